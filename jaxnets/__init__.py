@@ -1,0 +1,40 @@
+"""The neural networks of a university lecture in JAX and Flax, every gradient also by hand.
+
+The names below are all that a notebook needs; they are imported when first used, so that
+`import jaxnets` and `train.py --help` cost nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jaxnets.config import Config, preset
+    from jaxnets.data.datasets import load_dataset
+    from jaxnets.experiment import create_model, create_state, evaluate, train
+
+__version__ = "0.1.0"
+__all__ = [
+    "Config",
+    "create_model",
+    "create_state",
+    "evaluate",
+    "load_dataset",
+    "preset",
+    "train",
+]
+
+_HOMES = {
+    "Config": "jaxnets.config",
+    "preset": "jaxnets.config",
+    "load_dataset": "jaxnets.data.datasets",
+    "create_model": "jaxnets.experiment",
+    "create_state": "jaxnets.experiment",
+    "train": "jaxnets.experiment",
+    "evaluate": "jaxnets.experiment",
+}
+
+
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

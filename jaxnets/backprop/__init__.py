@@ -1,0 +1,1 @@
+"""The networks' gradients by hand: each layer's forward pass beside its backward pass."""

@@ -1,0 +1,37 @@
+"""Flax networks that differentiate by the rules derived here where those are the faster ones."""
+
+import flax.linen as nn
+import jax
+
+from jaxnets.backprop.convolution import convolution
+from jaxnets.backprop.pooling import max_pool
+from jaxnets.models.chain import Chain, Layer, map_layers
+from jaxnets.models.layers import MaxPool
+
+
+def with_derived_rules(model: Chain) -> Chain:
+    """Returns the same network, its max pools and convolutions differentiated by our rules.
+
+    XLA's gradient of a max pool (select-and-scatter) is 6 to 9 times slower on the CPU, and so are
+    its convolutions of few channels; see benchmarks/cnn_step.py. The values are the same, so are
+    the parameters.
+    """
+    return map_layers(model, _derived)
+
+
+def _derived(layer: Layer) -> Layer:
+    if isinstance(layer, MaxPool):
+        window, strides = (layer.window, layer.window), (layer.stride, layer.stride)
+        return lambda x: max_pool(x, window, strides, "VALID")
+    if isinstance(layer, nn.Conv):
+        return layer.clone(conv_general_dilated=_convolution)
+    return layer
+
+
+def _convolution(
+    x: jax.Array, kernel: jax.Array, strides, padding, *, feature_group_count: int = 1, **_
+) -> jax.Array:
+    """`convolution` in the signature of lax.conv_general_dilated, as nn.Conv calls it."""
+    if not isinstance(padding, str):
+        padding = tuple(tuple(side) for side in padding)
+    return convolution(x, kernel, tuple(strides), padding, feature_group_count)

@@ -1,0 +1,209 @@
+"""Back-propagation through a whole network: its chain of layers forward, then backward.
+
+The network is stated once, in models/. Here every layer of it finds its pair in one table, and the
+chain rule is the loop in `by_hand`. Nothing here differentiates.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxnets.backprop import losses as loss_pairs
+from jaxnets.backprop.activations import (
+    relu_backward,
+    relu_forward,
+    sigmoid_backward,
+    sigmoid_forward,
+    softmax_backward,
+    softmax_forward,
+)
+from jaxnets.backprop.convolution import conv_backward, conv_forward
+from jaxnets.backprop.dense import (
+    dense_backward,
+    dense_forward,
+    ones_column_backward,
+    ones_column_forward,
+)
+from jaxnets.backprop.dropout import dropout_backward, dropout_forward
+from jaxnets.backprop.pooling import (
+    adaptive_average_pool_backward,
+    adaptive_average_pool_forward,
+    max_pool_backward,
+    max_pool_forward,
+)
+from jaxnets.backprop.shape import flatten_backward, flatten_forward
+from jaxnets.data.batches import Batch
+from jaxnets.metrics import Metrics
+from jaxnets.models.chain import Chain, Layer
+from jaxnets.models.layers import AdaptiveAveragePool, Enlarge, MaxPool, flatten, ones_column
+
+Params = dict[str, Any]
+
+
+class Pair(NamedTuple):
+    """A layer's two passes in one signature.
+
+    Attributes:
+      forward: (params, x, key) -> (out, cache); key is a dropout layer's.
+      backward: (cache, d_out, input_gradient) -> (d_params, dx).
+    """
+
+    forward: Callable[..., Any]
+    backward: Callable[..., Any]
+
+
+def _plain(forward, backward, **static: Any) -> Pair:
+    """The pair of a layer without parameters."""
+    return Pair(
+        lambda params, x, key: forward(x, **static),
+        lambda cache, d_out, input_gradient: ({}, backward(cache, d_out, **static)),
+    )
+
+
+def _dense(layer: nn.Dense) -> Pair:
+    return _with_params(layer, dense_forward, dense_backward)
+
+
+def _conv(layer: nn.Conv) -> Pair:
+    def both(value):
+        return (value, value) if value is None or isinstance(value, int) else tuple(value)
+
+    padding = layer.padding
+    if not isinstance(padding, str):
+        padding = tuple(both(side) for side in both(padding))
+    strides = tuple(stride or 1 for stride in both(layer.strides))
+    static = {"strides": strides, "padding": padding, "groups": layer.feature_group_count}
+    return _with_params(layer, conv_forward, conv_backward, **static)
+
+
+def _with_params(layer: Any, forward, backward, **static: Any) -> Pair:
+    """The pair of a layer with parameters, which computes in the layer's dtype like Flax' own."""
+
+    def layer_forward(params: Params, x: jax.Array, key):
+        cast = {name: value.astype(layer.dtype or value.dtype) for name, value in params.items()}
+        return forward(cast, x.astype(layer.dtype or x.dtype), **static)
+
+    def layer_backward(cache, d_out, input_gradient):
+        d_params, dx = backward(cache, d_out, input_gradient=input_gradient, **static)
+        return {name: d.astype(layer.param_dtype) for name, d in d_params.items()}, dx
+
+    return Pair(layer_forward, layer_backward)
+
+
+def _dropout(layer: nn.Dropout) -> Pair:
+    return Pair(
+        lambda params, x, key: dropout_forward(key, x, rate=layer.rate),
+        lambda cache, d_out, input_gradient: ({}, dropout_backward(cache, d_out, rate=layer.rate)),
+    )
+
+
+def _max_pool(layer: MaxPool) -> Pair:
+    window, strides = (layer.window, layer.window), (layer.stride, layer.stride)
+    static = {"window": window, "strides": strides, "padding": "VALID"}
+    return _plain(max_pool_forward, max_pool_backward, **static)
+
+
+def _adaptive_average_pool(layer: AdaptiveAveragePool) -> Pair:
+    static = {"output_size": (layer.size, layer.size)}
+    return _plain(adaptive_average_pool_forward, adaptive_average_pool_backward, **static)
+
+
+def _enlarge(layer: Enlarge) -> Pair:
+    # It stands before every parameter, so nothing flows back through it.
+    return Pair(lambda params, x, key: (layer(x), ()), lambda *_: ({}, None))
+
+
+FUNCTIONS: dict[Layer, Pair] = {
+    nn.relu: _plain(relu_forward, relu_backward),
+    nn.sigmoid: _plain(sigmoid_forward, sigmoid_backward),
+    nn.softmax: _plain(softmax_forward, softmax_backward),
+    flatten: _plain(flatten_forward, flatten_backward),
+    ones_column: _plain(ones_column_forward, ones_column_backward),
+}
+TYPES: dict[type, Callable[..., Pair]] = {
+    nn.Dense: _dense,
+    nn.Conv: _conv,
+    nn.Dropout: _dropout,
+    MaxPool: _max_pool,
+    AdaptiveAveragePool: _adaptive_average_pool,
+    Enlarge: _enlarge,
+}
+
+
+def pair_of(layer: Layer) -> Pair:
+    """The hand-derived pair of a layer of a chain."""
+    return FUNCTIONS[layer] if layer in FUNCTIONS else TYPES[type(layer)](layer)
+
+
+def _squared_error(forward, backward) -> Pair:
+    """A squared error through the softmax: two links of the chain rule."""
+
+    def from_logits(logits: jax.Array, labels: jax.Array):
+        probabilities, softmax_cache = softmax_forward(logits)
+        one_hot = jax.nn.one_hot(labels, logits.shape[1], dtype=logits.dtype)
+        losses, cache = forward(probabilities, one_hot)
+        return losses, (cache, softmax_cache)
+
+    def to_logits(caches, d_losses: jax.Array):
+        cache, softmax_cache = caches
+        return softmax_backward(softmax_cache, backward(cache, d_losses))
+
+    return Pair(from_logits, to_logits)
+
+
+# forward(logits, labels) -> (losses, cache), backward(cache, d_losses) -> d_logits
+LOSS_PAIRS: dict[str, Pair] = {
+    "cross_entropy": Pair(
+        loss_pairs.softmax_cross_entropy_forward, loss_pairs.softmax_cross_entropy_backward
+    ),
+    "mse": _squared_error(
+        loss_pairs.mean_squared_error_forward, loss_pairs.mean_squared_error_backward
+    ),
+    "half_mse": _squared_error(
+        loss_pairs.half_squared_error_forward, loss_pairs.half_squared_error_backward
+    ),
+}
+
+
+def by_hand(model: Chain, loss: str):
+    """The way to the gradient by the derivations in this room.
+
+    Args:
+      model: A chain of layers.
+      loss: "cross_entropy", "mse" or "half_mse".
+
+    Returns:
+      (params, batch, key) -> (Metrics, gradients), both summed over the batch's examples: the
+      signature of `training.step.differentiated`.
+    """
+    pairs = [pair_of(layer) for layer in model.layers]
+    names = [getattr(layer, "name", None) for layer in model.layers]
+    loss_forward, loss_backward = LOSS_PAIRS[loss]
+
+    def loss_and_gradients(params: Params, batch: Batch, key: jax.Array):
+        keys = model.apply({}, method=Chain.dropout_keys, rngs={"dropout": key})
+        first = next(i for i, name in enumerate(names) if name in params)
+
+        # Forward: each layer's output, and what it must remember.
+        out, caches = jnp.asarray(batch.images), []
+        for index, (pair, name) in enumerate(zip(pairs, names, strict=True)):
+            out, cache = pair.forward(params.get(name), out, keys.get(index))
+            caches.append(cache)
+        logits = out.astype(jnp.promote_types(out.dtype, jnp.float32))
+        losses, loss_cache = loss_forward(logits, batch.labels)
+        metrics = Metrics.of(logits, batch.labels, losses, batch.mask)
+
+        # Backward: L = sum of mask * losses, so dL/dlosses is the mask. Before the first layer
+        # with parameters nobody needs a gradient.
+        d_out = loss_backward(loss_cache, batch.mask.astype(losses.dtype)).astype(out.dtype)
+        gradients = {}
+        for index in range(len(pairs) - 1, first - 1, -1):
+            d_params, d_out = pairs[index].backward(caches[index], d_out, index > first)
+            if d_params:
+                gradients[names[index]] = d_params
+        return metrics, gradients
+
+    return loss_and_gradients

@@ -1,0 +1,90 @@
+"""From a split to batches: a permutation an epoch, the ragged last batch padded and masked."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxnets.data.datasets import Split
+
+
+class Batch(NamedTuple):
+    """One batch; all batches of a run have the same shapes.
+
+    Attributes:
+      images: [B, H, W, C] float32 in [0, 1].
+      labels: [B] int32.
+      mask: [B] float32, 1 for an example and 0 for padding.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    mask: np.ndarray
+
+
+def epoch_order(size: int, batch_size: int, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+    """The order of one epoch: a permutation that depends on the seed and the epoch alone.
+
+    Args:
+      size: Number of examples N.
+      batch_size: Examples a batch B.
+      seed: The run's seed.
+      epoch: The epoch, from 0.
+
+    Returns:
+      The examples' indices [S, B] int32 and their mask [S, B] float32, S = ceil(N / B); the last
+      batch is padded with index 0 and mask 0.
+
+    >>> epoch_order(5, 2, seed=0, epoch=0)[1].tolist()
+    [[1.0, 1.0], [1.0, 1.0], [1.0, 0.0]]
+    """
+    permutation = np.random.default_rng((seed, epoch)).permutation(size)
+    return pad_order(permutation, batch_size)
+
+
+def pad_order(indices: np.ndarray, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cuts indices [N] into rows [S, B], the last one padded with index 0 and mask 0."""
+    padded = np.zeros(-(-len(indices) // batch_size) * batch_size, np.int32)
+    padded[: len(indices)] = indices
+    mask = (np.arange(len(padded)) < len(indices)).astype(np.float32)
+    return padded.reshape(-1, batch_size), mask.reshape(-1, batch_size)
+
+
+def train_batches(
+    split: Split, batch_size: int, *, seed: int, epoch: int, augment: str = "none", start: int = 0
+) -> Iterator[Batch]:
+    """Yields an epoch's batches in its random order, from batch number `start` on."""
+    order, mask = epoch_order(len(split), batch_size, seed, epoch)
+    for step in range(start, len(order)):
+        batch = Batch(split.images[order[step]], split.labels[order[step]], mask[step])
+        if augment == "shift":
+            rng = np.random.default_rng((seed, epoch, step))
+            batch = batch._replace(images=random_shift(batch.images, rng))
+        yield batch
+
+
+def eval_batches(split: Split, batch_size: int) -> Iterator[Batch]:
+    """Yields every example once, in order, the last batch padded and masked."""
+    for order, mask in zip(*pad_order(np.arange(len(split)), batch_size), strict=True):
+        yield Batch(split.images[order], split.labels[order], mask)
+
+
+def random_shift(images: np.ndarray, rng: np.random.Generator, pixels: int = 2) -> np.ndarray:
+    """Moves each image by up to `pixels` in both directions, black moving in.
+
+    Args:
+      images: [B, H, W, C].
+      rng: Draws one shift per image and direction, uniformly.
+      pixels: The largest shift.
+
+    Returns:
+      [B, H, W, C], the same dtype.
+    """
+    batch, height, width, channels = images.shape
+    margins = ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0))
+    # windows[b, dy, dx] is image b moved by (pixels - dy, pixels - dx): a view, nothing is copied
+    windows = np.lib.stride_tricks.sliding_window_view(
+        np.pad(images, margins), (height, width, channels), axis=(1, 2, 3)
+    )[:, :, :, 0]
+    dy, dx = rng.integers(0, 2 * pixels + 1, (2, batch))
+    return windows[np.arange(batch), dy, dx]

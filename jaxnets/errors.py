@@ -1,0 +1,20 @@
+"""The user's mistakes: one line on stderr, exit status 2, never a traceback."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """A request that cannot be met; its message says what was wanted and what came."""
+
+
+def unknown(kind: str, value: str, known: Iterable[str]) -> UserError:
+    """Returns the error for a name that does not exist, with the nearest one that does.
+
+    >>> unknown("model", "cmm", ["mlp", "cnn"])
+    UserError('unknown model "cmm"; did you mean "cnn"? (known: mlp, cnn)')
+    """
+    known = list(known)
+    near = difflib.get_close_matches(value, known, n=1, cutoff=0.5)
+    hint = f'; did you mean "{near[0]}"?' if near else ";"
+    return UserError(f'unknown {kind} "{value}"{hint} (known: {", ".join(known)})')

@@ -1,0 +1,198 @@
+"""From a Config to its model, state, step and loop: each in a line, for scripts and notebooks.
+
+>>> import jaxnets
+>>> config = jaxnets.preset("softmax", epochs=1)
+>>> data = jaxnets.load_dataset("mnist")
+>>> model = jaxnets.create_model(config, data)
+>>> state = jaxnets.create_state(config, model, data)
+>>> state, history = jaxnets.train(config, model, state, data)
+>>> jaxnets.evaluate(config, model, state.params, data.test).accuracy > 0.9
+True
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxnets.config import Config
+from jaxnets.data.datasets import Dataset, Split
+from jaxnets.errors import UserError
+from jaxnets.losses import LOSSES
+from jaxnets.metrics import Metrics
+from jaxnets.models import MODELS
+from jaxnets.models.chain import Chain, has_convolution, with_precision
+from jaxnets.training import loop
+from jaxnets.training.optimizer import create_optimizer, create_schedule
+from jaxnets.training.parallel import Parallel
+from jaxnets.training.platform import prepare
+from jaxnets.training.step import (
+    LossAndGradients,
+    TrainState,
+    differentiated,
+    make_eval_step,
+    make_train_step,
+)
+
+
+def create_model(config: Config, data: Dataset) -> Chain:
+    """The network, with as many logits as the data set has classes."""
+    names = ("hidden", "activation", "dropout", "image_size")
+    sizes = {name: getattr(config, name) for name in names if getattr(config, name) is not None}
+    model = MODELS[config.model](num_classes=data.num_classes, **sizes)
+    return with_precision(model, config.precision)
+
+
+def create_state(config: Config, model: Chain, data: Dataset) -> TrainState:
+    """Freshly initialised parameters and the optimiser's state, on the devices."""
+    parallel = create_parallel(config)
+    image = jnp.zeros((1, *data.image_shape), jnp.float32)
+    key = jax.random.key(config.seed)
+
+    @jax.jit  # Flax' initialisers one by one cost seconds.
+    def init():
+        params = model.init(key, image)["params"]
+        opt_state = optimizer_of(config, data).init(params)
+        return TrainState(jnp.zeros((), jnp.int32), params, opt_state, key)
+
+    return parallel.replicate(init())
+
+
+def train(
+    config: Config, model: Chain, state: TrainState, data: Dataset
+) -> tuple[TrainState, list[dict[str, Any]]]:
+    """Trains for config.epochs.
+
+    Args:
+      config: The recipe.
+      model: Of create_model.
+      state: Of create_state; it is used up.
+      data: Its train split is trained on, its validation split evaluated after every epoch.
+
+    Returns:
+      The trained state, and a record of every epoch as in metrics.jsonl.
+    """
+    history = []
+    for trained, record in epochs(config, model, state, data):
+        state = trained
+        history.append(record)
+    return state, history
+
+
+def epochs(
+    config: Config,
+    model: Chain,
+    state: TrainState,
+    data: Dataset,
+    *,
+    on_progress: loop.OnProgress = lambda count, metrics: None,
+    stop: Callable[[], bool] = lambda: False,
+    metrics: Metrics | None = None,
+    seconds: float = 0.0,
+) -> Iterator[tuple[TrainState, dict[str, Any]]]:
+    """Trains epoch by epoch, yielding the state and the record of each.
+
+    Args:
+      config: The recipe.
+      model: Of create_model.
+      state: Where to start: its step says how many epochs are done, and how much of the next one.
+        The state that was yielded is used up by the next epoch.
+      data: The data set.
+      on_progress: Called with the examples just seen and the epoch's metrics so far.
+      stop: Asked before every step; True raises loop.Interrupted.
+      metrics: Of the part of an epoch that is done already.
+      seconds: That part's time.
+    """
+    parallel = create_parallel(config)
+    optimizer = optimizer_of(config, data)
+    feed = feed_of(config, data)
+    step = make_train_step(
+        gradients_of(config, model),
+        optimizer,
+        reduction=config.reduction,
+        axis_name=parallel.axis_name,
+    )
+    if has_convolution(model) or config.augment != "none":
+        run_epoch = loop.epoch_by_steps(step, feed, parallel, on_progress, stop)
+    else:
+        run_epoch = loop.epoch_in_one(step, feed, parallel, on_progress)
+    schedule = create_schedule(config.schedule, config.learning_rate, config.epochs * feed.steps)
+    eval_step = compile_eval(config, model, parallel)
+
+    for epoch in range(int(state.step) // feed.steps, config.epochs):
+        if stop():
+            raise loop.Interrupted(state, metrics)
+        started = time.perf_counter() - seconds
+        state, trained = run_epoch(state, epoch, metrics)
+        jax.block_until_ready(state)
+        seconds = time.perf_counter() - started
+        validation = None
+        if len(data.validation):
+            validation = loop.evaluate(eval_step, state.params, data.validation, parallel)
+        yield (
+            state,
+            {
+                "epoch": epoch + 1,
+                "step": int(state.step),
+                "train_loss": trained.loss,
+                "train_accuracy": trained.accuracy,
+                "validation_loss": validation and validation.loss,
+                "validation_accuracy": validation and validation.accuracy,
+                "learning_rate": float(schedule(int(state.step) - 1)),
+                "seconds": seconds,
+                "images_per_second": int(trained.count) / seconds,
+            },
+        )
+        metrics, seconds = None, 0.0
+
+
+def evaluate(config: Config, model: Chain, params: Any, split: Split) -> Metrics:
+    """The metrics of every example of a split: loss, accuracy, top5_accuracy, confusion."""
+    parallel = create_parallel(config)
+    return loop.evaluate(compile_eval(config, model, parallel), params, split, parallel)
+
+
+def create_parallel(config: Config) -> Parallel:
+    """The devices and the way to use them."""
+    return Parallel(prepare(config.devices, config.precision), config.parallel)
+
+
+def compile_eval(config: Config, model: Chain, parallel: Parallel):
+    """The compiled evaluation step."""
+    step = make_eval_step(model.apply, LOSSES[config.loss], axis_name=parallel.axis_name)
+    return parallel.compile(step)
+
+
+def gradients_of(config: Config, model: Chain) -> LossAndGradients:
+    """The way to the gradient that the config asks for."""
+    return differentiated(model.apply, LOSSES[config.loss])
+
+
+def feed_of(config: Config, data: Dataset) -> loop.Feed:
+    """The training data in the config's batches.
+
+    Raises:
+      UserError: The batches are larger than the data set.
+    """
+    size = config.batch_size or len(data.train)
+    if size > len(data.train):
+        raise UserError(
+            f"batch_size: expected at most the {len(data.train)} training images, got {size} "
+            f"(--batch_size=full takes them all)"
+        )
+    return loop.Feed(data.train, size, config.seed, config.augment)
+
+
+def optimizer_of(config: Config, data: Dataset) -> optax.GradientTransformation:
+    """The update rule with its schedule over the whole run."""
+    steps = config.epochs * feed_of(config, data).steps
+    return create_optimizer(
+        config.optimizer,
+        create_schedule(config.schedule, config.learning_rate, steps),
+        momentum=config.momentum,
+        nesterov=config.nesterov,
+        weight_decay=config.weight_decay,
+    )

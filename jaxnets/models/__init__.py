@@ -1,0 +1,20 @@
+"""The networks of the lecture, each a function that returns its chain of layers."""
+
+import functools
+from collections.abc import Callable
+
+from jaxnets.models.alexnet import alexnet
+from jaxnets.models.chain import Chain
+from jaxnets.models.cnn import cnn
+from jaxnets.models.mlp import mlp, mlp_handwritten
+
+# The variants are arguments, not classes; sizes come from the presets in config.py.
+MODELS: dict[str, Callable[..., Chain]] = {
+    "softmax": functools.partial(mlp, hidden=()),
+    "mlp_sequential": mlp,
+    "mlp_functional": mlp,
+    "mlp": mlp,
+    "mlp_handwritten": mlp_handwritten,
+    "cnn": cnn,
+    "alexnet": alexnet,
+}

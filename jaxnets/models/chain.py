@@ -1,0 +1,74 @@
+"""A network as a chain of layers, stated once: Flax runs it forward, `backprop` backward."""
+
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+Layer = Callable[..., jax.Array]
+
+
+class Chain(nn.Module):
+    """Applies its layers one after the other.
+
+    A layer is a named Flax layer (nn.Dense, nn.Conv), nn.Dropout, or a function without
+    parameters (nn.relu, flatten, MaxPool(2)). The list is all that there is to know about the
+    network: what else walks through it, the hand-derived gradients among others, reads `layers`.
+
+    Attributes:
+      layers: In the order of the forward pass; the last one gives the logits.
+    """
+
+    layers: Sequence[Layer]
+
+    # Flax would rename the layers layers_0, layers_3, ... by their place in the list.
+    preserve_adopted_names: ClassVar[bool] = True
+
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        """The forward pass.
+
+        Args:
+          x: Images [B, H, W, C].
+          train: Whether dropout drops; it then needs rngs={"dropout": key}.
+
+        Returns:
+          Logits [B, K].
+        """
+        keys = self.dropout_keys() if train else {}
+        for index, layer in enumerate(self.layers):
+            if isinstance(layer, nn.Dropout):
+                x = layer(x, deterministic=not train, rng=keys.get(index))
+            else:
+                x = layer(x)
+        return x
+
+    def dropout_keys(self) -> dict[int, jax.Array]:
+        """The key of each dropout layer, by its index: one key of the caller's, folded."""
+        indices = [i for i, layer in enumerate(self.layers) if isinstance(layer, nn.Dropout)]
+        key = self.make_rng("dropout") if indices else None
+        return {index: jax.random.fold_in(key, index) for index in indices}
+
+
+def has_convolution(chain: Chain) -> bool:
+    """Whether any layer is a convolution: on the CPU those are slow inside a scan."""
+    return any(isinstance(layer, nn.Conv) for layer in chain.layers)
+
+
+def with_precision(chain: Chain, precision: str) -> Chain:
+    """Returns the chain computing in float32, float64, or bfloat16 with float32 parameters."""
+    dtype = jnp.dtype(precision)
+    kept = jnp.float32 if precision == "bfloat16" else dtype
+
+    def convert(layer: Layer) -> Layer:
+        if isinstance(layer, nn.Dense | nn.Conv):
+            return layer.clone(dtype=dtype, param_dtype=kept)
+        return layer
+
+    return map_layers(chain, convert)
+
+
+def map_layers(chain: Chain, change: Callable[[Layer], Layer]) -> Chain:
+    """Returns the chain with every layer changed; names, and so parameters, stay."""
+    return Chain([change(layer) for layer in chain.layers])

@@ -1,0 +1,46 @@
+"""The lecture's convolutional network; it gives the title only, the sizes are ours.
+
+    image   [B, 28, 28, 1]
+    conv1   [B, 28, 28, 32]   3x3, ReLU
+    pool1   [B, 14, 14, 32]   2x2, max
+    conv2   [B, 14, 14, 64]   3x3, ReLU
+    pool2   [B,  7,  7, 64]   2x2, max
+    hidden  [B, 256]          ReLU, dropout
+    logits  [B, K]
+
+Two convolutions and two pools are LeCun et al. 1998, section II.B, with the widths of today's
+tutorials (Flax' and PyTorch's MNIST examples).
+"""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+
+from jaxnets.models.chain import Chain
+from jaxnets.models.layers import MaxPool, flatten
+from jaxnets.models.mlp import ACTIVATIONS, HE
+
+
+def cnn(
+    num_classes: int = 10,
+    hidden: Sequence[int] = (256,),
+    activation: str = "relu",
+    dropout: float = 0.4,
+) -> Chain:
+    """Two convolutions with pooling, one hidden dense layer, dropout after it."""
+    (units,) = hidden
+    return Chain(
+        [
+            nn.Conv(32, (3, 3), kernel_init=HE, name="conv1"),
+            ACTIVATIONS[activation],
+            MaxPool(2, 2),
+            nn.Conv(64, (3, 3), kernel_init=HE, name="conv2"),
+            ACTIVATIONS[activation],
+            MaxPool(2, 2),
+            flatten,
+            nn.Dense(units, kernel_init=HE, name="hidden"),
+            ACTIVATIONS[activation],
+            nn.Dropout(dropout),
+            nn.Dense(num_classes, kernel_init=HE, name="logits"),
+        ]
+    )

@@ -1,0 +1,82 @@
+"""The layers that Flax lacks or has only as functions: no parameters, hashable, callable.
+
+Shapes: B examples, H rows, W columns, C channels, D features.
+"""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+def flatten(x: jax.Array) -> jax.Array:
+    """[B, ...] → [B, D], D the product of the other sizes."""
+    return x.reshape(len(x), -1)
+
+
+def ones_column(x: jax.Array) -> jax.Array:
+    """[B, D] → [B, D + 1]: a last column of ones, whose weights are the next layer's bias.
+
+    Source: slide "全连接神经网络的自定义编码实现", `forward`.
+    """
+    return jnp.concatenate([x, jnp.ones_like(x[:, :1])], axis=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class MaxPool:
+    """The largest of each window of `window` × `window`, `stride` apart; no padding.
+
+    [B, H, W, C] → [B, (H - window) // stride + 1, ..., C]. Where several are largest the gradient
+    goes to the first of them, row by row.
+    """
+
+    window: int = 2
+    stride: int = 2
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return nn.max_pool(
+            x,
+            window_shape=(self.window, self.window),
+            strides=(self.stride, self.stride),
+            padding="VALID",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class AdaptiveAveragePool:
+    """[B, H, W, C] → [B, size, size, C], each the mean of its share of the image.
+
+    Cell i takes rows floor(i H / size) to ceil((i + 1) H / size) - 1; for H = size it is the
+    identity. Source: torch.nn.AdaptiveAvgPool2d, with which the 2014 AlexNet takes any size.
+    """
+
+    size: int
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        rows = averaging_matrix(self.size, x.shape[1], x.dtype)
+        columns = averaging_matrix(self.size, x.shape[2], x.dtype)
+        return jnp.einsum("ih,jw,bhwc->bijc", rows, columns, x)
+
+
+def averaging_matrix(cells: int, size: int, dtype) -> jax.Array:
+    """[cells, size]: row i holds 1/n at the n positions that cell i averages, else 0."""
+    cell, position = jnp.arange(cells)[:, None], jnp.arange(size)[None, :]
+    inside = (position >= cell * size // cells) & (position < -(-(cell + 1) * size // cells))
+    return (inside / inside.sum(axis=1, keepdims=True)).astype(dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class Enlarge:
+    """[B, H, W, C] → [B, size, size, 3]: bilinear interpolation, grey repeated to three channels.
+
+    How AlexNet, made for 224 × 224 × 3, takes MNIST. An image that has the shape passes unchanged.
+    """
+
+    size: int
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shape = (len(x), self.size, self.size)
+        if x.shape[1:3] != shape[1:3]:
+            x = jax.image.resize(x, (*shape, x.shape[3]), "bilinear")
+        return jnp.broadcast_to(x, (*shape, 3))

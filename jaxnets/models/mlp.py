@@ -1,0 +1,58 @@
+"""The lecture's dense networks.
+
+    image    [B, 28, 28, 1]
+    flatten  [B, 784]
+    hidden1  [B, 512]         ReLU; as many hidden layers as `hidden` has entries
+    logits   [B, K]
+
+The softmax that the slides write as the last layer belongs to the losses, which take logits.
+"""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+
+from jaxnets.models.chain import Chain, Layer
+from jaxnets.models.layers import flatten, ones_column
+
+ACTIVATIONS: dict[str, Layer] = {"relu": nn.relu, "sigmoid": nn.sigmoid, "softmax": nn.softmax}
+
+# Keras' default for dense layers, Glorot and Bengio 2010, equation 16; its biases are zero.
+GLOROT = nn.initializers.glorot_uniform()
+
+# N(0, 1) / sqrt(D / 2), He et al. 2015, section 2.2: the slide's, not JAX' he_normal, which is
+# a truncated normal distribution.
+HE = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+
+
+def mlp(num_classes: int = 10, hidden: Sequence[int] = (512,), activation: str = "relu") -> Chain:
+    """Dense layers with an activation between them, initialised as Keras does.
+
+    hidden=() is softmax regression, ŷ = f(Wx + θ) on the slide "神经网络简介"; (64, 64) are the
+    slides' Sequential and functional networks; (512,) is the one trained on MNIST.
+    """
+    layers: list[Layer] = [flatten]
+    for number, units in enumerate(hidden, start=1):
+        layers.append(nn.Dense(units, kernel_init=GLOROT, name=f"hidden{number}"))
+        layers.append(ACTIVATIONS[activation])
+    layers.append(nn.Dense(num_classes, kernel_init=GLOROT, name="logits"))
+    return Chain(layers)
+
+
+def mlp_handwritten(
+    num_classes: int = 10, hidden: Sequence[int] = (200,), activation: str = "relu"
+) -> Chain:
+    """The network coded by hand: h = g([x 1] W1), logits = h W2, no other bias.
+
+    Source: slide "全连接神经网络的自定义编码实现", class FullConnectionModel.
+    """
+    (units,) = hidden
+    return Chain(
+        [
+            flatten,
+            ones_column,
+            nn.Dense(units, use_bias=False, kernel_init=HE, name="hidden1"),
+            ACTIVATIONS[activation],
+            nn.Dense(num_classes, use_bias=False, kernel_init=HE, name="logits"),
+        ]
+    )

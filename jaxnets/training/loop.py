@@ -1,0 +1,164 @@
+"""Epochs: batches to the device, steps, metrics back; evaluation of every example."""
+
+import collections
+import dataclasses
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxnets.data.batches import epoch_order, eval_batches, train_batches
+from jaxnets.data.datasets import Split
+from jaxnets.metrics import Metrics
+from jaxnets.training.parallel import Parallel
+from jaxnets.training.step import TrainState, TrainStep, make_train_epoch
+
+# Steps that may be on their way while the host prepares the next: enough to keep a device busy.
+IN_FLIGHT = 2
+EVAL_BATCH_SIZE = 512
+
+
+class NonFiniteLossError(ArithmeticError):
+    """The loss became infinite or NaN; the message names the step."""
+
+
+class Interrupted(Exception):
+    """The user interrupted an epoch.
+
+    Attributes:
+      state: After the last whole step.
+      metrics: Of this epoch's steps so far, None if there are none.
+    """
+
+    def __init__(self, state: TrainState, metrics: Metrics | None):
+        super().__init__(f"interrupted after step {int(state.step)}")
+        self.state, self.metrics = state, metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class Feed:
+    """The training data and the order in which it comes.
+
+    Attributes:
+      split: The examples.
+      batch_size: Examples a step, at most the split's.
+      seed: Of the order and the augmentation.
+      augment: "none" or "shift".
+    """
+
+    split: Split
+    batch_size: int
+    seed: int
+    augment: str = "none"
+
+    @property
+    def steps(self) -> int:
+        """Steps an epoch; the last may be ragged."""
+        return -(-len(self.split) // self.batch_size)
+
+
+# Called with the number of examples of the steps just done and the epoch's metrics so far.
+OnProgress = Callable[[int, Metrics], Any]
+
+# epoch(state, epoch number, metrics so far or None) -> (state, metrics)
+RunEpoch = Callable[[TrainState, int, Metrics | None], tuple[TrainState, Metrics]]
+
+
+def add_up(total: Metrics | None, metrics: Metrics, step: int) -> Metrics:
+    """Adds a step's metrics on the host, in the 64 bits in which an epoch's sums are exact.
+
+    Raises:
+      NonFiniteLossError: The loss of this step is infinite or NaN.
+    """
+    metrics = jax.tree.map(
+        lambda x: x.astype(np.float64 if np.issubdtype(x.dtype, np.floating) else np.int64),
+        jax.device_get(metrics),
+    )
+    if not np.isfinite(metrics.loss_sum):
+        raise NonFiniteLossError(f"the loss of step {step} is {metrics.loss_sum}")
+    return metrics if total is None else jax.tree.map(np.add, total, metrics)
+
+
+def epoch_by_steps(
+    train_step: TrainStep,
+    feed: Feed,
+    parallel: Parallel,
+    on_progress: OnProgress,
+    stop: Callable[[], bool],
+) -> RunEpoch:
+    """An epoch whose steps are dispatched from Python, while the host prepares the next batch.
+
+    `stop` is asked before every step; when it says True the epoch raises Interrupted.
+    """
+    compiled = parallel.compile(train_step, donate=True)
+
+    def run_epoch(state: TrainState, epoch: int, metrics: Metrics | None):
+        done = int(state.step)
+        pending: collections.deque[Metrics] = collections.deque()
+
+        def collect(leave: int) -> None:
+            nonlocal metrics, done
+            while len(pending) > leave:
+                before = 0 if metrics is None else int(metrics.count)
+                done += 1
+                metrics = add_up(metrics, pending.popleft(), done)
+                on_progress(int(metrics.count) - before, metrics)
+
+        batches = train_batches(
+            feed.split, feed.batch_size, seed=feed.seed, epoch=epoch, augment=feed.augment,
+            start=done - epoch * feed.steps,
+        )  # fmt: skip
+        for batch in batches:
+            if stop():
+                collect(leave=0)
+                raise Interrupted(state, metrics)
+            state, step_metrics = compiled(state, parallel.split(batch))
+            pending.append(step_metrics)
+            collect(leave=IN_FLIGHT)
+        collect(leave=0)
+        assert metrics is not None  # A split has an example at least.
+        return state, metrics
+
+    return run_epoch
+
+
+def epoch_in_one(
+    train_step: TrainStep, feed: Feed, parallel: Parallel, on_progress: OnProgress
+) -> RunEpoch:
+    """An epoch in one compiled loop over examples that lie on the device; it is not augmented."""
+    compiled = parallel.compile(make_train_epoch(train_step), replicated=3, donate=True)
+    images, labels = parallel.replicate((feed.split.images, feed.split.labels))
+
+    def run_epoch(state: TrainState, epoch: int, metrics: Metrics | None):
+        first = int(state.step)
+        rows = epoch_order(len(feed.split), feed.batch_size, feed.seed, epoch)
+        state, stacked = compiled(state, images, labels, parallel.split(rows, axis=1))
+        stacked = jax.device_get(stacked)
+        for index in range(feed.steps):
+            step_metrics = jax.tree.map(lambda x, index=index: x[index], stacked)
+            metrics = add_up(metrics, step_metrics, first + index + 1)
+        assert metrics is not None
+        on_progress(int(metrics.count), metrics)
+        return state, metrics
+
+    return run_epoch
+
+
+def evaluate(eval_step: Callable, params: Any, split: Split, parallel: Parallel) -> Metrics:
+    """The metrics of every example of a split.
+
+    Args:
+      eval_step: Compiled by parallel.compile.
+      params: The parameters.
+      split: The examples, one at least.
+      parallel: The devices.
+    """
+    count = len(parallel.devices)
+    batch_size = -(-EVAL_BATCH_SIZE // count) * count
+    total = None
+    for number, batch in zip(itertools.count(1), eval_batches(split, batch_size), strict=False):
+        total = add_up(total, eval_step(params, parallel.split(batch)), number)
+    assert total is not None
+    return total

@@ -1,0 +1,58 @@
+"""Update rules and learning-rate schedules of optax, by name."""
+
+import optax
+
+# Keras' RMSprop: rho 0.9, epsilon 1e-7 under the root.
+RMSPROP = {"decay": 0.9, "eps": 1e-7}
+
+
+def create_schedule(name: str, peak: float, steps: int) -> optax.Schedule:
+    """The learning rate as a function of the step.
+
+    Args:
+      name: "constant"; "cosine": falls from the peak to 0 as a cosine; "one_cycle": rises from
+        peak / 25 over the first 30 %, then falls to almost 0 (Smith and Topin 2017); "step": the
+        peak divided by 10 after half and again after three quarters of the steps.
+      peak: The largest rate.
+      steps: Steps of the whole run.
+    """
+    if name == "constant":
+        return optax.constant_schedule(peak)
+    if name == "cosine":
+        return optax.cosine_decay_schedule(peak, steps)
+    if name == "one_cycle":
+        # Its rise must have a step of its own, which a run of one or two steps lacks.
+        return optax.cosine_onecycle_schedule(max(steps, 4), peak)
+    if name == "step":
+        drops = {steps // 2: 0.1, steps * 3 // 4: 0.1}
+        return optax.piecewise_constant_schedule(peak, drops)
+    raise ValueError(f"schedule: expected constant, cosine, one_cycle or step, got {name!r}")
+
+
+def create_optimizer(
+    name: str,
+    learning_rate: optax.ScalarOrSchedule,
+    *,
+    momentum: float = 0.0,
+    nesterov: bool = False,
+    weight_decay: float = 0.0,
+) -> optax.GradientTransformation:
+    """The update rule.
+
+    Args:
+      name: "sgd" or "rmsprop", whose weight decay is added to the gradient (the L2 penalty of
+        Keras and PyTorch), or "adam", which decouples it (Loshchilov and Hutter 2019).
+      learning_rate: A number or a schedule.
+      momentum: Of sgd; 0 is none.
+      nesterov: Whether sgd looks ahead.
+      weight_decay: Times every parameter.
+    """
+    if name == "adam":
+        return optax.adamw(learning_rate, weight_decay=weight_decay)
+    if name == "sgd":
+        rule = optax.sgd(learning_rate, momentum=momentum or None, nesterov=nesterov)
+    elif name == "rmsprop":
+        rule = optax.rmsprop(learning_rate, **RMSPROP)
+    else:
+        raise ValueError(f"optimizer: expected sgd, rmsprop or adam, got {name!r}")
+    return optax.chain(optax.add_decayed_weights(weight_decay), rule) if weight_decay else rule

@@ -1,0 +1,69 @@
+"""A step on several devices: by jit over a sharded batch, or by pmap. One function serves both."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxnets.errors import UserError
+from jaxnets.training.platform import compiler_options
+
+AXIS = "devices"
+
+
+class Parallel:
+    """Compiles functions of (replicated arguments ..., batch) for the devices.
+
+    Attributes:
+      devices: Those used.
+      axis_name: The axis over which the step adds up its sums: the pmapped one, or None under jit,
+        where XLA adds over devices by itself.
+    """
+
+    def __init__(self, devices: list[jax.Device], kind: str = "auto"):
+        """Chooses.
+
+        Args:
+          devices: Those to use.
+          kind: "jit", "pmap", or "auto": jit on one device and pmap on several.
+        """
+        self.devices = devices
+        self._pmap = kind == "pmap" or (kind == "auto" and len(devices) > 1)
+        self.axis_name = AXIS if self._pmap else None
+        self._mesh = Mesh(np.array(devices), (AXIS,))
+
+    def compile(self, function: Callable, *, replicated: int = 1, donate: bool = False) -> Callable:
+        """Compiles a function whose last argument is split over the devices.
+
+        Args:
+          function: Takes `replicated` arguments and then the batch; returns replicated values.
+          replicated: How many arguments every device has whole.
+          donate: Whether the first argument's memory may be reused for the result.
+        """
+        if self._pmap:
+            in_axes = (None,) * replicated + (0,)
+            return jax.pmap(function, AXIS, in_axes=in_axes, out_axes=None, devices=self.devices)
+        donated = (0,) if donate else ()
+        return jax.jit(function, donate_argnums=donated, compiler_options=compiler_options())
+
+    def replicate(self, tree: Any) -> Any:
+        """Puts a tree on every device, as a copy of its own."""
+        return jax.device_put(tree, NamedSharding(self._mesh, PartitionSpec()))
+
+    def split(self, tree: Any, axis: int = 0) -> Any:
+        """Gives each device its share of every array along an axis.
+
+        Raises:
+          UserError: The axis is not divisible by the number of devices.
+        """
+        count = len(self.devices)
+        size = jax.tree.leaves(tree)[0].shape[axis]
+        if size % count:
+            raise UserError(f"batch_size {size} is not divisible by {count} devices")
+        if self._pmap:
+            return jax.tree.map(lambda x: np.stack(np.split(x, count, axis)), tree)
+        if count == 1:
+            return tree
+        return jax.device_put(tree, NamedSharding(self._mesh, PartitionSpec(*[None] * axis, AXIS)))

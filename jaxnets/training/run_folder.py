@@ -1,0 +1,192 @@
+"""The run folder: config.json, metrics.jsonl, checkpoints/ and, last and atomically, result.json."""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxnets.errors import UserError
+
+CONFIG, METRICS, CHECKPOINTS, RESULT = "config.json", "metrics.jsonl", "checkpoints", "result.json"
+
+
+def params_sha256(params: Any) -> str:
+    """The digest of the parameters' bytes, leaf by leaf in tree order."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(params):
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()
+
+
+class RunFolder:
+    """Where a run is kept; all that evaluating, predicting and serving need."""
+
+    def __init__(self, path: Path):
+        """A folder made by `create` or found by `open`."""
+        self.path = path
+        self._manager = None
+
+    @classmethod
+    def create(cls, workdir: str | None, model: str, *, overwrite: bool = False) -> "RunFolder":
+        """Makes the folder and takes it.
+
+        Args:
+          workdir: Where; None is runs/<model>-<date>-<time>.
+          model: For the default name.
+          overwrite: Replace the run that the folder holds.
+
+        Raises:
+          UserError: It holds a run (without overwrite) or other files, or cannot be written.
+        """
+        path = Path(workdir).expanduser() if workdir else next(_fresh_paths(model))
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            found = sorted(entry.name for entry in path.iterdir())
+            others = [name for name in found if name not in (CONFIG, METRICS, CHECKPOINTS, RESULT)]
+            if others:
+                raise UserError(f"workdir: expected an empty folder, {path} holds {others[0]}")
+            if found and not overwrite:
+                raise UserError(
+                    f"workdir: {path} already holds a run; --overwrite replaces it, --resume goes on"
+                )
+            for name in found:
+                if (path / name).is_dir():
+                    shutil.rmtree(path / name)
+                else:
+                    (path / name).unlink()
+            (path / METRICS).touch()
+        except OSError as error:
+            raise UserError(
+                f"workdir: cannot write to {path}: {error.strerror or error}"
+            ) from error
+        return cls(path.resolve())
+
+    @classmethod
+    def open(cls, workdir: str) -> "RunFolder":
+        """Finds a run.
+
+        Raises:
+          UserError: There is none.
+        """
+        path = Path(workdir).expanduser()
+        if not (path / CONFIG).is_file():
+            raise UserError(f"workdir: expected a run folder, found no {CONFIG} in {path}")
+        return cls(path.resolve())
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run came to its end."""
+        return (self.path / RESULT).exists()
+
+    def read_config(self) -> dict[str, Any]:
+        """What `write_config` wrote."""
+        return _read_json(self.path / CONFIG)
+
+    def write_config(self, values: dict[str, Any]) -> None:
+        """Writes config.json."""
+        _write_json(self.path / CONFIG, values)
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Appends an epoch's record to metrics.jsonl."""
+        with (self.path / METRICS).open("a") as stream:
+            stream.write(json.dumps(record) + "\n")
+
+    def records(self, up_to_step: int | None = None) -> list[dict[str, Any]]:
+        """The epochs' records; those after a step are dropped from the file too."""
+        lines = (self.path / METRICS).read_text().splitlines()
+        try:
+            records = [json.loads(line) for line in lines]
+        except json.JSONDecodeError as error:
+            raise UserError(f"{self.path / METRICS}: damaged: {error}") from error
+        if up_to_step is not None:
+            records = [record for record in records if record["step"] <= up_to_step]
+            text = "".join(json.dumps(record) + "\n" for record in records)
+            _write_text(self.path / METRICS, text)
+        return records
+
+    def save(self, step: int, tree: Any) -> None:
+        """Saves a checkpoint in the background; a crash in the middle leaves the one before."""
+        import orbax.checkpoint as ocp
+
+        # Copies: the arrays' own memory is given to the next step before they are written.
+        tree = jax.tree.map(lambda x: np.array(x), tree)
+        self._checkpoints().save(step, args=ocp.args.StandardSave(tree), force=True)
+
+    def restore(self, like: Any) -> Any:
+        """The last checkpoint, as NumPy arrays in the structure of `like`; None without one."""
+        import orbax.checkpoint as ocp
+
+        manager = self._checkpoints()
+        step = manager.latest_step()
+        if step is None:
+            return None
+        like = jax.tree.map(lambda x: np.zeros(np.shape(x), x.dtype), like)
+        try:
+            return manager.restore(step, args=ocp.args.StandardRestore(like))
+        except (ValueError, KeyError, OSError) as error:
+            line = str(error).splitlines()[0]
+            raise UserError(f"{self.path / CHECKPOINTS}: cannot be restored: {line}") from error
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """Waits for the checkpoints and writes result.json, atomically."""
+        self.close()
+        _write_json(self.path / RESULT, result)
+
+    def close(self) -> None:
+        """Waits until the checkpoints are written."""
+        if self._manager is not None:
+            self._manager.close()
+            self._manager = None
+
+    def _checkpoints(self):
+        """The manager of checkpoints; its library is imported only where it is used."""
+        import orbax.checkpoint as ocp
+
+        if self._manager is None:
+            options = ocp.CheckpointManagerOptions(max_to_keep=1)
+            self._manager = ocp.CheckpointManager(self.path / CHECKPOINTS, options=options)
+        return self._manager
+
+
+def _fresh_paths(model: str) -> Iterator[Path]:
+    """runs/<model>-<date>-<time> and, where that exists, the same with -2, -3, ..."""
+    base = Path("runs") / f"{model}-{time.strftime('%Y%m%d-%H%M%S')}"
+    if not base.exists():
+        yield base
+    number = 2
+    while True:
+        path = base.with_name(f"{base.name}-{number}")
+        if not path.exists():
+            yield path
+        number += 1
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from error
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    _write_text(path, json.dumps(values, indent=2) + "\n")
+
+
+def _write_text(path: Path, text: str) -> None:
+    """Writes a whole file or leaves the old one."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("w") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

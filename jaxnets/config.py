@@ -77,6 +77,17 @@ class Config:
         "mean", "training", "of the gradient over a batch (the lecture's own code sums)",
         choices=("mean", "sum"),
     )  # fmt: skip
+    gradients: str = _field(
+        "auto", "training", "by jax.grad, by hand, or by hand and checked against jax.grad",
+        choices=("auto", "manual", "both"),
+    )  # fmt: skip
+    check_every: int = _field(
+        100, "training", "steps from one check to the next, with gradients=both", low=1, high=10**9
+    )
+    gradient_tolerance: float | None = _field(
+        None, "training", "relative error that ends the run (default: by precision)",
+        low=0.0, high=1.0,
+    )  # fmt: skip
     seed: int = _field(0, "training", "of parameters, order, dropout", low=0, high=2**31 - 1)
 
     devices: int | None = _field(
@@ -108,12 +119,8 @@ class Config:
             _check(field, getattr(self, field.name))
         for name in ("hidden", "activation", "dropout", "image_size"):
             if getattr(self, name) is not None and PRESETS[self.model].get(name) is None:
-                models = [
-                    model for model, recipe in PRESETS.items() if recipe.get(name) is not None
-                ]
-                raise UserError(
-                    f"{name}: {self.model} has none (it belongs to {', '.join(models)})"
-                )
+                owners = [key for key, recipe in PRESETS.items() if recipe.get(name) is not None]
+                raise UserError(f"{name}: {self.model} has none (that is of {', '.join(owners)})")
         if self.model in ("cnn", "mlp_handwritten") and len(self.hidden or ()) != 1:
             raise UserError(f"hidden: {self.model} has one hidden layer, got {self.hidden}")
         if self.optimizer != "sgd" and (self.momentum or self.nesterov):
@@ -154,6 +161,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "mlp_handwritten": dict(
         hidden=(200,), activation="relu",
         epochs=50, batch_size=None, learning_rate=1e-5, reduction="sum", validation_size=0,
+        gradients="manual",
     ),
     # The lecture has only the title: ours, the best found within four minutes on two cores.
     "cnn": dict(

@@ -18,6 +18,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxnets.backprop.check import relative_error
+from jaxnets.backprop.fast import with_derived_rules
+from jaxnets.backprop.network import by_hand
 from jaxnets.config import Config
 from jaxnets.data.datasets import Dataset, Split
 from jaxnets.errors import UserError
@@ -34,8 +37,13 @@ from jaxnets.training.step import (
     TrainState,
     differentiated,
     make_eval_step,
+    make_gradient_step,
     make_train_step,
 )
+
+# The relative error at which --gradients=both ends a run. A batch's gradient is a sum in which
+# much cancels, so it is above the 1e-5 of single layers (docs/backprop.md).
+GRADIENT_TOLERANCE = {"float32": 1e-3, "float64": 1e-9, "bfloat16": 0.5}
 
 
 def create_model(config: Config, data: Dataset) -> Chain:
@@ -76,7 +84,7 @@ def train(
       The trained state, and a record of every epoch as in metrics.jsonl.
     """
     history = []
-    for trained, record in epochs(config, model, state, data):
+    for trained, record in epochs(config, model, loop.Checkpoint(state), data):
         state = trained
         history.append(record)
     return state, history
@@ -85,48 +93,29 @@ def train(
 def epochs(
     config: Config,
     model: Chain,
-    state: TrainState,
+    checkpoint: loop.Checkpoint,
     data: Dataset,
-    *,
-    on_progress: loop.OnProgress = lambda count, metrics: None,
-    stop: Callable[[], bool] = lambda: False,
-    metrics: Metrics | None = None,
-    seconds: float = 0.0,
+    watch: loop.Watch | None = None,
 ) -> Iterator[tuple[TrainState, dict[str, Any]]]:
     """Trains epoch by epoch, yielding the state and the record of each.
 
     Args:
       config: The recipe.
       model: Of create_model.
-      state: Where to start: its step says how many epochs are done, and how much of the next one.
-        The state that was yielded is used up by the next epoch.
+      checkpoint: Where to start. A state that was yielded is used up by the next epoch.
       data: The data set.
-      on_progress: Called with the examples just seen and the epoch's metrics so far.
-      stop: Asked before every step; True raises loop.Interrupted.
-      metrics: Of the part of an epoch that is done already.
-      seconds: That part's time.
+      watch: Who looks on.
     """
+    watch = watch or loop.Watch()
     parallel = create_parallel(config)
-    optimizer = optimizer_of(config, data)
     feed = feed_of(config, data)
-    step = make_train_step(
-        gradients_of(config, model),
-        optimizer,
-        reduction=config.reduction,
-        axis_name=parallel.axis_name,
-    )
-    if has_convolution(model) or config.augment != "none":
-        run_epoch = loop.epoch_by_steps(step, feed, parallel, on_progress, stop)
-    else:
-        run_epoch = loop.epoch_in_one(step, feed, parallel, on_progress)
+    run_epoch = _run_epoch(config, model, feed, optimizer_of(config, data), parallel, watch)
     schedule = create_schedule(config.schedule, config.learning_rate, config.epochs * feed.steps)
     eval_step = compile_eval(config, model, parallel)
 
-    for epoch in range(int(state.step) // feed.steps, config.epochs):
-        if stop():
-            raise loop.Interrupted(state, metrics)
-        started = time.perf_counter() - seconds
-        state, trained = run_epoch(state, epoch, metrics)
+    for epoch in range(int(checkpoint.state.step) // feed.steps, config.epochs):
+        started = time.perf_counter() - checkpoint.seconds
+        state, trained = run_epoch(checkpoint, epoch)
         jax.block_until_ready(state)
         seconds = time.perf_counter() - started
         validation = None
@@ -146,7 +135,7 @@ def epochs(
                 "images_per_second": int(trained.count) / seconds,
             },
         )
-        metrics, seconds = None, 0.0
+        checkpoint = loop.Checkpoint(state)
 
 
 def evaluate(config: Config, model: Chain, params: Any, split: Split) -> Metrics:
@@ -168,7 +157,9 @@ def compile_eval(config: Config, model: Chain, parallel: Parallel):
 
 def gradients_of(config: Config, model: Chain) -> LossAndGradients:
     """The way to the gradient that the config asks for."""
-    return differentiated(model.apply, LOSSES[config.loss])
+    if config.gradients == "auto":
+        return differentiated(with_derived_rules(model).apply, LOSSES[config.loss])
+    return by_hand(model, config.loss)
 
 
 def feed_of(config: Config, data: Dataset) -> loop.Feed:
@@ -196,3 +187,53 @@ def optimizer_of(config: Config, data: Dataset) -> optax.GradientTransformation:
         nesterov=config.nesterov,
         weight_decay=config.weight_decay,
     )
+
+
+def _run_epoch(
+    config: Config,
+    model: Chain,
+    feed: loop.Feed,
+    optimizer: optax.GradientTransformation,
+    parallel: Parallel,
+    watch: loop.Watch,
+) -> loop.RunEpoch:
+    """An epoch in the way that is fastest for this network."""
+    axis = parallel.axis_name
+    step = make_train_step(
+        gradients_of(config, model), optimizer, reduction=config.reduction, axis_name=axis
+    )
+    if config.gradients == "both":
+        check = _gradient_check(config, model, parallel, watch)
+        return loop.epoch_by_steps(step, feed, parallel, watch, check)
+    if has_convolution(model) or config.augment != "none":
+        return loop.epoch_by_steps(step, feed, parallel, watch)
+    return loop.epoch_in_one(step, feed, parallel, watch)
+
+
+def _gradient_check(
+    config: Config, model: Chain, parallel: Parallel, watch: loop.Watch
+) -> Callable[[TrainState, Any], None]:
+    """Compares the gradients by hand with stock JAX differentiating the plain network."""
+    by_grad = differentiated(model.apply, LOSSES[config.loss])
+    gradients = [
+        parallel.compile(make_gradient_step(way, axis_name=parallel.axis_name))
+        for way in (by_hand(model, config.loss), by_grad)
+    ]
+    tolerance = config.gradient_tolerance
+    if tolerance is None:
+        tolerance = GRADIENT_TOLERANCE[config.precision]
+
+    def check(state: TrainState, batch: Any) -> None:
+        step = int(state.step)
+        if step % config.check_every:
+            return
+        manual, automatic = (jax.device_get(gradient(state, batch)) for gradient in gradients)
+        error, leaf = relative_error(manual, automatic)
+        watch.gradient_error(error)
+        if not error <= tolerance:
+            raise loop.GradientsDisagreeError(
+                f"gradients disagree at step {step}: relative error {error:.1e} in {leaf}, "
+                f"expected at most {tolerance:.1e}"
+            )
+
+    return check

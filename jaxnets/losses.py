@@ -19,7 +19,8 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
       labels: [B] integers in [0, K).
 
     Returns:
-      [B], in nats, at least 0. Source: slide "定义交叉熵损失函数类", whose log(p + 1e-12) it needs not.
+      [B], in nats, at least 0. Source: the slides' class CrossEntropy, whose
+      log(p + 1e-12) is not needed here.
 
     >>> cross_entropy(jnp.zeros((1, 10)), jnp.array([3])).round(4).tolist()  # log 10
     [2.3025999069213867]

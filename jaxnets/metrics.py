@@ -3,6 +3,7 @@
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 @flax.struct.dataclass
@@ -17,11 +18,11 @@ class Metrics:
       count: How many examples; padding counts nothing.
     """
 
-    loss_sum: jax.Array
-    correct: jax.Array
-    top5_correct: jax.Array
-    confusion: jax.Array
-    count: jax.Array
+    loss_sum: jax.Array | np.ndarray
+    correct: jax.Array | np.ndarray
+    top5_correct: jax.Array | np.ndarray
+    confusion: jax.Array | np.ndarray
+    count: jax.Array | np.ndarray
 
     @classmethod
     def of(cls, logits: jax.Array, labels: jax.Array, losses: jax.Array, mask: jax.Array):
@@ -48,6 +49,12 @@ class Metrics:
             confusion=confusion.at[labels, logits.argmax(axis=1)].add(weight),
             count=jnp.sum(weight),
         )
+
+    @classmethod
+    def zero(cls, num_classes: int) -> "Metrics":
+        """The metrics of no examples, as 64-bit NumPy numbers."""
+        zero, confusion = np.zeros((), np.int64), np.zeros((num_classes, num_classes), np.int64)
+        return cls(np.zeros((), np.float64), zero, zero, confusion, zero)
 
     def __add__(self, other: "Metrics") -> "Metrics":
         return jax.tree.map(jnp.add, self, other)

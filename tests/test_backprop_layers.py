@@ -6,6 +6,7 @@ largest number.
 """
 
 import contextlib
+import functools
 
 import flax.linen as nn
 import hypothesis.strategies as st
@@ -32,6 +33,10 @@ DTYPES = st.sampled_from(sorted(TOLERANCE))
 SEEDS = st.integers(0, 2**16)
 # Integers tie; a constant ties everywhere; 1e4 would overflow an exponential.
 KINDS = st.sampled_from(["normal", "integers", "constant", "huge"])
+FAST_COMPILATION = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+}
 SMALL = st.integers(1, 4)
 
 
@@ -85,7 +90,7 @@ def assert_pair_matches(forward, backward, stock, inputs, dtype, seed=0):
     with precision(dtype):
         inputs = jax.tree.map(jnp.asarray, inputs)
 
-        @jax.jit
+        @functools.partial(jax.jit, compiler_options=FAST_COMPILATION)
         def both(inputs, d_out):
             out, cache = forward(*inputs)
             stock_out, pull_back = jax.vjp(stock, *inputs)

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import itertools
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -24,17 +25,47 @@ class NonFiniteLossError(ArithmeticError):
     """The loss became infinite or NaN; the message names the step."""
 
 
-class Interrupted(Exception):
-    """The user interrupted an epoch.
+class GradientsDisagreeError(ArithmeticError):
+    """The hand-derived gradients are not the differentiated ones; the message names the step."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """How far a run has come.
 
     Attributes:
-      state: After the last whole step.
-      metrics: Of this epoch's steps so far, None if there are none.
+      state: Its step says how many epochs are done, and how much of the next one.
+      metrics: Of that part of an epoch, None at its beginning.
+      seconds: That part's time.
     """
 
-    def __init__(self, state: TrainState, metrics: Metrics | None):
-        super().__init__(f"interrupted after step {int(state.step)}")
-        self.state, self.metrics = state, metrics
+    state: TrainState
+    metrics: Metrics | None = None
+    seconds: float = 0.0
+
+
+class Interrupted(KeyboardInterrupt):
+    """The user interrupted a run; `checkpoint` is how far it has come."""
+
+    def __init__(self, checkpoint: Checkpoint):
+        super().__init__(f"interrupted after step {int(checkpoint.state.step)}")
+        self.checkpoint = checkpoint
+
+
+@dataclasses.dataclass(frozen=True)
+class Watch:
+    """Who looks on.
+
+    Attributes:
+      progress: Called with the examples of the steps just done and the epoch's metrics so far.
+      gradient_error: Called with the relative error of each check of the gradients.
+      stop: Asked before every step (every epoch, where it is one compiled loop); True ends the run
+        by raising Interrupted.
+    """
+
+    progress: Callable[[int, Metrics], Any] = lambda count, metrics: None
+    gradient_error: Callable[[float], Any] = lambda error: None
+    stop: Callable[[], bool] = lambda: False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,11 +90,8 @@ class Feed:
         return -(-len(self.split) // self.batch_size)
 
 
-# Called with the number of examples of the steps just done and the epoch's metrics so far.
-OnProgress = Callable[[int, Metrics], Any]
-
-# epoch(state, epoch number, metrics so far or None) -> (state, metrics)
-RunEpoch = Callable[[TrainState, int, Metrics | None], tuple[TrainState, Metrics]]
+# run_epoch(checkpoint, epoch) -> (state, metrics of the whole epoch)
+RunEpoch = Callable[[Checkpoint, int], tuple[TrainState, Metrics]]
 
 
 def add_up(total: Metrics | None, metrics: Metrics, step: int) -> Metrics:
@@ -85,16 +113,18 @@ def epoch_by_steps(
     train_step: TrainStep,
     feed: Feed,
     parallel: Parallel,
-    on_progress: OnProgress,
-    stop: Callable[[], bool],
+    watch: Watch,
+    check: Callable[[TrainState, Any], None] | None = None,
 ) -> RunEpoch:
     """An epoch whose steps are dispatched from Python, while the host prepares the next batch.
 
-    `stop` is asked before every step; when it says True the epoch raises Interrupted.
+    `check`, if given, sees the state and the batch before every step.
     """
     compiled = parallel.compile(train_step, donate=True)
 
-    def run_epoch(state: TrainState, epoch: int, metrics: Metrics | None):
+    def run_epoch(checkpoint: Checkpoint, epoch: int) -> tuple[TrainState, Metrics]:
+        started = time.perf_counter() - checkpoint.seconds
+        state, metrics = checkpoint.state, checkpoint.metrics
         done = int(state.step)
         pending: collections.deque[Metrics] = collections.deque()
 
@@ -104,17 +134,20 @@ def epoch_by_steps(
                 before = 0 if metrics is None else int(metrics.count)
                 done += 1
                 metrics = add_up(metrics, pending.popleft(), done)
-                on_progress(int(metrics.count) - before, metrics)
+                watch.progress(int(metrics.count) - before, metrics)
 
         batches = train_batches(
             feed.split, feed.batch_size, seed=feed.seed, epoch=epoch, augment=feed.augment,
             start=done - epoch * feed.steps,
         )  # fmt: skip
         for batch in batches:
-            if stop():
+            if watch.stop():
                 collect(leave=0)
-                raise Interrupted(state, metrics)
-            state, step_metrics = compiled(state, parallel.split(batch))
+                raise Interrupted(Checkpoint(state, metrics, time.perf_counter() - started))
+            batch = parallel.split(batch)
+            if check is not None:
+                check(state, batch)
+            state, step_metrics = compiled(state, batch)
             pending.append(step_metrics)
             collect(leave=IN_FLIGHT)
         collect(leave=0)
@@ -124,14 +157,15 @@ def epoch_by_steps(
     return run_epoch
 
 
-def epoch_in_one(
-    train_step: TrainStep, feed: Feed, parallel: Parallel, on_progress: OnProgress
-) -> RunEpoch:
+def epoch_in_one(train_step: TrainStep, feed: Feed, parallel: Parallel, watch: Watch) -> RunEpoch:
     """An epoch in one compiled loop over examples that lie on the device; it is not augmented."""
     compiled = parallel.compile(make_train_epoch(train_step), replicated=3, donate=True)
     images, labels = parallel.replicate((feed.split.images, feed.split.labels))
 
-    def run_epoch(state: TrainState, epoch: int, metrics: Metrics | None):
+    def run_epoch(checkpoint: Checkpoint, epoch: int) -> tuple[TrainState, Metrics]:
+        if watch.stop():
+            raise Interrupted(checkpoint)
+        state, metrics = checkpoint.state, None
         first = int(state.step)
         rows = epoch_order(len(feed.split), feed.batch_size, feed.seed, epoch)
         state, stacked = compiled(state, images, labels, parallel.split(rows, axis=1))
@@ -140,7 +174,7 @@ def epoch_in_one(
             step_metrics = jax.tree.map(lambda x, index=index: x[index], stacked)
             metrics = add_up(metrics, step_metrics, first + index + 1)
         assert metrics is not None
-        on_progress(int(metrics.count), metrics)
+        watch.progress(int(metrics.count), metrics)
         return state, metrics
 
     return run_epoch

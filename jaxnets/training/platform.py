@@ -1,5 +1,6 @@
 """Sets JAX up for the machine: devices, precision, compilation cache, and a CPU's two traps."""
 
+import contextlib
 import ctypes
 import os
 from pathlib import Path
@@ -24,10 +25,8 @@ def prepare(devices: int | None = None, precision: str = "float32") -> list[jax.
         jax.config.update("jax_enable_x64", True)
     _keep_compiled_programs()
     if devices is not None:
-        try:
+        with contextlib.suppress(RuntimeError):  # Raised where JAX runs already: a notebook.
             jax.config.update("jax_num_cpu_devices", devices)
-        except RuntimeError:  # JAX is running already, as in a notebook: what it has, it has.
-            pass
     found = jax.devices()
     if devices is not None and devices > len(found):
         raise UserError(

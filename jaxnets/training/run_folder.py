@@ -1,4 +1,4 @@
-"""The run folder: config.json, metrics.jsonl, checkpoints/ and, last and atomically, result.json."""
+"""The run folder: config.json, metrics.jsonl, checkpoints/ and, last of all, result.json."""
 
 import hashlib
 import json
@@ -54,7 +54,8 @@ class RunFolder:
                 raise UserError(f"workdir: expected an empty folder, {path} holds {others[0]}")
             if found and not overwrite:
                 raise UserError(
-                    f"workdir: {path} already holds a run; --overwrite replaces it, --resume goes on"
+                    f"workdir: {path} already holds a run; --overwrite replaces it, "
+                    "--resume goes on with it"
                 )
             for name in found:
                 if (path / name).is_dir():
@@ -98,18 +99,18 @@ class RunFolder:
         with (self.path / METRICS).open("a") as stream:
             stream.write(json.dumps(record) + "\n")
 
-    def records(self, up_to_step: int | None = None) -> list[dict[str, Any]]:
-        """The epochs' records; those after a step are dropped from the file too."""
+    def records(self) -> list[dict[str, Any]]:
+        """The epochs' records."""
         lines = (self.path / METRICS).read_text().splitlines()
         try:
-            records = [json.loads(line) for line in lines]
+            return [json.loads(line) for line in lines]
         except json.JSONDecodeError as error:
             raise UserError(f"{self.path / METRICS}: damaged: {error}") from error
-        if up_to_step is not None:
-            records = [record for record in records if record["step"] <= up_to_step]
-            text = "".join(json.dumps(record) + "\n" for record in records)
-            _write_text(self.path / METRICS, text)
-        return records
+
+    def drop_records_after(self, step: int) -> None:
+        """Drops the records of epochs that ended after a step, whose checkpoint was lost."""
+        kept = [record for record in self.records() if record["step"] <= step]
+        _write_text(self.path / METRICS, "".join(json.dumps(record) + "\n" for record in kept))
 
     def save(self, step: int, tree: Any) -> None:
         """Saves a checkpoint in the background; a crash in the middle leaves the one before."""
@@ -120,7 +121,7 @@ class RunFolder:
         self._checkpoints().save(step, args=ocp.args.StandardSave(tree), force=True)
 
     def restore(self, like: Any) -> Any:
-        """The last checkpoint, as NumPy arrays in the structure of `like`; None without one."""
+        """The last checkpoint, as NumPy arrays in the structure of `like`, or None."""
         import orbax.checkpoint as ocp
 
         manager = self._checkpoints()

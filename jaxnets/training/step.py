@@ -86,14 +86,10 @@ def make_train_step(
         does not, as the lecture's own code.
       axis_name: The mapped axis if the step runs under pmap: sums are then added over it.
     """
+    summed = _summed(loss_and_gradients, axis_name)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        key = jax.random.fold_in(state.key, state.step)
-        if axis_name is not None:  # Every device drops other units.
-            key = jax.random.fold_in(key, lax.axis_index(axis_name))
-        metrics, gradients = loss_and_gradients(state.params, batch, key)
-        if axis_name is not None:
-            metrics, gradients = lax.psum((metrics, gradients), axis_name)
+        metrics, gradients = summed(state, batch)
         if reduction == "mean":
             gradients = jax.tree.map(lambda g: g / metrics.count.astype(g.dtype), gradients)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
@@ -101,6 +97,25 @@ def make_train_step(
         return state.replace(step=state.step + 1, params=params, opt_state=opt_state), metrics
 
     return train_step
+
+
+def make_gradient_step(loss_and_gradients: LossAndGradients, *, axis_name: str | None = None):
+    """Returns f(state, batch) -> the gradients that the next step takes, summed over the batch."""
+    summed = _summed(loss_and_gradients, axis_name)
+    return lambda state, batch: summed(state, batch)[1]
+
+
+def _summed(loss_and_gradients: LossAndGradients, axis_name: str | None):
+    """f(state, batch) -> (Metrics, gradients), summed over the examples of all devices."""
+
+    def summed(state: TrainState, batch: Batch) -> tuple[Metrics, Params]:
+        key = jax.random.fold_in(state.key, state.step)
+        if axis_name is None:
+            return loss_and_gradients(state.params, batch, key)
+        key = jax.random.fold_in(key, lax.axis_index(axis_name))  # Every device drops other units.
+        return lax.psum(loss_and_gradients(state.params, batch, key), axis_name)
+
+    return summed
 
 
 def make_eval_step(

@@ -1,0 +1,41 @@
+"""Exit statuses and one-line errors, the same for every command."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from jaxnets.errors import UserError
+
+DONE, FELL_SHORT, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
+
+
+def run(main: Callable[[Sequence[str]], int]) -> int:
+    """Calls main with the command line's arguments and turns what it raises into a status.
+
+    Returns:
+      main's status; 1 after a loss that is not finite, gradients that disagree, or a full disk;
+      2 after a UserError, told in one line on stderr; 130 after an interrupt.
+    """
+    try:
+        status = main(sys.argv[1:])
+        sys.stdout.flush()
+        return status
+    except UserError as error:
+        return _complain(str(error), WRONG_REQUEST)
+    except ArithmeticError as error:
+        return _complain(str(error), FELL_SHORT)
+    except KeyboardInterrupt:
+        return _complain("interrupted", INTERRUPTED)
+    except BrokenPipeError:  # The reader, as `head`, has gone; Python must not complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FELL_SHORT
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _complain(f"{where}{error.strerror or error}", FELL_SHORT)
+
+
+def _complain(message: str, status: int) -> int:
+    with contextlib.suppress(BrokenPipeError):
+        print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return status

@@ -1,0 +1,172 @@
+"""A run in its folder: opened, begun anew or gone on with, saved, and reported."""
+
+import dataclasses
+import importlib.metadata
+import platform
+from typing import Any
+
+import jax
+import numpy as np
+
+import jaxnets
+from jaxnets.config import Config, from_json, preset, to_json
+from jaxnets.data.datasets import Dataset, load_dataset
+from jaxnets.errors import UserError
+from jaxnets.experiment import create_parallel
+from jaxnets.metrics import Metrics
+from jaxnets.training.loop import Checkpoint
+from jaxnets.training.platform import describe
+from jaxnets.training.run_folder import RunFolder, params_sha256
+from jaxnets.training.step import TrainState
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
+
+# What may differ when a run goes on: where and how it runs, not what it computes.
+RESUME_MAY_CHANGE = ("workdir", "resume", "overwrite", "devices", "parallel", "target_accuracy")
+
+
+def config_of(flags: dict[str, Any]) -> Config:
+    """The config that the flags ask for; with --resume, the interrupted run's own.
+
+    Raises:
+      UserError: A value is out of range, or --resume would change what the run computes.
+    """
+    config = preset(**flags)
+    if not config.resume:
+        return config
+    folder = RunFolder.open(str(config.workdir))
+    if folder.finished:
+        raise UserError(f"resume: expected an interrupted run, {folder.path} holds a finished one")
+    names = {field.name for field in dataclasses.fields(Config)}
+    written = folder.read_config()
+    stored = from_json({name: value for name, value in written.items() if name in names})
+    for name in flags:
+        ours, theirs = getattr(config, name), getattr(stored, name)
+        if name not in RESUME_MAY_CHANGE and ours != theirs:
+            raise UserError(f"resume: {name} was {theirs} when the run began, got {ours}")
+    changes = {name: flags[name] for name in RESUME_MAY_CHANGE if name in flags}
+    return dataclasses.replace(stored, **changes)
+
+
+def load_data(config: Config) -> Dataset:
+    """The config's data set."""
+    return load_dataset(config.dataset, config.data_dir, config.validation_size)
+
+
+def open_run(config: Config, data: Dataset) -> RunFolder:
+    """Makes the run folder and writes its config.json; with --resume, finds it.
+
+    Raises:
+      UserError: The folder is taken or cannot be written, or it was begun with other data.
+    """
+    if config.resume:
+        folder = RunFolder.open(str(config.workdir))
+        theirs = folder.read_config().get("data_sha256")
+        if theirs != data.checksum:
+            raise UserError(f"resume: expected data with SHA-256 {theirs}, got {data.checksum}")
+        return folder
+    folder = RunFolder.create(config.workdir, config.model, overwrite=config.overwrite)
+    devices = create_parallel(config).devices
+    folder.write_config(
+        {
+            **to_json(config),
+            "versions": {
+                "jaxnets": jaxnets.__version__,
+                "python": platform.python_version(),
+                **{name: importlib.metadata.version(name) for name in PACKAGES},
+            },
+            "platform": devices[0].platform,
+            "device": describe(devices),
+            "num_devices": len(devices),
+            "data_sha256": data.checksum,
+        }
+    )
+    return folder
+
+
+def save(folder: RunFolder, checkpoint: Checkpoint, data: Dataset) -> None:
+    """Saves how far the run has come."""
+    folder.save(int(checkpoint.state.step), _tree(checkpoint, data))
+
+
+def restore(folder: RunFolder, config: Config, state: TrainState, data: Dataset) -> Checkpoint:
+    """Where the run was when it was last saved; records of later epochs are dropped.
+
+    Args:
+      folder: The run's.
+      config: The run's.
+      state: A fresh state, for its structure.
+      data: The run's.
+    """
+    tree = folder.restore(like=_tree(Checkpoint(state), data))
+    folder.drop_records_after(int(tree["step"]) if tree else 0)
+    if tree is None:
+        return Checkpoint(state)
+    parts = create_parallel(config).replicate((tree["step"], tree["params"], tree["opt_state"]))
+    metrics = Metrics(**tree["metrics"])
+    return Checkpoint(
+        TrainState(*parts, state.key), metrics if metrics.count else None, float(tree["seconds"])
+    )
+
+
+def _tree(checkpoint: Checkpoint, data: Dataset) -> dict[str, Any]:
+    """A checkpoint as it is saved: its key is the seed's, and None has no array."""
+    state, metrics = checkpoint.state, checkpoint.metrics or Metrics.zero(data.num_classes)
+    return {
+        "step": state.step,
+        "params": state.params,
+        "opt_state": state.opt_state,
+        "metrics": {
+            field.name: getattr(metrics, field.name) for field in dataclasses.fields(metrics)
+        },
+        "seconds": np.float64(checkpoint.seconds),
+    }
+
+
+def headline(config: Config, state: TrainState, data: Dataset) -> str:
+    """What is about to be trained, on what, where, in a line."""
+    devices = create_parallel(config).devices
+    place = describe(devices)
+    if devices[0].platform == "cpu":
+        place += " (no accelerator)"
+    sizes = [f"{len(data.train):,} train"]
+    if len(data.validation):
+        sizes.append(f"{len(data.validation):,} validation")
+    sizes.append(f"{len(data.test):,} test")
+    return (
+        f"{config.model}: {num_params(state.params):,} parameters | {data.name}: "
+        f"{', '.join(sizes)} images | {place} | {config.precision} | gradients {config.gradients}"
+    )
+
+
+def num_params(params: Any) -> int:
+    """How many numbers the network learns."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def finish(
+    folder: RunFolder, config: Config, state: TrainState, data: Dataset, test: Metrics
+) -> dict[str, Any]:
+    """Writes result.json and returns what it holds."""
+    history = folder.records()
+    devices = create_parallel(config).devices
+    result = {
+        "model": config.model,
+        "dataset": data.name,
+        "num_params": num_params(state.params),
+        "epochs": config.epochs,
+        "steps": int(state.step),
+        "seconds": sum(record["seconds"] for record in history),
+        "train_loss": history[-1]["train_loss"],
+        "validation_accuracy": history[-1]["validation_accuracy"],
+        "test_loss": test.loss,
+        "test_accuracy": test.accuracy,
+        "test_top5_accuracy": test.top5_accuracy,
+        "test_count": int(test.count),
+        "gradients": config.gradients,
+        "num_devices": len(devices),
+        "platform": devices[0].platform,
+        "params_sha256": params_sha256(state.params),
+    }
+    folder.finish(result)
+    return result

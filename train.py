@@ -1,0 +1,77 @@
+"""Trains a network of the lecture and reports its test accuracy.
+
+    python train.py --model=cnn                      the CNN on MNIST
+    python train.py --model=cnn --gradients=manual   the same, with gradients derived by hand
+    python train.py --model=mlp --hidden=128,64 --epochs=5
+    python train.py --model=cnn --data_dir=fashion   four IDX files, as of Fashion-MNIST
+
+Everything about a run lands in its run folder. Exit status: 0 done; 1 fell short (the target
+accuracy was missed, the loss not finite, the gradients disagreed); 2 the request was wrong;
+130 interrupted, after saving (--resume --workdir=DIR goes on).
+"""
+
+import sys
+import time
+from collections.abc import Sequence
+
+from jaxnets import cli
+from jaxnets.config import parse_flags
+
+# The most seconds of training that a crash may cost.
+SAVE_EVERY = 10.0
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Configuration, data, model, state, loop, report; returns the exit status."""
+    flags = parse_flags(arguments, description=__doc__ or "")
+
+    # Imported after the flags are known to be right: JAX takes a second.
+    from jaxnets import run
+    from jaxnets.experiment import create_model, create_state, epochs, evaluate, feed_of
+    from jaxnets.training.interrupt import stop_on_interrupt
+    from jaxnets.training.loop import Checkpoint, Interrupted, Watch
+    from jaxnets.training.progress import Progress
+
+    config = run.config_of(flags)
+    data = run.load_data(config)
+    model = create_model(config, data)
+    state = create_state(config, model, data)
+    folder = run.open_run(config, data)
+    print(run.headline(config, state, data), flush=True)
+
+    checkpoint = run.restore(folder, config, state, data) if config.resume else Checkpoint(state)
+    state = checkpoint.state
+    saved = time.perf_counter()
+    with (
+        stop_on_interrupt() as stop,
+        Progress(config.epochs, feed_of(config, data), checkpoint) as bar,
+    ):
+        watch = Watch(bar.update, bar.gradient_error, stop)
+        try:
+            for state, record in epochs(config, model, checkpoint, data, watch):
+                folder.log(record)
+                bar.epoch(record)
+                if record["epoch"] == config.epochs or time.perf_counter() - saved > SAVE_EVERY:
+                    run.save(folder, Checkpoint(state), data)
+                    saved = time.perf_counter()
+        except Interrupted as interrupted:
+            run.save(folder, interrupted.checkpoint, data)
+            folder.close()
+            raise
+
+    test = evaluate(config, model, state.params, data.test)
+    run.finish(folder, config, state, data, test)
+    print(f"test loss {test.loss:.4f}  accuracy {test.accuracy:.4f}")
+    print(f"run folder: {folder.path}")
+    if config.target_accuracy is not None and test.accuracy < config.target_accuracy:
+        print(
+            f"fell short: expected a test accuracy of {config.target_accuracy}, "
+            f"reached {test.accuracy}",
+            file=sys.stderr,
+        )
+        return cli.FELL_SHORT
+    return cli.DONE
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

@@ -13,7 +13,7 @@ def with_derived_rules(model: Chain) -> Chain:
     """Returns the same network, its max pools and convolutions differentiated by our rules.
 
     XLA's gradient of a max pool (select-and-scatter) is 6 to 9 times slower on the CPU, and so are
-    its convolutions of few channels; see benchmarks/cnn_step.py. The values are the same, so are
+    its convolutions of few channels; see benchmarks/step.py. The values are the same, so are
     the parameters.
     """
     return map_layers(model, _derived)

@@ -50,7 +50,7 @@ def compiler_options() -> dict[str, Any] | None:
     """Options for jax.jit on this machine.
 
     jaxlib 0.10 compiles convolutions for the CPU with a slow library unless its use is limited to
-    matrix products: the CNN's step takes 1.4 to 2 times as long (benchmarks/cnn_step.py). Later
+    matrix products: the CNN's step takes 1.4 to 2 times as long (benchmarks/step.py). Later
     versions need no option and earlier ones do not know it.
     """
     version = tuple(int(part) for part in jax.__version__.split(".")[:2])
@@ -82,7 +82,7 @@ def _keep_freed_memory() -> None:
     """Tells glibc to keep freed memory for the next step instead of returning it to the kernel.
 
     A step's temporary arrays are tens of megabytes. By default each is mapped anew and cleared
-    page by page: a third of the CNN's step (benchmarks/cnn_step.py). Elsewhere than in glibc
+    page by page: a third of the CNN's step (benchmarks/step.py). Elsewhere than in glibc
     there is no mallopt, and nothing is done.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None

@@ -1,0 +1,94 @@
+"""A network's training step: plain JAX, jax.grad with our rules, and the gradients by hand.
+
+    python benchmarks/step.py                          the CNN at batch 128
+    python benchmarks/step.py --model=alexnet --image_size=224 --steps=2 --rounds=3
+    python benchmarks/step.py --model=mlp --batch_size=512
+
+Each way runs in processes of its own, in turn, so that a drift of the machine meets all alike.
+"plain" is jax.jit around optax and jax.grad of the same Flax network, nothing of ours set.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+
+WAYS = ("plain", "auto", "manual")
+
+
+def images_per_second(way: str, model_name: str, batch_size: int, steps: int, size: int) -> float:
+    """The rate of one way, median of five."""
+    import jax
+
+    import jaxnets
+    from jaxnets.data.batches import train_batches
+    from jaxnets.experiment import create_parallel, gradients_of, optimizer_of
+    from jaxnets.losses import LOSSES
+    from jaxnets.training.step import TrainState, differentiated, make_train_step
+
+    gradients = "manual" if way == "manual" else "auto"
+    changes = {"image_size": size} if size else {}
+    config = jaxnets.preset(model_name, batch_size=batch_size, gradients=gradients, **changes)
+    data = jaxnets.load_dataset("mnist")
+    model = jaxnets.create_model(config, data)
+    optimizer = optimizer_of(config, data)
+    if way == "plain":
+        ways = differentiated(model.apply, LOSSES[config.loss])
+        step = jax.jit(make_train_step(ways, optimizer), donate_argnums=0)
+    else:
+        step = make_train_step(gradients_of(config, model), optimizer)
+        step = create_parallel(config).compile(step, donate=True)
+
+    batch = next(train_batches(data.train, batch_size, seed=0, epoch=0))
+    key = jax.random.key(0)
+    params = jax.jit(model.init)(key, batch.images[:1])["params"]
+    state = TrainState(jax.numpy.zeros((), int), params, optimizer.init(params), key)
+    state, metrics = step(state, batch)
+    jax.block_until_ready(metrics)
+    seconds = []
+    for _ in range(5):
+        started = time.perf_counter()
+        for _ in range(steps):
+            state, metrics = step(state, batch)
+        jax.block_until_ready(state)
+        seconds.append((time.perf_counter() - started) / steps)
+    return batch_size / statistics.median(seconds)
+
+
+def main() -> None:
+    """Runs the ways in turn and prints their rates and ratios."""
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("--model", default="cnn")
+    parser.add_argument("--batch_size", type=int, default=128)
+    parser.add_argument("--image_size", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--way", choices=WAYS, help="internal: run one way and print its rate")
+    flags = parser.parse_args()
+    if flags.way:
+        sizes = (flags.batch_size, flags.steps, flags.image_size)
+        print(images_per_second(flags.way, flags.model, *sizes))
+        return
+    rates: dict[str, list[float]] = {way: [] for way in WAYS}
+    for _ in range(flags.rounds):
+        for way in WAYS:
+            command = [sys.executable, *sys.argv, f"--way={way}"]
+            output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            rates[way].append(float(output.split()[-1]))
+    for way in WAYS:
+        ratio = statistics.median(
+            ours / plain for ours, plain in zip(rates[way], rates["plain"], strict=True)
+        )
+        low, high = min(rates[way]), max(rates[way])
+        print(
+            f"{way:7s}{statistics.median(rates[way]):10,.0f} images/s"
+            f"  ({low:,.0f} to {high:,.0f})  {ratio:.2f} x plain"
+        )
+    by_hand = zip(rates["auto"], rates["manual"], strict=True)
+    ratio = statistics.median(auto / manual for auto, manual in by_hand)
+    print(f"time of a step by hand / by jax.grad: {ratio:.2f}")
+
+
+if __name__ == "__main__":
+    main()

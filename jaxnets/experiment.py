@@ -212,7 +212,7 @@ def _run_epoch(
 
 def _gradient_check(
     config: Config, model: Chain, parallel: Parallel, watch: loop.Watch
-) -> Callable[[TrainState, Any], None]:
+) -> Callable[[int, TrainState, Any], None]:
     """Compares the gradients by hand with stock JAX differentiating the plain network."""
     by_grad = differentiated(model.apply, LOSSES[config.loss])
     gradients = [
@@ -223,8 +223,7 @@ def _gradient_check(
     if tolerance is None:
         tolerance = GRADIENT_TOLERANCE[config.precision]
 
-    def check(state: TrainState, batch: Any) -> None:
-        step = int(state.step)
+    def check(step: int, state: TrainState, batch: Any) -> None:
         if step % config.check_every:
             return
         manual, automatic = (jax.device_get(gradient(state, batch)) for gradient in gradients)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from jax import lax
 
 from jaxnets.backprop import (
@@ -33,6 +33,7 @@ DTYPES = st.sampled_from(sorted(TOLERANCE))
 SEEDS = st.integers(0, 2**16)
 # Integers tie; a constant ties everywhere; 1e4 would overflow an exponential.
 KINDS = st.sampled_from(["normal", "integers", "constant", "huge"])
+# What takes the time here is compilation: of many shapes, each run once.
 FAST_COMPILATION = {
     "xla_backend_optimization_level": 0,
     "xla_llvm_disable_expensive_passes": True,
@@ -103,7 +104,7 @@ def assert_pair_matches(forward, backward, stock, inputs, dtype, seed=0):
         assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(cache))
 
 
-@search(30)
+@search(20)
 @given(SMALL, SMALL, SMALL, st.booleans(), KINDS, DTYPES, SEEDS)
 def test_dense_matches_a_matrix_product(batch, inputs, outputs, biased, kind, dtype, seed):
     params = {"kernel": draw(seed, "normal", dtype, inputs, outputs)}
@@ -133,7 +134,7 @@ def test_the_first_layer_computes_no_input_gradient():
     assert dx is None and d_params.keys() == {"kernel", "bias"}
 
 
-@search(10)
+@search(5)
 @given(SMALL, SMALL, DTYPES, SEEDS)
 def test_a_column_of_ones_matches_a_concatenation(batch, inputs, dtype, seed):
     assert_pair_matches(
@@ -154,7 +155,7 @@ ACTIVATIONS = {
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
-@search(30)
+@search(15)
 @given(batch=SMALL, width=SMALL, kind=KINDS, dtype=DTYPES, seed=SEEDS)
 def test_activations_match_jax_nn(name, batch, width, kind, dtype, seed):
     forward, backward, stock = ACTIVATIONS[name]
@@ -191,7 +192,7 @@ LOSSES = {
 
 
 @pytest.mark.parametrize("name", LOSSES)
-@search(25)
+@search(12)
 @given(batch=SMALL, classes=SMALL, kind=KINDS, dtype=DTYPES, seed=SEEDS)
 def test_losses_of_probabilities_match_their_formula(name, batch, classes, kind, dtype, seed):
     p, y = probabilities_and_labels(seed, kind, dtype, batch, classes)
@@ -206,7 +207,7 @@ def test_losses_of_probabilities_match_their_formula(name, batch, classes, kind,
     )
 
 
-@search(40)
+@search(25)
 @given(SMALL, SMALL, KINDS, DTYPES, SEEDS)
 def test_fused_cross_entropy_matches_log_softmax(batch, classes, kind, dtype, seed):
     logits = draw(seed, kind, dtype, batch, classes)
@@ -221,7 +222,7 @@ def test_fused_cross_entropy_matches_log_softmax(batch, classes, kind, dtype, se
     )
 
 
-@search(20)
+@search(12)
 @given(SMALL, SMALL, st.sampled_from(["normal", "integers", "constant"]), DTYPES, SEEDS)
 def test_the_slides_chain_of_softmax_and_cross_entropy_matches(batch, classes, kind, dtype, seed):
     x = draw(seed, kind, dtype, batch, classes)
@@ -245,7 +246,7 @@ def test_the_slides_chain_of_softmax_and_cross_entropy_matches(batch, classes, k
 
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
 @pytest.mark.parametrize("mask_dtype", [bool, "float32", "int32"])
-@search(8)
+@search(4)
 @given(batch=st.integers(1, 6), dtype=DTYPES, seed=SEEDS)
 def test_reduction_counts_only_the_examples(reduction, mask_dtype, batch, dtype, seed):
     mask = np.random.default_rng(seed).integers(0, 2, batch)
@@ -313,7 +314,7 @@ def stock_convolution(kernel, x, strides, padding, groups):
 CHANNELS = st.sampled_from([1, 2, 9])
 
 
-@search(60)
+@search(45)
 @given(
     sliding(), SMALL, CHANNELS, SMALL, st.sampled_from([1, 1, 2, 3]), st.booleans(), DTYPES, SEEDS
 )
@@ -339,7 +340,7 @@ def test_convolution_matches_lax(window, batch, channels, filters, groups, biase
 
 
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
-@search(12)
+@search(8)
 @given(window=sliding(), batch=SMALL, channels=SMALL, dtype=DTYPES, seed=SEEDS)
 def test_small_windows_match_on_either_path(backend, window, batch, channels, dtype, seed):
     image, window, strides, padding = window
@@ -375,7 +376,7 @@ def test_convolution_matches_the_flax_layer_at_the_size_of_a_network():
     )
 
 
-@search(15)
+@search(8)
 @given(sliding(), CHANNELS, st.sampled_from([1, 2]), DTYPES, SEEDS)
 def test_autodiff_through_convolution_takes_the_derived_rule(window, channels, groups, dtype, seed):
     image, window, strides, padding = window
@@ -394,8 +395,9 @@ def test_autodiff_through_convolution_takes_the_derived_rule(window, channels, g
         assert_same(ours, stock, dtype)
 
 
-@search(50)
+@search(40)
 @given(sliding(4), SMALL, SMALL, st.sampled_from(["normal", "integers", "constant"]), DTYPES, SEEDS)
+@example(((2, 2), (2, 2), (2, 2), [(1, 0), (0, 1)]), 1, 1, "normal", "float32", 0)
 def test_max_pool_matches_flax_in_every_tie(window, batch, channels, kind, dtype, seed):
     image, window, strides, padding = window
     static = {"window": window, "strides": strides, "padding": padding}
@@ -430,16 +432,13 @@ def test_a_tie_in_a_max_pool_goes_to_the_first_winner(window, strides):
     assert dx[0, 0, 0, 0] == 1 and dx.sum() == 1
 
 
-def test_a_max_pool_of_more_than_256_elements_finds_its_winner():
-    static = {"window": (17, 17), "strides": (3, 3), "padding": "VALID"}
-    x = draw(0, "normal", "float32", 2, 24, 24, 2)
-    assert_pair_matches(
-        lambda x: pooling.max_pool_forward(x, **static),
-        lambda cache, d_out: (pooling.max_pool_backward(cache, d_out, **static),),
-        lambda x: nn.max_pool(x, (17, 17), (3, 3)),
-        (x,),
-        "float32",
-    )
+def test_a_max_pool_counts_its_elements_in_as_few_bytes_as_hold_them():
+    def index(window):
+        pool = functools.partial(pooling.max_pool_forward, window=window, strides=(1, 1))
+        _, (winner, _) = jax.eval_shape(pool, jax.ShapeDtypeStruct((1, 17, 17, 1), jnp.float32))
+        return winner.dtype
+
+    assert (index((16, 16)), index((16, 17))) == (jnp.uint8, jnp.int32)
 
 
 def test_a_max_pool_lets_a_nan_through_wherever_it_stands():
@@ -448,7 +447,7 @@ def test_a_max_pool_lets_a_nan_through_wherever_it_stands():
         assert jnp.isnan(pooling.max_pool_forward(x, window=(2, 2), strides=(2, 2))[0]).all()
 
 
-@search(15)
+@search(8)
 @given(sliding(), st.sampled_from(["normal", "integers"]), DTYPES, SEEDS)
 def test_autodiff_through_max_pool_takes_the_derived_rule(window, kind, dtype, seed):
     image, window, strides, padding = window
@@ -470,7 +469,7 @@ def test_autodiff_through_max_pool_takes_the_derived_rule(window, kind, dtype, s
         assert "select_and" not in text and "reduce_window" not in text
 
 
-@search(40)
+@search(25)
 @given(sliding(4), SMALL, SMALL, DTYPES, SEEDS)
 def test_average_pool_matches_flax(window, batch, channels, dtype, seed):
     image, window, strides, padding = window
@@ -485,7 +484,7 @@ def test_average_pool_matches_flax(window, batch, channels, dtype, seed):
     )
 
 
-@search(25)
+@search(15)
 @given(st.tuples(*[st.integers(1, 7)] * 2), st.tuples(*[st.integers(1, 7)] * 2), DTYPES, SEEDS)
 def test_adaptive_average_pool_matches_means_of_slices(image, output_size, dtype, seed):
     def stock(x):
@@ -524,7 +523,7 @@ def test_a_window_that_does_not_fit_and_an_unknown_padding_are_errors():
         convolution.conv_forward({"kernel": jnp.ones((1, 1, 1, 1))}, x, padding=2)
 
 
-@search(40)
+@search(25)
 @given(
     st.sampled_from([(1,), (3,), (2, 1, 1), (2, 3, 2)]),
     st.integers(1, 8),
@@ -566,7 +565,7 @@ def stock_batch_norm(params, x, epsilon):
 
 
 # Fewer examples leave a gradient of nothing but rounding: see the next test.
-@search(25)
+@search(15)
 @given(
     st.sampled_from([(5,), (9,), (3, 2, 2), (1, 3, 3)]),
     SMALL,
@@ -597,7 +596,7 @@ def test_batch_norm_of_one_example_is_its_bias_and_sends_no_gradient_back():
     assert not dx.any() and not d_params["scale"].any() and (d_params["bias"] == 1).all()
 
 
-@search(20)
+@search(12)
 @given(
     st.sampled_from([0.0, 0.1, 0.5, 0.9, 1.0]),
     st.sampled_from([(1,), (4, 5), (2, 3, 3, 2)]),
@@ -623,7 +622,7 @@ def test_a_dropout_rate_that_is_no_probability_is_an_error():
         dropout.dropout_forward(jax.random.key(0), jnp.ones(2), rate=40)
 
 
-@search(10)
+@search(4)
 @given(st.sampled_from([(1, 1), (1, 2, 3), (3, 2, 2, 2), (2, 5)]), DTYPES, SEEDS)
 def test_flatten_matches_a_reshape(shape_of_x, dtype, seed):
     assert_pair_matches(
@@ -695,34 +694,58 @@ PAIRS["softmax_cross_entropy"] = (
 @pytest.mark.parametrize("name", PAIRS)
 def test_every_pair_keeps_the_dtype(name, dtype):
     forward, backward, size, static = PAIRS[name]
-    with precision(dtype):
-        x = jnp.linspace(0.1, 0.9, int(np.prod(size)), dtype=dtype).reshape(size)
+
+    def out_and_dx(x):
         out, cache = forward(x, **static)
-        dx = backward(cache, out, **static)
+        return out, backward(cache, out, **static)
+
+    with precision(dtype):
+        x = jax.ShapeDtypeStruct(size, dtype)
+        out, dx = jax.eval_shape(out_and_dx, x)
         assert out.dtype == dx.dtype == x.dtype and dx.shape == x.shape
 
 
+PAIRS_WITH_PARAMETERS = {
+    "dense": (dense.dense_forward, dense.dense_backward, ROWS, (5, 4), {}),
+    "convolution": (
+        convolution.conv_forward,
+        convolution.conv_backward,
+        (2, 4, 4, 9),
+        (3, 3, 9, 4),
+        CONV,
+    ),
+    "convolution of small windows": (
+        convolution.conv_forward,
+        convolution.conv_backward,
+        IMAGE,
+        (3, 3, 2, 4),
+        CONV,
+    ),
+    "batch norm": (
+        normalization.batch_norm_forward,
+        normalization.batch_norm_backward,
+        IMAGE,
+        (2,),
+        {"epsilon": 1e-5},
+    ),
+}
+
+
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
-@pytest.mark.parametrize("channels", [2, 9])
-def test_every_pair_with_parameters_keeps_the_dtype(channels, dtype):
+@pytest.mark.parametrize("name", PAIRS_WITH_PARAMETERS)
+def test_every_pair_with_parameters_keeps_the_dtype(name, dtype):
+    forward, backward, size, weights, static = PAIRS_WITH_PARAMETERS[name]
+    first = "scale" if name == "batch norm" else "kernel"
+
+    @jax.jit
+    def out_and_gradients(params, x):
+        out, cache = forward(params, x, **static)
+        return out, backward(cache, out, **static)
+
     with precision(dtype):
-        params = {"kernel": jnp.ones((3, 3, channels, 4), dtype), "bias": jnp.ones(4, dtype)}
-        norm = {"scale": jnp.ones(channels, dtype), "bias": jnp.ones(channels, dtype)}
-        x = jnp.ones((2, 4, 4, channels), dtype)
-        flat = {"kernel": params["kernel"][0, 0], "bias": params["bias"]}
-        for params, x, forward, backward, static in [
-            (params, x, convolution.conv_forward, convolution.conv_backward, CONV),
-            (flat, x[:, 0, 0], dense.dense_forward, dense.dense_backward, {}),
-            (
-                norm,
-                x,
-                normalization.batch_norm_forward,
-                normalization.batch_norm_backward,
-                {"epsilon": 1e-5},
-            ),
-        ]:
-            out, cache = forward(params, x, **static)
-            d_params, dx = backward(cache, out, **static)
-            assert out.dtype == x.dtype
-            assert jax.tree.map(jnp.shape, (d_params, dx)) == jax.tree.map(jnp.shape, (params, x))
-            assert {leaf.dtype for leaf in jax.tree.leaves((d_params, dx))} == {x.dtype}
+        params = {first: jnp.ones(weights, dtype), "bias": jnp.ones(weights[-1], dtype)}
+        x = jnp.ones(size, dtype)
+        out, gradients = out_and_gradients(params, x)
+        assert out.dtype == x.dtype
+        assert jax.tree.map(jnp.shape, gradients) == jax.tree.map(jnp.shape, (params, x))
+        assert {leaf.dtype for leaf in jax.tree.leaves(gradients)} == {x.dtype}

@@ -1,15 +1,17 @@
 """The lecture's convolutional network; it gives the title only, the sizes are ours.
 
     image   [B, 28, 28, 1]
-    conv1   [B, 28, 28, 32]   3x3, ReLU
-    pool1   [B, 14, 14, 32]   2x2, max
-    conv2   [B, 14, 14, 64]   3x3, ReLU
-    pool2   [B,  7,  7, 64]   2x2, max
+    conv1   [B, 26, 26, 32]   3x3, no padding, ReLU
+    pool1   [B, 13, 13, 32]   2x2, max
+    conv2   [B, 11, 11, 64]   3x3, no padding, ReLU
+    pool2   [B,  5,  5, 64]   2x2, max
     hidden  [B, 256]          ReLU, dropout
     logits  [B, K]
 
 Two convolutions and two pools are LeCun et al. 1998, section II.B, with the widths of today's
-tutorials (Flax' and PyTorch's MNIST examples).
+tutorials. Without padding, as there and in Keras' and PyTorch's MNIST examples, an epoch takes
+0.6 of the arithmetic that it takes with padding, and no test accuracy is lost: MNIST's digits lie
+within the middle 20 pixels.
 """
 
 from collections.abc import Sequence
@@ -31,10 +33,10 @@ def cnn(
     (units,) = hidden
     return Chain(
         [
-            nn.Conv(32, (3, 3), kernel_init=HE, name="conv1"),
+            nn.Conv(32, (3, 3), padding="VALID", kernel_init=HE, name="conv1"),
             ACTIVATIONS[activation],
             MaxPool(2, 2),
-            nn.Conv(64, (3, 3), kernel_init=HE, name="conv2"),
+            nn.Conv(64, (3, 3), padding="VALID", kernel_init=HE, name="conv2"),
             ACTIVATIONS[activation],
             MaxPool(2, 2),
             flatten,

@@ -114,11 +114,11 @@ def epoch_by_steps(
     feed: Feed,
     parallel: Parallel,
     watch: Watch,
-    check: Callable[[TrainState, Any], None] | None = None,
+    check: Callable[[int, TrainState, Any], None] | None = None,
 ) -> RunEpoch:
     """An epoch whose steps are dispatched from Python, while the host prepares the next batch.
 
-    `check`, if given, sees the state and the batch before every step.
+    `check`, if given, sees the number of steps done, the state and the batch before every step.
     """
     compiled = parallel.compile(train_step, donate=True)
 
@@ -146,7 +146,7 @@ def epoch_by_steps(
                 raise Interrupted(Checkpoint(state, metrics, time.perf_counter() - started))
             batch = parallel.split(batch)
             if check is not None:
-                check(state, batch)
+                check(done + len(pending), state, batch)
             state, step_metrics = compiled(state, batch)
             pending.append(step_metrics)
             collect(leave=IN_FLIGHT)

@@ -1,6 +1,6 @@
 """The machine's matrix-product rate, against which the other benchmarks measure.
 
-    python benchmarks/sgemm.py
+python benchmarks/sgemm.py
 """
 
 import statistics

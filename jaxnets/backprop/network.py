@@ -4,6 +4,7 @@ The network is stated once, in models/. Here every layer of it finds its pair in
 chain rule is the loop in `by_hand`. Nothing here differentiates.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -28,6 +29,10 @@ from jaxnets.backprop.dense import (
     ones_column_forward,
 )
 from jaxnets.backprop.dropout import dropout_backward, dropout_forward
+from jaxnets.backprop.normalization import (
+    local_response_norm_backward,
+    local_response_norm_forward,
+)
 from jaxnets.backprop.pooling import (
     adaptive_average_pool_backward,
     adaptive_average_pool_forward,
@@ -38,7 +43,14 @@ from jaxnets.backprop.shape import flatten_backward, flatten_forward
 from jaxnets.data.batches import Batch
 from jaxnets.metrics import Metrics
 from jaxnets.models.chain import Chain, Layer
-from jaxnets.models.layers import AdaptiveAveragePool, Enlarge, MaxPool, flatten, ones_column
+from jaxnets.models.layers import (
+    AdaptiveAveragePool,
+    Enlarge,
+    LocalResponseNorm,
+    MaxPool,
+    flatten,
+    ones_column,
+)
 
 Params = dict[str, Any]
 
@@ -106,6 +118,11 @@ def _max_pool(layer: MaxPool) -> Pair:
     return _plain(max_pool_forward, max_pool_backward, **static)
 
 
+def _local_response_norm(layer: LocalResponseNorm) -> Pair:
+    static = dataclasses.asdict(layer)
+    return _plain(local_response_norm_forward, local_response_norm_backward, **static)
+
+
 def _adaptive_average_pool(layer: AdaptiveAveragePool) -> Pair:
     static = {"output_size": (layer.size, layer.size)}
     return _plain(adaptive_average_pool_forward, adaptive_average_pool_backward, **static)
@@ -128,6 +145,7 @@ TYPES: dict[type, Callable[..., Pair]] = {
     nn.Conv: _conv,
     nn.Dropout: _dropout,
     MaxPool: _max_pool,
+    LocalResponseNorm: _local_response_norm,
     AdaptiveAveragePool: _adaptive_average_pool,
     Enlarge: _enlarge,
 }

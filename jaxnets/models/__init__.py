@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable
 
-from jaxnets.models.alexnet import alexnet
+from jaxnets.models.alexnet import alexnet, alexnet_paper
 from jaxnets.models.chain import Chain
 from jaxnets.models.cnn import cnn
 from jaxnets.models.mlp import mlp, mlp_handwritten
@@ -17,4 +17,6 @@ MODELS: dict[str, Callable[..., Chain]] = {
     "mlp_handwritten": mlp_handwritten,
     "cnn": cnn,
     "alexnet": alexnet,
+    "alexnet_paper": alexnet_paper,
+    "alexnet_ungrouped": functools.partial(alexnet_paper, groups=1),
 }

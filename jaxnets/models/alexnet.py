@@ -1,4 +1,4 @@
-"""AlexNet in its one-tower form of 2014, as torchvision has it; the lecture gives the title only.
+"""AlexNet, in its one-tower form of 2014 and in the paper's of 2012; the lecture names it only.
 
                    224 pixels          64 pixels, for MNIST and CIFAR-10
     image    [B, 224, 224,   3]   [B, 64, 64,   3]   enlarged, grey repeated, where it is smaller
@@ -15,40 +15,87 @@
     dense7   [B, 4096]                               dropout before it, ReLU
     logits   [B, K]
 
+The paper's network has 96-256-384-384-256 features, two groups of channels that do not see each
+other in conv2, conv4 and conv5 (each lived on a GPU of its own), and local response normalisation
+after conv1 and conv2.
+
 Sources: Krizhevsky 2014, "One weird trick for parallelizing convolutional neural networks",
-section 5; torchvision.models.alexnet. The parameters are the same at every image size.
+section 5, and torchvision.models.alexnet; Krizhevsky, Sutskever and Hinton 2012, sections 3.3 to
+3.5, "ImageNet classification with deep convolutional neural networks". Weights start as He et al.
+2015 instead of the paper's N(0, 0.01), with which this depth hardly starts to learn at a small
+image size.
 """
+
+from collections.abc import Sequence
 
 import flax.linen as nn
 
-from jaxnets.models.chain import Chain
-from jaxnets.models.layers import AdaptiveAveragePool, Enlarge, MaxPool, flatten
+from jaxnets.models.chain import Chain, Layer
+from jaxnets.models.layers import (
+    AdaptiveAveragePool,
+    Enlarge,
+    LocalResponseNorm,
+    MaxPool,
+    flatten,
+)
 from jaxnets.models.mlp import HE
 
 
 def alexnet(num_classes: int = 1000, image_size: int = 224, dropout: float = 0.5) -> Chain:
-    """Five convolutions, three overlapping max pools, three dense layers: 61,100,840 parameters.
+    """The one-tower network of 2014, as torchvision has it: 61,100,840 parameters.
 
     Args:
       num_classes: K.
       image_size: Pixels a side to which smaller images are enlarged, at least 63.
       dropout: Share of units dropped before each hidden dense layer.
     """
+    return _alexnet((64, 192, 384, 256, 256), 1, [], num_classes, image_size, dropout)
 
-    def conv(features, size, name, stride=1):
-        padding = 2 if size == 11 else size // 2
+
+def alexnet_paper(
+    num_classes: int = 1000, image_size: int = 224, dropout: float = 0.5, groups: int = 2
+) -> Chain:
+    """The network of 2012 with its two groups and LRN: 60,965,224 parameters.
+
+    Args:
+      num_classes: K.
+      image_size: Pixels a side to which smaller images are enlarged, at least 63.
+      dropout: Share of units dropped before each hidden dense layer.
+      groups: Groups of channels in conv2, conv4 and conv5; with 1 there are 62,378,344 parameters.
+    """
+    norm = [LocalResponseNorm()]
+    return _alexnet((96, 256, 384, 384, 256), groups, norm, num_classes, image_size, dropout)
+
+
+def _alexnet(
+    features: Sequence[int],
+    groups: int,
+    norm: list[Layer],
+    num_classes: int,
+    image_size: int,
+    dropout: float,
+) -> Chain:
+    """What the variants share."""
+
+    def conv(number, size, groups=1, stride=1, padding=None):
         return nn.Conv(
-            features, (size, size), strides=stride, padding=padding, kernel_init=HE, name=name
+            features[number - 1],
+            (size, size),
+            strides=stride,
+            padding=size // 2 if padding is None else padding,
+            feature_group_count=groups,
+            kernel_init=HE,
+            name=f"conv{number}",
         )
 
     return Chain(
         [
             Enlarge(image_size),
-            conv(64, 11, "conv1", stride=4), nn.relu, MaxPool(3, 2),
-            conv(192, 5, "conv2"), nn.relu, MaxPool(3, 2),
-            conv(384, 3, "conv3"), nn.relu,
-            conv(256, 3, "conv4"), nn.relu,
-            conv(256, 3, "conv5"), nn.relu, MaxPool(3, 2),
+            conv(1, 11, stride=4, padding=2), nn.relu, *norm, MaxPool(3, 2),
+            conv(2, 5, groups), nn.relu, *norm, MaxPool(3, 2),
+            conv(3, 3), nn.relu,
+            conv(4, 3, groups), nn.relu,
+            conv(5, 3, groups), nn.relu, MaxPool(3, 2),
             AdaptiveAveragePool(6),
             flatten,
             nn.Dropout(dropout), nn.Dense(4096, kernel_init=HE, name="dense6"), nn.relu,

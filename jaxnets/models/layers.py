@@ -8,6 +8,8 @@ import dataclasses
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import lax
 
 
 def flatten(x: jax.Array) -> jax.Array:
@@ -64,6 +66,26 @@ def averaging_matrix(cells: int, size: int, dtype) -> jax.Array:
     cell, position = jnp.arange(cells)[:, None], jnp.arange(size)[None, :]
     inside = (position >= cell * size // cells) & (position < -(-(cell + 1) * size // cells))
     return (inside / inside.sum(axis=1, keepdims=True)).astype(dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class LocalResponseNorm:
+    """y_i = x_i / (k + alpha Σⱼ x_j²)^beta, j the n channels around i; [..., C] → [..., C].
+
+    Source: Krizhevsky et al. 2012, section 3.3. (PyTorch divides its alpha by n.)
+    """
+
+    k: float = 2.0
+    n: int = 5
+    alpha: float = 1e-4
+    beta: float = 0.75
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        window = (1,) * (x.ndim - 1) + (self.n,)
+        pads = ((0, 0),) * (x.ndim - 1) + ((self.n // 2, (self.n - 1) // 2),)
+        zero = np.zeros((), x.dtype)  # a constant, by which JAX sees that this is a sum
+        squares = lax.reduce_window(x * x, zero, lax.add, window, (1,) * x.ndim, pads)
+        return x * (self.k + self.alpha * squares) ** -self.beta
 
 
 @dataclasses.dataclass(frozen=True)

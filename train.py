@@ -60,8 +60,8 @@ def main(arguments: Sequence[str]) -> int:
             raise
 
     test = evaluate(config, model, state.params, data.test)
-    run.finish(folder, config, state, data, test)
     print(f"test loss {test.loss:.4f}  accuracy {test.accuracy:.4f}")
+    run.finish(folder, config, state, data, test)
     print(f"run folder: {folder.path}")
     if config.target_accuracy is not None and test.accuracy < config.target_accuracy:
         print(

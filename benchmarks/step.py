@@ -43,7 +43,9 @@ def images_per_second(way: str, model_name: str, batch_size: int, steps: int, si
     batch = next(train_batches(data.train, batch_size, seed=0, epoch=0))
     key = jax.random.key(0)
     params = jax.jit(model.init)(key, batch.images[:1])["params"]
-    state = TrainState(jax.numpy.zeros((), int), params, optimizer.init(params), key)
+    step_number = jax.numpy.zeros((), int)
+    opt_state = optimizer.init(params)
+    state = TrainState(step=step_number, params=params, opt_state=opt_state, key=key)
     state, metrics = step(state, batch)
     jax.block_until_ready(metrics)
     seconds = []

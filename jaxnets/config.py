@@ -7,6 +7,7 @@ import argparse
 import dataclasses
 import difflib
 import math
+import textwrap
 import typing
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -136,6 +137,7 @@ class Config:
 # What each network is trained with when nothing else is asked for. The lecture's recipe where it
 # has one (shared words: "Keras' default" where its code leaves an argument out); the others are
 # ours, measured in README.md.
+DEFAULT_MODEL = "cnn"
 PRESETS: dict[str, dict[str, Any]] = {
     # The lecture names f(Wx + θ) and trains it nowhere: ours.
     "softmax": dict(
@@ -182,7 +184,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def preset(model: str, **changes: Any) -> Config:
+def preset(model: str = DEFAULT_MODEL, **changes: Any) -> Config:
     """Returns a network's own recipe, with some fields changed.
 
     Another optimizer than the recipe's starts from Keras' default rate for it, without momentum.
@@ -223,6 +225,7 @@ def _check(field: dataclasses.Field, value: Any) -> None:
     element = int if kind is tuple else kind
     if not isinstance(values, tuple) or not values:
         raise UserError(f"{field.name}: expected numbers as 64,64, got {value!r}")
+    number: Any
     for number in values:
         fits = isinstance(number, (int, float) if element is float else element)
         if not fits or (isinstance(number, bool) and element is not bool):
@@ -276,7 +279,8 @@ def _parser(defaults: Config, description: str) -> argparse.ArgumentParser:
     parser = _Parser(
         prog="train.py",
         description=description,
-        epilog=f"Models: {', '.join(PRESETS)}. --model=NAME --help shows that model's defaults.",
+        epilog="\n".join(textwrap.wrap(f"models: {', '.join(PRESETS)}", 100))
+        + "\n--model=NAME --help shows that model's defaults",
         usage="train.py [--model=NAME] [--flag=value ...]",
         allow_abbrev=False,
         formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(
@@ -323,7 +327,7 @@ def parse_flags(arguments: Sequence[str], description: str = "") -> dict[str, An
       description: Shown at the top of --help, which prints and exits with status 0.
 
     Returns:
-      The fields that were given, "model" always among them.
+      The fields that were given.
 
     Raises:
       UserError: An unknown flag (the nearest is suggested), a word that is no flag, or a value
@@ -332,9 +336,8 @@ def parse_flags(arguments: Sequence[str], description: str = "") -> dict[str, An
     >>> parse_flags(["--model=mlp", "--hidden=64,32"])
     {'model': 'mlp', 'hidden': (64, 32)}
     """
-    model = {"model": "cnn"}
     first = _Parser(add_help=False, allow_abbrev=False)
-    first.add_argument("--model", default="cnn")
+    first.add_argument("--model", default=DEFAULT_MODEL)
     name = first.parse_known_args([a for a in arguments if a not in ("-h", "--help")])[0].model
     defaults = preset(name)
     parser = _parser(defaults, description)
@@ -352,7 +355,7 @@ def parse_flags(arguments: Sequence[str], description: str = "") -> dict[str, An
         name: _parse(fields[name], value) if isinstance(value, str) else value
         for name, value in vars(given).items()
     }
-    return model | values
+    return values
 
 
 def to_json(config: Config) -> dict[str, Any]:

@@ -11,8 +11,8 @@ class UserError(ValueError):
 def unknown(kind: str, value: str, known: Iterable[str]) -> UserError:
     """Returns the error for a name that does not exist, with the nearest one that does.
 
-    >>> unknown("model", "cmm", ["mlp", "cnn"])
-    UserError('unknown model "cmm"; did you mean "cnn"? (known: mlp, cnn)')
+    >>> print(unknown("model", "cmn", ["mlp", "cnn"]))
+    unknown model "cmn"; did you mean "cnn"? (known: mlp, cnn)
     """
     known = list(known)
     near = difflib.get_close_matches(value, known, n=1, cutoff=0.5)

@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxnets.backprop.check import relative_error
@@ -55,7 +56,11 @@ def create_model(config: Config, data: Dataset) -> Chain:
 
 
 def create_state(config: Config, model: Chain, data: Dataset) -> TrainState:
-    """Freshly initialised parameters and the optimiser's state, on the devices."""
+    """Freshly initialised parameters and the optimiser's state, on the devices.
+
+    Raises:
+      UserError: The images are too small for the network, or the batches do not fit.
+    """
     parallel = create_parallel(config)
     image = jnp.zeros((1, *data.image_shape), jnp.float32)
     key = jax.random.key(config.seed)
@@ -64,9 +69,13 @@ def create_state(config: Config, model: Chain, data: Dataset) -> TrainState:
     def init():
         params = model.init(key, image)["params"]
         opt_state = optimizer_of(config, data).init(params)
-        return TrainState(jnp.zeros((), jnp.int32), params, opt_state, key)
+        step = jnp.zeros((), jnp.int32)
+        return TrainState(step=step, params=params, opt_state=opt_state, key=key)
 
-    return parallel.replicate(init())
+    try:
+        return parallel.replicate(init())
+    except ZeroDivisionError:  # A kernel for nothing: the pools have left no pixel.
+        raise UserError(f"{config.model}: images of {data.image_shape} are too small") from None
 
 
 def train(
@@ -130,7 +139,7 @@ def epochs(
                 "train_accuracy": trained.accuracy,
                 "validation_loss": validation and validation.loss,
                 "validation_accuracy": validation and validation.accuracy,
-                "learning_rate": float(schedule(int(state.step) - 1)),
+                "learning_rate": float(np.asarray(schedule(int(state.step) - 1))),
                 "seconds": seconds,
                 "images_per_second": int(trained.count) / seconds,
             },
@@ -166,7 +175,7 @@ def feed_of(config: Config, data: Dataset) -> loop.Feed:
     """The training data in the config's batches.
 
     Raises:
-      UserError: The batches are larger than the data set.
+      UserError: The batches are larger than the data set, or the devices cannot share them.
     """
     size = config.batch_size or len(data.train)
     if size > len(data.train):
@@ -174,6 +183,7 @@ def feed_of(config: Config, data: Dataset) -> loop.Feed:
             f"batch_size: expected at most the {len(data.train)} training images, got {size} "
             f"(--batch_size=full takes them all)"
         )
+    create_parallel(config).check_batch_size(size)
     return loop.Feed(data.train, size, config.seed, config.augment)
 
 

@@ -1,9 +1,13 @@
 """Metrics as sums and counts over examples, divided once: exact for ragged batches and devices."""
 
+from typing import Any
+
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+Array = Any  # A JAX array on a device, a NumPy one where an epoch is added up.
 
 
 @flax.struct.dataclass
@@ -18,11 +22,11 @@ class Metrics:
       count: How many examples; padding counts nothing.
     """
 
-    loss_sum: jax.Array | np.ndarray
-    correct: jax.Array | np.ndarray
-    top5_correct: jax.Array | np.ndarray
-    confusion: jax.Array | np.ndarray
-    count: jax.Array | np.ndarray
+    loss_sum: Array
+    correct: Array
+    top5_correct: Array
+    confusion: Array
+    count: Array
 
     @classmethod
     def of(cls, logits: jax.Array, labels: jax.Array, losses: jax.Array, mask: jax.Array):

@@ -31,17 +31,20 @@ def config_of(flags: dict[str, Any]) -> Config:
     Raises:
       UserError: A value is out of range, or --resume would change what the run computes.
     """
-    config = preset(**flags)
-    if not config.resume:
-        return config
-    folder = RunFolder.open(str(config.workdir))
+    if not flags.get("resume"):
+        return preset(**flags)
+    if flags.get("overwrite"):
+        raise UserError("resume and overwrite exclude each other, got both")
+    if "workdir" not in flags:
+        raise UserError("resume: expected --workdir=DIR with an interrupted run, got none")
+    folder = RunFolder.open(flags["workdir"])
     if folder.finished:
         raise UserError(f"resume: expected an interrupted run, {folder.path} holds a finished one")
     names = {field.name for field in dataclasses.fields(Config)}
     written = folder.read_config()
     stored = from_json({name: value for name, value in written.items() if name in names})
-    for name in flags:
-        ours, theirs = getattr(config, name), getattr(stored, name)
+    for name, ours in flags.items():
+        theirs = getattr(stored, name)
         if name not in RESUME_MAY_CHANGE and ours != theirs:
             raise UserError(f"resume: {name} was {theirs} when the run began, got {ours}")
     changes = {name: flags[name] for name in RESUME_MAY_CHANGE if name in flags}
@@ -103,9 +106,12 @@ def restore(folder: RunFolder, config: Config, state: TrainState, data: Dataset)
     if tree is None:
         return Checkpoint(state)
     parts = create_parallel(config).replicate((tree["step"], tree["params"], tree["opt_state"]))
+    step, params, opt_state = parts
     metrics = Metrics(**tree["metrics"])
     return Checkpoint(
-        TrainState(*parts, state.key), metrics if metrics.count else None, float(tree["seconds"])
+        TrainState(step=step, params=params, opt_state=opt_state, key=state.key),
+        metrics if metrics.count else None,
+        float(tree["seconds"]),
     )
 
 

@@ -198,11 +198,11 @@ def by_hand(model: Chain, loss: str):
       signature of `training.step.differentiated`.
     """
     pairs = [pair_of(layer) for layer in model.layers]
-    names = [getattr(layer, "name", None) for layer in model.layers]
+    names = [str(getattr(layer, "name", None)) for layer in model.layers]
     loss_forward, loss_backward = LOSS_PAIRS[loss]
 
     def loss_and_gradients(params: Params, batch: Batch, key: jax.Array):
-        keys = model.apply({}, method=Chain.dropout_keys, rngs={"dropout": key})
+        keys: Any = model.apply({}, method=Chain.dropout_keys, rngs={"dropout": key})
         first = next(i for i, name in enumerate(names) if name in params)
 
         # Forward: each layer's output, and what it must remember.

@@ -1,11 +1,13 @@
 """From a split to batches: a permutation an epoch, the ragged last batch padded and masked."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxnets.data.datasets import Split
+
+Array = Any  # A NumPy array here, a JAX array once it has reached a device.
 
 
 class Batch(NamedTuple):
@@ -17,9 +19,9 @@ class Batch(NamedTuple):
       mask: [B] float32, 1 for an example and 0 for padding.
     """
 
-    images: np.ndarray
-    labels: np.ndarray
-    mask: np.ndarray
+    images: Array
+    labels: Array
+    mask: Array
 
 
 def epoch_order(size: int, batch_size: int, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:

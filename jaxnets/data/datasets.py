@@ -111,7 +111,7 @@ def load_dataset(
         )
     checksum = hashlib.sha256()
     for array in arrays.values():
-        checksum.update(array)
+        checksum.update(array.tobytes())
     images, labels = _floats(arrays["train_images"]), arrays["train_labels"].astype(np.int32)
     return Dataset(
         name=name,

@@ -47,7 +47,9 @@ class Chain(nn.Module):
     def dropout_keys(self) -> dict[int, jax.Array]:
         """The key of each dropout layer, by its index: one key of the caller's, folded."""
         indices = [i for i, layer in enumerate(self.layers) if isinstance(layer, nn.Dropout)]
-        key = self.make_rng("dropout") if indices else None
+        if not indices:
+            return {}
+        key = self.make_rng("dropout")
         return {index: jax.random.fold_in(key, index) for index in indices}
 
 

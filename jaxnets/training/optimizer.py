@@ -3,7 +3,7 @@
 import optax
 
 # Keras' RMSprop: rho 0.9, epsilon 1e-7 under the root.
-RMSPROP = {"decay": 0.9, "eps": 1e-7}
+RMSPROP_DECAY, RMSPROP_EPSILON = 0.9, 1e-7
 
 
 def create_schedule(name: str, peak: float, steps: int) -> optax.Schedule:
@@ -24,7 +24,8 @@ def create_schedule(name: str, peak: float, steps: int) -> optax.Schedule:
         # Its rise must have a step of its own, which a run of one or two steps lacks.
         return optax.cosine_onecycle_schedule(max(steps, 4), peak)
     if name == "step":
-        drops = {steps // 2: 0.1, steps * 3 // 4: 0.1}
+        # A drop before the first step, which a run of one step would get, is none.
+        drops = {at: 0.1 for at in (steps // 2, steps * 3 // 4) if at > 0}
         return optax.piecewise_constant_schedule(peak, drops)
     raise ValueError(f"schedule: expected constant, cosine, one_cycle or step, got {name!r}")
 
@@ -52,7 +53,7 @@ def create_optimizer(
     if name == "sgd":
         rule = optax.sgd(learning_rate, momentum=momentum or None, nesterov=nesterov)
     elif name == "rmsprop":
-        rule = optax.rmsprop(learning_rate, **RMSPROP)
+        rule = optax.rmsprop(learning_rate, decay=RMSPROP_DECAY, eps=RMSPROP_EPSILON)
     else:
         raise ValueError(f"optimizer: expected sgd, rmsprop or adam, got {name!r}")
     return optax.chain(optax.add_decayed_weights(weight_decay), rule) if weight_decay else rule

@@ -8,7 +8,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxnets.errors import UserError
-from jaxnets.training.platform import compiler_options
+from jaxnets.training.platform import Devices, compiler_options
 
 AXIS = "devices"
 
@@ -22,7 +22,7 @@ class Parallel:
         where XLA adds over devices by itself.
     """
 
-    def __init__(self, devices: list[jax.Device], kind: str = "auto"):
+    def __init__(self, devices: Devices, kind: str = "auto"):
         """Chooses.
 
         Args:
@@ -52,6 +52,11 @@ class Parallel:
         """Puts a tree on every device, as a copy of its own."""
         return jax.device_put(tree, NamedSharding(self._mesh, PartitionSpec()))
 
+    def check_batch_size(self, size: int) -> None:
+        """Raises UserError unless the devices share a batch evenly."""
+        if size % len(self.devices):
+            raise UserError(f"batch_size {size} is not divisible by {len(self.devices)} devices")
+
     def split(self, tree: Any, axis: int = 0) -> Any:
         """Gives each device its share of every array along an axis.
 
@@ -59,9 +64,7 @@ class Parallel:
           UserError: The axis is not divisible by the number of devices.
         """
         count = len(self.devices)
-        size = jax.tree.leaves(tree)[0].shape[axis]
-        if size % count:
-            raise UserError(f"batch_size {size} is not divisible by {count} devices")
+        self.check_batch_size(jax.tree.leaves(tree)[0].shape[axis])
         if self._pmap:
             return jax.tree.map(lambda x: np.stack(np.split(x, count, axis)), tree)
         if count == 1:

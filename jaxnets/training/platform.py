@@ -10,8 +10,10 @@ import jax
 
 from jaxnets.errors import UserError
 
+Devices = list[Any]  # Of jax.Device, which type checkers do not take for a type.
 
-def prepare(devices: int | None = None, precision: str = "float32") -> list[jax.Device]:
+
+def prepare(devices: int | None = None, precision: str = "float32") -> Devices:
     """Sets JAX up and returns the devices to train on. Call it before JAX touches a device.
 
     Args:
@@ -34,10 +36,10 @@ def prepare(devices: int | None = None, precision: str = "float32") -> list[jax.
         )
     if found[0].platform == "cpu":
         _keep_freed_memory()
-    return found[:devices]
+    return found[: devices or 1] if found[0].platform == "cpu" else found[:devices]
 
 
-def describe(devices: list[jax.Device]) -> str:
+def describe(devices: Devices) -> str:
     """The devices in a few words, as "CPU, 2 cores" or "8 x TPU v5 lite"."""
     if devices[0].platform == "cpu":
         cores = f"CPU, {os.cpu_count()} cores"
@@ -64,7 +66,7 @@ def _keep_compiled_programs() -> None:
 
     The CNN starts in 1.5 s instead of 5 s. JAX_COMPILATION_CACHE_DIR chooses another folder.
     """
-    if jax.config.jax_compilation_cache_dir is None:
+    if jax.config.values["jax_compilation_cache_dir"] is None:
         base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         folder = Path(base) / "jaxnets"
         try:

@@ -1,9 +1,12 @@
 """The run folder: config.json, metrics.jsonl, checkpoints/ and, last of all, result.json."""
 
+import contextlib
 import hashlib
 import json
+import logging
 import os
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -101,7 +104,8 @@ class RunFolder:
 
     def records(self) -> list[dict[str, Any]]:
         """The epochs' records."""
-        lines = (self.path / METRICS).read_text().splitlines()
+        # A crash may have cut the last line short: only lines with their end count.
+        lines = (self.path / METRICS).read_text().split("\n")[:-1]
         try:
             return [json.loads(line) for line in lines]
         except json.JSONDecodeError as error:
@@ -118,7 +122,10 @@ class RunFolder:
 
         # Copies: the arrays' own memory is given to the next step before they are written.
         tree = jax.tree.map(lambda x: np.array(x), tree)
-        self._checkpoints().save(step, args=ocp.args.StandardSave(tree), force=True)
+        manager = self._checkpoints()
+        if manager.latest_step() != step:  # Else it is saved already: interrupted once more.
+            with _one_line_errors(self.path / CHECKPOINTS):
+                manager.save(step, args=ocp.args.StandardSave(tree), force=True)
 
     def restore(self, like: Any) -> Any:
         """The last checkpoint, as NumPy arrays in the structure of `like`, or None."""
@@ -141,19 +148,47 @@ class RunFolder:
         _write_json(self.path / RESULT, result)
 
     def close(self) -> None:
-        """Waits until the checkpoints are written."""
-        if self._manager is not None:
-            self._manager.close()
-            self._manager = None
+        """Waits until the checkpoints are written.
+
+        Raises:
+          OSError: They could not be.
+        """
+        manager, self._manager = self._manager, None
+        if manager is not None:
+            with _one_line_errors(self.path / CHECKPOINTS):
+                manager.close()
 
     def _checkpoints(self):
         """The manager of checkpoints; its library is imported only where it is used."""
         import orbax.checkpoint as ocp
 
         if self._manager is None:
+            # It raises its errors; its logs and threads would print them again, with tracebacks.
+            for name in ("absl", "asyncio"):
+                logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+            sys.unraisablehook = _print_unless_late
             options = ocp.CheckpointManagerOptions(max_to_keep=1)
             self._manager = ocp.CheckpointManager(self.path / CHECKPOINTS, options=options)
         return self._manager
+
+
+def _print_unless_late(unraisable: Any) -> None:
+    """Prints what a thread could not raise, but not that a failed save finds its loop closed."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
+
+
+@contextlib.contextmanager
+def _one_line_errors(path: Path) -> Iterator[None]:
+    """Turns whatever the checkpoint library raises, a page of text, into an OSError of a line."""
+    try:
+        yield
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        for known in ("No space left on device", "File too large", "Disk quota exceeded"):
+            if known in str(error):
+                reason = known
+        raise OSError(f"{path}: cannot be saved: {reason}") from error
 
 
 def _fresh_paths(model: str) -> Iterator[Path]:

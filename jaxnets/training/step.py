@@ -22,8 +22,7 @@ Params = Any
 LossAndGradients = Callable[[Params, Batch, jax.Array], tuple[Metrics, Params]]
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(flax.struct.PyTreeNode):
     """All that a step changes, and the key that it does not.
 
     Attributes:
@@ -42,7 +41,7 @@ class TrainState:
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
-def summed_loss(apply: Callable[..., jax.Array], loss: Loss):
+def summed_loss(apply: Callable[..., Any], loss: Loss):
     """Returns f(params, batch, **apply_arguments) -> (sum of the losses, Metrics)."""
 
     def total(params: Params, batch: Batch, **arguments) -> tuple[jax.Array, Metrics]:
@@ -54,7 +53,7 @@ def summed_loss(apply: Callable[..., jax.Array], loss: Loss):
     return total
 
 
-def differentiated(apply: Callable[..., jax.Array], loss: Loss) -> LossAndGradients:
+def differentiated(apply: Callable[..., Any], loss: Loss) -> LossAndGradients:
     """The way to the gradient by jax.grad.
 
     Args:
@@ -119,7 +118,7 @@ def _summed(loss_and_gradients: LossAndGradients, axis_name: str | None):
 
 
 def make_eval_step(
-    apply: Callable[..., jax.Array], loss: Loss, *, axis_name: str | None = None
+    apply: Callable[..., Any], loss: Loss, *, axis_name: str | None = None
 ) -> Callable[[Params, Batch], Metrics]:
     """Returns step(params, batch) -> metrics: the forward pass alone, nothing dropped."""
     total = summed_loss(apply, loss)

@@ -1,0 +1,223 @@
+"""What the tests share: eight CPU devices, a tiny data set, and two ways to run train.py.
+
+JAX gets its eight devices here, before anything starts it, so that the parallel tests need no
+process of their own; all others ask for one device (`tiny_preset`, `run_main`).
+"""
+
+import contextlib
+import dataclasses
+import itertools
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+TRAIN, VALIDATION, TEST, SIDE, CLASSES = 160, 40, 50, 12, 3
+
+
+def pytest_configure(config):
+    """Keeps compiled programs beside pytest's own cache: nothing outside the project is touched."""
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    if config.pluginmanager.hasplugin("cacheprovider"):
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(config.cache.mkdir("jax")))
+    sys.path.insert(0, str(ROOT))  # train.py is no part of the package.
+
+    import jax
+
+    jax.config.update("jax_num_cpu_devices", 8)
+    jax.devices()
+
+
+def write_idx_file(path: Path, array: np.ndarray) -> Path:
+    """Writes an IDX file of unsigned bytes as LeCun's page describes it."""
+    header = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
+    path.write_bytes(header + array.astype(np.uint8).tobytes())
+    return path
+
+
+def write_folder(folder: Path, arrays: dict[str, np.ndarray]) -> Path:
+    """Writes a folder of IDX files; the keys are train-images, t10k-labels, ..."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, array in arrays.items():
+        write_idx_file(folder / f"{name}-idx{array.ndim}-ubyte", array)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def write_idx():
+    return write_idx_file
+
+
+@pytest.fixture(scope="session")
+def write_idx_folder():
+    return write_folder
+
+
+@pytest.fixture(scope="session")
+def tiny_arrays():
+    """200 training and 50 test images, 12x12 bytes: three prototypes under noise, easy to learn."""
+    rng = np.random.default_rng(0)
+    prototypes = rng.integers(0, 256, (CLASSES, SIDE, SIDE))
+    arrays = {}
+    for part, size in (("train", TRAIN + VALIDATION), ("t10k", TEST)):
+        labels = rng.permutation(np.arange(size) % CLASSES)
+        noise = rng.integers(0, 256, (size, SIDE, SIDE))
+        arrays[f"{part}-images"] = (prototypes[labels] + noise) // 2
+        arrays[f"{part}-labels"] = labels
+    return arrays
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory, tiny_arrays):
+    return write_folder(tmp_path_factory.mktemp("data") / "tiny", tiny_arrays)
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_folder):
+    from jaxnets.data.datasets import load_dataset
+
+    return load_dataset(data_dir=str(tiny_folder), validation_size=VALIDATION)
+
+
+@pytest.fixture(scope="session")
+def mnist():
+    from jaxnets.data.datasets import load_dataset
+
+    return load_dataset("mnist")
+
+
+@pytest.fixture(scope="session")
+def tiny_preset(tiny_folder):
+    """A model's recipe for the tiny data set, on one device unless told."""
+    from jaxnets.config import preset
+
+    ours = dict(validation_size=VALIDATION, batch_size=32, epochs=2, devices=1)
+    return lambda model, **changes: preset(
+        model, **{"data_dir": str(tiny_folder), **ours, **changes}
+    )
+
+
+@pytest.fixture
+def float64():
+    """Lets a test switch JAX to 64 bits and switches it back."""
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    yield
+    jax.config.update("jax_enable_x64", False)
+
+
+@pytest.fixture
+def tiny_flags(tiny_folder, tmp_path):
+    """Flags of a short run on the tiny data set; the run folder is tmp_path / "run"."""
+    return [
+        f"--data_dir={tiny_folder}",
+        f"--validation_size={VALIDATION}",
+        "--batch_size=32",
+        "--epochs=2",
+        "--devices=1",
+        f"--workdir={tmp_path / 'run'}",
+    ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a command ended."""
+
+    status: int
+    out: str
+    err: str
+
+    def assert_refused(self, *parts: str) -> None:
+        """Demands status 2, nothing on stdout, and one line on stderr that holds the parts."""
+        assert self.status == 2, self
+        assert self.out == ""
+        assert self.err.startswith("error: "), self.err
+        assert self.err.endswith("\n") and self.err.count("\n") == 1, self.err
+        for part in parts:
+            assert part in self.err
+
+
+@pytest.fixture
+def run_main(monkeypatch, capsys):
+    """Runs train.py in this process."""
+    import train
+    from jaxnets import cli
+
+    def run(*flags) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["train.py", *map(str, flags)])
+        capsys.readouterr()
+        status = cli.run(train.main)
+        return Outcome(status, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def interrupt_after(monkeypatch):
+    """Makes the next runs of this process see Ctrl-C when they have asked for it so many times."""
+    from jaxnets.training import interrupt
+
+    def after(times: int) -> None:
+        @contextlib.contextmanager
+        def stop_on_interrupt():
+            asked = itertools.count()
+            yield lambda: next(asked) >= times
+
+        monkeypatch.setattr(interrupt, "stop_on_interrupt", stop_on_interrupt)
+
+    return after
+
+
+@pytest.fixture(scope="session")
+def start_python():
+    """Starts Python on some code or a script, in a process that sees one CPU device."""
+
+    def start(*arguments, **options) -> subprocess.Popen:
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        command = [sys.executable, *map(str, arguments)]
+        return subprocess.Popen(command, cwd=ROOT, **{**pipes, **options})
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def run_python(start_python):
+    """Runs Python to its end."""
+
+    def run(*arguments, **options) -> Outcome:
+        process = start_python(*arguments, **options)
+        out, err = process.communicate(timeout=120)
+        return Outcome(process.returncode, out, err)
+
+    return run
+
+
+@dataclasses.dataclass(frozen=True)
+class FinishedRun:
+    """A run of train.py as a user starts it, and the flags that made it."""
+
+    folder: Path
+    flags: tuple[str, ...]
+    outcome: Outcome
+
+
+@pytest.fixture(scope="session")
+def finished_run(run_python, tiny_folder, tmp_path_factory) -> FinishedRun:
+    """The CNN with all that makes its recipe random: 20 epochs of 40 steps in a process."""
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    flags = (
+        "--model=cnn",
+        f"--data_dir={tiny_folder}",
+        f"--validation_size={VALIDATION}",
+        "--batch_size=4",
+        "--epochs=20",
+        "--learning_rate=0.01",
+    )
+    outcome = run_python("train.py", *flags, f"--workdir={folder}")
+    return FinishedRun(folder, flags, outcome)

@@ -1,0 +1,189 @@
+"""The house rules of the code, held against its syntax trees: who imports whom, who differentiates.
+
+A new room must be entered in the table below before it may import anything.
+"""
+
+import ast
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "jaxnets"
+
+# What each room may import of the others. Arrows point down only: training receives functions, so
+# it knows neither models nor backprop; nothing but what stands on top imports experiment or run.
+MAY_IMPORT = {
+    "errors": set(),
+    "losses": set(),
+    "metrics": set(),
+    "config": {"errors"},
+    "cli": {"errors"},
+    "data": {"errors", "config"},
+    "models": {"errors", "config"},
+    "backprop": {"models", "metrics", "data.batches"},
+    "training": {"data", "errors", "losses", "metrics"},
+    "experiment": {
+        "backprop", "config", "data", "errors", "losses", "metrics", "models", "training",
+    },
+    "run": {
+        "", "config", "data", "errors", "experiment", "metrics", "training",
+    },
+    "gradcheck": {
+        "backprop", "config", "data", "errors", "experiment", "losses", "metrics", "models",
+        "training",
+    },
+    "commands": {"cli", "config", "errors", "gradcheck"},
+    "__main__": {"cli", "commands"},
+    "": {"config", "data", "experiment"},
+    "train.py": {"cli", "config", "experiment", "run", "training"},
+}  # fmt: skip
+
+WITHOUT_JAX = ("errors", "config", "cli", "commands", "__main__", "data", "")
+JAX = {"jax", "jaxlib", "flax", "optax", "chex", "orbax"}
+DIFFERENTIATES = {
+    "grad", "value_and_grad", "vjp", "jvp", "linearize", "linear_transpose", "jacfwd", "jacrev",
+    "jacobian", "hessian", "checkpoint", "remat", "custom_jvp", "custom_gradient",
+    "closure_convert", "optax", "test_util", "check_grads",
+}  # fmt: skip
+
+
+def sources():
+    """Every module of the package and train.py, with its room; "" is jaxnets/__init__.py."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        first = path.relative_to(PACKAGE).with_suffix("").parts[0]
+        yield ("" if first == "__init__" else first), path
+    yield "train.py", ROOT / "train.py"
+
+
+def imports(path):
+    """The modules that a file imports, inside functions too; names are counted as modules."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute here"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def room_imports(path):
+    """What a file imports of the package, without the leading jaxnets: data.batches.Batch."""
+    for name in imports(path):
+        if name == "jaxnets" or name.startswith("jaxnets."):
+            yield name.removeprefix("jaxnets").removeprefix(".")
+
+
+@pytest.mark.parametrize(
+    ("room", "path"), list(sources()), ids=lambda value: getattr(value, "name", value)
+)
+def test_a_room_imports_only_what_the_table_allows(room, path):
+    assert room in MAY_IMPORT, f"enter {room} in the table"
+    allowed = MAY_IMPORT[room] | ({room} if room != "" else set())
+    for name in room_imports(path):
+        assert any(
+            name == other or (other and name.startswith(f"{other}.")) for other in allowed
+        ), f"{path.relative_to(ROOT)} imports jaxnets.{name}"
+
+
+def test_the_table_has_no_room_that_does_not_exist_and_no_circle():
+    assert set(MAY_IMPORT) == {room for room, _ in sources()}
+
+    def below(room, above=()):
+        assert room not in above, f"{room} imports itself through {above}"
+        for other in MAY_IMPORT[room]:
+            if other:  # jaxnets/__init__.py imports what it offers only when it is used.
+                below(other.split(".")[0], (*above, room))
+
+    for room in MAY_IMPORT:
+        below(room)
+
+
+def test_what_must_start_at_once_never_imports_jax():
+    for room, path in sources():
+        if room in WITHOUT_JAX:
+            used = {name.split(".")[0] for name in imports(path)}
+            assert not used & JAX, path
+
+
+def names(node):
+    """Every name and attribute below a node, and every name that is imported."""
+    for child in ast.walk(node):
+        if isinstance(child, ast.Name):
+            yield child.id, child
+        elif isinstance(child, ast.Attribute):
+            yield child.attr, child
+        elif isinstance(child, ast.alias):
+            yield from ((part, child) for part in child.name.split("."))
+
+
+def assert_derives(source, where):
+    """Demands that a source differentiates nothing, and that its custom_vjp rules are its own."""
+    tree = ast.parse(source)
+    functions = {n.name: n for n in tree.body if isinstance(n, ast.FunctionDef)}
+    ruled, allowed = set(), set()
+    for node in tree.body:
+        call = node.value if isinstance(node, ast.Expr) else None
+        if isinstance(call, ast.Call) and getattr(call.func, "attr", "") == "defvjp":
+            rules = [getattr(rule, "id", None) for rule in call.args]
+            assert len(rules) == 2 and set(rules) <= set(functions), (
+                f"{where}: rules from elsewhere"
+            )
+            ruled.add(call.func.value.id)
+    for name, function in functions.items():
+        for decorator in function.decorator_list:
+            uses = [child for used, child in names(decorator) if used == "custom_vjp"]
+            assert not uses or name in ruled, f"{where}: {name} has no rules of its own"
+            allowed.update(map(id, uses))
+    for used, node in names(tree):
+        assert used not in DIFFERENTIATES, f"{where}:{node.lineno} uses {used}"
+        if used == "custom_vjp":
+            assert id(node) in allowed, f"{where}:{node.lineno} uses custom_vjp"
+
+
+@pytest.mark.parametrize(
+    "path", sorted((PACKAGE / "backprop").rglob("*.py")), ids=lambda path: path.name
+)
+def test_nothing_in_backprop_differentiates(path):
+    assert_derives(path.read_text(), path.name)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import jax\ndef f(x): return jax.grad(lambda y: y)(x)",
+        "from jax import vjp as forward",
+        "from jax.test_util import check_grads",
+        "import jax\nf = jax.custom_vjp(lambda x: x)",
+        "import jax\n@jax.custom_vjp\ndef f(x): return x",
+        "import jax, other\n@jax.custom_vjp\ndef f(x): return x\nf.defvjp(other.a, other.b)",
+        "import jax\n@jax.custom_vjp\ndef f(x): return x\n"
+        "def a(x): return x, x\ndef b(x, g): return jax.vjp(f, x)[1](g)\nf.defvjp(a, b)",
+    ],
+)
+def test_code_that_differentiates_would_be_found(source):
+    with pytest.raises(AssertionError, match="here"):
+        assert_derives(source, "here")
+
+
+def tracked_python_files():
+    git = subprocess.run(
+        ["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if git.returncode:
+        pytest.skip("no git checkout: which files are tracked is not known")
+    return [ROOT / line for line in git.stdout.splitlines() if (ROOT / line).exists()]
+
+
+def test_no_module_is_a_drawer_for_everything():
+    for path in [*PACKAGE.rglob("*.py"), *tracked_python_files()]:
+        assert path.stem not in ("utils", "util", "helpers", "misc", "common"), path
+
+
+def test_no_file_of_the_program_is_longer_than_400_lines():
+    too_long = {
+        str(path.relative_to(ROOT)): lines
+        for path in tracked_python_files()
+        if path.parent.name != "tests" and (lines := len(path.read_text().splitlines())) > 400
+    }
+    assert too_long == {}

@@ -1,0 +1,268 @@
+"""train.py from the outside: exit statuses, one-line errors, and runs that are cut short."""
+
+import dataclasses
+import json
+import os
+import re
+import signal
+import sys
+import time
+
+import pytest
+
+from jaxnets.config import Config
+
+NUMERIC = {  # Every numeric field: a model that has it, and whether it may be 0.
+    "hidden": ("mlp", False),
+    "dropout": ("cnn", True),
+    "image_size": ("alexnet", False),
+    "validation_size": ("cnn", True),
+    "epochs": ("cnn", False),
+    "batch_size": ("cnn", False),
+    "learning_rate": ("cnn", False),
+    "momentum": ("mlp", True),
+    "weight_decay": ("cnn", True),
+    "check_every": ("cnn", False),
+    "gradient_tolerance": ("cnn", True),
+    "seed": ("cnn", True),
+    "devices": ("cnn", False),
+    "target_accuracy": ("cnn", True),
+}
+NO_NUMBERS = ["", "ten", "nan", "inf", "-inf", "1e999", "1,,2", "0x10", "--seed=1"]
+ABSURD = ["-1", "-0.5", "1e99", "99999999999999999999"]
+
+
+def params_sha256(folder):
+    return json.loads((folder / "result.json").read_text())["params_sha256"]
+
+
+# Requests that are wrong
+
+
+@pytest.mark.parametrize(
+    ("flag", "parts"),
+    [
+        ("--model=cn", ['unknown model "cn"', 'did you mean "cnn"']),
+        ("--model=mlp_seqential", ['did you mean "mlp_sequential"']),
+        ("--model=", ["unknown model"]),
+        ("--dataset=mnits", ['unknown dataset "mnits"', 'did you mean "mnist"']),
+        ("--optimizer=adm", ['unknown optimizer "adm"', 'did you mean "adam"']),
+        ("--schedule=one-cycle", ['did you mean "one_cycle"']),
+        ("--precision=float16", ['unknown precision "float16"', "bfloat16"]),
+        ("--gradients=hand", ['unknown gradients "hand"', "manual"]),
+        ("--epoch=3", ["unknown flag --epoch", "did you mean --epochs?"]),
+        ("--learningrate=1", ["did you mean --learning_rate?"]),
+        ("--no_overwritten", ["did you mean --no_overwrite?"]),
+        ("--zzzz", ["unknown flag --zzzz", "--help lists all"]),
+        ("-x", ["unknown flag -x"]),
+        ("cnn", ["expected flags as --epochs=3, got 'cnn'"]),
+        ("--epochs", ["--epochs", "expected one argument"]),
+        ("--model", ["--model", "expected one argument"]),
+        ("--overwrite=yes", ["overwrite", "'yes'"]),
+        ("--resume", ["resume: expected --workdir"]),
+        ("--activation=tanh", ['unknown activation "tanh"', "relu, sigmoid, softmax"]),
+        ("--image_size=64", ["image_size: cnn has none (that is of alexnet"]),
+        ("--hidden=64,64", ["hidden: cnn has one hidden layer, got (64, 64)"]),
+        ("--optimizer=adam --momentum=0.9", ["momentum and nesterov belong to sgd"]),
+        ("--momentum=0 --nesterov", ["nesterov: expected a momentum above 0"]),
+        ("--workdir=w --resume --overwrite", ["resume and overwrite exclude each other"]),
+    ],
+)
+def test_a_wrong_flag_is_refused_with_the_nearest_right_one(
+    run_main, tmp_path, monkeypatch, flag, parts
+):
+    monkeypatch.chdir(tmp_path)
+    run_main(*flag.split()).assert_refused(*parts)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_table_of_numeric_flags_is_complete():
+    numeric = {f.name for f in dataclasses.fields(Config) if f.metadata["low"] is not None}
+    assert set(NUMERIC) == numeric
+
+
+@pytest.mark.parametrize("field", sorted(NUMERIC))
+def test_every_numeric_flag_refuses_what_is_no_sound_number(run_main, tmp_path, field):
+    model, zero_allowed = NUMERIC[field]
+    for value in NO_NUMBERS + ABSURD + ([] if zero_allowed else ["0"]):
+        workdir = tmp_path / "run"
+        outcome = run_main(f"--model={model}", f"--{field}={value}", f"--workdir={workdir}")
+        outcome.assert_refused(f"{field}: expected ")
+        assert not workdir.exists()
+
+
+def test_the_data_is_checked_before_anything_is_made(run_main, tmp_path, tiny_folder):
+    workdir = f"--workdir={tmp_path / 'run'}"
+    labels = tiny_folder / "t10k-labels-idx1-ubyte"
+    run_main(f"--data_dir={tmp_path / 'no'}", workdir).assert_refused("data_dir", "nothing")
+    run_main(f"--data_dir={labels}", workdir).assert_refused("data_dir", "a file")
+    run_main(f"--data_dir={tmp_path}", workdir).assert_refused("train-images-idx3-ubyte")
+    run_main(f"--data_dir={tiny_folder}", workdir).assert_refused("validation_size", "200")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_batch_larger_than_the_data_is_refused_before_anything_is_made(
+    run_main, tiny_flags, tmp_path
+):
+    outcome = run_main("--model=softmax", *tiny_flags, "--batch_size=161")
+    outcome.assert_refused("batch_size: expected at most the 160 training images, got 161")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_batch_that_does_not_divide_is_refused_before_anything_is_made(
+    run_main, tiny_flags, tmp_path
+):
+    outcome = run_main("--model=softmax", *tiny_flags, "--devices=3")
+    outcome.assert_refused("batch_size 32 is not divisible by 3 devices")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_images_too_small_for_the_network_are_refused(run_main, tiny_flags, tmp_path, tiny_arrays,
+                                                      write_idx_folder):  # fmt: skip
+    arrays = {name: a[..., :3, :3] if a.ndim == 3 else a for name, a in tiny_arrays.items()}
+    folder = write_idx_folder(tmp_path / "small", arrays)
+    outcome = run_main("--model=cnn", *tiny_flags, f"--data_dir={folder}")
+    outcome.assert_refused()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_workdir_that_cannot_be_made_is_refused(run_main, tiny_flags, tmp_path):
+    (tmp_path / "file").write_text("here")
+    for workdir in (tmp_path / "file", tmp_path / "file" / "run"):
+        outcome = run_main("--model=softmax", *tiny_flags, f"--workdir={workdir}")
+        outcome.assert_refused("workdir: cannot write to", str(workdir))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_text() == "here"
+
+
+def test_a_folder_with_other_files_is_never_overwritten(run_main, tiny_flags, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.tex").write_text("years of work")
+    for more in ([], ["--overwrite"]):
+        outcome = run_main("--model=softmax", *tiny_flags, *more)
+        outcome.assert_refused("workdir: expected an empty folder", "thesis.tex")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.tex"]
+
+
+# Runs that fall short
+
+
+def test_a_missed_target_accuracy_is_status_1_after_the_whole_run(run_main, tiny_flags, tmp_path):
+    flags = ["--model=softmax", *tiny_flags, "--learning_rate=1e-9"]
+    outcome = run_main(*flags, "--target_accuracy=1.0")
+    assert outcome.status == 1
+    assert re.fullmatch(
+        r"fell short: expected a test accuracy of 1.0, reached 0\.\d+\n", outcome.err
+    )
+    assert (tmp_path / "run" / "result.json").exists()
+    assert run_main(*flags, "--target_accuracy=0", "--overwrite").status == 0
+
+
+def test_a_loss_that_is_not_finite_is_status_1_and_one_line(run_main, tiny_flags, tmp_path):
+    outcome = run_main("--model=cnn", *tiny_flags, "--learning_rate=1e4", "--weight_decay=1")
+    assert outcome.status == 1
+    assert re.fullmatch(r"error: the loss of step \d+ is (nan|inf)\n", outcome.err)
+    assert not (tmp_path / "run" / "result.json").exists()
+
+
+def test_gradients_that_disagree_are_status_1_and_one_line(run_main, tiny_flags):
+    flags = ["--gradients=both", "--gradient_tolerance=0", "--batch_size=40"]
+    outcome = run_main("--model=mlp", *tiny_flags, *flags)
+    assert outcome.status == 1
+    assert re.fullmatch(r"error: gradients disagree at step 0: .*\n", outcome.err)
+
+
+# --help and output
+
+
+def test_help_names_every_flag_needs_no_jax_and_answers_at_once(run_python):
+    code = (
+        "import sys, train; from jaxnets import cli\n"
+        "try: cli.run(train.main)\n"
+        "finally: print([m for m in ('jax', 'flax', 'numpy', 'optax') if m in sys.modules])"
+    )
+    outcome = run_python("-c", code, "--help")
+    assert (outcome.status, outcome.err) == (0, "")
+    for field in dataclasses.fields(Config):
+        assert f"--{field.name}" in outcome.out
+        assert field.metadata["why"].split()[0] in outcome.out
+    assert outcome.out.splitlines()[-1] == "[]"
+    assert max(map(len, outcome.out.splitlines())) <= 100
+
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        assert run_python("train.py", "--help").status == 0
+        seconds.append(time.perf_counter() - started)
+    assert min(seconds) < 0.3  # The fastest: others may be busy on this machine.
+
+
+def test_help_shows_the_defaults_of_the_model_that_is_named(run_main, capsys):
+    for model, epochs, size in (("mlp", 50, "512"), ("mlp_handwritten", 50, "full")):
+        with pytest.raises(SystemExit) as exit_:
+            run_main(f"--model={model}", "--help")
+        text = " ".join(capsys.readouterr().out.split())
+        assert exit_.value.code == 0
+        assert f"passes over the training images [default: {epochs}]" in text
+        assert f"or full for all of them [default: {size}]" in text
+
+
+def test_output_into_a_pipe_is_a_few_plain_lines(finished_run):
+    outcome = finished_run.outcome
+    assert (outcome.status, outcome.err) == (0, "")
+    assert outcome.out.isascii() and outcome.out.isprintable() is False  # Only for its newlines:
+    assert outcome.out.replace("\n", "").isprintable()
+    head, *epochs, test, folder = outcome.out.splitlines()
+    assert "cnn: 36,227 parameters | tiny: 160 train, 40 validation, 50 test images" in head
+    assert "CPU" in head and "no accelerator" in head and "float32" in head
+    assert [int(line.split()[1].split("/")[0]) for line in epochs] == list(range(1, 21))
+    assert re.fullmatch(r"test loss \d\.\d{4}  accuracy \d\.\d{4}", test)
+    assert folder == f"run folder: {finished_run.folder}"
+
+
+def test_a_reader_that_goes_away_gets_no_traceback(start_python, tiny_flags):
+    process = start_python("train.py", "--model=softmax", *tiny_flags)
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait(timeout=60) == 1
+    process.stderr.close()
+
+
+# Signals
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_process_that_is_stopped_and_resumed_ends_with_the_same_parameters(
+    start_python, run_python, finished_run, tmp_path, end
+):
+    """The signal comes after 3 of the 20 epochs; SIGKILL finds each of them saved."""
+    flags = [*finished_run.flags, f"--workdir={tmp_path / 'run'}"]
+    code = (
+        "import sys, train; from jaxnets import cli; "
+        f"train.SAVE_EVERY = {0 if end == signal.SIGKILL else 60}; sys.exit(cli.run(train.main))"
+    )
+    with start_python("-c", code, *flags) as process:
+        lines = [process.stdout.readline() for _ in range(4)]
+        process.send_signal(end)
+        rest, err = process.communicate(timeout=60)
+    assert lines[3].startswith("epoch  3/20") and "epoch 20/20" not in rest
+    if end == signal.SIGKILL:
+        assert process.returncode == -end
+    else:
+        assert (process.returncode, err) == (130, "error: interrupted\n")
+        (saved,) = (path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+        assert 3 * 40 <= int(saved) < 20 * 40
+    assert not (tmp_path / "run" / "result.json").exists()
+
+    outcome = run_python("train.py", *flags, "--resume")
+    assert outcome.status == 0 and "Traceback" not in outcome.err
+    assert "epoch 20/20" in outcome.out and "epoch  1/20" not in outcome.out
+    assert params_sha256(tmp_path / "run") == params_sha256(finished_run.folder)
+
+
+def test_stdout_that_is_full_is_status_1_and_one_line(run_python, tiny_flags):
+    if not os.path.exists("/dev/full") or sys.platform != "linux":
+        pytest.skip("/dev/full is Linux' own")
+    with open("/dev/full", "w") as full:
+        outcome = run_python("train.py", "--model=softmax", *tiny_flags, stdout=full)
+    assert (outcome.status, outcome.err) == (1, "error: No space left on device\n")

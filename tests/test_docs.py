@@ -1,0 +1,97 @@
+"""The documents against the files that they quote and link to."""
+
+import ast
+import re
+import textwrap
+
+import pytest
+from conftest import ROOT
+
+CHAPTER = ROOT / "docs" / "backprop.md"
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+# "# path" or "# path: name of a function" as a block's first line says where its lines stand.
+SOURCE = re.compile(r"# (\w[\w/]*\.py)(?:: (\w+))?$")
+
+
+def python_blocks():
+    """Yields the first line and the other lines of every block of Python in the chapter."""
+    for _, language, text in FENCE.findall(CHAPTER.read_text("utf-8")):
+        if language == "python":
+            first, _, rest = textwrap.dedent(text).partition("\n")
+            yield first, rest
+
+
+def lines_of(path: str, name: str | None) -> str:
+    """The text of a file, or of one function in it."""
+    source = (ROOT / path).read_text("utf-8")
+    if name is None:
+        return source
+    (node,) = [n for n in ast.walk(ast.parse(source)) if getattr(n, "name", None) == name]
+    return "".join(source.splitlines(keepends=True)[node.lineno - 1 : node.end_lineno])
+
+
+def stands_in(excerpt: str, source: str) -> bool:
+    """Whether the lines of an excerpt follow each other in the source, at any indentation."""
+    return any(
+        "\n" + textwrap.indent(excerpt, " " * spaces) in "\n" + source for spaces in range(0, 20, 4)
+    )
+
+
+EXCERPTS = [
+    pytest.param(*match.groups(), excerpt, id=first[2:])
+    for first, excerpt in python_blocks()
+    if (match := SOURCE.match(first))
+]
+
+
+@pytest.mark.parametrize("path, name, excerpt", EXCERPTS)
+def test_an_excerpt_stands_word_for_word_in_its_file(path, name, excerpt):
+    assert stands_in(excerpt, lines_of(path, name)), f"not in {path} any more:\n{excerpt}"
+
+
+def test_every_block_of_python_is_an_excerpt_an_example_or_the_slides():
+    firsts = [first for first, _ in python_blocks()]
+    assert len(firsts) > 40
+    for first in firsts:
+        assert SOURCE.match(first) or first.startswith((">>> ", "# slide: ")), first
+
+
+def test_an_excerpt_that_differs_is_found():
+    source = "def f(x):\n    y = 2 * x\n    return y\n"
+    assert stands_in("y = 2 * x\nreturn y\n", source)
+    assert stands_in("def f(x):\n    y = 2 * x\n", source)
+    for wrong in ("y = 3 * x\n", "= 2 * x\n", "y = 2\n", "y = 2 * x\n\nreturn y\n", "return y\ny"):
+        assert not stands_in(wrong, source), wrong
+
+
+def prose_of(document) -> str:
+    """A document without its blocks and inline code."""
+    return re.sub(r"`[^`]*`", "", FENCE.sub("", document.read_text("utf-8")))
+
+
+def anchors_of(document) -> set[str]:
+    """The anchors that GitHub gives to a document's headings."""
+    headings = re.findall(r"^#+ (.*)$", FENCE.sub("", document.read_text("utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_relative_links_lead_somewhere(document):
+    for target in re.findall(r"\]\(([^)\s]+)", prose_of(document)):
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        path = document.parent / name if name else document
+        assert path.exists(), f"{document.name} links to {target}"
+        if anchor and path.suffix == ".md":
+            assert anchor in anchors_of(path), f"{document.name} links to {target}"
+
+
+def test_inline_mathematics_is_safe_from_markdown():
+    """GitHub may take what lies between dollars for Markdown: escapes, emphasis, tags, cells."""
+    formulas = re.findall(r"\$([^$]+)\$", prose_of(CHAPTER))
+    assert len(formulas) > 100
+    for formula in formulas:
+        unsafe = re.search(r"\\[^A-Za-z]|(?<![A-Za-z0-9])_|[*<>|\n]|^\s|\s$", formula)
+        assert not unsafe, formula

@@ -1,0 +1,396 @@
+"""The networks: their sizes, how they begin, and their forward pass against NumPy and PyTorch."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxnets.config import PRESETS, preset
+from jaxnets.experiment import create_model, create_state, train
+from jaxnets.models import MODELS
+from jaxnets.models.chain import Chain, with_precision
+from jaxnets.models.layers import (
+    AdaptiveAveragePool,
+    Enlarge,
+    LocalResponseNorm,
+    MaxPool,
+    flatten,
+    ones_column,
+)
+from jaxnets.models.mlp import ACTIVATIONS
+
+
+def shapes_of(model, shape):
+    """The parameters' shapes and dtypes; nothing is computed."""
+    image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    return jax.eval_shape(model.init, jax.random.key(0), image)["params"]
+
+
+def num_params(model, shape):
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes_of(model, shape)))
+
+
+@functools.cache
+def initial_params(name):
+    """The parameters with which a network of the lecture begins."""
+    return jax.jit(MODELS[name]().init)(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))["params"]
+
+
+def random_params(model, shape=(28, 28, 1)):
+    """Parameters drawn by NumPy, biases too, such that the layers' outputs are around 1."""
+    rng = np.random.default_rng(0)
+
+    def draw(leaf):
+        scale = np.sqrt(2 / np.prod(leaf.shape[:-1])) if len(leaf.shape) > 1 else 0.1
+        return (scale * rng.standard_normal(leaf.shape)).astype(leaf.dtype)
+
+    return jax.tree.map(draw, shapes_of(model, shape))
+
+
+def random_images(*shape):
+    return np.random.default_rng(0).random(shape, np.float32)
+
+
+def as_float64(params):
+    return jax.tree.map(lambda x: np.asarray(x, np.float64), params)
+
+
+# Sizes
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "count"),
+    [
+        ("softmax", {}, 7_850),  # 784 * 10 + 10
+        ("mlp_sequential", {}, 55_050),  # 784 * 64 + 64 + 64 * 64 + 64 + 64 * 10 + 10
+        ("mlp_functional", {}, 55_050),  # the same
+        ("mlp", {}, 407_050),  # 784 * 512 + 512 + 512 * 10 + 10
+        ("mlp_handwritten", {"hidden": (100,)}, 79_500),  # 785 * 100 + 100 * 10
+        ("mlp_handwritten", {}, 159_000),  # 785 * 200 + 200 * 10
+        ("mlp_handwritten", {"hidden": (300,)}, 238_500),  # 785 * 300 + 300 * 10
+        ("mlp", {"hidden": (5, 4, 3)}, 4_004),  # 784 * 5 + 5 + 5 * 4 + 4 + 4 * 3 + 3 + 3 * 10 + 10
+        # 3 * 3 * 1 * 32 + 32 + 3 * 3 * 32 * 64 + 64 + 5 * 5 * 64 * 256 + 256 + 256 * 10 + 10
+        ("cnn", {}, 431_242),
+    ],
+)
+def test_a_network_of_the_lecture_has_its_number_of_parameters(mnist, name, changes, count):
+    model = create_model(preset(name, **changes), mnist)
+    assert num_params(model, mnist.image_shape) == count
+
+
+def test_every_preset_has_its_model():
+    assert set(MODELS) == set(PRESETS)
+
+
+# k * k * C * features + features of each convolution; with two groups C is half as large.
+ALEXNET_CONVOLUTIONS = {
+    "alexnet": 23_296 + 307_392 + 663_936 + 884_992 + 590_080,  # 64, 192, 384, 256, 256
+    "alexnet_paper": 34_944 + 307_456 + 885_120 + 663_936 + 442_624,  # 96, 256, 384, 384, 256
+    "alexnet_ungrouped": 34_944 + 614_656 + 885_120 + 1_327_488 + 884_992,
+}
+# 6 * 6 * 256 * 4096 + 4096 + 4096 * 4096 + 4096 + 4096 * 1000 + 1000
+ALEXNET_DENSE = 37_752_832 + 16_781_312 + 4_097_000
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("alexnet", 61_100_840),
+        ("alexnet_paper", 60_965_224),
+        ("alexnet_ungrouped", 62_378_344),
+    ],
+)
+def test_alexnet_has_its_number_of_parameters_at_every_size(name, count):
+    assert ALEXNET_CONVOLUTIONS[name] + ALEXNET_DENSE == count
+    assert num_params(MODELS[name](image_size=224), (224, 224, 3)) == count
+    assert num_params(MODELS[name](image_size=64), (64, 64, 3)) == count
+    assert num_params(MODELS[name](image_size=64), (28, 28, 1)) == count
+
+
+# How they begin
+
+
+@pytest.mark.parametrize(
+    ("layer", "fan_in", "fan_out"), [("hidden1", 784, 512), ("logits", 512, 10)]
+)
+def test_dense_layers_begin_as_in_keras_uniform_within_glorot_bounds(layer, fan_in, fan_out):
+    params = initial_params("mlp")[layer]
+    kernel = np.asarray(params["kernel"], np.float64)
+    bound = np.sqrt(6 / (fan_in + fan_out))
+    assert kernel.shape == (fan_in, fan_out)
+    assert 0.99 * bound < np.abs(kernel).max() <= bound * (1 + 1e-6)
+    # Of a uniform distribution: every tenth of the range has a tenth of the draws.
+    counts, _ = np.histogram(kernel, bins=10, range=(-bound, bound))
+    expected = kernel.size / 10
+    assert np.abs(counts - expected).max() < 5 * np.sqrt(0.9 * expected)
+    assert not np.any(params["bias"])
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "fan_in"),
+    [
+        ("mlp_handwritten", "hidden1", 785),
+        ("mlp_handwritten", "logits", 200),
+        ("cnn", "conv2", 9 * 32),
+        ("cnn", "hidden", 25 * 64),
+    ],
+)
+def test_he_normal_weights_have_their_variance_and_are_not_truncated(name, layer, fan_in):
+    params = initial_params(name)[layer]
+    kernel = np.asarray(params["kernel"], np.float64).ravel()
+    sigma = np.sqrt(2 / fan_in)
+    # Five standard errors: of a variance sqrt(2 / n), of a share sqrt(p (1 - p) / n).
+    assert kernel.var() / sigma**2 == pytest.approx(1, abs=5 * np.sqrt(2 / kernel.size))
+    assert kernel.mean() / sigma == pytest.approx(0, abs=5 / np.sqrt(kernel.size))
+    beyond, share = np.mean(np.abs(kernel) > 2 * sigma), 0.0455
+    assert beyond == pytest.approx(share, abs=5 * np.sqrt(share / kernel.size))
+    assert not np.any(params.get("bias", 0))
+
+
+def test_the_weights_of_the_ones_column_are_drawn_too():
+    column = initial_params("mlp_handwritten")["hidden1"]["kernel"][784]
+    ratio = np.std(np.asarray(column, np.float64)) / np.sqrt(2 / 785)
+    assert ratio == pytest.approx(1, abs=5 / np.sqrt(2 * 200))
+
+
+# The forward pass
+
+
+def softmax(z):
+    exponentials = np.exp(z - z.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+NUMPY_ACTIVATIONS = {
+    "relu": lambda z: np.where(z > 0, z, 0),
+    "sigmoid": lambda z: 1 / (1 + np.exp(-z)),
+    "softmax": softmax,
+}
+
+
+@pytest.mark.parametrize("activation", ["relu", "sigmoid", "softmax"])
+@pytest.mark.parametrize("hidden", [(), (512,), (7, 5, 6)], ids=["softmax", "one", "three"])
+def test_the_dense_networks_compute_what_numpy_does(hidden, activation):
+    model = MODELS["mlp"](hidden=hidden, activation=activation)
+    params, images = random_params(model), random_images(9, 28, 28, 1)
+    logits = model.apply({"params": params}, images)
+
+    weights, x = as_float64(params), images.astype(np.float64).reshape(9, 784)
+    for number in range(1, len(hidden) + 1):
+        layer = weights[f"hidden{number}"]
+        x = NUMPY_ACTIVATIONS[activation](x @ layer["kernel"] + layer["bias"])
+    x = x @ weights["logits"]["kernel"] + weights["logits"]["bias"]
+    np.testing.assert_allclose(logits, x, rtol=1e-5, atol=1e-5)
+
+
+def test_the_handwritten_network_computes_what_the_slide_does():
+    model = MODELS["mlp_handwritten"]()
+    params, images = random_params(model), random_images(9, 28, 28, 1)
+    logits = model.apply({"params": params}, images)
+    weights = as_float64(params)
+    x = np.concatenate([images.astype(np.float64).reshape(9, 784), np.ones((9, 1))], axis=1)
+    h = np.maximum(x @ weights["hidden1"]["kernel"], 0)
+    np.testing.assert_allclose(logits, h @ weights["logits"]["kernel"], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["relu", "sigmoid", "softmax"])
+def test_no_activation_overflows(name):
+    x = jnp.array([[-1e4, -30.0, 0.0, 30.0, 1e4]])
+    expected = {
+        "relu": [0, 0, 0, 30, 1e4],
+        "sigmoid": [0, 9.357623e-14, 0.5, 1, 1],
+        "softmax": [0, 0, 0, 0, 1],
+    }
+    np.testing.assert_allclose(ACTIVATIONS[name](x)[0], expected[name], rtol=1e-5)
+
+
+def test_the_ones_column_comes_last():
+    assert ones_column(jnp.array([[2.0, 3.0]])).tolist() == [[2.0, 3.0, 1.0]]
+
+
+def torch_or_skip():
+    return pytest.importorskip("torch", reason="PyTorch is the oracle; not installed")
+
+
+def to_torch(x):
+    """A Flax array as PyTorch has it: images and kernels with the channels first."""
+    torch, x = torch_or_skip(), np.asarray(x)
+    if x.ndim == 4:
+        return torch.from_numpy(x.transpose(0, 3, 1, 2).copy())
+    return torch.from_numpy(x.copy())
+
+
+def kernel_to_torch(kernel):
+    torch, kernel = torch_or_skip(), np.asarray(kernel)
+    return torch.from_numpy(kernel.transpose((3, 2, 0, 1) if kernel.ndim == 4 else (1, 0)).copy())
+
+
+def kernel_from_torch(weight):
+    return weight.detach().numpy().transpose((2, 3, 1, 0) if weight.ndim == 4 else (1, 0))
+
+
+@pytest.mark.parametrize("shape", [(28, 28, 1), (11, 16, 3)])
+def test_the_cnn_computes_what_pytorch_does(shape):
+    torch_or_skip()
+    import torch.nn.functional as F
+
+    model = MODELS["cnn"](hidden=(32,))
+    params, images = random_params(model, shape), random_images(5, *shape)
+    kernels = {name: kernel_to_torch(layer["kernel"]) for name, layer in params.items()}
+    biases = {name: to_torch(layer["bias"]) for name, layer in params.items()}
+    x = to_torch(images)
+    for name in ("conv1", "conv2"):
+        x = F.max_pool2d(F.relu(F.conv2d(x, kernels[name], biases[name])), 2)
+    x = x.permute(0, 2, 3, 1).flatten(1)  # Flax has the channels last.
+    x = F.relu(F.linear(x, kernels["hidden"], biases["hidden"]))
+    x = F.linear(x, kernels["logits"], biases["logits"])
+    logits = model.apply({"params": params}, images)
+    np.testing.assert_allclose(logits, x.numpy(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def torchvision_alexnet():
+    """The network of torchvision with random weights, and the same weights for ours."""
+    torch = torch_or_skip()
+    models = pytest.importorskip("torchvision.models", reason="torchvision is the oracle")
+    torch.manual_seed(0)
+    theirs = models.alexnet(weights=None).eval()
+    convs = [layer for layer in theirs.features if isinstance(layer, torch.nn.Conv2d)]
+    dense = [layer for layer in theirs.classifier if isinstance(layer, torch.nn.Linear)]
+    names = ["conv1", "conv2", "conv3", "conv4", "conv5", "dense6", "dense7", "logits"]
+    params = {
+        name: {
+            "kernel": kernel_from_torch(layer.weight),
+            "bias": layer.bias.detach().numpy(),
+        }
+        for name, layer in zip(names, convs + dense, strict=True)
+    }
+    # Their first dense layer sees [256, 6, 6], ours [6, 6, 256].
+    kernel = params["dense6"]["kernel"].reshape(256, 6, 6, 4096)
+    params["dense6"]["kernel"] = kernel.transpose(1, 2, 0, 3).reshape(9216, 4096)
+    return theirs, params
+
+
+@pytest.mark.parametrize("size", [224, 64])
+def test_alexnet_computes_what_torchvision_does(torchvision_alexnet, size):
+    theirs, params = torchvision_alexnet
+    images = random_images(2, size, size, 3)
+    logits = MODELS["alexnet"](image_size=size).apply({"params": params}, images)
+    with torch_or_skip().no_grad():
+        expected = theirs(to_torch(images)).numpy()
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+
+
+# The layers that Flax lacks
+
+
+def test_enlarging_interpolates_as_pytorch_does_and_repeats_grey():
+    torch_or_skip()
+    import torch.nn.functional as F
+
+    images = random_images(3, 28, 28, 1)
+    expected = F.interpolate(to_torch(images), size=(64, 64), mode="bilinear")
+    enlarged = np.asarray(Enlarge(64)(jnp.asarray(images)))
+    assert enlarged.shape == (3, 64, 64, 3)
+    for channel in range(3):
+        np.testing.assert_allclose(enlarged[..., channel], expected[:, 0].numpy(), atol=1e-6)
+
+
+def test_an_image_of_the_right_size_is_not_changed_by_enlarging():
+    images = random_images(2, 64, 64, 3)
+    np.testing.assert_array_equal(Enlarge(64)(jnp.asarray(images)), images)
+
+
+@pytest.mark.parametrize("height, width", [(13, 9), (1, 1), (6, 6), (7, 6), (3, 4), (12, 18)])
+def test_the_adaptive_average_is_pytorchs(height, width):
+    torch_or_skip()
+    import torch.nn.functional as F
+
+    images = random_images(2, height, width, 3)
+    expected = F.adaptive_avg_pool2d(to_torch(images), 6).permute(0, 2, 3, 1)
+    np.testing.assert_allclose(AdaptiveAveragePool(6)(jnp.asarray(images)), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("window, stride, size", [(2, 2, 8), (3, 2, 7), (3, 2, 8), (2, 2, 7)])
+def test_max_pooling_takes_the_largest_of_each_window(window, stride, size):
+    images = random_images(2, size, size, 3)
+    places = range(0, size - window + 1, stride)
+    expected = [
+        [images[:, r : r + window, c : c + window].max(axis=(1, 2)) for c in places] for r in places
+    ]
+    pooled = MaxPool(window, stride)(jnp.asarray(images))
+    np.testing.assert_array_equal(pooled, np.transpose(expected, (2, 0, 1, 3)))
+
+
+def test_local_response_normalisation_divides_by_the_five_channels_around():
+    x = 10 * random_images(2, 3, 3, 7)
+    expected = np.empty(x.shape)
+    for i in range(7):
+        around = x[..., max(i - 2, 0) : i + 3].astype(np.float64)
+        expected[..., i] = x[..., i] / (2 + 1e-4 * (around**2).sum(axis=-1)) ** 0.75
+    np.testing.assert_allclose(LocalResponseNorm()(jnp.asarray(x)), expected, rtol=1e-6)
+
+
+# Dropout
+
+
+def test_dropout_drops_only_when_told_to_train():
+    model = MODELS["cnn"](hidden=(64,), dropout=0.5)
+    params, images = random_params(model), random_images(4, 28, 28, 1)
+
+    def logits(key=None, **arguments):
+        rngs = {} if key is None else {"dropout": jax.random.key(key)}
+        return np.asarray(model.apply({"params": params}, images, rngs=rngs, **arguments))
+
+    np.testing.assert_array_equal(logits(), logits(key=1, train=False))
+    np.testing.assert_array_equal(logits(key=1, train=True), logits(key=1, train=True))
+    assert np.abs(logits(key=1, train=True) - logits(key=2, train=True)).max() > 0.01
+    assert np.abs(logits(key=1, train=True) - logits()).max() > 0.01
+
+
+def test_dropout_drops_its_share_scales_the_rest_and_differs_between_layers():
+    import flax.linen as nn
+
+    one, two = Chain([nn.Dropout(0.4)]), Chain([nn.Dropout(0.4), nn.Dropout(0.4)])
+    x = np.ones((100, 1000), np.float32)
+
+    def dropped(model):
+        return np.asarray(model.apply({}, x, train=True, rngs={"dropout": jax.random.key(0)}))
+
+    np.testing.assert_allclose(np.unique(dropped(one)), [0, 1 / 0.6], rtol=1e-6)
+    assert np.mean(dropped(one) == 0) == pytest.approx(0.4, abs=0.008)  # Five standard errors.
+    assert np.mean(dropped(two) == 0) == pytest.approx(1 - 0.6**2, abs=0.008)
+
+
+# Precision
+
+
+def test_bfloat16_computes_in_16_bits_and_keeps_float32_parameters(tiny, tiny_preset):
+    config = tiny_preset("mlp", precision="bfloat16", epochs=1)
+    model = create_model(config, tiny)
+    state, history = train(config, model, create_state(config, model, tiny), tiny)
+    logits = model.apply({"params": state.params}, tiny.test.images)
+    assert logits.dtype == jnp.bfloat16
+    assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {np.dtype("float32")}
+    full = create_model(tiny_preset("mlp"), tiny).apply({"params": state.params}, tiny.test.images)
+    error = np.abs(np.asarray(logits, np.float64) - np.asarray(full, np.float64)).max()
+    assert 0 < error / np.abs(full).max() < 0.05
+    assert np.isfinite(history[-1]["train_loss"])
+
+
+def test_float64_computes_in_64_bits(float64):
+    model = with_precision(MODELS["mlp"](hidden=(20,)), "float64")
+    params, images = random_params(model), random_images(3, 28, 28, 1)
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {np.dtype("float64")}
+    logits = model.apply({"params": params}, images)
+    x = images.astype(np.float64).reshape(3, 784)
+    h = np.maximum(x @ params["hidden1"]["kernel"] + params["hidden1"]["bias"], 0)
+    expected = h @ params["logits"]["kernel"] + params["logits"]["bias"]
+    np.testing.assert_allclose(logits, expected, rtol=1e-12, atol=1e-13)
+
+
+def test_flattening_writes_rows_then_columns_then_channels():
+    x = np.arange(2 * 3 * 4 * 5).reshape(2, 3, 4, 5)
+    np.testing.assert_array_equal(flatten(x), [np.arange(60), np.arange(60, 120)])

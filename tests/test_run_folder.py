@@ -1,0 +1,327 @@
+"""The run folder: what it holds, what it survives, and how a run goes on in it."""
+
+import errno
+import hashlib
+import json
+import os
+
+import numpy as np
+import pytest
+
+from jaxnets.config import Config, preset
+from jaxnets.data.datasets import load_dataset
+from jaxnets.experiment import create_model, create_state, train
+from jaxnets.training.run_folder import RunFolder
+
+RECORD = [
+    "epoch", "step", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy",
+    "learning_rate", "seconds", "images_per_second",
+]  # fmt: skip
+RESULT = [
+    "model", "dataset", "num_params", "epochs", "steps", "seconds", "train_loss",
+    "validation_accuracy", "test_loss", "test_accuracy", "test_top5_accuracy", "test_count",
+    "gradients", "num_devices", "platform", "params_sha256",
+]  # fmt: skip
+
+
+def read_json(path):
+    return json.loads(path.read_text())
+
+
+def records(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def params_sha256(folder):
+    return read_json(folder / "result.json")["params_sha256"]
+
+
+def content(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# What it holds
+
+
+def test_a_finished_run_has_exactly_the_files_of_the_contract(finished_run):
+    names = sorted(path.name for path in finished_run.folder.iterdir())
+    assert names == ["checkpoints", "config.json", "metrics.jsonl", "result.json"]
+
+
+def test_config_json_has_every_field_and_all_that_reproduces_the_run(finished_run, tiny):
+    config = read_json(finished_run.folder / "config.json")
+    fields = {field for field in Config.__dataclass_fields__}
+    more = {"versions", "platform", "device", "num_devices", "data_sha256"}
+    assert set(config) == fields | more
+    assert (config["model"], config["epochs"], config["hidden"]) == ("cnn", 20, [256])
+    assert (config["platform"], config["num_devices"]) == ("cpu", 1)
+    assert config["data_sha256"] == tiny.checksum
+    versions = config["versions"]
+    assert set(versions) == {"jaxnets", "python", "jax", "jaxlib", "flax", "optax", "numpy"}
+    assert versions["numpy"] == np.__version__
+
+
+def test_metrics_jsonl_has_one_record_an_epoch(finished_run):
+    history = records(finished_run.folder)
+    assert [record["epoch"] for record in history] == list(range(1, 21))
+    for record in history:
+        assert list(record) == RECORD
+        assert record["step"] == 40 * record["epoch"]
+        assert all(np.isfinite(value) for value in record.values())
+        assert (record["train_accuracy"] * 160) % 1 == pytest.approx(0, abs=1e-9)
+        assert record["images_per_second"] == pytest.approx(160 / record["seconds"])
+
+
+def test_result_json_has_its_keys_and_agrees_with_the_records(finished_run):
+    result, history = read_json(finished_run.folder / "result.json"), records(finished_run.folder)
+    assert list(result) == RESULT
+    expected = {
+        "model": "cnn", "dataset": "tiny", "epochs": 20, "steps": 800, "test_count": 50,
+        # 9 * 32 + 32 + 9 * 32 * 64 + 64 + 1 * 1 * 64 * 256 + 256 + 256 * 3 + 3
+        "num_params": 36_227, "gradients": "auto", "num_devices": 1, "platform": "cpu",
+        "train_loss": history[-1]["train_loss"],
+        "validation_accuracy": history[-1]["validation_accuracy"],
+        "seconds": pytest.approx(sum(record["seconds"] for record in history)),
+    }  # fmt: skip
+    assert {key: result[key] for key in expected} == expected
+    assert f"accuracy {result['test_accuracy']:.4f}" in finished_run.outcome.out
+    assert (result["test_accuracy"] * 50) % 1 == pytest.approx(0, abs=1e-9)
+
+
+def test_the_digest_is_that_of_the_saved_parameters_leaf_by_leaf(finished_run):
+    import orbax.checkpoint as ocp
+
+    with ocp.CheckpointManager(finished_run.folder / "checkpoints") as manager:
+        tree = manager.restore(manager.latest_step(), args=ocp.args.StandardRestore())
+    assert int(tree["step"]) == 800
+    digest = hashlib.sha256()
+    for layer in ("conv1", "conv2", "hidden", "logits"):  # JAX sorts the keys of a dict.
+        for name in ("bias", "kernel"):
+            leaf = np.asarray(tree["params"][layer][name])
+            assert leaf.dtype == np.float32
+            digest.update(leaf.tobytes(order="C"))
+    assert digest.hexdigest() == params_sha256(finished_run.folder)
+
+
+def test_result_json_is_written_last(finished_run):
+    written = {path.name: path.stat().st_mtime_ns for path in content(finished_run.folder)}
+    assert written.pop("result.json") >= max(written.values())
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch, call):
+    folder = RunFolder.create(str(tmp_path / "run"), "cnn")
+    folder.write_config({"seed": 1})
+
+    def full(*arguments, **more):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, call, full)
+    monkeypatch.setattr("pathlib.Path.replace", full)
+    for write in (folder.write_config, folder.finish):
+        with pytest.raises(OSError, match="No space left"):
+            write({"seed": 2})
+    assert read_json(tmp_path / "run" / "config.json") == {"seed": 1}
+    assert sorted(p.name for p in folder.path.iterdir()) == ["config.json", "metrics.jsonl"]
+
+
+def test_the_default_folder_is_named_by_model_and_time_and_never_taken_twice(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folders = [RunFolder.create(None, "mlp").path for _ in range(3)]
+    assert len(set(folders)) == 3
+    for path in folders:
+        assert path.parent == tmp_path / "runs"
+        assert path.name.startswith("mlp-2")
+
+
+def test_a_run_folders_config_makes_the_same_config_again(finished_run):
+    from jaxnets.config import from_json
+
+    written = read_json(finished_run.folder / "config.json")
+    fields = {name: written[name] for name in Config.__dataclass_fields__}
+    assert from_json(fields) == preset(
+        "cnn", data_dir=written["data_dir"], validation_size=40, batch_size=4, epochs=20,
+        learning_rate=0.01, workdir=str(finished_run.folder),
+    )  # fmt: skip
+
+
+def test_the_learning_rate_of_an_epochs_record_is_that_of_its_last_step(tiny, tiny_preset):
+    config = tiny_preset("softmax", schedule="cosine", learning_rate=0.5, epochs=4)
+    model = create_model(config, tiny)
+    _, history = train(config, model, create_state(config, model, tiny), tiny)
+    expected = [0.25 * (1 + np.cos(np.pi * (5 * epoch - 1) / 20)) for epoch in (1, 2, 3, 4)]
+    assert [record["learning_rate"] for record in history] == pytest.approx(expected, rel=1e-5)
+
+
+def test_without_a_validation_set_a_record_has_none(tiny_folder, tiny_preset):
+    data = load_dataset(data_dir=str(tiny_folder), validation_size=0)
+    config = tiny_preset("softmax", validation_size=0)
+    model = create_model(config, data)
+    _, (record, _) = train(config, model, create_state(config, model, data), data)
+    assert (record["validation_loss"], record["validation_accuracy"]) == (None, None)
+
+
+# What it survives
+
+
+def test_a_folder_that_holds_a_run_is_kept_unless_told(run_main, tiny_flags, tmp_path):
+    assert run_main("--model=softmax", *tiny_flags).status == 0
+    before = content(tmp_path / "run")
+    run_main("--model=softmax", *tiny_flags, "--seed=1").assert_refused("already holds a run")
+    assert content(tmp_path / "run") == before
+
+    assert run_main("--model=softmax", *tiny_flags, "--seed=1", "--overwrite").status == 0
+    config = read_json(tmp_path / "run" / "config.json")
+    assert config["seed"] == 1
+    assert len(records(tmp_path / "run")) == 2
+
+
+@pytest.mark.parametrize("place", ["log", "save", "finish"])
+def test_a_full_disk_is_status_1_and_one_line(run_main, tiny_flags, monkeypatch, place):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/runs/file")
+
+    monkeypatch.setattr(RunFolder, place, full)
+    outcome = run_main("--model=softmax", *tiny_flags)
+    assert (outcome.status, outcome.err) == (1, "error: /runs/file: No space left on device\n")
+
+
+def test_a_disk_too_full_for_a_checkpoint_is_status_1_and_one_line(
+    run_python, tiny_flags, tmp_path
+):
+    """Files may have 4,096 bytes here: enough for all but the checkpoint."""
+    code = (
+        "import resource, sys, train; from jaxnets import cli; "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY)); "
+        "sys.exit(cli.run(train.main))"
+    )
+    environment = {**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false"}
+    outcome = run_python("-c", code, "--model=mlp_sequential", *tiny_flags, env=environment)
+    assert outcome.status == 1
+    lines = outcome.err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: "), lines[:3]
+    assert not (tmp_path / "run" / "result.json").exists()
+
+
+# How a run goes on in it
+
+
+@pytest.mark.parametrize(
+    ("model", "steps"),
+    [("cnn", (0, 3, 5, 1)), ("mlp_functional", (1, 1))],
+    ids=["at any step", "between epochs in one loop"],
+)
+def test_a_run_interrupted_again_and_again_ends_as_if_it_had_not_been(
+    run_main, tiny_flags, tmp_path, interrupt_after, model, steps
+):
+    flags = [f"--model={model}", *tiny_flags, "--epochs=3"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert run_main(*flags, f"--workdir={whole}").status == 0
+
+    flags.append(f"--workdir={parts}")
+    for number, count in enumerate(steps):
+        interrupt_after(count)
+        outcome = run_main(*flags, *(["--resume"] if number else []))
+        assert (outcome.status, outcome.err) == (130, "error: interrupted\n")
+        assert not (parts / "result.json").exists()
+    interrupt_after(10**9)
+    outcome = run_main(*flags, "--resume")
+    assert (outcome.status, outcome.err) == (0, "")
+    assert params_sha256(parts) == params_sha256(whole)
+
+    ours, theirs = records(parts), records(whole)
+    for record in ours + theirs:
+        del record["seconds"], record["images_per_second"]
+    assert ours == theirs
+
+
+def test_a_run_interrupted_before_it_has_begun_again_is_saved(
+    run_main, tiny_flags, interrupt_after
+):
+    interrupt_after(0)
+    flags = ["--model=mlp_functional", *tiny_flags]
+    for more in ([], ["--resume"], ["--resume"]):
+        outcome = run_main(*flags, *more)
+        assert (outcome.status, outcome.err) == (130, "error: interrupted\n")
+
+
+def test_resume_needs_nothing_but_the_folder(run_main, tiny_flags, tmp_path, interrupt_after):
+    interrupt_after(1)
+    assert run_main("--model=mlp_functional", *tiny_flags).status == 130
+    interrupt_after(10**9)
+    outcome = run_main(f"--workdir={tmp_path / 'run'}", "--resume")
+    assert (outcome.status, outcome.err) == (0, "")
+    result = read_json(tmp_path / "run" / "result.json")
+    assert (result["model"], result["epochs"], result["steps"]) == ("mlp_functional", 2, 10)
+
+
+def test_resume_refuses_what_would_be_another_run(
+    run_main, tiny_flags, tmp_path, interrupt_after, tiny_arrays, write_idx_folder
+):
+    flags = ["--model=softmax", *tiny_flags, "--resume"]
+    run_main(*flags).assert_refused("workdir: expected a run folder")
+    assert not (tmp_path / "run").exists()
+
+    interrupt_after(1)
+    assert run_main(*flags[:-1]).status == 130
+    before = content(tmp_path / "run")
+    outcome = run_main(*flags, "--learning_rate=0.25")
+    outcome.assert_refused("resume: learning_rate was 0.5 when the run began, got 0.25")
+    run_main(*flags, "--epochs=3").assert_refused("resume: epochs was 2")
+    run_main(*flags, "--model=mlp").assert_refused("resume: model was softmax")
+    changed = {**tiny_arrays, "t10k-images": 255 - tiny_arrays["t10k-images"]}
+    folder = tmp_path / "other"
+    write_idx_folder(folder, changed)
+    run_main(*flags, f"--data_dir={folder}").assert_refused("resume: data_dir was")
+    assert content(tmp_path / "run") == before
+
+    interrupt_after(10**9)
+    assert run_main(*flags).status == 0
+    before = content(tmp_path / "run")
+    run_main(*flags).assert_refused("resume: expected an interrupted run", "finished")
+    assert content(tmp_path / "run") == before
+
+
+def test_resume_refuses_data_that_has_changed(
+    run_main, tiny_flags, tmp_path, interrupt_after, tiny_arrays, write_idx_folder
+):
+    folder = write_idx_folder(tmp_path / "data", tiny_arrays)
+    flags = ["--model=softmax", *tiny_flags, f"--data_dir={folder}"]
+    interrupt_after(1)
+    assert run_main(*flags).status == 130
+    write_idx_folder(folder, {"t10k-images": 255 - tiny_arrays["t10k-images"]})
+    run_main(*flags, "--resume").assert_refused("resume: expected data with SHA-256")
+
+
+def test_resume_survives_a_record_that_a_crash_cut_short(
+    run_main, tiny_flags, tmp_path, interrupt_after
+):
+    flags = ["--model=softmax", *tiny_flags]
+    interrupt_after(1)
+    assert run_main(*flags).status == 130
+    with (tmp_path / "run" / "metrics.jsonl").open("a") as stream:
+        stream.write('{"epoch": 2, "st')
+    interrupt_after(10**9)
+    outcome = run_main(*flags, "--resume")
+    assert (outcome.status, outcome.err) == (0, "")
+    assert [record["epoch"] for record in records(tmp_path / "run")] == [1, 2]
+
+
+def test_resume_refuses_a_damaged_config_or_checkpoint_in_one_line(
+    run_main, tiny_flags, tmp_path, interrupt_after
+):
+    flags = ["--model=softmax", *tiny_flags]
+    interrupt_after(1)
+    assert run_main(*flags).status == 130
+    config = tmp_path / "run" / "config.json"
+    whole = config.read_text()
+    config.write_text(whole[:100])
+    run_main(*flags, "--resume").assert_refused("config.json: cannot be read")
+
+    config.write_text(whole)
+    for path in (tmp_path / "run" / "checkpoints").rglob("*"):
+        if path.is_file() and path.parent.name == "d":
+            path.write_bytes(path.read_bytes()[:10])
+    outcome = run_main(*flags, "--resume")
+    assert outcome.status == 2
+    assert "checkpoints: cannot be restored" in outcome.err and outcome.err.count("\n") == 1

@@ -1,0 +1,400 @@
+"""Update rules, the step, epochs on one device and on eight, the notebook API."""
+
+import dataclasses
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxnets.data.batches import Batch
+from jaxnets.data.datasets import Split
+from jaxnets.errors import UserError
+from jaxnets.experiment import create_model, create_state, evaluate, train
+from jaxnets.losses import LOSSES
+from jaxnets.metrics import Metrics
+from jaxnets.models import MODELS
+from jaxnets.training import loop
+from jaxnets.training.optimizer import create_optimizer, create_schedule
+from jaxnets.training.parallel import Parallel
+from jaxnets.training.platform import prepare
+from jaxnets.training.step import TrainState, differentiated, make_train_step
+
+
+def leaves(tree):
+    return [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(tree)]
+
+
+def assert_close(ours, theirs, tolerance):
+    """Demands |ours - theirs| <= tolerance max |theirs| of every leaf."""
+    for a, b in zip(leaves(ours), leaves(theirs), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * np.abs(b).max())
+
+
+# Update rules and schedules
+
+
+def numpy_rule(name, parameter, gradients, rate, momentum=0.0, nesterov=False, decay=0.0):
+    """The parameters after every step, in float64, as the libraries' documentation writes it."""
+    p, first, second = parameter.astype(np.float64), 0.0, 0.0
+    for number, g in enumerate(gradients, start=1):
+        g = g.astype(np.float64)
+        if name != "adam":
+            g = g + decay * p  # The L2 penalty.
+        if name == "sgd":  # torch.optim.SGD
+            first = momentum * first + g
+            p = p - rate * (g + momentum * first if nesterov else first)
+        if name == "rmsprop":  # keras.optimizers.RMSprop
+            second = 0.9 * second + 0.1 * g**2
+            p = p - rate * g / np.sqrt(second + 1e-7)
+        if name == "adam":  # torch.optim.AdamW
+            first, second = 0.9 * first + 0.1 * g, 0.999 * second + 0.001 * g**2
+            a, b = first / (1 - 0.9**number), second / (1 - 0.999**number)
+            p = p - rate * (a / (np.sqrt(b) + 1e-8) + decay * p)
+        yield p
+
+
+RULES = [
+    ("sgd", {}),
+    ("sgd", {"weight_decay": 0.1}),
+    ("sgd", {"momentum": 0.9}),
+    ("sgd", {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1}),
+    ("rmsprop", {}),
+    ("rmsprop", {"weight_decay": 0.1}),
+    ("adam", {}),
+    ("adam", {"weight_decay": 0.1}),
+]
+
+
+def our_rule(name, parameter, gradients, rate, **arguments):
+    """The parameters after every step."""
+    rule, p = create_optimizer(name, rate, **arguments), jnp.asarray(parameter)
+    state, update = rule.init(p), jax.jit(rule.update)
+    for gradient in gradients:
+        updates, state = update(jnp.asarray(gradient), state, p)
+        p = optax.apply_updates(p, updates)
+        yield p
+
+
+@pytest.fixture
+def some_gradients():
+    rng = np.random.default_rng(0)
+    draw = rng.standard_normal((7, 5)).astype(np.float32)
+    return draw[0], draw[1:] * np.logspace(-3, 1, 5, dtype=np.float32)
+
+
+@pytest.mark.parametrize(("name", "arguments"), RULES)
+def test_an_update_rule_is_the_published_one(some_gradients, name, arguments):
+    parameter, gradients = some_gradients
+    renamed = {"decay" if key == "weight_decay" else key: arguments[key] for key in arguments}
+    expected = numpy_rule(name, parameter, gradients, 0.05, **renamed)
+    for ours, theirs in zip(
+        our_rule(name, parameter, gradients, 0.05, **arguments), expected, strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize(("name", "arguments"), [rule for rule in RULES if rule[0] != "rmsprop"])
+def test_an_update_rule_is_pytorchs(some_gradients, name, arguments):
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle; not installed")
+    parameter, gradients = some_gradients
+    p = torch.nn.Parameter(torch.from_numpy(parameter.copy()))
+    theirs = {"sgd": torch.optim.SGD, "adam": torch.optim.AdamW}[name]
+    theirs = theirs([p], lr=0.05, **{"weight_decay": 0.0, **arguments})
+    for ours, gradient in zip(
+        our_rule(name, parameter, gradients, 0.05, **arguments), gradients, strict=True
+    ):
+        p.grad = torch.from_numpy(gradient.copy())
+        theirs.step()
+        np.testing.assert_allclose(ours, p.detach().numpy(), rtol=0, atol=2e-6)
+
+
+def cosine(low, high, share):
+    """From high to low as half a cosine wave."""
+    return low + (high - low) * (1 + np.cos(np.pi * share)) / 2
+
+
+def numpy_schedule(name, peak, steps, n):
+    if name == "constant":
+        return peak
+    if name == "cosine":
+        return cosine(0, peak, n / steps)
+    if name == "one_cycle":
+        top = int(0.3 * steps)
+        if n < top:
+            return cosine(peak, peak / 25, n / top)
+        return cosine(peak / 25 / 1e4, peak, (n - top) / (steps - top))
+    return peak * 0.1 ** ((n >= steps // 2) + (n >= 3 * steps // 4))
+
+
+@pytest.mark.parametrize("steps", [4, 7, 40, 1000])
+@pytest.mark.parametrize("name", ["constant", "cosine", "one_cycle", "step"])
+def test_a_schedule_is_its_formula_at_every_step(name, steps):
+    schedule = jax.vmap(create_schedule(name, 0.3, steps))
+    rates = np.broadcast_to(schedule(jnp.arange(steps)), steps)
+    expected = [numpy_schedule(name, 0.3, steps, n) for n in range(steps)]
+    np.testing.assert_allclose(rates, expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+@pytest.mark.parametrize("name", ["constant", "cosine", "one_cycle", "step"])
+def test_a_schedule_of_few_steps_has_sound_rates_that_begin_as_documented(name, steps):
+    schedule = create_schedule(name, 0.3, steps)
+    rates = [float(schedule(n)) for n in range(steps)]
+    assert all(0 < rate <= 0.3 * (1 + 1e-6) for rate in rates)
+    assert rates[0] == pytest.approx(0.3 / 25 if name == "one_cycle" else 0.3)
+
+
+# One step
+
+
+def softmax_regression_gradient(params, images, labels, classes):
+    """Sum over the batch of the cross-entropy's gradient: Xᵀ (p - y), in NumPy float64."""
+    kernel, bias = (np.asarray(params["logits"][name], np.float64) for name in ("kernel", "bias"))
+    x, y = images.reshape(len(images), -1).astype(np.float64), np.eye(classes)[labels]
+    z = np.exp(x @ kernel + bias)
+    error = z / z.sum(axis=1, keepdims=True) - y
+    return {"logits": {"kernel": x.T @ error, "bias": error.sum(axis=0)}}
+
+
+def a_batch(split, size, padding=0):
+    """The first examples, and padded rows full of nonsense."""
+    batch = Batch(split.images[:size], split.labels[:size], np.ones(size, np.float32))
+    if not padding:
+        return batch
+    nonsense = np.full((padding, *split.images.shape[1:]), 7, np.float32)
+    return Batch(
+        np.concatenate([batch.images, nonsense]),
+        np.concatenate([batch.labels, np.full(padding, 2, np.int32)]),
+        np.concatenate([batch.mask, np.zeros(padding, np.float32)]),
+    )
+
+
+def a_state(model, optimizer, image_shape):
+    params = jax.jit(model.init)(jax.random.key(1), jnp.zeros((1, *image_shape)))["params"]
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), jax.random.key(0))
+
+
+@pytest.mark.parametrize("padding", [0, 5])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_a_step_goes_along_the_mean_or_sum_of_the_real_examples_gradient(tiny, reduction, padding):
+    model, optimizer = MODELS["softmax"](num_classes=3), optax.sgd(0.01)
+    state = a_state(model, optimizer, tiny.image_shape)
+    way = differentiated(model.apply, LOSSES["cross_entropy"])
+    step = jax.jit(make_train_step(way, optimizer, reduction=reduction))
+    stepped, metrics = step(state, a_batch(tiny.train, 20, padding))
+    gradient = softmax_regression_gradient(
+        state.params, tiny.train.images[:20], tiny.train.labels[:20], classes=3
+    )
+    scale = 0.01 / (20 if reduction == "mean" else 1)
+    expected = jax.tree.map(lambda p, g: np.asarray(p) - scale * g, state.params, gradient)
+    assert_close(stepped.params, expected, 1e-6)
+    assert (int(stepped.step), int(metrics.count)) == (1, 20)
+
+
+@pytest.mark.parametrize("loss", sorted(LOSSES))
+def test_padding_leaves_the_gradient_as_it_is(tiny, loss):
+    model = MODELS["mlp"](num_classes=3, hidden=(16,))
+    state = a_state(model, optax.sgd(0.1), tiny.image_shape)
+    way = jax.jit(differentiated(model.apply, LOSSES[loss]))
+    metrics, gradients = way(state.params, a_batch(tiny.train, 20), state.key)
+    padded, same = way(state.params, a_batch(tiny.train, 20, padding=12), state.key)
+    assert_close(same, gradients, 1e-6)
+    assert_close(padded, metrics, 1e-6)
+
+
+# Epochs
+
+
+def one_device():
+    return Parallel(prepare(1), "jit")
+
+
+def run_epochs(make_epoch, data, model, batch_size, watch=None):
+    """The state and the metrics after two epochs."""
+    optimizer = create_optimizer("sgd", 0.1, momentum=0.9)
+    state = a_state(model, optimizer, data.image_shape)
+    step = make_train_step(differentiated(model.apply, LOSSES["cross_entropy"]), optimizer)
+    feed = loop.Feed(data.train, batch_size, seed=0)
+    run_epoch = make_epoch(step, feed, one_device(), watch or loop.Watch())
+    for epoch in range(2):
+        state, metrics = run_epoch(loop.Checkpoint(state), epoch)
+    return state, metrics
+
+
+@pytest.mark.parametrize("batch_size", [32, 48, 160], ids=["even", "ragged", "full"])
+def test_an_epoch_in_one_loop_is_an_epoch_step_by_step(tiny, batch_size):
+    model = MODELS["mlp"](num_classes=3, hidden=(16,))
+    (ours, a), (theirs, b) = (
+        run_epochs(make, tiny, model, batch_size)
+        for make in (loop.epoch_in_one, loop.epoch_by_steps)
+    )
+    assert int(ours.step) == int(theirs.step) == 2 * int(np.ceil(160 / batch_size))
+    assert_close(ours.params, theirs.params, 1e-6)
+    assert int(a.count) == int(b.count) == 160
+    assert a.loss == pytest.approx(b.loss, rel=1e-6)
+    np.testing.assert_array_equal(a.confusion, b.confusion)
+
+
+@pytest.mark.parametrize("make_epoch", [loop.epoch_in_one, loop.epoch_by_steps])
+def test_the_watch_sees_every_example_once(tiny, make_epoch):
+    counts, totals = [], []
+
+    def progress(count, metrics):
+        counts.append(count)
+        totals.append(int(metrics.count))
+
+    watch = loop.Watch(progress=progress)
+    run_epochs(make_epoch, tiny, MODELS["mlp"](num_classes=3, hidden=(8,)), 48, watch)
+    assert sum(counts) == 2 * 160
+    assert totals == [*np.cumsum(counts[: len(counts) // 2])] * 2
+
+
+@pytest.mark.parametrize("make_epoch", [loop.epoch_in_one, loop.epoch_by_steps])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tiny, make_epoch, bad):
+    def train_step(state, batch):
+        count = jnp.sum(batch.mask > 0)
+        loss = jnp.where(state.step == 2, bad, 1.0)
+        metrics = Metrics(loss, count, count, jnp.zeros((3, 3), jnp.int32), count)
+        return state.replace(step=state.step + 1), metrics
+
+    state = TrainState(jnp.zeros((), jnp.int32), {}, (), jax.random.key(0))
+    run_epoch = make_epoch(train_step, loop.Feed(tiny.train, 32, 0), one_device(), loop.Watch())
+    with pytest.raises(loop.NonFiniteLossError, match=f"the loss of step 3 is {bad}"):
+        run_epoch(loop.Checkpoint(state), 0)
+
+
+def trained(tiny, config):
+    model = create_model(config, tiny)
+    return train(config, model, create_state(config, model, tiny), tiny)
+
+
+@pytest.mark.parametrize("augment", ["none", "shift"], ids=["in one loop", "by steps"])
+def test_one_device_eight_by_jit_and_eight_by_pmap_train_alike(tiny, tiny_preset, augment):
+    """160 images in batches of 64: the last is ragged, and some devices see padding only."""
+    common = dict(hidden=(16,), batch_size=64, augment=augment, loss="cross_entropy")
+    one, one_history = trained(tiny, tiny_preset("mlp", devices=1, parallel="jit", **common))
+    for parallel in ("jit", "pmap"):
+        config = tiny_preset("mlp", devices=8, parallel=parallel, **common)
+        eight, history = trained(tiny, config)
+        assert_close(eight.params, one.params, 1e-6)
+        for ours, theirs in zip(history, one_history, strict=True):
+            assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-6)
+            assert ours["validation_loss"] == pytest.approx(theirs["validation_loss"], rel=1e-6)
+            assert ours["train_accuracy"] == theirs["train_accuracy"]
+
+
+def test_a_cpu_counts_as_one_device_unless_told():
+    assert len(prepare()) == 1
+
+
+def test_more_devices_than_there_are_is_refused():
+    with pytest.raises(UserError, match="devices: expected at most 8 .*, got 9"):
+        prepare(9)
+
+
+@pytest.mark.parametrize("kind", ["jit", "pmap"])
+def test_a_batch_that_does_not_divide_by_the_devices_is_refused(tiny, kind):
+    with pytest.raises(UserError, match="batch_size 20 is not divisible by 8 devices"):
+        Parallel(prepare(8), kind).split(a_batch(tiny.train, 20))
+
+
+# The notebook API
+
+
+@pytest.mark.parametrize("model", ["mlp", "cnn"])
+def test_the_same_seed_gives_the_same_parameters_and_another_seed_others(tiny, tiny_preset, model):
+    first, again, other = (
+        trained(tiny, tiny_preset(model, seed=seed, epochs=1))[0] for seed in (0, 0, 1)
+    )
+    for a, b in zip(leaves(first.params), leaves(again.params), strict=True):
+        np.testing.assert_array_equal(a, b)
+    for a, b in zip(leaves(first.params), leaves(other.params), strict=True):
+        assert np.abs(a - b).max() > 1e-4
+
+
+def test_the_seed_moves_the_parameters_the_order_and_the_dropout_each(tiny, tiny_preset):
+    """From the same parameters, another seed's order alone trains differently."""
+    config = tiny_preset("softmax", epochs=1)
+    model = create_model(config, tiny)
+    results = []
+    for seed in (0, 1):
+        state = create_state(config, model, tiny)
+        changed = dataclasses.replace(config, seed=seed)
+        results.append(leaves(train(changed, model, state, tiny)[0].params))
+    assert all(np.abs(a - b).max() > 1e-6 for a, b in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("softmax", {}),
+        ("mlp_sequential", {}),
+        ("mlp_functional", {}),
+        ("mlp", {}),
+        ("mlp_handwritten", {"batch_size": None, "epochs": 100, "learning_rate": 5e-4}),
+        ("cnn", {"augment": "none", "learning_rate": 0.03}),
+    ],
+)
+def test_every_small_network_learns_the_tiny_set(tiny, tiny_preset, name, changes):
+    config = tiny_preset(name, **{"epochs": 20, **changes})
+    model = create_model(config, tiny)
+    state, history = train(config, model, create_state(config, model, tiny), tiny)
+    assert [record["epoch"] for record in history] == list(range(1, config.epochs + 1))
+    assert history[-1]["train_loss"] < history[0]["train_loss"]
+    assert evaluate(config, model, state.params, tiny.test).accuracy >= 0.96
+
+
+def test_the_handwritten_network_trains_as_the_slides_numpy_code_does(tiny, tiny_preset):
+    """Full-batch steps on the summed gradient; loss and accuracy are those before the update."""
+    rate, epochs = 1e-4, 5
+    config = tiny_preset("mlp_handwritten", batch_size=None, epochs=epochs, learning_rate=rate)
+    model = create_model(config, tiny)
+    state = create_state(config, model, tiny)
+    w1, w2 = (np.asarray(state.params[n]["kernel"], np.float64) for n in ("hidden1", "logits"))
+    state, history = train(config, model, state, tiny)
+
+    def forward(split: Split):
+        x = np.concatenate([split.images.reshape(len(split), -1), np.ones((len(split), 1))], axis=1)
+        h = np.maximum(x @ w1, 0)
+        z = np.exp(h @ w2)
+        p, y = z / z.sum(axis=1, keepdims=True), np.eye(3)[split.labels]
+        loss = -(y * np.log(p + 1e-12)).sum(axis=1).mean()
+        return SimpleNamespace(x=x, h=h, p=p, y=y, loss=loss, accuracy=(p * y).max(1) == p.max(1))
+
+    for record in history:
+        before = forward(tiny.train)
+        assert record["train_loss"] == pytest.approx(before.loss, rel=1e-5)
+        assert record["train_accuracy"] == before.accuracy.mean()
+        d_logits = before.p - before.y
+        d_h = (d_logits @ w2.T) * (before.h > 0)
+        w1, w2 = w1 - rate * before.x.T @ d_h, w2 - rate * before.h.T @ d_logits
+        assert record["validation_loss"] == pytest.approx(forward(tiny.validation).loss, rel=1e-5)
+    assert_close([state.params[n]["kernel"] for n in ("hidden1", "logits")], [w1, w2], 1e-5)
+
+
+@pytest.mark.parametrize(("model", "epochs"), [("mlp", 20), ("mlp_functional", 20), ("cnn", 4)])
+def test_gradients_by_hand_train_like_differentiated_ones(tiny, tiny_preset, model, epochs):
+    """100 steps of the dense networks and 20 of the cnn, dropout and augmentation included."""
+    by_hand, automatic = (
+        trained(tiny, tiny_preset(model, gradients=gradients, epochs=epochs))
+        for gradients in ("manual", "auto")
+    )
+    assert int(by_hand[0].step) == 5 * epochs
+    assert_close(by_hand[0].params, automatic[0].params, 1e-4)
+    assert by_hand[1][-1]["train_loss"] == pytest.approx(automatic[1][-1]["train_loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize("model", ["softmax", "mlp_handwritten"])
+def test_a_run_may_check_its_gradients_by_hand_as_it_goes(tiny, tiny_preset, model):
+    config = tiny_preset(model, gradients="both", check_every=1, epochs=1)
+    assert len(trained(tiny, config)[1]) == 1
+
+
+def test_gradients_that_disagree_stop_the_run_and_name_the_step(tiny, tiny_preset):
+    config = tiny_preset("softmax", gradients="both", check_every=2, gradient_tolerance=0.0)
+    with pytest.raises(loop.GradientsDisagreeError, match=r"at step 0: relative error .*expected"):
+        trained(tiny, config)

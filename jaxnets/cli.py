@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from jaxnets.errors import UserError
+from jaxnets.errors import FellShortError, UserError
 
 DONE, FELL_SHORT, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
 
@@ -23,7 +23,7 @@ def run(main: Callable[[Sequence[str]], int]) -> int:
         return status
     except UserError as error:
         return _complain(str(error), WRONG_REQUEST)
-    except ArithmeticError as error:
+    except FellShortError as error:
         return _complain(str(error), FELL_SHORT)
     except KeyboardInterrupt:
         return _complain("interrupted", INTERRUPTED)

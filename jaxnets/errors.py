@@ -8,6 +8,10 @@ class UserError(ValueError):
     """A request that cannot be met; its message says what was wanted and what came."""
 
 
+class FellShortError(Exception):
+    """A run that cannot go on to its end: a loss that is not finite, gradients that disagree."""
+
+
 def unknown(kind: str, value: str, known: Iterable[str]) -> UserError:
     """Returns the error for a name that does not exist, with the nearest one that does.
 

@@ -73,9 +73,12 @@ def create_state(config: Config, model: Chain, data: Dataset) -> TrainState:
         return TrainState(step=step, params=params, opt_state=opt_state, key=key)
 
     try:
-        return parallel.replicate(init())
-    except ZeroDivisionError:  # A kernel for nothing: the pools have left no pixel.
-        raise UserError(f"{config.model}: images of {data.image_shape} are too small") from None
+        empty = any(leaf.size == 0 for leaf in jax.tree.leaves(jax.eval_shape(init).params))
+    except ZeroDivisionError:  # How some versions of Flax initialise a kernel for nothing.
+        empty = True
+    if empty:
+        raise UserError(f"{config.model}: images of {data.image_shape} are too small")
+    return parallel.replicate(init())
 
 
 def train(

@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxnets.data.batches import epoch_order, eval_batches, train_batches
 from jaxnets.data.datasets import Split
+from jaxnets.errors import FellShortError
 from jaxnets.metrics import Metrics
 from jaxnets.training.parallel import Parallel
 from jaxnets.training.step import TrainState, TrainStep, make_train_epoch
@@ -21,11 +22,11 @@ IN_FLIGHT = 2
 EVAL_BATCH_SIZE = 512
 
 
-class NonFiniteLossError(ArithmeticError):
+class NonFiniteLossError(FellShortError):
     """The loss became infinite or NaN; the message names the step."""
 
 
-class GradientsDisagreeError(ArithmeticError):
+class GradientsDisagreeError(FellShortError):
     """The hand-derived gradients are not the differentiated ones; the message names the step."""
 
 
@@ -94,18 +95,18 @@ class Feed:
 RunEpoch = Callable[[Checkpoint, int], tuple[TrainState, Metrics]]
 
 
-def add_up(total: Metrics | None, metrics: Metrics, step: int) -> Metrics:
-    """Adds a step's metrics on the host, in the 64 bits in which an epoch's sums are exact.
+def add_up(total: Metrics | None, metrics: Metrics, where: str) -> Metrics:
+    """Adds a batch's metrics on the host, in the 64 bits in which an epoch's sums are exact.
 
     Raises:
-      NonFiniteLossError: The loss of this step is infinite or NaN.
+      NonFiniteLossError: The loss is infinite or NaN; the message says where.
     """
     metrics = jax.tree.map(
         lambda x: x.astype(np.float64 if np.issubdtype(x.dtype, np.floating) else np.int64),
         jax.device_get(metrics),
     )
     if not np.isfinite(metrics.loss_sum):
-        raise NonFiniteLossError(f"the loss of step {step} is {metrics.loss_sum}")
+        raise NonFiniteLossError(f"the loss of {where} is {metrics.loss_sum}")
     return metrics if total is None else jax.tree.map(np.add, total, metrics)
 
 
@@ -133,7 +134,7 @@ def epoch_by_steps(
             while len(pending) > leave:
                 before = 0 if metrics is None else int(metrics.count)
                 done += 1
-                metrics = add_up(metrics, pending.popleft(), done)
+                metrics = add_up(metrics, pending.popleft(), f"step {done}")
                 watch.progress(int(metrics.count) - before, metrics)
 
         batches = train_batches(
@@ -172,7 +173,7 @@ def epoch_in_one(train_step: TrainStep, feed: Feed, parallel: Parallel, watch: W
         stacked = jax.device_get(stacked)
         for index in range(feed.steps):
             step_metrics = jax.tree.map(lambda x, index=index: x[index], stacked)
-            metrics = add_up(metrics, step_metrics, first + index + 1)
+            metrics = add_up(metrics, step_metrics, f"step {first + index + 1}")
         assert metrics is not None
         watch.progress(int(metrics.count), metrics)
         return state, metrics
@@ -193,6 +194,8 @@ def evaluate(eval_step: Callable, params: Any, split: Split, parallel: Parallel)
     batch_size = -(-EVAL_BATCH_SIZE // count) * count
     total = None
     for number, batch in zip(itertools.count(1), eval_batches(split, batch_size), strict=False):
-        total = add_up(total, eval_step(params, parallel.split(batch)), number)
+        total = add_up(
+            total, eval_step(params, parallel.split(batch)), f"evaluation batch {number}"
+        )
     assert total is not None
     return total

@@ -52,7 +52,8 @@ class RunFolder:
         try:
             path.mkdir(parents=True, exist_ok=True)
             found = sorted(entry.name for entry in path.iterdir())
-            others = [name for name in found if name not in (CONFIG, METRICS, CHECKPOINTS, RESULT)]
+            ours = (CONFIG, METRICS, CHECKPOINTS, RESULT)
+            others = [name for name in found if name.removesuffix(".partial") not in ours]
             if others:
                 raise UserError(f"workdir: expected an empty folder, {path} holds {others[0]}")
             if found and not overwrite:

@@ -1,0 +1,1 @@
+"""The judge of the gradients by hand: autodiff of stock JAX, and central differences."""

@@ -1,0 +1,136 @@
+"""Whole networks at their real input sizes, by hand and by autodiff on one parameter tree."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnets.backprop.network import by_hand, pair_of
+from jaxnets.config import PRESETS, Config, preset
+from jaxnets.data.batches import Batch
+from jaxnets.data.datasets import Dataset, Split
+from jaxnets.experiment import create_model
+from jaxnets.gradcheck.compare import DIFFERENCES, Passes, Problem, Row, check
+from jaxnets.gradcheck.kinks import held, sides_of, watched
+from jaxnets.losses import LOSSES
+from jaxnets.models.chain import Chain, map_layers
+from jaxnets.training.step import LossAndGradients, differentiated, summed_loss
+
+# As for layers, but in bfloat16 every layer adds its rounding, and autodiff adds the gradient of a
+# bias up in bfloat16: over the CNN's thousands of places that errs by 2 %, by hand by 0.2 %.
+TOLERANCES = {"float64": 1e-10, "float32": 1e-5, "bfloat16": 1e-1, DIFFERENCES: 1e-6}
+NUM_CLASSES = 10
+
+
+class Network(NamedTuple):
+    """A network and what it is tried on.
+
+    Attributes:
+      config: Its preset, with which it is trained.
+      image: (H, W, C).
+      batch: How many images; the last of more than two only fills the batch up.
+      moves: As of a Problem.
+      step: As of a Problem; the more units there are, the more kinks lie within a step.
+      slow: Whether it is left out unless it is asked for.
+    """
+
+    config: Config
+    image: tuple[int, int, int] = (28, 28, 1)
+    batch: int = 8
+    moves: int = 3
+    step: float = 1e-5
+    slow: bool = False
+
+
+def networks() -> dict[str, Network]:
+    """Every network of the lecture, AlexNet's forms also at the size of ImageNet's images."""
+    found = {}
+    for name, recipe in PRESETS.items():
+        if "image_size" in recipe:
+            found[name] = Network(preset(name), batch=2, moves=2, slow=name != "alexnet")
+            large = preset(name, image_size=224)
+            found[f"{name} 224"] = Network(
+                large, (224, 224, 3), batch=2, moves=1, step=1e-6, slow=True
+            )
+        else:
+            found[name] = Network(preset(name))
+    return found
+
+
+def check_network(name: str, network: Network) -> Row:
+    """Compares a network's gradients with autodiff and central differences."""
+    return check(f"{name}, {network.config.loss}", [problem_of(network)], TOLERANCES)
+
+
+def problem_of(network: Network) -> Problem:
+    """A network with random parameters, images and labels, one of them padding."""
+    rng = np.random.default_rng(0)
+    images = rng.uniform(size=(network.batch, *network.image))
+    labels = rng.integers(0, NUM_CLASSES, network.batch, dtype=np.int32)
+    mask = np.ones(network.batch)
+    mask[2:][-1:] = 0
+    split = Split(images, labels)
+    data = Dataset("random", NUM_CLASSES, split, split, split, checksum="")
+    loss = LOSSES[network.config.loss]
+    params = _random_params(create_model(network.config, data), images, rng)
+
+    def at(precision: str) -> Passes:
+        model = create_model(dataclasses.replace(network.config, precision=precision), data)
+
+        def number(params, batch):
+            sides: list[jax.Array] = []
+            plain = map_layers(model, lambda layer: watched(layer, sides))
+            total = summed_loss(plain.apply, loss)
+            return total(params, batch, train=True, rngs={"dropout": jax.random.key(0)})[0], sides
+
+        def manual(params, batch):
+            return _outcome(by_hand(model, network.config.loss), params, batch)
+
+        def automatic(params, batch):
+            plain = model
+            if precision == "bfloat16":
+                sides = iter(_sides_by_hand(model, params, batch))
+                plain = map_layers(model, lambda layer: held(layer, sides))
+            return _outcome(differentiated(plain.apply, loss), params, batch)
+
+        wide = "float64" if precision == "float64" else "float32"
+        inputs, batch = jax.tree.map(
+            lambda leaf: jnp.asarray(leaf, wide if leaf.dtype == np.float64 else leaf.dtype),
+            (params, Batch(images, labels, mask)),
+        )
+        return Passes(inputs, batch, manual, automatic, number)
+
+    return Problem(
+        "x".join(map(str, images.shape)), at, network.step, large=True, moves=network.moves
+    )
+
+
+def _outcome(way: LossAndGradients, params: Any, batch: Batch) -> dict[str, Any]:
+    metrics, gradient = way(params, batch, jax.random.key(0))
+    return {"output": metrics.loss_sum, "gradient": gradient}
+
+
+def _sides_by_hand(model: Chain, params: Any, batch: Batch) -> list[jax.Array]:
+    """On which sides of its kinks the pass by hand computes the network."""
+    keys: Any = model.apply({}, method=Chain.dropout_keys, rngs={"dropout": jax.random.key(0)})
+    out, sides = batch.images, []
+    for index, layer in enumerate(model.layers):
+        told = sides_of(layer)
+        if told:
+            sides.append(told(out))
+        own = params.get(getattr(layer, "name", None))
+        out, _ = pair_of(layer).forward(own, out, keys.get(index))
+    return sides
+
+
+def _random_params(model: Chain, images: np.ndarray, rng: np.random.Generator) -> Any:
+    """Kernels as He et al. 2015 draw them, and biases that are not 0, as float64."""
+    shapes = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
+
+    def draw(leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        scale = 0.1 if len(leaf.shape) == 1 else np.sqrt(2 / np.prod(leaf.shape[:-1]))
+        return scale * rng.standard_normal(leaf.shape, np.float32).astype(np.float64)
+
+    return jax.tree.map(draw, shapes)

@@ -1,0 +1,260 @@
+"""The gradient check: whole networks pass it, mistakes do not, kinks are noticed, the command."""
+
+import json
+import sys
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import Outcome
+
+from jaxnets import cli, commands
+from jaxnets.backprop import activations, network
+from jaxnets.config import PRESETS
+from jaxnets.gradcheck import networks as network_checks
+from jaxnets.gradcheck import run as command
+from jaxnets.gradcheck.compare import (
+    DIFFERENCES,
+    Error,
+    Passes,
+    Problem,
+    Row,
+    check,
+    compiled,
+    disagreement,
+    precision,
+)
+from jaxnets.gradcheck.kinks import max_pool_winners, relu_sides
+from jaxnets.gradcheck.layers import LAYERS, TOLERANCES, check_layer
+from jaxnets.training.platform import prepare
+
+NETWORKS = network_checks.networks()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def jax_set_up():
+    prepare()
+
+
+@pytest.fixture
+def run_command(monkeypatch, capsys):
+    """Runs `python -m jaxnets` in this process."""
+
+    def run(*flags) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["jaxnets", *flags])
+        capsys.readouterr()
+        status = cli.run(commands.main)
+        return Outcome(status, *capsys.readouterr())
+
+    return run
+
+
+@pytest.mark.parametrize("name", [name for name in NETWORKS if not name.startswith("alexnet")])
+def test_a_network_agrees_with_both_oracles(name):
+    row = network_checks.check_network(name, NETWORKS[name])
+    assert row.ok, row
+    assert row.errors["float64"].value <= 1e-10 and row.errors["float32"].value <= 1e-5
+    assert row.errors[DIFFERENCES].value <= 1e-6 and row.compared > 8
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "tolerance"),
+    [
+        ("alexnet 224", "float64", 1e-10),
+        ("alexnet 224", "float32", 1e-5),
+        ("alexnet_paper", "float32", 1e-5),
+    ],
+)
+def test_alexnet_agrees_with_autodiff(name, dtype, tolerance):
+    (program,) = compiled([(network_checks.problem_of(NETWORKS[name]), dtype)])
+    with precision(dtype):
+        manual, automatic = program.both(program.passes.inputs, program.passes.constants)
+        assert disagreement(manual, automatic).value <= tolerance
+
+
+def test_every_preset_is_checked_and_alexnet_at_both_sizes():
+    assert {network.config.model for network in NETWORKS.values()} == set(PRESETS)
+    assert NETWORKS["alexnet 224"].image == (224, 224, 3)
+    assert NETWORKS["alexnet 224"].config.image_size == 224
+    assert NETWORKS["alexnet"].config.image_size == 64
+
+
+def test_a_layer_is_checked_in_every_precision_and_kinks_are_replaced():
+    row = check_layer("relu", LAYERS["relu"])
+    assert row.ok and row.kinks > 0
+    assert set(row.errors) == {"float64", "float32", "bfloat16", DIFFERENCES}
+
+
+@pytest.mark.parametrize("model", ["mlp_functional"])
+def test_a_wrong_pair_in_a_network_is_reported(model, monkeypatch, run_command):
+    wrong = network._plain(activations.relu_forward, lambda cache, dy: jnp.maximum(dy, 0))
+    monkeypatch.setitem(network.FUNCTIONS, nn.relu, wrong)
+    outcome = run_command("gradcheck", f"--model={model}", "--json")
+    assert outcome.status == 1
+    (row,) = json.loads(outcome.out)["rows"]
+    assert not row["ok"] and "hidden" in row["worst"]
+    for column in ("float64", "float32", "bfloat16", DIFFERENCES):
+        assert row["errors"][column]["error"] > 1e-2
+
+
+def problem(function, x, slope=None, kinks=lambda x: [], **rest):
+    """The problem of x -> sum of function(x), whose gradient by hand is slope or autodiff's."""
+
+    def passes(dtype):
+        inputs = {"x": jnp.asarray(x, dtype)}
+
+        def number(inputs, constants):
+            return function(inputs["x"]).sum(), kinks(inputs["x"])
+
+        def automatic(inputs, constants):
+            total = lambda inputs: number(inputs, constants)[0]  # noqa: E731
+            return {"output": total(inputs), "gradient": jax.grad(total)(inputs)}
+
+        def manual(inputs, constants):
+            outcome = automatic(inputs, constants)
+            return outcome if slope is None else outcome | {"gradient": {"x": slope(inputs["x"])}}
+
+        return Passes(inputs, (), manual, automatic, number)
+
+    return Problem("x", passes, **rest)
+
+
+def relu_kinks(x):
+    return [relu_sides(x)]
+
+
+def test_a_kink_within_reach_is_noticed_and_another_coordinate_taken():
+    x = np.array([1.0, -2.0, 4e-6, 3e-6, -2e-6])  # The step is 1e-5.
+    row = check("relu", [problem(jax.nn.relu, x, kinks=relu_kinks)], TOLERANCES)
+    assert row.ok and row.kinks > 0 and row.compared >= 3
+    unnoticed = check("relu", [problem(jax.nn.relu, x)], TOLERANCES)
+    assert not unnoticed.ok and unnoticed.errors[DIFFERENCES].value > 0.1
+
+
+def test_a_leaf_with_nothing_but_kinks_fails_unless_it_was_meant_to():
+    x = np.array([4e-6, -4e-6])
+    everywhere = problem(jax.nn.relu, x, kinks=relu_kinks)
+    row = check("relu", [everywhere], TOLERANCES)
+    assert not row.ok and "kinks everywhere" in row.worst and row.compared == 0
+    assert check("relu", [everywhere._replace(ties=True)], TOLERANCES).ok
+
+
+def test_a_winner_that_changes_is_a_kink():
+    window = {"window": (2, 2), "strides": (2, 2)}
+    one = jnp.array([1.0, 0.0, 1.001, 0.0]).reshape(1, 2, 2, 1)
+    other = one.at[0, 0, 0, 0].add(0.01)
+    winners = [int(max_pool_winners(x, **window)[0, 0, 0, 0]) for x in (one, other)]
+    assert winners == [2, 0]
+
+
+def test_kinks_do_not_hide_a_mistake():
+    x = np.array([1.0, -2.0, 4e-6, 3e-6, -2e-6])
+    wrong = problem(jax.nn.relu, x, slope=jnp.ones_like, kinks=relu_kinks)
+    errors = check("relu", [wrong], TOLERANCES).errors
+    assert all(errors[column].value > 0.1 for column in ("float64", DIFFERENCES))
+
+
+def test_differences_find_what_autodiff_would_share():
+    """If both gradients are wrong in the same way, only the forward pass can tell."""
+    sine = problem(jnp.sin, np.array([0.3, -1.0]))
+
+    def shared(dtype):
+        passes = sine.at(dtype)
+        wrong = lambda inputs, _: {"output": jnp.zeros(()), "gradient": inputs}  # noqa: E731
+        return passes._replace(manual=wrong, automatic=wrong)
+
+    row = check("sine", [sine._replace(at=shared)], TOLERANCES)
+    assert row.errors["float64"].value == 0 and row.errors[DIFFERENCES].value > 1e-2
+
+
+def test_not_a_number_and_a_wrong_shape_are_infinite_errors():
+    x = np.array([0.5, 2.0])
+    nan = check("nan", [problem(jnp.sin, x, slope=lambda x: x * jnp.nan)], TOLERANCES)
+    assert {error.value for error in nan.errors.values()} == {np.inf}
+    error = disagreement({"x": np.ones((2, 1))}, {"x": np.ones(2)})
+    assert error == Error(np.inf, "x, whose shape is (2, 1), not (2,)")
+
+
+def test_the_table_and_the_status_of_a_network_that_agrees(run_command):
+    outcome = run_command("gradcheck", "--model=softmax")
+    assert outcome.status == 0 and outcome.err == ""
+    header, row, summary = outcome.out.splitlines()
+    assert header.split()[:6] == [
+        "relative",
+        "error",
+        "float64",
+        "float32",
+        "bfloat16",
+        DIFFERENCES,
+    ]
+    assert row.startswith("softmax, cross_entropy") and "8x28x28x1" in row and " ok " in row
+    assert summary.startswith("1 of 1 agree; 9 differences taken")
+
+
+def test_a_mutant_fails_and_json_says_why(run_command):
+    outcome = run_command("gradcheck", "--mutant=ones_column_drops_first")
+    assert outcome.status == 1 and "FAILED" in outcome.out and "0 of 1 agree" in outcome.out
+
+    outcome = run_command("gradcheck", "--mutant=ones_column_kept", "--json")
+    found = json.loads(outcome.out)
+    (row,) = found["rows"]
+    assert outcome.status == 1 and found["ok"] is False and row["name"] == "ones_column_kept"
+    assert row["tried"] == ["3x5", "1x1"]
+    assert row["errors"]["float64"] == {
+        "error": None,
+        "leaf": "gradient.x, whose shape is (3, 6), not (3, 5)",
+        "tolerance": 1e-10,
+    }
+
+
+def test_what_is_checked(monkeypatch, run_command):
+    row = Row("any", [], dict.fromkeys(TOLERANCES, Error()), TOLERANCES, 0, 0, 0.0)
+    checked = []
+    monkeypatch.setattr(command, "check_layer", lambda name, _: checked.append(name) or row)
+    monkeypatch.setattr(command, "check_network", lambda name, _: checked.append(name) or row)
+
+    def names(*flags):
+        checked.clear()
+        assert run_command("gradcheck", *flags).status == 0
+        return set(checked)
+
+    assert names("--model=all") == {*LAYERS, *NETWORKS}
+    slow = {name for name in NETWORKS if name.startswith("alexnet")} - {"alexnet"}
+    assert names() == {*LAYERS, *NETWORKS} - slow
+    assert names("--model=cnn") == {"cnn"}
+    assert names("--model=alexnet") == {"alexnet", "alexnet 224"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["gradchek"], ['unknown command "gradchek"', 'did you mean "gradcheck"?']),
+        (["gradcheck", "--modle=cnn"], ['unknown flag "--modle"', 'did you mean "--model"?']),
+        (["gradcheck", "cnn"], ['unknown flag "cnn"']),
+        (["gradcheck", "--model=cn"], ['unknown model "cn"', 'did you mean "cnn"?']),
+        (["gradcheck", "--model"], ["--model"]),
+        (["gradcheck", "--json=yes"], ["--json"]),
+        (["gradcheck", "--mutant=relu_mask"], ["unknown mutant", "relu_mask_from_gradient"]),
+        (["gradcheck", "--model=cnn", "--mutant=relu_mask"], ["exclude each other"]),
+    ],
+)
+def test_a_wrong_request_is_refused_in_one_line(flags, said, run_command):
+    run_command(*flags).assert_refused(*said)
+
+
+def test_help_lists_the_commands_without_jax(run_python):
+    code = (
+        "import sys; from jaxnets import commands; commands.main(['--help']); "
+        "assert not {'jax', 'flax'} & set(sys.modules)"
+    )
+    outcome = run_python("-W", "error", "-c", code)
+    assert outcome.status == 0, outcome.err
+    assert "gradcheck" in outcome.out and "central differences" in outcome.out
+
+
+def test_the_package_is_a_command(run_python):
+    outcome = run_python("-m", "jaxnets", "gradcheck", "--help")
+    assert outcome.status == 0 and "--mutant" in outcome.out
+    run_python("-m", "jaxnets", "gradchek").assert_refused("gradcheck")

@@ -1,0 +1,100 @@
+"""Every wrong backward pass is found, by both oracles where a tie does not forbid it."""
+
+import inspect
+import re
+
+import pytest
+from conftest import ROOT
+
+from jaxnets.gradcheck.compare import DIFFERENCES, compiled, judge
+from jaxnets.gradcheck.layers import LAYERS, TOLERANCES, problems_of
+from jaxnets.gradcheck.mutants import MUTANTS, mutated
+from jaxnets.training.platform import prepare
+
+# They are wrong where the layer has no derivative, and so nowhere a difference could be taken.
+WRONG_AT_TIES_ONLY = {"relu_passes_at_zero", "max_pool_counts_ties", "max_pool_tie_to_last"}
+EXERCISES = (ROOT / "docs" / "exercises.md").read_text("utf-8")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def jax_set_up():
+    prepare()
+
+
+def found_by(layer):
+    """Which oracles find the layer wrong in float64, in as few of its settings as it takes."""
+    found = set()
+    for problem in problems_of(layer):
+        (program,) = compiled([(problem, "float64")])
+        error, differences = judge(program)
+        if error.value > TOLERANCES["float64"]:
+            found.add("autodiff")
+        if differences.error.value > TOLERANCES[DIFFERENCES]:
+            found.add("differences")
+        if len(found) == 2:
+            break
+    return found
+
+
+def test_there_are_mutants_of_most_layers():
+    assert len(MUTANTS) >= 25
+    unbroken = set(LAYERS) - {mutant.layer for mutant in MUTANTS.values()}
+    assert unbroken == {
+        "adaptive_average_pool",
+        "softmax_then_cross_entropy",
+        "softmax_then_mse",
+        "softmax_then_half_mse",
+    }
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_mutant_is_killed(name):
+    killers = {"autodiff"} if name in WRONG_AT_TIES_ONLY else {"autodiff", "differences"}
+    assert found_by(mutated(name)) == killers
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_what_is_not_mutated_lives(name):
+    assert found_by(LAYERS[name]) == set()
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_mutant_has_the_signature_of_what_it_replaces(name):
+    def names(backward):
+        return [
+            parameter.name
+            for parameter in inspect.signature(backward).parameters.values()
+            if parameter.kind != parameter.VAR_KEYWORD and parameter.name != "input_gradient"
+        ]
+
+    mutant = MUTANTS[name]
+    right = inspect.signature(LAYERS[mutant.layer].backward)
+    if inspect.Parameter.VAR_KEYWORD in [
+        parameter.kind for parameter in inspect.signature(mutant.backward).parameters.values()
+    ]:
+        assert names(mutant.backward)[:2] == list(right.parameters)[:2]
+    else:
+        assert names(mutant.backward) == names(LAYERS[mutant.layer].backward)
+    assert mutant.backward.__doc__.count("\n") == 0
+
+
+def test_the_exercises_show_the_mutants_as_they_are():
+    blocks = re.findall(r"^```python\n(.*?)^```$", EXERCISES, re.MULTILINE | re.DOTALL)
+    sources = {inspect.getsource(mutant.backward) for mutant in MUTANTS.values()}
+    helpers = set(blocks) - sources
+    assert sources <= set(blocks)
+    for helper in helpers:
+        name = re.match(r"def (\w+)", helper).group(1)
+        (function,) = {
+            vars(inspect.getmodule(mutant.backward)).get(name) for mutant in MUTANTS.values()
+        } - {None}
+        assert helper == inspect.getsource(function)
+
+
+def test_every_exercise_has_its_number_and_its_answer():
+    titles = re.findall(r"^### (\d+)\. (\w+)$", EXERCISES, re.MULTILINE)
+    answers = re.findall(r"^(\d+)\. `(\w+)`: ", EXERCISES, re.MULTILINE)
+    assert titles == answers
+    assert [int(number) for number, _ in titles] == list(range(1, len(MUTANTS) + 1))
+    assert {name for _, name in titles} == set(MUTANTS)
+    assert f"{len(MUTANTS)} backward passes" in EXERCISES

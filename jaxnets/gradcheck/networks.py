@@ -70,7 +70,8 @@ def problem_of(network: Network) -> Problem:
     images = rng.uniform(size=(network.batch, *network.image))
     labels = rng.integers(0, NUM_CLASSES, network.batch, dtype=np.int32)
     mask = np.ones(network.batch)
-    mask[2:][-1:] = 0
+    if network.batch > 2:
+        mask[-1] = 0
     split = Split(images, labels)
     data = Dataset("random", NUM_CLASSES, split, split, split, checksum="")
     loss = LOSSES[network.config.loss]
@@ -91,6 +92,8 @@ def problem_of(network: Network) -> Problem:
         def automatic(params, batch):
             plain = model
             if precision == "bfloat16":
+                # Two forward passes that round apart are on other sides of a few kinks: autodiff
+                # takes the smooth piece on which the pass by hand is.
                 sides = iter(_sides_by_hand(model, params, batch))
                 plain = map_layers(model, lambda layer: held(layer, sides))
             return _outcome(differentiated(plain.apply, loss), params, batch)

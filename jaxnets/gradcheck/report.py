@@ -8,7 +8,7 @@ from typing import Any
 from jaxnets.gradcheck.compare import DIFFERENCES, PRECISIONS, Row
 
 COLUMNS = (*PRECISIONS, DIFFERENCES)
-NAME, NUMBER = 30, 12
+NAME, NUMBER = 40, 12
 
 HEADER = "".join(
     [

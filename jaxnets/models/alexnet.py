@@ -22,8 +22,7 @@ after conv1 and conv2.
 Sources: Krizhevsky 2014, "One weird trick for parallelizing convolutional neural networks",
 section 5, and torchvision.models.alexnet; Krizhevsky, Sutskever and Hinton 2012, sections 3.3 to
 3.5, "ImageNet classification with deep convolutional neural networks". Weights start as He et al.
-2015 instead of the paper's N(0, 0.01), with which this depth hardly starts to learn at a small
-image size.
+2015 and biases as 0, where the paper has N(0, 0.01) and some biases of 1.
 """
 
 from collections.abc import Sequence

@@ -5,10 +5,9 @@ Nothing here imports jax until the flags are known to be right.
 
 import argparse
 from collections.abc import Callable, Sequence
-from typing import NoReturn
 
 from jaxnets import cli
-from jaxnets.config import PRESETS
+from jaxnets.config import PRESETS, FlagParser
 from jaxnets.errors import UserError, unknown
 
 
@@ -54,16 +53,13 @@ def _help() -> str:
     )  # fmt: skip
 
 
-class _Parser(argparse.ArgumentParser):
+class _Parser(FlagParser):
     """Flags of one command; what is wrong with them is a UserError."""
 
     def __init__(self, command: str, description: str | None):
         super().__init__(
             prog=f"python -m jaxnets {command}", description=description, allow_abbrev=False
         )
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(message)
 
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
         """Reads the flags; the nearest is suggested for one that does not exist."""

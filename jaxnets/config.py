@@ -134,10 +134,11 @@ class Config:
             raise UserError("resume and overwrite exclude each other, got both")
 
 
+DEFAULT_MODEL = "cnn"
+
 # What each network is trained with when nothing else is asked for. The lecture's recipe where it
 # has one (shared words: "Keras' default" where its code leaves an argument out); the others are
 # ours, measured in README.md.
-DEFAULT_MODEL = "cnn"
 PRESETS: dict[str, dict[str, Any]] = {
     # The lecture names f(Wx + θ) and trains it nowhere: ours.
     "softmax": dict(
@@ -269,14 +270,16 @@ def _show(field: dataclasses.Field, value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-class _Parser(argparse.ArgumentParser):
+class FlagParser(argparse.ArgumentParser):
+    """A parser to which a wrong flag is a UserError."""
+
     def error(self, message: str) -> NoReturn:
         raise UserError(message)
 
 
 def _parser(defaults: Config, description: str) -> argparse.ArgumentParser:
     """Builds the parser; its help shows the defaults of one model."""
-    parser = _Parser(
+    parser = FlagParser(
         prog="train.py",
         description=description,
         epilog="\n".join(textwrap.wrap(f"models: {', '.join(PRESETS)}", 100))
@@ -336,7 +339,7 @@ def parse_flags(arguments: Sequence[str], description: str = "") -> dict[str, An
     >>> parse_flags(["--model=mlp", "--hidden=64,32"])
     {'model': 'mlp', 'hidden': (64, 32)}
     """
-    first = _Parser(add_help=False, allow_abbrev=False)
+    first = FlagParser(add_help=False, allow_abbrev=False)
     first.add_argument("--model", default=DEFAULT_MODEL)
     name = first.parse_known_args([a for a in arguments if a not in ("-h", "--help")])[0].model
     defaults = preset(name)

@@ -43,7 +43,7 @@ from jaxnets.training.step import (
 )
 
 # The relative error at which --gradients=both ends a run. A batch's gradient is a sum in which
-# much cancels, so it is above the 1e-5 of single layers (docs/backprop.md).
+# much cancels, so it may exceed the 1e-5 of single layers (docs/backprop.md).
 GRADIENT_TOLERANCE = {"float32": 1e-3, "float64": 1e-9, "bfloat16": 0.5}
 
 
@@ -64,11 +64,12 @@ def create_state(config: Config, model: Chain, data: Dataset) -> TrainState:
     parallel = create_parallel(config)
     image = jnp.zeros((1, *data.image_shape), jnp.float32)
     key = jax.random.key(config.seed)
+    optimizer = optimizer_of(config, data)
 
     @jax.jit  # Flax' initialisers one by one cost seconds.
     def init():
         params = model.init(key, image)["params"]
-        opt_state = optimizer_of(config, data).init(params)
+        opt_state = optimizer.init(params)
         step = jnp.zeros((), jnp.int32)
         return TrainState(step=step, params=params, opt_state=opt_state, key=key)
 
@@ -122,7 +123,7 @@ def epochs(
     parallel = create_parallel(config)
     feed = feed_of(config, data)
     run_epoch = _run_epoch(config, model, feed, optimizer_of(config, data), parallel, watch)
-    schedule = create_schedule(config.schedule, config.learning_rate, config.epochs * feed.steps)
+    schedule = schedule_of(config, data)
     eval_step = compile_eval(config, model, parallel)
 
     for epoch in range(int(checkpoint.state.step) // feed.steps, config.epochs):
@@ -190,12 +191,17 @@ def feed_of(config: Config, data: Dataset) -> loop.Feed:
     return loop.Feed(data.train, size, config.seed, config.augment)
 
 
-def optimizer_of(config: Config, data: Dataset) -> optax.GradientTransformation:
-    """The update rule with its schedule over the whole run."""
+def schedule_of(config: Config, data: Dataset) -> optax.Schedule:
+    """The learning rate at every step of the whole run."""
     steps = config.epochs * feed_of(config, data).steps
+    return create_schedule(config.schedule, config.learning_rate, steps)
+
+
+def optimizer_of(config: Config, data: Dataset) -> optax.GradientTransformation:
+    """The update rule with its schedule."""
     return create_optimizer(
         config.optimizer,
-        create_schedule(config.schedule, config.learning_rate, steps),
+        schedule_of(config, data),
         momentum=config.momentum,
         nesterov=config.nesterov,
         weight_decay=config.weight_decay,

@@ -33,10 +33,8 @@ def config_of(flags: dict[str, Any]) -> Config:
     """
     if not flags.get("resume"):
         return preset(**flags)
-    if flags.get("overwrite"):
-        raise UserError("resume and overwrite exclude each other, got both")
-    if "workdir" not in flags:
-        raise UserError("resume: expected --workdir=DIR with an interrupted run, got none")
+    # What goes with --resume is checked before there is a model to check the rest with.
+    preset(**{name: flags[name] for name in ("resume", "overwrite", "workdir") if name in flags})
     folder = RunFolder.open(flags["workdir"])
     if folder.finished:
         raise UserError(f"resume: expected an interrupted run, {folder.path} holds a finished one")

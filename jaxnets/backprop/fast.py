@@ -21,7 +21,7 @@ def with_derived_rules(model: Chain) -> Chain:
 
 def _derived(layer: Layer) -> Layer:
     if isinstance(layer, MaxPool):
-        window, strides = (layer.window, layer.window), (layer.stride, layer.stride)
+        window, strides = layer.sizes.values()
         return lambda x: max_pool(x, window, strides, "VALID")
     if isinstance(layer, nn.Conv):
         return layer.clone(conv_general_dilated=_convolution)

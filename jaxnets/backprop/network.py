@@ -113,9 +113,7 @@ def _dropout(layer: nn.Dropout) -> Pair:
 
 
 def _max_pool(layer: MaxPool) -> Pair:
-    window, strides = (layer.window, layer.window), (layer.stride, layer.stride)
-    static = {"window": window, "strides": strides, "padding": "VALID"}
-    return _plain(max_pool_forward, max_pool_backward, **static)
+    return _plain(max_pool_forward, max_pool_backward, **layer.sizes, padding="VALID")
 
 
 def _local_response_norm(layer: LocalResponseNorm) -> Pair:

@@ -31,7 +31,7 @@ def sides_of(layer: Layer) -> Callable[[jax.Array], jax.Array] | None:
     if layer is nn.relu:
         return relu_sides
     if isinstance(layer, MaxPool):
-        return partial(max_pool_winners, window=_both(layer.window), strides=_both(layer.stride))
+        return partial(max_pool_winners, **layer.sizes)
     return None
 
 
@@ -57,12 +57,8 @@ def held(layer: Layer, sides: Iterator[jax.Array]) -> Layer:
         return lambda x: jnp.where(side, x, 0)
 
     def held_max_pool(x: jax.Array) -> jax.Array:
-        no_pads = ((0, 0), (0, 0))
-        slices = window_slices(x, _both(layer.window), _both(layer.stride), no_pads, fill=0)
+        window, strides = layer.sizes.values()
+        slices = window_slices(x, window, strides, ((0, 0), (0, 0)), fill=0)
         return lax.select_n(side.astype(jnp.int32), *slices)
 
     return held_max_pool
-
-
-def _both(size: int) -> Size:
-    return size, size

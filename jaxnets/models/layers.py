@@ -36,13 +36,17 @@ class MaxPool:
     window: int = 2
     stride: int = 2
 
+    @property
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """The window and the strides in both directions."""
+        return {
+            "window": (self.window, self.window),
+            "strides": (self.stride, self.stride),
+        }
+
     def __call__(self, x: jax.Array) -> jax.Array:
-        return nn.max_pool(
-            x,
-            window_shape=(self.window, self.window),
-            strides=(self.stride, self.stride),
-            padding="VALID",
-        )
+        window, strides = self.sizes.values()
+        return nn.max_pool(x, window_shape=window, strides=strides, padding="VALID")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -101,13 +101,22 @@ def add_up(total: Metrics | None, metrics: Metrics, where: str) -> Metrics:
     Raises:
       NonFiniteLossError: The loss is infinite or NaN; the message says where.
     """
-    metrics = jax.tree.map(
+    metrics = _on_host(metrics)
+    _check_finite(metrics.loss_sum, where)
+    return metrics if total is None else jax.tree.map(np.add, total, metrics)
+
+
+def _on_host(metrics: Metrics) -> Metrics:
+    """The same numbers in 64 bits."""
+    return jax.tree.map(
         lambda x: x.astype(np.float64 if np.issubdtype(x.dtype, np.floating) else np.int64),
         jax.device_get(metrics),
     )
-    if not np.isfinite(metrics.loss_sum):
-        raise NonFiniteLossError(f"the loss of {where} is {metrics.loss_sum}")
-    return metrics if total is None else jax.tree.map(np.add, total, metrics)
+
+
+def _check_finite(loss_sum: np.floating, where: str) -> None:
+    if not np.isfinite(loss_sum):
+        raise NonFiniteLossError(f"the loss of {where} is {loss_sum}")
 
 
 def epoch_by_steps(
@@ -166,15 +175,14 @@ def epoch_in_one(train_step: TrainStep, feed: Feed, parallel: Parallel, watch: W
     def run_epoch(checkpoint: Checkpoint, epoch: int) -> tuple[TrainState, Metrics]:
         if watch.stop():
             raise Interrupted(checkpoint)
-        state, metrics = checkpoint.state, None
-        first = int(state.step)
+        first = int(checkpoint.state.step)
         rows = epoch_order(len(feed.split), feed.batch_size, feed.seed, epoch)
-        state, stacked = compiled(state, images, labels, parallel.split(rows, axis=1))
-        stacked = jax.device_get(stacked)
-        for index in range(feed.steps):
-            step_metrics = jax.tree.map(lambda x, index=index: x[index], stacked)
-            metrics = add_up(metrics, step_metrics, f"step {first + index + 1}")
-        assert metrics is not None
+        rows = parallel.split(rows, axis=1)
+        state, stacked = compiled(checkpoint.state, images, labels, rows)
+        stacked = _on_host(stacked)
+        for step, loss_sum in enumerate(stacked.loss_sum, start=first + 1):
+            _check_finite(loss_sum, f"step {step}")
+        metrics = jax.tree.map(lambda x: x.sum(axis=0), stacked)
         watch.progress(int(metrics.count), metrics)
         return state, metrics
 

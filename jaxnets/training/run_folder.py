@@ -48,7 +48,7 @@ class RunFolder:
         Raises:
           UserError: It holds a run (without overwrite) or other files, or cannot be written.
         """
-        path = Path(workdir).expanduser() if workdir else next(_fresh_paths(model))
+        path = Path(workdir).expanduser() if workdir else _fresh_path(model)
         try:
             path.mkdir(parents=True, exist_ok=True)
             found = sorted(entry.name for entry in path.iterdir())
@@ -192,17 +192,14 @@ def _one_line_errors(path: Path) -> Iterator[None]:
         raise OSError(f"{path}: cannot be saved: {reason}") from error
 
 
-def _fresh_paths(model: str) -> Iterator[Path]:
-    """runs/<model>-<date>-<time> and, where that exists, the same with -2, -3, ..."""
-    base = Path("runs") / f"{model}-{time.strftime('%Y%m%d-%H%M%S')}"
-    if not base.exists():
-        yield base
+def _fresh_path(model: str) -> Path:
+    """runs/<model>-<date>-<time> or, where that exists, the first free of -2, -3, ..."""
+    base = path = Path("runs") / f"{model}-{time.strftime('%Y%m%d-%H%M%S')}"
     number = 2
-    while True:
+    while path.exists():
         path = base.with_name(f"{base.name}-{number}")
-        if not path.exists():
-            yield path
         number += 1
+    return path
 
 
 def _read_json(path: Path) -> dict[str, Any]:

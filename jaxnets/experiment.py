@@ -37,6 +37,7 @@ from jaxnets.training.step import (
     LossAndGradients,
     TrainState,
     differentiated,
+    in_blocks,
     make_eval_step,
     make_gradient_step,
     make_train_step,
@@ -45,6 +46,10 @@ from jaxnets.training.step import (
 # The relative error at which --gradients=both ends a run. A batch's gradient is a sum in which
 # much cancels, so it may exceed the 1e-5 of single layers (docs/backprop.md).
 GRADIENT_TOLERANCE = {"float32": 1e-3, "float64": 1e-9, "bfloat16": 0.5}
+
+
+# Examples that a dense network takes at once of a larger batch: 24 blocks of MNIST's 60,000.
+BLOCK_SIZE = 2500
 
 
 def create_model(config: Config, data: Dataset) -> Chain:
@@ -171,8 +176,12 @@ def compile_eval(config: Config, model: Chain, parallel: Parallel):
 def gradients_of(config: Config, model: Chain) -> LossAndGradients:
     """The way to the gradient that the config asks for."""
     if config.gradients == "auto":
-        return differentiated(with_derived_rules(model).apply, LOSSES[config.loss])
-    return by_hand(model, config.loss)
+        gradients = differentiated(with_derived_rules(model).apply, LOSSES[config.loss])
+    else:
+        gradients = by_hand(model, config.loss)
+    if has_convolution(model) or create_parallel(config).sharded:
+        return gradients
+    return in_blocks(gradients, BLOCK_SIZE)
 
 
 def feed_of(config: Config, data: Dataset) -> loop.Feed:

@@ -133,14 +133,15 @@ def test_the_first_layer_computes_no_input_gradient():
     assert dx is None and d_params.keys() == {"kernel", "bias"}
 
 
-@search(5)
-@given(SMALL, SMALL, DTYPES, SEEDS)
-def test_a_column_of_ones_matches_a_concatenation(batch, inputs, dtype, seed):
+@search(10)
+@given(SMALL, SMALL, SMALL, KINDS, DTYPES, SEEDS)
+def test_a_column_of_ones_matches_a_concatenation(batch, inputs, outputs, kind, dtype, seed):
+    params = {"kernel": draw(seed, "normal", dtype, inputs + 1, outputs)}
     assert_pair_matches(
-        dense.ones_column_forward,
-        lambda cache, d_out: (dense.ones_column_backward(cache, d_out),),
-        lambda x: jnp.pad(x, ((0, 0), (0, 1)), constant_values=1),
-        (draw(seed, "normal", dtype, batch, inputs),),
+        dense.dense_with_ones_forward,
+        dense.dense_with_ones_backward,
+        lambda params, x: jnp.pad(x, ((0, 0), (0, 1)), constant_values=1) @ params["kernel"],
+        (params, draw(seed + 1, kind, dtype, batch, inputs)),
         dtype,
         seed,
     )
@@ -645,7 +646,6 @@ PAIRS = {
     "sigmoid": (activations.sigmoid_forward, activations.sigmoid_backward, ROWS, {}),
     "relu": (activations.relu_forward, activations.relu_backward, ROWS, {}),
     "softmax": (activations.softmax_forward, activations.softmax_backward, ROWS, {}),
-    "ones_column": (dense.ones_column_forward, dense.ones_column_backward, ROWS, {}),
     "max_pool": (pooling.max_pool_forward, pooling.max_pool_backward, IMAGE, POOL),
     "tiles": (pooling.max_pool_forward, pooling.max_pool_backward, IMAGE, TILES),
     "average_pool": (pooling.average_pool_forward, pooling.average_pool_backward, IMAGE, POOL),

@@ -13,11 +13,11 @@ from jaxnets.models import MODELS
 from jaxnets.models.chain import Chain, with_precision
 from jaxnets.models.layers import (
     AdaptiveAveragePool,
+    DenseWithOnes,
     Enlarge,
     LocalResponseNorm,
     MaxPool,
     flatten,
-    ones_column,
 )
 from jaxnets.models.mlp import ACTIVATIONS
 
@@ -206,8 +206,10 @@ def test_no_activation_overflows(name):
     np.testing.assert_allclose(ACTIVATIONS[name](x)[0], expected[name], rtol=1e-5)
 
 
-def test_the_ones_column_comes_last():
-    assert ones_column(jnp.array([[2.0, 3.0]])).tolist() == [[2.0, 3.0, 1.0]]
+def test_the_last_weights_belong_to_the_column_of_ones():
+    params = {"kernel": jnp.array([[10.0], [100.0], [0.5]])}
+    x = jnp.array([[2.0, 3.0], [0.0, 1.0]])
+    assert DenseWithOnes(1).apply({"params": params}, x).tolist() == [[320.5], [100.5]]
 
 
 def torch_or_skip():

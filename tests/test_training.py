@@ -20,7 +20,7 @@ from jaxnets.training import loop
 from jaxnets.training.optimizer import create_optimizer, create_schedule
 from jaxnets.training.parallel import Parallel
 from jaxnets.training.platform import prepare
-from jaxnets.training.step import TrainState, differentiated, make_train_step
+from jaxnets.training.step import TrainState, differentiated, in_blocks, make_train_step
 
 
 def leaves(tree):
@@ -203,6 +203,30 @@ def test_padding_leaves_the_gradient_as_it_is(tiny, loss):
     padded, same = way(state.params, a_batch(tiny.train, 20, padding=12), state.key)
     assert_close(same, gradients, 1e-6)
     assert_close(padded, metrics, 1e-6)
+
+
+@pytest.mark.parametrize("size", [8, 12, 20, 32])
+def test_blocks_of_a_batch_give_the_sums_of_the_whole(tiny, size):
+    model = MODELS["mlp"](num_classes=3, hidden=(16,))
+    state = a_state(model, optax.sgd(0.1), tiny.image_shape)
+    way = differentiated(model.apply, LOSSES["cross_entropy"])
+    batch = jax.device_put(a_batch(tiny.train, 27, padding=5))
+    whole, blocks = (
+        jax.jit(f)(state.params, batch, state.key) for f in (way, in_blocks(way, size))
+    )
+    assert int(blocks[0].count) == 27
+    assert_close(blocks, whole, 1e-6)
+
+
+def test_every_block_has_a_key_of_its_own():
+    def draw(params, batch, key):
+        return jax.random.normal(key), jax.random.uniform(key)
+
+    batch = Batch(jnp.zeros((10, 1)), jnp.zeros(10), jnp.ones(10))
+    key = jax.random.key(0)
+    keys = [jax.random.fold_in(key, block) for block in range(3)]
+    total = in_blocks(draw, 4)({}, batch, key)
+    assert total[0] == pytest.approx(float(sum(jax.random.normal(key) for key in keys)), rel=1e-5)
 
 
 # Epochs

@@ -1,4 +1,4 @@
-"""The fully-connected layer and the slides' way of giving it a bias."""
+"""The fully-connected layer, and the slides' way of giving it a bias."""
 
 import jax
 import jax.numpy as jnp
@@ -54,32 +54,42 @@ def dense_backward(
     return d_params, dz @ params["kernel"].T if input_gradient else None
 
 
-def ones_column_forward(x: jax.Array) -> tuple[jax.Array, tuple[()]]:
-    """Appends a column of ones to X, so that the last row of the next W acts as its bias.
+def dense_with_ones_forward(
+    params: Params, x: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, Params]]:
+    """Multiplies [X 1], X with a column of ones, by the weights: their last row is the bias.
 
         [X 1] [W; b] = X W + b
 
     Args:
+      params: {"kernel": [W; b] [D + 1, K]}.
       x: X [B, D].
 
     Returns:
-      [X 1] of shape [B, D + 1] and an empty cache.
+      z [B, K] and the cache for `dense_with_ones_backward`.
 
     Source: slide "全连接神经网络的自定义编码实现", FullConnectionModel.forward.
     """
-    ones = jnp.ones((x.shape[0], 1), x.dtype)
-    return jnp.concatenate([x, ones], axis=1), ()
+    kernel = params["kernel"]
+    return dense_forward({"kernel": kernel[:-1], "bias": kernel[-1]}, x)
 
 
-def ones_column_backward(cache: tuple[()], d_out: jax.Array) -> jax.Array:
-    """Drops the gradient of the ones, which are constants.
+def dense_with_ones_backward(
+    cache: tuple[jax.Array, Params], dz: jax.Array, *, input_gradient: bool = True
+) -> tuple[Params, jax.Array | None]:
+    """Stacks the two gradients of `dense_backward`.
+
+        [X 1]ᵀ dz = [Xᵀ dz; 1ᵀ dz] = [dW; db]   [D + 1, K]
+
+    The ones are constants: nothing flows back to them, and dX is the dense layer's.
 
     Args:
-      cache: from `ones_column_forward`.
-      d_out: [B, D + 1].
+      cache: from `dense_with_ones_forward`.
+      dz: [B, K].
+      input_gradient: False for the first layer.
 
     Returns:
-      dX [B, D].
+      {"kernel": [dW; db] [D + 1, K]}, and dX [B, D] (None without input_gradient).
     """
-    del cache
-    return d_out[:, :-1]
+    d_params, dx = dense_backward(cache, dz, input_gradient=input_gradient)
+    return {"kernel": jnp.vstack([d_params["kernel"], d_params["bias"]])}, dx

@@ -25,8 +25,8 @@ from jaxnets.backprop.convolution import conv_backward, conv_forward
 from jaxnets.backprop.dense import (
     dense_backward,
     dense_forward,
-    ones_column_backward,
-    ones_column_forward,
+    dense_with_ones_backward,
+    dense_with_ones_forward,
 )
 from jaxnets.backprop.dropout import dropout_backward, dropout_forward
 from jaxnets.backprop.normalization import (
@@ -45,11 +45,11 @@ from jaxnets.metrics import Metrics
 from jaxnets.models.chain import Chain, Layer
 from jaxnets.models.layers import (
     AdaptiveAveragePool,
+    DenseWithOnes,
     Enlarge,
     LocalResponseNorm,
     MaxPool,
     flatten,
-    ones_column,
 )
 
 Params = dict[str, Any]
@@ -77,6 +77,10 @@ def _plain(forward, backward, **static: Any) -> Pair:
 
 def _dense(layer: nn.Dense) -> Pair:
     return _with_params(layer, dense_forward, dense_backward)
+
+
+def _dense_with_ones(layer: DenseWithOnes) -> Pair:
+    return _with_params(layer, dense_with_ones_forward, dense_with_ones_backward)
 
 
 def _conv(layer: nn.Conv) -> Pair:
@@ -136,10 +140,10 @@ FUNCTIONS: dict[Layer, Pair] = {
     nn.sigmoid: _plain(sigmoid_forward, sigmoid_backward),
     nn.softmax: _plain(softmax_forward, softmax_backward),
     flatten: _plain(flatten_forward, flatten_backward),
-    ones_column: _plain(ones_column_forward, ones_column_backward),
 }
 TYPES: dict[type, Callable[..., Pair]] = {
     nn.Dense: _dense,
+    DenseWithOnes: _dense_with_ones,
     nn.Conv: _conv,
     nn.Dropout: _dropout,
     MaxPool: _max_pool,

@@ -113,6 +113,10 @@ def _plain_dense(params, x):
     return layer.apply({"params": params}, x)
 
 
+def _plain_dense_with_ones(params, x):
+    return jnp.pad(x, ((0, 0), (0, 1)), constant_values=1) @ params["kernel"]
+
+
 def _plain_max_pool(x, *, window, strides, padding):
     return nn.max_pool(x, window, strides, padding)
 
@@ -181,11 +185,11 @@ def _squares_of_softmax(logits, labels):
 
 LAYERS: dict[str, Layer] = {
     "dense": Layer(dense.dense_forward, dense.dense_backward, _plain_dense, settings.dense),
-    "ones_column": Layer(
-        dense.ones_column_forward,
-        dense.ones_column_backward,
-        lambda x: jnp.pad(x, ((0, 0), (0, 1)), constant_values=1),
-        settings.rows,
+    "dense_with_ones": Layer(
+        dense.dense_with_ones_forward,
+        dense.dense_with_ones_backward,
+        _plain_dense_with_ones,
+        settings.dense_with_ones,
     ),
     "flatten": Layer(
         shape.flatten_forward,

@@ -159,9 +159,12 @@ def _with_params(
     return Setting(f"{_size(x.shape)} {note}", {"params": params, "x": x}, static=static)
 
 
-def rows() -> list[Setting]:
-    """For the column of ones."""
-    return [_of(_normal(3, 5)), _of(_normal(1, 1))]
+def dense_with_ones() -> list[Setting]:
+    """For the dense layer with a column of ones: (B, D, K)."""
+    return [
+        _with_params(_normal(batch, inputs), (inputs + 1, outputs), False, f"to {outputs}")
+        for batch, inputs, outputs in [(4, 5, 3), (3, 4, 5), (1, 1, 1)]
+    ]
 
 
 def images() -> list[Setting]:

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.linen.dtypes import promote_dtype
 from jax import lax
 
 
@@ -17,12 +18,19 @@ def flatten(x: jax.Array) -> jax.Array:
     return x.reshape(len(x), -1)
 
 
-def ones_column(x: jax.Array) -> jax.Array:
-    """[B, D] → [B, D + 1]: a last column of ones, whose weights are the next layer's bias.
+class DenseWithOnes(nn.Dense):
+    """z = [x 1] W, [B, D] → [B, K]: a column of ones, for which W has a last row, is the bias.
 
-    Source: slide "全连接神经网络的自定义编码实现", `forward`.
+    Computed as x W[:D] + W[D]: [x 1] itself would be a copy of the batch. The last row is drawn
+    with the others. Source: slide "全连接神经网络的自定义编码实现", `forward`.
     """
-    return jnp.concatenate([x, jnp.ones_like(x[:, :1])], axis=1)
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        shape = (inputs.shape[-1] + 1, self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
+        inputs, kernel = promote_dtype(inputs, kernel, dtype=self.dtype)
+        return inputs @ kernel[:-1] + kernel[-1]
 
 
 @dataclasses.dataclass(frozen=True)

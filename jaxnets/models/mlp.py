@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 
 from jaxnets.models.chain import Chain, Layer
-from jaxnets.models.layers import flatten, ones_column
+from jaxnets.models.layers import DenseWithOnes, flatten
 
 ACTIVATIONS: dict[str, Layer] = {"relu": nn.relu, "sigmoid": nn.sigmoid, "softmax": nn.softmax}
 
@@ -50,8 +50,7 @@ def mlp_handwritten(
     return Chain(
         [
             flatten,
-            ones_column,
-            nn.Dense(units, use_bias=False, kernel_init=HE, name="hidden1"),
+            DenseWithOnes(units, kernel_init=HE, name="hidden1"),
             ACTIVATIONS[activation],
             nn.Dense(num_classes, use_bias=False, kernel_init=HE, name="logits"),
         ]

@@ -34,6 +34,11 @@ class Parallel:
         self.axis_name = AXIS if self._pmap else None
         self._mesh = Mesh(np.array(devices), (AXIS,))
 
+    @property
+    def sharded(self) -> bool:
+        """Whether a step sees the whole batch, spread over several devices by jit."""
+        return len(self.devices) > 1 and not self._pmap
+
     def compile(self, function: Callable, *, replicated: int = 1, donate: bool = False) -> Callable:
         """Compiles a function whose last argument is split over the devices.
 

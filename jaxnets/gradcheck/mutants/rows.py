@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from jaxnets.backprop.dense import dense_backward
 from jaxnets.backprop.dropout import dropout_backward
 from jaxnets.backprop.losses import LOG_OFFSET
 from jaxnets.gradcheck.mutants.mutant import breaks
@@ -50,16 +51,18 @@ def dense_updates_too_early(cache, dz):
     return d_params, dz @ kernel.T
 
 
-@breaks("ones_column")
-def ones_column_kept(cache, d_out):
-    """The forward pass copies X, so the backward pass copies the gradient."""
-    return d_out
+@breaks("dense_with_ones")
+def ones_row_without_gradient(cache, dz):
+    """The ones are constants, so what belongs to them has no gradient."""
+    x, params = cache
+    return {"kernel": x.T @ dz}, dz @ params["kernel"].T
 
 
-@breaks("ones_column")
-def ones_column_drops_first(cache, d_out):
-    """The ones are the column that belongs to the bias: one column must go."""
-    return d_out[:, 1:]
+@breaks("dense_with_ones")
+def ones_row_first(cache, dz):
+    """The bias comes first, as the constant of a polynomial."""
+    d_params, dx = dense_backward(cache, dz)
+    return {"kernel": jnp.vstack([d_params["bias"], d_params["kernel"]])}, dx
 
 
 @breaks("flatten")

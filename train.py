@@ -28,15 +28,21 @@ def main(arguments: Sequence[str]) -> int:
     # Imported after the flags are known to be right: JAX takes a second.
     from jaxnets import run
     from jaxnets.experiment import create_model, create_state, epochs, evaluate, feed_of
+    from jaxnets.lecture import replay
+    from jaxnets.lecture.log import progress_of
     from jaxnets.training.interrupt import stop_on_interrupt
     from jaxnets.training.loop import Checkpoint, Interrupted, Watch
-    from jaxnets.training.progress import Progress
 
     config = run.config_of(flags)
     data = run.load_data(config)
     model = create_model(config, data)
     state = create_state(config, model, data)
     folder = run.open_run(config, data)
+    if config.latent_dims is not None:  # The slides search the hidden size of their own network.
+        with stop_on_interrupt() as stop:
+            config = replay.search_first(config, folder, data, Watch(stop=stop))
+        model = create_model(config, data)
+        state = create_state(config, model, data)
     print(run.headline(config, state, data), flush=True)
 
     checkpoint = run.restore(folder, config, state, data) if config.resume else Checkpoint(state)
@@ -44,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
     saved = time.perf_counter()
     with (
         stop_on_interrupt() as stop,
-        Progress(config.epochs, feed_of(config, data), checkpoint) as bar,
+        progress_of(config, feed_of(config, data), checkpoint) as bar,
     ):
         watch = Watch(bar.update, bar.gradient_error, stop)
         try:
@@ -60,8 +66,10 @@ def main(arguments: Sequence[str]) -> int:
             raise
 
     test = evaluate(config, model, state.params, data.test)
-    print(f"test loss {test.loss:.4f}  accuracy {test.accuracy:.4f}")
+    print(bar.test_line(test))
     run.finish(folder, config, state, data, test)
+    if comparison := replay.closing_table(config, folder, data, test):
+        print(f"\n{comparison}\n")
     print(f"run folder: {folder.path}")
     if config.target_accuracy is not None and test.accuracy < config.target_accuracy:
         print(

@@ -4,10 +4,12 @@ Nothing here imports jax until the flags are known to be right.
 """
 
 import argparse
+import json
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from jaxnets import cli
-from jaxnets.config import PRESETS, FlagParser
+from jaxnets.config import DEFAULT_MODEL, PRESETS, FlagParser, parse_flags, preset
 from jaxnets.errors import UserError, unknown
 
 
@@ -42,7 +44,102 @@ def gradcheck(arguments: Sequence[str]) -> int:
     return cli.DONE if agree else cli.FELL_SHORT
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {"gradcheck": gradcheck}
+def summary(arguments: Sequence[str]) -> int:
+    """Show a network layer by layer: output shape, parameters, FLOPs."""
+    parser = _Parser("summary", summary.__doc__, config=True)
+    parser.add_argument("--image_shape", default="28,28,1", help="of one image [28,28,1]")
+    parser.add_argument("--num_classes", default="10", help="logits of the last layer [10]")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
+    flags, rest = parser.parse_own(arguments)
+    config = preset(**parse_flags(rest))
+    shape = whole_numbers("image_shape", flags.image_shape, count=3)
+    (classes,) = whole_numbers("num_classes", flags.num_classes, count=1)
+
+    from jaxnets.experiment import build_model
+    from jaxnets.report.summary import summary as rows_of
+    from jaxnets.report.summary import to_text, to_values
+
+    rows = rows_of(build_model(config, classes), shape)
+    if flags.json:
+        print(json.dumps(to_values(config.model, rows, shape), indent=2))
+    else:
+        print(to_text(config.model, rows, shape))
+    return cli.DONE
+
+
+def search(arguments: Sequence[str]) -> int:
+    """Compare settings over several seeds, and tell a lead from luck."""
+    parser = _Parser("search", search.__doc__, config=True)
+    parser.add_argument(
+        "--over", action="append", default=[], metavar="FIELD=A,B,...",
+        help="the values of a field, as hidden=100,200 (layers as 64x32); may be repeated",
+    )  # fmt: skip
+    parser.add_argument("--seeds", default="10", help="how many seeds each setting gets [10]")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
+    flags, rest = parser.parse_own(arguments)
+    (seeds,) = whole_numbers("seeds", flags.seeds, count=1)
+    given = parse_flags(rest)
+    given.setdefault("model", DEFAULT_MODEL)
+    over = dict(_values(given["model"], text) for text in flags.over)
+    if not over:
+        raise UserError("over: expected --over=FIELD=A,B,... at least once, got none")
+
+    from jaxnets.lecture import ranking
+    from jaxnets.lecture.search import search_all
+
+    found = search_all(given, over, seeds)
+    drawn = ranking.plot(found)
+    if flags.json:
+        print(json.dumps(ranking.to_values(found, seeds), indent=2))
+    else:
+        print(ranking.to_text(found, seeds))
+        print(f"\nresults: {found.folder}{'' if drawn else ' (matplotlib would draw a plot)'}")
+    return cli.DONE
+
+
+def _values(model: str, text: str) -> tuple[str, list[Any]]:
+    """A field and its values, of "hidden=100,64x32"."""
+    name, _, values = text.partition("=")
+    if not values:
+        raise UserError(f"over: expected FIELD=A,B,..., got {text!r}")
+    texts = values.split(",")
+    if name == "hidden":
+        texts = [text.replace("x", ",") for text in texts]
+    return name, [parse_flags([f"--model={model}", f"--{name}={text}"])[name] for text in texts]
+
+
+def whole_numbers(name: str, text: str, count: int) -> tuple[int, ...]:
+    """The positive whole numbers of a flag."""
+    try:
+        numbers = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if len(numbers) != count or min(numbers) < 1:
+        wanted = "a whole number" if count == 1 else f"{count} whole numbers with commas"
+        raise UserError(f"{name}: expected {wanted} from 1, got {text!r}")
+    return numbers
+
+
+def compare(arguments: Sequence[str]) -> int:
+    """Show capacity and no free lunch: the lecture's models side by side on several data sets."""
+    from jaxnets.lecture.compare.request import add_flags, request_of
+
+    parser = _Parser("compare", compare.__doc__)
+    add_flags(parser)
+    request = request_of(parser.parse(arguments))
+
+    from jaxnets.lecture.compare.run import run
+
+    run(request)
+    return cli.DONE
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "summary": summary,
+    "gradcheck": gradcheck,
+    "search": search,
+    "compare": compare,
+}
 
 
 def _help() -> str:
@@ -56,10 +153,18 @@ def _help() -> str:
 class _Parser(FlagParser):
     """Flags of one command; what is wrong with them is a UserError."""
 
-    def __init__(self, command: str, description: str | None):
+    def __init__(self, command: str, description: str | None, config: bool = False):
+        """Names the command; `config` says that it takes the flags of train.py too."""
         super().__init__(
-            prog=f"python -m jaxnets {command}", description=description, allow_abbrev=False
+            prog=f"python -m jaxnets {command}",
+            description=description,
+            epilog="Every flag of train.py is taken too: train.py --help." if config else None,
+            allow_abbrev=False,
         )
+
+    def parse_own(self, arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+        """Reads the command's own flags, and returns the others."""
+        return self.parse_known_args(arguments)
 
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
         """Reads the flags; the nearest is suggested for one that does not exist."""

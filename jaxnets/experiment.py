@@ -54,10 +54,14 @@ BLOCK_SIZE = 2500
 
 def create_model(config: Config, data: Dataset) -> Chain:
     """The network, with as many logits as the data set has classes."""
+    return build_model(config, data.num_classes)
+
+
+def build_model(config: Config, num_classes: int) -> Chain:
+    """The network with so many logits."""
     names = ("hidden", "activation", "dropout", "image_size")
     sizes = {name: getattr(config, name) for name in names if getattr(config, name) is not None}
-    model = MODELS[config.model](num_classes=data.num_classes, **sizes)
-    return with_precision(model, config.precision)
+    return with_precision(MODELS[config.model](num_classes=num_classes, **sizes), config.precision)
 
 
 def create_state(config: Config, model: Chain, data: Dataset) -> TrainState:
@@ -67,17 +71,9 @@ def create_state(config: Config, model: Chain, data: Dataset) -> TrainState:
       UserError: The images are too small for the network, or the batches do not fit.
     """
     parallel = create_parallel(config)
-    image = jnp.zeros((1, *data.image_shape), jnp.float32)
-    key = jax.random.key(config.seed)
     optimizer = optimizer_of(config, data)
-
-    @jax.jit  # Flax' initialisers one by one cost seconds.
-    def init():
-        params = model.init(key, image)["params"]
-        opt_state = optimizer.init(params)
-        step = jnp.zeros((), jnp.int32)
-        return TrainState(step=step, params=params, opt_state=opt_state, key=key)
-
+    # Flax' initialisers one by one cost seconds: jit them.
+    init = jax.jit(lambda: init_state(model, optimizer, data, jax.random.key(config.seed)))
     try:
         empty = any(leaf.size == 0 for leaf in jax.tree.leaves(jax.eval_shape(init).params))
     except ZeroDivisionError:  # How some versions of Flax initialise a kernel for nothing.
@@ -85,6 +81,15 @@ def create_state(config: Config, model: Chain, data: Dataset) -> TrainState:
     if empty:
         raise UserError(f"{config.model}: images of {data.image_shape} are too small")
     return parallel.replicate(init())
+
+
+def init_state(
+    model: Chain, optimizer: optax.GradientTransformation, data: Dataset, key: jax.Array
+) -> TrainState:
+    """The state before the first step, drawn with a key."""
+    params = model.init(key, jnp.zeros((1, *data.image_shape), jnp.float32))["params"]
+    step = jnp.zeros((), jnp.int32)
+    return TrainState(step=step, params=params, opt_state=optimizer.init(params), key=key)
 
 
 def train(
@@ -176,12 +181,8 @@ def compile_eval(config: Config, model: Chain, parallel: Parallel):
 def gradients_of(config: Config, model: Chain) -> LossAndGradients:
     """The way to the gradient that the config asks for."""
     if config.gradients == "auto":
-        gradients = differentiated(with_derived_rules(model).apply, LOSSES[config.loss])
-    else:
-        gradients = by_hand(model, config.loss)
-    if has_convolution(model) or create_parallel(config).sharded:
-        return gradients
-    return in_blocks(gradients, BLOCK_SIZE)
+        return differentiated(with_derived_rules(model).apply, LOSSES[config.loss])
+    return by_hand(model, config.loss)
 
 
 def feed_of(config: Config, data: Dataset) -> loop.Feed:
@@ -206,11 +207,13 @@ def schedule_of(config: Config, data: Dataset) -> optax.Schedule:
     return create_schedule(config.schedule, config.learning_rate, steps)
 
 
-def optimizer_of(config: Config, data: Dataset) -> optax.GradientTransformation:
-    """The update rule with its schedule."""
+def optimizer_of(
+    config: Config, data: Dataset, schedule: optax.Schedule | None = None
+) -> optax.GradientTransformation:
+    """The update rule with its schedule, by default the config's."""
     return create_optimizer(
         config.optimizer,
-        schedule_of(config, data),
+        schedule or schedule_of(config, data),
         momentum=config.momentum,
         nesterov=config.nesterov,
         weight_decay=config.weight_decay,
@@ -226,9 +229,11 @@ def _run_epoch(
     watch: loop.Watch,
 ) -> loop.RunEpoch:
     """An epoch in the way that is fastest for this network."""
-    axis = parallel.axis_name
+    gradients = gradients_of(config, model)
+    if not has_convolution(model) and not parallel.sharded:
+        gradients = in_blocks(gradients, BLOCK_SIZE)
     step = make_train_step(
-        gradients_of(config, model), optimizer, reduction=config.reduction, axis_name=axis
+        gradients, optimizer, reduction=config.reduction, axis_name=parallel.axis_name
     )
     if config.gradients == "both":
         check = _gradient_check(config, model, parallel, watch)

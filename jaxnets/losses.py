@@ -1,6 +1,7 @@
 """Losses of one example, from logits; the reduction over a batch is the training step's.
 
-Shapes: B examples, K classes. p = softmax(logits), y the one-hot labels.
+Shapes: B examples, K classes. p = softmax(logits), y the one-hot labels. In regression K outputs
+are the predictions themselves and y are the targets.
 """
 
 from collections.abc import Callable
@@ -61,4 +62,22 @@ def _squares(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return jnp.square(jax.nn.softmax(logits) - one_hot)
 
 
+def squared_error(outputs: jax.Array, targets: jax.Array) -> jax.Array:
+    """1/K Σₖ (ŷₖ - yₖ)², the loss of regression: the outputs are the predictions ŷ, no softmax.
+
+    Args:
+      outputs: ŷ [B, K].
+      targets: y [B, K], real numbers.
+
+    Returns:
+      [B], at least 0; the mean over a batch is scikit-learn's mean_squared_error. Source: the
+      review page's MSE.
+
+    >>> squared_error(jnp.array([[1.0, 5.0]]), jnp.array([[1.0, 2.0]])).tolist()  # (0² + 3²) / 2
+    [4.5]
+    """
+    return jnp.square(outputs - targets).mean(axis=1)
+
+
+# Of labels, what --loss chooses from; regression has the one above.
 LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "mse": mse, "half_mse": half_mse}

@@ -1,5 +1,6 @@
 """Metrics as sums and counts over examples, divided once: exact for ragged batches and devices."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.struct
@@ -8,6 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 Array = Any  # A JAX array on a device, a NumPy one where an epoch is added up.
+
+# (outputs [B, K], labels, losses [B], mask [B]) -> the sums of one batch: how a step is told
+# whether it classifies (Metrics.of) or predicts numbers (RegressionMetrics.of). Whatever the
+# sums are, they have loss_sum, count and loss.
+Measure = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], Any]
 
 
 @flax.struct.dataclass
@@ -77,3 +83,92 @@ class Metrics:
     def top5_accuracy(self) -> float:
         """Share of examples whose label is among the five largest logits, in [0, 1]."""
         return int(self.top5_correct) / int(self.count)
+
+
+@flax.struct.dataclass
+class RegressionMetrics:
+    """Sums over examples of what is wrong with predicted numbers; they add up as `Metrics` do.
+
+    Attributes:
+      loss_sum: Sum of the examples' losses, in the units in which the network is trained.
+      squares: [K], Σ (y - ŷ)².
+      errors: [K], Σ |y - ŷ|.
+      sizes: [K], Σ |y|.
+      deviations: [K], Σ (y - c), c any number near the targets' mean (in float32, sums of y and y²
+        themselves would lose the variance of targets far from 0).
+      deviation_squares: [K], Σ (y - c)².
+      count: How many examples; padding counts nothing.
+    """
+
+    loss_sum: Array
+    squares: Array
+    errors: Array
+    sizes: Array
+    deviations: Array
+    deviation_squares: Array
+    count: Array
+
+    @classmethod
+    def of(
+        cls,
+        outputs: jax.Array,
+        targets: jax.Array,
+        losses: jax.Array,
+        mask: jax.Array,
+        *,
+        mean: float = 0.0,
+        scale: float = 1.0,
+    ):
+        """The metrics of one batch, in the target's own units: scale * target + mean.
+
+        Args:
+          outputs: [B, K], the predictions.
+          targets: [B, K], standardised or as they are.
+          losses: [B].
+          mask: [B], 1 for an example and 0 for padding.
+          mean: What was subtracted from the targets; the c above.
+          scale: By what they were divided then.
+        """
+
+        def total(x: jax.Array) -> jax.Array:
+            return jnp.where(mask[:, None] > 0, x, 0).sum(axis=0)
+
+        errors, deviations = scale * (targets - outputs), scale * targets
+        return cls(
+            loss_sum=jnp.sum(jnp.where(mask > 0, losses, 0)),
+            squares=total(jnp.square(errors)),
+            errors=total(jnp.abs(errors)),
+            sizes=total(jnp.abs(deviations + mean)),
+            deviations=total(deviations),
+            deviation_squares=total(jnp.square(deviations)),
+            count=jnp.sum((mask > 0).astype(jnp.int32)),
+        )
+
+    @property
+    def loss(self) -> float:
+        """Mean loss of an example."""
+        return float(self.loss_sum) / int(self.count)
+
+    @property
+    def mse(self) -> float:
+        """Mean of (y - ŷ)² over examples and outputs."""
+        return float(np.mean(self.squares)) / int(self.count)
+
+    @property
+    def r2(self) -> float:
+        """R² = 1 - Σ (y - ŷ)² / Σ (y - ȳ)², the mean over outputs: 1 is perfect, 0 is their mean.
+
+        NaN where targets do not vary. Source: sklearn.metrics.r2_score.
+        """
+        deviations = np.asarray(self.deviations, np.float64)
+        squares = np.asarray(self.deviation_squares, np.float64)
+        variation = squares - deviations**2 / int(self.count)
+        if not (variation > 0).all():
+            return float("nan")
+        return float(np.mean(1 - np.asarray(self.squares, np.float64) / variation))
+
+    @property
+    def wmape(self) -> float:
+        """Σ |y - ŷ| / Σ |y|, the weighted mean absolute percentage error; NaN if every y is 0."""
+        sizes = float(np.sum(self.sizes))
+        return float(np.sum(self.errors)) / sizes if sizes else float("nan")

@@ -67,6 +67,12 @@ def open_run(config: Config, data: Dataset) -> RunFolder:
             raise UserError(f"resume: expected data with SHA-256 {theirs}, got {data.checksum}")
         return folder
     folder = RunFolder.create(config.workdir, config.model, overwrite=config.overwrite)
+    write_config(folder, config, data)
+    return folder
+
+
+def write_config(folder: RunFolder, config: Config, data: Dataset) -> None:
+    """Writes config.json: every field, versions, device, the data's checksum."""
     devices = create_parallel(config).devices
     folder.write_config(
         {
@@ -82,7 +88,6 @@ def open_run(config: Config, data: Dataset) -> RunFolder:
             "data_sha256": data.checksum,
         }
     )
-    return folder
 
 
 def save(folder: RunFolder, checkpoint: Checkpoint, data: Dataset) -> None:

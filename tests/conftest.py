@@ -159,6 +159,20 @@ def run_main(monkeypatch, capsys):
 
 
 @pytest.fixture
+def run_command(monkeypatch, capsys):
+    """Runs `python -m jaxnets` in this process."""
+    from jaxnets import cli, commands
+
+    def run(*flags) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["jaxnets", *map(str, flags)])
+        capsys.readouterr()
+        status = cli.run(commands.main)
+        return Outcome(status, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
 def interrupt_after(monkeypatch):
     """Makes the next runs of this process see Ctrl-C when they have asked for it so many times."""
     from jaxnets.training import interrupt

@@ -88,6 +88,53 @@ def test_relative_links_lead_somewhere(document):
             assert anchor in anchors_of(path), f"{document.name} links to {target}"
 
 
+# `path:name` or `path:Class.name`, in the lecture's map.
+REFERENCE = re.compile(r"`([\w/]+\.py):([\w.]+)`")
+
+
+def references_of(text: str) -> list[tuple[str, str]]:
+    """The files and names that a text refers to."""
+    return REFERENCE.findall(text)
+
+
+def names_in(body: list[ast.stmt], prefix: str = "") -> set[str]:
+    """The functions, classes, their members, and constants that a module defines."""
+    names = set()
+    for node in body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(prefix + node.name)
+        if isinstance(node, ast.ClassDef):
+            names |= names_in(node.body, f"{prefix}{node.name}.")
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        for target in targets:
+            whole = target.elts if isinstance(target, ast.Tuple) else [target]
+            names |= {prefix + name.id for name in whole if isinstance(name, ast.Name)}
+    return names
+
+
+def missing_references(text: str) -> list[str]:
+    """The references of a text to which nothing answers."""
+    return [
+        f"{path}:{name}"
+        for path, name in references_of(text)
+        if not (ROOT / path).is_file() or name not in names_in(ast.parse(lines_of(path, None)).body)
+    ]
+
+
+def test_what_the_lectures_map_names_exists():
+    text = (ROOT / "docs" / "lecture-map.md").read_text("utf-8")
+    assert len(references_of(text)) > 80
+    assert not missing_references(text)
+
+
+def test_a_reference_to_nothing_is_found():
+    there = "`jaxnets/config.py:PRESETS` `jaxnets/metrics.py:Metrics.of` `train.py:main`"
+    assert len(references_of(there)) == 3
+    assert not missing_references(there)
+    for wrong in ("config.py:PRESET", "metrics.py:Metrics.off", "metrics.py:of", "conf.py:PRESETS"):
+        assert missing_references(f"{there} `jaxnets/{wrong}`") == [f"jaxnets/{wrong}"]
+
+
 def test_inline_mathematics_is_safe_from_markdown():
     """GitHub may take what lies between dollars for Markdown: escapes, emphasis, tags, cells."""
     formulas = re.findall(r"\$([^$]+)\$", prose_of(CHAPTER))

@@ -1,16 +1,13 @@
 """The gradient check: whole networks pass it, mistakes do not, kinks are noticed, the command."""
 
 import json
-import sys
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import Outcome
 
-from jaxnets import cli, commands
 from jaxnets.backprop import activations, network
 from jaxnets.config import PRESETS
 from jaxnets.gradcheck import networks as network_checks
@@ -36,19 +33,6 @@ NETWORKS = network_checks.networks()
 @pytest.fixture(scope="module", autouse=True)
 def jax_set_up():
     prepare()
-
-
-@pytest.fixture
-def run_command(monkeypatch, capsys):
-    """Runs `python -m jaxnets` in this process."""
-
-    def run(*flags) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["jaxnets", *flags])
-        capsys.readouterr()
-        status = cli.run(commands.main)
-        return Outcome(status, *capsys.readouterr())
-
-    return run
 
 
 @pytest.mark.parametrize("name", [name for name in NETWORKS if not name.startswith("alexnet")])

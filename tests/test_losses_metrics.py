@@ -1,13 +1,15 @@
 """Losses and metrics against NumPy in float64, hand-computed numbers and scikit-learn."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxnets.experiment import create_model, create_state, evaluate
-from jaxnets.losses import LOSSES, cross_entropy, half_mse, mse
-from jaxnets.metrics import Metrics
+from jaxnets.losses import LOSSES, cross_entropy, half_mse, mse, squared_error
+from jaxnets.metrics import Metrics, RegressionMetrics
 from jaxnets.training import loop
 
 
@@ -20,6 +22,20 @@ def random_batch(size=200, classes=10, scale=3.0, seed=0):
     rng = np.random.default_rng(seed)
     logits = (scale * rng.standard_normal((size, classes))).astype(np.float32)
     return logits, rng.integers(0, classes, size).astype(np.int32)
+
+
+def random_targets(size, outputs, seed=0):
+    """Standardised targets and predictions of them, [size, outputs] float32."""
+    rng = np.random.default_rng(seed)
+    targets = rng.standard_normal((size, outputs)).astype(np.float32)
+    noise = rng.standard_normal(targets.shape).astype(np.float32)
+    return targets + 0.5 * noise, targets
+
+
+def regression_metrics_of(outputs, targets, mask=None, **units):
+    mask = np.ones(len(targets), np.float32) if mask is None else mask
+    measure = jax.jit(functools.partial(RegressionMetrics.of, **units))
+    return jax.device_get(measure(outputs, targets, squared_error(outputs, targets), mask))
 
 
 def probabilities(logits):
@@ -64,6 +80,13 @@ def test_the_mean_mse_is_scikit_learns(sklearn_metrics):
     logits, labels = random_batch()
     expected = sklearn_metrics.mean_squared_error(np.eye(10)[labels], probabilities(logits))
     assert float(mse(logits, labels).mean()) == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_mean_squared_error_of_regression_is_scikit_learns(sklearn_metrics):
+    outputs, targets = random_targets(size=200, outputs=3)
+    expected = sklearn_metrics.mean_squared_error(targets, outputs)
+    assert squared_error(outputs, targets).shape == (200,)
+    assert float(squared_error(outputs, targets).mean()) == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("classes", [2, 10])
@@ -172,6 +195,43 @@ def test_sums_over_many_batches_are_exact():
         total = jax.tree.map(np.add, total, batch)
     assert (int(total.count), total.accuracy) == (2**34, 0.5)
     assert total.loss == pytest.approx(0.4 / 2**34, rel=1e-12)
+
+
+# Metrics of regression
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+@pytest.mark.parametrize(("mean", "scale"), [(0.0, 1.0), (152.0, 77.0), (1e4, 0.5)])
+def test_the_metrics_of_regression_are_scikit_learns(sklearn_metrics, outputs, mean, scale):
+    predicted, targets = random_targets(size=300, outputs=outputs)
+    metrics = regression_metrics_of(predicted, targets, mean=mean, scale=scale)
+    p, y = (mean + scale * z.astype(np.float64) for z in (predicted, targets))
+    assert metrics.mse == pytest.approx(sklearn_metrics.mean_squared_error(y, p), rel=1e-5)
+    assert metrics.r2 == pytest.approx(sklearn_metrics.r2_score(y, p), rel=1e-5)
+    assert metrics.wmape == pytest.approx(np.abs(y - p).sum() / np.abs(y).sum(), rel=1e-5)
+    expected = np.square((predicted - targets).astype(np.float64)).mean()
+    assert metrics.loss == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_metrics_of_regression_add_up_over_ragged_padded_batches():
+    predicted, targets = random_targets(size=103, outputs=2)
+    whole = regression_metrics_of(predicted, targets, mean=3.0, scale=2.0)
+    total = None
+    for start in range(0, 103, 25):
+        rows = [array[start : start + 25] for array in (predicted, targets)]
+        garbage = np.full((25 - len(rows[0]), 2), np.nan, np.float32)
+        mask = np.arange(25) < len(rows[0])
+        padded = [np.concatenate([array, garbage]) for array in rows]
+        part = regression_metrics_of(*padded, mask.astype(np.float32), mean=3.0, scale=2.0)
+        total = part if total is None else jax.tree.map(np.add, total, part)
+    assert int(total.count) == 103
+    for name in ("loss", "mse", "r2", "wmape"):
+        assert getattr(total, name) == pytest.approx(getattr(whole, name), rel=1e-5)
+
+
+def test_scores_that_nothing_can_be_divided_by_are_not_a_number():
+    metrics = regression_metrics_of(np.ones((4, 1), np.float32), np.zeros((4, 1), np.float32))
+    assert np.isnan(metrics.r2) and np.isnan(metrics.wmape) and metrics.mse == 1
 
 
 # Evaluation

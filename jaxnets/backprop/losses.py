@@ -94,8 +94,8 @@ def mean_squared_error_forward(
     """Averages the squares over the outputs, as Keras does: loss_b = 1/K sum_k (p_bk - y_bk)².
 
     Args:
-      probabilities: p [B, K].
-      one_hot: y [B, K].
+      probabilities: p [B, K]; in regression, the predictions.
+      one_hot: y [B, K]; in regression, the targets.
 
     Returns:
       losses [B] and the cache for `mean_squared_error_backward`.

@@ -41,7 +41,7 @@ from jaxnets.backprop.pooling import (
 )
 from jaxnets.backprop.shape import flatten_backward, flatten_forward
 from jaxnets.data.batches import Batch
-from jaxnets.metrics import Metrics
+from jaxnets.metrics import Measure, Metrics
 from jaxnets.models.chain import Chain, Layer
 from jaxnets.models.layers import (
     AdaptiveAveragePool,
@@ -185,15 +185,20 @@ LOSS_PAIRS: dict[str, Pair] = {
     "half_mse": _squared_error(
         loss_pairs.half_squared_error_forward, loss_pairs.half_squared_error_backward
     ),
+    # Of regression: the outputs are the predictions, there is no softmax between.
+    "squared_error": Pair(
+        loss_pairs.mean_squared_error_forward, loss_pairs.mean_squared_error_backward
+    ),
 }
 
 
-def by_hand(model: Chain, loss: str):
+def by_hand(model: Chain, loss: str, measure: Measure = Metrics.of):
     """The way to the gradient by the derivations in this room.
 
     Args:
       model: A chain of layers.
-      loss: "cross_entropy", "mse" or "half_mse".
+      loss: "cross_entropy", "mse" or "half_mse"; of regression "squared_error".
+      measure: Metrics.of or, for regression, RegressionMetrics.of.
 
     Returns:
       (params, batch, key) -> (Metrics, gradients), both summed over the batch's examples: the
@@ -214,7 +219,7 @@ def by_hand(model: Chain, loss: str):
             caches.append(cache)
         logits = out.astype(jnp.promote_types(out.dtype, jnp.float32))
         losses, loss_cache = loss_forward(logits, batch.labels)
-        metrics = Metrics.of(logits, batch.labels, losses, batch.mask)
+        metrics = measure(logits, batch.labels, losses, batch.mask)
 
         # Backward: L = sum of mask * losses, so dL/dlosses is the mask. Before the first layer
         # with parameters nobody needs a gradient.

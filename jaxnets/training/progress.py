@@ -13,15 +13,15 @@ from jaxnets.training.loop import Checkpoint, Feed
 class Progress(contextlib.AbstractContextManager):
     """A bar over all images of a run, on stderr and only if that is a terminal."""
 
-    def __init__(self, epochs: int, feed: Feed, checkpoint: Checkpoint):
-        """Starts the bar where the run stands."""
+    def __init__(self, epochs: int, feed: Feed, checkpoint: Checkpoint, silent: bool = False):
+        """Starts the bar where the run stands; a silent one is never shown."""
         self._epochs, self._error = epochs, 0.0
         self._epoch = int(checkpoint.state.step) // feed.steps
         part = 0 if checkpoint.metrics is None else int(checkpoint.metrics.count)
         self._bar = tqdm(
             total=len(feed.split) * epochs,
             initial=len(feed.split) * self._epoch + part,
-            disable=None,
+            disable=silent or None,
             unit="img",
             unit_scale=True,
             dynamic_ncols=True,
@@ -45,6 +45,13 @@ class Progress(contextlib.AbstractContextManager):
     def epoch(self, record: dict[str, Any]) -> None:
         """Prints an epoch's line."""
         self._epoch = record["epoch"]
+        line = self.epoch_line(record)
+        self._bar.clear()
+        print(line, flush=True)
+        self._bar.refresh()
+
+    def epoch_line(self, record: dict[str, Any]) -> str:
+        """An epoch's losses, accuracies and rate."""
         line = (
             f"epoch {record['epoch']:{len(str(self._epochs))}d}/{self._epochs}"
             f"  loss {record['train_loss']:.4f}  accuracy {record['train_accuracy']:.4f}"
@@ -56,10 +63,11 @@ class Progress(contextlib.AbstractContextManager):
             )
         if self._error:
             line += f"  gradient error {self._error:.1e}"
-        line += f"  {record['seconds']:.1f} s  {record['images_per_second']:,.0f} images/s"
-        self._bar.clear()
-        print(line, flush=True)
-        self._bar.refresh()
+        return line + f"  {record['seconds']:.1f} s  {record['images_per_second']:,.0f} images/s"
+
+    def test_line(self, test: Metrics) -> str:
+        """The test's loss and accuracy."""
+        return f"test loss {test.loss:.4f}  accuracy {test.accuracy:.4f}"
 
     def __exit__(self, *exception) -> None:
         self._bar.close()

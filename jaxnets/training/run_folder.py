@@ -1,4 +1,7 @@
-"""The run folder: config.json, metrics.jsonl, checkpoints/ and, last of all, result.json."""
+"""The run folder: config.json, metrics.jsonl, checkpoints/ and, last of all, result.json.
+
+A run that began with a search has search.json too.
+"""
 
 import contextlib
 import hashlib
@@ -18,6 +21,7 @@ import numpy as np
 from jaxnets.errors import UserError
 
 CONFIG, METRICS, CHECKPOINTS, RESULT = "config.json", "metrics.jsonl", "checkpoints", "result.json"
+SEARCH = "search.json"
 
 
 def params_sha256(params: Any) -> str:
@@ -48,11 +52,11 @@ class RunFolder:
         Raises:
           UserError: It holds a run (without overwrite) or other files, or cannot be written.
         """
-        path = Path(workdir).expanduser() if workdir else _fresh_path(model)
+        path = Path(workdir).expanduser() if workdir else fresh_path(model)
         try:
             path.mkdir(parents=True, exist_ok=True)
             found = sorted(entry.name for entry in path.iterdir())
-            ours = (CONFIG, METRICS, CHECKPOINTS, RESULT)
+            ours = (CONFIG, SEARCH, METRICS, CHECKPOINTS, RESULT)
             others = [name for name in found if name.removesuffix(".partial") not in ours]
             if others:
                 raise UserError(f"workdir: expected an empty folder, {path} holds {others[0]}")
@@ -98,6 +102,14 @@ class RunFolder:
         """Writes config.json."""
         _write_json(self.path / CONFIG, values)
 
+    def write_search(self, values: dict[str, Any]) -> None:
+        """Writes search.json."""
+        _write_json(self.path / SEARCH, values)
+
+    def read_search(self) -> dict[str, Any] | None:
+        """What `write_search` wrote, or None."""
+        return _read_json(self.path / SEARCH) if (self.path / SEARCH).is_file() else None
+
     def log(self, record: dict[str, Any]) -> None:
         """Appends an epoch's record to metrics.jsonl."""
         with (self.path / METRICS).open("a") as stream:
@@ -115,7 +127,7 @@ class RunFolder:
     def drop_records_after(self, step: int) -> None:
         """Drops the records of epochs that ended after a step, whose checkpoint was lost."""
         kept = [record for record in self.records() if record["step"] <= step]
-        _write_text(self.path / METRICS, "".join(json.dumps(record) + "\n" for record in kept))
+        write_text(self.path / METRICS, "".join(json.dumps(record) + "\n" for record in kept))
 
     def save(self, step: int, tree: Any) -> None:
         """Saves a checkpoint in the background; a crash in the middle leaves the one before."""
@@ -192,7 +204,7 @@ def _one_line_errors(path: Path) -> Iterator[None]:
         raise OSError(f"{path}: cannot be saved: {reason}") from error
 
 
-def _fresh_path(model: str) -> Path:
+def fresh_path(model: str) -> Path:
     """runs/<model>-<date>-<time> or, where that exists, the first free of -2, -3, ..."""
     base = path = Path("runs") / f"{model}-{time.strftime('%Y%m%d-%H%M%S')}"
     number = 2
@@ -210,10 +222,10 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:
-    _write_text(path, json.dumps(values, indent=2) + "\n")
+    write_text(path, json.dumps(values, indent=2) + "\n")
 
 
-def _write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
     """Writes a whole file or leaves the old one."""
     partial = path.with_name(path.name + ".partial")
     try:

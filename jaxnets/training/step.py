@@ -2,7 +2,8 @@
 
 A way to the gradient is a function (params, batch, key) -> (Metrics, gradients), both summed over
 the batch's examples. `differentiated` makes one with jax.grad; the hand-derived ones have the same
-signature. The division by the number of examples stands once, here.
+signature. The division by the number of examples stands once, here. In regression the metrics are
+RegressionMetrics: `measure` says so.
 """
 
 import functools
@@ -17,7 +18,7 @@ from jax import lax
 
 from jaxnets.data.batches import Batch
 from jaxnets.losses import Loss
-from jaxnets.metrics import Metrics
+from jaxnets.metrics import Measure, Metrics
 
 Params = Any
 LossAndGradients = Callable[[Params, Batch, jax.Array], tuple[Metrics, Params]]
@@ -42,26 +43,29 @@ class TrainState(flax.struct.PyTreeNode):
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
-def summed_loss(apply: Callable[..., Any], loss: Loss):
+def summed_loss(apply: Callable[..., Any], loss: Loss, measure: Measure = Metrics.of):
     """Returns f(params, batch, **apply_arguments) -> (sum of the losses, Metrics)."""
 
     def total(params: Params, batch: Batch, **arguments) -> tuple[jax.Array, Metrics]:
         logits = apply({"params": params}, batch.images, **arguments)
         logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-        metrics = Metrics.of(logits, batch.labels, loss(logits, batch.labels), batch.mask)
+        metrics = measure(logits, batch.labels, loss(logits, batch.labels), batch.mask)
         return metrics.loss_sum, metrics
 
     return total
 
 
-def differentiated(apply: Callable[..., Any], loss: Loss) -> LossAndGradients:
+def differentiated(
+    apply: Callable[..., Any], loss: Loss, measure: Measure = Metrics.of
+) -> LossAndGradients:
     """The way to the gradient by jax.grad.
 
     Args:
       apply: A Flax module's apply, with dropout keyed by rngs={"dropout": key}.
       loss: Of losses.py.
+      measure: Metrics.of or, for regression, RegressionMetrics.of.
     """
-    gradient = jax.grad(summed_loss(apply, loss), has_aux=True)
+    gradient = jax.grad(summed_loss(apply, loss, measure), has_aux=True)
 
     def loss_and_gradients(params: Params, batch: Batch, key: jax.Array):
         gradients, metrics = gradient(params, batch, train=True, rngs={"dropout": key})
@@ -123,13 +127,24 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         metrics, gradients = summed(state, batch)
-        if reduction == "mean":
-            gradients = jax.tree.map(lambda g: g / metrics.count.astype(g.dtype), gradients)
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        return state.replace(step=state.step + 1, params=params, opt_state=opt_state), metrics
+        return apply_gradients(state, gradients, metrics.count, optimizer, reduction), metrics
 
     return train_step
+
+
+def apply_gradients(
+    state: TrainState,
+    gradients: Params,
+    count: jax.Array,
+    optimizer: optax.GradientTransformation,
+    reduction: str,
+) -> TrainState:
+    """The state after a step along gradients summed over `count` examples."""
+    if reduction == "mean":
+        gradients = jax.tree.map(lambda g: g / count.astype(g.dtype), gradients)
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    return state.replace(step=state.step + 1, params=params, opt_state=opt_state)
 
 
 def make_gradient_step(loss_and_gradients: LossAndGradients, *, axis_name: str | None = None):
@@ -152,10 +167,14 @@ def _summed(loss_and_gradients: LossAndGradients, axis_name: str | None):
 
 
 def make_eval_step(
-    apply: Callable[..., Any], loss: Loss, *, axis_name: str | None = None
+    apply: Callable[..., Any],
+    loss: Loss,
+    measure: Measure = Metrics.of,
+    *,
+    axis_name: str | None = None,
 ) -> Callable[[Params, Batch], Metrics]:
     """Returns step(params, batch) -> metrics: the forward pass alone, nothing dropped."""
-    total = summed_loss(apply, loss)
+    total = summed_loss(apply, loss, measure)
 
     def eval_step(params: Params, batch: Batch) -> Metrics:
         metrics = total(params, batch)[1]

@@ -1,0 +1,1 @@
+"""The slides' own procedure, replayed; what the lecture says about choosing among networks."""

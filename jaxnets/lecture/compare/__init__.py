@@ -1,0 +1,1 @@
+"""Capacity and no free lunch: the lecture's models side by side on several data sets."""

@@ -1,0 +1,169 @@
+"""Trains one model on one data set and scores it: a network, or a baseline of scikit-learn's."""
+
+import dataclasses
+import functools
+import time
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from jaxnets.backprop.network import by_hand
+from jaxnets.config import Config
+from jaxnets.data.datasets import Dataset, Split
+from jaxnets.experiment import create_model, create_state, epochs, evaluate
+from jaxnets.lecture.compare.baselines import CLASSIFIERS, REGRESSORS
+from jaxnets.lecture.compare.recipes import Recipe
+from jaxnets.lecture.compare.samples import Table
+from jaxnets.losses import squared_error
+from jaxnets.metrics import Measure, Metrics, RegressionMetrics
+from jaxnets.models.chain import Chain
+from jaxnets.models.mlp import mlp
+from jaxnets.run import num_params
+from jaxnets.training import loop
+from jaxnets.training.optimizer import create_optimizer
+from jaxnets.training.parallel import Parallel
+from jaxnets.training.platform import prepare
+from jaxnets.training.step import TrainState, differentiated, make_eval_step, make_train_step
+
+Scores = dict[str, float]  # accuracy, or mse, r2 and wmape.
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """A model that was trained.
+
+    Attributes:
+      parameters: How many numbers it learnt; None where it keeps the examples instead.
+      epochs: Passes over the training examples; None for a baseline.
+      train: Scores of the training examples, by the trained model.
+      test: Scores of the test examples.
+      seconds: Of the training, a network's compilation included.
+    """
+
+    parameters: int | None
+    epochs: int | None
+    train: Scores
+    test: Scores
+    seconds: float
+
+
+def fit_classifier(config: Config, data: Dataset) -> Fit:
+    """A network of the lecture by its recipe; no batch is larger than the training part.
+
+    Raises:
+      UserError: The images are too small for the network.
+      FellShortError: Its loss became infinite or NaN.
+    """
+    if config.batch_size is not None:
+        batch_size = min(config.batch_size, len(data.train))
+        config = dataclasses.replace(config, batch_size=batch_size)
+    started = time.perf_counter()
+    model = create_model(config, data)
+    state = create_state(config, model, data)
+    steps = epochs(config, model, loop.Checkpoint(state), data)
+    for trained, _ in _bar(steps, config.epochs, f"{data.name} {config.model}"):
+        state = trained
+    seconds = time.perf_counter() - started
+    train, test = (
+        _scores(evaluate(config, model, state.params, split)) for split in (data.train, data.test)
+    )
+    return Fit(num_params(state.params), config.epochs, train, test, seconds)
+
+
+def fit_regressor(recipe: Recipe, table: Table, seed: int, gradients: str) -> Fit:
+    """A dense network with the squared error; scores in the target's own units.
+
+    Raises:
+      FellShortError: Its loss became infinite or NaN.
+    """
+    started = time.perf_counter()
+    model, params = train_regressor(recipe, table, seed, gradients)
+    seconds = time.perf_counter() - started
+    parallel = _one_device()
+    step = parallel.compile(make_eval_step(model.apply, squared_error, _measure(table)))
+    train, test = (
+        _scores(loop.evaluate(step, params, split, parallel)) for split in (table.train, table.test)
+    )
+    return Fit(num_params(params), recipe.epochs, train, test, seconds)
+
+
+def train_regressor(
+    recipe: Recipe, table: Table, seed: int, gradients: str
+) -> tuple[Chain, dict[str, Any]]:
+    """The network and its trained parameters.
+
+    Args:
+      recipe: Sizes and training.
+      table: Standardised.
+      seed: Of parameters and order.
+      gradients: "auto" by jax.grad, "manual" by hand.
+    """
+    parallel = _one_device()
+    model = mlp(num_classes=table.num_classes, hidden=recipe.hidden)
+    optimizer = create_optimizer(recipe.optimizer, recipe.learning_rate, momentum=recipe.momentum)
+    key = jax.random.key(seed)
+
+    @jax.jit
+    def init():
+        params = model.init(key, jnp.zeros((1, *table.image_shape), jnp.float32))["params"]
+        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), key)
+
+    if gradients == "manual":
+        way = by_hand(model, "squared_error", _measure(table))
+    else:
+        way = differentiated(model.apply, squared_error, _measure(table))
+    size = min(recipe.batch_size or len(table.train), len(table.train))
+    feed = loop.Feed(table.train, size, seed)
+    run_epoch = loop.epoch_in_one(make_train_step(way, optimizer), feed, parallel, loop.Watch())
+    state = parallel.replicate(init())
+    for epoch in _bar(range(recipe.epochs), recipe.epochs, f"{table.name} {recipe.hidden}"):
+        state, _ = run_epoch(loop.Checkpoint(state), epoch)
+    return model, jax.block_until_ready(state.params)
+
+
+def fit_baseline(name: str, data: Dataset, seed: int) -> Fit:
+    """A model of scikit-learn's on rows of pixels or features."""
+    started = time.perf_counter()
+    x, labels = _rows(data.train), data.train.labels
+    if isinstance(data, Table):
+        predict, parameters = REGRESSORS[name](x, labels)
+    else:
+        predict, parameters = CLASSIFIERS[name](x, labels, data.num_classes, seed)
+    seconds = time.perf_counter() - started
+
+    def score(split: Split) -> Scores:
+        predicted = predict(_rows(split))
+        if not isinstance(data, Table):
+            return {"accuracy": float(np.mean(predicted == split.labels))}
+        losses, mask = squared_error(predicted, split.labels), np.ones(len(split))  # type: ignore
+        return _scores(_measure(data)(predicted, split.labels, losses, mask))  # type: ignore
+
+    return Fit(parameters, None, score(data.train), score(data.test), seconds)
+
+
+def _rows(split: Split) -> np.ndarray:
+    return split.images.reshape(len(split), -1)
+
+
+def _measure(table: Table) -> Measure:
+    """Regression's sums in the target's own units."""
+    return functools.partial(RegressionMetrics.of, mean=table.mean, scale=table.scale)
+
+
+def _scores(metrics: Any) -> Scores:
+    if isinstance(metrics, Metrics):
+        return {"accuracy": metrics.accuracy}
+    metrics = cast(RegressionMetrics, metrics)
+    return {"mse": metrics.mse, "r2": metrics.r2, "wmape": metrics.wmape}
+
+
+def _one_device() -> Parallel:
+    return Parallel(prepare(1), "jit")
+
+
+def _bar(epochs: Any, total: int, name: str) -> Any:
+    """The same epochs behind a bar, on stderr and only if that is a terminal."""
+    return tqdm(epochs, name, total, leave=False, disable=None, unit="epoch", dynamic_ncols=True)

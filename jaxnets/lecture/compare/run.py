@@ -1,0 +1,111 @@
+"""The comparison as a command: every model on every data set, the capacity curve, the files."""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from jaxnets.config import preset
+from jaxnets.data.datasets import Dataset
+from jaxnets.errors import FellShortError, UserError
+from jaxnets.lecture.compare import picture, report
+from jaxnets.lecture.compare.fit import Fit, fit_baseline, fit_classifier, fit_regressor
+from jaxnets.lecture.compare.recipes import CURVE_CLASSIFICATION, CURVE_REGRESSION, REGRESSION
+from jaxnets.lecture.compare.request import NETWORKS, Request
+from jaxnets.lecture.compare.results import Results, Row
+from jaxnets.lecture.compare.samples import Table, load, small_and_noisy
+from jaxnets.training.run_folder import fresh_path, write_text
+
+
+def run(request: Request) -> None:
+    """Compares, printing each row as soon as it is known; what is known is written at the end.
+
+    An interrupt is an end too.
+
+    Raises:
+      UserError: A data set cannot be loaded, or the work folder holds something.
+    """
+    samples = load(request)
+    folder = _create_folder(request.workdir)
+    results = Results(request, samples)
+    try:
+        for text in _compare(results):
+            if not request.as_json:
+                print(text, flush=True)
+        results.finished = True
+    finally:
+        _write(results, folder)
+    print(report.to_json(results).rstrip() if request.as_json else f"results: {folder}")
+
+
+def _compare(results: Results) -> Iterator[str]:
+    """Fills the results, yielding what is to be printed."""
+    request = results.request
+    yield from report.notes(request)
+    for data in results.samples:
+        yield report.heading(request, data)
+        for model in request.models:
+            row = _row(Row(data.name, model), request, data)
+            results.rows.append(row)
+            yield report.line(request, row)
+    for data in results.samples if request.curve else ():
+        small = small_and_noisy(data, request.seed)
+        for hidden in request.curve:
+            results.curve.append(_row(Row(data.name, "hidden", hidden), request, small))
+        yield report.curve(results, data, small)
+    yield "\n".join(["", *results.closing()])
+
+
+def _row(row: Row, request: Request, data: Dataset) -> Row:
+    """The row filled in; a model that does not fit the data says why."""
+    try:
+        return dataclasses.replace(row, fit=_fit(row, request, data))
+    except (UserError, FellShortError) as error:
+        return dataclasses.replace(row, why=str(error))
+
+
+def _fit(row: Row, request: Request, data: Dataset) -> Fit:
+    """Trains the row's model."""
+    curve = row.hidden is not None
+    if not curve and row.model not in NETWORKS[request.task]:
+        return fit_baseline(row.model, data, request.seed)
+    if isinstance(data, Table):
+        recipe = REGRESSION[row.model] if not curve else CURVE_REGRESSION
+        changes: dict[str, Any] = {"hidden": (row.hidden,)} if curve else {}
+        if request.epochs is not None and not curve:
+            changes["epochs"] = request.epochs
+        recipe = dataclasses.replace(recipe, **changes)
+        return fit_regressor(recipe, data, request.seed, request.gradients)
+    changes = {"validation_size": 0, "devices": 1, "seed": request.seed}
+    if request.gradients == "manual":  # auto leaves mlp_handwritten its own way.
+        changes["gradients"] = "manual"
+    if curve:
+        changes |= {"hidden": (row.hidden,), **CURVE_CLASSIFICATION}
+    elif request.epochs is not None:
+        changes["epochs"] = request.epochs
+    return fit_classifier(preset("mlp" if curve else row.model, **changes), data)
+
+
+def _create_folder(workdir: str | None) -> Path:
+    """Makes the folder of the results.
+
+    Raises:
+      UserError: It holds something, or cannot be written.
+    """
+    path = Path(workdir).expanduser() if workdir else fresh_path("compare")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        found = sorted(entry.name for entry in path.iterdir())
+    except OSError as error:
+        raise UserError(f"workdir: cannot write to {path}: {error.strerror or error}") from error
+    if found:
+        raise UserError(f"workdir: expected an empty folder, {path} holds {found[0]}")
+    return path.resolve()
+
+
+def _write(results: Results, folder: Path) -> None:
+    """compare.json and compare.csv, and compare.png where matplotlib is installed."""
+    write_text(folder / "compare.json", report.to_json(results))
+    write_text(folder / "compare.csv", report.to_csv(results))
+    if results.rows and picture.available():
+        picture.draw(results, folder / "compare.png")

@@ -1,0 +1,157 @@
+"""The data sets that are compared on: MNIST or a folder, and two that scikit-learn ships."""
+
+import dataclasses
+import hashlib
+
+import numpy as np
+
+from jaxnets.data.datasets import Dataset, Split, load_dataset
+from jaxnets.errors import UserError
+from jaxnets.lecture.compare.recipes import CURVE_EXAMPLES, CURVE_NOISE
+from jaxnets.lecture.compare.request import Request
+
+# The share of scikit-learn's examples that is held back for the test.
+TEST_SHARE = 0.2
+
+
+@dataclasses.dataclass(frozen=True)
+class Table(Dataset):
+    """A data set of regression: `images` are features [N, D], `labels` targets [N, K], float32.
+
+    Both are standardised: the training part has mean 0 and variance 1 in every column. num_classes
+    is K, the number of outputs.
+
+    Attributes:
+      mean: Of the training targets, in their own units.
+      scale: Their standard deviation.
+    """
+
+    mean: float
+    scale: float
+
+
+def load(request: Request) -> list[Dataset]:
+    """The data sets, their training parts cut to train_size examples drawn with the seed.
+
+    Raises:
+      UserError: A file is missing or damaged, or a class has no training example left.
+    """
+    if request.task == "regression":
+        return [diabetes(request.seed, request.train_size)]
+    if request.data_dir is not None:
+        whole = [load_dataset(data_dir=request.data_dir, validation_size=0)]
+    else:
+        whole = [
+            digits(request.seed) if name == "digits" else load_dataset(name, validation_size=0)
+            for name in request.datasets
+        ]
+    return [cut(data, request.train_size, request.seed) for data in whole]
+
+
+def cut(data: Dataset, size: int | None, seed: int) -> Dataset:
+    """The data set with at most so many training examples, drawn with the seed.
+
+    Raises:
+      UserError: A class has none of them.
+    """
+    if size is None or size >= len(data.train):
+        return data
+    chosen = np.random.default_rng(seed).permutation(len(data.train))[:size]
+    train = Split(data.train.images[chosen], data.train.labels[chosen])
+    present = len(np.unique(train.labels))
+    if not isinstance(data, Table) and present < data.num_classes:
+        raise UserError(
+            f"train_size: expected enough of {data.name} for its {data.num_classes} classes, "
+            f"{size} images show only {present}"
+        )
+    return dataclasses.replace(data, train=train)
+
+
+def digits(seed: int) -> Dataset:
+    """scikit-learn's digits: 1,797 images of 8 x 8 pixels, a fifth of them for the test.
+
+    Source: E. Alpaydin and C. Kaynak 1998, the UCI repository's test set of optical digits.
+    """
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    images = (images / 16).astype(np.float32).reshape(-1, 8, 8, 1)
+    train, test = _parts(len(labels), seed)
+    labels = labels.astype(np.int32)
+    return Dataset(
+        name="digits",
+        num_classes=10,
+        train=Split(images[train], labels[train]),
+        validation=Split(images[:0], labels[:0]),
+        test=Split(images[test], labels[test]),
+        checksum=_checksum(images, labels),
+    )
+
+
+def diabetes(seed: int, train_size: int | None = None) -> Table:
+    """scikit-learn's diabetes: 442 patients, 10 features, the disease's progress a year later.
+
+    Raises:
+      UserError: train_size is below 2, of which there is no variance.
+
+    Source: Efron et al. 2004, "Least angle regression", section 1.
+    """
+    from sklearn.datasets import load_diabetes
+
+    features, targets = map(np.asarray, load_diabetes(return_X_y=True, scaled=False))
+    targets = targets[:, None]
+    train, test = _parts(len(targets), seed)
+    train = train[:train_size]
+    if len(train) < 2:
+        raise UserError(f"train_size: expected at least 2 examples of regression, got {len(train)}")
+    checksum = _checksum(features, targets)
+    features, _, _ = _standardised(features, train)
+    targets, mean, scale = _standardised(targets, train)
+    return Table(
+        name="diabetes",
+        num_classes=1,
+        train=Split(features[train], targets[train]),
+        validation=Split(features[:0], targets[:0]),
+        test=Split(features[test], targets[test]),
+        checksum=checksum,
+        mean=float(mean[0]),
+        scale=float(scale[0]),
+    )
+
+
+def small_and_noisy(data: Dataset, seed: int) -> Dataset:
+    """What the capacity curve is trained on: few examples, a share of whose labels is drawn anew.
+
+    The labels of the test stay right, and so do targets of regression, noisy by nature.
+    """
+    data = cut(data, CURVE_EXAMPLES, seed)
+    if isinstance(data, Table):
+        return data
+    rng = np.random.default_rng((seed, len(data.train)))
+    labels = data.train.labels.copy()
+    wrong = rng.random(len(labels)) < CURVE_NOISE
+    labels[wrong] = rng.integers(0, data.num_classes, wrong.sum())
+    return dataclasses.replace(data, train=Split(data.train.images, labels))
+
+
+def _parts(size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The training and the test examples' indices, drawn with the seed."""
+    order = np.random.default_rng(seed).permutation(size)
+    held_back = int(size * TEST_SHARE)
+    return order[held_back:], order[:held_back]
+
+
+def _standardised(
+    columns: np.ndarray, train: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(columns - mean) / scale, both of the training part; a constant column becomes 0."""
+    mean, scale = columns[train].mean(axis=0), columns[train].std(axis=0)
+    scale = np.where(scale > 0, scale, 1)
+    return ((columns - mean) / scale).astype(np.float32), mean, scale
+
+
+def _checksum(*arrays: np.ndarray) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,93 @@
+"""The lines that the slides print, in place of training/progress.py's."""
+
+import sys
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from jaxnets.config import Config
+from jaxnets.metrics import Metrics
+from jaxnets.training.loop import Checkpoint, Feed
+from jaxnets.training.progress import Progress
+
+
+class KerasLog(Progress):
+    """Slide "全连接神经网络实现图片识别": `Train Epoch: 45 Loss= 0.080445871 Accuracy= 0.88640...`.
+
+    Its accuracies have a double's digits: Keras averages single-precision ones over the batches.
+    """
+
+    def epoch_line(self, record: dict[str, Any]) -> str:
+        """The line of an epoch's training loss and accuracy."""
+        accuracy = float(np.float32(record["train_accuracy"]))
+        return (
+            f"Train Epoch: {record['epoch']:02d} Loss= {record['train_loss']:.9f} "
+            f"Accuracy= {accuracy}"
+        )
+
+    def test_line(self, test: Metrics) -> str:
+        """The line of the test."""
+        return f"acc: {np.float32(test.accuracy)!s}"
+
+
+class SlideBar:
+    """A bar of steps that ends with what the slide shows; without a terminal, that line alone."""
+
+    def __init__(self, what: str, total: int, done: int = 0):
+        """Starts the bar.
+
+        Args:
+          what: How its text begins.
+          total: Steps in all.
+          done: Steps done.
+        """
+        self._what, self._text = what, ""
+        self._bar = tqdm(total=total, initial=done, disable=None, dynamic_ncols=True)
+
+    def step(self, record: dict[str, Any]) -> None:
+        """Moves on to a record's step: `..., epoch=20 , loss=0.5519253 , accuracy=0.851945`."""
+        loss, accuracy = round(record["train_loss"], 8), round(record["train_accuracy"], 6)
+        self._text = (
+            f"{self._what}, epoch={record['epoch']:<3}, loss={loss:<10}, accuracy={accuracy:<8}"
+        )
+        self._bar.set_description_str(self._text, refresh=False)
+        self._bar.update()
+
+    def close(self) -> None:
+        """Leaves the bar standing, or prints its text if there is none."""
+        self._bar.close()
+        if self._bar.disable and self._text:
+            print(self._text, flush=True)
+
+
+class HandwrittenLog(Progress):
+    """Slide "程序运行结果": one bar over all full-batch steps, then the test's line."""
+
+    def __init__(self, epochs: int, feed: Feed, checkpoint: Checkpoint):
+        """Starts the bar where the run stands."""
+        super().__init__(epochs, feed, checkpoint, silent=True)
+        print("Start training the best model...", flush=True)
+        done = int(checkpoint.state.step) // feed.steps
+        self._slide = SlideBar("Training the best model", epochs, done)
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        """Moves the bar; the slide has no line a step."""
+        self._slide.step(record)
+
+    def test_line(self, test: Metrics) -> str:
+        """The line of the test."""
+        return f"Evaluate the best model, test loss={test.loss:.8f}, accuracy={test.accuracy:.6f}."
+
+    def __exit__(self, *exception) -> None:
+        super().__exit__(*exception)
+        self._slide.close()
+        sys.stdout.flush()
+
+
+def progress_of(config: Config, feed: Feed, checkpoint: Checkpoint) -> Progress:
+    """What a run prints, by its log_format."""
+    if config.log_format == "plain":
+        return Progress(config.epochs, feed, checkpoint)
+    kind = HandwrittenLog if config.model == "mlp_handwritten" else KerasLog
+    return kind(config.epochs, feed, checkpoint)

@@ -1,0 +1,175 @@
+"""Runs that differ in their seed, and perhaps in their learning rate: trained side by side."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxnets.config import Config
+from jaxnets.data.batches import Batch, epoch_order, eval_batches
+from jaxnets.data.datasets import Dataset, Split, without_validation
+from jaxnets.experiment import (
+    BLOCK_SIZE,
+    create_model,
+    create_parallel,
+    create_state,
+    epochs,
+    evaluate,
+    gradients_of,
+    init_state,
+    optimizer_of,
+    schedule_of,
+)
+from jaxnets.losses import LOSSES
+from jaxnets.metrics import Metrics
+from jaxnets.models.chain import Chain, has_convolution
+from jaxnets.training.loop import EVAL_BATCH_SIZE, Checkpoint, NonFiniteLossError
+from jaxnets.training.parallel import Parallel
+from jaxnets.training.step import TrainState, apply_gradients, in_blocks, make_eval_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How one run ended.
+
+    Attributes:
+      train_loss: Over the last epoch, before each update, as in metrics.jsonl.
+      train_accuracy: The same.
+      loss: Of the split on which the runs are judged.
+      accuracy: The same.
+    """
+
+    train_loss: float
+    train_accuracy: float
+    loss: float
+    accuracy: float
+
+
+# Examples a block where many runs train side by side: fewer would make small matrix products.
+SMALLEST_BLOCK = 500
+
+Progress = Callable[[], Any]  # Called after every epoch of every run, or of all runs at once.
+
+
+def train_many(
+    configs: Sequence[Config], data: Dataset, judge: Split, progress: Progress = lambda: None
+) -> list[Outcome]:
+    """Trains every config; each comes out as if trained alone, but for the order of sums.
+
+    Dense networks of one shape train in one compiled program, mapped over the runs: a layer whose
+    inputs are the same for all of them is one wide matrix product, faster than its parts. A
+    convolution mapped over its kernels is a grouped one, which is slow on a CPU: such networks
+    train one after the other.
+
+    Args:
+      configs: Equal but for seed and learning_rate.
+      data: Its train split is trained on.
+      judge: The split whose loss and accuracy are reported.
+      progress: Who looks on.
+    """
+    if side_by_side(configs[0], data):
+        return _together(configs, data, judge, progress)
+    return [_alone(config, data, judge, progress) for config in configs]
+
+
+def side_by_side(config: Config, data: Dataset) -> bool:
+    """Whether such runs train in one program."""
+    return not has_convolution(create_model(config, data)) and config.augment == "none"
+
+
+def _alone(config: Config, data: Dataset, judge: Split, progress: Progress) -> Outcome:
+    model = create_model(config, data)
+    start = Checkpoint(create_state(config, model, data))
+    last = None
+    try:
+        for trained in epochs(config, model, start, without_validation(data)):
+            last = trained
+            progress()
+    except NonFiniteLossError:  # It diverged; side by side, the same shows as NaN and no hits.
+        return Outcome(math.nan, math.nan, math.nan, 0.0)
+    assert last is not None  # A run has an epoch at least.
+    state, record = last
+    metrics = evaluate(config, model, state.params, judge)
+    return Outcome(record["train_loss"], record["train_accuracy"], metrics.loss, metrics.accuracy)
+
+
+def _together(
+    configs: Sequence[Config], data: Dataset, judge: Split, progress: Progress
+) -> list[Outcome]:
+    config, size = configs[0], configs[0].batch_size or len(data.train)
+    model = create_model(config, data)
+    parallel = create_parallel(dataclasses.replace(config, devices=1))
+    # Every schedule is proportional to its peak, so the peak is a number of the run.
+    shape = schedule_of(dataclasses.replace(config, learning_rate=1.0), data)
+
+    def optimizer(peak: Any):
+        return optimizer_of(config, data, lambda count: peak * shape(count))
+
+    def apply(state: TrainState, gradients: Any, count: jax.Array, peak: jax.Array) -> TrainState:
+        return apply_gradients(state, gradients, count, optimizer(peak), config.reduction)
+
+    def init(key: jax.Array, peak: jax.Array) -> TrainState:
+        return init_state(model, optimizer(peak), data, key)
+
+    peaks = jnp.array([config.learning_rate for config in configs], jnp.float32)
+    keys = jax.vmap(jax.random.key)(jnp.array([config.seed for config in configs]))
+    full = size == len(data.train)  # One batch has no order: all runs share it.
+    gradients = jax.vmap(gradients_of(config, model), in_axes=(0, None if full else 0, None))
+    if full:
+        gradients = in_blocks(gradients, max(BLOCK_SIZE // len(configs), SMALLEST_BLOCK))
+    no_key = jax.random.key(0)  # Nothing is dropped in a dense network.
+
+    def run_epoch(states: TrainState, peaks: jax.Array, images: jax.Array, labels: jax.Array, rows):
+        def step(states: TrainState, row):
+            indices, mask = row
+            batch = (
+                Batch(images, labels, mask)
+                if full
+                else Batch(images[indices], labels[indices], mask)
+            )
+            metrics, summed = gradients(states.params, batch, no_key)
+            return jax.vmap(apply)(states, summed, metrics.count, peaks), metrics
+
+        return lax.scan(step, states, rows)
+
+    compiled = parallel.compile(run_epoch, replicated=4, donate=True)
+    states = jax.jit(jax.vmap(init))(keys, peaks)
+    images, labels = jax.device_put((data.train.images, data.train.labels))
+    metrics = None
+    for epoch in range(config.epochs):
+        drawn = configs[:1] if full else configs
+        orders = [epoch_order(len(data.train), size, run.seed, epoch) for run in drawn]
+        rows = orders[0] if full else jax.tree.map(lambda *rows: np.stack(rows, axis=1), *orders)
+        states, metrics = compiled(states, peaks, images, labels, rows)
+        jax.block_until_ready(states)
+        progress()
+
+    trained = jax.tree.map(lambda x: np.asarray(x, np.float64).sum(axis=0), metrics)
+    judged = _evaluate(config, model, states.params, judge, parallel)
+    return [
+        Outcome(
+            train_loss=float(trained.loss_sum[run] / trained.count[run]),
+            train_accuracy=float(trained.correct[run] / trained.count[run]),
+            loss=float(judged.loss_sum[run] / judged.count[run]),
+            accuracy=float(judged.correct[run] / judged.count[run]),
+        )
+        for run in range(len(configs))
+    ]
+
+
+def _evaluate(
+    config: Config, model: Chain, params: Any, split: Split, parallel: Parallel
+) -> Metrics:
+    """The sums over a split, each with a leading axis of runs."""
+    step = jax.vmap(make_eval_step(model.apply, LOSSES[config.loss]), in_axes=(0, None))
+    compiled = parallel.compile(step)
+    parts = [
+        jax.tree.map(lambda x: np.asarray(x, np.float64), compiled(params, batch))
+        for batch in eval_batches(split, EVAL_BATCH_SIZE)
+    ]
+    return jax.tree.map(lambda *sums: np.sum(sums, axis=0), *parts)

@@ -1,0 +1,194 @@
+"""The slides' own procedure for the network coded by hand: search, choose, train anew, compare.
+
+Source: slide "全连接神经网络的自定义编码实现", its program's output. Each hidden size is
+trained for 20 full-batch steps on all but a twelfth of the training images (5,000 of 60,000); the
+best on those is trained anew, for 50 steps, on all of them.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from jaxnets import run
+from jaxnets.config import Config
+from jaxnets.data.datasets import Dataset, held_out, without_validation
+from jaxnets.experiment import create_model, create_state, epochs, evaluate
+from jaxnets.lecture.log import SlideBar
+from jaxnets.lecture.many import Outcome, train_many
+from jaxnets.metrics import Metrics
+from jaxnets.training.loop import Checkpoint, Watch
+from jaxnets.training.run_folder import RunFolder
+
+# What the slide prints: training loss and accuracy, then validation's (the last: the test's).
+SLIDE = {
+    100: Outcome(0.61235563, 0.798364, 0.5979167190591659, 0.797),
+    200: Outcome(0.5519253, 0.851945, 0.5074925231099131, 0.853),
+    300: Outcome(0.7119555, 0.773982, 0.5305907522703492, 0.842),
+}
+SLIDE_BEST, SLIDE_FINAL = 200, Outcome(0.31931881, 0.91, 0.30098108, 0.916)
+
+
+@dataclasses.dataclass(frozen=True)
+class Replay:
+    """One seed's whole procedure.
+
+    Attributes:
+      search: How each hidden size ended; loss and accuracy are the validation images'.
+      final: How the best one ended; loss and accuracy are the test images'.
+    """
+
+    search: dict[int, Outcome]
+    final: Outcome
+
+    @property
+    def best(self) -> int:
+        """The hidden size chosen."""
+        return choose(self.search)
+
+
+def choose(search: dict[int, Outcome]) -> int:
+    """The size of the largest validation accuracy; the first wins ties."""
+    return max(search, key=lambda size: search[size].accuracy)
+
+
+def search_first(config: Config, folder: RunFolder, data: Dataset, watch: Watch) -> Config:
+    """Searches and returns the config of the run that follows; both are kept in the run folder."""
+    found = search(config, data, watch)
+    folder.write_search({str(size): dataclasses.asdict(found[size]) for size in found})
+    config = _chosen(config, found)
+    run.write_config(folder, config, data)
+    return config
+
+
+def closing_table(config: Config, folder: RunFolder, data: Dataset, test: Metrics) -> str | None:
+    """`table` for a run that began with a search; None for any other."""
+    kept = folder.read_search()
+    if kept is None:
+        return None
+    found = {int(size): Outcome(**values) for size, values in kept.items()}
+    last = folder.records()[-1]
+    final = Outcome(last["train_loss"], last["train_accuracy"], test.loss, test.accuracy)
+    config = dataclasses.replace(config, latent_dims=tuple(found))
+    seeds = range(config.seed + 1, config.seed + config.replay_seeds)
+    return table(Replay(found, final), replay_many(config, data, seeds) if seeds else ())
+
+
+def search(config: Config, data: Dataset, watch: Watch) -> dict[int, Outcome]:
+    """Trains every size of config.latent_dims for config.search_epochs, in the slide's lines.
+
+    Args:
+      config: The run's.
+      data: With every training image in its train split.
+      watch: Who may stop the search.
+    """
+    parts, found = held_out(data), {}
+    validation, parts = parts.validation, without_validation(parts)
+    print("Start searching the best parameter...", flush=True)
+    for size in config.latent_dims or ():
+        trial = _trial(config, size)
+        model = create_model(trial, parts)
+        start = Checkpoint(create_state(trial, model, parts))
+        name = f"Parameter latent_dims={size}"
+        with contextlib.closing(SlideBar(name, trial.epochs)) as bar:
+            last = None
+            for last in epochs(trial, model, start, parts, watch):
+                bar.step(last[1])
+        assert last is not None  # A search has a step at least.
+        state, record = last
+        metrics = evaluate(trial, model, state.params, validation)
+        found[size] = Outcome(
+            record["train_loss"], record["train_accuracy"], metrics.loss, metrics.accuracy
+        )
+        print(
+            f"{name}, validation_loss={metrics.loss}, validation_accuracy={metrics.accuracy}.\n",
+            flush=True,
+        )
+    print(f"The best parameter is {choose(found)}.\n", flush=True)
+    return found
+
+
+def _trial(config: Config, size: int, **changes: Any) -> Config:
+    """The config of one size in the search."""
+    return dataclasses.replace(
+        config, hidden=(size,), latent_dims=None, replay_seeds=1, epochs=config.search_epochs,
+        **changes,
+    )  # fmt: skip
+
+
+def _chosen(config: Config, found: dict[int, Outcome]) -> Config:
+    """The config of the run that follows the search."""
+    return dataclasses.replace(config, hidden=(choose(found),), latent_dims=None)
+
+
+def replay_many(config: Config, data: Dataset, seeds: Sequence[int]) -> list[Replay]:
+    """The whole procedure for several seeds at once, as train_many does it.
+
+    Args:
+      config: With latent_dims.
+      data: With every training image in its train split.
+      seeds: At least one.
+    """
+    parts = held_out(data)
+    searches: list[dict[int, Outcome]] = [{} for _ in seeds]
+    for size in config.latent_dims or ():
+        trials = [_trial(config, size, seed=seed) for seed in seeds]
+        for found, outcome in zip(
+            searches, train_many(trials, parts, parts.validation), strict=True
+        ):
+            found[size] = outcome
+    finals: dict[int, Outcome] = {}
+    for size in config.latent_dims or ():
+        winners = [i for i, found in enumerate(searches) if choose(found) == size]
+        runs = [dataclasses.replace(_chosen(config, searches[i]), seed=seeds[i]) for i in winners]
+        if runs:
+            finals |= zip(winners, train_many(runs, data, data.test), strict=True)
+    return [Replay(found, finals[i]) for i, found in enumerate(searches)]
+
+
+def table(this: Replay, others: Sequence[Replay] = ()) -> str:
+    """The slide beside this run, and beside the spread over seeds if there are several.
+
+    Args:
+      this: The run.
+      others: Replays with other seeds.
+    """
+    everyone = [this, *others]
+    heads = ["", "slide", "this run"]
+    if others:
+        heads.append(f"{len(everyone)} seeds: mean ± sd, from to")
+    rows = [heads]
+
+    def add(name: str, slide: Outcome | None, ours: Sequence[Outcome], judged: str) -> None:
+        for what, field, digits in [
+            ("training loss", "train_loss", 4),
+            ("training accuracy", "train_accuracy", 4),
+            (f"{judged} loss", "loss", 4),
+            (f"{judged} accuracy", "accuracy", 4),
+        ]:
+            values = [getattr(outcome, field) for outcome in ours]
+            row = [
+                f"{name} {what}",
+                "" if slide is None else f"{getattr(slide, field):.{digits}f}",
+                f"{values[0]:.{digits}f}",
+            ]
+            if others:
+                spread = f"{statistics.mean(values):.4f} ± {statistics.stdev(values):.4f}"
+                row.append(f"{spread}, {min(values):.4f} {max(values):.4f}")
+            rows.append(row)
+
+    for size in this.search:
+        add(str(size), SLIDE.get(size), [replay.search[size] for replay in everyone], "validation")
+    best = ["best size", str(SLIDE_BEST), str(this.best)]
+    if others:
+        counts = collections.Counter(replay.best for replay in everyone)
+        best.append(", ".join(f"{size}: {counts[size]} times" for size in this.search))
+    rows.append(best)
+    add("best, anew:", SLIDE_FINAL, [replay.final for replay in everyone], "test")
+    widths = [max(len(row[column]) for row in rows) for column in range(len(heads))]
+    return "\n".join(
+        "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )

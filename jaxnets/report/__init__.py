@@ -1,0 +1,1 @@
+"""Looking at a network or a run."""

@@ -1,0 +1,137 @@
+"""A network layer by layer, as Keras users expect it: output shape, parameters, arithmetic."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxnets.errors import UserError
+from jaxnets.models.chain import Chain
+
+HEADS = ("layer", "output shape", "parameters", "FLOPs")
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A layer.
+
+    Attributes:
+      layer: Its name, if it has parameters, and what it is.
+      shape: Of its output for one image.
+      params: How many numbers it learns.
+      flops: Floating-point operations of the forward pass of one image, as XLA counts them: a
+        multiplication and an addition are two.
+    """
+
+    layer: str
+    shape: tuple[int, ...]
+    params: int
+    flops: int
+
+
+def summary(model: Chain, image_shape: Sequence[int]) -> list[Row]:
+    """Every layer of a network; nothing is computed, only shapes.
+
+    Args:
+      model: A chain.
+      image_shape: [H, W, C] of one image.
+
+    Raises:
+      UserError: The image is too small.
+
+    >>> from jaxnets.models import MODELS
+    >>> [row.params for row in summary(MODELS["mlp"](), (28, 28, 1))]
+    [0, 401920, 0, 5130]
+    """
+    x = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    try:
+        variables = jax.eval_shape(model.init, jax.random.key(0), x)
+    except ZeroDivisionError:
+        raise UserError(f"images of {tuple(image_shape)} are too small") from None
+    rows = []
+    for layer in model.layers:
+        name = getattr(layer, "name", None)
+        params = variables["params"].get(name, {}) if name else {}
+        x, flops = _forward(layer, params, x)
+        if 0 in x.shape:
+            raise UserError(f"images of {tuple(image_shape)} are too small")
+        size = sum(leaf.size for leaf in jax.tree.leaves(params))
+        rows.append(Row(_describe(layer, params), tuple(x.shape[1:]), size, flops))
+    return rows
+
+
+def _forward(layer: Any, params: Any, x: jax.ShapeDtypeStruct) -> tuple[Any, int]:
+    """A layer's output shape and operations."""
+
+    def forward(params, x):
+        if isinstance(layer, nn.Dropout):
+            return x  # After training nothing is dropped.
+        return layer.clone(parent=None).apply({"params": params}, x) if params else layer(x)
+
+    lowered = jax.jit(forward).lower(params, x)
+    cost = lowered.cost_analysis() or {}
+    return jax.eval_shape(forward, params, x), max(int(cost.get("flops", 0)), 0)
+
+
+def _describe(layer: Any, params: Any) -> str:
+    """As "conv1 (Conv 3x3)" or "max_pool 2x2, stride 2"."""
+    kind = type(layer).__name__
+    if isinstance(layer, nn.Conv):
+        kernel = layer.kernel_size
+        kind += f" {'x'.join(map(str, (kernel,) if isinstance(kernel, int) else kernel))}"
+    if isinstance(layer, nn.Dropout):
+        return f"{kind} {layer.rate:g}"
+    if params:
+        return f"{layer.name} ({kind})"
+    if dataclasses.is_dataclass(layer):
+        sizes = [str(value) for value in vars(layer).values() if isinstance(value, int)]
+        return f"{kind} {', '.join(sizes)}"
+    return getattr(layer, "__name__", kind)
+
+
+def to_text(title: str, rows: Sequence[Row], image_shape: Sequence[int]) -> str:
+    """The table and its sums."""
+    cells = [
+        (row.layer, _size(row.shape), f"{row.params:,}", f"{row.flops:,}")
+        for row in [Row("image", tuple(image_shape), 0, 0), *rows]
+    ]
+    widths = [max(len(line[column]) for line in [HEADS, *cells]) for column in range(4)]
+
+    def line(texts: Sequence[str]) -> str:
+        aligned = [f"{texts[0]:{widths[0]}}", f"{texts[1]:{widths[1]}}"]
+        aligned += [f"{text:>{width}}" for text, width in zip(texts[2:], widths[2:], strict=True)]
+        return "  ".join(aligned).rstrip()
+
+    rule = "-" * len(line(HEADS))
+    params, flops = totals(rows)
+    return "\n".join(
+        [
+            title, rule, line(HEADS), rule, *map(line, cells), rule,
+            f"parameters: {params:,} ({params * 4 / 1e6:.2f} MB in float32)",
+            f"forward pass of one image: {flops:,} FLOPs",
+        ]
+    )  # fmt: skip
+
+
+def to_values(title: str, rows: Sequence[Row], image_shape: Sequence[int]) -> dict[str, Any]:
+    """The same for machines."""
+    params, flops = totals(rows)
+    return {
+        "model": title,
+        "image_shape": list(image_shape),
+        "layers": [dataclasses.asdict(row) for row in rows],
+        "params": params,
+        "flops": flops,
+    }
+
+
+def totals(rows: Sequence[Row]) -> tuple[int, int]:
+    """Parameters and operations of the whole network."""
+    return sum(row.params for row in rows), sum(row.flops for row in rows)
+
+
+def _size(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))

@@ -1,0 +1,384 @@
+"""python -m jaxnets compare: regression and the baselines against their oracles; the command."""
+
+import csv
+import dataclasses
+import json
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import Outcome
+
+from jaxnets import cli, commands
+from jaxnets.backprop.network import by_hand
+from jaxnets.data.batches import Batch
+from jaxnets.data.datasets import Dataset, Split
+from jaxnets.lecture.compare import run as command
+from jaxnets.lecture.compare.fit import Fit, fit_baseline, fit_regressor, train_regressor
+from jaxnets.lecture.compare.recipes import CURVE_NOISE, REGRESSION
+from jaxnets.lecture.compare.results import Results, Row
+from jaxnets.losses import squared_error
+from jaxnets.metrics import RegressionMetrics
+from jaxnets.models.chain import with_precision
+from jaxnets.models.mlp import mlp
+from jaxnets.training.step import differentiated
+
+
+@pytest.fixture(scope="module")
+def sklearn():
+    return pytest.importorskip("sklearn", reason="scikit-learn is the oracle and has the data")
+
+
+@pytest.fixture(scope="module")
+def diabetes(sklearn):
+    from jaxnets.lecture.compare.samples import diabetes
+
+    return diabetes(seed=0)
+
+
+@pytest.fixture
+def run_command(monkeypatch, capsys):
+    """Runs `python -m jaxnets compare` in this process."""
+
+    def run(*flags) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["jaxnets", "compare", *map(str, flags)])
+        capsys.readouterr()
+        status = cli.run(commands.main)
+        return Outcome(status, *capsys.readouterr())
+
+    return run
+
+
+def least_squares(x, y):
+    """W and b in closed form, in float64."""
+    ones = np.concatenate([x, np.ones((len(x), 1))], axis=1).astype(np.float64)
+    solution = np.linalg.lstsq(ones, y.astype(np.float64), rcond=None)[0]
+    return solution[:-1], solution[-1]
+
+
+# Regression
+
+
+def test_the_gradient_of_regression_by_hand_is_autodiffs(float64):
+    rng = np.random.default_rng(0)
+    model = with_precision(mlp(num_classes=3, hidden=(8,)), "float64")
+    x, y = rng.standard_normal((9, 5)), rng.standard_normal((9, 3))
+    batch = Batch(jnp.asarray(x), jnp.asarray(y), jnp.asarray([1.0] * 7 + [0.0] * 2))
+    params, key = model.init(jax.random.key(0), batch.images)["params"], jax.random.key(1)
+    ours, by_autodiff = (
+        jax.jit(way)(params, batch, key)
+        for way in (
+            by_hand(model, "squared_error", RegressionMetrics.of),
+            differentiated(model.apply, squared_error, RegressionMetrics.of),
+        )
+    )
+    assert ours[0].squares.shape == (3,) and int(ours[0].count) == 7
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), ours, by_autodiff)
+    outputs = np.asarray(model.apply({"params": params}, batch.images))[:7]
+    expected = (2 / 3 * (outputs - y[:7])).sum(axis=0)  # d loss / d bias of the last layer
+    np.testing.assert_allclose(ours[1]["logits"]["bias"], expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("gradients", ["auto", "manual"])
+def test_the_linear_network_reaches_least_squares(diabetes, gradients):
+    _, params = train_regressor(REGRESSION["linear"], diabetes, 0, gradients)
+    kernel, bias = least_squares(diabetes.train.images, diabetes.train.labels)
+    np.testing.assert_allclose(params["logits"]["kernel"], kernel, atol=1e-3)
+    np.testing.assert_allclose(params["logits"]["bias"], bias, atol=1e-5)
+
+
+def test_the_scores_of_regression_are_scikit_learns_in_the_targets_units(diabetes, sklearn):
+    from sklearn import metrics
+
+    recipe = dataclasses.replace(REGRESSION["mlp"], epochs=3)
+    fit = fit_regressor(recipe, diabetes, seed=0, gradients="manual")
+    model, params = train_regressor(recipe, diabetes, 0, "auto")
+    for split, scores in ((diabetes.train, fit.train), (diabetes.test, fit.test)):
+        outputs = np.asarray(model.apply({"params": params}, split.images), np.float64)
+        p, y = (diabetes.scale * z + diabetes.mean for z in (outputs, split.labels))
+        assert 24 < np.min(y) < np.max(y) < 347  # The data set's own units.
+        assert scores["mse"] == pytest.approx(metrics.mean_squared_error(y, p), rel=1e-4)
+        assert scores["r2"] == pytest.approx(metrics.r2_score(y, p), abs=1e-4)
+        assert scores["wmape"] == pytest.approx(np.abs(y - p).sum() / np.abs(y).sum(), rel=1e-4)
+    assert fit.parameters == 10 * 64 + 64 + 64 * 64 + 64 + 64 + 1
+
+
+def test_diabetes_is_standardised_by_its_training_part(diabetes, sklearn):
+    from sklearn.datasets import load_diabetes
+    from sklearn.preprocessing import StandardScaler
+
+    assert (len(diabetes.train), len(diabetes.test)) == (354, 88)
+    features, targets = load_diabetes(return_X_y=True, scaled=False)
+    order = np.random.default_rng(0).permutation(442)
+    scaler = StandardScaler().fit(features[order[88:]])
+    for split, part in ((diabetes.train, order[88:]), (diabetes.test, order[:88])):
+        np.testing.assert_allclose(split.images, scaler.transform(features[part]), atol=1e-5)
+        units = diabetes.scale * split.labels[:, 0] + diabetes.mean
+        np.testing.assert_allclose(units, targets[part], rtol=1e-5)
+
+
+def test_the_baselines_of_regression_score_as_scikit_learn_does(diabetes, sklearn):
+    from sklearn.linear_model import LinearRegression
+
+    fit = fit_baseline("linear_regression", diabetes, seed=0)
+    model = LinearRegression().fit(diabetes.train.images, diabetes.train.labels)
+    expected = model.score(diabetes.test.images, diabetes.test.labels)
+    assert fit.test["r2"] == pytest.approx(expected, abs=1e-5)
+    assert fit.parameters == 11
+    assert fit_baseline("knn", diabetes, seed=0).parameters is None
+
+
+# The classifiers that are no networks
+
+
+def test_linear_regression_classifies_by_least_squares_on_one_hot_labels(tiny, sklearn):
+    fit = fit_baseline("linear_regression", tiny, seed=0)
+    x, y = (split.images.reshape(len(split), -1) for split in (tiny.train, tiny.test))
+    kernel, bias = least_squares(x, np.eye(3)[tiny.train.labels])
+    predicted = (y @ kernel + bias).argmax(axis=1)
+    assert fit.test["accuracy"] == np.mean(predicted == tiny.test.labels)
+    assert fit.parameters == 12 * 12 * 3 + 3
+
+
+def test_each_cluster_takes_the_label_of_most_of_its_members(sklearn):
+    centres = np.array([[0.0, 0.0], [9.0, 0.0]], np.float32)
+    labels = np.array([1] * 7 + [0] * 3 + [0] * 6 + [1] * 4, np.int32)
+    x = np.repeat(centres, 10, axis=0) + np.linspace(0, 1, 20, dtype=np.float32)[:, None]
+    split = Split(x.reshape(20, 1, 2, 1), labels)
+    fit = fit_baseline("kmeans", Dataset("two", 2, split, split, split, ""), seed=0)
+    assert fit.test["accuracy"] == (7 + 6) / 20
+    assert fit.parameters == 2 * 2 + 2
+
+
+@pytest.mark.parametrize("name", ["logistic_regression", "knn"])
+def test_the_other_baselines_learn(tiny, sklearn, name):
+    fit = fit_baseline(name, tiny, seed=0)
+    assert fit.test["accuracy"] > 0.9
+    assert fit.parameters == (None if name == "knn" else 12 * 12 * 3 + 3)
+
+
+# The data sets
+
+
+def test_digits_are_split_with_the_seed_and_every_image_is_used_once(sklearn):
+    from sklearn.datasets import load_digits
+
+    from jaxnets.lecture.compare.samples import digits
+
+    data, other = digits(0), digits(1)
+    images = np.concatenate([data.train.images, data.test.images]).reshape(-1, 64)
+    expected = load_digits().data / 16
+    assert sorted(map(bytes, images)) == sorted(map(bytes, expected.astype(np.float32)))
+    assert (len(data.train), len(data.test)) == (1438, 359)
+    assert not np.array_equal(data.test.labels, other.test.labels)
+    assert data.checksum == other.checksum
+
+
+def test_a_cut_is_drawn_with_the_seed_and_has_every_class(tiny):
+    from jaxnets.errors import UserError
+    from jaxnets.lecture.compare.samples import cut
+
+    data = cut(tiny, 20, seed=0)
+    assert len(data.train) == 20 and data.test is tiny.test
+    assert not np.array_equal(data.train.images, cut(tiny, 20, seed=1).train.images)
+    known = {(bytes(image), int(label)) for image, label in zip(*parts(tiny.train), strict=True)}
+    assert {(bytes(i), int(la)) for i, la in zip(*parts(data.train), strict=True)} <= known
+    with pytest.raises(UserError, match="3 classes, 2 images show only"):
+        cut(tiny, 2, seed=0)
+
+
+def parts(split):
+    return split.images, split.labels
+
+
+def test_only_labels_that_are_trained_on_are_wrong(mnist):
+    from jaxnets.lecture.compare.samples import cut, small_and_noisy
+
+    noisy, right = small_and_noisy(mnist, seed=0), cut(mnist, 500, seed=0)
+    assert noisy.test is mnist.test
+    np.testing.assert_array_equal(noisy.train.images, right.train.images)
+    wrong = np.mean(noisy.train.labels != right.train.labels)
+    assert wrong == pytest.approx(0.9 * CURVE_NOISE, abs=0.05)  # A tenth is drawn right.
+
+
+# Verdicts
+
+
+def a_fit(test, train=1.0):
+    return Fit(7, 1, {"accuracy": train}, {"accuracy": test}, 0.1)
+
+
+@pytest.fixture
+def results(tiny):
+    request = command.Request(
+        task="classification", models=(), datasets=("one", "two"), data_dir=None, train_size=None,
+        epochs=None, seed=0, curve=(), gradients="auto", workdir=None, as_json=False, notes=(),
+    )  # fmt: skip
+    return Results(request, [dataclasses.replace(tiny, name=name) for name in ("one", "two")])
+
+
+def test_a_size_underfits_or_overfits_by_its_training_score(results):
+    scores = {1: (0.5, 0.5), 2: (0.9, 0.6), 4: (1.0, 0.7), 8: (0.9, 0.895), 16: (0.9, 0.9)}
+    scores |= {32: (0.95, 0.9), 64: (1.0, 0.895), 128: (1.0, 0.8), 256: (0.8, 0.8)}
+    results.curve = [
+        Row("one", "hidden", hidden, a_fit(test, train)) for hidden, (train, test) in scores.items()
+    ]
+    results.curve.append(Row("one", "hidden", 512, why="too large"))
+    assert results.verdicts("one") == {
+        1: "underfits", 2: "overfits", 4: "overfits", 8: "", 16: "best", 32: "", 64: "",
+        128: "overfits", 256: "underfits",
+    }  # fmt: skip
+    assert results.verdicts("two") == {}
+
+
+def test_the_closing_lines_say_who_wins_where(results):
+    scores = {("one", "cnn"): 0.9, ("one", "knn"): 0.88, ("two", "cnn"): 0.7, ("two", "knn"): 0.8}
+    results.rows = [Row(*names, fit=a_fit(score)) for names, score in scores.items()]
+    results.rows.append(Row("two", "mlp", why="too small"))
+    assert results.closing() == [
+        "one: cnn wins, test accuracy 0.9000 (within one standard error, 0.0424: knn)",
+        "two: knn wins, test accuracy 0.8000 (within one standard error, 0.0566: no other)",
+        "no two models change places by more than a standard error",
+    ]
+    results.rows[1] = Row("one", "knn", fit=a_fit(0.8))
+    assert results.closing()[-1] == "no free lunch: cnn beats knn on one and loses to it on two"
+    results.rows += [Row("one", "mlp", fit=a_fit(0.6)), Row("two", "mlp", fit=a_fit(0.9))]
+    assert results.closing()[-1] == "no free lunch: cnn beats knn on one and loses to it on two"
+    results.rows[2] = Row("two", "cnn", fit=a_fit(0.8))
+    assert results.closing()[1].startswith("two: mlp wins")
+    assert results.closing()[-1] == "no free lunch: knn beats mlp on one and loses to it on two"
+    results.rows = []
+    assert results.closing() == []
+
+
+# The command
+
+
+@pytest.mark.parametrize(
+    ("flags", "parts"),
+    [
+        ("--models=softmax,knm", ['unknown model "knm"', 'did you mean "knn"']),
+        ("--models=", ["unknown model"]),
+        ("--datasets=minst", ['did you mean "mnist"']),
+        ("--task=regresion", ['did you mean "regression"']),
+        ("--task=regression --models=cnn", ['unknown model "cnn"', "linear, mlp"]),
+        ("--task=regression --data_dir=x", ["data_dir: a folder of images"]),
+        ("--datasets=mnist --data_dir=x", ["exclude each other"]),
+        ("--data_dir=nowhere", ["expected a folder"]),
+        ("--gradients=hand", ['unknown gradients "hand"']),
+        ("--train_size=0", ["train_size: expected at least 1"]),
+        ("--train_size=many", ["train_size: expected a whole number"]),
+        ("--epochs=0", ["epochs: expected a whole number from 1"]),
+        ("--seed=-1", ["seed: expected a whole number from 0"]),
+        ("--curve=4,x", ["curve: expected a whole number, got 'x'"]),
+        ("--curve=0", ["expected a whole number from 1"]),
+        ("--epoch=3", ["did you mean \"--epochs\""]),
+    ],
+)  # fmt: skip
+def test_a_wrong_request_is_refused_in_one_line(run_command, tmp_path, monkeypatch, flags, parts):
+    monkeypatch.chdir(tmp_path)
+    run_command(*flags.split()).assert_refused(*parts)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_request_is_read_without_jax(run_python):
+    code = "import sys; from jaxnets.lecture.compare import request; print('jax' in sys.modules)"
+    assert run_python("-c", code).out == "False\n"
+
+
+def test_networks_and_baselines_are_compared_and_the_files_say_the_same(
+    run_command, tiny_folder, tmp_path, sklearn
+):
+    folder = tmp_path / "out"
+    models = "softmax,linear_regression,knn,kmeans"
+    flags = [f"--models={models}", f"--data_dir={tiny_folder}", f"--workdir={folder}"]
+    outcome = run_command(*flags, "--epochs=2", "--train_size=150", "--curve=1,8")
+    assert (outcome.status, outcome.err) == (0, "")
+    assert "tiny: 150 training and 50 test images (--train_size=full takes all)" in outcome.out
+    assert outcome.out.splitlines()[-1] == f"results: {folder.resolve()}"
+
+    found = json.loads((folder / "compare.json").read_text())
+    assert found["finished"] and [row["model"] for row in found["rows"]] == models.split(",")
+    assert [row["fit"]["epochs"] for row in found["rows"]] == [2, None, None, None]
+    assert found["rows"][0]["fit"]["parameters"] == 12 * 12 * 3 + 3
+    assert [row["hidden"] for row in found["curve"]] == [1, 8]
+    assert "best" in [row["verdict"] for row in found["curve"]]
+    with (folder / "compare.csv").open() as stream:
+        lines = list(csv.DictReader(stream))
+    assert [line["hidden"] for line in lines] == [""] * 4 + ["1", "8"]
+    for line, row in zip(lines, [*found["rows"], *found["curve"]], strict=True):
+        assert float(line["test_accuracy"]) == row["fit"]["test"]["accuracy"]
+        assert f"{row['fit']['test']['accuracy']:.4f}" in outcome.out
+    for sentence in found["closing"]:
+        assert sentence in outcome.out
+    if command.picture.available():
+        assert (folder / "compare.png").read_bytes().startswith(b"\x89PNG")
+
+    run_command(*flags).assert_refused("workdir: expected an empty folder", "compare.csv")
+
+
+def test_a_network_that_does_not_fit_says_why_in_its_row(run_command, tmp_path, sklearn):
+    flags = ["--models=cnn,knn", "--datasets=digits", "--curve=none", f"--workdir={tmp_path}"]
+    outcome = run_command(*flags, "--json")
+    assert (outcome.status, outcome.err) == (0, "")
+    cnn, knn = json.loads(outcome.out)["rows"]
+    assert cnn["fit"] is None and "(8, 8, 1) are too small" in cnn["why"]
+    assert knn["fit"]["test"]["accuracy"] > 0.95
+
+
+def test_regression_is_compared_end_to_end(run_command, tmp_path, sklearn):
+    flags = ["--task=regression", "--gradients=manual", "--epochs=2", f"--workdir={tmp_path}"]
+    outcome = run_command(*flags, "--curve=none")
+    assert (outcome.status, outcome.err) == (0, "")
+    for text in ("diabetes: 354 training and 88 test rows", "test MSE", "test R2", "test wMAPE"):
+        assert text in outcome.out
+    rows = json.loads((tmp_path / "compare.json").read_text())["rows"]
+    assert [row["model"] for row in rows] == ["linear", "mlp", "linear_regression", "knn"]
+    assert [row["fit"]["epochs"] for row in rows] == [2, 2, None, None]
+    assert all(row["fit"]["test"]["mse"] > 100 for row in rows)  # In the target's own units.
+
+
+def test_without_scikit_learn_the_networks_are_compared_all_the_same(
+    run_command, tiny_folder, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    seen = []
+    monkeypatch.setattr(command, "_fit", lambda row, *_: seen.append(row.model) or a_fit(0.5))
+    flags = [f"--data_dir={tiny_folder}", f"--workdir={tmp_path}", "--curve=none"]
+    outcome = run_command(*flags)
+    assert outcome.status == 0 and "pip install scikit-learn" in outcome.out.splitlines()[0]
+    assert seen == list(command.NETWORKS["classification"][:6])
+    for wrong in ("--models=mlp,kmeans", "--datasets=digits", "--task=regression"):
+        run_command(wrong).assert_refused("pip install scikit-learn")
+
+
+@pytest.mark.parametrize("where", [1, 3], ids=["models", "curve"])
+def test_an_interrupt_keeps_what_is_done(run_command, tiny_folder, tmp_path, monkeypatch, where):
+    done = []
+
+    def fit(row, *_):
+        if len(done) == where:
+            raise KeyboardInterrupt
+        done.append(row.model)
+        return a_fit(0.5)
+
+    monkeypatch.setattr(command, "_fit", fit)
+    flags = ["--models=softmax,mlp", f"--data_dir={tiny_folder}", f"--workdir={tmp_path}"]
+    outcome = run_command(*flags)
+    assert (outcome.status, outcome.err) == (130, "error: interrupted\n")
+    found = json.loads((tmp_path / "compare.json").read_text())
+    assert not found["finished"] and len(found["rows"]) + len(found["curve"]) == where
+    assert len((tmp_path / "compare.csv").read_text().splitlines()) == where + 1
+
+
+def test_a_loss_that_is_not_finite_is_told_in_the_row(run_command, tmp_path, monkeypatch, sklearn):
+    wild = dataclasses.replace(REGRESSION["linear"], learning_rate=1e4)
+    monkeypatch.setitem(command.REGRESSION, "linear", wild)
+    outcome = run_command("--task=regression", "--models=linear,knn", "--curve=none",
+                          f"--workdir={tmp_path}")  # fmt: skip
+    assert outcome.status == 0
+    linear, knn = json.loads((tmp_path / "compare.json").read_text())["rows"]
+    assert linear["fit"] is None and "the loss of step" in linear["why"]
+    assert knn["fit"]["test"]["r2"] > 0.2

@@ -1,0 +1,255 @@
+"""The lecture's systems 1 to 3 beside real Keras: the same weights, the same batches, step by step.
+
+Keras computes with PyTorch here, so that the oracle shares no code with JAX. The learning rate of
+RMSprop, its epsilon and the batch size of `fit` are left to Keras where the slides leave them out.
+"""
+
+import dataclasses
+import inspect
+import warnings
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from jaxnets import experiment
+from jaxnets.config import PRESETS, Config, preset
+from jaxnets.data.batches import epoch_order, train_batches
+from jaxnets.data.datasets import Dataset, Split
+from jaxnets.models.chain import Chain
+from jaxnets.training import optimizer
+from jaxnets.training.step import make_train_step
+
+# Keras 3.15 turns its variables into arrays in a way that NumPy 2 deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning:keras")
+
+EPOCHS, STEPS_AN_EPOCH = 5, 10
+TEST_IMAGES = 1000  # Not a multiple of 32, in which Keras evaluates.
+
+
+@pytest.fixture(scope="module")
+def keras(tmp_path_factory):
+    """Keras on PyTorch; its settings file goes to a folder of the tests'."""
+    pytest.importorskip("torch", reason="PyTorch, on which Keras runs here, is not installed")
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Theirs, while they are imported.
+        patch.setenv("KERAS_BACKEND", "torch")
+        patch.setenv("KERAS_HOME", str(tmp_path_factory.mktemp("keras")))
+        keras = pytest.importorskip("keras", reason="Keras, the oracle here, is not installed")
+    assert keras.backend.backend() == "torch"
+    return keras
+
+
+def keras_sequential(keras):
+    """Slide "Keras的序列模型"."""
+    model = keras.models.Sequential()
+    model.add(keras.Input(shape=(28 * 28,)))
+    model.add(keras.layers.Dense(units=64, activation="relu"))
+    model.add(keras.layers.Dense(units=64, activation="relu"))
+    model.add(keras.layers.Dense(units=10, activation="softmax"))
+    model.compile(
+        optimizer=keras.optimizers.SGD(learning_rate=0.1), loss="mse", metrics=["accuracy"]
+    )
+    return model
+
+
+def keras_functional(keras):
+    """Slide "Keras的函数式模型"."""
+    inputs = keras.layers.Input(shape=(784,))
+    x = keras.layers.Dense(64, activation="relu")(inputs)
+    x = keras.layers.Dense(64, activation="relu")(x)
+    predictions = keras.layers.Dense(10, activation="softmax")(x)
+    model = keras.models.Model(inputs=inputs, outputs=predictions)
+    model.compile(optimizer="rmsprop", loss="categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
+def keras_on_mnist(keras):
+    """Slide "基于Keras库构建全连接神经网络"."""
+    model = keras.models.Sequential()
+    model.add(keras.Input(shape=(28 * 28,)))
+    model.add(keras.layers.Dense(units=512, activation="relu"))
+    model.add(keras.layers.Dense(units=10, activation="softmax"))
+    model.compile(
+        optimizer=keras.optimizers.SGD(learning_rate=0.1), loss="mse", metrics=["accuracy"]
+    )
+    return model
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What the slides say of a system.
+
+    Attributes:
+      build: Makes and compiles Keras' model.
+      params: How many numbers it learns.
+      fit: The arguments of fit that the slides give beside the data.
+    """
+
+    build: Any
+    params: int
+    fit: dict[str, int]
+
+
+RECIPES = {
+    "mlp_sequential": Recipe(keras_sequential, 55_050, {}),
+    "mlp_functional": Recipe(keras_functional, 55_050, {}),
+    "mlp": Recipe(keras_on_mnist, 407_050, {"batch_size": 512}),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class System:
+    """A system of the lecture, here and in Keras, with the same initial weights."""
+
+    recipe: Recipe
+    config: Config
+    data: Dataset
+    model: Chain
+    state: Any
+    theirs: Any
+
+
+@pytest.fixture(params=RECIPES)
+def system(request, keras, mnist) -> System:
+    """A system on the first images of MNIST: nine whole batches an epoch and a ragged one.
+
+    The ragged one has 3/16 of a batch, the 96 of 512 that the lecture's last batch has.
+    """
+    name, recipe = request.param, RECIPES[request.param]
+    batch_size = PRESETS[name]["batch_size"]
+    size = (STEPS_AN_EPOCH - 1) * batch_size + batch_size * 3 // 16
+    config = preset(name, epochs=EPOCHS, validation_size=0, devices=1)
+    data = dataclasses.replace(
+        mnist, train=first(mnist.train, size), test=first(mnist.test, TEST_IMAGES)
+    )
+    model = experiment.create_model(config, data)
+    state = experiment.create_state(config, model, data)
+    theirs = recipe.build(keras)
+    theirs.set_weights(weights_of(state.params))
+    return System(recipe, config, data, model, state, theirs)
+
+
+def first(split: Split, size: int) -> Split:
+    return Split(split.images[:size], split.labels[:size])
+
+
+def weights_of(params) -> list[np.ndarray]:
+    """Our parameters in Keras' order: hidden1, hidden2, ..., logits; kernel before bias."""
+    return [np.asarray(params[layer][name]) for layer in params for name in ("kernel", "bias")]
+
+
+def for_keras(split: Split, rows=slice(None)) -> tuple[np.ndarray, np.ndarray]:
+    """Images as rows of 784 pixels and one-hot labels, both float32."""
+    images, labels = split.images[rows], split.labels[rows]
+    return images.reshape(len(images), -1), np.eye(10, dtype=np.float32)[labels]
+
+
+def largest_difference(system: System, params) -> float:
+    pairs = zip(weights_of(params), system.theirs.get_weights(), strict=True)
+    return max(float(np.abs(ours - theirs).max()) for ours, theirs in pairs)
+
+
+def test_every_step_follows_keras(system):
+    config, state = system.config, system.state
+    step = experiment.create_parallel(config).compile(
+        make_train_step(
+            experiment.gradients_of(config, system.model),
+            experiment.optimizer_of(config, system.data),
+            reduction=config.reduction,
+        )
+    )
+    initial, sizes, errors = state.params, [], []
+    for epoch in range(EPOCHS):
+        batches = train_batches(system.data.train, config.batch_size, seed=config.seed, epoch=epoch)
+        for batch in batches:
+            state, metrics = step(state, batch)
+            real = batch.mask > 0
+            theirs = system.theirs.train_on_batch(
+                *for_keras(Split(batch.images, batch.labels), real), return_dict=True
+            )
+            sizes.append(int(real.sum()))
+            errors.append(abs(metrics.loss - float(theirs["loss"])))
+            assert errors[-1] < 1e-5, f"step {len(errors)}"
+            assert int(metrics.correct) == round(float(theirs["accuracy"]) * sizes[-1])
+
+    assert len(sizes) == 50
+    assert set(sizes) == {config.batch_size, config.batch_size * 3 // 16}
+    moved = max(
+        float(np.abs(new - old).max())
+        for new, old in zip(weights_of(state.params), weights_of(initial), strict=True)
+    )
+    apart = largest_difference(system, state.params)
+    # pytest -rP shows it.
+    print(f"largest difference of a loss {max(errors):.1e}, of a weight {apart:.1e}")
+    print(f"the weight that moved farthest moved {moved:.1e}")
+    assert apart < 1e-6 < moved / 1000
+
+
+def test_an_epochs_log_and_the_evaluation_are_those_of_keras(system):
+    """Keras' fit: the mean over the epoch's examples, of each batch before its update."""
+    config, data, theirs = system.config, system.data, system.theirs
+    state, history = experiment.train(config, system.model, system.state, data)
+    for epoch, record in enumerate(history):
+        order, mask = epoch_order(len(data.train), config.batch_size, config.seed, epoch)
+        log = theirs.fit(
+            *for_keras(data.train, order[mask > 0]),
+            shuffle=False,
+            verbose=0,
+            **system.recipe.fit,
+        ).history
+        assert [record["train_loss"]] == pytest.approx(log["loss"], abs=1e-5)
+        assert [record["train_accuracy"]] == pytest.approx(log["accuracy"], abs=1e-6)
+        assert log["accuracy"] == np.array(log["accuracy"], np.float32).tolist()  # docs/errata.md
+
+    ours = experiment.evaluate(config, system.model, state.params, data.test)
+    loss, accuracy = theirs.evaluate(*for_keras(data.test), verbose=0)
+    assert ours.loss == pytest.approx(loss, abs=1e-5)
+    assert int(ours.correct) == round(accuracy * TEST_IMAGES)
+
+
+def test_weights_begin_as_in_keras(keras, system):
+    """Glorot uniform: limits ± sqrt(6 / (inputs + outputs)), evenly spread; biases 0."""
+    keras.utils.set_random_seed(0)
+    fresh = system.recipe.build(keras).get_weights()
+    shares = np.linspace(0, 1, 11)
+    for ours, theirs in zip(weights_of(system.state.params), fresh, strict=True):
+        assert ours.shape == theirs.shape
+        for weights in (ours, theirs):
+            if weights.ndim == 1:
+                assert not weights.any()
+                continue
+            limit = np.sqrt(6 / sum(weights.shape))
+            assert np.abs(weights).max() <= limit
+            # 5 standard deviations of a quantile of a uniform distribution, at its widest.
+            close = 5 * limit / np.sqrt(weights.size)
+            assert np.quantile(weights, shares) == pytest.approx(
+                limit * (2 * shares - 1), abs=close
+            )
+
+
+def test_parameters_are_as_many_as_in_keras(system):
+    count = sum(leaf.size for leaf in jax.tree.leaves(system.state.params))
+    assert count == system.theirs.count_params() == system.recipe.params
+
+
+def test_rmsprop_has_the_constants_of_keras(keras):
+    theirs = keras.optimizers.RMSprop()
+    assert theirs.epsilon == optimizer.RMSPROP_EPSILON
+    assert theirs.rho == optimizer.RMSPROP_DECAY
+    assert float(theirs.learning_rate) == pytest.approx(preset("mlp_functional").learning_rate)
+    assert float(keras.optimizers.SGD().learning_rate) == pytest.approx(
+        preset("mlp_functional", optimizer="sgd").learning_rate
+    )
+
+
+def test_keras_refuses_what_the_slides_misprint(keras):
+    """The claims of docs/errata.md about Keras."""
+    model = keras_functional(keras)
+    with pytest.raises(ValueError, match=r"not recognized: \{'lr': 0.1\}"):
+        keras.optimizers.SGD(lr=0.1)
+    with pytest.raises(ValueError, match="rmaprop"):
+        model.compile(optimizer="rmaprop", loss="categorical_crossentropy")
+    assert list(inspect.signature(model.fit).parameters)[:4] == ["x", "y", "batch_size", "epochs"]
+    assert list(inspect.signature(model.evaluate).parameters)[:3] == ["x", "y", "batch_size"]

@@ -1,0 +1,242 @@
+"""The slides' procedure replayed, its lines, and many runs side by side."""
+
+import dataclasses
+import json
+import re
+
+import numpy as np
+import pytest
+
+from jaxnets.config import preset
+from jaxnets.data.datasets import held_out
+from jaxnets.errors import UserError
+from jaxnets.experiment import create_model, create_state, evaluate, train
+from jaxnets.lecture.log import KerasLog
+from jaxnets.lecture.many import Outcome, side_by_side, train_many
+from jaxnets.lecture.replay import Replay, choose, replay_many, table
+from jaxnets.metrics import Metrics
+
+HAND = ["--model=mlp_handwritten", "--latent_dims=5,9,7", "--search_epochs=4", "--epochs=6"]
+
+
+# Many runs side by side
+
+
+def alone(config, data, judge):
+    """What train_many must find: the run by itself."""
+    model = create_model(config, data)
+    state, history = train(config, model, create_state(config, model, data), data)
+    metrics = evaluate(config, model, state.params, judge)
+    last = history[-1]
+    return Outcome(last["train_loss"], last["train_accuracy"], metrics.loss, metrics.accuracy)
+
+
+@pytest.mark.parametrize(
+    ("model", "changes"),
+    [
+        ("mlp_handwritten", {"batch_size": None, "learning_rate": 1e-3}),
+        ("mlp_functional", {}),
+        ("mlp_sequential", {"optimizer": "adam", "weight_decay": 1e-3}),
+        ("softmax", {"batch_size": 48}),
+        ("softmax", {"schedule": "one_cycle", "momentum": 0.9, "gradients": "manual"}),
+    ],
+)
+def test_runs_side_by_side_end_as_each_would_alone(tiny, tiny_preset, model, changes):
+    first = tiny_preset(model, **changes)
+    runs = [
+        dataclasses.replace(first, seed=seed, learning_rate=first.learning_rate * factor)
+        for seed, factor in [(0, 1), (1, 1), (1, 0.5)]
+    ]
+    assert side_by_side(first, tiny)
+    for config, ours in zip(runs, train_many(runs, tiny, tiny.validation), strict=True):
+        theirs = alone(config, tiny, tiny.validation)
+        np.testing.assert_allclose(
+            dataclasses.astuple(ours), dataclasses.astuple(theirs), rtol=1e-5
+        )
+
+
+def test_a_convolution_trains_one_run_after_the_other(tiny, tiny_preset):
+    runs = [tiny_preset("cnn", seed=seed, epochs=1, augment="none") for seed in (0, 1)]
+    assert not side_by_side(runs[0], tiny)
+    epochs = []
+    found = train_many(runs, tiny, tiny.validation, lambda: epochs.append(1))
+    assert len(epochs) == 2
+    assert found == [alone(config, tiny, tiny.validation) for config in runs]
+
+
+@pytest.mark.parametrize("model", ["mlp", "cnn"])
+def test_a_run_that_diverges_has_no_loss_and_no_accuracy(tiny, tiny_preset, model):
+    changes = {"loss": "cross_entropy", "learning_rate": 1e4, "weight_decay": 1.0}
+    (found,) = train_many([tiny_preset(model, augment="none", **changes)], tiny, tiny.validation)
+    assert np.isnan(found.loss) and found.accuracy == 0.0
+
+
+# The replay
+
+
+def test_the_first_of_equals_is_chosen():
+    def judged(accuracy):
+        return Outcome(0.0, 0.0, 0.0, accuracy)
+
+    assert choose({100: judged(0.8), 200: judged(0.9), 300: judged(0.9)}) == 200
+
+
+def test_a_twelfth_is_held_out_from_the_front(mnist):
+    whole = dataclasses.replace(mnist, train=mnist.train)
+    parts = held_out(whole)
+    assert len(parts.validation) == len(whole.train) // 12
+    assert np.shares_memory(parts.train.images, whole.train.images)
+    np.testing.assert_array_equal(parts.validation.labels[:9], whole.train.labels[:9])
+
+
+def numpy_search(data, size, params, steps, rate):
+    """The slides' code in NumPy, float64: training loss and accuracy, validation's."""
+    parts = held_out(data)
+    w1, w2 = (np.asarray(params[name]["kernel"], np.float64) for name in ("hidden1", "logits"))
+
+    def forward(split):
+        x = split.images.reshape(len(split), -1).astype(np.float64)
+        x = np.concatenate([x, np.ones((len(x), 1))], axis=1)
+        y = np.eye(w2.shape[1])[split.labels]
+        hidden = np.maximum(x @ w1, 0)
+        soft = np.exp(hidden @ w2)
+        soft /= soft.sum(axis=1, keepdims=True)
+        loss = np.mean(-np.sum(y * np.log(soft + 1e-12), axis=1))
+        return x, y, hidden, soft, loss, np.mean(soft.argmax(axis=1) == split.labels)
+
+    for _ in range(steps):
+        x, y, hidden, soft, *trained = forward(parts.train)
+        d_hidden = (soft - y) @ w2.T * (hidden > 0)
+        w2 -= rate * hidden.T @ (soft - y)
+        w1 -= rate * x.T @ d_hidden
+    return Outcome(*map(float, trained), *map(float, forward(parts.validation)[4:]))
+
+
+def test_the_search_is_the_slides_numpy_code(tiny, tiny_preset):
+    whole = dataclasses.replace(tiny, validation=tiny.validation)
+    config = tiny_preset(
+        "mlp_handwritten", latent_dims=(5, 9), search_epochs=4, epochs=3, batch_size=None,
+        learning_rate=1e-3,
+    )  # fmt: skip
+    (replay,) = replay_many(config, whole, [3])
+    for size, ours in replay.search.items():
+        single = dataclasses.replace(config, hidden=(size,), latent_dims=None, seed=3)
+        model = create_model(single, whole)
+        params = create_state(single, model, whole).params
+        theirs = numpy_search(whole, size, params, steps=4, rate=1e-3)
+        np.testing.assert_allclose(
+            dataclasses.astuple(ours), dataclasses.astuple(theirs), rtol=1e-5
+        )
+    best = dataclasses.replace(config, hidden=(replay.best,), latent_dims=None, seed=3)
+    assert dataclasses.astuple(replay.final) == pytest.approx(
+        dataclasses.astuple(alone(best, whole, whole.test)), rel=1e-5
+    )
+
+
+def test_the_program_prints_the_slides_lines_and_the_table(run_main, tiny_folder, tmp_path):
+    folder = tmp_path / "run"
+    flags = [*HAND, f"--data_dir={tiny_folder}", f"--workdir={folder}", "--learning_rate=1e-3"]
+    shown = run_main(*flags, "--replay_seeds=3")
+    assert shown.status == 0, shown
+    number = r"\d\.\d+"
+    for line in [
+        r"^Start searching the best parameter\.\.\.$",
+        rf"^Parameter latent_dims=9, epoch=4  , loss={number} *, accuracy={number} *$",
+        rf"^Parameter latent_dims=9, validation_loss={number}, validation_accuracy={number}\.$",
+        r"^The best parameter is (5|9|7)\.$",
+        r"^Start training the best model\.\.\.$",
+        rf"^Training the best model, epoch=6  , loss={number} *, accuracy={number} *$",
+        rf"^Evaluate the best model, test loss={number}, accuracy=0\.\d{{6}}\.$",
+        r"^ +slide +this run +3 seeds: mean ± sd, from to$",
+        rf"^best, anew: test accuracy +0\.9160 +{number} +{number} ± {number}, {number} {number}$",
+    ]:
+        assert re.search(line, shown.out, re.MULTILINE), (line, shown.out)
+    found = json.loads((folder / "search.json").read_text())
+    best = max(found, key=lambda size: found[size]["accuracy"])
+    config = json.loads((folder / "config.json").read_text())
+    assert config["hidden"] == [int(best)] and config["latent_dims"] is None
+    assert len((folder / "metrics.jsonl").read_text().splitlines()) == 6
+
+
+@pytest.mark.parametrize(("search_epochs", "asked"), [(4, 2), (1, 4)], ids=["search", "training"])
+def test_an_interrupted_replay_goes_on_to_the_same_end(
+    run_main, interrupt_after, tiny_folder, tmp_path, search_epochs, asked
+):
+    flags = [*HAND, f"--data_dir={tiny_folder}", "--learning_rate=1e-3"]
+    flags.append(f"--search_epochs={search_epochs}")
+    run_main(*flags, f"--workdir={tmp_path / 'whole'}")
+    cut = f"--workdir={tmp_path / 'cut'}"
+    interrupt_after(asked)
+    assert run_main(*flags, cut).status == 130
+    assert (tmp_path / "cut" / "search.json").exists() == (search_epochs == 1)
+    interrupt_after(10**9)
+    assert run_main("--resume", cut).status == 0
+    results = [
+        json.loads((tmp_path / name / "result.json").read_text()) for name in ("whole", "cut")
+    ]
+    assert results[0]["params_sha256"] == results[1]["params_sha256"]
+
+
+def test_a_hidden_size_of_ones_own_is_not_searched(run_main, tiny_folder, tmp_path):
+    shown = run_main(
+        "--model=mlp_handwritten", "--hidden=6", "--epochs=2", f"--data_dir={tiny_folder}",
+        f"--workdir={tmp_path / 'run'}",
+    )  # fmt: skip
+    assert shown.status == 0 and "searching" not in shown.out and "slide" not in shown.out
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (["--model=mlp_handwritten", "--hidden=6", "--latent_dims=5,6"], "exclude each other"),
+        (["--model=mlp", "--latent_dims=5,6"], "latent_dims: mlp has none"),
+        (["--model=cnn", "--replay_seeds=3"], "replay_seeds: cnn has no search to repeat"),
+        (["--model=mlp_handwritten", "--latent_dims=0"], "latent_dims: expected a whole number"),
+        (["--log_format=keras"], 'unknown log_format "keras"'),
+    ],
+)
+def test_a_wrong_request_is_told(run_main, flags, complaint):
+    run_main(*flags).assert_refused(complaint)
+
+
+def test_the_table_has_the_slide_and_the_spread():
+    def replay(accuracy):
+        outcome = Outcome(0.5, 0.85, 0.4, accuracy)
+        return Replay({100: outcome}, outcome)
+
+    lines = table(replay(0.9), [replay(0.92)]).splitlines()
+    assert lines[4].split() == [
+        "100", "validation", "accuracy", "0.7970", "0.9000",
+        "0.9100", "±", "0.0141,", "0.9000", "0.9200",
+    ]  # fmt: skip
+    assert lines[5].split() == ["best", "size", "200", "100", "100:", "2", "times"]
+    assert "±" not in table(replay(0.9))
+
+
+# The slides' lines of Keras
+
+
+def test_keras_lines_are_the_slides_to_the_last_digit(capsys, tiny):
+    from jaxnets.training.loop import Checkpoint, Feed
+
+    config = preset("softmax")
+    state = create_state(config, create_model(config, tiny), dataclasses.replace(tiny))
+    with KerasLog(50, Feed(tiny.train, 32, 0), Checkpoint(state)) as log:
+        record = {"epoch": 45, "train_loss": 0.080445871, "train_accuracy": 0.8864}
+        assert log.epoch_line(record) == (
+            "Train Epoch: 45 Loss= 0.080445871 Accuracy= 0.8863999843597412"
+        )
+        confusion = np.zeros((2, 2), int)
+        test = Metrics(np.float64(0), np.int64(8705), np.int64(0), confusion, np.int64(10000))
+        assert log.test_line(test) == "acc: 0.8705"
+
+
+def test_any_network_can_print_the_lectures_lines(run_main, tiny_flags):
+    shown = run_main("--model=mlp", "--log_format=lecture", *tiny_flags)
+    assert re.search(r"^Train Epoch: 02 Loss= 0\.\d{9} Accuracy= 0\.\d+$", shown.out, re.MULTILINE)
+    assert re.search(r"^acc: 0\.\d+$", shown.out, re.MULTILINE)
+
+
+def test_an_unknown_field_is_refused_by_the_api():
+    with pytest.raises(UserError, match="exclude each other"):
+        preset("mlp_handwritten", hidden=(5,), latent_dims=(5,))

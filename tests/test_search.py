@@ -1,0 +1,169 @@
+"""The search over settings and seeds: its results, its statistics, going on after an interrupt."""
+
+import csv
+import json
+import math
+
+import numpy as np
+import pytest
+
+from jaxnets.lecture import ranking, search
+from jaxnets.lecture.many import Outcome
+
+
+@pytest.fixture
+def flags(tiny_folder, tmp_path):
+    return [
+        f"--data_dir={tiny_folder}", "--validation_size=40", "--batch_size=32", "--epochs=2",
+        f"--workdir={tmp_path / 'found'}",
+    ]  # fmt: skip
+
+
+def read(tmp_path):
+    """The runs that search.json holds: {(point, seed): accuracy}."""
+    kept = json.loads((tmp_path / "found" / "search.json").read_text())
+    return {(str(run["point"]), run["seed"]): run["accuracy"] for run in kept["runs"]}
+
+
+def a_search(tmp_path, scores):
+    """A search that found these accuracies: {hidden: accuracies by seed}."""
+    found = search.Search({"model": "mlp"}, {"hidden": [(size,) for size in scores]}, tmp_path)
+    for size, accuracies in scores.items():
+        for seed, accuracy in enumerate(accuracies):
+            found.runs[((size,),), seed] = Outcome(0.1, 0.9, 1 - accuracy, accuracy)
+    return found
+
+
+def test_every_combination_is_trained_with_every_seed(run_command, flags, tmp_path):
+    shown = run_command(
+        "search", "--model=mlp", "--over=hidden=4,8x4", "--over=learning_rate=0.1,0.5,1",
+        "--seeds=3", *flags,
+    )  # fmt: skip
+    assert shown.status == 0, shown
+    assert len(read(tmp_path)) == 2 * 3 * 3
+    assert "hidden=8x4 learning_rate=0.5" in shown.out and "paired t-test over 3 seeds" in shown.out
+    rows = list(csv.DictReader((tmp_path / "found" / "search.csv").read_text().splitlines()))
+    assert len(rows) == 18 and {row["hidden"] for row in rows} == {"4", "8x4"}
+
+
+def test_a_run_of_the_search_is_the_run_of_train_py(run_command, run_main, flags, tmp_path):
+    assert run_command(
+        "search", "--model=mlp", "--over=hidden=4,8", "--seeds=2", "--loss=cross_entropy", *flags
+    ).status == 0  # fmt: skip
+    config = ["--model=mlp", "--hidden=8", "--loss=cross_entropy", "--seed=1", "--devices=1"]
+    assert run_main(*config, *flags[:-1], f"--workdir={tmp_path / 'run'}").status == 0
+    (record,) = [
+        json.loads(line)
+        for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1:]
+    ]
+    assert read(tmp_path)["[[8]]", 1] == pytest.approx(record["validation_accuracy"], abs=1e-9)
+
+
+def test_an_interrupted_search_keeps_what_is_done_and_goes_on(
+    run_command, flags, tmp_path, monkeypatch
+):
+    command = ["search", "--model=cnn", "--over=dropout=0,0.5", "--seeds=2", *flags]
+    train_many, calls = search.train_many, []
+
+    def interrupted(configs, *arguments):
+        calls.append(len(configs))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return train_many(configs, *arguments)
+
+    monkeypatch.setattr(search, "train_many", interrupted)
+    outcome = run_command(*command)
+    assert outcome.status == 130 and "--resume" in outcome.out
+    before = read(tmp_path)
+    assert len(before) == 2
+    run_command(*command).assert_refused("already holds a search; --resume goes on with it")
+    run_command(*command, "--resume", "--epochs=3").assert_refused("resume: expected", "as ")
+    assert run_command(*command, "--resume").status == 0
+    assert calls == [1] * 5  # two, the interrupted one, and only what was missing
+    assert len(read(tmp_path)) == 4 and before.items() <= read(tmp_path).items()
+    assert run_command(*command, "--resume", "--seeds=3").status == 0  # more seeds may follow
+    assert len(read(tmp_path)) == 6 and len(calls) == 7
+
+
+def test_json_is_for_machines_and_a_run_that_diverged_has_no_loss(run_command, flags, tmp_path):
+    shown = run_command(
+        "search", "--model=softmax", "--over=learning_rate=0.1,9999", "--seeds=2",
+        "--optimizer=sgd", "--loss=mse", "--json", *flags,
+    )  # fmt: skip
+    values = json.loads(shown.out)
+    assert values["seeds"] == 2 and len(values["ranking"]) == 2
+    assert "NaN" not in (tmp_path / "found" / "search.json").read_text()
+
+
+def test_the_p_is_scipys_paired_test_with_statsmodels_order_of_holm():
+    from scipy import stats
+
+    rng = np.random.default_rng(0)
+    ours, theirs = rng.normal(0.9, 0.01, 8), rng.normal(0.89, 0.01, 8)
+    p = ranking.paired_p(list(ours - theirs))
+    assert p == pytest.approx(stats.ttest_rel(ours, theirs).pvalue, rel=1e-9)
+    # By hand: t = mean / (sd / sqrt(n)), 7 degrees of freedom.
+    t = np.mean(ours - theirs) / (np.std(ours - theirs, ddof=1) / np.sqrt(8))
+    assert p == pytest.approx(2 * stats.t.sf(abs(t), 7), rel=1e-9)
+    # Holm 1979: 0.01 * 4, max(0.04, 0.02 * 3), max(..., 0.03 * 2), 0.5; in the order given.
+    assert ranking.holm([0.03, 0.01, 0.5, 0.02]) == pytest.approx([0.06, 0.04, 0.5, 0.06])
+    assert ranking.holm([0.9, 0.8]) == [1.0, 1.0]
+
+
+def test_equal_differences_are_certain_or_nothing():
+    assert ranking.paired_p([0.5, 0.5, 0.5]) == 0.0
+    assert ranking.paired_p([0.0, 0.0]) == 1.0
+    assert math.isnan(ranking.paired_p([0.1]))
+
+
+def test_a_false_alarm_is_as_rare_as_it_says():
+    """Two settings that are the same: a lead is called significant in a twentieth of all cases."""
+    rng = np.random.default_rng(1)
+    alarms = [ranking.paired_p(list(rng.normal(0, 1, 10))) < 0.05 for _ in range(2000)]
+    assert np.mean(alarms) == pytest.approx(0.05, abs=4 * np.sqrt(0.05 * 0.95 / 2000))
+
+
+def test_noise_is_called_noise_and_a_lead_significant(tmp_path):
+    luck = a_search(tmp_path, {4: [0.80, 0.90, 0.85], 8: [0.82, 0.86, 0.88]})
+    text = ranking.to_text(luck, 3)
+    assert "hidden=8 leads hidden=4 by 0.0033 in accuracy: noise" in text
+    assert "Not to be told from the winner: hidden=4." in text
+
+    clear = a_search(tmp_path, {4: [0.80, 0.81, 0.80], 8: [0.90, 0.92, 0.91], 16: [0.5, 0.6, 0.4]})
+    text = ranking.to_text(clear, 3)
+    assert "hidden=8 leads hidden=4 by 0.1067 in accuracy: significant" in text
+    assert ranking.to_values(clear, 3)["significant"] is True
+    lines = text.splitlines()
+    assert lines[1].split() == ["hidden=8", "0.9100", "±", "0.0100", "0.0900"]
+    assert lines[2].split()[:4] == ["hidden=4", "0.8033", "±", "0.0058"]
+
+    single = a_search(tmp_path, {4: [0.8], 8: [0.9]})
+    assert "one seed cannot tell a lead from luck" in ranking.to_text(single, 1)
+
+
+def test_the_plot_is_drawn_where_matplotlib_is(tmp_path):
+    pytest.importorskip("matplotlib", reason="draws the plot; not installed")
+    assert ranking.plot(a_search(tmp_path, {4: [0.8, 0.9], 8: [0.7, 0.6]}))
+    assert (tmp_path / "search.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("given", "parts"),
+    [
+        ([], ["over: expected --over=FIELD=A,B,... at least once"]),
+        (["--over=hidden"], ["over: expected FIELD=A,B,..., got 'hidden'"]),
+        (["--over=hiden=4,8"], ["unknown flag --hiden", "did you mean --hidden?"]),
+        (["--over=hidden=4,0"], ["hidden: expected a whole number from 1"]),
+        (["--over=hidden=4,x"], ["hidden: expected numbers"]),
+        (["--over=seed=1,2"], ["over: seed cannot be searched over"]),
+        (["--over=hidden=4", "--hidden=5"], ["over: hidden cannot be searched over"]),
+        (["--over=hidden=4", "--seeds=0"], ["seeds: expected a whole number from 1, got '0'"]),
+        (["--over=hidden=4", "--overwrite"], ["overwrite: search has none"]),
+        (["--over=hidden=4", "--resume"], ["resume: expected"]),
+        (["--over=hidden=4", "--sedes=3"], ["unknown flag --sedes"]),
+    ],
+)
+def test_a_wrong_request_is_refused_in_one_line(run_command, tmp_path, monkeypatch, given, parts):
+    monkeypatch.chdir(tmp_path)
+    run_command("search", "--model=mlp", *given).assert_refused(*parts)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,77 @@
+"""The summary of a network, against Flax' own table, PyTorch's sizes and sums by hand."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jaxnets.config import PRESETS, preset
+from jaxnets.errors import UserError
+from jaxnets.experiment import build_model
+from jaxnets.models import MODELS
+from jaxnets.report.summary import summary, totals
+
+IMAGE = (28, 28, 1)
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_every_network_has_its_parameters_and_last_shape(name):
+    model = build_model(preset(name), 10)
+    rows = summary(model, IMAGE)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *IMAGE)))["params"]
+    assert totals(rows)[0] == sum(leaf.size for leaf in jax.tree.leaves(shapes))
+    assert rows[-1].shape == (10,) and len(rows) == len(model.layers)
+
+
+def test_the_arithmetic_is_two_for_every_weight_and_one_for_every_bias():
+    flatten, hidden, relu, logits = summary(MODELS["mlp"](), IMAGE)
+    assert flatten.flops == 0
+    assert hidden.flops == 2 * 784 * 512 + 512
+    assert relu.flops == 512
+    assert logits.flops == 2 * 512 * 10 + 10
+    conv1 = summary(MODELS["cnn"](), IMAGE)[0]
+    assert conv1.flops == 26 * 26 * 32 * (2 * 9 + 1)
+
+
+def test_the_arithmetic_is_flax_own_tables(capsys):
+    model = MODELS["cnn"]()
+    x = jnp.zeros((1, *IMAGE))
+    table = model.tabulate(jax.random.key(0), x, compute_flops=True, console_kwargs={"width": 200})
+    for row in summary(model, IMAGE):
+        if row.params:
+            assert f" {row.flops} " in table, row
+
+
+def test_the_alexnet_of_the_paper_has_its_shapes():
+    model = MODELS["alexnet_paper"](num_classes=1000)
+    shapes = {row.layer.split()[0]: row.shape for row in summary(model, (224, 224, 3))}
+    assert shapes["conv1"] == (55, 55, 96) and shapes["conv5"] == (13, 13, 256)
+    assert shapes["flatten"] == (9216,) and shapes["logits"] == (1000,)
+
+
+def test_an_image_that_is_too_small_is_refused():
+    with pytest.raises(UserError, match="too small"):
+        summary(MODELS["cnn"](), (4, 4, 1))
+
+
+def test_the_command_prints_a_table_or_json(run_command):
+    shown = run_command("summary", "--model=mlp", "--hidden=128,64", "--num_classes=3")
+    assert shown.status == 0
+    assert "hidden2 (Dense)" in shown.out and "parameters: 108,931" in shown.out
+    values = json.loads(run_command("summary", "--model=mlp", "--json").out)
+    assert values["params"] == 407_050 and values["layers"][1]["shape"] == [512]
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (["--model=mlq"], 'unknown model "mlq"; did you mean "mlp"?'),
+        (["--image_shape=28,28"], "image_shape: expected 3 whole numbers with commas from 1"),
+        (["--num_classes=0"], "num_classes: expected a whole number from 1, got '0'"),
+        (["--jsom"], "unknown flag --jsom"),
+    ],
+)
+def test_a_wrong_request_is_told(run_command, flags, complaint):
+    outcome = run_command("summary", *flags)
+    assert outcome.status == 2 and complaint in outcome.err

@@ -48,8 +48,9 @@ from jaxnets.training.step import (
 GRADIENT_TOLERANCE = {"float32": 1e-3, "float64": 1e-9, "bfloat16": 0.5}
 
 
-# Examples that a dense network takes at once of a larger batch: 24 blocks of MNIST's 60,000.
-BLOCK_SIZE = 2500
+# Examples that a dense network takes at once of a larger batch: 60 blocks of MNIST's 60,000.
+# On two cores 750 to 1,000 were the fastest (benchmarks/dense_epoch.py mlp_handwritten).
+BLOCK_SIZE = 1000
 
 
 def create_model(config: Config, data: Dataset) -> Chain:

@@ -104,6 +104,8 @@ def conv_backward(
       input_gradient).
     """
     x, params = cache
+    # All three gradients read dz: without the barrier XLA computes it anew for some of them.
+    dz = lax.optimization_barrier(dz)
     kernel = params["kernel"]
     image, window = x.shape[1:3], kernel.shape[:2]
     pads = window_pads(image, window, strides, padding)
@@ -114,10 +116,7 @@ def conv_backward(
     ]
     d_params = {"kernel": jnp.concatenate(d_kernel, axis=-1)}
     if "bias" in params:
-        # On the CPU a product with ones is 3 to 5 times faster than dz.sum((0, 1, 2)).
-        rows = dz.reshape(-1, dz.shape[-1])
-        d_bias = jnp.ones((1, rows.shape[0]), dz.dtype) @ rows
-        d_params = {**d_params, "bias": d_bias[0]}
+        d_params = {**d_params, "bias": dz.sum((0, 1, 2))}
     if not input_gradient:
         return d_params, None
     dx = [

@@ -50,9 +50,6 @@ class Outcome:
     accuracy: float
 
 
-# Examples a block where many runs train side by side: fewer would make small matrix products.
-SMALLEST_BLOCK = 500
-
 Progress = Callable[[], Any]  # Called after every epoch of every run, or of all runs at once.
 
 
@@ -121,7 +118,7 @@ def _together(
     full = size == len(data.train)  # One batch has no order: all runs share it.
     gradients = jax.vmap(gradients_of(config, model), in_axes=(0, None if full else 0, None))
     if full:
-        gradients = in_blocks(gradients, max(BLOCK_SIZE // len(configs), SMALLEST_BLOCK))
+        gradients = in_blocks(gradients, BLOCK_SIZE)
     no_key = jax.random.key(0)  # Nothing is dropped in a dense network.
 
     def run_epoch(states: TrainState, peaks: jax.Array, images: jax.Array, labels: jax.Array, rows):

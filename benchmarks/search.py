@@ -1,0 +1,44 @@
+"""A search over three hidden sizes with ten seeds each, beside its matrix products alone.
+
+    python benchmarks/search.py
+
+The products (forward, both kernels' gradients, the hidden layer's gradient) are reckoned at the
+machine's sgemm rate, taken before and after; the search's time is all of it, compiling included.
+"""
+
+import time
+
+from sgemm import sgemm_rate
+
+import jaxnets
+from jaxnets.data.datasets import held_out
+from jaxnets.lecture.many import train_many
+
+SIZES, SEEDS, STEPS = (100, 200, 300), 10, 20
+
+
+def main() -> None:
+    """Prints the two times and their ratio."""
+    data = held_out(jaxnets.load_dataset("mnist", validation_size=0))
+    before = sgemm_rate()
+    started, steps = time.perf_counter(), []
+    for size in SIZES:
+        configs = [
+            jaxnets.preset("mlp_handwritten", hidden=(size,), epochs=STEPS, seed=seed)
+            for seed in range(SEEDS)
+        ]
+        first = len(steps)
+        train_many(configs, data, data.validation, lambda: steps.append(time.perf_counter()))
+        print(f"{size}: {(steps[-1] - steps[first]) / (STEPS - 1):.3f} s a step of {SEEDS} seeds")
+    seconds = time.perf_counter() - started
+    rate = (before + sgemm_rate()) / 2
+    operations = 2 * len(data.train) * SEEDS * STEPS * sum(SIZES) * (2 * 785 + 3 * 10)
+    products = operations / rate / 1e9
+    print(
+        f"{len(SIZES)} sizes x {SEEDS} seeds x {STEPS} steps: {seconds:.1f} s, its products at "
+        f"{rate:.0f} GFLOP/s {products:.1f} s: ratio {seconds / products:.2f}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -50,10 +50,10 @@ def summary(arguments: Sequence[str]) -> int:
     parser.add_argument("--image_shape", default="28,28,1", help="of one image [28,28,1]")
     parser.add_argument("--num_classes", default="10", help="logits of the last layer [10]")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
-    flags, rest = parser.parse_own(arguments)
+    flags, rest = parser.parse_known_args(arguments)
     config = preset(**parse_flags(rest))
-    shape = whole_numbers("image_shape", flags.image_shape, count=3)
-    (classes,) = whole_numbers("num_classes", flags.num_classes, count=1)
+    shape = _whole_numbers("image_shape", flags.image_shape, count=3)
+    (classes,) = _whole_numbers("num_classes", flags.num_classes, count=1)
 
     from jaxnets.experiment import build_model
     from jaxnets.report.summary import summary as rows_of
@@ -76,8 +76,8 @@ def search(arguments: Sequence[str]) -> int:
     )  # fmt: skip
     parser.add_argument("--seeds", default="10", help="how many seeds each setting gets [10]")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
-    flags, rest = parser.parse_own(arguments)
-    (seeds,) = whole_numbers("seeds", flags.seeds, count=1)
+    flags, rest = parser.parse_known_args(arguments)
+    (seeds,) = _whole_numbers("seeds", flags.seeds, count=1)
     given = parse_flags(rest)
     given.setdefault("model", DEFAULT_MODEL)
     over = dict(_values(given["model"], text) for text in flags.over)
@@ -108,7 +108,7 @@ def _values(model: str, text: str) -> tuple[str, list[Any]]:
     return name, [parse_flags([f"--model={model}", f"--{name}={text}"])[name] for text in texts]
 
 
-def whole_numbers(name: str, text: str, count: int) -> tuple[int, ...]:
+def _whole_numbers(name: str, text: str, count: int) -> tuple[int, ...]:
     """The positive whole numbers of a flag."""
     try:
         numbers = tuple(int(part) for part in text.split(","))
@@ -161,10 +161,6 @@ class _Parser(FlagParser):
             epilog="Every flag of train.py is taken too: train.py --help." if config else None,
             allow_abbrev=False,
         )
-
-    def parse_own(self, arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-        """Reads the command's own flags, and returns the others."""
-        return self.parse_known_args(arguments)
 
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
         """Reads the flags; the nearest is suggested for one that does not exist."""

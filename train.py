@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 
 from jaxnets import cli
-from jaxnets.config import parse_flags
+from jaxnets.flags import parse_flags
 
 # The most seconds of training that a crash may cost.
 SAVE_EVERY = 10.0

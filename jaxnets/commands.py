@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from jaxnets import cli
-from jaxnets.config import DEFAULT_MODEL, PRESETS, FlagParser, parse_flags, preset
+from jaxnets.config import DEFAULT_MODEL, PRESETS, preset
 from jaxnets.errors import UserError, unknown
+from jaxnets.flags import FlagParser, parse_flags
 
 
 def main(arguments: Sequence[str]) -> int:

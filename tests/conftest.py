@@ -6,6 +6,7 @@ process of their own; all others ask for one device (`tiny_preset`, `run_main`).
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import os
 import struct
@@ -144,32 +145,33 @@ class Outcome:
 
 
 @pytest.fixture
-def run_main(monkeypatch, capsys):
-    """Runs train.py in this process."""
-    import train
+def run_in_process(monkeypatch, capsys):
+    """Runs a main function with a command line."""
     from jaxnets import cli
 
-    def run(*flags) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["train.py", *map(str, flags)])
+    def run(main, *arguments) -> Outcome:
+        monkeypatch.setattr(sys, "argv", list(map(str, arguments)))
         capsys.readouterr()
-        status = cli.run(train.main)
+        status = cli.run(main)
         return Outcome(status, *capsys.readouterr())
 
     return run
 
 
 @pytest.fixture
-def run_command(monkeypatch, capsys):
+def run_main(run_in_process):
+    """Runs train.py in this process."""
+    import train
+
+    return functools.partial(run_in_process, train.main, "train.py")
+
+
+@pytest.fixture
+def run_command(run_in_process):
     """Runs `python -m jaxnets` in this process."""
-    from jaxnets import cli, commands
+    from jaxnets import commands
 
-    def run(*flags) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["jaxnets", *map(str, flags)])
-        capsys.readouterr()
-        status = cli.run(commands.main)
-        return Outcome(status, *capsys.readouterr())
-
-    return run
+    return functools.partial(run_in_process, commands.main, "jaxnets")
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "losses": set(),
     "metrics": set(),
     "config": {"errors"},
+    "flags": {"config", "errors"},
     "cli": {"errors"},
     "data": {"errors", "config"},
     "models": {"errors", "config"},
@@ -39,13 +40,15 @@ MAY_IMPORT = {
         "training",
     },
     "report": {"errors", "models"},
-    "commands": {"cli", "config", "errors", "experiment", "gradcheck", "lecture", "report"},
+    "commands": {
+        "cli", "config", "errors", "experiment", "flags", "gradcheck", "lecture", "report",
+    },
     "__main__": {"cli", "commands"},
     "": {"config", "data", "experiment"},
-    "train.py": {"cli", "config", "experiment", "lecture", "run", "training"},
+    "train.py": {"cli", "experiment", "flags", "lecture", "run", "training"},
 }  # fmt: skip
 
-WITHOUT_JAX = ("errors", "config", "cli", "commands", "__main__", "data", "")
+WITHOUT_JAX = ("errors", "config", "flags", "cli", "commands", "__main__", "data", "")
 JAX = {"jax", "jaxlib", "flax", "optax", "chex", "orbax"}
 DIFFERENTIATES = {
     "grad", "value_and_grad", "vjp", "jvp", "linearize", "linear_transpose", "jacfwd", "jacrev",

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import functools
 import json
 import sys
 
@@ -9,9 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import Outcome
 
-from jaxnets import cli, commands
 from jaxnets.backprop.network import by_hand
 from jaxnets.data.batches import Batch
 from jaxnets.data.datasets import Dataset, Split
@@ -39,16 +38,9 @@ def diabetes(sklearn):
 
 
 @pytest.fixture
-def run_command(monkeypatch, capsys):
+def run_compare(run_command):
     """Runs `python -m jaxnets compare` in this process."""
-
-    def run(*flags) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["jaxnets", "compare", *map(str, flags)])
-        capsys.readouterr()
-        status = cli.run(commands.main)
-        return Outcome(status, *capsys.readouterr())
-
-    return run
+    return functools.partial(run_command, "compare")
 
 
 def least_squares(x, y):
@@ -277,9 +269,9 @@ def test_the_closing_lines_say_who_wins_where(results):
         ("--epoch=3", ["did you mean \"--epochs\""]),
     ],
 )  # fmt: skip
-def test_a_wrong_request_is_refused_in_one_line(run_command, tmp_path, monkeypatch, flags, parts):
+def test_a_wrong_request_is_refused_in_one_line(run_compare, tmp_path, monkeypatch, flags, parts):
     monkeypatch.chdir(tmp_path)
-    run_command(*flags.split()).assert_refused(*parts)
+    run_compare(*flags.split()).assert_refused(*parts)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -289,12 +281,12 @@ def test_a_request_is_read_without_jax(run_python):
 
 
 def test_networks_and_baselines_are_compared_and_the_files_say_the_same(
-    run_command, tiny_folder, tmp_path, sklearn
+    run_compare, tiny_folder, tmp_path, sklearn
 ):
     folder = tmp_path / "out"
     models = "softmax,linear_regression,knn,kmeans"
     flags = [f"--models={models}", f"--data_dir={tiny_folder}", f"--workdir={folder}"]
-    outcome = run_command(*flags, "--epochs=2", "--train_size=150", "--curve=1,8")
+    outcome = run_compare(*flags, "--epochs=2", "--train_size=150", "--curve=1,8")
     assert (outcome.status, outcome.err) == (0, "")
     assert "tiny: 150 training and 50 test images (--train_size=full takes all)" in outcome.out
     assert outcome.out.splitlines()[-1] == f"results: {folder.resolve()}"
@@ -316,21 +308,21 @@ def test_networks_and_baselines_are_compared_and_the_files_say_the_same(
     if command.picture.available():
         assert (folder / "compare.png").read_bytes().startswith(b"\x89PNG")
 
-    run_command(*flags).assert_refused("workdir: expected an empty folder", "compare.csv")
+    run_compare(*flags).assert_refused("workdir: expected an empty folder", "compare.csv")
 
 
-def test_a_network_that_does_not_fit_says_why_in_its_row(run_command, tmp_path, sklearn):
+def test_a_network_that_does_not_fit_says_why_in_its_row(run_compare, tmp_path, sklearn):
     flags = ["--models=cnn,knn", "--datasets=digits", "--curve=none", f"--workdir={tmp_path}"]
-    outcome = run_command(*flags, "--json")
+    outcome = run_compare(*flags, "--json")
     assert (outcome.status, outcome.err) == (0, "")
     cnn, knn = json.loads(outcome.out)["rows"]
     assert cnn["fit"] is None and "(8, 8, 1) are too small" in cnn["why"]
     assert knn["fit"]["test"]["accuracy"] > 0.95
 
 
-def test_regression_is_compared_end_to_end(run_command, tmp_path, sklearn):
+def test_regression_is_compared_end_to_end(run_compare, tmp_path, sklearn):
     flags = ["--task=regression", "--gradients=manual", "--epochs=2", f"--workdir={tmp_path}"]
-    outcome = run_command(*flags, "--curve=none")
+    outcome = run_compare(*flags, "--curve=none")
     assert (outcome.status, outcome.err) == (0, "")
     for text in ("diabetes: 354 training and 88 test rows", "test MSE", "test R2", "test wMAPE"):
         assert text in outcome.out
@@ -341,21 +333,21 @@ def test_regression_is_compared_end_to_end(run_command, tmp_path, sklearn):
 
 
 def test_without_scikit_learn_the_networks_are_compared_all_the_same(
-    run_command, tiny_folder, tmp_path, monkeypatch
+    run_compare, tiny_folder, tmp_path, monkeypatch
 ):
     monkeypatch.setitem(sys.modules, "sklearn", None)
     seen = []
     monkeypatch.setattr(command, "_fit", lambda row, *_: seen.append(row.model) or a_fit(0.5))
     flags = [f"--data_dir={tiny_folder}", f"--workdir={tmp_path}", "--curve=none"]
-    outcome = run_command(*flags)
+    outcome = run_compare(*flags)
     assert outcome.status == 0 and "pip install scikit-learn" in outcome.out.splitlines()[0]
     assert seen == list(command.NETWORKS["classification"][:6])
     for wrong in ("--models=mlp,kmeans", "--datasets=digits", "--task=regression"):
-        run_command(wrong).assert_refused("pip install scikit-learn")
+        run_compare(wrong).assert_refused("pip install scikit-learn")
 
 
 @pytest.mark.parametrize("where", [1, 3], ids=["models", "curve"])
-def test_an_interrupt_keeps_what_is_done(run_command, tiny_folder, tmp_path, monkeypatch, where):
+def test_an_interrupt_keeps_what_is_done(run_compare, tiny_folder, tmp_path, monkeypatch, where):
     done = []
 
     def fit(row, *_):
@@ -366,17 +358,17 @@ def test_an_interrupt_keeps_what_is_done(run_command, tiny_folder, tmp_path, mon
 
     monkeypatch.setattr(command, "_fit", fit)
     flags = ["--models=softmax,mlp", f"--data_dir={tiny_folder}", f"--workdir={tmp_path}"]
-    outcome = run_command(*flags)
+    outcome = run_compare(*flags)
     assert (outcome.status, outcome.err) == (130, "error: interrupted\n")
     found = json.loads((tmp_path / "compare.json").read_text())
     assert not found["finished"] and len(found["rows"]) + len(found["curve"]) == where
     assert len((tmp_path / "compare.csv").read_text().splitlines()) == where + 1
 
 
-def test_a_loss_that_is_not_finite_is_told_in_the_row(run_command, tmp_path, monkeypatch, sklearn):
+def test_a_loss_that_is_not_finite_is_told_in_the_row(run_compare, tmp_path, monkeypatch, sklearn):
     wild = dataclasses.replace(REGRESSION["linear"], learning_rate=1e4)
     monkeypatch.setitem(command.REGRESSION, "linear", wild)
-    outcome = run_command("--task=regression", "--models=linear,knn", "--curve=none",
+    outcome = run_compare("--task=regression", "--models=linear,knn", "--curve=none",
                           f"--workdir={tmp_path}")  # fmt: skip
     assert outcome.status == 0
     linear, knn = json.loads((tmp_path / "compare.json").read_text())["rows"]

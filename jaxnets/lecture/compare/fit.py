@@ -6,14 +6,13 @@ import time
 from typing import Any, cast
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
 from jaxnets.backprop.network import by_hand
 from jaxnets.config import Config
 from jaxnets.data.datasets import Dataset, Split
-from jaxnets.experiment import create_model, create_state, epochs, evaluate
+from jaxnets.experiment import create_model, create_state, epochs, evaluate, init_state
 from jaxnets.lecture.compare.baselines import CLASSIFIERS, REGRESSORS
 from jaxnets.lecture.compare.recipes import Recipe
 from jaxnets.lecture.compare.samples import Table
@@ -26,7 +25,7 @@ from jaxnets.training import loop
 from jaxnets.training.optimizer import create_optimizer
 from jaxnets.training.parallel import Parallel
 from jaxnets.training.platform import prepare
-from jaxnets.training.step import TrainState, differentiated, make_eval_step, make_train_step
+from jaxnets.training.step import differentiated, make_eval_step, make_train_step
 
 Scores = dict[str, float]  # accuracy, or mse, r2 and wmape.
 
@@ -104,13 +103,6 @@ def train_regressor(
     parallel = _one_device()
     model = mlp(num_classes=table.num_classes, hidden=recipe.hidden)
     optimizer = create_optimizer(recipe.optimizer, recipe.learning_rate, momentum=recipe.momentum)
-    key = jax.random.key(seed)
-
-    @jax.jit
-    def init():
-        params = model.init(key, jnp.zeros((1, *table.image_shape), jnp.float32))["params"]
-        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), key)
-
     if gradients == "manual":
         way = by_hand(model, "squared_error", _measure(table))
     else:
@@ -118,6 +110,7 @@ def train_regressor(
     size = min(recipe.batch_size or len(table.train), len(table.train))
     feed = loop.Feed(table.train, size, seed)
     run_epoch = loop.epoch_in_one(make_train_step(way, optimizer), feed, parallel, loop.Watch())
+    init = jax.jit(lambda: init_state(model, optimizer, table, jax.random.key(seed)))
     state = parallel.replicate(init())
     for epoch in _bar(range(recipe.epochs), recipe.epochs, f"{table.name} {recipe.hidden}"):
         state, _ = run_epoch(loop.Checkpoint(state), epoch)

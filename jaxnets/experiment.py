@@ -43,9 +43,9 @@ from jaxnets.training.step import (
     make_train_step,
 )
 
-# The relative error at which --gradients=both ends a run. A batch's gradient is a sum in which
-# much cancels, so it may exceed the 1e-5 of single layers (docs/backprop.md).
-GRADIENT_TOLERANCE = {"float32": 1e-3, "float64": 1e-9, "bfloat16": 0.5}
+# The relative error at which --gradients=both ends a run. In float32 the cnn showed 3.9e-7 and
+# mlp_sequential 4.2e-7; a batch's gradient is a sum in which much may cancel, hence the room.
+GRADIENT_TOLERANCE = {"float32": 1e-4, "float64": 1e-9, "bfloat16": 0.5}
 
 
 # Examples that a dense network takes at once of a larger batch: 60 blocks of MNIST's 60,000.

@@ -1,6 +1,7 @@
 """The slides' procedure replayed, its lines, and many runs side by side."""
 
 import dataclasses
+import io
 import json
 import re
 
@@ -11,7 +12,7 @@ from jaxnets.config import preset
 from jaxnets.data.datasets import held_out
 from jaxnets.errors import UserError
 from jaxnets.experiment import create_model, create_state, evaluate, train
-from jaxnets.lecture.log import KerasLog
+from jaxnets.lecture.log import KerasLog, SlideBar
 from jaxnets.lecture.many import Outcome, side_by_side, train_many
 from jaxnets.lecture.replay import Replay, choose, replay_many, table
 from jaxnets.metrics import Metrics
@@ -211,6 +212,19 @@ def test_the_table_has_the_slide_and_the_spread():
     ]  # fmt: skip
     assert lines[5].split() == ["best", "size", "200", "100", "100:", "2", "times"]
     assert "±" not in table(replay(0.9))
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_slides_bar_stands_on_a_terminal_and_is_a_line_elsewhere(monkeypatch, capsys, terminal):
+    screen = io.StringIO()
+    monkeypatch.setattr(screen, "isatty", lambda: terminal)
+    monkeypatch.setattr("sys.stderr", screen)
+    bar = SlideBar("Parameter latent_dims=200", 20)
+    bar.step({"epoch": 20, "train_loss": 0.5519253, "train_accuracy": 0.851945})
+    bar.close()
+    line = "Parameter latent_dims=200, epoch=20 , loss=0.5519253 , accuracy=0.851945"
+    assert capsys.readouterr().out == ("" if terminal else f"{line}\n")
+    assert (f"{line}:   5%|" in screen.getvalue()) == terminal
 
 
 # The slides' lines of Keras

@@ -56,8 +56,9 @@ class SlideBar:
 
     def close(self) -> None:
         """Leaves the bar standing, or prints its text if there is none."""
+        shown = not self._bar.disable  # Closing disables it.
         self._bar.close()
-        if self._bar.disable and self._text:
+        if self._text and not shown:
             print(self._text, flush=True)
 
 

@@ -28,7 +28,7 @@ from jaxnets.experiment import (
 from jaxnets.losses import LOSSES
 from jaxnets.metrics import Metrics
 from jaxnets.models.chain import Chain, has_convolution
-from jaxnets.training.loop import EVAL_BATCH_SIZE, Checkpoint, NonFiniteLossError
+from jaxnets.training.loop import EVAL_BATCH_SIZE, Checkpoint, NonFiniteLossError, Watch
 from jaxnets.training.parallel import Parallel
 from jaxnets.training.step import TrainState, apply_gradients, in_blocks, make_eval_step
 
@@ -71,7 +71,13 @@ def train_many(
     """
     if side_by_side(configs[0], data):
         return _together(configs, data, judge, progress)
-    return [_alone(config, data, judge, progress) for config in configs]
+    outcomes = []
+    for config in configs:
+        try:
+            outcomes.append(train_one(config, data, judge, lambda record: progress()))
+        except NonFiniteLossError:  # It diverged; side by side, the same shows as NaN and no hits.
+            outcomes.append(Outcome(math.nan, math.nan, math.nan, 0.0))
+    return outcomes
 
 
 def side_by_side(config: Config, data: Dataset) -> bool:
@@ -79,16 +85,31 @@ def side_by_side(config: Config, data: Dataset) -> bool:
     return not has_convolution(create_model(config, data)) and config.augment == "none"
 
 
-def _alone(config: Config, data: Dataset, judge: Split, progress: Progress) -> Outcome:
+def train_one(
+    config: Config,
+    data: Dataset,
+    judge: Split,
+    each: Callable[[dict[str, Any]], Any],
+    watch: Watch | None = None,
+) -> Outcome:
+    """Trains one config by itself.
+
+    Args:
+      config: The recipe.
+      data: Its train split is trained on.
+      judge: The split whose loss and accuracy are reported; it is looked at once, at the end.
+      each: Called with every epoch's record.
+      watch: Who looks on.
+
+    Raises:
+      NonFiniteLossError: It diverged.
+    """
     model = create_model(config, data)
     start = Checkpoint(create_state(config, model, data))
     last = None
-    try:
-        for trained in epochs(config, model, start, without_validation(data)):
-            last = trained
-            progress()
-    except NonFiniteLossError:  # It diverged; side by side, the same shows as NaN and no hits.
-        return Outcome(math.nan, math.nan, math.nan, 0.0)
+    for trained in epochs(config, model, start, without_validation(data), watch):
+        last = trained
+        each(trained[1])
     assert last is not None  # A run has an epoch at least.
     state, record = last
     metrics = evaluate(config, model, state.params, judge)

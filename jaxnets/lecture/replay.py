@@ -14,12 +14,11 @@ from typing import Any
 
 from jaxnets import run
 from jaxnets.config import Config
-from jaxnets.data.datasets import Dataset, held_out, without_validation
-from jaxnets.experiment import create_model, create_state, epochs, evaluate
+from jaxnets.data.datasets import Dataset, held_out
 from jaxnets.lecture.log import SlideBar
-from jaxnets.lecture.many import Outcome, train_many
+from jaxnets.lecture.many import Outcome, train_many, train_one
 from jaxnets.metrics import Metrics
-from jaxnets.training.loop import Checkpoint, Watch
+from jaxnets.training.loop import Watch
 from jaxnets.training.run_folder import RunFolder
 
 # What the slide prints: training loss and accuracy, then validation's (the last: the test's).
@@ -85,25 +84,15 @@ def search(config: Config, data: Dataset, watch: Watch) -> dict[int, Outcome]:
       watch: Who may stop the search.
     """
     parts, found = held_out(data), {}
-    validation, parts = parts.validation, without_validation(parts)
     print("Start searching the best parameter...", flush=True)
     for size in config.latent_dims or ():
         trial = _trial(config, size)
-        model = create_model(trial, parts)
-        start = Checkpoint(create_state(trial, model, parts))
         name = f"Parameter latent_dims={size}"
         with contextlib.closing(SlideBar(name, trial.epochs)) as bar:
-            last = None
-            for last in epochs(trial, model, start, parts, watch):
-                bar.step(last[1])
-        assert last is not None  # A search has a step at least.
-        state, record = last
-        metrics = evaluate(trial, model, state.params, validation)
-        found[size] = Outcome(
-            record["train_loss"], record["train_accuracy"], metrics.loss, metrics.accuracy
-        )
+            outcome = train_one(trial, parts, parts.validation, bar.step, watch)
+        found[size] = outcome
         print(
-            f"{name}, validation_loss={metrics.loss}, validation_accuracy={metrics.accuracy}.\n",
+            f"{name}, validation_loss={outcome.loss}, validation_accuracy={outcome.accuracy}.\n",
             flush=True,
         )
     print(f"The best parameter is {choose(found)}.\n", flush=True)
@@ -162,17 +151,17 @@ def table(this: Replay, others: Sequence[Replay] = ()) -> str:
     rows = [heads]
 
     def add(name: str, slide: Outcome | None, ours: Sequence[Outcome], judged: str) -> None:
-        for what, field, digits in [
-            ("training loss", "train_loss", 4),
-            ("training accuracy", "train_accuracy", 4),
-            (f"{judged} loss", "loss", 4),
-            (f"{judged} accuracy", "accuracy", 4),
+        for what, field in [
+            ("training loss", "train_loss"),
+            ("training accuracy", "train_accuracy"),
+            (f"{judged} loss", "loss"),
+            (f"{judged} accuracy", "accuracy"),
         ]:
             values = [getattr(outcome, field) for outcome in ours]
             row = [
                 f"{name} {what}",
-                "" if slide is None else f"{getattr(slide, field):.{digits}f}",
-                f"{values[0]:.{digits}f}",
+                "" if slide is None else f"{getattr(slide, field):.4f}",
+                f"{values[0]:.4f}",
             ]
             if others:
                 spread = f"{statistics.mean(values):.4f} ± {statistics.stdev(values):.4f}"

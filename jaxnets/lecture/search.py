@@ -21,7 +21,7 @@ from jaxnets.data.datasets import Dataset, held_out, load_dataset
 from jaxnets.errors import UserError
 from jaxnets.experiment import feed_of
 from jaxnets.lecture.many import Outcome, side_by_side, train_many
-from jaxnets.training.run_folder import fresh_path, write_text
+from jaxnets.training.run_folder import fresh_path, make_folder, write_text
 
 RESULTS, TABLE, PLOT = "search.json", "search.csv", "search.png"
 
@@ -59,6 +59,11 @@ class Search:
             f"{field}={show(value)}" for field, value in zip(self.over, point, strict=True)
         )
 
+    def missing(self, seeds: Sequence[int]) -> list[tuple[Point, int]]:
+        """The points and seeds that are not done yet."""
+        everything = itertools.product(self.points, seeds)
+        return [run for run in everything if run not in self.runs]
+
     def scores(self, point: Point) -> dict[int, float]:
         """Each seed's validation accuracy."""
         return {seed: run.accuracy for (at, seed), run in self.runs.items() if at == point}
@@ -83,7 +88,7 @@ def run_missing(
     for group in _groups(search, seeds, data):
         configs = [search.config(point, seed) for point, seed in group]
         name = search.name(group[0][0])
-        count = len(group) if len(group) > 1 else 1
+        count = len(group)
         outcomes = train_many(
             configs, data, data.validation, lambda count=count, name=name: progress(count, name)
         )
@@ -93,14 +98,8 @@ def run_missing(
 
 def _groups(search: Search, seeds: Sequence[int], data: Dataset) -> list[list[tuple[Point, int]]]:
     """The runs to do, those together that train side by side."""
-    missing = [
-        (point, seed)
-        for point in search.points
-        for seed in seeds
-        if (point, seed) not in search.runs
-    ]
     groups: dict[Any, list[tuple[Point, int]]] = {}
-    for point, seed in missing:
+    for point, seed in search.missing(seeds):
         config = search.config(point, seed)
         program = dataclasses.replace(config, seed=0, learning_rate=1.0)
         together = side_by_side(config, data)
@@ -145,15 +144,12 @@ def open_folder(search: Search, resume: bool) -> None:
         )
     if resume and not path.exists():
         raise UserError(f"resume: expected {RESULTS} in {search.folder}, found none")
-    try:
-        search.folder.mkdir(parents=True, exist_ok=True)
-        if resume:
+    make_folder(search.folder)
+    if resume:
+        try:
             _read(search, path)
-    except OSError as error:
-        reason = error.strerror or error
-        raise UserError(f"workdir: cannot use {search.folder}: {reason}") from error
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise UserError(f"{path}: damaged: {error!r}") from error
+        except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+            raise UserError(f"{path}: damaged: {error!r}") from error
 
 
 def _read(search: Search, path: Path) -> None:
@@ -200,12 +196,7 @@ def search_all(given: dict[str, Any], over: dict[str, list[Any]], seeds: int) ->
         feed_of(config, data)  # Raises if its batches do not fit, before anything is made.
     open_folder(search, resume)
     names = range(first, first + seeds)
-    left = sum(
-        search.config(point, seed).epochs
-        for point in search.points
-        for seed in names
-        if (point, seed) not in search.runs
-    )
+    left = sum(search.config(point, seed).epochs for point, seed in search.missing(names))
     try:
         with tqdm(total=left, unit="epoch", disable=None, leave=False, dynamic_ncols=True) as bar:
 

@@ -53,9 +53,8 @@ class RunFolder:
           UserError: It holds a run (without overwrite) or other files, or cannot be written.
         """
         path = Path(workdir).expanduser() if workdir else fresh_path(model)
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            found = sorted(entry.name for entry in path.iterdir())
+        found = make_folder(path)
+        with _writing(path):
             ours = (CONFIG, SEARCH, METRICS, CHECKPOINTS, RESULT)
             others = [name for name in found if name.removesuffix(".partial") not in ours]
             if others:
@@ -71,10 +70,6 @@ class RunFolder:
                 else:
                     (path / name).unlink()
             (path / METRICS).touch()
-        except OSError as error:
-            raise UserError(
-                f"workdir: cannot write to {path}: {error.strerror or error}"
-            ) from error
         return cls(path.resolve())
 
     @classmethod
@@ -202,6 +197,27 @@ def _one_line_errors(path: Path) -> Iterator[None]:
             if known in str(error):
                 reason = known
         raise OSError(f"{path}: cannot be saved: {reason}") from error
+
+
+def make_folder(path: Path) -> list[str]:
+    """Makes a folder if there is none, and returns the sorted names in it.
+
+    Raises:
+      UserError: It cannot be made or read.
+    """
+    with _writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+        return sorted(entry.name for entry in path.iterdir())
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turns what goes wrong with a work folder into one line."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"workdir: cannot write to {path}: {reason}") from error
 
 
 def fresh_path(model: str) -> Path:

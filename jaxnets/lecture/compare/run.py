@@ -14,7 +14,7 @@ from jaxnets.lecture.compare.recipes import CURVE_CLASSIFICATION, CURVE_REGRESSI
 from jaxnets.lecture.compare.request import NETWORKS, Request
 from jaxnets.lecture.compare.results import Results, Row
 from jaxnets.lecture.compare.samples import Table, load, small_and_noisy
-from jaxnets.training.run_folder import fresh_path, write_text
+from jaxnets.training.run_folder import fresh_path, make_folder, write_text
 
 
 def run(request: Request) -> None:
@@ -93,12 +93,7 @@ def _create_folder(workdir: str | None) -> Path:
       UserError: It holds something, or cannot be written.
     """
     path = Path(workdir).expanduser() if workdir else fresh_path("compare")
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        found = sorted(entry.name for entry in path.iterdir())
-    except OSError as error:
-        raise UserError(f"workdir: cannot write to {path}: {error.strerror or error}") from error
-    if found:
+    if found := make_folder(path):
         raise UserError(f"workdir: expected an empty folder, {path} holds {found[0]}")
     return path.resolve()
 

@@ -109,9 +109,6 @@ def load_dataset(
             f"validation_size: expected less than the {len(arrays['train_labels'])} images of the "
             f"training file, got {validation_size}"
         )
-    checksum = hashlib.sha256()
-    for array in arrays.values():
-        checksum.update(array.tobytes())
     images, labels = _floats(arrays["train_images"]), arrays["train_labels"].astype(np.int32)
     return Dataset(
         name=name,
@@ -119,8 +116,16 @@ def load_dataset(
         train=Split(images[validation_size:], labels[validation_size:]),
         validation=Split(images[:validation_size], labels[:validation_size]),
         test=Split(_floats(arrays["test_images"]), arrays["test_labels"].astype(np.int32)),
-        checksum=checksum.hexdigest(),
+        checksum=sha256_of(*arrays.values()),
     )
+
+
+def sha256_of(*arrays: np.ndarray) -> str:
+    """The SHA-256 of the arrays' bytes, one after the other."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def held_out(data: Dataset) -> Dataset:

@@ -1,11 +1,10 @@
 """The data sets that are compared on: MNIST or a folder, and two that scikit-learn ships."""
 
 import dataclasses
-import hashlib
 
 import numpy as np
 
-from jaxnets.data.datasets import Dataset, Split, load_dataset
+from jaxnets.data.datasets import Dataset, Split, load_dataset, sha256_of
 from jaxnets.errors import UserError
 from jaxnets.lecture.compare.recipes import CURVE_EXAMPLES, CURVE_NOISE
 from jaxnets.lecture.compare.request import Request
@@ -84,7 +83,7 @@ def digits(seed: int) -> Dataset:
         train=Split(images[train], labels[train]),
         validation=Split(images[:0], labels[:0]),
         test=Split(images[test], labels[test]),
-        checksum=_checksum(images, labels),
+        checksum=sha256_of(images, labels),
     )
 
 
@@ -104,7 +103,7 @@ def diabetes(seed: int, train_size: int | None = None) -> Table:
     train = train[:train_size]
     if len(train) < 2:
         raise UserError(f"train_size: expected at least 2 examples of regression, got {len(train)}")
-    checksum = _checksum(features, targets)
+    checksum = sha256_of(features, targets)
     features, _, _ = _standardised(features, train)
     targets, mean, scale = _standardised(targets, train)
     return Table(
@@ -148,10 +147,3 @@ def _standardised(
     mean, scale = columns[train].mean(axis=0), columns[train].std(axis=0)
     scale = np.where(scale > 0, scale, 1)
     return ((columns - mean) / scale).astype(np.float32), mean, scale
-
-
-def _checksum(*arrays: np.ndarray) -> str:
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()

@@ -2,8 +2,13 @@
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 Params = dict[str, jax.Array]
+
+# From so many outputs on, XLA on the CPU is slow at dz Wᵀ: seven times as slow as at W dzᵀ for
+# AlexNet's dense6 at batch 128, 1.5 times for the CNN's hidden layer.
+WIDE = 128
 
 
 def dense_forward(params: Params, x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, Params]]:
@@ -51,7 +56,33 @@ def dense_backward(
     d_params = {"kernel": x.T @ dz}
     if "bias" in params:
         d_params = {**d_params, "bias": dz.sum(axis=0)}
-    return d_params, dz @ params["kernel"].T if input_gradient else None
+    return d_params, _input_gradient(params["kernel"], dz) if input_gradient else None
+
+
+def _input_gradient(kernel: jax.Array, dz: jax.Array) -> jax.Array:
+    """Computes dX = dz Wᵀ = (W dzᵀ)ᵀ, by the product that is the faster one."""
+    if kernel.shape[1] < WIDE or jax.default_backend() != "cpu":
+        return dz @ kernel.T
+    # Without the barrier XLA would turn this into dz Wᵀ again.
+    return lax.optimization_barrier(kernel @ dz.T).T
+
+
+@jax.custom_vjp
+def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """X W, differentiated by the rule derived here: x [B, D], kernel [D, K] -> [B, K]."""
+    return x @ kernel
+
+
+def _product_forward(x: jax.Array, kernel: jax.Array):
+    return dense_forward({"kernel": kernel}, x)
+
+
+def _product_backward(cache, dz: jax.Array):
+    d_params, dx = dense_backward(cache, dz)
+    return dx, d_params["kernel"]
+
+
+product.defvjp(_product_forward, _product_backward)
 
 
 def dense_with_ones_forward(

@@ -3,11 +3,13 @@
 The window's places and its padding are those of `windows.py`.
 """
 
+from collections.abc import Callable
 from functools import partial, reduce
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from jaxnets.backprop.windows import (
     Padding,
@@ -36,13 +38,33 @@ def max_pool_forward(
     Source: Krizhevsky et al. 2012, section 3.4, for overlapping windows.
     """
     pads = window_pads(x.shape[1:3], window, strides, padding)
-    first, *others = window_slices(x, window, strides, pads, fill=-jnp.inf)
-    index = jnp.uint8 if len(others) < 256 else jnp.int32
-    y, winner = first, jnp.zeros(first.shape, index)
-    for number, candidate in enumerate(others, start=1):
-        winner = jnp.where(candidate > y, jnp.asarray(number, index), winner)
-        y = jnp.maximum(y, candidate)  # unlike a choice by `>`, it lets a NaN through
+
+    def pool(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        first, *others = window_slices(x, window, strides, pads, fill=-jnp.inf)
+        index = jnp.uint8 if len(others) < 255 else jnp.int32
+        y, winner = first, jnp.zeros(first.shape, index)
+        for number, candidate in enumerate(others, start=1):
+            winner = jnp.where(candidate > y, jnp.asarray(number, index), winner)
+            y = jnp.maximum(y, candidate)  # unlike a choice by `>`, it lets a NaN through
+        return y, winner
+
+    y, winner = pool(x)
+    if tuple(window) != tuple(strides) and jax.default_backend() == "cpu":
+        # The backward pass reads it in several places, where XLA would compute it anew: the pools
+        # of AlexNet's step took twice the time (benchmarks/step.py).
+        winner = _stored(lambda x: pool(x)[1], x)
     return y, (winner, x[:0])
+
+
+def _stored(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
+    """function(x), which XLA must store: it does not fuse what a branch returns.
+
+    lax.optimization_barrier alone is gone by the time XLA on the CPU fuses; it does keep the
+    condition from being folded away.
+    """
+    result = jax.eval_shape(function, x)
+    always = lax.optimization_barrier(jnp.array(True))
+    return lax.cond(always, function, lambda _: jnp.zeros(result.shape, result.dtype), x)
 
 
 def max_pool_backward(
@@ -71,18 +93,31 @@ def max_pool_backward(
       dX [B, H, W, C].
     """
     winner, shape = cache
-    _, height, width, channels = shape.shape
-    (kh, kw), (_, h, w, _) = window, d_out.shape
-    pads = window_pads((height, width), window, strides, padding)
-    unpadded = all(pad == (0, 0) for pad in pads)
-    if unpadded and tuple(window) == tuple(strides) and (height, width) == (h * kh, w * kw):
-        # The windows tile the image: every pixel asks its own window, in one pass over memory.
-        number = jnp.arange(kh * kw, dtype=winner.dtype).reshape(kh, 1, kw, 1)
-        won = winner[:, :, None, :, None, :] == number
-        dx = jnp.where(won, d_out[:, :, None, :, None, :], 0)
-        return dx.reshape(-1, height, width, channels)
-    parts = [jnp.where(winner == number, d_out, 0) for number in range(kh * kw)]
-    return add_window_slices(parts, (height, width), window, strides, pads)
+    height, width, channels = shape.shape[1:]
+    (kh, kw), (sh, sw), (_, h, w, _) = window, strides, d_out.shape
+    (top, _), (left, _) = window_pads((height, width), window, strides, padding)
+    # Cut the padded image into rows x columns cells of sh x sw pixels. The pixels of cell (i, j)
+    # are seen by window (i, j), as its elements (0, 0) to (sh - 1, sw - 1), by window (i - 1, j),
+    # as its elements (sh, 0) to (2 sh - 1, sw - 1), and so on.
+    rows, columns = -(-(top + height) // sh), -(-(left + width) // sw)
+    dx = jnp.zeros((), d_out.dtype)
+    for down in range(-(-kh // sh)):
+        for right in range(-(-kw // sw)):
+            a, b = np.arange(sh) + down * sh, np.arange(sw) + right * sw
+            inside = (a < kh)[:, None] & (b < kw)
+            number = np.where(inside, a[:, None] * kw + b, kh * kw)  # which never wins
+            number = jnp.asarray(number, winner.dtype)[:, None, :, None]
+            place = (
+                (0, 0, 0),
+                (down, rows - h - down, 0),
+                (right, columns - w - right, 0),
+                (0, 0, 0),
+            )
+            won = lax.pad(winner, jnp.zeros((), winner.dtype), place)
+            gradient = lax.pad(d_out, jnp.zeros((), d_out.dtype), place)
+            dx += jnp.where(won[:, :, None, :, None] == number, gradient[:, :, None, :, None], 0)
+    dx = dx.reshape(-1, rows * sh, columns * sw, channels)
+    return dx[:, top : top + height, left : left + width]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))

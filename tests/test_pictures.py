@@ -1,0 +1,323 @@
+"""One picture: every form that a folder of photos may hold, and every way to be damaged."""
+
+import io
+import os
+import struct
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxnets.data.pictures import MAX_PIXELS, BadPictureError, fit_square, read_picture
+
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+
+
+def photo(height=40, width=60):
+    """A smooth colour picture [H, W, 3] uint8 that no two of its turns share."""
+    y, x = np.mgrid[:height, :width]
+    return np.stack([y * 255 // height, x * 255 // width, 128 + 0 * x], axis=-1).astype(np.uint8)
+
+
+@pytest.fixture
+def save(tmp_path):
+    """Writes a picture of Pillow's or an array and returns its path."""
+
+    def write(picture, name="picture.png", **options):
+        if isinstance(picture, np.ndarray):
+            picture = Image.fromarray(picture)
+        picture.save(tmp_path / name, **options)
+        return tmp_path / name
+
+    return write
+
+
+def read(path, **options):
+    picture = read_picture(path, **options)
+    return picture.mode, np.asarray(picture)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM", "WEBP"])
+def test_a_lossless_format_gives_back_its_pixels(save, kind):
+    options = {"lossless": True} if kind == "WEBP" else {}
+    mode, pixels = read(save(photo(), "any.name", format=kind, **options))
+    assert mode == "RGB"
+    np.testing.assert_array_equal(pixels, photo())
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "GIF"])
+def test_a_lossy_format_gives_back_nearly_its_pixels(save, kind):
+    mode, pixels = read(save(photo(), format=kind))
+    assert mode == "RGB"
+    assert np.abs(pixels.astype(int) - photo()).mean() < 8
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_grey_stays_grey(save, kind):
+    grey = np.repeat(np.arange(0, 256, 4, dtype=np.uint8)[None], 40, axis=0)
+    options = {"lossless": True} if kind == "WEBP" else {}
+    mode, pixels = read(save(grey, format=kind, **options))
+    if kind == "WEBP":  # The format knows colour only.
+        assert mode == "RGB"
+        pixels = pixels[..., 1]
+    else:
+        assert mode == "L"
+    assert np.abs(pixels.astype(int) - grey).max() <= (2 if kind == "JPEG" else 0)
+
+
+def test_the_content_decides_not_the_name(save):
+    np.testing.assert_array_equal(read(save(photo(), "a.jpg", format="PNG"))[1], photo())
+
+
+# The turns that undo each orientation, as the EXIF standard defines its tag 0x0112.
+TURNS = {
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.transpose(1, 0, 2),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda a: np.rot90(a, 1),
+}
+
+
+@pytest.mark.parametrize("orientation", TURNS)
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "JPEG", "WEBP"])
+def test_exif_turns_a_picture_upright(save, kind, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"lossless": True} if kind == "WEBP" else {}
+    pixels = read(save(photo(), format=kind, exif=exif, **options))[1]
+    expected = TURNS[orientation](photo())
+    assert pixels.shape == expected.shape
+    assert np.abs(pixels.astype(int) - expected).mean() < (3 if kind == "JPEG" else 1e-9)
+
+
+def test_a_picture_with_damaged_exif_is_read_as_it_lies_without_a_word(save, run_python):
+    path = save(photo(), "a.jpg", quality=95, exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x09\x01\x12\0\x03")
+    code = (
+        "import sys; from pathlib import Path; from jaxnets.data.pictures import read_picture\n"
+        "print(read_picture(Path(sys.argv[1])).size)"
+    )
+    outcome = run_python("-c", code, path)
+    assert (outcome.out, outcome.err) == ("(60, 40)\n", "")
+
+
+def test_alpha_lies_over_white(save):
+    pixels = np.zeros((2, 3, 4), np.uint8)
+    pixels[..., 3] = [[0, 128, 255], [0, 128, 255]]  # Black, more and more opaque.
+    mode, seen = read(save(pixels))
+    assert mode == "RGB"
+    np.testing.assert_array_equal(seen[0], [[255] * 3, [127] * 3, [0] * 3])
+
+
+def test_grey_with_alpha_lies_over_white_and_stays_grey(save):
+    picture = Image.merge("LA", [Image.new("L", (1, 1), 100), Image.new("L", (1, 1), 51)])
+    mode, seen = read(save(picture))
+    assert (mode, seen.tolist()) == ("L", [[round(0.2 * 100 + 0.8 * 255)]])
+
+
+@pytest.mark.parametrize(("mode", "transparent"), [("L", 0), ("RGB", (0, 0, 0)), ("1", 0)])
+def test_a_transparent_colour_lies_over_white(save, mode, transparent):
+    seen = read(save(Image.new(mode, (2, 2)), transparency=transparent))[1]
+    assert (seen == 255).all()
+
+
+@pytest.mark.parametrize("transparency", [1, bytes([255, 0, 255])])
+@pytest.mark.parametrize("kind", ["PNG", "GIF"])
+def test_a_palette_is_converted_its_transparency_over_white(save, kind, transparency):
+    if kind == "GIF" and isinstance(transparency, bytes):
+        transparency = 1  # A GIF has one transparent entry.
+    picture = Image.new("P", (3, 1))
+    picture.putpalette([200, 0, 0, 0, 200, 0, 0, 0, 200])
+    picture.putdata([0, 1, 2])
+    mode, seen = read(save(picture, format=kind, transparency=transparency))
+    assert mode == "RGB"
+    assert seen[0].tolist() == [[200, 0, 0], [255, 255, 255], [0, 0, 200]]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_16_bit_grey_is_scaled(save, kind):
+    values = np.array([[0, 256, 257 * 99, 257 * 100 + 128, 257 * 100 + 129, 65535]], np.uint16)
+    mode, seen = read(save(values, format=kind))
+    assert (mode, seen.tolist()) == ("L", [[0, 1, 99, 100, 101, 255]])
+
+
+def test_big_endian_16_bit_grey_is_scaled(tmp_path):
+    path = tmp_path / "a.pgm"
+    path.write_bytes(b"P5 3 1 65535\n" + np.array([0, 257 * 7, 65535], ">u2").tobytes())
+    assert read(path)[1].tolist() == [[0, 7, 255]]
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [(np.array([[0, 70_000]], np.int32), "16 bits"), (np.ones((1, 1), np.float32), "floating")],
+)
+def test_pixels_of_unknown_scale_are_refused(save, values, reason):
+    with pytest.raises(BadPictureError, match=reason):
+        read_picture(save(values, format="TIFF"))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
+def test_cmyk_is_converted(save, kind):
+    mode, seen = read(save(Image.new("CMYK", (16, 16), (255, 0, 0, 0)), format=kind, quality=95))
+    assert mode == "RGB"
+    assert np.abs(seen.reshape(-1, 3).astype(int) - [0, 255, 255]).max() < 4
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_the_first_frame_of_an_animation_is_taken(save, kind):
+    colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+    first, *others = [Image.new("RGB", (8, 8), colour) for colour in colours]
+    options = {"lossless": True} if kind == "WEBP" else {}
+    path = save(first, format=kind, save_all=True, append_images=others, **options)
+    with Image.open(path) as written:
+        assert written.n_frames == 3
+    assert (read(path)[1] == colours[0]).all()
+
+
+def encoded(kind):
+    stream = io.BytesIO()
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8)).save(stream, kind)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("share", [0.01, 0.3, 0.9])
+def test_a_truncated_picture_is_refused(tmp_path, kind, share):
+    content = encoded(kind)
+    path = tmp_path / "cut.jpg"
+    path.write_bytes(content[: max(4, int(len(content) * share))])
+    with pytest.raises(BadPictureError) as caught:
+        read_picture(path)
+    assert 0 < len(str(caught.value)) < 120 and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_damaged_picture_is_read_or_refused_but_never_raises_anything_else(tmp_path, kind):
+    content, rng = encoded(kind), np.random.default_rng(1)
+    path, refused = tmp_path / "damaged", 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for _ in range(60):
+            damaged = np.frombuffer(content, np.uint8).copy()
+            where = rng.integers(0, min(len(damaged), 400), 4)
+            damaged[where] = rng.integers(0, 256, 4)
+            path.write_bytes(damaged.tobytes())
+            try:
+                assert read_picture(path, side=16).mode in ("L", "RGB")
+            except BadPictureError as error:
+                refused += 1
+                assert str(error)
+    assert refused or kind in ("BMP", "PPM")  # Which have hardly anything that can be wrong.
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "empty"),
+        (b"hello, I am a text\n" * 9, "not a picture"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a picture"),
+        (b"\xff\xd8\xff\xe0", "not a picture"),
+    ],
+)
+def test_what_is_no_picture_is_refused(tmp_path, content, reason):
+    (tmp_path / "a.jpg").write_bytes(content)
+    with pytest.raises(BadPictureError, match=reason):
+        read_picture(tmp_path / "a.jpg")
+
+
+def test_what_is_no_file_is_refused(tmp_path):
+    with pytest.raises(BadPictureError, match="no such file"):
+        read_picture(tmp_path / "missing.png")
+    (tmp_path / "folder.png").mkdir()
+    os.mkfifo(tmp_path / "pipe.png")
+    for name in ("folder.png", "pipe.png"):
+        with pytest.raises(BadPictureError, match="not a file"):
+            read_picture(tmp_path / name)
+
+
+def bomb(kind, side=50_000):
+    """A small file whose header promises side x side pixels."""
+    if kind == "PNG":
+
+        def chunk(name, content):
+            crc = struct.pack(">I", zlib.crc32(name + content))
+            return struct.pack(">I", len(content)) + name + content + crc
+
+        header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+        body = zlib.compress(bytes(1 << 20))
+        return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body)
+    if kind == "PPM":
+        return b"P6 %d %d 255\n" % (side, side)
+    if kind == "BMP":
+        header = struct.pack("<IiiHHIIiiII", 40, side, side, 1, 24, 0, 0, 0, 0, 0, 0)
+        return b"BM" + struct.pack("<IHHI", 54, 0, 0, 54) + header
+    content = bytearray(encoded(kind))
+    if kind == "JPEG":
+        at = content.index(b"\xff\xc0") + 5
+        content[at : at + 4] = struct.pack(">HH", side, side)
+    if kind == "GIF":
+        content[6:10] = struct.pack("<HH", side, side)
+    return bytes(content)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "PPM", "BMP", "JPEG", "GIF"])
+def test_a_decompression_bomb_is_refused_before_it_takes_memory(tmp_path, run_python, kind):
+    path = tmp_path / "bomb"
+    path.write_bytes(bomb(kind))
+    code = (
+        "import resource, sys; from pathlib import Path\n"
+        "from jaxnets.data.pictures import BadPictureError, read_picture\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "before = peak()\n"
+        "try: read_picture(Path(sys.argv[1]))\n"
+        "except BadPictureError as error: print(error)\n"
+        "print(peak() - before)"
+    )
+    outcome = run_python("-c", code, path)
+    reason, grown = outcome.out.splitlines()
+    assert f"at most {MAX_PIXELS:,} pixels" in reason
+    assert int(grown) < 20_000  # kB; the picture would be 7,500,000.
+    assert outcome.err == ""
+
+
+def test_a_picture_above_our_limit_and_below_pillows_is_refused_too(tmp_path):
+    path = tmp_path / "large"
+    path.write_bytes(bomb("PPM", side=10_000))
+    with pytest.raises(BadPictureError, match="at most"):
+        read_picture(path)
+
+
+def test_a_large_jpeg_is_decoded_at_reduced_size(save):
+    path = save(photo(800, 1200), "a.jpg", quality=95)
+    assert read_picture(path).size == (1200, 800)
+    reduced = read_picture(path, side=64)
+    assert reduced.size == (300, 200)  # A quarter: an eighth has less than twice 64 pixels.
+    ours, theirs = fit_square(reduced, 64), fit_square(read_picture(path), 64)
+    assert np.abs(np.asarray(ours, int) - np.asarray(theirs, int)).max() <= 2
+
+
+def test_a_square_is_the_resized_pictures_centre():
+    pixels = np.asarray(fit_square(Image.fromarray(photo(80, 120)), 40), int)
+    resized = np.asarray(Image.fromarray(photo(80, 120)).resize((60, 40), 2), int)
+    assert pixels.shape == (40, 40, 3)
+    assert np.abs(pixels - resized[:, 10:50]).max() <= 1
+
+
+def test_a_square_of_the_same_size_is_unchanged():
+    square = photo(32, 32)
+    np.testing.assert_array_equal(np.asarray(fit_square(Image.fromarray(square), 32)), square)
+
+
+def test_a_square_is_torchvisions():
+    transforms = pytest.importorskip("torchvision.transforms", reason="the oracle is missing")
+    rng = np.random.default_rng(0)
+    picture = Image.fromarray(rng.integers(0, 256, (61, 97, 3), np.uint8))
+    theirs = transforms.CenterCrop(32)(transforms.Resize(32)(picture))
+    difference = np.asarray(fit_square(picture, 32), int) - np.asarray(theirs, int)
+    assert np.abs(difference).mean() < 6  # It rounds the resized width to whole pixels.

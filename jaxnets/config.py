@@ -51,13 +51,25 @@ class Config:
         low=1, high=1000,
     )  # fmt: skip
 
-    dataset: str = _field("mnist", "data", "which data set (mnist lies in the package)")
+    dataset: str = _field(
+        "mnist", "data", "which data set (mnist lies in the package), or a folder of pictures"
+    )
     data_dir: str | None = _field(
         None, "data", "folder of four IDX files, plain or gzip, instead (as of Fashion-MNIST)"
     )
     validation_size: int = _field(
         5000, "data", "images held back from the training file", low=0, high=10**7
     )
+    picture_size: int | None = _field(
+        None, "data",
+        "side in pixels of a folder's pictures (default: their own if small and equal, "
+        "else 8/7 of image_size, else 64)",
+        low=4, high=2048,
+    )  # fmt: skip
+    on_bad_image: str = _field(
+        "skip", "data", "a picture that cannot be decoded is told and left out, or ends the run",
+        choices=("skip", "fail"),
+    )  # fmt: skip
     augment: str = _field(
         "none", "data", "shift moves each image by up to 2 pixels", choices=("none", "shift")
     )

@@ -22,3 +22,12 @@ def unknown(kind: str, value: str, known: Iterable[str]) -> UserError:
     near = difflib.get_close_matches(value, known, n=1, cutoff=0.5)
     hint = f'; did you mean "{near[0]}"?' if near else ";"
     return UserError(f'unknown {kind} "{value}"{hint} (known: {", ".join(known)})')
+
+
+def printable(text: str) -> str:
+    r"""A name as a terminal may show it: control characters and broken Unicode are escaped.
+
+    >>> print(printable("red\x1b[31m\n"))
+    red\x1b[31m\n
+    """
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

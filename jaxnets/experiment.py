@@ -52,6 +52,9 @@ GRADIENT_TOLERANCE = {"float32": 1e-4, "float64": 1e-9, "bfloat16": 0.5}
 # On two cores 750 to 1,000 were the fastest (benchmarks/dense_epoch.py mlp_handwritten).
 BLOCK_SIZE = 1000
 
+# Pictures whose bytes are loaded for an epoch in one compiled loop, at most.
+LOADED = 512 << 20
+
 
 def create_model(config: Config, data: Dataset) -> Chain:
     """The network, with as many logits as the data set has classes."""
@@ -139,7 +142,7 @@ def epochs(
 
     for epoch in range(int(checkpoint.state.step) // feed.steps, config.epochs):
         started = time.perf_counter() - checkpoint.seconds
-        state, trained = run_epoch(checkpoint, epoch)
+        state, trained, data_seconds = run_epoch(checkpoint, epoch)
         jax.block_until_ready(state)
         seconds = time.perf_counter() - started
         validation = None
@@ -156,6 +159,7 @@ def epochs(
                 "validation_accuracy": validation and validation.accuracy,
                 "learning_rate": float(np.asarray(schedule(int(state.step) - 1))),
                 "seconds": seconds,
+                "data_seconds": data_seconds,
                 "images_per_second": int(trained.count) / seconds,
             },
         )
@@ -239,7 +243,8 @@ def _run_epoch(
     if config.gradients == "both":
         check = _gradient_check(config, model, parallel, watch)
         return loop.epoch_by_steps(step, feed, parallel, watch, check)
-    if has_convolution(model) or config.augment != "none":
+    too_large = not isinstance(feed.split.images, np.ndarray) and feed.split.images.nbytes > LOADED
+    if has_convolution(model) or config.augment != "none" or too_large:
         return loop.epoch_by_steps(step, feed, parallel, watch)
     return loop.epoch_in_one(step, feed, parallel, watch)
 

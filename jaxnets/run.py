@@ -51,7 +51,14 @@ def config_of(flags: dict[str, Any]) -> Config:
 
 def load_data(config: Config) -> Dataset:
     """The config's data set."""
-    return load_dataset(config.dataset, config.data_dir, config.validation_size)
+    return load_dataset(
+        config.dataset,
+        config.data_dir,
+        config.validation_size,
+        picture_size=config.picture_size,
+        image_size=config.image_size,
+        on_bad_image=config.on_bad_image,
+    )
 
 
 def open_run(config: Config, data: Dataset) -> RunFolder:
@@ -115,6 +122,7 @@ def restore(folder: RunFolder, config: Config, state: TrainState, data: Dataset)
         TrainState(step=step, params=params, opt_state=opt_state, key=state.key),
         metrics if metrics.count else None,
         float(tree["seconds"]),
+        float(tree["data_seconds"]),
     )
 
 
@@ -129,6 +137,7 @@ def _tree(checkpoint: Checkpoint, data: Dataset) -> dict[str, Any]:
             field.name: getattr(metrics, field.name) for field in dataclasses.fields(metrics)
         },
         "seconds": np.float64(checkpoint.seconds),
+        "data_seconds": np.float64(checkpoint.data_seconds),
     }
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxnets.data.pictures import MAX_PIXELS, BadPictureError, fit_square, read_picture
+from jaxnets.data.pictures import MAX_PIXELS, BadPictureError, fit_square, read_header, read_picture
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 
@@ -35,7 +35,9 @@ def save(tmp_path):
 
 
 def read(path, **options):
+    """Mode and pixels; the header must have told the same mode."""
     picture = read_picture(path, **options)
+    assert read_header(path).grey == (picture.mode == "L")
     return picture.mode, np.asarray(picture)
 
 

@@ -15,7 +15,7 @@ from jaxnets.training.run_folder import RunFolder
 
 RECORD = [
     "epoch", "step", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy",
-    "learning_rate", "seconds", "images_per_second",
+    "learning_rate", "seconds", "data_seconds", "images_per_second",
 ]  # fmt: skip
 RESULT = [
     "model", "dataset", "num_params", "epochs", "steps", "seconds", "train_loss",
@@ -69,6 +69,7 @@ def test_metrics_jsonl_has_one_record_an_epoch(finished_run):
         assert record["step"] == 40 * record["epoch"]
         assert all(np.isfinite(value) for value in record.values())
         assert (record["train_accuracy"] * 160) % 1 == pytest.approx(0, abs=1e-9)
+        assert 0 < record["data_seconds"] < record["seconds"]
         assert record["images_per_second"] == pytest.approx(160 / record["seconds"])
 
 
@@ -231,7 +232,7 @@ def test_a_run_interrupted_again_and_again_ends_as_if_it_had_not_been(
 
     ours, theirs = records(parts), records(whole)
     for record in ours + theirs:
-        del record["seconds"], record["images_per_second"]
+        del record["seconds"], record["data_seconds"], record["images_per_second"]
     assert ours == theirs
 
 

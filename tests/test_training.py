@@ -244,7 +244,7 @@ def run_epochs(make_epoch, data, model, batch_size, watch=None):
     feed = loop.Feed(data.train, batch_size, seed=0)
     run_epoch = make_epoch(step, feed, one_device(), watch or loop.Watch())
     for epoch in range(2):
-        state, metrics = run_epoch(loop.Checkpoint(state), epoch)
+        state, metrics, _ = run_epoch(loop.Checkpoint(state), epoch)
     return state, metrics
 
 

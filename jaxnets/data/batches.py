@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxnets.data.datasets import Split
+from jaxnets.data.picture_store import Pictures
 
 Array = Any  # A NumPy array here, a JAX array once it has reached a device.
 
@@ -58,7 +59,7 @@ def train_batches(
     """Yields an epoch's batches in its random order, from batch number `start` on."""
     order, mask = epoch_order(len(split), batch_size, seed, epoch)
     for step in range(start, len(order)):
-        batch = Batch(split.images[order[step]], split.labels[order[step]], mask[step])
+        batch = _batch(split, order[step], mask[step])
         if augment == "shift":
             rng = np.random.default_rng((seed, epoch, step))
             batch = batch._replace(images=random_shift(batch.images, rng))
@@ -68,7 +69,15 @@ def train_batches(
 def eval_batches(split: Split, batch_size: int) -> Iterator[Batch]:
     """Yields every example once, in order, the last batch padded and masked."""
     for order, mask in zip(*pad_order(np.arange(len(split)), batch_size), strict=True):
-        yield Batch(split.images[order], split.labels[order], mask)
+        yield _batch(split, order, mask)
+
+
+def _batch(split: Split, order: np.ndarray, mask: np.ndarray) -> Batch:
+    """The examples of a row of an order; a picture that proves to be a bad one is masked."""
+    images = split.images[order]
+    if isinstance(split.images, Pictures):
+        mask = mask * split.images.readable(order)
+    return Batch(images, split.labels[order], mask)
 
 
 def random_shift(images: np.ndarray, rng: np.random.Generator, pixels: int = 2) -> np.ndarray:

@@ -5,6 +5,7 @@ Arrays stay NumPy here; they become JAX arrays when they reach a device.
 
 import dataclasses
 import hashlib
+import os
 from importlib import resources
 from pathlib import Path
 
@@ -65,7 +66,13 @@ class Dataset:
 
 
 def load_dataset(
-    name: str = "mnist", data_dir: str | None = None, validation_size: int = VALIDATION_SIZE
+    name: str = "mnist",
+    data_dir: str | None = None,
+    validation_size: int = VALIDATION_SIZE,
+    *,
+    picture_size: int | None = None,
+    image_size: int | None = None,
+    on_bad_image: str = "skip",
 ) -> Dataset:
     """Loads a data set and splits it as the lecture does.
 
@@ -73,13 +80,17 @@ def load_dataset(
     MNIST gives 55,000 / 5,000 / 10,000 images.
 
     Args:
-      name: "mnist", which lies in the package and needs no network.
+      name: "mnist", which lies in the package and needs no network, or the path of a folder of
+        pictures: `data.folder.load_folder` says what it may hold.
       data_dir: A folder with the four IDX files under the standard names, plain or gzip; it
         replaces the package's files (Fashion-MNIST and KMNIST have the same form).
       validation_size: Images held back from the training file, 0 or more.
+      picture_size: Of a folder's pictures, as load_folder has it.
+      image_size: As load_folder has it.
+      on_bad_image: As load_folder has it.
 
     Returns:
-      The data set, pixels float32 in [0, 1].
+      The data set, pixels float32 in [0, 1]; of a folder uint8.
 
     Raises:
       UserError: The name is unknown, or a file is missing, damaged or does not fit the others.
@@ -88,6 +99,16 @@ def load_dataset(
     >>> len(data.train), len(data.validation), len(data.test), data.image_shape
     (55000, 5000, 10000, (28, 28, 1))
     """
+    if data_dir is None and (os.sep in name or Path(name).expanduser().is_dir()):
+        from jaxnets.data.folder import load_folder
+
+        return load_folder(
+            name,
+            validation_size=validation_size,
+            picture_size=picture_size,
+            image_size=image_size,
+            on_bad_image=on_bad_image,
+        )
     if data_dir is not None:
         folder, digests = Path(data_dir).expanduser(), dict.fromkeys(FILES)
         if not folder.is_dir():

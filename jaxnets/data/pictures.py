@@ -1,6 +1,9 @@
 """One picture file, decoded safely by Pillow, whatever a folder of photos may hold."""
 
+import contextlib
+import dataclasses
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +42,35 @@ def read_picture(path: Path, side: int | None = None) -> Image.Image:
       BadPictureError: It is missing, unreadable, empty, no picture, cut short, damaged, or has more
         than MAX_PIXELS pixels (told from its header, before memory is taken).
     """
+    with _opened(path) as picture:
+        if side is not None:
+            picture.draft(None, (2 * side, 2 * side))  # type: ignore[arg-type]
+        picture.load()
+        return _to_8_bits(_upright(picture))
+
+
+@dataclasses.dataclass(frozen=True)
+class Header:
+    """What a file's first bytes tell of its picture, as it lies."""
+
+    width: int
+    height: int
+    grey: bool
+
+
+def read_header(path: Path) -> Header:
+    """The picture's size and whether it is grey, without decoding it.
+
+    Raises:
+      BadPictureError: As read_picture, as far as the header shows it.
+    """
+    with _opened(path) as picture:
+        return Header(*picture.size, _is_grey(picture))
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """A picture whose header is read; whatever Pillow raises becomes a BadPictureError."""
     if not path.is_file():  # Opening a pipe would wait for ever.
         raise BadPictureError("not a file" if path.exists() else "no such file")
     try:
@@ -46,7 +78,11 @@ def read_picture(path: Path, side: int | None = None) -> Image.Image:
             if not stream.read(1):
                 raise BadPictureError("empty file")
             stream.seek(0)
-            return _decode(stream, side)
+            with Image.open(stream, formats=FORMATS) as picture:
+                width, height = picture.size
+                if width * height > MAX_PIXELS:
+                    raise _too_large(f"{width} x {height}")
+                yield picture
     except (BadPictureError, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -66,18 +102,6 @@ def fit_square(picture: Image.Image, size: int) -> Image.Image:
     the size passes unchanged. Source: Krizhevsky et al. 2012, section 2.
     """
     return ImageOps.fit(picture, (size, size), Image.Resampling.BILINEAR)
-
-
-def _decode(stream, side: int | None) -> Image.Image:
-    """Decodes an opened file; raises whatever Pillow does."""
-    with Image.open(stream, formats=FORMATS) as picture:
-        width, height = picture.size
-        if width * height > MAX_PIXELS:
-            raise _too_large(f"{width} x {height}")
-        if side is not None:
-            picture.draft(None, (2 * side, 2 * side))  # type: ignore[arg-type]
-        picture.load()
-        return _to_8_bits(_upright(picture))
 
 
 def _too_large(size: str) -> BadPictureError:
@@ -101,12 +125,17 @@ def _to_8_bits(picture: Image.Image) -> Image.Image:
         return Image.fromarray(np.round(pixels / 257).astype(np.uint8))
     if picture.mode == "F":
         raise BadPictureError("expected 8 or 16 bits of grey, found floating-point numbers")
-    colours = picture.getpalette() if picture.mode == "P" else None
-    grey = picture.mode in ("1", "L", "LA", "La") or (
-        colours is not None and colours[0::3] == colours[1::3] == colours[2::3]
-    )
+    grey = _is_grey(picture)
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         white = Image.new("RGBA", picture.size, "white")
         picture = Image.alpha_composite(white, picture)
     return picture.convert("L" if grey else "RGB")
+
+
+def _is_grey(picture: Image.Image) -> bool:
+    """Whether its mode, or every colour of its palette, is a grey one."""
+    if picture.mode == "P":
+        colours = picture.getpalette() or []
+        return colours[0::3] == colours[1::3] == colours[2::3]
+    return picture.mode in ("1", "L", "LA", "La") or picture.mode.startswith("I")

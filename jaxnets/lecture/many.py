@@ -159,7 +159,7 @@ def _together(
 
     compiled = parallel.compile(run_epoch, replicated=4, donate=True)
     states = jax.jit(jax.vmap(init))(keys, peaks)
-    images, labels = jax.device_put((data.train.images, data.train.labels))
+    images, labels = jax.device_put((np.asarray(data.train.images), data.train.labels))
     metrics = None
     for epoch in range(config.epochs):
         drawn = configs[:1] if full else configs

@@ -17,10 +17,11 @@ from typing import Any
 from tqdm import tqdm
 
 from jaxnets.config import Config, preset
-from jaxnets.data.datasets import Dataset, held_out, load_dataset
+from jaxnets.data.datasets import Dataset, held_out
 from jaxnets.errors import UserError
 from jaxnets.experiment import feed_of
 from jaxnets.lecture.many import Outcome, side_by_side, train_many
+from jaxnets.run import load_data
 from jaxnets.training.run_folder import fresh_path, make_folder, write_text
 
 RESULTS, TABLE, PLOT = "search.json", "search.csv", "search.png"
@@ -189,7 +190,7 @@ def search_all(given: dict[str, Any], over: dict[str, list[Any]], seeds: int) ->
     path = Path(workdir).expanduser() if workdir else fresh_path(f"search-{given['model']}")
     search = Search(given, over, path)
     configs = [search.config(point, first) for point in search.points]
-    data = load_dataset(configs[0].dataset, configs[0].data_dir, configs[0].validation_size)
+    data = load_data(configs[0])
     if not len(data.validation):
         data = held_out(data)
     for config in configs:

@@ -1,8 +1,8 @@
 """Epochs: batches to the device, steps, metrics back; evaluation of every example."""
 
 import collections
+import contextlib
 import dataclasses
-import itertools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxnets.data.batches import epoch_order, eval_batches, train_batches
 from jaxnets.data.datasets import Split
+from jaxnets.data.prefetch import prefetch
 from jaxnets.errors import FellShortError
 from jaxnets.metrics import Metrics
 from jaxnets.training.parallel import Parallel
@@ -38,11 +39,13 @@ class Checkpoint:
       state: Its step says how many epochs are done, and how much of the next one.
       metrics: Of that part of an epoch, None at its beginning.
       seconds: That part's time.
+      data_seconds: Of these, those spent waiting for a batch.
     """
 
     state: TrainState
     metrics: Metrics | None = None
     seconds: float = 0.0
+    data_seconds: float = 0.0
 
 
 class Interrupted(KeyboardInterrupt):
@@ -91,8 +94,8 @@ class Feed:
         return -(-len(self.split) // self.batch_size)
 
 
-# run_epoch(checkpoint, epoch) -> (state, metrics of the whole epoch)
-RunEpoch = Callable[[Checkpoint, int], tuple[TrainState, Metrics]]
+# run_epoch(checkpoint, epoch) -> (state, metrics of the whole epoch, seconds waited for batches)
+RunEpoch = Callable[[Checkpoint, int], tuple[TrainState, Metrics, float]]
 
 
 def add_up(total: Metrics | None, metrics: Metrics, where: str) -> Metrics:
@@ -126,15 +129,16 @@ def epoch_by_steps(
     watch: Watch,
     check: Callable[[int, TrainState, Any], None] | None = None,
 ) -> RunEpoch:
-    """An epoch whose steps are dispatched from Python, while the host prepares the next batch.
+    """An epoch whose steps are dispatched from Python, while a thread prepares the next batches.
 
     `check`, if given, sees the number of steps done, the state and the batch before every step.
     """
     compiled = parallel.compile(train_step, donate=True)
 
-    def run_epoch(checkpoint: Checkpoint, epoch: int) -> tuple[TrainState, Metrics]:
+    def run_epoch(checkpoint: Checkpoint, epoch: int) -> tuple[TrainState, Metrics, float]:
         started = time.perf_counter() - checkpoint.seconds
         state, metrics = checkpoint.state, checkpoint.metrics
+        data_seconds = checkpoint.data_seconds
         done = int(state.step)
         pending: collections.deque[Metrics] = collections.deque()
 
@@ -150,19 +154,26 @@ def epoch_by_steps(
             feed.split, feed.batch_size, seed=feed.seed, epoch=epoch, augment=feed.augment,
             start=done - epoch * feed.steps,
         )  # fmt: skip
-        for batch in batches:
-            if watch.stop():
-                collect(leave=0)
-                raise Interrupted(Checkpoint(state, metrics, time.perf_counter() - started))
-            batch = parallel.split(batch)
-            if check is not None:
-                check(done + len(pending), state, batch)
-            state, step_metrics = compiled(state, batch)
-            pending.append(step_metrics)
-            collect(leave=IN_FLIGHT)
+        with contextlib.closing(prefetch(batches)) as ready:
+            while True:
+                asked = time.perf_counter()
+                batch = next(ready, None)
+                data_seconds += time.perf_counter() - asked
+                if batch is None:
+                    break
+                if watch.stop():
+                    collect(leave=0)
+                    seconds = time.perf_counter() - started
+                    raise Interrupted(Checkpoint(state, metrics, seconds, data_seconds))
+                batch = parallel.split(batch)
+                if check is not None:
+                    check(done + len(pending), state, batch)
+                state, step_metrics = compiled(state, batch)
+                pending.append(step_metrics)
+                collect(leave=IN_FLIGHT)
         collect(leave=0)
         assert metrics is not None  # A split has an example at least.
-        return state, metrics
+        return state, metrics, data_seconds
 
     return run_epoch
 
@@ -170,9 +181,9 @@ def epoch_by_steps(
 def epoch_in_one(train_step: TrainStep, feed: Feed, parallel: Parallel, watch: Watch) -> RunEpoch:
     """An epoch in one compiled loop over examples that lie on the device; it is not augmented."""
     compiled = parallel.compile(make_train_epoch(train_step), replicated=3, donate=True)
-    images, labels = parallel.replicate((feed.split.images, feed.split.labels))
+    images, labels = parallel.replicate((np.asarray(feed.split.images), feed.split.labels))
 
-    def run_epoch(checkpoint: Checkpoint, epoch: int) -> tuple[TrainState, Metrics]:
+    def run_epoch(checkpoint: Checkpoint, epoch: int) -> tuple[TrainState, Metrics, float]:
         if watch.stop():
             raise Interrupted(checkpoint)
         first = int(checkpoint.state.step)
@@ -184,7 +195,7 @@ def epoch_in_one(train_step: TrainStep, feed: Feed, parallel: Parallel, watch: W
             _check_finite(loss_sum, f"step {step}")
         metrics = jax.tree.map(lambda x: x.sum(axis=0), stacked)
         watch.progress(int(metrics.count), metrics)
-        return state, metrics
+        return state, metrics, 0.0
 
     return run_epoch
 
@@ -201,9 +212,9 @@ def evaluate(eval_step: Callable, params: Any, split: Split, parallel: Parallel)
     count = len(parallel.devices)
     batch_size = -(-EVAL_BATCH_SIZE // count) * count
     total = None
-    for number, batch in zip(itertools.count(1), eval_batches(split, batch_size), strict=False):
-        total = add_up(
-            total, eval_step(params, parallel.split(batch)), f"evaluation batch {number}"
-        )
+    with contextlib.closing(prefetch(eval_batches(split, batch_size))) as batches:
+        for number, batch in enumerate(batches, start=1):
+            metrics = eval_step(params, parallel.split(batch))
+            total = add_up(total, metrics, f"evaluation batch {number}")
     assert total is not None
     return total

@@ -114,7 +114,7 @@ def train_regressor(
     init = jax.jit(lambda: init_state(model, optimizer, table, jax.random.key(seed)))
     state = parallel.replicate(init())
     for epoch in _bar(range(recipe.epochs), recipe.epochs, f"{table.name} {recipe.hidden}"):
-        state, _ = run_epoch(loop.Checkpoint(state), epoch)
+        state, *_ = run_epoch(loop.Checkpoint(state), epoch)
     return model, jax.block_until_ready(state.params)
 
 

@@ -57,9 +57,10 @@ class Config:
     data_dir: str | None = _field(
         None, "data", "folder of four IDX files, plain or gzip, instead (as of Fashion-MNIST)"
     )
-    validation_size: int = _field(
-        5000, "data", "images held back from the training file", low=0, high=10**7
-    )
+    validation_size: int | None = _field(
+        None, "data", "images held back from training (default: 5000, at most a tenth)",
+        low=0, high=10**7,
+    )  # fmt: skip
     picture_size: int | None = _field(
         None, "data",
         "side in pixels of a folder's pictures (default: their own if small and equal, "

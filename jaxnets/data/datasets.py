@@ -8,6 +8,7 @@ import hashlib
 import os
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -37,11 +38,12 @@ class Split:
     """Images with their labels.
 
     Attributes:
-      images: [N, H, W, C] float32 in [0, 1], or uint8.
+      images: [N, H, W, C] float32 in [0, 1], or uint8, which the step divides by 255: a NumPy
+        array, or Pictures that are read when they are asked for.
       labels: [N] int32 in [0, K).
     """
 
-    images: np.ndarray
+    images: Any
     labels: np.ndarray
 
     def __len__(self) -> int:
@@ -50,7 +52,18 @@ class Split:
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """A data set in the lecture's three parts; `validation` may be empty."""
+    """A data set in the lecture's three parts; `validation` may be empty.
+
+    Attributes:
+      name: As the user knows it.
+      num_classes: K.
+      train: To train on.
+      validation: To look at after every epoch.
+      test: To look at once.
+      checksum: Tells these images from others.
+      class_names: K texts, by default the digits "0" to "K-1". They come from files: whoever shows
+        them escapes them.
+    """
 
     name: str
     num_classes: int
@@ -58,6 +71,16 @@ class Dataset:
     validation: Split
     test: Split
     checksum: str
+    class_names: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        if not self.class_names:
+            object.__setattr__(self, "class_names", tuple(map(str, range(self.num_classes))))
+        if len(self.class_names) != self.num_classes:
+            raise UserError(
+                f"{self.name}: expected a name for each of {self.num_classes} classes, "
+                f"got {len(self.class_names)}"
+            )
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -68,7 +91,7 @@ class Dataset:
 def load_dataset(
     name: str = "mnist",
     data_dir: str | None = None,
-    validation_size: int = VALIDATION_SIZE,
+    validation_size: int | None = None,
     *,
     picture_size: int | None = None,
     image_size: int | None = None,
@@ -84,7 +107,8 @@ def load_dataset(
         pictures: `data.folder.load_folder` says what it may hold.
       data_dir: A folder with the four IDX files under the standard names, plain or gzip; it
         replaces the package's files (Fashion-MNIST and KMNIST have the same form).
-      validation_size: Images held back from the training file, 0 or more.
+      validation_size: Images held back from the training file, 0 or more; None for 5,000, at most
+        a tenth of them.
       picture_size: Of a folder's pictures, as load_folder has it.
       image_size: As load_folder has it.
       on_bad_image: As load_folder has it.
@@ -125,6 +149,8 @@ def load_dataset(
         for key, path in paths.items()
     }
     num_classes = _check_fit(arrays, paths)
+    if validation_size is None:
+        validation_size = min(VALIDATION_SIZE, len(arrays["train_labels"]) // 10)
     if validation_size >= len(arrays["train_labels"]):
         raise UserError(
             f"validation_size: expected less than the {len(arrays['train_labels'])} images of the "

@@ -5,7 +5,7 @@
 
 A part that is missing is taken from the training pictures: the test a tenth, by a digest of each
 picture's name, so that a picture stays where it is when others are added; then for validation
-`validation_size` pictures, at most a tenth of what is left, from every class its share.
+`validation_size` pictures, from every class its share.
 """
 
 import dataclasses
@@ -27,7 +27,6 @@ ENDINGS_AS_BYTES = tuple(ending.encode() for ending in ENDINGS)
 PARTS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
 CACHE = ".jaxnets"  # Hidden, so that it is no class.
 TEST_SHARE = 0.1  # Of the training pictures, where there is no test folder.
-VALIDATION_SHARE = 0.1  # At most.
 
 # Pictures that all have this size or less are kept as they are, others take the default.
 SMALL, DEFAULT_SIZE = 96, 64
@@ -55,7 +54,7 @@ class Listing:
 def load_folder(
     folder: str | Path,
     *,
-    validation_size: int = VALIDATION_SIZE,
+    validation_size: int | None = None,
     picture_size: int | None = None,
     image_size: int | None = None,
     on_bad_image: str = "skip",
@@ -67,8 +66,8 @@ def load_folder(
 
     Args:
       folder: DIR.
-      validation_size: Pictures held back from training where there is no validation folder, at
-        most a tenth of them.
+      validation_size: Pictures held back from training where there is no validation folder; None
+        for 5,000, at most a tenth of them. With 0 a validation folder is left alone too.
       picture_size: Pixels a side S; each picture's shorter side is resized to it and the centre
         cut out. None: the pictures' own size, if all are squares of one size up to 96 pixels;
         else 8/7 of image_size (256 for 224, as Krizhevsky et al. 2012, section 2); else 64.
@@ -89,7 +88,7 @@ def load_folder(
         raise UserError(f"dataset: expected a folder of pictures, found {found}")
     root = root.resolve()
     bad = BadPictures(on_bad_image)
-    listing = _list(root, bad)
+    listing = _list(root, bad, with_validation=validation_size != 0)
     places = _places(root)
     records = index.examine(root, listing.paths, places, bad)
     good = records["good"]
@@ -118,13 +117,16 @@ def load_folder(
         validation=split(1),
         test=split(2),
         checksum=_checksum(records),
+        class_names=listing.classes,
     )
 
 
-def _list(root: Path, bad: BadPictures) -> Listing:
+def _list(root: Path, bad: BadPictures, with_validation: bool) -> Listing:
     """Finds the classes and their files."""
     try:
         folders = _part_folders(root)
+        if not with_validation:
+            folders.pop("validation", None)
         classes = _class_names(root, folders)
         paths, labels, parts = [], [], []
         for part, folder in folders.items():
@@ -278,8 +280,12 @@ def _checksum(records: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def _parts(listing: Listing, validation_size: int) -> np.ndarray:
-    """[N] int8: each picture's part, with those held back from the training pictures."""
+def _parts(listing: Listing, validation_size: int | None) -> np.ndarray:
+    """[N] int8: each picture's part, with those held back from the training pictures.
+
+    Raises:
+      UserError: Nothing would be left to train on.
+    """
     parts = listing.parts.copy()
     positions = np.array([_position(path) for path in listing.paths.tolist()])
     if "test" not in listing.found:
@@ -290,10 +296,17 @@ def _parts(listing: Listing, validation_size: int) -> np.ndarray:
         parts[rows[held]] = 2
     if "validation" not in listing.found:
         rows = np.flatnonzero(parts == 0)
+        if validation_size is None:
+            validation_size = min(VALIDATION_SIZE, len(rows) // 10)
+        if validation_size >= len(rows):
+            raise UserError(
+                f"validation_size: expected less than the {len(rows)} training pictures, got "
+                f"{validation_size}"
+            )
         rank, count = _ranks(positions[rows], listing.labels[rows])
         # By this order, any first few have of every class its share.
         order = np.argsort((rank + 0.5) / count, kind="stable")
-        parts[rows[order[: min(validation_size, int(len(rows) * VALIDATION_SHARE))]]] = 1
+        parts[rows[order[:validation_size]]] = 1
     return parts
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from jaxnets.data.picture_store import BadPictures, in_threads, whole_file
 from jaxnets.data.pictures import BadPictureError, read_header, read_picture
 
-INDEX = "index.npy"
+INDEX = "files.npy"
 # digest: BLAKE2b of the content, 128 bits; side: pixels, 0 if it is not square.
 FIELDS = [
     ("bytes", "i8"), ("changed", "i8"), ("digest", "u8", 2), ("side", "i4"), ("grey", "?"),

@@ -1,7 +1,7 @@
 """The next batches are made while the device works on this one."""
 
 import collections
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -11,7 +11,7 @@ Item = TypeVar("Item")
 DEPTH = 2
 
 
-def prefetch(items: Iterator[Item], depth: int = DEPTH) -> Iterator[Item]:
+def prefetch(items: Iterator[Item], depth: int = DEPTH) -> Generator[Item]:
     """Yields the same items in the same order, made ahead by a thread.
 
     What making an item raises is raised where it is asked for. The thread ends with the items; a

@@ -13,7 +13,7 @@ from jaxnets.lecture.compare.request import Request
 TEST_SHARE = 0.2
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Table(Dataset):
     """A data set of regression: `images` are features [N, D], `labels` targets [N, K], float32.
 

@@ -1,0 +1,534 @@
+"""A folder of pictures as a data set: its forms, its mistakes, stored and streamed alike."""
+
+import os
+import shutil
+import threading
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxnets.data import folder as folders
+from jaxnets.data import picture_store as storage
+from jaxnets.data.batches import eval_batches, train_batches
+from jaxnets.data.datasets import load_dataset
+from jaxnets.data.folder import load_folder
+from jaxnets.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch, tmp_path):
+    """The user's cache folder of these tests."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def picture(label, number, size=(8, 8), mode="RGB"):
+    """A picture of its own for each class and number."""
+    rng = np.random.default_rng((label, number))
+    shape = size[::-1] if mode == "L" else (*size[::-1], 3)
+    return Image.fromarray(rng.integers(0, 256, shape, np.uint8))
+
+
+def write(root, classes=("bird", "cat"), count=30, ending="png", **options):
+    """Writes count pictures of each class and returns their folder."""
+    for label, name in enumerate(classes):
+        (root / name).mkdir(parents=True)
+        for number in range(count):
+            picture(label, number, **options).save(root / name / f"{number:03}.{ending}")
+    return root
+
+
+def write_parts(root, counts=(12, 5), parts=("train", "test"), **options):
+    for part, count in zip(parts, counts, strict=True):
+        write(root / part, count=count, **options)
+    return root
+
+
+def contents(split):
+    """Each picture of a split with its label, in no order."""
+    images = np.asarray(split.images)
+    return sorted(
+        (label, image.tobytes()) for label, image in zip(split.labels, images, strict=True)
+    )
+
+
+def expected(names, classes=("bird", "cat"), **options):
+    """The same of picture numbers of every class."""
+    return sorted(
+        (label, np.asarray(picture(label, number, **options)).tobytes())
+        for label in range(len(classes))
+        for number in names
+    )
+
+
+def parts_of(data):
+    return data.train, data.validation, data.test
+
+
+@pytest.fixture(params=["stored", "streamed"])
+def way(request, monkeypatch):
+    """Both ways to the pixels."""
+    if request.param == "streamed":
+        monkeypatch.setattr(storage, "MAX_STORED", 0)
+    return request.param
+
+
+# What a folder may look like
+
+
+def test_parts_lie_in_folders_of_their_own(tmp_path, way):
+    root = write_parts(tmp_path / "set", (12, 4, 5), ("train", "validation", "test"))
+    data = load_folder(root)
+    assert (data.name, data.num_classes, data.image_shape) == ("set", 2, (8, 8, 3))
+    for split, count in zip(parts_of(data), (12, 4, 5), strict=True):
+        assert (split.images.dtype, split.labels.dtype) == (np.uint8, np.int32)
+        assert split.images.shape == (2 * count, 8, 8, 3)
+        assert contents(split) == expected(range(count))
+    assert [len(part) for part in parts_of(load_folder(root, validation_size=0))] == [24, 0, 10]
+    stored = list(root.glob(".jaxnets/*-8x8x3.npy"))
+    assert len(stored) == 2 * (way == "stored")
+
+
+@pytest.mark.parametrize("names", [("Train", "VAL", "Test"), ("train", "valid", "test")])
+def test_a_part_has_several_names(tmp_path, names):
+    data = load_folder(write_parts(tmp_path / "set", (12, 4, 5), names))
+    assert [len(split) for split in parts_of(data)] == [24, 8, 10]
+
+
+def test_endings_may_be_of_any_case_other_files_are_no_pictures(tmp_path):
+    root = write_parts(tmp_path / "set")
+    (root / "train/bird/000.png").rename(root / "train/bird/000.PnG")
+    for name in ("notes.txt", "Thumbs.db", ".hidden.png", "../README"):
+        (root / "train/bird" / name).write_text("no picture")
+    (root / "train" / ".hidden").mkdir()
+    assert contents(load_folder(root, validation_size=0).train) == expected(range(12))
+
+
+@pytest.mark.parametrize("ending", ["jpg", "jpeg", "png", "bmp", "gif", "webp", "tif", "tiff"])
+def test_every_ending_is_found(tmp_path, ending):
+    data = load_folder(write_parts(tmp_path / "set", (3, 1), ending=ending))
+    assert len(data.train) == 6
+
+
+def test_pictures_may_lie_deeper_below_their_class(tmp_path):
+    root = write_parts(tmp_path / "set")
+    (root / "train/cat/more").mkdir()
+    (root / "train/cat/005.png").rename(root / "train/cat/more/005.png")
+    assert contents(load_folder(root, validation_size=0).train) == expected(range(12))
+
+
+def test_a_folder_of_classes_is_split_by_names(tmp_path):
+    root = write(tmp_path / "set", count=100)
+    data = load_folder(root)
+    sizes = [len(split) for split in parts_of(data)]
+    assert sum(sizes) == 200 and 10 <= sizes[2] <= 32 and sizes[1] == (200 - sizes[2]) // 10
+    everything = sum((contents(split) for split in parts_of(data)), [])
+    assert sorted(everything) == expected(range(100))
+    counts = np.bincount(data.validation.labels)
+    assert abs(counts[0] - counts[1]) <= 1
+
+
+def test_pictures_that_are_added_do_not_move_the_others_to_or_from_the_test(tmp_path):
+    root = write(tmp_path / "set", count=60)
+    before = contents(load_folder(root).test)
+    for label, name in enumerate(("bird", "cat")):
+        for number in range(60, 90):
+            picture(label, number).save(root / name / f"{number:03}.png")
+    after = contents(load_folder(root).test)
+    assert [item for item in after if item in expected(range(60))] == before
+
+
+def test_validation_size_holds_back_of_every_class_its_share(tmp_path):
+    root = write_parts(tmp_path / "set", (40, 5))
+    for number in range(10):
+        (root / "train/cat" / f"{number:03}.png").unlink()
+    whole = load_folder(root, validation_size=0)
+    assert [len(split) for split in parts_of(whole)] == [70, 0, 10]
+    for asked, got in ((None, 7), (7, 7), (14, 14), (4, 4)):
+        data = load_folder(root, validation_size=asked)
+        assert [len(split) for split in parts_of(data)] == [70 - got, got, 10]
+        assert abs(np.bincount(data.validation.labels)[0] - got * 40 / 70) < 1
+        assert sorted(contents(data.train) + contents(data.validation)) == contents(whole.train)
+    refused(root, "expected less than the 70 training pictures, got 70", validation_size=70)
+
+
+def test_classes_are_sorted_by_name_as_torchvision_has_them(tmp_path):
+    vision = pytest.importorskip("torchvision.datasets", reason="torchvision is the oracle")
+    names = ("b", "a10", "A", "a2", "é")
+    root = write_parts(tmp_path / "set", (3, 1), classes=names)
+    theirs = vision.ImageFolder(root / "train")
+    data = load_folder(root, validation_size=0)
+    assert list(data.class_names) == theirs.classes
+    pairs = [(label, np.asarray(image).tobytes()) for image, label in theirs]
+    assert contents(data.train) == sorted(pairs)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_set_is_grey_if_every_picture_is(tmp_path, mode):
+    root = write_parts(tmp_path / "set", mode="L")
+    if mode == "RGB":
+        picture(0, 99).save(root / "train/bird/colour.png")
+    assert load_folder(root).image_shape == (8, 8, 1 if mode == "L" else 3)
+
+
+@pytest.mark.parametrize(
+    ("size", "options", "side"),
+    [
+        ((32, 32), {}, 32),
+        ((96, 96), {"image_size": 224}, 96),
+        ((97, 97), {}, 64),
+        ((32, 31), {}, 64),
+        ((100, 80), {"image_size": 224}, 256),
+        ((100, 80), {"image_size": 64}, 73),
+        ((32, 32), {"picture_size": 20}, 20),
+    ],
+)
+def test_the_size_of_pictures(tmp_path, size, options, side):
+    root = write_parts(tmp_path / "set", (2, 1), size=size)
+    assert load_folder(root, **options).image_shape == (side, side, 3)
+
+
+def test_one_picture_of_another_size_makes_a_set_unequal(tmp_path):
+    root = write_parts(tmp_path / "set")
+    picture(0, 99, size=(9, 9)).save(root / "test/cat/large.png")
+    assert load_folder(root).image_shape == (64, 64, 3)
+
+
+# Mistakes
+
+
+def refused(root, match, **options):
+    with pytest.raises(UserError, match=match) as caught:
+        load_folder(root, **options)
+    message = str(caught.value)
+    assert message.isprintable(), message
+
+
+def test_what_is_no_data_set_is_refused(tmp_path):
+    refused(tmp_path / "nowhere", "expected a folder of pictures, found nothing at")
+    (tmp_path / "file").write_text("")
+    refused(tmp_path / "file", "expected a folder of pictures, found a file")
+    (tmp_path / "empty").mkdir()
+    refused(tmp_path / "empty", "expected a folder for each class.*found none")
+    picture(0, 0).save(tmp_path / "empty" / "a.png")
+    refused(tmp_path / "empty", "expected a folder for each class.*found none")
+    refused(write(tmp_path / "one", ("cat",)), "2 to 1000 classes, found 1: cat")
+
+
+def test_a_class_without_pictures_is_refused(tmp_path):
+    root = write(tmp_path / "set")
+    (root / "dog\x1b[31m").mkdir()
+    refused(root, r"dog\\x1b\[31m: expected pictures .*found none")
+
+
+def test_parts_must_have_the_same_classes(tmp_path):
+    root = write_parts(tmp_path / "set")
+    shutil.rmtree(root / "test/cat")
+    refused(root, "test: expected every class, found no cat")
+    shutil.copytree(root / "train/cat", root / "test/cat")
+    shutil.copytree(root / "train/cat", root / "test/dog")
+    refused(root, "test: expected the classes of .*train, found also dog")
+
+
+def test_two_folders_for_one_part_are_refused(tmp_path):
+    root = write_parts(tmp_path / "set", (3, 2, 2), ("train", "val", "valid"))
+    refused(root, "one folder for validation, found val, valid")
+
+
+def test_a_class_of_one_picture_cannot_be_trained_and_tested(tmp_path):
+    root = write(tmp_path / "set")
+    (root / "dog").mkdir()
+    picture(2, 0).save(root / "dog/0.png")
+    refused(root, "of every class in test, 2 pictures for training and test, found none of dog")
+
+
+def test_a_folder_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
+    root = write(tmp_path / "set")
+    scandir = os.scandir
+
+    def deny(path):
+        if os.fsdecode(path).endswith("cat"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", deny)
+    refused(root, "cat: cannot be read: Permission denied")
+
+
+# Bad pictures
+
+
+def spoil(root, way):
+    """Makes one picture no picture at all, and one damaged where its header does not show it."""
+    (root / "train/bird/003.png").write_bytes(b"")
+    path = root / "train/cat/004.png"
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+GOOD = [item for number in range(12) for item in expected([number])]
+
+
+def good_ones():
+    bird, cat = expected([3])[0], expected([4])[1]
+    return sorted(item for item in expected(range(12)) if item not in (bird, cat))
+
+
+def test_bad_pictures_are_told_and_left_out(tmp_path, capsys):
+    root = write_parts(tmp_path / "set")
+    spoil(root, "stored")
+    checksums = set()
+    for _ in range(2):  # The second time, from what is stored.
+        data = load_folder(root, validation_size=0)
+        assert contents(data.train) == good_ones()
+        checksums.add(data.checksum)
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1
+        assert err.startswith("note: 2 bad pictures are skipped: train/bird/003.png: empty file; ")
+        assert "train/cat/004.png: " in err
+    assert len(checksums) == 1
+    assert len(list(root.glob(".jaxnets/*x*.npy"))) == 1
+
+
+def test_a_picture_that_proves_bad_while_it_is_streamed_is_masked_and_told_once(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(storage, "MAX_STORED", 0)
+    root = write_parts(tmp_path / "set")
+    spoil(root, "streamed")
+    data = load_folder(root, validation_size=0)
+    assert len(data.train) == 23
+    assert "003.png: empty file" in capsys.readouterr().err
+    for batches in (
+        train_batches(data.train, 6, seed=0, epoch=0),
+        eval_batches(data.train, 6),
+        train_batches(data.train, 6, seed=0, epoch=1),
+    ):
+        seen = [
+            (label, image.tobytes())
+            for batch in batches
+            for image, label, mask in zip(*batch, strict=True)
+            if mask
+        ]
+        assert sorted(seen) == good_ones()
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and err.startswith("note: 1 bad picture is skipped: train/cat/004")
+
+
+@pytest.mark.parametrize("name", ["bird/003.png", "cat/004.png"])
+def test_bad_pictures_may_end_the_run(tmp_path, way, name):
+    root = write_parts(tmp_path / "set")
+    path = root / "train" / name
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(UserError, match=f"train/{name}: .*--on_bad_image=skip"):
+        data = load_folder(root, on_bad_image="fail")
+        np.asarray(data.train.images)
+
+
+def test_nothing_but_bad_pictures_is_refused(tmp_path, capsys):
+    root = write(tmp_path / "set", count=4)
+    for path in root.rglob("*.png"):
+        path.write_text("no picture")
+    refused(root, "expected pictures, found none that can be decoded")
+    assert "8 bad pictures are skipped" in capsys.readouterr().err
+
+
+def test_only_the_first_bad_pictures_are_named(tmp_path, capsys):
+    root = write(tmp_path / "set")
+    for number in range(7):
+        (root / "cat" / f"bad\n{number}.png").write_text("no picture")
+    load_folder(root)
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and r"bad\n4.png" in err and err.endswith("; and 2 more\n")
+
+
+def test_a_class_that_loses_all_its_pictures_is_refused(tmp_path):
+    root = write_parts(tmp_path / "set")
+    for path in (root / "test/cat").iterdir():
+        path.write_bytes(b"")
+    refused(root, "expected good pictures of every class in test, found none of cat")
+
+
+def test_links_may_not_lead_out_of_the_folder(tmp_path, capsys):
+    root = write_parts(tmp_path / "set")
+    picture(0, 99).save(tmp_path / "outside.png")
+    (root / "train/bird/out.png").symlink_to(tmp_path / "outside.png")
+    (root / "train/bird/in.png").symlink_to(root / "train/bird/001.png")
+    (root / "train/bird/loop").symlink_to(root / "train/bird", target_is_directory=True)
+    (root / "train/dog").symlink_to(root / "train/cat", target_is_directory=True)
+    data = load_folder(root, validation_size=0)
+    assert contents(data.train) == sorted([*expected(range(12)), expected([1])[0]])
+    assert "1 bad picture is skipped: train/bird/out.png: a link that leads out" in (
+        capsys.readouterr().err
+    )
+
+
+# Stored pictures, and streamed ones
+
+
+def test_stored_and_streamed_pictures_are_the_same(tmp_path, monkeypatch):
+    root = write(tmp_path / "set", size=(40, 30), ending="jpg")
+    stored = load_folder(root, picture_size=16)
+    shutil.rmtree(root / ".jaxnets")
+    monkeypatch.setattr(storage, "MAX_STORED", 0)
+    streamed = load_folder(root, picture_size=16)
+    assert not list(root.glob(".jaxnets/*x*.npy"))
+    assert stored.checksum == streamed.checksum
+    for ours, theirs in zip(parts_of(stored), parts_of(streamed), strict=True):
+        np.testing.assert_array_equal(np.asarray(ours.images), np.asarray(theirs.images))
+        np.testing.assert_array_equal(ours.labels, theirs.labels)
+
+
+def test_pictures_are_indexed_as_an_array_is(tmp_path, way):
+    images = load_folder(write(tmp_path / "set")).train.images
+    array = np.asarray(images)
+    assert len(images) == len(array) and images.shape == array.shape
+    assert images.nbytes == array.nbytes
+    order = np.array([5, 0, 5, len(array) - 1])
+    np.testing.assert_array_equal(images[order], array[order])
+    np.testing.assert_array_equal(images[3], array[3])
+    np.testing.assert_array_equal(np.asarray(images[4:9]), array[4:9])
+    np.testing.assert_array_equal(images[4:9][np.array([1])], array[5:6])
+    assert len(images[:0]) == 0 and np.asarray(images[:0]).shape == (0, 8, 8, 3)
+
+
+def decodes(monkeypatch):
+    """Counts the pictures that are decoded from now on."""
+    count = []
+    original = storage.read_picture
+
+    def counted(*arguments, **options):
+        count.append(arguments)
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(storage, "read_picture", counted)
+    return count
+
+
+def test_a_second_start_decodes_nothing_and_reads_no_file(tmp_path, monkeypatch):
+    root = write(tmp_path / "set")
+    first = load_folder(root)
+    count = decodes(monkeypatch)
+    monkeypatch.setattr(folders.index, "read_header", None)
+    second = load_folder(root)
+    assert (second.checksum, len(count)) == (first.checksum, 0)
+    assert contents(second.train) == contents(first.train)
+
+
+def test_a_file_that_has_changed_is_seen_and_its_set_stored_anew(tmp_path):
+    root = write(tmp_path / "set", ending="bmp")
+    before = load_folder(root)
+    picture(0, 99).save(root / "cat/005.bmp")  # Of the same size.
+    after = load_folder(root)
+    assert before.checksum != after.checksum
+    assert expected([99])[0][1] in [image for split in parts_of(after) for _, image in
+                                    contents(split)]  # fmt: skip
+
+
+def test_the_checksum_is_of_names_and_contents_alone(tmp_path):
+    first = write(tmp_path / "first")
+    shutil.copytree(first, tmp_path / "second", copy_function=shutil.copyfile)
+    ours, theirs = load_folder(first), load_folder(tmp_path / "second", picture_size=16)
+    assert ours.checksum == theirs.checksum
+    (tmp_path / "second/cat/005.png").rename(tmp_path / "second/cat/other.png")
+    assert load_folder(tmp_path / "second").checksum != ours.checksum
+
+
+@pytest.mark.parametrize("damage", ["cut", "longer", "empty", "text"])
+def test_stored_pictures_that_are_damaged_are_stored_anew(tmp_path, monkeypatch, damage):
+    root = write(tmp_path / "set")
+    before = contents(load_folder(root).train)
+    (path,) = root.glob(".jaxnets/*x*.npy")
+    content = path.read_bytes()
+    damaged = {"cut": content[:-1], "longer": content + b"x", "empty": b"", "text": b"x" * 999}
+    path.write_bytes(damaged[damage])
+    (root / ".jaxnets/files.npy").write_bytes(damaged[damage])
+    count = decodes(monkeypatch)
+    assert contents(load_folder(root).train) == before
+    assert len(count) == 60
+    assert path.read_bytes() == content
+
+
+def test_a_folder_that_cannot_be_written_is_stored_in_the_users_cache(tmp_path, monkeypatch, cache):
+    root = write(tmp_path / "set")
+    (root / ".jaxnets").write_text("in the way")
+    first = contents(load_folder(root).train)
+    assert len(list(cache.rglob("*x*.npy"))) == 1
+    count = decodes(monkeypatch)
+    assert contents(load_folder(root).train) == first
+    assert not count
+
+
+def test_where_nothing_can_be_written_pictures_are_streamed(tmp_path, cache):
+    root = write(tmp_path / "set")
+    (root / ".jaxnets").write_text("in the way")
+    cache.write_text("in the way")
+    data = load_folder(root)
+    assert sum(len(split) for split in parts_of(data)) == 60
+    assert sorted(sum((contents(split) for split in parts_of(data)), [])) == expected(range(30))
+
+
+def test_a_full_disk_makes_pictures_stream_with_a_line(tmp_path, monkeypatch, capsys):
+    root = write(tmp_path / "set")
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    data = load_folder(root)
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "No space left on device" in err and "every epoch" in err
+    assert sorted(sum((contents(split) for split in parts_of(data)), [])) == expected(range(30))
+    assert list((root / ".jaxnets").iterdir()) == []
+
+
+def test_a_disk_with_little_room_makes_pictures_stream(tmp_path, monkeypatch):
+    root = write(tmp_path / "set")
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=20_000))
+    assert sum(len(split) for split in parts_of(load_folder(root))) == 60
+    assert not list(root.glob(".jaxnets/*x*.npy"))
+
+
+def test_no_more_than_two_stored_sets_are_kept(tmp_path):
+    root = write(tmp_path / "set")
+    half = root / ".jaxnets" / "0.partial"
+    for age, size in enumerate((8, 9, 10, 11)):
+        load_folder(root, picture_size=size)
+        (path,) = root.glob(f".jaxnets/*-{size}x{size}x3.npy")
+        os.utime(path, (age, age))
+        half.write_text("of a crash")
+        os.utime(half, (0, 0))
+    sizes = sorted(path.name.split("-")[1] for path in root.glob(".jaxnets/*x*.npy"))
+    assert sizes == ["10x10x3.npy", "11x11x3.npy"]
+
+
+def test_an_interrupt_while_storing_leaves_nothing_half_written(tmp_path, monkeypatch):
+    root = write(tmp_path / "set")
+
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(storage, "fit_square", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        load_folder(root)
+    assert list((root / ".jaxnets").iterdir()) == []
+    assert not [thread for thread in threading.enumerate() if "Pool" in thread.name]
+
+
+def test_streaming_from_a_folder_that_is_gone_stops_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "MAX_STORED", 0)
+    root = write(tmp_path / "set")
+    data = load_folder(root)
+    shutil.rmtree(root)
+    with pytest.raises(OSError, match="gone while in use"):
+        np.asarray(data.train.images)
+
+
+def test_load_dataset_takes_a_path(tmp_path, monkeypatch):
+    root = write(tmp_path / "set")
+    assert load_dataset(str(root)).checksum == load_folder(root).checksum
+    monkeypatch.chdir(tmp_path)
+    assert load_dataset("set").name == "set"
+    with pytest.raises(UserError, match="expected a folder of pictures, found nothing"):
+        load_dataset("./no/where")

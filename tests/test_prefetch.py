@@ -1,0 +1,59 @@
+"""Batches made ahead: the same, in the same order, and no thread left behind."""
+
+import contextlib
+import threading
+import time
+
+import pytest
+
+from jaxnets.data.prefetch import DEPTH, prefetch
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left_behind():
+    before = set(threading.enumerate())
+    yield
+    assert set(threading.enumerate()) <= before
+
+
+def test_the_items_come_in_their_order():
+    assert list(prefetch(iter(range(100)))) == list(range(100))
+    assert list(prefetch(iter([]))) == []
+    assert list(prefetch(iter([None, None]))) == [None, None]
+
+
+def test_items_are_made_ahead_but_only_a_few():
+    made, enough = [], threading.Event()
+
+    def items():
+        for number in range(20):
+            made.append(number)
+            if len(made) == 1 + DEPTH:
+                enough.set()
+            yield number
+
+    with contextlib.closing(prefetch(items())) as ahead:
+        assert next(ahead) == 0
+        assert enough.wait(10)
+        time.sleep(0.05)
+        assert made == list(range(1 + DEPTH))
+
+
+def test_an_error_is_raised_where_the_item_is_asked_for():
+    def items():
+        yield 1
+        yield 2
+        raise ValueError("the third")
+
+    ahead = prefetch(items())
+    assert [next(ahead), next(ahead)] == [1, 2]
+    with pytest.raises(ValueError, match="the third"):
+        next(ahead)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_a_loop_that_ends_early_ends_the_thread(error):
+    with pytest.raises(error), contextlib.closing(prefetch(iter(range(10**9)))) as ahead:
+        for number in ahead:
+            if number == 3:
+                raise error

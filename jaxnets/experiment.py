@@ -24,6 +24,7 @@ from jaxnets.backprop.fast import with_derived_rules
 from jaxnets.backprop.network import by_hand
 from jaxnets.config import Config
 from jaxnets.data.datasets import Dataset, Split
+from jaxnets.data.picture_store import Pictures
 from jaxnets.errors import UserError
 from jaxnets.losses import LOSSES
 from jaxnets.metrics import Metrics
@@ -243,7 +244,8 @@ def _run_epoch(
     if config.gradients == "both":
         check = _gradient_check(config, model, parallel, watch)
         return loop.epoch_by_steps(step, feed, parallel, watch, check)
-    too_large = not isinstance(feed.split.images, np.ndarray) and feed.split.images.nbytes > LOADED
+    images = feed.split.images
+    too_large = isinstance(images, Pictures) and images.nbytes > LOADED
     if has_convolution(model) or config.augment != "none" or too_large:
         return loop.epoch_by_steps(step, feed, parallel, watch)
     return loop.epoch_in_one(step, feed, parallel, watch)

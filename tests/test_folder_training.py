@@ -1,0 +1,244 @@
+"""Training on a folder of pictures: as on an array, however the pictures are read."""
+
+import dataclasses
+import json
+import threading
+import time
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxnets import experiment
+from jaxnets.data import picture_store as storage
+from jaxnets.data.datasets import Split
+from jaxnets.data.folder import load_folder
+from jaxnets.experiment import create_model, create_state, evaluate, train
+from jaxnets.training import loop
+
+PARTS = {"train": "train", "t10k": "test"}
+
+
+@pytest.fixture
+def folder(tiny_arrays, tmp_path):
+    """The tiny data set as grey PNG files: 200 to train, 50 to test."""
+    for part, name in PARTS.items():
+        labels = tiny_arrays[f"{part}-labels"]
+        for number, (image, label) in enumerate(
+            zip(tiny_arrays[f"{part}-images"].astype(np.uint8), labels, strict=True)
+        ):
+            path = tmp_path / "set" / name / f"class {label}" / f"{number:03}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(path)
+    return tmp_path / "set"
+
+
+@pytest.fixture
+def flags(folder, tmp_path):
+    return [
+        f"--dataset={folder}",
+        "--batch_size=32",
+        "--epochs=2",
+        "--devices=1",
+        f"--workdir={tmp_path / 'run'}",
+    ]
+
+
+@pytest.fixture(params=["stored", "streamed"])
+def way(request, monkeypatch):
+    if request.param == "streamed":
+        monkeypatch.setattr(storage, "MAX_STORED", 0)
+    return request.param
+
+
+def in_memory(data):
+    def load(split):
+        return Split(np.asarray(split.images), split.labels)
+
+    parts = {name: load(getattr(data, name)) for name in ("train", "validation", "test")}
+    return dataclasses.replace(data, **parts)
+
+
+def trained(data, config):
+    model = create_model(config, data)
+    state, history = train(config, model, create_state(config, model, data), data)
+    test = evaluate(config, model, state.params, data.test)
+    return jax.device_get(state.params), history, test
+
+
+def assert_same(ours, theirs):
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("model", ["mlp", "cnn"])
+def test_pictures_train_to_the_bits_of_their_array(folder, tiny_preset, way, model):
+    data = load_folder(folder)
+    assert data.class_names == ("class 0", "class 1", "class 2")
+    assert data.image_shape == (12, 12, 1)
+    config = tiny_preset(model, epochs=1)
+    ours, _, our_test = trained(data, config)
+    theirs, _, their_test = trained(in_memory(data), config)
+    assert_same(ours, theirs)
+    assert_same(our_test, their_test)
+
+
+def test_a_dense_network_whose_pictures_are_too_many_for_memory_trains_alike(
+    folder, tiny_preset, monkeypatch
+):
+    data, config = load_folder(folder), tiny_preset("mlp", epochs=1)
+    in_one = trained(data, config)[0]
+    monkeypatch.setattr(experiment, "LOADED", 100)
+    monkeypatch.setattr(loop, "epoch_in_one", None)
+    for a, b in zip(
+        jax.tree.leaves(trained(data, config)[0]), jax.tree.leaves(in_one), strict=True
+    ):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
+
+
+def test_a_picture_that_proves_bad_counts_nowhere(folder, tiny_preset, monkeypatch):
+    monkeypatch.setattr(storage, "MAX_STORED", 0)
+    for part in PARTS.values():
+        path = sorted((folder / part).rglob("*.png"))[7]
+        path.write_bytes(path.read_bytes()[:-30])
+    data, config = load_folder(folder, validation_size=0), tiny_preset("cnn", epochs=2)
+    params, history, test = trained(data, config)
+    assert (len(data.train), len(data.test), test.count) == (200, 50, 49)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
+    for record in history:
+        assert (record["train_accuracy"] * 199) % 1 == pytest.approx(0, abs=1e-9)
+
+
+def test_a_batch_of_bad_pictures_alone_moves_nothing_astray(folder, tiny_preset, monkeypatch):
+    monkeypatch.setattr(storage, "MAX_STORED", 0)
+    path = sorted((folder / "train").rglob("*.png"))[7]
+    path.write_bytes(path.read_bytes()[:-30])
+    data, config = load_folder(folder), tiny_preset("softmax", epochs=1, batch_size=1)
+    monkeypatch.setattr(experiment, "LOADED", 100)
+    params, history, _ = trained(data, config)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
+    assert history[0]["train_loss"] < 2
+
+
+# Runs
+
+
+def result(folder):
+    return json.loads((folder / "result.json").read_text())
+
+
+def records(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["--model=cnn", "--devices=2"],
+        ["--model=cnn", "--gradients=manual"],
+        ["--model=cnn", "--picture_size=20", "--augment=shift"],
+        ["--model=mlp", "--gradients=both", "--check_every=1"],
+        ["--model=mlp_sequential", "--devices=2"],
+        ["--model=mlp_handwritten", "--search_epochs=1", "--latent_dims=4,8"],
+    ],
+    ids=" ".join,
+)
+def test_every_way_to_train_takes_a_folder(run_main, flags, tmp_path, more, way):
+    outcome = run_main(*flags, *more)
+    assert (outcome.status, outcome.err) == (0, "")
+    assert result(tmp_path / "run")["dataset"] == "set"
+    assert result(tmp_path / "run")["test_count"] == 50
+
+
+def test_an_interrupted_run_goes_on_to_the_same_bits_and_leaves_no_thread(
+    run_main, flags, tmp_path, interrupt_after, way
+):
+    flags = ["--model=cnn", *flags, "--epochs=3"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert run_main(*flags, f"--workdir={whole}").status == 0
+    flags.append(f"--workdir={parts}")
+    for number, count in enumerate((3, 7)):
+        interrupt_after(count)
+        outcome = run_main(*flags, *(["--resume"] if number else []))
+        assert (outcome.status, outcome.err) == (130, "error: interrupted\n")
+        assert not [thread for thread in threading.enumerate() if "prefetch" in thread.name]
+    interrupt_after(10**9)
+    assert run_main(*flags, "--resume").status == 0
+    assert result(parts)["params_sha256"] == result(whole)["params_sha256"]
+    for record in records(parts):
+        assert 0 < record["data_seconds"] < record["seconds"]
+
+
+def test_resume_refuses_pictures_that_have_changed(run_main, flags, folder, interrupt_after):
+    flags = ["--model=softmax", *flags]
+    interrupt_after(1)
+    assert run_main(*flags).status == 130
+    first, second = sorted(folder.rglob("*.png"))[:2]
+    first.write_bytes(second.read_bytes())
+    run_main(*flags, "--resume").assert_refused("resume: expected data with SHA-256")
+
+
+def test_a_bad_picture_may_end_the_run_in_one_line(run_main, flags, folder, tmp_path):
+    path = sorted(folder.rglob("*.png"))[3]
+    path.write_text("no picture")
+    flags = ["--model=softmax", *flags]
+    run_main(*flags, "--on_bad_image=fail").assert_refused(path.name, "not a picture")
+    assert not (tmp_path / "run").exists()
+    outcome = run_main(*flags)
+    assert outcome.status == 0
+    assert outcome.err.startswith("note: 1 bad picture is skipped: ")
+    assert outcome.err.count("\n") == 1
+
+
+def test_pictures_too_small_for_the_network_are_refused(run_main, flags):
+    run_main("--model=cnn", *flags, "--picture_size=4").assert_refused("too small")
+
+
+# The time spent waiting
+
+
+class Slow:
+    """Images that take their time."""
+
+    def __init__(self, images, seconds):
+        self.images, self.seconds, self.shape = images, seconds, images.shape
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        time.sleep(self.seconds)
+        return self.images[index]
+
+
+@pytest.mark.parametrize(("slow", "low", "high"), [(0.05, 0.6, 1.0), (0.0, 0.0, 0.4)])
+def test_data_seconds_are_those_that_the_step_waited(tiny, tiny_preset, slow, low, high):
+    images = Slow(tiny.train.images, slow)
+    data = dataclasses.replace(tiny, train=Split(images, tiny.train.labels))
+    config = tiny_preset("cnn", epochs=2, batch_size=8)
+    model = create_model(config, data)
+    _, history = train(config, model, create_state(config, model, data), data)
+    record = history[1]  # The first compiles.
+    assert low <= record["data_seconds"] / record["seconds"] <= high
+    if slow:
+        assert record["data_seconds"] > 0.6 * 20 * slow
+
+
+def test_an_epoch_in_one_loop_waits_for_no_batch(tiny, tiny_preset):
+    _, history, _ = trained(tiny, tiny_preset("mlp", epochs=1))
+    assert history[0]["data_seconds"] == 0
+
+
+def test_what_fails_in_the_thread_ends_the_run(tiny, tiny_preset):
+    class Broken(Slow):
+        def __getitem__(self, index):
+            raise OSError("the disk is gone")
+
+    split = Split(Broken(tiny.train.images, 0), tiny.train.labels)
+    config = tiny_preset("cnn")
+    data = dataclasses.replace(tiny, train=split)
+    model = create_model(config, tiny)
+    with pytest.raises(OSError, match="the disk is gone"):
+        train(config, model, create_state(config, model, tiny), data)
+    assert not [thread for thread in threading.enumerate() if "prefetch" in thread.name]

@@ -1,0 +1,114 @@
+"""Training on folders of pictures: does the step wait for them, and do more of them take memory?
+
+    python benchmarks/pictures.py stall      share of an epoch spent waiting for a batch
+    python benchmarks/pictures.py memory     peak memory of 10,000 and of 100,000 pictures
+
+Each in both ways, stored (decoded once) and streamed (decoded in every epoch). Every figure is a
+process of its own; the folders are made in the temporary folder, and removed.
+"""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+import jaxnets
+from jaxnets.data import picture_store
+from jaxnets.experiment import epochs
+from jaxnets.run import load_data
+from jaxnets.training.loop import Checkpoint
+
+CLASSES = 10
+DISTINCT = 500  # Pictures with a content of their own; the others are hard links to them.
+STALLS = [
+    ("cnn", (32, 32), 10_000, dict(epochs=2)),
+    ("alexnet", (400, 300), 1_000, dict(epochs=1, image_size=224)),
+]
+COUNTS = (10_000, 100_000)
+
+
+def make_folder(root: Path, count: int, size: tuple[int, int]) -> None:
+    """Writes count JPEG files of smooth noise, as photos compress, in CLASSES folders."""
+    rng, written = np.random.default_rng(0), []
+    for label in range(CLASSES):
+        (root / str(label)).mkdir(parents=True)
+    for number in range(count):
+        path = root / str(number % CLASSES) / f"{number:06}.jpg"
+        if number < DISTINCT:
+            small = Image.fromarray(rng.integers(0, 256, (12, 16, 3), np.uint8))
+            small.resize(size, Image.Resampling.BICUBIC).save(path, quality=90)
+            written.append(path)
+        else:
+            os.link(written[number % DISTINCT], path)
+
+
+def train_on(folder: str, way: str, model: str, changes: dict) -> dict:
+    """Trains in this process; returns the last epoch's record and the peak memory in MB."""
+    if way == "streamed":
+        picture_store.MAX_STORED = 0
+    config = jaxnets.preset(model, dataset=folder, **changes)
+    data = load_data(config)
+    network = jaxnets.create_model(config, data)
+    start = Checkpoint(jaxnets.create_state(config, network, data))
+    record = {}
+    for _, latest in epochs(config, network, start, data):
+        record = latest
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {**record, "peak_mb": peak, "pictures": len(data.train)}
+
+
+def in_a_process(*arguments) -> dict:
+    """What train_on returns, in a process of its own."""
+    command = [sys.executable, __file__, "child", json.dumps(arguments)]
+    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+
+
+def stall(folder: Path) -> None:
+    """Prints the share of the last epoch that its steps waited."""
+    for model, size, count, changes in STALLS:
+        make_folder(folder / model, count, size)
+        for way in ("stored", "streamed"):
+            record = in_a_process(str(folder / model), way, model, changes)
+            share = record["data_seconds"] / record["seconds"]
+            print(
+                f"{model:8s} {size[0]} x {size[1]} JPEG, {way:9s} {record['pictures']:7,} pictures "
+                f"{record['seconds']:6.1f} s, {record['images_per_second']:6.0f} images/s, "
+                f"waited {record['data_seconds']:.2f} s: {share:.1%}",
+                flush=True,
+            )
+
+
+def memory(folder: Path) -> None:
+    """Prints the peak memory of an epoch, indexing and decoding included."""
+    changes = dict(epochs=1, hidden=(16,))
+    for count in COUNTS:
+        make_folder(folder / str(count), count, (32, 32))
+    for way in ("stored", "streamed"):
+        peaks = []
+        for count in COUNTS:
+            record = in_a_process(str(folder / str(count)), way, "cnn", changes)
+            peaks.append(record["peak_mb"])
+            print(f"{way:9s} {count:7,} pictures: peak {peaks[-1]:6.0f} MB", flush=True)
+        decoded = (COUNTS[1] - COUNTS[0]) * 32 * 32 * 3 / 1e6
+        print(f"{way:9s} difference {peaks[1] - peaks[0]:+.0f} MB of {decoded:.0f} MB decoded")
+
+
+def main() -> None:
+    """Runs what the command line names."""
+    if sys.argv[1:2] == ["child"]:
+        print(json.dumps(train_on(*json.loads(sys.argv[2]))))
+        return
+    measures = {"stall": stall, "memory": memory}
+    for name in sys.argv[1:] or measures:
+        with tempfile.TemporaryDirectory() as folder:
+            measures[name](Path(folder))
+
+
+if __name__ == "__main__":
+    main()

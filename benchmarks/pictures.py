@@ -7,6 +7,7 @@ Each in both ways, stored (decoded once) and streamed (decoded in every epoch). 
 process of its own; the folders are made in the temporary folder, and removed.
 """
 
+import ast
 import json
 import os
 import resource
@@ -65,7 +66,7 @@ def train_on(folder: str, way: str, model: str, changes: dict) -> dict:
 
 def in_a_process(*arguments) -> dict:
     """What train_on returns, in a process of its own."""
-    command = [sys.executable, __file__, "child", json.dumps(arguments)]
+    command = [sys.executable, __file__, "child", repr(arguments)]
     return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
 
 
@@ -102,7 +103,7 @@ def memory(folder: Path) -> None:
 def main() -> None:
     """Runs what the command line names."""
     if sys.argv[1:2] == ["child"]:
-        print(json.dumps(train_on(*json.loads(sys.argv[2]))))
+        print(json.dumps(train_on(*ast.literal_eval(sys.argv[2]))))
         return
     measures = {"stall": stall, "memory": memory}
     for name in sys.argv[1:] or measures:

@@ -20,6 +20,7 @@ NUMERIC = {  # Every numeric field: a model that has it, and whether it may be 0
     "search_epochs": ("mlp_handwritten", False),
     "replay_seeds": ("mlp_handwritten", False),
     "validation_size": ("cnn", True),
+    "picture_size": ("cnn", False),
     "epochs": ("cnn", False),
     "batch_size": ("cnn", False),
     "learning_rate": ("cnn", False),
@@ -100,7 +101,9 @@ def test_the_data_is_checked_before_anything_is_made(run_main, tmp_path, tiny_fo
     run_main(f"--data_dir={tmp_path / 'no'}", workdir).assert_refused("data_dir", "nothing")
     run_main(f"--data_dir={labels}", workdir).assert_refused("data_dir", "a file")
     run_main(f"--data_dir={tmp_path}", workdir).assert_refused("train-images-idx3-ubyte")
-    run_main(f"--data_dir={tiny_folder}", workdir).assert_refused("validation_size", "200")
+    all_of_them = "--validation_size=200"
+    outcome = run_main(f"--data_dir={tiny_folder}", all_of_them, workdir)
+    outcome.assert_refused("validation_size", "200")
     assert list(tmp_path.iterdir()) == []
 
 

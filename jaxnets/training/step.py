@@ -141,9 +141,8 @@ def apply_gradients(
     reduction: str,
 ) -> TrainState:
     """The state after a step along gradients summed over `count` examples."""
+    count = jnp.maximum(count, 1)  # All pictures of a batch may have proved to be bad ones.
     if reduction == "mean":
-        # A batch may have no example: all its pictures proved to be bad ones.
-        count = jnp.maximum(count, 1)
         gradients = jax.tree.map(lambda g: g / count.astype(g.dtype), gradients)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)

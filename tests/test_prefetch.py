@@ -57,3 +57,20 @@ def test_a_loop_that_ends_early_ends_the_thread(error):
         for number in ahead:
             if number == 3:
                 raise error
+
+
+def test_a_loop_that_ends_early_waits_for_the_item_in_the_making_alone():
+    made, go_on = [], threading.Event()
+
+    def items():
+        for number in range(20):
+            made.append(number)
+            if number:
+                go_on.wait(10)
+            yield number
+
+    ahead = prefetch(items(), depth=5)
+    assert next(ahead) == 0
+    threading.Timer(1.0, go_on.set).start()  # When the generator has been told to close.
+    ahead.close()
+    assert made in ([0], [0, 1])

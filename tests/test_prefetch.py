@@ -71,6 +71,8 @@ def test_a_loop_that_ends_early_waits_for_the_item_in_the_making_alone():
 
     ahead = prefetch(items(), depth=5)
     assert next(ahead) == 0
-    threading.Timer(1.0, go_on.set).start()  # When the generator has been told to close.
+    later = threading.Timer(1.0, go_on.set)  # When the generator has been told to close.
+    later.start()
     ahead.close()
+    later.join()
     assert made in ([0], [0, 1])

@@ -52,18 +52,21 @@ class Config:
     )  # fmt: skip
 
     dataset: str = _field(
-        "mnist", "data", "which data set (mnist lies in the package), or a folder of pictures"
-    )
+        "mnist", "data",
+        "mnist, fashion_mnist, kmnist, cifar10, cifar100, one prepared by TensorFlow Datasets, or "
+        "a folder of pictures (docs/datasets.md)",
+    )  # fmt: skip
     data_dir: str | None = _field(
-        None, "data", "folder of four IDX files, plain or gzip, instead (as of Fashion-MNIST)"
-    )
+        None, "data",
+        "where the data set's files lie; with mnist, a folder of any four IDX files instead",
+    )  # fmt: skip
     validation_size: int | None = _field(
         None, "data", "images held back from training (default: 5000, at most a tenth)",
         low=0, high=10**7,
     )  # fmt: skip
     picture_size: int | None = _field(
         None, "data",
-        "side in pixels of a folder's pictures (default: their own if small and equal, "
+        "side in pixels of pictures (default: their own if small and equal, "
         "else 8/7 of image_size, else 64)",
         low=4, high=2048,
     )  # fmt: skip

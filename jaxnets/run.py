@@ -93,6 +93,7 @@ def write_config(folder: RunFolder, config: Config, data: Dataset) -> None:
             "device": describe(devices),
             "num_devices": len(devices),
             "data_sha256": data.checksum,
+            "class_names": data.class_names,
         }
     )
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from jaxnets.data.batches import epoch_order, eval_batches, random_shift, train_batches
-from jaxnets.data.datasets import MNIST_SHA256, Split, load_dataset
-from jaxnets.data.idx import read_idx
+from jaxnets.data.datasets import Split, load_dataset
+from jaxnets.data.idx import MNIST_SHA256, read_idx
 from jaxnets.errors import UserError
 
 TRAIN_COUNTS = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
@@ -179,7 +179,7 @@ FIFTY_IMAGES_OF_4 = (
         (_swap, r"train-images.*3 dimension\(s\).*found 00000801"),
         (lambda f: _change(f, t10k_labels=_labels(0, 1, 2)), "expected 50 labels.*found 3"),
         (lambda f: _change(f, t10k_labels=_labels(*[3] * 50)), "from 0 to 2.*found 3"),
-        (lambda f: _change(f, t10k_images=FIFTY_IMAGES_OF_4), r"\(12, 12\).*found \(4, 4\)"),
+        (lambda f: _change(f, t10k_images=FIFTY_IMAGES_OF_4), r"\(12, 12, 1\).*found \(4, 4, 1\)"),
         (lambda f: _change(f, train_labels=_labels(*[0] * 200)), "found 1"),
         (lambda f: _change(f, train_labels=_labels(*[0, 2] * 100)), r"found none of \[1\]"),
     ],

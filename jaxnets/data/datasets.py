@@ -1,4 +1,4 @@
-"""Where images come from: MNIST in the package, or a folder of IDX files.
+"""A data set in its parts, and the one place where its name finds where it comes from.
 
 Arrays stay NumPy here; they become JAX arrays when they reach a device.
 """
@@ -6,29 +6,15 @@ Arrays stay NumPy here; they become JAX arrays when they reach a device.
 import dataclasses
 import hashlib
 import os
-from importlib import resources
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jaxnets.data.idx import read_idx
 from jaxnets.errors import UserError, unknown
 
-# The standard names (without .gz) and, for the files in the package, their SHA-256.
-FILES = {
-    "train_images": "train-images-idx3-ubyte",
-    "train_labels": "train-labels-idx1-ubyte",
-    "test_images": "t10k-images-idx3-ubyte",
-    "test_labels": "t10k-labels-idx1-ubyte",
-}
-MNIST_SHA256 = {
-    "train_images": "0b367032e93c5d0cea0925647cfdb18614af8ee15f83e6f2fc2ad904a6835971",
-    "train_labels": "1787548bbe0bff1ec2ecdc0ef292b02df999e2d1a6002d27500982c652b17203",
-    "test_images": "1a1a05eab793c14bb050b398624a11b0ffd1a2953baed553b1b9bd079e2a20be",
-    "test_labels": "b91679a0acfe4ba0e50a2437a903084cba1f5f92592b016a25a7dfd00455798b",
-}
-DATASETS = ("mnist",)
+# Unless told otherwise so many training images are held back, at most a tenth of them.
 VALIDATION_SIZE = 5000
 MAX_CLASSES = 1000
 
@@ -71,7 +57,7 @@ class Dataset:
     validation: Split
     test: Split
     checksum: str
-    class_names: tuple[str, ...] = ()
+    class_names: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
 
     def __post_init__(self):
         if not self.class_names:
@@ -97,74 +83,148 @@ def load_dataset(
     image_size: int | None = None,
     on_bad_image: str = "skip",
 ) -> Dataset:
-    """Loads a data set and splits it as the lecture does.
+    """Loads a data set by its name and splits it as the lecture does.
 
     The first `validation_size` images of the training file are the validation set:
     MNIST gives 55,000 / 5,000 / 10,000 images.
 
     Args:
-      name: "mnist", which lies in the package and needs no network, or the path of a folder of
-        pictures: `data.folder.load_folder` says what it may hold.
-      data_dir: A folder with the four IDX files under the standard names, plain or gzip; it
-        replaces the package's files (Fashion-MNIST and KMNIST have the same form).
+      name: "mnist", which lies in the package and needs no network; a published set (fashion_mnist,
+        kmnist, cifar10, cifar100), downloaded once; an image classification set of TensorFlow
+        Datasets that is prepared as array_record, as NAME, NAME/CONFIG or NAME:VERSION; or the path
+        of a folder of pictures.
+      data_dir: Where its files lie, instead of the usual folders. With "mnist" it is a folder of
+        any four IDX files under the standard names, plain or gzip, and the data set has its name.
       validation_size: Images held back from the training file, 0 or more; None for 5,000, at most
-        a tenth of them.
-      picture_size: Of a folder's pictures, as load_folder has it.
+        a tenth of them. A set's own validation split is used instead, whole, unless it is 0.
+      picture_size: Of pictures that are not all equally small, as load_folder has it.
       image_size: As load_folder has it.
       on_bad_image: As load_folder has it.
 
     Returns:
-      The data set, pixels float32 in [0, 1]; of a folder uint8.
+      The data set: pixels float32 in [0, 1] from IDX files, else uint8.
 
     Raises:
-      UserError: The name is unknown, or a file is missing, damaged or does not fit the others.
+      UserError: The name is unknown; a file is missing, damaged or does not fit the others; the
+        data set is not on this machine and cannot be downloaded or prepared here.
 
     >>> data = load_dataset("mnist")
     >>> len(data.train), len(data.validation), len(data.test), data.image_shape
     (55000, 5000, 10000, (28, 28, 1))
     """
-    if data_dir is None and (os.sep in name or Path(name).expanduser().is_dir()):
+    # Each is imported where it is used: most stand on libraries that take time to import.
+    if name == "mnist":
+        from jaxnets.data import idx
+
+        return idx.load_mnist(data_dir, validation_size)
+    from jaxnets.data import published, tfds_prepared
+
+    form: dict[str, Any] = {
+        "validation_size": validation_size,
+        "picture_size": picture_size,
+        "image_size": image_size,
+        "on_bad_image": on_bad_image,
+    }
+    is_path = os.sep in name or "/" in name
+    is_folder = Path(name).expanduser().is_dir()
+    if name in published.SETS:
+        return published.load(name, data_dir, **form)
+    if tfds_prepared.is_known(name, data_dir) and not (is_path and is_folder):
+        from jaxnets.data import tfds_source
+
+        return tfds_source.load(name, data_dir, **form)
+    if is_path or is_folder:
         from jaxnets.data.folder import load_folder
 
-        return load_folder(
-            name,
-            validation_size=validation_size,
-            picture_size=picture_size,
-            image_size=image_size,
-            on_bad_image=on_bad_image,
-        )
-    if data_dir is not None:
-        folder, digests = Path(data_dir).expanduser(), dict.fromkeys(FILES)
-        if not folder.is_dir():
-            raise UserError(f"data_dir: expected a folder of IDX files, found {_kind(folder)}")
-        name = folder.resolve().name
-    elif name in DATASETS:
-        folder, digests = Path(str(resources.files("jaxnets.data"))) / name, MNIST_SHA256
-    else:
-        raise unknown("dataset", name, DATASETS)
+        if data_dir is not None:
+            raise UserError(f"data_dir: the data set is the folder {name}, got {data_dir} too")
+        return load_folder(name, **form)
+    raise unknown("dataset", name, ("mnist", *published.SETS, *tfds_prepared.NAMES))
 
-    paths = {key: _find(folder, file) for key, file in FILES.items()}
-    arrays = {
-        key: read_idx(path, rank=3 if key.endswith("images") else 1, sha256=digests[key])
-        for key, path in paths.items()
-    }
-    num_classes = _check_fit(arrays, paths)
-    if validation_size is None:
-        validation_size = min(VALIDATION_SIZE, len(arrays["train_labels"]) // 10)
-    if validation_size >= len(arrays["train_labels"]):
-        raise UserError(
-            f"validation_size: expected less than the {len(arrays['train_labels'])} images of the "
-            f"training file, got {validation_size}"
-        )
-    images, labels = _floats(arrays["train_images"]), arrays["train_labels"].astype(np.int32)
+
+def assemble(
+    name: str,
+    parts: dict[str, Split],
+    class_names: Sequence[str],
+    checksum: str,
+    validation_size: int | None,
+) -> Dataset:
+    """Makes a data set of its parts, holding validation images back if it has none.
+
+    Args:
+      name: Of the data set.
+      parts: Its "train" and "test" parts, and "validation" if it has one of its own.
+      class_names: K texts.
+      checksum: Of the data set.
+      validation_size: As for load_dataset.
+
+    Raises:
+      UserError: A part is empty, a label has no name, or too many images would be held back.
+    """
+    for part, split in parts.items():
+        if not len(split):
+            raise UserError(f"{name}: expected images in its {part} part, found none")
+        lowest, highest = int(split.labels.min()), int(split.labels.max())
+        if lowest < 0 or highest >= len(class_names):
+            wrong = lowest if lowest < 0 else highest
+            raise UserError(
+                f"{name}: expected labels from 0 to {len(class_names) - 1} in its {part} part, "
+                f"found {wrong}"
+            )
+    if not 2 <= len(class_names) <= MAX_CLASSES:
+        raise UserError(f"{name}: expected 2 to {MAX_CLASSES} classes, found {len(class_names)}")
+    shapes = {part: split.images.shape[1:] for part, split in parts.items()}
+    for part, shape in shapes.items():
+        if shape != shapes["train"]:
+            raise UserError(
+                f"{name}: expected images of {shapes['train']} as in its train part, found {shape} "
+                f"in its {part} part"
+            )
+    train, validation = hold_back(parts["train"], validation_size, parts.get("validation"))
     return Dataset(
         name=name,
-        num_classes=num_classes,
-        train=Split(images[validation_size:], labels[validation_size:]),
-        validation=Split(images[:validation_size], labels[:validation_size]),
-        test=Split(_floats(arrays["test_images"]), arrays["test_labels"].astype(np.int32)),
-        checksum=sha256_of(*arrays.values()),
+        num_classes=len(class_names),
+        train=train,
+        validation=validation,
+        test=parts["test"],
+        checksum=checksum,
+        class_names=tuple(class_names),
     )
+
+
+def hold_back(
+    train: Split, validation_size: int | None, validation: Split | None = None
+) -> tuple[Split, Split]:
+    """The training and the validation images.
+
+    Args:
+      train: All training images.
+      validation_size: How many of the first are held back; None for 5,000, at most a tenth.
+      validation: The data set's own, used whole instead unless validation_size is 0.
+
+    Raises:
+      UserError: Nothing would be left to train on.
+    """
+    if validation is not None and validation_size != 0:
+        return train, validation
+    if validation_size is None:
+        validation_size = min(VALIDATION_SIZE, len(train) // 10)
+    if validation_size >= len(train):
+        raise UserError(
+            f"validation_size: expected less than the {len(train)} images of the training file, "
+            f"got {validation_size}"
+        )
+    images, labels = train.images, train.labels
+    return (
+        Split(images[validation_size:], labels[validation_size:]),
+        Split(images[:validation_size], labels[:validation_size]),
+    )
+
+
+def cache_folder(name: str) -> Path:
+    """Where files of a data set may be kept: below the user's cache folder."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "jaxnets" / name
 
 
 def sha256_of(*arrays: np.ndarray) -> str:
@@ -177,68 +237,11 @@ def sha256_of(*arrays: np.ndarray) -> str:
 
 def held_out(data: Dataset) -> Dataset:
     """The first twelfth of the training images as validation images: 5,000 of MNIST's 60,000."""
-    count = len(data.train) // 12
-    images, labels = data.train.images, data.train.labels
-    return dataclasses.replace(
-        data,
-        train=Split(images[count:], labels[count:]),
-        validation=Split(images[:count], labels[:count]),
-    )
+    train, validation = hold_back(data.train, len(data.train) // 12)
+    return dataclasses.replace(data, train=train, validation=validation)
 
 
 def without_validation(data: Dataset) -> Dataset:
     """The same without validation images, which would be evaluated after every epoch."""
     nothing = Split(data.train.images[:0], data.train.labels[:0])
     return dataclasses.replace(data, validation=nothing)
-
-
-def _kind(path: Path) -> str:
-    return f"a file: {path}" if path.exists() else f"nothing at {path}"
-
-
-def _find(folder: Path, file: str) -> Path:
-    """Returns the file, plain or gzip."""
-    for path in (folder / file, folder / f"{file}.gz"):
-        if path.is_file():
-            return path
-    raise UserError(f"{folder}: expected {file} or {file}.gz, found neither")
-
-
-def _floats(images: np.ndarray) -> np.ndarray:
-    """[N, H, W] bytes → [N, H, W, 1] float32 in [0, 1]."""
-    return np.divide(images[..., None], np.float32(255), dtype=np.float32)
-
-
-def _check_fit(arrays: dict[str, np.ndarray], paths: dict[str, Path]) -> int:
-    """Checks that the four files belong together; returns the number of classes."""
-    for part in ("train", "test"):
-        images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
-        if len(images) != len(labels):
-            raise UserError(
-                f"{paths[f'{part}_labels']}: expected {len(images)} labels for as many images, "
-                f"found {len(labels)}"
-            )
-    if arrays["train_images"].shape[1:] != arrays["test_images"].shape[1:]:
-        raise UserError(
-            f"{paths['test_images']}: expected images of {arrays['train_images'].shape[1:]} as in "
-            f"the training file, found {arrays['test_images'].shape[1:]}"
-        )
-    num_classes = int(arrays["train_labels"].max()) + 1
-    test_classes = int(arrays["test_labels"].max()) + 1
-    if not 2 <= num_classes <= MAX_CLASSES:
-        raise UserError(
-            f"{paths['train_labels']}: expected labels of 2 to {MAX_CLASSES} classes, found "
-            f"{num_classes}"
-        )
-    missing = sorted(set(range(num_classes)) - set(np.unique(arrays["train_labels"]).tolist()))
-    if missing:
-        raise UserError(
-            f"{paths['train_labels']}: expected every label from 0 to {num_classes - 1}, "
-            f"found none of {missing[:5]}"
-        )
-    if test_classes > num_classes:
-        raise UserError(
-            f"{paths['test_labels']}: expected labels from 0 to {num_classes - 1} as in the "
-            f"training file, found {test_classes - 1}"
-        )
-    return num_classes

@@ -18,7 +18,7 @@ import numpy as np
 
 from jaxnets.data import picture_index as index
 from jaxnets.data import picture_store as storage
-from jaxnets.data.datasets import MAX_CLASSES, VALIDATION_SIZE, Dataset, Split
+from jaxnets.data.datasets import MAX_CLASSES, VALIDATION_SIZE, Dataset, Split, cache_folder
 from jaxnets.data.picture_store import BadPictures, Pictures
 from jaxnets.errors import UserError, printable
 
@@ -95,7 +95,7 @@ def load_folder(
     if not good.any():
         bad.report()
         raise UserError(f"{_show(root)}: expected pictures, found none that can be decoded")
-    size = picture_size or _natural_size(records["side"][good], image_size)
+    size = picture_size or natural_size(records["side"][good], image_size)
     channels = 1 if records["grey"][good].all() else 3
     source = _open(root, records, size, channels, places, bad)
     bad.report()
@@ -210,7 +210,7 @@ def _files(folder: bytes, root: Path, bad: BadPictures) -> Iterator[bytes]:
                     yield entry.path[start:]
 
 
-def _natural_size(sides: np.ndarray, image_size: int | None) -> int:
+def natural_size(sides: np.ndarray, image_size: int | None) -> int:
     """The default of picture_size."""
     if 0 < sides[0] <= SMALL and (sides == sides[0]).all():
         return int(sides[0])
@@ -219,9 +219,8 @@ def _natural_size(sides: np.ndarray, image_size: int | None) -> int:
 
 def _places(root: Path) -> list[Path]:
     """Where what was found may be kept: in the folder, else in the user's cache."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     digest = hashlib.sha256(os.fsencode(root)).hexdigest()[:16]
-    return [root / CACHE, cache / "jaxnets" / "pictures" / digest]
+    return [root / CACHE, cache_folder("pictures") / digest]
 
 
 def _writable(places: list[Path]) -> Path | None:

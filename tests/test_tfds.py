@@ -1,0 +1,458 @@
+"""Sets that TensorFlow Datasets has prepared, made here by its own builder, without TensorFlow."""
+
+import io
+import json
+import re
+import shutil
+import socket
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxnets.data import tfds_prepared, tfds_source
+from jaxnets.data.datasets import load_dataset
+from jaxnets.errors import UserError
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="array_record is Linux-only")
+
+NAMES = ["cat", "dog", "a <b>bird</b>\x1b[31m"]
+
+
+def prepare(root, examples, *, version="1.0.0", shape=(None, None, 3), names=NAMES, **options):
+    """Prepares a data set of {split: [(image, label)]} as array_record; returns its folder."""
+    import tensorflow_datasets as tfds
+
+    features = {
+        "image": tfds.features.Image(shape=shape, encoding_format=options.get("encoding")),
+        "label": tfds.features.ClassLabel(names=names),
+        "id": tfds.features.Text(),
+    }
+    configs = [tfds.core.BuilderConfig(name=config) for config in options.get("configs", [])]
+
+    class Zoo(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        VERSION = tfds.core.Version(version)
+        name = "zoo"
+        BUILDER_CONFIGS = configs
+
+        def _info(self):
+            return tfds.core.DatasetInfo(
+                builder=self,
+                features=tfds.features.FeaturesDict(options.get("features", features)),
+                supervised_keys=None if "features" in options else ("image", "label"),
+            )
+
+        def _split_generators(self, dl_manager):
+            return {split: self._generate_examples(split) for split in examples}
+
+        def _generate_examples(self, split):
+            for number, (image, label) in enumerate(examples[split]):
+                yield number, {"image": png(image), "label": label, "id": f"{split} {number}"}
+
+    builder = Zoo(
+        data_dir=root,
+        file_format=options.get("file_format", "array_record"),
+        **({"config": options["configs"][0]} if configs else {}),
+    )
+    builder.download_and_prepare()
+    return root / builder.data_dir
+
+
+def png(image):
+    """An image encoded; bytes and texts as they are."""
+    if isinstance(image, bytes | str):
+        return image
+    stream = io.BytesIO()
+    Image.fromarray(image.squeeze()).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def pictures(count, shape=(8, 8, 3), start=0):
+    """Pictures of one colour each, so that they are known again when resized."""
+    return [np.full(shape, start + number, np.uint8) for number in range(count)]
+
+
+def numbered(count, start=0, **options):
+    """Pictures that carry their number, each labelled with its number modulo 3."""
+    images = pictures(count, start=start, **options)
+    return [(image, (start + number) % 3) for number, image in enumerate(images)]
+
+
+SPLITS = {"train": numbered(40), "validation": numbered(6, 100), "test": numbered(9, 200)}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """A cache of the test's own, and no network."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "nowhere"))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+
+    def refuse(*arguments, **keywords):
+        raise AssertionError("the network was touched")
+
+    for name in ("getaddrinfo", "create_connection"):
+        monkeypatch.setattr(socket, name, refuse)
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="module")
+def zoo(tmp_path_factory):
+    """The root in which a data set of three splits is prepared."""
+    root = tmp_path_factory.mktemp("tfds")
+    prepare(root, SPLITS, shape=(8, 8, 3))
+    return root
+
+
+def numbers_of(split):
+    """Which pictures a split has, and a check that each has its label."""
+    images = np.asarray(split.images)
+    assert (images == images[:, :1, :1, :1]).all()
+    numbers = images[:, 0, 0, 0].astype(int)
+    np.testing.assert_array_equal(split.labels, numbers % 3)
+    return sorted(numbers.tolist())
+
+
+def test_a_prepared_set_is_read_with_its_splits_and_class_names(zoo):
+    data = load_dataset("zoo", str(zoo))
+    assert (data.name, data.num_classes, data.image_shape) == ("zoo", 3, (8, 8, 3))
+    assert data.class_names == ("cat", "dog", r"a <b>bird</b>\x1b[31m")
+    assert data.train.images.dtype == np.uint8
+    assert numbers_of(data.train) == list(range(40))
+    assert numbers_of(data.validation) == list(range(100, 106))
+    assert numbers_of(data.test) == list(range(200, 209))
+
+
+def test_images_agree_with_those_that_tensorflow_datasets_decodes(tmp_path):
+    """Its own reader decodes every picture whole; ours must agree where nothing is resized."""
+    import tensorflow_datasets as tfds
+
+    rng = np.random.default_rng(0)
+    noise = [(rng.integers(0, 256, (12, 12, 3), np.uint8), n % 3) for n in range(30)]
+    folder = prepare(tmp_path, {"train": noise, "test": noise[:4]}, shape=(12, 12, 3))
+    data = load_dataset("zoo", str(tmp_path), 0)
+    theirs = tfds.builder_from_directory(folder).as_data_source("train")
+    assert len(theirs) == len(data.train)
+    for ours, label, example in zip(
+        np.asarray(data.train.images), data.train.labels, theirs, strict=True
+    ):
+        np.testing.assert_array_equal(ours, example["image"])
+        assert label == example["label"]
+
+
+def test_a_set_is_found_where_tensorflow_datasets_keeps_them(zoo, tmp_path, monkeypatch):
+    expected = load_dataset("zoo", str(zoo)).checksum
+    assert load_dataset("zoo", str(zoo / "zoo" / "1.0.0")).checksum == expected
+    monkeypatch.setenv("TFDS_DATA_DIR", str(zoo))
+    assert load_dataset("zoo").checksum == expected
+    monkeypatch.delenv("TFDS_DATA_DIR")
+    shutil.copytree(zoo, tmp_path / "home" / "tensorflow_datasets")
+    assert load_dataset("zoo").checksum == expected
+    assert load_dataset("zoo:1.0.0").checksum == expected
+    with pytest.raises(UserError, match="unknown dataset"):
+        load_dataset("zoo:2.0.0")
+
+
+def test_the_newest_version_is_taken_unless_one_is_named(tmp_path):
+    for version, count in (("1.9.0", 20), ("1.10.0", 30)):
+        prepare(tmp_path, {"train": numbered(count), "test": numbered(3)}, version=version)
+    assert len(load_dataset("zoo", str(tmp_path), 0).train) == 30
+    assert len(load_dataset("zoo:1.9.0", str(tmp_path), 0).train) == 20
+
+
+def test_a_configuration_must_be_named_where_there_are_several(tmp_path):
+    for config, count in (("big", 30), ("small", 12)):
+        splits = {"train": numbered(count), "test": numbered(3)}
+        prepare(tmp_path, splits, configs=[config])
+        assert (
+            len(load_dataset("zoo/small" if config == "small" else "zoo", str(tmp_path), 0).train)
+            == count
+        )
+    assert len(load_dataset("zoo/big:1.0.0", str(tmp_path), 0).train) == 30
+    with pytest.raises(UserError, match="expected one of zoo/big, zoo/small, got zoo"):
+        load_dataset("zoo", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("splits", "sizes"),
+    [
+        ({"train": 40, "test": 9}, (36, 4, 9)),
+        ({"train": 40, "validation": 6}, (36, 4, 6)),
+        ({"train": 40}, (33, 3, 4)),
+        ({"train": 40, "validation": 6, "test": 9, "unlabelled": 5}, (40, 6, 9)),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, dict) else None,
+)
+def test_splits_that_are_missing_are_made_up_for(tmp_path, splits, sizes):
+    prepare(tmp_path, {split: numbered(count) for split, count in splits.items()}, shape=(8, 8, 3))
+    data = load_dataset("zoo", str(tmp_path))
+    assert (len(data.train), len(data.validation), len(data.test)) == sizes
+    if list(splits) == ["train"]:
+        parts = [numbers_of(part) for part in (data.train, data.validation, data.test)]
+        assert sorted(sum(parts, [])) == list(range(40))
+
+
+def test_a_test_split_whose_labels_are_withheld_is_not_tested_on(tmp_path):
+    withheld = [(image, -1) for image in pictures(5)]
+    prepare(tmp_path, {"train": numbered(40), "validation": numbered(6), "test": withheld})
+    data = load_dataset("zoo", str(tmp_path))
+    assert (len(data.train), len(data.validation), len(data.test)) == (36, 4, 6)
+
+
+def test_pictures_of_different_sizes_become_squares(tmp_path):
+    rng = np.random.default_rng(0)
+    sizes = [(20 + number, 30) for number in range(20)]
+    noise = [(rng.integers(0, 256, (*size, 3), np.uint8), n % 3) for n, size in enumerate(sizes)]
+    prepare(tmp_path, {"train": noise, "test": noise}, encoding="png")
+    assert load_dataset("zoo", str(tmp_path)).image_shape == (64, 64, 3)
+    assert load_dataset("zoo", str(tmp_path), image_size=224).image_shape == (256, 256, 3)
+    data = load_dataset("zoo", str(tmp_path), 0, picture_size=16)
+    assert data.image_shape == (16, 16, 3)
+    side = [np.asarray(_fit(image, 16)) for image, _ in noise]
+    found = np.asarray(data.train.images)
+    for image in side:
+        assert (found == image).all(axis=(1, 2, 3)).sum() == 1
+
+
+def _fit(image, size):
+    """The shorter side resized to `size`, the centre cut out, by Pillow's own resize."""
+    height, width, _ = image.shape
+    side = min(height, width)
+    left, top = (width - side) / 2, (height - side) / 2
+    box = (left, top, left + side, top + side)
+    return Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR, box=box)
+
+
+def test_grey_pictures_have_one_channel(tmp_path):
+    splits = {"train": numbered(30, shape=(9, 9, 1)), "test": numbered(6, shape=(9, 9, 1))}
+    prepare(tmp_path, splits, shape=(9, 9, 1))
+    data = load_dataset("zoo", str(tmp_path))
+    assert data.image_shape == (9, 9, 1)
+    assert numbers_of(data.test) == list(range(6))
+
+
+def test_a_second_start_decodes_nothing(zoo, monkeypatch):
+    first = load_dataset("zoo", str(zoo))
+    monkeypatch.setattr(tfds_source, "read_picture", None)
+    second = load_dataset("zoo", str(zoo))
+    assert second.checksum == first.checksum
+    np.testing.assert_array_equal(np.asarray(second.train.images), np.asarray(first.train.images))
+
+
+def test_a_set_too_large_to_store_is_decoded_when_asked_for(zoo, monkeypatch):
+    expected = load_dataset("zoo", str(zoo))
+    monkeypatch.setattr(tfds_source, "open_stored", lambda *arguments: None)
+    monkeypatch.setattr(tfds_source, "has_room", lambda *arguments: False)
+    data = load_dataset("zoo", str(zoo))
+    assert data.checksum == expected.checksum
+    for rows in ([3, 1, 3], np.array([0])):
+        ours, theirs = data.train.images[rows], expected.train.images[rows]
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("names", [["cat", "dog"], ["cat", "dog", "bird", "fish"]])
+def test_another_set_in_the_same_place_is_not_taken_for_the_first(tmp_path, names):
+    prepare(tmp_path, {"train": numbered(30), "test": numbered(6)})
+    load_dataset("zoo", str(tmp_path))
+    shutil.rmtree(tmp_path / "zoo")
+    again = [(image, 1 - label % 2) for image, label in numbered(30, 50)]
+    prepare(tmp_path, {"train": again, "test": again}, names=names)
+    data = load_dataset("zoo", str(tmp_path), 0)
+    assert data.num_classes == len(names)
+    assert sorted(np.asarray(data.train.images)[:, 0, 0, 0].tolist()) == list(range(50, 80))
+
+
+# What cannot be read
+
+
+def test_what_is_not_prepared_is_told_with_the_one_command_that_prepares_it(tmp_path, monkeypatch):
+    monkeypatch.delenv("TFDS_DATA_DIR")
+    with pytest.raises(UserError) as raised:
+        load_dataset("imagenette")
+    root = tmp_path / "home" / "tensorflow_datasets"
+    assert f"expected it prepared in {root / 'imagenette'}, found nothing" in str(raised.value)
+    command = f"tfds build imagenette --file_format=array_record --data_dir={root}"
+    assert str(raised.value).endswith(command)
+    with pytest.raises(UserError, match=f"--data_dir={tmp_path}"):
+        load_dataset("emnist/balanced", str(tmp_path))
+
+
+def test_a_name_is_told_with_the_nearest():
+    for name, near in (("cifar", "cifar10"), ("imagenete", "imagenette"), ("flowers102", "oxford")):
+        with pytest.raises(UserError, match=f'did you mean "{near}'):
+            load_dataset(name)
+
+
+def test_the_names_are_those_of_tensorflow_datasets():
+    import tensorflow_datasets as tfds
+
+    assert set(tfds_prepared.NAMES) <= set(tfds.list_builders(with_community_datasets=False))
+
+
+def test_a_name_leads_out_of_no_folder(zoo):
+    for name in ("../zoo", "zoo/../zoo", "/zoo", "zoo/1.0.0/..", "zoo:../1.0.0", "~zoo", ""):
+        assert tfds_prepared.find(name, str(zoo)) is None
+
+
+def test_another_file_format_is_refused_with_the_command(tmp_path, zoo):
+    root = shutil.copytree(zoo, tmp_path / "copy")
+    info = root / "zoo" / "1.0.0" / "dataset_info.json"
+    info.write_text(info.read_text().replace('"array_record"', '"tfrecord"'))
+    with pytest.raises(UserError, match="expected array_record files, found tfrecord.*tfds build"):
+        load_dataset("zoo", str(root))
+
+
+def test_without_array_record_a_line_says_so(zoo, monkeypatch):
+    monkeypatch.setitem(sys.modules, "array_record", None)
+    with pytest.raises(UserError, match="expected the package array_record.*Linux"):
+        load_dataset("zoo", str(zoo))
+
+
+def test_what_is_no_image_classification_set_is_refused(tmp_path):
+    import tensorflow_datasets as tfds
+
+    label = tfds.features.ClassLabel(num_classes=3)
+    image = tfds.features.Image(shape=(None, None, 3))
+    for number, features in enumerate(
+        [
+            {"image": tfds.features.Text(), "label": label, "id": tfds.features.Text()},
+            {"image": image, "label": tfds.features.Scalar(np.int64), "id": tfds.features.Text()},
+        ]
+    ):
+        content = "text" if number == 0 else pictures(1)[0]
+        root = tmp_path / str(number)
+        prepare(root, {"train": [(content, 1)]}, features=features)
+        with pytest.raises(UserError, match="an image and a class label, found the features im"):
+            load_dataset("zoo", str(root))
+
+
+def test_a_set_without_a_train_split_is_refused(tmp_path):
+    prepare(tmp_path, {"everything": numbered(5)})
+    with pytest.raises(UserError, match="expected a split named train, found everything"):
+        load_dataset("zoo", str(tmp_path))
+
+
+@pytest.fixture
+def copy(zoo, tmp_path):
+    """A folder to damage, and its training file."""
+    folder = shutil.copytree(zoo, tmp_path / "copy") / "zoo" / "1.0.0"
+    (shard,) = folder.glob("*-train*")
+    return folder, shard
+
+
+def refused(copy, match):
+    with pytest.raises(UserError, match=match) as raised:
+        load_dataset("zoo", str(copy[0].parent.parent))
+    assert "\n" not in str(raised.value)
+
+
+def test_a_file_that_is_missing_empty_or_noise_is_refused(copy):
+    _, shard = copy
+    whole = shard.read_bytes()
+    for content in (b"", b"noise" * 100, np.random.default_rng(0).bytes(len(whole))):
+        shard.write_bytes(content)
+        refused(copy, "damaged")
+    shard.unlink()
+    refused(copy, f"expected the file {re.escape(shard.name)}, found none")
+
+
+def test_a_flipped_bit_is_found(copy):
+    _, shard = copy
+    whole = shard.read_bytes()
+    for byte in (2000, 5000):
+        flipped = bytearray(whole)
+        flipped[byte] ^= 4
+        shard.write_bytes(flipped)
+        refused(copy, "damaged")
+
+
+def test_a_promise_of_two_billion_records_costs_nothing(copy):
+    folder, _ = copy
+    info = folder / "dataset_info.json"
+    info.write_text(info.read_text().replace('"40"', '"2000000000"'))
+    refused(copy, "expected the 2,000,000,000 records of train that it promises, found 40")
+
+
+def test_damaged_metadata_are_refused(copy):
+    folder, _ = copy
+    for name in ("dataset_info.json", "features.json"):
+        path = folder / name
+        whole = path.read_text()
+        for content in ("", "{", whole[: len(whole) // 2], "[" * 100_000, '{"name": 3}', "[]"):
+            path.write_text(content)
+            refused(copy, "damaged|array_record|expected")
+        path.write_text(whole)
+
+
+def test_a_description_that_names_a_module_to_import_is_refused(copy, tmp_path, monkeypatch):
+    folder, _ = copy
+    (tmp_path / "evil.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    path = folder / "features.json"
+    described = json.loads(path.read_text())
+    described["featuresDict"]["features"]["id"]["pythonClassName"] = "evil.Feature"
+    path.write_text(json.dumps(described))
+    refused(copy, "expected features of tensorflow_datasets, found 'evil.Feature'")
+
+
+def test_files_outside_the_folder_are_not_read(copy):
+    folder, shard = copy
+    shard.rename(folder.parent / shard.name)
+    info = folder / "dataset_info.json"
+    info.write_text(info.read_text().replace("{DATASET}-{SPLIT}", "../{DATASET}-{SPLIT}"))
+    refused(copy, "found none")
+
+
+def test_a_label_out_of_range_is_refused(copy):
+    folder, _ = copy
+    (folder / "label.labels.txt").write_text("cat\ndog\n")
+    path = folder / "features.json"
+    path.write_text(path.read_text().replace('"numClasses": "3"', '"numClasses": "2"'))
+    refused(copy, "expected labels from 0 to 1 in its train part, found 2")
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_picture_that_cannot_be_decoded_is_told_and_left_out(
+    tmp_path, monkeypatch, capsys, stored
+):
+    spoiled = numbered(40)
+    spoiled[7] = (b"no picture", 1)
+    prepare(tmp_path, {"train": spoiled, "test": numbered(9)}, shape=(8, 8, 3))
+    if not stored:
+        monkeypatch.setattr(tfds_source, "has_room", lambda *arguments: False)
+    capsys.readouterr()
+    data = load_dataset("zoo", str(tmp_path), 0)
+    np.asarray(data.train.images)
+    assert "1 bad picture is skipped: zoo, record " in capsys.readouterr().err
+    assert len(data.train) == (39 if stored else 40)
+    if stored:
+        assert len(numbers_of(data.train)) == 39
+        assert load_dataset("zoo", str(tmp_path), 0).checksum == data.checksum
+    with pytest.raises(UserError, match=r"zoo, record \d+: not a picture"):
+        shutil.rmtree(tmp_path / "cache")
+        np.asarray(load_dataset("zoo", str(tmp_path), on_bad_image="fail").train.images)
+
+
+def test_tensorflow_is_never_imported(zoo, run_python, tmp_path):
+    """Not even where it is installed: a package of that name here ends the process."""
+    (tmp_path / "tensorflow").mkdir()
+    (tmp_path / "tensorflow" / "__init__.py").write_text("raise SystemExit('imported')")
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import jaxnets; "
+        "data = jaxnets.load_dataset('zoo', sys.argv[2]); data.train.images[[0, 1]]; "
+        "print(len(data.train), 'tensorflow' in sys.modules, 'jax' in sys.modules)"
+    )
+    outcome = run_python("-c", code, str(tmp_path), str(zoo))
+    assert (outcome.status, outcome.out) == (0, "40 False False\n"), outcome.err
+
+
+def test_a_run_trains_on_it(zoo, run_main, tmp_path):
+    outcome = run_main(
+        "--model=softmax", "--dataset=zoo", f"--data_dir={zoo}", "--batch_size=8", "--epochs=2",
+        f"--workdir={tmp_path / 'run'}",
+    )  # fmt: skip
+    assert outcome.status == 0, outcome.err
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["class_names"] == ["cat", "dog", r"a <b>bird</b>\x1b[31m"]
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["test_count"] == 9

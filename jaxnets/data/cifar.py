@@ -92,8 +92,8 @@ def load_cifar(name: str, path: Path, validation_size: int | None) -> Dataset:
     if missing:
         raise UserError(f"{path}: expected {', '.join(form.files)}, missing {', '.join(missing)}")
     parts = {
-        "train": _split(form, path, {file: contents.pop(file) for file in form.train}),
-        "test": _split(form, path, {form.test: contents.pop(form.test)}),
+        "train": _split(form, path, contents, form.train),
+        "test": _split(form, path, contents, (form.test,)),
     }
     class_names = _names(path, contents[form.names])
     arrays = [array for part in parts.values() for array in (part.images, part.labels)]
@@ -156,19 +156,20 @@ class _Limited:
         return piece
 
 
-def _split(form: Form, path: Path, contents: dict[str, bytes]) -> Split:
-    """The images and labels of some files, one after the other."""
+def _split(form: Form, path: Path, contents: dict[str, bytes], files: tuple[str, ...]) -> Split:
+    """The images and labels of some files, one after the other; their contents are used up."""
     size = form.label_bytes + PIXELS
-    for file, content in contents.items():
-        if not content or len(content) % size:
+    for file in files:
+        if not contents[file] or len(contents[file]) % size:
             raise UserError(
-                f"{path}: expected records of {size} bytes in {file}, found {len(content)} bytes"
+                f"{path}: expected records of {size} bytes in {file}, "
+                f"found {len(contents[file])} bytes"
             )
-    count = sum(len(content) for content in contents.values()) // size
+    count = sum(len(contents[file]) for file in files) // size
     images, labels = np.empty((count, 32, 32, 3), np.uint8), np.empty(count, np.int32)
     first = 0
-    for content in contents.values():
-        records = np.frombuffer(content, np.uint8).reshape(-1, size)
+    for file in files:
+        records = np.frombuffer(contents.pop(file), np.uint8).reshape(-1, size)
         last = first + len(records)
         planes = records[:, form.label_bytes :].reshape(-1, *SHAPE)
         images[first:last] = planes.transpose(0, 2, 3, 1)

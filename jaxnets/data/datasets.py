@@ -57,7 +57,7 @@ class Dataset:
     validation: Split
     test: Split
     checksum: str
-    class_names: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
+    class_names: tuple[str, ...] = ()
 
     def __post_init__(self):
         if not self.class_names:
@@ -231,7 +231,7 @@ def sha256_of(*arrays: np.ndarray) -> str:
     """The SHA-256 of the arrays' bytes, one after the other."""
     digest = hashlib.sha256()
     for array in arrays:
-        digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 

@@ -72,8 +72,7 @@ def load(
     size = picture_size or natural_size(np.array([side or 0]), image_size)
     records = Records(prepared, _sources(prepared), size, 1 if shape[2] == 1 else 3, bad)
     place = cache_folder("tfds") / _digest(prepared.folder, times=True)[:16]
-    rows = _read_index(records, place)
-    source = _pixels(records, rows, place)
+    rows, source = _read(records, place)
     bad.report()
     splits = np.repeat(list(records.sources), [len(s) for s in records.sources.values()])
     splits, labels = splits[rows["good"]], rows["label"][rows["good"]]
@@ -96,6 +95,7 @@ class Records:
       size: Pixels a side.
       channels: 1 or 3.
       bad: Where bad pictures are told.
+      labels: [N] int32, of the examples that were read so far.
     """
 
     def __init__(
@@ -105,6 +105,7 @@ class Records:
         self.size, self.channels, self.shape = size, channels, (size, size, channels)
         self._names = list(sources)
         self._starts = np.cumsum([0, *map(len, sources.values())])
+        self.labels = np.zeros(len(self), np.int32)
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -113,9 +114,11 @@ class Records:
         """An example, its picture still encoded; the rows of the splits follow each other."""
         split = int(np.searchsorted(self._starts, row, side="right")) - 1
         try:
-            return self.sources[self._names[split]][int(row - self._starts[split])]
+            example = self.sources[self._names[split]][int(row - self._starts[split])]
+            self.labels[row] = example[self.prepared.label]
         except Exception as error:  # Damaged files raise whatever their reader does.
             raise UserError(f"{self.prepared.folder}: damaged: {first_line(error)}") from error
+        return example
 
     def decode(self, row: int) -> np.ndarray | None:
         """A picture [S, S, C] uint8, or None if it is bad, which is noted."""
@@ -177,39 +180,48 @@ def _digest(folder: Path, *, times: bool) -> str:
     return digest.hexdigest()
 
 
-def _read_index(records: Records, place: Path) -> np.ndarray:
-    """[N] of label and good; read once from the records, then from where it was kept."""
-    with contextlib.suppress(OSError, ValueError, EOFError):
-        rows = np.load(place / INDEX)
-        if rows.dtype == ROW and rows.shape == (len(records),):
-            return rows
-    rows = np.ones(len(records), ROW)
-    label = records.prepared.label
-    found = in_threads(lambda row: records.example(row)[label], len(records), "reading labels")
-    rows["label"] = np.fromiter(found, np.int32, len(records))
-    return rows
+def _read(records: Records, place: Path) -> tuple[np.ndarray, Stored | Streamed]:
+    """Reads the records, once, unless what is needed of them was kept in a place.
 
-
-def _pixels(records: Records, rows: np.ndarray, place: Path) -> Stored | Streamed:
-    """The good pictures, stored if they are not too many; those that prove bad are marked."""
+    Returns:
+      [N] of ROW, and the pixels of the good pictures: stored, if they are not too many.
+    """
+    rows = _recall(records, place)
+    is_new = rows is None
+    rows = np.ones(len(records), ROW) if rows is None else rows
 
     def name_of(good: np.ndarray) -> str:
         rows["good"] = good
         return f"pixels-{records.size}x{records.size}x{records.channels}.npy"
 
     stored = open_stored([place], name_of(rows["good"]), (int(rows["good"].sum()), *records.shape))
-    if stored is not None:
-        return stored
+    if stored is not None and not is_new:
+        return rows, stored
+    stored = None
     try:
         place.mkdir(parents=True, exist_ok=True)
         if has_room(records, place):
             stored = store(records, place, name_of)
-        with whole_file(place) as (stream, finish):
-            np.save(stream, rows)
-            finish(INDEX)
     except OSError as error:
         note(f"{place}: {error.strerror or error}; the pictures are decoded in every epoch")
-    return stored or Streamed(records)
+    if stored is None and is_new:
+        for _ in in_threads(records.example, len(records), "reading labels"):
+            pass
+    if is_new:
+        rows["label"] = records.labels
+    with contextlib.suppress(OSError), whole_file(place) as (stream, finish):
+        np.save(stream, rows)
+        finish(INDEX)
+    return rows, stored or Streamed(records)
+
+
+def _recall(records: Records, place: Path) -> np.ndarray | None:
+    """[N] of ROW as it was kept, or None."""
+    with contextlib.suppress(OSError, ValueError, EOFError):
+        rows = np.load(place / INDEX)
+        if rows.dtype == ROW and rows.shape == (len(records),):
+            return rows
+    return None
 
 
 def _parts(splits: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:

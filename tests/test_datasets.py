@@ -60,6 +60,7 @@ def test_a_tenth_but_at_most_5000_images_are_held_back_unless_told():
         return len(data.train), len(data.validation)
 
     assert sizes(40, None) == (36, 4)
+    assert sizes(1000, None) == (900, 100)
     assert sizes(60_000, None) == (55_000, 5_000)
     assert sizes(40, 10) == (30, 10)
     assert sizes(40, 0) == (40, 0)
@@ -394,6 +395,8 @@ def test_no_member_of_an_archive_is_ever_written(tmp_path, made):
 
         for path in ("../out", "/tmp/jaxnets-out", f"{form.folder}/../../out", "elsewhere/x"):
             add(path, b"out")
+        for folder in ("elsewhere", f"{form.folder}/deeper", ".."):
+            add(f"{folder}/{form.test}", files[form.test])
         add(f"{form.folder}/{form.test}", type=tarfile.SYMTYPE, linkname=str(secret))
         add(f"{form.folder}/device", type=tarfile.CHRTYPE)
         for file in (*form.train, form.names):

@@ -50,6 +50,9 @@ def handler_of(server):
                 return
             size = len(server.content)
             begin = int(wanted[1]) if wanted and server.ranges else 0
+            if begin >= size:
+                self.send_error(416)
+                return
             self.send_response(206 if begin else server.status)
             if begin:
                 self.send_header("Content-Range", f"bytes {begin}-{size - 1}/{size}")
@@ -194,7 +197,7 @@ def test_a_file_with_a_wrong_digest_never_gets_its_name(tmp_path, server, mirror
 @pytest.mark.parametrize("size", [-1, 1], ids=["shorter", "longer"])
 def test_a_file_of_another_size_is_refused(tmp_path, server, mirror, session, size, length):
     server.content, server.length = (CONTENT + b"x")[: len(CONTENT) + size], length
-    with pytest.raises(UserError, match=f"expected {len(CONTENT)} bytes"):
+    with pytest.raises(UserError, match=f"expected {len(CONTENT)} bytes|HTTP status 416"):
         download([FILE], [mirror], tmp_path, "it", session)
     assert NAME not in files_in(tmp_path)
 

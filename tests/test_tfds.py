@@ -251,7 +251,7 @@ def test_a_set_too_large_to_store_is_decoded_when_asked_for(zoo, monkeypatch):
         np.testing.assert_array_equal(ours, theirs)
 
 
-@pytest.mark.parametrize("names", [["cat", "dog"], ["cat", "dog", "bird", "fish"]])
+@pytest.mark.parametrize("names", [NAMES[:2], NAMES, [*NAMES, "fish"]])
 def test_another_set_in_the_same_place_is_not_taken_for_the_first(tmp_path, names):
     prepare(tmp_path, {"train": numbered(30), "test": numbered(6)})
     load_dataset("zoo", str(tmp_path))
@@ -323,7 +323,9 @@ def test_what_is_no_image_classification_set_is_refused(tmp_path):
         content = "text" if number == 0 else pictures(1)[0]
         root = tmp_path / str(number)
         prepare(root, {"train": [(content, 1)]}, features=features)
-        with pytest.raises(UserError, match="an image and a class label, found the features im"):
+        with pytest.raises(
+            UserError, match="an image and a class label, found the features id, image"
+        ):
             load_dataset("zoo", str(root))
 
 
@@ -397,8 +399,9 @@ def test_a_description_that_names_a_module_to_import_is_refused(copy, tmp_path, 
 
 
 def test_files_outside_the_folder_are_not_read(copy):
-    folder, shard = copy
-    shard.rename(folder.parent / shard.name)
+    folder, _ = copy
+    for shard in folder.glob("*array_record*"):
+        shard.rename(folder.parent / shard.name)
     info = folder / "dataset_info.json"
     info.write_text(info.read_text().replace("{DATASET}-{SPLIT}", "../{DATASET}-{SPLIT}"))
     refused(copy, "found none")

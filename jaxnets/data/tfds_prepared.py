@@ -144,7 +144,7 @@ def open_prepared(name: str, data_dir: str | None) -> Prepared:
     if len(image) != 1 or len(label) != 1:
         raise UserError(
             f"dataset {name}: expected an image and a class label, found the features "
-            f"{', '.join(features)}"
+            f"{', '.join(sorted(features))}"
         )
     return Prepared(name, folder, builder, image[0], label[0])
 

@@ -256,11 +256,12 @@ def test_another_set_in_the_same_place_is_not_taken_for_the_first(tmp_path, name
     prepare(tmp_path, {"train": numbered(30), "test": numbered(6)})
     load_dataset("zoo", str(tmp_path))
     shutil.rmtree(tmp_path / "zoo")
-    again = [(image, 1 - label % 2) for image, label in numbered(30, 50)]
+    again = [(image, 1 - label % 2) for image, label in numbered(30)]
     prepare(tmp_path, {"train": again, "test": again}, names=names)
     data = load_dataset("zoo", str(tmp_path), 0)
     assert data.num_classes == len(names)
-    assert sorted(np.asarray(data.train.images)[:, 0, 0, 0].tolist()) == list(range(50, 80))
+    numbers = np.asarray(data.train.images)[:, 0, 0, 0] % 3
+    np.testing.assert_array_equal(data.train.labels, 1 - numbers % 2)
 
 
 # What cannot be read

@@ -3,7 +3,7 @@
     python train.py --model=cnn                      the CNN on MNIST
     python train.py --model=cnn --gradients=manual   the same, with gradients derived by hand
     python train.py --model=mlp --hidden=128,64 --epochs=5
-    python train.py --model=cnn --data_dir=fashion   four IDX files, as of Fashion-MNIST
+    python train.py --model=cnn --dataset=cifar10    another data set (docs/datasets.md)
 
 Everything about a run lands in its run folder. Exit status: 0 done; 1 fell short (the target
 accuracy was missed, the loss not finite, the gradients disagreed); 2 the request was wrong;

@@ -21,6 +21,7 @@ NUMERIC = {  # Every numeric field: a model that has it, and whether it may be 0
     "replay_seeds": ("mlp_handwritten", False),
     "validation_size": ("cnn", True),
     "epochs": ("cnn", False),
+    "patience": ("cnn", False),
     "batch_size": ("cnn", False),
     "learning_rate": ("cnn", False),
     "momentum": ("mlp", True),

@@ -95,7 +95,7 @@ def with_plateau(rule: optax.GradientTransformation) -> optax.GradientTransforma
         none = jnp.zeros((), jnp.int32)
         return Plateau(drops=none, best=jnp.full((), jnp.inf, jnp.float32), stale=none)
 
-    def update(updates: Any, state: Plateau, params: Any = None):
+    def update(updates: Any, state: Any, params: Any = None):
         def scaled(update: jax.Array) -> jax.Array:
             return update * jnp.asarray(DROP, update.dtype) ** state.drops
 

@@ -22,7 +22,7 @@ import optax
 from jaxnets.backprop.check import relative_error
 from jaxnets.backprop.fast import with_derived_rules
 from jaxnets.backprop.network import by_hand
-from jaxnets.config import Config
+from jaxnets.config import NO_PLATEAU, Config
 from jaxnets.data.datasets import Dataset, Split
 from jaxnets.data.picture_store import Pictures
 from jaxnets.errors import UserError
@@ -31,7 +31,14 @@ from jaxnets.metrics import Metrics
 from jaxnets.models import MODELS
 from jaxnets.models.chain import Chain, has_convolution, with_precision
 from jaxnets.training import loop
-from jaxnets.training.optimizer import create_optimizer, create_schedule
+from jaxnets.training.optimizer import (
+    DROP,
+    after_epoch,
+    create_optimizer,
+    create_schedule,
+    plateau_of,
+    with_plateau,
+)
 from jaxnets.training.parallel import Parallel
 from jaxnets.training.platform import prepare
 from jaxnets.training.step import (
@@ -43,6 +50,7 @@ from jaxnets.training.step import (
     make_gradient_step,
     make_train_step,
 )
+from jaxnets.weights import load_weights
 
 # The relative error at which --gradients=both ends a run. In float32 the cnn showed 3.9e-7 and
 # mlp_sequential 4.2e-7; a batch's gradient is a sum in which much may cancel, hence the room.
@@ -64,16 +72,16 @@ def create_model(config: Config, data: Dataset) -> Chain:
 
 def build_model(config: Config, num_classes: int) -> Chain:
     """The network with so many logits."""
-    names = ("hidden", "activation", "dropout", "image_size")
+    names = ("hidden", "activation", "dropout", "image_size", "init", "normalize")
     sizes = {name: getattr(config, name) for name in names if getattr(config, name) is not None}
     return with_precision(MODELS[config.model](num_classes=num_classes, **sizes), config.precision)
 
 
 def create_state(config: Config, model: Chain, data: Dataset) -> TrainState:
-    """Freshly initialised parameters and the optimiser's state, on the devices.
+    """The first parameters, drawn or read, and the optimiser's state, on the devices.
 
     Raises:
-      UserError: The images are too small for the network, or the batches do not fit.
+      UserError: The images are too small for the network, the batches or the file do not fit.
     """
     parallel = create_parallel(config)
     optimizer = optimizer_of(config, data)
@@ -85,7 +93,10 @@ def create_state(config: Config, model: Chain, data: Dataset) -> TrainState:
         empty = True
     if empty:
         raise UserError(f"{config.model}: images of {data.image_shape} are too small")
-    return parallel.replicate(init())
+    state = init()
+    if config.init_from is not None:
+        state = state.replace(params=load_weights(config.init_from, state.params))
+    return parallel.replicate(state)
 
 
 def init_state(
@@ -149,21 +160,24 @@ def epochs(
         validation = None
         if len(data.validation):
             validation = loop.evaluate(eval_step, state.params, data.validation, parallel)
-        yield (
-            state,
-            {
-                "epoch": epoch + 1,
-                "step": int(state.step),
-                "train_loss": trained.loss,
-                "train_accuracy": trained.accuracy,
-                "validation_loss": validation and validation.loss,
-                "validation_accuracy": validation and validation.accuracy,
-                "learning_rate": float(np.asarray(schedule(int(state.step) - 1))),
-                "seconds": seconds,
-                "data_seconds": data_seconds,
-                "images_per_second": int(trained.count) / seconds,
-            },
-        )
+        record = {
+            "epoch": epoch + 1,
+            "step": int(state.step),
+            "train_loss": trained.loss,
+            "train_accuracy": trained.accuracy,
+            "validation_loss": validation and validation.loss,
+            "validation_accuracy": validation and validation.accuracy,
+            "learning_rate": float(np.asarray(schedule(int(state.step) - 1))),
+            "seconds": seconds,
+            "data_seconds": data_seconds,
+            "images_per_second": int(trained.count) / seconds,
+        }
+        if config.schedule == "plateau":
+            assert validation is not None  # schedule_of has seen to it.
+            record["learning_rate"] *= DROP ** int(plateau_of(state.opt_state).drops)
+            opt_state = after_epoch(state.opt_state, 1 - validation.accuracy, config.patience)
+            state = parallel.replicate(state.replace(opt_state=opt_state))
+        yield state, record
         checkpoint = loop.Checkpoint(state)
 
 
@@ -208,7 +222,13 @@ def feed_of(config: Config, data: Dataset) -> loop.Feed:
 
 
 def schedule_of(config: Config, data: Dataset) -> optax.Schedule:
-    """The learning rate at every step of the whole run."""
+    """The learning rate at every step of the whole run, but for the plateau's drops.
+
+    Raises:
+      UserError: The plateau's are found on validation images, and there are none.
+    """
+    if config.schedule == "plateau" and not len(data.validation):
+        raise UserError(NO_PLATEAU)
     steps = config.epochs * feed_of(config, data).steps
     return create_schedule(config.schedule, config.learning_rate, steps)
 
@@ -217,13 +237,14 @@ def optimizer_of(
     config: Config, data: Dataset, schedule: optax.Schedule | None = None
 ) -> optax.GradientTransformation:
     """The update rule with its schedule, by default the config's."""
-    return create_optimizer(
+    rule = create_optimizer(
         config.optimizer,
         schedule or schedule_of(config, data),
         momentum=config.momentum,
         nesterov=config.nesterov,
         weight_decay=config.weight_decay,
     )
+    return with_plateau(rule) if config.schedule == "plateau" else rule
 
 
 def _run_epoch(

@@ -105,8 +105,9 @@ def parse_flags(arguments: Sequence[str], description: str = "") -> dict[str, An
     """
     first = FlagParser(add_help=False, allow_abbrev=False)
     first.add_argument("--model", default=DEFAULT_MODEL)
-    name = first.parse_known_args([a for a in arguments if a not in ("-h", "--help")])[0].model
-    defaults = preset(name)
+    first.add_argument("--recipe")
+    asked = first.parse_known_args([a for a in arguments if a not in ("-h", "--help")])[0]
+    defaults = preset(asked.model, recipe=asked.recipe)
     parser = _parser(defaults, description)
     given, rest = parser.parse_known_args(arguments)
     if rest:

@@ -18,8 +18,10 @@ from jaxnets.training.loop import Checkpoint
 from jaxnets.training.platform import describe
 from jaxnets.training.run_folder import RunFolder, params_sha256
 from jaxnets.training.step import TrainState
+from jaxnets.weights import describe_weights, weights_sha256
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
+INIT_SHA256 = "init_from_sha256"
 
 # What may differ when a run goes on: where and how it runs, not what it computes.
 RESUME_MAY_CHANGE = ("workdir", "resume", "overwrite", "devices", "parallel", "target_accuracy")
@@ -65,13 +67,20 @@ def open_run(config: Config, data: Dataset) -> RunFolder:
     """Makes the run folder and writes its config.json; with --resume, finds it.
 
     Raises:
-      UserError: The folder is taken or cannot be written, or it was begun with other data.
+      UserError: The folder is taken or cannot be written, or it was begun with other data or
+        another file of weights.
     """
     if config.resume:
         folder = RunFolder.open(str(config.workdir))
         theirs = folder.read_config().get("data_sha256")
         if theirs != data.checksum:
             raise UserError(f"resume: expected data with SHA-256 {theirs}, got {data.checksum}")
+        if config.init_from is not None:
+            theirs, ours = folder.read_config()[INIT_SHA256], weights_sha256(config.init_from)
+            if theirs != ours:
+                raise UserError(
+                    f"resume: expected {config.init_from} with SHA-256 {theirs}, got {ours}"
+                )
         return folder
     folder = RunFolder.create(config.workdir, config.model, overwrite=config.overwrite)
     write_config(folder, config, data)
@@ -79,8 +88,9 @@ def open_run(config: Config, data: Dataset) -> RunFolder:
 
 
 def write_config(folder: RunFolder, config: Config, data: Dataset) -> None:
-    """Writes config.json: every field, versions, device, the data's checksum."""
+    """Writes config.json: every field, versions, device, checksums of data and init_from."""
     devices = create_parallel(config).devices
+    weights = {} if config.init_from is None else {INIT_SHA256: weights_sha256(config.init_from)}
     folder.write_config(
         {
             **to_json(config),
@@ -94,6 +104,7 @@ def write_config(folder: RunFolder, config: Config, data: Dataset) -> None:
             "num_devices": len(devices),
             "data_sha256": data.checksum,
             "class_names": data.class_names,
+            **weights,
         }
     )
 
@@ -143,7 +154,7 @@ def _tree(checkpoint: Checkpoint, data: Dataset) -> dict[str, Any]:
 
 
 def headline(config: Config, state: TrainState, data: Dataset) -> str:
-    """What is about to be trained, on what, where, in a line."""
+    """What is about to be trained, on what, where, in a line; from which weights, in another."""
     devices = create_parallel(config).devices
     place = describe(devices)
     if devices[0].platform == "cpu":
@@ -152,10 +163,13 @@ def headline(config: Config, state: TrainState, data: Dataset) -> str:
     if len(data.validation):
         sizes.append(f"{len(data.validation):,} validation")
     sizes.append(f"{len(data.test):,} test")
-    return (
+    line = (
         f"{config.model}: {num_params(state.params):,} parameters | {data.name}: "
         f"{', '.join(sizes)} images | {place} | {config.precision} | gradients {config.gradients}"
     )
+    if config.init_from is not None:
+        line += f"\n{describe_weights(config.init_from, state.params)}"
+    return line
 
 
 def num_params(params: Any) -> int:

@@ -23,13 +23,15 @@ MAY_IMPORT = {
     "cli": {"errors"},
     "data": {"errors", "config"},
     "models": {"errors", "config"},
+    "weights": {"errors", "models"},
     "backprop": {"models", "metrics", "data.batches"},
     "training": {"data", "errors", "losses", "metrics"},
     "experiment": {
         "backprop", "config", "data", "errors", "losses", "metrics", "models", "training",
+        "weights",
     },
     "run": {
-        "", "config", "data", "errors", "experiment", "metrics", "training",
+        "", "config", "data", "errors", "experiment", "metrics", "training", "weights",
     },
     "gradcheck": {
         "backprop", "config", "data", "errors", "experiment", "losses", "metrics", "models",

@@ -22,6 +22,7 @@ NUMERIC = {  # Every numeric field: a model that has it, and whether it may be 0
     "validation_size": ("cnn", True),
     "picture_size": ("cnn", False),
     "epochs": ("cnn", False),
+    "patience": ("cnn", False),
     "batch_size": ("cnn", False),
     "learning_rate": ("cnn", False),
     "momentum": ("mlp", True),

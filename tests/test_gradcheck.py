@@ -49,6 +49,8 @@ def test_a_network_agrees_with_both_oracles(name):
         ("alexnet 224", "float64", 1e-10),
         ("alexnet 224", "float32", 1e-5),
         ("alexnet_paper", "float32", 1e-5),
+        ("alexnet_small", "float64", 1e-10),
+        ("alexnet_small", "float32", 1e-5),
     ],
 )
 def test_alexnet_agrees_with_autodiff(name, dtype, tolerance):
@@ -205,10 +207,12 @@ def test_what_is_checked(monkeypatch, run_command):
         return set(checked)
 
     assert names("--model=all") == {*LAYERS, *NETWORKS}
-    slow = {name for name in NETWORKS if name.startswith("alexnet")} - {"alexnet"}
+    slow = {name for name in NETWORKS if name.startswith("alexnet")}
+    slow -= {"alexnet", "alexnet_small"}
     assert names() == {*LAYERS, *NETWORKS} - slow
     assert names("--model=cnn") == {"cnn"}
     assert names("--model=alexnet") == {"alexnet", "alexnet 224"}
+    assert names("--model=alexnet_small") == {"alexnet_small"}
 
 
 @pytest.mark.parametrize(

@@ -84,31 +84,6 @@ def test_every_preset_has_its_model():
     assert set(MODELS) == set(PRESETS)
 
 
-# k * k * C * features + features of each convolution; with two groups C is half as large.
-ALEXNET_CONVOLUTIONS = {
-    "alexnet": 23_296 + 307_392 + 663_936 + 884_992 + 590_080,  # 64, 192, 384, 256, 256
-    "alexnet_paper": 34_944 + 307_456 + 885_120 + 663_936 + 442_624,  # 96, 256, 384, 384, 256
-    "alexnet_ungrouped": 34_944 + 614_656 + 885_120 + 1_327_488 + 884_992,
-}
-# 6 * 6 * 256 * 4096 + 4096 + 4096 * 4096 + 4096 + 4096 * 1000 + 1000
-ALEXNET_DENSE = 37_752_832 + 16_781_312 + 4_097_000
-
-
-@pytest.mark.parametrize(
-    ("name", "count"),
-    [
-        ("alexnet", 61_100_840),
-        ("alexnet_paper", 60_965_224),
-        ("alexnet_ungrouped", 62_378_344),
-    ],
-)
-def test_alexnet_has_its_number_of_parameters_at_every_size(name, count):
-    assert ALEXNET_CONVOLUTIONS[name] + ALEXNET_DENSE == count
-    assert num_params(MODELS[name](image_size=224), (224, 224, 3)) == count
-    assert num_params(MODELS[name](image_size=64), (64, 64, 3)) == count
-    assert num_params(MODELS[name](image_size=64), (28, 28, 1)) == count
-
-
 # How they begin
 
 
@@ -229,10 +204,6 @@ def kernel_to_torch(kernel):
     return torch.from_numpy(kernel.transpose((3, 2, 0, 1) if kernel.ndim == 4 else (1, 0)).copy())
 
 
-def kernel_from_torch(weight):
-    return weight.detach().numpy().transpose((2, 3, 1, 0) if weight.ndim == 4 else (1, 0))
-
-
 @pytest.mark.parametrize("shape", [(28, 28, 1), (11, 16, 3)])
 def test_the_cnn_computes_what_pytorch_does(shape):
     torch_or_skip()
@@ -250,39 +221,6 @@ def test_the_cnn_computes_what_pytorch_does(shape):
     x = F.linear(x, kernels["logits"], biases["logits"])
     logits = model.apply({"params": params}, images)
     np.testing.assert_allclose(logits, x.numpy(), rtol=1e-4, atol=1e-5)
-
-
-@pytest.fixture(scope="module")
-def torchvision_alexnet():
-    """The network of torchvision with random weights, and the same weights for ours."""
-    torch = torch_or_skip()
-    models = pytest.importorskip("torchvision.models", reason="torchvision is the oracle")
-    torch.manual_seed(0)
-    theirs = models.alexnet(weights=None).eval()
-    convs = [layer for layer in theirs.features if isinstance(layer, torch.nn.Conv2d)]
-    dense = [layer for layer in theirs.classifier if isinstance(layer, torch.nn.Linear)]
-    names = ["conv1", "conv2", "conv3", "conv4", "conv5", "dense6", "dense7", "logits"]
-    params = {
-        name: {
-            "kernel": kernel_from_torch(layer.weight),
-            "bias": layer.bias.detach().numpy(),
-        }
-        for name, layer in zip(names, convs + dense, strict=True)
-    }
-    # Their first dense layer sees [256, 6, 6], ours [6, 6, 256].
-    kernel = params["dense6"]["kernel"].reshape(256, 6, 6, 4096)
-    params["dense6"]["kernel"] = kernel.transpose(1, 2, 0, 3).reshape(9216, 4096)
-    return theirs, params
-
-
-@pytest.mark.parametrize("size", [224, 64])
-def test_alexnet_computes_what_torchvision_does(torchvision_alexnet, size):
-    theirs, params = torchvision_alexnet
-    images = random_images(2, size, size, 3)
-    logits = MODELS["alexnet"](image_size=size).apply({"params": params}, images)
-    with torch_or_skip().no_grad():
-        expected = theirs(to_torch(images)).numpy()
-    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
 
 
 # The layers that Flax lacks

@@ -49,6 +49,7 @@ from jaxnets.models.layers import (
     Enlarge,
     LocalResponseNorm,
     MaxPool,
+    Normalize,
     flatten,
 )
 
@@ -130,7 +131,7 @@ def _adaptive_average_pool(layer: AdaptiveAveragePool) -> Pair:
     return _plain(adaptive_average_pool_forward, adaptive_average_pool_backward, **static)
 
 
-def _enlarge(layer: Enlarge) -> Pair:
+def _of_the_image(layer: Enlarge | Normalize) -> Pair:
     # It stands before every parameter, so nothing flows back through it.
     return Pair(lambda params, x, key: (layer(x), ()), lambda *_: ({}, None))
 
@@ -149,7 +150,8 @@ TYPES: dict[type, Callable[..., Pair]] = {
     MaxPool: _max_pool,
     LocalResponseNorm: _local_response_norm,
     AdaptiveAveragePool: _adaptive_average_pool,
-    Enlarge: _enlarge,
+    Enlarge: _of_the_image,
+    Normalize: _of_the_image,
 }
 
 

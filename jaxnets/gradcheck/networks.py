@@ -48,7 +48,9 @@ def networks() -> dict[str, Network]:
     """Every network of the lecture, AlexNet's forms also at the size of ImageNet's images."""
     found = {}
     for name, recipe in PRESETS.items():
-        if "image_size" in recipe:
+        if name == "alexnet_small":
+            found[name] = Network(preset(name), (32, 32, 3), batch=2, moves=2)
+        elif "image_size" in recipe:
             found[name] = Network(preset(name), batch=2, moves=2, slow=name != "alexnet")
             large = preset(name, image_size=224)
             found[f"{name} 224"] = Network(

@@ -195,6 +195,8 @@ def search_all(given: dict[str, Any], over: dict[str, list[Any]], seeds: int) ->
         data = held_out(data)
     for config in configs:
         feed_of(config, data)  # Raises if its batches do not fit, before anything is made.
+        if config.schedule == "plateau":
+            raise UserError("schedule: plateau watches the images on which a search judges")
     open_folder(search, resume)
     names = range(first, first + seeds)
     left = sum(search.config(point, seed).epochs for point, seed in search.missing(names))

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable
 
-from jaxnets.models.alexnet import alexnet, alexnet_paper
+from jaxnets.models.alexnet import alexnet, alexnet_paper, alexnet_small
 from jaxnets.models.chain import Chain
 from jaxnets.models.cnn import cnn
 from jaxnets.models.mlp import mlp, mlp_handwritten
@@ -19,4 +19,5 @@ MODELS: dict[str, Callable[..., Chain]] = {
     "alexnet": alexnet,
     "alexnet_paper": alexnet_paper,
     "alexnet_ungrouped": functools.partial(alexnet_paper, groups=1),
+    "alexnet_small": alexnet_small,
 }

@@ -1,6 +1,8 @@
-"""AlexNet, in its one-tower form of 2014 and in the paper's of 2012; the lecture names it only.
+"""AlexNet, which the lecture gives as a title: three networks of that name, and a small one.
 
-                   224 pixels          64 pixels, for MNIST and CIFAR-10
+`alexnet`, the form of 2014:
+
+                224 pixels           64 pixels
     image    [B, 224, 224,   3]   [B, 64, 64,   3]   enlarged, grey repeated, where it is smaller
     conv1    [B,  55,  55,  64]   [B, 15, 15,  64]   11x11, stride 4, padding 2, ReLU
     pool1    [B,  27,  27,  64]   [B,  7,  7,  64]   3x3, stride 2, max
@@ -19,86 +21,275 @@ The paper's network has 96-256-384-384-256 features, two groups of channels that
 other in conv2, conv4 and conv5 (each lived on a GPU of its own), and local response normalisation
 after conv1 and conv2.
 
+`alexnet_small` keeps five convolutions with ReLU, overlapping pools after the first, second and
+fifth, and two hidden dense layers with dropout. For images of 28 to 64 pixels its first
+convolution is smaller and has stride 1, and the layers are narrower:
+
+                 32 pixels
+    image    [B, 32, 32,   3]   as it is; enlarged only if asked for
+    conv1    [B, 32, 32,  64]   5x5, ReLU
+    pool1    [B, 15, 15,  64]   3x3, stride 2, max
+    conv2    [B, 15, 15, 128]   3x3, ReLU
+    pool2    [B,  7,  7, 128]   3x3, stride 2, max
+    conv3    [B,  7,  7, 256]   3x3, ReLU
+    conv4    [B,  7,  7, 256]   3x3, ReLU
+    conv5    [B,  7,  7, 256]   3x3, ReLU
+    pool5    [B,  3,  3, 256]   3x3, stride 2, max
+    dense6   [B, 512]           dropout before it, ReLU
+    dense7   [B, 512]           dropout before it, ReLU
+    logits   [B, K]
+
 Sources: Krizhevsky 2014, "One weird trick for parallelizing convolutional neural networks",
-section 5, and torchvision.models.alexnet; Krizhevsky, Sutskever and Hinton 2012, sections 3.3 to
-3.5, "ImageNet classification with deep convolutional neural networks". Weights start as He et al.
-2015 and biases as 0, where the paper has N(0, 0.01) and some biases of 1.
+section 5, and torchvision.models.alexnet; Krizhevsky, Sutskever and Hinton 2012, "ImageNet
+classification with deep convolutional neural networks", sections 3.3 to 3.5. The reduction is ours.
+docs/alexnet.md compares them.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import flax.linen as nn
+import numpy as np
 
+from jaxnets.errors import UserError
 from jaxnets.models.chain import Chain, Layer
 from jaxnets.models.layers import (
     AdaptiveAveragePool,
     Enlarge,
     LocalResponseNorm,
     MaxPool,
+    Normalize,
     flatten,
 )
 from jaxnets.models.mlp import HE
 
+# alexnet_small's features and window of each convolution, and its hidden dense units.
+SMALL_CONVOLUTIONS = ((64, 5), (128, 3), (256, 3), (256, 3), (256, 3))
+SMALL_DENSE = 512
 
-def alexnet(num_classes: int = 1000, image_size: int = 224, dropout: float = 0.5) -> Chain:
+# What `normalize` does to pixels in [0, 1]. The means are ImageNet's, as torchvision has them; the
+# paper takes each pixel's own mean from bytes, and does not divide: section 2.
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+NORMALIZE: dict[str, list[Layer]] = {
+    "none": [],
+    "imagenet": [Normalize(IMAGENET_MEAN, IMAGENET_STD)],
+    "paper": [Normalize(IMAGENET_MEAN, (1 / 255, 1 / 255, 1 / 255))],
+}
+
+# Section 5 of the paper: every weight from N(0, 0.01), every bias 0 but these, which are 1.
+PAPER_WEIGHTS = nn.initializers.normal(0.01)
+PAPER_ONES = ("conv2", "conv4", "conv5", "dense6", "dense7")
+
+
+def alexnet(
+    num_classes: int = 1000,
+    image_size: int = 224,
+    dropout: float = 0.5,
+    init: str = "he",
+    normalize: str = "none",
+) -> Chain:
     """The one-tower network of 2014, as torchvision has it: 61,100,840 parameters.
 
     Args:
       num_classes: K.
       image_size: Pixels a side to which smaller images are enlarged, at least 63.
       dropout: Share of units dropped before each hidden dense layer.
+      init: "he": He et al. 2015, biases 0; "paper": N(0, 0.01), some biases 1.
+      normalize: "none", "imagenet" or "paper": a key of NORMALIZE.
     """
-    return _alexnet((64, 192, 384, 256, 256), 1, [], num_classes, image_size, dropout)
+    features = (64, 192, 384, 256, 256)
+    return _large(features, 1, [], num_classes, image_size, dropout, init, normalize)
 
 
 def alexnet_paper(
-    num_classes: int = 1000, image_size: int = 224, dropout: float = 0.5, groups: int = 2
+    num_classes: int = 1000,
+    image_size: int = 224,
+    dropout: float = 0.5,
+    init: str = "he",
+    normalize: str = "none",
+    groups: int = 2,
 ) -> Chain:
     """The network of 2012 with its two groups and LRN: 60,965,224 parameters.
 
     Args:
       num_classes: K.
-      image_size: Pixels a side to which smaller images are enlarged, at least 63.
-      dropout: Share of units dropped before each hidden dense layer.
+      image_size: As of `alexnet`.
+      dropout: As of `alexnet`.
+      init: As of `alexnet`.
+      normalize: As of `alexnet`.
       groups: Groups of channels in conv2, conv4 and conv5; with 1 there are 62,378,344 parameters.
     """
-    norm = [LocalResponseNorm()]
-    return _alexnet((96, 256, 384, 384, 256), groups, norm, num_classes, image_size, dropout)
+    features, norm = (96, 256, 384, 384, 256), [LocalResponseNorm()]
+    return _large(features, groups, norm, num_classes, image_size, dropout, init, normalize)
 
 
-def _alexnet(
+def alexnet_small(
+    num_classes: int = 10,
+    image_size: int | None = None,
+    dropout: float = 0.5,
+    init: str = "he",
+    normalize: str = "none",
+) -> Chain:
+    """AlexNet reduced for images of 28 to 64 pixels: 3,509,864 parameters at 32 and 1,000 classes.
+
+    Args:
+      num_classes: K.
+      image_size: Pixels a side to which smaller images are enlarged; None takes them as they are.
+      dropout: As of `alexnet`.
+      init: As of `alexnet`.
+      normalize: As of `alexnet`.
+    """
+    convs = [
+        _conv(number, features, window, init=init)
+        for number, (features, window) in enumerate(SMALL_CONVOLUTIONS, start=1)
+    ]
+    return Chain(
+        [
+            *([] if image_size is None else [Enlarge(image_size)]), *NORMALIZE[normalize],
+            convs[0], nn.relu, MaxPool(3, 2),
+            convs[1], nn.relu, MaxPool(3, 2),
+            convs[2], nn.relu,
+            convs[3], nn.relu,
+            convs[4], nn.relu, MaxPool(3, 2),
+            *_classifier(SMALL_DENSE, num_classes, dropout, init),
+        ]
+    )  # fmt: skip
+
+
+def _large(
     features: Sequence[int],
     groups: int,
     norm: list[Layer],
     num_classes: int,
     image_size: int,
     dropout: float,
+    init: str,
+    normalize: str,
 ) -> Chain:
-    """What the variants share."""
+    """What the networks of 2012 and 2014 share."""
 
-    def conv(number, size, groups=1, stride=1, padding=None):
-        return nn.Conv(
-            features[number - 1],
-            (size, size),
-            strides=stride,
-            padding=size // 2 if padding is None else padding,
-            feature_group_count=groups,
-            kernel_init=HE,
-            name=f"conv{number}",
-        )
+    def conv(number, window, groups=1):
+        return _conv(number, features[number - 1], window, groups, init=init)
 
     return Chain(
         [
-            Enlarge(image_size),
-            conv(1, 11, stride=4, padding=2), nn.relu, *norm, MaxPool(3, 2),
+            Enlarge(image_size), *NORMALIZE[normalize],
+            _conv(1, features[0], 11, stride=4, padding=2, init=init), nn.relu, *norm,
+            MaxPool(3, 2),
             conv(2, 5, groups), nn.relu, *norm, MaxPool(3, 2),
             conv(3, 3), nn.relu,
             conv(4, 3, groups), nn.relu,
             conv(5, 3, groups), nn.relu, MaxPool(3, 2),
             AdaptiveAveragePool(6),
-            flatten,
-            nn.Dropout(dropout), nn.Dense(4096, kernel_init=HE, name="dense6"), nn.relu,
-            nn.Dropout(dropout), nn.Dense(4096, kernel_init=HE, name="dense7"), nn.relu,
-            nn.Dense(num_classes, kernel_init=HE, name="logits"),
+            *_classifier(4096, num_classes, dropout, init),
         ]
     )  # fmt: skip
+
+
+def _conv(number, features, window, groups=1, stride=1, padding=None, *, init):
+    name = f"conv{number}"
+    return nn.Conv(
+        features,
+        (window, window),
+        strides=stride,
+        padding=window // 2 if padding is None else padding,
+        feature_group_count=groups,
+        name=name,
+        **_initializers(init, name),
+    )
+
+
+def _classifier(units: int, num_classes: int, dropout: float, init: str) -> list[Layer]:
+    def dense(name: str, features: int) -> nn.Dense:
+        return nn.Dense(features, name=name, **_initializers(init, name))
+
+    return [
+        flatten,
+        nn.Dropout(dropout), dense("dense6", units), nn.relu,
+        nn.Dropout(dropout), dense("dense7", units), nn.relu,
+        dense("logits", num_classes),
+    ]  # fmt: skip
+
+
+def _initializers(init: str, name: str) -> dict[str, Any]:
+    """How a layer's kernel and bias begin."""
+    if init == "he":
+        return {"kernel_init": HE, "bias_init": nn.initializers.zeros}
+    if init == "paper":
+        bias = nn.initializers.ones if name in PAPER_ONES else nn.initializers.zeros
+        return {"kernel_init": PAPER_WEIGHTS, "bias_init": bias}
+    raise ValueError(f"init: expected he or paper, got {init!r}")
+
+
+# Where torchvision's alexnet keeps each layer. `weight` and `bias` follow after a dot.
+TORCHVISION = {
+    "conv1": "features.0",
+    "conv2": "features.3",
+    "conv3": "features.6",
+    "conv4": "features.8",
+    "conv5": "features.10",
+    "dense6": "classifier.1",
+    "dense7": "classifier.4",
+    "logits": "classifier.6",
+}
+
+
+def params_from_torchvision(state_dict: Mapping[str, Any]) -> dict[str, dict[str, np.ndarray]]:
+    """Our parameters from weights named and laid out as torchvision.models.alexnet's.
+
+    Kernels turn from [out, in, height, width] to [height, width, in, out], and matrices from
+    [out, in] to [in, out]. The first dense layer sees its image flattened as [channels, height,
+    width] there and as [height, width, channels] here. Every network of this module goes through,
+    as long as it has these layers; `jaxnets.weights` checks the shapes.
+
+    Args:
+      state_dict: From the names, as features.0.weight, to arrays (or torch tensors on the CPU).
+
+    Returns:
+      {"conv1": {"kernel": ..., "bias": ...}, ..., "logits": ...}, dtypes as they were.
+
+    Raises:
+      UserError: A tensor is missing, or there is one that the network does not have.
+    """
+    wanted = [f"{prefix}.{part}" for prefix in TORCHVISION.values() for part in ("weight", "bias")]
+    for name in wanted:
+        if name not in state_dict:
+            raise UserError(f"expected a tensor {name} as in torchvision's alexnet, found none")
+    for name in state_dict:
+        if name not in wanted:
+            raise UserError(f"found a tensor {name}, which torchvision's alexnet does not have")
+    params: dict[str, dict[str, np.ndarray]] = {}
+    for name, prefix in TORCHVISION.items():
+        weight, bias = (np.asarray(state_dict[f"{prefix}.{part}"]) for part in ("weight", "bias"))
+        if name == "dense6":
+            channels = len(params["conv5"]["bias"])
+            side = math.isqrt(weight.shape[1] // channels)
+            image = weight.reshape(-1, channels, side, side)
+            weight = image.transpose(0, 2, 3, 1).reshape(weight.shape)
+        kernel = weight.transpose(2, 3, 1, 0) if weight.ndim == 4 else weight.T
+        params[name] = {"kernel": np.ascontiguousarray(kernel), "bias": bias}
+    return params
+
+
+def params_to_torchvision(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The inverse: a state_dict of NumPy arrays for torchvision.models.alexnet.
+
+    `safetensors.numpy.save_file` writes it to a file for `--init_from`, and
+    `safetensors.torch.load_file` reads that for PyTorch.
+
+    Args:
+      params: As `params_from_torchvision` returns them.
+    """
+    state_dict: dict[str, np.ndarray] = {}
+    for name, prefix in TORCHVISION.items():
+        kernel, bias = (np.asarray(params[name][part]) for part in ("kernel", "bias"))
+        weight = kernel.transpose(3, 2, 0, 1) if kernel.ndim == 4 else kernel.T
+        if name == "dense6":
+            channels = len(np.asarray(params["conv5"]["bias"]))
+            side = math.isqrt(weight.shape[1] // channels)
+            image = weight.reshape(-1, side, side, channels)
+            weight = image.transpose(0, 3, 1, 2).reshape(weight.shape)
+        state_dict[f"{prefix}.weight"] = np.ascontiguousarray(weight)
+        state_dict[f"{prefix}.bias"] = bias
+    return state_dict

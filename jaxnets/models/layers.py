@@ -114,3 +114,19 @@ class Enlarge:
         if x.shape[1:3] != shape[1:3]:
             x = jax.image.resize(x, (*shape, x.shape[3]), "bilinear")
         return jnp.broadcast_to(x, (*shape, 3))
+
+
+@dataclasses.dataclass(frozen=True)
+class Normalize:
+    """(x - mean) / std of each channel, [B, H, W, C] → [B, H, W, 3]; grey is repeated.
+
+    Attributes:
+      mean: Of red, green and blue, of pixels in [0, 1].
+      std: What to divide each by.
+    """
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return (x - jnp.asarray(self.mean, x.dtype)) / jnp.asarray(self.std, x.dtype)

@@ -1,0 +1,132 @@
+"""Weights from a file, named as torchvision names its AlexNet's: read, checked, converted.
+
+The file is a safetensors file: a header of names, dtypes, shapes, then the numbers. A pickle, as
+.pth files are, can run any code while it is read; none is ever read here.
+"""
+
+import contextlib
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxnets.errors import UserError
+from jaxnets.models.alexnet import TORCHVISION, params_from_torchvision
+
+PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".pickle")
+# Named as in a file's header. Narrower ones become float32 exactly, wider ones are rounded to it.
+FLOATS = ("F16", "BF16", "F32", "F64")
+HEAD = TORCHVISION["logits"]
+
+
+def load_weights(path: str, fresh: Any) -> Any:
+    """The parameters that a file holds.
+
+    Where the file's last layer has another number of classes than the network, that layer stays
+    freshly drawn; everything else must fit.
+
+    Args:
+      path: A .safetensors file of the tensors features.0.weight, ..., classifier.6.bias.
+      fresh: The network's freshly drawn parameters: their shapes and dtypes are wanted.
+
+    Returns:
+      Parameters in the structure, shapes and dtypes of `fresh`, as NumPy arrays.
+
+    Raises:
+      UserError: The file is no such file; the message says what was wanted and what came.
+    """
+    with _opened(path) as file, _saying(path):
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        new_head = _head_differs(shapes, fresh)
+        _check(shapes, {n: file.get_slice(n).get_dtype() for n in shapes}, fresh, new_head)
+        tensors = {name: file.get_tensor(name) for name in shapes}
+        for name, tensor in tensors.items():
+            if not np.isfinite(tensor.astype(np.float32)).all():
+                raise UserError(f"{name}: expected finite numbers, found infinity or NaN")
+        params = params_from_torchvision(tensors)
+    if new_head:
+        params["logits"] = jax.device_get(fresh["logits"])
+    return jax.tree.map(lambda leaf, wanted: leaf.astype(wanted.dtype), params, dict(fresh))
+
+
+def describe_weights(path: str, params: Any) -> str:
+    """What a run's weights began as, in a line, once `load_weights` has taken them."""
+    with _opened(path) as file:
+        theirs = file.get_slice(f"{HEAD}.bias").get_shape()[0]
+    ours = len(params["logits"]["bias"])
+    if theirs == ours:
+        return f"weights from {path}, the last layer of {ours:,} classes too"
+    return (
+        f"weights from {path}, but not the last layer: it has {theirs:,} classes there and "
+        f"{ours:,} here, and was drawn anew"
+    )
+
+
+def weights_sha256(path: str) -> str:
+    """The digest of a file that `load_weights` has read."""
+    with Path(path).expanduser().open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[Any]:
+    """The file, if it is a sound safetensors file."""
+    import safetensors
+
+    path = str(Path(path).expanduser())
+    kind = Path(path).suffix.lower()
+    if kind in PICKLES:
+        raise UserError(
+            f"init_from: {path} may be a pickle, which can run any code, so it is not read; write "
+            f'its weights anew: python -c "import torch; from safetensors.torch import save_file; '
+            f"save_file(torch.load({path!r}, weights_only=True), "
+            f'{str(Path(path).with_suffix(".safetensors"))!r})"'
+        )
+    if kind != ".safetensors":
+        raise UserError(f"init_from: expected a .safetensors file, got {path}")
+    if not Path(path).is_file():
+        what = "a folder" if Path(path).is_dir() else "nothing"
+        raise UserError(f"init_from: expected a .safetensors file, found {what} at {path}")
+    try:
+        file = safetensors.safe_open(path, framework="numpy")
+    except (safetensors.SafetensorError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"init_from: {path} is damaged or no safetensors file: {reason}") from error
+    with file:
+        yield file
+
+
+@contextlib.contextmanager
+def _saying(path: str) -> Iterator[None]:
+    """Says in which file something is wrong."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"init_from: {path}: {error}") from None
+
+
+def _head_differs(shapes: dict[str, tuple[int, ...]], fresh: Any) -> bool:
+    """Whether the file's last layer is whole and of another number of classes."""
+    weight, bias = shapes.get(f"{HEAD}.weight", ()), shapes.get(f"{HEAD}.bias", ())
+    units, classes = fresh["logits"]["kernel"].shape
+    return len(weight) == 2 and bias == weight[:1] and weight[1] == units and weight[0] != classes
+
+
+def _check(
+    shapes: dict[str, tuple[int, ...]], dtypes: dict[str, str], fresh: Any, new_head: bool
+) -> None:
+    """Raises UserError where a tensor that is wanted has another shape, or one is no float."""
+    for layer, prefix in TORCHVISION.items():
+        kernel, bias = (fresh[layer][part].shape for part in ("kernel", "bias"))
+        # [height, width, in, out] there is [out, in, height, width], and [in, out] is [out, in].
+        weight = (kernel[3], kernel[2], *kernel[:2]) if len(kernel) == 4 else kernel[::-1]
+        for name, wanted in ((f"{prefix}.weight", weight), (f"{prefix}.bias", bias)):
+            # What is missing or too much params_from_torchvision says.
+            found = shapes.get(name, wanted)
+            if found != wanted and not (new_head and layer == "logits"):
+                raise UserError(f"{name}: expected the shape {wanted}, found {found}")
+            if dtypes.get(name, "F32") not in FLOATS:
+                raise UserError(f"{name}: expected float32 numbers, found {dtypes[name]}")

@@ -1,0 +1,543 @@
+"""The networks named AlexNet: sizes, beginnings, pixels, and weights from and to torchvision."""
+
+import json
+import re
+import shlex
+import struct
+import subprocess
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from jaxnets.backprop import normalization
+from jaxnets.config import PAPER, PRESETS, preset
+from jaxnets.errors import UserError
+from jaxnets.experiment import create_model, create_state, evaluate, train
+from jaxnets.models import MODELS
+from jaxnets.models.alexnet import TORCHVISION, params_from_torchvision, params_to_torchvision
+from jaxnets.models.layers import Normalize
+from jaxnets.weights import describe_weights, load_weights
+
+FAMILY = ("alexnet", "alexnet_paper", "alexnet_ungrouped", "alexnet_small")
+
+
+def shapes_of(model, shape):
+    """The parameters' shapes and dtypes; nothing is computed."""
+    image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    return jax.eval_shape(model.init, jax.random.key(0), image)["params"]
+
+
+def num_params(model, shape):
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes_of(model, shape)))
+
+
+def random_params(model, shape, seed=0):
+    """Parameters drawn by NumPy, biases too, such that the layers' outputs are around 1."""
+    rng = np.random.default_rng(seed)
+
+    def draw(leaf):
+        scale = np.sqrt(2 / np.prod(leaf.shape[:-1])) if len(leaf.shape) > 1 else 0.1
+        return np.float32(scale) * rng.standard_normal(leaf.shape, np.float32)
+
+    return jax.tree.map(draw, shapes_of(model, shape))
+
+
+def random_images(*shape):
+    return np.random.default_rng(0).random(shape, np.float32)
+
+
+def assert_same(ours, theirs):
+    """Demands equal trees, bit for bit."""
+    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
+
+
+# Sizes
+
+
+# k * k * C * features + features of each convolution; with two groups C is half as large.
+CONVOLUTIONS = {
+    "alexnet": 23_296 + 307_392 + 663_936 + 884_992 + 590_080,  # 64, 192, 384, 256, 256
+    "alexnet_paper": 34_944 + 307_456 + 885_120 + 663_936 + 442_624,  # 96, 256, 384, 384, 256
+    "alexnet_ungrouped": 34_944 + 614_656 + 885_120 + 1_327_488 + 884_992,
+    "alexnet_small": 4_864 + 73_856 + 295_168 + 590_080 + 590_080,  # 64, 128, 256, 256, 256
+}
+# 6 * 6 * 256 * 4096 + 4096 + 4096 * 4096 + 4096 + 4096 * 1000 + 1000
+LARGE_DENSE = 37_752_832 + 16_781_312 + 4_097_000
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("alexnet", 61_100_840),
+        ("alexnet_paper", 60_965_224),
+        ("alexnet_ungrouped", 62_378_344),
+    ],
+)
+def test_a_large_alexnet_has_its_number_of_parameters_at_every_size(name, count):
+    assert CONVOLUTIONS[name] + LARGE_DENSE == count
+    assert num_params(MODELS[name](image_size=224), (224, 224, 3)) == count
+    assert num_params(MODELS[name](image_size=64), (64, 64, 3)) == count
+    assert num_params(MODELS[name](image_size=64), (28, 28, 1)) == count
+    assert f"{count:,}" in "".join(MODELS[f].__doc__ for f in ("alexnet", "alexnet_paper"))
+
+
+@pytest.mark.parametrize(("size", "side"), [(28, 2), (32, 3), (48, 5), (64, 7)])
+def test_the_small_alexnet_has_its_number_of_parameters(size, side):
+    """Its first dense layer sees as many places as are left; without padding the pools halve."""
+    dense = side * side * 256 * 512 + 512 + 512 * 512 + 512 + 512 * 1000 + 1000
+    model = MODELS["alexnet_small"](num_classes=1000)
+    assert num_params(model, (size, size, 3)) == CONVOLUTIONS["alexnet_small"] + dense
+    if size == 32:
+        assert f"{CONVOLUTIONS['alexnet_small'] + dense:,}" in MODELS["alexnet_small"].__doc__
+
+
+def test_the_small_alexnet_takes_grey_images_as_they_are_or_enlarged():
+    small = MODELS["alexnet_small"]
+    assert shapes_of(small(), (28, 28, 1))["conv1"]["kernel"].shape == (5, 5, 1, 64)
+    assert shapes_of(small(normalize="imagenet"), (28, 28, 1))["conv1"]["kernel"].shape[2] == 3
+    assert shapes_of(small(image_size=32), (28, 28, 1))["dense6"]["kernel"].shape == (2304, 512)
+
+
+# How they begin
+
+
+@pytest.mark.parametrize("name", ["alexnet_paper", "alexnet_small"])
+def test_the_papers_initialisation_is_that_of_its_section_5(name):
+    model = MODELS[name](init="paper", **({} if name == "alexnet_small" else {"image_size": 64}))
+    params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]
+    ones = {"conv2", "conv4", "conv5", "dense6", "dense7"}
+    assert set(params) == ones | {"conv1", "conv3", "logits"}
+    for layer, leaves in params.items():
+        assert np.all(np.asarray(leaves["bias"]) == (layer in ones)), layer
+        kernel = np.asarray(leaves["kernel"]).ravel()[:500_000].astype(np.float64) / 0.01
+        # Five standard errors: of a variance sqrt(2 / n), of a share sqrt(p (1 - p) / n).
+        assert kernel.mean() == pytest.approx(0, abs=5 / np.sqrt(kernel.size))
+        assert kernel.var() == pytest.approx(1, abs=5 * np.sqrt(2 / kernel.size))
+        beyond = np.mean(np.abs(kernel) > 2)
+        assert beyond == pytest.approx(0.0455, abs=5 * np.sqrt(0.0455 / kernel.size))
+
+
+def test_without_a_word_an_alexnet_begins_as_he_et_al_say():
+    params = jax.jit(MODELS["alexnet_small"]().init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    for layer in params["params"].values():
+        kernel = np.asarray(layer["kernel"], np.float64)
+        ratio = kernel.std() / np.sqrt(2 / np.prod(kernel.shape[:-1]))
+        assert ratio == pytest.approx(1, abs=5 / np.sqrt(2 * kernel.size))
+        assert not np.any(layer["bias"])
+
+
+def test_the_papers_recipe_is_its_section_5():
+    for model in FAMILY[:3]:
+        config = preset(model, recipe="paper")
+        assert (config.batch_size, config.momentum, config.weight_decay) == (128, 0.9, 5e-4)
+        assert (config.learning_rate, config.schedule, config.epochs) == (0.01, "plateau", 90)
+        assert (config.image_size, config.init, config.dropout) == (224, "paper", 0.5)
+        assert preset(model, recipe="paper", epochs=3).epochs == 3
+        assert preset(model).epochs == 2  # MNIST's own, as long as nobody asks.
+    assert {name: getattr(config, name) for name in PAPER} == PAPER
+
+
+@pytest.mark.parametrize(
+    ("flags", "parts"),
+    [
+        (["--model=cnn", "--recipe=paper"], ["recipe: cnn has none (that is of alexnet, "]),
+        (["--model=alexnet_small", "--recipe=paper"], ["recipe: alexnet_small has none"]),
+        (["--model=alexnet", "--recipe=papr"], ['unknown recipe "papr"; did you mean "paper"']),
+        (["--model=cnn", "--init=paper"], ["init: cnn has none", "alexnet_small"]),
+        (["--model=cnn", "--init_from=x.safetensors"], ["init_from: cnn has none"]),
+        (["--model=alexnet", "--init=xavier"], ['unknown init "xavier"']),
+        (["--model=alexnet", "--image_size=62"], ["from 63 to 1024 for alexnet, got 62"]),
+        (["--model=alexnet", "--validation_size=0", "--schedule=plateau"], ["no images are held"]),
+    ],
+)
+def test_a_wrong_request_is_refused(run_main, flags, parts):
+    run_main(*flags).assert_refused(*parts)
+
+
+# Pixels
+
+
+def test_pixels_are_normalised_as_torchvision_does():
+    pytest.importorskip("torch", reason="PyTorch is the oracle; not installed")
+    transforms = pytest.importorskip(
+        "torchvision.transforms.functional", reason="torchvision is the oracle"
+    )
+    import torch
+
+    images = random_images(2, 5, 7, 3)
+    model = MODELS["alexnet"](normalize="imagenet")
+    (layer,) = (layer for layer in model.layers if isinstance(layer, Normalize))
+    theirs = transforms.normalize(
+        torch.from_numpy(images.transpose(0, 3, 1, 2).copy()),
+        [0.485, 0.456, 0.406],
+        [0.229, 0.224, 0.225],
+    ).numpy()
+    np.testing.assert_allclose(layer(jnp.asarray(images)), theirs.transpose(0, 2, 3, 1), atol=1e-6)
+
+
+def test_the_papers_pixels_are_bytes_minus_their_mean():
+    model = MODELS["alexnet_paper"](normalize="paper", image_size=64)
+    enlarge, layer = model.layers[:2]
+    assert isinstance(layer, Normalize)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3))
+    out = layer(enlarge(jnp.asarray(pixels / 255, jnp.float32)))
+    expected = pixels - 255 * np.array([0.485, 0.456, 0.406])
+    np.testing.assert_allclose(out, expected, atol=1e-4)
+
+
+# Local response normalisation
+
+
+def test_the_gradient_of_local_response_norm_is_the_papers_formula_differentiated(float64):
+    """Section 3.3: b_i = a_i / (k + alpha sum of a_j^2 over j)^beta, j the n channels around i.
+
+    Differentiated by hand here, channel by channel, with constants that weigh more than 1e-4.
+    """
+    k, n, alpha, beta, channels = 2.0, 5, 0.3, 0.75, 9
+    rng = np.random.default_rng(0)
+    a, db = rng.standard_normal((2, 4, channels)) * 3
+    around = [range(max(0, i - n // 2), min(channels - 1, i + n // 2) + 1) for i in range(channels)]
+    s = np.array([[k + alpha * sum(row[j] ** 2 for j in near) for near in around] for row in a])
+    jacobian = np.zeros((4, channels, channels))  # of b_i by a_j
+    for i in range(channels):
+        jacobian[:, i, i] += s[:, i] ** -beta
+        for j in around[i]:
+            slope = -beta * a[:, i] * s[:, i] ** (-beta - 1) * 2 * alpha * a[:, j]
+            jacobian[:, i, j] += slope
+    static = dict(k=k, n=n, alpha=alpha, beta=beta)
+    b, cache = normalization.local_response_norm_forward(jnp.asarray(a), **static)
+    da = normalization.local_response_norm_backward(cache, jnp.asarray(db), **static)
+    np.testing.assert_allclose(b, a / s**beta, rtol=1e-13)
+    np.testing.assert_allclose(da, np.einsum("bij,bi->bj", jacobian, db), rtol=1e-11, atol=1e-13)
+
+
+# Weights from and to torchvision
+
+
+@pytest.fixture(scope="module")
+def torchvision_alexnet():
+    """The network of torchvision with random weights, and the same weights moved by hand."""
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle; not installed")
+    models = pytest.importorskip("torchvision.models", reason="torchvision is the oracle")
+    torch.manual_seed(0)
+    theirs = models.alexnet(weights=None).eval()
+    layers = [*theirs.features, *theirs.classifier]
+    convs = [layer for layer in layers if isinstance(layer, torch.nn.Conv2d)]
+    dense = [layer for layer in layers if isinstance(layer, torch.nn.Linear)]
+
+    def kernel(weight):
+        weight = weight.detach().numpy()
+        return weight.transpose((2, 3, 1, 0) if weight.ndim == 4 else (1, 0))
+
+    names = ["conv1", "conv2", "conv3", "conv4", "conv5", "dense6", "dense7", "logits"]
+    params = {
+        name: {"kernel": kernel(layer.weight), "bias": layer.bias.detach().numpy()}
+        for name, layer in zip(names, convs + dense, strict=True)
+    }
+    # Their first dense layer sees [256, 6, 6], ours [6, 6, 256].
+    image = params["dense6"]["kernel"].reshape(256, 6, 6, 4096)
+    params["dense6"]["kernel"] = image.transpose(1, 2, 0, 3).reshape(9216, 4096)
+    return theirs, params
+
+
+def logits_of(theirs, images):
+    import torch
+
+    with torch.no_grad():
+        return theirs(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).numpy()
+
+
+def assert_same_logits(ours, theirs):
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4 * np.abs(theirs).max())
+
+
+def test_weights_come_from_torchvision_as_if_moved_by_hand(torchvision_alexnet):
+    theirs, params = torchvision_alexnet
+    assert_same(params_from_torchvision(theirs.state_dict()), params)
+
+
+@pytest.mark.parametrize("size", [224, 64])
+def test_alexnet_computes_what_torchvision_does(torchvision_alexnet, size):
+    theirs, _ = torchvision_alexnet
+    params = params_from_torchvision(theirs.state_dict())
+    images = random_images(2, size, size, 3)
+    logits = MODELS["alexnet"](image_size=size).apply({"params": params}, images)
+    assert_same_logits(logits, logits_of(theirs, images))
+
+
+def test_a_file_of_torchvisions_weights_gives_its_logits(torchvision_alexnet, tmp_path, tiny):
+    """Also with other classes than there: then all but the last layer is theirs."""
+    import copy
+
+    import torch
+    from safetensors.torch import save_file as save_torch
+
+    theirs = copy.deepcopy(torchvision_alexnet[0])
+    path = str(tmp_path / "alexnet.safetensors")
+    save_torch(theirs.state_dict(), path)
+    config = preset("alexnet", init_from=path)
+    assert config.normalize == "imagenet"
+    model = create_model(config, tiny)
+    fresh = jax.tree.map(
+        lambda leaf: np.full(leaf.shape, 0.01, leaf.dtype), shapes_of(model, (64, 64, 3))
+    )
+    params = load_weights(path, fresh)
+    assert_same(params["logits"], fresh["logits"])
+    theirs.classifier[6] = torch.nn.Linear(4096, 3)
+    torch.nn.init.constant_(theirs.classifier[6].weight, 0.01)
+    torch.nn.init.constant_(theirs.classifier[6].bias, 0.01)
+    images = random_images(2, 64, 64, 3)
+    normal = (images - np.float32([0.485, 0.456, 0.406])) / np.float32([0.229, 0.224, 0.225])
+    assert_same_logits(model.apply({"params": params}, images), logits_of(theirs, normal))
+
+
+def test_torchvision_takes_our_weights(torchvision_alexnet):
+    import copy
+
+    import torch
+
+    theirs = copy.deepcopy(torchvision_alexnet[0])
+    model = MODELS["alexnet"](image_size=64)
+    params = random_params(model, (64, 64, 3), seed=1)
+    state_dict = {k: torch.from_numpy(v) for k, v in params_to_torchvision(params).items()}
+    theirs.load_state_dict(state_dict, strict=True)
+    images = random_images(2, 64, 64, 3)
+    assert_same_logits(model.apply({"params": params}, images), logits_of(theirs, images))
+
+
+def test_weights_go_there_and_back():
+    """Odd sizes everywhere; conv2 is in two groups, which halves its inputs."""
+    shapes = {
+        "conv1": (3, 5, 2, 6), "conv2": (3, 2, 3, 8), "conv3": (1, 1, 8, 4), "conv4": (3, 3, 4, 5),
+        "conv5": (2, 3, 5, 7), "dense6": (3 * 3 * 7, 11), "dense7": (11, 13), "logits": (13, 4),
+    }  # fmt: skip
+    rng = np.random.default_rng(0)
+    params = {
+        name: {"kernel": rng.random(shape), "bias": rng.random(shape[-1])}
+        for name, shape in shapes.items()
+    }
+    there = params_to_torchvision(params)
+    assert list(there) == [f"{p}.{x}" for p in TORCHVISION.values() for x in ("weight", "bias")]
+    assert there["features.3.weight"].shape == (8, 3, 3, 2)
+    assert all(array.flags.c_contiguous for array in there.values())
+    assert_same(params_from_torchvision(there), params)
+    # The inputs are numbered channel, row, column there, and row, column, channel here.
+    weight, kernel = there["classifier.1.weight"], params["dense6"]["kernel"]
+    assert weight.shape == (11, 63)
+    for channel, row, column in np.ndindex(7, 3, 3):
+        ours = kernel[(row * 3 + column) * 7 + channel]
+        np.testing.assert_array_equal(weight[:, (channel * 3 + row) * 3 + column], ours)
+
+
+# --init_from
+
+
+SMALL = ["--model=alexnet_small", "--image_size=16", "--epochs=1"]
+
+
+@pytest.fixture(scope="module")
+def weights():
+    """Weights of alexnet_small for 16 pixels and 3 classes, named as torchvision's."""
+    model = MODELS["alexnet_small"](num_classes=3, image_size=16)
+    return params_to_torchvision(random_params(model, (16, 16, 3)))
+
+
+@pytest.fixture
+def file(weights, tmp_path):
+    save_file(weights, tmp_path / "w.safetensors")
+    return tmp_path / "w.safetensors"
+
+
+def fresh_params(classes=3):
+    return random_params(
+        MODELS["alexnet_small"](num_classes=classes, image_size=16), (16, 16, 3), 5
+    )
+
+
+def test_a_file_of_as_many_classes_is_taken_whole(weights, file):
+    loaded = load_weights(str(file), fresh_params())
+    assert_same(loaded, params_from_torchvision(weights))
+    said = describe_weights(str(file), loaded)
+    assert said == f"weights from {file}, the last layer of 3 classes too"
+
+
+def test_a_file_of_other_classes_leaves_the_last_layer_fresh_and_that_is_said(weights, file):
+    fresh = fresh_params(classes=7)
+    loaded = load_weights(str(file), fresh)
+    expected = {**params_from_torchvision(weights), "logits": fresh["logits"]}
+    assert_same(loaded, expected)
+    said = describe_weights(str(file), loaded)
+    assert "3 classes there and 7 here, and was drawn anew" in said
+
+
+def test_half_precision_is_widened_exactly(weights, file):
+    halves = {name: array.astype(np.float16) for name, array in weights.items()}
+    save_file(halves, file)
+    wide = {name: array.astype(np.float32) for name, array in halves.items()}
+    assert_same(load_weights(str(file), fresh_params()), params_from_torchvision(wide))
+
+
+def without(weights, name):
+    return {key: array for key, array in weights.items() if key != name}
+
+
+WRONG = {
+    "missing": (lambda w: without(w, "features.8.bias"), ["a tensor features.8.bias", "none"]),
+    "renamed": (
+        lambda w: {f"module.{key}": array for key, array in w.items()},
+        ["expected a tensor features.0.weight"],
+    ),
+    "too much": (lambda w: {**w, "fc.bias": np.ones(3, np.float32)}, ["a tensor fc.bias, which"]),
+    "transposed": (
+        lambda w: {**w, "features.3.weight": w["features.3.weight"].transpose(2, 3, 1, 0).copy()},
+        ["features.3.weight: expected the shape (128, 64, 3, 3), found (3, 3, 64, 128)"],
+    ),
+    "of another size": (
+        lambda w: {**w, "classifier.1.weight": np.ones((512, 2304), np.float32)},
+        ["classifier.1.weight: expected the shape (512, 256), found (512, 2304)"],
+    ),
+    "head without its bias": (
+        lambda w: {**w, "classifier.6.weight": np.ones((9, 512), np.float32)},
+        ["classifier.6.weight: expected the shape (3, 512), found (9, 512)"],
+    ),
+    "integers": (
+        lambda w: {**w, "features.0.bias": np.ones(64, np.int64)},
+        ["features.0.bias: expected float32 numbers, found I64"],
+    ),
+    "not finite": (
+        lambda w: {**w, "classifier.4.bias": np.full(512, np.nan, np.float32)},
+        ["classifier.4.bias: expected finite numbers"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_weights_that_do_not_fit_are_refused_in_one_line(
+    run_main, tiny_flags, weights, file, tmp_path, case
+):
+    change, parts = WRONG[case]
+    save_file(change(weights), file)
+    outcome = run_main(*SMALL, *tiny_flags, f"--init_from={file}")
+    outcome.assert_refused(f"init_from: {file}: ", *parts)
+    assert not (tmp_path / "run").exists()
+
+
+DAMAGED = {
+    "empty": lambda data: b"",
+    "cut in its header": lambda data: data[:100],
+    "cut in its numbers": lambda data: data[:-1],
+    "with more at its end": lambda data: data + b"0",
+    "with a header longer than itself": lambda data: struct.pack("<Q", len(data)) + data[8:],
+    "with a header beyond all bounds": lambda data: b"\xff" * 8 + data[8:],
+    "whose header is no JSON": lambda data: data[:8] + b"!" + data[9:],
+    "a pickle by another name": lambda data: b"\x80\x04K\x01." * 50,
+    "a zip archive, as torch.save writes": lambda data: b"PK\x03\x04" + bytes(200),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED)
+def test_a_damaged_file_is_refused_in_one_line(run_main, tiny_flags, file, case):
+    file.write_bytes(DAMAGED[case](file.read_bytes()))
+    outcome = run_main(*SMALL, *tiny_flags, f"--init_from={file}")
+    outcome.assert_refused(f"init_from: {file} is damaged or no safetensors file: ")
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.pt", "w.bin", "w.ckpt", "W.PTH"])
+def test_a_pickle_is_never_read(run_main, tiny_flags, tmp_path, name):
+    """This one would make a folder while it is read."""
+    code = b"cos\nmkdir\n(V" + str(tmp_path / "pwned").encode() + b"\ntR."
+    (tmp_path / name).write_bytes(code)
+    outcome = run_main(*SMALL, *tiny_flags, f"--init_from={tmp_path / name}")
+    outcome.assert_refused("pickle", "safetensors.torch import save_file", "weights_only=True")
+    assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.parametrize("name", ["none.safetensors", "w.npz", "folder.safetensors", ""])
+def test_what_is_no_file_of_weights_is_refused(run_main, tiny_flags, tmp_path, name):
+    (tmp_path / "folder.safetensors").mkdir()
+    outcome = run_main(*SMALL, *tiny_flags, f"--init_from={tmp_path / name}")
+    outcome.assert_refused("init_from: expected a .safetensors file")
+
+
+def test_the_line_that_converts_a_pickle_does(tmp_path, run_main, tiny_flags, weights):
+    torch = pytest.importorskip("torch", reason="PyTorch writes the pickle; not installed")
+    path = tmp_path / "w.pth"
+    torch.save({name: torch.from_numpy(array) for name, array in weights.items()}, path)
+    outcome = run_main(*SMALL, *tiny_flags, f"--init_from={path}")
+    line = re.search(r"python (-c .*)\n", outcome.err)
+    assert line
+    import sys
+
+    subprocess.run([sys.executable, *shlex.split(line[1])], check=True)
+    assert_same(load_file(tmp_path / "w.safetensors"), weights)
+    assert_same(
+        load_weights(str(tmp_path / "w.safetensors"), fresh_params()),
+        params_from_torchvision(weights),
+    )
+
+
+def test_a_run_from_a_file_says_so_and_is_resumed_from_the_same_file_only(
+    run_main, tiny_flags, file, tmp_path, interrupt_after, weights
+):
+    flags = [*SMALL, *tiny_flags, f"--init_from={file}"]
+    whole = run_main(*flags, f"--workdir={tmp_path / 'whole'}")
+    assert whole.status == 0
+    assert f"weights from {file}, the last layer of 3 classes too\n" in whole.out
+    config = json.loads((tmp_path / "whole" / "config.json").read_text())
+    assert config["init_from"] == str(file) and config["normalize"] == "imagenet"
+    assert len(config["init_from_sha256"]) == 64
+
+    interrupt_after(3)
+    assert run_main(*flags).status == 130
+    kept = file.read_bytes()
+    save_file({name: array * 2 for name, array in weights.items()}, file)
+    run_main(*flags, "--resume").assert_refused("resume: expected", "w.safetensors with SHA-256")
+    file.write_bytes(kept)
+    interrupt_after(10**9)
+    assert run_main(*flags, "--resume").status == 0
+    digests = [
+        json.loads((tmp_path / run / "result.json").read_text())["params_sha256"]
+        for run in ("whole", "run")
+    ]
+    assert digests[0] == digests[1]
+
+
+def test_fine_tuning_begins_where_the_weights_are(tiny, tiny_preset, tmp_path):
+    """Weights trained on the tiny set are good before the first step; fresh ones are not."""
+    config = tiny_preset("alexnet_small", image_size=16, epochs=8, learning_rate=0.01, dropout=0.0)
+    model = create_model(config, tiny)
+    state, _ = train(config, model, create_state(config, model, tiny), tiny)
+    path = str(tmp_path / "trained.safetensors")
+    save_file(params_to_torchvision(jax.device_get(state.params)), path)
+    trained = evaluate(config, model, state.params, tiny.test).accuracy
+    again = tiny_preset("alexnet_small", image_size=16, init_from=path)
+    loaded = create_state(again, create_model(again, tiny), tiny).params
+    assert trained > 0.9
+    assert evaluate(again, model, loaded, tiny.test).accuracy == trained
+
+
+# Training
+
+
+def test_the_small_alexnet_learns_by_hand_as_by_autodiff(tiny, tiny_preset):
+    states = []
+    for gradients in ("auto", "manual"):
+        config = tiny_preset("alexnet_small", image_size=16, gradients=gradients, epochs=1)
+        model = create_model(config, tiny)
+        state, _ = train(config, model, create_state(config, model, tiny), tiny)
+        states.append(jax.device_get(state.params))
+    for a, b in zip(*map(jax.tree.leaves, states), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-4 * np.abs(b).max())
+
+
+def test_every_alexnet_has_the_fields_that_are_theirs():
+    for name in FAMILY:
+        assert {"dropout", "image_size", "init", "init_from", "normalize"} <= set(PRESETS[name])
+    with pytest.raises(UserError, match="that is of alexnet, alexnet_paper, alexnet_ungrouped, al"):
+        preset("cnn", normalize="none")

@@ -1,0 +1,198 @@
+"""The plateau: the learning rate falls where the validation error stops to."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxnets.data.datasets import load_dataset
+from jaxnets.errors import UserError
+from jaxnets.experiment import create_model, create_state, train
+from jaxnets.training.optimizer import after_epoch, create_optimizer, plateau_of, with_plateau
+
+
+def drops_of(errors, patience):
+    """How often the rate has fallen after each of the epochs."""
+    opt_state, drops = with_plateau(optax.sgd(1.0)).init({"w": jnp.zeros(2)}), []
+    for error in errors:
+        opt_state = after_epoch(opt_state, error, patience)
+        drops.append(int(plateau_of(opt_state).drops))
+    return drops
+
+
+@pytest.mark.parametrize(
+    ("errors", "patience", "drops"),
+    [
+        ([0.5, 0.4, 0.4, 0.4, 0.3], 2, [0, 0, 0, 1, 1]),  # As low as the best is no better.
+        ([0.5, 0.6, 0.4, 0.5, 0.3], 2, [0, 0, 0, 0, 0]),
+        ([0.5, 0.5, 0.5, 0.5, 0.5, 0.5], 1, [0, 1, 2, 3, 3, 3]),  # Three times, as in the paper.
+        ([0.5, 0.6, 0.6, 0.4, 0.5, 0.5], 2, [0, 0, 1, 1, 1, 2]),  # The best outlives a drop.
+    ],
+)
+def test_the_rate_falls_after_patience_epochs_without_a_lower_error(errors, patience, drops):
+    assert drops_of(errors, patience) == drops
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("patience", [1, 2, 5])
+def test_the_rate_falls_when_pytorchs_does(seed, patience):
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle; not installed")
+    rng = np.random.default_rng(seed)
+    errors = 0.2 + 0.8 ** np.arange(60) + 0.05 * rng.integers(0, 5, 60) / 5
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.01)
+    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimizer, factor=0.1, patience=patience - 1, threshold=0.0, min_lr=1e-5
+    )
+    theirs = []
+    for error in np.float32(errors):
+        scheduler.step(float(error))
+        theirs.append(optimizer.param_groups[0]["lr"])
+    ours = [0.01 * 0.1**drops for drops in drops_of(errors, patience)]
+    assert theirs[-1] < 0.01
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("sgd", {"momentum": 0.9, "nesterov": True, "weight_decay": 0.01}),
+        ("rmsprop", {}),
+        ("adam", {"weight_decay": 0.01}),
+    ],
+)
+def test_a_drop_is_a_tenth_of_the_rate_in_every_rule(name, arguments):
+    """Two steps at 0.05 and two at a tenth, against the rule with that schedule of optax."""
+    rng = np.random.default_rng(0)
+    params = {"w": jnp.asarray(rng.standard_normal(7), jnp.float32)}
+    gradients = [{"w": jnp.asarray(rng.standard_normal(7), jnp.float32)} for _ in range(4)]
+    schedule = optax.piecewise_constant_schedule(0.05, {2: 0.1})
+    rules = {
+        "ours": with_plateau(create_optimizer(name, 0.05, **arguments)),
+        "theirs": create_optimizer(name, schedule, **arguments),
+    }
+    ends = {}
+    for key, rule in rules.items():
+        now, state = params, rule.init(params)
+        for number, gradient in enumerate(gradients):
+            if key == "ours" and number == 1:
+                state = after_epoch(state, 0.5, patience=1)
+            if key == "ours" and number == 2:
+                state = after_epoch(state, 0.5, patience=1)
+                assert int(plateau_of(state).drops) == 1
+            updates, state = jax.jit(rule.update)(gradient, state, now)
+            now = optax.apply_updates(now, updates)
+        ends[key] = now["w"]
+    np.testing.assert_allclose(ends["ours"], ends["theirs"], rtol=2e-6)
+
+
+def trained(tiny, config):
+    model = create_model(config, tiny)
+    return train(config, model, create_state(config, model, tiny), tiny)
+
+
+SLOW = dict(schedule="plateau", learning_rate=0.5, patience=1, epochs=8)
+
+
+@pytest.mark.parametrize("gradients", ["auto", "manual"])
+@pytest.mark.parametrize(
+    "way", [{}, {"devices": 8, "parallel": "jit"}, {"devices": 8, "parallel": "pmap"}], ids=str
+)
+def test_a_record_has_the_rate_of_its_epoch_in_every_way_to_train(
+    tiny, tiny_preset, gradients, way
+):
+    config = tiny_preset("softmax", gradients=gradients, **SLOW, **way)
+    _, history = trained(tiny, config)
+    errors = [1 - record["validation_accuracy"] for record in history]
+    # The first epoch's rate is the peak; a later one's follows from the errors before it.
+    drops = [0, *drops_of(errors, patience=1)[:-1]]
+    expected = [0.5 * 0.1**n for n in drops]
+    assert [record["learning_rate"] for record in history] == pytest.approx(expected, rel=1e-12)
+    assert drops[-1] == 3  # It learns the tiny set at once.
+
+
+def test_the_rate_that_is_recorded_is_the_one_that_moves_the_parameters(tiny, tiny_preset):
+    """A run whose rate falls by hand, epoch by epoch, ends with the same parameters."""
+    config = tiny_preset("softmax", **SLOW)
+    state, history = trained(tiny, config)
+    rates = [record["learning_rate"] for record in history]
+    assert len(set(rates)) == 4
+
+    from jaxnets.experiment import create_parallel, feed_of, gradients_of
+    from jaxnets.training import loop
+    from jaxnets.training.step import make_train_step
+
+    model = create_model(config, tiny)
+    again = create_state(tiny_preset("softmax"), model, tiny)
+    parallel = create_parallel(config)
+    for epoch, rate in enumerate(rates):
+        rule = create_optimizer("sgd", rate)
+        again = again.replace(opt_state=rule.init(again.params))
+        step = make_train_step(gradients_of(config, model), rule)
+        run_epoch = loop.epoch_by_steps(step, feed_of(config, tiny), parallel, loop.Watch())
+        again, _ = run_epoch(loop.Checkpoint(again), epoch)
+    for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(again.params), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-6 * np.abs(b).max())
+
+
+def records(folder):
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    ours = [json.loads(line) for line in lines]
+    for record in ours:
+        del record["seconds"], record["images_per_second"]
+    return ours
+
+
+@pytest.mark.parametrize(
+    ("steps", "parallel"),
+    [((7, 3, 11), []), ((1, 1, 1, 1), ["--devices=8", "--parallel=pmap"])],
+    ids=["at any step", "between epochs in one loop, pmapped"],
+)
+def test_an_interrupted_plateau_goes_on_where_it_was(
+    run_main, tiny_flags, tmp_path, interrupt_after, steps, parallel
+):
+    """In the middle of its waiting, of an epoch, and right after a drop."""
+    flags = [
+        "--model=softmax", *tiny_flags, "--epochs=7", "--schedule=plateau", "--patience=2",
+        "--learning_rate=0.5", *parallel,
+    ]  # fmt: skip
+    if len(steps) == 3:
+        flags.append("--augment=shift")
+    assert run_main(*flags, f"--workdir={tmp_path / 'whole'}").status == 0
+    for number, count in enumerate(steps):
+        interrupt_after(count)
+        assert run_main(*flags, *(["--resume"] if number else [])).status == 130
+    interrupt_after(10**9)
+    assert run_main(*flags, "--resume").status == 0
+    whole, parts = records(tmp_path / "whole"), records(tmp_path / "run")
+    assert whole == parts
+    assert len({record["learning_rate"] for record in whole}) > 1
+    digests = [
+        json.loads((tmp_path / name / "result.json").read_text())["params_sha256"]
+        for name in ("whole", "run")
+    ]
+    assert digests[0] == digests[1]
+
+
+def test_before_its_first_drop_a_plateau_is_a_constant(tiny, tiny_preset):
+    states = [
+        trained(tiny, tiny_preset("softmax", schedule=name, patience=100))[0]
+        for name in ("plateau", "constant")
+    ]
+    for a, b in zip(*(jax.tree.leaves(state.params) for state in states), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_without_validation_images_there_is_no_plateau(tiny_folder, tiny_preset, run_command):
+    with pytest.raises(UserError, match="plateau watches the validation error"):
+        tiny_preset("softmax", schedule="plateau", validation_size=0)
+    data = load_dataset(data_dir=str(tiny_folder), validation_size=0)
+    config = tiny_preset("softmax", schedule="plateau")
+    with pytest.raises(UserError, match="plateau watches the validation error"):
+        create_state(config, create_model(config, data), data)
+    run_command(
+        "search", "--model=softmax", "--over=learning_rate=0.1,0.2", "--schedule=plateau",
+        f"--data_dir={tiny_folder}", "--validation_size=40", "--batch_size=32",
+    ).assert_refused("plateau watches the images on which a search judges")  # fmt: skip

@@ -40,7 +40,7 @@ def examine(root: Path, paths: np.ndarray, places: Sequence[Path], bad: BadPictu
     start = os.fsencode(root)
     for row, path in enumerate(paths):  # One by one: a list of all would take much memory.
         with contextlib.suppress(OSError):  # Told when it is looked at.
-            found = os.stat(os.path.join(start, path))
+            found = os.stat(os.path.join(start, bytes(path)))
             records["bytes"][row], records["changed"][row] = found.st_size, found.st_mtime_ns
     known = _recall(records, places)
     unknown, doubtful = np.flatnonzero(~records["good"]), known & ~records["good"]

@@ -47,7 +47,7 @@ def examine(root: Path, paths: np.ndarray, places: Sequence[Path], bad: BadPictu
 
     def look(number: int) -> tuple | str:
         row = unknown[number]
-        path = root / os.fsdecode(paths[row])
+        path = root / os.fsdecode(bytes(paths[row]))
         try:
             header = read_header(path)
             if doubtful[row]:  # What was wrong with it its header may not show.

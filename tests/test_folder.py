@@ -274,19 +274,21 @@ def good_ones():
     return sorted(item for item in expected(range(12)) if item not in (bird, cat))
 
 
-def test_bad_pictures_are_told_and_left_out(tmp_path, capsys):
+def test_bad_pictures_are_told_and_left_out(tmp_path, capsys, monkeypatch):
     root = write_parts(tmp_path / "set")
     spoil(root, "stored")
-    checksums = set()
+    checksums, counts, count = set(), [], decodes(monkeypatch)
     for _ in range(2):  # The second time, from what is stored.
         data = load_folder(root, validation_size=0)
         assert contents(data.train) == good_ones()
         checksums.add(data.checksum)
+        counts.append(len(count))
         err = capsys.readouterr().err
         assert err.count("\n") == 1
         assert err.startswith("note: 2 bad pictures are skipped: train/bird/003.png: empty file; ")
         assert "train/cat/004.png: " in err
     assert len(checksums) == 1
+    assert counts == [33, 33]
     assert len(list(root.glob(".jaxnets/*x*.npy"))) == 1
 
 

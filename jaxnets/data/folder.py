@@ -273,9 +273,9 @@ def _name(records: np.ndarray, shape: tuple[int, ...]) -> str:
 def _checksum(records: np.ndarray) -> str:
     """The SHA-256 of the good pictures' names and contents' digests."""
     digest = hashlib.sha256()
-    for name in ("path", "digest"):
-        values = records[name][records["good"]]
-        digest.update(b"\0".join(values.tolist()) if name == "path" else values.tobytes())
+    for path in records["path"][records["good"]]:
+        digest.update(path + b"\0")
+    digest.update(records["digest"][records["good"]].tobytes())
     return digest.hexdigest()
 
 
@@ -286,7 +286,7 @@ def _parts(listing: Listing, validation_size: int | None) -> np.ndarray:
       UserError: Nothing would be left to train on.
     """
     parts = listing.parts.copy()
-    positions = np.array([_position(path) for path in listing.paths.tolist()])
+    positions = np.fromiter(map(_position, listing.paths), float, len(parts))
     if "test" not in listing.found:
         rows = np.flatnonzero(parts == 0)
         rank, count = _ranks(positions[rows], listing.labels[rows])

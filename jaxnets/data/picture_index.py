@@ -37,17 +37,17 @@ def examine(root: Path, paths: np.ndarray, places: Sequence[Path], bad: BadPictu
     """
     records = np.zeros(len(paths), [("path", paths.dtype), *FIELDS])
     records["path"] = paths
-    names = [os.path.join(os.fsencode(root), path) for path in paths.tolist()]
-    for row, name in enumerate(names):
+    start = os.fsencode(root)
+    for row, path in enumerate(paths):  # One by one: a list of all would take much memory.
         with contextlib.suppress(OSError):  # Told when it is looked at.
-            found = os.stat(name)
+            found = os.stat(os.path.join(start, bytes(path)))
             records["bytes"][row], records["changed"][row] = found.st_size, found.st_mtime_ns
     known = _recall(records, places)
     unknown, doubtful = np.flatnonzero(~records["good"]), known & ~records["good"]
 
     def look(number: int) -> tuple | str:
         row = unknown[number]
-        path = Path(os.fsdecode(names[row]))
+        path = root / os.fsdecode(bytes(paths[row]))
         try:
             header = read_header(path)
             if doubtful[row]:  # What was wrong with it its header may not show.

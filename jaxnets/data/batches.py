@@ -14,7 +14,7 @@ class Batch(NamedTuple):
     """One batch; all batches of a run have the same shapes.
 
     Attributes:
-      images: [B, H, W, C] float32 in [0, 1]; in regression, features [B, D].
+      images: [B, H, W, C] float32 in [0, 1] or uint8, which the step divides by 255; in regression, features [B, D].
       labels: [B] int32; in regression, targets [B, K] float32.
       mask: [B] float32, 1 for an example and 0 for padding.
     """

@@ -36,7 +36,7 @@ class Split:
     """Images with their labels.
 
     Attributes:
-      images: [N, H, W, C] float32 in [0, 1].
+      images: [N, H, W, C] float32 in [0, 1], or uint8.
       labels: [N] int32 in [0, K).
     """
 

@@ -28,6 +28,7 @@ from jaxnets.experiment import (
 from jaxnets.losses import LOSSES
 from jaxnets.metrics import Metrics
 from jaxnets.models.chain import Chain, has_convolution
+from jaxnets.training.augment import to_float
 from jaxnets.training.loop import EVAL_BATCH_SIZE, Checkpoint, NonFiniteLossError, Watch
 from jaxnets.training.parallel import Parallel
 from jaxnets.training.step import TrainState, apply_gradients, in_blocks, make_eval_step
@@ -150,6 +151,7 @@ def _together(
                 if full
                 else Batch(images[indices], labels[indices], mask)
             )
+            batch = batch._replace(images=to_float(batch.images))
             metrics, summed = gradients(states.params, batch, no_key)
             return jax.vmap(apply)(states, summed, metrics.count, peaks), metrics
 

@@ -19,6 +19,7 @@ from jax import lax
 from jaxnets.data.batches import Batch
 from jaxnets.losses import Loss
 from jaxnets.metrics import Measure, Metrics
+from jaxnets.training.augment import to_float
 
 Params = Any
 LossAndGradients = Callable[[Params, Batch, jax.Array], tuple[Metrics, Params]]
@@ -157,6 +158,7 @@ def _summed(loss_and_gradients: LossAndGradients, axis_name: str | None):
     """f(state, batch) -> (Metrics, gradients), summed over the examples of all devices."""
 
     def summed(state: TrainState, batch: Batch) -> tuple[Metrics, Params]:
+        batch = batch._replace(images=to_float(batch.images))
         key = jax.random.fold_in(state.key, state.step)
         if axis_name is None:
             return loss_and_gradients(state.params, batch, key)
@@ -177,7 +179,7 @@ def make_eval_step(
     total = summed_loss(apply, loss, measure)
 
     def eval_step(params: Params, batch: Batch) -> Metrics:
-        metrics = total(params, batch)[1]
+        metrics = total(params, batch._replace(images=to_float(batch.images)))[1]
         return metrics if axis_name is None else lax.psum(metrics, axis_name)
 
     return eval_step

@@ -22,6 +22,7 @@ from jaxnets.models.chain import Chain
 from jaxnets.models.mlp import mlp
 from jaxnets.run import num_params
 from jaxnets.training import loop
+from jaxnets.training.augment import to_float
 from jaxnets.training.optimizer import create_optimizer
 from jaxnets.training.parallel import Parallel
 from jaxnets.training.platform import prepare
@@ -138,7 +139,7 @@ def fit_baseline(name: str, data: Dataset, seed: int) -> Fit:
 
 
 def _rows(split: Split) -> np.ndarray:
-    return split.images.reshape(len(split), -1)
+    return to_float(split.images).reshape(len(split), -1)
 
 
 def _measure(table: Table) -> Measure:

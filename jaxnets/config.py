@@ -17,6 +17,10 @@ def _field(default: Any, group: str, why: str, *, low=None, high=None, choices=N
     return dataclasses.field(default=default, metadata=metadata)
 
 
+# What --augment may name: shift on the host, the others in training/augment.py.
+AUGMENTATIONS = ("none", "shift", "crop", "flip", "colour", "pca", "cutout", "mixup")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
     """Everything that a run depends on.
@@ -59,7 +63,13 @@ class Config:
         5000, "data", "images held back from the training file", low=0, high=10**7
     )
     augment: str = _field(
-        "none", "data", "shift moves each image by up to 2 pixels", choices=("none", "shift")
+        "none",
+        "data",
+        "changes training images at random: shift (by up to 2 pixels), crop, flip, "
+        "colour, pca, cutout, mixup, or several as crop,flip",
+    )
+    ten_crop: bool = _field(
+        False, "data", "test on corners, centre and their mirrors of images above image_size"
     )
 
     epochs: int = _field(10, "training", "passes over the training images", low=1, high=10**6)
@@ -129,6 +139,7 @@ class Config:
             raise unknown("model", self.model, PRESETS)
         for field in dataclasses.fields(self):
             _check(field, getattr(self, field.name))
+        self._check_pictures()
         for name in ("hidden", "activation", "dropout", "image_size", "latent_dims"):
             if getattr(self, name) is not None and PRESETS[self.model].get(name) is None:
                 owners = [key for key, recipe in PRESETS.items() if recipe.get(name) is not None]
@@ -145,6 +156,21 @@ class Config:
             raise UserError("resume: expected --workdir=DIR with an interrupted run, got none")
         if self.resume and self.overwrite:
             raise UserError("resume and overwrite exclude each other, got both")
+
+    def _check_pictures(self) -> None:
+        names = self.augment.split(",")
+        for name in names:
+            if name not in AUGMENTATIONS:
+                raise unknown("augment", name, AUGMENTATIONS)
+        if len(set(names)) < len(names) or ("none" in names and len(names) > 1):
+            raise UserError(f"augment: expected each name once, none alone, got {self.augment}")
+        if self.ten_crop and self.image_size is None:
+            raise UserError(f"ten_crop: {self.model} has no image_size to crop to")
+
+    @property
+    def augmentations(self) -> tuple[str, ...]:
+        """The names in augment."""
+        return tuple(name for name in self.augment.split(",") if name != "none")
 
 
 DEFAULT_MODEL = "cnn"

@@ -156,8 +156,8 @@ def brightness(images: jax.Array, factors: jax.Array) -> jax.Array:
 
 
 def contrast(images: jax.Array, factors: jax.Array) -> jax.Array:
-    """Returns m + f (x - m), m the mean grey of each image, kept in [0, 1]; factors [B, 1, 1, 1]."""
-    mean = grey(images).mean(axis=(1, 2, 3), keepdims=True)
+    """Returns m + f (x - m), m an image's mean grey, kept in [0, 1]; factors [B, 1, 1, 1]."""
+    mean = grey(images.mean(axis=(1, 2), keepdims=True))
     return jnp.clip(mean + factors * (images - mean), 0, 1)
 
 
@@ -171,7 +171,8 @@ def grey(images: jax.Array) -> jax.Array:
     """The luminance [B, H, W, 1]; a grey image is its own."""
     if images.shape[3] == 1:
         return images
-    return (images * jnp.array(LUMINANCE, images.dtype)).sum(axis=3, keepdims=True)
+    red, green, blue = (images[..., channel : channel + 1] for channel in range(3))
+    return LUMINANCE[0] * red + LUMINANCE[1] * green + LUMINANCE[2] * blue
 
 
 def principal_components(images: Any, sample: int = 1000) -> np.ndarray:

@@ -40,7 +40,11 @@ class Config:
         None, "network", "share of units dropped before dense layers", low=0.0, high=0.95
     )
     image_size: int | None = _field(
-        None, "network", "side in pixels to which alexnet enlarges its images", low=63, high=1024
+        None,
+        "network",
+        "side in pixels to which alexnet enlarges or crops images",
+        low=63,
+        high=1024,
     )
 
     latent_dims: tuple[int, ...] | None = _field(

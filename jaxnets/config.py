@@ -40,12 +40,9 @@ class Config:
         None, "network", "share of units dropped before dense layers", low=0.0, high=0.95
     )
     image_size: int | None = _field(
-        None,
-        "network",
-        "side in pixels to which alexnet enlarges or crops images",
-        low=63,
-        high=1024,
-    )
+        None, "network", "side in pixels to which alexnet enlarges or crops its images",
+        low=63, high=1024,
+    )  # fmt: skip
 
     latent_dims: tuple[int, ...] | None = _field(
         None, "network", "hidden sizes to search first, as the slides do; not with hidden",

@@ -17,6 +17,10 @@ def _field(default: Any, group: str, why: str, *, low=None, high=None, choices=N
     return dataclasses.field(default=default, metadata=metadata)
 
 
+# What --augment may name: shift on the host, the others in training/augment.py.
+AUGMENTATIONS = ("none", "shift", "crop", "flip", "colour", "pca", "cutout", "mixup")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
     """Everything that a run depends on.
@@ -40,7 +44,7 @@ class Config:
         None, "network", "share of units dropped before dense layers", low=0.0, high=0.95
     )
     image_size: int | None = _field(
-        None, "network", "side in pixels to which alexnet enlarges its images (none: as they are)",
+        None, "network", "pixels a side to which alexnet enlarges or crops images (none: as is)",
         low=15, high=1024,
     )  # fmt: skip
     init: str | None = _field(
@@ -91,7 +95,13 @@ class Config:
         choices=("skip", "fail"),
     )  # fmt: skip
     augment: str = _field(
-        "none", "data", "shift moves each image by up to 2 pixels", choices=("none", "shift")
+        "none",
+        "data",
+        "changes training images at random: shift (by up to 2 pixels), crop, flip, "
+        "colour, pca, cutout, mixup, or several as crop,flip",
+    )
+    ten_crop: bool = _field(
+        False, "data", "test on corners, centre and their mirrors of images above image_size"
     )
 
     epochs: int = _field(10, "training", "passes over the training images", low=1, high=10**6)
@@ -165,6 +175,7 @@ class Config:
             raise unknown("model", self.model, PRESETS)
         for field in dataclasses.fields(self):
             _check(field, getattr(self, field.name))
+        self._check_pictures()
         for name in OWNED:
             if getattr(self, name) is not None and name not in PRESETS[self.model]:
                 owners = [key for key, recipe in PRESETS.items() if name in recipe]
@@ -174,7 +185,7 @@ class Config:
                 f"image_size: expected a whole number from 63 to 1024 for {self.model}, "
                 f"got {self.image_size}"
             )
-        if self.schedule == "plateau" and (not self.validation_size or self.latent_dims):
+        if self.schedule == "plateau" and (self.validation_size == 0 or self.latent_dims):
             raise UserError(NO_PLATEAU)
         if self.model in ("cnn", "mlp_handwritten") and len(self.hidden or ()) != 1:
             raise UserError(f"hidden: {self.model} has one hidden layer, got {self.hidden}")
@@ -188,6 +199,21 @@ class Config:
             raise UserError("resume: expected --workdir=DIR with an interrupted run, got none")
         if self.resume and self.overwrite:
             raise UserError("resume and overwrite exclude each other, got both")
+
+    def _check_pictures(self) -> None:
+        names = self.augment.split(",")
+        for name in names:
+            if name not in AUGMENTATIONS:
+                raise unknown("augment", name, AUGMENTATIONS)
+        if len(set(names)) < len(names) or ("none" in names and len(names) > 1):
+            raise UserError(f"augment: expected each name once, none alone, got {self.augment}")
+        if self.ten_crop and self.image_size is None:
+            raise UserError(f"ten_crop: {self.model} has no image_size to crop to")
+
+    @property
+    def augmentations(self) -> tuple[str, ...]:
+        """The names in augment."""
+        return tuple(name for name in self.augment.split(",") if name != "none")
 
 
 DEFAULT_MODEL = "cnn"
@@ -206,7 +232,7 @@ LARGE_ALEXNETS = ("alexnet", "alexnet_paper", "alexnet_ungrouped")
 PAPER: dict[str, Any] = dict(
     image_size=224, init="paper", normalize="paper", dropout=0.5,
     epochs=90, batch_size=128, learning_rate=0.01, momentum=0.9, weight_decay=5e-4,
-    schedule="plateau",
+    schedule="plateau", augment="crop,flip,pca", ten_crop=True,
 )  # fmt: skip
 
 # What each network is trained with when nothing else is asked for. The lecture's recipe where it

@@ -31,6 +31,8 @@ from jaxnets.metrics import Metrics
 from jaxnets.models import MODELS
 from jaxnets.models.chain import Chain, has_convolution, with_precision
 from jaxnets.training import loop
+from jaxnets.training.augment import Augment, augmentation, principal_components
+from jaxnets.training.crops import over_middle, over_ten_crops
 from jaxnets.training.optimizer import (
     DROP,
     after_epoch,
@@ -81,10 +83,12 @@ def create_state(config: Config, model: Chain, data: Dataset) -> TrainState:
     """The first parameters, drawn or read, and the optimiser's state, on the devices.
 
     Raises:
-      UserError: The images are too small for the network, the batches or the file do not fit.
+      UserError: The images are too small for the network, the batches or the file do not fit, or
+        the images cannot be augmented or cropped as asked.
     """
     parallel = create_parallel(config)
     optimizer = optimizer_of(config, data)
+    _check_pictures(config, data)
     # Flax' initialisers one by one cost seconds: jit them.
     init = jax.jit(lambda: init_state(model, optimizer, data, jax.random.key(config.seed)))
     try:
@@ -148,7 +152,7 @@ def epochs(
     watch = watch or loop.Watch()
     parallel = create_parallel(config)
     feed = feed_of(config, data)
-    run_epoch = _run_epoch(config, model, feed, optimizer_of(config, data), parallel, watch)
+    run_epoch = _run_epoch(config, model, feed, data, parallel, watch)
     schedule = schedule_of(config, data)
     eval_step = compile_eval(config, model, parallel)
 
@@ -182,9 +186,13 @@ def epochs(
 
 
 def evaluate(config: Config, model: Chain, params: Any, split: Split) -> Metrics:
-    """The metrics of every example of a split: loss, accuracy, top5_accuracy, confusion."""
+    """The metrics of every example of a split: loss, accuracy, top5_accuracy, confusion.
+
+    With config.ten_crop of the mean probabilities over ten crops of each.
+    """
     parallel = create_parallel(config)
-    return loop.evaluate(compile_eval(config, model, parallel), params, split, parallel)
+    step = compile_eval(config, model, parallel, ten_crop=config.ten_crop)
+    return loop.evaluate(step, params, split, parallel, views=10 if config.ten_crop else 1)
 
 
 def create_parallel(config: Config) -> Parallel:
@@ -192,10 +200,31 @@ def create_parallel(config: Config) -> Parallel:
     return Parallel(prepare(config.devices, config.precision), config.parallel)
 
 
-def compile_eval(config: Config, model: Chain, parallel: Parallel):
-    """The compiled evaluation step."""
-    step = make_eval_step(model.apply, LOSSES[config.loss], axis_name=parallel.axis_name)
-    return parallel.compile(step)
+def compile_eval(config: Config, model: Chain, parallel: Parallel, *, ten_crop: bool = False):
+    """The compiled evaluation step, on the middle of larger images or on ten crops of them."""
+    over = over_ten_crops if ten_crop else over_middle
+    apply = over(model.apply, config.image_size)
+    return parallel.compile(
+        make_eval_step(apply, LOSSES[config.loss], axis_name=parallel.axis_name)
+    )
+
+
+def augmentation_of(config: Config, data: Dataset) -> Augment:
+    """What the config has the step do to its batches."""
+    names = config.augmentations
+    components = principal_components(data.train.images) if "pca" in names else None
+    return augmentation(names, data.num_classes, config.image_size, components)
+
+
+def _check_pictures(config: Config, data: Dataset) -> None:
+    height, width, channels = data.image_shape
+    if "pca" in config.augmentations and channels != 3:
+        raise UserError(f"augment: pca needs 3 channels, the images of {data.name} have {channels}")
+    if config.ten_crop and max(height, width) <= (config.image_size or 0):
+        raise UserError(
+            f"ten_crop: expected images larger than image_size {config.image_size}, those of "
+            f"{data.name} are {height}x{width}"
+        )
 
 
 def gradients_of(config: Config, model: Chain) -> LossAndGradients:
@@ -251,34 +280,39 @@ def _run_epoch(
     config: Config,
     model: Chain,
     feed: loop.Feed,
-    optimizer: optax.GradientTransformation,
+    data: Dataset,
     parallel: Parallel,
     watch: loop.Watch,
 ) -> loop.RunEpoch:
     """An epoch in the way that is fastest for this network."""
+    optimizer, augment = optimizer_of(config, data), augmentation_of(config, data)
     gradients = gradients_of(config, model)
     if not has_convolution(model) and not parallel.sharded:
         gradients = in_blocks(gradients, BLOCK_SIZE)
     step = make_train_step(
-        gradients, optimizer, reduction=config.reduction, axis_name=parallel.axis_name
+        gradients,
+        optimizer,
+        reduction=config.reduction,
+        axis_name=parallel.axis_name,
+        augment=augment,
     )
     if config.gradients == "both":
-        check = _gradient_check(config, model, parallel, watch)
+        check = _gradient_check(config, model, augment, parallel, watch)
         return loop.epoch_by_steps(step, feed, parallel, watch, check)
     images = feed.split.images
     too_large = isinstance(images, Pictures) and images.nbytes > LOADED
-    if has_convolution(model) or config.augment != "none" or too_large:
+    if has_convolution(model) or "shift" in config.augmentations or too_large:
         return loop.epoch_by_steps(step, feed, parallel, watch)
     return loop.epoch_in_one(step, feed, parallel, watch)
 
 
 def _gradient_check(
-    config: Config, model: Chain, parallel: Parallel, watch: loop.Watch
+    config: Config, model: Chain, augment: Augment, parallel: Parallel, watch: loop.Watch
 ) -> Callable[[int, TrainState, Any], None]:
     """Compares the gradients by hand with stock JAX differentiating the plain network."""
     by_grad = differentiated(model.apply, LOSSES[config.loss])
     gradients = [
-        parallel.compile(make_gradient_step(way, axis_name=parallel.axis_name))
+        parallel.compile(make_gradient_step(way, axis_name=parallel.axis_name, augment=augment))
         for way in (by_hand(model, config.loss), by_grad)
     ]
     tolerance = config.gradient_tolerance

@@ -1,7 +1,7 @@
 """Losses of one example, from logits; the reduction over a batch is the training step's.
 
-Shapes: B examples, K classes. p = softmax(logits), y the one-hot labels. In regression K outputs
-are the predictions themselves and y are the targets.
+Shapes: B examples, K classes. p = softmax(logits), y the labels as probabilities, one-hot or soft
+(see labels.py). In regression K outputs are the predictions themselves and y are the targets.
 """
 
 from collections.abc import Callable
@@ -9,15 +9,19 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from jaxnets.labels import expected, probabilities_of
+
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """-log p[label], as logsumexp(z) - z[label] with z = logits - max, exact for any logits.
+    """-Σₖ yₖ log pₖ, as logsumexp(z) - Σₖ yₖ zₖ with z = logits - max, exact for any logits.
+
+    Of a class that is -log p[label].
 
     Args:
       logits: [B, K].
-      labels: [B] integers in [0, K).
+      labels: [B] integers in [0, K), or [B, K] probabilities, whose sum is 1.
 
     Returns:
       [B], in nats, at least 0. Source: the slides' class CrossEntropy, whose
@@ -27,8 +31,7 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     2.3026
     """
     z = logits - jax.lax.stop_gradient(logits.max(axis=1, keepdims=True))
-    picked = jnp.take_along_axis(z, labels[:, None], axis=1)[:, 0]
-    return jnp.log(jnp.exp(z).sum(axis=1)) - picked
+    return jnp.log(jnp.exp(z).sum(axis=1)) - expected(z, labels)
 
 
 def mse(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -36,7 +39,7 @@ def mse(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
     Args:
       logits: [B, K].
-      labels: [B] integers in [0, K).
+      labels: [B] integers in [0, K), or [B, K] probabilities.
 
     Returns:
       [B], from 0 to 2/K. Source: slides "Keras的序列模型" and keras.losses.MeanSquaredError.
@@ -58,8 +61,8 @@ def half_mse(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 def _squares(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """(p - y)² [B, K]."""
-    one_hot = jax.nn.one_hot(labels, logits.shape[1], dtype=logits.dtype)
-    return jnp.square(jax.nn.softmax(logits) - one_hot)
+    y = probabilities_of(labels, logits.shape[1], logits.dtype)
+    return jnp.square(jax.nn.softmax(logits) - y)
 
 
 def squared_error(outputs: jax.Array, targets: jax.Array) -> jax.Array:

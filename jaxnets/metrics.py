@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnets.labels import classes_of
+
 Array = Any  # A JAX array on a device, a NumPy one where an epoch is added up.
 
 # (outputs [B, K], labels, losses [B], mask [B]) -> the sums of one batch: how a step is told
@@ -40,11 +42,11 @@ class Metrics:
 
         Args:
           logits: [B, K]. NaN counts as wrong.
-          labels: [B] integers in [0, K).
+          labels: [B] integers in [0, K); of probabilities [B, K] the largest is the label.
           losses: [B].
           mask: [B], 1 for an example and 0 for padding.
         """
-        num_classes = logits.shape[1]
+        num_classes, labels = logits.shape[1], classes_of(labels)
         picked = jnp.take_along_axis(logits, labels[:, None], axis=1)
         earlier = jnp.arange(num_classes)[None, :] < labels[:, None]
         # How many classes come before the label; of equal logits the lower class comes first.

@@ -16,16 +16,17 @@ PACKAGE = ROOT / "jaxnets"
 # it knows neither models nor backprop; nothing but what stands on top imports experiment or run.
 MAY_IMPORT = {
     "errors": set(),
-    "losses": set(),
-    "metrics": set(),
+    "labels": set(),
+    "losses": {"labels"},
+    "metrics": {"labels"},
     "config": {"errors"},
     "flags": {"config", "errors"},
     "cli": {"errors"},
     "data": {"errors", "config"},
     "models": {"errors", "config"},
     "weights": {"errors", "models"},
-    "backprop": {"models", "metrics", "data.batches"},
-    "training": {"data", "errors", "losses", "metrics"},
+    "backprop": {"models", "labels", "metrics", "data.batches"},
+    "training": {"data", "errors", "labels", "losses", "metrics"},
     "experiment": {
         "backprop", "config", "data", "errors", "losses", "metrics", "models", "training",
         "weights",
@@ -34,8 +35,8 @@ MAY_IMPORT = {
         "", "config", "data", "errors", "experiment", "metrics", "training", "weights",
     },
     "gradcheck": {
-        "backprop", "config", "data", "errors", "experiment", "losses", "metrics", "models",
-        "training",
+        "backprop", "config", "data", "errors", "experiment", "labels", "losses", "metrics",
+        "models", "training",
     },
     "lecture": {
         "backprop", "config", "data", "errors", "experiment", "losses", "metrics", "models", "run",

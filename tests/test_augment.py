@@ -1,15 +1,34 @@
-"""Bytes to floats, augmentation on the device, soft labels, crops at evaluation."""
+"""Bytes to floats, augmentation on the device, crops at evaluation.
+
+The oracles: NumPy slices of images in which every pixel tells its place, torchvision, SciPy.
+"""
 
 import dataclasses
+import functools
+import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnets.data.datasets import Split
-from jaxnets.experiment import create_model, create_state, evaluate, train
+from jaxnets.config import AUGMENTATIONS, preset
+from jaxnets.data.batches import Batch
+from jaxnets.data.datasets import Dataset, Split
+from jaxnets.errors import UserError
+from jaxnets.experiment import create_model, create_state, evaluate, init_state, train
 from jaxnets.lecture.many import train_many
-from jaxnets.training.augment import to_float
+from jaxnets.losses import cross_entropy
+from jaxnets.metrics import Metrics
+from jaxnets.models import MODELS
+from jaxnets.training import augment as module
+from jaxnets.training import loop
+from jaxnets.training.augment import ORDER, augmentation, principal_components, to_float
+from jaxnets.training.crops import central, over_ten_crops, ten_crops
+from jaxnets.training.optimizer import create_optimizer
+from jaxnets.training.parallel import Parallel
+from jaxnets.training.platform import prepare
+from jaxnets.training.step import differentiated, make_eval_step, make_train_step
 
 # Bytes
 
@@ -74,3 +93,432 @@ def test_bytes_train_side_by_side_as_their_floats_do(tiny, tiny_preset):
     configs = [tiny_preset("mlp", seed=seed, epochs=1) for seed in (0, 1)]
     ours, theirs = (train_many(configs, data, data.validation) for data in (as_bytes(tiny), tiny))
     assert ours == theirs
+
+
+# Each augmentation
+
+
+def keys_of(count, seed=0):
+    return jax.random.split(jax.random.key(seed), count)
+
+
+def placed(height, width, channels=1, dtype=np.float32):
+    """An image in which no two pixels are equal and none is 0."""
+    return np.arange(1, 1 + height * width * channels, dtype=dtype).reshape(height, width, channels)
+
+
+def assert_equally_often(drawn, possible):
+    """Demands that every possible value was drawn, within five standard deviations."""
+    counts = np.array([sum(value == other for value in drawn) for other in possible])
+    assert counts.sum() == len(drawn)
+    expected = len(drawn) / len(possible)
+    assert np.abs(counts - expected).max() < 5 * np.sqrt(expected * (1 - 1 / len(possible)))
+
+
+def assert_each_is_one_of(images, possible):
+    """Which of the possible images each is; demands that all are drawn equally often."""
+    possible = {image.tobytes(): number for number, image in enumerate(possible)}
+    drawn = [possible[np.ascontiguousarray(image).tobytes()] for image in np.asarray(images)]
+    assert_equally_often(drawn, range(len(possible)))
+
+
+def many(function, image, count=2000, **arguments):
+    """An augmentation of so many copies of one image."""
+    images = np.repeat(image[None], count, axis=0)
+    return jax.jit(functools.partial(function, **arguments))(keys_of(count), images)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_a_crop_of_a_larger_picture_is_any_window_of_it(dtype):
+    image = placed(7, 6, 3, dtype)
+    windows = [image[y : y + 4, x : x + 4] for y in range(4) for x in range(3)]
+    assert_each_is_one_of(many(module.crop, image, image_size=4), windows)
+
+
+def test_a_crop_of_a_picture_of_the_networks_size_moves_it_by_an_eighth():
+    image = placed(16, 9, 2)
+    padded = np.pad(image, ((2, 2), (2, 2), (0, 0)))
+    windows = [padded[y : y + 16, x : x + 9] for y in range(5) for x in range(5)]
+    assert_each_is_one_of(many(module.crop, image, image_size=None), windows)
+    assert_each_is_one_of(many(module.crop, image, image_size=64), windows)
+
+
+def test_a_flip_mirrors_half_of_the_images():
+    image = placed(3, 5, 2)
+    assert_each_is_one_of(many(module.flip, image), [image, np.fliplr(image)])
+
+
+def test_cutout_blackens_a_square_around_any_pixel():
+    image = placed(8, 10, 3)
+    cut = []
+    for y, x in np.ndindex(8, 10):
+        hole = image.copy()
+        hole[max(0, y - 1) : y + 1, max(0, x - 1) : x + 1] = 0
+        cut.append(hole)
+    assert_each_is_one_of(many(module.cutout, image, 8000), cut)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", ["brightness", "contrast", "saturation"])
+def test_an_adjustment_of_colours_is_torchvisions(name, channels):
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle; not installed")
+    functional = pytest.importorskip(
+        "torchvision.transforms.functional", reason="torchvision is the oracle; not installed"
+    )
+    rng = np.random.default_rng(0)
+    images = rng.random((5, 6, 7, channels), np.float32)
+    factors = np.array([0.6, 0.9, 1.0, 1.2, 1.4], np.float32)
+    adjust = getattr(functional, f"adjust_{name}")
+    theirs = [
+        adjust(torch.from_numpy(image.transpose(2, 0, 1)), float(factor)).numpy()
+        for image, factor in zip(images, factors, strict=True)
+    ]
+    ours = getattr(module, name)(jnp.asarray(images), factors[:, None, None, None])
+    np.testing.assert_allclose(ours, np.transpose(theirs, (0, 2, 3, 1)), rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", ["brightness", "contrast", "saturation"])
+def test_the_factors_of_colour_are_uniform_from_06_to_14(monkeypatch, name):
+    stats = pytest.importorskip("scipy.stats")
+    for other in {"brightness", "contrast", "saturation"} - {name}:
+        monkeypatch.setattr(module, other, lambda images, factors: images)
+    image = np.full((2, 1, 3), 0.5, np.float32)
+    image[0, 0] = [0.4, 0.5, 0.6]
+    changed = np.asarray(many(module.colour, image), np.float64)
+    # Of brightness all pixels, of the others the distance between red and blue.
+    first, second = changed[:, 0, 0, 2], changed[:, 0, 0, 0]
+    factors = changed[:, 1, 0, 0] / 0.5 if name == "brightness" else (first - second) / 0.2
+    assert 0.6 - 1e-5 <= factors.min() < 0.61 and 1.39 < factors.max() <= 1.4 + 1e-5
+    assert stats.kstest(factors, stats.uniform(0.6, 0.8).cdf).pvalue > 1e-3
+
+
+def coloured(count, side=6, seed=0):
+    """Pictures whose channels hang together, as bytes."""
+    rng = np.random.default_rng(seed)
+    mixing = np.array([[40, 30, 20], [-10, 5, 12], [2, -4, 3]])
+    pixels = 128 + rng.standard_normal((count, side, side, 3)) @ mixing
+    return np.clip(pixels, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_the_principal_components_are_numpys(dtype):
+    images = coloured(130)
+    ours = principal_components(images if dtype == np.uint8 else to_float(images))
+    values, vectors = np.linalg.eigh(np.cov(images.reshape(-1, 3).T / 255.0, bias=True))
+    np.testing.assert_allclose(np.linalg.norm(ours, axis=0), values, rtol=1e-5)
+    directions = ours / np.linalg.norm(ours, axis=0)
+    np.testing.assert_allclose(np.abs((directions * vectors).sum(axis=0)), 1, rtol=1e-5)
+    assert (directions[np.abs(directions).argmax(axis=0), range(3)] > 0).all()
+
+
+def test_the_principal_components_of_many_pictures_are_those_of_a_sample():
+    images = coloured(101)
+    sampled = principal_components(images, sample=11)
+    np.testing.assert_array_equal(sampled, principal_components(images[::10]))
+
+
+def test_pca_moves_all_pixels_of_a_picture_alike_by_normal_multiples():
+    stats = pytest.importorskip("scipy.stats")
+    components = principal_components(coloured(50))
+    image = np.random.default_rng(0).random((2, 3, 3), np.float32)
+    moves = np.asarray(many(module.pca, image, components=components), np.float64) - image
+    np.testing.assert_allclose(moves, np.broadcast_to(moves[:, :1, :1], moves.shape), atol=2e-7)
+    alphas = np.linalg.solve(components.astype(np.float64), moves.mean(axis=(1, 2)).T)
+    assert stats.kstest(alphas[2], stats.norm(0, 0.1).cdf).pvalue > 1e-3
+    assert np.abs(np.corrcoef(alphas) - np.eye(3)).max() < 0.2
+    np.testing.assert_allclose(alphas.std(axis=1), 0.1, rtol=0.1)
+
+
+def test_mixup_mixes_neighbours_and_their_labels_by_beta_weights():
+    stats = pytest.importorskip("scipy.stats")
+    count = 1000
+    images = np.random.default_rng(0).random((count, 2, 2, 1), np.float32)
+    batch = Batch(images, np.arange(count), np.ones(count, np.float32))
+    mixed = jax.jit(lambda keys, batch: module.mixup(keys, batch, count))(keys_of(count), batch)
+    labels = np.asarray(mixed.labels, np.float64)
+    np.testing.assert_allclose(labels.sum(axis=1), 1, rtol=1e-6)
+    w = labels[range(count), range(count)]
+    np.testing.assert_allclose(labels[range(count), np.arange(count) - 1], 1 - w, atol=1e-6)
+    w = w[:, None, None, None]
+    np.testing.assert_allclose(
+        mixed.images, w * images + (1 - w) * np.roll(images, 1, axis=0), atol=1e-6
+    )
+    assert stats.kstest(w.ravel(), stats.beta(0.2, 0.2).cdf).pvalue > 1e-3
+
+
+def test_padding_is_mixed_into_nothing_whatever_it_holds():
+    images = np.random.default_rng(0).random((6, 2, 2, 1), np.float32)
+    images[4:] = np.nan
+    batch = Batch(images, np.array([0, 1, 2, 0, 1, 1]), np.array([1, 1, 1, 1, 0, 0], np.float32))
+    mixed = module.mixup(keys_of(6), batch, 3)
+    assert np.isfinite(mixed.images[:4]).all()
+    np.testing.assert_array_equal(mixed.images[0], images[0])  # Its neighbour is padding.
+    assert mixed.labels[0].tolist() == [1, 0, 0]
+    assert (np.asarray(mixed.labels[1:4]).max(axis=1) < 1).any()
+    np.testing.assert_array_equal(mixed.mask, batch.mask)
+
+
+# Together, in the step
+
+ALL = ",".join(ORDER)
+BUT_MIXUP = ",".join(name for name in ORDER if name != "mixup")
+
+
+def a_batch(count=16, side=16):
+    labels = np.arange(count, dtype=np.int32) % 3
+    return Batch(coloured(count, side), labels, np.ones(count, np.float32))
+
+
+def all_of(names=ORDER):
+    components = principal_components(coloured(50))
+    return jax.jit(augmentation(names, 3, None, components))
+
+
+def test_every_name_of_the_flag_is_known_to_the_step():
+    assert set(AUGMENTATIONS) == {"none", "shift", *ORDER}
+
+
+@pytest.mark.parametrize("name", [*ORDER, "all"])
+def test_a_step_draws_the_same_again_and_every_other_step_and_place_others(name):
+    augment = all_of(ORDER if name == "all" else (name,))
+    keys = [jax.random.fold_in(jax.random.key(0), step) for step in (0, 0, 1)]
+    first, again, later = (augment(key, a_batch(), 0) for key in keys)
+    assert_same(first, again)
+    assert np.abs(np.asarray(first.images) - np.asarray(later.images)).max() > 1e-3
+    elsewhere = augment(keys[0], a_batch(), 16)
+    assert np.abs(np.asarray(first.images) - np.asarray(elsewhere.images)).max() > 1e-3
+    assert first.images.dtype == np.float32
+
+
+def test_an_augmentation_draws_alike_with_and_without_others():
+    """A flip of a crop is the crop alone, mirrored where the flip alone mirrors."""
+    key, batch = jax.random.key(3), a_batch()
+    flipped = np.asarray(all_of(("flip",))(key, batch, 0).images)
+    mirrored = (flipped != to_float(batch.images)).any(axis=(1, 2, 3))
+    cropped = np.asarray(all_of(("crop",))(key, batch, 0).images)
+    both = np.asarray(all_of(("crop", "flip"))(key, batch, 0).images)
+    expected = np.where(mirrored[:, None, None, None], cropped[:, :, ::-1], cropped)
+    np.testing.assert_array_equal(both, expected)
+
+
+def test_the_devices_of_a_pmap_see_their_share_of_the_one_batch():
+    augment, key, batch = all_of(BUT_MIXUP.split(",")), jax.random.key(0), a_batch()
+    whole = np.asarray(augment(key, batch, 0).images)
+    shares = np.concatenate(
+        [
+            augment(key, jax.tree.map(lambda x, n=n: x[2 * n : 2 * n + 2], batch), 2 * n).images
+            for n in range(8)
+        ]
+    )
+    np.testing.assert_allclose(shares, whole, rtol=0, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    """Three classes of 16x16 colour pictures as bytes, 96 of them to train on."""
+    images = coloured(160, side=16)
+    labels = np.arange(160, dtype=np.int32) % 3
+    images[:, :8, :8] = np.where((labels == 1)[:, None, None, None], 250, images[:, :8, :8])
+    images[:, 8:, 8:] = np.where((labels == 2)[:, None, None, None], 5, images[:, 8:, 8:])
+    parts = [Split(images[a:b], labels[a:b]) for a, b in ((0, 96), (96, 128), (128, 160))]
+    return Dataset("pictures", 3, *parts, checksum="")
+
+
+def config_of(model, **changes):
+    ours = dict(epochs=2, batch_size=40, devices=1, learning_rate=0.05)  # The third is ragged.
+    return preset(model, **{**ours, **changes})
+
+
+def assert_close(ours, theirs, tolerance):
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * np.abs(b).max())
+
+
+@pytest.mark.parametrize(("parallel", "names"), [("jit", ALL), ("pmap", BUT_MIXUP)])
+def test_one_device_and_eight_train_on_the_same_pictures(pictures, parallel, names):
+    common = dict(hidden=(16,), augment=names, loss="cross_entropy")
+    one, _ = train_on(pictures, config_of("mlp", **common))
+    eight, _ = train_on(pictures, config_of("mlp", devices=8, parallel=parallel, **common))
+    assert_close(eight.params, one.params, 1e-5)
+
+
+def test_under_pmap_a_device_mixes_its_own_share(pictures):
+    config = config_of("mlp", hidden=(16,), augment="mixup", devices=8, parallel="pmap")
+    state, history = train_on(pictures, config)
+    assert np.isfinite(history[-1]["train_loss"])
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(state.params)))
+
+
+@pytest.mark.parametrize(
+    ("model", "loss"), [("mlp", "cross_entropy"), ("mlp", "mse"), ("cnn", "cross_entropy")]
+)
+def test_gradients_by_hand_are_autodiffs_on_mixed_pictures(pictures, float64, model, loss):
+    """Checked before every step, in float64; the tolerance there is 1e-9."""
+    config = config_of(
+        model, hidden=(16,), augment=ALL, loss=loss, precision="float64",
+        gradients="both", check_every=1, epochs=1,
+    )  # fmt: skip
+    both, _ = train_on(pictures, config)
+    auto, _ = train_on(pictures, dataclasses.replace(config, gradients="auto"))
+    assert_close(both.params, auto.params, 1e-9)
+    plain, _ = train_on(pictures, dataclasses.replace(config, gradients="auto", augment="none"))
+    leaf, other = jax.tree.leaves(auto.params)[-1], jax.tree.leaves(plain.params)[-1]
+    assert np.abs(leaf - other).max() > 1e-5
+
+
+def test_an_epoch_in_one_loop_augments_as_step_by_step(pictures):
+    model, optimizer = MODELS["mlp"](num_classes=3, hidden=(16,)), create_optimizer("sgd", 0.1)
+    gradients = differentiated(model.apply, cross_entropy)
+    augment = augmentation(ORDER, 3, None, principal_components(pictures.train.images))
+    step = make_train_step(gradients, optimizer, augment=augment)
+    feed, parallel = loop.Feed(pictures.train, 40, seed=0), Parallel(prepare(1), "jit")
+    trained = []
+    for make_epoch in (loop.epoch_in_one, loop.epoch_by_steps):
+        state = init_state(model, optimizer, pictures, jax.random.key(0))
+        run_epoch = make_epoch(step, feed, parallel, loop.Watch())
+        for epoch in range(2):
+            state, *_ = run_epoch(loop.Checkpoint(state), epoch)
+        trained.append(state.params)
+    assert_close(*trained, 1e-6)
+
+
+@pytest.mark.parametrize("names", ["crop,flip,cutout,mixup", "shift,flip"])
+def test_a_run_interrupted_in_an_epoch_goes_on_to_the_same_bits(
+    run_main, tiny_flags, tmp_path, interrupt_after, names
+):
+    flags = ["--model=cnn", f"--augment={names}", *tiny_flags[:-1]]
+    whole = run_main(*flags, f"--workdir={tmp_path / 'whole'}")
+    assert whole.status == 0, whole.err
+    interrupt_after(7)  # Of five steps an epoch: in the middle of the second.
+    assert run_main(*flags, f"--workdir={tmp_path / 'cut'}").status == 130
+    interrupt_after(10**6)
+    resumed = run_main("--resume", f"--workdir={tmp_path / 'cut'}")
+    assert resumed.status == 0, resumed.err
+    digests = [
+        json.loads((tmp_path / name / "result.json").read_text())["params_sha256"]
+        for name in ("whole", "cut")
+    ]
+    assert digests[0] == digests[1]
+
+
+# The flag
+
+
+@pytest.mark.parametrize(
+    ("augment", "message"),
+    [
+        ("flop", 'did you mean "flip"'),
+        ("crop,mixpu", 'unknown augment "mixpu"; did you mean "mixup"'),
+        ("crop,", 'unknown augment ""'),
+        ("none,flip", "none alone, got none,flip"),
+        ("flip,flip", "each name once.*got flip,flip"),
+    ],
+)
+def test_a_wrong_augment_is_refused(augment, message):
+    with pytest.raises(UserError, match=message):
+        preset("cnn", augment=augment)
+
+
+def test_pca_of_grey_images_is_refused_in_a_line(run_main, tiny_flags):
+    run_main("--augment=flip,pca", *tiny_flags).assert_refused("pca needs 3 channels", "have 1")
+
+
+def test_ten_crops_where_there_is_nothing_to_crop_are_refused(run_main, tiny_flags):
+    run_main("--model=cnn", "--ten_crop", *tiny_flags).assert_refused("ten_crop: cnn has no")
+    run_main("--model=alexnet", "--ten_crop", *tiny_flags).assert_refused(
+        "larger than image_size 64", "12x12"
+    )
+
+
+# Evaluation
+
+
+def test_the_middle_of_an_image():
+    image = placed(7, 8, 3)[None]
+    np.testing.assert_array_equal(central(image, 4), image[:, 1:5, 2:6])
+    np.testing.assert_array_equal(central(image, 8), image)
+    np.testing.assert_array_equal(central(image, None), image)
+
+
+def test_the_ten_crops_are_torchvisions():
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle; not installed")
+    functional = pytest.importorskip(
+        "torchvision.transforms.functional", reason="torchvision is the oracle; not installed"
+    )
+    images = np.random.default_rng(0).random((2, 10, 12, 3), np.float32)
+    theirs = functional.ten_crop(torch.from_numpy(images.transpose(0, 3, 1, 2)), 6)
+    theirs = [crop.numpy().transpose(0, 2, 3, 1) for crop in theirs]
+    # It crops the mirrored image, so that its upper left is our upper right, mirrored.
+    theirs = [theirs[number] for number in (0, 1, 2, 3, 4, 6, 5, 8, 7, 9)]
+    np.testing.assert_array_equal(ten_crops(jnp.asarray(images), 6), theirs)
+
+
+@pytest.fixture(scope="module")
+def large():
+    """Pictures of 71x70, larger than the smallest image_size, and a network of 63x63."""
+    images = coloured(43, side=71)[:, :, :70]
+    labels = np.random.default_rng(1).integers(0, 7, 43).astype(np.int32)
+    split = Split(images, labels)
+    data = Dataset("large", 7, split, Split(images[:0], labels[:0]), split, checksum="")
+    model = MODELS["softmax"](num_classes=7)
+    params = model.init(jax.random.key(0), jnp.zeros((1, 63, 63, 3)))["params"]
+    return data, model, params
+
+
+def numpy_softmax(params, images):
+    """[B, K] in float64."""
+    kernel, bias = (np.asarray(params["logits"][n], np.float64) for n in ("kernel", "bias"))
+    z = images.reshape(len(images), -1) / 255.0 @ kernel + bias
+    z = np.exp(z - z.max(axis=1, keepdims=True))
+    return z / z.sum(axis=1, keepdims=True)
+
+
+def assert_scores(metrics, p, labels):
+    """Demands the loss, accuracy, top-5 accuracy and count of the probabilities p."""
+    truth = p[range(len(labels)), labels]
+    rank = (p > truth[:, None]).sum(axis=1)
+    assert metrics.loss == pytest.approx(-np.log(truth).mean(), rel=1e-5)
+    assert (metrics.accuracy, metrics.top5_accuracy) == (np.mean(rank == 0), np.mean(rank < 5))
+    assert int(metrics.count) == len(labels)
+
+
+@pytest.mark.parametrize(("devices", "kind"), [(1, "jit"), (8, "jit"), (8, "pmap")])
+def test_ten_crop_evaluation_is_the_mean_of_a_loop_over_ten(large, monkeypatch, devices, kind):
+    monkeypatch.setattr(loop, "EVAL_BATCH_SIZE", 160)
+    data, model, params = large
+    config = preset("alexnet", image_size=63, ten_crop=True, devices=devices, parallel=kind)
+    metrics = evaluate(config, model, params, data.test)
+    images, total = data.test.images, 0
+    for mirror in (False, True):
+        for top, left in ((0, 0), (0, 7), (8, 0), (8, 7), (4, 3)):
+            crop = images[:, top : top + 63, left : left + 63]
+            total = total + numpy_softmax(params, np.flip(crop, axis=2) if mirror else crop)
+    assert_scores(metrics, total / 10, data.test.labels)
+
+
+def test_a_larger_picture_is_evaluated_and_trained_on_in_its_middle(large):
+    data, model, params = large
+    config = preset("alexnet", image_size=63, devices=1, batch_size=43, epochs=1)
+    middle = data.test.images[:, 4:67, 3:66]
+    assert_scores(
+        evaluate(config, model, params, data.test), numpy_softmax(params, middle), data.test.labels
+    )
+    optimizer = create_optimizer("sgd", 0.1)
+    step = make_train_step(
+        differentiated(model.apply, cross_entropy), optimizer, augment=augmentation((), 7, 63)
+    )
+    state = dataclasses.replace(
+        init_state(model, optimizer, data, jax.random.key(0)), params=params
+    )
+    batch = Batch(data.train.images, data.train.labels, np.ones(43, np.float32))
+    _, metrics = step(state, batch)
+    p = numpy_softmax(params, middle)[range(43), data.train.labels]
+    assert metrics.loss == pytest.approx(-np.log(p).mean(), rel=1e-5)
+
+
+def test_ten_certain_opinions_have_a_finite_loss():
+    """Each crop's p of the label underflows in float32; their mean's logarithm does not."""
+    apply = over_ten_crops(lambda variables, x: jnp.tile(jnp.array([[200.0, 0.0]]), (len(x), 1)), 2)
+    step = make_eval_step(apply, cross_entropy, Metrics.of)
+    batch = Batch(np.zeros((1, 4, 4, 3), np.uint8), np.array([1]), np.ones(1, np.float32))
+    assert step({}, batch).loss == pytest.approx(200, rel=1e-6)

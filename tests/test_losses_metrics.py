@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxnets.backprop.network import LOSS_PAIRS
 from jaxnets.experiment import create_model, create_state, evaluate
 from jaxnets.losses import LOSSES, cross_entropy, half_mse, mse, squared_error
 from jaxnets.metrics import Metrics, RegressionMetrics
@@ -251,3 +252,76 @@ def test_an_evaluation_counts_every_example_once(tiny, tiny_preset, monkeypatch,
     assert metrics.accuracy == np.mean(z.argmax(axis=1) == labels)
     assert metrics.loss == pytest.approx(losses.mean(), rel=1e-6)
     assert metrics.confusion.sum(axis=1).tolist() == np.bincount(labels).tolist()
+
+
+# Soft labels
+
+
+def soft_batch(size=50, classes=7, scale=3.0):
+    rng = np.random.default_rng(1)
+    logits = scale * rng.standard_normal((size, classes))
+    return logits, rng.dirichlet(np.full(classes, 0.3), size)
+
+
+@pytest.mark.parametrize("loss", sorted(LOSSES))
+def test_one_hot_probabilities_are_labels(loss):
+    logits, labels = random_batch()
+    one_hot = np.eye(10, dtype=np.float32)[labels]
+    hard, soft = (jax.jit(LOSSES[loss])(logits, y) for y in (labels, one_hot))
+    np.testing.assert_allclose(soft, hard, rtol=1e-6, atol=1e-6)
+    ours, theirs = metrics_of(logits, one_hot), metrics_of(logits, labels)
+    np.testing.assert_array_equal(ours.confusion, theirs.confusion)
+    assert (ours.accuracy, ours.top5_accuracy) == (theirs.accuracy, theirs.top5_accuracy)
+
+
+@pytest.mark.parametrize("loss", sorted(LOSSES))
+def test_the_losses_of_soft_labels_are_those_of_numpy_by_both_ways(float64, loss):
+    logits, y = soft_batch()
+    p = probabilities(logits)
+    expected = {
+        "cross_entropy": -(y * np.log(p)).sum(axis=1),
+        "mse": ((p - y) ** 2).mean(axis=1),
+        "half_mse": ((p - y) ** 2).sum(axis=1) / 2,
+    }[loss]
+    losses, _ = LOSS_PAIRS[loss].forward(jnp.asarray(logits), jnp.asarray(y))
+    np.testing.assert_allclose(losses, expected, rtol=1e-12)
+    np.testing.assert_allclose(LOSSES[loss](jnp.asarray(logits), jnp.asarray(y)), expected, 1e-12)
+
+
+@pytest.mark.parametrize("loss", sorted(LOSSES))
+def test_the_gradient_by_hand_for_soft_labels_is_autodiffs_and_that_of_differences(float64, loss):
+    logits, y = map(jnp.asarray, soft_batch(size=6, classes=4))
+    weights = jnp.asarray(np.random.default_rng(2).standard_normal(6))
+    pair = LOSS_PAIRS[loss]
+    ours = np.asarray(pair.backward(pair.forward(logits, y)[1], weights))
+
+    def total(logits):
+        return (LOSSES[loss](logits, y) * weights).sum()
+
+    np.testing.assert_allclose(ours, jax.grad(total)(logits), rtol=0, atol=1e-14)
+    step = 1e-5
+    for place in np.ndindex(*logits.shape):
+        nudge = jnp.zeros_like(logits).at[place].set(step)
+        difference = (total(logits + nudge) - total(logits - nudge)) / (2 * step)
+        assert ours[place] == pytest.approx(float(difference), rel=1e-6, abs=1e-9)
+
+
+def test_the_cross_entropy_of_soft_labels_and_its_gradient_are_pytorchs(float64):
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle; not installed")
+    logits, y = soft_batch()
+    theirs = torch.tensor(logits, requires_grad=True)
+    losses = torch.nn.functional.cross_entropy(theirs, torch.tensor(y), reduction="none")
+    losses.sum().backward()
+    pair = LOSS_PAIRS["cross_entropy"]
+    ours, cache = pair.forward(jnp.asarray(logits), jnp.asarray(y))
+    np.testing.assert_allclose(ours, losses.detach().numpy(), rtol=1e-12)
+    gradient = pair.backward(cache, jnp.ones(len(y)))
+    np.testing.assert_allclose(gradient, theirs.grad.numpy(), rtol=0, atol=1e-14)
+
+
+def test_the_label_of_probabilities_is_the_largest():
+    logits = np.eye(3, dtype=np.float32)[[0, 1, 2]]
+    soft = np.array([[0.6, 0.4, 0], [0.6, 0.4, 0], [0.1, 0.2, 0.7]], np.float32)
+    metrics = metrics_of(logits, soft)
+    assert metrics.confusion.tolist() == [[1, 1, 0], [0, 0, 0], [0, 0, 1]]
+    assert metrics.accuracy == 2 / 3

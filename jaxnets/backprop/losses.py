@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from jaxnets.labels import expected, probabilities_of
+
 # The slides add it to p so that log(0) never occurs.
 LOG_OFFSET = 1e-12
 
@@ -50,31 +52,35 @@ def cross_entropy_backward(cache: tuple[jax.Array, jax.Array], d_losses: jax.Arr
 def softmax_cross_entropy_forward(
     logits: jax.Array, labels: jax.Array
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    """Takes softmax and cross-entropy in one step: loss_b = log(sum_j e^z_bj) - z_b,label.
+    """Takes softmax and cross-entropy in one step: loss_b = log(sum_j e^z_bj) - sum_k y_bk z_bk.
 
-    That is -log p of the true class with p = softmax(z), written so that neither e^z nor log p is
-    ever infinite; the largest logit is subtracted first.
+    That is -sum_k y_bk log p_bk with p = softmax(z), written so that neither e^z nor log p is ever
+    infinite; the largest logit is subtracted first. Where the label is a class, y is one-hot and
+    the last sum is z_b,label.
 
     Args:
       logits: z [B, K].
-      labels: integers [B] in 0 .. K - 1.
+      labels: integers [B] in 0 .. K - 1, or probabilities y [B, K], each row with the sum 1.
 
     Returns:
       losses [B] and the cache for `softmax_cross_entropy_backward`.
     """
     shifted = logits - logits.max(axis=-1, keepdims=True)
     log_p = shifted - jnp.log(jnp.exp(shifted).sum(axis=-1, keepdims=True))
-    losses = -jnp.take_along_axis(log_p, labels[:, None], axis=-1)[:, 0]
-    return losses, (jnp.exp(log_p), labels)
+    return -expected(log_p, labels), (jnp.exp(log_p), labels)
 
 
 def softmax_cross_entropy_backward(
     cache: tuple[jax.Array, jax.Array], d_losses: jax.Array
 ) -> jax.Array:
-    """Applies the chain rule to loss_b = log(sum_j e^z_bj) - z_b,label.
+    """Applies the chain rule to loss_b = log(sum_j e^z_bj) - sum_j y_bj z_bj.
 
-        ∂loss_b/∂z_bk = e^z_bk / sum_j e^z_bj - 1[k = label_b] = p_bk - y_bk
+        ∂loss_b/∂z_bk = e^z_bk / sum_j e^z_bj - y_bk = p_bk - y_bk
         dz_bk = (p_bk - y_bk) d_loss_b              [B, K]
+
+    From -sum_j y_bj log p_bj, with ∂log p_bj/∂z_bk = 1[j = k] - p_bk, the same comes out as
+    p_bk sum_j y_bj - y_bk: that the probabilities y_bj have the sum 1 is used here. A class is the
+    case in which one of them is 1 and the others are 0.
 
     Args:
       cache: from `softmax_cross_entropy_forward`.
@@ -84,7 +90,7 @@ def softmax_cross_entropy_backward(
       dz [B, K].
     """
     p, labels = cache
-    y = jax.nn.one_hot(labels, p.shape[-1], dtype=p.dtype)
+    y = probabilities_of(labels, p.shape[-1], p.dtype)
     return (p - y) * d_losses[:, None]
 
 

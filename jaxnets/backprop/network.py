@@ -41,6 +41,7 @@ from jaxnets.backprop.pooling import (
 )
 from jaxnets.backprop.shape import flatten_backward, flatten_forward
 from jaxnets.data.batches import Batch
+from jaxnets.labels import probabilities_of
 from jaxnets.metrics import Measure, Metrics
 from jaxnets.models.chain import Chain, Layer
 from jaxnets.models.layers import (
@@ -165,8 +166,8 @@ def _squared_error(forward, backward) -> Pair:
 
     def from_logits(logits: jax.Array, labels: jax.Array):
         probabilities, softmax_cache = softmax_forward(logits)
-        one_hot = jax.nn.one_hot(labels, logits.shape[1], dtype=logits.dtype)
-        losses, cache = forward(probabilities, one_hot)
+        y = probabilities_of(labels, logits.shape[1], logits.dtype)
+        losses, cache = forward(probabilities, y)
         return losses, (cache, softmax_cache)
 
     def to_logits(caches, d_losses: jax.Array):

@@ -15,9 +15,10 @@ class Batch(NamedTuple):
     """One batch; all batches of a run have the same shapes.
 
     Attributes:
-      images: [B, H, W, C] float32 in [0, 1] or uint8, which the step divides by 255; in
+      images: [B, H, W, C] float32 in [0, 1], or uint8, which the step divides by 255; in
         regression, features [B, D].
-      labels: [B] int32; in regression, targets [B, K] float32.
+      labels: [B] int32; mix-up makes them probabilities [B, K] float32; in regression, targets
+        [B, K] float32.
       mask: [B] float32, 1 for an example and 0 for padding.
     """
 
@@ -61,7 +62,7 @@ def train_batches(
     order, mask = epoch_order(len(split), batch_size, seed, epoch)
     for step in range(start, len(order)):
         batch = _batch(split, order[step], mask[step])
-        if augment == "shift":
+        if "shift" in augment.split(","):
             rng = np.random.default_rng((seed, epoch, step))
             batch = batch._replace(images=random_shift(batch.images, rng))
         yield batch

@@ -177,10 +177,12 @@ def _plain_reduce(losses, mask, *, reduction):
     return total / jnp.sum(mask) if reduction == "mean" else total
 
 
+def _truth(labels, like):
+    return labels if labels.ndim == 2 else jnp.eye(like.shape[1], dtype=like.dtype)[labels]
+
+
 def _squares_of_softmax(logits, labels):
-    return jnp.square(
-        jax.nn.softmax(logits) - jax.nn.one_hot(labels, logits.shape[1], dtype=logits.dtype)
-    )
+    return jnp.square(jax.nn.softmax(logits) - _truth(labels, logits))
 
 
 LAYERS: dict[str, Layer] = {
@@ -269,7 +271,7 @@ LAYERS: dict[str, Layer] = {
     "softmax_cross_entropy": Layer(
         losses.softmax_cross_entropy_forward,
         losses.softmax_cross_entropy_backward,
-        lambda x, labels: -jax.nn.log_softmax(x)[jnp.arange(len(x)), labels],
+        lambda x, labels: -jnp.sum(_truth(labels, x) * jax.nn.log_softmax(x), axis=1),
         settings.scores_and_labels,
     ),
     "mean_squared_error": Layer(

@@ -93,8 +93,11 @@ def _scores() -> list[tuple[np.ndarray, str]]:
 
 
 def scores_and_labels() -> list[Setting]:
-    """For losses of logits that take labels."""
-    return [_of(x, note, constants=[_labels(*x.shape)]) for x, note in _scores()]
+    """For losses of logits that take labels, classes or probabilities."""
+    classes = [_of(x, note, constants=[_labels(*x.shape)]) for x, note in _scores()]
+    shares = _shares(4, 5)
+    shares /= shares.sum(axis=1, keepdims=True)
+    return [*classes, _of(_normal(4, 5), "soft labels", constants=[shares])]
 
 
 def scores_and_one_hot() -> list[Setting]:

@@ -80,7 +80,7 @@ class Feed:
       split: The examples.
       batch_size: Examples a step, at most the split's.
       seed: Of the order and the augmentation.
-      augment: "none" or "shift".
+      augment: As Config.augment; of it "shift" happens here, on the host.
     """
 
     split: Split
@@ -179,7 +179,7 @@ def epoch_by_steps(
 
 
 def epoch_in_one(train_step: TrainStep, feed: Feed, parallel: Parallel, watch: Watch) -> RunEpoch:
-    """An epoch in one compiled loop over examples that lie on the device; it is not augmented."""
+    """An epoch in one compiled loop over examples that lie on the device; they are not shifted."""
     compiled = parallel.compile(make_train_epoch(train_step), replicated=3, donate=True)
     images, labels = parallel.replicate((np.asarray(feed.split.images), feed.split.labels))
 
@@ -200,7 +200,9 @@ def epoch_in_one(train_step: TrainStep, feed: Feed, parallel: Parallel, watch: W
     return run_epoch
 
 
-def evaluate(eval_step: Callable, params: Any, split: Split, parallel: Parallel) -> Metrics:
+def evaluate(
+    eval_step: Callable, params: Any, split: Split, parallel: Parallel, views: int = 1
+) -> Metrics:
     """The metrics of every example of a split.
 
     Args:
@@ -208,9 +210,10 @@ def evaluate(eval_step: Callable, params: Any, split: Split, parallel: Parallel)
       params: The parameters.
       split: The examples, one at least.
       parallel: The devices.
+      views: How many the step makes of an example; a batch has so many examples fewer.
     """
     count = len(parallel.devices)
-    batch_size = -(-EVAL_BATCH_SIZE // count) * count
+    batch_size = -(-EVAL_BATCH_SIZE // (views * count)) * count
     total = None
     with contextlib.closing(prefetch(eval_batches(split, batch_size))) as batches:
         for number, batch in enumerate(batches, start=1):

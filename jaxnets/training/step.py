@@ -19,7 +19,7 @@ from jax import lax
 from jaxnets.data.batches import Batch
 from jaxnets.losses import Loss
 from jaxnets.metrics import Measure, Metrics
-from jaxnets.training.augment import to_float
+from jaxnets.training.augment import Augment, in_floats, to_float
 
 Params = Any
 LossAndGradients = Callable[[Params, Batch, jax.Array], tuple[Metrics, Params]]
@@ -114,6 +114,7 @@ def make_train_step(
     *,
     reduction: str = "mean",
     axis_name: str | None = None,
+    augment: Augment = in_floats,
 ) -> TrainStep:
     """Returns step(state, batch) -> (state, metrics).
 
@@ -123,8 +124,9 @@ def make_train_step(
       reduction: "mean" divides the gradient by the number of examples, over all devices; "sum"
         does not, as the lecture's own code.
       axis_name: The mapped axis if the step runs under pmap: sums are then added over it.
+      augment: What happens to the batch first, of augment.py.
     """
-    summed = _summed(loss_and_gradients, axis_name)
+    summed = _summed(loss_and_gradients, axis_name, augment)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         metrics, gradients = summed(state, batch)
@@ -149,21 +151,27 @@ def apply_gradients(
     return state.replace(step=state.step + 1, params=params, opt_state=opt_state)
 
 
-def make_gradient_step(loss_and_gradients: LossAndGradients, *, axis_name: str | None = None):
+def make_gradient_step(
+    loss_and_gradients: LossAndGradients,
+    *,
+    axis_name: str | None = None,
+    augment: Augment = in_floats,
+):
     """Returns f(state, batch) -> the gradients that the next step takes, summed over the batch."""
-    summed = _summed(loss_and_gradients, axis_name)
+    summed = _summed(loss_and_gradients, axis_name, augment)
     return lambda state, batch: summed(state, batch)[1]
 
 
-def _summed(loss_and_gradients: LossAndGradients, axis_name: str | None):
+def _summed(loss_and_gradients: LossAndGradients, axis_name: str | None, augment: Augment):
     """f(state, batch) -> (Metrics, gradients), summed over the examples of all devices."""
 
     def summed(state: TrainState, batch: Batch) -> tuple[Metrics, Params]:
-        batch = batch._replace(images=to_float(batch.images))
         key = jax.random.fold_in(state.key, state.step)
         if axis_name is None:
-            return loss_and_gradients(state.params, batch, key)
-        key = jax.random.fold_in(key, lax.axis_index(axis_name))  # Every device drops other units.
+            return loss_and_gradients(state.params, augment(key, batch, 0), key)
+        device = lax.axis_index(axis_name)
+        batch = augment(key, batch, device * len(batch.labels))
+        key = jax.random.fold_in(key, device)  # Every device drops other units.
         return lax.psum(loss_and_gradients(state.params, batch, key), axis_name)
 
     return summed

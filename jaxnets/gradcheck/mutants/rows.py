@@ -7,6 +7,7 @@ from jaxnets.backprop.dense import dense_backward
 from jaxnets.backprop.dropout import dropout_backward
 from jaxnets.backprop.losses import LOG_OFFSET
 from jaxnets.gradcheck.mutants.mutant import breaks
+from jaxnets.labels import probabilities_of
 
 
 @breaks("dense")
@@ -151,7 +152,7 @@ def cross_entropy_forgets_offset(cache, d_losses):
 def softmax_cross_entropy_sign(cache, d_losses):
     """The error is what it should be minus what it is."""
     p, labels = cache
-    y = jax.nn.one_hot(labels, p.shape[-1], dtype=p.dtype)
+    y = probabilities_of(labels, p.shape[-1], p.dtype)
     return (y - p) * d_losses[:, None]
 
 
@@ -159,7 +160,7 @@ def softmax_cross_entropy_sign(cache, d_losses):
 def softmax_cross_entropy_is_the_end(cache, d_losses):
     """Nothing comes after the loss, so p - y is where the backward pass begins."""
     p, labels = cache
-    return p - jax.nn.one_hot(labels, p.shape[-1], dtype=p.dtype)
+    return p - probabilities_of(labels, p.shape[-1], p.dtype)
 
 
 @breaks("mean_squared_error")

@@ -86,13 +86,16 @@ def stall(folder: Path) -> None:
 
 
 def memory(folder: Path) -> None:
-    """Prints the peak memory of an epoch, indexing and decoding included."""
-    changes = dict(epochs=1, hidden=(16,))
+    """Prints the peak memory of so many steps, indexing and decoding included.
+
+    The steps are as many for every count: the allocator's share grows with them for a while.
+    """
     for count in COUNTS:
         make_folder(folder / str(count), count, (32, 32))
     for way in ("stored", "streamed"):
         peaks = []
         for count in COUNTS:
+            changes = dict(epochs=COUNTS[-1] // count, hidden=(16,))
             record = in_a_process(str(folder / str(count)), way, "cnn", changes)
             peaks.append(record["peak_mb"])
             print(f"{way:9s} {count:7,} pictures: peak {peaks[-1]:6.0f} MB", flush=True)

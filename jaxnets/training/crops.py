@@ -1,0 +1,106 @@
+"""Windows of pictures that are stored larger than the network's input."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+Images = Any  # A NumPy array or a JAX array.
+
+
+def window_of(shape: tuple[int, ...], image_size: int | None) -> tuple[int, int]:
+    """Rows and columns that the network sees of stored images [B, H, W, C].
+
+    No more than there are: `models.layers.Enlarge` enlarges smaller images. Without an image_size
+    the network takes images as they are stored.
+    """
+    height, width = shape[1:3]
+    return min(height, image_size or height), min(width, image_size or width)
+
+
+def central(images: Images, image_size: int | None) -> Images:
+    """The middle of each image.
+
+    Args:
+      images: [B, H, W, C].
+      image_size: The largest side of the window; None leaves the images whole.
+
+    Returns:
+      [B, h, w, C]; an odd margin has its extra row below and its extra column on the right.
+    """
+    height, width = window_of(images.shape, image_size)
+    top, left = (images.shape[1] - height) // 2, (images.shape[2] - width) // 2
+    return images[:, top : top + height, left : left + width]
+
+
+def windows_at(images: jax.Array, tops: jax.Array, lefts: jax.Array, size: tuple[int, int]):
+    """A window of each image at a place of its own.
+
+    Mapped over the images this is one gather of whole windows, the fastest of the forms that were
+    tried on a CPU: of 128 pictures of 256² bytes to 224² it takes 1.5 ms, a loop over them 2.2 ms,
+    products with one-hot matrices 330 ms, and NumPy on the host 3.5 ms (jax 0.12.0, two cores).
+
+    Args:
+      images: [B, H, W, C] of any dtype.
+      tops: [B] integers, the windows' first rows.
+      lefts: [B] integers, their first columns.
+      size: (h, w).
+
+    Returns:
+      [B, h, w, C].
+    """
+
+    def window(image: jax.Array, top: jax.Array, left: jax.Array) -> jax.Array:
+        return lax.dynamic_slice(image, (top, left, 0), (*size, image.shape[2]))
+
+    return jax.vmap(window)(images, tops, lefts)
+
+
+def over_middle(apply: Callable[..., Any], image_size: int | None) -> Callable[..., Any]:
+    """The network, applied to the middle of each image."""
+    return lambda variables, images, **arguments: apply(
+        variables, central(images, image_size), **arguments
+    )
+
+
+def ten_crops(images: jax.Array, image_size: int | None) -> jax.Array:
+    """The four corners and the middle of each image, then the same mirrored: [10, B, h, w, C].
+
+    Source: Krizhevsky et al. 2012, section 4.1.
+    """
+    height, width = window_of(images.shape, image_size)
+    corners = [
+        images[:, rows, columns]
+        for rows in (slice(height), slice(images.shape[1] - height, None))
+        for columns in (slice(width), slice(images.shape[2] - width, None))
+    ]
+    crops = jnp.stack([*corners, central(images, image_size)])
+    return jnp.concatenate([crops, crops[:, :, :, ::-1]])
+
+
+def over_ten_crops(apply: Callable[..., Any], image_size: int | None) -> Callable[..., Any]:
+    """The network's mean opinion on ten crops, as a network of the whole images.
+
+        p = 1/10 Σᵢ softmax(zᵢ),  zᵢ = apply(crop i)
+
+    It returns log p, of which the softmax is p again: every loss and metric takes them for logits,
+    and the cross-entropy is -log p[label].
+
+    Args:
+      apply: Of a Flax module: (variables, images [B, h, w, C]) -> logits [B, K].
+      image_size: Of a crop.
+
+    Returns:
+      (variables, images [B, H, W, C]) -> log p [B, K].
+    """
+
+    def averaged(variables: Any, images: jax.Array, **arguments: Any) -> jax.Array:
+        crops = ten_crops(images, image_size)
+        logits = apply(variables, crops.reshape(-1, *crops.shape[2:]), **arguments)
+        logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+        log_p = jax.nn.log_softmax(logits).reshape(10, len(images), -1)
+        return jax.nn.logsumexp(log_p, axis=0) - jnp.log(10.0).astype(log_p.dtype)
+
+    return averaged

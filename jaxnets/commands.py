@@ -138,7 +138,7 @@ def compare(arguments: Sequence[str]) -> int:
 def predict(arguments: Sequence[str]) -> int:
     """Tell what a trained run sees in your own pictures."""
     parser = _Parser("predict", predict.__doc__)
-    parser.add_argument("run", metavar="RUN", help="the run folder, as train.py names it at its end")
+    parser.add_argument("run", metavar="RUN", help="the run folder, named at the end of train.py")
     parser.add_argument(
         "images", metavar="IMAGE", nargs="+",
         help="a picture, a folder (every picture in it, not in its folders), or - for stdin",

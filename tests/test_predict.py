@@ -10,7 +10,6 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
@@ -20,7 +19,7 @@ from jaxnets.serving.digit import otsu, to_digit
 from jaxnets.serving.drawing import draw
 from jaxnets.serving.predict import load_predictor
 
-COUNT = 100  # MNIST test images in each of the tests of preprocessing.
+COUNT, FEW = 500, 60  # MNIST test images in the tests of preprocessing: small and large ones.
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +38,7 @@ def predictor(mnist_run):
 
 @pytest.fixture(scope="session")
 def colour_run(tmp_path_factory):
-    """A checkpoint of an AlexNet on pictures stored at 72 pixels, of which it sees 63."""
+    """A checkpoint of softmax regression on colour pictures of 72 x 72 with three classes."""
     from jaxnets import run
     from jaxnets.data.datasets import Dataset, Split
     from jaxnets.experiment import create_model, create_state
@@ -79,8 +78,12 @@ def drawn_seven(mode="L", width=14, ink=20, paper=240, size=(400, 300)):
     return picture.convert(mode)
 
 
-def accuracy(predictor, pictures, labels):
-    return (predictor(pictures).argmax(axis=1) == labels).mean()
+def label_of(predictor, picture):
+    """The label; -1, always wrong, if no ink is found."""
+    try:
+        return predictor([picture])[0].argmax()
+    except BadPictureError:
+        return -1
 
 
 def as_picture(levels):
@@ -127,12 +130,14 @@ DISGUISES = {
 
 @pytest.mark.parametrize("name", DISGUISES)
 def test_digits_are_recognised_however_they_come(predictor, digits, name):
-    images, labels = digits
+    small = name in ("as it is", "inverted", "with a margin", "cut to its box")
+    images, labels = (part[: COUNT if small else FEW] for part in digits)
     raw = predictor.probabilities(images[..., None]).argmax(axis=1)
     rng = np.random.default_rng(0)
     pictures = [as_picture(DISGUISES[name](image, rng)) for image in images]
-    found = predictor(pictures).argmax(axis=1)
-    allowed = {"as it is": 0, "inverted": 0, "cut to its box": 0.05}.get(name, 0.03)
+    found = np.array([label_of(predictor, picture) for picture in pictures])
+    # A mistake more is 0.017 of the few; cut to its box, a digit leaves no paper around it.
+    allowed = {"as it is": 0, "inverted": 0, "cut to its box": 0.05}.get(name, 0.02)
     assert (found == labels).mean() >= (raw == labels).mean() - allowed
     if allowed == 0:
         np.testing.assert_array_equal(found, raw)
@@ -217,12 +222,12 @@ def test_a_photo_is_cut_to_the_middle_of_what_the_data_set_would_store(colour_ru
     photo = Image.fromarray(rng.integers(0, 256, (144, 200, 3), np.uint8))
     # Pillow's own: the middle 144 x 144 reduced by 2, each pixel from the triangle over 4 x 4.
     middle = photo.crop((28, 0, 172, 144)).resize((72, 72), Image.Resampling.BILINEAR)
-    np.testing.assert_allclose(predictor.prepare(photo).astype(int), np.asarray(middle), atol=1)
+    inner = (slice(1, -1), slice(1, -1))  # At the edges Pillow may look beyond the cut.
+    np.testing.assert_allclose(
+        predictor.prepare(photo)[inner].astype(int), np.asarray(middle)[inner], atol=1
+    )
     grey = drawn_seven(size=(100, 100))
     assert predictor.prepare(grey).shape == (72, 72, 3)
-    sent = np.asarray(middle, np.float32)[None] / 255
-    params = predictor.forward.__closure__
-    assert params is not None and sent.shape == (1, 72, 72, 3)
     rows = predictor([photo, grey, photo])
     assert rows.dtype == np.float32
     np.testing.assert_allclose(rows.sum(axis=1), 1, rtol=1e-6)
@@ -284,9 +289,7 @@ def changed(run, tmp_path, **values):
         ({"precision": "int4"}, ["unknown precision"]),
     ],
 )
-def test_a_config_that_is_not_the_runs_own_is_one_line(
-    predict, mnist_run, tmp_path, values, parts
-):
+def test_a_config_that_is_not_the_runs_own_is_one_line(predict, mnist_run, tmp_path, values, parts):
     folder = changed(mnist_run, tmp_path, **values)
     predict(folder, tmp_path / "any.png").assert_refused(*parts)
 
@@ -490,7 +493,7 @@ def test_a_terminal_gets_a_table_and_colours(mnist_run, tmp_path, start_python):
     environment = {**os.environ, "PYTHONIOENCODING": "utf-8", "TERM": "xterm"}
     environment.pop("NO_COLOR", None)
     arguments = ("-m", "jaxnets", "predict", mnist_run, tmp_path / "seven.png", "--show")
-    process = start_python(*arguments, stdout=other_end, env=environment, cwd=ROOT)
+    process = start_python(*arguments, stdout=other_end, env=environment)
     os.close(other_end)
     out = b""
     try:

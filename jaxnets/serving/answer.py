@@ -17,7 +17,7 @@ from jaxnets.data.pictures import FORMATS, BadPictureError, read_picture
 from jaxnets.errors import UserError, printable
 from jaxnets.serving.digit import WORK
 from jaxnets.serving.drawing import draw
-from jaxnets.serving.predict import BATCH, Predictor, load_predictor
+from jaxnets.serving.predict import BATCH, load_predictor
 
 STDIN = "-"
 

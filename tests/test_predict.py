@@ -1,5 +1,6 @@
 """python -m jaxnets predict: pictures of all kinds, the run folder, and what is printed."""
 
+import dataclasses
 import functools
 import io
 import json
@@ -235,6 +236,14 @@ def test_a_photo_is_cut_to_the_middle_of_what_the_data_set_would_store(colour_ru
     np.testing.assert_array_equal(rows[0], rows[2])
 
 
+def test_of_pictures_stored_larger_the_network_sees_the_middle(colour_run):
+    predictor = dataclasses.replace(
+        load_predictor(str(colour_run)), config=preset("alexnet", image_size=64)
+    )
+    image = np.random.default_rng(0).integers(0, 256, (72, 72, 3), np.uint8)
+    np.testing.assert_array_equal(predictor.seen(image), image[4:68, 4:68])
+
+
 def test_probabilities_are_those_of_an_evaluation(predictor, mnist_run, mnist, digits):
     """The loss and accuracy that train.py wrote, from the probabilities of all test images."""
     images = np.rint(255 * mnist.test.images).astype(np.uint8)
@@ -277,7 +286,10 @@ def changed(run, tmp_path, **values):
         ({"image_shape": [10**9, 28, 1]}, ["image_shape: expected"]),
         ({"image_shape": "28x28"}, ["image_shape: expected"]),
         ({"num_classes": True}, ["num_classes: expected 2 to 1000"]),
-        ({"num_classes": 11}, ["expected the parameters that config.json describes"]),
+        (
+            {"num_classes": 11, "class_names": None},
+            ["expected the parameters that config.json describes"],
+        ),
         ({"class_names": ["a"]}, ["class_names: expected 10 texts"]),
         ({"class_names": [1] * 10}, ["class_names: expected 10 texts"]),
         ({"hidden": [128]}, ["expected the parameters that config.json describes", "hidden"]),

@@ -2,9 +2,7 @@
 
 import json
 import os
-import shutil
 import sys
-import tempfile
 import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -104,12 +102,7 @@ def _files(names: Sequence[str]) -> Iterator[tuple[str, Path | BadPictureError]]
 def _read(path: Path, side: int) -> Image.Image:
     """Decodes a picture, from stdin if the path is "-"."""
     try:
-        if str(path) != STDIN:
-            return read_picture(path, side)
-        with tempfile.NamedTemporaryFile() as copy:
-            shutil.copyfileobj(sys.stdin.buffer, copy)
-            copy.flush()
-            return read_picture(Path(copy.name), side)
+        return read_picture(sys.stdin.buffer.read() if str(path) == STDIN else path, side)
     except MemoryError:
         raise BadPictureError("not enough memory to decode it") from None
 

@@ -135,11 +135,45 @@ def compare(arguments: Sequence[str]) -> int:
     return cli.DONE
 
 
+def predict(arguments: Sequence[str]) -> int:
+    """Tell what a trained run sees in your own pictures."""
+    parser = _Parser("predict", predict.__doc__)
+    parser.add_argument("run", metavar="RUN", help="the run folder, named at the end of train.py")
+    parser.add_argument(
+        "images", metavar="IMAGE", nargs="+",
+        help="a picture, a folder (every picture in it, not in its folders), or - for stdin",
+    )  # fmt: skip
+    parser.add_argument("--top", default="5", help="how many classes to name [5]")
+    parser.add_argument(
+        "--prepare", default="auto",
+        help="digit: photo or scan of one character, made as MNIST's are; picture: only cut to a "
+        "square; auto: digit for 28 x 28 in grey with class names of one character [auto]",
+    )  # fmt: skip
+    parser.add_argument("--show", action="store_true", help="draw what the network saw")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
+    flags = parser.parse(arguments)
+    (top,) = _whole_numbers("top", flags.top, count=1)
+    ways = ("auto", "digit", "picture")
+    if flags.prepare not in ways:
+        raise unknown("prepare", flags.prepare, ways)
+    if flags.show and flags.json:
+        raise UserError("show and json exclude each other, got both")
+
+    from jaxnets.serving.answer import answer
+
+    all_good = answer(
+        flags.run, flags.images, top=top, prepare_as=flags.prepare, as_json=flags.json,
+        show=flags.show,
+    )  # fmt: skip
+    return cli.DONE if all_good else cli.WRONG_REQUEST
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "summary": summary,
     "gradcheck": gradcheck,
     "search": search,
     "compare": compare,
+    "predict": predict,
 }
 
 
@@ -165,7 +199,7 @@ class _Parser(FlagParser):
 
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
         """Reads the flags; the nearest is suggested for one that does not exist."""
-        flags, rest = self.parse_known_args(arguments)
+        flags, rest = self.parse_known_intermixed_args(arguments)
         if rest:
             known = [option for option in self._option_string_actions if option.startswith("--")]
             raise unknown("flag", rest[0].split("=")[0], known)

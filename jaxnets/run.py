@@ -16,7 +16,7 @@ from jaxnets.experiment import create_parallel
 from jaxnets.metrics import Metrics
 from jaxnets.training.loop import Checkpoint
 from jaxnets.training.platform import describe
-from jaxnets.training.run_folder import RunFolder, params_sha256
+from jaxnets.training.run_folder import CONFIG, RunFolder, params_sha256
 from jaxnets.training.step import TrainState
 from jaxnets.weights import describe_weights, weights_sha256
 
@@ -40,15 +40,29 @@ def config_of(flags: dict[str, Any]) -> Config:
     folder = RunFolder.open(flags["workdir"])
     if folder.finished:
         raise UserError(f"resume: expected an interrupted run, {folder.path} holds a finished one")
-    names = {field.name for field in dataclasses.fields(Config)}
-    written = folder.read_config()
-    stored = from_json({name: value for name, value in written.items() if name in names})
+    stored = read_config(folder)
     for name, ours in flags.items():
         theirs = getattr(stored, name)
         if name not in RESUME_MAY_CHANGE and ours != theirs:
             raise UserError(f"resume: {name} was {theirs} when the run began, got {ours}")
     changes = {name: flags[name] for name in RESUME_MAY_CHANGE if name in flags}
     return dataclasses.replace(stored, **changes)
+
+
+def read_config(folder: RunFolder) -> Config:
+    """The run's own config, checked like one of flags.
+
+    Raises:
+      UserError: config.json is damaged or not a run's.
+    """
+    names = {field.name for field in dataclasses.fields(Config)}
+    written = folder.read_config()
+    if "model" not in written:
+        raise UserError(f"{folder.path / CONFIG}: expected a run's, found no model in it")
+    try:
+        return from_json({name: value for name, value in written.items() if name in names})
+    except (UserError, TypeError) as error:  # TypeError: a value of another kind altogether.
+        raise UserError(f"{folder.path / CONFIG}: damaged: {error}") from error
 
 
 def load_data(config: Config) -> Dataset:
@@ -88,7 +102,7 @@ def open_run(config: Config, data: Dataset) -> RunFolder:
 
 
 def write_config(folder: RunFolder, config: Config, data: Dataset) -> None:
-    """Writes config.json: every field, versions, device, checksums of data and init_from."""
+    """Writes config.json: every field, versions, device, checksums, the data's form."""
     devices = create_parallel(config).devices
     weights = {} if config.init_from is None else {INIT_SHA256: weights_sha256(config.init_from)}
     folder.write_config(
@@ -103,6 +117,8 @@ def write_config(folder: RunFolder, config: Config, data: Dataset) -> None:
             "device": describe(devices),
             "num_devices": len(devices),
             "data_sha256": data.checksum,
+            "image_shape": list(data.image_shape),
+            "num_classes": data.num_classes,
             "class_names": data.class_names,
             **weights,
         }

@@ -43,8 +43,10 @@ MAY_IMPORT = {
         "training",
     },
     "report": {"errors", "models"},
+    "serving": {"config", "data", "errors", "experiment", "models", "run", "training"},
     "commands": {
         "cli", "config", "errors", "experiment", "flags", "gradcheck", "lecture", "report",
+        "serving",
     },
     "__main__": {"cli", "commands"},
     "": {"config", "data", "experiment"},

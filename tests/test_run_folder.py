@@ -52,11 +52,13 @@ def test_config_json_has_every_field_and_all_that_reproduces_the_run(finished_ru
     config = read_json(finished_run.folder / "config.json")
     fields = {field for field in Config.__dataclass_fields__}
     more = {"versions", "platform", "device", "num_devices", "data_sha256", "class_names"}
+    more |= {"image_shape", "num_classes"}
     assert set(config) == fields | more
     assert (config["model"], config["epochs"], config["hidden"]) == ("cnn", 20, [256])
     assert (config["platform"], config["num_devices"]) == ("cpu", 1)
     assert config["data_sha256"] == tiny.checksum
     assert config["class_names"] == ["0", "1", "2"]
+    assert (config["image_shape"], config["num_classes"]) == ([12, 12, 1], 3)
     versions = config["versions"]
     assert set(versions) == {"jaxnets", "python", "jax", "jaxlib", "flax", "optax", "numpy"}
     assert versions["numpy"] == np.__version__

@@ -150,6 +150,47 @@ class RunFolder:
             line = str(error).splitlines()[0]
             raise UserError(f"{self.path / CHECKPOINTS}: cannot be restored: {line}") from error
 
+    def read_params(self, like: Any) -> tuple[int, Any]:
+        """The last checkpoint's step and parameters, as NumPy arrays; nothing is written.
+
+        Args:
+          like: Their structure, shapes and dtypes (of jax.eval_shape). They are compared with the
+            checkpoint's before memory is taken: the folder may be anybody's.
+
+        Raises:
+          UserError: There is no checkpoint, it is damaged, or it is of another network.
+        """
+        import orbax.checkpoint as ocp
+
+        path = self.path / CHECKPOINTS
+        _silence_checkpoint_library()
+        if not path.is_dir():
+            raise UserError(f"{path}: expected a checkpoint, found none")
+        options = ocp.CheckpointManagerOptions(read_only=True)
+        handler = ocp.PyTreeCheckpointHandler()
+        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), like)
+        try:
+            with ocp.CheckpointManager(path, options=options, item_handlers=handler) as manager:
+                step = manager.latest_step()
+                if step is None:
+                    raise UserError(f"{path}: expected a checkpoint, found none")
+                found = manager.item_metadata(step)["params"]  # type: ignore[index]
+                if (theirs := _forms(found)) != (ours := _forms(like)):
+                    name = next(iter(sorted(theirs.items() ^ ours.items())))[0]
+                    raise UserError(
+                        f"{path}: expected the parameters that config.json describes, found "
+                        f"{name} with {theirs.get(name, 'none')} for {ours.get(name, 'none')}"
+                    )
+                restore = ocp.args.PyTreeRestore(
+                    {"params": like}, restore_args={"params": as_numpy}, partial_restore=True
+                )
+                return step, manager.restore(step, args=restore)["params"]
+        except UserError:
+            raise
+        except Exception as error:  # Whatever a damaged file makes of the library.
+            line = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UserError(f"{path}: cannot be restored: {line}") from error
+
     def finish(self, result: dict[str, Any]) -> None:
         """Waits for the checkpoints and writes result.json, atomically."""
         self.close()
@@ -171,13 +212,23 @@ class RunFolder:
         import orbax.checkpoint as ocp
 
         if self._manager is None:
-            # It raises its errors; its logs and threads would print them again, with tracebacks.
-            for name in ("absl", "asyncio"):
-                logging.getLogger(name).setLevel(logging.CRITICAL + 1)
-            sys.unraisablehook = _print_unless_late
+            _silence_checkpoint_library()
             options = ocp.CheckpointManagerOptions(max_to_keep=1)
             self._manager = ocp.CheckpointManager(self.path / CHECKPOINTS, options=options)
         return self._manager
+
+
+def _silence_checkpoint_library() -> None:
+    """It raises its errors; its logs and threads would print them again, with tracebacks."""
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    sys.unraisablehook = _print_unless_late
+
+
+def _forms(tree: Any) -> dict[str, tuple[int, ...]]:
+    """The shape of each leaf of a tree, by its path in it."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): tuple(leaf.shape) for path, leaf in leaves}
 
 
 def _print_unless_late(unraisable: Any) -> None:
@@ -232,9 +283,12 @@ def fresh_path(model: str) -> Path:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        values = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read: {error}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: expected an object of JSON, found a {type(values).__name__}")
+    return values
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:

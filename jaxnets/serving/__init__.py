@@ -1,0 +1,1 @@
+"""A trained run at work on pictures that it has never seen."""

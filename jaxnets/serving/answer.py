@@ -1,0 +1,164 @@
+"""`python -m jaxnets predict`: from the command line's pictures to its lines."""
+
+import json
+import os
+import sys
+import unicodedata
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from jaxnets.data.pictures import FORMATS, BadPictureError, read_picture
+from jaxnets.errors import UserError, printable
+from jaxnets.serving.digit import WORK
+from jaxnets.serving.drawing import draw
+from jaxnets.serving.predict import BATCH, load_predictor
+
+STDIN = "-"
+
+
+def answer(
+    workdir: str,
+    names: Sequence[str],
+    *,
+    top: int = 5,
+    prepare_as: str = "auto",
+    as_json: bool = False,
+    show: bool = False,
+) -> bool:
+    """Predicts pictures and prints the answers.
+
+    Args:
+      workdir: The run folder.
+      names: Files, folders of pictures, or "-" for stdin.
+      top: How many classes to name for each picture.
+      prepare_as: As `load_predictor` has it.
+      as_json: Whether to print JSON.
+      show: Whether to draw what the network saw.
+
+    Returns:
+      Whether every picture could be read; each that could not is named on stderr.
+
+    Raises:
+      UserError: The run folder or the names are wrong.
+    """
+    if list(names).count(STDIN) > 1:
+        raise UserError("expected - for stdin at most once")
+    predictor = load_predictor(workdir, prepare_as)
+    if not predictor.finished:
+        _tell(f"note: the run is not finished: these are its parameters of step {predictor.step}")
+    printer = _Printer(predictor.class_names, top, as_json)
+    all_good, batch = True, []
+
+    def flush() -> None:
+        if not batch:
+            return
+        probabilities = predictor.probabilities(np.stack([image for _, image in batch]))
+        for (name, image), row in zip(batch, probabilities, strict=True):
+            printer.prediction(name, row, predictor.seen(image) if show else None)
+        batch.clear()
+
+    side = WORK if predictor.as_digits else predictor.image_shape[0]
+    for name, path in _files(names):
+        try:
+            if isinstance(path, BadPictureError):
+                raise path
+            batch.append((name, predictor.prepare(_read(path, side))))
+        except BadPictureError as error:
+            all_good = False
+            flush()  # What came before it is told before it.
+            _tell(f"error: {printable(name)}: {error}")
+        if len(batch) == BATCH:
+            flush()
+    flush()
+    printer.close()
+    return all_good
+
+
+def _files(names: Sequence[str]) -> Iterator[tuple[str, Path | BadPictureError]]:
+    """Each picture's name as it is told, and where it lies, or why there is none."""
+    endings = {
+        ending for ending, format in Image.registered_extensions().items() if format in FORMATS
+    }
+    for name in names:
+        path = Path(name)
+        if name == STDIN or not path.is_dir():
+            yield name, path
+            continue
+        try:
+            found = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
+        except OSError as error:
+            yield name, BadPictureError(error.strerror or str(error))
+            continue
+        found = [file for file in found if file.suffix.lower() in endings]
+        if not found:
+            yield name, BadPictureError("no pictures in this folder")
+        yield from ((str(file), file) for file in found)
+
+
+def _read(path: Path, side: int) -> Image.Image:
+    """Decodes a picture, from stdin if the path is "-"."""
+    try:
+        return read_picture(sys.stdin.buffer.read() if str(path) == STDIN else path, side)
+    except MemoryError:
+        raise BadPictureError("not enough memory to decode it") from None
+
+
+class _Printer:
+    """Prints predictions: a table on a terminal, else lines of name, label and probability."""
+
+    def __init__(self, class_names: Sequence[str], top: int, as_json: bool):
+        self._labels, self._top = class_names, top
+        self._shown = [printable(name) for name in class_names]
+        self._width = max(map(_columns, self._shown))
+        self._json: list[dict[str, Any]] | None = [] if as_json else None
+        self._is_terminal = sys.stdout.isatty()
+
+    def prediction(self, name: str, probabilities: np.ndarray, seen: np.ndarray | None) -> None:
+        """The most probable classes; the first of equals comes first. `seen` is drawn if given."""
+        best = np.argsort(-probabilities, kind="stable")[: self._top]
+        if self._json is not None:
+            predictions = [
+                {"label": self._labels[k], "probability": float(probabilities[k])} for k in best
+            ]
+            self._json.append({"image": name, "predictions": predictions})
+            return
+        if self._is_terminal:
+            _print(printable(name))
+        if seen is not None:
+            _print(self._drawing(seen))
+        for k in best:
+            if self._is_terminal:
+                gap = " " * (self._width - _columns(self._shown[k]))
+                _print(f"    {self._shown[k]}{gap}  {probabilities[k]:.4f}")
+            else:
+                _print(f"{printable(name)}\t{self._shown[k]}\t{probabilities[k]:.6f}")
+
+    def _drawing(self, image: np.ndarray) -> str:
+        blocks = (sys.stdout.encoding or "").lower().startswith("utf")
+        plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
+        return draw(image, blocks=blocks, colour=self._is_terminal and not plain)
+
+    def close(self) -> None:
+        """Prints what can only be printed whole."""
+        if self._json is not None:
+            print(json.dumps(self._json, indent=2))
+
+
+def _columns(text: str) -> int:
+    """How wide a terminal shows a text: Chinese and its like take two columns a character."""
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def _print(text: str) -> None:
+    """Prints, escaping what the encoding of stdout lacks."""
+    encoding = sys.stdout.encoding or "ascii"
+    print(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
+def _tell(line: str) -> None:
+    sys.stdout.flush()
+    print(line, file=sys.stderr)

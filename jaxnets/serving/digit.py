@@ -1,0 +1,215 @@
+"""From a photo or scan of one written character to the image that MNIST would hold of it.
+
+MNIST's digits fill a box of 20 pixels, aspect ratio kept and antialiased, and lie in 28 x 28 with
+their centre of mass in the middle, white on black. Source: LeCun, Bottou, Bengio and Haffner 1998,
+"Gradient-based learning applied to document recognition", section III.A.
+"""
+
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage as scipy_ndimage
+
+from jaxnets.data.pictures import BadPictureError
+
+ndimage: Any = scipy_ndimage  # Its functions' types are unions of all that they may ever return.
+
+SIDE, BOX = 28, 20
+WORK = 512  # Pixels of the longer side on which ink is looked for: more only costs time.
+FINE = 8  # Times the box: the size at which strokes are measured and thickened.
+THICKEST = 1 / 3  # Of the shorter side: what is thicker is no stroke, but paper, table or shadow.
+UNEVEN = 0.02  # Of the range from black to white: in the mean so far off is no smooth light.
+MIN_CONTRAST = 0.06  # Of the range from black to white: fainter ink is none ...
+MIN_OVER_NOISE = 4  # ... and so is what stands out less from the paper, in standard deviations.
+MIN_PART = 0.05  # Of the largest connected part: what is smaller is dirt.
+PEN = 2.0  # Pixels in the box: thinner strokes are thickened to it. MNIST's are 2.1 to 4.3 wide.
+
+
+def to_digit(picture: Image.Image) -> np.ndarray:
+    """Finds the ink, crops to it, scales it into the box and centres its mass.
+
+    Dark ink on light paper and light on dark both do; gradients of the light are taken away, and
+    the thin strokes of a pen thickened. A picture that has MNIST's own form already is at most
+    inverted.
+
+    Args:
+      picture: 8-bit grey or colour, of any size.
+
+    Returns:
+      [28, 28] uint8, white on black.
+
+    Raises:
+      BadPictureError: There is no ink.
+    """
+    grey = picture.convert("L")
+    if max(grey.size) > WORK:
+        grey.thumbnail((WORK, WORK), Image.Resampling.BOX)
+    step = max(1, min(grey.size) // 128)  # For the light and the side of the ink, fewer pixels do.
+    few = _to_floats(grey.reduce(step))
+    light = light_on_paper(few)
+    if not is_light_on_dark(few, light):
+        grey, light = Image.eval(grey, lambda level: 255 - level), 1 - light
+    if grey.size == (SIDE, SIDE) and _has_own_form(_to_floats(grey)):
+        return np.asarray(grey)
+    light = np.asarray(Image.fromarray(light.astype(np.float32)).resize(grey.size))
+    ink = _crop(find_ink(_to_floats(grey), light))
+    ink = _crop(_thicken(_fit(ink, FINE * BOX)))
+    return np.rint(255 * _centre(_fit(ink, BOX))).astype(np.uint8)
+
+
+def _to_floats(grey: Image.Image) -> np.ndarray:
+    return np.asarray(grey, np.float32) / 255
+
+
+def is_light_on_dark(grey: np.ndarray, light: np.ndarray) -> bool:
+    """Whether the ink is lighter than the paper.
+
+    Two signs from -1 to 1 are added up: few, large differences from the paper go up or down, and
+    what is thin, as strokes are, is lighter or darker than its surroundings. The first is sure on
+    evenly lit paper, the second where a shadow has an edge.
+
+    Args:
+      grey: The picture [H, W], from 0 to 1.
+      light: Of `light_on_paper`.
+    """
+    cubes = (grey - light) ** 3
+    above = below = 0.0
+    size = 3
+    while size <= min(grey.shape) * THICKEST:
+        window = (size, size)
+        above += ((grey - ndimage.grey_opening(grey, window)) ** 2).sum() / size
+        below += ((grey - ndimage.grey_closing(grey, window)) ** 2).sum() / size
+        size *= 2
+    signs = [(cubes.sum(), abs(cubes).sum()), (above - below, above + below)]
+    return bool(sum(part / max(whole, 1e-9) for part, whole in signs) > 0)
+
+
+def light_on_paper(grey: np.ndarray) -> np.ndarray:
+    """How light the paper is: a quadratic surface [H, W], fitted to the frame of the picture.
+
+    By least absolute deviations, so that what crosses the frame does not count.
+    """
+    y, x = np.meshgrid(*(np.linspace(-1, 1, size) for size in grey.shape), indexing="ij")
+    terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y])
+    frame = np.maximum(abs(x), abs(y)) > 0.8
+    inputs, targets = terms[:, frame][:, ::4], grey[frame][::4]  # A thousand pixels do.
+    weights = np.ones(len(targets))
+    # Reweighted least squares, until it hardly moves; einsum, for sums too small for BLAS' threads.
+    for _ in range(10):
+        squares = np.einsum("ip,jp,p->ij", inputs, inputs, weights)
+        products = np.einsum("ip,p,p->i", inputs, targets, weights)
+        coefficients = np.linalg.lstsq(squares, products)[0]
+        errors = abs(targets - np.einsum("i,ip->p", coefficients, inputs))
+        weights = 1 / np.maximum(errors, 0.01)
+    if np.median(errors) > UNEVEN:
+        return np.full(grey.shape, np.median(targets))
+    return np.einsum("i,ihw->hw", coefficients, terms)
+
+
+def _has_own_form(ink: np.ndarray) -> bool:
+    """Whether the ink already fills the box and lies with its mass in the middle, as in MNIST."""
+    if ink.max() < 0.5:
+        return False
+    middle = ndimage.center_of_mass(ink)
+    box = max(_crop(ink).shape)
+    return abs(box - BOX) <= 2 and max(abs(at - SIDE / 2) for at in middle) <= 1
+
+
+def find_ink(grey: np.ndarray, light: np.ndarray) -> np.ndarray:
+    """How much ink each pixel bears.
+
+    Args:
+      grey: [H, W] from 0 to 1, ink lighter than paper: a dark pen's picture is inverted before.
+      light: [H, W], that of the paper, where there is no shadow with an edge.
+
+    Returns:
+      [H, W] float from 0 to 1, soft at the edges of strokes.
+
+    Raises:
+      BadPictureError: There is no ink.
+    """
+    smooth = ndimage.gaussian_filter(grey, max(grey.shape) / WORK) - light
+    # An opening keeps what is wider than strokes: what else is light or dark on the paper.
+    wide = max(3, round(min(grey.shape) * THICKEST))
+    height = smooth - ndimage.grey_opening(smooth, (wide, wide))
+    if np.ptp(height) < MIN_CONTRAST:
+        raise BadPictureError("no ink found")
+    threshold = otsu(height)
+    above, below = height[height > threshold], height[height <= threshold]
+    contrast = np.median(above) - np.median(below)
+    noise = 1.48 * np.median(abs(below - np.median(below)))
+    if contrast < max(MIN_CONTRAST, MIN_OVER_NOISE * noise):
+        raise BadPictureError("no ink found")
+    low = (threshold + np.median(below)) / 2
+    ink = np.clip((height - low) / (np.median(above) - low), 0, 1)
+    return ink * _of_character(ink > 0.5)
+
+
+def otsu(values: np.ndarray) -> float:
+    """The threshold that parts values into two classes with the least variance within them.
+
+    Source: Otsu 1979, "A threshold selection method from gray-level histograms".
+    """
+    counts, edges = np.histogram(values, 256)
+    levels = (edges[:-1] + edges[1:]) / 2
+    below, total = np.cumsum(counts), np.cumsum(counts * levels)
+    above = below[-1] - below
+    with np.errstate(invalid="ignore", divide="ignore"):
+        between = below * above * (total / below - (total[-1] - total) / above) ** 2
+    # Its upper edge would be the maximum at the last level, above which there is nothing.
+    return float(edges[1:-1][np.nanargmax(between[:-1])])
+
+
+def _of_character(ink: np.ndarray) -> np.ndarray:
+    """The parts that belong to the character, with a margin: no dirt, no edge of the paper."""
+    parts, count = ndimage.label(ink, np.ones((3, 3)))
+    sizes = np.bincount(parts.ravel(), minlength=count + 1)
+    sizes[0] = 0
+    frame = np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]])
+    inner = sizes.copy()
+    inner[frame] = 0
+    if inner.max() > sizes.max() / 4:  # Else the character itself crosses the frame.
+        sizes = inner
+    kept = sizes >= MIN_PART * sizes.max()
+    kept[0] = False
+    return ndimage.binary_dilation(kept[parts], np.ones((3, 3)), iterations=2)
+
+
+def _crop(ink: np.ndarray) -> np.ndarray:
+    """Cuts out the rectangle around the ink."""
+    rows, columns = (np.flatnonzero((ink > 0.5).any(axis)) for axis in (1, 0))
+    return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+
+
+def _fit(ink: np.ndarray, side: int) -> np.ndarray:
+    """Scales the longer side to so many pixels, antialiased."""
+    scale = side / max(ink.shape)
+    height, width = (max(1, round(size * scale)) for size in ink.shape)
+    image = Image.fromarray(ink.astype(np.float32))
+    resized = image.resize((width, height), Image.Resampling.BICUBIC)
+    return np.clip(np.asarray(resized), 0, 1)
+
+
+def _thicken(ink: np.ndarray) -> np.ndarray:
+    """Widens strokes that are thinner than PEN to it."""
+    inside = ndimage.distance_transform_edt(np.pad(ink > 0.5, 1))
+    # Across a stroke of width w the distance to its edge is w / 4 in the mean.
+    width = 4 * (inside[inside > 0].mean() - 0.5)
+    radius = (PEN * FINE - width) / 2
+    if radius < 0.5:
+        return ink
+    reach = int(np.ceil(radius))
+    y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    return ndimage.grey_dilation(np.pad(ink, reach), footprint=x * x + y * y <= radius * radius)
+
+
+def _centre(ink: np.ndarray) -> np.ndarray:
+    """Lays the ink into SIDE x SIDE, its centre of mass in the middle, as far as it fits."""
+    out = np.zeros((SIDE, SIDE))
+    top, left = (
+        min(max(round(SIDE / 2 - middle), 0), SIDE - size)
+        for middle, size in zip(ndimage.center_of_mass(ink), ink.shape, strict=True)
+    )
+    out[top : top + ink.shape[0], left : left + ink.shape[1]] = ink
+    return out

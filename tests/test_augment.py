@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxnets.backprop.network import LOSS_PAIRS, Pair
 from jaxnets.config import AUGMENTATIONS, preset
 from jaxnets.data.batches import Batch
 from jaxnets.data.datasets import Dataset, Split
@@ -28,7 +29,13 @@ from jaxnets.training.crops import central, over_ten_crops, ten_crops
 from jaxnets.training.optimizer import create_optimizer
 from jaxnets.training.parallel import Parallel
 from jaxnets.training.platform import prepare
-from jaxnets.training.step import differentiated, make_eval_step, make_train_step
+from jaxnets.training.step import (
+    TrainState,
+    differentiated,
+    make_eval_step,
+    make_gradient_step,
+    make_train_step,
+)
 
 # Bytes
 
@@ -290,6 +297,23 @@ def test_a_step_draws_the_same_again_and_every_other_step_and_place_others(name)
     assert first.images.dtype == np.float32
 
 
+def test_every_example_of_every_augmentation_has_a_key_of_its_own(monkeypatch):
+    seen = []
+
+    def spy(original):
+        def augment(keys, *arguments, **static):
+            seen.extend(map(tuple, np.asarray(jax.random.key_data(keys)).tolist()))
+            return original(keys, *arguments, **static)
+
+        return augment
+
+    for name in ORDER:
+        monkeypatch.setattr(module, name, spy(getattr(module, name)))
+    augment = augmentation(ORDER, 3, None, principal_components(coloured(50)))
+    augment(jax.random.key(0), a_batch(), 0)
+    assert len(seen) == len(set(seen)) == 16 * len(ORDER)
+
+
 def test_an_augmentation_draws_alike_with_and_without_others():
     """A flip of a crop is the crop alone, mirrored where the flip alone mirrors."""
     key, batch = jax.random.key(3), a_batch()
@@ -366,6 +390,34 @@ def test_gradients_by_hand_are_autodiffs_on_mixed_pictures(pictures, float64, mo
     assert np.abs(leaf - other).max() > 1e-5
 
 
+def test_the_check_of_the_gradients_sees_the_mixed_pictures(pictures, monkeypatch):
+    """A gradient by hand that is wrong for soft labels alone is found."""
+    forward, backward = LOSS_PAIRS["cross_entropy"]
+
+    def wrong(cache, d_losses):
+        return backward(cache, d_losses) * (1 if cache[1].ndim == 1 else 2)
+
+    monkeypatch.setitem(LOSS_PAIRS, "cross_entropy", Pair(forward, wrong))
+    common = dict(hidden=(8,), loss="cross_entropy", gradients="both", check_every=1, epochs=1)
+    train_on(pictures, config_of("mlp", **common))
+    with pytest.raises(loop.GradientsDisagreeError, match="at step 0"):
+        train_on(pictures, config_of("mlp", augment="mixup", **common))
+
+
+def test_every_step_augments_by_its_own_key_and_the_gradient_check_by_the_same():
+    """A way to the gradient that hands the augmented batch on shows what a step sees."""
+    augment, batch, key = all_of(), a_batch(), jax.random.key(5)
+
+    def seen(params, batch, key):
+        return Metrics.zero(3), {"images": batch.images, "labels": batch.labels}
+
+    step = make_gradient_step(seen, augment=augment)
+    for number in (0, 1):
+        state = TrainState(jnp.int32(number), {}, (), key)
+        expected = augment(jax.random.fold_in(key, number), batch, 0)
+        assert_same(step(state, batch), {"images": expected.images, "labels": expected.labels})
+
+
 def test_an_epoch_in_one_loop_augments_as_step_by_step(pictures):
     model, optimizer = MODELS["mlp"](num_classes=3, hidden=(16,)), create_optimizer("sgd", 0.1)
     gradients = differentiated(model.apply, cross_entropy)
@@ -377,7 +429,7 @@ def test_an_epoch_in_one_loop_augments_as_step_by_step(pictures):
         state = init_state(model, optimizer, pictures, jax.random.key(0))
         run_epoch = make_epoch(step, feed, parallel, loop.Watch())
         for epoch in range(2):
-            state, *_ = run_epoch(loop.Checkpoint(state), epoch)
+            state, _, _ = run_epoch(loop.Checkpoint(state), epoch)
         trained.append(state.params)
     assert_close(*trained, 1e-6)
 

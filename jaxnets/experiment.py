@@ -10,10 +10,12 @@
 True
 """
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,6 +32,7 @@ from jaxnets.losses import LOSSES
 from jaxnets.metrics import Metrics
 from jaxnets.models import MODELS
 from jaxnets.models.chain import Chain, has_convolution, with_precision
+from jaxnets.models.layers import DenseWithOnes
 from jaxnets.training import loop
 from jaxnets.training.augment import Augment, augmentation, principal_components
 from jaxnets.training.crops import over_middle, over_ten_crops
@@ -51,6 +54,7 @@ from jaxnets.training.step import (
     make_eval_step,
     make_gradient_step,
     make_train_step,
+    on_inputs,
 )
 from jaxnets.weights import load_weights
 
@@ -287,8 +291,13 @@ def _run_epoch(
     """An epoch in the way that is fastest for this network."""
     optimizer, augment = optimizer_of(config, data), augmentation_of(config, data)
     gradients = gradients_of(config, model)
+    in_one = config.gradients != "both" and not has_convolution(model)
+    in_one = in_one and "shift" not in config.augmentations and not _is_large(feed.split.images)
     if not has_convolution(model) and not parallel.sharded:
         gradients = in_blocks(gradients, BLOCK_SIZE)
+    if in_one and feed.steps == 1 and not config.augmentations:
+        gradients, images = on_lit_pixels(gradients, model, np.asarray(feed.split.images))
+        feed = dataclasses.replace(feed, split=Split(images, feed.split.labels))
     step = make_train_step(
         gradients,
         optimizer,
@@ -299,11 +308,37 @@ def _run_epoch(
     if config.gradients == "both":
         check = _gradient_check(config, model, augment, parallel, watch)
         return loop.epoch_by_steps(step, feed, parallel, watch, check)
-    images = feed.split.images
-    too_large = isinstance(images, Pictures) and images.nbytes > LOADED
-    if has_convolution(model) or "shift" in config.augmentations or too_large:
-        return loop.epoch_by_steps(step, feed, parallel, watch)
-    return loop.epoch_in_one(step, feed, parallel, watch)
+    run_epoch = loop.epoch_in_one if in_one else loop.epoch_by_steps
+    return run_epoch(step, feed, parallel, watch)
+
+
+def _is_large(images: Any) -> bool:
+    """Whether the images are more than is loaded at once."""
+    return isinstance(images, Pictures) and images.nbytes > LOADED
+
+
+def on_lit_pixels(
+    gradients: LossAndGradients, model: Chain, images: np.ndarray
+) -> tuple[LossAndGradients, np.ndarray]:
+    """Spares a dense network, trained on all examples at once, the pixels that no image lights.
+
+    A twelfth of the arithmetic on MNIST, whose full-batch steps take 0.94 of the time
+    (benchmarks/dense_epoch.py mlp_handwritten). A smaller batch would not gain: picking the rows
+    of the first kernel, which happens in every step, takes as long.
+
+    Args:
+      gradients: The way to the gradient, of the whole batch.
+      model: Its first layer with parameters is dense.
+      images: [N, H, W, C].
+
+    Returns:
+      The way to the gradient from [N, L, 1, 1], and the images in that form, L pixels of each.
+    """
+    pixels = images.reshape(len(images), -1)
+    lit = np.flatnonzero(pixels.any(axis=0))
+    first = next(layer for layer in model.layers if isinstance(layer, nn.Dense))
+    rows = np.append(lit, pixels.shape[1]) if isinstance(first, DenseWithOnes) else lit
+    return on_inputs(gradients, str(first.name), rows), pixels[:, lit, None, None]
 
 
 def _gradient_check(

@@ -12,7 +12,7 @@ import pytest
 from jaxnets.data.batches import Batch
 from jaxnets.data.datasets import Split
 from jaxnets.errors import UserError
-from jaxnets.experiment import create_model, create_state, evaluate, train
+from jaxnets.experiment import create_model, create_state, evaluate, on_lit_pixels, train
 from jaxnets.losses import LOSSES
 from jaxnets.metrics import Metrics
 from jaxnets.models import MODELS
@@ -227,6 +227,26 @@ def test_every_block_has_a_key_of_its_own():
     keys = [jax.random.fold_in(key, block) for block in range(3)]
     total = in_blocks(draw, 4)({}, batch, key)
     assert total[0] == pytest.approx(float(sum(jax.random.normal(key) for key in keys)), rel=1e-5)
+
+
+@pytest.mark.parametrize("runs", [0, 2], ids=["one run", "two runs at once"])
+@pytest.mark.parametrize("name", ["mlp", "mlp_handwritten"])
+def test_pixels_that_no_image_lights_are_left_out_and_change_nothing(tiny, name, runs):
+    model = MODELS[name](num_classes=3, hidden=(16,))
+    state = a_state(model, optax.sgd(0.1), tiny.image_shape)
+    batch = jax.device_put(a_batch(tiny.train, 27, padding=5))
+    batch = batch._replace(images=batch.images.at[:, 1:3].set(0).at[:, :, 4].set(0))
+    dark = np.flatnonzero(~np.asarray(batch.images).reshape(32, -1).any(axis=0))
+    assert len(dark) >= 2 * 8 + 6
+    way, params = differentiated(model.apply, LOSSES["cross_entropy"]), state.params
+    if runs:
+        way = jax.vmap(way, (0, None, None))
+        params = jax.tree.map(lambda leaf: jnp.stack([leaf, 2 * leaf]), params)
+    narrow, images = on_lit_pixels(way, model, np.asarray(batch.images))
+    assert images.shape == (32, np.prod(tiny.image_shape) - len(dark), 1, 1)
+    ours = jax.jit(narrow)(params, batch._replace(images=images), state.key)
+    assert_close(ours, jax.jit(way)(params, batch, state.key), 1e-6)
+    assert not np.any(np.asarray(ours[1]["hidden1"]["kernel"])[..., dark, :])
 
 
 # Epochs

@@ -22,6 +22,7 @@ from jaxnets.experiment import (
     evaluate,
     gradients_of,
     init_state,
+    on_lit_pixels,
     optimizer_of,
     schedule_of,
 )
@@ -139,8 +140,9 @@ def _together(
     keys = jax.vmap(jax.random.key)(jnp.array([config.seed for config in configs]))
     full = size == len(data.train)  # One batch has no order: all runs share it.
     gradients = jax.vmap(gradients_of(config, model), in_axes=(0, None if full else 0, None))
+    images = np.asarray(data.train.images)
     if full:
-        gradients = in_blocks(gradients, BLOCK_SIZE)
+        gradients, images = on_lit_pixels(in_blocks(gradients, BLOCK_SIZE), model, images)
     no_key = jax.random.key(0)  # Nothing is dropped in a dense network.
 
     def run_epoch(states: TrainState, peaks: jax.Array, images: jax.Array, labels: jax.Array, rows):
@@ -159,7 +161,7 @@ def _together(
 
     compiled = parallel.compile(run_epoch, replicated=4, donate=True)
     states = jax.jit(jax.vmap(init))(keys, peaks)
-    images, labels = jax.device_put((np.asarray(data.train.images), data.train.labels))
+    images, labels = jax.device_put((images, data.train.labels))
     metrics = None
     for epoch in range(config.epochs):
         drawn = configs[:1] if full else configs

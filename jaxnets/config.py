@@ -284,8 +284,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     ),
     # Ours, for pictures of 28 to 64 pixels a side.
     "alexnet_small": dict(
-        dropout=0.5, image_size=None, init="he", init_from=None, normalize="imagenet",
-        epochs=20, batch_size=128, learning_rate=0.01, momentum=0.9, nesterov=True,
+        dropout=0.3, image_size=None, init="he", init_from=None, normalize="imagenet",
+        augment="crop", epochs=20, batch_size=128, learning_rate=0.03, momentum=0.9, nesterov=True,
         schedule="one_cycle", weight_decay=5e-4,
     ),
 }  # fmt: skip

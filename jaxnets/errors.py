@@ -20,7 +20,7 @@ def unknown(kind: str, value: str, known: Iterable[str]) -> UserError:
     """
     known = list(known)
     near = difflib.get_close_matches(value, known, n=1, cutoff=0.5)
-    hint = f'; did you mean "{near[0]}"?' if near else ";"
+    hint = f'; did you mean "{near[0]}"?' if near else ""
     return UserError(f'unknown {kind} "{value}"{hint} (known: {", ".join(known)})')
 
 

@@ -1,8 +1,11 @@
 """A run in its folder: opened, begun anew or gone on with, saved, and reported."""
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import platform
+import shlex
+import sys
 from typing import Any
 
 import jax
@@ -38,8 +41,7 @@ def config_of(flags: dict[str, Any]) -> Config:
     # What goes with --resume is checked before there is a model to check the rest with.
     preset(**{name: flags[name] for name in ("resume", "overwrite", "workdir") if name in flags})
     folder = RunFolder.open(flags["workdir"])
-    if folder.finished:
-        raise UserError(f"resume: expected an interrupted run, {folder.path} holds a finished one")
+    _refuse_finished(folder)
     stored = read_config(folder)
     for name, ours in flags.items():
         theirs = getattr(stored, name)
@@ -47,6 +49,11 @@ def config_of(flags: dict[str, Any]) -> Config:
             raise UserError(f"resume: {name} was {theirs} when the run began, got {ours}")
     changes = {name: flags[name] for name in RESUME_MAY_CHANGE if name in flags}
     return dataclasses.replace(stored, **changes)
+
+
+def _refuse_finished(folder: RunFolder) -> None:
+    if folder.finished:
+        raise UserError(f"resume: expected an interrupted run, {folder.path} holds a finished one")
 
 
 def read_config(folder: RunFolder) -> Config:
@@ -78,7 +85,7 @@ def load_data(config: Config) -> Dataset:
 
 
 def open_run(config: Config, data: Dataset) -> RunFolder:
-    """Makes the run folder and writes its config.json; with --resume, finds it.
+    """Makes the run folder and writes its config.json; with --resume, finds it. Locks it.
 
     Raises:
       UserError: The folder is taken or cannot be written, or it was begun with other data or
@@ -86,19 +93,31 @@ def open_run(config: Config, data: Dataset) -> RunFolder:
     """
     if config.resume:
         folder = RunFolder.open(str(config.workdir))
-        theirs = folder.read_config().get("data_sha256")
-        if theirs != data.checksum:
-            raise UserError(f"resume: expected data with SHA-256 {theirs}, got {data.checksum}")
-        if config.init_from is not None:
-            theirs, ours = folder.read_config()[INIT_SHA256], weights_sha256(config.init_from)
-            if theirs != ours:
-                raise UserError(
-                    f"resume: expected {config.init_from} with SHA-256 {theirs}, got {ours}"
-                )
-        return folder
-    folder = RunFolder.create(config.workdir, config.model, overwrite=config.overwrite)
-    write_config(folder, config, data)
+        folder.lock()
+    else:
+        folder = RunFolder.create(config.workdir, config.model, overwrite=config.overwrite)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(folder)  # Its lock is given back if it is refused.
+        if config.resume:
+            _refuse_finished(folder)  # The process that had the lock may have come to its end.
+            _refuse_other_inputs(folder, config, data)
+        else:
+            write_config(folder, config, data)
+        stack.pop_all()
     return folder
+
+
+def _refuse_other_inputs(folder: RunFolder, config: Config, data: Dataset) -> None:
+    began = folder.read_config()
+    theirs = began.get("data_sha256")
+    if theirs != data.checksum:
+        raise UserError(f"resume: expected data with SHA-256 {theirs}, got {data.checksum}")
+    if config.init_from is not None:
+        theirs, ours = began[INIT_SHA256], weights_sha256(config.init_from)
+        if theirs != ours:
+            raise UserError(
+                f"resume: expected {config.init_from} with SHA-256 {theirs}, got {ours}"
+            )
 
 
 def write_config(folder: RunFolder, config: Config, data: Dataset) -> None:
@@ -123,6 +142,12 @@ def write_config(folder: RunFolder, config: Config, data: Dataset) -> None:
             **weights,
         }
     )
+
+
+def how_to_go_on(folder: RunFolder) -> str:
+    """The command that goes on with an interrupted run."""
+    program = sys.argv[0] or "train.py"
+    return f"go on with: python {shlex.join([program, '--resume', f'--workdir={folder.path}'])}"
 
 
 def save(folder: RunFolder, checkpoint: Checkpoint, data: Dataset) -> None:

@@ -50,7 +50,10 @@ MAY_IMPORT = {
     },
     "__main__": {"cli", "commands"},
     "": {"config", "data", "experiment"},
-    "train.py": {"cli", "experiment", "flags", "lecture", "run", "training"},
+    "train.py": {
+        "cli", "config", "data", "errors", "experiment", "flags", "lecture", "models", "run",
+        "training",
+    },
 }  # fmt: skip
 
 WITHOUT_JAX = ("errors", "config", "flags", "cli", "commands", "__main__", "data", "")

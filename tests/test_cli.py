@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 import time
 
@@ -256,7 +257,9 @@ def test_a_process_that_is_stopped_and_resumed_ends_with_the_same_parameters(
     if end == signal.SIGKILL:
         assert process.returncode == -end
     else:
-        assert (process.returncode, err) == (130, "error: interrupted\n")
+        command = f"python -c --resume --workdir={tmp_path / 'run'}"  # There, -c is the program.
+        assert err == f"error: interrupted; go on with: {command}\n"
+        assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[end]
         (saved,) = (path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
         assert 3 * 40 <= int(saved) < 20 * 40
     assert not (tmp_path / "run" / "result.json").exists()
@@ -264,6 +267,33 @@ def test_a_process_that_is_stopped_and_resumed_ends_with_the_same_parameters(
     outcome = run_python("train.py", *flags, "--resume")
     assert outcome.status == 0 and "Traceback" not in outcome.err
     assert "epoch 20/20" in outcome.out and "epoch  1/20" not in outcome.out
+    assert params_sha256(tmp_path / "run") == params_sha256(finished_run.folder)
+
+
+def test_a_second_ctrl_c_stops_at_once_and_the_last_checkpoint_stays(
+    start_python, run_python, finished_run, tmp_path
+):
+    """The first is noticed before the next step, which takes an hour here."""
+    code = (
+        "import sys, time, train; from jaxnets import cli; from jaxnets.training import loop; "
+        "train.SAVE_EVERY = 0; add_up = loop.add_up; "
+        "loop.add_up = lambda total, metrics, where: (where != 'step 90' or "
+        "(print('slow', flush=True), time.sleep(3600)), add_up(total, metrics, where))[1]; "
+        "sys.exit(cli.run(train.main))"
+    )
+    flags = [*finished_run.flags, f"--workdir={tmp_path / 'run'}"]
+    with start_python("-c", code, *flags) as process:
+        while process.stdout.readline() != "slow\n":
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=1)  # Waits for the step.
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert err.startswith("error: stopped at once; go on with: python ") and err.count("\n") == 1
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["80"]
+    assert run_python("train.py", *flags, "--resume").status == 0
     assert params_sha256(tmp_path / "run") == params_sha256(finished_run.folder)
 
 

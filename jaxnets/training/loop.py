@@ -49,11 +49,11 @@ class Checkpoint:
 
 
 class Interrupted(KeyboardInterrupt):
-    """The user interrupted a run; `checkpoint` is how far it has come."""
+    """A signal stopped a run; `checkpoint` is how far it has come, `signal` its number."""
 
-    def __init__(self, checkpoint: Checkpoint):
+    def __init__(self, checkpoint: Checkpoint, signal: int):
         super().__init__(f"interrupted after step {int(checkpoint.state.step)}")
-        self.checkpoint = checkpoint
+        self.checkpoint, self.signal = checkpoint, signal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,13 +63,13 @@ class Watch:
     Attributes:
       progress: Called with the examples of the steps just done and the epoch's metrics so far.
       gradient_error: Called with the relative error of each check of the gradients.
-      stop: Asked before every step (every epoch, where it is one compiled loop); True ends the run
-        by raising Interrupted.
+      stop: Asked before every step (every epoch, where it is one compiled loop); a signal's number
+        instead of 0 ends the run by raising Interrupted.
     """
 
     progress: Callable[[int, Metrics], Any] = lambda count, metrics: None
     gradient_error: Callable[[float], Any] = lambda error: None
-    stop: Callable[[], bool] = lambda: False
+    stop: Callable[[], int] = lambda: 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,10 +161,10 @@ def epoch_by_steps(
                 data_seconds += time.perf_counter() - asked
                 if batch is None:
                     break
-                if watch.stop():
+                if signal := watch.stop():
                     collect(leave=0)
                     seconds = time.perf_counter() - started
-                    raise Interrupted(Checkpoint(state, metrics, seconds, data_seconds))
+                    raise Interrupted(Checkpoint(state, metrics, seconds, data_seconds), signal)
                 batch = parallel.split(batch)
                 if check is not None:
                     check(done + len(pending), state, batch)
@@ -184,8 +184,8 @@ def epoch_in_one(train_step: TrainStep, feed: Feed, parallel: Parallel, watch: W
     images, labels = parallel.replicate((np.asarray(feed.split.images), feed.split.labels))
 
     def run_epoch(checkpoint: Checkpoint, epoch: int) -> tuple[TrainState, Metrics, float]:
-        if watch.stop():
-            raise Interrupted(checkpoint)
+        if signal := watch.stop():
+            raise Interrupted(checkpoint, signal)
         first = int(checkpoint.state.step)
         rows = epoch_order(len(feed.split), feed.batch_size, feed.seed, epoch)
         rows = parallel.split(rows, axis=1)

@@ -39,6 +39,13 @@ class RunFolder:
         """A folder made by `create` or found by `open`."""
         self.path = path
         self._manager = None
+        self._lock: int | None = None
+
+    def __enter__(self) -> "RunFolder":
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.close()
 
     @classmethod
     def create(cls, workdir: str | None, model: str, *, overwrite: bool = False) -> "RunFolder":
@@ -50,11 +57,16 @@ class RunFolder:
           overwrite: Replace the run that the folder holds.
 
         Raises:
-          UserError: It holds a run (without overwrite) or other files, or cannot be written.
+          UserError: It holds a run (without overwrite) or other files, cannot be written, or
+            another process is at work in it.
         """
         path = Path(workdir).expanduser() if workdir else fresh_path(model)
-        found = make_folder(path)
-        with _writing(path):
+        make_folder(path)
+        folder = cls(path.resolve())
+        folder.lock()
+        found = make_folder(path)  # Read under the lock: another may have begun in between.
+        with contextlib.ExitStack() as stack, _writing(path):
+            stack.enter_context(folder)  # Its lock is given back if it is refused.
             ours = (CONFIG, SEARCH, METRICS, CHECKPOINTS, RESULT)
             others = [name for name in found if name.removesuffix(".partial") not in ours]
             if others:
@@ -70,7 +82,8 @@ class RunFolder:
                 else:
                     (path / name).unlink()
             (path / METRICS).touch()
-        return cls(path.resolve())
+            stack.pop_all()
+        return folder
 
     @classmethod
     def open(cls, workdir: str) -> "RunFolder":
@@ -83,6 +96,38 @@ class RunFolder:
         if not (path / CONFIG).is_file():
             raise UserError(f"workdir: expected a run folder, found no {CONFIG} in {path}")
         return cls(path.resolve())
+
+    def lock(self) -> None:
+        """Takes the folder for this process, until `close` or the process' end, however it ends.
+
+        The lock is on the folder itself, where no file is left behind or replaced. Without fcntl
+        (Windows) there is none, and a line on stderr says so.
+
+        Raises:
+          UserError: Another process has taken it.
+        """
+        try:
+            import fcntl
+        except ImportError:
+            print(
+                "warning: this platform has no fcntl: nothing keeps a second process out of "
+                f"{self.path}",
+                file=sys.stderr,
+            )
+            return
+        with _writing(self.path):
+            lock = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(lock)
+            if isinstance(error, BlockingIOError):
+                raise UserError(
+                    f"workdir: another process is training in {self.path}; wait for its end or "
+                    "take another folder"
+                ) from None
+            raise UserError(f"workdir: cannot lock {self.path}: {error.strerror}") from error
+        self._lock = lock
 
     @property
     def finished(self) -> bool:
@@ -193,15 +238,23 @@ class RunFolder:
 
     def finish(self, result: dict[str, Any]) -> None:
         """Waits for the checkpoints and writes result.json, atomically."""
-        self.close()
+        self._wait()
         _write_json(self.path / RESULT, result)
 
     def close(self) -> None:
-        """Waits until the checkpoints are written.
+        """Waits until the checkpoints are written, and gives the lock back.
 
         Raises:
           OSError: They could not be.
         """
+        try:
+            self._wait()
+        finally:
+            lock, self._lock = self._lock, None
+            if lock is not None:
+                os.close(lock)
+
+    def _wait(self) -> None:
         manager, self._manager = self._manager, None
         if manager is not None:
             with _one_line_errors(self.path / CHECKPOINTS):

@@ -6,8 +6,8 @@
     python train.py --model=cnn --dataset=cifar10    another data set (docs/datasets.md)
 
 Everything about a run lands in its run folder. Exit status: 0 done; 1 fell short (the target
-accuracy was missed, the loss not finite, the gradients disagreed); 2 the request was wrong;
-130 (Ctrl-C) or 143 (SIGTERM) interrupted, after saving (--resume --workdir=DIR goes on; a second
+accuracy was missed, a loss not finite, the gradients disagreed); 2 the request was wrong; 130
+(Ctrl-C) or 143 (SIGTERM) interrupted, after saving (--resume --workdir=DIR goes on; a second
 Ctrl-C stops at once, without saving).
 """
 
@@ -65,7 +65,7 @@ def train(
     from jaxnets.lecture import replay
     from jaxnets.lecture.log import progress_of
     from jaxnets.training.interrupt import stop_on_interrupt
-    from jaxnets.training.loop import Checkpoint, Interrupted, Watch
+    from jaxnets.training.loop import Checkpoint, Interrupted, NonFiniteLossError, Watch
 
     if config.latent_dims is not None:  # The slides search the hidden size of their own network.
         with stop_on_interrupt() as stop:
@@ -77,21 +77,24 @@ def train(
     checkpoint = run.restore(folder, config, state, data) if config.resume else Checkpoint(state)
     state = checkpoint.state
     saved = time.perf_counter()
-    with (
-        stop_on_interrupt() as stop,
-        progress_of(config, feed_of(config, data), checkpoint) as bar,
-    ):
-        watch = Watch(bar.update, bar.gradient_error, stop)
+    try:
         try:
-            for state, record in epochs(config, model, checkpoint, data, watch):
-                folder.log(record)
-                bar.epoch(record)
-                if record["epoch"] == config.epochs or time.perf_counter() - saved > SAVE_EVERY:
-                    run.save(folder, Checkpoint(state), data)
-                    saved = time.perf_counter()
+            with (
+                stop_on_interrupt() as stop,
+                progress_of(config, feed_of(config, data), checkpoint) as bar,
+            ):
+                watch = Watch(bar.update, bar.gradient_error, stop)
+                for state, record in epochs(config, model, checkpoint, data, watch):
+                    folder.log(record)
+                    bar.epoch(record)
+                    if record["epoch"] == config.epochs or time.perf_counter() - saved > SAVE_EVERY:
+                        run.save(folder, Checkpoint(state), data)
+                        saved = time.perf_counter()
         except Interrupted as interrupted:
             run.save(folder, interrupted.checkpoint, data)
             raise
+    except NonFiniteLossError as error:
+        raise run.explain(error, folder, config, model, data) from None
 
     test = evaluate(config, model, state.params, data.test)
     print(bar.test_line(test))

@@ -14,10 +14,12 @@ import numpy as np
 import jaxnets
 from jaxnets.config import Config, from_json, preset, to_json
 from jaxnets.data.datasets import Dataset, load_dataset
+from jaxnets.diagnosis import find_bad_step
 from jaxnets.errors import UserError
-from jaxnets.experiment import create_parallel
+from jaxnets.experiment import create_parallel, create_state
 from jaxnets.metrics import Metrics
-from jaxnets.training.loop import Checkpoint
+from jaxnets.models.chain import Chain
+from jaxnets.training.loop import Checkpoint, NonFiniteLossError, all_finite
 from jaxnets.training.platform import describe
 from jaxnets.training.run_folder import CONFIG, RunFolder, params_sha256
 from jaxnets.training.step import TrainState
@@ -48,7 +50,7 @@ def config_of(flags: dict[str, Any]) -> Config:
         if name not in RESUME_MAY_CHANGE and ours != theirs:
             raise UserError(f"resume: {name} was {theirs} when the run began, got {ours}")
     changes = {name: flags[name] for name in RESUME_MAY_CHANGE if name in flags}
-    return dataclasses.replace(stored, **changes)
+    return dataclasses.replace(stored, **{"overwrite": False, **changes})
 
 
 def _refuse_finished(folder: RunFolder) -> None:
@@ -151,7 +153,15 @@ def how_to_go_on(folder: RunFolder) -> str:
 
 
 def save(folder: RunFolder, checkpoint: Checkpoint, data: Dataset) -> None:
-    """Saves how far the run has come."""
+    """Saves how far the run has come.
+
+    Raises:
+      NonFiniteLossError: Not to a good end; the checkpoint before is kept.
+    """
+    if not all_finite(checkpoint.state.params):
+        raise NonFiniteLossError(
+            f"the parameters after step {int(checkpoint.state.step)} are not finite"
+        )
     folder.save(int(checkpoint.state.step), _tree(checkpoint, data))
 
 
@@ -164,8 +174,28 @@ def restore(folder: RunFolder, config: Config, state: TrainState, data: Dataset)
       state: A fresh state, for its structure.
       data: The run's.
     """
+    checkpoint = _last_saved(folder, config, state, data)
+    folder.drop_records_after(int(checkpoint.state.step))
+    return checkpoint
+
+
+def explain(
+    error: NonFiniteLossError, folder: RunFolder, config: Config, model: Chain, data: Dataset
+) -> NonFiniteLossError:
+    """The error with the step and the layer that went bad first, what is kept, and a hint."""
+    folder.wait()
+    last = _last_saved(folder, config, create_state(config, model, data), data)
+    saved, records = int(last.state.step), folder.records()
+    last_epoch = 1 + (records[-1]["epoch"] if records else 0)
+    found = find_bad_step(config, model, last, data, last_epoch)
+    kept = f"the checkpoint of step {saved} is kept" if saved else "nothing was saved before"
+    return NonFiniteLossError(
+        f"{found or error}; {kept}; try a --learning_rate below {config.learning_rate:g}"
+    )
+
+
+def _last_saved(folder: RunFolder, config: Config, state: TrainState, data: Dataset) -> Checkpoint:
     tree = folder.restore(like=_tree(Checkpoint(state), data))
-    folder.drop_records_after(int(tree["step"]) if tree else 0)
     if tree is None:
         return Checkpoint(state)
     parts = create_parallel(config).replicate((tree["step"], tree["params"], tree["opt_state"]))

@@ -31,8 +31,10 @@ MAY_IMPORT = {
         "backprop", "config", "data", "errors", "losses", "metrics", "models", "training",
         "weights",
     },
+    "diagnosis": {"config", "data", "experiment", "models", "training"},
     "run": {
-        "", "config", "data", "errors", "experiment", "metrics", "training", "weights",
+        "", "config", "data", "diagnosis", "errors", "experiment", "metrics", "models", "training",
+        "weights",
     },
     "gradcheck": {
         "backprop", "config", "data", "errors", "experiment", "labels", "losses", "metrics",

@@ -166,10 +166,18 @@ def test_a_missed_target_accuracy_is_status_1_after_the_whole_run(run_main, tiny
     assert run_main(*flags, "--target_accuracy=0", "--overwrite").status == 0
 
 
-def test_a_loss_that_is_not_finite_is_status_1_and_one_line(run_main, tiny_flags, tmp_path):
-    outcome = run_main("--model=cnn", *tiny_flags, "--learning_rate=1e4", "--weight_decay=1")
+@pytest.mark.parametrize("devices", [1, 2])
+def test_a_loss_that_is_not_finite_is_status_1_and_one_line(
+    run_main, tiny_flags, tmp_path, devices
+):
+    flags = [*tiny_flags, f"--devices={devices}", "--learning_rate=1e4", "--weight_decay=1"]
+    outcome = run_main("--model=cnn", *flags)
     assert outcome.status == 1
-    assert re.fullmatch(r"error: the loss of step \d+ is (nan|inf)\n", outcome.err)
+    assert re.fullmatch(
+        r"error: the loss of step \d+ is (nan|inf), beginning with the output of \w+; "
+        r"nothing was saved before; try a --learning_rate below 10000\n",
+        outcome.err,
+    )
     assert not (tmp_path / "run" / "result.json").exists()
 
 

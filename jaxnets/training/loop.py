@@ -24,7 +24,7 @@ EVAL_BATCH_SIZE = 512
 
 
 class NonFiniteLossError(FellShortError):
-    """The loss became infinite or NaN; the message names the step."""
+    """The loss or the parameters became infinite or NaN; the message names the step."""
 
 
 class GradientsDisagreeError(FellShortError):
@@ -107,6 +107,11 @@ def add_up(total: Metrics | None, metrics: Metrics, where: str) -> Metrics:
     metrics = _on_host(metrics)
     _check_finite(metrics.loss_sum, where)
     return metrics if total is None else jax.tree.map(np.add, total, metrics)
+
+
+def all_finite(tree: Any) -> bool:
+    """Whether no element of any array is infinite or NaN."""
+    return all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(tree))
 
 
 def _on_host(metrics: Metrics) -> Metrics:

@@ -238,7 +238,7 @@ class RunFolder:
 
     def finish(self, result: dict[str, Any]) -> None:
         """Waits for the checkpoints and writes result.json, atomically."""
-        self._wait()
+        self.wait()
         _write_json(self.path / RESULT, result)
 
     def close(self) -> None:
@@ -248,13 +248,18 @@ class RunFolder:
           OSError: They could not be.
         """
         try:
-            self._wait()
+            self.wait()
         finally:
             lock, self._lock = self._lock, None
             if lock is not None:
                 os.close(lock)
 
-    def _wait(self) -> None:
+    def wait(self) -> None:
+        """Waits until the checkpoints are written.
+
+        Raises:
+          OSError: They could not be.
+        """
         manager, self._manager = self._manager, None
         if manager is not None:
             with _one_line_errors(self.path / CHECKPOINTS):

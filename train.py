@@ -13,7 +13,6 @@ Ctrl-C stops at once, without saving).
 
 import signal
 import sys
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -27,9 +26,6 @@ if TYPE_CHECKING:
     from jaxnets.models.chain import Chain
     from jaxnets.training.run_folder import RunFolder
     from jaxnets.training.step import TrainState
-
-# The most seconds of training that a crash may cost.
-SAVE_EVERY = 10.0
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -66,6 +62,7 @@ def train(
     from jaxnets.lecture.log import progress_of
     from jaxnets.training.interrupt import stop_on_interrupt
     from jaxnets.training.loop import Checkpoint, Interrupted, NonFiniteLossError, Watch
+    from jaxnets.training.pace import Pace
 
     if config.latent_dims is not None:  # The slides search the hidden size of their own network.
         with stop_on_interrupt() as stop:
@@ -76,22 +73,27 @@ def train(
 
     checkpoint = run.restore(folder, config, state, data) if config.resume else Checkpoint(state)
     state = checkpoint.state
-    saved = time.perf_counter()
+    feed = feed_of(config, data)
+    pace = Pace(*config.checkpoint_interval, feed.steps, int(state.step))
+
+    def save(checkpoint: Checkpoint) -> None:
+        run.save(folder, checkpoint, data)
+        pace.saved(int(checkpoint.state.step))
+
     try:
         try:
             with (
                 stop_on_interrupt() as stop,
-                progress_of(config, feed_of(config, data), checkpoint) as bar,
+                progress_of(config, feed, checkpoint) as bar,
             ):
-                watch = Watch(bar.update, bar.gradient_error, stop)
+                watch = Watch(bar.update, bar.gradient_error, stop, pace.due, save)
                 for state, record in epochs(config, model, checkpoint, data, watch):
                     folder.log(record)
                     bar.epoch(record)
-                    if record["epoch"] == config.epochs or time.perf_counter() - saved > SAVE_EVERY:
-                        run.save(folder, Checkpoint(state), data)
-                        saved = time.perf_counter()
+                    if record["epoch"] == config.epochs or pace.due(record["step"]):
+                        save(Checkpoint(state))
         except Interrupted as interrupted:
-            run.save(folder, interrupted.checkpoint, data)
+            save(interrupted.checkpoint)
             raise
     except NonFiniteLossError as error:
         raise run.explain(error, folder, config, model, data) from None

@@ -29,7 +29,10 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 INIT_SHA256 = "init_from_sha256"
 
 # What may differ when a run goes on: where and how it runs, not what it computes.
-RESUME_MAY_CHANGE = ("workdir", "resume", "overwrite", "devices", "parallel", "target_accuracy")
+RESUME_MAY_CHANGE = (
+    "workdir", "resume", "overwrite", "devices", "parallel", "target_accuracy", "checkpoint_every",
+    "keep",
+)  # fmt: skip
 
 
 def config_of(flags: dict[str, Any]) -> Config:
@@ -106,6 +109,7 @@ def open_run(config: Config, data: Dataset) -> RunFolder:
         else:
             write_config(folder, config, data)
         stack.pop_all()
+    folder.keep = config.keep
     return folder
 
 

@@ -252,12 +252,9 @@ def test_a_process_that_is_stopped_and_resumed_ends_with_the_same_parameters(
     start_python, run_python, finished_run, tmp_path, end
 ):
     """The signal comes after 3 of the 20 epochs; SIGKILL finds each of them saved."""
-    flags = [*finished_run.flags, f"--workdir={tmp_path / 'run'}"]
-    code = (
-        "import sys, train; from jaxnets import cli; "
-        f"train.SAVE_EVERY = {0 if end == signal.SIGKILL else 60}; sys.exit(cli.run(train.main))"
-    )
-    with start_python("-c", code, *flags) as process:
+    every = "1epoch" if end == signal.SIGKILL else "1minute"
+    flags = [*finished_run.flags, f"--workdir={tmp_path / 'run'}", f"--checkpoint_every={every}"]
+    with start_python("train.py", *flags) as process:
         lines = [process.stdout.readline() for _ in range(4)]
         process.send_signal(end)
         rest, err = process.communicate(timeout=60)
@@ -265,7 +262,7 @@ def test_a_process_that_is_stopped_and_resumed_ends_with_the_same_parameters(
     if end == signal.SIGKILL:
         assert process.returncode == -end
     else:
-        command = f"python -c --resume --workdir={tmp_path / 'run'}"  # There, -c is the program.
+        command = f"python train.py --resume --workdir={tmp_path / 'run'}"
         assert err == f"error: interrupted; go on with: {command}\n"
         assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[end]
         (saved,) = (path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
@@ -284,12 +281,13 @@ def test_a_second_ctrl_c_stops_at_once_and_the_last_checkpoint_stays(
     """The first is noticed before the next step, which takes an hour here."""
     code = (
         "import sys, time, train; from jaxnets import cli; from jaxnets.training import loop; "
-        "train.SAVE_EVERY = 0; add_up = loop.add_up; "
+        "add_up = loop.add_up; "
         "loop.add_up = lambda total, metrics, where: (where != 'step 90' or "
         "(print('slow', flush=True), time.sleep(3600)), add_up(total, metrics, where))[1]; "
         "sys.exit(cli.run(train.main))"
     )
     flags = [*finished_run.flags, f"--workdir={tmp_path / 'run'}"]
+    flags += ["--checkpoint_every=1epoch", "--keep=1"]
     with start_python("-c", code, *flags) as process:
         while process.stdout.readline() != "slow\n":
             assert process.poll() is None
@@ -300,7 +298,8 @@ def test_a_second_ctrl_c_stops_at_once_and_the_last_checkpoint_stays(
         _, err = process.communicate(timeout=20)
     assert process.returncode == 130
     assert err.startswith("error: stopped at once; go on with: python ") and err.count("\n") == 1
-    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["80"]
+    names = {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()}
+    assert {"80"} <= names <= {"40", "80"}  # The last, and perhaps an earlier one that was best.
     assert run_python("train.py", *flags, "--resume").status == 0
     assert params_sha256(tmp_path / "run") == params_sha256(finished_run.folder)
 

@@ -6,7 +6,6 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-import train
 from jaxnets import diagnosis, experiment
 from jaxnets.models.mlp import mlp
 
@@ -77,10 +76,15 @@ def test_a_layer_without_a_name_is_named_by_the_one_before():
 @pytest.mark.parametrize("model", BAD_LAYER)
 @pytest.mark.parametrize("validation", [40, 0])
 def test_the_step_and_the_layer_are_named_and_the_last_good_checkpoint_is_kept(
-    run_main, tiny_flags, tmp_path, monkeypatch, poison, model, step, validation
+    run_main, tiny_flags, tmp_path, poison, model, step, validation
 ):
-    monkeypatch.setattr(train, "SAVE_EVERY", 0)
-    flags = [f"--model={model}", *tiny_flags, f"--validation_size={validation}"]
+    flags = [
+        "--checkpoint_every=1epoch",
+        "--keep=1",
+        f"--model={model}",
+        *tiny_flags,
+        f"--validation_size={validation}",
+    ]
     flags.append(f"--batch_size={32 if validation else 40}")
     assert run_main(*flags, "--schedule=constant", "--epochs=1").status == 0
     good = saved(tmp_path / "run")
@@ -101,9 +105,9 @@ def test_the_step_and_the_layer_are_named_and_the_last_good_checkpoint_is_kept(
 
 
 def test_an_interrupt_after_a_bad_step_saves_nothing_of_it(
-    run_main, tiny_flags, tmp_path, monkeypatch, poison, interrupt_after
+    run_main, tiny_flags, tmp_path, poison, interrupt_after
 ):
-    monkeypatch.setattr(train, "SAVE_EVERY", 0)
+    tiny_flags = [*tiny_flags, "--checkpoint_every=1epoch"]
     poison(7, "conv1")
     interrupt_after(8)
     outcome = run_main("--model=cnn", *tiny_flags)

@@ -65,11 +65,15 @@ class Watch:
       gradient_error: Called with the relative error of each check of the gradients.
       stop: Asked before every step (every epoch, where it is one compiled loop); a signal's number
         instead of 0 ends the run by raising Interrupted.
+      due: Asked in the middle of an epoch, with the steps done, whether it is time to save.
+      save: Called when it is.
     """
 
     progress: Callable[[int, Metrics], Any] = lambda count, metrics: None
     gradient_error: Callable[[float], Any] = lambda error: None
     stop: Callable[[], int] = lambda: 0
+    due: Callable[[int], bool] = lambda step: False
+    save: Callable[[Checkpoint], Any] = lambda checkpoint: None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,6 +174,10 @@ def epoch_by_steps(
                     collect(leave=0)
                     seconds = time.perf_counter() - started
                     raise Interrupted(Checkpoint(state, metrics, seconds, data_seconds), signal)
+                if watch.due(done + len(pending)):
+                    collect(leave=0)
+                    seconds = time.perf_counter() - started
+                    watch.save(Checkpoint(state, metrics, seconds, data_seconds))
                 batch = parallel.split(batch)
                 if check is not None:
                     check(done + len(pending), state, batch)

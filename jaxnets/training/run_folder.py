@@ -11,7 +11,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ class RunFolder:
     def __init__(self, path: Path):
         """A folder made by `create` or found by `open`."""
         self.path = path
+        self.keep = 1  # The last checkpoints, beside the best.
         self._manager = None
         self._lock: int | None = None
 
@@ -181,19 +182,32 @@ class RunFolder:
                 manager.save(step, args=ocp.args.StandardSave(tree), force=True)
 
     def restore(self, like: Any) -> Any:
-        """The last checkpoint, as NumPy arrays in the structure of `like`, or None."""
+        """The last checkpoint, as NumPy arrays in the structure of `like`, or None.
+
+        One that cannot be restored is told on stderr and removed if there is an older one that can.
+
+        Raises:
+          UserError: There are checkpoints, and none can be restored.
+        """
         import orbax.checkpoint as ocp
 
-        manager = self._checkpoints()
-        step = manager.latest_step()
-        if step is None:
-            return None
+        manager, path = self._checkpoints(), self.path / CHECKPOINTS
         like = jax.tree.map(lambda x: np.zeros(np.shape(x), x.dtype), like)
-        try:
-            return manager.restore(step, args=ocp.args.StandardRestore(like))
-        except (ValueError, KeyError, OSError) as error:
-            line = str(error).splitlines()[0]
-            raise UserError(f"{self.path / CHECKPOINTS}: cannot be restored: {line}") from error
+        damaged: dict[int, str] = {}
+        for step in sorted(manager.all_steps(), reverse=True):
+            try:
+                tree = manager.restore(step, args=ocp.args.StandardRestore(like))
+            except Exception as error:  # Whatever a damaged file makes of the library.
+                damaged[step] = (str(error).splitlines() or [type(error).__name__])[0]
+                continue
+            for bad, reason in damaged.items():
+                line = f"{path / str(bad)}: cannot be restored: {' '.join(reason.split())}"
+                print(f"warning: {line}; going on from step {step}", file=sys.stderr)
+                manager.delete(bad)
+            return tree
+        if damaged:
+            raise UserError(f"{path}: cannot be restored: {next(iter(damaged.values()))}")
+        return None
 
     def read_params(self, like: Any) -> tuple[int, Any]:
         """The last checkpoint's step and parameters, as NumPy arrays; nothing is written.
@@ -271,9 +285,29 @@ class RunFolder:
 
         if self._manager is None:
             _silence_checkpoint_library()
-            options = ocp.CheckpointManagerOptions(max_to_keep=1)
-            self._manager = ocp.CheckpointManager(self.path / CHECKPOINTS, options=options)
+            options = ocp.CheckpointManagerOptions(preservation_policy=_Kept(self))
+            # Named, lest it be guessed from what the newest checkpoint, perhaps damaged, holds.
+            self._manager = ocp.CheckpointManager(
+                self.path / CHECKPOINTS,
+                options=options,
+                item_handlers=ocp.StandardCheckpointHandler(),
+            )
         return self._manager
+
+
+class _Kept:
+    """Which checkpoints stay: the last ones, and that of the best validation accuracy."""
+
+    def __init__(self, folder: RunFolder):
+        self._folder = folder
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """Whether each of the checkpoints, in the order of their steps, stays."""
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        scores = {r["step"]: r["validation_accuracy"] for r in self._folder.records()}
+        known = [step for step in steps if scores.get(step) is not None]
+        best = max(known, key=lambda step: scores[step], default=None)
+        return [step == best or step in steps[-self._folder.keep :] for step in steps]
 
 
 def _silence_checkpoint_library() -> None:

@@ -6,38 +6,64 @@
     python train.py --model=cnn --dataset=cifar10    another data set (docs/datasets.md)
 
 Everything about a run lands in its run folder. Exit status: 0 done; 1 fell short (the target
-accuracy was missed, the loss not finite, the gradients disagreed); 2 the request was wrong;
-130 interrupted, after saving (--resume --workdir=DIR goes on).
+accuracy was missed, a loss not finite, the gradients disagreed); 2 the request was wrong; 130
+(Ctrl-C) or 143 (SIGTERM) interrupted, after saving (--resume --workdir=DIR goes on; a second
+Ctrl-C stops at once, without saving).
 """
 
+import signal
 import sys
-import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from jaxnets import cli
+from jaxnets.errors import StoppedError
 from jaxnets.flags import parse_flags
 
-# The most seconds of training that a crash may cost.
-SAVE_EVERY = 10.0
+if TYPE_CHECKING:
+    from jaxnets.config import Config
+    from jaxnets.data.datasets import Dataset
+    from jaxnets.models.chain import Chain
+    from jaxnets.training.run_folder import RunFolder
+    from jaxnets.training.step import TrainState
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Configuration, data, model, state, loop, report; returns the exit status."""
+    """Configuration, data, model, state, run folder; returns the exit status."""
     flags = parse_flags(arguments, description=__doc__ or "")
 
     # Imported after the flags are known to be right: JAX takes a second.
     from jaxnets import run
-    from jaxnets.experiment import create_model, create_state, epochs, evaluate, feed_of
-    from jaxnets.lecture import replay
-    from jaxnets.lecture.log import progress_of
-    from jaxnets.training.interrupt import stop_on_interrupt
-    from jaxnets.training.loop import Checkpoint, Interrupted, Watch
+    from jaxnets.experiment import create_model, create_state
+    from jaxnets.training.loop import Interrupted
 
     config = run.config_of(flags)
     data = run.load_data(config)
     model = create_model(config, data)
     state = create_state(config, model, data)
     folder = run.open_run(config, data)
+    try:
+        with folder:
+            return train(config, data, model, state, folder)
+    except Interrupted as stopped:
+        raise StoppedError(f"interrupted; {run.how_to_go_on(folder)}", stopped.signal) from None
+    except KeyboardInterrupt:
+        message = f"stopped at once; {run.how_to_go_on(folder)}"
+        raise StoppedError(message, signal.SIGINT) from None
+
+
+def train(
+    config: "Config", data: "Dataset", model: "Chain", state: "TrainState", folder: "RunFolder"
+) -> int:
+    """Loop and report; returns the exit status."""
+    from jaxnets import run
+    from jaxnets.experiment import create_model, create_state, epochs, evaluate, feed_of
+    from jaxnets.lecture import replay
+    from jaxnets.lecture.log import progress_of
+    from jaxnets.training.interrupt import stop_on_interrupt
+    from jaxnets.training.loop import Checkpoint, Interrupted, NonFiniteLossError, Watch
+    from jaxnets.training.pace import Pace
+
     if config.latent_dims is not None:  # The slides search the hidden size of their own network.
         with stop_on_interrupt() as stop:
             config = replay.search_first(config, folder, data, Watch(stop=stop))
@@ -47,23 +73,30 @@ def main(arguments: Sequence[str]) -> int:
 
     checkpoint = run.restore(folder, config, state, data) if config.resume else Checkpoint(state)
     state = checkpoint.state
-    saved = time.perf_counter()
-    with (
-        stop_on_interrupt() as stop,
-        progress_of(config, feed_of(config, data), checkpoint) as bar,
-    ):
-        watch = Watch(bar.update, bar.gradient_error, stop)
+    feed = feed_of(config, data)
+    pace = Pace(*config.checkpoint_interval, feed.steps, int(state.step))
+
+    def save(checkpoint: Checkpoint) -> None:
+        run.save(folder, checkpoint, data)
+        pace.saved(int(checkpoint.state.step))
+
+    try:
         try:
-            for state, record in epochs(config, model, checkpoint, data, watch):
-                folder.log(record)
-                bar.epoch(record)
-                if record["epoch"] == config.epochs or time.perf_counter() - saved > SAVE_EVERY:
-                    run.save(folder, Checkpoint(state), data)
-                    saved = time.perf_counter()
+            with (
+                stop_on_interrupt() as stop,
+                progress_of(config, feed, checkpoint) as bar,
+            ):
+                watch = Watch(bar.update, bar.gradient_error, stop, pace.due, save)
+                for state, record in epochs(config, model, checkpoint, data, watch):
+                    folder.log(record)
+                    bar.epoch(record)
+                    if record["epoch"] == config.epochs or pace.due(record["step"]):
+                        save(Checkpoint(state))
         except Interrupted as interrupted:
-            run.save(folder, interrupted.checkpoint, data)
-            folder.close()
+            save(interrupted.checkpoint)
             raise
+    except NonFiniteLossError as error:
+        raise run.explain(error, folder, config, model, data) from None
 
     test = evaluate(config, model, state.params, data.test)
     print(bar.test_line(test))

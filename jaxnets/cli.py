@@ -2,12 +2,13 @@
 
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
-from jaxnets.errors import FellShortError, UserError
+from jaxnets.errors import FellShortError, StoppedError, UserError
 
-DONE, FELL_SHORT, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
+DONE, FELL_SHORT, WRONG_REQUEST, BY_SIGNAL = 0, 1, 2, 128
 
 
 def run(main: Callable[[Sequence[str]], int]) -> int:
@@ -15,7 +16,7 @@ def run(main: Callable[[Sequence[str]], int]) -> int:
 
     Returns:
       main's status; 1 after a loss that is not finite, gradients that disagree, or a full disk;
-      2 after a UserError, told in one line on stderr; 130 after an interrupt.
+      2 after a UserError, told in one line on stderr; 130 after SIGINT, 143 after SIGTERM.
     """
     try:
         status = main(sys.argv[1:])
@@ -25,8 +26,10 @@ def run(main: Callable[[Sequence[str]], int]) -> int:
         return _complain(str(error), WRONG_REQUEST)
     except FellShortError as error:
         return _complain(str(error), FELL_SHORT)
+    except StoppedError as error:
+        return _complain(str(error), BY_SIGNAL + error.signal)
     except KeyboardInterrupt:
-        return _complain("interrupted", INTERRUPTED)
+        return _complain("interrupted", BY_SIGNAL + signal.SIGINT)
     except BrokenPipeError:  # The reader, as `head`, has gone; Python must not complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FELL_SHORT

@@ -5,6 +5,7 @@ Nothing here imports jax, so that `--help` and a wrong flag answer at once.
 
 import dataclasses
 import math
+import re
 import typing
 from typing import Any
 
@@ -166,6 +167,13 @@ class Config:
     )
     overwrite: bool = _field(False, "run", "replace the run that workdir holds")
     resume: bool = _field(False, "run", "go on with the interrupted run that workdir holds")
+    checkpoint_every: str = _field(
+        "10seconds", "run", "steps, epochs, seconds or minutes from one to the next, as 500steps"
+    )
+    keep: int = _field(
+        2, "run", "the last checkpoints to keep; of those saved after an epoch the best stays too",
+        low=1, high=10**6,
+    )  # fmt: skip
     target_accuracy: float | None = _field(
         None, "run", "exit status 1 if the test accuracy ends below it", low=0.0, high=1.0
     )
@@ -176,6 +184,7 @@ class Config:
         for field in dataclasses.fields(self):
             _check(field, getattr(self, field.name))
         self._check_pictures()
+        _ = self.checkpoint_interval
         for name in OWNED:
             if getattr(self, name) is not None and name not in PRESETS[self.model]:
                 owners = [key for key, recipe in PRESETS.items() if name in recipe]
@@ -214,6 +223,18 @@ class Config:
     def augmentations(self) -> tuple[str, ...]:
         """The names in augment."""
         return tuple(name for name in self.augment.split(",") if name != "none")
+
+    @property
+    def checkpoint_interval(self) -> tuple[int, str]:
+        """The number and the unit in checkpoint_every: steps, epochs or seconds."""
+        found = re.fullmatch(r"([1-9]\d{0,8})(step|epoch|second|minute)s?", self.checkpoint_every)
+        if found is None:
+            raise UserError(
+                "checkpoint_every: expected a number and a unit as 500steps, 2epochs, 30seconds "
+                f"or 10minutes, got {self.checkpoint_every!r}"
+            )
+        number, unit = int(found[1]), found[2]
+        return (60 * number, "seconds") if unit == "minute" else (number, f"{unit}s")
 
 
 DEFAULT_MODEL = "cnn"

@@ -12,6 +12,14 @@ class FellShortError(Exception):
     """A run that cannot go on to its end: a loss that is not finite, gradients that disagree."""
 
 
+class StoppedError(Exception):
+    """A run that a signal stopped; its message says what was saved and how to go on."""
+
+    def __init__(self, message: str, signal: int):
+        super().__init__(message)
+        self.signal = signal
+
+
 def unknown(kind: str, value: str, known: Iterable[str]) -> UserError:
     """Returns the error for a name that does not exist, with the nearest one that does.
 

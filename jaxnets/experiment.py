@@ -67,6 +67,8 @@ GRADIENT_TOLERANCE = {"float32": 1e-4, "float64": 1e-9, "bfloat16": 0.5}
 # On two cores 750 to 1,000 were the fastest (benchmarks/dense_epoch.py mlp_handwritten).
 BLOCK_SIZE = 1000
 
+Check = Callable[[int, TrainState, Any], None]
+
 # Pictures whose bytes are loaded for an epoch in one compiled loop, at most.
 LOADED = 512 << 20
 
@@ -143,6 +145,7 @@ def epochs(
     checkpoint: loop.Checkpoint,
     data: Dataset,
     watch: loop.Watch | None = None,
+    check: Check | None = None,
 ) -> Iterator[tuple[TrainState, dict[str, Any]]]:
     """Trains epoch by epoch, yielding the state and the record of each.
 
@@ -152,11 +155,13 @@ def epochs(
       checkpoint: Where to start. A state that was yielded is used up by the next epoch.
       data: The data set.
       watch: Who looks on.
+      check: Sees the number of steps done, the state and the batch before every step; an epoch is
+        then never one compiled loop.
     """
     watch = watch or loop.Watch()
     parallel = create_parallel(config)
     feed = feed_of(config, data)
-    run_epoch = _run_epoch(config, model, feed, data, parallel, watch)
+    run_epoch = _run_epoch(config, model, feed, data, parallel, watch, check)
     schedule = schedule_of(config, data)
     eval_step = compile_eval(config, model, parallel)
 
@@ -287,11 +292,14 @@ def _run_epoch(
     data: Dataset,
     parallel: Parallel,
     watch: loop.Watch,
+    check: Check | None,
 ) -> loop.RunEpoch:
     """An epoch in the way that is fastest for this network."""
     optimizer, augment = optimizer_of(config, data), augmentation_of(config, data)
     gradients = gradients_of(config, model)
-    in_one = config.gradients != "both" and not has_convolution(model)
+    if config.gradients == "both":
+        check = _gradient_check(config, model, augment, parallel, watch)
+    in_one = check is None and not has_convolution(model)
     in_one = in_one and "shift" not in config.augmentations and not _is_large(feed.split.images)
     if not has_convolution(model) and not parallel.sharded:
         gradients = in_blocks(gradients, BLOCK_SIZE)
@@ -305,11 +313,9 @@ def _run_epoch(
         axis_name=parallel.axis_name,
         augment=augment,
     )
-    if config.gradients == "both":
-        check = _gradient_check(config, model, augment, parallel, watch)
-        return loop.epoch_by_steps(step, feed, parallel, watch, check)
-    run_epoch = loop.epoch_in_one if in_one else loop.epoch_by_steps
-    return run_epoch(step, feed, parallel, watch)
+    if in_one:
+        return loop.epoch_in_one(step, feed, parallel, watch)
+    return loop.epoch_by_steps(step, feed, parallel, watch, check)
 
 
 def _is_large(images: Any) -> bool:
@@ -343,7 +349,7 @@ def on_lit_pixels(
 
 def _gradient_check(
     config: Config, model: Chain, augment: Augment, parallel: Parallel, watch: loop.Watch
-) -> Callable[[int, TrainState, Any], None]:
+) -> Check:
     """Compares the gradients by hand with stock JAX differentiating the plain network."""
     by_grad = differentiated(model.apply, LOSSES[config.loss])
     gradients = [

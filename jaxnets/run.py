@@ -1,8 +1,11 @@
 """A run in its folder: opened, begun anew or gone on with, saved, and reported."""
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import platform
+import shlex
+import sys
 from typing import Any
 
 import jax
@@ -11,10 +14,12 @@ import numpy as np
 import jaxnets
 from jaxnets.config import Config, from_json, preset, to_json
 from jaxnets.data.datasets import Dataset, load_dataset
+from jaxnets.diagnosis import find_bad_step
 from jaxnets.errors import UserError
-from jaxnets.experiment import create_parallel
+from jaxnets.experiment import create_parallel, create_state
 from jaxnets.metrics import Metrics
-from jaxnets.training.loop import Checkpoint
+from jaxnets.models.chain import Chain
+from jaxnets.training.loop import Checkpoint, NonFiniteLossError, all_finite
 from jaxnets.training.platform import describe
 from jaxnets.training.run_folder import CONFIG, RunFolder, params_sha256
 from jaxnets.training.step import TrainState
@@ -24,7 +29,10 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 INIT_SHA256 = "init_from_sha256"
 
 # What may differ when a run goes on: where and how it runs, not what it computes.
-RESUME_MAY_CHANGE = ("workdir", "resume", "overwrite", "devices", "parallel", "target_accuracy")
+RESUME_MAY_CHANGE = (
+    "workdir", "resume", "overwrite", "devices", "parallel", "target_accuracy", "checkpoint_every",
+    "keep",
+)  # fmt: skip
 
 
 def config_of(flags: dict[str, Any]) -> Config:
@@ -38,15 +46,19 @@ def config_of(flags: dict[str, Any]) -> Config:
     # What goes with --resume is checked before there is a model to check the rest with.
     preset(**{name: flags[name] for name in ("resume", "overwrite", "workdir") if name in flags})
     folder = RunFolder.open(flags["workdir"])
-    if folder.finished:
-        raise UserError(f"resume: expected an interrupted run, {folder.path} holds a finished one")
+    _refuse_finished(folder)
     stored = read_config(folder)
     for name, ours in flags.items():
         theirs = getattr(stored, name)
         if name not in RESUME_MAY_CHANGE and ours != theirs:
             raise UserError(f"resume: {name} was {theirs} when the run began, got {ours}")
     changes = {name: flags[name] for name in RESUME_MAY_CHANGE if name in flags}
-    return dataclasses.replace(stored, **changes)
+    return dataclasses.replace(stored, **{"overwrite": False, **changes})
+
+
+def _refuse_finished(folder: RunFolder) -> None:
+    if folder.finished:
+        raise UserError(f"resume: expected an interrupted run, {folder.path} holds a finished one")
 
 
 def read_config(folder: RunFolder) -> Config:
@@ -78,7 +90,7 @@ def load_data(config: Config) -> Dataset:
 
 
 def open_run(config: Config, data: Dataset) -> RunFolder:
-    """Makes the run folder and writes its config.json; with --resume, finds it.
+    """Makes the run folder and writes its config.json; with --resume, finds it. Locks it.
 
     Raises:
       UserError: The folder is taken or cannot be written, or it was begun with other data or
@@ -86,19 +98,32 @@ def open_run(config: Config, data: Dataset) -> RunFolder:
     """
     if config.resume:
         folder = RunFolder.open(str(config.workdir))
-        theirs = folder.read_config().get("data_sha256")
-        if theirs != data.checksum:
-            raise UserError(f"resume: expected data with SHA-256 {theirs}, got {data.checksum}")
-        if config.init_from is not None:
-            theirs, ours = folder.read_config()[INIT_SHA256], weights_sha256(config.init_from)
-            if theirs != ours:
-                raise UserError(
-                    f"resume: expected {config.init_from} with SHA-256 {theirs}, got {ours}"
-                )
-        return folder
-    folder = RunFolder.create(config.workdir, config.model, overwrite=config.overwrite)
-    write_config(folder, config, data)
+        folder.lock()
+    else:
+        folder = RunFolder.create(config.workdir, config.model, overwrite=config.overwrite)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(folder)  # Its lock is given back if it is refused.
+        if config.resume:
+            _refuse_finished(folder)  # The process that had the lock may have come to its end.
+            _refuse_other_inputs(folder, config, data)
+        else:
+            write_config(folder, config, data)
+        stack.pop_all()
+    folder.keep = config.keep
     return folder
+
+
+def _refuse_other_inputs(folder: RunFolder, config: Config, data: Dataset) -> None:
+    began = folder.read_config()
+    theirs = began.get("data_sha256")
+    if theirs != data.checksum:
+        raise UserError(f"resume: expected data with SHA-256 {theirs}, got {data.checksum}")
+    if config.init_from is not None:
+        theirs, ours = began[INIT_SHA256], weights_sha256(config.init_from)
+        if theirs != ours:
+            raise UserError(
+                f"resume: expected {config.init_from} with SHA-256 {theirs}, got {ours}"
+            )
 
 
 def write_config(folder: RunFolder, config: Config, data: Dataset) -> None:
@@ -125,8 +150,22 @@ def write_config(folder: RunFolder, config: Config, data: Dataset) -> None:
     )
 
 
+def how_to_go_on(folder: RunFolder) -> str:
+    """The command that goes on with an interrupted run."""
+    program = sys.argv[0] or "train.py"
+    return f"go on with: python {shlex.join([program, '--resume', f'--workdir={folder.path}'])}"
+
+
 def save(folder: RunFolder, checkpoint: Checkpoint, data: Dataset) -> None:
-    """Saves how far the run has come."""
+    """Saves how far the run has come.
+
+    Raises:
+      NonFiniteLossError: Not to a good end; the checkpoint before is kept.
+    """
+    if not all_finite(checkpoint.state.params):
+        raise NonFiniteLossError(
+            f"the parameters after step {int(checkpoint.state.step)} are not finite"
+        )
     folder.save(int(checkpoint.state.step), _tree(checkpoint, data))
 
 
@@ -139,8 +178,28 @@ def restore(folder: RunFolder, config: Config, state: TrainState, data: Dataset)
       state: A fresh state, for its structure.
       data: The run's.
     """
+    checkpoint = _last_saved(folder, config, state, data)
+    folder.drop_records_after(int(checkpoint.state.step))
+    return checkpoint
+
+
+def explain(
+    error: NonFiniteLossError, folder: RunFolder, config: Config, model: Chain, data: Dataset
+) -> NonFiniteLossError:
+    """The error with the step and the layer that went bad first, what is kept, and a hint."""
+    folder.wait()
+    last = _last_saved(folder, config, create_state(config, model, data), data)
+    saved, records = int(last.state.step), folder.records()
+    last_epoch = 1 + (records[-1]["epoch"] if records else 0)
+    found = find_bad_step(config, model, last, data, last_epoch)
+    kept = f"the checkpoint of step {saved} is kept" if saved else "nothing was saved before"
+    return NonFiniteLossError(
+        f"{found or error}; {kept}; try a --learning_rate below {config.learning_rate:g}"
+    )
+
+
+def _last_saved(folder: RunFolder, config: Config, state: TrainState, data: Dataset) -> Checkpoint:
     tree = folder.restore(like=_tree(Checkpoint(state), data))
-    folder.drop_records_after(int(tree["step"]) if tree else 0)
     if tree is None:
         return Checkpoint(state)
     parts = create_parallel(config).replicate((tree["step"], tree["params"], tree["opt_state"]))

@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import itertools
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -134,6 +135,11 @@ class Outcome:
     out: str
     err: str
 
+    def assert_interrupted(self, folder: Path) -> None:
+        """Demands status 130 and one line on stderr, with the command that goes on."""
+        command = f"python train.py --resume --workdir={folder}"
+        assert (self.status, self.err) == (130, f"error: interrupted; go on with: {command}\n")
+
     def assert_refused(self, *parts: str) -> None:
         """Demands status 2, nothing on stdout, and one line on stderr that holds the parts."""
         assert self.status == 2, self
@@ -183,7 +189,7 @@ def interrupt_after(monkeypatch):
         @contextlib.contextmanager
         def stop_on_interrupt():
             asked = itertools.count()
-            yield lambda: next(asked) >= times
+            yield lambda: signal.SIGINT if next(asked) >= times else 0
 
         monkeypatch.setattr(interrupt, "stop_on_interrupt", stop_on_interrupt)
 

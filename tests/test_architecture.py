@@ -31,8 +31,10 @@ MAY_IMPORT = {
         "backprop", "config", "data", "errors", "losses", "metrics", "models", "training",
         "weights",
     },
+    "diagnosis": {"config", "data", "experiment", "models", "training"},
     "run": {
-        "", "config", "data", "errors", "experiment", "metrics", "training", "weights",
+        "", "config", "data", "diagnosis", "errors", "experiment", "metrics", "models", "training",
+        "weights",
     },
     "gradcheck": {
         "backprop", "config", "data", "errors", "experiment", "labels", "losses", "metrics",
@@ -50,7 +52,10 @@ MAY_IMPORT = {
     },
     "__main__": {"cli", "commands"},
     "": {"config", "data", "experiment"},
-    "train.py": {"cli", "experiment", "flags", "lecture", "run", "training"},
+    "train.py": {
+        "cli", "config", "data", "errors", "experiment", "flags", "lecture", "models", "run",
+        "training",
+    },
 }  # fmt: skip
 
 WITHOUT_JAX = ("errors", "config", "flags", "cli", "commands", "__main__", "data", "")

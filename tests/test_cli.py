@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 import time
 
@@ -165,10 +166,18 @@ def test_a_missed_target_accuracy_is_status_1_after_the_whole_run(run_main, tiny
     assert run_main(*flags, "--target_accuracy=0", "--overwrite").status == 0
 
 
-def test_a_loss_that_is_not_finite_is_status_1_and_one_line(run_main, tiny_flags, tmp_path):
-    outcome = run_main("--model=cnn", *tiny_flags, "--learning_rate=1e4", "--weight_decay=1")
+@pytest.mark.parametrize("devices", [1, 2])
+def test_a_loss_that_is_not_finite_is_status_1_and_one_line(
+    run_main, tiny_flags, tmp_path, devices
+):
+    flags = [*tiny_flags, f"--devices={devices}", "--learning_rate=1e4", "--weight_decay=1"]
+    outcome = run_main("--model=cnn", *flags)
     assert outcome.status == 1
-    assert re.fullmatch(r"error: the loss of step \d+ is (nan|inf)\n", outcome.err)
+    assert re.fullmatch(
+        r"error: the loss of step \d+ is (nan|inf), beginning with the output of \w+; "
+        r"nothing was saved before; try a --learning_rate below 10000\n",
+        outcome.err,
+    )
     assert not (tmp_path / "run" / "result.json").exists()
 
 
@@ -243,12 +252,9 @@ def test_a_process_that_is_stopped_and_resumed_ends_with_the_same_parameters(
     start_python, run_python, finished_run, tmp_path, end
 ):
     """The signal comes after 3 of the 20 epochs; SIGKILL finds each of them saved."""
-    flags = [*finished_run.flags, f"--workdir={tmp_path / 'run'}"]
-    code = (
-        "import sys, train; from jaxnets import cli; "
-        f"train.SAVE_EVERY = {0 if end == signal.SIGKILL else 60}; sys.exit(cli.run(train.main))"
-    )
-    with start_python("-c", code, *flags) as process:
+    every = "1epoch" if end == signal.SIGKILL else "1minute"
+    flags = [*finished_run.flags, f"--workdir={tmp_path / 'run'}", f"--checkpoint_every={every}"]
+    with start_python("train.py", *flags) as process:
         lines = [process.stdout.readline() for _ in range(4)]
         process.send_signal(end)
         rest, err = process.communicate(timeout=60)
@@ -256,7 +262,9 @@ def test_a_process_that_is_stopped_and_resumed_ends_with_the_same_parameters(
     if end == signal.SIGKILL:
         assert process.returncode == -end
     else:
-        assert (process.returncode, err) == (130, "error: interrupted\n")
+        command = f"python train.py --resume --workdir={tmp_path / 'run'}"
+        assert err == f"error: interrupted; go on with: {command}\n"
+        assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[end]
         (saved,) = (path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
         assert 3 * 40 <= int(saved) < 20 * 40
     assert not (tmp_path / "run" / "result.json").exists()
@@ -264,6 +272,35 @@ def test_a_process_that_is_stopped_and_resumed_ends_with_the_same_parameters(
     outcome = run_python("train.py", *flags, "--resume")
     assert outcome.status == 0 and "Traceback" not in outcome.err
     assert "epoch 20/20" in outcome.out and "epoch  1/20" not in outcome.out
+    assert params_sha256(tmp_path / "run") == params_sha256(finished_run.folder)
+
+
+def test_a_second_ctrl_c_stops_at_once_and_the_last_checkpoint_stays(
+    start_python, run_python, finished_run, tmp_path
+):
+    """The first is noticed before the next step, which takes an hour here."""
+    code = (
+        "import sys, time, train; from jaxnets import cli; from jaxnets.training import loop; "
+        "add_up = loop.add_up; "
+        "loop.add_up = lambda total, metrics, where: (where != 'step 90' or "
+        "(print('slow', flush=True), time.sleep(3600)), add_up(total, metrics, where))[1]; "
+        "sys.exit(cli.run(train.main))"
+    )
+    flags = [*finished_run.flags, f"--workdir={tmp_path / 'run'}"]
+    flags += ["--checkpoint_every=1epoch", "--keep=1"]
+    with start_python("-c", code, *flags) as process:
+        while process.stdout.readline() != "slow\n":
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=1)  # Waits for the step.
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert err.startswith("error: stopped at once; go on with: python ") and err.count("\n") == 1
+    names = {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()}
+    assert {"80"} <= names <= {"40", "80"}  # The last, and perhaps an earlier one that was best.
+    assert run_python("train.py", *flags, "--resume").status == 0
     assert params_sha256(tmp_path / "run") == params_sha256(finished_run.folder)
 
 

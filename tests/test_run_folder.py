@@ -4,6 +4,8 @@ import errno
 import hashlib
 import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -207,6 +209,40 @@ def test_a_disk_too_full_for_a_checkpoint_is_status_1_and_one_line(
     assert not (tmp_path / "run" / "result.json").exists()
 
 
+# One process at a time
+
+
+def test_a_second_process_is_refused_until_the_first_has_ended_however_it_ends(
+    run_main, start_python, tiny_flags, tmp_path, interrupt_after
+):
+    code = (
+        "import sys, train; from jaxnets import cli; from jaxnets.training import loop; "
+        "loop.add_up = lambda *_: (print('training', flush=True), sys.stdin.read()); "
+        "sys.exit(cli.run(train.main))"
+    )
+    flags = ["--model=cnn", *tiny_flags]
+    with start_python("-c", code, *flags, stdin=subprocess.PIPE) as process:
+        assert "training" in [process.stdout.readline().strip() for _ in range(2)]
+        before = content(tmp_path / "run")
+        for more in ([], ["--overwrite"], ["--resume"]):
+            outcome = run_main(*flags, *more)
+            outcome.assert_refused("another process is training in", str(tmp_path / "run"))
+        assert content(tmp_path / "run") == before
+        process.kill()
+        process.communicate()
+    interrupt_after(1)
+    assert run_main(*flags, "--resume").status == 130
+    run_main(*flags).assert_refused("already holds a run")  # A refusal gives the lock back, too.
+    assert run_main(*flags, "--overwrite").status == 130
+
+
+def test_a_platform_without_locks_says_so_and_trains(run_main, tiny_flags, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fcntl", None)  # As an import that fails.
+    outcome = run_main("--model=softmax", *tiny_flags)
+    warning = f"no fcntl: nothing keeps a second process out of {tmp_path / 'run'}\n"
+    assert outcome.status == 0 and outcome.err == f"warning: this platform has {warning}"
+
+
 # How a run goes on in it
 
 
@@ -226,7 +262,7 @@ def test_a_run_interrupted_again_and_again_ends_as_if_it_had_not_been(
     for number, count in enumerate(steps):
         interrupt_after(count)
         outcome = run_main(*flags, *(["--resume"] if number else []))
-        assert (outcome.status, outcome.err) == (130, "error: interrupted\n")
+        outcome.assert_interrupted(parts)
         assert not (parts / "result.json").exists()
     interrupt_after(10**9)
     outcome = run_main(*flags, "--resume")
@@ -240,13 +276,12 @@ def test_a_run_interrupted_again_and_again_ends_as_if_it_had_not_been(
 
 
 def test_a_run_interrupted_before_it_has_begun_again_is_saved(
-    run_main, tiny_flags, interrupt_after
+    run_main, tiny_flags, interrupt_after, tmp_path
 ):
     interrupt_after(0)
     flags = ["--model=mlp_functional", *tiny_flags]
     for more in ([], ["--resume"], ["--resume"]):
-        outcome = run_main(*flags, *more)
-        assert (outcome.status, outcome.err) == (130, "error: interrupted\n")
+        run_main(*flags, *more).assert_interrupted(tmp_path / "run")
 
 
 def test_resume_needs_nothing_but_the_folder(run_main, tiny_flags, tmp_path, interrupt_after):

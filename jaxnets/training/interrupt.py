@@ -1,28 +1,30 @@
-"""Ctrl-C asks a run to stop at the next step; a second one stops it at once."""
+"""Ctrl-C or SIGTERM asks a run to stop at the next step; a second one stops it at once."""
 
 import contextlib
 import signal
-import threading
 from collections.abc import Callable, Iterator
+from threading import current_thread, main_thread
 
 
 @contextlib.contextmanager
-def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
-    """Yields a function that says whether SIGINT or SIGTERM has come."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set  # Signals belong to the main thread.
-        return
+def stop_on_interrupt() -> Iterator[Callable[[], int]]:
+    """Yields a function that returns the number of the SIGINT or SIGTERM that has come, else 0."""
+    came = 0
 
     def ask(number, frame):
-        asked.set()
-        signal.signal(number, before[number])
+        nonlocal came
+        came = number
+        for each, handler in before.items():  # The next one, of either, finds what was there.
+            signal.signal(each, handler)
 
+    if current_thread() is not main_thread():
+        yield lambda: came  # Signals belong to the main thread.
+        return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for number in before:
         signal.signal(number, ask)
     try:
-        yield asked.is_set
+        yield lambda: came
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -24,7 +24,7 @@ EVAL_BATCH_SIZE = 512
 
 
 class NonFiniteLossError(FellShortError):
-    """The loss became infinite or NaN; the message names the step."""
+    """The loss or the parameters became infinite or NaN; the message names the step."""
 
 
 class GradientsDisagreeError(FellShortError):
@@ -49,11 +49,11 @@ class Checkpoint:
 
 
 class Interrupted(KeyboardInterrupt):
-    """The user interrupted a run; `checkpoint` is how far it has come."""
+    """A signal stopped a run; `checkpoint` is how far it has come, `signal` its number."""
 
-    def __init__(self, checkpoint: Checkpoint):
+    def __init__(self, checkpoint: Checkpoint, signal: int):
         super().__init__(f"interrupted after step {int(checkpoint.state.step)}")
-        self.checkpoint = checkpoint
+        self.checkpoint, self.signal = checkpoint, signal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,13 +63,17 @@ class Watch:
     Attributes:
       progress: Called with the examples of the steps just done and the epoch's metrics so far.
       gradient_error: Called with the relative error of each check of the gradients.
-      stop: Asked before every step (every epoch, where it is one compiled loop); True ends the run
-        by raising Interrupted.
+      stop: Asked before every step (every epoch, where it is one compiled loop); a signal's number
+        instead of 0 ends the run by raising Interrupted.
+      due: Asked in the middle of an epoch, with the steps done, whether it is time to save.
+      save: Called when it is.
     """
 
     progress: Callable[[int, Metrics], Any] = lambda count, metrics: None
     gradient_error: Callable[[float], Any] = lambda error: None
-    stop: Callable[[], bool] = lambda: False
+    stop: Callable[[], int] = lambda: 0
+    due: Callable[[int], bool] = lambda step: False
+    save: Callable[[Checkpoint], Any] = lambda checkpoint: None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +111,11 @@ def add_up(total: Metrics | None, metrics: Metrics, where: str) -> Metrics:
     metrics = _on_host(metrics)
     _check_finite(metrics.loss_sum, where)
     return metrics if total is None else jax.tree.map(np.add, total, metrics)
+
+
+def all_finite(tree: Any) -> bool:
+    """Whether no element of any array is infinite or NaN."""
+    return all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(tree))
 
 
 def _on_host(metrics: Metrics) -> Metrics:
@@ -161,10 +170,14 @@ def epoch_by_steps(
                 data_seconds += time.perf_counter() - asked
                 if batch is None:
                     break
-                if watch.stop():
+                if signal := watch.stop():
                     collect(leave=0)
                     seconds = time.perf_counter() - started
-                    raise Interrupted(Checkpoint(state, metrics, seconds, data_seconds))
+                    raise Interrupted(Checkpoint(state, metrics, seconds, data_seconds), signal)
+                if watch.due(done + len(pending)):
+                    collect(leave=0)
+                    seconds = time.perf_counter() - started
+                    watch.save(Checkpoint(state, metrics, seconds, data_seconds))
                 batch = parallel.split(batch)
                 if check is not None:
                     check(done + len(pending), state, batch)
@@ -184,8 +197,8 @@ def epoch_in_one(train_step: TrainStep, feed: Feed, parallel: Parallel, watch: W
     images, labels = parallel.replicate((np.asarray(feed.split.images), feed.split.labels))
 
     def run_epoch(checkpoint: Checkpoint, epoch: int) -> tuple[TrainState, Metrics, float]:
-        if watch.stop():
-            raise Interrupted(checkpoint)
+        if signal := watch.stop():
+            raise Interrupted(checkpoint, signal)
         first = int(checkpoint.state.step)
         rows = epoch_order(len(feed.split), feed.batch_size, feed.seed, epoch)
         rows = parallel.split(rows, axis=1)

@@ -11,7 +11,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,15 @@ class RunFolder:
     def __init__(self, path: Path):
         """A folder made by `create` or found by `open`."""
         self.path = path
+        self.keep = 1  # The last checkpoints, beside the best.
         self._manager = None
+        self._lock: int | None = None
+
+    def __enter__(self) -> "RunFolder":
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.close()
 
     @classmethod
     def create(cls, workdir: str | None, model: str, *, overwrite: bool = False) -> "RunFolder":
@@ -50,11 +58,16 @@ class RunFolder:
           overwrite: Replace the run that the folder holds.
 
         Raises:
-          UserError: It holds a run (without overwrite) or other files, or cannot be written.
+          UserError: It holds a run (without overwrite) or other files, cannot be written, or
+            another process is at work in it.
         """
         path = Path(workdir).expanduser() if workdir else fresh_path(model)
-        found = make_folder(path)
-        with _writing(path):
+        make_folder(path)
+        folder = cls(path.resolve())
+        folder.lock()
+        found = make_folder(path)  # Read under the lock: another may have begun in between.
+        with contextlib.ExitStack() as stack, _writing(path):
+            stack.enter_context(folder)  # Its lock is given back if it is refused.
             ours = (CONFIG, SEARCH, METRICS, CHECKPOINTS, RESULT)
             others = [name for name in found if name.removesuffix(".partial") not in ours]
             if others:
@@ -70,7 +83,8 @@ class RunFolder:
                 else:
                     (path / name).unlink()
             (path / METRICS).touch()
-        return cls(path.resolve())
+            stack.pop_all()
+        return folder
 
     @classmethod
     def open(cls, workdir: str) -> "RunFolder":
@@ -83,6 +97,38 @@ class RunFolder:
         if not (path / CONFIG).is_file():
             raise UserError(f"workdir: expected a run folder, found no {CONFIG} in {path}")
         return cls(path.resolve())
+
+    def lock(self) -> None:
+        """Takes the folder for this process, until `close` or the process' end, however it ends.
+
+        The lock is on the folder itself, where no file is left behind or replaced. Without fcntl
+        (Windows) there is none, and a line on stderr says so.
+
+        Raises:
+          UserError: Another process has taken it.
+        """
+        try:
+            import fcntl
+        except ImportError:
+            print(
+                "warning: this platform has no fcntl: nothing keeps a second process out of "
+                f"{self.path}",
+                file=sys.stderr,
+            )
+            return
+        with _writing(self.path):
+            lock = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(lock)
+            if isinstance(error, BlockingIOError):
+                raise UserError(
+                    f"workdir: another process is training in {self.path}; wait for its end or "
+                    "take another folder"
+                ) from None
+            raise UserError(f"workdir: cannot lock {self.path}: {error.strerror}") from error
+        self._lock = lock
 
     @property
     def finished(self) -> bool:
@@ -136,19 +182,32 @@ class RunFolder:
                 manager.save(step, args=ocp.args.StandardSave(tree), force=True)
 
     def restore(self, like: Any) -> Any:
-        """The last checkpoint, as NumPy arrays in the structure of `like`, or None."""
+        """The last checkpoint, as NumPy arrays in the structure of `like`, or None.
+
+        One that cannot be restored is told on stderr and removed if there is an older one that can.
+
+        Raises:
+          UserError: There are checkpoints, and none can be restored.
+        """
         import orbax.checkpoint as ocp
 
-        manager = self._checkpoints()
-        step = manager.latest_step()
-        if step is None:
-            return None
+        manager, path = self._checkpoints(), self.path / CHECKPOINTS
         like = jax.tree.map(lambda x: np.zeros(np.shape(x), x.dtype), like)
-        try:
-            return manager.restore(step, args=ocp.args.StandardRestore(like))
-        except (ValueError, KeyError, OSError) as error:
-            line = str(error).splitlines()[0]
-            raise UserError(f"{self.path / CHECKPOINTS}: cannot be restored: {line}") from error
+        damaged: dict[int, str] = {}
+        for step in sorted(manager.all_steps(), reverse=True):
+            try:
+                tree = manager.restore(step, args=ocp.args.StandardRestore(like))
+            except Exception as error:  # Whatever a damaged file makes of the library.
+                damaged[step] = (str(error).splitlines() or [type(error).__name__])[0]
+                continue
+            for bad, reason in damaged.items():
+                line = f"{path / str(bad)}: cannot be restored: {' '.join(reason.split())}"
+                print(f"warning: {line}; going on from step {step}", file=sys.stderr)
+                manager.delete(bad)
+            return tree
+        if damaged:
+            raise UserError(f"{path}: cannot be restored: {next(iter(damaged.values()))}")
+        return None
 
     def read_params(self, like: Any) -> tuple[int, Any]:
         """The last checkpoint's step and parameters, as NumPy arrays; nothing is written.
@@ -193,10 +252,23 @@ class RunFolder:
 
     def finish(self, result: dict[str, Any]) -> None:
         """Waits for the checkpoints and writes result.json, atomically."""
-        self.close()
+        self.wait()
         _write_json(self.path / RESULT, result)
 
     def close(self) -> None:
+        """Waits until the checkpoints are written, and gives the lock back.
+
+        Raises:
+          OSError: They could not be.
+        """
+        try:
+            self.wait()
+        finally:
+            lock, self._lock = self._lock, None
+            if lock is not None:
+                os.close(lock)
+
+    def wait(self) -> None:
         """Waits until the checkpoints are written.
 
         Raises:
@@ -213,9 +285,29 @@ class RunFolder:
 
         if self._manager is None:
             _silence_checkpoint_library()
-            options = ocp.CheckpointManagerOptions(max_to_keep=1)
-            self._manager = ocp.CheckpointManager(self.path / CHECKPOINTS, options=options)
+            options = ocp.CheckpointManagerOptions(preservation_policy=_Kept(self))
+            # Named, lest it be guessed from what the newest checkpoint, perhaps damaged, holds.
+            self._manager = ocp.CheckpointManager(
+                self.path / CHECKPOINTS,
+                options=options,
+                item_handlers=ocp.StandardCheckpointHandler(),
+            )
         return self._manager
+
+
+class _Kept:
+    """Which checkpoints stay: the last ones, and that of the best validation accuracy."""
+
+    def __init__(self, folder: RunFolder):
+        self._folder = folder
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """Whether each of the checkpoints, in the order of their steps, stays."""
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        scores = {r["step"]: r["validation_accuracy"] for r in self._folder.records()}
+        known = [step for step in steps if scores.get(step) is not None]
+        best = max(known, key=lambda step: scores[step], default=None)
+        return [step == best or step in steps[-self._folder.keep :] for step in steps]
 
 
 def _silence_checkpoint_library() -> None:

@@ -1,0 +1,127 @@
+"""Where a run went bad: the first step, and in it the first layer, that is infinite or NaN.
+
+A run looks at its losses and, before it saves them, at its parameters; by then what was before is
+gone. So the steps since the last checkpoint are taken again, one by one, with a look into each.
+"""
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxnets.config import Config
+from jaxnets.data.batches import Batch
+from jaxnets.data.datasets import Dataset
+from jaxnets.experiment import (
+    augmentation_of,
+    create_parallel,
+    epochs,
+    feed_of,
+    gradients_of,
+    optimizer_of,
+)
+from jaxnets.models.chain import Chain, Layer
+from jaxnets.training.loop import Checkpoint, NonFiniteLossError, all_finite
+from jaxnets.training.step import TrainState, make_gradient_step, make_train_step
+
+
+class _NothingFound(Exception):
+    """Every step asked for was finite."""
+
+
+def find_bad_step(
+    config: Config, model: Chain, checkpoint: Checkpoint, data: Dataset, last_epoch: int
+) -> str | None:
+    """Says which step goes bad and where in the network it begins.
+
+    Args:
+      config: The run's.
+      model: Its network.
+      checkpoint: Where to begin; it is used up.
+      data: The run's.
+      last_epoch: The last to look at, from 1.
+
+    Returns:
+      A sentence without its full stop, or None if no step goes bad when it is taken again.
+    """
+    if config.gradients == "both":
+        config = dataclasses.replace(config, gradients="manual")
+    parallel, augment = create_parallel(config), augmentation_of(config, data)
+    gradients, axis_name = gradients_of(config, model), parallel.axis_name
+    train_step = parallel.compile(
+        make_train_step(
+            gradients,
+            optimizer_of(config, data),
+            reduction=config.reduction,
+            axis_name=axis_name,
+            augment=augment,
+        )
+    )
+    gradient_step = parallel.compile(
+        make_gradient_step(gradients, axis_name=axis_name, augment=augment)
+    )
+    steps = feed_of(config, data).steps * last_epoch
+
+    def look(step: int, state: TrainState, batch: Batch) -> None:
+        if step >= steps:
+            raise _NothingFound
+        after, metrics = train_step(state, batch)
+        loss = float(metrics.loss_sum)
+        if np.isfinite(loss) and all_finite(after.params):
+            return
+        what = f"the loss of step {step + 1} is {loss}"
+        if np.isfinite(loss):
+            what = f"step {step + 1} is the first that is not finite"
+        derived = gradient_step(state, batch)
+        if axis_name is not None:
+            batch = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
+        key = jax.random.fold_in(state.key, state.step)
+        images = augment(key, batch, 0).images
+        place = (
+            first_bad_output(model, state.params, images, key)
+            or (None if np.isfinite(loss) else "the loss of finite logits")
+            or first_bad_layer("the gradient of", reversed(model.layers), derived)
+            or first_bad_layer("the update of", model.layers, after.params)
+        )
+        raise NonFiniteLossError(f"{what}, beginning with {place}")
+
+    try:
+        for _ in epochs(config, model, checkpoint, data, check=look):
+            pass
+    except NonFiniteLossError as error:
+        return str(error)
+    except _NothingFound:
+        pass
+    return None
+
+
+def first_bad_output(model: Chain, params: Any, images: Any, key: jax.Array) -> str | None:
+    """Names the first layer, in the order of a step's forward pass, whose output is not finite.
+
+    Args:
+      model: The network.
+      params: Its parameters.
+      images: [B, H, W, C], as the step's augmentation left them.
+      key: The step's, for dropout.
+    """
+    after = ""
+    for number, layer in enumerate(model.layers, start=1):
+        until_here = Chain(model.layers[:number])
+        output = until_here.apply({"params": params}, images, train=True, rngs={"dropout": key})
+        name = getattr(layer, "name", None)
+        if not all_finite(output):
+            kind = getattr(layer, "__name__", type(layer).__name__)
+            return f"the output of {name or kind + after}"
+        after = f" after {name}" if name else after
+    return None
+
+
+def first_bad_layer(what: str, layers: Iterable[Layer], tree: Any) -> str | None:
+    """Names the first of some layers whose part of a tree like the parameters is not finite."""
+    for layer in layers:
+        name = getattr(layer, "name", None)
+        if name in tree and not all_finite(tree[name]):
+            return f"{what} {name}"
+    return None

@@ -1,0 +1,116 @@
+"""A run that goes bad: which step and layer is named, and what is kept."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from jaxnets import diagnosis, experiment
+from jaxnets.models.mlp import mlp
+
+LAYERS = ("hidden1", "hidden2", "logits")
+BAD_LAYER = {"cnn": "conv2", "mlp_sequential": "hidden2"}
+
+
+@pytest.fixture
+def poison(monkeypatch):
+    """Makes the gradient of a layer NaN in one step, which the key of the step tells."""
+    honest = experiment.gradients_of
+
+    def with_poison(step: int, layer: str) -> None:
+        def gradients_of(config, model):
+            way = honest(config, model)
+            bad = jax.random.key_data(jax.random.fold_in(jax.random.key(config.seed), step))
+
+            def poisoned(params, batch, key):
+                metrics, gradients = way(params, batch, key)
+                now = jnp.all(jax.random.key_data(key) == bad)
+                here = jax.tree.map(lambda g: jnp.where(now, jnp.nan, g), gradients[layer])
+                return metrics, {**gradients, layer: here}
+
+            return poisoned
+
+        for module in (experiment, diagnosis):
+            monkeypatch.setattr(module, "gradients_of", gradients_of)
+
+    return with_poison
+
+
+def saved(folder):
+    """The step and the parameters of the only checkpoint."""
+    with ocp.CheckpointManager(folder / "checkpoints") as manager:
+        (step,) = manager.all_steps()
+        return step, manager.restore(step, args=ocp.args.StandardRestore())["params"]
+
+
+@pytest.mark.parametrize("bad", LAYERS)
+def test_the_first_layer_whose_output_overflows_is_named(bad):
+    model = mlp(3, hidden=(5, 4))
+    images = np.random.default_rng(0).random((6, 2, 2, 1), np.float32) + 0.5
+    params = model.init(jax.random.key(0), images)["params"]
+    assert diagnosis.first_bad_output(model, params, images, jax.random.key(1)) is None
+    # All later layers overflow with it, or make NaN of it.
+    kernel = jnp.full_like(params[bad]["kernel"], 3e38)
+    params = {**params, bad: {"kernel": kernel, "bias": params[bad]["bias"] + 3e38}}
+    named = diagnosis.first_bad_output(model, params, images, jax.random.key(1))
+    assert named == f"the output of {bad}"
+
+
+def test_a_layer_without_a_name_is_named_by_the_one_before():
+    from jaxnets.models.chain import Chain, Layer
+    from jaxnets.models.layers import flatten
+
+    def square(x):
+        return x * x
+
+    layers: list[Layer] = [flatten, *mlp(3, hidden=()).layers[1:], square]
+    images, key = np.ones((1, 2, 2, 1), np.float32), jax.random.key(0)
+    params = Chain(layers).init(key, images)["params"]
+    params = {"logits": {**params["logits"], "bias": jnp.full(3, 1e30)}}
+    named = diagnosis.first_bad_output(Chain(layers), params, images, key)
+    assert named == "the output of square after logits"
+
+
+@pytest.mark.parametrize("step", [7, 9], ids=["seen in the next loss", "seen at the run's end"])
+@pytest.mark.parametrize("model", BAD_LAYER)
+@pytest.mark.parametrize("validation", [40, 0])
+def test_the_step_and_the_layer_are_named_and_the_last_good_checkpoint_is_kept(
+    run_main, tiny_flags, tmp_path, poison, model, step, validation
+):
+    flags = [
+        "--checkpoint_every=1epoch",
+        "--keep=1",
+        f"--model={model}",
+        *tiny_flags,
+        f"--validation_size={validation}",
+    ]
+    flags.append(f"--batch_size={32 if validation else 40}")
+    assert run_main(*flags, "--schedule=constant", "--epochs=1").status == 0
+    good = saved(tmp_path / "run")
+    assert good[0] == 5
+
+    poison(step, BAD_LAYER[model])
+    outcome = run_main(*flags, "--schedule=constant", "--overwrite")
+    assert outcome.status == 1
+    assert outcome.err.startswith(
+        f"error: step {step + 1} is the first that is not finite, beginning with the gradient of "
+        f"{BAD_LAYER[model]}; the checkpoint of step 5 is kept; try a --learning_rate below "
+    )
+    assert outcome.err.count("\n") == 1
+    jax.tree.map(np.testing.assert_array_equal, saved(tmp_path / "run"), good)
+    assert not (tmp_path / "run" / "result.json").exists()
+    again = run_main(*flags, "--schedule=constant", "--resume")
+    assert (again.status, again.err) == (1, outcome.err)
+
+
+def test_an_interrupt_after_a_bad_step_saves_nothing_of_it(
+    run_main, tiny_flags, tmp_path, poison, interrupt_after
+):
+    tiny_flags = [*tiny_flags, "--checkpoint_every=1epoch"]
+    poison(7, "conv1")
+    interrupt_after(8)
+    outcome = run_main("--model=cnn", *tiny_flags)
+    assert outcome.status == 1 and "step 8 is the first" in outcome.err
+    assert "the gradient of conv1; the checkpoint of step 5 is kept" in outcome.err
+    assert saved(tmp_path / "run")[0] == 5

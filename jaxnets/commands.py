@@ -168,12 +168,28 @@ def predict(arguments: Sequence[str]) -> int:
     return cli.DONE if all_good else cli.WRONG_REQUEST
 
 
+def devices(arguments: Sequence[str]) -> int:
+    """Show what JAX finds here, and on what train.py with the same flags would train."""
+    parser = _Parser("devices", devices.__doc__, config=True)
+    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
+    flags, rest = parser.parse_known_args(arguments)
+    config = preset(**parse_flags(rest))
+
+    from jaxnets.experiment import create_parallel
+    from jaxnets.report.devices import to_text, to_values
+
+    values = to_values(create_parallel(config))
+    print(json.dumps(values, indent=2) if flags.json else to_text(values))
+    return cli.DONE
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "summary": summary,
     "gradcheck": gradcheck,
     "search": search,
     "compare": compare,
     "predict": predict,
+    "devices": devices,
 }
 
 

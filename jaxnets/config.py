@@ -146,6 +146,13 @@ class Config:
     )  # fmt: skip
     seed: int = _field(0, "training", "of parameters, order, dropout", low=0, high=2**31 - 1)
 
+    platform: str | None = _field(
+        None, "machine", "what must be there to train on (default: what JAX finds)",
+        choices=("cpu", "gpu", "tpu"),
+    )  # fmt: skip
+    cpu_devices: int | None = _field(
+        None, "machine", "devices that the CPU simulates (default: none)", low=1, high=256
+    )
     devices: int | None = _field(
         None, "machine", "how many to use (default: all; a CPU counts as one, or as N)",
         low=1, high=4096,
@@ -206,6 +213,8 @@ class Config:
             raise UserError("nesterov: expected a momentum above 0, got 0")
         if self.resume and self.workdir is None:
             raise UserError("resume: expected --workdir=DIR with an interrupted run, got none")
+        if self.cpu_devices is not None and self.platform not in (None, "cpu"):
+            raise UserError(f"cpu_devices: expected platform cpu, got {self.platform}")
         if self.resume and self.overwrite:
             raise UserError("resume and overwrite exclude each other, got both")
 

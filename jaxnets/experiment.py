@@ -45,7 +45,7 @@ from jaxnets.training.optimizer import (
     with_plateau,
 )
 from jaxnets.training.parallel import Parallel
-from jaxnets.training.platform import prepare
+from jaxnets.training.platform import Devices, prepare
 from jaxnets.training.step import (
     LossAndGradients,
     TrainState,
@@ -206,7 +206,21 @@ def evaluate(config: Config, model: Chain, params: Any, split: Split) -> Metrics
 
 def create_parallel(config: Config) -> Parallel:
     """The devices and the way to use them."""
-    return Parallel(prepare(config.devices, config.precision), config.parallel)
+    return Parallel(devices_of(config), config.parallel)
+
+
+def devices_of(config: Config) -> Devices:
+    """The devices on which the config trains.
+
+    Raises:
+      UserError: There are fewer, or those of another platform.
+    """
+    return prepare(
+        config.devices,
+        config.precision,
+        platform=config.platform,
+        cpu_devices=config.cpu_devices,
+    )
 
 
 def compile_eval(config: Config, model: Chain, parallel: Parallel, *, ten_crop: bool = False):

@@ -2,8 +2,6 @@
 
 import contextlib
 import dataclasses
-import importlib.metadata
-import platform
 import shlex
 import sys
 from typing import Any
@@ -11,7 +9,6 @@ from typing import Any
 import jax
 import numpy as np
 
-import jaxnets
 from jaxnets.config import Config, from_json, preset, to_json
 from jaxnets.data.datasets import Dataset, load_dataset
 from jaxnets.diagnosis import find_bad_step
@@ -20,18 +17,17 @@ from jaxnets.experiment import create_parallel, create_state
 from jaxnets.metrics import Metrics
 from jaxnets.models.chain import Chain
 from jaxnets.training.loop import Checkpoint, NonFiniteLossError, all_finite
-from jaxnets.training.platform import describe
+from jaxnets.training.platform import describe, versions
 from jaxnets.training.run_folder import CONFIG, RunFolder, params_sha256
 from jaxnets.training.step import TrainState
 from jaxnets.weights import describe_weights, weights_sha256
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 INIT_SHA256 = "init_from_sha256"
 
 # What may differ when a run goes on: where and how it runs, not what it computes.
 RESUME_MAY_CHANGE = (
-    "workdir", "resume", "overwrite", "devices", "parallel", "target_accuracy", "checkpoint_every",
-    "keep",
+    "workdir", "resume", "overwrite", "platform", "cpu_devices", "devices", "parallel",
+    "target_accuracy", "checkpoint_every", "keep",
 )  # fmt: skip
 
 
@@ -133,11 +129,7 @@ def write_config(folder: RunFolder, config: Config, data: Dataset) -> None:
     folder.write_config(
         {
             **to_json(config),
-            "versions": {
-                "jaxnets": jaxnets.__version__,
-                "python": platform.python_version(),
-                **{name: importlib.metadata.version(name) for name in PACKAGES},
-            },
+            "versions": versions(),
             "platform": devices[0].platform,
             "device": describe(devices),
             "num_devices": len(devices),

@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "models": {"errors", "config"},
     "weights": {"errors", "models"},
     "backprop": {"models", "labels", "metrics", "data.batches"},
-    "training": {"data", "errors", "labels", "losses", "metrics"},
+    "training": {"", "data", "errors", "labels", "losses", "metrics"},
     "experiment": {
         "backprop", "config", "data", "errors", "losses", "metrics", "models", "training",
         "weights",
@@ -44,7 +44,7 @@ MAY_IMPORT = {
         "backprop", "config", "data", "errors", "experiment", "losses", "metrics", "models", "run",
         "training",
     },
-    "report": {"errors", "models"},
+    "report": {"errors", "models", "training"},
     "serving": {"config", "data", "errors", "experiment", "models", "run", "training"},
     "commands": {
         "cli", "config", "errors", "experiment", "flags", "gradcheck", "lecture", "report",

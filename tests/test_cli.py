@@ -1,6 +1,7 @@
 """train.py from the outside: exit statuses, one-line errors, and runs that are cut short."""
 
 import dataclasses
+import functools
 import json
 import os
 import re
@@ -31,6 +32,7 @@ NUMERIC = {  # Every numeric field: a model that has it, and whether it may be 0
     "check_every": ("cnn", False),
     "gradient_tolerance": ("cnn", True),
     "seed": ("cnn", True),
+    "cpu_devices": ("cnn", False),
     "devices": ("cnn", False),
     "target_accuracy": ("cnn", True),
 }
@@ -59,6 +61,8 @@ def params_sha256(folder):
         ("--epoch=3", ["unknown flag --epoch", "did you mean --epochs?"]),
         ("--learningrate=1", ["did you mean --learning_rate?"]),
         ("--no_overwritten", ["did you mean --no_overwrite?"]),
+        ("--platform=gpus", ['unknown platform "gpus"', 'did you mean "gpu"']),
+        ("--platform=gpu --cpu_devices=2", ["cpu_devices: expected platform cpu, got gpu"]),
         ("--zzzz", ["unknown flag --zzzz", "--help lists all"]),
         ("-x", ["unknown flag -x"]),
         ("cnn", ["expected flags as --epochs=3, got 'cnn'"]),
@@ -122,6 +126,26 @@ def test_a_batch_that_does_not_divide_is_refused_before_anything_is_made(
 ):
     outcome = run_main("--model=softmax", *tiny_flags, "--devices=3")
     outcome.assert_refused("batch_size 32 is not divisible by 3 devices")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["train", "devices"])
+def test_an_accelerator_that_is_not_there_is_refused_before_anything_is_made(
+    run_main, run_command, tmp_path, tiny_flags, command
+):
+    for platform in ("gpu", "tpu"):
+        run = run_main if command == "train" else functools.partial(run_command, "devices")
+        outcome = run(*tiny_flags, f"--platform={platform}")
+        outcome.assert_refused(f"platform: expected {platform}, JAX has only CPU", "JAX_PLATFORMS")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_more_devices_than_are_simulated_is_refused(run_main, tmp_path, tiny_flags):
+    flags = [flag for flag in tiny_flags if not flag.startswith("--devices")]
+    outcome = run_main(*flags, "--cpu_devices=4", "--devices=5")
+    outcome.assert_refused("devices: expected at most 4 (CPU", "as 4 devices), got 5")
+    outcome = run_main(*flags, "--cpu_devices=9")
+    outcome.assert_refused("cpu_devices: expected 9, but this Python has started JAX with 8")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -18,6 +18,7 @@ class Parallel:
 
     Attributes:
       devices: Those used.
+      kind: "jit" or "pmap".
       axis_name: The axis over which the step adds up its sums: the pmapped one, or None under jit,
         where XLA adds over devices by itself.
     """
@@ -30,7 +31,10 @@ class Parallel:
           kind: "jit", "pmap", or "auto": jit on one device and pmap on several.
         """
         self.devices = devices
-        self._pmap = kind == "pmap" or (kind == "auto" and len(devices) > 1)
+        if kind == "auto":
+            kind = "pmap" if len(devices) > 1 else "jit"
+        self.kind = kind
+        self._pmap = kind == "pmap"
         self.axis_name = AXIS if self._pmap else None
         self._mesh = Mesh(np.array(devices), (AXIS,))
 

@@ -3,42 +3,105 @@
 import contextlib
 import ctypes
 import functools
+import importlib.metadata
 import os
+import platform as python_platform
 from pathlib import Path
 from typing import Any
 
 import jax
 
+import jaxnets
 from jaxnets.errors import UserError
 
 HUGE_PAGE = 1 << 21
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
+
+# What to do where JAX does not find the accelerator that was asked for.
+ACCELERATORS = {
+    "gpu": 'pip install "jax[cuda12]" finds one of NVIDIA\'s',
+    "tpu": 'pip install "jax[tpu]" finds one',
+}
 
 Devices = list[Any]  # Of jax.Device, which type checkers do not take for a type.
 
 
-def prepare(devices: int | None = None, precision: str = "float32") -> Devices:
+def prepare(
+    devices: int | None = None,
+    precision: str = "float32",
+    *,
+    platform: str | None = None,
+    cpu_devices: int | None = None,
+) -> Devices:
     """Sets JAX up and returns the devices to train on. Call it before JAX touches a device.
 
     Args:
-      devices: How many; None takes all accelerators, or one CPU. A CPU counts as N devices.
+      devices: How many; None takes all, of a CPU's that are not simulated one. Without cpu_devices
+        a CPU counts as N devices.
       precision: "float64" switches JAX to 64 bits.
+      platform: "cpu", "gpu" or "tpu"; None takes what JAX finds.
+      cpu_devices: How many the CPU simulates; others are not looked for.
 
     Raises:
-      UserError: There are fewer devices.
+      UserError: There are fewer devices, or those of another platform.
     """
+    if cpu_devices is not None:
+        platform = "cpu"
+    if platform == "cpu":  # For the others JAX is left to look: it fails in many lines.
+        jax.config.update("jax_platforms", "cpu")
     if precision == "float64":
         jax.config.update("jax_enable_x64", True)
     _keep_compiled_programs()
-    if devices is not None:
+    if (count := cpu_devices or devices) is not None:
         with contextlib.suppress(RuntimeError):  # Raised where JAX runs already: a notebook.
-            jax.config.update("jax_num_cpu_devices", devices)
+            jax.config.update("jax_num_cpu_devices", count)
     _keep_freed_memory()
-    found = jax.devices()
+    found = _found(platform)
+    if cpu_devices is not None:
+        if cpu_devices > len(found):
+            raise UserError(
+                f"cpu_devices: expected {cpu_devices}, but this Python has started JAX with "
+                f"{len(found)}; restart it"
+            )
+        found = found[:cpu_devices]
     if devices is not None and devices > len(found):
         raise UserError(
             f"devices: expected at most {len(found)} ({describe(found)}), got {devices}"
         )
-    return found[: devices or 1] if found[0].platform == "cpu" else found[:devices]
+    if found[0].platform == "cpu":
+        return found[: devices or cpu_devices or 1]
+    return found[:devices]
+
+
+def _found(platform: str | None) -> Devices:
+    """The devices that JAX finds, all of one platform.
+
+    Raises:
+      UserError: It finds none, or those of another platform than was asked for.
+    """
+    try:
+        found = jax.devices()
+    except RuntimeError as error:  # JAX_PLATFORMS names one that is not here.
+        raise UserError(f"platform: JAX finds no device: {error}") from error
+    if platform in (None, found[0].platform):
+        return found
+    allowed = jax.config.values["jax_platforms"]
+    if platform == "cpu":
+        hint = "this Python has started JAX with it: restart it"
+    elif allowed:
+        hint = f"JAX_PLATFORMS={allowed} keeps it from looking further"
+    else:
+        hint = f"{ACCELERATORS[platform]}, in Colab choose a runtime with one"
+    raise UserError(f"platform: expected {platform}, JAX has only {describe(found)}; {hint}")
+
+
+def versions() -> dict[str, str]:
+    """The versions of all that the numbers depend on."""
+    return {
+        "jaxnets": jaxnets.__version__,
+        "python": python_platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in PACKAGES},
+    }
 
 
 def describe(devices: Devices) -> str:

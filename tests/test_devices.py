@@ -1,0 +1,81 @@
+"""What JAX finds: `python -m jaxnets devices`, simulated devices, platforms that are not there."""
+
+import importlib.metadata
+import json
+import os
+import re
+
+import jax
+import pytest
+
+from jaxnets.errors import UserError
+from jaxnets.training.platform import prepare
+
+
+def test_the_command_tells_what_jax_finds_and_what_would_be_used(run_command):
+    values = json.loads(run_command("devices", "--json").out)
+    versions = values.pop("versions")
+    assert values == {
+        "platform": "cpu",
+        "kind": "cpu",
+        "count": 8,
+        "used": 1,
+        "parallel": "jit",
+        "description": f"CPU, {os.cpu_count()} cores",
+    }
+    assert versions["jaxlib"] == importlib.metadata.version("jaxlib")
+    assert {"jaxnets", "python", "jax", "flax", "optax", "numpy"} < set(versions)
+
+
+def test_the_command_takes_the_flags_of_training(run_command):
+    shown = run_command("devices", "--cpu_devices=4", "--devices=2", "--platform=cpu").out
+    lines = dict(line.split(maxsplit=1) for line in shown.splitlines())
+    assert lines["used"] == f"2 by pmap (CPU, {os.cpu_count()} cores as 2 devices)"
+    assert re.search(r"\bjax \d+\.\d+", lines["versions"])
+    run_command("devices", "--platfrm=cpu").assert_refused("did you mean --platform?")
+
+
+@pytest.mark.parametrize(
+    ("flags", "count", "used"),
+    [
+        ([], 1, 1),
+        (["--devices=3"], 3, 3),
+        (["--cpu_devices=8"], 8, 8),
+        (["--cpu_devices=8", "--devices=2"], 8, 2),
+        (["--platform=cpu"], 1, 1),
+    ],
+    ids=str,
+)
+def test_a_fresh_python_simulates_as_many_devices_as_are_asked_for(run_python, flags, count, used):
+    outcome = run_python("-m", "jaxnets", "devices", "--json", *flags)
+    values = json.loads(outcome.out)
+    assert (values["count"], values["used"]) == (count, used)
+
+
+def test_platforms_that_jax_cannot_start_are_told_in_a_line(run_python):
+    for name in ("tpu", "nonsense"):
+        environment = {**os.environ, "JAX_PLATFORMS": name}
+        outcome = run_python("-m", "jaxnets", "devices", env=environment)
+        outcome.assert_refused("platform: JAX finds no device: ", name)
+
+
+def test_without_an_accelerator_the_refusal_says_what_to_install(run_python):
+    environment = {name: value for name, value in os.environ.items() if name != "JAX_PLATFORMS"}
+    outcome = run_python("-m", "jaxnets", "devices", "--platform=tpu", env=environment)
+    if outcome.status == 0:
+        pytest.skip("this machine has a TPU")
+    assert outcome.status == 2 and "Traceback" not in outcome.err
+    assert 'pip install "jax[tpu]"' in outcome.err.splitlines()[-1]
+
+
+def test_simulated_devices_are_the_cpus_also_where_there_is_an_accelerator(monkeypatch):
+    accelerator = type("Device", (), {"platform": "gpu", "device_kind": "H100"})()
+    monkeypatch.setattr(jax, "devices", lambda: [accelerator] * 2)
+    assert len(prepare()) == len(prepare(platform="gpu")) == 2
+    for request in ({"cpu_devices": 2}, {"platform": "cpu"}):
+        with pytest.raises(UserError, match=r"expected cpu, JAX has only 2 x H100; .*restart"):
+            prepare(**request)
+    with pytest.raises(UserError, match=r"devices: expected at most 2 \(2 x H100\), got 3"):
+        prepare(3)
+    with pytest.raises(UserError, match="platform: expected tpu, JAX has only 2 x H100"):
+        prepare(platform="tpu")

@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from jaxnets import cli
-from jaxnets.config import DEFAULT_MODEL, PRESETS, preset
+from jaxnets.config import preset
 from jaxnets.errors import UserError, unknown
 from jaxnets.flags import FlagParser, parse_flags
+from jaxnets.recipes import DEFAULT_MODEL, PRESETS
 
 
 def main(arguments: Sequence[str]) -> int:

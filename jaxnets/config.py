@@ -1,4 +1,4 @@
-"""One frozen Config, and a preset for each network of the lecture; flags.py makes flags of them.
+"""One frozen Config, which a network's recipe fills; flags.py makes flags of its fields.
 
 Nothing here imports jax, so that `--help` and a wrong flag answer at once.
 """
@@ -10,6 +10,7 @@ import typing
 from typing import Any
 
 from jaxnets.errors import UserError, unknown
+from jaxnets.recipes import DEFAULT_MODEL, LARGE_ALEXNETS, OWNED, PAPER, PRESETS
 
 
 def _field(default: Any, group: str, why: str, *, low=None, high=None, choices=None):
@@ -19,6 +20,7 @@ def _field(default: Any, group: str, why: str, *, low=None, high=None, choices=N
 
 
 # What --augment may name: shift on the host, the others in training/augment.py.
+NO_PLATEAU = "schedule: plateau watches the validation error, but no images are held back"
 AUGMENTATIONS = ("none", "shift", "crop", "flip", "colour", "pca", "cutout", "mixup")
 
 
@@ -244,81 +246,6 @@ class Config:
             )
         number, unit = int(found[1]), found[2]
         return (60 * number, "seconds") if unit == "minute" else (number, f"{unit}s")
-
-
-DEFAULT_MODEL = "cnn"
-
-# Fields that are for the models whose presets name them.
-OWNED = (
-    "hidden", "activation", "dropout", "image_size", "latent_dims", "init", "init_from",
-    "normalize", "recipe",
-)  # fmt: skip
-NO_PLATEAU = "schedule: plateau watches the validation error, but no images are held back"
-LARGE_ALEXNETS = ("alexnet", "alexnet_paper", "alexnet_ungrouped")
-
-# --recipe=paper: Krizhevsky et al. 2012. Section 5: the update rule, the initialisation, a rate of
-# 0.01 divided by 10 where the validation error stops to fall, three times in all; about 90 epochs.
-# Section 2: bytes minus their mean. How long to wait for the error to fall is ours.
-PAPER: dict[str, Any] = dict(
-    image_size=224, init="paper", normalize="paper", dropout=0.5,
-    epochs=90, batch_size=128, learning_rate=0.01, momentum=0.9, weight_decay=5e-4,
-    schedule="plateau", augment="crop,flip,pca", ten_crop=True,
-)  # fmt: skip
-
-# What each network is trained with when nothing else is asked for. The lecture's recipe where it
-# has one (shared words: "Keras' default" where its code leaves an argument out); the others are
-# ours, measured in README.md.
-PRESETS: dict[str, dict[str, Any]] = {
-    # The lecture names f(Wx + θ) and trains it nowhere: ours.
-    "softmax": dict(
-        epochs=10, batch_size=100, learning_rate=0.5, schedule="cosine",
-    ),
-    # Slide "Keras的序列模型": SGD 0.1, mse; batch 32 is Keras' default, the epochs are ours.
-    "mlp_sequential": dict(
-        hidden=(64, 64), activation="relu",
-        epochs=10, batch_size=32, learning_rate=0.1, loss="mse",
-    ),
-    # Slide "Keras的函数式模型": rmsprop, cross-entropy, fit(data, labels): batch 32, 0.001 are
-    # Keras' defaults; its one epoch is too, ours are 5.
-    "mlp_functional": dict(
-        hidden=(64, 64), activation="relu",
-        epochs=5, batch_size=32, optimizer="rmsprop", learning_rate=0.001,
-    ),
-    # Slide "基于Keras库构建全连接神经网络": fits all 60,000 images, 118 steps an epoch.
-    "mlp": dict(
-        hidden=(512,), activation="relu",
-        epochs=50, batch_size=512, learning_rate=0.1, loss="mse", validation_size=0,
-    ),
-    # Slide "全连接神经网络的自定义编码实现": 20 full-batch steps on 55,000 images for each hidden
-    # size, then 50 on 60,000 with the best (200 on the slide), summed gradient.
-    "mlp_handwritten": dict(
-        hidden=(200,), activation="relu", latent_dims=(100, 200, 300), search_epochs=20,
-        epochs=50, batch_size=None, learning_rate=1e-5, reduction="sum", validation_size=0,
-        gradients="manual", log_format="lecture",
-    ),
-    # The lecture has only the title: ours, the best found within four minutes on two cores.
-    "cnn": dict(
-        hidden=(256,), activation="relu", dropout=0.3, augment="shift",
-        epochs=20, batch_size=128, learning_rate=0.15, momentum=0.9, nesterov=True,
-        schedule="one_cycle", weight_decay=1e-4,
-    ),
-    # The lecture has only the title. Krizhevsky et al. 2012: batch 128, momentum 0.9, decay 5e-4,
-    # rate 0.01; two epochs and one cycle, which MNIST needs, instead of PAPER are ours.
-    **dict.fromkeys(
-        LARGE_ALEXNETS,
-        dict(
-            recipe=None, dropout=0.5, image_size=64, init="he", init_from=None, normalize="none",
-            epochs=2, batch_size=128, learning_rate=0.01, momentum=0.9,
-            schedule="one_cycle", weight_decay=5e-4,
-        ),
-    ),
-    # Ours, for pictures of 28 to 64 pixels a side.
-    "alexnet_small": dict(
-        dropout=0.3, image_size=None, init="he", init_from=None, normalize="imagenet",
-        augment="crop", epochs=20, batch_size=128, learning_rate=0.03, momentum=0.9, nesterov=True,
-        schedule="one_cycle", weight_decay=5e-4,
-    ),
-}  # fmt: skip
 
 
 def preset(model: str = DEFAULT_MODEL, **changes: Any) -> Config:

@@ -7,8 +7,9 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from jaxnets.config import DEFAULT_MODEL, NOUNS, PRESETS, Config, kind_of, preset
+from jaxnets.config import NOUNS, Config, kind_of, preset
 from jaxnets.errors import UserError
+from jaxnets.recipes import DEFAULT_MODEL, PRESETS
 
 
 def _parse(field: dataclasses.Field, text: str) -> Any:

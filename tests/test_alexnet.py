@@ -13,12 +13,13 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from jaxnets.backprop import normalization
-from jaxnets.config import PAPER, PRESETS, preset
+from jaxnets.config import preset
 from jaxnets.errors import UserError
 from jaxnets.experiment import create_model, create_state, evaluate, train
 from jaxnets.models import MODELS
 from jaxnets.models.alexnet import TORCHVISION, params_from_torchvision, params_to_torchvision
 from jaxnets.models.layers import Normalize
+from jaxnets.recipes import PAPER, PRESETS
 from jaxnets.weights import describe_weights, load_weights
 
 FAMILY = ("alexnet", "alexnet_paper", "alexnet_ungrouped", "alexnet_small")

@@ -19,8 +19,9 @@ MAY_IMPORT = {
     "labels": set(),
     "losses": {"labels"},
     "metrics": {"labels"},
-    "config": {"errors"},
-    "flags": {"config", "errors"},
+    "recipes": set(),
+    "config": {"errors", "recipes"},
+    "flags": {"config", "errors", "recipes"},
     "cli": {"errors"},
     "data": {"errors", "config"},
     "models": {"errors", "config"},
@@ -38,17 +39,17 @@ MAY_IMPORT = {
     },
     "gradcheck": {
         "backprop", "config", "data", "errors", "experiment", "labels", "losses", "metrics",
-        "models", "training",
+        "models", "recipes", "training",
     },
     "lecture": {
-        "backprop", "config", "data", "errors", "experiment", "losses", "metrics", "models", "run",
-        "training",
+        "backprop", "config", "data", "errors", "experiment", "losses", "metrics", "models",
+        "recipes", "run", "training",
     },
     "report": {"errors", "models", "training"},
     "serving": {"config", "data", "errors", "experiment", "models", "run", "training"},
     "commands": {
-        "cli", "config", "errors", "experiment", "flags", "gradcheck", "lecture", "report",
-        "serving",
+        "cli", "config", "errors", "experiment", "flags", "gradcheck", "lecture", "recipes",
+        "report", "serving",
     },
     "__main__": {"cli", "commands"},
     "": {"config", "data", "experiment"},
@@ -58,7 +59,7 @@ MAY_IMPORT = {
     },
 }  # fmt: skip
 
-WITHOUT_JAX = ("errors", "config", "flags", "cli", "commands", "__main__", "data", "")
+WITHOUT_JAX = ("errors", "recipes", "config", "flags", "cli", "commands", "__main__", "data", "")
 JAX = {"jax", "jaxlib", "flax", "optax", "chex", "orbax"}
 DIFFERENTIATES = {
     "grad", "value_and_grad", "vjp", "jvp", "linearize", "linear_transpose", "jacfwd", "jacrev",

@@ -128,10 +128,15 @@ def test_what_the_lectures_map_names_exists():
 
 
 def test_a_reference_to_nothing_is_found():
-    there = "`jaxnets/config.py:PRESETS` `jaxnets/metrics.py:Metrics.of` `train.py:main`"
+    there = "`jaxnets/recipes.py:PRESETS` `jaxnets/metrics.py:Metrics.of` `train.py:main`"
     assert len(references_of(there)) == 3
     assert not missing_references(there)
-    for wrong in ("config.py:PRESET", "metrics.py:Metrics.off", "metrics.py:of", "conf.py:PRESETS"):
+    for wrong in (
+        "recipes.py:PRESET",
+        "metrics.py:Metrics.off",
+        "metrics.py:of",
+        "recipe.py:PRESETS",
+    ):
         assert missing_references(f"{there} `jaxnets/{wrong}`") == [f"jaxnets/{wrong}"]
 
 

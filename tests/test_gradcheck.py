@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from jaxnets.backprop import activations, network
-from jaxnets.config import PRESETS
 from jaxnets.gradcheck import networks as network_checks
 from jaxnets.gradcheck import run as command
 from jaxnets.gradcheck.compare import (
@@ -25,6 +24,7 @@ from jaxnets.gradcheck.compare import (
 )
 from jaxnets.gradcheck.kinks import max_pool_winners, relu_sides
 from jaxnets.gradcheck.layers import LAYERS, TOLERANCES, check_layer
+from jaxnets.recipes import PRESETS
 from jaxnets.training.platform import prepare
 
 NETWORKS = network_checks.networks()

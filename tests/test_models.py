@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnets.config import PRESETS, preset
+from jaxnets.config import preset
 from jaxnets.experiment import create_model, create_state, train
 from jaxnets.models import MODELS
 from jaxnets.models.chain import Chain, with_precision
@@ -20,6 +20,7 @@ from jaxnets.models.layers import (
     flatten,
 )
 from jaxnets.models.mlp import ACTIVATIONS
+from jaxnets.recipes import PRESETS
 
 
 def shapes_of(model, shape):

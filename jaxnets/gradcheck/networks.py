@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnets.backprop.network import by_hand, pair_of
-from jaxnets.config import PRESETS, Config, preset
+from jaxnets.config import Config, preset
 from jaxnets.data.batches import Batch
 from jaxnets.data.datasets import Dataset, Split
 from jaxnets.experiment import create_model
@@ -16,6 +16,7 @@ from jaxnets.gradcheck.compare import DIFFERENCES, Passes, Problem, Row, check
 from jaxnets.gradcheck.kinks import held, sides_of, watched
 from jaxnets.losses import LOSSES
 from jaxnets.models.chain import Chain, map_layers
+from jaxnets.recipes import PRESETS
 from jaxnets.training.step import LossAndGradients, differentiated, summed_loss
 
 # As for layers, but in bfloat16 every layer adds its rounding, and autodiff adds the gradient of a

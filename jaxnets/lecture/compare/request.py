@@ -4,10 +4,11 @@ import argparse
 import dataclasses
 from collections.abc import Sequence
 
-from jaxnets.config import PRESETS, preset
+from jaxnets.config import preset
 from jaxnets.errors import UserError, unknown
 from jaxnets.lecture.compare import baselines
 from jaxnets.lecture.compare.recipes import REGRESSION
+from jaxnets.recipes import PRESETS
 
 TRAIN_SIZE = 5_000
 CURVE = "4,16,64,256"

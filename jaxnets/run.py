@@ -130,7 +130,7 @@ def write_config(folder: RunFolder, config: Config, data: Dataset) -> None:
         {
             **to_json(config),
             "versions": versions(),
-            "platform": devices[0].platform,
+            "device_platform": devices[0].platform,
             "device": describe(devices),
             "num_devices": len(devices),
             "data_sha256": data.checksum,

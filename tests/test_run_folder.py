@@ -53,11 +53,11 @@ def test_a_finished_run_has_exactly_the_files_of_the_contract(finished_run):
 def test_config_json_has_every_field_and_all_that_reproduces_the_run(finished_run, tiny):
     config = read_json(finished_run.folder / "config.json")
     fields = {field for field in Config.__dataclass_fields__}
-    more = {"versions", "platform", "device", "num_devices", "data_sha256", "class_names"}
+    more = {"versions", "device_platform", "device", "num_devices", "data_sha256", "class_names"}
     more |= {"image_shape", "num_classes"}
     assert set(config) == fields | more
     assert (config["model"], config["epochs"], config["hidden"]) == ("cnn", 20, [256])
-    assert (config["platform"], config["num_devices"]) == ("cpu", 1)
+    assert (config["device_platform"], config["num_devices"]) == ("cpu", 1)
     assert config["data_sha256"] == tiny.checksum
     assert config["class_names"] == ["0", "1", "2"]
     assert (config["image_shape"], config["num_classes"]) == ([12, 12, 1], 3)

@@ -9,14 +9,13 @@ meets all alike; a process' figure is the fastest of four steps after the first.
 
 import argparse
 import statistics
-import subprocess
-import sys
 import time
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from in_turn import in_turn
 
 BATCH_SIZE, IMAGE_SIZE, NUM_CLASSES = 128, 224, 1000
 LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 0.01, 0.9, 5e-4
@@ -105,12 +104,7 @@ def main() -> None:
         warnings.simplefilter("ignore")
         print(seconds(flags.way))
         return
-    taken: dict[str, list[float]] = {way: [] for way in WAYS}
-    for _ in range(flags.rounds):
-        for way in WAYS:
-            command = [sys.executable, *sys.argv, f"--way={way}"]
-            output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-            taken[way].append(float(output.split()[-1]))
+    taken = in_turn(WAYS, flags.rounds)
     best = [min(pair) for pair in zip(taken["torch"], taken["torch_channels_last"], strict=True)]
     for way in WAYS:
         speeds = [theirs / ours for theirs, ours in zip(best, taken[way], strict=True)]

@@ -10,9 +10,9 @@ Each way runs in processes of its own, in turn, so that a drift of the machine m
 
 import argparse
 import statistics
-import subprocess
-import sys
 import time
+
+from in_turn import in_turn
 
 WAYS = ("plain", "auto", "manual")
 
@@ -72,12 +72,7 @@ def main() -> None:
         sizes = (flags.batch_size, flags.steps, flags.image_size)
         print(images_per_second(flags.way, flags.model, *sizes))
         return
-    rates: dict[str, list[float]] = {way: [] for way in WAYS}
-    for _ in range(flags.rounds):
-        for way in WAYS:
-            command = [sys.executable, *sys.argv, f"--way={way}"]
-            output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-            rates[way].append(float(output.split()[-1]))
+    rates = in_turn(WAYS, flags.rounds)
     for way in WAYS:
         ratio = statistics.median(
             ours / plain for ours, plain in zip(rates[way], rates["plain"], strict=True)

@@ -207,18 +207,29 @@ def hold_back(
     """
     if validation is not None and validation_size != 0:
         return train, validation
-    if validation_size is None:
-        validation_size = min(VALIDATION_SIZE, len(train) // 10)
-    if validation_size >= len(train):
-        raise UserError(
-            f"validation_size: expected less than the {len(train)} images of the training file, "
-            f"got {validation_size}"
-        )
+    count = validation_count(validation_size, len(train), "images of the training file")
     images, labels = train.images, train.labels
-    return (
-        Split(images[validation_size:], labels[validation_size:]),
-        Split(images[:validation_size], labels[:validation_size]),
-    )
+    return Split(images[count:], labels[count:]), Split(images[:count], labels[:count])
+
+
+def validation_count(validation_size: int | None, total: int, what: str) -> int:
+    """How many of so many training images are held back.
+
+    Args:
+      validation_size: As many; None for 5,000, at most a tenth.
+      total: Of the training images.
+      what: They are, for the message.
+
+    Raises:
+      UserError: Nothing would be left to train on.
+    """
+    if validation_size is None:
+        return min(VALIDATION_SIZE, total // 10)
+    if validation_size >= total:
+        raise UserError(
+            f"validation_size: expected less than the {total} {what}, got {validation_size}"
+        )
+    return validation_size
 
 
 def cache_folder(name: str) -> Path:

@@ -18,7 +18,7 @@ import numpy as np
 
 from jaxnets.data import picture_index as index
 from jaxnets.data import picture_store as storage
-from jaxnets.data.datasets import MAX_CLASSES, VALIDATION_SIZE, Dataset, Split, cache_folder
+from jaxnets.data.datasets import MAX_CLASSES, Dataset, Split, cache_folder, validation_count
 from jaxnets.data.picture_store import BadPictures, Pictures
 from jaxnets.errors import UserError, printable
 
@@ -295,17 +295,11 @@ def _parts(listing: Listing, validation_size: int | None) -> np.ndarray:
         parts[rows[held]] = 2
     if "validation" not in listing.found:
         rows = np.flatnonzero(parts == 0)
-        if validation_size is None:
-            validation_size = min(VALIDATION_SIZE, len(rows) // 10)
-        if validation_size >= len(rows):
-            raise UserError(
-                f"validation_size: expected less than the {len(rows)} training pictures, got "
-                f"{validation_size}"
-            )
+        held_back = validation_count(validation_size, len(rows), "training pictures")
         rank, count = _ranks(positions[rows], listing.labels[rows])
         # By this order, any first few have of every class its share.
         order = np.argsort((rank + 0.5) / count, kind="stable")
-        parts[rows[order[:validation_size]]] = 1
+        parts[rows[order[:held_back]]] = 1
     return parts
 
 

@@ -24,8 +24,8 @@ WAYS = ("torch", "torch_channels_last", "auto", "manual")
 
 def torch_step(images: np.ndarray, labels: np.ndarray, channels_last: bool) -> Callable[[], Any]:
     """One step of torchvision's network."""
-    import torch
-    import torchvision
+    import torch  # pyright: ignore[reportMissingImports]
+    import torchvision  # pyright: ignore[reportMissingImports]
 
     model = torchvision.models.alexnet(num_classes=NUM_CLASSES).train()
     x, y = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()), torch.from_numpy(labels).long()

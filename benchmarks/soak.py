@@ -1,0 +1,92 @@
+"""Hours of training with a checkpoint every few seconds: does anything grow?
+
+python benchmarks/soak.py [--minutes=120] [--every=3] [--model=cnn]
+
+Samples the process every ten seconds: resident memory, threads, open files, and the bytes and files
+of its run folder; the time is counted in samples, so that a stopped clock or a stopped process does
+not count. In the end the run is asked to stop (SIGTERM), and the second half is held against the
+first. Exit status 1 if anything has grown.
+"""
+
+import argparse
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+TICK = 10.0  # Seconds from one sample to the next.
+# metrics.jsonl gains a line an epoch; nothing else may grow by more than noise.
+GROWTH = {"resident_mb": 1.02, "threads": 1.0, "open_files": 1.0, "folder_mb": 1.02}
+
+
+def sample(pid: int, folder: Path) -> dict[str, float]:
+    """The process' resident memory, threads and open files, and its folder's size."""
+    status = dict(
+        line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+    )
+    sizes = []
+    for path in folder.rglob("*"):
+        try:
+            sizes.append(path.stat().st_size)
+        except FileNotFoundError:  # Checkpoints come and go.
+            continue
+    return {
+        "resident_mb": int(status["VmRSS"].split()[0]) / 1024,
+        "threads": int(status["Threads"]),
+        "open_files": len(os.listdir(f"/proc/{pid}/fd")),
+        "folder_mb": sum(sizes) / 2**20,
+        "folder_files": len(sizes),
+    }
+
+
+def main() -> int:
+    """Trains for so many minutes and prints what grew."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--minutes", type=float, default=120)
+    parser.add_argument("--every", type=int, default=3, help="seconds between checkpoints")
+    parser.add_argument("--model", default="cnn")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as work:
+        folder = Path(work) / "run"
+        process = subprocess.Popen(
+            [
+                sys.executable, "train.py", f"--model={arguments.model}", "--epochs=1000000",
+                f"--checkpoint_every={arguments.every}seconds", f"--workdir={folder}",
+            ],
+            stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        samples = []
+        while len(samples) * TICK < 60 * arguments.minutes and process.poll() is None:
+            time.sleep(TICK)
+            samples.append(sample(process.pid, folder))
+            if len(samples) % 30 == 1:
+                now = " ".join(f"{name} {value:.0f}" for name, value in samples[-1].items())
+                print(f"{len(samples) * TICK / 60:6.1f} min  {now}", flush=True)
+        process.send_signal(signal.SIGTERM)
+        status = process.wait()
+        lines = (folder / "metrics.jsonl").read_text().count("\n")
+    print(f"{len(samples) * TICK / 60:.0f} minutes, {lines} epochs, exit status {status}")
+    # The first tenth warms up: compiled programs, the evaluation's memory, the first checkpoints.
+    samples = samples[len(samples) // 10 :]
+    half = len(samples) // 2
+    grown = False
+    for name in samples[0]:
+        medians = [
+            statistics.median(s[name] for s in part) for part in (samples[:half], samples[half:])
+        ]
+        most = max(s[name] for s in samples)
+        bad = medians[1] > GROWTH.get(name, 1.02) * medians[0]
+        grown = grown or bad
+        print(
+            f"{name:12} median of the halves {medians[0]:.1f} {medians[1]:.1f}  most {most:.1f}"
+            f"{'  GREW' if bad else ''}"
+        )
+    return 1 if grown or status != 128 + signal.SIGTERM else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,191 @@
+"""docs/colab.ipynb: what it names exists, its refusals refuse, and it runs from top to bottom."""
+
+import ast
+import base64
+import dataclasses
+import importlib
+import importlib.metadata
+import importlib.util
+import io
+import json
+import re
+import subprocess
+import sys
+import types
+
+import jax
+import pytest
+from conftest import ROOT
+from PIL import Image
+
+from jaxnets.config import Config
+from jaxnets.errors import UserError
+
+NOTEBOOK = ROOT / "docs" / "colab.ipynb"
+CELLS = json.loads(NOTEBOOK.read_text("utf-8"))["cells"]
+FLAGS = {field.name for field in dataclasses.fields(Config)}
+
+
+def text_of(cell) -> str:
+    return "".join(cell["source"])
+
+
+def code_of(cell) -> str:
+    """A code cell's Python; of a script that it writes, the script's."""
+    return re.sub(r"\A%%writefile .*\n", "", text_of(cell))
+
+
+def cell_with(text: str) -> str:
+    """The one code cell that holds a text."""
+    (code,) = [code_of(c) for c in CELLS if c["cell_type"] == "code" and text in text_of(c)]
+    return code
+
+
+def missing_names(code: str) -> list[str]:
+    """What some Python takes from jaxnets that is not there: names, and fields of presets."""
+    missing, names = [], {}
+    nodes = list(ast.walk(ast.parse(code)))
+    for node in nodes:
+        line = ast.unparse(node) if isinstance(node, ast.Import | ast.ImportFrom) else ""
+        if re.match(r"(from|import) jaxnets\b", line):
+            try:
+                exec(line, names)
+            except ImportError:
+                missing.append(line)
+    for node in nodes:
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            home = names.get(node.value.id)
+            if isinstance(home, types.ModuleType) and not hasattr(home, node.attr):
+                missing.append(f"{node.value.id}.{node.attr}")
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "jaxnets.preset":
+            missing += [word.arg for word in node.keywords if word.arg not in FLAGS]
+    return missing
+
+
+def missing_flags(text: str) -> list[str]:
+    """The flags in a text that train.py does not know."""
+    return [flag for flag in re.findall(r"(?<![-\w])--(\w+)", text) if flag not in FLAGS]
+
+
+def test_it_is_a_notebook_with_small_outputs_and_no_errors():
+    notebook = json.loads(NOTEBOOK.read_text("utf-8"))
+    assert (notebook["nbformat"], notebook["metadata"]["kernelspec"]["name"]) == (4, "python3")
+    assert len({cell["id"] for cell in CELLS}) == len(CELLS)
+    assert NOTEBOOK.stat().st_size < 500_000
+    outputs = [output for cell in CELLS for output in cell.get("outputs", [])]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 5
+    for output in outputs:
+        assert output["output_type"] in ("stream", "display_data"), output
+        assert output.get("name") != "stderr", output
+
+
+def test_what_it_names_exists():
+    for cell in CELLS:
+        assert not missing_flags(text_of(cell))
+        if cell["cell_type"] == "code":
+            assert not missing_names(code_of(cell))
+
+
+def test_a_name_that_does_not_exist_is_found():
+    there = "from jaxnets import run\nimport jaxnets\njaxnets.preset('cnn', epochs=1)\nrun.finish"
+    assert not missing_names(there) and not missing_flags("--model=cnn x--y ---")
+    assert missing_names(there + "ed") == ["run.finished"]
+    assert missing_names(there.replace("epochs", "epoch")) == ["epoch"]
+    for line in ("from jaxnets.experiment import epoch", "import jaxnets.experiments"):
+        assert missing_names(line) == [line]
+    assert missing_flags("`--modle=cnn`") == ["modle"]
+
+
+def test_the_badge_and_the_installation_name_the_same_repository():
+    (owner,) = re.findall(
+        r'^REPOSITORY = "https://github\.com/(\w+/\w+)"$', cell_with("REPOSITORY ="), re.MULTILINE
+    )
+    link = f"(https://colab.research.google.com/github/{owner}/blob/main/docs/colab.ipynb)"
+    assert link in text_of(CELLS[0])
+
+
+def test_the_installation_keeps_jax_and_fails_if_pip_does(monkeypatch, tmp_path, capsys):
+    code, commands = cell_with("REPOSITORY ="), []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        subprocess, "run", lambda command, *, check: commands.append((command, check))
+    )
+    exec(compile(code, "install", "exec"), {})
+    assert commands == []  # Installed already.
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    exec(compile(code, "install", "exec"), {})
+    (((python, *command), check),) = commands
+    assert check and python == sys.executable
+    assert command[:3] == ["-m", "pip", "install"] and command[-1].startswith("git+https://")
+    assert not {"-U", "--upgrade"} & set(command)
+    pins = (tmp_path / command[command.index("-c") + 1]).read_text("utf-8").splitlines()
+    for name in ("jax", "jaxlib", "flax", "numpy"):
+        assert f"{name}=={importlib.metadata.version(name)}" in pins
+    assert f"jax {importlib.metadata.version('jax')}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("variable", "platform"), [("COLAB_TPU_1VM", "tpu"), ("COLAB_GPU", "gpu")], ids=str
+)
+def test_an_accelerator_that_was_chosen_and_is_not_seen_ends_it(monkeypatch, variable, platform):
+    if jax.default_backend() != "cpu":
+        pytest.skip("this machine has an accelerator")
+    monkeypatch.setenv(variable, "1")
+    with pytest.raises(UserError, match=f"expected {platform}, JAX has only CPU"):
+        exec("from pathlib import Path\n" + cell_with("COLAB_TPU_1VM"), {})
+
+
+def test_without_an_accelerator_it_trains_on_the_cpu(monkeypatch, capsys):
+    if jax.default_backend() != "cpu":
+        pytest.skip("this machine has an accelerator")
+    monkeypatch.setenv("COLAB_GPU", "0")
+    exec("from pathlib import Path\n" + cell_with("COLAB_TPU_1VM"), {})
+    assert capsys.readouterr().out.startswith("chosen: no accelerator; JAX trains on: CPU, ")
+
+
+def test_on_colab_the_digit_is_the_one_that_was_drawn(monkeypatch):
+    drawn = io.BytesIO()
+    Image.new("L", (280, 280), 77).save(drawn, "PNG")
+    url = "data:image/png;base64," + base64.b64encode(drawn.getvalue()).decode()
+    fake = types.ModuleType("google.colab")
+    fake.output = types.SimpleNamespace(eval_js=lambda script: url)  # type: ignore
+    names = {}
+    exec(cell_with("def draw"), names)
+    assert names["draw"]().getpixel((0, 0)) == 255  # White paper, with a seven.
+    monkeypatch.setitem(sys.modules, "google", types.ModuleType("google"))
+    monkeypatch.setitem(sys.modules, "google.colab", fake)
+    assert names["draw"]().getpixel((0, 0)) == 77
+
+
+def test_it_runs_from_top_to_bottom(monkeypatch, tmp_path):
+    why = "nbclient, ipykernel and matplotlib run the notebook; not installed"
+    nbclient = pytest.importorskip("nbclient", reason=why)
+    pytest.importorskip("ipykernel", reason=why)
+    pytest.importorskip("matplotlib", reason=why)
+    import nbformat
+
+    for variable in ("COLAB_GPU", "COLAB_TPU_1VM"):
+        monkeypatch.delenv(variable, raising=False)
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    place = {"metadata": {"path": str(tmp_path)}}
+    nbclient.NotebookClient(notebook, timeout=300, resources=place).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    printed = "".join(output["text"] for output in outputs if output.output_type == "stream")
+    assert not [output for output in outputs if output.get("name") == "stderr"], printed
+
+    (accuracy,) = re.findall(r"^test accuracy (\S+):", printed, re.MULTILINE)
+    assert float(accuracy) > 0.98
+    checked = re.findall(r"^(\w+) +(kernel|bias) +(\S+)  (ok|WRONG)$", printed, re.MULTILINE)
+    right, wrong = checked[:8], checked[8:]
+    assert len(right) == len(wrong) == 8 and {row[3] for row in right} == {"ok"}
+    assert [row[:2] for row in wrong if row[3] == "WRONG"] == [
+        ("hidden", "bias"),
+        ("logits", "bias"),
+    ]
+    placed = re.findall(r"^(.*?) +(\d+) all-reduce +relative error (\S+)$", printed, re.MULTILINE)
+    (pmap, jit, forgotten) = placed
+    assert pmap[0] == "pmap" and int(pmap[1]) > 0 and float(pmap[2]) < 1e-6
+    assert jit[0] == "jit" and int(jit[1]) > 0 and float(jit[2]) < 1e-6
+    assert forgotten[1] == "0" and float(forgotten[2]) > 0.1
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 5
+    assert re.search(r"^7  (1\.0|0\.9)", printed, re.MULTILINE)

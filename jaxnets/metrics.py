@@ -18,6 +18,14 @@ Array = Any  # A JAX array on a device, a NumPy one where an epoch is added up.
 Measure = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], Any]
 
 
+def _counted(total: jax.Array) -> jax.Array:
+    """A number of examples that was added up in floats, exactly so below 2^24, as an integer.
+
+    XLA adds over devices what is of one type in one all-reduce: so counts travel with gradients.
+    """
+    return total.astype(jnp.int32)
+
+
 @flax.struct.dataclass
 class Metrics:
     """Sums over examples; adding two gives the metrics of both sets of examples.
@@ -52,14 +60,14 @@ class Metrics:
         # How many classes come before the label; of equal logits the lower class comes first.
         rank = ((logits > picked) | ((logits == picked) & earlier)).sum(axis=1)
         real = ~jnp.isnan(logits).any(axis=1) & (mask > 0)
-        weight = (mask > 0).astype(jnp.int32)
-        confusion = jnp.zeros((num_classes, num_classes), jnp.int32)
+        weight = (mask > 0).astype(losses.dtype)
+        confusion = jnp.zeros((num_classes, num_classes), losses.dtype)
         return cls(
             loss_sum=jnp.sum(jnp.where(mask > 0, losses, 0)),
-            correct=jnp.sum(real & (rank == 0)),
-            top5_correct=jnp.sum(real & (rank < 5)),
-            confusion=confusion.at[labels, logits.argmax(axis=1)].add(weight),
-            count=jnp.sum(weight),
+            correct=_counted(jnp.sum(weight * (real & (rank == 0)))),
+            top5_correct=_counted(jnp.sum(weight * (real & (rank < 5)))),
+            confusion=_counted(confusion.at[labels, logits.argmax(axis=1)].add(weight)),
+            count=_counted(jnp.sum(weight)),
         )
 
     @classmethod
@@ -143,7 +151,7 @@ class RegressionMetrics:
             sizes=total(jnp.abs(deviations + mean)),
             deviations=total(deviations),
             deviation_squares=total(jnp.square(deviations)),
-            count=jnp.sum((mask > 0).astype(jnp.int32)),
+            count=_counted(jnp.sum((mask > 0).astype(losses.dtype))),
         )
 
     @property

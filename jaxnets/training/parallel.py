@@ -75,7 +75,13 @@ class Parallel:
         count = len(self.devices)
         self.check_batch_size(jax.tree.leaves(tree)[0].shape[axis])
         if self._pmap:
-            return jax.tree.map(lambda x: np.stack(np.split(x, count, axis)), tree)
+            return jax.tree.map(lambda x: _shares(x, count, axis), tree)
         if count == 1:
             return tree
         return jax.device_put(tree, NamedSharding(self._mesh, PartitionSpec(*[None] * axis, AXIS)))
+
+
+def _shares(x: Any, count: int, axis: int) -> Any:
+    """[..., B, ...] → [count, ..., B / count, ...], device d's share first: a view, no copy."""
+    shape = (*x.shape[:axis], count, x.shape[axis] // count, *x.shape[axis + 1 :])
+    return np.moveaxis(x.reshape(shape), axis, 0)

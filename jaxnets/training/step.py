@@ -199,9 +199,21 @@ def _summed(loss_and_gradients: LossAndGradients, axis_name: str | None, augment
         device = lax.axis_index(axis_name)
         batch = augment(key, batch, device * len(batch.labels))
         key = jax.random.fold_in(key, device)  # Every device drops other units.
-        return lax.psum(loss_and_gradients(state.params, batch, key), axis_name)
+        return add_over(axis_name, loss_and_gradients(state.params, batch, key))
 
     return summed
+
+
+def add_over(axis_name: str, tree: Any) -> Any:
+    """Adds every array of a tree over the devices, by one all-reduce.
+
+    XLA makes one all-reduce of what is of one type, so the metrics' counts travel as floats, which
+    are exact below 2^24.
+    """
+    types = jax.tree.map(lambda x: x.dtype, tree)
+    floats = jnp.result_type(*jax.tree.leaves(tree))
+    tree = lax.psum(jax.tree.map(lambda x: x.astype(floats), tree), axis_name)
+    return jax.tree.map(lambda x, dtype: x.astype(dtype), tree, types)
 
 
 def make_eval_step(
@@ -216,7 +228,7 @@ def make_eval_step(
 
     def eval_step(params: Params, batch: Batch) -> Metrics:
         metrics = total(params, batch._replace(images=to_float(batch.images)))[1]
-        return metrics if axis_name is None else lax.psum(metrics, axis_name)
+        return metrics if axis_name is None else add_over(axis_name, metrics)
 
     return eval_step
 

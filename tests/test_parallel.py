@@ -1,0 +1,267 @@
+"""Several devices: the same parameters as on one, one all-reduce a step, and mutants that die."""
+
+import inspect
+import itertools
+import re
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxnets.data import batches
+from jaxnets.data.batches import Batch, train_batches
+from jaxnets.data.datasets import Split
+from jaxnets.experiment import (
+    augmentation_of,
+    create_model,
+    create_parallel,
+    create_state,
+    gradients_of,
+    optimizer_of,
+)
+from jaxnets.losses import LOSSES
+from jaxnets.models import MODELS
+from jaxnets.training import step as step_module
+from jaxnets.training.parallel import Parallel
+from jaxnets.training.platform import prepare
+
+COLLECTIVE = re.compile(
+    r"= .*?\b(all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)(?:-start)?\("
+)
+
+
+def collectives(program):
+    """The names of the operations of a compiled program that move data between devices."""
+    return COLLECTIVE.findall(program.as_text())
+
+
+def furthest(ours, theirs):
+    """The largest |ours - theirs| of any leaf, over the largest |theirs| of that leaf."""
+    pairs = zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True)
+    pairs = [[np.asarray(leaf, np.float64) for leaf in pair] for pair in pairs]
+    return max(np.abs(a - b).max() / np.abs(b).max() for a, b in pairs)
+
+
+def after_steps(config, data, count=20):
+    """The parameters, the examples seen and the compiled program after some steps.
+
+    160 images in batches of 48: every fourth has 16, and of 8 devices 5 then see padding only.
+    """
+    model, parallel = create_model(config, data), create_parallel(config)
+    train_step = step_module.make_train_step(
+        gradients_of(config, model),
+        optimizer_of(config, data),
+        axis_name=parallel.axis_name,
+        augment=augmentation_of(config, data),
+    )
+    epochs = (train_batches(data.train, 48, seed=0, epoch=epoch) for epoch in itertools.count())
+    state, program, seen = create_state(config, model, data), None, 0
+    for batch in itertools.islice(itertools.chain.from_iterable(epochs), count):
+        split = parallel.split(batch)
+        if program is None:
+            program = parallel.compile(train_step, donate=True).lower(state, split).compile()
+        state, metrics = program(state, split)
+        seen += int(metrics.count)
+    return state.params, seen, program
+
+
+@pytest.fixture(scope="module")
+def on_one_device(tiny, tiny_preset):
+    """The parameters after 20 steps on one device, once for each network."""
+    known = {}
+
+    def params_of(name, **changes):
+        key = (name, *sorted(changes.items()))
+        if key not in known:
+            known[key] = after_steps(tiny_preset(name, batch_size=48, **changes), tiny)[0]
+        return known[key]
+
+    return params_of
+
+
+SMALL = {"hidden": (16,)}
+WITHOUT_DROPOUT = {"hidden": (16,), "dropout": 0.0, "learning_rate": 0.01, "augment": "none"}
+WITH_DROPOUT = {**WITHOUT_DROPOUT, "dropout": 0.3, "augment": "flip"}
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "gradients", "devices", "kind"),
+    [
+        ("mlp", SMALL, "auto", 1, "pmap"),
+        ("mlp", SMALL, "manual", 2, "pmap"),
+        ("mlp", SMALL, "auto", 4, "jit"),
+        ("mlp", SMALL, "manual", 8, "jit"),
+        ("mlp", SMALL, "auto", 8, "pmap"),
+        ("mlp_functional", SMALL, "auto", 8, "jit"),
+        ("cnn", WITHOUT_DROPOUT, "auto", 8, "pmap"),
+        ("cnn", WITHOUT_DROPOUT, "manual", 8, "jit"),
+        ("cnn", WITH_DROPOUT, "auto", 8, "jit"),
+    ],
+    ids=str,
+)
+def test_twenty_steps_on_several_devices_are_those_on_one_by_one_all_reduce_each(
+    tiny, tiny_preset, on_one_device, name, changes, gradients, devices, kind
+):
+    changes = {**changes, "gradients": gradients}
+    config = tiny_preset(name, batch_size=48, devices=devices, parallel=kind, **changes)
+    params, seen, program = after_steps(config, tiny)
+    assert furthest(params, on_one_device(name, **changes)) <= 1e-6
+    assert seen == 5 * 160
+    assert collectives(program) == ["all-reduce"] * (devices > 1 or kind == "pmap")
+
+
+# Mutants: the texts of the step and of the batches, broken, and the checks that must find it.
+
+
+def check_updates(step, batches):
+    """Softmax regression by pmap against its gradient in NumPy, over an epoch with a ragged end."""
+    rng = np.random.default_rng(0)
+    images, labels = rng.random((22, 2, 2, 1), np.float32), rng.integers(0, 3, 22).astype(np.int32)
+    split = Split(images, labels)
+    parallel, optimizer = Parallel(prepare(4), "pmap"), optax.sgd(0.5)
+    apply = MODELS["softmax"](num_classes=3).apply
+    train_step = step.make_train_step(
+        step.differentiated(apply, LOSSES["cross_entropy"]), optimizer, axis_name=parallel.axis_name
+    )
+    params = {"logits": {"kernel": np.zeros((4, 3), np.float32), "bias": np.zeros(3, np.float32)}}
+    state = step.TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), KEY)
+    state, compiled, seen = parallel.replicate(state), parallel.compile(train_step), 0
+    kernel, bias, loss, expected_loss = np.zeros((4, 3)), np.zeros(3), 0.0, 0.0
+    for batch in batches.train_batches(split, 8, seed=0, epoch=0):
+        state, metrics = compiled(state, parallel.split(batch))
+        seen, loss = seen + int(metrics.count), loss + float(metrics.loss_sum)
+    for rows in np.array_split(np.random.default_rng((0, 0)).permutation(22), [8, 16]):
+        x, y = images[rows].reshape(len(rows), 4), np.eye(3)[labels[rows]]
+        z = np.exp(x @ kernel + bias)
+        p = z / z.sum(axis=1, keepdims=True)
+        expected_loss -= np.log((p * y).sum(axis=1)).sum()
+        kernel -= 0.5 * x.T @ (p - y) / len(rows)
+        bias -= 0.5 * (p - y).mean(axis=0)
+    assert seen == 22
+    assert loss == pytest.approx(expected_loss, rel=1e-6)
+    assert furthest(state.params, {"logits": {"kernel": kernel, "bias": bias}}) <= 1e-6
+
+
+def check_keys(step, batches):
+    """What the devices draw, added up: each from the step's key with its own number folded in."""
+
+    def draw(params, batch, key):
+        return jax.random.uniform(key), jax.random.normal(key, (3,))
+
+    del batches
+    parallel = Parallel(prepare(4), "pmap")
+    state = step.TrainState(jnp.array(7), {}, (), KEY)
+    batch = Batch(np.zeros((4, 1, 1, 1), np.float32), np.zeros(4, np.int32), np.ones(4))
+    gradient_step = step.make_gradient_step(draw, axis_name=parallel.axis_name)
+    total = parallel.compile(gradient_step)(state, parallel.split(batch))
+    keys = [jax.random.fold_in(jax.random.fold_in(KEY, 7), device) for device in range(4)]
+    expected = sum(np.asarray(jax.random.normal(key, (3,)), np.float64) for key in keys)
+    np.testing.assert_allclose(total, expected, rtol=1e-5)
+
+
+KEY = jax.random.key(3)
+PSUM = "lax.psum(jax.tree.map(lambda x: x.astype(floats), tree), axis_name)"
+ADDED = "return add_over(axis_name, loss_and_gradients(state.params, batch, key))"
+MUTANTS = {
+    "the reduction removed": (step_module, PSUM, "tree", check_updates),
+    "mean for sum": (step_module, PSUM, PSUM.replace("psum", "pmean"), check_updates),
+    "mean for sum, of the gradients only": (
+        step_module,
+        ADDED,
+        "metrics, g = loss_and_gradients(state.params, batch, key)\n"
+        "        return lax.psum(metrics, axis_name), lax.pmean(g, axis_name)",
+        check_updates,
+    ),
+    "every device's mean, summed": (
+        step_module,
+        ADDED,
+        "metrics, g = loss_and_gradients(state.params, batch, key)\n"
+        "        g = jax.tree.map(lambda x: x / jnp.maximum(metrics.count, 1), g)\n"
+        "        return metrics.replace(count=lax.pmax(1, axis_name)), lax.psum(g, axis_name)",
+        check_updates,
+    ),
+    "the ragged tail dropped": (
+        batches,
+        "-(-len(indices) // batch_size) * batch_size, np.int32)\n"
+        "    padded[: len(indices)] = indices",
+        "len(indices) // batch_size * batch_size, np.int32)\n"
+        "    padded[:] = indices[: len(padded)]",
+        check_updates,
+    ),
+    "the padding counted": (
+        step_module,
+        "count = jnp.maximum(count, 1)",
+        "count = jnp.maximum(count, 8)",
+        check_updates,
+    ),
+    "the same dropout key on all devices": (
+        step_module,
+        "key = jax.random.fold_in(key, device)",
+        "key = jax.random.fold_in(key, 0)",
+        check_keys,
+    ),
+}
+
+
+def rewritten(module, old, new):
+    """The module with a piece of its text changed."""
+    source = inspect.getsource(module)
+    assert source.count(old) == 1, old
+    changed = types.ModuleType("mutant")
+    exec(compile(source.replace(old, new), module.__file__, "exec"), vars(changed))
+    return changed
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_mutant_of_the_parallel_step_is_killed(name):
+    module, old, new, check = MUTANTS[name]
+    modules = {"step": step_module, "batches": batches}
+    (role,) = [role for role, other in modules.items() if other is module]
+    modules[role] = rewritten(module, old, new)
+    with pytest.raises(AssertionError):
+        check(**modules)
+
+
+@pytest.mark.parametrize("check", [check_updates, check_keys])
+def test_what_is_not_mutated_lives(check):
+    check(step_module, batches)
+
+
+# Requests that cannot be met
+
+
+@pytest.mark.parametrize("kind", ["jit", "pmap"])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_every_device_gets_the_next_share_of_a_batch(kind, axis):
+    rows = np.arange(3 * 8).reshape((8, 3) if axis == 0 else (3, 8))
+    shares = Parallel(prepare(4), kind).split(rows, axis)
+    expected = np.split(rows, 4, axis)
+    if kind == "pmap":
+        np.testing.assert_array_equal(shares, np.stack(expected))
+    else:
+        for shard, share in zip(shares.addressable_shards, expected, strict=True):
+            np.testing.assert_array_equal(shard.data, share)
+
+
+@pytest.mark.parametrize(
+    ("flags", "parts"),
+    [
+        (["--batch_size=36", "--devices=8"], ["batch_size 36 is not divisible by 8 devices"]),
+        (["--devices=5", "--parallel=jit"], ["batch_size 32 is not divisible by 5 devices"]),
+        (["--batch_size=full", "--devices=3"], ["batch_size 160 is not divisible by 3 devices"]),
+        (["--batch_size=200"], ["batch_size", "at most the 160 training images", "got 200"]),
+        (["--devices=9"], ["devices: expected at most 8", "got 9"]),
+        (["--devices=0"], ["devices", "from 1 to 4096", "got 0"]),
+        (["--cpu_devices=9"], ["cpu_devices: expected 9", "started JAX with 8"]),
+        (["--cpu_devices=4", "--devices=5"], ["devices: expected at most 4", "got 5"]),
+        (["--cpu_devices=300"], ["cpu_devices", "from 1 to 256", "got 300"]),
+        (["--parallel=pmpa"], ['did you mean "pmap"?']),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_what_cannot_be_split_is_refused_in_a_line(run_main, tiny_flags, flags, parts):
+    outcome = run_main("--model=softmax", *tiny_flags, *flags)
+    outcome.assert_refused(*parts)

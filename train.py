@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from jaxnets import cli
-from jaxnets.errors import StoppedError
+from jaxnets.errors import StoppedError, printable
 from jaxnets.flags import parse_flags
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def train(
     run.finish(folder, config, state, data, test)
     if comparison := replay.closing_table(config, folder, data, test):
         print(f"\n{comparison}\n")
-    print(f"run folder: {folder.path}")
+    print(f"run folder: {printable(str(folder.path))}")
     if config.target_accuracy is not None and test.accuracy < config.target_accuracy:
         print(
             f"fell short: expected a test accuracy of {config.target_accuracy}, "

@@ -1,12 +1,13 @@
 """Exit statuses and one-line errors, the same for every command."""
 
 import contextlib
+import io
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
 
-from jaxnets.errors import FellShortError, StoppedError, UserError
+from jaxnets.errors import FellShortError, StoppedError, UserError, one_line
 
 DONE, FELL_SHORT, WRONG_REQUEST, BY_SIGNAL = 0, 1, 2, 128
 
@@ -15,9 +16,12 @@ def run(main: Callable[[Sequence[str]], int]) -> int:
     """Calls main with the command line's arguments and turns what it raises into a status.
 
     Returns:
-      main's status; 1 after a loss that is not finite, gradients that disagree, or a full disk;
+      main's status; 1 after a loss that is not finite, gradients that disagree, a full disk, or
+      too little memory;
       2 after a UserError, told in one line on stderr; 130 after SIGINT, 143 after SIGTERM.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # Names in what its encoding lacks are escaped.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status = main(sys.argv[1:])
         sys.stdout.flush()
@@ -33,6 +37,8 @@ def run(main: Callable[[Sequence[str]], int]) -> int:
     except BrokenPipeError:  # The reader, as `head`, has gone; Python must not complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FELL_SHORT
+    except MemoryError:
+        return _complain("not enough memory", FELL_SHORT)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _complain(f"{where}{error.strerror or error}", FELL_SHORT)
@@ -40,5 +46,5 @@ def run(main: Callable[[Sequence[str]], int]) -> int:
 
 def _complain(message: str, status: int) -> int:
     with contextlib.suppress(BrokenPipeError):
-        print(f"error: {' '.join(message.split())}", file=sys.stderr)
+        print(f"error: {one_line(message)}", file=sys.stderr)
     return status

@@ -4,9 +4,10 @@ Nothing here imports jax, so that `--help` and a wrong flag answer at once.
 """
 
 import dataclasses
-import math
+import os
 import re
 import typing
+from pathlib import Path
 from typing import Any
 
 from jaxnets.errors import UserError, unknown
@@ -19,8 +20,10 @@ def _field(default: Any, group: str, why: str, *, low=None, high=None, choices=N
     return dataclasses.field(default=default, metadata=metadata)
 
 
-# What --augment may name: shift on the host, the others in training/augment.py.
 NO_PLATEAU = "schedule: plateau watches the validation error, but no images are held back"
+PATHS = ("dataset", "data_dir", "init_from", "workdir")
+MAX_LAYERS = 100  # And sizes to search: a config.json may be anybody's.
+# What --augment may name: shift on the host, the others in training/augment.py.
 AUGMENTATIONS = ("none", "shift", "crop", "flip", "colour", "pca", "cutout", "mixup")
 
 
@@ -300,15 +303,27 @@ def _check(field: dataclasses.Field, value: Any) -> None:
     element = int if kind is tuple else kind
     if not isinstance(values, tuple) or not values:
         raise UserError(f"{field.name}: expected numbers as 64,64, got {value!r}")
+    if len(values) > MAX_LAYERS:
+        raise UserError(f"{field.name}: expected at most {MAX_LAYERS} numbers, got {len(values)}")
+    if field.name in PATHS and not _is_path(value):
+        raise UserError(f"{field.name}: expected a path or a name, got {value!r}")
     number: Any
     for number in values:
         fits = isinstance(number, (int, float) if element is float else element)
         if not fits or (isinstance(number, bool) and element is not bool):
             raise UserError(f"{field.name}: expected {NOUNS[element]}, got {number!r}")
-        if element in (int, float) and not (math.isfinite(number) and low <= number <= high):
+        if element in (int, float) and not low <= number <= high:  # Of NaN neither is true.
             raise UserError(
                 f"{field.name}: expected {NOUNS[element]} from {low} to {high}, got {number}"
             )
+
+
+def _is_path(value: Any) -> bool:
+    """Whether a text may name a file; one of config.json, which may be anybody's, may not."""
+    try:
+        return b"\0" not in os.fsencode(Path(value).expanduser())
+    except (TypeError, ValueError, RuntimeError):  # No text; not Unicode; ~ of nobody.
+        return False
 
 
 NOUNS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}

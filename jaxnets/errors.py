@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable
 
+LONGEST = 2000  # Characters of a message: a file may hold a text of any length.
+
 
 class UserError(ValueError):
     """A request that cannot be met; its message says what was wanted and what came."""
@@ -38,4 +40,17 @@ def printable(text: str) -> str:
     >>> print(printable("red\x1b[31m\n"))
     red\x1b[31m\n
     """
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def one_line(text: str) -> str:
+    r"""A message as a terminal may show it: one line, whatever the names in it.
+
+    >>> print(one_line("no\n  file\x1b[2J"))
+    no file\x1b[2J
+    """
+    if len(text) > LONGEST:
+        text = f"{text[:LONGEST]}... ({len(text):,} characters)"
+    return printable(" ".join(text.split()))

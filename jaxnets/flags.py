@@ -41,6 +41,13 @@ class FlagParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UserError(message)
 
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[override]
+        """As argparse's, which would take `--flag=--` for an empty list."""
+        for text in args or ():
+            if text.startswith("--") and text.endswith("=--"):
+                raise UserError(f"{text[2:-3]}: expected a value, got '--'")
+        return super().parse_known_args(args, namespace)
+
 
 def _parser(defaults: Config, description: str) -> argparse.ArgumentParser:
     """Builds the parser; its help shows the defaults of one model."""

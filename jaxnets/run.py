@@ -12,7 +12,7 @@ import numpy as np
 from jaxnets.config import Config, from_json, preset, to_json
 from jaxnets.data.datasets import Dataset, load_dataset
 from jaxnets.diagnosis import find_bad_step
-from jaxnets.errors import UserError
+from jaxnets.errors import UserError, printable
 from jaxnets.experiment import create_parallel, create_state
 from jaxnets.metrics import Metrics
 from jaxnets.models.chain import Chain
@@ -69,7 +69,7 @@ def read_config(folder: RunFolder) -> Config:
         raise UserError(f"{folder.path / CONFIG}: expected a run's, found no model in it")
     try:
         return from_json({name: value for name, value in written.items() if name in names})
-    except (UserError, TypeError) as error:  # TypeError: a value of another kind altogether.
+    except (ValueError, TypeError, RecursionError) as error:  # Of another kind, or too deep.
         raise UserError(f"{folder.path / CONFIG}: damaged: {error}") from error
 
 
@@ -115,7 +115,7 @@ def _refuse_other_inputs(folder: RunFolder, config: Config, data: Dataset) -> No
     if theirs != data.checksum:
         raise UserError(f"resume: expected data with SHA-256 {theirs}, got {data.checksum}")
     if config.init_from is not None:
-        theirs, ours = began[INIT_SHA256], weights_sha256(config.init_from)
+        theirs, ours = began.get(INIT_SHA256), weights_sha256(config.init_from)
         if theirs != ours:
             raise UserError(
                 f"resume: expected {config.init_from} with SHA-256 {theirs}, got {ours}"
@@ -231,7 +231,7 @@ def headline(config: Config, state: TrainState, data: Dataset) -> str:
         sizes.append(f"{len(data.validation):,} validation")
     sizes.append(f"{len(data.test):,} test")
     line = (
-        f"{config.model}: {num_params(state.params):,} parameters | {data.name}: "
+        f"{config.model}: {num_params(state.params):,} parameters | {printable(data.name)}: "
         f"{', '.join(sizes)} images | {place} | {config.precision} | gradients {config.gradients}"
     )
     if config.init_from is not None:

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxnets.errors import UserError
+from jaxnets.errors import UserError, printable
 from jaxnets.models.alexnet import TORCHVISION, params_from_torchvision
 
 PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".pickle")
@@ -56,7 +56,7 @@ def describe_weights(path: str, params: Any) -> str:
     """What a run's weights began as, in a line, once `load_weights` has taken them."""
     with _opened(path) as file:
         theirs = file.get_slice(f"{HEAD}.bias").get_shape()[0]
-    ours = len(params["logits"]["bias"])
+    ours, path = len(params["logits"]["bias"]), printable(path)
     if theirs == ours:
         return f"weights from {path}, the last layer of {ours:,} classes too"
     return (

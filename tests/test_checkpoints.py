@@ -10,6 +10,8 @@ from jaxnets.training import pace
 from jaxnets.training.pace import Pace
 from jaxnets.training.run_folder import RunFolder
 
+RECORD = {"epoch": 1, "seconds": 1.0, "train_loss": 1.0, "train_accuracy": 0.5}
+
 
 def result(folder):
     return json.loads((folder / "result.json").read_text())["params_sha256"]
@@ -103,7 +105,7 @@ def test_the_last_ones_and_the_best_are_kept(tmp_path):
             folder.close()
             folder = RunFolder(folder.path)
         folder.keep = 2
-        folder.log({"step": 10 * number, "validation_accuracy": score})
+        folder.log({**RECORD, "step": 10 * number, "validation_accuracy": score})
         folder.save(10 * number, {"x": np.full(3, number)})
         folder.save(10 * number + 5, {"x": np.full(3, number)})  # In the middle of an epoch.
     folder.close()

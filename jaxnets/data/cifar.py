@@ -8,13 +8,12 @@ https://www.cs.toronto.edu/~kriz/cifar.html, section "Binary version".
 import dataclasses
 import gzip
 import tarfile
-import zlib
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
-from jaxnets.data.datasets import Dataset, Split, assemble, sha256_of
+from jaxnets.data.datasets import Dataset, Split, assemble, check_stays, sha256_of
 from jaxnets.errors import UserError
 
 SHAPE = (3, 32, 32)
@@ -84,10 +83,12 @@ def load_cifar(name: str, path: Path, validation_size: int | None) -> Dataset:
     form = FORMS[name]
     try:
         contents = _unpacked(name, path) if path.is_dir() else _archived(form, path)
-    except (EOFError, zlib.error, gzip.BadGzipFile, tarfile.TarError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # Whatever a damaged archive makes of the libraries.
+        if isinstance(error, OSError) and not isinstance(error, gzip.BadGzipFile):
+            raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
         raise UserError(f"{path}: damaged archive: {error}") from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
     missing = [file for file in form.files if file not in contents]
     if missing:
         raise UserError(f"{path}: expected {', '.join(form.files)}, missing {', '.join(missing)}")
@@ -112,6 +113,7 @@ def _unpacked(name: str, folder: Path) -> dict[str, bytes]:
     contents = {}
     for file in form.files:
         if (home / file).is_file():
+            check_stays(home / file, folder)
             with (home / file).open("rb") as stream:
                 contents[file] = _Limited(stream).read()
     return contents
@@ -141,11 +143,14 @@ def _archived(form: Form, path: Path) -> dict[str, bytes]:
 
 
 class _Limited:
-    """A stream of which no more than MAX_BYTES can be read."""
+    """A stream of which no more than MAX_BYTES can be read, nor for long beyond its end.
+
+    tarfile goes to the end of a member by reading, even of one that says it has 10^26 bytes.
+    """
 
     def __init__(self, stream: IO[bytes] | gzip.GzipFile):
         self.stream = stream
-        self.left = MAX_BYTES
+        self.left, self.ends = MAX_BYTES, 0
 
     def read(self, size: int = MAX_BYTES + 1) -> bytes:
         """The next bytes, none at the end."""
@@ -153,6 +158,9 @@ class _Limited:
         self.left -= len(piece)
         if self.left < 0:
             raise OSError(f"expected at most {MAX_BYTES} bytes, found more")
+        self.ends += not piece
+        if self.ends > 10:
+            raise EOFError("expected more than it holds")
         return piece
 
 

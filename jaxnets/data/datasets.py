@@ -41,7 +41,7 @@ class Dataset:
     """A data set in the lecture's three parts; `validation` may be empty.
 
     Attributes:
-      name: As the user knows it.
+      name: As the user knows it, as a terminal may show it.
       num_classes: K.
       train: To train on.
       validation: To look at after every epoch.
@@ -236,6 +236,12 @@ def cache_folder(name: str) -> Path:
     """Where files of a data set may be kept: below the user's cache folder."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(cache) / "jaxnets" / name
+
+
+def check_stays(path: Path, folder: Path) -> None:
+    """Raises UserError where a link leads out of a data set's folder, perhaps anybody's."""
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"{path}: expected a file of {folder}, found a link that leads out of it")
 
 
 def sha256_of(*arrays: np.ndarray) -> str:

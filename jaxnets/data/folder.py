@@ -203,8 +203,9 @@ def _files(folder: bytes, root: Path, bad: BadPictures) -> Iterator[bytes]:
             if entry.is_dir(follow_symlinks=False):
                 yield from _files(entry.path, root, bad)
             elif entry.name.lower().endswith(ENDINGS_AS_BYTES):
-                target = Path(os.fsdecode(os.path.realpath(entry.path)))
-                if entry.is_symlink() and not target.is_relative_to(root):
+                if entry.is_symlink() and not Path(
+                    os.fsdecode(os.path.realpath(entry.path))
+                ).is_relative_to(root):
                     bad.add(entry.path[start:], "a link that leads out of the folder")
                 else:
                     yield entry.path[start:]
@@ -220,7 +221,8 @@ def natural_size(sides: np.ndarray, image_size: int | None) -> int:
 def _places(root: Path) -> list[Path]:
     """Where what was found may be kept: in the folder, else in the user's cache."""
     digest = hashlib.sha256(os.fsencode(root)).hexdigest()[:16]
-    return [root / CACHE, cache_folder("pictures") / digest]
+    places = [root / CACHE, cache_folder("pictures") / digest]
+    return places[places[0].is_symlink() :]  # A link in somebody's folder may lead anywhere.
 
 
 def _writable(places: list[Path]) -> Path | None:

@@ -7,6 +7,7 @@ followed by unsigned bytes. Source: Y. LeCun, "The MNIST database", section "Fil
 import gzip
 import hashlib
 import math
+import os
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
@@ -15,8 +16,15 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxnets.data.datasets import MAX_CLASSES, Dataset, Split, assemble, sha256_of
-from jaxnets.errors import UserError
+from jaxnets.data.datasets import (
+    MAX_CLASSES,
+    Dataset,
+    Split,
+    assemble,
+    check_stays,
+    sha256_of,
+)
+from jaxnets.errors import UserError, printable
 
 # The standard names (without .gz) and, for the files in the package, their SHA-256.
 FILES = {
@@ -34,6 +42,7 @@ MNIST_SHA256 = {
 
 UNSIGNED_BYTE = 0x08
 CHUNK = 1 << 20
+GZIP_TIMES = 1032  # Deflate packs no more bytes than these into one.
 
 
 def load_mnist(data_dir: str | None, validation_size: int | None) -> Dataset:
@@ -41,11 +50,11 @@ def load_mnist(data_dir: str | None, validation_size: int | None) -> Dataset:
     if data_dir is None:
         folder = Path(str(resources.files("jaxnets.data"))) / "mnist"
         return load_idx("mnist", folder, (), validation_size, MNIST_SHA256)
-    folder = Path(data_dir).expanduser()
+    folder = Path(os.path.expanduser(data_dir))
     if not folder.is_dir():
         found = f"a file: {folder}" if folder.exists() else f"nothing at {folder}"
         raise UserError(f"data_dir: expected a folder of IDX files, found {found}")
-    return load_idx(folder.resolve().name, folder, (), validation_size)
+    return load_idx(printable(folder.resolve().name), folder, (), validation_size)
 
 
 def load_idx(
@@ -97,9 +106,16 @@ def load_idx(
 
 
 def find(folder: Path, file: str) -> Path | None:
-    """Returns the file, gzip or plain, or None if there is neither."""
+    """Returns the file, gzip or plain, or None if there is neither.
+
+    Raises:
+      UserError: It is a link that leads out of the folder.
+    """
     paths = (folder / f"{file}.gz", folder / file)
-    return next((path for path in paths if path.is_file()), None)
+    found = next((path for path in paths if path.is_file()), None)
+    if found is not None:
+        check_stays(found, folder)
+    return found
 
 
 def _floats(images: np.ndarray) -> np.ndarray:
@@ -145,15 +161,16 @@ def read_idx(path: Path, rank: int, sha256: str | None = None) -> np.ndarray:
         with path.open("rb") as raw:
             is_gzip = raw.read(2) == b"\x1f\x8b"
         with gzip.open(path) if is_gzip else path.open("rb") as stream:
-            return _parse(path, stream, rank)
+            most = path.stat().st_size * (GZIP_TIMES if is_gzip else 1)
+            return _parse(path, stream, rank, most)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(f"{path}: damaged gzip file: {error}") from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def _parse(path: Path, stream, rank: int) -> np.ndarray:
-    """Reads the header and exactly as many bytes as it promises."""
+def _parse(path: Path, stream, rank: int, most: int) -> np.ndarray:
+    """Reads the header and exactly as many bytes as it promises, `most` at the most."""
     size = 4 + 4 * rank
     header = stream.read(size)
     if len(header) < size:
@@ -167,12 +184,15 @@ def _parse(path: Path, stream, rank: int) -> np.ndarray:
     shape = struct.unpack(f">{rank}I", header[4:])
     if 0 in shape:
         raise UserError(f"{path}: empty: its header gives the shape {shape}")
-    # Read in pieces: a header may promise more than the machine has memory for.
-    wanted, pieces, found = math.prod(shape), [], 0
-    while found <= wanted and (piece := stream.read(CHUNK)):
-        pieces.append(piece)
-        found += len(piece)
+    wanted, found = math.prod(shape), 0
+    promise = f"{path}: its header promises {shape}, {wanted} bytes"
+    if wanted > most:  # It may promise more than the machine has memory for.
+        raise UserError(f"{promise}; it cannot hold so many")
+    array = np.empty(wanted, np.uint8)  # The system grants its pages as they are filled.
+    while piece := stream.readinto(array[found : found + CHUNK]):
+        found += piece
     if found != wanted:
-        came = "more" if found > wanted else f"{found}"
-        raise UserError(f"{path}: its header promises {shape}, {wanted} bytes; it holds {came}")
-    return np.frombuffer(b"".join(pieces), np.uint8).reshape(shape)
+        raise UserError(f"{promise}; it holds {found}")
+    if stream.read(1):
+        raise UserError(f"{promise}; it holds more")
+    return array.reshape(shape)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxnets.data.picture_store import BadPictures, in_threads, whole_file
+from jaxnets.data.picture_store import BadPictures, in_threads, load_rows, whole_file
 from jaxnets.data.pictures import BadPictureError, read_header, read_picture
 
 INDEX = "files.npy"
@@ -81,9 +81,9 @@ def _recall(records: np.ndarray, places: Sequence[Path]) -> np.ndarray:
     """Fills in what the index has of unchanged files; returns [N] bool, which those are."""
     known = np.zeros(len(records), bool)
     for place in places:
-        with contextlib.suppress(OSError, ValueError, EOFError):
-            index = np.load(place / INDEX)
-            if index.dtype.names != records.dtype.names or not len(index):
+        with contextlib.suppress(OSError, ValueError):
+            index = load_rows(place / INDEX)
+            if not len(index) or not _has_fields(index.dtype):
                 continue
             index = index[np.argsort(index["path"])]
             at = np.searchsorted(index["path"], records["path"]) % len(index)
@@ -94,3 +94,10 @@ def _recall(records: np.ndarray, places: Sequence[Path]) -> np.ndarray:
                 records[name][known] = index[name][at[known]]
             break
     return known
+
+
+def _has_fields(dtype: np.dtype) -> bool:
+    """Whether it is FIELDS and a path of any length."""
+    if not dtype.names or dtype.names[0] != "path" or dtype["path"].kind != "S":
+        return False
+    return dtype == np.dtype([("path", dtype["path"]), *FIELDS])

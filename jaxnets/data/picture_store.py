@@ -7,8 +7,10 @@ were looked at would count as the program's own memory). A large set is decoded 
 import contextlib
 import dataclasses
 import io
+import math
 import os
 import shutil
+import stat
 import sys
 import threading
 import time
@@ -24,7 +26,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from jaxnets.data.pictures import BadPictureError, fit_square, read_picture
-from jaxnets.errors import UserError, printable
+from jaxnets.errors import UserError, one_line, printable
 
 # Pillow decodes without Python's lock, so threads share the work.
 WORKERS = min(16, os.cpu_count() or 1)
@@ -77,7 +79,7 @@ class BadPictures:
 
 def note(line: str) -> None:
     """Tells the user a line on stderr."""
-    print(f"note: {line}", file=sys.stderr, flush=True)
+    print(one_line(f"note: {line}"), file=sys.stderr, flush=True)
 
 
 class Encoded(Protocol):
@@ -197,19 +199,14 @@ class Stored:
           OSError: It cannot be read.
         """
         # Held open: another run may remove the file, but not what this one reads.
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-        weakref.finalize(self, os.close, handle)
-        self._file, self._lock = io.FileIO(handle, closefd=False), threading.Lock()
-        if np.lib.format.read_magic(self._file) != (1, 0):
-            raise ValueError("another version of the format")
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(self._file)
-        if fortran or dtype != np.uint8 or len(shape) != 4:
+        self._file, shape, dtype = _open_npy(path)
+        weakref.finalize(self, self._file.close)
+        self._lock = threading.Lock()
+        if dtype != np.uint8 or len(shape) != 4:
             raise ValueError(f"{shape} of {dtype}")
         self._start = self._file.tell()
         self.count, self.shape = shape[0], shape[1:]
-        self._bytes = int(np.prod(self.shape))
-        if os.fstat(handle).st_size != self._start + self.count * self._bytes:
-            raise ValueError("not whole")
+        self._bytes = math.prod(self.shape)
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         """[B] → [B, S, S, C]."""
@@ -220,6 +217,48 @@ class Stored:
                 if self._file.readinto(image) != self._bytes:  # type: ignore[union-attr]
                     raise OSError("the stored pictures were cut short while in use")
         return images
+
+
+def load_rows(path: Path) -> np.ndarray:
+    """The array [N] of a .npy file, perhaps anybody's.
+
+    Raises:
+      ValueError: It is no such file, or not whole.
+      OSError: It cannot be read.
+    """
+    file, shape, dtype = _open_npy(path)
+    with file:
+        if len(shape) != 1:
+            raise ValueError(f"{shape} of {dtype}")
+        return np.frombuffer(bytearray(file.read()), dtype)
+
+
+def _open_npy(path: Path) -> tuple[io.FileIO, tuple[int, ...], np.dtype]:
+    """A .npy file, read up to its numbers, of which it has as many as it declares.
+
+    Raises:
+      ValueError: It is another kind of file, or not whole.
+      OSError: It cannot be opened; it is a link.
+    """
+    flags = ("O_BINARY", "O_NOFOLLOW", "O_NONBLOCK")  # Opening a pipe must not wait.
+    handle = os.open(path, os.O_RDONLY | sum(getattr(os, flag, 0) for flag in flags))
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(io.FileIO(handle))
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise ValueError("no file")
+        try:
+            if np.lib.format.read_magic(file) != (1, 0):  # type: ignore[arg-type]
+                raise ValueError("another version of the format")
+            header = np.lib.format.read_array_header_1_0(file)  # type: ignore[arg-type]
+            shape, fortran, dtype = header
+        except Exception as error:  # The header is a literal of Python: it may be anything at all.
+            raise ValueError(f"no .npy file: {error}") from error
+        if fortran or dtype.hasobject or min(shape, default=0) < 0:
+            raise ValueError(f"{shape} of {dtype}")
+        if os.fstat(handle).st_size != file.tell() + math.prod(shape) * dtype.itemsize:
+            raise ValueError("not whole")
+        stack.pop_all()
+        return file, shape, dtype
 
 
 class Streamed:

@@ -11,7 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from jaxnets.data.datasets import Dataset, Split, assemble, cache_folder, sha256_of
+from jaxnets.data.datasets import (
+    Dataset,
+    Split,
+    assemble,
+    cache_folder,
+    check_stays,
+    sha256_of,
+)
 from jaxnets.data.folder import natural_size
 from jaxnets.data.picture_store import (
     BadPictures,
@@ -20,6 +27,7 @@ from jaxnets.data.picture_store import (
     Streamed,
     has_room,
     in_threads,
+    load_rows,
     note,
     open_stored,
     store,
@@ -154,6 +162,7 @@ def _sources(prepared: Prepared) -> dict[str, Any]:
         for path in paths:
             if path.parent.resolve() != folder.resolve() or not path.is_file():
                 raise UserError(f"{folder}: expected the file {path.name}, found none")
+            check_stays(path, folder)
         try:
             count = len(ArrayRecordDataSource([str(path) for path in paths]))
             source = builder.as_data_source(split, decoders={image: tfds.decode.SkipDecoding()})
@@ -217,9 +226,9 @@ def _read(records: Records, place: Path) -> tuple[np.ndarray, Stored | Streamed]
 
 def _recall(records: Records, place: Path) -> np.ndarray | None:
     """[N] of ROW as it was kept, or None."""
-    with contextlib.suppress(OSError, ValueError, EOFError):
-        rows = np.load(place / INDEX)
-        if rows.dtype == ROW and rows.shape == (len(records),):
+    with contextlib.suppress(OSError, ValueError):
+        rows = load_rows(place / INDEX)
+        if rows.dtype == ROW and len(rows) == len(records):
             return rows
     return None
 

@@ -15,11 +15,12 @@ from typing import Any
 from jaxnets import run
 from jaxnets.config import Config
 from jaxnets.data.datasets import Dataset, held_out
+from jaxnets.errors import UserError
 from jaxnets.lecture.log import SlideBar
 from jaxnets.lecture.many import Outcome, train_many, train_one
 from jaxnets.metrics import Metrics
 from jaxnets.training.loop import Watch
-from jaxnets.training.run_folder import RunFolder
+from jaxnets.training.run_folder import SEARCH, RunFolder
 
 # What the slide prints: training loss and accuracy, then validation's (the last: the test's).
 SLIDE = {
@@ -67,10 +68,16 @@ def closing_table(config: Config, folder: RunFolder, data: Dataset, test: Metric
     kept = folder.read_search()
     if kept is None:
         return None
-    found = {int(size): Outcome(**values) for size, values in kept.items()}
+    try:
+        found = {
+            int(size): Outcome(**{name: float(value) for name, value in values.items()})
+            for size, values in kept.items()
+        }
+        config = dataclasses.replace(config, latent_dims=tuple(found))
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:
+        raise UserError(f"{folder.path / SEARCH}: damaged: {error}") from error
     last = folder.records()[-1]
     final = Outcome(last["train_loss"], last["train_accuracy"], test.loss, test.accuracy)
-    config = dataclasses.replace(config, latent_dims=tuple(found))
     seeds = range(config.seed + 1, config.seed + config.replay_seeds)
     return table(Replay(found, final), replay_many(config, data, seeds) if seeds else ())
 

@@ -23,6 +23,7 @@ from jaxnets.experiment import feed_of
 from jaxnets.lecture.many import Outcome, side_by_side, train_many
 from jaxnets.run import load_data
 from jaxnets.training.run_folder import fresh_path, make_folder, write_text
+from jaxnets.training.untrusted import check_only_files
 
 RESULTS, TABLE, PLOT = "search.json", "search.csv", "search.png"
 
@@ -147,10 +148,13 @@ def open_folder(search: Search, resume: bool) -> None:
         raise UserError(f"resume: expected {RESULTS} in {search.folder}, found none")
     make_folder(search.folder)
     if resume:
+        check_only_files(search.folder)
         try:
             _read(search, path)
-        except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
-            raise UserError(f"{path}: damaged: {error!r}") from error
+        except UserError:
+            raise
+        except Exception as error:  # Whatever is not as `write` wrote it.
+            raise UserError(f"{path}: damaged: {error!r:.200}") from error
 
 
 def _read(search: Search, path: Path) -> None:
@@ -167,7 +171,11 @@ def _read(search: Search, path: Path) -> None:
     for run in kept["runs"]:
         point = tuple(tuple(v) if isinstance(v, list) else v for v in run.pop("point"))
         seed = run.pop("seed")
-        values = {name: math.nan if value is None else value for name, value in run.items()}
+        if point not in search.points or type(seed) is not int:
+            raise ValueError(f"no run of this search: {point}, seed {seed}")
+        values = {name: math.nan if value is None else float(value) for name, value in run.items()}
+        if abs(values["accuracy"]) > 1 or math.inf in map(abs, values.values()):
+            raise ValueError(f"no outcome of a run: {values}")
         search.runs[point, seed] = Outcome(**values)
 
 

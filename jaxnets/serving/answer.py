@@ -70,7 +70,7 @@ def answer(
         except BadPictureError as error:
             all_good = False
             flush()  # What came before it is told before it.
-            _tell(f"error: {printable(name)}: {error}")
+            _tell(f"error: {name}: {error}")
         if len(batch) == BATCH:
             flush()
     flush()
@@ -127,15 +127,15 @@ class _Printer:
             self._json.append({"image": name, "predictions": predictions})
             return
         if self._is_terminal:
-            _print(printable(name))
+            print(printable(name))
         if seen is not None:
-            _print(self._drawing(seen))
+            print(self._drawing(seen))
         for k in best:
             if self._is_terminal:
                 gap = " " * (self._width - _columns(self._shown[k]))
-                _print(f"    {self._shown[k]}{gap}  {probabilities[k]:.4f}")
+                print(f"    {self._shown[k]}{gap}  {probabilities[k]:.4f}")
             else:
-                _print(f"{printable(name)}\t{self._shown[k]}\t{probabilities[k]:.6f}")
+                print(f"{printable(name)}\t{self._shown[k]}\t{probabilities[k]:.6f}")
 
     def _drawing(self, image: np.ndarray) -> str:
         blocks = (sys.stdout.encoding or "").lower().startswith("utf")
@@ -153,12 +153,6 @@ def _columns(text: str) -> int:
     return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
-def _print(text: str) -> None:
-    """Prints, escaping what the encoding of stdout lacks."""
-    encoding = sys.stdout.encoding or "ascii"
-    print(text.encode(encoding, "backslashreplace").decode(encoding))
-
-
 def _tell(line: str) -> None:
     sys.stdout.flush()
-    print(line, file=sys.stderr)
+    print(printable(line), file=sys.stderr)

@@ -18,10 +18,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxnets.errors import UserError
+from jaxnets.errors import UserError, one_line
+from jaxnets.training import untrusted
 
 CONFIG, METRICS, CHECKPOINTS, RESULT = "config.json", "metrics.jsonl", "checkpoints", "result.json"
 SEARCH = "search.json"
+ITEM = "default"  # The checkpoint library's name of the folder of a checkpoint's one tree.
 
 
 def params_sha256(params: Any) -> str:
@@ -91,12 +93,14 @@ class RunFolder:
         """Finds a run.
 
         Raises:
-          UserError: There is none.
+          UserError: There is none, or it holds links: it may be anybody's.
         """
-        path = Path(workdir).expanduser()
+        path = Path(os.path.expanduser(workdir))
         if not (path / CONFIG).is_file():
             raise UserError(f"workdir: expected a run folder, found no {CONFIG} in {path}")
-        return cls(path.resolve())
+        path = path.resolve()
+        untrusted.check_only_files(path)
+        return cls(path)
 
     def lock(self) -> None:
         """Takes the folder for this process, until `close` or the process' end, however it ends.
@@ -137,7 +141,7 @@ class RunFolder:
 
     def read_config(self) -> dict[str, Any]:
         """What `write_config` wrote."""
-        return _read_json(self.path / CONFIG)
+        return untrusted.read_json(self.path / CONFIG)
 
     def write_config(self, values: dict[str, Any]) -> None:
         """Writes config.json."""
@@ -149,7 +153,7 @@ class RunFolder:
 
     def read_search(self) -> dict[str, Any] | None:
         """What `write_search` wrote, or None."""
-        return _read_json(self.path / SEARCH) if (self.path / SEARCH).is_file() else None
+        return untrusted.read_json(self.path / SEARCH) if (self.path / SEARCH).is_file() else None
 
     def log(self, record: dict[str, Any]) -> None:
         """Appends an epoch's record to metrics.jsonl."""
@@ -158,12 +162,7 @@ class RunFolder:
 
     def records(self) -> list[dict[str, Any]]:
         """The epochs' records."""
-        # A crash may have cut the last line short: only lines with their end count.
-        lines = (self.path / METRICS).read_text().split("\n")[:-1]
-        try:
-            return [json.loads(line) for line in lines]
-        except json.JSONDecodeError as error:
-            raise UserError(f"{self.path / METRICS}: damaged: {error}") from error
+        return untrusted.read_records(self.path / METRICS)
 
     def drop_records_after(self, step: int) -> None:
         """Drops the records of epochs that ended after a step, whose checkpoint was lost."""
@@ -191,18 +190,25 @@ class RunFolder:
         """
         import orbax.checkpoint as ocp
 
-        manager, path = self._checkpoints(), self.path / CHECKPOINTS
+        path = self.path / CHECKPOINTS
+        try:
+            manager = self._checkpoints()
+        except Exception as error:  # It reads what every checkpoint says of itself.
+            raise UserError(f"{path}: cannot be restored: {untrusted.first_line(error)}") from error
         like = jax.tree.map(lambda x: np.zeros(np.shape(x), x.dtype), like)
         damaged: dict[int, str] = {}
         for step in sorted(manager.all_steps(), reverse=True):
             try:
+                untrusted.check_declared_sizes(path / str(step) / ITEM)
                 tree = manager.restore(step, args=ocp.args.StandardRestore(like))
+                if _forms(tree) != _forms(like):
+                    raise ValueError("expected the arrays of this network, found others")
             except Exception as error:  # Whatever a damaged file makes of the library.
-                damaged[step] = (str(error).splitlines() or [type(error).__name__])[0]
+                damaged[step] = untrusted.first_line(error)
                 continue
             for bad, reason in damaged.items():
-                line = f"{path / str(bad)}: cannot be restored: {' '.join(reason.split())}"
-                print(f"warning: {line}; going on from step {step}", file=sys.stderr)
+                line = f"{path / str(bad)}: cannot be restored: {reason}"
+                print(one_line(f"warning: {line}; going on from step {step}"), file=sys.stderr)
                 manager.delete(bad)
             return tree
         if damaged:
@@ -233,6 +239,7 @@ class RunFolder:
                 step = manager.latest_step()
                 if step is None:
                     raise UserError(f"{path}: expected a checkpoint, found none")
+                untrusted.check_declared_sizes(path / str(step) / ITEM)
                 found = manager.item_metadata(step)["params"]  # type: ignore[index]
                 if (theirs := _forms(found)) != (ours := _forms(like)):
                     name = next(iter(sorted(theirs.items() ^ ours.items())))[0]
@@ -247,8 +254,7 @@ class RunFolder:
         except UserError:
             raise
         except Exception as error:  # Whatever a damaged file makes of the library.
-            line = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UserError(f"{path}: cannot be restored: {line}") from error
+            raise UserError(f"{path}: cannot be restored: {untrusted.first_line(error)}") from error
 
     def finish(self, result: dict[str, Any]) -> None:
         """Waits for the checkpoints and writes result.json, atomically."""
@@ -335,7 +341,7 @@ def _one_line_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = str(error).splitlines()[0]
+        reason = untrusted.first_line(error)
         for known in ("No space left on device", "File too large", "Disk quota exceeded"):
             if known in str(error):
                 reason = known
@@ -373,16 +379,6 @@ def fresh_path(model: str) -> Path:
     return path
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: cannot be read: {error}") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: expected an object of JSON, found a {type(values).__name__}")
-    return values
-
-
 def _write_json(path: Path, values: dict[str, Any]) -> None:
     write_text(path, json.dumps(values, indent=2) + "\n")
 
@@ -390,8 +386,9 @@ def _write_json(path: Path, values: dict[str, Any]) -> None:
 def write_text(path: Path, text: str) -> None:
     """Writes a whole file or leaves the old one."""
     partial = path.with_name(path.name + ".partial")
+    partial.unlink(missing_ok=True)  # Of a crash; or somebody's link, which must not be followed.
     try:
-        with partial.open("w") as stream:
+        with partial.open("x") as stream:
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())

@@ -1,6 +1,7 @@
 """The comparison as a command: every model on every data set, the capacity curve, the files."""
 
 import dataclasses
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,7 @@ def _create_folder(workdir: str | None) -> Path:
     Raises:
       UserError: It holds something, or cannot be written.
     """
-    path = Path(workdir).expanduser() if workdir else fresh_path("compare")
+    path = Path(os.path.expanduser(workdir)) if workdir else fresh_path("compare")
     if found := make_folder(path):
         raise UserError(f"workdir: expected an empty folder, {path} holds {found[0]}")
     return path.resolve()

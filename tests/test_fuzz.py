@@ -1,0 +1,308 @@
+"""Hostile input: a share of benchmarks/fuzz.py, and the smallest of each kind that it found."""
+
+import json
+import os
+import shutil
+import struct
+import sys
+import tarfile
+import zlib
+
+import jax
+import numpy as np
+import pytest
+from conftest import ROOT
+from PIL import Image
+
+from jaxnets import run
+from jaxnets.config import preset
+from jaxnets.data.cifar import load_cifar
+from jaxnets.data.datasets import load_dataset
+from jaxnets.data.folder import load_folder
+from jaxnets.data.idx import read_idx
+from jaxnets.errors import UserError, one_line
+from jaxnets.lecture.search import Search, open_folder
+from jaxnets.training.run_folder import RunFolder, write_text
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import fuzz
+from hostile import data, runs
+from hostile import pictures as hostile_pictures
+
+CASES = {"checkpoint": 8, "folder": 15, "config": 25, "search": 25, "flags": 25}
+
+
+@pytest.mark.parametrize("surface", fuzz.SURFACES)
+def test_nothing_but_a_plain_refusal_comes_out(surface, tmp_path):
+    with fuzz.own_home(tmp_path):
+        fuzz.run_cases(surface, CASES.get(surface, 40), tmp_path, shrink=True, measured=False)
+
+
+# Command lines
+
+
+@pytest.mark.parametrize(
+    ("flags", "parts"),
+    [
+        (["--epochs=" + "9" * 400], ["epochs: expected a whole number from 1 to 1000000"]),
+        (["--model=--"], ["model: expected a value, got '--'"]),
+        (["--workdir=~nobody-here/x"], ["workdir: expected a path", "~nobody-here/x"]),
+        (["--model=\x1b[2Jcnn"], [r'unknown model "\x1b[2Jcnn"; did you mean "cnn"?']),
+        (["--hidden=" + ",".join(["1"] * 101), "--model=mlp"], ["hidden: expected at most 100"]),
+    ],
+)
+def test_a_strange_flag_is_refused_in_one_line(run_main, flags, parts):
+    outcome = run_main(*flags)
+    outcome.assert_refused(*parts)
+    assert outcome.err[:-1].isprintable()
+
+
+def test_a_home_that_nobody_has_is_refused(run_command):
+    run_command("predict", "~nobody-here/x", "a.png").assert_refused("expected a run folder")
+
+
+def test_a_message_is_one_line_of_bounded_length():
+    assert one_line("a\n b\x1b[2J\u202e") == r"a b\x1b[2J\u202e"
+    assert len(one_line("\x1b" * 10**6)) < 10**4
+
+
+def test_what_stdout_cannot_show_is_escaped(start_python):
+    code = "import sys; from jaxnets import cli; sys.exit(cli.run(lambda _: print('鸟') or 0))"
+    with start_python("-c", code, env={**os.environ, "PYTHONIOENCODING": "ascii"}) as process:
+        assert process.communicate() == ("\\u9e1f\n", "")
+
+
+# Run folders
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory):
+    """A run of softmax regression with one checkpoint: its folder, config, record and form."""
+    return runs.run_samples(tmp_path_factory.mktemp("sample"))
+
+
+@pytest.fixture
+def folder(sample, tmp_path):
+    """A copy of it, and beside it a file that is nobody's business."""
+    shutil.copytree(sample["folder"], tmp_path / "run")
+    (tmp_path / "victim").write_text("untouched")
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"data_dir": "\0"},
+        {"dataset": "\ud800"},
+        {"init_from": "~nobody-here/w.safetensors"},
+        {"hidden": [1] * 20_000},
+        {"epochs": 10**400},
+        {"model": [[]]},
+        {"activation": "\x1b]0;title\x07"},
+    ],
+)
+def test_a_strange_config_is_one_line(run_main, folder, sample, change):
+    (folder / "config.json").write_text(json.dumps({**sample["config"], **change}))
+    outcome = run_main("--resume", f"--workdir={folder}")
+    outcome.assert_refused("config.json: damaged: ")
+    assert outcome.err[:-1].isprintable()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"null", b"[" * 100_000, b"\xff", b'{"epoch": 1, "step": "3"}', b'{"epoch": 1, "step": 3}',
+     b'{"epoch":1,"step":3,"seconds":NaN,"train_loss":1,"train_accuracy":1,"validation_accuracy":1}'],
+    ids=["null", "deep", "bytes", "text", "short", "NaN"],
+)  # fmt: skip
+def test_a_strange_record_is_one_line(folder, line):
+    (folder / "metrics.jsonl").write_bytes(line + b"\n")
+    with pytest.raises(UserError, match=r"metrics\.jsonl: damaged"):
+        RunFolder.open(str(folder)).drop_records_after(3)
+
+
+@pytest.mark.parametrize("place", ["metrics.jsonl", "checkpoints/3/default/_METADATA", "x"])
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_a_run_folder_with_links_or_pipes_is_refused(folder, place, kind):
+    (folder / place).unlink(missing_ok=True)
+    if kind == "link":
+        (folder / place).symlink_to(folder.parent / "victim")
+    else:
+        os.mkfifo(folder / place)
+    with pytest.raises(UserError, match="expected a file or a folder"):
+        RunFolder.open(str(folder))
+
+
+def test_a_link_in_the_place_of_a_half_written_file_is_not_followed(folder):
+    (folder / "config.json.partial").symlink_to(folder.parent / "victim")
+    write_text(folder / "config.json", "{}")
+    assert (folder / "config.json").read_text() == "{}"
+    assert (folder.parent / "victim").read_text() == "untouched"
+
+
+def test_a_strange_search_is_one_line(tmp_path):
+    kept = json.loads(json.dumps(runs.SEARCH))
+    for field, value in [("point", [[[]]]), ("seed", "1"), ("accuracy", 1e308), ("loss", "x")]:
+        strange = {**kept, "runs": [{**kept["runs"][0], field: value}]}
+        (tmp_path / "search.json").write_text(json.dumps(strange))
+        with pytest.raises(UserError, match="damaged"):
+            open_folder(Search(runs.SEARCH["flags"], runs.SEARCH["over"], tmp_path), resume=True)
+
+
+# Checkpoints
+
+
+def huge(store, key, array):
+    """Four terabytes of zeros: the checkpoint library took them, and the process was killed."""
+    return {**array, "shape": [2**40], "chunks": [2**40]}
+
+
+def bomb(store, key, array):
+    """One piece of 16 MB, packed into 74 KB, of an array of three numbers."""
+    packed = zlib.compress(bytes(2**24), 1)
+    store.write(key.replace(b".zarray", b"0"), packed).result()
+    return {**array, "chunks": [2**22], "compressor": {"id": "zlib", "level": 9}}
+
+
+def hole(store, key, array):
+    """The library fills in zeros for a piece that is missing."""
+    store.delete_range(type(store).KeyRange(key.replace(b".zarray", b"0"), b"params.logits.bias/1"))
+    return array
+
+
+@pytest.mark.parametrize("change", [huge, bomb, hole])
+@pytest.mark.parametrize("way", ["resume", "predict"])
+def test_a_checkpoint_is_held_to_its_real_size(folder, sample, change, way):
+    store = runs.database(folder / "checkpoints/3/default")
+    key = b"params.logits.bias/.zarray"
+    array = json.loads(store.read(key).result().value)
+    store.write(key, json.dumps(change(store, key, array))).result()
+    assert_not_restored(folder, sample, way, "pieces|declares")
+
+
+def assert_not_restored(folder, sample, way, why):
+    opened = RunFolder.open(str(folder))
+    with pytest.raises(UserError, match=f"cannot be restored: .*({why})"):
+        if way == "resume":
+            opened.restore(sample["like"])
+        else:
+            opened.read_params(sample["like"]["params"])
+
+
+def test_arrays_in_files_of_their_own_are_not_read(folder, sample):
+    runs.unpack(folder / "checkpoints/3/default")
+    described = folder / "checkpoints/3/default/_METADATA"
+    values = json.loads(described.read_text())
+    described.write_text(json.dumps({**values, "use_ocdbt": False}))
+    for way in ("resume", "predict"):
+        assert_not_restored(folder, sample, way, "expected arrays in one database")
+
+
+def test_a_checkpoint_that_is_no_object_of_json_is_one_line(folder, sample):
+    (folder / "checkpoints/3/_CHECKPOINT_METADATA").write_text("1.5")
+    for way in ("resume", "predict"):
+        assert_not_restored(folder, sample, way, "dictionary")
+
+
+def test_a_checkpoint_of_another_network_is_not_restored(folder, sample):
+    like = jax.tree.map(lambda x: np.zeros((*x.shape, 2), x.dtype), sample["like"])
+    with pytest.raises(UserError, match="cannot be restored"):
+        RunFolder.open(str(folder)).restore(like)
+
+
+# Data sets
+
+
+def cifar_archive(path, member):
+    with path.open("wb") as stream:
+        stream.write(member.tobuf(tarfile.PAX_FORMAT) + bytes(1024))
+    return path
+
+
+def test_a_member_without_an_end_is_refused_at_once(tmp_path):
+    """Its end, 10^26 bytes away, was gone to ten kilobytes at a time."""
+    member = tarfile.TarInfo("x")
+    header = bytearray(member.tobuf(tarfile.GNU_FORMAT))
+    header[124:136] = b"\x80" + b"\x7f" * 11
+    data.sign(header, 0)
+    path = tmp_path / "cifar-10-binary.tar"
+    path.write_bytes(bytes(header) * 2)
+    with pytest.raises(UserError, match="damaged archive: expected more than it holds"):
+        load_cifar("cifar10", path, None)
+
+
+def test_a_member_whose_map_is_no_number_is_refused(tmp_path):
+    member = tarfile.TarInfo("x")
+    member.pax_headers = {"GNU.sparse.map": "x"}
+    with pytest.raises(UserError, match="damaged archive: invalid literal"):
+        load_cifar("cifar10", cifar_archive(tmp_path / "cifar-10-binary.tar", member), None)
+
+
+@pytest.mark.parametrize("file", ["train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"])
+def test_a_link_to_a_file_elsewhere_is_refused(tmp_path, tiny_folder, file):
+    shutil.copytree(tiny_folder, tmp_path / "data")
+    (tmp_path / "data" / file).rename(tmp_path / file)
+    (tmp_path / "data" / file).symlink_to(tmp_path / file)
+    with pytest.raises(UserError, match="a link that leads out"):
+        load_dataset(data_dir=str(tmp_path / "data"))
+
+
+def test_a_folders_name_is_escaped_where_it_is_printed(tmp_path, tiny_folder, run_main):
+    shutil.copytree(tiny_folder, tmp_path / "red\x1b[31m\n")
+    config = preset("softmax", data_dir=str(tmp_path / "red\x1b[31m\n"), epochs=1, devices=1)
+    assert run.load_data(config).name == r"red\x1b[31m\n"
+
+
+@pytest.fixture
+def pictures(tmp_path, monkeypatch):
+    """Two classes of pictures, and a cache folder of the user's own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for label in ("cat", "dog"):
+        (tmp_path / "set" / label).mkdir(parents=True)
+        for number in range(3):
+            picture = Image.fromarray(np.full((8, 8), 40 * number, np.uint8))
+            picture.save(tmp_path / "set" / label / f"{number}.png")
+    return tmp_path / "set"
+
+
+def test_a_cache_that_is_a_link_is_neither_read_nor_written(pictures, tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    old = outside / "letter.partial"
+    old.write_text("untouched")
+    os.utime(old, (0, 0))  # Old enough to be taken for what a crash left.
+    (pictures / ".jaxnets").symlink_to(outside, target_is_directory=True)
+    load_folder(pictures)
+    assert [path.name for path in outside.iterdir()] == ["letter.partial"]
+    assert any((tmp_path / "cache").rglob("*.npy"))
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_a_cache_that_is_no_cache_is_made_anew(pictures, number):
+    np.asarray(load_folder(pictures).train.images)
+    (content, *_) = hostile_pictures.caches_of({})[number:]
+    for path in (pictures / ".jaxnets").iterdir():
+        path.write_bytes(content)
+    assert len(load_folder(pictures).train.images) == 4
+
+
+def test_a_pipe_in_a_cache_is_not_waited_for(pictures):
+    load_folder(pictures)
+    for path in list((pictures / ".jaxnets").iterdir()):
+        path.unlink()
+        os.mkfifo(path)
+    assert len(load_folder(pictures).train) == 4
+
+
+def test_an_index_of_other_fields_is_made_anew(pictures):
+    load_folder(pictures)
+    index = pictures / ".jaxnets" / "files.npy"
+    fields = np.load(index).dtype.descr
+    np.save(index, np.zeros(6, [("path", "f8"), *fields[1:]]))
+    assert len(load_folder(pictures).train) == 4
+
+
+def test_an_idx_header_is_held_to_the_files_size_before_memory_is_taken(tmp_path):
+    path = tmp_path / "train-images-idx3-ubyte"
+    path.write_bytes(bytes([0, 0, 8, 3]) + struct.pack(">3I", 2**32 - 1, 2**32 - 1, 2**32 - 1))
+    with pytest.raises(UserError, match="it cannot hold so many"):
+        read_idx(path, rank=3)

@@ -6,9 +6,10 @@
     python train.py --model=cnn --dataset=cifar10    another data set (docs/datasets.md)
 
 Everything about a run lands in its run folder. Exit status: 0 done; 1 fell short (the target
-accuracy was missed, a loss not finite, the gradients disagreed); 2 the request was wrong; 130
-(Ctrl-C) or 143 (SIGTERM) interrupted, after saving (--resume --workdir=DIR goes on; a second
-Ctrl-C stops at once, without saving).
+accuracy was missed, a loss not finite, the gradients disagreed, the disk full); 2 the request was
+wrong; 130 (Ctrl-C), 143 (SIGTERM) or 129 (SIGHUP, a closed terminal) interrupted, after saving.
+--resume goes on with the model's newest unfinished run, --resume --workdir=DIR with that one. A
+second Ctrl-C stops at once, without saving.
 """
 
 import signal
@@ -17,7 +18,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from jaxnets import cli
-from jaxnets.errors import StoppedError, printable
+from jaxnets.errors import FellShortError, StoppedError, printable
 from jaxnets.flags import parse_flags
 
 if TYPE_CHECKING:
@@ -49,7 +50,13 @@ def main(arguments: Sequence[str]) -> int:
         raise StoppedError(f"interrupted; {run.how_to_go_on(folder)}", stopped.signal) from None
     except KeyboardInterrupt:
         message = f"stopped at once; {run.how_to_go_on(folder)}"
-        raise StoppedError(message, signal.SIGINT) from None
+        raise StoppedError(message, signal.SIGINT, at_once=True) from None
+    except OSError as error:
+        # A full disk, say; what is wrong outside of the run's folder is not its matter.
+        if not str(error.filename).startswith(str(folder.path)):
+            raise
+        message = f"{error.filename}: {error.strerror}; {run.how_to_go_on(folder)}"
+        raise FellShortError(message) from error
 
 
 def train(
@@ -71,7 +78,11 @@ def train(
         state = create_state(config, model, data)
     print(run.headline(config, state, data), flush=True)
 
-    checkpoint = run.restore(folder, config, state, data) if config.resume else Checkpoint(state)
+    checkpoint = Checkpoint(state)
+    if config.resume:
+        checkpoint = run.restore(folder, config, state, data)
+        where = printable(str(folder.path))
+        print(f"going on in {where} after step {int(checkpoint.state.step):,}", flush=True)
     state = checkpoint.state
     feed = feed_of(config, data)
     pace = Pace(*config.checkpoint_interval, feed.steps, int(state.step))
@@ -80,21 +91,28 @@ def train(
         run.save(folder, checkpoint, data)
         pace.saved(int(checkpoint.state.step))
 
+    def due(step: int) -> bool:
+        return pace.due(step, saving=folder.saving)
+
     try:
-        try:
-            with (
-                stop_on_interrupt() as stop,
-                progress_of(config, feed, checkpoint) as bar,
-            ):
-                watch = Watch(bar.update, bar.gradient_error, stop, pace.due, save)
+        with (
+            stop_on_interrupt() as stop,
+            progress_of(config, feed, checkpoint) as bar,
+        ):
+            watch = Watch(bar.update, bar.gradient_error, stop, due, save)
+            try:
                 for state, record in epochs(config, model, checkpoint, data, watch):
                     folder.log(record)
                     bar.epoch(record)
-                    if record["epoch"] == config.epochs or pace.due(record["step"]):
+                    if record["epoch"] == config.epochs or due(record["step"]):
                         save(Checkpoint(state))
-        except Interrupted as interrupted:
-            save(interrupted.checkpoint)
-            raise
+                if number := stop():  # It came after the last step.
+                    raise Interrupted(Checkpoint(state), number)
+            except Interrupted as interrupted:
+                save(interrupted.checkpoint)
+                folder.wait()  # In here, where a second SIGHUP does not cut it short.
+                raise
+            folder.wait()
     except NonFiniteLossError as error:
         raise run.explain(error, folder, config, model, data) from None
 

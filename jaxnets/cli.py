@@ -17,8 +17,8 @@ def run(main: Callable[[Sequence[str]], int]) -> int:
 
     Returns:
       main's status; 1 after a loss that is not finite, gradients that disagree, a full disk, or
-      too little memory;
-      2 after a UserError, told in one line on stderr; 130 after SIGINT, 143 after SIGTERM.
+      too little memory; 2 after a UserError, told in one line on stderr; 130 after SIGINT, 143
+      after SIGTERM, 129 after SIGHUP.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):  # Names in what its encoding lacks are escaped.
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -31,7 +31,12 @@ def run(main: Callable[[Sequence[str]], int]) -> int:
     except FellShortError as error:
         return _complain(str(error), FELL_SHORT)
     except StoppedError as error:
-        return _complain(str(error), BY_SIGNAL + error.signal)
+        status = _complain(str(error), BY_SIGNAL + error.signal)
+        if error.at_once:  # Else Python waits for the thread that writes a checkpoint.
+            with contextlib.suppress(OSError):
+                sys.stdout.flush()
+            os._exit(status)
+        return status
     except KeyboardInterrupt:
         return _complain("interrupted", BY_SIGNAL + signal.SIGINT)
     except BrokenPipeError:  # The reader, as `head`, has gone; Python must not complain at exit.

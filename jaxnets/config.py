@@ -178,7 +178,7 @@ class Config:
         None, "run", "the run folder (default: runs/<model>-<date>-<time>)"
     )
     overwrite: bool = _field(False, "run", "replace the run that workdir holds")
-    resume: bool = _field(False, "run", "go on with the interrupted run that workdir holds")
+    resume: bool = _field(False, "run", "go on with workdir's run, by default the model's newest")
     checkpoint_every: str = _field(
         "10seconds", "run", "steps, epochs, seconds or minutes from one to the next, as 500steps"
     )
@@ -216,8 +216,6 @@ class Config:
             raise UserError(f"momentum and nesterov belong to sgd, got optimizer {self.optimizer}")
         if self.nesterov and not self.momentum:
             raise UserError("nesterov: expected a momentum above 0, got 0")
-        if self.resume and self.workdir is None:
-            raise UserError("resume: expected --workdir=DIR with an interrupted run, got none")
         if self.cpu_devices is not None and self.platform not in (None, "cpu"):
             raise UserError(f"cpu_devices: expected platform cpu, got {self.platform}")
         if self.resume and self.overwrite:

@@ -17,9 +17,9 @@ class FellShortError(Exception):
 class StoppedError(Exception):
     """A run that a signal stopped; its message says what was saved and how to go on."""
 
-    def __init__(self, message: str, signal: int):
+    def __init__(self, message: str, signal: int, *, at_once: bool = False):
         super().__init__(message)
-        self.signal = signal
+        self.signal, self.at_once = signal, at_once
 
 
 def unknown(kind: str, value: str, known: Iterable[str]) -> UserError:

@@ -13,7 +13,7 @@ from jaxnets.config import Config, from_json, preset, to_json
 from jaxnets.data.datasets import Dataset, load_dataset
 from jaxnets.diagnosis import find_bad_step
 from jaxnets.errors import UserError, printable
-from jaxnets.experiment import create_parallel, create_state
+from jaxnets.experiment import create_parallel, create_state, schedule_of
 from jaxnets.metrics import Metrics
 from jaxnets.models.chain import Chain
 from jaxnets.training.loop import Checkpoint, NonFiniteLossError, all_finite
@@ -24,10 +24,14 @@ from jaxnets.weights import describe_weights, weights_sha256
 
 INIT_SHA256 = "init_from_sha256"
 
-# What may differ when a run goes on: where and how it runs, not what it computes.
+# Of this process, not of the run.
+OF_THE_PROCESS = ("workdir", "resume", "overwrite")
+
+# What may differ when a run goes on: where and how it runs, not what it computes. The data and the
+# weights that the paths lead to are compared by their SHA-256, and epochs may only become more.
 RESUME_MAY_CHANGE = (
-    "workdir", "resume", "overwrite", "platform", "cpu_devices", "devices", "parallel",
-    "target_accuracy", "checkpoint_every", "keep",
+    *OF_THE_PROCESS, "epochs", "dataset", "data_dir", "init_from", "platform", "cpu_devices",
+    "devices", "parallel", "log_format", "target_accuracy", "checkpoint_every", "keep",
 )  # fmt: skip
 
 
@@ -40,21 +44,39 @@ def config_of(flags: dict[str, Any]) -> Config:
     if not flags.get("resume"):
         return preset(**flags)
     # What goes with --resume is checked before there is a model to check the rest with.
-    preset(**{name: flags[name] for name in ("resume", "overwrite", "workdir") if name in flags})
-    folder = RunFolder.open(flags["workdir"])
-    _refuse_finished(folder)
+    asked = preset(**{name: flags[name] for name in OF_THE_PROCESS if name in flags})
+    if "workdir" in flags:
+        folder = RunFolder.open(flags["workdir"])
+    else:
+        folder = RunFolder.newest_unfinished(flags.get("model", asked.model))
     stored = read_config(folder)
-    for name, ours in flags.items():
-        theirs = getattr(stored, name)
-        if name not in RESUME_MAY_CHANGE and ours != theirs:
-            raise UserError(f"resume: {name} was {theirs} when the run began, got {ours}")
+    began = dataclasses.asdict(stored)
+    if (searched := folder.read_search()) is not None:
+        began["latent_dims"] = tuple(int(size) for size in searched)
+    changed = [
+        f"{name} was {began[name]}, got {ours}"
+        for name, ours in flags.items()
+        if name not in RESUME_MAY_CHANGE and ours != began[name]
+    ]
+    if flags.get("epochs", stored.epochs) < stored.epochs:
+        changed.append(f"epochs was {stored.epochs}, got {flags['epochs']} (more are taken)")
+    if changed:
+        raise UserError(f"resume: that is another run than {folder.path}: {'; '.join(changed)}")
     changes = {name: flags[name] for name in RESUME_MAY_CHANGE if name in flags}
-    return dataclasses.replace(stored, **{"overwrite": False, **changes})
+    config = dataclasses.replace(
+        stored, **{"overwrite": False, "workdir": str(folder.path), **changes}
+    )
+    _refuse_finished(folder, config)
+    return config
 
 
-def _refuse_finished(folder: RunFolder) -> None:
-    if folder.finished:
-        raise UserError(f"resume: expected an interrupted run, {folder.path} holds a finished one")
+def _refuse_finished(folder: RunFolder, config: Config) -> None:
+    epochs = read_config(folder).epochs
+    if folder.finished and config.epochs <= epochs:
+        raise UserError(
+            f"resume: expected an interrupted run, {folder.path} holds a finished one "
+            f"(--epochs above {epochs} goes on with it)"
+        )
 
 
 def read_config(folder: RunFolder) -> Config:
@@ -100,8 +122,9 @@ def open_run(config: Config, data: Dataset) -> RunFolder:
     with contextlib.ExitStack() as stack:
         stack.enter_context(folder)  # Its lock is given back if it is refused.
         if config.resume:
-            _refuse_finished(folder)  # The process that had the lock may have come to its end.
+            _refuse_finished(folder, config)  # Who had the lock may have come to the end.
             _refuse_other_inputs(folder, config, data)
+            _take_over(folder, config, data)
         else:
             write_config(folder, config, data)
         stack.pop_all()
@@ -113,7 +136,10 @@ def _refuse_other_inputs(folder: RunFolder, config: Config, data: Dataset) -> No
     began = folder.read_config()
     theirs = began.get("data_sha256")
     if theirs != data.checksum:
-        raise UserError(f"resume: expected data with SHA-256 {theirs}, got {data.checksum}")
+        raise UserError(
+            f"resume: expected the data of {_source(read_config(folder))} with SHA-256 {theirs}, "
+            f"got {_source(config)} with {data.checksum}"
+        )
     if config.init_from is not None:
         theirs, ours = began.get(INIT_SHA256), weights_sha256(config.init_from)
         if theirs != ours:
@@ -122,13 +148,43 @@ def _refuse_other_inputs(folder: RunFolder, config: Config, data: Dataset) -> No
             )
 
 
+def _source(config: Config) -> str:
+    return f"{config.dataset} in {config.data_dir}" if config.data_dir else config.dataset
+
+
+def _take_over(folder: RunFolder, config: Config, data: Dataset) -> None:
+    """Writes down what the run goes on with, where that is not what it began with."""
+    stored = read_config(folder)
+    same = {name: getattr(config, name) for name in OF_THE_PROCESS}
+    if dataclasses.replace(stored, **same) == config:
+        return
+    if config.epochs != stored.epochs:
+        _tell_jump(folder, stored, config, data)
+        folder.begin_again()  # First: with more epochs in config.json it would be half a run.
+    write_config(folder, config, data)
+
+
+def _tell_jump(folder: RunFolder, stored: Config, config: Config, data: Dataset) -> None:
+    """Says how the learning rate changes if its schedule spans the whole run."""
+    records = folder.records()
+    step = records[-1]["step"] if records else 0
+    was, now = (float(np.asarray(schedule_of(c, data)(step))) for c in (stored, config))
+    if was != now:
+        print(
+            f"warning: schedule {config.schedule} spans {config.epochs} epochs instead of "
+            f"{stored.epochs}: after step {step} the learning rate is {now:.3g} instead of "
+            f"{was:.3g}",
+            file=sys.stderr,
+        )
+
+
 def write_config(folder: RunFolder, config: Config, data: Dataset) -> None:
     """Writes config.json: every field, versions, device, checksums, the data's form."""
     devices = create_parallel(config).devices
     weights = {} if config.init_from is None else {INIT_SHA256: weights_sha256(config.init_from)}
     folder.write_config(
         {
-            **to_json(config),
+            **to_json(dataclasses.replace(config, resume=False)),
             "versions": versions(),
             "device_platform": devices[0].platform,
             "device": describe(devices),

@@ -77,7 +77,8 @@ def config_case(sample: dict[str, Any], folder: Path, rng: Rng) -> None:
 
 def metrics_case(sample: dict[str, Any], folder: Path, rng: Rng) -> None:
     """metrics.jsonl, read by --resume, which writes it anew, and by every save."""
-    from jaxnets.training.run_folder import RunFolder, _Kept
+    from jaxnets.training.checkpoints import Kept
+    from jaxnets.training.run_folder import RunFolder
 
     (folder / "config.json").write_text(json.dumps(sample["config"]))
     lines = [
@@ -93,7 +94,7 @@ def metrics_case(sample: dict[str, Any], folder: Path, rng: Rng) -> None:
     def go_on() -> None:
         opened = RunFolder.open(str(folder))
         opened.drop_records_after(6)
-        _Kept(opened).should_preserve(steps, context=None)
+        Kept(opened.keep, opened.records).should_preserve(steps, context=None)
         for record in opened.records():
             f"{record['seconds'] + record['epoch']:.1f} {record['train_loss']:.4f}"
 

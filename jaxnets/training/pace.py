@@ -27,8 +27,14 @@ class Pace:
         """Takes note of a save after so many steps."""
         self._step, self._time = step, time.monotonic()
 
-    def due(self, step: int) -> bool:
-        """Whether to save after so many steps."""
+    def due(self, step: int, saving: bool = False) -> bool:
+        """Whether to save after so many steps.
+
+        Args:
+          step: Steps done.
+          saving: Whether the last save is still being written. Where time sets the pace, the next
+            one then comes later: no step waits for a disk that is slower than asked.
+        """
         if self._seconds is not None:
-            return time.monotonic() - self._time >= self._seconds
+            return not saving and time.monotonic() - self._time >= self._seconds
         return step // self._steps > self._step // self._steps

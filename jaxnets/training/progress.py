@@ -7,6 +7,7 @@ from typing import Any
 from tqdm import tqdm
 
 from jaxnets.metrics import Metrics
+from jaxnets.training.interrupt import outliving_the_terminal
 from jaxnets.training.loop import Checkpoint, Feed
 
 
@@ -36,7 +37,8 @@ class Progress(contextlib.AbstractContextManager):
                 text += f", gradient error {self._error:.1e}"
             self._bar.set_description(f"epoch {self._epoch + 1}/{self._epochs}", refresh=False)
             self._bar.set_postfix_str(text, refresh=False)
-        self._bar.update(images)
+        with outliving_the_terminal():
+            self._bar.update(images)
 
     def gradient_error(self, error: float) -> None:
         """Takes note of a check of the gradients; the largest error is shown."""
@@ -46,9 +48,10 @@ class Progress(contextlib.AbstractContextManager):
         """Prints an epoch's line."""
         self._epoch = record["epoch"]
         line = self.epoch_line(record)
-        self._bar.clear()
-        print(line, flush=True)
-        self._bar.refresh()
+        with outliving_the_terminal():
+            self._bar.clear()
+            print(line, flush=True)
+            self._bar.refresh()
 
     def epoch_line(self, record: dict[str, Any]) -> str:
         """An epoch's losses, accuracies and rate."""
@@ -70,5 +73,6 @@ class Progress(contextlib.AbstractContextManager):
         return f"test loss {test.loss:.4f}  accuracy {test.accuracy:.4f}"
 
     def __exit__(self, *exception) -> None:
-        self._bar.close()
-        sys.stdout.flush()
+        with outliving_the_terminal():
+            self._bar.close()
+            sys.stdout.flush()

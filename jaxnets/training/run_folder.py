@@ -6,12 +6,11 @@ A run that began with a search has search.json too.
 import contextlib
 import hashlib
 import json
-import logging
 import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,12 @@ import jax
 import numpy as np
 
 from jaxnets.errors import UserError, one_line
-from jaxnets.training import untrusted
+from jaxnets.training import checkpoints, untrusted
+from jaxnets.training.lock import Lock
 
 CONFIG, METRICS, CHECKPOINTS, RESULT = "config.json", "metrics.jsonl", "checkpoints", "result.json"
 SEARCH = "search.json"
-ITEM = "default"  # The checkpoint library's name of the folder of a checkpoint's one tree.
+RUNS = Path("runs")
 
 
 def params_sha256(params: Any) -> str:
@@ -42,12 +42,14 @@ class RunFolder:
         self.path = path
         self.keep = 1  # The last checkpoints, beside the best.
         self._manager = None
-        self._lock: int | None = None
+        self._lock = Lock(path)
 
     def __enter__(self) -> "RunFolder":
         return self
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *exception) -> None:
+        if kind is KeyboardInterrupt:  # At once: the checkpoint being written is not waited for.
+            self._manager = None
         self.close()
 
     @classmethod
@@ -74,7 +76,7 @@ class RunFolder:
             others = [name for name in found if name.removesuffix(".partial") not in ours]
             if others:
                 raise UserError(f"workdir: expected an empty folder, {path} holds {others[0]}")
-            if found and not overwrite:
+            if not overwrite and not _only_just_made(path, found):
                 raise UserError(
                     f"workdir: {path} already holds a run; --overwrite replaces it, "
                     "--resume goes on with it"
@@ -102,37 +104,39 @@ class RunFolder:
         untrusted.check_only_files(path)
         return cls(path)
 
+    @classmethod
+    def newest_unfinished(cls, model: str) -> "RunFolder":
+        """Finds, of a model's runs under runs/, the unfinished one that was last written to.
+
+        Raises:
+          UserError: There is none.
+        """
+        found = []
+        for path in RUNS.glob(f"*/{CONFIG}"):
+            try:
+                folder = cls.open(str(path.parent))
+                ours = folder.read_config().get("model") == model
+            except UserError as error:
+                print(one_line(f"warning: {error}; looking for another run"), file=sys.stderr)
+                continue
+            if ours and not folder.finished:
+                written = max(entry.stat().st_mtime_ns for entry in folder.path.iterdir())
+                found.append((written, folder.path.name, folder))
+        if not found:
+            raise UserError(
+                f"resume: found no unfinished run of {model} in {RUNS.resolve()}; "
+                "--workdir=DIR names another folder, --model=NAME another model"
+            )
+        return max(found)[2]
+
     def lock(self) -> None:
         """Takes the folder for this process, until `close` or the process' end, however it ends.
-
-        The lock is on the folder itself, where no file is left behind or replaced. Without fcntl
-        (Windows) there is none, and a line on stderr says so.
 
         Raises:
           UserError: Another process has taken it.
         """
-        try:
-            import fcntl
-        except ImportError:
-            print(
-                "warning: this platform has no fcntl: nothing keeps a second process out of "
-                f"{self.path}",
-                file=sys.stderr,
-            )
-            return
         with _writing(self.path):
-            lock = os.open(self.path, os.O_RDONLY)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(lock)
-            if isinstance(error, BlockingIOError):
-                raise UserError(
-                    f"workdir: another process is training in {self.path}; wait for its end or "
-                    "take another folder"
-                ) from None
-            raise UserError(f"workdir: cannot lock {self.path}: {error.strerror}") from error
-        self._lock = lock
+            self._lock.take()
 
     @property
     def finished(self) -> bool:
@@ -157,7 +161,8 @@ class RunFolder:
 
     def log(self, record: dict[str, Any]) -> None:
         """Appends an epoch's record to metrics.jsonl."""
-        with (self.path / METRICS).open("a") as stream:
+        self._lock.check()
+        with _naming(self.path / METRICS), (self.path / METRICS).open("a") as stream:
             stream.write(json.dumps(record) + "\n")
 
     def records(self) -> list[dict[str, Any]]:
@@ -167,18 +172,28 @@ class RunFolder:
     def drop_records_after(self, step: int) -> None:
         """Drops the records of epochs that ended after a step, whose checkpoint was lost."""
         kept = [record for record in self.records() if record["step"] <= step]
-        write_text(self.path / METRICS, "".join(json.dumps(record) + "\n" for record in kept))
+        text = "".join(json.dumps(record) + "\n" for record in kept)
+        if text != (self.path / METRICS).read_text():
+            write_text(self.path / METRICS, text)
 
     def save(self, step: int, tree: Any) -> None:
         """Saves a checkpoint in the background; a crash in the middle leaves the one before."""
         import orbax.checkpoint as ocp
 
+        self._lock.check()
+        with (self.path / METRICS).open("rb") as stream:  # No checkpoint without its history.
+            os.fsync(stream.fileno())
         # Copies: the arrays' own memory is given to the next step before they are written.
         tree = jax.tree.map(lambda x: np.array(x), tree)
         manager = self._checkpoints()
         if manager.latest_step() != step:  # Else it is saved already: interrupted once more.
-            with _one_line_errors(self.path / CHECKPOINTS):
+            with self._saving():
                 manager.save(step, args=ocp.args.StandardSave(tree), force=True)
+
+    @property
+    def saving(self) -> bool:
+        """Whether a checkpoint is still being written."""
+        return self._manager is not None and self._manager.is_saving_in_progress()
 
     def restore(self, like: Any) -> Any:
         """The last checkpoint, as NumPy arrays in the structure of `like`, or None.
@@ -199,7 +214,7 @@ class RunFolder:
         damaged: dict[int, str] = {}
         for step in sorted(manager.all_steps(), reverse=True):
             try:
-                untrusted.check_declared_sizes(path / str(step) / ITEM)
+                untrusted.check_declared_sizes(path / str(step) / checkpoints.ITEM)
                 tree = manager.restore(step, args=ocp.args.StandardRestore(like))
                 if _forms(tree) != _forms(like):
                     raise ValueError("expected the arrays of this network, found others")
@@ -228,7 +243,7 @@ class RunFolder:
         import orbax.checkpoint as ocp
 
         path = self.path / CHECKPOINTS
-        _silence_checkpoint_library()
+        checkpoints.silence()
         if not path.is_dir():
             raise UserError(f"{path}: expected a checkpoint, found none")
         options = ocp.CheckpointManagerOptions(read_only=True)
@@ -239,7 +254,7 @@ class RunFolder:
                 step = manager.latest_step()
                 if step is None:
                     raise UserError(f"{path}: expected a checkpoint, found none")
-                untrusted.check_declared_sizes(path / str(step) / ITEM)
+                untrusted.check_declared_sizes(path / str(step) / checkpoints.ITEM)
                 found = manager.item_metadata(step)["params"]  # type: ignore[index]
                 if (theirs := _forms(found)) != (ours := _forms(like)):
                     name = next(iter(sorted(theirs.items() ^ ours.items())))[0]
@@ -259,7 +274,12 @@ class RunFolder:
     def finish(self, result: dict[str, Any]) -> None:
         """Waits for the checkpoints and writes result.json, atomically."""
         self.wait()
+        self._lock.check()
         _write_json(self.path / RESULT, result)
+
+    def begin_again(self) -> None:
+        """Makes a finished run one that goes on."""
+        (self.path / RESULT).unlink(missing_ok=True)
 
     def close(self) -> None:
         """Waits until the checkpoints are written, and gives the lock back.
@@ -270,9 +290,7 @@ class RunFolder:
         try:
             self.wait()
         finally:
-            lock, self._lock = self._lock, None
-            if lock is not None:
-                os.close(lock)
+            self._lock.give_back()
 
     def wait(self) -> None:
         """Waits until the checkpoints are written.
@@ -282,70 +300,38 @@ class RunFolder:
         """
         manager, self._manager = self._manager, None
         if manager is not None:
-            with _one_line_errors(self.path / CHECKPOINTS):
+            with self._saving():
                 manager.close()
 
-    def _checkpoints(self):
-        """The manager of checkpoints; its library is imported only where it is used."""
-        import orbax.checkpoint as ocp
+    @contextlib.contextmanager
+    def _saving(self) -> Iterator[None]:
+        path = self.path / CHECKPOINTS
+        try:
+            with checkpoints.saving_to(path):
+                yield
+        except OSError:
+            self._lock.check()  # Of a folder that is gone there is more to say.
+            raise
 
+    def _checkpoints(self) -> Any:
         if self._manager is None:
-            _silence_checkpoint_library()
-            options = ocp.CheckpointManagerOptions(preservation_policy=_Kept(self))
-            # Named, lest it be guessed from what the newest checkpoint, perhaps damaged, holds.
-            self._manager = ocp.CheckpointManager(
-                self.path / CHECKPOINTS,
-                options=options,
-                item_handlers=ocp.StandardCheckpointHandler(),
-            )
+            kept = checkpoints.Kept(self.keep, self.records)
+            self._manager = checkpoints.open_manager(self.path / CHECKPOINTS, kept)
         return self._manager
 
 
-class _Kept:
-    """Which checkpoints stay: the last ones, and that of the best validation accuracy."""
-
-    def __init__(self, folder: RunFolder):
-        self._folder = folder
-
-    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        """Whether each of the checkpoints, in the order of their steps, stays."""
-        steps = [checkpoint.step for checkpoint in checkpoints]
-        scores = {r["step"]: r["validation_accuracy"] for r in self._folder.records()}
-        known = [step for step in steps if scores.get(step) is not None]
-        best = max(known, key=lambda step: scores[step], default=None)
-        return [step == best or step in steps[-self._folder.keep :] for step in steps]
-
-
-def _silence_checkpoint_library() -> None:
-    """It raises its errors; its logs and threads would print them again, with tracebacks."""
-    for name in ("absl", "asyncio"):
-        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
-    sys.unraisablehook = _print_unless_late
+def _only_just_made(path: Path, found: list[str]) -> bool:
+    """Whether what a folder holds is from a process that ended before its run began."""
+    return all(
+        name.endswith(".partial") or (name == METRICS and not (path / name).stat().st_size)
+        for name in found
+    )
 
 
 def _forms(tree: Any) -> dict[str, tuple[int, ...]]:
     """The shape of each leaf of a tree, by its path in it."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path): tuple(leaf.shape) for path, leaf in leaves}
-
-
-def _print_unless_late(unraisable: Any) -> None:
-    """Prints what a thread could not raise, but not that a failed save finds its loop closed."""
-    if str(unraisable.exc_value) != "Event loop is closed":
-        sys.__unraisablehook__(unraisable)
-
-
-@contextlib.contextmanager
-def _one_line_errors(path: Path) -> Iterator[None]:
-    """Turns whatever the checkpoint library raises, a page of text, into an OSError of a line."""
-    try:
-        yield
-    except Exception as error:
-        reason = untrusted.first_line(error)
-        for known in ("No space left on device", "File too large", "Disk quota exceeded"):
-            if known in str(error):
-                reason = known
-        raise OSError(f"{path}: cannot be saved: {reason}") from error
 
 
 def make_folder(path: Path) -> list[str]:
@@ -371,7 +357,7 @@ def _writing(path: Path) -> Iterator[None]:
 
 def fresh_path(model: str) -> Path:
     """runs/<model>-<date>-<time> or, where that exists, the first free of -2, -3, ..."""
-    base = path = Path("runs") / f"{model}-{time.strftime('%Y%m%d-%H%M%S')}"
+    base = path = RUNS / f"{model}-{time.strftime('%Y%m%d-%H%M%S')}"
     number = 2
     while path.exists():
         path = base.with_name(f"{base.name}-{number}")
@@ -386,12 +372,24 @@ def _write_json(path: Path, values: dict[str, Any]) -> None:
 def write_text(path: Path, text: str) -> None:
     """Writes a whole file or leaves the old one."""
     partial = path.with_name(path.name + ".partial")
-    partial.unlink(missing_ok=True)  # Of a crash; or somebody's link, which must not be followed.
-    try:
-        with partial.open("x") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(path)
-    finally:
+    with _naming(path):
+        # Of a crash; or somebody's link, which must not be followed.
         partial.unlink(missing_ok=True)
+        try:
+            with partial.open("x") as stream:
+                stream.write(text)
+                stream.flush()
+                os.fsync(stream.fileno())
+            partial.replace(path)
+        finally:
+            with contextlib.suppress(OSError):  # Of what went wrong before, if anything.
+                partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Lets an OSError name the file, which a failed write, unlike a failed open, does not."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error

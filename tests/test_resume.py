@@ -1,0 +1,367 @@
+"""Going on: which run, with what changed, on which devices, after which faults and signals."""
+
+import json
+import os
+import pty
+import resource
+import shutil
+import signal
+import sys
+import threading
+import time
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from jaxnets.training import interrupt, pace
+from jaxnets.training.pace import Pace
+from jaxnets.training.run_folder import RunFolder
+
+STEPS = "--checkpoint_every=1steps"
+
+
+def read_json(path):
+    return json.loads(path.read_text())
+
+
+def digest(folder):
+    return read_json(folder / "result.json")["params_sha256"]
+
+
+def history(folder):
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    times = {"seconds", "data_seconds", "images_per_second"}
+    return [{k: v for k, v in json.loads(line).items() if k not in times} for line in lines]
+
+
+def seconds(folder):
+    return [
+        json.loads(line)["seconds"] for line in (folder / "metrics.jsonl").read_text().splitlines()
+    ]
+
+
+def params(folder):
+    with ocp.CheckpointManager(folder / "checkpoints") as manager:
+        return manager.restore(manager.latest_step(), args=ocp.args.StandardRestore())["params"]
+
+
+# Which run
+
+
+def test_without_a_folder_the_models_newest_unfinished_run_goes_on(
+    run_main, tiny_flags, tmp_path, interrupt_after, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    run_main("--resume").assert_refused(
+        f"resume: found no unfinished run of cnn in {tmp_path / 'runs'}"
+    )
+    flags = [flag for flag in tiny_flags if not flag.startswith("--workdir")]
+    runs = {"a": "softmax", "b": "softmax", "c": "mlp_functional", "finished": "softmax"}
+    for age, (name, model) in enumerate(runs.items()):
+        interrupt_after(10**9 if name == "finished" else 1)
+        run_main(f"--model={model}", *flags, f"--workdir=runs/{name}")
+        for path in (tmp_path / "runs" / name).iterdir():  # A clock that went backwards in between.
+            os.utime(path, (1e9 - age, 1e9 - age))
+    (tmp_path / "runs" / "search").mkdir()
+    (tmp_path / "runs" / "damaged").mkdir()
+    (tmp_path / "runs" / "damaged" / "config.json").write_text("{")
+    os.utime(tmp_path / "runs" / "b" / "metrics.jsonl")
+
+    interrupt_after(0)
+    outcome = run_main("--resume", "--model=softmax")
+    assert outcome.status == 130
+    damaged, interrupted = outcome.err.splitlines()
+    assert damaged.startswith("warning: ") and damaged.endswith("looking for another run")
+    assert interrupted.endswith(f"--resume --workdir={tmp_path / 'runs' / 'b'}")
+    assert f"going on in {tmp_path / 'runs' / 'b'} after step 5\n" in outcome.out
+
+    interrupt_after(10**9)
+    for name in ("b", "a"):
+        outcome = run_main("--resume", "--model=softmax")
+        assert outcome.status == 0 and f"run folder: {tmp_path / 'runs' / name}\n" in outcome.out
+    assert run_main("--resume", "--model=softmax").status == 2
+
+
+# With what changed
+
+
+def test_what_changes_no_number_may_change_and_is_written_down(
+    run_main, tiny_flags, tiny_folder, tmp_path, interrupt_after
+):
+    flags = ["--model=mlp_functional", *tiny_flags]
+    assert run_main(*flags).status == 0
+    whole = digest(tmp_path / "run")
+    interrupt_after(1)
+    assert run_main(*flags, "--overwrite").status == 130
+    moved = shutil.copytree(tiny_folder, tmp_path / "moved")
+    interrupt_after(10**9)
+    changes = {
+        "data_dir": str(moved), "log_format": "lecture", "checkpoint_every": "7steps", "keep": 5,
+        "target_accuracy": 0.1, "parallel": "jit", "devices": 1, "platform": "cpu",
+    }  # fmt: skip
+    outcome = run_main(
+        f"--workdir={tmp_path / 'run'}", "--resume", *(f"--{k}={v}" for k, v in changes.items())
+    )
+    assert (outcome.status, outcome.err) == (0, "")
+    assert "Train Epoch: 02 Loss=" in outcome.out
+    config = read_json(tmp_path / "run" / "config.json")
+    assert {name: config[name] for name in changes} == changes and not config["resume"]
+    assert digest(tmp_path / "run") == whole
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_run_with_more_epochs_ends_as_one_that_had_them_from_the_beginning(
+    run_main, tiny_flags, tmp_path, interrupt_after, finished
+):
+    flags = ["--model=softmax", "--schedule=constant", *tiny_flags]
+    assert run_main(*flags, "--epochs=4", f"--workdir={tmp_path / 'whole'}").status == 0
+    interrupt_after(10**9 if finished else 1)
+    assert run_main(*flags).status == (0 if finished else 130)
+    interrupt_after(1)
+    resume = ["--resume", f"--workdir={tmp_path / 'run'}"]
+    assert run_main(*resume, "--epochs=4").status == 130
+    assert not (tmp_path / "run" / "result.json").exists()
+    interrupt_after(10**9)
+    outcome = run_main(*resume)  # The new number is kept.
+    assert (outcome.status, outcome.err) == (0, "")
+    assert digest(tmp_path / "run") == digest(tmp_path / "whole")
+    assert history(tmp_path / "run") == history(tmp_path / "whole")
+    assert read_json(tmp_path / "run" / "result.json")["epochs"] == 4
+
+
+def test_a_schedule_that_is_stretched_is_told_with_both_rates(run_main, tiny_flags, tmp_path):
+    flags = ["--model=softmax", "--schedule=cosine", "--learning_rate=0.5", *tiny_flags]
+    assert run_main(*flags).status == 0
+    outcome = run_main("--resume", f"--workdir={tmp_path / 'run'}", "--epochs=4")
+    # 0.5 (1 + cos(π t / T)) / 2 after t = 10 steps, of T = 10 and of T = 20.
+    assert outcome.status == 0 and outcome.err == (
+        "warning: schedule cosine spans 4 epochs instead of 2: after step 10 the learning rate is "
+        "0.25 instead of 0\n"
+    )
+    assert len(history(tmp_path / "run")) == 4
+
+
+def test_the_flags_that_began_a_replay_go_on_with_it(run_main, tiny_flags, tmp_path, monkeypatch):
+    flags = [
+        "--model=mlp_handwritten", *tiny_flags, "--batch_size=full", "--latent_dims=4,8",
+        "--search_epochs=1", "--learning_rate=1e-3",
+    ]  # fmt: skip
+    finish = RunFolder.finish
+    monkeypatch.setattr(RunFolder, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "_exit", lambda status: None)
+        assert run_main(*flags).status == 130
+    monkeypatch.setattr(RunFolder, "finish", finish)
+    run_main(*flags, "--latent_dims=4", "--resume").assert_refused("latent_dims was (4, 8), got (4")
+    assert run_main(*flags, "--resume").status == 0
+
+
+# On which devices
+
+
+@pytest.mark.parametrize(
+    ("flags", "ways"),
+    [
+        (["--model=softmax", "--augment=shift"], ["jit 1", "pmap 2", "jit 4", "pmap 4", "jit 1"]),
+        # Dropout draws the same under jit; under pmap every device drops units of its own.
+        (["--model=cnn", "--hidden=8", "--dropout=0.5"], ["jit 1", "jit 2", "jit 1"]),
+    ],
+    ids=["jit and pmap", "dropout under jit"],
+)
+def test_a_run_goes_on_on_other_devices_to_the_same_numbers_but_for_rounding(
+    run_main, tiny_flags, tmp_path, interrupt_after, flags, ways
+):
+    flags = [*flags, *tiny_flags]
+    assert run_main(*flags, f"--workdir={tmp_path / 'whole'}").status == 0
+    for number, way in enumerate(ways, start=1):
+        last = number == len(ways)
+        interrupt_after(10**9 if last else 2)
+        parallel, devices = way.split()
+        more = [f"--devices={devices}", f"--parallel={parallel}"]
+        outcome = run_main(*flags, *more, *(["--resume"] if number > 1 else []))
+        assert outcome.status == (0 if last else 130), outcome
+    assert read_json(tmp_path / "run" / "config.json")["num_devices"] == 1
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        params(tmp_path / "run"),
+        params(tmp_path / "whole"),
+    )
+
+
+# After which faults
+
+
+@pytest.mark.parametrize("fault", ["deleted", "moved", "replaced"])
+def test_a_folder_that_vanishes_ends_the_run_in_one_line(
+    run_main, tiny_flags, tmp_path, monkeypatch, fault
+):
+    run, log = tmp_path / "run", RunFolder.log
+
+    def strike(folder, record):
+        if record["epoch"] == 2:
+            folder.wait()  # What was being written may end up in either place.
+            if fault == "deleted":
+                shutil.rmtree(run)
+            else:
+                run.rename(tmp_path / "moved")
+            if fault == "replaced":
+                run.mkdir()
+        log(folder, record)
+
+    monkeypatch.setattr(RunFolder, "log", strike)
+    outcome = run_main("--model=softmax", *tiny_flags, STEPS)
+    assert (outcome.status, outcome.err) == (
+        1, f"error: {run}: deleted, moved or replaced while the run was training in it\n"
+    )  # fmt: skip
+    assert not run.exists() or not any(run.iterdir())  # Nothing is put where it was.
+    if fault == "moved":
+        monkeypatch.setattr(RunFolder, "log", log)
+        assert run_main("--resume", f"--workdir={tmp_path / 'moved'}").status == 0
+
+
+@pytest.mark.parametrize("file", ["config.json", "metrics.jsonl", "result.json"])
+def test_a_disk_too_full_for_a_file_is_one_line_and_the_run_goes_on_later(
+    run_main, tiny_flags, tmp_path, monkeypatch, file
+):
+    """The disk has room for so many bytes of that file: the process' own limit refuses more."""
+    flags, run = ["--model=softmax", *tiny_flags], tmp_path / "run"
+    assert run_main(*flags, f"--workdir={tmp_path / 'whole'}").status == 0
+    name = {"config.json": "write_config", "metrics.jsonl": "log", "result.json": "finish"}[file]
+    write, limits = getattr(RunFolder, name), resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def write_little(*arguments):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
+        try:
+            write(*arguments)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, name, write_little)
+        outcome = run_main(*flags)
+    assert outcome.status == 1 and outcome.err.count("\n") == 1, outcome
+    assert outcome.err.startswith(f"error: {run / file}: File too large")
+    if file == "config.json":
+        assert run_main(*flags).status == 0  # Nothing was begun: no --overwrite is asked for.
+    else:
+        assert f"go on with: python train.py --resume --workdir={run}" in outcome.err
+        outcome = run_main(*flags, "--resume")
+        assert (outcome.status, outcome.err) == (0, "")
+    assert digest(run) == digest(tmp_path / "whole")
+
+
+def test_a_clock_that_jumps_changes_nothing(run_main, tiny_flags, tmp_path, monkeypatch):
+    flags, run = ["--model=softmax", *tiny_flags, "--checkpoint_every=1epoch"], tmp_path / "run"
+    assert run_main(*flags, f"--workdir={tmp_path / 'whole'}").status == 0
+    honest, calls = time.time, iter(range(10**9))
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time", lambda: honest() + (-1) ** next(calls) * 1e8)
+        assert run_main(*flags).status == 0
+    assert sum(seconds(run)) < 60
+    (run / "result.json").unlink()
+    for age, step in enumerate(("10", "5")):  # The last step is the newest, not the last time.
+        os.utime(run / "checkpoints" / step, (2e9 + age, 2e9 + age))
+    outcome = run_main("--resume", f"--workdir={run}")
+    assert outcome.status == 0 and f"going on in {run} after step 10\n" in outcome.out
+    assert digest(run) == digest(tmp_path / "whole")
+    assert history(run) == history(tmp_path / "whole")
+
+
+def test_steps_do_not_wait_for_a_slow_disk_and_its_saves_do_not_pile_up(
+    run_main, tiny_flags, tmp_path, monkeypatch
+):
+    """A save is due at each of ten steps, and the first is not written before the last step."""
+    now, saves, finalize, save = iter(range(10**9)), [], ocp.CheckpointManager._finalize, Pace.saved
+    trained, log = threading.Event(), RunFolder.log
+
+    def slow(*arguments):
+        trained.wait(timeout=30)
+        finalize(*arguments)
+
+    def log_and_tell(folder, record):
+        log(folder, record)
+        if record["epoch"] == 2:
+            trained.set()
+
+    flags, run = ["--model=softmax", "--augment=shift", *tiny_flags], tmp_path / "run"
+    assert run_main(*flags, f"--workdir={tmp_path / 'whole'}").status == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(ocp.CheckpointManager, "_finalize", slow)
+        patch.setattr(RunFolder, "log", log_and_tell)
+        patch.setattr(Pace, "saved", lambda ours, step: (saves.append(step), save(ours, step)))
+        patch.setattr(pace.time, "monotonic", lambda: 100.0 * next(now))
+        assert run_main(*flags).status == 0
+    assert saves == [0, 0, 10]  # The run's beginning, the first that was due, and the last.
+    assert digest(run) == digest(tmp_path / "whole")
+
+
+def test_with_steps_or_epochs_for_its_pace_a_run_saves_however_slow_the_disk():
+    assert Pace(2, "steps", 5, step=0).due(2, saving=True)
+    late = Pace(1, "seconds", 5, step=0)
+    late._time -= 2
+    assert late.due(2) and not late.due(2, saving=True)
+
+
+def test_a_folder_in_which_no_run_has_begun_yet_is_taken(run_main, tiny_flags, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "metrics.jsonl").touch()  # Killed before config.json was whole.
+    (run / "config.json.partial").write_text('{"mod')
+    assert run_main("--model=softmax", *tiny_flags).status == 0
+    assert "config.json.partial" not in os.listdir(run)
+
+
+# After which signals
+
+
+def test_signals_ask_and_one_more_stops_at_once(monkeypatch):
+    def clock():
+        return now[0]
+
+    now = [0.0]
+    monkeypatch.setattr(interrupt.time, "monotonic", clock)
+    for first in (signal.SIGINT, signal.SIGTERM):
+        with pytest.raises(KeyboardInterrupt), interrupt.stop_on_interrupt() as stop:
+            assert stop() == 0
+            signal.raise_signal(first)
+            signal.raise_signal(first)  # timeout(1) sends it twice.
+            assert stop() == first
+            now[0] += 1
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_hang_up_asks_and_nothing_after_it_cuts_the_saving_short(monkeypatch):
+    before = signal.getsignal(signal.SIGHUP)
+    try:
+        with interrupt.stop_on_interrupt() as stop:
+            for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM, signal.SIGHUP):
+                signal.raise_signal(number)
+                assert stop() == signal.SIGHUP
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # As nohup starts it.
+        with interrupt.stop_on_interrupt() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert stop() == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_terminal_that_closes_ends_the_run_saved(finished_run, tmp_path):
+    flags = [*finished_run.flags, "--checkpoint_every=1minute", f"--workdir={tmp_path / 'run'}"]
+    process, terminal = pty.fork()
+    if process == 0:
+        os.execv(sys.executable, [sys.executable, "train.py", *flags])
+    shown = b""
+    while b"validation loss" not in shown:
+        shown = shown[-1000:] + os.read(terminal, 1000)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 128 + signal.SIGHUP
+    (saved,) = os.listdir(tmp_path / "run" / "checkpoints")
+    assert 40 <= int(saved) < 800
+
+
+def test_kills_while_saving_lose_nothing(run_python):
+    outcome = run_python("benchmarks/kill.py", "--kills=3", "--model=softmax")
+    assert outcome.status == 0 and "3 kills survived: " in outcome.out, outcome

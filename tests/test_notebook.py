@@ -184,8 +184,8 @@ def test_it_runs_from_top_to_bottom(monkeypatch, tmp_path):
     ]
     placed = re.findall(r"^(.*?) +(\d+) all-reduce +relative error (\S+)$", printed, re.MULTILINE)
     (pmap, jit, forgotten) = placed
-    assert pmap[0] == "pmap" and int(pmap[1]) > 0 and float(pmap[2]) < 1e-6
-    assert jit[0] == "jit" and int(jit[1]) > 0 and float(jit[2]) < 1e-6
+    assert pmap[:2] == ("pmap", "1") and float(pmap[2]) < 1e-6
+    assert jit[:2] == ("jit", "1") and float(jit[2]) < 1e-6
     assert forgotten[1] == "0" and float(forgotten[2]) > 0.1
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 5
     assert re.search(r"^7  (1\.0|0\.9)", printed, re.MULTILINE)

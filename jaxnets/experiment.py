@@ -313,8 +313,7 @@ def _run_epoch(
     gradients = gradients_of(config, model)
     if config.gradients == "both":
         check = _gradient_check(config, model, augment, parallel, watch)
-    in_one = check is None and not has_convolution(model)
-    in_one = in_one and "shift" not in config.augmentations and not _is_large(feed.split.images)
+    in_one = check is None and loops_well(model, parallel) and not _is_large(feed.split.images)
     if not has_convolution(model) and not parallel.sharded:
         gradients = in_blocks(gradients, BLOCK_SIZE)
     if in_one and feed.steps == 1 and not config.augmentations:
@@ -330,6 +329,11 @@ def _run_epoch(
     if in_one:
         return loop.epoch_in_one(step, feed, parallel, watch)
     return loop.epoch_by_steps(step, feed, parallel, watch, check)
+
+
+def loops_well(model: Chain, parallel: Parallel) -> bool:
+    """Whether an epoch may be one compiled loop: on the CPU a convolution in one is slow."""
+    return not has_convolution(model) or parallel.devices[0].platform != "cpu"
 
 
 def _is_large(images: Any) -> bool:

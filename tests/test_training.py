@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 
+from jaxnets import experiment
 from jaxnets.data.batches import Batch
 from jaxnets.data.datasets import Split
 from jaxnets.errors import UserError
@@ -282,6 +283,60 @@ def test_an_epoch_in_one_loop_is_an_epoch_step_by_step(tiny, batch_size):
     np.testing.assert_array_equal(a.confusion, b.confusion)
 
 
+def test_a_convolutions_epoch_in_one_program_is_that_by_steps(tiny, tiny_preset, monkeypatch):
+    """What an accelerator does, on the CPU: with dropout, and shifts made on the device."""
+    config = tiny_preset("cnn", hidden=(16,), augment="shift,flip", batch_size=48, epochs=1)
+    by_steps, (theirs,) = trained(tiny, config)
+    monkeypatch.setattr(experiment, "loops_well", lambda model, parallel: True)
+    monkeypatch.setattr(loop, "epoch_by_steps", None)
+    in_one, (ours,) = trained(tiny, config)
+    assert_close(in_one.params, by_steps.params, 1e-6)
+    assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-6)
+    assert ours["train_accuracy"] == theirs["train_accuracy"]
+
+
+def test_a_long_epoch_in_one_loop_is_cut_where_it_may_be_saved_stopped_and_taken_up(
+    tiny, monkeypatch
+):
+    monkeypatch.setattr(loop, "STEPS_AT_ONCE", 2)
+    model, optimizer = MODELS["mlp"](num_classes=3, hidden=(8,)), create_optimizer("sgd", 0.1)
+    step = make_train_step(differentiated(model.apply, LOSSES["cross_entropy"]), optimizer)
+    feed = loop.Feed(tiny.train, 32, seed=0, augment="shift")  # Five steps: 2, 2 and 1.
+
+    def run(make_epoch, checkpoint, **watch):
+        run_epoch = make_epoch(step, feed, one_device(), loop.Watch(**watch))
+        return run_epoch(checkpoint, 0)[:2]
+
+    def start():
+        return loop.Checkpoint(a_state(model, optimizer, tiny.image_shape))
+
+    seen, saved = [], []
+
+    def due(step):
+        seen.append(step)
+        return step == 4
+
+    def save(checkpoint):
+        saved.append((int(checkpoint.state.step), int(checkpoint.metrics.count)))
+
+    whole, metrics = run(loop.epoch_in_one, start(), due=due, save=save)
+    assert (seen, saved, int(metrics.count)) == ([2, 4], [(4, 128)], 160)
+    asked = iter([0, 15])
+    with pytest.raises(loop.Interrupted) as stopped:
+        run(loop.epoch_in_one, start(), stop=lambda: next(asked))
+    assert int(stopped.value.checkpoint.state.step) == 2
+    rest, total = run(loop.epoch_in_one, stopped.value.checkpoint)
+    for a, b in zip(leaves((rest.params, total)), leaves((whole.params, metrics)), strict=True):
+        np.testing.assert_array_equal(a, b)
+    asked = iter([0, 0, 0, 15])  # A run by steps, stopped where no loop is cut, goes on in one.
+    with pytest.raises(loop.Interrupted) as stopped:
+        run(loop.epoch_by_steps, start(), stop=lambda: next(asked))
+    assert int(stopped.value.checkpoint.state.step) == 3
+    rest, total = run(loop.epoch_in_one, stopped.value.checkpoint)
+    assert_close(rest.params, whole.params, 1e-6)
+    assert int(total.count) == 160
+
+
 @pytest.mark.parametrize("make_epoch", [loop.epoch_in_one, loop.epoch_by_steps])
 def test_the_watch_sees_every_example_once(tiny, make_epoch):
     counts, totals = [], []
@@ -316,10 +371,13 @@ def trained(tiny, config):
     return train(config, model, create_state(config, model, tiny), tiny)
 
 
-@pytest.mark.parametrize("augment", ["none", "shift"], ids=["in one loop", "by steps"])
-def test_one_device_eight_by_jit_and_eight_by_pmap_train_alike(tiny, tiny_preset, augment):
+@pytest.mark.parametrize("in_one", [True, False], ids=["in one loop", "by steps"])
+def test_one_device_eight_by_jit_and_eight_by_pmap_train_alike(
+    tiny, tiny_preset, monkeypatch, in_one
+):
     """160 images in batches of 64: the last is ragged, and some devices see padding only."""
-    common = dict(hidden=(16,), batch_size=64, augment=augment, loss="cross_entropy")
+    monkeypatch.setattr(experiment, "loops_well", lambda model, parallel: in_one)
+    common = dict(hidden=(16,), batch_size=64, augment="shift", loss="cross_entropy")
     one, one_history = trained(tiny, tiny_preset("mlp", devices=1, parallel="jit", **common))
     for parallel in ("jit", "pmap"):
         config = tiny_preset("mlp", devices=8, parallel=parallel, **common)

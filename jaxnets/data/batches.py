@@ -10,6 +10,8 @@ from jaxnets.data.picture_store import Pictures
 
 Array = Any  # A NumPy array here, a JAX array once it has reached a device.
 
+SHIFT = 2  # Pixels by which --augment=shift moves an image, at most.
+
 
 class Batch(NamedTuple):
     """One batch; all batches of a run have the same shapes.
@@ -63,7 +65,7 @@ def train_batches(
     for step in range(start, len(order)):
         batch = _batch(split, order[step], mask[step])
         if "shift" in augment.split(","):
-            rng = np.random.default_rng((seed, epoch, step))
+            rng = _shift_rng(seed, epoch, step)
             batch = batch._replace(images=random_shift(batch.images, rng))
         yield batch
 
@@ -82,7 +84,7 @@ def _batch(split: Split, order: np.ndarray, mask: np.ndarray) -> Batch:
     return Batch(images, split.labels[order], mask)
 
 
-def random_shift(images: np.ndarray, rng: np.random.Generator, pixels: int = 2) -> np.ndarray:
+def random_shift(images: np.ndarray, rng: np.random.Generator, pixels: int = SHIFT) -> np.ndarray:
     """Moves each image by up to `pixels` in both directions, black moving in.
 
     Args:
@@ -99,5 +101,20 @@ def random_shift(images: np.ndarray, rng: np.random.Generator, pixels: int = 2) 
     windows = np.lib.stride_tricks.sliding_window_view(
         np.pad(images, margins), (height, width, channels), axis=(1, 2, 3)
     )[:, :, :, 0]
-    dy, dx = rng.integers(0, 2 * pixels + 1, (2, batch))
+    dy, dx = shift_corners(batch, rng, pixels)
     return windows[np.arange(batch), dy, dx]
+
+
+def shift_corners(count: int, rng: np.random.Generator, pixels: int = SHIFT) -> np.ndarray:
+    """[2, B]: where the window of each moved image begins in the image with margins of `pixels`."""
+    return rng.integers(0, 2 * pixels + 1, (2, count))
+
+
+def epoch_corners(steps: int, batch_size: int, seed: int, epoch: int) -> np.ndarray:
+    """[S, B, 2] uint8: the corners with which `train_batches` shifts the images of an epoch."""
+    rngs = (_shift_rng(seed, epoch, step) for step in range(steps))
+    return np.stack([shift_corners(batch_size, rng).T for rng in rngs]).astype(np.uint8)
+
+
+def _shift_rng(seed: int, epoch: int, step: int) -> np.random.Generator:
+    return np.random.default_rng((seed, epoch, step))

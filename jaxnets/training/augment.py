@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxnets.data.batches import Batch
+from jaxnets.data.batches import SHIFT, Batch
 from jaxnets.labels import probabilities_of
 from jaxnets.training.crops import central, window_of, windows_at
 
@@ -136,6 +136,18 @@ def crop(keys: jax.Array, images: jax.Array, image_size: int | None = None) -> j
     room = jnp.array(images.shape[1:3]) - jnp.array(size) + 1
     corners = jax.vmap(lambda key: jax.random.randint(key, (2,), 0, room))(keys)
     return windows_at(images, corners[:, 0], corners[:, 1], size)
+
+
+def shift(images: jax.Array, corners: jax.Array) -> jax.Array:
+    """Moves each image as `data.batches.random_shift` does on the host.
+
+    Args:
+      images: [B, H, W, C] of any dtype.
+      corners: [B, 2], of `data.batches.shift_corners`, whose draws are the host's.
+    """
+    margins = ((0, 0), (SHIFT, SHIFT), (SHIFT, SHIFT), (0, 0))
+    tops, lefts = corners.T.astype(jnp.int32)
+    return windows_at(jnp.pad(images, margins), tops, lefts, window_of(images.shape, None))
 
 
 def flip(keys: jax.Array, images: jax.Array) -> jax.Array:

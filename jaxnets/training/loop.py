@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxnets.data.batches import epoch_order, eval_batches, train_batches
+from jaxnets.data.batches import epoch_corners, epoch_order, eval_batches, train_batches
 from jaxnets.data.datasets import Split
 from jaxnets.data.prefetch import prefetch
 from jaxnets.errors import FellShortError
@@ -21,6 +21,9 @@ from jaxnets.training.step import TrainState, TrainStep, make_train_epoch
 # Steps that may be on their way while the host prepares the next: enough to keep a device busy.
 IN_FLIGHT = 2
 EVAL_BATCH_SIZE = 512
+# Steps that one compiled loop takes at most before the host is asked whether to save or to stop:
+# an epoch of MNIST's 55,000 images in batches of 27 and more.
+STEPS_AT_ONCE = 2048
 
 
 class NonFiniteLossError(FellShortError):
@@ -63,8 +66,8 @@ class Watch:
     Attributes:
       progress: Called with the examples of the steps just done and the epoch's metrics so far.
       gradient_error: Called with the relative error of each check of the gradients.
-      stop: Asked before every step (every epoch, where it is one compiled loop); a signal's number
-        instead of 0 ends the run by raising Interrupted.
+      stop: Asked before every step (every STEPS_AT_ONCE, where an epoch is one compiled loop); a
+        signal's number instead of 0 ends the run by raising Interrupted.
       due: Asked in the middle of an epoch, with the steps done, whether it is time to save.
       save: Called when it is.
     """
@@ -84,7 +87,8 @@ class Feed:
       split: The examples.
       batch_size: Examples a step, at most the split's.
       seed: Of the order and the augmentation.
-      augment: As Config.augment; of it "shift" happens here, on the host.
+      augment: As Config.augment; of it "shift" happens here: on the host, or on the device with
+        the host's draws where an epoch is one compiled loop.
     """
 
     split: Split
@@ -192,23 +196,40 @@ def epoch_by_steps(
 
 
 def epoch_in_one(train_step: TrainStep, feed: Feed, parallel: Parallel, watch: Watch) -> RunEpoch:
-    """An epoch in one compiled loop over examples that lie on the device; they are not shifted."""
+    """An epoch in one compiled loop over examples that lie on the device.
+
+    An epoch of more than STEPS_AT_ONCE steps is cut after every so many, where the watch is asked.
+    """
     compiled = parallel.compile(make_train_epoch(train_step), replicated=3, donate=True)
     images, labels = parallel.replicate((np.asarray(feed.split.images), feed.split.labels))
 
     def run_epoch(checkpoint: Checkpoint, epoch: int) -> tuple[TrainState, Metrics, float]:
-        if signal := watch.stop():
-            raise Interrupted(checkpoint, signal)
-        first = int(checkpoint.state.step)
+        started = time.perf_counter() - checkpoint.seconds
+        state, metrics, done = checkpoint.state, checkpoint.metrics, int(checkpoint.state.step)
+        first = epoch * feed.steps
         rows = epoch_order(len(feed.split), feed.batch_size, feed.seed, epoch)
-        rows = parallel.split(rows, axis=1)
-        state, stacked = compiled(checkpoint.state, images, labels, rows)
-        stacked = _on_host(stacked)
-        for step, loss_sum in enumerate(stacked.loss_sum, start=first + 1):
-            _check_finite(loss_sum, f"step {step}")
-        metrics = jax.tree.map(lambda x: x.sum(axis=0), stacked)
-        watch.progress(int(metrics.count), metrics)
-        return state, metrics, 0.0
+        if "shift" in feed.augment.split(","):
+            rows = (*rows, epoch_corners(feed.steps, feed.batch_size, feed.seed, epoch))
+        while (begin := done - first) < feed.steps:
+            seconds = time.perf_counter() - started
+            here = Checkpoint(state, metrics, seconds, checkpoint.data_seconds)
+            if signal := watch.stop():
+                raise Interrupted(here, signal)
+            if begin and watch.due(done):
+                watch.save(here)
+            # Cut at the same steps wherever the epoch was taken up.
+            end = (begin // STEPS_AT_ONCE + 1) * STEPS_AT_ONCE
+            part = parallel.split(tuple(array[begin:end] for array in rows), axis=1)
+            state, stacked = compiled(state, images, labels, part)
+            stacked = _on_host(stacked)
+            for loss_sum in stacked.loss_sum:
+                done += 1
+                _check_finite(loss_sum, f"step {done}")
+            total = jax.tree.map(lambda x: x.sum(axis=0), stacked)
+            metrics = total if metrics is None else jax.tree.map(np.add, metrics, total)
+            watch.progress(int(total.count), metrics)
+        assert metrics is not None  # A split has an example at least.
+        return state, metrics, checkpoint.data_seconds
 
     return run_epoch
 

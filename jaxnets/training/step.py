@@ -20,7 +20,7 @@ from jax import lax
 from jaxnets.data.batches import Batch
 from jaxnets.losses import Loss
 from jaxnets.metrics import Measure, Metrics
-from jaxnets.training.augment import Augment, in_floats, to_float
+from jaxnets.training.augment import Augment, in_floats, shift, to_float
 
 Params = Any
 LossAndGradients = Callable[[Params, Batch, jax.Array], tuple[Metrics, Params]]
@@ -234,25 +234,30 @@ def make_eval_step(
 
 
 def make_train_epoch(train_step: TrainStep):
-    """Returns epoch(state, images, labels, (order, mask)) -> (state, metrics of every step).
+    """Returns epoch(state, images, labels, (order, mask[, corners])) -> (state, metrics of each).
 
-    All steps of an epoch in one compiled loop: the fastest way for dense networks, whose steps
-    are short. A convolution is 10 to 20 times slower in such a loop on the CPU (jax issue 12868).
+    Many steps in one compiled loop: the fastest way for dense networks, whose steps are short, and
+    on a GPU or TPU, which then never waits for the host. On the CPU a convolution is 10 to 20 times
+    slower in such a loop (jax issue 12868).
 
-    The returned function takes images [N, H, W, C] and labels [N], and the order and mask [S, B]
-    of `data.batches.epoch_order`; its metrics have a leading axis S.
+    The returned function takes images [N, H, W, C] and labels [N], the order and mask [S, B] of
+    `data.batches.epoch_order` and, if the images are shifted, the corners [S, B, 2] of
+    `data.batches.epoch_corners`; its metrics have a leading axis S.
     """
 
     def train_epoch(state: TrainState, images: jax.Array, labels: jax.Array, rows):
-        order, mask = rows
-        if order.shape == (1, len(images)):  # A full batch has no order: spare the copy.
-            state, metrics = train_step(state, Batch(images, labels, mask[0]))  # type: ignore
+        if len(rows) == 2 and rows[0].shape == (1, len(images)):
+            # A full batch has no order: spare the copy.
+            state, metrics = train_step(state, Batch(images, labels, rows[1][0]))  # type: ignore
             return state, jax.tree.map(lambda x: x[None], metrics)
 
         def body(state: TrainState, row):
-            indices, mask = row
-            return train_step(state, Batch(images[indices], labels[indices], mask))
+            indices, mask, *corners = row
+            chosen = images[indices]
+            if corners:
+                chosen = shift(chosen, corners[0])
+            return train_step(state, Batch(chosen, labels[indices], mask))
 
-        return lax.scan(body, state, (order, mask))
+        return lax.scan(body, state, rows)
 
     return train_epoch

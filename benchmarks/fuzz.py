@@ -185,13 +185,15 @@ def supervise(name: str, cases: int, start: int, shrink: bool) -> tuple[dict[str
         )
         assert process.stdout is not None
         beat = Path(process.stdout.readline().strip())
-        began = time.time()
+        last = time.time()
         while process.poll() is None:
             time.sleep(0.5)
-            last = max(began, beat.stat().st_mtime) if beat.exists() else began
+            with contextlib.suppress(FileNotFoundError):  # Before the first case, after the last.
+                last = max(last, beat.stat().st_mtime)
             if time.time() - last > HANG:
-                errors.write(f"case {beat.read_text()} hangs\n")
+                errors.write(f"case {beat.read_text() if beat.exists() else 'none'} hangs\n")
                 process.send_signal(signal.SIGABRT)  # It tells where it is.
+                process.wait()
         out = process.stdout.read()
         errors.seek(0)
         text = "\n".join(line[:300] for line in errors.read().splitlines()[-60:])

@@ -6,7 +6,9 @@ import shutil
 import struct
 import sys
 import tarfile
+import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
@@ -16,12 +18,14 @@ from PIL import Image
 
 from jaxnets import run
 from jaxnets.config import preset
+from jaxnets.data import pictures as pictures_module
 from jaxnets.data.cifar import load_cifar
 from jaxnets.data.datasets import load_dataset
 from jaxnets.data.folder import load_folder
 from jaxnets.data.idx import read_idx
 from jaxnets.errors import UserError, one_line
 from jaxnets.lecture.search import Search, open_folder
+from jaxnets.training import untrusted
 from jaxnets.training.run_folder import RunFolder, write_text
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -197,6 +201,45 @@ def test_arrays_in_files_of_their_own_are_not_read(folder, sample):
         assert_not_restored(folder, sample, way, "expected arrays in one database")
 
 
+def crc32c(data):
+    """Castagnoli's checksum, with which the database's files end."""
+    crc = 2**32 - 1
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ (2**32 - 1)
+
+
+@pytest.mark.parametrize("way", ["../", "/", "x/../../", "inside"])
+def test_a_database_cannot_name_files_elsewhere(tmp_path, way):
+    """The names of its files stand in a manifest; the library refuses those that lead out."""
+    import tensorstore
+
+    folder = tmp_path / "database"
+    folder.mkdir()
+    (folder / "_METADATA").write_text('{"use_ocdbt": true}')
+    base = {"driver": "file", "path": f"{folder}/"}
+    config = {"compression": None, "max_inline_value_bytes": 0}
+    spec = {"driver": "ocdbt", "base": base, "config": config}
+    tensorstore.KvStore.open(spec).result().write("a", bytes(200)).result()
+    untrusted.check_declared_sizes(folder)
+    (file,) = (folder / "d").iterdir()
+    content = bytearray((folder / "manifest.ocdbt").read_bytes()[:-4])
+    place = content.index(f"d/{file.name}".encode())
+    # A file of the same number of letters, which has what the database looks for.
+    name = way + "y" * (34 - len(way))
+    file.rename({"inside": folder, "/": tmp_path}.get(way, tmp_path) / name.split("/")[-1])
+    content[place : place + 34] = name.encode()
+    manifest = bytes(content) + struct.pack("<I", crc32c(content))
+    (folder / "manifest.ocdbt").write_bytes(manifest)
+    if way == "inside":  # So it is the way out that is refused, not the change.
+        untrusted.check_declared_sizes(folder)
+    else:
+        with pytest.raises(ValueError, match="Invalid key"):
+            untrusted.check_declared_sizes(folder)
+
+
 def test_a_checkpoint_that_is_no_object_of_json_is_one_line(folder, sample):
     (folder / "checkpoints/3/_CHECKPOINT_METADATA").write_text("1.5")
     for way in ("resume", "predict"):
@@ -299,6 +342,29 @@ def test_an_index_of_other_fields_is_made_anew(pictures):
     fields = np.load(index).dtype.descr
     np.save(index, np.zeros(6, [("path", "f8"), *fields[1:]]))
     assert len(load_folder(pictures).train) == 4
+
+
+def test_large_pictures_are_decoded_one_at_a_time(pictures, monkeypatch):
+    """Each may take a gigabyte, whatever its file's size."""
+    at_work, most = [], []
+    converted = pictures_module._to_8_bits
+
+    def convert(picture):
+        at_work.append(picture)
+        most.append(len(at_work))
+        time.sleep(0.01)
+        at_work.remove(picture)
+        return converted(picture)
+
+    monkeypatch.setattr(pictures_module, "_to_8_bits", convert)
+    files = [*pictures.rglob("*.png")] * 2
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(pictures_module.read_picture, files))
+        assert max(most) > 1
+        most.clear()
+        monkeypatch.setattr(pictures_module, "LARGE", 63)  # They have 64 pixels.
+        list(threads.map(pictures_module.read_picture, files))
+    assert max(most) == 1
 
 
 def test_an_idx_header_is_held_to_the_files_size_before_memory_is_taken(tmp_path):

@@ -238,7 +238,7 @@ def _change_array(rng: Rng, folder: Path) -> None:
             store.delete_range(type(store).KeyRange(key, key + b"\0")).result()
         else:
             store.write(key, content).result()
-    except ValueError:  # It was damaged before.
+    except (ValueError, IndexError):  # It was damaged before.
         pass
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import io
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,11 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 
 # The most pixels that a picture may have: Pillow's own limit, 256 MiB in RGB.
 MAX_PIXELS = 1024**3 // 4 // 3
+
+# A tiny file may hold that many, which take a gigabyte while they are converted. Threads decode
+# side by side what has no more pixels than this, and what has more one at a time.
+LARGE = 1 << 25
+_turn = threading.Lock()
 
 # Pillow warns of damaged metadata in a picture that it decodes nevertheless.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -46,8 +52,10 @@ def read_picture(path: Path | bytes, side: int | None = None) -> Image.Image:
     with _opened(path) as picture:
         if side is not None:
             picture.draft(None, (2 * side, 2 * side))  # type: ignore[arg-type]
-        picture.load()
-        return _to_8_bits(_upright(picture))
+        width, height = picture.size
+        with _turn if width * height > LARGE else contextlib.nullcontext():
+            picture.load()
+            return _to_8_bits(_upright(picture))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -127,6 +127,12 @@ def test_what_the_lectures_map_names_exists():
     assert not missing_references(text)
 
 
+def test_what_the_page_on_security_names_exists():
+    text = (ROOT / "docs" / "security.md").read_text("utf-8")
+    assert len(references_of(text)) > 20
+    assert not missing_references(text)
+
+
 def test_a_reference_to_nothing_is_found():
     there = "`jaxnets/recipes.py:PRESETS` `jaxnets/metrics.py:Metrics.of` `train.py:main`"
     assert len(references_of(there)) == 3

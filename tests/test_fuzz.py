@@ -262,14 +262,16 @@ def cifar_archive(path, member):
 
 
 def test_a_member_without_an_end_is_refused_at_once(tmp_path):
-    """Its end, 10^26 bytes away, was gone to ten kilobytes at a time."""
+    """Its end, 10^26 bytes away, was gone to ten kilobytes at a time (by Python 3.11)."""
     member = tarfile.TarInfo("x")
     header = bytearray(member.tobuf(tarfile.GNU_FORMAT))
     header[124:136] = b"\x80" + b"\x7f" * 11
     data.sign(header, 0)
     path = tmp_path / "cifar-10-binary.tar"
     path.write_bytes(bytes(header) * 2)
-    with pytest.raises(UserError, match="damaged archive: expected more than it holds"):
+    with pytest.raises(
+        UserError, match="damaged archive: (expected more than it holds|unexpected end)"
+    ):
         load_cifar("cifar10", path, None)
 
 

@@ -321,7 +321,7 @@ def test_a_cache_that_is_a_link_is_neither_read_nor_written(pictures, tmp_path):
     assert any((tmp_path / "cache").rglob("*.npy"))
 
 
-@pytest.mark.parametrize("number", range(6))
+@pytest.mark.parametrize("number", range(7))
 def test_a_cache_that_is_no_cache_is_made_anew(pictures, number):
     np.asarray(load_folder(pictures).train.images)
     (content, *_) = hostile_pictures.caches_of({})[number:]
@@ -342,7 +342,7 @@ def test_an_index_of_other_fields_is_made_anew(pictures):
     load_folder(pictures)
     index = pictures / ".jaxnets" / "files.npy"
     fields = np.load(index).dtype.descr
-    np.save(index, np.zeros(6, [("path", "f8"), *fields[1:]]))
+    np.save(index, np.zeros(6, [fields[0], ("bytes", "M8[s]"), *fields[2:]]))
     assert len(load_folder(pictures).train) == 4
 
 

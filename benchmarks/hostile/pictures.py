@@ -170,13 +170,14 @@ def folder_case(made: dict[str, bytes], folder: Path, rng: Rng) -> None:
 
 def caches_of(made: dict[str, bytes]) -> list[bytes]:
     """Files for .jaxnets that NumPy reads as something else, or that declare too much."""
-    archive, strange = io.BytesIO(), io.BytesIO()
+    archive, strange, plain = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    np.save(plain, np.zeros(3))
     np.savez(archive, x=np.zeros(1))
     np.save(strange, np.zeros(2, [("path", "f8"), ("bytes", "S3")]))
     header = "{'descr': '|u1', 'fortran_order': False, 'shape': (%s,)}"
     huge = [(header % size).ljust(117) + "\n" for size in (10**12, 10**30, -1)]
     deep = ("(" * 3000).ljust(5000)
     return [
-        archive.getvalue(), strange.getvalue(),
+        archive.getvalue(), strange.getvalue(), plain.getvalue(),
         *(b"\x93NUMPY\1\0" + struct.pack("<H", len(h)) + h.encode() for h in (*huge, deep)),
     ]  # fmt: skip

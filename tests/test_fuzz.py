@@ -145,7 +145,13 @@ def test_a_link_in_the_place_of_a_half_written_file_is_not_followed(folder):
 
 def test_a_strange_search_is_one_line(tmp_path):
     kept = json.loads(json.dumps(runs.SEARCH))
-    for field, value in [("point", [[[]]]), ("seed", "1"), ("accuracy", 1e308), ("loss", "x")]:
+    for field, value in [
+        ("point", [[[]]]),
+        ("point", [0.3]),
+        ("seed", "1"),
+        ("accuracy", 1e308),
+        ("loss", "x"),
+    ]:
         strange = {**kept, "runs": [{**kept["runs"][0], field: value}]}
         (tmp_path / "search.json").write_text(json.dumps(strange))
         with pytest.raises(UserError, match="damaged"):

@@ -2,11 +2,9 @@
 
 import json
 import os
-import pty
 import resource
 import shutil
 import signal
-import sys
 import threading
 import time
 
@@ -348,16 +346,20 @@ def test_a_hang_up_asks_and_nothing_after_it_cuts_the_saving_short(monkeypatch):
         signal.signal(signal.SIGHUP, before)
 
 
-def test_a_terminal_that_closes_ends_the_run_saved(finished_run, tmp_path):
+def test_a_terminal_that_closes_ends_the_run_saved(run_python, finished_run, tmp_path):
+    code = """if True:
+        import os, pty, sys
+        process, terminal = pty.fork()
+        if process == 0:
+            os.execv(sys.executable, [sys.executable, "train.py", *sys.argv[1:]])
+        shown = b""
+        while b"validation loss" not in shown:
+            shown = shown[-1000:] + os.read(terminal, 1000)
+        os.close(terminal)
+        sys.exit(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
+    """
     flags = [*finished_run.flags, "--checkpoint_every=1minute", f"--workdir={tmp_path / 'run'}"]
-    process, terminal = pty.fork()
-    if process == 0:
-        os.execv(sys.executable, [sys.executable, "train.py", *flags])
-    shown = b""
-    while b"validation loss" not in shown:
-        shown = shown[-1000:] + os.read(terminal, 1000)
-    os.close(terminal)
-    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 128 + signal.SIGHUP
+    assert run_python("-c", code, *flags).status == 128 + signal.SIGHUP
     (saved,) = os.listdir(tmp_path / "run" / "checkpoints")
     assert 40 <= int(saved) < 800
 

@@ -332,7 +332,8 @@ def test_signals_ask_and_one_more_stops_at_once(monkeypatch):
 
 
 def test_a_hang_up_asks_and_nothing_after_it_cuts_the_saving_short(monkeypatch):
-    before = signal.getsignal(signal.SIGHUP)
+    before, now = signal.getsignal(signal.SIGHUP), iter(range(100))
+    monkeypatch.setattr(interrupt.time, "monotonic", lambda: float(next(now)))
     try:
         with interrupt.stop_on_interrupt() as stop:
             for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM, signal.SIGHUP):

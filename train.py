@@ -15,7 +15,7 @@ second Ctrl-C stops at once, without saving.
 import signal
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jaxnets import cli
 from jaxnets.errors import FellShortError, StoppedError, printable
@@ -34,6 +34,14 @@ def main(arguments: Sequence[str]) -> int:
     flags = parse_flags(arguments, description=__doc__ or "")
 
     # Imported after the flags are known to be right: JAX takes a second.
+    from jaxnets import run
+
+    with run.joined(flags, cli.outcome_of):
+        return prepare_and_train(flags)
+
+
+def prepare_and_train(flags: dict[str, Any]) -> int:
+    """The run, as this process or all that joined have it; returns the exit status."""
     from jaxnets import run
     from jaxnets.experiment import create_model, create_state
     from jaxnets.training.loop import Interrupted
@@ -67,13 +75,15 @@ def train(
     from jaxnets.experiment import create_model, create_state, epochs, evaluate, feed_of
     from jaxnets.lecture import replay
     from jaxnets.lecture.log import progress_of
+    from jaxnets.training.distributed import agreed_stop
     from jaxnets.training.interrupt import stop_on_interrupt
     from jaxnets.training.loop import Checkpoint, Interrupted, NonFiniteLossError, Watch
     from jaxnets.training.pace import Pace
 
     if config.latent_dims is not None:  # The slides search the hidden size of their own network.
         with stop_on_interrupt() as stop:
-            config = replay.search_first(config, folder, data, Watch(stop=stop))
+            watch = Watch(stop=agreed_stop(stop))
+            config = replay.search_first(config, folder, data, watch)
         model = create_model(config, data)
         state = create_state(config, model, data)
     print(run.headline(config, state, data), flush=True)
@@ -99,7 +109,7 @@ def train(
             stop_on_interrupt() as stop,
             progress_of(config, feed, checkpoint) as bar,
         ):
-            watch = Watch(bar.update, bar.gradient_error, stop, due, save)
+            watch = Watch(bar.update, bar.gradient_error, agreed_stop(stop), due, save)
             try:
                 for state, record in epochs(config, model, checkpoint, data, watch):
                     folder.log(record)

@@ -26,27 +26,38 @@ def run(main: Callable[[Sequence[str]], int]) -> int:
         status = main(sys.argv[1:])
         sys.stdout.flush()
         return status
-    except UserError as error:
-        return _complain(str(error), WRONG_REQUEST)
-    except FellShortError as error:
-        return _complain(str(error), FELL_SHORT)
-    except StoppedError as error:
-        status = _complain(str(error), BY_SIGNAL + error.signal)
-        if error.at_once:  # Else Python waits for the thread that writes a checkpoint.
+    except BrokenPipeError:  # The reader, as `head`, has gone; Python must not complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FELL_SHORT
+    except (Exception, KeyboardInterrupt) as error:
+        told = outcome_of(error)
+        if told is None:
+            raise
+        status = _complain(*told)
+        if isinstance(error, StoppedError) and error.at_once:
+            # Else Python waits for the thread that writes a checkpoint.
             with contextlib.suppress(OSError):
                 sys.stdout.flush()
             os._exit(status)
         return status
-    except KeyboardInterrupt:
-        return _complain("interrupted", BY_SIGNAL + signal.SIGINT)
-    except BrokenPipeError:  # The reader, as `head`, has gone; Python must not complain at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FELL_SHORT
-    except MemoryError:
-        return _complain("not enough memory", FELL_SHORT)
-    except OSError as error:
+
+
+def outcome_of(error: BaseException) -> tuple[str, int] | None:
+    """The message and the exit status of an error; None of one that should not have come."""
+    if isinstance(error, UserError):
+        return str(error), WRONG_REQUEST
+    if isinstance(error, FellShortError):
+        return str(error), FELL_SHORT
+    if isinstance(error, StoppedError):
+        return str(error), BY_SIGNAL + error.signal
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", BY_SIGNAL + signal.SIGINT
+    if isinstance(error, MemoryError):
+        return "not enough memory", FELL_SHORT
+    if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
-        return _complain(f"{where}{error.strerror or error}", FELL_SHORT)
+        return f"{where}{error.strerror or error}", FELL_SHORT
+    return None
 
 
 def _complain(message: str, status: int) -> int:

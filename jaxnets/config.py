@@ -26,6 +26,9 @@ MAX_LAYERS = 100  # And sizes to search: a config.json may be anybody's.
 # What --augment may name: shift on the host, the others in training/augment.py.
 AUGMENTATIONS = ("none", "shift", "crop", "flip", "colour", "pca", "cutout", "mixup")
 
+# The fields that say with whom a process trains, as they are of one by itself.
+ALONE = {"distributed": False, "coordinator": None, "num_processes": None, "process_id": None}
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
@@ -166,6 +169,19 @@ class Config:
         "auto", "machine", "over devices (auto: jit on one, pmap on several)",
         choices=("auto", "jit", "pmap"),
     )  # fmt: skip
+    distributed: bool = _field(
+        False, "machine", "one process of several, as JAX finds it: TPU pod, SLURM, Open MPI, "
+        "Kubernetes",
+    )  # fmt: skip
+    coordinator: str | None = _field(
+        None, "machine", "HOST:PORT of process 0, where JAX finds nothing (docs/several-hosts.md)"
+    )
+    num_processes: int | None = _field(
+        None, "machine", "how many run this command, with coordinator", low=1, high=65536
+    )
+    process_id: int | None = _field(
+        None, "machine", "which of them this is, from 0, with coordinator", low=0, high=65535
+    )
     precision: str = _field(
         "float32", "machine", "of the arithmetic; bfloat16 keeps float32 parameters",
         choices=("float32", "bfloat16", "float64"),
@@ -220,6 +236,7 @@ class Config:
             raise UserError(f"cpu_devices: expected platform cpu, got {self.platform}")
         if self.resume and self.overwrite:
             raise UserError("resume and overwrite exclude each other, got both")
+        self._check_processes()
 
     def _check_pictures(self) -> None:
         names = self.augment.split(",")
@@ -230,6 +247,33 @@ class Config:
             raise UserError(f"augment: expected each name once, none alone, got {self.augment}")
         if self.ten_crop and self.image_size is None:
             raise UserError(f"ten_crop: {self.model} has no image_size to crop to")
+
+    def _check_processes(self) -> None:
+        place = (self.coordinator, self.num_processes, self.process_id)
+        if self.distributed and self.coordinator is not None:
+            raise UserError("distributed and coordinator exclude each other, got both")
+        if place == (None, None, None):
+            return
+        for name, value in zip(("coordinator", "num_processes", "process_id"), place, strict=True):
+            if value is None:
+                raise UserError(
+                    f"{name}: expected with coordinator, num_processes and process_id, got none"
+                )
+        if not re.fullmatch(r"(\[[^\]]+\]|[^:/\s]+):[1-9]\d{0,4}", str(self.coordinator)):
+            raise UserError(f"coordinator: expected HOST:PORT, got {self.coordinator!r}")
+        if self.replay_seeds > 1:
+            raise UserError(f"replay_seeds: expected 1 with coordinator, got {self.replay_seeds}")
+        count, index = self.num_processes or 0, self.process_id or 0
+        if index >= count:
+            raise UserError(
+                f"process_id: expected a whole number from 0 to {count - 1} for num_processes "
+                f"{count}, got {index}"
+            )
+
+    @property
+    def joins(self) -> bool:
+        """Whether the run is one process of several."""
+        return self.distributed or self.coordinator is not None
 
     @property
     def augmentations(self) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ import optax
 from jaxnets.backprop.check import relative_error
 from jaxnets.backprop.fast import with_derived_rules
 from jaxnets.backprop.network import by_hand
-from jaxnets.config import NO_PLATEAU, Config
+from jaxnets.config import ALONE, NO_PLATEAU, Config
 from jaxnets.data.datasets import Dataset, Split
 from jaxnets.data.picture_store import Pictures
 from jaxnets.errors import UserError
@@ -36,6 +36,7 @@ from jaxnets.models.layers import DenseWithOnes
 from jaxnets.training import loop
 from jaxnets.training.augment import Augment, augmentation, principal_components
 from jaxnets.training.crops import over_middle, over_ten_crops
+from jaxnets.training.distributed import is_joined
 from jaxnets.training.optimizer import (
     DROP,
     after_epoch,
@@ -215,12 +216,20 @@ def devices_of(config: Config) -> Devices:
     Raises:
       UserError: There are fewer, or those of another platform.
     """
+    if config.joins and not is_joined():
+        raise UserError("distributed and coordinator are for train.py alone")
     return prepare(
         config.devices,
         config.precision,
         platform=config.platform,
         cpu_devices=config.cpu_devices,
+        joined=config.joins,
     )
+
+
+def alone(config: Config) -> Config:
+    """The same for a process by itself, on its own devices."""
+    return dataclasses.replace(config, **ALONE, devices=None)
 
 
 def compile_eval(config: Config, model: Chain, parallel: Parallel, *, ten_crop: bool = False):

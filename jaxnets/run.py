@@ -9,16 +9,18 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxnets.config import Config, from_json, preset, to_json
+from jaxnets.config import ALONE, Config, from_json, preset, to_json
 from jaxnets.data.datasets import Dataset, load_dataset
 from jaxnets.diagnosis import find_bad_step
 from jaxnets.errors import UserError, printable
-from jaxnets.experiment import create_parallel, create_state, schedule_of
+from jaxnets.experiment import alone, create_parallel, create_state, schedule_of
 from jaxnets.metrics import Metrics
 from jaxnets.models.chain import Chain
+from jaxnets.training import distributed
 from jaxnets.training.loop import Checkpoint, NonFiniteLossError, all_finite
 from jaxnets.training.platform import describe, versions
 from jaxnets.training.run_folder import CONFIG, RunFolder, params_sha256
+from jaxnets.training.shadow_folder import ShadowFolder, copy_of
 from jaxnets.training.step import TrainState
 from jaxnets.weights import describe_weights, weights_sha256
 
@@ -32,7 +34,30 @@ OF_THE_PROCESS = ("workdir", "resume", "overwrite")
 RESUME_MAY_CHANGE = (
     *OF_THE_PROCESS, "epochs", "dataset", "data_dir", "init_from", "platform", "cpu_devices",
     "devices", "parallel", "log_format", "target_accuracy", "checkpoint_every", "keep",
+    *ALONE,
 )  # fmt: skip
+
+
+def joined(
+    flags: dict[str, Any], told: distributed.Told
+) -> contextlib.AbstractContextManager[None]:
+    """Joins the run's other processes if the flags say so (training/distributed.py).
+
+    Raises:
+      UserError: A value is out of range, or the others were asked for something else.
+    """
+    of_joining = {name: flags[name] for name in ALONE if name in flags}
+    # With --resume the rest is checked when there is a model to check it with.
+    config = preset(**(of_joining if flags.get("resume") else flags))
+    if not config.joins:
+        return contextlib.nullcontext()
+    return distributed.joined(
+        coordinator=config.coordinator,
+        num_processes=config.num_processes,
+        process_id=config.process_id,
+        flags=flags,
+        told=told,
+    )
 
 
 def config_of(flags: dict[str, Any]) -> Config:
@@ -43,6 +68,12 @@ def config_of(flags: dict[str, Any]) -> Config:
     """
     if not flags.get("resume"):
         return preset(**flags)
+    stored = distributed.first_says("config", lambda: to_json(_config_to_go_on(flags)))
+    own = {name: flags[name] for name in distributed.OWN_FLAGS if name in flags}
+    return dataclasses.replace(from_json(stored), **own)
+
+
+def _config_to_go_on(flags: dict[str, Any]) -> Config:
     # What goes with --resume is checked before there is a model to check the rest with.
     asked = preset(**{name: flags[name] for name in OF_THE_PROCESS if name in flags})
     if "workdir" in flags:
@@ -110,10 +141,24 @@ def load_data(config: Config) -> Dataset:
 def open_run(config: Config, data: Dataset) -> RunFolder:
     """Makes the run folder and writes its config.json; with --resume, finds it. Locks it.
 
+    Of several processes the first does; the others have a ShadowFolder.
+
     Raises:
       UserError: The folder is taken or cannot be written, or it was begun with other data or
-        another file of weights.
+        another file of weights, or the processes have not the same.
     """
+    inputs = {"data_sha256": data.checksum}
+    if config.init_from is not None:
+        inputs[INIT_SHA256] = weights_sha256(config.init_from)
+    distributed.agree("inputs", inputs)
+    if not distributed.is_first():
+        return ShadowFolder(distributed.first_says("folder", dict))
+    folder = _open_run(config, data)
+    distributed.first_says("folder", lambda: copy_of(folder))
+    return folder
+
+
+def _open_run(config: Config, data: Dataset) -> RunFolder:
     if config.resume:
         folder = RunFolder.open(str(config.workdir))
         folder.lock()
@@ -155,7 +200,7 @@ def _source(config: Config) -> str:
 def _take_over(folder: RunFolder, config: Config, data: Dataset) -> None:
     """Writes down what the run goes on with, where that is not what it began with."""
     stored = read_config(folder)
-    same = {name: getattr(config, name) for name in OF_THE_PROCESS}
+    same = {name: getattr(config, name) for name in (*OF_THE_PROCESS, *ALONE)}
     if dataclasses.replace(stored, **same) == config:
         return
     if config.epochs != stored.epochs:
@@ -184,7 +229,7 @@ def write_config(folder: RunFolder, config: Config, data: Dataset) -> None:
     weights = {} if config.init_from is None else {INIT_SHA256: weights_sha256(config.init_from)}
     folder.write_config(
         {
-            **to_json(dataclasses.replace(config, resume=False)),
+            **to_json(dataclasses.replace(config, resume=False, **ALONE)),
             "versions": versions(),
             "device_platform": devices[0].platform,
             "device": describe(devices),
@@ -201,7 +246,7 @@ def write_config(folder: RunFolder, config: Config, data: Dataset) -> None:
 def how_to_go_on(folder: RunFolder) -> str:
     """The command that goes on with an interrupted run."""
     program = sys.argv[0] or "train.py"
-    return f"go on with: python {shlex.join([program, '--resume', f'--workdir={folder.path}'])}"
+    return f"go on with: python {shlex.join([program, '--resume', f'--workdir={folder.home}'])}"
 
 
 def save(folder: RunFolder, checkpoint: Checkpoint, data: Dataset) -> None:
@@ -210,6 +255,8 @@ def save(folder: RunFolder, checkpoint: Checkpoint, data: Dataset) -> None:
     Raises:
       NonFiniteLossError: Not to a good end; the checkpoint before is kept.
     """
+    if not distributed.is_first():
+        return
     if not all_finite(checkpoint.state.params):
         raise NonFiniteLossError(
             f"the parameters after step {int(checkpoint.state.step)} are not finite"
@@ -235,19 +282,32 @@ def explain(
     error: NonFiniteLossError, folder: RunFolder, config: Config, model: Chain, data: Dataset
 ) -> NonFiniteLossError:
     """The error with the step and the layer that went bad first, what is kept, and a hint."""
+    explained = distributed.first_says(
+        "explained", lambda: _explain(error, folder, alone(config), model, data)
+    )
+    return NonFiniteLossError(explained)
+
+
+def _explain(
+    error: NonFiniteLossError, folder: RunFolder, config: Config, model: Chain, data: Dataset
+) -> str:
     folder.wait()
     last = _last_saved(folder, config, create_state(config, model, data), data)
     saved, records = int(last.state.step), folder.records()
     last_epoch = 1 + (records[-1]["epoch"] if records else 0)
     found = find_bad_step(config, model, last, data, last_epoch)
     kept = f"the checkpoint of step {saved} is kept" if saved else "nothing was saved before"
-    return NonFiniteLossError(
-        f"{found or error}; {kept}; try a --learning_rate below {config.learning_rate:g}"
-    )
+    return f"{found or error}; {kept}; try a --learning_rate below {config.learning_rate:g}"
 
 
 def _last_saved(folder: RunFolder, config: Config, state: TrainState, data: Dataset) -> Checkpoint:
-    tree = folder.restore(like=_tree(Checkpoint(state), data))
+    like = _tree(Checkpoint(state), data)
+    if not config.joins:
+        tree = folder.restore(like)
+    else:
+        tree = folder.restore(like) if distributed.is_first() else None
+        if distributed.first_says("restored", lambda: tree is not None):
+            tree = distributed.first_sends(tree, like)
     if tree is None:
         return Checkpoint(state)
     parts = create_parallel(config).replicate((tree["step"], tree["params"], tree["opt_state"]))

@@ -35,6 +35,8 @@ NUMERIC = {  # Every numeric field: a model that has it, and whether it may be 0
     "cpu_devices": ("cnn", False),
     "devices": ("cnn", False),
     "keep": ("cnn", False),
+    "num_processes": ("cnn", False),
+    "process_id": ("cnn", True),
     "target_accuracy": ("cnn", True),
 }
 NO_NUMBERS = ["", "ten", "nan", "inf", "-inf", "1e999", "1,,2", "0x10", "--seed=1"]

@@ -70,7 +70,7 @@ def test_without_an_accelerator_the_refusal_says_what_to_install(run_python):
 
 def test_simulated_devices_are_the_cpus_also_where_there_is_an_accelerator(monkeypatch):
     accelerator = type("Device", (), {"platform": "gpu", "device_kind": "H100"})()
-    monkeypatch.setattr(jax, "devices", lambda: [accelerator] * 2)
+    monkeypatch.setattr(jax, "local_devices", lambda: [accelerator] * 2)
     assert len(prepare()) == len(prepare(platform="gpu")) == 2
     for request in ({"cpu_devices": 2}, {"platform": "cpu"}):
         with pytest.raises(UserError, match=r"expected cpu, JAX has only 2 x H100; .*restart"):

@@ -57,23 +57,40 @@ def pad_order(indices: np.ndarray, batch_size: int) -> tuple[np.ndarray, np.ndar
     return padded.reshape(-1, batch_size), mask.reshape(-1, batch_size)
 
 
+ALL = slice(None)
+
+
 def train_batches(
-    split: Split, batch_size: int, *, seed: int, epoch: int, augment: str = "none", start: int = 0
+    split: Split,
+    batch_size: int,
+    *,
+    seed: int,
+    epoch: int,
+    augment: str = "none",
+    start: int = 0,
+    rows: slice = ALL,
 ) -> Iterator[Batch]:
-    """Yields an epoch's batches in its random order, from batch number `start` on."""
+    """Yields an epoch's batches in its random order, from batch number `start` on.
+
+    Of each only some rows, where the others are another process's; no other image is read.
+    """
     order, mask = epoch_order(len(split), batch_size, seed, epoch)
     for step in range(start, len(order)):
-        batch = _batch(split, order[step], mask[step])
+        batch = _batch(split, order[step, rows], mask[step, rows])
         if "shift" in augment.split(","):
             rng = _shift_rng(seed, epoch, step)
-            batch = batch._replace(images=random_shift(batch.images, rng))
+            images = random_shift(batch.images, rng, batch_size=batch_size, rows=rows)
+            batch = batch._replace(images=images)
         yield batch
 
 
-def eval_batches(split: Split, batch_size: int) -> Iterator[Batch]:
-    """Yields every example once, in order, the last batch padded and masked."""
+def eval_batches(split: Split, batch_size: int, rows: slice = ALL) -> Iterator[Batch]:
+    """Yields every example once, in order, the last batch padded and masked.
+
+    Of each batch only some rows, where the others are another process's.
+    """
     for order, mask in zip(*pad_order(np.arange(len(split)), batch_size), strict=True):
-        yield _batch(split, order, mask)
+        yield _batch(split, order[rows], mask[rows])
 
 
 def _batch(split: Split, order: np.ndarray, mask: np.ndarray) -> Batch:
@@ -84,25 +101,34 @@ def _batch(split: Split, order: np.ndarray, mask: np.ndarray) -> Batch:
     return Batch(images, split.labels[order], mask)
 
 
-def random_shift(images: np.ndarray, rng: np.random.Generator, pixels: int = SHIFT) -> np.ndarray:
+def random_shift(
+    images: np.ndarray,
+    rng: np.random.Generator,
+    pixels: int = SHIFT,
+    *,
+    batch_size: int | None = None,
+    rows: slice = ALL,
+) -> np.ndarray:
     """Moves each image by up to `pixels` in both directions, black moving in.
 
     Args:
       images: [B, H, W, C].
       rng: Draws one shift per image and direction, uniformly.
       pixels: The largest shift.
+      batch_size: Of the batch, if the images are only its `rows`; they move as in the whole batch.
+      rows: Which rows of that batch they are.
 
     Returns:
       [B, H, W, C], the same dtype.
     """
-    batch, height, width, channels = images.shape
+    count, height, width, channels = images.shape
     margins = ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0))
     # windows[b, dy, dx] is image b moved by (pixels - dy, pixels - dx): a view, nothing is copied
     windows = np.lib.stride_tricks.sliding_window_view(
         np.pad(images, margins), (height, width, channels), axis=(1, 2, 3)
     )[:, :, :, 0]
-    dy, dx = shift_corners(batch, rng, pixels)
-    return windows[np.arange(batch), dy, dx]
+    dy, dx = shift_corners(batch_size or count, rng, pixels)[:, rows]
+    return windows[np.arange(count), dy, dx]
 
 
 def shift_corners(count: int, rng: np.random.Generator, pixels: int = SHIFT) -> np.ndarray:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from jaxnets.training import untrusted
 
 ITEM = "default"  # The library's name of the folder of a checkpoint's one tree.
@@ -40,15 +42,22 @@ def open_manager(path: Path, kept: Kept) -> Any:
     import orbax.checkpoint as ocp
 
     silence()
+    alone = ocp.options.MultiprocessingOptions()
+    if several := jax.process_count() > 1:  # The others neither write nor wait.
+        here = jax.process_index()
+        alone = ocp.options.MultiprocessingOptions(here, {here}, f"process {here}")
+        path.mkdir(exist_ok=True)
     options = ocp.CheckpointManagerOptions(
         preservation_policy=kept,
+        multiprocessing_options=alone,
+        create=not several,
         # Folders made in the background would be waited for by the wall clock, too.
         async_options=ocp.AsyncOptions(
             timeout_secs=PATIENCE, create_directories_asynchronously=False
         ),
     )
     # Named, lest it be guessed from what the newest checkpoint, perhaps damaged, holds.
-    handler = ocp.StandardCheckpointHandler()
+    handler = ocp.StandardCheckpointHandler(multiprocessing_options=alone)
     return ocp.CheckpointManager(path, options=options, item_handlers=handler)
 
 

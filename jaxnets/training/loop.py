@@ -165,7 +165,7 @@ def epoch_by_steps(
 
         batches = train_batches(
             feed.split, feed.batch_size, seed=feed.seed, epoch=epoch, augment=feed.augment,
-            start=done - epoch * feed.steps,
+            start=done - epoch * feed.steps, rows=parallel.rows(feed.batch_size),
         )  # fmt: skip
         with contextlib.closing(prefetch(batches)) as ready:
             while True:
@@ -210,6 +210,7 @@ def epoch_in_one(train_step: TrainStep, feed: Feed, parallel: Parallel, watch: W
         rows = epoch_order(len(feed.split), feed.batch_size, feed.seed, epoch)
         if "shift" in feed.augment.split(","):
             rows = (*rows, epoch_corners(feed.steps, feed.batch_size, feed.seed, epoch))
+        ours = parallel.rows(feed.batch_size)
         while (begin := done - first) < feed.steps:
             seconds = time.perf_counter() - started
             here = Checkpoint(state, metrics, seconds, checkpoint.data_seconds)
@@ -219,7 +220,7 @@ def epoch_in_one(train_step: TrainStep, feed: Feed, parallel: Parallel, watch: W
                 watch.save(here)
             # Cut at the same steps wherever the epoch was taken up.
             end = (begin // STEPS_AT_ONCE + 1) * STEPS_AT_ONCE
-            part = parallel.split(tuple(array[begin:end] for array in rows), axis=1)
+            part = parallel.split(tuple(array[begin:end, ours] for array in rows), axis=1)
             state, stacked = compiled(state, images, labels, part)
             stacked = _on_host(stacked)
             for loss_sum in stacked.loss_sum:
@@ -249,7 +250,8 @@ def evaluate(
     count = len(parallel.devices)
     batch_size = -(-EVAL_BATCH_SIZE // (views * count)) * count
     total = None
-    with contextlib.closing(prefetch(eval_batches(split, batch_size))) as batches:
+    ours = eval_batches(split, batch_size, parallel.rows(batch_size))
+    with contextlib.closing(prefetch(ours)) as batches:
         for number, batch in enumerate(batches, start=1):
             metrics = eval_step(params, parallel.split(batch))
             total = add_up(total, metrics, f"evaluation batch {number}")

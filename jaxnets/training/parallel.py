@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -17,7 +18,7 @@ class Parallel:
     """Compiles functions of (replicated arguments ..., batch) for the devices.
 
     Attributes:
-      devices: Those used.
+      devices: Those used, of all processes, in their order.
       kind: "jit" or "pmap".
       axis_name: The axis over which the step adds up its sums: the pmapped one, or None under jit,
         where XLA adds over devices by itself.
@@ -36,7 +37,10 @@ class Parallel:
         self.kind = kind
         self._pmap = kind == "pmap"
         self.axis_name = AXIS if self._pmap else None
-        self._mesh = Mesh(np.array(devices), (AXIS,))
+        here = jax.process_index()
+        self._here = [device for device in devices if device.process_index == here]
+        # What pmap takes and returns is this process's alone.
+        self._mesh = Mesh(np.array(self._here if self._pmap else devices), (AXIS,))
 
     @property
     def sharded(self) -> bool:
@@ -58,8 +62,24 @@ class Parallel:
         return jax.jit(function, donate_argnums=donated, compiler_options=compiler_options())
 
     def replicate(self, tree: Any) -> Any:
-        """Puts a tree on every device, as a copy of its own."""
-        return jax.device_put(tree, NamedSharding(self._mesh, PartitionSpec()))
+        """Puts a tree, the same in every process, on every device, as a copy of its own."""
+        everywhere = NamedSharding(self._mesh, PartitionSpec())
+        if everywhere.is_fully_addressable:
+            return jax.device_put(tree, everywhere)
+
+        def put(leaf: Any) -> jax.Array:
+            if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+                data = put(jax.random.key_data(leaf))
+                return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+            array = np.asarray(leaf)
+            return jax.make_array_from_callback(array.shape, everywhere, lambda at: array[at])
+
+        return jax.tree.map(put, tree)
+
+    def rows(self, size: int) -> slice:
+        """Which rows of a batch of this size are this process's devices'."""
+        share, first = size // len(self.devices), self.devices.index(self._here[0])
+        return slice(first * share, (first + len(self._here)) * share)
 
     def check_batch_size(self, size: int) -> None:
         """Raises UserError unless the devices share a batch evenly."""
@@ -67,18 +87,26 @@ class Parallel:
             raise UserError(f"batch_size {size} is not divisible by {len(self.devices)} devices")
 
     def split(self, tree: Any, axis: int = 0) -> Any:
-        """Gives each device its share of every array along an axis.
+        """Gives each of this process's devices its share of every array along an axis.
+
+        Args:
+          tree: The arrays; of several processes each has its own `rows`.
+          axis: Of the examples.
 
         Raises:
           UserError: The axis is not divisible by the number of devices.
         """
-        count = len(self.devices)
-        self.check_batch_size(jax.tree.leaves(tree)[0].shape[axis])
+        count = len(self._here)
+        size = jax.tree.leaves(tree)[0].shape[axis]
+        self.check_batch_size(size * len(self.devices) // count)
         if self._pmap:
             return jax.tree.map(lambda x: _shares(x, count, axis), tree)
-        if count == 1:
+        if len(self.devices) == 1:
             return tree
-        return jax.device_put(tree, NamedSharding(self._mesh, PartitionSpec(*[None] * axis, AXIS)))
+        spread = NamedSharding(self._mesh, PartitionSpec(*[None] * axis, AXIS))
+        if spread.is_fully_addressable:
+            return jax.device_put(tree, spread)
+        return jax.tree.map(lambda x: jax.make_array_from_process_local_data(spread, x), tree)
 
 
 def _shares(x: Any, count: int, axis: int) -> Any:

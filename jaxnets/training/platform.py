@@ -32,18 +32,21 @@ def prepare(
     *,
     platform: str | None = None,
     cpu_devices: int | None = None,
+    joined: bool = False,
 ) -> Devices:
     """Sets JAX up and returns the devices to train on. Call it before JAX touches a device.
 
     Args:
       devices: How many; None takes all, of a CPU's that are not simulated one. Without cpu_devices
-        a CPU counts as N devices.
+        a CPU counts as N devices. Of several processes each has an equal share.
       precision: "float64" switches JAX to 64 bits.
       platform: "cpu", "gpu" or "tpu"; None takes what JAX finds.
-      cpu_devices: How many the CPU simulates; others are not looked for.
+      cpu_devices: How many the CPU simulates, in each process; others are not looked for.
+      joined: Whether the devices of all processes are meant, and not this one's alone.
 
     Raises:
-      UserError: There are fewer devices, or those of another platform.
+      UserError: There are fewer devices, or those of another platform, or the processes cannot
+        have equal shares of them.
     """
     if cpu_devices is not None:
         platform = "cpu"
@@ -52,7 +55,8 @@ def prepare(
     if precision == "float64":
         jax.config.update("jax_enable_x64", True)
     _keep_compiled_programs()
-    if (count := cpu_devices or devices) is not None:
+    processes = process_count() if joined else 1
+    if (count := cpu_devices or (devices and -(-devices // processes))) is not None:
         with contextlib.suppress(RuntimeError):  # Raised where JAX runs already: a notebook.
             jax.config.update("jax_num_cpu_devices", count)
     _keep_freed_memory()
@@ -64,23 +68,53 @@ def prepare(
                 f"{len(found)}; restart it"
             )
         found = found[:cpu_devices]
-    if devices is not None and devices > len(found):
+    if devices is not None and devices > len(found) * processes:
         raise UserError(
-            f"devices: expected at most {len(found)} ({describe(found)}), got {devices}"
+            f"devices: expected at most {len(found) * processes} ({describe(found)}"
+            f"{f' in each of {processes} processes' if joined else ''}), got {devices}"
         )
+    if devices is not None and devices % processes:
+        raise UserError(f"devices: expected a multiple of the {processes} processes, got {devices}")
+    each = devices and devices // processes
     if found[0].platform == "cpu":
-        return found[: devices or cpu_devices or 1]
-    return found[:devices]
+        each = each or cpu_devices or 1
+    return _of_all_processes(each or len(found)) if joined else found[:each]
+
+
+def process_count() -> int:
+    """How many processes have joined, without starting JAX's devices; 1 of one that runs alone."""
+    from jax._src.distributed import global_state  # It has no public name.
+
+    return global_state.num_processes or 1
+
+
+def _of_all_processes(each: int) -> Devices:
+    """The first devices of each process, in the order of processes.
+
+    Raises:
+      UserError: The processes have not equally many.
+    """
+    owned = [
+        sorted((d for d in jax.devices() if d.process_index == process), key=lambda d: d.id)
+        for process in range(jax.process_count())
+    ]
+    for process, theirs in enumerate(owned):
+        if len(theirs) != len(owned[0]):
+            raise UserError(
+                f"devices: expected as many in each process, process 0 has {len(owned[0])}, "
+                f"process {process} {len(theirs)}"
+            )
+    return [device for theirs in owned for device in theirs[:each]]
 
 
 def _found(platform: str | None) -> Devices:
-    """The devices that JAX finds, all of one platform.
+    """This process's devices that JAX finds, all of one platform.
 
     Raises:
       UserError: It finds none, or those of another platform than was asked for.
     """
     try:
-        found = jax.devices()
+        found = jax.local_devices()
     except RuntimeError as error:  # JAX_PLATFORMS names one that is not here.
         raise UserError(f"platform: JAX finds no device: {error}") from error
     if platform in (None, found[0].platform):

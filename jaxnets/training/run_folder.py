@@ -39,7 +39,7 @@ class RunFolder:
 
     def __init__(self, path: Path):
         """A folder made by `create` or found by `open`."""
-        self.path = path
+        self.path = self.home = path  # They differ where another process writes the run.
         self.keep = 1  # The last checkpoints, beside the best.
         self._manager = None
         self._lock = Lock(path)

@@ -1,0 +1,171 @@
+"""One run of several processes: on this machine, over loopback, against a run of one process."""
+
+import signal
+import socket
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from jaxnets.config import preset
+from jaxnets.data.batches import eval_batches, train_batches
+from jaxnets.data.datasets import Split
+from jaxnets.experiment import create_model, create_state
+from jaxnets.training.parallel import Parallel
+from jaxnets.training.run_folder import RunFolder
+
+# Every step is dispatched by itself, with 4 examples of which each process reads 2.
+FLAGS = ("--model=softmax", "--augment=shift", "--learning_rate=0.05", "--batch_size=4",
+         "--epochs=40", "--checkpoint_every=30steps")  # fmt: skip
+LOST = "error: another process was lost"
+
+
+@pytest.fixture
+def start_processes(start_python, tiny_folder):
+    """Starts train.py in two processes that find each other; flags of each may be added."""
+    started = []
+
+    def start(*flags, own=((), ())):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        common = (*FLAGS, f"--data_dir={tiny_folder}", "--validation_size=39", *flags)
+        joining = (f"--coordinator=127.0.0.1:{port}", "--num_processes=2")
+        started.extend(
+            start_python("train.py", *common, *joining, f"--process_id={process}", *own[process])
+            for process in range(2)
+        )
+        return started
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def wait_for_checkpoint(folder, processes):
+    """Waits until a run has saved something."""
+    deadline = time.monotonic() + 60
+    while not any(path.name.isdigit() for path in (folder / "checkpoints").glob("*")):
+        assert all(process.poll() is None for process in processes), processes[0].communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def params_of(folder, config, data):
+    state = create_state(config, create_model(config, data), data)
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state.params)
+    return RunFolder.open(str(folder)).read_params(like)[1]
+
+
+def test_a_signal_to_one_stops_all_and_one_process_goes_on_to_the_same_end(
+    start_processes, run_main, tiny, tiny_folder, tmp_path
+):
+    folder = tmp_path / "two"
+    processes = start_processes(f"--workdir={folder}")
+    wait_for_checkpoint(folder, processes)
+    processes[1].send_signal(signal.SIGTERM)
+    (out, *errors) = [text for p in processes for text in p.communicate(timeout=60)]
+    line = f"error: interrupted; go on with: python train.py --resume --workdir={folder}\n"
+    assert errors == [line, "", line]
+    assert [process.returncode for process in processes] == [143, 143]
+    assert out.startswith("softmax: ") and "as 2 devices" in out.splitlines()[0]
+
+    assert run_main("--resume", f"--workdir={folder}").status == 0
+    alone = (*FLAGS, f"--data_dir={tiny_folder}", "--validation_size=39")
+    assert run_main(*alone, f"--workdir={tmp_path / 'one'}").status == 0
+    config = preset("softmax", devices=1)
+    two, one = (params_of(tmp_path / name, config, tiny) for name in ("two", "one"))
+    for ours, theirs in zip(jax.tree.leaves(two), jax.tree.leaves(one), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
+
+
+def test_a_process_that_is_killed_ends_the_others_in_a_line(start_processes, tmp_path):
+    folder = tmp_path / "run"
+    processes = start_processes(f"--workdir={folder}")
+    wait_for_checkpoint(folder, processes)
+    processes[0].kill()  # Of all the one on which JAX's own runtime depends.
+    out, error = processes[1].communicate(timeout=60)
+    assert (processes[1].returncode, out) == (1, "")
+    assert error.startswith(LOST) and error.count("\n") == 1, error
+
+
+def test_processes_that_were_asked_for_different_things_are_refused(start_processes, tmp_path):
+    folder = tmp_path / "run"
+    processes = start_processes(f"--workdir={folder}", own=((), ("--learning_rate=0.25",)))
+    said = "error: learning_rate: expected the same on all processes, process 0 has 0.05, "
+    for process in processes:
+        out, error = process.communicate(timeout=60)
+        assert (process.returncode, out, error) == (2, "", f"{said}process 1 0.25\n")
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--coordinator=here:1234"], "num_processes: expected with coordinator"),
+        (["--num_processes=2"], "coordinator: expected with coordinator"),
+        (["--coordinator=here", "--num_processes=2", "--process_id=0"], "expected HOST:PORT"),
+        (
+            ["--coordinator=[::1]:7", "--num_processes=2", "--process_id=2"],
+            "process_id: expected a whole number from 0 to 1 for num_processes 2, got 2",
+        ),
+        (["--coordinator=here:1234", "--distributed"], "exclude each other"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_what_cannot_be_joined_is_told_in_a_line(run_main, flags, said):
+    run_main(*flags).assert_refused(said)
+
+
+def test_where_jax_finds_nobody_to_join_the_flags_are_named(run_python):
+    outcome = run_python("train.py", "--distributed")
+    outcome.assert_refused("distributed: JAX finds no TPU pod, SLURM, Open MPI or Kubernetes")
+
+
+def test_other_commands_do_not_join(run_command):
+    flags = ("--coordinator=here:1234", "--num_processes=2", "--process_id=0")
+    run_command("devices", *flags).assert_refused("for train.py alone")
+
+
+class Seen:
+    """Images that remember which of them were read."""
+
+    def __init__(self, images):
+        self.images, self.rows = images, []
+
+    def __getitem__(self, rows):
+        self.rows.extend(rows.tolist())
+        return self.images[rows]
+
+
+@pytest.mark.parametrize("way", ["train", "eval"])
+def test_the_shares_of_processes_are_the_batch_and_nobody_reads_anothers(tiny, way):
+    def batches(split, rows=slice(None)):
+        if way == "eval":
+            return eval_batches(split, 24, rows)
+        return train_batches(split, 24, seed=3, epoch=1, augment="shift", rows=rows)
+
+    whole = list(batches(tiny.train))
+    shares, read = [], []
+    for rows in (slice(0, 8), slice(8, 24)):
+        seen = Seen(tiny.train.images)
+        shares.append(list(batches(Split(seen, tiny.train.labels), rows)))
+        read.append([row for row in seen.rows if row])  # 0 is also what pads the last batch.
+    for batch, *parts in zip(whole, *shares, strict=True):
+        for ours, theirs in zip(batch, zip(*parts, strict=True), strict=True):
+            np.testing.assert_array_equal(ours, np.concatenate(theirs))
+    assert not set(read[0]) & set(read[1]) and len(read[0] + read[1]) in (159, 160)
+
+
+def test_each_process_has_the_rows_of_its_own_devices(monkeypatch):
+    class Device:
+        def __init__(self, process):
+            self.process_index = process
+
+    devices = [Device(process) for process in (0, 0, 1, 1, 2, 2)]
+    monkeypatch.setattr("jaxnets.training.parallel.Mesh", lambda *_: None)
+    for process in range(3):
+        monkeypatch.setattr(jax, "process_index", lambda process=process: process)
+        assert Parallel(devices).rows(24) == slice(8 * process, 8 * process + 8)

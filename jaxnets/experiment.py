@@ -219,12 +219,9 @@ def devices_of(config: Config) -> Devices:
     if config.joins and not is_joined():
         raise UserError("distributed and coordinator are for train.py alone")
     return prepare(
-        config.devices,
-        config.precision,
-        platform=config.platform,
-        cpu_devices=config.cpu_devices,
-        joined=config.joins,
-    )
+        config.devices, config.precision, platform=config.platform,
+        cpu_devices=config.cpu_devices, joined=config.joins,
+    )  # fmt: skip
 
 
 def alone(config: Config) -> Config:

@@ -11,11 +11,11 @@ True
 """
 
 import dataclasses
+import functools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,9 +31,8 @@ from jaxnets.errors import UserError
 from jaxnets.losses import LOSSES
 from jaxnets.metrics import Metrics
 from jaxnets.models import MODELS
-from jaxnets.models.chain import Chain, has_convolution, with_precision
-from jaxnets.models.layers import DenseWithOnes
-from jaxnets.training import loop
+from jaxnets.models.chain import Chain, first_dense, has_convolution, with_precision
+from jaxnets.training import lit_pixels, loop
 from jaxnets.training.augment import Augment, augmentation, principal_components
 from jaxnets.training.crops import over_middle, over_ten_crops
 from jaxnets.training.distributed import is_joined
@@ -46,7 +45,7 @@ from jaxnets.training.optimizer import (
     with_plateau,
 )
 from jaxnets.training.parallel import Parallel
-from jaxnets.training.platform import Devices, prepare
+from jaxnets.training.platform import Devices, compiler_options_for_init, prepare
 from jaxnets.training.step import (
     LossAndGradients,
     TrainState,
@@ -55,7 +54,6 @@ from jaxnets.training.step import (
     make_eval_step,
     make_gradient_step,
     make_train_step,
-    on_inputs,
 )
 from jaxnets.weights import load_weights
 
@@ -96,15 +94,20 @@ def create_state(config: Config, model: Chain, data: Dataset) -> TrainState:
     parallel = create_parallel(config)
     optimizer = optimizer_of(config, data)
     _check_pictures(config, data)
-    # Flax' initialisers one by one cost seconds: jit them.
-    init = jax.jit(lambda: init_state(model, optimizer, data, jax.random.key(config.seed)))
+    # Flax' initialisers one by one cost seconds: jit them. The key comes as an argument, so that
+    # one compiled program serves all seeds.
+    key = jax.random.key(config.seed)
+    init = jax.jit(
+        functools.partial(init_state, model, optimizer, data),
+        compiler_options=compiler_options_for_init(),
+    )
     try:
-        empty = any(leaf.size == 0 for leaf in jax.tree.leaves(jax.eval_shape(init).params))
+        empty = any(leaf.size == 0 for leaf in jax.tree.leaves(jax.eval_shape(init, key).params))
     except ZeroDivisionError:  # How some versions of Flax initialise a kernel for nothing.
         empty = True
     if empty:
         raise UserError(f"{config.model}: images of {data.image_shape} are too small")
-    state = init()
+    state = init(key)
     if config.init_from is not None:
         state = state.replace(params=load_weights(config.init_from, state.params))
     return parallel.replicate(state)
@@ -256,11 +259,12 @@ def _check_pictures(config: Config, data: Dataset) -> None:
         )
 
 
-def gradients_of(config: Config, model: Chain) -> LossAndGradients:
-    """The way to the gradient that the config asks for."""
+def gradients_of(config: Config, model: Chain, *, widths: Sequence[int] = ()) -> LossAndGradients:
+    """The way to the gradient that the config asks for; widths are those of `lit_pixels.py`."""
     if config.gradients == "auto":
-        return differentiated(with_derived_rules(model).apply, LOSSES[config.loss])
-    return by_hand(model, config.loss)
+        derived = with_derived_rules(model, widths=widths)
+        return differentiated(derived.apply, LOSSES[config.loss])
+    return by_hand(model, config.loss, widths=widths)
 
 
 def feed_of(config: Config, data: Dataset) -> loop.Feed:
@@ -316,15 +320,19 @@ def _run_epoch(
 ) -> loop.RunEpoch:
     """An epoch in the way that is fastest for this network."""
     optimizer, augment = optimizer_of(config, data), augmentation_of(config, data)
-    gradients = gradients_of(config, model)
     if config.gradients == "both":
         check = _gradient_check(config, model, augment, parallel, watch)
     in_one = check is None and loops_well(model, parallel) and not _is_large(feed.split.images)
-    if not has_convolution(model) and not parallel.sharded:
-        gradients = in_blocks(gradients, BLOCK_SIZE)
-    if in_one and feed.steps == 1 and not config.augmentations:
-        gradients, images = on_lit_pixels(gradients, model, np.asarray(feed.split.images))
-        feed = dataclasses.replace(feed, split=Split(images, feed.split.labels))
+    dense = not has_convolution(model)
+    ways = functools.partial(gradients_of, config, model)
+    full = dense and in_one and feed.steps == 1 and not config.augmentations
+    if full and len(parallel.devices) == 1:
+        gradients, split = on_lit_pixels(ways, model, feed.split)
+        feed = dataclasses.replace(feed, split=split)
+    elif dense and not parallel.sharded:
+        gradients = in_blocks(ways(), BLOCK_SIZE)
+    else:
+        gradients = ways()
     step = make_train_step(
         gradients,
         optimizer,
@@ -348,27 +356,11 @@ def _is_large(images: Any) -> bool:
 
 
 def on_lit_pixels(
-    gradients: LossAndGradients, model: Chain, images: np.ndarray
-) -> tuple[LossAndGradients, np.ndarray]:
-    """Spares a dense network, trained on all examples at once, the pixels that no image lights.
-
-    A twelfth of the arithmetic on MNIST, whose full-batch steps take 0.94 of the time
-    (benchmarks/dense_epoch.py mlp_handwritten). A smaller batch would not gain: picking the rows
-    of the first kernel, which happens in every step, takes as long.
-
-    Args:
-      gradients: The way to the gradient, of the whole batch.
-      model: Its first layer with parameters is dense.
-      images: [N, H, W, C].
-
-    Returns:
-      The way to the gradient from [N, L, 1, 1], and the images in that form, L pixels of each.
-    """
-    pixels = images.reshape(len(images), -1)
-    lit = np.flatnonzero(pixels.any(axis=0))
-    first = next(layer for layer in model.layers if isinstance(layer, nn.Dense))
-    rows = np.append(lit, pixels.shape[1]) if isinstance(first, DenseWithOnes) else lit
-    return on_inputs(gradients, str(first.name), rows), pixels[:, lit, None, None]
+    ways: Callable[..., LossAndGradients], model: Chain, split: Split
+) -> tuple[LossAndGradients, Split]:
+    """As `lit_pixels.on_lit_pixels`, of a network without convolutions."""
+    name = str(first_dense(model).name)
+    return lit_pixels.on_lit_pixels(ways, split, layer=name, block_size=BLOCK_SIZE)
 
 
 def _gradient_check(

@@ -1,6 +1,7 @@
 """Update rules, the step, epochs on one device and on eight, the notebook API."""
 
 import dataclasses
+import functools
 from types import SimpleNamespace
 
 import jax
@@ -10,10 +11,18 @@ import optax
 import pytest
 
 from jaxnets import experiment
+from jaxnets.config import preset
 from jaxnets.data.batches import Batch
 from jaxnets.data.datasets import Split
 from jaxnets.errors import UserError
-from jaxnets.experiment import create_model, create_state, evaluate, on_lit_pixels, train
+from jaxnets.experiment import (
+    create_model,
+    create_state,
+    evaluate,
+    gradients_of,
+    on_lit_pixels,
+    train,
+)
 from jaxnets.losses import LOSSES
 from jaxnets.metrics import Metrics
 from jaxnets.models import MODELS
@@ -231,22 +240,38 @@ def test_every_block_has_a_key_of_its_own():
 
 
 @pytest.mark.parametrize("runs", [0, 2], ids=["one run", "two runs at once"])
+@pytest.mark.parametrize("gradients", ["auto", "manual"])
 @pytest.mark.parametrize("name", ["mlp", "mlp_handwritten"])
-def test_pixels_that_no_image_lights_are_left_out_and_change_nothing(tiny, name, runs):
+def test_pixels_that_are_black_are_left_out_and_change_nothing(
+    tiny, name, gradients, runs, monkeypatch
+):
+    """Some are black in all images, others in whole blocks once the images are sorted."""
     model = MODELS[name](num_classes=3, hidden=(16,))
     state = a_state(model, optax.sgd(0.1), tiny.image_shape)
-    batch = jax.device_put(a_batch(tiny.train, 27, padding=5))
-    batch = batch._replace(images=batch.images.at[:, 1:3].set(0).at[:, :, 4].set(0))
-    dark = np.flatnonzero(~np.asarray(batch.images).reshape(32, -1).any(axis=0))
+    images = tiny.train.images[:32].copy()
+    images[:, 1:3] = images[:, :, 4] = images[::3, :6] = 0
+    data = Split(images, tiny.train.labels[:32])
+    batch = Batch(images, data.labels, np.ones(32, np.float32))
+    dark = np.flatnonzero(~images.reshape(32, -1).any(axis=0))
     assert len(dark) >= 2 * 8 + 6
-    way, params = differentiated(model.apply, LOSSES["cross_entropy"]), state.params
+    way = differentiated(model.apply, LOSSES["cross_entropy"])
+    params, over_runs = state.params, lambda way: way
     if runs:
-        way = jax.vmap(way, (0, None, None))
         params = jax.tree.map(lambda leaf: jnp.stack([leaf, 2 * leaf]), params)
-    narrow, images = on_lit_pixels(way, model, np.asarray(batch.images))
-    assert images.shape == (32, np.prod(tiny.image_shape) - len(dark), 1, 1)
-    ours = jax.jit(narrow)(params, batch._replace(images=images), state.key)
-    assert_close(ours, jax.jit(way)(params, batch, state.key), 1e-6)
+        over_runs = functools.partial(jax.vmap, in_axes=(0, None, None))
+    config = preset(name, gradients=gradients, loss="cross_entropy")
+    monkeypatch.setattr(experiment, "BLOCK_SIZE", 5)
+    widths = []
+
+    def ways(**options):
+        widths.extend(options["widths"])
+        return over_runs(gradients_of(config, model, **options))
+
+    narrow, split = on_lit_pixels(ways, model, data)
+    assert widths[0] < 0.7 * widths[-1]
+    assert split.images.shape == (32, np.prod(tiny.image_shape) - len(dark), 1, 1)
+    ours = jax.jit(narrow)(params, Batch(split.images, split.labels, batch.mask), state.key)
+    assert_close(ours, jax.jit(over_runs(way))(params, batch, state.key), 1e-6)
     assert not np.any(np.asarray(ours[1]["hidden1"]["kernel"])[..., dark, :])
 
 

@@ -1,34 +1,44 @@
 """Flax networks that differentiate by the rules derived here where those are the faster ones."""
 
+from collections.abc import Sequence
+from functools import partial
+
 import flax.linen as nn
 import jax
 
 from jaxnets.backprop.activations import relu_forward
 from jaxnets.backprop.convolution import convolution
 from jaxnets.backprop.dense import product
+from jaxnets.backprop.lit_columns import lit_product
 from jaxnets.backprop.pooling import max_pool
-from jaxnets.models.chain import Chain, Layer, map_layers
+from jaxnets.models.chain import Chain, Layer, first_dense, map_layers
 from jaxnets.models.layers import MaxPool
 
 
-def with_derived_rules(model: Chain) -> Chain:
+def with_derived_rules(model: Chain, *, widths: Sequence[int] = ()) -> Chain:
     """Returns the same network, differentiated by our rules.
 
     XLA's gradient of a max pool (select-and-scatter) is 6 to 9 times slower on the CPU, its
     convolutions of few channels are too, and the gradient of a wide dense layer's input is 7
     times; see benchmarks/step.py. The values are the same, so are the parameters.
+
+    Args:
+      model: A chain of layers.
+      widths: Of the first dense layer's input, as in `on_lit_columns`.
     """
-    return map_layers(model, _derived)
+    first = first_dense(model) if widths else None
+    return map_layers(model, lambda layer: _derived(layer, widths if layer is first else ()))
 
 
-def _derived(layer: Layer) -> Layer:
+def _derived(layer: Layer, widths: Sequence[int]) -> Layer:
     if layer is nn.relu:
         return lambda x: relu_forward(x)[0]
     if isinstance(layer, MaxPool):
         window, strides = layer.sizes.values()
         return lambda x: max_pool(x, window, strides, "VALID")
-    if type(layer) is nn.Dense:
-        return layer.clone(dot_general=lambda x, kernel, *_, **__: product(x, kernel))
+    if isinstance(layer, nn.Dense):
+        multiply = partial(lit_product, widths) if widths else product
+        return layer.clone(dot_general=lambda x, kernel, *_, **__: multiply(x, kernel))
     if isinstance(layer, nn.Conv):
         return layer.clone(conv_general_dilated=_convolution)
     return layer

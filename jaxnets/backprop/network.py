@@ -5,7 +5,7 @@ chain rule is the loop in `by_hand`. Nothing here differentiates.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -29,6 +29,7 @@ from jaxnets.backprop.dense import (
     dense_with_ones_forward,
 )
 from jaxnets.backprop.dropout import dropout_backward, dropout_forward
+from jaxnets.backprop.lit_columns import on_lit_columns
 from jaxnets.backprop.normalization import (
     local_response_norm_backward,
     local_response_norm_forward,
@@ -43,7 +44,7 @@ from jaxnets.backprop.shape import flatten_backward, flatten_forward
 from jaxnets.data.batches import Batch
 from jaxnets.labels import probabilities_of
 from jaxnets.metrics import Measure, Metrics
-from jaxnets.models.chain import Chain, Layer
+from jaxnets.models.chain import Chain, Layer, first_dense
 from jaxnets.models.layers import (
     AdaptiveAveragePool,
     DenseWithOnes,
@@ -161,6 +162,17 @@ def pair_of(layer: Layer) -> Pair:
     return FUNCTIONS[layer] if layer in FUNCTIONS else TYPES[type(layer)](layer)
 
 
+def _lit_pair_of(layer: Any, widths: Sequence[int]) -> Pair:
+    """The pair of a dense layer on an input of many zeros."""
+    with_ones = isinstance(layer, DenseWithOnes)
+    both = (
+        (dense_with_ones_forward, dense_with_ones_backward)
+        if with_ones
+        else (dense_forward, dense_backward)
+    )
+    return _with_params(layer, *on_lit_columns(*both, widths))
+
+
 def _squared_error(forward, backward) -> Pair:
     """A squared error through the softmax: two links of the chain rule."""
 
@@ -195,19 +207,23 @@ LOSS_PAIRS: dict[str, Pair] = {
 }
 
 
-def by_hand(model: Chain, loss: str, measure: Measure = Metrics.of):
+def by_hand(model: Chain, loss: str, measure: Measure = Metrics.of, *, widths: Sequence[int] = ()):
     """The way to the gradient by the derivations in this room.
 
     Args:
       model: A chain of layers.
       loss: "cross_entropy", "mse" or "half_mse"; of regression "squared_error".
       measure: Metrics.of or, for regression, RegressionMetrics.of.
+      widths: Of the first dense layer's input, as in `on_lit_columns`.
 
     Returns:
       (params, batch, key) -> (Metrics, gradients), both summed over the batch's examples: the
       signature of `training.step.differentiated`.
     """
-    pairs = [pair_of(layer) for layer in model.layers]
+    lit = first_dense(model) if widths else None
+    pairs = [
+        _lit_pair_of(layer, widths) if layer is lit else pair_of(layer) for layer in model.layers
+    ]
     names = [str(getattr(layer, "name", None)) for layer in model.layers]
     loss_forward, loss_backward = LOSS_PAIRS[loss]
 

@@ -14,7 +14,6 @@ from jaxnets.config import Config
 from jaxnets.data.batches import Batch, epoch_order, eval_batches
 from jaxnets.data.datasets import Dataset, Split, without_validation
 from jaxnets.experiment import (
-    BLOCK_SIZE,
     create_model,
     create_parallel,
     create_state,
@@ -32,7 +31,13 @@ from jaxnets.models.chain import Chain, has_convolution
 from jaxnets.training.augment import to_float
 from jaxnets.training.loop import EVAL_BATCH_SIZE, Checkpoint, NonFiniteLossError, Watch
 from jaxnets.training.parallel import Parallel
-from jaxnets.training.step import TrainState, apply_gradients, in_blocks, make_eval_step
+from jaxnets.training.platform import compiler_options_for_init
+from jaxnets.training.step import (
+    LossAndGradients,
+    TrainState,
+    apply_gradients,
+    make_eval_step,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,10 +144,12 @@ def _together(
     peaks = jnp.array([config.learning_rate for config in configs], jnp.float32)
     keys = jax.vmap(jax.random.key)(jnp.array([config.seed for config in configs]))
     full = size == len(data.train)  # One batch has no order: all runs share it.
-    gradients = jax.vmap(gradients_of(config, model), in_axes=(0, None if full else 0, None))
-    images = np.asarray(data.train.images)
-    if full:
-        gradients, images = on_lit_pixels(in_blocks(gradients, BLOCK_SIZE), model, images)
+
+    def ways(**options: Any) -> LossAndGradients:
+        way = gradients_of(config, model, **options)
+        return jax.vmap(way, in_axes=(0, None if full else 0, None))
+
+    gradients, split = on_lit_pixels(ways, model, data.train) if full else (ways(), data.train)
     no_key = jax.random.key(0)  # Nothing is dropped in a dense network.
 
     def run_epoch(states: TrainState, peaks: jax.Array, images: jax.Array, labels: jax.Array, rows):
@@ -160,8 +167,9 @@ def _together(
         return lax.scan(step, states, rows)
 
     compiled = parallel.compile(run_epoch, replicated=4, donate=True)
-    states = jax.jit(jax.vmap(init))(keys, peaks)
-    images, labels = jax.device_put((images, data.train.labels))
+    init = jax.jit(jax.vmap(init), compiler_options=compiler_options_for_init())
+    states = init(keys, peaks)
+    images, labels = jax.device_put((np.asarray(split.images), split.labels))
     metrics = None
     for epoch in range(config.epochs):
         drawn = configs[:1] if full else configs

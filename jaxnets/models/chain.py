@@ -58,6 +58,11 @@ def has_convolution(chain: Chain) -> bool:
     return any(isinstance(layer, nn.Conv) for layer in chain.layers)
 
 
+def first_dense(chain: Chain) -> nn.Dense:
+    """The first dense layer."""
+    return next(layer for layer in chain.layers if isinstance(layer, nn.Dense))
+
+
 def with_precision(chain: Chain, precision: str) -> Chain:
     """Returns the chain computing in float32, float64, or bfloat16 with float32 parameters."""
     dtype = jnp.dtype(precision)

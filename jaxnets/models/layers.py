@@ -30,7 +30,8 @@ class DenseWithOnes(nn.Dense):
         shape = (inputs.shape[-1] + 1, self.features)
         kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
         inputs, kernel = promote_dtype(inputs, kernel, dtype=self.dtype)
-        return inputs @ kernel[:-1] + kernel[-1]
+        multiply = self.dot_general or jax.lax.dot_general
+        return multiply(inputs, kernel[:-1], (((1,), (0,)), ((), ()))) + kernel[-1]
 
 
 @dataclasses.dataclass(frozen=True)

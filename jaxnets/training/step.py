@@ -13,7 +13,6 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax import lax
 
@@ -105,32 +104,6 @@ def in_blocks(loss_and_gradients: LossAndGradients, size: int) -> LossAndGradien
         nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
         total = lax.fori_loop(0, count, add_block, nothing)
         return add_block(count, total, rest) if rest else total
-
-    return summed
-
-
-def on_inputs(loss_and_gradients: LossAndGradients, layer: str, rows: np.ndarray):
-    """The same sums from inputs that lack some columns, which are zero in every example.
-
-    Where x_d is 0 in all of them, row d of the first kernel adds nothing to any z = x W, and its
-    gradient x_dᵀ dz is 0. Of MNIST's pixels a twelfth is black in every training image.
-
-    Args:
-      loss_and_gradients: Of a network whose first layer is dense.
-      layer: That layer's name.
-      rows: [L] indices of the kernel's rows that are left: the columns', and a bias row's.
-
-    Returns:
-      (params, batch, key) -> (Metrics, gradients): params and gradients with whole kernels (and
-      perhaps leading axes, over runs), the batch's images [B, ...] with the columns that are left.
-    """
-
-    def summed(params: Params, batch: Batch, key: jax.Array):
-        whole = params[layer]["kernel"]
-        first = {**params[layer], "kernel": whole[..., rows, :]}
-        metrics, gradients = loss_and_gradients({**params, layer: first}, batch, key)
-        kernel = jnp.zeros_like(whole).at[..., rows, :].set(gradients[layer]["kernel"])
-        return metrics, {**gradients, layer: {**gradients[layer], "kernel": kernel}}
 
     return summed
 

@@ -17,8 +17,8 @@ from jaxnets.training.run_folder import RunFolder
 
 # Every step is dispatched by itself, as always with gradients=both, with 4 examples of which each
 # process reads 2.
-FLAGS = ("--model=softmax", "--gradients=both", "--augment=shift", "--learning_rate=0.05", "--batch_size=4",
-         "--epochs=40", "--checkpoint_every=30steps")  # fmt: skip
+FLAGS = ("--model=softmax", "--gradients=both", "--augment=shift", "--learning_rate=0.05",
+         "--batch_size=4", "--epochs=40", "--checkpoint_every=30steps")  # fmt: skip
 LOST = "error: another process was lost"
 
 

@@ -22,10 +22,10 @@ import time
 from typing import Any
 
 import jax
-import numpy as np
 from in_turn import in_turn
 
 import jaxnets
+from jaxnets.backprop.check import relative_error
 from jaxnets.data.batches import train_batches
 from jaxnets.data.datasets import Split
 from jaxnets.experiment import (
@@ -80,14 +80,6 @@ def trained(config, data) -> tuple[Any, float]:
     return jax.device_get(state.params), accuracy
 
 
-def difference(ours, theirs) -> float:
-    """The largest |ours - theirs| of a leaf, over the leaf's largest |theirs|."""
-    pairs = zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True)
-    return max(
-        np.abs(np.float64(a) - np.float64(b)).max() / np.abs(np.float64(b)).max() for a, b in pairs
-    )
-
-
 def compare(name: str, precision: str, counts: list[int]) -> tuple[int, int]:
     """Prints a line for each way of a network; how many there were, and how many are within 1e-6.
 
@@ -114,7 +106,7 @@ def compare(name: str, precision: str, counts: list[int]) -> tuple[int, int]:
             ours, our_accuracy = trained(
                 dataclasses.replace(one, devices=devices, parallel=kind), data
             )
-            error, same = difference(ours, params), our_accuracy == accuracy
+            (error, _), same = relative_error(ours, params), our_accuracy == accuracy
             good, all_ways = good + (error <= bound and same), all_ways + 1
             print(
                 f"{name:18s}{gradients:7s} dropout {dropout or 0:.1f}  {devices} by {kind:5s}"

@@ -23,7 +23,7 @@ def _field(default: Any, group: str, why: str, *, low=None, high=None, choices=N
 NO_PLATEAU = "schedule: plateau watches the validation error, but no images are held back"
 PATHS = ("dataset", "data_dir", "init_from", "workdir")
 MAX_LAYERS = 100  # And sizes to search: a config.json may be anybody's.
-# What --augment may name: shift on the host, the others in training/augment.py.
+# What --augment may name: training/augment.py does it; shift with the draws of data/batches.py.
 AUGMENTATIONS = ("none", "shift", "crop", "flip", "colour", "pca", "cutout", "mixup")
 
 # The fields that say with whom a process trains, as they are of one by itself.

@@ -147,18 +147,24 @@ def open_run(config: Config, data: Dataset) -> RunFolder:
       UserError: The folder is taken or cannot be written, or it was begun with other data or
         another file of weights, or the processes have not the same.
     """
-    inputs = {"data_sha256": data.checksum}
-    if config.init_from is not None:
-        inputs[INIT_SHA256] = weights_sha256(config.init_from)
+    inputs = inputs_sha256(config, data)
     distributed.agree("inputs", inputs)
     if not distributed.is_first():
         return ShadowFolder(distributed.first_says("folder", dict))
-    folder = _open_run(config, data)
+    folder = _open_run(config, data, inputs)
     distributed.first_says("folder", lambda: copy_of(folder))
     return folder
 
 
-def _open_run(config: Config, data: Dataset) -> RunFolder:
+def inputs_sha256(config: Config, data: Dataset) -> dict[str, str]:
+    """The digests of what a run is given, by their names in config.json."""
+    inputs = {"data_sha256": data.checksum}
+    if config.init_from is not None:
+        inputs[INIT_SHA256] = weights_sha256(config.init_from)
+    return inputs
+
+
+def _open_run(config: Config, data: Dataset, inputs: dict[str, str]) -> RunFolder:
     if config.resume:
         folder = RunFolder.open(str(config.workdir))
         folder.lock()
@@ -168,25 +174,25 @@ def _open_run(config: Config, data: Dataset) -> RunFolder:
         stack.enter_context(folder)  # Its lock is given back if it is refused.
         if config.resume:
             _refuse_finished(folder, config)  # Who had the lock may have come to the end.
-            _refuse_other_inputs(folder, config, data)
-            _take_over(folder, config, data)
+            _refuse_other_inputs(folder, config, inputs)
+            _take_over(folder, config, data, inputs)
         else:
-            write_config(folder, config, data)
+            write_config(folder, config, data, inputs)
         stack.pop_all()
     folder.keep = config.keep
     return folder
 
 
-def _refuse_other_inputs(folder: RunFolder, config: Config, data: Dataset) -> None:
+def _refuse_other_inputs(folder: RunFolder, config: Config, inputs: dict[str, str]) -> None:
     began = folder.read_config()
-    theirs = began.get("data_sha256")
-    if theirs != data.checksum:
+    theirs, ours = began.get("data_sha256"), inputs["data_sha256"]
+    if theirs != ours:
         raise UserError(
             f"resume: expected the data of {_source(read_config(folder))} with SHA-256 {theirs}, "
-            f"got {_source(config)} with {data.checksum}"
+            f"got {_source(config)} with {ours}"
         )
     if config.init_from is not None:
-        theirs, ours = began.get(INIT_SHA256), weights_sha256(config.init_from)
+        theirs, ours = began.get(INIT_SHA256), inputs[INIT_SHA256]
         if theirs != ours:
             raise UserError(
                 f"resume: expected {config.init_from} with SHA-256 {theirs}, got {ours}"
@@ -197,7 +203,7 @@ def _source(config: Config) -> str:
     return f"{config.dataset} in {config.data_dir}" if config.data_dir else config.dataset
 
 
-def _take_over(folder: RunFolder, config: Config, data: Dataset) -> None:
+def _take_over(folder: RunFolder, config: Config, data: Dataset, inputs: dict[str, str]) -> None:
     """Writes down what the run goes on with, where that is not what it began with."""
     stored = read_config(folder)
     same = {name: getattr(config, name) for name in (*OF_THE_PROCESS, *ALONE)}
@@ -206,7 +212,7 @@ def _take_over(folder: RunFolder, config: Config, data: Dataset) -> None:
     if config.epochs != stored.epochs:
         _tell_jump(folder, stored, config, data)
         folder.begin_again()  # First: with more epochs in config.json it would be half a run.
-    write_config(folder, config, data)
+    write_config(folder, config, data, inputs)
 
 
 def _tell_jump(folder: RunFolder, stored: Config, config: Config, data: Dataset) -> None:
@@ -223,10 +229,9 @@ def _tell_jump(folder: RunFolder, stored: Config, config: Config, data: Dataset)
         )
 
 
-def write_config(folder: RunFolder, config: Config, data: Dataset) -> None:
-    """Writes config.json: every field, versions, device, checksums, the data's form."""
+def write_config(folder: RunFolder, config: Config, data: Dataset, inputs: dict[str, str]) -> None:
+    """Writes config.json: every field, versions, device, `inputs_sha256`, the data's form."""
     devices = create_parallel(config).devices
-    weights = {} if config.init_from is None else {INIT_SHA256: weights_sha256(config.init_from)}
     folder.write_config(
         {
             **to_json(dataclasses.replace(config, resume=False, **ALONE)),
@@ -234,11 +239,10 @@ def write_config(folder: RunFolder, config: Config, data: Dataset) -> None:
             "device_platform": devices[0].platform,
             "device": describe(devices),
             "num_devices": len(devices),
-            "data_sha256": data.checksum,
+            **inputs,
             "image_shape": list(data.image_shape),
             "num_classes": data.num_classes,
             "class_names": data.class_names,
-            **weights,
         }
     )
 

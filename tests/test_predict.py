@@ -52,7 +52,7 @@ def colour_run(tmp_path_factory):
     config = preset("softmax", batch_size=2, devices=1)
     state = create_state(config, create_model(config, data), data)
     folder = RunFolder.create(str(tmp_path_factory.mktemp("runs") / "colour"), "softmax")
-    run.write_config(folder, config, data)
+    run.write_config(folder, config, data, run.inputs_sha256(config, data))
     written = folder.read_config()
     folder.write_config({**written, "class_names": ["cat", "\x1b[31mdog\n", "鸟"]})
     run.save(folder, Checkpoint(state), data)

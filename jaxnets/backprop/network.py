@@ -78,12 +78,11 @@ def _plain(forward, backward, **static: Any) -> Pair:
     )
 
 
-def _dense(layer: nn.Dense) -> Pair:
-    return _with_params(layer, dense_forward, dense_backward)
-
-
-def _dense_with_ones(layer: DenseWithOnes) -> Pair:
-    return _with_params(layer, dense_with_ones_forward, dense_with_ones_backward)
+def _dense(layer: Any, widths: Sequence[int] = ()) -> Pair:
+    forward, backward = DENSE[type(layer)]
+    if widths:
+        forward, backward = on_lit_columns(forward, backward, widths)
+    return _with_params(layer, forward, backward)
 
 
 def _conv(layer: nn.Conv) -> Pair:
@@ -144,9 +143,13 @@ FUNCTIONS: dict[Layer, Pair] = {
     nn.softmax: _plain(softmax_forward, softmax_backward),
     flatten: _plain(flatten_forward, flatten_backward),
 }
+DENSE: dict[type, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    nn.Dense: (dense_forward, dense_backward),
+    DenseWithOnes: (dense_with_ones_forward, dense_with_ones_backward),
+}
 TYPES: dict[type, Callable[..., Pair]] = {
     nn.Dense: _dense,
-    DenseWithOnes: _dense_with_ones,
+    DenseWithOnes: _dense,
     nn.Conv: _conv,
     nn.Dropout: _dropout,
     MaxPool: _max_pool,
@@ -160,17 +163,6 @@ TYPES: dict[type, Callable[..., Pair]] = {
 def pair_of(layer: Layer) -> Pair:
     """The hand-derived pair of a layer of a chain."""
     return FUNCTIONS[layer] if layer in FUNCTIONS else TYPES[type(layer)](layer)
-
-
-def _lit_pair_of(layer: Any, widths: Sequence[int]) -> Pair:
-    """The pair of a dense layer on an input of many zeros."""
-    with_ones = isinstance(layer, DenseWithOnes)
-    both = (
-        (dense_with_ones_forward, dense_with_ones_backward)
-        if with_ones
-        else (dense_forward, dense_backward)
-    )
-    return _with_params(layer, *on_lit_columns(*both, widths))
 
 
 def _squared_error(forward, backward) -> Pair:
@@ -221,9 +213,7 @@ def by_hand(model: Chain, loss: str, measure: Measure = Metrics.of, *, widths: S
       signature of `training.step.differentiated`.
     """
     lit = first_dense(model) if widths else None
-    pairs = [
-        _lit_pair_of(layer, widths) if layer is lit else pair_of(layer) for layer in model.layers
-    ]
+    pairs = [_dense(layer, widths) if layer is lit else pair_of(layer) for layer in model.layers]
     names = [str(getattr(layer, "name", None)) for layer in model.layers]
     loss_forward, loss_backward = LOSS_PAIRS[loss]
 

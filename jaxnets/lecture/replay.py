@@ -59,7 +59,7 @@ def search_first(config: Config, folder: RunFolder, data: Dataset, watch: Watch)
     found = search(config, data, watch)
     folder.write_search({str(size): dataclasses.asdict(found[size]) for size in found})
     config = _chosen(config, found)
-    run.write_config(folder, config, data)
+    run.write_config(folder, config, data, run.inputs_sha256(config, data))
     return config
 
 

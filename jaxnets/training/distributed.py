@@ -207,7 +207,7 @@ class _Process:
         from jax._src.distributed import global_state
 
         self.client: Any = global_state.client
-        self.index, self.count = global_state.process_id, global_state.num_processes
+        self.index = global_state.process_id
         self._doom = (
             "another process was lost: this one has heard nothing from it, or from process 0, "
             f"for {HEARTBEAT_SECONDS} s or their connection broke; the last checkpoint is kept, "

@@ -227,7 +227,7 @@ def epoch_in_one(train_step: TrainStep, feed: Feed, parallel: Parallel, watch: W
                 done += 1
                 _check_finite(loss_sum, f"step {done}")
             total = jax.tree.map(lambda x: x.sum(axis=0), stacked)
-            metrics = total if metrics is None else jax.tree.map(np.add, metrics, total)
+            metrics = add_up(metrics, total, f"step {done}")
             watch.progress(int(total.count), metrics)
         assert metrics is not None  # A split has an example at least.
         return state, metrics, checkpoint.data_seconds

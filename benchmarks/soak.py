@@ -10,6 +10,7 @@ first: the median of the memory, the least of what comes and goes with every che
 """
 
 import argparse
+import contextlib
 import os
 import signal
 import statistics
@@ -37,11 +38,10 @@ def sample(pid: int, folder: Path) -> dict[str, float]:
         line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
     )
     sizes = []
-    for path in folder.rglob("*"):
-        try:
-            sizes.append(path.stat().st_size)
-        except FileNotFoundError:  # Checkpoints come and go.
-            continue
+    for parent, _, files in os.walk(folder):  # Which passes over folders that are gone by then.
+        for name in files:
+            with contextlib.suppress(FileNotFoundError):  # Checkpoints come and go.
+                sizes.append(os.stat(os.path.join(parent, name)).st_size)
     return {
         "resident_mb": int(status["VmRSS"].split()[0]) / 1024,
         "threads": int(status["Threads"]),

@@ -183,8 +183,9 @@ class Config:
         None, "machine", "which of them this is, from 0, with coordinator", low=0, high=65535
     )
     precision: str = _field(
-        "float32", "machine", "of the arithmetic; bfloat16 keeps float32 parameters",
-        choices=("float32", "bfloat16", "float64"),
+        "float32", "machine", "of the arithmetic; bfloat16 keeps float32 parameters, mixed also "
+        "the last layer",
+        choices=("float32", "bfloat16", "mixed", "float64"),
     )  # fmt: skip
 
     log_format: str = _field(

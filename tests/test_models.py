@@ -1,6 +1,7 @@
 """The networks: their sizes, how they begin, and their forward pass against NumPy and PyTorch."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,8 @@ import numpy as np
 import pytest
 
 from jaxnets.config import preset
-from jaxnets.experiment import create_model, create_state, train
+from jaxnets.data.batches import Batch
+from jaxnets.experiment import create_model, create_state, gradients_of, train
 from jaxnets.models import MODELS
 from jaxnets.models.chain import Chain, with_precision
 from jaxnets.models.layers import (
@@ -319,6 +321,35 @@ def test_bfloat16_computes_in_16_bits_and_keeps_float32_parameters(tiny, tiny_pr
     error = np.abs(np.asarray(logits, np.float64) - np.asarray(full, np.float64)).max()
     assert 0 < error / np.abs(full).max() < 0.05
     assert np.isfinite(history[-1]["train_loss"])
+
+
+def test_mixed_has_all_but_the_logits_in_16_bits():
+    """The logits against the layers before in bfloat16 and the last product in float64."""
+    network = MODELS["cnn"](hidden=(20,), dropout=0.0)
+    params, images = random_params(network), random_images(3, 28, 28, 1)
+    mixed, half = (with_precision(network, name) for name in ("mixed", "bfloat16"))
+    logits = mixed.apply({"params": params}, images)
+    h = Chain(half.layers[:-1]).apply({"params": params}, images)
+    assert (logits.dtype, h.dtype) == (jnp.float32, jnp.bfloat16)
+    last = as_float64(params["logits"])
+    expected = np.asarray(h, np.float64) @ last["kernel"] + last["bias"]
+    np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
+    assert {leaf.dtype for leaf in jax.tree.leaves(shapes_of(mixed, (28, 28, 1)))} == {
+        np.dtype("float32")
+    }
+
+
+@pytest.mark.parametrize("gradients", ["auto", "manual"])
+def test_mixed_multiplies_in_32_bits_only_for_the_logits(tiny, tiny_preset, gradients):
+    config = tiny_preset("mlp", hidden=(20, 30), precision="mixed", gradients=gradients)
+    model = create_model(config, tiny)
+    batch = Batch(tiny.train.images[:4], tiny.train.labels[:4], np.ones(4, np.float32))
+    way = gradients_of(config, model)
+    params = random_params(model, tiny.image_shape)
+    program = str(jax.make_jaxpr(way)(params, batch, jax.random.key(0)))
+    products = re.findall(r"(\w+)\[[\d,]*\] = dot_general", program)
+    assert set(products) == {"bf16", "f32"}
+    assert products.count("f32") == 3  # Of the last layer: forward, dW and dx.
 
 
 def test_float64_computes_in_64_bits(float64):

@@ -105,6 +105,7 @@ def _with_params(layer: Any, forward, backward, **static: Any) -> Pair:
         return forward(cast, x.astype(layer.dtype or x.dtype), **static)
 
     def layer_backward(cache, d_out, input_gradient):
+        d_out = d_out.astype(layer.dtype or d_out.dtype)
         d_params, dx = backward(cache, d_out, input_gradient=input_gradient, **static)
         return {name: d.astype(layer.param_dtype) for name, d in d_params.items()}, dx
 

@@ -64,13 +64,22 @@ def first_dense(chain: Chain) -> nn.Dense:
 
 
 def with_precision(chain: Chain, precision: str) -> Chain:
-    """Returns the chain computing in float32, float64, or bfloat16 with float32 parameters."""
-    dtype = jnp.dtype(precision)
-    kept = jnp.float32 if precision == "bfloat16" else dtype
+    """Returns the chain computing in so many bits.
+
+    Args:
+      chain: With layers in float32.
+      precision: "float32"; "float64"; "bfloat16" with float32 parameters; or "mixed", which is
+        bfloat16 but for the last layer, whose logits are float32: the guide of Keras 3 to mixed
+        precision asks for that, as a softmax of logits of 8 bits loses small differences.
+    """
+    dtype = jnp.dtype("bfloat16" if precision == "mixed" else precision)
+    kept = jnp.float32 if dtype == jnp.bfloat16 else dtype
+    last = [layer for layer in chain.layers if isinstance(layer, nn.Dense)][-1]
 
     def convert(layer: Layer) -> Layer:
         if isinstance(layer, nn.Dense | nn.Conv):
-            return layer.clone(dtype=dtype, param_dtype=kept)
+            here = kept if precision == "mixed" and layer is last else dtype
+            return layer.clone(dtype=here, param_dtype=kept)
         return layer
 
     return map_layers(chain, convert)

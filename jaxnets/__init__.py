@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jaxnets.config import Config, preset
-    from jaxnets.data.datasets import load_dataset
+    from jaxnets.data.load import load_dataset
     from jaxnets.experiment import create_model, create_state, evaluate, train
 
 __version__ = "0.1.0"
@@ -26,7 +26,7 @@ __all__ = [
 _HOMES = {
     "Config": "jaxnets.config",
     "preset": "jaxnets.config",
-    "load_dataset": "jaxnets.data.datasets",
+    "load_dataset": "jaxnets.data.load",
     "create_model": "jaxnets.experiment",
     "create_state": "jaxnets.experiment",
     "train": "jaxnets.experiment",

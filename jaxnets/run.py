@@ -10,7 +10,8 @@ import jax
 import numpy as np
 
 from jaxnets.config import ALONE, Config, from_json, preset, to_json
-from jaxnets.data.datasets import Dataset, load_dataset
+from jaxnets.data.datasets import Dataset
+from jaxnets.data.load import load_dataset
 from jaxnets.diagnosis import find_bad_step
 from jaxnets.errors import UserError, printable
 from jaxnets.experiment import alone, create_parallel, create_state, schedule_of

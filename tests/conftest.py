@@ -81,14 +81,14 @@ def tiny_folder(tmp_path_factory, tiny_arrays):
 
 @pytest.fixture(scope="session")
 def tiny(tiny_folder):
-    from jaxnets.data.datasets import load_dataset
+    from jaxnets.data.load import load_dataset
 
     return load_dataset(data_dir=str(tiny_folder), validation_size=VALIDATION)
 
 
 @pytest.fixture(scope="session")
 def mnist():
-    from jaxnets.data.datasets import load_dataset
+    from jaxnets.data.load import load_dataset
 
     return load_dataset("mnist")
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from jaxnets.data.batches import epoch_order, eval_batches, random_shift, train_batches
-from jaxnets.data.datasets import Split, load_dataset
+from jaxnets.data.datasets import Split
 from jaxnets.data.idx import MNIST_SHA256, read_idx
+from jaxnets.data.load import load_dataset
 from jaxnets.errors import UserError
 
 TRAIN_COUNTS = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]

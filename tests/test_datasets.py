@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from jaxnets.data import cifar, download, published
-from jaxnets.data.datasets import Dataset, Split, assemble, load_dataset
+from jaxnets.data.datasets import Dataset, Split, assemble
 from jaxnets.data.download import PublishedFile
 from jaxnets.data.idx import FILES
+from jaxnets.data.load import load_dataset
 from jaxnets.errors import UserError
 
 FASHION = (

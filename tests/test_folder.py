@@ -11,8 +11,8 @@ from PIL import Image
 from jaxnets.data import folder as folders
 from jaxnets.data import picture_store as storage
 from jaxnets.data.batches import eval_batches, train_batches
-from jaxnets.data.datasets import load_dataset
 from jaxnets.data.folder import load_folder
+from jaxnets.data.load import load_dataset
 from jaxnets.errors import UserError
 
 

@@ -20,9 +20,9 @@ from jaxnets import run
 from jaxnets.config import preset
 from jaxnets.data import pictures as pictures_module
 from jaxnets.data.cifar import load_cifar
-from jaxnets.data.datasets import load_dataset
 from jaxnets.data.folder import load_folder
 from jaxnets.data.idx import read_idx
+from jaxnets.data.load import load_dataset
 from jaxnets.errors import UserError, one_line
 from jaxnets.lecture.search import Search, open_folder
 from jaxnets.training import untrusted

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxnets.data.datasets import load_dataset
+from jaxnets.data.load import load_dataset
 from jaxnets.errors import UserError
 from jaxnets.experiment import create_model, create_state, train
 from jaxnets.training.optimizer import after_epoch, create_optimizer, plateau_of, with_plateau

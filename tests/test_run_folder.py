@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxnets.config import Config, preset
-from jaxnets.data.datasets import load_dataset
+from jaxnets.data.load import load_dataset
 from jaxnets.experiment import create_model, create_state, train
 from jaxnets.training.run_folder import RunFolder
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from jaxnets.data import tfds_prepared, tfds_source
-from jaxnets.data.datasets import load_dataset
+from jaxnets.data.load import load_dataset
 from jaxnets.errors import UserError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="array_record is Linux-only")

@@ -31,7 +31,7 @@ def idx_samples(folder: Path) -> dict[str, bytes]:
 
 def idx_case(files: dict[str, bytes], folder: Path, rng: Rng) -> None:
     """One or two of the files are damaged, before or after gzip packed them."""
-    from jaxnets.data.datasets import load_dataset
+    from jaxnets.data.load import load_dataset
 
     bad = [rng.choice(sorted(files)) for _ in range(rng.randint(1, 2))]
     for name, content in files.items():

@@ -127,7 +127,7 @@ NAMES = [
 
 def folder_case(made: dict[str, bytes], folder: Path, rng: Rng) -> None:
     """Names, links, pipes, and a cache that somebody else has made."""
-    from jaxnets.data.datasets import load_dataset
+    from jaxnets.data.load import load_dataset
 
     root, outside = folder / "set", folder.parent / "outside"
     lay_out(root, made)

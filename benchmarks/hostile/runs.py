@@ -21,7 +21,7 @@ def run_samples(folder: Path) -> dict[str, Any]:
 
     from jaxnets import run
     from jaxnets.config import preset
-    from jaxnets.data.datasets import load_dataset
+    from jaxnets.data.load import load_dataset
     from jaxnets.experiment import create_model, create_state, optimizer_of
     from jaxnets.training.loop import Checkpoint
 

@@ -4,7 +4,8 @@ import dataclasses
 
 import numpy as np
 
-from jaxnets.data.datasets import Dataset, Split, load_dataset, sha256_of
+from jaxnets.data.datasets import Dataset, Split, sha256_of
+from jaxnets.data.load import load_dataset
 from jaxnets.errors import UserError
 from jaxnets.lecture.compare.recipes import CURVE_EXAMPLES, CURVE_NOISE
 from jaxnets.lecture.compare.request import Request

@@ -1,0 +1,76 @@
+"""The one place where a data set's name finds where it comes from."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from jaxnets.data.datasets import Dataset
+from jaxnets.errors import UserError, unknown
+
+
+def load_dataset(
+    name: str = "mnist",
+    data_dir: str | None = None,
+    validation_size: int | None = None,
+    *,
+    picture_size: int | None = None,
+    image_size: int | None = None,
+    on_bad_image: str = "skip",
+) -> Dataset:
+    """Loads a data set by its name and splits it as the lecture does.
+
+    The first `validation_size` images of the training file are the validation set:
+    MNIST gives 55,000 / 5,000 / 10,000 images.
+
+    Args:
+      name: "mnist", which lies in the package and needs no network; a published set (fashion_mnist,
+        kmnist, cifar10, cifar100), downloaded once; an image classification set of TensorFlow
+        Datasets that is prepared as array_record, as NAME, NAME/CONFIG or NAME:VERSION; or the path
+        of a folder of pictures.
+      data_dir: Where its files lie, instead of the usual folders. With "mnist" it is a folder of
+        any four IDX files under the standard names, plain or gzip, and the data set has its name.
+      validation_size: Images held back from the training file, 0 or more; None for 5,000, at most
+        a tenth of them. A set's own validation split is used instead, whole, unless it is 0.
+      picture_size: Of pictures that are not all equally small, as load_folder has it.
+      image_size: As load_folder has it.
+      on_bad_image: As load_folder has it.
+
+    Returns:
+      The data set: pixels float32 in [0, 1] from IDX files, else uint8.
+
+    Raises:
+      UserError: The name is unknown; a file is missing, damaged or does not fit the others; the
+        data set is not on this machine and cannot be downloaded or prepared here.
+
+    >>> data = load_dataset("mnist")
+    >>> len(data.train), len(data.validation), len(data.test), data.image_shape
+    (55000, 5000, 10000, (28, 28, 1))
+    """
+    # Each is imported where it is used: most stand on libraries that take time to import.
+    if name == "mnist":
+        from jaxnets.data import idx
+
+        return idx.load_mnist(data_dir, validation_size)
+    from jaxnets.data import published, tfds_prepared
+
+    form: dict[str, Any] = {
+        "validation_size": validation_size,
+        "picture_size": picture_size,
+        "image_size": image_size,
+        "on_bad_image": on_bad_image,
+    }
+    is_path = os.sep in name or "/" in name
+    is_folder = Path(name).expanduser().is_dir()
+    if name in published.SETS:
+        return published.load(name, data_dir, **form)
+    if tfds_prepared.is_known(name, data_dir) and not (is_path and is_folder):
+        from jaxnets.data import tfds_source
+
+        return tfds_source.load(name, data_dir, **form)
+    if is_path or is_folder:
+        from jaxnets.data.folder import load_folder
+
+        if data_dir is not None:
+            raise UserError(f"data_dir: the data set is the folder {name}, got {data_dir} too")
+        return load_folder(name, **form)
+    raise unknown("dataset", name, ("mnist", *published.SETS, *tfds_prepared.NAMES))

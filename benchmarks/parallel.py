@@ -7,22 +7,26 @@
     python benchmarks/parallel.py --time --batch_size=1024
 
 The steps are taken on 500 of MNIST's images in batches of 128, every fourth of 116; the large
-AlexNets take them in batches of 16 at their smallest pictures, 63 pixels. Convolutions train at a
-tenth of their recipe's rate, at which 20 first steps do not diverge. Differences are the
-largest |a - b| of an array over its largest |b|, against one device; the accuracies are those of
-1,000 test images. Times are of whole steps, the batch's way from the host included, each way in
-processes of its own, in turn.
+AlexNets take 5, on 68 images in batches of 16, every fifth of 4. AlexNets train at a tenth of their
+recipe's rate, at which the first steps do not diverge. Differences are the largest |a - b| of an
+array over its largest |b|, against one device: after all steps, and after each single one taken
+from the one device's state. For a single step that differs by more, the units are counted that a
+ReLU or a max pool treats otherwise. The accuracies are those of 1,000 test images, or of 64.
+Times are of whole steps, the batch's way from the host included, each way in processes of its own,
+in turn.
 """
 
 import argparse
 import dataclasses
+import functools
 import itertools
 import statistics
 import time
-from typing import Any
 
 import jax
+import jax.numpy as jnp
 from in_turn import in_turn
+from jax import lax
 
 import jaxnets
 from jaxnets.backprop.check import relative_error
@@ -34,10 +38,14 @@ from jaxnets.experiment import (
     gradients_of,
     optimizer_of,
 )
+from jaxnets.gradcheck.kinks import watched
+from jaxnets.models.chain import map_layers
 from jaxnets.recipes import LARGE_ALEXNETS, PRESETS
+from jaxnets.training.augment import to_float
+from jaxnets.training.platform import compiler_options
 from jaxnets.training.step import make_train_step
 
-STEPS, BATCH, DEVICES = 20, 128, (1, 2, 4, 8)
+STEPS, STEPS_OF_LARGE, BATCH, DEVICES = 20, 5, 128, (1, 2, 4, 8)
 WAYS = ("jit:1", "jit:8", "pmap:8")
 
 
@@ -58,7 +66,7 @@ def step_of(config, model, parallel, data):
 def some_mnist(large: bool):
     """The first images of MNIST."""
     data = jaxnets.load_dataset("mnist", validation_size=0)
-    train, test = (124, 64) if large else (500, 1000)
+    train, test = (68, 64) if large else (500, 1000)
     cut = {name: getattr(data, name) for name in ("train", "test")}
     sizes = {"train": train, "test": test}
     return dataclasses.replace(
@@ -66,55 +74,120 @@ def some_mnist(large: bool):
     )
 
 
-def trained(config, data) -> tuple[Any, float]:
-    """The parameters after some steps, and the test accuracy with them."""
-    model, parallel = jaxnets.create_model(config, data), create_parallel(config)
-    step, state = step_of(config, model, parallel, data), jaxnets.create_state(config, model, data)
-    epochs = (
-        train_batches(data.train, config.batch_size, seed=0, epoch=epoch)
-        for epoch in itertools.count()
-    )
-    for batch in itertools.islice(itertools.chain.from_iterable(epochs), STEPS):
-        state, _ = step(state, parallel.split(batch))
-    accuracy = jaxnets.evaluate(config, model, state.params, data.test).accuracy
-    return jax.device_get(state.params), accuracy
+def sides(model, params, images, key):
+    """On which side of its kink each unit of a training step's forward pass is."""
+    told: list[jax.Array] = []
+    watching = map_layers(model, lambda layer: watched(layer, told))
+    watching.apply({"params": params}, to_float(images), train=True, rngs={"dropout": key})
+    return told
 
 
-def compare(name: str, precision: str, counts: list[int]) -> tuple[int, int]:
-    """Prints a line for each way of a network; how many there were, and how many are within 1e-6.
+class Way:
+    """Steps by one placement, from a state of its own and from the one device's."""
 
-    In float64 1e-12 is asked for.
+    def __init__(self, config, data):
+        """At the first state."""
+        self.config, self.data = config, data
+        self.model, self.parallel = jaxnets.create_model(config, data), create_parallel(config)
+        self.step = step_of(config, self.model, self.parallel, data)
+        self.state = jaxnets.create_state(config, self.model, data)
+        self.sides = jax.jit(
+            functools.partial(sides, self.model), compiler_options=compiler_options()
+        )
+        self.count_crossed = self.parallel.compile(self._crossed, replicated=2)
+        self.single_steps: list[float] = []  # How far each is from the one device's.
+        self.crossed: list[int] = []  # Of those that are far, how many units' sides differ.
+
+    def _crossed(self, params, key, rows):
+        """How many units of the rows are on another side than those told."""
+        images, mask, told = rows
+        ours = sides(self.model, params, images, key)
+        count = sum(
+            jnp.sum((a != b) & (mask > 0).reshape(-1, *[1] * (a.ndim - 1)))
+            for a, b in zip(ours, told, strict=True)
+        )
+        axis = self.parallel.axis_name
+        return count if axis is None else lax.psum(count, axis)
+
+    def go(self, batch) -> None:
+        """Takes the next step."""
+        self.state, _ = self.step(self.state, self.parallel.split(batch))
+
+    def go_from(self, before, one: "Way", batch, bound: float) -> None:
+        """Takes the step that one device took from a state, and compares."""
+        copy = self.parallel.replicate(jax.tree.map(jnp.copy, before))  # The step uses it up.
+        after, _ = self.step(copy, self.parallel.split(batch))
+        error, _ = relative_error(after.params, one.state.params)
+        self.single_steps.append(error)
+        if error > bound:
+            key = jax.random.fold_in(before.key, before.step)
+            told = one.sides(before.params, batch.images, key)
+            rows = self.parallel.split(jax.device_get((batch.images, batch.mask, told)))
+            whole = self.parallel.replicate((before.params, key))
+            self.crossed.append(int(self.count_crossed(*whole, rows)))
+
+    def accuracy(self) -> float:
+        """That of the test images."""
+        return jaxnets.evaluate(self.config, self.model, self.state.params, self.data.test).accuracy
+
+
+def compare(name: str, precision: str, counts: list[int]) -> list[int]:
+    """Prints a line for each way of a network, and adds them up.
+
+    Returns:
+      How many ways there were; how many ended within 1e-6 (in float64: 1e-12) with the same
+      accuracy; how many single steps there were; how many within it; how many of the others
+      crossed a kink.
     """
     large, bound = name in LARGE_ALEXNETS, 1e-12 if precision == "float64" else 1e-6
-    data, good, all_ways = some_mnist(large), 0, 0
+    data, totals = some_mnist(large), [0] * 5
     recipe = PRESETS[name]
-    size = {"batch_size": 16 if large else BATCH, "cpu_devices": 8, "precision": precision}
+    batch_size = 16 if large else BATCH
+    size = {"batch_size": batch_size, "cpu_devices": 8, "precision": precision}
     size |= {"latent_dims": None} if "latent_dims" in recipe else {}
-    size |= {"image_size": 63} if large else {}
-    size |= {"learning_rate": recipe["learning_rate"] / 10} if "dropout" in recipe else {}
+    size |= {"learning_rate": recipe["learning_rate"] / 10} if "image_size" in recipe else {}
     size |= {"augment": "none", "validation_size": 0}
     dropouts = (0.0, recipe["dropout"]) if "dropout" in recipe else (None,)  # None: it has none.
     for gradients, dropout in itertools.product(("auto", "manual"), dropouts):
         changes = {**size, "gradients": gradients}
         changes |= {} if dropout is None else {"dropout": dropout}
-        one = jaxnets.preset(name, **changes, devices=1, parallel="jit")
-        params, accuracy = trained(one, data)
+        config = jaxnets.preset(name, **changes, devices=1, parallel="jit")
+        one = Way(config, data)
         kinds = ("jit",) if dropout else ("jit", "pmap")  # By pmap every device drops others.
-        for kind, devices in itertools.product(kinds, counts):
-            if (kind, devices) == ("jit", 1):
-                continue
-            ours, our_accuracy = trained(
-                dataclasses.replace(one, devices=devices, parallel=kind), data
-            )
-            (error, _), same = relative_error(ours, params), our_accuracy == accuracy
-            good, all_ways = good + (error <= bound and same), all_ways + 1
+        ways = [
+            Way(dataclasses.replace(config, devices=devices, parallel=kind), data)
+            for kind, devices in itertools.product(kinds, counts)
+            if (kind, devices) != ("jit", 1)
+        ]
+        epochs = (
+            train_batches(data.train, batch_size, seed=0, epoch=epoch)
+            for epoch in itertools.count()
+        )
+        steps = STEPS_OF_LARGE if large else STEPS
+        for batch in itertools.islice(itertools.chain.from_iterable(epochs), steps):
+            before = jax.tree.map(jnp.copy, one.state)
+            one.go(batch)
+            for way in ways:
+                way.go(batch)
+                way.go_from(before, one, batch, bound)
+        accuracy = one.accuracy()
+        for way in ways:
+            error, _ = relative_error(way.state.params, one.state.params)
+            ours = way.accuracy()
+            near = sum(error <= bound for error in way.single_steps)
+            numbers = [1, error <= bound and ours == accuracy, steps, near,
+                       sum(count > 0 for count in way.crossed)]  # fmt: skip
+            totals = [sum(pair) for pair in zip(totals, numbers, strict=True)]
             print(
-                f"{name:18s}{gradients:7s} dropout {dropout or 0:.1f}  {devices} by {kind:5s}"
-                f"{error:.1e}  test accuracy {our_accuracy:.4f}{'' if same else f' != {accuracy}'}",
+                f"{name:18s}{gradients:7s} dropout {dropout or 0:.1f}  "
+                f"{way.config.devices} by {way.config.parallel:5s}{error:.1e}  "
+                f"test accuracy {ours:.4f}{'' if ours == accuracy else f' != {accuracy}'}  "
+                f"single steps: {near} of {steps} near, at most {max(way.single_steps):.1e}"
+                f"{f', units across {way.crossed}' if way.crossed else ''}",
                 flush=True,
             )
         jax.clear_caches()
-    return good, all_ways
+    return totals
 
 
 def milliseconds(way: str, batch_size: int) -> float:
@@ -163,8 +236,12 @@ def main() -> None:
             )
     else:
         found = [compare(name, flags.precision, flags.devices) for name in flags.models]
-        good, ways = (sum(numbers) for numbers in zip(*found, strict=True))
-        print(f"{good} of {ways} ways are those of one device")
+        ways, good, steps, near, crossed = (sum(numbers) for numbers in zip(*found, strict=True))
+        print(f"{good} of {ways} ways end as one device does")
+        print(
+            f"{near} of {steps} steps from its states go where it went; "
+            f"of the other {steps - near}, {crossed} saw a unit on the other side of its kink"
+        )
 
 
 if __name__ == "__main__":

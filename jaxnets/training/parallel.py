@@ -57,7 +57,12 @@ class Parallel:
         """
         if self._pmap:
             in_axes = (None,) * replicated + (0,)
-            return jax.pmap(function, AXIS, in_axes=in_axes, out_axes=None, devices=self.devices)
+            function = jax.pmap(
+                function, AXIS, in_axes=in_axes, out_axes=None, devices=self.devices
+            )
+            if compiler_options() is None or len(self._here) < len(self.devices):
+                return function
+            # It takes no options; a jit around it gives it its own, but knows this process alone.
         donated = (0,) if donate else ()
         return jax.jit(function, donate_argnums=donated, compiler_options=compiler_options())
 

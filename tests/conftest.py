@@ -28,6 +28,8 @@ def pytest_configure(config):
     if config.pluginmanager.hasplugin("cacheprovider"):
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(config.cache.mkdir("jax")))
     sys.path.insert(0, str(ROOT))  # train.py is no part of the package.
+    # A shell's `pytest &` ignores it, and so would the runs that tests interrupt, for ever.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
     import jax
 

@@ -23,7 +23,10 @@ TRAIN, VALIDATION, TEST, SIDE, CLASSES = 160, 40, 50, 12, 3
 
 
 def pytest_configure(config):
-    """Keeps compiled programs beside pytest's own cache: nothing outside the project is touched."""
+    """Keeps compiled programs beside pytest's own cache: nothing outside the project is touched.
+
+    Small ones too, from the first test on: many tests compile what another has compiled.
+    """
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     if config.pluginmanager.hasplugin("cacheprovider"):
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(config.cache.mkdir("jax")))
@@ -33,6 +36,8 @@ def pytest_configure(config):
 
     import jax
 
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     jax.config.update("jax_num_cpu_devices", 8)
     jax.devices()
 

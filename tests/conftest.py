@@ -42,6 +42,15 @@ def pytest_configure(config):
     jax.devices()
 
 
+def quick_jit(function):
+    """jax.jit with little of LLVM's work: for what a test itself compiles, to run it once."""
+    import jax
+
+    from jaxnets.gradcheck.compare import QUICK_COMPILATION
+
+    return jax.jit(function, compiler_options=QUICK_COMPILATION)
+
+
 def write_idx_file(path: Path, array: np.ndarray) -> Path:
     """Writes an IDX file of unsigned bytes as LeCun's page describes it."""
     header = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
@@ -119,6 +128,20 @@ def float64():
     jax.config.update("jax_enable_x64", True)
     yield
     jax.config.update("jax_enable_x64", False)
+
+
+@pytest.fixture
+def quick_steps(monkeypatch):
+    """Compiles steps with little of LLVM's work: the same programs, not made fast.
+
+    For tests that hold two ways to a tolerance or that look at no number, never for those in which
+    bits count.
+    """
+    from jaxnets.gradcheck.compare import QUICK_COMPILATION
+    from jaxnets.training import parallel
+
+    options = (parallel.compiler_options() or {}) | QUICK_COMPILATION
+    monkeypatch.setattr(parallel, "compiler_options", lambda: options)
 
 
 @pytest.fixture

@@ -529,6 +529,7 @@ def test_fine_tuning_begins_where_the_weights_are(tiny, tiny_preset, tmp_path):
 # Training
 
 
+@pytest.mark.usefixtures("quick_steps")
 def test_the_small_alexnet_learns_by_hand_as_by_autodiff(tiny, tiny_preset):
     states = []
     for gradients in ("auto", "manual"):

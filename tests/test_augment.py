@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import quick_jit
 
 from jaxnets import experiment
 from jaxnets.backprop.network import LOSS_PAIRS, Pair
@@ -97,6 +98,7 @@ def test_bytes_train_and_evaluate_to_the_bits_of_their_floats(tiny, tiny_preset,
     assert_same(*results)
 
 
+@pytest.mark.usefixtures("quick_steps")
 def test_bytes_train_side_by_side_as_their_floats_do(tiny, tiny_preset):
     configs = [tiny_preset("mlp", seed=seed, epochs=1) for seed in (0, 1)]
     ours, theirs = (train_many(configs, data, data.validation) for data in (as_bytes(tiny), tiny))
@@ -141,7 +143,7 @@ def assert_each_is_one_of(images, possible):
 def many(function, image, count=2000, **arguments):
     """An augmentation of so many copies of one image."""
     images = np.repeat(image[None], count, axis=0)
-    return jax.jit(functools.partial(function, **arguments))(keys_of(count), images)
+    return quick_jit(functools.partial(function, **arguments))(keys_of(count), images)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
@@ -250,7 +252,7 @@ def test_mixup_mixes_neighbours_and_their_labels_by_beta_weights():
     count = 1000
     images = np.random.default_rng(0).random((count, 2, 2, 1), np.float32)
     batch = Batch(images, np.arange(count), np.ones(count, np.float32))
-    mixed = jax.jit(lambda keys, batch: module.mixup(keys, batch, count))(keys_of(count), batch)
+    mixed = quick_jit(lambda keys, batch: module.mixup(keys, batch, count))(keys_of(count), batch)
     labels = np.asarray(mixed.labels, np.float64)
     np.testing.assert_allclose(labels.sum(axis=1), 1, rtol=1e-6)
     w = labels[range(count), range(count)]
@@ -267,7 +269,7 @@ def test_padding_is_mixed_into_nothing_whatever_it_holds():
     images = np.random.default_rng(0).random((6, 2, 2, 1), np.float32)
     images[4:] = np.nan
     batch = Batch(images, np.array([0, 1, 2, 0, 1, 1]), np.array([1, 1, 1, 1, 0, 0], np.float32))
-    mixed = jax.jit(lambda keys, batch: module.mixup(keys, batch, 3))(keys_of(6), batch)
+    mixed = quick_jit(lambda keys, batch: module.mixup(keys, batch, 3))(keys_of(6), batch)
     assert np.isfinite(mixed.images[:4]).all()
     np.testing.assert_array_equal(mixed.images[0], images[0])  # Its neighbour is padding.
     assert mixed.labels[0].tolist() == [1, 0, 0]
@@ -289,7 +291,7 @@ def a_batch(count=16, side=16):
 @functools.cache
 def all_of(names=ORDER):
     components = principal_components(coloured(50))
-    return jax.jit(augmentation(names, 3, None, components))
+    return quick_jit(augmentation(names, 3, None, components))
 
 
 def test_every_name_of_the_flag_is_known_to_the_step():
@@ -331,7 +333,7 @@ def test_every_example_of_every_augmentation_has_a_key_of_its_own(monkeypatch):
         monkeypatch.setattr(module, name, spy(getattr(module, name)))
     augment = augmentation(ORDER, 3, None, principal_components(coloured(50)))
 
-    @jax.jit
+    @quick_jit
     def keys(key, batch):
         augment(key, batch, 0)
         return jnp.concatenate(seen)
@@ -384,7 +386,7 @@ def assert_close(ours, theirs, tolerance):
         np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * np.abs(b).max())
 
 
-@pytest.mark.usefixtures("uniform_weights")
+@pytest.mark.usefixtures("uniform_weights", "quick_steps")
 @pytest.mark.parametrize(("parallel", "names"), [("jit", ALL), ("pmap", BUT_MIXUP)])
 def test_one_device_and_eight_train_on_the_same_pictures(pictures, parallel, names):
     common = dict(hidden=(16,), augment=names, loss="cross_entropy")
@@ -393,7 +395,7 @@ def test_one_device_and_eight_train_on_the_same_pictures(pictures, parallel, nam
     assert_close(eight.params, one.params, 1e-5)
 
 
-@pytest.mark.usefixtures("uniform_weights")
+@pytest.mark.usefixtures("uniform_weights", "quick_steps")
 def test_under_pmap_a_device_mixes_its_own_share(pictures):
     config = config_of("mlp", hidden=(16,), augment="mixup", devices=8, parallel="pmap")
     state, history = train_on(pictures, config)
@@ -410,8 +412,12 @@ def test_under_pmap_a_device_mixes_its_own_share(pictures):
         ("cnn", "cross_entropy", "mixup"),
     ],
 )
-def test_gradients_by_hand_are_autodiffs_on_mixed_pictures(pictures, float64, model, loss, names):
+def test_gradients_by_hand_are_autodiffs_on_mixed_pictures(
+    pictures, float64, request, model, loss, names
+):
     """Checked before every step, in float64; the tolerance there is 1e-9."""
+    if model != "cnn":  # Its convolutions in float64 would take longer than is saved.
+        request.getfixturevalue("quick_steps")
     config = config_of(
         model, augment=names, loss=loss, precision="float64", gradients="both", check_every=1,
         epochs=1, **({"dropout": 0.0} if model == "cnn" else {}),
@@ -421,6 +427,7 @@ def test_gradients_by_hand_are_autodiffs_on_mixed_pictures(pictures, float64, mo
     assert_close(both.params, auto.params, 1e-9)
 
 
+@pytest.mark.usefixtures("quick_steps")
 def test_augmented_pictures_train_other_parameters_than_plain_ones(pictures):
     augmented, plain = (
         train_on(pictures, config_of("softmax", augment=names, epochs=1))[0]
@@ -430,7 +437,7 @@ def test_augmented_pictures_train_other_parameters_than_plain_ones(pictures):
     assert np.abs(leaf - other).max() > 1e-5
 
 
-@pytest.mark.usefixtures("uniform_weights")
+@pytest.mark.usefixtures("uniform_weights", "quick_steps")
 def test_the_check_of_the_gradients_sees_the_mixed_pictures(pictures, monkeypatch):
     """A gradient by hand that is wrong for soft labels alone is found."""
     forward, backward = LOSS_PAIRS["cross_entropy"]
@@ -460,13 +467,13 @@ def test_every_step_augments_by_its_own_key_and_the_gradient_check_by_the_same()
         assert_same(step(state, batch), {"images": expected.images, "labels": expected.labels})
 
 
-@pytest.mark.usefixtures("uniform_weights")
+@pytest.mark.usefixtures("uniform_weights", "quick_steps")
 def test_an_epoch_in_one_loop_augments_as_step_by_step(pictures):
     model, optimizer = MODELS["mlp"](num_classes=3, hidden=(16,)), create_optimizer("sgd", 0.1)
     gradients = differentiated(model.apply, cross_entropy)
     step = make_train_step(gradients, optimizer, augment=augmentation(("crop", "mixup"), 3))
     feed, parallel = loop.Feed(pictures.train, 40, seed=0), Parallel(prepare(1), "jit")
-    init = jax.jit(functools.partial(init_state, model, optimizer, pictures))
+    init = quick_jit(functools.partial(init_state, model, optimizer, pictures))
     trained = []
     for make_epoch in (loop.epoch_in_one, loop.epoch_by_steps):
         state = init(jax.random.key(0))
@@ -558,7 +565,7 @@ def large():
     split = Split(images, labels)
     data = Dataset("large", 7, split, Split(images[:0], labels[:0]), split, checksum="")
     model = MODELS["softmax"](num_classes=7)
-    params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 63, 63, 3)))["params"]
+    params = quick_jit(model.init)(jax.random.key(0), jnp.zeros((1, 63, 63, 3)))["params"]
     return data, model, params
 
 
@@ -606,7 +613,7 @@ def test_a_larger_picture_is_evaluated_and_trained_on_in_its_middle(large):
     )
     state = TrainState(jnp.int32(0), params, optimizer.init(params), jax.random.key(0))
     batch = Batch(data.train.images, data.train.labels, np.ones(43, np.float32))
-    _, metrics = jax.jit(step)(state, batch)
+    _, metrics = quick_jit(step)(state, batch)
     p = numpy_softmax(params, middle)[range(43), data.train.labels]
     assert metrics.loss == pytest.approx(-np.log(p).mean(), rel=1e-5)
 
@@ -616,4 +623,4 @@ def test_ten_certain_opinions_have_a_finite_loss():
     apply = over_ten_crops(lambda variables, x: jnp.tile(jnp.array([[200.0, 0.0]]), (len(x), 1)), 2)
     step = make_eval_step(apply, cross_entropy, Metrics.of)
     batch = Batch(np.zeros((1, 4, 4, 3), np.uint8), np.array([1]), np.ones(1, np.float32))
-    assert jax.jit(step)({}, batch).loss == pytest.approx(200, rel=1e-6)
+    assert quick_jit(step)({}, batch).loss == pytest.approx(200, rel=1e-6)

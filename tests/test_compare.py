@@ -81,6 +81,7 @@ def test_the_linear_network_reaches_least_squares(diabetes, gradients):
     np.testing.assert_allclose(params["logits"]["bias"], bias, atol=1e-5)
 
 
+@pytest.mark.usefixtures("quick_steps")
 def test_the_scores_of_regression_are_scikit_learns_in_the_targets_units(diabetes, sklearn):
     from sklearn import metrics
 
@@ -280,6 +281,7 @@ def test_a_request_is_read_without_jax(run_python):
     assert run_python("-c", code).out == "False\n"
 
 
+@pytest.mark.usefixtures("quick_steps")
 def test_networks_and_baselines_are_compared_and_the_files_say_the_same(
     run_compare, tiny_folder, tmp_path, sklearn
 ):

@@ -84,6 +84,7 @@ def test_pictures_train_to_the_bits_of_their_array(folder, tiny_preset, way, mod
     assert_same(our_test, their_test)
 
 
+@pytest.mark.usefixtures("quick_steps")
 def test_a_dense_network_whose_pictures_are_too_many_for_memory_trains_alike(
     folder, tiny_preset, monkeypatch
 ):
@@ -97,6 +98,7 @@ def test_a_dense_network_whose_pictures_are_too_many_for_memory_trains_alike(
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
 
 
+@pytest.mark.usefixtures("quick_steps")
 def test_a_picture_that_proves_bad_counts_nowhere(folder, tiny_preset, monkeypatch):
     monkeypatch.setattr(storage, "MAX_STORED", 0)
     for part in PARTS.values():
@@ -110,6 +112,7 @@ def test_a_picture_that_proves_bad_counts_nowhere(folder, tiny_preset, monkeypat
         assert (record["train_accuracy"] * 199) % 1 == pytest.approx(0, abs=1e-9)
 
 
+@pytest.mark.usefixtures("quick_steps")
 def test_a_batch_of_bad_pictures_alone_moves_nothing_astray(folder, tiny_preset, monkeypatch):
     monkeypatch.setattr(storage, "MAX_STORED", 0)
     path = sorted((folder / "train").rglob("*.png"))[7]
@@ -132,6 +135,7 @@ def records(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.usefixtures("quick_steps")
 @pytest.mark.parametrize(
     "more",
     [
@@ -228,11 +232,13 @@ def test_data_seconds_are_those_that_the_step_waited(tiny, tiny_preset, slow, pa
         assert record["data_seconds"] > 0.6 * 20 * slow
 
 
+@pytest.mark.usefixtures("quick_steps")
 def test_an_epoch_in_one_loop_waits_for_no_batch(tiny, tiny_preset):
     _, history, _ = trained(tiny, tiny_preset("mlp", epochs=1))
     assert history[0]["data_seconds"] == 0
 
 
+@pytest.mark.usefixtures("quick_steps")
 def test_what_fails_in_the_thread_ends_the_run(tiny, tiny_preset):
     class Broken(Slow):
         def __getitem__(self, index):

@@ -32,6 +32,7 @@ def alone(config, data, judge):
     return Outcome(last["train_loss"], last["train_accuracy"], metrics.loss, metrics.accuracy)
 
 
+@pytest.mark.usefixtures("quick_steps")
 @pytest.mark.parametrize(
     ("model", "changes"),
     [
@@ -65,6 +66,7 @@ def test_a_convolution_trains_one_run_after_the_other(tiny, tiny_preset):
     assert found == [alone(config, tiny, tiny.validation) for config in runs]
 
 
+@pytest.mark.usefixtures("quick_steps")
 @pytest.mark.parametrize("model", ["mlp", "cnn"])
 def test_a_run_that_diverges_has_no_loss_and_no_accuracy(tiny, tiny_preset, model):
     changes = {"loss": "cross_entropy", "learning_rate": 1e4, "weight_decay": 1.0}
@@ -113,6 +115,7 @@ def numpy_search(data, size, params, steps, rate):
     return Outcome(*map(float, trained), *map(float, forward(parts.validation)[4:]))
 
 
+@pytest.mark.usefixtures("quick_steps")
 def test_the_search_is_the_slides_numpy_code(tiny, tiny_preset):
     whole = dataclasses.replace(tiny, validation=tiny.validation)
     config = tiny_preset(
@@ -134,6 +137,7 @@ def test_the_search_is_the_slides_numpy_code(tiny, tiny_preset):
     )
 
 
+@pytest.mark.usefixtures("quick_steps")
 def test_the_program_prints_the_slides_lines_and_the_table(run_main, tiny_folder, tmp_path):
     folder = tmp_path / "run"
     flags = [*HAND, f"--data_dir={tiny_folder}", f"--workdir={folder}", "--learning_rate=1e-3"]

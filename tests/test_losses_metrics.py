@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import quick_jit
 
 from jaxnets.backprop.network import LOSS_PAIRS
 from jaxnets.experiment import create_model, create_state, evaluate
@@ -35,7 +36,7 @@ def random_targets(size, outputs, seed=0):
 
 def regression_metrics_of(outputs, targets, mask=None, **units):
     mask = np.ones(len(targets), np.float32) if mask is None else mask
-    measure = jax.jit(functools.partial(RegressionMetrics.of, **units))
+    measure = quick_jit(functools.partial(RegressionMetrics.of, **units))
     return jax.device_get(measure(outputs, targets, squared_error(outputs, targets), mask))
 
 
@@ -45,7 +46,7 @@ def probabilities(logits):
     return z / z.sum(axis=1, keepdims=True)
 
 
-@jax.jit
+@quick_jit
 def _metrics_of(logits, labels, mask):
     return Metrics.of(logits, labels, cross_entropy(logits, labels), mask)
 
@@ -267,7 +268,7 @@ def soft_batch(size=50, classes=7, scale=3.0):
 def test_one_hot_probabilities_are_labels(loss):
     logits, labels = random_batch()
     one_hot = np.eye(10, dtype=np.float32)[labels]
-    hard, soft = (jax.jit(LOSSES[loss])(logits, y) for y in (labels, one_hot))
+    hard, soft = (quick_jit(LOSSES[loss])(logits, y) for y in (labels, one_hot))
     np.testing.assert_allclose(soft, hard, rtol=1e-6, atol=1e-6)
     ours, theirs = metrics_of(logits, one_hot), metrics_of(logits, labels)
     np.testing.assert_array_equal(ours.confusion, theirs.confusion)

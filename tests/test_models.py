@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import quick_jit
 
 from jaxnets.config import preset
 from jaxnets.data.batches import Batch
@@ -38,7 +39,7 @@ def num_params(model, shape):
 @functools.cache
 def initial_params(name):
     """The parameters with which a network of the lecture begins."""
-    return jax.jit(MODELS[name]().init)(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))["params"]
+    return quick_jit(MODELS[name]().init)(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))["params"]
 
 
 def random_params(model, shape=(28, 28, 1)):

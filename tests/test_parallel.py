@@ -87,6 +87,7 @@ WITHOUT_DROPOUT = {"hidden": (16,), "dropout": 0.0, "learning_rate": 0.01, "augm
 WITH_DROPOUT = {**WITHOUT_DROPOUT, "dropout": 0.3, "augment": "flip"}
 
 
+@pytest.mark.usefixtures("quick_steps")
 @pytest.mark.parametrize(
     ("name", "changes", "gradients", "devices", "kind"),
     [

@@ -159,6 +159,7 @@ def test_the_flags_that_began_a_replay_go_on_with_it(run_main, tiny_flags, tmp_p
 # On which devices
 
 
+@pytest.mark.usefixtures("quick_steps")
 @pytest.mark.parametrize(
     ("flags", "ways"),
     [

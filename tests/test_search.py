@@ -34,6 +34,7 @@ def a_search(tmp_path, scores):
     return found
 
 
+@pytest.mark.usefixtures("quick_steps")
 def test_every_combination_is_trained_with_every_seed(run_command, flags, tmp_path):
     shown = run_command(
         "search", "--model=mlp", "--over=hidden=4,8x4", "--over=learning_rate=0.1,0.5,1",
@@ -59,6 +60,7 @@ def test_a_run_of_the_search_is_the_run_of_train_py(run_command, run_main, flags
     assert read(tmp_path)["[[8]]", 1] == pytest.approx(record["validation_accuracy"], abs=1e-9)
 
 
+@pytest.mark.usefixtures("quick_steps")
 def test_an_interrupted_search_keeps_what_is_done_and_goes_on(
     run_command, flags, tmp_path, monkeypatch
 ):
@@ -85,6 +87,7 @@ def test_an_interrupted_search_keeps_what_is_done_and_goes_on(
     assert len(read(tmp_path)) == 6 and len(calls) == 7
 
 
+@pytest.mark.usefixtures("quick_steps")
 def test_json_is_for_machines_and_a_run_that_diverged_has_no_loss(run_command, flags, tmp_path):
     shown = run_command(
         "search", "--model=softmax", "--over=learning_rate=0.1,9999", "--seeds=2",

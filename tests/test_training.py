@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from conftest import quick_jit
 
 from jaxnets import experiment
 from jaxnets.config import preset
@@ -81,7 +82,7 @@ RULES = [
 def our_rule(name, parameter, gradients, rate, **arguments):
     """The parameters after every step."""
     rule, p = create_optimizer(name, rate, **arguments), jnp.asarray(parameter)
-    state, update = rule.init(p), jax.jit(rule.update)
+    state, update = rule.init(p), quick_jit(rule.update)
     for gradient in gradients:
         updates, state = update(jnp.asarray(gradient), state, p)
         p = optax.apply_updates(p, updates)
@@ -183,7 +184,7 @@ def a_batch(split, size, padding=0):
 
 
 def a_state(model, optimizer, image_shape):
-    params = jax.jit(model.init)(jax.random.key(1), jnp.zeros((1, *image_shape)))["params"]
+    params = quick_jit(model.init)(jax.random.key(1), jnp.zeros((1, *image_shape)))["params"]
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), jax.random.key(0))
 
 
@@ -193,7 +194,7 @@ def test_a_step_goes_along_the_mean_or_sum_of_the_real_examples_gradient(tiny, r
     model, optimizer = MODELS["softmax"](num_classes=3), optax.sgd(0.01)
     state = a_state(model, optimizer, tiny.image_shape)
     way = differentiated(model.apply, LOSSES["cross_entropy"])
-    step = jax.jit(make_train_step(way, optimizer, reduction=reduction))
+    step = quick_jit(make_train_step(way, optimizer, reduction=reduction))
     stepped, metrics = step(state, a_batch(tiny.train, 20, padding))
     gradient = softmax_regression_gradient(
         state.params, tiny.train.images[:20], tiny.train.labels[:20], classes=3
@@ -208,7 +209,7 @@ def test_a_step_goes_along_the_mean_or_sum_of_the_real_examples_gradient(tiny, r
 def test_padding_leaves_the_gradient_as_it_is(tiny, loss):
     model = MODELS["mlp"](num_classes=3, hidden=(16,))
     state = a_state(model, optax.sgd(0.1), tiny.image_shape)
-    way = jax.jit(differentiated(model.apply, LOSSES[loss]))
+    way = quick_jit(differentiated(model.apply, LOSSES[loss]))
     metrics, gradients = way(state.params, a_batch(tiny.train, 20), state.key)
     padded, same = way(state.params, a_batch(tiny.train, 20, padding=12), state.key)
     assert_close(same, gradients, 1e-6)
@@ -222,7 +223,7 @@ def test_blocks_of_a_batch_give_the_sums_of_the_whole(tiny, size):
     way = differentiated(model.apply, LOSSES["cross_entropy"])
     batch = jax.device_put(a_batch(tiny.train, 27, padding=5))
     whole, blocks = (
-        jax.jit(f)(state.params, batch, state.key) for f in (way, in_blocks(way, size))
+        quick_jit(f)(state.params, batch, state.key) for f in (way, in_blocks(way, size))
     )
     assert int(blocks[0].count) == 27
     assert_close(blocks, whole, 1e-6)
@@ -270,8 +271,8 @@ def test_pixels_that_are_black_are_left_out_and_change_nothing(
     narrow, split = on_lit_pixels(ways, model, data)
     assert widths[0] < 0.7 * widths[-1]
     assert split.images.shape == (32, np.prod(tiny.image_shape) - len(dark), 1, 1)
-    ours = jax.jit(narrow)(params, Batch(split.images, split.labels, batch.mask), state.key)
-    assert_close(ours, jax.jit(over_runs(way))(params, batch, state.key), 1e-6)
+    ours = quick_jit(narrow)(params, Batch(split.images, split.labels, batch.mask), state.key)
+    assert_close(ours, quick_jit(over_runs(way))(params, batch, state.key), 1e-6)
     assert not np.any(np.asarray(ours[1]["hidden1"]["kernel"])[..., dark, :])
 
 
@@ -294,6 +295,7 @@ def run_epochs(make_epoch, data, model, batch_size, watch=None):
     return state, metrics
 
 
+@pytest.mark.usefixtures("quick_steps")
 @pytest.mark.parametrize("batch_size", [32, 48, 160], ids=["even", "ragged", "full"])
 def test_an_epoch_in_one_loop_is_an_epoch_step_by_step(tiny, batch_size):
     model = MODELS["mlp"](num_classes=3, hidden=(16,))
@@ -308,6 +310,7 @@ def test_an_epoch_in_one_loop_is_an_epoch_step_by_step(tiny, batch_size):
     np.testing.assert_array_equal(a.confusion, b.confusion)
 
 
+@pytest.mark.usefixtures("quick_steps")
 def test_a_convolutions_epoch_in_one_program_is_that_by_steps(tiny, tiny_preset, monkeypatch):
     """What an accelerator does, on the CPU: with dropout, and shifts made on the device."""
     config = tiny_preset("cnn", hidden=(16,), augment="shift,flip", batch_size=48, epochs=1)
@@ -362,6 +365,7 @@ def test_a_long_epoch_in_one_loop_is_cut_where_it_may_be_saved_stopped_and_taken
     assert int(total.count) == 160
 
 
+@pytest.mark.usefixtures("quick_steps")
 @pytest.mark.parametrize("make_epoch", [loop.epoch_in_one, loop.epoch_by_steps])
 def test_the_watch_sees_every_example_once(tiny, make_epoch):
     counts, totals = [], []
@@ -396,6 +400,7 @@ def trained(tiny, config):
     return train(config, model, create_state(config, model, tiny), tiny)
 
 
+@pytest.mark.usefixtures("quick_steps")
 @pytest.mark.parametrize("in_one", [True, False], ids=["in one loop", "by steps"])
 def test_one_device_eight_by_jit_and_eight_by_pmap_train_alike(
     tiny, tiny_preset, monkeypatch, in_one
@@ -443,6 +448,7 @@ def test_the_same_seed_gives_the_same_parameters_and_another_seed_others(tiny, t
         assert np.abs(a - b).max() > 1e-4
 
 
+@pytest.mark.usefixtures("quick_steps")
 def test_the_seed_moves_the_parameters_the_order_and_the_dropout_each(tiny, tiny_preset):
     """From the same parameters, another seed's order alone trains differently."""
     config = tiny_preset("softmax", epochs=1)
@@ -475,6 +481,7 @@ def test_every_small_network_learns_the_tiny_set(tiny, tiny_preset, name, change
     assert evaluate(config, model, state.params, tiny.test).accuracy >= 0.96
 
 
+@pytest.mark.usefixtures("quick_steps")
 def test_the_handwritten_network_trains_as_the_slides_numpy_code_does(tiny, tiny_preset):
     """Full-batch steps on the summed gradient; loss and accuracy are those before the update."""
     rate, epochs = 1e-4, 5
@@ -503,6 +510,7 @@ def test_the_handwritten_network_trains_as_the_slides_numpy_code_does(tiny, tiny
     assert_close([state.params[n]["kernel"] for n in ("hidden1", "logits")], [w1, w2], 1e-5)
 
 
+@pytest.mark.usefixtures("quick_steps")
 @pytest.mark.parametrize(("model", "epochs"), [("mlp", 20), ("mlp_functional", 20), ("cnn", 4)])
 def test_gradients_by_hand_train_like_differentiated_ones(tiny, tiny_preset, model, epochs):
     """100 steps of the dense networks and 20 of the cnn, dropout and augmentation included."""
@@ -515,12 +523,14 @@ def test_gradients_by_hand_train_like_differentiated_ones(tiny, tiny_preset, mod
     assert by_hand[1][-1]["train_loss"] == pytest.approx(automatic[1][-1]["train_loss"], rel=1e-4)
 
 
+@pytest.mark.usefixtures("quick_steps")
 @pytest.mark.parametrize("model", ["softmax", "mlp_handwritten"])
 def test_a_run_may_check_its_gradients_by_hand_as_it_goes(tiny, tiny_preset, model):
     config = tiny_preset(model, gradients="both", check_every=1, epochs=1)
     assert len(trained(tiny, config)[1]) == 1
 
 
+@pytest.mark.usefixtures("quick_steps")
 def test_gradients_that_disagree_stop_the_run_and_name_the_step(tiny, tiny_preset):
     config = tiny_preset("softmax", gradients="both", check_every=2, gradient_tolerance=0.0)
     with pytest.raises(loop.GradientsDisagreeError, match=r"at step 0: relative error .*expected"):

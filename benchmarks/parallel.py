@@ -3,7 +3,7 @@
     python benchmarks/parallel.py                      every network: 20 steps, jit and pmap
     python benchmarks/parallel.py cnn mlp              some of them
     python benchmarks/parallel.py alexnet --devices 2 8
-    python benchmarks/parallel.py --time               the CNN's step on 1 and 8 simulated devices
+    python benchmarks/parallel.py --time               the CNN's step on 1 and 8 devices, its parts
     python benchmarks/parallel.py --time --batch_size=1024
 
 The steps are taken on 500 of MNIST's images in batches of 128, every fourth of 116; the large
@@ -12,8 +12,9 @@ recipe's rate, at which the first steps do not diverge. Differences are the larg
 array over its largest |b|, against one device: after all steps, and after each single one taken
 from the one device's state. For a single step that differs by more, the units are counted that a
 ReLU or a max pool treats otherwise. The accuracies are those of 1,000 test images, or of 64.
-Times are of whole steps, the batch's way from the host included, each way in processes of its own,
-in turn.
+Times have the batch's way from the host included; each way runs in processes of its own, in turn:
+whole steps on one device, alone and as one of eight that are simulated, and on eight; the gradients
+of each device's rows alone, and with their sum over the devices.
 """
 
 import argparse
@@ -43,10 +44,15 @@ from jaxnets.models.chain import map_layers
 from jaxnets.recipes import LARGE_ALEXNETS, PRESETS
 from jaxnets.training.augment import to_float
 from jaxnets.training.platform import compiler_options
-from jaxnets.training.step import make_train_step
+from jaxnets.training.step import make_gradient_step, make_train_step
 
 STEPS, STEPS_OF_LARGE, BATCH, DEVICES = 20, 5, 128, (1, 2, 4, 8)
-WAYS = ("jit:1", "jit:8", "pmap:8")
+# Placement, devices, how many the CPU simulates, and how much of a step.
+WAYS = (
+    "jit:1:1:step",
+    *("jit:1:8:step", "jit:1:8:gradients"),
+    *("jit:8:8:step", "pmap:8:8:step", "pmap:8:8:gradients", "pmap:8:8:added"),
+)
 
 
 def step_of(config, model, parallel, data):
@@ -191,21 +197,40 @@ def compare(name: str, precision: str, counts: list[int]) -> list[int]:
 
 
 def milliseconds(way: str, batch_size: int) -> float:
-    """A step of the CNN, median of 7 times 10."""
-    kind, devices = way.split(":")
+    """A step of the CNN, or a part of it, median of 7 times 10."""
+    kind, devices, simulated, part = way.split(":")
     config = jaxnets.preset(
-        "cnn", batch_size=batch_size, cpu_devices=int(devices), parallel=kind, augment="none"
+        "cnn",
+        batch_size=batch_size,
+        parallel=kind,
+        devices=int(devices),
+        cpu_devices=int(simulated),
+        augment="none",
     )
     data = jaxnets.load_dataset("mnist")
     model, parallel = jaxnets.create_model(config, data), create_parallel(config)
-    step, state = step_of(config, model, parallel, data), jaxnets.create_state(config, model, data)
+    state = parallel.replicate(jaxnets.create_state(config, model, data))
+    if part == "step":
+        step = step_of(config, model, parallel, data)
+    else:  # What pmap returns of gradients that are not added are the first device's.
+        axis_name = parallel.axis_name if part == "added" else None
+        gradients = make_gradient_step(
+            gradients_of(config, model),
+            axis_name=axis_name,
+            augment=augmentation_of(config, data),
+        )
+        compiled = parallel.compile(gradients)
+
+        def step(state, batch):
+            return state, compiled(state, batch)
+
     batch = next(train_batches(data.train, batch_size, seed=0, epoch=0))
     seconds = []
     for number in range(8):
         started = time.perf_counter()
         for _ in range(10):
-            state, metrics = step(state, parallel.split(batch))
-            jax.block_until_ready(metrics)
+            state, result = step(state, parallel.split(batch))
+            jax.block_until_ready((state, result))
         if number:  # The first compiles.
             seconds.append((time.perf_counter() - started) / 10)
     return 1000 * statistics.median(seconds)
@@ -231,7 +256,7 @@ def main() -> None:
                 ours / one for ours, one in zip(times[way], times[WAYS[0]], strict=True)
             )
             print(
-                f"{way:8s}{statistics.median(times[way]):8.1f} ms a step of {flags.batch_size}"
+                f"{way:18s}{statistics.median(times[way]):6.1f} ms, batch {flags.batch_size}"
                 f"  ({min(times[way]):.1f} to {max(times[way]):.1f})  {ratio:.2f} x one device"
             )
     else:

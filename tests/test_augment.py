@@ -586,6 +586,7 @@ def assert_scores(metrics, p, labels):
     assert int(metrics.count) == len(labels)
 
 
+@pytest.mark.usefixtures("quick_steps")
 @pytest.mark.parametrize(("devices", "kind"), [(1, "jit"), (8, "jit"), (8, "pmap")])
 def test_ten_crop_evaluation_is_the_mean_of_a_loop_over_ten(large, monkeypatch, devices, kind):
     monkeypatch.setattr(loop, "EVAL_BATCH_SIZE", 160)
@@ -600,6 +601,7 @@ def test_ten_crop_evaluation_is_the_mean_of_a_loop_over_ten(large, monkeypatch, 
     assert_scores(metrics, total / 10, data.test.labels)
 
 
+@pytest.mark.usefixtures("quick_steps")
 def test_a_larger_picture_is_evaluated_and_trained_on_in_its_middle(large):
     data, model, params = large
     config = preset("alexnet", image_size=63, devices=1, batch_size=43, epochs=1)

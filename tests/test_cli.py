@@ -209,6 +209,7 @@ def test_a_loss_that_is_not_finite_is_status_1_and_one_line(
     assert not (tmp_path / "run" / "result.json").exists()
 
 
+@pytest.mark.usefixtures("quick_steps")
 def test_gradients_that_disagree_are_status_1_and_one_line(run_main, tiny_flags):
     flags = ["--gradients=both", "--gradient_tolerance=0", "--batch_size=40"]
     outcome = run_main("--model=mlp", *tiny_flags, *flags)

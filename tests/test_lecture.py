@@ -182,6 +182,7 @@ def test_an_interrupted_replay_goes_on_to_the_same_end(
     assert results[0]["params_sha256"] == results[1]["params_sha256"]
 
 
+@pytest.mark.usefixtures("quick_steps")
 def test_a_hidden_size_of_ones_own_is_not_searched(run_main, tiny_folder, tmp_path):
     shown = run_main(
         "--model=mlp_handwritten", "--hidden=6", "--epochs=2", f"--data_dir={tiny_folder}",
@@ -249,6 +250,7 @@ def test_keras_lines_are_the_slides_to_the_last_digit(capsys, tiny):
         assert log.test_line(test) == "acc: 0.8705"
 
 
+@pytest.mark.usefixtures("quick_steps")
 def test_any_network_can_print_the_lectures_lines(run_main, tiny_flags):
     shown = run_main("--model=mlp", "--log_format=lecture", *tiny_flags)
     assert re.search(r"^Train Epoch: 02 Loss= 0\.\d{9} Accuracy= 0\.\d+$", shown.out, re.MULTILINE)

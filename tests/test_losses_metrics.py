@@ -239,6 +239,7 @@ def test_scores_that_nothing_can_be_divided_by_are_not_a_number():
 # Evaluation
 
 
+@pytest.mark.usefixtures("quick_steps")
 @pytest.mark.parametrize(("devices", "kind"), [(1, "jit"), (8, "jit"), (8, "pmap")])
 def test_an_evaluation_counts_every_example_once(tiny, tiny_preset, monkeypatch, devices, kind):
     monkeypatch.setattr(loop, "EVAL_BATCH_SIZE", 16)  # 50 images: four batches, the last ragged.

@@ -311,6 +311,7 @@ def test_dropout_drops_its_share_scales_the_rest_and_differs_between_layers():
 # Precision
 
 
+@pytest.mark.usefixtures("quick_steps")
 def test_bfloat16_computes_in_16_bits_and_keeps_float32_parameters(tiny, tiny_preset):
     config = tiny_preset("mlp", precision="bfloat16", epochs=1)
     model = create_model(config, tiny)

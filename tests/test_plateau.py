@@ -113,6 +113,7 @@ def test_a_record_has_the_rate_of_its_epoch_in_every_way_to_train(
     assert drops[-1] == 3  # It learns the tiny set at once.
 
 
+@pytest.mark.usefixtures("quick_steps")
 def test_the_rate_that_is_recorded_is_the_one_that_moves_the_parameters(tiny, tiny_preset):
     """A run whose rate falls by hand, epoch by epoch, ends with the same parameters."""
     config = tiny_preset("softmax", **SLOW)

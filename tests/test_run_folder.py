@@ -151,6 +151,7 @@ def test_a_run_folders_config_makes_the_same_config_again(finished_run):
     )  # fmt: skip
 
 
+@pytest.mark.usefixtures("quick_steps")
 def test_the_learning_rate_of_an_epochs_record_is_that_of_its_last_step(tiny, tiny_preset):
     config = tiny_preset("softmax", schedule="cosine", learning_rate=0.5, epochs=4)
     model = create_model(config, tiny)
@@ -159,6 +160,7 @@ def test_the_learning_rate_of_an_epochs_record_is_that_of_its_last_step(tiny, ti
     assert [record["learning_rate"] for record in history] == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.usefixtures("quick_steps")
 def test_without_a_validation_set_a_record_has_none(tiny_folder, tiny_preset):
     data = load_dataset(data_dir=str(tiny_folder), validation_size=0)
     config = tiny_preset("softmax", validation_size=0)

@@ -380,6 +380,7 @@ def test_the_watch_sees_every_example_once(tiny, make_epoch):
     assert totals == [*np.cumsum(counts[: len(counts) // 2])] * 2
 
 
+@pytest.mark.usefixtures("quick_steps")
 @pytest.mark.parametrize("make_epoch", [loop.epoch_in_one, loop.epoch_by_steps])
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tiny, make_epoch, bad):

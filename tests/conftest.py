@@ -226,14 +226,23 @@ def interrupt_after(monkeypatch):
     return after
 
 
+class Child(subprocess.Popen):
+    """A process that does not outlive the test that fails."""
+
+    def __exit__(self, exception, *rest):
+        if exception:
+            self.kill()
+        super().__exit__(exception, *rest)
+
+
 @pytest.fixture(scope="session")
 def start_python():
     """Starts Python on some code or a script, in a process that sees one CPU device."""
 
-    def start(*arguments, **options) -> subprocess.Popen:
+    def start(*arguments, **options) -> Child:
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         command = [sys.executable, *map(str, arguments)]
-        return subprocess.Popen(command, cwd=ROOT, **{**pipes, **options})
+        return Child(command, cwd=ROOT, **{**pipes, **options})
 
     return start
 

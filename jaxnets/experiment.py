@@ -94,13 +94,8 @@ def create_state(config: Config, model: Chain, data: Dataset) -> TrainState:
     parallel = create_parallel(config)
     optimizer = optimizer_of(config, data)
     _check_pictures(config, data)
-    # Flax' initialisers one by one cost seconds: jit them. The key comes as an argument, so that
-    # one compiled program serves all seeds.
     key = jax.random.key(config.seed)
-    init = jax.jit(
-        functools.partial(init_state, model, optimizer, data),
-        compiler_options=compiler_options_for_init(),
-    )
+    init = compiled_init(model, optimizer, data)
     try:
         empty = any(leaf.size == 0 for leaf in jax.tree.leaves(jax.eval_shape(init, key).params))
     except ZeroDivisionError:  # How some versions of Flax initialise a kernel for nothing.
@@ -111,6 +106,19 @@ def create_state(config: Config, model: Chain, data: Dataset) -> TrainState:
     if config.init_from is not None:
         state = state.replace(params=load_weights(config.init_from, state.params))
     return parallel.replicate(state)
+
+
+def compiled_init(
+    model: Chain, optimizer: optax.GradientTransformation, data: Dataset
+) -> Callable[[jax.Array], TrainState]:
+    """init_state of a key, compiled: Flax' initialisers one by one cost seconds.
+
+    The key is an argument, so that one compiled program serves all seeds.
+    """
+    return jax.jit(
+        functools.partial(init_state, model, optimizer, data),
+        compiler_options=compiler_options_for_init(),
+    )
 
 
 def init_state(

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from jaxnets.backprop.network import by_hand
 from jaxnets.config import Config
 from jaxnets.data.datasets import Dataset, Split
-from jaxnets.experiment import create_model, create_state, epochs, evaluate, init_state
+from jaxnets.experiment import compiled_init, create_model, create_state, epochs, evaluate
 from jaxnets.lecture.compare.baselines import CLASSIFIERS, REGRESSORS
 from jaxnets.lecture.compare.recipes import Recipe
 from jaxnets.lecture.compare.samples import Table
@@ -111,8 +111,8 @@ def train_regressor(
     size = min(recipe.batch_size or len(table.train), len(table.train))
     feed = loop.Feed(table.train, size, seed)
     run_epoch = loop.epoch_in_one(make_train_step(way, optimizer), feed, parallel, loop.Watch())
-    init = jax.jit(lambda: init_state(model, optimizer, table, jax.random.key(seed)))
-    state = parallel.replicate(init())
+    init = compiled_init(model, optimizer, table)
+    state = parallel.replicate(init(jax.random.key(seed)))
     for epoch in _bar(range(recipe.epochs), recipe.epochs, f"{table.name} {recipe.hidden}"):
         state, *_ = run_epoch(loop.Checkpoint(state), epoch)
     return model, jax.block_until_ready(state.params)

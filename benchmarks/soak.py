@@ -7,7 +7,7 @@ of its run folder; the time is counted in samples, so that a stopped clock or a 
 not count. In the end the run is asked to stop (SIGTERM), and the second half is held against the
 first: the median of the memory, the least of what comes and goes with every checkpoint. Exit status
 1 if anything has grown. The memory may by 2 %: tensorstore's KvStore.Spec.to_json (0.1.86), which
-orbax calls some 36 times a checkpoint of the CNN, loses 8 kB a checkpoint, 10 MB an hour here.
+orbax calls for every array, loses 8 kB a checkpoint of the CNN, 10 MB an hour here.
 """
 
 import argparse

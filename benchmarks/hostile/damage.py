@@ -26,7 +26,9 @@ ALLOWED: list[str] = []  # Where the code under test may write.
 _watching = False  # Whether it is at work.
 NEVER = ("pickle.find_class", "os.system", "subprocess.Popen", "os.exec", "os.posix_spawn",
          "socket.connect", "ctypes.dlopen")  # fmt: skip
-WRITES = ("os.mkdir", "os.remove", "os.rmdir", "os.truncate", "os.chmod", "os.utime")
+WRITES = ("os.truncate", "os.chmod", "os.utime")
+# What these do is done to the name itself: where it is a link, the link and not what it leads to.
+NAMES = ("os.mkdir", "os.remove", "os.rmdir")
 MOVES = ("os.rename", "os.link", "os.symlink")
 
 
@@ -37,7 +39,7 @@ def watch(event: str, arguments: tuple[Any, ...]) -> None:
     if event in NEVER:
         raise Escape(f"{event} {arguments!r:.200}")
     paths: tuple[Any, ...] = ()
-    if event in WRITES:
+    if event in (*WRITES, *NAMES):
         paths = arguments[:1]
     elif event in MOVES:
         paths = arguments[:2]
@@ -48,7 +50,11 @@ def watch(event: str, arguments: tuple[Any, ...]) -> None:
             paths = (path,)
     for path in paths:
         if isinstance(path, str | bytes | os.PathLike):
-            real = os.path.realpath(os.fsdecode(path))
+            parent, name = os.path.split(os.fsdecode(path))
+            if event in (*NAMES, *MOVES):
+                real = os.path.join(os.path.realpath(parent), name)
+            else:
+                real = os.path.realpath(os.path.join(parent, name))
             if not real.startswith((*ALLOWED, "/dev/null")):
                 raise Escape(f"{event} of {real}")
 

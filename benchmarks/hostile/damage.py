@@ -50,11 +50,12 @@ def watch(event: str, arguments: tuple[Any, ...]) -> None:
             paths = (path,)
     for path in paths:
         if isinstance(path, str | bytes | os.PathLike):
-            parent, name = os.path.split(os.fsdecode(path))
-            if event in (*NAMES, *MOVES):
+            path = os.fsdecode(path)
+            parent, name = os.path.split(path)
+            if event in (*NAMES, *MOVES) and name not in ("", ".", ".."):
                 real = os.path.join(os.path.realpath(parent), name)
             else:
-                real = os.path.realpath(os.path.join(parent, name))
+                real = os.path.realpath(path)
             if not real.startswith((*ALLOWED, "/dev/null")):
                 raise Escape(f"{event} of {real}")
 

@@ -15,6 +15,7 @@ import itertools
 import json
 import os
 import random
+import signal
 import struct
 import subprocess
 import sys
@@ -88,10 +89,9 @@ class Killer:
                 before = now
                 time.sleep(0.0005)
             time.sleep(self.random.uniform(0, 0.03 if moment == SAVING else 1))
-        if process.poll() is not None:
-            return False
         process.kill()
-        process.wait()
+        if process.wait() != -signal.SIGKILL:
+            return False
         self.found[moment] += 1
         self.found["left a checkpoint half written"] += bool(unfinished_saves(folder) - seen)
         self.found["left no config.json"] += not (folder / "config.json").exists()
@@ -137,6 +137,8 @@ def main() -> int:
                 left = arguments.kills - survived.total() - kills
                 if left > 0 and killer.kill(process, folder):
                     kills += 1
+                    if (folder / "result.json").exists():
+                        break  # The last file of a run: there is nothing left to resume.
                     continue
                 _, errors = process.communicate()
                 if process.returncode or errors:

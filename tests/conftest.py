@@ -34,12 +34,9 @@ def pytest_configure(config):
     # A shell's `pytest &` ignores it, and so would the runs that tests interrupt, for ever.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    import jax
+    from jaxnets.training import platform
 
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    jax.config.update("jax_num_cpu_devices", 8)
-    jax.devices()
+    platform.prepare(cpu_devices=8)
 
 
 def quick_jit(function):

@@ -14,7 +14,6 @@ pmap drop other units than a single one does.
 
 import argparse
 import contextlib
-import gzip
 import itertools
 import json
 import os
@@ -29,7 +28,9 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from idx_files import idx_bytes
 
+from jaxnets.data.idx import FILES, read_idx
 from jaxnets.experiment import build_model
 from jaxnets.run import read_config
 from jaxnets.training.run_folder import RunFolder
@@ -109,13 +110,11 @@ class Hosts:
 def write_part(folder: Path, sizes: Mapping[str, int]) -> None:
     """Writes the first images of each part of MNIST, and their labels, as IDX files."""
     folder.mkdir()
-    for packed in (ROOT / "jaxnets" / "data" / "mnist").glob("*.gz"):
-        content, size = gzip.decompress(packed.read_bytes()), sizes[packed.name.split("-")[0]]
-        dimensions = content[3]
-        header, rows = content[: 4 + 4 * dimensions], content[4 + 4 * dimensions :]
-        row = len(rows) // int.from_bytes(header[4:8])
-        counted = header[:4] + size.to_bytes(4) + header[8:]
-        (folder / packed.stem).write_bytes(counted + rows[: size * row])
+    for name, file in FILES.items():
+        part, kind = name.split("_")
+        packed = ROOT / "jaxnets" / "data" / "mnist" / f"{file}.gz"
+        array = read_idx(packed, 3 if kind == "images" else 1)[: sizes[part]]
+        (folder / file).write_bytes(idx_bytes(array))
 
 
 def ip(arguments: str) -> None:
@@ -194,7 +193,7 @@ def main() -> int:
     place = "namespaces" if asked.netns else "loopback"
     print(f"jax {jax.__version__}, {os.cpu_count()} cores, {place}")
     counts = list(map(int, asked.processes.split(",")))
-    write_part(base / "mnist", {"train": 6000, "t10k": 1000})
+    write_part(base / "mnist", {"train": 6000, "test": 1000})
     part = (f"--data_dir={base / 'mnist'}", f"--precision={asked.precision}")
     for name in [name for name in CASES if name in only]:
         flags = (*CASES[name], *(part if name == "cnn" else ()))

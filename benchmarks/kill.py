@@ -16,7 +16,6 @@ import json
 import os
 import random
 import signal
-import struct
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from idx_files import idx_bytes
 
 # The way to the gradient, the way to the devices, and how many a CPU simulates.
 WAYS = (("auto", "jit", 1), ("manual", "jit", 2), ("auto", "pmap", 2), ("manual", "pmap", 2))
@@ -39,9 +39,7 @@ def write_data(folder: Path) -> None:
         labels = rng.permutation(np.arange(size) % 3)
         images = (prototypes[labels] + rng.integers(0, 256, (size, 12, 12))) // 2
         for kind, array in (("images", images), ("labels", labels)):
-            header = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
-            path = folder / f"{part}-{kind}-idx{array.ndim}-ubyte"
-            path.write_bytes(header + array.astype(np.uint8).tobytes())
+            (folder / f"{part}-{kind}-idx{array.ndim}-ubyte").write_bytes(idx_bytes(array))
 
 
 def unfinished_saves(folder: Path) -> set[str]:

@@ -3,12 +3,12 @@
 import gzip
 import io
 import json
-import struct
 import tarfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from idx_files import idx_bytes
 
 from hostile.damage import Rng, damage, damage_json, half, status_of
 
@@ -24,8 +24,7 @@ def idx_samples(folder: Path) -> dict[str, bytes]:
             ("images-idx3", rng.integers(0, 256, (count, 4, 4))),
             ("labels-idx1", np.arange(count) % 3),
         ):
-            header = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
-            files[f"{part}-{kind}-ubyte"] = header + array.astype(np.uint8).tobytes()
+            files[f"{part}-{kind}-ubyte"] = idx_bytes(array)
     return files
 
 

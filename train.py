@@ -17,15 +17,15 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from jaxnets import cli
-from jaxnets.errors import FellShortError, StoppedError, printable
-from jaxnets.flags import parse_flags
+from jaxnets.cli import exit_status
+from jaxnets.cli.flags import parse_flags
+from jaxnets.errors import RunFailedError, StoppedError, printable
 
 if TYPE_CHECKING:
-    from jaxnets.config import Config
+    from jaxnets.config.fields import Config
     from jaxnets.data.datasets import Dataset
     from jaxnets.models.chain import Chain
-    from jaxnets.training.run_folder import RunFolder
+    from jaxnets.runs.run_folder import RunFolder
     from jaxnets.training.step import TrainState
 
 
@@ -34,16 +34,16 @@ def main(arguments: Sequence[str]) -> int:
     flags = parse_flags(arguments, description=__doc__ or "")
 
     # Imported after the flags are known to be right: JAX takes a second.
-    from jaxnets import run
+    from jaxnets.runs import run
 
-    with run.joined(flags, cli.outcome_of):
+    with run.connected(flags, exit_status.exit_status_of):
         return prepare_and_train(flags)
 
 
 def prepare_and_train(flags: dict[str, Any]) -> int:
     """The run, as this process or all that joined have it; returns the exit status."""
-    from jaxnets import run
     from jaxnets.experiment import create_model, create_state
+    from jaxnets.runs import run
     from jaxnets.training.loop import Interrupted
 
     config = run.config_of(flags)
@@ -55,35 +55,35 @@ def prepare_and_train(flags: dict[str, Any]) -> int:
         with folder:
             return train(config, data, model, state, folder)
     except Interrupted as stopped:
-        raise StoppedError(f"interrupted; {run.how_to_go_on(folder)}", stopped.signal) from None
+        raise StoppedError(f"interrupted; {run.resume_command(folder)}", stopped.signal) from None
     except KeyboardInterrupt:
-        message = f"stopped at once; {run.how_to_go_on(folder)}"
+        message = f"stopped at once; {run.resume_command(folder)}"
         raise StoppedError(message, signal.SIGINT, at_once=True) from None
     except OSError as error:
         # A full disk, say; what is wrong outside of the run's folder is not its matter.
         if not str(error.filename).startswith(str(folder.path)):
             raise
-        message = f"{error.filename}: {error.strerror}; {run.how_to_go_on(folder)}"
-        raise FellShortError(message) from error
+        message = f"{error.filename}: {error.strerror}; {run.resume_command(folder)}"
+        raise RunFailedError(message) from error
 
 
 def train(
     config: "Config", data: "Dataset", model: "Chain", state: "TrainState", folder: "RunFolder"
 ) -> int:
     """Loop and report; returns the exit status."""
-    from jaxnets import run
-    from jaxnets.experiment import create_model, create_state, epochs, evaluate, feed_of
+    from jaxnets.experiment import create_model, create_state, epochs, evaluate, loader_of
     from jaxnets.lecture import replay
     from jaxnets.lecture.log import progress_of
-    from jaxnets.training.distributed import agreed_stop
-    from jaxnets.training.interrupt import stop_on_interrupt
-    from jaxnets.training.loop import Checkpoint, Interrupted, NonFiniteLossError, Watch
-    from jaxnets.training.pace import Pace
+    from jaxnets.machine.distributed import synchronised_stop
+    from jaxnets.runs import run
+    from jaxnets.runs.checkpoint_timer import CheckpointTimer
+    from jaxnets.runs.signals import stop_on_interrupt
+    from jaxnets.training.loop import Callbacks, Checkpoint, Interrupted, NonFiniteLossError
 
     if config.latent_dims is not None:  # The slides search the hidden size of their own network.
         with stop_on_interrupt() as stop:
-            watch = Watch(stop=agreed_stop(stop))
-            config = replay.search_first(config, folder, data, watch)
+            callbacks = Callbacks(stop=synchronised_stop(stop))
+            config = replay.search_first(config, folder, data, callbacks)
         model = create_model(config, data)
         state = create_state(config, model, data)
     print(run.headline(config, state, data), flush=True)
@@ -94,24 +94,26 @@ def train(
         where = printable(str(folder.path))
         print(f"going on in {where} after step {int(checkpoint.state.step):,}", flush=True)
     state = checkpoint.state
-    feed = feed_of(config, data)
-    pace = Pace(*config.checkpoint_interval, feed.steps, int(state.step))
+    loader = loader_of(config, data)
+    timer = CheckpointTimer(*config.checkpoint_interval, loader.steps, int(state.step))
 
     def save(checkpoint: Checkpoint) -> None:
         run.save(folder, checkpoint, data)
-        pace.saved(int(checkpoint.state.step))
+        timer.saved(int(checkpoint.state.step))
 
     def due(step: int) -> bool:
-        return pace.due(step, saving=folder.saving)
+        return timer.due(step, saving=folder.saving)
 
     try:
         with (
             stop_on_interrupt() as stop,
-            progress_of(config, feed, checkpoint) as bar,
+            progress_of(config, loader, checkpoint) as bar,
         ):
-            watch = Watch(bar.update, bar.gradient_error, agreed_stop(stop), due, save)
+            callbacks = Callbacks(
+                bar.update, bar.gradient_error, synchronised_stop(stop), due, save
+            )
             try:
-                for state, record in epochs(config, model, checkpoint, data, watch):
+                for state, record in epochs(config, model, checkpoint, data, callbacks):
                     folder.log(record)
                     bar.epoch(record)
                     if record["epoch"] == config.epochs or due(record["step"]):
@@ -138,9 +140,9 @@ def train(
             f"reached {test.accuracy}",
             file=sys.stderr,
         )
-        return cli.FELL_SHORT
-    return cli.DONE
+        return exit_status.RUN_FAILED
+    return exit_status.DONE
 
 
 if __name__ == "__main__":
-    sys.exit(cli.run(main))
+    sys.exit(exit_status.run(main))

@@ -57,7 +57,7 @@ def our_step(images: np.ndarray, labels: np.ndarray, gradients: str) -> Callable
     from jaxnets.training.optimizer import create_optimizer
     from jaxnets.training.step import TrainState, make_train_step
 
-    config = jaxnets.preset("alexnet", image_size=IMAGE_SIZE, gradients=gradients)
+    config = jaxnets.preset("alexnet", input_size=IMAGE_SIZE, gradients=gradients)
     parallel, model = create_parallel(config), build_model(config, NUM_CLASSES)
     optimizer = create_optimizer("sgd", LEARNING_RATE, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
     compiled = parallel.compile(

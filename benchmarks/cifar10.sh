@@ -8,5 +8,5 @@ set -eu
 cd "$(dirname "$0")/.."
 dataset=$1
 shift
-time "${PYTHON:-python3}" train.py --model=alexnet_small --dataset="$dataset" --image_size=28 \
+time "${PYTHON:-python3}" train.py --model=alexnet_small --dataset="$dataset" --input_size=28 \
     --augment=crop,flip --ten_crop --epochs=36 --target_accuracy=0.86 "$@"

@@ -32,8 +32,8 @@ from idx_files import idx_bytes
 
 from jaxnets.data.idx import FILES, read_idx
 from jaxnets.experiment import build_model
-from jaxnets.run import read_config
-from jaxnets.training.run_folder import RunFolder
+from jaxnets.runs.run import read_config
+from jaxnets.runs.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parent.parent
 TOLERANCE = 1e-6

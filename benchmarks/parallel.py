@@ -31,6 +31,7 @@ from jax import lax
 
 import jaxnets
 from jaxnets.backprop.check import relative_error
+from jaxnets.config.recipes import LARGE_ALEXNETS, PRESETS
 from jaxnets.data.batches import train_batches
 from jaxnets.data.datasets import Split
 from jaxnets.experiment import (
@@ -39,11 +40,10 @@ from jaxnets.experiment import (
     gradients_of,
     optimizer_of,
 )
-from jaxnets.gradcheck.kinks import watched
+from jaxnets.gradcheck.kinks import record_branches as watched
+from jaxnets.machine.platform import compiler_options
 from jaxnets.models.chain import map_layers
-from jaxnets.recipes import LARGE_ALEXNETS, PRESETS
 from jaxnets.training.augment import to_float
-from jaxnets.training.platform import compiler_options
 from jaxnets.training.step import make_gradient_step, make_train_step
 
 STEPS, STEPS_OF_LARGE, BATCH, DEVICES = 20, 5, 128, (1, 2, 4, 8)
@@ -151,7 +151,7 @@ def compare(name: str, precision: str, counts: list[int]) -> list[int]:
     batch_size = 16 if large else BATCH
     size = {"batch_size": batch_size, "cpu_devices": 8, "precision": precision}
     size |= {"latent_dims": None} if "latent_dims" in recipe else {}
-    size |= {"learning_rate": recipe["learning_rate"] / 10} if "image_size" in recipe else {}
+    size |= {"learning_rate": recipe["learning_rate"] / 10} if "input_size" in recipe else {}
     size |= {"augment": "none", "validation_size": 0}
     dropouts = (0.0, recipe["dropout"]) if "dropout" in recipe else (None,)  # None: it has none.
     for gradients, dropout in itertools.product(("auto", "manual"), dropouts):

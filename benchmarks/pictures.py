@@ -20,16 +20,16 @@ import numpy as np
 from PIL import Image
 
 import jaxnets
-from jaxnets.data import picture_store
+from jaxnets.data.pictures import store as picture_store
 from jaxnets.experiment import epochs
-from jaxnets.run import load_data
+from jaxnets.runs.run import load_data
 from jaxnets.training.loop import Checkpoint
 
 CLASSES = 10
 DISTINCT = 500  # Pictures with a content of their own; the others are hard links to them.
 STALLS = [
     ("cnn", (32, 32), 10_000, dict(epochs=2)),
-    ("alexnet", (400, 300), 1_000, dict(epochs=1, image_size=224)),
+    ("alexnet", (400, 300), 1_000, dict(epochs=1, input_size=224)),
 ]
 COUNTS = (10_000, 100_000)
 

@@ -1,7 +1,7 @@
 """A network's training step: plain JAX, jax.grad with our rules, and the gradients by hand.
 
     python benchmarks/step.py                          the CNN at batch 128
-    python benchmarks/step.py --model=alexnet --image_size=224 --steps=2 --rounds=3
+    python benchmarks/step.py --model=alexnet --input_size=224 --steps=2 --rounds=3
     python benchmarks/step.py --model=mlp --batch_size=512
 
 Each way runs in processes of its own, in turn, so that a drift of the machine meets all alike.
@@ -25,16 +25,16 @@ def images_per_second(way: str, model_name: str, batch_size: int, steps: int, si
     from jaxnets.data.batches import train_batches
     from jaxnets.experiment import create_parallel, gradients_of, optimizer_of
     from jaxnets.losses import LOSSES
-    from jaxnets.training.step import TrainState, differentiated, make_train_step
+    from jaxnets.training.step import TrainState, autodiff_loss_and_grad, make_train_step
 
     gradients = "manual" if way == "manual" else "auto"
-    changes = {"image_size": size} if size else {}
+    changes = {"input_size": size} if size else {}
     config = jaxnets.preset(model_name, batch_size=batch_size, gradients=gradients, **changes)
     data = jaxnets.load_dataset("mnist")
     model = jaxnets.create_model(config, data)
     optimizer = optimizer_of(config, data)
     if way == "plain":
-        ways = differentiated(model.apply, LOSSES[config.loss])
+        ways = autodiff_loss_and_grad(model.apply, LOSSES[config.loss])
         step = jax.jit(make_train_step(ways, optimizer), donate_argnums=0)
     else:
         step = make_train_step(gradients_of(config, model), optimizer)
@@ -63,13 +63,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--model", default="cnn")
     parser.add_argument("--batch_size", type=int, default=128)
-    parser.add_argument("--image_size", type=int, default=0)
+    parser.add_argument("--input_size", type=int, default=0)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--way", choices=WAYS, help="internal: run one way and print its rate")
     flags = parser.parse_args()
     if flags.way:
-        sizes = (flags.batch_size, flags.steps, flags.image_size)
+        sizes = (flags.batch_size, flags.steps, flags.input_size)
         print(images_per_second(flags.way, flags.model, *sizes))
         return
     rates = in_turn(WAYS, flags.rounds)
@@ -82,8 +82,8 @@ def main() -> None:
             f"{way:7s}{statistics.median(rates[way]):10,.0f} images/s"
             f"  ({low:,.0f} to {high:,.0f})  {ratio:.2f} x plain"
         )
-    by_hand = zip(rates["auto"], rates["manual"], strict=True)
-    ratio = statistics.median(auto / manual for auto, manual in by_hand)
+    manual_loss_and_grad = zip(rates["auto"], rates["manual"], strict=True)
+    ratio = statistics.median(auto / manual for auto, manual in manual_loss_and_grad)
     print(f"time of a step by hand / by jax.grad: {ratio:.2f}")
 
 

@@ -7,13 +7,15 @@ The names below are all that a notebook needs; they are imported when first used
 import importlib
 from typing import TYPE_CHECKING
 
+from jaxnets.version import __version__
+
 if TYPE_CHECKING:
-    from jaxnets.config import Config, preset
+    from jaxnets.config.fields import Config, preset
     from jaxnets.data.load import load_dataset
     from jaxnets.experiment import create_model, create_state, evaluate, train
 
-__version__ = "0.1.0"
 __all__ = [
+    "__version__",
     "Config",
     "create_model",
     "create_state",
@@ -24,8 +26,8 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Config": "jaxnets.config",
-    "preset": "jaxnets.config",
+    "Config": "jaxnets.config.fields",
+    "preset": "jaxnets.config.fields",
     "load_dataset": "jaxnets.data.load",
     "create_model": "jaxnets.experiment",
     "create_state": "jaxnets.experiment",

@@ -2,7 +2,7 @@
 
 import sys
 
-from jaxnets import cli, commands
+from jaxnets.cli import commands, exit_status
 
 if __name__ == "__main__":
-    sys.exit(cli.run(commands.main))
+    sys.exit(exit_status.run(commands.main))

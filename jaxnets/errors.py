@@ -10,7 +10,7 @@ class UserError(ValueError):
     """A request that cannot be met; its message says what was wanted and what came."""
 
 
-class FellShortError(Exception):
+class RunFailedError(Exception):
     """A run that cannot go on to its end: a loss that is not finite, gradients that disagree."""
 
 

@@ -22,40 +22,39 @@ import numpy as np
 import optax
 
 from jaxnets.backprop.check import relative_error
-from jaxnets.backprop.fast import with_derived_rules
-from jaxnets.backprop.network import by_hand
-from jaxnets.config import ALONE, NO_PLATEAU, Config
-from jaxnets.data.datasets import Dataset, Split
-from jaxnets.data.picture_store import Pictures
+from jaxnets.backprop.custom_vjp import with_custom_vjp
+from jaxnets.backprop.network import manual_loss_and_grad
+from jaxnets.config.fields import NO_PLATEAU, SINGLE_PROCESS, Config
+from jaxnets.data.datasets import Dataset, Pictures, Split
 from jaxnets.errors import UserError
 from jaxnets.losses import LOSSES
+from jaxnets.machine.distributed import is_connected
+from jaxnets.machine.platform import Devices, compiler_options_for_init, prepare
 from jaxnets.metrics import Metrics
 from jaxnets.models import MODELS
 from jaxnets.models.chain import Chain, first_dense, has_convolution, with_precision
-from jaxnets.training import lit_pixels, loop
+from jaxnets.models.torchvision import load_weights
+from jaxnets.training import loop, nonzero_pixels
 from jaxnets.training.augment import Augment, augmentation, principal_components
-from jaxnets.training.crops import over_middle, over_ten_crops
-from jaxnets.training.distributed import is_joined
+from jaxnets.training.crops import with_center_crop, with_ten_crops
 from jaxnets.training.optimizer import (
-    DROP,
-    after_epoch,
+    FACTOR,
     create_optimizer,
     create_schedule,
     plateau_of,
+    update_plateau,
     with_plateau,
 )
 from jaxnets.training.parallel import Parallel
-from jaxnets.training.platform import Devices, compiler_options_for_init, prepare
 from jaxnets.training.step import (
-    LossAndGradients,
+    LossAndGrad,
     TrainState,
-    differentiated,
-    in_blocks,
+    accumulate_gradients,
+    autodiff_loss_and_grad,
     make_eval_step,
     make_gradient_step,
     make_train_step,
 )
-from jaxnets.weights import load_weights
 
 # The relative error at which --gradients=both ends a run. In float32 the cnn showed 3.9e-7 and
 # mlp_sequential 4.2e-7; a batch's gradient is a sum in which much may cancel, hence the room.
@@ -69,7 +68,7 @@ BLOCK_SIZE = 1000
 Check = Callable[[int, TrainState, Any], None]
 
 # Pictures whose bytes are loaded for an epoch in one compiled loop, at most.
-LOADED = 512 << 20
+MAX_SCAN_BYTES = 512 << 20
 
 
 def create_model(config: Config, data: Dataset) -> Chain:
@@ -79,7 +78,7 @@ def create_model(config: Config, data: Dataset) -> Chain:
 
 def build_model(config: Config, num_classes: int) -> Chain:
     """The network with so many logits."""
-    names = ("hidden", "activation", "dropout", "image_size", "init", "normalize")
+    names = ("hidden", "activation", "dropout", "input_size", "init", "normalize")
     sizes = {name: getattr(config, name) for name in names if getattr(config, name) is not None}
     return with_precision(MODELS[config.model](num_classes=num_classes, **sizes), config.precision)
 
@@ -156,7 +155,7 @@ def epochs(
     model: Chain,
     checkpoint: loop.Checkpoint,
     data: Dataset,
-    watch: loop.Watch | None = None,
+    callbacks: loop.Callbacks | None = None,
     check: Check | None = None,
 ) -> Iterator[tuple[TrainState, dict[str, Any]]]:
     """Trains epoch by epoch, yielding the state and the record of each.
@@ -166,18 +165,18 @@ def epochs(
       model: Of create_model.
       checkpoint: Where to start. A state that was yielded is used up by the next epoch.
       data: The data set.
-      watch: Who looks on.
+      callbacks: Who looks on.
       check: Sees the number of steps done, the state and the batch before every step; an epoch is
         then never one compiled loop.
     """
-    watch = watch or loop.Watch()
+    callbacks = callbacks or loop.Callbacks()
     parallel = create_parallel(config)
-    feed = feed_of(config, data)
-    run_epoch = _run_epoch(config, model, feed, data, parallel, watch, check)
+    loader = loader_of(config, data)
+    run_epoch = _run_epoch(config, model, loader, data, parallel, callbacks, check)
     schedule = schedule_of(config, data)
     eval_step = compile_eval(config, model, parallel)
 
-    for epoch in range(int(checkpoint.state.step) // feed.steps, config.epochs):
+    for epoch in range(int(checkpoint.state.step) // loader.steps, config.epochs):
         started = time.perf_counter() - checkpoint.seconds
         state, trained, data_seconds = run_epoch(checkpoint, epoch)
         jax.block_until_ready(state)
@@ -199,8 +198,8 @@ def epochs(
         }
         if config.schedule == "plateau":
             assert validation is not None  # schedule_of has seen to it.
-            record["learning_rate"] *= DROP ** int(plateau_of(state.opt_state).drops)
-            opt_state = after_epoch(state.opt_state, 1 - validation.accuracy, config.patience)
+            record["learning_rate"] *= FACTOR ** int(plateau_of(state.opt_state).drops)
+            opt_state = update_plateau(state.opt_state, 1 - validation.accuracy, config.patience)
             state = parallel.replicate(state.replace(opt_state=opt_state))
         yield state, record
         checkpoint = loop.Checkpoint(state)
@@ -227,23 +226,23 @@ def devices_of(config: Config) -> Devices:
     Raises:
       UserError: There are fewer, or those of another platform.
     """
-    if config.joins and not is_joined():
+    if config.is_distributed and not is_connected():
         raise UserError("distributed and coordinator are for train.py alone")
     return prepare(
         config.devices, config.precision, platform=config.platform,
-        cpu_devices=config.cpu_devices, joined=config.joins,
+        cpu_devices=config.cpu_devices, connected=config.is_distributed,
     )  # fmt: skip
 
 
-def alone(config: Config) -> Config:
+def single_process(config: Config) -> Config:
     """The same for a process by itself, on its own devices."""
-    return dataclasses.replace(config, **ALONE, devices=None)
+    return dataclasses.replace(config, **SINGLE_PROCESS, devices=None)
 
 
 def compile_eval(config: Config, model: Chain, parallel: Parallel, *, ten_crop: bool = False):
     """The compiled evaluation step, on the middle of larger images or on ten crops of them."""
-    over = over_ten_crops if ten_crop else over_middle
-    apply = over(model.apply, config.image_size)
+    over = with_ten_crops if ten_crop else with_center_crop
+    apply = over(model.apply, config.input_size)
     return parallel.compile(
         make_eval_step(apply, LOSSES[config.loss], axis_name=parallel.axis_name)
     )
@@ -253,29 +252,29 @@ def augmentation_of(config: Config, data: Dataset) -> Augment:
     """What the config has the step do to its batches."""
     names = config.augmentations
     components = principal_components(data.train.images) if "pca" in names else None
-    return augmentation(names, data.num_classes, config.image_size, components)
+    return augmentation(names, data.num_classes, config.input_size, components)
 
 
 def _check_pictures(config: Config, data: Dataset) -> None:
     height, width, channels = data.image_shape
     if "pca" in config.augmentations and channels != 3:
         raise UserError(f"augment: pca needs 3 channels, the images of {data.name} have {channels}")
-    if config.ten_crop and max(height, width) <= (config.image_size or 0):
+    if config.ten_crop and max(height, width) <= (config.input_size or 0):
         raise UserError(
-            f"ten_crop: expected images larger than image_size {config.image_size}, those of "
+            f"ten_crop: expected images larger than input_size {config.input_size}, those of "
             f"{data.name} are {height}x{width}"
         )
 
 
-def gradients_of(config: Config, model: Chain, *, widths: Sequence[int] = ()) -> LossAndGradients:
-    """The way to the gradient that the config asks for; widths are those of `lit_pixels.py`."""
+def gradients_of(config: Config, model: Chain, *, widths: Sequence[int] = ()) -> LossAndGrad:
+    """The way to the gradient that the config asks for; widths are those of `nonzero_pixels.py`."""
     if config.gradients == "auto":
-        derived = with_derived_rules(model, widths=widths)
-        return differentiated(derived.apply, LOSSES[config.loss])
-    return by_hand(model, config.loss, widths=widths)
+        derived = with_custom_vjp(model, widths=widths)
+        return autodiff_loss_and_grad(derived.apply, LOSSES[config.loss])
+    return manual_loss_and_grad(model, config.loss, widths=widths)
 
 
-def feed_of(config: Config, data: Dataset) -> loop.Feed:
+def loader_of(config: Config, data: Dataset) -> loop.TrainLoader:
     """The training data in the config's batches.
 
     Raises:
@@ -288,7 +287,7 @@ def feed_of(config: Config, data: Dataset) -> loop.Feed:
             f"(--batch_size=full takes them all)"
         )
     create_parallel(config).check_batch_size(size)
-    return loop.Feed(data.train, size, config.seed, config.augment)
+    return loop.TrainLoader(data.train, size, config.seed, config.augment)
 
 
 def schedule_of(config: Config, data: Dataset) -> optax.Schedule:
@@ -299,7 +298,7 @@ def schedule_of(config: Config, data: Dataset) -> optax.Schedule:
     """
     if config.schedule == "plateau" and not len(data.validation):
         raise UserError(NO_PLATEAU)
-    steps = config.epochs * feed_of(config, data).steps
+    steps = config.epochs * loader_of(config, data).steps
     return create_schedule(config.schedule, config.learning_rate, steps)
 
 
@@ -320,27 +319,29 @@ def optimizer_of(
 def _run_epoch(
     config: Config,
     model: Chain,
-    feed: loop.Feed,
+    loader: loop.TrainLoader,
     data: Dataset,
     parallel: Parallel,
-    watch: loop.Watch,
+    callbacks: loop.Callbacks,
     check: Check | None,
 ) -> loop.RunEpoch:
     """An epoch in the way that is fastest for this network."""
     optimizer, augment = optimizer_of(config, data), augmentation_of(config, data)
     if config.gradients == "both":
-        check = _gradient_check(config, model, augment, parallel, watch)
-    in_one = check is None and loops_well(model, parallel) and not _is_large(feed.split.images)
+        check = _gradient_check(config, model, augment, parallel, callbacks)
+    use_scan = (
+        check is None and prefers_scan(model, parallel) and not _is_large(loader.split.images)
+    )
     dense = not has_convolution(model)
-    ways = functools.partial(gradients_of, config, model)
-    full = dense and in_one and feed.steps == 1 and not config.augmentations
+    make_loss_and_grad = functools.partial(gradients_of, config, model)
+    full = dense and use_scan and loader.steps == 1 and not config.augmentations
     if full and len(parallel.devices) == 1:
-        gradients, split = on_lit_pixels(ways, model, feed.split)
-        feed = dataclasses.replace(feed, split=split)
+        gradients, split = with_nonzero_pixels(make_loss_and_grad, model, loader.split)
+        loader = dataclasses.replace(loader, split=split)
     elif dense and not parallel.sharded:
-        gradients = in_blocks(ways(), BLOCK_SIZE)
+        gradients = accumulate_gradients(make_loss_and_grad(), BLOCK_SIZE)
     else:
-        gradients = ways()
+        gradients = make_loss_and_grad()
     step = make_train_step(
         gradients,
         optimizer,
@@ -348,37 +349,41 @@ def _run_epoch(
         axis_name=parallel.axis_name,
         augment=augment,
     )
-    if in_one:
-        return loop.epoch_in_one(step, feed, parallel, watch)
-    return loop.epoch_by_steps(step, feed, parallel, watch, check)
+    if use_scan:
+        return loop.scanned_epoch(step, loader, parallel, callbacks)
+    return loop.stepped_epoch(step, loader, parallel, callbacks, check)
 
 
-def loops_well(model: Chain, parallel: Parallel) -> bool:
+def prefers_scan(model: Chain, parallel: Parallel) -> bool:
     """Whether an epoch may be one compiled loop: on the CPU a convolution in one is slow."""
     return not has_convolution(model) or parallel.devices[0].platform != "cpu"
 
 
 def _is_large(images: Any) -> bool:
     """Whether the images are more than is loaded at once."""
-    return isinstance(images, Pictures) and images.nbytes > LOADED
+    return isinstance(images, Pictures) and images.nbytes > MAX_SCAN_BYTES
 
 
-def on_lit_pixels(
-    ways: Callable[..., LossAndGradients], model: Chain, split: Split
-) -> tuple[LossAndGradients, Split]:
-    """As `lit_pixels.on_lit_pixels`, of a network without convolutions."""
+def with_nonzero_pixels(
+    make_loss_and_grad: Callable[..., LossAndGrad], model: Chain, split: Split
+) -> tuple[LossAndGrad, Split]:
+    """As `nonzero_pixels.with_nonzero_pixels`, of a network without convolutions."""
     name = str(first_dense(model).name)
-    return lit_pixels.on_lit_pixels(ways, split, layer=name, block_size=BLOCK_SIZE)
+    return nonzero_pixels.with_nonzero_pixels(
+        make_loss_and_grad, split, layer=name, block_size=BLOCK_SIZE
+    )
 
 
 def _gradient_check(
-    config: Config, model: Chain, augment: Augment, parallel: Parallel, watch: loop.Watch
+    config: Config, model: Chain, augment: Augment, parallel: Parallel, callbacks: loop.Callbacks
 ) -> Check:
     """Compares the gradients by hand with stock JAX differentiating the plain network."""
-    by_grad = differentiated(model.apply, LOSSES[config.loss])
+    by_grad = autodiff_loss_and_grad(model.apply, LOSSES[config.loss])
     gradients = [
-        parallel.compile(make_gradient_step(way, axis_name=parallel.axis_name, augment=augment))
-        for way in (by_hand(model, config.loss), by_grad)
+        parallel.compile(
+            make_gradient_step(loss_and_grad, axis_name=parallel.axis_name, augment=augment)
+        )
+        for loss_and_grad in (manual_loss_and_grad(model, config.loss), by_grad)
     ]
     tolerance = config.gradient_tolerance
     if tolerance is None:
@@ -389,7 +394,7 @@ def _gradient_check(
             return
         manual, automatic = (jax.device_get(gradient(state, batch)) for gradient in gradients)
         error, leaf = relative_error(manual, automatic)
-        watch.gradient_error(error)
+        callbacks.gradient_error(error)
         if not error <= tolerance:
             raise loop.GradientsDisagreeError(
                 f"gradients disagree at step {step}: relative error {error:.1e} in {leaf}, "

@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnets.labels import classes_of
+from jaxnets.losses import classes_of
 
 Array = Any  # A JAX array on a device, a NumPy one where an epoch is added up.
 
 # (outputs [B, K], labels, losses [B], mask [B]) -> the sums of one batch: how a step is told
 # whether it classifies (Metrics.of) or predicts numbers (RegressionMetrics.of). Whatever the
 # sums are, they have loss_sum, count and loss.
-Measure = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], Any]
+MetricFunction = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], Any]
 
 
 def _counted(total: jax.Array) -> jax.Array:

@@ -34,7 +34,7 @@ def pytest_configure(config):
     # A shell's `pytest &` ignores it, and so would the runs that tests interrupt, for ever.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    from jaxnets.training import platform
+    from jaxnets.machine import platform
 
     platform.prepare(cpu_devices=8)
 
@@ -109,7 +109,7 @@ def mnist():
 @pytest.fixture(scope="session")
 def tiny_preset(tiny_folder):
     """A model's recipe for the tiny data set, on one device unless told."""
-    from jaxnets.config import preset
+    from jaxnets.config.fields import preset
 
     ours = dict(validation_size=VALIDATION, batch_size=32, epochs=2, devices=1)
     return lambda model, **changes: preset(
@@ -180,12 +180,12 @@ class Outcome:
 @pytest.fixture
 def run_in_process(monkeypatch, capsys):
     """Runs a main function with a command line."""
-    from jaxnets import cli
+    from jaxnets.cli import exit_status
 
     def run(main, *arguments) -> Outcome:
         monkeypatch.setattr(sys, "argv", list(map(str, arguments)))
         capsys.readouterr()
-        status = cli.run(main)
+        status = exit_status.run(main)
         return Outcome(status, *capsys.readouterr())
 
     return run
@@ -202,7 +202,7 @@ def run_main(run_in_process):
 @pytest.fixture
 def run_command(run_in_process):
     """Runs `python -m jaxnets` in this process."""
-    from jaxnets import commands
+    from jaxnets.cli import commands
 
     return functools.partial(run_in_process, commands.main, "jaxnets")
 
@@ -210,7 +210,7 @@ def run_command(run_in_process):
 @pytest.fixture
 def interrupt_after(monkeypatch):
     """Makes the next runs of this process see Ctrl-C when they have asked for it so many times."""
-    from jaxnets.training import interrupt
+    from jaxnets.runs import signals
 
     def after(times: int) -> None:
         @contextlib.contextmanager
@@ -218,7 +218,7 @@ def interrupt_after(monkeypatch):
             asked = itertools.count()
             yield lambda: signal.SIGINT if next(asked) >= times else 0
 
-        monkeypatch.setattr(interrupt, "stop_on_interrupt", stop_on_interrupt)
+        monkeypatch.setattr(signals, "stop_on_interrupt", stop_on_interrupt)
 
     return after
 

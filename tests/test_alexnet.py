@@ -13,14 +13,14 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from jaxnets.backprop import normalization
-from jaxnets.config import preset
+from jaxnets.config.fields import preset
+from jaxnets.config.recipes import PAPER, PRESETS
 from jaxnets.errors import UserError
 from jaxnets.experiment import create_model, create_state, evaluate, train
 from jaxnets.models import MODELS
 from jaxnets.models.alexnet import TORCHVISION, params_from_torchvision, params_to_torchvision
 from jaxnets.models.layers import Normalize
-from jaxnets.recipes import PAPER, PRESETS
-from jaxnets.weights import describe_weights, load_weights
+from jaxnets.models.torchvision import describe_weights, load_weights
 
 FAMILY = ("alexnet", "alexnet_paper", "alexnet_ungrouped", "alexnet_small")
 
@@ -82,9 +82,9 @@ LARGE_DENSE = 37_752_832 + 16_781_312 + 4_097_000
 )
 def test_a_large_alexnet_has_its_number_of_parameters_at_every_size(name, count):
     assert CONVOLUTIONS[name] + LARGE_DENSE == count
-    assert num_params(MODELS[name](image_size=224), (224, 224, 3)) == count
-    assert num_params(MODELS[name](image_size=64), (64, 64, 3)) == count
-    assert num_params(MODELS[name](image_size=64), (28, 28, 1)) == count
+    assert num_params(MODELS[name](input_size=224), (224, 224, 3)) == count
+    assert num_params(MODELS[name](input_size=64), (64, 64, 3)) == count
+    assert num_params(MODELS[name](input_size=64), (28, 28, 1)) == count
     assert f"{count:,}" in "".join(MODELS[f].__doc__ for f in ("alexnet", "alexnet_paper"))
 
 
@@ -102,7 +102,7 @@ def test_the_small_alexnet_takes_grey_images_as_they_are_or_enlarged():
     small = MODELS["alexnet_small"]
     assert shapes_of(small(), (28, 28, 1))["conv1"]["kernel"].shape == (5, 5, 1, 64)
     assert shapes_of(small(normalize="imagenet"), (28, 28, 1))["conv1"]["kernel"].shape[2] == 3
-    assert shapes_of(small(image_size=32), (28, 28, 1))["dense6"]["kernel"].shape == (2304, 512)
+    assert shapes_of(small(input_size=32), (28, 28, 1))["dense6"]["kernel"].shape == (2304, 512)
 
 
 # How they begin
@@ -113,7 +113,7 @@ QUICK_KEY = jax.random.key(0, impl="rbg")
 
 @pytest.mark.parametrize("name", ["alexnet_paper", "alexnet_small"])
 def test_the_papers_initialisation_is_that_of_its_section_5(name):
-    model = MODELS[name](init="paper", **({} if name == "alexnet_small" else {"image_size": 64}))
+    model = MODELS[name](init="paper", **({} if name == "alexnet_small" else {"input_size": 64}))
     params = jax.jit(model.init)(QUICK_KEY, jnp.zeros((1, 32, 32, 3)))["params"]
     ones = {"conv2", "conv4", "conv5", "dense6", "dense7"}
     assert set(params) == ones | {"conv1", "conv3", "logits"}
@@ -141,7 +141,7 @@ def test_the_papers_recipe_is_its_section_5():
         config = preset(model, recipe="paper")
         assert (config.batch_size, config.momentum, config.weight_decay) == (128, 0.9, 5e-4)
         assert (config.learning_rate, config.schedule, config.epochs) == (0.01, "plateau", 90)
-        assert (config.image_size, config.init, config.dropout) == (224, "paper", 0.5)
+        assert (config.input_size, config.init, config.dropout) == (224, "paper", 0.5)
         assert preset(model, recipe="paper", epochs=3).epochs == 3
         assert preset(model).epochs == 2  # MNIST's own, as long as nobody asks.
     assert {name: getattr(config, name) for name in PAPER} == PAPER
@@ -156,7 +156,7 @@ def test_the_papers_recipe_is_its_section_5():
         (["--model=cnn", "--init=paper"], ["init: cnn has none", "alexnet_small"]),
         (["--model=cnn", "--init_from=x.safetensors"], ["init_from: cnn has none"]),
         (["--model=alexnet", "--init=xavier"], ['unknown init "xavier"']),
-        (["--model=alexnet", "--image_size=62"], ["from 63 to 1024 for alexnet, got 62"]),
+        (["--model=alexnet", "--input_size=62"], ["from 63 to 1024 for alexnet, got 62"]),
         (["--model=alexnet", "--validation_size=0", "--schedule=plateau"], ["no images are held"]),
     ],
 )
@@ -186,7 +186,7 @@ def test_pixels_are_normalised_as_torchvision_does():
 
 
 def test_the_papers_pixels_are_bytes_minus_their_mean():
-    model = MODELS["alexnet_paper"](normalize="paper", image_size=64)
+    model = MODELS["alexnet_paper"](normalize="paper", input_size=64)
     enlarge, layer = model.layers[:2]
     assert isinstance(layer, Normalize)
     pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3))
@@ -271,7 +271,7 @@ def test_alexnet_computes_what_torchvision_does(torchvision_alexnet, size):
     theirs, _ = torchvision_alexnet
     params = params_from_torchvision(theirs.state_dict())
     images = random_images(2, size, size, 3)
-    logits = MODELS["alexnet"](image_size=size).apply({"params": params}, images)
+    logits = MODELS["alexnet"](input_size=size).apply({"params": params}, images)
     assert_same_logits(logits, logits_of(theirs, images))
 
 
@@ -307,7 +307,7 @@ def test_torchvision_takes_our_weights(torchvision_alexnet):
     import torch
 
     theirs = copy.deepcopy(torchvision_alexnet[0])
-    model = MODELS["alexnet"](image_size=64)
+    model = MODELS["alexnet"](input_size=64)
     params = random_params(model, (64, 64, 3), seed=1)
     state_dict = {k: torch.from_numpy(v) for k, v in params_to_torchvision(params).items()}
     theirs.load_state_dict(state_dict, strict=True)
@@ -342,13 +342,13 @@ def test_weights_go_there_and_back():
 # --init_from
 
 
-SMALL = ["--model=alexnet_small", "--image_size=16", "--epochs=1"]
+SMALL = ["--model=alexnet_small", "--input_size=16", "--epochs=1"]
 
 
 @pytest.fixture(scope="module")
 def weights():
     """Weights of alexnet_small for 16 pixels and 3 classes, named as torchvision's."""
-    model = MODELS["alexnet_small"](num_classes=3, image_size=16)
+    model = MODELS["alexnet_small"](num_classes=3, input_size=16)
     return params_to_torchvision(random_params(model, (16, 16, 3)))
 
 
@@ -360,7 +360,7 @@ def file(weights, tmp_path):
 
 def fresh_params(classes=3):
     return random_params(
-        MODELS["alexnet_small"](num_classes=classes, image_size=16), (16, 16, 3), 5
+        MODELS["alexnet_small"](num_classes=classes, input_size=16), (16, 16, 3), 5
     )
 
 
@@ -514,13 +514,13 @@ def test_a_run_from_a_file_says_so_and_is_resumed_from_the_same_file_only(
 
 def test_fine_tuning_begins_where_the_weights_are(tiny, tiny_preset, tmp_path):
     """Weights trained on the tiny set are good before the first step; fresh ones are not."""
-    config = tiny_preset("alexnet_small", image_size=16, epochs=8, learning_rate=0.01, dropout=0.0)
+    config = tiny_preset("alexnet_small", input_size=16, epochs=8, learning_rate=0.01, dropout=0.0)
     model = create_model(config, tiny)
     state, _ = train(config, model, create_state(config, model, tiny), tiny)
     path = str(tmp_path / "trained.safetensors")
     save_file(params_to_torchvision(jax.device_get(state.params)), path)
     trained = evaluate(config, model, state.params, tiny.test).accuracy
-    again = tiny_preset("alexnet_small", image_size=16, init_from=path)
+    again = tiny_preset("alexnet_small", input_size=16, init_from=path)
     loaded = create_state(again, create_model(again, tiny), tiny).params
     assert trained > 0.9
     assert evaluate(again, model, loaded, tiny.test).accuracy == trained
@@ -533,7 +533,7 @@ def test_fine_tuning_begins_where_the_weights_are(tiny, tiny_preset, tmp_path):
 def test_the_small_alexnet_learns_by_hand_as_by_autodiff(tiny, tiny_preset):
     states = []
     for gradients in ("auto", "manual"):
-        config = tiny_preset("alexnet_small", image_size=16, gradients=gradients, epochs=1)
+        config = tiny_preset("alexnet_small", input_size=16, gradients=gradients, epochs=1)
         model = create_model(config, tiny)
         state, _ = train(config, model, create_state(config, model, tiny), tiny)
         states.append(jax.device_get(state.params))
@@ -543,6 +543,6 @@ def test_the_small_alexnet_learns_by_hand_as_by_autodiff(tiny, tiny_preset):
 
 def test_every_alexnet_has_the_fields_that_are_theirs():
     for name in FAMILY:
-        assert {"dropout", "image_size", "init", "init_from", "normalize"} <= set(PRESETS[name])
+        assert {"dropout", "input_size", "init", "init_from", "normalize"} <= set(PRESETS[name])
     with pytest.raises(UserError, match="that is of alexnet, alexnet_paper, alexnet_ungrouped, al"):
         preset("cnn", normalize="none")

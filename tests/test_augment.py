@@ -15,25 +15,25 @@ from conftest import quick_jit
 
 from jaxnets import experiment
 from jaxnets.backprop.network import LOSS_PAIRS, Pair
-from jaxnets.config import AUGMENTATIONS, preset
+from jaxnets.config.fields import AUGMENTATIONS, preset
 from jaxnets.data.batches import Batch
 from jaxnets.data.datasets import Dataset, Split
 from jaxnets.errors import UserError
 from jaxnets.experiment import create_model, create_state, evaluate, init_state, train
 from jaxnets.lecture.many import train_many
 from jaxnets.losses import cross_entropy
+from jaxnets.machine.platform import prepare
 from jaxnets.metrics import Metrics
 from jaxnets.models import MODELS
 from jaxnets.training import augment as module
 from jaxnets.training import loop
 from jaxnets.training.augment import ORDER, augmentation, principal_components, to_float
-from jaxnets.training.crops import central, over_ten_crops, ten_crops
+from jaxnets.training.crops import center_crop, ten_crops, with_ten_crops
 from jaxnets.training.optimizer import create_optimizer
 from jaxnets.training.parallel import Parallel
-from jaxnets.training.platform import prepare
 from jaxnets.training.step import (
     TrainState,
-    differentiated,
+    autodiff_loss_and_grad,
     make_eval_step,
     make_gradient_step,
     make_train_step,
@@ -150,15 +150,15 @@ def many(function, image, count=2000, **arguments):
 def test_a_crop_of_a_larger_picture_is_any_window_of_it(dtype):
     image = placed(7, 6, 3, dtype)
     windows = [image[y : y + 4, x : x + 4] for y in range(4) for x in range(3)]
-    assert_each_is_one_of(many(module.crop, image, image_size=4), windows)
+    assert_each_is_one_of(many(module.crop, image, input_size=4), windows)
 
 
 def test_a_crop_of_a_picture_of_the_networks_size_moves_it_by_an_eighth():
     image = placed(16, 9, 2)
     padded = np.pad(image, ((2, 2), (2, 2), (0, 0)))
     windows = [padded[y : y + 16, x : x + 9] for y in range(5) for x in range(5)]
-    assert_each_is_one_of(many(module.crop, image, image_size=None), windows)
-    assert_each_is_one_of(many(module.crop, image, image_size=64), windows)
+    assert_each_is_one_of(many(module.crop, image, input_size=None), windows)
+    assert_each_is_one_of(many(module.crop, image, input_size=64), windows)
 
 
 def test_a_flip_mirrors_half_of_the_images():
@@ -470,15 +470,15 @@ def test_every_step_augments_by_its_own_key_and_the_gradient_check_by_the_same()
 @pytest.mark.usefixtures("uniform_weights", "quick_steps")
 def test_an_epoch_in_one_loop_augments_as_step_by_step(pictures):
     model, optimizer = MODELS["mlp"](num_classes=3, hidden=(16,)), create_optimizer("sgd", 0.1)
-    gradients = differentiated(model.apply, cross_entropy)
+    gradients = autodiff_loss_and_grad(model.apply, cross_entropy)
     augment = augmentation(ORDER, 3, None, principal_components(pictures.train.images))
     step = make_train_step(gradients, optimizer, augment=augment)
-    feed, parallel = loop.Feed(pictures.train, 40, seed=0), Parallel(prepare(1), "jit")
+    feed, parallel = loop.TrainLoader(pictures.train, 40, seed=0), Parallel(prepare(1), "jit")
     init = quick_jit(functools.partial(init_state, model, optimizer, pictures))
     trained = []
-    for make_epoch in (loop.epoch_in_one, loop.epoch_by_steps):
+    for make_epoch in (loop.scanned_epoch, loop.stepped_epoch):
         state = init(jax.random.key(0))
-        run_epoch = make_epoch(step, feed, parallel, loop.Watch())
+        run_epoch = make_epoch(step, feed, parallel, loop.Callbacks())
         for epoch in range(2):
             state, _, _ = run_epoch(loop.Checkpoint(state), epoch)
         trained.append(state.params)
@@ -492,7 +492,7 @@ def test_an_epoch_in_one_loop_augments_as_step_by_step(pictures):
 def test_a_run_interrupted_in_an_epoch_goes_on_to_the_same_bits(
     run_main, tiny_flags, tmp_path, interrupt_after, monkeypatch, model, names
 ):
-    monkeypatch.setattr(experiment, "loops_well", lambda model, parallel: False)
+    monkeypatch.setattr(experiment, "prefers_scan", lambda model, parallel: False)
     flags = [f"--model={model}", f"--augment={names}", *tiny_flags[:-1]]
     whole = run_main(*flags, f"--workdir={tmp_path / 'whole'}")
     assert whole.status == 0, whole.err
@@ -533,7 +533,7 @@ def test_pca_of_grey_images_is_refused_in_a_line(run_main, tiny_flags):
 def test_ten_crops_where_there_is_nothing_to_crop_are_refused(run_main, tiny_flags):
     run_main("--model=cnn", "--ten_crop", *tiny_flags).assert_refused("ten_crop: cnn has no")
     run_main("--model=alexnet", "--ten_crop", *tiny_flags).assert_refused(
-        "larger than image_size 64", "12x12"
+        "larger than input_size 64", "12x12"
     )
 
 
@@ -542,9 +542,9 @@ def test_ten_crops_where_there_is_nothing_to_crop_are_refused(run_main, tiny_fla
 
 def test_the_middle_of_an_image():
     image = placed(7, 8, 3)[None]
-    np.testing.assert_array_equal(central(image, 4), image[:, 1:5, 2:6])
-    np.testing.assert_array_equal(central(image, 8), image)
-    np.testing.assert_array_equal(central(image, None), image)
+    np.testing.assert_array_equal(center_crop(image, 4), image[:, 1:5, 2:6])
+    np.testing.assert_array_equal(center_crop(image, 8), image)
+    np.testing.assert_array_equal(center_crop(image, None), image)
 
 
 def test_the_ten_crops_are_torchvisions():
@@ -562,7 +562,7 @@ def test_the_ten_crops_are_torchvisions():
 
 @pytest.fixture(scope="module")
 def large():
-    """Pictures of 71x70, larger than the smallest image_size, and a network of 63x63."""
+    """Pictures of 71x70, larger than the smallest input_size, and a network of 63x63."""
     images = coloured(43, side=71)[:, :, :70]
     labels = np.random.default_rng(1).integers(0, 7, 43).astype(np.int32)
     split = Split(images, labels)
@@ -594,7 +594,7 @@ def assert_scores(metrics, p, labels):
 def test_ten_crop_evaluation_is_the_mean_of_a_loop_over_ten(large, monkeypatch, devices, kind):
     monkeypatch.setattr(loop, "EVAL_BATCH_SIZE", 160)
     data, model, params = large
-    config = preset("alexnet", image_size=63, ten_crop=True, devices=devices, parallel=kind)
+    config = preset("alexnet", input_size=63, ten_crop=True, devices=devices, parallel=kind)
     metrics = evaluate(config, model, params, data.test)
     images, total = data.test.images, 0
     for mirror in (False, True):
@@ -607,14 +607,16 @@ def test_ten_crop_evaluation_is_the_mean_of_a_loop_over_ten(large, monkeypatch, 
 @pytest.mark.usefixtures("quick_steps")
 def test_a_larger_picture_is_evaluated_and_trained_on_in_its_middle(large):
     data, model, params = large
-    config = preset("alexnet", image_size=63, devices=1, batch_size=43, epochs=1)
+    config = preset("alexnet", input_size=63, devices=1, batch_size=43, epochs=1)
     middle = data.test.images[:, 4:67, 3:66]
     assert_scores(
         evaluate(config, model, params, data.test), numpy_softmax(params, middle), data.test.labels
     )
     optimizer = create_optimizer("sgd", 0.1)
     step = make_train_step(
-        differentiated(model.apply, cross_entropy), optimizer, augment=augmentation((), 7, 63)
+        autodiff_loss_and_grad(model.apply, cross_entropy),
+        optimizer,
+        augment=augmentation((), 7, 63),
     )
     state = TrainState(jnp.int32(0), params, optimizer.init(params), jax.random.key(0))
     batch = Batch(data.train.images, data.train.labels, np.ones(43, np.float32))
@@ -625,7 +627,7 @@ def test_a_larger_picture_is_evaluated_and_trained_on_in_its_middle(large):
 
 def test_ten_certain_opinions_have_a_finite_loss():
     """Each crop's p of the label underflows in float32; their mean's logarithm does not."""
-    apply = over_ten_crops(lambda variables, x: jnp.tile(jnp.array([[200.0, 0.0]]), (len(x), 1)), 2)
+    apply = with_ten_crops(lambda variables, x: jnp.tile(jnp.array([[200.0, 0.0]]), (len(x), 1)), 2)
     step = make_eval_step(apply, cross_entropy, Metrics.of)
     batch = Batch(np.zeros((1, 4, 4, 3), np.uint8), np.array([1]), np.ones(1, np.float32))
     assert quick_jit(step)({}, batch).loss == pytest.approx(200, rel=1e-6)

@@ -6,9 +6,9 @@ import shutil
 import numpy as np
 import pytest
 
-from jaxnets.training import pace
-from jaxnets.training.pace import Pace
-from jaxnets.training.run_folder import RunFolder
+from jaxnets.runs import checkpoint_timer as pace
+from jaxnets.runs.checkpoint_timer import CheckpointTimer
+from jaxnets.runs.run_folder import RunFolder
 
 RECORD = {"epoch": 1, "seconds": 1.0, "train_loss": 1.0, "train_accuracy": 0.5}
 
@@ -35,11 +35,11 @@ def steps(folder):
     [("3steps", [3, 6, 9, 12]), ("1epoch", [5, 10]), ("2epochs", [10]), ("20steps", [])],
 )
 def test_steps_and_epochs_are_counted_from_the_beginning(every, expected):
-    from jaxnets.config import preset
+    from jaxnets.config.fields import preset
 
     interval = preset("cnn", checkpoint_every=every).checkpoint_interval
     for begin in (0, 4, 7):  # Resumed there.
-        ours, saved = Pace(*interval, steps_per_epoch=5, step=begin), []
+        ours, saved = CheckpointTimer(*interval, steps_per_epoch=5, step=begin), []
         for step in range(begin, 13):
             if ours.due(step):
                 ours.saved(step)
@@ -49,11 +49,11 @@ def test_steps_and_epochs_are_counted_from_the_beginning(every, expected):
 
 @pytest.mark.parametrize(("every", "seconds"), [("30seconds", 30), ("1minute", 60)])
 def test_time_is_counted_from_the_last_save(monkeypatch, every, seconds):
-    from jaxnets.config import preset
+    from jaxnets.config.fields import preset
 
     now = 1e6
     monkeypatch.setattr(pace.time, "monotonic", lambda: now)
-    ours = Pace(*preset("cnn", checkpoint_every=every).checkpoint_interval, 5, 0)
+    ours = CheckpointTimer(*preset("cnn", checkpoint_every=every).checkpoint_interval, 5, 0)
     for _ in range(2):
         now += seconds - 1
         assert not ours.due(100)

@@ -11,17 +11,17 @@ import sys
 
 import pytest
 
-from jaxnets.config import Config
+from jaxnets.config.fields import Config
 
 NUMERIC = {  # Every numeric field: a model that has it, and whether it may be 0.
     "hidden": ("mlp", False),
     "dropout": ("cnn", True),
-    "image_size": ("alexnet", False),
+    "input_size": ("alexnet", False),
     "latent_dims": ("mlp_handwritten", False),
     "search_epochs": ("mlp_handwritten", False),
     "replay_seeds": ("mlp_handwritten", False),
     "validation_size": ("cnn", True),
-    "picture_size": ("cnn", False),
+    "decode_size": ("cnn", False),
     "epochs": ("cnn", False),
     "patience": ("cnn", False),
     "batch_size": ("cnn", False),
@@ -72,7 +72,7 @@ def params_sha256(folder):
         ("--model", ["--model", "expected one argument"]),
         ("--overwrite=yes", ["overwrite", "'yes'"]),
         ("--activation=tanh", ['unknown activation "tanh"', "relu, sigmoid, softmax"]),
-        ("--image_size=64", ["image_size: cnn has none (that is of alexnet"]),
+        ("--input_size=64", ["input_size: cnn has none (that is of alexnet"]),
         ("--hidden=64,64", ["hidden: cnn has one hidden layer, got (64, 64)"]),
         ("--optimizer=adam --momentum=0.9", ["momentum and nesterov belong to sgd"]),
         ("--momentum=0 --nesterov", ["nesterov: expected a momentum above 0"]),
@@ -222,8 +222,8 @@ def test_gradients_that_disagree_are_status_1_and_one_line(run_main, tiny_flags)
 
 def test_help_names_every_flag_needs_no_jax_and_answers_at_once(run_python):
     code = (
-        "import sys, train; from jaxnets import cli\n"
-        "try: cli.run(train.main)\n"
+        "import sys, train; from jaxnets.cli import exit_status\n"
+        "try: exit_status.run(train.main)\n"
         "finally: print([m for m in ('jax', 'flax', 'numpy', 'optax') if m in sys.modules])"
     )
     outcome = run_python("-c", code, "--help")
@@ -312,11 +312,13 @@ def test_a_second_ctrl_c_stops_at_once_and_the_last_checkpoint_stays(
 ):
     """The first is noticed before the next step, which takes an hour here."""
     code = (
-        "import sys, time, train; from jaxnets import cli; from jaxnets.training import loop; "
-        "add_up = loop.add_up; "
-        "loop.add_up = lambda total, metrics, where: (where != 'step 90' or "
-        "(print('slow', flush=True), time.sleep(3600)), add_up(total, metrics, where))[1]; "
-        "sys.exit(cli.run(train.main))"
+        "import sys, time, train; from jaxnets.cli import exit_status\n"
+        "from jaxnets.training import loop\n"
+        "accumulate_metrics = loop.accumulate_metrics; "
+        "loop.accumulate_metrics = lambda total, metrics, where: (where != 'step 90' or "
+        "(print('slow', flush=True), time.sleep(3600)), "
+        "accumulate_metrics(total, metrics, where))[1]; "
+        "sys.exit(exit_status.run(train.main))"
     )
     flags = [*finished_run.flags, f"--workdir={tmp_path / 'run'}"]
     flags += ["--checkpoint_every=1epoch", "--keep=1"]

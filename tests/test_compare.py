@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnets.backprop.network import by_hand
+from jaxnets.backprop.network import manual_loss_and_grad
 from jaxnets.data.batches import Batch
 from jaxnets.data.datasets import Dataset, Split
 from jaxnets.lecture.compare import run as command
@@ -22,7 +22,7 @@ from jaxnets.losses import squared_error
 from jaxnets.metrics import RegressionMetrics
 from jaxnets.models.chain import with_precision
 from jaxnets.models.mlp import mlp
-from jaxnets.training.step import differentiated
+from jaxnets.training.step import autodiff_loss_and_grad
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +62,8 @@ def test_the_gradient_of_regression_by_hand_is_autodiffs(float64):
     ours, by_autodiff = (
         jax.jit(way)(params, batch, key)
         for way in (
-            by_hand(model, "squared_error", RegressionMetrics.of),
-            differentiated(model.apply, squared_error, RegressionMetrics.of),
+            manual_loss_and_grad(model, "squared_error", RegressionMetrics.of),
+            autodiff_loss_and_grad(model.apply, squared_error, RegressionMetrics.of),
         )
     )
     assert ours[0].squares.shape == (3,) and int(ours[0].count) == 7

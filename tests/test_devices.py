@@ -9,7 +9,7 @@ import jax
 import pytest
 
 from jaxnets.errors import UserError
-from jaxnets.training.platform import prepare
+from jaxnets.machine.platform import prepare
 
 
 def test_the_command_tells_what_jax_finds_and_what_would_be_used(run_command):

@@ -6,8 +6,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from jaxnets import diagnosis, experiment
+from jaxnets import experiment
 from jaxnets.models.mlp import mlp
+from jaxnets.runs import diagnosis
 
 LAYERS = ("hidden1", "hidden2", "logits")
 
@@ -77,9 +78,9 @@ def test_a_layer_without_a_name_is_named_by_the_one_before():
 @pytest.mark.parametrize(("step", "validation"), [(7, 40), (7, 0), (9, 40), (9, 0)])
 @pytest.mark.parametrize("in_one", [True, False], ids=["in one loop", "by steps"])
 def test_the_step_and_the_layer_are_named_and_the_last_good_checkpoint_is_kept(
-    run_main, tiny_flags, tmp_path, poison, monkeypatch, in_one, step, validation
+    run_main, tiny_flags, tmp_path, poison, monkeypatch, use_scan, step, validation
 ):
-    monkeypatch.setattr(experiment, "loops_well", lambda model, parallel: in_one)
+    monkeypatch.setattr(experiment, "prefers_scan", lambda model, parallel: use_scan)
     flags = [
         "--checkpoint_every=1epoch",
         "--keep=1",

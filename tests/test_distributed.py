@@ -8,12 +8,12 @@ import jax
 import numpy as np
 import pytest
 
-from jaxnets.config import preset
+from jaxnets.config.fields import preset
 from jaxnets.data.batches import eval_batches, train_batches
 from jaxnets.data.datasets import Split
 from jaxnets.experiment import create_model, create_state
+from jaxnets.runs.run_folder import RunFolder
 from jaxnets.training.parallel import Parallel
-from jaxnets.training.run_folder import RunFolder
 
 # Every step is dispatched by itself, as always with gradients=both, with 4 examples of which each
 # process reads 2.
@@ -74,8 +74,8 @@ def test_a_signal_to_one_stops_all_and_one_process_goes_on_to_the_same_end(
     assert out.startswith("softmax: ") and "as 2 devices" in out.splitlines()[0]
 
     assert run_main("--resume", f"--workdir={folder}").status == 0
-    alone = (*FLAGS, f"--data_dir={tiny_folder}", "--validation_size=39")
-    assert run_main(*alone, f"--workdir={tmp_path / 'one'}").status == 0
+    single_process = (*FLAGS, f"--data_dir={tiny_folder}", "--validation_size=39")
+    assert run_main(*single_process, f"--workdir={tmp_path / 'one'}").status == 0
     config = preset("softmax", devices=1)
     two, one = (params_of(tmp_path / name, config, tiny) for name in ("two", "one"))
     for ours, theirs in zip(jax.tree.leaves(two), jax.tree.leaves(one), strict=True):

@@ -134,7 +134,7 @@ def test_what_the_page_on_security_names_exists():
 
 
 def test_a_reference_to_nothing_is_found():
-    there = "`jaxnets/recipes.py:PRESETS` `jaxnets/metrics.py:Metrics.of` `train.py:main`"
+    there = "`jaxnets/config/recipes.py:PRESETS` `jaxnets/metrics.py:Metrics.of` `train.py:main`"
     assert len(references_of(there)) == 3
     assert not missing_references(there)
     for wrong in (

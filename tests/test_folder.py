@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxnets.data import folder as folders
-from jaxnets.data import picture_store as storage
 from jaxnets.data.batches import eval_batches, train_batches
-from jaxnets.data.folder import load_folder
 from jaxnets.data.load import load_dataset
+from jaxnets.data.pictures import folder as folders
+from jaxnets.data.pictures import store as storage
+from jaxnets.data.pictures.folder import load_folder
 from jaxnets.errors import UserError
 
 
@@ -176,12 +176,12 @@ def test_a_set_is_grey_if_every_picture_is(tmp_path, mode):
     ("size", "options", "side"),
     [
         ((32, 32), {}, 32),
-        ((96, 96), {"image_size": 224}, 96),
+        ((96, 96), {"input_size": 224}, 96),
         ((97, 97), {}, 64),
         ((32, 31), {}, 64),
-        ((100, 80), {"image_size": 224}, 256),
-        ((100, 80), {"image_size": 64}, 73),
-        ((32, 32), {"picture_size": 20}, 20),
+        ((100, 80), {"input_size": 224}, 256),
+        ((100, 80), {"input_size": 64}, 73),
+        ((32, 32), {"decode_size": 20}, 20),
     ],
 )
 def test_the_size_of_pictures(tmp_path, size, options, side):
@@ -370,10 +370,10 @@ def test_links_may_not_lead_out_of_the_folder(tmp_path, capsys):
 
 def test_stored_and_streamed_pictures_are_the_same(tmp_path, monkeypatch):
     root = write(tmp_path / "set", size=(40, 30), ending="jpg")
-    stored = load_folder(root, picture_size=16)
+    stored = load_folder(root, decode_size=16)
     shutil.rmtree(root / ".jaxnets")
     monkeypatch.setattr(storage, "MAX_STORED", 0)
-    streamed = load_folder(root, picture_size=16)
+    streamed = load_folder(root, decode_size=16)
     assert not list(root.glob(".jaxnets/*x*.npy"))
     assert stored.checksum == streamed.checksum
     for ours, theirs in zip(parts_of(stored), parts_of(streamed), strict=True):
@@ -430,7 +430,7 @@ def test_a_file_that_has_changed_is_seen_and_its_set_stored_anew(tmp_path):
 def test_the_checksum_is_of_names_and_contents_alone(tmp_path):
     first = write(tmp_path / "first")
     shutil.copytree(first, tmp_path / "second", copy_function=shutil.copyfile)
-    ours, theirs = load_folder(first), load_folder(tmp_path / "second", picture_size=16)
+    ours, theirs = load_folder(first), load_folder(tmp_path / "second", decode_size=16)
     assert ours.checksum == theirs.checksum
     (tmp_path / "second/cat/005.png").rename(tmp_path / "second/cat/other.png")
     assert load_folder(tmp_path / "second").checksum != ours.checksum
@@ -496,7 +496,7 @@ def test_no_more_than_two_stored_sets_are_kept(tmp_path):
     root = write(tmp_path / "set")
     half = root / ".jaxnets" / "0.partial"
     for age, size in enumerate((8, 9, 10, 11)):
-        load_folder(root, picture_size=size)
+        load_folder(root, decode_size=size)
         (path,) = root.glob(f".jaxnets/*-{size}x{size}x3.npy")
         os.utime(path, (age, age))
         half.write_text("of a crash")

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from jaxnets import experiment
-from jaxnets.data import picture_store as storage
 from jaxnets.data.datasets import Split
-from jaxnets.data.folder import load_folder
+from jaxnets.data.pictures import store as storage
+from jaxnets.data.pictures.folder import load_folder
 from jaxnets.experiment import create_model, create_state, evaluate, train
 from jaxnets.training import loop
 
@@ -89,11 +89,11 @@ def test_a_dense_network_whose_pictures_are_too_many_for_memory_trains_alike(
     folder, tiny_preset, monkeypatch
 ):
     data, config = load_folder(folder), tiny_preset("mlp", epochs=1)
-    in_one = trained(data, config)[0]
-    monkeypatch.setattr(experiment, "LOADED", 100)
-    monkeypatch.setattr(loop, "epoch_in_one", None)
+    use_scan = trained(data, config)[0]
+    monkeypatch.setattr(experiment, "MAX_SCAN_BYTES", 100)
+    monkeypatch.setattr(loop, "scanned_epoch", None)
     for a, b in zip(
-        jax.tree.leaves(trained(data, config)[0]), jax.tree.leaves(in_one), strict=True
+        jax.tree.leaves(trained(data, config)[0]), jax.tree.leaves(use_scan), strict=True
     ):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
 
@@ -118,7 +118,7 @@ def test_a_batch_of_bad_pictures_alone_moves_nothing_astray(folder, tiny_preset,
     path = sorted((folder / "train").rglob("*.png"))[7]
     path.write_bytes(path.read_bytes()[:-30])
     data, config = load_folder(folder), tiny_preset("softmax", epochs=1, batch_size=1)
-    monkeypatch.setattr(experiment, "LOADED", 100)
+    monkeypatch.setattr(experiment, "MAX_SCAN_BYTES", 100)
     params, history, _ = trained(data, config)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
     assert history[0]["train_loss"] < 2
@@ -141,7 +141,7 @@ def records(folder):
     [
         ["--model=cnn", "--devices=2"],
         ["--model=cnn", "--gradients=manual"],
-        ["--model=cnn", "--picture_size=20", "--augment=shift"],
+        ["--model=cnn", "--decode_size=20", "--augment=shift"],
         ["--model=mlp", "--gradients=both", "--check_every=1"],
         ["--model=mlp_sequential", "--devices=2"],
         ["--model=mlp_handwritten", "--search_epochs=1", "--latent_dims=4,8"],
@@ -195,7 +195,7 @@ def test_a_bad_picture_may_end_the_run_in_one_line(run_main, flags, folder, tmp_
 
 
 def test_pictures_too_small_for_the_network_are_refused(run_main, flags):
-    run_main("--model=cnn", *flags, "--picture_size=4").assert_refused("too small")
+    run_main("--model=cnn", *flags, "--decode_size=4").assert_refused("too small")
 
 
 # The time spent waiting
@@ -225,7 +225,7 @@ def test_data_seconds_are_those_that_the_step_waited(tiny, tiny_preset, slow, pa
     config = tiny_preset("cnn", epochs=2, batch_size=8)
     model = create_model(config, data)
     start = loop.Checkpoint(create_state(config, model, data))
-    watch = loop.Watch(progress=lambda count, metrics: time.sleep(pause))
+    watch = loop.Callbacks(progress=lambda count, metrics: time.sleep(pause))
     _, (_, record) = experiment.epochs(config, model, start, data, watch)  # The first compiles.
     assert low <= record["data_seconds"] / record["seconds"] <= high
     if slow:

@@ -16,17 +16,16 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
-from jaxnets import run
-from jaxnets.config import preset
-from jaxnets.data import pictures as pictures_module
+from jaxnets.config.fields import preset
 from jaxnets.data.cifar import load_cifar
-from jaxnets.data.folder import load_folder
 from jaxnets.data.idx import read_idx
 from jaxnets.data.load import load_dataset
+from jaxnets.data.pictures import decode
+from jaxnets.data.pictures.folder import load_folder
 from jaxnets.errors import UserError, one_line
 from jaxnets.lecture.search import Search, open_folder
-from jaxnets.training import untrusted
-from jaxnets.training.run_folder import RunFolder, write_text
+from jaxnets.runs import run, untrusted
+from jaxnets.runs.run_folder import RunFolder, write_text
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import fuzz
@@ -71,7 +70,10 @@ def test_a_message_is_one_line_of_bounded_length():
 
 
 def test_what_stdout_cannot_show_is_escaped(start_python):
-    code = "import sys; from jaxnets import cli; sys.exit(cli.run(lambda _: print('鸟') or 0))"
+    code = (
+        "import sys; from jaxnets.cli import exit_status\n"
+        "sys.exit(exit_status.run(lambda _: print('鸟') or 0))"
+    )
     with start_python("-c", code, env={**os.environ, "PYTHONIOENCODING": "ascii"}) as process:
         assert process.communicate() == ("\\u9e1f\n", "")
 
@@ -355,7 +357,7 @@ def test_an_index_of_other_fields_is_made_anew(pictures):
 def test_large_pictures_are_decoded_one_at_a_time(pictures, monkeypatch):
     """Each may take a gigabyte, whatever its file's size."""
     at_work, most = [], []
-    converted = pictures_module._to_8_bits
+    converted = decode._to_8_bits
 
     def convert(picture):
         at_work.append(picture)
@@ -364,14 +366,14 @@ def test_large_pictures_are_decoded_one_at_a_time(pictures, monkeypatch):
         at_work.remove(picture)
         return converted(picture)
 
-    monkeypatch.setattr(pictures_module, "_to_8_bits", convert)
+    monkeypatch.setattr(decode, "_to_8_bits", convert)
     files = [*pictures.rglob("*.png")] * 2
     with ThreadPoolExecutor(4) as threads:
-        list(threads.map(pictures_module.read_picture, files))
+        list(threads.map(decode.read_picture, files))
         assert max(most) > 1
         most.clear()
-        monkeypatch.setattr(pictures_module, "LARGE", 63)  # They have 64 pixels.
-        list(threads.map(pictures_module.read_picture, files))
+        monkeypatch.setattr(decode, "LARGE", 63)  # They have 64 pixels.
+        list(threads.map(decode.read_picture, files))
     assert max(most) == 1
 
 

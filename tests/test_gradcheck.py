@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jaxnets.backprop import activations, network
+from jaxnets.config.recipes import PRESETS
 from jaxnets.gradcheck import networks as network_checks
 from jaxnets.gradcheck import run as command
 from jaxnets.gradcheck.compare import (
@@ -24,8 +25,7 @@ from jaxnets.gradcheck.compare import (
 )
 from jaxnets.gradcheck.kinks import max_pool_winners, relu_sides
 from jaxnets.gradcheck.layers import LAYERS, TOLERANCES, check_layer
-from jaxnets.recipes import PRESETS
-from jaxnets.training.platform import prepare
+from jaxnets.machine.platform import prepare
 
 NETWORKS = network_checks.networks()
 
@@ -63,8 +63,8 @@ def test_alexnet_agrees_with_autodiff(name, dtype, tolerance):
 def test_every_preset_is_checked_and_alexnet_at_both_sizes():
     assert {network.config.model for network in NETWORKS.values()} == set(PRESETS)
     assert NETWORKS["alexnet 224"].image == (224, 224, 3)
-    assert NETWORKS["alexnet 224"].config.image_size == 224
-    assert NETWORKS["alexnet"].config.image_size == 64
+    assert NETWORKS["alexnet 224"].config.input_size == 224
+    assert NETWORKS["alexnet"].config.input_size == 64
 
 
 def test_a_layer_is_checked_in_every_precision_and_kinks_are_replaced():
@@ -234,7 +234,7 @@ def test_a_wrong_request_is_refused_in_one_line(flags, said, run_command):
 
 def test_help_lists_the_commands_without_jax(run_python):
     code = (
-        "import sys; from jaxnets import commands; commands.main(['--help']); "
+        "import sys; from jaxnets.cli import commands; commands.main(['--help']); "
         "assert not {'jax', 'flax'} & set(sys.modules)"
     )
     outcome = run_python("-W", "error", "-c", code)

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from jaxnets import experiment
-from jaxnets.config import Config, preset
+from jaxnets.config.fields import Config, preset
+from jaxnets.config.recipes import PRESETS
 from jaxnets.data.batches import epoch_order, train_batches
 from jaxnets.data.datasets import Dataset, Split
 from jaxnets.models.chain import Chain
-from jaxnets.recipes import PRESETS
 from jaxnets.training import optimizer
 from jaxnets.training.step import make_train_step
 

@@ -8,12 +8,12 @@ import re
 import numpy as np
 import pytest
 
-from jaxnets.config import preset
+from jaxnets.config.fields import preset
 from jaxnets.data.datasets import held_out
 from jaxnets.errors import UserError
 from jaxnets.experiment import create_model, create_state, evaluate, train
 from jaxnets.lecture.log import KerasLog, SlideBar
-from jaxnets.lecture.many import Outcome, side_by_side, train_many
+from jaxnets.lecture.many import Outcome, can_vmap, train_many
 from jaxnets.lecture.replay import Replay, choose, replay_many, table
 from jaxnets.metrics import Metrics
 
@@ -23,7 +23,7 @@ HAND = ["--model=mlp_handwritten", "--latent_dims=5,9,7", "--search_epochs=4", "
 # Many runs side by side
 
 
-def alone(config, data, judge):
+def single_process(config, data, judge):
     """What train_many must find: the run by itself."""
     model = create_model(config, data)
     state, history = train(config, model, create_state(config, model, data), data)
@@ -49,9 +49,9 @@ def test_runs_side_by_side_end_as_each_would_alone(tiny, tiny_preset, model, cha
         dataclasses.replace(first, seed=seed, learning_rate=first.learning_rate * factor)
         for seed, factor in [(0, 1), (1, 1), (1, 0.5)]
     ]
-    assert side_by_side(first, tiny)
+    assert can_vmap(first, tiny)
     for config, ours in zip(runs, train_many(runs, tiny, tiny.validation), strict=True):
-        theirs = alone(config, tiny, tiny.validation)
+        theirs = single_process(config, tiny, tiny.validation)
         np.testing.assert_allclose(
             dataclasses.astuple(ours), dataclasses.astuple(theirs), rtol=1e-5
         )
@@ -59,11 +59,11 @@ def test_runs_side_by_side_end_as_each_would_alone(tiny, tiny_preset, model, cha
 
 def test_a_convolution_trains_one_run_after_the_other(tiny, tiny_preset):
     runs = [tiny_preset("cnn", seed=seed, epochs=1, augment="none") for seed in (0, 1)]
-    assert not side_by_side(runs[0], tiny)
+    assert not can_vmap(runs[0], tiny)
     epochs = []
     found = train_many(runs, tiny, tiny.validation, lambda: epochs.append(1))
     assert len(epochs) == 2
-    assert found == [alone(config, tiny, tiny.validation) for config in runs]
+    assert found == [single_process(config, tiny, tiny.validation) for config in runs]
 
 
 @pytest.mark.usefixtures("quick_steps")
@@ -133,7 +133,7 @@ def test_the_search_is_the_slides_numpy_code(tiny, tiny_preset):
         )
     best = dataclasses.replace(config, hidden=(replay.best,), latent_dims=None, seed=3)
     assert dataclasses.astuple(replay.final) == pytest.approx(
-        dataclasses.astuple(alone(best, whole, whole.test)), rel=1e-5
+        dataclasses.astuple(single_process(best, whole, whole.test)), rel=1e-5
     )
 
 
@@ -236,11 +236,11 @@ def test_the_slides_bar_stands_on_a_terminal_and_is_a_line_elsewhere(monkeypatch
 
 
 def test_keras_lines_are_the_slides_to_the_last_digit(capsys, tiny):
-    from jaxnets.training.loop import Checkpoint, Feed
+    from jaxnets.training.loop import Checkpoint, TrainLoader
 
     config = preset("softmax")
     state = create_state(config, create_model(config, tiny), dataclasses.replace(tiny))
-    with KerasLog(50, Feed(tiny.train, 32, 0), Checkpoint(state)) as log:
+    with KerasLog(50, TrainLoader(tiny.train, 32, 0), Checkpoint(state)) as log:
         record = {"epoch": 45, "train_loss": 0.080445871, "train_accuracy": 0.8864}
         assert log.epoch_line(record) == (
             "Train Epoch: 45 Loss= 0.080445871 Accuracy= 0.8863999843597412"

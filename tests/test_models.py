@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from conftest import quick_jit
 
-from jaxnets.config import preset
+from jaxnets.config.fields import preset
+from jaxnets.config.recipes import PRESETS
 from jaxnets.data.batches import Batch
 from jaxnets.experiment import create_model, create_state, gradients_of, train
 from jaxnets.models import MODELS
@@ -23,7 +24,6 @@ from jaxnets.models.layers import (
     flatten,
 )
 from jaxnets.models.mlp import ACTIVATIONS
-from jaxnets.recipes import PRESETS
 
 
 def shapes_of(model, shape):

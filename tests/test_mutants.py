@@ -9,7 +9,7 @@ from conftest import ROOT
 from jaxnets.gradcheck.compare import DIFFERENCES, compiled, judge
 from jaxnets.gradcheck.layers import LAYERS, TOLERANCES, problems_of
 from jaxnets.gradcheck.mutants import MUTANTS, mutated
-from jaxnets.training.platform import prepare
+from jaxnets.machine.platform import prepare
 
 # They are wrong where the layer has no derivative, and so nowhere a difference could be taken.
 WRONG_AT_TIES_ONLY = {"relu_passes_at_zero", "max_pool_counts_ties", "max_pool_tie_to_last"}

@@ -23,10 +23,10 @@ from jaxnets.experiment import (
     optimizer_of,
 )
 from jaxnets.losses import LOSSES
+from jaxnets.machine.platform import prepare
 from jaxnets.models import MODELS
 from jaxnets.training import step as step_module
 from jaxnets.training.parallel import Parallel
-from jaxnets.training.platform import prepare
 
 COLLECTIVE = re.compile(
     r"= .*?\b(all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)(?:-start)?\("
@@ -125,7 +125,9 @@ def check_updates(step, batches):
     parallel, optimizer = Parallel(prepare(4), "pmap"), optax.sgd(0.5)
     apply = MODELS["softmax"](num_classes=3).apply
     train_step = step.make_train_step(
-        step.differentiated(apply, LOSSES["cross_entropy"]), optimizer, axis_name=parallel.axis_name
+        step.autodiff_loss_and_grad(apply, LOSSES["cross_entropy"]),
+        optimizer,
+        axis_name=parallel.axis_name,
     )
     params = {"logits": {"kernel": np.zeros((4, 3), np.float32), "bias": np.zeros(3, np.float32)}}
     state = step.TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), KEY)
@@ -165,21 +167,21 @@ def check_keys(step, batches):
 
 KEY = jax.random.key(3)
 PSUM = "lax.psum(jax.tree.map(lambda x: x.astype(floats), tree), axis_name)"
-ADDED = "return add_over(axis_name, loss_and_gradients(state.params, batch, key))"
+ADDED = "return add_over(axis_name, loss_and_grad(state.params, batch, key))"
 MUTANTS = {
     "the reduction removed": (step_module, PSUM, "tree", check_updates),
     "mean for sum": (step_module, PSUM, PSUM.replace("psum", "pmean"), check_updates),
     "mean for sum, of the gradients only": (
         step_module,
         ADDED,
-        "metrics, g = loss_and_gradients(state.params, batch, key)\n"
+        "metrics, g = loss_and_grad(state.params, batch, key)\n"
         "        return lax.psum(metrics, axis_name), lax.pmean(g, axis_name)",
         check_updates,
     ),
     "every device's mean, summed": (
         step_module,
         ADDED,
-        "metrics, g = loss_and_gradients(state.params, batch, key)\n"
+        "metrics, g = loss_and_grad(state.params, batch, key)\n"
         "        g = jax.tree.map(lambda x: x / jnp.maximum(metrics.count, 1), g)\n"
         "        return metrics.replace(count=lax.pmax(1, axis_name)), lax.psum(g, axis_name)",
         check_updates,

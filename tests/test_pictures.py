@@ -10,8 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxnets.data import pictures
-from jaxnets.data.pictures import MAX_PIXELS, BadPictureError, fit_square, read_header, read_picture
+from jaxnets.data.pictures import decode as pictures
+from jaxnets.data.pictures.decode import (
+    MAX_PIXELS,
+    BadPictureError,
+    fit_square,
+    read_header,
+    read_picture,
+)
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 
@@ -102,7 +108,8 @@ def test_exif_turns_a_picture_upright(save, kind, orientation):
 def test_a_picture_with_damaged_exif_is_read_as_it_lies_without_a_word(save, run_python):
     path = save(photo(), "a.jpg", quality=95, exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x09\x01\x12\0\x03")
     code = (
-        "import sys; from pathlib import Path; from jaxnets.data.pictures import read_picture\n"
+        "import sys; from pathlib import Path\n"
+        "from jaxnets.data.pictures.decode import read_picture\n"
         "print(read_picture(Path(sys.argv[1])).size)"
     )
     outcome = run_python("-c", code, path)
@@ -275,7 +282,7 @@ def test_a_decompression_bomb_is_refused_before_it_takes_memory(tmp_path, run_py
     path.write_bytes(bomb(kind))
     code = (
         "import resource, sys; from pathlib import Path\n"
-        "from jaxnets.data.pictures import BadPictureError, read_picture\n"
+        "from jaxnets.data.pictures.decode import BadPictureError, read_picture\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "before = peak()\n"
         "try: read_picture(Path(sys.argv[1]))\n"

@@ -11,14 +11,14 @@ import pytest
 from jaxnets.data.load import load_dataset
 from jaxnets.errors import UserError
 from jaxnets.experiment import create_model, create_state, train
-from jaxnets.training.optimizer import after_epoch, create_optimizer, plateau_of, with_plateau
+from jaxnets.training.optimizer import create_optimizer, plateau_of, update_plateau, with_plateau
 
 
 def drops_of(errors, patience):
     """How often the rate has fallen after each of the epochs."""
     opt_state, drops = with_plateau(optax.sgd(1.0)).init({"w": jnp.zeros(2)}), []
     for error in errors:
-        opt_state = after_epoch(opt_state, error, patience)
+        opt_state = update_plateau(opt_state, error, patience)
         drops.append(int(plateau_of(opt_state).drops))
     return drops
 
@@ -78,9 +78,9 @@ def test_a_drop_is_a_tenth_of_the_rate_in_every_rule(name, arguments):
         now, state = params, rule.init(params)
         for number, gradient in enumerate(gradients):
             if key == "ours" and number == 1:
-                state = after_epoch(state, 0.5, patience=1)
+                state = update_plateau(state, 0.5, patience=1)
             if key == "ours" and number == 2:
-                state = after_epoch(state, 0.5, patience=1)
+                state = update_plateau(state, 0.5, patience=1)
                 assert int(plateau_of(state).drops) == 1
             updates, state = jax.jit(rule.update)(gradient, state, now)
             now = optax.apply_updates(now, updates)
@@ -121,7 +121,7 @@ def test_the_rate_that_is_recorded_is_the_one_that_moves_the_parameters(tiny, ti
     rates = [record["learning_rate"] for record in history]
     assert len(set(rates)) == 4
 
-    from jaxnets.experiment import create_parallel, feed_of, gradients_of
+    from jaxnets.experiment import create_parallel, gradients_of, loader_of
     from jaxnets.training import loop
     from jaxnets.training.step import make_train_step
 
@@ -132,7 +132,7 @@ def test_the_rate_that_is_recorded_is_the_one_that_moves_the_parameters(tiny, ti
         rule = create_optimizer("sgd", rate)
         again = again.replace(opt_state=rule.init(again.params))
         step = make_train_step(gradients_of(config, model), rule)
-        run_epoch = loop.epoch_by_steps(step, feed_of(config, tiny), parallel, loop.Watch())
+        run_epoch = loop.stepped_epoch(step, loader_of(config, tiny), parallel, loop.Callbacks())
         again, *_ = run_epoch(loop.Checkpoint(again), epoch)
     for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(again.params), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-6 * np.abs(b).max())

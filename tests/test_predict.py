@@ -14,8 +14,8 @@ import pytest
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from jaxnets.config import preset
-from jaxnets.data.pictures import BadPictureError
+from jaxnets.config.fields import preset
+from jaxnets.data.pictures.decode import BadPictureError
 from jaxnets.serving.digit import otsu, to_digit
 from jaxnets.serving.drawing import draw
 from jaxnets.serving.predict import load_predictor
@@ -40,11 +40,11 @@ def predictor(mnist_run):
 @pytest.fixture(scope="session")
 def colour_run(tmp_path_factory):
     """A checkpoint of softmax regression on colour pictures of 72 x 72 with three classes."""
-    from jaxnets import run
     from jaxnets.data.datasets import Dataset, Split
     from jaxnets.experiment import create_model, create_state
+    from jaxnets.runs import run
+    from jaxnets.runs.run_folder import RunFolder
     from jaxnets.training.loop import Checkpoint
-    from jaxnets.training.run_folder import RunFolder
 
     images = np.zeros((4, 72, 72, 3), np.uint8)
     split = Split(images, np.array([0, 1, 2, 0], np.int32))
@@ -238,7 +238,7 @@ def test_a_photo_is_cut_to_the_middle_of_what_the_data_set_would_store(colour_ru
 
 def test_of_pictures_stored_larger_the_network_sees_the_middle(colour_run):
     predictor = dataclasses.replace(
-        load_predictor(str(colour_run)), config=preset("alexnet", image_size=64)
+        load_predictor(str(colour_run)), config=preset("alexnet", input_size=64)
     )
     image = np.random.default_rng(0).integers(0, 256, (72, 72, 3), np.uint8)
     np.testing.assert_array_equal(predictor.seen(image), image[4:68, 4:68])

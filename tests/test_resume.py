@@ -13,9 +13,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from jaxnets.training import interrupt, pace
-from jaxnets.training.pace import Pace
-from jaxnets.training.run_folder import RunFolder
+from jaxnets.runs import checkpoint_timer as pace
+from jaxnets.runs import signals
+from jaxnets.runs.checkpoint_timer import CheckpointTimer
+from jaxnets.runs.run_folder import RunFolder
 
 STEPS = "--checkpoint_every=1steps"
 
@@ -273,7 +274,12 @@ def test_steps_do_not_wait_for_a_slow_disk_and_its_saves_do_not_pile_up(
     run_main, tiny_flags, tmp_path, monkeypatch
 ):
     """A save is due at each of ten steps, and the first is not written before the last step."""
-    now, saves, finalize, save = iter(range(10**9)), [], ocp.CheckpointManager._finalize, Pace.saved
+    now, saves, finalize, save = (
+        iter(range(10**9)),
+        [],
+        ocp.CheckpointManager._finalize,
+        CheckpointTimer.saved,
+    )
     trained, log = threading.Event(), RunFolder.log
 
     def slow(*arguments):
@@ -291,7 +297,9 @@ def test_steps_do_not_wait_for_a_slow_disk_and_its_saves_do_not_pile_up(
     with monkeypatch.context() as patch:
         patch.setattr(ocp.CheckpointManager, "_finalize", slow)
         patch.setattr(RunFolder, "log", log_and_tell)
-        patch.setattr(Pace, "saved", lambda ours, step: (saves.append(step), save(ours, step)))
+        patch.setattr(
+            CheckpointTimer, "saved", lambda ours, step: (saves.append(step), save(ours, step))
+        )
         patch.setattr(pace.time, "monotonic", lambda: 100.0 * next(now))
         assert run_main(*flags).status == 0
     assert saves == [0, 0, 10]  # The run's beginning, the first that was due, and the last.
@@ -299,8 +307,8 @@ def test_steps_do_not_wait_for_a_slow_disk_and_its_saves_do_not_pile_up(
 
 
 def test_with_steps_or_epochs_for_its_pace_a_run_saves_however_slow_the_disk():
-    assert Pace(2, "steps", 5, step=0).due(2, saving=True)
-    late = Pace(1, "seconds", 5, step=0)
+    assert CheckpointTimer(2, "steps", 5, step=0).due(2, saving=True)
+    late = CheckpointTimer(1, "seconds", 5, step=0)
     late._time -= 2
     assert late.due(2) and not late.due(2, saving=True)
 
@@ -322,9 +330,9 @@ def test_signals_ask_and_one_more_stops_at_once(monkeypatch):
         return now[0]
 
     now = [0.0]
-    monkeypatch.setattr(interrupt.time, "monotonic", clock)
+    monkeypatch.setattr(signals.time, "monotonic", clock)
     for first in (signal.SIGINT, signal.SIGTERM):
-        with pytest.raises(KeyboardInterrupt), interrupt.stop_on_interrupt() as stop:
+        with pytest.raises(KeyboardInterrupt), signals.stop_on_interrupt() as stop:
             assert stop() == 0
             signal.raise_signal(first)
             signal.raise_signal(first)  # timeout(1) sends it twice.
@@ -336,14 +344,14 @@ def test_signals_ask_and_one_more_stops_at_once(monkeypatch):
 
 def test_a_hang_up_asks_and_nothing_after_it_cuts_the_saving_short(monkeypatch):
     before, now = signal.getsignal(signal.SIGHUP), iter(range(100))
-    monkeypatch.setattr(interrupt.time, "monotonic", lambda: float(next(now)))
+    monkeypatch.setattr(signals.time, "monotonic", lambda: float(next(now)))
     try:
-        with interrupt.stop_on_interrupt() as stop:
+        with signals.stop_on_interrupt() as stop:
             for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM, signal.SIGHUP):
                 signal.raise_signal(number)
                 assert stop() == signal.SIGHUP
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # As nohup starts it.
-        with interrupt.stop_on_interrupt() as stop:
+        with signals.stop_on_interrupt() as stop:
             signal.raise_signal(signal.SIGHUP)
             assert stop() == 0
     finally:

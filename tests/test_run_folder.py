@@ -10,10 +10,10 @@ import sys
 import numpy as np
 import pytest
 
-from jaxnets.config import Config, preset
+from jaxnets.config.fields import Config, preset
 from jaxnets.data.load import load_dataset
 from jaxnets.experiment import create_model, create_state, train
-from jaxnets.training.run_folder import RunFolder
+from jaxnets.runs.run_folder import RunFolder
 
 RECORD = [
     "epoch", "step", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy",
@@ -141,7 +141,7 @@ def test_the_default_folder_is_named_by_model_and_time_and_never_taken_twice(tmp
 
 
 def test_a_run_folders_config_makes_the_same_config_again(finished_run):
-    from jaxnets.config import from_json
+    from jaxnets.config.fields import from_json
 
     written = read_json(finished_run.folder / "config.json")
     fields = {name: written[name] for name in Config.__dataclass_fields__}
@@ -189,9 +189,9 @@ def test_a_disk_too_full_for_a_checkpoint_is_status_1_and_one_line(
 ):
     """Files may have 4,096 bytes here: enough for all but the checkpoint."""
     code = (
-        "import resource, sys, train; from jaxnets import cli; "
+        "import resource, sys, train; from jaxnets.cli import exit_status; "
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY)); "
-        "sys.exit(cli.run(train.main))"
+        "sys.exit(exit_status.run(train.main))"
     )
     environment = {**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false"}
     outcome = run_python("-c", code, "--model=mlp_sequential", *tiny_flags, env=environment)
@@ -211,9 +211,10 @@ def test_a_second_process_is_refused_until_the_first_has_ended_however_it_ends(
     run_main, start_python, tiny_flags, tmp_path, interrupt_after
 ):
     code = (
-        "import sys, train; from jaxnets import cli; from jaxnets.training import loop; "
-        "loop.add_up = lambda *_: (print('training', flush=True), sys.stdin.read()); "
-        "sys.exit(cli.run(train.main))"
+        "import sys, train; from jaxnets.cli import exit_status\n"
+        "from jaxnets.training import loop\n"
+        "loop.accumulate_metrics = lambda *_: (print('training', flush=True), sys.stdin.read()); "
+        "sys.exit(exit_status.run(train.main))"
     )
     flags = ["--model=cnn", *tiny_flags]
     with start_python("-c", code, *flags, stdin=subprocess.PIPE) as process:

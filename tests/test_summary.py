@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxnets.config import preset
+from jaxnets.config.fields import preset
+from jaxnets.config.recipes import PRESETS
 from jaxnets.errors import UserError
 from jaxnets.experiment import build_model
 from jaxnets.models import MODELS
-from jaxnets.recipes import PRESETS
 from jaxnets.report.summary import summary, totals
 
 IMAGE = (28, 28, 1)

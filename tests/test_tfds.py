@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxnets.data import tfds_prepared, tfds_source
 from jaxnets.data.load import load_dataset
+from jaxnets.data.tfds import prepared as tfds_prepared
+from jaxnets.data.tfds import source as tfds_source
 from jaxnets.errors import UserError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="array_record is Linux-only")
@@ -206,8 +207,8 @@ def test_pictures_of_different_sizes_become_squares(tmp_path):
     noise = [(rng.integers(0, 256, (*size, 3), np.uint8), n % 3) for n, size in enumerate(sizes)]
     prepare(tmp_path, {"train": noise, "test": noise}, encoding="png")
     assert load_dataset("zoo", str(tmp_path)).image_shape == (64, 64, 3)
-    assert load_dataset("zoo", str(tmp_path), image_size=224).image_shape == (256, 256, 3)
-    data = load_dataset("zoo", str(tmp_path), 0, picture_size=16)
+    assert load_dataset("zoo", str(tmp_path), input_size=224).image_shape == (256, 256, 3)
+    data = load_dataset("zoo", str(tmp_path), 0, decode_size=16)
     assert data.image_shape == (16, 16, 3)
     side = [np.asarray(_fit(image, 16)) for image, _ in noise]
     found = np.asarray(data.train.images)

@@ -12,7 +12,7 @@ import pytest
 from conftest import quick_jit
 
 from jaxnets import experiment
-from jaxnets.config import preset
+from jaxnets.config.fields import preset
 from jaxnets.data.batches import Batch
 from jaxnets.data.datasets import Split
 from jaxnets.errors import UserError
@@ -21,17 +21,22 @@ from jaxnets.experiment import (
     create_state,
     evaluate,
     gradients_of,
-    on_lit_pixels,
     train,
+    with_nonzero_pixels,
 )
 from jaxnets.losses import LOSSES
+from jaxnets.machine.platform import prepare
 from jaxnets.metrics import Metrics
 from jaxnets.models import MODELS
 from jaxnets.training import loop
 from jaxnets.training.optimizer import create_optimizer, create_schedule
 from jaxnets.training.parallel import Parallel
-from jaxnets.training.platform import prepare
-from jaxnets.training.step import TrainState, differentiated, in_blocks, make_train_step
+from jaxnets.training.step import (
+    TrainState,
+    accumulate_gradients,
+    autodiff_loss_and_grad,
+    make_train_step,
+)
 
 
 def leaves(tree):
@@ -193,7 +198,7 @@ def a_state(model, optimizer, image_shape):
 def test_a_step_goes_along_the_mean_or_sum_of_the_real_examples_gradient(tiny, reduction, padding):
     model, optimizer = MODELS["softmax"](num_classes=3), optax.sgd(0.01)
     state = a_state(model, optimizer, tiny.image_shape)
-    way = differentiated(model.apply, LOSSES["cross_entropy"])
+    way = autodiff_loss_and_grad(model.apply, LOSSES["cross_entropy"])
     step = quick_jit(make_train_step(way, optimizer, reduction=reduction))
     stepped, metrics = step(state, a_batch(tiny.train, 20, padding))
     gradient = softmax_regression_gradient(
@@ -209,7 +214,7 @@ def test_a_step_goes_along_the_mean_or_sum_of_the_real_examples_gradient(tiny, r
 def test_padding_leaves_the_gradient_as_it_is(tiny, loss):
     model = MODELS["mlp"](num_classes=3, hidden=(16,))
     state = a_state(model, optax.sgd(0.1), tiny.image_shape)
-    way = quick_jit(differentiated(model.apply, LOSSES[loss]))
+    way = quick_jit(autodiff_loss_and_grad(model.apply, LOSSES[loss]))
     metrics, gradients = way(state.params, a_batch(tiny.train, 20), state.key)
     padded, same = way(state.params, a_batch(tiny.train, 20, padding=12), state.key)
     assert_close(same, gradients, 1e-6)
@@ -220,10 +225,10 @@ def test_padding_leaves_the_gradient_as_it_is(tiny, loss):
 def test_blocks_of_a_batch_give_the_sums_of_the_whole(tiny, size):
     model = MODELS["mlp"](num_classes=3, hidden=(16,))
     state = a_state(model, optax.sgd(0.1), tiny.image_shape)
-    way = differentiated(model.apply, LOSSES["cross_entropy"])
+    way = autodiff_loss_and_grad(model.apply, LOSSES["cross_entropy"])
     batch = jax.device_put(a_batch(tiny.train, 27, padding=5))
     whole, blocks = (
-        quick_jit(f)(state.params, batch, state.key) for f in (way, in_blocks(way, size))
+        quick_jit(f)(state.params, batch, state.key) for f in (way, accumulate_gradients(way, size))
     )
     assert int(blocks[0].count) == 27
     assert_close(blocks, whole, 1e-6)
@@ -236,7 +241,7 @@ def test_every_block_has_a_key_of_its_own():
     batch = Batch(jnp.zeros((10, 1)), jnp.zeros(10), jnp.ones(10))
     key = jax.random.key(0)
     keys = [jax.random.fold_in(key, block) for block in range(3)]
-    total = in_blocks(draw, 4)({}, batch, key)
+    total = accumulate_gradients(draw, 4)({}, batch, key)
     assert total[0] == pytest.approx(float(sum(jax.random.normal(key) for key in keys)), rel=1e-5)
 
 
@@ -255,7 +260,7 @@ def test_pixels_that_are_black_are_left_out_and_change_nothing(
     batch = Batch(images, data.labels, np.ones(32, np.float32))
     dark = np.flatnonzero(~images.reshape(32, -1).any(axis=0))
     assert len(dark) >= 2 * 8 + 6
-    way = differentiated(model.apply, LOSSES["cross_entropy"])
+    way = autodiff_loss_and_grad(model.apply, LOSSES["cross_entropy"])
     params, over_runs = state.params, lambda way: way
     if runs:
         params = jax.tree.map(lambda leaf: jnp.stack([leaf, 2 * leaf]), params)
@@ -268,7 +273,7 @@ def test_pixels_that_are_black_are_left_out_and_change_nothing(
         widths.extend(options["widths"])
         return over_runs(gradients_of(config, model, **options))
 
-    narrow, split = on_lit_pixels(ways, model, data)
+    narrow, split = with_nonzero_pixels(ways, model, data)
     assert widths[0] < 0.7 * widths[-1]
     assert split.images.shape == (32, np.prod(tiny.image_shape) - len(dark), 1, 1)
     ours = quick_jit(narrow)(params, Batch(split.images, split.labels, batch.mask), state.key)
@@ -287,9 +292,9 @@ def run_epochs(make_epoch, data, model, batch_size, watch=None):
     """The state and the metrics after two epochs."""
     optimizer = create_optimizer("sgd", 0.1, momentum=0.9)
     state = a_state(model, optimizer, data.image_shape)
-    step = make_train_step(differentiated(model.apply, LOSSES["cross_entropy"]), optimizer)
-    feed = loop.Feed(data.train, batch_size, seed=0)
-    run_epoch = make_epoch(step, feed, one_device(), watch or loop.Watch())
+    step = make_train_step(autodiff_loss_and_grad(model.apply, LOSSES["cross_entropy"]), optimizer)
+    feed = loop.TrainLoader(data.train, batch_size, seed=0)
+    run_epoch = make_epoch(step, feed, one_device(), watch or loop.Callbacks())
     for epoch in range(2):
         state, metrics, _ = run_epoch(loop.Checkpoint(state), epoch)
     return state, metrics
@@ -301,7 +306,7 @@ def test_an_epoch_in_one_loop_is_an_epoch_step_by_step(tiny, batch_size):
     model = MODELS["mlp"](num_classes=3, hidden=(16,))
     (ours, a), (theirs, b) = (
         run_epochs(make, tiny, model, batch_size)
-        for make in (loop.epoch_in_one, loop.epoch_by_steps)
+        for make in (loop.scanned_epoch, loop.stepped_epoch)
     )
     assert int(ours.step) == int(theirs.step) == 2 * int(np.ceil(160 / batch_size))
     assert_close(ours.params, theirs.params, 1e-6)
@@ -315,10 +320,10 @@ def test_a_convolutions_epoch_in_one_program_is_that_by_steps(tiny, tiny_preset,
     """What an accelerator does, on the CPU: with dropout, and shifts made on the device."""
     config = tiny_preset("cnn", hidden=(16,), augment="shift,flip", batch_size=48, epochs=1)
     by_steps, (theirs,) = trained(tiny, config)
-    monkeypatch.setattr(experiment, "loops_well", lambda model, parallel: True)
-    monkeypatch.setattr(loop, "epoch_by_steps", None)
-    in_one, (ours,) = trained(tiny, config)
-    assert_close(in_one.params, by_steps.params, 1e-6)
+    monkeypatch.setattr(experiment, "prefers_scan", lambda model, parallel: True)
+    monkeypatch.setattr(loop, "stepped_epoch", None)
+    use_scan, (ours,) = trained(tiny, config)
+    assert_close(use_scan.params, by_steps.params, 1e-6)
     assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-6)
     assert ours["train_accuracy"] == theirs["train_accuracy"]
 
@@ -328,11 +333,11 @@ def test_a_long_epoch_in_one_loop_is_cut_where_it_may_be_saved_stopped_and_taken
 ):
     monkeypatch.setattr(loop, "STEPS_AT_ONCE", 2)
     model, optimizer = MODELS["mlp"](num_classes=3, hidden=(8,)), create_optimizer("sgd", 0.1)
-    step = make_train_step(differentiated(model.apply, LOSSES["cross_entropy"]), optimizer)
-    feed = loop.Feed(tiny.train, 32, seed=0, augment="shift")  # Five steps: 2, 2 and 1.
+    step = make_train_step(autodiff_loss_and_grad(model.apply, LOSSES["cross_entropy"]), optimizer)
+    feed = loop.TrainLoader(tiny.train, 32, seed=0, augment="shift")  # Five steps: 2, 2 and 1.
 
     def run(make_epoch, checkpoint, **watch):
-        run_epoch = make_epoch(step, feed, one_device(), loop.Watch(**watch))
+        run_epoch = make_epoch(step, feed, one_device(), loop.Callbacks(**watch))
         return run_epoch(checkpoint, 0)[:2]
 
     def start():
@@ -347,26 +352,26 @@ def test_a_long_epoch_in_one_loop_is_cut_where_it_may_be_saved_stopped_and_taken
     def save(checkpoint):
         saved.append((int(checkpoint.state.step), int(checkpoint.metrics.count)))
 
-    whole, metrics = run(loop.epoch_in_one, start(), due=due, save=save)
+    whole, metrics = run(loop.scanned_epoch, start(), due=due, save=save)
     assert (seen, saved, int(metrics.count)) == ([2, 4], [(4, 128)], 160)
     asked = iter([0, 15])
     with pytest.raises(loop.Interrupted) as stopped:
-        run(loop.epoch_in_one, start(), stop=lambda: next(asked))
+        run(loop.scanned_epoch, start(), stop=lambda: next(asked))
     assert int(stopped.value.checkpoint.state.step) == 2
-    rest, total = run(loop.epoch_in_one, stopped.value.checkpoint)
+    rest, total = run(loop.scanned_epoch, stopped.value.checkpoint)
     for a, b in zip(leaves((rest.params, total)), leaves((whole.params, metrics)), strict=True):
         np.testing.assert_array_equal(a, b)
     asked = iter([0, 0, 0, 15])  # A run by steps, stopped where no loop is cut, goes on in one.
     with pytest.raises(loop.Interrupted) as stopped:
-        run(loop.epoch_by_steps, start(), stop=lambda: next(asked))
+        run(loop.stepped_epoch, start(), stop=lambda: next(asked))
     assert int(stopped.value.checkpoint.state.step) == 3
-    rest, total = run(loop.epoch_in_one, stopped.value.checkpoint)
+    rest, total = run(loop.scanned_epoch, stopped.value.checkpoint)
     assert_close(rest.params, whole.params, 1e-6)
     assert int(total.count) == 160
 
 
 @pytest.mark.usefixtures("quick_steps")
-@pytest.mark.parametrize("make_epoch", [loop.epoch_in_one, loop.epoch_by_steps])
+@pytest.mark.parametrize("make_epoch", [loop.scanned_epoch, loop.stepped_epoch])
 def test_the_watch_sees_every_example_once(tiny, make_epoch):
     counts, totals = [], []
 
@@ -374,14 +379,14 @@ def test_the_watch_sees_every_example_once(tiny, make_epoch):
         counts.append(count)
         totals.append(int(metrics.count))
 
-    watch = loop.Watch(progress=progress)
+    watch = loop.Callbacks(progress=progress)
     run_epochs(make_epoch, tiny, MODELS["mlp"](num_classes=3, hidden=(8,)), 48, watch)
     assert sum(counts) == 2 * 160
     assert totals == [*np.cumsum(counts[: len(counts) // 2])] * 2
 
 
 @pytest.mark.usefixtures("quick_steps")
-@pytest.mark.parametrize("make_epoch", [loop.epoch_in_one, loop.epoch_by_steps])
+@pytest.mark.parametrize("make_epoch", [loop.scanned_epoch, loop.stepped_epoch])
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tiny, make_epoch, bad):
     def train_step(state, batch):
@@ -391,7 +396,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tiny, make_e
         return state.replace(step=state.step + 1), metrics
 
     state = TrainState(jnp.zeros((), jnp.int32), {}, (), jax.random.key(0))
-    run_epoch = make_epoch(train_step, loop.Feed(tiny.train, 32, 0), one_device(), loop.Watch())
+    run_epoch = make_epoch(
+        train_step, loop.TrainLoader(tiny.train, 32, 0), one_device(), loop.Callbacks()
+    )
     with pytest.raises(loop.NonFiniteLossError, match=f"the loss of step 3 is {bad}"):
         run_epoch(loop.Checkpoint(state), 0)
 
@@ -404,10 +411,10 @@ def trained(tiny, config):
 @pytest.mark.usefixtures("quick_steps")
 @pytest.mark.parametrize("in_one", [True, False], ids=["in one loop", "by steps"])
 def test_one_device_eight_by_jit_and_eight_by_pmap_train_alike(
-    tiny, tiny_preset, monkeypatch, in_one
+    tiny, tiny_preset, monkeypatch, use_scan
 ):
     """160 images in batches of 64: the last is ragged, and some devices see padding only."""
-    monkeypatch.setattr(experiment, "loops_well", lambda model, parallel: in_one)
+    monkeypatch.setattr(experiment, "prefers_scan", lambda model, parallel: use_scan)
     common = dict(hidden=(16,), batch_size=64, augment="shift", loss="cross_entropy")
     one, one_history = trained(tiny, tiny_preset("mlp", devices=1, parallel="jit", **common))
     for parallel in ("jit", "pmap"):
@@ -515,13 +522,13 @@ def test_the_handwritten_network_trains_as_the_slides_numpy_code_does(tiny, tiny
 @pytest.mark.parametrize(("model", "epochs"), [("mlp", 20), ("mlp_functional", 20), ("cnn", 4)])
 def test_gradients_by_hand_train_like_differentiated_ones(tiny, tiny_preset, model, epochs):
     """100 steps of the dense networks and 20 of the cnn, dropout and augmentation included."""
-    by_hand, automatic = (
+    manual, automatic = (
         trained(tiny, tiny_preset(model, gradients=gradients, epochs=epochs))
         for gradients in ("manual", "auto")
     )
-    assert int(by_hand[0].step) == 5 * epochs
-    assert_close(by_hand[0].params, automatic[0].params, 1e-4)
-    assert by_hand[1][-1]["train_loss"] == pytest.approx(automatic[1][-1]["train_loss"], rel=1e-4)
+    assert int(manual[0].step) == 5 * epochs
+    assert_close(manual[0].params, automatic[0].params, 1e-4)
+    assert manual[1][-1]["train_loss"] == pytest.approx(automatic[1][-1]["train_loss"], rel=1e-4)
 
 
 @pytest.mark.usefixtures("quick_steps")

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from jaxnets import cli
+from jaxnets.cli import exit_status
 
 Rng = random.Random  # Or what Hypothesis draws in its place, whose cases shrink.
 
@@ -80,10 +80,10 @@ def status_of(main: Callable[[], Any]) -> int:
             main()
         except SystemExit as done:  # --help
             return int(done.code or 0)
-        return cli.DONE
+        return exit_status.DONE
 
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), watched():
-        status = cli.run(call)
+        status = exit_status.run(call)
     for text in (out.getvalue(), err.getvalue()):
         assert text.replace("\n", "").replace("\t", "").isprintable(), f"{text!r:.500}"
         assert "Traceback" not in text, text[:2000]

@@ -168,7 +168,7 @@ def weight_samples(folder: Path) -> tuple[dict[str, Any], bytes]:
 
 def weights_case(made: tuple[dict[str, Any], bytes], folder: Path, rng: Rng) -> None:
     """The file's bytes, or the JSON in its header, whose length is made right."""
-    from jaxnets.weights import load_weights
+    from jaxnets.models.torchvision import load_weights
 
     fresh, content = made
     length = int.from_bytes(content[:8], "little")

@@ -6,12 +6,12 @@ from pathlib import Path
 from unittest import mock
 
 from hostile.damage import Rng, half, letters, status_of
-from jaxnets import commands
+from jaxnets.cli import commands
 
 
 def flag_samples(folder: Path) -> dict[str, list[str]]:
     """The flags of train.py and of every command."""
-    from jaxnets.config import Config
+    from jaxnets.config.fields import Config
 
     ours = [f"--{field.name}" for field in dataclasses.fields(Config)]
     more = {
@@ -37,8 +37,8 @@ WORDS = [
 
 def flags_case(flags: dict[str, list[str]], folder: Path, rng: Rng) -> None:
     """A command line, up to where work would begin."""
-    from jaxnets.flags import parse_flags
-    from jaxnets.run import config_of
+    from jaxnets.cli.flags import parse_flags
+    from jaxnets.runs.run import config_of
 
     command = rng.choice(sorted(flags))
     words = []

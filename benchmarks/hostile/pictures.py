@@ -67,8 +67,8 @@ def picture_samples(folder: Path) -> dict[str, bytes]:
 
 def picture_case(made: dict[str, bytes], folder: Path, rng: Rng) -> None:
     """A picture is damaged; a bomb declares more pixels than it has bytes."""
-    from jaxnets.data.picture_store import to_square
-    from jaxnets.data.pictures import BadPictureError, read_header, read_picture
+    from jaxnets.data.pictures.decode import BadPictureError, read_header, read_picture
+    from jaxnets.data.pictures.store import to_square
     from jaxnets.errors import printable
     from jaxnets.serving.digit import to_digit
 
@@ -96,7 +96,7 @@ def picture_case(made: dict[str, bytes], folder: Path, rng: Rng) -> None:
 
 def folder_samples(folder: Path) -> dict[str, bytes]:
     """Two pictures, and what load_folder keeps beside them."""
-    from jaxnets.data.folder import load_folder
+    from jaxnets.data.pictures.folder import load_folder
 
     made = {
         name: c

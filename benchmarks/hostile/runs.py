@@ -19,10 +19,10 @@ def run_samples(folder: Path) -> dict[str, Any]:
     """The files of a run of softmax regression on 4 x 4 pixels, and its parameters' form."""
     import jax
 
-    from jaxnets import run
-    from jaxnets.config import preset
+    from jaxnets.config.fields import preset
     from jaxnets.data.load import load_dataset
     from jaxnets.experiment import create_model, create_state, optimizer_of
+    from jaxnets.runs import run
     from jaxnets.training.loop import Checkpoint
 
     data_dir = folder / "data"
@@ -53,9 +53,9 @@ def run_samples(folder: Path) -> dict[str, Any]:
 
 def config_case(sample: dict[str, Any], folder: Path, rng: Rng) -> None:
     """config.json, read by --resume and by predict."""
-    from jaxnets import run
+    from jaxnets.runs import run
+    from jaxnets.runs.run_folder import RunFolder
     from jaxnets.serving import predict
-    from jaxnets.training.run_folder import RunFolder
 
     (folder / "config.json").write_bytes(damage_json(rng, sample["config"]))
 
@@ -77,8 +77,8 @@ def config_case(sample: dict[str, Any], folder: Path, rng: Rng) -> None:
 
 def metrics_case(sample: dict[str, Any], folder: Path, rng: Rng) -> None:
     """metrics.jsonl, read by --resume, which writes it anew, and by every save."""
-    from jaxnets.training.checkpoints import Kept
-    from jaxnets.training.run_folder import RunFolder
+    from jaxnets.runs.checkpoints import RetentionPolicy
+    from jaxnets.runs.run_folder import RunFolder
 
     (folder / "config.json").write_text(json.dumps(sample["config"]))
     lines = [
@@ -94,7 +94,7 @@ def metrics_case(sample: dict[str, Any], folder: Path, rng: Rng) -> None:
     def go_on() -> None:
         opened = RunFolder.open(str(folder))
         opened.drop_records_after(6)
-        Kept(opened.keep, opened.records).should_preserve(steps, context=None)
+        RetentionPolicy(opened.keep, opened.records).should_preserve(steps, context=None)
         for record in opened.records():
             f"{record['seconds'] + record['epoch']:.1f} {record['train_loss']:.4f}"
 
@@ -114,11 +114,11 @@ SEARCH = {
 
 def search_case(sample: dict[str, Any], folder: Path, rng: Rng) -> None:
     """search.json, of a search that goes on and of the slides' network, and result.json."""
-    from jaxnets import run
     from jaxnets.lecture import ranking, replay
     from jaxnets.lecture.search import Search, open_folder, write
     from jaxnets.metrics import Metrics
-    from jaxnets.training.run_folder import RunFolder
+    from jaxnets.runs import run
+    from jaxnets.runs.run_folder import RunFolder
 
     test = dataclasses.replace(Metrics.zero(10), count=np.int64(1))
     search = Search(SEARCH["flags"], SEARCH["over"], folder)
@@ -150,7 +150,7 @@ def checkpoint_case(sample: dict[str, Any], folder: Path, rng: Rng) -> None:
     """A checkpoint's files are damaged, exchanged, linked; its arrays declare what they are not."""
     import jax
 
-    from jaxnets.training.run_folder import RunFolder
+    from jaxnets.runs.run_folder import RunFolder
 
     shutil.copytree(sample["folder"], folder / "run")
     run, outside = folder / "run", folder.parent / "outside"

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jaxnets.labels import expected, probabilities_of
+from jaxnets.losses import expected, probabilities_of
 
 # The slides add it to p so that log(0) never occurs.
 LOG_OFFSET = 1e-12

@@ -1,7 +1,7 @@
 """Back-propagation through a whole network: its chain of layers forward, then backward.
 
 The network is stated once, in models/. Here every layer of it finds its pair in one table, and the
-chain rule is the loop in `by_hand`. Nothing here differentiates.
+chain rule is the loop in `manual_loss_and_grad`. Nothing here differentiates.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ from jaxnets.backprop.dense import (
     dense_with_ones_forward,
 )
 from jaxnets.backprop.dropout import dropout_backward, dropout_forward
-from jaxnets.backprop.lit_columns import on_lit_columns
+from jaxnets.backprop.nonzero_columns import with_nonzero_columns
 from jaxnets.backprop.normalization import (
     local_response_norm_backward,
     local_response_norm_forward,
@@ -42,8 +42,8 @@ from jaxnets.backprop.pooling import (
 )
 from jaxnets.backprop.shape import flatten_backward, flatten_forward
 from jaxnets.data.batches import Batch
-from jaxnets.labels import probabilities_of
-from jaxnets.metrics import Measure, Metrics
+from jaxnets.losses import probabilities_of
+from jaxnets.metrics import MetricFunction, Metrics
 from jaxnets.models.chain import Chain, Layer, first_dense
 from jaxnets.models.layers import (
     AdaptiveAveragePool,
@@ -81,7 +81,7 @@ def _plain(forward, backward, **static: Any) -> Pair:
 def _dense(layer: Any, widths: Sequence[int] = ()) -> Pair:
     forward, backward = DENSE[type(layer)]
     if widths:
-        forward, backward = on_lit_columns(forward, backward, widths)
+        forward, backward = with_nonzero_columns(forward, backward, widths)
     return _with_params(layer, forward, backward)
 
 
@@ -133,7 +133,7 @@ def _adaptive_average_pool(layer: AdaptiveAveragePool) -> Pair:
     return _plain(adaptive_average_pool_forward, adaptive_average_pool_backward, **static)
 
 
-def _of_the_image(layer: Enlarge | Normalize) -> Pair:
+def _input_layer(layer: Enlarge | Normalize) -> Pair:
     # It stands before every parameter, so nothing flows back through it.
     return Pair(lambda params, x, key: (layer(x), ()), lambda *_: ({}, None))
 
@@ -156,8 +156,8 @@ TYPES: dict[type, Callable[..., Pair]] = {
     MaxPool: _max_pool,
     LocalResponseNorm: _local_response_norm,
     AdaptiveAveragePool: _adaptive_average_pool,
-    Enlarge: _of_the_image,
-    Normalize: _of_the_image,
+    Enlarge: _input_layer,
+    Normalize: _input_layer,
 }
 
 
@@ -200,25 +200,27 @@ LOSS_PAIRS: dict[str, Pair] = {
 }
 
 
-def by_hand(model: Chain, loss: str, measure: Measure = Metrics.of, *, widths: Sequence[int] = ()):
+def manual_loss_and_grad(
+    model: Chain, loss: str, metric: MetricFunction = Metrics.of, *, widths: Sequence[int] = ()
+):
     """The way to the gradient by the derivations in this room.
 
     Args:
       model: A chain of layers.
       loss: "cross_entropy", "mse" or "half_mse"; of regression "squared_error".
-      measure: Metrics.of or, for regression, RegressionMetrics.of.
-      widths: Of the first dense layer's input, as in `on_lit_columns`.
+      metric: Metrics.of or, for regression, RegressionMetrics.of.
+      widths: Of the first dense layer's input, as in `with_nonzero_columns`.
 
     Returns:
       (params, batch, key) -> (Metrics, gradients), both summed over the batch's examples: the
-      signature of `training.step.differentiated`.
+      signature of `training.step.autodiff_loss_and_grad`.
     """
     lit = first_dense(model) if widths else None
     pairs = [_dense(layer, widths) if layer is lit else pair_of(layer) for layer in model.layers]
     names = [str(getattr(layer, "name", None)) for layer in model.layers]
     loss_forward, loss_backward = LOSS_PAIRS[loss]
 
-    def loss_and_gradients(params: Params, batch: Batch, key: jax.Array):
+    def loss_and_grad(params: Params, batch: Batch, key: jax.Array):
         keys: Any = model.apply({}, method=Chain.dropout_keys, rngs={"dropout": key})
         first = next(i for i, name in enumerate(names) if name in params)
 
@@ -229,7 +231,7 @@ def by_hand(model: Chain, loss: str, measure: Measure = Metrics.of, *, widths: S
             caches.append(cache)
         logits = out.astype(jnp.promote_types(out.dtype, jnp.float32))
         losses, loss_cache = loss_forward(logits, batch.labels)
-        metrics = measure(logits, batch.labels, losses, batch.mask)
+        metrics = metric(logits, batch.labels, losses, batch.mask)
 
         # Backward: L = sum of mask * losses, so dL/dlosses is the mask. Before the first layer
         # with parameters nobody needs a gradient.
@@ -241,4 +243,4 @@ def by_hand(model: Chain, loss: str, measure: Measure = Metrics.of, *, widths: S
                 gradients[names[index]] = d_params
         return metrics, gradients
 
-    return loss_and_gradients
+    return loss_and_grad

@@ -5,8 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxnets.data.datasets import Split
-from jaxnets.data.picture_store import Pictures
+from jaxnets.data.datasets import Pictures, Split
 
 Array = Any  # A NumPy array here, a JAX array once it has reached a device.
 

@@ -13,7 +13,7 @@ from typing import IO
 
 import numpy as np
 
-from jaxnets.data.datasets import Dataset, Split, assemble, check_stays, sha256_of
+from jaxnets.data.datasets import Dataset, Split, assemble, ensure_within, sha256_of
 from jaxnets.errors import UserError
 
 SHAPE = (3, 32, 32)
@@ -113,7 +113,7 @@ def _unpacked(name: str, folder: Path) -> dict[str, bytes]:
     contents = {}
     for file in form.files:
         if (home / file).is_file():
-            check_stays(home / file, folder)
+            ensure_within(home / file, folder)
             with (home / file).open("rb") as stream:
                 contents[file] = _Limited(stream).read()
     return contents

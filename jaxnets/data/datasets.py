@@ -36,6 +36,43 @@ class Split:
         return len(self.labels)
 
 
+class Pictures:
+    """An array [N, S, S, C] uint8, whose pictures are read when they are asked for.
+
+    A slice is another view, any other index a NumPy array.
+    """
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, source: Any, rows: np.ndarray):
+        """The given rows [N] of a source, which is Stored or Streamed (data/pictures/store.py)."""
+        self._source, self._rows = source, rows
+        self.shape = (len(rows), *source.shape)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def nbytes(self) -> int:
+        """Of all pictures, decoded."""
+        return int(np.prod(self.shape))
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return Pictures(self._source, self._rows[index])
+        rows = self._rows[index]
+        images = self._source.read(np.atleast_1d(rows))
+        return images if np.ndim(rows) else images[0]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return self._source.read(self._rows).astype(dtype or self.dtype, copy=False)
+
+    def readable(self, index: Any) -> np.ndarray:
+        """Which of the pictures asked for before were no bad ones: float32, 1 or 0."""
+        bad = list(self._source.bad_rows)
+        return 1 - np.isin(self._rows[index], bad).astype(np.float32)
+
+
 @dataclasses.dataclass(frozen=True)
 class Dataset:
     """A data set in the lecture's three parts; `validation` may be empty.
@@ -112,7 +149,7 @@ def assemble(
                 f"{name}: expected images of {shapes['train']} as in its train part, found {shape} "
                 f"in its {part} part"
             )
-    train, validation = hold_back(parts["train"], validation_size, parts.get("validation"))
+    train, validation = split_validation(parts["train"], validation_size, parts.get("validation"))
     return Dataset(
         name=name,
         num_classes=len(class_names),
@@ -124,7 +161,7 @@ def assemble(
     )
 
 
-def hold_back(
+def split_validation(
     train: Split, validation_size: int | None, validation: Split | None = None
 ) -> tuple[Split, Split]:
     """The training and the validation images.
@@ -170,7 +207,7 @@ def cache_folder(name: str) -> Path:
     return Path(cache) / "jaxnets" / name
 
 
-def check_stays(path: Path, folder: Path) -> None:
+def ensure_within(path: Path, folder: Path) -> None:
     """Raises UserError where a link leads out of a data set's folder, perhaps anybody's."""
     if not path.resolve().is_relative_to(folder.resolve()):
         raise UserError(f"{path}: expected a file of {folder}, found a link that leads out of it")
@@ -186,7 +223,7 @@ def sha256_of(*arrays: np.ndarray) -> str:
 
 def held_out(data: Dataset) -> Dataset:
     """The first twelfth of the training images as validation images: 5,000 of MNIST's 60,000."""
-    train, validation = hold_back(data.train, len(data.train) // 12)
+    train, validation = split_validation(data.train, len(data.train) // 12)
     return dataclasses.replace(data, train=train, validation=validation)
 
 

@@ -82,22 +82,22 @@ def download(
       UserError: No mirror is in reach, none has the right file, or the folder cannot be written;
         the message says which files to place where.
     """
-    by_hand = (
+    instead = (
         f"place {', '.join(file.name for file in files)} in {folder}, as published at {mirrors[0]}/"
     )
-    reached, failures = _answering(mirrors, files[0], session)
+    reached, failures = _probe_mirrors(mirrors, files[0], session)
     if not reached:
         raise UserError(
-            f"{what}: not on this machine, and out of reach ({_joined(failures)}); {by_hand}"
+            f"{what}: not on this machine, and out of reach ({_joined(failures)}); {instead}"
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _alone_in(folder):
+        with _exclusive_lock(folder):
             for file in files:
                 if not (folder / file.name).exists():
                     _fetch(file, folder / file.name, reached, session())
     except _MirrorError as error:
-        raise UserError(f"{what}: cannot be downloaded ({error}); or {by_hand}") from None
+        raise UserError(f"{what}: cannot be downloaded ({error}); or {instead}") from None
     except OSError as error:
         raise UserError(f"{folder}: cannot be written: {error.strerror or error}") from error
 
@@ -116,7 +116,7 @@ def check_digest(path: Path, sha256: str) -> None:
         )
 
 
-def _answering(
+def _probe_mirrors(
     mirrors: Sequence[str], file: PublishedFile, session: Callable[[], Any]
 ) -> tuple[list[str], dict[str, str]]:
     """Asks all mirrors for a file; waits for the first to answer, PROBE_SECONDS at most.
@@ -277,7 +277,7 @@ def _joined(failures: dict[str, str]) -> str:
 
 
 @contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
+def _exclusive_lock(folder: Path) -> Iterator[None]:
     """Waits until no other process downloads to the folder."""
     try:
         import fcntl

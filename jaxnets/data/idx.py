@@ -21,7 +21,7 @@ from jaxnets.data.datasets import (
     Dataset,
     Split,
     assemble,
-    check_stays,
+    ensure_within,
     sha256_of,
 )
 from jaxnets.errors import UserError, printable
@@ -114,7 +114,7 @@ def find(folder: Path, file: str) -> Path | None:
     paths = (folder / f"{file}.gz", folder / file)
     found = next((path for path in paths if path.is_file()), None)
     if found is not None:
-        check_stays(found, folder)
+        ensure_within(found, folder)
     return found
 
 

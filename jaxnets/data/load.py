@@ -13,8 +13,8 @@ def load_dataset(
     data_dir: str | None = None,
     validation_size: int | None = None,
     *,
-    picture_size: int | None = None,
-    image_size: int | None = None,
+    decode_size: int | None = None,
+    input_size: int | None = None,
     on_bad_image: str = "skip",
 ) -> Dataset:
     """Loads a data set by its name and splits it as the lecture does.
@@ -31,8 +31,8 @@ def load_dataset(
         any four IDX files under the standard names, plain or gzip, and the data set has its name.
       validation_size: Images held back from the training file, 0 or more; None for 5,000, at most
         a tenth of them. A set's own validation split is used instead, whole, unless it is 0.
-      picture_size: Of pictures that are not all equally small, as load_folder has it.
-      image_size: As load_folder has it.
+      decode_size: Of pictures that are not all equally small, as load_folder has it.
+      input_size: As load_folder has it.
       on_bad_image: As load_folder has it.
 
     Returns:
@@ -51,12 +51,13 @@ def load_dataset(
         from jaxnets.data import idx
 
         return idx.load_mnist(data_dir, validation_size)
-    from jaxnets.data import published, tfds_prepared
+    from jaxnets.data import published
+    from jaxnets.data.tfds import prepared as tfds_prepared
 
     form: dict[str, Any] = {
         "validation_size": validation_size,
-        "picture_size": picture_size,
-        "image_size": image_size,
+        "decode_size": decode_size,
+        "input_size": input_size,
         "on_bad_image": on_bad_image,
     }
     is_path = os.sep in name or "/" in name
@@ -64,11 +65,11 @@ def load_dataset(
     if name in published.SETS:
         return published.load(name, data_dir, **form)
     if tfds_prepared.is_known(name, data_dir) and not (is_path and is_folder):
-        from jaxnets.data import tfds_source
+        from jaxnets.data.tfds import source as tfds_source
 
         return tfds_source.load(name, data_dir, **form)
     if is_path or is_folder:
-        from jaxnets.data.folder import load_folder
+        from jaxnets.data.pictures.folder import load_folder
 
         if data_dir is not None:
             raise UserError(f"data_dir: the data set is the folder {name}, got {data_dir} too")

@@ -10,7 +10,7 @@ from typing import Any
 from jaxnets.data import idx
 from jaxnets.data.datasets import Dataset, cache_folder
 from jaxnets.data.download import PublishedFile, check_digest, download
-from jaxnets.data.tfds_prepared import find
+from jaxnets.data.tfds.prepared import find
 from jaxnets.errors import UserError
 
 
@@ -142,7 +142,7 @@ def load(name: str, data_dir: str | None, *, validation_size: int | None, **form
         if name in cifar.FORMS and cifar.is_unpacked(name, folder):
             return cifar.load_cifar(name, folder, validation_size)
         if find(name, data_dir) is not None:
-            from jaxnets.data import tfds_source
+            from jaxnets.data.tfds import source as tfds_source
 
             return tfds_source.load(name, data_dir, validation_size=validation_size, **form)
     if missing:

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from jaxnets.backprop.check import relative_error
-from jaxnets.training.platform import compiler_options
+from jaxnets.machine.platform import compiler_options
 
 PRECISIONS = ("float64", "float32", "bfloat16")
 DIFFERENCES = "differences"

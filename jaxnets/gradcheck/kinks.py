@@ -35,7 +35,7 @@ def sides_of(layer: Layer) -> Callable[[jax.Array], jax.Array] | None:
     return None
 
 
-def watched(layer: Layer, sides: list[jax.Array]) -> Layer:
+def record_branches(layer: Layer, sides: list[jax.Array]) -> Layer:
     """The same layer, which appends the sides on which it is computed."""
     told = sides_of(layer)
     if told is None:
@@ -48,7 +48,7 @@ def watched(layer: Layer, sides: list[jax.Array]) -> Layer:
     return watched_layer
 
 
-def held(layer: Layer, sides: Iterator[jax.Array]) -> Layer:
+def frozen_branches(layer: Layer, sides: Iterator[jax.Array]) -> Layer:
     """The layer continued smoothly from the next of the sides, whatever its input is."""
     if sides_of(layer) is None:
         return layer

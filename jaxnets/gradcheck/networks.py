@@ -7,17 +7,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnets.backprop.network import by_hand, pair_of
-from jaxnets.config import Config, preset
+from jaxnets.backprop.network import manual_loss_and_grad, pair_of
+from jaxnets.config.fields import Config, preset
+from jaxnets.config.recipes import PRESETS
 from jaxnets.data.batches import Batch
 from jaxnets.data.datasets import Dataset, Split
 from jaxnets.experiment import create_model
 from jaxnets.gradcheck.compare import DIFFERENCES, Passes, Problem, Row, check
-from jaxnets.gradcheck.kinks import held, sides_of, watched
+from jaxnets.gradcheck.kinks import frozen_branches, record_branches, sides_of
 from jaxnets.losses import LOSSES
 from jaxnets.models.chain import Chain, map_layers
-from jaxnets.recipes import PRESETS
-from jaxnets.training.step import LossAndGradients, differentiated, summed_loss
+from jaxnets.training.step import LossAndGrad, autodiff_loss_and_grad, summed_loss
 
 # As for layers, but in bfloat16 every layer adds its rounding, and autodiff adds the gradient of a
 # bias up in bfloat16: over the CNN's thousands of places that errs by 2 %, by hand by 0.2 %.
@@ -51,9 +51,9 @@ def networks() -> dict[str, Network]:
     for name, recipe in PRESETS.items():
         if name == "alexnet_small":
             found[name] = Network(preset(name), (32, 32, 3), batch=2, moves=2)
-        elif "image_size" in recipe:
+        elif "input_size" in recipe:
             found[name] = Network(preset(name), batch=2, moves=2, slow=name != "alexnet")
-            large = preset(name, image_size=224)
+            large = preset(name, input_size=224)
             found[f"{name} 224"] = Network(
                 large, (224, 224, 3), batch=2, moves=1, step=1e-6, slow=True
             )
@@ -85,12 +85,12 @@ def problem_of(network: Network) -> Problem:
 
         def number(params, batch):
             sides: list[jax.Array] = []
-            plain = map_layers(model, lambda layer: watched(layer, sides))
+            plain = map_layers(model, lambda layer: record_branches(layer, sides))
             total = summed_loss(plain.apply, loss)
             return total(params, batch, train=True, rngs={"dropout": jax.random.key(0)})[0], sides
 
         def manual(params, batch):
-            return _outcome(by_hand(model, network.config.loss), params, batch)
+            return _outcome(manual_loss_and_grad(model, network.config.loss), params, batch)
 
         def automatic(params, batch):
             plain = model
@@ -98,8 +98,8 @@ def problem_of(network: Network) -> Problem:
                 # Two forward passes that round apart are on other sides of a few kinks: autodiff
                 # takes the smooth piece on which the pass by hand is.
                 sides = iter(_sides_by_hand(model, params, batch))
-                plain = map_layers(model, lambda layer: held(layer, sides))
-            return _outcome(differentiated(plain.apply, loss), params, batch)
+                plain = map_layers(model, lambda layer: frozen_branches(layer, sides))
+            return _outcome(autodiff_loss_and_grad(plain.apply, loss), params, batch)
 
         wide = "float64" if precision == "float64" else "float32"
         inputs, batch = jax.tree.map(
@@ -113,8 +113,8 @@ def problem_of(network: Network) -> Problem:
     )
 
 
-def _outcome(way: LossAndGradients, params: Any, batch: Batch) -> dict[str, Any]:
-    metrics, gradient = way(params, batch, jax.random.key(0))
+def _outcome(loss_and_grad: LossAndGrad, params: Any, batch: Batch) -> dict[str, Any]:
+    metrics, gradient = loss_and_grad(params, batch, jax.random.key(0))
     return {"output": metrics.loss_sum, "gradient": gradient}
 
 

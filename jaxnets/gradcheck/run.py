@@ -8,7 +8,7 @@ from jaxnets.gradcheck.compare import Row
 from jaxnets.gradcheck.layers import LAYERS, check_layer
 from jaxnets.gradcheck.mutants import MUTANTS, mutated
 from jaxnets.gradcheck.networks import check_network, networks
-from jaxnets.training.platform import prepare
+from jaxnets.machine.platform import prepare
 
 
 def run(model: str | None = None, mutant: str | None = None, as_json: bool = False) -> bool:

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from jaxnets.config import Config
+from jaxnets.config.fields import Config
 from jaxnets.metrics import Metrics
-from jaxnets.training.loop import Checkpoint, Feed
-from jaxnets.training.progress import Progress
+from jaxnets.runs.progress import Progress
+from jaxnets.training.loop import Checkpoint, TrainLoader
 
 
 class KerasLog(Progress):
@@ -65,11 +65,11 @@ class SlideBar:
 class HandwrittenLog(Progress):
     """Slide "程序运行结果": one bar over all full-batch steps, then the test's line."""
 
-    def __init__(self, epochs: int, feed: Feed, checkpoint: Checkpoint):
+    def __init__(self, epochs: int, loader: TrainLoader, checkpoint: Checkpoint):
         """Starts the bar where the run stands."""
-        super().__init__(epochs, feed, checkpoint, silent=True)
+        super().__init__(epochs, loader, checkpoint, silent=True)
         print("Start training the best model...", flush=True)
-        done = int(checkpoint.state.step) // feed.steps
+        done = int(checkpoint.state.step) // loader.steps
         self._slide = SlideBar("Training the best model", epochs, done)
 
     def epoch(self, record: dict[str, Any]) -> None:
@@ -86,9 +86,9 @@ class HandwrittenLog(Progress):
         sys.stdout.flush()
 
 
-def progress_of(config: Config, feed: Feed, checkpoint: Checkpoint) -> Progress:
+def progress_of(config: Config, loader: TrainLoader, checkpoint: Checkpoint) -> Progress:
     """What a run prints, by its log_format."""
     if config.log_format == "plain":
-        return Progress(config.epochs, feed, checkpoint)
+        return Progress(config.epochs, loader, checkpoint)
     kind = HandwrittenLog if config.model == "mlp_handwritten" else KerasLog
-    return kind(config.epochs, feed, checkpoint)
+    return kind(config.epochs, loader, checkpoint)

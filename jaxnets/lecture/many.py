@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxnets.config import Config
+from jaxnets.config.fields import Config
 from jaxnets.data.batches import Batch, epoch_order, eval_batches
 from jaxnets.data.datasets import Dataset, Split, without_validation
 from jaxnets.experiment import (
@@ -21,19 +21,19 @@ from jaxnets.experiment import (
     evaluate,
     gradients_of,
     init_state,
-    on_lit_pixels,
     optimizer_of,
     schedule_of,
+    with_nonzero_pixels,
 )
 from jaxnets.losses import LOSSES
+from jaxnets.machine.platform import compiler_options_for_init
 from jaxnets.metrics import Metrics
 from jaxnets.models.chain import Chain, has_convolution
 from jaxnets.training.augment import to_float
-from jaxnets.training.loop import EVAL_BATCH_SIZE, Checkpoint, NonFiniteLossError, Watch
+from jaxnets.training.loop import EVAL_BATCH_SIZE, Callbacks, Checkpoint, NonFiniteLossError
 from jaxnets.training.parallel import Parallel
-from jaxnets.training.platform import compiler_options_for_init
 from jaxnets.training.step import (
-    LossAndGradients,
+    LossAndGrad,
     TrainState,
     apply_gradients,
     make_eval_step,
@@ -76,8 +76,8 @@ def train_many(
       judge: The split whose loss and accuracy are reported.
       progress: Who looks on.
     """
-    if side_by_side(configs[0], data):
-        return _together(configs, data, judge, progress)
+    if can_vmap(configs[0], data):
+        return _train_vmapped(configs, data, judge, progress)
     outcomes = []
     for config in configs:
         try:
@@ -87,7 +87,7 @@ def train_many(
     return outcomes
 
 
-def side_by_side(config: Config, data: Dataset) -> bool:
+def can_vmap(config: Config, data: Dataset) -> bool:
     """Whether such runs train in one program."""
     return not has_convolution(create_model(config, data)) and config.augment == "none"
 
@@ -97,7 +97,7 @@ def train_one(
     data: Dataset,
     judge: Split,
     each: Callable[[dict[str, Any]], Any],
-    watch: Watch | None = None,
+    callbacks: Callbacks | None = None,
 ) -> Outcome:
     """Trains one config by itself.
 
@@ -106,7 +106,7 @@ def train_one(
       data: Its train split is trained on.
       judge: The split whose loss and accuracy are reported; it is looked at once, at the end.
       each: Called with every epoch's record.
-      watch: Who looks on.
+      callbacks: Who looks on.
 
     Raises:
       NonFiniteLossError: It diverged.
@@ -114,7 +114,7 @@ def train_one(
     model = create_model(config, data)
     start = Checkpoint(create_state(config, model, data))
     last = None
-    for trained in epochs(config, model, start, without_validation(data), watch):
+    for trained in epochs(config, model, start, without_validation(data), callbacks):
         last = trained
         each(trained[1])
     assert last is not None  # A run has an epoch at least.
@@ -123,7 +123,7 @@ def train_one(
     return Outcome(record["train_loss"], record["train_accuracy"], metrics.loss, metrics.accuracy)
 
 
-def _together(
+def _train_vmapped(
     configs: Sequence[Config], data: Dataset, judge: Split, progress: Progress
 ) -> list[Outcome]:
     config, size = configs[0], configs[0].batch_size or len(data.train)
@@ -145,11 +145,15 @@ def _together(
     keys = jax.vmap(jax.random.key)(jnp.array([config.seed for config in configs]))
     full = size == len(data.train)  # One batch has no order: all runs share it.
 
-    def ways(**options: Any) -> LossAndGradients:
-        way = gradients_of(config, model, **options)
-        return jax.vmap(way, in_axes=(0, None if full else 0, None))
+    def make_loss_and_grad(**options: Any) -> LossAndGrad:
+        loss_and_grad = gradients_of(config, model, **options)
+        return jax.vmap(loss_and_grad, in_axes=(0, None if full else 0, None))
 
-    gradients, split = on_lit_pixels(ways, model, data.train) if full else (ways(), data.train)
+    gradients, split = (
+        with_nonzero_pixels(make_loss_and_grad, model, data.train)
+        if full
+        else (make_loss_and_grad(), data.train)
+    )
     no_key = jax.random.key(0)  # Nothing is dropped in a dense network.
 
     def run_epoch(states: TrainState, peaks: jax.Array, images: jax.Array, labels: jax.Array, rows):

@@ -8,7 +8,7 @@ from typing import Any
 
 from scipy import stats
 
-from jaxnets.config import to_json
+from jaxnets.config.fields import to_json
 from jaxnets.lecture.search import PLOT, Search, finite
 
 # The chance of a false alarm that "significant" allows.

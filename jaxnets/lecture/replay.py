@@ -12,15 +12,15 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from jaxnets import run
-from jaxnets.config import Config
+from jaxnets.config.fields import Config
 from jaxnets.data.datasets import Dataset, held_out
 from jaxnets.errors import UserError
 from jaxnets.lecture.log import SlideBar
 from jaxnets.lecture.many import Outcome, train_many, train_one
 from jaxnets.metrics import Metrics
-from jaxnets.training.loop import Watch
-from jaxnets.training.run_folder import SEARCH, RunFolder
+from jaxnets.runs import run
+from jaxnets.runs.run_folder import SEARCH, RunFolder
+from jaxnets.training.loop import Callbacks
 
 # What the slide prints: training loss and accuracy, then validation's (the last: the test's).
 SLIDE = {
@@ -54,9 +54,9 @@ def choose(search: dict[int, Outcome]) -> int:
     return max(search, key=lambda size: search[size].accuracy)
 
 
-def search_first(config: Config, folder: RunFolder, data: Dataset, watch: Watch) -> Config:
+def search_first(config: Config, folder: RunFolder, data: Dataset, callbacks: Callbacks) -> Config:
     """Searches and returns the config of the run that follows; both are kept in the run folder."""
-    found = search(config, data, watch)
+    found = search(config, data, callbacks)
     folder.write_search({str(size): dataclasses.asdict(found[size]) for size in found})
     config = _chosen(config, found)
     run.write_config(folder, config, data, run.inputs_sha256(config, data))
@@ -82,13 +82,13 @@ def closing_table(config: Config, folder: RunFolder, data: Dataset, test: Metric
     return table(Replay(found, final), replay_many(config, data, seeds) if seeds else ())
 
 
-def search(config: Config, data: Dataset, watch: Watch) -> dict[int, Outcome]:
+def search(config: Config, data: Dataset, callbacks: Callbacks) -> dict[int, Outcome]:
     """Trains every size of config.latent_dims for config.search_epochs, in the slide's lines.
 
     Args:
       config: The run's.
       data: With every training image in its train split.
-      watch: Who may stop the search.
+      callbacks: Who may stop the search.
     """
     parts, found = held_out(data), {}
     print("Start searching the best parameter...", flush=True)
@@ -96,7 +96,7 @@ def search(config: Config, data: Dataset, watch: Watch) -> dict[int, Outcome]:
         trial = _trial(config, size)
         name = f"Parameter latent_dims={size}"
         with contextlib.closing(SlideBar(name, trial.epochs)) as bar:
-            outcome = train_one(trial, parts, parts.validation, bar.step, watch)
+            outcome = train_one(trial, parts, parts.validation, bar.step, callbacks)
         found[size] = outcome
         print(
             f"{name}, validation_loss={outcome.loss}, validation_accuracy={outcome.accuracy}.\n",

@@ -16,14 +16,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from jaxnets.config import Config, preset
+from jaxnets.config.fields import Config, preset
 from jaxnets.data.datasets import Dataset, held_out
 from jaxnets.errors import UserError
-from jaxnets.experiment import feed_of
-from jaxnets.lecture.many import Outcome, side_by_side, train_many
-from jaxnets.run import load_data
-from jaxnets.training.run_folder import fresh_path, make_folder, write_text
-from jaxnets.training.untrusted import check_only_files
+from jaxnets.experiment import loader_of
+from jaxnets.lecture.many import Outcome, can_vmap, train_many
+from jaxnets.runs.run import load_data
+from jaxnets.runs.run_folder import fresh_path, make_folder, write_text
+from jaxnets.runs.untrusted import check_only_files
 
 RESULTS, TABLE, PLOT = "search.json", "search.csv", "search.png"
 
@@ -104,7 +104,7 @@ def _groups(search: Search, seeds: Sequence[int], data: Dataset) -> list[list[tu
     for point, seed in search.missing(seeds):
         config = search.config(point, seed)
         program = dataclasses.replace(config, seed=0, learning_rate=1.0)
-        together = side_by_side(config, data)
+        together = can_vmap(config, data)
         groups.setdefault(program if together else (point, seed), []).append((point, seed))
     return list(groups.values())
 
@@ -202,7 +202,7 @@ def search_all(given: dict[str, Any], over: dict[str, list[Any]], seeds: int) ->
     if not len(data.validation):
         data = held_out(data)
     for config in configs:
-        feed_of(config, data)  # Raises if its batches do not fit, before anything is made.
+        loader_of(config, data)  # Raises if its batches do not fit, before anything is made.
         if config.schedule == "plateau":
             raise UserError("schedule: plateau watches the images on which a search judges")
     open_folder(search, resume)

@@ -84,7 +84,7 @@ PAPER_ONES = ("conv2", "conv4", "conv5", "dense6", "dense7")
 
 def alexnet(
     num_classes: int = 1000,
-    image_size: int = 224,
+    input_size: int = 224,
     dropout: float = 0.5,
     init: str = "he",
     normalize: str = "none",
@@ -93,18 +93,18 @@ def alexnet(
 
     Args:
       num_classes: K.
-      image_size: Pixels a side to which smaller images are enlarged, at least 63.
+      input_size: Pixels a side to which smaller images are enlarged, at least 63.
       dropout: Share of units dropped before each hidden dense layer.
       init: "he": He et al. 2015, biases 0; "paper": N(0, 0.01), some biases 1.
       normalize: "none", "imagenet" or "paper": a key of NORMALIZE.
     """
     features = (64, 192, 384, 256, 256)
-    return _large(features, 1, [], num_classes, image_size, dropout, init, normalize)
+    return _large(features, 1, [], num_classes, input_size, dropout, init, normalize)
 
 
 def alexnet_paper(
     num_classes: int = 1000,
-    image_size: int = 224,
+    input_size: int = 224,
     dropout: float = 0.5,
     init: str = "he",
     normalize: str = "none",
@@ -114,19 +114,19 @@ def alexnet_paper(
 
     Args:
       num_classes: K.
-      image_size: As of `alexnet`.
+      input_size: As of `alexnet`.
       dropout: As of `alexnet`.
       init: As of `alexnet`.
       normalize: As of `alexnet`.
       groups: Groups of channels in conv2, conv4 and conv5; with 1 there are 62,378,344 parameters.
     """
     features, norm = (96, 256, 384, 384, 256), [LocalResponseNorm()]
-    return _large(features, groups, norm, num_classes, image_size, dropout, init, normalize)
+    return _large(features, groups, norm, num_classes, input_size, dropout, init, normalize)
 
 
 def alexnet_small(
     num_classes: int = 10,
-    image_size: int | None = None,
+    input_size: int | None = None,
     dropout: float = 0.5,
     init: str = "he",
     normalize: str = "none",
@@ -135,7 +135,7 @@ def alexnet_small(
 
     Args:
       num_classes: K.
-      image_size: Pixels a side to which smaller images are enlarged; None takes them as they are.
+      input_size: Pixels a side to which smaller images are enlarged; None takes them as they are.
       dropout: As of `alexnet`.
       init: As of `alexnet`.
       normalize: As of `alexnet`.
@@ -146,7 +146,7 @@ def alexnet_small(
     ]
     return Chain(
         [
-            *([] if image_size is None else [Enlarge(image_size)]), *NORMALIZE[normalize],
+            *([] if input_size is None else [Enlarge(input_size)]), *NORMALIZE[normalize],
             convs[0], nn.relu, MaxPool(3, 2),
             convs[1], nn.relu, MaxPool(3, 2),
             convs[2], nn.relu,
@@ -162,7 +162,7 @@ def _large(
     groups: int,
     norm: list[Layer],
     num_classes: int,
-    image_size: int,
+    input_size: int,
     dropout: float,
     init: str,
     normalize: str,
@@ -174,7 +174,7 @@ def _large(
 
     return Chain(
         [
-            Enlarge(image_size), *NORMALIZE[normalize],
+            Enlarge(input_size), *NORMALIZE[normalize],
             _conv(1, features[0], 11, stride=4, padding=2, init=init), nn.relu, *norm,
             MaxPool(3, 2),
             conv(2, 5, groups), nn.relu, *norm, MaxPool(3, 2),
@@ -241,7 +241,7 @@ def params_from_torchvision(state_dict: Mapping[str, Any]) -> dict[str, dict[str
     Kernels turn from [out, in, height, width] to [height, width, in, out], and matrices from
     [out, in] to [in, out]. The first dense layer sees its image flattened as [channels, height,
     width] there and as [height, width, channels] here. Every network of this module goes through,
-    as long as it has these layers; `jaxnets.weights` checks the shapes.
+    as long as it has these layers; `jaxnets.models.torchvision` checks the shapes.
 
     Args:
       state_dict: From the names, as features.0.weight, to arrays (or torch tensors on the CPU).

@@ -4,8 +4,8 @@ from typing import Any
 
 import jax
 
+from jaxnets.machine.platform import describe, versions
 from jaxnets.training.parallel import Parallel
-from jaxnets.training.platform import describe, versions
 
 
 def to_values(parallel: Parallel) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from jaxnets.data.pictures import FORMATS, BadPictureError, read_picture
+from jaxnets.data.pictures.decode import FORMATS, BadPictureError, read_picture
 from jaxnets.errors import UserError, printable
 from jaxnets.serving.digit import WORK
 from jaxnets.serving.drawing import draw

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage as scipy_ndimage
 
-from jaxnets.data.pictures import BadPictureError
+from jaxnets.data.pictures.decode import BadPictureError
 
 ndimage: Any = scipy_ndimage  # Its functions' types are unions of all that they may ever return.
 

@@ -15,18 +15,18 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from jaxnets import run
-from jaxnets.config import Config
+from jaxnets.config.fields import Config
 from jaxnets.data.datasets import MAX_CLASSES
-from jaxnets.data.pictures import fit_square
+from jaxnets.data.pictures.decode import fit_square
 from jaxnets.errors import UserError
 from jaxnets.experiment import build_model
+from jaxnets.machine.platform import compiler_options, prepare
 from jaxnets.models.chain import Chain
+from jaxnets.runs import run
+from jaxnets.runs.run_folder import CONFIG, RunFolder
 from jaxnets.serving.digit import SIDE, to_digit
 from jaxnets.training.augment import to_float
-from jaxnets.training.crops import central
-from jaxnets.training.platform import compiler_options, prepare
-from jaxnets.training.run_folder import CONFIG, RunFolder
+from jaxnets.training.crops import center_crop
 
 BATCH = 128  # The most pictures that the network is given at once.
 MAX_SIDE = 4096  # The largest side of a stored picture that is believed.
@@ -88,7 +88,7 @@ class Predictor:
 
     def seen(self, image: np.ndarray) -> np.ndarray:
         """The part of a prepared image that reaches the network: [h, w, C]."""
-        return central(image[None], self.config.image_size)[0]
+        return center_crop(image[None], self.config.input_size)[0]
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """The probability of each class: [N, H, W, C] uint8 → [N, K] float32.
@@ -175,7 +175,9 @@ def _params_like(
     image = jax.ShapeDtypeStruct((1, *image_shape), jnp.uint8)
 
     def init(image):
-        return model.init(jax.random.key(0), to_float(central(image, config.image_size)))["params"]
+        return model.init(jax.random.key(0), to_float(center_crop(image, config.input_size)))[
+            "params"
+        ]
 
     try:
         like = jax.eval_shape(init, image)
@@ -191,7 +193,7 @@ def _forward(config: Config, model: Chain, params: Any) -> Callable[[np.ndarray]
     params = jax.device_put(params)
 
     def forward(params, images):
-        images = to_float(central(images, config.image_size))
+        images = to_float(center_crop(images, config.input_size))
         logits = model.apply({"params": params}, images)
         return jax.nn.softmax(jnp.asarray(logits, jnp.float32))
 

@@ -16,8 +16,8 @@ import numpy as np
 from jax import lax
 
 from jaxnets.data.batches import SHIFT, Batch
-from jaxnets.labels import probabilities_of
-from jaxnets.training.crops import central, window_of, windows_at
+from jaxnets.losses import probabilities_of
+from jaxnets.training.crops import center_crop, crop_at, window_of
 
 Images = Any  # A NumPy array or a JAX array.
 # (step's key, batch, place of its first row in the whole batch) -> what the network learns from
@@ -60,7 +60,7 @@ def to_float(images: Images) -> Images:
     return images * THREE_DIGITS + images * REST
 
 
-def in_floats(key: jax.Array, batch: Batch, first: Any) -> Batch:
+def no_augmentation(key: jax.Array, batch: Batch, first: Any) -> Batch:
     """The batch as it is: no augmentation."""
     return batch._replace(images=to_float(batch.images))
 
@@ -68,7 +68,7 @@ def in_floats(key: jax.Array, batch: Batch, first: Any) -> Batch:
 def augmentation(
     names: Sequence[str],
     num_classes: int,
-    image_size: int | None = None,
+    input_size: int | None = None,
     components: np.ndarray | None = None,
 ) -> Augment:
     """Composes augmentations, in the order of ORDER.
@@ -76,7 +76,7 @@ def augmentation(
     Args:
       names: Of ORDER; others, as the host's "shift", are left to others.
       num_classes: K, for mixup.
-      image_size: The network's, to which larger pictures are cropped, at random if "crop" is
+      input_size: The network's, to which larger pictures are cropped, at random if "crop" is
         among the names and else centrally.
       components: For pca, of `principal_components`.
 
@@ -97,9 +97,9 @@ def augmentation(
 
         # Windows are cut out of bytes, a quarter of the traffic.
         if "crop" in names:
-            images = crop(keys_of("crop"), batch.images, image_size)
+            images = crop(keys_of("crop"), batch.images, input_size)
         else:
-            images = central(batch.images, image_size)
+            images = center_crop(batch.images, input_size)
         images = to_float(images)
         for name in names:
             if name in changes:
@@ -114,28 +114,28 @@ def augmentation(
     return augment
 
 
-def crop(keys: jax.Array, images: jax.Array, image_size: int | None = None) -> jax.Array:
+def crop(keys: jax.Array, images: jax.Array, input_size: int | None = None) -> jax.Array:
     """A random window of each image.
 
-    Of pictures larger than image_size: a window of that size (224 of 256: Krizhevsky et al. 2012,
+    Of pictures larger than input_size: a window of that size (224 of 256: Krizhevsky et al. 2012,
     section 4.1). Else the image moves by up to an eighth of its height, black moving in (4 of 32
     pixels: He et al. 2016, section 4.2).
 
     Args:
       keys: [B].
       images: [B, H, W, C] of any dtype.
-      image_size: The network's; None: images are as large as it takes them.
+      input_size: The network's; None: images are as large as it takes them.
 
     Returns:
       [B, h, w, C]; every window has the same probability.
     """
-    size = window_of(images.shape, image_size)
+    size = window_of(images.shape, input_size)
     if size == images.shape[1:3]:
         margin = images.shape[1] // 8
         images = jnp.pad(images, ((0, 0), (margin, margin), (margin, margin), (0, 0)))
     room = jnp.array(images.shape[1:3]) - jnp.array(size) + 1
     corners = jax.vmap(lambda key: jax.random.randint(key, (2,), 0, room))(keys)
-    return windows_at(images, corners[:, 0], corners[:, 1], size)
+    return crop_at(images, corners[:, 0], corners[:, 1], size)
 
 
 def shift(images: jax.Array, corners: jax.Array) -> jax.Array:
@@ -147,7 +147,7 @@ def shift(images: jax.Array, corners: jax.Array) -> jax.Array:
     """
     margins = ((0, 0), (SHIFT, SHIFT), (SHIFT, SHIFT), (0, 0))
     tops, lefts = corners.T.astype(jnp.int32)
-    return windows_at(jnp.pad(images, margins), tops, lefts, window_of(images.shape, None))
+    return crop_at(jnp.pad(images, margins), tops, lefts, window_of(images.shape, None))
 
 
 def flip(keys: jax.Array, images: jax.Array) -> jax.Array:

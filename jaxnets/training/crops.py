@@ -10,32 +10,32 @@ from jax import lax
 Images = Any  # A NumPy array or a JAX array.
 
 
-def window_of(shape: tuple[int, ...], image_size: int | None) -> tuple[int, int]:
+def window_of(shape: tuple[int, ...], input_size: int | None) -> tuple[int, int]:
     """Rows and columns that the network sees of stored images [B, H, W, C].
 
-    No more than there are: `models.layers.Enlarge` enlarges smaller images. Without an image_size
+    No more than there are: `models.layers.Enlarge` enlarges smaller images. Without an input_size
     the network takes images as they are stored.
     """
     height, width = shape[1:3]
-    return min(height, image_size or height), min(width, image_size or width)
+    return min(height, input_size or height), min(width, input_size or width)
 
 
-def central(images: Images, image_size: int | None) -> Images:
+def center_crop(images: Images, input_size: int | None) -> Images:
     """The middle of each image.
 
     Args:
       images: [B, H, W, C].
-      image_size: The largest side of the window; None leaves the images whole.
+      input_size: The largest side of the window; None leaves the images whole.
 
     Returns:
       [B, h, w, C]; an odd margin has its extra row below and its extra column on the right.
     """
-    height, width = window_of(images.shape, image_size)
+    height, width = window_of(images.shape, input_size)
     top, left = (images.shape[1] - height) // 2, (images.shape[2] - width) // 2
     return images[:, top : top + height, left : left + width]
 
 
-def windows_at(images: jax.Array, tops: jax.Array, lefts: jax.Array, size: tuple[int, int]):
+def crop_at(images: jax.Array, tops: jax.Array, lefts: jax.Array, size: tuple[int, int]):
     """A window of each image at a place of its own.
 
     Mapped over the images this is one gather of whole windows, the fastest of the forms that were
@@ -58,29 +58,29 @@ def windows_at(images: jax.Array, tops: jax.Array, lefts: jax.Array, size: tuple
     return jax.vmap(window)(images, tops, lefts)
 
 
-def over_middle(apply: Callable[..., Any], image_size: int | None) -> Callable[..., Any]:
+def with_center_crop(apply: Callable[..., Any], input_size: int | None) -> Callable[..., Any]:
     """The network, applied to the middle of each image."""
     return lambda variables, images, **arguments: apply(
-        variables, central(images, image_size), **arguments
+        variables, center_crop(images, input_size), **arguments
     )
 
 
-def ten_crops(images: jax.Array, image_size: int | None) -> jax.Array:
+def ten_crops(images: jax.Array, input_size: int | None) -> jax.Array:
     """The four corners and the middle of each image, then the same mirrored: [10, B, h, w, C].
 
     Source: Krizhevsky et al. 2012, section 4.1.
     """
-    height, width = window_of(images.shape, image_size)
+    height, width = window_of(images.shape, input_size)
     corners = [
         images[:, rows, columns]
         for rows in (slice(height), slice(images.shape[1] - height, None))
         for columns in (slice(width), slice(images.shape[2] - width, None))
     ]
-    crops = jnp.stack([*corners, central(images, image_size)])
+    crops = jnp.stack([*corners, center_crop(images, input_size)])
     return jnp.concatenate([crops, crops[:, :, :, ::-1]])
 
 
-def over_ten_crops(apply: Callable[..., Any], image_size: int | None) -> Callable[..., Any]:
+def with_ten_crops(apply: Callable[..., Any], input_size: int | None) -> Callable[..., Any]:
     """The network's mean opinion on ten crops, as a network of the whole images.
 
         p = 1/10 Σᵢ softmax(zᵢ),  zᵢ = apply(crop i)
@@ -90,14 +90,14 @@ def over_ten_crops(apply: Callable[..., Any], image_size: int | None) -> Callabl
 
     Args:
       apply: Of a Flax module: (variables, images [B, h, w, C]) -> logits [B, K].
-      image_size: Of a crop.
+      input_size: Of a crop.
 
     Returns:
       (variables, images [B, H, W, C]) -> log p [B, K].
     """
 
     def averaged(variables: Any, images: jax.Array, **arguments: Any) -> jax.Array:
-        crops = ten_crops(images, image_size)
+        crops = ten_crops(images, input_size)
         logits = apply(variables, crops.reshape(-1, *crops.shape[2:]), **arguments)
         logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
         log_p = jax.nn.log_softmax(logits).reshape(10, len(images), -1)

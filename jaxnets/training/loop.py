@@ -13,7 +13,7 @@ import numpy as np
 from jaxnets.data.batches import epoch_corners, epoch_order, eval_batches, train_batches
 from jaxnets.data.datasets import Split
 from jaxnets.data.prefetch import prefetch
-from jaxnets.errors import FellShortError
+from jaxnets.errors import RunFailedError
 from jaxnets.metrics import Metrics
 from jaxnets.training.parallel import Parallel
 from jaxnets.training.step import TrainState, TrainStep, make_train_epoch
@@ -26,11 +26,11 @@ EVAL_BATCH_SIZE = 512
 STEPS_AT_ONCE = 2048
 
 
-class NonFiniteLossError(FellShortError):
+class NonFiniteLossError(RunFailedError):
     """The loss or the parameters became infinite or NaN; the message names the step."""
 
 
-class GradientsDisagreeError(FellShortError):
+class GradientsDisagreeError(RunFailedError):
     """The hand-derived gradients are not the differentiated ones; the message names the step."""
 
 
@@ -60,7 +60,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 @dataclasses.dataclass(frozen=True)
-class Watch:
+class Callbacks:
     """Who looks on.
 
     Attributes:
@@ -80,7 +80,7 @@ class Watch:
 
 
 @dataclasses.dataclass(frozen=True)
-class Feed:
+class TrainLoader:
     """The training data and the order in which it comes.
 
     Attributes:
@@ -106,7 +106,7 @@ class Feed:
 RunEpoch = Callable[[Checkpoint, int], tuple[TrainState, Metrics, float]]
 
 
-def add_up(total: Metrics | None, metrics: Metrics, where: str) -> Metrics:
+def accumulate_metrics(total: Metrics | None, metrics: Metrics, where: str) -> Metrics:
     """Adds a batch's metrics on the host, in the 64 bits in which an epoch's sums are exact.
 
     Raises:
@@ -135,11 +135,11 @@ def _check_finite(loss_sum: np.floating, where: str) -> None:
         raise NonFiniteLossError(f"the loss of {where} is {loss_sum}")
 
 
-def epoch_by_steps(
+def stepped_epoch(
     train_step: TrainStep,
-    feed: Feed,
+    loader: TrainLoader,
     parallel: Parallel,
-    watch: Watch,
+    callbacks: Callbacks,
     check: Callable[[int, TrainState, Any], None] | None = None,
 ) -> RunEpoch:
     """An epoch whose steps are dispatched from Python, while a thread prepares the next batches.
@@ -160,12 +160,12 @@ def epoch_by_steps(
             while len(pending) > leave:
                 before = 0 if metrics is None else int(metrics.count)
                 done += 1
-                metrics = add_up(metrics, pending.popleft(), f"step {done}")
-                watch.progress(int(metrics.count) - before, metrics)
+                metrics = accumulate_metrics(metrics, pending.popleft(), f"step {done}")
+                callbacks.progress(int(metrics.count) - before, metrics)
 
         batches = train_batches(
-            feed.split, feed.batch_size, seed=feed.seed, epoch=epoch, augment=feed.augment,
-            start=done - epoch * feed.steps, rows=parallel.rows(feed.batch_size),
+            loader.split, loader.batch_size, seed=loader.seed, epoch=epoch, augment=loader.augment,
+            start=done - epoch * loader.steps, rows=parallel.rows(loader.batch_size),
         )  # fmt: skip
         with contextlib.closing(prefetch(batches)) as ready:
             while True:
@@ -174,14 +174,14 @@ def epoch_by_steps(
                 data_seconds += time.perf_counter() - asked
                 if batch is None:
                     break
-                if signal := watch.stop():
+                if signal := callbacks.stop():
                     collect(leave=0)
                     seconds = time.perf_counter() - started
                     raise Interrupted(Checkpoint(state, metrics, seconds, data_seconds), signal)
-                if watch.due(done + len(pending)):
+                if callbacks.due(done + len(pending)):
                     collect(leave=0)
                     seconds = time.perf_counter() - started
-                    watch.save(Checkpoint(state, metrics, seconds, data_seconds))
+                    callbacks.save(Checkpoint(state, metrics, seconds, data_seconds))
                 batch = parallel.split(batch)
                 if check is not None:
                     check(done + len(pending), state, batch)
@@ -195,29 +195,31 @@ def epoch_by_steps(
     return run_epoch
 
 
-def epoch_in_one(train_step: TrainStep, feed: Feed, parallel: Parallel, watch: Watch) -> RunEpoch:
+def scanned_epoch(
+    train_step: TrainStep, loader: TrainLoader, parallel: Parallel, callbacks: Callbacks
+) -> RunEpoch:
     """An epoch in one compiled loop over examples that lie on the device.
 
     An epoch of more than STEPS_AT_ONCE steps is cut after every so many, where the watch is asked.
     """
     compiled = parallel.compile(make_train_epoch(train_step), replicated=3, donate=True)
-    images, labels = parallel.replicate((np.asarray(feed.split.images), feed.split.labels))
+    images, labels = parallel.replicate((np.asarray(loader.split.images), loader.split.labels))
 
     def run_epoch(checkpoint: Checkpoint, epoch: int) -> tuple[TrainState, Metrics, float]:
         started = time.perf_counter() - checkpoint.seconds
         state, metrics, done = checkpoint.state, checkpoint.metrics, int(checkpoint.state.step)
-        first = epoch * feed.steps
-        rows = epoch_order(len(feed.split), feed.batch_size, feed.seed, epoch)
-        if "shift" in feed.augment.split(","):
-            rows = (*rows, epoch_corners(feed.steps, feed.batch_size, feed.seed, epoch))
-        ours = parallel.rows(feed.batch_size)
-        while (begin := done - first) < feed.steps:
+        first = epoch * loader.steps
+        rows = epoch_order(len(loader.split), loader.batch_size, loader.seed, epoch)
+        if "shift" in loader.augment.split(","):
+            rows = (*rows, epoch_corners(loader.steps, loader.batch_size, loader.seed, epoch))
+        ours = parallel.rows(loader.batch_size)
+        while (begin := done - first) < loader.steps:
             seconds = time.perf_counter() - started
             here = Checkpoint(state, metrics, seconds, checkpoint.data_seconds)
-            if signal := watch.stop():
+            if signal := callbacks.stop():
                 raise Interrupted(here, signal)
-            if begin and watch.due(done):
-                watch.save(here)
+            if begin and callbacks.due(done):
+                callbacks.save(here)
             # Cut at the same steps wherever the epoch was taken up.
             end = (begin // STEPS_AT_ONCE + 1) * STEPS_AT_ONCE
             part = parallel.split(tuple(array[begin:end, ours] for array in rows), axis=1)
@@ -227,8 +229,8 @@ def epoch_in_one(train_step: TrainStep, feed: Feed, parallel: Parallel, watch: W
                 done += 1
                 _check_finite(loss_sum, f"step {done}")
             total = jax.tree.map(lambda x: x.sum(axis=0), stacked)
-            metrics = add_up(metrics, total, f"step {done}")
-            watch.progress(int(total.count), metrics)
+            metrics = accumulate_metrics(metrics, total, f"step {done}")
+            callbacks.progress(int(total.count), metrics)
         assert metrics is not None  # A split has an example at least.
         return state, metrics, checkpoint.data_seconds
 
@@ -254,6 +256,6 @@ def evaluate(
     with contextlib.closing(prefetch(ours)) as batches:
         for number, batch in enumerate(batches, start=1):
             metrics = eval_step(params, parallel.split(batch))
-            total = add_up(total, metrics, f"evaluation batch {number}")
+            total = accumulate_metrics(total, metrics, f"evaluation batch {number}")
     assert total is not None
     return total

@@ -18,7 +18,7 @@ def create_schedule(name: str, peak: float, steps: int) -> optax.Schedule:
       name: "constant"; "cosine": falls from the peak to 0 as a cosine; "one_cycle": rises from
         peak / 25 over the first 30 %, then falls to almost 0 (Smith and Topin 2017); "step": the
         peak divided by 10 after half and again after three quarters of the steps; "plateau": the
-        peak, which `after_epoch` divides by 10 as the run goes.
+        peak, which `update_plateau` divides by 10 as the run goes.
       peak: The largest rate.
       steps: Steps of the whole run.
     """
@@ -82,11 +82,11 @@ class Plateau(NamedTuple):
 
 
 # "The learning rate was initialized at 0.01 and reduced three times prior to termination."
-DROP, MOST_DROPS = 0.1, 3
+FACTOR, MAX_REDUCTIONS = 0.1, 3
 
 
 def with_plateau(rule: optax.GradientTransformation) -> optax.GradientTransformation:
-    """The rule with its learning rate divided by 10 as often as `after_epoch` has said.
+    """The rule with its learning rate divided by 10 as often as `update_plateau` has said.
 
     Every rule's update is proportional to its learning rate, so the update is scaled.
     """
@@ -97,7 +97,7 @@ def with_plateau(rule: optax.GradientTransformation) -> optax.GradientTransforma
 
     def update(updates: Any, state: Any, params: Any = None):
         def scaled(update: jax.Array) -> jax.Array:
-            return update * jnp.asarray(DROP, update.dtype) ** state.drops
+            return update * jnp.asarray(FACTOR, update.dtype) ** state.drops
 
         return jax.tree.map(scaled, updates), state
 
@@ -109,7 +109,7 @@ def plateau_of(opt_state: Any) -> Plateau:
     return opt_state[-1]
 
 
-def after_epoch(opt_state: Any, error: float, patience: int) -> Any:
+def update_plateau(opt_state: Any, error: float, patience: int) -> Any:
     """The state of a rule `with_plateau` after an epoch.
 
     Where the error has not been lower than ever for `patience` epochs, the rate drops: the
@@ -124,6 +124,6 @@ def after_epoch(opt_state: Any, error: float, patience: int) -> Any:
     drops, best, stale = int(plateau.drops), np.float32(plateau.best), int(plateau.stale) + 1
     if np.float32(error) < best:
         best, stale = np.float32(error), 0
-    elif stale >= patience and drops < MOST_DROPS:
+    elif stale >= patience and drops < MAX_REDUCTIONS:
         drops, stale = drops + 1, 0
     return (*rest, Plateau(np.int32(drops), best, np.int32(stale)))

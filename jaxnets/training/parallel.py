@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxnets.errors import UserError
-from jaxnets.training.platform import Devices, compiler_options
+from jaxnets.machine.platform import Devices, compiler_options
 
 AXIS = "devices"
 

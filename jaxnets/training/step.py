@@ -1,9 +1,8 @@
 """The one training step, for any network, loss, optimiser and way to the gradient.
 
-A way to the gradient is a function (params, batch, key) -> (Metrics, gradients), both summed over
-the batch's examples. `differentiated` makes one with jax.grad; the hand-derived ones have the same
-signature. The division by the number of examples stands once, here. In regression the metrics are
-RegressionMetrics: `measure` says so.
+A loss_and_grad is a function (params, batch, key) -> (Metrics, gradients), both summed over the
+batch's examples. `autodiff_loss_and_grad` makes one with jax.grad; the hand-derived ones have the
+same signature. The division by the number of examples stands once, here.
 """
 
 import functools
@@ -18,11 +17,11 @@ from jax import lax
 
 from jaxnets.data.batches import Batch
 from jaxnets.losses import Loss
-from jaxnets.metrics import Measure, Metrics
-from jaxnets.training.augment import Augment, in_floats, shift, to_float
+from jaxnets.metrics import MetricFunction, Metrics
+from jaxnets.training.augment import Augment, no_augmentation, shift, to_float
 
 Params = Any
-LossAndGradients = Callable[[Params, Batch, jax.Array], tuple[Metrics, Params]]
+LossAndGrad = Callable[[Params, Batch, jax.Array], tuple[Metrics, Params]]
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -44,38 +43,38 @@ class TrainState(flax.struct.PyTreeNode):
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
-def summed_loss(apply: Callable[..., Any], loss: Loss, measure: Measure = Metrics.of):
+def summed_loss(apply: Callable[..., Any], loss: Loss, metric: MetricFunction = Metrics.of):
     """Returns f(params, batch, **apply_arguments) -> (sum of the losses, Metrics)."""
 
     def total(params: Params, batch: Batch, **arguments) -> tuple[jax.Array, Metrics]:
         logits = apply({"params": params}, batch.images, **arguments)
         logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-        metrics = measure(logits, batch.labels, loss(logits, batch.labels), batch.mask)
+        metrics = metric(logits, batch.labels, loss(logits, batch.labels), batch.mask)
         return metrics.loss_sum, metrics
 
     return total
 
 
-def differentiated(
-    apply: Callable[..., Any], loss: Loss, measure: Measure = Metrics.of
-) -> LossAndGradients:
+def autodiff_loss_and_grad(
+    apply: Callable[..., Any], loss: Loss, metric: MetricFunction = Metrics.of
+) -> LossAndGrad:
     """The way to the gradient by jax.grad.
 
     Args:
       apply: A Flax module's apply, with dropout keyed by rngs={"dropout": key}.
       loss: Of losses.py.
-      measure: Metrics.of or, for regression, RegressionMetrics.of.
+      metric: Metrics.of or, for regression, RegressionMetrics.of.
     """
-    gradient = jax.grad(summed_loss(apply, loss, measure), has_aux=True)
+    gradient = jax.grad(summed_loss(apply, loss, metric), has_aux=True)
 
-    def loss_and_gradients(params: Params, batch: Batch, key: jax.Array):
+    def loss_and_grad(params: Params, batch: Batch, key: jax.Array):
         gradients, metrics = gradient(params, batch, train=True, rngs={"dropout": key})
         return metrics, gradients
 
-    return loss_and_gradients
+    return loss_and_grad
 
 
-def in_blocks(loss_and_gradients: LossAndGradients, size: int) -> LossAndGradients:
+def accumulate_gradients(loss_and_grad: LossAndGrad, size: int) -> LossAndGrad:
     """The same sums over a large batch, taken block by block of its examples.
 
     A block and what a network makes of it stay in the processor's cache, where a full batch comes
@@ -83,24 +82,24 @@ def in_blocks(loss_and_gradients: LossAndGradients, size: int) -> LossAndGradien
     sums differs, and the keys of dropout.
 
     Args:
-      loss_and_gradients: The way to the gradient.
+      loss_and_grad: The way to the gradient.
       size: Examples a block; the last may have fewer.
     """
 
     def summed(params: Params, batch: Batch, key: jax.Array):
         count, rest = divmod(len(batch.labels), size)
         if count + bool(rest) == 1:
-            return loss_and_gradients(params, batch, key)
+            return loss_and_grad(params, batch, key)
 
         def add_block(number, total, length: int = size):
             rows = functools.partial(
                 lax.dynamic_slice_in_dim, start_index=number * size, slice_size=length
             )
             block_key = jax.random.fold_in(key, number)
-            sums = loss_and_gradients(params, jax.tree.map(rows, batch), block_key)
+            sums = loss_and_grad(params, jax.tree.map(rows, batch), block_key)
             return jax.tree.map(jnp.add, total, sums)
 
-        shapes = jax.eval_shape(loss_and_gradients, params, batch, key)
+        shapes = jax.eval_shape(loss_and_grad, params, batch, key)
         nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
         total = lax.fori_loop(0, count, add_block, nothing)
         return add_block(count, total, rest) if rest else total
@@ -109,24 +108,24 @@ def in_blocks(loss_and_gradients: LossAndGradients, size: int) -> LossAndGradien
 
 
 def make_train_step(
-    loss_and_gradients: LossAndGradients,
+    loss_and_grad: LossAndGrad,
     optimizer: optax.GradientTransformation,
     *,
     reduction: str = "mean",
     axis_name: str | None = None,
-    augment: Augment = in_floats,
+    augment: Augment = no_augmentation,
 ) -> TrainStep:
     """Returns step(state, batch) -> (state, metrics).
 
     Args:
-      loss_and_gradients: The way to the gradient.
+      loss_and_grad: The way to the gradient.
       optimizer: The update rule.
       reduction: "mean" divides the gradient by the number of examples, over all devices; "sum"
         does not, as the lecture's own code.
       axis_name: The mapped axis if the step runs under pmap: sums are then added over it.
       augment: What happens to the batch first, of augment.py.
     """
-    summed = _summed(loss_and_gradients, axis_name, augment)
+    summed = _summed(loss_and_grad, axis_name, augment)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         metrics, gradients = summed(state, batch)
@@ -152,27 +151,27 @@ def apply_gradients(
 
 
 def make_gradient_step(
-    loss_and_gradients: LossAndGradients,
+    loss_and_grad: LossAndGrad,
     *,
     axis_name: str | None = None,
-    augment: Augment = in_floats,
+    augment: Augment = no_augmentation,
 ):
     """Returns f(state, batch) -> the gradients that the next step takes, summed over the batch."""
-    summed = _summed(loss_and_gradients, axis_name, augment)
+    summed = _summed(loss_and_grad, axis_name, augment)
     return lambda state, batch: summed(state, batch)[1]
 
 
-def _summed(loss_and_gradients: LossAndGradients, axis_name: str | None, augment: Augment):
+def _summed(loss_and_grad: LossAndGrad, axis_name: str | None, augment: Augment):
     """f(state, batch) -> (Metrics, gradients), summed over the examples of all devices."""
 
     def summed(state: TrainState, batch: Batch) -> tuple[Metrics, Params]:
         key = jax.random.fold_in(state.key, state.step)
         if axis_name is None:
-            return loss_and_gradients(state.params, augment(key, batch, 0), key)
+            return loss_and_grad(state.params, augment(key, batch, 0), key)
         device = lax.axis_index(axis_name)
         batch = augment(key, batch, device * len(batch.labels))
         key = jax.random.fold_in(key, device)  # Every device drops other units.
-        return add_over(axis_name, loss_and_gradients(state.params, batch, key))
+        return add_over(axis_name, loss_and_grad(state.params, batch, key))
 
     return summed
 
@@ -192,12 +191,12 @@ def add_over(axis_name: str, tree: Any) -> Any:
 def make_eval_step(
     apply: Callable[..., Any],
     loss: Loss,
-    measure: Measure = Metrics.of,
+    metric: MetricFunction = Metrics.of,
     *,
     axis_name: str | None = None,
 ) -> Callable[[Params, Batch], Metrics]:
     """Returns step(params, batch) -> metrics: the forward pass alone, nothing dropped."""
-    total = summed_loss(apply, loss, measure)
+    total = summed_loss(apply, loss, metric)
 
     def eval_step(params: Params, batch: Batch) -> Metrics:
         metrics = total(params, batch._replace(images=to_float(batch.images)))[1]

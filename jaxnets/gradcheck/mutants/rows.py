@@ -7,7 +7,7 @@ from jaxnets.backprop.dense import dense_backward
 from jaxnets.backprop.dropout import dropout_backward
 from jaxnets.backprop.losses import LOG_OFFSET
 from jaxnets.gradcheck.mutants.mutant import breaks
-from jaxnets.labels import probabilities_of
+from jaxnets.losses import probabilities_of
 
 
 @breaks("dense")

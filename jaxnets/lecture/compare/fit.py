@@ -9,24 +9,24 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from jaxnets.backprop.network import by_hand
-from jaxnets.config import Config
+from jaxnets.backprop.network import manual_loss_and_grad
+from jaxnets.config.fields import Config
 from jaxnets.data.datasets import Dataset, Split
 from jaxnets.experiment import compiled_init, create_model, create_state, epochs, evaluate
 from jaxnets.lecture.compare.baselines import CLASSIFIERS, REGRESSORS
 from jaxnets.lecture.compare.recipes import Recipe
 from jaxnets.lecture.compare.samples import Table
 from jaxnets.losses import squared_error
-from jaxnets.metrics import Measure, Metrics, RegressionMetrics
+from jaxnets.machine.platform import prepare
+from jaxnets.metrics import MetricFunction, Metrics, RegressionMetrics
 from jaxnets.models.chain import Chain
 from jaxnets.models.mlp import mlp
-from jaxnets.run import num_params
+from jaxnets.runs.run import num_params
 from jaxnets.training import loop
 from jaxnets.training.augment import to_float
 from jaxnets.training.optimizer import create_optimizer
 from jaxnets.training.parallel import Parallel
-from jaxnets.training.platform import prepare
-from jaxnets.training.step import differentiated, make_eval_step, make_train_step
+from jaxnets.training.step import autodiff_loss_and_grad, make_eval_step, make_train_step
 
 Scores = dict[str, float]  # accuracy, or mse, r2 and wmape.
 
@@ -55,7 +55,7 @@ def fit_classifier(config: Config, data: Dataset) -> Fit:
 
     Raises:
       UserError: The images are too small for the network.
-      FellShortError: Its loss became infinite or NaN.
+      RunFailedError: Its loss became infinite or NaN.
     """
     if config.batch_size is not None:
         batch_size = min(config.batch_size, len(data.train))
@@ -77,7 +77,7 @@ def fit_regressor(recipe: Recipe, table: Table, seed: int, gradients: str) -> Fi
     """A dense network with the squared error; scores in the target's own units.
 
     Raises:
-      FellShortError: Its loss became infinite or NaN.
+      RunFailedError: Its loss became infinite or NaN.
     """
     started = time.perf_counter()
     model, params = train_regressor(recipe, table, seed, gradients)
@@ -105,12 +105,14 @@ def train_regressor(
     model = mlp(num_classes=table.num_classes, hidden=recipe.hidden)
     optimizer = create_optimizer(recipe.optimizer, recipe.learning_rate, momentum=recipe.momentum)
     if gradients == "manual":
-        way = by_hand(model, "squared_error", _measure(table))
+        loss_and_grad = manual_loss_and_grad(model, "squared_error", _measure(table))
     else:
-        way = differentiated(model.apply, squared_error, _measure(table))
+        loss_and_grad = autodiff_loss_and_grad(model.apply, squared_error, _measure(table))
     size = min(recipe.batch_size or len(table.train), len(table.train))
-    feed = loop.Feed(table.train, size, seed)
-    run_epoch = loop.epoch_in_one(make_train_step(way, optimizer), feed, parallel, loop.Watch())
+    loader = loop.TrainLoader(table.train, size, seed)
+    run_epoch = loop.scanned_epoch(
+        make_train_step(loss_and_grad, optimizer), loader, parallel, loop.Callbacks()
+    )
     init = compiled_init(model, optimizer, table)
     state = parallel.replicate(init(jax.random.key(seed)))
     for epoch in _bar(range(recipe.epochs), recipe.epochs, f"{table.name} {recipe.hidden}"):
@@ -142,7 +144,7 @@ def _rows(split: Split) -> np.ndarray:
     return to_float(split.images).reshape(len(split), -1)
 
 
-def _measure(table: Table) -> Measure:
+def _measure(table: Table) -> MetricFunction:
     """Regression's sums in the target's own units."""
     return functools.partial(RegressionMetrics.of, mean=table.mean, scale=table.scale)
 

@@ -4,11 +4,11 @@ import argparse
 import dataclasses
 from collections.abc import Sequence
 
-from jaxnets.config import preset
+from jaxnets.config.fields import preset
+from jaxnets.config.recipes import PRESETS
 from jaxnets.errors import UserError, unknown
 from jaxnets.lecture.compare import baselines
 from jaxnets.lecture.compare.recipes import REGRESSION
-from jaxnets.recipes import PRESETS
 
 TRAIN_SIZE = 5_000
 CURVE = "4,16,64,256"

@@ -6,16 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jaxnets.config import preset
+from jaxnets.config.fields import preset
 from jaxnets.data.datasets import Dataset
-from jaxnets.errors import FellShortError, UserError
+from jaxnets.errors import RunFailedError, UserError
 from jaxnets.lecture.compare import picture, report
 from jaxnets.lecture.compare.fit import Fit, fit_baseline, fit_classifier, fit_regressor
 from jaxnets.lecture.compare.recipes import CURVE_CLASSIFICATION, CURVE_REGRESSION, REGRESSION
 from jaxnets.lecture.compare.request import NETWORKS, Request
 from jaxnets.lecture.compare.results import Results, Row
 from jaxnets.lecture.compare.samples import Table, load, small_and_noisy
-from jaxnets.training.run_folder import fresh_path, make_folder, write_text
+from jaxnets.runs.run_folder import fresh_path, make_folder, write_text
 
 
 def run(request: Request) -> None:
@@ -61,7 +61,7 @@ def _row(row: Row, request: Request, data: Dataset) -> Row:
     """The row filled in; a model that does not fit the data says why."""
     try:
         return dataclasses.replace(row, fit=_fit(row, request, data))
-    except (UserError, FellShortError) as error:
+    except (UserError, RunFailedError) as error:
         return dataclasses.replace(row, why=str(error))
 
 

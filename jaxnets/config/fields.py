@@ -10,8 +10,8 @@ import typing
 from pathlib import Path
 from typing import Any
 
+from jaxnets.config.recipes import DEFAULT_MODEL, LARGE_ALEXNETS, MODEL_FIELDS, PAPER, PRESETS
 from jaxnets.errors import UserError, unknown
-from jaxnets.recipes import DEFAULT_MODEL, LARGE_ALEXNETS, OWNED, PAPER, PRESETS
 
 
 def _field(default: Any, group: str, why: str, *, low=None, high=None, choices=None):
@@ -27,7 +27,12 @@ MAX_LAYERS = 100  # And sizes to search: a config.json may be anybody's.
 AUGMENTATIONS = ("none", "shift", "crop", "flip", "colour", "pca", "cutout", "mixup")
 
 # The fields that say with whom a process trains, as they are of one by itself.
-ALONE = {"distributed": False, "coordinator": None, "num_processes": None, "process_id": None}
+SINGLE_PROCESS = {
+    "distributed": False,
+    "coordinator": None,
+    "num_processes": None,
+    "process_id": None,
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,7 +57,7 @@ class Config:
     dropout: float | None = _field(
         None, "network", "share of units dropped before dense layers", low=0.0, high=0.95
     )
-    image_size: int | None = _field(
+    input_size: int | None = _field(
         None, "network", "pixels a side to which alexnet enlarges or crops images (none: as is)",
         low=15, high=1024,
     )  # fmt: skip
@@ -93,10 +98,10 @@ class Config:
         None, "data", "images held back from training (default: 5000, at most a tenth)",
         low=0, high=10**7,
     )  # fmt: skip
-    picture_size: int | None = _field(
+    decode_size: int | None = _field(
         None, "data",
         "side in pixels of pictures (default: their own if small and equal, "
-        "else 8/7 of image_size, else 64)",
+        "else 8/7 of input_size, else 64)",
         low=4, high=2048,
     )  # fmt: skip
     on_bad_image: str = _field(
@@ -110,7 +115,7 @@ class Config:
         "colour, pca, cutout, mixup, or several as crop,flip",
     )
     ten_crop: bool = _field(
-        False, "data", "test on corners, centre and their mirrors of images above image_size"
+        False, "data", "test on corners, centre and their mirrors of images above input_size"
     )
 
     epochs: int = _field(10, "training", "passes over the training images", low=1, high=10**6)
@@ -214,14 +219,14 @@ class Config:
             _check(field, getattr(self, field.name))
         self._check_pictures()
         _ = self.checkpoint_interval
-        for name in OWNED:
+        for name in MODEL_FIELDS:
             if getattr(self, name) is not None and name not in PRESETS[self.model]:
                 owners = [key for key, recipe in PRESETS.items() if name in recipe]
                 raise UserError(f"{name}: {self.model} has none (that is of {', '.join(owners)})")
-        if self.model in LARGE_ALEXNETS and (self.image_size or 0) < 63:
+        if self.model in LARGE_ALEXNETS and (self.input_size or 0) < 63:
             raise UserError(
-                f"image_size: expected a whole number from 63 to 1024 for {self.model}, "
-                f"got {self.image_size}"
+                f"input_size: expected a whole number from 63 to 1024 for {self.model}, "
+                f"got {self.input_size}"
             )
         if self.schedule == "plateau" and (self.validation_size == 0 or self.latent_dims):
             raise UserError(NO_PLATEAU)
@@ -246,8 +251,8 @@ class Config:
                 raise unknown("augment", name, AUGMENTATIONS)
         if len(set(names)) < len(names) or ("none" in names and len(names) > 1):
             raise UserError(f"augment: expected each name once, none alone, got {self.augment}")
-        if self.ten_crop and self.image_size is None:
-            raise UserError(f"ten_crop: {self.model} has no image_size to crop to")
+        if self.ten_crop and self.input_size is None:
+            raise UserError(f"ten_crop: {self.model} has no input_size to crop to")
 
     def _check_processes(self) -> None:
         place = (self.coordinator, self.num_processes, self.process_id)
@@ -272,7 +277,7 @@ class Config:
             )
 
     @property
-    def joins(self) -> bool:
+    def is_distributed(self) -> bool:
         """Whether the run is one process of several."""
         return self.distributed or self.coordinator is not None
 
@@ -354,10 +359,10 @@ def _check(field: dataclasses.Field, value: Any) -> None:
     for number in values:
         fits = isinstance(number, (int, float) if element is float else element)
         if not fits or (isinstance(number, bool) and element is not bool):
-            raise UserError(f"{field.name}: expected {NOUNS[element]}, got {number!r}")
+            raise UserError(f"{field.name}: expected {TYPE_NAMES[element]}, got {number!r}")
         if element in (int, float) and not low <= number <= high:  # Of NaN neither is true.
             raise UserError(
-                f"{field.name}: expected {NOUNS[element]} from {low} to {high}, got {number}"
+                f"{field.name}: expected {TYPE_NAMES[element]} from {low} to {high}, got {number}"
             )
 
 
@@ -369,7 +374,7 @@ def _is_path(value: Any) -> bool:
         return False
 
 
-NOUNS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 
 def kind_of(field: dataclasses.Field) -> type:

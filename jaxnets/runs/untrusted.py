@@ -17,7 +17,7 @@ from jaxnets.errors import UserError
 
 # Arrays may be declared of so many bytes, and so many times those of the files: parameters hardly
 # shrink when they are packed, the optimiser's zeros do.
-ROOM, TIMES = 64 << 20, 100
+MAX_SLACK_BYTES, MAX_RATIO = 64 << 20, 100
 # How much of a description is read: of a network of a thousand layers it is a tenth.
 MOST = 16 << 20
 DTYPE = re.compile(r"[<|>][biuf][1-8]|bfloat16")
@@ -125,7 +125,7 @@ def check_declared_sizes(folder: Path) -> None:
         found = sum(key.startswith(start) for key in keys) - 1
         if found != pieces:
             raise ValueError(f"{name}: expected {pieces} pieces, found {found}")
-    if declared > ROOM + TIMES * real:
+    if declared > MAX_SLACK_BYTES + MAX_RATIO * real:
         raise ValueError(f"declares arrays of {declared:,} bytes, its files have {real:,}")
 
 

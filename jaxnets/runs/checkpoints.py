@@ -12,16 +12,16 @@ from typing import Any
 
 import jax
 
-from jaxnets.training import untrusted
+from jaxnets.runs import untrusted
 
 ITEM = "default"  # The library's name of the folder of a checkpoint's one tree.
 
 # Seconds until it gives up a save. It looks at the wall clock, which may say a year later after a
 # laptop's sleep, or when it is set.
-PATIENCE = 10**9
+SAVE_TIMEOUT = 10**9
 
 
-class Kept:
+class RetentionPolicy:
     """Which checkpoints stay: the last ones, and that of the best validation accuracy."""
 
     def __init__(self, keep: int, records: Callable[[], list[dict[str, Any]]]):
@@ -37,7 +37,7 @@ class Kept:
         return [step == best or step in steps[-self._keep :] for step in steps]
 
 
-def open_manager(path: Path, kept: Kept) -> Any:
+def open_manager(path: Path, kept: RetentionPolicy) -> Any:
     """The library's manager of a folder of checkpoints; it is imported only where it is used."""
     import orbax.checkpoint as ocp
 
@@ -53,7 +53,7 @@ def open_manager(path: Path, kept: Kept) -> Any:
         create=not several,
         # Folders made in the background would be waited for by the wall clock, too.
         async_options=ocp.AsyncOptions(
-            timeout_secs=PATIENCE, create_directories_asynchronously=False
+            timeout_secs=SAVE_TIMEOUT, create_directories_asynchronously=False
         ),
     )
     # Named, lest it be guessed from what the newest checkpoint, perhaps damaged, holds.

@@ -7,9 +7,9 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 
-from jaxnets.errors import FellShortError, StoppedError, UserError, one_line
+from jaxnets.errors import RunFailedError, StoppedError, UserError, one_line
 
-DONE, FELL_SHORT, WRONG_REQUEST, BY_SIGNAL = 0, 1, 2, 128
+DONE, RUN_FAILED, WRONG_REQUEST, BY_SIGNAL = 0, 1, 2, 128
 
 
 def run(main: Callable[[Sequence[str]], int]) -> int:
@@ -28,9 +28,9 @@ def run(main: Callable[[Sequence[str]], int]) -> int:
         return status
     except BrokenPipeError:  # The reader, as `head`, has gone; Python must not complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FELL_SHORT
+        return RUN_FAILED
     except (Exception, KeyboardInterrupt) as error:
-        told = outcome_of(error)
+        told = exit_status_of(error)
         if told is None:
             raise
         status = _complain(*told)
@@ -42,21 +42,21 @@ def run(main: Callable[[Sequence[str]], int]) -> int:
         return status
 
 
-def outcome_of(error: BaseException) -> tuple[str, int] | None:
+def exit_status_of(error: BaseException) -> tuple[str, int] | None:
     """The message and the exit status of an error; None of one that should not have come."""
     if isinstance(error, UserError):
         return str(error), WRONG_REQUEST
-    if isinstance(error, FellShortError):
-        return str(error), FELL_SHORT
+    if isinstance(error, RunFailedError):
+        return str(error), RUN_FAILED
     if isinstance(error, StoppedError):
         return str(error), BY_SIGNAL + error.signal
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", BY_SIGNAL + signal.SIGINT
     if isinstance(error, MemoryError):
-        return "not enough memory", FELL_SHORT
+        return "not enough memory", RUN_FAILED
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror or error}", FELL_SHORT
+        return f"{where}{error.strerror or error}", RUN_FAILED
     return None
 
 

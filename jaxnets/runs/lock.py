@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from jaxnets.errors import FellShortError, UserError, one_line
+from jaxnets.errors import RunFailedError, UserError, one_line
 
 
 class Lock:
@@ -19,7 +19,7 @@ class Lock:
         self._path, self._file = path, None
 
     def take(self) -> None:
-        """Takes it, until `give_back` or the process' end.
+        """Takes it, until `release` or the process' end.
 
         Raises:
           UserError: Another process has it.
@@ -45,7 +45,7 @@ class Lock:
             return
         self._file = file
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         """Lets others take it."""
         file, self._file = self._file, None
         if file is not None:
@@ -57,14 +57,14 @@ class Lock:
         What is written could else end up in a run that was begun in its place.
 
         Raises:
-          FellShortError: It was deleted, moved or replaced.
+          RunFailedError: It was deleted, moved or replaced.
         """
         try:
             now = os.stat(self._path)
         except OSError:
             now = None
         if now is None or not (self._file is None or os.path.samestat(now, os.fstat(self._file))):
-            raise FellShortError(
+            raise RunFailedError(
                 f"{self._path}: deleted, moved or replaced while the run was training in it"
             )
 

@@ -3,7 +3,7 @@
 import time
 
 
-class Pace:
+class CheckpointTimer:
     """Tells when so many steps, epochs or seconds have passed since the last save.
 
     Steps and epochs are counted from the run's beginning, so that a resumed run saves where an

@@ -9,16 +9,16 @@ import numpy as np
 
 from jaxnets.data.batches import Batch
 from jaxnets.data.datasets import Split
-from jaxnets.training.step import LossAndGradients, Params, in_blocks
+from jaxnets.training.step import LossAndGrad, Params, accumulate_gradients
 
 # In so many steps the first dense layer of a full batch leaves out black pixels. Each takes 0.1 s
 # to compile; with 10 the step takes 0.96 of the time (benchmarks/dense_epoch.py mlp_handwritten).
 WIDTHS = 6
 
 
-def on_lit_pixels(
-    ways: Callable[..., LossAndGradients], split: Split, *, layer: str, block_size: int
-) -> tuple[LossAndGradients, Split]:
+def with_nonzero_pixels(
+    make_loss_and_grad: Callable[..., LossAndGrad], split: Split, *, layer: str, block_size: int
+) -> tuple[LossAndGrad, Split]:
     """The same sums over all examples, without most of the products with black pixels.
 
     The pixels are ordered by how many images light them, the images by the rarest pixel that each
@@ -27,8 +27,8 @@ def on_lit_pixels(
     and have no such order.
 
     Args:
-      ways: The way to the gradient of a network whose first layer with parameters is dense, given
-        the widths as of `backprop.lit_columns`.
+      make_loss_and_grad: Makes the loss_and_grad of a network whose first layer with parameters is
+        dense, given the widths of `backprop/nonzero_columns.py`.
       split: The whole batch; images [N, H, W, C].
       layer: The first layer's name.
       block_size: Examples a block.
@@ -49,21 +49,26 @@ def on_lit_pixels(
     step = -(-len(split) // (WIDTHS * block_size)) * block_size
     ends = [min(start + step, len(split)) for start in range(0, len(split), step)]
     widths = tuple(sorted({int(needed[order[end - 1]]) for end in ends}))
-    gradients = _on_inputs(in_blocks(ways(widths=widths), block_size), layer, common, len(counts))
+    gradients = _on_inputs(
+        accumulate_gradients(make_loss_and_grad(widths=widths), block_size),
+        layer,
+        common,
+        len(counts),
+    )
     images = np.take(pixels[order], common, axis=1)[:, :, None, None]
     return gradients, Split(images, split.labels[order])
 
 
 def _on_inputs(
-    loss_and_gradients: LossAndGradients, layer: str, columns: np.ndarray, total: int
-) -> LossAndGradients:
+    loss_and_grad: LossAndGrad, layer: str, columns: np.ndarray, total: int
+) -> LossAndGrad:
     """The same sums from inputs that lack the columns which are zero in every example.
 
     Where x_d is 0 in all of them, row d of the first kernel adds nothing to any z = x W, and its
     gradient x_dᵀ dz is 0.
 
     Args:
-      loss_and_gradients: Of a network whose first layer is dense.
+      loss_and_grad: Of a network whose first layer is dense.
       layer: That layer's name.
       columns: [L] those that are left.
       total: Of how many.
@@ -77,7 +82,7 @@ def _on_inputs(
         whole = params[layer]["kernel"]
         rows = np.append(columns, np.arange(total, whole.shape[-2]))  # A bias row stays.
         first = {**params[layer], "kernel": whole[..., rows, :]}
-        metrics, gradients = loss_and_gradients({**params, layer: first}, batch, key)
+        metrics, gradients = loss_and_grad({**params, layer: first}, batch, key)
         kernel = jnp.zeros_like(whole).at[..., rows, :].set(gradients[layer]["kernel"])
         return metrics, {**gradients, layer: {**gradients[layer], "kernel": kernel}}
 

@@ -16,10 +16,17 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxnets.data import picture_index as index
-from jaxnets.data import picture_store as storage
-from jaxnets.data.datasets import MAX_CLASSES, Dataset, Split, cache_folder, validation_count
-from jaxnets.data.picture_store import BadPictures, Pictures
+from jaxnets.data.datasets import (
+    MAX_CLASSES,
+    Dataset,
+    Pictures,
+    Split,
+    cache_folder,
+    validation_count,
+)
+from jaxnets.data.pictures import index
+from jaxnets.data.pictures import store as storage
+from jaxnets.data.pictures.store import BadPictures
 from jaxnets.errors import UserError, printable
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
@@ -55,8 +62,8 @@ def load_folder(
     folder: str | Path,
     *,
     validation_size: int | None = None,
-    picture_size: int | None = None,
-    image_size: int | None = None,
+    decode_size: int | None = None,
+    input_size: int | None = None,
     on_bad_image: str = "skip",
 ) -> Dataset:
     """Loads a folder of pictures.
@@ -68,10 +75,10 @@ def load_folder(
       folder: DIR.
       validation_size: Pictures held back from training where there is no validation folder; None
         for 5,000, at most a tenth of them. With 0 a validation folder is left alone too.
-      picture_size: Pixels a side S; each picture's shorter side is resized to it and the centre
+      decode_size: Pixels a side S; each picture's shorter side is resized to it and the centre
         cut out. None: the pictures' own size, if all are squares of one size up to 96 pixels;
-        else 8/7 of image_size (256 for 224, as Krizhevsky et al. 2012, section 2); else 64.
-      image_size: Of the network, where it has one.
+        else 8/7 of input_size (256 for 224, as Krizhevsky et al. 2012, section 2); else 64.
+      input_size: Of the network, where it has one.
       on_bad_image: "skip" leaves out pictures that cannot be decoded and tells how many; "fail"
         refuses the first.
 
@@ -95,7 +102,7 @@ def load_folder(
     if not good.any():
         bad.report()
         raise UserError(f"{_show(root)}: expected pictures, found none that can be decoded")
-    size = picture_size or natural_size(records["side"][good], image_size)
+    size = decode_size or natural_size(records["side"][good], input_size)
     channels = 1 if records["grey"][good].all() else 3
     source = _open(root, records, size, channels, places, bad)
     bad.report()
@@ -211,11 +218,11 @@ def _files(folder: bytes, root: Path, bad: BadPictures) -> Iterator[bytes]:
                     yield entry.path[start:]
 
 
-def natural_size(sides: np.ndarray, image_size: int | None) -> int:
-    """The default of picture_size."""
+def natural_size(sides: np.ndarray, input_size: int | None) -> int:
+    """The default of decode_size."""
     if 0 < sides[0] <= SMALL and (sides == sides[0]).all():
         return int(sides[0])
-    return round(image_size * 8 / 7) if image_size else DEFAULT_SIZE
+    return round(input_size * 8 / 7) if input_size else DEFAULT_SIZE
 
 
 def _places(root: Path) -> list[Path]:

@@ -11,8 +11,8 @@ from typing import Any
 
 import jax
 
-import jaxnets
 from jaxnets.errors import UserError
+from jaxnets.version import __version__
 
 HUGE_PAGE = 1 << 21
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
@@ -32,7 +32,7 @@ def prepare(
     *,
     platform: str | None = None,
     cpu_devices: int | None = None,
-    joined: bool = False,
+    connected: bool = False,
 ) -> Devices:
     """Sets JAX up and returns the devices to train on. Call it before JAX touches a device.
 
@@ -42,7 +42,7 @@ def prepare(
       precision: "float64" switches JAX to 64 bits.
       platform: "cpu", "gpu" or "tpu"; None takes what JAX finds.
       cpu_devices: How many the CPU simulates, in each process; others are not looked for.
-      joined: Whether the devices of all processes are meant, and not this one's alone.
+      connected: Whether the devices of all processes are meant, and not this one's alone.
 
     Raises:
       UserError: There are fewer devices, or those of another platform, or the processes cannot
@@ -55,7 +55,7 @@ def prepare(
     if precision == "float64":
         jax.config.update("jax_enable_x64", True)
     _keep_compiled_programs()
-    processes = process_count() if joined else 1
+    processes = process_count() if connected else 1
     if (count := cpu_devices or (devices and -(-devices // processes))) is not None:
         with contextlib.suppress(RuntimeError):  # Raised where JAX runs already: a notebook.
             jax.config.update("jax_num_cpu_devices", count)
@@ -71,14 +71,14 @@ def prepare(
     if devices is not None and devices > len(found) * processes:
         raise UserError(
             f"devices: expected at most {len(found) * processes} ({describe(found)}"
-            f"{f' in each of {processes} processes' if joined else ''}), got {devices}"
+            f"{f' in each of {processes} processes' if connected else ''}), got {devices}"
         )
     if devices is not None and devices % processes:
         raise UserError(f"devices: expected a multiple of the {processes} processes, got {devices}")
     each = devices and devices // processes
     if found[0].platform == "cpu":
         each = each or cpu_devices or 1
-    return _of_all_processes(each or len(found)) if joined else found[:each]
+    return _of_all_processes(each or len(found)) if connected else found[:each]
 
 
 def process_count() -> int:
@@ -132,7 +132,7 @@ def _found(platform: str | None) -> Devices:
 def versions() -> dict[str, str]:
     """The versions of all that the numbers depend on."""
     return {
-        "jaxnets": jaxnets.__version__,
+        "jaxnets": __version__,
         "python": python_platform.python_version(),
         **{name: importlib.metadata.version(name) for name in PACKAGES},
     }

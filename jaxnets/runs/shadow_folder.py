@@ -4,12 +4,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from jaxnets.training.run_folder import CONFIG, METRICS, SEARCH, RunFolder
+from jaxnets.runs.run_folder import CONFIG, METRICS, SEARCH, RunFolder
 
 COPIED = (CONFIG, METRICS, SEARCH)
 
 
-def copy_of(folder: RunFolder) -> dict[str, Any]:
+def metadata_snapshot(folder: RunFolder) -> dict[str, Any]:
     """What a ShadowFolder is made of, as JSON holds it."""
     files = {name: folder.path / name for name in COPIED}
     return {
@@ -26,7 +26,7 @@ class ShadowFolder(RunFolder):
     """
 
     def __init__(self, copy: dict[str, Any]):
-        """Makes it from a `copy_of` the run folder."""
+        """Makes it from a `metadata_snapshot` the run folder."""
         self._folder = tempfile.TemporaryDirectory(prefix="jaxnets-")
         super().__init__(Path(self._folder.name))
         self.home = Path(copy["home"])

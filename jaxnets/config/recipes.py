@@ -5,8 +5,8 @@ from typing import Any
 DEFAULT_MODEL = "cnn"
 
 # Fields that are for the models whose presets name them.
-OWNED = (
-    "hidden", "activation", "dropout", "image_size", "latent_dims", "init", "init_from",
+MODEL_FIELDS = (
+    "hidden", "activation", "dropout", "input_size", "latent_dims", "init", "init_from",
     "normalize", "recipe",
 )  # fmt: skip
 LARGE_ALEXNETS = ("alexnet", "alexnet_paper", "alexnet_ungrouped")
@@ -15,7 +15,7 @@ LARGE_ALEXNETS = ("alexnet", "alexnet_paper", "alexnet_ungrouped")
 # 0.01 divided by 10 where the validation error stops to fall, three times in all; about 90 epochs.
 # Section 2: bytes minus their mean. How long to wait for the error to fall is ours.
 PAPER: dict[str, Any] = dict(
-    image_size=224, init="paper", normalize="paper", dropout=0.5,
+    input_size=224, init="paper", normalize="paper", dropout=0.5,
     epochs=90, batch_size=128, learning_rate=0.01, momentum=0.9, weight_decay=5e-4,
     schedule="plateau", augment="crop,flip,pca", ten_crop=True,
 )  # fmt: skip
@@ -62,14 +62,14 @@ PRESETS: dict[str, dict[str, Any]] = {
     **dict.fromkeys(
         LARGE_ALEXNETS,
         dict(
-            recipe=None, dropout=0.5, image_size=64, init="he", init_from=None, normalize="none",
+            recipe=None, dropout=0.5, input_size=64, init="he", init_from=None, normalize="none",
             epochs=2, batch_size=128, learning_rate=0.01, momentum=0.9,
             schedule="one_cycle", weight_decay=5e-4,
         ),
     ),
     # Ours, for pictures of 28 to 64 pixels a side.
     "alexnet_small": dict(
-        dropout=0.3, image_size=None, init="he", init_from=None, normalize="imagenet",
+        dropout=0.3, input_size=None, init="he", init_from=None, normalize="imagenet",
         augment="crop", epochs=20, batch_size=128, learning_rate=0.03, momentum=0.9, nesterov=True,
         schedule="one_cycle", weight_decay=5e-4,
     ),

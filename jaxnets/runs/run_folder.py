@@ -18,8 +18,8 @@ import jax
 import numpy as np
 
 from jaxnets.errors import UserError, one_line
-from jaxnets.training import checkpoints, untrusted
-from jaxnets.training.lock import Lock
+from jaxnets.runs import checkpoints, untrusted
+from jaxnets.runs.lock import Lock
 
 CONFIG, METRICS, CHECKPOINTS, RESULT = "config.json", "metrics.jsonl", "checkpoints", "result.json"
 SEARCH = "search.json"
@@ -216,7 +216,7 @@ class RunFolder:
             try:
                 untrusted.check_declared_sizes(path / str(step) / checkpoints.ITEM)
                 tree = manager.restore(step, args=ocp.args.StandardRestore(like))
-                if _forms(tree) != _forms(like):
+                if _leaf_shapes(tree) != _leaf_shapes(like):
                     raise ValueError("expected the arrays of this network, found others")
             except Exception as error:  # Whatever a damaged file makes of the library.
                 damaged[step] = untrusted.first_line(error)
@@ -256,7 +256,7 @@ class RunFolder:
                     raise UserError(f"{path}: expected a checkpoint, found none")
                 untrusted.check_declared_sizes(path / str(step) / checkpoints.ITEM)
                 found = manager.item_metadata(step)["params"]  # type: ignore[index]
-                if (theirs := _forms(found)) != (ours := _forms(like)):
+                if (theirs := _leaf_shapes(found)) != (ours := _leaf_shapes(like)):
                     name = next(iter(sorted(theirs.items() ^ ours.items())))[0]
                     raise UserError(
                         f"{path}: expected the parameters that config.json describes, found "
@@ -277,7 +277,7 @@ class RunFolder:
         self._lock.check()
         _write_json(self.path / RESULT, result)
 
-    def begin_again(self) -> None:
+    def mark_unfinished(self) -> None:
         """Makes a finished run one that goes on."""
         (self.path / RESULT).unlink(missing_ok=True)
 
@@ -290,7 +290,7 @@ class RunFolder:
         try:
             self.wait()
         finally:
-            self._lock.give_back()
+            self._lock.release()
 
     def wait(self) -> None:
         """Waits until the checkpoints are written.
@@ -315,7 +315,7 @@ class RunFolder:
 
     def _checkpoints(self) -> Any:
         if self._manager is None:
-            kept = checkpoints.Kept(self.keep, self.records)
+            kept = checkpoints.RetentionPolicy(self.keep, self.records)
             self._manager = checkpoints.open_manager(self.path / CHECKPOINTS, kept)
         return self._manager
 
@@ -328,7 +328,7 @@ def _only_just_made(path: Path, found: list[str]) -> bool:
     )
 
 
-def _forms(tree: Any) -> dict[str, tuple[int, ...]]:
+def _leaf_shapes(tree: Any) -> dict[str, tuple[int, ...]]:
     """The shape of each leaf of a tree, by its path in it."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path): tuple(leaf.shape) for path, leaf in leaves}

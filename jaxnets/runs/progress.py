@@ -7,21 +7,23 @@ from typing import Any
 from tqdm import tqdm
 
 from jaxnets.metrics import Metrics
-from jaxnets.training.interrupt import outliving_the_terminal
-from jaxnets.training.loop import Checkpoint, Feed
+from jaxnets.runs.signals import outliving_the_terminal
+from jaxnets.training.loop import Checkpoint, TrainLoader
 
 
 class Progress(contextlib.AbstractContextManager):
     """A bar over all images of a run, on stderr and only if that is a terminal."""
 
-    def __init__(self, epochs: int, feed: Feed, checkpoint: Checkpoint, silent: bool = False):
+    def __init__(
+        self, epochs: int, loader: TrainLoader, checkpoint: Checkpoint, silent: bool = False
+    ):
         """Starts the bar where the run stands; a silent one is never shown."""
         self._epochs, self._error = epochs, 0.0
-        self._epoch = int(checkpoint.state.step) // feed.steps
+        self._epoch = int(checkpoint.state.step) // loader.steps
         part = 0 if checkpoint.metrics is None else int(checkpoint.metrics.count)
         self._bar = tqdm(
-            total=len(feed.split) * epochs,
-            initial=len(feed.split) * self._epoch + part,
+            total=len(loader.split) * epochs,
+            initial=len(loader.split) * self._epoch + part,
             disable=silent or None,
             unit="img",
             unit_scale=True,

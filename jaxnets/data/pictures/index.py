@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxnets.data.picture_store import BadPictures, in_threads, load_rows, whole_file
-from jaxnets.data.pictures import BadPictureError, read_header, read_picture
+from jaxnets.data.pictures.decode import BadPictureError, read_header, read_picture
+from jaxnets.data.pictures.store import BadPictures, in_threads, load_rows, whole_file
 
 INDEX = "files.npy"
 # digest: BLAKE2b of the content, 128 bits; side: pixels, 0 if it is not square.

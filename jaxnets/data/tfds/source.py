@@ -13,16 +13,17 @@ import numpy as np
 
 from jaxnets.data.datasets import (
     Dataset,
+    Pictures,
     Split,
     assemble,
     cache_folder,
-    check_stays,
+    ensure_within,
     sha256_of,
 )
-from jaxnets.data.folder import natural_size
-from jaxnets.data.picture_store import (
+from jaxnets.data.pictures.decode import BadPictureError, read_picture
+from jaxnets.data.pictures.folder import natural_size
+from jaxnets.data.pictures.store import (
     BadPictures,
-    Pictures,
     Stored,
     Streamed,
     has_room,
@@ -34,8 +35,7 @@ from jaxnets.data.picture_store import (
     to_square,
     whole_file,
 )
-from jaxnets.data.pictures import BadPictureError, read_picture
-from jaxnets.data.tfds_prepared import INFO_FILES, Prepared, first_line, open_prepared
+from jaxnets.data.tfds.prepared import INFO_FILES, Prepared, first_line, open_prepared
 from jaxnets.errors import UserError, printable
 
 # What is kept of a data set for the next start.
@@ -48,8 +48,8 @@ def load(
     data_dir: str | None,
     *,
     validation_size: int | None = None,
-    picture_size: int | None = None,
-    image_size: int | None = None,
+    decode_size: int | None = None,
+    input_size: int | None = None,
     on_bad_image: str = "skip",
 ) -> Dataset:
     """Loads a prepared data set.
@@ -61,8 +61,8 @@ def load(
       name: As for find.
       data_dir: As for find.
       validation_size: As for load_dataset.
-      picture_size: As for load_folder.
-      image_size: As for load_folder.
+      decode_size: As for load_folder.
+      input_size: As for load_folder.
       on_bad_image: As for load_folder.
 
     Returns:
@@ -77,7 +77,7 @@ def load(
     bad = BadPictures(on_bad_image)
     shape = tuple(prepared.builder.info.features[prepared.image].shape)
     side = shape[0] if shape[0] == shape[1] else None
-    size = picture_size or natural_size(np.array([side or 0]), image_size)
+    size = decode_size or natural_size(np.array([side or 0]), input_size)
     records = Records(prepared, _sources(prepared), size, 1 if shape[2] == 1 else 3, bad)
     place = cache_folder("tfds") / _digest(prepared.folder, times=True)[:16]
     rows, source = _read(records, place)
@@ -162,7 +162,7 @@ def _sources(prepared: Prepared) -> dict[str, Any]:
         for path in paths:
             if path.parent.resolve() != folder.resolve() or not path.is_file():
                 raise UserError(f"{folder}: expected the file {path.name}, found none")
-            check_stays(path, folder)
+            ensure_within(path, folder)
         try:
             count = len(ArrayRecordDataSource([str(path) for path in paths]))
             source = builder.as_data_source(split, decoders={image: tfds.decode.SkipDecoding()})

@@ -7,9 +7,9 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from jaxnets.config import NOUNS, Config, kind_of, preset
+from jaxnets.config.fields import TYPE_NAMES, Config, kind_of, preset
+from jaxnets.config.recipes import DEFAULT_MODEL, PRESETS
 from jaxnets.errors import UserError
-from jaxnets.recipes import DEFAULT_MODEL, PRESETS
 
 
 def _parse(field: dataclasses.Field, text: str) -> Any:
@@ -22,7 +22,7 @@ def _parse(field: dataclasses.Field, text: str) -> Any:
             return tuple(int(part) for part in text.split(","))
         return kind(text)
     except ValueError:
-        wanted = "numbers as 64,64" if kind is tuple else NOUNS[kind]
+        wanted = "numbers as 64,64" if kind is tuple else TYPE_NAMES[kind]
         raise UserError(f"{field.name}: expected {wanted}, got {text!r}") from None
 
 

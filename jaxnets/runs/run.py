@@ -9,21 +9,21 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxnets.config import ALONE, Config, from_json, preset, to_json
+from jaxnets.config.fields import SINGLE_PROCESS, Config, from_json, preset, to_json
 from jaxnets.data.datasets import Dataset
 from jaxnets.data.load import load_dataset
-from jaxnets.diagnosis import find_bad_step
 from jaxnets.errors import UserError, printable
-from jaxnets.experiment import alone, create_parallel, create_state, schedule_of
+from jaxnets.experiment import create_parallel, create_state, schedule_of, single_process
+from jaxnets.machine import distributed
+from jaxnets.machine.platform import describe, versions
 from jaxnets.metrics import Metrics
 from jaxnets.models.chain import Chain
-from jaxnets.training import distributed
+from jaxnets.models.torchvision import describe_weights, weights_sha256
+from jaxnets.runs.diagnosis import find_bad_step
+from jaxnets.runs.run_folder import CONFIG, RunFolder, params_sha256
+from jaxnets.runs.shadow_folder import ShadowFolder, metadata_snapshot
 from jaxnets.training.loop import Checkpoint, NonFiniteLossError, all_finite
-from jaxnets.training.platform import describe, versions
-from jaxnets.training.run_folder import CONFIG, RunFolder, params_sha256
-from jaxnets.training.shadow_folder import ShadowFolder, copy_of
 from jaxnets.training.step import TrainState
-from jaxnets.weights import describe_weights, weights_sha256
 
 INIT_SHA256 = "init_from_sha256"
 
@@ -35,24 +35,24 @@ OF_THE_PROCESS = ("workdir", "resume", "overwrite")
 RESUME_MAY_CHANGE = (
     *OF_THE_PROCESS, "epochs", "dataset", "data_dir", "init_from", "platform", "cpu_devices",
     "devices", "parallel", "log_format", "target_accuracy", "checkpoint_every", "keep",
-    *ALONE,
+    *SINGLE_PROCESS,
 )  # fmt: skip
 
 
-def joined(
-    flags: dict[str, Any], told: distributed.Told
+def connected(
+    flags: dict[str, Any], told: distributed.ErrorFormatter
 ) -> contextlib.AbstractContextManager[None]:
-    """Joins the run's other processes if the flags say so (training/distributed.py).
+    """Joins the run's other processes if the flags say so (machine/distributed.py).
 
     Raises:
       UserError: A value is out of range, or the others were asked for something else.
     """
-    of_joining = {name: flags[name] for name in ALONE if name in flags}
+    of_joining = {name: flags[name] for name in SINGLE_PROCESS if name in flags}
     # With --resume the rest is checked when there is a model to check it with.
     config = preset(**(of_joining if flags.get("resume") else flags))
-    if not config.joins:
+    if not config.is_distributed:
         return contextlib.nullcontext()
-    return distributed.joined(
+    return distributed.connected(
         coordinator=config.coordinator,
         num_processes=config.num_processes,
         process_id=config.process_id,
@@ -69,12 +69,12 @@ def config_of(flags: dict[str, Any]) -> Config:
     """
     if not flags.get("resume"):
         return preset(**flags)
-    stored = distributed.first_says("config", lambda: to_json(_config_to_go_on(flags)))
+    stored = distributed.broadcast_json("config", lambda: to_json(_resumed_config(flags)))
     own = {name: flags[name] for name in distributed.OWN_FLAGS if name in flags}
     return dataclasses.replace(from_json(stored), **own)
 
 
-def _config_to_go_on(flags: dict[str, Any]) -> Config:
+def _resumed_config(flags: dict[str, Any]) -> Config:
     # What goes with --resume is checked before there is a model to check the rest with.
     asked = preset(**{name: flags[name] for name in OF_THE_PROCESS if name in flags})
     if "workdir" in flags:
@@ -133,8 +133,8 @@ def load_data(config: Config) -> Dataset:
         config.dataset,
         config.data_dir,
         config.validation_size,
-        picture_size=config.picture_size,
-        image_size=config.image_size,
+        decode_size=config.decode_size,
+        input_size=config.input_size,
         on_bad_image=config.on_bad_image,
     )
 
@@ -149,11 +149,11 @@ def open_run(config: Config, data: Dataset) -> RunFolder:
         another file of weights, or the processes have not the same.
     """
     inputs = inputs_sha256(config, data)
-    distributed.agree("inputs", inputs)
+    distributed.assert_equal_across_processes("inputs", inputs)
     if not distributed.is_first():
-        return ShadowFolder(distributed.first_says("folder", dict))
+        return ShadowFolder(distributed.broadcast_json("folder", dict))
     folder = _open_run(config, data, inputs)
-    distributed.first_says("folder", lambda: copy_of(folder))
+    distributed.broadcast_json("folder", lambda: metadata_snapshot(folder))
     return folder
 
 
@@ -176,7 +176,7 @@ def _open_run(config: Config, data: Dataset, inputs: dict[str, str]) -> RunFolde
         if config.resume:
             _refuse_finished(folder, config)  # Who had the lock may have come to the end.
             _refuse_other_inputs(folder, config, inputs)
-            _take_over(folder, config, data, inputs)
+            _update_config(folder, config, data, inputs)
         else:
             write_config(folder, config, data, inputs)
         stack.pop_all()
@@ -204,19 +204,23 @@ def _source(config: Config) -> str:
     return f"{config.dataset} in {config.data_dir}" if config.data_dir else config.dataset
 
 
-def _take_over(folder: RunFolder, config: Config, data: Dataset, inputs: dict[str, str]) -> None:
+def _update_config(
+    folder: RunFolder, config: Config, data: Dataset, inputs: dict[str, str]
+) -> None:
     """Writes down what the run goes on with, where that is not what it began with."""
     stored = read_config(folder)
-    same = {name: getattr(config, name) for name in (*OF_THE_PROCESS, *ALONE)}
+    same = {name: getattr(config, name) for name in (*OF_THE_PROCESS, *SINGLE_PROCESS)}
     if dataclasses.replace(stored, **same) == config:
         return
     if config.epochs != stored.epochs:
-        _tell_jump(folder, stored, config, data)
-        folder.begin_again()  # First: with more epochs in config.json it would be half a run.
+        _warn_learning_rate_change(folder, stored, config, data)
+        folder.mark_unfinished()  # First: with more epochs in config.json it would be half a run.
     write_config(folder, config, data, inputs)
 
 
-def _tell_jump(folder: RunFolder, stored: Config, config: Config, data: Dataset) -> None:
+def _warn_learning_rate_change(
+    folder: RunFolder, stored: Config, config: Config, data: Dataset
+) -> None:
     """Says how the learning rate changes if its schedule spans the whole run."""
     records = folder.records()
     step = records[-1]["step"] if records else 0
@@ -235,7 +239,7 @@ def write_config(folder: RunFolder, config: Config, data: Dataset, inputs: dict[
     devices = create_parallel(config).devices
     folder.write_config(
         {
-            **to_json(dataclasses.replace(config, resume=False, **ALONE)),
+            **to_json(dataclasses.replace(config, resume=False, **SINGLE_PROCESS)),
             "versions": versions(),
             "device_platform": devices[0].platform,
             "device": describe(devices),
@@ -248,7 +252,7 @@ def write_config(folder: RunFolder, config: Config, data: Dataset, inputs: dict[
     )
 
 
-def how_to_go_on(folder: RunFolder) -> str:
+def resume_command(folder: RunFolder) -> str:
     """The command that goes on with an interrupted run."""
     program = sys.argv[0] or "train.py"
     return f"go on with: python {shlex.join([program, '--resume', f'--workdir={folder.home}'])}"
@@ -287,8 +291,8 @@ def explain(
     error: NonFiniteLossError, folder: RunFolder, config: Config, model: Chain, data: Dataset
 ) -> NonFiniteLossError:
     """The error with the step and the layer that went bad first, what is kept, and a hint."""
-    explained = distributed.first_says(
-        "explained", lambda: _explain(error, folder, alone(config), model, data)
+    explained = distributed.broadcast_json(
+        "explained", lambda: _explain(error, folder, single_process(config), model, data)
     )
     return NonFiniteLossError(explained)
 
@@ -307,12 +311,12 @@ def _explain(
 
 def _last_saved(folder: RunFolder, config: Config, state: TrainState, data: Dataset) -> Checkpoint:
     like = _tree(Checkpoint(state), data)
-    if not config.joins:
+    if not config.is_distributed:
         tree = folder.restore(like)
     else:
         tree = folder.restore(like) if distributed.is_first() else None
-        if distributed.first_says("restored", lambda: tree is not None):
-            tree = distributed.first_sends(tree, like)
+        if distributed.broadcast_json("restored", lambda: tree is not None):
+            tree = distributed.broadcast_arrays(tree, like)
     if tree is None:
         return Checkpoint(state)
     parts = create_parallel(config).replicate((tree["step"], tree["params"], tree["opt_state"]))

@@ -23,7 +23,7 @@ import jax
 import numpy as np
 
 from jaxnets.errors import UserError, one_line
-from jaxnets.training.platform import versions
+from jaxnets.machine.platform import versions
 
 JOIN_SECONDS = 30
 # Without a sign of life for so long a process is lost. JAX looks twice in that time.
@@ -36,7 +36,7 @@ FOREVER = 10**9  # Milliseconds: what does not come ends with the process that s
 # compared by their checksum.
 OWN_FLAGS = ("process_id", "workdir", "data_dir")
 
-Told = Callable[[BaseException], tuple[str, int] | None]
+ErrorFormatter = Callable[[BaseException], tuple[str, int] | None]
 
 
 def is_first() -> bool:
@@ -44,19 +44,19 @@ def is_first() -> bool:
     return _here is None or _here.index == 0
 
 
-def is_joined() -> bool:
+def is_connected() -> bool:
     """Whether this process has joined others."""
     return _here is not None
 
 
 @contextlib.contextmanager
-def joined(
+def connected(
     *,
     coordinator: str | None = None,
     num_processes: int | None = None,
     process_id: int | None = None,
     flags: dict[str, Any],
-    told: Told,
+    told: ErrorFormatter,
 ) -> Iterator[None]:
     """Joins the other processes for as long as the context lasts. Call it before JAX starts.
 
@@ -76,7 +76,7 @@ def joined(
     global _here
     _here = here = _Process(coordinator, num_processes, process_id)
     try:
-        agree("flags", {**versions(), **flags}, but=OWN_FLAGS)
+        assert_equal_across_processes("flags", {**versions(), **flags}, but=OWN_FLAGS)
         yield
     except BaseException as error:
         here.leave(error, told)
@@ -85,7 +85,9 @@ def joined(
     _here = None
 
 
-def agree(name: str, values: dict[str, Any], but: tuple[str, ...] = ()) -> None:
+def assert_equal_across_processes(
+    name: str, values: dict[str, Any], but: tuple[str, ...] = ()
+) -> None:
     """Demands that every process has the same values; a run of one process always does.
 
     Args:
@@ -115,7 +117,7 @@ def _shown(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
-def first_says(name: str, value: Callable[[], Any]) -> Any:
+def broadcast_json(name: str, value: Callable[[], Any]) -> Any:
     """What process 0 finds, on every process, as JSON holds it; the others do not look.
 
     Args:
@@ -131,7 +133,7 @@ def first_says(name: str, value: Callable[[], Any]) -> Any:
     return json.loads(_here.client.blocking_key_value_get(f"jaxnets/{name}", FOREVER))
 
 
-def first_sends(tree: Any, like: Any) -> Any:
+def broadcast_arrays(tree: Any, like: Any) -> Any:
     """A tree of NumPy arrays of process 0, on every process, bit for bit.
 
     Args:
@@ -156,7 +158,7 @@ def first_sends(tree: Any, like: Any) -> Any:
     return jax.tree.map(send, tree if is_first() else like, like)
 
 
-def agreed_stop(stop: Callable[[], int]) -> Callable[[], int]:
+def synchronised_stop(stop: Callable[[], int]) -> Callable[[], int]:
     """Asks on every process, before the same step, whether any of them has had a signal.
 
     Args:
@@ -165,7 +167,7 @@ def agreed_stop(stop: Callable[[], int]) -> Callable[[], int]:
     Returns:
       The same for all processes; each must ask equally often.
     """
-    return stop if _here is None else _here.agreed_stop(stop)
+    return stop if _here is None else _here.synchronised_stop(stop)
 
 
 class _Process:
@@ -178,7 +180,7 @@ class _Process:
         self._stops: list[_Stop] = []
         self._finished = threading.Event()
         place = f"coordinator {coordinator}" if coordinator else "distributed"
-        self._doom = (
+        self._exit_message = (
             f"{place}: not all {num_processes or 'processes'} joined within {JOIN_SECONDS} s: "
             "expected one at work on each process_id, and process 0's address to be reachable",
             2,
@@ -202,13 +204,13 @@ class _Process:
         except RuntimeError as error:
             if "must be called before" in str(error):
                 raise UserError(f"distributed: {error}") from None
-            raise UserError(f"{self._doom[0]} ({str(error).splitlines()[0]})") from None
+            raise UserError(f"{self._exit_message[0]} ({str(error).splitlines()[0]})") from None
         # JAX has no public name for what it has found, nor for its store of keys and values.
         from jax._src.distributed import global_state
 
         self.client: Any = global_state.client
         self.index = global_state.process_id
-        self._doom = (
+        self._exit_message = (
             "another process was lost: this one has heard nothing from it, or from process 0, "
             f"for {HEARTBEAT_SECONDS} s or their connection broke; the last checkpoint is kept, "
             "--resume --workdir=DIR goes on from it",
@@ -225,7 +227,7 @@ class _Process:
         self.client.wait_at_barrier(f"jaxnets/{name}", FOREVER)
         return [said for _, said in sorted(self.client.key_value_dir_get(f"jaxnets/{name}/"))]
 
-    def agreed_stop(self, stop: Callable[[], int]) -> Callable[[], int]:
+    def synchronised_stop(self, stop: Callable[[], int]) -> Callable[[], int]:
         self._stops.append(_Stop(self, stop, len(self._stops)))
         return self._stops[-1]
 
@@ -235,24 +237,27 @@ class _Process:
         self._finished.set()
         jax.distributed.shutdown()
 
-    def leave(self, error: BaseException, told: Told) -> None:
+    def leave(self, error: BaseException, told: ErrorFormatter) -> None:
         """Tells the others of an error; what JAX would do at exit is left out: it would wait."""
         if isinstance(error, jax.errors.JaxRuntimeError) and _is_lost(error):
             deadline = time.monotonic() + 3  # Perhaps it has said why, before it went.
             while (news := self._news()) is None and time.monotonic() < deadline:
                 time.sleep(TICK_SECONDS)
-            self._end(*(news or self._doom))
+            self._end(*(news or self._exit_message))
         message, status = told(error) or (f"{type(error).__name__}: {error}", 1)
-        self._leaving, self._doom = True, (message, status)  # Its line, should JAX abort meanwhile.
+        self._leaving, self._exit_message = (
+            True,
+            (message, status),
+        )  # Its line, should JAX abort meanwhile.
         news = json.dumps([f"process {self.index} ended: {message}", status])
         with contextlib.suppress(Exception):
             self.client.key_value_set(f"jaxnets/ended/{self.index:06}", news)
-        self._account()
+        self._exit_barrier()
         if not self._ending.acquire(blocking=False):
             time.sleep(LEAVE_SECONDS)  # The thread that was first is about to end it.
         atexit.register(_exit_now, status)
 
-    def _account(self) -> None:
+    def _exit_barrier(self) -> None:
         """Waits until every process has heard of the end, or for some seconds."""
         if self._accounted.acquire(blocking=False):
             with contextlib.suppress(Exception):
@@ -272,11 +277,11 @@ class _Process:
         while not self._finished.wait(TICK_SECONDS):
             if (news := self._news()) is not None:
                 if not self._leaving:
-                    self._doom = news
+                    self._exit_message = news
                 time.sleep(LEAVE_SECONDS / 4)  # If all fail alike, the main thread does by itself.
-                self._account()
+                self._exit_barrier()
                 time.sleep(LEAVE_SECONDS)  # Or it notices when the other has gone.
-                self._end(*self._doom)
+                self._end(*self._exit_message)
             with contextlib.suppress(jax.errors.JaxRuntimeError):  # JAX finds out who is lost.
                 if self._stops:
                     self._stops[-1].look()
@@ -294,7 +299,9 @@ class _Process:
         version = tuple(int(part) for part in jax.__version__.split(".")[:2])
         if os.name != "posix" or version < (0, 10):
             return
-        self._on_abort = ctypes.CFUNCTYPE(None, ctypes.c_int)(lambda _: self._end(*self._doom))
+        self._on_abort = ctypes.CFUNCTYPE(None, ctypes.c_int)(
+            lambda _: self._end(*self._exit_message)
+        )
         ctypes.CDLL(None).signal(signal.SIGABRT, self._on_abort)
         if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0":
             return

@@ -8,18 +8,18 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from jaxnets import cli
-from jaxnets.config import preset
+from jaxnets.cli import exit_status
+from jaxnets.cli.flags import FlagParser, parse_flags
+from jaxnets.config.fields import preset
+from jaxnets.config.recipes import DEFAULT_MODEL, PRESETS
 from jaxnets.errors import UserError, unknown
-from jaxnets.flags import FlagParser, parse_flags
-from jaxnets.recipes import DEFAULT_MODEL, PRESETS
 
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command that comes first; returns the exit status."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_help())
-        return cli.DONE
+        return exit_status.DONE
     name, *rest = arguments
     if name not in COMMANDS:
         raise unknown("command", name, COMMANDS)
@@ -43,7 +43,7 @@ def gradcheck(arguments: Sequence[str]) -> int:
     from jaxnets.gradcheck.run import run
 
     agree = run(flags.model, flags.mutant, flags.json)
-    return cli.DONE if agree else cli.FELL_SHORT
+    return exit_status.DONE if agree else exit_status.RUN_FAILED
 
 
 def summary(arguments: Sequence[str]) -> int:
@@ -66,7 +66,7 @@ def summary(arguments: Sequence[str]) -> int:
         print(json.dumps(to_values(config.model, rows, shape), indent=2))
     else:
         print(to_text(config.model, rows, shape))
-    return cli.DONE
+    return exit_status.DONE
 
 
 def search(arguments: Sequence[str]) -> int:
@@ -96,7 +96,7 @@ def search(arguments: Sequence[str]) -> int:
     else:
         print(ranking.to_text(found, seeds))
         print(f"\nresults: {found.folder}{'' if drawn else ' (matplotlib would draw a plot)'}")
-    return cli.DONE
+    return exit_status.DONE
 
 
 def _values(model: str, text: str) -> tuple[str, list[Any]]:
@@ -133,7 +133,7 @@ def compare(arguments: Sequence[str]) -> int:
     from jaxnets.lecture.compare.run import run
 
     run(request)
-    return cli.DONE
+    return exit_status.DONE
 
 
 def predict(arguments: Sequence[str]) -> int:
@@ -154,9 +154,9 @@ def predict(arguments: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     flags = parser.parse(arguments)
     (top,) = _whole_numbers("top", flags.top, count=1)
-    ways = ("auto", "digit", "picture")
-    if flags.prepare not in ways:
-        raise unknown("prepare", flags.prepare, ways)
+    make_loss_and_grad = ("auto", "digit", "picture")
+    if flags.prepare not in make_loss_and_grad:
+        raise unknown("prepare", flags.prepare, make_loss_and_grad)
     if flags.show and flags.json:
         raise UserError("show and json exclude each other, got both")
 
@@ -166,7 +166,7 @@ def predict(arguments: Sequence[str]) -> int:
         flags.run, flags.images, top=top, prepare_as=flags.prepare, as_json=flags.json,
         show=flags.show,
     )  # fmt: skip
-    return cli.DONE if all_good else cli.WRONG_REQUEST
+    return exit_status.DONE if all_good else exit_status.WRONG_REQUEST
 
 
 def devices(arguments: Sequence[str]) -> int:
@@ -181,7 +181,7 @@ def devices(arguments: Sequence[str]) -> int:
 
     values = to_values(create_parallel(config))
     print(json.dumps(values, indent=2) if flags.json else to_text(values))
-    return cli.DONE
+    return exit_status.DONE
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {

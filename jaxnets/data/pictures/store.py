@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from jaxnets.data.pictures import BadPictureError, fit_square, read_picture
+from jaxnets.data.pictures.decode import BadPictureError, fit_square, read_picture
 from jaxnets.errors import UserError, one_line, printable
 
 # Pillow decodes without Python's lock, so threads share the work.
@@ -146,43 +146,6 @@ def to_square(picture: Image.Image, shape: tuple[int, int, int]) -> np.ndarray:
     """A picture of any size, grey or not, as pixels of a shape [S, S, C] uint8."""
     picture = fit_square(picture.convert("L" if shape[2] == 1 else "RGB"), shape[0])
     return np.asarray(picture).reshape(shape)
-
-
-class Pictures:
-    """An array [N, S, S, C] uint8, whose pictures are read when they are asked for.
-
-    A slice is another view, any other index a NumPy array.
-    """
-
-    dtype = np.dtype(np.uint8)
-
-    def __init__(self, source: "Stored | Streamed", rows: np.ndarray):
-        """The given rows [N] of a source."""
-        self._source, self._rows = source, rows
-        self.shape = (len(rows), *source.shape)
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    @property
-    def nbytes(self) -> int:
-        """Of all pictures, decoded."""
-        return int(np.prod(self.shape))
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return Pictures(self._source, self._rows[index])
-        rows = self._rows[index]
-        images = self._source.read(np.atleast_1d(rows))
-        return images if np.ndim(rows) else images[0]
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return self._source.read(self._rows).astype(dtype or self.dtype, copy=False)
-
-    def readable(self, index: Any) -> np.ndarray:
-        """Which of the pictures asked for before were no bad ones: float32, 1 or 0."""
-        bad = list(self._source.bad_rows)
-        return 1 - np.isin(self._rows[index], bad).astype(np.float32)
 
 
 class Stored:

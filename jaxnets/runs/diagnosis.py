@@ -11,15 +11,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxnets.config import Config
+from jaxnets.config.fields import Config
 from jaxnets.data.batches import Batch
 from jaxnets.data.datasets import Dataset
 from jaxnets.experiment import (
     augmentation_of,
     create_parallel,
     epochs,
-    feed_of,
     gradients_of,
+    loader_of,
     optimizer_of,
 )
 from jaxnets.models.chain import Chain, Layer
@@ -62,7 +62,7 @@ def find_bad_step(
     gradient_step = parallel.compile(
         make_gradient_step(gradients, axis_name=axis_name, augment=augment)
     )
-    steps = feed_of(config, data).steps * last_epoch
+    steps = loader_of(config, data).steps * last_epoch
 
     def look(step: int, state: TrainState, batch: Batch) -> None:
         if step >= steps:

@@ -1,0 +1,1 @@
+"""Folders of pictures: found, decoded, stored or streamed."""

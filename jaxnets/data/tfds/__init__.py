@@ -1,0 +1,1 @@
+"""Data sets prepared by TensorFlow Datasets, read without TensorFlow."""

@@ -1,0 +1,1 @@
+"""What a run finds: devices, compiler options, memory, other processes."""

@@ -111,5 +111,10 @@ def squared_error(outputs: jax.Array, targets: jax.Array) -> jax.Array:
     return jnp.square(outputs - targets).mean(axis=1)
 
 
-# Of labels, what --loss chooses from; regression has the one above.
-LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "mse": mse, "half_mse": half_mse}
+# The first three compare labels with the softmax of the logits; the last one is for regression.
+LOSSES: dict[str, Loss] = {
+    "cross_entropy": cross_entropy,
+    "mse": mse,
+    "half_mse": half_mse,
+    "squared_error": squared_error,
+}

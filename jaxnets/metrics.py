@@ -8,13 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnets.losses import classes_of
+from jaxnets.losses import Loss, classes_of, squared_error
 
 Array = Any  # A JAX array on a device, a NumPy one where an epoch is added up.
 
-# (outputs [B, K], labels, losses [B], mask [B]) -> the sums of one batch: how a step is told
-# whether it classifies (Metrics.of) or predicts numbers (RegressionMetrics.of). Whatever the
-# sums are, they have loss_sum, count and loss.
+# (outputs [B, K], labels, losses [B], mask [B]) -> the sums of one batch, which have at least
+# loss_sum, count and loss.
 MetricFunction = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], Any]
 
 
@@ -182,3 +181,11 @@ class RegressionMetrics:
         """Σ |y - ŷ| / Σ |y|, the weighted mean absolute percentage error; NaN if every y is 0."""
         sizes = float(np.sum(self.sizes))
         return float(np.sum(self.errors)) / sizes if sizes else float("nan")
+
+
+def metric_of(loss: Loss) -> MetricFunction:
+    """The metrics that a loss is trained with: RegressionMetrics for squared_error, else Metrics.
+
+    Scores in the target's own units: functools.partial(RegressionMetrics.of, mean=..., scale=...).
+    """
+    return RegressionMetrics.of if loss is squared_error else Metrics.of

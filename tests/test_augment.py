@@ -628,6 +628,6 @@ def test_a_larger_picture_is_evaluated_and_trained_on_in_its_middle(large):
 def test_ten_certain_opinions_have_a_finite_loss():
     """Each crop's p of the label underflows in float32; their mean's logarithm does not."""
     apply = with_ten_crops(lambda variables, x: jnp.tile(jnp.array([[200.0, 0.0]]), (len(x), 1)), 2)
-    step = make_eval_step(apply, cross_entropy, Metrics.of)
+    step = make_eval_step(apply, cross_entropy)
     batch = Batch(np.zeros((1, 4, 4, 3), np.uint8), np.array([1]), np.ones(1, np.float32))
     assert quick_jit(step)({}, batch).loss == pytest.approx(200, rel=1e-6)

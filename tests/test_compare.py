@@ -19,7 +19,6 @@ from jaxnets.lecture.compare.fit import Fit, fit_baseline, fit_regressor, train_
 from jaxnets.lecture.compare.recipes import CURVE_NOISE, REGRESSION
 from jaxnets.lecture.compare.results import Results, Row
 from jaxnets.losses import squared_error
-from jaxnets.metrics import RegressionMetrics
 from jaxnets.models.chain import with_precision
 from jaxnets.models.mlp import mlp
 from jaxnets.training.step import autodiff_loss_and_grad
@@ -62,8 +61,8 @@ def test_the_gradient_of_regression_by_hand_is_autodiffs(float64):
     ours, by_autodiff = (
         jax.jit(way)(params, batch, key)
         for way in (
-            manual_loss_and_grad(model, "squared_error", RegressionMetrics.of),
-            autodiff_loss_and_grad(model.apply, squared_error, RegressionMetrics.of),
+            manual_loss_and_grad(model, "squared_error"),
+            autodiff_loss_and_grad(model.apply, squared_error),
         )
     )
     assert ours[0].squares.shape == (3,) and int(ours[0].count) == 7

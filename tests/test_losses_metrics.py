@@ -11,8 +11,10 @@ from conftest import quick_jit
 from jaxnets.backprop.network import LOSS_PAIRS
 from jaxnets.experiment import create_model, create_state, evaluate
 from jaxnets.losses import LOSSES, cross_entropy, half_mse, mse, squared_error
-from jaxnets.metrics import Metrics, RegressionMetrics
+from jaxnets.metrics import Metrics, RegressionMetrics, metric_of
 from jaxnets.training import loop
+
+LOSSES_OF_LABELS = sorted(set(LOSSES) - {"squared_error"})
 
 
 @pytest.fixture
@@ -236,6 +238,14 @@ def test_scores_that_nothing_can_be_divided_by_are_not_a_number():
     assert np.isnan(metrics.r2) and np.isnan(metrics.wmape) and metrics.mse == 1
 
 
+def test_each_loss_is_trained_with_the_metrics_that_suit_it():
+    suited = {name: metric_of(loss) for name, loss in LOSSES.items()}
+    assert suited == {
+        **dict.fromkeys(LOSSES_OF_LABELS, Metrics.of),
+        "squared_error": RegressionMetrics.of,
+    }
+
+
 # Evaluation
 
 
@@ -265,7 +275,7 @@ def soft_batch(size=50, classes=7, scale=3.0):
     return logits, rng.dirichlet(np.full(classes, 0.3), size)
 
 
-@pytest.mark.parametrize("loss", sorted(LOSSES))
+@pytest.mark.parametrize("loss", LOSSES_OF_LABELS)
 def test_one_hot_probabilities_are_labels(loss):
     logits, labels = random_batch()
     one_hot = np.eye(10, dtype=np.float32)[labels]
@@ -276,7 +286,7 @@ def test_one_hot_probabilities_are_labels(loss):
     assert (ours.accuracy, ours.top5_accuracy) == (theirs.accuracy, theirs.top5_accuracy)
 
 
-@pytest.mark.parametrize("loss", sorted(LOSSES))
+@pytest.mark.parametrize("loss", LOSSES_OF_LABELS)
 def test_the_losses_of_soft_labels_are_those_of_numpy_by_both_ways(float64, loss):
     logits, y = soft_batch()
     p = probabilities(logits)
@@ -290,7 +300,7 @@ def test_the_losses_of_soft_labels_are_those_of_numpy_by_both_ways(float64, loss
     np.testing.assert_allclose(LOSSES[loss](jnp.asarray(logits), jnp.asarray(y)), expected, 1e-12)
 
 
-@pytest.mark.parametrize("loss", sorted(LOSSES))
+@pytest.mark.parametrize("loss", LOSSES_OF_LABELS)
 def test_the_gradient_by_hand_for_soft_labels_is_autodiffs_and_that_of_differences(float64, loss):
     logits, y = map(jnp.asarray, soft_batch(size=6, classes=4))
     weights = jnp.asarray(np.random.default_rng(2).standard_normal(6))

@@ -210,7 +210,7 @@ def test_a_step_goes_along_the_mean_or_sum_of_the_real_examples_gradient(tiny, r
     assert (int(stepped.step), int(metrics.count)) == (1, 20)
 
 
-@pytest.mark.parametrize("loss", sorted(LOSSES))
+@pytest.mark.parametrize("loss", ["cross_entropy", "half_mse", "mse"])
 def test_padding_leaves_the_gradient_as_it_is(tiny, loss):
     model = MODELS["mlp"](num_classes=3, hidden=(16,))
     state = a_state(model, optax.sgd(0.1), tiny.image_shape)

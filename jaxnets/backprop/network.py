@@ -42,8 +42,8 @@ from jaxnets.backprop.pooling import (
 )
 from jaxnets.backprop.shape import flatten_backward, flatten_forward
 from jaxnets.data.batches import Batch
-from jaxnets.losses import probabilities_of
-from jaxnets.metrics import MetricFunction, Metrics
+from jaxnets.losses import LOSSES, probabilities_of
+from jaxnets.metrics import metric_of
 from jaxnets.models.chain import Chain, Layer, first_dense
 from jaxnets.models.layers import (
     AdaptiveAveragePool,
@@ -200,15 +200,12 @@ LOSS_PAIRS: dict[str, Pair] = {
 }
 
 
-def manual_loss_and_grad(
-    model: Chain, loss: str, metric: MetricFunction = Metrics.of, *, widths: Sequence[int] = ()
-):
+def manual_loss_and_grad(model: Chain, loss: str, *, widths: Sequence[int] = ()):
     """The way to the gradient by the derivations in this room.
 
     Args:
       model: A chain of layers.
-      loss: "cross_entropy", "mse" or "half_mse"; of regression "squared_error".
-      metric: Metrics.of or, for regression, RegressionMetrics.of.
+      loss: One of losses.LOSSES; its metrics are those of `metric_of`.
       widths: Of the first dense layer's input, as in `with_nonzero_columns`.
 
     Returns:
@@ -218,7 +215,7 @@ def manual_loss_and_grad(
     lit = first_dense(model) if widths else None
     pairs = [_dense(layer, widths) if layer is lit else pair_of(layer) for layer in model.layers]
     names = [str(getattr(layer, "name", None)) for layer in model.layers]
-    loss_forward, loss_backward = LOSS_PAIRS[loss]
+    (loss_forward, loss_backward), metric = LOSS_PAIRS[loss], metric_of(LOSSES[loss])
 
     def loss_and_grad(params: Params, batch: Batch, key: jax.Array):
         keys: Any = model.apply({}, method=Chain.dropout_keys, rngs={"dropout": key})

@@ -17,7 +17,7 @@ from jax import lax
 
 from jaxnets.data.batches import Batch
 from jaxnets.losses import Loss
-from jaxnets.metrics import MetricFunction, Metrics
+from jaxnets.metrics import MetricFunction, Metrics, metric_of
 from jaxnets.training.augment import Augment, no_augmentation, shift, to_float
 
 Params = Any
@@ -43,8 +43,9 @@ class TrainState(flax.struct.PyTreeNode):
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
-def summed_loss(apply: Callable[..., Any], loss: Loss, metric: MetricFunction = Metrics.of):
+def summed_loss(apply: Callable[..., Any], loss: Loss, metric: MetricFunction | None = None):
     """Returns f(params, batch, **apply_arguments) -> (sum of the losses, Metrics)."""
+    metric = metric or metric_of(loss)
 
     def total(params: Params, batch: Batch, **arguments) -> tuple[jax.Array, Metrics]:
         logits = apply({"params": params}, batch.images, **arguments)
@@ -55,17 +56,14 @@ def summed_loss(apply: Callable[..., Any], loss: Loss, metric: MetricFunction = 
     return total
 
 
-def autodiff_loss_and_grad(
-    apply: Callable[..., Any], loss: Loss, metric: MetricFunction = Metrics.of
-) -> LossAndGrad:
+def autodiff_loss_and_grad(apply: Callable[..., Any], loss: Loss) -> LossAndGrad:
     """The way to the gradient by jax.grad.
 
     Args:
       apply: A Flax module's apply, with dropout keyed by rngs={"dropout": key}.
-      loss: Of losses.py.
-      metric: Metrics.of or, for regression, RegressionMetrics.of.
+      loss: One of losses.LOSSES; its metrics are those of `metric_of`.
     """
-    gradient = jax.grad(summed_loss(apply, loss, metric), has_aux=True)
+    gradient = jax.grad(summed_loss(apply, loss), has_aux=True)
 
     def loss_and_grad(params: Params, batch: Batch, key: jax.Array):
         gradients, metrics = gradient(params, batch, train=True, rngs={"dropout": key})
@@ -191,11 +189,18 @@ def add_over(axis_name: str, tree: Any) -> Any:
 def make_eval_step(
     apply: Callable[..., Any],
     loss: Loss,
-    metric: MetricFunction = Metrics.of,
     *,
+    metric: MetricFunction | None = None,
     axis_name: str | None = None,
 ) -> Callable[[Params, Batch], Metrics]:
-    """Returns step(params, batch) -> metrics: the forward pass alone, nothing dropped."""
+    """Returns step(params, batch) -> metrics: the forward pass alone, nothing dropped.
+
+    Args:
+      apply: A Flax module's apply.
+      loss: One of losses.LOSSES.
+      metric: What is summed up, if not what `metric_of` gives: regression in its own units.
+      axis_name: The mapped axis under pmap: sums are then added over it.
+    """
     total = summed_loss(apply, loss, metric)
 
     def eval_step(params: Params, batch: Batch) -> Metrics:

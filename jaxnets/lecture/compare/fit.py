@@ -83,7 +83,7 @@ def fit_regressor(recipe: Recipe, table: Table, seed: int, gradients: str) -> Fi
     model, params = train_regressor(recipe, table, seed, gradients)
     seconds = time.perf_counter() - started
     parallel = _one_device()
-    step = parallel.compile(make_eval_step(model.apply, squared_error, _measure(table)))
+    step = parallel.compile(make_eval_step(model.apply, squared_error, metric=_measure(table)))
     train, test = (
         _scores(loop.evaluate(step, params, split, parallel)) for split in (table.train, table.test)
     )
@@ -105,9 +105,9 @@ def train_regressor(
     model = mlp(num_classes=table.num_classes, hidden=recipe.hidden)
     optimizer = create_optimizer(recipe.optimizer, recipe.learning_rate, momentum=recipe.momentum)
     if gradients == "manual":
-        loss_and_grad = manual_loss_and_grad(model, "squared_error", _measure(table))
+        loss_and_grad = manual_loss_and_grad(model, "squared_error")
     else:
-        loss_and_grad = autodiff_loss_and_grad(model.apply, squared_error, _measure(table))
+        loss_and_grad = autodiff_loss_and_grad(model.apply, squared_error)
     size = min(recipe.batch_size or len(table.train), len(table.train))
     loader = loop.TrainLoader(table.train, size, seed)
     run_epoch = loop.scanned_epoch(

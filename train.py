@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxnets.cli import exit_status
 from jaxnets.cli.flags import parse_flags
-from jaxnets.errors import RunFailedError, StoppedError, printable
+from jaxnets.errors import DONE, RUN_FAILED, RunFailedError, StoppedError, exit_status_of, printable
 
 if TYPE_CHECKING:
     from jaxnets.config.fields import Config
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
     # Imported after the flags are known to be right: JAX takes a second.
     from jaxnets.runs import run
 
-    with run.connected(flags, exit_status.exit_status_of):
+    with run.connected(flags, exit_status_of):
         return prepare_and_train(flags)
 
 
@@ -140,8 +140,8 @@ def train(
             f"reached {test.accuracy}",
             file=sys.stderr,
         )
-        return exit_status.RUN_FAILED
-    return exit_status.DONE
+        return RUN_FAILED
+    return DONE
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@
 Each case damages a sound file, or makes one up, and has it read as a command of ours would. It
 fails on an exception that `exit_status.run` does not turn into a line, on a line that a terminal
 would obey (control characters), on memory beyond MEMORY_MB and a multiple of the file's real size,
-on more than SECONDS of processor time, on a pickle read, a process started or a connection made, and
-on anything written, moved or removed outside its folder. Every surface runs in a process of its
+on more than SECONDS of processor time, on a pickle read, a process started or a connection made,
+and on anything written, moved or removed outside its folder. Every surface runs in a process of its
 own: one that dies, or says nothing for HANG seconds, is told as well. A case is drawn with its
 number as the seed; with --shrink Hypothesis draws them, more slowly, and finds the smallest that
 fails. Linux only: memory is read from /proc. docs/security.md has the counts.

@@ -1,7 +1,11 @@
 """The user's mistakes: one line on stderr, exit status 2, never a traceback."""
 
 import difflib
+import signal
 from collections.abc import Iterable
+
+# Exit statuses: done; the run failed; the request was wrong; 128 + a signal's number.
+DONE, RUN_FAILED, WRONG_REQUEST, BY_SIGNAL = 0, 1, 2, 128
 
 LONGEST = 2000  # Characters of a message: a file may hold a text of any length.
 
@@ -20,6 +24,24 @@ class StoppedError(Exception):
     def __init__(self, message: str, signal: int, *, at_once: bool = False):
         super().__init__(message)
         self.signal, self.at_once = signal, at_once
+
+
+def exit_status_of(error: BaseException) -> tuple[str, int] | None:
+    """The message and the exit status of an error; None of one that should not have come."""
+    if isinstance(error, UserError):
+        return str(error), WRONG_REQUEST
+    if isinstance(error, RunFailedError):
+        return str(error), RUN_FAILED
+    if isinstance(error, StoppedError):
+        return str(error), BY_SIGNAL + error.signal
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", BY_SIGNAL + signal.SIGINT
+    if isinstance(error, MemoryError):
+        return "not enough memory", RUN_FAILED
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror or error}", RUN_FAILED
+    return None
 
 
 def unknown(kind: str, value: str, known: Iterable[str]) -> UserError:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from jaxnets.cli import exit_status
+from jaxnets.errors import DONE
 
 Rng = random.Random  # Or what Hypothesis draws in its place, whose cases shrink.
 
@@ -80,7 +81,7 @@ def status_of(main: Callable[[], Any]) -> int:
             main()
         except SystemExit as done:  # --help
             return int(done.code or 0)
-        return exit_status.DONE
+        return DONE
 
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), watched():
         status = exit_status.run(call)

@@ -8,18 +8,17 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from jaxnets.cli import exit_status
 from jaxnets.cli.flags import FlagParser, parse_flags
 from jaxnets.config.fields import preset
 from jaxnets.config.recipes import DEFAULT_MODEL, PRESETS
-from jaxnets.errors import UserError, unknown
+from jaxnets.errors import DONE, RUN_FAILED, WRONG_REQUEST, UserError, unknown
 
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command that comes first; returns the exit status."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_help())
-        return exit_status.DONE
+        return DONE
     name, *rest = arguments
     if name not in COMMANDS:
         raise unknown("command", name, COMMANDS)
@@ -43,7 +42,7 @@ def gradcheck(arguments: Sequence[str]) -> int:
     from jaxnets.gradcheck.run import run
 
     agree = run(flags.model, flags.mutant, flags.json)
-    return exit_status.DONE if agree else exit_status.RUN_FAILED
+    return DONE if agree else RUN_FAILED
 
 
 def summary(arguments: Sequence[str]) -> int:
@@ -66,7 +65,7 @@ def summary(arguments: Sequence[str]) -> int:
         print(json.dumps(to_values(config.model, rows, shape), indent=2))
     else:
         print(to_text(config.model, rows, shape))
-    return exit_status.DONE
+    return DONE
 
 
 def search(arguments: Sequence[str]) -> int:
@@ -96,7 +95,7 @@ def search(arguments: Sequence[str]) -> int:
     else:
         print(ranking.to_text(found, seeds))
         print(f"\nresults: {found.folder}{'' if drawn else ' (matplotlib would draw a plot)'}")
-    return exit_status.DONE
+    return DONE
 
 
 def _values(model: str, text: str) -> tuple[str, list[Any]]:
@@ -133,7 +132,7 @@ def compare(arguments: Sequence[str]) -> int:
     from jaxnets.lecture.compare.run import run
 
     run(request)
-    return exit_status.DONE
+    return DONE
 
 
 def predict(arguments: Sequence[str]) -> int:
@@ -166,7 +165,7 @@ def predict(arguments: Sequence[str]) -> int:
         flags.run, flags.images, top=top, prepare_as=flags.prepare, as_json=flags.json,
         show=flags.show,
     )  # fmt: skip
-    return exit_status.DONE if all_good else exit_status.WRONG_REQUEST
+    return DONE if all_good else WRONG_REQUEST
 
 
 def devices(arguments: Sequence[str]) -> int:
@@ -181,7 +180,7 @@ def devices(arguments: Sequence[str]) -> int:
 
     values = to_values(create_parallel(config))
     print(json.dumps(values, indent=2) if flags.json else to_text(values))
-    return exit_status.DONE
+    return DONE
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {

@@ -76,7 +76,7 @@ def test_a_layer_without_a_name_is_named_by_the_one_before():
 # A convolution's is below.
 @pytest.mark.usefixtures("quick_steps")
 @pytest.mark.parametrize(("step", "validation"), [(7, 40), (7, 0), (9, 40), (9, 0)])
-@pytest.mark.parametrize("in_one", [True, False], ids=["in one loop", "by steps"])
+@pytest.mark.parametrize("use_scan", [True, False], ids=["in one loop", "by steps"])
 def test_the_step_and_the_layer_are_named_and_the_last_good_checkpoint_is_kept(
     run_main, tiny_flags, tmp_path, poison, monkeypatch, use_scan, step, validation
 ):

@@ -409,7 +409,7 @@ def trained(tiny, config):
 
 
 @pytest.mark.usefixtures("quick_steps")
-@pytest.mark.parametrize("in_one", [True, False], ids=["in one loop", "by steps"])
+@pytest.mark.parametrize("use_scan", [True, False], ids=["in one loop", "by steps"])
 def test_one_device_eight_by_jit_and_eight_by_pmap_train_alike(
     tiny, tiny_preset, monkeypatch, use_scan
 ):

@@ -16,12 +16,13 @@ PACKAGE = ROOT / "jaxnets"
 # it knows neither models nor backprop; nothing but what stands on top imports experiment or run.
 MAY_IMPORT = {
     "errors": set(),
+    "cache": {"errors"},
     "config": {"errors"},
-    "data": {"errors"},
+    "data": {"cache", "errors"},
     "models": {"errors"},
     "losses": set(),
     "metrics": {"losses"},
-    "machine": {"errors", "version"},
+    "machine": {"cache", "errors", "version"},
     "backprop": {"models", "losses", "metrics", "data.batches"},
     "training": {"data", "errors", "losses", "machine", "metrics"},
     "experiment": {

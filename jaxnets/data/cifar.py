@@ -25,14 +25,14 @@ CHUNK = 1 << 20
 
 @dataclasses.dataclass(frozen=True)
 class Form:
-    """Where a version keeps what.
+    """The files of a version.
 
     Attributes:
-      folder: That the archive's files lie in.
+      folder: The archive's folder of files.
       train: Files of the training images, in order.
       test: The file of the test images.
       names: The file of the class names, a line each.
-      label_bytes: Before the pixels of a record; the last of them is the label.
+      label_bytes: The bytes before the pixels of a record; the last of them is the label.
     """
 
     folder: str
@@ -43,7 +43,7 @@ class Form:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """All that is read."""
+        """All files that are read."""
         return (*self.train, self.test, self.names)
 
 
@@ -62,7 +62,7 @@ FORMS = {
 
 
 def is_unpacked(name: str, folder: Path) -> bool:
-    """Whether a folder holds the unpacked files, or their own folder."""
+    """Whether a folder holds the unpacked files, directly or in the archive's folder."""
     return any((home / FORMS[name].test).is_file() for home in _homes(name, folder))
 
 
@@ -72,7 +72,7 @@ def load_cifar(name: str, path: Path, validation_size: int | None) -> Dataset:
     Args:
       name: A key of FORMS.
       path: The archive (.tar.gz or .tar), or a folder of its unpacked files.
-      validation_size: As for load_dataset.
+      validation_size: The number of validation images, as load_dataset takes it.
 
     Returns:
       The data set, images [N, 32, 32, 3] uint8.
@@ -85,7 +85,7 @@ def load_cifar(name: str, path: Path, validation_size: int | None) -> Dataset:
         contents = _unpacked(name, path) if path.is_dir() else _archived(form, path)
     except UserError:
         raise
-    except Exception as error:  # Whatever a damaged archive makes of the libraries.
+    except Exception as error:  # Damaged archives make the libraries raise anything.
         if isinstance(error, OSError) and not isinstance(error, gzip.BadGzipFile):
             raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
         raise UserError(f"{path}: damaged archive: {error}") from error
@@ -102,12 +102,12 @@ def load_cifar(name: str, path: Path, validation_size: int | None) -> Dataset:
 
 
 def _homes(name: str, folder: Path) -> tuple[Path, Path]:
-    """Where a folder may hold the unpacked files."""
+    """The folders in which the unpacked files may lie."""
     return folder, folder / FORMS[name].folder
 
 
 def _unpacked(name: str, folder: Path) -> dict[str, bytes]:
-    """The content of the files of a folder that are there."""
+    """The content of those files that a folder has."""
     form = FORMS[name]
     home = next(home for home in _homes(name, folder) if (home / form.test).is_file())
     contents = {}
@@ -120,7 +120,7 @@ def _unpacked(name: str, folder: Path) -> dict[str, bytes]:
 
 
 def _archived(form: Form, path: Path) -> dict[str, bytes]:
-    """The content of the archive's files that are wanted; nothing is written anywhere."""
+    """The content of the form's files in an archive; nothing is written anywhere."""
     wanted = {f"{form.folder}/{file}": file for file in form.files}
     contents = {}
     with path.open("rb") as raw:
@@ -143,9 +143,9 @@ def _archived(form: Form, path: Path) -> dict[str, bytes]:
 
 
 class _Limited:
-    """A stream of which no more than MAX_BYTES can be read, nor for long beyond its end.
+    """A stream that gives MAX_BYTES at most, and stops a reader that continues beyond its end.
 
-    tarfile goes to the end of a member by reading, even of one that says it has 10^26 bytes.
+    tarfile reads to the end of a member, even if the member declares 10^26 bytes.
     """
 
     def __init__(self, stream: IO[bytes] | gzip.GzipFile):
@@ -165,7 +165,7 @@ class _Limited:
 
 
 def _split(form: Form, path: Path, contents: dict[str, bytes], files: tuple[str, ...]) -> Split:
-    """The images and labels of some files, one after the other; their contents are used up."""
+    """The images and labels of some files, in order; removes the files from `contents`."""
     size = form.label_bytes + PIXELS
     for file in files:
         if not contents[file] or len(contents[file]) % size:

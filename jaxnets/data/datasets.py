@@ -5,7 +5,6 @@ Arrays stay NumPy here; they become JAX arrays when they reach a device.
 
 import dataclasses
 import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -199,12 +198,6 @@ def validation_count(validation_size: int | None, total: int, what: str) -> int:
             f"validation_size: expected less than the {total} {what}, got {validation_size}"
         )
     return validation_size
-
-
-def cache_folder(name: str) -> Path:
-    """Where files of a data set may be kept: below the user's cache folder."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "jaxnets" / name
 
 
 def ensure_within(path: Path, folder: Path) -> None:

@@ -1,289 +1,157 @@
-"""Published files brought to a folder: over https alone, checked, resumed, and never half there.
-
-A download grows as FILE.partial and is renamed when its size and SHA-256 are those of the published
-file. What was interrupted goes on where it stopped, if the server can.
-"""
+"""Downloads published files with pooch: over https alone, checked, by one process at a time."""
 
 import contextlib
-import dataclasses
-import hashlib
-import queue
+import functools
+import os
+import shutil
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import filelock
+import pooch
+import requests
+import urllib3
+from tqdm import tqdm
+
+from jaxnets.data.published import PublishedFile
 from jaxnets.errors import UserError
 
-# Mirrors that have not answered by then count as out of reach, whatever hangs: names, routes, TLS.
+# A mirror that has not answered by then is out of reach, whatever hangs: names, routes or TLS.
 PROBE_SECONDS = 3.0
-# For each connection, and for each wait for more bytes.
-TIMEOUT = (5.0, 20.0)
-# Times that every mirror is tried: a connection that breaks goes on where it broke.
-ROUNDS = 3
+TIMEOUT = (5.0, 20.0)  # Seconds to wait for a connection, and for the next bytes.
+RETRIES = 2  # How often a mirror is asked again for a file that came damaged or not whole.
 CHUNK = 1 << 20
-# The bytes as they are published; gzip files would otherwise come unpacked from some servers.
-AS_IT_IS = {"Accept-Encoding": "identity"}
+REASONS = {
+    requests.exceptions.InvalidSchema: "not https",
+    requests.exceptions.SSLError: "its certificate is not trusted",
+    requests.exceptions.Timeout: "no answer",
+    requests.exceptions.ConnectionError: "no connection",
+}
+
+pooch.get_logger().setLevel("ERROR")  # The progress bar says enough.
 
 
-@dataclasses.dataclass(frozen=True)
-class PublishedFile:
-    """A file whose content is known before it comes.
-
-    Attributes:
-      name: Of the file.
-      size: In bytes.
-      sha256: Of the whole file.
-    """
-
-    name: str
-    size: int
-    sha256: str
-
-
-class _MirrorError(Exception):
-    """Why a mirror did not do."""
-
-
-def https_session(certificates: str | bool = True):
-    """A session that knows https alone: a redirect to http is refused like any other scheme.
-
-    Args:
-      certificates: True for the usual authorities, or a file of the trusted ones.
-    """
-    import requests
-
-    session = requests.Session()
-    session.adapters.pop("http://")
-    session.verify = certificates
-    session.max_redirects = 5
-    return session
+class _MirrorError(ValueError):
+    """Why a mirror failed. pooch asks again after a ValueError."""
 
 
 def download(
-    files: Sequence[PublishedFile],
-    mirrors: Sequence[str],
-    folder: Path,
-    what: str,
-    session: Callable[[], Any] = https_session,
+    files: Sequence[PublishedFile], mirrors: Sequence[str], folder: Path, dataset: str
 ) -> None:
-    """Downloads files to a folder.
+    """Downloads files to a folder, where a name appears only when its content is checked.
 
     Args:
-      files: What is missing there.
+      files: The missing files.
       mirrors: Addresses below which the files lie, each https.
-      folder: Made if it does not exist.
-      what: The data set's name, for messages.
-      session: Makes a requests.Session.
+      folder: The files' folder, created if it does not exist.
+      dataset: The data set's name, for messages.
 
     Raises:
       UserError: No mirror is in reach, none has the right file, or the folder cannot be written;
         the message says which files to place where.
     """
-    instead = (
-        f"place {', '.join(file.name for file in files)} in {folder}, as published at {mirrors[0]}/"
-    )
-    reached, failures = _probe_mirrors(mirrors, files[0], session)
-    if not reached:
-        raise UserError(
-            f"{what}: not on this machine, and out of reach ({_joined(failures)}); {instead}"
-        )
     try:
+        mirrors_in_reach = _probe_mirrors(mirrors, files[0].name)
         folder.mkdir(parents=True, exist_ok=True)
-        with _exclusive_lock(folder):
+        with filelock.FileLock(folder / ".lock"):
             for file in files:
-                if not (folder / file.name).exists():
-                    _fetch(file, folder / file.name, reached, session())
+                if not (folder / file.name).exists():  # Another process may have downloaded it.
+                    _fetch(file, mirrors_in_reach, folder)
     except _MirrorError as error:
-        raise UserError(f"{what}: cannot be downloaded ({error}); or {instead}") from None
+        raise UserError(
+            f"{dataset}: not on this machine, and cannot be downloaded ({error}); place "
+            f"{', '.join(file.name for file in files)} in {folder}, as published at {mirrors[0]}/"
+        ) from None
     except OSError as error:
         raise UserError(f"{folder}: cannot be written: {error.strerror or error}") from error
 
 
-def check_digest(path: Path, sha256: str) -> None:
-    """Raises UserError if a file is not the published one."""
-    try:
-        with path.open("rb") as stream:
-            found = hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
-    if found != sha256:
-        raise UserError(
-            f"{path}: damaged: expected SHA-256 {sha256}, found {found}; delete it, and it is "
-            f"downloaded anew"
-        )
+def _probe_mirrors(mirrors: Sequence[str], name: str) -> list[str]:
+    """Asks all mirrors for a file at once; returns those to use, the first that answers first."""
+    reached: list[str] = []
+    failures: dict[str, str] = {}
+    decided = threading.Event()
 
-
-def _probe_mirrors(
-    mirrors: Sequence[str], file: PublishedFile, session: Callable[[], Any]
-) -> tuple[list[str], dict[str, str]]:
-    """Asks all mirrors for a file; waits for the first to answer, PROBE_SECONDS at most.
-
-    Returns:
-      The mirrors that may do, the quickest first, none if none answered; and why the others do not.
-    """
-    answers: queue.SimpleQueue[tuple[str, str | None]] = queue.SimpleQueue()
-
-    def ask(mirror: str) -> None:
+    def probe(mirror: str) -> None:
         try:
-            timeout = (PROBE_SECONDS, PROBE_SECONDS)
-            with _opened(session(), f"{mirror}/{file.name}", {}, timeout):
-                answers.put((mirror, None))
+            with _opened(f"{mirror}/{name}", (PROBE_SECONDS, PROBE_SECONDS)):
+                reached.append(mirror)
         except _MirrorError as error:
-            answers.put((mirror, str(error)))
+            failures[mirror] = str(error)
+        if reached or len(failures) == len(mirrors):
+            decided.set()
 
-    # Daemons: a name server that never answers must not keep the program from ending.
-    for mirror in mirrors:
-        threading.Thread(target=ask, args=(mirror,), daemon=True).start()
-    failures: dict[str, str] = {}
-    deadline = time.monotonic() + PROBE_SECONDS
-    while len(failures) < len(mirrors):
-        try:
-            mirror, failure = answers.get(timeout=max(0.0, deadline - time.monotonic()))
-        except queue.Empty:
-            return [], {**dict.fromkeys(mirrors, "no answer"), **failures}
-        if failure is None:
-            rest = [other for other in mirrors if other != mirror and other not in failures]
-            return [mirror, *rest], failures
-        failures[mirror] = failure
-    return [], failures
+    for mirror in mirrors:  # Daemons: one that hangs must not keep the program from ending.
+        threading.Thread(target=probe, args=(mirror,), daemon=True).start()
+    decided.wait(PROBE_SECONDS)
+    if not reached:
+        raise _MirrorError(_joined(dict.fromkeys(mirrors, "no answer") | failures))
+    return [*reached, *(mirror for mirror in mirrors if mirror not in (*reached, *failures))]
 
 
-def _fetch(file: PublishedFile, path: Path, mirrors: Sequence[str], session: Any) -> None:
-    """Brings one file, from the mirrors one after the other, and again where a connection broke.
-
-    Raises:
-      _MirrorError: None of them did.
-    """
-    from tqdm import tqdm
-
-    partial = path.with_name(f"{path.name}.partial")
-    failures: dict[str, str] = {}
-    wrong: set[str] = set()
-    # Shown on a terminal only.
-    with tqdm(
-        desc=file.name, total=file.size, unit="B", unit_scale=True, leave=False, disable=None
-    ) as bar:
-        for mirror in [*mirrors] * ROUNDS:
-            if mirror in wrong:
-                continue
+def _fetch(file: PublishedFile, mirrors: Sequence[str], folder: Path) -> None:
+    """Downloads one file from the first mirror that has it."""
+    failures = {}
+    save: Any = functools.partial(_save, file)  # pooch's type of it names other arguments.
+    partial = folder / ".partial"  # What a killed process leaves there, the next one deletes.
+    try:
+        for mirror in mirrors:
+            known = {file.name: file.sha256}
+            source = pooch.create(partial, mirror, registry=known, retry_if_failed=RETRIES)
             try:
-                begun = _append(file, partial, f"{mirror}/{file.name}", session, bar)
-            except _MirrorError as error:
-                failures[mirror] = str(error)
-                continue
-            with partial.open("rb") as stream:
-                found = hashlib.file_digest(stream, "sha256").hexdigest()
-            if found == file.sha256:
-                partial.replace(path)
+                path = source.fetch(file.name, downloader=save)
+            except ValueError as error:
+                failures[mirror] = str(error).partition(". ")[0]  # Without pooch's advice.
+            else:
+                os.chmod(path, 0o644)  # pooch lets its owner alone read it.
+                os.replace(path, folder / file.name)
                 return
-            failures[mirror] = f"expected SHA-256 {file.sha256}, got {found}"
-            partial.unlink()
-            if begun == 0:  # All of it came from there: it would come again.
-                wrong.add(mirror)
-    raise _MirrorError(f"{file.name}: {_joined(failures)}")
+        raise _MirrorError(f"{file.name}: {_joined(failures)}")
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
-def _append(file: PublishedFile, partial: Path, url: str, session: Any, bar: Any) -> int:
-    """Adds what is missing to a partial file; returns where it began.
-
-    Raises:
-      _MirrorError: The mirror fails, or offers a file of another size.
-    """
-    import requests
-    import urllib3
-
-    begun = partial.stat().st_size if partial.exists() else 0
-    if begun > file.size:
-        begun = 0
-    if begun == file.size:
-        return begun
-    headers = {"Range": f"bytes={begun}-"} if begun else {}
-    with _opened(session, url, headers, TIMEOUT) as response:
-        if response.status_code == 206:
-            offered = response.headers.get("Content-Range", "nothing")
-            if not offered.startswith(f"bytes {begun}-"):
-                raise _MirrorError(f"expected bytes {begun}-, offered {offered[:40]!r}")
-        else:  # A server that knows no ranges sends the whole.
-            begun = 0
-            offered = response.headers.get("Content-Length", str(file.size))
-            if offered != str(file.size):
-                raise _MirrorError(f"expected {file.size} bytes, offered {offered}")
-        bar.reset()
-        bar.update(begun)
-        size = begun
-        with partial.open("r+b" if begun else "wb") as stream:
-            stream.seek(begun)
-            try:
-                while piece := response.raw.read(CHUNK, decode_content=False):
-                    size += len(piece)
-                    if size > file.size:
-                        raise _MirrorError(f"expected {file.size} bytes, got more")
-                    stream.write(piece)
-                    bar.update(len(piece))
-            except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-                raise _MirrorError(_reason(error)) from error
-    if size < file.size:
+def _save(file: PublishedFile, url: str, path: str, _: pooch.Pooch) -> None:
+    """Saves what a mirror sends: pooch's downloader, with limits on size and time."""
+    size = 0
+    bar = {"desc": file.name, "leave": False, "disable": None}  # Shown on a terminal only.
+    with (
+        _opened(url, TIMEOUT) as response,
+        open(path, "wb") as whole,
+        tqdm.wrapattr(whole, "write", file.size, **bar) as stream,
+        contextlib.suppress(urllib3.exceptions.HTTPError),  # The connection broke.
+    ):
+        # Not decoded: some servers take the .gz of a file for an encoding.
+        for piece in response.raw.stream(CHUNK, decode_content=False):
+            size += len(piece)
+            if size > file.size:
+                break
+            stream.write(piece)
+    if size != file.size:
         raise _MirrorError(f"expected {file.size} bytes, got {size}")
-    return begun
 
 
 @contextlib.contextmanager
-def _opened(session: Any, url: str, headers: dict[str, str], timeout: Any) -> Iterator[Any]:
-    """A response that has come, its body not yet read.
-
-    Raises:
-      _MirrorError: There is none, or it is an error.
-    """
-    import requests
-
-    try:
-        response = session.get(
-            url,
-            headers=headers | AS_IT_IS,
-            timeout=timeout,
-            stream=True,
-            verify=session.verify,  # Else REQUESTS_CA_BUNDLE would replace a session's own.
-        )
-    except (requests.RequestException, OSError, UnicodeError) as error:
-        raise _MirrorError(_reason(error)) from error
-    with response:
-        if response.status_code not in (200, 206):
-            raise _MirrorError(f"HTTP status {response.status_code}")
-        yield response
-
-
-def _reason(error: Exception) -> str:
-    """A line that says why, without the objects that the libraries print."""
-    import requests
-
-    if isinstance(error, requests.exceptions.InvalidSchema):
-        return "not https"
-    if isinstance(error, requests.exceptions.SSLError):
-        return "its certificate is not trusted"
-    if isinstance(error, requests.exceptions.Timeout):
-        return "no answer"
-    if isinstance(error, requests.exceptions.ConnectionError):
-        return "no connection"
-    return type(error).__name__
+def _opened(url: str, timeout: tuple[float, float]) -> Iterator[requests.Response]:
+    """A response whose body is not yet read; raises _MirrorError if there is none."""
+    with requests.Session() as session:
+        session.adapters.pop("http://")  # A redirect to http is refused too.
+        try:
+            response = session.get(
+                url, headers={"Accept-Encoding": "identity"}, timeout=timeout, stream=True
+            )
+        except (requests.RequestException, OSError, UnicodeError) as error:
+            reasons = (text for kind, text in REASONS.items() if isinstance(error, kind))
+            raise _MirrorError(next(reasons, type(error).__name__)) from error
+        with response:
+            if response.status_code != 200:
+                raise _MirrorError(f"HTTP status {response.status_code}")
+            yield response
 
 
 def _joined(failures: dict[str, str]) -> str:
     """Each mirror's host with its reason."""
-    hosts = {urlsplit(mirror).hostname: reason for mirror, reason in failures.items()}
-    return "; ".join(f"{host}: {reason}" for host, reason in hosts.items())
-
-
-@contextlib.contextmanager
-def _exclusive_lock(folder: Path) -> Iterator[None]:
-    """Waits until no other process downloads to the folder."""
-    try:
-        import fcntl
-    except ImportError:  # Windows. Two at once would spoil each other's partial file, and notice.
-        yield
-        return
-    with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    return "; ".join(f"{urlsplit(mirror).hostname}: {why}" for mirror, why in failures.items())

@@ -1,7 +1,6 @@
 """The one place where a data set's name finds where it comes from."""
 
 import os
-from pathlib import Path
 from typing import Any
 
 from jaxnets.data.datasets import Dataset
@@ -61,7 +60,7 @@ def load_dataset(
         "on_bad_image": on_bad_image,
     }
     is_path = os.sep in name or "/" in name
-    is_folder = Path(name).expanduser().is_dir()
+    is_folder = os.path.isdir(os.path.expanduser(name))
     if name in published.SETS:
         return published.load(name, data_dir, **form)
     if tfds_prepared.is_known(name, data_dir) and not (is_path and is_folder):

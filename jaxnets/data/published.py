@@ -4,29 +4,54 @@ Sizes and SHA-256 are those of tensorflow/datasets (tensorflow_datasets/url_chec
 """
 
 import dataclasses
+import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
+from jaxnets.cache import cache_folder
 from jaxnets.data import idx
-from jaxnets.data.datasets import Dataset, cache_folder
-from jaxnets.data.download import PublishedFile, check_digest, download
+from jaxnets.data.datasets import Dataset
 from jaxnets.data.tfds.prepared import find
 from jaxnets.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
+class PublishedFile:
+    """A file whose content is known before it is downloaded.
+
+    Attributes:
+      name: The file's name.
+      size: Its size in bytes.
+      sha256: The SHA-256 of its bytes.
+    """
+
+    name: str
+    size: int
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
 class PublishedSet:
-    """A data set's files and where they lie.
+    """A data set's files and their addresses.
 
     Attributes:
       mirrors: Addresses below which all files lie.
-      files: To be downloaded.
+      files: The files to download.
       class_names: In the order of the labels; empty where a file of the set holds them.
     """
 
     mirrors: tuple[str, ...]
     files: tuple[PublishedFile, ...]
     class_names: tuple[str, ...] = ()
+
+
+def _idx_files(*sizes_and_digests: tuple[int, str]) -> tuple[PublishedFile, ...]:
+    """The four files of a set that is published as MNIST is."""
+    names = (f"{name}.gz" for name in idx.FILES.values())
+    return tuple(
+        PublishedFile(name, *known) for name, known in zip(names, sizes_and_digests, strict=True)
+    )
 
 
 SETS = {
@@ -37,27 +62,23 @@ SETS = {
             "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion",
             "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion",
         ),
-        (
-            PublishedFile(
-                "train-images-idx3-ubyte.gz", 26421880,
-                "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
-            ),
-            PublishedFile(
-                "train-labels-idx1-ubyte.gz", 29515,
-                "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
-            ),
-            PublishedFile(
-                "t10k-images-idx3-ubyte.gz", 4422102,
-                "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
-            ),
-            PublishedFile(
-                "t10k-labels-idx1-ubyte.gz", 5148,
-                "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
-            ),
+        _idx_files(
+            (26421880, "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84"),
+            (29515, "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845"),
+            (4422102, "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073"),
+            (5148, "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"),
         ),
         (
-            "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
-            "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+            "T-shirt/top",
+            "Trouser",
+            "Pullover",
+            "Dress",
+            "Coat",
+            "Sandal",
+            "Shirt",
+            "Sneaker",
+            "Bag",
+            "Ankle boot",
         ),
     ),
     # T. Clanuwat et al., "Deep Learning for Classical Japanese Literature", arXiv:1812.01718.
@@ -66,23 +87,11 @@ SETS = {
             "https://codh.rois.ac.jp/kmnist/dataset/kmnist",
             "https://storage.googleapis.com/s4tf-hosted-binaries/datasets/KMNIST",
         ),
-        (
-            PublishedFile(
-                "train-images-idx3-ubyte.gz", 18165135,
-                "51467d22d8cc72929e2a028a0428f2086b092bb31cfb79c69cc0a90ce135fde4",
-            ),
-            PublishedFile(
-                "train-labels-idx1-ubyte.gz", 29497,
-                "e38f9ebcd0f3ebcdec7fc8eabdcdaef93bb0df8ea12bee65224341c8183d8e17",
-            ),
-            PublishedFile(
-                "t10k-images-idx3-ubyte.gz", 3041136,
-                "edd7a857845ad6bb1d0ba43fe7e794d164fe2dce499a1694695a792adfac43c5",
-            ),
-            PublishedFile(
-                "t10k-labels-idx1-ubyte.gz", 5120,
-                "20bb9a0ef54c7db3efc55a92eef5582c109615df22683c380526788f98e42a1c",
-            ),
+        _idx_files(
+            (18165135, "51467d22d8cc72929e2a028a0428f2086b092bb31cfb79c69cc0a90ce135fde4"),
+            (29497, "e38f9ebcd0f3ebcdec7fc8eabdcdaef93bb0df8ea12bee65224341c8183d8e17"),
+            (3041136, "edd7a857845ad6bb1d0ba43fe7e794d164fe2dce499a1694695a792adfac43c5"),
+            (5120, "20bb9a0ef54c7db3efc55a92eef5582c109615df22683c380526788f98e42a1c"),
         ),
         ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
     ),
@@ -95,7 +104,8 @@ SETS = {
         ),
         (
             PublishedFile(
-                "cifar-10-binary.tar.gz", 170052171,
+                "cifar-10-binary.tar.gz",
+                170052171,
                 "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
             ),
         ),
@@ -107,12 +117,13 @@ SETS = {
         ),
         (
             PublishedFile(
-                "cifar-100-binary.tar.gz", 168513733,
+                "cifar-100-binary.tar.gz",
+                168513733,
                 "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
             ),
         ),
     ),
-}  # fmt: skip
+}
 
 
 def load(name: str, data_dir: str | None, *, validation_size: int | None, **form: Any) -> Dataset:
@@ -123,9 +134,9 @@ def load(name: str, data_dir: str | None, *, validation_size: int | None, **form
 
     Args:
       name: A key of SETS.
-      data_dir: A folder, made if it is to be downloaded to.
-      validation_size: As for load_dataset.
-      **form: For a set that TensorFlow Datasets has prepared, as tfds_source.load has it.
+      data_dir: The files' folder; created if the set is to be downloaded to it.
+      validation_size: The number of validation images, as load_dataset takes it.
+      **form: Keywords of tfds.source.load, for a set that TensorFlow Datasets has prepared.
 
     Raises:
       UserError: A file is damaged, or is not there and cannot be downloaded.
@@ -133,7 +144,7 @@ def load(name: str, data_dir: str | None, *, validation_size: int | None, **form
     from jaxnets.data import cifar
 
     published = SETS[name]
-    folder = Path(data_dir).expanduser() if data_dir is not None else cache_folder(name)
+    folder = cache_folder(name) if data_dir is None else Path(os.path.expanduser(data_dir))
     if folder.exists() and not folder.is_dir():
         raise UserError(f"data_dir: expected a folder, found a file: {folder}")
     places = {file: _find(file, folder, unpacked=data_dir is not None) for file in published.files}
@@ -146,6 +157,8 @@ def load(name: str, data_dir: str | None, *, validation_size: int | None, **form
 
             return tfds_source.load(name, data_dir, validation_size=validation_size, **form)
     if missing:
+        from jaxnets.data.download import download  # Its libraries take 0.2 s to import.
+
         download(missing, published.mirrors, folder, name)
     if data_dir is None:
         for file in published.files:
@@ -156,8 +169,22 @@ def load(name: str, data_dir: str | None, *, validation_size: int | None, **form
     return idx.load_idx(name, folder, published.class_names, validation_size)
 
 
+def check_digest(path: Path, sha256: str) -> None:
+    """Raises UserError if a file is not the published one."""
+    try:
+        with path.open("rb") as stream:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if found != sha256:
+        raise UserError(
+            f"{path}: damaged: expected SHA-256 {sha256}, found {found}; delete it, and the next "
+            "run downloads it again"
+        )
+
+
 def _find(file: PublishedFile, folder: Path, *, unpacked: bool) -> Path | None:
-    """The file in a folder as it is published or, if that will do, without its gzip; or None."""
+    """The file in a folder, as published or, if `unpacked`, without its gzip; None if missing."""
     if unpacked:
         return idx.find(folder, file.name.removesuffix(".gz"))
     return folder / file.name if (folder / file.name).is_file() else None

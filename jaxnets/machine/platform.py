@@ -6,11 +6,11 @@ import functools
 import importlib.metadata
 import os
 import platform as python_platform
-from pathlib import Path
 from typing import Any
 
 import jax
 
+from jaxnets.cache import cache_folder
 from jaxnets.errors import UserError
 from jaxnets.version import __version__
 
@@ -176,11 +176,10 @@ def _keep_compiled_programs() -> None:
     The CNN starts in 1.5 s instead of 5 s. JAX_COMPILATION_CACHE_DIR chooses another folder.
     """
     if jax.config.values["jax_compilation_cache_dir"] is None:
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        folder = Path(base) / "jaxnets"
         try:
+            folder = cache_folder()
             folder.mkdir(parents=True, exist_ok=True)
-        except OSError:
+        except (UserError, OSError):
             return
         if not os.access(folder, os.W_OK):
             return

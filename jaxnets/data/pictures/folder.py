@@ -8,6 +8,7 @@ picture's name, so that a picture stays where it is when others are added; then 
 `validation_size` pictures, from every class its share.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import os
@@ -16,14 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxnets.data.datasets import (
-    MAX_CLASSES,
-    Dataset,
-    Pictures,
-    Split,
-    cache_folder,
-    validation_count,
-)
+from jaxnets.cache import cache_folder
+from jaxnets.data.datasets import MAX_CLASSES, Dataset, Pictures, Split, validation_count
 from jaxnets.data.pictures import index
 from jaxnets.data.pictures import store as storage
 from jaxnets.data.pictures.store import BadPictures
@@ -228,7 +223,9 @@ def natural_size(sides: np.ndarray, input_size: int | None) -> int:
 def _places(root: Path) -> list[Path]:
     """Where what was found may be kept: in the folder, else in the user's cache."""
     digest = hashlib.sha256(os.fsencode(root)).hexdigest()[:16]
-    places = [root / CACHE, cache_folder("pictures") / digest]
+    places = [root / CACHE]
+    with contextlib.suppress(UserError):  # A user without a home folder.
+        places.append(cache_folder("pictures") / digest)
     return places[places[0].is_symlink() :]  # A link in somebody's folder may lead anywhere.
 
 

@@ -90,7 +90,7 @@ def _roots(data_dir: str | None) -> list[Path]:
     if data_dir is not None:
         return [Path(data_dir).expanduser()]
     roots = [os.environ.get("TFDS_DATA_DIR"), "~/tensorflow_datasets"]
-    return [Path(root).expanduser() for root in roots if root]
+    return [Path(os.path.expanduser(root)) for root in roots if root]
 
 
 def _is_prepared(folder: Path) -> bool:

@@ -11,15 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxnets.data.datasets import (
-    Dataset,
-    Pictures,
-    Split,
-    assemble,
-    cache_folder,
-    ensure_within,
-    sha256_of,
-)
+from jaxnets.cache import cache_folder
+from jaxnets.data.datasets import Dataset, Pictures, Split, assemble, ensure_within, sha256_of
 from jaxnets.data.pictures.decode import BadPictureError, read_picture
 from jaxnets.data.pictures.folder import natural_size
 from jaxnets.data.pictures.store import (

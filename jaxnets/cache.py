@@ -1,0 +1,20 @@
+"""The folder where jaxnets keeps what it can download, decode or compile again."""
+
+import os
+from pathlib import Path
+
+from jaxnets.errors import UserError
+
+
+def cache_folder(name: str = "") -> Path:
+    """The folder of that name in the user's cache: below XDG_CACHE_HOME, else ~/.cache.
+
+    Raises:
+      UserError: The user has no home folder, as in a container that runs under an unknown uid.
+    """
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    if cache.startswith("~"):
+        raise UserError(
+            "cache: expected a home folder for this user, found none; set HOME or XDG_CACHE_HOME"
+        )
+    return Path(cache) / "jaxnets" / name

@@ -76,3 +76,8 @@ def one_line(text: str) -> str:
     if len(text) > LONGEST:
         text = f"{text[:LONGEST]}... ({len(text):,} characters)"
     return printable(" ".join(text.split()))
+
+
+def first_line(error: Exception) -> str:
+    """The first line of a library's message, which may be a page or nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 import threading
 
 import numpy as np
@@ -116,6 +117,34 @@ def test_pictures_may_lie_deeper_below_their_class(tmp_path):
     (root / "train/cat/more").mkdir()
     (root / "train/cat/005.png").rename(root / "train/cat/more/005.png")
     assert contents(load_folder(root, validation_size=0).train) == expected(range(12))
+
+
+@pytest.fixture
+def dig(monkeypatch):
+    """Makes folders in each other; they are removed here, as Python's rmtree would recurse."""
+
+    def dig(folder, depth):
+        monkeypatch.chdir(folder)
+        for _ in range(depth):
+            os.mkdir("d")
+            os.chdir("d")
+
+    yield dig
+    while os.path.basename(os.getcwd()) == "d":
+        os.chdir("..")
+        subprocess.run(["rm", "-rf", "d"], check=True)
+
+
+@pytest.mark.parametrize("depth", [1_500, 2_500])
+def test_pictures_may_lie_as_deep_as_a_path_is_long(tmp_path, dig, depth):
+    root = write_parts(tmp_path / "set")
+    dig(root / "train/cat", depth)
+    picture(1, 99).save("deep.png")
+    if depth > 2_000:
+        refused(root, "cannot be read: File name too long")
+    else:
+        found = contents(load_folder(root, validation_size=0).train)
+        assert found == sorted([*expected(range(12)), expected([99])[1]])
 
 
 def test_a_folder_of_classes_is_split_by_names(tmp_path):
@@ -511,7 +540,7 @@ def test_an_interrupt_while_storing_leaves_nothing_half_written(tmp_path, monkey
     def interrupt(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(storage, "fit_square", interrupt)
+    monkeypatch.setattr(storage, "to_square", interrupt)
     with pytest.raises(KeyboardInterrupt):
         load_folder(root)
     assert list((root / ".jaxnets").iterdir()) == []

@@ -14,9 +14,9 @@ from jaxnets.data.pictures import decode as pictures
 from jaxnets.data.pictures.decode import (
     MAX_PIXELS,
     BadPictureError,
-    fit_square,
     read_header,
     read_picture,
+    to_square,
 )
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
@@ -311,20 +311,19 @@ def test_a_large_jpeg_is_decoded_at_reduced_size(save):
     assert read_picture(path).size == (1200, 800)
     reduced = read_picture(path, side=64)
     assert reduced.size == (300, 200)  # A quarter: an eighth has less than twice 64 pixels.
-    ours, theirs = fit_square(reduced, 64), fit_square(read_picture(path), 64)
-    assert np.abs(np.asarray(ours, int) - np.asarray(theirs, int)).max() <= 2
+    ours, theirs = (to_square(p, (64, 64, 3)) for p in (reduced, read_picture(path)))
+    assert np.abs(ours.astype(int) - theirs).max() <= 2
 
 
 def test_a_square_is_the_resized_pictures_centre():
-    pixels = np.asarray(fit_square(Image.fromarray(photo(80, 120)), 40), int)
+    pixels = to_square(Image.fromarray(photo(80, 120)), (40, 40, 3))
     resized = np.asarray(Image.fromarray(photo(80, 120)).resize((60, 40), 2), int)
-    assert pixels.shape == (40, 40, 3)
+    assert (pixels.shape, pixels.dtype) == ((40, 40, 3), np.uint8)
     assert np.abs(pixels - resized[:, 10:50]).max() <= 1
-
-
-def test_a_square_of_the_same_size_is_unchanged():
-    square = photo(32, 32)
-    np.testing.assert_array_equal(np.asarray(fit_square(Image.fromarray(square), 32)), square)
+    square = photo(32, 32)  # One of the same size is unchanged.
+    np.testing.assert_array_equal(to_square(Image.fromarray(square), (32, 32, 3)), square)
+    grey = to_square(Image.fromarray(square), (32, 32, 1))
+    np.testing.assert_array_equal(grey[..., 0], Image.fromarray(square).convert("L"))
 
 
 def test_a_square_is_torchvisions():
@@ -332,5 +331,60 @@ def test_a_square_is_torchvisions():
     rng = np.random.default_rng(0)
     picture = Image.fromarray(rng.integers(0, 256, (61, 97, 3), np.uint8))
     theirs = transforms.CenterCrop(32)(transforms.Resize(32)(picture))
-    difference = np.asarray(fit_square(picture, 32), int) - np.asarray(theirs, int)
+    difference = to_square(picture, (32, 32, 3)) - np.asarray(theirs, int)
     assert np.abs(difference).mean() < 6  # It rounds the resized width to whole pixels.
+
+
+def progressive(scans):
+    """A progressive JPEG whose last scan is repeated until there are so many."""
+    stream = io.BytesIO()
+    Image.fromarray(photo(64, 64)).save(stream, "JPEG", progressive=True, quality=90)
+    content = stream.getvalue()
+    count, last = content.count(b"\xff\xda"), content.rindex(b"\xff\xda")
+    return content[:-2] + content[last:-2] * (scans - count) + b"\xff\xd9"
+
+
+@pytest.mark.parametrize("as_file", [True, False])
+def test_a_jpeg_may_refine_its_picture_a_hundred_times(tmp_path, as_file):
+    def read(content):
+        (tmp_path / "a.jpg").write_bytes(content)
+        return read_picture(tmp_path / "a.jpg" if as_file else content)
+
+    plain = np.asarray(read(progressive(1)), int)
+    assert np.abs(plain - photo(64, 64)).mean() < 3
+    assert read(progressive(100)).size == (64, 64)
+    # What follows the picture is no part of it, as the video of a phone's moving photo.
+    np.testing.assert_array_equal(np.asarray(read(progressive(1) + b"\xff\xda\0\2" * 200)), plain)
+    for content in (progressive(101), progressive(1_500)):
+        with pytest.raises(BadPictureError, match="expected at most 100 scans, found more"):
+            read(content)
+
+
+def test_sequential_scans_count_too():
+    """Those of one component each, as libjpeg would read again and again."""
+    content = bytearray(progressive(102))
+    content[content.index(b"\xff\xc2") + 1] = 0xC1
+    first = content.index(b"\xff\xda")
+    del content[first : content.index(b"\xff\xda", first + 2)]
+    with pytest.raises(BadPictureError, match="at most 100 scans"):
+        read_picture(bytes(content))
+
+
+@pytest.mark.parametrize("mode", ["I;16", "LA", "RGBA", "P"])
+def test_a_small_file_of_the_most_pixels_takes_little_more_than_a_gigabyte(
+    tmp_path, run_python, mode
+):
+    """Measured at a tenth of the pixels, in bytes a pixel: 12 make 1.1 GB of the whole."""
+    side, path = 2990, tmp_path / "large.png"
+    options = {"transparency": bytes([0])} if mode == "P" else {}
+    Image.new(mode, (side, side)).save(path, **options)
+    code = (
+        "import resource, sys; from pathlib import Path\n"
+        "from jaxnets.data.pictures.decode import read_picture\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "before = peak()\n"
+        "read_picture(Path(sys.argv[1]))\n"
+        "print(peak() - before)"
+    )
+    outcome = run_python("-c", code, path)
+    assert int(outcome.out) * 1024 < 13 * side**2, outcome

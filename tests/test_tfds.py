@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from jaxnets.data.load import load_dataset
+from jaxnets.data.pictures import store as storage
 from jaxnets.data.tfds import prepared as tfds_prepared
-from jaxnets.data.tfds import source as tfds_source
 from jaxnets.errors import UserError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="array_record is Linux-only")
@@ -235,16 +235,16 @@ def test_grey_pictures_have_one_channel(tmp_path):
 
 def test_a_second_start_decodes_nothing(zoo, monkeypatch):
     first = load_dataset("zoo", str(zoo))
-    monkeypatch.setattr(tfds_source, "read_picture", None)
+    monkeypatch.setattr(storage, "read_picture", None)
     second = load_dataset("zoo", str(zoo))
     assert second.checksum == first.checksum
     np.testing.assert_array_equal(np.asarray(second.train.images), np.asarray(first.train.images))
 
 
-def test_a_set_too_large_to_store_is_decoded_when_asked_for(zoo, monkeypatch):
+def test_a_set_too_large_to_store_is_decoded_when_asked_for(zoo, monkeypatch, cache):
     expected = load_dataset("zoo", str(zoo))
-    monkeypatch.setattr(tfds_source, "open_stored", lambda *arguments: None)
-    monkeypatch.setattr(tfds_source, "has_room", lambda *arguments: False)
+    monkeypatch.setattr(storage, "MAX_STORED", 0)
+    shutil.rmtree(cache)
     data = load_dataset("zoo", str(zoo))
     assert data.checksum == expected.checksum
     for rows in ([3, 1, 3], np.array([0])):
@@ -425,7 +425,7 @@ def test_a_picture_that_cannot_be_decoded_is_told_and_left_out(
     spoiled[7] = (b"no picture", 1)
     prepare(tmp_path, {"train": spoiled, "test": numbered(9)}, shape=(8, 8, 3))
     if not stored:
-        monkeypatch.setattr(tfds_source, "has_room", lambda *arguments: False)
+        monkeypatch.setattr(storage, "MAX_STORED", 0)
     capsys.readouterr()
     data = load_dataset("zoo", str(tmp_path), 0)
     np.asarray(data.train.images)
@@ -437,6 +437,18 @@ def test_a_picture_that_cannot_be_decoded_is_told_and_left_out(
     with pytest.raises(UserError, match=r"zoo, record \d+: not a picture"):
         shutil.rmtree(tmp_path / "cache")
         np.asarray(load_dataset("zoo", str(tmp_path), on_bad_image="fail").train.images)
+
+
+def test_pictures_keep_their_labels_when_a_stored_set_is_streamed_later(tmp_path, monkeypatch):
+    """The index knows a bad picture, whose row the stream must leave out too."""
+    spoiled = numbered(40)
+    spoiled[7] = (b"no picture", 1)
+    prepare(tmp_path, {"train": spoiled, "test": numbered(9)}, shape=(8, 8, 3))
+    stored = numbers_of(load_dataset("zoo", str(tmp_path), 0).train)
+    (pixels,) = (tmp_path / "cache").rglob("pixels*.npy")
+    pixels.unlink()
+    monkeypatch.setattr(storage, "MAX_STORED", 0)
+    assert numbers_of(load_dataset("zoo", str(tmp_path), 0).train) == stored
 
 
 def test_tensorflow_is_never_imported(zoo, run_python, tmp_path):

@@ -17,7 +17,7 @@ from PIL import Image
 
 from jaxnets.config.fields import Config
 from jaxnets.data.datasets import MAX_CLASSES
-from jaxnets.data.pictures.decode import fit_square
+from jaxnets.data.pictures.decode import to_square
 from jaxnets.errors import UserError
 from jaxnets.experiment import build_model
 from jaxnets.machine.platform import compiler_options, prepare
@@ -80,11 +80,10 @@ class Predictor:
         """
         if self.as_digits:
             return to_digit(picture)[..., None]
-        height, width, channels = self.image_shape
+        height, width, _ = self.image_shape
         if height != width:
             raise UserError(f"expected a run on square images, this one has {height} x {width}")
-        square = fit_square(picture.convert("L" if channels == 1 else "RGB"), height)
-        return np.asarray(square).reshape(self.image_shape)
+        return to_square(picture, self.image_shape)
 
     def seen(self, image: np.ndarray) -> np.ndarray:
         """The part of a prepared image that reaches the network: [h, w, C]."""

@@ -1,11 +1,11 @@
 """A folder of pictures as a data set: DIR/train/<class>/*.jpg, or just DIR/<class>/*.jpg.
 
-    DIR/train/cat/1.jpg   DIR/validation/cat/9.jpg   DIR/test/cat/4.jpg     parts as they lie
-    DIR/cat/1.jpg         DIR/dog/1.jpg                                     parts drawn by name
+    DIR/train/cat/1.jpg   DIR/validation/cat/9.jpg   DIR/test/cat/4.jpg     the parts given
+    DIR/cat/1.jpg         DIR/dog/1.jpg                                     the parts drawn by name
 
-A part that is missing is taken from the training pictures: the test a tenth, by a digest of each
-picture's name, so that a picture stays where it is when others are added; then for validation
-`validation_size` pictures, from every class its share.
+A part that is missing is taken from the training pictures. The test takes a tenth, by a digest of
+each picture's name, so that a picture stays where it is when others are added. The validation then
+takes `validation_size` pictures, from every class its share.
 """
 
 import contextlib
@@ -20,12 +20,10 @@ import numpy as np
 from jaxnets.cache import cache_folder
 from jaxnets.data.datasets import MAX_CLASSES, Dataset, Pictures, Split, validation_count
 from jaxnets.data.pictures import index
-from jaxnets.data.pictures import store as storage
-from jaxnets.data.pictures.store import BadPictures
+from jaxnets.data.pictures.store import BadPictures, Encoded, open_pixels, save_rows
 from jaxnets.errors import UserError, printable
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
-ENDINGS_AS_BYTES = tuple(ending.encode() for ending in ENDINGS)
 PARTS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
 CACHE = ".jaxnets"  # Hidden, so that it is no class.
 TEST_SHARE = 0.1  # Of the training pictures, where there is no test folder.
@@ -39,10 +37,11 @@ class Listing:
     """The picture files of a folder.
 
     Attributes:
-      paths: [N] of bytes, relative to the folder.
+      paths: [N] bytes, relative to the folder: a few dozen bytes a picture, where a list of Path
+        would take hundreds.
       labels: [N] int32, the class of each.
-      parts: [N] int8, its part's place in PARTS.
-      classes: Their names, sorted.
+      parts: [N] int8, the part of each as its number in PARTS.
+      classes: The K names, sorted.
       found: Which of PARTS the folder has.
     """
 
@@ -64,18 +63,18 @@ def load_folder(
     """Loads a folder of pictures.
 
     A set of up to 8 GB, decoded, is decoded once and kept in DIR/.jaxnets (or in the user's cache
-    folder, where that cannot be written); a larger one is decoded anew in every epoch.
+    folder, where that cannot be written); a larger one is decoded in every epoch.
 
     Args:
       folder: DIR.
-      validation_size: Pictures held back from training where there is no validation folder; None
-        for 5,000, at most a tenth of them. With 0 a validation folder is left alone too.
+      validation_size: Number of training pictures split off where there is no validation folder;
+        None for 5,000, at most a tenth of them. With 0 a validation folder is ignored too.
       decode_size: Pixels a side S; each picture's shorter side is resized to it and the centre
         cut out. None: the pictures' own size, if all are squares of one size up to 96 pixels;
         else 8/7 of input_size (256 for 224, as Krizhevsky et al. 2012, section 2); else 64.
-      input_size: Of the network, where it has one.
-      on_bad_image: "skip" leaves out pictures that cannot be decoded and tells how many; "fail"
-        refuses the first.
+      input_size: The network's input size, where it has one.
+      on_bad_image: "skip" reports and leaves out pictures that cannot be decoded; "fail" refuses
+        the data set at the first one.
 
     Returns:
       The data set, its images [N, S, S, C] uint8, read when they are asked for; C is 1 if every
@@ -98,19 +97,28 @@ def load_folder(
         bad.report()
         raise UserError(f"{_show(root)}: expected pictures, found none that can be decoded")
     size = decode_size or natural_size(records["side"][good], input_size)
-    channels = 1 if records["grey"][good].all() else 3
-    source = _open(root, records, size, channels, places, bad)
-    bad.report()
-    listing = dataclasses.replace(
-        listing,
-        **{name: getattr(listing, name)[good] for name in ("paths", "labels", "parts")},
+    source = Encoded(
+        content=lambda row: root / os.fsdecode(listing.paths[row]),
+        name=lambda row: os.fsdecode(listing.paths[row]),
+        shape=(size, size, 1 if records["grey"][good].all() else 3),
+        bad=bad,
     )
-    parts = _parts(listing, validation_size)
-    _check_classes(root, listing, parts)
+    form = "x".join(map(str, source.shape))
+    pixels, place = open_pixels(
+        source, good, places, lambda good: f"{_checksum(records)[:32]}-{form}.npy"
+    )
+    if place is not None:
+        save_rows(records, place / index.INDEX)
+    bad.report()
+    chosen = dataclasses.replace(
+        listing, **{name: getattr(listing, name)[good] for name in ("paths", "labels", "parts")}
+    )
+    parts = _parts(chosen, validation_size)
+    _check_classes(root, chosen, parts)
 
     def split(part: int) -> Split:
         rows = np.flatnonzero(parts == part)
-        return Split(Pictures(source, rows), listing.labels[rows])
+        return Split(Pictures(pixels, rows), chosen.labels[rows])
 
     return Dataset(
         name=printable(root.name),
@@ -196,84 +204,40 @@ def _folders(path: Path) -> list[str]:
 
 
 def _files(folder: bytes, root: Path, bad: BadPictures) -> Iterator[bytes]:
-    """The picture files below a folder, relative to the root; no link leads out of it."""
+    """The picture files below a folder, however deep, relative to the root; no link leads out."""
     start = len(os.path.join(os.fsencode(root), b""))
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith(b"."):
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                yield from _files(entry.path, root, bad)
-            elif entry.name.lower().endswith(ENDINGS_AS_BYTES):
-                if entry.is_symlink() and not Path(
-                    os.fsdecode(os.path.realpath(entry.path))
-                ).is_relative_to(root):
-                    bad.add(entry.path[start:], "a link that leads out of the folder")
-                else:
-                    yield entry.path[start:]
+    endings = tuple(map(os.fsencode, ENDINGS))
+    folders = [folder]
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                name, path = entry.name, entry.path[start:]
+                if name.startswith(b"."):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                elif name.lower().endswith(endings):
+                    real = os.fsdecode(os.path.realpath(entry.path) if entry.is_symlink() else b"")
+                    if real and not Path(real).is_relative_to(root):
+                        bad.add(os.fsdecode(path), "a link that leads out of the folder")
+                    else:
+                        yield path
 
 
 def natural_size(sides: np.ndarray, input_size: int | None) -> int:
-    """The default of decode_size."""
+    """The default decode_size."""
     if 0 < sides[0] <= SMALL and (sides == sides[0]).all():
         return int(sides[0])
     return round(input_size * 8 / 7) if input_size else DEFAULT_SIZE
 
 
 def _places(root: Path) -> list[Path]:
-    """Where what was found may be kept: in the folder, else in the user's cache."""
+    """Where files may be kept for the next start: in the folder, else in the user's cache."""
     digest = hashlib.sha256(os.fsencode(root)).hexdigest()[:16]
     places = [root / CACHE]
     with contextlib.suppress(UserError):  # A user without a home folder.
         places.append(cache_folder("pictures") / digest)
     return places[places[0].is_symlink() :]  # A link in somebody's folder may lead anywhere.
-
-
-def _writable(places: list[Path]) -> Path | None:
-    """The first place that can be written."""
-    for place in places:
-        try:
-            place.mkdir(parents=True, exist_ok=True)
-        except OSError:
-            continue
-        if os.access(place, os.W_OK):
-            return place
-    return None
-
-
-def _open(
-    root: Path, records: np.ndarray, size: int, channels: int, places: list[Path], bad: BadPictures
-) -> storage.Stored | storage.Streamed:
-    """The pixels of the good pictures; those that prove bad when they are stored are marked."""
-    good = records["good"]
-    shape = (int(good.sum()), size, size, channels)
-    stored = storage.open_stored(places, _name(records, shape), shape)
-    if stored is not None:
-        return stored
-    files = storage.Folder(root, records["path"][good], size, channels, bad)
-    place = _writable(places)
-    if place is not None and storage.has_room(files, place):
-        rows = np.flatnonzero(good)
-
-        def name_of(decoded: np.ndarray) -> str:
-            good[rows] = decoded
-            return _name(records, (int(decoded.sum()), *shape[1:]))
-
-        try:
-            stored = storage.store(files, place, name_of)
-            index.keep(records, place)
-            return stored
-        except OSError as error:
-            reason = error.strerror or error
-            storage.note(f"{_show(place)}: {reason}; the pictures are decoded in every epoch")
-    elif place is not None:
-        index.keep(records, place)
-    return storage.Streamed(files)
-
-
-def _name(records: np.ndarray, shape: tuple[int, ...]) -> str:
-    """Of the file of stored pictures."""
-    return f"{_checksum(records)[:32]}-{shape[1]}x{shape[2]}x{shape[3]}.npy"
 
 
 def _checksum(records: np.ndarray) -> str:
@@ -286,7 +250,7 @@ def _checksum(records: np.ndarray) -> str:
 
 
 def _parts(listing: Listing, validation_size: int | None) -> np.ndarray:
-    """[N] int8: each picture's part, with those held back from the training pictures.
+    """[N] int8: each picture's part, once the missing parts are split off the training pictures.
 
     Raises:
       UserError: Nothing would be left to train on.
@@ -297,15 +261,15 @@ def _parts(listing: Listing, validation_size: int | None) -> np.ndarray:
         rows = np.flatnonzero(parts == 0)
         rank, count = _ranks(positions[rows], listing.labels[rows])
         # The share, but one at least of every class, and not all.
-        held = ((positions[rows] < TEST_SHARE) | (rank == 0)) & (rank < count - 1)
-        parts[rows[held]] = 2
+        chosen = ((positions[rows] < TEST_SHARE) | (rank == 0)) & (rank < count - 1)
+        parts[rows[chosen]] = 2
     if "validation" not in listing.found:
         rows = np.flatnonzero(parts == 0)
-        held_back = validation_count(validation_size, len(rows), "training pictures")
+        size = validation_count(validation_size, len(rows), "training pictures")
         rank, count = _ranks(positions[rows], listing.labels[rows])
-        # By this order, any first few have of every class its share.
+        # In this order, the first pictures have their share of every class, however many they are.
         order = np.argsort((rank + 0.5) / count, kind="stable")
-        parts[rows[order[:held_back]]] = 1
+        parts[rows[order[:size]]] = 1
     return parts
 
 
@@ -316,7 +280,7 @@ def _position(path: bytes) -> float:
 
 
 def _ranks(positions: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """[N] each picture's place among those of its class, by position, and how many those are."""
+    """[N] each picture's rank in its class by position, and [N] the size of that class."""
     order = np.lexsort((positions, labels))
     counts = np.bincount(labels)
     starts = np.cumsum(counts) - counts

@@ -4,37 +4,38 @@ import importlib.util
 import json
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxnets.errors import UserError
+from jaxnets.errors import UserError, first_line
 
-# Those that the nearest is suggested from; any other that is prepared is found too.
-NAMES = (
-    "beans", "binary_alpha_digits", "caltech101", "caltech_birds2011", "cars196", "cassava",
-    "cats_vs_dogs", "cmaterdb", "colorectal_histology", "deep_weeds", "dmlab", "dtd", "emnist",
-    "eurosat", "food101", "horses_or_humans", "imagenet2012", "imagenet_a", "imagenet_r",
-    "imagenet_resized", "imagenet_v2", "imagenette", "imagewang", "malaria", "oxford_flowers102",
-    "oxford_iiit_pet", "patch_camelyon", "places365_small", "plant_village", "quickdraw_bitmap",
-    "resisc45", "rock_paper_scissors", "stanford_dogs", "stl10", "sun397", "svhn_cropped",
-    "tf_flowers", "uc_merced",
-)  # fmt: skip
+# Well-known sets, for suggestions; any other that is prepared is found too.
+_WELL_KNOWN = """
+    beans binary_alpha_digits caltech101 caltech_birds2011 cars196 cassava cats_vs_dogs cmaterdb
+    colorectal_histology deep_weeds dmlab dtd emnist eurosat food101 horses_or_humans
+    imagenet2012 imagenet_a imagenet_r imagenet_resized imagenet_v2 imagenette imagewang malaria
+    oxford_flowers102 oxford_iiit_pet patch_camelyon places365_small plant_village
+    quickdraw_bitmap resisc45 rock_paper_scissors stanford_dogs stl10 sun397 svhn_cropped
+    tf_flowers uc_merced
+"""
+NAMES = tuple(_WELL_KNOWN.split())
 
 SPELLING = re.compile(r"([a-z]\w*)(?:/([\w][\w.+-]*))?(?::(\d+\.\d+\.\d+))?", re.ASCII)
 VERSION = re.compile(r"\d+\.\d+\.\d+", re.ASCII)
 INFO_FILES = ("dataset_info.json", "features.json")
+CLASS_KEYS = ("pythonClassName", "python_class_name", "type")
+FEATURES = "tensorflow_datasets.core.features."
 
 
 class Prepared(NamedTuple):
     """A prepared data set, opened.
 
     Attributes:
-      name: As the user knows it.
-      folder: Of its files.
-      builder: Of TensorFlow Datasets.
-      image: The image's feature.
-      label: The label's feature.
+      name: The name that the user gave.
+      folder: The folder of its files.
+      builder: TensorFlow Datasets' builder.
+      image: The name of the image's feature.
+      label: The name of the label's feature.
     """
 
     name: str
@@ -51,7 +52,7 @@ def is_known(name: str, data_dir: str | None) -> bool:
 
 
 def find(name: str, data_dir: str | None) -> Path | None:
-    """The folder of a prepared data set, its newest version unless one is named; None without.
+    """Returns the folder of a prepared data set, or None; the newest version unless one is named.
 
     Args:
       name: NAME, NAME/CONFIG, NAME:VERSION or NAME/CONFIG:VERSION.
@@ -101,8 +102,8 @@ def open_prepared(name: str, data_dir: str | None) -> Prepared:
     """Opens a prepared data set and finds its image and its label.
 
     Args:
-      name: As for find.
-      data_dir: As for find.
+      name: The set's name, as in `find`.
+      data_dir: The folder to look in, as in `find`.
 
     Raises:
       UserError: It is not prepared, or cannot be read without TensorFlow, or is damaged, or is no
@@ -150,29 +151,23 @@ def open_prepared(name: str, data_dir: str | None) -> Prepared:
 
 
 def _check_info(folder: Path) -> None:
-    """Holds features.json to features of TensorFlow Datasets: it names classes to be imported."""
+    """Allows only features of TensorFlow Datasets in features.json: it names classes to import.
+
+    Raises:
+      UserError: It names others, or is damaged.
+    """
     path = folder / "features.json"
+
+    def check(pairs: list[tuple[str, Any]]) -> None:
+        for key, value in pairs:
+            if key in CLASS_KEYS and not str(value).startswith(FEATURES):
+                raise UserError(
+                    f"{path}: expected features of tensorflow_datasets, found {value!r}"
+                )
+
     try:
-        described = json.loads(path.read_text("utf-8"))
+        json.loads(path.read_text("utf-8"), object_pairs_hook=check)
+    except UserError:
+        raise
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: damaged: {first_line(error)}") from error
-    for named in _class_names(described):
-        if not str(named).startswith("tensorflow_datasets.core.features."):
-            raise UserError(f"{path}: expected features of tensorflow_datasets, found {named!r}")
-
-
-def _class_names(described: Any) -> Iterator[Any]:
-    """Every pythonClassName of a description, however deep."""
-    if isinstance(described, dict):
-        for key, value in described.items():
-            if key in ("pythonClassName", "python_class_name", "type"):
-                yield value
-            yield from _class_names(value)
-    elif isinstance(described, list):
-        for value in described:
-            yield from _class_names(value)
-
-
-def first_line(error: Exception) -> str:
-    """The first line of what a library says."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

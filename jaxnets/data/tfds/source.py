@@ -13,27 +13,22 @@ import numpy as np
 
 from jaxnets.cache import cache_folder
 from jaxnets.data.datasets import Dataset, Pictures, Split, assemble, ensure_within, sha256_of
-from jaxnets.data.pictures.decode import BadPictureError, read_picture
 from jaxnets.data.pictures.folder import natural_size
 from jaxnets.data.pictures.store import (
     BadPictures,
-    Stored,
-    Streamed,
-    has_room,
+    Encoded,
     in_threads,
-    load_rows,
-    note,
-    open_stored,
-    store,
-    to_square,
-    whole_file,
+    open_npy,
+    open_pixels,
+    save_rows,
 )
-from jaxnets.data.tfds.prepared import INFO_FILES, Prepared, first_line, open_prepared
-from jaxnets.errors import UserError, printable
+from jaxnets.data.tfds.prepared import INFO_FILES, Prepared, open_prepared
+from jaxnets.errors import UserError, first_line, printable
 
 # What is kept of a data set for the next start.
 INDEX = "index.npy"
 ROW = np.dtype([("label", "i4"), ("good", "?")])
+UNREAD = np.iinfo(np.int32).min  # The label of a record that was not read yet.
 
 
 def load(
@@ -51,93 +46,86 @@ def load(
     validation split is; without that, the last tenth of the training split.
 
     Args:
-      name: As for find.
-      data_dir: As for find.
-      validation_size: As for load_dataset.
-      decode_size: As for load_folder.
-      input_size: As for load_folder.
-      on_bad_image: As for load_folder.
+      name: The set's name, as in `prepared.find`.
+      data_dir: The folder to look in, as in `prepared.find`.
+      validation_size: Number of training images split off, as in `load_dataset`.
+      decode_size: Pixels a side S, as in `load_folder`.
+      input_size: The network's input size, as in `load_folder`.
+      on_bad_image: "skip" or "fail", as in `load_folder`.
 
     Returns:
       The data set, images [N, S, S, C] uint8, read when they are asked for. The checksum is over
-      what TensorFlow Datasets says of it, its files' sizes and its labels.
+      the set's description, its files' sizes and its labels.
 
     Raises:
       UserError: It is not prepared, or cannot be read without TensorFlow, or is damaged, or is no
         image classification set.
     """
     prepared = open_prepared(name, data_dir)
+    features = prepared.builder.info.features
+    height, width, channels = features[prepared.image].shape
+    side = height if height and height == width else 0
+    size = decode_size or natural_size(np.array([side]), input_size)
     bad = BadPictures(on_bad_image)
-    shape = tuple(prepared.builder.info.features[prepared.image].shape)
-    side = shape[0] if shape[0] == shape[1] else None
-    size = decode_size or natural_size(np.array([side or 0]), input_size)
-    records = Records(prepared, _sources(prepared), size, 1 if shape[2] == 1 else 3, bad)
-    place = cache_folder("tfds") / _digest(prepared.folder, times=True)[:16]
-    rows, source = _read(records, place)
+    records = Records(prepared, _sources(prepared))
+    source = Encoded(
+        content=lambda row: records.read(row)[prepared.image],
+        name=lambda row: f"{name}, record {row}",
+        shape=(size, size, 1 if channels == 1 else 3),
+        bad=bad,
+    )
+    folder = cache_folder("tfds") / _digest(prepared.folder, times=True)[:16]
+    rows = records.rows = _recall(folder / INDEX, len(records.rows))
+    form = "x".join(map(str, source.shape))
+    pixels, _ = open_pixels(source, rows["good"], [folder], lambda good: f"pixels-{form}.npy")
+    if (rows["label"] == UNREAD).any():
+        for _ in in_threads(records.read, len(rows), "reading labels"):
+            pass
+    save_rows(rows, folder / INDEX)
     bad.report()
-    splits = np.repeat(list(records.sources), [len(s) for s in records.sources.values()])
-    splits, labels = splits[rows["good"]], rows["label"][rows["good"]]
+    labels, splits = rows["label"][rows["good"]], records.splits[rows["good"]]
     parts = {
-        part: Split(Pictures(source, indices), labels[indices])
+        part: Split(Pictures(pixels, indices), labels[indices])
         for part, indices in _parts(splits, labels).items()
     }
-    class_names = prepared.builder.info.features[prepared.label].names
-    said = np.frombuffer(_digest(prepared.folder, times=False).encode(), np.uint8)
-    names = tuple(map(printable, class_names))
-    return assemble(name, parts, names, sha256_of(said, labels), validation_size)
+    description = np.frombuffer(_digest(prepared.folder, times=False).encode(), np.uint8)
+    names = tuple(map(printable, features[prepared.label].names))
+    return assemble(name, parts, names, sha256_of(description, labels), validation_size)
 
 
 class Records:
-    """The records of a prepared data set, as what picture_store decodes.
+    """The records of a prepared data set; those of its splits follow each other.
 
     Attributes:
-      prepared: The data set.
-      sources: Its splits that are used, each a sequence of examples.
-      size: Pixels a side.
-      channels: 1 or 3.
-      bad: Where bad pictures are told.
-      labels: [N] int32, of the examples that were read so far.
+      splits: [N], the name of each record's split.
+      rows: [N] of ROW, filled in as the records are read.
     """
 
-    def __init__(
-        self, prepared: Prepared, sources: dict[str, Any], size: int, channels: int, bad: Any
-    ):
-        self.prepared, self.sources, self.bad = prepared, sources, bad
-        self.size, self.channels, self.shape = size, channels, (size, size, channels)
-        self._names = list(sources)
-        self._starts = np.cumsum([0, *map(len, sources.values())])
-        self.labels = np.zeros(len(self), np.int32)
+    def __init__(self, prepared: Prepared, sources: dict[str, Any]):
+        """Sources: the splits that are used, each a sequence of examples."""
+        self._prepared, self._sources = prepared, sources
+        counts = [len(source) for source in sources.values()]
+        self.splits = np.repeat(list(sources), counts)
+        self.rows = np.zeros(sum(counts), ROW)
+        self._starts = dict(zip(sources, np.cumsum([0, *counts]), strict=False))
 
-    def __len__(self) -> int:
-        return int(self._starts[-1])
-
-    def example(self, row: int) -> dict[str, Any]:
-        """An example, its picture still encoded; the rows of the splits follow each other."""
-        split = int(np.searchsorted(self._starts, row, side="right")) - 1
+    def read(self, row: int) -> dict[str, Any]:
+        """Returns an example, its picture still encoded, and notes its label."""
+        split = self.splits[row]
         try:
-            example = self.sources[self._names[split]][int(row - self._starts[split])]
-            self.labels[row] = example[self.prepared.label]
+            example = self._sources[split][int(row - self._starts[split])]
+            self.rows["label"][row] = example[self._prepared.label]
         except Exception as error:  # Damaged files raise whatever their reader does.
-            raise UserError(f"{self.prepared.folder}: damaged: {first_line(error)}") from error
+            raise UserError(f"{self._prepared.folder}: damaged: {first_line(error)}") from error
         return example
-
-    def decode(self, row: int) -> np.ndarray | None:
-        """A picture [S, S, C] uint8, or None if it is bad, which is noted."""
-        content = self.example(row)[self.prepared.image]
-        try:
-            picture = read_picture(content, side=self.size)
-        except BadPictureError as error:
-            self.bad.add(f"{self.prepared.name}, record {row}".encode(), str(error))
-            return None
-        return to_square(picture, self.shape)
 
 
 def _sources(prepared: Prepared) -> dict[str, Any]:
-    """The splits that are used, their pictures left encoded.
+    """Opens the splits that are used, their pictures left encoded.
 
     Raises:
-      UserError: There is no training split, or the files hold another number of records than
-        promised.
+      UserError: There is no training split, or the files hold another number of records than the
+        description says.
     """
     import tensorflow_datasets as tfds
     from array_record.python.array_record_data_source import ArrayRecordDataSource
@@ -171,7 +159,7 @@ def _sources(prepared: Prepared) -> dict[str, Any]:
 
 
 def _digest(folder: Path, *, times: bool) -> str:
-    """The SHA-256 of what is said of a data set, and of its files' sizes (and times of change)."""
+    """The SHA-256 of a data set's description and of its files' sizes (and times of change)."""
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
         if path.name in INFO_FILES:
@@ -182,54 +170,21 @@ def _digest(folder: Path, *, times: bool) -> str:
     return digest.hexdigest()
 
 
-def _read(records: Records, place: Path) -> tuple[np.ndarray, Stored | Streamed]:
-    """Reads the records, once, unless what is needed of them was kept in a place.
-
-    Returns:
-      [N] of ROW, and the pixels of the good pictures: stored, if they are not too many.
-    """
-    rows = _recall(records, place)
-    is_new = rows is None
-    rows = np.ones(len(records), ROW) if rows is None else rows
-
-    def name_of(good: np.ndarray) -> str:
-        rows["good"] = good
-        return f"pixels-{records.size}x{records.size}x{records.channels}.npy"
-
-    stored = open_stored([place], name_of(rows["good"]), (int(rows["good"].sum()), *records.shape))
-    if stored is not None and not is_new:
-        return rows, stored
-    stored = None
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-        if has_room(records, place):
-            stored = store(records, place, name_of)
-    except OSError as error:
-        note(f"{place}: {error.strerror or error}; the pictures are decoded in every epoch")
-    if stored is None and is_new:
-        for _ in in_threads(records.example, len(records), "reading labels"):
-            pass
-    if is_new:
-        rows["label"] = records.labels
-    with contextlib.suppress(OSError), whole_file(place) as (stream, finish):
-        np.save(stream, rows)
-        finish(INDEX)
-    return rows, stored or Streamed(records)
-
-
-def _recall(records: Records, place: Path) -> np.ndarray | None:
-    """[N] of ROW as it was kept, or None."""
+def _recall(path: Path, count: int) -> np.ndarray:
+    """[N] of ROW as they were kept, or all good and unread."""
     with contextlib.suppress(OSError, ValueError):
-        rows = load_rows(place / INDEX)
-        if rows.dtype == ROW and len(rows) == len(records):
+        rows = np.array(open_npy(path))
+        if (rows.shape, rows.dtype) == ((count,), ROW):
             return rows
-    return None
+    rows = np.ones(count, ROW)
+    rows["label"] = UNREAD
+    return rows
 
 
 def _parts(splits: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
     """The rows of each part, from the split and the label of each row."""
     rows = {split: np.flatnonzero(splits == split) for split in ("train", "validation", "test")}
-    if not len(rows["test"]) or (labels[rows["test"]] < 0).all():  # Withheld, as of ImageNet.
+    if not len(rows["test"]) or (labels[rows["test"]] < 0).all():  # Withheld, as ImageNet's.
         rows["test"] = rows.pop("validation")
     if not len(rows["test"]):
         count = len(rows["train"]) - len(rows["train"]) // 10

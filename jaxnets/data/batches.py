@@ -1,4 +1,4 @@
-"""From a split to batches: a permutation an epoch, the ragged last batch padded and masked."""
+"""Batches of a split: a new permutation in every epoch, the last batch padded and masked."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ from jaxnets.data.datasets import Pictures, Split
 
 Array = Any  # A NumPy array here, a JAX array once it has reached a device.
 
-SHIFT = 2  # Pixels by which --augment=shift moves an image, at most.
+SHIFT = 2  # The most pixels by which --augment=shift moves an image.
 
 
 class Batch(NamedTuple):
@@ -29,11 +29,11 @@ class Batch(NamedTuple):
 
 
 def epoch_order(size: int, batch_size: int, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-    """The order of one epoch: a permutation that depends on the seed and the epoch alone.
+    """Returns the order of one epoch, a permutation that depends on the seed and the epoch alone.
 
     Args:
-      size: Number of examples N.
-      batch_size: Examples a batch B.
+      size: The number of examples N.
+      batch_size: The number of examples in a batch B.
       seed: The run's seed.
       epoch: The epoch, from 0.
 
@@ -71,7 +71,7 @@ def train_batches(
 ) -> Iterator[Batch]:
     """Yields an epoch's batches in its random order, from batch number `start` on.
 
-    Of each only some rows, where the others are another process's; no other image is read.
+    Each has only the given rows, where other processes have the others; no other image is read.
     """
     order, mask = epoch_order(len(split), batch_size, seed, epoch)
     for step in range(start, len(order)):
@@ -86,14 +86,14 @@ def train_batches(
 def eval_batches(split: Split, batch_size: int, rows: slice = ALL) -> Iterator[Batch]:
     """Yields every example once, in order, the last batch padded and masked.
 
-    Of each batch only some rows, where the others are another process's.
+    Each batch has only the given rows, where other processes have the others.
     """
     for order, mask in zip(*pad_order(np.arange(len(split)), batch_size), strict=True):
         yield _batch(split, order[rows], mask[rows])
 
 
 def _batch(split: Split, order: np.ndarray, mask: np.ndarray) -> Batch:
-    """The examples of a row of an order; a picture that proves to be a bad one is masked."""
+    """The batch of one row of an order; a picture that proves bad is masked."""
     images = split.images[order]
     if isinstance(split.images, Pictures):
         mask = mask * split.images.readable(order)
@@ -114,8 +114,9 @@ def random_shift(
       images: [B, H, W, C].
       rng: Draws one shift per image and direction, uniformly.
       pixels: The largest shift.
-      batch_size: Of the batch, if the images are only its `rows`; they move as in the whole batch.
-      rows: Which rows of that batch they are.
+      batch_size: The size of the whole batch, if the images are only some of its rows; they move
+        as in the whole batch.
+      rows: The rows of that batch that the images are.
 
     Returns:
       [B, H, W, C], the same dtype.
@@ -131,12 +132,12 @@ def random_shift(
 
 
 def shift_corners(count: int, rng: np.random.Generator, pixels: int = SHIFT) -> np.ndarray:
-    """[2, B]: where the window of each moved image begins in the image with margins of `pixels`."""
+    """Draws [2, B]: where each window begins in an image with margins of `pixels`."""
     return rng.integers(0, 2 * pixels + 1, (2, count))
 
 
 def epoch_corners(steps: int, batch_size: int, seed: int, epoch: int) -> np.ndarray:
-    """[S, B, 2] uint8: the corners with which `train_batches` shifts the images of an epoch."""
+    """Returns [S, B, 2] uint8, the corners with which `train_batches` shifts an epoch's images."""
     rngs = (_shift_rng(seed, epoch, step) for step in range(steps))
     return np.stack([shift_corners(batch_size, rng).T for rng in rngs]).astype(np.uint8)
 

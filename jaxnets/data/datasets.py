@@ -1,4 +1,4 @@
-"""A data set in its parts: what every source makes.
+"""A data set and its parts, whatever it was loaded from.
 
 Arrays stay NumPy here; they become JAX arrays when they reach a device.
 """
@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxnets.errors import UserError
 
-# Unless told otherwise so many training images are held back, at most a tenth of them.
+# The default size of the validation split, at most a tenth of the training images.
 VALIDATION_SIZE = 5000
 MAX_CLASSES = 1000
 
@@ -34,17 +34,20 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __repr__(self) -> str:
+        return f"Split({len(self):,} images of {self.images.shape[1:]})"
+
 
 class Pictures:
-    """An array [N, S, S, C] uint8, whose pictures are read when they are asked for.
+    """An array [N, S, S, C] uint8 whose pictures are read when they are asked for.
 
-    A slice is another view, any other index a NumPy array.
+    A slice gives another view, any other index a NumPy array.
     """
 
     dtype = np.dtype(np.uint8)
 
     def __init__(self, source: Any, rows: np.ndarray):
-        """The given rows [N] of a source, which is Stored or Streamed (data/pictures/store.py)."""
+        """Offers rows [N] of a source: Stored or Streamed (data/pictures/store.py)."""
         self._source, self._rows = source, rows
         self.shape = (len(rows), *source.shape)
 
@@ -53,7 +56,7 @@ class Pictures:
 
     @property
     def nbytes(self) -> int:
-        """Of all pictures, decoded."""
+        """The bytes of all pictures, decoded."""
         return int(np.prod(self.shape))
 
     def __getitem__(self, index: Any) -> Any:
@@ -67,7 +70,7 @@ class Pictures:
         return self._source.read(self._rows).astype(dtype or self.dtype, copy=False)
 
     def readable(self, index: Any) -> np.ndarray:
-        """Which of the pictures asked for before were no bad ones: float32, 1 or 0."""
+        """Returns 1.0 for each picture of the index, 0.0 for those that proved bad when read."""
         bad = list(self._source.bad_rows)
         return 1 - np.isin(self._rows[index], bad).astype(np.float32)
 
@@ -77,14 +80,14 @@ class Dataset:
     """A data set in the lecture's three parts; `validation` may be empty.
 
     Attributes:
-      name: As the user knows it, as a terminal may show it.
+      name: The name that a terminal may show.
       num_classes: K.
-      train: To train on.
-      validation: To look at after every epoch.
-      test: To look at once.
-      checksum: Tells these images from others.
-      class_names: K texts, by default the digits "0" to "K-1". They come from files: whoever shows
-        them escapes them.
+      train: The split to train on.
+      validation: The split that is evaluated after every epoch.
+      test: The split that is evaluated once.
+      checksum: A digest that tells these images from others.
+      class_names: K texts, by default the digits "0" to "K-1". They come from files: escape them
+        wherever you show them.
     """
 
     name: str
@@ -117,17 +120,17 @@ def assemble(
     checksum: str,
     validation_size: int | None,
 ) -> Dataset:
-    """Makes a data set of its parts, holding validation images back if it has none.
+    """Makes a data set from its parts; without a validation part, one is split off.
 
     Args:
-      name: Of the data set.
-      parts: Its "train" and "test" parts, and "validation" if it has one of its own.
+      name: The data set's name.
+      parts: The "train" and "test" parts, and "validation" if the set has one of its own.
       class_names: K texts.
-      checksum: Of the data set.
-      validation_size: As for load_dataset.
+      checksum: The data set's digest.
+      validation_size: Number of training images split off, as in `load_dataset`.
 
     Raises:
-      UserError: A part is empty, a label has no name, or too many images would be held back.
+      UserError: A part is empty, a label has no name, or nothing would be left to train on.
     """
     for part, split in parts.items():
         if not len(split):
@@ -163,12 +166,12 @@ def assemble(
 def split_validation(
     train: Split, validation_size: int | None, validation: Split | None = None
 ) -> tuple[Split, Split]:
-    """The training and the validation images.
+    """Returns the training and the validation images.
 
     Args:
       train: All training images.
-      validation_size: How many of the first are held back; None for 5,000, at most a tenth.
-      validation: The data set's own, used whole instead unless validation_size is 0.
+      validation_size: How many of the first to split off; None for 5,000, at most a tenth.
+      validation: The data set's own split, used whole instead unless validation_size is 0.
 
     Raises:
       UserError: Nothing would be left to train on.
@@ -181,12 +184,12 @@ def split_validation(
 
 
 def validation_count(validation_size: int | None, total: int, what: str) -> int:
-    """How many of so many training images are held back.
+    """Returns how many training images are split off for validation.
 
     Args:
-      validation_size: As many; None for 5,000, at most a tenth.
-      total: Of the training images.
-      what: They are, for the message.
+      validation_size: How many were asked for; None for 5,000, at most a tenth.
+      total: The number of training images.
+      what: What they are, for the message.
 
     Raises:
       UserError: Nothing would be left to train on.
@@ -201,7 +204,7 @@ def validation_count(validation_size: int | None, total: int, what: str) -> int:
 
 
 def ensure_within(path: Path, folder: Path) -> None:
-    """Raises UserError where a link leads out of a data set's folder, perhaps anybody's."""
+    """Raises UserError if a link leads out of a data set's folder, which may be anybody's."""
     if not path.resolve().is_relative_to(folder.resolve()):
         raise UserError(f"{path}: expected a file of {folder}, found a link that leads out of it")
 
@@ -221,6 +224,6 @@ def held_out(data: Dataset) -> Dataset:
 
 
 def without_validation(data: Dataset) -> Dataset:
-    """The same without validation images, which would be evaluated after every epoch."""
+    """The data set without validation images, which would be evaluated after every epoch."""
     nothing = Split(data.train.images[:0], data.train.labels[:0])
     return dataclasses.replace(data, validation=nothing)

@@ -1,4 +1,4 @@
-"""IDX files, the format of MNIST and of the data sets made in its image.
+"""IDX files, the format of MNIST and of the data sets modelled on it.
 
 A file is a big-endian header (magic number 0x0000 0x08 rank, then one 32-bit size per dimension)
 followed by unsigned bytes. Source: Y. LeCun, "The MNIST database", section "File formats".
@@ -42,11 +42,11 @@ MNIST_SHA256 = {
 
 UNSIGNED_BYTE = 0x08
 CHUNK = 1 << 20
-GZIP_TIMES = 1032  # Deflate packs no more bytes than these into one.
+MAX_GZIP_RATIO = 1032  # Deflate packs no more bytes into one.
 
 
 def load_mnist(data_dir: str | None, validation_size: int | None) -> Dataset:
-    """Loads MNIST from the package, or any four IDX files of a folder, which names the data set."""
+    """Loads MNIST from the package, or four IDX files from a folder, which names the data set."""
     if data_dir is None:
         folder = Path(str(resources.files("jaxnets.data"))) / "mnist"
         return load_idx("mnist", folder, (), validation_size, MNIST_SHA256)
@@ -67,10 +67,10 @@ def load_idx(
     """Loads the four IDX files of a folder.
 
     Args:
-      name: Of the data set.
-      folder: Where the files lie under the names of FILES, plain or gzip.
+      name: The data set's name.
+      folder: A folder with the files named in FILES, plain or gzip.
       class_names: K texts; if there are none, every label from 0 to the greatest must occur.
-      validation_size: As for load_dataset.
+      validation_size: Number of training images split off, as in `load_dataset`.
       sha256: The digests that the files must have, by the keys of FILES.
 
     Returns:
@@ -79,16 +79,17 @@ def load_idx(
     Raises:
       UserError: A file is missing, damaged or does not fit the others.
     """
-    digests = sha256 or {}
-    paths = {key: find(folder, file) for key, file in FILES.items()}
-    for key, path in paths.items():
+    paths: dict[str, Path] = {}
+    for key, file in FILES.items():
+        path = find(folder, file)
         if path is None:
-            raise UserError(f"{folder}: expected {FILES[key]} or {FILES[key]}.gz, found neither")
+            raise UserError(f"{folder}: expected {file} or {file}.gz, found neither")
+        paths[key] = path
     arrays = {
-        key: read_idx(path, rank=3 if key.endswith("images") else 1, sha256=digests.get(key))
+        key: read_idx(path, 3 if key.endswith("images") else 1, (sha256 or {}).get(key))
         for key, path in paths.items()
-        if path is not None
     }
+    parts = {}
     for part in ("train", "test"):
         images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"]
         if len(images) != len(labels):
@@ -96,10 +97,8 @@ def load_idx(
                 f"{paths[f'{part}_labels']}: expected {len(images)} labels for as many images, "
                 f"found {len(labels)}"
             )
-    parts = {
-        part: Split(_floats(arrays[f"{part}_images"]), arrays[f"{part}_labels"].astype(np.int32))
-        for part in ("train", "test")
-    }
+        floats = np.divide(images[..., None], np.float32(255), dtype=np.float32)
+        parts[part] = Split(floats, labels.astype(np.int32))
     class_names = class_names or _digits(parts["train"].labels, paths["train_labels"])
     checksum = sha256_of(*arrays.values())
     return assemble(name, parts, class_names, checksum, validation_size)
@@ -118,12 +117,7 @@ def find(folder: Path, file: str) -> Path | None:
     return found
 
 
-def _floats(images: np.ndarray) -> np.ndarray:
-    """[N, H, W] bytes → [N, H, W, 1] float32 in [0, 1]."""
-    return np.divide(images[..., None], np.float32(255), dtype=np.float32)
-
-
-def _digits(labels: np.ndarray, path: Path | None) -> tuple[str, ...]:
+def _digits(labels: np.ndarray, path: Path) -> tuple[str, ...]:
     """The names "0" to "K-1" of the labels in a file, every one of which must occur."""
     num_classes = int(labels.max()) + 1
     if not 2 <= num_classes <= MAX_CLASSES:
@@ -144,7 +138,7 @@ def read_idx(path: Path, rank: int, sha256: str | None = None) -> np.ndarray:
     Args:
       path: The file; gzip is recognised by its first two bytes, not by its name.
       rank: The number of dimensions that the file must have: 3 for images, 1 for labels.
-      sha256: The digest that the file as it lies on the disk must have, if known.
+      sha256: The digest that the file on the disk must have, if known.
 
     Returns:
       A uint8 array with the dimensions of the header.
@@ -161,7 +155,7 @@ def read_idx(path: Path, rank: int, sha256: str | None = None) -> np.ndarray:
         with path.open("rb") as raw:
             is_gzip = raw.read(2) == b"\x1f\x8b"
         with gzip.open(path) if is_gzip else path.open("rb") as stream:
-            most = path.stat().st_size * (GZIP_TIMES if is_gzip else 1)
+            most = path.stat().st_size * (MAX_GZIP_RATIO if is_gzip else 1)
             return _parse(path, stream, rank, most)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(f"{path}: damaged gzip file: {error}") from error
@@ -170,7 +164,7 @@ def read_idx(path: Path, rank: int, sha256: str | None = None) -> np.ndarray:
 
 
 def _parse(path: Path, stream, rank: int, most: int) -> np.ndarray:
-    """Reads the header and exactly as many bytes as it promises, `most` at the most."""
+    """Reads the header and exactly as many bytes as it promises, at most `most`."""
     size = 4 + 4 * rank
     header = stream.read(size)
     if len(header) < size:
@@ -186,7 +180,7 @@ def _parse(path: Path, stream, rank: int, most: int) -> np.ndarray:
         raise UserError(f"{path}: empty: its header gives the shape {shape}")
     wanted, found = math.prod(shape), 0
     promise = f"{path}: its header promises {shape}, {wanted} bytes"
-    if wanted > most:  # It may promise more than the machine has memory for.
+    if wanted > most:  # More than the machine may have memory for.
         raise UserError(f"{promise}; it cannot hold so many")
     array = np.empty(wanted, np.uint8)  # The system grants its pages as they are filled.
     while piece := stream.readinto(array[found : found + CHUNK]):

@@ -1,4 +1,4 @@
-"""The one place where a data set's name finds where it comes from."""
+"""Loads a data set by its name, wherever it comes from."""
 
 import os
 from typing import Any
@@ -26,13 +26,13 @@ def load_dataset(
         kmnist, cifar10, cifar100), downloaded once; an image classification set of TensorFlow
         Datasets that is prepared as array_record, as NAME, NAME/CONFIG or NAME:VERSION; or the path
         of a folder of pictures.
-      data_dir: Where its files lie, instead of the usual folders. With "mnist" it is a folder of
+      data_dir: Folder of its files, instead of the usual folders. With "mnist" it is a folder of
         any four IDX files under the standard names, plain or gzip, and the data set has its name.
-      validation_size: Images held back from the training file, 0 or more; None for 5,000, at most
-        a tenth of them. A set's own validation split is used instead, whole, unless it is 0.
-      decode_size: Of pictures that are not all equally small, as load_folder has it.
-      input_size: As load_folder has it.
-      on_bad_image: As load_folder has it.
+      validation_size: Number of training images split off, 0 or more; None for 5,000, at most a
+        tenth of them. A set's own validation split is used instead, whole, unless it is 0.
+      decode_size: Pixels a side of decoded pictures, as in `load_folder`.
+      input_size: The network's input size, as in `load_folder`.
+      on_bad_image: "skip" or "fail", as in `load_folder`.
 
     Returns:
       The data set: pixels float32 in [0, 1] from IDX files, else uint8.
@@ -45,7 +45,7 @@ def load_dataset(
     >>> len(data.train), len(data.validation), len(data.test), data.image_shape
     (55000, 5000, 10000, (28, 28, 1))
     """
-    # Each is imported where it is used: most stand on libraries that take time to import.
+    # Each source is imported where it is used: most need libraries that take time to import.
     if name == "mnist":
         from jaxnets.data import idx
 

@@ -1,4 +1,4 @@
-"""The next batches are made while the device works on this one."""
+"""Makes the next batches while the device works on this one."""
 
 import collections
 from collections.abc import Generator, Iterator
@@ -14,12 +14,13 @@ DEPTH = 2
 def prefetch(items: Iterator[Item], depth: int = DEPTH) -> Generator[Item]:
     """Yields the same items in the same order, made ahead by a thread.
 
-    What making an item raises is raised where it is asked for. The thread ends with the items; a
-    loop that may leave early closes the generator, which waits for the item in the making.
+    An error in making an item is raised where the item is asked for. The thread ends with the
+    items. A loop that may end early must close the generator, which waits for the item in the
+    making.
 
     Args:
-      items: Used by that thread alone.
-      depth: How many are made ahead, and held, at most.
+      items: An iterator that only this thread uses.
+      depth: The most items that are made ahead, and held.
 
     >>> list(prefetch(iter("abc")))
     ['a', 'b', 'c']

@@ -67,8 +67,7 @@ def picture_samples(folder: Path) -> dict[str, bytes]:
 
 def picture_case(made: dict[str, bytes], folder: Path, rng: Rng) -> None:
     """A picture is damaged; a bomb declares more pixels than it has bytes."""
-    from jaxnets.data.pictures.decode import BadPictureError, read_header, read_picture
-    from jaxnets.data.pictures.store import to_square
+    from jaxnets.data.pictures.decode import BadPictureError, read_header, read_picture, to_square
     from jaxnets.errors import printable
     from jaxnets.serving.digit import to_digit
 

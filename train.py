@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxnets.cli import exit_status
 from jaxnets.cli.flags import parse_flags
-from jaxnets.errors import DONE, RUN_FAILED, RunFailedError, StoppedError, exit_status_of, printable
+from jaxnets.errors import DONE, RUN_FAILED, RunFailedError, StoppedError, printable
 
 if TYPE_CHECKING:
     from jaxnets.config.fields import Config
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
     # Imported after the flags are known to be right: JAX takes a second.
     from jaxnets.runs import run
 
-    with run.connected(flags, exit_status_of):
+    with run.connected(flags):
         return prepare_and_train(flags)
 
 

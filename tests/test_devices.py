@@ -52,6 +52,24 @@ def test_a_fresh_python_simulates_as_many_devices_as_are_asked_for(run_python, f
     assert (values["count"], values["used"]) == (count, used)
 
 
+def test_a_second_preparation_changes_nothing():
+    first, before = prepare(2), dict(jax.config.values)
+    assert prepare(2) == first
+    assert jax.config.values == before
+
+
+def test_without_a_home_folder_compiled_programs_are_not_kept(monkeypatch):
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    before = jax.config.values["jax_compilation_cache_dir"]
+    jax.config.update("jax_compilation_cache_dir", None)
+    try:
+        prepare()
+        assert jax.config.values["jax_compilation_cache_dir"] is None
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+
+
 def test_platforms_that_jax_cannot_start_are_told_in_a_line(run_python):
     for name in ("tpu", "nonsense"):
         environment = {**os.environ, "JAX_PLATFORMS": name}

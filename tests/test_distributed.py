@@ -1,6 +1,6 @@
 """One run of several processes: on this machine, over loopback, against a run of one process."""
 
-import signal
+import json
 import socket
 import time
 
@@ -12,31 +12,57 @@ from jaxnets.config.fields import preset
 from jaxnets.data.batches import eval_batches, train_batches
 from jaxnets.data.datasets import Split
 from jaxnets.experiment import create_model, create_state
+from jaxnets.machine.connection import parse_exit_message
 from jaxnets.runs.run_folder import RunFolder
 from jaxnets.training.parallel import Parallel
 
 # Every step is dispatched by itself, as always with gradients=both, with 4 examples of which each
 # process reads 2.
-FLAGS = ("--model=softmax", "--gradients=both", "--augment=shift", "--learning_rate=0.05",
-         "--batch_size=4", "--epochs=40", "--checkpoint_every=30steps")  # fmt: skip
+FLAGS = (
+    "--model=softmax",
+    "--gradients=both",
+    "--augment=shift",
+    "--learning_rate=0.05",
+    "--batch_size=4",
+    "--checkpoint_every=30steps",
+)
 LOST = "error: another process was lost"
+SECONDS = 300  # What no test should wait for, on the slowest machine.
+
+# train.py with a SIGTERM before step 50, which waits until the processes have agreed on a step.
+INTERRUPTED = """
+import itertools, runpy, signal, sys, time
+from jaxnets.machine.connection import SynchronisedStop
+
+ask, asked = SynchronisedStop.__call__, itertools.count(1)
+
+def ask_or_interrupt(self):
+    if next(asked) == 50:
+        signal.raise_signal(signal.SIGTERM)
+        while not self._signal:
+            time.sleep(0.01)
+    return ask(self)
+
+SynchronisedStop.__call__ = ask_or_interrupt
+sys.argv[0] = "train.py"
+runpy.run_path("train.py", run_name="__main__")
+"""
 
 
 @pytest.fixture
 def start_processes(start_python, tiny_folder):
-    """Starts train.py in two processes that find each other; flags of each may be added."""
+    """Starts train.py in two processes that find each other; the second may get flags or code."""
     started = []
 
-    def start(*flags, own=((), ())):
+    def start(*flags, second=(), code=None):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         common = (*FLAGS, f"--data_dir={tiny_folder}", "--validation_size=39", *flags)
-        joining = (f"--coordinator=127.0.0.1:{port}", "--num_processes=2")
-        started.extend(
-            start_python("train.py", *common, *joining, f"--process_id={process}", *own[process])
-            for process in range(2)
-        )
+        common = (*common, f"--coordinator=127.0.0.1:{port}", "--num_processes=2")
+        script = ("-c", code) if code else ("train.py",)
+        started.append(start_python("train.py", *common, "--process_id=0"))
+        started.append(start_python(*script, *common, "--process_id=1", *second))
         return started
 
     yield start
@@ -45,36 +71,26 @@ def start_processes(start_python, tiny_folder):
         process.communicate()
 
 
-def wait_for_checkpoint(folder, processes):
-    """Waits until a run has saved something."""
-    deadline = time.monotonic() + 60
-    while not any(path.name.isdigit() for path in (folder / "checkpoints").glob("*")):
-        assert all(process.poll() is None for process in processes), processes[0].communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def params_of(folder, config, data):
     state = create_state(config, create_model(config, data), data)
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state.params)
     return RunFolder.open(str(folder)).read_params(like)[1]
 
 
-def test_a_signal_to_one_stops_all_and_one_process_goes_on_to_the_same_end(
+@pytest.mark.slow
+def test_a_signal_to_one_stops_all_and_one_process_resumes_to_the_same_end(
     start_processes, run_main, tiny, tiny_folder, tmp_path
 ):
     folder = tmp_path / "two"
-    processes = start_processes(f"--workdir={folder}")
-    wait_for_checkpoint(folder, processes)
-    processes[1].send_signal(signal.SIGTERM)
-    (out, *errors) = [text for p in processes for text in p.communicate(timeout=60)]
+    processes = start_processes("--epochs=40", f"--workdir={folder}", code=INTERRUPTED)
+    (out, *errors) = [text for p in processes for text in p.communicate(timeout=SECONDS)]
     line = f"error: interrupted; go on with: python train.py --resume --workdir={folder}\n"
     assert errors == [line, "", line]
     assert [process.returncode for process in processes] == [143, 143]
     assert out.startswith("softmax: ") and "as 2 devices" in out.splitlines()[0]
 
     assert run_main("--resume", f"--workdir={folder}").status == 0
-    single_process = (*FLAGS, f"--data_dir={tiny_folder}", "--validation_size=39")
+    single_process = (*FLAGS, "--epochs=40", f"--data_dir={tiny_folder}", "--validation_size=39")
     assert run_main(*single_process, f"--workdir={tmp_path / 'one'}").status == 0
     config = preset("softmax", devices=1)
     two, one = (params_of(tmp_path / name, config, tiny) for name in ("two", "one"))
@@ -82,24 +98,59 @@ def test_a_signal_to_one_stops_all_and_one_process_goes_on_to_the_same_end(
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_ends_the_others_in_a_line(start_processes, tmp_path):
     folder = tmp_path / "run"
-    processes = start_processes(f"--workdir={folder}")
-    wait_for_checkpoint(folder, processes)
-    processes[0].kill()  # Of all the one on which JAX's own runtime depends.
-    out, error = processes[1].communicate(timeout=60)
+    processes = start_processes("--epochs=100000", f"--workdir={folder}")
+    deadline = time.monotonic() + SECONDS
+    while not (folder / "metrics.jsonl").exists():  # An epoch is trained.
+        assert all(process.poll() is None for process in processes), processes[0].communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    processes[0].kill()  # The one on which JAX's own runtime depends.
+    out, error = processes[1].communicate(timeout=SECONDS)
     assert (processes[1].returncode, out) == (1, "")
     assert error.startswith(LOST) and error.count("\n") == 1, error
 
 
-def test_processes_that_were_asked_for_different_things_are_refused(start_processes, tmp_path):
+def test_processes_with_different_flags_are_refused(start_processes, tmp_path):
     folder = tmp_path / "run"
-    processes = start_processes(f"--workdir={folder}", own=((), ("--learning_rate=0.25",)))
+    processes = start_processes(f"--workdir={folder}", second=("--learning_rate=0.25",))
     said = "error: learning_rate: expected the same on all processes, process 0 has 0.05, "
     for process in processes:
-        out, error = process.communicate(timeout=60)
+        out, error = process.communicate(timeout=SECONDS)
         assert (process.returncode, out, error) == (2, "", f"{said}process 1 0.25\n")
     assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    "received",
+    [
+        '["all done", 0]',
+        '["too much", 256]',
+        '["below", -1]',
+        '["true", true]',
+        '["half", 1.5]',
+        '[["no text"], 1]',
+        '["alone"]',
+        '"ab"',
+        "7",
+        "{}",
+        "nonsense",
+        "",
+        "[" * 100_000,
+    ],
+    ids=lambda text: text[:20],
+)
+def test_a_strangers_exit_message_is_refused(received):
+    assert parse_exit_message(received) is None
+
+
+def test_an_exit_message_is_read():
+    assert parse_exit_message(json.dumps(["process 1 ended: it", 143])) == (
+        "process 1 ended: it",
+        143,
+    )
 
 
 @pytest.mark.parametrize(
@@ -116,16 +167,16 @@ def test_processes_that_were_asked_for_different_things_are_refused(start_proces
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
-def test_what_cannot_be_joined_is_told_in_a_line(run_main, flags, said):
+def test_what_cannot_be_connected_is_refused_in_a_line(run_main, flags, said):
     run_main(*flags).assert_refused(said)
 
 
-def test_where_jax_finds_nobody_to_join_the_flags_are_named(run_python):
+def test_where_jax_finds_no_processes_the_flags_are_named(run_python):
     outcome = run_python("train.py", "--distributed")
     outcome.assert_refused("distributed: JAX finds no TPU pod, SLURM, Open MPI or Kubernetes")
 
 
-def test_other_commands_do_not_join(run_command):
+def test_other_commands_do_not_connect(run_command):
     flags = ("--coordinator=here:1234", "--num_processes=2", "--process_id=0")
     run_command("devices", *flags).assert_refused("for train.py alone")
 

@@ -23,7 +23,7 @@ ACCELERATORS = {
     "tpu": 'pip install "jax[tpu]" finds one',
 }
 
-Devices = list[Any]  # Of jax.Device, which type checkers do not take for a type.
+Devices = list[Any]  # A list of jax.Device, which type checkers do not take for a type.
 
 
 def prepare(
@@ -36,21 +36,24 @@ def prepare(
 ) -> Devices:
     """Sets JAX up and returns the devices to train on. Call it before JAX touches a device.
 
+    A second call with the same arguments changes nothing and returns the same devices.
+
     Args:
-      devices: How many; None takes all, of a CPU's that are not simulated one. Without cpu_devices
-        a CPU counts as N devices. Of several processes each has an equal share.
+      devices: The number of devices, shared equally by the processes. None takes all devices, but
+        one of a CPU's unless they are simulated. A CPU counts as that many devices.
       precision: "float64" switches JAX to 64 bits.
       platform: "cpu", "gpu" or "tpu"; None takes what JAX finds.
-      cpu_devices: How many the CPU simulates, in each process; others are not looked for.
-      connected: Whether the devices of all processes are meant, and not this one's alone.
+      cpu_devices: The number of devices that the CPU simulates in each process, used instead of
+        any accelerator.
+      connected: Whether to return the devices of all connected processes instead of this one's.
 
     Raises:
-      UserError: There are fewer devices, or those of another platform, or the processes cannot
-        have equal shares of them.
+      UserError: There are fewer devices, or only another platform's, or the processes cannot have
+        equal shares of them.
     """
     if cpu_devices is not None:
         platform = "cpu"
-    if platform == "cpu":  # For the others JAX is left to look: it fails in many lines.
+    if platform == "cpu":  # Asked for another platform, JAX fails in many lines: see `_found`.
         jax.config.update("jax_platforms", "cpu")
     if precision == "float64":
         jax.config.update("jax_enable_x64", True)
@@ -82,7 +85,7 @@ def prepare(
 
 
 def process_count() -> int:
-    """How many processes have joined, without starting JAX's devices; 1 of one that runs alone."""
+    """The number of connected processes, without starting JAX's devices; 1 if none are."""
     from jax._src.distributed import global_state  # It has no public name.
 
     return global_state.num_processes or 1
@@ -92,7 +95,7 @@ def _of_all_processes(each: int) -> Devices:
     """The first devices of each process, in the order of processes.
 
     Raises:
-      UserError: The processes have not equally many.
+      UserError: The processes have different numbers of devices.
     """
     owned = [
         sorted((d for d in jax.devices() if d.process_index == process), key=lambda d: d.id)
@@ -108,10 +111,10 @@ def _of_all_processes(each: int) -> Devices:
 
 
 def _found(platform: str | None) -> Devices:
-    """This process's devices that JAX finds, all of one platform.
+    """The devices that JAX finds for this process, all of one platform.
 
     Raises:
-      UserError: It finds none, or those of another platform than was asked for.
+      UserError: JAX finds no device, or only devices of another platform.
     """
     try:
         found = jax.local_devices()
@@ -139,7 +142,7 @@ def versions() -> dict[str, str]:
 
 
 def describe(devices: Devices) -> str:
-    """The devices in a few words, as "CPU, 2 cores" or "8 x TPU v5 lite"."""
+    """The devices in a few words: "CPU, 2 cores" or "8 x TPU v5 lite"."""
     if devices[0].platform == "cpu":
         cores = f"CPU, {os.cpu_count()} cores"
         return cores if len(devices) == 1 else f"{cores} as {len(devices)} devices"
@@ -153,7 +156,7 @@ def compiler_options() -> dict[str, Any] | None:
     From 0.10 on, jaxlib compiles some of a CPU's convolutions and matrix products with a library
     (YNNPACK) that is slower there than its own. Limited to sums, the CNN's step takes 0.7 of the
     time (jaxlib 0.10.2 and 0.12.0; benchmarks/step.py). Earlier versions do not know the option,
-    later ones than those tested are left alone.
+    and later ones are not tested.
     """
     version = tuple(int(part) for part in jax.__version__.split(".")[:2])
     if jax.default_backend() == "cpu" and (0, 10) <= version <= (0, 12):
@@ -162,7 +165,7 @@ def compiler_options() -> dict[str, Any] | None:
 
 
 def compiler_options_for_init() -> dict[str, Any] | None:
-    """Options for jax.jit of what runs once, a network's initialisers.
+    """Options for jax.jit of programs that run once: a network's initialisers.
 
     On a CPU LLVM takes 1.5 s to optimise JAX' random numbers, and 0.4 s a level lower; the bits are
     the same (mlp_handwritten, jaxlib 0.10.2, AMD EPYC).
@@ -171,7 +174,7 @@ def compiler_options_for_init() -> dict[str, Any] | None:
 
 
 def _keep_compiled_programs() -> None:
-    """Keeps compiled programs from one process to the next, the small ones too.
+    """Keeps compiled programs for the next process, the small ones too.
 
     The CNN starts in 1.5 s instead of 5 s. JAX_COMPILATION_CACHE_DIR chooses another folder.
     """

@@ -39,9 +39,7 @@ RESUME_MAY_CHANGE = (
 )  # fmt: skip
 
 
-def connected(
-    flags: dict[str, Any], told: distributed.ErrorFormatter
-) -> contextlib.AbstractContextManager[None]:
+def connected(flags: dict[str, Any]) -> contextlib.AbstractContextManager[None]:
     """Joins the run's other processes if the flags say so (machine/distributed.py).
 
     Raises:
@@ -57,7 +55,6 @@ def connected(
         num_processes=config.num_processes,
         process_id=config.process_id,
         flags=flags,
-        told=told,
     )
 
 

@@ -1,0 +1,266 @@
+"""The connection of a run's processes, which end together.
+
+JAX's runtime connects them through the coordinator, which process 0 is. This file adds what JAX
+leaves to its users. A signal to one process stops all before the same step. A process that fails or
+is lost ends the others, with a line that says why.
+"""
+
+import atexit
+import contextlib
+import ctypes
+import io
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+from jaxnets.errors import UserError, exit_status_of, one_line
+from jaxnets.machine.distributed import FOREVER
+
+JOIN_SECONDS = 30
+# A process that sends no heartbeat for so long is lost. JAX looks twice in that time.
+HEARTBEAT_SECONDS = 30
+TICK_SECONDS = 0.25  # How often a process looks for messages.
+LEAVE_SECONDS = 10  # How long a process that fails waits for the others to receive its message.
+
+
+class ExitMessage(NamedTuple):
+    """Why a process ends: a line for stderr, and the exit status."""
+
+    text: str
+    status: int
+
+
+def parse_exit_message(received: str) -> ExitMessage | None:
+    """Another process's exit message; None if a run sends no such message.
+
+    A stranger at the coordinator may send anything, and must not end the run with status 0.
+    """
+    try:
+        text, status = json.loads(received)
+    except (ValueError, TypeError, RecursionError):
+        return None
+    if isinstance(text, str) and type(status) is int and 1 <= status <= 255:
+        return ExitMessage(text, status)
+    return None
+
+
+class Connection:
+    """This process's connection to the others.
+
+    Attributes:
+      process_id: This process's number.
+      client: JAX's client of the coordinator: the store of keys and values, and barriers.
+    """
+
+    def __init__(self, coordinator: str | None, num_processes: int | None, process_id: int | None):
+        """Connects, as `distributed.connected` describes it."""
+        self._exit_lock = threading.Lock()  # Taken by the thread that ends the process.
+        self._exit_barrier_lock = threading.Lock()  # Taken by the one that waits for the others.
+        self._has_failed = False
+        self._stops: list[SynchronisedStop] = []
+        self._finished = threading.Event()
+        place = f"coordinator {coordinator}" if coordinator else "distributed"
+        self._exit_message = ExitMessage(
+            f"{place}: not all {num_processes or 'processes'} joined within {JOIN_SECONDS} s: "
+            "expected one at work on each process_id, and process 0's address to be reachable",
+            2,
+        )
+        self._exit_in_one_line_on_abort()
+        self._start_jax(coordinator, num_processes, process_id)
+        # JAX has no public name for the process's number, if it found it, nor for its client.
+        from jax._src.distributed import global_state
+
+        self.client: Any = global_state.client
+        self.process_id = global_state.process_id
+        self._exit_message = ExitMessage(
+            "another process was lost: this one has heard nothing from it, or from process 0, "
+            f"for {HEARTBEAT_SECONDS} s or their connection broke; the last checkpoint is kept, "
+            "--resume --workdir=DIR continues from it",
+            1,
+        )
+        if self.process_id != 0:  # Process 0 prints for all; each prints its own errors.
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+            sys.stderr = _NoTerminal(sys.stderr.detach(), "utf-8", line_buffering=True)  # type: ignore
+        threading.Thread(target=self._watch, daemon=True, name="other processes").start()
+
+    def _start_jax(self, *process: Any) -> None:
+        with contextlib.suppress(AttributeError):  # Else JAX handles SIGTERM itself.
+            jax.config.update("jax_enable_preemption_service", False)
+        try:
+            jax.distributed.initialize(
+                *process,
+                initialization_timeout=JOIN_SECONDS - 5,  # It takes five more.
+                heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+            )
+        except ValueError as error:
+            raise UserError(
+                "distributed: JAX finds no TPU pod, SLURM, Open MPI or Kubernetes here; "
+                f"expected --coordinator, --num_processes and --process_id ({error})"
+            ) from None
+        except RuntimeError as error:
+            if "must be called before" in str(error):
+                raise UserError(f"distributed: {error}") from None
+            reason = str(error).splitlines()[0]
+            raise UserError(f"{self._exit_message.text} ({reason})") from None
+
+    def gather(self, name: str, text: str) -> list[str]:
+        """Every process's text, in the order of the processes."""
+        self.client.key_value_set(f"jaxnets/{name}/{self.process_id:06}", text)
+        self.client.wait_at_barrier(f"jaxnets/{name}", FOREVER)
+        return [text for _, text in sorted(self.client.key_value_dir_get(f"jaxnets/{name}/"))]
+
+    def synchronised_stop(self, stop: Callable[[], int]) -> Callable[[], int]:
+        """The same answer on all processes, before the same step."""
+        self._stops.append(SynchronisedStop(self, stop, f"stop/{len(self._stops)}"))
+        return self._stops[-1]
+
+    def finish(self) -> None:
+        """Waits for the others and disconnects."""
+        self.client.wait_at_barrier("jaxnets/finished", FOREVER)
+        self._finished.set()
+        jax.distributed.shutdown()
+
+    def leave(self, error: BaseException) -> None:
+        """Sends this process's error to the others; Python then exits without JAX's own farewell.
+
+        JAX would wait for the others at exit.
+        """
+        # Where a step fails, but not for memory, another process was lost. It may have said why.
+        if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+            deadline = time.monotonic() + 3
+            while (received := self._received()) is None and time.monotonic() < deadline:
+                time.sleep(TICK_SECONDS)
+            self._exit_message = received or self._exit_message
+            self._exit()
+        text, status = exit_status_of(error) or (f"{type(error).__name__}: {error}", 1)
+        # Printed if JAX aborts meanwhile.
+        self._has_failed, self._exit_message = True, ExitMessage(text, status)
+        message = json.dumps([f"process {self.process_id} ended: {text}", status])
+        with contextlib.suppress(Exception):
+            self.client.key_value_set(f"jaxnets/ended/{self.process_id:06}", message)
+        self._exit_barrier()
+        if not self._exit_lock.acquire(blocking=False):
+            time.sleep(LEAVE_SECONDS)  # Another thread is ending the process.
+        atexit.register(_exit_now, status)
+
+    def _watch(self) -> None:
+        """Looks for signals and for other processes' exit messages, in a thread of its own."""
+        while not self._finished.wait(TICK_SECONDS):
+            if (received := self._received()) is not None:
+                if not self._has_failed:
+                    self._exit_message = received
+                time.sleep(LEAVE_SECONDS / 4)  # If all fail alike, each main thread exits itself.
+                self._exit_barrier()
+                time.sleep(LEAVE_SECONDS)  # Or the main thread sees that the other has gone.
+                self._exit()
+            with contextlib.suppress(jax.errors.JaxRuntimeError):  # JAX finds out who is lost.
+                if self._stops:
+                    self._stops[-1].look()
+
+    def _received(self) -> ExitMessage | None:
+        """The exit message of another process, if one has ended."""
+        with contextlib.suppress(Exception):  # The store may be lost with process 0.
+            for key, text in sorted(self.client.key_value_dir_get("jaxnets/ended/")):
+                message = parse_exit_message(text)
+                if message is not None and not key.endswith(f"/{self.process_id:06}"):
+                    return message
+        return None
+
+    def _exit_barrier(self) -> None:
+        """Waits until every process knows of the end, for some seconds at most."""
+        if self._exit_barrier_lock.acquire(blocking=False):
+            with contextlib.suppress(Exception):
+                self.client.wait_at_barrier("jaxnets/ended", 1000 * LEAVE_SECONDS)
+
+    def _exit(self) -> None:
+        """Ends the process from any thread, with one line even if several threads end it."""
+        if self._exit_lock.acquire(blocking=False):
+            print(f"error: {one_line(self._exit_message.text)}", file=sys.stderr)
+        else:
+            time.sleep(LEAVE_SECONDS)  # Another thread is ending the process.
+        _exit_now(self._exit_message.status)
+
+    def _exit_in_one_line_on_abort(self) -> None:
+        """Prints one line where JAX, having lost another process, prints a page and aborts.
+
+        JAX raises no exception then, and a callback in Python gets what cannot be converted
+        (jaxlib 0.10.2, 0.12.0). So the abort's signal is caught, in C: in the thread that raised it
+        no Python runs any more. Versions before 0.10 exit without a signal, after their page.
+        """
+        version = tuple(int(part) for part in jax.__version__.split(".")[:2])
+        if os.name != "posix" or version < (0, 10):
+            return
+        self._on_abort = ctypes.CFUNCTYPE(None, ctypes.c_int)(lambda _: self._exit())
+        ctypes.CDLL(None).signal(signal.SIGABRT, self._on_abort)
+        if os.environ.get("TF_CPP_MIN_LOG_LEVEL") != "0":  # 0 asks for every line of the log.
+            _silence_jax_log()
+
+
+class SynchronisedStop:
+    """A loop's question whether to stop, answered by the thread that watches.
+
+    All main threads ask equally often, the n-th time before step n. After a signal to one process,
+    each process holds back its main thread's next question and sends how many it has asked. All
+    continue to the largest number plus one, and stop there.
+    """
+
+    def __init__(self, connection: Connection, stop: Callable[[], int], name: str):
+        """Asks `stop` for this process's signal; the name tells a run's loops apart."""
+        self._connection, self._stop, self._name = connection, stop, name
+        self._lock, self._asked = threading.Lock(), 0
+        self._signal, self._stop_at = 0, 0
+
+    def __call__(self) -> int:
+        """The number of a signal if it is time to stop, else 0."""
+        with self._lock:
+            self._asked += 1
+            return self._signal if self._signal and self._asked >= self._stop_at else 0
+
+    def look(self) -> None:
+        """Looks for a signal, here or elsewhere, and agrees with the others where to stop."""
+        if self._signal:
+            return
+        client, key = self._connection.client, f"jaxnets/{self._name}/signal/"
+        if number := self._stop():
+            own = f"{key}{self._connection.process_id}"
+            client.key_value_set(own, str(number), allow_overwrite=True)
+        if client.key_value_dir_get(key):
+            with self._lock:
+                counts = self._connection.gather(f"{self._name}/asked", str(self._asked))
+                self._stop_at = max(map(int, counts)) + 1
+                self._signal = min(int(number) for _, number in client.key_value_dir_get(key))
+
+
+class _NoTerminal(io.TextIOWrapper):
+    """A stderr for errors only: progress bars appear only on terminals."""
+
+    def isatty(self) -> bool:
+        return False
+
+
+def _silence_jax_log() -> None:
+    """Sends what C++ prints nowhere; Python's stdout and stderr stay where they were."""
+    sys.stdout.flush()
+    sys.stdout, sys.stderr = (
+        os.fdopen(os.dup(number), "w", encoding=stream.encoding, errors=stream.errors)
+        for number, stream in ((1, sys.stdout), (2, sys.stderr))
+    )
+    sys.stderr.reconfigure(line_buffering=True)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
+
+
+def _exit_now(status: int) -> None:
+    """Ends the process without what Python and JAX do at exit."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(status)

@@ -1,9 +1,9 @@
 """Trains a network of the lecture and reports its test accuracy.
 
-    python train.py --model=cnn                      the CNN on MNIST
-    python train.py --model=cnn --gradients=manual   the same, with gradients derived by hand
+    python train.py --model=cnn                      a CNN, on MNIST
+    python train.py --model=cnn --gradients=manual   the same, gradients by hand
     python train.py --model=mlp --hidden=128,64 --epochs=5
-    python train.py --model=cnn --dataset=cifar10    another data set (docs/datasets.md)
+    python train.py --model=cnn --dataset=cifar10    another data set
 
 Everything about a run lands in its run folder. Exit status: 0 done; 1 fell short (the target
 accuracy was missed, a loss not finite, the gradients disagreed, the disk full); 2 the request was

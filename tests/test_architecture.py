@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "losses": set(),
     "metrics": {"losses"},
     "machine": {"cache", "errors", "version"},
+    "table": set(),
     "backprop": {"models", "losses", "metrics", "data.batches"},
     "training": {"data", "errors", "losses", "machine", "metrics"},
     "experiment": {
@@ -34,15 +35,17 @@ MAY_IMPORT = {
     },
     "gradcheck": {
         "backprop", "config", "data", "errors", "experiment", "losses", "machine", "metrics",
-        "models", "training",
+        "models", "table", "training",
     },
     "lecture": {
         "backprop", "config", "data", "errors", "experiment", "losses", "machine", "metrics",
-        "models", "runs", "training",
+        "models", "runs", "table", "training",
     },
-    "report": {"errors", "machine", "models", "training"},
-    "serving": {"config", "data", "errors", "experiment", "machine", "models", "runs", "training"},
-    "cli": {"config", "errors", "experiment", "gradcheck", "lecture", "report", "serving"},
+    "report": {"errors", "machine", "models", "table", "training"},
+    "serving": {
+        "config", "data", "errors", "experiment", "machine", "models", "runs", "table", "training",
+    },
+    "cli": {"config", "errors", "experiment", "gradcheck", "lecture", "report", "serving", "table"},
     "__main__": {"cli"},
     "version": set(),
     "": {"config", "data", "experiment", "version"},
@@ -50,7 +53,7 @@ MAY_IMPORT = {
                  "runs", "training"},
 }  # fmt: skip
 
-WITHOUT_JAX = ("errors", "version", "config", "cli", "__main__", "data", "")
+WITHOUT_JAX = ("errors", "table", "version", "config", "cli", "__main__", "data", "")
 JAX = {"jax", "jaxlib", "flax", "optax", "chex", "orbax"}
 DIFFERENTIATES = {
     "grad", "value_and_grad", "vjp", "jvp", "linearize", "linear_transpose", "jacfwd", "jacrev",

@@ -272,7 +272,8 @@ def changed(run, tmp_path, **values):
     folder = tmp_path / "changed"
     shutil.copytree(run, folder)
     config = {**json.loads((run / "config.json").read_text()), **values}
-    config = {name: value for name, value in config.items() if value is not None}
+    for name in [name for name, value in values.items() if value is None]:
+        del config[name]
     (folder / "config.json").write_text(json.dumps(config))
     return folder
 
@@ -454,8 +455,8 @@ def test_names_are_escaped_where_they_are_printed(predict, colour_run, tmp_path)
     [
         ([], ["RUN", "IMAGE"]),
         (["run"], ["IMAGE"]),
-        (["run", "a.png", "--tpo=3"], ["unknown flag", 'did you mean "--top"']),
-        (["run", "a.png", "--top=0"], ["top: expected a whole number from 1, got '0'"]),
+        (["run", "a.png", "--tpo=3"], ["unknown flag", "did you mean --top?"]),
+        (["run", "a.png", "--top=0"], ["top: expected a whole number from 1 to 1000000, got 0"]),
         (["run", "a.png", "--top=all"], ["top: expected a whole number"]),
         (["run", "a.png", "--prepare=digits"], ['unknown prepare "digits"', '"digit"']),
         (["run", "a.png", "--show", "--json"], ["show and json exclude each other"]),

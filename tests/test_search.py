@@ -160,7 +160,10 @@ def test_the_plot_is_drawn_where_matplotlib_is(tmp_path):
         (["--over=hidden=4,x"], ["hidden: expected numbers"]),
         (["--over=seed=1,2"], ["over: seed cannot be searched over"]),
         (["--over=hidden=4", "--hidden=5"], ["over: hidden cannot be searched over"]),
-        (["--over=hidden=4", "--seeds=0"], ["seeds: expected a whole number from 1, got '0'"]),
+        (
+            ["--over=hidden=4", "--seeds=0"],
+            ["seeds: expected a whole number from 1 to"],
+        ),
         (["--over=hidden=4", "--overwrite"], ["overwrite: search has none"]),
         (["--over=hidden=4", "--resume"], ["resume: expected"]),
         (["--over=hidden=4", "--sedes=3"], ["unknown flag --sedes"]),

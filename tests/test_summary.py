@@ -68,9 +68,10 @@ def test_the_command_prints_a_table_or_json(run_command):
     ("flags", "complaint"),
     [
         (["--model=mlq"], 'unknown model "mlq"; did you mean "mlp"?'),
-        (["--image_shape=28,28"], "image_shape: expected 3 whole numbers with commas from 1"),
-        (["--num_classes=0"], "num_classes: expected a whole number from 1, got '0'"),
-        (["--jsom"], "unknown flag --jsom"),
+        (["--image_shape=28,28"], "image_shape: expected 3 numbers as 28,28,1, got (28, 28)"),
+        (["--num_classes=0"], "num_classes: expected a whole number from 1 to 1000000, got 0"),
+        (["--image_shape=" + "9" * 20 + ",1,1"], "image_shape: expected a whole number from 1 to"),
+        (["--jsom"], "unknown flag --jsom; did you mean --json?"),
     ],
 )
 def test_a_wrong_request_is_told(run_command, flags, complaint):

@@ -1,29 +1,31 @@
 """Hostile command lines, up to where work would begin."""
 
 import contextlib
-import dataclasses
 from pathlib import Path
 from unittest import mock
 
-from hostile.damage import Rng, half, letters, status_of
+from hostile.damage import Rng, letters, status_of
 from jaxnets.cli import commands
+from jaxnets.config.fields import Config
+from jaxnets.config.options import options_of
+from jaxnets.lecture.compare.request import Request
 
 
 def flag_samples(folder: Path) -> dict[str, list[str]]:
     """The flags of train.py and of every command."""
-    from jaxnets.config.fields import Config
-
-    ours = [f"--{field.name}" for field in dataclasses.fields(Config)]
-    more = {
-        "gradcheck": ["--model", "--json", "--mutant"],
-        "summary": ["--image_shape", "--num_classes", "--json", *ours],
-        "search": ["--over", "--seeds", "--json", *ours],
-        "compare": ["--models", "--datasets", "--data_dir", "--task", "--train_size", "--epochs",
-                    "--seed", "--curve", "--gradients", "--workdir", "--json"],
-        "predict": ["--top", "--prepare", "--show", "--json"],
-        "devices": ["--json", *ours],
-    }  # fmt: skip
-    return {"train": ours, **more}
+    kinds = {
+        "train": [Config],
+        "gradcheck": [commands.GradcheckFlags],
+        "summary": [commands.SummaryFlags, Config],
+        "search": [commands.SearchFlags, Config],
+        "compare": [Request],
+        "predict": [commands.PredictFlags],
+        "devices": [commands.DevicesFlags, Config],
+    }
+    return {
+        command: ["--help_all", *(f"--{field.name}" for kind in both for field in options_of(kind))]
+        for command, both in kinds.items()
+    }
 
 
 WORDS = [
@@ -45,7 +47,8 @@ def flags_case(flags: dict[str, list[str]], folder: Path, rng: Rng) -> None:
     for _ in range(rng.randint(0, 6)):
         flag = rng.choice(flags[command])
         if rng.randint(0, 9) == 0:
-            flag = flag.replace("--", "--no_") if half(rng) else flag[:-1]
+            changes = [flag.replace("--", "--no_"), flag[:-1], flag.replace("_", "-")]
+            flag = rng.choice(changes)
         kind = rng.choice(["both", "both", "flag", "word", "apart"])
         word = rng.choice([*WORDS, letters(rng)])
         words += {

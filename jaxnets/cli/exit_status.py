@@ -1,4 +1,4 @@
-"""Exit statuses and one-line errors, the same for every command."""
+"""Turns what a command returns or raises into an exit status and at most one line on stderr."""
 
 import contextlib
 import io
@@ -10,36 +10,45 @@ from jaxnets.errors import RUN_FAILED, StoppedError, exit_status_of, one_line
 
 
 def run(main: Callable[[Sequence[str]], int]) -> int:
-    """Calls main with the command line's arguments and turns what it raises into a status.
+    """Calls main with the command line's arguments.
+
+    An error is printed in one line on stderr; a closed stream is treated as /dev/null.
 
     Returns:
-      main's status; 1 after a loss that is not finite, gradients that disagree, a full disk, or
-      too little memory; 2 after a UserError, told in one line on stderr; 130 after SIGINT, 143
-      after SIGTERM, 129 after SIGHUP.
+      The exit status: main's own; 1 after a loss that is not finite, gradients that disagree, a
+      full disk or too little memory; 2 after a UserError; 130 after SIGINT, 143 after SIGTERM,
+      129 after SIGHUP.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):  # Names in what its encoding lacks are escaped.
+    _open_closed_streams()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # Escapes characters that its encoding lacks.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status = main(sys.argv[1:])
         sys.stdout.flush()
         return status
-    except BrokenPipeError:  # The reader, as `head`, has gone; Python must not complain at exit.
+    except BrokenPipeError:  # The reader, such as `head`, ended; Python must not complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return RUN_FAILED
     except (Exception, KeyboardInterrupt) as error:
         known = exit_status_of(error)
         if known is None:
             raise
-        status = _complain(*known)
+        message, status = known
+        with contextlib.suppress(OSError):  # stderr may be full, or its reader gone.
+            print(f"error: {one_line(message)}", file=sys.stderr)
         if isinstance(error, StoppedError) and error.at_once:
-            # Else Python waits for the thread that writes a checkpoint.
+            # Without this, Python would wait for the thread that writes a checkpoint.
             with contextlib.suppress(OSError):
                 sys.stdout.flush()
             os._exit(status)
         return status
 
 
-def _complain(message: str, status: int) -> int:
-    with contextlib.suppress(BrokenPipeError):
-        print(f"error: {one_line(message)}", file=sys.stderr)
-    return status
+def _open_closed_streams() -> None:
+    """Opens /dev/null for each standard stream that the caller closed (`>&-`).
+
+    The next file to be opened would otherwise get its number, and with it what JAX prints.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 (open to the end)

@@ -1,104 +1,40 @@
-"""The command line's flags, made from Config's fields."""
+"""Command-line flags, and their help, made from the fields of Config and of the commands' classes.
+
+Flags are `--name=value`, switches `--name` and `--no_name`; dashes in names are underscores.
+"""
 
 import argparse
 import dataclasses
 import difflib
+import sys
 import textwrap
-from collections.abc import Sequence
-from typing import Any, NoReturn
+from collections.abc import Iterable, Sequence
+from typing import Any, NoReturn, TypeVar
 
-from jaxnets.config.fields import TYPE_NAMES, Config, kind_of, preset
-from jaxnets.config.recipes import DEFAULT_MODEL, PRESETS
+from jaxnets.config.fields import Config, preset
+from jaxnets.config.options import Options, is_switch, metavar, options_of, parse, show
+from jaxnets.config.recipes import DEFAULT_MODEL, MODEL_FIELDS, PRESETS
 from jaxnets.errors import UserError
+from jaxnets.table import line
 
+# The flags of Config that --help shows; --help_all shows all.
+BEGINNERS = (
+    "model", "hidden", "dataset", "data_dir", "epochs", "batch_size", "optimizer",
+    "learning_rate", "gradients", "seed", "devices", "workdir", "resume",
+)  # fmt: skip
+WIDTH, NAMES = 80, 24  # Columns of the help, and of these the flags'.
+NO_BREAK = "\u00a0"
 
-def _parse(field: dataclasses.Field, text: str) -> Any:
-    """Turns a flag's text into the field's value."""
-    kind = kind_of(field)
-    if field.name == "batch_size" and text == "full":
-        return None
-    try:
-        if kind is tuple:
-            return tuple(int(part) for part in text.split(","))
-        return kind(text)
-    except ValueError:
-        wanted = "numbers as 64,64" if kind is tuple else TYPE_NAMES[kind]
-        raise UserError(f"{field.name}: expected {wanted}, got {text!r}") from None
-
-
-def _show(field: dataclasses.Field, value: Any) -> str:
-    """The text that _parse would turn into the value."""
-    if isinstance(value, tuple):
-        return ",".join(map(str, value))
-    if value is None:
-        return "full" if field.name == "batch_size" else "none"
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-class FlagParser(argparse.ArgumentParser):
-    """A parser to which a wrong flag is a UserError."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(message)
-
-    def parse_known_args(self, args=None, namespace=None):  # type: ignore[override]
-        """As argparse's, which would take `--flag=--` for an empty list."""
-        for text in args or ():
-            if text.startswith("--") and text.endswith("=--"):
-                raise UserError(f"{text[2:-3]}: expected a value, got '--'")
-        return super().parse_known_args(args, namespace)
-
-
-def _parser(defaults: Config, description: str) -> argparse.ArgumentParser:
-    """Builds the parser; its help shows the defaults of one model."""
-    parser = FlagParser(
-        prog="train.py",
-        description=description,
-        epilog="\n".join(textwrap.wrap(f"models: {', '.join(PRESETS)}", 100))
-        + "\n--model=NAME --help shows that model's defaults",
-        usage="train.py [--model=NAME] [--flag=value ...]",
-        allow_abbrev=False,
-        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(
-            prog, max_help_position=32, width=100
-        ),
-    )
-    groups: dict[str, Any] = {}
-    for field in dataclasses.fields(Config):
-        group = field.metadata["group"]
-        if group not in groups:
-            groups[group] = parser.add_argument_group(group)
-        value = getattr(defaults, field.name)
-        choices = field.metadata["choices"]
-        notes = [field.metadata["why"].replace("%", "%%")]
-        if choices:
-            notes.append("|".join(choices))
-        if kind_of(field) is bool:
-            arguments = {"action": _Switch, "nargs": 0}
-            names = [f"--{field.name}", f"--no_{field.name}"]
-        else:
-            arguments = {"metavar": field.name.rsplit("_")[-1].upper()}
-            names = [f"--{field.name}"]
-        if "default" not in notes[0]:
-            notes.append(f"default: {_show(field, value)}")
-        groups[group].add_argument(
-            *names, dest=field.name, default=argparse.SUPPRESS,
-            help=f"{notes[0]} [{'; '.join(notes[1:])}]" if notes[1:] else notes[0], **arguments,
-        )  # fmt: skip
-    return parser
-
-
-class _Switch(argparse.Action):
-    """--flag and --no_flag."""
-
-    def __call__(self, parser, namespace, values, option_string=None):
-        setattr(namespace, self.dest, not str(option_string).startswith("--no_"))
+T = TypeVar("T", bound=Options)
 
 
 def parse_flags(arguments: Sequence[str], description: str = "") -> dict[str, Any]:
-    """Reads the flags that were given; `preset(**flags)` completes them.
+    """Reads the flags of train.py that were given; `preset(**flags)` completes them.
+
+    With --resume, the interrupted run's own config completes them instead.
 
     Args:
-      arguments: As `--model=cnn --epochs=3`; booleans are --flag and --no_flag.
+      arguments: As `--model=cnn --epochs=3`.
       description: Shown at the top of --help, which prints and exits with status 0.
 
     Returns:
@@ -108,27 +44,199 @@ def parse_flags(arguments: Sequence[str], description: str = "") -> dict[str, An
       UserError: An unknown flag (the nearest is suggested), a word that is no flag, or a value
         that cannot be read.
 
-    >>> parse_flags(["--model=mlp", "--hidden=64,32"])
-    {'model': 'mlp', 'hidden': (64, 32)}
+    >>> parse_flags(["--model=mlp", "--hidden=64,32", "--learning-rate=0.5"])
+    {'model': 'mlp', 'hidden': (64, 32), 'learning_rate': 0.5}
     """
-    first = FlagParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--model", default=DEFAULT_MODEL)
-    first.add_argument("--recipe")
-    asked = first.parse_known_args([a for a in arguments if a not in ("-h", "--help")])[0]
-    defaults = preset(asked.model, recipe=asked.recipe)
-    parser = _parser(defaults, description)
-    given, rest = parser.parse_known_args(arguments)
-    if rest:
-        flag = rest[0].split("=")[0]
-        if not flag.startswith("-"):
-            raise UserError(f"expected flags as --epochs=3, got {rest[0]!r}")
-        known = [option for option in parser._option_string_actions if option.startswith("--")]
-        near = difflib.get_close_matches(flag, known, n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise UserError(f"unknown flag {flag}{hint} (--help lists all)")
-    fields = {field.name: field for field in dataclasses.fields(Config)}
-    values = {
-        name: _parse(fields[name], value) if isinstance(value, str) else value
-        for name, value in vars(given).items()
-    }
-    return values
+    return _read(arguments, "train.py", description, [Config])[0]
+
+
+def parse_command(
+    arguments: Sequence[str], command: str, description: str | None, kind: type[T], config=False
+) -> tuple[T, dict[str, Any]]:
+    """Reads the flags of a command.
+
+    Args:
+      arguments: What follows the command.
+      command: Its name.
+      description: Shown at the top of --help.
+      kind: The class of its own flags.
+      config: Whether it takes the flags of train.py, too.
+
+    Returns:
+      Its own flags, and those of train.py that were given.
+
+    Raises:
+      UserError: What parse_flags refuses, or a value out of range.
+    """
+    kinds = [kind, Config] if config else [kind]
+    own, *given = _read(arguments, f"-m jaxnets {command}", description or "", kinds)
+    return kind(**own), given[0] if config else {}
+
+
+def unknown_flag(name: str, known: Iterable[str]) -> UserError:
+    """The error for a flag that does not exist."""
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return UserError(f"unknown flag {name}{hint} (--help_all lists all)")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises UserError where argparse would print its usage and exit."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message)
+
+
+class _Switch(argparse.Action):
+    """--flag and --no_flag."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        setattr(namespace, self.dest, not str(option_string).startswith("--no_"))
+
+
+def _read(
+    arguments: Sequence[str], program: str, description: str, kinds: Sequence[type[Options]]
+) -> list[dict[str, Any]]:
+    """Reads flags, or prints the help and exits; returns what was given for each class."""
+    flags, words = _normalize(arguments)
+    helps = {"-h", "--help", "--help_all"}
+    asked = helps & set(flags)
+    fields = {field.name: field for kind in kinds for field in options_of(kind)}
+    parser = _Parser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    for name, field in fields.items():
+        if is_switch(field):
+            parser.add_argument(f"--{name}", f"--no_{name}", action=_Switch, nargs=0)
+        elif not field.metadata["positional"]:
+            parser.add_argument(f"--{name}", action="append")
+    namespace, rest = parser.parse_known_args([flag for flag in flags if flag not in helps])
+    given = {}
+    for name, value in vars(namespace).items():
+        if not is_switch(fields[name]):
+            repeated = fields[name].metadata["repeated"]
+            value = tuple(value) if repeated else parse(fields[name], value[-1])
+        given[name] = value
+    if asked:
+        everything = "--help_all" in asked
+        print(_help(program, description, kinds, given, everything), flush=True)
+        raise SystemExit(0)
+    for word in rest:
+        if word.startswith("-") and word != "-":
+            switches = [f"--no_{name}" for name, field in fields.items() if is_switch(field)]
+            raise unknown_flag(
+                word.split("=")[0], [*(f"--{name}" for name in fields), *switches, "--help"]
+            )
+    _take_words(given, [*rest, *words], [f for f in fields.values() if f.metadata["positional"]])
+    found = [{f.name: given[f.name] for f in options_of(k) if f.name in given} for k in kinds]
+    if Config in kinds:
+        _tell_new_rate(found[-1])
+    return found
+
+
+def _normalize(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The flags, with underscores in their names, and the words after `--`."""
+    arguments = list(arguments)
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    flags = []
+    for text in arguments[:end]:
+        name, equals, value = text.partition("=")
+        if name.startswith("--"):
+            if value == "--":  # argparse would take it for an empty list.
+                raise UserError(f"{name[2:]}: expected a value, got '--'")
+            name = "--" + name[2:].replace("-", "_")
+        flags.append(name + equals + value)
+    return flags, arguments[end + 1 :]
+
+
+def _take_words(
+    given: dict[str, Any], words: list[str], fields: Sequence[dataclasses.Field]
+) -> None:
+    """Gives the words of a command line to the options that are known by their place."""
+    if len(words) < len(fields):
+        missing = " ".join(map(metavar, fields[len(words) :]))
+        raise UserError(f"expected {missing}, got none (--help explains)")
+    for field in fields:
+        if field.type is str:
+            given[field.name] = words.pop(0)
+        else:
+            given[field.name], words = tuple(words), []
+    if words:
+        raise UserError(f"expected flags as --name=value, got {words[0]!r}")
+
+
+def _tell_new_rate(given: dict[str, Any]) -> None:
+    """Says on stderr that another optimizer brought another learning rate (see `preset`)."""
+    if "optimizer" not in given or "learning_rate" in given or given.get("resume"):
+        return
+    recipe = {name: given[name] for name in ("model", "recipe") if name in given}
+    usual, changed = preset(**recipe), preset(**given)
+    if changed.learning_rate != usual.learning_rate:
+        print(
+            f"note: {changed.optimizer} starts with Keras' default learning rate "
+            f"{changed.learning_rate:g} and no momentum, since the recipe's "
+            f"{usual.learning_rate:g} is for {usual.optimizer}",
+            file=sys.stderr,
+        )
+
+
+# --help
+
+
+def _help(
+    program: str,
+    description: str,
+    kinds: Sequence[type[Options]],
+    given: dict[str, Any],
+    everything: bool,
+) -> str:
+    """The help: a command's own flags, and of Config's a beginner's or everything."""
+    words = [metavar(f) for k in kinds for f in options_of(k) if f.metadata["positional"]]
+    usage = " ".join(["usage: python", program, *words, "[--flag=value ...]"])
+    parts = [usage, *map(_wrapped, description.strip().split("\n\n"))]
+    groups: dict[str, list[str]] = {}
+    if kinds[0] is not Config:
+        groups["flags"] = [_describe(field, field.default) for field in options_of(kinds[0])]
+    model = given.get("model", DEFAULT_MODEL)
+    defaults = preset(model, recipe=given.get("recipe")) if Config in kinds else None
+    for field in options_of(Config) if everything or kinds[0] is Config else ():
+        if defaults is not None and (everything or field.name in BEGINNERS):
+            misses = field.name in MODEL_FIELDS and field.name not in PRESETS[model]
+            text = _describe(
+                field, getattr(defaults, field.name), f"not for {model}" if misses else None
+            )
+            groups.setdefault(field.metadata["group"] if everything else "flags", []).append(text)
+    parts += ["\n".join([f"{group}:", *lines]) for group, lines in groups.items()]
+    if kinds[0] is Config:
+        more = "" if everything else "--help_all shows all flags; "
+        parts.append(f"{more}--model=NAME --help shows the defaults of a model.")
+    elif Config in kinds and not everything:
+        parts.append("The flags of train.py are accepted, too; --help_all shows them.")
+    return "\n\n".join(parts)
+
+
+def _wrapped(paragraph: str) -> str:
+    """A paragraph in lines of the help's width; indented lines are kept as they are."""
+    return paragraph if paragraph.startswith(" ") else textwrap.fill(paragraph, WIDTH)
+
+
+def _describe(field: dataclasses.Field, value: Any, note: str | None = None) -> str:
+    """A flag with its meaning, choices and default."""
+    choices = [text for text in field.metadata["allowed"] if isinstance(text, str)]
+    notes = [f"one of: {', '.join(choices)}"] if choices else []
+    if note:
+        notes.append(note)
+    elif is_switch(field):
+        notes += [f"default:{NO_BREAK}on"] if value else []
+    elif value is not dataclasses.MISSING:
+        notes.append(f"default:{NO_BREAK}{show(field, value)}")
+    if field.metadata["positional"]:
+        name = metavar(field)
+    elif is_switch(field):
+        name = f"--[no_]{field.name}" if value else f"--{field.name}"
+    else:
+        name = f"--{field.name}={metavar(field)}"
+    text = field.metadata["help"] + (f" [{'; '.join(notes)}]" if notes else "")
+    lines = textwrap.wrap(text, WIDTH - NAMES - 4, break_long_words=False, break_on_hyphens=False)
+    lines = [text.replace(NO_BREAK, " ") for text in lines]
+    first = [] if len(name) > NAMES else [lines.pop(0)]
+    rows = [[name, *first], *(["", text] for text in lines)]
+    return "\n".join("  " + line(row, [NAMES, 0], "<<") for row in rows)

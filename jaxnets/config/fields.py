@@ -1,32 +1,25 @@
-"""One frozen Config, which a network's recipe fills; flags.py makes flags of its fields.
+"""One frozen Config, which a network's recipe fills; cli/flags.py makes flags of its fields.
 
 Nothing here imports jax, so that `--help` and a wrong flag answer at once.
 """
 
 import dataclasses
-import os
+import functools
 import re
-import typing
-from pathlib import Path
 from typing import Any
 
+from jaxnets.config.options import Options, option
 from jaxnets.config.recipes import DEFAULT_MODEL, LARGE_ALEXNETS, MODEL_FIELDS, PAPER, PRESETS
 from jaxnets.errors import UserError, unknown
 
-
-def _field(default: Any, group: str, why: str, *, low=None, high=None, choices=None):
-    """A field of Config: its default, where --help shows it, what it is for, what it may be."""
-    metadata = {"group": group, "why": why, "low": low, "high": high, "choices": choices}
-    return dataclasses.field(default=default, metadata=metadata)
-
-
 NO_PLATEAU = "schedule: plateau watches the validation error, but no images are held back"
-PATHS = ("dataset", "data_dir", "init_from", "workdir")
-MAX_LAYERS = 100  # And sizes to search: a config.json may be anybody's.
 # What --augment may name: training/augment.py does it; shift with the draws of data/batches.py.
 AUGMENTATIONS = ("none", "shift", "crop", "flip", "colour", "pca", "cutout", "mixup")
 
-# The fields that say with whom a process trains, as they are of one by itself.
+# Keras' default learning rates, for an optimizer that is not the recipe's.
+KERAS_RATES = {"sgd": 0.01, "rmsprop": 0.001, "adam": 0.001}
+
+# The fields that describe the processes of a run, as they are for a single process.
 SINGLE_PROCESS = {
     "distributed": False,
     "coordinator": None,
@@ -34,189 +27,202 @@ SINGLE_PROCESS = {
     "process_id": None,
 }
 
+_network = functools.partial(option, group="network")
+_data = functools.partial(option, group="data")
+_training = functools.partial(option, group="training")
+_machine = functools.partial(option, group="machine")
+_run = functools.partial(option, group="run")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(Options):
     """Everything that a run depends on.
 
     Use `preset(model, **changes)` to start from the lecture's recipe. Values out of range raise
-    UserError (a ValueError) that says what was wanted and what came.
+    UserError (a ValueError) that says what was expected and what came.
     """
 
-    model: str = _field("cnn", "network", "which network of the lecture")
-    recipe: str | None = _field(
-        None, "network", "instead of the model's defaults: the 2012 paper's own, for the alexnets",
-        choices=("paper",),
-    )  # fmt: skip
-    hidden: tuple[int, ...] | None = _field(
-        None, "network", "units of the hidden dense layers, as 64,64", low=1, high=65536
+    model: str = _network("cnn", "network to train", tuple(PRESETS))
+    recipe: str | None = _network(
+        None, "paper: train an AlexNet as its paper of 2012 did", ("paper",), unset="our recipe"
     )
-    activation: str | None = _field(
-        None, "network", "of the hidden dense layers", choices=("relu", "sigmoid", "softmax")
+    hidden: tuple[int, ...] | None = _network(
+        None, "numbers of units of the hidden dense layers, as 64,64", (1, 65536)
     )
-    dropout: float | None = _field(
-        None, "network", "share of units dropped before dense layers", low=0.0, high=0.95
+    activation: str | None = _network(
+        None, "activation of the hidden dense layers", ("relu", "sigmoid", "softmax")
     )
-    input_size: int | None = _field(
-        None, "network", "pixels a side to which alexnet enlarges or crops images (none: as is)",
-        low=15, high=1024,
-    )  # fmt: skip
-    init: str | None = _field(
-        None, "network", "first weights of an alexnet: He et al. 2015, or N(0, 0.01) and biases 1",
-        choices=("he", "paper"),
-    )  # fmt: skip
-    init_from: str | None = _field(
-        None, "network", "first weights of an alexnet: a .safetensors file named as torchvision's"
+    dropout: float | None = _network(
+        None, "fraction of units dropped before the dense layers", (0.0, 0.95)
     )
-    normalize: str | None = _field(
-        None, "network", "pixels by ImageNet's mean and deviation, or to bytes minus that mean",
-        choices=("none", "imagenet", "paper"),
-    )  # fmt: skip
+    input_size: int | None = _network(
+        None, "side in pixels to which images are resized or cropped", (15, 1024), unset="no change"
+    )
+    init: str | None = _network(
+        None,
+        "initial weights: He et al. 2015, or the paper's N(0, 0.01)",
+        ("he", "paper"),
+    )
+    init_from: str | None = _network(
+        None, "file with initial weights, named as in torchvision", metavar="FILE.safetensors"
+    )
+    normalize: str | None = _network(
+        None,
+        "pixel normalization: imagenet subtracts ImageNet's mean and divides by its standard "
+        "deviation, paper subtracts that mean from bytes",
+        ("none", "imagenet", "paper"),
+    )
+    latent_dims: tuple[int, ...] | None = _network(
+        None, "hidden sizes to compare first, as on the slides; not with hidden", (1, 65536)
+    )
+    search_epochs: int = _network(20, "full-batch steps for each size in latent_dims", (1, 10**6))
+    replay_seeds: int = _network(
+        1, "number of seeds for which search and training are repeated", (1, 1000)
+    )
 
-    latent_dims: tuple[int, ...] | None = _field(
-        None, "network", "hidden sizes to search first, as the slides do; not with hidden",
-        low=1, high=65536,
-    )  # fmt: skip
-    search_epochs: int = _field(
-        20, "network", "full-batch steps that each of them is given", low=1, high=10**6
+    dataset: str = _data(
+        "mnist",
+        "data set: mnist, fashion_mnist, kmnist, cifar10, cifar100, a set prepared by TensorFlow "
+        "Datasets, or a folder of pictures (docs/datasets.md)",
+        metavar="NAME|FOLDER",
     )
-    replay_seeds: int = _field(
-        1, "network", "seeds with which to repeat search and training, for their spread",
-        low=1, high=1000,
-    )  # fmt: skip
-
-    dataset: str = _field(
-        "mnist", "data",
-        "mnist, fashion_mnist, kmnist, cifar10, cifar100, one prepared by TensorFlow Datasets, or "
-        "a folder of pictures (docs/datasets.md)",
-    )  # fmt: skip
-    data_dir: str | None = _field(
-        None, "data",
-        "where the data set's files lie; with mnist, a folder of any four IDX files instead",
-    )  # fmt: skip
-    validation_size: int | None = _field(
-        None, "data", "images held back from training (default: 5000, at most a tenth)",
-        low=0, high=10**7,
-    )  # fmt: skip
-    decode_size: int | None = _field(
-        None, "data",
-        "side in pixels of pictures (default: their own if small and equal, "
-        "else 8/7 of input_size, else 64)",
-        low=4, high=2048,
-    )  # fmt: skip
-    on_bad_image: str = _field(
-        "skip", "data", "a picture that cannot be decoded is told and left out, or ends the run",
-        choices=("skip", "fail"),
-    )  # fmt: skip
-    augment: str = _field(
+    data_dir: str | None = _data(
+        None,
+        "folder with the data set's files; with mnist, any folder of four IDX files",
+        metavar="FOLDER",
+        unset="the package or the cache",
+    )
+    validation_size: int | None = _data(
+        None, "number of training images held out", (0, 10**7), unset="5000, at most a tenth"
+    )
+    decode_size: int | None = _data(
+        None,
+        "side in pixels to which the pictures of a folder are scaled",
+        (4, 2048),
+        unset="their own if small and equal, else 8/7 of input_size, else 64",
+    )
+    on_bad_image: str = _data(
+        "skip", "what to do if a picture cannot be decoded: report it, or end", ("skip", "fail")
+    )
+    augment: str = _data(
         "none",
-        "data",
-        "changes training images at random: shift (by up to 2 pixels), crop, flip, "
-        "colour, pca, cutout, mixup, or several as crop,flip",
+        "random changes of the training images: shift (by up to 2 pixels), crop, flip, colour, "
+        "pca, cutout, mixup, or several as crop,flip",
+        metavar="NAME,...",
     )
-    ten_crop: bool = _field(
-        False, "data", "test on corners, centre and their mirrors of images above input_size"
+    ten_crop: bool = _data(
+        False, "test on ten crops of larger images: corners, centre, and their mirror images"
     )
 
-    epochs: int = _field(10, "training", "passes over the training images", low=1, high=10**6)
-    batch_size: int | None = _field(
-        128, "training", "images a step, or full for all of them", low=1, high=10**7
+    epochs: int = _training(10, "passes over the training images", (1, 10**6))
+    batch_size: int | None = _training(
+        128, "images in a training step, or full for all of them", (1, 10**7), none="full"
     )
-    optimizer: str = _field(
-        "sgd", "training", "update rule (adam decouples its weight decay)",
-        choices=("sgd", "rmsprop", "adam"),
-    )  # fmt: skip
-    learning_rate: float = _field(0.1, "training", "its peak", low=1e-12, high=1e4)
-    schedule: str = _field(
-        "constant", "training", "how the learning rate goes on",
-        choices=("constant", "cosine", "one_cycle", "step", "plateau"),
-    )  # fmt: skip
-    patience: int = _field(
-        5, "training", "epochs without a lower validation error, with schedule=plateau", low=1,
-        high=10**6,
-    )  # fmt: skip
-    momentum: float = _field(0.0, "training", "of sgd", low=0.0, high=0.9999)
-    nesterov: bool = _field(False, "training", "look ahead with the momentum of sgd")
-    weight_decay: float = _field(0.0, "training", "times the parameters", low=0.0, high=1.0)
-    loss: str = _field(
-        "cross_entropy", "training", "mse: Keras' mean over samples and outputs; half_mse: 1/(2K)",
-        choices=("cross_entropy", "mse", "half_mse"),
-    )  # fmt: skip
-    reduction: str = _field(
-        "mean", "training", "of the gradient over a batch (the lecture's own code sums)",
-        choices=("mean", "sum"),
-    )  # fmt: skip
-    gradients: str = _field(
-        "auto", "training", "by jax.grad, by hand, or by hand and checked against jax.grad",
-        choices=("auto", "manual", "both"),
-    )  # fmt: skip
-    check_every: int = _field(
-        100, "training", "steps from one check to the next, with gradients=both", low=1, high=10**9
+    optimizer: str = _training(
+        "sgd",
+        "update rule; another than the recipe's starts with Keras' default learning rate (sgd "
+        "0.01, rmsprop and adam 0.001) and without momentum",
+        ("sgd", "rmsprop", "adam"),
     )
-    gradient_tolerance: float | None = _field(
-        None, "training", "relative error that ends the run (default: by precision)",
-        low=0.0, high=1.0,
-    )  # fmt: skip
-    seed: int = _field(0, "training", "of parameters, order, dropout", low=0, high=2**31 - 1)
+    learning_rate: float = _training(0.1, "peak learning rate", (1e-12, 1e4))
+    schedule: str = _training(
+        "constant",
+        "how the learning rate changes during training",
+        ("constant", "cosine", "one_cycle", "step", "plateau"),
+    )
+    patience: int = _training(
+        5, "epochs without a lower validation error until schedule=plateau acts", (1, 10**6)
+    )
+    momentum: float = _training(0.0, "momentum of the sgd optimizer", (0.0, 0.9999))
+    nesterov: bool = _training(False, "use Nesterov momentum in the sgd optimizer")
+    weight_decay: float = _training(
+        0.0, "weight decay: an L2 penalty for sgd and rmsprop, decoupled for adam", (0.0, 1.0)
+    )
+    loss: str = _training(
+        "cross_entropy",
+        "loss function; mse is Keras' mean over images and outputs, half_mse half of it",
+        ("cross_entropy", "mse", "half_mse"),
+    )
+    reduction: str = _training(
+        "mean", "how a batch's gradients are combined (the lecture's code sums)", ("mean", "sum")
+    )
+    gradients: str = _training(
+        "auto",
+        "how gradients are computed: by jax.grad (with faster rules derived by hand for some "
+        "layers), all by hand, or both, compared while training",
+        ("auto", "manual", "both"),
+    )
+    check_every: int = _training(100, "steps between two checks of gradients=both", (1, 10**9))
+    gradient_tolerance: float | None = _training(
+        None, "relative error that ends a run with gradients=both", (0.0, 1.0), unset="by precision"
+    )
+    seed: int = _training(
+        0, "random seed of weights, image order, augmentation and dropout", (0, 2**31 - 1)
+    )
 
-    platform: str | None = _field(
-        None, "machine", "what must be there to train on (default: what JAX finds)",
-        choices=("cpu", "gpu", "tpu"),
-    )  # fmt: skip
-    cpu_devices: int | None = _field(
-        None, "machine", "devices that the CPU simulates (default: none)", low=1, high=256
+    platform: str | None = _machine(
+        None,
+        "which devices must be present: without them the run ends at once",
+        ("cpu", "gpu", "tpu"),
+        unset="what JAX finds",
     )
-    devices: int | None = _field(
-        None, "machine", "how many to use (default: all; a CPU counts as one, or as N)",
-        low=1, high=4096,
-    )  # fmt: skip
-    parallel: str = _field(
-        "auto", "machine", "over devices (auto: jit on one, pmap on several)",
-        choices=("auto", "jit", "pmap"),
-    )  # fmt: skip
-    distributed: bool = _field(
-        False, "machine", "one process of several, as JAX finds it: TPU pod, SLURM, Open MPI, "
-        "Kubernetes",
-    )  # fmt: skip
-    coordinator: str | None = _field(
-        None, "machine", "HOST:PORT of process 0, where JAX finds nothing (docs/several-hosts.md)"
+    cpu_devices: int | None = _machine(None, "number of devices that the CPU simulates", (1, 256))
+    devices: int | None = _machine(
+        None, "number of devices to train on", (1, 4096), unset="all that JAX finds or simulates"
     )
-    num_processes: int | None = _field(
-        None, "machine", "how many run this command, with coordinator", low=1, high=65536
+    parallel: str = _machine(
+        "auto",
+        "how devices share the work; auto is jit on one device, pmap on several",
+        ("auto", "jit", "pmap"),
     )
-    process_id: int | None = _field(
-        None, "machine", "which of them this is, from 0, with coordinator", low=0, high=65535
+    distributed: bool = _machine(
+        False,
+        "train together with other processes, which JAX finds on a TPU pod, under SLURM, Open "
+        "MPI and Kubernetes",
     )
-    precision: str = _field(
-        "float32", "machine", "of the arithmetic; bfloat16 keeps float32 parameters, mixed also "
-        "the last layer",
-        choices=("float32", "bfloat16", "mixed", "float64"),
-    )  # fmt: skip
+    coordinator: str | None = _machine(
+        None,
+        "address of process 0, where JAX finds no other processes (docs/several-hosts.md)",
+        metavar="HOST:PORT",
+    )
+    num_processes: int | None = _machine(None, "number of processes, with coordinator", (1, 65536))
+    process_id: int | None = _machine(
+        None, "number of this process, from 0, with coordinator", (0, 65535)
+    )
+    precision: str = _machine(
+        "float32",
+        "number format of the arithmetic; bfloat16 keeps parameters in float32, mixed also the "
+        "last layer",
+        ("float32", "bfloat16", "mixed", "float64"),
+    )
 
-    log_format: str = _field(
-        "plain", "run", "lecture: the lines that the slides print", choices=("plain", "lecture")
+    log_format: str = _run(
+        "plain", "format of progress lines; lecture: as on the slides", ("plain", "lecture")
     )
-    workdir: str | None = _field(
-        None, "run", "the run folder (default: runs/<model>-<date>-<time>)"
+    workdir: str | None = _run(
+        None,
+        "run folder: settings, metrics, checkpoints and result",
+        metavar="FOLDER",
+        unset="runs/<model>-<date>-<time>",
     )
-    overwrite: bool = _field(False, "run", "replace the run that workdir holds")
-    resume: bool = _field(False, "run", "go on with workdir's run, by default the model's newest")
-    checkpoint_every: str = _field(
-        "10seconds", "run", "steps, epochs, seconds or minutes from one to the next, as 500steps"
+    overwrite: bool = _run(False, "replace the run in workdir")
+    resume: bool = _run(
+        False, "continue the run in workdir; without workdir, the model's newest unfinished run"
     )
-    keep: int = _field(
-        2, "run", "the last checkpoints to keep; of those saved after an epoch the best stays too",
-        low=1, high=10**6,
-    )  # fmt: skip
-    target_accuracy: float | None = _field(
-        None, "run", "exit status 1 if the test accuracy ends below it", low=0.0, high=1.0
+    checkpoint_every: str = _run(
+        "10seconds",
+        "interval between checkpoints in steps, epochs, seconds or minutes, as 500steps",
+        metavar="INTERVAL",
+    )
+    keep: int = _run(
+        2, "number of newest checkpoints to keep; the best after an epoch stays too", (1, 10**6)
+    )
+    target_accuracy: float | None = _run(
+        None, "test accuracy below which the exit status is 1", (0.0, 1.0)
     )
 
     def __post_init__(self):
-        if self.model not in PRESETS:
-            raise unknown("model", self.model, PRESETS)
-        for field in dataclasses.fields(self):
-            _check(field, getattr(self, field.name))
+        super().__post_init__()
         self._check_pictures()
         _ = self.checkpoint_interval
         for name in MODEL_FIELDS:
@@ -302,9 +308,12 @@ class Config:
 def preset(model: str = DEFAULT_MODEL, **changes: Any) -> Config:
     """Returns a network's own recipe, with some fields changed.
 
-    Another optimizer than the recipe's starts from Keras' default rate for it, without momentum;
-    with a hidden size of one's own nothing is searched; with init_from, whose weights were trained
-    on ImageNet's pixels normalised, normalize is "imagenet". recipe="paper" comes before all these.
+    Some fields bring others with them, unless these are among the changes too:
+
+    - recipe="paper" brings the fields of PAPER; the others change these.
+    - optimizer, if it is not the recipe's: Keras' default learning rate, and no momentum.
+    - hidden: no search over latent_dims.
+    - init_from: normalize="imagenet", since ImageNet's normalized pixels trained these weights.
 
     Args:
       model: A key of PRESETS.
@@ -330,7 +339,7 @@ def preset(model: str = DEFAULT_MODEL, **changes: Any) -> Config:
     if changes.get("optimizer", recipe.get("optimizer", "sgd")) != recipe.get("optimizer", "sgd"):
         # Another update rule needs another rate: Keras' default for it, not this recipe's.
         recipe |= {"momentum": 0.0, "nesterov": False}
-        recipe["learning_rate"] = 0.01 if changes["optimizer"] == "sgd" else 0.001
+        recipe["learning_rate"] = KERAS_RATES.get(changes["optimizer"])
     if "hidden" in changes:
         for name in ("latent_dims", "replay_seeds"):
             if name in changes:
@@ -339,57 +348,21 @@ def preset(model: str = DEFAULT_MODEL, **changes: Any) -> Config:
     return Config(**{"model": model, **recipe, **changes})
 
 
-def _check(field: dataclasses.Field, value: Any) -> None:
-    """Raises UserError if a field's value has the wrong type or is out of its range."""
-    low, high, choices = (field.metadata[key] for key in ("low", "high", "choices"))
-    if value is None and type(None) in typing.get_args(field.type):
-        return
-    if choices is not None and value not in choices:
-        raise unknown(field.name, str(value), choices)
-    kind = kind_of(field)
-    values = value if kind is tuple else (value,)
-    element = int if kind is tuple else kind
-    if not isinstance(values, tuple) or not values:
-        raise UserError(f"{field.name}: expected numbers as 64,64, got {value!r}")
-    if len(values) > MAX_LAYERS:
-        raise UserError(f"{field.name}: expected at most {MAX_LAYERS} numbers, got {len(values)}")
-    if field.name in PATHS and not _is_path(value):
-        raise UserError(f"{field.name}: expected a path or a name, got {value!r}")
-    number: Any
-    for number in values:
-        fits = isinstance(number, (int, float) if element is float else element)
-        if not fits or (isinstance(number, bool) and element is not bool):
-            raise UserError(f"{field.name}: expected {TYPE_NAMES[element]}, got {number!r}")
-        if element in (int, float) and not low <= number <= high:  # Of NaN neither is true.
-            raise UserError(
-                f"{field.name}: expected {TYPE_NAMES[element]} from {low} to {high}, got {number}"
-            )
-
-
-def _is_path(value: Any) -> bool:
-    """Whether a text may name a file; one of config.json, which may be anybody's, may not."""
-    try:
-        return b"\0" not in os.fsencode(Path(value).expanduser())
-    except (TypeError, ValueError, RuntimeError):  # No text; not Unicode; ~ of nobody.
-        return False
-
-
-TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
-
-
-def kind_of(field: dataclasses.Field) -> type:
-    """The type of a field, None aside: int, float, bool, str or tuple."""
-    kinds = [kind for kind in typing.get_args(field.type) if kind is not type(None)]
-    kind = kinds[0] if type(None) in typing.get_args(field.type) else field.type
-    return typing.get_origin(kind) or typing.cast(type, kind)
-
-
 def to_json(config: Config) -> dict[str, Any]:
     """Every field, as JSON holds it."""
     return dataclasses.asdict(config)
 
 
 def from_json(values: dict[str, Any]) -> Config:
-    """The inverse of to_json."""
-    lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
-    return Config(**{**values, **lists})
+    """The config that `to_json` wrote; keys that are no fields are ignored.
+
+    Raises:
+      UserError: A field is missing, since a default could silently train something else; or a
+        value is out of range.
+    """
+    names = [field.name for field in dataclasses.fields(Config)]
+    if missing := [name for name in names if name not in values]:
+        raise UserError(f"no {', '.join(missing)}: another version of jaxnets wrote it")
+    found: dict[str, Any] = {name: values[name] for name in names}
+    found |= {name: tuple(value) for name, value in found.items() if isinstance(value, list)}
+    return Config(**found)

@@ -5,35 +5,25 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from jaxnets import table
 from jaxnets.gradcheck.compare import DIFFERENCES, PRECISIONS, Row
 
 COLUMNS = (*PRECISIONS, DIFFERENCES)
-NAME, NUMBER = 40, 12
-
-HEADER = "".join(
-    [
-        "relative error".ljust(NAME),
-        *(column.rjust(NUMBER) for column in COLUMNS),
-        "tried".rjust(13),
-        "kinks".rjust(7),
-        "  verdict  nearest to its tolerance",
-    ]
+WIDTHS = (40, *(10 for _ in COLUMNS), 11, 5, 7, 0)
+ALIGN = "<" + ">" * len(COLUMNS) + ">><<"
+HEADER = table.line(
+    ["relative error", *COLUMNS, "tried", "kinks", "verdict", "nearest to its tolerance"],
+    WIDTHS,
+    ALIGN,
 )
 
 
 def line(row: Row) -> str:
     """One row of the table."""
+    errors = [f"{row.errors[column].value:.1e}" for column in COLUMNS]
     tried = row.tried[0] if len(row.tried) == 1 else f"{len(row.tried)} settings"
-    return "".join(
-        [
-            row.name.ljust(NAME),
-            *(f"{row.errors[column].value:.1e}".rjust(NUMBER) for column in COLUMNS),
-            tried.rjust(13),
-            str(row.kinks).rjust(7),
-            "  ok       " if row.ok else "  FAILED   ",
-            row.worst,
-        ]
-    ).rstrip()
+    verdict = "ok" if row.ok else "FAILED"
+    return table.line([row.name, *errors, tried, str(row.kinks), verdict, row.worst], WIDTHS, ALIGN)
 
 
 def summary(rows: Sequence[Row]) -> str:

@@ -10,6 +10,7 @@ from scipy import stats
 
 from jaxnets.config.fields import to_json
 from jaxnets.lecture.search import PLOT, Search, finite
+from jaxnets.table import table
 
 # The chance of a false alarm that "significant" allows.
 SIGNIFICANCE = 0.05
@@ -106,16 +107,13 @@ def verdict(ranks: Sequence[Rank], seeds: int) -> str:
 def to_text(search: Search, seeds: int) -> str:
     """The table of means and deviations, and the verdict."""
     ranks = ranking(search)
-    width = max(len(rank.name) for rank in ranks)
-    lines = [f"{'':{width}}  validation accuracy      loss  winner's lead       p"]
+    rows = [["", "validation accuracy", "    loss", "winner's lead", "     p"]]
     for rank in ranks:
-        line = (
-            f"{rank.name:{width}}  {rank.accuracy:9.4f} ± {rank.deviation:7.4f}  {rank.loss:8.4f}"
-        )
+        row = [rank.name, f"{rank.accuracy:.4f} ± {rank.deviation:7.4f}", f"{rank.loss:.4f}"]
         if rank is not ranks[0]:
-            line += f"  {rank.lead:13.4f}  {rank.p:6.2g}"
-        lines.append(line.replace("nan", "  -"))
-    return "\n".join([*lines, "", verdict(ranks, seeds)])
+            row += [f"{rank.lead:.4f}", f"{rank.p:.2g}"]
+        rows.append([cell.replace("nan", "  -") for cell in row])
+    return "\n".join([*table(rows, "<>>>>"), "", verdict(ranks, seeds)])
 
 
 def to_values(search: Search, seeds: int) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from jaxnets.lecture.many import Outcome, train_many, train_one
 from jaxnets.metrics import Metrics
 from jaxnets.runs import run
 from jaxnets.runs.run_folder import SEARCH, RunFolder
+from jaxnets.table import table as aligned
 from jaxnets.training.loop import Callbacks
 
 # What the slide prints: training loss and accuracy, then validation's (the last: the test's).
@@ -183,8 +184,4 @@ def table(this: Replay, others: Sequence[Replay] = ()) -> str:
         best.append(", ".join(f"{size}: {counts[size]} times" for size in this.search))
     rows.append(best)
     add("best, anew:", SLIDE_FINAL, [replay.final for replay in everyone], "test")
-    widths = [max(len(row[column]) for row in rows) for column in range(len(heads))]
-    return "\n".join(
-        "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )
+    return "\n".join(aligned(rows, "<" * len(heads)))

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 
 from jaxnets.machine.platform import describe, versions
+from jaxnets.table import table
 from jaxnets.training.parallel import Parallel
 
 
@@ -30,4 +31,4 @@ def to_text(values: dict[str, Any]) -> str:
         "used": f"{values['used']} by {values['parallel']} ({values['description']})",
         "versions": ", ".join(" ".join(pair) for pair in values["versions"].items()),
     }
-    return "\n".join(f"{name:10}{text}" for name, text in lines.items())
+    return "\n".join(table(list(lines.items()), "<<"))

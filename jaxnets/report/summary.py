@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from jaxnets.errors import UserError
 from jaxnets.models.chain import Chain
+from jaxnets.table import table
 
 HEADS = ("layer", "output shape", "parameters", "FLOPs")
 
@@ -98,22 +99,14 @@ def to_text(title: str, rows: Sequence[Row], image_shape: Sequence[int]) -> str:
         (row.layer, _size(row.shape), f"{row.params:,}", f"{row.flops:,}")
         for row in [Row("image", tuple(image_shape), 0, 0), *rows]
     ]
-    widths = [max(len(line[column]) for line in [HEADS, *cells]) for column in range(4)]
-
-    def line(texts: Sequence[str]) -> str:
-        aligned = [f"{texts[0]:{widths[0]}}", f"{texts[1]:{widths[1]}}"]
-        aligned += [f"{text:>{width}}" for text, width in zip(texts[2:], widths[2:], strict=True)]
-        return "  ".join(aligned).rstrip()
-
-    rule = "-" * len(line(HEADS))
+    head, *lines = table([HEADS, *cells], "<<>>")
+    rule = "-" * len(head)
     params, flops = totals(rows)
-    return "\n".join(
-        [
-            title, rule, line(HEADS), rule, *map(line, cells), rule,
-            f"parameters: {params:,} ({params * 4 / 1e6:.2f} MB in float32)",
-            f"forward pass of one image: {flops:,} FLOPs",
-        ]
-    )  # fmt: skip
+    sums = [
+        f"parameters: {params:,} ({params * 4 / 1e6:.2f} MB in float32)",
+        f"forward pass of one image: {flops:,} FLOPs",
+    ]
+    return "\n".join([title, rule, head, rule, *lines, rule, *sums])
 
 
 def to_values(title: str, rows: Sequence[Row], image_shape: Sequence[int]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 import json
 import os
 import sys
-import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from jaxnets.errors import UserError, printable
 from jaxnets.serving.digit import WORK
 from jaxnets.serving.drawing import draw
 from jaxnets.serving.predict import BATCH, load_predictor
+from jaxnets.table import line, width_of
 
 STDIN = "-"
 
@@ -113,7 +113,7 @@ class _Printer:
     def __init__(self, class_names: Sequence[str], top: int, as_json: bool):
         self._labels, self._top = class_names, top
         self._shown = [printable(name) for name in class_names]
-        self._width = max(map(_columns, self._shown))
+        self._width = max(map(width_of, self._shown))
         self._json: list[dict[str, Any]] | None = [] if as_json else None
         self._is_terminal = sys.stdout.isatty()
 
@@ -132,8 +132,8 @@ class _Printer:
             print(self._drawing(seen))
         for k in best:
             if self._is_terminal:
-                gap = " " * (self._width - _columns(self._shown[k]))
-                print(f"    {self._shown[k]}{gap}  {probabilities[k]:.4f}")
+                cells = [self._shown[k], f"{probabilities[k]:.4f}"]
+                print("    " + line(cells, [self._width, 0], "<<"))
             else:
                 print(f"{printable(name)}\t{self._shown[k]}\t{probabilities[k]:.6f}")
 
@@ -146,11 +146,6 @@ class _Printer:
         """Prints what can only be printed whole."""
         if self._json is not None:
             print(json.dumps(self._json, indent=2))
-
-
-def _columns(text: str) -> int:
-    """How wide a terminal shows a text: Chinese and its like take two columns a character."""
-    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
 def _tell(line: str) -> None:

@@ -8,13 +8,14 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from jaxnets import table
 from jaxnets.data.datasets import Dataset
 from jaxnets.lecture.compare.recipes import CURVE_NOISE
 from jaxnets.lecture.compare.request import Request
 from jaxnets.lecture.compare.results import RANKS_BY, SCORES, TITLES, TOLERANCE, Results, Row
 from jaxnets.lecture.compare.samples import Table
 
-NAME, NUMBER = 20, 12
+NAME, NUMBER = 20, 10
 
 
 def heading(request: Request, data: Dataset) -> str:
@@ -24,7 +25,7 @@ def heading(request: Request, data: Dataset) -> str:
     if request.train_size == len(data.train):
         title += " (--train_size=full takes all)"
     heads = ["parameters", "epochs", *(head for head, _, _ in _columns(request)), "seconds"]
-    return "\n".join(["", title, "model".ljust(NAME) + _cells(heads, heads)])
+    return "\n".join(["", title, _line("model", heads, heads)])
 
 
 def line(request: Request, row: Row) -> str:
@@ -38,7 +39,7 @@ def line(request: Request, row: Row) -> str:
         f"{getattr(fit, part)[score]:,.{0 if score == 'mse' else 4}f}" for _, part, score in columns
     ]
     texts = [_count(fit.parameters), _count(fit.epochs), *scores, f"{fit.seconds:.1f}"]
-    return f"{row.model:{NAME}}" + _cells(texts, heads)
+    return _line(row.model, texts, heads)
 
 
 def _columns(request: Request) -> list[tuple[str, str, str]]:
@@ -66,7 +67,7 @@ def curve(results: Results, data: Dataset, small: Dataset) -> str:
     lines = [
         "",
         f"capacity on {data.name}: one hidden layer, {about}",
-        "hidden".ljust(NAME) + _cells(heads, heads),
+        _line("hidden", heads, heads),
     ]
     verdicts = results.verdicts(data.name)
     for row in results.curve:
@@ -74,8 +75,8 @@ def curve(results: Results, data: Dataset, small: Dataset) -> str:
             lines.append(f"{row.hidden:<{NAME}}  {row.why}")
         elif row.dataset == data.name and row.fit is not None:
             numbers = [f"{results.score(row, part):.4f}" for part in ("train", "test")]
-            cells = _cells([_count(row.fit.parameters), *numbers], heads)
-            lines.append(f"{row.hidden:<{NAME}}{cells}  {verdicts[row.hidden]}".rstrip())
+            cells = [_count(row.fit.parameters), *numbers, verdicts[row.hidden]]
+            lines.append(_line(str(row.hidden), cells, heads))
     lines.append(
         f"(more than {TOLERANCE} below the best: overfits if it fits the training part as well, "
         "else underfits)"
@@ -141,10 +142,10 @@ def to_csv(results: Results) -> str:
     return stream.getvalue()
 
 
-def _cells(texts: Sequence[str], heads: Sequence[str]) -> str:
-    """Texts in columns as wide as their heads need."""
-    widths = (max(NUMBER, len(head) + 2) for head in heads)
-    return "".join(text.rjust(width) for text, width in zip(texts, widths, strict=True))
+def _line(name: str, cells: Sequence[str], heads: Sequence[str]) -> str:
+    """A line whose columns are as wide as their heads need; a last one may have no head."""
+    widths = [NAME, *(max(NUMBER, len(head)) for head in heads), 0]
+    return table.line([name, *cells], widths, "<" + ">" * len(heads) + "<")
 
 
 def _count(number: int | None) -> str:

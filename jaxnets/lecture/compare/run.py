@@ -31,12 +31,12 @@ def run(request: Request) -> None:
     results = Results(request, samples)
     try:
         for text in _compare(results):
-            if not request.as_json:
+            if not request.json:
                 print(text, flush=True)
         results.finished = True
     finally:
         _write(results, folder)
-    print(report.to_json(results).rstrip() if request.as_json else f"results: {folder}")
+    print(report.to_json(results).rstrip() if request.json else f"results: {folder}")
 
 
 def _compare(results: Results) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """Data sets by name: published files, CIFAR's binary versions, parts and class names."""
 
+import dataclasses
 import gzip
 import hashlib
 import io
@@ -117,18 +118,11 @@ def test_fashion_mnist_from_a_folder_has_its_class_names(tiny_folder, tiny):
 
 def published_as(monkeypatch, name, folder, *files):
     """Makes the published files of a set those of a folder."""
-    files = tuple(PublishedFile(file, *_size_and_digest(folder / file)) for file in files)
-    monkeypatch.setitem(
-        published.SETS,
-        name,
-        published.PublishedSet(
-            ("https://mirror.invalid",), files, published.SETS[name].class_names
-        ),
-    )
-
-
-def _size_and_digest(path):
-    return path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest()
+    contents = ((file, (folder / file).read_bytes()) for file in files)
+    known = (PublishedFile(f, len(c), hashlib.sha256(c).hexdigest()) for f, c in contents)
+    elsewhere = {"mirrors": ("https://mirror.invalid",), "files": tuple(known)}
+    ours = dataclasses.replace(published.SETS[name], **elsewhere)
+    monkeypatch.setitem(published.SETS, name, ours)
 
 
 @pytest.fixture
@@ -259,22 +253,35 @@ def made(request):
     return name, images, labels, files
 
 
-def archive_of(folder, files, compress=gzip.compress):
-    """The archive's bytes, its files in a folder."""
+def packed(*members, compress=gzip.compress):
+    """An archive's bytes, from pairs of a name, or a header, and a content."""
     stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w") as archive:
-        for file, content in files.items():
-            member = tarfile.TarInfo(f"{folder}/{file}")
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for member, content in members:
+            header = tarfile.TarInfo(member) if isinstance(member, str) else member
+            header.size = len(content)
+            archive.addfile(header, io.BytesIO(content))
     return compress(stream.getvalue())
 
 
-def place(folder, name, files, **options):
-    """Writes the archive where it is looked for."""
+def header(path, **attributes):
+    """A member that is no plain file."""
+    member = tarfile.TarInfo(path)
+    for name, value in attributes.items():
+        setattr(member, name, value)
+    return member
+
+
+def members_of(name, files):
+    """CIFAR's files as they lie in the archive."""
+    return [(f"{cifar.FORMS[name].folder}/{file}", content) for file, content in files.items()]
+
+
+def place(folder, name, files):
+    """Writes the archive, or its bytes, where it is looked for."""
     path = folder / published.SETS[name].files[0].name
     folder.mkdir(exist_ok=True)
-    path.write_bytes(archive_of(cifar.FORMS[name].folder, files, **options))
+    path.write_bytes(packed(*members_of(name, files)) if isinstance(files, dict) else files)
     return path
 
 
@@ -302,7 +309,9 @@ def test_cifar_is_read_from_its_archive_plain_or_packed_and_unpacked(tmp_path, m
 
     plain = tmp_path / "plain"
     plain.mkdir()
-    (plain / path.name.removesuffix(".gz")).write_bytes(archive_of(form.folder, files, bytes))
+    (plain / path.name.removesuffix(".gz")).write_bytes(
+        packed(*members_of(name, files), compress=bytes)
+    )
     for home in (tmp_path / "files", tmp_path / "folder" / form.folder):
         home.mkdir(parents=True)
         for file, content in files.items():
@@ -335,30 +344,25 @@ def test_a_label_out_of_range_is_refused(tmp_path, made):
         load(name, tmp_path)
 
 
-@pytest.mark.parametrize("change", [-1, 1], ids=["a byte short", "a byte more"])
-def test_records_that_are_not_whole_are_refused(tmp_path, made, change):
-    name, _, _, files = made
-    last = cifar.FORMS[name].train[-1]
-    content = files[last][:change] if change < 0 else files[last] + b"\0"
-    place(tmp_path, name, files | {last: content})
-    with pytest.raises(UserError, match=f"expected records of 307[34] bytes in {last}, found"):
-        load(name, tmp_path)
+NOT_WHOLE = "expected records of 307[34] bytes in .*, found"
+WRONG_CONTENT = {
+    "a byte short": ("train", lambda content: content[:-1], NOT_WHOLE),
+    "a byte more": ("train", lambda content: content + b"\0", NOT_WHOLE),
+    "empty": ("test", lambda content: b"", "bytes in .*, found 0 bytes"),
+    "no text": ("names", lambda content: b"\xff\xfe", "class names in UTF-8"),
+    "two names": ("names", lambda content: b"cat\ndog\n", "expected labels from 0 to 1"),
+    "missing": ("test", None, "missing test"),
+}
 
 
-def test_a_file_that_is_missing_empty_or_no_text_is_refused(tmp_path, made):
+@pytest.mark.parametrize("part, change, message", WRONG_CONTENT.values(), ids=WRONG_CONTENT)
+def test_a_file_that_is_wrong_is_refused(tmp_path, made, part, change, message):
     name, _, _, files = made
     form = cifar.FORMS[name]
-    place(tmp_path, name, {file: files[file] for file in files if file != form.test})
-    with pytest.raises(UserError, match=f"missing {form.test}"):
-        load(name, tmp_path)
-    place(tmp_path, name, files | {form.test: b""})
-    with pytest.raises(UserError, match=f"bytes in {form.test}, found 0 bytes"):
-        load(name, tmp_path)
-    place(tmp_path, name, files | {form.names: b"\xff\xfe"})
-    with pytest.raises(UserError, match="class names in UTF-8"):
-        load(name, tmp_path)
-    place(tmp_path, name, files | {form.names: b"cat\ndog\n"})
-    with pytest.raises(UserError, match="expected labels from 0 to 1"):
+    file = form.train[-1] if part == "train" else getattr(form, part)
+    kept = {other: content for other, content in files.items() if other != file}
+    place(tmp_path, name, kept if change is None else kept | {file: change(files[file])})
+    with pytest.raises(UserError, match=message):
         load(name, tmp_path)
 
 
@@ -373,62 +377,45 @@ def test_every_truncation_of_an_archive_is_refused(tmp_path, made):
 
 
 def test_noise_is_no_archive(tmp_path, made):
-    name, _, _, files = made
-    path = place(tmp_path, name, files)
     for content in (b"noise " * 500, gzip.compress(b"noise " * 500), b"\x1f\x8b" + bytes(500)):
-        path.write_bytes(content)
+        place(tmp_path, made[0], content)
         with pytest.raises(UserError, match="damaged archive"):
-            load(name, tmp_path)
+            load(made[0], tmp_path)
 
 
 def test_no_member_of_an_archive_is_ever_written(tmp_path, made):
     """Names that lead out, links and devices: they are passed over, the folder stays as it is."""
     name, _, _, files = made
-    form = cifar.FORMS[name]
+    form, test = cifar.FORMS[name], cifar.FORMS[name].test
     secret = tmp_path / "secret"
-    secret.write_bytes(files[form.test])
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w") as archive:
-
-        def add(path, content=b"", **attributes):
-            member = tarfile.TarInfo(path)
-            member.size = len(content)
-            for key, value in attributes.items():
-                setattr(member, key, value)
-            archive.addfile(member, io.BytesIO(content))
-
-        for path in ("../out", "/tmp/jaxnets-out", f"{form.folder}/../../out", "elsewhere/x"):
-            add(path, b"out")
-        for folder in ("elsewhere", f"{form.folder}/deeper", ".."):
-            add(f"{folder}/{form.test}", files[form.test])
-        add(f"{form.folder}/{form.test}", type=tarfile.SYMTYPE, linkname=str(secret))
-        add(f"{form.folder}/device", type=tarfile.CHRTYPE)
-        for file in (*form.train, form.names):
-            add(f"{form.folder}/{file}", files[file])
-    folder = tmp_path / "in" / "it"
-    folder.mkdir(parents=True)
-    path = folder / published.SETS[name].files[0].name
-    path.write_bytes(gzip.compress(stream.getvalue()))
+    secret.write_bytes(files[test])
+    outside = ("../out", "/tmp/jaxnets-out", f"{form.folder}/../../out", "elsewhere/x")
+    misplaced = (f"{folder}/{test}" for folder in ("elsewhere", f"{form.folder}/deeper", ".."))
+    link = header(f"{form.folder}/{test}", type=tarfile.SYMTYPE, linkname=str(secret))
+    content = packed(
+        *((path, b"out") for path in outside),
+        *((path, files[test]) for path in misplaced),
+        (link, b""),
+        (header(f"{form.folder}/device", type=tarfile.CHRTYPE), b""),
+        *members_of(name, {file: files[file] for file in (*form.train, form.names)}),
+    )
+    (tmp_path / "in").mkdir()
+    place(tmp_path / "in" / "it", name, content)
     before = sorted(str(p) for p in tmp_path.rglob("*"))
-    with pytest.raises(UserError, match=f"missing {form.test}"):
-        load(name, folder)
+    with pytest.raises(UserError, match=f"missing {test}"):
+        load(name, tmp_path / "in" / "it")
     assert sorted(str(p) for p in tmp_path.rglob("*")) == before
 
 
 def test_an_archive_that_unpacks_to_too_much_is_refused_in_little_memory(
     tmp_path, made, monkeypatch
 ):
-    name, _, _, files = made
-    form = cifar.FORMS[name]
+    name = made[0]
     monkeypatch.setattr(cifar, "MAX_BYTES", 1 << 20)
-    header = tarfile.TarInfo(f"{form.folder}/{form.test}")
-    header.size = 1 << 40
-    longname = tarfile.TarInfo("././@LongLink")
-    longname.type, longname.size = tarfile.GNUTYPE_LONGNAME, 1 << 40
-    for member in (header, longname):
-        bomb = gzip.compress(member.tobuf(tarfile.GNU_FORMAT) + bytes(1 << 24))
-        path = tmp_path / published.SETS[name].files[0].name
-        path.write_bytes(bomb)
+    file = header(f"{cifar.FORMS[name].folder}/{cifar.FORMS[name].test}", size=1 << 40)
+    long_name = header("././@LongLink", size=1 << 40, type=tarfile.GNUTYPE_LONGNAME)
+    for member in (file, long_name):
+        place(tmp_path, name, gzip.compress(member.tobuf(tarfile.GNU_FORMAT) + bytes(1 << 24)))
         tracemalloc.start()
         try:
             with pytest.raises(UserError, match="expected at most 1048576 bytes, found more"):
@@ -442,16 +429,9 @@ def test_an_archive_that_unpacks_to_too_much_is_refused_in_little_memory(
 def test_a_file_with_holes_is_passed_over(tmp_path, made):
     name, _, _, files = made
     form = cifar.FORMS[name]
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive:
-        member = tarfile.TarInfo(f"{form.folder}/{form.test}")
-        member.pax_headers = {"GNU.sparse.size": str(1 << 40), "GNU.sparse.map": f"0,0,{1 << 40},0"}
-        archive.addfile(member, io.BytesIO())
-        for file in (*form.train, form.names):
-            member = tarfile.TarInfo(f"{form.folder}/{file}")
-            member.size = len(files[file])
-            archive.addfile(member, io.BytesIO(files[file]))
-    path = tmp_path / published.SETS[name].files[0].name
-    path.write_bytes(gzip.compress(stream.getvalue()))
+    holes = {"GNU.sparse.size": str(1 << 40), "GNU.sparse.map": f"0,0,{1 << 40},0"}
+    others = {file: files[file] for file in (*form.train, form.names)}
+    sparse = header(f"{form.folder}/{form.test}", pax_headers=holes)
+    place(tmp_path, name, packed((sparse, b""), *members_of(name, others)))
     with pytest.raises(UserError, match=f"missing {form.test}"):
         load(name, tmp_path)

@@ -52,7 +52,7 @@ def parts(train, test, **more):
     return {"train": split(train), "test": split(test)} | more
 
 
-def test_a_tenth_but_at_most_5000_images_are_held_back_unless_told():
+def test_a_tenth_but_at_most_5000_images_are_held_back_by_default():
     def sizes(count, validation_size):
         data = assemble("it", parts([0, 1] * (count // 2), [0]), "ab", "", validation_size)
         return len(data.train), len(data.validation)
@@ -67,7 +67,7 @@ def test_a_tenth_but_at_most_5000_images_are_held_back_unless_told():
         sizes(40, 40)
 
 
-def test_a_validation_part_of_its_own_is_used_whole_unless_none_is_wanted():
+def test_a_sets_own_validation_part_is_used_whole_unless_none_is_wanted():
     ours = parts([0, 1] * 10, [1], validation=split([0, 0, 1]))
     for size, expected in ((None, (20, 3)), (5, (20, 3)), (0, (20, 0))):
         data = assemble("it", ours, "ab", "", size)

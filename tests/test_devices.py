@@ -12,7 +12,7 @@ from jaxnets.errors import UserError
 from jaxnets.machine.platform import prepare
 
 
-def test_the_command_tells_what_jax_finds_and_what_would_be_used(run_command):
+def test_the_command_shows_what_jax_finds_and_what_would_be_used(run_command):
     values = json.loads(run_command("devices", "--json").out)
     versions = values.pop("versions")
     assert values == {
@@ -70,7 +70,7 @@ def test_without_a_home_folder_compiled_programs_are_not_kept(monkeypatch):
         jax.config.update("jax_compilation_cache_dir", before)
 
 
-def test_platforms_that_jax_cannot_start_are_told_in_a_line(run_python):
+def test_platforms_that_jax_cannot_start_are_named_in_a_line(run_python):
     for name in ("tpu", "nonsense"):
         environment = {**os.environ, "JAX_PLATFORMS": name}
         outcome = run_python("-m", "jaxnets", "devices", env=environment)

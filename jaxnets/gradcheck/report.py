@@ -9,7 +9,7 @@ from jaxnets import table
 from jaxnets.gradcheck.compare import DIFFERENCES, PRECISIONS, Row
 
 COLUMNS = (*PRECISIONS, DIFFERENCES)
-WIDTHS = (40, *(10 for _ in COLUMNS), 11, 5, 7, 0)
+WIDTHS = (40, *(max(10, len(column)) for column in COLUMNS), 11, 5, 7, 0)
 ALIGN = "<" + ">" * len(COLUMNS) + ">><<"
 HEADER = table.line(
     ["relative error", *COLUMNS, "tried", "kinks", "verdict", "nearest to its tolerance"],

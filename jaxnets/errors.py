@@ -11,15 +11,15 @@ LONGEST = 2000  # Characters of a message: a file may hold a text of any length.
 
 
 class UserError(ValueError):
-    """A request that cannot be met; its message says what was wanted and what came."""
+    """A request that cannot be met; its message says what was expected and what came."""
 
 
 class RunFailedError(Exception):
-    """A run that cannot go on to its end: a loss that is not finite, gradients that disagree."""
+    """A run that cannot finish: its loss is not finite, its gradients disagree."""
 
 
 class StoppedError(Exception):
-    """A run that a signal stopped; its message says what was saved and how to go on."""
+    """A run that a signal stopped; its message says what was saved and how to resume."""
 
     def __init__(self, message: str, signal: int, *, at_once: bool = False):
         super().__init__(message)

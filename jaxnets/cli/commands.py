@@ -59,7 +59,7 @@ class SummaryFlags(Options):
     """The flags of summary."""
 
     image_shape: tuple[int, ...] = option(
-        (28, 28, 1), "height, width and channels of an image", (1, 10_000), count=3
+        (28, 28, 1), "height, width and channels of an image", (1, 10_000)
     )
     num_classes: int = option(10, "number of classes, the outputs of the last layer", (1, 10**6))
     json: bool = option(False, JSON)
@@ -69,6 +69,8 @@ def summary(arguments: Sequence[str]) -> int:
     """Show a network layer by layer: output shape, parameters, FLOPs."""
     flags, given = parse_command(arguments, "summary", summary.__doc__, SummaryFlags, config=True)
     config = preset(**given)
+    if len(flags.image_shape) != 3:
+        raise UserError(f"image_shape: expected 3 numbers as 28,28,1, got {flags.image_shape}")
 
     from jaxnets.experiment import build_model
     from jaxnets.report.summary import summary as rows_of

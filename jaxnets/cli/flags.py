@@ -3,13 +3,12 @@
 Flags are `--name=value`, switches `--name` and `--no_name`; dashes in names are underscores.
 """
 
-import argparse
 import dataclasses
 import difflib
 import sys
 import textwrap
 from collections.abc import Iterable, Sequence
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from jaxnets.config.fields import Config, preset
 from jaxnets.config.options import Options, is_switch, metavar, options_of, parse, show
@@ -23,7 +22,6 @@ BEGINNERS = (
     "learning_rate", "gradients", "seed", "devices", "workdir", "resume",
 )  # fmt: skip
 WIDTH, NAMES = 80, 24  # Columns of the help, and of these the flags'.
-NO_BREAK = "\u00a0"
 
 T = TypeVar("T", bound=Options)
 
@@ -80,71 +78,50 @@ def unknown_flag(name: str, known: Iterable[str]) -> UserError:
     return UserError(f"unknown flag {name}{hint} (--help_all lists all)")
 
 
-class _Parser(argparse.ArgumentParser):
-    """Raises UserError where argparse would print its usage and exit."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(message)
-
-
-class _Switch(argparse.Action):
-    """--flag and --no_flag."""
-
-    def __call__(self, parser, namespace, values, option_string=None):
-        setattr(namespace, self.dest, not str(option_string).startswith("--no_"))
-
-
 def _read(
     arguments: Sequence[str], program: str, description: str, kinds: Sequence[type[Options]]
 ) -> list[dict[str, Any]]:
     """Reads flags, or prints the help and exits; returns what was given for each class."""
-    flags, words = _normalize(arguments)
-    helps = {"-h", "--help", "--help_all"}
-    asked = helps & set(flags)
-    fields = {field.name: field for kind in kinds for field in options_of(kind)}
-    parser = _Parser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
-    for name, field in fields.items():
-        if is_switch(field):
-            parser.add_argument(f"--{name}", f"--no_{name}", action=_Switch, nargs=0)
-        elif not field.metadata["positional"]:
-            parser.add_argument(f"--{name}", action="append")
-    namespace, rest = parser.parse_known_args([flag for flag in flags if flag not in helps])
-    given = {}
-    for name, value in vars(namespace).items():
-        if not is_switch(fields[name]):
-            repeated = fields[name].metadata["repeated"]
-            value = tuple(value) if repeated else parse(fields[name], value[-1])
-        given[name] = value
+    options = [field for kind in kinds for field in options_of(kind)]
+    positional = [field for field in options if field.metadata["positional"]]
+    flags = {f"--{field.name}": field for field in options if field not in positional}
+    flags |= {f"--no_{field.name}": field for field in options if is_switch(field)}
+    given: dict[str, Any] = {}
+    words, asked, rest = [], "", list(arguments)
+    while rest:
+        text = rest.pop(0)
+        if text == "--":  # Only words follow, even if they begin with a dash.
+            words += rest
+            break
+        if not text.startswith("-") or text == "-":
+            words.append(text)
+            continue
+        name, equals, value = text.partition("=")
+        if name.startswith("--"):
+            name = "--" + name[2:].replace("-", "_")
+        if name in ("-h", "--help", "--help_all"):
+            asked = name
+        elif name not in flags:
+            raise unknown_flag(name, [*flags, "--help"])
+        elif is_switch(field := flags[name]):
+            if equals:
+                raise UserError(f"{field.name}: expected {name} without a value, got {value!r}")
+            given[field.name] = not name.startswith("--no_")
+        else:
+            if not equals and (not rest or rest[0].startswith("--")):
+                raise UserError(f"{field.name}: expected {name}=value, got {text}")
+            value = value if equals else rest.pop(0)
+            before = given.get(field.name, ())
+            repeated = field.metadata["repeated"]
+            given[field.name] = (*before, value) if repeated else parse(field, value)
     if asked:
-        everything = "--help_all" in asked
-        print(_help(program, description, kinds, given, everything), flush=True)
+        print(_help(program, description, kinds, given, asked == "--help_all"), flush=True)
         raise SystemExit(0)
-    for word in rest:
-        if word.startswith("-") and word != "-":
-            switches = [f"--no_{name}" for name, field in fields.items() if is_switch(field)]
-            raise unknown_flag(
-                word.split("=")[0], [*(f"--{name}" for name in fields), *switches, "--help"]
-            )
-    _take_words(given, [*rest, *words], [f for f in fields.values() if f.metadata["positional"]])
+    _take_words(given, words, positional)
     found = [{f.name: given[f.name] for f in options_of(k) if f.name in given} for k in kinds]
     if Config in kinds:
         _tell_new_rate(found[-1])
     return found
-
-
-def _normalize(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The flags, with underscores in their names, and the words after `--`."""
-    arguments = list(arguments)
-    end = arguments.index("--") if "--" in arguments else len(arguments)
-    flags = []
-    for text in arguments[:end]:
-        name, equals, value = text.partition("=")
-        if name.startswith("--"):
-            if value == "--":  # argparse would take it for an empty list.
-                raise UserError(f"{name[2:]}: expected a value, got '--'")
-            name = "--" + name[2:].replace("-", "_")
-        flags.append(name + equals + value)
-    return flags, arguments[end + 1 :]
 
 
 def _take_words(
@@ -189,28 +166,29 @@ def _help(
     everything: bool,
 ) -> str:
     """The help: a command's own flags, and of Config's a beginner's or everything."""
-    words = [metavar(f) for k in kinds for f in options_of(k) if f.metadata["positional"]]
+    words = [metavar(field) for field in options_of(kinds[0]) if field.metadata["positional"]]
     usage = " ".join(["usage: python", program, *words, "[--flag=value ...]"])
-    parts = [usage, *map(_wrapped, description.strip().split("\n\n"))]
     groups: dict[str, list[str]] = {}
     if kinds[0] is not Config:
         groups["flags"] = [_describe(field, field.default) for field in options_of(kinds[0])]
-    model = given.get("model", DEFAULT_MODEL)
-    defaults = preset(model, recipe=given.get("recipe")) if Config in kinds else None
-    for field in options_of(Config) if everything or kinds[0] is Config else ():
-        if defaults is not None and (everything or field.name in BEGINNERS):
-            misses = field.name in MODEL_FIELDS and field.name not in PRESETS[model]
-            text = _describe(
-                field, getattr(defaults, field.name), f"not for {model}" if misses else None
-            )
-            groups.setdefault(field.metadata["group"] if everything else "flags", []).append(text)
-    parts += ["\n".join([f"{group}:", *lines]) for group, lines in groups.items()]
-    if kinds[0] is Config:
-        more = "" if everything else "--help_all shows all flags; "
-        parts.append(f"{more}--model=NAME --help shows the defaults of a model.")
+    if kinds == [Config] or (Config in kinds and everything):
+        model = given.get("model", DEFAULT_MODEL)
+        defaults = preset(model, recipe=given.get("recipe"))
+        for field in options_of(Config):
+            if everything or field.name in BEGINNERS:
+                group = field.metadata["group"] if everything else "flags"
+                misses = field.name in MODEL_FIELDS and field.name not in PRESETS[model]
+                note = f"not for {model}" if misses else ""
+                text = _describe(field, getattr(defaults, field.name), note)
+                groups.setdefault(group, []).append(text)
+    closing = []
+    if kinds == [Config]:
+        closing = ["--help_all shows all flags; --model=NAME --help shows the defaults of a model."]
     elif Config in kinds and not everything:
-        parts.append("The flags of train.py are accepted, too; --help_all shows them.")
-    return "\n\n".join(parts)
+        closing = ["The flags of train.py are accepted, too; --help_all shows them."]
+    lists = ["\n".join([f"{group}:", *texts]) for group, texts in groups.items()]
+    paragraphs = map(_wrapped, description.strip().split("\n\n"))
+    return "\n\n".join([usage, *paragraphs, *lists, *closing])
 
 
 def _wrapped(paragraph: str) -> str:
@@ -218,16 +196,16 @@ def _wrapped(paragraph: str) -> str:
     return paragraph if paragraph.startswith(" ") else textwrap.fill(paragraph, WIDTH)
 
 
-def _describe(field: dataclasses.Field, value: Any, note: str | None = None) -> str:
+def _describe(field: dataclasses.Field, value: Any, note: str = "") -> str:
     """A flag with its meaning, choices and default."""
     choices = [text for text in field.metadata["allowed"] if isinstance(text, str)]
     notes = [f"one of: {', '.join(choices)}"] if choices else []
     if note:
         notes.append(note)
     elif is_switch(field):
-        notes += [f"default:{NO_BREAK}on"] if value else []
+        notes += ["default: on"] if value else []
     elif value is not dataclasses.MISSING:
-        notes.append(f"default:{NO_BREAK}{show(field, value)}")
+        notes.append(f"default: {show(field, value)}")
     if field.metadata["positional"]:
         name = metavar(field)
     elif is_switch(field):
@@ -236,7 +214,6 @@ def _describe(field: dataclasses.Field, value: Any, note: str | None = None) -> 
         name = f"--{field.name}={metavar(field)}"
     text = field.metadata["help"] + (f" [{'; '.join(notes)}]" if notes else "")
     lines = textwrap.wrap(text, WIDTH - NAMES - 4, break_long_words=False, break_on_hyphens=False)
-    lines = [text.replace(NO_BREAK, " ") for text in lines]
     first = [] if len(name) > NAMES else [lines.pop(0)]
     rows = [[name, *first], *(["", text] for text in lines)]
     return "\n".join("  " + line(row, [NAMES, 0], "<<") for row in rows)

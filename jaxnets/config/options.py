@@ -23,7 +23,6 @@ def option(
     allowed: tuple[Any, ...] = (),
     *,
     group: str = "flags",
-    count: int | None = None,
     none: str | None = None,
     unset: str | None = None,
     metavar: str | None = None,
@@ -37,7 +36,6 @@ def option(
       help: What it is, as a phrase.
       allowed: For numbers, the smallest and the largest; for texts, the choices.
       group: The heading under which the help shows it.
-      count: How many numbers a tuple has, None for any number.
       none: The word that stands for None, or for an empty tuple, on the command line.
       unset: What the help says about a default that is None or empty.
       metavar: What stands for the value in the help.
@@ -124,8 +122,7 @@ def _expected(field: dataclasses.Field) -> str:
     if kind is not tuple:
         return TYPE_NAMES[kind]
     example = show(field, field.default) if field.default else "64,64"
-    count = field.metadata["count"]
-    return f"{f'{count} ' if count else ''}{'numbers' if element is int else 'names'} as {example}"
+    return f"{'numbers' if element is int else 'names'} as {example}"
 
 
 def check(field: dataclasses.Field, value: Any) -> None:
@@ -141,17 +138,8 @@ def check(field: dataclasses.Field, value: Any) -> None:
     if element is str and rules["allowed"] and value not in rules["allowed"]:
         raise unknown(field.name, str(value), rules["allowed"])
     values = value if kind is tuple else (value,)
-    count = rules["count"]
     may_be_empty = field.default == () or rules["none"] is not None
-    if (
-        not isinstance(values, tuple)
-        or not (values or may_be_empty)
-        or count
-        not in (
-            None,
-            len(values),
-        )
-    ):
+    if not isinstance(values, tuple) or not (values or may_be_empty):
         raise UserError(f"{field.name}: expected {_expected(field)}, got {value!r}")
     if len(values) > MAX_NUMBERS:
         raise UserError(f"{field.name}: expected at most {MAX_NUMBERS} numbers, got {len(values)}")

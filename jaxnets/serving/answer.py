@@ -35,7 +35,7 @@ def answer(
       workdir: The run folder.
       names: Files, folders of pictures, or "-" for stdin.
       top: How many classes to name for each picture.
-      prepare_as: As `load_predictor` has it.
+      prepare_as: "auto", "digit" or "picture" (see `load_predictor`).
       as_json: Whether to print JSON.
       show: Whether to draw what the network saw.
 
@@ -69,7 +69,7 @@ def answer(
             batch.append((name, predictor.prepare(_read(path, side))))
         except BadPictureError as error:
             all_good = False
-            flush()  # What came before it is told before it.
+            flush()  # Earlier pictures are printed before it.
             _tell(f"error: {name}: {error}")
         if len(batch) == BATCH:
             flush()
@@ -79,7 +79,7 @@ def answer(
 
 
 def _files(names: Sequence[str]) -> Iterator[tuple[str, Path | BadPictureError]]:
-    """Each picture's name as it is told, and where it lies, or why there is none."""
+    """Each picture's printed name, and its path or the reason why there is none."""
     endings = {
         ending for ending, format in Image.registered_extensions().items() if format in FORMATS
     }

@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import functools
 import itertools
+import json
 import os
 import signal
 import struct
@@ -17,8 +18,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parent.parent
+SLOW_EXAMPLES = ("docs/alexnet.md", "docs/errata.md")
+HANGS = 600  # Seconds after which a process hangs, however slow the machine.
 TRAIN, VALIDATION, TEST, SIDE, CLASSES = 160, 40, 50, 12, 3
 
 
@@ -28,6 +32,8 @@ def pytest_configure(config):
     Small ones too, from the first test on: many tests compile what another has compiled.
     """
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    # pyproject.toml says why; this is for the processes that tests start.
+    os.environ["PYTHONWARNINGS"] = "ignore:Error reading persistent compilation cache entry"
     if config.pluginmanager.hasplugin("cacheprovider"):
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(config.cache.mkdir("jax")))
     sys.path.insert(0, str(ROOT))  # train.py is no part of the package.
@@ -37,6 +43,13 @@ def pytest_configure(config):
     from jaxnets.machine import platform
 
     platform.prepare(cpu_devices=8)
+
+
+def pytest_collection_modifyitems(items):
+    """Marks the pages and the module whose examples train for long; they can hold no mark."""
+    for item in items:
+        if item.nodeid.startswith(SLOW_EXAMPLES):
+            item.add_marker(pytest.mark.slow)
 
 
 def quick_jit(function):
@@ -88,8 +101,17 @@ def tiny_arrays():
 
 
 @pytest.fixture(scope="session")
-def tiny_folder(tmp_path_factory, tiny_arrays):
-    return write_folder(tmp_path_factory.mktemp("data") / "tiny", tiny_arrays)
+def shared_folder(tmp_path_factory):
+    """A folder that pytest-xdist's workers have in common; whoever writes into it locks it."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(shared_folder, tiny_arrays):
+    folder = shared_folder / "tiny"
+    with FileLock(f"{folder}.lock"):
+        return folder if folder.exists() else write_folder(folder, tiny_arrays)
 
 
 @pytest.fixture(scope="session")
@@ -250,7 +272,7 @@ def run_python(start_python):
 
     def run(*arguments, **options) -> Outcome:
         process = start_python(*arguments, **options)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=HANGS)
         return Outcome(process.returncode, out, err)
 
     return run
@@ -266,9 +288,12 @@ class FinishedRun:
 
 
 @pytest.fixture(scope="session")
-def finished_run(run_python, tiny_folder, tmp_path_factory) -> FinishedRun:
-    """The CNN with all that makes its recipe random: 20 epochs of 40 steps in a process."""
-    folder = tmp_path_factory.mktemp("runs") / "finished"
+def finished_run(run_python, tiny_folder, shared_folder) -> FinishedRun:
+    """The CNN with all that makes its recipe random: 20 epochs of 40 steps in a process.
+
+    Nothing writes into its folder: all workers have the same.
+    """
+    folder = shared_folder / "finished"
     flags = (
         "--model=cnn",
         f"--data_dir={tiny_folder}",
@@ -277,5 +302,9 @@ def finished_run(run_python, tiny_folder, tmp_path_factory) -> FinishedRun:
         "--epochs=20",
         "--learning_rate=0.01",
     )
-    outcome = run_python("train.py", *flags, f"--workdir={folder}")
-    return FinishedRun(folder, flags, outcome)
+    kept = shared_folder / "finished.json"
+    with FileLock(f"{kept}.lock"):
+        if not kept.exists():
+            outcome = run_python("train.py", *flags, f"--workdir={folder}")
+            kept.write_text(json.dumps(dataclasses.astuple(outcome)))
+    return FinishedRun(folder, flags, Outcome(*json.loads(kept.read_text())))

@@ -142,7 +142,7 @@ def assert_derives(source, where):
             assert len(rules) == 2 and set(rules) <= set(functions), (
                 f"{where}: rules from elsewhere"
             )
-            ruled.add(call.func.value.id)
+            ruled.add(ast.unparse(call.func).removesuffix(".defvjp"))
     for name, function in functions.items():
         for decorator in function.decorator_list:
             uses = [child for used, child in names(decorator) if used == "custom_vjp"]

@@ -5,6 +5,7 @@ import shutil
 import time
 import tracemalloc
 from importlib import resources
+from typing import Any
 
 import numpy as np
 import pytest
@@ -87,7 +88,7 @@ def test_a_header_that_promises_two_billion_images_fails_fast_in_little_memory(t
     path = tmp_path / "file"
     sizes = (2**31).to_bytes(4, "big") + (28).to_bytes(4, "big") * 2
     path.write_bytes(compress(b"\0\0\x08\x03" + sizes + bytes(1000)))
-    started = time.perf_counter()
+    started = time.thread_time()  # Other processes' work does not count.
     tracemalloc.start()
     try:
         with pytest.raises(UserError, match=r"promises \(2147483648, 28, 28\)"):
@@ -96,7 +97,7 @@ def test_a_header_that_promises_two_billion_images_fails_fast_in_little_memory(t
     finally:
         tracemalloc.stop()
     assert peak < 5e6
-    assert time.perf_counter() - started < 1
+    assert time.thread_time() - started < 1
 
 
 def test_no_flipped_bit_of_a_gzip_file_changes_what_is_read(tmp_path, write_idx, images):
@@ -160,7 +161,8 @@ def _change(folder, **files):
 def _swap(folder):
     images, labels = folder / "train-images-idx3-ubyte", folder / "train-labels-idx1-ubyte"
     a, b = images.read_bytes(), labels.read_bytes()
-    images.write_bytes(b), labels.write_bytes(a)
+    images.write_bytes(b)
+    labels.write_bytes(a)
 
 
 def _labels(*labels):
@@ -292,7 +294,7 @@ def test_the_order_depends_on_the_seed_and_the_epoch_alone():
 
 def test_an_epoch_begun_in_the_middle_goes_on_as_if_begun_at_its_start():
     split = Split(np.random.default_rng(0).random((20, 5, 5, 1), np.float32), np.arange(20))
-    arguments = dict(seed=3, epoch=4, augment="shift")
+    arguments: Any = dict(seed=3, epoch=4, augment="shift")
     whole = list(train_batches(split, 6, **arguments))
     rest = list(train_batches(split, 6, start=2, **arguments))
     assert len(rest) == 2

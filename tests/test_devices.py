@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import os
 import re
+from typing import Any
 
 import jax
 import pytest
@@ -90,7 +91,8 @@ def test_simulated_devices_are_the_cpus_also_where_there_is_an_accelerator(monke
     accelerator = type("Device", (), {"platform": "gpu", "device_kind": "H100"})()
     monkeypatch.setattr(jax, "local_devices", lambda: [accelerator] * 2)
     assert len(prepare()) == len(prepare(platform="gpu")) == 2
-    for request in ({"cpu_devices": 2}, {"platform": "cpu"}):
+    requests: Any = ({"cpu_devices": 2}, {"platform": "cpu"})
+    for request in requests:
         with pytest.raises(UserError, match=r"expected cpu, JAX has only 2 x H100; .*restart"):
             prepare(**request)
     with pytest.raises(UserError, match=r"devices: expected at most 2 \(2 x H100\), got 3"):

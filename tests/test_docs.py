@@ -27,7 +27,9 @@ def lines_of(path: str, name: str | None) -> str:
     source = (ROOT / path).read_text("utf-8")
     if name is None:
         return source
-    (node,) = [n for n in ast.walk(ast.parse(source)) if getattr(n, "name", None) == name]
+    nodes = ast.walk(ast.parse(source))
+    definitions = [n for n in nodes if isinstance(n, ast.FunctionDef | ast.ClassDef)]
+    (node,) = [definition for definition in definitions if definition.name == name]
     return "".join(source.splitlines(keepends=True)[node.lineno - 1 : node.end_lineno])
 
 

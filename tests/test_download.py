@@ -65,11 +65,11 @@ class Server:
     @contextlib.contextmanager
     def running(self, context=None):
         """Runs it; yields its address."""
-        handler = type("Handler", (http.server.BaseHTTPRequestHandler,), {})
-        handler.do_GET, handler.log_message = lambda it: self.answer(it), lambda *_: None
+        methods = {"do_GET": lambda it: self.answer(it), "log_message": lambda *_: None}
+        handler = type("Handler", (http.server.BaseHTTPRequestHandler,), methods)
         with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as http_server:
             # Of a client that does not trust the certificate, or hangs up.
-            http_server.handle_error = lambda *_: None
+            vars(http_server)["handle_error"] = lambda *_: None
             http_server.daemon_threads = True
             if context is not None:
                 http_server.socket = context.wrap_socket(

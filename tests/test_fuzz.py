@@ -6,6 +6,7 @@ import shutil
 import struct
 import sys
 import tarfile
+import threading
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import jax
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import HANGS, ROOT
 from PIL import Image
 
 from jaxnets.config.fields import preset
@@ -35,6 +36,7 @@ from hostile import pictures as hostile_pictures
 CASES = {"checkpoint": 8, "folder": 15, "config": 25, "search": 25, "flags": 25}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("surface", fuzz.SURFACES)
 def test_nothing_but_a_plain_refusal_comes_out(surface, tmp_path):
     with fuzz.own_home(tmp_path):
@@ -358,10 +360,13 @@ def test_large_pictures_are_decoded_one_at_a_time(pictures, monkeypatch):
     """Each may take a gigabyte, whatever its file's size."""
     at_work, most = [], []
     converted = decode._to_8_bits
+    two = threading.Barrier(2, timeout=HANGS)
 
     def convert(picture):
         at_work.append(picture)
         most.append(len(at_work))
+        if decode.LARGE > 63:
+            two.wait()
         time.sleep(0.01)
         at_work.remove(picture)
         return converted(picture)

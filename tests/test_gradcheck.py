@@ -1,6 +1,7 @@
 """The gradient check: whole networks pass it, mistakes do not, kinks are noticed, the command."""
 
 import json
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -128,7 +129,7 @@ def test_a_leaf_with_nothing_but_kinks_fails_unless_it_was_meant_to():
 
 
 def test_a_winner_that_changes_is_a_kink():
-    window = {"window": (2, 2), "strides": (2, 2)}
+    window: Any = {"window": (2, 2), "strides": (2, 2)}
     one = jnp.array([1.0, 0.0, 1.001, 0.0]).reshape(1, 2, 2, 1)
     other = one.at[0, 0, 0, 0].add(0.01)
     winners = [int(max_pool_winners(x, **window)[0, 0, 0, 0]) for x in (one, other)]

@@ -141,7 +141,7 @@ def weights_of(params) -> list[np.ndarray]:
     return [np.asarray(params[layer][name]) for layer in params for name in ("kernel", "bias")]
 
 
-def for_keras(split: Split, rows=slice(None)) -> tuple[np.ndarray, np.ndarray]:
+def for_keras(split: Split, rows: Any = slice(None)) -> tuple[np.ndarray, np.ndarray]:
     """Images as rows of 784 pixels and one-hot labels, both float32."""
     images, labels = split.images[rows], split.labels[rows]
     return images.reshape(len(images), -1), np.eye(10, dtype=np.float32)[labels]

@@ -1,6 +1,7 @@
 """Losses and metrics against NumPy in float64, hand-computed numbers and scikit-learn."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,13 +23,13 @@ def sklearn_metrics():
     return pytest.importorskip("sklearn.metrics", reason="scikit-learn is the oracle")
 
 
-def random_batch(size=200, classes=10, scale=3.0, seed=0):
+def random_batch(size=200, classes=10, scale=3.0, seed=0) -> tuple[Any, Any]:
     rng = np.random.default_rng(seed)
     logits = (scale * rng.standard_normal((size, classes))).astype(np.float32)
     return logits, rng.integers(0, classes, size).astype(np.int32)
 
 
-def random_targets(size, outputs, seed=0):
+def random_targets(size, outputs, seed=0) -> tuple[Any, Any]:
     """Standardised targets and predictions of them, [size, outputs] float32."""
     rng = np.random.default_rng(seed)
     targets = rng.standard_normal((size, outputs)).astype(np.float32)
@@ -220,13 +221,13 @@ def test_the_metrics_of_regression_are_scikit_learns(sklearn_metrics, outputs, m
 def test_the_metrics_of_regression_add_up_over_ragged_padded_batches():
     predicted, targets = random_targets(size=103, outputs=2)
     whole = regression_metrics_of(predicted, targets, mean=3.0, scale=2.0)
-    total = None
+    total: Any = None
     for start in range(0, 103, 25):
         rows = [array[start : start + 25] for array in (predicted, targets)]
         garbage = np.full((25 - len(rows[0]), 2), np.nan, np.float32)
         mask = np.arange(25) < len(rows[0])
-        padded = [np.concatenate([array, garbage]) for array in rows]
-        part = regression_metrics_of(*padded, mask.astype(np.float32), mean=3.0, scale=2.0)
+        p, t = (np.concatenate([array, garbage]) for array in rows)
+        part = regression_metrics_of(p, t, mask.astype(np.float32), mean=3.0, scale=2.0)
         total = part if total is None else jax.tree.map(np.add, total, part)
     assert int(total.count) == 103
     for name in ("loss", "mse", "r2", "wmape"):

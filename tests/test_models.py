@@ -2,6 +2,7 @@
 
 import functools
 import re
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +41,11 @@ def num_params(model, shape):
 def initial_params(name):
     """The parameters with which a network of the lecture begins."""
     return quick_jit(MODELS[name]().init)(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))["params"]
+
+
+def outputs_of(model, params, x) -> Any:
+    """What a network computes; Flax' type allows for variables beside it."""
+    return model.apply({"params": params}, x)
 
 
 def random_params(model, shape=(28, 28, 1)):
@@ -154,7 +160,7 @@ NUMPY_ACTIVATIONS = {
 def test_the_dense_networks_compute_what_numpy_does(hidden, activation):
     model = MODELS["mlp"](hidden=hidden, activation=activation)
     params, images = random_params(model), random_images(9, 28, 28, 1)
-    logits = model.apply({"params": params}, images)
+    logits = outputs_of(model, params, images)
 
     weights, x = as_float64(params), images.astype(np.float64).reshape(9, 784)
     for number in range(1, len(hidden) + 1):
@@ -167,7 +173,7 @@ def test_the_dense_networks_compute_what_numpy_does(hidden, activation):
 def test_the_handwritten_network_computes_what_the_slide_does():
     model = MODELS["mlp_handwritten"]()
     params, images = random_params(model), random_images(9, 28, 28, 1)
-    logits = model.apply({"params": params}, images)
+    logits = outputs_of(model, params, images)
     weights = as_float64(params)
     x = np.concatenate([images.astype(np.float64).reshape(9, 784), np.ones((9, 1))], axis=1)
     h = np.maximum(x @ weights["hidden1"]["kernel"], 0)
@@ -188,7 +194,7 @@ def test_no_activation_overflows(name):
 def test_the_last_weights_belong_to_the_column_of_ones():
     params = {"kernel": jnp.array([[10.0], [100.0], [0.5]])}
     x = jnp.array([[2.0, 3.0], [0.0, 1.0]])
-    assert DenseWithOnes(1).apply({"params": params}, x).tolist() == [[320.5], [100.5]]
+    assert outputs_of(DenseWithOnes(1), params, x).tolist() == [[320.5], [100.5]]
 
 
 def torch_or_skip():
@@ -223,7 +229,7 @@ def test_the_cnn_computes_what_pytorch_does(shape):
     x = x.permute(0, 2, 3, 1).flatten(1)  # Flax has the channels last.
     x = F.relu(F.linear(x, kernels["hidden"], biases["hidden"]))
     x = F.linear(x, kernels["logits"], biases["logits"])
-    logits = model.apply({"params": params}, images)
+    logits = outputs_of(model, params, images)
     np.testing.assert_allclose(logits, x.numpy(), rtol=1e-4, atol=1e-5)
 
 
@@ -316,10 +322,10 @@ def test_bfloat16_computes_in_16_bits_and_keeps_float32_parameters(tiny, tiny_pr
     config = tiny_preset("mlp", precision="bfloat16", epochs=1)
     model = create_model(config, tiny)
     state, history = train(config, model, create_state(config, model, tiny), tiny)
-    logits = model.apply({"params": state.params}, tiny.test.images)
+    logits = outputs_of(model, state.params, tiny.test.images)
     assert logits.dtype == jnp.bfloat16
     assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {np.dtype("float32")}
-    full = create_model(tiny_preset("mlp"), tiny).apply({"params": state.params}, tiny.test.images)
+    full = outputs_of(create_model(tiny_preset("mlp"), tiny), state.params, tiny.test.images)
     error = np.abs(np.asarray(logits, np.float64) - np.asarray(full, np.float64)).max()
     assert 0 < error / np.abs(full).max() < 0.05
     assert np.isfinite(history[-1]["train_loss"])
@@ -330,8 +336,8 @@ def test_mixed_has_all_but_the_logits_in_16_bits():
     network = MODELS["cnn"](hidden=(20,), dropout=0.0)
     params, images = random_params(network), random_images(3, 28, 28, 1)
     mixed, half = (with_precision(network, name) for name in ("mixed", "bfloat16"))
-    logits = mixed.apply({"params": params}, images)
-    h = Chain(half.layers[:-1]).apply({"params": params}, images)
+    logits = outputs_of(mixed, params, images)
+    h = outputs_of(Chain(half.layers[:-1]), params, images)
     assert (logits.dtype, h.dtype) == (jnp.float32, jnp.bfloat16)
     last = as_float64(params["logits"])
     expected = np.asarray(h, np.float64) @ last["kernel"] + last["bias"]
@@ -358,7 +364,7 @@ def test_float64_computes_in_64_bits(float64):
     model = with_precision(MODELS["mlp"](hidden=(20,)), "float64")
     params, images = random_params(model), random_images(3, 28, 28, 1)
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {np.dtype("float64")}
-    logits = model.apply({"params": params}, images)
+    logits = outputs_of(model, params, images)
     x = images.astype(np.float64).reshape(3, 784)
     h = np.maximum(x @ params["hidden1"]["kernel"] + params["hidden1"]["bias"], 0)
     expected = h @ params["logits"]["kernel"] + params["logits"]["bias"]
@@ -367,4 +373,4 @@ def test_float64_computes_in_64_bits(float64):
 
 def test_flattening_writes_rows_then_columns_then_channels():
     x = np.arange(2 * 3 * 4 * 5).reshape(2, 3, 4, 5)
-    np.testing.assert_array_equal(flatten(x), [np.arange(60), np.arange(60, 120)])
+    np.testing.assert_array_equal(flatten(jnp.asarray(x)), [np.arange(60), np.arange(60, 120)])

@@ -1,6 +1,7 @@
 """The plateau: the learning rate falls where the validation error stops to."""
 
 import json
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -47,7 +48,7 @@ def test_the_rate_falls_when_pytorchs_does(seed, patience):
         optimizer, factor=0.1, patience=patience - 1, threshold=0.0, min_lr=1e-5
     )
     theirs = []
-    for error in np.float32(errors):
+    for error in np.asarray(errors, np.float32):
         scheduler.step(float(error))
         theirs.append(optimizer.param_groups[0]["lr"])
     ours = [0.01 * 0.1**drops for drops in drops_of(errors, patience)]
@@ -75,6 +76,7 @@ def test_a_drop_is_a_tenth_of_the_rate_in_every_rule(name, arguments):
     }
     ends = {}
     for key, rule in rules.items():
+        now: Any
         now, state = params, rule.init(params)
         for number, gradient in enumerate(gradients):
             if key == "ours" and number == 1:

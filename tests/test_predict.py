@@ -11,6 +11,7 @@ import sys
 
 import numpy as np
 import pytest
+from conftest import HANGS
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
@@ -515,7 +516,7 @@ def test_a_terminal_gets_a_table_and_colours(mnist_run, tmp_path, start_python):
             out += piece
     except OSError:  # How Linux says that the other end is closed.
         pass
-    assert process.wait(timeout=60) == 0 and process.stderr.read() == ""
+    assert process.wait(timeout=HANGS) == 0 and process.stderr.read() == ""
     process.stderr.close()
     os.close(main_end)
     lines = out.decode().replace("\r\n", "\n").splitlines()

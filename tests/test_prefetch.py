@@ -3,8 +3,10 @@
 import contextlib
 import threading
 import time
+from concurrent.futures import Future
 
 import pytest
+from conftest import HANGS
 
 from jaxnets.data.prefetch import DEPTH, prefetch
 
@@ -34,7 +36,7 @@ def test_items_are_made_ahead_but_only_a_few():
 
     with contextlib.closing(prefetch(items())) as ahead:
         assert next(ahead) == 0
-        assert enough.wait(10)
+        assert enough.wait(HANGS)
         time.sleep(0.05)
         assert made == list(range(1 + DEPTH))
 
@@ -59,20 +61,26 @@ def test_a_loop_that_ends_early_ends_the_thread(error):
                 raise error
 
 
-def test_a_loop_that_ends_early_waits_for_the_item_in_the_making_alone():
+def test_a_loop_that_ends_early_waits_for_the_item_in_the_making_alone(monkeypatch):
     made, go_on = [], threading.Event()
 
     def items():
         for number in range(20):
             made.append(number)
             if number:
-                go_on.wait(10)
+                go_on.wait(HANGS)
             yield number
 
+    cancelled = []
+
+    def cancel(future):
+        cancelled.append(cancel_one(future))
+        if len(cancelled) == 5:  # The generator has closed.
+            go_on.set()
+
+    cancel_one = Future.cancel
+    monkeypatch.setattr(Future, "cancel", cancel)
     ahead = prefetch(items(), depth=5)
     assert next(ahead) == 0
-    later = threading.Timer(1.0, go_on.set)  # When the generator has been told to close.
-    later.start()
     ahead.close()
-    later.join()
     assert made in ([0], [0, 1])

@@ -6,6 +6,7 @@ import re
 import shutil
 import socket
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -74,7 +75,7 @@ def pictures(count, shape=(8, 8, 3), start=0):
     return [np.full(shape, start + number, np.uint8) for number in range(count)]
 
 
-def numbered(count, start=0, **options):
+def numbered(count, start=0, **options) -> list[tuple[Any, int]]:
     """Pictures that carry their number, each labelled with its number modulo 3."""
     images = pictures(count, start=start, **options)
     return [(image, (start + number) % 3) for number, image in enumerate(images)]
@@ -133,7 +134,8 @@ def test_images_agree_with_those_that_tensorflow_datasets_decodes(tmp_path):
     noise = [(rng.integers(0, 256, (12, 12, 3), np.uint8), n % 3) for n in range(30)]
     folder = prepare(tmp_path, {"train": noise, "test": noise[:4]}, shape=(12, 12, 3))
     data = load_dataset("zoo", str(tmp_path), 0)
-    theirs = tfds.builder_from_directory(folder).as_data_source("train")
+    builder: Any = tfds.builder_from_directory(folder)
+    theirs = builder.as_data_source("train")
     assert len(theirs) == len(data.train)
     for ours, label, example in zip(
         np.asarray(data.train.images), data.train.labels, theirs, strict=True

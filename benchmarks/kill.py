@@ -43,9 +43,9 @@ def write_data(folder: Path) -> None:
 
 
 def unfinished_saves(folder: Path) -> set[str]:
-    """The checkpoints that are being written."""
+    """The checkpoints that are being written, under a name of their own."""
     with contextlib.suppress(FileNotFoundError):
-        return {name for name in os.listdir(folder / "checkpoints") if not name.isdecimal()}
+        return {name for name in os.listdir(folder / "checkpoints") if name.endswith(".partial")}
     return set()
 
 

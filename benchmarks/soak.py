@@ -6,8 +6,7 @@ Samples the process every ten seconds: resident memory, threads, open files, and
 of its run folder; the time is counted in samples, so that a stopped clock or a stopped process does
 not count. In the end the run is asked to stop (SIGTERM), and the second half is held against the
 first: the median of the memory and the threads, the least of the files, which come and go with
-every checkpoint. Exit status 1 if anything has grown. The memory may by 2 %: tensorstore (0.1.86)
-loses 8 kB a checkpoint of the CNN in KvStore.Spec.to_json, which orbax calls for every array.
+every checkpoint. Exit status 1 if anything has grown. The memory may by 2 %.
 """
 
 import argparse

@@ -1,12 +1,21 @@
-"""When a run saves, what it keeps, and what it does about checkpoints that are damaged."""
+"""When a run saves, how, what it keeps, and what it makes of damaged and hostile checkpoints."""
 
+import errno
 import json
+import os
 import shutil
+import struct
+import threading
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
+from jaxnets.errors import UserError
 from jaxnets.runs import checkpoint_timer as pace
+from jaxnets.runs import checkpoints
 from jaxnets.runs.checkpoint_timer import CheckpointTimer
 from jaxnets.runs.run_folder import RunFolder
 
@@ -24,7 +33,13 @@ def history(folder):
 
 
 def steps(folder):
-    return sorted(int(path.name) for path in (folder / "checkpoints").iterdir())
+    names = [path.name for path in (folder / "checkpoints").iterdir()]
+    assert all(name.endswith(".safetensors") for name in names)
+    return sorted(int(name.removesuffix(".safetensors")) for name in names)
+
+
+def file_of(folder, step):
+    return folder / "checkpoints" / f"{step}.safetensors"
 
 
 # When
@@ -87,7 +102,7 @@ def test_from_any_checkpoint_a_run_goes_on_to_the_same_bits(
         part = shutil.copytree(whole, tmp_path / str(step))
         (part / "result.json").unlink()
         for later in expected[expected.index(step) + 1 :]:
-            shutil.rmtree(part / "checkpoints" / str(later))
+            file_of(part, later).unlink()
         # What does not change the result may be changed.
         outcome = run_main("--resume", f"--workdir={part}", "--checkpoint_every=4steps", "--keep=1")
         assert (outcome.status, outcome.err) == (0, "")
@@ -112,33 +127,148 @@ def test_the_last_ones_and_the_best_are_kept(tmp_path):
     assert steps(folder.path) == [20, 70, 75]
 
 
+# How
+
+
+TREE = {
+    "params": {"conv1": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3)}},
+    "opt_state": ({"trace": jnp.ones(3, jnp.bfloat16)}, np.bool_(True)),
+    "step": np.int32(7),
+    "seconds": np.float64(0.1),
+}
+NAMES = ["opt_state/0/trace", "opt_state/1", "params/conv1/kernel", "seconds", "step"]
+
+
+def equal(ours, theirs):
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+    assert jax.tree.map(lambda x: x.dtype, ours) == jax.tree.map(lambda x: x.dtype, theirs)
+    return True
+
+
+@pytest.fixture
+def folder(tmp_path):
+    with RunFolder.create(str(tmp_path / "run"), "cnn") as folder:
+        folder.write_config({})
+        yield folder
+
+
+def test_any_tool_reads_a_checkpoint_and_so_do_we(folder):
+    folder.save(7, TREE)
+    folder.wait()
+    theirs = load_file(file_of(folder.path, 7))
+    assert sorted(theirs) == NAMES
+    equal(theirs, {k: np.asarray(v) for k, v in checkpoints.named_leaves(TREE).items()})
+    equal(RunFolder(folder.path).restore(TREE), jax.tree.map(np.asarray, TREE))
+    step, params = folder.read_params(TREE["params"])
+    assert step == 7 and equal(params, TREE["params"])
+    with pytest.raises(ValueError, match="paths differ"):
+        folder.save(8, {"a": {"b": np.ones(1)}, "a/b": np.ones(1)})
+
+
+def test_a_save_copies_the_arrays_and_does_not_wait_for_the_disk(folder, monkeypatch):
+    ready, write, x = threading.Event(), checkpoints.write, np.zeros(3)
+    monkeypatch.setattr(checkpoints, "write", lambda *args: ready.wait() and write(*args))
+    folder.save(1, {"x": x})
+    x[:] = 1  # As a step does with the arrays that it is given.
+    assert folder.saving and not file_of(folder.path, 1).exists()
+    ready.set()
+    folder.save(1, {"x": x})  # The same step is not written twice.
+    assert not folder.saving
+    assert RunFolder(folder.path).restore({"x": x})["x"].tolist() == [0, 0, 0]
+
+
+def test_every_name_is_on_the_disk_after_its_content_and_before_it_is_relied_on(
+    folder, monkeypatch
+):
+    """What a power failure leaves is then a whole checkpoint, with its history."""
+    calls, fsync, replace, unlink = [], os.fsync, os.replace, os.unlink
+
+    def note(call, name, path):
+        calls.append((name, os.path.relpath(path, folder.path)))
+        call()
+
+    folder.save(1, {"x": np.ones(1)})
+    folder.wait()
+    monkeypatch.setattr(
+        os, "fsync", lambda f: note(lambda: fsync(f), "fsync", os.readlink(f"/proc/self/fd/{f}"))
+    )
+    monkeypatch.setattr(os, "replace", lambda a, b: note(lambda: replace(a, b), "to", b))
+    monkeypatch.setattr(
+        os, "unlink", lambda path: os.path.exists(path) and note(lambda: unlink(path), "rm", path)
+    )
+    folder.save(2, {"x": np.ones(1)})
+    folder.wait()
+    folder.write_config({"seed": 1})
+    assert calls == [
+        ("fsync", "metrics.jsonl"), ("fsync", "."), ("fsync", "checkpoints/2.safetensors.partial"),
+        ("to", "checkpoints/2.safetensors"), ("fsync", "checkpoints"),
+        ("rm", "checkpoints/1.safetensors"),
+        ("fsync", "config.json.partial"), ("to", "config.json"), ("fsync", "."),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace", "open"])
+def test_a_save_that_fails_is_an_error_of_the_next_call_and_can_be_repeated(
+    folder, monkeypatch, call
+):
+    folder.save(1, TREE)
+    folder.wait()
+
+    def full(*arguments, **more):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    for again in (lambda: folder.save(3, TREE), folder.wait, folder.close):
+        with monkeypatch.context() as patch:
+            patch.setattr("pathlib.Path.open" if call == "open" else f"os.{call}", full)
+            folder.save(2, TREE)
+            with pytest.raises(OSError, match="cannot be saved: No space left") as caught:
+                again()
+        assert caught.value.filename == str(folder.path / "checkpoints")
+        assert steps(folder.path) == [1]
+    folder.save(2, TREE)
+    folder.wait()
+    assert steps(folder.path) == [2]
+
+
+def test_what_a_killed_save_left_is_not_followed_and_goes(folder, tmp_path, monkeypatch):
+    (tmp_path / "victim").write_text("untouched")
+    folder.save(1, TREE)
+    folder.wait()
+    for step in (2, 3):
+        partial = file_of(folder.path, f"{step}.safetensors.partial").with_suffix("")
+        partial.symlink_to(tmp_path / "victim")
+    folder.save(3, TREE)
+    folder.wait()
+    assert steps(folder.path) == [3]
+    file_of(folder.path, "4.safetensors.partial").with_suffix("").symlink_to(tmp_path / "victim")
+    monkeypatch.setattr("pathlib.Path.unlink", lambda *_, **__: None)  # Laid there just after.
+    folder.save(4, TREE)
+    with pytest.raises(OSError, match="cannot be saved: File exists"):
+        folder.wait()
+    assert (tmp_path / "victim").read_text() == "untouched"
+
+
 # Damage
 
 
 def truncate(checkpoint):
-    for path in checkpoint.rglob("*"):
-        if path.is_file() and path.parent.name == "d":
-            path.write_bytes(path.read_bytes()[:10])
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-1])
 
 
 def empty(checkpoint):
-    for path in checkpoint.rglob("*"):
-        if path.is_file():
-            path.write_bytes(b"")
+    checkpoint.write_bytes(b"")
 
 
 def overwrite_with_noise(checkpoint):
-    for path in checkpoint.rglob("*"):
-        if path.is_file():
-            path.write_bytes(np.random.default_rng(0).bytes(path.stat().st_size))
+    checkpoint.write_bytes(np.random.default_rng(0).bytes(checkpoint.stat().st_size))
 
 
-def remove_content(checkpoint):
-    shutil.rmtree(checkpoint)
-    checkpoint.mkdir()
+def flip_the_last_bit(checkpoint):
+    content = checkpoint.read_bytes()
+    checkpoint.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
 
 
-@pytest.mark.parametrize("damage", [truncate, empty, overwrite_with_noise, remove_content])
+@pytest.mark.parametrize("damage", [truncate, empty, overwrite_with_noise, flip_the_last_bit])
 def test_the_checkpoint_before_a_damaged_one_is_used_and_that_is_said(
     run_main, tiny_flags, tmp_path, damage
 ):
@@ -147,11 +277,11 @@ def test_the_checkpoint_before_a_damaged_one_is_used_and_that_is_said(
     whole, records = result(run), history(run)
     (run / "result.json").unlink()
     assert steps(run) == [5, 10]
-    damage(run / "checkpoints" / "10")
+    damage(file_of(run, 10))
     outcome = run_main("--resume", f"--workdir={run}")
     assert outcome.status == 0
-    assert outcome.err.startswith(f"warning: {run / 'checkpoints' / '10'}: cannot be restored: ")
-    assert outcome.err.endswith("; going on from step 5\n") and outcome.err.count("\n") == 1
+    assert outcome.err.startswith(f"warning: {file_of(run, 10)}: cannot be restored: ")
+    assert outcome.err.endswith("; using step 5\n") and outcome.err.count("\n") == 1
     assert "epoch 1/2" not in outcome.out and "epoch 2/2" in outcome.out
     assert result(run) == whole and history(run) == records
     assert steps(run) == [5, 10]
@@ -164,10 +294,9 @@ def test_a_checkpoint_of_another_network_is_not_used(run_main, tiny_flags, tmp_p
     assert run_main("--model=softmax", *tiny_flags, every).status == 0
     whole = result(run)
     (run / "result.json").unlink()
-    shutil.rmtree(run / "checkpoints" / "10")
-    shutil.copytree(other / "checkpoints" / "10", run / "checkpoints" / "10")
+    shutil.copy(file_of(other, 10), file_of(run, 10))
     outcome = run_main("--resume", f"--workdir={run}")
-    assert outcome.status == 0 and outcome.err.endswith("; going on from step 5\n")
+    assert outcome.status == 0 and outcome.err.endswith("; using step 5\n")
     assert result(run) == whole
 
 
@@ -178,8 +307,172 @@ def test_where_every_checkpoint_is_damaged_the_run_is_refused_and_left_alone(
     assert run_main("--model=softmax", *tiny_flags, "--checkpoint_every=1epoch").status == 0
     (run / "result.json").unlink()
     for step in (5, 10):
-        truncate(run / "checkpoints" / str(step))
+        truncate(file_of(run, step))
     outcome = run_main("--resume", f"--workdir={run}")
     assert outcome.status == 2 and outcome.err.count("\n") == 1
-    assert f"error: {run / 'checkpoints'}: cannot be restored: " in outcome.err
+    assert f"error: {file_of(run, 10)}: cannot be restored: expected " in outcome.err
     assert steps(run) == [5, 10] and len(history(run)) == 2
+
+
+def test_a_checkpoint_that_cannot_be_read_is_not_removed(folder, capsys):
+    folder.keep = 2
+    for step in (1, 2):
+        folder.save(step, TREE)
+        folder.wait()
+    file_of(folder.path, 2).unlink()
+    file_of(folder.path, 2).mkdir()
+    assert folder.restore(TREE)["step"] == 7
+    assert "2.safetensors: cannot be restored: Is a directory; using step 1" in (
+        capsys.readouterr().err
+    )
+    assert steps(folder.path) == [1, 2]
+
+
+def test_a_checkpoint_that_a_running_training_removes_is_no_damage(folder, monkeypatch, capsys):
+    folder.save(2, TREE)
+    folder.wait()
+    found = iter([[1, 2, 3], [2]])  # As they were a moment ago, then as they are.
+    monkeypatch.setattr(checkpoints, "steps_in", lambda path: next(found))
+    assert folder.read_params(TREE["params"])[0] == 2
+    assert capsys.readouterr().err == ""
+
+
+def test_checkpoints_of_orbax_are_refused_in_one_line(run_main, tiny_flags, tmp_path):
+    run = tmp_path / "run"
+    assert run_main("--model=softmax", *tiny_flags).status == 0
+    (run / "result.json").unlink()
+    file_of(run, 10).unlink()
+    for step in range(3000):  # However many there are.
+        (run / "checkpoints" / str(step)).mkdir()
+    outcome = run_main("--resume", f"--workdir={run}")
+    assert outcome.status == 2 and outcome.err.count("\n") == 1
+    assert f"error: {run / 'checkpoints'}: expected files STEP.safetensors, found " in outcome.err
+    assert "with Orbax; resume with that version, or train anew with --overwrite" in outcome.err
+    assert run_main("--model=softmax", *tiny_flags, "--overwrite").status == 0
+    assert steps(run) == [10]
+
+
+# Hostile files
+
+
+def lay_out(header, data=b"", length=None):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text) if length is None else length) + text + data
+
+
+@pytest.fixture
+def parts(folder):
+    """A checkpoint's header and the bytes of its arrays."""
+    folder.save(7, TREE)
+    folder.wait()
+    content = file_of(folder.path, 7).read_bytes()
+    length = struct.unpack("<Q", content[:8])[0]
+    return json.loads(content[8 : 8 + length]), content[8 + length :]
+
+
+def test_every_number_lies_where_mapped_memory_wants_it(folder, parts):
+    header, data = parts
+    start = file_of(folder.path, 7).stat().st_size - len(data)
+    assert start % 8 == 0
+    for name, leaf in checkpoints.named_leaves(TREE).items():
+        assert header[name]["data_offsets"][0] % leaf.itemsize == 0
+
+
+def assert_refused_before_it_is_read(folder, content, monkeypatch, whole=(True, False)):
+    """Whether it is resumed from or predicted with."""
+    file_of(folder.path, 7).write_bytes(content)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "_read_array", lambda *_: pytest.fail("memory was taken"))
+        if True in whole:
+            with pytest.raises(UserError, match="7.safetensors: cannot be restored: "):
+                folder.restore(TREE)
+        if False in whole:
+            with pytest.raises(UserError, match="7.safetensors: cannot be restored: "):
+                folder.read_params(TREE["params"])
+
+
+KERNEL = "params/conv1/kernel"
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value"),
+    [
+        (KERNEL, "shape", [2**40, 2**20]),  # Four exabytes.
+        (KERNEL, "shape", [2**63, 2]),  # A product that overflows to zero.
+        (KERNEL, "shape", [2**32, 2**32]),
+        (KERNEL, "shape", [-2, -3]),
+        (KERNEL, "shape", [2.0, 3]),
+        (KERNEL, "shape", [True, 6]),
+        (KERNEL, "shape", [1] * 1000 + [2, 3]),
+        (KERNEL, "shape", [3, 2]),
+        (KERNEL, "shape", None),
+        (KERNEL, "dtype", "F8_E4M3"),
+        (KERNEL, "dtype", "I32"),
+        (KERNEL, "dtype", "F64"),
+        (KERNEL, "dtype", ["F32"]),
+        (KERNEL, "data_offsets", [0, 24]),  # Over another array.
+        (KERNEL, "data_offsets", [9, 33]),  # A gap.
+        (KERNEL, "data_offsets", [32, 8]),
+        (KERNEL, "data_offsets", [-24, 0]),
+        (KERNEL, "data_offsets", [8, 2**62]),
+        (KERNEL, "data_offsets", [8]),
+        ("opt_state/1", "shape", [2**40]),  # What predict does not read, either.
+        ("opt_state/1", "shape", [-1, -1]),
+        ("opt_state/1", "shape", [1] * 33),
+        ("opt_state/1", "dtype", "F8_E4M3"),
+        ("seconds", "data_offsets", [0, 16]),
+    ],
+)
+def test_an_entry_that_does_not_fit_is_refused(folder, parts, monkeypatch, name, field, value):
+    header, data = parts
+    header[name][field] = value
+    assert_refused_before_it_is_read(folder, lay_out(header, data), monkeypatch)
+
+
+def test_a_file_cut_short_or_long_anywhere_is_refused(folder, parts, monkeypatch):
+    whole = lay_out(*parts)
+    places = [*range(0, 17), 100, len(whole) - len(parts[1]) - 1]
+    places += [len(whole) - n for n in range(1, len(parts[1]) + 1)]
+    for place in places:
+        assert_refused_before_it_is_read(folder, whole[:place], monkeypatch)
+    assert_refused_before_it_is_read(folder, whole + b"x", monkeypatch)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [b"", b"{", b"7", b"[]", b"null", b"{}", b"\xff\xff", b"[" * 100_000, b'{"a":' * 100_000,
+     b'{"__metadata__": {"format": "pt"}}', b'{"__metadata__": ' + b"9" * 10_000 + b"}"],
+)  # fmt: skip
+def test_a_header_that_is_none_is_refused(folder, parts, monkeypatch, header):
+    assert_refused_before_it_is_read(folder, lay_out(header, parts[1]), monkeypatch)
+
+
+def test_a_header_is_no_longer_than_its_file_nor_than_a_megabyte(folder, parts, monkeypatch):
+    header, data = parts
+    for length in (2**63, 2**64 - 1, len(json.dumps(header)) + len(data) + 1):
+        assert_refused_before_it_is_read(folder, lay_out(header, data, length), monkeypatch)
+    monkeypatch.setattr(checkpoints.json, "loads", lambda text: pytest.fail("it was read"))
+    assert_refused_before_it_is_read(folder, lay_out({}, length=2**31), monkeypatch)
+    with file_of(folder.path, 7).open("r+b") as file:
+        file.truncate(2**32)  # A hole: it takes no room.
+    with pytest.raises(UserError, match="at most 1,048,576 bytes, found 2,147,483,648"):
+        folder.restore(TREE)
+
+
+def test_other_arrays_versions_and_numbers_are_refused(folder, parts, monkeypatch):
+    header, data = parts
+    refused = assert_refused_before_it_is_read
+    newer = {**header["__metadata__"], "version": "2"}
+    refused(folder, lay_out({**header, "__metadata__": newer}, data), monkeypatch)
+    for dtype, size in (("F32", 4), ("F8_E4M3", 1)):
+        more = {"dtype": dtype, "shape": [1], "data_offsets": [len(data), len(data) + size]}
+        # What predict has no use for is no error, if it can be read.
+        ways = (True, False) if dtype == "F8_E4M3" else (True,)
+        more = lay_out({**header, "opt_state/2": more}, data + bytes(size))
+        refused(folder, more, monkeypatch, ways)
+    moved = {("params/x" if name == KERNEL else name): entry for name, entry in header.items()}
+    refused(folder, lay_out(moved, data), monkeypatch)
+    wrong = {**header["__metadata__"], KERNEL: "00000000"}
+    file_of(folder.path, 7).write_bytes(lay_out({**header, "__metadata__": wrong}, data))
+    with pytest.raises(UserError, match=f"{KERNEL}: expected the CRC-32"):
+        folder.read_params(TREE["params"])

@@ -10,11 +10,11 @@ import time
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
+from safetensors.numpy import load_file
 
 from jaxnets.runs import checkpoint_timer as pace
-from jaxnets.runs import signals
+from jaxnets.runs import checkpoints, signals
 from jaxnets.runs.checkpoint_timer import CheckpointTimer
 from jaxnets.runs.run_folder import RunFolder
 
@@ -42,8 +42,8 @@ def seconds(folder):
 
 
 def params(folder):
-    with ocp.CheckpointManager(folder / "checkpoints") as manager:
-        return manager.restore(manager.latest_step(), args=ocp.args.StandardRestore())["params"]
+    path = max((folder / "checkpoints").iterdir(), key=lambda path: int(path.stem))
+    return {n: array for n, array in load_file(path).items() if n.startswith("params/")}
 
 
 # Which run
@@ -262,8 +262,8 @@ def test_a_clock_that_jumps_changes_nothing(run_main, tiny_flags, tmp_path, monk
         assert run_main(*flags).status == 0
     assert sum(seconds(run)) < 60
     (run / "result.json").unlink()
-    for age, step in enumerate(("10", "5")):  # The last step is the newest, not the last time.
-        os.utime(run / "checkpoints" / step, (2e9 + age, 2e9 + age))
+    for age, step in enumerate((10, 5)):  # The last step is the newest, not the last time.
+        os.utime(run / "checkpoints" / f"{step}.safetensors", (2e9 + age, 2e9 + age))
     outcome = run_main("--resume", f"--workdir={run}")
     assert outcome.status == 0 and f"going on in {run} after step 10\n" in outcome.out
     assert digest(run) == digest(tmp_path / "whole")
@@ -274,17 +274,12 @@ def test_steps_do_not_wait_for_a_slow_disk_and_its_saves_do_not_pile_up(
     run_main, tiny_flags, tmp_path, monkeypatch
 ):
     """A save is due at each of ten steps, and the first is not written before the last step."""
-    now, saves, finalize, save = (
-        iter(range(10**9)),
-        [],
-        ocp.CheckpointManager._finalize,
-        CheckpointTimer.saved,
-    )
+    now, saves, write, save = iter(range(10**9)), [], checkpoints.write, CheckpointTimer.saved
     trained, log = threading.Event(), RunFolder.log
 
     def slow(*arguments):
         trained.wait(timeout=30)
-        finalize(*arguments)
+        write(*arguments)
 
     def log_and_tell(folder, record):
         log(folder, record)
@@ -295,7 +290,7 @@ def test_steps_do_not_wait_for_a_slow_disk_and_its_saves_do_not_pile_up(
     flags, run = ["--model=softmax", "--gradients=both", *tiny_flags], tmp_path / "run"
     assert run_main(*flags, f"--workdir={tmp_path / 'whole'}").status == 0
     with monkeypatch.context() as patch:
-        patch.setattr(ocp.CheckpointManager, "_finalize", slow)
+        patch.setattr(checkpoints, "write", slow)
         patch.setattr(RunFolder, "log", log_and_tell)
         patch.setattr(
             CheckpointTimer, "saved", lambda ours, step: (saves.append(step), save(ours, step))
@@ -372,8 +367,8 @@ def test_a_terminal_that_closes_ends_the_run_saved(run_python, finished_run, tmp
     """
     flags = [*finished_run.flags, "--checkpoint_every=1minute", f"--workdir={tmp_path / 'run'}"]
     assert run_python("-c", code, *flags).status == 128 + signal.SIGHUP
-    (saved,) = os.listdir(tmp_path / "run" / "checkpoints")
-    assert 40 <= int(saved) < 800
+    (saved,) = (tmp_path / "run" / "checkpoints").iterdir()
+    assert 40 <= int(saved.stem) < 800
 
 
 def test_kills_while_saving_lose_nothing(run_python):

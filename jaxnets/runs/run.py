@@ -20,8 +20,8 @@ from jaxnets.metrics import Metrics
 from jaxnets.models.chain import Chain
 from jaxnets.models.torchvision import describe_weights, weights_sha256
 from jaxnets.runs.diagnosis import find_bad_step
+from jaxnets.runs.replica_folder import ReplicaRunFolder, metadata_snapshot
 from jaxnets.runs.run_folder import CONFIG, RunFolder, params_sha256
-from jaxnets.runs.shadow_folder import ShadowFolder, metadata_snapshot
 from jaxnets.training.loop import Checkpoint, NonFiniteLossError, all_finite
 from jaxnets.training.step import TrainState
 
@@ -139,7 +139,7 @@ def load_data(config: Config) -> Dataset:
 def open_run(config: Config, data: Dataset) -> RunFolder:
     """Makes the run folder and writes its config.json; with --resume, finds it. Locks it.
 
-    Of several processes the first does; the others have a ShadowFolder.
+    Of several processes the first does; the others have a ReplicaRunFolder.
 
     Raises:
       UserError: The folder is taken or cannot be written, or it was begun with other data or
@@ -148,7 +148,7 @@ def open_run(config: Config, data: Dataset) -> RunFolder:
     inputs = inputs_sha256(config, data)
     distributed.assert_equal_across_processes("inputs", inputs)
     if not distributed.is_first():
-        return ShadowFolder(distributed.broadcast_json("folder", dict))
+        return ReplicaRunFolder(distributed.broadcast_json("folder", dict))
     folder = _open_run(config, data, inputs)
     distributed.broadcast_json("folder", lambda: metadata_snapshot(folder))
     return folder
@@ -252,7 +252,7 @@ def write_config(folder: RunFolder, config: Config, data: Dataset, inputs: dict[
 def resume_command(folder: RunFolder) -> str:
     """The command that goes on with an interrupted run."""
     program = sys.argv[0] or "train.py"
-    return f"go on with: python {shlex.join([program, '--resume', f'--workdir={folder.home}'])}"
+    return f"go on with: python {shlex.join([program, '--resume', f'--workdir={folder.path}'])}"
 
 
 def save(folder: RunFolder, checkpoint: Checkpoint, data: Dataset) -> None:

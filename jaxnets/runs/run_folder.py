@@ -4,6 +4,7 @@ A run that began with a search has search.json too.
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -11,6 +12,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import numpy as np
 
 from jaxnets.errors import UserError, one_line
 from jaxnets.runs import checkpoints, untrusted
+from jaxnets.runs.atomic import naming, sync_folder, write_text
 from jaxnets.runs.lock import Lock
 
 CONFIG, METRICS, CHECKPOINTS, RESULT = "config.json", "metrics.jsonl", "checkpoints", "result.json"
@@ -39,9 +42,10 @@ class RunFolder:
 
     def __init__(self, path: Path):
         """A folder made by `create` or found by `open`."""
-        self.path = self.home = path  # They differ where another process writes the run.
+        self.path = path
         self.keep = 1  # The last checkpoints, beside the best.
-        self._manager = None
+        self._pending: Future[None] | None = None  # The save that is under way.
+        self._saved_step: int | None = None
         self._lock = Lock(path)
 
     def __enter__(self) -> "RunFolder":
@@ -49,7 +53,7 @@ class RunFolder:
 
     def __exit__(self, kind: type[BaseException] | None, *exception) -> None:
         if kind is KeyboardInterrupt:  # At once: the checkpoint being written is not waited for.
-            self._manager = None
+            self._pending = None
         self.close()
 
     @classmethod
@@ -82,10 +86,7 @@ class RunFolder:
                     "--resume goes on with it"
                 )
             for name in found:
-                if (path / name).is_dir():
-                    shutil.rmtree(path / name)
-                else:
-                    (path / name).unlink()
+                _remove(path / name)
             (path / METRICS).touch()
             stack.pop_all()
         return folder
@@ -162,7 +163,7 @@ class RunFolder:
     def log(self, record: dict[str, Any]) -> None:
         """Appends an epoch's record to metrics.jsonl."""
         self._lock.check()
-        with _naming(self.path / METRICS), (self.path / METRICS).open("a") as stream:
+        with naming(self.path / METRICS), (self.path / METRICS).open("a") as stream:
             stream.write(json.dumps(record) + "\n")
 
     def records(self) -> list[dict[str, Any]]:
@@ -177,99 +178,97 @@ class RunFolder:
             write_text(self.path / METRICS, text)
 
     def save(self, step: int, tree: Any) -> None:
-        """Saves a checkpoint in the background; a crash in the middle leaves the one before."""
-        import orbax.checkpoint as ocp
+        """Saves a checkpoint in the background; one that is cut short leaves the one before.
 
+        Raises:
+          OSError: The checkpoint before could not be saved.
+        """
         self._lock.check()
+        self.wait()
+        if step == self._saved_step:  # Interrupted once more before the next step.
+            return
+        # Copies: the arrays' own memory is given to the next step before they are written.
+        arrays = {
+            name: np.array(leaf, order="C") for name, leaf in checkpoints.named_leaves(tree).items()
+        }
+        thread = ThreadPoolExecutor(1)
+        self._pending = thread.submit(self._write, step, arrays)
+        thread.shutdown(wait=False)
+        self._saved_step = step
+
+    def _write(self, step: int, arrays: dict[str, np.ndarray]) -> None:
         with (self.path / METRICS).open("rb") as stream:  # No checkpoint without its history.
             os.fsync(stream.fileno())
-        # Copies: the arrays' own memory is given to the next step before they are written.
-        tree = jax.tree.map(lambda x: np.array(x), tree)
-        manager = self._checkpoints()
-        if manager.latest_step() != step:  # Else it is saved already: interrupted once more.
-            with self._saving():
-                manager.save(step, args=ocp.args.StandardSave(tree), force=True)
+        folder = self.path / CHECKPOINTS
+        folder.mkdir(exist_ok=True)
+        sync_folder(self.path)
+        checkpoints.write(checkpoints.path_of(folder, step), arrays)
+        checkpoints.prune(folder, self.keep, self.records())
 
     @property
     def saving(self) -> bool:
         """Whether a checkpoint is still being written."""
-        return self._manager is not None and self._manager.is_saving_in_progress()
+        return self._pending is not None and not self._pending.done()
 
     def restore(self, like: Any) -> Any:
         """The last checkpoint, as NumPy arrays in the structure of `like`, or None.
 
-        One that cannot be restored is told on stderr and removed if there is an older one that can.
+        A damaged one is reported on stderr and removed if an older one can be restored.
 
         Raises:
           UserError: There are checkpoints, and none can be restored.
         """
-        import orbax.checkpoint as ocp
-
-        path = self.path / CHECKPOINTS
-        try:
-            manager = self._checkpoints()
-        except Exception as error:  # It reads what every checkpoint says of itself.
-            raise UserError(f"{path}: cannot be restored: {untrusted.first_line(error)}") from error
-        like = jax.tree.map(lambda x: np.zeros(np.shape(x), x.dtype), like)
-        damaged: dict[int, str] = {}
-        for step in sorted(manager.all_steps(), reverse=True):
-            try:
-                untrusted.check_declared_sizes(path / str(step) / checkpoints.ITEM)
-                tree = manager.restore(step, args=ocp.args.StandardRestore(like))
-                if _leaf_shapes(tree) != _leaf_shapes(like):
-                    raise ValueError("expected the arrays of this network, found others")
-            except Exception as error:  # Whatever a damaged file makes of the library.
-                damaged[step] = untrusted.first_line(error)
-                continue
-            for bad, reason in damaged.items():
-                line = f"{path / str(bad)}: cannot be restored: {reason}"
-                print(one_line(f"warning: {line}; going on from step {step}"), file=sys.stderr)
-                manager.delete(bad)
-            return tree
-        if damaged:
-            raise UserError(f"{path}: cannot be restored: {next(iter(damaged.values()))}")
-        return None
+        found = self._read_newest(like)
+        if found is None:
+            return None
+        self._saved_step, tree, damaged = found
+        for path in damaged:
+            path.unlink()
+        return tree
 
     def read_params(self, like: Any) -> tuple[int, Any]:
         """The last checkpoint's step and parameters, as NumPy arrays; nothing is written.
 
+        A damaged checkpoint is reported on stderr, and the one before it is read.
+
         Args:
-          like: Their structure, shapes and dtypes (of jax.eval_shape). They are compared with the
-            checkpoint's before memory is taken: the folder may be anybody's.
+          like: The parameters' structure, shapes and dtypes (of jax.eval_shape).
 
         Raises:
-          UserError: There is no checkpoint, it is damaged, or it is of another network.
+          UserError: There is no checkpoint of this network, or all are damaged.
         """
-        import orbax.checkpoint as ocp
+        found = self._read_newest({"params": like}, whole=False)
+        if found is None:
+            raise UserError(f"{self.path / CHECKPOINTS}: expected a checkpoint, found none")
+        step, tree, _ = found
+        return step, tree["params"]
 
-        path = self.path / CHECKPOINTS
-        checkpoints.silence()
-        if not path.is_dir():
-            raise UserError(f"{path}: expected a checkpoint, found none")
-        options = ocp.CheckpointManagerOptions(read_only=True)
-        handler = ocp.PyTreeCheckpointHandler()
-        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), like)
+    def _read_newest(self, like: Any, *, whole: bool = True) -> tuple[int, Any, list[Path]] | None:
+        """The newest sound checkpoint's step and tree, and the files of those that are damaged."""
+        folder = self.path / CHECKPOINTS
         try:
-            with ocp.CheckpointManager(path, options=options, item_handlers=handler) as manager:
-                step = manager.latest_step()
-                if step is None:
-                    raise UserError(f"{path}: expected a checkpoint, found none")
-                untrusted.check_declared_sizes(path / str(step) / checkpoints.ITEM)
-                found = manager.item_metadata(step)["params"]  # type: ignore[index]
-                if (theirs := _leaf_shapes(found)) != (ours := _leaf_shapes(like)):
-                    name = next(iter(sorted(theirs.items() ^ ours.items())))[0]
-                    raise UserError(
-                        f"{path}: expected the parameters that config.json describes, found "
-                        f"{name} with {theirs.get(name, 'none')} for {ours.get(name, 'none')}"
-                    )
-                restore = ocp.args.PyTreeRestore(
-                    {"params": like}, restore_args={"params": as_numpy}, partial_restore=True
-                )
-                return step, manager.restore(step, args=restore)["params"]
-        except UserError:
-            raise
-        except Exception as error:  # Whatever a damaged file makes of the library.
-            raise UserError(f"{path}: cannot be restored: {untrusted.first_line(error)}") from error
+            steps = checkpoints.steps_in(folder)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{folder}: {untrusted.first_line(error)}") from error
+        bad: dict[Path, Exception] = {}
+        for step in reversed(steps):
+            path = checkpoints.path_of(folder, step)
+            try:
+                tree = checkpoints.read(path, like, whole=whole)
+            except FileNotFoundError:  # The run that trains in the folder has just removed it.
+                return self._read_newest(like, whole=whole)
+            except (ValueError, RecursionError, OSError) as error:
+                bad[path] = error
+                continue
+            for file, error in bad.items():
+                line = f"{file}: cannot be restored: {untrusted.first_line(error)}"
+                print(one_line(f"warning: {line}; using step {step}"), file=sys.stderr)
+            # A file that cannot be read may be sound: it stays.
+            return step, tree, [file for file in bad if not isinstance(bad[file], OSError)]
+        if bad:
+            path, error = next(iter(bad.items()))
+            raise UserError(f"{path}: cannot be restored: {untrusted.first_line(error)}")
+        return None
 
     def finish(self, result: dict[str, Any]) -> None:
         """Waits for the checkpoints and writes result.json, atomically."""
@@ -293,31 +292,30 @@ class RunFolder:
             self._lock.release()
 
     def wait(self) -> None:
-        """Waits until the checkpoints are written.
+        """Waits until the last checkpoint is written.
 
         Raises:
-          OSError: They could not be.
+          OSError: It could not be.
+          RunFailedError: The folder was deleted, moved or replaced meanwhile.
         """
-        manager, self._manager = self._manager, None
-        if manager is not None:
-            with self._saving():
-                manager.close()
-
-    @contextlib.contextmanager
-    def _saving(self) -> Iterator[None]:
-        path = self.path / CHECKPOINTS
+        save, self._pending = self._pending, None
         try:
-            with checkpoints.saving_to(path):
-                yield
-        except OSError:
-            self._lock.check()  # Of a folder that is gone there is more to say.
-            raise
+            if save is not None:
+                save.result()
+        except Exception as error:
+            self._saved_step = None
+            self._lock.check()  # This says more of a folder that is gone.
+            number = getattr(error, "errno", None) or errno.EIO
+            reason = f"cannot be saved: {untrusted.first_line(error)}"
+            raise OSError(number, reason, str(self.path / CHECKPOINTS)) from error
 
-    def _checkpoints(self) -> Any:
-        if self._manager is None:
-            kept = checkpoints.RetentionPolicy(self.keep, self.records)
-            self._manager = checkpoints.open_manager(self.path / CHECKPOINTS, kept)
-        return self._manager
+
+def _remove(path: Path) -> None:
+    """Removes a file, or a folder with all that it holds."""
+    try:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    except RecursionError:
+        raise UserError(f"workdir: {path} is nested too deeply to be replaced") from None
 
 
 def _only_just_made(path: Path, found: list[str]) -> bool:
@@ -326,12 +324,6 @@ def _only_just_made(path: Path, found: list[str]) -> bool:
         name.endswith(".partial") or (name == METRICS and not (path / name).stat().st_size)
         for name in found
     )
-
-
-def _leaf_shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    """The shape of each leaf of a tree, by its path in it."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path): tuple(leaf.shape) for path, leaf in leaves}
 
 
 def make_folder(path: Path) -> list[str]:
@@ -367,29 +359,3 @@ def fresh_path(model: str) -> Path:
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:
     write_text(path, json.dumps(values, indent=2) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a whole file or leaves the old one."""
-    partial = path.with_name(path.name + ".partial")
-    with _naming(path):
-        # Of a crash; or somebody's link, which must not be followed.
-        partial.unlink(missing_ok=True)
-        try:
-            with partial.open("x") as stream:
-                stream.write(text)
-                stream.flush()
-                os.fsync(stream.fileno())
-            partial.replace(path)
-        finally:
-            with contextlib.suppress(OSError):  # Of what went wrong before, if anything.
-                partial.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Lets an OSError name the file, which a failed write, unlike a failed open, does not."""
-    try:
-        yield
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error

@@ -121,8 +121,9 @@ class _Places(libcst.CSTVisitor):
                 if operator is mutators.operator_string:
                     new = new[:1]  # Upper case in an einsum is the same einsum.
                 elif operator is mutators.operator_arg_removal:
-                    # A positional argument that is None or missing raises: killed, but no test is.
-                    new = [call for call in new if _keywords(call) < _keywords(node)]
+                    # A positional argument that is None or missing raises, whatever is tested;
+                    # without zip's `strict` the same is computed.
+                    new = [call for call in new if _keywords(node) - _keywords(call) - {"strict"}]
                 name = operator.__name__.removeprefix("operator_")
                 self.found += [(node, name, changed, position.start) for changed in new]
         return super().on_visit(node)
@@ -132,9 +133,9 @@ def _is_docstring(node: libcst.CSTNode) -> bool:
     return isinstance(node, libcst.Expr) and isinstance(node.value, libcst.SimpleString)
 
 
-def _keywords(call: libcst.CSTNode) -> int:
+def _keywords(call: libcst.CSTNode) -> set[str]:
     arguments = libcst.ensure_type(call, libcst.Call).args
-    return sum(argument.keyword is not None for argument in arguments)
+    return {argument.keyword.value for argument in arguments if argument.keyword is not None}
 
 
 def mutants_of(root: Path, module: str) -> Iterator[Mutant]:
@@ -297,11 +298,17 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="mutate-") as work:
         root = prepare(flags.checkout, Path(work), flags.oracles)
         mutants = drawn(root, flags.module, flags.sample, flags.seed)
+        green = set()
         for mutant in mutants:  # First the tests that are about it: they kill nearly all.
             if mutant.identity not in results:
-                files = tests_of(root, mutant.module)[:3]
                 words = ["-k", FIRST[Path(mutant.module).stem]]
-                result = attempt(root, mutant, [*files, *words], flags.limit)
+                tests = [*tests_of(root, mutant.module)[:3], *words]
+                if mutant.module not in green:
+                    outcome, test, _ = run_tests(root, tests, flags.limit)
+                    if outcome != "survived":
+                        sys.exit(f"{test} fails without a mutant of {mutant.module}: {outcome}")
+                    green.add(mutant.module)
+                result = attempt(root, mutant, tests, flags.limit)
                 if result.outcome == "survived":
                     result = replace(result, outcome="open")
                 record(flags.results, results, result)

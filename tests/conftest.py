@@ -21,7 +21,6 @@ import pytest
 from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parent.parent
-SLOW_EXAMPLES = ("docs/alexnet.md", "docs/errata.md")
 HANGS = 600  # Seconds after which a process hangs, however slow the machine.
 TRAIN, VALIDATION, TEST, SIDE, CLASSES = 160, 40, 50, 12, 3
 
@@ -46,9 +45,9 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(items):
-    """Marks the pages and the module whose examples train for long; they can hold no mark."""
+    """Marks the pages' examples, hundreds of small programs; a page can hold no mark itself."""
     for item in items:
-        if item.nodeid.startswith(SLOW_EXAMPLES):
+        if item.nodeid.startswith("docs/"):
             item.add_marker(pytest.mark.slow)
 
 

@@ -76,19 +76,22 @@ def assert_same(ours, theirs):
         np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
 
 
+SLOW = pytest.mark.slow
 WAYS = {
     "in one loop": ("mlp", {}),
     "by steps": ("cnn", {}),
-    "full batch in blocks": ("mlp_handwritten", {"batch_size": None}),
     "by hand and checked": ("softmax", {"gradients": "both", "check_every": 1}),
+}
+SLOW_WAYS = {
+    "full batch in blocks": ("mlp_handwritten", {"batch_size": None}),
     "eight by pmap": ("mlp", {"devices": 8, "parallel": "pmap"}),
     "eight by jit": ("mlp", {"devices": 8, "parallel": "jit"}),
 }
 
 
-@pytest.mark.parametrize("way", sorted(WAYS))
+@pytest.mark.parametrize("way", [*WAYS, *(pytest.param(way, marks=SLOW) for way in SLOW_WAYS)])
 def test_bytes_train_and_evaluate_to_the_bits_of_their_floats(tiny, tiny_preset, way):
-    model, changes = WAYS[way]
+    model, changes = (WAYS | SLOW_WAYS)[way]
     config = tiny_preset(model, epochs=1, **changes)
     results = []
     for data in (tiny, as_bytes(tiny)):
@@ -387,7 +390,9 @@ def assert_close(ours, theirs, tolerance):
 
 
 @pytest.mark.usefixtures("uniform_weights", "quick_steps")
-@pytest.mark.parametrize(("parallel", "names"), [("jit", ALL), ("pmap", BUT_MIXUP)])
+@pytest.mark.parametrize(
+    ("parallel", "names"), [pytest.param("jit", ALL, marks=SLOW), ("pmap", BUT_MIXUP)]
+)
 def test_one_device_and_eight_train_on_the_same_pictures(pictures, parallel, names):
     common = dict(hidden=(16,), augment=names, loss="cross_entropy")
     one, _ = train_on(pictures, config_of("mlp", **common))
@@ -409,7 +414,7 @@ def test_under_pmap_a_device_mixes_its_own_share(pictures):
     [
         ("mlp", "cross_entropy", ALL),
         ("mlp", "mse", "mixup"),
-        pytest.param("cnn", "cross_entropy", "mixup", marks=pytest.mark.slow),
+        pytest.param("cnn", "cross_entropy", "mixup", marks=SLOW),
     ],
 )
 def test_gradients_by_hand_are_autodiffs_on_mixed_pictures(
@@ -488,7 +493,8 @@ def test_an_epoch_in_one_loop_augments_as_step_by_step(pictures):
 
 @pytest.mark.usefixtures("uniform_weights")
 @pytest.mark.parametrize(
-    ("model", "names"), [("cnn", "crop,flip,cutout,mixup"), ("softmax", "shift,flip")]
+    ("model", "names"),
+    [pytest.param("cnn", "crop,flip,cutout,mixup", marks=SLOW), ("softmax", "shift,flip")],
 )
 def test_a_run_interrupted_in_an_epoch_goes_on_to_the_same_bits(
     run_main, tiny_flags, tmp_path, interrupt_after, monkeypatch, model, names

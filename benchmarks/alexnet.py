@@ -53,15 +53,15 @@ def our_step(images: np.ndarray, labels: np.ndarray, gradients: str) -> Callable
 
     import jaxnets
     from jaxnets.data.batches import Batch
-    from jaxnets.experiment import build_model, create_parallel, gradients_of
+    from jaxnets.experiment import create_model, create_parallel, make_loss_and_grad
     from jaxnets.training.optimizer import create_optimizer
     from jaxnets.training.step import TrainState, make_train_step
 
     config = jaxnets.preset("alexnet", input_size=IMAGE_SIZE, gradients=gradients)
-    parallel, model = create_parallel(config), build_model(config, NUM_CLASSES)
+    parallel, model = create_parallel(config), create_model(config, NUM_CLASSES)
     optimizer = create_optimizer("sgd", LEARNING_RATE, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
     compiled = parallel.compile(
-        make_train_step(gradients_of(config, model), optimizer), donate=True
+        make_train_step(make_loss_and_grad(config, model), optimizer), donate=True
     )
     batch = jax.device_put(Batch(images, labels, np.ones(BATCH_SIZE, np.float32)))
     params = jax.jit(model.init)(jax.random.key(0), images[:1])["params"]

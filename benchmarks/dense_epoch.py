@@ -16,7 +16,6 @@ import jax
 from sgemm import sgemm_rate
 
 import jaxnets
-from jaxnets.experiment import epochs
 from jaxnets.training.loop import Checkpoint
 
 DENSE = ("softmax", "mlp_sequential", "mlp_functional", "mlp", "mlp_handwritten")
@@ -35,12 +34,12 @@ def main() -> None:
     for name in sys.argv[1:] or DENSE:
         config = jaxnets.preset(name, epochs=8)
         data = jaxnets.load_dataset("mnist", validation_size=config.validation_size)
-        model = jaxnets.create_model(config, data)
-        state = jaxnets.create_state(config, model, data)
-        flops = flops_per_image(state.params, model) * len(data.train)
+        experiment = jaxnets.Experiment.create(config, data)
+        state = experiment.init_state()
+        flops = flops_per_image(state.params, experiment.model) * len(data.train)
         rates, sgemm = [], [sgemm_rate()]
         started = time.perf_counter()
-        for trained, record in epochs(config, model, Checkpoint(state), data):
+        for trained, record in experiment.epochs(Checkpoint(state)):
             del trained
             rates.append(flops / record["seconds"] / 1e9)
         sgemm.append(sgemm_rate())

@@ -16,6 +16,7 @@ import numpy as np
 from scipy.stats import ttest_ind
 
 import jaxnets
+from jaxnets.training.loop import Checkpoint
 
 
 def numpy_params(seed: int, params: Any) -> Any:
@@ -36,13 +37,14 @@ def main() -> None:
     accuracies: dict[str, list[float]] = {"JAX": [], "NumPy": []}
     for seed in range(arguments.seeds):
         config = jaxnets.preset("mlp_handwritten", hidden=(arguments.hidden,), seed=seed)
-        model = jaxnets.create_model(config, data)
+        experiment = jaxnets.Experiment.create(config, data)
         for generator, found in accuracies.items():
-            state = jaxnets.create_state(config, model, data)
+            state = experiment.init_state()
             if generator == "NumPy":
                 state = state.replace(params=numpy_params(seed, state.params))
-            state, _ = jaxnets.train(config, model, state, data)
-            found.append(jaxnets.evaluate(config, model, state.params, data.test).accuracy)
+            for trained, _ in experiment.epochs(Checkpoint(state)):
+                state = trained
+            found.append(experiment.evaluate(state.params, data.test).accuracy)
     for generator, found in accuracies.items():
         print(
             f"{generator:5} {statistics.mean(found):.4f} ± {statistics.stdev(found):.4f}, "

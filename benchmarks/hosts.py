@@ -31,8 +31,8 @@ import numpy as np
 from idx_files import idx_bytes
 
 from jaxnets.data.idx import FILES, read_idx
-from jaxnets.experiment import build_model
-from jaxnets.runs.run import read_config
+from jaxnets.experiment import create_model
+from jaxnets.runs.resume import read_config
 from jaxnets.runs.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -145,7 +145,7 @@ def params_of(folder: Path) -> list[np.ndarray]:
     """The last checkpoint's parameters."""
     run = RunFolder.open(str(folder))
     written, config = run.read_config(), read_config(run)
-    model = build_model(config, written["num_classes"])
+    model = create_model(config, written["num_classes"])
     image = jax.ShapeDtypeStruct((1, *written["image_shape"]), "float32")
     like = jax.eval_shape(lambda key, x: model.init(key, x)["params"], jax.random.key(0), image)
     return jax.tree.leaves(run.read_params(like)[1])

@@ -34,17 +34,12 @@ from jaxnets.backprop.check import relative_error
 from jaxnets.config.recipes import LARGE_ALEXNETS, PRESETS
 from jaxnets.data.batches import train_batches
 from jaxnets.data.datasets import Split
-from jaxnets.experiment import (
-    augmentation_of,
-    create_parallel,
-    gradients_of,
-    optimizer_of,
-)
+from jaxnets.experiment import Experiment
 from jaxnets.gradcheck.kinks import record_branches as watched
 from jaxnets.machine.platform import compiler_options
 from jaxnets.models.chain import map_layers
 from jaxnets.training.augment import to_float
-from jaxnets.training.step import make_gradient_step, make_train_step
+from jaxnets.training.step import make_gradient_step
 
 STEPS, STEPS_OF_LARGE, BATCH, DEVICES = 20, 5, 128, (1, 2, 4, 8)
 # Placement, devices, how many the CPU simulates, and how much of a step.
@@ -53,20 +48,6 @@ WAYS = (
     *("jit:1:8:step", "jit:1:8:gradients"),
     *("jit:8:8:step", "pmap:8:8:step", "pmap:8:8:gradients", "pmap:8:8:added"),
 )
-
-
-def step_of(config, model, parallel, data):
-    """The compiled training step."""
-    return parallel.compile(
-        make_train_step(
-            gradients_of(config, model),
-            optimizer_of(config, data),
-            reduction=config.reduction,
-            axis_name=parallel.axis_name,
-            augment=augmentation_of(config, data),
-        ),
-        donate=True,
-    )
 
 
 def some_mnist(large: bool):
@@ -94,9 +75,10 @@ class Way:
     def __init__(self, config, data):
         """At the first state."""
         self.config, self.data = config, data
-        self.model, self.parallel = jaxnets.create_model(config, data), create_parallel(config)
-        self.step = step_of(config, self.model, self.parallel, data)
-        self.state = jaxnets.create_state(config, self.model, data)
+        self.experiment = Experiment.create(config, data)
+        self.model, self.parallel = self.experiment.model, self.experiment.parallel
+        self.step = self.parallel.compile(self.experiment.train_step(), donate=True)
+        self.state = self.experiment.init_state()
         self.sides = jax.jit(
             functools.partial(sides, self.model), compiler_options=compiler_options()
         )
@@ -134,7 +116,7 @@ class Way:
 
     def accuracy(self) -> float:
         """That of the test images."""
-        return jaxnets.evaluate(self.config, self.model, self.state.params, self.data.test).accuracy
+        return self.experiment.evaluate(self.state.params, self.data.test).accuracy
 
 
 def compare(name: str, precision: str, counts: list[int]) -> list[int]:
@@ -208,16 +190,14 @@ def milliseconds(way: str, batch_size: int) -> float:
         augment="none",
     )
     data = jaxnets.load_dataset("mnist")
-    model, parallel = jaxnets.create_model(config, data), create_parallel(config)
-    state = parallel.replicate(jaxnets.create_state(config, model, data))
+    experiment = Experiment.create(config, data)
+    parallel, state = experiment.parallel, experiment.init_state()
     if part == "step":
-        step = step_of(config, model, parallel, data)
+        step = parallel.compile(experiment.train_step(), donate=True)
     else:  # What pmap returns of gradients that are not added are the first device's.
         axis_name = parallel.axis_name if part == "added" else None
         gradients = make_gradient_step(
-            gradients_of(config, model),
-            axis_name=axis_name,
-            augment=augmentation_of(config, data),
+            experiment.loss_and_grad, axis_name=axis_name, augment=experiment.augment
         )
         compiled = parallel.compile(gradients)
 

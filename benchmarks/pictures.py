@@ -21,9 +21,8 @@ from PIL import Image
 
 import jaxnets
 from jaxnets.data.pictures import store as picture_store
-from jaxnets.experiment import epochs
+from jaxnets.experiment import Experiment
 from jaxnets.runs.run import load_data
-from jaxnets.training.loop import Checkpoint
 
 CLASSES = 10
 DISTINCT = 500  # Pictures with a content of their own; the others are hard links to them.
@@ -55,11 +54,8 @@ def train_on(folder: str, way: str, model: str, changes: dict) -> dict:
         picture_store.MAX_STORED = 0
     config = jaxnets.preset(model, dataset=folder, **changes)
     data = load_data(config)
-    network = jaxnets.create_model(config, data)
-    start = Checkpoint(jaxnets.create_state(config, network, data))
-    record = {}
-    for _, latest in epochs(config, network, start, data):
-        record = latest
+    _, history = Experiment.create(config, data).train()
+    record = history[-1]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {**record, "peak_mb": peak, "pictures": len(data.train)}
 

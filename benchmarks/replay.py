@@ -103,8 +103,7 @@ def numpy_replay(seed: int) -> dict[str, float]:
 
 def ours(seed: int) -> dict[str, float]:
     """train.py in this process; returns accuracies, the best size and the steps' seconds."""
-    from jaxnets import experiment
-    from jaxnets.lecture import many
+    from jaxnets.experiment import Experiment
 
     runs: list[list[float]] = []
 
@@ -114,8 +113,8 @@ def ours(seed: int) -> dict[str, float]:
             runs[-1].append(record["seconds"])
             yield state, record
 
-    epochs = experiment.epochs
-    experiment.epochs = many.epochs = timed_epochs
+    epochs = Experiment.epochs
+    Experiment.epochs = timed_epochs  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory() as folder:
         flags = ["--model=mlp_handwritten", f"--seed={seed}", f"--workdir={folder}/run"]
         with contextlib.redirect_stdout(io.StringIO()):

@@ -23,7 +23,7 @@ def images_per_second(way: str, model_name: str, batch_size: int, steps: int, si
 
     import jaxnets
     from jaxnets.data.batches import train_batches
-    from jaxnets.experiment import create_parallel, gradients_of, optimizer_of
+    from jaxnets.experiment import Experiment
     from jaxnets.losses import LOSSES
     from jaxnets.training.step import TrainState, autodiff_loss_and_grad, make_train_step
 
@@ -31,14 +31,14 @@ def images_per_second(way: str, model_name: str, batch_size: int, steps: int, si
     changes = {"input_size": size} if size else {}
     config = jaxnets.preset(model_name, batch_size=batch_size, gradients=gradients, **changes)
     data = jaxnets.load_dataset("mnist")
-    model = jaxnets.create_model(config, data)
-    optimizer = optimizer_of(config, data)
+    experiment = Experiment.create(config, data)
+    model, optimizer = experiment.model, experiment.optimizer
     if way == "plain":
         ways = autodiff_loss_and_grad(model.apply, LOSSES[config.loss])
         step = jax.jit(make_train_step(ways, optimizer), donate_argnums=0)
     else:
-        step = make_train_step(gradients_of(config, model), optimizer)
-        step = create_parallel(config).compile(step, donate=True)
+        step = make_train_step(experiment.loss_and_grad, optimizer)
+        step = experiment.parallel.compile(step, donate=True)
 
     batch = next(train_batches(data.train, batch_size, seed=0, epoch=0))
     key = jax.random.key(0)

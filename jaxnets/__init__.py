@@ -12,27 +12,21 @@ from jaxnets.version import __version__
 if TYPE_CHECKING:
     from jaxnets.config.fields import Config, preset
     from jaxnets.data.load import load_dataset
-    from jaxnets.experiment import create_model, create_state, evaluate, train
+    from jaxnets.experiment import Experiment
 
 __all__ = [
     "__version__",
     "Config",
-    "create_model",
-    "create_state",
-    "evaluate",
+    "Experiment",
     "load_dataset",
     "preset",
-    "train",
 ]
 
 _HOMES = {
     "Config": "jaxnets.config.fields",
     "preset": "jaxnets.config.fields",
+    "Experiment": "jaxnets.experiment",
     "load_dataset": "jaxnets.data.load",
-    "create_model": "jaxnets.experiment",
-    "create_state": "jaxnets.experiment",
-    "train": "jaxnets.experiment",
-    "evaluate": "jaxnets.experiment",
 }
 
 

@@ -89,6 +89,11 @@ class Metrics:
         return int(self.correct) / int(self.count)
 
     @property
+    def scores(self) -> dict[str, float]:
+        """What a record says beside the loss."""
+        return {"accuracy": self.accuracy}
+
+    @property
     def top5_accuracy(self) -> float:
         """Share of examples whose label is among the five largest logits, in [0, 1]."""
         return int(self.top5_correct) / int(self.count)
@@ -175,6 +180,11 @@ class RegressionMetrics:
         if not (variation > 0).all():
             return float("nan")
         return float(np.mean(1 - np.asarray(self.squares, np.float64) / variation))
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """What a record says beside the loss: R², which has no unit."""
+        return {"r2": self.r2}
 
     @property
     def wmape(self) -> float:

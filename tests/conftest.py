@@ -186,7 +186,7 @@ class Outcome:
     def assert_interrupted(self, folder: Path) -> None:
         """Demands status 130 and one line on stderr, with the command that goes on."""
         command = f"python train.py --resume --workdir={folder}"
-        assert (self.status, self.err) == (130, f"error: interrupted; go on with: {command}\n")
+        assert (self.status, self.err) == (130, f"error: interrupted; resume with: {command}\n")
 
     def assert_refused(self, *parts: str) -> None:
         """Demands status 2, nothing on stdout, and one line on stderr that holds the parts."""

@@ -17,7 +17,7 @@ from jaxnets.backprop import normalization
 from jaxnets.config.fields import preset
 from jaxnets.config.recipes import PAPER, PRESETS
 from jaxnets.errors import UserError
-from jaxnets.experiment import create_model, create_state, evaluate, train
+from jaxnets.experiment import Experiment
 from jaxnets.models import MODELS
 from jaxnets.models.alexnet import TORCHVISION, params_from_torchvision, params_to_torchvision
 from jaxnets.models.layers import Normalize
@@ -288,7 +288,7 @@ def test_a_file_of_torchvisions_weights_gives_its_logits(torchvision_alexnet, tm
     save_torch(theirs.state_dict(), path)
     config = preset("alexnet", init_from=path)
     assert config.normalize == "imagenet"
-    model = create_model(config, tiny)
+    model = Experiment.create(config, tiny).model
     fresh = jax.tree.map(
         lambda leaf: np.full(leaf.shape, 0.01, leaf.dtype), shapes_of(model, (64, 64, 3))
     )
@@ -517,15 +517,15 @@ def test_a_run_from_a_file_says_so_and_is_resumed_from_the_same_file_only(
 def test_fine_tuning_begins_where_the_weights_are(tiny, tiny_preset, tmp_path):
     """Weights trained on the tiny set are good before the first step; fresh ones are not."""
     config = tiny_preset("alexnet_small", input_size=16, epochs=8, learning_rate=0.01, dropout=0.0)
-    model = create_model(config, tiny)
-    state, _ = train(config, model, create_state(config, model, tiny), tiny)
+    experiment = Experiment.create(config, tiny)
+    state, _ = experiment.train()
     path = str(tmp_path / "trained.safetensors")
     save_file(params_to_torchvision(jax.device_get(state.params)), path)
-    trained = evaluate(config, model, state.params, tiny.test).accuracy
+    trained = experiment.evaluate(state.params, tiny.test).accuracy
     again = tiny_preset("alexnet_small", input_size=16, init_from=path)
-    loaded = create_state(again, create_model(again, tiny), tiny).params
+    tuned = Experiment.create(again, tiny)
     assert trained > 0.9
-    assert evaluate(again, model, loaded, tiny.test).accuracy == trained
+    assert tuned.evaluate(tuned.init_state().params, tiny.test).accuracy == trained
 
 
 # Training
@@ -536,8 +536,7 @@ def test_the_small_alexnet_learns_by_hand_as_by_autodiff(tiny, tiny_preset):
     states = []
     for gradients in ("auto", "manual"):
         config = tiny_preset("alexnet_small", input_size=16, gradients=gradients, epochs=1)
-        model = create_model(config, tiny)
-        state, _ = train(config, model, create_state(config, model, tiny), tiny)
+        state, _ = Experiment.create(config, tiny).train()
         states.append(jax.device_get(state.params))
     for a, b in zip(*map(jax.tree.leaves, states), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-4 * np.abs(b).max())

@@ -19,7 +19,7 @@ from jaxnets.config.fields import AUGMENTATIONS, preset
 from jaxnets.data.batches import Batch
 from jaxnets.data.datasets import Dataset, Split
 from jaxnets.errors import UserError
-from jaxnets.experiment import create_model, create_state, evaluate, init_state, train
+from jaxnets.experiment import Experiment, init_state
 from jaxnets.lecture.many import train_many
 from jaxnets.losses import cross_entropy
 from jaxnets.machine.platform import prepare
@@ -66,8 +66,7 @@ def as_bytes(data):
 
 
 def train_on(data, config):
-    model = create_model(config, data)
-    return train(config, model, create_state(config, model, data), data)
+    return Experiment.create(config, data).train()
 
 
 def assert_same(ours, theirs):
@@ -96,7 +95,7 @@ def test_bytes_train_and_evaluate_to_the_bits_of_their_floats(tiny, tiny_preset,
     results = []
     for data in (tiny, as_bytes(tiny)):
         state, history = train_on(data, config)
-        test = evaluate(config, create_model(config, data), state.params, data.test)
+        test = Experiment.create(config, data).evaluate(state.params, data.test)
         results.append((state.params, history[0]["train_loss"], test))
     assert_same(*results)
 
@@ -602,7 +601,8 @@ def test_ten_crop_evaluation_is_the_mean_of_a_loop_over_ten(large, monkeypatch, 
     monkeypatch.setattr(loop, "EVAL_BATCH_SIZE", 160)
     data, model, params = large
     config = preset("alexnet", input_size=63, ten_crop=True, devices=devices, parallel=kind)
-    metrics = evaluate(config, model, params, data.test)
+    experiment = dataclasses.replace(Experiment.create(config, data), model=model)
+    metrics = experiment.evaluate(params, data.test)
     images, total = data.test.images, 0
     for mirror in (False, True):
         for top, left in ((0, 0), (0, 7), (8, 0), (8, 7), (4, 3)):
@@ -616,9 +616,10 @@ def test_a_larger_picture_is_evaluated_and_trained_on_in_its_middle(large):
     data, model, params = large
     config = preset("alexnet", input_size=63, devices=1, batch_size=43, epochs=1)
     middle = data.test.images[:, 4:67, 3:66]
-    assert_scores(
-        evaluate(config, model, params, data.test), numpy_softmax(params, middle), data.test.labels
+    metrics = dataclasses.replace(Experiment.create(config, data), model=model).evaluate(
+        params, data.test
     )
+    assert_scores(metrics, numpy_softmax(params, middle), data.test.labels)
     optimizer = create_optimizer("sgd", 0.1)
     step = make_train_step(
         autodiff_loss_and_grad(model.apply, cross_entropy),

@@ -193,7 +193,7 @@ def test_a_missed_target_accuracy_is_status_1_after_the_whole_run(run_main, tiny
     outcome = run_main(*flags, "--target_accuracy=1.0")
     assert outcome.status == 1
     assert re.fullmatch(
-        r"fell short: expected a test accuracy of 1.0, reached 0\.\d+\n", outcome.err
+        r"error: target_accuracy: expected a test accuracy of 1.0, got 0\.\d+\n", outcome.err
     )
     assert (tmp_path / "run" / "result.json").exists()
     assert run_main(*flags, "--target_accuracy=0", "--overwrite").status == 0
@@ -367,7 +367,7 @@ def test_a_process_that_is_stopped_and_resumed_ends_with_the_same_parameters(
     lines = stopped.out.splitlines()
     assert lines[3].startswith("epoch  3/20") and len(lines) < 20
     command = f"python train.py --resume --workdir={tmp_path / 'run'}"
-    assert stopped.err == f"error: interrupted; go on with: {command}\n"
+    assert stopped.err == f"error: interrupted; resume with: {command}\n"
     assert stopped.status == {signal.SIGINT: 130, signal.SIGTERM: 143}[end]
     (saved,) = (path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert 3 * 40 <= int(saved) < 20 * 40
@@ -404,7 +404,7 @@ def test_a_second_ctrl_c_stops_at_once_and_the_last_checkpoint_stays(
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=HANGS)
     assert process.returncode == 130
-    assert err.startswith("error: stopped at once; go on with: python ") and err.count("\n") == 1
+    assert err.startswith("error: stopped at once; resume with: python ") and err.count("\n") == 1
     names = {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()}
     assert {"80"} <= names <= {"40", "80"}  # The last, and perhaps an earlier one that was best.
     assert run_python("train.py", *flags, "--resume").status == 0

@@ -12,12 +12,15 @@ import numpy as np
 import pytest
 
 from jaxnets.backprop.network import manual_loss_and_grad
+from jaxnets.config.fields import preset
+from jaxnets.config.recipes import REGRESSION
 from jaxnets.data.batches import Batch
 from jaxnets.data.datasets import Dataset, Split
+from jaxnets.experiment import Experiment
 from jaxnets.lecture.compare import run as command
-from jaxnets.lecture.compare.fit import Fit, fit_baseline, fit_regressor, train_regressor
-from jaxnets.lecture.compare.recipes import CURVE_NOISE, REGRESSION
+from jaxnets.lecture.compare.fit import Fit, fit_baseline, fit_network
 from jaxnets.lecture.compare.results import Results, Row
+from jaxnets.lecture.compare.samples import CURVE_NOISE
 from jaxnets.losses import squared_error
 from jaxnets.models.chain import with_precision
 from jaxnets.models.mlp import mlp
@@ -40,6 +43,11 @@ def diabetes(sklearn):
 def run_compare(run_command):
     """Runs `python -m jaxnets compare` in this process."""
     return functools.partial(run_command, "compare")
+
+
+def regression(name, **changes):
+    """The config of a network of regression, on one device."""
+    return preset(**{**REGRESSION[name], "validation_size": 0, "devices": 1, **changes})
 
 
 def least_squares(x, y):
@@ -74,7 +82,8 @@ def test_the_gradient_of_regression_by_hand_is_autodiffs(float64):
 
 @pytest.mark.parametrize("gradients", ["auto", "manual"])
 def test_the_linear_network_reaches_least_squares(diabetes, gradients):
-    _, params = train_regressor(REGRESSION["linear"], diabetes, 0, gradients)
+    config = regression("linear", batch_size=None, gradients=gradients)
+    params = Experiment.create(config, diabetes).train()[0].params
     kernel, bias = least_squares(diabetes.train.images, diabetes.train.labels)
     np.testing.assert_allclose(params["logits"]["kernel"], kernel, atol=1e-3)
     np.testing.assert_allclose(params["logits"]["bias"], bias, atol=1e-5)
@@ -84,12 +93,12 @@ def test_the_linear_network_reaches_least_squares(diabetes, gradients):
 def test_the_scores_of_regression_are_scikit_learns_in_the_targets_units(diabetes, sklearn):
     from sklearn import metrics
 
-    recipe = dataclasses.replace(REGRESSION["mlp"], epochs=3)
-    fit = fit_regressor(recipe, diabetes, seed=0, gradients="manual")
-    model, params = train_regressor(recipe, diabetes, 0, "auto")
+    fit = fit_network(regression("mlp", epochs=3, gradients="manual"), diabetes)
+    experiment = Experiment.create(regression("mlp", epochs=3), diabetes)
+    params = {"params": experiment.train()[0].params}
     for split, scores in ((diabetes.train, fit.train), (diabetes.test, fit.test)):
-        outputs = np.asarray(model.apply({"params": params}, split.images), np.float64)
-        p, y = (diabetes.scale * z + diabetes.mean for z in (outputs, split.labels))
+        outputs = np.asarray(experiment.model.apply(params, split.images), np.float64)
+        p, y = (diabetes.target_scale * z + diabetes.target_mean for z in (outputs, split.labels))
         assert 24 < np.min(y) < np.max(y) < 347  # The data set's own units.
         assert scores["mse"] == pytest.approx(metrics.mean_squared_error(y, p), rel=1e-4)
         assert scores["r2"] == pytest.approx(metrics.r2_score(y, p), abs=1e-4)
@@ -107,7 +116,7 @@ def test_diabetes_is_standardised_by_its_training_part(diabetes, sklearn):
     scaler = StandardScaler().fit(features[order[88:]])
     for split, part in ((diabetes.train, order[88:]), (diabetes.test, order[:88])):
         np.testing.assert_allclose(split.images, scaler.transform(features[part]), atol=1e-5)
-        units = diabetes.scale * split.labels[:, 0] + diabetes.mean
+        units = diabetes.target_scale * split.labels[:, 0] + diabetes.target_mean
         np.testing.assert_allclose(units, targets[part], rtol=1e-5)
 
 
@@ -367,7 +376,7 @@ def test_an_interrupt_keeps_what_is_done(run_compare, tiny_folder, tmp_path, mon
 
 
 def test_a_loss_that_is_not_finite_is_told_in_the_row(run_compare, tmp_path, monkeypatch, sklearn):
-    wild = dataclasses.replace(REGRESSION["linear"], learning_rate=1e4)
+    wild = {**REGRESSION["linear"], "learning_rate": 1e4}
     monkeypatch.setitem(command.REGRESSION, "linear", wild)
     outcome = run_compare("--task=regression", "--models=linear,knn", "--curve=none",
                           f"--workdir={tmp_path}")  # fmt: skip

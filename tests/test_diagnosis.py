@@ -16,10 +16,10 @@ LAYERS = ("hidden1", "hidden2", "logits")
 @pytest.fixture
 def poison(monkeypatch):
     """Makes the gradient of a layer NaN in one step, which the key of the step tells."""
-    honest = experiment.gradients_of
+    honest = experiment.make_loss_and_grad
 
     def with_poison(step: int, layer: str) -> None:
-        def gradients_of(config, model):
+        def make_loss_and_grad(config, model):
             way = honest(config, model)
             bad = jax.random.key_data(jax.random.fold_in(jax.random.key(config.seed), step))
 
@@ -31,8 +31,7 @@ def poison(monkeypatch):
 
             return poisoned
 
-        for module in (experiment, diagnosis):
-            monkeypatch.setattr(module, "gradients_of", gradients_of)
+        monkeypatch.setattr(experiment, "make_loss_and_grad", make_loss_and_grad)
 
     return with_poison
 

@@ -11,7 +11,7 @@ import pytest
 from jaxnets.config.fields import preset
 from jaxnets.data.batches import eval_batches, train_batches
 from jaxnets.data.datasets import Split
-from jaxnets.experiment import create_model, create_state
+from jaxnets.experiment import Experiment
 from jaxnets.machine.connection import parse_exit_message
 from jaxnets.runs.run_folder import RunFolder
 from jaxnets.training.parallel import Parallel
@@ -66,7 +66,7 @@ def start_processes(start_python, tiny_folder):
 
 
 def params_of(folder, config, data):
-    state = create_state(config, create_model(config, data), data)
+    state = Experiment.create(config, data).init_state()
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state.params)
     return RunFolder.open(str(folder)).read_params(like)[1]
 
@@ -78,7 +78,7 @@ def test_a_signal_to_one_stops_all_and_one_process_resumes_to_the_same_end(
     folder = tmp_path / "two"
     processes = start_processes("--epochs=40", f"--workdir={folder}", code=INTERRUPTED)
     (out, *errors) = [text for p in processes for text in p.communicate(timeout=SECONDS)]
-    line = f"error: interrupted; go on with: python train.py --resume --workdir={folder}\n"
+    line = f"error: interrupted; resume with: python train.py --resume --workdir={folder}\n"
     assert errors == [line, "", line]
     assert [process.returncode for process in processes] == [143, 143]
     assert out.startswith("softmax: ") and "as 2 devices" in out.splitlines()[0]

@@ -13,7 +13,7 @@ from jaxnets import experiment
 from jaxnets.data.datasets import Split
 from jaxnets.data.pictures import store as storage
 from jaxnets.data.pictures.folder import load_folder
-from jaxnets.experiment import create_model, create_state, evaluate, train
+from jaxnets.experiment import Experiment
 from jaxnets.training import loop
 
 PARTS = {"train": "train", "t10k": "test"}
@@ -60,9 +60,9 @@ def in_memory(data):
 
 
 def trained(data, config):
-    model = create_model(config, data)
-    state, history = train(config, model, create_state(config, model, data), data)
-    test = evaluate(config, model, state.params, data.test)
+    experiment = Experiment.create(config, data)
+    state, history = experiment.train()
+    test = experiment.evaluate(state.params, data.test)
     return jax.device_get(state.params), history, test
 
 
@@ -236,10 +236,10 @@ def test_data_seconds_are_those_that_the_step_waited(tiny, tiny_preset, monkeypa
     images = Slow(tiny.train.images, lambda: clock.add(making))
     data = dataclasses.replace(tiny, train=Split(images, tiny.train.labels))
     config = tiny_preset("cnn", epochs=1, batch_size=8)
-    model = create_model(config, data)
-    start = loop.Checkpoint(create_state(config, model, data))
+    experiment = Experiment.create(config, data)
+    start = loop.Checkpoint(experiment.init_state())
     watch = loop.Callbacks(progress=lambda count, metrics: clock.add(step))
-    ((_, record),) = experiment.epochs(config, model, start, data, watch)
+    ((_, record),) = experiment.epochs(start, watch)
     assert record["data_seconds"] == 20 * making
 
 
@@ -258,7 +258,6 @@ def test_what_fails_in_the_thread_ends_the_run(tiny, tiny_preset):
     split = Split(Broken(tiny.train.images, None), tiny.train.labels)
     config = tiny_preset("cnn")
     data = dataclasses.replace(tiny, train=split)
-    model = create_model(config, tiny)
     with pytest.raises(OSError, match="the disk is gone"):
-        train(config, model, create_state(config, model, tiny), data)
+        Experiment.create(config, data).train()
     assert not [thread for thread in threading.enumerate() if "prefetch" in thread.name]

@@ -13,14 +13,12 @@ import jax
 import numpy as np
 import pytest
 
-from jaxnets import experiment
-from jaxnets.config.fields import Config, preset
+from jaxnets.config.fields import preset
 from jaxnets.config.recipes import PRESETS
 from jaxnets.data.batches import epoch_order, train_batches
-from jaxnets.data.datasets import Dataset, Split
-from jaxnets.models.chain import Chain
+from jaxnets.data.datasets import Split
+from jaxnets.experiment import Experiment
 from jaxnets.training import optimizer
-from jaxnets.training.step import make_train_step
 
 # Keras 3.15 turns its variables into arrays in a way that NumPy 2 deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning:keras")
@@ -105,9 +103,7 @@ class System:
     """A system of the lecture, here and in Keras, with the same initial weights."""
 
     recipe: Recipe
-    config: Config
-    data: Dataset
-    model: Chain
+    ours: Experiment
     state: Any
     theirs: Any
 
@@ -125,11 +121,11 @@ def system(request, keras, mnist) -> System:
     data = dataclasses.replace(
         mnist, train=first(mnist.train, size), test=first(mnist.test, TEST_IMAGES)
     )
-    model = experiment.create_model(config, data)
-    state = experiment.create_state(config, model, data)
+    ours = Experiment.create(config, data)
+    state = ours.init_state()
     theirs = recipe.build(keras)
     theirs.set_weights(weights_of(state.params))
-    return System(recipe, config, data, model, state, theirs)
+    return System(recipe, ours, state, theirs)
 
 
 def first(split: Split, size: int) -> Split:
@@ -153,17 +149,13 @@ def largest_difference(system: System, params) -> float:
 
 
 def test_every_step_follows_keras(system):
-    config, state = system.config, system.state
-    step = experiment.create_parallel(config).compile(
-        make_train_step(
-            experiment.gradients_of(config, system.model),
-            experiment.optimizer_of(config, system.data),
-            reduction=config.reduction,
-        )
-    )
+    config, state = system.ours.config, system.state
+    step = system.ours.parallel.compile(system.ours.train_step())
     initial, sizes, errors = state.params, [], []
     for epoch in range(EPOCHS):
-        batches = train_batches(system.data.train, config.batch_size, seed=config.seed, epoch=epoch)
+        batches = train_batches(
+            system.ours.data.train, config.batch_size, seed=config.seed, epoch=epoch
+        )
         for batch in batches:
             state, metrics = step(state, batch)
             real = batch.mask > 0
@@ -190,8 +182,8 @@ def test_every_step_follows_keras(system):
 
 def test_an_epochs_log_and_the_evaluation_are_those_of_keras(system):
     """Keras' fit: the mean over the epoch's examples, of each batch before its update."""
-    config, data, theirs = system.config, system.data, system.theirs
-    state, history = experiment.train(config, system.model, system.state, data)
+    config, data, theirs = system.ours.config, system.ours.data, system.theirs
+    state, history = system.ours.train()
     for epoch, record in enumerate(history):
         order, mask = epoch_order(len(data.train), config.batch_size, config.seed, epoch)
         log = theirs.fit(
@@ -204,7 +196,7 @@ def test_an_epochs_log_and_the_evaluation_are_those_of_keras(system):
         assert [record["train_accuracy"]] == pytest.approx(log["accuracy"], abs=1e-6)
         assert log["accuracy"] == np.array(log["accuracy"], np.float32).tolist()  # docs/errata.md
 
-    ours = experiment.evaluate(config, system.model, state.params, data.test)
+    ours = system.ours.evaluate(state.params, data.test)
     loss, accuracy = theirs.evaluate(*for_keras(data.test), verbose=0)
     assert ours.loss == pytest.approx(loss, abs=1e-5)
     assert int(ours.correct) == round(accuracy * TEST_IMAGES)

@@ -11,9 +11,9 @@ import pytest
 from jaxnets.config.fields import preset
 from jaxnets.data.datasets import held_out
 from jaxnets.errors import UserError
-from jaxnets.experiment import create_model, create_state, evaluate, train
+from jaxnets.experiment import Experiment
 from jaxnets.lecture.log import KerasLog, SlideBar
-from jaxnets.lecture.many import Outcome, can_vmap, train_many
+from jaxnets.lecture.many import TrainingSummary, can_vmap, train_many
 from jaxnets.lecture.replay import Replay, choose, replay_many, table
 from jaxnets.metrics import Metrics
 
@@ -25,11 +25,10 @@ HAND = ["--model=mlp_handwritten", "--latent_dims=5,9,7", "--search_epochs=4", "
 
 def single_process(config, data, judge):
     """What train_many must find: the run by itself."""
-    model = create_model(config, data)
-    state, history = train(config, model, create_state(config, model, data), data)
-    metrics = evaluate(config, model, state.params, judge)
-    last = history[-1]
-    return Outcome(last["train_loss"], last["train_accuracy"], metrics.loss, metrics.accuracy)
+    experiment = Experiment.create(config, data)
+    state, (*_, last) = experiment.train()
+    judged = experiment.evaluate(state.params, judge)
+    return TrainingSummary(last["train_loss"], last["train_accuracy"], judged.loss, judged.accuracy)
 
 
 @pytest.mark.usefixtures("quick_steps")
@@ -49,7 +48,7 @@ def test_runs_side_by_side_end_as_each_would_alone(tiny, tiny_preset, model, cha
         dataclasses.replace(first, seed=seed, learning_rate=first.learning_rate * factor)
         for seed, factor in [(0, 1), (1, 1), (1, 0.5)]
     ]
-    assert can_vmap(first, tiny)
+    assert can_vmap(first)
     for config, ours in zip(runs, train_many(runs, tiny, tiny.validation), strict=True):
         theirs = single_process(config, tiny, tiny.validation)
         np.testing.assert_allclose(
@@ -59,7 +58,7 @@ def test_runs_side_by_side_end_as_each_would_alone(tiny, tiny_preset, model, cha
 
 def test_a_convolution_trains_one_run_after_the_other(tiny, tiny_preset):
     runs = [tiny_preset("cnn", seed=seed, epochs=1, augment="none") for seed in (0, 1)]
-    assert not can_vmap(runs[0], tiny)
+    assert not can_vmap(runs[0])
     epochs = []
     found = train_many(runs, tiny, tiny.validation, lambda: epochs.append(1))
     assert len(epochs) == 2
@@ -79,7 +78,7 @@ def test_a_run_that_diverges_has_no_loss_and_no_accuracy(tiny, tiny_preset, mode
 
 def test_the_first_of_equals_is_chosen():
     def judged(accuracy):
-        return Outcome(0.0, 0.0, 0.0, accuracy)
+        return TrainingSummary(0.0, 0.0, 0.0, accuracy)
 
     assert choose({100: judged(0.8), 200: judged(0.9), 300: judged(0.9)}) == 200
 
@@ -112,7 +111,7 @@ def numpy_search(data, size, params, steps, rate):
         d_hidden = (soft - y) @ w2.T * (hidden > 0)
         w2 -= rate * hidden.T @ (soft - y)
         w1 -= rate * x.T @ d_hidden
-    return Outcome(*map(float, trained), *map(float, forward(parts.validation)[4:]))
+    return TrainingSummary(*map(float, trained), *map(float, forward(parts.validation)[4:]))
 
 
 @pytest.mark.usefixtures("quick_steps")
@@ -125,8 +124,7 @@ def test_the_search_is_the_slides_numpy_code(tiny, tiny_preset):
     (replay,) = replay_many(config, whole, [3])
     for size, ours in replay.search.items():
         single = dataclasses.replace(config, hidden=(size,), latent_dims=None, seed=3)
-        model = create_model(single, whole)
-        params = create_state(single, model, whole).params
+        params = Experiment.create(single, whole).init_state().params
         theirs = numpy_search(whole, size, params, steps=4, rate=1e-3)
         np.testing.assert_allclose(
             dataclasses.astuple(ours), dataclasses.astuple(theirs), rtol=1e-5
@@ -207,7 +205,7 @@ def test_a_wrong_request_is_told(run_main, flags, complaint):
 
 def test_the_table_has_the_slide_and_the_spread():
     def replay(accuracy):
-        outcome = Outcome(0.5, 0.85, 0.4, accuracy)
+        outcome = TrainingSummary(0.5, 0.85, 0.4, accuracy)
         return Replay({100: outcome}, outcome)
 
     lines = table(replay(0.9), [replay(0.92)]).splitlines()
@@ -239,7 +237,7 @@ def test_keras_lines_are_the_slides_to_the_last_digit(capsys, tiny):
     from jaxnets.training.loop import Checkpoint, TrainLoader
 
     config = preset("softmax")
-    state = create_state(config, create_model(config, tiny), dataclasses.replace(tiny))
+    state = Experiment.create(config, tiny).init_state()
     with KerasLog(50, TrainLoader(tiny.train, 32, 0), Checkpoint(state)) as log:
         record = {"epoch": 45, "train_loss": 0.080445871, "train_accuracy": 0.8864}
         assert log.epoch_line(record) == (

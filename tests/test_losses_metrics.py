@@ -10,7 +10,7 @@ import pytest
 from conftest import quick_jit
 
 from jaxnets.backprop.network import LOSS_PAIRS
-from jaxnets.experiment import create_model, create_state, evaluate
+from jaxnets.experiment import Experiment
 from jaxnets.losses import LOSSES, cross_entropy, half_mse, mse, squared_error
 from jaxnets.metrics import Metrics, RegressionMetrics, metric_of
 from jaxnets.training import loop
@@ -255,10 +255,12 @@ def test_each_loss_is_trained_with_the_metrics_that_suit_it():
 def test_an_evaluation_counts_every_example_once(tiny, tiny_preset, monkeypatch, devices, kind):
     monkeypatch.setattr(loop, "EVAL_BATCH_SIZE", 16)  # 50 images: four batches, the last ragged.
     config = tiny_preset("mlp_sequential", devices=devices, parallel=kind, loss="cross_entropy")
-    model = create_model(config, tiny)
-    state = create_state(config, model, tiny)
-    metrics = evaluate(config, model, state.params, tiny.test)
-    logits = np.asarray(model.apply({"params": jax.device_get(state.params)}, tiny.test.images))
+    experiment = Experiment.create(config, tiny)
+    state = experiment.init_state()
+    metrics = experiment.evaluate(state.params, tiny.test)
+    logits = np.asarray(
+        experiment.model.apply({"params": jax.device_get(state.params)}, tiny.test.images)
+    )
     z, labels = logits.astype(np.float64), tiny.test.labels
     losses = np.log(np.exp(z).sum(axis=1)) - z[np.arange(50), labels]
     assert int(metrics.count) == 50

@@ -13,7 +13,7 @@ from conftest import quick_jit
 from jaxnets.config.fields import preset
 from jaxnets.config.recipes import PRESETS
 from jaxnets.data.batches import Batch
-from jaxnets.experiment import create_model, create_state, gradients_of, train
+from jaxnets.experiment import Experiment, make_loss_and_grad
 from jaxnets.models import MODELS
 from jaxnets.models.chain import Chain, with_precision
 from jaxnets.models.layers import (
@@ -86,7 +86,7 @@ def as_float64(params):
     ],
 )
 def test_a_network_of_the_lecture_has_its_number_of_parameters(mnist, name, changes, count):
-    model = create_model(preset(name, **changes), mnist)
+    model = Experiment.create(preset(name, **changes), mnist).model
     assert num_params(model, mnist.image_shape) == count
 
 
@@ -320,12 +320,13 @@ def test_dropout_drops_its_share_scales_the_rest_and_differs_between_layers():
 @pytest.mark.usefixtures("quick_steps")
 def test_bfloat16_computes_in_16_bits_and_keeps_float32_parameters(tiny, tiny_preset):
     config = tiny_preset("mlp", precision="bfloat16", epochs=1)
-    model = create_model(config, tiny)
-    state, history = train(config, model, create_state(config, model, tiny), tiny)
+    experiment = Experiment.create(config, tiny)
+    model, (state, history) = experiment.model, experiment.train()
     logits = outputs_of(model, state.params, tiny.test.images)
     assert logits.dtype == jnp.bfloat16
     assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {np.dtype("float32")}
-    full = outputs_of(create_model(tiny_preset("mlp"), tiny), state.params, tiny.test.images)
+    full = Experiment.create(tiny_preset("mlp"), tiny).model
+    full = outputs_of(full, state.params, tiny.test.images)
     error = np.abs(np.asarray(logits, np.float64) - np.asarray(full, np.float64)).max()
     assert 0 < error / np.abs(full).max() < 0.05
     assert np.isfinite(history[-1]["train_loss"])
@@ -350,9 +351,9 @@ def test_mixed_has_all_but_the_logits_in_16_bits():
 @pytest.mark.parametrize("gradients", ["auto", "manual"])
 def test_mixed_multiplies_in_32_bits_only_for_the_logits(tiny, tiny_preset, gradients):
     config = tiny_preset("mlp", hidden=(20, 30), precision="mixed", gradients=gradients)
-    model = create_model(config, tiny)
+    model = Experiment.create(config, tiny).model
     batch = Batch(tiny.train.images[:4], tiny.train.labels[:4], np.ones(4, np.float32))
-    way = gradients_of(config, model)
+    way = make_loss_and_grad(config, model)
     params = random_params(model, tiny.image_shape)
     program = str(jax.make_jaxpr(way)(params, batch, jax.random.key(0)))
     products = re.findall(r"(\w+)\[[\d,]*\] = dot_general", program)

@@ -87,11 +87,10 @@ def test_what_it_names_exists():
 
 
 def test_a_name_that_does_not_exist_is_found():
-    there = (
-        "from jaxnets.runs import run\nimport jaxnets\njaxnets.preset('cnn', epochs=1)\nrun.finish"
-    )
+    there = "from jaxnets.runs import run\nimport jaxnets\njaxnets.preset('cnn', epochs=1)\n"
+    there += "run.load_data"
     assert not missing_names(there) and not missing_flags("--model=cnn x--y ---")
-    assert missing_names(there + "ed") == ["run.finished"]
+    assert missing_names(there + "ed") == ["run.load_dataed"]
     assert missing_names(there.replace("epochs", "epoch")) == ["epoch"]
     for line in ("from jaxnets.experiment import epoch", "import jaxnets.experiments"):
         assert missing_names(line) == [line]

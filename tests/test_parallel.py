@@ -14,14 +14,7 @@ import pytest
 from jaxnets.data import batches
 from jaxnets.data.batches import Batch, train_batches
 from jaxnets.data.datasets import Split
-from jaxnets.experiment import (
-    augmentation_of,
-    create_model,
-    create_parallel,
-    create_state,
-    gradients_of,
-    optimizer_of,
-)
+from jaxnets.experiment import Experiment
 from jaxnets.losses import LOSSES
 from jaxnets.machine.platform import prepare
 from jaxnets.models import MODELS
@@ -50,15 +43,10 @@ def after_steps(config, data, count=20):
 
     160 images in batches of 48: every fourth has 16, and of 8 devices 5 then see padding only.
     """
-    model, parallel = create_model(config, data), create_parallel(config)
-    train_step = step_module.make_train_step(
-        gradients_of(config, model),
-        optimizer_of(config, data),
-        axis_name=parallel.axis_name,
-        augment=augmentation_of(config, data),
-    )
+    experiment = Experiment.create(config, data)
+    parallel, train_step = experiment.parallel, experiment.train_step()
     epochs = (train_batches(data.train, 48, seed=0, epoch=epoch) for epoch in itertools.count())
-    state, program, seen = create_state(config, model, data), None, 0
+    state, program, seen = experiment.init_state(), None, 0
     for batch in itertools.islice(itertools.chain.from_iterable(epochs), count):
         split = parallel.split(batch)
         if program is None:

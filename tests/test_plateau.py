@@ -11,7 +11,7 @@ import pytest
 
 from jaxnets.data.load import load_dataset
 from jaxnets.errors import UserError
-from jaxnets.experiment import create_model, create_state, train
+from jaxnets.experiment import Experiment
 from jaxnets.training.optimizer import create_optimizer, plateau_of, update_plateau, with_plateau
 
 
@@ -91,8 +91,7 @@ def test_a_drop_is_a_tenth_of_the_rate_in_every_rule(name, arguments):
 
 
 def trained(tiny, config):
-    model = create_model(config, tiny)
-    return train(config, model, create_state(config, model, tiny), tiny)
+    return Experiment.create(config, tiny).train()
 
 
 SLOW = dict(schedule="plateau", learning_rate=0.5, patience=1, epochs=8)
@@ -123,18 +122,17 @@ def test_the_rate_that_is_recorded_is_the_one_that_moves_the_parameters(tiny, ti
     rates = [record["learning_rate"] for record in history]
     assert len(set(rates)) == 4
 
-    from jaxnets.experiment import create_parallel, gradients_of, loader_of
     from jaxnets.training import loop
-    from jaxnets.training.step import make_train_step
 
-    model = create_model(config, tiny)
-    again = create_state(tiny_preset("softmax"), model, tiny)
-    parallel = create_parallel(config)
+    experiment = Experiment.create(tiny_preset("softmax"), tiny)
+    again = experiment.init_state()
     for epoch, rate in enumerate(rates):
         rule = create_optimizer("sgd", rate)
         again = again.replace(opt_state=rule.init(again.params))
-        step = make_train_step(gradients_of(config, model), rule)
-        run_epoch = loop.stepped_epoch(step, loader_of(config, tiny), parallel, loop.Callbacks())
+        step = experiment.train_step(optimizer=rule)
+        run_epoch = loop.stepped_epoch(
+            step, experiment.loader, experiment.parallel, loop.Callbacks()
+        )
         again, *_ = run_epoch(loop.Checkpoint(again), epoch)
     for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(again.params), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-6 * np.abs(b).max())
@@ -194,7 +192,7 @@ def test_without_validation_images_there_is_no_plateau(tiny_folder, tiny_preset,
     data = load_dataset(data_dir=str(tiny_folder), validation_size=0)
     config = tiny_preset("softmax", schedule="plateau")
     with pytest.raises(UserError, match="plateau watches the validation error"):
-        create_state(config, create_model(config, data), data)
+        Experiment.create(config, data).init_state()
     run_command(
         "search", "--model=softmax", "--over=learning_rate=0.1,0.2", "--schedule=plateau",
         f"--data_dir={tiny_folder}", "--validation_size=40", "--batch_size=32",

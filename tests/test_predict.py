@@ -42,21 +42,23 @@ def predictor(mnist_run):
 def colour_run(tmp_path_factory):
     """A checkpoint of softmax regression on colour pictures of 72 x 72 with three classes."""
     from jaxnets.data.datasets import Dataset, Split
-    from jaxnets.experiment import create_model, create_state
-    from jaxnets.runs import run
+    from jaxnets.experiment import Experiment
+    from jaxnets.runs.resume import inputs_sha256, write_config
+    from jaxnets.runs.run import Run
     from jaxnets.runs.run_folder import RunFolder
-    from jaxnets.training.loop import Checkpoint
 
     images = np.zeros((4, 72, 72, 3), np.uint8)
     split = Split(images, np.array([0, 1, 2, 0], np.int32))
     data = Dataset("pictures", 3, split, split, split, "none")
     config = preset("softmax", batch_size=2, devices=1)
-    state = create_state(config, create_model(config, data), data)
+    experiment = Experiment.create(config, data)
     folder = RunFolder.create(str(tmp_path_factory.mktemp("runs") / "colour"), "softmax")
-    run.write_config(folder, config, data, run.inputs_sha256(config, data))
+    inputs = inputs_sha256(experiment)
+    write_config(folder, experiment, inputs)
     written = folder.read_config()
     folder.write_config({**written, "class_names": ["cat", "\x1b[31mdog\n", "鸟"]})
-    run.save(folder, Checkpoint(state), data)
+    run = Run(experiment, folder, inputs, experiment.init_state())
+    run.save(run.checkpoint)
     folder.close()
     return folder.path
 

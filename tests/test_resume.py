@@ -74,7 +74,7 @@ def test_without_a_folder_the_models_newest_unfinished_run_goes_on(
     damaged, interrupted = outcome.err.splitlines()
     assert damaged.startswith("warning: ") and damaged.endswith("looking for another run")
     assert interrupted.endswith(f"--resume --workdir={tmp_path / 'runs' / 'b'}")
-    assert f"going on in {tmp_path / 'runs' / 'b'} after step 5\n" in outcome.out
+    assert f"resuming {tmp_path / 'runs' / 'b'} after step 5\n" in outcome.out
 
     interrupt_after(10**9)
     for name in ("b", "a"):
@@ -247,7 +247,7 @@ def test_a_disk_too_full_for_a_file_is_one_line_and_the_run_goes_on_later(
     if file == "config.json":
         assert run_main(*flags).status == 0  # Nothing was begun: no --overwrite is asked for.
     else:
-        assert f"go on with: python train.py --resume --workdir={run}" in outcome.err
+        assert f"resume with: python train.py --resume --workdir={run}" in outcome.err
         outcome = run_main(*flags, "--resume")
         assert (outcome.status, outcome.err) == (0, "")
     assert digest(run) == digest(tmp_path / "whole")
@@ -265,7 +265,7 @@ def test_a_clock_that_jumps_changes_nothing(run_main, tiny_flags, tmp_path, monk
     for age, step in enumerate((10, 5)):  # The last step is the newest, not the last time.
         os.utime(run / "checkpoints" / f"{step}.safetensors", (2e9 + age, 2e9 + age))
     outcome = run_main("--resume", f"--workdir={run}")
-    assert outcome.status == 0 and f"going on in {run} after step 10\n" in outcome.out
+    assert outcome.status == 0 and f"resuming {run} after step 10\n" in outcome.out
     assert digest(run) == digest(tmp_path / "whole")
     assert history(run) == history(tmp_path / "whole")
 

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from jaxnets.config.fields import Config, preset
 from jaxnets.data.load import load_dataset
-from jaxnets.experiment import create_model, create_state, train
+from jaxnets.experiment import Experiment
 from jaxnets.runs.replica_folder import ReplicaRunFolder, metadata_snapshot
 from jaxnets.runs.run_folder import RunFolder
 
@@ -154,8 +154,7 @@ def test_a_run_folders_config_makes_the_same_config_again(finished_run):
 @pytest.mark.usefixtures("quick_steps")
 def test_the_learning_rate_of_an_epochs_record_is_that_of_its_last_step(tiny, tiny_preset):
     config = tiny_preset("softmax", schedule="cosine", learning_rate=0.5, epochs=4)
-    model = create_model(config, tiny)
-    _, history = train(config, model, create_state(config, model, tiny), tiny)
+    _, history = Experiment.create(config, tiny).train()
     expected = [0.25 * (1 + np.cos(np.pi * (5 * epoch - 1) / 20)) for epoch in (1, 2, 3, 4)]
     assert [record["learning_rate"] for record in history] == pytest.approx(expected, rel=1e-5)
 
@@ -164,8 +163,7 @@ def test_the_learning_rate_of_an_epochs_record_is_that_of_its_last_step(tiny, ti
 def test_without_a_validation_set_a_record_has_none(tiny_folder, tiny_preset):
     data = load_dataset(data_dir=str(tiny_folder), validation_size=0)
     config = tiny_preset("softmax", validation_size=0)
-    model = create_model(config, data)
-    _, (record, _) = train(config, model, create_state(config, model, data), data)
+    _, (record, _) = Experiment.create(config, data).train()
     assert (record["validation_loss"], record["validation_accuracy"]) == (None, None)
 
 
@@ -198,7 +196,7 @@ def test_a_disk_too_full_for_a_checkpoint_is_status_1_and_one_line(
     assert outcome.status == 1
     run = tmp_path / "run"
     assert outcome.err == (
-        f"error: {run / 'checkpoints'}: cannot be saved: File too large; go on with: "
+        f"error: {run / 'checkpoints'}: cannot be saved: File too large; resume with: "
         f"python -c --resume --workdir={run}\n"
     )
     assert not (run / "result.json").exists()
@@ -351,7 +349,7 @@ def test_resume_refuses_what_would_be_another_run(
     interrupt_after(10**9)
     assert run_main(*flags).status == 0
     before = content(tmp_path / "run")
-    run_main(*flags).assert_refused("finished one (--epochs above 2 goes on with it)")
+    run_main(*flags).assert_refused("finished one (--epochs above 2 continues it)")
     assert content(tmp_path / "run") == before
 
 

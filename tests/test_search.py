@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxnets.lecture import ranking, search
-from jaxnets.lecture.many import Outcome
+from jaxnets.lecture.many import TrainingSummary
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def a_search(tmp_path, scores):
     found = search.Search({"model": "mlp"}, {"hidden": [(size,) for size in scores]}, tmp_path)
     for size, accuracies in scores.items():
         for seed, accuracy in enumerate(accuracies):
-            found.runs[((size,),), seed] = Outcome(0.1, 0.9, 1 - accuracy, accuracy)
+            found.runs[((size,),), seed] = TrainingSummary(0.1, 0.9, 1 - accuracy, accuracy)
     return found
 
 

@@ -9,7 +9,7 @@ import pytest
 from jaxnets.config.fields import preset
 from jaxnets.config.recipes import PRESETS
 from jaxnets.errors import UserError
-from jaxnets.experiment import build_model
+from jaxnets.experiment import create_model
 from jaxnets.models import MODELS
 from jaxnets.report.summary import summary, totals
 
@@ -18,7 +18,7 @@ IMAGE = (28, 28, 1)
 
 @pytest.mark.parametrize("name", sorted(PRESETS))
 def test_every_network_has_its_parameters_and_last_shape(name):
-    model = build_model(preset(name), 10)
+    model = create_model(preset(name), 10)
     rows = summary(model, IMAGE)
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *IMAGE)))["params"]
     assert totals(rows)[0] == sum(leaf.size for leaf in jax.tree.leaves(shapes))

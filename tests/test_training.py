@@ -16,14 +16,7 @@ from jaxnets.config.fields import preset
 from jaxnets.data.batches import Batch
 from jaxnets.data.datasets import Split
 from jaxnets.errors import UserError
-from jaxnets.experiment import (
-    create_model,
-    create_state,
-    evaluate,
-    gradients_of,
-    train,
-    with_nonzero_pixels,
-)
+from jaxnets.experiment import Experiment, make_loss_and_grad, with_nonzero_pixels
 from jaxnets.losses import LOSSES
 from jaxnets.machine.platform import prepare
 from jaxnets.metrics import Metrics
@@ -248,9 +241,7 @@ def test_every_block_has_a_key_of_its_own():
 @pytest.mark.parametrize("runs", [0, 2], ids=["one run", "two runs at once"])
 @pytest.mark.parametrize("gradients", ["auto", "manual"])
 @pytest.mark.parametrize("name", ["mlp", "mlp_handwritten"])
-def test_pixels_that_are_black_are_left_out_and_change_nothing(
-    tiny, name, gradients, runs, monkeypatch
-):
+def test_pixels_that_are_black_are_left_out_and_change_nothing(tiny, name, gradients, runs):
     """Some are black in all images, others in whole blocks once the images are sorted."""
     model = MODELS[name](num_classes=3, hidden=(16,))
     state = a_state(model, optax.sgd(0.1), tiny.image_shape)
@@ -266,14 +257,13 @@ def test_pixels_that_are_black_are_left_out_and_change_nothing(
         params = jax.tree.map(lambda leaf: jnp.stack([leaf, 2 * leaf]), params)
         over_runs = functools.partial(jax.vmap, in_axes=(0, None, None))
     config = preset(name, gradients=gradients, loss="cross_entropy")
-    monkeypatch.setattr(experiment, "BLOCK_SIZE", 5)
     widths = []
 
     def ways(**options):
         widths.extend(options["widths"])
-        return over_runs(gradients_of(config, model, **options))
+        return over_runs(make_loss_and_grad(config, model, **options))
 
-    narrow, split = with_nonzero_pixels(ways, model, data)
+    narrow, split = with_nonzero_pixels(ways, data, layer="hidden1", block_size=5)
     assert widths[0] < 0.7 * widths[-1]
     assert split.images.shape == (32, np.prod(tiny.image_shape) - len(dark), 1, 1)
     ours = quick_jit(narrow)(params, Batch(split.images, split.labels, batch.mask), state.key)
@@ -404,8 +394,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tiny, make_e
 
 
 def trained(tiny, config):
-    model = create_model(config, tiny)
-    return train(config, model, create_state(config, model, tiny), tiny)
+    return Experiment.create(config, tiny).train()
 
 
 @pytest.mark.usefixtures("quick_steps")
@@ -460,12 +449,12 @@ def test_the_same_seed_gives_the_same_parameters_and_another_seed_others(tiny, t
 def test_the_seed_moves_the_parameters_the_order_and_the_dropout_each(tiny, tiny_preset):
     """From the same parameters, another seed's order alone trains differently."""
     config = tiny_preset("softmax", epochs=1)
-    model = create_model(config, tiny)
     results = []
     for seed in (0, 1):
-        state = create_state(config, model, tiny)
-        changed = dataclasses.replace(config, seed=seed)
-        results.append(leaves(train(changed, model, state, tiny)[0].params))
+        state = Experiment.create(config, tiny).init_state()
+        changed = Experiment.create(dataclasses.replace(config, seed=seed), tiny)
+        ((trained, _),) = changed.epochs(loop.Checkpoint(state))
+        results.append(leaves(trained.params))
     assert all(np.abs(a - b).max() > 1e-6 for a, b in zip(*results, strict=True))
 
 
@@ -482,11 +471,11 @@ def test_the_seed_moves_the_parameters_the_order_and_the_dropout_each(tiny, tiny
 )
 def test_every_small_network_learns_the_tiny_set(tiny, tiny_preset, name, changes):
     config = tiny_preset(name, **{"epochs": 20, **changes})
-    model = create_model(config, tiny)
-    state, history = train(config, model, create_state(config, model, tiny), tiny)
+    experiment = Experiment.create(config, tiny)
+    state, history = experiment.train()
     assert [record["epoch"] for record in history] == list(range(1, config.epochs + 1))
     assert history[-1]["train_loss"] < history[0]["train_loss"]
-    assert evaluate(config, model, state.params, tiny.test).accuracy >= 0.96
+    assert experiment.evaluate(state.params, tiny.test).accuracy >= 0.96
 
 
 @pytest.mark.usefixtures("quick_steps")
@@ -494,10 +483,13 @@ def test_the_handwritten_network_trains_as_the_slides_numpy_code_does(tiny, tiny
     """Full-batch steps on the summed gradient; loss and accuracy are those before the update."""
     rate, epochs = 1e-4, 5
     config = tiny_preset("mlp_handwritten", batch_size=None, epochs=epochs, learning_rate=rate)
-    model = create_model(config, tiny)
-    state = create_state(config, model, tiny)
+    experiment = Experiment.create(config, tiny)
+    state = experiment.init_state()
     w1, w2 = (np.asarray(state.params[n]["kernel"], np.float64) for n in ("hidden1", "logits"))
-    state, history = train(config, model, state, tiny)
+    history = []
+    for trained, record in experiment.epochs(loop.Checkpoint(state)):
+        state = trained
+        history.append(record)
 
     def forward(split: Split):
         x = np.concatenate([split.images.reshape(len(split), -1), np.ones((len(split), 1))], axis=1)

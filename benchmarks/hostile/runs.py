@@ -18,39 +18,36 @@ def run_samples(folder: Path) -> dict[str, Any]:
     """The files of a run of softmax regression on 4 x 4 pixels, and its parameters' form."""
     import jax
 
-    from jaxnets.config.fields import preset
-    from jaxnets.data.load import load_dataset
-    from jaxnets.experiment import create_model, create_state
-    from jaxnets.runs import run
-    from jaxnets.training.loop import Checkpoint
+    from jaxnets.runs.run import Run
 
     data_dir = folder / "data"
     data_dir.mkdir()
     for name, content in idx_samples(folder).items():
         (data_dir / name).write_bytes(content)
-    config = preset("softmax", batch_size=2, epochs=2, devices=1, data_dir=str(data_dir),
-                    workdir=str(folder / "run"), validation_size=1)  # fmt: skip
-    data = load_dataset(data_dir=str(data_dir), validation_size=1)
-    model = create_model(config, data)
-    state = create_state(config, model, data)
-    opened = run.open_run(config, data)
+    flags = {
+        **{"model": "softmax", "batch_size": 2, "epochs": 2, "devices": 1, "validation_size": 1},
+        **{"data_dir": str(data_dir), "workdir": str(folder / "run")},
+    }
     record = {"epoch": 1, "step": 3, "train_loss": 1.0, "train_accuracy": 0.5,
               "validation_loss": 1.0,
               "validation_accuracy": 0.5, "learning_rate": 0.1, "seconds": 1.0, "data_seconds": 0.5,
               "images_per_second": 2.0}  # fmt: skip
-    with opened:
+    with Run.open(flags) as run:
+        opened = run.folder
         opened.log(record)
-        opened.save(3, run._tree(Checkpoint(state), data))
+        like = jax.device_get(run._tree(run.checkpoint))
+        opened.save(3, like)
     return {
         "folder": opened.path,
         "config": json.loads((opened.path / "config.json").read_text()),
         "record": record,
-        "like": jax.device_get(run._tree(Checkpoint(state), data)),
+        "like": like,
     }
 
 
 def config_case(sample: dict[str, Any], folder: Path, rng: Rng) -> None:
     """config.json, read by --resume and by predict."""
+    from jaxnets.runs import resume as resuming
     from jaxnets.runs import run
     from jaxnets.runs.run_folder import RunFolder
     from jaxnets.serving import predict
@@ -58,16 +55,16 @@ def config_case(sample: dict[str, Any], folder: Path, rng: Rng) -> None:
     (folder / "config.json").write_bytes(damage_json(rng, sample["config"]))
 
     def resume() -> None:
-        config = run.config_of({"resume": True, "workdir": str(folder)})
+        config = resuming.config_of({"resume": True, "workdir": str(folder)})
         if config.dataset == "mnist" and config.data_dir is not None:
             run.load_data(config)
 
     def read() -> None:
         opened = RunFolder.open(str(folder))
-        config = run.read_config(opened)
+        config = resuming.read_config(opened)
         shape, names = predict._form(opened)
         if config.model == "softmax":
-            predict._params_like(opened, config, predict.build_model(config, len(names)), shape)
+            predict._params_like(opened, config, predict.create_model(config, len(names)), shape)
 
     status_of(resume)
     status_of(read)

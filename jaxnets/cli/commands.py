@@ -72,11 +72,11 @@ def summary(arguments: Sequence[str]) -> int:
     if len(flags.image_shape) != 3:
         raise UserError(f"image_shape: expected 3 numbers as 28,28,1, got {flags.image_shape}")
 
-    from jaxnets.experiment import build_model
+    from jaxnets.experiment import create_model
     from jaxnets.report.summary import summary as rows_of
     from jaxnets.report.summary import to_text, to_values
 
-    rows = rows_of(build_model(config, flags.num_classes), flags.image_shape)
+    rows = rows_of(create_model(config, flags.num_classes), flags.image_shape)
     if flags.json:
         print(json.dumps(to_values(config.model, rows, flags.image_shape), indent=2))
     else:

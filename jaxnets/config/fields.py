@@ -140,8 +140,9 @@ class Config(Options):
     )
     loss: str = _training(
         "cross_entropy",
-        "loss function; mse is Keras' mean over images and outputs, half_mse half of it",
-        ("cross_entropy", "mse", "half_mse"),
+        "loss function; mse is Keras' mean over images and outputs, half_mse half the sum over "
+        "outputs, squared_error for regression",
+        ("cross_entropy", "mse", "half_mse", "squared_error"),
     )
     reduction: str = _training(
         "mean", "how a batch's gradients are combined (the lecture's code sums)", ("mean", "sum")

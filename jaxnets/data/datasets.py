@@ -88,6 +88,9 @@ class Dataset:
       checksum: A digest that tells these images from others.
       class_names: K texts, by default the digits "0" to "K-1". They come from files: escape them
         wherever you show them.
+      target_mean: In regression, the mean of the training targets in their own units. `labels` are
+        then targets [N, K] float32, standardised, and num_classes is K.
+      target_scale: In regression, their standard deviation.
     """
 
     name: str
@@ -97,6 +100,8 @@ class Dataset:
     test: Split
     checksum: str
     class_names: tuple[str, ...] = ()
+    target_mean: float = 0.0
+    target_scale: float = 1.0
 
     def __post_init__(self):
         if not self.class_names:
@@ -106,6 +111,11 @@ class Dataset:
                 f"{self.name}: expected a name for each of {self.num_classes} classes, "
                 f"got {len(self.class_names)}"
             )
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether the labels are numbers to predict instead of classes."""
+        return np.issubdtype(self.train.labels.dtype, np.floating)
 
     @property
     def image_shape(self) -> tuple[int, ...]:

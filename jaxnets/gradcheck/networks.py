@@ -11,7 +11,6 @@ from jaxnets.backprop.network import manual_loss_and_grad, pair_of
 from jaxnets.config.fields import Config, preset
 from jaxnets.config.recipes import PRESETS
 from jaxnets.data.batches import Batch
-from jaxnets.data.datasets import Dataset, Split
 from jaxnets.experiment import create_model
 from jaxnets.gradcheck.compare import DIFFERENCES, Passes, Problem, Row, check
 from jaxnets.gradcheck.kinks import frozen_branches, record_branches, sides_of
@@ -75,13 +74,11 @@ def problem_of(network: Network) -> Problem:
     mask = np.ones(network.batch)
     if network.batch > 2:
         mask[-1] = 0
-    split = Split(images, labels)
-    data = Dataset("random", NUM_CLASSES, split, split, split, checksum="")
     loss = LOSSES[network.config.loss]
-    params = _random_params(create_model(network.config, data), images, rng)
+    params = _random_params(create_model(network.config, NUM_CLASSES), images, rng)
 
     def at(precision: str) -> Passes:
-        model = create_model(dataclasses.replace(network.config, precision=precision), data)
+        model = create_model(dataclasses.replace(network.config, precision=precision), NUM_CLASSES)
 
         def number(params, batch):
             sides: list[jax.Array] = []

@@ -1,1 +1,25 @@
-"""The slides' own procedure, replayed; what the lecture says about choosing among networks."""
+"""The slides' own procedure and lines; search over settings and seeds; comparison of models."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jaxnets.runs.run import Run
+
+
+def prepare(run: "Run") -> None:
+    """Lets a run search and print as the slides do, where its config asks for that.
+
+    Args:
+      run: A run that is not trained yet; a search leaves it with the best hidden size.
+    """
+    if run.config.log_format == "lecture":
+        from jaxnets.lecture.log import HandwrittenLog, KerasLog
+
+        by_hand = run.config.model == "mlp_handwritten"
+        run.progress = HandwrittenLog if by_hand else KerasLog
+    if run.config.latent_dims is not None or run.folder.read_search() is not None:
+        from jaxnets.lecture import replay
+
+        run.closing_lines = replay.closing_table
+        if run.config.latent_dims is not None:
+            replay.search_first(run)

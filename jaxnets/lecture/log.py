@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from jaxnets.config.fields import Config
 from jaxnets.metrics import Metrics
 from jaxnets.runs.progress import Progress
 from jaxnets.training.loop import Checkpoint, TrainLoader
@@ -84,11 +83,3 @@ class HandwrittenLog(Progress):
         super().__exit__(*exception)
         self._slide.close()
         sys.stdout.flush()
-
-
-def progress_of(config: Config, loader: TrainLoader, checkpoint: Checkpoint) -> Progress:
-    """What a run prints, by its log_format."""
-    if config.log_format == "plain":
-        return Progress(config.epochs, loader, checkpoint)
-    kind = HandwrittenLog if config.model == "mlp_handwritten" else KerasLog
-    return kind(config.epochs, loader, checkpoint)

@@ -15,21 +15,24 @@ from typing import Any
 from jaxnets.config.fields import Config
 from jaxnets.data.datasets import Dataset, held_out
 from jaxnets.errors import UserError
+from jaxnets.experiment import Experiment
 from jaxnets.lecture.log import SlideBar
-from jaxnets.lecture.many import Outcome, train_many, train_one
+from jaxnets.lecture.many import TrainingSummary, train_many, train_one
+from jaxnets.machine import distributed
 from jaxnets.metrics import Metrics
-from jaxnets.runs import run
-from jaxnets.runs.run_folder import SEARCH, RunFolder
+from jaxnets.runs import signals
+from jaxnets.runs.run import Run
+from jaxnets.runs.run_folder import SEARCH
 from jaxnets.table import table as aligned
 from jaxnets.training.loop import Callbacks
 
 # What the slide prints: training loss and accuracy, then validation's (the last: the test's).
 SLIDE = {
-    100: Outcome(0.61235563, 0.798364, 0.5979167190591659, 0.797),
-    200: Outcome(0.5519253, 0.851945, 0.5074925231099131, 0.853),
-    300: Outcome(0.7119555, 0.773982, 0.5305907522703492, 0.842),
+    100: TrainingSummary(0.61235563, 0.798364, 0.5979167190591659, 0.797),
+    200: TrainingSummary(0.5519253, 0.851945, 0.5074925231099131, 0.853),
+    300: TrainingSummary(0.7119555, 0.773982, 0.5305907522703492, 0.842),
 }
-SLIDE_BEST, SLIDE_FINAL = 200, Outcome(0.31931881, 0.91, 0.30098108, 0.916)
+SLIDE_BEST, SLIDE_FINAL = 200, TrainingSummary(0.31931881, 0.91, 0.30098108, 0.916)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,8 +44,8 @@ class Replay:
       final: How the best one ended; loss and accuracy are the test images'.
     """
 
-    search: dict[int, Outcome]
-    final: Outcome
+    search: dict[int, TrainingSummary]
+    final: TrainingSummary
 
     @property
     def best(self) -> int:
@@ -50,57 +53,60 @@ class Replay:
         return choose(self.search)
 
 
-def choose(search: dict[int, Outcome]) -> int:
+def choose(search: dict[int, TrainingSummary]) -> int:
     """The size of the largest validation accuracy; the first wins ties."""
     return max(search, key=lambda size: search[size].accuracy)
 
 
-def search_first(config: Config, folder: RunFolder, data: Dataset, callbacks: Callbacks) -> Config:
-    """Searches and returns the config of the run that follows; both are kept in the run folder."""
-    found = search(config, data, callbacks)
-    folder.write_search({str(size): dataclasses.asdict(found[size]) for size in found})
-    config = _chosen(config, found)
-    run.write_config(folder, config, data, run.inputs_sha256(config, data))
-    return config
+def search_first(run: Run) -> None:
+    """Searches, and leaves the run with the best size; both are kept in the run folder."""
+    with signals.stop_on_interrupt() as stop:
+        callbacks = Callbacks(stop=distributed.synchronised_stop(stop))
+        found = search(run.experiment, callbacks)
+    run.folder.write_search({str(size): dataclasses.asdict(found[size]) for size in found})
+    run.change_config(_chosen(run.config, found))
 
 
-def closing_table(config: Config, folder: RunFolder, data: Dataset, test: Metrics) -> str | None:
-    """`table` for a run that began with a search; None for any other."""
-    kept = folder.read_search()
-    if kept is None:
-        return None
+def closing_table(run: Run, test: Metrics) -> str:
+    """`table` for a run that began with a search.
+
+    Raises:
+      UserError: search.json is damaged.
+    """
+    folder, config = run.folder, run.config
     try:
         found = {
-            int(size): Outcome(**{name: float(value) for name, value in values.items()})
-            for size, values in kept.items()
+            int(size): TrainingSummary(**{name: float(value) for name, value in values.items()})
+            for size, values in (folder.read_search() or {}).items()
         }
         config = dataclasses.replace(config, latent_dims=tuple(found))
     except (ValueError, TypeError, AttributeError, OverflowError) as error:
         raise UserError(f"{folder.path / SEARCH}: damaged: {error}") from error
     last = folder.records()[-1]
-    final = Outcome(last["train_loss"], last["train_accuracy"], test.loss, test.accuracy)
+    final = TrainingSummary(last["train_loss"], last["train_accuracy"], test.loss, test.accuracy)
     seeds = range(config.seed + 1, config.seed + config.replay_seeds)
+    data = run.experiment.data
     return table(Replay(found, final), replay_many(config, data, seeds) if seeds else ())
 
 
-def search(config: Config, data: Dataset, callbacks: Callbacks) -> dict[int, Outcome]:
+def search(experiment: Experiment, callbacks: Callbacks) -> dict[int, TrainingSummary]:
     """Trains every size of config.latent_dims for config.search_epochs, in the slide's lines.
 
     Args:
-      config: The run's.
-      data: With every training image in its train split.
-      callbacks: Who may stop the search.
+      experiment: The run's, with every training image in its train split.
+      callbacks: May stop the search.
     """
-    parts, found = held_out(data), {}
+    config, parts = experiment.config, held_out(experiment.data)
+    found: dict[int, TrainingSummary] = {}
     print("Start searching the best parameter...", flush=True)
     for size in config.latent_dims or ():
-        trial = _trial(config, size)
+        trial = Experiment.create(_trial(config, size), parts, experiment.parallel)
         name = f"Parameter latent_dims={size}"
-        with contextlib.closing(SlideBar(name, trial.epochs)) as bar:
-            outcome = train_one(trial, parts, parts.validation, bar.step, callbacks)
-        found[size] = outcome
+        with contextlib.closing(SlideBar(name, trial.config.epochs)) as bar:
+            found[size] = train_one(trial, parts.validation, bar.step, callbacks)
         print(
-            f"{name}, validation_loss={outcome.loss}, validation_accuracy={outcome.accuracy}.\n",
+            f"{name}, validation_loss={found[size].loss}, "
+            f"validation_accuracy={found[size].accuracy}.\n",
             flush=True,
         )
     print(f"The best parameter is {choose(found)}.\n", flush=True)
@@ -110,12 +116,16 @@ def search(config: Config, data: Dataset, callbacks: Callbacks) -> dict[int, Out
 def _trial(config: Config, size: int, **changes: Any) -> Config:
     """The config of one size in the search."""
     return dataclasses.replace(
-        config, hidden=(size,), latent_dims=None, replay_seeds=1, epochs=config.search_epochs,
+        config,
+        hidden=(size,),
+        latent_dims=None,
+        replay_seeds=1,
+        epochs=config.search_epochs,
         **changes,
-    )  # fmt: skip
+    )
 
 
-def _chosen(config: Config, found: dict[int, Outcome]) -> Config:
+def _chosen(config: Config, found: dict[int, TrainingSummary]) -> Config:
     """The config of the run that follows the search."""
     return dataclasses.replace(config, hidden=(choose(found),), latent_dims=None)
 
@@ -129,14 +139,14 @@ def replay_many(config: Config, data: Dataset, seeds: Sequence[int]) -> list[Rep
       seeds: At least one.
     """
     parts = held_out(data)
-    searches: list[dict[int, Outcome]] = [{} for _ in seeds]
+    searches: list[dict[int, TrainingSummary]] = [{} for _ in seeds]
     for size in config.latent_dims or ():
         trials = [_trial(config, size, seed=seed) for seed in seeds]
         for found, outcome in zip(
             searches, train_many(trials, parts, parts.validation), strict=True
         ):
             found[size] = outcome
-    finals: dict[int, Outcome] = {}
+    finals: dict[int, TrainingSummary] = {}
     for size in config.latent_dims or ():
         winners = [i for i, found in enumerate(searches) if choose(found) == size]
         runs = [dataclasses.replace(_chosen(config, searches[i]), seed=seeds[i]) for i in winners]
@@ -158,7 +168,9 @@ def table(this: Replay, others: Sequence[Replay] = ()) -> str:
         heads.append(f"{len(everyone)} seeds: mean ± sd, from to")
     rows = [heads]
 
-    def add(name: str, slide: Outcome | None, ours: Sequence[Outcome], judged: str) -> None:
+    def add(
+        name: str, slide: TrainingSummary | None, ours: Sequence[TrainingSummary], judged: str
+    ) -> None:
         for what, field in [
             ("training loss", "train_loss"),
             ("training accuracy", "train_accuracy"),

@@ -19,8 +19,8 @@ from tqdm import tqdm
 from jaxnets.config.fields import Config, preset
 from jaxnets.data.datasets import Dataset, held_out
 from jaxnets.errors import UserError
-from jaxnets.experiment import loader_of
-from jaxnets.lecture.many import Outcome, can_vmap, train_many
+from jaxnets.experiment import Experiment
+from jaxnets.lecture.many import TrainingSummary, can_vmap, train_many
 from jaxnets.runs.run import load_data
 from jaxnets.runs.run_folder import fresh_path, make_folder, write_text
 from jaxnets.runs.untrusted import check_only_files
@@ -44,7 +44,7 @@ class Search:
     flags: dict[str, Any]
     over: dict[str, list[Any]]
     folder: Path
-    runs: dict[tuple[Point, int], Outcome] = dataclasses.field(default_factory=dict)
+    runs: dict[tuple[Point, int], TrainingSummary] = dataclasses.field(default_factory=dict)
 
     @property
     def points(self) -> list[Point]:
@@ -87,7 +87,7 @@ def run_missing(
       data: With validation images, on which the points are judged.
       progress: Called with how many epochs of single runs are done, and a point's name.
     """
-    for group in _groups(search, seeds, data):
+    for group in _groups(search, seeds):
         configs = [search.config(point, seed) for point, seed in group]
         name = search.name(group[0][0])
         count = len(group)
@@ -98,13 +98,13 @@ def run_missing(
         write(search)
 
 
-def _groups(search: Search, seeds: Sequence[int], data: Dataset) -> list[list[tuple[Point, int]]]:
+def _groups(search: Search, seeds: Sequence[int]) -> list[list[tuple[Point, int]]]:
     """The runs to do, those together that train side by side."""
     groups: dict[Any, list[tuple[Point, int]]] = {}
     for point, seed in search.missing(seeds):
         config = search.config(point, seed)
         program = dataclasses.replace(config, seed=0, learning_rate=1.0)
-        together = can_vmap(config, data)
+        together = can_vmap(config)
         groups.setdefault(program if together else (point, seed), []).append((point, seed))
     return list(groups.values())
 
@@ -122,7 +122,9 @@ def write(search: Search) -> None:
     write_text(search.folder / RESULTS, json.dumps(values, indent=1) + "\n")
     table = io.StringIO()
     rows = csv.writer(table, lineterminator="\n")
-    rows.writerow([*search.over, "seed", *(field.name for field in dataclasses.fields(Outcome))])
+    rows.writerow(
+        [*search.over, "seed", *(field.name for field in dataclasses.fields(TrainingSummary))]
+    )
     for (point, seed), outcome in search.runs.items():
         rows.writerow([*map(show, point), seed, *dataclasses.astuple(outcome)])
     write_text(search.folder / TABLE, table.getvalue())
@@ -176,7 +178,7 @@ def _read(search: Search, path: Path) -> None:
         values = {name: math.nan if value is None else float(value) for name, value in run.items()}
         if abs(values["accuracy"]) > 1 or math.inf in map(abs, values.values()):
             raise ValueError(f"no outcome of a run: {values}")
-        search.runs[point, seed] = Outcome(**values)
+        search.runs[point, seed] = TrainingSummary(**values)
 
 
 def search_all(given: dict[str, Any], over: dict[str, list[Any]], seeds: int) -> Search:
@@ -202,7 +204,9 @@ def search_all(given: dict[str, Any], over: dict[str, list[Any]], seeds: int) ->
     if not len(data.validation):
         data = held_out(data)
     for config in configs:
-        loader_of(config, data)  # Raises if its batches do not fit, before anything is made.
+        Experiment.create(
+            config, data
+        )  # Raises if its batches do not fit, before anything is made.
         if config.schedule == "plateau":
             raise UserError("schedule: plateau watches the images on which a search judges")
     open_folder(search, resume)

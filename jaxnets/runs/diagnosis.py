@@ -11,58 +11,35 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxnets.config.fields import Config
 from jaxnets.data.batches import Batch
-from jaxnets.data.datasets import Dataset
-from jaxnets.experiment import (
-    augmentation_of,
-    create_parallel,
-    epochs,
-    gradients_of,
-    loader_of,
-    optimizer_of,
-)
+from jaxnets.experiment import Experiment
 from jaxnets.models.chain import Chain, Layer
-from jaxnets.training.loop import Checkpoint, NonFiniteLossError, all_finite
-from jaxnets.training.step import TrainState, make_gradient_step, make_train_step
+from jaxnets.training.loop import Callbacks, Checkpoint, NonFiniteLossError, all_finite
+from jaxnets.training.step import TrainState
 
 
 class _NothingFound(Exception):
     """Every step asked for was finite."""
 
 
-def find_bad_step(
-    config: Config, model: Chain, checkpoint: Checkpoint, data: Dataset, last_epoch: int
-) -> str | None:
+def find_bad_step(experiment: Experiment, checkpoint: Checkpoint, last_epoch: int) -> str | None:
     """Says which step goes bad and where in the network it begins.
 
     Args:
-      config: The run's.
-      model: Its network.
-      checkpoint: Where to begin; it is used up.
-      data: The run's.
-      last_epoch: The last to look at, from 1.
+      experiment: The run's.
+      checkpoint: Where to begin; its state is donated.
+      last_epoch: The last epoch to look at, from 1.
 
     Returns:
       A sentence without its full stop, or None if no step goes bad when it is taken again.
     """
-    if config.gradients == "both":
-        config = dataclasses.replace(config, gradients="manual")
-    parallel, augment = create_parallel(config), augmentation_of(config, data)
-    gradients, axis_name = gradients_of(config, model), parallel.axis_name
-    train_step = parallel.compile(
-        make_train_step(
-            gradients,
-            optimizer_of(config, data),
-            reduction=config.reduction,
-            axis_name=axis_name,
-            augment=augment,
-        )
-    )
-    gradient_step = parallel.compile(
-        make_gradient_step(gradients, axis_name=axis_name, augment=augment)
-    )
-    steps = loader_of(config, data).steps * last_epoch
+    if experiment.config.gradients == "both":
+        config = dataclasses.replace(experiment.config, gradients="manual")
+        experiment = dataclasses.replace(experiment, config=config)
+    model, parallel = experiment.model, experiment.parallel
+    train_step = parallel.compile(experiment.train_step())
+    gradient_step = experiment.gradient_step()
+    steps = experiment.loader.steps * last_epoch
 
     def look(step: int, state: TrainState, batch: Batch) -> None:
         if step >= steps:
@@ -75,10 +52,10 @@ def find_bad_step(
         if np.isfinite(loss):
             what = f"step {step + 1} is the first that is not finite"
         derived = gradient_step(state, batch)
-        if axis_name is not None:
+        if parallel.axis_name is not None:
             batch = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
         key = jax.random.fold_in(state.key, state.step)
-        images = augment(key, batch, 0).images
+        images = experiment.augment(key, batch, 0).images
         place = (
             first_bad_output(model, state.params, images, key)
             or (None if np.isfinite(loss) else "the loss of finite logits")
@@ -88,7 +65,7 @@ def find_bad_step(
         raise NonFiniteLossError(f"{what}, beginning with {place}")
 
     try:
-        for _ in epochs(config, model, checkpoint, data, check=look):
+        for _ in experiment.epochs(checkpoint, Callbacks(before_step=look)):
             pass
     except NonFiniteLossError as error:
         return str(error)

@@ -1,4 +1,4 @@
-"""What a user sees: a progress bar on a terminal, a line an epoch everywhere."""
+"""What a user sees: a progress bar on a terminal, and a line an epoch."""
 
 import contextlib
 import sys
@@ -17,7 +17,7 @@ class Progress(contextlib.AbstractContextManager):
     def __init__(
         self, epochs: int, loader: TrainLoader, checkpoint: Checkpoint, silent: bool = False
     ):
-        """Starts the bar where the run stands; a silent one is never shown."""
+        """Starts the bar where the run stands; a silent bar is never shown."""
         self._epochs, self._error = epochs, 0.0
         self._epoch = int(checkpoint.state.step) // loader.steps
         part = 0 if checkpoint.metrics is None else int(checkpoint.metrics.count)
@@ -32,7 +32,7 @@ class Progress(contextlib.AbstractContextManager):
         )
 
     def update(self, images: int, metrics: Metrics) -> None:
-        """Moves on by some images; metrics are the epoch's so far."""
+        """Moves the bar by some images; the metrics are the epoch's so far."""
         if not self._bar.disable:
             text = f"loss {metrics.loss:.4f}, accuracy {metrics.accuracy:.4f}"
             if self._error:
@@ -43,7 +43,7 @@ class Progress(contextlib.AbstractContextManager):
             self._bar.update(images)
 
     def gradient_error(self, error: float) -> None:
-        """Takes note of a check of the gradients; the largest error is shown."""
+        """Notes the error of a check of the gradients; the largest is shown."""
         self._error = max(self._error, error)
 
     def epoch(self, record: dict[str, Any]) -> None:

@@ -19,10 +19,10 @@ from jaxnets.config.fields import Config
 from jaxnets.data.datasets import MAX_CLASSES
 from jaxnets.data.pictures.decode import to_square
 from jaxnets.errors import UserError
-from jaxnets.experiment import build_model
+from jaxnets.experiment import create_model
 from jaxnets.machine.platform import compiler_options, prepare
 from jaxnets.models.chain import Chain
-from jaxnets.runs import run
+from jaxnets.runs.resume import read_config
 from jaxnets.runs.run_folder import CONFIG, RunFolder
 from jaxnets.serving.digit import SIDE, to_digit
 from jaxnets.training.augment import to_float
@@ -117,7 +117,7 @@ def load_predictor(workdir: str, prepare_as: str = "auto") -> Predictor:
       UserError: It is no run folder, or a damaged one, or has no checkpoint yet.
     """
     folder = RunFolder.open(workdir)
-    config = run.read_config(folder)
+    config = read_config(folder)
     image_shape, class_names = _form(folder)
     is_digit_size = image_shape == (SIDE, SIDE, 1)
     if prepare_as == "digit" and not is_digit_size:
@@ -126,7 +126,7 @@ def load_predictor(workdir: str, prepare_as: str = "auto") -> Predictor:
         prepare_as == "auto" and is_digit_size and all(len(name) == 1 for name in class_names)
     )
     prepare(None, config.precision)
-    model = build_model(config, len(class_names))
+    model = create_model(config, len(class_names))
     step, params = folder.read_params(_params_like(folder, config, model, image_shape))
     return Predictor(
         config=config,

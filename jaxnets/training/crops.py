@@ -30,6 +30,8 @@ def center_crop(images: Images, input_size: int | None) -> Images:
     Returns:
       [B, h, w, C]; an odd margin has its extra row below and its extra column on the right.
     """
+    if input_size is None:
+        return images
     height, width = window_of(images.shape, input_size)
     top, left = (images.shape[1] - height) // 2, (images.shape[2] - width) // 2
     return images[:, top : top + height, left : left + width]

@@ -18,11 +18,11 @@ from jaxnets.metrics import Metrics
 from jaxnets.training.parallel import Parallel
 from jaxnets.training.step import TrainState, TrainStep, make_train_epoch
 
-# Steps that may be on their way while the host prepares the next: enough to keep a device busy.
+# Steps that are dispatched ahead of the last result: enough to keep a device busy.
 IN_FLIGHT = 2
 EVAL_BATCH_SIZE = 512
-# Steps that one compiled loop takes at most before the host is asked whether to save or to stop:
-# an epoch of MNIST's 55,000 images in batches of 27 and more.
+# After this many steps a compiled loop lets the host save or stop: an epoch of MNIST's 55,000
+# images is one loop if a batch has 27 images or more.
 STEPS_AT_ONCE = 2048
 
 
@@ -31,7 +31,7 @@ class NonFiniteLossError(RunFailedError):
 
 
 class GradientsDisagreeError(RunFailedError):
-    """The hand-derived gradients are not the differentiated ones; the message names the step."""
+    """The hand-derived gradients differ from autodiff's; the message names the step."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,10 +39,10 @@ class Checkpoint:
     """How far a run has come.
 
     Attributes:
-      state: Its step says how many epochs are done, and how much of the next one.
-      metrics: Of that part of an epoch, None at its beginning.
-      seconds: That part's time.
-      data_seconds: Of these, those spent waiting for a batch.
+      state: The training state; its step says how much of which epoch is done.
+      metrics: The sums over the part of the epoch that is done; None at its beginning.
+      seconds: The time that this part took.
+      data_seconds: The share of that time spent waiting for batches.
     """
 
     state: TrainState
@@ -61,15 +61,17 @@ class Interrupted(KeyboardInterrupt):
 
 @dataclasses.dataclass(frozen=True)
 class Callbacks:
-    """Who looks on.
+    """Functions that are called as an epoch proceeds.
 
     Attributes:
-      progress: Called with the examples of the steps just done and the epoch's metrics so far.
+      progress: Called after steps with their number of examples and the epoch's metrics so far.
       gradient_error: Called with the relative error of each check of the gradients.
-      stop: Asked before every step (every STEPS_AT_ONCE, where an epoch is one compiled loop); a
-        signal's number instead of 0 ends the run by raising Interrupted.
-      due: Asked in the middle of an epoch, with the steps done, whether it is time to save.
-      save: Called when it is.
+      stop: Called before every step (every STEPS_AT_ONCE in a compiled loop). It returns 0, or the
+        number of a signal, and then the run ends by raising Interrupted.
+      due: Called within an epoch with the number of steps done; returns whether to save now.
+      save: Called with a Checkpoint when a save is due.
+      before_step: If given, called before every step with the number of steps done, the state and
+        the batch; an epoch is then never one compiled loop.
     """
 
     progress: Callable[[int, Metrics], Any] = lambda count, metrics: None
@@ -77,18 +79,19 @@ class Callbacks:
     stop: Callable[[], int] = lambda: 0
     due: Callable[[int], bool] = lambda step: False
     save: Callable[[Checkpoint], Any] = lambda checkpoint: None
+    before_step: Callable[[int, TrainState, Any], Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainLoader:
-    """The training data and the order in which it comes.
+    """The training data in batches, in an order that the seed and the epoch determine.
 
     Attributes:
       split: The examples.
-      batch_size: Examples a step, at most the split's.
-      seed: Of the order and the augmentation.
-      augment: As Config.augment; of it "shift" happens here: on the host, or on the device with
-        the host's draws where an epoch is one compiled loop.
+      batch_size: Examples a step; at most all of them.
+      seed: Draws the order and the shifts.
+      augment: Config.augment. Only "shift" happens here: on the host, or in a compiled loop on the
+        device with the host's draws.
     """
 
     split: Split
@@ -107,7 +110,7 @@ RunEpoch = Callable[[Checkpoint, int], tuple[TrainState, Metrics, float]]
 
 
 def accumulate_metrics(total: Metrics | None, metrics: Metrics, where: str) -> Metrics:
-    """Adds a batch's metrics on the host, in the 64 bits in which an epoch's sums are exact.
+    """Adds a batch's metrics on the host, in 64 bits: an epoch's sums are exact there.
 
     Raises:
       NonFiniteLossError: The loss is infinite or NaN; the message says where.
@@ -140,12 +143,8 @@ def stepped_epoch(
     loader: TrainLoader,
     parallel: Parallel,
     callbacks: Callbacks,
-    check: Callable[[int, TrainState, Any], None] | None = None,
 ) -> RunEpoch:
-    """An epoch whose steps are dispatched from Python, while a thread prepares the next batches.
-
-    `check`, if given, sees the number of steps done, the state and the batch before every step.
-    """
+    """An epoch whose steps are dispatched from Python, while a thread prepares the next batches."""
     compiled = parallel.compile(train_step, donate=True)
 
     def run_epoch(checkpoint: Checkpoint, epoch: int) -> tuple[TrainState, Metrics, float]:
@@ -183,8 +182,8 @@ def stepped_epoch(
                     seconds = time.perf_counter() - started
                     callbacks.save(Checkpoint(state, metrics, seconds, data_seconds))
                 batch = parallel.split(batch)
-                if check is not None:
-                    check(done + len(pending), state, batch)
+                if callbacks.before_step is not None:
+                    callbacks.before_step(done + len(pending), state, batch)
                 state, step_metrics = compiled(state, batch)
                 pending.append(step_metrics)
                 collect(leave=IN_FLIGHT)
@@ -200,7 +199,7 @@ def scanned_epoch(
 ) -> RunEpoch:
     """An epoch in one compiled loop over examples that lie on the device.
 
-    An epoch of more than STEPS_AT_ONCE steps is cut after every so many, where the watch is asked.
+    A longer epoch is cut after every STEPS_AT_ONCE steps, where it may be saved or stopped.
     """
     compiled = parallel.compile(make_train_epoch(train_step), replicated=3, donate=True)
     images, labels = parallel.replicate((np.asarray(loader.split.images), loader.split.labels))
@@ -220,7 +219,7 @@ def scanned_epoch(
                 raise Interrupted(here, signal)
             if begin and callbacks.due(done):
                 callbacks.save(here)
-            # Cut at the same steps wherever the epoch was taken up.
+            # Cut at the same steps wherever the epoch was resumed.
             end = (begin // STEPS_AT_ONCE + 1) * STEPS_AT_ONCE
             part = parallel.split(tuple(array[begin:end, ours] for array in rows), axis=1)
             state, stacked = compiled(state, images, labels, part)
@@ -243,11 +242,11 @@ def evaluate(
     """The metrics of every example of a split.
 
     Args:
-      eval_step: Compiled by parallel.compile.
+      eval_step: (params, batch) -> metrics, compiled by parallel.compile.
       params: The parameters.
-      split: The examples, one at least.
+      split: The examples; at least one.
       parallel: The devices.
-      views: How many the step makes of an example; a batch has so many examples fewer.
+      views: Views that the step makes of an example; a batch has that many times fewer examples.
     """
     count = len(parallel.devices)
     batch_size = -(-EVAL_BATCH_SIZE // (views * count)) * count

@@ -1,4 +1,4 @@
-"""Spares a dense network, trained on all examples at once, the pixels that are black in them."""
+"""Leaves out black pixels where a dense network trains on all examples at once."""
 
 from collections.abc import Callable
 from typing import Any

@@ -18,17 +18,17 @@ class Parallel:
     """Compiles functions of (replicated arguments ..., batch) for the devices.
 
     Attributes:
-      devices: Those used, of all processes, in their order.
+      devices: The devices of all processes, in their order.
       kind: "jit" or "pmap".
-      axis_name: The axis over which the step adds up its sums: the pmapped one, or None under jit,
-        where XLA adds over devices by itself.
+      axis_name: The pmapped axis, over which the step adds its sums; None under jit, where XLA
+        adds over devices by itself.
     """
 
     def __init__(self, devices: Devices, kind: str = "auto"):
-        """Chooses.
+        """Chooses how functions are placed on devices.
 
         Args:
-          devices: Those to use.
+          devices: The devices to use.
           kind: "jit", "pmap", or "auto": jit on one device and pmap on several.
         """
         self.devices = devices
@@ -51,9 +51,9 @@ class Parallel:
         """Compiles a function whose last argument is split over the devices.
 
         Args:
-          function: Takes `replicated` arguments and then the batch; returns replicated values.
-          replicated: How many arguments every device has whole.
-          donate: Whether the first argument's memory may be reused for the result.
+          function: (replicated arguments ..., batch) -> replicated values.
+          replicated: How many arguments every device holds whole.
+          donate: Whether the result may reuse the first argument's memory.
         """
         if self._pmap:
             in_axes = (None,) * replicated + (0,)
@@ -67,7 +67,7 @@ class Parallel:
         return jax.jit(function, donate_argnums=donated, compiler_options=compiler_options())
 
     def replicate(self, tree: Any) -> Any:
-        """Puts a tree, the same in every process, on every device, as a copy of its own."""
+        """Copies a tree, the same in every process, to every device."""
         everywhere = NamedSharding(self._mesh, PartitionSpec())
         if everywhere.is_fully_addressable:
             return jax.device_put(tree, everywhere)
@@ -82,7 +82,7 @@ class Parallel:
         return jax.tree.map(put, tree)
 
     def rows(self, size: int) -> slice:
-        """Which rows of a batch of this size are this process's devices'."""
+        """The rows of a batch of this size that belong to this process's devices."""
         share, first = size // len(self.devices), self.devices.index(self._here[0])
         return slice(first * share, (first + len(self._here)) * share)
 
@@ -95,8 +95,8 @@ class Parallel:
         """Gives each of this process's devices its share of every array along an axis.
 
         Args:
-          tree: The arrays; of several processes each has its own `rows`.
-          axis: Of the examples.
+          tree: The arrays; each of several processes passes its own `rows`.
+          axis: The axis of the examples.
 
         Raises:
           UserError: The axis is not divisible by the number of devices.

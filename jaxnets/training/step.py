@@ -1,4 +1,4 @@
-"""The one training step, for any network, loss, optimiser and way to the gradient.
+"""The one training step, for any network, loss and optimizer, by autodiff or by hand.
 
 A loss_and_grad is a function (params, batch, key) -> (Metrics, gradients), both summed over the
 batch's examples. `autodiff_loss_and_grad` makes one with jax.grad; the hand-derived ones have the
@@ -25,13 +25,13 @@ LossAndGrad = Callable[[Params, Batch, jax.Array], tuple[Metrics, Params]]
 
 
 class TrainState(flax.struct.PyTreeNode):
-    """All that a step changes, and the key that it does not.
+    """Everything that a step changes, and the run's key.
 
     Attributes:
-      step: Steps done.
+      step: The number of steps done.
       params: The parameters.
-      opt_state: The optimiser's.
-      key: From the seed; step n uses fold_in(key, n).
+      opt_state: The optimizer's state.
+      key: The seed's key, which no step changes; step n uses fold_in(key, n).
     """
 
     step: jax.Array
@@ -57,11 +57,11 @@ def summed_loss(apply: Callable[..., Any], loss: Loss, metric: MetricFunction | 
 
 
 def autodiff_loss_and_grad(apply: Callable[..., Any], loss: Loss) -> LossAndGrad:
-    """The way to the gradient by jax.grad.
+    """The loss_and_grad that differentiates by jax.grad.
 
     Args:
       apply: A Flax module's apply, with dropout keyed by rngs={"dropout": key}.
-      loss: One of losses.LOSSES; its metrics are those of `metric_of`.
+      loss: One of losses.LOSSES; `metric_of` gives its metrics.
     """
     gradient = jax.grad(summed_loss(apply, loss), has_aux=True)
 
@@ -73,15 +73,15 @@ def autodiff_loss_and_grad(apply: Callable[..., Any], loss: Loss) -> LossAndGrad
 
 
 def accumulate_gradients(loss_and_grad: LossAndGrad, size: int) -> LossAndGrad:
-    """The same sums over a large batch, taken block by block of its examples.
+    """Accumulates the same sums over a large batch, block by block.
 
-    A block and what a network makes of it stay in the processor's cache, where a full batch comes
-    from memory for every layer (benchmarks/dense_epoch.py mlp_handwritten). Only the order of the
-    sums differs, and the keys of dropout.
+    A block and its activations stay in the processor's cache. A full batch comes from memory for
+    every layer (benchmarks/dense_epoch.py mlp_handwritten). Only the order of the sums differs, and
+    the keys of dropout.
 
     Args:
-      loss_and_grad: The way to the gradient.
-      size: Examples a block; the last may have fewer.
+      loss_and_grad: The gradient, by autodiff or by hand.
+      size: Examples a block; the last block may have fewer.
     """
 
     def summed(params: Params, batch: Batch, key: jax.Array):
@@ -116,12 +116,12 @@ def make_train_step(
     """Returns step(state, batch) -> (state, metrics).
 
     Args:
-      loss_and_grad: The way to the gradient.
+      loss_and_grad: The gradient, by autodiff or by hand.
       optimizer: The update rule.
-      reduction: "mean" divides the gradient by the number of examples, over all devices; "sum"
-        does not, as the lecture's own code.
-      axis_name: The mapped axis if the step runs under pmap: sums are then added over it.
-      augment: What happens to the batch first, of augment.py.
+      reduction: "mean" divides the gradient by the number of examples on all devices; "sum" does
+        not, like the lecture's own code.
+      axis_name: The mapped axis under pmap, over which sums are added.
+      augment: Changes the batch first (training/augment.py).
     """
     summed = _summed(loss_and_grad, axis_name, augment)
 
@@ -139,8 +139,8 @@ def apply_gradients(
     optimizer: optax.GradientTransformation,
     reduction: str,
 ) -> TrainState:
-    """The state after a step along gradients summed over `count` examples."""
-    count = jnp.maximum(count, 1)  # All pictures of a batch may have proved to be bad ones.
+    """The state after a step along gradients that were summed over `count` examples."""
+    count = jnp.maximum(count, 1)  # Every picture of a batch may be a bad one.
     if reduction == "mean":
         gradients = jax.tree.map(lambda g: g / count.astype(g.dtype), gradients)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
@@ -154,7 +154,7 @@ def make_gradient_step(
     axis_name: str | None = None,
     augment: Augment = no_augmentation,
 ):
-    """Returns f(state, batch) -> the gradients that the next step takes, summed over the batch."""
+    """Returns f(state, batch) -> the next step's gradients, summed over the batch."""
     summed = _summed(loss_and_grad, axis_name, augment)
     return lambda state, batch: summed(state, batch)[1]
 
@@ -168,7 +168,7 @@ def _summed(loss_and_grad: LossAndGrad, axis_name: str | None, augment: Augment)
             return loss_and_grad(state.params, augment(key, batch, 0), key)
         device = lax.axis_index(axis_name)
         batch = augment(key, batch, device * len(batch.labels))
-        key = jax.random.fold_in(key, device)  # Every device drops other units.
+        key = jax.random.fold_in(key, device)  # Each device drops different units.
         return add_over(axis_name, loss_and_grad(state.params, batch, key))
 
     return summed
@@ -177,7 +177,7 @@ def _summed(loss_and_grad: LossAndGrad, axis_name: str | None, augment: Augment)
 def add_over(axis_name: str, tree: Any) -> Any:
     """Adds every array of a tree over the devices, by one all-reduce.
 
-    XLA makes one all-reduce of what is of one type, so the metrics' counts travel as floats, which
+    XLA makes one all-reduce of arrays of one type, so the metrics' counts travel as floats. These
     are exact below 2^24.
     """
     types = jax.tree.map(lambda x: x.dtype, tree)
@@ -198,8 +198,8 @@ def make_eval_step(
     Args:
       apply: A Flax module's apply.
       loss: One of losses.LOSSES.
-      metric: What is summed up, if not what `metric_of` gives: regression in its own units.
-      axis_name: The mapped axis under pmap: sums are then added over it.
+      metric: The metric function; None takes that of `metric_of`. Regression passes its own units.
+      axis_name: The mapped axis under pmap, over which sums are added.
     """
     total = summed_loss(apply, loss, metric)
 
@@ -211,11 +211,11 @@ def make_eval_step(
 
 
 def make_train_epoch(train_step: TrainStep):
-    """Returns epoch(state, images, labels, (order, mask[, corners])) -> (state, metrics of each).
+    """Returns epoch(state, images, labels, (order, mask[, corners])) -> (state, metrics a step).
 
-    Many steps in one compiled loop: the fastest way for dense networks, whose steps are short, and
-    on a GPU or TPU, which then never waits for the host. On the CPU a convolution is 10 to 20 times
-    slower in such a loop (jax issue 12868).
+    It runs many steps in one compiled loop. This is fastest for dense networks, whose steps are
+    short, and on a GPU or TPU, which then never waits for the host. On the CPU a convolution is 10
+    to 20 times slower in such a loop (jax issue 12868).
 
     The returned function takes images [N, H, W, C] and labels [N], the order and mask [S, B] of
     `data.batches.epoch_order` and, if the images are shifted, the corners [S, B, 2] of
@@ -224,7 +224,7 @@ def make_train_epoch(train_step: TrainStep):
 
     def train_epoch(state: TrainState, images: jax.Array, labels: jax.Array, rows):
         if len(rows) == 2 and rows[0].shape == (1, len(images)):
-            # A full batch has no order: spare the copy.
+            # A full batch has no order: no copy is needed.
             state, metrics = train_step(state, Batch(images, labels, rows[1][0]))  # type: ignore
             return state, jax.tree.map(lambda x: x[None], metrics)
 

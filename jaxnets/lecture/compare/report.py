@@ -10,17 +10,16 @@ from typing import Any
 
 from jaxnets import table
 from jaxnets.data.datasets import Dataset
-from jaxnets.lecture.compare.recipes import CURVE_NOISE
 from jaxnets.lecture.compare.request import Request
 from jaxnets.lecture.compare.results import RANKS_BY, SCORES, TITLES, TOLERANCE, Results, Row
-from jaxnets.lecture.compare.samples import Table
+from jaxnets.lecture.compare.samples import CURVE_NOISE
 
 NAME, NUMBER = 20, 10
 
 
 def heading(request: Request, data: Dataset) -> str:
     """A data set and the head of its table."""
-    kind = "rows" if isinstance(data, Table) else "images"
+    kind = "rows" if data.is_regression else "images"
     title = f"{data.name}: {len(data.train):,} training and {len(data.test):,} test {kind}"
     if request.train_size == len(data.train):
         title += " (--train_size=full takes all)"
@@ -61,7 +60,7 @@ def curve(results: Results, data: Dataset, small: Dataset) -> str:
     """
     score = TITLES[RANKS_BY[results.request.task]]
     about = f"{len(small.train)} training rows"
-    if not isinstance(data, Table):
+    if not data.is_regression:
         about = f"{len(small.train)} training images, {CURVE_NOISE:.0%} given a random label"
     heads = ["parameters", f"train {score}", f"test {score}"]
     lines = [

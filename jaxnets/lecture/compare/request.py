@@ -4,10 +4,9 @@ import dataclasses
 from collections.abc import Sequence
 
 from jaxnets.config.options import Options, option
-from jaxnets.config.recipes import PRESETS
+from jaxnets.config.recipes import PRESETS, REGRESSION
 from jaxnets.errors import UserError, unknown
 from jaxnets.lecture.compare import baselines
-from jaxnets.lecture.compare.recipes import REGRESSION
 
 NETWORKS = {"classification": tuple(PRESETS), "regression": tuple(REGRESSION)}
 BASELINES = {

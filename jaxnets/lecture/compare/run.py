@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from jaxnets.config.fields import preset
+from jaxnets.config.recipes import CURVE, REGRESSION
 from jaxnets.data.datasets import Dataset
 from jaxnets.errors import RunFailedError, UserError
 from jaxnets.lecture.compare import picture, report
-from jaxnets.lecture.compare.fit import Fit, fit_baseline, fit_classifier, fit_regressor
-from jaxnets.lecture.compare.recipes import CURVE_CLASSIFICATION, CURVE_REGRESSION, REGRESSION
+from jaxnets.lecture.compare.fit import Fit, fit_baseline, fit_network
 from jaxnets.lecture.compare.request import NETWORKS, Request
 from jaxnets.lecture.compare.results import Results, Row
-from jaxnets.lecture.compare.samples import Table, load, small_and_noisy
+from jaxnets.lecture.compare.samples import load, small_and_noisy
 from jaxnets.runs.run_folder import fresh_path, make_folder, write_text
 
 
@@ -70,21 +70,18 @@ def _fit(row: Row, request: Request, data: Dataset) -> Fit:
     curve = row.hidden is not None
     if not curve and row.model not in NETWORKS[request.task]:
         return fit_baseline(row.model, data, request.seed)
-    if isinstance(data, Table):
-        recipe = REGRESSION[row.model] if not curve else CURVE_REGRESSION
-        changes: dict[str, Any] = {"hidden": (row.hidden,)} if curve else {}
-        if request.epochs is not None and not curve:
-            changes["epochs"] = request.epochs
-        recipe = dataclasses.replace(recipe, **changes)
-        return fit_regressor(recipe, data, request.seed, request.gradients)
-    changes = {"validation_size": 0, "devices": 1, "seed": request.seed}
-    if request.gradients == "manual":  # auto leaves mlp_handwritten its own way.
+    changes: dict[str, Any] = {"validation_size": 0, "devices": 1, "seed": request.seed}
+    if request.gradients == "manual":  # auto leaves mlp_handwritten its own gradients.
         changes["gradients"] = "manual"
     if curve:
-        changes |= {"hidden": (row.hidden,), **CURVE_CLASSIFICATION}
-    elif request.epochs is not None:
+        changes |= {**CURVE[request.task], "hidden": (row.hidden,)}
+    elif data.is_regression:
+        changes |= REGRESSION[row.model]
+    else:
+        changes["model"] = row.model
+    if request.epochs is not None and not curve:
         changes["epochs"] = request.epochs
-    return fit_classifier(preset("mlp" if curve else row.model, **changes), data)
+    return fit_network(preset(**changes), data)
 
 
 def _create_folder(workdir: str | None) -> Path:

@@ -35,7 +35,7 @@ from jaxnets.config.recipes import LARGE_ALEXNETS, PRESETS
 from jaxnets.data.batches import train_batches
 from jaxnets.data.datasets import Split
 from jaxnets.experiment import Experiment
-from jaxnets.gradcheck.kinks import record_branches as watched
+from jaxnets.gradcheck.kinks import record_branches
 from jaxnets.machine.platform import compiler_options
 from jaxnets.models.chain import map_layers
 from jaxnets.training.augment import to_float
@@ -63,10 +63,10 @@ def some_mnist(large: bool):
 
 def sides(model, params, images, key):
     """On which side of its kink each unit of a training step's forward pass is."""
-    told: list[jax.Array] = []
-    watching = map_layers(model, lambda layer: watched(layer, told))
-    watching.apply({"params": params}, to_float(images), train=True, rngs={"dropout": key})
-    return told
+    found: list[jax.Array] = []
+    recording = map_layers(model, lambda layer: record_branches(layer, found))
+    recording.apply({"params": params}, to_float(images), train=True, rngs={"dropout": key})
+    return found
 
 
 class Way:

@@ -64,6 +64,8 @@ def main() -> None:
             data_flags = small if "alexnet" in shown else []
             if "alexnet_small" in shown:  # Its own rate is too large for ten steps.
                 data_flags = [*small, "--learning_rate=0.001"]
+            if "alexnet_small" in shown:  # Its own rate is too large for ten steps.
+                data_flags = [*small, "--learning_rate=0.001"]
             print(f"{shown}: {digest(checkout, [*flags, *data_flags])}", flush=True)
 
 

@@ -1,19 +1,21 @@
 """Losses of one example, from logits; the reduction over a batch is the training step's.
 
-Shapes: B examples, K classes. p = softmax(logits), y the labels as probabilities, one-hot or soft.
-In regression K outputs are the predictions themselves and y are the targets.
+p = softmax(logits), y the labels as probabilities, one-hot or soft. In regression the outputs are
+the predictions themselves and y are the targets.
 """
 
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
+Labels = Int[Array, " B"] | Float[Array, "B K"]  # classes from 0 to K - 1, or probabilities
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
 
 
-def probabilities_of(labels: jax.Array, num_classes: int, dtype) -> jax.Array:
-    """The labels as y [B, K], each row with the sum 1: classes one-hot, probabilities as they are.
+def probabilities_of(labels: Labels, num_classes: int, dtype) -> Float[Array, "B K"]:
+    """The labels as y, each row with the sum 1: classes one-hot, probabilities as they are.
 
     >>> probabilities_of(jnp.array([1]), 3, jnp.float32).tolist()
     [[0.0, 1.0, 0.0]]
@@ -23,17 +25,13 @@ def probabilities_of(labels: jax.Array, num_classes: int, dtype) -> jax.Array:
     return jax.nn.one_hot(labels, num_classes, dtype=dtype)
 
 
-def classes_of(labels: jax.Array) -> jax.Array:
-    """The classes [B]; of probabilities the most probable, the first of equal ones."""
+def classes_of(labels: Labels) -> Int[Array, " B"]:
+    """The classes; of probabilities the most probable, the first of equal ones."""
     return labels.argmax(axis=1) if labels.ndim == 2 else labels
 
 
-def expected(values: jax.Array, labels: jax.Array) -> jax.Array:
-    """Σₖ yₖ vₖ of each row [B]: the value of its class, or the mean by its probabilities.
-
-    Args:
-      values: [B, K].
-      labels: [B] integers in [0, K), or probabilities [B, K].
+def expected(values: Float[Array, "B K"], labels: Labels) -> Float[Array, " B"]:
+    """Σₖ yₖ vₖ of each row: the value of its class, or the mean by its probabilities.
 
     >>> expected(jnp.array([[1.0, 5.0]]), jnp.array([[0.25, 0.75]])).tolist()
     [4.0]
@@ -43,17 +41,13 @@ def expected(values: jax.Array, labels: jax.Array) -> jax.Array:
     return jnp.take_along_axis(values, labels[:, None], axis=1)[:, 0]
 
 
-def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """-Σₖ yₖ log pₖ, as logsumexp(z) - Σₖ yₖ zₖ with z = logits - max, exact for any logits.
+def cross_entropy(logits: Float[Array, "B K"], labels: Labels) -> Float[Array, " B"]:
+    """-Σₖ yₖ log pₖ, for a class -log p[label].
 
-    Of a class that is -log p[label].
-
-    Args:
-      logits: [B, K].
-      labels: [B] integers in [0, K), or [B, K] probabilities, whose sum is 1.
+    It is computed as logsumexp(z) - Σₖ yₖ zₖ with z = logits - max, which is exact for any logits.
 
     Returns:
-      [B], in nats, at least 0. Source: the slides' class CrossEntropy, whose
+      The losses in nats, at least 0. Source: the slides' class CrossEntropy, whose
       log(p + 1e-12) is not needed here.
 
     >>> round(float(cross_entropy(jnp.zeros((1, 10)), jnp.array([3]))[0]), 4)  # log 10
@@ -63,15 +57,11 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return jnp.log(jnp.exp(z).sum(axis=1)) - expected(z, labels)
 
 
-def mse(logits: jax.Array, labels: jax.Array) -> jax.Array:
+def mse(logits: Float[Array, "B K"], labels: Labels) -> Float[Array, " B"]:
     """Keras' "mse": 1/K Σₖ (pₖ - yₖ)², so that the batch's mean is over samples and outputs.
 
-    Args:
-      logits: [B, K].
-      labels: [B] integers in [0, K), or [B, K] probabilities.
-
     Returns:
-      [B], from 0 to 2/K. Source: slides "Keras的序列模型" and keras.losses.MeanSquaredError.
+      The losses, from 0 to 2/K. Source: slides "Keras的序列模型" and keras.losses.MeanSquaredError.
 
     >>> round(float(mse(jnp.zeros((1, 10)), jnp.array([3]))[0]), 4)  # (0.9² + 9 * 0.1²) / 10
     0.09
@@ -79,31 +69,29 @@ def mse(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return _squares(logits, labels).mean(axis=1)
 
 
-def half_mse(logits: jax.Array, labels: jax.Array) -> jax.Array:
+def half_mse(logits: Float[Array, "B K"], labels: Labels) -> Float[Array, " B"]:
     """The slide's 1/(2K) Σ (ŷᵏ - yᵏ)² with K the number of samples: ½ Σₖ (pₖ - yₖ)² of each.
 
-    It is K/2 times Keras' (5 times, with ten classes). Arguments and Returns as `mse`, from 0 to 1.
-    Source: slide "全连接神经网络的基本原理", backward propagation.
+    It is K/2 times Keras' mse, 5 times with ten classes.
+
+    Returns:
+      The losses, from 0 to 1. Source: slide "全连接神经网络的基本原理", backward propagation.
     """
     return _squares(logits, labels).sum(axis=1) / 2
 
 
-def _squares(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """(p - y)² [B, K]."""
+def _squares(logits: Float[Array, "B K"], labels: Labels) -> Float[Array, "B K"]:
+    """(p - y)²."""
     y = probabilities_of(labels, logits.shape[1], logits.dtype)
     return jnp.square(jax.nn.softmax(logits) - y)
 
 
-def squared_error(outputs: jax.Array, targets: jax.Array) -> jax.Array:
+def squared_error(outputs: Float[Array, "B K"], targets: Float[Array, "B K"]) -> Float[Array, " B"]:
     """1/K Σₖ (ŷₖ - yₖ)², the loss of regression: the outputs are the predictions ŷ, no softmax.
 
-    Args:
-      outputs: ŷ [B, K].
-      targets: y [B, K], real numbers.
-
     Returns:
-      [B], at least 0; the mean over a batch is scikit-learn's mean_squared_error. Source: the
-      review page's MSE.
+      The losses, at least 0; their mean over a batch is scikit-learn's mean_squared_error.
+      Source: the review page's MSE.
 
     >>> squared_error(jnp.array([[1.0, 5.0]]), jnp.array([[1.0, 2.0]])).tolist()  # (0² + 3²) / 2
     [4.5]

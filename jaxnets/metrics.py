@@ -7,10 +7,11 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
-from jaxnets.losses import Loss, classes_of, squared_error
+from jaxnets.losses import Labels, Loss, classes_of, squared_error
 
-Array = Any  # A JAX array on a device, a NumPy one where an epoch is added up.
+Sum = Any  # A JAX array on a device, a NumPy one where an epoch is added up.
 
 # (outputs [B, K], labels, losses [B], mask [B]) -> the sums of one batch, which have at least
 # loss_sum, count and loss.
@@ -37,21 +38,27 @@ class Metrics:
       count: How many examples; padding counts nothing.
     """
 
-    loss_sum: Array
-    correct: Array
-    top5_correct: Array
-    confusion: Array
-    count: Array
+    loss_sum: Sum
+    correct: Sum
+    top5_correct: Sum
+    confusion: Sum
+    count: Sum
 
     @classmethod
-    def of(cls, logits: jax.Array, labels: jax.Array, losses: jax.Array, mask: jax.Array):
+    def of(
+        cls,
+        logits: Float[Array, "B K"],
+        labels: Labels,
+        losses: Float[Array, " B"],
+        mask: Float[Array, " B"],
+    ):
         """The metrics of one batch.
 
         Args:
-          logits: [B, K]. NaN counts as wrong.
-          labels: [B] integers in [0, K); of probabilities [B, K] the largest is the label.
-          losses: [B].
-          mask: [B], 1 for an example and 0 for padding.
+          logits: The outputs; NaN counts as wrong.
+          labels: The classes, or probabilities, of which the largest is the label.
+          losses: The examples' losses.
+          mask: 1 for an example and 0 for padding.
         """
         num_classes, labels = logits.shape[1], classes_of(labels)
         picked = jnp.take_along_axis(logits, labels[:, None], axis=1)
@@ -101,7 +108,7 @@ class Metrics:
 
 @flax.struct.dataclass
 class RegressionMetrics:
-    """Sums over examples of what is wrong with predicted numbers; they add up as `Metrics` do.
+    """Sums over examples of the errors of predicted numbers; they add up as `Metrics` do.
 
     Attributes:
       loss_sum: Sum of the examples' losses, in the units in which the network is trained.
@@ -114,21 +121,21 @@ class RegressionMetrics:
       count: How many examples; padding counts nothing.
     """
 
-    loss_sum: Array
-    squares: Array
-    errors: Array
-    sizes: Array
-    deviations: Array
-    deviation_squares: Array
-    count: Array
+    loss_sum: Sum
+    squares: Sum
+    errors: Sum
+    sizes: Sum
+    deviations: Sum
+    deviation_squares: Sum
+    count: Sum
 
     @classmethod
     def of(
         cls,
-        outputs: jax.Array,
-        targets: jax.Array,
-        losses: jax.Array,
-        mask: jax.Array,
+        outputs: Float[Array, "B K"],
+        targets: Float[Array, "B K"],
+        losses: Float[Array, " B"],
+        mask: Float[Array, " B"],
         *,
         mean: float = 0.0,
         scale: float = 1.0,
@@ -136,12 +143,12 @@ class RegressionMetrics:
         """The metrics of one batch, in the target's own units: scale * target + mean.
 
         Args:
-          outputs: [B, K], the predictions.
-          targets: [B, K], standardised or as they are.
-          losses: [B].
-          mask: [B], 1 for an example and 0 for padding.
-          mean: What was subtracted from the targets; the c above.
-          scale: By what they were divided then.
+          outputs: The predictions.
+          targets: The targets, standardised or as they are.
+          losses: The examples' losses.
+          mask: 1 for an example and 0 for padding.
+          mean: The number that was subtracted from the targets; the c above.
+          scale: The number by which they were then divided.
         """
 
         def total(x: jax.Array) -> jax.Array:

@@ -18,11 +18,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from beartype import BeartypeConf, beartype
 from filelock import FileLock
+from jaxtyping import install_import_hook
 
 ROOT = Path(__file__).resolve().parent.parent
 HANGS = 600  # Seconds after which a process hangs, however slow the machine.
 TRAIN, VALIDATION, TEST, SIDE, CLASSES = 160, 40, 50, 12, 3
+
+
+check = beartype(conf=BeartypeConf(is_pep484_tower=True))  # An int is a float.
+
+
+def check_types(function):
+    """Checks a function's arguments and result, but not Flax' fields, which beartype cannot."""
+    return function if function.__name__ == "__init__" else check(function)
 
 
 def pytest_configure(config):
@@ -38,6 +48,12 @@ def pytest_configure(config):
     sys.path.insert(0, str(ROOT))  # train.py is no part of the package.
     # A shell's `pytest &` ignores it, and so would the runs that tests interrupt, for ever.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    # The shapes in the signatures of these rooms are checked in the tests, and only there.
+    install_import_hook(
+        [f"jaxnets.{room}" for room in ("backprop", "losses", "metrics", "models")],
+        "conftest.check_types",
+    )
 
     from jaxnets.machine import platform
 
@@ -58,6 +74,39 @@ def quick_jit(function):
     from jaxnets.gradcheck.compare import QUICK_COMPILATION
 
     return jax.jit(function, compiler_options=QUICK_COMPILATION)
+
+
+def shapes_of(model, shape):
+    """The parameters' shapes and dtypes for images of a shape; nothing is computed."""
+    import jax
+
+    image = jax.ShapeDtypeStruct((1, *shape), np.float32)
+    return jax.eval_shape(model.init, jax.random.key(0), image)["params"]
+
+
+def num_params(model, shape):
+    """How many numbers a network learns for images of a shape."""
+    import jax
+
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes_of(model, shape)))
+
+
+def random_params(model, shape=(28, 28, 1), seed=0):
+    """Parameters drawn by NumPy, biases too, such that the layers' outputs are around 1."""
+    import jax
+
+    rng = np.random.default_rng(seed)
+
+    def draw(leaf):
+        scale = np.sqrt(2 / np.prod(leaf.shape[:-1])) if len(leaf.shape) > 1 else 0.1
+        return leaf.dtype.type(scale) * rng.standard_normal(leaf.shape, leaf.dtype)
+
+    return jax.tree.map(draw, shapes_of(model, shape))
+
+
+def random_images(*shape):
+    """Images of float32 numbers in [0, 1), drawn by NumPy."""
+    return np.random.default_rng(0).random(shape, np.float32)
 
 
 def write_idx_file(path: Path, array: np.ndarray) -> Path:

@@ -5,15 +5,15 @@ import re
 import shlex
 import struct
 import subprocess
-from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import num_params, random_images, random_params, shapes_of
 from safetensors.numpy import load_file, save_file
 
-from jaxnets.backprop import normalization
 from jaxnets.config.fields import preset
 from jaxnets.config.recipes import PAPER, PRESETS
 from jaxnets.errors import UserError
@@ -24,39 +24,6 @@ from jaxnets.models.layers import Normalize
 from jaxnets.models.torchvision import describe_weights, load_weights
 
 FAMILY = ("alexnet", "alexnet_paper", "alexnet_ungrouped", "alexnet_small")
-
-
-def shapes_of(model, shape):
-    """The parameters' shapes and dtypes; nothing is computed."""
-    image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-    return jax.eval_shape(model.init, jax.random.key(0), image)["params"]
-
-
-def num_params(model, shape):
-    return sum(leaf.size for leaf in jax.tree.leaves(shapes_of(model, shape)))
-
-
-def random_params(model, shape, seed=0):
-    """Parameters drawn by NumPy, biases too, such that the layers' outputs are around 1."""
-    rng = np.random.default_rng(seed)
-
-    def draw(leaf):
-        scale = np.sqrt(2 / np.prod(leaf.shape[:-1])) if len(leaf.shape) > 1 else 0.1
-        return np.float32(scale) * rng.standard_normal(leaf.shape, np.float32)
-
-    return jax.tree.map(draw, shapes_of(model, shape))
-
-
-def random_images(*shape):
-    return np.random.default_rng(0).random(shape, np.float32)
-
-
-def assert_same(ours, theirs):
-    """Demands equal trees, bit for bit."""
-    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
-    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-        assert a.dtype == b.dtype
-        np.testing.assert_array_equal(a, b)
 
 
 # Sizes
@@ -196,32 +163,6 @@ def test_the_papers_pixels_are_bytes_minus_their_mean():
     np.testing.assert_allclose(out, expected, atol=1e-4)
 
 
-# Local response normalisation
-
-
-def test_the_gradient_of_local_response_norm_is_the_papers_formula_differentiated(float64):
-    """Section 3.3: b_i = a_i / (k + alpha sum of a_j^2 over j)^beta, j the n channels around i.
-
-    Differentiated by hand here, channel by channel, with constants that weigh more than 1e-4.
-    """
-    k, n, alpha, beta, channels = 2.0, 5, 0.3, 0.75, 9
-    rng = np.random.default_rng(0)
-    a, db = rng.standard_normal((2, 4, channels)) * 3
-    around = [range(max(0, i - n // 2), min(channels - 1, i + n // 2) + 1) for i in range(channels)]
-    s = np.array([[k + alpha * sum(row[j] ** 2 for j in near) for near in around] for row in a])
-    jacobian = np.zeros((4, channels, channels))  # of b_i by a_j
-    for i in range(channels):
-        jacobian[:, i, i] += s[:, i] ** -beta
-        for j in around[i]:
-            slope = -beta * a[:, i] * s[:, i] ** (-beta - 1) * 2 * alpha * a[:, j]
-            jacobian[:, i, j] += slope
-    static: Any = dict(k=k, n=n, alpha=alpha, beta=beta)
-    b, cache = normalization.local_response_norm_forward(jnp.asarray(a), **static)
-    da = normalization.local_response_norm_backward(cache, jnp.asarray(db), **static)
-    np.testing.assert_allclose(b, a / s**beta, rtol=1e-13)
-    np.testing.assert_allclose(da, np.einsum("bij,bi->bj", jacobian, db), rtol=1e-11, atol=1e-13)
-
-
 # Weights from and to torchvision
 
 
@@ -264,10 +205,10 @@ def assert_same_logits(ours, theirs):
 
 def test_weights_come_from_torchvision_as_if_moved_by_hand(torchvision_alexnet):
     theirs, params = torchvision_alexnet
-    assert_same(params_from_torchvision(theirs.state_dict()), params)
+    chex.assert_trees_all_equal(params_from_torchvision(theirs.state_dict()), params)
 
 
-@pytest.mark.parametrize("size", [224, 64])
+@pytest.mark.parametrize("size", [pytest.param(224, marks=pytest.mark.slow), 64])
 def test_alexnet_computes_what_torchvision_does(torchvision_alexnet, size):
     theirs, _ = torchvision_alexnet
     params = params_from_torchvision(theirs.state_dict())
@@ -293,7 +234,7 @@ def test_a_file_of_torchvisions_weights_gives_its_logits(torchvision_alexnet, tm
         lambda leaf: np.full(leaf.shape, 0.01, leaf.dtype), shapes_of(model, (64, 64, 3))
     )
     params = load_weights(path, fresh)
-    assert_same(params["logits"], fresh["logits"])
+    chex.assert_trees_all_equal(params["logits"], fresh["logits"])
     theirs.classifier[6] = torch.nn.Linear(4096, 3)
     torch.nn.init.constant_(theirs.classifier[6].weight, 0.01)
     torch.nn.init.constant_(theirs.classifier[6].bias, 0.01)
@@ -320,9 +261,15 @@ def test_torchvision_takes_our_weights(torchvision_alexnet):
 def test_weights_go_there_and_back():
     """Odd sizes everywhere; conv2 is in two groups, which halves its inputs."""
     shapes = {
-        "conv1": (3, 5, 2, 6), "conv2": (3, 2, 3, 8), "conv3": (1, 1, 8, 4), "conv4": (3, 3, 4, 5),
-        "conv5": (2, 3, 5, 7), "dense6": (3 * 3 * 7, 11), "dense7": (11, 13), "logits": (13, 4),
-    }  # fmt: skip
+        "conv1": (3, 5, 2, 6),
+        "conv2": (3, 2, 3, 8),
+        "conv3": (1, 1, 8, 4),
+        "conv4": (3, 3, 4, 5),
+        "conv5": (2, 3, 5, 7),
+        "dense6": (3 * 3 * 7, 11),
+        "dense7": (11, 13),
+        "logits": (13, 4),
+    }
     rng = np.random.default_rng(0)
     params = {
         name: {"kernel": rng.random(shape), "bias": rng.random(shape[-1])}
@@ -332,7 +279,7 @@ def test_weights_go_there_and_back():
     assert list(there) == [f"{p}.{x}" for p in TORCHVISION.values() for x in ("weight", "bias")]
     assert there["features.3.weight"].shape == (8, 3, 3, 2)
     assert all(array.flags.c_contiguous for array in there.values())
-    assert_same(params_from_torchvision(there), params)
+    chex.assert_trees_all_equal(params_from_torchvision(there), params)
     # The inputs are numbered channel, row, column there, and row, column, channel here.
     weight, kernel = there["classifier.1.weight"], params["dense6"]["kernel"]
     assert weight.shape == (11, 63)
@@ -368,7 +315,7 @@ def fresh_params(classes=3):
 
 def test_a_file_of_as_many_classes_is_taken_whole(weights, file):
     loaded = load_weights(str(file), fresh_params())
-    assert_same(loaded, params_from_torchvision(weights))
+    chex.assert_trees_all_equal(loaded, params_from_torchvision(weights))
     said = describe_weights(str(file), loaded)
     assert said == f"weights from {file}, the last layer of 3 classes too"
 
@@ -377,7 +324,7 @@ def test_a_file_of_other_classes_leaves_the_last_layer_fresh_and_that_is_said(we
     fresh = fresh_params(classes=7)
     loaded = load_weights(str(file), fresh)
     expected = {**params_from_torchvision(weights), "logits": fresh["logits"]}
-    assert_same(loaded, expected)
+    chex.assert_trees_all_equal(loaded, expected)
     said = describe_weights(str(file), loaded)
     assert "3 classes there and 7 here, and was drawn anew" in said
 
@@ -386,7 +333,9 @@ def test_half_precision_is_widened_exactly(weights, file):
     halves = {name: array.astype(np.float16) for name, array in weights.items()}
     save_file(halves, file)
     wide = {name: array.astype(np.float32) for name, array in halves.items()}
-    assert_same(load_weights(str(file), fresh_params()), params_from_torchvision(wide))
+    chex.assert_trees_all_equal(
+        load_weights(str(file), fresh_params()), params_from_torchvision(wide)
+    )
 
 
 def without(weights, name):
@@ -481,8 +430,8 @@ def test_the_line_that_converts_a_pickle_does(tmp_path, run_main, tiny_flags, we
     import sys
 
     subprocess.run([sys.executable, *shlex.split(line[1])], check=True)
-    assert_same(load_file(tmp_path / "w.safetensors"), weights)
-    assert_same(
+    chex.assert_trees_all_equal(load_file(tmp_path / "w.safetensors"), weights)
+    chex.assert_trees_all_equal(
         load_weights(str(tmp_path / "w.safetensors"), fresh_params()),
         params_from_torchvision(weights),
     )

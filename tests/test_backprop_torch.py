@@ -162,21 +162,6 @@ def test_max_pool_agrees_with_max_pool2d(image, window, strides, pads, ties):
 
 
 @pytest.mark.parametrize(
-    ("window", "strides", "pads"), [((2, 2), (2, 2), (0, 0)), ((3, 2), (2, 3), (1, 1))]
-)
-def test_average_pool_agrees_with_avg_pool2d(window, strides, pads):
-    static = {"window": window, "strides": strides, "padding": [(p, p) for p in pads]}
-    assert_torch_agrees(
-        lambda x: pooling.average_pool_forward(x, **static),
-        without_parameters(pooling.average_pool_backward, **static),
-        lambda x: torch.nn.functional.avg_pool2d(x, window, strides, pads),
-        (normal(0, 2, 9, 8, 3),),
-        (IMAGE,),
-        IMAGE,
-    )
-
-
-@pytest.mark.parametrize(
     ("image", "output_size"),
     [((13, 13), (6, 6)), ((6, 6), (6, 6)), ((7, 5), (3, 1)), ((1, 2), (6, 6))],
 )
@@ -206,43 +191,12 @@ def test_local_response_norm_agrees_with_torch_whose_alpha_is_divided_by_n(n, al
     )
 
 
-def test_batch_norm_agrees_with_training_mode():
-    def backward(cache, dy):
-        d_params, dx = normalization.batch_norm_backward(cache, dy, epsilon=1e-5)
-        return d_params["scale"], d_params["bias"], dx
-
-    assert_torch_agrees(
-        lambda scale, bias, x: normalization.batch_norm_forward(
-            {"scale": scale, "bias": bias}, x, epsilon=1e-5
-        ),
-        backward,
-        lambda scale, bias, x: torch.nn.functional.batch_norm(
-            x, None, None, scale, bias, training=True, eps=1e-5
-        ),
-        (normal(0, 3), normal(1, 3), 5 + normal(2, 4, 3, 2, 3)),
-        (SAME, SAME, IMAGE),
-        IMAGE,
-    )
-
-
-@pytest.mark.parametrize("reduction", ["sum", "mean"])
-def test_cross_entropy_agrees_with_torch_in_both_reductions(reduction):
+def test_cross_entropy_agrees_with_torch():
     labels = np.array([0, 3, 3, 9])
-
-    def forward(z):
-        each, loss_cache = losses.softmax_cross_entropy_forward(z, jnp.asarray(labels))
-        loss, reduce_cache = losses.reduce_forward(each, jnp.ones(4), reduction=reduction)
-        return loss, (loss_cache, reduce_cache)
-
-    def backward(cache, d_loss):
-        loss_cache, reduce_cache = cache
-        d_losses = losses.reduce_backward(reduce_cache, d_loss, reduction=reduction)
-        return (losses.softmax_cross_entropy_backward(loss_cache, d_losses),)
-
     assert_torch_agrees(
-        forward,
-        backward,
-        lambda z: torch.nn.functional.cross_entropy(z, torch.tensor(labels), reduction=reduction),
+        lambda z: losses.softmax_cross_entropy_forward(z, jnp.asarray(labels)),
+        without_parameters(losses.softmax_cross_entropy_backward),
+        lambda z: torch.nn.functional.cross_entropy(z, torch.tensor(labels), reduction="none"),
         (10 * normal(0, 4, 10),),
         (SAME,),
         SAME,

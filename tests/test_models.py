@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import quick_jit
+from conftest import num_params, quick_jit, random_images, random_params, shapes_of
 
 from jaxnets.config.fields import preset
 from jaxnets.config.recipes import PRESETS
@@ -27,16 +27,6 @@ from jaxnets.models.layers import (
 from jaxnets.models.mlp import ACTIVATIONS
 
 
-def shapes_of(model, shape):
-    """The parameters' shapes and dtypes; nothing is computed."""
-    image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-    return jax.eval_shape(model.init, jax.random.key(0), image)["params"]
-
-
-def num_params(model, shape):
-    return sum(leaf.size for leaf in jax.tree.leaves(shapes_of(model, shape)))
-
-
 @functools.cache
 def initial_params(name):
     """The parameters with which a network of the lecture begins."""
@@ -46,21 +36,6 @@ def initial_params(name):
 def outputs_of(model, params, x) -> Any:
     """What a network computes; Flax' type allows for variables beside it."""
     return model.apply({"params": params}, x)
-
-
-def random_params(model, shape=(28, 28, 1)):
-    """Parameters drawn by NumPy, biases too, such that the layers' outputs are around 1."""
-    rng = np.random.default_rng(0)
-
-    def draw(leaf):
-        scale = np.sqrt(2 / np.prod(leaf.shape[:-1])) if len(leaf.shape) > 1 else 0.1
-        return (scale * rng.standard_normal(leaf.shape)).astype(leaf.dtype)
-
-    return jax.tree.map(draw, shapes_of(model, shape))
-
-
-def random_images(*shape):
-    return np.random.default_rng(0).random(shape, np.float32)
 
 
 def as_float64(params):

@@ -9,8 +9,8 @@ import numpy as np
 def relative_error(ours: Any, theirs: Any) -> tuple[float, str]:
     """The largest relative error over the leaves of two trees of arrays, and the leaf's path.
 
-    Of a leaf it is max |ours - theirs| / max |theirs|, so that elements near zero are judged by
-    the size of their array. Where theirs is all zero, it is max |ours|. NaN counts as infinite.
+    A leaf's error is max |ours - theirs| / max |theirs|: elements near zero are measured by their
+    array's size. Where theirs is all zero, it is max |ours|. NaN counts as infinite.
     """
     worst, place = 0.0, ""
     pairs = zip(jax.tree_util.tree_leaves_with_path(theirs), jax.tree.leaves(ours), strict=True)

@@ -3,13 +3,15 @@
 The window's places and its padding are those of `windows.py`.
 """
 
-from functools import partial
+from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Float
 
-from jaxnets.backprop.dense import Params
+from jaxnets.backprop.rule import LayerRule, Params, Setting, by_rule
 from jaxnets.backprop.windows import Padding, Pads, Size, window_pads, window_slices
 
 # Up to this many numbers in a window, XLA's convolution on the CPU is slower than one matrix
@@ -19,12 +21,12 @@ SMALL_WINDOW = 32
 
 def conv_forward(
     params: Params,
-    x: jax.Array,
+    x: Float[Array, "B H W C"],
     *,
     strides: Size = (1, 1),
     padding: Padding = "SAME",
     groups: int = 1,
-) -> tuple[jax.Array, tuple[jax.Array, Params]]:
+) -> tuple[Float[Array, "B h w K"], tuple[Float[Array, "B H W C"], Params]]:
     """Takes the inner product of every window with every filter, and adds the bias.
 
         z_bijk = sum_a,a',c X_b,(sh i + a - top),(sw j + a' - left),c W_aa'ck + b_k
@@ -34,13 +36,13 @@ def conv_forward(
 
     Args:
       params: {"kernel": W [kh, kw, C / groups, K], "bias": b [K]}; "bias" may be missing.
-      x: X [B, H, W, C].
+      x: X.
       strides: (sh, sw).
       padding: "SAME", "VALID" or ((top, bottom), (left, right)).
-      groups: how many blocks of channels work separately.
+      groups: How many blocks of channels work separately.
 
     Returns:
-      z [B, h, w, K] and the cache for `conv_backward`.
+      z, and the cache for `conv_backward`.
 
     Source: Krizhevsky et al. 2012, section 3.5, for the groups; the slides name the CNN only.
     """
@@ -60,14 +62,14 @@ def conv_forward(
 
 
 def conv_backward(
-    cache: tuple[jax.Array, Params],
-    dz: jax.Array,
+    cache: tuple[Float[Array, "B H W C"], Params],
+    dz: Float[Array, "B h w K"],
     *,
     strides: Size,
     padding: Padding,
     groups: int,
     input_gradient: bool = True,
-) -> tuple[Params, jax.Array | None]:
+) -> tuple[Params, Float[Array, "B H W C"] | None]:
     """Applies the chain rule to the convolution, which gives two more convolutions.
 
     In one dimension, for one block of channels, with X' the padded X:
@@ -92,16 +94,15 @@ def conv_backward(
         db_k = sum_b,i dz_bik                             [K]   every place shares the bias
 
     Args:
-      cache: from `conv_forward`.
-      dz: [B, h, w, K].
-      strides: as in `conv_forward`.
-      padding: as in `conv_forward`.
-      groups: as in `conv_forward`.
+      cache: From `conv_forward`.
+      dz: The gradient of z.
+      strides: The strides of the forward pass.
+      padding: The padding of the forward pass.
+      groups: The number of groups of the forward pass.
       input_gradient: False for the first layer, whose dX nobody needs.
 
     Returns:
-      d_params with the keys and shapes of params, and dX [B, H, W, C] (None without
-      input_gradient).
+      d_params with the keys and shapes of params, and dX (None without input_gradient).
     """
     x, params = cache
     # All three gradients read dz: without the barrier XLA computes it anew for some of them.
@@ -124,41 +125,6 @@ def conv_backward(
         for d_block, filters in zip(dz_blocks, _blocks(kernel, groups), strict=True)
     ]
     return d_params, jnp.concatenate(dx, axis=-1)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
-def convolution(
-    x: jax.Array,
-    kernel: jax.Array,
-    strides: Size = (1, 1),
-    padding: Padding = "SAME",
-    groups: int = 1,
-) -> jax.Array:
-    """Convolves without a bias, and differentiates by the rule derived here.
-
-    Args:
-      x: X [B, H, W, C].
-      kernel: W [kh, kw, C / groups, K].
-      strides: (sh, sw).
-      padding: "SAME", "VALID" or ((top, bottom), (left, right)).
-      groups: how many blocks of channels work separately.
-
-    Returns:
-      z [B, h, w, K].
-    """
-    return _convolution_forward(x, kernel, strides, padding, groups)[0]
-
-
-def _convolution_forward(x, kernel, strides, padding, groups):
-    return conv_forward({"kernel": kernel}, x, strides=strides, padding=padding, groups=groups)
-
-
-def _convolution_backward(strides, padding, groups, cache, dz):
-    d_params, dx = conv_backward(cache, dz, strides=strides, padding=padding, groups=groups)
-    return dx, d_params["kernel"]
-
-
-convolution.defvjp(_convolution_forward, _convolution_backward)
 
 
 def _blocks(array: jax.Array, groups: int) -> list[jax.Array]:
@@ -243,3 +209,71 @@ def _input_gradient(
 def _reaches(dz: jax.Array, strides: Size) -> list[int]:
     """How many rows and columns dz spans once they stand a stride apart."""
     return [s * (places - 1) + 1 for s, places in zip(strides, dz.shape[1:3], strict=True)]
+
+
+def _both(value):
+    """A number or a pair as Flax takes it, as a pair."""
+    return (value, value) if value is None or isinstance(value, int) else tuple(value)
+
+
+def _static(strides, padding, groups) -> dict[str, Any]:
+    """`conv_forward`'s arguments from those of Flax or lax."""
+    if not isinstance(padding, str):
+        padding = tuple(_both(side) for side in _both(padding))
+    strides = tuple(stride or 1 for stride in _both(strides))
+    return {"strides": strides, "padding": padding, "groups": groups}
+
+
+def _with_convolution(layer: nn.Conv) -> nn.Conv:
+    """The same Flax layer, whose convolution autodiff differentiates by our rule."""
+
+    def convolve(x, kernel, strides, padding, *, feature_group_count=1, **_):
+        static = _static(strides, padding, feature_group_count)
+        return by_rule(CONV, static, {"kernel": kernel}, x)
+
+    return layer.clone(conv_general_dilated=convolve)
+
+
+def _plain_convolution(params, x, *, strides, padding, groups):
+    z = lax.conv_general_dilated(
+        x,
+        params["kernel"],
+        strides,
+        padding,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups,
+    )
+    return z + params["bias"] if "bias" in params else z
+
+
+def _convolution(
+    x, window, filters, strides=(1, 1), padding: Any = "SAME", groups=1, biased=True
+) -> Setting:
+    params = {"kernel": (*window, x[-1] // groups, filters)}
+    params |= {"bias": (filters,)} if biased else {}
+    return Setting(x, params, static=_static(strides, padding, groups))
+
+
+CONV = LayerRule(
+    name="conv",
+    layer=nn.Conv,
+    forward=conv_forward,
+    backward=conv_backward,
+    plain=_plain_convolution,
+    settings=[
+        _convolution((2, 5, 5, 2), (3, 3), 3),
+        _convolution((1, 1, 1, 1), (1, 1), 1),
+        _convolution((2, 7, 6, 2), (3, 2), 4, strides=(2, 3), padding="VALID"),
+        _convolution((2, 6, 6, 2), (4, 3), 3),
+        _convolution((2, 8, 7, 9), (3, 4), 4, strides=(2, 2)),
+        _convolution((1, 6, 5, 3), (2, 3), 2, padding=((2, 1), (0, 3)), biased=False),
+        _convolution((2, 8, 8, 5), (3, 3), 2, strides=(3, 3), padding="VALID"),
+        _convolution((2, 5, 6, 4), (3, 2), 6, groups=2),
+        _convolution((2, 7, 5, 18), (3, 3), 6, groups=2, strides=(2, 2)),
+        _convolution((2, 5, 5, 3), (2, 2), 3, groups=3, padding="VALID", biased=False),
+        _convolution((1, 19, 19, 3), (11, 11), 4, strides=(4, 4), padding=2),
+    ],
+    inputs=("params", "x"),
+    static=lambda layer: _static(layer.strides, layer.padding, layer.feature_group_count),
+    faster=_with_convolution,
+)

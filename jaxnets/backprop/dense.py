@@ -1,26 +1,31 @@
 """The fully-connected layer, and the slides' way of giving it a bias."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Float
 
-Params = dict[str, jax.Array]
+from jaxnets.backprop.rule import LayerRule, Params, Setting, by_rule
+from jaxnets.models.layers import DenseWithOnes
 
 # From so many outputs on, XLA on the CPU is slow at dz Wᵀ: seven times as slow as at W dzᵀ for
 # AlexNet's dense6 at batch 128, 1.5 times for the CNN's hidden layer.
 WIDE = 128
 
 
-def dense_forward(params: Params, x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, Params]]:
+def dense_forward(
+    params: Params, x: Float[Array, "B D"]
+) -> tuple[Float[Array, "B K"], tuple[Float[Array, "B D"], Params]]:
     """Multiplies by the weights and adds the bias: z = X W + b.
 
     Args:
       params: {"kernel": W [D, K], "bias": b [K]}; without "bias" the layer has none, like the
         slides' second layer.
-      x: X [B, D].
+      x: X.
 
     Returns:
-      z [B, K] and the cache for `dense_backward`.
+      z, and the cache for `dense_backward`.
 
     Source: slide "全连接神经网络的自定义编码实现", FullConnectionLayer.forward.
     """
@@ -31,8 +36,11 @@ def dense_forward(params: Params, x: jax.Array) -> tuple[jax.Array, tuple[jax.Ar
 
 
 def dense_backward(
-    cache: tuple[jax.Array, Params], dz: jax.Array, *, input_gradient: bool = True
-) -> tuple[Params, jax.Array | None]:
+    cache: tuple[Float[Array, "B D"], Params],
+    dz: Float[Array, "B K"],
+    *,
+    input_gradient: bool = True,
+) -> tuple[Params, Float[Array, "B D"] | None]:
     """Applies the chain rule to z = X W + b.
 
     Each output is z_bk = sum_d X_bd W_dk + b_k, so
@@ -42,13 +50,13 @@ def dense_backward(
         dX_bd = sum_k dz_bk W_dk    dX = dz Wᵀ     [B, D]   X_bd reaches every output k
 
     Args:
-      cache: from `dense_forward`.
-      dz: [B, K].
+      cache: From `dense_forward`.
+      dz: The gradient of z.
       input_gradient: False for the first layer, whose dX nobody needs; the slides compute it and
         throw it away, a third of their arithmetic.
 
     Returns:
-      d_params with the keys and shapes of params, and dX [B, D] (None without input_gradient).
+      d_params with the keys and shapes of params, and dX (None without input_gradient).
 
     Source: slide "全连接神经网络的自定义编码实现", FullConnectionLayer.backward.
     """
@@ -67,37 +75,50 @@ def _input_gradient(kernel: jax.Array, dz: jax.Array) -> jax.Array:
     return lax.optimization_barrier(kernel @ dz.T).T
 
 
-@jax.custom_vjp
-def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """X W, differentiated by the rule derived here: x [B, D], kernel [D, K] -> [B, K]."""
-    return x @ kernel
+def with_product(layer: nn.Dense, rule: LayerRule) -> nn.Dense:
+    """The same Flax layer, whose product X W autodiff differentiates by a dense layer's rule."""
+    return layer.clone(
+        dot_general=lambda x, kernel, *_, **__: by_rule(rule, {}, {"kernel": kernel}, x)
+    )
 
 
-def _product_forward(x: jax.Array, kernel: jax.Array):
-    return dense_forward({"kernel": kernel}, x)
+def _plain_dense(params, x):
+    layer = nn.Dense(params["kernel"].shape[1], use_bias="bias" in params)
+    return layer.apply({"params": params}, x)
 
 
-def _product_backward(cache, dz: jax.Array):
-    d_params, dx = dense_backward(cache, dz)
-    return dx, d_params["kernel"]
-
-
-product.defvjp(_product_forward, _product_backward)
+DENSE = LayerRule(
+    name="dense",
+    layer=nn.Dense,
+    forward=dense_forward,
+    backward=dense_backward,
+    plain=_plain_dense,
+    settings=[
+        Setting((4, 5), {"kernel": (5, 3), "bias": (3,)}),
+        Setting((6, 3), {"kernel": (3, 7), "bias": (7,)}),
+        Setting((4, 4), {"kernel": (4, 4), "bias": (4,)}),
+        Setting((1, 1), {"kernel": (1, 1), "bias": (1,)}),
+        Setting((5, 6), {"kernel": (6, 2)}),
+        Setting((2, 3), {"kernel": (3, WIDE), "bias": (WIDE,)}),
+    ],
+    inputs=("params", "x"),
+    faster=lambda layer: with_product(layer, DENSE),
+)
 
 
 def dense_with_ones_forward(
-    params: Params, x: jax.Array
-) -> tuple[jax.Array, tuple[jax.Array, Params]]:
+    params: Params, x: Float[Array, "B D"]
+) -> tuple[Float[Array, "B K"], tuple[Float[Array, "B D"], Params]]:
     """Multiplies [X 1], X with a column of ones, by the weights: their last row is the bias.
 
         [X 1] [W; b] = X W + b
 
     Args:
       params: {"kernel": [W; b] [D + 1, K]}.
-      x: X [B, D].
+      x: X.
 
     Returns:
-      z [B, K] and the cache for `dense_with_ones_backward`.
+      z, and the cache for `dense_with_ones_backward`.
 
     Source: slide "全连接神经网络的自定义编码实现", FullConnectionModel.forward.
     """
@@ -106,8 +127,11 @@ def dense_with_ones_forward(
 
 
 def dense_with_ones_backward(
-    cache: tuple[jax.Array, Params], dz: jax.Array, *, input_gradient: bool = True
-) -> tuple[Params, jax.Array | None]:
+    cache: tuple[Float[Array, "B D"], Params],
+    dz: Float[Array, "B K"],
+    *,
+    input_gradient: bool = True,
+) -> tuple[Params, Float[Array, "B D"] | None]:
     """Stacks the two gradients of `dense_backward`.
 
         [X 1]ᵀ dz = [Xᵀ dz; 1ᵀ dz] = [dW; db]   [D + 1, K]
@@ -115,12 +139,28 @@ def dense_with_ones_backward(
     The ones are constants: nothing flows back to them, and dX is the dense layer's.
 
     Args:
-      cache: from `dense_with_ones_forward`.
-      dz: [B, K].
+      cache: From `dense_with_ones_forward`.
+      dz: The gradient of z.
       input_gradient: False for the first layer.
 
     Returns:
-      {"kernel": [dW; db] [D + 1, K]}, and dX [B, D] (None without input_gradient).
+      {"kernel": [dW; db]}, and dX (None without input_gradient).
     """
     d_params, dx = dense_backward(cache, dz, input_gradient=input_gradient)
     return {"kernel": jnp.vstack([d_params["kernel"], d_params["bias"]])}, dx
+
+
+DENSE_WITH_ONES = LayerRule(
+    name="dense_with_ones",
+    layer=DenseWithOnes,
+    forward=dense_with_ones_forward,
+    backward=dense_with_ones_backward,
+    plain=lambda params, x: jnp.pad(x, ((0, 0), (0, 1)), constant_values=1) @ params["kernel"],
+    settings=[
+        Setting((4, 5), {"kernel": (6, 3)}),
+        Setting((3, 4), {"kernel": (5, 5)}),
+        Setting((1, 1), {"kernel": (2, 1)}),
+    ],
+    inputs=("params", "x"),
+    faster=lambda layer: with_product(layer, DENSE),
+)

@@ -1,10 +1,16 @@
 """Dropout, for training only."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Key
+
+from jaxnets.backprop.rule import LayerRule, Setting
 
 
-def dropout_forward(key: jax.Array, x: jax.Array, *, rate: float) -> tuple[jax.Array, jax.Array]:
+def dropout_forward(
+    key: Key[Array, ""], x: Float[Array, "*sizes"], *, rate: float
+) -> tuple[Float[Array, "*sizes"], Bool[Array, "*sizes"]]:
     """Silences each number with probability `rate` and scales up the rest.
 
         y = m x / (1 - rate),   m = 1 with probability 1 - rate, else 0
@@ -13,36 +19,38 @@ def dropout_forward(key: jax.Array, x: jax.Array, *, rate: float) -> tuple[jax.A
     that flax.linen.Dropout draws from the same key.
 
     Args:
-      key: a JAX random key.
-      x: any shape.
-      rate: the probability to be silenced, 0 to 1.
+      key: A JAX random key.
+      x: The input.
+      rate: The probability that a number is silenced, 0 to 1.
 
     Returns:
-      y of the same shape and the cache for `dropout_backward`: the mask m.
+      y, and the cache for `dropout_backward`: the mask m.
 
     Raises:
-      ValueError: for a rate that is no probability.
+      ValueError: The rate is no probability.
 
     Source: Krizhevsky et al. 2012, section 4.2 (which scales in evaluation instead).
     """
     if not 0 <= rate <= 1:
-        raise ValueError(f"rate must be a probability between 0 and 1, got {rate}")
+        raise ValueError(f"rate: expected a probability between 0 and 1, got {rate}")
     kept = jax.random.bernoulli(key, 1 - rate, x.shape)
     return _mask(kept, x, rate), kept
 
 
-def dropout_backward(cache: jax.Array, d_out: jax.Array, *, rate: float) -> jax.Array:
+def dropout_backward(
+    cache: Bool[Array, "*sizes"], d_out: Float[Array, "*sizes"], *, rate: float
+) -> Float[Array, "*sizes"]:
     """Applies the chain rule to y = m x / (1 - rate).
 
         dx = m dy / (1 - rate)     the mask is a constant, so the same numbers are silenced
 
     Args:
-      cache: from `dropout_forward`.
-      d_out: shape of x.
-      rate: as in `dropout_forward`.
+      cache: From `dropout_forward`.
+      d_out: dy.
+      rate: The rate of the forward pass.
 
     Returns:
-      dx, shape of x.
+      dx.
     """
     return _mask(cache, d_out, rate)
 
@@ -50,3 +58,20 @@ def dropout_backward(cache: jax.Array, d_out: jax.Array, *, rate: float) -> jax.
 def _mask(kept: jax.Array, v: jax.Array, rate: float) -> jax.Array:
     """Silences what is not kept; at rate 1 nothing is left that a scale could save."""
     return jnp.zeros_like(v) if rate == 1 else jnp.where(kept, v / (1 - rate), 0)
+
+
+DROPOUT = LayerRule(
+    name="dropout",
+    layer=nn.Dropout,
+    forward=dropout_forward,
+    backward=dropout_backward,
+    plain=lambda key, x, rate: nn.Dropout(rate, deterministic=False).apply({}, x, rng=key),
+    settings=[
+        Setting((6, 8), static={"rate": 0.5}),
+        Setting((2, 3, 3, 2), static={"rate": 0.1}),
+        Setting((5,), static={"rate": 0.0}),
+        Setting((4, 4), static={"rate": 1.0}),
+    ],
+    inputs=("key", "x"),
+    static=lambda layer: {"rate": layer.rate},
+)

@@ -1,19 +1,24 @@
-"""Normalisation across neighbouring channels and across the batch."""
+"""Normalisation across neighbouring channels."""
 
 from functools import reduce
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Float
 
-from jaxnets.backprop.dense import Params
-
-BatchNormCache = tuple[jax.Array, jax.Array, jax.Array, Params]
+from jaxnets.backprop.rule import LayerRule, Setting
+from jaxnets.models.layers import LocalResponseNorm
 
 
 def local_response_norm_forward(
-    x: jax.Array, *, k: float = 2.0, n: int = 5, alpha: float = 1e-4, beta: float = 0.75
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    x: Float[Array, "*sizes C"],
+    *,
+    k: float = 2.0,
+    n: int = 5,
+    alpha: float = 1e-4,
+    beta: float = 0.75,
+) -> tuple[Float[Array, "*sizes C"], tuple[Float[Array, "*sizes C"], Float[Array, "*sizes C"]]]:
     """Dampens a channel where its neighbours are strong: y_i = x_i / s_i^β.
 
         s_i = k + α sum over j in N(i) of x_j²
@@ -22,14 +27,14 @@ def local_response_norm_forward(
     their α by n.)
 
     Args:
-      x: [..., C].
-      k: the offset, above 0 so that silence divides by something.
-      n: how many neighbouring channels take part, the channel itself included.
+      x: The input.
+      k: The offset, above 0 so that silence divides by something.
+      n: How many neighbouring channels take part, the channel itself included.
       alpha: α, the weight of the squares.
       beta: β, the exponent.
 
     Returns:
-      y [..., C] and the cache for `local_response_norm_backward`.
+      y, and the cache for `local_response_norm_backward`.
 
     Source: Krizhevsky et al. 2012, section 3.3.
     """
@@ -39,14 +44,14 @@ def local_response_norm_forward(
 
 
 def local_response_norm_backward(
-    cache: tuple[jax.Array, jax.Array],
-    dy: jax.Array,
+    cache: tuple[Float[Array, "*sizes C"], Float[Array, "*sizes C"]],
+    dy: Float[Array, "*sizes C"],
     *,
     k: float = 2.0,
     n: int = 5,
     alpha: float = 1e-4,
     beta: float = 0.75,
-) -> jax.Array:
+) -> Float[Array, "*sizes C"]:
     """Applies the chain rule to y_i = x_i s_i^-β.
 
     x_j reaches y_j directly, and through s_i every y_i whose neighbourhood holds j:
@@ -56,15 +61,15 @@ def local_response_norm_backward(
         dx_j = dy_j s_j^-β - 2 α β x_j sum over i with j in N(i) of dy_i x_i s_i^(-β - 1)
 
     Args:
-      cache: from `local_response_norm_forward`.
-      dy: [..., C].
-      k: as in `local_response_norm_forward`.
-      n: as in `local_response_norm_forward`.
-      alpha: as in `local_response_norm_forward`.
-      beta: as in `local_response_norm_forward`.
+      cache: From `local_response_norm_forward`.
+      dy: The gradient of y.
+      k: The offset of the forward pass.
+      n: The number of neighbours of the forward pass.
+      alpha: α of the forward pass.
+      beta: β of the forward pass.
 
     Returns:
-      dx [..., C].
+      dx.
     """
     x, squares = cache
     s = k + alpha * squares
@@ -75,7 +80,7 @@ def local_response_norm_backward(
 
 
 def _sum_neighbours(v: jax.Array, below: int, above: int) -> jax.Array:
-    """Sums each channel with those `below` and `above` it; [..., C] -> [..., C]."""
+    """Sums each channel with those `below` and `above` it."""
     channels = v.shape[-1]
     padded = jnp.pad(v, [(0, 0)] * (v.ndim - 1) + [(below, above)])
     shifted = [
@@ -90,79 +95,19 @@ def _power(base: jax.Array, exponent: float) -> jax.Array:
     return jnp.exp(exponent * jnp.log(base))
 
 
-def batch_norm_forward(
-    params: Params, x: jax.Array, *, epsilon: float = 1e-5
-) -> tuple[jax.Array, BatchNormCache]:
-    """Gives every channel mean 0 and variance 1 over the batch, then a scale γ and a bias β.
-
-        μ = mean of x      σ² = mean of (x - μ)²      over all axes but the last, N numbers each
-        x̂ = (x - μ) / sqrt(σ² + ε)
-        y = γ x̂ + β
-
-    bfloat16 has too few digits for a mean over a batch, so the work is done in float32 at least.
-
-    Args:
-      params: {"scale": γ [C], "bias": β [C]}.
-      x: [..., C].
-      epsilon: ε, keeps a constant channel from dividing by 0.
-
-    Returns:
-      y [..., C] and the cache for `batch_norm_backward`: x, μ, σ² and params.
-
-    Source: Ioffe and Szegedy 2015, algorithm 1.
-    """
-    wide = _at_least_float32(x)
-    axes = tuple(range(x.ndim - 1))
-    mean = wide.mean(axis=axes)
-    variance = ((wide - mean) ** 2).mean(axis=axes)
-    normalized = (wide - mean) * lax.rsqrt(variance + epsilon)
-    y = normalized * params["scale"] + params["bias"]
-    return y.astype(x.dtype), (x, mean, variance, params)
-
-
-def batch_norm_backward(
-    cache: BatchNormCache, dy: jax.Array, *, epsilon: float
-) -> tuple[Params, jax.Array]:
-    """Applies the chain rule to y = γ x̂ + β, x̂ = (x - μ) / sqrt(σ² + ε).
-
-    With r = 1 / sqrt(σ² + ε), sums over the N numbers of a channel and dx̂ = γ dy:
-
-        dβ = sum dy                                          [C]
-        dγ = sum dy x̂                                        [C]
-        dσ² = sum dx̂ (x - μ) (-1/2) r³ = -1/2 r² sum dx̂ x̂    [C]
-        dμ = -r sum dx̂                                       [C]   ∂σ²/∂μ = -2 mean(x - μ) = 0
-        dx = r dx̂ + 2/N (x - μ) dσ² + 1/N dμ
-           = r (dx̂ - mean(dx̂) - x̂ mean(dx̂ x̂))                [..., C]
-
-    A change of x that only shifts or stretches the batch leaves y as it is: the two means take
-    those directions out of the gradient.
-
-    Args:
-      cache: from `batch_norm_forward`.
-      dy: [..., C].
-      epsilon: as in `batch_norm_forward`.
-
-    Returns:
-      d_params with the keys and shapes of params, and dx [..., C].
-
-    Source: Ioffe and Szegedy 2015, section 3.
-    """
-    x, mean, variance, params = cache
-    axes = tuple(range(x.ndim - 1))
-    wide_dy = _at_least_float32(dy)
-    r = lax.rsqrt(variance + epsilon)
-    normalized = (_at_least_float32(x) - mean) * r
-    d_params = {
-        "scale": (wide_dy * normalized).sum(axis=axes).astype(params["scale"].dtype),
-        "bias": wide_dy.sum(axis=axes).astype(params["bias"].dtype),
-    }
-    d_normalized = wide_dy * params["scale"]
-    shift = d_normalized.mean(axis=axes)
-    stretch = (d_normalized * normalized).mean(axis=axes)
-    dx = r * (d_normalized - shift - normalized * stretch)
-    return d_params, dx.astype(x.dtype)
-
-
-def _at_least_float32(v: jax.Array) -> jax.Array:
-    """Widens bfloat16 to float32 and leaves float32 and float64 as they are."""
-    return v.astype(jnp.promote_types(v.dtype, jnp.float32))
+STRONG = {"k": 1.0, "alpha": 0.1, "beta": 0.5}  # weighs more than the paper's constants
+LOCAL_RESPONSE_NORM = LayerRule(
+    name="local_response_norm",
+    layer=LocalResponseNorm,
+    forward=local_response_norm_forward,
+    backward=local_response_norm_backward,
+    plain=lambda x, **static: LocalResponseNorm(**static)(x),
+    settings=[
+        Setting((2, 3, 3, 7)),
+        Setting((4, 8), static=STRONG),
+        Setting((2, 2, 2, 6), static={**STRONG, "n": 4}),
+        Setting((3, 2), static=STRONG),
+        Setting((1, 1, 1, 1), static=STRONG),
+    ],
+    static=vars,
+)

@@ -1,39 +1,39 @@
-"""Pools: the maximum or the average of each window.
+"""Pools: the maximum of each window, and the average of each share of an image.
 
 The window's places and its padding are those of `windows.py`.
 """
 
 from collections.abc import Callable
-from functools import partial, reduce
+from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jaxtyping import Array, Float, Int, UInt8
 
-from jaxnets.backprop.windows import (
-    Padding,
-    Size,
-    add_window_slices,
-    window_pads,
-    window_slices,
-)
+from jaxnets.backprop.rule import LayerRule, Setting, by_rule
+from jaxnets.backprop.windows import Padding, Size, window_pads, window_slices
+from jaxnets.models.layers import AdaptiveAveragePool, MaxPool, averaging_matrix
+
+Winners = UInt8[Array, "B h w C"] | Int[Array, "B h w C"]
 
 
 def max_pool_forward(
-    x: jax.Array, *, window: Size, strides: Size, padding: Padding = "VALID"
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    x: Float[Array, "B H W C"], *, window: Size, strides: Size, padding: Padding = "VALID"
+) -> tuple[Float[Array, "B h w C"], tuple[Winners, Float[Array, "0 H W C"]]]:
     """Takes the maximum of each window: y_bijc = max_a,a' X_b,(sh i + a),(sw j + a'),c.
 
     Args:
-      x: X [B, H, W, C].
+      x: X.
       window: (kh, kw).
       strides: (sh, sw); smaller than the window, the windows overlap.
       padding: "SAME", "VALID" or ((top, bottom), (left, right)), filled with -infinity.
 
     Returns:
-      y [B, h, w, C] and the cache for `max_pool_backward`: which of the kh kw elements won, and
-      an empty array [0, H, W, C] that remembers the shape.
+      y, and the cache for `max_pool_backward`: which of the kh kw elements won, and an empty array
+      that remembers the shape.
 
     Source: Krizhevsky et al. 2012, section 3.4, for overlapping windows.
     """
@@ -68,13 +68,13 @@ def _stored(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Arr
 
 
 def max_pool_backward(
-    cache: tuple[jax.Array, jax.Array],
-    d_out: jax.Array,
+    cache: tuple[Winners, Float[Array, "0 H W C"]],
+    d_out: Float[Array, "B h w C"],
     *,
     window: Size,
     strides: Size,
     padding: Padding,
-) -> jax.Array:
+) -> Float[Array, "B H W C"]:
     """Gives each window's gradient to the element that won.
 
         ∂y_bijc/∂X_buvc = 1 where (u, v) is the winner of window (i, j), else 0
@@ -83,14 +83,14 @@ def max_pool_backward(
     In a tie the first in row-major order of the window wins, as in XLA.
 
     Args:
-      cache: from `max_pool_forward`.
-      d_out: [B, h, w, C].
-      window: as in `max_pool_forward`.
-      strides: as in `max_pool_forward`.
-      padding: as in `max_pool_forward`.
+      cache: From `max_pool_forward`.
+      d_out: The gradient of y.
+      window: The window of the forward pass.
+      strides: The strides of the forward pass.
+      padding: The padding of the forward pass.
 
     Returns:
-      dX [B, H, W, C].
+      dX.
     """
     winner, shape = cache
     height, width, channels = shape.shape[1:]
@@ -120,84 +120,45 @@ def max_pool_backward(
     return dx[:, top : top + height, left : left + width]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
-def max_pool(x: jax.Array, window: Size, strides: Size, padding: Padding = "VALID") -> jax.Array:
-    """Pools by the maximum, and differentiates by the rule derived here.
-
-    XLA's own gradient (select-and-scatter) is six to nine times slower on the CPU.
-
-    Args:
-      x: X [B, H, W, C].
-      window: (kh, kw).
-      strides: (sh, sw).
-      padding: "SAME", "VALID" or ((top, bottom), (left, right)).
-
-    Returns:
-      y [B, h, w, C].
-    """
-    return _max_pool_forward(x, window, strides, padding)[0]
-
-
-def _max_pool_forward(x, window, strides, padding):
-    return max_pool_forward(x, window=window, strides=strides, padding=padding)
-
-
-def _max_pool_backward(window, strides, padding, cache, d_out):
-    return (max_pool_backward(cache, d_out, window=window, strides=strides, padding=padding),)
-
-
-max_pool.defvjp(_max_pool_forward, _max_pool_backward)
-
-
-def average_pool_forward(
-    x: jax.Array, *, window: Size, strides: Size, padding: Padding = "VALID"
-) -> tuple[jax.Array, jax.Array]:
-    """Averages each window: y_bijc = 1/(kh kw) sum_a,a' X_b,(sh i + a),(sw j + a'),c.
-
-    The padding counts as zeros, as in flax.linen.avg_pool.
-
-    Args:
-      x: X [B, H, W, C].
-      window: (kh, kw).
-      strides: (sh, sw).
-      padding: "SAME", "VALID" or ((top, bottom), (left, right)).
-
-    Returns:
-      y [B, h, w, C] and the cache for `average_pool_backward`: an empty array [0, H, W, C] that
-      remembers the shape.
-    """
+def _pick_winners(x, sides, *, window, strides, padding):
+    """The elements of each window that once won, whatever they are now."""
     pads = window_pads(x.shape[1:3], window, strides, padding)
-    total = reduce(jnp.add, window_slices(x, window, strides, pads, fill=0))
-    return total / (window[0] * window[1]), x[:0]
+    slices = window_slices(x, window, strides, pads, fill=0)
+    return lax.select_n(sides.astype(jnp.int32), *slices)
 
 
-def average_pool_backward(
-    cache: jax.Array, d_out: jax.Array, *, window: Size, strides: Size, padding: Padding
-) -> jax.Array:
-    """Shares each window's gradient equally among its elements.
+def _pool(x, window, strides, padding: Padding = "VALID", **numbers: Any) -> Setting:
+    static = {"window": window, "strides": strides, "padding": padding}
+    return Setting(x, static=static, **numbers)
 
-        ∂y_bijc/∂X_buvc = 1/(kh kw) where window (i, j) covers (u, v), else 0
-        dX_buvc = 1/(kh kw) sum of d_out_bijc over the windows (i, j) that cover (u, v)
 
-    Args:
-      cache: from `average_pool_forward`.
-      d_out: [B, h, w, C].
-      window: as in `average_pool_forward`.
-      strides: as in `average_pool_forward`.
-      padding: as in `average_pool_forward`.
-
-    Returns:
-      dX [B, H, W, C].
-    """
-    image = cache.shape[1:3]
-    pads = window_pads(image, window, strides, padding)
-    elements = window[0] * window[1]
-    return add_window_slices([d_out / elements] * elements, image, window, strides, pads)
+MAX_POOL = LayerRule(
+    name="max_pool",
+    layer=MaxPool,
+    forward=max_pool_forward,
+    backward=max_pool_backward,
+    plain=lambda x, window, strides, padding: nn.max_pool(x, window, strides, padding),
+    settings=[
+        _pool((2, 6, 4, 3), (2, 2), (2, 2)),
+        _pool((1, 1, 1, 1), (1, 1), (1, 1)),
+        _pool((2, 7, 7, 2), (3, 3), (2, 2)),
+        _pool((2, 5, 6, 2), (3, 2), (1, 2), "SAME"),
+        _pool((1, 8, 7, 2), (2, 2), (3, 3)),
+        _pool((2, 4, 5, 1), (2, 3), (1, 1), ((1, 0), (1, 1))),
+        _pool((2, 6, 4, 3), (2, 2), (2, 2), numbers="integers"),
+        _pool((2, 7, 7, 2), (3, 3), (2, 2), numbers="integers"),
+        _pool((1, 5, 5, 2), (3, 3), (2, 2), "SAME", numbers="equal"),
+    ],
+    static=lambda layer: {**layer.sizes, "padding": "VALID"},
+    faster=lambda layer: lambda x: by_rule(MAX_POOL, MAX_POOL.static(layer), x),
+    sides=lambda x, **static: max_pool_forward(x, **static)[1][0],
+    on_sides=_pick_winners,
+)
 
 
 def adaptive_average_pool_forward(
-    x: jax.Array, *, output_size: Size
-) -> tuple[jax.Array, jax.Array]:
+    x: Float[Array, "B H W C"], *, output_size: Size
+) -> tuple[Float[Array, "B h w C"], Float[Array, "0 H W C"]]:
     """Averages over windows that are chosen so that h x w of them cover the image.
 
     Row i of the output averages the rows floor(i H / h) up to, not including, ceil((i + 1) H / h).
@@ -206,44 +167,66 @@ def adaptive_average_pool_forward(
         y_bijc = sum_u,v R_iu S_jv X_buvc
 
     Args:
-      x: X [B, H, W, C].
+      x: X.
       output_size: (h, w).
 
     Returns:
-      y [B, h, w, C] and the cache for `adaptive_average_pool_backward`: an empty array
-      [0, H, W, C] that remembers the shape.
+      y, and the cache for `adaptive_average_pool_backward`: an empty array that remembers the
+      shape.
 
     Source: torch.nn.AdaptiveAvgPool2d, which torchvision's AlexNet puts before its dense layers.
     """
-    rows, columns = _averaging_matrices(x, output_size)
+    rows, columns = _averaging_matrices(x.shape[1:3], output_size, x.dtype)
     return jnp.einsum("iu,jv,buvc->bijc", rows, columns, x), x[:0]
 
 
 def adaptive_average_pool_backward(
-    cache: jax.Array, d_out: jax.Array, *, output_size: Size
-) -> jax.Array:
+    cache: Float[Array, "0 H W C"], d_out: Float[Array, "B h w C"], *, output_size: Size
+) -> Float[Array, "B H W C"]:
     """Applies the chain rule to y_bijc = sum_u,v R_iu S_jv X_buvc.
 
         dX_buvc = sum_i,j R_iu S_jv d_out_bijc       the same matrices, transposed
 
     Args:
-      cache: from `adaptive_average_pool_forward`.
-      d_out: [B, h, w, C].
-      output_size: as in `adaptive_average_pool_forward`.
+      cache: From `adaptive_average_pool_forward`.
+      d_out: The gradient of y.
+      output_size: (h, w) of the forward pass.
 
     Returns:
-      dX [B, H, W, C].
+      dX.
     """
-    rows, columns = _averaging_matrices(cache, output_size)
+    rows, columns = _averaging_matrices(cache.shape[1:3], output_size, cache.dtype)
     return jnp.einsum("iu,jv,bijc->buvc", rows, columns, d_out)
 
 
-def _averaging_matrices(x: jax.Array, output_size: Size) -> list[jax.Array]:
-    """R [h, H] and S [w, W] of `adaptive_average_pool_forward` for an x [.., H, W, C]."""
-    matrices = []
-    for size, places in zip(x.shape[1:3], output_size, strict=True):
-        place, row = np.arange(places)[:, None], np.arange(size)
-        start, stop = place * size // places, -(-(place + 1) * size // places)
-        inside = (start <= row) & (row < stop)
-        matrices.append(jnp.asarray(inside / inside.sum(axis=1, keepdims=True), x.dtype))
-    return matrices
+def _averaging_matrices(image: Size, output_size: Size, dtype) -> list[jax.Array]:
+    """R [h, H] and S [w, W] of `adaptive_average_pool_forward`."""
+    return [
+        averaging_matrix(places, size, dtype)
+        for places, size in zip(output_size, image, strict=True)
+    ]
+
+
+def _plain_adaptive_average_pool(x, output_size):
+    def parts(size, places):
+        return [slice(i * size // places, -(-(i + 1) * size // places)) for i in range(places)]
+
+    rows, columns = map(parts, x.shape[1:3], output_size)
+    cells = [x[:, row, column].mean((1, 2)) for row in rows for column in columns]
+    return jnp.stack(cells, axis=1).reshape(len(x), *output_size, x.shape[-1])
+
+
+ADAPTIVE_AVERAGE_POOL = LayerRule(
+    name="adaptive_average_pool",
+    layer=AdaptiveAveragePool,
+    forward=adaptive_average_pool_forward,
+    backward=adaptive_average_pool_backward,
+    plain=_plain_adaptive_average_pool,
+    settings=[
+        Setting((2, 7, 5, 3), static={"output_size": (3, 2)}),
+        Setting((2, 4, 4, 3), static={"output_size": (4, 4)}),
+        Setting((2, 1, 1, 3), static={"output_size": (3, 3)}),
+        Setting((2, 3, 2, 3), static={"output_size": (4, 3)}),
+    ],
+    static=lambda layer: {"output_size": (layer.size, layer.size)},
+)

@@ -9,11 +9,10 @@ are kh kw such slices, each [B, h, w, C], in row-major order of (a, b).
 """
 
 from collections.abc import Sequence
-from functools import reduce
 
-import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array, Float
 
 Size = Sequence[int]  # two numbers, for rows and for columns
 Pads = Sequence[tuple[int, int]]  # (top, bottom), (left, right)
@@ -36,7 +35,7 @@ def window_pads(image: Size, window: Size, strides: Size, padding: Padding) -> P
       ((top, bottom), (left, right)).
 
     Raises:
-      ValueError: for another padding, or a window that is larger than the padded image.
+      ValueError: The padding is another, or the window is larger than the padded image.
     """
     if padding == "VALID":
         pads = [(0, 0), (0, 0)]
@@ -57,19 +56,19 @@ def window_pads(image: Size, window: Size, strides: Size, padding: Padding) -> P
 
 
 def window_slices(
-    x: jax.Array, window: Size, strides: Size, pads: Pads, fill: float
-) -> list[jax.Array]:
+    x: Float[Array, "B H W C"], window: Size, strides: Size, pads: Pads, fill: float
+) -> list[Float[Array, "B h w C"]]:
     """Lists what each element of the window sees.
 
     Args:
-      x: [B, H, W, C].
+      x: The images.
       window: (kh, kw).
       strides: (sh, sw).
-      pads: from `window_pads`.
-      fill: the value of the padding.
+      pads: From `window_pads`.
+      fill: The value of the padding.
 
     Returns:
-      kh kw arrays [B, h, w, C].
+      kh kw slices.
     """
     padding = [(0, 0, 0), *((low, high, 0) for low, high in pads), (0, 0, 0)]
     x = lax.pad(x, jnp.asarray(fill, x.dtype), padding)
@@ -85,36 +84,3 @@ def window_slices(
         for a in range(kh)
         for b in range(kw)
     ]
-
-
-def add_window_slices(
-    slices: Sequence[jax.Array], image: Size, window: Size, strides: Size, pads: Pads
-) -> jax.Array:
-    """Adds slices up where they came from: the transpose of `window_slices`.
-
-    Element (a, b) of window (i, j) stood on pixel (sh i + a - top, sw j + b - left), so its slice
-    is spread out by the strides and shifted there. What falls on the padding is dropped.
-
-    Args:
-      slices: kh kw arrays [B, h, w, C].
-      image: (H, W).
-      window: (kh, kw).
-      strides: (sh, sw).
-      pads: from `window_pads`.
-
-    Returns:
-      [B, H, W, C].
-    """
-    (height, width), (kh, kw), (sh, sw) = image, window, strides
-    (top, _), (left, _) = pads
-    _, h, w, _ = slices[0].shape
-
-    def spread(part: jax.Array, a: int, b: int) -> jax.Array:
-        low_row, low_column = a - top, b - left
-        high_row = height - (sh * (h - 1) + 1) - low_row
-        high_column = width - (sw * (w - 1) + 1) - low_column
-        padding = ((low_row, high_row, sh - 1), (low_column, high_column, sw - 1))
-        return lax.pad(part, jnp.zeros((), part.dtype), ((0, 0, 0), *padding, (0, 0, 0)))
-
-    offsets = [(a, b) for a in range(kh) for b in range(kw)]
-    return reduce(jnp.add, (spread(part, *at) for part, at in zip(slices, offsets, strict=True)))

@@ -1,1 +1,1 @@
-"""The judge of the gradients by hand: autodiff of stock JAX, and central differences."""
+"""The check of the hand-derived gradients, by autodiff of stock JAX and by central differences."""

@@ -1,7 +1,7 @@
 """Gradients by hand against two oracles: autodiff of the plain formulation, central differences.
 
-Neither oracle knows a rule of `backprop`. Autodiff is exact and is asked in every precision;
-central differences need the forward pass only and are asked in float64.
+Neither oracle knows a rule of `backprop`. Autodiff is exact and serves in every precision; central
+differences need the forward pass only and serve in float64.
 """
 
 import contextlib
@@ -46,11 +46,11 @@ class Passes(NamedTuple):
 
     Attributes:
       inputs: A tree of arrays, with respect to which the gradient is taken.
-      constants: What else the functions need.
+      constants: The other arguments of the functions.
       manual: Returns {"output": ..., "gradient": a tree like inputs}, by hand.
       automatic: The same by autodiff of the plain formulation.
-      number: The plain formulation's number whose gradient it is, and a list of arrays that tell
-        on which side of every kink it was computed (`kinks.py`).
+      number: The plain formulation's number whose gradient it is, and a list of arrays: the side
+        of every kink on which it was computed (`kinks.py`).
     """
 
     inputs: Any
@@ -64,8 +64,8 @@ class Problem(NamedTuple):
     """One set of shapes and numbers on which to compare.
 
     Attributes:
-      label: What it is, for the report.
-      at: From "float64", "float32" or "bfloat16" to the passes in that precision.
+      label: A name for the report.
+      at: Returns the passes in a precision: "float64", "float32" or "bfloat16".
       step: h of the central differences.
       ties: The inputs stand on kinks: a leaf may have nowhere to take a difference.
       large: It takes longer to run than to compile well.
@@ -92,13 +92,13 @@ class Row:
     """What a check has found.
 
     Attributes:
-      name: The layer's or network's.
+      name: The name of the layer or network.
       tried: The problems' labels.
-      errors: The largest of each precision, and of the "differences".
-      tolerances: For each of the errors.
+      errors: The largest error in each precision, and of the "differences".
+      tolerances: The largest allowed value of each error.
       compared: How many directions and coordinates were differenced.
       kinks: How many others were passed over because a kink lay within them.
-      seconds: How long it took.
+      seconds: The time that the check took.
     """
 
     name: str
@@ -133,9 +133,9 @@ def check(name: str, problems: Sequence[Problem], tolerances: dict[str, float]) 
     """Compares the passes of every problem with both oracles.
 
     Args:
-      name: For the report.
-      problems: What to compare on.
-      tolerances: For each of PRECISIONS and for DIFFERENCES.
+      name: The name in the report.
+      problems: The problems on which to compare.
+      tolerances: The largest allowed error in each of PRECISIONS, and of DIFFERENCES.
     """
     started = time.perf_counter()
     errors = dict.fromkeys(tolerances, Error())

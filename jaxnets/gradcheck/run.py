@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 
+from jaxnets.backprop.rules import LAYERS
 from jaxnets.errors import unknown
 from jaxnets.gradcheck import report
 from jaxnets.gradcheck.compare import Row
-from jaxnets.gradcheck.layers import LAYERS, check_layer
+from jaxnets.gradcheck.layers import check_layer
 from jaxnets.gradcheck.mutants import MUTANTS, mutated
 from jaxnets.gradcheck.networks import check_network, networks
 from jaxnets.machine.platform import prepare
@@ -45,8 +46,8 @@ def _rows(model: str | None, mutant: str | None) -> Iterator[Row]:
         yield check_layer(mutant, mutated(mutant))
         return
     if model in (None, "all"):
-        for name, layer in LAYERS.items():
-            yield check_layer(name, layer)
+        for name, rule in LAYERS.items():
+            yield check_layer(name, rule)
     for name, network in networks().items():
         chosen = network.config.model == model or model == "all"
         if chosen or (model is None and not network.slow):

@@ -64,7 +64,9 @@ from jaxnets.models.layers import (
 )
 from jaxnets.models.mlp import HE
 
-# alexnet_small's features and window of each convolution, and its hidden dense units.
+# The features and the window of each convolution, and alexnet_small's hidden dense units.
+CONVOLUTIONS = ((64, 11), (192, 5), (384, 3), (256, 3), (256, 3))
+PAPER_CONVOLUTIONS = ((96, 11), (256, 5), (384, 3), (384, 3), (256, 3))
 SMALL_CONVOLUTIONS = ((64, 5), (128, 3), (256, 3), (256, 3), (256, 3))
 SMALL_DENSE = 512
 
@@ -98,8 +100,8 @@ def alexnet(
       init: "he": He et al. 2015, biases 0; "paper": N(0, 0.01), some biases 1.
       normalize: "none", "imagenet" or "paper": a key of NORMALIZE.
     """
-    features = (64, 192, 384, 256, 256)
-    return _large(features, 1, [], num_classes, input_size, dropout, init, normalize)
+    convolutions = _convolutions(CONVOLUTIONS, init, stride=4)
+    return _large(convolutions, num_classes, input_size, dropout, init, normalize)
 
 
 def alexnet_paper(
@@ -114,14 +116,15 @@ def alexnet_paper(
 
     Args:
       num_classes: K.
-      input_size: As of `alexnet`.
-      dropout: As of `alexnet`.
-      init: As of `alexnet`.
-      normalize: As of `alexnet`.
+      input_size: Pixels a side to which smaller images are enlarged, at least 63.
+      dropout: Share of units dropped before each hidden dense layer.
+      init: "he" or "paper", as in `alexnet`.
+      normalize: A key of NORMALIZE.
       groups: Groups of channels in conv2, conv4 and conv5; with 1 there are 62,378,344 parameters.
     """
-    features, norm = (96, 256, 384, 384, 256), [LocalResponseNorm()]
-    return _large(features, groups, norm, num_classes, input_size, dropout, init, normalize)
+    norm = [LocalResponseNorm()]
+    convolutions = _convolutions(PAPER_CONVOLUTIONS, init, stride=4, groups=groups, norm=norm)
+    return _large(convolutions, num_classes, input_size, dropout, init, normalize)
 
 
 def alexnet_small(
@@ -136,84 +139,90 @@ def alexnet_small(
     Args:
       num_classes: K.
       input_size: Pixels a side to which smaller images are enlarged; None takes them as they are.
-      dropout: As of `alexnet`.
-      init: As of `alexnet`.
-      normalize: As of `alexnet`.
+      dropout: Share of units dropped before each hidden dense layer.
+      init: "he" or "paper", as in `alexnet`.
+      normalize: A key of NORMALIZE.
     """
-    convs = [
-        _conv(number, features, window, init=init)
-        for number, (features, window) in enumerate(SMALL_CONVOLUTIONS, start=1)
-    ]
     return Chain(
         [
-            *([] if input_size is None else [Enlarge(input_size)]), *NORMALIZE[normalize],
-            convs[0], nn.relu, MaxPool(3, 2),
-            convs[1], nn.relu, MaxPool(3, 2),
-            convs[2], nn.relu,
-            convs[3], nn.relu,
-            convs[4], nn.relu, MaxPool(3, 2),
+            *([] if input_size is None else [Enlarge(input_size)]),
+            *NORMALIZE[normalize],
+            *_convolutions(SMALL_CONVOLUTIONS, init),
             *_classifier(SMALL_DENSE, num_classes, dropout, init),
         ]
-    )  # fmt: skip
+    )
 
 
 def _large(
-    features: Sequence[int],
-    groups: int,
-    norm: list[Layer],
+    convolutions: list[Layer],
     num_classes: int,
     input_size: int,
     dropout: float,
     init: str,
     normalize: str,
 ) -> Chain:
-    """What the networks of 2012 and 2014 share."""
-
-    def conv(number, window, groups=1):
-        return _conv(number, features[number - 1], window, groups, init=init)
-
+    """The layers around the convolutions that the networks of 2012 and 2014 share."""
     return Chain(
         [
-            Enlarge(input_size), *NORMALIZE[normalize],
-            _conv(1, features[0], 11, stride=4, padding=2, init=init), nn.relu, *norm,
-            MaxPool(3, 2),
-            conv(2, 5, groups), nn.relu, *norm, MaxPool(3, 2),
-            conv(3, 3), nn.relu,
-            conv(4, 3, groups), nn.relu,
-            conv(5, 3, groups), nn.relu, MaxPool(3, 2),
+            Enlarge(input_size),
+            *NORMALIZE[normalize],
+            *convolutions,
             AdaptiveAveragePool(6),
             *_classifier(4096, num_classes, dropout, init),
         ]
-    )  # fmt: skip
-
-
-def _conv(number, features, window, groups=1, stride=1, padding=None, *, init):
-    name = f"conv{number}"
-    return nn.Conv(
-        features,
-        (window, window),
-        strides=stride,
-        padding=window // 2 if padding is None else padding,
-        feature_group_count=groups,
-        name=name,
-        **_initializers(init, name),
     )
 
 
+def _convolutions(
+    sizes: Sequence[tuple[int, int]],
+    init: str,
+    *,
+    stride: int = 1,
+    groups: int = 1,
+    norm: Sequence[Layer] = (),
+) -> list[Layer]:
+    """Five convolutions with ReLU, and overlapping pools after the first, second and fifth.
+
+    Args:
+      sizes: The features and the window of each; the padding is half the window, at most 2.
+      init: "he" or "paper".
+      stride: The stride of the first convolution.
+      groups: Groups of channels in the second, fourth and fifth.
+      norm: The layers after the ReLU of the first and the second.
+    """
+    layers: list[Layer] = []
+    for number, (features, window) in enumerate(sizes, start=1):
+        conv = nn.Conv(
+            features,
+            (window, window),
+            strides=stride if number == 1 else 1,
+            padding=min(window // 2, 2),
+            feature_group_count=groups if number in (2, 4, 5) else 1,
+            name=f"conv{number}",
+            **_initializers(init, f"conv{number}"),
+        )
+        layers += [conv, nn.relu]
+        if number <= 2:
+            layers += norm
+        if number in (1, 2, 5):
+            layers.append(MaxPool(3, 2))
+    return layers
+
+
 def _classifier(units: int, num_classes: int, dropout: float, init: str) -> list[Layer]:
+    """Two hidden dense layers with dropout before each, and the logits."""
+
     def dense(name: str, features: int) -> nn.Dense:
         return nn.Dense(features, name=name, **_initializers(init, name))
 
-    return [
-        flatten,
-        nn.Dropout(dropout), dense("dense6", units), nn.relu,
-        nn.Dropout(dropout), dense("dense7", units), nn.relu,
-        dense("logits", num_classes),
-    ]  # fmt: skip
+    hidden: list[Layer] = []
+    for name in ("dense6", "dense7"):
+        hidden += [nn.Dropout(dropout), dense(name, units), nn.relu]
+    return [flatten, *hidden, dense("logits", num_classes)]
 
 
 def _initializers(init: str, name: str) -> dict[str, Any]:
-    """How a layer's kernel and bias begin."""
+    """The initialisers of a layer's kernel and bias."""
     if init == "he":
         return {"kernel_init": HE, "bias_init": nn.initializers.zeros}
     if init == "paper":
@@ -279,7 +288,7 @@ def params_to_torchvision(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
     `safetensors.torch.load_file` reads that for PyTorch.
 
     Args:
-      params: As `params_from_torchvision` returns them.
+      params: Our parameters, as `params_from_torchvision` returns them.
     """
     state_dict: dict[str, np.ndarray] = {}
     for name, prefix in TORCHVISION.items():

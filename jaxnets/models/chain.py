@@ -6,6 +6,8 @@ from typing import ClassVar
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
 
 Layer = Callable[..., jax.Array]
 
@@ -18,7 +20,7 @@ class Chain(nn.Module):
     network: what else walks through it, the hand-derived gradients among others, reads `layers`.
 
     Attributes:
-      layers: In the order of the forward pass; the last one gives the logits.
+      layers: The layers in the order of the forward pass; the last one gives the logits.
     """
 
     layers: Sequence[Layer]
@@ -26,17 +28,17 @@ class Chain(nn.Module):
     # Flax would rename the layers layers_0, layers_3, ... by their place in the list.
     preserve_adopted_names: ClassVar[bool] = True
 
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        """The forward pass.
+    def __call__(
+        self, x: Float[Array | np.ndarray, "B *sizes"], *, train: bool = False
+    ) -> Float[Array, "B *outputs"]:
+        """The forward pass: logits [B, K] from images [B, H, W, C] or rows [B, D].
 
         Args:
-          x: Images [B, H, W, C].
+          x: The examples.
           train: Whether dropout drops; it then needs rngs={"dropout": key}.
-
-        Returns:
-          Logits [B, K].
         """
         keys = self.dropout_keys() if train else {}
+        x = jnp.asarray(x)
         for index, layer in enumerate(self.layers):
             if isinstance(layer, nn.Dropout):
                 x = layer(x, deterministic=not train, rng=keys.get(index))
@@ -64,13 +66,13 @@ def first_dense(chain: Chain) -> nn.Dense:
 
 
 def with_precision(chain: Chain, precision: str) -> Chain:
-    """Returns the chain computing in so many bits.
+    """Returns the chain computing in this precision.
 
     Args:
-      chain: With layers in float32.
+      chain: A chain with layers in float32.
       precision: "float32"; "float64"; "bfloat16" with float32 parameters; or "mixed", which is
-        bfloat16 but for the last layer, whose logits are float32: the guide of Keras 3 to mixed
-        precision asks for that, as a softmax of logits of 8 bits loses small differences.
+        bfloat16 except for the last layer, whose logits are float32. Keras 3's guide to mixed
+        precision asks for that: a softmax of logits of 8 bits loses small differences.
     """
     dtype = jnp.dtype("bfloat16" if precision == "mixed" else precision)
     kept = jnp.float32 if dtype == jnp.bfloat16 else dtype

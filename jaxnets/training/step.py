@@ -48,6 +48,7 @@ def summed_loss(apply: Callable[..., Any], loss: Loss, metric: MetricFunction | 
     metric = metric or metric_of(loss)
 
     def total(params: Params, batch: Batch, **arguments) -> tuple[jax.Array, Metrics]:
+        batch = jax.tree.map(jnp.asarray, batch)
         logits = apply({"params": params}, batch.images, **arguments)
         logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
         metrics = metric(logits, batch.labels, loss(logits, batch.labels), batch.mask)

@@ -5,7 +5,8 @@ author thought. docs/exercises.md asks for the mistakes. To try a repair, change
 run `python -m jaxnets gradcheck --mutant=NAME`: it is repaired when the check says ok.
 """
 
-from jaxnets.gradcheck.layers import LAYERS, Layer
+from jaxnets.backprop.rule import LayerRule
+from jaxnets.backprop.rules import LAYERS
 from jaxnets.gradcheck.mutants import images, rows
 from jaxnets.gradcheck.mutants.mutant import Mutant
 
@@ -17,7 +18,7 @@ MUTANTS: dict[str, Mutant] = {
 }
 
 
-def mutated(name: str) -> Layer:
+def mutated(name: str) -> LayerRule:
     """The layer with the mutant as its backward pass."""
     mutant = MUTANTS[name]
     right = LAYERS[mutant.layer]

@@ -1,12 +1,15 @@
 """Wrong backward passes of layers that take images."""
 
+from collections.abc import Sequence
+from functools import reduce
+
+import jax
 import jax.numpy as jnp
 from jax import lax
 
 from jaxnets.backprop.convolution import conv_backward
-from jaxnets.backprop.normalization import batch_norm_backward
 from jaxnets.backprop.pooling import max_pool_forward
-from jaxnets.backprop.windows import add_window_slices, window_pads, window_slices
+from jaxnets.backprop.windows import Pads, Size, window_pads, window_slices
 from jaxnets.gradcheck.mutants.mutant import breaks
 
 
@@ -66,6 +69,39 @@ def conv_bias_as_mean(cache, dz, **sliding):
     return d_params, dx
 
 
+def add_window_slices(
+    slices: Sequence[jax.Array], image: Size, window: Size, strides: Size, pads: Pads
+) -> jax.Array:
+    """Adds slices up where they came from: the transpose of `window_slices`.
+
+    Element (a, b) of window (i, j) stood on pixel (sh i + a - top, sw j + b - left), so its slice
+    is spread out by the strides and shifted there. What falls on the padding is dropped.
+
+    Args:
+      slices: kh kw arrays [B, h, w, C].
+      image: (H, W).
+      window: (kh, kw).
+      strides: (sh, sw).
+      pads: from `window_pads`.
+
+    Returns:
+      [B, H, W, C].
+    """
+    (height, width), (kh, kw), (sh, sw) = image, window, strides
+    (top, _), (left, _) = pads
+    _, h, w, _ = slices[0].shape
+
+    def spread(part: jax.Array, a: int, b: int) -> jax.Array:
+        low_row, low_column = a - top, b - left
+        high_row = height - (sh * (h - 1) + 1) - low_row
+        high_column = width - (sw * (w - 1) + 1) - low_column
+        padding = ((low_row, high_row, sh - 1), (low_column, high_column, sw - 1))
+        return lax.pad(part, jnp.zeros((), part.dtype), ((0, 0, 0), *padding, (0, 0, 0)))
+
+    offsets = [(a, b) for a in range(kh) for b in range(kw)]
+    return reduce(jnp.add, (spread(part, *at) for part, at in zip(slices, offsets, strict=True)))
+
+
 def max_pool_keeping_x(x, **sliding):
     """Max pooling whose cache is x and y instead of the winners."""
     y, _ = max_pool_forward(x, **sliding)
@@ -116,24 +152,6 @@ def max_pool_pays_everyone(cache, d_out, *, window, strides, padding):
     return add_window_slices([d_out] * (window[0] * window[1]), image, window, strides, pads)
 
 
-@breaks("average_pool")
-def average_pool_undivided(cache, d_out, *, window, strides, padding):
-    """The gradient of a sum goes to all that was summed."""
-    image = cache.shape[1:3]
-    pads = window_pads(image, window, strides, padding)
-    return add_window_slices([d_out] * (window[0] * window[1]), image, window, strides, pads)
-
-
-@breaks("average_pool")
-def average_pool_skips_padding(cache, d_out, *, window, strides, padding):
-    """An average is over the pixels that exist."""
-    image, elements = cache.shape[1:3], window[0] * window[1]
-    pads = window_pads(image, window, strides, padding)
-    pixels = jnp.ones((1, *image, 1), d_out.dtype)
-    count = sum(window_slices(pixels, window, strides, pads, fill=0))
-    return add_window_slices([d_out / count] * elements, image, window, strides, pads)
-
-
 def near(channels, n):
     """The matrix [C, C] whose row i is 1 at the channels of N(i)."""
     i, j = jnp.arange(channels)[:, None], jnp.arange(channels)
@@ -163,51 +181,3 @@ def local_response_norm_looks_the_same_way(cache, dy, *, k=2.0, n=5, alpha=1e-4,
     s = k + alpha * squares
     shared = (dy * x * s ** (-beta - 1)) @ near(x.shape[-1], n).T.astype(x.dtype)
     return dy * s**-beta - 2 * alpha * beta * x * shared
-
-
-@breaks("batch_norm")
-def batch_norm_with_constants(cache, dy, *, epsilon):
-    """The mean and the variance are statistics, and statistics are constants."""
-    _, _, variance, params = cache
-    d_params, _ = batch_norm_backward(cache, dy, epsilon=epsilon)
-    return d_params, dy * params["scale"] * lax.rsqrt(variance + epsilon)
-
-
-@breaks("batch_norm")
-def batch_norm_forgets_mean(cache, dy, *, epsilon):
-    """The variance depends on x; that is the hard part."""
-    x, mean, variance, params = cache
-    d_params, _ = batch_norm_backward(cache, dy, epsilon=epsilon)
-    r = lax.rsqrt(variance + epsilon)
-    normalized, d_normalized = (x - mean) * r, dy * params["scale"]
-    stretch = (d_normalized * normalized).mean(axis=range(x.ndim - 1))
-    return d_params, r * (d_normalized - normalized * stretch)
-
-
-@breaks("batch_norm")
-def batch_norm_keeps_stale_variance(cache, dy, *, epsilon):
-    """The mean moves with x; the variance is the one of the last step."""
-    x, _, variance, params = cache
-    d_params, _ = batch_norm_backward(cache, dy, epsilon=epsilon)
-    d_normalized = dy * params["scale"]
-    shift = d_normalized.mean(axis=range(x.ndim - 1))
-    return d_params, lax.rsqrt(variance + epsilon) * (d_normalized - shift)
-
-
-@breaks("batch_norm")
-def batch_norm_mixes_variances(cache, dy, *, epsilon):
-    """A variance is divided by N - 1."""
-    x, mean, variance, params = cache
-    d_params, _ = batch_norm_backward(cache, dy, epsilon=epsilon)
-    axes, r = range(x.ndim - 1), lax.rsqrt(variance + epsilon)
-    normalized, d_normalized = (x - mean) * r, dy * params["scale"]
-    stretch = (d_normalized * normalized).sum(axis=axes) / (x.size / x.shape[-1] - 1)
-    return d_params, r * (d_normalized - d_normalized.mean(axis=axes) - normalized * stretch)
-
-
-@breaks("batch_norm")
-def batch_norm_forgets_scale(cache, dy, *, epsilon):
-    """The gradient of x is that of the normalisation; the scale has its own."""
-    x, mean, variance, params = cache
-    ones = {**params, "scale": jnp.ones_like(params["scale"])}
-    return batch_norm_backward((x, mean, variance, ones), dy, epsilon=epsilon)

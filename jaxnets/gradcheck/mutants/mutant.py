@@ -8,7 +8,7 @@ class Mutant(NamedTuple):
     """A wrong backward pass.
 
     Attributes:
-      layer: The key in LAYERS of the layer that it breaks.
+      layer: The name of the layer that it breaks.
       backward: (cache, d_out, **static) -> wrong gradients.
       forward: The forward pass whose cache it reads, if not the layer's own.
     """

@@ -163,15 +163,15 @@ def softmax_cross_entropy_is_the_end(cache, d_losses):
     return p - probabilities_of(labels, p.shape[-1], p.dtype)
 
 
-@breaks("mean_squared_error")
-def mean_squared_error_forgets_two(cache, d_losses):
+@breaks("squared_error")
+def squared_error_forgets_two(cache, d_losses):
     """The 2 of the square meets the 1/2, as on the slide."""
     difference = cache
     return difference / difference.shape[-1] * d_losses[:, None]
 
 
-@breaks("mean_squared_error")
-def mean_squared_error_over_batch(cache, d_losses):
+@breaks("squared_error")
+def squared_error_over_batch(cache, d_losses):
     """The mean is over the examples."""
     difference = cache
     return 2 / len(difference) * difference * d_losses[:, None]
@@ -182,29 +182,6 @@ def half_squared_error_keeps_two(cache, d_losses):
     """The derivative of a square has a factor 2."""
     difference = cache
     return 2 * difference * d_losses[:, None]
-
-
-@breaks("reduce")
-def reduce_forgets_count(cache, d_loss, *, reduction):
-    """Every example's loss enters the sum once, so each gets the whole gradient."""
-    counts = cache
-    return jnp.where(counts, d_loss, 0)
-
-
-@breaks("reduce")
-def reduce_divides_twice(cache, d_loss, *, reduction):
-    """The mean of the losses, and then the mean of the gradients."""
-    counts = cache
-    divisor = counts.sum() ** 2 if reduction == "mean" else 1
-    return jnp.where(counts, d_loss / divisor, 0)
-
-
-@breaks("reduce")
-def reduce_counts_padding(cache, d_loss, *, reduction):
-    """The batch has as many examples as it has rows."""
-    counts = cache
-    divisor = len(counts) if reduction == "mean" else 1
-    return jnp.where(counts, d_loss / divisor, 0)
 
 
 @breaks("dropout")

@@ -5,6 +5,7 @@ import functools
 import time
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
@@ -78,11 +79,11 @@ def fit_baseline(name: str, data: Dataset, seed: int) -> Fit:
         predicted: Any = predict(_rows(split))
         if not data.is_regression:
             return {"accuracy": float(np.mean(predicted == split.labels))}
-        labels: Any = split.labels
-        losses, mask = squared_error(predicted, labels), np.ones(len(split))
+        outputs, targets = jnp.asarray(predicted), jnp.asarray(split.labels)
+        losses, mask = squared_error(outputs, targets), jnp.ones(len(split))
         mean, scale = data.target_mean, data.target_scale
         metric = functools.partial(RegressionMetrics.of, mean=mean, scale=scale)
-        return _scores(metric(predicted, labels, losses, mask), data)  # type: ignore[arg-type]
+        return _scores(metric(outputs, targets, losses, mask), data)
 
     return Fit(parameters, None, score(data.train), score(data.test), seconds)
 

@@ -369,7 +369,7 @@ def test_a_process_that_is_stopped_and_resumed_ends_with_the_same_parameters(
     command = f"python train.py --resume --workdir={tmp_path / 'run'}"
     assert stopped.err == f"error: interrupted; resume with: {command}\n"
     assert stopped.status == {signal.SIGINT: 130, signal.SIGTERM: 143}[end]
-    (saved,) = (path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    (saved,) = (path.stem for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert 3 * 40 <= int(saved) < 20 * 40
     assert not (tmp_path / "run" / "result.json").exists()
 

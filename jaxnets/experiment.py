@@ -29,9 +29,7 @@ from jaxnets.models import MODELS
 from jaxnets.models.chain import Chain, first_dense, has_convolution, with_precision
 from jaxnets.training import loop
 from jaxnets.training.augment import Augment, augmentation, principal_components
-from jaxnets.training.crops import with_center_crop, with_ten_crops
 from jaxnets.training.loop import Callbacks, Checkpoint, TrainLoader
-from jaxnets.training.nonzero_pixels import with_nonzero_pixels
 from jaxnets.training.optimizer import (
     FACTOR,
     create_optimizer,
@@ -217,19 +215,24 @@ class Experiment:
 
     @functools.cached_property
     def _eval_step(self) -> Callable:
-        return self._compile_eval(with_center_crop)
+        return self._compile_eval(ten_crop=False)
 
     @functools.cached_property
     def _ten_crop_step(self) -> Callable:
-        return self._compile_eval(with_ten_crops)
+        return self._compile_eval(ten_crop=True)
 
-    def _compile_eval(self, with_crops: Callable) -> Callable:
-        metric = None
+    def _compile_eval(self, *, ten_crop: bool) -> Callable:
+        metric, apply = None, self.model.apply
+        if self.config.input_size is not None:
+            from jaxnets.training.crops import with_center_crop, with_ten_crops
+
+            with_crops = with_ten_crops if ten_crop else with_center_crop
+            apply = with_crops(apply, self.config.input_size)
         if self.data.is_regression:
             mean, scale = self.data.target_mean, self.data.target_scale
             metric = functools.partial(RegressionMetrics.of, mean=mean, scale=scale)
         step = make_eval_step(
-            with_crops(self.model.apply, self.config.input_size),
+            apply,
             LOSSES[self.config.loss],
             metric=metric,
             axis_name=self.parallel.axis_name,
@@ -261,6 +264,8 @@ class Experiment:
 
     def without_zeros(self) -> tuple[LossAndGrad, TrainLoader]:
         """The same sums over a full batch without its black pixels (training/nonzero_pixels.py)."""
+        from jaxnets.training.nonzero_pixels import with_nonzero_pixels
+
         make = functools.partial(make_loss_and_grad, self.config, self.model)
         layer = str(first_dense(self.model).name)
         loss_and_grad, split = with_nonzero_pixels(

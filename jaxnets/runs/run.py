@@ -21,7 +21,6 @@ from jaxnets.metrics import Metrics
 from jaxnets.runs import signals
 from jaxnets.runs.checkpoint_timer import CheckpointTimer
 from jaxnets.runs.progress import Progress
-from jaxnets.runs.replica_folder import ReplicaRunFolder, metadata_snapshot
 from jaxnets.runs.resume import config_of, inputs_sha256, take_up, write_config
 from jaxnets.runs.run_folder import RunFolder, params_sha256
 from jaxnets.training.loop import (
@@ -337,6 +336,8 @@ def _open_folder(experiment: Experiment) -> tuple[RunFolder, dict[str, str]]:
     inputs = inputs_sha256(experiment)
     distributed.assert_equal_across_processes("inputs", inputs)
     if not distributed.is_first():
+        from jaxnets.runs.replica_folder import ReplicaRunFolder
+
         return ReplicaRunFolder(distributed.broadcast_json("folder", dict)), inputs
     config = experiment.config
     if config.resume:
@@ -350,7 +351,10 @@ def _open_folder(experiment: Experiment) -> tuple[RunFolder, dict[str, str]]:
         begin(folder, experiment, inputs)
         stack.pop_all()
     folder.keep = config.keep
-    distributed.broadcast_json("folder", lambda: metadata_snapshot(folder))
+    if config.is_distributed:
+        from jaxnets.runs.replica_folder import metadata_snapshot
+
+        distributed.broadcast_json("folder", lambda: metadata_snapshot(folder))
     return folder, inputs
 
 

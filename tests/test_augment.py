@@ -25,9 +25,15 @@ from jaxnets.losses import cross_entropy
 from jaxnets.machine.platform import prepare
 from jaxnets.metrics import Metrics
 from jaxnets.models import MODELS
-from jaxnets.training import augment as module
+from jaxnets.training import augmentations as module
 from jaxnets.training import loop
-from jaxnets.training.augment import ORDER, augmentation, principal_components, to_float
+from jaxnets.training.augment import (
+    augmentation,
+    no_augmentation,
+    principal_components,
+    to_float,
+)
+from jaxnets.training.augmentations import ORDER
 from jaxnets.training.crops import center_crop, ten_crops, with_ten_crops
 from jaxnets.training.optimizer import create_optimizer
 from jaxnets.training.parallel import Parallel
@@ -298,6 +304,8 @@ def all_of(names=ORDER):
 
 def test_every_name_of_the_flag_is_known_to_the_step():
     assert set(AUGMENTATIONS) == {"none", "shift", *ORDER}
+    for names in ((), ("none",), ("shift",)):  # These load no augmentation.
+        assert augmentation(names, 3) is no_augmentation
 
 
 @pytest.mark.parametrize("name", ORDER)

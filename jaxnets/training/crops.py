@@ -1,27 +1,26 @@
-"""Windows of pictures that are stored larger than the network's input."""
+"""Crops of pictures that are stored larger than the network's input."""
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 Images = Any  # A NumPy array or a JAX array.
 
 
 def window_of(shape: tuple[int, ...], input_size: int | None) -> tuple[int, int]:
-    """Rows and columns that the network sees of stored images [B, H, W, C].
+    """Returns the rows and columns of stored images [B, H, W, C] that the network sees.
 
-    No more than there are: `models.layers.Enlarge` enlarges smaller images. Without an input_size
-    the network takes images as they are stored.
+    These are at most input_size: `models.layers.Enlarge` enlarges smaller images. Without an
+    input_size the network takes images as they are stored.
     """
     height, width = shape[1:3]
     return min(height, input_size or height), min(width, input_size or width)
 
 
 def center_crop(images: Images, input_size: int | None) -> Images:
-    """The middle of each image.
+    """Cuts out the middle of each image.
 
     Args:
       images: [B, H, W, C].
@@ -37,38 +36,15 @@ def center_crop(images: Images, input_size: int | None) -> Images:
     return images[:, top : top + height, left : left + width]
 
 
-def crop_at(images: jax.Array, tops: jax.Array, lefts: jax.Array, size: tuple[int, int]):
-    """A window of each image at a place of its own.
-
-    Mapped over the images this is one gather of whole windows, the fastest of the forms that were
-    tried on a CPU: of 128 pictures of 256² bytes to 224² it takes 1.5 ms, a loop over them 2.2 ms,
-    products with one-hot matrices 330 ms, and NumPy on the host 3.5 ms (jax 0.12.0, two cores).
-
-    Args:
-      images: [B, H, W, C] of any dtype.
-      tops: [B] integers, the windows' first rows.
-      lefts: [B] integers, their first columns.
-      size: (h, w).
-
-    Returns:
-      [B, h, w, C].
-    """
-
-    def window(image: jax.Array, top: jax.Array, left: jax.Array) -> jax.Array:
-        return lax.dynamic_slice(image, (top, left, 0), (*size, image.shape[2]))
-
-    return jax.vmap(window)(images, tops, lefts)
-
-
 def with_center_crop(apply: Callable[..., Any], input_size: int | None) -> Callable[..., Any]:
-    """The network, applied to the middle of each image."""
+    """Returns the network applied to the middle of each image."""
     return lambda variables, images, **arguments: apply(
         variables, center_crop(images, input_size), **arguments
     )
 
 
 def ten_crops(images: jax.Array, input_size: int | None) -> jax.Array:
-    """The four corners and the middle of each image, then the same mirrored: [10, B, h, w, C].
+    """Returns the corners and the middle of each image, then the same mirrored: [10, B, h, w, C].
 
     Source: Krizhevsky et al. 2012, section 4.1.
     """
@@ -83,26 +59,26 @@ def ten_crops(images: jax.Array, input_size: int | None) -> jax.Array:
 
 
 def with_ten_crops(apply: Callable[..., Any], input_size: int | None) -> Callable[..., Any]:
-    """The network's mean opinion on ten crops, as a network of the whole images.
+    """Returns the network's mean probabilities over ten crops, as a network of the whole images.
 
         p = 1/10 Σᵢ softmax(zᵢ),  zᵢ = apply(crop i)
 
-    It returns log p, of which the softmax is p again: every loss and metric takes them for logits,
-    and the cross-entropy is -log p[label].
+    It returns log p, whose softmax is p: every loss and metric takes log p as logits, and the
+    cross-entropy is -log p[label].
 
     Args:
-      apply: Of a Flax module: (variables, images [B, h, w, C]) -> logits [B, K].
-      input_size: Of a crop.
+      apply: A Flax module's (variables, images [B, h, w, C]) -> logits [B, K].
+      input_size: The largest side of a crop.
 
     Returns:
       (variables, images [B, H, W, C]) -> log p [B, K].
     """
 
-    def averaged(variables: Any, images: jax.Array, **arguments: Any) -> jax.Array:
+    def mean_log_probabilities(variables: Any, images: jax.Array, **arguments: Any) -> jax.Array:
         crops = ten_crops(images, input_size)
         logits = apply(variables, crops.reshape(-1, *crops.shape[2:]), **arguments)
         logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
         log_p = jax.nn.log_softmax(logits).reshape(10, len(images), -1)
         return jax.nn.logsumexp(log_p, axis=0) - jnp.log(10.0).astype(log_p.dtype)
 
-    return averaged
+    return mean_log_probabilities

@@ -1,4 +1,4 @@
-"""Update rules and learning-rate schedules, by name; most are optax', the plateau is ours."""
+"""Update rules and learning-rate schedules by name, from optax; the plateau is ours."""
 
 from typing import Any, NamedTuple
 
@@ -12,15 +12,15 @@ RMSPROP_DECAY, RMSPROP_EPSILON = 0.9, 1e-7
 
 
 def create_schedule(name: str, peak: float, steps: int) -> optax.Schedule:
-    """The learning rate as a function of the step.
+    """Returns the learning rate as a function of the step.
 
     Args:
       name: "constant"; "cosine": falls from the peak to 0 as a cosine; "one_cycle": rises from
         peak / 25 over the first 30 %, then falls to almost 0 (Smith and Topin 2017); "step": the
         peak divided by 10 after half and again after three quarters of the steps; "plateau": the
-        peak, which `update_plateau` divides by 10 as the run goes.
-      peak: The largest rate.
-      steps: Steps of the whole run.
+        peak, which `update_plateau` divides by 10 during the run.
+      peak: The largest learning rate.
+      steps: The number of steps of the whole run.
     """
     if name in ("constant", "plateau"):
         return optax.constant_schedule(peak)
@@ -46,15 +46,15 @@ def create_optimizer(
     nesterov: bool = False,
     weight_decay: float = 0.0,
 ) -> optax.GradientTransformation:
-    """The update rule.
+    """Returns the update rule.
 
     Args:
       name: "sgd" or "rmsprop", whose weight decay is added to the gradient (the L2 penalty of
         Keras and PyTorch), or "adam", which decouples it (Loshchilov and Hutter 2019).
       learning_rate: A number or a schedule.
-      momentum: Of sgd; 0 is none.
-      nesterov: Whether sgd looks ahead.
-      weight_decay: Times every parameter.
+      momentum: The momentum of sgd; 0 for none.
+      nesterov: Whether sgd uses Nesterov's momentum.
+      weight_decay: The factor of every parameter in its decay.
     """
     if name == "adam":
         return optax.adamw(learning_rate, weight_decay=weight_decay)
@@ -68,12 +68,12 @@ def create_optimizer(
 
 
 class Plateau(NamedTuple):
-    """How the validation error went; it is part of the optimiser's state, and so of a checkpoint.
+    """The plateau's part of the optimiser's state, and so of a checkpoint.
 
     Attributes:
-      drops: How often the rate was divided by 10.
-      best: The lowest error so far.
-      stale: Epochs since then, or since the last drop.
+      drops: How often the learning rate was divided by 10.
+      best: The lowest validation error so far.
+      stale: The number of epochs since then, or since the last drop.
     """
 
     drops: Any
@@ -86,7 +86,7 @@ FACTOR, MAX_REDUCTIONS = 0.1, 3
 
 
 def with_plateau(rule: optax.GradientTransformation) -> optax.GradientTransformation:
-    """The rule with its learning rate divided by 10 as often as `update_plateau` has said.
+    """Returns the rule with its learning rate divided by 10 for every drop of the plateau.
 
     Every rule's update is proportional to its learning rate, so the update is scaled.
     """
@@ -105,20 +105,20 @@ def with_plateau(rule: optax.GradientTransformation) -> optax.GradientTransforma
 
 
 def plateau_of(opt_state: Any) -> Plateau:
-    """Where the plateau stands in the state of a rule `with_plateau`."""
+    """Returns the plateau's part of the state of a rule `with_plateau`."""
     return opt_state[-1]
 
 
 def update_plateau(opt_state: Any, error: float, patience: int) -> Any:
-    """The state of a rule `with_plateau` after an epoch.
+    """Returns the state of a rule `with_plateau` after an epoch.
 
-    Where the error has not been lower than ever for `patience` epochs, the rate drops: the
-    heuristic of Krizhevsky et al. 2012, section 5, which leaves open how long to wait.
+    The rate drops after `patience` epochs without a new lowest error since the last drop. This is
+    the heuristic of Krizhevsky et al. 2012, section 5, which leaves open how long to wait.
 
     Args:
-      opt_state: The rule's.
-      error: On the validation images after the epoch.
-      patience: Epochs without a new lowest error, since the last drop, that make the next.
+      opt_state: The rule's state.
+      error: The error on the validation images after the epoch.
+      patience: The number of epochs to wait.
     """
     *rest, plateau = opt_state
     drops, best, stale = int(plateau.drops), np.float32(plateau.best), int(plateau.stale) + 1

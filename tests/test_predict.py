@@ -17,18 +17,19 @@ from scipy import ndimage
 
 from jaxnets.config.fields import preset
 from jaxnets.data.pictures.decode import BadPictureError
+from jaxnets.serving import answer
 from jaxnets.serving.digit import otsu, to_digit
 from jaxnets.serving.drawing import draw
 from jaxnets.serving.predict import load_predictor
 
-COUNT, FEW = 500, 60  # MNIST test images in the tests of preprocessing: small and large ones.
+COUNT, FEW = 200, 60  # MNIST test images in the tests of preprocessing: small and large ones.
 
 
 @pytest.fixture(scope="session")
 def mnist_run(run_python, tmp_path_factory):
     """A run on MNIST: a dense network, an epoch of which takes a second."""
     folder = tmp_path_factory.mktemp("runs") / "mlp"
-    outcome = run_python("train.py", "--model=mlp_functional", "--epochs=2", f"--workdir={folder}")
+    outcome = run_python("train.py", "--model=mlp_functional", "--epochs=1", f"--workdir={folder}")
     assert outcome.status == 0, outcome
     return folder
 
@@ -357,7 +358,7 @@ def test_an_interrupted_run_predicts_and_says_so(predict, mnist_run, tmp_path):
     drawn_seven().save(tmp_path / "seven.png")
     outcome = predict(folder, tmp_path / "seven.png")
     assert (outcome.status, outcome.out.split("\t")[1]) == (0, "7")
-    assert outcome.err.startswith("note: the run is not finished") and "step 3438" in outcome.err
+    assert outcome.err.startswith("note: the run is not finished") and "step 1719" in outcome.err
 
 
 # The command line
@@ -431,6 +432,12 @@ def test_a_picture_may_come_from_stdin(predict, mnist_run, monkeypatch):
     outcome = predict(mnist_run, "-", "--top=1")
     assert (outcome.status, outcome.out.split("\t")[:2]) == (0, ["-", "7"])
     predict(mnist_run, "-", "-").assert_refused("- for stdin at most once")
+    monkeypatch.setattr(answer, "MAX_STDIN", 1_000)  # A pipe may never end, as /dev/zero.
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(bytes(2_000))))
+    outcome = predict(mnist_run, "-")
+    told = "error: -: expected at most 1,000 bytes, got more\n"
+    assert (outcome.status, outcome.err) == (2, told)
+    assert sys.stdin.buffer.tell() == 1_001
 
 
 def test_names_are_escaped_where_they_are_printed(predict, colour_run, tmp_path):

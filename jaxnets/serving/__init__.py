@@ -1,1 +1,1 @@
-"""A trained run at work on pictures that it has never seen."""
+"""Predictions of a trained run for new pictures."""

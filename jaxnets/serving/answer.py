@@ -1,4 +1,4 @@
-"""`python -m jaxnets predict`: from the command line's pictures to its lines."""
+"""`python -m jaxnets predict`: reads the pictures of the command line and prints predictions."""
 
 import json
 import os
@@ -18,6 +18,7 @@ from jaxnets.serving.predict import BATCH, load_predictor
 from jaxnets.table import line, width_of
 
 STDIN = "-"
+MAX_STDIN = 1 << 28  # Bytes, as many as the largest picture has in RGB.
 
 
 def answer(
@@ -29,18 +30,18 @@ def answer(
     as_json: bool = False,
     show: bool = False,
 ) -> bool:
-    """Predicts pictures and prints the answers.
+    """Predicts pictures and prints the predictions.
 
     Args:
       workdir: The run folder.
       names: Files, folders of pictures, or "-" for stdin.
-      top: How many classes to name for each picture.
-      prepare_as: "auto", "digit" or "picture" (see `load_predictor`).
+      top: The number of classes to print for each picture.
+      prepare_as: "auto", "digit" or "picture", as in `load_predictor`.
       as_json: Whether to print JSON.
-      show: Whether to draw what the network saw.
+      show: Whether to draw the image that the network sees.
 
     Returns:
-      Whether every picture could be read; each that could not is named on stderr.
+      Whether every picture could be read; the others are reported on stderr.
 
     Raises:
       UserError: The run folder or the names are wrong.
@@ -49,7 +50,7 @@ def answer(
         raise UserError("expected - for stdin at most once")
     predictor = load_predictor(workdir, prepare_as)
     if not predictor.finished:
-        _tell(f"note: the run is not finished: these are its parameters of step {predictor.step}")
+        _report(f"note: the run is not finished: its parameters are those of step {predictor.step}")
     printer = _Printer(predictor.class_names, top, as_json)
     all_good, batch = True, []
 
@@ -69,8 +70,8 @@ def answer(
             batch.append((name, predictor.prepare(_read(path, side))))
         except BadPictureError as error:
             all_good = False
-            flush()  # Earlier pictures are printed before it.
-            _tell(f"error: {name}: {error}")
+            flush()  # The pictures before it come first.
+            _report(f"error: {name}: {error}")
         if len(batch) == BATCH:
             flush()
     flush()
@@ -79,36 +80,39 @@ def answer(
 
 
 def _files(names: Sequence[str]) -> Iterator[tuple[str, Path | BadPictureError]]:
-    """Each picture's printed name, and its path or the reason why there is none."""
-    endings = {
-        ending for ending, format in Image.registered_extensions().items() if format in FORMATS
-    }
+    """Yields each picture's name, and its file or why there is none."""
+    endings = {ending for ending, kind in Image.registered_extensions().items() if kind in FORMATS}
     for name in names:
         path = Path(name)
         if name == STDIN or not path.is_dir():
             yield name, path
             continue
         try:
-            found = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
+            files = [file for file in sorted(path.iterdir()) if file.suffix.lower() in endings]
         except OSError as error:
             yield name, BadPictureError(error.strerror or str(error))
             continue
-        found = [file for file in found if file.suffix.lower() in endings]
-        if not found:
+        files = [file for file in files if not file.name.startswith(".")]
+        if not files:
             yield name, BadPictureError("no pictures in this folder")
-        yield from ((str(file), file) for file in found)
+        yield from ((str(file), file) for file in files)
 
 
 def _read(path: Path, side: int) -> Image.Image:
     """Decodes a picture, from stdin if the path is "-"."""
     try:
-        return read_picture(sys.stdin.buffer.read() if str(path) == STDIN else path, side)
+        if str(path) != STDIN:
+            return read_picture(path, side)
+        content = sys.stdin.buffer.read(MAX_STDIN + 1)
+        if len(content) > MAX_STDIN:
+            raise BadPictureError(f"expected at most {MAX_STDIN:,} bytes, got more")
+        return read_picture(content, side)
     except MemoryError:
         raise BadPictureError("not enough memory to decode it") from None
 
 
 class _Printer:
-    """Prints predictions: a table on a terminal, else lines of name, label and probability."""
+    """Prints a table on a terminal, else lines of name, label and probability, or JSON."""
 
     def __init__(self, class_names: Sequence[str], top: int, as_json: bool):
         self._labels, self._top = class_names, top
@@ -118,7 +122,7 @@ class _Printer:
         self._is_terminal = sys.stdout.isatty()
 
     def prediction(self, name: str, probabilities: np.ndarray, seen: np.ndarray | None) -> None:
-        """The most probable classes; the first of equals comes first. `seen` is drawn if given."""
+        """Prints the most probable classes, of equals the first; draws `seen` if given."""
         best = np.argsort(-probabilities, kind="stable")[: self._top]
         if self._json is not None:
             predictions = [
@@ -143,11 +147,11 @@ class _Printer:
         return draw(image, blocks=blocks, colour=self._is_terminal and not plain)
 
     def close(self) -> None:
-        """Prints what can only be printed whole."""
+        """Prints the JSON, which is one list."""
         if self._json is not None:
             print(json.dumps(self._json, indent=2))
 
 
-def _tell(line: str) -> None:
+def _report(line: str) -> None:
     sys.stdout.flush()
     print(printable(line), file=sys.stderr)

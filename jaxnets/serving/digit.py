@@ -1,8 +1,8 @@
-"""From a photo or scan of one written character to the image that MNIST would hold of it.
+"""Converts a photo or scan of one written character to MNIST's format.
 
-MNIST's digits fill a box of 20 pixels, aspect ratio kept and antialiased, and lie in 28 x 28 with
-their centre of mass in the middle, white on black. Source: LeCun, Bottou, Bengio and Haffner 1998,
-"Gradient-based learning applied to document recognition", section III.A.
+MNIST's digits are scaled to a box of 20 pixels, aspect ratio kept and antialiased. Their centre of
+mass is the centre of 28 x 28 pixels, white on black. Source: LeCun, Bottou, Bengio and Haffner
+1998, "Gradient-based learning applied to document recognition", section III.A.
 """
 
 from typing import Any
@@ -13,25 +13,25 @@ from scipy import ndimage as scipy_ndimage
 
 from jaxnets.data.pictures.decode import BadPictureError
 
-ndimage: Any = scipy_ndimage  # Its functions' types are unions of all that they may ever return.
+ndimage: Any = scipy_ndimage  # Its functions' types are unions of all that they may return.
 
 SIDE, BOX = 28, 20
-WORK = 512  # Pixels of the longer side on which ink is looked for: more only costs time.
-FINE = 8  # Times the box: the size at which strokes are measured and thickened.
-THICKEST = 1 / 3  # Of the shorter side: what is thicker is no stroke, but paper, table or shadow.
-UNEVEN = 0.02  # Of the range from black to white: in the mean so far off is no smooth light.
-MIN_CONTRAST = 0.06  # Of the range from black to white: fainter ink is none ...
+WORK = 512  # Pixels of the longer side when ink is searched: more would only cost time.
+FINE = 8  # Strokes are measured and thickened at so many times the box's size.
+# Fractions of the shorter side, of the range from black to white, and of the largest part:
+THICKEST = 1 / 3  # What is thicker is no stroke, but paper, table or shadow.
+UNEVEN = 0.02  # A surface that misses the paper's light by more, in the median, does not fit.
+MIN_CONTRAST = 0.06  # Fainter ink is none ...
 MIN_OVER_NOISE = 4  # ... and so is what stands out less from the paper, in standard deviations.
-MIN_PART = 0.05  # Of the largest connected part: what is smaller is dirt.
+MIN_PART = 0.05  # A smaller connected part is dirt.
 PEN = 2.0  # Pixels in the box: thinner strokes are thickened to it. MNIST's are 2.1 to 4.3 wide.
 
 
 def to_digit(picture: Image.Image) -> np.ndarray:
     """Finds the ink, crops to it, scales it into the box and centres its mass.
 
-    Dark ink on light paper and light on dark both do; gradients of the light are taken away, and
-    the thin strokes of a pen thickened. A picture that has MNIST's own form already is at most
-    inverted.
+    The ink may be dark on light paper or light on dark. Gradients of the light are removed, and
+    thin strokes of a pen are thickened. A picture in MNIST's format is at most inverted.
 
     Args:
       picture: 8-bit grey or colour, of any size.
@@ -45,12 +45,12 @@ def to_digit(picture: Image.Image) -> np.ndarray:
     grey = picture.convert("L")
     if max(grey.size) > WORK:
         grey.thumbnail((WORK, WORK), Image.Resampling.BOX)
-    step = max(1, min(grey.size) // 128)  # For the light and the side of the ink, fewer pixels do.
+    step = max(1, min(grey.size) // 128)  # Fewer pixels show the light.
     few = _to_floats(grey.reduce(step))
     light = light_on_paper(few)
     if not is_light_on_dark(few, light):
         grey, light = Image.eval(grey, lambda level: 255 - level), 1 - light
-    if grey.size == (SIDE, SIDE) and _has_own_form(_to_floats(grey)):
+    if grey.size == (SIDE, SIDE) and _is_mnist_like(_to_floats(grey)):
         return np.asarray(grey)
     light = np.asarray(Image.fromarray(light.astype(np.float32)).resize(grey.size))
     ink = _crop(find_ink(_to_floats(grey), light))
@@ -65,13 +65,13 @@ def _to_floats(grey: Image.Image) -> np.ndarray:
 def is_light_on_dark(grey: np.ndarray, light: np.ndarray) -> bool:
     """Whether the ink is lighter than the paper.
 
-    Two signs from -1 to 1 are added up: few, large differences from the paper go up or down, and
-    what is thin, as strokes are, is lighter or darker than its surroundings. The first is sure on
-    evenly lit paper, the second where a shadow has an edge.
+    It adds two scores from -1 to 1. The first: do the large differences from the paper go up or
+    down? It is reliable on evenly lit paper. The second: are thin parts, as strokes, lighter or
+    darker than what surrounds them? It is reliable where a shadow has an edge.
 
     Args:
       grey: The picture [H, W], from 0 to 1.
-      light: Of `light_on_paper`.
+      light: The paper's light [H, W], from `light_on_paper`.
     """
     cubes = (grey - light) ** 3
     above = below = 0.0
@@ -81,19 +81,19 @@ def is_light_on_dark(grey: np.ndarray, light: np.ndarray) -> bool:
         above += ((grey - ndimage.grey_opening(grey, window)) ** 2).sum() / size
         below += ((grey - ndimage.grey_closing(grey, window)) ** 2).sum() / size
         size *= 2
-    signs = [(cubes.sum(), abs(cubes).sum()), (above - below, above + below)]
-    return bool(sum(part / max(whole, 1e-9) for part, whole in signs) > 0)
+    scores = [(cubes.sum(), abs(cubes).sum()), (above - below, above + below)]
+    return bool(sum(part / max(whole, 1e-9) for part, whole in scores) > 0)
 
 
 def light_on_paper(grey: np.ndarray) -> np.ndarray:
-    """How light the paper is: a quadratic surface [H, W], fitted to the frame of the picture.
+    """Returns the paper's light, a quadratic surface [H, W] fitted to the picture's frame.
 
-    By least absolute deviations, so that what crosses the frame does not count.
+    It has the least absolute deviations, so that what crosses the frame hardly counts.
     """
     y, x = np.meshgrid(*(np.linspace(-1, 1, size) for size in grey.shape), indexing="ij")
     terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y])
     frame = np.maximum(abs(x), abs(y)) > 0.8
-    inputs, targets = terms[:, frame][:, ::4], grey[frame][::4]  # A thousand pixels do.
+    inputs, targets = terms[:, frame][:, ::4], grey[frame][::4]  # A thousand pixels suffice.
     weights = np.ones(len(targets))
     # Reweighted least squares, until it hardly moves; einsum, for sums too small for BLAS' threads.
     for _ in range(10):
@@ -107,8 +107,8 @@ def light_on_paper(grey: np.ndarray) -> np.ndarray:
     return np.einsum("i,ihw->hw", coefficients, terms)
 
 
-def _has_own_form(ink: np.ndarray) -> bool:
-    """Whether the ink already fills the box and lies with its mass in the middle, as in MNIST."""
+def _is_mnist_like(ink: np.ndarray) -> bool:
+    """Whether the ink already fills the box and has its centre of mass in the middle."""
     if ink.max() < 0.5:
         return False
     middle = ndimage.center_of_mass(ink)
@@ -117,11 +117,11 @@ def _has_own_form(ink: np.ndarray) -> bool:
 
 
 def find_ink(grey: np.ndarray, light: np.ndarray) -> np.ndarray:
-    """How much ink each pixel bears.
+    """Returns how much ink each pixel has.
 
     Args:
-      grey: [H, W] from 0 to 1, ink lighter than paper: a dark pen's picture is inverted before.
-      light: [H, W], that of the paper, where there is no shadow with an edge.
+      grey: [H, W] from 0 to 1, ink lighter than paper.
+      light: The paper's light [H, W], from `light_on_paper`.
 
     Returns:
       [H, W] float from 0 to 1, soft at the edges of strokes.
@@ -130,7 +130,7 @@ def find_ink(grey: np.ndarray, light: np.ndarray) -> np.ndarray:
       BadPictureError: There is no ink.
     """
     smooth = ndimage.gaussian_filter(grey, max(grey.shape) / WORK) - light
-    # An opening keeps what is wider than strokes: what else is light or dark on the paper.
+    # An opening keeps what is wider than strokes, as the edge of a shadow.
     wide = max(3, round(min(grey.shape) * THICKEST))
     height = smooth - ndimage.grey_opening(smooth, (wide, wide))
     if np.ptp(height) < MIN_CONTRAST:
@@ -143,11 +143,11 @@ def find_ink(grey: np.ndarray, light: np.ndarray) -> np.ndarray:
         raise BadPictureError("no ink found")
     low = (threshold + np.median(below)) / 2
     ink = np.clip((height - low) / (np.median(above) - low), 0, 1)
-    return ink * _of_character(ink > 0.5)
+    return ink * _is_character(ink > 0.5)
 
 
 def otsu(values: np.ndarray) -> float:
-    """The threshold that parts values into two classes with the least variance within them.
+    """Returns the threshold between two classes of values with the least variance within them.
 
     Source: Otsu 1979, "A threshold selection method from gray-level histograms".
     """
@@ -161,8 +161,8 @@ def otsu(values: np.ndarray) -> float:
     return float(edges[1:-1][np.nanargmax(between[:-1])])
 
 
-def _of_character(ink: np.ndarray) -> np.ndarray:
-    """The parts that belong to the character, with a margin: no dirt, no edge of the paper."""
+def _is_character(ink: np.ndarray) -> np.ndarray:
+    """The parts of the character [H, W] bool, with a margin: no dirt, no edge of the paper."""
     parts, count = ndimage.label(ink, np.ones((3, 3)))
     sizes = np.bincount(parts.ravel(), minlength=count + 1)
     sizes[0] = 0
@@ -183,7 +183,7 @@ def _crop(ink: np.ndarray) -> np.ndarray:
 
 
 def _fit(ink: np.ndarray, side: int) -> np.ndarray:
-    """Scales the longer side to so many pixels, antialiased."""
+    """Scales the longer side to `side` pixels, antialiased."""
     scale = side / max(ink.shape)
     height, width = (max(1, round(size * scale)) for size in ink.shape)
     image = Image.fromarray(ink.astype(np.float32))
@@ -192,7 +192,7 @@ def _fit(ink: np.ndarray, side: int) -> np.ndarray:
 
 
 def _thicken(ink: np.ndarray) -> np.ndarray:
-    """Widens strokes that are thinner than PEN to it."""
+    """Widens strokes that are thinner than PEN."""
     inside = ndimage.distance_transform_edt(np.pad(ink > 0.5, 1))
     # Across a stroke of width w the distance to its edge is w / 4 in the mean.
     width = 4 * (inside[inside > 0].mean() - 0.5)
@@ -205,7 +205,7 @@ def _thicken(ink: np.ndarray) -> np.ndarray:
 
 
 def _centre(ink: np.ndarray) -> np.ndarray:
-    """Lays the ink into SIDE x SIDE, its centre of mass in the middle, as far as it fits."""
+    """Places the ink in SIDE x SIDE pixels, its centre of mass in the middle if it fits so."""
     out = np.zeros((SIDE, SIDE))
     top, left = (
         min(max(round(SIDE / 2 - middle), 0), SIDE - size)

@@ -1,21 +1,21 @@
-"""A small image in a terminal: half blocks, in colour or not, or plain characters."""
+"""Draws a small image in a terminal, in half blocks or plain characters."""
 
 import numpy as np
 from PIL import Image
 
 RAMP = " .:-=+*#%@"  # From black to white.
 BLOCKS = " \u2584\u2580\u2588"  # Nothing, the lower half, the upper half, both.
-WIDEST = 64  # Columns; larger images are made smaller.
+WIDEST = 64  # Columns; wider images are reduced.
 RESET = "\x1b[0m"
 
 
 def draw(image: np.ndarray, *, blocks: bool, colour: bool) -> str:
-    """The image in characters, each of which stands for two pixels, one above the other.
+    """Returns the image in characters, each for two pixels, one above the other.
 
     Args:
       image: [H, W, 1 or 3] uint8.
-      blocks: Whether there are half blocks; else ten plain characters, from dark to light.
-      colour: Whether the terminal has colours, by the escape sequences of 24 bits.
+      blocks: Whether to use half blocks; else ten plain characters, from dark to light.
+      colour: Whether to use colours, by escape sequences of 24 bits.
 
     >>> print(draw(np.array([[[0], [255]], [[0], [255]]], np.uint8), blocks=False, colour=False))
      @

@@ -1,4 +1,4 @@
-"""A trained run at work on pictures that it has never seen.
+"""Loads a trained run and predicts the classes of new pictures.
 
 >>> from jaxnets.serving.predict import load_predictor
 >>> load_predictor("no/such/run")
@@ -28,23 +28,23 @@ from jaxnets.serving.digit import SIDE, to_digit
 from jaxnets.training.augment import to_float
 from jaxnets.training.crops import center_crop
 
-BATCH = 128  # The most pictures that the network is given at once.
-MAX_SIDE = 4096  # The largest side of a stored picture that is believed.
+BATCH = 128  # The most pictures in a batch.
+MAX_SIDE = 4096  # The largest image side that a config.json may have.
 
 
 @dataclasses.dataclass(frozen=True)
 class Predictor:
-    """The network of a run: pictures to probabilities.
+    """The network of a run, from pictures to probabilities.
 
     Attributes:
-      config: The run's.
-      image_shape: (H, W, C) of the images that it was trained on, as they were stored.
-      class_names: K texts, from files: whoever shows them escapes them.
-      as_digits: Whether a picture is taken for a photo or scan of one written character and made
-        into what MNIST would hold of it, or only cut to a square.
-      step: Training steps behind the parameters.
-      finished: Whether the run came to its end.
-      forward: (images [B, H, W, C] uint8) -> [B, K] float32, compiled.
+      config: The run's config.
+      image_shape: (H, W, C) of the images that it was trained on, before crops.
+      class_names: K texts. They come from files: escape them wherever you show them.
+      as_digits: Whether a picture is converted to MNIST's format, as a photo or scan of one
+        written character; else it is only cut to a square.
+      step: The number of training steps.
+      finished: Whether the run is finished.
+      forward: The compiled network, images [B, H, W, C] uint8 -> probabilities [B, K] float32.
     """
 
     config: Config
@@ -56,10 +56,10 @@ class Predictor:
     forward: Callable[[np.ndarray], jax.Array]
 
     def __call__(self, pictures: Sequence[Image.Image]) -> np.ndarray:
-        """The probability of each class, for each picture.
+        """Returns the probability of each class, for each picture.
 
         Args:
-          pictures: Of Pillow, of any size and mode.
+          pictures: N images of Pillow, of any size and mode.
 
         Returns:
           [N, K] float32, softmax of the logits; rows add up to 1.
@@ -73,7 +73,7 @@ class Predictor:
         return self.probabilities(images)
 
     def prepare(self, picture: Image.Image) -> np.ndarray:
-        """A picture as the data set would hold it: [H, W, C] uint8.
+        """Converts a picture to the data set's format, [H, W, C] uint8.
 
         Raises:
           BadPictureError: A digit was expected and there is no ink.
@@ -86,13 +86,13 @@ class Predictor:
         return to_square(picture, self.image_shape)
 
     def seen(self, image: np.ndarray) -> np.ndarray:
-        """The part of a prepared image that reaches the network: [h, w, C]."""
+        """Returns the part of a prepared image that the network sees, [h, w, C]."""
         return center_crop(image[None], self.config.input_size)[0]
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
-        """The probability of each class: [N, H, W, C] uint8 → [N, K] float32.
+        """Returns the probability of each class, [N, H, W, C] uint8 → [N, K] float32.
 
-        The network sees batches of one size, at most BATCH, a power of two: few are ever compiled.
+        Batches have one size, a power of two of at most BATCH: few are ever compiled.
         """
         out = np.zeros((len(images), len(self.class_names)), np.float32)
         size = min(BATCH, 1 << max(len(images) - 1, 0).bit_length())
@@ -108,10 +108,10 @@ def load_predictor(workdir: str, prepare_as: str = "auto") -> Predictor:
     """Loads a run's network from its last checkpoint; the data set is not needed.
 
     Args:
-      workdir: The run folder, of a finished or an interrupted run.
-      prepare_as: "digit": a picture is a photo or scan of one written character; "picture": it is
-        cut to a square and resized; "auto": digit for runs on images of 28 x 28 in grey whose
-        classes all have a name of one character, as MNIST's.
+      workdir: The folder of a finished or an interrupted run.
+      prepare_as: "digit" if a picture is a photo or scan of one written character; "picture" to
+        cut it to a square and resize it; "auto" for "digit" if the run has grey images of 28 x 28
+        and class names of one character, as MNIST's.
 
     Raises:
       UserError: It is no run folder, or a damaged one, or has no checkpoint yet.
@@ -140,7 +140,7 @@ def load_predictor(workdir: str, prepare_as: str = "auto") -> Predictor:
 
 
 def _form(folder: RunFolder) -> tuple[tuple[int, int, int], tuple[str, ...]]:
-    """The images' shape and the classes' names, from config.json, which may be anybody's."""
+    """Reads the images' shape and the classes' names from config.json, which may be anybody's."""
     written, where = folder.read_config(), folder.path / CONFIG
     shape, count = written.get("image_shape"), written.get("num_classes")
     if shape is None or count is None:
@@ -148,35 +148,26 @@ def _form(folder: RunFolder) -> tuple[tuple[int, int, int], tuple[str, ...]]:
             f"{where}: expected image_shape and num_classes, found none: the run is of an earlier "
             "version, train it again"
         )
-    sides = shape if isinstance(shape, list) else []
-    if not (
-        len(sides) == 3
-        and all(type(side) is int and 1 <= side <= MAX_SIDE for side in sides)
-        and sides[2] in (1, 3)
-    ):
+    sizes = shape if isinstance(shape, list) and len(shape) == 3 else [0, 0, 0]
+    if not all(type(n) is int and 1 <= n <= MAX_SIDE for n in sizes) or sizes[2] not in (1, 3):
         raise UserError(f"{where}: image_shape: expected [H, W, 1 or 3], found {shape!r}")
     if type(count) is not int or not 2 <= count <= MAX_CLASSES:
         raise UserError(f"{where}: num_classes: expected 2 to {MAX_CLASSES}, found {count!r}")
     names = written.get("class_names", [str(number) for number in range(count)])
-    if (
-        not isinstance(names, list)
-        or len(names) != count
-        or not all(isinstance(name, str) for name in names)
-    ):
+    if not isinstance(names, list) or [type(name) for name in names] != [str] * count:
         raise UserError(f"{where}: class_names: expected {count} texts, found {names!r:.80}")
-    return (sides[0], sides[1], sides[2]), tuple(names)
+    return (sizes[0], sizes[1], sizes[2]), tuple(names)
 
 
 def _params_like(
     folder: RunFolder, config: Config, model: Chain, image_shape: tuple[int, ...]
 ) -> Any:
-    """The parameters' shapes; nothing is computed."""
+    """Returns the parameters' shapes; nothing is computed."""
     image = jax.ShapeDtypeStruct((1, *image_shape), jnp.uint8)
 
     def init(image):
-        return model.init(jax.random.key(0), to_float(center_crop(image, config.input_size)))[
-            "params"
-        ]
+        images = to_float(center_crop(image, config.input_size))
+        return model.init(jax.random.key(0), images)["params"]
 
     try:
         like = jax.eval_shape(init, image)
@@ -188,7 +179,7 @@ def _params_like(
 
 
 def _forward(config: Config, model: Chain, params: Any) -> Callable[[np.ndarray], jax.Array]:
-    """The compiled way from images to probabilities, as an evaluation sees them."""
+    """Compiles the network for images in the data set's format, as an evaluation has them."""
     params = jax.device_put(params)
 
     def forward(params, images):

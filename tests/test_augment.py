@@ -605,7 +605,9 @@ def assert_scores(metrics, p, labels):
 def test_ten_crop_evaluation_is_the_mean_of_a_loop_over_ten(large, monkeypatch, devices, kind):
     monkeypatch.setattr(loop, "EVAL_BATCH_SIZE", 160)
     data, model, params = large
-    config = preset("alexnet", input_size=63, ten_crop=True, devices=devices, parallel=kind)
+    config = preset(
+        "alexnet", input_size=63, ten_crop=True, devices=devices, parallel=kind, batch_size=8
+    )
     experiment = dataclasses.replace(Experiment.create(config, data), model=model)
     metrics = experiment.evaluate(params, data.test)
     images, total = data.test.images, 0

@@ -59,7 +59,7 @@ def colour_run(tmp_path_factory):
     written = folder.read_config()
     folder.write_config({**written, "class_names": ["cat", "\x1b[31mdog\n", "鸟"]})
     run = Run(experiment, folder, inputs, experiment.init_state())
-    run.save(run.checkpoint)
+    folder.save(0, run._tree(run.checkpoint))
     folder.close()
     return folder.path
 

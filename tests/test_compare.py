@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import json
 import sys
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -113,7 +114,7 @@ def test_diabetes_is_standardised_by_its_training_part(diabetes, sklearn):
     assert (len(diabetes.train), len(diabetes.test)) == (354, 88)
     features, targets = load_diabetes(return_X_y=True, scaled=False)
     order = np.random.default_rng(0).permutation(442)
-    scaler = StandardScaler().fit(features[order[88:]])
+    scaler: Any = StandardScaler().fit(features[order[88:]])
     for split, part in ((diabetes.train, order[88:]), (diabetes.test, order[:88])):
         np.testing.assert_allclose(split.images, scaler.transform(features[part]), atol=1e-5)
         units = diabetes.target_scale * split.labels[:, 0] + diabetes.target_mean
@@ -170,7 +171,8 @@ def test_digits_are_split_with_the_seed_and_every_image_is_used_once(sklearn):
 
     data, other = digits(0), digits(1)
     images = np.concatenate([data.train.images, data.test.images]).reshape(-1, 64)
-    expected = load_digits().data / 16
+    digits_: Any = load_digits()
+    expected = digits_.data / 16
     assert sorted(map(bytes, images)) == sorted(map(bytes, expected.astype(np.float32)))
     assert (len(data.train), len(data.test)) == (1438, 359)
     assert not np.array_equal(data.test.labels, other.test.labels)

@@ -1,5 +1,7 @@
 """A run that goes bad: which step and layer is named, and what is kept."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -47,7 +49,7 @@ def saved(folder):
 def test_the_first_layer_whose_output_overflows_is_named(bad):
     model = mlp(3, hidden=(5, 4))
     images = np.random.default_rng(0).random((6, 2, 2, 1), np.float32) + 0.5
-    params = model.init(jax.random.key(0), images)["params"]
+    params: Any = model.init(jax.random.key(0), images)["params"]
     assert diagnosis.first_bad_output(model, params, images, jax.random.key(1)) is None
     # All later layers overflow with it, or make NaN of it.
     kernel = jnp.full_like(params[bad]["kernel"], 3e38)

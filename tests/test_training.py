@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,12 +17,13 @@ from jaxnets.config.fields import preset
 from jaxnets.data.batches import Batch
 from jaxnets.data.datasets import Split
 from jaxnets.errors import UserError
-from jaxnets.experiment import Experiment, make_loss_and_grad, with_nonzero_pixels
+from jaxnets.experiment import Experiment, make_loss_and_grad
 from jaxnets.losses import LOSSES
 from jaxnets.machine.platform import prepare
 from jaxnets.metrics import Metrics
 from jaxnets.models import MODELS
 from jaxnets.training import loop
+from jaxnets.training.nonzero_pixels import with_nonzero_pixels
 from jaxnets.training.optimizer import create_optimizer, create_schedule
 from jaxnets.training.parallel import Parallel
 from jaxnets.training.step import (
@@ -102,7 +104,7 @@ def test_an_update_rule_is_the_published_one(some_gradients, name, arguments):
     for ours, theirs in zip(
         our_rule(name, parameter, gradients, 0.05, **arguments), expected, strict=True
     ):
-        np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-6)
+        np.testing.assert_allclose(np.asarray(ours), theirs, rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize(("name", "arguments"), [rule for rule in RULES if rule[0] != "rmsprop"])
@@ -117,7 +119,7 @@ def test_an_update_rule_is_pytorchs(some_gradients, name, arguments):
     ):
         p.grad = torch.from_numpy(gradient.copy())
         theirs.step()
-        np.testing.assert_allclose(ours, p.detach().numpy(), rtol=0, atol=2e-6)
+        np.testing.assert_allclose(np.asarray(ours), p.detach().numpy(), rtol=0, atol=2e-6)
 
 
 def cosine(low, high, share):
@@ -151,7 +153,7 @@ def test_a_schedule_is_its_formula_at_every_step(name, steps):
 @pytest.mark.parametrize("name", ["constant", "cosine", "one_cycle", "step"])
 def test_a_schedule_of_few_steps_has_sound_rates_that_begin_as_documented(name, steps):
     schedule = create_schedule(name, 0.3, steps)
-    rates = [float(schedule(n)) for n in range(steps)]
+    rates = [float(np.asarray(schedule(n))) for n in range(steps)]
     assert all(0 < rate <= 0.3 * (1 + 1e-6) for rate in rates)
     assert rates[0] == pytest.approx(0.3 / 25 if name == "one_cycle" else 0.3)
 
@@ -228,13 +230,13 @@ def test_blocks_of_a_batch_give_the_sums_of_the_whole(tiny, size):
 
 
 def test_every_block_has_a_key_of_its_own():
-    def draw(params, batch, key):
+    def draw(params, batch, key) -> Any:
         return jax.random.normal(key), jax.random.uniform(key)
 
     batch = Batch(jnp.zeros((10, 1)), jnp.zeros(10), jnp.ones(10))
     key = jax.random.key(0)
     keys = [jax.random.fold_in(key, block) for block in range(3)]
-    total = accumulate_gradients(draw, 4)({}, batch, key)
+    total: Any = accumulate_gradients(draw, 4)({}, batch, key)
     assert total[0] == pytest.approx(float(sum(jax.random.normal(key) for key in keys)), rel=1e-5)
 
 

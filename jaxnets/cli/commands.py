@@ -50,8 +50,8 @@ def gradcheck(arguments: Sequence[str]) -> int:
 
     from jaxnets.gradcheck.run import run
 
-    agree = run(flags.model, flags.mutant, flags.json)
-    return DONE if agree else RUN_FAILED
+    all_agree = run(flags.model, flags.mutant, flags.json)
+    return DONE if all_agree else RUN_FAILED
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -15,8 +15,8 @@ def prepare(run: "Run") -> None:
     if run.config.log_format == "lecture":
         from jaxnets.lecture.log import HandwrittenLog, KerasLog
 
-        by_hand = run.config.model == "mlp_handwritten"
-        run.progress = HandwrittenLog if by_hand else KerasLog
+        handwritten = run.config.model == "mlp_handwritten"
+        run.progress = HandwrittenLog if handwritten else KerasLog
     if run.config.latent_dims is not None or run.folder.read_search() is not None:
         from jaxnets.lecture import replay
 

@@ -268,8 +268,8 @@ class Run:
 
         self.folder.wait()
         if self.config.is_distributed:  # The other processes do not take part.
-            alone = dataclasses.replace(self.config, **SINGLE_PROCESS, devices=None)
-            self.experiment = Experiment.create(alone, self.experiment.data)
+            single = dataclasses.replace(self.config, **SINGLE_PROCESS, devices=None)
+            self.experiment = Experiment.create(single, self.experiment.data)
         last = self._last_saved(self.experiment.init_state())
         saved, records = int(last.state.step), self.folder.records()
         last_epoch = 1 + (records[-1]["epoch"] if records else 0)

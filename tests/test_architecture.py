@@ -38,8 +38,8 @@ MAY_IMPORT = {
         "models", "table", "training",
     },
     "lecture": {
-        "backprop", "config", "data", "errors", "experiment", "losses", "machine", "metrics",
-        "models", "runs", "table", "training",
+        "config", "data", "errors", "experiment", "losses", "machine", "metrics", "models", "runs",
+        "table", "training",
     },
     "report": {"errors", "machine", "models", "table", "training"},
     "serving": {
@@ -49,8 +49,7 @@ MAY_IMPORT = {
     "__main__": {"cli"},
     "version": set(),
     "": {"config", "data", "experiment", "version"},
-    "train.py": {"cli", "config", "data", "errors", "experiment", "lecture", "machine", "models",
-                 "runs", "training"},
+    "train.py": {"cli", "errors", "lecture", "runs"},
 }  # fmt: skip
 
 WITHOUT_JAX = ("errors", "table", "version", "config", "cli", "__main__", "data", "")

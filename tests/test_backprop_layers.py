@@ -50,9 +50,13 @@ def assert_agrees(rule: LayerRule, setting: Setting, dtype: str = "float64"):
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_every_pair_agrees_with_both_oracles(name):
-    problems = [problem_of(LAYERS[name], setting) for setting in LAYERS[name].settings]
+    """In all settings with autodiff, in the first four with central differences too."""
+    rule = LAYERS[name]
+    for setting in rule.settings[4:]:
+        assert_agrees(rule, setting)
+    problems = [problem_of(rule, setting) for setting in rule.settings[:4]]
     wanted = [(problem, "float64") for problem in problems]
-    wanted += [(problem, dtype) for dtype in ("float32", "bfloat16") for problem in problems[:2]]
+    wanted += [(problems[0], dtype) for dtype in ("float32", "bfloat16")]
     for program in compiled(wanted):
         error, differences = judge(program)
         assert error.value <= TOLERANCES[program.dtype], (program.problem.label, error)

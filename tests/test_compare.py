@@ -3,9 +3,9 @@
 import csv
 import dataclasses
 import functools
+import importlib.util
 import json
 import sys
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,14 +14,15 @@ import pytest
 
 from jaxnets.backprop.network import manual_loss_and_grad
 from jaxnets.config.fields import preset
-from jaxnets.config.recipes import REGRESSION
+from jaxnets.config.recipes import PRESETS, REGRESSION
 from jaxnets.data.batches import Batch
 from jaxnets.data.datasets import Dataset, Split
+from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment
 from jaxnets.lecture.compare import run as command
-from jaxnets.lecture.compare.fit import Fit, fit_baseline, fit_network
-from jaxnets.lecture.compare.results import Results, Row
-from jaxnets.lecture.compare.samples import CURVE_NOISE
+from jaxnets.lecture.compare.request import Request
+from jaxnets.lecture.compare.results import Fit, Results, Row
+from jaxnets.lecture.compare.samples import CURVE_NOISE, cut, diabetes, digits, small_and_noisy
 from jaxnets.losses import squared_error
 from jaxnets.models.chain import with_precision
 from jaxnets.models.mlp import mlp
@@ -34,10 +35,15 @@ def sklearn():
 
 
 @pytest.fixture(scope="module")
-def diabetes(sklearn):
-    from jaxnets.lecture.compare.samples import diabetes
-
+def patients(sklearn):
     return diabetes(seed=0)
+
+
+@pytest.fixture(scope="module")
+def fit_baseline(sklearn):
+    from jaxnets.lecture.compare.baselines import fit_baseline
+
+    return fit_baseline
 
 
 @pytest.fixture
@@ -82,24 +88,24 @@ def test_the_gradient_of_regression_by_hand_is_autodiffs(float64):
 
 
 @pytest.mark.parametrize("gradients", ["auto", "manual"])
-def test_the_linear_network_reaches_least_squares(diabetes, gradients):
+def test_the_linear_network_reaches_least_squares(patients, gradients):
     config = regression("linear", batch_size=None, gradients=gradients)
-    params = Experiment.create(config, diabetes).train()[0].params
-    kernel, bias = least_squares(diabetes.train.images, diabetes.train.labels)
+    params = Experiment.create(config, patients).train()[0].params
+    kernel, bias = least_squares(patients.train.images, patients.train.labels)
     np.testing.assert_allclose(params["logits"]["kernel"], kernel, atol=1e-3)
     np.testing.assert_allclose(params["logits"]["bias"], bias, atol=1e-5)
 
 
 @pytest.mark.usefixtures("quick_steps")
-def test_the_scores_of_regression_are_scikit_learns_in_the_targets_units(diabetes, sklearn):
+def test_the_scores_of_regression_are_scikit_learns_in_the_targets_units(patients):
     from sklearn import metrics
 
-    fit = fit_network(regression("mlp", epochs=3, gradients="manual"), diabetes)
-    experiment = Experiment.create(regression("mlp", epochs=3), diabetes)
+    fit = command.fit_network(regression("mlp", epochs=3, gradients="manual"), patients)
+    experiment = Experiment.create(regression("mlp", epochs=3), patients)
     params = {"params": experiment.train()[0].params}
-    for split, scores in ((diabetes.train, fit.train), (diabetes.test, fit.test)):
+    for split, scores in ((patients.train, fit.train), (patients.test, fit.test)):
         outputs = np.asarray(experiment.model.apply(params, split.images), np.float64)
-        p, y = (diabetes.target_scale * z + diabetes.target_mean for z in (outputs, split.labels))
+        p, y = (patients.target_scale * z + patients.target_mean for z in (outputs, split.labels))
         assert 24 < np.min(y) < np.max(y) < 347  # The data set's own units.
         assert scores["mse"] == pytest.approx(metrics.mean_squared_error(y, p), rel=1e-4)
         assert scores["r2"] == pytest.approx(metrics.r2_score(y, p), abs=1e-4)
@@ -107,35 +113,35 @@ def test_the_scores_of_regression_are_scikit_learns_in_the_targets_units(diabete
     assert fit.parameters == 10 * 64 + 64 + 64 * 64 + 64 + 64 + 1
 
 
-def test_diabetes_is_standardised_by_its_training_part(diabetes, sklearn):
+def test_diabetes_is_standardised_by_its_training_part(patients):
     from sklearn.datasets import load_diabetes
-    from sklearn.preprocessing import StandardScaler
 
-    assert (len(diabetes.train), len(diabetes.test)) == (354, 88)
-    features, targets = load_diabetes(return_X_y=True, scaled=False)
+    assert (len(patients.train), len(patients.test)) == (354, 88)
+    features, targets = map(np.asarray, load_diabetes(return_X_y=True, scaled=False))
     order = np.random.default_rng(0).permutation(442)
-    scaler: Any = StandardScaler().fit(features[order[88:]])
-    for split, part in ((diabetes.train, order[88:]), (diabetes.test, order[:88])):
-        np.testing.assert_allclose(split.images, scaler.transform(features[part]), atol=1e-5)
-        units = diabetes.target_scale * split.labels[:, 0] + diabetes.target_mean
+    mean, scale = features[order[88:]].mean(axis=0), features[order[88:]].std(axis=0)
+    assert patients.target_scale == pytest.approx(targets[order[88:]].std())
+    for split, part in ((patients.train, order[88:]), (patients.test, order[:88])):
+        np.testing.assert_allclose(split.images, (features[part] - mean) / scale, atol=1e-5)
+        units = patients.target_scale * split.labels[:, 0] + patients.target_mean
         np.testing.assert_allclose(units, targets[part], rtol=1e-5)
 
 
-def test_the_baselines_of_regression_score_as_scikit_learn_does(diabetes, sklearn):
+def test_the_baselines_of_regression_score_as_scikit_learn_does(patients, fit_baseline):
     from sklearn.linear_model import LinearRegression
 
-    fit = fit_baseline("linear_regression", diabetes, seed=0)
-    model = LinearRegression().fit(diabetes.train.images, diabetes.train.labels)
-    expected = model.score(diabetes.test.images, diabetes.test.labels)
+    fit = fit_baseline("linear_regression", patients, seed=0)
+    model = LinearRegression().fit(patients.train.images, patients.train.labels)
+    expected = model.score(patients.test.images, patients.test.labels)
     assert fit.test["r2"] == pytest.approx(expected, abs=1e-5)
     assert fit.parameters == 11
-    assert fit_baseline("knn", diabetes, seed=0).parameters is None
+    assert fit_baseline("knn", patients, seed=0).parameters is None
 
 
 # The classifiers that are no networks
 
 
-def test_linear_regression_classifies_by_least_squares_on_one_hot_labels(tiny, sklearn):
+def test_linear_regression_classifies_by_least_squares_on_one_hot_labels(tiny, fit_baseline):
     fit = fit_baseline("linear_regression", tiny, seed=0)
     x, y = (split.images.reshape(len(split), -1) for split in (tiny.train, tiny.test))
     kernel, bias = least_squares(x, np.eye(3)[tiny.train.labels])
@@ -144,7 +150,7 @@ def test_linear_regression_classifies_by_least_squares_on_one_hot_labels(tiny, s
     assert fit.parameters == 12 * 12 * 3 + 3
 
 
-def test_each_cluster_takes_the_label_of_most_of_its_members(sklearn):
+def test_each_cluster_takes_the_label_of_most_of_its_members(fit_baseline):
     centres = np.array([[0.0, 0.0], [9.0, 0.0]], np.float32)
     labels = np.array([1] * 7 + [0] * 3 + [0] * 6 + [1] * 4, np.int32)
     x = np.repeat(centres, 10, axis=0) + np.linspace(0, 1, 20, dtype=np.float32)[:, None]
@@ -155,7 +161,7 @@ def test_each_cluster_takes_the_label_of_most_of_its_members(sklearn):
 
 
 @pytest.mark.parametrize("name", ["logistic_regression", "knn"])
-def test_the_other_baselines_learn(tiny, sklearn, name):
+def test_the_other_baselines_learn(tiny, fit_baseline, name):
     fit = fit_baseline(name, tiny, seed=0)
     assert fit.test["accuracy"] > 0.9
     assert fit.parameters == (None if name == "knn" else 12 * 12 * 3 + 3)
@@ -167,12 +173,9 @@ def test_the_other_baselines_learn(tiny, sklearn, name):
 def test_digits_are_split_with_the_seed_and_every_image_is_used_once(sklearn):
     from sklearn.datasets import load_digits
 
-    from jaxnets.lecture.compare.samples import digits
-
     data, other = digits(0), digits(1)
     images = np.concatenate([data.train.images, data.test.images]).reshape(-1, 64)
-    digits_: Any = load_digits()
-    expected = digits_.data / 16
+    expected = load_digits(return_X_y=True)[0] / 16
     assert sorted(map(bytes, images)) == sorted(map(bytes, expected.astype(np.float32)))
     assert (len(data.train), len(data.test)) == (1438, 359)
     assert not np.array_equal(data.test.labels, other.test.labels)
@@ -180,25 +183,18 @@ def test_digits_are_split_with_the_seed_and_every_image_is_used_once(sklearn):
 
 
 def test_a_cut_is_drawn_with_the_seed_and_has_every_class(tiny):
-    from jaxnets.errors import UserError
-    from jaxnets.lecture.compare.samples import cut
+    def examples(split):
+        return {(bytes(x), int(y)) for x, y in zip(split.images, split.labels, strict=True)}
 
     data = cut(tiny, 20, seed=0)
     assert len(data.train) == 20 and data.test is tiny.test
     assert not np.array_equal(data.train.images, cut(tiny, 20, seed=1).train.images)
-    known = {(bytes(image), int(label)) for image, label in zip(*parts(tiny.train), strict=True)}
-    assert {(bytes(i), int(la)) for i, la in zip(*parts(data.train), strict=True)} <= known
+    assert examples(data.train) <= examples(tiny.train)
     with pytest.raises(UserError, match="3 classes, 2 images show only"):
         cut(tiny, 2, seed=0)
 
 
-def parts(split):
-    return split.images, split.labels
-
-
 def test_only_labels_that_are_trained_on_are_wrong(mnist):
-    from jaxnets.lecture.compare.samples import cut, small_and_noisy
-
     noisy, right = small_and_noisy(mnist, seed=0), cut(mnist, 500, seed=0)
     assert noisy.test is mnist.test
     np.testing.assert_array_equal(noisy.train.images, right.train.images)
@@ -215,24 +211,26 @@ def a_fit(test, train=1.0):
 
 @pytest.fixture
 def results(tiny):
-    request = command.Request(
-        task="classification", models=(), datasets=("one", "two"), data_dir=None, train_size=None,
-        epochs=None, seed=0, curve=(), gradients="auto", workdir=None, json=False, notes=(),
-    )  # fmt: skip
-    return Results(request, [dataclasses.replace(tiny, name=name) for name in ("one", "two")])
+    return Results(Request(), [dataclasses.replace(tiny, name=name) for name in ("one", "two")])
 
 
 def test_a_size_underfits_or_overfits_by_its_training_score(results):
-    scores = {1: (0.5, 0.5), 2: (0.9, 0.6), 4: (1.0, 0.7), 8: (0.9, 0.895), 16: (0.9, 0.9)}
-    scores |= {32: (0.95, 0.9), 64: (1.0, 0.895), 128: (1.0, 0.8), 256: (0.8, 0.8)}
+    curve = [
+        (1, 0.5, 0.5, "underfits"),
+        (2, 0.9, 0.6, "overfits"),
+        (4, 1.0, 0.7, "overfits"),
+        (8, 0.9, 0.895, ""),
+        (16, 0.9, 0.9, "best"),
+        (32, 0.95, 0.9, ""),
+        (64, 1.0, 0.895, ""),
+        (128, 1.0, 0.8, "overfits"),
+        (256, 0.8, 0.8, "underfits"),
+    ]
     results.curve = [
-        Row("one", "hidden", hidden, a_fit(test, train)) for hidden, (train, test) in scores.items()
+        Row("one", "hidden", hidden, a_fit(test, train)) for hidden, train, test, _ in curve
     ]
     results.curve.append(Row("one", "hidden", 512, why="too large"))
-    assert results.verdicts("one") == {
-        1: "underfits", 2: "overfits", 4: "overfits", 8: "", 16: "best", 32: "", 64: "",
-        128: "overfits", 256: "underfits",
-    }  # fmt: skip
+    assert results.verdicts("one") == {hidden: verdict for hidden, *_, verdict in curve}
     assert results.verdicts("two") == {}
 
 
@@ -279,7 +277,7 @@ def test_the_closing_lines_say_who_wins_where(results):
         ("--curve=0", ["expected a whole number from 1"]),
         ("--epoch=3", ["did you mean --epochs?"]),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_request_is_refused_in_one_line(run_compare, tmp_path, monkeypatch, flags, parts):
     monkeypatch.chdir(tmp_path)
     run_compare(*flags.split()).assert_refused(*parts)
@@ -317,7 +315,7 @@ def test_networks_and_baselines_are_compared_and_the_files_say_the_same(
         assert f"{row['fit']['test']['accuracy']:.4f}" in outcome.out
     for sentence in found["closing"]:
         assert sentence in outcome.out
-    if command.picture.available():
+    if importlib.util.find_spec("matplotlib"):
         assert (folder / "compare.png").read_bytes().startswith(b"\x89PNG")
 
     run_compare(*flags).assert_refused("workdir: expected an empty folder", "compare.csv")
@@ -353,7 +351,7 @@ def test_without_scikit_learn_the_networks_are_compared_all_the_same(
     flags = [f"--data_dir={tiny_folder}", f"--workdir={tmp_path}", "--curve=none"]
     outcome = run_compare(*flags)
     assert outcome.status == 0 and "pip install scikit-learn" in outcome.out.splitlines()[0]
-    assert seen == list(command.NETWORKS["classification"][:6])
+    assert seen == list(PRESETS)[:6]
     for wrong in ("--models=mlp,kmeans", "--datasets=digits", "--task=regression"):
         run_compare(wrong).assert_refused("pip install scikit-learn")
 
@@ -377,12 +375,11 @@ def test_an_interrupt_keeps_what_is_done(run_compare, tiny_folder, tmp_path, mon
     assert len((tmp_path / "compare.csv").read_text().splitlines()) == where + 1
 
 
-def test_a_loss_that_is_not_finite_is_told_in_the_row(run_compare, tmp_path, monkeypatch, sklearn):
+def test_the_row_of_a_network_that_diverged_says_so(run_compare, tmp_path, monkeypatch, sklearn):
     wild = {**REGRESSION["linear"], "learning_rate": 1e4}
     monkeypatch.setitem(command.REGRESSION, "linear", wild)
-    outcome = run_compare("--task=regression", "--models=linear,knn", "--curve=none",
-                          f"--workdir={tmp_path}")  # fmt: skip
-    assert outcome.status == 0
+    flags = ["--task=regression", "--models=linear,knn", "--curve=none", f"--workdir={tmp_path}"]
+    assert run_compare(*flags).status == 0
     linear, knn = json.loads((tmp_path / "compare.json").read_text())["rows"]
     assert linear["fit"] is None and "the loss of step" in linear["why"]
     assert knn["fit"]["test"]["r2"] > 0.2

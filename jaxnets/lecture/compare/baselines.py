@@ -1,49 +1,57 @@
 """The review page's other models, by scikit-learn: linear and logistic regression, KNN, K-means.
 
-Shapes: N examples, D features (of an image: its pixels), K classes or outputs.
+Shapes: N examples, D features (an image's pixels), K classes or outputs.
 """
 
-import importlib.util
+import time
 import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
+
+from jaxnets.data.datasets import Dataset, Split
+from jaxnets.lecture.compare.results import Fit, Scores, scores_of
+from jaxnets.metrics import RegressionMetrics
+from jaxnets.training.augment import to_float
 
 NEIGHBOURS = 5
-INSTALL = "pip install scikit-learn"
 
 
 class Fitted(NamedTuple):
-    """A model that has learnt.
+    """A trained model: [N, D] -> labels [N] or predictions [N, K], and how many numbers it learnt.
 
-    Attributes:
-      predict: [N, D] -> labels [N], or in regression predictions [N, K].
-      parameters: How many numbers it learnt; None where it keeps the examples instead.
+    `parameters` is None where it keeps the examples instead.
     """
 
     predict: Callable[[np.ndarray], np.ndarray]
     parameters: int | None
 
 
-def available() -> bool:
-    """Whether scikit-learn is installed."""
-    return importlib.util.find_spec("sklearn") is not None
+def linear_regressor(x: np.ndarray, targets: np.ndarray) -> Fitted:
+    """Least squares in closed form: W, b minimise Σ (xW + b - y)²."""
+    model = LinearRegression().fit(x, targets)
+    return Fitted(model.predict, model.coef_.size + np.size(model.intercept_))
+
+
+def knn_regressor(x: np.ndarray, targets: np.ndarray) -> Fitted:
+    """The mean of the five nearest training examples' targets."""
+    return Fitted(KNeighborsRegressor(min(NEIGHBOURS, len(x))).fit(x, targets).predict, None)
 
 
 def linear_classifier(x: np.ndarray, labels: np.ndarray, num_classes: int, seed: int) -> Fitted:
-    """Least squares on one-hot labels: W, b minimise Σ (xW + b - y)²; the largest output wins."""
-    from sklearn.linear_model import LinearRegression
-
-    model = LinearRegression().fit(x, np.eye(num_classes, dtype=x.dtype)[labels])
-    return Fitted(lambda x: model.predict(x).argmax(axis=1), model.coef_.size + num_classes)
+    """Least squares on one-hot labels; the largest output wins."""
+    outputs, parameters = linear_regressor(x, np.eye(num_classes, dtype=x.dtype)[labels])
+    return Fitted(lambda x: outputs(x).argmax(axis=1), parameters)
 
 
 def logistic_regression(x: np.ndarray, labels: np.ndarray, num_classes: int, seed: int) -> Fitted:
     """Softmax regression by L-BFGS with scikit-learn's own L2 penalty (C = 1), 100 iterations."""
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-
     with warnings.catch_warnings():
         # Its iterations end before it has converged, as an epoch budget ends a network's.
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -53,16 +61,11 @@ def logistic_regression(x: np.ndarray, labels: np.ndarray, num_classes: int, see
 
 def knn_classifier(x: np.ndarray, labels: np.ndarray, num_classes: int, seed: int) -> Fitted:
     """The majority of the five nearest training examples; learning is keeping them."""
-    from sklearn.neighbors import KNeighborsClassifier
-
-    model = KNeighborsClassifier(min(NEIGHBOURS, len(x))).fit(x, labels)
-    return Fitted(model.predict, None)
+    return Fitted(KNeighborsClassifier(min(NEIGHBOURS, len(x))).fit(x, labels).predict, None)
 
 
 def kmeans_classifier(x: np.ndarray, labels: np.ndarray, num_classes: int, seed: int) -> Fitted:
     """As many clusters as classes, found without labels; each then takes its members' majority."""
-    from sklearn.cluster import KMeans
-
     model = KMeans(min(num_classes, len(x)), random_state=seed).fit(x)
     counts = np.zeros((model.n_clusters, num_classes), int)
     np.add.at(counts, (np.asarray(model.labels_), labels), 1)
@@ -70,28 +73,41 @@ def kmeans_classifier(x: np.ndarray, labels: np.ndarray, num_classes: int, seed:
     return Fitted(lambda x: majority[model.predict(x)], model.cluster_centers_.size + majority.size)
 
 
-def linear_regressor(x: np.ndarray, targets: np.ndarray) -> Fitted:
-    """Least squares in closed form: W, b minimise Σ (xW + b - y)²."""
-    from sklearn.linear_model import LinearRegression
-
-    model = LinearRegression().fit(x, targets)
-    return Fitted(model.predict, model.coef_.size + np.size(model.intercept_))
-
-
-def knn_regressor(x: np.ndarray, targets: np.ndarray) -> Fitted:
-    """The mean of the five nearest training examples' targets."""
-    from sklearn.neighbors import KNeighborsRegressor
-
-    return Fitted(KNeighborsRegressor(min(NEIGHBOURS, len(x))).fit(x, targets).predict, None)
-
-
-CLASSIFIERS: dict[str, Callable[[np.ndarray, np.ndarray, int, int], Fitted]] = {
+CLASSIFIERS = {
     "linear_regression": linear_classifier,
     "logistic_regression": logistic_regression,
     "knn": knn_classifier,
     "kmeans": kmeans_classifier,
 }
-REGRESSORS: dict[str, Callable[[np.ndarray, np.ndarray], Fitted]] = {
-    "linear_regression": linear_regressor,
-    "knn": knn_regressor,
-}
+REGRESSORS = {"linear_regression": linear_regressor, "knn": knn_regressor}
+
+
+def fit_baseline(name: str, data: Dataset, seed: int) -> Fit:
+    """Trains one of these models on rows of pixels or features."""
+    started = time.perf_counter()
+    x, labels = _rows(data.train), data.train.labels
+    if data.is_regression:
+        predict, parameters = REGRESSORS[name](x, labels)
+    else:
+        predict, parameters = CLASSIFIERS[name](x, labels, data.num_classes, seed)
+    seconds = time.perf_counter() - started
+
+    def score(split: Split) -> Scores:
+        predicted, count = predict(_rows(split)), len(split)
+        if not data.is_regression:
+            return {"accuracy": float(np.mean(predicted == split.labels))}
+        metrics = RegressionMetrics.of(
+            jnp.asarray(predicted),
+            jnp.asarray(split.labels),
+            losses=jnp.zeros(count),
+            mask=jnp.ones(count),
+            mean=data.target_mean,
+            scale=data.target_scale,
+        )
+        return scores_of(metrics, data)
+
+    return Fit(parameters, None, score(data.train), score(data.test), seconds)
+
+
+def _rows(split: Split) -> np.ndarray:
+    return to_float(split.images).reshape(len(split), -1)

@@ -1,20 +1,27 @@
-"""What a comparison prints and writes: aligned tables for people, JSON and CSV for machines."""
+"""A comparison as people see it: tables, a line as soon as it is known, and a picture."""
 
-import csv
-import dataclasses
-import io
-import json
-import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from jaxnets import table
 from jaxnets.data.datasets import Dataset
-from jaxnets.lecture.compare.request import Request
-from jaxnets.lecture.compare.results import RANKS_BY, SCORES, TITLES, TOLERANCE, Results, Row
+from jaxnets.lecture.compare.request import TASKS, Request
+from jaxnets.lecture.compare.results import TITLES, TOLERANCE, Results, Row, fitted
 from jaxnets.lecture.compare.samples import CURVE_NOISE
+from jaxnets.lecture.results import create_figure
 
 NAME, NUMBER = 20, 10
+
+
+def notes(request: Request) -> list[str]:
+    """What a reader should know before the tables."""
+    own = "every network by its own recipe"
+    if request.epochs is not None:
+        own += f", but {request.epochs} epochs"
+    if request.task == "classification":
+        own += " (made for 60,000 images: on fewer, an epoch has fewer steps)"
+    return [*request.notes, own, "seconds: training, a network's compilation included"]
 
 
 def heading(request: Request, data: Dataset) -> str:
@@ -23,7 +30,7 @@ def heading(request: Request, data: Dataset) -> str:
     title = f"{data.name}: {len(data.train):,} training and {len(data.test):,} test {kind}"
     if request.train_size == len(data.train):
         title += " (--train_size=full takes all)"
-    heads = ["parameters", "epochs", *(head for head, _, _ in _columns(request)), "seconds"]
+    heads = _heads(request)
     return "\n".join(["", title, _line("model", heads, heads)])
 
 
@@ -32,42 +39,28 @@ def line(request: Request, row: Row) -> str:
     fit = row.fit
     if fit is None:
         return f"{row.model:{NAME}}  {row.why}"
-    columns = _columns(request)
-    heads = ["parameters", "epochs", *(head for head, _, _ in columns), "seconds"]
     scores = [
-        f"{getattr(fit, part)[score]:,.{0 if score == 'mse' else 4}f}" for _, part, score in columns
+        f"{getattr(fit, part)[score]:,.{0 if score == 'mse' else 4}f}"
+        for part, score in TASKS[request.task].columns
     ]
-    texts = [_count(fit.parameters), _count(fit.epochs), *scores, f"{fit.seconds:.1f}"]
-    return _line(row.model, texts, heads)
-
-
-def _columns(request: Request) -> list[tuple[str, str, str]]:
-    """The columns of scores: title, part, score; of the training part only the one that ranks."""
-    return [
-        (f"{part} {TITLES[score]}", part, score)
-        for score in SCORES[request.task]
-        for part in (("train", "test") if score == RANKS_BY[request.task] else ("test",))
-    ]
+    cells = [_count(fit.parameters), _count(fit.epochs), *scores, f"{fit.seconds:.1f}"]
+    return _line(row.model, cells, _heads(request))
 
 
 def curve(results: Results, data: Dataset, small: Dataset) -> str:
     """The capacity curve of a data set.
 
     Args:
-      results: With the curve.
+      results: The comparison, with its curve.
       data: The data set.
       small: The part of it on which the curve was trained.
     """
-    score = TITLES[RANKS_BY[results.request.task]]
     about = f"{len(small.train)} training rows"
     if not data.is_regression:
         about = f"{len(small.train)} training images, {CURVE_NOISE:.0%} given a random label"
-    heads = ["parameters", f"train {score}", f"test {score}"]
-    lines = [
-        "",
-        f"capacity on {data.name}: one hidden layer, {about}",
-        _line("hidden", heads, heads),
-    ]
+    heads = ["parameters", f"train {results.ranks_by}", f"test {results.ranks_by}"]
+    title = f"capacity on {data.name}: one hidden layer, {about}"
+    lines = ["", title, _line("hidden", heads, heads)]
     verdicts = results.verdicts(data.name)
     for row in results.curve:
         if row.dataset == data.name and row.fit is None:
@@ -88,57 +81,10 @@ def curve(results: Results, data: Dataset, small: Dataset) -> str:
     return "\n".join(lines)
 
 
-def notes(request: Request) -> list[str]:
-    """What is to be known before the tables."""
-    own = "every network by its own recipe"
-    if request.epochs is not None:
-        own += f", but {request.epochs} epochs"
-    if request.task == "classification":
-        own += " (made for 60,000 images: on fewer, an epoch has fewer steps)"
-    return [*request.notes, own, "seconds: training, a network's compilation included"]
-
-
-def to_json(results: Results) -> str:
-    """Everything; a number that is none (R² of targets that do not vary) is null."""
-    found = {
-        "finished": results.finished,
-        "request": dataclasses.asdict(results.request),
-        "datasets": [
-            {
-                "name": data.name,
-                "train": len(data.train),
-                "test": len(data.test),
-                "sha256": data.checksum,
-            }
-            for data in results.samples
-        ],
-        "rows": [dataclasses.asdict(row) for row in results.rows],
-        "curve": [
-            {**dataclasses.asdict(row), "verdict": results.verdicts(row.dataset).get(row.hidden)}
-            for row in results.curve
-        ],
-        "closing": results.closing(),
-    }
-    return json.dumps(_finite(found), indent=2, allow_nan=False) + "\n"
-
-
-def to_csv(results: Results) -> str:
-    """A line a model and data set, then the curve's; empty where there is nothing to say."""
-    scores = SCORES[results.request.task]
-    names = [f"{part}_{score}" for part in ("train", "test") for score in scores]
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(
-        ["dataset", "model", "hidden", "parameters", "epochs", "seconds", *names, "why"]
-    )
-    for row in [*results.rows, *results.curve]:
-        fit = row.fit
-        cells: list[Any] = [""] * (3 + len(names))
-        if fit is not None:
-            values = [getattr(fit, part)[score] for part in ("train", "test") for score in scores]
-            cells = [fit.parameters, fit.epochs, round(fit.seconds, 3), *values]
-        writer.writerow([row.dataset, row.model, row.hidden, *cells, row.why])
-    return stream.getvalue()
+def _heads(request: Request) -> list[str]:
+    """The heads of a data set's table, without the name's."""
+    scores = [f"{part} {TITLES[score]}" for part, score in TASKS[request.task].columns]
+    return ["parameters", "epochs", *scores, "seconds"]
 
 
 def _line(name: str, cells: Sequence[str], heads: Sequence[str]) -> str:
@@ -151,10 +97,47 @@ def _count(number: int | None) -> str:
     return "-" if number is None else f"{number:,}"
 
 
-def _finite(value: Any) -> Any:
-    """The same, every infinite number or NaN a None."""
-    if isinstance(value, dict):
-        return {key: _finite(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def draw(results: Results, path: Path) -> None:
+    """Draws each data set's scores and capacity curve, where matplotlib is installed."""
+    figure = create_figure(11, 4 * len(results.samples))
+    if figure is None:
+        return
+    grid = figure.subplots(len(results.samples), 2, squeeze=False)
+    for (left, right), data in zip(grid, results.samples, strict=True):
+        _draw_scores(left, results, data.name)
+        _draw_curve(right, results, data.name)
+    figure.savefig(path, dpi=120)
+
+
+def _draw_scores(axes: Any, results: Results, name: str) -> None:
+    """Draws every model's test score as a bar and its training score as a dot."""
+    rows = fitted(results.rows, name)
+    models = [row.model for row in rows]
+    axes.barh(models, [results.score(row) for row in rows], color="tab:blue")
+    axes.plot([results.score(row, "train") for row in rows], models, "o", color="tab:orange")
+    axes.invert_yaxis()
+    axes.set_xlabel(results.ranks_by)
+    axes.set_title(f"{name} (bar: test, dot: training)")
+
+
+def _draw_curve(axes: Any, results: Results, name: str) -> None:
+    """Draws training and test score over the hidden size, on a logarithmic scale."""
+    rows = fitted(results.curve, name)
+    axes.set_title(f"capacity on {name}")
+    if not rows:
+        axes.set_axis_off()
+        return
+    sizes = [row.hidden for row in rows]
+    for part, colour in (("train", "tab:orange"), ("test", "tab:blue")):
+        scores = [results.score(row, part) for row in rows]
+        axes.plot(sizes, scores, "o-", color=colour, label=part)
+    below = {"xytext": (0, -14), "textcoords": "offset points", "ha": "center", "fontsize": 8}
+    for row in rows:
+        verdict = results.verdicts(name)[row.hidden]
+        axes.annotate(verdict, (row.hidden, results.score(row)), **below)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(sizes, map(str, sizes))
+    axes.set_xlabel("hidden units")
+    axes.set_ylabel(results.ranks_by)
+    axes.margins(0.15)
+    axes.legend()

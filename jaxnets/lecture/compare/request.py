@@ -1,20 +1,42 @@
 """What `python -m jaxnets compare` is asked for: its flags read and checked, before jax starts."""
 
 import dataclasses
-from collections.abc import Sequence
+import importlib.util
+from typing import NamedTuple
 
 from jaxnets.config.options import Options, option
 from jaxnets.config.recipes import PRESETS, REGRESSION
 from jaxnets.errors import UserError, unknown
-from jaxnets.lecture.compare import baselines
 
-NETWORKS = {"classification": tuple(PRESETS), "regression": tuple(REGRESSION)}
-BASELINES = {
-    "classification": tuple(baselines.CLASSIFIERS),
-    "regression": tuple(baselines.REGRESSORS),
+INSTALL = "pip install scikit-learn"
+
+
+class Task(NamedTuple):
+    """What can be compared in a task."""
+
+    networks: tuple[str, ...]
+    baselines: tuple[str, ...]  # scikit-learn's models, defined in baselines.py.
+    datasets: tuple[str, ...]
+    columns: tuple[tuple[str, str], ...]  # The scores that are shown: a part of the data, a score.
+    ranks_by: str  # The score that ranks; larger is better.
+
+
+TASKS = {
+    "classification": Task(
+        networks=tuple(PRESETS),
+        baselines=("linear_regression", "logistic_regression", "knn", "kmeans"),
+        datasets=("mnist", "digits"),
+        columns=(("train", "accuracy"), ("test", "accuracy")),
+        ranks_by="accuracy",
+    ),
+    "regression": Task(
+        networks=tuple(REGRESSION),
+        baselines=("linear_regression", "knn"),
+        datasets=("diabetes",),
+        columns=(("test", "mse"), ("train", "r2"), ("test", "r2"), ("test", "wmape")),
+        ranks_by="r2",
+    ),
 }
-DATASETS = {"classification": ("mnist", "digits"), "regression": ("diabetes",)}
-FROM_SCIKIT_LEARN = ("digits", "diabetes")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,7 +46,7 @@ class Request(Options):
     task: str = option(
         "classification",
         "what the models learn; regression is on scikit-learn's diabetes",
-        tuple(DATASETS),
+        tuple(TASKS),
     )
     models: tuple[str, ...] = option(
         (),
@@ -61,43 +83,39 @@ def resolved(flags: Request) -> Request:
     """The request with every model and data set by name, and its curve from small to large.
 
     Raises:
-      UserError: An unknown name, or a model or data set from scikit-learn where that is not
-        installed.
+      UserError: A name is unknown, or needs scikit-learn where that is not installed.
     """
-    networks, others = NETWORKS[flags.task], BASELINES[flags.task]
-    models = _names("model", flags.models, (*networks, *others))
-    datasets = _names("dataset", flags.datasets, DATASETS[flags.task])
-    notes = []
-    if flags.data_dir is not None:
+    task = TASKS[flags.task]
+    for name in flags.models:
+        if name not in (known := (*task.networks, *task.baselines)):
+            raise unknown("model", name, known)
+    for name in flags.datasets:
+        if name not in task.datasets:
+            raise unknown("dataset", name, task.datasets)
+    if flags.data_dir is not None and flags.task == "regression":
+        raise UserError("data_dir: a folder of images is for --task=classification")
+    if flags.data_dir is not None and flags.datasets:
+        raise UserError("datasets and data_dir exclude each other, got both")
+
+    default = [name for name in task.networks if not name.startswith("alexnet")]
+    models = flags.models or (*default, *task.baselines)
+    datasets = flags.datasets or (task.datasets if flags.data_dir is None else ())
+    notes = ()
+    if importlib.util.find_spec("sklearn") is None:
         if flags.task == "regression":
-            raise UserError("data_dir: a folder of images is for --task=classification")
-        if datasets:
-            raise UserError("datasets and data_dir exclude each other, got both")
-    if not baselines.available():
-        for name in (*models, *datasets):
-            if name in FROM_SCIKIT_LEARN or (name in others and name not in networks):
-                raise UserError(f"{name} needs scikit-learn: {baselines.INSTALL}")
-        if flags.task == "regression":
-            raise UserError(f"task regression needs scikit-learn's data: {baselines.INSTALL}")
-        notes.append(f"the networks alone: the baselines and digits need {baselines.INSTALL}")
-        others = ()
-    if not datasets and flags.data_dir is None:
-        datasets = tuple(
-            name for name in DATASETS[flags.task] if not notes or name not in FROM_SCIKIT_LEARN
+            raise UserError(f"task regression needs scikit-learn's data: {INSTALL}")
+        missing = (*task.baselines, "digits")
+        for name in (*flags.models, *flags.datasets):
+            if name in missing:
+                raise UserError(f"{name} needs scikit-learn: {INSTALL}")
+        models, datasets = (
+            tuple(name for name in names if name not in missing) for names in (models, datasets)
         )
-    default = (name for name in networks if not name.startswith("alexnet"))
+        notes = (f"the networks alone: the baselines and digits need {INSTALL}",)
     return dataclasses.replace(
         flags,
-        models=models or (*default, *others),
-        datasets=datasets,
+        models=tuple(dict.fromkeys(models)),
+        datasets=tuple(dict.fromkeys(datasets)),
         curve=tuple(sorted(set(flags.curve))),
-        notes=tuple(notes),
+        notes=notes,
     )
-
-
-def _names(kind: str, names: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
-    """The names, each once."""
-    for name in names:
-        if name not in known:
-            raise unknown(kind, name, known)
-    return tuple(dict.fromkeys(names))

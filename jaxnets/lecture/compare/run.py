@@ -2,41 +2,51 @@
 
 import dataclasses
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jaxnets.config.fields import preset
+from tqdm import tqdm
+
+from jaxnets.config.fields import Config, preset
 from jaxnets.config.recipes import CURVE, REGRESSION
 from jaxnets.data.datasets import Dataset
 from jaxnets.errors import RunFailedError, UserError
-from jaxnets.lecture.compare import picture, report
-from jaxnets.lecture.compare.fit import Fit, fit_baseline, fit_network
-from jaxnets.lecture.compare.request import NETWORKS, Request
-from jaxnets.lecture.compare.results import Results, Row
+from jaxnets.experiment import Experiment
+from jaxnets.lecture.compare import report
+from jaxnets.lecture.compare.request import TASKS, Request
+from jaxnets.lecture.compare.results import Fit, Results, Row, scores_of
 from jaxnets.lecture.compare.samples import load, small_and_noisy
-from jaxnets.runs.run_folder import fresh_path, make_folder, write_text
+from jaxnets.lecture.results import to_json
+from jaxnets.runs.run import num_params
+from jaxnets.runs.run_folder import fresh_path, make_folder
+from jaxnets.training.loop import Checkpoint
 
 
 def run(request: Request) -> None:
-    """Compares, printing each row as soon as it is known; what is known is written at the end.
+    """Compares, printing each row as soon as it is known.
 
-    An interrupt is an end too.
+    What is known is written at the end, and after an interrupt.
 
     Raises:
       UserError: A data set cannot be loaded, or the work folder holds something.
     """
     samples = load(request)
-    folder = _create_folder(request.workdir)
-    results = Results(request, samples)
+    path = Path(os.path.expanduser(request.workdir)) if request.workdir else fresh_path("compare")
+    if found := make_folder(path):
+        raise UserError(f"workdir: expected an empty folder, {path} holds {found[0]}")
+    folder, results = path.resolve(), Results(request, samples)
     try:
         for text in _compare(results):
             if not request.json:
                 print(text, flush=True)
         results.finished = True
     finally:
-        _write(results, folder)
-    print(report.to_json(results).rstrip() if request.json else f"results: {folder}")
+        results.write(folder)
+        if results.rows:
+            report.draw(results, folder / "compare.png")
+    print(to_json(results.to_values()).rstrip() if request.json else f"results: {folder}")
 
 
 def _compare(results: Results) -> Iterator[str]:
@@ -46,9 +56,8 @@ def _compare(results: Results) -> Iterator[str]:
     for data in results.samples:
         yield report.heading(request, data)
         for model in request.models:
-            row = _row(Row(data.name, model), request, data)
-            results.rows.append(row)
-            yield report.line(request, row)
+            results.rows.append(_row(Row(data.name, model), request, data))
+            yield report.line(request, results.rows[-1])
     for data in results.samples if request.curve else ():
         small = small_and_noisy(data, request.seed)
         for hidden in request.curve:
@@ -67,38 +76,49 @@ def _row(row: Row, request: Request, data: Dataset) -> Row:
 
 def _fit(row: Row, request: Request, data: Dataset) -> Fit:
     """Trains the row's model."""
-    curve = row.hidden is not None
-    if not curve and row.model not in NETWORKS[request.task]:
+    if row.model in TASKS[request.task].baselines:
+        from jaxnets.lecture.compare.baselines import fit_baseline  # It needs scikit-learn.
+
         return fit_baseline(row.model, data, request.seed)
     changes: dict[str, Any] = {"validation_size": 0, "devices": 1, "seed": request.seed}
     if request.gradients == "manual":  # auto leaves mlp_handwritten its own gradients.
         changes["gradients"] = "manual"
-    if curve:
+    if row.hidden is not None:
         changes |= {**CURVE[request.task], "hidden": (row.hidden,)}
-    elif data.is_regression:
-        changes |= REGRESSION[row.model]
     else:
-        changes["model"] = row.model
-    if request.epochs is not None and not curve:
-        changes["epochs"] = request.epochs
+        changes |= REGRESSION[row.model] if data.is_regression else {"model": row.model}
+        if request.epochs is not None:
+            changes["epochs"] = request.epochs
     return fit_network(preset(**changes), data)
 
 
-def _create_folder(workdir: str | None) -> Path:
-    """Makes the folder of the results.
+def fit_network(config: Config, data: Dataset) -> Fit:
+    """Trains a network; no batch is larger than the training part.
 
     Raises:
-      UserError: It holds something, or cannot be written.
+      UserError: The images are too small for the network.
+      RunFailedError: Its loss became infinite or NaN.
     """
-    path = Path(os.path.expanduser(workdir)) if workdir else fresh_path("compare")
-    if found := make_folder(path):
-        raise UserError(f"workdir: expected an empty folder, {path} holds {found[0]}")
-    return path.resolve()
-
-
-def _write(results: Results, folder: Path) -> None:
-    """compare.json and compare.csv, and compare.png where matplotlib is installed."""
-    write_text(folder / "compare.json", report.to_json(results))
-    write_text(folder / "compare.csv", report.to_csv(results))
-    if results.rows and picture.available():
-        picture.draw(results, folder / "compare.png")
+    if config.batch_size is not None:
+        batch_size = min(config.batch_size, len(data.train))
+        config = dataclasses.replace(config, batch_size=batch_size)
+    started = time.perf_counter()
+    experiment = Experiment.create(config, data)
+    state = experiment.init_state()
+    epochs = tqdm(
+        experiment.epochs(Checkpoint(state)),
+        f"{data.name} {config.model}",
+        config.epochs,
+        leave=False,
+        disable=None,
+        unit="epoch",
+        dynamic_ncols=True,
+    )
+    for trained, _ in epochs:
+        state = trained
+    seconds = time.perf_counter() - started
+    train, test = (
+        scores_of(experiment.evaluate(state.params, split, ten_crop=False), data)
+        for split in (data.train, data.test)
+    )
+    return Fit(num_params(state.params), config.epochs, train, test, seconds)

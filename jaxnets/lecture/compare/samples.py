@@ -1,6 +1,7 @@
 """The data sets that are compared on: MNIST or a folder, and two that scikit-learn ships."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -9,10 +10,9 @@ from jaxnets.data.load import load_dataset
 from jaxnets.errors import UserError
 from jaxnets.lecture.compare.request import Request
 
-# The share of scikit-learn's examples that is held back for the test.
+# The share of scikit-learn's examples that is kept for the test.
 TEST_SHARE = 0.2
-# The capacity curve has few examples, and some labels are wrong, so that too large a network learns
-# the mistakes by heart.
+# The capacity curve has few examples and some wrong labels, which too large a network memorises.
 CURVE_EXAMPLES, CURVE_NOISE = 500, 0.2
 
 
@@ -35,7 +35,7 @@ def load(request: Request) -> list[Dataset]:
 
 
 def cut(data: Dataset, size: int | None, seed: int) -> Dataset:
-    """The data set with at most so many training examples, drawn with the seed.
+    """The data set with at most this many training examples, drawn with the seed.
 
     Raises:
       UserError: A class has none of them.
@@ -62,53 +62,45 @@ def digits(seed: int) -> Dataset:
 
     images, labels = load_digits(return_X_y=True)
     images = (images / 16).astype(np.float32).reshape(-1, 8, 8, 1)
-    train, test = _parts(len(labels), seed)
-    labels = labels.astype(np.int32)
-    return Dataset(
-        name="digits",
-        num_classes=10,
-        train=Split(images[train], labels[train]),
-        validation=Split(images[:0], labels[:0]),
-        test=Split(images[test], labels[test]),
-        checksum=sha256_of(images, labels),
-    )
+    labels, parts = labels.astype(np.int32), _draw_parts(len(labels), seed)
+    return _dataset("digits", 10, images, labels, parts, checksum=sha256_of(images, labels))
 
 
 def diabetes(seed: int, train_size: int | None = None) -> Dataset:
     """scikit-learn's diabetes: 442 patients, 10 features, the disease's progress a year later.
 
     Raises:
-      UserError: train_size is below 2, of which there is no variance.
+      UserError: train_size is below 2, which have no variance.
 
     Source: Efron et al. 2004, "Least angle regression", section 1.
     """
     from sklearn.datasets import load_diabetes
+    from sklearn.preprocessing import StandardScaler
 
     features, targets = map(np.asarray, load_diabetes(return_X_y=True, scaled=False))
     targets = targets[:, None]
-    train, test = _parts(len(targets), seed)
+    train, test = _draw_parts(len(targets), seed)
     train = train[:train_size]
     if len(train) < 2:
         raise UserError(f"train_size: expected at least 2 examples of regression, got {len(train)}")
-    checksum = sha256_of(features, targets)
-    features, _, _ = _standardised(features, train)
-    targets, mean, scale = _standardised(targets, train)
-    return Dataset(
-        name="diabetes",
-        num_classes=1,
-        train=Split(features[train], targets[train]),
-        validation=Split(features[:0], targets[:0]),
-        test=Split(features[test], targets[test]),
-        checksum=checksum,
-        target_mean=float(mean[0]),
-        target_scale=float(scale[0]),
+    scalers: list[Any] = [StandardScaler().fit(x[train]) for x in (features, targets)]
+    of_features, of_targets = scalers
+    return _dataset(
+        "diabetes",
+        1,
+        of_features.transform(features).astype(np.float32),
+        of_targets.transform(targets).astype(np.float32),
+        (train, test),
+        checksum=sha256_of(features, targets),
+        target_mean=of_targets.mean_.item(),
+        target_scale=of_targets.scale_.item(),
     )
 
 
 def small_and_noisy(data: Dataset, seed: int) -> Dataset:
-    """What the capacity curve is trained on: few examples, a share of whose labels is drawn anew.
+    """The capacity curve's data: few examples, and a share of the training labels drawn anew.
 
-    The labels of the test stay right, and so do targets of regression, noisy by nature.
+    The test's labels stay right. Targets of regression do too: they are noisy by nature.
     """
     data = cut(data, CURVE_EXAMPLES, seed)
     if data.is_regression:
@@ -120,17 +112,15 @@ def small_and_noisy(data: Dataset, seed: int) -> Dataset:
     return dataclasses.replace(data, train=Split(data.train.images, labels))
 
 
-def _parts(size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _draw_parts(size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """The training and the test examples' indices, drawn with the seed."""
     order = np.random.default_rng(seed).permutation(size)
-    held_back = int(size * TEST_SHARE)
-    return order[held_back:], order[:held_back]
+    test_size = int(size * TEST_SHARE)
+    return order[test_size:], order[:test_size]
 
 
-def _standardised(
-    columns: np.ndarray, train: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(columns - mean) / scale, both of the training part; a constant column becomes 0."""
-    mean, scale = columns[train].mean(axis=0), columns[train].std(axis=0)
-    scale = np.where(scale > 0, scale, 1)
-    return ((columns - mean) / scale).astype(np.float32), mean, scale
+def _dataset(name: str, num_classes: int, x: Any, y: Any, parts: Any, **others: Any) -> Dataset:
+    """A data set without validation examples; parts are the training and test indices."""
+    train, test = (Split(x[rows], y[rows]) for rows in parts)
+    nothing = Split(x[:0], y[:0])
+    return Dataset(name, num_classes, train=train, validation=nothing, test=test, **others)

@@ -1,0 +1,57 @@
+"""How a search and a comparison keep what they found: JSON for programs, CSV for tables."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxnets.runs.run_folder import write_text
+
+
+def write(
+    path: Path, values: dict[str, Any], columns: Sequence[str], rows: Iterable[dict[str, Any]]
+) -> None:
+    """Writes the results.
+
+    Args:
+      path: The files' path without a suffix; .json and .csv are added.
+      values: The JSON object.
+      columns: The CSV file's column names.
+      rows: Each line's values by column; a missing one stays empty.
+    """
+    write_text(path.with_suffix(".json"), to_json(values))
+    stream = io.StringIO()
+    table = csv.DictWriter(stream, columns, lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    write_text(path.with_suffix(".csv"), stream.getvalue())
+
+
+def to_json(values: Any) -> str:
+    """The values as JSON, which has no NaN and no infinity: they become null."""
+    return json.dumps(finite(values), indent=2, allow_nan=False) + "\n"
+
+
+def finite(values: Any) -> Any:
+    """The same values, with None for every number that is not finite.
+
+    >>> finite({"losses": (0.5, math.nan)})
+    {'losses': [0.5, None]}
+    """
+    if isinstance(values, dict):
+        return {key: finite(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [finite(value) for value in values]
+    return None if isinstance(values, float) and not math.isfinite(values) else values
+
+
+def create_figure(width: float, height: float) -> Any:
+    """An empty figure, its size in inches; None where matplotlib is not installed."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return None
+    return Figure(figsize=(width, height), layout="constrained")

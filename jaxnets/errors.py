@@ -1,4 +1,4 @@
-"""The user's mistakes: one line on stderr, exit status 2, never a traceback."""
+"""What may end a command, and its message as a terminal may show it: never a traceback."""
 
 import difflib
 import signal
@@ -27,7 +27,7 @@ class StoppedError(Exception):
 
 
 def exit_status_of(error: BaseException) -> tuple[str, int] | None:
-    """The message and the exit status of an error; None of one that should not have come."""
+    """The message and the exit status of an error; None if the error is a bug."""
     if isinstance(error, UserError):
         return str(error), WRONG_REQUEST
     if isinstance(error, RunFailedError):
@@ -51,9 +51,14 @@ def unknown(kind: str, value: str, known: Iterable[str]) -> UserError:
     unknown model "cmn"; did you mean "cnn"? (known: mlp, cnn)
     """
     known = list(known)
-    near = difflib.get_close_matches(value, known, n=1, cutoff=0.5)
-    hint = f'; did you mean "{near[0]}"?' if near else ""
+    hint = did_you_mean(value, known, quote='"')
     return UserError(f'unknown {kind} "{value}"{hint} (known: {", ".join(known)})')
+
+
+def did_you_mean(value: str, known: Iterable[str], quote: str = "") -> str:
+    """The question for the nearest name that exists, or nothing."""
+    near = difflib.get_close_matches(value, known, n=1, cutoff=0.5)
+    return f"; did you mean {quote}{near[0]}{quote}?" if near else ""
 
 
 def printable(text: str) -> str:
@@ -62,8 +67,6 @@ def printable(text: str) -> str:
     >>> print(printable("red\x1b[31m\n"))
     red\x1b[31m\n
     """
-    if text.isprintable():
-        return text
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 

@@ -1,5 +1,6 @@
 """Aligned columns of text: one printer for every table."""
 
+import itertools
 import unicodedata
 from collections.abc import Sequence
 
@@ -41,8 +42,6 @@ def table(rows: Sequence[Sequence[str]], align: str) -> list[str]:
     model  loss
     cnn     0.5
     """
-    widths = [
-        max((width_of(row[k]) for row in rows if k < len(row)), default=0)
-        for k in range(len(align))
-    ]
+    columns = itertools.zip_longest(*rows, fillvalue="")
+    widths = [max(map(width_of, column)) for column in columns]
     return [line(row, widths, align) for row in rows]

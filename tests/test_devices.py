@@ -34,6 +34,7 @@ def test_the_command_takes_the_flags_of_training(run_command):
     assert lines["used"] == f"2 by pmap (CPU, {os.cpu_count()} cores as 2 devices)"
     assert re.search(r"\bjax \d+\.\d+", lines["versions"])
     run_command("devices", "--platfrm=cpu").assert_refused("did you mean --platform?")
+    run_command("devices", "--platform=gpu").assert_refused("platform: expected gpu, JAX has only")
 
 
 @pytest.mark.parametrize(

@@ -5,22 +5,27 @@ Nothing here imports jax until the flags are known to be right.
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Sequence
 from typing import Any
 
 from jaxnets.cli.flags import parse_command, unknown_flag
-from jaxnets.config.fields import Config, preset
+from jaxnets.config.fields import Config, learning_rate_note, preset
 from jaxnets.config.options import Options, option, parse
 from jaxnets.config.recipes import DEFAULT_MODEL, PRESETS
 from jaxnets.errors import DONE, RUN_FAILED, WRONG_REQUEST, UserError, unknown
 
+COUNT = (1, 10**6)
 JSON = "print JSON instead of a table"
 
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command that comes first; returns the exit status."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(_help(), flush=True)
+        lines = [f"  {name:12}{command.__doc__}" for name, command in COMMANDS.items()]
+        usage = "usage: python -m jaxnets COMMAND [--flag=value ...]"
+        more = "python -m jaxnets COMMAND --help lists a command's flags."
+        print("\n".join([usage, "", *lines, "", more]), flush=True)
         return DONE
     name, *rest = arguments
     if name not in COMMANDS:
@@ -44,7 +49,7 @@ class GradcheckFlags(Options):
 
 def gradcheck(arguments: Sequence[str]) -> int:
     """Check hand-derived gradients by autodiff and central differences."""
-    flags, _ = parse_command(arguments, "gradcheck", gradcheck.__doc__, GradcheckFlags)
+    flags, _ = parse_command(arguments, gradcheck, GradcheckFlags)
     if flags.model and flags.mutant:
         raise UserError("model and mutant exclude each other, got both")
 
@@ -61,26 +66,25 @@ class SummaryFlags(Options):
     image_shape: tuple[int, ...] = option(
         (28, 28, 1), "height, width and channels of an image", (1, 10_000)
     )
-    num_classes: int = option(10, "number of classes, the outputs of the last layer", (1, 10**6))
+    num_classes: int = option(10, "number of classes, the outputs of the last layer", COUNT)
     json: bool = option(False, JSON)
 
 
 def summary(arguments: Sequence[str]) -> int:
     """Show a network layer by layer: output shape, parameters, FLOPs."""
-    flags, given = parse_command(arguments, "summary", summary.__doc__, SummaryFlags, config=True)
+    flags, given = parse_command(arguments, summary, SummaryFlags, config=True)
     config = preset(**given)
     if len(flags.image_shape) != 3:
         raise UserError(f"image_shape: expected 3 numbers as 28,28,1, got {flags.image_shape}")
 
     from jaxnets.experiment import create_model
-    from jaxnets.report.summary import summary as rows_of
-    from jaxnets.report.summary import to_text, to_values
+    from jaxnets.report import summary as report
 
-    rows = rows_of(create_model(config, flags.num_classes), flags.image_shape)
+    rows = report.summary(create_model(config, flags.num_classes), flags.image_shape)
     if flags.json:
-        print(json.dumps(to_values(config.model, rows, flags.image_shape), indent=2))
+        print(json.dumps(report.to_values(config.model, rows, flags.image_shape), indent=2))
     else:
-        print(to_text(config.model, rows, flags.image_shape))
+        print(report.to_text(config.model, rows, flags.image_shape))
     return DONE
 
 
@@ -95,17 +99,19 @@ class SearchFlags(Options):
         metavar="FIELD=A,B,...",
         repeated=True,
     )
-    seeds: int = option(10, "number of seeds for each setting", (1, 10**6))
+    seeds: int = option(10, "number of seeds for each setting", COUNT)
     json: bool = option(False, JSON)
 
 
 def search(arguments: Sequence[str]) -> int:
     """Compare settings over several seeds, and test if a lead is luck."""
-    flags, given = parse_command(arguments, "search", search.__doc__, SearchFlags, config=True)
+    flags, given = parse_command(arguments, search, SearchFlags, config=True)
     given.setdefault("model", DEFAULT_MODEL)
     over = dict(map(_values, flags.over))
     if not over:
         raise UserError("over: expected --over=FIELD=A,B,... at least once, got none")
+    if "optimizer" in given and (note := learning_rate_note(preset(**given))):
+        print(note, file=sys.stderr)
 
     from jaxnets.lecture import ranking
     from jaxnets.lecture.search import search_all
@@ -129,18 +135,16 @@ def _values(text: str) -> tuple[str, list[Any]]:
     fields = {field.name: field for field in dataclasses.fields(Config)}
     if name not in fields:
         raise unknown_flag(f"--{name}", [f"--{known}" for known in fields])
-    texts = values.split(",")
     if name == "hidden":
-        texts = [text.replace("x", ",") for text in texts]
-    return name, [parse(fields[name], text) for text in texts]
+        return name, [parse(fields[name], size.replace("x", ",")) for size in values.split(",")]
+    return name, [parse(fields[name], value) for value in values.split(",")]
 
 
 def compare(arguments: Sequence[str]) -> int:
     """Compare the lecture's models on several data sets."""
     from jaxnets.lecture.compare.request import Request, resolved
 
-    flags, _ = parse_command(arguments, "compare", compare.__doc__, Request)
-    request = resolved(flags)
+    request = resolved(parse_command(arguments, compare, Request)[0])
 
     from jaxnets.lecture.compare.run import run
 
@@ -153,18 +157,14 @@ class PredictFlags(Options):
     """The words and flags of predict."""
 
     run: str = option(
-        dataclasses.MISSING,
-        "run folder, which train.py names at its end",
-        metavar="RUN",
-        positional=True,
+        dataclasses.MISSING, "run folder, which train.py names at its end", metavar="RUN"
     )
     images: tuple[str, ...] = option(
         dataclasses.MISSING,
         "a picture, a folder (for every picture in it, not in its folders), or - for stdin",
         metavar="IMAGE...",
-        positional=True,
     )
-    top: int = option(5, "number of classes to name, the most probable ones", (1, 10**6))
+    top: int = option(5, "number of classes to name, the most probable ones", COUNT)
     prepare: str = option(
         "auto",
         "how a picture is prepared: digit takes it for a photo or scan of one character and makes "
@@ -178,7 +178,7 @@ class PredictFlags(Options):
 
 def predict(arguments: Sequence[str]) -> int:
     """Name what is in your own pictures, by a trained run."""
-    flags, _ = parse_command(arguments, "predict", predict.__doc__, PredictFlags)
+    flags, _ = parse_command(arguments, predict, PredictFlags)
     if flags.show and flags.json:
         raise UserError("show and json exclude each other, got both")
 
@@ -204,7 +204,7 @@ class DevicesFlags(Options):
 
 def devices(arguments: Sequence[str]) -> int:
     """Show the devices that JAX finds, and those that train.py would use."""
-    flags, given = parse_command(arguments, "devices", devices.__doc__, DevicesFlags, config=True)
+    flags, given = parse_command(arguments, devices, DevicesFlags, config=True)
     config = preset(**given)
 
     from jaxnets.experiment import create_parallel
@@ -215,18 +215,6 @@ def devices(arguments: Sequence[str]) -> int:
     return DONE
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
-    "summary": summary,
-    "gradcheck": gradcheck,
-    "search": search,
-    "compare": compare,
-    "predict": predict,
-    "devices": devices,
+COMMANDS = {
+    command.__name__: command for command in (summary, gradcheck, search, compare, predict, devices)
 }
-
-
-def _help() -> str:
-    lines = [f"  {name:12}{command.__doc__}" for name, command in COMMANDS.items()]
-    usage = "usage: python -m jaxnets COMMAND [--flag=value ...]"
-    more = "python -m jaxnets COMMAND --help lists a command's flags."
-    return "\n".join([usage, "", *lines, "", more])

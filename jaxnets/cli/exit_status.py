@@ -10,16 +10,18 @@ from jaxnets.errors import RUN_FAILED, StoppedError, exit_status_of, one_line
 
 
 def run(main: Callable[[Sequence[str]], int]) -> int:
-    """Calls main with the command line's arguments.
-
-    An error is printed in one line on stderr; a closed stream is treated as /dev/null.
+    """Calls main with the command line's arguments, and prints an error in one line on stderr.
 
     Returns:
       The exit status: main's own; 1 after a loss that is not finite, gradients that disagree, a
       full disk or too little memory; 2 after a UserError; 130 after SIGINT, 143 after SIGTERM,
       129 after SIGHUP.
     """
-    _open_closed_streams()
+    # Opens /dev/null for each standard stream that the caller closed (`>&-`). The next file to be
+    # opened would otherwise get its number, and with it what JAX prints.
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 (open to the end)
     if isinstance(sys.stdout, io.TextIOWrapper):  # Escapes characters that its encoding lacks.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -37,18 +39,7 @@ def run(main: Callable[[Sequence[str]], int]) -> int:
         with contextlib.suppress(OSError):  # stderr may be full, or its reader gone.
             print(f"error: {one_line(message)}", file=sys.stderr)
         if isinstance(error, StoppedError) and error.at_once:
-            # Without this, Python would wait for the thread that writes a checkpoint.
             with contextlib.suppress(OSError):
                 sys.stdout.flush()
-            os._exit(status)
+            os._exit(status)  # Python would wait for the thread that writes a checkpoint.
         return status
-
-
-def _open_closed_streams() -> None:
-    """Opens /dev/null for each standard stream that the caller closed (`>&-`).
-
-    The next file to be opened would otherwise get its number, and with it what JAX prints.
-    """
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 (open to the end)

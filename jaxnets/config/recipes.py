@@ -4,100 +4,76 @@ from typing import Any
 
 DEFAULT_MODEL = "cnn"
 
-# Fields that are for the models whose presets name them.
-MODEL_FIELDS = (
-    "hidden", "activation", "dropout", "input_size", "latent_dims", "init", "init_from",
-    "normalize", "recipe",
-)  # fmt: skip
+# Fields for which only some models have a value: those whose presets name them.
+MODEL_FIELDS = ("hidden", "activation", "dropout", "input_size", "latent_dims")
+MODEL_FIELDS += ("init", "init_from", "normalize", "recipe")
 LARGE_ALEXNETS = ("alexnet", "alexnet_paper", "alexnet_ungrouped")
 
-# --recipe=paper: Krizhevsky et al. 2012. Section 5: the update rule, the initialisation, a rate of
-# 0.01 divided by 10 where the validation error stops to fall, three times in all; about 90 epochs.
-# Section 2: bytes minus their mean. How long to wait for the error to fall is ours.
-PAPER: dict[str, Any] = dict(
-    input_size=224, init="paper", normalize="paper", dropout=0.5,
-    epochs=90, batch_size=128, learning_rate=0.01, momentum=0.9, weight_decay=5e-4,
-    schedule="plateau", augment="crop,flip,pca", ten_crop=True,
-)  # fmt: skip
+Recipe = dict[str, Any]
 
-# What each network is trained with when nothing else is asked for. The lecture's recipe where it
-# has one (shared words: "Keras' default" where its code leaves an argument out); the others are
-# ours, measured in README.md.
-PRESETS: dict[str, dict[str, Any]] = {
+# --recipe=paper: Krizhevsky et al. 2012. Section 5: the update rule, the initialisation, a rate of
+# 0.01 divided by 10 when the validation error stops falling, three times in all; about 90 epochs.
+# Section 2: bytes minus their mean. How long to wait for the error to fall is ours.
+PAPER: Recipe = dict(input_size=224, init="paper", normalize="paper", dropout=0.5)
+PAPER |= dict(epochs=90, batch_size=128, learning_rate=0.01, momentum=0.9, weight_decay=5e-4)
+PAPER |= dict(schedule="plateau", augment="crop,flip,pca", ten_crop=True)
+
+_ONE_CYCLE: Recipe = dict(schedule="one_cycle", batch_size=128, momentum=0.9)
+_ALEXNET: Recipe = _ONE_CYCLE | dict(init="he", init_from=None, weight_decay=5e-4)
+
+# What each network is trained with when nothing else is asked for: network | training. The
+# lecture's recipe where it has one (shared words: "Keras' default" where its code leaves an
+# argument out); the others are ours, measured in README.md.
+PRESETS: dict[str, Recipe] = {
     # The lecture names f(Wx + θ) and trains it nowhere: ours.
-    "softmax": dict(
-        epochs=10, batch_size=100, learning_rate=0.5, schedule="cosine",
-    ),
+    "softmax": dict(epochs=10, batch_size=100, learning_rate=0.5, schedule="cosine"),
     # Slide "Keras的序列模型": SGD 0.1, mse; batch 32 is Keras' default, the epochs are ours.
-    "mlp_sequential": dict(
-        hidden=(64, 64), activation="relu",
-        epochs=10, batch_size=32, learning_rate=0.1, loss="mse",
-    ),
+    "mlp_sequential": dict(hidden=(64, 64), activation="relu")
+    | dict(epochs=10, batch_size=32, learning_rate=0.1, loss="mse"),
     # Slide "Keras的函数式模型": rmsprop, cross-entropy, fit(data, labels): batch 32, 0.001 are
     # Keras' defaults; its one epoch is too, ours are 5.
-    "mlp_functional": dict(
-        hidden=(64, 64), activation="relu",
-        epochs=5, batch_size=32, optimizer="rmsprop", learning_rate=0.001,
-    ),
+    "mlp_functional": dict(hidden=(64, 64), activation="relu")
+    | dict(epochs=5, batch_size=32, optimizer="rmsprop", learning_rate=0.001),
     # Slide "基于Keras库构建全连接神经网络": fits all 60,000 images, 118 steps an epoch.
-    "mlp": dict(
-        hidden=(512,), activation="relu",
-        epochs=50, batch_size=512, learning_rate=0.1, loss="mse", validation_size=0,
-    ),
+    "mlp": dict(hidden=(512,), activation="relu")
+    | dict(epochs=50, batch_size=512, learning_rate=0.1, loss="mse", validation_size=0),
     # Slide "全连接神经网络的自定义编码实现": 20 full-batch steps on 55,000 images for each hidden
     # size, then 50 on 60,000 with the best (200 on the slide), summed gradient.
-    "mlp_handwritten": dict(
-        hidden=(200,), activation="relu", latent_dims=(100, 200, 300), search_epochs=20,
-        epochs=50, batch_size=None, learning_rate=1e-5, reduction="sum", validation_size=0,
-        gradients="manual", log_format="lecture",
-    ),
+    "mlp_handwritten": dict(hidden=(200,), activation="relu")
+    | dict(latent_dims=(100, 200, 300), search_epochs=20, log_format="lecture", gradients="manual")
+    | dict(epochs=50, batch_size=None, learning_rate=1e-5, reduction="sum", validation_size=0),
     # The lecture has only the title: ours, the best found within four minutes on two cores.
-    "cnn": dict(
-        hidden=(256,), activation="relu", dropout=0.3, augment="shift",
-        epochs=20, batch_size=128, learning_rate=0.15, momentum=0.9, nesterov=True,
-        schedule="one_cycle", weight_decay=1e-4,
-    ),
+    "cnn": dict(hidden=(256,), activation="relu", dropout=0.3, augment="shift")
+    | _ONE_CYCLE
+    | dict(epochs=20, learning_rate=0.15, nesterov=True, weight_decay=1e-4),
     # The lecture has only the title. Krizhevsky et al. 2012: batch 128, momentum 0.9, decay 5e-4,
     # rate 0.01; two epochs and one cycle, which MNIST needs, instead of PAPER are ours.
     **dict.fromkeys(
         LARGE_ALEXNETS,
-        dict(
-            recipe=None, dropout=0.5, input_size=64, init="he", init_from=None, normalize="none",
-            epochs=2, batch_size=128, learning_rate=0.01, momentum=0.9,
-            schedule="one_cycle", weight_decay=5e-4,
-        ),
+        dict(recipe=None, dropout=0.5, input_size=64, normalize="none")
+        | _ALEXNET
+        | dict(epochs=2, learning_rate=0.01),
     ),
     # Ours, for pictures of 28 to 64 pixels a side.
-    "alexnet_small": dict(
-        dropout=0.3, input_size=None, init="he", init_from=None, normalize="imagenet",
-        augment="crop", epochs=20, batch_size=128, learning_rate=0.03, momentum=0.9, nesterov=True,
-        schedule="one_cycle", weight_decay=5e-4,
-    ),
-}  # fmt: skip
+    "alexnet_small": dict(dropout=0.3, input_size=None, normalize="imagenet", augment="crop")
+    | _ALEXNET
+    | dict(epochs=20, learning_rate=0.03, nesterov=True),
+}
 
 # Regression, on numeric columns. Each recipe names the network that it changes.
-REGRESSION: dict[str, dict[str, Any]] = {
+REGRESSION: dict[str, Recipe] = {
     # softmax without its softmax. Gradient descent on a quadratic: after 1,000 steps within 1e-4
     # of the closed form on diabetes, whose features' covariance has eigenvalues from 4.1 to 0.008.
-    "linear": dict(
-        model="softmax", loss="squared_error", epochs=1000, batch_size=None,
-        learning_rate=0.05, momentum=0.9, schedule="constant",
-    ),
+    "linear": dict(model="softmax", loss="squared_error", schedule="constant")
+    | dict(epochs=1000, batch_size=None, learning_rate=0.05, momentum=0.9),
     # The slides' two hidden layers.
-    "mlp": dict(
-        model="mlp", hidden=(64, 64), loss="squared_error", epochs=20, batch_size=32,
-        optimizer="adam", learning_rate=1e-3,
-    ),
-}  # fmt: skip
+    "mlp": dict(model="mlp", hidden=(64, 64), loss="squared_error")
+    | dict(epochs=20, batch_size=32, optimizer="adam", learning_rate=1e-3),
+}
 
 # The capacity curve's networks have one hidden layer and are trained until they fit what they can.
-CURVE: dict[str, dict[str, Any]] = {
-    "classification": dict(
-        model="mlp", loss="cross_entropy", epochs=100, batch_size=50, optimizer="adam",
-        learning_rate=3e-3,
-    ),
-    "regression": dict(
-        model="mlp", loss="squared_error", epochs=300, batch_size=50, optimizer="adam",
-        learning_rate=3e-3,
-    ),
-}  # fmt: skip
+_CURVE: Recipe = dict(model="mlp", optimizer="adam", learning_rate=3e-3, batch_size=50)
+CURVE: dict[str, Recipe] = {
+    "classification": _CURVE | dict(loss="cross_entropy", epochs=100),
+    "regression": _CURVE | dict(loss="squared_error", epochs=300),
+}

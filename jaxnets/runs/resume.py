@@ -74,16 +74,15 @@ def read_config(folder: RunFolder) -> Config:
     """The run's own config, checked like one of flags.
 
     Raises:
-      UserError: config.json is damaged, or it is not a run's.
+      UserError: config.json is damaged, of another version, or not a run's.
     """
-    names = {field.name for field in dataclasses.fields(Config)}
     written = folder.read_config()
     if "model" not in written:
         raise UserError(f"{folder.path / CONFIG}: expected a run's, found no model in it")
     try:
-        return from_json({name: value for name, value in written.items() if name in names})
-    except (ValueError, TypeError, RecursionError) as error:  # A wrong type, or nested too deep.
-        raise UserError(f"{folder.path / CONFIG}: damaged: {error}") from error
+        return from_json(written)
+    except UserError as error:
+        raise UserError(f"{folder.path / CONFIG}: {error}") from error
 
 
 def write_config(folder: RunFolder, experiment: Experiment, inputs: dict[str, str]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxnets.config.fields import SINGLE_PROCESS, Config, preset
+from jaxnets.config.fields import SINGLE_PROCESS, Config, learning_rate_note, preset
 from jaxnets.data.load import load_dataset
 from jaxnets.errors import RunFailedError, StoppedError, printable
 from jaxnets.experiment import Experiment, Record
@@ -111,6 +111,8 @@ class Run:
             from jaxnets.models.torchvision import describe_weights
 
             line += f"\n{describe_weights(config.init_from, params)}"
+        if note := learning_rate_note(config):
+            line += f"\n{note}"
         if config.resume:
             where, step = printable(str(self.folder.path)), int(self.checkpoint.state.step)
             line += f"\nresuming {where} after step {step:,}"

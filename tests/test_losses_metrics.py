@@ -219,6 +219,18 @@ def test_the_metrics_of_regression_are_scikit_learns(sklearn_metrics, outputs, m
     assert metrics.loss == pytest.approx(expected, rel=1e-5)
 
 
+def test_the_metrics_of_regression_are_their_formulas():
+    """Of targets that are not standardised, by NumPy: the default suite has no scikit-learn."""
+    predicted, targets = random_targets(size=300, outputs=2)
+    predicted, targets = predicted + np.float32(0.7), targets + np.float32(0.7)
+    metrics = regression_metrics_of(predicted, targets, mean=3.0, scale=2.0)
+    p, y = (3 + 2 * z.astype(np.float64) for z in (predicted, targets))
+    r2 = 1 - np.square(y - p).sum(axis=0) / np.square(y - y.mean(axis=0)).sum(axis=0)
+    assert metrics.mse == pytest.approx(np.square(y - p).mean(), rel=1e-5)
+    assert metrics.r2 == pytest.approx(r2.mean(), rel=1e-5)
+    assert metrics.wmape == pytest.approx(np.abs(y - p).sum() / np.abs(y).sum(), rel=1e-5)
+
+
 def test_the_metrics_of_regression_add_up_over_ragged_padded_batches():
     predicted, targets = random_targets(size=103, outputs=2)
     whole = regression_metrics_of(predicted, targets, mean=3.0, scale=2.0)

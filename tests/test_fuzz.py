@@ -24,7 +24,7 @@ from jaxnets.data.load import load_dataset
 from jaxnets.data.pictures import decode
 from jaxnets.data.pictures.folder import load_folder
 from jaxnets.errors import UserError, one_line
-from jaxnets.lecture.search import Search, open_folder
+from jaxnets.lecture.search import Search
 from jaxnets.runs import run
 from jaxnets.runs.run_folder import RunFolder, write_text
 
@@ -176,7 +176,7 @@ def test_a_strange_search_is_one_line(tmp_path):
         strange = {**kept, "runs": [{**kept["runs"][0], field: value}]}
         (tmp_path / "search.json").write_text(json.dumps(strange))
         with pytest.raises(UserError, match="damaged"):
-            open_folder(Search(runs.SEARCH["flags"], runs.SEARCH["over"], tmp_path), resume=True)
+            Search(runs.SEARCH["flags"], runs.SEARCH["over"], tmp_path).open(resume=True)
 
 
 # Data sets

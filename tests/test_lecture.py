@@ -208,13 +208,13 @@ def test_the_table_has_the_slide_and_the_spread():
         outcome = TrainingSummary(0.5, 0.85, 0.4, accuracy)
         return Replay({100: outcome}, outcome)
 
-    lines = table(replay(0.9), [replay(0.92)]).splitlines()
+    lines = table([replay(0.9), replay(0.92)]).splitlines()
     assert lines[4].split() == [
         "100", "validation", "accuracy", "0.7970", "0.9000",
         "0.9100", "±", "0.0141,", "0.9000", "0.9200",
     ]  # fmt: skip
     assert lines[5].split() == ["best", "size", "200", "100", "100:", "2", "times"]
-    assert "±" not in table(replay(0.9))
+    assert "±" not in table([replay(0.9)])
 
 
 @pytest.mark.parametrize("terminal", [True, False])

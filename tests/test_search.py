@@ -128,20 +128,20 @@ def test_a_false_alarm_is_as_rare_as_it_says():
 
 def test_noise_is_called_noise_and_a_lead_significant(tmp_path):
     luck = a_search(tmp_path, {4: [0.80, 0.90, 0.85], 8: [0.82, 0.86, 0.88]})
-    text = ranking.to_text(luck, 3)
+    text = ranking.to_text(luck)
     assert "hidden=8 leads hidden=4 by 0.0033 in accuracy: noise" in text
     assert "Not to be told from the winner: hidden=4." in text
 
     clear = a_search(tmp_path, {4: [0.80, 0.81, 0.80], 8: [0.90, 0.92, 0.91], 16: [0.5, 0.6, 0.4]})
-    text = ranking.to_text(clear, 3)
+    text = ranking.to_text(clear)
     assert "hidden=8 leads hidden=4 by 0.1067 in accuracy: significant" in text
-    assert ranking.to_values(clear, 3)["significant"] is True
+    assert ranking.to_values(clear)["significant"] is True
     lines = text.splitlines()
     assert lines[1].split() == ["hidden=8", "0.9100", "±", "0.0100", "0.0900"]
     assert lines[2].split()[:4] == ["hidden=4", "0.8033", "±", "0.0058"]
 
     single = a_search(tmp_path, {4: [0.8], 8: [0.9]})
-    assert "one seed cannot tell a lead from luck" in ranking.to_text(single, 1)
+    assert "one seed cannot tell a lead from luck" in ranking.to_text(single)
 
 
 def test_the_plot_is_drawn_where_matplotlib_is(tmp_path):

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -109,9 +110,9 @@ SEARCH = {
 def search_case(sample: dict[str, Any], folder: Path, rng: Rng) -> None:
     """search.json, of a search that goes on and of the slides' network, and result.json."""
     from jaxnets.lecture import ranking, replay
-    from jaxnets.lecture.search import Search, open_folder, write
+    from jaxnets.lecture.search import Search
     from jaxnets.metrics import Metrics
-    from jaxnets.runs import run
+    from jaxnets.runs.resume import read_config
     from jaxnets.runs.run_folder import RunFolder
 
     test = dataclasses.replace(Metrics.zero(10), count=np.int64(1))
@@ -125,14 +126,15 @@ def search_case(sample: dict[str, Any], folder: Path, rng: Rng) -> None:
     (folder / "result.json").write_bytes(rng.randbytes(rng.randint(0, 20)))
 
     def go_on() -> None:
-        open_folder(search, resume=True)
-        write(search)
-        if not search.missing([0, 1]):
-            print(ranking.to_text(search, 2))
+        search.open(resume=True)
+        search.write()
+        if search.seeds:
+            print(ranking.to_text(search))
 
     def close() -> None:
         opened = RunFolder.open(str(folder))
-        print(replay.closing_table(run.read_config(opened), opened, None, test))  # type: ignore[arg-type]
+        run: Any = SimpleNamespace(folder=opened, config=read_config(opened), experiment=None)
+        print(replay.closing_table(run, test))
 
     status_of(close if slides else go_on)
 

@@ -119,9 +119,9 @@ def search(arguments: Sequence[str]) -> int:
     found = search_all(given, over, flags.seeds)
     drawn = ranking.plot(found)
     if flags.json:
-        print(json.dumps(ranking.to_values(found, flags.seeds), indent=2))
+        print(json.dumps(ranking.to_values(found), indent=2))
     else:
-        print(ranking.to_text(found, flags.seeds))
+        print(ranking.to_text(found))
         print(f"\nresults: {found.folder}{'' if drawn else ' (matplotlib would draw a plot)'}")
     return DONE
 

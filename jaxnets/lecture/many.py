@@ -23,19 +23,25 @@ from jaxnets.training.step import TrainState, make_eval_step, make_train_epoch
 
 @dataclasses.dataclass(frozen=True)
 class TrainingSummary:
-    """How one run ended.
+    """How one run ended."""
 
-    Attributes:
-      train_loss: The mean over the last epoch, before each update, as in metrics.jsonl.
-      train_accuracy: The accuracy over the same steps.
-      loss: The loss on the split that judges the runs.
-      accuracy: The accuracy on that split.
-    """
-
-    train_loss: float
+    train_loss: float  # The mean over the last epoch, before each update, as in metrics.jsonl.
     train_accuracy: float
-    loss: float
+    loss: float  # On the split that judges the runs.
     accuracy: float
+
+
+def summary_from_json(values: dict[str, Any]) -> TrainingSummary:
+    """The summary that a file holds; null stands for the losses of a run that diverged.
+
+    Raises:
+      TypeError, ValueError: They are not a summary's values.
+    """
+    numbers = {name: math.nan if x is None else float(x) for name, x in values.items()}
+    summary = TrainingSummary(**numbers)
+    if not 0 <= summary.accuracy <= 1 or math.inf in map(abs, numbers.values()):
+        raise ValueError(f"expected how a run ended, found {values}")
+    return summary
 
 
 def train_many(
@@ -52,8 +58,8 @@ def train_many(
     train one after the other.
 
     Args:
-      configs: They are equal except for seed and learning_rate.
-      data: Its train split is trained on.
+      configs: The runs' settings, equal except for seed and learning_rate.
+      data: The data set, whose train split is trained on.
       judge: The split whose loss and accuracy are reported.
       progress: Called after every epoch of every run, or of all runs at once.
     """
@@ -65,7 +71,7 @@ def train_many(
         try:
             experiment = Experiment.create(config, data)
             summaries.append(train_one(experiment, judge, lambda record: progress()))
-        except NonFiniteLossError:  # It diverged; side by side, the same shows as NaN and no hits.
+        except NonFiniteLossError:  # Side by side, the same shows as NaN and no hits.
             summaries.append(TrainingSummary(math.nan, math.nan, math.nan, 0.0))
     return summaries
 
@@ -145,23 +151,17 @@ def _train_vmapped(
 
     trained = jax.tree.map(lambda x: np.asarray(x, np.float64).sum(axis=0), metrics)
     judged = _evaluate(experiment, states.params, judge)
-    return [
-        TrainingSummary(
-            train_loss=float(trained.loss_sum[run] / trained.count[run]),
-            train_accuracy=float(trained.correct[run] / trained.count[run]),
-            loss=float(judged.loss_sum[run] / judged.count[run]),
-            accuracy=float(judged.correct[run] / judged.count[run]),
-        )
-        for run in range(len(configs))
-    ]
+
+    def summary(run: int) -> TrainingSummary:
+        ours, theirs = (jax.tree.map(lambda x: x[run], sums) for sums in (trained, judged))
+        return TrainingSummary(ours.loss, ours.accuracy, theirs.loss, theirs.accuracy)
+
+    return [summary(run) for run in range(len(configs))]
 
 
 def _evaluate(experiment: Experiment, params: Any, split: Split) -> Any:
-    """The sums over a split, each with a leading axis of runs."""
+    """The metrics of a split, each number with a leading axis of runs."""
     step = make_eval_step(experiment.model.apply, LOSSES[experiment.config.loss])
     compiled = experiment.parallel.compile(jax.vmap(step, in_axes=(0, None)))
-    parts = [
-        jax.tree.map(lambda x: np.asarray(x, np.float64), compiled(params, batch))
-        for batch in eval_batches(split, EVAL_BATCH_SIZE)
-    ]
-    return jax.tree.map(lambda *sums: np.sum(sums, axis=0), *parts)
+    parts = [jax.device_get(compiled(params, b)) for b in eval_batches(split, EVAL_BATCH_SIZE)]
+    return jax.tree.map(lambda *sums: np.sum(sums, axis=0, dtype=np.float64), *parts)

@@ -9,7 +9,8 @@ from typing import Any
 from scipy import stats
 
 from jaxnets.config.fields import to_json
-from jaxnets.lecture.search import PLOT, Search, finite
+from jaxnets.lecture.results import create_figure, finite
+from jaxnets.lecture.search import Search
 from jaxnets.table import table
 
 # The chance of a false alarm that "significant" allows.
@@ -18,23 +19,15 @@ SIGNIFICANCE = 0.05
 
 @dataclasses.dataclass(frozen=True)
 class Rank:
-    """A point's place.
-
-    Attributes:
-      name: As "hidden=200".
-      accuracy: Mean over the seeds.
-      deviation: Standard deviation over the seeds; NaN for one.
-      loss: Mean over the seeds.
-      lead: How far the winner is ahead: mean of the differences, seed by seed.
-      p: Chance of such a difference or a larger one if there were none: paired t-test, Holm's
-        correction for the number of points. NaN for the winner, or with one seed.
-    """
+    """A point's place: means over the seeds, and how likely its distance to the winner is luck."""
 
     name: str
     accuracy: float
-    deviation: float
+    deviation: float  # The accuracies' standard deviation; NaN for one seed.
     loss: float
-    lead: float
+    lead: float  # How far the winner is ahead: the mean of the differences, seed by seed.
+    # The chance of such a difference or a larger one if there were none: paired t-test, Holm's
+    # correction for the number of points. NaN for the winner, or with one seed.
     p: float
 
 
@@ -43,24 +36,25 @@ def ranking(search: Search) -> list[Rank]:
 
     Source: paired t-test, Student 1908; correction, Holm 1979.
     """
-    points = [point for point in search.points if search.scores(point)]
-    points.sort(key=lambda point: -statistics.mean(search.scores(point).values()))
-    best = search.scores(points[0])
-    leads, chances = [0.0], []
-    for point in points[1:]:
-        scores = search.scores(point)
-        differences = [best[seed] - scores[seed] for seed in best if seed in scores]
-        leads.append(statistics.mean(differences))
-        chances.append(paired_p(differences))
-    chances = [math.nan, *holm(chances)]
-    ranks = []
-    for point, lead, p in zip(points, leads, chances, strict=True):
-        scores = list(search.scores(point).values())
-        losses = [run.loss for (at, _), run in search.runs.items() if at == point]
-        deviation = statistics.stdev(scores) if len(scores) > 1 else math.nan
-        name, mean = search.name(point), statistics.mean(scores)
-        ranks.append(Rank(name, mean, deviation, statistics.mean(losses), lead, p))
-    return ranks
+    points, seeds = search.points, search.seeds
+    runs = [[search.runs[point, seed] for seed in seeds] for point in points]
+    scores = [[run.accuracy for run in point] for point in runs]
+    order = sorted(range(len(runs)), key=lambda point: -statistics.mean(scores[point]))
+    differences = [
+        [a - b for a, b in zip(scores[order[0]], scores[point], strict=True)] for point in order
+    ]
+    chances = [math.nan, *holm([paired_p(parts) for parts in differences[1:]])]
+    return [
+        Rank(
+            name=search.name(points[point]),
+            accuracy=statistics.mean(scores[point]),
+            deviation=statistics.stdev(scores[point]) if len(seeds) > 1 else math.nan,
+            loss=statistics.mean(run.loss for run in runs[point]),
+            lead=statistics.mean(parts),
+            p=p,
+        )
+        for point, parts, p in zip(order, differences, chances, strict=True)
+    ]
 
 
 def paired_p(differences: Sequence[float]) -> float:
@@ -104,7 +98,7 @@ def verdict(ranks: Sequence[Rank], seeds: int) -> str:
     return f"{lead} Not to be told from the winner: {names}." if tied else lead
 
 
-def to_text(search: Search, seeds: int) -> str:
+def to_text(search: Search) -> str:
     """The table of means and deviations, and the verdict."""
     ranks = ranking(search)
     rows = [["", "validation accuracy", "    loss", "winner's lead", "     p"]]
@@ -113,45 +107,42 @@ def to_text(search: Search, seeds: int) -> str:
         if rank is not ranks[0]:
             row += [f"{rank.lead:.4f}", f"{rank.p:.2g}"]
         rows.append([cell.replace("nan", "  -") for cell in row])
-    return "\n".join([*table(rows, "<>>>>"), "", verdict(ranks, seeds)])
+    return "\n".join([*table(rows, "<>>>>"), "", verdict(ranks, len(search.seeds))])
 
 
-def to_values(search: Search, seeds: int) -> dict[str, Any]:
+def to_values(search: Search) -> dict[str, Any]:
     """The same for machines."""
-    ranks = ranking(search)
-    return {
+    ranks, seeds = ranking(search), len(search.seeds)
+    values = {
         "flags": search.flags,
         "over": search.over,
         "seeds": seeds,
-        "ranking": [
-            {"name": rank.name, **finite({k: v for k, v in vars(rank).items() if k != "name"})}
-            for rank in ranks
-        ],
+        "ranking": [dataclasses.asdict(rank) for rank in ranks],
         "significant": len(ranks) > 1 and all(rank.p < SIGNIFICANCE for rank in ranks[1:]),
         "verdict": verdict(ranks, seeds),
         "config": to_json(search.config(search.points[0], 0)),
     }
+    return finite(values)
 
 
 def plot(search: Search) -> bool:
     """Draws every seed's accuracy, mean and deviation; False without matplotlib."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
+    figure = create_figure(max(5.0, 1.2 * len(search.points)), 4)
+    if figure is None:
         return False
-    ranks = {rank.name: rank for rank in ranking(search)}
-    points = [point for point in search.points if search.name(point) in ranks]
-    figure = Figure(figsize=(max(5.0, 1.2 * len(points)), 4), layout="constrained")
     axes = figure.subplots()
-    for place, point in enumerate(points):
-        scores, rank = list(search.scores(point).values()), ranks[search.name(point)]
+    ranks, seeds = {rank.name: rank for rank in ranking(search)}, search.seeds
+    names = [search.name(point) for point in search.points]
+    for place, point in enumerate(search.points):
+        rank = ranks[names[place]]
+        scores = [search.runs[point, seed].accuracy for seed in seeds]
         axes.plot([place - 0.12] * len(scores), scores, "o", color="tab:blue", alpha=0.4)
         deviation = 0.0 if math.isnan(rank.deviation) else rank.deviation
         axes.errorbar(place + 0.12, rank.accuracy, deviation, fmt="s", color="black", capsize=4)
-    axes.set_xticks(range(len(points)), [search.name(point).replace(" ", "\n") for point in points])
-    axes.set_xlim(-0.6, len(points) - 0.4)
+    axes.set_xticks(range(len(names)), [name.replace(" ", "\n") for name in names])
+    axes.set_xlim(-0.6, len(names) - 0.4)
     axes.set_ylabel("validation accuracy: seeds, mean ± sd")
     axes.set_title(search.flags["model"])
     axes.grid(axis="y", alpha=0.3)
-    figure.savefig(search.folder / PLOT, dpi=150)
+    figure.savefig(search.folder / "search.png", dpi=150)
     return True

@@ -9,7 +9,7 @@ import collections
 import contextlib
 import dataclasses
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from jaxnets.config.fields import Config
@@ -17,7 +17,7 @@ from jaxnets.data.datasets import Dataset, held_out
 from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment
 from jaxnets.lecture.log import SlideBar
-from jaxnets.lecture.many import TrainingSummary, train_many, train_one
+from jaxnets.lecture.many import TrainingSummary, summary_from_json, train_many, train_one
 from jaxnets.machine import distributed
 from jaxnets.metrics import Metrics
 from jaxnets.runs import signals
@@ -40,8 +40,8 @@ class Replay:
     """One seed's whole procedure.
 
     Attributes:
-      search: How each hidden size ended; loss and accuracy are the validation images'.
-      final: How the best one ended; loss and accuracy are the test images'.
+      search: How each hidden size ended, judged on the validation images.
+      final: How the best one ended, judged on the test images.
     """
 
     search: dict[int, TrainingSummary]
@@ -64,7 +64,7 @@ def search_first(run: Run) -> None:
         callbacks = Callbacks(stop=distributed.synchronised_stop(stop))
         found = search(run.experiment, callbacks)
     run.folder.write_search({str(size): dataclasses.asdict(found[size]) for size in found})
-    run.change_config(_chosen(run.config, found))
+    run.change_config(_final(run.config, choose(found)))
 
 
 def closing_table(run: Run, test: Metrics) -> str:
@@ -75,25 +75,23 @@ def closing_table(run: Run, test: Metrics) -> str:
     """
     folder, config = run.folder, run.config
     try:
-        found = {
-            int(size): TrainingSummary(**{name: float(value) for name, value in values.items()})
-            for size, values in (folder.read_search() or {}).items()
-        }
+        kept = folder.read_search() or {}
+        found = {int(size): summary_from_json(values) for size, values in kept.items()}
         config = dataclasses.replace(config, latent_dims=tuple(found))
     except (ValueError, TypeError, AttributeError, OverflowError) as error:
         raise UserError(f"{folder.path / SEARCH}: damaged: {error}") from error
     last = folder.records()[-1]
     final = TrainingSummary(last["train_loss"], last["train_accuracy"], test.loss, test.accuracy)
     seeds = range(config.seed + 1, config.seed + config.replay_seeds)
-    data = run.experiment.data
-    return table(Replay(found, final), replay_many(config, data, seeds) if seeds else ())
+    others = replay_many(config, run.experiment.data, seeds) if seeds else []
+    return table([Replay(found, final), *others])
 
 
 def search(experiment: Experiment, callbacks: Callbacks) -> dict[int, TrainingSummary]:
     """Trains every size of config.latent_dims for config.search_epochs, in the slide's lines.
 
     Args:
-      experiment: The run's, with every training image in its train split.
+      experiment: The run's experiment, with every training image in its train split.
       callbacks: May stop the search.
     """
     config, parts = experiment.config, held_out(experiment.data)
@@ -115,85 +113,70 @@ def search(experiment: Experiment, callbacks: Callbacks) -> dict[int, TrainingSu
 
 def _trial(config: Config, size: int, **changes: Any) -> Config:
     """The config of one size in the search."""
-    return dataclasses.replace(
-        config,
-        hidden=(size,),
-        latent_dims=None,
-        replay_seeds=1,
-        epochs=config.search_epochs,
-        **changes,
-    )
+    return _final(config, size, replay_seeds=1, epochs=config.search_epochs, **changes)
 
 
-def _chosen(config: Config, found: dict[int, TrainingSummary]) -> Config:
-    """The config of the run that follows the search."""
-    return dataclasses.replace(config, hidden=(choose(found),), latent_dims=None)
+def _final(config: Config, size: int, **changes: Any) -> Config:
+    """The config of the run that follows a search which chose this size."""
+    return dataclasses.replace(config, hidden=(size,), latent_dims=None, **changes)
 
 
 def replay_many(config: Config, data: Dataset, seeds: Sequence[int]) -> list[Replay]:
     """The whole procedure for several seeds at once, as train_many does it.
 
     Args:
-      config: With latent_dims.
-      data: With every training image in its train split.
-      seeds: At least one.
+      config: The settings, with latent_dims.
+      data: A data set with every training image in its train split.
+      seeds: The seeds, one for each replay; at least one.
     """
-    parts = held_out(data)
-    searches: list[dict[int, TrainingSummary]] = [{} for _ in seeds]
+    parts, searches = held_out(data), [{} for _ in seeds]
     for size in config.latent_dims or ():
         trials = [_trial(config, size, seed=seed) for seed in seeds]
-        for found, outcome in zip(
-            searches, train_many(trials, parts, parts.validation), strict=True
-        ):
-            found[size] = outcome
-    finals: dict[int, TrainingSummary] = {}
-    for size in config.latent_dims or ():
-        winners = [i for i, found in enumerate(searches) if choose(found) == size]
-        runs = [dataclasses.replace(_chosen(config, searches[i]), seed=seeds[i]) for i in winners]
-        if runs:
-            finals |= zip(winners, train_many(runs, data, data.test), strict=True)
+        summaries = train_many(trials, parts, parts.validation)
+        for found, summary in zip(searches, summaries, strict=True):
+            found[size] = summary
+    best, finals = [choose(found) for found in searches], {}
+    for size in sorted(set(best)):
+        winners = [i for i in range(len(seeds)) if best[i] == size]
+        runs = [_final(config, size, seed=seeds[i]) for i in winners]
+        finals |= zip(winners, train_many(runs, data, data.test), strict=True)
     return [Replay(found, finals[i]) for i, found in enumerate(searches)]
 
 
-def table(this: Replay, others: Sequence[Replay] = ()) -> str:
-    """The slide beside this run, and beside the spread over seeds if there are several.
-
-    Args:
-      this: The run.
-      others: Replays with other seeds.
-    """
-    everyone = [this, *others]
+def table(replays: Sequence[Replay]) -> str:
+    """The slide beside the first replay, and beside the spread over all if there are several."""
+    search = replays[0].search
     heads = ["", "slide", "this run"]
-    if others:
-        heads.append(f"{len(everyone)} seeds: mean ± sd, from to")
+    if len(replays) > 1:
+        heads.append(f"{len(replays)} seeds: mean ± sd, from to")
     rows = [heads]
-
-    def add(
-        name: str, slide: TrainingSummary | None, ours: Sequence[TrainingSummary], judged: str
-    ) -> None:
-        for what, field in [
-            ("training loss", "train_loss"),
-            ("training accuracy", "train_accuracy"),
-            (f"{judged} loss", "loss"),
-            (f"{judged} accuracy", "accuracy"),
-        ]:
-            values = [getattr(outcome, field) for outcome in ours]
-            row = [
-                f"{name} {what}",
-                "" if slide is None else f"{getattr(slide, field):.4f}",
-                f"{values[0]:.4f}",
-            ]
-            if others:
-                spread = f"{statistics.mean(values):.4f} ± {statistics.stdev(values):.4f}"
-                row.append(f"{spread}, {min(values):.4f} {max(values):.4f}")
-            rows.append(row)
-
-    for size in this.search:
-        add(str(size), SLIDE.get(size), [replay.search[size] for replay in everyone], "validation")
-    best = ["best size", str(SLIDE_BEST), str(this.best)]
-    if others:
-        counts = collections.Counter(replay.best for replay in everyone)
-        best.append(", ".join(f"{size}: {counts[size]} times" for size in this.search))
+    for size in search:
+        ours = [replay.search[size] for replay in replays]
+        rows += _rows(f"{size}", "validation", SLIDE.get(size), ours)
+    best = ["best size", str(SLIDE_BEST), str(replays[0].best)]
+    if len(replays) > 1:
+        counts = collections.Counter(replay.best for replay in replays)
+        best.append(", ".join(f"{size}: {counts[size]} times" for size in search))
     rows.append(best)
-    add("best, anew:", SLIDE_FINAL, [replay.final for replay in everyone], "test")
+    rows += _rows("best, anew:", "test", SLIDE_FINAL, [replay.final for replay in replays])
     return "\n".join(aligned(rows, "<" * len(heads)))
+
+
+def _rows(
+    name: str, judge: str, slide: TrainingSummary | None, ours: Sequence[TrainingSummary]
+) -> Iterator[list[str]]:
+    """The rows of the table for one network: the slide's numbers, the first of ours, the spread."""
+    titles = {
+        "train_loss": "training loss",
+        "train_accuracy": "training accuracy",
+        "loss": f"{judge} loss",
+        "accuracy": f"{judge} accuracy",
+    }
+    for field, title in titles.items():
+        values = [getattr(summary, field) for summary in ours]
+        printed = "" if slide is None else f"{getattr(slide, field):.4f}"
+        row = [f"{name} {title}", printed, f"{values[0]:.4f}"]
+        if len(values) > 1:
+            spread = f"{statistics.mean(values):.4f} ± {statistics.stdev(values):.4f}"
+            row.append(f"{spread}, {min(values):.4f} {max(values):.4f}")
+        yield row

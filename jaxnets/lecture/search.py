@@ -4,13 +4,13 @@ The slides' search gives each hidden size one seed and believes the result; betw
 changes. Here all settings have the same seeds, and ranking.py compares them in pairs.
 """
 
-import csv
+import collections
 import dataclasses
-import io
+import functools
 import itertools
 import json
-import math
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,30 +20,24 @@ from jaxnets.config.fields import Config, preset
 from jaxnets.data.datasets import Dataset, held_out
 from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment
-from jaxnets.lecture.many import TrainingSummary, can_vmap, train_many
+from jaxnets.lecture import results
+from jaxnets.lecture.many import TrainingSummary, can_vmap, summary_from_json, train_many
 from jaxnets.runs.run import load_data
-from jaxnets.runs.run_folder import fresh_path, make_folder, write_text
-from jaxnets.runs.untrusted import check_only_files
+from jaxnets.runs.run_folder import fresh_path, make_folder
+from jaxnets.runs.untrusted import check_only_files, read_json
 
-RESULTS, TABLE, PLOT = "search.json", "search.csv", "search.png"
+RESULTS = "search.json"  # Beside it are search.csv and search.png.
 
 Point = tuple[Any, ...]  # One value of each field searched over.
 
 
 @dataclasses.dataclass
 class Search:
-    """What is searched, and what is known so far.
+    """What is searched, and what is known so far."""
 
-    Attributes:
-      flags: Of the config, without those searched over and the seed.
-      over: The values of each field.
-      folder: Where the results lie.
-      runs: The outcome of every point and seed that is done.
-    """
-
-    flags: dict[str, Any]
-    over: dict[str, list[Any]]
-    folder: Path
+    flags: dict[str, Any]  # The config's, without those searched over and the seed.
+    over: dict[str, list[Any]]  # The values of each field searched over.
+    folder: Path  # Where the results lie.
     runs: dict[tuple[Point, int], TrainingSummary] = dataclasses.field(default_factory=dict)
 
     @property
@@ -51,143 +45,94 @@ class Search:
         """Every combination, in the order given."""
         return list(itertools.product(*self.over.values()))
 
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds with which every point was trained."""
+        seeds = sorted({seed for _, seed in self.runs})
+        return [seed for seed in seeds if not self.missing([seed])]
+
     def config(self, point: Point, seed: int) -> Config:
         """The config of one run."""
         return preset(**self.flags, **dict(zip(self.over, point, strict=True)), seed=seed)
 
     def name(self, point: Point) -> str:
-        """As "hidden=64x32 learning_rate=0.1"."""
-        return " ".join(
-            f"{field}={show(value)}" for field, value in zip(self.over, point, strict=True)
-        )
+        """A text such as "hidden=64x32 learning_rate=0.1"."""
+        return " ".join(f"{field}={value}" for field, value in self._texts(point).items())
+
+    def _texts(self, point: Point) -> dict[str, str]:
+        """Each field's value as --over takes it."""
+        return {
+            field: "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            for field, value in zip(self.over, point, strict=True)
+        }
 
     def missing(self, seeds: Sequence[int]) -> list[tuple[Point, int]]:
-        """The points and seeds that are not done yet."""
+        """The points and seeds that are not trained yet."""
         everything = itertools.product(self.points, seeds)
         return [run for run in everything if run not in self.runs]
 
-    def scores(self, point: Point) -> dict[int, float]:
-        """Each seed's validation accuracy."""
-        return {seed: run.accuracy for (at, seed), run in self.runs.items() if at == point}
+    def write(self) -> None:
+        """Writes search.json, with which a search is resumed too, and search.csv."""
+        runs = [(run, dataclasses.asdict(summary)) for run, summary in self.runs.items()]
+        values = {
+            "flags": self.flags,
+            "over": self.over,
+            "runs": [{"point": point, "seed": seed, **values} for (point, seed), values in runs],
+        }
+        names = [field.name for field in dataclasses.fields(TrainingSummary)]
+        lines = [{**self._texts(point), "seed": seed, **values} for (point, seed), values in runs]
+        results.write(self.folder / "search", values, [*self.over, "seed", *names], lines)
 
+    def open(self, resume: bool) -> None:
+        """Makes the folder; with resume, reads what is done.
 
-def show(value: Any) -> str:
-    """A value as --over takes it."""
-    return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        Raises:
+          UserError: The folder is taken, or holds another search.
+        """
+        path = self.folder / RESULTS
+        if path.exists() and not resume:
+            raise UserError(
+                f"workdir: {self.folder} already holds a search; --resume goes on with it"
+            )
+        if resume and not path.exists():
+            raise UserError(f"resume: expected {RESULTS} in {self.folder}, found none")
+        make_folder(self.folder)
+        if resume:
+            check_only_files(self.folder)
+            self._read(path)
 
+    def _read(self, path: Path) -> None:
+        """Reads the runs that `write` wrote.
 
-def run_missing(
-    search: Search, seeds: Sequence[int], data: Dataset, progress: Callable[[int, str], Any]
-) -> None:
-    """Trains what is not done yet, and writes the results after every program.
-
-    Args:
-      search: Its runs are filled.
-      seeds: Of every point.
-      data: With validation images, on which the points are judged.
-      progress: Called with how many epochs of single runs are done, and a point's name.
-    """
-    for group in _groups(search, seeds):
-        configs = [search.config(point, seed) for point, seed in group]
-        name = search.name(group[0][0])
-        count = len(group)
-        outcomes = train_many(
-            configs, data, data.validation, lambda count=count, name=name: progress(count, name)
-        )
-        search.runs.update(zip(group, outcomes, strict=True))
-        write(search)
-
-
-def _groups(search: Search, seeds: Sequence[int]) -> list[list[tuple[Point, int]]]:
-    """The runs to do, those together that train side by side."""
-    groups: dict[Any, list[tuple[Point, int]]] = {}
-    for point, seed in search.missing(seeds):
-        config = search.config(point, seed)
-        program = dataclasses.replace(config, seed=0, learning_rate=1.0)
-        together = can_vmap(config)
-        groups.setdefault(program if together else (point, seed), []).append((point, seed))
-    return list(groups.values())
-
-
-def write(search: Search) -> None:
-    """Writes the results: JSON for programs and for going on, CSV for tables."""
-    values = {
-        "flags": search.flags,
-        "over": search.over,
-        "runs": [
-            {"point": point, "seed": seed, **finite(dataclasses.asdict(outcome))}
-            for (point, seed), outcome in search.runs.items()
-        ],
-    }
-    write_text(search.folder / RESULTS, json.dumps(values, indent=1) + "\n")
-    table = io.StringIO()
-    rows = csv.writer(table, lineterminator="\n")
-    rows.writerow(
-        [*search.over, "seed", *(field.name for field in dataclasses.fields(TrainingSummary))]
-    )
-    for (point, seed), outcome in search.runs.items():
-        rows.writerow([*map(show, point), seed, *dataclasses.astuple(outcome)])
-    write_text(search.folder / TABLE, table.getvalue())
-
-
-def finite(values: dict[str, float]) -> dict[str, float | None]:
-    """JSON has no NaN, which is how a run ends that diverged."""
-    return {name: value if math.isfinite(value) else None for name, value in values.items()}
-
-
-def open_folder(search: Search, resume: bool) -> None:
-    """Makes the folder; with resume, reads what is done.
-
-    Raises:
-      UserError: The folder is taken, or holds another search.
-    """
-    path = search.folder / RESULTS
-    if path.exists() and not resume:
-        raise UserError(
-            f"workdir: {search.folder} already holds a search; --resume goes on with it"
-        )
-    if resume and not path.exists():
-        raise UserError(f"resume: expected {RESULTS} in {search.folder}, found none")
-    make_folder(search.folder)
-    if resume:
-        check_only_files(search.folder)
+        Raises:
+          UserError: They are another search's, or the file is damaged.
+        """
+        kept = read_json(path)
+        theirs = {name: kept.get(name) for name in ("flags", "over")}
+        ours = json.loads(json.dumps({"flags": self.flags, "over": self.over}))
+        if theirs != ours:
+            raise UserError(f"resume: expected {theirs} as {path} was begun, got {ours}")
+        points = {json.dumps(point): point for point in self.points}
         try:
-            _read(search, path)
-        except UserError:
-            raise
+            for run in kept["runs"]:
+                point, seed = points[json.dumps(run.pop("point"))], run.pop("seed")
+                if type(seed) is not int:
+                    raise ValueError(f"expected a whole number as seed, found {seed!r}")
+                self.runs[point, seed] = summary_from_json(run)
         except Exception as error:  # Whatever is not as `write` wrote it.
             raise UserError(f"{path}: damaged: {error!r:.200}") from error
 
 
-def _read(search: Search, path: Path) -> None:
-    """Fills the runs with those of a file.
-
-    Raises:
-      UserError: They are another search's.
-    """
-    kept = json.loads(path.read_text())
-    ours = json.loads(json.dumps({"flags": search.flags, "over": search.over}))
-    theirs = {"flags": kept["flags"], "over": kept["over"]}
-    if theirs != ours:
-        raise UserError(f"resume: expected {theirs} as {path} was begun, got {ours}")
-    for run in kept["runs"]:
-        point = tuple(tuple(v) if isinstance(v, list) else v for v in run.pop("point"))
-        seed = run.pop("seed")
-        if point not in search.points or type(seed) is not int:
-            raise ValueError(f"no run of this search: {point}, seed {seed}")
-        values = {name: math.nan if value is None else float(value) for name, value in run.items()}
-        if abs(values["accuracy"]) > 1 or math.inf in map(abs, values.values()):
-            raise ValueError(f"no outcome of a run: {values}")
-        search.runs[point, seed] = TrainingSummary(**values)
-
-
 def search_all(given: dict[str, Any], over: dict[str, list[Any]], seeds: int) -> Search:
-    """What `python -m jaxnets search` does first: trains all that is missing.
+    """What `python -m jaxnets search` does first: it trains all that is missing.
 
     Args:
       given: Fields of Config that were given as flags.
       over: The values of each field searched over.
-      seeds: How many; they count from the config's seed.
+      seeds: The number of seeds; they count from the config's seed.
+
+    Raises:
+      UserError: The request cannot be met, or the folder holds something else.
     """
     workdir, resume = given.pop("workdir", None), given.pop("resume", False)
     first = given.pop("seed", 0)
@@ -197,30 +142,47 @@ def search_all(given: dict[str, Any], over: dict[str, list[Any]], seeds: int) ->
     for name in over:
         if name in given or name in ("model", "seed", "dataset", "data_dir", "workdir"):
             raise UserError(f"over: {name} cannot be searched over here")
-    path = Path(workdir).expanduser() if workdir else fresh_path(f"search-{given['model']}")
-    search = Search(given, over, path)
+    folder = (
+        Path(os.path.expanduser(workdir)) if workdir else fresh_path(f"search-{given['model']}")
+    )
+    search = Search(given, over, folder)
     configs = [search.config(point, first) for point in search.points]
     data = load_data(configs[0])
     if not len(data.validation):
         data = held_out(data)
     for config in configs:
-        Experiment.create(
-            config, data
-        )  # Raises if its batches do not fit, before anything is made.
+        Experiment.create(config, data)  # It raises if its batches do not fit.
         if config.schedule == "plateau":
             raise UserError("schedule: plateau watches the images on which a search judges")
-    open_folder(search, resume)
-    names = range(first, first + seeds)
-    left = sum(search.config(point, seed).epochs for point, seed in search.missing(names))
+    search.open(resume)
     try:
-        with tqdm(total=left, unit="epoch", disable=None, leave=False, dynamic_ncols=True) as bar:
-
-            def progress(epochs: int, name: str) -> None:
-                bar.set_description(name, refresh=False)
-                bar.update(epochs)
-
-            run_missing(search, names, data, progress)
+        train_missing(search, range(first, first + seeds), data)
     except KeyboardInterrupt:
         print(f"kept: {search.folder} (--resume --workdir={search.folder} goes on)")
         raise
     return search
+
+
+def train_missing(search: Search, seeds: Sequence[int], data: Dataset) -> None:
+    """Trains what is not done yet, and writes the results after every program.
+
+    Args:
+      search: The search; its runs are filled.
+      seeds: Every point's seeds.
+      data: A data set with validation images, on which the points are judged.
+    """
+    programs = collections.defaultdict(list)  # Each holds the runs that train side by side.
+    for run in search.missing(seeds):
+        config = search.config(*run)
+        if can_vmap(config):
+            config = dataclasses.replace(config, seed=0, learning_rate=1.0)
+        programs[config].append(run)
+    left = sum(config.epochs * len(runs) for config, runs in programs.items())
+    with tqdm(total=left, unit="epoch", disable=None, leave=False, dynamic_ncols=True) as bar:
+        for runs in programs.values():
+            bar.set_description(search.name(runs[0][0]))
+            configs = [search.config(*run) for run in runs]
+            progress = functools.partial(bar.update, len(runs))
+            summaries = train_many(configs, data, data.validation, progress)
+            search.runs.update(zip(runs, summaries, strict=True))
+            search.write()

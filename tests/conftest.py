@@ -51,7 +51,10 @@ def pytest_configure(config):
 
     # The shapes in the signatures of these rooms are checked in the tests, and only there.
     install_import_hook(
-        [f"jaxnets.{room}" for room in ("backprop", "losses", "metrics", "models")],
+        [
+            f"jaxnets.{room}"
+            for room in ("backprop", "losses", "metrics", "models", "training.step")
+        ],
         "conftest.check_types",
     )
 

@@ -122,6 +122,7 @@ def check_updates(step, batches):
     state, compiled, seen = parallel.replicate(state), parallel.compile(train_step), 0
     kernel, bias, loss, expected_loss = np.zeros((4, 3)), np.zeros(3), 0.0, 0.0
     for batch in batches.train_batches(split, 8, seed=0, epoch=0):
+        batch = Batch(*batch)  # A mutant of batches.py has a class of its own.
         state, metrics = compiled(state, parallel.split(batch))
         seen, loss = seen + int(metrics.count), loss + float(metrics.loss_sum)
     for rows in np.array_split(np.random.default_rng((0, 0)).permutation(22), [8, 16]):

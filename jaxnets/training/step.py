@@ -14,14 +14,16 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
+from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
 
 from jaxnets.data.batches import Batch
 from jaxnets.losses import Loss
-from jaxnets.metrics import MetricFunction, Metrics, metric_of
+from jaxnets.metrics import MetricFunction, metric_of
 from jaxnets.training.augment import Augment, no_augmentation, shift, to_float
 
 Params = Any
-LossAndGrad = Callable[[Params, Batch, jax.Array], tuple[Metrics, Params]]
+Sums = Any  # Metrics; in regression RegressionMetrics.
+LossAndGrad = Callable[[Params, Batch, jax.Array], tuple[Sums, Params]]
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -40,14 +42,14 @@ class TrainState(flax.struct.PyTreeNode):
     key: jax.Array
 
 
-TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Sums]]
 
 
 def summed_loss(apply: Callable[..., Any], loss: Loss, metric: MetricFunction | None = None):
     """Returns f(params, batch, **apply_arguments) -> (sum of the losses, Metrics)."""
     metric = metric or metric_of(loss)
 
-    def total(params: Params, batch: Batch, **arguments) -> tuple[jax.Array, Metrics]:
+    def total(params: Params, batch: Batch, **arguments) -> tuple[Float[Array, ""], Sums]:
         batch = jax.tree.map(jnp.asarray, batch)
         logits = apply({"params": params}, batch.images, **arguments)
         logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
@@ -66,7 +68,7 @@ def autodiff_loss_and_grad(apply: Callable[..., Any], loss: Loss) -> LossAndGrad
     """
     gradient = jax.grad(summed_loss(apply, loss), has_aux=True)
 
-    def loss_and_grad(params: Params, batch: Batch, key: jax.Array):
+    def loss_and_grad(params: Params, batch: Batch, key: PRNGKeyArray):
         gradients, metrics = gradient(params, batch, train=True, rngs={"dropout": key})
         return metrics, gradients
 
@@ -85,7 +87,7 @@ def accumulate_gradients(loss_and_grad: LossAndGrad, size: int) -> LossAndGrad:
       size: Examples a block; the last block may have fewer.
     """
 
-    def summed(params: Params, batch: Batch, key: jax.Array):
+    def summed(params: Params, batch: Batch, key: PRNGKeyArray):
         count, rest = divmod(len(batch.labels), size)
         if count + bool(rest) == 1:
             return loss_and_grad(params, batch, key)
@@ -126,7 +128,7 @@ def make_train_step(
     """
     summed = _summed(loss_and_grad, axis_name, augment)
 
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Sums]:
         metrics, gradients = summed(state, batch)
         return apply_gradients(state, gradients, metrics.count, optimizer, reduction), metrics
 
@@ -136,7 +138,7 @@ def make_train_step(
 def apply_gradients(
     state: TrainState,
     gradients: Params,
-    count: jax.Array,
+    count: Int[Array, ""],
     optimizer: optax.GradientTransformation,
     reduction: str,
 ) -> TrainState:
@@ -163,7 +165,7 @@ def make_gradient_step(
 def _summed(loss_and_grad: LossAndGrad, axis_name: str | None, augment: Augment):
     """f(state, batch) -> (Metrics, gradients), summed over the examples of all devices."""
 
-    def summed(state: TrainState, batch: Batch) -> tuple[Metrics, Params]:
+    def summed(state: TrainState, batch: Batch) -> tuple[Sums, Params]:
         key = jax.random.fold_in(state.key, state.step)
         if axis_name is None:
             return loss_and_grad(state.params, augment(key, batch, 0), key)
@@ -193,7 +195,7 @@ def make_eval_step(
     *,
     metric: MetricFunction | None = None,
     axis_name: str | None = None,
-) -> Callable[[Params, Batch], Metrics]:
+) -> Callable[[Params, Batch], Sums]:
     """Returns step(params, batch) -> metrics: the forward pass alone, nothing dropped.
 
     Args:
@@ -204,7 +206,7 @@ def make_eval_step(
     """
     total = summed_loss(apply, loss, metric)
 
-    def eval_step(params: Params, batch: Batch) -> Metrics:
+    def eval_step(params: Params, batch: Batch) -> Sums:
         metrics = total(params, batch._replace(images=to_float(batch.images)))[1]
         return metrics if axis_name is None else add_over(axis_name, metrics)
 
@@ -218,12 +220,14 @@ def make_train_epoch(train_step: TrainStep):
     short, and on a GPU or TPU, which then never waits for the host. On the CPU a convolution is 10
     to 20 times slower in such a loop (jax issue 12868).
 
-    The returned function takes images [N, H, W, C] and labels [N], the order and mask [S, B] of
-    `data.batches.epoch_order` and, if the images are shifted, the corners [S, B, 2] of
-    `data.batches.epoch_corners`; its metrics have a leading axis S.
+    The order and mask [S, B] are those of `data.batches.epoch_order`. If the images are shifted,
+    the corners [S, B, 2] are those of `data.batches.epoch_corners`. The returned function's metrics
+    have a leading axis S.
     """
 
-    def train_epoch(state: TrainState, images: jax.Array, labels: jax.Array, rows):
+    def train_epoch(
+        state: TrainState, images: Shaped[Array, "N *pixels"], labels: Shaped[Array, "N *K"], rows
+    ):
         if len(rows) == 2 and rows[0].shape == (1, len(images)):
             # A full batch has no order: no copy is needed.
             state, metrics = train_step(state, Batch(images, labels, rows[1][0]))  # type: ignore

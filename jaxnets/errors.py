@@ -82,5 +82,6 @@ def one_line(text: str) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of a library's message, which may be a page or nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    """An error's reason in one line: a library's message may be a page, or empty."""
+    message = getattr(error, "strerror", None) or str(error)
+    return (message.strip().splitlines() or [type(error).__name__])[0]

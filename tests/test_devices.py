@@ -28,7 +28,7 @@ def test_the_command_shows_what_jax_finds_and_what_would_be_used(run_command):
     assert {"jaxnets", "python", "jax", "flax", "optax", "numpy"} < set(versions)
 
 
-def test_the_command_takes_the_flags_of_training(run_command):
+def test_the_command_takes_the_flags_of_train(run_command):
     shown = run_command("devices", "--cpu_devices=4", "--devices=2", "--platform=cpu").out
     lines = dict(line.split(maxsplit=1) for line in shown.splitlines())
     assert lines["used"] == f"2 by pmap (CPU, {os.cpu_count()} cores as 2 devices)"

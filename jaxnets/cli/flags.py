@@ -25,16 +25,13 @@ T = TypeVar("T", bound=Options)
 
 
 def parse_flags(arguments: Sequence[str], description: str = "") -> dict[str, Any]:
-    """Reads the flags of train.py that were given; `preset(**flags)` completes them.
+    """Reads the flags of train.py that were given.
 
-    With --resume, the interrupted run's own config completes them instead.
+    `preset(**flags)` completes them, or with --resume the interrupted run's own config.
 
     Args:
       arguments: The words of the command line, such as `--model=cnn --epochs=3`.
       description: Shown at the top of --help, which prints and exits with status 0.
-
-    Returns:
-      The fields that were given.
 
     Raises:
       UserError: An unknown flag (the nearest is suggested), a word that is no flag, or a value
@@ -125,15 +122,13 @@ def _placed(words: list[str], fields: Sequence[dataclasses.Field]) -> dict[str, 
         raise UserError(f"expected {missing}, got none (--help explains)")
     given: dict[str, Any] = {}
     for field in fields:
-        count = 1 if field.type is str else len(words)
-        taken, words = words[:count], words[count:]
-        given[field.name] = taken[0] if field.type is str else tuple(taken)
+        if field.type is str:
+            given[field.name], *words = words
+        else:
+            given[field.name], words = tuple(words), []
     if words:
         raise UserError(f"expected flags as --name=value, got {words[0]!r}")
     return given
-
-
-# --help
 
 
 def _help(

@@ -171,40 +171,25 @@ class Config(Options):
 
     def __post_init__(self):
         super().__post_init__()
-        _ = self.checkpoint_interval
+        _ = self.checkpoint_interval  # Refuses what is no interval.
         for message in self._mistakes():
             raise UserError(message)
 
     def _mistakes(self) -> Iterator[str]:
         """What is wrong with values that are right one by one."""
-        yield from self._data_mistakes()
-        yield from self._process_mistakes()
         model, recipe = self.model, PRESETS[self.model]
         for name in MODEL_FIELDS:
             if getattr(self, name) is not None and name not in recipe:
                 owners = [key for key, other in PRESETS.items() if name in other]
                 yield f"{name}: {model} has none (that is of {', '.join(owners)})"
-        if model in LARGE_ALEXNETS and (self.input_size or 0) < 63:
-            yield (
-                f"input_size: expected a whole number from 63 to 1024 for {model}, "
-                f"got {self.input_size}"
-            )
         if model in ("cnn", "mlp_handwritten") and len(self.hidden or ()) != 1:
             yield f"hidden: {model} has one hidden layer, got {self.hidden}"
-        if self.schedule == "plateau" and (self.validation_size == 0 or self.latent_dims):
-            yield NO_PLATEAU
+        if model in LARGE_ALEXNETS and (self.input_size or 0) < 63:
+            numbers = f"from 63 to 1024 for {model}"
+            yield f"input_size: expected a whole number {numbers}, got {self.input_size}"
         if self.replay_seeds > 1 and recipe.get("latent_dims") is None:
             yield f"replay_seeds: {model} has no search to repeat"
-        if self.optimizer != "sgd" and (self.momentum or self.nesterov):
-            yield f"momentum and nesterov belong to sgd, got optimizer {self.optimizer}"
-        if self.nesterov and not self.momentum:
-            yield "nesterov: expected a momentum above 0, got 0"
-        if self.cpu_devices is not None and self.platform not in (None, "cpu"):
-            yield f"cpu_devices: expected platform cpu, got {self.platform}"
-        if self.resume and self.overwrite:
-            yield "resume and overwrite exclude each other, got both"
 
-    def _data_mistakes(self) -> Iterator[str]:
         names = self.augment.split(",")
         for name in names:
             if name not in AUGMENTATIONS:
@@ -212,26 +197,34 @@ class Config(Options):
         if len(set(names)) < len(names) or ("none" in names and len(names) > 1):
             yield f"augment: expected each name once, none alone, got {self.augment}"
         if self.ten_crop and self.input_size is None:
-            yield f"ten_crop: {self.model} has no input_size to crop to"
+            yield f"ten_crop: {model} has no input_size to crop to"
 
-    def _process_mistakes(self) -> Iterator[str]:
+        if self.schedule == "plateau" and (self.validation_size == 0 or self.latent_dims):
+            yield NO_PLATEAU
+        if self.optimizer != "sgd" and (self.momentum or self.nesterov):
+            yield f"momentum and nesterov belong to sgd, got optimizer {self.optimizer}"
+        if self.nesterov and not self.momentum:
+            yield "nesterov: expected a momentum above 0, got 0"
+        if self.resume and self.overwrite:
+            yield "resume and overwrite exclude each other, got both"
+
+        if self.cpu_devices is not None and self.platform not in (None, "cpu"):
+            yield f"cpu_devices: expected platform cpu, got {self.platform}"
         if self.distributed and self.coordinator is not None:
             yield "distributed and coordinator exclude each other, got both"
         missing = [name for name in _PLACE if getattr(self, name) is None]
         if len(missing) == len(_PLACE):
             return
         if missing:
-            yield f"{missing[0]}: expected with {', '.join(_PLACE[:2])} and process_id, got none"
+            yield f"{missing[0]}: expected with {', '.join(_PLACE[:2])} and {_PLACE[2]}, got none"
         if not re.fullmatch(r"(\[[^\]]+\]|[^:/\s]+):[1-9]\d{0,4}", str(self.coordinator)):
             yield f"coordinator: expected HOST:PORT, got {self.coordinator!r}"
         if self.replay_seeds > 1:
             yield f"replay_seeds: expected 1 with coordinator, got {self.replay_seeds}"
-        count, index = self.num_processes or 0, self.process_id or 0
-        if index >= count:
-            yield (
-                f"process_id: expected a whole number from 0 to {count - 1} for num_processes "
-                f"{count}, got {index}"
-            )
+        last, index = (self.num_processes or 0) - 1, self.process_id or 0
+        if index > last:
+            numbers = f"from 0 to {last} for num_processes {last + 1}"
+            yield f"process_id: expected a whole number {numbers}, got {index}"
 
     @property
     def is_distributed(self) -> bool:
@@ -303,9 +296,8 @@ def preset(model: str = DEFAULT_MODEL, **changes: Any) -> Config:
 def learning_rate_note(config: Config) -> str:
     """The line that says which learning rate another optimizer brought (see `preset`), or ""."""
     usual, rate = preset(config.model, recipe=config.recipe), config.learning_rate
-    if config.optimizer == usual.optimizer or rate == usual.learning_rate:
-        return ""
-    if rate != KERAS_RATES[config.optimizer]:
+    brought = rate == KERAS_RATES[config.optimizer] != usual.learning_rate
+    if config.optimizer == usual.optimizer or not brought:
         return ""
     return (
         f"note: {config.optimizer} starts with Keras' default learning rate {rate:g} and no "
@@ -313,13 +305,8 @@ def learning_rate_note(config: Config) -> str:
     )
 
 
-def to_json(config: Config) -> dict[str, Any]:
-    """Every field, as JSON holds it."""
-    return dataclasses.asdict(config)
-
-
 def from_json(values: dict[str, Any]) -> Config:
-    """The config that `to_json` wrote; keys that are no fields are ignored.
+    """The config of a run's config.json; keys that are no fields are ignored.
 
     Raises:
       UserError: A field is missing, since a default could silently train something else; or a

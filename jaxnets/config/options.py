@@ -49,7 +49,7 @@ class Options:
 
     def __post_init__(self):
         for field in options_of(type(self)):
-            check(field, getattr(self, field.name))
+            _check(field, getattr(self, field.name))
 
 
 def options_of(kind: type[Options]) -> list[dataclasses.Field]:
@@ -60,20 +60,16 @@ def options_of(kind: type[Options]) -> list[dataclasses.Field]:
 def types_of(field: dataclasses.Field) -> tuple[type, type, bool]:
     """A field's type, the type of its parts if it is a tuple (else its own), and if None fits.
 
-    >>> from jaxnets.config.fields import Config
-    >>> types_of(Config.__dataclass_fields__["hidden"])
-    (<class 'tuple'>, <class 'int'>, True)
+    `tuple[int, ...] | None` is (tuple, int, True).
     """
-    kind: Any = field.type
-    optional = isinstance(kind, types.UnionType)
-    if optional:
-        kind = typing.get_args(kind)[0]
+    optional = isinstance(field.type, types.UnionType)
+    kind: Any = typing.get_args(field.type)[0] if optional else field.type
     parts = typing.get_args(kind)
     return (tuple, parts[0], optional) if parts else (kind, kind, optional)
 
 
 def parse(field: dataclasses.Field, text: str) -> Any:
-    """The value that a text stands for; `check` says if it is allowed.
+    """The value that a text stands for; whether it is allowed, an object of the class checks.
 
     Raises:
       UserError: The text is not of the option's type.
@@ -107,19 +103,15 @@ def _expected(field: dataclasses.Field) -> str:
     return f"{'numbers' if element is int else 'names'} as {example}"
 
 
-def check(field: dataclasses.Field, value: Any) -> None:
-    """Checks a value.
-
-    Raises:
-      UserError: It has the wrong type or is out of range.
-    """
+def _check(field: dataclasses.Field, value: Any) -> None:
+    """Raises UserError if a value has the wrong type or is out of range."""
     kind, element, optional = types_of(field)
     name, allowed, none = field.name, field.metadata["allowed"], field.metadata["none"]
     if value is None and optional:
         return
     if element is str and allowed and value not in allowed:
         raise unknown(name, str(value), allowed)
-    values = value if kind is tuple else (value,)
+    values: Any = value if kind is tuple else (value,)
     may_be_empty = field.default == () or none is not None
     if not isinstance(values, tuple) or not (values or may_be_empty):
         raise UserError(f"{name}: expected {_expected(field)}, got {value!r}")
@@ -132,8 +124,7 @@ def check(field: dataclasses.Field, value: Any) -> None:
         fits = isinstance(part, (int, float) if element is float else element)
         if not fits or (isinstance(part, bool) and element is not bool):
             raise UserError(f"{name}: expected {wanted}, got {part!r}")
-        number: Any = part
-        if element in (int, float) and not allowed[0] <= number <= allowed[1]:  # Or if it is NaN.
+        if element in (int, float) and not allowed[0] <= part <= allowed[1]:  # NaN is refused, too.
             wanted += f" from {allowed[0]} to {allowed[1]}" + (f" or {none}" if none else "")
             raise UserError(f"{name}: expected {wanted}, got {part}")
 

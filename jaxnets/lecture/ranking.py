@@ -8,7 +8,6 @@ from typing import Any
 
 from scipy import stats
 
-from jaxnets.config.fields import to_json
 from jaxnets.lecture.results import create_figure, finite
 from jaxnets.lecture.search import Search
 from jaxnets.table import table
@@ -120,7 +119,7 @@ def to_values(search: Search) -> dict[str, Any]:
         "ranking": [dataclasses.asdict(rank) for rank in ranks],
         "significant": len(ranks) > 1 and all(rank.p < SIGNIFICANCE for rank in ranks[1:]),
         "verdict": verdict(ranks, seeds),
-        "config": to_json(search.config(search.points[0], 0)),
+        "config": dataclasses.asdict(search.config(search.points[0], 0)),
     }
     return finite(values)
 

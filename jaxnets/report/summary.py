@@ -21,7 +21,7 @@ class Row:
 
     Attributes:
       layer: Its name, if it has parameters, and what it is.
-      shape: Of its output for one image.
+      shape: The shape of its output for one image.
       params: How many numbers it learns.
       flops: Floating-point operations of the forward pass of one image, as XLA counts them: a
         multiplication and an addition are two.
@@ -48,17 +48,17 @@ def summary(model: Chain, image_shape: Sequence[int]) -> list[Row]:
     [0, 401920, 0, 5130]
     """
     x = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    too_small = UserError(f"images of {tuple(image_shape)} are too small")
     try:
         variables = jax.eval_shape(model.init, jax.random.key(0), x)
     except ZeroDivisionError:
-        raise UserError(f"images of {tuple(image_shape)} are too small") from None
+        raise too_small from None
     rows = []
     for layer in model.layers:
-        name = getattr(layer, "name", None)
-        params = variables["params"].get(name, {}) if name else {}
+        params = variables["params"].get(getattr(layer, "name", None), {})
         x, flops = _forward(layer, params, x)
         if 0 in x.shape:
-            raise UserError(f"images of {tuple(image_shape)} are too small")
+            raise too_small
         size = sum(leaf.size for leaf in jax.tree.leaves(params))
         rows.append(Row(_describe(layer, params), tuple(x.shape[1:]), size, flops))
     return rows
@@ -96,7 +96,7 @@ def _describe(layer: Any, params: Any) -> str:
 def to_text(title: str, rows: Sequence[Row], image_shape: Sequence[int]) -> str:
     """The table and its sums."""
     cells = [
-        (row.layer, _size(row.shape), f"{row.params:,}", f"{row.flops:,}")
+        (row.layer, " x ".join(map(str, row.shape)), f"{row.params:,}", f"{row.flops:,}")
         for row in [Row("image", tuple(image_shape), 0, 0), *rows]
     ]
     head, *lines = table([HEADS, *cells], "<<>>")
@@ -124,7 +124,3 @@ def to_values(title: str, rows: Sequence[Row], image_shape: Sequence[int]) -> di
 def totals(rows: Sequence[Row]) -> tuple[int, int]:
     """Parameters and operations of the whole network."""
     return sum(row.params for row in rows), sum(row.flops for row in rows)
-
-
-def _size(shape: Sequence[int]) -> str:
-    return " x ".join(map(str, shape))

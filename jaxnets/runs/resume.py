@@ -1,12 +1,12 @@
 """Which run the flags ask for: a new one, or an interrupted one with its own settings."""
 
-import dataclasses
 import sys
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
-from jaxnets.config.fields import SINGLE_PROCESS, Config, from_json, preset, to_json
+from jaxnets.config.fields import SINGLE_PROCESS, Config, from_json, preset
 from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment
 from jaxnets.machine import distributed
@@ -37,9 +37,9 @@ def config_of(flags: dict[str, Any]) -> Config:
     """
     if not flags.get("resume"):
         return preset(**flags)
-    stored = distributed.broadcast_json("config", lambda: to_json(_resumed_config(flags)))
+    stored = distributed.broadcast_json("config", lambda: asdict(_resumed_config(flags)))
     own = {name: flags[name] for name in distributed.OWN_FLAGS if name in flags}
-    return dataclasses.replace(from_json(stored), **own)
+    return replace(from_json(stored), **own)
 
 
 def _resumed_config(flags: dict[str, Any]) -> Config:
@@ -50,7 +50,7 @@ def _resumed_config(flags: dict[str, Any]) -> Config:
     else:
         folder = RunFolder.newest_unfinished(flags.get("model", asked.model))
     stored = read_config(folder)
-    began = dataclasses.asdict(stored)
+    began = asdict(stored)
     if (searched := folder.read_search()) is not None:
         began["latent_dims"] = tuple(int(size) for size in searched)
     changed = [
@@ -63,9 +63,7 @@ def _resumed_config(flags: dict[str, Any]) -> Config:
     if changed:
         raise UserError(f"resume: that is another run than {folder.path}: {'; '.join(changed)}")
     changes = {name: flags[name] for name in RESUME_MAY_CHANGE if name in flags}
-    config = dataclasses.replace(
-        stored, **{"overwrite": False, "workdir": str(folder.path), **changes}
-    )
+    config = replace(stored, **{"overwrite": False, "workdir": str(folder.path), **changes})
     _refuse_finished(folder, config)
     return config
 
@@ -90,7 +88,7 @@ def write_config(folder: RunFolder, experiment: Experiment, inputs: dict[str, st
     devices, data = experiment.parallel.devices, experiment.data
     folder.write_config(
         {
-            **to_json(dataclasses.replace(experiment.config, resume=False, **SINGLE_PROCESS)),
+            **asdict(replace(experiment.config, resume=False, **SINGLE_PROCESS)),
             "versions": versions(),
             "device_platform": devices[0].platform,
             "device": describe(devices),
@@ -124,7 +122,7 @@ def take_up(folder: RunFolder, experiment: Experiment, inputs: dict[str, str]) -
     _refuse_other_inputs(folder, config, inputs)
     stored = read_config(folder)
     same = {name: getattr(config, name) for name in (*OF_THE_PROCESS, *SINGLE_PROCESS)}
-    if dataclasses.replace(stored, **same) == config:
+    if replace(stored, **same) == config:
         return
     if config.epochs != stored.epochs:
         _warn_learning_rate_change(folder, stored, experiment)

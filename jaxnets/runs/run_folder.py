@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxnets.errors import UserError, one_line
+from jaxnets.errors import UserError, first_line, one_line
 from jaxnets.runs import checkpoints, untrusted
 from jaxnets.runs.atomic import naming, sync_folder, write_text
 from jaxnets.runs.lock import Lock
@@ -249,7 +249,7 @@ class RunFolder:
         try:
             steps = checkpoints.steps_in(folder)
         except (OSError, ValueError) as error:
-            raise UserError(f"{folder}: {untrusted.first_line(error)}") from error
+            raise UserError(f"{folder}: {first_line(error)}") from error
         bad: dict[Path, Exception] = {}
         for step in reversed(steps):
             path = checkpoints.path_of(folder, step)
@@ -261,13 +261,13 @@ class RunFolder:
                 bad[path] = error
                 continue
             for file, error in bad.items():
-                line = f"{file}: cannot be restored: {untrusted.first_line(error)}"
+                line = f"{file}: cannot be restored: {first_line(error)}"
                 print(one_line(f"warning: {line}; using step {step}"), file=sys.stderr)
             # A file that cannot be read may be sound: it stays.
             return step, tree, [file for file in bad if not isinstance(bad[file], OSError)]
         if bad:
             path, error = next(iter(bad.items()))
-            raise UserError(f"{path}: cannot be restored: {untrusted.first_line(error)}")
+            raise UserError(f"{path}: cannot be restored: {first_line(error)}")
         return None
 
     def finish(self, result: dict[str, Any]) -> None:
@@ -306,7 +306,7 @@ class RunFolder:
             self._saved_step = None
             self._lock.check()  # This says more of a folder that is gone.
             number = getattr(error, "errno", None) or errno.EIO
-            reason = f"cannot be saved: {untrusted.first_line(error)}"
+            reason = f"cannot be saved: {first_line(error)}"
             raise OSError(number, reason, str(self.path / CHECKPOINTS)) from error
 
 

@@ -82,9 +82,3 @@ def _is_record(record: Any) -> bool:
     return all(type(n) is int for n in whole) and all(
         type(n) in (int, float) and abs(n) < 2**63 for n in (*whole, *finite)
     )
-
-
-def first_line(error: Exception) -> str:
-    """An error's reason in one line: its message may be a page, or empty."""
-    message = getattr(error, "strerror", None) or str(error)
-    return (message.strip().splitlines() or [type(error).__name__])[0]

@@ -81,10 +81,9 @@ def summary(arguments: Sequence[str]) -> int:
     from jaxnets.report import summary as report
 
     rows = report.summary(create_model(config, flags.num_classes), flags.image_shape)
-    if flags.json:
-        print(json.dumps(report.to_values(config.model, rows, flags.image_shape), indent=2))
-    else:
-        print(report.to_text(config.model, rows, flags.image_shape))
+    what = config.model, rows, flags.image_shape
+    values = report.to_values(*what)
+    print(json.dumps(values, indent=2) if flags.json else report.to_text(*what))
     return DONE
 
 

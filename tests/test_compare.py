@@ -59,9 +59,9 @@ def regression(name, **changes):
 
 def least_squares(x, y):
     """W and b in closed form, in float64."""
-    ones = np.concatenate([x, np.ones((len(x), 1))], axis=1).astype(np.float64)
-    solution = np.linalg.lstsq(ones, y.astype(np.float64), rcond=None)[0]
-    return solution[:-1], solution[-1]
+    x, y = (np.asarray(part, np.float64) for part in (np.c_[x, np.ones(len(x))], y))
+    *kernel, bias = np.linalg.lstsq(x, y, rcond=None)[0]
+    return np.array(kernel), bias
 
 
 # Regression
@@ -235,22 +235,25 @@ def test_a_size_underfits_or_overfits_by_its_training_score(results):
 
 
 def test_the_closing_lines_say_who_wins_where(results):
-    scores = {("one", "cnn"): 0.9, ("one", "knn"): 0.88, ("two", "cnn"): 0.7, ("two", "knn"): 0.8}
-    results.rows = [Row(*names, fit=a_fit(score)) for names, score in scores.items()]
-    results.rows.append(Row("two", "mlp", why="too small"))
-    assert results.closing() == [
+    def closing(**scores):
+        results.rows = [
+            Row(name, model, fit=a_fit(score))
+            for model, both in scores.items()
+            for name, score in zip(("one", "two"), both, strict=True)
+        ]
+        return results.closing()
+
+    assert closing(cnn=(0.9, 0.7), knn=(0.88, 0.8)) == [
         "one: cnn wins, test accuracy 0.9000 (within one standard error, 0.0424: knn)",
         "two: knn wins, test accuracy 0.8000 (within one standard error, 0.0566: no other)",
         "no two models change places by more than a standard error",
     ]
-    results.rows[1] = Row("one", "knn", fit=a_fit(0.8))
-    assert results.closing()[-1] == "no free lunch: cnn beats knn on one and loses to it on two"
-    results.rows += [Row("one", "mlp", fit=a_fit(0.6)), Row("two", "mlp", fit=a_fit(0.9))]
-    assert results.closing()[-1] == "no free lunch: cnn beats knn on one and loses to it on two"
-    results.rows[2] = Row("two", "cnn", fit=a_fit(0.8))
-    assert results.closing()[1].startswith("two: mlp wins")
-    assert results.closing()[-1] == "no free lunch: knn beats mlp on one and loses to it on two"
-    results.rows = []
+    change = "no free lunch: {} beats {} on one and loses to it on two".format
+    assert closing(cnn=(0.9, 0.7), knn=(0.8, 0.8))[2] == change("cnn", "knn")
+    # The pair whose weakest score is the strongest is named.
+    assert closing(cnn=(0.9, 0.7), knn=(0.8, 0.8), mlp=(0.6, 0.9))[2] == change("cnn", "knn")
+    assert closing(cnn=(0.9, 0.8), knn=(0.8, 0.8), mlp=(0.6, 0.9))[2] == change("knn", "mlp")
+    results.rows = [Row("two", "mlp", why="too small")]
     assert results.closing() == []
 
 
@@ -258,29 +261,29 @@ def test_the_closing_lines_say_who_wins_where(results):
 
 
 @pytest.mark.parametrize(
-    ("flags", "parts"),
+    ("flags", "part"),
     [
-        ("--models=softmax,knm", ['unknown model "knm"', 'did you mean "knn"']),
-        ("--models=", ["unknown model"]),
-        ("--datasets=minst", ['did you mean "mnist"']),
-        ("--task=regresion", ['did you mean "regression"']),
-        ("--task=regression --models=cnn", ['unknown model "cnn"', "linear, mlp"]),
-        ("--task=regression --data_dir=x", ["data_dir: a folder of images"]),
-        ("--datasets=mnist --data_dir=x", ["exclude each other"]),
-        ("--data_dir=nowhere", ["expected a folder"]),
-        ("--gradients=hand", ['unknown gradients "hand"']),
-        ("--train_size=0", ["train_size: expected a whole number from 1"]),
-        ("--train_size=many", ["train_size: expected a whole number"]),
-        ("--epochs=0", ["epochs: expected a whole number from 1"]),
-        ("--seed=-1", ["seed: expected a whole number from 0"]),
-        ("--curve=4,x", ["curve: expected numbers as 4,16,64,256"]),
-        ("--curve=0", ["expected a whole number from 1"]),
-        ("--epoch=3", ["did you mean --epochs?"]),
+        ("--models=softmax,knm", 'unknown model "knm"; did you mean "knn"'),
+        ("--models=", "unknown model"),
+        ("--datasets=minst", 'did you mean "mnist"'),
+        ("--task=regresion", 'did you mean "regression"'),
+        ("--task=regression --models=cnn", 'unknown model "cnn"'),
+        ("--task=regression --models=cnn", "linear, mlp"),
+        ("--task=regression --data_dir=x", "data_dir: a folder of images"),
+        ("--datasets=mnist --data_dir=x", "exclude each other"),
+        ("--data_dir=nowhere", "expected a folder"),
+        ("--gradients=hand", 'unknown gradients "hand"'),
+        ("--train_size=0", "train_size: expected a whole number from 1"),
+        ("--epochs=0", "epochs: expected a whole number from 1"),
+        ("--seed=-1", "seed: expected a whole number from 0"),
+        ("--curve=4,x", "curve: expected numbers as 4,16,64,256"),
+        ("--curve=0", "expected a whole number from 1"),
+        ("--epoch=3", "did you mean --epochs?"),
     ],
 )
-def test_a_wrong_request_is_refused_in_one_line(run_compare, tmp_path, monkeypatch, flags, parts):
+def test_a_wrong_request_is_refused_in_one_line(run_compare, tmp_path, monkeypatch, flags, part):
     monkeypatch.chdir(tmp_path)
-    run_compare(*flags.split()).assert_refused(*parts)
+    run_compare(*flags.split()).assert_refused(part)
     assert list(tmp_path.iterdir()) == []
 
 

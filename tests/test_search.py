@@ -1,4 +1,4 @@
-"""The search over settings and seeds: its results, its statistics, going on after an interrupt."""
+"""The search over settings and seeds: its results, its statistics, resuming after an interrupt."""
 
 import csv
 import json
@@ -13,10 +13,8 @@ from jaxnets.lecture.many import TrainingSummary
 
 @pytest.fixture
 def flags(tiny_folder, tmp_path):
-    return [
-        f"--data_dir={tiny_folder}", "--validation_size=40", "--batch_size=32", "--epochs=2",
-        f"--workdir={tmp_path / 'found'}",
-    ]  # fmt: skip
+    common = ["--validation_size=40", "--batch_size=32", "--epochs=2"]
+    return [f"--data_dir={tiny_folder}", *common, f"--workdir={tmp_path / 'found'}"]
 
 
 def read(tmp_path):
@@ -36,10 +34,8 @@ def a_search(tmp_path, scores):
 
 @pytest.mark.usefixtures("quick_steps")
 def test_every_combination_is_trained_with_every_seed(run_command, flags, tmp_path):
-    shown = run_command(
-        "search", "--model=mlp", "--over=hidden=4,8x4", "--over=learning_rate=0.1,0.5,1",
-        "--seeds=3", *flags,
-    )  # fmt: skip
+    over = ["--over=hidden=4,8x4", "--over=learning_rate=0.1,0.5,1"]
+    shown = run_command("search", "--model=mlp", *over, "--seeds=3", *flags)
     assert shown.status == 0, shown
     assert len(read(tmp_path)) == 2 * 3 * 3
     assert "hidden=8x4 learning_rate=0.5" in shown.out and "paired t-test over 3 seeds" in shown.out
@@ -48,15 +44,11 @@ def test_every_combination_is_trained_with_every_seed(run_command, flags, tmp_pa
 
 
 def test_a_run_of_the_search_is_the_run_of_train_py(run_command, run_main, flags, tmp_path):
-    assert run_command(
-        "search", "--model=mlp", "--over=hidden=4,8", "--seeds=2", "--loss=cross_entropy", *flags
-    ).status == 0  # fmt: skip
-    config = ["--model=mlp", "--hidden=8", "--loss=cross_entropy", "--seed=1", "--devices=1"]
-    assert run_main(*config, *flags[:-1], f"--workdir={tmp_path / 'run'}").status == 0
-    (record,) = [
-        json.loads(line)
-        for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1:]
-    ]
+    both = ["--model=mlp", "--loss=cross_entropy", *flags]
+    assert run_command("search", "--over=hidden=4,8", "--seeds=2", *both).status == 0
+    config = ["--hidden=8", "--seed=1", "--devices=1", f"--workdir={tmp_path / 'run'}"]
+    assert run_main(*both[:-1], *config).status == 0
+    record = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
     assert read(tmp_path)["[[8]]", 1] == pytest.approx(record["validation_accuracy"], abs=1e-9)
 
 
@@ -89,11 +81,8 @@ def test_an_interrupted_search_keeps_what_is_done_and_goes_on(
 
 @pytest.mark.usefixtures("quick_steps")
 def test_json_is_for_machines_and_a_run_that_diverged_has_no_loss(run_command, flags, tmp_path):
-    shown = run_command(
-        "search", "--model=softmax", "--over=learning_rate=0.1,9999", "--seeds=2",
-        "--optimizer=sgd", "--loss=mse", "--json", *flags,
-    )  # fmt: skip
-    values = json.loads(shown.out)
+    flags += ["--model=softmax", "--optimizer=sgd", "--loss=mse", "--json", "--seeds=2"]
+    values = json.loads(run_command("search", "--over=learning_rate=0.1,9999", *flags).out)
     assert values["seeds"] == 2 and len(values["ranking"]) == 2
     assert "NaN" not in (tmp_path / "found" / "search.json").read_text()
 
@@ -160,10 +149,7 @@ def test_the_plot_is_drawn_where_matplotlib_is(tmp_path):
         (["--over=hidden=4,x"], ["hidden: expected numbers"]),
         (["--over=seed=1,2"], ["over: seed cannot be searched over"]),
         (["--over=hidden=4", "--hidden=5"], ["over: hidden cannot be searched over"]),
-        (
-            ["--over=hidden=4", "--seeds=0"],
-            ["seeds: expected a whole number from 1 to"],
-        ),
+        (["--over=hidden=4", "--seeds=0"], ["seeds: expected a whole number from 1 to"]),
         (["--over=hidden=4", "--overwrite"], ["overwrite: search has none"]),
         (["--over=hidden=4", "--resume"], ["resume: expected"]),
         (["--over=hidden=4", "--sedes=3"], ["unknown flag --sedes"]),

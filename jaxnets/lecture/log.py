@@ -1,4 +1,4 @@
-"""The lines that the slides print, in place of training/progress.py's."""
+"""The lines that the slides print, in place of those of runs/progress.py."""
 
 import sys
 from typing import Any
@@ -18,7 +18,6 @@ class KerasLog(Progress):
     """
 
     def epoch_line(self, record: dict[str, Any]) -> str:
-        """The line of an epoch's training loss and accuracy."""
         accuracy = float(np.float32(record["train_accuracy"]))
         return (
             f"Train Epoch: {record['epoch']:02d} Loss= {record['train_loss']:.9f} "
@@ -26,7 +25,6 @@ class KerasLog(Progress):
         )
 
     def test_line(self, test: Metrics) -> str:
-        """The line of the test."""
         return f"acc: {np.float32(test.accuracy)!s}"
 
 
@@ -34,13 +32,7 @@ class SlideBar:
     """A bar of steps that ends with what the slide shows; without a terminal, that line alone."""
 
     def __init__(self, what: str, total: int, done: int = 0):
-        """Starts the bar.
-
-        Args:
-          what: How its text begins.
-          total: Steps in all.
-          done: Steps done.
-        """
+        """Starts the bar; `what` begins its text, and `done` of `total` steps are done."""
         self._what, self._text = what, ""
         self._bar = tqdm(total=total, initial=done, disable=None, dynamic_ncols=True)
 
@@ -62,21 +54,18 @@ class SlideBar:
 
 
 class HandwrittenLog(Progress):
-    """Slide "程序运行结果": one bar over all full-batch steps, then the test's line."""
+    """Slide "程序运行结果": one bar over all full-batch steps, then the line of the test."""
 
     def __init__(self, epochs: int, loader: TrainLoader, checkpoint: Checkpoint):
-        """Starts the bar where the run stands."""
         super().__init__(epochs, loader, checkpoint, silent=True)
         print("Start training the best model...", flush=True)
         done = int(checkpoint.state.step) // loader.steps
         self._slide = SlideBar("Training the best model", epochs, done)
 
     def epoch(self, record: dict[str, Any]) -> None:
-        """Moves the bar; the slide has no line a step."""
-        self._slide.step(record)
+        self._slide.step(record)  # The slide has no line for a step.
 
     def test_line(self, test: Metrics) -> str:
-        """The line of the test."""
         return f"Evaluate the best model, test loss={test.loss:.8f}, accuracy={test.accuracy:.6f}."
 
     def __exit__(self, *exception) -> None:

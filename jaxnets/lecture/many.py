@@ -20,6 +20,9 @@ from jaxnets.training.loop import EVAL_BATCH_SIZE, Callbacks, Checkpoint, NonFin
 from jaxnets.training.optimizer import create_schedule
 from jaxnets.training.step import TrainState, make_eval_step, make_train_epoch
 
+# A bar of epochs, for tqdm: on stderr, and only if that is a terminal.
+BAR: dict[str, Any] = dict(unit="epoch", leave=False, disable=None, dynamic_ncols=True)
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainingSummary:
@@ -48,7 +51,7 @@ def train_many(
     configs: Sequence[Config],
     data: Dataset,
     judge: Split,
-    progress: Callable[[], Any] | None = None,
+    progress: Callable[[], Any] = lambda: None,
 ) -> list[TrainingSummary]:
     """Trains every config; each ends as if trained by itself, up to the order of sums.
 
@@ -63,7 +66,6 @@ def train_many(
       judge: The split whose loss and accuracy are reported.
       progress: Called after every epoch of every run, or of all runs at once.
     """
-    progress = progress or (lambda: None)
     if can_vmap(configs[0]):
         return _train_vmapped(configs, data, judge, progress)
     summaries = []

@@ -139,9 +139,8 @@ def plot(search: Search) -> bool:
         deviation = 0.0 if math.isnan(rank.deviation) else rank.deviation
         axes.errorbar(place + 0.12, rank.accuracy, deviation, fmt="s", color="black", capsize=4)
     axes.set_xticks(range(len(names)), [name.replace(" ", "\n") for name in names])
-    axes.set_xlim(-0.6, len(names) - 0.4)
+    axes.set(xlim=(-0.6, len(names) - 0.4), title=search.flags["model"])
     axes.set_ylabel("validation accuracy: seeds, mean ± sd")
-    axes.set_title(search.flags["model"])
     axes.grid(axis="y", alpha=0.3)
     figure.savefig(search.folder / "search.png", dpi=150)
     return True

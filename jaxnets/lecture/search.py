@@ -21,7 +21,7 @@ from jaxnets.data.datasets import Dataset, held_out
 from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment
 from jaxnets.lecture import results
-from jaxnets.lecture.many import TrainingSummary, can_vmap, summary_from_json, train_many
+from jaxnets.lecture.many import BAR, TrainingSummary, can_vmap, summary_from_json, train_many
 from jaxnets.runs.run import load_data
 from jaxnets.runs.run_folder import fresh_path, make_folder
 from jaxnets.runs.untrusted import check_only_files, read_json
@@ -178,7 +178,7 @@ def train_missing(search: Search, seeds: Sequence[int], data: Dataset) -> None:
             config = dataclasses.replace(config, seed=0, learning_rate=1.0)
         programs[config].append(run)
     left = sum(config.epochs * len(runs) for config, runs in programs.items())
-    with tqdm(total=left, unit="epoch", disable=None, leave=False, dynamic_ncols=True) as bar:
+    with tqdm(total=left, **BAR) as bar:
         for runs in programs.values():
             bar.set_description(search.name(runs[0][0]))
             configs = [search.config(*run) for run in runs]

@@ -6,7 +6,6 @@ Shapes: N examples, D features (an image's pixels), K classes or outputs.
 import time
 import warnings
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -23,31 +22,26 @@ from jaxnets.training.augment import to_float
 NEIGHBOURS = 5
 
 
-class Fitted(NamedTuple):
-    """A trained model: [N, D] -> labels [N] or predictions [N, K], and how many numbers it learnt.
-
-    `parameters` is None where it keeps the examples instead.
-    """
-
-    predict: Callable[[np.ndarray], np.ndarray]
-    parameters: int | None
+# A trained model [N, D] -> labels [N] or predictions [N, K], and how many numbers it learnt: None
+# where it keeps the examples instead.
+Fitted = tuple[Callable[[np.ndarray], np.ndarray], int | None]
 
 
 def linear_regressor(x: np.ndarray, targets: np.ndarray) -> Fitted:
     """Least squares in closed form: W, b minimise Σ (xW + b - y)²."""
     model = LinearRegression().fit(x, targets)
-    return Fitted(model.predict, model.coef_.size + np.size(model.intercept_))
+    return model.predict, model.coef_.size + np.size(model.intercept_)
 
 
 def knn_regressor(x: np.ndarray, targets: np.ndarray) -> Fitted:
     """The mean of the five nearest training examples' targets."""
-    return Fitted(KNeighborsRegressor(min(NEIGHBOURS, len(x))).fit(x, targets).predict, None)
+    return KNeighborsRegressor(min(NEIGHBOURS, len(x))).fit(x, targets).predict, None
 
 
 def linear_classifier(x: np.ndarray, labels: np.ndarray, num_classes: int, seed: int) -> Fitted:
     """Least squares on one-hot labels; the largest output wins."""
     outputs, parameters = linear_regressor(x, np.eye(num_classes, dtype=x.dtype)[labels])
-    return Fitted(lambda x: outputs(x).argmax(axis=1), parameters)
+    return lambda x: outputs(x).argmax(axis=1), parameters
 
 
 def logistic_regression(x: np.ndarray, labels: np.ndarray, num_classes: int, seed: int) -> Fitted:
@@ -56,12 +50,12 @@ def logistic_regression(x: np.ndarray, labels: np.ndarray, num_classes: int, see
         # Its iterations end before it has converged, as an epoch budget ends a network's.
         warnings.simplefilter("ignore", ConvergenceWarning)
         model = LogisticRegression(random_state=seed).fit(x, labels)
-    return Fitted(model.predict, model.coef_.size + model.intercept_.size)
+    return model.predict, model.coef_.size + model.intercept_.size
 
 
 def knn_classifier(x: np.ndarray, labels: np.ndarray, num_classes: int, seed: int) -> Fitted:
     """The majority of the five nearest training examples; learning is keeping them."""
-    return Fitted(KNeighborsClassifier(min(NEIGHBOURS, len(x))).fit(x, labels).predict, None)
+    return KNeighborsClassifier(min(NEIGHBOURS, len(x))).fit(x, labels).predict, None
 
 
 def kmeans_classifier(x: np.ndarray, labels: np.ndarray, num_classes: int, seed: int) -> Fitted:
@@ -70,7 +64,7 @@ def kmeans_classifier(x: np.ndarray, labels: np.ndarray, num_classes: int, seed:
     counts = np.zeros((model.n_clusters, num_classes), int)
     np.add.at(counts, (np.asarray(model.labels_), labels), 1)
     majority = counts.argmax(axis=1)
-    return Fitted(lambda x: majority[model.predict(x)], model.cluster_centers_.size + majority.size)
+    return lambda x: majority[model.predict(x)], model.cluster_centers_.size + majority.size
 
 
 CLASSIFIERS = {

@@ -62,13 +62,13 @@ def curve(results: Results, data: Dataset, small: Dataset) -> str:
     title = f"capacity on {data.name}: one hidden layer, {about}"
     lines = ["", title, _line("hidden", heads, heads)]
     verdicts = results.verdicts(data.name)
-    for row in results.curve:
-        if row.dataset == data.name and row.fit is None:
+    for row in [row for row in results.curve if row.dataset == data.name]:
+        if row.fit is None:
             lines.append(f"{row.hidden:<{NAME}}  {row.why}")
-        elif row.dataset == data.name and row.fit is not None:
-            numbers = [f"{results.score(row, part):.4f}" for part in ("train", "test")]
-            cells = [_count(row.fit.parameters), *numbers, verdicts[row.hidden]]
-            lines.append(_line(str(row.hidden), cells, heads))
+            continue
+        numbers = [f"{results.score(row, part):.4f}" for part in ("train", "test")]
+        cells = [_count(row.fit.parameters), *numbers, verdicts[row.hidden]]
+        lines.append(_line(str(row.hidden), cells, heads))
     lines.append(
         f"(more than {TOLERANCE} below the best: overfits if it fits the training part as well, "
         "else underfits)"
@@ -116,14 +116,13 @@ def _draw_scores(axes: Any, results: Results, name: str) -> None:
     axes.barh(models, [results.score(row) for row in rows], color="tab:blue")
     axes.plot([results.score(row, "train") for row in rows], models, "o", color="tab:orange")
     axes.invert_yaxis()
-    axes.set_xlabel(results.ranks_by)
-    axes.set_title(f"{name} (bar: test, dot: training)")
+    axes.set(xlabel=results.ranks_by, title=f"{name} (bar: test, dot: training)")
 
 
 def _draw_curve(axes: Any, results: Results, name: str) -> None:
     """Draws training and test score over the hidden size, on a logarithmic scale."""
     rows = fitted(results.curve, name)
-    axes.set_title(f"capacity on {name}")
+    axes.set(title=f"capacity on {name}", xlabel="hidden units", ylabel=results.ranks_by)
     if not rows:
         axes.set_axis_off()
         return
@@ -137,7 +136,5 @@ def _draw_curve(axes: Any, results: Results, name: str) -> None:
         axes.annotate(verdict, (row.hidden, results.score(row)), **below)
     axes.set_xscale("log", base=2)
     axes.set_xticks(sizes, map(str, sizes))
-    axes.set_xlabel("hidden units")
-    axes.set_ylabel(results.ranks_by)
     axes.margins(0.15)
     axes.legend()

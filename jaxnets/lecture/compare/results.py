@@ -139,13 +139,8 @@ class Results:
             "finished": self.finished,
             "request": dataclasses.asdict(self.request),
             "datasets": [
-                {
-                    "name": data.name,
-                    "train": len(data.train),
-                    "test": len(data.test),
-                    "sha256": data.checksum,
-                }
-                for data in self.samples
+                dict(name=x.name, train=len(x.train), test=len(x.test), sha256=x.checksum)
+                for x in self.samples
             ],
             "rows": [dataclasses.asdict(row) for row in self.rows],
             "curve": [

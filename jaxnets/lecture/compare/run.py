@@ -18,6 +18,7 @@ from jaxnets.lecture.compare import report
 from jaxnets.lecture.compare.request import TASKS, Request
 from jaxnets.lecture.compare.results import Fit, Results, Row, scores_of
 from jaxnets.lecture.compare.samples import load, small_and_noisy
+from jaxnets.lecture.many import BAR
 from jaxnets.lecture.results import to_json
 from jaxnets.runs.run import num_params
 from jaxnets.runs.run_folder import fresh_path, make_folder
@@ -105,16 +106,8 @@ def fit_network(config: Config, data: Dataset) -> Fit:
     started = time.perf_counter()
     experiment = Experiment.create(config, data)
     state = experiment.init_state()
-    epochs = tqdm(
-        experiment.epochs(Checkpoint(state)),
-        f"{data.name} {config.model}",
-        config.epochs,
-        leave=False,
-        disable=None,
-        unit="epoch",
-        dynamic_ncols=True,
-    )
-    for trained, _ in epochs:
+    epochs, name = experiment.epochs(Checkpoint(state)), f"{data.name} {config.model}"
+    for trained, _ in tqdm(epochs, name, config.epochs, **BAR):
         state = trained
     seconds = time.perf_counter() - started
     train, test = (

@@ -33,7 +33,7 @@ from idx_files import idx_bytes
 from jaxnets.data.idx import FILES, read_idx
 from jaxnets.experiment import create_model
 from jaxnets.runs.resume import read_config
-from jaxnets.runs.run_folder import RunFolder
+from jaxnets.runs.run_folder import CONFIG, RunFolder
 
 ROOT = Path(__file__).resolve().parent.parent
 TOLERANCE = 1e-6
@@ -144,7 +144,7 @@ def ends(processes: Sequence[subprocess.Popen], seconds: float = 1800) -> list[t
 def params_of(folder: Path) -> list[np.ndarray]:
     """The last checkpoint's parameters."""
     run = RunFolder.open(str(folder))
-    written, config = run.read_config(), read_config(run)
+    written, config = run.read(CONFIG), read_config(run)
     model = create_model(config, written["num_classes"])
     image = jax.ShapeDtypeStruct((1, *written["image_shape"]), "float32")
     like = jax.eval_shape(lambda key, x: model.init(key, x)["params"], jax.random.key(0), image)

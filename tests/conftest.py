@@ -15,6 +15,7 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -125,6 +126,23 @@ def write_folder(folder: Path, arrays: dict[str, np.ndarray]) -> Path:
     for name, array in arrays.items():
         write_idx_file(folder / f"{name}-idx{array.ndim}-ubyte", array)
     return folder
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file's content."""
+    return json.loads(path.read_text())
+
+
+def params_sha256(folder: Path) -> str:
+    """The digest of a finished run's parameters."""
+    return read_json(folder / "result.json")["params_sha256"]
+
+
+def history(folder: Path) -> list[dict[str, Any]]:
+    """A run's records but for their times."""
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    times = {"seconds", "data_seconds", "images_per_second"}
+    return [{k: v for k, v in record.items() if k not in times} for record in records]
 
 
 @pytest.fixture(scope="session")

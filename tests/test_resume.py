@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from jaxnets.runs import checkpoint_timer as pace
 from jaxnets.runs import checkpoints, signals
-from jaxnets.runs.checkpoint_timer import CheckpointTimer
+from jaxnets.runs.checkpoints import CheckpointTimer
 from jaxnets.runs.run_folder import RunFolder
 
 STEPS = "--checkpoint_every=1steps"
@@ -229,7 +228,7 @@ def test_a_disk_too_full_for_a_file_is_one_line_and_the_run_goes_on_later(
     """The disk has room for so many bytes of that file: the process' own limit refuses more."""
     flags, run = ["--model=softmax", *tiny_flags], tmp_path / "run"
     assert run_main(*flags, f"--workdir={tmp_path / 'whole'}").status == 0
-    name = {"config.json": "write_config", "metrics.jsonl": "log", "result.json": "finish"}[file]
+    name = {"config.json": "write", "metrics.jsonl": "log", "result.json": "finish"}[file]
     write, limits = getattr(RunFolder, name), resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def write_little(*arguments):
@@ -295,7 +294,7 @@ def test_steps_do_not_wait_for_a_slow_disk_and_its_saves_do_not_pile_up(
         patch.setattr(
             CheckpointTimer, "saved", lambda ours, step: (saves.append(step), save(ours, step))
         )
-        patch.setattr(pace.time, "monotonic", lambda: 100.0 * next(now))
+        patch.setattr(checkpoints.time, "monotonic", lambda: 100.0 * next(now))
         assert run_main(*flags).status == 0
     assert saves == [0, 0, 10]  # The run's beginning, the first that was due, and the last.
     assert digest(run) == digest(tmp_path / "whole")

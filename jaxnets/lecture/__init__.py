@@ -12,12 +12,14 @@ def prepare(run: "Run") -> None:
     Args:
       run: A run that is not trained yet; a search leaves it with the best hidden size.
     """
+    from jaxnets.runs.run_folder import SEARCH
+
     if run.config.log_format == "lecture":
         from jaxnets.lecture.log import HandwrittenLog, KerasLog
 
         handwritten = run.config.model == "mlp_handwritten"
         run.progress = HandwrittenLog if handwritten else KerasLog
-    if run.config.latent_dims is not None or run.folder.read_search() is not None:
+    if run.config.latent_dims is not None or run.folder.read(SEARCH):
         from jaxnets.lecture import replay
 
         run.closing_lines = replay.closing_table

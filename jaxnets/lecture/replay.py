@@ -63,7 +63,7 @@ def search_first(run: Run) -> None:
     with signals.stop_on_interrupt() as stop:
         callbacks = Callbacks(stop=distributed.synchronised_stop(stop))
         found = search(run.experiment, callbacks)
-    run.folder.write_search({str(size): dataclasses.asdict(found[size]) for size in found})
+    run.folder.write(SEARCH, {str(size): dataclasses.asdict(found[size]) for size in found})
     run.change_config(_final(run.config, choose(found)))
 
 
@@ -75,7 +75,7 @@ def closing_table(run: Run, test: Metrics) -> str:
     """
     folder, config = run.folder, run.config
     try:
-        kept = folder.read_search() or {}
+        kept = folder.read(SEARCH)
         found = {int(size): summary_from_json(values) for size, values in kept.items()}
         config = dataclasses.replace(config, latent_dims=tuple(found))
     except (ValueError, TypeError, AttributeError, OverflowError) as error:

@@ -22,9 +22,9 @@ from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment
 from jaxnets.lecture import results
 from jaxnets.lecture.many import BAR, TrainingSummary, can_vmap, summary_from_json, train_many
+from jaxnets.runs.files import check_only_files, read_json
 from jaxnets.runs.run import load_data
 from jaxnets.runs.run_folder import fresh_path, make_folder
-from jaxnets.runs.untrusted import check_only_files, read_json
 
 RESULTS = "search.json"  # Beside it are search.csv and search.png.
 

@@ -1,41 +1,61 @@
-"""Checkpoints: one safetensors file each, which any tool reads.
+"""Checkpoints: when a run saves one, how it is written and read, and which ones stay.
 
-The first 8 bytes are the length of a header of JSON. The header has each array's dtype, shape and
-place; the arrays follow without gaps. Source: https://github.com/huggingface/safetensors#format.
-
-Files are written and read here rather than by that library: it copies all arrays once more to
-write them, and maps the file to read it, so that a file that shrinks meanwhile ends the process.
+A checkpoint is one safetensors file, which any tool reads: 8 bytes with the length of a JSON
+header, the header with each array's dtype, shape and place, then the arrays without gaps.
+Source: https://github.com/huggingface/safetensors#format.
 """
 
 import itertools
 import json
-import math
 import os
 import re
+import time
 import zlib
 from collections.abc import Sequence
-from io import BufferedReader
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from safetensors import SafetensorError, safe_open
 
-from jaxnets.runs.atomic import replacing
+from jaxnets.errors import first_line
+from jaxnets.runs.files import replacing
 
 FORMAT = {"format": "jaxnets checkpoint", "version": "1"}
 NAME = re.compile(r"(0|[1-9][0-9]{0,17})\.safetensors")
-DTYPES = {
-    name: np.dtype(dtype)
-    for name, dtype in {
-        "F64": "f8", "F32": "f4", "BF16": jnp.bfloat16, "I64": "i8", "I32": "i4", "I16": "i2",
-        "I8": "i1", "U64": "u8", "U32": "u4", "U16": "u2", "U8": "u1", "BOOL": "?",
-    }.items()
-}  # fmt: skip
 # A network of a thousand layers has a header of half as many bytes.
 MAX_HEADER_BYTES = 1 << 20
-MAX_RANK, MAX_SIZE = 32, 2**48
+
+
+class CheckpointTimer:
+    """Decides when so many steps, epochs or seconds have passed since the last save.
+
+    Steps and epochs are counted from the run's beginning, so that a resumed run saves where an
+    uninterrupted one does.
+    """
+
+    def __init__(self, number: int, unit: str, steps_per_epoch: int, step: int):
+        """Starts at a step; the unit is "steps", "epochs" or "seconds"."""
+        self._seconds = float(number) if unit == "seconds" else None
+        self._steps = number * (steps_per_epoch if unit == "epochs" else 1)
+        self.saved(step)
+
+    def saved(self, step: int) -> None:
+        """Notes a save after so many steps."""
+        self._step, self._time = step, time.monotonic()
+
+    def due(self, step: int, saving: bool = False) -> bool:
+        """Whether to save after so many steps.
+
+        Args:
+          step: The number of steps done.
+          saving: Whether the last save is still being written. An interval in seconds then waits
+            for it: no step waits for a slow disk.
+        """
+        if self._seconds is not None:
+            return not saving and time.monotonic() - self._time >= self._seconds
+        return step // self._steps > self._step // self._steps
 
 
 def path_of(folder: Path, step: int) -> Path:
@@ -64,60 +84,6 @@ def steps_in(folder: Path) -> list[int]:
     return steps
 
 
-def named_leaves(tree: Any) -> dict[str, Any]:
-    """The leaves of a tree by their paths, as `params/conv1/kernel`."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    named = {jax.tree_util.keystr(path, simple=True, separator="/"): x for path, x in leaves}
-    if len(named) != len(leaves):
-        raise ValueError("expected a tree whose paths differ")
-    return named
-
-
-# Writing
-
-
-def write(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Writes a whole checkpoint or nothing, with each array's CRC-32.
-
-    Args:
-      path: The new file.
-      arrays: The arrays by name, in C order.
-
-    Raises:
-      OSError: The file could not be written.
-    """
-    # The widest numbers first: each lies at a multiple of its width, as mapped memory needs.
-    names = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))
-    ends = list(itertools.accumulate((arrays[name].nbytes for name in names), initial=0))
-    header: dict[str, Any] = {
-        "__metadata__": {**{name: _crc32(arrays[name]) for name in names}, **FORMAT}
-    }
-    for name, begin, end in zip(names, ends[:-1], ends[1:], strict=True):
-        dtype, shape = _form(arrays[name])
-        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    with replacing(path) as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for name in names:
-            file.write(_bytes(arrays[name]))
-
-
-def _form(array: Any) -> tuple[str, tuple[int, ...]]:
-    """The dtype, by its name in a header, and the shape."""
-    names = [name for name, dtype in DTYPES.items() if dtype == array.dtype]
-    return names[0], tuple(array.shape)
-
-
-def _bytes(array: np.ndarray) -> memoryview:
-    """The array's own memory; of bfloat16, which has no buffer of its own, too."""
-    return array.reshape(-1).view(np.uint8).data
-
-
-def _crc32(array: np.ndarray) -> str:
-    return f"{zlib.crc32(_bytes(array)):08x}"
-
-
 def prune(folder: Path, keep: int, records: Sequence[dict[str, Any]]) -> None:
     """Removes the checkpoints that `kept_steps` leaves out, and what killed saves have left."""
     kept = {path_of(folder, s).name for s in kept_steps(steps_in(folder), keep, records)}
@@ -140,92 +106,115 @@ def kept_steps(steps: Sequence[int], keep: int, records: Sequence[dict[str, Any]
     return {step for step in steps if step == best or step in steps[-keep:]}
 
 
-# Reading
+def named_leaves(tree: Any) -> dict[str, Any]:
+    """The leaves of a tree by their paths, as `params/conv1/kernel`."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    named = {jax.tree_util.keystr(path, simple=True, separator="/"): x for path, x in leaves}
+    if len(named) != len(leaves):
+        raise ValueError("expected a tree whose paths differ")
+    return named
+
+
+def write(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Writes a whole checkpoint or nothing, with each array's CRC-32 in the header.
+
+    The safetensors library does not write it: a killed save would leave a file of a random name,
+    others could not read the file, and a full disk would be an error without a number.
+
+    Args:
+      path: The new file.
+      arrays: The arrays by name, in C order.
+
+    Raises:
+      OSError: The file could not be written.
+    """
+    # The widest numbers first: each lies at a multiple of its width, as mapped memory needs.
+    names = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))
+    ends = list(itertools.accumulate((arrays[name].nbytes for name in names), initial=0))
+    header: dict[str, Any] = {"__metadata__": {n: _crc32(arrays[n]) for n in names} | FORMAT}
+    for name, begin, end in zip(names, ends[:-1], ends[1:], strict=True):
+        dtype, shape = _form(arrays[name])
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with replacing(path) as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in names:
+            file.write(_bytes(arrays[name]))
 
 
 def read(path: Path, like: Any, *, whole: bool = True) -> Any:
     """Reads a checkpoint, which may be anybody's.
 
-    The header is compared with the file's real size and with `like` before memory is taken.
+    The library compares the header with the file's real size, and this function compares the
+    header with `like`, before memory is taken.
 
     Args:
       path: The file.
       like: The structure, shapes and dtypes that are wanted.
-      whole: Whether the file must hold nothing else; otherwise other parts of it are left unread.
+      whole: Whether the file must hold nothing else; otherwise its other parts are not read.
 
     Returns:
       NumPy arrays in the structure of `like`.
 
     Raises:
       ValueError: The file is damaged or has other arrays; the message says what was expected.
-      RecursionError: Its header is nested too deeply.
-      OSError: It cannot be read.
+      OSError: The file cannot be read.
     """
     wanted = {name: _form(leaf) for name, leaf in named_leaves(like).items()}
     with path.open("rb") as file:
-        entries, checksums, start = _read_header(file)
+        length = int.from_bytes(file.read(8), "little")
+    if length > MAX_HEADER_BYTES:
+        raise ValueError(
+            f"expected a header of at most {MAX_HEADER_BYTES:,} bytes, found {length:,}"
+        )
+    try:
+        # Reads: a mapped file that shrinks meanwhile would end the process.
+        checkpoint = safe_open(path, framework="np", backend="pread")
+    except SafetensorError as error:
+        raise ValueError(f"expected a safetensors file: {first_line(error)}") from error
+    with checkpoint:
+        metadata = checkpoint.metadata() or {}
+        if not FORMAT.items() <= metadata.items():
+            raise ValueError(f"expected the metadata {FORMAT}, found {metadata!r:.80}")
         parts = {name.split("/")[0] for name in wanted}
-        found = {n: e.form for n, e in entries.items() if whole or n.split("/")[0] in parts}
+        slices = {name: checkpoint.get_slice(name) for name in sorted(checkpoint.keys())}
+        found = {
+            name: (array.get_dtype(), tuple(array.get_shape()))
+            for name, array in slices.items()
+            if whole or name.split("/")[0] in parts
+        }
         if found != wanted:
-            name = min(found.items() ^ wanted.items())[0]
+            name = min(name for name, _ in found.items() ^ wanted.items())
             raise ValueError(
                 f"expected the network that config.json describes, found {name} as "
                 f"{found.get(name, 'nothing')} for {wanted.get(name, 'nothing')}"
             )
-        arrays = []
-        for name in wanted:
-            array = _read_array(file, start, entries[name])
-            if checksums.get(name) != _crc32(array):
-                raise ValueError(f"{name}: expected the CRC-32 that it was saved with")
-            arrays.append(array)
+        arrays = [_read_array(checkpoint, name, metadata.get(name)) for name in wanted]
     return jax.tree.unflatten(jax.tree.structure(like), arrays)
 
 
-class Entry(NamedTuple):
-    """An array's bytes, counted from the header's end, and its `_form`."""
-
-    begin: int
-    end: int
-    form: tuple[str, tuple[int, ...]]
-
-
-def _read_array(file: BufferedReader, start: int, entry: Entry) -> np.ndarray:
-    dtype, shape = entry.form
-    array = np.empty(shape, DTYPES[dtype])
-    file.seek(start + entry.begin)
-    if file.readinto(_bytes(array)) != array.nbytes:
-        raise ValueError("the file became shorter while it was read")
+def _read_array(checkpoint: Any, name: str, checksum: str | None) -> np.ndarray:
+    try:
+        array = checkpoint.get_tensor(name)
+    except SafetensorError as error:
+        raise OSError(first_line(error)) from error
+    if checksum != _crc32(array):
+        raise ValueError(f"{name}: expected the CRC-32 that it was saved with")
     return array
 
 
-def _read_header(file: BufferedReader) -> tuple[dict[str, Entry], dict[str, Any], int]:
-    """The arrays' entries, their checksums, and where the first array begins."""
-    size = os.fstat(file.fileno()).st_size
-    length, most = int.from_bytes(file.read(8), "little"), min(size - 8, MAX_HEADER_BYTES)
-    if length > most or size < 8:
-        raise ValueError(f"expected a header of at most {most:,} bytes, found {length:,}")
-    header = json.loads(file.read(length))
-    metadata = header.pop("__metadata__", None) if isinstance(header, dict) else None
-    if not isinstance(metadata, dict) or not FORMAT.items() <= metadata.items():
-        raise ValueError(f"expected the metadata {FORMAT}, found {metadata!r:.80}")
-    entries = {name: _parse_entry(name, fields) for name, fields in header.items()}
-    position = 0
-    for name, (begin, end, (dtype, shape)) in sorted(entries.items(), key=lambda item: item[1]):
-        expected = position, position + DTYPES[dtype].itemsize * math.prod(shape)
-        if (begin, end) != expected:
-            raise ValueError(f"{name}: expected the bytes {expected}, found {(begin, end)}")
-        position = end
-    if (found := size - 8 - length) != position:
-        raise ValueError(f"expected {position:,} bytes of arrays, found {found:,}")
-    return entries, metadata, 8 + length
+def _form(array: Any) -> tuple[str, tuple[int, ...]]:
+    """The dtype by its name in a header (F32, BF16, U8, BOOL), and the shape."""
+    name, bits = array.dtype.name, 8 * array.dtype.itemsize
+    names = {"bool": "BOOL", "bfloat16": "BF16"}
+    return names.get(name, f"{name[0].upper()}{bits}"), tuple(array.shape)
 
 
-def _parse_entry(name: str, fields: Any) -> Entry:
-    match fields:
-        case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [begin, end]} if (
-            dtype in DTYPES
-            and len(shape) <= MAX_RANK
-            and all(type(n) is int and 0 <= n < MAX_SIZE for n in (*shape, begin, end))
-        ):
-            return Entry(begin, end, (dtype, tuple(shape)))
-    raise ValueError(f"{name}: expected a dtype, a shape and two offsets, found {fields!r:.80}")
+def _bytes(array: np.ndarray) -> memoryview:
+    """The array's own memory; bfloat16 has no buffer of its own."""
+    return array.reshape(-1).view(np.uint8).data
+
+
+def _crc32(array: np.ndarray) -> str:
+    return f"{zlib.crc32(_bytes(array)):08x}"

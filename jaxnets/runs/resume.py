@@ -11,7 +11,7 @@ from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment
 from jaxnets.machine import distributed
 from jaxnets.machine.platform import describe, versions
-from jaxnets.runs.run_folder import CONFIG, RunFolder
+from jaxnets.runs.run_folder import CONFIG, SEARCH, RunFolder
 from jaxnets.training.optimizer import create_schedule
 
 INIT_SHA256 = "init_from_sha256"
@@ -51,7 +51,7 @@ def _resumed_config(flags: dict[str, Any]) -> Config:
         folder = RunFolder.newest_unfinished(flags.get("model", asked.model))
     stored = read_config(folder)
     began = asdict(stored)
-    if (searched := folder.read_search()) is not None:
+    if searched := folder.read(SEARCH):
         began["latent_dims"] = tuple(int(size) for size in searched)
     changed = [
         f"{name} was {began[name]}, got {ours}"
@@ -74,7 +74,7 @@ def read_config(folder: RunFolder) -> Config:
     Raises:
       UserError: config.json is damaged, of another version, or not a run's.
     """
-    written = folder.read_config()
+    written = folder.read(CONFIG)
     if "model" not in written:
         raise UserError(f"{folder.path / CONFIG}: expected a run's, found no model in it")
     try:
@@ -86,7 +86,8 @@ def read_config(folder: RunFolder) -> Config:
 def write_config(folder: RunFolder, experiment: Experiment, inputs: dict[str, str]) -> None:
     """Writes config.json: every field, versions, device, digests, the shape of the data."""
     devices, data = experiment.parallel.devices, experiment.data
-    folder.write_config(
+    folder.write(
+        CONFIG,
         {
             **asdict(replace(experiment.config, resume=False, **SINGLE_PROCESS)),
             "versions": versions(),
@@ -97,7 +98,7 @@ def write_config(folder: RunFolder, experiment: Experiment, inputs: dict[str, st
             "image_shape": list(data.image_shape),
             "num_classes": data.num_classes,
             "class_names": data.class_names,
-        }
+        },
     )
 
 
@@ -140,7 +141,7 @@ def _refuse_finished(folder: RunFolder, config: Config) -> None:
 
 
 def _refuse_other_inputs(folder: RunFolder, config: Config, inputs: dict[str, str]) -> None:
-    began = folder.read_config()
+    began = folder.read(CONFIG)
     theirs, ours = began.get("data_sha256"), inputs["data_sha256"]
     if theirs != ours:
         raise UserError(

@@ -19,7 +19,7 @@ from jaxnets.machine import distributed
 from jaxnets.machine.platform import describe
 from jaxnets.metrics import Metrics
 from jaxnets.runs import signals
-from jaxnets.runs.checkpoint_timer import CheckpointTimer
+from jaxnets.runs.checkpoints import CheckpointTimer
 from jaxnets.runs.progress import Progress
 from jaxnets.runs.resume import config_of, inputs_sha256, take_up, write_config
 from jaxnets.runs.run_folder import RunFolder, params_sha256

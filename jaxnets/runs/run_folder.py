@@ -19,10 +19,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxnets.errors import UserError, first_line, one_line
-from jaxnets.runs import checkpoints, untrusted
-from jaxnets.runs.atomic import naming, sync_folder, write_text
-from jaxnets.runs.lock import Lock
+from jaxnets.errors import RunFailedError, UserError, first_line, one_line
+from jaxnets.runs import checkpoints, files
 
 CONFIG, METRICS, CHECKPOINTS, RESULT = "config.json", "metrics.jsonl", "checkpoints", "result.json"
 SEARCH = "search.json"
@@ -41,12 +39,12 @@ class RunFolder:
     """Where a run is kept; all that evaluating, predicting and serving need."""
 
     def __init__(self, path: Path):
-        """A folder made by `create` or found by `open`."""
+        """A folder that `create` made or `open` found."""
         self.path = path
         self.keep = 1  # The last checkpoints, beside the best.
         self._pending: Future[None] | None = None  # The save that is under way.
         self._saved_step: int | None = None
-        self._lock = Lock(path)
+        self._lock: int | None = None  # The folder, opened and locked.
 
     def __enter__(self) -> "RunFolder":
         return self
@@ -58,16 +56,16 @@ class RunFolder:
 
     @classmethod
     def create(cls, workdir: str | None, model: str, *, overwrite: bool = False) -> "RunFolder":
-        """Makes the folder and takes it.
+        """Makes the folder and locks it.
 
         Args:
-          workdir: Where; None is runs/<model>-<date>-<time>.
-          model: For the default name.
-          overwrite: Replace the run that the folder holds.
+          workdir: The path; None is runs/<model>-<date>-<time>.
+          model: The model's name, for the default path.
+          overwrite: Whether to replace the run that the folder holds.
 
         Raises:
-          UserError: It holds a run (without overwrite) or other files, cannot be written, or
-            another process is at work in it.
+          UserError: The folder holds a run (without overwrite) or other files, cannot be written,
+            or another process trains in it.
         """
         path = Path(workdir).expanduser() if workdir else fresh_path(model)
         make_folder(path)
@@ -75,7 +73,7 @@ class RunFolder:
         folder.lock()
         found = make_folder(path)  # Read under the lock: another may have begun in between.
         with contextlib.ExitStack() as stack, _writing(path):
-            stack.enter_context(folder)  # Its lock is given back if it is refused.
+            stack.enter_context(folder)  # Its lock is released if the folder is refused.
             ours = (CONFIG, SEARCH, METRICS, CHECKPOINTS, RESULT)
             others = [name for name in found if name.removesuffix(".partial") not in ours]
             if others:
@@ -83,7 +81,7 @@ class RunFolder:
             if not overwrite and not _only_just_made(path, found):
                 raise UserError(
                     f"workdir: {path} already holds a run; --overwrite replaces it, "
-                    "--resume goes on with it"
+                    "--resume continues it"
                 )
             for name in found:
                 _remove(path / name)
@@ -102,12 +100,12 @@ class RunFolder:
         if not (path / CONFIG).is_file():
             raise UserError(f"workdir: expected a run folder, found no {CONFIG} in {path}")
         path = path.resolve()
-        untrusted.check_only_files(path)
+        files.check_only_files(path)
         return cls(path)
 
     @classmethod
     def newest_unfinished(cls, model: str) -> "RunFolder":
-        """Finds, of a model's runs under runs/, the unfinished one that was last written to.
+        """Finds a model's unfinished run under runs/ that was last written to.
 
         Raises:
           UserError: There is none.
@@ -116,7 +114,7 @@ class RunFolder:
         for path in RUNS.glob(f"*/{CONFIG}"):
             try:
                 folder = cls.open(str(path.parent))
-                ours = folder.read_config().get("model") == model
+                ours = folder.read(CONFIG).get("model") == model
             except UserError as error:
                 print(one_line(f"warning: {error}; looking for another run"), file=sys.stderr)
                 continue
@@ -131,51 +129,67 @@ class RunFolder:
         return max(found)[2]
 
     def lock(self) -> None:
-        """Takes the folder for this process, until `close` or the process' end, however it ends.
+        """Locks the folder until `close` or the process' end, however it ends.
 
         Raises:
-          UserError: Another process has taken it.
+          UserError: Another process has locked it.
         """
         with _writing(self.path):
-            self._lock.take()
+            self._lock = files.lock(self.path)
+
+    def _check_in_place(self) -> None:
+        """Checks that the folder is the one that was locked, before anything is written to it.
+
+        Raises:
+          RunFailedError: It was deleted, moved or replaced, perhaps by another run.
+        """
+        with contextlib.suppress(OSError):
+            now = os.stat(self.path)
+            if self._lock is None or os.path.samestat(now, os.fstat(self._lock)):
+                return
+        raise RunFailedError(
+            f"{self.path}: deleted, moved or replaced while the run was training in it"
+        )
 
     @property
     def finished(self) -> bool:
         """Whether the run came to its end."""
         return (self.path / RESULT).exists()
 
-    def read_config(self) -> dict[str, Any]:
-        """What `write_config` wrote."""
-        return untrusted.read_json(self.path / CONFIG)
+    def mark_unfinished(self) -> None:
+        """Removes the result of a run that is to train for more epochs."""
+        (self.path / RESULT).unlink(missing_ok=True)
 
-    def write_config(self, values: dict[str, Any]) -> None:
-        """Writes config.json."""
-        _write_json(self.path / CONFIG, values)
+    def finish(self, result: dict[str, Any]) -> None:
+        """Waits for the checkpoints and writes result.json."""
+        self.wait()
+        self.write(RESULT, result)
 
-    def write_search(self, values: dict[str, Any]) -> None:
-        """Writes search.json."""
-        _write_json(self.path / SEARCH, values)
+    def read(self, name: str) -> dict[str, Any]:
+        """Reads config.json or search.json; a missing file is empty."""
+        return files.read_json(self.path / name) if (self.path / name).exists() else {}
 
-    def read_search(self) -> dict[str, Any] | None:
-        """What `write_search` wrote, or None."""
-        return untrusted.read_json(self.path / SEARCH) if (self.path / SEARCH).is_file() else None
-
-    def log(self, record: dict[str, Any]) -> None:
-        """Appends an epoch's record to metrics.jsonl."""
-        self._lock.check()
-        with naming(self.path / METRICS), (self.path / METRICS).open("a") as stream:
-            stream.write(json.dumps(record) + "\n")
+    def write(self, name: str, values: dict[str, Any]) -> None:
+        """Writes config.json, search.json or result.json."""
+        self._check_in_place()
+        files.write_text(self.path / name, json.dumps(values, indent=2) + "\n")
 
     def records(self) -> list[dict[str, Any]]:
         """The epochs' records."""
-        return untrusted.read_records(self.path / METRICS)
+        return files.read_records(self.path / METRICS)
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Appends an epoch's record to metrics.jsonl."""
+        self._check_in_place()
+        with files.naming(self.path / METRICS), (self.path / METRICS).open("a") as stream:
+            stream.write(json.dumps(record) + "\n")
 
     def drop_records_after(self, step: int) -> None:
         """Drops the records of epochs that ended after a step, whose checkpoint was lost."""
         kept = [record for record in self.records() if record["step"] <= step]
         text = "".join(json.dumps(record) + "\n" for record in kept)
         if text != (self.path / METRICS).read_text():
-            write_text(self.path / METRICS, text)
+            files.write_text(self.path / METRICS, text)
 
     def save(self, step: int, tree: Any) -> None:
         """Saves a checkpoint in the background; one that is cut short leaves the one before.
@@ -183,25 +197,24 @@ class RunFolder:
         Raises:
           OSError: The checkpoint before could not be saved.
         """
-        self._lock.check()
+        self._check_in_place()
         self.wait()
         if step == self._saved_step:  # Interrupted once more before the next step.
             return
         # Copies: the arrays' own memory is given to the next step before they are written.
-        arrays = {
-            name: np.array(leaf, order="C") for name, leaf in checkpoints.named_leaves(tree).items()
-        }
+        leaves = checkpoints.named_leaves(tree).items()
+        arrays = {name: np.array(leaf, order="C") for name, leaf in leaves}
         thread = ThreadPoolExecutor(1)
-        self._pending = thread.submit(self._write, step, arrays)
+        self._pending = thread.submit(self._write_checkpoint, step, arrays)
         thread.shutdown(wait=False)
         self._saved_step = step
 
-    def _write(self, step: int, arrays: dict[str, np.ndarray]) -> None:
+    def _write_checkpoint(self, step: int, arrays: dict[str, np.ndarray]) -> None:
         with (self.path / METRICS).open("rb") as stream:  # No checkpoint without its history.
             os.fsync(stream.fileno())
         folder = self.path / CHECKPOINTS
         folder.mkdir(exist_ok=True)
-        sync_folder(self.path)
+        files.sync_folder(self.path)
         checkpoints.write(checkpoints.path_of(folder, step), arrays)
         checkpoints.prune(folder, self.keep, self.records())
 
@@ -209,87 +222,6 @@ class RunFolder:
     def saving(self) -> bool:
         """Whether a checkpoint is still being written."""
         return self._pending is not None and not self._pending.done()
-
-    def restore(self, like: Any) -> Any:
-        """The last checkpoint, as NumPy arrays in the structure of `like`, or None.
-
-        A damaged one is reported on stderr and removed if an older one can be restored.
-
-        Raises:
-          UserError: There are checkpoints, and none can be restored.
-        """
-        found = self._read_newest(like)
-        if found is None:
-            return None
-        self._saved_step, tree, damaged = found
-        for path in damaged:
-            path.unlink()
-        return tree
-
-    def read_params(self, like: Any) -> tuple[int, Any]:
-        """The last checkpoint's step and parameters, as NumPy arrays; nothing is written.
-
-        A damaged checkpoint is reported on stderr, and the one before it is read.
-
-        Args:
-          like: The parameters' structure, shapes and dtypes (of jax.eval_shape).
-
-        Raises:
-          UserError: There is no checkpoint of this network, or all are damaged.
-        """
-        found = self._read_newest({"params": like}, whole=False)
-        if found is None:
-            raise UserError(f"{self.path / CHECKPOINTS}: expected a checkpoint, found none")
-        step, tree, _ = found
-        return step, tree["params"]
-
-    def _read_newest(self, like: Any, *, whole: bool = True) -> tuple[int, Any, list[Path]] | None:
-        """The newest sound checkpoint's step and tree, and the files of those that are damaged."""
-        folder = self.path / CHECKPOINTS
-        try:
-            steps = checkpoints.steps_in(folder)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{folder}: {first_line(error)}") from error
-        bad: dict[Path, Exception] = {}
-        for step in reversed(steps):
-            path = checkpoints.path_of(folder, step)
-            try:
-                tree = checkpoints.read(path, like, whole=whole)
-            except FileNotFoundError:  # The run that trains in the folder has just removed it.
-                return self._read_newest(like, whole=whole)
-            except (ValueError, RecursionError, OSError) as error:
-                bad[path] = error
-                continue
-            for file, error in bad.items():
-                line = f"{file}: cannot be restored: {first_line(error)}"
-                print(one_line(f"warning: {line}; using step {step}"), file=sys.stderr)
-            # A file that cannot be read may be sound: it stays.
-            return step, tree, [file for file in bad if not isinstance(bad[file], OSError)]
-        if bad:
-            path, error = next(iter(bad.items()))
-            raise UserError(f"{path}: cannot be restored: {first_line(error)}")
-        return None
-
-    def finish(self, result: dict[str, Any]) -> None:
-        """Waits for the checkpoints and writes result.json, atomically."""
-        self.wait()
-        self._lock.check()
-        _write_json(self.path / RESULT, result)
-
-    def mark_unfinished(self) -> None:
-        """Makes a finished run one that goes on."""
-        (self.path / RESULT).unlink(missing_ok=True)
-
-    def close(self) -> None:
-        """Waits until the checkpoints are written, and gives the lock back.
-
-        Raises:
-          OSError: They could not be.
-        """
-        try:
-            self.wait()
-        finally:
-            self._lock.release()
 
     def wait(self) -> None:
         """Waits until the last checkpoint is written.
@@ -304,10 +236,80 @@ class RunFolder:
                 save.result()
         except Exception as error:
             self._saved_step = None
-            self._lock.check()  # This says more of a folder that is gone.
+            self._check_in_place()  # This says more of a folder that is gone.
             number = getattr(error, "errno", None) or errno.EIO
             reason = f"cannot be saved: {first_line(error)}"
             raise OSError(number, reason, str(self.path / CHECKPOINTS)) from error
+
+    def close(self) -> None:
+        """Waits until the checkpoints are written, and releases the lock.
+
+        Raises:
+          OSError: They could not be.
+        """
+        try:
+            self.wait()
+        finally:
+            lock, self._lock = self._lock, None
+            if lock is not None:
+                os.close(lock)
+
+    def restore(self, like: Any) -> Any:
+        """The last checkpoint, as NumPy arrays in the structure of `like`, or None.
+
+        A damaged one is reported on stderr and removed if an older one can be restored.
+
+        Raises:
+          UserError: There are checkpoints, and none can be restored.
+        """
+        found = self._read_newest(like)
+        if found is None:
+            return None
+        self._saved_step, tree = found
+        return tree
+
+    def read_params(self, like: Any) -> tuple[int, Any]:
+        """The last checkpoint's step and parameters, as NumPy arrays; nothing is written.
+
+        A damaged checkpoint is reported on stderr, and the one before it is read.
+
+        Args:
+          like: The parameters' structure, shapes and dtypes, as jax.eval_shape returns them.
+
+        Raises:
+          UserError: There is no checkpoint of this network, or all are damaged.
+        """
+        found = self._read_newest({"params": like}, whole=False)
+        if found is None:
+            raise UserError(f"{self.path / CHECKPOINTS}: expected a checkpoint, found none")
+        return found[0], found[1]["params"]
+
+    def _read_newest(self, like: Any, *, whole: bool = True) -> tuple[int, Any] | None:
+        """The newest sound checkpoint's step and tree; if read whole, damaged ones are removed."""
+        folder = self.path / CHECKPOINTS
+        try:
+            steps = checkpoints.steps_in(folder)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{folder}: {first_line(error)}") from error
+        bad: dict[Path, Exception] = {}
+        for step in reversed(steps):
+            path = checkpoints.path_of(folder, step)
+            try:
+                tree = checkpoints.read(path, like, whole=whole)
+            except FileNotFoundError:  # The run that trains in the folder has just removed it.
+                return self._read_newest(like, whole=whole)
+            except (ValueError, OSError) as error:
+                bad[path] = error
+                continue
+            for file, error in bad.items():
+                line = f"{file}: cannot be restored: {first_line(error)}"
+                print(one_line(f"warning: {line}; using step {step}"), file=sys.stderr)
+                if whole and not isinstance(error, OSError):  # What is not read may be sound.
+                    file.unlink()
+            return step, tree
+        for path, error in bad.items():
+            raise UserError(f"{path}: cannot be restored: {first_line(error)}")
+        return None
 
 
 def _remove(path: Path) -> None:
@@ -339,7 +341,7 @@ def make_folder(path: Path) -> list[str]:
 
 @contextlib.contextmanager
 def _writing(path: Path) -> Iterator[None]:
-    """Turns what goes wrong with a work folder into one line."""
+    """Turns an OSError of a run folder into one line."""
     try:
         yield
     except OSError as error:
@@ -355,7 +357,3 @@ def fresh_path(model: str) -> Path:
         path = base.with_name(f"{base.name}-{number}")
         number += 1
     return path
-
-
-def _write_json(path: Path, values: dict[str, Any]) -> None:
-    write_text(path, json.dumps(values, indent=2) + "\n")

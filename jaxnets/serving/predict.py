@@ -141,7 +141,7 @@ def load_predictor(workdir: str, prepare_as: str = "auto") -> Predictor:
 
 def _form(folder: RunFolder) -> tuple[tuple[int, int, int], tuple[str, ...]]:
     """Reads the images' shape and the classes' names from config.json, which may be anybody's."""
-    written, where = folder.read_config(), folder.path / CONFIG
+    written, where = folder.read(CONFIG), folder.path / CONFIG
     shape, count = written.get("image_shape"), written.get("num_classes")
     if shape is None or count is None:
         raise UserError(

@@ -1,0 +1,172 @@
+"""The files of a run: written whole or not at all, and read as if a stranger had written them."""
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from io import BufferedWriter
+from pathlib import Path
+from typing import Any
+
+from jaxnets.errors import UserError, one_line
+
+MAX_JSON_BYTES = 64 << 20
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BufferedWriter]:
+    """Yields a new file, which takes the path's place if the block raises nothing.
+
+    The content is on the disk before the rename, and the rename before this returns.
+    """
+    partial = path.with_name(path.name + ".partial")
+    with naming(path):
+        # A crash left it; or it is somebody's link, which must not be followed.
+        partial.unlink(missing_ok=True)
+        try:
+            with partial.open("xb") as stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            partial.replace(path)
+            sync_folder(path.parent)
+        finally:
+            with contextlib.suppress(OSError):  # The error that came first says more.
+                partial.unlink(missing_ok=True)
+
+
+def sync_folder(path: Path) -> None:
+    """Waits until the names in a folder are on the disk."""
+    if os.name == "nt":  # Windows opens no folders.
+        return
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a whole file or leaves the old one."""
+    with replacing(path) as stream:
+        stream.write(text.encode())
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Lets an OSError name the file, which a failed write, unlike a failed open, does not."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def lock(folder: Path) -> int | None:
+    """Locks a folder until the returned descriptor is closed or the process ends.
+
+    The lock is on the folder itself, where no file is left behind or replaced.
+
+    Returns:
+      The open folder; None without fcntl (Windows) or on a file system without locks, and then a
+      line on stderr says so.
+
+    Raises:
+      UserError: Another process has locked the folder.
+      OSError: The folder cannot be read.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return _warn_unlocked(folder, "this platform has no fcntl")
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        if isinstance(error, BlockingIOError):
+            raise UserError(
+                f"workdir: another process is training in {folder}; wait for its end or "
+                "take another folder"
+            ) from None
+        return _warn_unlocked(folder, f"cannot be locked ({error.strerror})")
+    return descriptor
+
+
+def _warn_unlocked(folder: Path, why: str) -> None:
+    line = f"warning: {why}: nothing keeps a second process out of {folder}"
+    print(one_line(line), file=sys.stderr)
+
+
+def check_only_files(folder: Path) -> None:
+    """Checks that a folder holds files and folders only, however deep: no links, pipes or devices.
+
+    Raises:
+      UserError: It holds another thing, or cannot be read. A link could lead out of the folder,
+        and a pipe would be waited for.
+    """
+    folders = [str(folder)]
+    while folders:
+        path = folders.pop()
+        try:
+            with os.scandir(path) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                    elif not entry.is_file(follow_symlinks=False):
+                        what = "a link" if entry.is_symlink() else "neither"
+                        raise UserError(f"{entry.path}: expected a file or a folder, found {what}")
+        except FileNotFoundError:  # The entries of a run that is being trained come and go.
+            continue
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a file's one object.
+
+    Raises:
+      UserError: The file cannot be read, is larger than MAX_JSON_BYTES, or holds something else.
+    """
+    try:
+        if (size := path.stat().st_size) > MAX_JSON_BYTES:
+            raise ValueError(f"expected at most {MAX_JSON_BYTES:,} bytes, found {size:,}")
+        values = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: expected an object of JSON, found a {type(values).__name__}")
+    return values
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """Reads the epochs' records of a metrics.jsonl.
+
+    Raises:
+      UserError: The file cannot be read or is damaged.
+    """
+    try:
+        # A crash may have cut the last line short: only lines with their end count.
+        lines = path.read_text("utf-8").split("\n")[:-1]
+        records = [json.loads(line) for line in lines]
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: damaged: {error}") from error
+    for number, record in enumerate(records, start=1):
+        if not _is_record(record):
+            raise UserError(f"{path}: damaged: expected an epoch's record in line {number}")
+    return records
+
+
+def _is_record(record: Any) -> bool:
+    """Whether it has the numbers that are read from an epoch's record, whole or finite ones."""
+    if not isinstance(record, dict) or "validation_accuracy" not in record:
+        return False
+    whole: list[Any] = [record.get(name) for name in ("epoch", "step")]
+    finite: list[Any] = [record.get(name) for name in ("seconds", "train_loss", "train_accuracy")]
+    if record["validation_accuracy"] is not None:
+        finite.append(record["validation_accuracy"])
+    return all(type(n) is int for n in whole) and all(
+        type(n) in (int, float) and abs(n) < 2**63 for n in (*whole, *finite)
+    )

@@ -7,7 +7,7 @@ fails on an exception that `exit_status.run` does not turn into a line, on a lin
 would obey (control characters), on memory beyond MEMORY_MB and a multiple of the file's real size,
 on more than SECONDS of processor time, on a pickle read, a process started or a connection made,
 and on anything written, moved or removed outside its folder. Every surface runs in a process of its
-own: one that dies, or says nothing for HANG seconds, is told as well. A case is drawn with its
+own: one that dies, or says nothing for HANG seconds, is reported too. A case is drawn with its
 number as the seed; with --shrink Hypothesis draws them, more slowly, and finds the smallest that
 fails. Linux only: memory is read from /proc. docs/security.md has the counts.
 """
@@ -40,7 +40,7 @@ SECONDS, HANG = 10.0, 120.0
 # A case may take so much memory, and so many times the bytes of what it reads: gzip unpacks to
 # 1,032 times as much, and pixels become float32.
 MEMORY_MB, TIMES = 64, 1032 * 6
-WARM = 50  # The first cases import what they need, and are not held to the bounds.
+WARM = 50  # The first cases import what they need, and need not keep the bounds.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +107,7 @@ def run_cases(
       base: An empty folder.
       start: The first case's seed.
       shrink: Whether Hypothesis draws them, some thirty times slower, and shrinks what fails.
-      measured: Whether memory and time are held to their bounds.
+      measured: Whether memory and time must keep their bounds.
       beat: Called before every case.
     """
     surface, tally = SURFACES[name], Tally()

@@ -4,7 +4,7 @@ python benchmarks/kill.py [--kills=100] [--seed=0] [--model=cnn]
 
 Runs take turns through WAYS until so many processes were killed. Each is killed and resumed until
 it comes to its end; then its parameters must have the very bytes of a run that was left alone, its
-history the same numbers but for the times, and the last and best checkpoints must be there. Exit
+history the same numbers except the times, and the last and best checkpoints must be there. Exit
 status 1 if anything differs, or if a process ends otherwise than killed or done.
 """
 
@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from idx_files import idx_bytes
 
-# The way to the gradient, the way to the devices, and how many a CPU simulates.
+# How gradients are computed, how the devices are used, and how many a CPU simulates.
 WAYS = (("auto", "jit", 1), ("manual", "jit", 2), ("auto", "pmap", 2), ("manual", "pmap", 2))
 TIMES = ("seconds", "data_seconds", "images_per_second")
 SAVING, ANY, STARTING = "while it saves", "at any time", "while it starts"
@@ -59,7 +59,7 @@ class Killer:
         self.found = collections.Counter()
 
     def start(self, folder: Path, way: tuple[str, str, int]) -> subprocess.Popen:
-        """Begins the run, or goes on with it."""
+        """Begins the run, or resumes it."""
         gradients, parallel, devices = way
         flags = [f"--gradients={gradients}", f"--parallel={parallel}", f"--devices={devices}"]
         resume = ["--resume"] if (folder / "config.json").exists() else []

@@ -139,7 +139,7 @@ def params_sha256(folder: Path) -> str:
 
 
 def history(folder: Path) -> list[dict[str, Any]]:
-    """A run's records but for their times."""
+    """A run's records without their times."""
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     times = {"seconds", "data_seconds", "images_per_second"}
     return [{k: v for k, v in record.items() if k not in times} for record in records]
@@ -199,7 +199,7 @@ def mnist():
 
 @pytest.fixture(scope="session")
 def tiny_preset(tiny_folder):
-    """A model's recipe for the tiny data set, on one device unless told."""
+    """A model's recipe for the tiny data set, by default on one device."""
     from jaxnets.config.fields import preset
 
     ours = dict(validation_size=VALIDATION, batch_size=32, epochs=2, devices=1)
@@ -254,7 +254,7 @@ class Outcome:
     err: str
 
     def assert_interrupted(self, folder: Path) -> None:
-        """Demands status 130 and one line on stderr, with the command that goes on."""
+        """Demands status 130 and one line on stderr, with the command that resumes the run."""
         command = f"python train.py --resume --workdir={folder}"
         assert (self.status, self.err) == (130, f"error: interrupted; resume with: {command}\n")
 

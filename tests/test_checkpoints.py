@@ -270,6 +270,17 @@ def test_the_checkpoint_before_a_damaged_one_is_used_and_reported(run_main, unfi
     assert steps(run) == [5, 10]
 
 
+def test_who_predicts_leaves_a_damaged_checkpoint_and_who_resumes_removes_it(folder):
+    folder.keep = 2
+    for step in (1, 2):
+        folder.save(step, TREE)
+        folder.wait()
+    os.truncate(file_of(folder.path, 2), 100)
+    assert folder.read_params(TREE["params"])[0] == 1 and steps(folder.path) == [1, 2]
+    folder.restore(TREE)
+    assert steps(folder.path) == [1]  # Else, as the last, it would be kept in place of a new one.
+
+
 def test_where_every_checkpoint_is_damaged_the_run_is_refused_and_left_alone(run_main, unfinished):
     run, (_, records) = unfinished
     for step in (5, 10):

@@ -108,7 +108,7 @@ SEARCH = {
 
 
 def search_case(sample: dict[str, Any], folder: Path, rng: Rng) -> None:
-    """search.json, of a search that goes on and of the slides' network, and result.json."""
+    """search.json of a resumed search or of the slides' network, and result.json."""
     from jaxnets.lecture import ranking, replay
     from jaxnets.lecture.search import Search
     from jaxnets.metrics import Metrics

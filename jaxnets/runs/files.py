@@ -163,10 +163,10 @@ def _is_record(record: Any) -> bool:
     """Whether it has the numbers that are read from an epoch's record, whole or finite ones."""
     if not isinstance(record, dict) or "validation_accuracy" not in record:
         return False
-    whole: list[Any] = [record.get(name) for name in ("epoch", "step")]
-    finite: list[Any] = [record.get(name) for name in ("seconds", "train_loss", "train_accuracy")]
-    if record["validation_accuracy"] is not None:
-        finite.append(record["validation_accuracy"])
-    return all(type(n) is int for n in whole) and all(
-        type(n) in (int, float) and abs(n) < 2**63 for n in (*whole, *finite)
+    names = ["epoch", "step", "seconds", "train_loss", "train_accuracy", "validation_accuracy"]
+    if record["validation_accuracy"] is None:  # Without validation images.
+        names.pop()
+    numbers: list[Any] = [record.get(name) for name in names]
+    return all(type(n) is int for n in numbers[:2]) and all(
+        type(n) in (int, float) and abs(n) < 2**63 for n in numbers
     )

@@ -6,6 +6,7 @@ A run that began with a search has search.json too.
 import contextlib
 import errno
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -42,7 +43,7 @@ class RunFolder:
         """A folder that `create` made or `open` found."""
         self.path = path
         self.keep = 1  # The last checkpoints, beside the best.
-        self._pending: Future[None] | None = None  # The save that is under way.
+        self._pending: Future[None] | None = None  # The save in progress.
         self._saved_step: int | None = None
         self._lock: int | None = None  # The folder, opened and locked.
 
@@ -84,7 +85,7 @@ class RunFolder:
                     "--resume continues it"
                 )
             for name in found:
-                _remove(path / name)
+                shutil.rmtree(path / name) if (path / name).is_dir() else (path / name).unlink()
             (path / METRICS).touch()
             stack.pop_all()
         return folder
@@ -242,11 +243,7 @@ class RunFolder:
             raise OSError(number, reason, str(self.path / CHECKPOINTS)) from error
 
     def close(self) -> None:
-        """Waits until the checkpoints are written, and releases the lock.
-
-        Raises:
-          OSError: They could not be.
-        """
+        """Waits as `wait` does, and releases the lock."""
         try:
             self.wait()
         finally:
@@ -312,14 +309,6 @@ class RunFolder:
         return None
 
 
-def _remove(path: Path) -> None:
-    """Removes a file, or a folder with all that it holds."""
-    try:
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-    except RecursionError:
-        raise UserError(f"workdir: {path} is nested too deeply to be replaced") from None
-
-
 def _only_just_made(path: Path, found: list[str]) -> bool:
     """Whether what a folder holds is from a process that ended before its run began."""
     return all(
@@ -341,19 +330,15 @@ def make_folder(path: Path) -> list[str]:
 
 @contextlib.contextmanager
 def _writing(path: Path) -> Iterator[None]:
-    """Turns an OSError of a run folder into one line."""
+    """Turns what fails in a run folder into one line; rmtree recurses into its folders."""
     try:
         yield
-    except OSError as error:
-        reason = error.strerror or error
-        raise UserError(f"workdir: cannot write to {path}: {reason}") from error
+    except (OSError, RecursionError) as error:
+        raise UserError(f"workdir: cannot write to {path}: {first_line(error)}") from error
 
 
 def fresh_path(model: str) -> Path:
     """runs/<model>-<date>-<time> or, where that exists, the first free of -2, -3, ..."""
-    base = path = RUNS / f"{model}-{time.strftime('%Y%m%d-%H%M%S')}"
-    number = 2
-    while path.exists():
-        path = base.with_name(f"{base.name}-{number}")
-        number += 1
-    return path
+    name = f"{model}-{time.strftime('%Y%m%d-%H%M%S')}"
+    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    return next(RUNS / name for name in names if not (RUNS / name).exists())

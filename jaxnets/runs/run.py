@@ -143,7 +143,7 @@ class Run:
                 gradient_error=self._shown.gradient_error,
                 stop=distributed.synchronised_stop(stop),
                 due=self._is_save_due,
-                save=self.save,
+                save=self._save_and_note,
             )
             try:
                 for state, record in self.experiment.epochs(self.checkpoint, callbacks):
@@ -151,11 +151,11 @@ class Run:
                     self.folder.log(record)
                     yield record
                     if record["epoch"] == self.config.epochs or self._is_save_due(record["step"]):
-                        self.save(self.checkpoint)
+                        self._save_and_note(self.checkpoint)
                 if number := stop():  # It came after the last step.
                     raise Interrupted(self.checkpoint, number)
             except Interrupted as interrupted:
-                self.save(interrupted.checkpoint)
+                self._save_and_note(interrupted.checkpoint)
                 self.folder.wait()  # In here, where a second SIGHUP does not cut it short.
                 raise
             self.folder.wait()
@@ -223,7 +223,10 @@ class Run:
             if not all_finite(checkpoint.state.params):
                 raise NonFiniteLossError(f"the parameters after step {step} are not finite")
             self.folder.save(step, self._tree(checkpoint))
-        self._timer.saved(step)
+
+    def _save_and_note(self, checkpoint: Checkpoint) -> None:
+        self.save(checkpoint)
+        self._timer.saved(int(checkpoint.state.step))
 
     def _last_saved(self, state: TrainState) -> Checkpoint:
         """The last checkpoint, or the fresh state that gives its structure."""

@@ -123,16 +123,18 @@ def test_pictures_may_lie_deeper_below_their_class(tmp_path):
 def dig(monkeypatch):
     """Makes folders in each other; they are removed here, as Python's rmtree would recurse."""
 
+    tops = []
+
     def dig(folder, depth):
+        tops.append(folder)
         monkeypatch.chdir(folder)
         for _ in range(depth):
             os.mkdir("d")
             os.chdir("d")
 
     yield dig
-    while os.path.basename(os.getcwd()) == "d":
-        os.chdir("..")
-        subprocess.run(["rm", "-rf", "d"], check=True)
+    for folder in tops:
+        subprocess.run(["rm", "-rf", "d"], cwd=folder, check=True)
 
 
 @pytest.mark.parametrize("depth", [1_500, 2_500])

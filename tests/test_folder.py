@@ -122,7 +122,6 @@ def test_pictures_may_lie_deeper_below_their_class(tmp_path):
 @pytest.fixture
 def dig(monkeypatch):
     """Makes folders in each other; they are removed here, as Python's rmtree would recurse."""
-
     tops = []
 
     def dig(folder, depth):

@@ -1,6 +1,7 @@
 """The review page's other models, by scikit-learn: linear and logistic regression, KNN, K-means.
 
-Shapes: N examples, D features (an image's pixels), K classes or outputs.
+scikit-learn is optional, so each model imports it where it is fitted. Shapes: N examples, D
+features (an image's pixels), K classes or outputs.
 """
 
 import time
@@ -9,10 +10,6 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 import numpy as np
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LinearRegression, LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 
 from jaxnets.data.datasets import Dataset, Split
 from jaxnets.lecture.compare.results import Fit, Scores, scores_of
@@ -29,12 +26,16 @@ Fitted = tuple[Callable[[np.ndarray], np.ndarray], int | None]
 
 def linear_regressor(x: np.ndarray, targets: np.ndarray) -> Fitted:
     """Least squares in closed form: W, b minimise Σ (xW + b - y)²."""
+    from sklearn.linear_model import LinearRegression
+
     model = LinearRegression().fit(x, targets)
     return model.predict, model.coef_.size + np.size(model.intercept_)
 
 
 def knn_regressor(x: np.ndarray, targets: np.ndarray) -> Fitted:
     """The mean of the five nearest training examples' targets."""
+    from sklearn.neighbors import KNeighborsRegressor
+
     return KNeighborsRegressor(min(NEIGHBOURS, len(x))).fit(x, targets).predict, None
 
 
@@ -46,6 +47,9 @@ def linear_classifier(x: np.ndarray, labels: np.ndarray, num_classes: int, seed:
 
 def logistic_regression(x: np.ndarray, labels: np.ndarray, num_classes: int, seed: int) -> Fitted:
     """Softmax regression by L-BFGS with scikit-learn's own L2 penalty (C = 1), 100 iterations."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
     with warnings.catch_warnings():
         # Its iterations end before it has converged, as an epoch budget ends a network's.
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -55,11 +59,15 @@ def logistic_regression(x: np.ndarray, labels: np.ndarray, num_classes: int, see
 
 def knn_classifier(x: np.ndarray, labels: np.ndarray, num_classes: int, seed: int) -> Fitted:
     """The majority of the five nearest training examples; learning is keeping them."""
+    from sklearn.neighbors import KNeighborsClassifier
+
     return KNeighborsClassifier(min(NEIGHBOURS, len(x))).fit(x, labels).predict, None
 
 
 def kmeans_classifier(x: np.ndarray, labels: np.ndarray, num_classes: int, seed: int) -> Fitted:
     """As many clusters as classes, found without labels; each then takes its members' majority."""
+    from sklearn.cluster import KMeans
+
     model = KMeans(min(num_classes, len(x)), random_state=seed).fit(x)
     counts = np.zeros((model.n_clusters, num_classes), int)
     np.add.at(counts, (np.asarray(model.labels_), labels), 1)

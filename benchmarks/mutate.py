@@ -35,10 +35,10 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import libcst
+import libcst  # pyright: ignore[reportMissingImports]
 import pytest
-from libcst import metadata
-from mutmut.mutation import mutators
+from libcst import metadata  # pyright: ignore[reportMissingImports]
+from mutmut.mutation import mutators  # pyright: ignore[reportMissingImports]
 
 TARGETS = ("backprop/*.py", "losses.py", "metrics.py", "training/step.py")
 ORACLES = ("torch", "torchvision", "keras", "sklearn")

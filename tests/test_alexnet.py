@@ -440,6 +440,7 @@ def test_the_line_that_converts_a_pickle_does(tmp_path, run_main, tiny_flags, we
     )
 
 
+@pytest.mark.slow
 def test_a_run_from_a_file_says_so_and_is_resumed_from_the_same_file_only(
     run_main, tiny_flags, file, tmp_path, interrupt_after, weights
 ):
@@ -466,6 +467,7 @@ def test_a_run_from_a_file_says_so_and_is_resumed_from_the_same_file_only(
     assert digests[0] == digests[1]
 
 
+@pytest.mark.slow
 def test_fine_tuning_begins_where_the_weights_are(tiny, tiny_preset, tmp_path):
     """Weights trained on the tiny set are good before the first step; fresh ones are not."""
     config = tiny_preset("alexnet_small", input_size=16, epochs=8, learning_rate=0.01, dropout=0.0)
@@ -483,6 +485,7 @@ def test_fine_tuning_begins_where_the_weights_are(tiny, tiny_preset, tmp_path):
 # Training
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_steps")
 def test_the_small_alexnet_learns_by_hand_as_by_autodiff(tiny, tiny_preset):
     states = []

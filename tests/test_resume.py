@@ -370,6 +370,7 @@ def test_a_terminal_that_closes_ends_the_run_saved(run_python, finished_run, tmp
     assert 40 <= int(saved.stem) < 800
 
 
+@pytest.mark.slow
 def test_kills_while_saving_lose_nothing(run_python):
     outcome = run_python("benchmarks/kill.py", "--kills=3", "--model=softmax")
     assert outcome.status == 0 and "3 kills survived: " in outcome.out, outcome

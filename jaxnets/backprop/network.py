@@ -78,7 +78,7 @@ def _with_params(layer: Any, rule: LayerRule) -> Pair:
 
 
 def manual_loss_and_grad(model: Chain, loss: str, *, widths: Sequence[int] = ()):
-    """The way to the gradient by the derivations in this room.
+    """The loss_and_grad by the derivations in this room.
 
     Args:
       model: A chain of layers.

@@ -34,8 +34,8 @@ def with_nonzero_pixels(
       block_size: Examples a block.
 
     Returns:
-      The way to the gradient, block by block, from the examples in another order and form; and
-      these, their images [N, L, 1, 1] of the L pixels that any of them lights.
+      The loss_and_grad, block by block, and the examples that it takes: reordered, with images
+      [N, L, 1, 1] of the L pixels that any image lights.
     """
     pixels = np.asarray(split.images).reshape(len(split), -1)
     lit = pixels != 0
@@ -43,7 +43,7 @@ def with_nonzero_pixels(
     common = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
     place = np.zeros(len(counts), np.min_scalar_type(len(counts)))
     place[common] = np.arange(1, len(common) + 1)
-    needed = (lit * place).max(axis=1)  # An image lights none but so many of the common pixels.
+    needed = (lit * place).max(axis=1)  # How many of the common pixels an image needs.
     order = np.argsort(needed, kind="stable")
 
     step = -(-len(split) // (WIDTHS * block_size)) * block_size
@@ -68,10 +68,10 @@ def _on_inputs(
     gradient x_dᵀ dz is 0.
 
     Args:
-      loss_and_grad: Of a network whose first layer is dense.
+      loss_and_grad: The gradient of a network whose first layer is dense.
       layer: That layer's name.
       columns: [L] those that are left.
-      total: Of how many.
+      total: The number of all columns.
 
     Returns:
       (params, batch, key) -> (Metrics, gradients): params and gradients with whole kernels (and

@@ -123,7 +123,7 @@ def test_the_search_is_the_slides_numpy_code(tiny, tiny_preset):
         single = dataclasses.replace(config, hidden=(size,), latent_dims=None, seed=3)
         params = Experiment.create(single, tiny).init_state().params
         assert_close(ours, numpy_search(tiny, size, params, steps=4, rate=1e-3))
-    best = dataclasses.replace(config, hidden=(replay.best,), latent_dims=None, seed=3)
+    best = dataclasses.replace(config, hidden=(choose(replay.search),), latent_dims=None, seed=3)
     assert_close(replay.final, train_alone(best, tiny, tiny.test))
 
 

@@ -70,7 +70,7 @@ def test_an_interrupted_search_keeps_what_is_done_and_goes_on(
     assert outcome.status == 130 and "--resume" in outcome.out
     before = read(tmp_path)
     assert len(before) == 2
-    run_command(*command).assert_refused("already holds a search; --resume goes on with it")
+    run_command(*command).assert_refused("already holds a search; --resume continues it")
     run_command(*command, "--resume", "--epochs=3").assert_refused("resume: expected", "as ")
     assert run_command(*command, "--resume").status == 0
     assert calls == [1] * 5  # two, the interrupted one, and only what was missing
@@ -119,7 +119,7 @@ def test_noise_is_called_noise_and_a_lead_significant(tmp_path):
     luck = a_search(tmp_path, {4: [0.80, 0.90, 0.85], 8: [0.82, 0.86, 0.88]})
     text = ranking.to_text(luck)
     assert "hidden=8 leads hidden=4 by 0.0033 in accuracy: noise" in text
-    assert "Not to be told from the winner: hidden=4." in text
+    assert "Not significantly different from the winner: hidden=4." in text
 
     clear = a_search(tmp_path, {4: [0.80, 0.81, 0.80], 8: [0.90, 0.92, 0.91], 16: [0.5, 0.6, 0.4]})
     text = ranking.to_text(clear)

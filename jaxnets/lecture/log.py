@@ -18,11 +18,9 @@ class KerasLog(Progress):
     """
 
     def epoch_line(self, record: dict[str, Any]) -> str:
+        epoch, loss = f"{record['epoch']:02d}", f"{record['train_loss']:.9f}"
         accuracy = float(np.float32(record["train_accuracy"]))
-        return (
-            f"Train Epoch: {record['epoch']:02d} Loss= {record['train_loss']:.9f} "
-            f"Accuracy= {accuracy}"
-        )
+        return f"Train Epoch: {epoch} Loss= {loss} Accuracy= {accuracy}"
 
     def test_line(self, test: Metrics) -> str:
         return f"acc: {np.float32(test.accuracy)!s}"

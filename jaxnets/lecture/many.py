@@ -10,15 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnets.config.fields import Config
-from jaxnets.data.batches import Batch, epoch_order, eval_batches
+from jaxnets.data.batches import Batch, epoch_order
 from jaxnets.data.datasets import Dataset, Split, without_validation
 from jaxnets.experiment import Experiment, Record, create_model, init_state, optimizer_of
-from jaxnets.losses import LOSSES
 from jaxnets.machine.platform import compiler_options_for_init
 from jaxnets.models.chain import has_convolution
-from jaxnets.training.loop import EVAL_BATCH_SIZE, Callbacks, Checkpoint, NonFiniteLossError
+from jaxnets.training.loop import Callbacks, Checkpoint, NonFiniteLossError
 from jaxnets.training.optimizer import create_schedule
-from jaxnets.training.step import TrainState, make_eval_step, make_train_epoch
+from jaxnets.training.step import TrainState, make_train_epoch
 
 # A bar of epochs, for tqdm: on stderr, and only if that is a terminal.
 BAR: dict[str, Any] = dict(unit="epoch", leave=False, disable=None, dynamic_ncols=True)
@@ -32,6 +31,9 @@ class TrainingSummary:
     train_accuracy: float
     loss: float  # On the split that judges the runs.
     accuracy: float
+
+
+DIVERGED = TrainingSummary(math.nan, math.nan, math.nan, 0.0)
 
 
 def summary_from_json(values: dict[str, Any]) -> TrainingSummary:
@@ -73,8 +75,8 @@ def train_many(
         try:
             experiment = Experiment.create(config, data)
             summaries.append(train_one(experiment, judge, lambda record: progress()))
-        except NonFiniteLossError:  # Side by side, the same shows as NaN and no hits.
-            summaries.append(TrainingSummary(math.nan, math.nan, math.nan, 0.0))
+        except NonFiniteLossError:
+            summaries.append(DIVERGED)
     return summaries
 
 
@@ -89,13 +91,7 @@ def train_one(
     each: Callable[[Record], Any],
     callbacks: Callbacks | None = None,
 ) -> TrainingSummary:
-    """Trains one run by itself, without validation.
-
-    Args:
-      experiment: The run.
-      judge: The split whose loss and accuracy are reported; it is evaluated once, at the end.
-      each: Called with every epoch's record.
-      callbacks: Called as the epochs proceed.
+    """Trains one run by itself, without validation; calls `each` with every epoch's record.
 
     Raises:
       NonFiniteLossError: It diverged.
@@ -151,19 +147,16 @@ def _train_vmapped(
         jax.block_until_ready(states)
         progress()
 
-    trained = jax.tree.map(lambda x: np.asarray(x, np.float64).sum(axis=0), metrics)
-    judged = _evaluate(experiment, states.params, judge)
-
-    def summary(run: int) -> TrainingSummary:
-        ours, theirs = (jax.tree.map(lambda x: x[run], sums) for sums in (trained, judged))
-        return TrainingSummary(ours.loss, ours.accuracy, theirs.loss, theirs.accuracy)
-
-    return [summary(run) for run in range(len(configs))]
-
-
-def _evaluate(experiment: Experiment, params: Any, split: Split) -> Any:
-    """The metrics of a split, each number with a leading axis of runs."""
-    step = make_eval_step(experiment.model.apply, LOSSES[experiment.config.loss])
-    compiled = experiment.parallel.compile(jax.vmap(step, in_axes=(0, None)))
-    parts = [jax.device_get(compiled(params, b)) for b in eval_batches(split, EVAL_BATCH_SIZE)]
-    return jax.tree.map(lambda *sums: np.sum(sums, axis=0, dtype=np.float64), *parts)
+    metrics = jax.tree.map(lambda x: np.asarray(x, np.float64).sum(axis=0), metrics)
+    summaries = []
+    for run in range(len(configs)):
+        params, trained = jax.tree.map(lambda x, run=run: x[run], (states.params, metrics))
+        try:
+            judged = experiment.evaluate(params, judge)
+        except NonFiniteLossError:
+            summaries.append(DIVERGED)
+            continue
+        summaries.append(
+            TrainingSummary(trained.loss, trained.accuracy, judged.loss, judged.accuracy)
+        )
+    return summaries

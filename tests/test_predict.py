@@ -18,8 +18,8 @@ from scipy import ndimage
 from jaxnets.config.fields import preset
 from jaxnets.data.pictures.decode import BadPictureError
 from jaxnets.serving import answer
+from jaxnets.serving.answer import draw
 from jaxnets.serving.digit import otsu, to_digit
-from jaxnets.serving.drawing import draw
 from jaxnets.serving.predict import load_predictor
 
 COUNT, FEW = 200, 60  # MNIST test images in the tests of preprocessing: small and large ones.

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,8 +23,7 @@ from jaxnets.training.step import TrainState, make_train_epoch
 BAR: dict[str, Any] = dict(unit="epoch", leave=False, disable=None, dynamic_ncols=True)
 
 
-@dataclasses.dataclass(frozen=True)
-class TrainingSummary:
+class TrainingSummary(NamedTuple):
     """How one run ended."""
 
     train_loss: float  # The mean over the last epoch, before each update, as in metrics.jsonl.
@@ -37,11 +36,7 @@ DIVERGED = TrainingSummary(math.nan, math.nan, math.nan, 0.0)
 
 
 def summary_from_json(values: dict[str, Any]) -> TrainingSummary:
-    """The summary that a file holds; null stands for the losses of a run that diverged.
-
-    Raises:
-      TypeError, ValueError: They are not a summary's values.
-    """
+    """The summary in a file, null for a run that diverged; another value raises an error."""
     numbers = {name: math.nan if x is None else float(x) for name, x in values.items()}
     summary = TrainingSummary(**numbers)
     if not 0 <= summary.accuracy <= 1 or math.inf in map(abs, numbers.values()):
@@ -64,7 +59,7 @@ def train_many(
 
     Args:
       configs: The runs' settings, equal except for seed and learning_rate.
-      data: The data set, whose train split is trained on.
+      data: The data set.
       judge: The split whose loss and accuracy are reported.
       progress: Called after every epoch of every run, or of all runs at once.
     """
@@ -148,15 +143,13 @@ def _train_vmapped(
         progress()
 
     metrics = jax.tree.map(lambda x: np.asarray(x, np.float64).sum(axis=0), metrics)
-    summaries = []
-    for run in range(len(configs)):
-        params, trained = jax.tree.map(lambda x, run=run: x[run], (states.params, metrics))
+
+    def summary(run: int) -> TrainingSummary:
+        params, last = jax.tree.map(lambda x: x[run], (states.params, metrics))
         try:
             judged = experiment.evaluate(params, judge)
         except NonFiniteLossError:
-            summaries.append(DIVERGED)
-            continue
-        summaries.append(
-            TrainingSummary(trained.loss, trained.accuracy, judged.loss, judged.accuracy)
-        )
-    return summaries
+            return DIVERGED
+        return TrainingSummary(last.loss, last.accuracy, judged.loss, judged.accuracy)
+
+    return [summary(run) for run in range(len(configs))]

@@ -136,8 +136,7 @@ def plot(search: Search) -> bool:
     for place, (name, point) in enumerate(zip(names, search.points, strict=True)):
         scores = [search.runs[point, seed].accuracy for seed in search.seeds]
         axes.plot([place - 0.12] * len(scores), scores, "o", color="tab:blue", alpha=0.4)
-        deviation = np.nan_to_num(ranks[name].deviation)
-        mean = ranks[name].accuracy
+        mean, deviation = ranks[name].accuracy, np.nan_to_num(ranks[name].deviation)
         axes.errorbar(place + 0.12, mean, deviation, fmt="s", color="black", capsize=4)
     axes.set_xticks(range(len(names)), [name.replace(" ", "\n") for name in names])
     axes.set(xlim=(-0.6, len(names) - 0.4), title=search.flags["model"])

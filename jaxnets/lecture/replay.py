@@ -52,7 +52,7 @@ def search_first(run: Run) -> None:
     with signals.stop_on_interrupt() as stop:
         callbacks = Callbacks(stop=distributed.synchronised_stop(stop))
         found = search(run.experiment, callbacks)
-    run.folder.write(SEARCH, {str(size): dataclasses.asdict(found[size]) for size in found})
+    run.folder.write(SEARCH, {str(size): found[size]._asdict() for size in found})
     run.change_config(_final(run.config, choose(found), run.config.seed))
 
 
@@ -97,9 +97,8 @@ def search(experiment: Experiment, callbacks: Callbacks) -> dict[int, TrainingSu
 
 def _trial(config: Config, size: int, seed: int) -> Config:
     """The config of one size in the search."""
-    return dataclasses.replace(
-        _final(config, size, seed), replay_seeds=1, epochs=config.search_epochs
-    )
+    config = dataclasses.replace(config, replay_seeds=1, epochs=config.search_epochs)
+    return _final(config, size, seed)
 
 
 def _final(config: Config, size: int, seed: int) -> Config:
@@ -144,16 +143,10 @@ def _rows(
     name: str, judge: str, slide: TrainingSummary | None, ours: Sequence[TrainingSummary]
 ) -> Iterator[list[str]]:
     """The rows of the table for one network: the slide's numbers, the first of ours, the spread."""
-    titles = {
-        "train_loss": "training loss",
-        "train_accuracy": "training accuracy",
-        "loss": f"{judge} loss",
-        "accuracy": f"{judge} accuracy",
-    }
-    for field, title in titles.items():
-        values = [getattr(summary, field) for summary in ours]
-        printed = "" if slide is None else f"{getattr(slide, field):.4f}"
-        row = [f"{name} {title}", printed, f"{values[0]:.4f}"]
+    titles = ["training loss", "training accuracy", f"{judge} loss", f"{judge} accuracy"]
+    printed = [f"{number:.4f}" for number in slide] if slide else [""] * len(titles)
+    for title, number, values in zip(titles, printed, zip(*ours, strict=True), strict=True):
+        row = [f"{name} {title}", number, f"{values[0]:.4f}"]
         if len(values) > 1:
             spread = f"{statistics.mean(values):.4f} ± {statistics.stdev(values):.4f}"
             row.append(f"{spread}, {min(values):.4f} {max(values):.4f}")

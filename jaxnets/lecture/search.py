@@ -75,11 +75,11 @@ class Search:
         """Writes search.json, with which a search is resumed too, and search.csv."""
         runs, lines = [], []
         for (point, seed), summary in self.runs.items():
-            ending = {"seed": seed, **dataclasses.asdict(summary)}
+            ending = {"seed": seed, **summary._asdict()}
             runs.append({"point": point, **ending})
             lines.append({**self._texts(point), **ending})
         values = {"flags": self.flags, "over": self.over, "runs": runs}
-        columns = [*self.over, "seed", *TrainingSummary.__annotations__]
+        columns = [*self.over, "seed", *TrainingSummary._fields]
         results.write(self.folder / "search", values, columns, lines)
 
     def open(self, resume: bool) -> None:

@@ -74,13 +74,12 @@ def fit_baseline(name: str, data: Dataset, seed: int) -> Numbers:
     """Trains one of scikit-learn's models on rows of pixels or features."""
     from sklearn import cluster, exceptions, linear_model, neighbors
 
-    x, y, metric, nearest = _rows(data.train), data.train.labels, Metrics.of, None
+    x, y = _rows(data.train), data.train.labels
     if data.is_regression:
-        nearest = neighbors.KNeighborsRegressor
-        mean, scale = data.target_mean, data.target_scale
+        nearest, mean, scale = neighbors.KNeighborsRegressor, data.target_mean, data.target_scale
         metric = functools.partial(RegressionMetrics.of, mean=mean, scale=scale)
     else:
-        nearest = neighbors.KNeighborsClassifier
+        nearest, metric = neighbors.KNeighborsClassifier, Metrics.of
         if name == "linear_regression":
             y = np.eye(data.num_classes, dtype=x.dtype)[y]
     model: Any = {
@@ -100,9 +99,8 @@ def fit_baseline(name: str, data: Dataset, seed: int) -> Numbers:
         # Its iterations end before it has converged, as an epoch budget ends a network's.
         warnings.simplefilter("ignore", exceptions.ConvergenceWarning)
         model.fit(x, y)
-    learnt: list[Any] = [
-        getattr(model, name, ()) for name in ("coef_", "intercept_", "cluster_centers_")
-    ]
+    parts = ("coef_", "intercept_", "cluster_centers_")
+    learnt = [np.asarray(getattr(model, part, ())) for part in parts]
     if name == "kmeans":
         counts = np.zeros((model.n_clusters, data.num_classes), int)
         np.add.at(counts, (model.labels_, y), 1)

@@ -59,13 +59,13 @@ def _compare(results: Results) -> Iterator[str]:
     columns = ["parameters", f"train_{task.ranks_by}", f"test_{task.ranks_by}"]
     for data in results.samples if request.curve else ():
         small = small_and_noisy(data, request.seed)
-        rows = []
         for hidden in request.curve:
-            rows.append(_row("hidden", hidden, request, small))
-            results.rows.append(rows[-1])
+            results.rows.append(_row("hidden", hidden, request, small))
         verdicts = results.judge(data.name)
-        yield "\n".join([_curve_title(small), _head("hidden", columns)])
-        yield from (_line(row, columns) for row in rows)
+        kind = "rows" if data.is_regression else f"images, {CURVE_NOISE:.0%} given a random label"
+        title = f"capacity on {data.name}: one hidden layer, {len(small.train)} training {kind}"
+        yield f"\n{title}\n{_head('hidden', columns)}"
+        yield from (_line(row, columns) for row in results.rows[-len(request.curve) :])
         yield (
             f"(more than {TOLERANCE} below the best: overfits if it fits the training part as "
             "well, else underfits)"
@@ -92,13 +92,6 @@ def _notes(request: Request) -> list[str]:
     if request.task == "classification":
         own += " (made for 60,000 images: on fewer, an epoch has fewer steps)"
     return [*request.notes, own, "seconds: training, a network's compilation included"]
-
-
-def _curve_title(small: Dataset) -> str:
-    about = f"{len(small.train)} training rows"
-    if not small.is_regression:
-        about = f"{len(small.train)} training images, {CURVE_NOISE:.0%} given a random label"
-    return f"\ncapacity on {small.name}: one hidden layer, {about}"
 
 
 def _head(name: str, columns: Sequence[str]) -> str:
@@ -128,28 +121,22 @@ def _draw(results: Results, path: Path) -> None:
     if figure is None:
         return
     grid = figure.subplots(len(results.samples), 2, squeeze=False)
+    title = title_of(TASKS[results.request.task].ranks_by)
     for (left, right), data in zip(grid, results.samples, strict=True):
-        _draw_scores(left, results, data.name)
+        rows = results.trained(data.name)  # A bar is a test score, a dot a training score.
+        models = [row["model"] for row in rows]
+        left.barh(models, [results.score(row) for row in rows], color="tab:blue")
+        left.plot([results.score(row, "train") for row in rows], models, "o", color="tab:orange")
+        left.invert_yaxis()
+        left.set(xlabel=title, title=f"{data.name} (bar: test, dot: training)")
+        right.set(title=f"capacity on {data.name}", xlabel="hidden units", ylabel=title)
         _draw_curve(right, results, data.name)
     figure.savefig(path, dpi=120)
-
-
-def _draw_scores(axes: Any, results: Results, name: str) -> None:
-    """Draws every model's test score as a bar and its training score as a dot."""
-    rows = results.trained(name)
-    models = [row["model"] for row in rows]
-    axes.barh(models, [results.score(row) for row in rows], color="tab:blue")
-    axes.plot([results.score(row, "train") for row in rows], models, "o", color="tab:orange")
-    axes.invert_yaxis()
-    title = title_of(TASKS[results.request.task].ranks_by)
-    axes.set(xlabel=title, title=f"{name} (bar: test, dot: training)")
 
 
 def _draw_curve(axes: Any, results: Results, name: str) -> None:
     """Draws training and test score over the hidden size, on a logarithmic scale."""
     rows = results.trained(name, curve=True)
-    title = title_of(TASKS[results.request.task].ranks_by)
-    axes.set(title=f"capacity on {name}", xlabel="hidden units", ylabel=title)
     if not rows:
         axes.set_axis_off()
         return

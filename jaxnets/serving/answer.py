@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -45,18 +46,19 @@ def answer(
     predictor = load_predictor(workdir, prepare_as)
     if not predictor.finished:
         _report(f"note: the run is not finished: its parameters are those of step {predictor.step}")
-    labels, shown = predictor.class_names, list(map(printable, predictor.class_names))
+    labels = predictor.class_names
+    width = max(width_of(printable(label)) for label in labels)
     all_good, batch, answers = True, [], []
 
     def flush() -> None:
         probabilities = predictor.probabilities([image for _, image in batch])
         for (name, image), row in zip(batch, probabilities, strict=True):
-            best = np.argsort(-row, kind="stable")[:top]  # Of equals the first.
+            order = np.argsort(-row, kind="stable")[:top]  # Of equals the first.
+            best = [{"label": labels[k], "probability": float(row[k])} for k in order]
             if as_json:
-                predictions = [{"label": labels[k], "probability": float(row[k])} for k in best]
-                answers.append({"image": name, "predictions": predictions})
+                answers.append({"image": name, "predictions": best})
             else:
-                _print(printable(name), shown, row, best, predictor.seen(image) if show else None)
+                _print(name, best, width, predictor.seen(image) if show else None)
         batch.clear()
 
     side = WORK if predictor.as_digits else predictor.image_shape[0]
@@ -109,26 +111,21 @@ def _read(path: Path, side: int) -> Image.Image:
         raise BadPictureError("not enough memory to decode it") from None
 
 
-def _print(
-    name: str,
-    labels: Sequence[str],
-    probabilities: np.ndarray,
-    best: np.ndarray,
-    seen: np.ndarray | None,
-) -> None:
+def _print(name: str, best: list[dict[str, Any]], width: int, seen: np.ndarray | None) -> None:
     """Prints a table on a terminal, else lines of name, label and probability; draws `seen`."""
-    is_terminal, width = sys.stdout.isatty(), max(map(width_of, labels))
+    is_terminal = sys.stdout.isatty()
     if is_terminal:
-        print(name)
+        print(printable(name))
     if seen is not None:
         blocks = (sys.stdout.encoding or "").lower().startswith("utf")
         plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
         print(draw(seen, blocks=blocks, colour=is_terminal and not plain))
-    for k in map(int, best):
+    for prediction in best:
+        label, probability = printable(prediction["label"]), prediction["probability"]
         if is_terminal:
-            print("    " + line([labels[k], f"{probabilities[k]:.4f}"], [width, 0], "<<"))
+            print("    " + line([label, f"{probability:.4f}"], [width, 0], "<<"))
         else:
-            print(f"{name}\t{labels[k]}\t{probabilities[k]:.6f}")
+            print(f"{printable(name)}\t{label}\t{probability:.6f}")
 
 
 def _report(line: str) -> None:

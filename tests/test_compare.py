@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import read_json
 
 from jaxnets.backprop.network import manual_loss_and_grad
 from jaxnets.config.fields import preset
@@ -20,7 +21,7 @@ from jaxnets.data.datasets import Dataset, Split
 from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment
 from jaxnets.lecture.compare import run as command
-from jaxnets.lecture.compare.models import fit_network
+from jaxnets.lecture.compare.models import fit_baseline, fit_network
 from jaxnets.lecture.compare.request import Request
 from jaxnets.lecture.compare.results import Results
 from jaxnets.lecture.compare.samples import CURVE_NOISE, cut, diabetes, digits, small_and_noisy
@@ -38,13 +39,6 @@ def sklearn():
 @pytest.fixture(scope="module")
 def patients(sklearn):
     return diabetes(seed=0)
-
-
-@pytest.fixture(scope="module")
-def fit_baseline(sklearn):
-    from jaxnets.lecture.compare.models import fit_baseline
-
-    return fit_baseline
 
 
 @pytest.fixture
@@ -130,7 +124,7 @@ def test_diabetes_is_standardised_by_its_training_part(patients):
         np.testing.assert_allclose(units, targets[part], rtol=1e-5)
 
 
-def test_the_baselines_of_regression_score_as_scikit_learn_does(patients, fit_baseline):
+def test_the_baselines_of_regression_score_as_scikit_learn_does(patients):
     from sklearn.linear_model import LinearRegression
 
     fit = fit_baseline("linear_regression", patients, seed=0)
@@ -144,7 +138,7 @@ def test_the_baselines_of_regression_score_as_scikit_learn_does(patients, fit_ba
 # The classifiers that are no networks
 
 
-def test_linear_regression_classifies_by_least_squares_on_one_hot_labels(tiny, fit_baseline):
+def test_linear_regression_classifies_by_least_squares_on_one_hot_labels(tiny, sklearn):
     fit = fit_baseline("linear_regression", tiny, seed=0)
     x, y = (split.images.reshape(len(split), -1) for split in (tiny.train, tiny.test))
     kernel, bias = least_squares(x, np.eye(3)[tiny.train.labels])
@@ -153,7 +147,7 @@ def test_linear_regression_classifies_by_least_squares_on_one_hot_labels(tiny, f
     assert fit["parameters"] == 12 * 12 * 3 + 3
 
 
-def test_each_cluster_takes_the_label_of_most_of_its_members(fit_baseline):
+def test_each_cluster_takes_the_label_of_most_of_its_members(sklearn):
     centres = np.array([[0.0, 0.0], [9.0, 0.0]], np.float32)
     labels = np.array([1] * 7 + [0] * 3 + [0] * 6 + [1] * 4, np.int32)
     x = np.repeat(centres, 10, axis=0) + np.linspace(0, 1, 20, dtype=np.float32)[:, None]
@@ -164,7 +158,7 @@ def test_each_cluster_takes_the_label_of_most_of_its_members(fit_baseline):
 
 
 @pytest.mark.parametrize("name", ["logistic_regression", "knn"])
-def test_the_other_baselines_learn(tiny, fit_baseline, name):
+def test_the_other_baselines_learn(tiny, sklearn, name):
     fit = fit_baseline(name, tiny, seed=0)
     assert fit["test_accuracy"] > 0.9
     assert fit["parameters"] == (None if name == "knn" else 12 * 12 * 3 + 3)
@@ -313,14 +307,13 @@ def test_networks_and_baselines_are_compared_and_the_files_say_the_same(
     assert "tiny: 150 training and 50 test images (--train_size=full takes all)" in outcome.out
     assert outcome.out.splitlines()[-1] == f"results: {folder.resolve()}"
 
-    found = json.loads((folder / "compare.json").read_text())
-    assert found["finished"] and [row["model"] for row in found["rows"]] == [
-        *models.split(","), "hidden", "hidden",
-    ]  # fmt: skip
-    assert [row["epochs"] for row in found["rows"][:4]] == [2, None, None, None]
-    assert found["rows"][0]["parameters"] == 12 * 12 * 3 + 3
-    assert [row["hidden"] for row in found["rows"]] == [None] * 4 + [1, 8]
-    assert "best" in [row["verdict"] for row in found["rows"][4:]]
+    found = read_json(folder / "compare.json")
+    rows, curve = found["rows"][:4], found["rows"][4:]
+    assert found["finished"] and [row["model"] for row in rows] == models.split(",")
+    assert [row["epochs"] for row in rows] == [2, None, None, None]
+    assert rows[0]["parameters"] == 12 * 12 * 3 + 3
+    assert [(row["model"], row["hidden"]) for row in curve] == [("hidden", 1), ("hidden", 8)]
+    assert "best" in [row["verdict"] for row in curve]
     with (folder / "compare.csv").open() as stream:
         lines = list(csv.DictReader(stream))
     for line, row in zip(lines, found["rows"], strict=True):
@@ -344,16 +337,21 @@ def test_a_network_that_does_not_fit_says_why_in_its_row(run_compare, tmp_path, 
     assert knn["test_accuracy"] > 0.95
 
 
-def test_regression_is_compared_end_to_end(run_compare, tmp_path, sklearn):
-    flags = ["--task=regression", "--gradients=manual", "--epochs=2", f"--workdir={tmp_path}"]
+def test_regression_is_compared_and_a_network_that_diverged_says_so(
+    run_compare, tmp_path, monkeypatch, sklearn
+):
+    monkeypatch.setitem(REGRESSION["linear"], "learning_rate", 1e4)
+    flags = ["--task=regression", "--gradients=manual", "--epochs=20", f"--workdir={tmp_path}"]
     outcome = run_compare(*flags, "--curve=none")
     assert (outcome.status, outcome.err) == (0, "")
     for text in ("diabetes: 354 training and 88 test rows", "test MSE", "test R2", "test wMAPE"):
         assert text in outcome.out
-    rows = json.loads((tmp_path / "compare.json").read_text())["rows"]
-    assert [row["model"] for row in rows] == ["linear", "mlp", "linear_regression", "knn"]
-    assert [row["epochs"] for row in rows] == [2, 2, None, None]
+    linear, *rows = read_json(tmp_path / "compare.json")["rows"]
+    assert linear["model"] == "linear" and "the loss of step" in linear["why"]
+    assert [row["model"] for row in rows] == ["mlp", "linear_regression", "knn"]
+    assert [row["epochs"] for row in rows] == [20, None, None]
     assert all(row["test_mse"] > 100 for row in rows)  # In the target's own units.
+    assert rows[-1]["test_r2"] > 0.2
 
 
 def test_without_scikit_learn_the_networks_are_compared_all_the_same(
@@ -384,16 +382,6 @@ def test_an_interrupt_keeps_what_is_done(run_compare, tiny_folder, tmp_path, mon
     flags = ["--models=softmax,mlp", f"--data_dir={tiny_folder}", f"--workdir={tmp_path}"]
     outcome = run_compare(*flags)
     assert (outcome.status, outcome.err) == (130, "error: interrupted\n")
-    found = json.loads((tmp_path / "compare.json").read_text())
+    found = read_json(tmp_path / "compare.json")
     assert not found["finished"] and len(found["rows"]) == where
     assert len((tmp_path / "compare.csv").read_text().splitlines()) == where + 1
-
-
-def test_the_row_of_a_network_that_diverged_says_so(run_compare, tmp_path, monkeypatch, sklearn):
-    wild = {**REGRESSION["linear"], "learning_rate": 1e4}
-    monkeypatch.setitem(REGRESSION, "linear", wild)
-    flags = ["--task=regression", "--models=linear,knn", "--curve=none", f"--workdir={tmp_path}"]
-    assert run_compare(*flags).status == 0
-    linear, knn = json.loads((tmp_path / "compare.json").read_text())["rows"]
-    assert "test_r2" not in linear and "the loss of step" in linear["why"]
-    assert knn["test_r2"] > 0.2

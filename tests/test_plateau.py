@@ -79,8 +79,8 @@ def test_a_drop_is_a_tenth_of_the_rate_in_every_rule(name, arguments):
                 assert int(plateau_of(state).drops) == number - 1
             updates, state = jax.jit(rule.update)(gradient, state, now)
             now = optax.apply_updates(now, updates)
-        ends.append(now["w"])
-    np.testing.assert_allclose(*ends, rtol=2e-6)
+        ends.append(now)
+    jax.tree.map(lambda ours, theirs: np.testing.assert_allclose(ours, theirs, rtol=2e-6), *ends)
 
 
 SLOW = dict(schedule="plateau", learning_rate=0.5, patience=1, epochs=8)

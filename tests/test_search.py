@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 import pytest
+from conftest import read_json
+from scipy import stats
 
 from jaxnets.lecture import ranking, search
 from jaxnets.lecture.many import TrainingSummary
@@ -19,8 +21,8 @@ def flags(tiny_folder, tmp_path):
 
 def read(tmp_path):
     """The runs that search.json holds: {(point, seed): accuracy}."""
-    kept = json.loads((tmp_path / "found" / "search.json").read_text())
-    return {(str(run["point"]), run["seed"]): run["accuracy"] for run in kept["runs"]}
+    runs = read_json(tmp_path / "found" / "search.json")["runs"]
+    return {(str(run["point"]), run["seed"]): run["accuracy"] for run in runs}
 
 
 def a_search(tmp_path, scores):
@@ -88,8 +90,6 @@ def test_json_is_for_machines_and_a_run_that_diverged_has_no_loss(run_command, f
 
 
 def test_the_p_is_scipys_paired_test_with_statsmodels_order_of_holm():
-    from scipy import stats
-
     rng = np.random.default_rng(0)
     ours, theirs = rng.normal(0.9, 0.01, 8), rng.normal(0.89, 0.01, 8)
     p = ranking.paired_p(list(ours - theirs))
@@ -100,9 +100,7 @@ def test_the_p_is_scipys_paired_test_with_statsmodels_order_of_holm():
     # Holm 1979: 0.01 * 4, max(0.04, 0.02 * 3), max(..., 0.03 * 2), 0.5; in the order given.
     assert ranking.holm([0.03, 0.01, 0.5, 0.02]) == pytest.approx([0.06, 0.04, 0.5, 0.06])
     assert ranking.holm([0.9, 0.8]) == [1.0, 1.0]
-
-
-def test_equal_differences_are_certain_or_nothing():
+    # Equal differences are certain, or nothing.
     assert ranking.paired_p([0.5, 0.5, 0.5]) == 0.0
     assert ranking.paired_p([0.0, 0.0]) == 1.0
     assert math.isnan(ranking.paired_p([0.1]))

@@ -77,11 +77,12 @@ def test_a_run_that_diverges_has_no_loss_and_no_accuracy(tiny, tiny_preset, mode
 # The replay
 
 
+def judged(accuracy):
+    return TrainingSummary(0.5, 0.85, 0.4, accuracy)
+
+
 def test_the_first_of_equals_is_chosen():
-    accuracies = {100: 0.8, 200: 0.9, 300: 0.9}
-    assert (
-        choose({size: TrainingSummary(0.0, 0.0, 0.0, x) for size, x in accuracies.items()}) == 200
-    )
+    assert choose({100: judged(0.8), 200: judged(0.9), 300: judged(0.9)}) == 200
 
 
 def test_a_twelfth_is_held_out_from_the_front(mnist):
@@ -190,15 +191,12 @@ def test_a_wrong_request_is_refused(run_main, flags, complaint):
 
 
 def test_the_table_has_the_slide_and_the_spread():
-    def replay(accuracy):
-        outcome = TrainingSummary(0.5, 0.85, 0.4, accuracy)
-        return Replay({100: outcome}, outcome)
-
-    lines = table([replay(0.9), replay(0.92)]).splitlines()
+    one, other = (Replay({100: judged(x)}, judged(x)) for x in (0.9, 0.92))
+    lines = table([one, other]).splitlines()
     ours = "0.9000 0.9100 ± 0.0141, 0.9000 0.9200"
     assert " ".join(lines[4].split()) == f"100 validation accuracy 0.7970 {ours}"
     assert " ".join(lines[5].split()) == "best size 200 100 100: 2 times"
-    assert "±" not in table([replay(0.9)])
+    assert "±" not in table([one])
 
 
 @pytest.mark.parametrize("terminal", [True, False])

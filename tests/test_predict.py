@@ -187,25 +187,23 @@ def test_dirt_and_the_edge_of_the_paper_are_no_ink():
     assert difference < 2
 
 
-def blanks():
-    rng = np.random.default_rng(0)
-    ramp = np.linspace(250, 90, 300)[None].repeat(200, 0)
-    return {
-        "white": np.full((28, 28), 255),
-        "black": np.zeros((200, 300)),
-        "one pixel": np.zeros((1, 1)),
-        "a line": np.zeros((1, 500)),
-        "noise": 200 + rng.normal(0, 8, (200, 300)),
-        "white noise": rng.integers(0, 256, (200, 300)),
-        "a gradient": ramp,
-        "a gradient with noise": ramp + rng.normal(0, 8, ramp.shape),
-    }
+RANDOM, RAMP = np.random.default_rng(0), np.linspace(250, 90, 300)[None].repeat(200, 0)
+BLANKS = {
+    "white": np.full((28, 28), 255),
+    "black": np.zeros((200, 300)),
+    "one pixel": np.zeros((1, 1)),
+    "a line": np.zeros((1, 500)),
+    "noise": 200 + RANDOM.normal(0, 8, (200, 300)),
+    "white noise": RANDOM.integers(0, 256, (200, 300)),
+    "a gradient": RAMP,
+    "a gradient with noise": RAMP + RANDOM.normal(0, 8, RAMP.shape),
+}
 
 
-@pytest.mark.parametrize("name", blanks())
+@pytest.mark.parametrize("name", BLANKS)
 def test_paper_without_ink_is_told(name):
     with pytest.raises(BadPictureError, match="no ink found"):
-        to_digit(as_picture(blanks()[name]))
+        to_digit(as_picture(BLANKS[name]))
 
 
 def test_otsu_parts_two_heaps_where_the_variance_within_is_least():
@@ -240,14 +238,10 @@ def test_a_photo_is_cut_to_the_middle_of_what_the_data_set_would_store(colour_ru
     assert rows.dtype == np.float32
     np.testing.assert_allclose(rows.sum(axis=1), 1, rtol=1e-6)
     np.testing.assert_array_equal(rows[0], rows[2])
-
-
-def test_of_pictures_stored_larger_the_network_sees_the_middle(colour_run):
-    predictor = dataclasses.replace(
-        load_predictor(str(colour_run)), config=preset("alexnet", input_size=64)
-    )
-    image = np.random.default_rng(0).integers(0, 256, (72, 72, 3), np.uint8)
-    np.testing.assert_array_equal(predictor.seen(image), image[4:68, 4:68])
+    # Of pictures that are stored larger the network sees the middle.
+    cropped = dataclasses.replace(predictor, config=preset("alexnet", input_size=64))
+    stored = predictor.prepare(photo)
+    np.testing.assert_array_equal(cropped.seen(stored), stored[4:68, 4:68])
 
 
 def test_probabilities_are_those_of_an_evaluation(predictor, mnist_run, mnist, digits):

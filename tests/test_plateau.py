@@ -1,4 +1,4 @@
-"""The plateau: the learning rate falls where the validation error stops to."""
+"""The plateau: the learning rate falls when the validation error stops falling."""
 
 import jax
 import jax.numpy as jnp
@@ -129,7 +129,7 @@ def test_the_rate_that_is_recorded_is_the_one_that_moves_the_parameters(tiny, ti
     [((7, 3, 11), []), ((1, 1, 1, 1), ["--devices=8", "--parallel=pmap"])],
     ids=["at any step", "between epochs in one loop, pmapped"],
 )
-def test_an_interrupted_plateau_goes_on_where_it_was(
+def test_an_interrupted_plateau_continues_where_it_was(
     run_main, tiny_flags, tmp_path, interrupt_after, steps, parallel
 ):
     """In the middle of its waiting, of an epoch, and right after a drop."""

@@ -55,7 +55,7 @@ def test_a_run_of_the_search_is_the_run_of_train_py(run_command, run_main, flags
 
 
 @pytest.mark.usefixtures("quick_steps")
-def test_an_interrupted_search_keeps_what_is_done_and_goes_on(
+def test_an_interrupted_search_keeps_what_is_done_and_continues(
     run_command, flags, tmp_path, monkeypatch
 ):
     command = ["search", "--model=cnn", "--over=dropout=0,0.5", "--seeds=2", *flags]

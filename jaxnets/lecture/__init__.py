@@ -7,7 +7,7 @@ if TYPE_CHECKING:
 
 
 def prepare(run: "Run") -> None:
-    """Lets a new run search and print as the slides do, where its config asks for that."""
+    """Lets an untrained run search and print as the slides do, where its config asks for that."""
     from jaxnets.runs.run_folder import SEARCH
 
     if run.config.log_format == "lecture":

@@ -36,7 +36,7 @@ DIVERGED = TrainingSummary(math.nan, math.nan, math.nan, 0.0)
 
 
 def summary_from_json(values: dict[str, Any]) -> TrainingSummary:
-    """The summary in a file, null for a run that diverged; another value raises an error."""
+    """The summary that a file holds, null for NaN; TypeError or ValueError for anything else."""
     numbers = {name: math.nan if x is None else float(x) for name, x in values.items()}
     summary = TrainingSummary(**numbers)
     if not 0 <= summary.accuracy <= 1 or math.inf in map(abs, numbers.values()):

@@ -86,11 +86,7 @@ def train_one(
     each: Callable[[Record], Any],
     callbacks: Callbacks | None = None,
 ) -> TrainingSummary:
-    """Trains one run by itself, without validation; calls `each` with every epoch's record.
-
-    Raises:
-      NonFiniteLossError: It diverged.
-    """
+    """Trains one run by itself, without validation; calls `each` with every epoch's record."""
     experiment = dataclasses.replace(experiment, data=without_validation(experiment.data))
     state, record = experiment.init_state(), {}
     for trained, record in experiment.epochs(Checkpoint(state), callbacks):

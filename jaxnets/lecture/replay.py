@@ -48,20 +48,31 @@ def choose(search: dict[int, TrainingSummary]) -> int:
 
 
 def search_first(run: Run) -> None:
-    """Searches, and leaves the run with the best size; both are kept in the run folder."""
+    """Trains every size of config.latent_dims for config.search_epochs, in the slide's lines.
+
+    It leaves the run with the best size; what was found is kept in the run folder.
+    """
+    config, parts = run.config, held_out(run.experiment.data)
+    found: dict[int, TrainingSummary] = {}
+    print("Start searching the best parameter...", flush=True)
     with signals.stop_on_interrupt() as stop:
         callbacks = Callbacks(stop=distributed.synchronised_stop(stop))
-        found = search(run.experiment, callbacks)
+        for size in config.latent_dims or ():
+            trial = _trial(config, size, config.seed)
+            experiment = Experiment.create(trial, parts, run.experiment.parallel)
+            name = f"Parameter latent_dims={size}"
+            with contextlib.closing(SlideBar(name, config.search_epochs)) as bar:
+                found[size] = train_one(experiment, parts.validation, bar.step, callbacks)
+            loss, accuracy = found[size].loss, found[size].accuracy
+            print(f"{name}, validation_loss={loss}, validation_accuracy={accuracy}.\n", flush=True)
+    best = choose(found)
+    print(f"The best parameter is {best}.\n", flush=True)
     run.folder.write(SEARCH, {str(size): found[size]._asdict() for size in found})
-    run.change_config(_final(run.config, choose(found), run.config.seed))
+    run.change_config(_final(config, best, config.seed))
 
 
 def closing_table(run: Run, test: Metrics) -> str:
-    """`table` for a run that began with a search.
-
-    Raises:
-      UserError: search.json is damaged.
-    """
+    """`table` for a run that began with a search."""
     folder, config = run.folder, run.config
     try:
         kept = folder.read(SEARCH)
@@ -74,25 +85,6 @@ def closing_table(run: Run, test: Metrics) -> str:
     seeds = range(config.seed + 1, config.seed + config.replay_seeds)
     others = replay_many(config, run.experiment.data, seeds) if seeds else []
     return table([Replay(found, final), *others])
-
-
-def search(experiment: Experiment, callbacks: Callbacks) -> dict[int, TrainingSummary]:
-    """Trains every size of config.latent_dims for config.search_epochs, in the slide's lines.
-
-    The callbacks may stop it. The experiment's train split holds every training image.
-    """
-    config, parts = experiment.config, held_out(experiment.data)
-    found: dict[int, TrainingSummary] = {}
-    print("Start searching the best parameter...", flush=True)
-    for size in config.latent_dims or ():
-        trial = Experiment.create(_trial(config, size, config.seed), parts, experiment.parallel)
-        name = f"Parameter latent_dims={size}"
-        with contextlib.closing(SlideBar(name, config.search_epochs)) as bar:
-            found[size] = train_one(trial, parts.validation, bar.step, callbacks)
-        loss, accuracy = found[size].loss, found[size].accuracy
-        print(f"{name}, validation_loss={loss}, validation_accuracy={accuracy}.\n", flush=True)
-    print(f"The best parameter is {choose(found)}.\n", flush=True)
-    return found
 
 
 def _trial(config: Config, size: int, seed: int) -> Config:

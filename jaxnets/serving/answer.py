@@ -33,10 +33,7 @@ def answer(
     as_json: bool = False,
     show: bool = False,
 ) -> bool:
-    """Predicts pictures and prints the predictions.
-
-    The names are files, folders of pictures, or "-" for stdin; prepare_as is that of
-    `load_predictor`.
+    """Prints predictions for files, folders of pictures and "-", which is stdin.
 
     Returns:
       Whether every picture could be read; the others are reported on stderr.
@@ -134,12 +131,9 @@ def _report(line: str) -> None:
 
 
 def draw(image: np.ndarray, *, blocks: bool, colour: bool) -> str:
-    """Returns the image in characters, each for two pixels, one above the other.
+    """The image [H, W, 1 or 3] uint8 in characters, each for two pixels, one above the other.
 
-    Args:
-      image: [H, W, 1 or 3] uint8.
-      blocks: Whether to use half blocks; else ten plain characters, from dark to light.
-      colour: Whether to use colours, by escape sequences of 24 bits.
+    These are half blocks, coloured by escape sequences of 24 bits, or ten plain characters.
 
     >>> print(draw(np.array([[[0], [255]], [[0], [255]]], np.uint8), blocks=False, colour=False))
      @

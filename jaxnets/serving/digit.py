@@ -35,9 +35,6 @@ def to_digit(picture: Image.Image) -> np.ndarray:
 
     Returns:
       [28, 28] uint8, white on black.
-
-    Raises:
-      BadPictureError: There is no ink.
     """
     grey = picture.convert("L")
     if max(grey.size) > WORK:

@@ -32,12 +32,7 @@ Numbers = dict[str, Any]  # What training adds to a row (results.py).
 
 
 def fit(model: str, hidden: int | None, request: Request, data: Dataset) -> Numbers:
-    """Trains a model by its name; with a hidden size, a network of the capacity curve.
-
-    Raises:
-      UserError: The images are too small for the network.
-      RunFailedError: Its loss became infinite or NaN.
-    """
+    """Trains a model by its name; with a hidden size, a network of the capacity curve."""
     if model in TASKS[request.task].baselines:
         return fit_baseline(model, data, request.seed)
     changes: dict[str, Any] = {"validation_size": 0, "devices": 1, "seed": request.seed}

@@ -81,11 +81,7 @@ class Request(Options):
 
 
 def resolved(flags: Request) -> Request:
-    """The request with every model and data set by name, and its curve from small to large.
-
-    Raises:
-      UserError: A name is unknown, or needs scikit-learn where that is not installed.
-    """
+    """The request with every model and data set by name, and its curve from small to large."""
     task = TASKS[flags.task]
     for name in flags.models:
         if name not in (known := (*task.networks, *task.baselines)):

@@ -20,11 +20,7 @@ FORMATS = {"parameters": ",", "epochs": ",", "seconds": ".1f", "test_mse": ",.0f
 
 
 def run(request: Request) -> None:
-    """Compares; what is known is written at the end, and after an interrupt.
-
-    Raises:
-      UserError: A data set cannot be loaded, or the work folder holds something.
-    """
+    """Compares; what is known is written at the end, and after an interrupt."""
     samples = load(request)
     path = Path(os.path.expanduser(request.workdir)) if request.workdir else fresh_path("compare")
     if found := make_folder(path):

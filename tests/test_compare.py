@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import read_json
 
 from jaxnets.backprop.network import manual_loss_and_grad
 from jaxnets.config.fields import preset
@@ -20,8 +21,9 @@ from jaxnets.data.datasets import Dataset, Split
 from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment
 from jaxnets.lecture.compare import run as command
+from jaxnets.lecture.compare.models import fit_baseline, fit_network
 from jaxnets.lecture.compare.request import Request
-from jaxnets.lecture.compare.results import Fit, Results, Row
+from jaxnets.lecture.compare.results import Results
 from jaxnets.lecture.compare.samples import CURVE_NOISE, cut, diabetes, digits, small_and_noisy
 from jaxnets.losses import squared_error
 from jaxnets.models.chain import with_precision
@@ -37,13 +39,6 @@ def sklearn():
 @pytest.fixture(scope="module")
 def patients(sklearn):
     return diabetes(seed=0)
-
-
-@pytest.fixture(scope="module")
-def fit_baseline(sklearn):
-    from jaxnets.lecture.compare.baselines import fit_baseline
-
-    return fit_baseline
 
 
 @pytest.fixture
@@ -100,17 +95,19 @@ def test_the_linear_network_reaches_least_squares(patients, gradients):
 def test_the_scores_of_regression_are_scikit_learns_in_the_targets_units(patients):
     from sklearn import metrics
 
-    fit = command.fit_network(regression("mlp", epochs=3, gradients="manual"), patients)
+    fit = fit_network(regression("mlp", epochs=3, gradients="manual"), patients)
     experiment = Experiment.create(regression("mlp", epochs=3), patients)
     params = {"params": experiment.train()[0].params}
-    for split, scores in ((patients.train, fit.train), (patients.test, fit.test)):
+    for part, split in (("train", patients.train), ("test", patients.test)):
         outputs = np.asarray(experiment.model.apply(params, split.images), np.float64)
         p, y = (patients.target_scale * z + patients.target_mean for z in (outputs, split.labels))
         assert 24 < np.min(y) < np.max(y) < 347  # The data set's own units.
-        assert scores["mse"] == pytest.approx(metrics.mean_squared_error(y, p), rel=1e-4)
-        assert scores["r2"] == pytest.approx(metrics.r2_score(y, p), abs=1e-4)
-        assert scores["wmape"] == pytest.approx(np.abs(y - p).sum() / np.abs(y).sum(), rel=1e-4)
-    assert fit.parameters == 10 * 64 + 64 + 64 * 64 + 64 + 64 + 1
+        assert fit[f"{part}_mse"] == pytest.approx(metrics.mean_squared_error(y, p), rel=1e-4)
+        assert fit[f"{part}_r2"] == pytest.approx(metrics.r2_score(y, p), abs=1e-4)
+        assert fit[f"{part}_wmape"] == pytest.approx(
+            np.abs(y - p).sum() / np.abs(y).sum(), rel=1e-4
+        )
+    assert fit["parameters"] == 10 * 64 + 64 + 64 * 64 + 64 + 64 + 1
 
 
 def test_diabetes_is_standardised_by_its_training_part(patients):
@@ -127,44 +124,44 @@ def test_diabetes_is_standardised_by_its_training_part(patients):
         np.testing.assert_allclose(units, targets[part], rtol=1e-5)
 
 
-def test_the_baselines_of_regression_score_as_scikit_learn_does(patients, fit_baseline):
+def test_the_baselines_of_regression_score_as_scikit_learn_does(patients):
     from sklearn.linear_model import LinearRegression
 
     fit = fit_baseline("linear_regression", patients, seed=0)
     model = LinearRegression().fit(patients.train.images, patients.train.labels)
     expected = model.score(patients.test.images, patients.test.labels)
-    assert fit.test["r2"] == pytest.approx(expected, abs=1e-5)
-    assert fit.parameters == 11
-    assert fit_baseline("knn", patients, seed=0).parameters is None
+    assert fit["test_r2"] == pytest.approx(expected, abs=1e-5)
+    assert fit["parameters"] == 11
+    assert fit_baseline("knn", patients, seed=0)["parameters"] is None
 
 
 # The classifiers that are no networks
 
 
-def test_linear_regression_classifies_by_least_squares_on_one_hot_labels(tiny, fit_baseline):
+def test_linear_regression_classifies_by_least_squares_on_one_hot_labels(tiny, sklearn):
     fit = fit_baseline("linear_regression", tiny, seed=0)
     x, y = (split.images.reshape(len(split), -1) for split in (tiny.train, tiny.test))
     kernel, bias = least_squares(x, np.eye(3)[tiny.train.labels])
     predicted = (y @ kernel + bias).argmax(axis=1)
-    assert fit.test["accuracy"] == np.mean(predicted == tiny.test.labels)
-    assert fit.parameters == 12 * 12 * 3 + 3
+    assert fit["test_accuracy"] == np.mean(predicted == tiny.test.labels)
+    assert fit["parameters"] == 12 * 12 * 3 + 3
 
 
-def test_each_cluster_takes_the_label_of_most_of_its_members(fit_baseline):
+def test_each_cluster_takes_the_label_of_most_of_its_members(sklearn):
     centres = np.array([[0.0, 0.0], [9.0, 0.0]], np.float32)
     labels = np.array([1] * 7 + [0] * 3 + [0] * 6 + [1] * 4, np.int32)
     x = np.repeat(centres, 10, axis=0) + np.linspace(0, 1, 20, dtype=np.float32)[:, None]
     split = Split(x.reshape(20, 1, 2, 1), labels)
     fit = fit_baseline("kmeans", Dataset("two", 2, split, split, split, ""), seed=0)
-    assert fit.test["accuracy"] == (7 + 6) / 20
-    assert fit.parameters == 2 * 2 + 2
+    assert fit["test_accuracy"] == (7 + 6) / 20
+    assert fit["parameters"] == 2 * 2 + 2
 
 
 @pytest.mark.parametrize("name", ["logistic_regression", "knn"])
-def test_the_other_baselines_learn(tiny, fit_baseline, name):
+def test_the_other_baselines_learn(tiny, sklearn, name):
     fit = fit_baseline(name, tiny, seed=0)
-    assert fit.test["accuracy"] > 0.9
-    assert fit.parameters == (None if name == "knn" else 12 * 12 * 3 + 3)
+    assert fit["test_accuracy"] > 0.9
+    assert fit["parameters"] == (None if name == "knn" else 12 * 12 * 3 + 3)
 
 
 # The data sets
@@ -206,7 +203,12 @@ def test_only_labels_that_are_trained_on_are_wrong(mnist):
 
 
 def a_fit(test, train=1.0):
-    return Fit(7, 1, {"accuracy": train}, {"accuracy": test}, 0.1)
+    numbers = {"parameters": 7, "epochs": 1, "seconds": 0.1}
+    return {**numbers, "train_accuracy": train, "test_accuracy": test}
+
+
+def a_row(dataset, model, hidden=None, **rest):
+    return {"dataset": dataset, "model": model, "hidden": hidden, **rest}
 
 
 @pytest.fixture
@@ -226,18 +228,19 @@ def test_a_size_underfits_or_overfits_by_its_training_score(results):
         (128, 1.0, 0.8, "overfits"),
         (256, 0.8, 0.8, "underfits"),
     ]
-    results.curve = [
-        Row("one", "hidden", hidden, a_fit(test, train)) for hidden, train, test, _ in curve
+    results.rows = [
+        a_row("one", "hidden", hidden, **a_fit(test, train)) for hidden, train, test, _ in curve
     ]
-    results.curve.append(Row("one", "hidden", 512, why="too large"))
-    assert results.verdicts("one") == {hidden: verdict for hidden, *_, verdict in curve}
-    assert results.verdicts("two") == {}
+    results.rows += [a_row("one", "hidden", 512, why="too large"), a_row("one", "knn", **a_fit(1))]
+    assert results.judge("one") == [verdict for *_, verdict in curve]
+    assert [row.get("verdict") for row in results.rows[-2:]] == [None, None]
+    assert results.judge("two") == []
 
 
 def test_the_closing_lines_say_who_wins_where(results):
     def closing(**scores):
         results.rows = [
-            Row(name, model, fit=a_fit(score))
+            a_row(name, model, **a_fit(score))
             for model, both in scores.items()
             for name, score in zip(("one", "two"), both, strict=True)
         ]
@@ -253,7 +256,7 @@ def test_the_closing_lines_say_who_wins_where(results):
     # The pair whose weakest score is the strongest is named.
     assert closing(cnn=(0.9, 0.7), knn=(0.8, 0.8), mlp=(0.6, 0.9))[2] == change("cnn", "knn")
     assert closing(cnn=(0.9, 0.8), knn=(0.8, 0.8), mlp=(0.6, 0.9))[2] == change("knn", "mlp")
-    results.rows = [Row("two", "mlp", why="too small")]
+    results.rows = [a_row("two", "mlp", why="too small")]
     assert results.closing() == []
 
 
@@ -304,18 +307,19 @@ def test_networks_and_baselines_are_compared_and_the_files_say_the_same(
     assert "tiny: 150 training and 50 test images (--train_size=full takes all)" in outcome.out
     assert outcome.out.splitlines()[-1] == f"results: {folder.resolve()}"
 
-    found = json.loads((folder / "compare.json").read_text())
-    assert found["finished"] and [row["model"] for row in found["rows"]] == models.split(",")
-    assert [row["fit"]["epochs"] for row in found["rows"]] == [2, None, None, None]
-    assert found["rows"][0]["fit"]["parameters"] == 12 * 12 * 3 + 3
-    assert [row["hidden"] for row in found["curve"]] == [1, 8]
-    assert "best" in [row["verdict"] for row in found["curve"]]
+    found = read_json(folder / "compare.json")
+    rows, curve = found["rows"][:4], found["rows"][4:]
+    assert found["finished"] and [row["model"] for row in rows] == models.split(",")
+    assert [row["epochs"] for row in rows] == [2, None, None, None]
+    assert rows[0]["parameters"] == 12 * 12 * 3 + 3
+    assert [(row["model"], row["hidden"]) for row in curve] == [("hidden", 1), ("hidden", 8)]
+    assert "best" in [row["verdict"] for row in curve]
     with (folder / "compare.csv").open() as stream:
         lines = list(csv.DictReader(stream))
-    assert [line["hidden"] for line in lines] == [""] * 4 + ["1", "8"]
-    for line, row in zip(lines, [*found["rows"], *found["curve"]], strict=True):
-        assert float(line["test_accuracy"]) == row["fit"]["test"]["accuracy"]
-        assert f"{row['fit']['test']['accuracy']:.4f}" in outcome.out
+    for line, row in zip(lines, found["rows"], strict=True):
+        assert line.keys() - row.keys() <= {"verdict", "why"}
+        assert all(line[name] == ("" if x is None else str(x)) for name, x in row.items())
+        assert f"{row['test_accuracy']:.4f}" in outcome.out
     for sentence in found["closing"]:
         assert sentence in outcome.out
     if importlib.util.find_spec("matplotlib"):
@@ -329,20 +333,25 @@ def test_a_network_that_does_not_fit_says_why_in_its_row(run_compare, tmp_path, 
     outcome = run_compare(*flags, "--json")
     assert (outcome.status, outcome.err) == (0, "")
     cnn, knn = json.loads(outcome.out)["rows"]
-    assert cnn["fit"] is None and "(8, 8, 1) are too small" in cnn["why"]
-    assert knn["fit"]["test"]["accuracy"] > 0.95
+    assert "test_accuracy" not in cnn and "(8, 8, 1) are too small" in cnn["why"]
+    assert knn["test_accuracy"] > 0.95
 
 
-def test_regression_is_compared_end_to_end(run_compare, tmp_path, sklearn):
-    flags = ["--task=regression", "--gradients=manual", "--epochs=2", f"--workdir={tmp_path}"]
+def test_regression_is_compared_and_a_network_that_diverged_says_so(
+    run_compare, tmp_path, monkeypatch, sklearn
+):
+    monkeypatch.setitem(REGRESSION["linear"], "learning_rate", 1e4)
+    flags = ["--task=regression", "--gradients=manual", "--epochs=20", f"--workdir={tmp_path}"]
     outcome = run_compare(*flags, "--curve=none")
     assert (outcome.status, outcome.err) == (0, "")
     for text in ("diabetes: 354 training and 88 test rows", "test MSE", "test R2", "test wMAPE"):
         assert text in outcome.out
-    rows = json.loads((tmp_path / "compare.json").read_text())["rows"]
-    assert [row["model"] for row in rows] == ["linear", "mlp", "linear_regression", "knn"]
-    assert [row["fit"]["epochs"] for row in rows] == [2, 2, None, None]
-    assert all(row["fit"]["test"]["mse"] > 100 for row in rows)  # In the target's own units.
+    linear, *rows = read_json(tmp_path / "compare.json")["rows"]
+    assert linear["model"] == "linear" and "the loss of step" in linear["why"]
+    assert [row["model"] for row in rows] == ["mlp", "linear_regression", "knn"]
+    assert [row["epochs"] for row in rows] == [20, None, None]
+    assert all(row["test_mse"] > 100 for row in rows)  # In the target's own units.
+    assert rows[-1]["test_r2"] > 0.2
 
 
 def test_without_scikit_learn_the_networks_are_compared_all_the_same(
@@ -350,7 +359,7 @@ def test_without_scikit_learn_the_networks_are_compared_all_the_same(
 ):
     monkeypatch.setitem(sys.modules, "sklearn", None)
     seen = []
-    monkeypatch.setattr(command, "_fit", lambda row, *_: seen.append(row.model) or a_fit(0.5))
+    monkeypatch.setattr(command, "fit", lambda model, *_: seen.append(model) or a_fit(0.5))
     flags = [f"--data_dir={tiny_folder}", f"--workdir={tmp_path}", "--curve=none"]
     outcome = run_compare(*flags)
     assert outcome.status == 0 and "pip install scikit-learn" in outcome.out.splitlines()[0]
@@ -363,26 +372,16 @@ def test_without_scikit_learn_the_networks_are_compared_all_the_same(
 def test_an_interrupt_keeps_what_is_done(run_compare, tiny_folder, tmp_path, monkeypatch, where):
     done = []
 
-    def fit(row, *_):
+    def fit(model, *_):
         if len(done) == where:
             raise KeyboardInterrupt
-        done.append(row.model)
+        done.append(model)
         return a_fit(0.5)
 
-    monkeypatch.setattr(command, "_fit", fit)
+    monkeypatch.setattr(command, "fit", fit)
     flags = ["--models=softmax,mlp", f"--data_dir={tiny_folder}", f"--workdir={tmp_path}"]
     outcome = run_compare(*flags)
     assert (outcome.status, outcome.err) == (130, "error: interrupted\n")
-    found = json.loads((tmp_path / "compare.json").read_text())
-    assert not found["finished"] and len(found["rows"]) + len(found["curve"]) == where
+    found = read_json(tmp_path / "compare.json")
+    assert not found["finished"] and len(found["rows"]) == where
     assert len((tmp_path / "compare.csv").read_text().splitlines()) == where + 1
-
-
-def test_the_row_of_a_network_that_diverged_says_so(run_compare, tmp_path, monkeypatch, sklearn):
-    wild = {**REGRESSION["linear"], "learning_rate": 1e4}
-    monkeypatch.setitem(command.REGRESSION, "linear", wild)
-    flags = ["--task=regression", "--models=linear,knn", "--curve=none", f"--workdir={tmp_path}"]
-    assert run_compare(*flags).status == 0
-    linear, knn = json.loads((tmp_path / "compare.json").read_text())["rows"]
-    assert linear["fit"] is None and "the loss of step" in linear["why"]
-    assert knn["fit"]["test"]["r2"] > 0.2

@@ -2,11 +2,11 @@
 
 import dataclasses
 import io
-import json
 import re
 
 import numpy as np
 import pytest
+from conftest import params_sha256, read_json
 
 from jaxnets.config.fields import preset
 from jaxnets.data.datasets import held_out
@@ -15,6 +15,7 @@ from jaxnets.lecture.log import KerasLog, SlideBar
 from jaxnets.lecture.many import TrainingSummary, can_vmap, train_many
 from jaxnets.lecture.replay import Replay, choose, replay_many, table
 from jaxnets.metrics import Metrics
+from jaxnets.training.loop import Checkpoint, TrainLoader
 
 HAND = ["--model=mlp_handwritten", "--latent_dims=5,9,7", "--search_epochs=4", "--epochs=6"]
 
@@ -31,7 +32,6 @@ def train_alone(config, data, judge):
 
 
 def assert_close(ours, theirs):
-    ours, theirs = dataclasses.astuple(ours), dataclasses.astuple(theirs)
     np.testing.assert_allclose(ours, theirs, rtol=1e-5)
 
 
@@ -77,10 +77,11 @@ def test_a_run_that_diverges_has_no_loss_and_no_accuracy(tiny, tiny_preset, mode
 # The replay
 
 
-def test_the_first_of_equals_is_chosen():
-    def judged(accuracy):
-        return TrainingSummary(0.0, 0.0, 0.0, accuracy)
+def judged(accuracy):
+    return TrainingSummary(0.5, 0.85, 0.4, accuracy)
 
+
+def test_the_first_of_equals_is_chosen():
     assert choose({100: judged(0.8), 200: judged(0.9), 300: judged(0.9)}) == 200
 
 
@@ -123,7 +124,7 @@ def test_the_search_is_the_slides_numpy_code(tiny, tiny_preset):
         single = dataclasses.replace(config, hidden=(size,), latent_dims=None, seed=3)
         params = Experiment.create(single, tiny).init_state().params
         assert_close(ours, numpy_search(tiny, size, params, steps=4, rate=1e-3))
-    best = dataclasses.replace(config, hidden=(replay.best,), latent_dims=None, seed=3)
+    best = dataclasses.replace(config, hidden=(choose(replay.search),), latent_dims=None, seed=3)
     assert_close(replay.final, train_alone(best, tiny, tiny.test))
 
 
@@ -146,9 +147,8 @@ def test_the_program_prints_the_slides_lines_and_the_table(run_main, tiny_folder
         rf"^best, anew: test accuracy +0\.9160 +{number} +{number} ± {number}, {number} {number}$",
     ]:
         assert re.search(line, shown.out, re.MULTILINE), (line, shown.out)
-    found = json.loads((folder / "search.json").read_text())
+    found, config = (read_json(folder / name) for name in ("search.json", "config.json"))
     best = max(found, key=lambda size: found[size]["accuracy"])
-    config = json.loads((folder / "config.json").read_text())
     assert config["hidden"] == [int(best)] and config["latent_dims"] is None
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == 6
 
@@ -166,8 +166,7 @@ def test_a_resumed_replay_comes_to_the_same_end(
     assert (tmp_path / "cut" / "search.json").exists() == (search_epochs == 1)
     interrupt_after(10**9)
     assert run_main("--resume", cut).status == 0
-    results = [(tmp_path / name / "result.json").read_text() for name in ("whole", "cut")]
-    assert len({json.loads(result)["params_sha256"] for result in results}) == 1
+    assert params_sha256(tmp_path / "whole") == params_sha256(tmp_path / "cut")
 
 
 @pytest.mark.usefixtures("quick_steps")
@@ -192,15 +191,12 @@ def test_a_wrong_request_is_refused(run_main, flags, complaint):
 
 
 def test_the_table_has_the_slide_and_the_spread():
-    def replay(accuracy):
-        outcome = TrainingSummary(0.5, 0.85, 0.4, accuracy)
-        return Replay({100: outcome}, outcome)
-
-    lines = table([replay(0.9), replay(0.92)]).splitlines()
+    one, other = (Replay({100: judged(x)}, judged(x)) for x in (0.9, 0.92))
+    lines = table([one, other]).splitlines()
     ours = "0.9000 0.9100 ± 0.0141, 0.9000 0.9200"
     assert " ".join(lines[4].split()) == f"100 validation accuracy 0.7970 {ours}"
     assert " ".join(lines[5].split()) == "best size 200 100 100: 2 times"
-    assert "±" not in table([replay(0.9)])
+    assert "±" not in table([one])
 
 
 @pytest.mark.parametrize("terminal", [True, False])
@@ -220,10 +216,7 @@ def test_the_slides_bar_stands_on_a_terminal_and_is_a_line_elsewhere(monkeypatch
 
 
 def test_keras_lines_are_the_slides_to_the_last_digit(capsys, tiny):
-    from jaxnets.training.loop import Checkpoint, TrainLoader
-
-    config = preset("softmax")
-    state = Experiment.create(config, tiny).init_state()
+    state = Experiment.create(preset("softmax"), tiny).init_state()
     with KerasLog(50, TrainLoader(tiny.train, 32, 0), Checkpoint(state)) as log:
         record = {"epoch": 45, "train_loss": 0.080445871, "train_accuracy": 0.8864}
         assert log.epoch_line(record) == (

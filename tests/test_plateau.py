@@ -1,17 +1,16 @@
-"""The plateau: the learning rate falls where the validation error stops to."""
-
-import json
-from typing import Any
+"""The plateau: the learning rate falls when the validation error stops falling."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from conftest import history, params_sha256
 
 from jaxnets.data.load import load_dataset
 from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment
+from jaxnets.training import loop
 from jaxnets.training.optimizer import create_optimizer, plateau_of, update_plateau, with_plateau
 
 
@@ -67,31 +66,21 @@ def test_the_rate_falls_when_pytorchs_does(seed, patience):
 def test_a_drop_is_a_tenth_of_the_rate_in_every_rule(name, arguments):
     """Two steps at 0.05 and two at a tenth, against the rule with that schedule of optax."""
     rng = np.random.default_rng(0)
-    params = {"w": jnp.asarray(rng.standard_normal(7), jnp.float32)}
-    gradients = [{"w": jnp.asarray(rng.standard_normal(7), jnp.float32)} for _ in range(4)]
+    params, *gradients = ({"w": jnp.asarray(rng.standard_normal(7), jnp.float32)} for _ in range(5))
+    ours = with_plateau(create_optimizer(name, 0.05, **arguments))
     schedule = optax.piecewise_constant_schedule(0.05, {2: 0.1})
-    rules = {
-        "ours": with_plateau(create_optimizer(name, 0.05, **arguments)),
-        "theirs": create_optimizer(name, schedule, **arguments),
-    }
-    ends = {}
-    for key, rule in rules.items():
-        now: Any
+    theirs = create_optimizer(name, schedule, **arguments)
+    ends = []
+    for rule, patience in ((ours, 1), (theirs, None)):
         now, state = params, rule.init(params)
         for number, gradient in enumerate(gradients):
-            if key == "ours" and number == 1:
-                state = update_plateau(state, 0.5, patience=1)
-            if key == "ours" and number == 2:
-                state = update_plateau(state, 0.5, patience=1)
-                assert int(plateau_of(state).drops) == 1
+            if patience and number in (1, 2):
+                state = update_plateau(state, 0.5, patience)
+                assert int(plateau_of(state).drops) == number - 1
             updates, state = jax.jit(rule.update)(gradient, state, now)
             now = optax.apply_updates(now, updates)
-        ends[key] = now["w"]
-    np.testing.assert_allclose(ends["ours"], ends["theirs"], rtol=2e-6)
-
-
-def trained(tiny, config):
-    return Experiment.create(config, tiny).train()
+        ends.append(now)
+    jax.tree.map(lambda ours, theirs: np.testing.assert_allclose(ours, theirs, rtol=2e-6), *ends)
 
 
 SLOW = dict(schedule="plateau", learning_rate=0.5, patience=1, epochs=8)
@@ -105,24 +94,21 @@ def test_a_record_has_the_rate_of_its_epoch_in_every_way_to_train(
     tiny, tiny_preset, gradients, way
 ):
     config = tiny_preset("softmax", gradients=gradients, **SLOW, **way)
-    _, history = trained(tiny, config)
-    errors = [1 - record["validation_accuracy"] for record in history]
+    _, records = Experiment.create(config, tiny).train()
+    errors = [1 - record["validation_accuracy"] for record in records]
     # The first epoch's rate is the peak; a later one's follows from the errors before it.
     drops = [0, *drops_of(errors, patience=1)[:-1]]
     expected = [0.5 * 0.1**n for n in drops]
-    assert [record["learning_rate"] for record in history] == pytest.approx(expected, rel=1e-12)
+    assert [record["learning_rate"] for record in records] == pytest.approx(expected, rel=1e-12)
     assert drops[-1] == 3  # It learns the tiny set at once.
 
 
 @pytest.mark.usefixtures("quick_steps")
 def test_the_rate_that_is_recorded_is_the_one_that_moves_the_parameters(tiny, tiny_preset):
     """A run whose rate falls by hand, epoch by epoch, ends with the same parameters."""
-    config = tiny_preset("softmax", **SLOW)
-    state, history = trained(tiny, config)
-    rates = [record["learning_rate"] for record in history]
+    state, records = Experiment.create(tiny_preset("softmax", **SLOW), tiny).train()
+    rates = [record["learning_rate"] for record in records]
     assert len(set(rates)) == 4
-
-    from jaxnets.training import loop
 
     experiment = Experiment.create(tiny_preset("softmax"), tiny)
     again = experiment.init_state()
@@ -138,20 +124,12 @@ def test_the_rate_that_is_recorded_is_the_one_that_moves_the_parameters(tiny, ti
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-6 * np.abs(b).max())
 
 
-def records(folder):
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    ours = [json.loads(line) for line in lines]
-    for record in ours:
-        del record["seconds"], record["data_seconds"], record["images_per_second"]
-    return ours
-
-
 @pytest.mark.parametrize(
     ("steps", "parallel"),
     [((7, 3, 11), []), ((1, 1, 1, 1), ["--devices=8", "--parallel=pmap"])],
     ids=["at any step", "between epochs in one loop, pmapped"],
 )
-def test_an_interrupted_plateau_goes_on_where_it_was(
+def test_an_interrupted_plateau_continues_where_it_was(
     run_main, tiny_flags, tmp_path, interrupt_after, steps, parallel
 ):
     """In the middle of its waiting, of an epoch, and right after a drop."""
@@ -167,23 +145,18 @@ def test_an_interrupted_plateau_goes_on_where_it_was(
         assert run_main(*flags, *(["--resume"] if number else [])).status == 130
     interrupt_after(10**9)
     assert run_main(*flags, "--resume").status == 0
-    whole, parts = records(tmp_path / "whole"), records(tmp_path / "run")
-    assert whole == parts
-    assert len({record["learning_rate"] for record in whole}) > 1
-    digests = [
-        json.loads((tmp_path / name / "result.json").read_text())["params_sha256"]
-        for name in ("whole", "run")
-    ]
-    assert digests[0] == digests[1]
+    whole, parts = tmp_path / "whole", tmp_path / "run"
+    assert history(whole) == history(parts)
+    assert len({record["learning_rate"] for record in history(whole)}) > 1
+    assert params_sha256(whole) == params_sha256(parts)
 
 
 def test_before_its_first_drop_a_plateau_is_a_constant(tiny, tiny_preset):
-    states = [
-        trained(tiny, tiny_preset("softmax", schedule=name, patience=100))[0]
-        for name in ("plateau", "constant")
+    configs = [
+        tiny_preset("softmax", schedule=name, patience=100) for name in ("plateau", "constant")
     ]
-    for a, b in zip(*(jax.tree.leaves(state.params) for state in states), strict=True):
-        np.testing.assert_array_equal(a, b)
+    params = [Experiment.create(config, tiny).train()[0].params for config in configs]
+    jax.tree.map(np.testing.assert_array_equal, *params)
 
 
 def test_without_validation_images_there_is_no_plateau(tiny_folder, tiny_preset, run_command):

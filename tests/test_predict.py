@@ -16,10 +16,15 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from jaxnets.config.fields import preset
+from jaxnets.data.datasets import Dataset, Split
 from jaxnets.data.pictures.decode import BadPictureError
+from jaxnets.experiment import Experiment
+from jaxnets.runs.resume import inputs_sha256, write_config
+from jaxnets.runs.run import Run
+from jaxnets.runs.run_folder import RunFolder
 from jaxnets.serving import answer
+from jaxnets.serving.answer import draw
 from jaxnets.serving.digit import otsu, to_digit
-from jaxnets.serving.drawing import draw
 from jaxnets.serving.predict import load_predictor
 
 COUNT, FEW = 200, 60  # MNIST test images in the tests of preprocessing: small and large ones.
@@ -42,25 +47,15 @@ def predictor(mnist_run):
 @pytest.fixture(scope="session")
 def colour_run(tmp_path_factory):
     """A checkpoint of softmax regression on colour pictures of 72 x 72 with three classes."""
-    from jaxnets.data.datasets import Dataset, Split
-    from jaxnets.experiment import Experiment
-    from jaxnets.runs.resume import inputs_sha256, write_config
-    from jaxnets.runs.run import Run
-    from jaxnets.runs.run_folder import RunFolder
-
-    images = np.zeros((4, 72, 72, 3), np.uint8)
-    split = Split(images, np.array([0, 1, 2, 0], np.int32))
-    data = Dataset("pictures", 3, split, split, split, "none")
-    config = preset("softmax", batch_size=2, devices=1)
-    experiment = Experiment.create(config, data)
-    folder = RunFolder.create(str(tmp_path_factory.mktemp("runs") / "colour"), "softmax")
+    split = Split(np.zeros((4, 72, 72, 3), np.uint8), np.array([0, 1, 2, 0], np.int32))
+    names = ("cat", "\x1b[31mdog\n", "鸟")
+    data = Dataset("pictures", 3, split, split, split, "none", names)
+    experiment = Experiment.create(preset("softmax", batch_size=2, devices=1), data)
     inputs = inputs_sha256(experiment)
-    write_config(folder, experiment, inputs)
-    written = folder.read("config.json")
-    folder.write("config.json", {**written, "class_names": ["cat", "\x1b[31mdog\n", "鸟"]})
-    run = Run(experiment, folder, inputs, experiment.init_state())
-    folder.save(0, run._tree(run.checkpoint))
-    folder.close()
+    with RunFolder.create(str(tmp_path_factory.mktemp("runs") / "colour"), "softmax") as folder:
+        write_config(folder, experiment, inputs)
+        run = Run(experiment, folder, inputs, experiment.init_state())
+        folder.save(0, run._tree(run.checkpoint))
     return folder.path
 
 
@@ -81,6 +76,13 @@ def drawn_seven(mode="L", width=14, ink=20, paper=240, size=(400, 300)):
     picture = Image.new("L", size, paper)
     ImageDraw.Draw(picture).line([(130, 60), (230, 60), (170, 240)], ink, width, joint="curve")
     return picture.convert(mode)
+
+
+@pytest.fixture
+def seven(tmp_path):
+    """A file with a seven."""
+    drawn_seven().save(tmp_path / "seven.png")
+    return tmp_path / "seven.png"
 
 
 def label_of(predictor, picture):
@@ -185,25 +187,23 @@ def test_dirt_and_the_edge_of_the_paper_are_no_ink():
     assert difference < 2
 
 
-def blanks():
-    rng = np.random.default_rng(0)
-    ramp = np.linspace(250, 90, 300)[None].repeat(200, 0)
-    return {
-        "white": np.full((28, 28), 255),
-        "black": np.zeros((200, 300)),
-        "one pixel": np.zeros((1, 1)),
-        "a line": np.zeros((1, 500)),
-        "noise": 200 + rng.normal(0, 8, (200, 300)),
-        "white noise": rng.integers(0, 256, (200, 300)),
-        "a gradient": ramp,
-        "a gradient with noise": ramp + rng.normal(0, 8, ramp.shape),
-    }
+RANDOM, RAMP = np.random.default_rng(0), np.linspace(250, 90, 300)[None].repeat(200, 0)
+BLANKS = {
+    "white": np.full((28, 28), 255),
+    "black": np.zeros((200, 300)),
+    "one pixel": np.zeros((1, 1)),
+    "a line": np.zeros((1, 500)),
+    "noise": 200 + RANDOM.normal(0, 8, (200, 300)),
+    "white noise": RANDOM.integers(0, 256, (200, 300)),
+    "a gradient": RAMP,
+    "a gradient with noise": RAMP + RANDOM.normal(0, 8, RAMP.shape),
+}
 
 
-@pytest.mark.parametrize("name", blanks())
+@pytest.mark.parametrize("name", BLANKS)
 def test_paper_without_ink_is_told(name):
     with pytest.raises(BadPictureError, match="no ink found"):
-        to_digit(as_picture(blanks()[name]))
+        to_digit(as_picture(BLANKS[name]))
 
 
 def test_otsu_parts_two_heaps_where_the_variance_within_is_least():
@@ -238,14 +238,10 @@ def test_a_photo_is_cut_to_the_middle_of_what_the_data_set_would_store(colour_ru
     assert rows.dtype == np.float32
     np.testing.assert_allclose(rows.sum(axis=1), 1, rtol=1e-6)
     np.testing.assert_array_equal(rows[0], rows[2])
-
-
-def test_of_pictures_stored_larger_the_network_sees_the_middle(colour_run):
-    predictor = dataclasses.replace(
-        load_predictor(str(colour_run)), config=preset("alexnet", input_size=64)
-    )
-    image = np.random.default_rng(0).integers(0, 256, (72, 72, 3), np.uint8)
-    np.testing.assert_array_equal(predictor.seen(image), image[4:68, 4:68])
+    # Of pictures that are stored larger the network sees the middle.
+    cropped = dataclasses.replace(predictor, config=preset("alexnet", input_size=64))
+    stored = predictor.prepare(photo)
+    np.testing.assert_array_equal(cropped.seen(stored), stored[4:68, 4:68])
 
 
 def test_probabilities_are_those_of_an_evaluation(predictor, mnist_run, mnist, digits):
@@ -291,10 +287,7 @@ def changed(run, tmp_path, **values):
         ({"image_shape": [10**9, 28, 1]}, ["image_shape: expected"]),
         ({"image_shape": "28x28"}, ["image_shape: expected"]),
         ({"num_classes": True}, ["num_classes: expected 2 to 1000"]),
-        (
-            {"num_classes": 11, "class_names": None},
-            ["expected the network that config.json describes"],
-        ),
+        ({"num_classes": 11, "class_names": None}, ["expected the network that config.json"]),
         ({"class_names": ["a"]}, ["class_names: expected 10 texts"]),
         ({"class_names": [1] * 10}, ["class_names: expected 10 texts"]),
         ({"hidden": [128]}, ["expected the network that config.json describes", "hidden"]),
@@ -327,76 +320,64 @@ def test_a_folder_without_a_run_or_a_checkpoint_is_one_line(predict, mnist_run, 
     predict(tmp_path, "any.png").assert_refused("checkpoints: expected a checkpoint, found none")
 
 
-def test_a_checkpoint_whose_files_are_damaged_is_one_line(predict, mnist_run, tmp_path, digits):
+def test_a_checkpoint_whose_files_are_damaged_is_one_line(predict, mnist_run, tmp_path, seven):
     """The one before a damaged one is used; where all are damaged, the error is one line."""
-    Image.fromarray(digits[0][0]).save(tmp_path / "seven.png")
     folder = shutil.copytree(mnist_run, tmp_path / "run")
     (sound,) = (folder / "checkpoints").iterdir()
     damaged = sound.with_name("10000000.safetensors")
     damaged.write_bytes(sound.read_bytes()[: sound.stat().st_size // 2])
-    outcome = predict(folder, "--top=1", tmp_path / "seven.png")
+    outcome = predict(folder, "--top=1", seven)
     assert (outcome.status, outcome.out.split("\t")[1]) == (0, "7")
     assert outcome.err.startswith(f"warning: {damaged}: cannot be restored: expected ")
     assert outcome.err.endswith(f"; using step {sound.stem}\n") and outcome.err.count("\n") == 1
     sound.unlink()
-    predict(folder, tmp_path / "seven.png").assert_refused(f"{damaged}: cannot be restored")
+    predict(folder, seven).assert_refused(f"{damaged}: cannot be restored")
 
 
-def test_a_run_is_only_read(predict, mnist_run, tmp_path):
+def test_an_interrupted_run_predicts_says_so_and_is_only_read(predict, mnist_run, tmp_path, seven):
     def content():
-        return {path: path.stat().st_mtime_ns for path in mnist_run.rglob("*")}
+        return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
-    before = content()
-    drawn_seven().save(tmp_path / "seven.png")
-    assert predict(mnist_run, tmp_path / "seven.png").status == 0
-    assert content() == before
-
-
-def test_an_interrupted_run_predicts_and_says_so(predict, mnist_run, tmp_path):
     folder = changed(mnist_run, tmp_path)
     (folder / "result.json").unlink()
-    drawn_seven().save(tmp_path / "seven.png")
-    outcome = predict(folder, tmp_path / "seven.png")
+    before = content()
+    outcome = predict(folder, seven)
     assert (outcome.status, outcome.out.split("\t")[1]) == (0, "7")
     assert outcome.err.startswith("note: the run is not finished") and "step 1719" in outcome.err
+    assert content() == before
 
 
 # The command line
 
 
 def test_lines_for_a_pipe_have_the_name_the_label_and_the_probability(
-    predict, mnist_run, tmp_path, predictor
+    predict, mnist_run, tmp_path, predictor, seven
 ):
-    file = tmp_path / "seven.png"
-    drawn_seven("RGB").save(file)
-    outcome = predict(mnist_run, file, "--top=3")
+    drawn_seven("RGB").save(tmp_path / "colour.png")
+    outcome = predict(mnist_run, seven, "--top=3", tmp_path / "colour.png")
     assert (outcome.status, outcome.err) == (0, "")
     rows = [line.split("\t") for line in outcome.out.splitlines()]
     expected = predictor([drawn_seven()])[0]
     best = np.argsort(-expected)[:3]
-    assert rows == [[str(file), str(k), f"{expected[k]:.6f}"] for k in best]
-    assert len(predict(mnist_run, file, "--top=99").out.splitlines()) == 10
-    assert len(predict(mnist_run, file).out.splitlines()) == 5
+    names = str(seven), str(tmp_path / "colour.png")
+    assert rows == [[name, str(k), f"{expected[k]:.6f}"] for name in names for k in best]
+    assert len(predict(mnist_run, seven, "--top=99").out.splitlines()) == 10
+    assert len(predict(mnist_run, seven).out.splitlines()) == 5
 
 
-def test_json_has_whole_floats_and_only_the_good_pictures(predict, mnist_run, tmp_path, predictor):
-    drawn_seven().save(tmp_path / "seven.png")
-    (tmp_path / "empty.png").touch()
-    outcome = predict(
-        mnist_run, "--json", "--top=2", tmp_path / "empty.png", tmp_path / "seven.png"
-    )
-    assert outcome.status == 2
-    assert outcome.err == f"error: {tmp_path / 'empty.png'}: empty file\n"
-    (answer,) = json.loads(outcome.out)
-    assert set(answer) == {"image", "predictions"}
-    assert answer["image"] == str(tmp_path / "seven.png")
+def test_json_has_whole_floats_and_only_the_good_pictures(
+    predict, mnist_run, tmp_path, predictor, seven
+):
+    empty = tmp_path / "empty.png"
+    empty.touch()
+    outcome = predict(mnist_run, "--json", "--top=2", empty, seven)
+    assert (outcome.status, outcome.err) == (2, f"error: {empty}: empty file\n")
     expected = predictor([drawn_seven()])[0]
-    assert [row["label"] for row in answer["predictions"]] == [
-        str(k) for k in np.argsort(-expected)[:2]
+    best = [
+        {"label": str(k), "probability": pytest.approx(expected[k], rel=1e-6)}
+        for k in np.argsort(-expected)[:2]
     ]
-    assert [np.float32(row["probability"]) for row in answer["predictions"]] == [
-        pytest.approx(p, rel=1e-6) for p in np.sort(expected)[:-3:-1]
-    ]
+    assert json.loads(outcome.out) == [{"image": str(seven), "predictions": best}]
 
 
 def test_a_folder_gives_all_its_pictures_in_order_and_bad_ones_are_named(
@@ -411,24 +392,18 @@ def test_a_folder_gives_all_its_pictures_in_order_and_bad_ones_are_named(
     (folder / "cut.jpg").write_bytes((folder / "b.jpg").read_bytes()[:500])
     outcome = predict(mnist_run, folder, "--top=1")
     assert outcome.status == 2
-    assert [line.split("\t")[0] for line in outcome.out.splitlines()] == [
-        str(folder / "a.PNG"), str(folder / "b.jpg"),
-    ]  # fmt: skip
-    told = outcome.err.splitlines()
-    assert [line.split(":")[1].strip() for line in told] == [
-        str(folder / "blank.png"), str(folder / "cut.jpg"),
-    ]  # fmt: skip
-    assert told[0].endswith("no ink found")
+    good = [line.split("\t")[0] for line in outcome.out.splitlines()]
+    assert good == [str(folder / "a.PNG"), str(folder / "b.jpg")]
+    blank, cut = outcome.err.splitlines()
+    assert blank == f"error: {folder / 'blank.png'}: no ink found"
+    assert cut.startswith(f"error: {folder / 'cut.jpg'}: ")
     empty = predict(mnist_run, folder / "deeper", tmp_path / "none", tmp_path)
     assert empty.status == 2
     assert "no pictures in this folder" in empty.err and "no such file" in empty.err
 
 
-def test_a_picture_may_come_from_stdin(predict, mnist_run, monkeypatch):
-    buffer = io.BytesIO()
-    drawn_seven().save(buffer, "png")
-    buffer.seek(0)
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(buffer))
+def test_a_picture_may_come_from_stdin(predict, mnist_run, monkeypatch, seven):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(seven.read_bytes())))
     outcome = predict(mnist_run, "-", "--top=1")
     assert (outcome.status, outcome.out.split("\t")[:2]) == (0, ["-", "7"])
     predict(mnist_run, "-", "-").assert_refused("- for stdin at most once")
@@ -440,20 +415,16 @@ def test_a_picture_may_come_from_stdin(predict, mnist_run, monkeypatch):
     assert sys.stdin.buffer.tell() == 1_001
 
 
-def test_names_are_escaped_where_they_are_printed(predict, colour_run, tmp_path):
-    bytes_name = os.fsencode(tmp_path) + b"/\x1b[2J\xff\n.png"
-    name = os.fsdecode(bytes_name)
-    drawn_seven().save(io.BytesIO(), "png")
-    with open(name, "wb") as stream:
-        drawn_seven().save(stream, "png")
+def test_names_are_escaped_where_they_are_printed(predict, colour_run, tmp_path, seven):
+    name = os.fsdecode(os.fsencode(tmp_path) + b"/\x1b[2J\xff\n.png")
+    shutil.copy(seven, name)
     outcome = predict(colour_run, name)
     assert outcome.status == 0
     assert len(outcome.out.splitlines()) == 3
     assert outcome.out.replace("\n", "").replace("\t", "").isprintable()
     assert r"\x1b[2J\udcff\n.png" in outcome.out and r"\x1b[31mdog\n" in outcome.out
-    labels = {row["label"] for row in json.loads(predict(colour_run, name, "--json").out)[0]
-              ["predictions"]}  # fmt: skip
-    assert labels == {"cat", "\x1b[31mdog\n", "鸟"}
+    (found,) = json.loads(predict(colour_run, name, "--json").out)
+    assert {row["label"] for row in found["predictions"]} == {"cat", "\x1b[31mdog\n", "鸟"}
 
 
 @pytest.mark.parametrize(
@@ -472,16 +443,8 @@ def test_wrong_requests_are_one_line(predict, flags, parts):
     predict(*flags).assert_refused(*parts)
 
 
-def test_flags_may_stand_between_the_pictures(predict, mnist_run, tmp_path):
-    for name in ("a.png", "b.png"):
-        drawn_seven().save(tmp_path / name)
-    outcome = predict(mnist_run, tmp_path / "a.png", "--top=1", tmp_path / "b.png")
-    assert (outcome.status, len(outcome.out.splitlines())) == (0, 2)
-
-
-def test_digits_need_a_run_on_digits(predict, colour_run, mnist_run, tmp_path, predictor):
-    drawn_seven().save(tmp_path / "seven.png")
-    outcome = predict(colour_run, tmp_path / "seven.png", "--prepare=digit")
+def test_digits_need_a_run_on_digits(predict, colour_run, mnist_run):
+    outcome = predict(colour_run, "seven.png", "--prepare=digit")
     outcome.assert_refused("digits are (28, 28, 1), the run has images (72, 72, 3)")
     cut = load_predictor(str(mnist_run), "picture").prepare(drawn_seven())
     assert np.median(cut) == 240  # Neither inverted nor cropped to the ink.
@@ -499,20 +462,18 @@ def test_a_drawing_shows_each_pixel_in_half_a_block():
     assert draw(colours, blocks=True, colour=True) == "\x1b[38;2;1;2;3;48;2;4;5;6m▀\x1b[0m"
 
 
-def test_show_draws_what_the_network_saw(predict, mnist_run, tmp_path, monkeypatch):
-    drawn_seven().save(tmp_path / "seven.png")
-    outcome = predict(mnist_run, tmp_path / "seven.png", "--show", "--top=1")
+def test_show_draws_what_the_network_saw(predict, mnist_run, seven):
+    outcome = predict(mnist_run, seven, "--show", "--top=1")
     assert outcome.status == 0
     drawing = draw(to_digit(drawn_seven())[..., None], blocks=True, colour=False)
     assert outcome.out.startswith(drawing + "\n") and "█" in drawing
 
 
-def test_a_terminal_gets_a_table_and_colours(mnist_run, tmp_path, start_python):
-    drawn_seven().save(tmp_path / "seven.png")
+def test_a_terminal_gets_a_table_and_colours(mnist_run, start_python, seven):
     main_end, other_end = pty.openpty()
     environment = {**os.environ, "PYTHONIOENCODING": "utf-8", "TERM": "xterm"}
     environment.pop("NO_COLOR", None)
-    arguments = ("-m", "jaxnets", "predict", mnist_run, tmp_path / "seven.png", "--show")
+    arguments = ("-m", "jaxnets", "predict", mnist_run, seven, "--show")
     process = start_python(*arguments, stdout=other_end, env=environment)
     os.close(other_end)
     out = b""
@@ -525,7 +486,7 @@ def test_a_terminal_gets_a_table_and_colours(mnist_run, tmp_path, start_python):
     process.stderr.close()
     os.close(main_end)
     lines = out.decode().replace("\r\n", "\n").splitlines()
-    assert lines[0] == str(tmp_path / "seven.png")
+    assert lines[0] == str(seven)
     assert lines[1].startswith("\x1b[38;2;0;0;0;48;2;0;0;0m▀") and lines[14].endswith("\x1b[0m")
     label, probability = lines[15].split()
     assert label == "7" and 0.1 < float(probability) <= 1

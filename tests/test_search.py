@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 import pytest
+from conftest import read_json
+from scipy import stats
 
 from jaxnets.lecture import ranking, search
 from jaxnets.lecture.many import TrainingSummary
@@ -19,8 +21,8 @@ def flags(tiny_folder, tmp_path):
 
 def read(tmp_path):
     """The runs that search.json holds: {(point, seed): accuracy}."""
-    kept = json.loads((tmp_path / "found" / "search.json").read_text())
-    return {(str(run["point"]), run["seed"]): run["accuracy"] for run in kept["runs"]}
+    runs = read_json(tmp_path / "found" / "search.json")["runs"]
+    return {(str(run["point"]), run["seed"]): run["accuracy"] for run in runs}
 
 
 def a_search(tmp_path, scores):
@@ -53,7 +55,7 @@ def test_a_run_of_the_search_is_the_run_of_train_py(run_command, run_main, flags
 
 
 @pytest.mark.usefixtures("quick_steps")
-def test_an_interrupted_search_keeps_what_is_done_and_goes_on(
+def test_an_interrupted_search_keeps_what_is_done_and_continues(
     run_command, flags, tmp_path, monkeypatch
 ):
     command = ["search", "--model=cnn", "--over=dropout=0,0.5", "--seeds=2", *flags]
@@ -70,7 +72,7 @@ def test_an_interrupted_search_keeps_what_is_done_and_goes_on(
     assert outcome.status == 130 and "--resume" in outcome.out
     before = read(tmp_path)
     assert len(before) == 2
-    run_command(*command).assert_refused("already holds a search; --resume goes on with it")
+    run_command(*command).assert_refused("already holds a search; --resume continues it")
     run_command(*command, "--resume", "--epochs=3").assert_refused("resume: expected", "as ")
     assert run_command(*command, "--resume").status == 0
     assert calls == [1] * 5  # two, the interrupted one, and only what was missing
@@ -88,8 +90,6 @@ def test_json_is_for_machines_and_a_run_that_diverged_has_no_loss(run_command, f
 
 
 def test_the_p_is_scipys_paired_test_with_statsmodels_order_of_holm():
-    from scipy import stats
-
     rng = np.random.default_rng(0)
     ours, theirs = rng.normal(0.9, 0.01, 8), rng.normal(0.89, 0.01, 8)
     p = ranking.paired_p(list(ours - theirs))
@@ -100,9 +100,7 @@ def test_the_p_is_scipys_paired_test_with_statsmodels_order_of_holm():
     # Holm 1979: 0.01 * 4, max(0.04, 0.02 * 3), max(..., 0.03 * 2), 0.5; in the order given.
     assert ranking.holm([0.03, 0.01, 0.5, 0.02]) == pytest.approx([0.06, 0.04, 0.5, 0.06])
     assert ranking.holm([0.9, 0.8]) == [1.0, 1.0]
-
-
-def test_equal_differences_are_certain_or_nothing():
+    # Equal differences are certain, or nothing.
     assert ranking.paired_p([0.5, 0.5, 0.5]) == 0.0
     assert ranking.paired_p([0.0, 0.0]) == 1.0
     assert math.isnan(ranking.paired_p([0.1]))
@@ -119,7 +117,7 @@ def test_noise_is_called_noise_and_a_lead_significant(tmp_path):
     luck = a_search(tmp_path, {4: [0.80, 0.90, 0.85], 8: [0.82, 0.86, 0.88]})
     text = ranking.to_text(luck)
     assert "hidden=8 leads hidden=4 by 0.0033 in accuracy: noise" in text
-    assert "Not to be told from the winner: hidden=4." in text
+    assert "Not significantly different from the winner: hidden=4." in text
 
     clear = a_search(tmp_path, {4: [0.80, 0.81, 0.80], 8: [0.90, 0.92, 0.91], 16: [0.5, 0.6, 0.4]})
     text = ranking.to_text(clear)

@@ -7,18 +7,13 @@ if TYPE_CHECKING:
 
 
 def prepare(run: "Run") -> None:
-    """Lets a run search and print as the slides do, where its config asks for that.
-
-    Args:
-      run: A run that is not trained yet; a search leaves it with the best hidden size.
-    """
+    """Lets an untrained run search and print as the slides do, where its config asks for that."""
     from jaxnets.runs.run_folder import SEARCH
 
     if run.config.log_format == "lecture":
         from jaxnets.lecture.log import HandwrittenLog, KerasLog
 
-        handwritten = run.config.model == "mlp_handwritten"
-        run.progress = HandwrittenLog if handwritten else KerasLog
+        run.progress = HandwrittenLog if run.config.model == "mlp_handwritten" else KerasLog
     if run.config.latent_dims is not None or run.folder.read(SEARCH):
         from jaxnets.lecture import replay
 

@@ -1,6 +1,5 @@
 """The lines that the slides print, in place of those of runs/progress.py."""
 
-import sys
 from typing import Any
 
 import numpy as np
@@ -18,11 +17,9 @@ class KerasLog(Progress):
     """
 
     def epoch_line(self, record: dict[str, Any]) -> str:
+        epoch, loss = f"{record['epoch']:02d}", f"{record['train_loss']:.9f}"
         accuracy = float(np.float32(record["train_accuracy"]))
-        return (
-            f"Train Epoch: {record['epoch']:02d} Loss= {record['train_loss']:.9f} "
-            f"Accuracy= {accuracy}"
-        )
+        return f"Train Epoch: {epoch} Loss= {loss} Accuracy= {accuracy}"
 
     def test_line(self, test: Metrics) -> str:
         return f"acc: {np.float32(test.accuracy)!s}"
@@ -38,10 +35,9 @@ class SlideBar:
 
     def step(self, record: dict[str, Any]) -> None:
         """Moves on to a record's step: `..., epoch=20 , loss=0.5519253 , accuracy=0.851945`."""
-        loss, accuracy = round(record["train_loss"], 8), round(record["train_accuracy"], 6)
-        self._text = (
-            f"{self._what}, epoch={record['epoch']:<3}, loss={loss:<10}, accuracy={accuracy:<8}"
-        )
+        epoch, loss = record["epoch"], round(record["train_loss"], 8)
+        accuracy = round(record["train_accuracy"], 6)
+        self._text = f"{self._what}, epoch={epoch:<3}, loss={loss:<10}, accuracy={accuracy:<8}"
         self._bar.set_description_str(self._text, refresh=False)
         self._bar.update()
 
@@ -71,4 +67,3 @@ class HandwrittenLog(Progress):
     def __exit__(self, *exception) -> None:
         super().__exit__(*exception)
         self._slide.close()
-        sys.stdout.flush()

@@ -3,29 +3,27 @@
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxnets.config.fields import Config
-from jaxnets.data.batches import Batch, epoch_order, eval_batches
+from jaxnets.data.batches import Batch, epoch_order
 from jaxnets.data.datasets import Dataset, Split, without_validation
 from jaxnets.experiment import Experiment, Record, create_model, init_state, optimizer_of
-from jaxnets.losses import LOSSES
 from jaxnets.machine.platform import compiler_options_for_init
 from jaxnets.models.chain import has_convolution
-from jaxnets.training.loop import EVAL_BATCH_SIZE, Callbacks, Checkpoint, NonFiniteLossError
+from jaxnets.training.loop import Callbacks, Checkpoint, NonFiniteLossError
 from jaxnets.training.optimizer import create_schedule
-from jaxnets.training.step import TrainState, make_eval_step, make_train_epoch
+from jaxnets.training.step import TrainState, make_train_epoch
 
 # A bar of epochs, for tqdm: on stderr, and only if that is a terminal.
 BAR: dict[str, Any] = dict(unit="epoch", leave=False, disable=None, dynamic_ncols=True)
 
 
-@dataclasses.dataclass(frozen=True)
-class TrainingSummary:
+class TrainingSummary(NamedTuple):
     """How one run ended."""
 
     train_loss: float  # The mean over the last epoch, before each update, as in metrics.jsonl.
@@ -34,12 +32,11 @@ class TrainingSummary:
     accuracy: float
 
 
-def summary_from_json(values: dict[str, Any]) -> TrainingSummary:
-    """The summary that a file holds; null stands for the losses of a run that diverged.
+DIVERGED = TrainingSummary(math.nan, math.nan, math.nan, 0.0)
 
-    Raises:
-      TypeError, ValueError: They are not a summary's values.
-    """
+
+def summary_from_json(values: dict[str, Any]) -> TrainingSummary:
+    """The summary that a file holds, null for NaN; TypeError or ValueError for anything else."""
     numbers = {name: math.nan if x is None else float(x) for name, x in values.items()}
     summary = TrainingSummary(**numbers)
     if not 0 <= summary.accuracy <= 1 or math.inf in map(abs, numbers.values()):
@@ -62,7 +59,7 @@ def train_many(
 
     Args:
       configs: The runs' settings, equal except for seed and learning_rate.
-      data: The data set, whose train split is trained on.
+      data: The data set.
       judge: The split whose loss and accuracy are reported.
       progress: Called after every epoch of every run, or of all runs at once.
     """
@@ -73,8 +70,8 @@ def train_many(
         try:
             experiment = Experiment.create(config, data)
             summaries.append(train_one(experiment, judge, lambda record: progress()))
-        except NonFiniteLossError:  # Side by side, the same shows as NaN and no hits.
-            summaries.append(TrainingSummary(math.nan, math.nan, math.nan, 0.0))
+        except NonFiniteLossError:
+            summaries.append(DIVERGED)
     return summaries
 
 
@@ -89,17 +86,7 @@ def train_one(
     each: Callable[[Record], Any],
     callbacks: Callbacks | None = None,
 ) -> TrainingSummary:
-    """Trains one run by itself, without validation.
-
-    Args:
-      experiment: The run.
-      judge: The split whose loss and accuracy are reported; it is evaluated once, at the end.
-      each: Called with every epoch's record.
-      callbacks: Called as the epochs proceed.
-
-    Raises:
-      NonFiniteLossError: It diverged.
-    """
+    """Trains one run by itself, without validation; calls `each` with every epoch's record."""
     experiment = dataclasses.replace(experiment, data=without_validation(experiment.data))
     state, record = experiment.init_state(), {}
     for trained, record in experiment.epochs(Checkpoint(state), callbacks):
@@ -151,19 +138,14 @@ def _train_vmapped(
         jax.block_until_ready(states)
         progress()
 
-    trained = jax.tree.map(lambda x: np.asarray(x, np.float64).sum(axis=0), metrics)
-    judged = _evaluate(experiment, states.params, judge)
+    metrics = jax.tree.map(lambda x: np.asarray(x, np.float64).sum(axis=0), metrics)
 
     def summary(run: int) -> TrainingSummary:
-        ours, theirs = (jax.tree.map(lambda x: x[run], sums) for sums in (trained, judged))
-        return TrainingSummary(ours.loss, ours.accuracy, theirs.loss, theirs.accuracy)
+        params, last = jax.tree.map(lambda x: x[run], (states.params, metrics))
+        try:
+            judged = experiment.evaluate(params, judge)
+        except NonFiniteLossError:
+            return DIVERGED
+        return TrainingSummary(last.loss, last.accuracy, judged.loss, judged.accuracy)
 
     return [summary(run) for run in range(len(configs))]
-
-
-def _evaluate(experiment: Experiment, params: Any, split: Split) -> Any:
-    """The metrics of a split, each number with a leading axis of runs."""
-    step = make_eval_step(experiment.model.apply, LOSSES[experiment.config.loss])
-    compiled = experiment.parallel.compile(jax.vmap(step, in_axes=(0, None)))
-    parts = [jax.device_get(compiled(params, b)) for b in eval_batches(split, EVAL_BATCH_SIZE)]
-    return jax.tree.map(lambda *sums: np.sum(sums, axis=0, dtype=np.float64), *parts)

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from scipy import stats
 
 from jaxnets.lecture.results import create_figure, finite
@@ -35,17 +36,17 @@ def ranking(search: Search) -> list[Rank]:
 
     Source: paired t-test, Student 1908; correction, Holm 1979.
     """
-    points, seeds = search.points, search.seeds
-    runs = [[search.runs[point, seed] for seed in seeds] for point in points]
-    scores = [[run.accuracy for run in point] for point in runs]
-    order = sorted(range(len(runs)), key=lambda point: -statistics.mean(scores[point]))
+    seeds = search.seeds
+    runs = {point: [search.runs[point, seed] for seed in seeds] for point in search.points}
+    scores = {point: [run.accuracy for run in runs[point]] for point in runs}
+    order = sorted(runs, key=lambda point: -statistics.mean(scores[point]))
     differences = [
         [a - b for a, b in zip(scores[order[0]], scores[point], strict=True)] for point in order
     ]
     chances = [math.nan, *holm([paired_p(parts) for parts in differences[1:]])]
     return [
         Rank(
-            name=search.name(points[point]),
+            name=search.name(point),
             accuracy=statistics.mean(scores[point]),
             deviation=statistics.stdev(scores[point]) if len(seeds) > 1 else math.nan,
             loss=statistics.mean(run.loss for run in runs[point]),
@@ -72,11 +73,11 @@ def holm(chances: Sequence[float]) -> list[float]:
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
     """
-    corrected, largest = list(chances), 0.0
-    for rank, index in enumerate(sorted(range(len(chances)), key=lambda i: chances[i])):
-        largest = max(largest, min(1.0, chances[index] * (len(chances) - rank)))
-        corrected[index] = math.nan if math.isnan(chances[index]) else largest
-    return corrected
+    order = np.argsort(chances)
+    scaled = np.sort(chances) * np.arange(len(chances), 0, -1)
+    corrected = np.empty(len(chances))
+    corrected[order] = np.minimum(np.maximum.accumulate(scaled), 1)
+    return corrected.tolist()
 
 
 def verdict(ranks: Sequence[Rank], seeds: int) -> str:
@@ -94,7 +95,7 @@ def verdict(ranks: Sequence[Rank], seeds: int) -> str:
         f"seeds, Holm's correction)."
     )
     names = ", ".join(rank.name for rank in tied)
-    return f"{lead} Not to be told from the winner: {names}." if tied else lead
+    return f"{lead} Not significantly different from the winner: {names}." if tied else lead
 
 
 def to_text(search: Search) -> str:
@@ -130,14 +131,13 @@ def plot(search: Search) -> bool:
     if figure is None:
         return False
     axes = figure.subplots()
-    ranks, seeds = {rank.name: rank for rank in ranking(search)}, search.seeds
+    ranks = {rank.name: rank for rank in ranking(search)}
     names = [search.name(point) for point in search.points]
-    for place, point in enumerate(search.points):
-        rank = ranks[names[place]]
-        scores = [search.runs[point, seed].accuracy for seed in seeds]
+    for place, (name, point) in enumerate(zip(names, search.points, strict=True)):
+        scores = [search.runs[point, seed].accuracy for seed in search.seeds]
         axes.plot([place - 0.12] * len(scores), scores, "o", color="tab:blue", alpha=0.4)
-        deviation = 0.0 if math.isnan(rank.deviation) else rank.deviation
-        axes.errorbar(place + 0.12, rank.accuracy, deviation, fmt="s", color="black", capsize=4)
+        mean, deviation = ranks[name].accuracy, np.nan_to_num(ranks[name].deviation)
+        axes.errorbar(place + 0.12, mean, deviation, fmt="s", color="black", capsize=4)
     axes.set_xticks(range(len(names)), [name.replace(" ", "\n") for name in names])
     axes.set(xlim=(-0.6, len(names) - 0.4), title=search.flags["model"])
     axes.set_ylabel("validation accuracy: seeds, mean ± sd")

@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import statistics
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import NamedTuple
 
 from jaxnets.config.fields import Config
 from jaxnets.data.datasets import Dataset, held_out
@@ -35,22 +35,11 @@ SLIDE = {
 SLIDE_BEST, SLIDE_FINAL = 200, TrainingSummary(0.31931881, 0.91, 0.30098108, 0.916)
 
 
-@dataclasses.dataclass(frozen=True)
-class Replay:
-    """One seed's whole procedure.
+class Replay(NamedTuple):
+    """One seed's whole procedure."""
 
-    Attributes:
-      search: How each hidden size ended, judged on the validation images.
-      final: How the best one ended, judged on the test images.
-    """
-
-    search: dict[int, TrainingSummary]
-    final: TrainingSummary
-
-    @property
-    def best(self) -> int:
-        """The hidden size chosen."""
-        return choose(self.search)
+    search: dict[int, TrainingSummary]  # How each hidden size ended, judged on validation images.
+    final: TrainingSummary  # How the best one ended, judged on the test images.
 
 
 def choose(search: dict[int, TrainingSummary]) -> int:
@@ -59,20 +48,31 @@ def choose(search: dict[int, TrainingSummary]) -> int:
 
 
 def search_first(run: Run) -> None:
-    """Searches, and leaves the run with the best size; both are kept in the run folder."""
+    """Trains every size of config.latent_dims for config.search_epochs, in the slide's lines.
+
+    It leaves the run with the best size; what was found is kept in the run folder.
+    """
+    config, parts = run.config, held_out(run.experiment.data)
+    found: dict[int, TrainingSummary] = {}
+    print("Start searching the best parameter...", flush=True)
     with signals.stop_on_interrupt() as stop:
         callbacks = Callbacks(stop=distributed.synchronised_stop(stop))
-        found = search(run.experiment, callbacks)
-    run.folder.write(SEARCH, {str(size): dataclasses.asdict(found[size]) for size in found})
-    run.change_config(_final(run.config, choose(found)))
+        for size in config.latent_dims or ():
+            trial = _trial(config, size, config.seed)
+            experiment = Experiment.create(trial, parts, run.experiment.parallel)
+            name = f"Parameter latent_dims={size}"
+            with contextlib.closing(SlideBar(name, config.search_epochs)) as bar:
+                found[size] = train_one(experiment, parts.validation, bar.step, callbacks)
+            loss, accuracy = found[size].loss, found[size].accuracy
+            print(f"{name}, validation_loss={loss}, validation_accuracy={accuracy}.\n", flush=True)
+    best = choose(found)
+    print(f"The best parameter is {best}.\n", flush=True)
+    run.folder.write(SEARCH, {str(size): found[size]._asdict() for size in found})
+    run.change_config(_final(config, best, config.seed))
 
 
 def closing_table(run: Run, test: Metrics) -> str:
-    """`table` for a run that began with a search.
-
-    Raises:
-      UserError: search.json is damaged.
-    """
+    """`table` for a run that began with a search."""
     folder, config = run.folder, run.config
     try:
         kept = folder.read(SEARCH)
@@ -87,95 +87,58 @@ def closing_table(run: Run, test: Metrics) -> str:
     return table([Replay(found, final), *others])
 
 
-def search(experiment: Experiment, callbacks: Callbacks) -> dict[int, TrainingSummary]:
-    """Trains every size of config.latent_dims for config.search_epochs, in the slide's lines.
-
-    Args:
-      experiment: The run's experiment, with every training image in its train split.
-      callbacks: May stop the search.
-    """
-    config, parts = experiment.config, held_out(experiment.data)
-    found: dict[int, TrainingSummary] = {}
-    print("Start searching the best parameter...", flush=True)
-    for size in config.latent_dims or ():
-        trial = Experiment.create(_trial(config, size), parts, experiment.parallel)
-        name = f"Parameter latent_dims={size}"
-        with contextlib.closing(SlideBar(name, trial.config.epochs)) as bar:
-            found[size] = train_one(trial, parts.validation, bar.step, callbacks)
-        print(
-            f"{name}, validation_loss={found[size].loss}, "
-            f"validation_accuracy={found[size].accuracy}.\n",
-            flush=True,
-        )
-    print(f"The best parameter is {choose(found)}.\n", flush=True)
-    return found
-
-
-def _trial(config: Config, size: int, **changes: Any) -> Config:
+def _trial(config: Config, size: int, seed: int) -> Config:
     """The config of one size in the search."""
-    return _final(config, size, replay_seeds=1, epochs=config.search_epochs, **changes)
+    config = dataclasses.replace(config, replay_seeds=1, epochs=config.search_epochs)
+    return _final(config, size, seed)
 
 
-def _final(config: Config, size: int, **changes: Any) -> Config:
+def _final(config: Config, size: int, seed: int) -> Config:
     """The config of the run that follows a search which chose this size."""
-    return dataclasses.replace(config, hidden=(size,), latent_dims=None, **changes)
+    return dataclasses.replace(config, hidden=(size,), latent_dims=None, seed=seed)
 
 
 def replay_many(config: Config, data: Dataset, seeds: Sequence[int]) -> list[Replay]:
-    """The whole procedure for several seeds at once, as train_many does it.
-
-    Args:
-      config: The settings, with latent_dims.
-      data: A data set with every training image in its train split.
-      seeds: The seeds, one for each replay; at least one.
-    """
+    """The whole procedure for several seeds at once, as train_many does it."""
     parts, searches = held_out(data), [{} for _ in seeds]
     for size in config.latent_dims or ():
-        trials = [_trial(config, size, seed=seed) for seed in seeds]
+        trials = [_trial(config, size, seed) for seed in seeds]
         summaries = train_many(trials, parts, parts.validation)
         for found, summary in zip(searches, summaries, strict=True):
             found[size] = summary
     best, finals = [choose(found) for found in searches], {}
     for size in sorted(set(best)):
         winners = [i for i in range(len(seeds)) if best[i] == size]
-        runs = [_final(config, size, seed=seeds[i]) for i in winners]
+        runs = [_final(config, size, seeds[i]) for i in winners]
         finals |= zip(winners, train_many(runs, data, data.test), strict=True)
     return [Replay(found, finals[i]) for i, found in enumerate(searches)]
 
 
 def table(replays: Sequence[Replay]) -> str:
     """The slide beside the first replay, and beside the spread over all if there are several."""
-    search = replays[0].search
-    heads = ["", "slide", "this run"]
-    if len(replays) > 1:
-        heads.append(f"{len(replays)} seeds: mean ± sd, from to")
-    rows = [heads]
-    for size in search:
+    sizes, bests = replays[0].search, [choose(replay.search) for replay in replays]
+    rows = [["", "slide", "this run"]]
+    for size in sizes:
         ours = [replay.search[size] for replay in replays]
         rows += _rows(f"{size}", "validation", SLIDE.get(size), ours)
-    best = ["best size", str(SLIDE_BEST), str(replays[0].best)]
+    best = ["best size", str(SLIDE_BEST), str(bests[0])]
     if len(replays) > 1:
-        counts = collections.Counter(replay.best for replay in replays)
-        best.append(", ".join(f"{size}: {counts[size]} times" for size in search))
+        rows[0].append(f"{len(replays)} seeds: mean ± sd, from to")
+        counts = collections.Counter(bests)
+        best.append(", ".join(f"{size}: {counts[size]} times" for size in sizes))
     rows.append(best)
     rows += _rows("best, anew:", "test", SLIDE_FINAL, [replay.final for replay in replays])
-    return "\n".join(aligned(rows, "<" * len(heads)))
+    return "\n".join(aligned(rows, "<<<<"))
 
 
 def _rows(
     name: str, judge: str, slide: TrainingSummary | None, ours: Sequence[TrainingSummary]
 ) -> Iterator[list[str]]:
     """The rows of the table for one network: the slide's numbers, the first of ours, the spread."""
-    titles = {
-        "train_loss": "training loss",
-        "train_accuracy": "training accuracy",
-        "loss": f"{judge} loss",
-        "accuracy": f"{judge} accuracy",
-    }
-    for field, title in titles.items():
-        values = [getattr(summary, field) for summary in ours]
-        printed = "" if slide is None else f"{getattr(slide, field):.4f}"
-        row = [f"{name} {title}", printed, f"{values[0]:.4f}"]
+    titles = ["training loss", "training accuracy", f"{judge} loss", f"{judge} accuracy"]
+    printed = [f"{number:.4f}" for number in slide] if slide else [""] * len(titles)
+    for title, number, values in zip(titles, printed, zip(*ours, strict=True), strict=True):
+        row = [f"{name} {title}", number, f"{values[0]:.4f}"]
         if len(values) > 1:
             spread = f"{statistics.mean(values):.4f} ± {statistics.stdev(values):.4f}"
             row.append(f"{spread}, {min(values):.4f} {max(values):.4f}")

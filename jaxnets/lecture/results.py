@@ -14,14 +14,7 @@ from jaxnets.runs.files import write_text
 def write(
     path: Path, values: dict[str, Any], columns: Sequence[str], rows: Iterable[dict[str, Any]]
 ) -> None:
-    """Writes the results.
-
-    Args:
-      path: The files' path without a suffix; .json and .csv are added.
-      values: The JSON object.
-      columns: The CSV file's column names.
-      rows: Each line's values by column; a missing one stays empty.
-    """
+    """Writes path.json with the values, and path.csv with the rows; a missing cell stays empty."""
     write_text(path.with_suffix(".json"), to_json(values))
     stream = io.StringIO()
     table = csv.DictWriter(stream, columns, lineterminator="\n")

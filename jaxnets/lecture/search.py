@@ -73,27 +73,20 @@ class Search:
 
     def write(self) -> None:
         """Writes search.json, with which a search is resumed too, and search.csv."""
-        runs = [(run, dataclasses.asdict(summary)) for run, summary in self.runs.items()]
-        values = {
-            "flags": self.flags,
-            "over": self.over,
-            "runs": [{"point": point, "seed": seed, **values} for (point, seed), values in runs],
-        }
-        names = [field.name for field in dataclasses.fields(TrainingSummary)]
-        lines = [{**self._texts(point), "seed": seed, **values} for (point, seed), values in runs]
-        results.write(self.folder / "search", values, [*self.over, "seed", *names], lines)
+        runs, lines = [], []
+        for (point, seed), summary in self.runs.items():
+            ending = {"seed": seed, **summary._asdict()}
+            runs.append({"point": point, **ending})
+            lines.append({**self._texts(point), **ending})
+        values = {"flags": self.flags, "over": self.over, "runs": runs}
+        columns = [*self.over, "seed", *TrainingSummary._fields]
+        results.write(self.folder / "search", values, columns, lines)
 
     def open(self, resume: bool) -> None:
-        """Makes the folder; with resume, reads what is done.
-
-        Raises:
-          UserError: The folder is taken, or holds another search.
-        """
+        """Makes the folder; with resume, reads what is done."""
         path = self.folder / RESULTS
         if path.exists() and not resume:
-            raise UserError(
-                f"workdir: {self.folder} already holds a search; --resume goes on with it"
-            )
+            raise UserError(f"workdir: {self.folder} already holds a search; --resume continues it")
         if resume and not path.exists():
             raise UserError(f"resume: expected {RESULTS} in {self.folder}, found none")
         make_folder(self.folder)
@@ -102,11 +95,7 @@ class Search:
             self._read(path)
 
     def _read(self, path: Path) -> None:
-        """Reads the runs that `write` wrote.
-
-        Raises:
-          UserError: They are another search's, or the file is damaged.
-        """
+        """Reads the runs that `write` wrote."""
         kept = read_json(path)
         theirs = {name: kept.get(name) for name in ("flags", "over")}
         ours = json.loads(json.dumps({"flags": self.flags, "over": self.over}))
@@ -130,9 +119,6 @@ def search_all(given: dict[str, Any], over: dict[str, list[Any]], seeds: int) ->
       given: Fields of Config that were given as flags.
       over: The values of each field searched over.
       seeds: The number of seeds; they count from the config's seed.
-
-    Raises:
-      UserError: The request cannot be met, or the folder holds something else.
     """
     workdir, resume = given.pop("workdir", None), given.pop("resume", False)
     first = given.pop("seed", 0)
@@ -142,10 +128,8 @@ def search_all(given: dict[str, Any], over: dict[str, list[Any]], seeds: int) ->
     for name in over:
         if name in given or name in ("model", "seed", "dataset", "data_dir", "workdir"):
             raise UserError(f"over: {name} cannot be searched over here")
-    folder = (
-        Path(os.path.expanduser(workdir)) if workdir else fresh_path(f"search-{given['model']}")
-    )
-    search = Search(given, over, folder)
+    folder = os.path.expanduser(workdir) if workdir else fresh_path(f"search-{given['model']}")
+    search = Search(given, over, Path(folder))
     configs = [search.config(point, first) for point in search.points]
     data = load_data(configs[0])
     if not len(data.validation):
@@ -158,19 +142,13 @@ def search_all(given: dict[str, Any], over: dict[str, list[Any]], seeds: int) ->
     try:
         train_missing(search, range(first, first + seeds), data)
     except KeyboardInterrupt:
-        print(f"kept: {search.folder} (--resume --workdir={search.folder} goes on)")
+        print(f"kept: {search.folder} (--resume --workdir={search.folder} continues it)")
         raise
     return search
 
 
 def train_missing(search: Search, seeds: Sequence[int], data: Dataset) -> None:
-    """Trains what is not done yet, and writes the results after every program.
-
-    Args:
-      search: The search; its runs are filled.
-      seeds: Every point's seeds.
-      data: A data set with validation images, on which the points are judged.
-    """
+    """Trains what is not done yet, judged on validation images; writes after every program."""
     programs = collections.defaultdict(list)  # Each holds the runs that train side by side.
     for run in search.missing(seeds):
         config = search.config(*run)

@@ -7,24 +7,19 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxnets.errors import UserError
 from jaxnets.models.chain import Chain
 from jaxnets.table import table
 
-HEADS = ("layer", "output shape", "parameters", "FLOPs")
-
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A layer.
+    """A layer: its name, if it has parameters, and what it is; the output's shape for one image.
 
-    Attributes:
-      layer: Its name, if it has parameters, and what it is.
-      shape: The shape of its output for one image.
-      params: How many numbers it learns.
-      flops: Floating-point operations of the forward pass of one image, as XLA counts them: a
-        multiplication and an addition are two.
+    The FLOPs are those of the forward pass of one image, as XLA counts them: a multiplication and
+    an addition are two.
     """
 
     layer: str
@@ -34,14 +29,7 @@ class Row:
 
 
 def summary(model: Chain, image_shape: Sequence[int]) -> list[Row]:
-    """Every layer of a network; nothing is computed, only shapes.
-
-    Args:
-      model: A chain.
-      image_shape: [H, W, C] of one image.
-
-    Raises:
-      UserError: The image is too small.
+    """Every layer of a network, for an image [H, W, C]; nothing is computed, only shapes.
 
     >>> from jaxnets.models import MODELS
     >>> [row.params for row in summary(MODELS["mlp"](), (28, 28, 1))]
@@ -81,8 +69,7 @@ def _describe(layer: Any, params: Any) -> str:
     """As "conv1 (Conv 3x3)" or "max_pool 2x2, stride 2"."""
     kind = type(layer).__name__
     if isinstance(layer, nn.Conv):
-        kernel = layer.kernel_size
-        kind += f" {'x'.join(map(str, (kernel,) if isinstance(kernel, int) else kernel))}"
+        kind += f" {'x'.join(map(str, np.atleast_1d(layer.kernel_size)))}"
     if isinstance(layer, nn.Dropout):
         return f"{kind} {layer.rate:g}"
     if params:
@@ -95,11 +82,11 @@ def _describe(layer: Any, params: Any) -> str:
 
 def to_text(title: str, rows: Sequence[Row], image_shape: Sequence[int]) -> str:
     """The table and its sums."""
-    cells = [
-        (row.layer, " x ".join(map(str, row.shape)), f"{row.params:,}", f"{row.flops:,}")
-        for row in [Row("image", tuple(image_shape), 0, 0), *rows]
-    ]
-    head, *lines = table([HEADS, *cells], "<<>>")
+    cells = [("layer", "output shape", "parameters", "FLOPs")]
+    for row in [Row("image", tuple(image_shape), 0, 0), *rows]:
+        shape = " x ".join(map(str, row.shape))
+        cells.append((row.layer, shape, f"{row.params:,}", f"{row.flops:,}"))
+    head, *lines = table(cells, "<<>>")
     rule = "-" * len(head)
     params, flops = totals(rows)
     sums = [

@@ -13,12 +13,15 @@ from PIL import Image
 from jaxnets.data.pictures.decode import FORMATS, BadPictureError, read_picture
 from jaxnets.errors import UserError, printable
 from jaxnets.serving.digit import WORK
-from jaxnets.serving.drawing import draw
 from jaxnets.serving.predict import BATCH, load_predictor
 from jaxnets.table import line, width_of
 
 STDIN = "-"
 MAX_STDIN = 1 << 28  # Bytes, as many as the largest picture has in RGB.
+RAMP = " .:-=+*#%@"  # From black to white.
+BLOCKS = " \u2584\u2580\u2588"  # Nothing, the lower half, the upper half, both.
+WIDEST = 64  # Columns of a drawing; wider images are reduced.
+RESET = "\x1b[0m"
 
 
 def answer(
@@ -30,36 +33,29 @@ def answer(
     as_json: bool = False,
     show: bool = False,
 ) -> bool:
-    """Predicts pictures and prints the predictions.
-
-    Args:
-      workdir: The run folder.
-      names: Files, folders of pictures, or "-" for stdin.
-      top: The number of classes to print for each picture.
-      prepare_as: "auto", "digit" or "picture", as in `load_predictor`.
-      as_json: Whether to print JSON.
-      show: Whether to draw the image that the network sees.
+    """Prints predictions for files, folders of pictures and "-", which is stdin.
 
     Returns:
       Whether every picture could be read; the others are reported on stderr.
-
-    Raises:
-      UserError: The run folder or the names are wrong.
     """
     if list(names).count(STDIN) > 1:
         raise UserError("expected - for stdin at most once")
     predictor = load_predictor(workdir, prepare_as)
     if not predictor.finished:
         _report(f"note: the run is not finished: its parameters are those of step {predictor.step}")
-    printer = _Printer(predictor.class_names, top, as_json)
-    all_good, batch = True, []
+    labels = predictor.class_names
+    width = max(width_of(printable(label)) for label in labels)
+    all_good, batch, answers = True, [], []
 
     def flush() -> None:
-        if not batch:
-            return
-        probabilities = predictor.probabilities(np.stack([image for _, image in batch]))
+        probabilities = predictor.probabilities([image for _, image in batch])
         for (name, image), row in zip(batch, probabilities, strict=True):
-            printer.prediction(name, row, predictor.seen(image) if show else None)
+            order = np.argsort(-row, kind="stable")[:top]  # Of equals the first.
+            best = [{"label": labels[k], "probability": float(row[k])} for k in order]
+            if as_json:
+                answers.append({"image": name, "predictions": best})
+            else:
+                _print(name, best, width, predictor.seen(image) if show else None)
         batch.clear()
 
     side = WORK if predictor.as_digits else predictor.image_shape[0]
@@ -75,7 +71,8 @@ def answer(
         if len(batch) == BATCH:
             flush()
     flush()
-    printer.close()
+    if as_json:
+        print(json.dumps(answers, indent=2))
     return all_good
 
 
@@ -88,11 +85,11 @@ def _files(names: Sequence[str]) -> Iterator[tuple[str, Path | BadPictureError]]
             yield name, path
             continue
         try:
-            files = [file for file in sorted(path.iterdir()) if file.suffix.lower() in endings]
+            files = sorted(path.iterdir())
         except OSError as error:
             yield name, BadPictureError(error.strerror or str(error))
             continue
-        files = [file for file in files if not file.name.startswith(".")]
+        files = [file for file in files if file.suffix.lower() in endings and file.name[0] != "."]
         if not files:
             yield name, BadPictureError("no pictures in this folder")
         yield from ((str(file), file) for file in files)
@@ -111,47 +108,53 @@ def _read(path: Path, side: int) -> Image.Image:
         raise BadPictureError("not enough memory to decode it") from None
 
 
-class _Printer:
-    """Prints a table on a terminal, else lines of name, label and probability, or JSON."""
-
-    def __init__(self, class_names: Sequence[str], top: int, as_json: bool):
-        self._labels, self._top = class_names, top
-        self._shown = [printable(name) for name in class_names]
-        self._width = max(map(width_of, self._shown))
-        self._json: list[dict[str, Any]] | None = [] if as_json else None
-        self._is_terminal = sys.stdout.isatty()
-
-    def prediction(self, name: str, probabilities: np.ndarray, seen: np.ndarray | None) -> None:
-        """Prints the most probable classes, of equals the first; draws `seen` if given."""
-        best = np.argsort(-probabilities, kind="stable")[: self._top]
-        if self._json is not None:
-            predictions = [
-                {"label": self._labels[k], "probability": float(probabilities[k])} for k in best
-            ]
-            self._json.append({"image": name, "predictions": predictions})
-            return
-        if self._is_terminal:
-            print(printable(name))
-        if seen is not None:
-            print(self._drawing(seen))
-        for k in best:
-            if self._is_terminal:
-                cells = [self._shown[k], f"{probabilities[k]:.4f}"]
-                print("    " + line(cells, [self._width, 0], "<<"))
-            else:
-                print(f"{printable(name)}\t{self._shown[k]}\t{probabilities[k]:.6f}")
-
-    def _drawing(self, image: np.ndarray) -> str:
+def _print(name: str, best: list[dict[str, Any]], width: int, seen: np.ndarray | None) -> None:
+    """Prints a table on a terminal, else lines of name, label and probability; draws `seen`."""
+    is_terminal = sys.stdout.isatty()
+    if is_terminal:
+        print(printable(name))
+    if seen is not None:
         blocks = (sys.stdout.encoding or "").lower().startswith("utf")
         plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
-        return draw(image, blocks=blocks, colour=self._is_terminal and not plain)
-
-    def close(self) -> None:
-        """Prints the JSON, which is one list."""
-        if self._json is not None:
-            print(json.dumps(self._json, indent=2))
+        print(draw(seen, blocks=blocks, colour=is_terminal and not plain))
+    for prediction in best:
+        label, probability = printable(prediction["label"]), prediction["probability"]
+        if is_terminal:
+            print("    " + line([label, f"{probability:.4f}"], [width, 0], "<<"))
+        else:
+            print(f"{printable(name)}\t{label}\t{probability:.6f}")
 
 
 def _report(line: str) -> None:
     sys.stdout.flush()
     print(printable(line), file=sys.stderr)
+
+
+def draw(image: np.ndarray, *, blocks: bool, colour: bool) -> str:
+    """The image [H, W, 1 or 3] uint8 in characters, each for two pixels, one above the other.
+
+    These are half blocks, coloured by escape sequences of 24 bits, or ten plain characters.
+
+    >>> print(draw(np.array([[[0], [255]], [[0], [255]]], np.uint8), blocks=False, colour=False))
+     @
+    """
+    picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
+    if picture.width > WIDEST:
+        height = max(1, round(picture.height * WIDEST / picture.width))
+        picture = picture.resize((WIDEST, height), Image.Resampling.BOX)
+    picture = picture.crop((0, 0, picture.width, picture.height + picture.height % 2))
+    if blocks and colour:
+        pixels = np.asarray(picture.convert("RGB"))
+        block = "\x1b[38;2;{};{};{};48;2;{};{};{}m\u2580".format
+        lines = [
+            "".join(block(*upper, *lower) for upper, lower in zip(*rows, strict=True)) + RESET
+            for rows in zip(pixels[::2], pixels[1::2], strict=True)
+        ]
+    elif blocks:
+        upper, lower = (np.asarray(picture.convert("L"))[row::2] > 127 for row in (0, 1))
+        lines = ["".join(BLOCKS[code] for code in row) for row in 2 * upper + lower]
+    else:
+        grey = np.asarray(picture.convert("L"), np.float32)
+        codes = (grey[::2] + grey[1::2]) / 2 * len(RAMP) / 256
+        lines = ["".join(RAMP[code] for code in row) for row in codes.astype(int)]
+    return "\n".join(line.rstrip(" ") for line in lines)

@@ -33,27 +33,21 @@ def to_digit(picture: Image.Image) -> np.ndarray:
     The ink may be dark on light paper or light on dark. Gradients of the light are removed, and
     thin strokes of a pen are thickened. A picture in MNIST's format is at most inverted.
 
-    Args:
-      picture: 8-bit grey or colour, of any size.
-
     Returns:
       [28, 28] uint8, white on black.
-
-    Raises:
-      BadPictureError: There is no ink.
     """
     grey = picture.convert("L")
     if max(grey.size) > WORK:
         grey.thumbnail((WORK, WORK), Image.Resampling.BOX)
     step = max(1, min(grey.size) // 128)  # Fewer pixels show the light.
     few = _to_floats(grey.reduce(step))
-    light = light_on_paper(few)
-    if not is_light_on_dark(few, light):
+    light = _light_on_paper(few)
+    if not _is_light_on_dark(few, light):
         grey, light = Image.eval(grey, lambda level: 255 - level), 1 - light
     if grey.size == (SIDE, SIDE) and _is_mnist_like(_to_floats(grey)):
         return np.asarray(grey)
     light = np.asarray(Image.fromarray(light.astype(np.float32)).resize(grey.size))
-    ink = _crop(find_ink(_to_floats(grey), light))
+    ink = _crop(_find_ink(_to_floats(grey), light))
     ink = _crop(_thicken(_fit(ink, FINE * BOX)))
     return np.rint(255 * _centre(_fit(ink, BOX))).astype(np.uint8)
 
@@ -62,20 +56,15 @@ def _to_floats(grey: Image.Image) -> np.ndarray:
     return np.asarray(grey, np.float32) / 255
 
 
-def is_light_on_dark(grey: np.ndarray, light: np.ndarray) -> bool:
+def _is_light_on_dark(grey: np.ndarray, light: np.ndarray) -> bool:
     """Whether the ink is lighter than the paper.
 
     It adds two scores from -1 to 1. The first: do the large differences from the paper go up or
     down? It is reliable on evenly lit paper. The second: are thin parts, as strokes, lighter or
     darker than what surrounds them? It is reliable where a shadow has an edge.
-
-    Args:
-      grey: The picture [H, W], from 0 to 1.
-      light: The paper's light [H, W], from `light_on_paper`.
     """
-    cubes = (grey - light) ** 3
+    cubes, size = (grey - light) ** 3, 3
     above = below = 0.0
-    size = 3
     while size <= min(grey.shape) * THICKEST:
         window = (size, size)
         above += ((grey - ndimage.grey_opening(grey, window)) ** 2).sum() / size
@@ -85,8 +74,8 @@ def is_light_on_dark(grey: np.ndarray, light: np.ndarray) -> bool:
     return bool(sum(part / max(whole, 1e-9) for part, whole in scores) > 0)
 
 
-def light_on_paper(grey: np.ndarray) -> np.ndarray:
-    """Returns the paper's light, a quadratic surface [H, W] fitted to the picture's frame.
+def _light_on_paper(grey: np.ndarray) -> np.ndarray:
+    """The paper's light, a quadratic surface [H, W] fitted to the picture's frame.
 
     It has the least absolute deviations, so that what crosses the frame hardly counts.
     """
@@ -116,19 +105,8 @@ def _is_mnist_like(ink: np.ndarray) -> bool:
     return abs(box - BOX) <= 2 and max(abs(at - SIDE / 2) for at in middle) <= 1
 
 
-def find_ink(grey: np.ndarray, light: np.ndarray) -> np.ndarray:
-    """Returns how much ink each pixel has.
-
-    Args:
-      grey: [H, W] from 0 to 1, ink lighter than paper.
-      light: The paper's light [H, W], from `light_on_paper`.
-
-    Returns:
-      [H, W] float from 0 to 1, soft at the edges of strokes.
-
-    Raises:
-      BadPictureError: There is no ink.
-    """
+def _find_ink(grey: np.ndarray, light: np.ndarray) -> np.ndarray:
+    """How much ink each pixel [H, W] has, from 0 to 1; the ink is lighter than the paper."""
     smooth = ndimage.gaussian_filter(grey, max(grey.shape) / WORK) - light
     # An opening keeps what is wider than strokes, as the edge of a shadow.
     wide = max(3, round(min(grey.shape) * THICKEST))
@@ -136,18 +114,18 @@ def find_ink(grey: np.ndarray, light: np.ndarray) -> np.ndarray:
     if np.ptp(height) < MIN_CONTRAST:
         raise BadPictureError("no ink found")
     threshold = otsu(height)
-    above, below = height[height > threshold], height[height <= threshold]
-    contrast = np.median(above) - np.median(below)
-    noise = 1.48 * np.median(abs(below - np.median(below)))
-    if contrast < max(MIN_CONTRAST, MIN_OVER_NOISE * noise):
+    below = height[height <= threshold]
+    ink_level, paper_level = np.median(height[height > threshold]), np.median(below)
+    noise = 1.48 * np.median(abs(below - paper_level))
+    if ink_level - paper_level < max(MIN_CONTRAST, MIN_OVER_NOISE * noise):
         raise BadPictureError("no ink found")
-    low = (threshold + np.median(below)) / 2
-    ink = np.clip((height - low) / (np.median(above) - low), 0, 1)
+    low = (threshold + paper_level) / 2
+    ink = np.clip((height - low) / (ink_level - low), 0, 1)  # Soft at the edges of strokes.
     return ink * _is_character(ink > 0.5)
 
 
 def otsu(values: np.ndarray) -> float:
-    """Returns the threshold between two classes of values with the least variance within them.
+    """The threshold between two classes of values with the least variance within them.
 
     Source: Otsu 1979, "A threshold selection method from gray-level histograms".
     """

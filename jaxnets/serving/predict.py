@@ -56,28 +56,15 @@ class Predictor:
     forward: Callable[[np.ndarray], jax.Array]
 
     def __call__(self, pictures: Sequence[Image.Image]) -> np.ndarray:
-        """Returns the probability of each class, for each picture.
-
-        Args:
-          pictures: N images of Pillow, of any size and mode.
-
-        Returns:
-          [N, K] float32, softmax of the logits; rows add up to 1.
+        """Returns each class' probability, [N, K] float32, for N pictures of any size and mode.
 
         Raises:
           BadPictureError: A digit was expected and a picture has no ink.
         """
-        images = np.zeros((len(pictures), *self.image_shape), np.uint8)
-        for row, picture in enumerate(pictures):
-            images[row] = self.prepare(picture)
-        return self.probabilities(images)
+        return self.probabilities([self.prepare(picture) for picture in pictures])
 
     def prepare(self, picture: Image.Image) -> np.ndarray:
-        """Converts a picture to the data set's format, [H, W, C] uint8.
-
-        Raises:
-          BadPictureError: A digit was expected and there is no ink.
-        """
+        """Converts a picture to the data set's format, [H, W, C] uint8."""
         if self.as_digits:
             return to_digit(picture)[..., None]
         height, width, _ = self.image_shape
@@ -89,7 +76,7 @@ class Predictor:
         """Returns the part of a prepared image that the network sees, [h, w, C]."""
         return center_crop(image[None], self.config.input_size)[0]
 
-    def probabilities(self, images: np.ndarray) -> np.ndarray:
+    def probabilities(self, images: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
         """Returns the probability of each class, [N, H, W, C] uint8 → [N, K] float32.
 
         Batches have one size, a power of two of at most BATCH: few are ever compiled.
@@ -127,7 +114,15 @@ def load_predictor(workdir: str, prepare_as: str = "auto") -> Predictor:
     )
     prepare(None, config.precision)
     model = create_model(config, len(class_names))
+
     step, params = folder.read_params(_params_like(folder, config, model, image_shape))
+    params = jax.device_put(params)
+
+    def forward(params, images):
+        logits = model.apply({"params": params}, _inputs(config, images))
+        return jax.nn.softmax(jnp.asarray(logits, jnp.float32))
+
+    compiled = jax.jit(forward, compiler_options=compiler_options())
     return Predictor(
         config=config,
         image_shape=image_shape,
@@ -135,7 +130,7 @@ def load_predictor(workdir: str, prepare_as: str = "auto") -> Predictor:
         as_digits=as_digits,
         step=step,
         finished=folder.finished,
-        forward=_forward(config, model, params),
+        forward=lambda images: compiled(params, images),
     )
 
 
@@ -162,30 +157,17 @@ def _form(folder: RunFolder) -> tuple[tuple[int, int, int], tuple[str, ...]]:
 def _params_like(
     folder: RunFolder, config: Config, model: Chain, image_shape: tuple[int, ...]
 ) -> Any:
-    """Returns the parameters' shapes; nothing is computed."""
+    """The parameters' shapes; nothing is computed."""
     image = jax.ShapeDtypeStruct((1, *image_shape), jnp.uint8)
-
-    def init(image):
-        images = to_float(center_crop(image, config.input_size))
-        return model.init(jax.random.key(0), images)["params"]
-
     try:
-        like = jax.eval_shape(init, image)
+        like = jax.eval_shape(lambda x: model.init(jax.random.key(0), _inputs(config, x)), image)
         if all(leaf.size for leaf in jax.tree.leaves(like)):
-            return like
+            return like["params"]
     except (ZeroDivisionError, TypeError, ValueError):  # What Flax makes of sizes that do not fit.
         pass
     raise UserError(f"{folder.path / CONFIG}: damaged: no {config.model} takes {image_shape}")
 
 
-def _forward(config: Config, model: Chain, params: Any) -> Callable[[np.ndarray], jax.Array]:
-    """Compiles the network for images in the data set's format, as an evaluation has them."""
-    params = jax.device_put(params)
-
-    def forward(params, images):
-        images = to_float(center_crop(images, config.input_size))
-        logits = model.apply({"params": params}, images)
-        return jax.nn.softmax(jnp.asarray(logits, jnp.float32))
-
-    compiled = jax.jit(forward, compiler_options=compiler_options())
-    return lambda images: compiled(params, images)
+def _inputs(config: Config, images: Any) -> Any:
+    """What the network takes of images in the data set's format, as in an evaluation."""
+    return to_float(center_crop(images, config.input_size))

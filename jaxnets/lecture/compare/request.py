@@ -15,9 +15,10 @@ class Task(NamedTuple):
     """What can be compared in a task."""
 
     networks: tuple[str, ...]
-    baselines: tuple[str, ...]  # scikit-learn's models, defined in baselines.py.
+    baselines: tuple[str, ...]  # scikit-learn's models, defined in models.py.
     datasets: tuple[str, ...]
-    columns: tuple[tuple[str, str], ...]  # The scores that are shown: a part of the data, a score.
+    scores: tuple[str, ...]
+    shown: tuple[str, ...]  # The scores in the tables, each of one part of the data.
     ranks_by: str  # The score that ranks; larger is better.
 
 
@@ -26,14 +27,16 @@ TASKS = {
         networks=tuple(PRESETS),
         baselines=("linear_regression", "logistic_regression", "knn", "kmeans"),
         datasets=("mnist", "digits"),
-        columns=(("train", "accuracy"), ("test", "accuracy")),
+        scores=("accuracy",),
+        shown=("train_accuracy", "test_accuracy"),
         ranks_by="accuracy",
     ),
     "regression": Task(
         networks=tuple(REGRESSION),
         baselines=("linear_regression", "knn"),
         datasets=("diabetes",),
-        columns=(("test", "mse"), ("train", "r2"), ("test", "r2"), ("test", "wmape")),
+        scores=("mse", "r2", "wmape"),
+        shown=("test_mse", "train_r2", "test_r2", "test_wmape"),
         ranks_by="r2",
     ),
 }
@@ -49,9 +52,7 @@ class Request(Options):
         tuple(TASKS),
     )
     models: tuple[str, ...] = option(
-        (),
-        "networks and baselines to compare, as softmax,mlp,knn",
-        unset="all but the alexnets",
+        (), "networks and baselines to compare, as softmax,mlp,knn", unset="all but the alexnets"
     )
     datasets: tuple[str, ...] = option(
         (), "data sets: mnist, digits (which comes with scikit-learn)", unset="both"
@@ -80,11 +81,7 @@ class Request(Options):
 
 
 def resolved(flags: Request) -> Request:
-    """The request with every model and data set by name, and its curve from small to large.
-
-    Raises:
-      UserError: A name is unknown, or needs scikit-learn where that is not installed.
-    """
+    """The request with every model and data set by name, and its curve from small to large."""
     task = TASKS[flags.task]
     for name in flags.models:
         if name not in (known := (*task.networks, *task.baselines)):

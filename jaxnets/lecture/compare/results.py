@@ -1,4 +1,13 @@
-"""What a comparison has found: rows, the capacity curve's verdicts, who wins where."""
+"""What a comparison has found: rows, the capacity curve's verdicts, who wins where, the files.
+
+A row is flat, in compare.json as in compare.csv: a model and a data set by their names, the hidden
+size in the capacity curve (None outside it), and either `why` it could not be trained or
+  parameters: how many numbers it learnt; None where it keeps the examples instead;
+  epochs: None for a baseline;
+  seconds: the time of training, a network's compilation included;
+  train_accuracy, test_accuracy; in regression mse, r2 and wmape of both parts;
+  verdict: in the capacity curve, as soon as that is complete.
+"""
 
 import dataclasses
 import itertools
@@ -11,82 +20,56 @@ from jaxnets.data.datasets import Dataset
 from jaxnets.lecture import results
 from jaxnets.lecture.compare.request import TASKS, Request
 
-TITLES = {"accuracy": "accuracy", "mse": "MSE", "r2": "R2", "wmape": "wMAPE"}
+Row = dict[str, Any]
+
+TITLES = {"mse": "MSE", "r2": "R2", "wmape": "wMAPE"}
 
 # A test score this far below the best of the curve counts as worse.
 TOLERANCE = 0.01
 
 
-Scores = dict[str, float]  # By name: the accuracy, or mse, r2 and wmape.
-
-
-@dataclasses.dataclass(frozen=True)
-class Fit:
-    """A trained model's size and scores, and what they took."""
-
-    parameters: int | None  # None where it keeps the examples instead.
-    epochs: int | None  # None for a baseline.
-    train: Scores
-    test: Scores
-    seconds: float  # The time of training, a network's compilation included.
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """A model on a data set, by their names."""
-
-    dataset: str
-    model: str  # "hidden" in the capacity curve.
-    hidden: int | None = None  # The hidden size in the capacity curve.
-    fit: Fit | None = None  # None where the model could not be trained.
-    why: str = ""  # The reason then.
-
-
 @dataclasses.dataclass
 class Results:
-    """All that is known so far: the models on the data sets, and the capacity curve's networks."""
+    """All that is known so far of the models on the data sets, and of the capacity curve."""
 
     request: Request
     samples: Sequence[Dataset]
     rows: list[Row] = dataclasses.field(default_factory=list)
-    curve: list[Row] = dataclasses.field(default_factory=list)
     finished: bool = False  # It stays False after an interrupt.
 
-    @property
-    def ranks_by(self) -> str:
-        """The title of the score that ranks."""
-        return TITLES[TASKS[self.request.task].ranks_by]
+    def trained(self, name: str, *, curve: bool = False) -> list[Row]:
+        """The rows of a data set, or of its capacity curve, whose model was trained."""
+        rows = [row for row in self.rows if row["dataset"] == name and "why" not in row]
+        return [row for row in rows if (row["hidden"] is not None) == curve]
 
     def score(self, row: Row, part: str = "test") -> float:
-        """The score that ranks: accuracy, or R²; minus infinity where there is none."""
-        if row.fit is None:
-            return -math.inf
-        value = getattr(row.fit, part)[TASKS[self.request.task].ranks_by]
+        """A trained model's score that ranks: accuracy, or R²; minus infinity for NaN."""
+        value = row[f"{part}_{TASKS[self.request.task].ranks_by}"]
         return -math.inf if math.isnan(value) else value
 
-    def verdicts(self, name: str) -> dict[int | None, str]:
-        """Each hidden size's verdict on a data set: "best", "underfits", "overfits", or "".
+    def judge(self, name: str) -> list[str]:
+        """Gives a data set's curve its verdicts: "best", "underfits", "overfits", or "".
 
         The best has the largest test score (the smallest such size). Another is near it, "", if its
         test score is at most TOLERANCE below. If it is worse, it overfits where it fits the
         training examples as well as the best does, and underfits where it does not.
         """
-        curve = fitted(self.curve, name)
-        best = max(curve, key=self.score, default=None)
-
-        def verdict(row: Row) -> str:
-            if best is None or row is best:
-                return "best"
-            if self.score(best) - self.score(row) <= TOLERANCE:
-                return ""
-            fits = self.score(row, "train") >= self.score(best, "train")
-            return "overfits" if fits else "underfits"
-
-        return {row.hidden: verdict(row) for row in curve}
+        curve = self.trained(name, curve=True)
+        best = max(curve, key=self.score, default={})
+        for row in curve:
+            if row is best:
+                row["verdict"] = "best"
+            elif self.score(best) - self.score(row) <= TOLERANCE:
+                row["verdict"] = ""
+            elif self.score(row, "train") >= self.score(best, "train"):
+                row["verdict"] = "overfits"
+            else:
+                row["verdict"] = "underfits"
+        return [row["verdict"] for row in curve]
 
     def closing(self) -> list[str]:
         """Which model wins, a line for each data set; then what all of them show together."""
-        lines = []
+        lines, title = [], title_of(f"test_{TASKS[self.request.task].ranks_by}")
         for data in self.samples:
             scores = self._scores(data.name)
             if not scores:
@@ -94,7 +77,7 @@ class Results:
             best = max(scores.values())
             first = [model for model, value in scores.items() if value == best]
             verb = "wins" if len(first) == 1 else "win"
-            line = f"{data.name}: {' and '.join(first)} {verb}, test {self.ranks_by} {best:.4f}"
+            line = f"{data.name}: {' and '.join(first)} {verb}, {title} {best:.4f}"
             if self.request.task == "classification":
                 error = self._error(data)
                 near = [model for model, value in scores.items() if best - error <= value < best]
@@ -126,7 +109,7 @@ class Results:
 
     def _scores(self, name: str) -> dict[str, float]:
         """The models' test scores on a data set, in the digits that are shown."""
-        return {row.model: round(self.score(row), 4) for row in fitted(self.rows, name)}
+        return {row["model"]: round(self.score(row), 4) for row in self.trained(name)}
 
     def _error(self, data: Dataset) -> float:
         """The standard error of the best accuracy on a data set: sqrt(p (1 - p) / N)."""
@@ -142,36 +125,19 @@ class Results:
                 dict(name=x.name, train=len(x.train), test=len(x.test), sha256=x.checksum)
                 for x in self.samples
             ],
-            "rows": [dataclasses.asdict(row) for row in self.rows],
-            "curve": [
-                {**dataclasses.asdict(row), "verdict": self.verdicts(row.dataset).get(row.hidden)}
-                for row in self.curve
-            ],
+            "rows": self.rows,
             "closing": self.closing(),
         }
 
     def write(self, folder: Path) -> None:
         """Writes compare.json and, with a line for each row, compare.csv."""
-        scores = dict.fromkeys(score for _, score in TASKS[self.request.task].columns)
         columns = ["dataset", "model", "hidden", "parameters", "epochs", "seconds"]
+        scores = TASKS[self.request.task].scores
         columns += [f"{part}_{score}" for part in ("train", "test") for score in scores]
-        lines = []
-        for row in (*self.rows, *self.curve):
-            line = dataclasses.asdict(row)
-            if fit := line.pop("fit"):
-                for part in ("train", "test"):
-                    line |= {f"{part}_{score}": x for score, x in fit.pop(part).items()}
-                line |= {**fit, "seconds": round(fit["seconds"], 3)}
-            lines.append(line)
-        results.write(folder / "compare", self.to_values(), [*columns, "why"], lines)
+        columns += ["verdict", "why"]
+        results.write(folder / "compare", self.to_values(), columns, self.rows)
 
 
-def fitted(rows: Sequence[Row], name: str) -> list[Row]:
-    """The rows of a data set whose model was trained."""
-    return [row for row in rows if row.dataset == name and row.fit is not None]
-
-
-def scores_of(metrics: Any, data: Dataset) -> Scores:
-    """The scores that are kept of a model's metrics."""
-    task = TASKS["regression" if data.is_regression else "classification"]
-    return {score: getattr(metrics, score) for _, score in task.columns}
+def title_of(column: str) -> str:
+    """A column's title: "test_r2" is "test R2"."""
+    return " ".join(TITLES.get(word, word) for word in column.split("_"))

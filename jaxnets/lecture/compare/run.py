@@ -1,38 +1,26 @@
-"""The comparison as a command: every model on every data set, the capacity curve, the files."""
+"""The comparison as a command: trains, prints each row as soon as it is known, writes the files."""
 
-import dataclasses
 import os
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
-from jaxnets.config.fields import Config, preset
-from jaxnets.config.recipes import CURVE, REGRESSION
+from jaxnets import table
 from jaxnets.data.datasets import Dataset
 from jaxnets.errors import RunFailedError, UserError
-from jaxnets.experiment import Experiment
-from jaxnets.lecture.compare import report
+from jaxnets.lecture.compare.models import fit
 from jaxnets.lecture.compare.request import TASKS, Request
-from jaxnets.lecture.compare.results import Fit, Results, Row, scores_of
-from jaxnets.lecture.compare.samples import load, small_and_noisy
-from jaxnets.lecture.many import BAR
-from jaxnets.lecture.results import to_json
-from jaxnets.runs.run import num_params
+from jaxnets.lecture.compare.results import TOLERANCE, Results, Row, title_of
+from jaxnets.lecture.compare.samples import CURVE_NOISE, load, small_and_noisy
+from jaxnets.lecture.results import create_figure, to_json
 from jaxnets.runs.run_folder import fresh_path, make_folder
-from jaxnets.training.loop import Checkpoint
+
+NAME, NUMBER = 20, 10  # The columns' widths.
+FORMATS = {"parameters": ",", "epochs": ",", "seconds": ".1f", "test_mse": ",.0f"}
 
 
 def run(request: Request) -> None:
-    """Compares, printing each row as soon as it is known.
-
-    What is known is written at the end, and after an interrupt.
-
-    Raises:
-      UserError: A data set cannot be loaded, or the work folder holds something.
-    """
+    """Compares; what is known is written at the end, and after an interrupt."""
     samples = load(request)
     path = Path(os.path.expanduser(request.workdir)) if request.workdir else fresh_path("compare")
     if found := make_folder(path):
@@ -46,72 +34,116 @@ def run(request: Request) -> None:
     finally:
         results.write(folder)
         if results.rows:
-            report.draw(results, folder / "compare.png")
+            _draw(results, folder / "compare.png")
     print(to_json(results.to_values()).rstrip() if request.json else f"results: {folder}")
 
 
 def _compare(results: Results) -> Iterator[str]:
     """Fills the results, yielding what is to be printed."""
-    request = results.request
-    yield from report.notes(request)
+    request, task = results.request, TASKS[results.request.task]
+    yield from _notes(request)
+    columns = ["parameters", "epochs", *task.shown, "seconds"]
     for data in results.samples:
-        yield report.heading(request, data)
+        kind = "rows" if data.is_regression else "images"
+        title = f"{data.name}: {len(data.train):,} training and {len(data.test):,} test {kind}"
+        if request.train_size == len(data.train):
+            title += " (--train_size=full takes all)"
+        yield f"\n{title}\n{_head('model', columns)}"
         for model in request.models:
-            results.rows.append(_row(Row(data.name, model), request, data))
-            yield report.line(request, results.rows[-1])
+            results.rows.append(_row(model, None, request, data))
+            yield _line(results.rows[-1], columns)
+    columns = ["parameters", f"train_{task.ranks_by}", f"test_{task.ranks_by}"]
     for data in results.samples if request.curve else ():
         small = small_and_noisy(data, request.seed)
         for hidden in request.curve:
-            results.curve.append(_row(Row(data.name, "hidden", hidden), request, small))
-        yield report.curve(results, data, small)
+            results.rows.append(_row("hidden", hidden, request, small))
+        verdicts = results.judge(data.name)
+        kind = "rows" if data.is_regression else f"images, {CURVE_NOISE:.0%} given a random label"
+        title = f"capacity on {data.name}: one hidden layer, {len(small.train)} training {kind}"
+        yield f"\n{title}\n{_head('hidden', columns)}"
+        yield from (_line(row, columns) for row in results.rows[-len(request.curve) :])
+        yield (
+            f"(more than {TOLERANCE} below the best: overfits if it fits the training part as "
+            "well, else underfits)"
+        )
+        if "overfits" in verdicts[: verdicts.index("best") if verdicts else 0]:
+            yield "(overfitting does not grow with size here: a larger network generalises best)"
     yield "\n".join(["", *results.closing()])
 
 
-def _row(row: Row, request: Request, data: Dataset) -> Row:
-    """The row filled in; a model that does not fit the data says why."""
+def _row(model: str, hidden: int | None, request: Request, data: Dataset) -> Row:
+    """Trains a model; one that does not fit the data says why."""
+    row = {"dataset": data.name, "model": model, "hidden": hidden}
     try:
-        return dataclasses.replace(row, fit=_fit(row, request, data))
+        return row | fit(model, hidden, request, data)
     except (UserError, RunFailedError) as error:
-        return dataclasses.replace(row, why=str(error))
+        return row | {"why": str(error)}
 
 
-def _fit(row: Row, request: Request, data: Dataset) -> Fit:
-    """Trains the row's model."""
-    if row.model in TASKS[request.task].baselines:
-        from jaxnets.lecture.compare.baselines import fit_baseline  # It needs scikit-learn.
-
-        return fit_baseline(row.model, data, request.seed)
-    changes: dict[str, Any] = {"validation_size": 0, "devices": 1, "seed": request.seed}
-    if request.gradients == "manual":  # auto leaves mlp_handwritten its own gradients.
-        changes["gradients"] = "manual"
-    if row.hidden is not None:
-        changes |= {**CURVE[request.task], "hidden": (row.hidden,)}
-    else:
-        changes |= REGRESSION[row.model] if data.is_regression else {"model": row.model}
-        if request.epochs is not None:
-            changes["epochs"] = request.epochs
-    return fit_network(preset(**changes), data)
+def _notes(request: Request) -> list[str]:
+    """What a reader should know before the tables."""
+    own = "every network by its own recipe"
+    if request.epochs is not None:
+        own += f", but {request.epochs} epochs"
+    if request.task == "classification":
+        own += " (made for 60,000 images: on fewer, an epoch has fewer steps)"
+    return [*request.notes, own, "seconds: training, a network's compilation included"]
 
 
-def fit_network(config: Config, data: Dataset) -> Fit:
-    """Trains a network; no batch is larger than the training part.
+def _head(name: str, columns: Sequence[str]) -> str:
+    return _aligned([name, *map(title_of, columns)], columns)
 
-    Raises:
-      UserError: The images are too small for the network.
-      RunFailedError: Its loss became infinite or NaN.
-    """
-    if config.batch_size is not None:
-        batch_size = min(config.batch_size, len(data.train))
-        config = dataclasses.replace(config, batch_size=batch_size)
-    started = time.perf_counter()
-    experiment = Experiment.create(config, data)
-    state = experiment.init_state()
-    epochs, name = experiment.epochs(Checkpoint(state)), f"{data.name} {config.model}"
-    for trained, _ in tqdm(epochs, name, config.epochs, **BAR):
-        state = trained
-    seconds = time.perf_counter() - started
-    train, test = (
-        scores_of(experiment.evaluate(state.params, split, ten_crop=False), data)
-        for split in (data.train, data.test)
-    )
-    return Fit(num_params(state.params), config.epochs, train, test, seconds)
+
+def _line(row: Row, columns: Sequence[str]) -> str:
+    """A row of a table; its verdict, if it has one, stands behind it without a title."""
+    name = row["model"] if row["hidden"] is None else str(row["hidden"])
+    if "why" in row:
+        return f"{name:{NAME}}  {row['why']}"
+    cells = [
+        "-" if row[column] is None else format(row[column], FORMATS.get(column, ".4f"))
+        for column in columns
+    ]
+    return _aligned([name, *cells, row.get("verdict", "")], columns)
+
+
+def _aligned(cells: Sequence[str], columns: Sequence[str]) -> str:
+    widths = [NAME, *(max(NUMBER, len(title_of(column))) for column in columns), 0]
+    return table.line(cells, widths, "<" + ">" * len(columns) + "<")
+
+
+def _draw(results: Results, path: Path) -> None:
+    """Draws each data set's scores and capacity curve, where matplotlib is installed."""
+    figure = create_figure(11, 4 * len(results.samples))
+    if figure is None:
+        return
+    grid = figure.subplots(len(results.samples), 2, squeeze=False)
+    title = title_of(TASKS[results.request.task].ranks_by)
+    for (left, right), data in zip(grid, results.samples, strict=True):
+        rows = results.trained(data.name)  # A bar is a test score, a dot a training score.
+        models = [row["model"] for row in rows]
+        left.barh(models, [results.score(row) for row in rows], color="tab:blue")
+        left.plot([results.score(row, "train") for row in rows], models, "o", color="tab:orange")
+        left.invert_yaxis()
+        left.set(xlabel=title, title=f"{data.name} (bar: test, dot: training)")
+        right.set(title=f"capacity on {data.name}", xlabel="hidden units", ylabel=title)
+        _draw_curve(right, results, data.name)
+    figure.savefig(path, dpi=120)
+
+
+def _draw_curve(axes: Any, results: Results, name: str) -> None:
+    """Draws training and test score over the hidden size, on a logarithmic scale."""
+    rows = results.trained(name, curve=True)
+    if not rows:
+        axes.set_axis_off()
+        return
+    sizes = [row["hidden"] for row in rows]
+    for part, colour in (("train", "tab:orange"), ("test", "tab:blue")):
+        scores = [results.score(row, part) for row in rows]
+        axes.plot(sizes, scores, "o-", color=colour, label=part)
+    below = {"xytext": (0, -14), "textcoords": "offset points", "ha": "center", "fontsize": 8}
+    for row in rows:
+        axes.annotate(row.get("verdict", ""), (row["hidden"], results.score(row)), **below)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(sizes, map(str, sizes))
+    axes.margins(0.15)
+    axes.legend()

@@ -17,11 +17,7 @@ CURVE_EXAMPLES, CURVE_NOISE = 500, 0.2
 
 
 def load(request: Request) -> list[Dataset]:
-    """The data sets, their training parts cut to train_size examples drawn with the seed.
-
-    Raises:
-      UserError: A file is missing or damaged, or a class has no training example left.
-    """
+    """The data sets, their training parts cut to train_size examples drawn with the seed."""
     if request.task == "regression":
         return [diabetes(request.seed, request.train_size)]
     if request.data_dir is not None:
@@ -35,11 +31,7 @@ def load(request: Request) -> list[Dataset]:
 
 
 def cut(data: Dataset, size: int | None, seed: int) -> Dataset:
-    """The data set with at most this many training examples, drawn with the seed.
-
-    Raises:
-      UserError: A class has none of them.
-    """
+    """The data set with at most this many training examples, some of each class."""
     if size is None or size >= len(data.train):
         return data
     chosen = np.random.default_rng(seed).permutation(len(data.train))[:size]
@@ -69,9 +61,6 @@ def digits(seed: int) -> Dataset:
 def diabetes(seed: int, train_size: int | None = None) -> Dataset:
     """scikit-learn's diabetes: 442 patients, 10 features, the disease's progress a year later.
 
-    Raises:
-      UserError: train_size is below 2, which have no variance.
-
     Source: Efron et al. 2004, "Least angle regression", section 1.
     """
     from sklearn.datasets import load_diabetes
@@ -81,7 +70,7 @@ def diabetes(seed: int, train_size: int | None = None) -> Dataset:
     targets = targets[:, None]
     train, test = _draw_parts(len(targets), seed)
     train = train[:train_size]
-    if len(train) < 2:
+    if len(train) < 2:  # One has no variance.
         raise UserError(f"train_size: expected at least 2 examples of regression, got {len(train)}")
     scalers: list[Any] = [StandardScaler().fit(x[train]) for x in (features, targets)]
     of_features, of_targets = scalers
@@ -121,6 +110,5 @@ def _draw_parts(size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _dataset(name: str, num_classes: int, x: Any, y: Any, parts: Any, **others: Any) -> Dataset:
     """A data set without validation examples; parts are the training and test indices."""
-    train, test = (Split(x[rows], y[rows]) for rows in parts)
-    nothing = Split(x[:0], y[:0])
-    return Dataset(name, num_classes, train=train, validation=nothing, test=test, **others)
+    train, nothing, test = (Split(x[rows], y[rows]) for rows in (parts[0], slice(0), parts[1]))
+    return Dataset(name, num_classes, train, nothing, test, **others)

@@ -12,7 +12,7 @@ from jaxnets.config.fields import preset
 from jaxnets.data.batches import eval_batches, train_batches
 from jaxnets.data.datasets import Split
 from jaxnets.experiment import Experiment
-from jaxnets.machine.connection import parse_exit_message
+from jaxnets.machine.distributed import parse_exit_message
 from jaxnets.runs.run_folder import RunFolder
 from jaxnets.training.parallel import Parallel
 
@@ -26,7 +26,7 @@ SECONDS = 300  # What no test should wait for, on the slowest machine.
 # train.py with a SIGTERM before step 50, which waits until the processes have agreed on a step.
 INTERRUPTED = """
 import itertools, runpy, signal, sys, time
-from jaxnets.machine.connection import SynchronisedStop
+from jaxnets.machine.distributed import SynchronisedStop
 
 ask, asked = SynchronisedStop.__call__, itertools.count(1)
 

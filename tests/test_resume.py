@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from jaxnets.runs import checkpoints, signals
+from jaxnets.runs import checkpoints, terminal
 from jaxnets.runs.checkpoints import CheckpointTimer
 from jaxnets.runs.run_folder import RunFolder
 
@@ -324,9 +324,9 @@ def test_signals_ask_and_one_more_stops_at_once(monkeypatch):
         return now[0]
 
     now = [0.0]
-    monkeypatch.setattr(signals.time, "monotonic", clock)
+    monkeypatch.setattr(terminal.time, "monotonic", clock)
     for first in (signal.SIGINT, signal.SIGTERM):
-        with pytest.raises(KeyboardInterrupt), signals.stop_on_interrupt() as stop:
+        with pytest.raises(KeyboardInterrupt), terminal.stop_on_interrupt() as stop:
             assert stop() == 0
             signal.raise_signal(first)
             signal.raise_signal(first)  # timeout(1) sends it twice.
@@ -338,14 +338,14 @@ def test_signals_ask_and_one_more_stops_at_once(monkeypatch):
 
 def test_a_hang_up_asks_and_nothing_after_it_cuts_the_saving_short(monkeypatch):
     before, now = signal.getsignal(signal.SIGHUP), iter(range(100))
-    monkeypatch.setattr(signals.time, "monotonic", lambda: float(next(now)))
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: float(next(now)))
     try:
-        with signals.stop_on_interrupt() as stop:
+        with terminal.stop_on_interrupt() as stop:
             for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM, signal.SIGHUP):
                 signal.raise_signal(number)
                 assert stop() == signal.SIGHUP
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # As nohup starts it.
-        with signals.stop_on_interrupt() as stop:
+        with terminal.stop_on_interrupt() as stop:
             signal.raise_signal(signal.SIGHUP)
             assert stop() == 0
     finally:

@@ -18,9 +18,8 @@ from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment
 from jaxnets.lecture.log import SlideBar
 from jaxnets.lecture.many import TrainingSummary, summary_from_json, train_many, train_one
-from jaxnets.machine import distributed
 from jaxnets.metrics import Metrics
-from jaxnets.runs import signals
+from jaxnets.runs import terminal
 from jaxnets.runs.run import Run
 from jaxnets.runs.run_folder import SEARCH
 from jaxnets.table import table as aligned
@@ -60,8 +59,8 @@ def choose(search: dict[int, TrainingSummary]) -> int:
 
 def search_first(run: Run) -> None:
     """Searches, and leaves the run with the best size; both are kept in the run folder."""
-    with signals.stop_on_interrupt() as stop:
-        callbacks = Callbacks(stop=distributed.synchronised_stop(stop))
+    with terminal.stop_on_interrupt() as stop:
+        callbacks = Callbacks(stop=run.processes.synchronised_stop(stop))
         found = search(run.experiment, callbacks)
     run.folder.write(SEARCH, {str(size): dataclasses.asdict(found[size]) for size in found})
     run.change_config(_final(run.config, choose(found)))

@@ -48,10 +48,8 @@ class CheckpointTimer:
     def due(self, step: int, saving: bool = False) -> bool:
         """Whether to save after so many steps.
 
-        Args:
-          step: The number of steps done.
-          saving: Whether the last save is still being written. An interval in seconds then waits
-            for it: no step waits for a slow disk.
+        While the last save is being written, an interval in seconds waits for it: no step waits for
+        a slow disk.
         """
         if self._seconds is not None:
             return not saving and time.monotonic() - self._time >= self._seconds
@@ -68,7 +66,6 @@ def steps_in(folder: Path) -> list[int]:
 
     Raises:
       ValueError: It holds those of an older version, which are folders.
-      OSError: It cannot be read.
     """
     try:
         names = os.listdir(folder)
@@ -93,12 +90,9 @@ def prune(folder: Path, keep: int, records: Sequence[dict[str, Any]]) -> None:
 
 
 def kept_steps(steps: Sequence[int], keep: int, records: Sequence[dict[str, Any]]) -> set[int]:
-    """The last `keep` of the steps, and the one of the best validation accuracy.
+    """The last `keep` of the ascending steps, and the one of the best validation accuracy.
 
-    Args:
-      steps: The checkpoints' steps, in ascending order.
-      keep: How many stay, beside the best.
-      records: The epochs' records; a step in the middle of an epoch has none.
+    A step in the middle of an epoch has no record.
     """
     scores = {r["step"]: r["validation_accuracy"] for r in records}
     known = [step for step in steps if scores.get(step) is not None]
@@ -124,9 +118,6 @@ def write(path: Path, arrays: dict[str, np.ndarray]) -> None:
     Args:
       path: The new file.
       arrays: The arrays by name, in C order.
-
-    Raises:
-      OSError: The file could not be written.
     """
     # The widest numbers first: each lies at a multiple of its width, as mapped memory needs.
     names = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))
@@ -159,7 +150,6 @@ def read(path: Path, like: Any, *, whole: bool = True) -> Any:
 
     Raises:
       ValueError: The file is damaged or has other arrays; the message says what was expected.
-      OSError: The file cannot be read.
     """
     wanted = {name: _form(leaf) for name, leaf in named_leaves(like).items()}
     with path.open("rb") as file:

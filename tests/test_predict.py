@@ -44,7 +44,8 @@ def colour_run(tmp_path_factory):
     """A checkpoint of softmax regression on colour pictures of 72 x 72 with three classes."""
     from jaxnets.data.datasets import Dataset, Split
     from jaxnets.experiment import Experiment
-    from jaxnets.runs.run import Run, SingleProcess, inputs_sha256, write_config
+    from jaxnets.machine.platform import Processes
+    from jaxnets.runs.run import Run, inputs_sha256, write_config
     from jaxnets.runs.run_folder import RunFolder
 
     images = np.zeros((4, 72, 72, 3), np.uint8)
@@ -56,7 +57,7 @@ def colour_run(tmp_path_factory):
     write_config(folder, experiment, inputs_sha256(experiment))
     written = folder.read("config.json")
     folder.write("config.json", {**written, "class_names": ["cat", "\x1b[31mdog\n", "鸟"]})
-    run = Run(experiment, folder, SingleProcess(), experiment.init_state())
+    run = Run(experiment, folder, Processes(), experiment.init_state())
     folder.save(0, run._tree(run.checkpoint))
     folder.close()
     return folder.path

@@ -20,9 +20,10 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax._src.distributed import global_state
 
 from jaxnets.errors import UserError, exit_status_of, one_line
-from jaxnets.machine.platform import versions
+from jaxnets.machine.platform import Processes, versions
 
 # Flags that may differ from process to process: only process 0's workdir counts, and the data are
 # compared by their checksum.
@@ -87,7 +88,7 @@ def parse_exit_message(received: str) -> tuple[str, int] | None:
     return None
 
 
-class Connection:
+class Connection(Processes):
     """This process's connection to the others, which they ask with the same calls.
 
     A call's `name` is used once in a run.
@@ -114,8 +115,6 @@ class Connection:
         self._exit_in_one_line_on_abort()
         self._start_jax(coordinator, num_processes, process_id)
         # JAX has no public name for the process's number, if it found it, nor for its client.
-        from jax._src.distributed import global_state
-
         self.client: Any = global_state.client
         self.process_id = global_state.process_id
         self.is_first = self.process_id == 0
@@ -281,8 +280,7 @@ class Connection:
         (jaxlib 0.10.2, 0.12.0). So the abort's signal is caught, in C: in the thread that raised it
         no Python runs any more. Versions before 0.10 exit without a signal, after their page.
         """
-        version = tuple(int(part) for part in jax.__version__.split(".")[:2])
-        if os.name != "posix" or version < (0, 10):
+        if os.name != "posix" or jax.__version_info__ < (0, 10):
             return
         self._on_abort = ctypes.CFUNCTYPE(None, ctypes.c_int)(lambda _: self._exit())
         ctypes.CDLL(None).signal(signal.SIGABRT, self._on_abort)

@@ -6,6 +6,7 @@ import functools
 import importlib.metadata
 import os
 import platform as python_platform
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -25,6 +26,24 @@ ACCELERATORS = {
 }
 
 Devices = list[Any]  # A list of jax.Device, which type checkers do not take for a type.
+
+
+class Processes:
+    """What the processes of a run ask each other, in a run of one; Connection is for several."""
+
+    is_first = True
+
+    def assert_equal(self, name: str, values: dict[str, Any]) -> None:
+        pass
+
+    def broadcast_json(self, name: str, value: Callable[[], Any]) -> Any:
+        return value()
+
+    def broadcast_arrays(self, tree: Any, like: Any) -> Any:
+        return tree
+
+    def synchronised_stop(self, stop: Callable[[], int]) -> Callable[[], int]:
+        return stop
 
 
 def prepare(
@@ -145,8 +164,7 @@ def compiler_options() -> dict[str, Any] | None:
     time (jaxlib 0.10.2 and 0.12.0; benchmarks/step.py). Earlier versions do not know the option,
     and later ones are not tested.
     """
-    version = tuple(int(part) for part in jax.__version__.split(".")[:2])
-    if jax.default_backend() == "cpu" and (0, 10) <= version <= (0, 12):
+    if jax.default_backend() == "cpu" and (0, 10) <= jax.__version_info__[:2] <= (0, 12):
         return {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
     return None
 

@@ -7,7 +7,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Union
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,7 +16,7 @@ from jaxnets.config.fields import SINGLE_PROCESS, Config, from_json, learning_ra
 from jaxnets.data.load import load_dataset
 from jaxnets.errors import RunFailedError, StoppedError, printable
 from jaxnets.experiment import Experiment, Record
-from jaxnets.machine.platform import describe, versions
+from jaxnets.machine.platform import Processes, describe, versions
 from jaxnets.metrics import Metrics
 from jaxnets.runs import terminal
 from jaxnets.runs.checkpoints import CheckpointTimer
@@ -31,30 +31,8 @@ from jaxnets.training.loop import (
 )
 from jaxnets.training.step import TrainState
 
-# Most runs are of one process and new. So what several processes, --resume and a loss that is not
+# Most runs are new and of one process. What --resume, several processes and a loss that is not
 # finite need is imported where they need it.
-if TYPE_CHECKING:
-    from jaxnets.machine.distributed import Connection
-
-Processes = Union["SingleProcess", "Connection"]
-
-
-class SingleProcess:
-    """The answers of a `Connection` in a run of one process."""
-
-    is_first = True
-
-    def assert_equal(self, name: str, values: dict[str, Any]) -> None:
-        """There is no other process."""
-
-    def broadcast_json(self, name: str, value: Callable[[], Any]) -> Any:
-        return value()
-
-    def broadcast_arrays(self, tree: Any, like: Any) -> Any:
-        return tree
-
-    def synchronised_stop(self, stop: Callable[[], int]) -> Callable[[], int]:
-        return stop
 
 
 class Run:
@@ -120,16 +98,14 @@ class Run:
         """What is about to be trained, on which data and devices; from where, if resumed."""
         config, data, devices = self.config, self.experiment.data, self.experiment.parallel.devices
         params = self.checkpoint.state.params
-        place = describe(devices)
-        if devices[0].platform == "cpu":
-            place += " (no accelerator)"
+        accelerator = "" if devices[0].platform != "cpu" else " (no accelerator)"
         sizes = [f"{len(data.train):,} train"]
         if len(data.validation):
             sizes.append(f"{len(data.validation):,} validation")
         sizes.append(f"{len(data.test):,} test")
         line = (
             f"{config.model}: {num_params(params):,} parameters | {printable(data.name)}: "
-            f"{', '.join(sizes)} images | {place} | {config.precision} | "
+            f"{', '.join(sizes)} images | {describe(devices)}{accelerator} | {config.precision} | "
             f"gradients {config.gradients}"
         )
         if config.init_from is not None:
@@ -281,7 +257,7 @@ class Run:
 
         self.folder.wait()
         if self.config.is_distributed:  # The other processes do not take part.
-            self.processes = SingleProcess()
+            self.processes = Processes()
             single = dataclasses.replace(self.config, **SINGLE_PROCESS, devices=None)
             self.experiment = Experiment.create(single, self.experiment.data)
         last = self._last_saved(self.experiment.init_state())
@@ -341,11 +317,7 @@ def write_config(folder: RunFolder, experiment: Experiment, inputs: dict[str, st
 
 
 def config_of(flags: dict[str, Any], processes: Processes) -> Config:
-    """The config that the flags ask for; with --resume, the interrupted run's own.
-
-    Raises:
-      UserError: A value is out of range, or --resume would change what the run computes.
-    """
+    """The config that the flags ask for; with --resume, the interrupted run's own."""
     if not flags.get("resume"):
         return preset(**flags)
     from jaxnets.machine.distributed import OWN_FLAGS
@@ -357,16 +329,12 @@ def config_of(flags: dict[str, Any], processes: Processes) -> Config:
 
 
 def _connected(flags: dict[str, Any]) -> contextlib.AbstractContextManager[Processes]:
-    """Connects with the run's other processes if the flags say so.
-
-    Raises:
-      UserError: A value is out of range, or the other processes were asked for something else.
-    """
+    """Connects with the run's other processes if the flags say so."""
     connection = {name: flags[name] for name in SINGLE_PROCESS if name in flags}
     # With --resume the rest is checked when there is a model to check it with.
     config = preset(**(connection if flags.get("resume") else flags))
     if not config.is_distributed:
-        return contextlib.nullcontext(SingleProcess())
+        return contextlib.nullcontext(Processes())
     from jaxnets.machine.distributed import connected
 
     return connected(config.coordinator, config.num_processes, config.process_id, flags)
@@ -376,10 +344,6 @@ def _open_folder(experiment: Experiment, processes: Processes) -> RunFolder:
     """Makes the run folder with its config.json or, with --resume, finds it; locks it.
 
     The first of several processes does; the others get a replica that writes nothing.
-
-    Raises:
-      UserError: The folder is taken or cannot be written, the run began with other data or
-        weights, or the processes do not have the same.
     """
     config, inputs = experiment.config, inputs_sha256(experiment)
     processes.assert_equal("inputs", inputs)

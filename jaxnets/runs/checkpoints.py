@@ -110,14 +110,10 @@ def named_leaves(tree: Any) -> dict[str, Any]:
 
 
 def write(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Writes a whole checkpoint or nothing, with each array's CRC-32 in the header.
+    """Writes a whole checkpoint or nothing, with each array's CRC-32; arrays are in C order.
 
     The safetensors library does not write it: a killed save would leave a file of a random name,
     others could not read the file, and a full disk would be an error without a number.
-
-    Args:
-      path: The new file.
-      arrays: The arrays by name, in C order.
     """
     # The widest numbers first: each lies at a multiple of its width, as mapped memory needs.
     names = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))
@@ -135,18 +131,11 @@ def write(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def read(path: Path, like: Any, *, whole: bool = True) -> Any:
-    """Reads a checkpoint, which may be anybody's.
+    """Reads a checkpoint, which may be anybody's, as NumPy arrays in the structure of `like`.
 
     The library compares the header with the file's real size, and this function compares the
-    header with `like`, before memory is taken.
-
-    Args:
-      path: The file.
-      like: The structure, shapes and dtypes that are wanted.
-      whole: Whether the file must hold nothing else; otherwise its other parts are not read.
-
-    Returns:
-      NumPy arrays in the structure of `like`.
+    header with `like`, before memory is taken. A whole checkpoint must hold nothing else; otherwise
+    its other parts are not read.
 
     Raises:
       ValueError: The file is damaged or has other arrays; the message says what was expected.

@@ -19,15 +19,10 @@ from jaxnets.training.step import TrainState
 
 
 def find_bad_step(experiment: Experiment, checkpoint: Checkpoint, last_epoch: int) -> str | None:
-    """Says which step goes bad and where in the network it begins.
+    """Says which step goes bad and where in the network it begins, without a full stop.
 
-    Args:
-      experiment: The run's.
-      checkpoint: Where to begin; its state is donated.
-      last_epoch: The last epoch to look at, from 1.
-
-    Returns:
-      A sentence without its full stop, or None if no step goes bad when it is taken again.
+    It begins at the checkpoint, whose state is donated, and ends after the last epoch, counted from
+    1. It returns None if no step goes bad when it is taken again.
     """
     config = experiment.config
     gradients = "manual" if config.gradients == "both" else config.gradients
@@ -53,8 +48,8 @@ def find_bad_step(experiment: Experiment, checkpoint: Checkpoint, last_epoch: in
         place = (
             first_bad_output(model, state.params, images, key)
             or (None if np.isfinite(loss) else "the loss of finite logits")
-            or first_bad_layer("the gradient of", reversed(model.layers), derived)
-            or first_bad_layer("the update of", model.layers, after.params)
+            or _first_bad_layer("the gradient of", reversed(model.layers), derived)
+            or _first_bad_layer("the update of", model.layers, after.params)
         )
         raise NonFiniteLossError(f"{what}, beginning with {place}")
 
@@ -83,7 +78,7 @@ def first_bad_output(model: Chain, params: Any, images: Any, key: jax.Array) -> 
     return None
 
 
-def first_bad_layer(what: str, layers: Iterable[Layer], tree: Any) -> str | None:
+def _first_bad_layer(what: str, layers: Iterable[Layer], tree: Any) -> str | None:
     """Names the first of some layers whose part of a tree like the parameters is not finite."""
     for layer in layers:
         name = getattr(layer, "name", None)

@@ -70,7 +70,6 @@ def lock(folder: Path) -> int | None:
 
     Raises:
       UserError: Another process has locked the folder.
-      OSError: The folder cannot be read.
     """
     try:
         import fcntl

@@ -1,4 +1,7 @@
-"""A run: an experiment in its folder, new or resumed, logged, saved, stopped by signals."""
+"""A run: an experiment in its folder, new or resumed, logged, saved, stopped by signals.
+
+Most runs are new and of one process: what others need is imported where they need it.
+"""
 
 import contextlib
 import dataclasses
@@ -22,17 +25,8 @@ from jaxnets.runs import terminal
 from jaxnets.runs.checkpoints import CheckpointTimer
 from jaxnets.runs.run_folder import CONFIG, RunFolder, params_sha256
 from jaxnets.runs.terminal import Progress
-from jaxnets.training.loop import (
-    Callbacks,
-    Checkpoint,
-    Interrupted,
-    NonFiniteLossError,
-    all_finite,
-)
+from jaxnets.training.loop import Callbacks, Checkpoint, Interrupted, NonFiniteLossError, all_finite
 from jaxnets.training.step import TrainState
-
-# Most runs are new and of one process. What --resume, several processes and a loss that is not
-# finite need is imported where they need it.
 
 
 class Run:
@@ -99,10 +93,8 @@ class Run:
         config, data, devices = self.config, self.experiment.data, self.experiment.parallel.devices
         params = self.checkpoint.state.params
         accelerator = "" if devices[0].platform != "cpu" else " (no accelerator)"
-        sizes = [f"{len(data.train):,} train"]
-        if len(data.validation):
-            sizes.append(f"{len(data.validation):,} validation")
-        sizes.append(f"{len(data.test):,} test")
+        parts = {"train": data.train, "validation": data.validation, "test": data.test}
+        sizes = [f"{len(part):,} {name}" for name, part in parts.items() if len(part)]
         line = (
             f"{config.model}: {num_params(params):,} parameters | {printable(data.name)}: "
             f"{', '.join(sizes)} images | {describe(devices)}{accelerator} | {config.precision} | "

@@ -120,15 +120,9 @@ def test_processes_with_different_flags_are_refused(start_processes, tmp_path):
 def test_an_exit_message_is_read_and_a_strangers_is_refused():
     ours = ["process 1 ended: it", 143]
     assert parse_exit_message(json.dumps(ours)) == tuple(ours)
-    texts = (
-        ["too much", 256],
-        ["below", -1],
-        ["true", True],
-        ["half", 1.5],
-        [["no text"], 1],
-        ["it"],
-    )
-    for received in (*map(json.dumps, texts), '["done", 0]', '"ab"', "7", "{}", "x", "[" * 100_000):
+    texts = ['["too much", 256]', '["below", -1]', '["true", true]', '["half", 1.5]', '["it"]']
+    texts += ['[["no text"], 1]', '["done", 0]', '"ab"', "7", "{}", "x", "[" * 100_000]
+    for received in texts:
         assert parse_exit_message(received) is None, received[:20]
 
 

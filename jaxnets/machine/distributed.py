@@ -53,10 +53,7 @@ def connected(
         this one's number on a TPU pod and under SLURM, Open MPI or Kubernetes.
       num_processes: The number of processes.
       process_id: This process's number, from 0.
-      flags: This process's flags; the others must have the same.
-
-    Raises:
-      UserError: There is nothing to connect to, or the flags differ.
+      flags: This process's flags; all but OWN_FLAGS must be the others' too.
     """
     connection = Connection(coordinator, num_processes, process_id)
     try:
@@ -182,9 +179,7 @@ class Connection(Processes):
     def broadcast_arrays(self, tree: Any, like: Any) -> Any:
         """Process 0's tree of NumPy arrays on every process, bit for bit.
 
-        Args:
-          tree: Process 0's tree; the other processes may pass anything.
-          like: Arrays with the tree's structure, shapes and dtypes.
+        `like` has its structure, shapes and dtypes. The other processes may pass any tree.
         """
         from jax.experimental import multihost_utils
 
@@ -198,11 +193,7 @@ class Connection(Processes):
         return jax.tree.map(broadcast, tree if self.is_first else like, like)
 
     def synchronised_stop(self, stop: Callable[[], int]) -> Callable[[], int]:
-        """Returns a function whose answer is the same on all processes, before the same step.
-
-        Args:
-          stop: Returns the number of the signal that this process has had, or 0.
-        """
+        """Returns a function like `stop` that answers on all processes the same before a step."""
         self._stops.append(SynchronisedStop(self, stop, f"stop/{len(self._stops)}"))
         return self._stops[-1]
 

@@ -350,12 +350,12 @@ def _open_folder(experiment: Experiment, processes: Processes) -> RunFolder:
         folder = RunFolder.create(config.workdir, config.model, overwrite=config.overwrite)
     with contextlib.ExitStack() as stack:
         stack.enter_context(folder)  # Its lock is released if the request is refused.
-        changed = True
+        must_write = True
         if config.resume:
             from jaxnets.runs.resume import take_up
 
-            changed = take_up(folder, experiment, inputs)
-        if changed:
+            must_write = take_up(folder, experiment, inputs)
+        if must_write:
             write_config(folder, experiment, inputs)
         stack.pop_all()
     folder.keep = config.keep

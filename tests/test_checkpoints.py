@@ -46,9 +46,6 @@ TREE = {
 NAMES = ["opt_state/0/trace", "opt_state/1", "params/conv1/kernel", "seconds", "step"]
 
 
-# When
-
-
 @pytest.mark.parametrize(
     ("every", "expected"),
     [("3steps", [3, 6, 9, 12]), ("1epoch", [5, 10]), ("2epochs", [10]), ("20steps", [])],
@@ -110,9 +107,6 @@ def test_from_any_checkpoint_a_run_goes_on_to_the_same_bits(
         assert params_sha256(part) == params_sha256(whole) and history(part) == history(whole)
 
 
-# What
-
-
 def test_the_last_ones_and_the_best_are_kept(tmp_path):
     scores = [0.5, 0.9, 0.7, 0.9, 0.8, None, 0.1]
     folder = RunFolder.create(str(tmp_path / "run"), "cnn")
@@ -126,9 +120,6 @@ def test_the_last_ones_and_the_best_are_kept(tmp_path):
         folder.save(10 * number + 5, {"x": np.full(3, number)})  # In the middle of an epoch.
     folder.close()
     assert steps(folder.path) == [20, 70, 75]
-
-
-# How
 
 
 def equal(ours, theirs):
@@ -247,9 +238,6 @@ def test_what_a_killed_save_left_is_not_followed_and_goes(folder, tmp_path, monk
     assert (tmp_path / "victim").read_text() == "untouched"
 
 
-# Damage
-
-
 @pytest.fixture
 def unfinished(run_main, tiny_flags, tmp_path):
     """A run with checkpoints after both epochs but without a result, and what it came to."""
@@ -348,9 +336,6 @@ def test_a_checkpoint_that_a_running_training_removes_is_no_damage(folder, monke
     monkeypatch.setattr(checkpoints, "steps_in", lambda path: next(found))
     assert folder.read_params(TREE["params"])[0] == 2
     assert capsys.readouterr().err == ""
-
-
-# Hostile files
 
 
 def lay_out(header, data=b"", length=None):

@@ -43,9 +43,6 @@ def test_nothing_but_a_plain_refusal_comes_out(surface, tmp_path):
         fuzz.run_cases(surface, CASES.get(surface, 40), tmp_path, shrink=True, measured=False)
 
 
-# Command lines
-
-
 @pytest.mark.parametrize(
     ("flags", "parts"),
     [
@@ -78,9 +75,6 @@ def test_what_stdout_cannot_show_is_escaped(start_python):
     )
     with start_python("-c", code, env={**os.environ, "PYTHONIOENCODING": "ascii"}) as process:
         assert process.communicate() == ("\\u9e1f\n", "")
-
-
-# Run folders
 
 
 @pytest.fixture(scope="module")
@@ -165,9 +159,6 @@ def test_a_strange_search_is_one_line(tmp_path):
         (tmp_path / "search.json").write_text(json.dumps(strange))
         with pytest.raises(UserError, match="damaged"):
             Search(runs.SEARCH["flags"], runs.SEARCH["over"], tmp_path).open(resume=True)
-
-
-# Data sets
 
 
 def endless(member):

@@ -216,9 +216,6 @@ def test_what_is_not_mutated_lives(check):
     check(step_module, batches)
 
 
-# Requests that cannot be met
-
-
 @pytest.mark.parametrize("kind", ["jit", "pmap"])
 @pytest.mark.parametrize("axis", [0, 1])
 def test_every_device_gets_the_next_share_of_a_batch(kind, axis):

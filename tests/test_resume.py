@@ -17,15 +17,10 @@ from jaxnets.runs import checkpoints, terminal
 from jaxnets.runs.checkpoints import CheckpointTimer
 from jaxnets.runs.run_folder import RunFolder
 
-STEPS = "--checkpoint_every=1steps"
-
 
 def params(folder):
     path = max((folder / "checkpoints").iterdir(), key=lambda path: int(path.stem))
     return {n: array for n, array in load_file(path).items() if n.startswith("params/")}
-
-
-# Which run
 
 
 def test_without_a_folder_the_models_newest_unfinished_run_goes_on(
@@ -60,9 +55,6 @@ def test_without_a_folder_the_models_newest_unfinished_run_goes_on(
         outcome = run_main("--resume", "--model=softmax")
         assert outcome.status == 0 and f"run folder: {tmp_path / 'runs' / name}\n" in outcome.out
     assert run_main("--resume", "--model=softmax").status == 2
-
-
-# With what changed
 
 
 def test_what_changes_no_number_may_change_and_is_written_down(
@@ -134,9 +126,6 @@ def test_the_flags_that_began_a_replay_go_on_with_it(run_main, tiny_flags, tmp_p
     assert run_main(*flags, "--resume").status == 0
 
 
-# On which devices
-
-
 @pytest.mark.usefixtures("quick_steps")
 @pytest.mark.parametrize(
     ("flags", "ways"),
@@ -168,9 +157,6 @@ def test_a_run_goes_on_on_other_devices_to_the_same_numbers_but_for_rounding(
     )
 
 
-# After which faults
-
-
 @pytest.mark.parametrize("fault", ["deleted", "moved", "replaced"])
 def test_a_folder_that_vanishes_ends_the_run_in_one_line(
     run_main, tiny_flags, tmp_path, monkeypatch, fault
@@ -189,7 +175,7 @@ def test_a_folder_that_vanishes_ends_the_run_in_one_line(
         log(folder, record)
 
     monkeypatch.setattr(RunFolder, "log", strike)
-    outcome = run_main("--model=softmax", *tiny_flags, STEPS)
+    outcome = run_main("--model=softmax", *tiny_flags, "--checkpoint_every=1steps")
     assert (outcome.status, outcome.err) == (
         1, f"error: {run}: deleted, moved or replaced while the run was training in it\n"
     )  # fmt: skip
@@ -276,9 +262,6 @@ def test_steps_do_not_wait_for_a_slow_disk_and_its_saves_do_not_pile_up(
         assert run_main(*flags).status == 0
     assert saves == [0, 0, 10]  # The run's beginning, the first that was due, and the last.
     assert params_sha256(run) == params_sha256(tmp_path / "whole")
-
-
-# After which signals
 
 
 def test_signals_ask_and_one_more_stops_at_once(monkeypatch):

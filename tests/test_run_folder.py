@@ -37,9 +37,6 @@ def content(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-# What it holds
-
-
 def test_a_finished_run_has_the_files_of_the_contract_and_its_result_was_written_last(finished_run):
     names = sorted(path.name for path in finished_run.folder.iterdir())
     assert names == ["checkpoints", "config.json", "metrics.jsonl", "result.json"]
@@ -145,9 +142,6 @@ def test_without_a_validation_set_a_record_has_none(tiny_folder, tiny_preset):
     assert (record["validation_loss"], record["validation_accuracy"]) == (None, None)
 
 
-# What it survives
-
-
 def test_a_folder_that_holds_a_run_is_kept_without_overwrite(run_main, tiny_flags, tmp_path):
     flags, run = ["--model=softmax", *tiny_flags], tmp_path / "run"
     run.mkdir()  # No run has begun in it: a process was killed before config.json was whole.
@@ -203,9 +197,6 @@ def test_what_another_process_sends_is_written_nowhere(finished_run, tmp_path):
     assert content(opened.path) == before and not any(tmp_path.iterdir())
 
 
-# One process at a time
-
-
 def test_a_second_process_is_refused_until_the_first_has_ended_however_it_ends(
     run_main, start_python, tiny_flags, tmp_path, interrupt_after
 ):
@@ -249,9 +240,6 @@ def test_where_there_are_no_locks_a_run_says_so_and_trains(
     outcome = run_main("--model=softmax", *tiny_flags)
     warning = f"warning: {reason}: nothing keeps a second process out of {tmp_path / 'run'}\n"
     assert (outcome.status, outcome.err) == (0, warning)
-
-
-# How a run is resumed in it
 
 
 @pytest.mark.parametrize(

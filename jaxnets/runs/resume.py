@@ -26,12 +26,7 @@ RESUME_MAY_CHANGE = (
 
 
 def resumed_config(flags: dict[str, Any]) -> Config:
-    """The interrupted run's own config, with what the flags may change.
-
-    Raises:
-      UserError: A value is out of range, or would change what the run computes; or there is no
-        such run.
-    """
+    """The interrupted run's own config, with what the flags may change in it."""
     # What goes with --resume is checked before there is a model to check the rest with.
     asked = preset(**{name: flags[name] for name in OF_THE_PROCESS if name in flags})
     if "workdir" in flags:
@@ -94,13 +89,10 @@ def read_config(folder: RunFolder) -> Config:
 
 
 def take_up(folder: RunFolder, experiment: Experiment, inputs: dict[str, str]) -> bool:
-    """Continues the run in a locked folder, if it is the one that the experiment continues.
+    """Refuses a locked folder's run that has finished, or that began with other data or weights.
 
     Returns:
       Whether config.json must be written anew.
-
-    Raises:
-      UserError: It has finished, or it began with other data or other weights.
     """
     config, stored = experiment.config, read_config(folder)
     # The process that had the lock may have finished the run.

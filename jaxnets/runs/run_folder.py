@@ -184,12 +184,7 @@ class RunFolder:
         return self._pending is not None and not self._pending.done()
 
     def wait(self) -> None:
-        """Waits until the last checkpoint is written.
-
-        Raises:
-          OSError: It could not be.
-          RunFailedError: The folder was deleted, moved or replaced meanwhile.
-        """
+        """Waits until the last checkpoint is written; an OSError says that it could not be."""
         save, self._pending = self._pending, None
         try:
             if save is not None:

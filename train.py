@@ -26,8 +26,9 @@ def main(arguments: Sequence[str]) -> int:
     flags = parse_flags(arguments, description=__doc__ or "")
 
     # Imported when the flags are known to be right: JAX takes a second.
-    from jaxnets import lecture
-    from jaxnets.runs.run import Run
+    with exit_status.end_on_interrupt():
+        from jaxnets import lecture
+        from jaxnets.runs.run import Run
 
     with Run.open(flags) as run:  # loads the data, builds the network, takes the run folder
         lecture.prepare(run)  # the slides' own search and lines, where the config asks for them

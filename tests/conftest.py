@@ -301,7 +301,7 @@ def run_command(run_in_process):
 @pytest.fixture
 def interrupt_after(monkeypatch):
     """Makes the next runs of this process see Ctrl-C when they have asked for it so many times."""
-    from jaxnets.runs import signals
+    from jaxnets.runs import terminal
 
     def after(times: int) -> None:
         @contextlib.contextmanager
@@ -309,7 +309,7 @@ def interrupt_after(monkeypatch):
             asked = itertools.count()
             yield lambda: signal.SIGINT if next(asked) >= times else 0
 
-        monkeypatch.setattr(signals, "stop_on_interrupt", stop_on_interrupt)
+        monkeypatch.setattr(terminal, "stop_on_interrupt", stop_on_interrupt)
 
     return after
 

@@ -31,7 +31,19 @@ def file_of(folder, step):
     return checkpoints.path_of(folder / "checkpoints", step)
 
 
-# When
+def save(folder, *steps):
+    for step in steps:
+        folder.save(step, TREE)
+        folder.wait()
+
+
+TREE = {
+    "params": {"conv1": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3)}},
+    "opt_state": ({"trace": jnp.ones(3, jnp.bfloat16)}, np.bool_(True)),
+    "step": np.int32(7),
+    "seconds": np.float64(0.1),
+}
+NAMES = ["opt_state/0/trace", "opt_state/1", "params/conv1/kernel", "seconds", "step"]
 
 
 @pytest.mark.parametrize(
@@ -50,7 +62,7 @@ def test_steps_and_epochs_are_counted_from_the_beginning(every, expected):
 
 
 @pytest.mark.parametrize(("every", "seconds"), [("30seconds", 30), ("1minute", 60)])
-def test_time_is_counted_from_the_last_save(monkeypatch, every, seconds):
+def test_time_is_counted_from_the_last_save_and_waits_for_a_slow_disk(monkeypatch, every, seconds):
     now = 1e6
     monkeypatch.setattr(checkpoints.time, "monotonic", lambda: now)
     ours = CheckpointTimer(*preset("cnn", checkpoint_every=every).checkpoint_interval, 5, 0)
@@ -58,8 +70,9 @@ def test_time_is_counted_from_the_last_save(monkeypatch, every, seconds):
         now += seconds - 1
         assert not ours.due(100)
         now += 1
-        assert ours.due(100)
+        assert ours.due(100) and not ours.due(100, saving=True)
         ours.saved(100)
+    assert CheckpointTimer(2, "steps", 5, step=0).due(2, saving=True)  # However slow the disk.
 
 
 @pytest.mark.parametrize("wrong", ["5", "steps", "0steps", "-1epochs", "1.5minutes", "2hours", ""])
@@ -94,9 +107,6 @@ def test_from_any_checkpoint_a_run_goes_on_to_the_same_bits(
         assert params_sha256(part) == params_sha256(whole) and history(part) == history(whole)
 
 
-# What
-
-
 def test_the_last_ones_and_the_best_are_kept(tmp_path):
     scores = [0.5, 0.9, 0.7, 0.9, 0.8, None, 0.1]
     folder = RunFolder.create(str(tmp_path / "run"), "cnn")
@@ -112,18 +122,6 @@ def test_the_last_ones_and_the_best_are_kept(tmp_path):
     assert steps(folder.path) == [20, 70, 75]
 
 
-# How
-
-
-TREE = {
-    "params": {"conv1": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3)}},
-    "opt_state": ({"trace": jnp.ones(3, jnp.bfloat16)}, np.bool_(True)),
-    "step": np.int32(7),
-    "seconds": np.float64(0.1),
-}
-NAMES = ["opt_state/0/trace", "opt_state/1", "params/conv1/kernel", "seconds", "step"]
-
-
 def equal(ours, theirs):
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
     assert jax.tree.map(lambda x: x.dtype, ours) == jax.tree.map(lambda x: x.dtype, theirs)
@@ -137,15 +135,26 @@ def folder(tmp_path):
         yield folder
 
 
-def test_any_tool_reads_a_checkpoint_and_so_do_we(folder):
-    folder.save(7, TREE)
-    folder.wait()
+@pytest.fixture
+def parts(folder):
+    """A checkpoint's header and the bytes of its arrays."""
+    save(folder, 7)
+    content = file_of(folder.path, 7).read_bytes()
+    length = struct.unpack("<Q", content[:8])[0]
+    return json.loads(content[8 : 8 + length]), content[8 + length :]
+
+
+def test_any_tool_reads_a_checkpoint_and_so_do_we(folder, parts):
     theirs = load_file(file_of(folder.path, 7))
     assert sorted(theirs) == NAMES
     equal(theirs, {k: np.asarray(v) for k, v in checkpoints.named_leaves(TREE).items()})
     equal(RunFolder(folder.path).restore(TREE), jax.tree.map(np.asarray, TREE))
     step, params = folder.read_params(TREE["params"])
     assert step == 7 and equal(params, TREE["params"])
+    header, data = parts  # Every number lies where mapped memory wants it.
+    assert (file_of(folder.path, 7).stat().st_size - len(data)) % 8 == 0
+    for name, leaf in checkpoints.named_leaves(TREE).items():
+        assert header[name]["data_offsets"][0] % leaf.itemsize == 0
     with pytest.raises(ValueError, match="paths differ"):
         folder.save(8, {"a": {"b": np.ones(1)}, "a/b": np.ones(1)})
 
@@ -172,8 +181,7 @@ def test_every_name_is_on_the_disk_after_its_content_and_before_it_is_relied_on(
         calls.append((name, os.path.relpath(path, folder.path)))
         call()
 
-    folder.save(1, {"x": np.ones(1)})
-    folder.wait()
+    save(folder, 1)
     monkeypatch.setattr(
         os, "fsync", lambda f: note(lambda: fsync(f), "fsync", os.readlink(f"/proc/self/fd/{f}"))
     )
@@ -181,8 +189,7 @@ def test_every_name_is_on_the_disk_after_its_content_and_before_it_is_relied_on(
     monkeypatch.setattr(
         os, "unlink", lambda path: os.path.exists(path) and note(lambda: unlink(path), "rm", path)
     )
-    folder.save(2, {"x": np.ones(1)})
-    folder.wait()
+    save(folder, 2)
     folder.write("config.json", {"seed": 1})
     assert calls == [
         ("fsync", "metrics.jsonl"), ("fsync", "."), ("fsync", "checkpoints/2.safetensors.partial"),
@@ -196,8 +203,7 @@ def test_every_name_is_on_the_disk_after_its_content_and_before_it_is_relied_on(
 def test_a_save_that_fails_is_an_error_of_the_next_call_and_can_be_repeated(
     folder, monkeypatch, call
 ):
-    folder.save(1, TREE)
-    folder.wait()
+    save(folder, 1)
 
     def full(*arguments, **more):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -210,30 +216,26 @@ def test_a_save_that_fails_is_an_error_of_the_next_call_and_can_be_repeated(
                 again()
         assert caught.value.filename == str(folder.path / "checkpoints")
         assert steps(folder.path) == [1]
-    folder.save(2, TREE)
-    folder.wait()
+    save(folder, 2)
     assert steps(folder.path) == [2]
 
 
 def test_what_a_killed_save_left_is_not_followed_and_goes(folder, tmp_path, monkeypatch):
+    def partial(step):
+        return folder.path / "checkpoints" / f"{step}.safetensors.partial"
+
     (tmp_path / "victim").write_text("untouched")
-    folder.save(1, TREE)
-    folder.wait()
+    save(folder, 1)
     for step in (2, 3):
-        partial = file_of(folder.path, f"{step}.safetensors.partial").with_suffix("")
-        partial.symlink_to(tmp_path / "victim")
-    folder.save(3, TREE)
-    folder.wait()
+        partial(step).symlink_to(tmp_path / "victim")
+    save(folder, 3)
     assert steps(folder.path) == [3]
-    file_of(folder.path, "4.safetensors.partial").with_suffix("").symlink_to(tmp_path / "victim")
+    partial(4).symlink_to(tmp_path / "victim")
     monkeypatch.setattr("pathlib.Path.unlink", lambda *_, **__: None)  # Laid there just after.
     folder.save(4, TREE)
     with pytest.raises(OSError, match="cannot be saved: File exists"):
         folder.wait()
     assert (tmp_path / "victim").read_text() == "untouched"
-
-
-# Damage
 
 
 @pytest.fixture
@@ -270,89 +272,70 @@ def test_the_checkpoint_before_a_damaged_one_is_used_and_reported(run_main, unfi
     assert steps(run) == [5, 10]
 
 
-def test_who_predicts_leaves_a_damaged_checkpoint_and_who_resumes_removes_it(folder):
-    folder.keep = 2
-    for step in (1, 2):
-        folder.save(step, TREE)
-        folder.wait()
-    os.truncate(file_of(folder.path, 2), 100)
-    assert folder.read_params(TREE["params"])[0] == 1 and steps(folder.path) == [1, 2]
-    folder.restore(TREE)
-    assert steps(folder.path) == [1]  # Else, as the last, it would be kept in place of a new one.
-
-
-def test_where_every_checkpoint_is_damaged_the_run_is_refused_and_left_alone(run_main, unfinished):
+def test_where_no_checkpoint_can_be_read_the_run_is_refused_and_left_alone(
+    run_main, tiny_flags, unfinished
+):
     run, (_, records) = unfinished
     for step in (5, 10):
         os.truncate(file_of(run, step), file_of(run, step).stat().st_size - 1)
-    outcome = run_main("--resume", f"--workdir={run}")
-    assert outcome.status == 2 and outcome.err.count("\n") == 1
-    assert f"error: {file_of(run, 10)}: cannot be restored: expected " in outcome.err
+    refused = f"error: {file_of(run, 10)}: cannot be restored: expected "
+    run_main("--resume", f"--workdir={run}").assert_refused(refused)
     assert steps(run) == [5, 10] and history(run) == records
 
-
-def test_checkpoints_of_orbax_are_refused_in_one_line(run_main, tiny_flags, unfinished):
-    run, _ = unfinished
-    for step in (5, 10):
-        file_of(run, step).unlink()
-    for step in range(3000):  # However many there are.
-        (run / "checkpoints" / str(step)).mkdir()
-    outcome = run_main("--resume", f"--workdir={run}")
-    assert outcome.status == 2 and outcome.err.count("\n") == 1
-    assert f"error: {run / 'checkpoints'}: expected files STEP.safetensors, found " in outcome.err
-    assert "with Orbax; resume with that version, or train anew with --overwrite" in outcome.err
+    shutil.rmtree(run / "checkpoints")
+    for step in range(3000):  # Orbax' checkpoints, however many there are.
+        (run / "checkpoints" / str(step)).mkdir(parents=True)
+    run_main("--resume", f"--workdir={run}").assert_refused(
+        f"error: {run / 'checkpoints'}: expected files STEP.safetensors, found ",
+        "with Orbax; resume with that version, or train anew with --overwrite",
+    )
     assert run_main("--model=softmax", *tiny_flags, "--overwrite").status == 0
     assert steps(run) == [10]
 
 
-@pytest.mark.parametrize("fault", ["folder", "disk"])
-def test_a_checkpoint_that_cannot_be_read_is_not_removed(folder, monkeypatch, capsys, fault):
+@pytest.mark.parametrize(
+    ("fault", "reason", "left"),
+    [
+        ("damage", "expected a safetensors file", [1]),  # Else, as the last, it would be kept.
+        ("folder", "Is a directory", [1, 2]),
+        ("disk", "Could not read tensor ", [1, 2]),
+    ],
+)
+def test_who_resumes_removes_what_is_damaged_but_not_what_cannot_be_read_and_who_predicts_nothing(
+    folder, monkeypatch, capsys, fault, reason, left
+):
     folder.keep = 2
-    for step in (1, 2):
-        folder.save(step, TREE)
-        folder.wait()
-    reason = "Is a directory"
-    if fault == "folder":
-        file_of(folder.path, 2).unlink()
-        file_of(folder.path, 2).mkdir()
+    save(folder, 1, 2)
+    path, safe_open = file_of(folder.path, 2), checkpoints.safe_open
+    if fault == "damage":
+        os.truncate(path, 100)
+    elif fault == "folder":
+        path.unlink()
+        path.mkdir()
     else:
-        reason, safe_open = "Could not read tensor ", checkpoints.safe_open
 
-        def open_then_cut_short(path, **options):
-            opened = safe_open(path, **options)
-            if path == file_of(folder.path, 2):
+        def open_then_cut_short(opened_path, **options):
+            opened = safe_open(opened_path, **options)
+            if opened_path == path:
                 os.truncate(path, path.stat().st_size - 1)
             return opened
 
         monkeypatch.setattr(checkpoints, "safe_open", open_then_cut_short)
+    if fault != "disk":  # It is cut short once.
+        assert folder.read_params(TREE["params"])[0] == 1 and steps(folder.path) == [1, 2]
     assert folder.restore(TREE)["step"] == 7
     err = capsys.readouterr().err
-    assert f"2.safetensors: cannot be restored: {reason}" in err and err.endswith(
-        "; using step 1\n"
-    )
-    assert steps(folder.path) == [1, 2]
+    assert f"2.safetensors: cannot be restored: {reason}" in err
+    assert err.endswith("; using step 1\n")
+    assert steps(folder.path) == left
 
 
 def test_a_checkpoint_that_a_running_training_removes_is_no_damage(folder, monkeypatch, capsys):
-    folder.save(2, TREE)
-    folder.wait()
+    save(folder, 2)
     found = iter([[1, 2, 3], [2]])  # As they were a moment ago, then as they are.
     monkeypatch.setattr(checkpoints, "steps_in", lambda path: next(found))
     assert folder.read_params(TREE["params"])[0] == 2
     assert capsys.readouterr().err == ""
-
-
-# Hostile files
-
-
-@pytest.fixture
-def parts(folder):
-    """A checkpoint's header and the bytes of its arrays."""
-    folder.save(7, TREE)
-    folder.wait()
-    content = file_of(folder.path, 7).read_bytes()
-    length = struct.unpack("<Q", content[:8])[0]
-    return json.loads(content[8 : 8 + length]), content[8 + length :]
 
 
 def lay_out(header, data=b"", length=None):
@@ -364,24 +347,16 @@ def lay_out(header, data=b"", length=None):
 def assert_refused(folder, monkeypatch):
     """Demands that no array of a file is read, neither to resume from it nor to predict with it."""
 
-    def check(content, *reads):
+    def check(content, predict=True):
         file_of(folder.path, 7).write_bytes(content)
-        for read in reads or (folder.restore, read_params):
+        with pytest.raises(UserError, match="7.safetensors: cannot be restored: "):
+            folder.restore(TREE)
+        if predict:
             with pytest.raises(UserError, match="7.safetensors: cannot be restored: "):
-                read(TREE)
-
-    def read_params(tree):
-        return folder.read_params(tree["params"])
+                folder.read_params(TREE["params"])
 
     monkeypatch.setattr(checkpoints, "_read_array", lambda *_: pytest.fail("memory was taken"))
     return check
-
-
-def test_every_number_lies_where_mapped_memory_wants_it(folder, parts):
-    header, data = parts
-    assert (file_of(folder.path, 7).stat().st_size - len(data)) % 8 == 0
-    for name, leaf in checkpoints.named_leaves(TREE).items():
-        assert header[name]["data_offsets"][0] % leaf.itemsize == 0
 
 
 KERNEL = "params/conv1/kernel"
@@ -441,13 +416,13 @@ def test_a_header_is_no_longer_than_its_file_nor_than_a_megabyte(
         folder.restore(TREE)
 
 
-def test_other_arrays_and_versions_are_refused(folder, parts, assert_refused):
+def test_other_arrays_and_versions_are_refused(parts, assert_refused):
     header, data = parts
     newer = {**header["__metadata__"], "version": "2"}
     assert_refused(lay_out({**header, "__metadata__": newer}, data))
     more = {"dtype": "F32", "shape": [1], "data_offsets": [len(data), len(data) + 4]}
     # What predict has no use for is no error.
-    assert_refused(lay_out({**header, "opt_state/2": more}, data + bytes(4)), folder.restore)
+    assert_refused(lay_out({**header, "opt_state/2": more}, data + bytes(4)), predict=False)
     moved = {("params/x" if name == KERNEL else name): entry for name, entry in header.items()}
     assert_refused(lay_out(moved, data))
 

@@ -17,13 +17,9 @@ def test_the_command_shows_what_jax_finds_and_what_would_be_used(run_command):
     values = json.loads(run_command("devices", "--json").out)
     versions = values.pop("versions")
     assert values == {
-        "platform": "cpu",
-        "kind": "cpu",
-        "count": 8,
-        "used": 1,
-        "parallel": "jit",
+        "platform": "cpu", "kind": "cpu", "count": 8, "used": 1, "parallel": "jit",
         "description": f"CPU, {os.cpu_count()} cores",
-    }
+    }  # fmt: skip
     assert versions["jaxlib"] == importlib.metadata.version("jaxlib")
     assert {"jaxnets", "python", "jax", "flax", "optax", "numpy"} < set(versions)
 
@@ -72,11 +68,10 @@ def test_without_a_home_folder_compiled_programs_are_not_kept(monkeypatch):
         jax.config.update("jax_compilation_cache_dir", before)
 
 
-def test_platforms_that_jax_cannot_start_are_named_in_a_line(run_python):
-    for name in ("tpu", "nonsense"):
-        environment = {**os.environ, "JAX_PLATFORMS": name}
-        outcome = run_python("-m", "jaxnets", "devices", env=environment)
-        outcome.assert_refused("platform: JAX finds no device: ", name)
+@pytest.mark.parametrize("name", ["tpu", "nonsense"])
+def test_platforms_that_jax_cannot_start_are_named_in_a_line(run_python, name):
+    outcome = run_python("-m", "jaxnets", "devices", env={**os.environ, "JAX_PLATFORMS": name})
+    outcome.assert_refused("platform: JAX finds no device: ", name)
 
 
 def test_without_an_accelerator_the_refusal_says_what_to_install(run_python):
@@ -92,11 +87,13 @@ def test_simulated_devices_are_the_cpus_also_where_there_is_an_accelerator(monke
     accelerator = type("Device", (), {"platform": "gpu", "device_kind": "H100"})()
     monkeypatch.setattr(jax, "local_devices", lambda: [accelerator] * 2)
     assert len(prepare()) == len(prepare(platform="gpu")) == 2
-    requests: Any = ({"cpu_devices": 2}, {"platform": "cpu"})
-    for request in requests:
-        with pytest.raises(UserError, match=r"expected cpu, JAX has only 2 x H100; .*restart"):
+    restart = r"expected cpu, JAX has only 2 x H100; .*restart"
+    requests: Any = [
+        ({"cpu_devices": 2}, restart),
+        ({"platform": "cpu"}, restart),
+        ({"devices": 3}, r"devices: expected at most 2 \(2 x H100\), got 3"),
+        ({"platform": "tpu"}, "platform: expected tpu, JAX has only 2 x H100"),
+    ]
+    for request, refused in requests:
+        with pytest.raises(UserError, match=refused):
             prepare(**request)
-    with pytest.raises(UserError, match=r"devices: expected at most 2 \(2 x H100\), got 3"):
-        prepare(3)
-    with pytest.raises(UserError, match="platform: expected tpu, JAX has only 2 x H100"):
-        prepare(platform="tpu")

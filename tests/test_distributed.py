@@ -12,7 +12,7 @@ from jaxnets.config.fields import preset
 from jaxnets.data.batches import eval_batches, train_batches
 from jaxnets.data.datasets import Split
 from jaxnets.experiment import Experiment
-from jaxnets.machine.connection import parse_exit_message
+from jaxnets.machine.distributed import parse_exit_message
 from jaxnets.runs.run_folder import RunFolder
 from jaxnets.training.parallel import Parallel
 
@@ -26,7 +26,7 @@ SECONDS = 300  # What no test should wait for, on the slowest machine.
 # train.py with a SIGTERM before step 50, which waits until the processes have agreed on a step.
 INTERRUPTED = """
 import itertools, runpy, signal, sys, time
-from jaxnets.machine.connection import SynchronisedStop
+from jaxnets.machine.distributed import SynchronisedStop
 
 ask, asked = SynchronisedStop.__call__, itertools.count(1)
 
@@ -120,15 +120,9 @@ def test_processes_with_different_flags_are_refused(start_processes, tmp_path):
 def test_an_exit_message_is_read_and_a_strangers_is_refused():
     ours = ["process 1 ended: it", 143]
     assert parse_exit_message(json.dumps(ours)) == tuple(ours)
-    texts = (
-        ["too much", 256],
-        ["below", -1],
-        ["true", True],
-        ["half", 1.5],
-        [["no text"], 1],
-        ["it"],
-    )
-    for received in (*map(json.dumps, texts), '["done", 0]', '"ab"', "7", "{}", "x", "[" * 100_000):
+    texts = ['["too much", 256]', '["below", -1]', '["true", true]', '["half", 1.5]', '["it"]']
+    texts += ['[["no text"], 1]', '["done", 0]', '"ab"', "7", "{}", "x", "[" * 100_000]
+    for received in texts:
         assert parse_exit_message(received) is None, received[:20]
 
 

@@ -43,9 +43,6 @@ def test_nothing_but_a_plain_refusal_comes_out(surface, tmp_path):
         fuzz.run_cases(surface, CASES.get(surface, 40), tmp_path, shrink=True, measured=False)
 
 
-# Command lines
-
-
 @pytest.mark.parametrize(
     ("flags", "parts"),
     [
@@ -78,9 +75,6 @@ def test_what_stdout_cannot_show_is_escaped(start_python):
     )
     with start_python("-c", code, env={**os.environ, "PYTHONIOENCODING": "ascii"}) as process:
         assert process.communicate() == ("\\u9e1f\n", "")
-
-
-# Run folders
 
 
 @pytest.fixture(scope="module")
@@ -159,47 +153,36 @@ def test_folders_in_folders_are_no_traceback(folder, depth):
 
 def test_a_strange_search_is_one_line(tmp_path):
     kept = json.loads(json.dumps(runs.SEARCH))
-    for field, value in [
-        ("point", [[[]]]),
-        ("point", [0.3]),
-        ("seed", "1"),
-        ("accuracy", 1e308),
-        ("loss", "x"),
-    ]:
-        strange = {**kept, "runs": [{**kept["runs"][0], field: value}]}
+    strange_fields = [{"point": [[[]]]}, {"point": [0.3]}, {"seed": "1"}]
+    for change in [*strange_fields, {"accuracy": 1e308}, {"loss": "x"}]:
+        strange = {**kept, "runs": [{**kept["runs"][0], **change}]}
         (tmp_path / "search.json").write_text(json.dumps(strange))
         with pytest.raises(UserError, match="damaged"):
             Search(runs.SEARCH["flags"], runs.SEARCH["over"], tmp_path).open(resume=True)
 
 
-# Data sets
-
-
-def cifar_archive(path, member):
-    with path.open("wb") as stream:
-        stream.write(member.tobuf(tarfile.PAX_FORMAT) + bytes(1024))
-    return path
-
-
-def test_a_member_without_an_end_is_refused_at_once(tmp_path):
+def endless(member):
     """Its end, 10^26 bytes away, was gone to ten kilobytes at a time (by Python 3.11)."""
-    member = tarfile.TarInfo("x")
     header = bytearray(member.tobuf(tarfile.GNU_FORMAT))
     header[124:136] = b"\x80" + b"\x7f" * 11
     data.sign(header, 0)
-    path = tmp_path / "cifar-10-binary.tar"
-    path.write_bytes(bytes(header) * 2)
-    with pytest.raises(
-        UserError, match="damaged archive: (expected more than it holds|unexpected end)"
-    ):
-        load_cifar("cifar10", path, None)
+    return bytes(header) * 2
 
 
-def test_a_member_whose_map_is_no_number_is_refused(tmp_path):
-    member = tarfile.TarInfo("x")
+def mapped(member):
     member.pax_headers = {"GNU.sparse.map": "x"}
-    with pytest.raises(UserError, match="damaged archive: invalid literal"):
-        load_cifar("cifar10", cifar_archive(tmp_path / "cifar-10-binary.tar", member), None)
+    return member.tobuf(tarfile.PAX_FORMAT) + bytes(1024)
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [(endless, "(expected more than it holds|unexpected end)"), (mapped, "invalid literal")],
+)
+def test_an_archive_of_strange_members_is_refused_at_once(tmp_path, make, reason):
+    path = tmp_path / "cifar-10-binary.tar"
+    path.write_bytes(make(tarfile.TarInfo("x")))
+    with pytest.raises(UserError, match=f"damaged archive: {reason}"):
+        load_cifar("cifar10", path, None)
 
 
 @pytest.mark.parametrize("file", ["train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"])

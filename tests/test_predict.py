@@ -19,8 +19,8 @@ from jaxnets.config.fields import preset
 from jaxnets.data.datasets import Dataset, Split
 from jaxnets.data.pictures.decode import BadPictureError
 from jaxnets.experiment import Experiment
-from jaxnets.runs.resume import inputs_sha256, write_config
-from jaxnets.runs.run import Run
+from jaxnets.machine.platform import Processes
+from jaxnets.runs.run import Run, inputs_sha256, write_config
 from jaxnets.runs.run_folder import RunFolder
 from jaxnets.serving import answer
 from jaxnets.serving.answer import draw
@@ -54,7 +54,7 @@ def colour_run(tmp_path_factory):
     inputs = inputs_sha256(experiment)
     with RunFolder.create(str(tmp_path_factory.mktemp("runs") / "colour"), "softmax") as folder:
         write_config(folder, experiment, inputs)
-        run = Run(experiment, folder, inputs, experiment.init_state())
+        run = Run(experiment, folder, Processes(), experiment.init_state())
         folder.save(0, run._tree(run.checkpoint))
     return folder.path
 

@@ -1,6 +1,5 @@
 """Going on: which run, with what changed, on which devices, after which faults and signals."""
 
-import json
 import os
 import resource
 import shutil
@@ -11,41 +10,17 @@ import time
 import jax
 import numpy as np
 import pytest
+from conftest import history, params_sha256, read_json
 from safetensors.numpy import load_file
 
-from jaxnets.runs import checkpoints, signals
+from jaxnets.runs import checkpoints, terminal
 from jaxnets.runs.checkpoints import CheckpointTimer
 from jaxnets.runs.run_folder import RunFolder
-
-STEPS = "--checkpoint_every=1steps"
-
-
-def read_json(path):
-    return json.loads(path.read_text())
-
-
-def digest(folder):
-    return read_json(folder / "result.json")["params_sha256"]
-
-
-def history(folder):
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    times = {"seconds", "data_seconds", "images_per_second"}
-    return [{k: v for k, v in json.loads(line).items() if k not in times} for line in lines]
-
-
-def seconds(folder):
-    return [
-        json.loads(line)["seconds"] for line in (folder / "metrics.jsonl").read_text().splitlines()
-    ]
 
 
 def params(folder):
     path = max((folder / "checkpoints").iterdir(), key=lambda path: int(path.stem))
     return {n: array for n, array in load_file(path).items() if n.startswith("params/")}
-
-
-# Which run
 
 
 def test_without_a_folder_the_models_newest_unfinished_run_goes_on(
@@ -82,15 +57,12 @@ def test_without_a_folder_the_models_newest_unfinished_run_goes_on(
     assert run_main("--resume", "--model=softmax").status == 2
 
 
-# With what changed
-
-
 def test_what_changes_no_number_may_change_and_is_written_down(
     run_main, tiny_flags, tiny_folder, tmp_path, interrupt_after
 ):
     flags = ["--model=mlp_functional", *tiny_flags]
     assert run_main(*flags).status == 0
-    whole = digest(tmp_path / "run")
+    whole = params_sha256(tmp_path / "run")
     interrupt_after(1)
     assert run_main(*flags, "--overwrite").status == 130
     moved = shutil.copytree(tiny_folder, tmp_path / "moved")
@@ -106,7 +78,7 @@ def test_what_changes_no_number_may_change_and_is_written_down(
     assert "Train Epoch: 02 Loss=" in outcome.out
     config = read_json(tmp_path / "run" / "config.json")
     assert {name: config[name] for name in changes} == changes and not config["resume"]
-    assert digest(tmp_path / "run") == whole
+    assert params_sha256(tmp_path / "run") == whole
 
 
 @pytest.mark.parametrize("finished", [True, False])
@@ -124,7 +96,7 @@ def test_a_run_with_more_epochs_ends_as_one_that_had_them_from_the_beginning(
     interrupt_after(10**9)
     outcome = run_main(*resume)  # The new number is kept.
     assert (outcome.status, outcome.err) == (0, "")
-    assert digest(tmp_path / "run") == digest(tmp_path / "whole")
+    assert params_sha256(tmp_path / "run") == params_sha256(tmp_path / "whole")
     assert history(tmp_path / "run") == history(tmp_path / "whole")
     assert read_json(tmp_path / "run" / "result.json")["epochs"] == 4
 
@@ -146,17 +118,12 @@ def test_the_flags_that_began_a_replay_go_on_with_it(run_main, tiny_flags, tmp_p
         "--model=mlp_handwritten", *tiny_flags, "--batch_size=full", "--latent_dims=4,8",
         "--search_epochs=1", "--learning_rate=1e-3",
     ]  # fmt: skip
-    finish = RunFolder.finish
-    monkeypatch.setattr(RunFolder, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "finish", lambda *_: signal.raise_signal(signal.SIGINT))
         patch.setattr(os, "_exit", lambda status: None)
         assert run_main(*flags).status == 130
-    monkeypatch.setattr(RunFolder, "finish", finish)
     run_main(*flags, "--latent_dims=4", "--resume").assert_refused("latent_dims was (4, 8), got (4")
     assert run_main(*flags, "--resume").status == 0
-
-
-# On which devices
 
 
 @pytest.mark.usefixtures("quick_steps")
@@ -190,9 +157,6 @@ def test_a_run_goes_on_on_other_devices_to_the_same_numbers_but_for_rounding(
     )
 
 
-# After which faults
-
-
 @pytest.mark.parametrize("fault", ["deleted", "moved", "replaced"])
 def test_a_folder_that_vanishes_ends_the_run_in_one_line(
     run_main, tiny_flags, tmp_path, monkeypatch, fault
@@ -211,7 +175,7 @@ def test_a_folder_that_vanishes_ends_the_run_in_one_line(
         log(folder, record)
 
     monkeypatch.setattr(RunFolder, "log", strike)
-    outcome = run_main("--model=softmax", *tiny_flags, STEPS)
+    outcome = run_main("--model=softmax", *tiny_flags, "--checkpoint_every=1steps")
     assert (outcome.status, outcome.err) == (
         1, f"error: {run}: deleted, moved or replaced while the run was training in it\n"
     )  # fmt: skip
@@ -249,7 +213,7 @@ def test_a_disk_too_full_for_a_file_is_one_line_and_the_run_goes_on_later(
         assert f"resume with: python train.py --resume --workdir={run}" in outcome.err
         outcome = run_main(*flags, "--resume")
         assert (outcome.status, outcome.err) == (0, "")
-    assert digest(run) == digest(tmp_path / "whole")
+    assert params_sha256(run) == params_sha256(tmp_path / "whole")
 
 
 def test_a_clock_that_jumps_changes_nothing(run_main, tiny_flags, tmp_path, monkeypatch):
@@ -259,13 +223,13 @@ def test_a_clock_that_jumps_changes_nothing(run_main, tiny_flags, tmp_path, monk
     with monkeypatch.context() as patch:
         patch.setattr(time, "time", lambda: honest() + (-1) ** next(calls) * 1e8)
         assert run_main(*flags).status == 0
-    assert sum(seconds(run)) < 60
+    assert read_json(run / "result.json")["seconds"] < 60
     (run / "result.json").unlink()
     for age, step in enumerate((10, 5)):  # The last step is the newest, not the last time.
         os.utime(run / "checkpoints" / f"{step}.safetensors", (2e9 + age, 2e9 + age))
     outcome = run_main("--resume", f"--workdir={run}")
     assert outcome.status == 0 and f"resuming {run} after step 10\n" in outcome.out
-    assert digest(run) == digest(tmp_path / "whole")
+    assert params_sha256(run) == params_sha256(tmp_path / "whole")
     assert history(run) == history(tmp_path / "whole")
 
 
@@ -297,55 +261,33 @@ def test_steps_do_not_wait_for_a_slow_disk_and_its_saves_do_not_pile_up(
         patch.setattr(checkpoints.time, "monotonic", lambda: 100.0 * next(now))
         assert run_main(*flags).status == 0
     assert saves == [0, 0, 10]  # The run's beginning, the first that was due, and the last.
-    assert digest(run) == digest(tmp_path / "whole")
-
-
-def test_with_steps_or_epochs_for_its_pace_a_run_saves_however_slow_the_disk():
-    assert CheckpointTimer(2, "steps", 5, step=0).due(2, saving=True)
-    late = CheckpointTimer(1, "seconds", 5, step=0)
-    late._time -= 2
-    assert late.due(2) and not late.due(2, saving=True)
-
-
-def test_a_folder_in_which_no_run_has_begun_yet_is_taken(run_main, tiny_flags, tmp_path):
-    run = tmp_path / "run"
-    run.mkdir()
-    (run / "metrics.jsonl").touch()  # Killed before config.json was whole.
-    (run / "config.json.partial").write_text('{"mod')
-    assert run_main("--model=softmax", *tiny_flags).status == 0
-    assert "config.json.partial" not in os.listdir(run)
-
-
-# After which signals
+    assert params_sha256(run) == params_sha256(tmp_path / "whole")
 
 
 def test_signals_ask_and_one_more_stops_at_once(monkeypatch):
-    def clock():
-        return now[0]
-
-    now = [0.0]
-    monkeypatch.setattr(signals.time, "monotonic", clock)
+    now = 0.0
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: now)
     for first in (signal.SIGINT, signal.SIGTERM):
-        with pytest.raises(KeyboardInterrupt), signals.stop_on_interrupt() as stop:
+        with pytest.raises(KeyboardInterrupt), terminal.stop_on_interrupt() as stop:
             assert stop() == 0
             signal.raise_signal(first)
             signal.raise_signal(first)  # timeout(1) sends it twice.
             assert stop() == first
-            now[0] += 1
+            now += 1
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_hang_up_asks_and_nothing_after_it_cuts_the_saving_short(monkeypatch):
     before, now = signal.getsignal(signal.SIGHUP), iter(range(100))
-    monkeypatch.setattr(signals.time, "monotonic", lambda: float(next(now)))
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: float(next(now)))
     try:
-        with signals.stop_on_interrupt() as stop:
+        with terminal.stop_on_interrupt() as stop:
             for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM, signal.SIGHUP):
                 signal.raise_signal(number)
                 assert stop() == signal.SIGHUP
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # As nohup starts it.
-        with signals.stop_on_interrupt() as stop:
+        with terminal.stop_on_interrupt() as stop:
             signal.raise_signal(signal.SIGHUP)
             assert stop() == 0
     finally:
@@ -368,6 +310,23 @@ def test_a_terminal_that_closes_ends_the_run_saved(run_python, finished_run, tmp
     assert run_python("-c", code, *flags).status == 128 + signal.SIGHUP
     (saved,) = (tmp_path / "run" / "checkpoints").iterdir()
     assert 40 <= int(saved.stem) < 800
+
+
+def test_ctrl_c_while_jax_is_imported_is_one_line(run_python):
+    """JAX may catch the KeyboardInterrupt, as this finder of modules does."""
+    code = """if True:
+        import contextlib, signal, sys, train
+        from jaxnets.cli import exit_status
+        class Finder:
+            def find_spec(name, *_):
+                if name == "jax":
+                    with contextlib.suppress(KeyboardInterrupt):
+                        signal.raise_signal(signal.SIGINT)
+        sys.meta_path.insert(0, Finder)
+        sys.exit(exit_status.run(train.main))
+    """
+    outcome = run_python("-c", code, "--model=softmax")
+    assert (outcome.status, outcome.err) == (130, "error: interrupted\n")
 
 
 @pytest.mark.slow

@@ -40,6 +40,7 @@ WORDS = [
 def flags_case(flags: dict[str, list[str]], folder: Path, rng: Rng) -> None:
     """A command line, up to where work would begin."""
     from jaxnets.cli.flags import parse_flags
+    from jaxnets.machine.platform import Processes
     from jaxnets.runs.run import config_of
 
     command = rng.choice(sorted(flags))
@@ -58,7 +59,7 @@ def flags_case(flags: dict[str, list[str]], folder: Path, rng: Rng) -> None:
             "apart": [flag, word],
         }[kind]
     if command == "train":
-        status_of(lambda: config_of(parse_flags(words)))
+        status_of(lambda: config_of(parse_flags(words), Processes()))
         return
     work = ("gradcheck.run.run", "report.summary.summary", "report.summary.to_text",
             "report.summary.to_values", "lecture.search.search_all", "lecture.ranking.to_text",

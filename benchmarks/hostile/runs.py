@@ -56,7 +56,7 @@ def config_case(sample: dict[str, Any], folder: Path, rng: Rng) -> None:
     (folder / "config.json").write_bytes(damage_json(rng, sample["config"]))
 
     def resume() -> None:
-        config = resuming.config_of({"resume": True, "workdir": str(folder)})
+        config = resuming.resumed_config({"resume": True, "workdir": str(folder)})
         if config.dataset == "mnist" and config.data_dir is not None:
             run.load_data(config)
 

@@ -3,10 +3,11 @@
 import contextlib
 import io
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
-from jaxnets.errors import RUN_FAILED, StoppedError, exit_status_of, one_line
+from jaxnets.errors import BY_SIGNAL, RUN_FAILED, StoppedError, exit_status_of, one_line
 
 
 def run(main: Callable[[Sequence[str]], int]) -> int:
@@ -43,3 +44,21 @@ def run(main: Callable[[Sequence[str]], int]) -> int:
                 sys.stdout.flush()
             os._exit(status)  # Python would wait for the thread that writes a checkpoint.
         return status
+
+
+@contextlib.contextmanager
+def end_on_interrupt() -> Iterator[None]:
+    """Lets Ctrl-C end the process at once while it imports libraries.
+
+    A KeyboardInterrupt may be lost there: NumPy turns it into an ImportError, JAX may ignore it.
+    """
+
+    def end(*_) -> None:
+        print("error: interrupted", file=sys.stderr)
+        os._exit(BY_SIGNAL + signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:  # Else it is ignored, as in a shell's background.
+        signal.signal(signal.SIGINT, end)
+    yield
+    signal.signal(signal.SIGINT, before)

@@ -1,4 +1,4 @@
-"""The lines that the slides print, in place of those of runs/progress.py."""
+"""The lines that the slides print, in place of those of runs/terminal.py."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import numpy as np
 from tqdm import tqdm
 
 from jaxnets.metrics import Metrics
-from jaxnets.runs.progress import Progress
+from jaxnets.runs.terminal import Progress
 from jaxnets.training.loop import Checkpoint, TrainLoader
 
 

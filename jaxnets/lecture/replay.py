@@ -18,9 +18,8 @@ from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment
 from jaxnets.lecture.log import SlideBar
 from jaxnets.lecture.many import TrainingSummary, summary_from_json, train_many, train_one
-from jaxnets.machine import distributed
 from jaxnets.metrics import Metrics
-from jaxnets.runs import signals
+from jaxnets.runs import terminal
 from jaxnets.runs.run import Run
 from jaxnets.runs.run_folder import SEARCH
 from jaxnets.table import table as aligned
@@ -55,8 +54,8 @@ def search_first(run: Run) -> None:
     config, parts = run.config, held_out(run.experiment.data)
     found: dict[int, TrainingSummary] = {}
     print("Start searching the best parameter...", flush=True)
-    with signals.stop_on_interrupt() as stop:
-        callbacks = Callbacks(stop=distributed.synchronised_stop(stop))
+    with terminal.stop_on_interrupt() as stop:
+        callbacks = Callbacks(stop=run.processes.synchronised_stop(stop))
         for size in config.latent_dims or ():
             trial = _trial(config, size, config.seed)
             experiment = Experiment.create(trial, parts, run.experiment.parallel)

@@ -6,9 +6,11 @@ import functools
 import importlib.metadata
 import os
 import platform as python_platform
+from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax._src.distributed import global_state
 
 from jaxnets.cache import cache_folder
 from jaxnets.errors import UserError
@@ -17,13 +19,31 @@ from jaxnets.version import __version__
 HUGE_PAGE = 1 << 21
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
-# What to do where JAX does not find the accelerator that was asked for.
+# What to do where JAX does not find the accelerator.
 ACCELERATORS = {
     "gpu": 'pip install "jax[cuda12]" finds one of NVIDIA\'s',
     "tpu": 'pip install "jax[tpu]" finds one',
 }
 
 Devices = list[Any]  # A list of jax.Device, which type checkers do not take for a type.
+
+
+class Processes:
+    """What the processes of a run ask each other, in a run of one; Connection is for several."""
+
+    is_first = True
+
+    def assert_equal(self, name: str, values: dict[str, Any]) -> None:
+        pass
+
+    def broadcast_json(self, name: str, value: Callable[[], Any]) -> Any:
+        return value()
+
+    def broadcast_arrays(self, tree: Any, like: Any) -> Any:
+        return tree
+
+    def synchronised_stop(self, stop: Callable[[], int]) -> Callable[[], int]:
+        return stop
 
 
 def prepare(
@@ -34,7 +54,7 @@ def prepare(
     cpu_devices: int | None = None,
     connected: bool = False,
 ) -> Devices:
-    """Sets JAX up and returns the devices to train on. Call it before JAX touches a device.
+    """Sets JAX up, before it touches a device, and returns the devices to train on.
 
     A second call with the same arguments changes nothing and returns the same devices.
 
@@ -58,7 +78,8 @@ def prepare(
     if precision == "float64":
         jax.config.update("jax_enable_x64", True)
     _keep_compiled_programs()
-    processes = process_count() if connected else 1
+    # JAX's public process_count would start its devices.
+    processes = (global_state.num_processes or 1) if connected else 1
     if (count := cpu_devices or (devices and -(-devices // processes))) is not None:
         with contextlib.suppress(RuntimeError):  # Raised where JAX runs already: a notebook.
             jax.config.update("jax_num_cpu_devices", count)
@@ -84,19 +105,8 @@ def prepare(
     return _of_all_processes(each or len(found)) if connected else found[:each]
 
 
-def process_count() -> int:
-    """The number of connected processes, without starting JAX's devices; 1 if none are."""
-    from jax._src.distributed import global_state  # It has no public name.
-
-    return global_state.num_processes or 1
-
-
 def _of_all_processes(each: int) -> Devices:
-    """The first devices of each process, in the order of processes.
-
-    Raises:
-      UserError: The processes have different numbers of devices.
-    """
+    """The first devices of each process, in the order of processes; all must have as many."""
     owned = [
         sorted((d for d in jax.devices() if d.process_index == process), key=lambda d: d.id)
         for process in range(jax.process_count())
@@ -111,11 +121,7 @@ def _of_all_processes(each: int) -> Devices:
 
 
 def _found(platform: str | None) -> Devices:
-    """The devices that JAX finds for this process, all of one platform.
-
-    Raises:
-      UserError: JAX finds no device, or only devices of another platform.
-    """
+    """The devices that JAX finds for this process, all of one platform."""
     try:
         found = jax.local_devices()
     except RuntimeError as error:  # JAX_PLATFORMS names one that is not here.
@@ -158,8 +164,7 @@ def compiler_options() -> dict[str, Any] | None:
     time (jaxlib 0.10.2 and 0.12.0; benchmarks/step.py). Earlier versions do not know the option,
     and later ones are not tested.
     """
-    version = tuple(int(part) for part in jax.__version__.split(".")[:2])
-    if jax.default_backend() == "cpu" and (0, 10) <= version <= (0, 12):
+    if jax.default_backend() == "cpu" and (0, 10) <= jax.__version_info__[:2] <= (0, 12):
         return {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
     return None
 

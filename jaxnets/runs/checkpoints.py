@@ -48,10 +48,8 @@ class CheckpointTimer:
     def due(self, step: int, saving: bool = False) -> bool:
         """Whether to save after so many steps.
 
-        Args:
-          step: The number of steps done.
-          saving: Whether the last save is still being written. An interval in seconds then waits
-            for it: no step waits for a slow disk.
+        While the last save is being written, an interval in seconds waits for it: no step waits for
+        a slow disk.
         """
         if self._seconds is not None:
             return not saving and time.monotonic() - self._time >= self._seconds
@@ -68,7 +66,6 @@ def steps_in(folder: Path) -> list[int]:
 
     Raises:
       ValueError: It holds those of an older version, which are folders.
-      OSError: It cannot be read.
     """
     try:
         names = os.listdir(folder)
@@ -93,12 +90,9 @@ def prune(folder: Path, keep: int, records: Sequence[dict[str, Any]]) -> None:
 
 
 def kept_steps(steps: Sequence[int], keep: int, records: Sequence[dict[str, Any]]) -> set[int]:
-    """The last `keep` of the steps, and the one of the best validation accuracy.
+    """The last `keep` of the ascending steps, and the one of the best validation accuracy.
 
-    Args:
-      steps: The checkpoints' steps, in ascending order.
-      keep: How many stay, beside the best.
-      records: The epochs' records; a step in the middle of an epoch has none.
+    A step in the middle of an epoch has no record.
     """
     scores = {r["step"]: r["validation_accuracy"] for r in records}
     known = [step for step in steps if scores.get(step) is not None]
@@ -116,17 +110,10 @@ def named_leaves(tree: Any) -> dict[str, Any]:
 
 
 def write(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Writes a whole checkpoint or nothing, with each array's CRC-32 in the header.
+    """Writes a whole checkpoint or nothing, with each array's CRC-32; arrays are in C order.
 
     The safetensors library does not write it: a killed save would leave a file of a random name,
     others could not read the file, and a full disk would be an error without a number.
-
-    Args:
-      path: The new file.
-      arrays: The arrays by name, in C order.
-
-    Raises:
-      OSError: The file could not be written.
     """
     # The widest numbers first: each lies at a multiple of its width, as mapped memory needs.
     names = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))
@@ -144,22 +131,14 @@ def write(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def read(path: Path, like: Any, *, whole: bool = True) -> Any:
-    """Reads a checkpoint, which may be anybody's.
+    """Reads a checkpoint, which may be anybody's, as NumPy arrays in the structure of `like`.
 
     The library compares the header with the file's real size, and this function compares the
-    header with `like`, before memory is taken.
-
-    Args:
-      path: The file.
-      like: The structure, shapes and dtypes that are wanted.
-      whole: Whether the file must hold nothing else; otherwise its other parts are not read.
-
-    Returns:
-      NumPy arrays in the structure of `like`.
+    header with `like`, before memory is taken. A whole checkpoint must hold nothing else; otherwise
+    its other parts are not read.
 
     Raises:
       ValueError: The file is damaged or has other arrays; the message says what was expected.
-      OSError: The file cannot be read.
     """
     wanted = {name: _form(leaf) for name, leaf in named_leaves(like).items()}
     with path.open("rb") as file:

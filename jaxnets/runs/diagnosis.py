@@ -18,32 +18,21 @@ from jaxnets.training.loop import Callbacks, Checkpoint, NonFiniteLossError, all
 from jaxnets.training.step import TrainState
 
 
-class _NothingFound(Exception):
-    """Every step asked for was finite."""
-
-
 def find_bad_step(experiment: Experiment, checkpoint: Checkpoint, last_epoch: int) -> str | None:
-    """Says which step goes bad and where in the network it begins.
+    """Says which step goes bad and where in the network it begins, without a full stop.
 
-    Args:
-      experiment: The run's.
-      checkpoint: Where to begin; its state is donated.
-      last_epoch: The last epoch to look at, from 1.
-
-    Returns:
-      A sentence without its full stop, or None if no step goes bad when it is taken again.
+    It begins at the checkpoint, whose state is donated, and ends after the last epoch, counted from
+    1. It returns None if no step goes bad when it is taken again.
     """
-    if experiment.config.gradients == "both":
-        config = dataclasses.replace(experiment.config, gradients="manual")
-        experiment = dataclasses.replace(experiment, config=config)
+    config = experiment.config
+    gradients = "manual" if config.gradients == "both" else config.gradients
+    config = dataclasses.replace(config, gradients=gradients, epochs=min(config.epochs, last_epoch))
+    experiment = dataclasses.replace(experiment, config=config)
     model, parallel = experiment.model, experiment.parallel
     train_step = parallel.compile(experiment.train_step())
     gradient_step = experiment.gradient_step()
-    steps = experiment.loader.steps * last_epoch
 
     def look(step: int, state: TrainState, batch: Batch) -> None:
-        if step >= steps:
-            raise _NothingFound
         after, metrics = train_step(state, batch)
         loss = float(metrics.loss_sum)
         if np.isfinite(loss) and all_finite(after.params):
@@ -59,8 +48,8 @@ def find_bad_step(experiment: Experiment, checkpoint: Checkpoint, last_epoch: in
         place = (
             first_bad_output(model, state.params, images, key)
             or (None if np.isfinite(loss) else "the loss of finite logits")
-            or first_bad_layer("the gradient of", reversed(model.layers), derived)
-            or first_bad_layer("the update of", model.layers, after.params)
+            or _first_bad_layer("the gradient of", reversed(model.layers), derived)
+            or _first_bad_layer("the update of", model.layers, after.params)
         )
         raise NonFiniteLossError(f"{what}, beginning with {place}")
 
@@ -69,19 +58,13 @@ def find_bad_step(experiment: Experiment, checkpoint: Checkpoint, last_epoch: in
             pass
     except NonFiniteLossError as error:
         return str(error)
-    except _NothingFound:
-        pass
     return None
 
 
 def first_bad_output(model: Chain, params: Any, images: Any, key: jax.Array) -> str | None:
-    """Names the first layer, in the order of a step's forward pass, whose output is not finite.
+    """Names the first layer of a step's forward pass whose output is not finite.
 
-    Args:
-      model: The network.
-      params: Its parameters.
-      images: [B, H, W, C], as the step's augmentation left them.
-      key: The step's, for dropout.
+    The images [B, H, W, C] are augmented already; the key is the step's, for dropout.
     """
     after = ""
     for number, layer in enumerate(model.layers, start=1):
@@ -95,7 +78,7 @@ def first_bad_output(model: Chain, params: Any, images: Any, key: jax.Array) -> 
     return None
 
 
-def first_bad_layer(what: str, layers: Iterable[Layer], tree: Any) -> str | None:
+def _first_bad_layer(what: str, layers: Iterable[Layer], tree: Any) -> str | None:
     """Names the first of some layers whose part of a tree like the parameters is not finite."""
     for layer in layers:
         name = getattr(layer, "name", None)

@@ -65,45 +65,37 @@ def naming(path: Path) -> Iterator[None]:
 def lock(folder: Path) -> int | None:
     """Locks a folder until the returned descriptor is closed or the process ends.
 
-    The lock is on the folder itself, where no file is left behind or replaced.
-
-    Returns:
-      The open folder; None without fcntl (Windows) or on a file system without locks, and then a
-      line on stderr says so.
+    The lock is on the folder itself, where no file is left behind or replaced. Without fcntl
+    (Windows) or on a file system without locks it is None, and a line on stderr says so.
 
     Raises:
       UserError: Another process has locked the folder.
-      OSError: The folder cannot be read.
     """
     try:
         import fcntl
     except ImportError:
-        return _warn_unlocked(folder, "this platform has no fcntl")
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
-        if isinstance(error, BlockingIOError):
-            raise UserError(
-                f"workdir: another process is training in {folder}; wait for its end or "
-                "take another folder"
-            ) from None
-        return _warn_unlocked(folder, f"cannot be locked ({error.strerror})")
-    return descriptor
-
-
-def _warn_unlocked(folder: Path, why: str) -> None:
-    line = f"warning: {why}: nothing keeps a second process out of {folder}"
+        reason = "this platform has no fcntl"
+    else:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return descriptor
+        except OSError as error:
+            os.close(descriptor)
+            if isinstance(error, BlockingIOError):
+                raise UserError(
+                    f"workdir: another process is training in {folder}; wait for its end or "
+                    "take another folder"
+                ) from None
+            reason = f"cannot be locked ({error.strerror})"
+    line = f"warning: {reason}: nothing keeps a second process out of {folder}"
     print(one_line(line), file=sys.stderr)
 
 
 def check_only_files(folder: Path) -> None:
     """Checks that a folder holds files and folders only, however deep: no links, pipes or devices.
 
-    Raises:
-      UserError: It holds another thing, or cannot be read. A link could lead out of the folder,
-        and a pipe would be waited for.
+    A link could lead out of the folder, and a pipe would be waited for.
     """
     folders = [str(folder)]
     while folders:
@@ -123,11 +115,7 @@ def check_only_files(folder: Path) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Reads a file's one object.
-
-    Raises:
-      UserError: The file cannot be read, is larger than MAX_JSON_BYTES, or holds something else.
-    """
+    """Reads a file that holds one object and has MAX_JSON_BYTES at most."""
     try:
         if (size := path.stat().st_size) > MAX_JSON_BYTES:
             raise ValueError(f"expected at most {MAX_JSON_BYTES:,} bytes, found {size:,}")
@@ -140,11 +128,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """Reads the epochs' records of a metrics.jsonl.
-
-    Raises:
-      UserError: The file cannot be read or is damaged.
-    """
+    """Reads the epochs' records of a metrics.jsonl."""
     try:
         # A crash may have cut the last line short: only lines with their end count.
         lines = path.read_text("utf-8").split("\n")[:-1]

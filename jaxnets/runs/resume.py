@@ -1,4 +1,4 @@
-"""Which run the flags ask for: a new one, or an interrupted one with its own settings."""
+"""Which interrupted run --resume continues, and what may change in it."""
 
 import sys
 from dataclasses import asdict, replace
@@ -7,14 +7,10 @@ from typing import Any
 import numpy as np
 
 from jaxnets.config.fields import SINGLE_PROCESS, Config, from_json, preset
-from jaxnets.errors import UserError
+from jaxnets.errors import UserError, one_line
 from jaxnets.experiment import Experiment
-from jaxnets.machine import distributed
-from jaxnets.machine.platform import describe, versions
-from jaxnets.runs.run_folder import CONFIG, SEARCH, RunFolder
+from jaxnets.runs.run_folder import CONFIG, RESULT, RUNS, SEARCH, RunFolder
 from jaxnets.training.optimizer import create_schedule
-
-INIT_SHA256 = "init_from_sha256"
 
 # These belong to the process, not to the run.
 OF_THE_PROCESS = ("workdir", "resume", "overwrite")
@@ -29,26 +25,14 @@ RESUME_MAY_CHANGE = (
 )
 
 
-def config_of(flags: dict[str, Any]) -> Config:
-    """The config that the flags ask for; with --resume, the interrupted run's own.
-
-    Raises:
-      UserError: A value is out of range, or --resume would change what the run computes.
-    """
-    if not flags.get("resume"):
-        return preset(**flags)
-    stored = distributed.broadcast_json("config", lambda: asdict(_resumed_config(flags)))
-    own = {name: flags[name] for name in distributed.OWN_FLAGS if name in flags}
-    return replace(from_json(stored), **own)
-
-
-def _resumed_config(flags: dict[str, Any]) -> Config:
+def resumed_config(flags: dict[str, Any]) -> Config:
+    """The interrupted run's own config, with what the flags may change in it."""
     # What goes with --resume is checked before there is a model to check the rest with.
     asked = preset(**{name: flags[name] for name in OF_THE_PROCESS if name in flags})
     if "workdir" in flags:
         folder = RunFolder.open(flags["workdir"])
     else:
-        folder = RunFolder.newest_unfinished(flags.get("model", asked.model))
+        folder = _newest_unfinished(flags.get("model", asked.model))
     stored = read_config(folder)
     began = asdict(stored)
     if searched := folder.read(SEARCH):
@@ -64,8 +48,29 @@ def _resumed_config(flags: dict[str, Any]) -> Config:
         raise UserError(f"resume: that is another run than {folder.path}: {'; '.join(changed)}")
     changes = {name: flags[name] for name in RESUME_MAY_CHANGE if name in flags}
     config = replace(stored, **{"overwrite": False, "workdir": str(folder.path), **changes})
-    _refuse_finished(folder, config)
+    _refuse_finished(folder, stored, config)
     return config
+
+
+def _newest_unfinished(model: str) -> RunFolder:
+    """The model's unfinished run under runs/ that was last written to."""
+    found = []
+    for path in RUNS.glob(f"*/{CONFIG}"):
+        try:
+            folder = RunFolder.open(str(path.parent))
+            ours = folder.read(CONFIG).get("model") == model
+        except UserError as error:
+            print(one_line(f"warning: {error}; looking for another run"), file=sys.stderr)
+            continue
+        if ours and not folder.finished:
+            written = max(entry.stat().st_mtime_ns for entry in folder.path.iterdir())
+            found.append((written, folder.path.name, folder))
+    if not found:
+        raise UserError(
+            f"resume: found no unfinished run of {model} in {RUNS.resolve()}; "
+            "--workdir=DIR names another folder, --model=NAME another model"
+        )
+    return max(found)[2]
 
 
 def read_config(folder: RunFolder) -> Config:
@@ -83,77 +88,44 @@ def read_config(folder: RunFolder) -> Config:
         raise UserError(f"{folder.path / CONFIG}: {error}") from error
 
 
-def write_config(folder: RunFolder, experiment: Experiment, inputs: dict[str, str]) -> None:
-    """Writes config.json: every field, versions, device, digests, the shape of the data."""
-    devices, data = experiment.parallel.devices, experiment.data
-    folder.write(
-        CONFIG,
-        {
-            **asdict(replace(experiment.config, resume=False, **SINGLE_PROCESS)),
-            "versions": versions(),
-            "device_platform": devices[0].platform,
-            "device": describe(devices),
-            "num_devices": len(devices),
-            **inputs,
-            "image_shape": list(data.image_shape),
-            "num_classes": data.num_classes,
-            "class_names": data.class_names,
-        },
-    )
+def take_up(folder: RunFolder, experiment: Experiment, inputs: dict[str, str]) -> bool:
+    """Refuses a locked folder's run that has finished, or that began with other data or weights.
 
-
-def inputs_sha256(experiment: Experiment) -> dict[str, str]:
-    """The digests of the data and the first weights, by their names in config.json."""
-    inputs = {"data_sha256": experiment.data.checksum}
-    if experiment.config.init_from is not None:
-        from jaxnets.models.torchvision import weights_sha256
-
-        inputs[INIT_SHA256] = weights_sha256(experiment.config.init_from)
-    return inputs
-
-
-def take_up(folder: RunFolder, experiment: Experiment, inputs: dict[str, str]) -> None:
-    """Continues the run in a locked folder, if it is the one that the experiment continues.
-
-    Raises:
-      UserError: It has finished, or it began with other data or other weights.
+    Returns:
+      Whether config.json must be written anew.
     """
-    config = experiment.config
-    _refuse_finished(folder, config)  # The process that had the lock may have finished the run.
-    _refuse_other_inputs(folder, config, inputs)
-    stored = read_config(folder)
+    config, stored = experiment.config, read_config(folder)
+    # The process that had the lock may have finished the run.
+    _refuse_finished(folder, stored, config)
+    _refuse_other_inputs(folder, stored, config, inputs)
     same = {name: getattr(config, name) for name in (*OF_THE_PROCESS, *SINGLE_PROCESS)}
-    if replace(stored, **same) == config:
-        return
     if config.epochs != stored.epochs:
         _warn_learning_rate_change(folder, stored, experiment)
-        folder.mark_unfinished()  # First: with more epochs in config.json it would be half a run.
-    write_config(folder, experiment, inputs)
+        # First: with more epochs in config.json it would be half a run.
+        (folder.path / RESULT).unlink(missing_ok=True)
+    return replace(stored, **same) != config
 
 
-def _refuse_finished(folder: RunFolder, config: Config) -> None:
-    epochs = read_config(folder).epochs
-    if folder.finished and config.epochs <= epochs:
+def _refuse_finished(folder: RunFolder, stored: Config, config: Config) -> None:
+    if folder.finished and config.epochs <= stored.epochs:
         raise UserError(
             f"resume: expected an interrupted run, {folder.path} holds a finished one "
-            f"(--epochs above {epochs} continues it)"
+            f"(--epochs above {stored.epochs} continues it)"
         )
 
 
-def _refuse_other_inputs(folder: RunFolder, config: Config, inputs: dict[str, str]) -> None:
+def _refuse_other_inputs(
+    folder: RunFolder, stored: Config, config: Config, inputs: dict[str, str]
+) -> None:
+    texts = {
+        "data_sha256": (f"the data of {_source(stored)}", f"{_source(config)} with "),
+        "init_from_sha256": (config.init_from, ""),
+    }
     began = folder.read(CONFIG)
-    theirs, ours = began.get("data_sha256"), inputs["data_sha256"]
-    if theirs != ours:
-        raise UserError(
-            f"resume: expected the data of {_source(read_config(folder))} with SHA-256 {theirs}, "
-            f"got {_source(config)} with {ours}"
-        )
-    if config.init_from is not None:
-        theirs, ours = began.get(INIT_SHA256), inputs[INIT_SHA256]
-        if theirs != ours:
-            raise UserError(
-                f"resume: expected {config.init_from} with SHA-256 {theirs}, got {ours}"
-            )
+    for name, ours in inputs.items():
+        if ours != (theirs := began.get(name)):
+            expected, got = texts[name]
+            raise UserError(f"resume: expected {expected} with SHA-256 {theirs}, got {got}{ours}")
 
 
 def _source(config: Config) -> str:

@@ -1,7 +1,11 @@
-"""A run: an experiment in its folder, new or resumed, logged, saved, stopped by signals."""
+"""A run: an experiment in its folder, new or resumed, logged, saved, stopped by signals.
+
+Most runs are new and of one process: what others need is imported where they need it.
+"""
 
 import contextlib
 import dataclasses
+import functools
 import shlex
 import signal
 import sys
@@ -11,25 +15,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxnets.config.fields import SINGLE_PROCESS, Config, learning_rate_note, preset
+from jaxnets.config.fields import SINGLE_PROCESS, Config, from_json, learning_rate_note, preset
 from jaxnets.data.load import load_dataset
 from jaxnets.errors import RunFailedError, StoppedError, printable
 from jaxnets.experiment import Experiment, Record
-from jaxnets.machine import distributed
-from jaxnets.machine.platform import describe
+from jaxnets.machine.platform import Processes, describe, versions
 from jaxnets.metrics import Metrics
-from jaxnets.runs import signals
+from jaxnets.runs import terminal
 from jaxnets.runs.checkpoints import CheckpointTimer
-from jaxnets.runs.progress import Progress
-from jaxnets.runs.resume import config_of, inputs_sha256, take_up, write_config
-from jaxnets.runs.run_folder import RunFolder, params_sha256
-from jaxnets.training.loop import (
-    Callbacks,
-    Checkpoint,
-    Interrupted,
-    NonFiniteLossError,
-    all_finite,
-)
+from jaxnets.runs.run_folder import CONFIG, RunFolder, params_sha256
+from jaxnets.runs.terminal import Progress
+from jaxnets.training.loop import Callbacks, Checkpoint, Interrupted, NonFiniteLossError, all_finite
 from jaxnets.training.step import TrainState
 
 
@@ -39,16 +35,17 @@ class Run:
     Attributes:
       experiment: The network, the data and what trains them.
       folder: Where the run is kept.
+      processes: What this process asks the others.
       checkpoint: How far the run has come.
       progress: The class of what is shown: a bar, and a line an epoch.
       closing_lines: Called with the run and its test metrics; returns what `finish` prints last.
     """
 
     def __init__(
-        self, experiment: Experiment, folder: RunFolder, inputs: dict[str, str], state: TrainState
+        self, experiment: Experiment, folder: RunFolder, processes: Processes, state: TrainState
     ):
         """A run that has not begun; `open` makes it."""
-        self.experiment, self.folder, self._inputs = experiment, folder, inputs
+        self.experiment, self.folder, self.processes = experiment, folder, processes
         self.checkpoint = Checkpoint(state)
         self.progress: Callable[..., Progress] = Progress
         self.closing_lines: Callable[[Run, Metrics], str | None] = lambda run, test: None
@@ -66,13 +63,13 @@ class Run:
           RunFailedError: The run cannot reach its end: a loss is not finite, the disk is full.
           StoppedError: A signal stopped the run.
         """
-        with _connected(flags):
-            config = config_of(flags)
+        with _connected(flags) as processes:
+            config = config_of(flags, processes)
             experiment = Experiment.create(config, load_data(config))
             state = experiment.init_state()  # Before the folder is made: it may be refused.
-            folder, inputs = _open_folder(experiment)
+            folder = _open_folder(experiment, processes)
             with _ends_in_one_line(folder), folder:
-                run = cls(experiment, folder, inputs, state)
+                run = cls(experiment, folder, processes, state)
                 if config.resume:
                     run.checkpoint = run._last_saved(state)
                     folder.drop_records_after(int(run.checkpoint.state.step))
@@ -88,23 +85,19 @@ class Run:
         parallel = self.experiment.parallel
         self.experiment = Experiment.create(config, self.experiment.data, parallel)
         self.checkpoint = Checkpoint(self.experiment.init_state())
-        write_config(self.folder, self.experiment, self._inputs)
+        write_config(self.folder, self.experiment, inputs_sha256(self.experiment))
 
     @property
     def headline(self) -> str:
         """What is about to be trained, on which data and devices; from where, if resumed."""
         config, data, devices = self.config, self.experiment.data, self.experiment.parallel.devices
         params = self.checkpoint.state.params
-        place = describe(devices)
-        if devices[0].platform == "cpu":
-            place += " (no accelerator)"
-        sizes = [f"{len(data.train):,} train"]
-        if len(data.validation):
-            sizes.append(f"{len(data.validation):,} validation")
-        sizes.append(f"{len(data.test):,} test")
+        accelerator = "" if devices[0].platform != "cpu" else " (no accelerator)"
+        parts = {"train": data.train, "validation": data.validation, "test": data.test}
+        sizes = [f"{len(part):,} {name}" for name, part in parts.items() if len(part)]
         line = (
             f"{config.model}: {num_params(params):,} parameters | {printable(data.name)}: "
-            f"{', '.join(sizes)} images | {place} | {config.precision} | "
+            f"{', '.join(sizes)} images | {describe(devices)}{accelerator} | {config.precision} | "
             f"gradients {config.gradients}"
         )
         if config.init_from is not None:
@@ -128,22 +121,24 @@ class Run:
         try:
             yield from self._epochs()
         except NonFiniteLossError as error:
-            raise self._explain(error) from None
+            explain = functools.partial(self._explanation, error)
+            explained = self.processes.broadcast_json("explained", explain)
+            raise NonFiniteLossError(explained) from None
 
     def _epochs(self) -> Iterator[Record]:
         """Trains, logs and saves."""
         loader, step = self.experiment.loader, int(self.checkpoint.state.step)
         self._timer = CheckpointTimer(*self.config.checkpoint_interval, loader.steps, step)
         with (
-            signals.stop_on_interrupt() as stop,
+            terminal.stop_on_interrupt() as stop,
             self.progress(self.config.epochs, loader, self.checkpoint) as self._shown,
         ):
             callbacks = Callbacks(
                 progress=self._shown.update,
                 gradient_error=self._shown.gradient_error,
-                stop=distributed.synchronised_stop(stop),
+                stop=self.processes.synchronised_stop(stop),
                 due=self._is_save_due,
-                save=self._save_and_note,
+                save=self._save,
             )
             try:
                 for state, record in self.experiment.epochs(self.checkpoint, callbacks):
@@ -151,11 +146,11 @@ class Run:
                     self.folder.log(record)
                     yield record
                     if record["epoch"] == self.config.epochs or self._is_save_due(record["step"]):
-                        self._save_and_note(self.checkpoint)
+                        self._save(self.checkpoint)
                 if number := stop():  # It came after the last step.
                     raise Interrupted(self.checkpoint, number)
             except Interrupted as interrupted:
-                self._save_and_note(interrupted.checkpoint)
+                self._save(interrupted.checkpoint)
                 self.folder.wait()  # In here, where a second SIGHUP does not cut it short.
                 raise
             self.folder.wait()
@@ -212,38 +207,26 @@ class Run:
     def _is_save_due(self, step: int) -> bool:
         return self._timer.due(step, saving=self.folder.saving)
 
-    def save(self, checkpoint: Checkpoint) -> None:
-        """Saves how far the run has come.
-
-        Raises:
-          NonFiniteLossError: A parameter is not finite; the checkpoint before is kept.
-        """
+    def _save(self, checkpoint: Checkpoint) -> None:
+        """Saves how far the run has come; if a parameter is not finite, the last save is kept."""
         step = int(checkpoint.state.step)
-        if distributed.is_first():
+        if self.processes.is_first:
             if not all_finite(checkpoint.state.params):
                 raise NonFiniteLossError(f"the parameters after step {step} are not finite")
             self.folder.save(step, self._tree(checkpoint))
-
-    def _save_and_note(self, checkpoint: Checkpoint) -> None:
-        self.save(checkpoint)
-        self._timer.saved(int(checkpoint.state.step))
+        self._timer.saved(step)
 
     def _last_saved(self, state: TrainState) -> Checkpoint:
         """The last checkpoint, or the fresh state that gives its structure."""
         like = self._tree(Checkpoint(state))
-        tree = self.folder.restore(like) if distributed.is_first() else None
-        if self.config.is_distributed and distributed.broadcast_json(
-            "restored", lambda: tree is not None
-        ):
-            tree = distributed.broadcast_arrays(tree, like)
-        if tree is None:
+        tree = self.folder.restore(like) if self.processes.is_first else None
+        if not self.processes.broadcast_json("restored", lambda: tree is not None):
             return Checkpoint(state)
-        parts = tree["step"], tree["params"], tree["opt_state"]
-        step, params, opt_state = self.experiment.parallel.replicate(parts)
-        metrics = Metrics(**tree["metrics"])
+        tree = self.processes.broadcast_arrays(tree, like)
+        parts = {name: tree[name] for name in ("step", "params", "opt_state")}
         return Checkpoint(
-            TrainState(step=step, params=params, opt_state=opt_state, key=state.key),
-            metrics if metrics.count else None,
+            state.replace(**self.experiment.parallel.replicate(parts)),
+            tree["metrics"] if tree["metrics"].count else None,
             float(tree["seconds"]),
             float(tree["data_seconds"]),
         )
@@ -251,28 +234,22 @@ class Run:
     def _tree(self, checkpoint: Checkpoint) -> dict[str, Any]:
         """A checkpoint as it is saved. The seed determines its key; None has no array."""
         state = checkpoint.state
-        metrics = checkpoint.metrics or Metrics.zero(self.experiment.data.num_classes)
         return {
             "step": state.step,
             "params": state.params,
             "opt_state": state.opt_state,
-            "metrics": {
-                field.name: getattr(metrics, field.name) for field in dataclasses.fields(metrics)
-            },
+            "metrics": checkpoint.metrics or Metrics.zero(self.experiment.data.num_classes),
             "seconds": np.float64(checkpoint.seconds),
             "data_seconds": np.float64(checkpoint.data_seconds),
         }
 
-    def _explain(self, error: NonFiniteLossError) -> NonFiniteLossError:
-        """The error with the first bad step and layer, what is kept, and a hint."""
-        explained = distributed.broadcast_json("explained", lambda: self._explanation(error))
-        return NonFiniteLossError(explained)
-
     def _explanation(self, error: NonFiniteLossError) -> str:
+        """The error with the first bad step and layer, what is kept, and a hint."""
         from jaxnets.runs.diagnosis import find_bad_step
 
         self.folder.wait()
         if self.config.is_distributed:  # The other processes do not take part.
+            self.processes = Processes()
             single = dataclasses.replace(self.config, **SINGLE_PROCESS, devices=None)
             self.experiment = Experiment.create(single, self.experiment.data)
         last = self._last_saved(self.experiment.init_state())
@@ -301,50 +278,71 @@ def num_params(params: Any) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
-def resume_command(folder: RunFolder) -> str:
-    """The command that resumes an interrupted run."""
-    program = sys.argv[0] or "train.py"
-    return f"python {shlex.join([program, '--resume', f'--workdir={folder.path}'])}"
+def inputs_sha256(experiment: Experiment) -> dict[str, str]:
+    """The digests of the data and the first weights, by their names in config.json."""
+    inputs = {"data_sha256": experiment.data.checksum}
+    if experiment.config.init_from is not None:
+        from jaxnets.models.torchvision import weights_sha256
+
+        inputs["init_from_sha256"] = weights_sha256(experiment.config.init_from)
+    return inputs
 
 
-def _connected(flags: dict[str, Any]) -> contextlib.AbstractContextManager[None]:
-    """Connects with the run's other processes if the flags say so (machine/distributed.py).
+def write_config(folder: RunFolder, experiment: Experiment, inputs: dict[str, str]) -> None:
+    """Writes config.json: every field, versions, device, digests, the shape of the data."""
+    devices, data = experiment.parallel.devices, experiment.data
+    settings = dataclasses.replace(experiment.config, resume=False, **SINGLE_PROCESS)
+    folder.write(
+        CONFIG,
+        {
+            **dataclasses.asdict(settings),
+            "versions": versions(),
+            "device_platform": devices[0].platform,
+            "device": describe(devices),
+            "num_devices": len(devices),
+            **inputs,
+            "image_shape": list(data.image_shape),
+            "num_classes": data.num_classes,
+            "class_names": data.class_names,
+        },
+    )
 
-    Raises:
-      UserError: A value is out of range, or the other processes were asked for something else.
-    """
+
+def config_of(flags: dict[str, Any], processes: Processes) -> Config:
+    """The config that the flags ask for; with --resume, the interrupted run's own."""
+    if not flags.get("resume"):
+        return preset(**flags)
+    from jaxnets.machine.distributed import OWN_FLAGS
+    from jaxnets.runs.resume import resumed_config
+
+    stored = processes.broadcast_json("config", lambda: dataclasses.asdict(resumed_config(flags)))
+    own = {name: flags[name] for name in OWN_FLAGS if name in flags}
+    return dataclasses.replace(from_json(stored), **own)
+
+
+def _connected(flags: dict[str, Any]) -> contextlib.AbstractContextManager[Processes]:
+    """Connects with the run's other processes if the flags say so."""
     connection = {name: flags[name] for name in SINGLE_PROCESS if name in flags}
     # With --resume the rest is checked when there is a model to check it with.
     config = preset(**(connection if flags.get("resume") else flags))
     if not config.is_distributed:
-        return contextlib.nullcontext()
-    return distributed.connected(
-        coordinator=config.coordinator,
-        num_processes=config.num_processes,
-        process_id=config.process_id,
-        flags=flags,
-    )
+        return contextlib.nullcontext(Processes())
+    from jaxnets.machine.distributed import connected
+
+    return connected(config.coordinator, config.num_processes, config.process_id, flags)
 
 
-def _open_folder(experiment: Experiment) -> tuple[RunFolder, dict[str, str]]:
+def _open_folder(experiment: Experiment, processes: Processes) -> RunFolder:
     """Makes the run folder with its config.json or, with --resume, finds it; locks it.
 
     The first of several processes does; the others get a replica that writes nothing.
-
-    Returns:
-      The folder, and the digests of what the run was given.
-
-    Raises:
-      UserError: The folder is taken or cannot be written, the run began with other data or
-        weights, or the processes do not have the same.
     """
-    inputs = inputs_sha256(experiment)
-    distributed.assert_equal_across_processes("inputs", inputs)
-    if not distributed.is_first():
+    config, inputs = experiment.config, inputs_sha256(experiment)
+    processes.assert_equal("inputs", inputs)
+    if not processes.is_first:
         from jaxnets.runs.replica_folder import ReplicaRunFolder
 
-        return ReplicaRunFolder(distributed.broadcast_json("folder", dict)), inputs
-    config = experiment.config
+        return ReplicaRunFolder(processes.broadcast_json("folder", dict))
     if config.resume:
         folder = RunFolder.open(str(config.workdir))
         folder.lock()
@@ -352,21 +350,27 @@ def _open_folder(experiment: Experiment) -> tuple[RunFolder, dict[str, str]]:
         folder = RunFolder.create(config.workdir, config.model, overwrite=config.overwrite)
     with contextlib.ExitStack() as stack:
         stack.enter_context(folder)  # Its lock is released if the request is refused.
-        begin = take_up if config.resume else write_config
-        begin(folder, experiment, inputs)
+        must_write = True
+        if config.resume:
+            from jaxnets.runs.resume import take_up
+
+            must_write = take_up(folder, experiment, inputs)
+        if must_write:
+            write_config(folder, experiment, inputs)
         stack.pop_all()
     folder.keep = config.keep
     if config.is_distributed:
         from jaxnets.runs.replica_folder import metadata_snapshot
 
-        distributed.broadcast_json("folder", lambda: metadata_snapshot(folder))
-    return folder, inputs
+        processes.broadcast_json("folder", lambda: metadata_snapshot(folder))
+    return folder
 
 
 @contextlib.contextmanager
 def _ends_in_one_line(folder: RunFolder) -> Iterator[None]:
     """Turns what ends a run early into one line, with the command that resumes it."""
-    hint = f"resume with: {resume_command(folder)}"
+    command = [sys.argv[0] or "train.py", "--resume", f"--workdir={folder.path}"]
+    hint = f"resume with: python {shlex.join(command)}"
     try:
         yield
     except Interrupted as stopped:

@@ -6,7 +6,6 @@ A run that began with a search has search.json too.
 import contextlib
 import errno
 import hashlib
-import itertools
 import json
 import os
 import shutil
@@ -57,12 +56,7 @@ class RunFolder:
 
     @classmethod
     def create(cls, workdir: str | None, model: str, *, overwrite: bool = False) -> "RunFolder":
-        """Makes the folder and locks it.
-
-        Args:
-          workdir: The path; None is runs/<model>-<date>-<time>.
-          model: The model's name, for the default path.
-          overwrite: Whether to replace the run that the folder holds.
+        """Makes the folder, by default runs/<model>-<date>-<time>, and locks it.
 
         Raises:
           UserError: The folder holds a run (without overwrite) or other files, cannot be written,
@@ -79,7 +73,10 @@ class RunFolder:
             others = [name for name in found if name.removesuffix(".partial") not in ours]
             if others:
                 raise UserError(f"workdir: expected an empty folder, {path} holds {others[0]}")
-            if not overwrite and not _only_just_made(path, found):
+            begun = [name for name in found if not name.endswith(".partial")]
+            if begun == [METRICS] and not (path / METRICS).stat().st_size:
+                begun = []  # A process ended before its run began.
+            if begun and not overwrite:
                 raise UserError(
                     f"workdir: {path} already holds a run; --overwrite replaces it, "
                     "--resume continues it"
@@ -104,46 +101,13 @@ class RunFolder:
         files.check_only_files(path)
         return cls(path)
 
-    @classmethod
-    def newest_unfinished(cls, model: str) -> "RunFolder":
-        """Finds a model's unfinished run under runs/ that was last written to.
-
-        Raises:
-          UserError: There is none.
-        """
-        found = []
-        for path in RUNS.glob(f"*/{CONFIG}"):
-            try:
-                folder = cls.open(str(path.parent))
-                ours = folder.read(CONFIG).get("model") == model
-            except UserError as error:
-                print(one_line(f"warning: {error}; looking for another run"), file=sys.stderr)
-                continue
-            if ours and not folder.finished:
-                written = max(entry.stat().st_mtime_ns for entry in folder.path.iterdir())
-                found.append((written, folder.path.name, folder))
-        if not found:
-            raise UserError(
-                f"resume: found no unfinished run of {model} in {RUNS.resolve()}; "
-                "--workdir=DIR names another folder, --model=NAME another model"
-            )
-        return max(found)[2]
-
     def lock(self) -> None:
-        """Locks the folder until `close` or the process' end, however it ends.
-
-        Raises:
-          UserError: Another process has locked it.
-        """
+        """Locks the folder until `close` or the process' end, however it ends."""
         with _writing(self.path):
             self._lock = files.lock(self.path)
 
     def _check_in_place(self) -> None:
-        """Checks that the folder is the one that was locked, before anything is written to it.
-
-        Raises:
-          RunFailedError: It was deleted, moved or replaced, perhaps by another run.
-        """
+        """Checks that the folder is the one that was locked, before anything is written to it."""
         with contextlib.suppress(OSError):
             now = os.stat(self.path)
             if self._lock is None or os.path.samestat(now, os.fstat(self._lock)):
@@ -156,10 +120,6 @@ class RunFolder:
     def finished(self) -> bool:
         """Whether the run came to its end."""
         return (self.path / RESULT).exists()
-
-    def mark_unfinished(self) -> None:
-        """Removes the result of a run that is to train for more epochs."""
-        (self.path / RESULT).unlink(missing_ok=True)
 
     def finish(self, result: dict[str, Any]) -> None:
         """Waits for the checkpoints and writes result.json."""
@@ -193,10 +153,9 @@ class RunFolder:
             files.write_text(self.path / METRICS, text)
 
     def save(self, step: int, tree: Any) -> None:
-        """Saves a checkpoint in the background; one that is cut short leaves the one before.
+        """Saves a checkpoint in the background; an error is raised by the next call, or by `wait`.
 
-        Raises:
-          OSError: The checkpoint before could not be saved.
+        A save that is cut short leaves the checkpoint before.
         """
         self._check_in_place()
         self.wait()
@@ -225,12 +184,7 @@ class RunFolder:
         return self._pending is not None and not self._pending.done()
 
     def wait(self) -> None:
-        """Waits until the last checkpoint is written.
-
-        Raises:
-          OSError: It could not be.
-          RunFailedError: The folder was deleted, moved or replaced meanwhile.
-        """
+        """Waits until the last checkpoint is written; an OSError says that it could not be."""
         save, self._pending = self._pending, None
         try:
             if save is not None:
@@ -252,29 +206,18 @@ class RunFolder:
                 os.close(lock)
 
     def restore(self, like: Any) -> Any:
-        """The last checkpoint, as NumPy arrays in the structure of `like`, or None.
+        """The last checkpoint, as NumPy arrays in the structure of `like`; None if there is none.
 
         A damaged one is reported on stderr and removed if an older one can be restored.
-
-        Raises:
-          UserError: There are checkpoints, and none can be restored.
         """
-        found = self._read_newest(like)
-        if found is None:
-            return None
-        self._saved_step, tree = found
+        self._saved_step, tree = self._read_newest(like) or (None, None)
         return tree
 
     def read_params(self, like: Any) -> tuple[int, Any]:
         """The last checkpoint's step and parameters, as NumPy arrays; nothing is written.
 
-        A damaged checkpoint is reported on stderr, and the one before it is read.
-
-        Args:
-          like: The parameters' structure, shapes and dtypes, as jax.eval_shape returns them.
-
-        Raises:
-          UserError: There is no checkpoint of this network, or all are damaged.
+        A damaged checkpoint is reported on stderr, and the one before it is read. `like` gives the
+        parameters' structure, shapes and dtypes.
         """
         found = self._read_newest({"params": like}, whole=False)
         if found is None:
@@ -309,20 +252,8 @@ class RunFolder:
         return None
 
 
-def _only_just_made(path: Path, found: list[str]) -> bool:
-    """Whether what a folder holds is from a process that ended before its run began."""
-    return all(
-        name.endswith(".partial") or (name == METRICS and not (path / name).stat().st_size)
-        for name in found
-    )
-
-
 def make_folder(path: Path) -> list[str]:
-    """Makes a folder if there is none, and returns the sorted names in it.
-
-    Raises:
-      UserError: It cannot be made or read.
-    """
+    """Makes a folder if there is none, and returns the sorted names in it."""
     with _writing(path):
         path.mkdir(parents=True, exist_ok=True)
         return sorted(entry.name for entry in path.iterdir())
@@ -339,6 +270,9 @@ def _writing(path: Path) -> Iterator[None]:
 
 def fresh_path(model: str) -> Path:
     """runs/<model>-<date>-<time> or, where that exists, the first free of -2, -3, ..."""
-    name = f"{model}-{time.strftime('%Y%m%d-%H%M%S')}"
-    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
-    return next(RUNS / name for name in names if not (RUNS / name).exists())
+    name, number = f"{model}-{time.strftime('%Y%m%d-%H%M%S')}", 1
+    path = RUNS / name
+    while path.exists():
+        number += 1
+        path = RUNS / f"{name}-{number}"
+    return path

@@ -1,0 +1,150 @@
+"""What a run shows on the terminal, and the signals that come from there and ask it to stop."""
+
+import contextlib
+import errno
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from threading import current_thread, main_thread
+from typing import Any
+
+from tqdm import tqdm
+
+from jaxnets.metrics import Metrics
+from jaxnets.training.loop import Checkpoint, TrainLoader
+
+# A closed terminal or a lost connection is SIGHUP; Windows has none.
+HANG_UP = getattr(signal, "SIGHUP", None)
+
+# Seconds within which a second signal is the same request: timeout(1) sends its signal to the
+# process and to its group, and programs that run others pass on a Ctrl-C that these have got too.
+SAME_REQUEST = 0.1
+
+
+class Progress(contextlib.AbstractContextManager):
+    """A line an epoch, and a bar over all images of a run, on stderr if that is a terminal."""
+
+    def __init__(
+        self, epochs: int, loader: TrainLoader, checkpoint: Checkpoint, silent: bool = False
+    ):
+        """Starts the bar where the run stands; a silent bar is never shown."""
+        self._epochs, self._error = epochs, 0.0
+        self._epoch = int(checkpoint.state.step) // loader.steps
+        part = 0 if checkpoint.metrics is None else int(checkpoint.metrics.count)
+        self._bar = tqdm(
+            total=len(loader.split) * epochs,
+            initial=len(loader.split) * self._epoch + part,
+            disable=silent or None,
+            unit="img",
+            unit_scale=True,
+            dynamic_ncols=True,
+            leave=False,
+        )
+
+    def update(self, images: int, metrics: Metrics) -> None:
+        """Moves the bar by some images; the metrics are the epoch's so far."""
+        if not self._bar.disable:
+            text = f"loss {metrics.loss:.4f}, accuracy {metrics.accuracy:.4f}"
+            if self._error:
+                text += f", gradient error {self._error:.1e}"
+            self._bar.set_description(f"epoch {self._epoch + 1}/{self._epochs}", refresh=False)
+            self._bar.set_postfix_str(text, refresh=False)
+        with _outliving_the_terminal():
+            self._bar.update(images)
+
+    def gradient_error(self, error: float) -> None:
+        """Notes the error of a check of the gradients; the largest is shown."""
+        self._error = max(self._error, error)
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        """Prints an epoch's line."""
+        self._epoch = record["epoch"]
+        with _outliving_the_terminal():
+            self._bar.clear()
+            print(self.epoch_line(record), flush=True)
+            self._bar.refresh()
+
+    def epoch_line(self, record: dict[str, Any]) -> str:
+        """An epoch's losses, accuracies and rate."""
+        line = (
+            f"epoch {record['epoch']:{len(str(self._epochs))}d}/{self._epochs}"
+            f"  loss {record['train_loss']:.4f}  accuracy {record['train_accuracy']:.4f}"
+        )
+        if record["validation_loss"] is not None:
+            line += (
+                f"  validation loss {record['validation_loss']:.4f}"
+                f"  accuracy {record['validation_accuracy']:.4f}"
+            )
+        if self._error:
+            line += f"  gradient error {self._error:.1e}"
+        return line + f"  {record['seconds']:.1f} s  {record['images_per_second']:,.0f} images/s"
+
+    def test_line(self, test: Metrics) -> str:
+        """The test's loss and accuracy."""
+        return f"test loss {test.loss:.4f}  accuracy {test.accuracy:.4f}"
+
+    def __exit__(self, *exception) -> None:
+        with _outliving_the_terminal():
+            self._bar.close()
+            sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def stop_on_interrupt() -> Iterator[Callable[[], int]]:
+    """Yields a function that returns the number of the signal that has come, else 0.
+
+    After a SIGINT or SIGTERM the next of either stops the process at once. A SIGHUP never does: a
+    closing terminal sends it more than once, and SIGTERM after it. Where it is ignored, as nohup
+    has it, it stays ignored.
+    """
+    came, when = 0, 0.0
+
+    def ask(number, frame):
+        nonlocal came, when
+        if number == HANG_UP:
+            _leave_lost_terminal()
+        elif came not in (0, HANG_UP) and time.monotonic() - when > SAME_REQUEST:
+            signal.signal(number, before[number])
+            signal.raise_signal(number)
+        if not came:
+            came, when = number, time.monotonic()
+
+    if current_thread() is not main_thread():
+        yield lambda: came  # Signals belong to the main thread.
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    if HANG_UP is not None and signal.getsignal(HANG_UP) != signal.SIG_IGN:
+        before[HANG_UP] = signal.getsignal(HANG_UP)
+    for number in before:
+        signal.signal(number, ask)
+    try:
+        yield lambda: came
+    finally:
+        for number, handler in before.items():
+            if not (number == HANG_UP and came):  # What is left to do, saving, must not be cut.
+                signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _outliving_the_terminal() -> Iterator[None]:
+    """Drops what is printed to a terminal that is gone: its SIGHUP may come later, or never."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        _leave_lost_terminal()
+
+
+def _leave_lost_terminal() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            os.write(stream.fileno(), b"")
+        except ValueError:  # No file, as in a notebook.
+            continue
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)

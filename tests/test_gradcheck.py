@@ -24,8 +24,8 @@ from jaxnets.gradcheck.compare import (
     disagreement,
     precision,
 )
-from jaxnets.gradcheck.kinks import sides_of
 from jaxnets.gradcheck.layers import TOLERANCES
+from jaxnets.gradcheck.networks import sides_of
 from jaxnets.machine.platform import prepare
 from jaxnets.models.layers import MaxPool
 

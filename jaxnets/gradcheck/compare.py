@@ -5,7 +5,6 @@ differences need the forward pass only and serve in float64.
 """
 
 import contextlib
-import dataclasses
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,17 +27,7 @@ QUICK_COMPILATION = {
     "xla_llvm_disable_expensive_passes": True,
 }
 
-Direction = list[np.ndarray]  # of all leaves
-
-
-class Coordinate(NamedTuple):
-    """One element, at an index of a leaf's ravel()."""
-
-    leaf: int
-    index: int
-
-
-Move = Direction | Coordinate
+Move = dict[int, np.ndarray]  # The change of each leaf that changes, by the leaf's number.
 
 
 class Passes(NamedTuple):
@@ -50,7 +39,7 @@ class Passes(NamedTuple):
       manual: Returns {"output": ..., "gradient": a tree like inputs}, by hand.
       automatic: The same by autodiff of the plain formulation.
       number: The plain formulation's number whose gradient it is, and a list of arrays: the side
-        of every kink on which it was computed (`kinks.py`).
+        of every kink on which it was computed.
     """
 
     inputs: Any
@@ -65,7 +54,7 @@ class Problem(NamedTuple):
 
     Attributes:
       label: A name for the report.
-      at: Returns the passes in a precision: "float64", "float32" or "bfloat16".
+      at: Returns the passes in one of PRECISIONS.
       step: h of the central differences.
       ties: The inputs stand on kinks: a leaf may have nowhere to take a difference.
       large: It takes longer to run than to compile well.
@@ -87,8 +76,7 @@ class Error(NamedTuple):
     leaf: str = ""
 
 
-@dataclasses.dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """What a check has found.
 
     Attributes:
@@ -171,14 +159,13 @@ def compiled(wanted: Sequence[tuple[Problem, str]]) -> Iterator[Program]:
     """Compiles problems, each in a precision: several at once, one on each core."""
     lowered = [_lowered(problem, dtype) for problem, dtype in wanted]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        both = [pool.submit(program.both.compile) for program in lowered]
-        number = [program.number and pool.submit(program.number.compile) for program in lowered]
+        both = pool.map(lambda program: program.both.compile(), lowered)
+        number = pool.map(lambda program: program.number and program.number.compile(), lowered)
         for program, first, second in zip(lowered, both, number, strict=True):
-            yield program._replace(both=first.result(), number=second and second.result())
+            yield program._replace(both=first, number=second)
 
 
 def _lowered(problem: Problem, dtype: str) -> Program:
-    """Traces a problem's passes, for `compiled`."""
     with precision(dtype):
         passes = problem.at(dtype)
 
@@ -239,26 +226,21 @@ def central_differences(program: Program, gradient: Any) -> Differences:
       The largest error; infinite where every move crosses a kink, unless the problem has ties.
     """
     inputs = program.passes.inputs
-    misshapen = _misshapen(gradient, inputs)
-    if misshapen:
+    if misshapen := _misshapen(gradient, inputs):
         return Differences(misshapen)
-    leaves = jax.tree.leaves(inputs)
     slopes = [np.asarray(slope) for slope in jax.tree.leaves(gradient)]
-    names = [name for name, _ in _named_leaves(inputs)]
-    total = sum(leaf.size for leaf in leaves)
     length = np.sqrt(sum(np.vdot(slope, slope) for slope in slopes))
     rng = np.random.default_rng(0)
-    trials: list[Any] = [("a direction", _directions(leaves, rng), length / np.sqrt(total))]
-    for number, (name, slope) in enumerate(zip(names, slopes, strict=True)):
-        largest = np.max(np.abs(slope), initial=0)
-        trials.append((name, _coordinates(slopes, number, rng), largest))
+    typical = length / np.sqrt(sum(slope.size for slope in slopes))
+    trials: list[Any] = [("a direction", _directions(slopes, rng), typical)]
+    for number, ((name, _), slope) in enumerate(zip(_named_leaves(inputs), slopes, strict=True)):
+        trials.append((name, _coordinates(number, slope, rng), np.max(np.abs(slope), initial=0)))
 
     worst, compared, kinks = Error(), 0, 0
-    measure = _measure(program, slopes)
     for name, moves, typical in trials:
         found = 0
         for move in moves:
-            slopes_along = measure(move)
+            slopes_along = _slopes_along(move, program, slopes)
             if slopes_along is None:
                 kinks += 1
                 continue
@@ -274,69 +256,56 @@ def central_differences(program: Program, gradient: Any) -> Differences:
     return Differences(worst, compared, kinks)
 
 
-def _measure(
-    program: Program, slopes: list[np.ndarray]
-) -> Callable[[Move], tuple[float, float] | None]:
-    """Returns the function that takes a central difference along a move.
+def _slopes_along(
+    move: Move, program: Program, slopes: list[np.ndarray]
+) -> tuple[float, float] | None:
+    """The difference quotient along a move and what the slopes say; None where a kink is crossed.
 
-    Its outcome is the difference quotient and what the gradient says that it is, for the move as
-    it came out after rounding; or None where a kink is crossed.
+    The slopes are multiplied by the move as it came out after rounding.
     """
-    step, constants = program.problem.step, program.passes.constants
     leaves, tree = jax.tree.flatten(program.passes.inputs)
-
-    def measure(move: Move) -> tuple[float, float] | None:
-        ends = [_moved(leaves, move, h) for h in (step, -step)]
-        (above, sides_above), (below, sides_below) = (
-            program.number(jax.tree.unflatten(tree, end), constants) for end in ends
-        )
-        if not all(map(np.array_equal, sides_above, sides_below)):
-            return None
-        length = 2 * step
-        return (float(above) - float(below)) / length, _rise(slopes, move, *ends) / length
-
-    return measure
-
-
-def _moved(leaves: list[jax.Array], move: Move, step: float) -> list[Any]:
-    """The leaves moved by step times the move."""
-    if not isinstance(move, Coordinate):
-        return [np.asarray(leaf) + step * change for leaf, change in zip(leaves, move, strict=True)]
-    leaf = np.array(leaves[move.leaf])
-    leaf.flat[move.index] += step
-    return [*leaves[: move.leaf], leaf, *leaves[move.leaf + 1 :]]
+    width = 2 * program.problem.step
+    low, high = (
+        [
+            np.asarray(leaf) + step * move[number] if number in move else leaf
+            for number, leaf in enumerate(leaves)
+        ]
+        for step in (-program.problem.step, program.problem.step)
+    )
+    (below, sides_below), (above, sides_above) = (
+        program.number(jax.tree.unflatten(tree, end), program.passes.constants)
+        for end in (low, high)
+    )
+    if not all(map(np.array_equal, sides_above, sides_below)):
+        return None
+    rise = sum(np.vdot(slopes[number], high[number] - low[number]) for number in move)
+    return (float(above) - float(below)) / width, float(rise) / width
 
 
-def _rise(slopes: list[np.ndarray], move: Move, high: list[Any], low: list[Any]) -> float:
-    """How much a number of these slopes rises from low to high, the two ends of a move."""
-    if isinstance(move, Coordinate):
-        slope, up, down = (leaves[move.leaf].flat[move.index] for leaves in (slopes, high, low))
-        return float(slope * (up - down))
-    return float(sum(np.vdot(s, up - down) for s, up, down in zip(slopes, high, low, strict=True)))
-
-
-def _directions(leaves: list[jax.Array], rng: np.random.Generator) -> Iterator[Direction]:
+def _directions(slopes: list[np.ndarray], rng: np.random.Generator) -> Iterator[Move]:
     """Yields random directions of length 1."""
     for _ in range(ATTEMPTS):
-        changes = [rng.standard_normal(leaf.shape, np.float32) for leaf in leaves]
+        changes = [rng.standard_normal(slope.shape, np.float32) for slope in slopes]
         length = np.sqrt(sum(np.vdot(change, change) for change in changes))
-        yield [change / length for change in changes]
+        yield {number: change / length for number, change in enumerate(changes)}
 
 
-def _coordinates(
-    slopes: list[np.ndarray], leaf: int, rng: np.random.Generator
-) -> Iterator[Coordinate]:
-    """Yields elements of a leaf: the one whose slope is steepest, then random ones."""
-    slope = slopes[leaf]
-    yield Coordinate(leaf, int(np.abs(slope).argmax()))
-    for index in rng.choice(slope.size, min(slope.size, ATTEMPTS), replace=False):
-        yield Coordinate(leaf, int(index))
+def _coordinates(number: int, slope: np.ndarray, rng: np.random.Generator) -> Iterator[Move]:
+    """Yields single elements of a leaf: the one whose slope is steepest, then random ones."""
+
+    def along(index: int) -> Move:
+        change = np.zeros(slope.shape)
+        change.flat[index] = 1
+        return {number: change}
+
+    yield along(int(np.abs(slope).argmax()))
+    yield from map(along, rng.choice(slope.size, min(slope.size, ATTEMPTS), replace=False))
 
 
 def _named_leaves(tree: Any) -> Iterable[tuple[str, Any]]:
     """The leaves with their paths, as "gradient.conv1.kernel"."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        yield jax.tree_util.keystr(path)[2:-2].replace("']['", "."), leaf
+        yield jax.tree_util.keystr(path, simple=True, separator="."), leaf
 
 
 @contextlib.contextmanager

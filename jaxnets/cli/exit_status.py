@@ -10,12 +10,9 @@ from jaxnets.errors import RUN_FAILED, StoppedError, exit_status_of, one_line
 
 
 def run(main: Callable[[Sequence[str]], int]) -> int:
-    """Calls main with the command line's arguments, and prints an error in one line on stderr.
+    """Calls main with the command line's arguments; returns its exit status or that of its error.
 
-    Returns:
-      The exit status: main's own; 1 after a loss that is not finite, gradients that disagree, a
-      full disk or too little memory; 2 after a UserError; 130 after SIGINT, 143 after SIGTERM,
-      129 after SIGHUP.
+    The error is one line on stderr, `errors.exit_status_of` its status.
     """
     # Opens /dev/null for each standard stream that the caller closed (`>&-`). The next file to be
     # opened would otherwise get its number, and with it what JAX prints.

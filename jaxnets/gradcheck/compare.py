@@ -31,42 +31,26 @@ Move = dict[int, np.ndarray]  # The change of each leaf that changes, by the lea
 
 
 class Passes(NamedTuple):
-    """What is compared, in one precision. The functions take (inputs, constants).
+    """What is compared, in one precision. The functions take (inputs, constants)."""
 
-    Attributes:
-      inputs: A tree of arrays, with respect to which the gradient is taken.
-      constants: The other arguments of the functions.
-      manual: Returns {"output": ..., "gradient": a tree like inputs}, by hand.
-      automatic: The same by autodiff of the plain formulation.
-      number: The plain formulation's number whose gradient it is, and a list of arrays: the side
-        of every kink on which it was computed.
-    """
-
-    inputs: Any
+    inputs: Any  # A tree of arrays, with respect to which the gradient is taken.
     constants: Any
-    manual: Callable[..., dict[str, Any]]
-    automatic: Callable[..., dict[str, Any]]
+    manual: Callable[..., dict[str, Any]]  # -> {"output": ..., "gradient": a tree like inputs}
+    automatic: Callable[..., dict[str, Any]]  # The same by autodiff of the plain formulation.
+    # The plain formulation's number whose gradient it is, and the side of every kink on which it
+    # was computed.
     number: Callable[..., tuple[jax.Array, list[jax.Array]]]
 
 
 class Problem(NamedTuple):
-    """One set of shapes and numbers on which to compare.
-
-    Attributes:
-      label: A name for the report.
-      at: Returns the passes in one of PRECISIONS.
-      step: h of the central differences.
-      ties: The inputs stand on kinks: a leaf may have nowhere to take a difference.
-      large: It takes longer to run than to compile well.
-      moves: How many directions, and coordinates of every leaf, the differences are taken along.
-    """
+    """One set of shapes and numbers on which to compare."""
 
     label: str
-    at: Callable[[str], Passes]
-    step: float = 1e-5
-    ties: bool = False
-    large: bool = False
-    moves: int = 3
+    at: Callable[[str], Passes]  # Takes one of PRECISIONS.
+    step: float = 1e-5  # h of the central differences.
+    ties: bool = False  # The inputs stand on kinks: a leaf may have nowhere to take a difference.
+    large: bool = False  # It takes longer to run than to compile well.
+    moves: int = 3  # How many directions, and coordinates of every leaf, are differenced along.
 
 
 class Error(NamedTuple):
@@ -77,24 +61,14 @@ class Error(NamedTuple):
 
 
 class Row(NamedTuple):
-    """What a check has found.
-
-    Attributes:
-      name: The name of the layer or network.
-      tried: The problems' labels.
-      errors: The largest error in each precision, and of the "differences".
-      tolerances: The largest allowed value of each error.
-      compared: How many directions and coordinates were differenced.
-      kinks: How many others were passed over because a kink lay within them.
-      seconds: The time that the check took.
-    """
+    """What a check of a layer or network has found."""
 
     name: str
-    tried: list[str]
-    errors: dict[str, Error]
-    tolerances: dict[str, float]
-    compared: int
-    kinks: int
+    tried: list[str]  # The problems' labels.
+    errors: dict[str, Error]  # The largest in each of PRECISIONS, and of DIFFERENCES.
+    tolerances: dict[str, float]  # The largest allowed value of each error.
+    compared: int  # How many directions and coordinates were differenced.
+    kinks: int  # How many others were passed over because a kink lay within them.
     seconds: float
 
     @property
@@ -118,13 +92,7 @@ class Differences(NamedTuple):
 
 
 def check(name: str, problems: Sequence[Problem], tolerances: dict[str, float]) -> Row:
-    """Compares the passes of every problem with both oracles.
-
-    Args:
-      name: The name in the report.
-      problems: The problems on which to compare.
-      tolerances: The largest allowed error in each of PRECISIONS, and of DIFFERENCES.
-    """
+    """Compares the passes of every problem with both oracles."""
     started = time.perf_counter()
     errors = dict.fromkeys(tolerances, Error())
     compared = kinks = 0
@@ -138,21 +106,13 @@ def check(name: str, problems: Sequence[Problem], tolerances: dict[str, float]) 
 
 
 class Program(NamedTuple):
-    """A problem in one precision, ready to run.
-
-    Attributes:
-      problem: The problem.
-      dtype: The precision.
-      passes: Its passes.
-      both: Compiled (inputs, constants) -> what passes.manual and passes.automatic return.
-      number: Compiled passes.number in float64, else None.
-    """
+    """A problem in one precision, ready to run."""
 
     problem: Problem
     dtype: str
     passes: Passes
-    both: Any
-    number: Any
+    both: Any  # Compiled (inputs, constants) -> what passes.manual and passes.automatic return.
+    number: Any  # Compiled passes.number in float64, else None.
 
 
 def compiled(wanted: Sequence[tuple[Problem, str]]) -> Iterator[Program]:
@@ -217,22 +177,16 @@ def central_differences(program: Program, gradient: Any) -> Differences:
     coordinates it is compared with the gradient's elements, and errors are relative to the leaf's
     largest. A move that changes a side of a kink has no derivative to compare with: it is counted
     and another one takes its place.
-
-    Args:
-      program: In float64; h is its problem's step.
-      gradient: A tree like its inputs.
-
-    Returns:
-      The largest error; infinite where every move crosses a kink, unless the problem has ties.
+    Where every move crosses a kink, the error is infinite, unless the problem has ties.
     """
     inputs = program.passes.inputs
     if misshapen := _misshapen(gradient, inputs):
         return Differences(misshapen)
     slopes = [np.asarray(slope) for slope in jax.tree.leaves(gradient)]
     length = np.sqrt(sum(np.vdot(slope, slope) for slope in slopes))
+    size = sum(slope.size for slope in slopes)
     rng = np.random.default_rng(0)
-    typical = length / np.sqrt(sum(slope.size for slope in slopes))
-    trials: list[Any] = [("a direction", _directions(slopes, rng), typical)]
+    trials: list[Any] = [("a direction", _directions(slopes, rng), length / np.sqrt(size))]
     for number, ((name, _), slope) in enumerate(zip(_named_leaves(inputs), slopes, strict=True)):
         trials.append((name, _coordinates(number, slope, rng), np.max(np.abs(slope), initial=0)))
 

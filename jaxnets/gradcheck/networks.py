@@ -27,23 +27,14 @@ NUM_CLASSES = 10
 
 
 class Network(NamedTuple):
-    """A network and what it is tried on.
-
-    Attributes:
-      config: The preset with which it is trained.
-      image: (H, W, C).
-      batch: How many images; the last of more than two only fills the batch up.
-      moves: The number of moves of its `Problem`.
-      step: The step of its `Problem`; with more units, more kinks lie within a step.
-      slow: Whether it is checked only on request.
-    """
+    """A network and what it is tried on."""
 
     config: Config
-    image: tuple[int, int, int] = (28, 28, 1)
-    batch: int = 8
-    moves: int = 3
-    step: float = 1e-5
-    slow: bool = False
+    image: tuple[int, int, int] = (28, 28, 1)  # H, W, C
+    batch: int = 8  # How many images; the last of more than two only fills the batch up.
+    moves: int = 3  # Of its Problem, as the step.
+    step: float = 1e-5  # With more units, more kinks lie within a step.
+    slow: bool = False  # Whether it is checked only on request.
 
 
 def networks() -> dict[str, Network]:
@@ -54,10 +45,8 @@ def networks() -> dict[str, Network]:
             found[name] = Network(preset(name), (32, 32, 3), batch=2, moves=2)
         elif "input_size" in recipe:
             found[name] = Network(preset(name), batch=2, moves=2, slow=name != "alexnet")
-            large = preset(name, input_size=224)
-            found[f"{name} 224"] = Network(
-                large, (224, 224, 3), batch=2, moves=1, step=1e-6, slow=True
-            )
+            large, image = preset(name, input_size=224), (224, 224, 3)
+            found[f"{name} 224"] = Network(large, image, batch=2, moves=1, step=1e-6, slow=True)
         else:
             found[name] = Network(preset(name))
     return found
@@ -106,9 +95,8 @@ def problem_of(network: Network) -> Problem:
         )
         return Passes(inputs, batch, manual, automatic, number)
 
-    return Problem(
-        "x".join(map(str, images.shape)), at, network.step, large=True, moves=network.moves
-    )
+    label = "x".join(map(str, images.shape))
+    return Problem(label, at, network.step, large=True, moves=network.moves)
 
 
 def _outcome(loss_and_grad: LossAndGrad, params: Any, batch: Batch) -> dict[str, Any]:

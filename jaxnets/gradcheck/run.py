@@ -27,13 +27,10 @@ def run(model: str | None = None, mutant: str | None = None, as_json: bool = Fal
       model: Which network; "all" is every layer and network, None leaves out the slow networks:
         AlexNet's other forms and sizes.
       mutant: A wrong backward pass, to be checked instead.
-      as_json: Prints JSON, at the end.
+      as_json: Whether it prints JSON, at the end.
 
     Returns:
       Whether everything agrees.
-
-    Raises:
-      UserError: There is no such mutant.
     """
     if mutant is not None and mutant not in MUTANTS:
         raise unknown("mutant", mutant, MUTANTS)

@@ -11,16 +11,10 @@ from jaxnets.gradcheck import mutants
 from jaxnets.gradcheck.compare import DIFFERENCES, compiled, judge
 from jaxnets.gradcheck.layers import TOLERANCES, problem_of
 from jaxnets.gradcheck.mutants import MUTANTS
-from jaxnets.machine.platform import prepare
 
 # They are wrong where the layer has no derivative, and so nowhere a difference could be taken.
 WRONG_AT_TIES_ONLY = {"relu_passes_at_zero", "max_pool_counts_ties", "max_pool_tie_to_last"}
 EXERCISES = (ROOT / "docs" / "exercises.md").read_text("utf-8")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def jax_set_up():
-    prepare()
 
 
 def found_by(rule):

@@ -281,11 +281,16 @@ def conv_bias_as_mean(cache, dz, **sliding):
     return d_params, dx
 
 
-def add_window_slices(slices, image, *sliding):
-    """Adds slices up where they came from: the transpose of `window_slices`."""
-    batch, _, _, channels = slices[0].shape
-    x = jnp.zeros((batch, *image, channels), slices[0].dtype)
-    return jax.linear_transpose(lambda x: window_slices(x, *sliding, fill=0), x)(slices)[0]
+def slices_of(x, fill, *, window, strides, padding):
+    """What each element of the window sees of x and of the padding, which holds `fill`."""
+    pads = window_pads(x.shape[1:3], window, strides, padding)
+    return window_slices(x, window, strides, pads, fill)
+
+
+def sum_of_slices(slices, like, **sliding):
+    """Adds slices up where they came from in images as large as `like`."""
+    images = jnp.zeros((len(slices[0]), *like.shape[1:]), slices[0].dtype)
+    return jax.linear_transpose(lambda x: slices_of(x, 0, **sliding), images)(slices)[0]
 
 
 def max_pool_keeping_x(x, **sliding):
@@ -295,47 +300,40 @@ def max_pool_keeping_x(x, **sliding):
 
 
 @breaks("max_pool", forward=max_pool_keeping_x)
-def max_pool_counts_ties(cache, d_out, *, window, strides, padding):
+def max_pool_counts_ties(cache, d_out, **sliding):
     """Whoever equals the maximum has won."""
     x, y = cache
-    pads = window_pads(x.shape[1:3], window, strides, padding)
-    slices = window_slices(x, window, strides, pads, fill=-jnp.inf)
-    parts = [jnp.where(part == y, d_out, 0) for part in slices]
-    return add_window_slices(parts, x.shape[1:3], window, strides, pads)
+    parts = [jnp.where(part == y, d_out, 0) for part in slices_of(x, -jnp.inf, **sliding)]
+    return sum_of_slices(parts, x, **sliding)
 
 
 @breaks("max_pool", forward=max_pool_keeping_x)
-def max_pool_tie_to_last(cache, d_out, *, window, strides, padding):
+def max_pool_tie_to_last(cache, d_out, **sliding):
     """Go through the window and remember the place of the maximum."""
     x, y = cache
-    pads = window_pads(x.shape[1:3], window, strides, padding)
-    slices = window_slices(x, window, strides, pads, fill=-jnp.inf)
+    slices = slices_of(x, -jnp.inf, **sliding)
     winner = jnp.zeros(y.shape, int)
     for number, part in enumerate(slices):
         winner = jnp.where(part == y, number, winner)
     parts = [jnp.where(winner == number, d_out, 0) for number in range(len(slices))]
-    return add_window_slices(parts, x.shape[1:3], window, strides, pads)
+    return sum_of_slices(parts, x, **sliding)
 
 
 @breaks("max_pool")
-def max_pool_averages_overlaps(cache, d_out, *, window, strides, padding):
+def max_pool_averages_overlaps(cache, d_out, *, window, **sliding):
     """An element has one gradient: where several windows chose it, their average."""
     winner, shape = cache
-    image = shape.shape[1:3]
-    pads = window_pads(image, window, strides, padding)
     wins = [(winner == number).astype(d_out.dtype) for number in range(window[0] * window[1])]
-    total = add_window_slices([win * d_out for win in wins], image, window, strides, pads)
-    count = add_window_slices(wins, image, window, strides, pads)
+    total = sum_of_slices([win * d_out for win in wins], shape, window=window, **sliding)
+    count = sum_of_slices(wins, shape, window=window, **sliding)
     return total / jnp.maximum(count, 1)
 
 
 @breaks("max_pool")
-def max_pool_pays_everyone(cache, d_out, *, window, strides, padding):
+def max_pool_pays_everyone(cache, d_out, *, window, **sliding):
     """Each element of the window took part in the comparison."""
     _, shape = cache
-    image = shape.shape[1:3]
-    pads = window_pads(image, window, strides, padding)
-    return add_window_slices([d_out] * (window[0] * window[1]), image, window, strides, pads)
+    return sum_of_slices([d_out] * (window[0] * window[1]), shape, window=window, **sliding)
 
 
 def near(channels, n):

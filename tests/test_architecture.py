@@ -15,7 +15,7 @@ PACKAGE = ROOT / "jaxnets"
 
 # What each room may import of the others. Arrows point down only: training receives functions, so
 # it knows neither models nor backprop; nothing but what stands on top imports experiment or run.
-MAY_IMPORT = {
+ROOMS = {
     "errors": "",
     "cache": "errors",
     "config": "errors",
@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "": "config data experiment version",
     "train.py": "cli errors lecture runs",
 }
-MAY_IMPORT = {room: set(others.split()) for room, others in MAY_IMPORT.items()}
+MAY_IMPORT = {room: set(others.split()) for room, others in ROOMS.items()}
 
 WITHOUT_JAX = ("errors", "table", "version", "config", "cli", "__main__", "data", "")
 JAX = {"jax", "jaxlib", "flax", "optax", "chex", "orbax"}

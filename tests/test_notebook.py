@@ -40,25 +40,20 @@ def cell_with(text: str) -> str:
     return code
 
 
-def missing_names(code: str) -> list[str]:
-    """What some Python takes from jaxnets that is not there: names, and fields of presets."""
-    missing, names = [], {}
-    nodes = list(ast.walk(ast.parse(code)))
-    for node in nodes:
+def look_up_names(code: str) -> None:
+    """Looks up what some Python takes from jaxnets, and the fields that it gives to presets."""
+    tree, names = ast.parse(code), {}
+    for node in ast.walk(tree):
         line = ast.unparse(node) if isinstance(node, ast.Import | ast.ImportFrom) else ""
         if re.match(r"(from|import) jaxnets\b", line):
-            try:
-                exec(line, names)
-            except ImportError:
-                missing.append(line)
-    for node in nodes:
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            home = names.get(node.value.id)
-            if isinstance(home, types.ModuleType) and not hasattr(home, node.attr):
-                missing.append(f"{node.value.id}.{node.attr}")
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "jaxnets.preset":
-            missing += [word.arg for word in node.keywords if word.arg not in FLAGS]
-    return missing
+            exec(line, names)
+    for node in ast.walk(tree):
+        match node:
+            case ast.Attribute(ast.Name(name), attribute) if name in names:
+                getattr(names[name], attribute)
+            case ast.Call(ast.Attribute(ast.Name("jaxnets"), "preset"), keywords=keywords):
+                for word in keywords:
+                    getattr(Config, str(word.arg))
 
 
 def missing_flags(text: str) -> list[str]:
@@ -82,17 +77,19 @@ def test_what_it_names_exists():
     for cell in CELLS:
         assert not missing_flags(text_of(cell))
         if cell["cell_type"] == "code":
-            assert not missing_names(code_of(cell))
+            look_up_names(code_of(cell))
 
 
 def test_a_name_that_does_not_exist_is_found():
     there = "from jaxnets.runs import run\nimport jaxnets\njaxnets.preset('cnn', epochs=1)\n"
-    there += "run.load_data"
-    assert not missing_names(there) and not missing_flags("--model=cnn x--y ---")
-    assert missing_names(there + "ed") == ["run.load_dataed"]
-    assert missing_names(there.replace("epochs", "epoch")) == ["epoch"]
-    for line in ("from jaxnets.experiment import epoch", "import jaxnets.experiments"):
-        assert missing_names(line) == [line]
+    look_up_names(there + "run.load_data")
+    for wrong in (there + "run.load_dataed", there.replace("epochs", "epoch")):
+        with pytest.raises(AttributeError):
+            look_up_names(wrong)
+    for wrong in ("from jaxnets.experiment import epoch", "import jaxnets.experiments"):
+        with pytest.raises(ImportError):
+            look_up_names(wrong)
+    assert not missing_flags("--model=cnn x--y ---")
     assert missing_flags("`--modle=cnn`") == ["modle"]
 
 

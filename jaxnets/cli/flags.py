@@ -99,7 +99,7 @@ def _is_positional(field: dataclasses.Field) -> bool:
 
 
 def _positionals(words: list[str], fields: Sequence[dataclasses.Field]) -> dict[str, Any]:
-    """The options that have a place: each takes a word, a tuple takes all that are left."""
+    """The positional options: each takes a word, a tuple takes all that are left."""
     if len(words) < len(fields):
         missing = " ".join(map(_metavar, fields[len(words) :]))
         raise UserError(f"expected {missing}, got none (--help explains)")

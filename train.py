@@ -16,9 +16,8 @@ newest unfinished run, --resume --workdir=DIR that one.
 import sys
 from collections.abc import Sequence
 
-from jaxnets.cli import exit_status
 from jaxnets.cli.flags import parse_flags
-from jaxnets.errors import DONE
+from jaxnets.errors import DONE, run_main
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -39,4 +38,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_status.run(main))
+    sys.exit(run_main(main))

@@ -34,7 +34,7 @@ ROOMS = {
     "report": "errors machine models table training",
     "serving": "config data errors experiment machine models runs table training",
     "cli": "config errors experiment gradcheck lecture report serving table",
-    "__main__": "cli",
+    "__main__": "cli errors",
     "version": "",
     "": "config data experiment version",
     "train.py": "cli errors lecture runs",

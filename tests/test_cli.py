@@ -180,8 +180,8 @@ def shown_help(run, capsys, *flags):
 
 def test_help_needs_no_jax_and_answers_at_once(run_python):
     code = (
-        "import sys, train; from jaxnets.cli import exit_status\n"
-        "try: exit_status.run(train.main)\n"
+        "import sys, train; from jaxnets.errors import run_main\n"
+        "try: run_main(train.main)\n"
         "finally: print(sys.modules.keys() & {'jax', 'flax', 'numpy', 'optax', 'jaxnets.table'})"
     )
     outcome = run_python("-c", code, "--help")
@@ -296,12 +296,12 @@ def test_a_process_that_is_stopped_and_resumed_ends_with_the_same_parameters(
     """
     flags = [*finished_run.flags, f"--workdir={tmp_path / 'run'}", "--checkpoint_every=1minute"]
     code = (
-        "import os, sys, train; from jaxnets.cli import exit_status\n"
+        "import os, sys, train; from jaxnets.errors import run_main\n"
         "sys.argv[0] = 'train.py'\n"
         "write = sys.stdout.write\n"
         "sys.stdout.write = lambda text: "
         f"('epoch  3/20' in text and os.kill(os.getpid(), {int(end)}), write(text))[1]\n"
-        "sys.exit(exit_status.run(train.main))"
+        "sys.exit(run_main(train.main))"
     )
     stopped = run_python("-c", code, *flags)
     lines = stopped.out.splitlines()
@@ -328,7 +328,7 @@ def test_a_second_ctrl_c_stops_at_once_and_the_last_checkpoint_stays(
     The process sends both to itself: on a slow machine the second might come before the first.
     """
     code = (
-        "import signal, sys, time, train; from jaxnets.cli import exit_status\n"
+        "import signal, sys, time, train; from jaxnets.errors import run_main\n"
         "from jaxnets.runs import signals; from jaxnets.training import loop\n"
         "accumulate_metrics = loop.accumulate_metrics\n"
         "def interrupted_twice(total, metrics, where):\n"
@@ -340,7 +340,7 @@ def test_a_second_ctrl_c_stops_at_once_and_the_last_checkpoint_stays(
         "        time.sleep(3600)\n"
         "    return accumulate_metrics(total, metrics, where)\n"
         "loop.accumulate_metrics = interrupted_twice\n"
-        "sys.exit(exit_status.run(train.main))"
+        "sys.exit(run_main(train.main))"
     )
     flags = [*finished_run.flags, f"--workdir={tmp_path / 'run'}"]
     flags += ["--checkpoint_every=1epoch", "--keep=1"]

@@ -16,9 +16,8 @@ newest unfinished run, --resume --workdir=DIR that one.
 import sys
 from collections.abc import Sequence
 
-from jaxnets.cli import exit_status
 from jaxnets.cli.flags import parse_flags
-from jaxnets.errors import DONE
+from jaxnets.errors import DONE, end_on_interrupt, run_main
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -26,7 +25,7 @@ def main(arguments: Sequence[str]) -> int:
     flags = parse_flags(arguments, description=__doc__ or "")
 
     # Imported when the flags are known to be right: JAX takes a second.
-    with exit_status.end_on_interrupt():
+    with end_on_interrupt():
         from jaxnets import lecture
         from jaxnets.runs.run import Run
 
@@ -40,4 +39,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_status.run(main))
+    sys.exit(run_main(main))

@@ -3,7 +3,7 @@
     python benchmarks/fuzz.py [--cases=105000] [--surface=NAME] [--seed=0] [--shrink]
 
 Each case damages a sound file, or makes one up, and has it read as a command of ours would. It
-fails on an exception that `exit_status.run` does not turn into a line, on a line that a terminal
+fails on an exception that `errors.run_main` does not turn into a line, on a line that a terminal
 would obey (control characters), on memory beyond MEMORY_MB and a multiple of the file's real size,
 on more than SECONDS of processor time, on a pickle read, a process started or a connection made,
 and on anything written, moved or removed outside its folder. Every surface runs in a process of its

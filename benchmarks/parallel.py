@@ -35,7 +35,7 @@ from jaxnets.config.recipes import LARGE_ALEXNETS, PRESETS
 from jaxnets.data.batches import train_batches
 from jaxnets.data.datasets import Split
 from jaxnets.experiment import Experiment
-from jaxnets.gradcheck.kinks import record_branches
+from jaxnets.gradcheck.networks import record_branches
 from jaxnets.machine.platform import compiler_options
 from jaxnets.models.chain import map_layers
 from jaxnets.training.augment import to_float

@@ -14,13 +14,7 @@ if TYPE_CHECKING:
     from jaxnets.data.load import load_dataset
     from jaxnets.experiment import Experiment
 
-__all__ = [
-    "__version__",
-    "Config",
-    "Experiment",
-    "load_dataset",
-    "preset",
-]
+__all__ = ["__version__", "Config", "Experiment", "load_dataset", "preset"]
 
 _HOMES = {
     "Config": "jaxnets.config.fields",

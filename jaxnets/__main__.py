@@ -2,7 +2,8 @@
 
 import sys
 
-from jaxnets.cli import commands, exit_status
+from jaxnets.cli import commands
+from jaxnets.errors import run_main
 
 if __name__ == "__main__":
-    sys.exit(exit_status.run(commands.main))
+    sys.exit(run_main(commands.main))

@@ -1,8 +1,12 @@
 """What may end a command, and its message as a terminal may show it: never a traceback."""
 
+import contextlib
 import difflib
+import io
+import os
 import signal
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 # Exit statuses: done; the run failed; the request was wrong; 128 + a signal's number.
 DONE, RUN_FAILED, WRONG_REQUEST, BY_SIGNAL = 0, 1, 2, 128
@@ -42,6 +46,57 @@ def exit_status_of(error: BaseException) -> tuple[str, int] | None:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror or error}", RUN_FAILED
     return None
+
+
+def run_main(main: Callable[[Sequence[str]], int]) -> int:
+    """Calls main with the command line's arguments; an error becomes one line on stderr.
+
+    Returns:
+      The exit status: main's own, or that of its error (`exit_status_of`).
+    """
+    # Opens /dev/null for each standard stream that the caller closed (`>&-`). The next file to be
+    # opened would otherwise get its number, and with it what JAX prints.
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 (open to the end)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # Escapes characters that its encoding lacks.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        status = main(sys.argv[1:])
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # The reader, such as `head`, ended; Python must not complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return RUN_FAILED
+    except (Exception, KeyboardInterrupt) as error:
+        if (known := exit_status_of(error)) is None:
+            raise
+        message, status = known
+        with contextlib.suppress(OSError):  # stderr may be full, or its reader gone.
+            print(f"error: {one_line(message)}", file=sys.stderr)
+        if isinstance(error, StoppedError) and error.at_once:
+            with contextlib.suppress(OSError):
+                sys.stdout.flush()
+            os._exit(status)  # Python would wait for the thread that writes a checkpoint.
+        return status
+
+
+@contextlib.contextmanager
+def end_on_interrupt() -> Iterator[None]:
+    """Lets Ctrl-C end the process at once while it imports libraries.
+
+    A KeyboardInterrupt may be lost there: NumPy turns it into an ImportError, JAX may ignore it.
+    """
+
+    def end(*_) -> None:
+        print("error: interrupted", file=sys.stderr)
+        os._exit(BY_SIGNAL + signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:  # Else it is ignored, as in a shell's background.
+        signal.signal(signal.SIGINT, end)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def unknown(kind: str, value: str, known: Iterable[str]) -> UserError:

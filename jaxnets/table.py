@@ -20,10 +20,8 @@ def width_of(text: str) -> int:
 def line(cells: Sequence[str], widths: Sequence[int], align: str) -> str:
     """One line of a table whose widths are known before its other lines.
 
-    Args:
-      cells: The texts; fewer than columns leave the last columns empty.
-      widths: The width of each column; a wider text shifts what follows.
-      align: "<" for left or ">" for right, a character for each column.
+    Each column has its character in align, "<" for left or ">" for right. A text that is wider than
+    its column shifts what follows; fewer cells than columns leave the last ones empty.
 
     >>> line(["cnn", "0.99"], widths=[5, 6], align="<>")
     'cnn      0.99'

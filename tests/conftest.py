@@ -271,12 +271,12 @@ class Outcome:
 @pytest.fixture
 def run_in_process(monkeypatch, capsys):
     """Runs a main function with a command line."""
-    from jaxnets.cli import exit_status
+    from jaxnets.errors import run_main
 
     def run(main, *arguments) -> Outcome:
         monkeypatch.setattr(sys, "argv", list(map(str, arguments)))
         capsys.readouterr()
-        status = exit_status.run(main)
+        status = run_main(main)
         return Outcome(status, *capsys.readouterr())
 
     return run

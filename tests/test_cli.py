@@ -1,7 +1,6 @@
 """train.py from the outside: exit statuses, one-line errors, and runs that are cut short."""
 
 import dataclasses
-import itertools
 import json
 import os
 import re
@@ -11,7 +10,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import HANGS, ROOT
+from conftest import HANGS, ROOT, params_sha256
 
 from jaxnets.cli.commands import COMMANDS
 from jaxnets.cli.flags import BEGINNERS, parse_flags
@@ -22,10 +21,6 @@ MAY_BE_ZERO = {"dropout", "gradient_tolerance", "momentum", "process_id", "seed"
 MAY_BE_ZERO |= {"target_accuracy", "validation_size", "weight_decay"}
 NO_NUMBERS = ["", "ten", "nan", "inf", "-inf", "1e999", "1,,2", "0x10", "--seed=1"]
 ABSURD = ["-1", "-0.5", "1e99", "99999999999999999999"]
-
-
-def params_sha256(folder):
-    return json.loads((folder / "result.json").read_text())["params_sha256"]
 
 
 def assert_failed(outcome, message):
@@ -185,8 +180,8 @@ def shown_help(run, capsys, *flags):
 
 def test_help_needs_no_jax_and_answers_at_once(run_python):
     code = (
-        "import sys, train; from jaxnets.cli import exit_status\n"
-        "try: exit_status.run(train.main)\n"
+        "import sys, train; from jaxnets.errors import run_main\n"
+        "try: run_main(train.main)\n"
         "finally: print(sys.modules.keys() & {'jax', 'flax', 'numpy', 'optax', 'jaxnets.table'})"
     )
     outcome = run_python("-c", code, "--help")
@@ -194,11 +189,12 @@ def test_help_needs_no_jax_and_answers_at_once(run_python):
     assert outcome.out.splitlines()[-1] == "set()"
 
     # The processor time of the ended processes: others may be busy on this machine.
-    totals = [sum(os.times()[2:4])]
+    times = []
     for _ in range(3):
+        before = sum(os.times()[2:4])
         assert run_python("train.py", "--help").status == 0
-        totals.append(sum(os.times()[2:4]))
-    assert 0 < min(after - before for before, after in itertools.pairwise(totals)) < 0.3
+        times.append(sum(os.times()[2:4]) - before)
+    assert 0 < min(times) < 0.3
 
 
 def test_help_shows_a_beginners_flags_and_help_all_the_rest(run_main, capsys):
@@ -300,12 +296,12 @@ def test_a_process_that_is_stopped_and_resumed_ends_with_the_same_parameters(
     """
     flags = [*finished_run.flags, f"--workdir={tmp_path / 'run'}", "--checkpoint_every=1minute"]
     code = (
-        "import os, sys, train; from jaxnets.cli import exit_status\n"
+        "import os, sys, train; from jaxnets.errors import run_main\n"
         "sys.argv[0] = 'train.py'\n"
         "write = sys.stdout.write\n"
         "sys.stdout.write = lambda text: "
         f"('epoch  3/20' in text and os.kill(os.getpid(), {int(end)}), write(text))[1]\n"
-        "sys.exit(exit_status.run(train.main))"
+        "sys.exit(run_main(train.main))"
     )
     stopped = run_python("-c", code, *flags)
     lines = stopped.out.splitlines()
@@ -332,7 +328,7 @@ def test_a_second_ctrl_c_stops_at_once_and_the_last_checkpoint_stays(
     The process sends both to itself: on a slow machine the second might come before the first.
     """
     code = (
-        "import signal, sys, time, train; from jaxnets.cli import exit_status\n"
+        "import signal, sys, time, train; from jaxnets.errors import run_main\n"
         "from jaxnets.runs import terminal; from jaxnets.training import loop\n"
         "accumulate_metrics = loop.accumulate_metrics\n"
         "def interrupted_twice(total, metrics, where):\n"
@@ -344,7 +340,7 @@ def test_a_second_ctrl_c_stops_at_once_and_the_last_checkpoint_stays(
         "        time.sleep(3600)\n"
         "    return accumulate_metrics(total, metrics, where)\n"
         "loop.accumulate_metrics = interrupted_twice\n"
-        "sys.exit(exit_status.run(train.main))"
+        "sys.exit(run_main(train.main))"
     )
     flags = [*finished_run.flags, f"--workdir={tmp_path / 'run'}"]
     flags += ["--checkpoint_every=1epoch", "--keep=1"]

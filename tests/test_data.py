@@ -342,7 +342,7 @@ def test_an_augmented_batch_keeps_its_labels_and_differs_between_epochs(tiny):
 
 def test_reading_and_batching_need_no_jax(run_python):
     code = (
-        "import sys, jaxnets, jaxnets.config.fields, jaxnets.cli.exit_status\n"
+        "import sys, jaxnets, jaxnets.config.fields, jaxnets.cli.flags\n"
         "import jaxnets.data.batches as b\n"
         "data = jaxnets.load_dataset('mnist'); "
         "next(b.train_batches(data.train, 9, seed=0, epoch=0, augment='shift')); "

@@ -1,6 +1,7 @@
 """The documents against the files that they quote and link to."""
 
 import ast
+import pkgutil
 import re
 import textwrap
 
@@ -12,6 +13,8 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 # "# path" or "# path: name of a function" as a block's first line says where its lines stand.
 SOURCE = re.compile(r"# (\w[\w/]*\.py)(?:: (\w+))?$")
+# `path:name` or `path:Class.name`, in the lecture's map.
+REFERENCE = re.compile(r"`([\w/]+\.py):([\w.]+)`")
 
 
 def python_blocks():
@@ -28,8 +31,7 @@ def lines_of(path: str, name: str | None) -> str:
     if name is None:
         return source
     nodes = ast.walk(ast.parse(source))
-    definitions = [n for n in nodes if isinstance(n, ast.FunctionDef | ast.ClassDef)]
-    (node,) = [definition for definition in definitions if definition.name == name]
+    (node,) = [n for n in nodes if isinstance(n, ast.FunctionDef | ast.ClassDef) and n.name == name]
     return "".join(source.splitlines(keepends=True)[node.lineno - 1 : node.end_lineno])
 
 
@@ -67,14 +69,18 @@ def test_an_excerpt_that_differs_is_found():
         assert not stands_in(wrong, source), wrong
 
 
+def without_blocks(document) -> str:
+    return FENCE.sub("", document.read_text("utf-8"))
+
+
 def prose_of(document) -> str:
     """A document without its blocks and inline code."""
-    return re.sub(r"`[^`]*`", "", FENCE.sub("", document.read_text("utf-8")))
+    return re.sub(r"`[^`]*`", "", without_blocks(document))
 
 
 def anchors_of(document) -> set[str]:
     """The anchors that GitHub gives to a document's headings."""
-    headings = re.findall(r"^#+ (.*)$", FENCE.sub("", document.read_text("utf-8")), re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)$", without_blocks(document), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
@@ -90,61 +96,34 @@ def test_relative_links_lead_somewhere(document):
             assert anchor in anchors_of(path), f"{document.name} links to {target}"
 
 
-# `path:name` or `path:Class.name`, in the lecture's map.
-REFERENCE = re.compile(r"`([\w/]+\.py):([\w.]+)`")
-
-
-def references_of(text: str) -> list[tuple[str, str]]:
-    """The files and names that a text refers to."""
-    return REFERENCE.findall(text)
-
-
-def names_in(body: list[ast.stmt], prefix: str = "") -> set[str]:
-    """The functions, classes, their members, and constants that a module defines."""
-    names = set()
-    for node in body:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            names.add(prefix + node.name)
-        if isinstance(node, ast.ClassDef):
-            names |= names_in(node.body, f"{prefix}{node.name}.")
-        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-        for target in targets:
-            whole = target.elts if isinstance(target, ast.Tuple) else [target]
-            names |= {prefix + name.id for name in whole if isinstance(name, ast.Name)}
-    return names
+def exists(path: str, name: str) -> bool:
+    """Whether a reference leads to a name."""
+    if path.startswith("tests/"):  # Some tests need packages that may be missing.
+        return f"\ndef {name}(" in (ROOT / path).read_text("utf-8")
+    try:
+        pkgutil.resolve_name(f"{path.removesuffix('.py').replace('/', '.')}:{name}")
+    except (ImportError, AttributeError):
+        return False
+    return True
 
 
 def missing_references(text: str) -> list[str]:
     """The references of a text to which nothing answers."""
-    return [
-        f"{path}:{name}"
-        for path, name in references_of(text)
-        if not (ROOT / path).is_file() or name not in names_in(ast.parse(lines_of(path, None)).body)
-    ]
+    return [":".join(found) for found in REFERENCE.findall(text) if not exists(*found)]
 
 
-def test_what_the_lectures_map_names_exists():
-    text = (ROOT / "docs" / "lecture-map.md").read_text("utf-8")
-    assert len(references_of(text)) > 80
-    assert not missing_references(text)
-
-
-def test_what_the_page_on_security_names_exists():
-    text = (ROOT / "docs" / "security.md").read_text("utf-8")
-    assert len(references_of(text)) > 20
+@pytest.mark.parametrize(("page", "least"), [("lecture-map", 80), ("security", 20)])
+def test_what_a_page_names_exists(page, least):
+    text = (ROOT / "docs" / f"{page}.md").read_text("utf-8")
+    assert len(REFERENCE.findall(text)) > least
     assert not missing_references(text)
 
 
 def test_a_reference_to_nothing_is_found():
     there = "`jaxnets/config/recipes.py:PRESETS` `jaxnets/metrics.py:Metrics.of` `train.py:main`"
-    assert len(references_of(there)) == 3
+    assert len(REFERENCE.findall(there)) == 3
     assert not missing_references(there)
-    for wrong in (
-        "recipes.py:PRESET",
-        "metrics.py:Metrics.off",
-        "metrics.py:of",
-        "recipe.py:PRESETS",
-    ):
+    for wrong in ("config/recipes.py:PRESET", "metrics.py:Metrics.off", "metrics.py:of", "m.py:f"):
         assert missing_references(f"{there} `jaxnets/{wrong}`") == [f"jaxnets/{wrong}"]
 
 

@@ -70,8 +70,8 @@ def test_a_message_is_one_line_of_bounded_length():
 
 def test_what_stdout_cannot_show_is_escaped(start_python):
     code = (
-        "import sys; from jaxnets.cli import exit_status\n"
-        "sys.exit(exit_status.run(lambda _: print('鸟') or 0))"
+        "import sys; from jaxnets.errors import run_main\n"
+        "sys.exit(run_main(lambda _: print('鸟') or 0))"
     )
     with start_python("-c", code, env={**os.environ, "PYTHONIOENCODING": "ascii"}) as process:
         assert process.communicate() == ("\\u9e1f\n", "")

@@ -2,25 +2,19 @@
 
 import inspect
 import re
-import sys
 
 import pytest
 from conftest import ROOT
 
 from jaxnets.backprop.rules import LAYERS
+from jaxnets.gradcheck import mutants
 from jaxnets.gradcheck.compare import DIFFERENCES, compiled, judge
 from jaxnets.gradcheck.layers import TOLERANCES, problem_of
-from jaxnets.gradcheck.mutants import MUTANTS, mutated
-from jaxnets.machine.platform import prepare
+from jaxnets.gradcheck.mutants import MUTANTS
 
 # They are wrong where the layer has no derivative, and so nowhere a difference could be taken.
 WRONG_AT_TIES_ONLY = {"relu_passes_at_zero", "max_pool_counts_ties", "max_pool_tie_to_last"}
 EXERCISES = (ROOT / "docs" / "exercises.md").read_text("utf-8")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def jax_set_up():
-    prepare()
 
 
 def found_by(rule):
@@ -40,51 +34,36 @@ def found_by(rule):
 
 def test_there_are_mutants_of_most_layers():
     assert len(MUTANTS) >= 25
-    unbroken = set(LAYERS) - {mutant.layer for mutant in MUTANTS.values()}
-    assert unbroken == {
-        "adaptive_average_pool",
-        "softmax_then_cross_entropy",
-        "mse",
-        "half_mse",
-    }
+    unbroken = set(LAYERS) - {mutant.name for mutant in MUTANTS.values()}
+    assert unbroken == {"adaptive_average_pool", "softmax_then_cross_entropy", "mse", "half_mse"}
 
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_mutant_is_killed(name):
     killers = {"autodiff"} if name in WRONG_AT_TIES_ONLY else {"autodiff", "differences"}
-    assert found_by(mutated(name)) == killers
+    assert found_by(MUTANTS[name]) == killers
 
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_mutant_has_the_signature_of_what_it_replaces(name):
-    def names(backward):
-        return [
-            parameter.name
-            for parameter in inspect.signature(backward).parameters.values()
-            if parameter.kind != parameter.VAR_KEYWORD and parameter.name != "input_gradient"
-        ]
-
-    mutant = MUTANTS[name]
-    right = inspect.signature(LAYERS[mutant.layer].backward)
-    if inspect.Parameter.VAR_KEYWORD in [
-        parameter.kind for parameter in inspect.signature(mutant.backward).parameters.values()
-    ]:
-        assert names(mutant.backward)[:2] == list(right.parameters)[:2]
-    else:
-        assert names(mutant.backward) == names(LAYERS[mutant.layer].backward)
-    assert str(mutant.backward.__doc__).count("\n") == 0
+    backward = MUTANTS[name].backward
+    ours, theirs = (
+        [p for p in inspect.signature(function).parameters.values() if p.name != "input_gradient"]
+        for function in (backward, LAYERS[MUTANTS[name].name].backward)
+    )
+    if any(parameter.kind == parameter.VAR_KEYWORD for parameter in ours):
+        ours, theirs = ours[:2], theirs[:2]
+    assert [parameter.name for parameter in ours] == [parameter.name for parameter in theirs]
+    assert str(backward.__doc__).count("\n") == 0
 
 
 def test_the_exercises_show_the_mutants_as_they_are():
-    blocks = re.findall(r"^```python\n(.*?)^```$", EXERCISES, re.MULTILINE | re.DOTALL)
+    blocks = set(re.findall(r"^```python\n(.*?)^```$", EXERCISES, re.MULTILINE | re.DOTALL))
     sources = {inspect.getsource(mutant.backward) for mutant in MUTANTS.values()}
-    helpers = set(blocks) - sources
-    assert sources <= set(blocks)
-    for helper in helpers:
+    assert sources <= blocks
+    for helper in blocks - sources:
         (name,) = re.findall(r"\Adef (\w+)", helper)
-        modules = {sys.modules[mutant.backward.__module__] for mutant in MUTANTS.values()}
-        (function,) = (vars(module)[name] for module in modules if name in vars(module))
-        assert helper == inspect.getsource(function)
+        assert helper == inspect.getsource(getattr(mutants, name))
 
 
 def test_every_exercise_has_its_number_and_its_answer():

@@ -161,9 +161,9 @@ def test_a_disk_too_full_for_a_checkpoint_is_status_1_and_one_line(
 ):
     """Files may have 4,096 bytes here: enough for all but the checkpoint."""
     code = (
-        "import resource, sys, train; from jaxnets.cli import exit_status; "
+        "import resource, sys, train; from jaxnets.errors import run_main; "
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY)); "
-        "sys.exit(exit_status.run(train.main))"
+        "sys.exit(run_main(train.main))"
     )
     environment = {**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false"}
     outcome = run_python("-c", code, "--model=mlp_sequential", *tiny_flags, env=environment)
@@ -201,10 +201,10 @@ def test_a_second_process_is_refused_until_the_first_has_ended_however_it_ends(
     run_main, start_python, tiny_flags, tmp_path, interrupt_after
 ):
     code = (
-        "import sys, train; from jaxnets.cli import exit_status\n"
+        "import sys, train; from jaxnets.errors import run_main\n"
         "from jaxnets.training import loop\n"
         "loop.accumulate_metrics = lambda *_: (print('training', flush=True), sys.stdin.read()); "
-        "sys.exit(exit_status.run(train.main))"
+        "sys.exit(run_main(train.main))"
     )
     flags = ["--model=cnn", *tiny_flags]
     with start_python("-c", code, *flags, stdin=subprocess.PIPE) as process:

@@ -10,8 +10,7 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from jaxnets.cli import exit_status
-from jaxnets.errors import DONE
+from jaxnets.errors import DONE, run_main
 
 Rng = random.Random  # Or what Hypothesis draws in its place, whose cases shrink.
 
@@ -84,7 +83,7 @@ def status_of(main: Callable[[], Any]) -> int:
         return DONE
 
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), watched():
-        status = exit_status.run(call)
+        status = run_main(call)
     for text in (out.getvalue(), err.getvalue()):
         assert text.replace("\n", "").replace("\t", "").isprintable(), f"{text!r:.500}"
         assert "Traceback" not in text, text[:2000]

@@ -8,23 +8,13 @@ from hostile.damage import Rng, letters, status_of
 from jaxnets.cli import commands
 from jaxnets.config.fields import Config
 from jaxnets.config.options import options_of
-from jaxnets.lecture.compare.request import Request
 
 
 def flag_samples(folder: Path) -> dict[str, list[str]]:
     """The flags of train.py and of every command."""
-    kinds = {
-        "train": [Config],
-        "gradcheck": [commands.GradcheckFlags],
-        "summary": [commands.SummaryFlags, Config],
-        "search": [commands.SearchFlags, Config],
-        "compare": [Request],
-        "predict": [commands.PredictFlags],
-        "devices": [commands.DevicesFlags, Config],
-    }
     return {
         command: ["--help_all", *(f"--{field.name}" for kind in both for field in options_of(kind))]
-        for command, both in kinds.items()
+        for command, both in {"train": (Config,), **commands.COMMANDS}.items()
     }
 
 

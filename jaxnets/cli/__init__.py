@@ -1,1 +1,1 @@
-"""The command line: flags, commands, exit statuses."""
+"""The command line: flags and commands."""

@@ -1,4 +1,4 @@
-"""What `python -m jaxnets COMMAND` does: each command's flags, then the room that does the work.
+"""`python -m jaxnets COMMAND`: each command's flags, and the room that does the work.
 
 Nothing here imports jax until the flags are known to be right.
 """
@@ -10,19 +10,19 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxnets.cli.flags import parse_command, unknown_flag
-from jaxnets.config.fields import Config, learning_rate_note, preset
+from jaxnets.config.fields import COUNT, Config, learning_rate_note, preset
 from jaxnets.config.options import Options, option, parse
 from jaxnets.config.recipes import DEFAULT_MODEL, PRESETS
 from jaxnets.errors import DONE, RUN_FAILED, WRONG_REQUEST, UserError, unknown
+from jaxnets.lecture.compare.request import Request, resolved
 
-COUNT = (1, 10**6)
 JSON = "print JSON instead of a table"
 
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command that comes first; returns the exit status."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        lines = [f"  {name:12}{command.__doc__}" for name, command in COMMANDS.items()]
+        lines = [f"  {name:12}{command.__doc__}" for name, (command, *_) in COMMANDS.items()]
         usage = "usage: python -m jaxnets COMMAND [--flag=value ...]"
         more = "python -m jaxnets COMMAND --help lists a command's flags."
         print("\n".join([usage, "", *lines, "", more]), flush=True)
@@ -30,12 +30,13 @@ def main(arguments: Sequence[str]) -> int:
     name, *rest = arguments
     if name not in COMMANDS:
         raise unknown("command", name, COMMANDS)
-    return COMMANDS[name](rest)
+    command, given = parse_command(rest, name, COMMANDS[name])
+    return command.run(**given)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class GradcheckFlags(Options):
-    """The flags of gradcheck."""
+class Gradcheck(Options):
+    """Check hand-derived gradients by autodiff and central differences."""
 
     model: str | None = option(
         None,
@@ -46,22 +47,18 @@ class GradcheckFlags(Options):
     mutant: str | None = option(None, "wrong backward pass to check (docs/exercises.md)")
     json: bool = option(False, JSON)
 
+    def run(self) -> int:
+        if self.model and self.mutant:
+            raise UserError("model and mutant exclude each other, got both")
 
-def gradcheck(arguments: Sequence[str]) -> int:
-    """Check hand-derived gradients by autodiff and central differences."""
-    flags, _ = parse_command(arguments, gradcheck, GradcheckFlags)
-    if flags.model and flags.mutant:
-        raise UserError("model and mutant exclude each other, got both")
+        from jaxnets.gradcheck.run import run
 
-    from jaxnets.gradcheck.run import run
-
-    all_agree = run(flags.model, flags.mutant, flags.json)
-    return DONE if all_agree else RUN_FAILED
+        return DONE if run(self.model, self.mutant, self.json) else RUN_FAILED
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SummaryFlags(Options):
-    """The flags of summary."""
+class Summary(Options):
+    """Show a network layer by layer: output shape, parameters, FLOPs."""
 
     image_shape: tuple[int, ...] = option(
         (28, 28, 1), "height, width and channels of an image", (1, 10_000)
@@ -69,27 +66,24 @@ class SummaryFlags(Options):
     num_classes: int = option(10, "number of classes, the outputs of the last layer", COUNT)
     json: bool = option(False, JSON)
 
+    def run(self, **given: Any) -> int:
+        config = preset(**given)
+        if len(self.image_shape) != 3:
+            raise UserError(f"image_shape: expected 3 numbers as 28,28,1, got {self.image_shape}")
 
-def summary(arguments: Sequence[str]) -> int:
-    """Show a network layer by layer: output shape, parameters, FLOPs."""
-    flags, given = parse_command(arguments, summary, SummaryFlags, config=True)
-    config = preset(**given)
-    if len(flags.image_shape) != 3:
-        raise UserError(f"image_shape: expected 3 numbers as 28,28,1, got {flags.image_shape}")
+        from jaxnets.experiment import create_model
+        from jaxnets.report import summary
 
-    from jaxnets.experiment import create_model
-    from jaxnets.report import summary as report
-
-    rows = report.summary(create_model(config, flags.num_classes), flags.image_shape)
-    what = config.model, rows, flags.image_shape
-    values = report.to_values(*what)
-    print(json.dumps(values, indent=2) if flags.json else report.to_text(*what))
-    return DONE
+        rows = summary.summary(create_model(config, self.num_classes), self.image_shape)
+        what = config.model, rows, self.image_shape
+        values = summary.to_values(*what)
+        print(json.dumps(values, indent=2) if self.json else summary.to_text(*what))
+        return DONE
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SearchFlags(Options):
-    """The flags of search."""
+class Search(Options):
+    """Compare settings over several seeds, and test if a lead is luck."""
 
     over: tuple[str, ...] = option(
         (),
@@ -101,28 +95,25 @@ class SearchFlags(Options):
     seeds: int = option(10, "number of seeds for each setting", COUNT)
     json: bool = option(False, JSON)
 
+    def run(self, **given: Any) -> int:
+        given.setdefault("model", DEFAULT_MODEL)
+        over = dict(map(_values, self.over))
+        if not over:
+            raise UserError("over: expected --over=FIELD=A,B,... at least once, got none")
+        if "optimizer" in given and (note := learning_rate_note(preset(**given))):
+            print(note, file=sys.stderr)
 
-def search(arguments: Sequence[str]) -> int:
-    """Compare settings over several seeds, and test if a lead is luck."""
-    flags, given = parse_command(arguments, search, SearchFlags, config=True)
-    given.setdefault("model", DEFAULT_MODEL)
-    over = dict(map(_values, flags.over))
-    if not over:
-        raise UserError("over: expected --over=FIELD=A,B,... at least once, got none")
-    if "optimizer" in given and (note := learning_rate_note(preset(**given))):
-        print(note, file=sys.stderr)
+        from jaxnets.lecture import ranking
+        from jaxnets.lecture.search import search_all
 
-    from jaxnets.lecture import ranking
-    from jaxnets.lecture.search import search_all
-
-    found = search_all(given, over, flags.seeds)
-    drawn = ranking.plot(found)
-    if flags.json:
-        print(json.dumps(ranking.to_values(found), indent=2))
-    else:
-        print(ranking.to_text(found))
-        print(f"\nresults: {found.folder}{'' if drawn else ' (matplotlib would draw a plot)'}")
-    return DONE
+        found = search_all(given, over, self.seeds)
+        drawn = ranking.plot(found)
+        if self.json:
+            print(json.dumps(ranking.to_values(found), indent=2))
+        else:
+            print(ranking.to_text(found))
+            print(f"\nresults: {found.folder}{'' if drawn else ' (matplotlib would draw a plot)'}")
+        return DONE
 
 
 def _values(text: str) -> tuple[str, list[Any]]:
@@ -134,28 +125,29 @@ def _values(text: str) -> tuple[str, list[Any]]:
     fields = {field.name: field for field in dataclasses.fields(Config)}
     if name not in fields:
         raise unknown_flag(f"--{name}", [f"--{known}" for known in fields])
+    parts = values.split(",")
     if name == "hidden":
-        return name, [parse(fields[name], size.replace("x", ",")) for size in values.split(",")]
-    return name, [parse(fields[name], value) for value in values.split(",")]
+        parts = [size.replace("x", ",") for size in parts]
+    return name, [parse(fields[name], part) for part in parts]
 
 
-def compare(arguments: Sequence[str]) -> int:
+class Compare(Request):
     """Compare the lecture's models on several data sets."""
-    from jaxnets.lecture.compare.request import Request, resolved
 
-    request = resolved(parse_command(arguments, compare, Request)[0])
+    def run(self) -> int:
+        request = resolved(self)
 
-    from jaxnets.lecture.compare.run import run
+        from jaxnets.lecture.compare.run import run
 
-    run(request)
-    return DONE
+        run(request)
+        return DONE
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PredictFlags(Options):
-    """The words and flags of predict."""
+class Predict(Options):
+    """Name what is in your own pictures, by a trained run."""
 
-    run: str = option(
+    run_folder: str = option(
         dataclasses.MISSING, "run folder, which train.py names at its end", metavar="RUN"
     )
     images: tuple[str, ...] = option(
@@ -174,46 +166,46 @@ class PredictFlags(Options):
     show: bool = option(False, "draw what the network saw")
     json: bool = option(False, JSON)
 
+    def run(self) -> int:
+        if self.show and self.json:
+            raise UserError("show and json exclude each other, got both")
 
-def predict(arguments: Sequence[str]) -> int:
-    """Name what is in your own pictures, by a trained run."""
-    flags, _ = parse_command(arguments, predict, PredictFlags)
-    if flags.show and flags.json:
-        raise UserError("show and json exclude each other, got both")
+        from jaxnets.serving.answer import answer
 
-    from jaxnets.serving.answer import answer
-
-    all_good = answer(
-        flags.run,
-        flags.images,
-        top=flags.top,
-        prepare_as=flags.prepare,
-        as_json=flags.json,
-        show=flags.show,
-    )
-    return DONE if all_good else WRONG_REQUEST
+        all_good = answer(
+            self.run_folder,
+            self.images,
+            top=self.top,
+            prepare_as=self.prepare,
+            as_json=self.json,
+            show=self.show,
+        )
+        return DONE if all_good else WRONG_REQUEST
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DevicesFlags(Options):
-    """The flags of devices."""
+class Devices(Options):
+    """Show the devices that JAX finds, and those that train.py would use."""
 
     json: bool = option(False, JSON)
 
+    def run(self, **given: Any) -> int:
+        config = preset(**given)
 
-def devices(arguments: Sequence[str]) -> int:
-    """Show the devices that JAX finds, and those that train.py would use."""
-    flags, given = parse_command(arguments, devices, DevicesFlags, config=True)
-    config = preset(**given)
+        from jaxnets.experiment import create_parallel
+        from jaxnets.report.devices import to_text, to_values
 
-    from jaxnets.experiment import create_parallel
-    from jaxnets.report.devices import to_text, to_values
-
-    values = to_values(create_parallel(config))
-    print(json.dumps(values, indent=2) if flags.json else to_text(values))
-    return DONE
+        values = to_values(create_parallel(config))
+        print(json.dumps(values, indent=2) if self.json else to_text(values))
+        return DONE
 
 
-COMMANDS = {
-    command.__name__: command for command in (summary, gradcheck, search, compare, predict, devices)
+# The class of a command's own flags; Config where it takes the flags of train.py, too.
+COMMANDS: dict[str, tuple[Any, ...]] = {
+    "summary": (Summary, Config),
+    "gradcheck": (Gradcheck,),
+    "search": (Search, Config),
+    "compare": (Compare,),
+    "predict": (Predict,),
+    "devices": (Devices, Config),
 }

@@ -5,8 +5,8 @@ Flags are `--name=value`, switches `--name` and `--no_name`; dashes in names are
 
 import dataclasses
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from jaxnets.config.fields import Config, preset
 from jaxnets.config.options import METAVARS, Options, options_of, parse, show, types_of
@@ -21,21 +21,13 @@ HEADINGS = dict(
 )
 WIDTH, NAMES = 80, 24  # Columns of the help, and of these the flags'.
 
-T = TypeVar("T", bound=Options)
-
 
 def parse_flags(arguments: Sequence[str], description: str = "") -> dict[str, Any]:
-    """Reads the flags of train.py that were given.
+    """Reads the flags of train.py that were given; --help prints the description and exits.
 
-    `preset(**flags)` completes them, or with --resume the interrupted run's own config.
-
-    Args:
-      arguments: The words of the command line, such as `--model=cnn --epochs=3`.
-      description: Shown at the top of --help, which prints and exits with status 0.
-
-    Raises:
-      UserError: An unknown flag (the nearest is suggested), a word that is no flag, or a value
-        that cannot be read.
+    `preset(**flags)` completes them, or with --resume the interrupted run's own config. A UserError
+    refuses an unknown flag (the nearest is suggested), a word that is no flag, or a value that
+    cannot be read.
 
     >>> parse_flags(["--model=mlp", "--hidden=64,32", "--learning-rate=0.5"])
     {'model': 'mlp', 'hidden': (64, 32), 'learning_rate': 0.5}
@@ -44,23 +36,16 @@ def parse_flags(arguments: Sequence[str], description: str = "") -> dict[str, An
 
 
 def parse_command(
-    arguments: Sequence[str], command: Callable, kind: type[T], *, config: bool = False
-) -> tuple[T, dict[str, Any]]:
-    """Reads the flags of a command: its own and, if `config`, those of train.py, too.
+    arguments: Sequence[str], name: str, kinds: Sequence[type[Options]]
+) -> tuple[Any, dict[str, Any]]:
+    """Reads a command's own flags, of the first kind, and those of train.py that were given.
 
-    Args:
-      arguments: What follows the command.
-      command: The function, whose docstring is shown at the top of --help.
-      kind: The class of its own flags.
-      config: Whether it takes the flags of train.py.
-
-    Returns:
-      Its own flags, and those of train.py that were given. It refuses what parse_flags refuses.
+    The first kind's docstring is shown at the top of --help; the second is Config where the command
+    takes the flags of train.py, too.
     """
-    kinds = [kind, Config] if config else [kind]
-    given = _read(arguments, f"-m jaxnets {command.__name__}", command.__doc__ or "", kinds)
-    own = {field.name for field in options_of(kind)} & set(given)
-    return kind(**{name: given.pop(name) for name in own}), given
+    given = _read(arguments, f"-m jaxnets {name}", kinds[0].__doc__ or "", kinds)
+    own = {field.name for field in options_of(kinds[0])} & set(given)
+    return kinds[0](**{name: given.pop(name) for name in own}), given
 
 
 def unknown_flag(name: str, known: Iterable[str]) -> UserError:
@@ -71,9 +56,8 @@ def unknown_flag(name: str, known: Iterable[str]) -> UserError:
 def _read(
     arguments: Sequence[str], program: str, description: str, kinds: Sequence[type[Options]]
 ) -> dict[str, Any]:
-    """Reads flags, or prints the help and exits."""
     options = [field for kind in kinds for field in options_of(kind)]
-    flags = {f"--{field.name}": field for field in options if not _has_place(field)}
+    flags = {f"--{field.name}": field for field in options if not _is_positional(field)}
     flags |= {f"--no_{field.name}": field for field in options if field.type is bool}
     given: dict[str, Any] = {}
     words, help_flag, rest = [], "", list(arguments)
@@ -107,16 +91,15 @@ def _read(
     if help_flag:
         print(_help(program, description, kinds, given, help_flag == "--help_all"), flush=True)
         raise SystemExit(0)
-    return given | _placed(words, [field for field in options if _has_place(field)])
+    return given | _positionals(words, [field for field in options if _is_positional(field)])
 
 
-def _has_place(field: dataclasses.Field) -> bool:
-    """Whether an option is given by its place instead of by its name."""
+def _is_positional(field: dataclasses.Field) -> bool:
     return field.default is dataclasses.MISSING
 
 
-def _placed(words: list[str], fields: Sequence[dataclasses.Field]) -> dict[str, Any]:
-    """The options that have a place: each takes a word, a tuple takes all that are left."""
+def _positionals(words: list[str], fields: Sequence[dataclasses.Field]) -> dict[str, Any]:
+    """The positional options: each takes a word, a tuple takes all that are left."""
     if len(words) < len(fields):
         missing = " ".join(map(_metavar, fields[len(words) :]))
         raise UserError(f"expected {missing}, got none (--help explains)")
@@ -136,7 +119,7 @@ def _help(
 ) -> str:
     """The help: a command's own flags, and of Config's a beginner's or everything."""
     own = [field for field in options_of(kinds[0]) if kinds[0] is not Config]
-    words = [_metavar(field) for field in own if _has_place(field)]
+    words = [_metavar(field) for field in own if _is_positional(field)]
     parts = [" ".join(["usage: python", program, *words, "[--flag=value ...]"])]
     for part in text.strip().split("\n\n"):
         parts.append(part if part.startswith(" ") else textwrap.fill(part, WIDTH))
@@ -172,7 +155,7 @@ def _describe(field: dataclasses.Field, value: Any, note: str = "") -> str:
     if field.type is bool:
         name = f"--[no_]{field.name}" if value else f"--{field.name}"
         notes += ["default: on"] if value else []
-    elif _has_place(field):
+    elif _is_positional(field):
         name = _metavar(field)
     else:
         name = f"--{field.name}={_metavar(field)}"

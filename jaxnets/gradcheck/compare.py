@@ -5,7 +5,6 @@ differences need the forward pass only and serve in float64.
 """
 
 import contextlib
-import dataclasses
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,56 +27,30 @@ QUICK_COMPILATION = {
     "xla_llvm_disable_expensive_passes": True,
 }
 
-Direction = list[np.ndarray]  # of all leaves
-
-
-class Coordinate(NamedTuple):
-    """One element, at an index of a leaf's ravel()."""
-
-    leaf: int
-    index: int
-
-
-Move = Direction | Coordinate
+Move = dict[int, np.ndarray]  # The change of each leaf that changes, by the leaf's number.
 
 
 class Passes(NamedTuple):
-    """What is compared, in one precision. The functions take (inputs, constants).
+    """What is compared, in one precision. The functions take (inputs, constants)."""
 
-    Attributes:
-      inputs: A tree of arrays, with respect to which the gradient is taken.
-      constants: The other arguments of the functions.
-      manual: Returns {"output": ..., "gradient": a tree like inputs}, by hand.
-      automatic: The same by autodiff of the plain formulation.
-      number: The plain formulation's number whose gradient it is, and a list of arrays: the side
-        of every kink on which it was computed (`kinks.py`).
-    """
-
-    inputs: Any
+    inputs: Any  # A tree of arrays, with respect to which the gradient is taken.
     constants: Any
-    manual: Callable[..., dict[str, Any]]
-    automatic: Callable[..., dict[str, Any]]
+    manual: Callable[..., dict[str, Any]]  # -> {"output": ..., "gradient": a tree like inputs}
+    automatic: Callable[..., dict[str, Any]]  # The same by autodiff of the plain formulation.
+    # The plain formulation's number whose gradient it is, and the side of every kink on which it
+    # was computed.
     number: Callable[..., tuple[jax.Array, list[jax.Array]]]
 
 
 class Problem(NamedTuple):
-    """One set of shapes and numbers on which to compare.
-
-    Attributes:
-      label: A name for the report.
-      at: Returns the passes in a precision: "float64", "float32" or "bfloat16".
-      step: h of the central differences.
-      ties: The inputs stand on kinks: a leaf may have nowhere to take a difference.
-      large: It takes longer to run than to compile well.
-      moves: How many directions, and coordinates of every leaf, the differences are taken along.
-    """
+    """One set of shapes and numbers on which to compare."""
 
     label: str
-    at: Callable[[str], Passes]
-    step: float = 1e-5
-    ties: bool = False
-    large: bool = False
-    moves: int = 3
+    at: Callable[[str], Passes]  # Takes one of PRECISIONS.
+    step: float = 1e-5  # h of the central differences.
+    ties: bool = False  # The inputs stand on kinks: a leaf may have nowhere to take a difference.
+    large: bool = False  # It takes longer to run than to compile well.
+    moves: int = 3  # How many directions, and coordinates of every leaf, are differenced along.
 
 
 class Error(NamedTuple):
@@ -87,26 +60,15 @@ class Error(NamedTuple):
     leaf: str = ""
 
 
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """What a check has found.
-
-    Attributes:
-      name: The name of the layer or network.
-      tried: The problems' labels.
-      errors: The largest error in each precision, and of the "differences".
-      tolerances: The largest allowed value of each error.
-      compared: How many directions and coordinates were differenced.
-      kinks: How many others were passed over because a kink lay within them.
-      seconds: The time that the check took.
-    """
+class Row(NamedTuple):
+    """What a check of a layer or network has found."""
 
     name: str
-    tried: list[str]
-    errors: dict[str, Error]
-    tolerances: dict[str, float]
-    compared: int
-    kinks: int
+    tried: list[str]  # The problems' labels.
+    errors: dict[str, Error]  # The largest in each of PRECISIONS, and of DIFFERENCES.
+    tolerances: dict[str, float]  # The largest allowed value of each error.
+    compared: int  # How many directions and coordinates were differenced.
+    kinks: int  # How many others were passed over because a kink lay within them.
     seconds: float
 
     @property
@@ -130,13 +92,7 @@ class Differences(NamedTuple):
 
 
 def check(name: str, problems: Sequence[Problem], tolerances: dict[str, float]) -> Row:
-    """Compares the passes of every problem with both oracles.
-
-    Args:
-      name: The name in the report.
-      problems: The problems on which to compare.
-      tolerances: The largest allowed error in each of PRECISIONS, and of DIFFERENCES.
-    """
+    """Compares the passes of every problem with both oracles."""
     started = time.perf_counter()
     errors = dict.fromkeys(tolerances, Error())
     compared = kinks = 0
@@ -150,35 +106,26 @@ def check(name: str, problems: Sequence[Problem], tolerances: dict[str, float]) 
 
 
 class Program(NamedTuple):
-    """A problem in one precision, ready to run.
-
-    Attributes:
-      problem: The problem.
-      dtype: The precision.
-      passes: Its passes.
-      both: Compiled (inputs, constants) -> what passes.manual and passes.automatic return.
-      number: Compiled passes.number in float64, else None.
-    """
+    """A problem in one precision, ready to run."""
 
     problem: Problem
     dtype: str
     passes: Passes
-    both: Any
-    number: Any
+    both: Any  # Compiled (inputs, constants) -> what passes.manual and passes.automatic return.
+    number: Any  # Compiled passes.number in float64, else None.
 
 
 def compiled(wanted: Sequence[tuple[Problem, str]]) -> Iterator[Program]:
     """Compiles problems, each in a precision: several at once, one on each core."""
     lowered = [_lowered(problem, dtype) for problem, dtype in wanted]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        both = [pool.submit(program.both.compile) for program in lowered]
-        number = [program.number and pool.submit(program.number.compile) for program in lowered]
+        both = pool.map(lambda program: program.both.compile(), lowered)
+        number = pool.map(lambda program: program.number and program.number.compile(), lowered)
         for program, first, second in zip(lowered, both, number, strict=True):
-            yield program._replace(both=first.result(), number=second and second.result())
+            yield program._replace(both=first, number=second)
 
 
 def _lowered(problem: Problem, dtype: str) -> Program:
-    """Traces a problem's passes, for `compiled`."""
     with precision(dtype):
         passes = problem.at(dtype)
 
@@ -230,35 +177,24 @@ def central_differences(program: Program, gradient: Any) -> Differences:
     coordinates it is compared with the gradient's elements, and errors are relative to the leaf's
     largest. A move that changes a side of a kink has no derivative to compare with: it is counted
     and another one takes its place.
-
-    Args:
-      program: In float64; h is its problem's step.
-      gradient: A tree like its inputs.
-
-    Returns:
-      The largest error; infinite where every move crosses a kink, unless the problem has ties.
+    Where every move crosses a kink, the error is infinite, unless the problem has ties.
     """
     inputs = program.passes.inputs
-    misshapen = _misshapen(gradient, inputs)
-    if misshapen:
+    if misshapen := _misshapen(gradient, inputs):
         return Differences(misshapen)
-    leaves = jax.tree.leaves(inputs)
     slopes = [np.asarray(slope) for slope in jax.tree.leaves(gradient)]
-    names = [name for name, _ in _named_leaves(inputs)]
-    total = sum(leaf.size for leaf in leaves)
     length = np.sqrt(sum(np.vdot(slope, slope) for slope in slopes))
+    size = sum(slope.size for slope in slopes)
     rng = np.random.default_rng(0)
-    trials: list[Any] = [("a direction", _directions(leaves, rng), length / np.sqrt(total))]
-    for number, (name, slope) in enumerate(zip(names, slopes, strict=True)):
-        largest = np.max(np.abs(slope), initial=0)
-        trials.append((name, _coordinates(slopes, number, rng), largest))
+    trials: list[Any] = [("a direction", _directions(slopes, rng), length / np.sqrt(size))]
+    for number, ((name, _), slope) in enumerate(zip(_named_leaves(inputs), slopes, strict=True)):
+        trials.append((name, _coordinates(number, slope, rng), np.max(np.abs(slope), initial=0)))
 
     worst, compared, kinks = Error(), 0, 0
-    measure = _measure(program, slopes)
     for name, moves, typical in trials:
         found = 0
         for move in moves:
-            slopes_along = measure(move)
+            slopes_along = _slopes_along(move, program, slopes)
             if slopes_along is None:
                 kinks += 1
                 continue
@@ -274,69 +210,56 @@ def central_differences(program: Program, gradient: Any) -> Differences:
     return Differences(worst, compared, kinks)
 
 
-def _measure(
-    program: Program, slopes: list[np.ndarray]
-) -> Callable[[Move], tuple[float, float] | None]:
-    """Returns the function that takes a central difference along a move.
+def _slopes_along(
+    move: Move, program: Program, slopes: list[np.ndarray]
+) -> tuple[float, float] | None:
+    """The difference quotient along a move and what the slopes say; None where a kink is crossed.
 
-    Its outcome is the difference quotient and what the gradient says that it is, for the move as
-    it came out after rounding; or None where a kink is crossed.
+    The slopes are multiplied by the move as it came out after rounding.
     """
-    step, constants = program.problem.step, program.passes.constants
     leaves, tree = jax.tree.flatten(program.passes.inputs)
-
-    def measure(move: Move) -> tuple[float, float] | None:
-        ends = [_moved(leaves, move, h) for h in (step, -step)]
-        (above, sides_above), (below, sides_below) = (
-            program.number(jax.tree.unflatten(tree, end), constants) for end in ends
-        )
-        if not all(map(np.array_equal, sides_above, sides_below)):
-            return None
-        length = 2 * step
-        return (float(above) - float(below)) / length, _rise(slopes, move, *ends) / length
-
-    return measure
-
-
-def _moved(leaves: list[jax.Array], move: Move, step: float) -> list[Any]:
-    """The leaves moved by step times the move."""
-    if not isinstance(move, Coordinate):
-        return [np.asarray(leaf) + step * change for leaf, change in zip(leaves, move, strict=True)]
-    leaf = np.array(leaves[move.leaf])
-    leaf.flat[move.index] += step
-    return [*leaves[: move.leaf], leaf, *leaves[move.leaf + 1 :]]
+    width = 2 * program.problem.step
+    low, high = (
+        [
+            np.asarray(leaf) + step * move[number] if number in move else leaf
+            for number, leaf in enumerate(leaves)
+        ]
+        for step in (-program.problem.step, program.problem.step)
+    )
+    (below, sides_below), (above, sides_above) = (
+        program.number(jax.tree.unflatten(tree, end), program.passes.constants)
+        for end in (low, high)
+    )
+    if not all(map(np.array_equal, sides_above, sides_below)):
+        return None
+    rise = sum(np.vdot(slopes[number], high[number] - low[number]) for number in move)
+    return (float(above) - float(below)) / width, float(rise) / width
 
 
-def _rise(slopes: list[np.ndarray], move: Move, high: list[Any], low: list[Any]) -> float:
-    """How much a number of these slopes rises from low to high, the two ends of a move."""
-    if isinstance(move, Coordinate):
-        slope, up, down = (leaves[move.leaf].flat[move.index] for leaves in (slopes, high, low))
-        return float(slope * (up - down))
-    return float(sum(np.vdot(s, up - down) for s, up, down in zip(slopes, high, low, strict=True)))
-
-
-def _directions(leaves: list[jax.Array], rng: np.random.Generator) -> Iterator[Direction]:
+def _directions(slopes: list[np.ndarray], rng: np.random.Generator) -> Iterator[Move]:
     """Yields random directions of length 1."""
     for _ in range(ATTEMPTS):
-        changes = [rng.standard_normal(leaf.shape, np.float32) for leaf in leaves]
+        changes = [rng.standard_normal(slope.shape, np.float32) for slope in slopes]
         length = np.sqrt(sum(np.vdot(change, change) for change in changes))
-        yield [change / length for change in changes]
+        yield {number: change / length for number, change in enumerate(changes)}
 
 
-def _coordinates(
-    slopes: list[np.ndarray], leaf: int, rng: np.random.Generator
-) -> Iterator[Coordinate]:
-    """Yields elements of a leaf: the one whose slope is steepest, then random ones."""
-    slope = slopes[leaf]
-    yield Coordinate(leaf, int(np.abs(slope).argmax()))
-    for index in rng.choice(slope.size, min(slope.size, ATTEMPTS), replace=False):
-        yield Coordinate(leaf, int(index))
+def _coordinates(number: int, slope: np.ndarray, rng: np.random.Generator) -> Iterator[Move]:
+    """Yields single elements of a leaf: the one whose slope is steepest, then random ones."""
+
+    def along(index: int) -> Move:
+        change = np.zeros(slope.shape)
+        change.flat[index] = 1
+        return {number: change}
+
+    yield along(int(np.abs(slope).argmax()))
+    yield from map(along, rng.choice(slope.size, min(slope.size, ATTEMPTS), replace=False))
 
 
 def _named_leaves(tree: Any) -> Iterable[tuple[str, Any]]:
     """The leaves with their paths, as "gradient.conv1.kernel"."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        yield jax.tree_util.keystr(path)[2:-2].replace("']['", "."), leaf
+        yield jax.tree_util.keystr(path, simple=True, separator="."), leaf
 
 
 @contextlib.contextmanager

@@ -8,7 +8,6 @@ import numpy as np
 
 from jaxnets.backprop.rule import LayerRule, Setting
 from jaxnets.gradcheck.compare import DIFFERENCES, Passes, Problem, Row, check
-from jaxnets.gradcheck.settings import describe, draw
 
 # bfloat16 has 8 binary digits: it rounds by up to 2^-9 = 0.002. Autodiff adds a bias's gradient up
 # in it, so that a convolution's is wrong by 0.02.
@@ -51,10 +50,53 @@ def problem_of(rule: LayerRule, setting: Setting) -> Problem:
         def cast(leaf: np.ndarray) -> jax.Array:
             return jnp.asarray(leaf, precision if leaf.dtype == np.float64 else leaf.dtype)
 
-        inputs, labels = jax.tree.map(cast, draw(setting))
+        inputs, labels = jax.tree.map(cast, _draw(setting))
         out: Any = jax.eval_shape(lambda *arrays: call(rule.plain, *arrays), inputs, labels)
         d_out = cast(np.random.default_rng(3).standard_normal(out.shape))
         return Passes(inputs, (labels, d_out), manual, automatic, number)
 
     ties = setting.numbers in ("integers", "equal", "huge")
-    return Problem(describe(setting), at, 1e-5 * setting.scale, ties)
+    return Problem(_label(setting), at, 1e-5 * setting.scale, ties)
+
+
+def _draw(setting: Setting) -> tuple[dict[str, Any], np.ndarray | None]:
+    """The inputs, in float64, and the labels, which have no gradient."""
+    inputs: dict[str, Any] = {}
+    if setting.params:
+        inputs["params"] = {
+            name: np.random.default_rng(seed).standard_normal(shape)
+            for seed, (name, shape) in enumerate(setting.params.items(), start=1)
+        }
+    inputs["x"] = setting.scale * _numbers(setting.numbers, setting.x)
+    return inputs, _labels(setting.labels, *setting.x) if setting.labels else None
+
+
+def _numbers(kind: str, shape: tuple[int, ...]) -> np.ndarray:
+    random = np.random.default_rng(0)
+    drawn = {
+        "normal": lambda: random.standard_normal(shape),
+        "integers": lambda: random.integers(-2, 3, shape).astype(np.float64),
+        "equal": lambda: np.full(shape, 2.0),
+        "huge": lambda: random.choice([-1e4, -30.0, 0.0, 1e4], shape),
+        "shares": lambda: random.uniform(0.1, 1.0, shape),
+    }
+    return drawn[kind]()
+
+
+def _labels(kind: str, batch: int, num_classes: int) -> np.ndarray:
+    if kind == "probabilities":
+        shares = _numbers("shares", (batch, num_classes))
+        return shares / shares.sum(axis=1, keepdims=True)
+    classes = np.random.default_rng(0).integers(0, num_classes, batch, dtype=np.int32)
+    return classes if kind == "classes" else np.eye(num_classes)[classes]
+
+
+def _label(setting: Setting) -> str:
+    """What a setting tries, as "4x5 kernel 5x3 bias 3"."""
+    sizes = {"": setting.x, **setting.params}
+    parts = [f"{name} {'x'.join(map(str, shape))}".lstrip() for name, shape in sizes.items()]
+    if setting.numbers != "normal":
+        parts.insert(1, setting.numbers)
+    parts += [setting.labels, "" if setting.scale == 1 else f"times {setting.scale:g}"]
+    parts += [f"{name} {value}" for name, value in setting.static.items()]
+    return " ".join(filter(None, parts))

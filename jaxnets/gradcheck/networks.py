@@ -1,6 +1,8 @@
 """Whole networks at their real input sizes, by hand and by autodiff on one parameter tree."""
 
 import dataclasses
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -8,14 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnets.backprop.network import manual_loss_and_grad, pair_of
+from jaxnets.backprop.rules import rule_of
 from jaxnets.config.fields import Config, preset
 from jaxnets.config.recipes import PRESETS
 from jaxnets.data.batches import Batch
 from jaxnets.experiment import create_model
 from jaxnets.gradcheck.compare import DIFFERENCES, Passes, Problem, Row, check
-from jaxnets.gradcheck.kinks import frozen_branches, record_branches, sides_of
 from jaxnets.losses import LOSSES
-from jaxnets.models.chain import Chain, map_layers
+from jaxnets.models.chain import Chain, Layer, map_layers
 from jaxnets.training.step import LossAndGrad, autodiff_loss_and_grad, summed_loss
 
 # The layers' tolerances, except in bfloat16, where every layer adds its rounding and autodiff sums
@@ -25,23 +27,14 @@ NUM_CLASSES = 10
 
 
 class Network(NamedTuple):
-    """A network and what it is tried on.
-
-    Attributes:
-      config: The preset with which it is trained.
-      image: (H, W, C).
-      batch: How many images; the last of more than two only fills the batch up.
-      moves: The number of moves of its `Problem`.
-      step: The step of its `Problem`; with more units, more kinks lie within a step.
-      slow: Whether it is checked only on request.
-    """
+    """A network and what it is tried on."""
 
     config: Config
-    image: tuple[int, int, int] = (28, 28, 1)
-    batch: int = 8
-    moves: int = 3
-    step: float = 1e-5
-    slow: bool = False
+    image: tuple[int, int, int] = (28, 28, 1)  # H, W, C
+    batch: int = 8  # How many images; the last of more than two only fills the batch up.
+    moves: int = 3  # Of its Problem, as the step.
+    step: float = 1e-5  # With more units, more kinks lie within a step.
+    slow: bool = False  # Whether it is checked only on request.
 
 
 def networks() -> dict[str, Network]:
@@ -52,10 +45,8 @@ def networks() -> dict[str, Network]:
             found[name] = Network(preset(name), (32, 32, 3), batch=2, moves=2)
         elif "input_size" in recipe:
             found[name] = Network(preset(name), batch=2, moves=2, slow=name != "alexnet")
-            large = preset(name, input_size=224)
-            found[f"{name} 224"] = Network(
-                large, (224, 224, 3), batch=2, moves=1, step=1e-6, slow=True
-            )
+            large, image = preset(name, input_size=224), (224, 224, 3)
+            found[f"{name} 224"] = Network(large, image, batch=2, moves=1, step=1e-6, slow=True)
         else:
             found[name] = Network(preset(name))
     return found
@@ -72,8 +63,7 @@ def problem_of(network: Network) -> Problem:
     images = rng.uniform(size=(network.batch, *network.image))
     labels = rng.integers(0, NUM_CLASSES, network.batch, dtype=np.int32)
     mask = np.ones(network.batch)
-    if network.batch > 2:
-        mask[-1] = 0
+    mask[-1] = network.batch <= 2
     loss = LOSSES[network.config.loss]
     params = _random_params(create_model(network.config, NUM_CLASSES), images, rng)
 
@@ -95,7 +85,7 @@ def problem_of(network: Network) -> Problem:
                 # Two forward passes that round apart are on other sides of a few kinks: autodiff
                 # takes the smooth piece on which the pass by hand is.
                 sides = iter(_sides_by_hand(model, params, batch))
-                plain = map_layers(model, lambda layer: frozen_branches(layer, sides))
+                plain = map_layers(model, lambda layer: _frozen_branches(layer, sides))
             return _outcome(autodiff_loss_and_grad(plain.apply, loss), params, batch)
 
         wide = "float64" if precision == "float64" else "float32"
@@ -105,14 +95,43 @@ def problem_of(network: Network) -> Problem:
         )
         return Passes(inputs, batch, manual, automatic, number)
 
-    return Problem(
-        "x".join(map(str, images.shape)), at, network.step, large=True, moves=network.moves
-    )
+    label = "x".join(map(str, images.shape))
+    return Problem(label, at, network.step, large=True, moves=network.moves)
 
 
 def _outcome(loss_and_grad: LossAndGrad, params: Any, batch: Batch) -> dict[str, Any]:
     metrics, gradient = loss_and_grad(params, batch, jax.random.key(0))
     return {"output": metrics.loss_sum, "gradient": gradient}
+
+
+def sides_of(layer: Layer) -> Callable[[jax.Array], jax.Array] | None:
+    """Returns the side of its kink on which a layer computes each unit; None: it has no kinks.
+
+    Between its kinks, and only there, a network is smooth.
+    """
+    rule = rule_of(layer)
+    return partial(rule.sides, **rule.static(layer)) if rule and rule.sides else None
+
+
+def record_branches(layer: Layer, sides: list[jax.Array]) -> Layer:
+    """The same layer, which appends the sides on which it is computed."""
+    layer_sides = sides_of(layer)
+    if layer_sides is None:
+        return layer
+
+    def recording_layer(x: jax.Array) -> jax.Array:
+        sides.append(layer_sides(x))
+        return layer(x)
+
+    return recording_layer
+
+
+def _frozen_branches(layer: Layer, sides: Iterator[jax.Array]) -> Layer:
+    """The layer continued smoothly from the next of the sides, whatever its input is."""
+    rule = rule_of(layer)
+    if not rule or not rule.on_sides:
+        return layer
+    return partial(rule.on_sides, sides=next(sides), **rule.static(layer))
 
 
 def _sides_by_hand(model: Chain, params: Any, batch: Batch) -> list[jax.Array]:

@@ -1,15 +1,23 @@
-"""The gradient check as a command: which layers and networks, and what is printed."""
+"""The gradient check as a command: a table for people, JSON for machines."""
 
-from collections.abc import Iterator
+import json
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
 
+from jaxnets import table
 from jaxnets.backprop.rules import LAYERS
 from jaxnets.errors import unknown
-from jaxnets.gradcheck import report
-from jaxnets.gradcheck.compare import Row
+from jaxnets.gradcheck.compare import DIFFERENCES, PRECISIONS, Row
 from jaxnets.gradcheck.layers import check_layer
-from jaxnets.gradcheck.mutants import MUTANTS, mutated
+from jaxnets.gradcheck.mutants import MUTANTS
 from jaxnets.gradcheck.networks import check_network, networks
 from jaxnets.machine.platform import prepare
+
+COLUMNS = (*PRECISIONS, DIFFERENCES)
+HEADER = ["relative error", *COLUMNS, "tried", "kinks", "verdict", "nearest to its tolerance"]
+WIDTHS = (40, *(max(10, len(column)) for column in COLUMNS), 11, 5, 7, 0)
+ALIGN = "<" + ">" * len(COLUMNS) + ">><<"
 
 
 def run(model: str | None = None, mutant: str | None = None, as_json: bool = False) -> bool:
@@ -19,31 +27,33 @@ def run(model: str | None = None, mutant: str | None = None, as_json: bool = Fal
       model: Which network; "all" is every layer and network, None leaves out the slow networks:
         AlexNet's other forms and sizes.
       mutant: A wrong backward pass, to be checked instead.
-      as_json: Prints JSON, at the end.
+      as_json: Whether it prints JSON, at the end.
 
     Returns:
       Whether everything agrees.
-
-    Raises:
-      UserError: There is no such mutant.
     """
     if mutant is not None and mutant not in MUTANTS:
         raise unknown("mutant", mutant, MUTANTS)
     prepare()
     rows = []
     if not as_json:
-        print(report.HEADER)
+        print(table.line(HEADER, WIDTHS, ALIGN))
     for row in _rows(model, mutant):
         rows.append(row)
         if not as_json:
-            print(report.line(row), flush=True)
-    print(report.to_json(rows) if as_json else report.summary(rows))
-    return all(row.ok for row in rows)
+            print(table.line(_cells(row), WIDTHS, ALIGN), flush=True)
+    all_agree = all(row.ok for row in rows)
+    if as_json:
+        found = {"ok": all_agree, "rows": [_values(row) for row in rows]}
+        print(json.dumps(found, indent=2, allow_nan=False))
+    else:
+        print(_summary(rows))
+    return all_agree
 
 
 def _rows(model: str | None, mutant: str | None) -> Iterator[Row]:
     if mutant is not None:
-        yield check_layer(mutant, mutated(mutant))
+        yield check_layer(mutant, MUTANTS[mutant])
         return
     if model in (None, "all"):
         for name, rule in LAYERS.items():
@@ -52,3 +62,49 @@ def _rows(model: str | None, mutant: str | None) -> Iterator[Row]:
         chosen = network.config.model == model or model == "all"
         if chosen or (model is None and not network.slow):
             yield check_network(name, network)
+
+
+def _cells(row: Row) -> list[str]:
+    errors = [f"{row.errors[column].value:.1e}" for column in COLUMNS]
+    tried = row.tried[0] if len(row.tried) == 1 else f"{len(row.tried)} settings"
+    return [row.name, *errors, tried, str(row.kinks), "ok" if row.ok else "FAILED", row.worst]
+
+
+def _summary(rows: Sequence[Row]) -> str:
+    """The verdict under the table, with every error that is too large."""
+    lines = [
+        f"{row.name}: {column} {error.value:.1e}, expected at most "
+        f"{row.tolerances[column]:.0e}, in {error.leaf}"
+        for row in rows
+        for column, error in row.errors.items()
+        if not error.value <= row.tolerances[column]
+    ]
+    agree, compared = sum(row.ok for row in rows), sum(row.compared for row in rows)
+    kinks, seconds = sum(row.kinks for row in rows), sum(row.seconds for row in rows)
+    lines.append(
+        f"{agree} of {len(rows)} agree; {compared} differences taken, {kinks} "
+        f"passed over at a kink; {seconds:.0f} s"
+    )
+    return "\n".join(lines)
+
+
+def _values(row: Row) -> dict[str, Any]:
+    """Everything that was found; an infinite error is null, and its leaf says why."""
+    errors = {
+        column: {
+            "error": error.value if math.isfinite(error.value) else None,
+            "leaf": error.leaf,
+            "tolerance": row.tolerances[column],
+        }
+        for column, error in row.errors.items()
+    }
+    return {
+        "name": row.name,
+        "ok": row.ok,
+        "tried": row.tried,
+        "errors": errors,
+        "worst": row.worst,
+        "differences_taken": row.compared,
+        "kinks_replaced": row.kinks,
+        "seconds": round(row.seconds, 3),
+    }

@@ -67,6 +67,15 @@ def parts_of(data):
     return data.train, data.validation, data.test
 
 
+def sizes(data):
+    return [len(split) for split in parts_of(data)]
+
+
+def everything(data):
+    """Each picture of a data set with its label, in no order."""
+    return sorted(sum((contents(split) for split in parts_of(data)), []))
+
+
 @pytest.fixture(params=["stored", "streamed"])
 def way(request, monkeypatch):
     """Both ways to the pixels."""
@@ -86,20 +95,21 @@ def test_parts_lie_in_folders_of_their_own(tmp_path, way):
         assert (split.images.dtype, split.labels.dtype) == (np.uint8, np.int32)
         assert split.images.shape == (2 * count, 8, 8, 3)
         assert contents(split) == expected(range(count))
-    assert [len(part) for part in parts_of(load_folder(root, validation_size=0))] == [24, 0, 10]
+    assert sizes(load_folder(root, validation_size=0)) == [24, 0, 10]
     stored = list(root.glob(".jaxnets/*-8x8x3.npy"))
     assert len(stored) == 2 * (way == "stored")
 
 
 @pytest.mark.parametrize("names", [("Train", "VAL", "Test"), ("train", "valid", "test")])
 def test_a_part_has_several_names(tmp_path, names):
-    data = load_folder(write_parts(tmp_path / "set", (12, 4, 5), names))
-    assert [len(split) for split in parts_of(data)] == [24, 8, 10]
+    assert sizes(load_folder(write_parts(tmp_path / "set", (12, 4, 5), names))) == [24, 8, 10]
 
 
-def test_endings_may_be_of_any_case_other_files_are_no_pictures(tmp_path):
+def test_endings_may_be_of_any_case_pictures_deeper_and_other_files_beside_them(tmp_path):
     root = write_parts(tmp_path / "set")
     (root / "train/bird/000.png").rename(root / "train/bird/000.PnG")
+    (root / "train/cat/more").mkdir()
+    (root / "train/cat/005.png").rename(root / "train/cat/more/005.png")
     for name in ("notes.txt", "Thumbs.db", ".hidden.png", "../README"):
         (root / "train/bird" / name).write_text("no picture")
     (root / "train" / ".hidden").mkdir()
@@ -110,13 +120,6 @@ def test_endings_may_be_of_any_case_other_files_are_no_pictures(tmp_path):
 def test_every_ending_is_found(tmp_path, ending):
     data = load_folder(write_parts(tmp_path / "set", (3, 1), ending=ending))
     assert len(data.train) == 6
-
-
-def test_pictures_may_lie_deeper_below_their_class(tmp_path):
-    root = write_parts(tmp_path / "set")
-    (root / "train/cat/more").mkdir()
-    (root / "train/cat/005.png").rename(root / "train/cat/more/005.png")
-    assert contents(load_folder(root, validation_size=0).train) == expected(range(12))
 
 
 @pytest.fixture
@@ -148,25 +151,20 @@ def test_pictures_may_lie_as_deep_as_a_path_is_long(tmp_path, dig, depth):
         assert found == sorted([*expected(range(12)), expected([99])[1]])
 
 
-def test_a_folder_of_classes_is_split_by_names(tmp_path):
-    root = write(tmp_path / "set", count=100)
-    data = load_folder(root)
-    sizes = [len(split) for split in parts_of(data)]
-    assert sum(sizes) == 200 and 10 <= sizes[2] <= 32 and sizes[1] == (200 - sizes[2]) // 10
-    everything = sum((contents(split) for split in parts_of(data)), [])
-    assert sorted(everything) == expected(range(100))
-    counts = np.bincount(data.validation.labels)
-    assert abs(counts[0] - counts[1]) <= 1
-
-
-def test_pictures_that_are_added_do_not_move_the_others_to_or_from_the_test(tmp_path):
+def test_a_folder_of_classes_is_split_by_names_and_stays_so_when_others_are_added(tmp_path):
     root = write(tmp_path / "set", count=60)
-    before = contents(load_folder(root).test)
+    before = load_folder(root)
+    train, validation, test = sizes(before)
+    assert train + validation + test == 120 and 4 <= test <= 22 and validation == (120 - test) // 10
+    assert everything(before) == expected(range(60))
+    counts = np.bincount(before.validation.labels)
+    assert abs(counts[0] - counts[1]) <= 1
     for label, name in enumerate(("bird", "cat")):
         for number in range(60, 90):
             picture(label, number).save(root / name / f"{number:03}.png")
+    old = expected(range(60))
     after = contents(load_folder(root).test)
-    assert [item for item in after if item in expected(range(60))] == before
+    assert [item for item in after if item in old] == contents(before.test)
 
 
 def test_validation_size_holds_back_of_every_class_its_share(tmp_path):
@@ -174,10 +172,10 @@ def test_validation_size_holds_back_of_every_class_its_share(tmp_path):
     for number in range(10):
         (root / "train/cat" / f"{number:03}.png").unlink()
     whole = load_folder(root, validation_size=0)
-    assert [len(split) for split in parts_of(whole)] == [70, 0, 10]
+    assert sizes(whole) == [70, 0, 10]
     for asked, got in ((None, 7), (7, 7), (14, 14), (4, 4)):
         data = load_folder(root, validation_size=asked)
-        assert [len(split) for split in parts_of(data)] == [70 - got, got, 10]
+        assert sizes(data) == [70 - got, got, 10]
         assert abs(np.bincount(data.validation.labels)[0] - got * 40 / 70) < 1
         assert sorted(contents(data.train) + contents(data.validation)) == contents(whole.train)
     refused(root, "expected less than the 70 training pictures, got 70", validation_size=70)
@@ -192,14 +190,6 @@ def test_classes_are_sorted_by_name_as_torchvision_has_them(tmp_path):
     assert list(data.class_names) == theirs.classes
     pairs = [(label, np.asarray(image).tobytes()) for image, label in theirs]
     assert contents(data.train) == sorted(pairs)
-
-
-@pytest.mark.parametrize("mode", ["L", "RGB"])
-def test_a_set_is_grey_if_every_picture_is(tmp_path, mode):
-    root = write_parts(tmp_path / "set", mode="L")
-    if mode == "RGB":
-        picture(0, 99).save(root / "train/bird/colour.png")
-    assert load_folder(root).image_shape == (8, 8, 1 if mode == "L" else 3)
 
 
 @pytest.mark.parametrize(
@@ -219,8 +209,11 @@ def test_the_size_of_pictures(tmp_path, size, options, side):
     assert load_folder(root, **options).image_shape == (side, side, 3)
 
 
-def test_one_picture_of_another_size_makes_a_set_unequal(tmp_path):
-    root = write_parts(tmp_path / "set")
+def test_one_picture_of_another_kind_changes_the_form_of_a_set(tmp_path):
+    root = write_parts(tmp_path / "set", mode="L")
+    assert load_folder(root).image_shape == (8, 8, 1)
+    picture(0, 99).save(root / "train/bird/colour.png")
+    assert load_folder(root).image_shape == (8, 8, 3)
     picture(0, 99, size=(9, 9)).save(root / "test/cat/large.png")
     assert load_folder(root).image_shape == (64, 64, 3)
 
@@ -246,31 +239,20 @@ def test_what_is_no_data_set_is_refused(tmp_path):
     refused(write(tmp_path / "one", ("cat",)), "2 to 1000 classes, found 1: cat")
 
 
-def test_a_class_without_pictures_is_refused(tmp_path):
-    root = write(tmp_path / "set")
+def test_a_class_must_have_pictures_enough_and_the_same_name_in_every_part(tmp_path):
+    root = write(tmp_path / "classes")
     (root / "dog\x1b[31m").mkdir()
     refused(root, r"dog\\x1b\[31m: expected pictures .*found none")
-
-
-def test_parts_must_have_the_same_classes(tmp_path):
-    root = write_parts(tmp_path / "set")
+    picture(2, 0).save(root / "dog\x1b[31m/0.png")
+    refused(root, "of every class in test, 2 pictures for training and test, found none of dog")
+    root = write_parts(tmp_path / "parts")
     shutil.rmtree(root / "test/cat")
     refused(root, "test: expected every class, found no cat")
     shutil.copytree(root / "train/cat", root / "test/cat")
     shutil.copytree(root / "train/cat", root / "test/dog")
     refused(root, "test: expected the classes of .*train, found also dog")
-
-
-def test_two_folders_for_one_part_are_refused(tmp_path):
-    root = write_parts(tmp_path / "set", (3, 2, 2), ("train", "val", "valid"))
+    root = write_parts(tmp_path / "names", (3, 2, 2), ("train", "val", "valid"))
     refused(root, "one folder for validation, found val, valid")
-
-
-def test_a_class_of_one_picture_cannot_be_trained_and_tested(tmp_path):
-    root = write(tmp_path / "set")
-    (root / "dog").mkdir()
-    picture(2, 0).save(root / "dog/0.png")
-    refused(root, "of every class in test, 2 pictures for training and test, found none of dog")
 
 
 def test_a_folder_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
@@ -289,14 +271,11 @@ def test_a_folder_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
 # Bad pictures
 
 
-def spoil(root, way):
+def spoil(root):
     """Makes one picture no picture at all, and one damaged where its header does not show it."""
     (root / "train/bird/003.png").write_bytes(b"")
     path = root / "train/cat/004.png"
     path.write_bytes(path.read_bytes()[:-40])
-
-
-GOOD = [item for number in range(12) for item in expected([number])]
 
 
 def good_ones():
@@ -306,7 +285,7 @@ def good_ones():
 
 def test_bad_pictures_are_told_and_left_out(tmp_path, capsys, monkeypatch):
     root = write_parts(tmp_path / "set")
-    spoil(root, "stored")
+    spoil(root)
     checksums, counts, count = set(), [], decodes(monkeypatch)
     for _ in range(2):  # The second time, from what is stored.
         data = load_folder(root, validation_size=0)
@@ -327,7 +306,7 @@ def test_a_picture_that_proves_bad_while_it_is_streamed_is_masked_and_told_once(
 ):
     monkeypatch.setattr(storage, "MAX_STORED", 0)
     root = write_parts(tmp_path / "set")
-    spoil(root, "streamed")
+    spoil(root)
     data = load_folder(root, validation_size=0)
     assert len(data.train) == 23
     assert "003.png: empty file" in capsys.readouterr().err
@@ -357,12 +336,16 @@ def test_bad_pictures_may_end_the_run(tmp_path, way, name):
         np.asarray(data.train.images)
 
 
-def test_nothing_but_bad_pictures_is_refused(tmp_path, capsys):
+def test_a_set_or_class_of_bad_pictures_alone_is_refused(tmp_path, capsys):
     root = write(tmp_path / "set", count=4)
     for path in root.rglob("*.png"):
         path.write_text("no picture")
     refused(root, "expected pictures, found none that can be decoded")
     assert "8 bad pictures are skipped" in capsys.readouterr().err
+    root = write_parts(tmp_path / "parts")
+    for path in (root / "test/cat").iterdir():
+        path.write_bytes(b"")
+    refused(root, "expected good pictures of every class in test, found none of cat")
 
 
 def test_only_the_first_bad_pictures_are_named(tmp_path, capsys):
@@ -372,13 +355,6 @@ def test_only_the_first_bad_pictures_are_named(tmp_path, capsys):
     load_folder(root)
     err = capsys.readouterr().err
     assert err.count("\n") == 1 and r"bad\n4.png" in err and err.endswith("; and 2 more\n")
-
-
-def test_a_class_that_loses_all_its_pictures_is_refused(tmp_path):
-    root = write_parts(tmp_path / "set")
-    for path in (root / "test/cat").iterdir():
-        path.write_bytes(b"")
-    refused(root, "expected good pictures of every class in test, found none of cat")
 
 
 def test_links_may_not_lead_out_of_the_folder(tmp_path, capsys):
@@ -441,7 +417,7 @@ def test_a_second_start_decodes_nothing_and_reads_no_file(tmp_path, monkeypatch)
     root = write(tmp_path / "set")
     first = load_folder(root)
     count = decodes(monkeypatch)
-    monkeypatch.setattr(folders.index, "read_header", None)
+    monkeypatch.setattr(folders, "read_header", None)
     second = load_folder(root)
     assert (second.checksum, len(count)) == (first.checksum, 0)
     assert contents(second.train) == contents(first.train)
@@ -453,8 +429,7 @@ def test_a_file_that_has_changed_is_seen_and_its_set_stored_anew(tmp_path):
     picture(0, 99).save(root / "cat/005.bmp")  # Of the same size.
     after = load_folder(root)
     assert before.checksum != after.checksum
-    assert expected([99])[0][1] in [image for split in parts_of(after) for _, image in
-                                    contents(split)]  # fmt: skip
+    assert expected([99])[0][1] in [image for _, image in everything(after)]
 
 
 def test_the_checksum_is_of_names_and_contents_alone(tmp_path):
@@ -495,9 +470,7 @@ def test_where_nothing_can_be_written_pictures_are_streamed(tmp_path, cache):
     root = write(tmp_path / "set")
     (root / ".jaxnets").write_text("in the way")
     cache.write_text("in the way")
-    data = load_folder(root)
-    assert sum(len(split) for split in parts_of(data)) == 60
-    assert sorted(sum((contents(split) for split in parts_of(data)), [])) == expected(range(30))
+    assert everything(load_folder(root)) == expected(range(30))
 
 
 def test_a_full_disk_makes_pictures_stream_with_a_line(tmp_path, monkeypatch, capsys):
@@ -510,7 +483,7 @@ def test_a_full_disk_makes_pictures_stream_with_a_line(tmp_path, monkeypatch, ca
     data = load_folder(root)
     err = capsys.readouterr().err
     assert err.count("\n") == 1 and "No space left on device" in err and "every epoch" in err
-    assert sorted(sum((contents(split) for split in parts_of(data)), [])) == expected(range(30))
+    assert everything(data) == expected(range(30))
     assert list((root / ".jaxnets").iterdir()) == []
 
 
@@ -518,7 +491,7 @@ def test_a_disk_with_little_room_makes_pictures_stream(tmp_path, monkeypatch):
     root = write(tmp_path / "set")
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=20_000))
-    assert sum(len(split) for split in parts_of(load_folder(root))) == 60
+    assert sum(sizes(load_folder(root))) == 60
     assert not list(root.glob(".jaxnets/*x*.npy"))
 
 

@@ -23,18 +23,14 @@ import numpy as np
 from tqdm import tqdm
 
 from jaxnets.data.pictures.decode import BadPictureError, read_picture, to_square
-from jaxnets.errors import UserError, one_line, printable
+from jaxnets.errors import UserError, first_line, one_line, printable
 
-# Pillow decodes without Python's lock, so threads share the work.
-WORKERS = min(16, os.cpu_count() or 1)
-# The most pictures that are decoded before the first of them is used.
-CHUNK = 256
-# A set that is larger when decoded is not stored.
-MAX_STORED = 8 << 30
-# Stored files that are kept in a folder: of other sizes, or of its former content.
-KEPT = 2
-STALE_AFTER = 24 * 3600.0
-NAMED = 5
+WORKERS = min(16, os.cpu_count() or 1)  # Pillow decodes without Python's lock.
+CHUNK = 256  # The most pictures that are decoded before the first of them is used.
+MAX_STORED = 8 << 30  # A set that is larger when decoded is not stored.
+KEPT = 2  # Stored files that are kept in a folder: of other sizes, or of its former content.
+STALE_AFTER = 24 * 3600.0  # Seconds; a younger file may be another run's, half written.
+NAMED = 5  # Bad pictures that a report names.
 
 
 class BadPictures:
@@ -42,8 +38,7 @@ class BadPictures:
 
     def __init__(self, policy: str):
         """Policy: "skip" or "fail"."""
-        self._fail, self._lock = policy == "fail", threading.Lock()
-        self._count, self._named = 0, []
+        self._fail, self._lines = policy == "fail", []
 
     def add(self, name: str, reason: str) -> None:
         """Notes a bad picture.
@@ -54,23 +49,18 @@ class BadPictures:
         line = f"{printable(name)}: {printable(reason)}"
         if self._fail:
             raise UserError(f"{line} (--on_bad_image=skip leaves bad pictures out)")
-        with self._lock:
-            self._count += 1
-            if len(self._named) < NAMED:
-                self._named.append(line)
+        self._lines.append(line)
 
     def report(self) -> None:
         """Prints one line on stderr about what was skipped since the last report."""
-        with self._lock:
-            count, named = self._count, self._named
-            self._count, self._named = 0, []
-        if count:
-            more = f"; and {count - len(named):,} more" if count > len(named) else ""
-            noun = "picture is" if count == 1 else "pictures are"
-            note(f"{count:,} bad {noun} skipped: {'; '.join(named)}{more}")
+        lines, self._lines = self._lines, []
+        if lines:
+            more = f"; and {len(lines) - NAMED:,} more" if len(lines) > NAMED else ""
+            noun = "picture is" if len(lines) == 1 else "pictures are"
+            _note(f"{len(lines):,} bad {noun} skipped: {'; '.join(lines[:NAMED])}{more}")
 
 
-def note(line: str) -> None:
+def _note(line: str) -> None:
     """Prints a note on stderr."""
     print(one_line(f"note: {line}"), file=sys.stderr, flush=True)
 
@@ -82,13 +72,11 @@ class Encoded:
     Attributes:
       content: Returns the file or the bytes of a row's picture.
       name: Returns the name of a row's picture, for messages.
-      shape: [S, S, C] of a decoded picture.
-      bad: Collects the bad ones.
     """
 
     content: Callable[[int], Path | bytes]
     name: Callable[[int], str]
-    shape: tuple[int, int, int]
+    shape: tuple[int, int, int]  # [S, S, C]
     bad: BadPictures
 
     def decode(self, row: int) -> np.ndarray | None:
@@ -108,17 +96,16 @@ class Encoded:
 
 
 class Stored:
-    """The rows of a .npy file."""
+    """The rows of a .npy file, which must hold an array of a shape [N, S, S, C], uint8.
+
+    Raises:
+      ValueError: It holds something else, or is not whole.
+      OSError: It cannot be read.
+    """
 
     bad_rows: frozenset[int] = frozenset()
 
     def __init__(self, path: Path, shape: tuple[int, ...]):
-        """Opens the file, which must hold an array of this shape [N, S, S, C], uint8.
-
-        Raises:
-          ValueError: It holds something else, or is not whole.
-          OSError: It cannot be read.
-        """
         array = open_npy(path)
         if (array.shape, array.dtype, array.flags.c_contiguous) != (shape, np.uint8, True):
             raise ValueError(f"{array.shape} of {array.dtype}")
@@ -143,16 +130,13 @@ def open_npy(path: Path) -> np.memmap:
     """Maps the array of a .npy file, which may be anybody's.
 
     Raises:
-      ValueError: It is no such file, or is shorter or longer than its header says.
-      OSError: It cannot be read.
+      ValueError: It cannot be read, or is shorter or longer than its header says.
     """
     if path.is_symlink() or not path.is_file():  # Opening a pipe would wait for ever.
         raise ValueError("expected a file")
     try:
         array: Any = np.load(path, mmap_mode="r")
         whole = array.offset + array.nbytes == path.stat().st_size
-    except OSError:
-        raise
     except Exception as error:  # The header is a literal of Python: it may be anything at all.
         raise ValueError(f"no .npy file: {error}") from error
     if not whole:
@@ -160,17 +144,10 @@ def open_npy(path: Path) -> np.memmap:
     return array
 
 
-def save_rows(rows: np.ndarray, path: Path) -> None:
-    """Writes a .npy file for the next start; a full disk is no reason to stop."""
-    with contextlib.suppress(OSError), whole_file(path.parent, lambda: path.name) as stream:
-        np.save(stream, rows)
-
-
 class Streamed:
-    """Pictures that several threads decode when they are asked for."""
+    """Rows [N] of encoded pictures, which several threads decode when they are asked for."""
 
     def __init__(self, source: Encoded, rows: np.ndarray):
-        """Offers these rows [N] of a source."""
         self._source, self._rows, self.shape = source, rows, source.shape
         self.bad_rows: set[int] = set()
 
@@ -178,20 +155,18 @@ class Streamed:
         """[B] → [B, S, S, C]; bad pictures are black, and reported once."""
         images = np.zeros((len(rows), *self.shape), np.uint8)
 
-        def fill(place: int) -> None:
-            row = int(rows[place])
+        def fill(image: np.ndarray, row: int) -> None:
             if row in self.bad_rows:
                 return
-            image = self._source.decode(int(self._rows[row]))
-            if image is None:
+            pixels = self._source.decode(int(self._rows[row]))
+            if pixels is None:
                 self.bad_rows.add(row)
             else:
-                images[place] = image
+                image[...] = pixels
 
         # Threads of this call alone: none is left behind when a run ends, however it ends.
         with ThreadPoolExecutor(WORKERS) as threads:
-            for _ in threads.map(fill, range(len(rows))):
-                pass
+            list(threads.map(fill, images, rows.tolist()))  # It raises what a thread did.
         self._source.bad.report()
         return images
 
@@ -224,8 +199,7 @@ def open_pixels(
         try:
             return _store(source, good, place, name_of), place
         except OSError as error:
-            reason = error.strerror or error
-            note(f"{place}: {reason}; the pictures are decoded in every epoch")
+            _note(f"{place}: {first_line(error)}; the pictures are decoded in every epoch")
     return Streamed(source, np.flatnonzero(good)), place
 
 
@@ -246,26 +220,23 @@ def _store(
     """
     rows = np.flatnonzero(good)
 
-    def decode(number: int) -> np.ndarray | None:
-        return source.decode(int(rows[number]))
+    def write_header() -> None:  # NumPy's has room for any number of rows.
+        shape = (int(good.sum()), *source.shape)
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(stream, header)
 
     with whole_file(place, lambda: name_of(good)) as stream:
-        _write_header(stream, (len(rows), *source.shape))
-        images = in_threads(decode, len(rows), "decoding pictures")
-        for row, image in zip(rows, images, strict=True):
+        write_header()
+        decoded = in_threads(lambda n: source.decode(int(rows[n])), len(rows), "decoding pictures")
+        for row, image in zip(rows, decoded, strict=True):
             if image is None:
                 good[row] = False
             else:
                 stream.write(image.data)
-        stream.seek(0)  # NumPy's header has room for any number of rows.
-        _write_header(stream, (int(good.sum()), *source.shape))
+        stream.seek(0)
+        write_header()
     _remove_old(place)
     return Stored(place / name_of(good), (int(good.sum()), *source.shape))
-
-
-def _write_header(stream: IO[bytes], shape: tuple[int, ...]) -> None:
-    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(stream, header)
 
 
 def in_threads(work: Callable[[int], Any], count: int, title: str) -> Iterator[Any]:
@@ -276,6 +247,12 @@ def in_threads(work: Callable[[int], Any], count: int, title: str) -> Iterator[A
             for result in threads.map(work, range(first, min(first + CHUNK, count))):
                 yield result
                 bar.update()
+
+
+def save_rows(rows: np.ndarray, path: Path) -> None:
+    """Writes a .npy file for the next start; a full disk is no reason to stop."""
+    with contextlib.suppress(OSError), whole_file(path.parent, lambda: path.name) as stream:
+        np.save(stream, rows)
 
 
 @contextlib.contextmanager

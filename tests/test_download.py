@@ -15,7 +15,8 @@ import trustme
 
 from jaxnets.data import download as module
 from jaxnets.data.download import download
-from jaxnets.data.published import PublishedFile, check_digest
+from jaxnets.data.idx import check_digest
+from jaxnets.data.published import PublishedFile
 from jaxnets.errors import UserError
 
 CONTENT = bytes(range(256)) * 9000  # Two chunks and a bit.
@@ -24,21 +25,20 @@ DEFAULT_PROBE_SECONDS = module.PROBE_SECONDS
 FILE = PublishedFile(NAME, len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
 
 
+def length(size):
+    return {"Content-Length": size}
+
+
 class Server:
     """Serves CONTENT under every path; what it does wrong is set by a test.
 
-    Attributes:
-      content: What it serves.
-      headers: Of every answer; without a length the end of the connection ends the content.
-      status: The HTTP status.
-      redirect: Where it sends everyone instead.
-      sends: For each request after the probe, how many bytes come before the connection breaks.
-      waits: Whether it stops in the middle, with the connection open, until the test ends.
-      requests: How many came so far.
+    Without a length in the headers, the end of the connection ends the content. `sends` has, for
+    each request after the probe, how many bytes come before the connection breaks. A server that
+    `waits` stops in the middle, with the connection open, until the test ends.
     """
 
     def __init__(self, **wrong):
-        self.content, self.headers, self.status = CONTENT, {"Content-Length": len(CONTENT)}, 200
+        self.content, self.headers, self.status = CONTENT, length(len(CONTENT)), 200
         self.redirect, self.sends, self.waits, self.requests = None, [], False, 0
         self.half_sent, self.ended = threading.Event(), threading.Event()
         vars(self).update(wrong)
@@ -46,7 +46,7 @@ class Server:
     def answer(self, handler):
         self.requests += 1
         is_probe, body = self.requests == 1, b"" if self.redirect else self.content
-        redirected = {"Location": self.redirect, "Content-Length": 0}
+        redirected = {"Location": self.redirect, **length(0)}
         handler.send_response(302 if self.redirect else self.status)
         for name, value in (redirected if self.redirect else self.headers).items():
             handler.send_header(name, str(value))
@@ -127,13 +127,18 @@ def assert_fails(match, folder, *mirrors):
     assert not folder.is_dir() or files_in(folder) == []
 
 
-def test_a_file_comes_whole_and_leaves_nothing_else(tmp_path, server, mirror):
+def test_a_file_comes_whole_whatever_a_killed_process_left(tmp_path, server, mirror):
     folder = tmp_path / "new" / "folder"
     server.headers["Content-Encoding"] = "gzip"  # Some servers say so of what is a .gz already.
-    download([FILE], [mirror], folder, "it")
-    assert files_in(folder) == [NAME]
-    assert (folder / NAME).read_bytes() == CONTENT
-    assert (folder / NAME).stat().st_mode & 0o777 == 0o644
+    for left in ((), ("tmp1", NAME)):
+        for name in left:
+            (folder / NAME).unlink(missing_ok=True)
+            (folder / ".partial").mkdir(exist_ok=True)
+            (folder / ".partial" / name).write_bytes(b"spoiled")
+        download([FILE], [mirror], folder, "it")
+        assert files_in(folder) == [NAME]
+        assert (folder / NAME).read_bytes() == CONTENT
+        assert (folder / NAME).stat().st_mode & 0o777 == 0o644
 
 
 def test_a_file_that_is_there_is_not_downloaded_again(tmp_path, server, mirror):
@@ -151,29 +156,14 @@ def test_a_broken_connection_is_tried_again(tmp_path, server, mirror, monkeypatc
     assert server.requests == 3
 
 
-def test_what_a_killed_process_left_goes(tmp_path, mirror):
-    (tmp_path / ".partial").mkdir()
-    for name in ("tmp1", NAME):
-        (tmp_path / ".partial" / name).write_bytes(b"spoiled")
-    download([FILE], [mirror], tmp_path, "it")
-    assert (tmp_path / NAME).read_bytes() == CONTENT
-    assert files_in(tmp_path) == [NAME]
-
-
 SIZE, CHUNK = len(CONTENT), 1 << 16
 DIGESTS = "expected [0-9a-f]{64} but got [0-9a-f]{64}"
 WRONG = {
     "breaks off": (Server(sends=[1000]), f"expected {SIZE} bytes, got 1000"),
     "stops": (Server(waits=True), f"(expected {SIZE} bytes, got|no answer)"),
     "other bytes": (Server(content=CONTENT[:-1] + b"x"), f"SHA256 hash .*{DIGESTS}"),
-    "shorter": (
-        Server(content=CONTENT[:-1], headers={"Content-Length": SIZE - 1}),
-        f"expected {SIZE} bytes, got {SIZE - 1}",
-    ),
-    "longer": (
-        Server(content=CONTENT + b"x", headers={"Content-Length": SIZE + 1}),
-        f"expected {SIZE} bytes, got {SIZE + 1}",
-    ),
+    "shorter": (Server(content=CONTENT[:-1], headers=length(SIZE - 1)), f"got {SIZE - 1}"),
+    "longer": (Server(content=CONTENT + b"x", headers=length(SIZE + 1)), f"got {SIZE + 1}"),
     "shorter, not announced": (Server(content=CONTENT[:-1], headers={}), f"got {SIZE - 1}"),
     "endless": (Server(content=CONTENT * 20, headers={}), f"got {(SIZE // CHUNK + 1) * CHUNK}"),
     "an error page": (Server(status=404), "localhost: HTTP status 404"),
@@ -189,16 +179,14 @@ def test_what_a_mirror_does_wrong_is_said_in_a_line(tmp_path, server, mirror, wh
     assert_fails(rf"cannot be downloaded \(.*{why}.*\){by_hand}", tmp_path, mirror)
 
 
-def test_the_next_mirror_is_asked_when_one_has_another_file(tmp_path, mirror, authority):
-    with Server(content=bytes(SIZE)).running(authority[1]) as wrong:
-        download([FILE], [wrong, mirror], tmp_path, "it")
-    assert (tmp_path / NAME).read_bytes() == CONTENT
-
-
-def test_a_redirect_over_https_is_followed(tmp_path, mirror, authority):
-    with Server(redirect=f"{mirror}/{NAME}").running(authority[1]) as moved:
-        download([FILE], [moved], tmp_path, "it")
-    assert (tmp_path / NAME).read_bytes() == CONTENT
+def test_the_next_mirror_is_asked_and_a_redirect_over_https_followed(tmp_path, mirror, authority):
+    other = Server(content=bytes(SIZE))
+    moved = Server(redirect=f"{mirror}/{NAME}")
+    for server, mirrors in ((other, [mirror]), (moved, [])):
+        with server.running(authority[1]) as first:
+            download([FILE], [first, *mirrors], tmp_path, "it")
+        assert (tmp_path / NAME).read_bytes() == CONTENT
+        (tmp_path / NAME).unlink()
 
 
 def test_plain_http_is_never_spoken(tmp_path, authority):
@@ -313,6 +301,6 @@ def test_a_digest_is_checked(tmp_path):
     check_digest(path, FILE.sha256)
     path.write_bytes(CONTENT[:-1])
     with pytest.raises(UserError, match="damaged: expected SHA-256 .*found .*delete it"):
-        check_digest(path, FILE.sha256)
+        check_digest(path, FILE.sha256, "; delete it")
     with pytest.raises(UserError, match="cannot be read"):
         check_digest(tmp_path / "nowhere", "")

@@ -5,26 +5,22 @@ green and the blue plane of 32x32 pixels, row by row. Source: A. Krizhevsky,
 https://www.cs.toronto.edu/~kriz/cifar.html, section "Binary version".
 """
 
-import dataclasses
 import gzip
 import tarfile
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 import numpy as np
 
 from jaxnets.data.datasets import Dataset, Split, assemble, ensure_within, sha256_of
-from jaxnets.errors import UserError
+from jaxnets.errors import UserError, first_line
 
-SHAPE = (3, 32, 32)
-PIXELS = 3 * 32 * 32
 # The most bytes that an archive may unpack to; CIFAR's are 184 million.
 MAX_BYTES = 1 << 28
 CHUNK = 1 << 20
 
 
-@dataclasses.dataclass(frozen=True)
-class Form:
+class Form(NamedTuple):
     """The files of a version.
 
     Attributes:
@@ -61,9 +57,10 @@ FORMS = {
 }
 
 
-def is_unpacked(name: str, folder: Path) -> bool:
-    """Whether a folder holds the unpacked files, directly or in the archive's folder."""
-    return any((home / FORMS[name].test).is_file() for home in _homes(name, folder))
+def find_unpacked(name: str, folder: Path) -> Path | None:
+    """Returns the folder of the unpacked files, which may be the archive's within this one."""
+    homes = (folder, folder / FORMS[name].folder)
+    return next((home for home in homes if (home / FORMS[name].test).is_file()), None)
 
 
 def load_cifar(name: str, path: Path, validation_size: int | None) -> Dataset:
@@ -72,7 +69,7 @@ def load_cifar(name: str, path: Path, validation_size: int | None) -> Dataset:
     Args:
       name: A key of FORMS.
       path: The archive (.tar.gz or .tar), or a folder of its unpacked files.
-      validation_size: The number of validation images, as load_dataset takes it.
+      validation_size: Number of training images split off, as in `load_dataset`.
 
     Returns:
       The data set, images [N, 32, 32, 3] uint8.
@@ -86,9 +83,9 @@ def load_cifar(name: str, path: Path, validation_size: int | None) -> Dataset:
     except UserError:
         raise
     except Exception as error:  # Damaged archives make the libraries raise anything.
-        if isinstance(error, OSError) and not isinstance(error, gzip.BadGzipFile):
-            raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
-        raise UserError(f"{path}: damaged archive: {error}") from error
+        is_damaged = not isinstance(error, OSError) or isinstance(error, gzip.BadGzipFile)
+        what = "damaged archive" if is_damaged else "cannot be read"
+        raise UserError(f"{path}: {what}: {first_line(error)}") from error
     missing = [file for file in form.files if file not in contents]
     if missing:
         raise UserError(f"{path}: expected {', '.join(form.files)}, missing {', '.join(missing)}")
@@ -96,22 +93,20 @@ def load_cifar(name: str, path: Path, validation_size: int | None) -> Dataset:
         "train": _split(form, path, contents, form.train),
         "test": _split(form, path, contents, (form.test,)),
     }
-    class_names = _names(path, contents[form.names])
+    try:
+        lines = contents[form.names].decode("utf-8").split("\n")
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: expected class names in UTF-8") from None
+    names = [line.strip() for line in lines if line.strip()]
     arrays = [array for part in parts.values() for array in (part.images, part.labels)]
-    return assemble(name, parts, class_names, sha256_of(*arrays), validation_size)
-
-
-def _homes(name: str, folder: Path) -> tuple[Path, Path]:
-    """The folders in which the unpacked files may lie."""
-    return folder, folder / FORMS[name].folder
+    return assemble(name, parts, names, sha256_of(*arrays), validation_size)
 
 
 def _unpacked(name: str, folder: Path) -> dict[str, bytes]:
     """The content of those files that a folder has."""
-    form = FORMS[name]
-    home = next(home for home in _homes(name, folder) if (home / form.test).is_file())
+    home = find_unpacked(name, folder) or folder
     contents = {}
-    for file in form.files:
+    for file in FORMS[name].files:
         if (home / file).is_file():
             ensure_within(home / file, folder)
             with (home / file).open("rb") as stream:
@@ -130,13 +125,11 @@ def _archived(form: Form, path: Path) -> dict[str, bytes]:
         limited = _Limited(gzip.GzipFile(fileobj=raw) if packed else raw)
         with tarfile.open(fileobj=limited, mode="r|") as archive:  # type: ignore[call-overload]
             for member in archive:
-                file = wanted.get(member.name)
                 # A sparse file's size is made up: it may have holes larger than any memory.
-                if file is None or not member.isreg() or member.issparse():
-                    continue
-                stream = archive.extractfile(member)
-                assert stream is not None  # Only what is not regular has none.
-                contents[file] = stream.read()
+                if member.name in wanted and member.isreg() and not member.issparse():
+                    stream = archive.extractfile(member)
+                    assert stream is not None  # Only what is not regular has none.
+                    contents[wanted[member.name]] = stream.read()
         while limited.read(CHUNK):  # To the end, where gzip's checksum is.
             pass
     return contents
@@ -166,30 +159,15 @@ class _Limited:
 
 def _split(form: Form, path: Path, contents: dict[str, bytes], files: tuple[str, ...]) -> Split:
     """The images and labels of some files, in order; removes the files from `contents`."""
-    size = form.label_bytes + PIXELS
+    size = form.label_bytes + 3 * 32 * 32
     for file in files:
         if not contents[file] or len(contents[file]) % size:
             raise UserError(
                 f"{path}: expected records of {size} bytes in {file}, "
                 f"found {len(contents[file])} bytes"
             )
-    count = sum(len(contents[file]) for file in files) // size
-    images, labels = np.empty((count, 32, 32, 3), np.uint8), np.empty(count, np.int32)
-    first = 0
-    for file in files:
-        records = np.frombuffer(contents.pop(file), np.uint8).reshape(-1, size)
-        last = first + len(records)
-        planes = records[:, form.label_bytes :].reshape(-1, *SHAPE)
-        images[first:last] = planes.transpose(0, 2, 3, 1)
-        labels[first:last] = records[:, form.label_bytes - 1]
-        first = last
-    return Split(images, labels)
-
-
-def _names(path: Path, content: bytes) -> tuple[str, ...]:
-    """The class names, a line each."""
-    try:
-        lines = content.decode("utf-8").split("\n")
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: expected class names in UTF-8") from None
-    return tuple(line.strip() for line in lines if line.strip())
+    joined = b"".join(contents.pop(file) for file in files)
+    records = np.frombuffer(joined, np.uint8).reshape(-1, size)
+    planes = records[:, form.label_bytes :].reshape(-1, 3, 32, 32)
+    images = np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
+    return Split(images, records[:, form.label_bytes - 1].astype(np.int32))

@@ -142,24 +142,22 @@ def assemble(
     Raises:
       UserError: A part is empty, a label has no name, or nothing would be left to train on.
     """
+    if not 2 <= len(class_names) <= MAX_CLASSES:
+        raise UserError(f"{name}: expected 2 to {MAX_CLASSES} classes, found {len(class_names)}")
+    wanted = parts["train"].images.shape[1:]
     for part, split in parts.items():
         if not len(split):
             raise UserError(f"{name}: expected images in its {part} part, found none")
         lowest, highest = int(split.labels.min()), int(split.labels.max())
         if lowest < 0 or highest >= len(class_names):
-            wrong = lowest if lowest < 0 else highest
             raise UserError(
                 f"{name}: expected labels from 0 to {len(class_names) - 1} in its {part} part, "
-                f"found {wrong}"
+                f"found {lowest if lowest < 0 else highest}"
             )
-    if not 2 <= len(class_names) <= MAX_CLASSES:
-        raise UserError(f"{name}: expected 2 to {MAX_CLASSES} classes, found {len(class_names)}")
-    shapes = {part: split.images.shape[1:] for part, split in parts.items()}
-    for part, shape in shapes.items():
-        if shape != shapes["train"]:
+        if (shape := split.images.shape[1:]) != wanted:
             raise UserError(
-                f"{name}: expected images of {shapes['train']} as in its train part, found {shape} "
-                f"in its {part} part"
+                f"{name}: expected images of {wanted} as in its train part, found {shape} in its "
+                f"{part} part"
             )
     train, validation = split_validation(parts["train"], validation_size, parts.get("validation"))
     return Dataset(
@@ -176,15 +174,9 @@ def assemble(
 def split_validation(
     train: Split, validation_size: int | None, validation: Split | None = None
 ) -> tuple[Split, Split]:
-    """Returns the training and the validation images.
+    """Returns the training and the validation images: the first of the training images.
 
-    Args:
-      train: All training images.
-      validation_size: How many of the first to split off; None for 5,000, at most a tenth.
-      validation: The data set's own split, used whole instead unless validation_size is 0.
-
-    Raises:
-      UserError: Nothing would be left to train on.
+    The data set's own validation split is used whole instead, unless validation_size is 0.
     """
     if validation is not None and validation_size != 0:
         return train, validation
@@ -194,12 +186,7 @@ def split_validation(
 
 
 def validation_count(validation_size: int | None, total: int, what: str) -> int:
-    """Returns how many training images are split off for validation.
-
-    Args:
-      validation_size: How many were asked for; None for 5,000, at most a tenth.
-      total: The number of training images.
-      what: What they are, for the message.
+    """Returns how many of the training images, named by `what`, are split off for validation.
 
     Raises:
       UserError: Nothing would be left to train on.
@@ -211,6 +198,18 @@ def validation_count(validation_size: int | None, total: int, what: str) -> int:
             f"validation_size: expected less than the {total} {what}, got {validation_size}"
         )
     return validation_size
+
+
+def held_out(data: Dataset) -> Dataset:
+    """The first twelfth of the training images as validation images: 5,000 of MNIST's 60,000."""
+    train, validation = split_validation(data.train, len(data.train) // 12)
+    return dataclasses.replace(data, train=train, validation=validation)
+
+
+def without_validation(data: Dataset) -> Dataset:
+    """The data set without validation images, which would be evaluated after every epoch."""
+    nothing = Split(data.train.images[:0], data.train.labels[:0])
+    return dataclasses.replace(data, validation=nothing)
 
 
 def ensure_within(path: Path, folder: Path) -> None:
@@ -225,15 +224,3 @@ def sha256_of(*arrays: np.ndarray) -> str:
     for array in arrays:
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
-
-
-def held_out(data: Dataset) -> Dataset:
-    """The first twelfth of the training images as validation images: 5,000 of MNIST's 60,000."""
-    train, validation = split_validation(data.train, len(data.train) // 12)
-    return dataclasses.replace(data, train=train, validation=validation)
-
-
-def without_validation(data: Dataset) -> Dataset:
-    """The data set without validation images, which would be evaluated after every epoch."""
-    nothing = Split(data.train.images[:0], data.train.labels[:0])
-    return dataclasses.replace(data, validation=nothing)

@@ -6,7 +6,7 @@ import io
 import shutil
 import socket
 import tarfile
-import time
+import threading
 import tracemalloc
 
 import numpy as np
@@ -179,9 +179,12 @@ def test_every_published_set_says_offline_what_to_place_where(
     monkeypatch, cache, tmp_path, run_main
 ):
     """Nothing but a name server that never answers: the line comes within five seconds."""
+    assert download.PROBE_SECONDS < 5
+    asked, ended = threading.Event(), threading.Event()
 
     def never(*arguments, **keywords):
-        time.sleep(6)
+        asked.set()
+        ended.wait(300)
         raise socket.gaierror("too late")
 
     monkeypatch.setattr(socket, "getaddrinfo", never)
@@ -191,9 +194,11 @@ def test_every_published_set_says_offline_what_to_place_where(
         outcome = run_main(f"--dataset={name}", f"--workdir={tmp_path / 'run'}")
         names = ", ".join(file.name for file in known.files)
         outcome.assert_refused(f"{name}: not on this machine", f"place {names} in {cache / name}")
+        assert outcome.err.count(": no answer") == len(known.mirrors) and asked.is_set()
         assert all(mirror.startswith("https://") for mirror in known.mirrors)
         assert len(known.mirrors) > 1
     assert not (tmp_path / "run").exists()
+    ended.set()
 
 
 def test_a_user_without_a_home_folder_is_refused_in_a_line(monkeypatch, run_main):
@@ -302,24 +307,17 @@ def assert_holds(data, made):
 
 def test_cifar_is_read_from_its_archive_plain_or_packed_and_unpacked(tmp_path, made):
     name, _, _, files = made
-    form = cifar.FORMS[name]
-    path = place(tmp_path / "packed", name, files)
-    data = load(name, path.parent)
-    assert_holds(data, made)
-
-    plain = tmp_path / "plain"
-    plain.mkdir()
-    (plain / path.name.removesuffix(".gz")).write_bytes(
-        packed(*members_of(name, files), compress=bytes)
-    )
-    for home in (tmp_path / "files", tmp_path / "folder" / form.folder):
-        home.mkdir(parents=True)
-        for file, content in files.items():
-            (home / file).write_bytes(content)
-    for folder in ("plain", "files", "folder"):
-        other = load(name, tmp_path / folder)
-        assert_holds(other, made)
-        assert other.checksum == data.checksum
+    file = place(tmp_path / "packed", name, files).name.removesuffix(".gz")
+    plain = packed(*members_of(name, files), compress=bytes)
+    homes = {"plain": {file: plain}, "files": files, f"folder/{cifar.FORMS[name].folder}": files}
+    for home, contents in homes.items():
+        (tmp_path / home).mkdir(parents=True)
+        for file, content in contents.items():
+            (tmp_path / home / file).write_bytes(content)
+    loaded = [load(name, tmp_path / home) for home in ("packed", "plain", "files", "folder")]
+    for data in loaded:
+        assert_holds(data, made)
+        assert data.checksum == loaded[0].checksum
 
 
 def test_cifar_from_the_cache_is_held_to_its_digest(monkeypatch, cache, tmp_path, made):

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxnets.data.datasets import Pictures, Split
+from jaxnets.data.datasets import Split
 
 Array = Any  # A NumPy array here, a JAX array once it has reached a device.
 
@@ -84,9 +84,9 @@ def eval_batches(split: Split, batch_size: int, rows: slice = ALL) -> Iterator[B
 
 
 def _batch(split: Split, order: np.ndarray, mask: np.ndarray) -> Batch:
-    """The batch of one row of an order; a picture that proves bad is masked."""
+    """The batch of one row of an order."""
     images = split.images[order]
-    if isinstance(split.images, Pictures):
+    if hasattr(split.images, "readable"):  # Pictures, of which any may prove bad when it is read.
         mask = mask * split.images.readable(order)
     return Batch(images, split.labels[order], mask)
 

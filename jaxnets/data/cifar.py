@@ -6,6 +6,7 @@ https://www.cs.toronto.edu/~kriz/cifar.html, section "Binary version".
 """
 
 import gzip
+import io
 import tarfile
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -15,27 +16,17 @@ import numpy as np
 from jaxnets.data.datasets import Dataset, Split, assemble, ensure_within, sha256_of
 from jaxnets.errors import UserError, first_line
 
-# The most bytes that an archive may unpack to; CIFAR's are 184 million.
-MAX_BYTES = 1 << 28
-CHUNK = 1 << 20
+MAX_BYTES = 1 << 28  # The most that an archive may unpack to; CIFAR's are 184 million.
 
 
 class Form(NamedTuple):
-    """The files of a version.
+    """The files of a version."""
 
-    Attributes:
-      folder: The archive's folder of files.
-      train: Files of the training images, in order.
-      test: The file of the test images.
-      names: The file of the class names, a line each.
-      label_bytes: The bytes before the pixels of a record; the last of them is the label.
-    """
-
-    folder: str
-    train: tuple[str, ...]
+    folder: str  # Of the archive.
+    train: tuple[str, ...]  # In order.
     test: str
-    names: str
-    label_bytes: int
+    names: str  # Of the classes, a line each.
+    label_bytes: int  # Before the pixels of a record; the last of them is the label.
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -64,24 +55,17 @@ def find_unpacked(name: str, folder: Path) -> Path | None:
 
 
 def load_cifar(name: str, path: Path, validation_size: int | None) -> Dataset:
-    """Loads CIFAR-10 or CIFAR-100.
+    """Loads CIFAR-10 or CIFAR-100, images [N, 32, 32, 3] uint8.
 
-    Args:
-      name: A key of FORMS.
-      path: The archive (.tar.gz or .tar), or a folder of its unpacked files.
-      validation_size: Number of training images split off, as in `load_dataset`.
-
-    Returns:
-      The data set, images [N, 32, 32, 3] uint8.
-
-    Raises:
-      UserError: A file is missing, damaged or of another form.
+    The path is the archive (.tar.gz or .tar), or a folder of its unpacked files.
     """
     form = FORMS[name]
     try:
         contents = _unpacked(name, path) if path.is_dir() else _archived(form, path)
     except UserError:
         raise
+    except OverflowError as error:  # A member may declare 10^26 bytes.
+        raise UserError(f"{path}: damaged archive: expected more than it holds") from error
     except Exception as error:  # Damaged archives make the libraries raise anything.
         is_damaged = not isinstance(error, OSError) or isinstance(error, gzip.BadGzipFile)
         what = "damaged archive" if is_damaged else "cannot be read"
@@ -110,51 +94,34 @@ def _unpacked(name: str, folder: Path) -> dict[str, bytes]:
         if (home / file).is_file():
             ensure_within(home / file, folder)
             with (home / file).open("rb") as stream:
-                contents[file] = _Limited(stream).read()
+                contents[file] = _read(stream)
     return contents
 
 
 def _archived(form: Form, path: Path) -> dict[str, bytes]:
     """The content of the form's files in an archive; nothing is written anywhere."""
-    wanted = {f"{form.folder}/{file}": file for file in form.files}
-    contents = {}
     with path.open("rb") as raw:
         packed = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
-        # Read from front to back, so that no more than MAX_BYTES are ever unpacked.
-        limited = _Limited(gzip.GzipFile(fileobj=raw) if packed else raw)
-        with tarfile.open(fileobj=limited, mode="r|") as archive:  # type: ignore[call-overload]
-            for member in archive:
-                # A sparse file's size is made up: it may have holes larger than any memory.
-                if member.name in wanted and member.isreg() and not member.issparse():
-                    stream = archive.extractfile(member)
-                    assert stream is not None  # Only what is not regular has none.
-                    contents[wanted[member.name]] = stream.read()
-        while limited.read(CHUNK):  # To the end, where gzip's checksum is.
-            pass
+        whole = io.BytesIO(_read(gzip.GzipFile(fileobj=raw) if packed else raw))
+    wanted = {f"{form.folder}/{file}": file for file in form.files}
+    contents = {}
+    with tarfile.open(fileobj=whole, mode="r:") as archive:
+        for member in archive:
+            # A sparse file's size is made up: it may have holes larger than any memory.
+            if member.name in wanted and member.isreg() and not member.issparse():
+                stream = archive.extractfile(member)
+                assert stream is not None  # Only what is not regular has none.
+                contents[wanted[member.name]] = stream.read()
     return contents
 
 
-class _Limited:
-    """A stream that gives MAX_BYTES at most, and stops a reader that continues beyond its end.
-
-    tarfile reads to the end of a member, even if the member declares 10^26 bytes.
-    """
-
-    def __init__(self, stream: IO[bytes] | gzip.GzipFile):
-        self.stream = stream
-        self.left, self.ends = MAX_BYTES, 0
-
-    def read(self, size: int = MAX_BYTES + 1) -> bytes:
-        """The next bytes, none at the end."""
-        piece = self.stream.read(min(size, self.left + 1))
-        self.left -= len(piece)
-        if self.left < 0:
-            raise OSError(f"expected at most {MAX_BYTES} bytes, found more")
-        self.ends += not piece
-        if self.ends > 10:
-            raise EOFError("expected more than it holds")
-        return piece
+def _read(stream: IO[bytes] | gzip.GzipFile) -> bytes:
+    """The whole content, to its end, where gzip's checksum is."""
+    content = stream.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise OSError(f"expected at most {MAX_BYTES} bytes, found more")
+    return content
 
 
 def _split(form: Form, path: Path, contents: dict[str, bytes], files: tuple[str, ...]) -> Split:

@@ -50,9 +50,6 @@ def load_idx(
     """Loads the four IDX files of a folder, pixels [N, H, W, 1] float32 in [0, 1].
 
     Without class names, the classes are digits: every one up to the greatest must occur.
-
-    Raises:
-      UserError: A file is missing, damaged or does not fit the others.
     """
     parts, arrays = {}, []
     for part, prefix in (("train", "train"), ("test", "t10k")):
@@ -71,11 +68,7 @@ def load_idx(
 
 
 def find(folder: Path, file: str) -> Path | None:
-    """Returns the file, gzip or plain, or None if there is neither.
-
-    Raises:
-      UserError: It is a link that leads out of the folder.
-    """
+    """Returns the file, gzip or plain, or None if there is neither; no link leads out."""
     for path in (folder / f"{file}.gz", folder / file):
         if path.is_file():
             ensure_within(path, folder)
@@ -116,12 +109,7 @@ def check_digest(path: Path, sha256: str, advice: str = "") -> None:
 def read_idx(path: Path, rank: int) -> np.ndarray:
     """Reads one IDX file of unsigned bytes, plain or gzip, whatever its name says.
 
-    Args:
-      path: The file.
-      rank: The number of dimensions that the file must have: 3 for images, 1 for labels.
-
-    Returns:
-      A uint8 array with the dimensions of the header.
+    The file must have as many dimensions as `rank` says: 3 for images, 1 for labels.
 
     Raises:
       UserError: The file is missing, unreadable, truncated, too long or of another form.

@@ -22,17 +22,11 @@ class PublishedFile(NamedTuple):
 
 
 class PublishedSet(NamedTuple):
-    """A data set's files and their addresses.
-
-    Attributes:
-      mirrors: Addresses below which all files lie.
-      files: The files to download.
-      class_names: In the order of the labels, with commas; empty if a file of the set has them.
-    """
+    """A data set's files, and the addresses below which all of them lie."""
 
     mirrors: tuple[str, ...]
     files: tuple[PublishedFile, ...]
-    class_names: str = ""
+    class_names: str = ""  # In the order of the labels; empty if a file of the set has them.
 
 
 def _idx_files(*sizes_and_digests: tuple[int, str]) -> tuple[PublishedFile, ...]:
@@ -102,16 +96,10 @@ SETS = {
 
 
 def load(name: str, data_dir: str | None, *, validation_size: int | None, **form: Any) -> Dataset:
-    """Loads a published set, downloading what is missing.
+    """Loads a set of SETS, downloading what is missing; `load_dataset` describes the arguments.
 
     Its files are looked for in data_dir, else in cache_folder(name); there each must have its
     published SHA-256. Without them, a set prepared by TensorFlow Datasets is taken.
-
-    Args:
-      name: A key of SETS.
-      data_dir: The files' folder; created if the set is to be downloaded to it.
-      validation_size: Number of training images split off, as in `load_dataset`.
-      **form: Keywords of tfds.load, for a set that TensorFlow Datasets has prepared.
 
     Raises:
       UserError: A file is damaged, or is not there and cannot be downloaded.

@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 
 from jaxnets.cache import cache_folder
-from jaxnets.data.datasets import Dataset, Pictures, Split, assemble, ensure_within, sha256_of
+from jaxnets.data.datasets import Dataset, Split, assemble, ensure_within, sha256_of
 from jaxnets.data.pictures.folder import natural_size
 from jaxnets.data.pictures.store import (
     BadPictures,
     Encoded,
+    Pictures,
     in_threads,
     open_npy,
     open_pixels,
@@ -60,10 +61,9 @@ def is_known(name: str, data_dir: str | None) -> bool:
 def find(name: str, data_dir: str | None) -> Path | None:
     """Returns the folder of a prepared data set, or None; the newest version unless one is named.
 
-    Args:
-      name: NAME, NAME/CONFIG, NAME:VERSION or NAME/CONFIG:VERSION.
-      data_dir: The folder that holds NAME/, or the prepared folder itself; by default
-        TFDS_DATA_DIR, then ~/tensorflow_datasets.
+    The name is NAME, NAME/CONFIG, NAME:VERSION or NAME/CONFIG:VERSION; data_dir the folder that
+    holds NAME/, or the prepared folder itself. It is TFDS_DATA_DIR by default, then
+    ~/tensorflow_datasets.
 
     Raises:
       UserError: Several configurations are prepared, and none is named.
@@ -149,11 +149,11 @@ def load(
     source = Encoded(
         content=read,
         name=lambda row: f"{name}, record {row}",
+        key=lambda: "pixels",
         shape=(size, size, 1 if channels == 1 else 3),
         bad=BadPictures(on_bad_image),
     )
-    form = "x".join(map(str, source.shape))
-    pixels, _ = open_pixels(source, rows["good"], [place], lambda good: f"pixels-{form}.npy")
+    pixels, _ = open_pixels(source, rows["good"], [place])
     if (rows["label"] == UNREAD).any():
         for _ in in_threads(read, len(rows), "reading labels"):
             pass

@@ -20,11 +20,12 @@ from pathlib import Path
 import numpy as np
 
 from jaxnets.cache import cache_folder
-from jaxnets.data.datasets import MAX_CLASSES, Dataset, Pictures, Split, validation_count
+from jaxnets.data.datasets import MAX_CLASSES, Dataset, Split, validation_count
 from jaxnets.data.pictures.decode import BadPictureError, read_header, read_picture
 from jaxnets.data.pictures.store import (
     BadPictures,
     Encoded,
+    Pictures,
     in_threads,
     open_npy,
     open_pixels,
@@ -36,12 +37,10 @@ ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 PARTS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
 CACHE = ".jaxnets"  # Hidden, so that it is no class.
 TEST_SHARE = 0.1  # Of the training pictures, where there is no test folder.
-
 # Pictures that all have this size or less are kept as they are, others take the default.
 SMALL, DEFAULT_SIZE = 96, 64
-
 INDEX = "files.npy"
-FIELDS = [  # After the path.
+FIELDS = [  # Of the index, after the path.
     ("bytes", "i8"),
     ("changed", "i8"),
     ("digest", "u8", 2),  # BLAKE2b of the content, 128 bits.
@@ -98,13 +97,11 @@ def load_folder(
     source = Encoded(
         content=lambda row: root / os.fsdecode(paths[row]),
         name=lambda row: os.fsdecode(paths[row]),
+        key=lambda: _checksum(records)[:32],
         shape=(size, size, 1 if records["grey"][good].all() else 3),
         bad=bad,
     )
-    form = "x".join(map(str, source.shape))
-    pixels, place = open_pixels(
-        source, good, places, lambda good: f"{_checksum(records)[:32]}-{form}.npy"
-    )
+    pixels, place = open_pixels(source, good, places)
     if place is not None:
         save_rows(records, place / INDEX)
     bad.report()
@@ -112,19 +109,10 @@ def load_folder(
     _split_off(paths[good], labels, parts, given, validation_size)
     _check_classes(root, labels, parts, classes, given)
 
-    def split(part: int) -> Split:
-        rows = np.flatnonzero(parts == part)
-        return Split(Pictures(pixels, rows), labels[rows])
-
-    return Dataset(
-        name=printable(root.name),
-        num_classes=len(classes),
-        train=split(0),
-        validation=split(1),
-        test=split(2),
-        checksum=_checksum(records),
-        class_names=tuple(map(printable, classes)),
-    )
+    rows = [np.flatnonzero(parts == number) for number in range(len(PARTS))]
+    train, validation, test = (Split(Pictures(pixels, r), labels[r]) for r in rows)
+    names, checksum = tuple(map(printable, classes)), _checksum(records)
+    return Dataset(printable(root.name), len(names), train, validation, test, checksum, names)
 
 
 def natural_size(sides: np.ndarray, input_size: int | None) -> int:
@@ -143,18 +131,13 @@ def _places(root: Path) -> list[Path]:
     return places[places[0].is_symlink() :]  # A link in somebody's folder may lead anywhere.
 
 
-# The files and their classes
-
-
 def _list(
     root: Path, bad: BadPictures, with_validation: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str], tuple[str, ...]]:
-    """Finds the picture files.
+    """Finds the picture files: their paths, labels and parts, the classes, the parts given.
 
-    Returns:
-      Their paths [N] as bytes, relative to the root: a few dozen bytes a picture, where a list of
-      Path would take hundreds; their labels [N]; the part of each [N] as its number in PARTS; the
-      sorted names of the classes; which of PARTS the folder has.
+    The paths [N] are bytes, relative to the root: a few dozen bytes a picture, where a list of Path
+    would take hundreds. The parts [N] are numbers in PARTS.
     """
     try:
         folders = _part_folders(root)
@@ -174,8 +157,8 @@ def _list(
     except OSError as error:
         where = os.fsdecode(error.filename or root)
         raise _refused(where, f"cannot be read: {first_line(error)}") from error
-    whole = map(np.concatenate, (paths, labels, parts))
-    return *whole, classes, tuple(folders)
+    paths, labels, parts = map(np.concatenate, (paths, labels, parts))
+    return paths, labels, parts, classes, tuple(folders)
 
 
 def _part_folders(root: Path) -> dict[str, Path]:
@@ -240,15 +223,8 @@ def _files(folder: bytes, root: Path, bad: BadPictures) -> Iterator[bytes]:
                         yield path
 
 
-# The index
-
-
 def _examine(root: Path, paths: np.ndarray, places: Sequence[Path], bad: BadPictures) -> np.ndarray:
-    """Looks at every file that is new or has changed since an index in one of the places.
-
-    Returns:
-      [N] of the path and FIELDS; "good" is False for bad pictures.
-    """
+    """Looks at every file that is new or has changed; returns [N] of the path and FIELDS."""
     records = np.zeros(len(paths), [("path", paths.dtype), *FIELDS])
     records["path"] = paths
     start = os.fsencode(root)
@@ -316,9 +292,6 @@ def _checksum(records: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-# The parts
-
-
 def _split_off(
     paths: np.ndarray,
     labels: np.ndarray,
@@ -375,9 +348,6 @@ def _check_classes(
         wanted = "" if part in given else ", 2 pictures for training and test"
         wanted = f"good pictures of every class in {part}{wanted}"
         raise _refused(root, f"expected {wanted}, found none of {missing}")
-
-
-# Messages
 
 
 def _refused(where: Path | str, why: str) -> UserError:

@@ -41,11 +41,7 @@ class BadPictures:
         self._fail, self._lines = policy == "fail", []
 
     def add(self, name: str, reason: str) -> None:
-        """Notes a bad picture.
-
-        Raises:
-          UserError: The policy is "fail".
-        """
+        """Notes a bad picture; raises UserError if the policy is "fail"."""
         line = f"{printable(name)}: {printable(reason)}"
         if self._fail:
             raise UserError(f"{line} (--on_bad_image=skip leaves bad pictures out)")
@@ -72,19 +68,21 @@ class Encoded:
     Attributes:
       content: Returns the file or the bytes of a row's picture.
       name: Returns the name of a row's picture, for messages.
+      key: Returns a name for the pictures that are good so far.
     """
 
     content: Callable[[int], Path | bytes]
     name: Callable[[int], str]
+    key: Callable[[], str]
     shape: tuple[int, int, int]  # [S, S, C]
     bad: BadPictures
 
-    def decode(self, row: int) -> np.ndarray | None:
-        """Returns a picture [S, S, C] uint8, or None if it is bad, which is noted.
+    def file(self) -> str:
+        """Returns the name of the file in which the good pictures are stored."""
+        return f"{self.key()}-{'x'.join(map(str, self.shape))}.npy"
 
-        Raises:
-          OSError: Its file is gone.
-        """
+    def decode(self, row: int) -> np.ndarray | None:
+        """Returns a picture [S, S, C] uint8, or None if it is bad; OSError if its file is gone."""
         content = self.content(row)
         try:
             return to_square(read_picture(content, side=self.shape[0]), self.shape)
@@ -127,11 +125,7 @@ class Stored:
 
 
 def open_npy(path: Path) -> np.memmap:
-    """Maps the array of a .npy file, which may be anybody's.
-
-    Raises:
-      ValueError: It cannot be read, or is shorter or longer than its header says.
-    """
+    """Maps the array of a .npy file, which may be anybody's; ValueError if it is damaged."""
     if path.is_symlink() or not path.is_file():  # Opening a pipe would wait for ever.
         raise ValueError("expected a file")
     try:
@@ -171,8 +165,45 @@ class Streamed:
         return images
 
 
+class Pictures:
+    """An array [N, S, S, C] uint8 whose pictures are read when they are asked for.
+
+    A slice gives another view, any other index a NumPy array.
+    """
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, source: Stored | Streamed, rows: np.ndarray):
+        """Offers rows [N] of a source."""
+        self._source, self._rows = source, rows
+        self.shape = (len(rows), *source.shape)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all pictures, decoded."""
+        return int(np.prod(self.shape))
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return Pictures(self._source, self._rows[index])
+        rows = self._rows[index]
+        images = self._source.read(np.atleast_1d(rows))
+        return images if np.ndim(rows) else images[0]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return self._source.read(self._rows).astype(dtype or self.dtype, copy=False)
+
+    def readable(self, index: Any) -> np.ndarray:
+        """Returns 1.0 for each picture of the index, 0.0 for those that proved bad when read."""
+        bad = list(self._source.bad_rows)
+        return 1 - np.isin(self._rows[index], bad).astype(np.float32)
+
+
 def open_pixels(
-    source: Encoded, good: np.ndarray, places: Sequence[Path], name_of: Callable[[np.ndarray], str]
+    source: Encoded, good: np.ndarray, places: Sequence[Path]
 ) -> tuple[Stored | Streamed, Path | None]:
     """Opens the pixels of the good pictures: from a stored file, stored now, or streamed.
 
@@ -180,14 +211,13 @@ def open_pixels(
       source: All N pictures.
       good: [N] bool, which to take; those that prove bad while they are stored become False.
       places: Folders that may hold the file; it is written to the first that can be written.
-      name_of: Returns the file's name for those that are good.
 
     Returns:
       The good pictures in their order; the folder that can be written, None if nothing had to be.
     """
     for place in places:
         with contextlib.suppress(OSError, ValueError):
-            path = place / name_of(good)
+            path = place / source.file()
             stored = Stored(path, (int(good.sum()), *source.shape))
             with contextlib.suppress(OSError):
                 os.utime(path)  # The least recently used file is removed first.
@@ -197,7 +227,7 @@ def open_pixels(
     # Half of the disk's free space is left.
     if place and size <= MAX_STORED and size <= shutil.disk_usage(place).free // 2:
         try:
-            return _store(source, good, place, name_of), place
+            return _store(source, good, place), place
         except OSError as error:
             _note(f"{place}: {first_line(error)}; the pictures are decoded in every epoch")
     return Streamed(source, np.flatnonzero(good)), place
@@ -210,23 +240,17 @@ def _is_writable(place: Path) -> bool:
     return False
 
 
-def _store(
-    source: Encoded, good: np.ndarray, place: Path, name_of: Callable[[np.ndarray], str]
-) -> Stored:
-    """Decodes the good pictures into a file, and marks those that prove bad.
-
-    Raises:
-      OSError: The disk is full, or cannot be written.
-    """
+def _store(source: Encoded, good: np.ndarray, place: Path) -> Stored:
+    """Decodes the good pictures into a file, and marks those that prove bad."""
     rows = np.flatnonzero(good)
 
-    def write_header() -> None:  # NumPy's has room for any number of rows.
+    def write_header(stream: IO[bytes]) -> None:  # NumPy's has room for any number of rows.
         shape = (int(good.sum()), *source.shape)
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(stream, header)
 
-    with whole_file(place, lambda: name_of(good)) as stream:
-        write_header()
+    with whole_file(place, source.file) as stream:
+        write_header(stream)
         decoded = in_threads(lambda n: source.decode(int(rows[n])), len(rows), "decoding pictures")
         for row, image in zip(rows, decoded, strict=True):
             if image is None:
@@ -234,9 +258,9 @@ def _store(
             else:
                 stream.write(image.data)
         stream.seek(0)
-        write_header()
+        write_header(stream)
     _remove_old(place)
-    return Stored(place / name_of(good), (int(good.sum()), *source.shape))
+    return Stored(place / source.file(), (int(good.sum()), *source.shape))
 
 
 def in_threads(work: Callable[[int], Any], count: int, title: str) -> Iterator[Any]:

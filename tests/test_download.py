@@ -37,16 +37,15 @@ class Server:
 
     def __init__(self, **wrong):
         self.content, self.headers, self.status = CONTENT, length(len(CONTENT)), 200
-        self.redirect, self.sends, self.waits, self.requests = None, [], False, 0
+        self.sends, self.waits, self.requests = [], False, 0
         self.half_sent, self.ended = threading.Event(), threading.Event()
         vars(self).update(wrong)
 
     def answer(self, handler):
         self.requests += 1
-        is_probe, body = self.requests == 1, b"" if self.redirect else self.content
-        redirected = {"Location": self.redirect, **length(0)}
-        handler.send_response(302 if self.redirect else self.status)
-        for name, value in (redirected if self.redirect else self.headers).items():
+        is_probe, body = self.requests == 1, self.content
+        handler.send_response(self.status)
+        for name, value in self.headers.items():
             handler.send_header(name, str(value))
         handler.end_headers()
         if self.sends and not is_probe:
@@ -80,6 +79,10 @@ class Server:
             finally:
                 self.ended.set()
                 http_server.shutdown()
+
+
+def redirect(address):
+    return Server(status=302, content=b"", headers=length(0) | {"Location": f"{address}/{NAME}"})
 
 
 @pytest.fixture(scope="module")
@@ -137,13 +140,10 @@ def test_a_file_comes_whole_whatever_a_killed_process_left(tmp_path, server, mir
         assert files_in(folder) == [NAME]
         assert (folder / NAME).read_bytes() == CONTENT
         assert (folder / NAME).stat().st_mode & 0o777 == 0o644
-
-
-def test_a_file_that_is_there_is_not_downloaded_again(tmp_path, server, mirror):
-    (tmp_path / NAME).write_bytes(b"the user's")
-    download([FILE], [mirror], tmp_path, "it")
-    assert (tmp_path / NAME).read_bytes() == b"the user's"
-    assert server.requests == 1  # The probe.
+    (folder / NAME).write_bytes(b"the user's")
+    download([FILE], [mirror], folder, "it")  # What is there is not downloaded again.
+    assert (folder / NAME).read_bytes() == b"the user's"
+    assert server.requests == 5  # Three probes, two downloads.
 
 
 def test_a_broken_connection_is_tried_again(tmp_path, server, mirror, monkeypatch):
@@ -178,25 +178,22 @@ def test_what_a_mirror_does_wrong_is_said_in_a_line(tmp_path, server, mirror, wh
 
 
 def test_the_next_mirror_is_asked_and_a_redirect_over_https_followed(tmp_path, mirror, authority):
-    other = Server(content=bytes(SIZE))
-    moved = Server(redirect=f"{mirror}/{NAME}")
-    for server, mirrors in ((other, [mirror]), (moved, [])):
+    for server, mirrors in ((Server(content=bytes(SIZE)), [mirror]), (redirect(mirror), [])):
         with server.running(authority[1]) as first:
             download([FILE], [first, *mirrors], tmp_path, "it")
         assert (tmp_path / NAME).read_bytes() == CONTENT
         (tmp_path / NAME).unlink()
 
 
-def test_plain_http_is_never_spoken(tmp_path, authority):
+def test_neither_plain_http_is_spoken_nor_a_certificate_trusted_that_nobody_vouches_for(
+    tmp_path, mirror, authority, monkeypatch
+):
     plain = Server()
     with plain.running() as address:
         assert_fails("localhost: not https", tmp_path, address)
-        with Server(redirect=f"{address}/{NAME}").running(authority[1]) as secure:
+        with redirect(address).running(authority[1]) as secure:
             assert_fails("localhost: not https", tmp_path, secure)
     assert plain.requests == 0
-
-
-def test_a_certificate_that_nobody_vouches_for_is_refused(tmp_path, mirror, monkeypatch):
     other = tmp_path / "other.pem"
     trustme.CA().cert_pem.write_to_path(str(other))
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(other))

@@ -20,6 +20,7 @@ from jaxnets.errors import UserError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="array_record is Linux-only")
 
+FEATURES = "tensorflow_datasets.core.features."
 NAMES = ["cat", "dog", "a <b>bird</b>\x1b[31m"]
 
 
@@ -69,9 +70,9 @@ def png(image):
     return stream.getvalue()
 
 
-def numbered(count, start=0, shape=(8, 8, 3)) -> list[tuple[Any, int]]:
+def numbered(count, start=0) -> list[tuple[Any, int]]:
     """Pictures of one colour each, which is their number, labelled with it modulo 3."""
-    return [(np.full(shape, n, np.uint8), n % 3) for n in range(start, start + count)]
+    return [(np.full((8, 8, 3), n, np.uint8), n % 3) for n in range(start, start + count)]
 
 
 SPLITS = {"train": numbered(40), "validation": numbered(6, 100), "test": numbered(9, 200)}
@@ -133,20 +134,19 @@ def test_a_prepared_set_is_read_with_its_splits_and_class_names_and_kept(zoo, mo
     np.testing.assert_array_equal(np.asarray(second.train.images), np.asarray(data.train.images))
 
 
-def test_images_agree_with_those_that_tensorflow_datasets_decodes(tmp_path, load):
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_agree_with_those_that_tensorflow_datasets_decodes(tmp_path, load, channels):
     """Its own reader decodes every picture whole; ours must agree where nothing is resized."""
     import tensorflow_datasets as tfds
 
-    rng = np.random.default_rng(0)
-    noise = [(rng.integers(0, 256, (12, 12, 3), np.uint8), n % 3) for n in range(30)]
-    folder = prepare(tmp_path, {"train": noise, "test": noise[:4]}, shape=(12, 12, 3))
-    data = load(0)
+    rng, shape = np.random.default_rng(0), (12, 12, channels)
+    noise = [(rng.integers(0, 256, shape, np.uint8), n % 3) for n in range(30)]
+    folder = prepare(tmp_path, {"train": noise, "test": noise[:4]}, shape=shape)
+    train = load(0).train
     builder: Any = tfds.builder_from_directory(folder)
     theirs = builder.as_data_source("train")
-    assert len(theirs) == len(data.train)
-    for ours, label, example in zip(
-        np.asarray(data.train.images), data.train.labels, theirs, strict=True
-    ):
+    assert len(theirs) == len(train)
+    for ours, label, example in zip(np.asarray(train.images), train.labels, theirs, strict=True):
         np.testing.assert_array_equal(ours, example["image"])
         assert label == example["label"]
 
@@ -164,20 +164,16 @@ def test_a_set_is_found_where_tensorflow_datasets_keeps_them(zoo, tmp_path, monk
         load_dataset("zoo:2.0.0")
 
 
-def test_the_newest_version_is_taken_unless_one_is_named(tmp_path, load):
+def test_the_newest_version_is_taken_and_a_configuration_must_be_named(tmp_path, load):
+    def train_size(name):
+        return len(load_dataset(name, str(tmp_path), 0).train)
+
     for version, count in (("1.9.0", 20), ("1.10.0", 30)):
-        prepare(tmp_path, {"train": numbered(count), "test": numbered(3)}, version=version)
-    assert len(load(0).train) == 30
-    assert len(load_dataset("zoo:1.9.0", str(tmp_path), 0).train) == 20
-
-
-def test_a_configuration_must_be_named_where_there_are_several(tmp_path, load):
-    for config, count in (("big", 30), ("small", 12)):
         splits = {"train": numbered(count), "test": numbered(3)}
-        prepare(tmp_path, splits, config=config)
-        name = "zoo/small" if config == "small" else "zoo"
-        assert len(load_dataset(name, str(tmp_path), 0).train) == count
-    assert len(load_dataset("zoo/big:1.0.0", str(tmp_path), 0).train) == 30
+        prepare(tmp_path, splits, version=version, config="big")
+    assert [train_size(name) for name in ("zoo", "zoo:1.9.0")] == [30, 20]
+    prepare(tmp_path, {"train": numbered(12), "test": numbered(3)}, config="small")
+    assert [train_size(name) for name in ("zoo/small", "zoo/big", "zoo/big:1.9.0")] == [12, 30, 20]
     with pytest.raises(UserError, match="expected one of zoo/big, zoo/small, got zoo"):
         load()
 
@@ -227,14 +223,6 @@ def _fit(image, size):
     left, top = (width - side) / 2, (height - side) / 2
     box = (left, top, left + side, top + side)
     return Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR, box=box)
-
-
-def test_grey_pictures_have_one_channel(tmp_path, load):
-    splits = {"train": numbered(30, shape=(9, 9, 1)), "test": numbered(6, shape=(9, 9, 1))}
-    prepare(tmp_path, splits, shape=(9, 9, 1))
-    data = load()
-    assert data.image_shape == (9, 9, 1)
-    assert numbers_of(data.test) == list(range(6))
 
 
 def test_a_set_too_large_to_store_is_decoded_when_asked_for(zoo, monkeypatch, cache):
@@ -298,7 +286,7 @@ def test_without_array_record_a_line_says_so(zoo, monkeypatch):
 def test_what_is_no_image_classification_set_is_refused(tmp_path, load, wrong):
     import tensorflow_datasets as tfds
 
-    other = tfds.features.Text() if wrong == "image" else tfds.features.Scalar(np.int64)
+    other: Any = tfds.features.Text() if wrong == "image" else tfds.features.Scalar(np.int64)
     content = "text" if wrong == "image" else numbered(1)[0][0]
     prepare(tmp_path, {"train": [(content, 1)]}, **{wrong: other})
     with pytest.raises(UserError, match="an image and a class label, found the features id, image"):
@@ -313,8 +301,11 @@ def test_a_set_without_a_train_split_is_refused(tmp_path, load):
 
 @pytest.fixture
 def copy(zoo, tmp_path):
-    """A folder to damage."""
-    return shutil.copytree(zoo, tmp_path / "copy") / "zoo" / "1.0.0"
+    """A folder to damage, its files beside it once more."""
+    folder = shutil.copytree(zoo, tmp_path / "copy") / "zoo" / "1.0.0"
+    for shard in folder.glob("*array_record*"):
+        shutil.copy(shard, folder.parent)
+    return folder
 
 
 def refused(folder, match):
@@ -344,14 +335,21 @@ def test_a_file_that_is_damaged_or_missing_is_refused(copy):
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "message"),
+    ("file", "old", "new", "message"),
     [
-        ("array_record", "tfrecord", "expected array_record files, found tfrecord.*tfds build"),
-        ("40", "2000000000", "expected the 2,000,000,000 records of train .*, found 40"),
+        ("dataset_info", '"array_record"', '"tfrecord"', "found tfrecord.*tfds build"),
+        ("dataset_info", '"40"', '"2000000000"', "expected the 2,000,000,000 .* found 40"),
+        ("dataset_info", "{DATASET}-{SPLIT}", "../{DATASET}-{SPLIT}", "found none"),
+        ("features", f"{FEATURES}text_feature.Text", "evil.Feature", "expected .* 'evil.Feature'"),
     ],
+    ids=["another format", "two billion records", "files elsewhere", "a module to import"],
 )
-def test_a_description_of_other_files_is_refused(copy, old, new, message):
-    change(copy / "dataset_info.json", f'"{old}"', f'"{new}"')  # Two billion cost nothing.
+def test_a_description_of_something_else_is_refused(
+    copy, tmp_path, monkeypatch, file, old, new, message
+):
+    (tmp_path / "evil.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    change(copy / f"{file}.json", old, new)
     refused(copy, message)
 
 
@@ -363,21 +361,6 @@ def test_damaged_metadata_are_refused(copy):
             path.write_text(content)
             refused(copy, "damaged|array_record|expected")
         path.write_text(whole)
-
-
-def test_a_description_that_names_a_module_to_import_is_refused(copy, tmp_path, monkeypatch):
-    (tmp_path / "evil.py").write_text("raise SystemExit('imported')")
-    monkeypatch.syspath_prepend(tmp_path)
-    text_feature = "tensorflow_datasets.core.features.text_feature.Text"
-    change(copy / "features.json", text_feature, "evil.Feature")
-    refused(copy, "expected features of tensorflow_datasets, found 'evil.Feature'")
-
-
-def test_files_outside_the_folder_are_not_read(copy):
-    for shard in copy.glob("*array_record*"):
-        shard.rename(copy.parent / shard.name)
-    change(copy / "dataset_info.json", "{DATASET}-{SPLIT}", "../{DATASET}-{SPLIT}")
-    refused(copy, "found none")
 
 
 def test_a_label_out_of_range_is_refused(copy):

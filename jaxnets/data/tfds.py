@@ -116,11 +116,8 @@ def load(
     """Loads a prepared data set; `load_dataset` describes the arguments.
 
     Its test split is what is tested on; without one, or where its labels are withheld, the
-    validation split is; without that, the last tenth of the training split.
-
-    Returns:
-      The data set, images [N, S, S, C] uint8, read when they are asked for. The checksum is over
-      the set's description, its files' sizes and its labels.
+    validation split is; without that, the last tenth of the training split. The checksum is over
+    the set's description, its files' sizes and its labels.
 
     Raises:
       UserError: It is not prepared, or cannot be read without TensorFlow, or is damaged, or is no

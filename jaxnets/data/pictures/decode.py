@@ -52,8 +52,8 @@ def read_picture(path: Path | bytes, side: int | None = None) -> Image.Image:
       The picture, its pixels in memory: of mode L if it is grey, else RGB.
 
     Raises:
-      BadPictureError: It is missing, unreadable, empty, no picture, cut short, damaged, or has more
-        than MAX_PIXELS pixels or MAX_SCANS scans (checked before memory is taken).
+      BadPictureError: It is no whole picture, or it has more than MAX_PIXELS pixels or MAX_SCANS
+        scans, which is checked before memory is taken.
     """
     with _opened(path) as picture:
         if side is not None:
@@ -68,11 +68,7 @@ def read_picture(path: Path | bytes, side: int | None = None) -> Image.Image:
 
 
 def read_header(path: Path) -> tuple[int, int, bool]:
-    """The picture's width and height before it is turned upright, and whether it is grey.
-
-    Raises:
-      BadPictureError: The header shows that the file cannot be decoded.
-    """
+    """The picture's width and height before it is turned upright, and whether it is grey."""
     with _opened(path) as picture:
         return *picture.size, _is_grey(picture)
 

@@ -63,17 +63,11 @@ def _note(line: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Encoded:
-    """Encoded pictures, wherever they come from, and the shape to which they are decoded.
+    """Encoded pictures, wherever they come from, and the shape to which they are decoded."""
 
-    Attributes:
-      content: Returns the file or the bytes of a row's picture.
-      name: Returns the name of a row's picture, for messages.
-      key: Returns a name for the pictures that are good so far.
-    """
-
-    content: Callable[[int], Path | bytes]
-    name: Callable[[int], str]
-    key: Callable[[], str]
+    content: Callable[[int], Path | bytes]  # The file or the bytes of a row's picture.
+    name: Callable[[int], str]  # Of a row's picture, for messages.
+    key: Callable[[], str]  # A name for the pictures that are good so far.
     shape: tuple[int, int, int]  # [S, S, C]
     bad: BadPictures
 
@@ -205,15 +199,11 @@ class Pictures:
 def open_pixels(
     source: Encoded, good: np.ndarray, places: Sequence[Path]
 ) -> tuple[Stored | Streamed, Path | None]:
-    """Opens the pixels of the good pictures: from a stored file, stored now, or streamed.
+    """Opens the good pictures, in their order: from a stored file, stored now, or streamed.
 
-    Args:
-      source: All N pictures.
-      good: [N] bool, which to take; those that prove bad while they are stored become False.
-      places: Folders that may hold the file; it is written to the first that can be written.
-
-    Returns:
-      The good pictures in their order; the folder that can be written, None if nothing had to be.
+    `good` [N] bool says which to take; those that prove bad while they are stored become False. The
+    file is looked for in all places and written to the first that can be written, which is returned
+    too; None if nothing had to be written.
     """
     for place in places:
         with contextlib.suppress(OSError, ValueError):

@@ -12,13 +12,7 @@ import pytest
 from PIL import Image
 
 from jaxnets.data.pictures import decode as pictures
-from jaxnets.data.pictures.decode import (
-    MAX_PIXELS,
-    BadPictureError,
-    read_header,
-    read_picture,
-    to_square,
-)
+from jaxnets.data.pictures.decode import BadPictureError, read_header, read_picture, to_square
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 
@@ -264,7 +258,7 @@ def test_a_decompression_bomb_is_refused_before_it_takes_memory(tmp_path, peak_o
     path = tmp_path / "bomb"
     path.write_bytes(bomb(kind))
     reason, grown = peak_of(path)
-    assert f"at most {MAX_PIXELS:,} pixels" in reason
+    assert f"at most {pictures.MAX_PIXELS:,} pixels" in reason
     assert grown < 20e6  # The picture would be 7.5 GB.
 
 

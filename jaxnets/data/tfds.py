@@ -17,16 +17,8 @@ import numpy as np
 
 from jaxnets.cache import cache_folder
 from jaxnets.data.datasets import Dataset, Split, assemble, ensure_within, sha256_of
+from jaxnets.data.pictures import store
 from jaxnets.data.pictures.folder import natural_size
-from jaxnets.data.pictures.store import (
-    BadPictures,
-    Encoded,
-    Pictures,
-    in_threads,
-    open_npy,
-    open_pixels,
-    save_rows,
-)
 from jaxnets.errors import UserError, first_line, printable
 
 # Well-known sets, for suggestions; any other that is prepared is found too.
@@ -143,22 +135,22 @@ def load(
         except Exception as error:  # Damaged files raise whatever their reader does.
             raise UserError(f"{folder}: damaged: {first_line(error)}") from error
 
-    source = Encoded(
+    source = store.Encoded(
         content=read,
         name=lambda row: f"{name}, record {row}",
         key=lambda: "pixels",
         shape=(size, size, 1 if channels == 1 else 3),
-        bad=BadPictures(on_bad_image),
+        bad=store.BadPictures(on_bad_image),
     )
-    pixels, _ = open_pixels(source, rows["good"], [place])
+    pixels, _ = store.open_pixels(source, rows["good"], [place])
     if (rows["label"] == UNREAD).any():
-        for _ in in_threads(read, len(rows), "reading labels"):
+        for _ in store.in_threads(read, len(rows), "reading labels"):
             pass
-    save_rows(rows, place / INDEX)
+    store.save_rows(rows, place / INDEX)
     source.bad.report()
     labels = rows["label"][rows["good"]]
     parts = {
-        part: Split(Pictures(pixels, indices), labels[indices])
+        part: Split(store.Pictures(pixels, indices), labels[indices])
         for part, indices in _parts(splits[rows["good"]], labels).items()
     }
     description = np.frombuffer(_digest(folder, times=False).encode(), np.uint8)
@@ -273,7 +265,7 @@ def _digest(folder: Path, *, times: bool) -> str:
 def _recall(path: Path, count: int) -> np.ndarray:
     """[N] of ROW as they were kept, or all good and unread."""
     with contextlib.suppress(OSError, ValueError):
-        rows = np.array(open_npy(path))
+        rows = np.array(store.open_npy(path))
         if (rows.shape, rows.dtype) == ((count,), ROW):
             return rows
     rows = np.ones(count, ROW)

@@ -21,16 +21,8 @@ import numpy as np
 
 from jaxnets.cache import cache_folder
 from jaxnets.data.datasets import MAX_CLASSES, Dataset, Split, validation_count
+from jaxnets.data.pictures import store
 from jaxnets.data.pictures.decode import BadPictureError, read_header, read_picture
-from jaxnets.data.pictures.store import (
-    BadPictures,
-    Encoded,
-    Pictures,
-    in_threads,
-    open_npy,
-    open_pixels,
-    save_rows,
-)
 from jaxnets.errors import UserError, first_line, printable
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
@@ -86,7 +78,7 @@ def load_folder(
         found = f"a file: {root}" if root.exists() else f"nothing at {root}"
         raise UserError(f"dataset: expected a folder of pictures, found {found}")
     root = root.resolve()
-    bad, places = BadPictures(on_bad_image), _places(root)
+    bad, places = store.BadPictures(on_bad_image), _places(root)
     paths, labels, parts, classes, given = _list(root, bad, with_validation=validation_size != 0)
     records = _examine(root, paths, places, bad)
     good = records["good"]
@@ -94,22 +86,22 @@ def load_folder(
         bad.report()
         raise _refused(root, "expected pictures, found none that can be decoded")
     size = decode_size or natural_size(records["side"][good], input_size)
-    source = Encoded(
+    source = store.Encoded(
         content=lambda row: root / os.fsdecode(paths[row]),
         name=lambda row: os.fsdecode(paths[row]),
         key=lambda: _checksum(records)[:32],
         shape=(size, size, 1 if records["grey"][good].all() else 3),
         bad=bad,
     )
-    pixels, place = open_pixels(source, good, places)
+    pixels, place = store.open_pixels(source, good, places)
     if place is not None:
-        save_rows(records, place / INDEX)
+        store.save_rows(records, place / INDEX)
     bad.report()
     labels, parts = labels[good], parts[good]
     _split_off(paths[good], labels, parts, given, validation_size)
     _check_classes(root, labels, parts, classes, given)
     rows = [np.flatnonzero(parts == number) for number in range(len(PARTS))]
-    train, validation, test = (Split(Pictures(pixels, r), labels[r]) for r in rows)
+    train, validation, test = (Split(store.Pictures(pixels, r), labels[r]) for r in rows)
     names, checksum = tuple(map(printable, classes)), _checksum(records)
     return Dataset(printable(root.name), len(names), train, validation, test, checksum, names)
 
@@ -131,7 +123,7 @@ def _places(root: Path) -> list[Path]:
 
 
 def _list(
-    root: Path, bad: BadPictures, with_validation: bool
+    root: Path, bad: store.BadPictures, with_validation: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str], tuple[str, ...]]:
     """Finds the picture files: their paths, labels and parts, the classes, the parts given.
 
@@ -201,7 +193,7 @@ def _folders(path: Path) -> list[str]:
         )
 
 
-def _files(folder: bytes, root: Path, bad: BadPictures) -> Iterator[bytes]:
+def _files(folder: bytes, root: Path, bad: store.BadPictures) -> Iterator[bytes]:
     """The picture files below a folder, however deep, relative to the root; no link leads out."""
     start = len(os.path.join(os.fsencode(root), b""))
     endings = tuple(map(os.fsencode, ENDINGS))
@@ -222,7 +214,9 @@ def _files(folder: bytes, root: Path, bad: BadPictures) -> Iterator[bytes]:
                         yield path
 
 
-def _examine(root: Path, paths: np.ndarray, places: Sequence[Path], bad: BadPictures) -> np.ndarray:
+def _examine(
+    root: Path, paths: np.ndarray, places: Sequence[Path], bad: store.BadPictures
+) -> np.ndarray:
     """Looks at every file that is new or has changed; returns [N] of the path and FIELDS."""
     records = np.zeros(len(paths), [("path", paths.dtype), *FIELDS])
     records["path"] = paths
@@ -251,7 +245,7 @@ def _examine(root: Path, paths: np.ndarray, places: Sequence[Path], bad: BadPict
         records["grey"][row], records["good"][row] = grey, True
         return ""
 
-    reasons = in_threads(look, len(unknown), "looking at pictures")
+    reasons = store.in_threads(look, len(unknown), "looking at pictures")
     for row, reason in zip(unknown, reasons, strict=True):
         if reason:
             bad.add(os.fsdecode(paths[row]), reason)
@@ -262,7 +256,7 @@ def _recall(records: np.ndarray, places: Sequence[Path]) -> np.ndarray:
     """Fills in what an index knows of unchanged files; returns [N] bool, which those are."""
     for place in places:
         with contextlib.suppress(OSError, ValueError):
-            index = np.array(open_npy(place / INDEX))
+            index = np.array(store.open_npy(place / INDEX))
             if index.ndim != 1 or not len(index) or not _has_fields(index.dtype):
                 continue
             index = index[np.argsort(index["path"])]

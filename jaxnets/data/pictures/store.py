@@ -88,12 +88,7 @@ class Encoded:
 
 
 class Stored:
-    """The rows of a .npy file, which must hold an array of a shape [N, S, S, C], uint8.
-
-    Raises:
-      ValueError: It holds something else, or is not whole.
-      OSError: It cannot be read.
-    """
+    """The rows of a .npy file; ValueError if it does not hold a shape [N, S, S, C] of uint8."""
 
     bad_rows: frozenset[int] = frozenset()
 

@@ -110,10 +110,10 @@ class Hosts:
 def write_part(folder: Path, sizes: Mapping[str, int]) -> None:
     """Writes the first images of each part of MNIST, and their labels, as IDX files."""
     folder.mkdir()
-    for name, file in FILES.items():
-        part, kind = name.split("_")
+    for file in FILES:
         packed = ROOT / "jaxnets" / "data" / "mnist" / f"{file}.gz"
-        array = read_idx(packed, 3 if kind == "images" else 1)[: sizes[part]]
+        count = sizes["train" if file.startswith("train") else "test"]
+        array = read_idx(packed, 3 if "images" in file else 1)[:count]
         (folder / file).write_bytes(idx_bytes(array))
 
 

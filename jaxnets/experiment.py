@@ -20,7 +20,7 @@ import numpy as np
 import optax
 
 from jaxnets.config.fields import NO_PLATEAU, Config
-from jaxnets.data.datasets import Dataset, Pictures, Split
+from jaxnets.data.datasets import Dataset, Split
 from jaxnets.errors import UserError
 from jaxnets.losses import LOSSES
 from jaxnets.machine.platform import compiler_options_for_init, prepare
@@ -422,7 +422,8 @@ def _create_augment(config: Config, data: Dataset) -> Augment:
 
 def _is_large(images: Any) -> bool:
     """Whether the images take more memory than an epoch in one compiled loop may."""
-    return isinstance(images, Pictures) and images.nbytes > MAX_SCAN_BYTES
+    is_pictures = hasattr(images, "readable")  # They are read when they are asked for.
+    return is_pictures and images.nbytes > MAX_SCAN_BYTES
 
 
 def _scores(part: str, metrics: Any, like: Any) -> Record:

@@ -10,84 +10,78 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jaxnets.data.batches import epoch_order, eval_batches, random_shift, train_batches
+from jaxnets.data.batches import epoch_order, eval_batches, shift, shift_corners, train_batches
 from jaxnets.data.datasets import Split
-from jaxnets.data.idx import MNIST_SHA256, read_idx
+from jaxnets.data.idx import FILES, read_idx
 from jaxnets.data.load import load_dataset
 from jaxnets.errors import UserError
 
 TRAIN_COUNTS = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
 TEST_COUNTS = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
-
-
-@pytest.fixture
-def images():
-    return np.arange(2 * 3 * 4).reshape(2, 3, 4)
+IMAGES = np.arange(2 * 3 * 4).reshape(2, 3, 4)
+plain_and_gzip = pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
 
 
 # One file
 
 
+@plain_and_gzip
 @pytest.mark.parametrize("shape", [(5,), (2, 3, 4), (1, 1, 1)])
-def test_an_idx_file_is_read_as_it_was_written(tmp_path, write_idx, shape):
+def test_an_idx_file_is_read_as_it_was_written_gzip_or_not(tmp_path, write_idx, shape, pack):
     array = np.random.default_rng(0).integers(0, 256, shape)
-    read = read_idx(write_idx(tmp_path / "file", array), rank=len(shape))
+    path = write_idx(tmp_path / "file", array)
+    path.write_bytes(pack(path.read_bytes()))
+    read = read_idx(path, rank=len(shape))
     assert read.dtype == np.uint8
     np.testing.assert_array_equal(read, array)
 
 
-def test_gzip_is_recognised_by_its_content_not_its_name(tmp_path, write_idx, images):
-    path = write_idx(tmp_path / "file", images)
-    path.write_bytes(gzip.compress(path.read_bytes()))
-    np.testing.assert_array_equal(read_idx(path, rank=3), images)
-
-
-def test_every_truncation_of_a_file_is_refused(tmp_path, write_idx, images):
-    path = write_idx(tmp_path / "file", images)
-    whole = path.read_bytes()
+@plain_and_gzip
+def test_every_truncation_of_a_file_is_refused(tmp_path, write_idx, pack):
+    path = write_idx(tmp_path / "file", IMAGES)
+    whole = pack(path.read_bytes())
     for size in range(len(whole)):
         path.write_bytes(whole[:size])
-        with pytest.raises(UserError, match="header" if size < 16 else "promises"):
+        expected = "header" if size < 16 else "promises"
+        if pack is gzip.compress:
+            expected = "damaged gzip|expected an IDX"
+        with pytest.raises(UserError, match=expected):
             read_idx(path, rank=3)
 
 
-@pytest.mark.parametrize("compress", [bytes, gzip.compress], ids=["plain", "gzip"])
-def test_trailing_bytes_are_refused(tmp_path, write_idx, images, compress):
-    path = write_idx(tmp_path / "file", images)
-    path.write_bytes(compress(path.read_bytes() + b"\0"))
-    with pytest.raises(UserError, match="holds more"):
-        read_idx(path, rank=3)
+def idx(*shape, magic=b"\0\0\x08\x03", size=24):
+    """A header and so many bytes."""
+    return magic + b"".join(n.to_bytes(4, "big") for n in shape) + bytes(size)
 
 
-@pytest.mark.parametrize(
-    "magic",
-    [
-        b"\x00\x00\x09\x03",
-        b"\x00\x00\x0d\x03",
-        b"\x00\x01\x08\x03",
-        b"\x89PNG",
-        b"\x00\x00\x08\x01",
-    ],
-    ids=["signed bytes", "floats", "no zeros", "a PNG", "rank 1"],
-)
-def test_a_wrong_magic_number_is_refused_and_shown(tmp_path, write_idx, images, magic):
-    path = write_idx(tmp_path / "file", images)
-    path.write_bytes(magic + path.read_bytes()[4:])
-    with pytest.raises(UserError, match=f"0x0803.*found {magic.hex()}"):
-        read_idx(path, rank=3)
+WRONG = {
+    "trailing bytes": (idx(2, 3, 4, size=25), "promises .*; it holds more"),
+    **{
+        what: (idx(2, 3, 4, magic=magic), f"0x0803.*found {magic.hex()}")
+        for what, magic in {
+            "signed bytes": b"\x00\x00\x09\x03",
+            "floats": b"\x00\x00\x0d\x03",
+            "no zeros": b"\x00\x01\x08\x03",
+            "a PNG": b"\x89PNG",
+            "rank 1": b"\x00\x00\x08\x01",
+        }.items()
+    },
+    **{f"shape {shape}": (idx(*shape), "empty") for shape in ((0, 9, 9), (3, 0, 9), (3, 9, 0))},
+}
 
 
-@pytest.mark.parametrize("shape", [(0, 28, 28), (3, 0, 28), (3, 28, 0)])
-def test_an_empty_dimension_is_refused(tmp_path, write_idx, shape):
-    with pytest.raises(UserError, match="empty"):
-        read_idx(write_idx(tmp_path / "file", np.zeros(shape)), rank=3)
+@plain_and_gzip
+@pytest.mark.parametrize(("content", "message"), WRONG.values(), ids=WRONG)
+def test_a_file_of_another_form_is_refused(tmp_path, content, message, pack):
+    (tmp_path / "file").write_bytes(pack(content))
+    with pytest.raises(UserError, match=message):
+        read_idx(tmp_path / "file", rank=3)
 
 
-@pytest.mark.parametrize("compress", [bytes, gzip.compress], ids=["plain", "gzip"])
-def test_a_header_that_promises_two_billion_images_fails_fast_in_little_memory(tmp_path, compress):
+@plain_and_gzip
+def test_a_header_that_promises_two_billion_images_fails_fast_in_little_memory(tmp_path, pack):
     path = tmp_path / "file"
-    sizes = (2**31).to_bytes(4, "big") + (28).to_bytes(4, "big") * 2
-    path.write_bytes(compress(b"\0\0\x08\x03" + sizes + bytes(1000)))
+    path.write_bytes(pack(idx(2**31, 28, 28, size=1000)))
     started = time.thread_time()  # Other processes' work does not count.
     tracemalloc.start()
     try:
@@ -100,8 +94,8 @@ def test_a_header_that_promises_two_billion_images_fails_fast_in_little_memory(t
     assert time.thread_time() - started < 1
 
 
-def test_no_flipped_bit_of_a_gzip_file_changes_what_is_read(tmp_path, write_idx, images):
-    path = write_idx(tmp_path / "file", images)
+def test_no_flipped_bit_of_a_gzip_file_changes_what_is_read(tmp_path, write_idx):
+    path = write_idx(tmp_path / "file", IMAGES)
     whole = gzip.compress(path.read_bytes(), mtime=0)
     refused = 0
     for bit in range(8 * len(whole)):
@@ -113,24 +107,17 @@ def test_no_flipped_bit_of_a_gzip_file_changes_what_is_read(tmp_path, write_idx,
         except UserError:
             refused += 1
         else:  # Bits such as the time stamp's say nothing about the content.
-            np.testing.assert_array_equal(read, images)
+            np.testing.assert_array_equal(read, IMAGES)
     assert refused > 8 * (len(whole) - 10)  # All but some of the ten bytes of gzip's header.
-
-
-def test_every_truncation_of_a_gzip_file_is_refused(tmp_path, write_idx, images):
-    path = write_idx(tmp_path / "file", images)
-    whole = gzip.compress(path.read_bytes())
-    for size in range(len(whole)):
-        path.write_bytes(whole[:size])
-        with pytest.raises(UserError, match=r"damaged gzip|expected an IDX"):
-            read_idx(path, rank=3)
 
 
 # A folder
 
 
 @pytest.mark.parametrize("gzipped", ["none", "all", "labels"])
-def test_a_folder_reads_the_same_plain_and_gzip(tmp_path, tiny_folder, tiny, gzipped):
+def test_a_folder_is_read_and_its_first_training_images_held_back(
+    tmp_path, tiny_folder, tiny, tiny_arrays, gzipped
+):
     folder = shutil.copytree(tiny_folder, tmp_path / "tiny")
     for path in folder.iterdir():
         if gzipped == "all" or gzipped in path.name:
@@ -139,61 +126,39 @@ def test_a_folder_reads_the_same_plain_and_gzip(tmp_path, tiny_folder, tiny, gzi
     data = load_dataset(data_dir=str(folder), validation_size=40)
     assert (data.name, data.num_classes, data.image_shape) == ("tiny", 3, (12, 12, 1))
     assert data.checksum == tiny.checksum
-    for part in ("train", "validation", "test"):
-        np.testing.assert_array_equal(getattr(data, part).images, getattr(tiny, part).images)
-        np.testing.assert_array_equal(getattr(data, part).labels, getattr(tiny, part).labels)
+    for split, file, rows in (
+        (data.validation, "train", slice(40)),
+        (data.train, "train", slice(40, None)),
+        (data.test, "t10k", slice(None)),
+    ):
+        np.testing.assert_array_equal(split.labels, tiny_arrays[f"{file}-labels"][rows])
+        pixels = (tiny_arrays[f"{file}-images"][rows] / 255.0)[..., None]
+        np.testing.assert_allclose(split.images, pixels, rtol=1e-7, atol=0)
 
 
-def test_the_first_training_images_are_held_back_for_validation(tiny, tiny_arrays):
-    np.testing.assert_array_equal(tiny.validation.labels, tiny_arrays["train-labels"][:40])
-    np.testing.assert_array_equal(tiny.train.labels, tiny_arrays["train-labels"][40:])
-    np.testing.assert_array_equal(tiny.test.labels, tiny_arrays["t10k-labels"])
-    pixels = (tiny_arrays["train-images"][40:] / 255.0)[..., None]
-    np.testing.assert_allclose(tiny.train.images, pixels, rtol=1e-7, atol=0)
+def labels_file(*labels):
+    return idx(len(labels), magic=b"\0\0\x08\x01", size=0) + bytes(labels)
 
 
-def _change(folder, **files):
-    for name, content in files.items():
-        (path,) = folder.glob(f"{name.replace('_', '-')}*")
-        path.write_bytes(content) if content is not None else path.unlink()
+MISFITS = {
+    "a missing file": ("train-images", None, "train-images-idx3-ubyte.*found neither"),
+    "an empty file": ("t10k-labels", b"", "header of 8 bytes, found 0"),
+    "another file": ("train-images", labels_file(*[0] * 99), r"3 dimension\(s\).* 00000801"),
+    "other counts": ("t10k-labels", labels_file(0, 1, 2), "expected 50 labels.*found 3"),
+    "an unknown label": ("t10k-labels", labels_file(*[3] * 50), "from 0 to 2.*found 3"),
+    "other sizes": ("t10k-images", idx(50, 4, 4, size=800), r"\(12, 12, 1\).*found \(4, 4, 1\)"),
+    "one class": ("train-labels", labels_file(*[0] * 200), "found 1"),
+    "a class less": ("train-labels", labels_file(*[0, 2] * 100), r"found none of \[1\]"),
+}
 
 
-def _swap(folder):
-    images, labels = folder / "train-images-idx3-ubyte", folder / "train-labels-idx1-ubyte"
-    a, b = images.read_bytes(), labels.read_bytes()
-    images.write_bytes(b)
-    labels.write_bytes(a)
-
-
-def _labels(*labels):
-    return b"\0\0\x08\x01" + len(labels).to_bytes(4, "big") + bytes(labels)
-
-
-FIFTY_IMAGES_OF_4 = (
-    b"\0\0\x08\x03" + b"".join(n.to_bytes(4, "big") for n in (50, 4, 4)) + bytes(800)
-)
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (lambda f: _change(f, train_images=None), "train-images-idx3-ubyte.*found neither"),
-        (lambda f: _change(f, t10k_labels=b""), "header of 8 bytes, found 0"),
-        (_swap, r"train-images.*3 dimension\(s\).*found 00000801"),
-        (lambda f: _change(f, t10k_labels=_labels(0, 1, 2)), "expected 50 labels.*found 3"),
-        (lambda f: _change(f, t10k_labels=_labels(*[3] * 50)), "from 0 to 2.*found 3"),
-        (lambda f: _change(f, t10k_images=FIFTY_IMAGES_OF_4), r"\(12, 12, 1\).*found \(4, 4, 1\)"),
-        (lambda f: _change(f, train_labels=_labels(*[0] * 200)), "found 1"),
-        (lambda f: _change(f, train_labels=_labels(*[0, 2] * 100)), r"found none of \[1\]"),
-    ],
-    ids=[
-        "a missing file", "an empty file", "swapped files", "other counts", "an unknown label",
-        "other sizes", "one class", "a class without images",
-    ],
-)  # fmt: skip
-def test_a_folder_whose_files_do_not_fit_is_refused(tmp_path, tiny_folder, damage, message):
+@pytest.mark.parametrize(("name", "content", "message"), MISFITS.values(), ids=MISFITS)
+def test_a_folder_whose_files_do_not_fit_is_refused(tmp_path, tiny_folder, name, content, message):
     folder = shutil.copytree(tiny_folder, tmp_path / "tiny")
-    damage(folder)
+    (path,) = folder.glob(f"{name}*")
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
     with pytest.raises(UserError, match=message):
         load_dataset(data_dir=str(folder), validation_size=40)
 
@@ -205,28 +170,14 @@ def test_a_data_dir_that_is_no_folder_is_refused(tmp_path, tiny_folder):
         load_dataset(data_dir=str(tiny_folder / "train-images-idx3-ubyte"))
 
 
-def test_a_validation_set_as_large_as_the_training_file_is_refused(tiny_folder):
-    assert len(load_dataset(data_dir=str(tiny_folder), validation_size=199).train) == 1
-    with pytest.raises(UserError, match="less than the 200 images.*got 200"):
-        load_dataset(data_dir=str(tiny_folder), validation_size=200)
-
-
-def test_an_unknown_data_set_is_refused_with_the_nearest():
-    with pytest.raises(UserError, match='did you mean "mnist"'):
-        load_dataset("mnits")
-
-
 # MNIST
 
 
-def test_mnist_is_split_as_in_the_lecture(mnist):
+def test_mnist_is_split_as_in_the_lecture_and_has_the_published_class_counts(mnist):
     assert (len(mnist.train), len(mnist.validation), len(mnist.test)) == (55_000, 5_000, 10_000)
     assert (mnist.num_classes, mnist.image_shape) == (10, (28, 28, 1))
     assert mnist.validation.labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
     assert mnist.test.labels[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
-
-
-def test_mnist_has_the_published_class_counts(mnist):
     train = np.concatenate([mnist.train.labels, mnist.validation.labels])
     assert np.bincount(train).tolist() == TRAIN_COUNTS
     assert np.bincount(mnist.test.labels).tolist() == TEST_COUNTS
@@ -240,16 +191,19 @@ def test_mnist_pixels_are_float32_from_0_to_1_with_the_published_mean(mnist):
     assert total / (60_000 * 784) == pytest.approx(0.1307, abs=5e-5)
 
 
-def test_a_flipped_byte_of_the_package_is_found_by_its_digest(tmp_path):
-    packaged = resources.files("jaxnets.data") / "mnist" / "t10k-labels-idx1-ubyte.gz"
-    content = bytearray(packaged.read_bytes())
-    path = tmp_path / "t10k-labels-idx1-ubyte.gz"
-    path.write_bytes(content)
-    assert len(read_idx(path, rank=1, sha256=MNIST_SHA256["test_labels"])) == 10_000
+def test_a_flipped_byte_of_the_package_or_a_missing_file_is_found(tmp_path, monkeypatch):
+    folder = shutil.copytree(str(resources.files("jaxnets.data") / "mnist"), tmp_path / "mnist")
+    monkeypatch.setattr(resources, "files", lambda package: tmp_path)
+    assert len(load_dataset("mnist").test) == 10_000
+    path = folder / "t10k-labels-idx1-ubyte.gz"
+    content = bytearray(path.read_bytes())
     content[4] ^= 1  # The time stamp: the content is the same, the file is not.
     path.write_bytes(content)
-    with pytest.raises(UserError, match=f"SHA-256 {MNIST_SHA256['test_labels']}, found"):
-        read_idx(path, rank=1, sha256=MNIST_SHA256["test_labels"])
+    with pytest.raises(UserError, match=f"SHA-256 {FILES[path.stem]}, found"):
+        load_dataset("mnist")
+    path.unlink()
+    with pytest.raises(UserError, match="t10k-labels.* cannot be read: No such file"):
+        load_dataset("mnist")
 
 
 # Batches
@@ -263,7 +217,7 @@ def _numbered(size):
 
 
 @pytest.mark.parametrize(("size", "batch_size"), [(10, 3), (10, 5), (10, 10), (7, 8), (1, 1)])
-def test_an_epoch_has_every_example_exactly_once(size, batch_size):
+def test_an_epoch_has_every_example_once_and_padding_at_its_end(size, batch_size):
     split = _numbered(size)
     random = list(train_batches(split, batch_size, seed=1, epoch=2))
     ordered = list(eval_batches(split, batch_size))
@@ -271,25 +225,21 @@ def test_an_epoch_has_every_example_exactly_once(size, batch_size):
     for batches in (random, ordered):
         seen = [label for b in batches for label in b.labels[b.mask == 1].tolist()]
         assert sorted(seen) == list(range(size))
+        masks = np.concatenate([batch.mask for batch in batches])
+        assert masks.tolist() == [1] * size + [0] * (len(masks) - size)
         for images, labels, mask in batches:
             assert (images.shape, labels.shape) == ((batch_size, 2, 2, 1), (batch_size,))
-            assert set(mask.tolist()) <= {0.0, 1.0}
+            assert mask.shape == (batch_size,)
             np.testing.assert_array_equal(images[:, 0, 0, 0], labels)
     assert [label for b in ordered for label in b.labels[b.mask == 1]] == list(range(size))
 
 
-def test_only_the_end_of_the_last_batch_is_padding():
-    masks = [batch.mask.tolist() for batch in train_batches(_numbered(8), 3, seed=0, epoch=0)]
-    assert masks == [[1, 1, 1], [1, 1, 1], [1, 1, 0]]
-
-
 def test_the_order_depends_on_the_seed_and_the_epoch_alone():
     def order(seed, epoch):
-        return epoch_order(100, 10, seed, epoch)[0].ravel().tolist()
+        return tuple(epoch_order(100, 10, seed, epoch)[0].ravel())
 
     assert order(0, 0) == order(0, 0)
-    orders = [order(seed, epoch) for seed in (0, 1) for epoch in (0, 1)]
-    assert len(set(map(tuple, orders))) == 4
+    assert len({order(seed, epoch) for seed in (0, 1) for epoch in (0, 1)}) == 4
 
 
 def test_an_epoch_begun_in_the_middle_goes_on_as_if_begun_at_its_start():
@@ -297,10 +247,8 @@ def test_an_epoch_begun_in_the_middle_goes_on_as_if_begun_at_its_start():
     arguments: Any = dict(seed=3, epoch=4, augment="shift")
     whole = list(train_batches(split, 6, **arguments))
     rest = list(train_batches(split, 6, start=2, **arguments))
-    assert len(rest) == 2
     for ours, theirs in zip(rest, whole[2:], strict=True):
-        for a, b in zip(ours, theirs, strict=True):
-            np.testing.assert_array_equal(a, b)
+        np.testing.assert_equal(ours, theirs)
 
 
 def _shift(image, down, right):
@@ -318,7 +266,8 @@ def test_every_shifted_image_is_one_of_the_25_shifts_each_equally_often():
     image = np.arange(1, 43, dtype=np.float32).reshape(7, 6, 1)  # No two shifts are equal.
     shifts = {(dy, dx): _shift(image, dy, dx) for dy in range(-2, 3) for dx in range(-2, 3)}
     count = 5000
-    moved = random_shift(np.repeat(image[None], count, axis=0), np.random.default_rng(0))
+    corners = shift_corners(count, seed=0, epoch=0, step=0)
+    moved = shift(np.repeat(image[None], count, axis=0), corners)
     assert (moved.shape, moved.dtype) == ((count, 7, 6, 1), np.float32)
     frequency = {key: int((moved == s).all(axis=(1, 2, 3)).sum()) for key, s in shifts.items()}
     assert sum(frequency.values()) == count

@@ -46,6 +46,18 @@ def write_parts(root, counts=(12, 5), parts=("train", "test"), **options):
     return root
 
 
+@pytest.fixture
+def classes(tmp_path):
+    """A folder of two classes of 30 pictures."""
+    return write(tmp_path / "set")
+
+
+@pytest.fixture
+def parts(tmp_path):
+    """A folder of two parts of two classes, of 12 and 5 pictures."""
+    return write_parts(tmp_path / "set")
+
+
 def contents(split):
     """Each picture of a split with its label, in no order."""
     images = np.asarray(split.images)
@@ -54,17 +66,26 @@ def contents(split):
     )
 
 
-def expected(names, classes=("bird", "cat"), **options):
-    """The same of picture numbers of every class."""
+def expected(numbers):
+    """The same of picture numbers of both classes."""
     return sorted(
-        (label, np.asarray(picture(label, number, **options)).tobytes())
-        for label in range(len(classes))
-        for number in names
+        (label, np.asarray(picture(label, number)).tobytes())
+        for label in range(2)
+        for number in numbers
     )
 
 
 def parts_of(data):
     return data.train, data.validation, data.test
+
+
+def sizes(data):
+    return [len(split) for split in parts_of(data)]
+
+
+def everything(data):
+    """Each picture of a data set with its label, in no order."""
+    return sorted(sum((contents(split) for split in parts_of(data)), []))
 
 
 @pytest.fixture(params=["stored", "streamed"])
@@ -86,87 +107,57 @@ def test_parts_lie_in_folders_of_their_own(tmp_path, way):
         assert (split.images.dtype, split.labels.dtype) == (np.uint8, np.int32)
         assert split.images.shape == (2 * count, 8, 8, 3)
         assert contents(split) == expected(range(count))
-    assert [len(part) for part in parts_of(load_folder(root, validation_size=0))] == [24, 0, 10]
+    assert sizes(load_folder(root, validation_size=0)) == [24, 0, 10]
     stored = list(root.glob(".jaxnets/*-8x8x3.npy"))
     assert len(stored) == 2 * (way == "stored")
 
 
-@pytest.mark.parametrize("names", [("Train", "VAL", "Test"), ("train", "valid", "test")])
-def test_a_part_has_several_names(tmp_path, names):
-    data = load_folder(write_parts(tmp_path / "set", (12, 4, 5), names))
-    assert [len(split) for split in parts_of(data)] == [24, 8, 10]
-
-
-def test_endings_may_be_of_any_case_other_files_are_no_pictures(tmp_path):
-    root = write_parts(tmp_path / "set")
-    (root / "train/bird/000.png").rename(root / "train/bird/000.PnG")
-    for name in ("notes.txt", "Thumbs.db", ".hidden.png", "../README"):
-        (root / "train/bird" / name).write_text("no picture")
-    (root / "train" / ".hidden").mkdir()
-    assert contents(load_folder(root, validation_size=0).train) == expected(range(12))
-
-
 @pytest.mark.parametrize("ending", ["jpg", "jpeg", "png", "bmp", "gif", "webp", "tif", "tiff"])
-def test_every_ending_is_found(tmp_path, ending):
-    data = load_folder(write_parts(tmp_path / "set", (3, 1), ending=ending))
-    assert len(data.train) == 6
+def test_a_part_has_several_names_and_a_picture_several_endings(tmp_path, ending):
+    names = ("Train", "VAL", "Test") if ending == "jpg" else ("train", "valid", "test")
+    root = write_parts(tmp_path / "set", (3, 2, 1), names, ending=ending)
+    assert sizes(load_folder(root)) == [6, 4, 2]
 
 
-def test_pictures_may_lie_deeper_below_their_class(tmp_path):
-    root = write_parts(tmp_path / "set")
-    (root / "train/cat/more").mkdir()
-    (root / "train/cat/005.png").rename(root / "train/cat/more/005.png")
-    assert contents(load_folder(root, validation_size=0).train) == expected(range(12))
-
-
-@pytest.fixture
-def dig(monkeypatch):
-    """Makes folders in each other; they are removed here, as Python's rmtree would recurse."""
-    tops = []
-
-    def dig(folder, depth):
-        tops.append(folder)
-        monkeypatch.chdir(folder)
-        for _ in range(depth):
-            os.mkdir("d")
-            os.chdir("d")
-
-    yield dig
-    for folder in tops:
-        subprocess.run(["rm", "-rf", "d"], cwd=folder, check=True)
+def test_endings_may_be_of_any_case_pictures_deeper_and_other_files_beside_them(parts):
+    (parts / "train/bird/000.png").rename(parts / "train/bird/000.PnG")
+    (parts / "train/cat/more").mkdir()
+    (parts / "train/cat/005.png").rename(parts / "train/cat/more/005.png")
+    for name in ("notes.txt", "Thumbs.db", ".hidden.png", "../README"):
+        (parts / "train/bird" / name).write_text("no picture")
+    (parts / "train" / ".hidden").mkdir()
+    assert contents(load_folder(parts, validation_size=0).train) == expected(range(12))
 
 
 @pytest.mark.parametrize("depth", [1_500, 2_500])
-def test_pictures_may_lie_as_deep_as_a_path_is_long(tmp_path, dig, depth):
-    root = write_parts(tmp_path / "set")
-    dig(root / "train/cat", depth)
-    picture(1, 99).save("deep.png")
-    if depth > 2_000:
-        refused(root, "cannot be read: File name too long")
-    else:
-        found = contents(load_folder(root, validation_size=0).train)
-        assert found == sorted([*expected(range(12)), expected([99])[1]])
+def test_pictures_may_lie_as_deep_as_a_path_is_long(parts, depth):
+    top, inner = parts / "train/cat", "d/" * depth
+    subprocess.run(["mkdir", "-p", inner], cwd=top, check=True)
+    try:
+        if depth > 2_000:
+            refused(parts, "cannot be read: File name too long")
+        else:
+            picture(1, 99).save(top / inner / "deep.png")
+            found = contents(load_folder(parts, validation_size=0).train)
+            assert found == sorted([*expected(range(12)), expected([99])[1]])
+    finally:  # Python's rmtree would recurse.
+        subprocess.run(["rm", "-rf", "d"], cwd=top, check=True)
 
 
-def test_a_folder_of_classes_is_split_by_names(tmp_path):
-    root = write(tmp_path / "set", count=100)
-    data = load_folder(root)
-    sizes = [len(split) for split in parts_of(data)]
-    assert sum(sizes) == 200 and 10 <= sizes[2] <= 32 and sizes[1] == (200 - sizes[2]) // 10
-    everything = sum((contents(split) for split in parts_of(data)), [])
-    assert sorted(everything) == expected(range(100))
-    counts = np.bincount(data.validation.labels)
-    assert abs(counts[0] - counts[1]) <= 1
-
-
-def test_pictures_that_are_added_do_not_move_the_others_to_or_from_the_test(tmp_path):
+def test_a_folder_of_classes_is_split_by_names_and_stays_so_when_others_are_added(tmp_path):
     root = write(tmp_path / "set", count=60)
-    before = contents(load_folder(root).test)
+    before = load_folder(root)
+    train, validation, test = sizes(before)
+    assert train + validation + test == 120 and 4 <= test <= 22 and validation == (120 - test) // 10
+    assert everything(before) == expected(range(60))
+    counts = np.bincount(before.validation.labels)
+    assert abs(counts[0] - counts[1]) <= 1
     for label, name in enumerate(("bird", "cat")):
         for number in range(60, 90):
             picture(label, number).save(root / name / f"{number:03}.png")
+    old = expected(range(60))
     after = contents(load_folder(root).test)
-    assert [item for item in after if item in expected(range(60))] == before
+    assert [item for item in after if item in old] == contents(before.test)
 
 
 def test_validation_size_holds_back_of_every_class_its_share(tmp_path):
@@ -174,10 +165,10 @@ def test_validation_size_holds_back_of_every_class_its_share(tmp_path):
     for number in range(10):
         (root / "train/cat" / f"{number:03}.png").unlink()
     whole = load_folder(root, validation_size=0)
-    assert [len(split) for split in parts_of(whole)] == [70, 0, 10]
+    assert sizes(whole) == [70, 0, 10]
     for asked, got in ((None, 7), (7, 7), (14, 14), (4, 4)):
         data = load_folder(root, validation_size=asked)
-        assert [len(split) for split in parts_of(data)] == [70 - got, got, 10]
+        assert sizes(data) == [70 - got, got, 10]
         assert abs(np.bincount(data.validation.labels)[0] - got * 40 / 70) < 1
         assert sorted(contents(data.train) + contents(data.validation)) == contents(whole.train)
     refused(root, "expected less than the 70 training pictures, got 70", validation_size=70)
@@ -192,14 +183,6 @@ def test_classes_are_sorted_by_name_as_torchvision_has_them(tmp_path):
     assert list(data.class_names) == theirs.classes
     pairs = [(label, np.asarray(image).tobytes()) for image, label in theirs]
     assert contents(data.train) == sorted(pairs)
-
-
-@pytest.mark.parametrize("mode", ["L", "RGB"])
-def test_a_set_is_grey_if_every_picture_is(tmp_path, mode):
-    root = write_parts(tmp_path / "set", mode="L")
-    if mode == "RGB":
-        picture(0, 99).save(root / "train/bird/colour.png")
-    assert load_folder(root).image_shape == (8, 8, 1 if mode == "L" else 3)
 
 
 @pytest.mark.parametrize(
@@ -219,8 +202,11 @@ def test_the_size_of_pictures(tmp_path, size, options, side):
     assert load_folder(root, **options).image_shape == (side, side, 3)
 
 
-def test_one_picture_of_another_size_makes_a_set_unequal(tmp_path):
-    root = write_parts(tmp_path / "set")
+def test_one_picture_of_another_kind_changes_the_form_of_a_set(tmp_path):
+    root = write_parts(tmp_path / "set", mode="L")
+    assert load_folder(root).image_shape == (8, 8, 1)
+    picture(0, 99).save(root / "train/bird/colour.png")
+    assert load_folder(root).image_shape == (8, 8, 3)
     picture(0, 99, size=(9, 9)).save(root / "test/cat/large.png")
     assert load_folder(root).image_shape == (64, 64, 3)
 
@@ -246,35 +232,23 @@ def test_what_is_no_data_set_is_refused(tmp_path):
     refused(write(tmp_path / "one", ("cat",)), "2 to 1000 classes, found 1: cat")
 
 
-def test_a_class_without_pictures_is_refused(tmp_path):
-    root = write(tmp_path / "set")
+def test_a_class_must_have_pictures_enough_and_the_same_name_in_every_part(tmp_path):
+    root = write(tmp_path / "classes")
     (root / "dog\x1b[31m").mkdir()
     refused(root, r"dog\\x1b\[31m: expected pictures .*found none")
-
-
-def test_parts_must_have_the_same_classes(tmp_path):
-    root = write_parts(tmp_path / "set")
+    picture(2, 0).save(root / "dog\x1b[31m/0.png")
+    refused(root, "of every class in test, 2 pictures for training and test, found none of dog")
+    root = write_parts(tmp_path / "parts")
     shutil.rmtree(root / "test/cat")
     refused(root, "test: expected every class, found no cat")
     shutil.copytree(root / "train/cat", root / "test/cat")
     shutil.copytree(root / "train/cat", root / "test/dog")
     refused(root, "test: expected the classes of .*train, found also dog")
-
-
-def test_two_folders_for_one_part_are_refused(tmp_path):
-    root = write_parts(tmp_path / "set", (3, 2, 2), ("train", "val", "valid"))
+    root = write_parts(tmp_path / "names", (3, 2, 2), ("train", "val", "valid"))
     refused(root, "one folder for validation, found val, valid")
 
 
-def test_a_class_of_one_picture_cannot_be_trained_and_tested(tmp_path):
-    root = write(tmp_path / "set")
-    (root / "dog").mkdir()
-    picture(2, 0).save(root / "dog/0.png")
-    refused(root, "of every class in test, 2 pictures for training and test, found none of dog")
-
-
-def test_a_folder_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
-    root = write(tmp_path / "set")
+def test_a_folder_that_cannot_be_read_is_refused(classes, monkeypatch):
     scandir = os.scandir
 
     def deny(path):
@@ -283,20 +257,17 @@ def test_a_folder_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", deny)
-    refused(root, "cat: cannot be read: Permission denied")
+    refused(classes, "cat: cannot be read: Permission denied")
 
 
 # Bad pictures
 
 
-def spoil(root, way):
+def spoil(root):
     """Makes one picture no picture at all, and one damaged where its header does not show it."""
     (root / "train/bird/003.png").write_bytes(b"")
     path = root / "train/cat/004.png"
     path.write_bytes(path.read_bytes()[:-40])
-
-
-GOOD = [item for number in range(12) for item in expected([number])]
 
 
 def good_ones():
@@ -304,12 +275,11 @@ def good_ones():
     return sorted(item for item in expected(range(12)) if item not in (bird, cat))
 
 
-def test_bad_pictures_are_told_and_left_out(tmp_path, capsys, monkeypatch):
-    root = write_parts(tmp_path / "set")
-    spoil(root, "stored")
+def test_bad_pictures_are_told_and_left_out(parts, capsys, monkeypatch):
+    spoil(parts)
     checksums, counts, count = set(), [], decodes(monkeypatch)
     for _ in range(2):  # The second time, from what is stored.
-        data = load_folder(root, validation_size=0)
+        data = load_folder(parts, validation_size=0)
         assert contents(data.train) == good_ones()
         checksums.add(data.checksum)
         counts.append(len(count))
@@ -319,16 +289,15 @@ def test_bad_pictures_are_told_and_left_out(tmp_path, capsys, monkeypatch):
         assert "train/cat/004.png: " in err
     assert len(checksums) == 1
     assert counts == [33, 33]
-    assert len(list(root.glob(".jaxnets/*x*.npy"))) == 1
+    assert len(list(parts.glob(".jaxnets/*x*.npy"))) == 1
 
 
 def test_a_picture_that_proves_bad_while_it_is_streamed_is_masked_and_told_once(
-    tmp_path, capsys, monkeypatch
+    parts, capsys, monkeypatch
 ):
     monkeypatch.setattr(storage, "MAX_STORED", 0)
-    root = write_parts(tmp_path / "set")
-    spoil(root, "streamed")
-    data = load_folder(root, validation_size=0)
+    spoil(parts)
+    data = load_folder(parts, validation_size=0)
     assert len(data.train) == 23
     assert "003.png: empty file" in capsys.readouterr().err
     for batches in (
@@ -348,47 +317,35 @@ def test_a_picture_that_proves_bad_while_it_is_streamed_is_masked_and_told_once(
 
 
 @pytest.mark.parametrize("name", ["bird/003.png", "cat/004.png"])
-def test_bad_pictures_may_end_the_run(tmp_path, way, name):
-    root = write_parts(tmp_path / "set")
-    path = root / "train" / name
+def test_bad_pictures_may_end_the_run(parts, way, name):
+    path = parts / "train" / name
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(UserError, match=f"train/{name}: .*--on_bad_image=skip"):
-        data = load_folder(root, on_bad_image="fail")
+        data = load_folder(parts, on_bad_image="fail")
         np.asarray(data.train.images)
 
 
-def test_nothing_but_bad_pictures_is_refused(tmp_path, capsys):
+def test_a_set_or_class_of_bad_pictures_alone_is_refused(tmp_path, capsys):
     root = write(tmp_path / "set", count=4)
-    for path in root.rglob("*.png"):
-        path.write_text("no picture")
+    for path in list(root.rglob("*.png")):
+        path.rename(path.with_name(f"bad\n{path.name}")).write_text("no picture")
     refused(root, "expected pictures, found none that can be decoded")
-    assert "8 bad pictures are skipped" in capsys.readouterr().err
-
-
-def test_only_the_first_bad_pictures_are_named(tmp_path, capsys):
-    root = write(tmp_path / "set")
-    for number in range(7):
-        (root / "cat" / f"bad\n{number}.png").write_text("no picture")
-    load_folder(root)
     err = capsys.readouterr().err
-    assert err.count("\n") == 1 and r"bad\n4.png" in err and err.endswith("; and 2 more\n")
-
-
-def test_a_class_that_loses_all_its_pictures_is_refused(tmp_path):
-    root = write_parts(tmp_path / "set")
+    assert err.startswith(r"note: 8 bad pictures are skipped: bird/bad\n000.png: not a picture")
+    assert err.count("\n") == 1 and err.endswith("; and 3 more\n")
+    root = write_parts(tmp_path / "parts")
     for path in (root / "test/cat").iterdir():
         path.write_bytes(b"")
     refused(root, "expected good pictures of every class in test, found none of cat")
 
 
-def test_links_may_not_lead_out_of_the_folder(tmp_path, capsys):
-    root = write_parts(tmp_path / "set")
+def test_links_may_not_lead_out_of_the_folder(tmp_path, parts, capsys):
     picture(0, 99).save(tmp_path / "outside.png")
-    (root / "train/bird/out.png").symlink_to(tmp_path / "outside.png")
-    (root / "train/bird/in.png").symlink_to(root / "train/bird/001.png")
-    (root / "train/bird/loop").symlink_to(root / "train/bird", target_is_directory=True)
-    (root / "train/dog").symlink_to(root / "train/cat", target_is_directory=True)
-    data = load_folder(root, validation_size=0)
+    (parts / "train/bird/out.png").symlink_to(tmp_path / "outside.png")
+    (parts / "train/bird/in.png").symlink_to(parts / "train/bird/001.png")
+    (parts / "train/bird/loop").symlink_to(parts / "train/bird", target_is_directory=True)
+    (parts / "train/dog").symlink_to(parts / "train/cat", target_is_directory=True)
+    data = load_folder(parts, validation_size=0)
     assert contents(data.train) == sorted([*expected(range(12)), expected([1])[0]])
     assert "1 bad picture is skipped: train/bird/out.png: a link that leads out" in (
         capsys.readouterr().err
@@ -426,35 +383,29 @@ def test_pictures_are_indexed_as_an_array_is(tmp_path, way):
 
 def decodes(monkeypatch):
     """Counts the pictures that are decoded from now on."""
-    count = []
-    original = storage.read_picture
+    count, read = [], storage.read_picture
 
     def counted(*arguments, **options):
         count.append(arguments)
-        return original(*arguments, **options)
+        return read(*arguments, **options)
 
     monkeypatch.setattr(storage, "read_picture", counted)
     return count
 
 
-def test_a_second_start_decodes_nothing_and_reads_no_file(tmp_path, monkeypatch):
-    root = write(tmp_path / "set")
-    first = load_folder(root)
-    count = decodes(monkeypatch)
-    monkeypatch.setattr(folders.index, "read_header", None)
-    second = load_folder(root)
-    assert (second.checksum, len(count)) == (first.checksum, 0)
-    assert contents(second.train) == contents(first.train)
-
-
-def test_a_file_that_has_changed_is_seen_and_its_set_stored_anew(tmp_path):
+def test_a_second_start_reads_no_file_but_those_that_have_changed(tmp_path, monkeypatch):
     root = write(tmp_path / "set", ending="bmp")
     before = load_folder(root)
+    with monkeypatch.context() as patch:
+        count = decodes(patch)
+        patch.setattr(folders, "read_header", None)
+        again = load_folder(root)
+    assert (again.checksum, len(count)) == (before.checksum, 0)
+    assert contents(again.train) == contents(before.train)
     picture(0, 99).save(root / "cat/005.bmp")  # Of the same size.
     after = load_folder(root)
     assert before.checksum != after.checksum
-    assert expected([99])[0][1] in [image for split in parts_of(after) for _, image in
-                                    contents(split)]  # fmt: skip
+    assert expected([99])[0][1] in [image for _, image in everything(after)]
 
 
 def test_the_checksum_is_of_names_and_contents_alone(tmp_path):
@@ -466,100 +417,83 @@ def test_the_checksum_is_of_names_and_contents_alone(tmp_path):
     assert load_folder(tmp_path / "second").checksum != ours.checksum
 
 
-@pytest.mark.parametrize("damage", ["cut", "longer", "empty", "text"])
-def test_stored_pictures_that_are_damaged_are_stored_anew(tmp_path, monkeypatch, damage):
-    root = write(tmp_path / "set")
-    before = contents(load_folder(root).train)
-    (path,) = root.glob(".jaxnets/*x*.npy")
-    content = path.read_bytes()
-    damaged = {"cut": content[:-1], "longer": content + b"x", "empty": b"", "text": b"x" * 999}
-    path.write_bytes(damaged[damage])
-    (root / ".jaxnets/files.npy").write_bytes(damaged[damage])
-    count = decodes(monkeypatch)
-    assert contents(load_folder(root).train) == before
-    assert len(count) == 60
-    assert path.read_bytes() == content
+def test_stored_pictures_that_are_damaged_are_stored_anew(classes, monkeypatch):
+    before = contents(load_folder(classes).train)
+    (path,) = classes.glob(".jaxnets/*x*.npy")
+    content, count = path.read_bytes(), decodes(monkeypatch)
+    for number, damaged in enumerate((content[:-1], content + b"x", b"", b"x" * 999), start=1):
+        path.write_bytes(damaged)
+        (classes / ".jaxnets/files.npy").write_bytes(damaged)
+        assert contents(load_folder(classes).train) == before
+        assert len(count) == 60 * number
+        assert path.read_bytes() == content
 
 
-def test_a_folder_that_cannot_be_written_is_stored_in_the_users_cache(tmp_path, monkeypatch, cache):
-    root = write(tmp_path / "set")
-    (root / ".jaxnets").write_text("in the way")
-    first = contents(load_folder(root).train)
+def test_what_cannot_be_stored_beside_the_pictures_is_in_the_users_cache_or_streamed(
+    classes, monkeypatch, cache
+):
+    (classes / ".jaxnets").write_text("in the way")
+    assert everything(load_folder(classes)) == expected(range(30))
     assert len(list(cache.rglob("*x*.npy"))) == 1
     count = decodes(monkeypatch)
-    assert contents(load_folder(root).train) == first
+    assert everything(load_folder(classes)) == expected(range(30))
     assert not count
-
-
-def test_where_nothing_can_be_written_pictures_are_streamed(tmp_path, cache):
-    root = write(tmp_path / "set")
-    (root / ".jaxnets").write_text("in the way")
+    shutil.rmtree(cache)
     cache.write_text("in the way")
-    data = load_folder(root)
-    assert sum(len(split) for split in parts_of(data)) == 60
-    assert sorted(sum((contents(split) for split in parts_of(data)), [])) == expected(range(30))
+    assert everything(load_folder(classes)) == expected(range(30))
+    assert len(count) == 60
 
 
-def test_a_full_disk_makes_pictures_stream_with_a_line(tmp_path, monkeypatch, capsys):
-    root = write(tmp_path / "set")
-
+def test_a_full_disk_or_one_with_little_room_makes_pictures_stream(classes, monkeypatch, capsys):
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", full)
-    data = load_folder(root)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        data = load_folder(classes)
     err = capsys.readouterr().err
     assert err.count("\n") == 1 and "No space left on device" in err and "every epoch" in err
-    assert sorted(sum((contents(split) for split in parts_of(data)), [])) == expected(range(30))
-    assert list((root / ".jaxnets").iterdir()) == []
-
-
-def test_a_disk_with_little_room_makes_pictures_stream(tmp_path, monkeypatch):
-    root = write(tmp_path / "set")
-    usage = shutil.disk_usage(tmp_path)
+    assert everything(data) == expected(range(30))
+    assert list((classes / ".jaxnets").iterdir()) == []
+    usage = shutil.disk_usage(classes)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=20_000))
-    assert sum(len(split) for split in parts_of(load_folder(root))) == 60
-    assert not list(root.glob(".jaxnets/*x*.npy"))
+    assert everything(load_folder(classes)) == expected(range(30))
+    assert not list(classes.glob(".jaxnets/*x*.npy"))
 
 
-def test_no_more_than_two_stored_sets_are_kept(tmp_path):
-    root = write(tmp_path / "set")
-    half = root / ".jaxnets" / "0.partial"
+def test_no_more_than_two_stored_sets_are_kept(classes):
+    half = classes / ".jaxnets" / "0.partial"
     for age, size in enumerate((8, 9, 10, 11)):
-        load_folder(root, decode_size=size)
-        (path,) = root.glob(f".jaxnets/*-{size}x{size}x3.npy")
+        load_folder(classes, decode_size=size)
+        (path,) = classes.glob(f".jaxnets/*-{size}x{size}x3.npy")
         os.utime(path, (age, age))
         half.write_text("of a crash")
         os.utime(half, (0, 0))
-    sizes = sorted(path.name.split("-")[1] for path in root.glob(".jaxnets/*x*.npy"))
+    sizes = sorted(path.name.split("-")[1] for path in classes.glob(".jaxnets/*x*.npy"))
     assert sizes == ["10x10x3.npy", "11x11x3.npy"]
 
 
-def test_an_interrupt_while_storing_leaves_nothing_half_written(tmp_path, monkeypatch):
-    root = write(tmp_path / "set")
-
+def test_an_interrupt_while_storing_leaves_nothing_half_written(classes, monkeypatch):
     def interrupt(*arguments, **options):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(storage, "to_square", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        load_folder(root)
-    assert list((root / ".jaxnets").iterdir()) == []
+        load_folder(classes)
+    assert list((classes / ".jaxnets").iterdir()) == []
     assert not [thread for thread in threading.enumerate() if "Pool" in thread.name]
 
 
-def test_streaming_from_a_folder_that_is_gone_stops_in_one_line(tmp_path, monkeypatch):
+def test_streaming_from_a_folder_that_is_gone_stops_in_one_line(classes, monkeypatch):
     monkeypatch.setattr(storage, "MAX_STORED", 0)
-    root = write(tmp_path / "set")
-    data = load_folder(root)
-    shutil.rmtree(root)
+    data = load_folder(classes)
+    shutil.rmtree(classes)
     with pytest.raises(OSError, match="gone while in use"):
         np.asarray(data.train.images)
 
 
-def test_load_dataset_takes_a_path(tmp_path, monkeypatch):
-    root = write(tmp_path / "set")
-    assert load_dataset(str(root)).checksum == load_folder(root).checksum
+def test_load_dataset_takes_a_path(tmp_path, classes, monkeypatch):
+    assert load_dataset(str(classes)).checksum == load_folder(classes).checksum
     monkeypatch.chdir(tmp_path)
     assert load_dataset("set").name == "set"
     with pytest.raises(UserError, match="expected a folder of pictures, found nothing"):

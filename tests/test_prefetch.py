@@ -18,10 +18,14 @@ def no_thread_is_left_behind():
     assert set(threading.enumerate()) <= before
 
 
-def test_the_items_come_in_their_order():
+def test_the_items_come_in_their_order_and_an_error_where_its_item_is_asked_for():
     assert list(prefetch(iter(range(100)))) == list(range(100))
     assert list(prefetch(iter([]))) == []
     assert list(prefetch(iter([None, None]))) == [None, None]
+    ahead = prefetch(1 // number for number in (1, -1, 0))
+    assert [next(ahead), next(ahead)] == [1, -1]
+    with pytest.raises(ZeroDivisionError):
+        next(ahead)
 
 
 def test_items_are_made_ahead_but_only_a_few():
@@ -39,18 +43,6 @@ def test_items_are_made_ahead_but_only_a_few():
         assert enough.wait(HANGS)
         time.sleep(0.05)
         assert made == list(range(1 + DEPTH))
-
-
-def test_an_error_is_raised_where_the_item_is_asked_for():
-    def items():
-        yield 1
-        yield 2
-        raise ValueError("the third")
-
-    ahead = prefetch(items())
-    assert [next(ahead), next(ahead)] == [1, 2]
-    with pytest.raises(ValueError, match="the third"):
-        next(ahead)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])

@@ -1,5 +1,6 @@
 """Sets that TensorFlow Datasets has prepared, made here by its own builder, without TensorFlow."""
 
+import functools
 import io
 import json
 import re
@@ -12,37 +13,40 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jaxnets.data import tfds as prepared_sets
 from jaxnets.data.load import load_dataset
 from jaxnets.data.pictures import store as storage
-from jaxnets.data.tfds import prepared as tfds_prepared
 from jaxnets.errors import UserError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="array_record is Linux-only")
 
+FEATURES = "tensorflow_datasets.core.features."
 NAMES = ["cat", "dog", "a <b>bird</b>\x1b[31m"]
 
 
-def prepare(root, examples, *, version="1.0.0", shape=(None, None, 3), names=NAMES, **options):
+def prepare(
+    root, examples, *, version="1.0.0", shape=(None, None, 3), names=NAMES, config=None,
+    encoding=None, **changed,
+):  # fmt: skip
     """Prepares a data set of {split: [(image, label)]} as array_record; returns its folder."""
     import tensorflow_datasets as tfds
 
     features = {
-        "image": tfds.features.Image(shape=shape, encoding_format=options.get("encoding")),
+        "image": tfds.features.Image(shape=shape, encoding_format=encoding),
         "label": tfds.features.ClassLabel(names=names),
         "id": tfds.features.Text(),
     }
-    configs = [tfds.core.BuilderConfig(name=config) for config in options.get("configs", [])]
 
     class Zoo(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         VERSION = tfds.core.Version(version)
         name = "zoo"
-        BUILDER_CONFIGS = configs
+        BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=config)] if config else []
 
         def _info(self):
             return tfds.core.DatasetInfo(
                 builder=self,
-                features=tfds.features.FeaturesDict(options.get("features", features)),
-                supervised_keys=None if "features" in options else ("image", "label"),
+                features=tfds.features.FeaturesDict(features | changed),
+                supervised_keys=None if changed else ("image", "label"),
             )
 
         def _split_generators(self, dl_manager):
@@ -52,11 +56,7 @@ def prepare(root, examples, *, version="1.0.0", shape=(None, None, 3), names=NAM
             for number, (image, label) in enumerate(examples[split]):
                 yield number, {"image": png(image), "label": label, "id": f"{split} {number}"}
 
-    builder = Zoo(
-        data_dir=root,
-        file_format=options.get("file_format", "array_record"),
-        **({"config": options["configs"][0]} if configs else {}),
-    )
+    builder = Zoo(data_dir=root, file_format="array_record", config=config)
     builder.download_and_prepare()
     return root / builder.data_dir
 
@@ -70,15 +70,9 @@ def png(image):
     return stream.getvalue()
 
 
-def pictures(count, shape=(8, 8, 3), start=0):
-    """Pictures of one colour each, so that they are known again when resized."""
-    return [np.full(shape, start + number, np.uint8) for number in range(count)]
-
-
-def numbered(count, start=0, **options) -> list[tuple[Any, int]]:
-    """Pictures that carry their number, each labelled with its number modulo 3."""
-    images = pictures(count, start=start, **options)
-    return [(image, (start + number) % 3) for number, image in enumerate(images)]
+def numbered(count, start=0) -> list[tuple[Any, int]]:
+    """Pictures of one colour each, which is their number, labelled with it modulo 3."""
+    return [(np.full((8, 8, 3), n, np.uint8), n % 3) for n in range(start, start + count)]
 
 
 SPLITS = {"train": numbered(40), "validation": numbered(6, 100), "test": numbered(9, 200)}
@@ -107,6 +101,16 @@ def zoo(tmp_path_factory):
     return root
 
 
+@pytest.fixture
+def load(tmp_path):
+    """Loads the data set that a test has prepared in its folder."""
+    return functools.partial(load_dataset, "zoo", str(tmp_path))
+
+
+def sizes(data):
+    return len(data.train), len(data.validation), len(data.test)
+
+
 def numbers_of(split):
     """Which pictures a split has, and a check that each has its label."""
     images = np.asarray(split.images)
@@ -116,7 +120,7 @@ def numbers_of(split):
     return sorted(numbers.tolist())
 
 
-def test_a_prepared_set_is_read_with_its_splits_and_class_names(zoo):
+def test_a_prepared_set_is_read_with_its_splits_and_class_names_and_kept(zoo, monkeypatch):
     data = load_dataset("zoo", str(zoo))
     assert (data.name, data.num_classes, data.image_shape) == ("zoo", 3, (8, 8, 3))
     assert data.class_names == ("cat", "dog", r"a <b>bird</b>\x1b[31m")
@@ -124,22 +128,25 @@ def test_a_prepared_set_is_read_with_its_splits_and_class_names(zoo):
     assert numbers_of(data.train) == list(range(40))
     assert numbers_of(data.validation) == list(range(100, 106))
     assert numbers_of(data.test) == list(range(200, 209))
+    monkeypatch.setattr(storage, "read_picture", None)  # A second start decodes nothing.
+    second = load_dataset("zoo", str(zoo))
+    assert second.checksum == data.checksum
+    np.testing.assert_array_equal(np.asarray(second.train.images), np.asarray(data.train.images))
 
 
-def test_images_agree_with_those_that_tensorflow_datasets_decodes(tmp_path):
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_agree_with_those_that_tensorflow_datasets_decodes(tmp_path, load, channels):
     """Its own reader decodes every picture whole; ours must agree where nothing is resized."""
     import tensorflow_datasets as tfds
 
-    rng = np.random.default_rng(0)
-    noise = [(rng.integers(0, 256, (12, 12, 3), np.uint8), n % 3) for n in range(30)]
-    folder = prepare(tmp_path, {"train": noise, "test": noise[:4]}, shape=(12, 12, 3))
-    data = load_dataset("zoo", str(tmp_path), 0)
+    rng, shape = np.random.default_rng(0), (12, 12, channels)
+    noise = [(rng.integers(0, 256, shape, np.uint8), n % 3) for n in range(30)]
+    folder = prepare(tmp_path, {"train": noise, "test": noise[:4]}, shape=shape)
+    train = load(0).train
     builder: Any = tfds.builder_from_directory(folder)
     theirs = builder.as_data_source("train")
-    assert len(theirs) == len(data.train)
-    for ours, label, example in zip(
-        np.asarray(data.train.images), data.train.labels, theirs, strict=True
-    ):
+    assert len(theirs) == len(train)
+    for ours, label, example in zip(np.asarray(train.images), train.labels, theirs, strict=True):
         np.testing.assert_array_equal(ours, example["image"])
         assert label == example["label"]
 
@@ -157,65 +164,56 @@ def test_a_set_is_found_where_tensorflow_datasets_keeps_them(zoo, tmp_path, monk
         load_dataset("zoo:2.0.0")
 
 
-def test_the_newest_version_is_taken_unless_one_is_named(tmp_path):
+def test_the_newest_version_is_taken_and_a_configuration_must_be_named(tmp_path, load):
+    def train_size(name):
+        return len(load_dataset(name, str(tmp_path), 0).train)
+
     for version, count in (("1.9.0", 20), ("1.10.0", 30)):
-        prepare(tmp_path, {"train": numbered(count), "test": numbered(3)}, version=version)
-    assert len(load_dataset("zoo", str(tmp_path), 0).train) == 30
-    assert len(load_dataset("zoo:1.9.0", str(tmp_path), 0).train) == 20
-
-
-def test_a_configuration_must_be_named_where_there_are_several(tmp_path):
-    for config, count in (("big", 30), ("small", 12)):
         splits = {"train": numbered(count), "test": numbered(3)}
-        prepare(tmp_path, splits, configs=[config])
-        assert (
-            len(load_dataset("zoo/small" if config == "small" else "zoo", str(tmp_path), 0).train)
-            == count
-        )
-    assert len(load_dataset("zoo/big:1.0.0", str(tmp_path), 0).train) == 30
+        prepare(tmp_path, splits, version=version, config="big")
+    assert [train_size(name) for name in ("zoo", "zoo:1.9.0")] == [30, 20]
+    prepare(tmp_path, {"train": numbered(12), "test": numbered(3)}, config="small")
+    assert [train_size(name) for name in ("zoo/small", "zoo/big", "zoo/big:1.9.0")] == [12, 30, 20]
     with pytest.raises(UserError, match="expected one of zoo/big, zoo/small, got zoo"):
-        load_dataset("zoo", str(tmp_path))
+        load()
+
+
+WITHHELD = [(image, -1) for image, _ in numbered(5)]
 
 
 @pytest.mark.parametrize(
-    ("splits", "sizes"),
+    ("splits", "expected"),
     [
-        ({"train": 40, "test": 9}, (36, 4, 9)),
-        ({"train": 40, "validation": 6}, (36, 4, 6)),
-        ({"train": 40}, (33, 3, 4)),
-        ({"train": 40, "validation": 6, "test": 9, "unlabelled": 5}, (40, 6, 9)),
+        ({"train": numbered(40), "test": numbered(9)}, (36, 4, 9)),
+        ({"train": numbered(40), "validation": numbered(6)}, (36, 4, 6)),
+        ({"train": numbered(40), "validation": numbered(6), "test": WITHHELD}, (36, 4, 6)),
+        ({"train": numbered(40)}, (33, 3, 4)),
+        (SPLITS | {"unlabelled": numbered(5)}, (40, 6, 9)),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, dict) else None,
 )
-def test_splits_that_are_missing_are_made_up_for(tmp_path, splits, sizes):
-    prepare(tmp_path, {split: numbered(count) for split, count in splits.items()}, shape=(8, 8, 3))
-    data = load_dataset("zoo", str(tmp_path))
-    assert (len(data.train), len(data.validation), len(data.test)) == sizes
+def test_splits_that_are_missing_or_have_no_labels_are_made_up_for(
+    tmp_path, load, splits, expected
+):
+    prepare(tmp_path, splits, shape=(8, 8, 3))
+    data = load()
+    assert sizes(data) == expected
     if list(splits) == ["train"]:
         parts = [numbers_of(part) for part in (data.train, data.validation, data.test)]
         assert sorted(sum(parts, [])) == list(range(40))
 
 
-def test_a_test_split_whose_labels_are_withheld_is_not_tested_on(tmp_path):
-    withheld = [(image, -1) for image in pictures(5)]
-    prepare(tmp_path, {"train": numbered(40), "validation": numbered(6), "test": withheld})
-    data = load_dataset("zoo", str(tmp_path))
-    assert (len(data.train), len(data.validation), len(data.test)) == (36, 4, 6)
-
-
-def test_pictures_of_different_sizes_become_squares(tmp_path):
+def test_pictures_of_different_sizes_become_squares(tmp_path, load):
     rng = np.random.default_rng(0)
-    sizes = [(20 + number, 30) for number in range(20)]
-    noise = [(rng.integers(0, 256, (*size, 3), np.uint8), n % 3) for n, size in enumerate(sizes)]
+    noise = [(rng.integers(0, 256, (20 + n, 30, 3), np.uint8), n % 3) for n in range(20)]
     prepare(tmp_path, {"train": noise, "test": noise}, encoding="png")
-    assert load_dataset("zoo", str(tmp_path)).image_shape == (64, 64, 3)
-    assert load_dataset("zoo", str(tmp_path), input_size=224).image_shape == (256, 256, 3)
-    data = load_dataset("zoo", str(tmp_path), 0, decode_size=16)
+    assert load().image_shape == (64, 64, 3)
+    assert load(input_size=224).image_shape == (256, 256, 3)
+    data = load(0, decode_size=16)
     assert data.image_shape == (16, 16, 3)
-    side = [np.asarray(_fit(image, 16)) for image, _ in noise]
     found = np.asarray(data.train.images)
-    for image in side:
-        assert (found == image).all(axis=(1, 2, 3)).sum() == 1
+    for image, _ in noise:
+        assert (found == np.asarray(_fit(image, 16))).all(axis=(1, 2, 3)).sum() == 1
 
 
 def _fit(image, size):
@@ -225,22 +223,6 @@ def _fit(image, size):
     left, top = (width - side) / 2, (height - side) / 2
     box = (left, top, left + side, top + side)
     return Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR, box=box)
-
-
-def test_grey_pictures_have_one_channel(tmp_path):
-    splits = {"train": numbered(30, shape=(9, 9, 1)), "test": numbered(6, shape=(9, 9, 1))}
-    prepare(tmp_path, splits, shape=(9, 9, 1))
-    data = load_dataset("zoo", str(tmp_path))
-    assert data.image_shape == (9, 9, 1)
-    assert numbers_of(data.test) == list(range(6))
-
-
-def test_a_second_start_decodes_nothing(zoo, monkeypatch):
-    first = load_dataset("zoo", str(zoo))
-    monkeypatch.setattr(storage, "read_picture", None)
-    second = load_dataset("zoo", str(zoo))
-    assert second.checksum == first.checksum
-    np.testing.assert_array_equal(np.asarray(second.train.images), np.asarray(first.train.images))
 
 
 def test_a_set_too_large_to_store_is_decoded_when_asked_for(zoo, monkeypatch, cache):
@@ -255,13 +237,13 @@ def test_a_set_too_large_to_store_is_decoded_when_asked_for(zoo, monkeypatch, ca
 
 
 @pytest.mark.parametrize("names", [NAMES[:2], NAMES, [*NAMES, "fish"]])
-def test_another_set_in_the_same_place_is_not_taken_for_the_first(tmp_path, names):
+def test_another_set_in_the_same_place_is_not_taken_for_the_first(tmp_path, load, names):
     prepare(tmp_path, {"train": numbered(30), "test": numbered(6)})
-    load_dataset("zoo", str(tmp_path))
+    load()
     shutil.rmtree(tmp_path / "zoo")
     again = [(image, 1 - label % 2) for image, label in numbered(30)]
     prepare(tmp_path, {"train": again, "test": again}, names=names)
-    data = load_dataset("zoo", str(tmp_path), 0)
+    data = load(0)
     assert data.num_classes == len(names)
     numbers = np.asarray(data.train.images)[:, 0, 0, 0] % 3
     np.testing.assert_array_equal(data.train.labels, 1 - numbers % 2)
@@ -282,29 +264,16 @@ def test_what_is_not_prepared_is_told_with_the_one_command_that_prepares_it(tmp_
         load_dataset("emnist/balanced", str(tmp_path))
 
 
-def test_a_name_is_told_with_the_nearest():
-    for name, near in (("cifar", "cifar10"), ("imagenete", "imagenette"), ("flowers102", "oxford")):
-        with pytest.raises(UserError, match=f'did you mean "{near}'):
-            load_dataset(name)
-
-
-def test_the_names_are_those_of_tensorflow_datasets():
+def test_the_names_are_those_of_tensorflow_datasets_and_lead_out_of_no_folder(zoo):
     import tensorflow_datasets as tfds
 
-    assert set(tfds_prepared.NAMES) <= set(tfds.list_builders(with_community_datasets=False))
-
-
-def test_a_name_leads_out_of_no_folder(zoo):
+    assert set(prepared_sets.NAMES) <= set(tfds.list_builders(with_community_datasets=False))
+    nearest = {"mnits": "mnist", "cifar": "cifar10", "imagenete": "imagenette", "flowers102": "oxf"}
+    for name, near in nearest.items():
+        with pytest.raises(UserError, match=f'did you mean "{near}'):
+            load_dataset(name)
     for name in ("../zoo", "zoo/../zoo", "/zoo", "zoo/1.0.0/..", "zoo:../1.0.0", "~zoo", ""):
-        assert tfds_prepared.find(name, str(zoo)) is None
-
-
-def test_another_file_format_is_refused_with_the_command(tmp_path, zoo):
-    root = shutil.copytree(zoo, tmp_path / "copy")
-    info = root / "zoo" / "1.0.0" / "dataset_info.json"
-    info.write_text(info.read_text().replace('"array_record"', '"tfrecord"'))
-    with pytest.raises(UserError, match="expected array_record files, found tfrecord.*tfds build"):
-        load_dataset("zoo", str(root))
+        assert prepared_sets.find(name, str(zoo)) is None
 
 
 def test_without_array_record_a_line_says_so(zoo, monkeypatch):
@@ -313,77 +282,80 @@ def test_without_array_record_a_line_says_so(zoo, monkeypatch):
         load_dataset("zoo", str(zoo))
 
 
-def test_what_is_no_image_classification_set_is_refused(tmp_path):
+@pytest.mark.parametrize("wrong", ["image", "label"])
+def test_what_is_no_image_classification_set_is_refused(tmp_path, load, wrong):
     import tensorflow_datasets as tfds
 
-    label = tfds.features.ClassLabel(num_classes=3)
-    image = tfds.features.Image(shape=(None, None, 3))
-    for number, features in enumerate(
-        [
-            {"image": tfds.features.Text(), "label": label, "id": tfds.features.Text()},
-            {"image": image, "label": tfds.features.Scalar(np.int64), "id": tfds.features.Text()},
-        ]
-    ):
-        content = "text" if number == 0 else pictures(1)[0]
-        root = tmp_path / str(number)
-        prepare(root, {"train": [(content, 1)]}, features=features)
-        with pytest.raises(
-            UserError, match="an image and a class label, found the features id, image"
-        ):
-            load_dataset("zoo", str(root))
+    other: Any = tfds.features.Text() if wrong == "image" else tfds.features.Scalar(np.int64)
+    content = "text" if wrong == "image" else numbered(1)[0][0]
+    prepare(tmp_path, {"train": [(content, 1)]}, **{wrong: other})
+    with pytest.raises(UserError, match="an image and a class label, found the features id, image"):
+        load()
 
 
-def test_a_set_without_a_train_split_is_refused(tmp_path):
+def test_a_set_without_a_train_split_is_refused(tmp_path, load):
     prepare(tmp_path, {"everything": numbered(5)})
     with pytest.raises(UserError, match="expected a split named train, found everything"):
-        load_dataset("zoo", str(tmp_path))
+        load()
 
 
 @pytest.fixture
 def copy(zoo, tmp_path):
-    """A folder to damage, and its training file."""
+    """A folder to damage, its files beside it once more."""
     folder = shutil.copytree(zoo, tmp_path / "copy") / "zoo" / "1.0.0"
-    (shard,) = folder.glob("*-train*")
-    return folder, shard
+    for shard in folder.glob("*array_record*"):
+        shutil.copy(shard, folder.parent)
+    return folder
 
 
-def refused(copy, match):
+def refused(folder, match):
     with pytest.raises(UserError, match=match) as raised:
-        load_dataset("zoo", str(copy[0].parent.parent))
+        load_dataset("zoo", str(folder.parent.parent))
     assert "\n" not in str(raised.value)
 
 
-def test_a_file_that_is_missing_empty_or_noise_is_refused(copy):
-    _, shard = copy
+def change(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_a_file_that_is_damaged_or_missing_is_refused(copy):
+    (shard,) = copy.glob("*-train*")
     whole = shard.read_bytes()
-    for content in (b"", b"noise" * 100, np.random.default_rng(0).bytes(len(whole))):
+    flipped = [bytearray(whole) for _ in range(2)]
+    for byte, content in zip((2000, 5000), flipped, strict=True):
+        content[byte] ^= 4
+    noise = np.random.default_rng(0).bytes(len(whole))
+    for content in (b"", b"noise" * 100, noise, *flipped):
         shard.write_bytes(content)
         refused(copy, "damaged")
     shard.unlink()
     refused(copy, f"expected the file {re.escape(shard.name)}, found none")
 
 
-def test_a_flipped_bit_is_found(copy):
-    _, shard = copy
-    whole = shard.read_bytes()
-    for byte in (2000, 5000):
-        flipped = bytearray(whole)
-        flipped[byte] ^= 4
-        shard.write_bytes(flipped)
-        refused(copy, "damaged")
-
-
-def test_a_promise_of_two_billion_records_costs_nothing(copy):
-    folder, _ = copy
-    info = folder / "dataset_info.json"
-    info.write_text(info.read_text().replace('"40"', '"2000000000"'))
-    refused(copy, "expected the 2,000,000,000 records of train that it promises, found 40")
+@pytest.mark.parametrize(
+    ("file", "old", "new", "message"),
+    [
+        ("dataset_info", '"array_record"', '"tfrecord"', "found tfrecord.*tfds build"),
+        ("dataset_info", '"40"', '"2000000000"', "expected the 2,000,000,000 .* found 40"),
+        ("dataset_info", "{DATASET}-{SPLIT}", "../{DATASET}-{SPLIT}", "found none"),
+        ("features", f"{FEATURES}text_feature.Text", "evil.Feature", "expected .* 'evil.Feature'"),
+    ],
+    ids=["another format", "two billion records", "files elsewhere", "a module to import"],
+)
+def test_a_description_of_something_else_is_refused(
+    copy, tmp_path, monkeypatch, file, old, new, message
+):
+    (tmp_path / "evil.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    change(copy / f"{file}.json", old, new)
+    refused(copy, message)
 
 
 def test_damaged_metadata_are_refused(copy):
-    folder, _ = copy
     for name in ("dataset_info.json", "features.json"):
-        path = folder / name
+        path = copy / name
         whole = path.read_text()
         for content in ("", "{", whole[: len(whole) // 2], "[" * 100_000, '{"name": 3}', "[]"):
             path.write_text(content)
@@ -391,66 +363,50 @@ def test_damaged_metadata_are_refused(copy):
         path.write_text(whole)
 
 
-def test_a_description_that_names_a_module_to_import_is_refused(copy, tmp_path, monkeypatch):
-    folder, _ = copy
-    (tmp_path / "evil.py").write_text("raise SystemExit('imported')")
-    monkeypatch.syspath_prepend(tmp_path)
-    path = folder / "features.json"
-    described = json.loads(path.read_text())
-    described["featuresDict"]["features"]["id"]["pythonClassName"] = "evil.Feature"
-    path.write_text(json.dumps(described))
-    refused(copy, "expected features of tensorflow_datasets, found 'evil.Feature'")
-
-
-def test_files_outside_the_folder_are_not_read(copy):
-    folder, _ = copy
-    for shard in folder.glob("*array_record*"):
-        shard.rename(folder.parent / shard.name)
-    info = folder / "dataset_info.json"
-    info.write_text(info.read_text().replace("{DATASET}-{SPLIT}", "../{DATASET}-{SPLIT}"))
-    refused(copy, "found none")
-
-
 def test_a_label_out_of_range_is_refused(copy):
-    folder, _ = copy
-    (folder / "label.labels.txt").write_text("cat\ndog\n")
-    path = folder / "features.json"
-    path.write_text(path.read_text().replace('"numClasses": "3"', '"numClasses": "2"'))
+    (copy / "label.labels.txt").write_text("cat\ndog\n")
+    change(copy / "features.json", '"numClasses": "3"', '"numClasses": "2"')
     refused(copy, "expected labels from 0 to 1 in its train part, found 2")
 
 
+@pytest.fixture
+def spoiled(tmp_path):
+    """A data set with a picture that cannot be decoded."""
+    examples = numbered(40)
+    examples[7] = (b"no picture", 1)
+    prepare(tmp_path, {"train": examples, "test": numbered(9)}, shape=(8, 8, 3))
+
+
+@pytest.mark.usefixtures("spoiled")
 @pytest.mark.parametrize("stored", [True, False])
 def test_a_picture_that_cannot_be_decoded_is_told_and_left_out(
-    tmp_path, monkeypatch, capsys, stored
+    tmp_path, load, monkeypatch, capsys, stored
 ):
-    spoiled = numbered(40)
-    spoiled[7] = (b"no picture", 1)
-    prepare(tmp_path, {"train": spoiled, "test": numbered(9)}, shape=(8, 8, 3))
     if not stored:
         monkeypatch.setattr(storage, "MAX_STORED", 0)
     capsys.readouterr()
-    data = load_dataset("zoo", str(tmp_path), 0)
+    data = load(0)
     np.asarray(data.train.images)
     assert "1 bad picture is skipped: zoo, record " in capsys.readouterr().err
     assert len(data.train) == (39 if stored else 40)
     if stored:
         assert len(numbers_of(data.train)) == 39
-        assert load_dataset("zoo", str(tmp_path), 0).checksum == data.checksum
+        assert load(0).checksum == data.checksum
     with pytest.raises(UserError, match=r"zoo, record \d+: not a picture"):
         shutil.rmtree(tmp_path / "cache")
-        np.asarray(load_dataset("zoo", str(tmp_path), on_bad_image="fail").train.images)
+        np.asarray(load(on_bad_image="fail").train.images)
 
 
-def test_pictures_keep_their_labels_when_a_stored_set_is_streamed_later(tmp_path, monkeypatch):
+@pytest.mark.usefixtures("spoiled")
+def test_pictures_keep_their_labels_when_a_stored_set_is_streamed_later(
+    tmp_path, load, monkeypatch
+):
     """The index knows a bad picture, whose row the stream must leave out too."""
-    spoiled = numbered(40)
-    spoiled[7] = (b"no picture", 1)
-    prepare(tmp_path, {"train": spoiled, "test": numbered(9)}, shape=(8, 8, 3))
-    stored = numbers_of(load_dataset("zoo", str(tmp_path), 0).train)
+    stored = numbers_of(load(0).train)
     (pixels,) = (tmp_path / "cache").rglob("pixels*.npy")
     pixels.unlink()
     monkeypatch.setattr(storage, "MAX_STORED", 0)
-    assert numbers_of(load_dataset("zoo", str(tmp_path), 0).train) == stored
+    assert numbers_of(load(0).train) == stored
 
 
 def test_tensorflow_is_never_imported(zoo, run_python, tmp_path):

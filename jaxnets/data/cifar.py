@@ -5,41 +5,28 @@ green and the blue plane of 32x32 pixels, row by row. Source: A. Krizhevsky,
 https://www.cs.toronto.edu/~kriz/cifar.html, section "Binary version".
 """
 
-import dataclasses
 import gzip
+import io
 import tarfile
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 import numpy as np
 
 from jaxnets.data.datasets import Dataset, Split, assemble, ensure_within, sha256_of
-from jaxnets.errors import UserError
+from jaxnets.errors import UserError, first_line
 
-SHAPE = (3, 32, 32)
-PIXELS = 3 * 32 * 32
-# The most bytes that an archive may unpack to; CIFAR's are 184 million.
-MAX_BYTES = 1 << 28
-CHUNK = 1 << 20
+MAX_BYTES = 1 << 28  # The most that an archive may unpack to; CIFAR's are 184 million.
 
 
-@dataclasses.dataclass(frozen=True)
-class Form:
-    """The files of a version.
+class Form(NamedTuple):
+    """The files of a version."""
 
-    Attributes:
-      folder: The archive's folder of files.
-      train: Files of the training images, in order.
-      test: The file of the test images.
-      names: The file of the class names, a line each.
-      label_bytes: The bytes before the pixels of a record; the last of them is the label.
-    """
-
-    folder: str
-    train: tuple[str, ...]
+    folder: str  # Of the archive.
+    train: tuple[str, ...]  # In order.
     test: str
-    names: str
-    label_bytes: int
+    names: str  # Of the classes, a line each.
+    label_bytes: int  # Before the pixels of a record; the last of them is the label.
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -61,34 +48,28 @@ FORMS = {
 }
 
 
-def is_unpacked(name: str, folder: Path) -> bool:
-    """Whether a folder holds the unpacked files, directly or in the archive's folder."""
-    return any((home / FORMS[name].test).is_file() for home in _homes(name, folder))
+def find_unpacked(name: str, folder: Path) -> Path | None:
+    """Returns the folder of the unpacked files, which may be the archive's within this one."""
+    homes = (folder, folder / FORMS[name].folder)
+    return next((home for home in homes if (home / FORMS[name].test).is_file()), None)
 
 
 def load_cifar(name: str, path: Path, validation_size: int | None) -> Dataset:
-    """Loads CIFAR-10 or CIFAR-100.
+    """Loads CIFAR-10 or CIFAR-100, images [N, 32, 32, 3] uint8.
 
-    Args:
-      name: A key of FORMS.
-      path: The archive (.tar.gz or .tar), or a folder of its unpacked files.
-      validation_size: The number of validation images, as load_dataset takes it.
-
-    Returns:
-      The data set, images [N, 32, 32, 3] uint8.
-
-    Raises:
-      UserError: A file is missing, damaged or of another form.
+    The path is the archive (.tar.gz or .tar), or a folder of its unpacked files.
     """
     form = FORMS[name]
     try:
         contents = _unpacked(name, path) if path.is_dir() else _archived(form, path)
     except UserError:
         raise
+    except OverflowError as error:  # A member may declare 10^26 bytes.
+        raise UserError(f"{path}: damaged archive: expected more than it holds") from error
     except Exception as error:  # Damaged archives make the libraries raise anything.
-        if isinstance(error, OSError) and not isinstance(error, gzip.BadGzipFile):
-            raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
-        raise UserError(f"{path}: damaged archive: {error}") from error
+        is_damaged = not isinstance(error, OSError) or isinstance(error, gzip.BadGzipFile)
+        what = "damaged archive" if is_damaged else "cannot be read"
+        raise UserError(f"{path}: {what}: {first_line(error)}") from error
     missing = [file for file in form.files if file not in contents]
     if missing:
         raise UserError(f"{path}: expected {', '.join(form.files)}, missing {', '.join(missing)}")
@@ -96,100 +77,64 @@ def load_cifar(name: str, path: Path, validation_size: int | None) -> Dataset:
         "train": _split(form, path, contents, form.train),
         "test": _split(form, path, contents, (form.test,)),
     }
-    class_names = _names(path, contents[form.names])
+    try:
+        lines = contents[form.names].decode("utf-8").split("\n")
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: expected class names in UTF-8") from None
+    names = [line.strip() for line in lines if line.strip()]
     arrays = [array for part in parts.values() for array in (part.images, part.labels)]
-    return assemble(name, parts, class_names, sha256_of(*arrays), validation_size)
-
-
-def _homes(name: str, folder: Path) -> tuple[Path, Path]:
-    """The folders in which the unpacked files may lie."""
-    return folder, folder / FORMS[name].folder
+    return assemble(name, parts, names, sha256_of(*arrays), validation_size)
 
 
 def _unpacked(name: str, folder: Path) -> dict[str, bytes]:
     """The content of those files that a folder has."""
-    form = FORMS[name]
-    home = next(home for home in _homes(name, folder) if (home / form.test).is_file())
+    home = find_unpacked(name, folder) or folder
     contents = {}
-    for file in form.files:
+    for file in FORMS[name].files:
         if (home / file).is_file():
             ensure_within(home / file, folder)
             with (home / file).open("rb") as stream:
-                contents[file] = _Limited(stream).read()
+                contents[file] = _read(stream)
     return contents
 
 
 def _archived(form: Form, path: Path) -> dict[str, bytes]:
     """The content of the form's files in an archive; nothing is written anywhere."""
-    wanted = {f"{form.folder}/{file}": file for file in form.files}
-    contents = {}
     with path.open("rb") as raw:
         packed = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
-        # Read from front to back, so that no more than MAX_BYTES are ever unpacked.
-        limited = _Limited(gzip.GzipFile(fileobj=raw) if packed else raw)
-        with tarfile.open(fileobj=limited, mode="r|") as archive:  # type: ignore[call-overload]
-            for member in archive:
-                file = wanted.get(member.name)
-                # A sparse file's size is made up: it may have holes larger than any memory.
-                if file is None or not member.isreg() or member.issparse():
-                    continue
+        whole = io.BytesIO(_read(gzip.GzipFile(fileobj=raw) if packed else raw))
+    wanted = {f"{form.folder}/{file}": file for file in form.files}
+    contents = {}
+    with tarfile.open(fileobj=whole, mode="r:") as archive:
+        for member in archive:
+            # A sparse file's size is made up: it may have holes larger than any memory.
+            if member.name in wanted and member.isreg() and not member.issparse():
                 stream = archive.extractfile(member)
                 assert stream is not None  # Only what is not regular has none.
-                contents[file] = stream.read()
-        while limited.read(CHUNK):  # To the end, where gzip's checksum is.
-            pass
+                contents[wanted[member.name]] = stream.read()
     return contents
 
 
-class _Limited:
-    """A stream that gives MAX_BYTES at most, and stops a reader that continues beyond its end.
-
-    tarfile reads to the end of a member, even if the member declares 10^26 bytes.
-    """
-
-    def __init__(self, stream: IO[bytes] | gzip.GzipFile):
-        self.stream = stream
-        self.left, self.ends = MAX_BYTES, 0
-
-    def read(self, size: int = MAX_BYTES + 1) -> bytes:
-        """The next bytes, none at the end."""
-        piece = self.stream.read(min(size, self.left + 1))
-        self.left -= len(piece)
-        if self.left < 0:
-            raise OSError(f"expected at most {MAX_BYTES} bytes, found more")
-        self.ends += not piece
-        if self.ends > 10:
-            raise EOFError("expected more than it holds")
-        return piece
+def _read(stream: IO[bytes] | gzip.GzipFile) -> bytes:
+    """The whole content, to its end, where gzip's checksum is."""
+    content = stream.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise OSError(f"expected at most {MAX_BYTES} bytes, found more")
+    return content
 
 
 def _split(form: Form, path: Path, contents: dict[str, bytes], files: tuple[str, ...]) -> Split:
     """The images and labels of some files, in order; removes the files from `contents`."""
-    size = form.label_bytes + PIXELS
+    size = form.label_bytes + 3 * 32 * 32
     for file in files:
         if not contents[file] or len(contents[file]) % size:
             raise UserError(
                 f"{path}: expected records of {size} bytes in {file}, "
                 f"found {len(contents[file])} bytes"
             )
-    count = sum(len(contents[file]) for file in files) // size
-    images, labels = np.empty((count, 32, 32, 3), np.uint8), np.empty(count, np.int32)
-    first = 0
-    for file in files:
-        records = np.frombuffer(contents.pop(file), np.uint8).reshape(-1, size)
-        last = first + len(records)
-        planes = records[:, form.label_bytes :].reshape(-1, *SHAPE)
-        images[first:last] = planes.transpose(0, 2, 3, 1)
-        labels[first:last] = records[:, form.label_bytes - 1]
-        first = last
-    return Split(images, labels)
-
-
-def _names(path: Path, content: bytes) -> tuple[str, ...]:
-    """The class names, a line each."""
-    try:
-        lines = content.decode("utf-8").split("\n")
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: expected class names in UTF-8") from None
-    return tuple(line.strip() for line in lines if line.strip())
+    joined = b"".join(contents.pop(file) for file in files)
+    records = np.frombuffer(joined, np.uint8).reshape(-1, size)
+    planes = records[:, form.label_bytes :].reshape(-1, 3, 32, 32)
+    images = np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
+    return Split(images, records[:, form.label_bytes - 1].astype(np.int32))

@@ -24,7 +24,7 @@ class Split:
 
     Attributes:
       images: [N, H, W, C] float32 in [0, 1], or uint8, which the step divides by 255: a NumPy
-        array, or Pictures that are read when they are asked for.
+        array, or Pictures (data/pictures/store.py) that are read when they are asked for.
       labels: [N] int32 in [0, K).
     """
 
@@ -36,43 +36,6 @@ class Split:
 
     def __repr__(self) -> str:
         return f"Split({len(self):,} images of {self.images.shape[1:]})"
-
-
-class Pictures:
-    """An array [N, S, S, C] uint8 whose pictures are read when they are asked for.
-
-    A slice gives another view, any other index a NumPy array.
-    """
-
-    dtype = np.dtype(np.uint8)
-
-    def __init__(self, source: Any, rows: np.ndarray):
-        """Offers rows [N] of a source: Stored or Streamed (data/pictures/store.py)."""
-        self._source, self._rows = source, rows
-        self.shape = (len(rows), *source.shape)
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    @property
-    def nbytes(self) -> int:
-        """The bytes of all pictures, decoded."""
-        return int(np.prod(self.shape))
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return Pictures(self._source, self._rows[index])
-        rows = self._rows[index]
-        images = self._source.read(np.atleast_1d(rows))
-        return images if np.ndim(rows) else images[0]
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return self._source.read(self._rows).astype(dtype or self.dtype, copy=False)
-
-    def readable(self, index: Any) -> np.ndarray:
-        """Returns 1.0 for each picture of the index, 0.0 for those that proved bad when read."""
-        bad = list(self._source.bad_rows)
-        return 1 - np.isin(self._rows[index], bad).astype(np.float32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,11 +69,6 @@ class Dataset:
     def __post_init__(self):
         if not self.class_names:
             object.__setattr__(self, "class_names", tuple(map(str, range(self.num_classes))))
-        if len(self.class_names) != self.num_classes:
-            raise UserError(
-                f"{self.name}: expected a name for each of {self.num_classes} classes, "
-                f"got {len(self.class_names)}"
-            )
 
     @property
     def is_regression(self) -> bool:
@@ -130,76 +88,48 @@ def assemble(
     checksum: str,
     validation_size: int | None,
 ) -> Dataset:
-    """Makes a data set from its parts; without a validation part, one is split off.
+    """Makes a data set from its "train" and "test" parts.
 
-    Args:
-      name: The data set's name.
-      parts: The "train" and "test" parts, and "validation" if the set has one of its own.
-      class_names: K texts.
-      checksum: The data set's digest.
-      validation_size: Number of training images split off, as in `load_dataset`.
+    Its own "validation" part is used whole, unless validation_size is 0; without one, so many of
+    the training images are split off, as in `load_dataset`.
 
     Raises:
       UserError: A part is empty, a label has no name, or nothing would be left to train on.
     """
+    if not 2 <= len(class_names) <= MAX_CLASSES:
+        raise UserError(f"{name}: expected 2 to {MAX_CLASSES} classes, found {len(class_names)}")
+    wanted = parts["train"].images.shape[1:]
     for part, split in parts.items():
         if not len(split):
             raise UserError(f"{name}: expected images in its {part} part, found none")
         lowest, highest = int(split.labels.min()), int(split.labels.max())
         if lowest < 0 or highest >= len(class_names):
-            wrong = lowest if lowest < 0 else highest
             raise UserError(
                 f"{name}: expected labels from 0 to {len(class_names) - 1} in its {part} part, "
-                f"found {wrong}"
+                f"found {lowest if lowest < 0 else highest}"
             )
-    if not 2 <= len(class_names) <= MAX_CLASSES:
-        raise UserError(f"{name}: expected 2 to {MAX_CLASSES} classes, found {len(class_names)}")
-    shapes = {part: split.images.shape[1:] for part, split in parts.items()}
-    for part, shape in shapes.items():
-        if shape != shapes["train"]:
+        if (shape := split.images.shape[1:]) != wanted:
             raise UserError(
-                f"{name}: expected images of {shapes['train']} as in its train part, found {shape} "
-                f"in its {part} part"
+                f"{name}: expected images of {wanted} as in its train part, found {shape} in its "
+                f"{part} part"
             )
-    train, validation = split_validation(parts["train"], validation_size, parts.get("validation"))
-    return Dataset(
-        name=name,
-        num_classes=len(class_names),
-        train=train,
-        validation=validation,
-        test=parts["test"],
-        checksum=checksum,
-        class_names=tuple(class_names),
-    )
+    if "validation" in parts and validation_size != 0:
+        train, validation = parts["train"], parts["validation"]
+    else:
+        train, validation = _split_validation(parts["train"], validation_size)
+    names = tuple(class_names)
+    return Dataset(name, len(names), train, validation, parts["test"], checksum, names)
 
 
-def split_validation(
-    train: Split, validation_size: int | None, validation: Split | None = None
-) -> tuple[Split, Split]:
-    """Returns the training and the validation images.
-
-    Args:
-      train: All training images.
-      validation_size: How many of the first to split off; None for 5,000, at most a tenth.
-      validation: The data set's own split, used whole instead unless validation_size is 0.
-
-    Raises:
-      UserError: Nothing would be left to train on.
-    """
-    if validation is not None and validation_size != 0:
-        return train, validation
+def _split_validation(train: Split, validation_size: int | None) -> tuple[Split, Split]:
+    """The training images, and the first of them, which are split off for validation."""
     count = validation_count(validation_size, len(train), "images of the training file")
     images, labels = train.images, train.labels
     return Split(images[count:], labels[count:]), Split(images[:count], labels[:count])
 
 
 def validation_count(validation_size: int | None, total: int, what: str) -> int:
-    """Returns how many training images are split off for validation.
-
-    Args:
-      validation_size: How many were asked for; None for 5,000, at most a tenth.
-      total: The number of training images.
-      what: What they are, for the message.
+    """Returns how many of the training images, named by `what`, are split off for validation.
 
     Raises:
       UserError: Nothing would be left to train on.
@@ -211,6 +141,18 @@ def validation_count(validation_size: int | None, total: int, what: str) -> int:
             f"validation_size: expected less than the {total} {what}, got {validation_size}"
         )
     return validation_size
+
+
+def held_out(data: Dataset) -> Dataset:
+    """The first twelfth of the training images as validation images: 5,000 of MNIST's 60,000."""
+    train, validation = _split_validation(data.train, len(data.train) // 12)
+    return dataclasses.replace(data, train=train, validation=validation)
+
+
+def without_validation(data: Dataset) -> Dataset:
+    """The data set without validation images, which would be evaluated after every epoch."""
+    nothing = Split(data.train.images[:0], data.train.labels[:0])
+    return dataclasses.replace(data, validation=nothing)
 
 
 def ensure_within(path: Path, folder: Path) -> None:
@@ -225,15 +167,3 @@ def sha256_of(*arrays: np.ndarray) -> str:
     for array in arrays:
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
-
-
-def held_out(data: Dataset) -> Dataset:
-    """The first twelfth of the training images as validation images: 5,000 of MNIST's 60,000."""
-    train, validation = split_validation(data.train, len(data.train) // 12)
-    return dataclasses.replace(data, train=train, validation=validation)
-
-
-def without_validation(data: Dataset) -> Dataset:
-    """The data set without validation images, which would be evaluated after every epoch."""
-    nothing = Split(data.train.images[:0], data.train.labels[:0])
-    return dataclasses.replace(data, validation=nothing)

@@ -17,7 +17,7 @@ import urllib3
 from tqdm import tqdm
 
 from jaxnets.data.published import PublishedFile
-from jaxnets.errors import UserError
+from jaxnets.errors import UserError, first_line
 
 # A mirror that has not answered by then is out of reach, whatever hangs: names, routes or TLS.
 PROBE_SECONDS = 3.0
@@ -41,13 +41,7 @@ class _MirrorError(ValueError):
 def download(
     files: Sequence[PublishedFile], mirrors: Sequence[str], folder: Path, dataset: str
 ) -> None:
-    """Downloads files to a folder, where a name appears only when its content is checked.
-
-    Args:
-      files: The missing files.
-      mirrors: Addresses below which the files lie, each https.
-      folder: The files' folder, created if it does not exist.
-      dataset: The data set's name, for messages.
+    """Downloads the missing files of a data set, each named only when its content is checked.
 
     Raises:
       UserError: No mirror is in reach, none has the right file, or the folder cannot be written;
@@ -66,7 +60,7 @@ def download(
             f"{', '.join(file.name for file in files)} in {folder}, as published at {mirrors[0]}/"
         ) from None
     except OSError as error:
-        raise UserError(f"{folder}: cannot be written: {error.strerror or error}") from error
+        raise UserError(f"{folder}: cannot be written: {first_line(error)}") from error
 
 
 def _probe_mirrors(mirrors: Sequence[str], name: str) -> list[str]:
@@ -96,10 +90,9 @@ def _fetch(file: PublishedFile, mirrors: Sequence[str], folder: Path) -> None:
     """Downloads one file from the first mirror that has it."""
     failures = {}
     save: Any = functools.partial(_save, file)  # pooch's type of it names other arguments.
-    partial = folder / ".partial"  # What a killed process leaves there, the next one deletes.
+    partial, known = folder / ".partial", {file.name: file.sha256}
     try:
         for mirror in mirrors:
-            known = {file.name: file.sha256}
             source = pooch.create(partial, mirror, registry=known, retry_if_failed=RETRIES)
             try:
                 path = source.fetch(file.name, downloader=save)
@@ -111,7 +104,7 @@ def _fetch(file: PublishedFile, mirrors: Sequence[str], folder: Path) -> None:
                 return
         raise _MirrorError(f"{file.name}: {_joined(failures)}")
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)  # A killed process leaves it to the next one.
 
 
 def _save(file: PublishedFile, url: str, path: str, _: pooch.Pooch) -> None:

@@ -50,8 +50,8 @@ def load_dataset(
         from jaxnets.data import idx
 
         return idx.load_mnist(data_dir, validation_size)
-    from jaxnets.data import published
-    from jaxnets.data.tfds import prepared as tfds_prepared
+    from jaxnets.data import published, tfds
+    from jaxnets.data.pictures.folder import load_folder
 
     form: dict[str, Any] = {
         "validation_size": validation_size,
@@ -63,14 +63,10 @@ def load_dataset(
     is_folder = os.path.isdir(os.path.expanduser(name))
     if name in published.SETS:
         return published.load(name, data_dir, **form)
-    if tfds_prepared.is_known(name, data_dir) and not (is_path and is_folder):
-        from jaxnets.data.tfds import source as tfds_source
-
-        return tfds_source.load(name, data_dir, **form)
+    if tfds.is_known(name, data_dir) and not (is_path and is_folder):
+        return tfds.load(name, data_dir, **form)
     if is_path or is_folder:
-        from jaxnets.data.pictures.folder import load_folder
-
         if data_dir is not None:
             raise UserError(f"data_dir: the data set is the folder {name}, got {data_dir} too")
         return load_folder(name, **form)
-    raise unknown("dataset", name, ("mnist", *published.SETS, *tfds_prepared.NAMES))
+    raise unknown("dataset", name, ("mnist", *published.SETS, *tfds.NAMES))

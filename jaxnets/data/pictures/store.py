@@ -23,18 +23,14 @@ import numpy as np
 from tqdm import tqdm
 
 from jaxnets.data.pictures.decode import BadPictureError, read_picture, to_square
-from jaxnets.errors import UserError, one_line, printable
+from jaxnets.errors import UserError, first_line, one_line, printable
 
-# Pillow decodes without Python's lock, so threads share the work.
-WORKERS = min(16, os.cpu_count() or 1)
-# The most pictures that are decoded before the first of them is used.
-CHUNK = 256
-# A set that is larger when decoded is not stored.
-MAX_STORED = 8 << 30
-# Stored files that are kept in a folder: of other sizes, or of its former content.
-KEPT = 2
-STALE_AFTER = 24 * 3600.0
-NAMED = 5
+WORKERS = min(16, os.cpu_count() or 1)  # Pillow decodes without Python's lock.
+CHUNK = 256  # The most pictures that are decoded before the first of them is used.
+MAX_STORED = 8 << 30  # A set that is larger when decoded is not stored.
+KEPT = 2  # Stored files that are kept in a folder: of other sizes, or of its former content.
+STALE_AFTER = 24 * 3600.0  # Seconds; a younger file may be another run's, half written.
+NAMED = 5  # Bad pictures that a report names.
 
 
 class BadPictures:
@@ -42,61 +38,45 @@ class BadPictures:
 
     def __init__(self, policy: str):
         """Policy: "skip" or "fail"."""
-        self._fail, self._lock = policy == "fail", threading.Lock()
-        self._count, self._named = 0, []
+        self._fail, self._lines = policy == "fail", []
 
     def add(self, name: str, reason: str) -> None:
-        """Notes a bad picture.
-
-        Raises:
-          UserError: The policy is "fail".
-        """
+        """Notes a bad picture; raises UserError if the policy is "fail"."""
         line = f"{printable(name)}: {printable(reason)}"
         if self._fail:
             raise UserError(f"{line} (--on_bad_image=skip leaves bad pictures out)")
-        with self._lock:
-            self._count += 1
-            if len(self._named) < NAMED:
-                self._named.append(line)
+        self._lines.append(line)
 
     def report(self) -> None:
         """Prints one line on stderr about what was skipped since the last report."""
-        with self._lock:
-            count, named = self._count, self._named
-            self._count, self._named = 0, []
-        if count:
-            more = f"; and {count - len(named):,} more" if count > len(named) else ""
-            noun = "picture is" if count == 1 else "pictures are"
-            note(f"{count:,} bad {noun} skipped: {'; '.join(named)}{more}")
+        lines, self._lines = self._lines, []
+        if lines:
+            more = f"; and {len(lines) - NAMED:,} more" if len(lines) > NAMED else ""
+            noun = "picture is" if len(lines) == 1 else "pictures are"
+            _note(f"{len(lines):,} bad {noun} skipped: {'; '.join(lines[:NAMED])}{more}")
 
 
-def note(line: str) -> None:
+def _note(line: str) -> None:
     """Prints a note on stderr."""
     print(one_line(f"note: {line}"), file=sys.stderr, flush=True)
 
 
 @dataclasses.dataclass(frozen=True)
 class Encoded:
-    """Encoded pictures, wherever they come from, and the shape to which they are decoded.
+    """Encoded pictures, wherever they come from, and the shape to which they are decoded."""
 
-    Attributes:
-      content: Returns the file or the bytes of a row's picture.
-      name: Returns the name of a row's picture, for messages.
-      shape: [S, S, C] of a decoded picture.
-      bad: Collects the bad ones.
-    """
-
-    content: Callable[[int], Path | bytes]
-    name: Callable[[int], str]
-    shape: tuple[int, int, int]
+    content: Callable[[int], Path | bytes]  # The file or the bytes of a row's picture.
+    name: Callable[[int], str]  # Of a row's picture, for messages.
+    key: Callable[[], str]  # A name for the pictures that are good so far.
+    shape: tuple[int, int, int]  # [S, S, C]
     bad: BadPictures
 
-    def decode(self, row: int) -> np.ndarray | None:
-        """Returns a picture [S, S, C] uint8, or None if it is bad, which is noted.
+    def file(self) -> str:
+        """Returns the name of the file in which the good pictures are stored."""
+        return f"{self.key()}-{'x'.join(map(str, self.shape))}.npy"
 
-        Raises:
-          OSError: Its file is gone.
-        """
+    def decode(self, row: int) -> np.ndarray | None:
+        """Returns a picture [S, S, C] uint8, or None if it is bad; OSError if its file is gone."""
         content = self.content(row)
         try:
             return to_square(read_picture(content, side=self.shape[0]), self.shape)
@@ -108,17 +88,11 @@ class Encoded:
 
 
 class Stored:
-    """The rows of a .npy file."""
+    """The rows of a .npy file; ValueError if it does not hold a shape [N, S, S, C] of uint8."""
 
     bad_rows: frozenset[int] = frozenset()
 
     def __init__(self, path: Path, shape: tuple[int, ...]):
-        """Opens the file, which must hold an array of this shape [N, S, S, C], uint8.
-
-        Raises:
-          ValueError: It holds something else, or is not whole.
-          OSError: It cannot be read.
-        """
         array = open_npy(path)
         if (array.shape, array.dtype, array.flags.c_contiguous) != (shape, np.uint8, True):
             raise ValueError(f"{array.shape} of {array.dtype}")
@@ -140,19 +114,12 @@ class Stored:
 
 
 def open_npy(path: Path) -> np.memmap:
-    """Maps the array of a .npy file, which may be anybody's.
-
-    Raises:
-      ValueError: It is no such file, or is shorter or longer than its header says.
-      OSError: It cannot be read.
-    """
+    """Maps the array of a .npy file, which may be anybody's; ValueError if it is damaged."""
     if path.is_symlink() or not path.is_file():  # Opening a pipe would wait for ever.
         raise ValueError("expected a file")
     try:
         array: Any = np.load(path, mmap_mode="r")
         whole = array.offset + array.nbytes == path.stat().st_size
-    except OSError:
-        raise
     except Exception as error:  # The header is a literal of Python: it may be anything at all.
         raise ValueError(f"no .npy file: {error}") from error
     if not whole:
@@ -160,17 +127,10 @@ def open_npy(path: Path) -> np.memmap:
     return array
 
 
-def save_rows(rows: np.ndarray, path: Path) -> None:
-    """Writes a .npy file for the next start; a full disk is no reason to stop."""
-    with contextlib.suppress(OSError), whole_file(path.parent, lambda: path.name) as stream:
-        np.save(stream, rows)
-
-
 class Streamed:
-    """Pictures that several threads decode when they are asked for."""
+    """Rows [N] of encoded pictures, which several threads decode when they are asked for."""
 
     def __init__(self, source: Encoded, rows: np.ndarray):
-        """Offers these rows [N] of a source."""
         self._source, self._rows, self.shape = source, rows, source.shape
         self.bad_rows: set[int] = set()
 
@@ -178,41 +138,71 @@ class Streamed:
         """[B] → [B, S, S, C]; bad pictures are black, and reported once."""
         images = np.zeros((len(rows), *self.shape), np.uint8)
 
-        def fill(place: int) -> None:
-            row = int(rows[place])
+        def fill(image: np.ndarray, row: int) -> None:
             if row in self.bad_rows:
                 return
-            image = self._source.decode(int(self._rows[row]))
-            if image is None:
+            pixels = self._source.decode(int(self._rows[row]))
+            if pixels is None:
                 self.bad_rows.add(row)
             else:
-                images[place] = image
+                image[...] = pixels
 
         # Threads of this call alone: none is left behind when a run ends, however it ends.
         with ThreadPoolExecutor(WORKERS) as threads:
-            for _ in threads.map(fill, range(len(rows))):
-                pass
+            list(threads.map(fill, images, rows.tolist()))  # It raises what a thread did.
         self._source.bad.report()
         return images
 
 
+class Pictures:
+    """An array [N, S, S, C] uint8 whose pictures are read when they are asked for.
+
+    A slice gives another view, any other index a NumPy array.
+    """
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, source: Stored | Streamed, rows: np.ndarray):
+        """Offers rows [N] of a source."""
+        self._source, self._rows = source, rows
+        self.shape = (len(rows), *source.shape)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all pictures, decoded."""
+        return int(np.prod(self.shape))
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return Pictures(self._source, self._rows[index])
+        rows = self._rows[index]
+        images = self._source.read(np.atleast_1d(rows))
+        return images if np.ndim(rows) else images[0]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return self._source.read(self._rows).astype(dtype or self.dtype, copy=False)
+
+    def readable(self, index: Any) -> np.ndarray:
+        """Returns 1.0 for each picture of the index, 0.0 for those that proved bad when read."""
+        bad = list(self._source.bad_rows)
+        return 1 - np.isin(self._rows[index], bad).astype(np.float32)
+
+
 def open_pixels(
-    source: Encoded, good: np.ndarray, places: Sequence[Path], name_of: Callable[[np.ndarray], str]
+    source: Encoded, good: np.ndarray, places: Sequence[Path]
 ) -> tuple[Stored | Streamed, Path | None]:
-    """Opens the pixels of the good pictures: from a stored file, stored now, or streamed.
+    """Opens the good pictures, in their order: from a stored file, stored now, or streamed.
 
-    Args:
-      source: All N pictures.
-      good: [N] bool, which to take; those that prove bad while they are stored become False.
-      places: Folders that may hold the file; it is written to the first that can be written.
-      name_of: Returns the file's name for those that are good.
-
-    Returns:
-      The good pictures in their order; the folder that can be written, None if nothing had to be.
+    `good` [N] bool says which to take; those that prove bad while they are stored become False. The
+    file is looked for in all places and written to the first that can be written, which is returned
+    too; None if nothing had to be written.
     """
     for place in places:
         with contextlib.suppress(OSError, ValueError):
-            path = place / name_of(good)
+            path = place / source.file()
             stored = Stored(path, (int(good.sum()), *source.shape))
             with contextlib.suppress(OSError):
                 os.utime(path)  # The least recently used file is removed first.
@@ -222,10 +212,9 @@ def open_pixels(
     # Half of the disk's free space is left.
     if place and size <= MAX_STORED and size <= shutil.disk_usage(place).free // 2:
         try:
-            return _store(source, good, place, name_of), place
+            return _store(source, good, place), place
         except OSError as error:
-            reason = error.strerror or error
-            note(f"{place}: {reason}; the pictures are decoded in every epoch")
+            _note(f"{place}: {first_line(error)}; the pictures are decoded in every epoch")
     return Streamed(source, np.flatnonzero(good)), place
 
 
@@ -236,36 +225,27 @@ def _is_writable(place: Path) -> bool:
     return False
 
 
-def _store(
-    source: Encoded, good: np.ndarray, place: Path, name_of: Callable[[np.ndarray], str]
-) -> Stored:
-    """Decodes the good pictures into a file, and marks those that prove bad.
-
-    Raises:
-      OSError: The disk is full, or cannot be written.
-    """
+def _store(source: Encoded, good: np.ndarray, place: Path) -> Stored:
+    """Decodes the good pictures into a file, and marks those that prove bad."""
     rows = np.flatnonzero(good)
 
-    def decode(number: int) -> np.ndarray | None:
-        return source.decode(int(rows[number]))
+    def write_header(stream: IO[bytes]) -> None:  # NumPy's has room for any number of rows.
+        shape = (int(good.sum()), *source.shape)
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(stream, header)
 
-    with whole_file(place, lambda: name_of(good)) as stream:
-        _write_header(stream, (len(rows), *source.shape))
-        images = in_threads(decode, len(rows), "decoding pictures")
-        for row, image in zip(rows, images, strict=True):
+    with whole_file(place, source.file) as stream:
+        write_header(stream)
+        decoded = in_threads(lambda n: source.decode(int(rows[n])), len(rows), "decoding pictures")
+        for row, image in zip(rows, decoded, strict=True):
             if image is None:
                 good[row] = False
             else:
                 stream.write(image.data)
-        stream.seek(0)  # NumPy's header has room for any number of rows.
-        _write_header(stream, (int(good.sum()), *source.shape))
+        stream.seek(0)
+        write_header(stream)
     _remove_old(place)
-    return Stored(place / name_of(good), (int(good.sum()), *source.shape))
-
-
-def _write_header(stream: IO[bytes], shape: tuple[int, ...]) -> None:
-    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(stream, header)
+    return Stored(place / source.file(), (int(good.sum()), *source.shape))
 
 
 def in_threads(work: Callable[[int], Any], count: int, title: str) -> Iterator[Any]:
@@ -276,6 +256,12 @@ def in_threads(work: Callable[[int], Any], count: int, title: str) -> Iterator[A
             for result in threads.map(work, range(first, min(first + CHUNK, count))):
                 yield result
                 bar.update()
+
+
+def save_rows(rows: np.ndarray, path: Path) -> None:
+    """Writes a .npy file for the next start; a full disk is no reason to stop."""
+    with contextlib.suppress(OSError), whole_file(path.parent, lambda: path.name) as stream:
+        np.save(stream, rows)
 
 
 @contextlib.contextmanager

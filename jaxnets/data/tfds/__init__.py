@@ -1,1 +1,0 @@
-"""Data sets prepared by TensorFlow Datasets, read without TensorFlow."""

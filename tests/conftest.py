@@ -51,13 +51,9 @@ def pytest_configure(config):
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
     # The shapes in the signatures of these rooms are checked in the tests, and only there.
-    install_import_hook(
-        [
-            f"jaxnets.{room}"
-            for room in ("backprop", "losses", "metrics", "models", "training.step")
-        ],
-        "conftest.check_types",
-    )
+    rooms = "backprop", "losses", "metrics", "models", "training.step", "training.scan"
+    rooms = [f"jaxnets.{room}" for room in (*rooms, "training.large_batch")]
+    install_import_hook(rooms, "conftest.check_types")
 
     from jaxnets.machine import platform
 
@@ -111,6 +107,37 @@ def random_params(model, shape=(28, 28, 1), seed=0):
 def random_images(*shape):
     """Images of float32 numbers in [0, 1), drawn by NumPy."""
     return np.random.default_rng(0).random(shape, np.float32)
+
+
+def leaves(tree):
+    """A tree's arrays in float64."""
+    import jax
+
+    return [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(tree)]
+
+
+def assert_close(ours, theirs, tolerance):
+    """Demands |ours - theirs| <= tolerance max |theirs| of every leaf."""
+    for a, b in zip(leaves(ours), leaves(theirs), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * np.abs(b).max())
+
+
+def assert_same(ours, theirs):
+    """Demands the same numbers of every leaf."""
+    for a, b in zip(leaves(ours), leaves(theirs), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def train_on(data, config):
+    """The trained state and the epochs' records."""
+    from jaxnets.experiment import Experiment
+
+    return Experiment.create(config, data).train()
+
+
+def as_flags(**settings):
+    """The settings as flags: ["--epochs=2", ...]."""
+    return [f"--{name}={value}" for name, value in settings.items()]
 
 
 def write_idx_file(path: Path, array: np.ndarray) -> Path:
@@ -235,14 +262,8 @@ def quick_steps(monkeypatch):
 @pytest.fixture
 def tiny_flags(tiny_folder, tmp_path):
     """Flags of a short run on the tiny data set; the run folder is tmp_path / "run"."""
-    return [
-        f"--data_dir={tiny_folder}",
-        f"--validation_size={VALIDATION}",
-        "--batch_size=32",
-        "--epochs=2",
-        "--devices=1",
-        f"--workdir={tmp_path / 'run'}",
-    ]
+    data = dict(data_dir=tiny_folder, validation_size=VALIDATION)
+    return as_flags(**data, batch_size=32, epochs=2, devices=1, workdir=tmp_path / "run")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -352,7 +373,7 @@ class FinishedRun:
     """A run of train.py as a user starts it, and the flags that made it."""
 
     folder: Path
-    flags: tuple[str, ...]
+    flags: list[str]
     outcome: Outcome
 
 
@@ -363,14 +384,8 @@ def finished_run(run_python, tiny_folder, shared_folder) -> FinishedRun:
     Nothing writes into its folder: all workers have the same.
     """
     folder = shared_folder / "finished"
-    flags = (
-        "--model=cnn",
-        f"--data_dir={tiny_folder}",
-        f"--validation_size={VALIDATION}",
-        "--batch_size=4",
-        "--epochs=20",
-        "--learning_rate=0.01",
-    )
+    data = dict(data_dir=tiny_folder, validation_size=VALIDATION)
+    flags = as_flags(model="cnn", **data, batch_size=4, epochs=20, learning_rate=0.01)
     kept = shared_folder / "finished.json"
     with FileLock(f"{kept}.lock"):
         if not kept.exists():

@@ -165,11 +165,10 @@ class Experiment:
                 "images_per_second": int(trained.count) / seconds,
             }
             if self.config.schedule == "plateau":
-                from jaxnets.training.plateau import FACTOR, plateau_of, update_plateau
+                from jaxnets.training.plateau import plateau_of, update_plateau
 
-                assert validation is not None  # _check_data made sure of it.
-                error = 1 - validation.accuracy
-                record["learning_rate"] *= FACTOR ** int(plateau_of(state.opt_state).drops)
+                record["learning_rate"] *= plateau_of(state.opt_state).factor
+                error = 1 - record["validation_accuracy"]
                 opt_state = update_plateau(state.opt_state, error, self.config.patience)
                 state = self.parallel.replicate(state.replace(opt_state=opt_state))
             yield state, record
@@ -296,11 +295,7 @@ def create_model(config: Config, num_classes: int) -> Chain:
 
 
 def create_parallel(config: Config) -> Parallel:
-    """The devices that the config asks for, and how functions are placed on them.
-
-    Raises:
-      UserError: There are fewer devices, or those of another platform.
-    """
+    """The devices that the config asks for; UserError if they are not there."""
     if config.is_distributed and not distributed.is_connected():
         raise UserError("distributed and coordinator are for train.py alone")
     devices = prepare(
@@ -326,13 +321,7 @@ def optimizer_of(config: Config, schedule: optax.Schedule) -> optax.GradientTran
 
 
 def make_loss_and_grad(config: Config, model: Chain, *, widths: Sequence[int] = ()) -> LossAndGrad:
-    """The gradient that the config asks for.
-
-    Args:
-      config: Its `gradients` and its `loss`.
-      model: The network.
-      widths: The widths of the first dense layer's input, as in backprop/nonzero_columns.py.
-    """
+    """The gradient that the config asks for; `widths` are those of backprop/nonzero_columns.py."""
     if config.gradients == "auto":
         from jaxnets.backprop.custom_vjp import with_custom_vjp
 

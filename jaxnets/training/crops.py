@@ -22,11 +22,9 @@ def window_of(image: jax.Array, corner: jax.Array, size: tuple[int, ...]) -> jax
 
 
 def shift(images: jax.Array, corners: jax.Array) -> jax.Array:
-    """Moves each image as `data.batches.random_shift` does on the host.
+    """Moves images [B, H, W, C] as `data.batches.random_shift` does on the host.
 
-    Args:
-      images: [B, H, W, C] of any dtype.
-      corners: [B, 2], drawn by `data.batches.shift_corners` on the host.
+    The corners [B, 2] are drawn on the host by `data.batches.shift_corners`.
     """
     padded = jnp.pad(images, ((0, 0), (SHIFT, SHIFT), (SHIFT, SHIFT), (0, 0)))
     windows = jax.vmap(window_of, (0, 0, None))

@@ -26,11 +26,7 @@ def accumulate_gradients(loss_and_grad: LossAndGrad, size: int = BLOCK_SIZE) -> 
 
     A block and its activations stay in the processor's cache. A full batch comes from memory for
     every layer (benchmarks/dense_epoch.py mlp_handwritten). Only the order of the sums differs, and
-    the keys of dropout.
-
-    Args:
-      loss_and_grad: The gradient, by autodiff or by hand.
-      size: Examples a block; the last block may have fewer.
+    the keys of dropout. The last block may have fewer examples.
     """
 
     def summed(params: Params, batch: Batch, key: PRNGKeyArray):
@@ -72,7 +68,7 @@ def with_nonzero_pixels(
       make_loss_and_grad: Makes the loss_and_grad of a network whose first layer with parameters is
         dense, given the widths of `backprop/nonzero_columns.py`.
       split: The whole batch; images [N, H, W, C].
-      layer: The first layer's name.
+      layer: The name of that first layer.
       block_size: Examples a block.
 
     Returns:

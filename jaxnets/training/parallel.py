@@ -80,14 +80,12 @@ class Parallel:
             raise UserError(f"batch_size {size} is not divisible by {len(self.devices)} devices")
 
     def split(self, tree: Any, axis: int = 0) -> Any:
-        """Gives each of this process's devices its share of every array along an axis.
+        """Gives each of this process's devices its share of every array along the examples' axis.
 
-        Args:
-          tree: The arrays; each of several processes passes its own `rows`.
-          axis: The axis of the examples.
+        Each of several processes passes its own `rows`.
 
         Raises:
-          UserError: The axis is not divisible by the number of devices.
+          UserError: The number of examples is not divisible by the number of devices.
         """
         count = len(self._here)
         size = jax.tree.leaves(tree)[0].shape[axis]

@@ -27,6 +27,11 @@ class Plateau(NamedTuple):
     best: Any
     stale: Any
 
+    @property
+    def factor(self) -> float:
+        """By which the learning rate is multiplied."""
+        return FACTOR ** int(self.drops)
+
 
 def with_plateau(rule: optax.GradientTransformation) -> optax.GradientTransformation:
     """Returns the rule with its learning rate divided by 10 for every drop of the plateau.

@@ -13,17 +13,8 @@ from jax import lax
 from jaxtyping import Array, Shaped
 
 from jaxnets.data.batches import Batch, epoch_corners, epoch_order
+from jaxnets.training import loop
 from jaxnets.training.crops import shift
-from jaxnets.training.loop import (
-    Callbacks,
-    Checkpoint,
-    Interrupted,
-    RunEpoch,
-    TrainLoader,
-    accumulate_metrics,
-    check_finite,
-    on_host,
-)
 from jaxnets.training.parallel import Parallel
 from jaxnets.training.step import Sums, TrainState, TrainStep
 
@@ -61,13 +52,13 @@ def make_train_epoch(train_step: TrainStep):
 
 
 def scanned_epoch(
-    train_step: TrainStep, loader: TrainLoader, parallel: Parallel, callbacks: Callbacks
-) -> RunEpoch:
+    train_step: TrainStep, loader: loop.TrainLoader, parallel: Parallel, callbacks: loop.Callbacks
+) -> loop.RunEpoch:
     """An epoch in one compiled loop, cut after every STEPS_AT_ONCE steps to be saved or stopped."""
     compiled = parallel.compile(make_train_epoch(train_step), replicated=3, donate=True)
     images, labels = parallel.replicate((np.asarray(loader.split.images), loader.split.labels))
 
-    def run_epoch(checkpoint: Checkpoint, epoch: int) -> tuple[TrainState, Sums, float]:
+    def run_epoch(checkpoint: loop.Checkpoint, epoch: int) -> tuple[TrainState, Sums, float]:
         started = time.perf_counter() - checkpoint.seconds
         state, metrics, done = checkpoint.state, checkpoint.metrics, int(checkpoint.state.step)
         first = epoch * loader.steps
@@ -77,21 +68,21 @@ def scanned_epoch(
         ours = parallel.rows(loader.batch_size)
         while (begin := done - first) < loader.steps:
             seconds = time.perf_counter() - started
-            here = Checkpoint(state, metrics, seconds, checkpoint.data_seconds)
+            here = loop.Checkpoint(state, metrics, seconds, checkpoint.data_seconds)
             if signal := callbacks.stop():
-                raise Interrupted(here, signal)
+                raise loop.Interrupted(here, signal)
             if begin and callbacks.due(done):
                 callbacks.save(here)
             # Cut at the same steps wherever the epoch was resumed.
             end = (begin // STEPS_AT_ONCE + 1) * STEPS_AT_ONCE
             part = parallel.split(tuple(array[begin:end, ours] for array in rows), axis=1)
             state, stacked = compiled(state, images, labels, part)
-            stacked = on_host(stacked)
+            stacked = loop.on_host(stacked)
             for loss_sum in stacked.loss_sum:
                 done += 1
-                check_finite(loss_sum, f"step {done}")
+                loop.check_finite(loss_sum, f"step {done}")
             total = jax.tree.map(lambda x: x.sum(axis=0), stacked)
-            metrics = accumulate_metrics(metrics, total, f"step {done}")
+            metrics = loop.accumulate_metrics(metrics, total, f"step {done}")
             callbacks.progress(int(total.count), metrics)
         assert metrics is not None  # A split has an example at least.
         return state, metrics, checkpoint.data_seconds

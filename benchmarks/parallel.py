@@ -38,8 +38,7 @@ from jaxnets.experiment import Experiment
 from jaxnets.gradcheck.networks import record_branches
 from jaxnets.machine.platform import compiler_options
 from jaxnets.models.chain import map_layers
-from jaxnets.training.augment import to_float
-from jaxnets.training.step import make_gradient_step
+from jaxnets.training.step import make_gradient_step, to_float
 
 STEPS, STEPS_OF_LARGE, BATCH, DEVICES = 20, 5, 128, (1, 2, 4, 8)
 # Placement, devices, how many the CPU simulates, and how much of a step.

@@ -21,45 +21,23 @@ import optax
 
 from jaxnets.config.fields import NO_PLATEAU, Config
 from jaxnets.data.datasets import Dataset, Split
-from jaxnets.errors import UserError
+from jaxnets.errors import RunFailedError, UserError
 from jaxnets.losses import LOSSES
 from jaxnets.machine.platform import compiler_options_for_init, prepare
 from jaxnets.metrics import RegressionMetrics
 from jaxnets.models import MODELS
 from jaxnets.models.chain import Chain, first_dense, has_convolution, with_precision
-from jaxnets.training import loop
-from jaxnets.training.augment import Augment, augmentation, principal_components
+from jaxnets.training import loop, step
 from jaxnets.training.loop import Callbacks, Checkpoint, TrainLoader
-from jaxnets.training.optimizer import (
-    FACTOR,
-    create_optimizer,
-    create_schedule,
-    plateau_of,
-    update_plateau,
-    with_plateau,
-)
+from jaxnets.training.optimizer import create_optimizer, create_schedule
 from jaxnets.training.parallel import Parallel
-from jaxnets.training.step import (
-    LossAndGrad,
-    Params,
-    TrainState,
-    TrainStep,
-    accumulate_gradients,
-    autodiff_loss_and_grad,
-    make_eval_step,
-    make_gradient_step,
-    make_train_step,
-)
+from jaxnets.training.step import Augment, LossAndGrad, Params, TrainState, TrainStep
 
 Record = dict[str, Any]  # An epoch's line of metrics.jsonl.
 
 # The relative error at which --gradients=both ends a run. In float32 the cnn showed 3.9e-7 and
 # mlp_sequential 4.2e-7; a batch's gradient is a sum in which much may cancel, hence the slack.
 GRADIENT_TOLERANCE = {"float32": 1e-4, "float64": 1e-9, "bfloat16": 0.5, "mixed": 0.5}
-
-# A dense network takes a larger batch in blocks of this many examples: MNIST's 60,000 in 60 blocks.
-# On two cores 750 to 1,000 were the fastest (benchmarks/dense_epoch.py mlp_handwritten).
-BLOCK_SIZE = 1000
 
 # An epoch is one compiled loop only if its images take at most this much memory.
 MAX_SCAN_BYTES = 512 << 20
@@ -95,12 +73,7 @@ class Experiment:
     def create(
         cls, config: Config, data: Dataset, parallel: Parallel | None = None
     ) -> "Experiment":
-        """Builds each part.
-
-        Args:
-          config: The settings.
-          data: The data set.
-          parallel: The devices; None takes those that the config asks for.
+        """Builds each part; the devices are those that the config asks for if none are given.
 
         Raises:
           UserError: The devices are not there, the batches do not fit, or the images cannot be
@@ -113,17 +86,16 @@ class Experiment:
         loader = TrainLoader(data.train, size, config.seed, config.augment)
         steps = config.epochs * loader.steps
         schedule = create_schedule(config.schedule, config.learning_rate, steps)
+        optimizer = optimizer_of(config, schedule)
+        augment = step.no_augmentation
+        if config.input_size is not None or set(config.augmentations) - {"shift"}:
+            from jaxnets.training.augment import augmentation
+
+            augment = augmentation(config.augmentations, data, config.input_size)
         model = create_model(config, data.num_classes)
+        loss_and_grad = make_loss_and_grad(config, model)
         return cls(
-            config=config,
-            data=data,
-            model=model,
-            parallel=parallel,
-            loader=loader,
-            schedule=schedule,
-            optimizer=optimizer_of(config, schedule),
-            augment=_create_augment(config, data),
-            loss_and_grad=make_loss_and_grad(config, model),
+            config, data, model, parallel, loader, schedule, optimizer, augment, loss_and_grad
         )
 
     def init_state(self) -> TrainState:
@@ -192,9 +164,10 @@ class Experiment:
                 "images_per_second": int(trained.count) / seconds,
             }
             if self.config.schedule == "plateau":
-                assert validation is not None  # _check_data made sure of it.
-                error = 1 - validation.accuracy
-                record["learning_rate"] *= FACTOR ** int(plateau_of(state.opt_state).drops)
+                from jaxnets.training.plateau import plateau_of, update_plateau
+
+                record["learning_rate"] *= plateau_of(state.opt_state).factor
+                error = 1 - record["validation_accuracy"]
                 opt_state = update_plateau(state.opt_state, error, self.config.patience)
                 state = self.parallel.replicate(state.replace(opt_state=opt_state))
             yield state, record
@@ -210,18 +183,15 @@ class Experiment:
             the config decides.
         """
         ten_crop = self.config.ten_crop if ten_crop is None else ten_crop
-        step, views = (self._ten_crop_step, 10) if ten_crop else (self._eval_step, 1)
-        return loop.evaluate(step, params, split, self.parallel, views)
+        eval_step, views = self._eval_step(ten_crop), 10 if ten_crop else 1
+        return loop.evaluate(eval_step, params, split, self.parallel, views)
 
     @functools.cached_property
-    def _eval_step(self) -> Callable:
-        return self._compile_eval(ten_crop=False)
+    def _eval_step(self) -> Callable[[bool], Callable]:
+        """The compiled step of an evaluation, with ten crops or not; each is compiled once."""
+        return functools.cache(self._compile_eval)
 
-    @functools.cached_property
-    def _ten_crop_step(self) -> Callable:
-        return self._compile_eval(ten_crop=True)
-
-    def _compile_eval(self, *, ten_crop: bool) -> Callable:
+    def _compile_eval(self, ten_crop: bool) -> Callable:
         metric, apply = None, self.model.apply
         if self.config.input_size is not None:
             from jaxnets.training.crops import with_center_crop, with_ten_crops
@@ -231,13 +201,9 @@ class Experiment:
         if self.data.is_regression:
             mean, scale = self.data.target_mean, self.data.target_scale
             metric = functools.partial(RegressionMetrics.of, mean=mean, scale=scale)
-        step = make_eval_step(
-            apply,
-            LOSSES[self.config.loss],
-            metric=metric,
-            axis_name=self.parallel.axis_name,
-        )
-        return self.parallel.compile(step)
+        loss, axis_name = LOSSES[self.config.loss], self.parallel.axis_name
+        eval_step = step.make_eval_step(apply, loss, metric=metric, axis_name=axis_name)
+        return self.parallel.compile(eval_step)
 
     def train_step(
         self,
@@ -245,7 +211,7 @@ class Experiment:
         optimizer: optax.GradientTransformation | None = None,
     ) -> TrainStep:
         """The training step, not compiled yet; by default with this experiment's own parts."""
-        return make_train_step(
+        return step.make_train_step(
             loss_and_grad or self.loss_and_grad,
             optimizer or self.optimizer,
             reduction=self.config.reduction,
@@ -254,23 +220,21 @@ class Experiment:
         )
 
     def gradient_step(self, loss_and_grad: LossAndGrad | None = None) -> Callable:
-        """The compiled function (state, batch) -> gradients that the next step would take."""
-        step = make_gradient_step(
+        """The compiled function (state, batch) -> (metrics, gradients) of the next step."""
+        gradient_step = step.make_gradient_step(
             loss_and_grad or self.loss_and_grad,
             axis_name=self.parallel.axis_name,
             augment=self.augment,
         )
-        return self.parallel.compile(step)
+        return self.parallel.compile(gradient_step)
 
     def without_zeros(self) -> tuple[LossAndGrad, TrainLoader]:
-        """The same sums over a full batch without its black pixels (training/nonzero_pixels.py)."""
-        from jaxnets.training.nonzero_pixels import with_nonzero_pixels
+        """The same sums over a full batch without its black pixels (training/large_batch.py)."""
+        from jaxnets.training.large_batch import with_nonzero_pixels
 
         make = functools.partial(make_loss_and_grad, self.config, self.model)
         layer = str(first_dense(self.model).name)
-        loss_and_grad, split = with_nonzero_pixels(
-            make, self.loader.split, layer=layer, block_size=BLOCK_SIZE
-        )
+        loss_and_grad, split = with_nonzero_pixels(make, self.loader.split, layer)
         return loss_and_grad, dataclasses.replace(self.loader, split=split)
 
     def _compile_epoch(self, callbacks: Callbacks) -> loop.RunEpoch:
@@ -278,39 +242,44 @@ class Experiment:
         loss_and_grad, loader, parallel = self.loss_and_grad, self.loader, self.parallel
         if self.config.gradients == "both":
             callbacks = dataclasses.replace(callbacks, before_step=self._gradient_check(callbacks))
+        images, one_device = loader.split.images, len(parallel.devices) == 1
         use_scan = (
             callbacks.before_step is None
             and prefers_scan(self.model, parallel)
-            and not _is_large(loader.split.images)
+            and not (hasattr(images, "readable") and images.nbytes > MAX_SCAN_BYTES)
         )
         if not has_convolution(self.model):
+            from jaxnets.training.large_batch import accumulate_gradients
+
             full = use_scan and loader.steps == 1 and not self.config.augmentations
-            if full and len(parallel.devices) == 1:
+            if full and one_device:
                 loss_and_grad, loader = self.without_zeros()
-            elif not parallel.sharded:
-                loss_and_grad = accumulate_gradients(loss_and_grad, BLOCK_SIZE)
-        compile_epoch = loop.scanned_epoch if use_scan else loop.stepped_epoch
+            elif one_device or parallel.kind == "pmap":  # Else the batch is spread over devices.
+                loss_and_grad = accumulate_gradients(loss_and_grad)
+        compile_epoch = loop.stepped_epoch
+        if use_scan:
+            from jaxnets.training.scan import scanned_epoch as compile_epoch
         return compile_epoch(self.train_step(loss_and_grad), loader, parallel, callbacks)
 
     def _gradient_check(self, callbacks: Callbacks) -> Callable[[int, TrainState, Any], None]:
         """Compares the gradients by hand with stock JAX that differentiates the plain network."""
         from jaxnets.backprop.check import relative_error
 
-        plain = autodiff_loss_and_grad(self.model.apply, LOSSES[self.config.loss])
+        plain = step.autodiff_loss_and_grad(self.model.apply, LOSSES[self.config.loss])
         steps = [self.gradient_step(), self.gradient_step(plain)]
         tolerance = self.config.gradient_tolerance
         if tolerance is None:
             tolerance = GRADIENT_TOLERANCE[self.config.precision]
 
-        def check(step: int, state: TrainState, batch: Any) -> None:
-            if step % self.config.check_every:
+        def check(done: int, state: TrainState, batch: Any) -> None:
+            if done % self.config.check_every:
                 return
-            manual, automatic = (jax.device_get(gradient(state, batch)) for gradient in steps)
+            manual, automatic = (jax.device_get(gradient(state, batch)[1]) for gradient in steps)
             error, leaf = relative_error(manual, automatic)
             callbacks.gradient_error(error)
             if not error <= tolerance:
-                raise loop.GradientsDisagreeError(
-                    f"gradients disagree at step {step}: relative error {error:.1e} in {leaf}, "
+                raise RunFailedError(
+                    f"gradients disagree at step {done}: relative error {error:.1e} in {leaf}, "
                     f"expected at most {tolerance:.1e}"
                 )
 
@@ -325,16 +294,9 @@ def create_model(config: Config, num_classes: int) -> Chain:
 
 
 def create_parallel(config: Config) -> Parallel:
-    """The devices that the config asks for, and how functions are placed on them.
-
-    Raises:
-      UserError: There are fewer devices, or those of another platform.
-    """
-    if config.is_distributed:
-        from jaxnets.machine.distributed import is_connected
-
-        if not is_connected():
-            raise UserError("distributed and coordinator are for train.py alone")
+    """The devices that the config asks for; UserError if they are not there."""
+    if config.is_distributed and not jax.distributed.is_initialized():
+        raise UserError("distributed and coordinator are for train.py alone")
     devices = prepare(
         config.devices,
         config.precision,
@@ -348,28 +310,22 @@ def create_parallel(config: Config) -> Parallel:
 def optimizer_of(config: Config, schedule: optax.Schedule) -> optax.GradientTransformation:
     """The config's update rule with a learning rate."""
     rule = create_optimizer(
-        config.optimizer,
-        schedule,
-        momentum=config.momentum,
-        nesterov=config.nesterov,
-        weight_decay=config.weight_decay,
+        config.optimizer, schedule, config.momentum, config.nesterov, config.weight_decay
     )
-    return with_plateau(rule) if config.schedule == "plateau" else rule
+    if config.schedule == "plateau":
+        from jaxnets.training.plateau import with_plateau
+
+        rule = with_plateau(rule)
+    return rule
 
 
 def make_loss_and_grad(config: Config, model: Chain, *, widths: Sequence[int] = ()) -> LossAndGrad:
-    """The gradient that the config asks for.
-
-    Args:
-      config: Its `gradients` and its `loss`.
-      model: The network.
-      widths: The widths of the first dense layer's input, as in backprop/nonzero_columns.py.
-    """
+    """The gradient that the config asks for; `widths` are those of backprop/nonzero_columns.py."""
     if config.gradients == "auto":
         from jaxnets.backprop.custom_vjp import with_custom_vjp
 
         derived = with_custom_vjp(model, widths=widths)
-        return autodiff_loss_and_grad(derived.apply, LOSSES[config.loss])
+        return step.autodiff_loss_and_grad(derived.apply, LOSSES[config.loss])
     from jaxnets.backprop.network import manual_loss_and_grad
 
     return manual_loss_and_grad(model, config.loss, widths=widths)
@@ -380,8 +336,7 @@ def init_state(
 ) -> TrainState:
     """The state before the first step, drawn with a key."""
     params = model.init(key, jnp.zeros((1, *data.image_shape), jnp.float32))["params"]
-    step = jnp.zeros((), jnp.int32)
-    return TrainState(step=step, params=params, opt_state=optimizer.init(params), key=key)
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), key)
 
 
 def prefers_scan(model: Chain, parallel: Parallel) -> bool:
@@ -402,33 +357,15 @@ def _check_data(config: Config, data: Dataset) -> None:
     if (config.loss == "squared_error") != data.is_regression:
         expected = "squared_error" if data.is_regression else "cross_entropy, mse or half_mse"
         raise UserError(f"loss: expected {expected} for {data.name}, got {config.loss}")
-    if data.is_regression:
-        return
-    height, width, channels = data.image_shape
-    if "pca" in config.augmentations and channels != 3:
-        raise UserError(f"augment: pca needs 3 channels, the images of {data.name} have {channels}")
-    if config.ten_crop and max(height, width) <= (config.input_size or 0):
+    if config.ten_crop and max(data.image_shape[:2]) <= (config.input_size or 0):
+        height, width = data.image_shape[:2]
         raise UserError(
             f"ten_crop: expected images larger than input_size {config.input_size}, those of "
             f"{data.name} are {height}x{width}"
         )
 
 
-def _create_augment(config: Config, data: Dataset) -> Augment:
-    names = config.augmentations
-    components = principal_components(data.train.images) if "pca" in names else None
-    return augmentation(names, data.num_classes, config.input_size, components)
-
-
-def _is_large(images: Any) -> bool:
-    """Whether the images take more memory than an epoch in one compiled loop may."""
-    is_pictures = hasattr(images, "readable")  # They are read when they are asked for.
-    return is_pictures and images.nbytes > MAX_SCAN_BYTES
-
-
 def _scores(part: str, metrics: Any, like: Any) -> Record:
     """A part's loss and scores by their names in a record; None where there are no examples."""
-    scores = {"loss": None, **dict.fromkeys(like.scores)}
-    if metrics is not None:
-        scores = {"loss": metrics.loss, **metrics.scores}
-    return {f"{part}_{name}": value for name, value in scores.items()}
+    names = ("loss", *like.scores)
+    return {f"{part}_{name}": getattr(metrics, name, None) for name in names}

@@ -17,11 +17,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from beartype import BeartypeConf, beartype
 from filelock import FileLock
 from jaxtyping import install_import_hook
+
+import jaxnets
 
 ROOT = Path(__file__).resolve().parent.parent
 HANGS = 600  # Seconds after which a process hangs, however slow the machine.
@@ -41,23 +44,19 @@ def pytest_configure(config):
 
     Small ones too, from the first test on: many tests compile what another has compiled.
     """
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    jax.config.update("jax_platforms", os.environ.setdefault("JAX_PLATFORMS", "cpu"))
     # pyproject.toml says why; this is for the processes that tests start.
     os.environ["PYTHONWARNINGS"] = "ignore:Error reading persistent compilation cache entry"
     if config.pluginmanager.hasplugin("cacheprovider"):
-        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(config.cache.mkdir("jax")))
-    sys.path.insert(0, str(ROOT))  # train.py is no part of the package.
+        cache = os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(config.cache.mkdir("jax")))
+        jax.config.update("jax_compilation_cache_dir", cache)
     # A shell's `pytest &` ignores it, and so would the runs that tests interrupt, for ever.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
     # The shapes in the signatures of these rooms are checked in the tests, and only there.
-    install_import_hook(
-        [
-            f"jaxnets.{room}"
-            for room in ("backprop", "losses", "metrics", "models", "training.step")
-        ],
-        "conftest.check_types",
-    )
+    rooms = "backprop", "losses", "metrics", "models", "training.step", "training.scan"
+    rooms = [f"jaxnets.{room}" for room in (*rooms, "training.large_batch")]
+    install_import_hook(rooms, "conftest.check_types")
 
     from jaxnets.machine import platform
 
@@ -73,8 +72,6 @@ def pytest_collection_modifyitems(items):
 
 def quick_jit(function):
     """jax.jit with little of LLVM's work: for what a test itself compiles, to run it once."""
-    import jax
-
     from jaxnets.gradcheck.compare import QUICK_COMPILATION
 
     return jax.jit(function, compiler_options=QUICK_COMPILATION)
@@ -82,23 +79,17 @@ def quick_jit(function):
 
 def shapes_of(model, shape):
     """The parameters' shapes and dtypes for images of a shape; nothing is computed."""
-    import jax
-
     image = jax.ShapeDtypeStruct((1, *shape), np.float32)
     return jax.eval_shape(model.init, jax.random.key(0), image)["params"]
 
 
 def num_params(model, shape):
     """How many numbers a network learns for images of a shape."""
-    import jax
-
     return sum(leaf.size for leaf in jax.tree.leaves(shapes_of(model, shape)))
 
 
 def random_params(model, shape=(28, 28, 1), seed=0):
     """Parameters drawn by NumPy, biases too, such that the layers' outputs are around 1."""
-    import jax
-
     rng = np.random.default_rng(seed)
 
     def draw(leaf):
@@ -111,6 +102,33 @@ def random_params(model, shape=(28, 28, 1), seed=0):
 def random_images(*shape):
     """Images of float32 numbers in [0, 1), drawn by NumPy."""
     return np.random.default_rng(0).random(shape, np.float32)
+
+
+def leaves(tree):
+    """A tree's arrays in float64."""
+    return [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(tree)]
+
+
+def assert_close(ours, theirs, tolerance):
+    """Demands |ours - theirs| <= tolerance max |theirs| of every leaf."""
+    for a, b in zip(leaves(ours), leaves(theirs), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * np.abs(b).max())
+
+
+def assert_same(ours, theirs):
+    """Demands the same numbers of every leaf."""
+    for a, b in zip(leaves(ours), leaves(theirs), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def train_on(data, config):
+    """The trained state and the epochs' records."""
+    return jaxnets.Experiment.create(config, data).train()
+
+
+def as_flags(**settings):
+    """The settings as flags: ["--epochs=2", ...]."""
+    return [f"--{name}={value}" for name, value in settings.items()]
 
 
 def write_idx_file(path: Path, array: np.ndarray) -> Path:
@@ -185,25 +203,19 @@ def tiny_folder(shared_folder, tiny_arrays):
 
 @pytest.fixture(scope="session")
 def tiny(tiny_folder):
-    from jaxnets.data.load import load_dataset
-
-    return load_dataset(data_dir=str(tiny_folder), validation_size=VALIDATION)
+    return jaxnets.load_dataset(data_dir=str(tiny_folder), validation_size=VALIDATION)
 
 
 @pytest.fixture(scope="session")
 def mnist():
-    from jaxnets.data.load import load_dataset
-
-    return load_dataset("mnist")
+    return jaxnets.load_dataset("mnist")
 
 
 @pytest.fixture(scope="session")
 def tiny_preset(tiny_folder):
     """A model's recipe for the tiny data set, by default on one device."""
-    from jaxnets.config.fields import preset
-
     ours = dict(validation_size=VALIDATION, batch_size=32, epochs=2, devices=1)
-    return lambda model, **changes: preset(
+    return lambda model, **changes: jaxnets.preset(
         model, **{"data_dir": str(tiny_folder), **ours, **changes}
     )
 
@@ -211,8 +223,6 @@ def tiny_preset(tiny_folder):
 @pytest.fixture
 def float64():
     """Lets a test switch JAX to 64 bits and switches it back."""
-    import jax
-
     jax.config.update("jax_enable_x64", True)
     yield
     jax.config.update("jax_enable_x64", False)
@@ -235,14 +245,8 @@ def quick_steps(monkeypatch):
 @pytest.fixture
 def tiny_flags(tiny_folder, tmp_path):
     """Flags of a short run on the tiny data set; the run folder is tmp_path / "run"."""
-    return [
-        f"--data_dir={tiny_folder}",
-        f"--validation_size={VALIDATION}",
-        "--batch_size=32",
-        "--epochs=2",
-        "--devices=1",
-        f"--workdir={tmp_path / 'run'}",
-    ]
+    data = dict(data_dir=tiny_folder, validation_size=VALIDATION)
+    return as_flags(**data, batch_size=32, epochs=2, devices=1, workdir=tmp_path / "run")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -352,7 +356,7 @@ class FinishedRun:
     """A run of train.py as a user starts it, and the flags that made it."""
 
     folder: Path
-    flags: tuple[str, ...]
+    flags: list[str]
     outcome: Outcome
 
 
@@ -363,14 +367,8 @@ def finished_run(run_python, tiny_folder, shared_folder) -> FinishedRun:
     Nothing writes into its folder: all workers have the same.
     """
     folder = shared_folder / "finished"
-    flags = (
-        "--model=cnn",
-        f"--data_dir={tiny_folder}",
-        f"--validation_size={VALIDATION}",
-        "--batch_size=4",
-        "--epochs=20",
-        "--learning_rate=0.01",
-    )
+    data = dict(data_dir=tiny_folder, validation_size=VALIDATION)
+    flags = as_flags(model="cnn", **data, batch_size=4, epochs=20, learning_rate=0.01)
     kept = shared_folder / "finished.json"
     with FileLock(f"{kept}.lock"):
         if not kept.exists():

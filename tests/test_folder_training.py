@@ -5,9 +5,9 @@ import json
 import shutil
 import threading
 
-import jax
 import numpy as np
 import pytest
+from conftest import as_flags, assert_close, assert_same, leaves, params_sha256, read_json
 from PIL import Image
 
 from jaxnets import experiment
@@ -15,7 +15,7 @@ from jaxnets.data.datasets import Split
 from jaxnets.data.pictures import store as storage
 from jaxnets.data.pictures.folder import load_folder
 from jaxnets.experiment import Experiment
-from jaxnets.training import loop
+from jaxnets.training import loop, scan
 
 PARTS = {"train": "train", "t10k": "test"}
 
@@ -36,13 +36,7 @@ def folder(tiny_arrays, tmp_path):
 
 @pytest.fixture
 def flags(folder, tmp_path):
-    return [
-        f"--dataset={folder}",
-        "--batch_size=32",
-        "--epochs=2",
-        "--devices=1",
-        f"--workdir={tmp_path / 'run'}",
-    ]
+    return as_flags(dataset=folder, batch_size=32, epochs=2, devices=1, workdir=tmp_path / "run")
 
 
 @pytest.fixture(params=["stored", "streamed"])
@@ -52,24 +46,17 @@ def way(request, monkeypatch):
     return request.param
 
 
-def in_memory(data):
-    def load(split):
-        return Split(np.asarray(split.images), split.labels)
-
-    parts = {name: load(getattr(data, name)) for name in ("train", "validation", "test")}
-    return dataclasses.replace(data, **parts)
+def spoilt(folder, part):
+    """Cuts the end off one of a part's pictures."""
+    path = sorted((folder / part).rglob("*.png"))[7]
+    path.write_bytes(path.read_bytes()[:-30])
 
 
 def trained(data, config):
-    experiment = Experiment.create(config, data)
-    state, history = experiment.train()
-    test = experiment.evaluate(state.params, data.test)
-    return jax.device_get(state.params), history, test
-
-
-def assert_same(ours, theirs):
-    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-        np.testing.assert_array_equal(a, b)
+    ours = Experiment.create(config, data)
+    state, history = ours.train()
+    test = ours.evaluate(state.params, data.test)
+    return state.params, history, test
 
 
 @pytest.mark.parametrize("model", ["mlp", "cnn"])
@@ -79,7 +66,9 @@ def test_pictures_train_to_the_bits_of_their_array(folder, tiny_preset, model, m
     assert data.image_shape == (12, 12, 1)
     config = tiny_preset(model, epochs=1, hidden=(16,))
     stored, _, stored_test = trained(data, config)
-    array, _, array_test = trained(in_memory(data), config)
+    parts = {name: getattr(data, name) for name in ("train", "validation", "test")}
+    arrays = {name: Split(np.asarray(part.images), part.labels) for name, part in parts.items()}
+    array, _, array_test = trained(dataclasses.replace(data, **arrays), config)
     shutil.rmtree(folder / ".jaxnets")
     monkeypatch.setattr(storage, "MAX_STORED", 0)
     streamed, _, streamed_test = trained(load_folder(folder), config)
@@ -92,25 +81,22 @@ def test_a_dense_network_whose_pictures_are_too_many_for_memory_trains_alike(
     folder, tiny_preset, monkeypatch
 ):
     data, config = load_folder(folder), tiny_preset("mlp", epochs=1)
-    use_scan = trained(data, config)[0]
+    in_one_loop, (record,), _ = trained(data, config)
+    assert record["data_seconds"] == 0  # It waits for no batch.
     monkeypatch.setattr(experiment, "MAX_SCAN_BYTES", 100)
-    monkeypatch.setattr(loop, "scanned_epoch", None)
-    for a, b in zip(
-        jax.tree.leaves(trained(data, config)[0]), jax.tree.leaves(use_scan), strict=True
-    ):
-        np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
+    monkeypatch.setattr(scan, "scanned_epoch", None)
+    assert_close(trained(data, config)[0], in_one_loop, 1e-6)
 
 
 @pytest.mark.usefixtures("quick_steps")
 def test_a_picture_that_proves_bad_counts_nowhere(folder, tiny_preset, monkeypatch):
     monkeypatch.setattr(storage, "MAX_STORED", 0)
     for part in PARTS.values():
-        path = sorted((folder / part).rglob("*.png"))[7]
-        path.write_bytes(path.read_bytes()[:-30])
+        spoilt(folder, part)
     data, config = load_folder(folder, validation_size=0), tiny_preset("cnn", epochs=2)
     params, history, test = trained(data, config)
     assert (len(data.train), len(data.test), test.count) == (200, 50, 49)
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
+    assert all(np.isfinite(leaf).all() for leaf in leaves(params))
     for record in history:
         assert (record["train_accuracy"] * 199) % 1 == pytest.approx(0, abs=1e-9)
 
@@ -118,24 +104,15 @@ def test_a_picture_that_proves_bad_counts_nowhere(folder, tiny_preset, monkeypat
 @pytest.mark.usefixtures("quick_steps")
 def test_a_batch_of_bad_pictures_alone_moves_nothing_astray(folder, tiny_preset, monkeypatch):
     monkeypatch.setattr(storage, "MAX_STORED", 0)
-    path = sorted((folder / "train").rglob("*.png"))[7]
-    path.write_bytes(path.read_bytes()[:-30])
+    spoilt(folder, "train")
     data, config = load_folder(folder), tiny_preset("softmax", epochs=1, batch_size=1)
     monkeypatch.setattr(experiment, "MAX_SCAN_BYTES", 100)
     params, history, _ = trained(data, config)
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
+    assert all(np.isfinite(leaf).all() for leaf in leaves(params))
     assert history[0]["train_loss"] < 2
 
 
 # Runs
-
-
-def result(folder):
-    return json.loads((folder / "result.json").read_text())
-
-
-def records(folder):
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.usefixtures("quick_steps")
@@ -156,8 +133,8 @@ def test_every_way_to_train_takes_a_folder(run_main, flags, tmp_path, more, way)
     hidden = [] if "handwritten" in more[0] else ["--hidden=16"]
     outcome = run_main(*flags, "--epochs=1", *hidden, *more)
     assert (outcome.status, outcome.err) == (0, "")
-    assert result(tmp_path / "run")["dataset"] == "set"
-    assert result(tmp_path / "run")["test_count"] == 50
+    result = read_json(tmp_path / "run" / "result.json")
+    assert (result["dataset"], result["test_count"]) == ("set", 50)
 
 
 def test_an_interrupted_run_goes_on_to_the_same_bits_and_leaves_no_thread(
@@ -174,8 +151,8 @@ def test_an_interrupted_run_goes_on_to_the_same_bits_and_leaves_no_thread(
         assert not [thread for thread in threading.enumerate() if "prefetch" in thread.name]
     interrupt_after(10**9)
     assert run_main(*flags, "--resume").status == 0
-    assert result(parts)["params_sha256"] == result(whole)["params_sha256"]
-    for record in records(parts):
+    assert params_sha256(parts) == params_sha256(whole)
+    for record in map(json.loads, (parts / "metrics.jsonl").read_text().splitlines()):
         assert 0 < record["data_seconds"] < record["seconds"]
 
 
@@ -242,18 +219,10 @@ def test_data_seconds_are_those_that_the_step_waited(tiny, tiny_preset, monkeypa
     monkeypatch.setattr(loop, "prefetch", lambda batches: (batch for batch in batches))
     images = Slow(tiny.train.images, lambda: clock.add(making))
     data = dataclasses.replace(tiny, train=Split(images, tiny.train.labels))
-    config = tiny_preset("cnn", epochs=1, batch_size=8)
-    experiment = Experiment.create(config, data)
-    start = loop.Checkpoint(experiment.init_state())
+    ours = Experiment.create(tiny_preset("cnn", epochs=1, batch_size=8), data)
     watch = loop.Callbacks(progress=lambda count, metrics: clock.add(step))
-    ((_, record),) = experiment.epochs(start, watch)
+    ((_, record),) = ours.epochs(loop.Checkpoint(ours.init_state()), watch)
     assert record["data_seconds"] == 20 * making
-
-
-@pytest.mark.usefixtures("quick_steps")
-def test_an_epoch_in_one_loop_waits_for_no_batch(tiny, tiny_preset):
-    _, history, _ = trained(tiny, tiny_preset("mlp", epochs=1))
-    assert history[0]["data_seconds"] == 0
 
 
 @pytest.mark.usefixtures("quick_steps")
@@ -263,8 +232,6 @@ def test_what_fails_in_the_thread_ends_the_run(tiny, tiny_preset):
             raise OSError("the disk is gone")
 
     split = Split(Broken(tiny.train.images, None), tiny.train.labels)
-    config = tiny_preset("cnn")
-    data = dataclasses.replace(tiny, train=split)
     with pytest.raises(OSError, match="the disk is gone"):
-        Experiment.create(config, data).train()
+        trained(dataclasses.replace(tiny, train=split), tiny_preset("cnn"))
     assert not [thread for thread in threading.enumerate() if "prefetch" in thread.name]

@@ -143,7 +143,7 @@ def check_keys(step, batches):
     state = step.TrainState(jnp.array(7), {}, (), KEY)
     batch = Batch(np.zeros((4, 1, 1, 1), np.float32), np.zeros(4, np.int32), np.ones(4))
     gradient_step = step.make_gradient_step(draw, axis_name=parallel.axis_name)
-    total = parallel.compile(gradient_step)(state, parallel.split(batch))
+    _, total = parallel.compile(gradient_step)(state, parallel.split(batch))
     keys = [jax.random.fold_in(jax.random.fold_in(KEY, 7), device) for device in range(4)]
     expected = sum(np.asarray(jax.random.normal(key, (3,)), np.float64) for key in keys)
     np.testing.assert_allclose(total, expected, rtol=1e-5)
@@ -180,8 +180,8 @@ MUTANTS = {
     ),
     "the padding counted": (
         "step",
-        "count = jnp.maximum(count, 1)",
-        "count = jnp.maximum(count, 8)",
+        "count = jnp.maximum(metrics.count, 1)",
+        "count = jnp.maximum(metrics.count, 8)",
         check_updates,
     ),
     "the same dropout key on all devices": (

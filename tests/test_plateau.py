@@ -11,7 +11,8 @@ from jaxnets.data.load import load_dataset
 from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment
 from jaxnets.training import loop
-from jaxnets.training.optimizer import create_optimizer, plateau_of, update_plateau, with_plateau
+from jaxnets.training.optimizer import create_optimizer
+from jaxnets.training.plateau import plateau_of, update_plateau, with_plateau
 
 
 def drops_of(errors, patience):

@@ -316,14 +316,14 @@ def test_ctrl_c_while_jax_is_imported_is_one_line(run_python):
     """JAX may catch the KeyboardInterrupt, as this finder of modules does."""
     code = """if True:
         import contextlib, signal, sys, train
-        from jaxnets.cli import exit_status
+        from jaxnets.errors import run_main
         class Finder:
             def find_spec(name, *_):
                 if name == "jax":
                     with contextlib.suppress(KeyboardInterrupt):
                         signal.raise_signal(signal.SIGINT)
         sys.meta_path.insert(0, Finder)
-        sys.exit(exit_status.run(train.main))
+        sys.exit(run_main(train.main))
     """
     outcome = run_python("-c", code, "--model=softmax")
     assert (outcome.status, outcome.err) == (130, "error: interrupted\n")

@@ -16,7 +16,7 @@ def with_nonzero_columns(rule: LayerRule, widths: Sequence[int]) -> LayerRule:
     """The same layer, multiplying by as few of X's first columns as hold all but its zeros.
 
     Where column d of X is 0, row d of W adds nothing to X W, and row d of dW = Xᵀ dz is 0. On
-    MNIST, sorted as by `training.nonzero_pixels`, the hand-written network's step takes 0.7 of the
+    MNIST, sorted as by `training.large_batch`, the hand-written network's step takes 0.7 of the
     time (AMD EPYC, jaxlib 0.10.2; benchmarks/dense_epoch.py mlp_handwritten).
 
     Args:

@@ -13,7 +13,7 @@ from jaxnets.config.recipes import DEFAULT_MODEL, LARGE_ALEXNETS, MODEL_FIELDS, 
 from jaxnets.errors import UserError, unknown
 
 NO_PLATEAU = "schedule: plateau watches the validation error, but no images are held back"
-# The names of --augment (training/augmentations.py; shift: data/batches.py).
+# The names of --augment (training/augment.py; shift: data/batches.py).
 AUGMENTATIONS = ("none", "shift", "crop", "flip", "colour", "pca", "cutout", "mixup")
 
 # Keras' default learning rates, for an optimizer that is not the recipe's.

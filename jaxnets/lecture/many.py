@@ -17,7 +17,8 @@ from jaxnets.machine.platform import compiler_options_for_init
 from jaxnets.models.chain import has_convolution
 from jaxnets.training.loop import Callbacks, Checkpoint, NonFiniteLossError
 from jaxnets.training.optimizer import create_schedule
-from jaxnets.training.step import TrainState, make_train_epoch
+from jaxnets.training.scan import make_train_epoch
+from jaxnets.training.step import TrainState
 
 # A bar of epochs, for tqdm: on stderr, and only if that is a terminal.
 BAR: dict[str, Any] = dict(unit="epoch", leave=False, disable=None, dynamic_ncols=True)

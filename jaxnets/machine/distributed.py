@@ -66,11 +66,6 @@ def connected(
     connection.finish()
 
 
-def is_connected() -> bool:
-    """Whether this process is connected to others."""
-    return jax.distributed.is_initialized()
-
-
 def parse_exit_message(received: str) -> tuple[str, int] | None:
     """The line and the exit status of another process; None if a run sends no such message.
 

@@ -40,7 +40,7 @@ def find_bad_step(experiment: Experiment, checkpoint: Checkpoint, last_epoch: in
         what = f"the loss of step {step + 1} is {loss}"
         if np.isfinite(loss):
             what = f"step {step + 1} is the first that is not finite"
-        derived = gradient_step(state, batch)
+        _, derived = gradient_step(state, batch)
         if parallel.axis_name is not None:
             batch = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
         key = jax.random.fold_in(state.key, state.step)

@@ -25,8 +25,8 @@ from jaxnets.models.chain import Chain
 from jaxnets.runs.resume import read_config
 from jaxnets.runs.run_folder import CONFIG, RunFolder
 from jaxnets.serving.digit import SIDE, to_digit
-from jaxnets.training.augment import to_float
 from jaxnets.training.crops import center_crop
+from jaxnets.training.step import to_float
 
 BATCH = 128  # The most pictures in a batch.
 MAX_SIDE = 4096  # The largest image side that a config.json may have.
@@ -74,7 +74,7 @@ class Predictor:
 
     def seen(self, image: np.ndarray) -> np.ndarray:
         """Returns the part of a prepared image that the network sees, [h, w, C]."""
-        return center_crop(image[None], self.config.input_size)[0]
+        return center_crop(image, self.config.input_size)
 
     def probabilities(self, images: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
         """Returns the probability of each class, [N, H, W, C] uint8 → [N, K] float32.

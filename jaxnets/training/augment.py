@@ -1,9 +1,13 @@
-"""What a step does to its batch before the network sees it: bytes to floats, and augmentation.
+"""Augmentations on the device, in the step; only runs that use them load this file.
 
-The augmentations themselves are in augmentations.py, which only runs that use them load.
+The pictures travel as bytes, and there is no worker process whose order could change the result.
+Each augmentation is a pure function of one image and its own key. The key comes from the run's
+seed, the step and the example's place in the batch. So a run gives the same bits interrupted or
+not, on one device or several, with autodiff or hand-derived gradients.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,116 +15,150 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxnets.data.batches import SHIFT, Batch
+from jaxnets.data.batches import Batch
+from jaxnets.data.datasets import Dataset
+from jaxnets.errors import UserError
+from jaxnets.losses import probabilities_of
+from jaxnets.training.crops import center_crop, window_of, window_size
+from jaxnets.training.step import Augment, to_float
 
-Images = Any  # A NumPy array or a JAX array.
-# (the step's key, a batch, the place of its first row in the whole batch) -> the augmented batch
-Augment = Callable[[jax.Array, Batch, Any], Batch]
+# Folded into the step's key, which dropout uses too, with the small numbers of devices and layers.
+STREAM = 0x61756721
+# The order in which they are applied. Each draws from keys of its own, whatever the others are.
+ORDER = ("crop", "flip", "colour", "pca", "cutout", "mixup")
 
-# 1/255 = 0.010101..., in base 256, is cut in two: a byte times the first part has no more than 24
-# binary digits, so that only the addition rounds. XLA would multiply by the rounded 1/255 instead,
-# and 126 of the 256 bytes would differ from NumPy's quotient in their last digit.
-THREE_DIGITS, REST = np.float32(0x010101 / 2**24), np.float32(1 / 255 / 2**24)
-
-
-def to_float(images: Images) -> Images:
-    """Bytes 0 to 255 as float32 from 0 to 1, correctly rounded; floats pass unchanged.
-
-    Pictures stay bytes until they are on the device, where only this function turns them into
-    numbers: a quarter of the memory and of the transfer.
-
-    Args:
-      images: [B, H, W, C] uint8 or floating, in NumPy or JAX.
-
-    Returns:
-      The same shape, in NumPy or JAX as the argument.
-
-    >>> to_float(np.array([0, 51, 255], np.uint8)).tolist() == [0.0, float(np.float32(0.2)), 1.0]
-    True
-    """
-    if images.dtype != np.uint8:
-        return images
-    images = images.astype(np.float32)
-    return images * THREE_DIGITS + images * REST
+JITTER = 0.4  # Of brightness, contrast and saturation.
+COLOUR_DEVIATION = 0.1  # Krizhevsky et al. 2012.
+MIXUP_ALPHA = 0.2  # Zhang et al. 2018, of the range 0.1 to 0.4 for ImageNet.
+LUMINANCE = (0.2989, 0.587, 0.114)  # ITU-R BT.601, as torchvision's rgb_to_grayscale.
 
 
-def no_augmentation(key: jax.Array, batch: Batch, first: Any) -> Batch:
-    """Returns the batch, its images as floats."""
-    return batch._replace(images=to_float(batch.images))
-
-
-def augmentation(
-    names: Sequence[str],
-    num_classes: int,
-    input_size: int | None = None,
-    components: np.ndarray | None = None,
-) -> Augment:
+def augmentation(names: Sequence[str], data: Dataset, input_size: int | None = None) -> Augment:
     """Composes augmentations and the crop to the network's input size.
 
     Args:
       names: Names of --augment; "shift" is ignored, the loop shifts the images.
-      num_classes: K, for mixup.
+      data: The data set: its colours for pca, its number of classes for mixup.
       input_size: The network's input size, to which larger pictures are cropped: at random if
         "crop" is among the names, else to the middle.
-      components: For pca, the result of `principal_components`.
 
     Returns:
       (key, batch, first) -> batch, images float32; labels [B, K] float32 after mixup.
+
+    Raises:
+      UserError: The images cannot be augmented so.
     """
-    if input_size is None and set(names) <= {"none", "shift"}:
-        return no_augmentation
-    from jaxnets.training.augmentations import compose
+    names = [name for name in ORDER if name in names]
+    changes: dict[str, Callable] = {"flip": flip, "colour": colour, "cutout": cutout}
+    if "pca" in names:
+        changes["pca"] = partial(pca, components=jnp.asarray(principal_components(data)))
 
-    return compose(names, num_classes, input_size, components)
+    def augment(key: jax.Array, batch: Batch, first: Any) -> Batch:
+        places = first + jnp.arange(len(batch.labels))
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, STREAM), places)
+
+        def keys_of(name: str) -> jax.Array:
+            return jax.vmap(jax.random.fold_in, (0, None))(keys, ORDER.index(name))
+
+        # Windows are cut out of bytes, a quarter of the traffic.
+        if "crop" in names:
+            images = jax.vmap(partial(crop, input_size=input_size))(keys_of("crop"), batch.images)
+        else:
+            images = center_crop(batch.images, input_size)
+        images = to_float(images)
+        for name in names:
+            if name in changes:
+                images = jax.vmap(changes[name])(keys_of(name), images)
+        batch = batch._replace(images=images)
+        if "mixup" in names:
+            batch = mixup(keys_of("mixup"), batch, data.num_classes)
+        # Else XLA fuses the network's first layer into this, and rounds as that is compiled: in
+        # float64 the gradients of two programs then differed by 3e-8 (jax 0.12.0).
+        return lax.optimization_barrier(batch) if names else batch
+
+    return augment
 
 
-def crop_at(images: jax.Array, tops: jax.Array, lefts: jax.Array, size: tuple[int, int]):
-    """Cuts a window out of each image, each at its own place.
+def crop(key: jax.Array, image: jax.Array, input_size: int | None = None) -> jax.Array:
+    """A random window [h, w, C] of an image [H, W, C] of any dtype, each equally probable.
 
-    Mapped over the images this is one gather of whole windows, the fastest form on a CPU: 1.5 ms
-    for 128 pictures of 256² bytes to 224². A loop takes 2.2 ms, products with one-hot matrices
-    330 ms, and NumPy on the host 3.5 ms (jax 0.12.0, two cores).
-
-    Args:
-      images: [B, H, W, C] of any dtype.
-      tops: [B] integers, the windows' first rows.
-      lefts: [B] integers, their first columns.
-      size: (h, w).
-
-    Returns:
-      [B, h, w, C].
+    From a picture larger than input_size it cuts a window of that size (224 of 256: Krizhevsky et
+    al. 2012, section 4.1). Another image moves by up to an eighth of its height, black moving in
+    (4 of 32 pixels: He et al. 2016, section 4.2).
     """
+    size = window_size(image.shape, input_size)
+    if size == image.shape[:2]:
+        margin = image.shape[0] // 8
+        image = jnp.pad(image, ((margin, margin), (margin, margin), (0, 0)))
+    room = jnp.array(image.shape[:2]) - jnp.array(size) + 1
+    return window_of(image, jax.random.randint(key, (2,), 0, room), size)
 
-    def window(image: jax.Array, top: jax.Array, left: jax.Array) -> jax.Array:
-        return lax.dynamic_slice(image, (top, left, 0), (*size, image.shape[2]))
 
-    return jax.vmap(window)(images, tops, lefts)
+def flip(key: jax.Array, image: jax.Array) -> jax.Array:
+    """Mirrors an image, left and right, with probability 1/2."""
+    return jnp.where(jax.random.bernoulli(key), image[:, ::-1], image)
 
 
-def shift(images: jax.Array, corners: jax.Array) -> jax.Array:
-    """Moves each image as `data.batches.shift` does on the host.
+def colour(key: jax.Array, image: jax.Array) -> jax.Array:
+    """Changes brightness, contrast and saturation, in this order, by factors from 0.6 to 1.4.
 
-    Args:
-      images: [B, H, W, C] of any dtype.
-      corners: [B, 2], drawn by `data.batches.shift_corners` on the host.
+    With a factor f, x becomes y + f (x - y), clipped to [0, 1]. y is black for brightness, the
+    image's mean grey for contrast, each pixel's grey for saturation.
+
+    Source: torchvision.transforms.ColorJitter(0.4, 0.4, 0.4), which draws the order too.
     """
-    height, width = images.shape[1:3]
-    margins = ((0, 0), (SHIFT, SHIFT), (SHIFT, SHIFT), (0, 0))
-    tops, lefts = corners.T.astype(jnp.int32)
-    return crop_at(jnp.pad(images, margins), tops, lefts, (height, width))
+    factors = jax.random.uniform(key, (3,), jnp.float32, 1 - JITTER, 1 + JITTER)
+    for factor, origin in zip(factors, ORIGINS.values(), strict=True):
+        image = adjust(image, factor, origin(image))
+    # Else XLA computes all of it again for each use by what follows: all augmentations together
+    # then took three times as long on a CPU (jax 0.12.0).
+    return lax.optimization_barrier(image)
 
 
-def principal_components(images: Any, sample: int = 1000) -> np.ndarray:
+def adjust(image: jax.Array, factor: jax.Array, origin: jax.Array) -> jax.Array:
+    """Returns y + f (x - y), clipped to [0, 1]."""
+    return jnp.clip(origin + factor * (image - origin), 0, 1)
+
+
+def grey(image: jax.Array) -> jax.Array:
+    """Returns the luminance [H, W, 1]; a grey image passes unchanged."""
+    if image.shape[2] == 1:
+        return image
+    red, green, blue = jnp.split(image, 3, axis=2)
+    return LUMINANCE[0] * red + LUMINANCE[1] * green + LUMINANCE[2] * blue
+
+
+ORIGINS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "brightness": jnp.zeros_like,
+    "contrast": lambda image: grey(image.mean(axis=(0, 1), keepdims=True)),
+    "saturation": grey,
+}
+
+
+def pca(key: jax.Array, image: jax.Array, components: jax.Array) -> jax.Array:
+    """Adds Σᵢ αᵢ λᵢ vᵢ to every pixel [3] of an image, αᵢ from N(0, 0.1) once for the image.
+
+    Column i of the components is λᵢ vᵢ. Source: Krizhevsky et al. 2012, section 4.1. Pixels may
+    leave [0, 1], as there.
+    """
+    alphas = jax.random.normal(key, (3,), image.dtype)
+    return image + (COLOUR_DEVIATION * alphas * components).sum(axis=1)
+
+
+def principal_components(data: Dataset, sample: int = 1000) -> np.ndarray:
     """Returns the principal components of the pixels' colours, each times its eigenvalue.
 
     Args:
-      images: [N, H, W, 3] uint8 or floats in [0, 1].
+      data: The data set, whose training images [N, H, W, 3] are taken.
       sample: The number of images to look at, at equal distances.
 
     Returns:
       [3, 3] float32; column i is λᵢ vᵢ of the covariance of (R, G, B) in [0, 1], λ ascending, vᵢ of
       length 1 with its largest number positive.
     """
+    images, channels = data.train.images, data.image_shape[2]
+    if channels != 3:
+        raise UserError(f"augment: pca needs 3 channels, the images of {data.name} have {channels}")
     chosen = np.linspace(0, len(images) - 1, min(sample, len(images))).round().astype(int)
     count, total, products = 0, np.zeros(3), np.zeros((3, 3))
     for rows in np.array_split(chosen, -(-len(chosen) // 50)):  # Few at once: they may be large.
@@ -132,3 +170,45 @@ def principal_components(images: Any, sample: int = 1000) -> np.ndarray:
     values, vectors = np.linalg.eigh(products / count - np.outer(mean, mean))
     signs = np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(3)])
     return (values * vectors * signs).astype(np.float32)
+
+
+def cutout(key: jax.Array, image: jax.Array) -> jax.Array:
+    """Blackens a square around a random pixel of an image.
+
+    Its side is a quarter of the image's height; where it reaches over the edge it is smaller.
+    Source: DeVries and Taylor 2017, section 3.
+    """
+    height, width = image.shape[:2]
+    side = height // 4
+    corner = jax.random.randint(key, (2,), 0, jnp.array([height, width])) - side // 2
+    rows, columns = jnp.arange(height) - corner[0], jnp.arange(width) - corner[1]
+    in_rows, in_columns = ((place >= 0) & (place < side) for place in (rows, columns))
+    return jnp.where(in_rows[:, None, None] & in_columns[None, :, None], 0, image)
+
+
+def mixup(keys: jax.Array, batch: Batch, num_classes: int) -> Batch:
+    """Mixes each example with the one before it in the batch, the first with the last.
+
+        image = w image + (1 - w) other image,  y = w y + (1 - w) other y,  w from Beta(0.2, 0.2)
+
+    The order of an epoch is random, so the neighbour is a random example. Every example has its own
+    w, and its own of the keys [B]. Padding is never mixed in. Under pmap each device mixes its own
+    share of the batch. The labels become [B, K] float32.
+
+    Source: Zhang et al. 2018, equation 1, which draws one w for a batch.
+    """
+
+    def mixed(key: jax.Array, real: jax.Array, example: Any, neighbour: Any) -> Any:
+        weight = jax.random.beta(key, MIXUP_ALPHA, MIXUP_ALPHA, dtype=jnp.float32)
+        weight = jnp.where(real, weight, 1)
+
+        def mix(x: jax.Array, other: jax.Array) -> jax.Array:
+            w = weight.astype(x.dtype)
+            return w * x + (1 - w) * jnp.where(real, other, x)
+
+        return jax.tree.map(mix, example, neighbour)
+
+    examples = batch.images, probabilities_of(batch.labels, num_classes, jnp.float32)
+    before, real = jax.tree.map(lambda x: jnp.roll(x, 1, axis=0), (examples, batch.mask > 0))
+    images, labels = jax.vmap(mixed)(keys, real, examples, before)
+    return batch._replace(images=images, labels=labels)

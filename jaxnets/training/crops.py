@@ -1,54 +1,68 @@
-"""Crops of pictures that are stored larger than the network's input."""
+"""Windows of pictures: those that are stored larger than the network's input, and shifted ones."""
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
-Images = Any  # A NumPy array or a JAX array.
+from jaxnets.data.batches import SHIFT
+from jaxnets.training.step import Images
 
 
-def window_of(shape: tuple[int, ...], input_size: int | None) -> tuple[int, int]:
-    """Returns the rows and columns of stored images [B, H, W, C] that the network sees.
+def window_of(image: jax.Array, corner: jax.Array, size: tuple[int, ...]) -> jax.Array:
+    """Cuts a window [h, w, C] out of an image [H, W, C] at its first row and column.
+
+    Mapped over the images this is one gather of whole windows, the fastest form on a CPU: 1.5 ms
+    for 128 pictures of 256² bytes to 224². A loop takes 2.2 ms, products with one-hot matrices
+    330 ms, and NumPy on the host 3.5 ms (jax 0.12.0, two cores).
+    """
+    return lax.dynamic_slice(image, (corner[0], corner[1], 0), (*size, image.shape[2]))
+
+
+def shift(images: jax.Array, corners: jax.Array) -> jax.Array:
+    """Moves images [B, H, W, C] as `data.batches.random_shift` does on the host.
+
+    The corners [B, 2] are drawn on the host by `data.batches.shift_corners`.
+    """
+    padded = jnp.pad(images, ((0, 0), (SHIFT, SHIFT), (SHIFT, SHIFT), (0, 0)))
+    windows = jax.vmap(window_of, (0, 0, None))
+    return windows(padded, corners.astype(jnp.int32), images.shape[1:3])
+
+
+def window_size(shape: tuple[int, ...], input_size: int | None) -> tuple[int, int]:
+    """Returns the rows and columns of stored images [..., H, W, C] that the network sees.
 
     These are at most input_size: `models.layers.Enlarge` enlarges smaller images. Without an
     input_size the network takes images as they are stored.
     """
-    height, width = shape[1:3]
+    height, width = shape[-3:-1]
     return min(height, input_size or height), min(width, input_size or width)
 
 
 def center_crop(images: Images, input_size: int | None) -> Images:
-    """Cuts out the middle of each image.
+    """Cuts out the middle, [..., h, w, C], of images [..., H, W, C].
 
-    Args:
-      images: [B, H, W, C].
-      input_size: The largest side of the window; None leaves the images whole.
-
-    Returns:
-      [B, h, w, C]; an odd margin has its extra row below and its extra column on the right.
+    An odd margin has its extra row below and its extra column on the right. Without an input_size
+    the images stay whole.
     """
-    if input_size is None:
-        return images
-    height, width = window_of(images.shape, input_size)
-    top, left = (images.shape[1] - height) // 2, (images.shape[2] - width) // 2
-    return images[:, top : top + height, left : left + width]
+    height, width = window_size(images.shape, input_size)
+    top, left = (images.shape[-3] - height) // 2, (images.shape[-2] - width) // 2
+    return images[..., top : top + height, left : left + width, :]
 
 
-def with_center_crop(apply: Callable[..., Any], input_size: int | None) -> Callable[..., Any]:
+def with_center_crop(apply: Callable[..., Any], input_size: int) -> Callable[..., Any]:
     """Returns the network applied to the middle of each image."""
-    return lambda variables, images, **arguments: apply(
-        variables, center_crop(images, input_size), **arguments
-    )
+    return lambda variables, images: apply(variables, center_crop(images, input_size))
 
 
-def ten_crops(images: jax.Array, input_size: int | None) -> jax.Array:
+def ten_crops(images: jax.Array, input_size: int) -> jax.Array:
     """Returns the corners and the middle of each image, then the same mirrored: [10, B, h, w, C].
 
     Source: Krizhevsky et al. 2012, section 4.1.
     """
-    height, width = window_of(images.shape, input_size)
+    height, width = window_size(images.shape, input_size)
     corners = [
         images[:, rows, columns]
         for rows in (slice(height), slice(images.shape[1] - height, None))
@@ -58,25 +72,18 @@ def ten_crops(images: jax.Array, input_size: int | None) -> jax.Array:
     return jnp.concatenate([crops, crops[:, :, :, ::-1]])
 
 
-def with_ten_crops(apply: Callable[..., Any], input_size: int | None) -> Callable[..., Any]:
+def with_ten_crops(apply: Callable[..., Any], input_size: int) -> Callable[..., Any]:
     """Returns the network's mean probabilities over ten crops, as a network of the whole images.
 
         p = 1/10 Σᵢ softmax(zᵢ),  zᵢ = apply(crop i)
 
-    It returns log p, whose softmax is p: every loss and metric takes log p as logits, and the
-    cross-entropy is -log p[label].
-
-    Args:
-      apply: A Flax module's (variables, images [B, h, w, C]) -> logits [B, K].
-      input_size: The largest side of a crop.
-
-    Returns:
-      (variables, images [B, H, W, C]) -> log p [B, K].
+    It returns log p [B, K], whose softmax is p: every loss and metric takes log p as logits, and
+    the cross-entropy is -log p[label].
     """
 
-    def mean_log_probabilities(variables: Any, images: jax.Array, **arguments: Any) -> jax.Array:
+    def mean_log_probabilities(variables: Any, images: jax.Array) -> jax.Array:
         crops = ten_crops(images, input_size)
-        logits = apply(variables, crops.reshape(-1, *crops.shape[2:]), **arguments)
+        logits = apply(variables, crops.reshape(-1, *crops.shape[2:]))
         logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
         log_p = jax.nn.log_softmax(logits).reshape(10, len(images), -1)
         return jax.nn.logsumexp(log_p, axis=0) - jnp.log(10.0).astype(log_p.dtype)

@@ -10,28 +10,21 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxnets.data.batches import epoch_corners, epoch_order, eval_batches, train_batches
+from jaxnets.data.batches import eval_batches, train_batches
 from jaxnets.data.datasets import Split
 from jaxnets.data.prefetch import prefetch
 from jaxnets.errors import RunFailedError
 from jaxnets.metrics import Metrics
 from jaxnets.training.parallel import Parallel
-from jaxnets.training.step import TrainState, TrainStep, make_train_epoch
+from jaxnets.training.step import TrainState, TrainStep
 
 # Steps that are dispatched ahead of the last result: enough to keep a device busy.
 IN_FLIGHT = 2
 EVAL_BATCH_SIZE = 512
-# After this many steps a compiled loop lets the host save or stop: an epoch of MNIST's 55,000
-# images is one loop if a batch has 27 images or more.
-STEPS_AT_ONCE = 2048
 
 
 class NonFiniteLossError(RunFailedError):
     """The loss or the parameters became infinite or NaN; the message names the step."""
-
-
-class GradientsDisagreeError(RunFailedError):
-    """The hand-derived gradients differ from autodiff's; the message names the step."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,40 +102,8 @@ class TrainLoader:
 RunEpoch = Callable[[Checkpoint, int], tuple[TrainState, Metrics, float]]
 
 
-def accumulate_metrics(total: Metrics | None, metrics: Metrics, where: str) -> Metrics:
-    """Adds a batch's metrics on the host, in 64 bits: an epoch's sums are exact there.
-
-    Raises:
-      NonFiniteLossError: The loss is infinite or NaN; the message says where.
-    """
-    metrics = _on_host(metrics)
-    _check_finite(metrics.loss_sum, where)
-    return metrics if total is None else jax.tree.map(np.add, total, metrics)
-
-
-def all_finite(tree: Any) -> bool:
-    """Whether no element of any array is infinite or NaN."""
-    return all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(tree))
-
-
-def _on_host(metrics: Metrics) -> Metrics:
-    """The same numbers in 64 bits."""
-    return jax.tree.map(
-        lambda x: x.astype(np.float64 if np.issubdtype(x.dtype, np.floating) else np.int64),
-        jax.device_get(metrics),
-    )
-
-
-def _check_finite(loss_sum: np.floating, where: str) -> None:
-    if not np.isfinite(loss_sum):
-        raise NonFiniteLossError(f"the loss of {where} is {loss_sum}")
-
-
 def stepped_epoch(
-    train_step: TrainStep,
-    loader: TrainLoader,
-    parallel: Parallel,
-    callbacks: Callbacks,
+    train_step: TrainStep, loader: TrainLoader, parallel: Parallel, callbacks: Callbacks
 ) -> RunEpoch:
     """An epoch whose steps are dispatched from Python, while a thread prepares the next batches."""
     compiled = parallel.compile(train_step, donate=True)
@@ -162,6 +123,10 @@ def stepped_epoch(
                 metrics = accumulate_metrics(metrics, pending.popleft(), f"step {done}")
                 callbacks.progress(int(metrics.count) - before, metrics)
 
+        def here() -> Checkpoint:
+            collect(leave=0)
+            return Checkpoint(state, metrics, time.perf_counter() - started, data_seconds)
+
         batches = train_batches(
             loader.split, loader.batch_size, seed=loader.seed, epoch=epoch, augment=loader.augment,
             start=done - epoch * loader.steps, rows=parallel.rows(loader.batch_size),
@@ -174,13 +139,9 @@ def stepped_epoch(
                 if batch is None:
                     break
                 if signal := callbacks.stop():
-                    collect(leave=0)
-                    seconds = time.perf_counter() - started
-                    raise Interrupted(Checkpoint(state, metrics, seconds, data_seconds), signal)
+                    raise Interrupted(here(), signal)
                 if callbacks.due(done + len(pending)):
-                    collect(leave=0)
-                    seconds = time.perf_counter() - started
-                    callbacks.save(Checkpoint(state, metrics, seconds, data_seconds))
+                    callbacks.save(here())
                 batch = parallel.split(batch)
                 if callbacks.before_step is not None:
                     callbacks.before_step(done + len(pending), state, batch)
@@ -194,57 +155,45 @@ def stepped_epoch(
     return run_epoch
 
 
-def scanned_epoch(
-    train_step: TrainStep, loader: TrainLoader, parallel: Parallel, callbacks: Callbacks
-) -> RunEpoch:
-    """An epoch in one compiled loop over examples that lie on the device.
+def accumulate_metrics(total: Metrics | None, metrics: Metrics, where: str) -> Metrics:
+    """Adds a batch's metrics on the host, in 64 bits: an epoch's sums are exact there.
 
-    A longer epoch is cut after every STEPS_AT_ONCE steps, where it may be saved or stopped.
+    Raises:
+      NonFiniteLossError: The loss is infinite or NaN; the message says where.
     """
-    compiled = parallel.compile(make_train_epoch(train_step), replicated=3, donate=True)
-    images, labels = parallel.replicate((np.asarray(loader.split.images), loader.split.labels))
+    metrics = on_host(metrics)
+    check_finite(metrics.loss_sum, where)
+    return metrics if total is None else jax.tree.map(np.add, total, metrics)
 
-    def run_epoch(checkpoint: Checkpoint, epoch: int) -> tuple[TrainState, Metrics, float]:
-        started = time.perf_counter() - checkpoint.seconds
-        state, metrics, done = checkpoint.state, checkpoint.metrics, int(checkpoint.state.step)
-        first = epoch * loader.steps
-        rows = epoch_order(len(loader.split), loader.batch_size, loader.seed, epoch)
-        if "shift" in loader.augment.split(","):
-            rows = (*rows, epoch_corners(loader.steps, loader.batch_size, loader.seed, epoch))
-        ours = parallel.rows(loader.batch_size)
-        while (begin := done - first) < loader.steps:
-            seconds = time.perf_counter() - started
-            here = Checkpoint(state, metrics, seconds, checkpoint.data_seconds)
-            if signal := callbacks.stop():
-                raise Interrupted(here, signal)
-            if begin and callbacks.due(done):
-                callbacks.save(here)
-            # Cut at the same steps wherever the epoch was resumed.
-            end = (begin // STEPS_AT_ONCE + 1) * STEPS_AT_ONCE
-            part = parallel.split(tuple(array[begin:end, ours] for array in rows), axis=1)
-            state, stacked = compiled(state, images, labels, part)
-            stacked = _on_host(stacked)
-            for loss_sum in stacked.loss_sum:
-                done += 1
-                _check_finite(loss_sum, f"step {done}")
-            total = jax.tree.map(lambda x: x.sum(axis=0), stacked)
-            metrics = accumulate_metrics(metrics, total, f"step {done}")
-            callbacks.progress(int(total.count), metrics)
-        assert metrics is not None  # A split has an example at least.
-        return state, metrics, checkpoint.data_seconds
 
-    return run_epoch
+def on_host(metrics: Metrics) -> Metrics:
+    """The same numbers in 64 bits."""
+    return jax.tree.map(
+        lambda x: x.astype(np.float64 if np.issubdtype(x.dtype, np.floating) else np.int64),
+        jax.device_get(metrics),
+    )
+
+
+def check_finite(loss_sum: np.floating, where: str) -> None:
+    """Raises NonFiniteLossError if a loss is infinite or NaN; the message says where."""
+    if not np.isfinite(loss_sum):
+        raise NonFiniteLossError(f"the loss of {where} is {loss_sum}")
+
+
+def all_finite(tree: Any) -> bool:
+    """Whether no element of any array is infinite or NaN."""
+    return all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(tree))
 
 
 def evaluate(
     eval_step: Callable, params: Any, split: Split, parallel: Parallel, views: int = 1
 ) -> Metrics:
-    """The metrics of every example of a split.
+    """The metrics of every example of a split, which has at least one.
 
     Args:
       eval_step: (params, batch) -> metrics, compiled by parallel.compile.
       params: The parameters.
-      split: The examples; at least one.
+      split: The examples.
       parallel: The devices.
       views: Views that the step makes of an example; a batch has that many times fewer examples.
     """

@@ -25,27 +25,15 @@ class Parallel:
     """
 
     def __init__(self, devices: Devices, kind: str = "auto"):
-        """Chooses how functions are placed on devices.
-
-        Args:
-          devices: The devices to use.
-          kind: "jit", "pmap", or "auto": jit on one device and pmap on several.
-        """
-        self.devices = devices
+        """Takes the devices; the kind "auto" is jit on one device and pmap on several."""
         if kind == "auto":
             kind = "pmap" if len(devices) > 1 else "jit"
-        self.kind = kind
-        self._pmap = kind == "pmap"
-        self.axis_name = AXIS if self._pmap else None
+        self.devices, self.kind = devices, kind
+        self.axis_name = AXIS if kind == "pmap" else None
         here = jax.process_index()
         self._here = [device for device in devices if device.process_index == here]
         # What pmap takes and returns is this process's alone.
-        self._mesh = Mesh(np.array(self._here if self._pmap else devices), (AXIS,))
-
-    @property
-    def sharded(self) -> bool:
-        """Whether a step sees the whole batch, spread over several devices by jit."""
-        return len(self.devices) > 1 and not self._pmap
+        self._mesh = Mesh(np.array(self._here if kind == "pmap" else devices), (AXIS,))
 
     def compile(self, function: Callable, *, replicated: int = 1, donate: bool = False) -> Callable:
         """Compiles a function whose last argument is split over the devices.
@@ -55,7 +43,7 @@ class Parallel:
           replicated: How many arguments every device holds whole.
           donate: Whether the result may reuse the first argument's memory.
         """
-        if self._pmap:
+        if self.kind == "pmap":
             in_axes = (None,) * replicated + (0,)
             function = jax.pmap(
                 function, AXIS, in_axes=in_axes, out_axes=None, devices=self.devices
@@ -92,29 +80,27 @@ class Parallel:
             raise UserError(f"batch_size {size} is not divisible by {len(self.devices)} devices")
 
     def split(self, tree: Any, axis: int = 0) -> Any:
-        """Gives each of this process's devices its share of every array along an axis.
+        """Gives each of this process's devices its share of every array along the examples' axis.
 
-        Args:
-          tree: The arrays; each of several processes passes its own `rows`.
-          axis: The axis of the examples.
+        Each of several processes passes its own `rows`.
 
         Raises:
-          UserError: The axis is not divisible by the number of devices.
+          UserError: The number of examples is not divisible by the number of devices.
         """
         count = len(self._here)
         size = jax.tree.leaves(tree)[0].shape[axis]
         self.check_batch_size(size * len(self.devices) // count)
-        if self._pmap:
-            return jax.tree.map(lambda x: _shares(x, count, axis), tree)
+
+        def shares(x: Any) -> Any:
+            """[..., B, ...] → [count, ..., B / count, ...]: a view, no copy."""
+            shape = (*x.shape[:axis], count, x.shape[axis] // count, *x.shape[axis + 1 :])
+            return np.moveaxis(x.reshape(shape), axis, 0)
+
+        if self.kind == "pmap":
+            return jax.tree.map(shares, tree)
         if len(self.devices) == 1:
             return tree
         spread = NamedSharding(self._mesh, PartitionSpec(*[None] * axis, AXIS))
         if spread.is_fully_addressable:
             return jax.device_put(tree, spread)
         return jax.tree.map(lambda x: jax.make_array_from_process_local_data(spread, x), tree)
-
-
-def _shares(x: Any, count: int, axis: int) -> Any:
-    """[..., B, ...] → [count, ..., B / count, ...], device d's share first: a view, no copy."""
-    shape = (*x.shape[:axis], count, x.shape[axis] // count, *x.shape[axis + 1 :])
-    return np.moveaxis(x.reshape(shape), axis, 0)

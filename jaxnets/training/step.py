@@ -5,25 +5,32 @@ batch's examples. `autodiff_loss_and_grad` makes one with jax.grad; the hand-der
 same signature. The division by the number of examples stands once, here.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
-from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxnets.data.batches import Batch
 from jaxnets.losses import Loss
 from jaxnets.metrics import MetricFunction, metric_of
-from jaxnets.training.augment import Augment, no_augmentation, shift, to_float
 
+Images = Any  # A NumPy array or a JAX array.
 Params = Any
 Sums = Any  # Metrics; in regression RegressionMetrics.
 LossAndGrad = Callable[[Params, Batch, jax.Array], tuple[Sums, Params]]
+# (the step's key, a batch, the place of its first row in the whole batch) -> the augmented batch
+Augment = Callable[[jax.Array, Batch, Any], Batch]
+
+# 1/255 = 0.010101..., in base 256, is cut in two: a byte times the first part has no more than 24
+# binary digits, so that only the addition rounds. XLA would multiply by the rounded 1/255 instead,
+# and 126 of the 256 bytes would differ from NumPy's quotient in their last digit.
+THREE_DIGITS, REST = np.float32(0x010101 / 2**24), np.float32(1 / 255 / 2**24)
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -43,6 +50,26 @@ class TrainState(flax.struct.PyTreeNode):
 
 
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Sums]]
+
+
+def to_float(images: Images) -> Images:
+    """Bytes 0 to 255 as float32 from 0 to 1, correctly rounded; floats pass unchanged.
+
+    Pictures stay bytes until they are on the device, where only this function turns them into
+    numbers: a quarter of the memory and of the transfer.
+
+    >>> to_float(np.array([0, 51, 255], np.uint8)).tolist() == [0.0, float(np.float32(0.2)), 1.0]
+    True
+    """
+    if images.dtype != np.uint8:
+        return images
+    images = images.astype(np.float32)
+    return images * THREE_DIGITS + images * REST
+
+
+def no_augmentation(key: jax.Array, batch: Batch, first: Any) -> Batch:
+    """Returns the batch, its images as floats."""
+    return batch._replace(images=to_float(batch.images))
 
 
 def summed_loss(apply: Callable[..., Any], loss: Loss, metric: MetricFunction | None = None):
@@ -75,39 +102,6 @@ def autodiff_loss_and_grad(apply: Callable[..., Any], loss: Loss) -> LossAndGrad
     return loss_and_grad
 
 
-def accumulate_gradients(loss_and_grad: LossAndGrad, size: int) -> LossAndGrad:
-    """Accumulates the same sums over a large batch, block by block.
-
-    A block and its activations stay in the processor's cache. A full batch comes from memory for
-    every layer (benchmarks/dense_epoch.py mlp_handwritten). Only the order of the sums differs, and
-    the keys of dropout.
-
-    Args:
-      loss_and_grad: The gradient, by autodiff or by hand.
-      size: Examples a block; the last block may have fewer.
-    """
-
-    def summed(params: Params, batch: Batch, key: PRNGKeyArray):
-        count, rest = divmod(len(batch.labels), size)
-        if count + bool(rest) == 1:
-            return loss_and_grad(params, batch, key)
-
-        def add_block(number, total, length: int = size):
-            rows = functools.partial(
-                lax.dynamic_slice_in_dim, start_index=number * size, slice_size=length
-            )
-            block_key = jax.random.fold_in(key, number)
-            sums = loss_and_grad(params, jax.tree.map(rows, batch), block_key)
-            return jax.tree.map(jnp.add, total, sums)
-
-        shapes = jax.eval_shape(loss_and_grad, params, batch, key)
-        nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        total = lax.fori_loop(0, count, add_block, nothing)
-        return add_block(count, total, rest) if rest else total
-
-    return summed
-
-
 def make_train_step(
     loss_and_grad: LossAndGrad,
     optimizer: optax.GradientTransformation,
@@ -126,29 +120,18 @@ def make_train_step(
       axis_name: The mapped axis under pmap, over which sums are added.
       augment: Changes the batch first (training/augment.py).
     """
-    summed = _summed(loss_and_grad, axis_name, augment)
+    gradient_step = make_gradient_step(loss_and_grad, axis_name=axis_name, augment=augment)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Sums]:
-        metrics, gradients = summed(state, batch)
-        return apply_gradients(state, gradients, metrics.count, optimizer, reduction), metrics
+        metrics, gradients = gradient_step(state, batch)
+        count = jnp.maximum(metrics.count, 1)  # Every picture of a batch may be a bad one.
+        if reduction == "mean":
+            gradients = jax.tree.map(lambda g: g / count.astype(g.dtype), gradients)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        return state.replace(step=state.step + 1, params=params, opt_state=opt_state), metrics
 
     return train_step
-
-
-def apply_gradients(
-    state: TrainState,
-    gradients: Params,
-    count: Int[Array, ""],
-    optimizer: optax.GradientTransformation,
-    reduction: str,
-) -> TrainState:
-    """The state after a step along gradients that were summed over `count` examples."""
-    count = jnp.maximum(count, 1)  # Every picture of a batch may be a bad one.
-    if reduction == "mean":
-        gradients = jax.tree.map(lambda g: g / count.astype(g.dtype), gradients)
-    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    return state.replace(step=state.step + 1, params=params, opt_state=opt_state)
 
 
 def make_gradient_step(
@@ -157,15 +140,9 @@ def make_gradient_step(
     axis_name: str | None = None,
     augment: Augment = no_augmentation,
 ):
-    """Returns f(state, batch) -> the next step's gradients, summed over the batch."""
-    summed = _summed(loss_and_grad, axis_name, augment)
-    return lambda state, batch: summed(state, batch)[1]
+    """Returns f(state, batch) -> (metrics, gradients), summed over the examples of all devices."""
 
-
-def _summed(loss_and_grad: LossAndGrad, axis_name: str | None, augment: Augment):
-    """f(state, batch) -> (Metrics, gradients), summed over the examples of all devices."""
-
-    def summed(state: TrainState, batch: Batch) -> tuple[Sums, Params]:
+    def gradient_step(state: TrainState, batch: Batch) -> tuple[Sums, Params]:
         key = jax.random.fold_in(state.key, state.step)
         if axis_name is None:
             return loss_and_grad(state.params, augment(key, batch, 0), key)
@@ -174,7 +151,7 @@ def _summed(loss_and_grad: LossAndGrad, axis_name: str | None, augment: Augment)
         key = jax.random.fold_in(key, device)  # Each device drops different units.
         return add_over(axis_name, loss_and_grad(state.params, batch, key))
 
-    return summed
+    return gradient_step
 
 
 def add_over(axis_name: str, tree: Any) -> Any:
@@ -211,35 +188,3 @@ def make_eval_step(
         return metrics if axis_name is None else add_over(axis_name, metrics)
 
     return eval_step
-
-
-def make_train_epoch(train_step: TrainStep):
-    """Returns epoch(state, images, labels, (order, mask[, corners])) -> (state, metrics a step).
-
-    It runs many steps in one compiled loop. This is fastest for dense networks, whose steps are
-    short, and on a GPU or TPU, which then never waits for the host. On the CPU a convolution is 10
-    to 20 times slower in such a loop (jax issue 12868).
-
-    The order and mask [S, B] are those of `data.batches.epoch_order`. If the images are shifted,
-    the corners [S, B, 2] are those of `data.batches.epoch_corners`. The returned function's metrics
-    have a leading axis S.
-    """
-
-    def train_epoch(
-        state: TrainState, images: Shaped[Array, "N *pixels"], labels: Shaped[Array, "N *K"], rows
-    ):
-        if len(rows) == 2 and rows[0].shape == (1, len(images)):
-            # A full batch has no order: no copy is needed.
-            state, metrics = train_step(state, Batch(images, labels, rows[1][0]))  # type: ignore
-            return state, jax.tree.map(lambda x: x[None], metrics)
-
-        def body(state: TrainState, row):
-            indices, mask, *corners = row
-            chosen = images[indices]
-            if corners:
-                chosen = shift(chosen, corners[0])
-            return train_step(state, Batch(chosen, labels[indices], mask))
-
-        return lax.scan(body, state, rows)
-
-    return train_epoch

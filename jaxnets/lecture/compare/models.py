@@ -23,8 +23,8 @@ from jaxnets.lecture.compare.request import TASKS, Request
 from jaxnets.lecture.many import BAR
 from jaxnets.metrics import Metrics, RegressionMetrics
 from jaxnets.runs.run import num_params
-from jaxnets.training.augment import to_float
 from jaxnets.training.loop import Checkpoint
+from jaxnets.training.step import to_float
 
 NEIGHBOURS = 5
 

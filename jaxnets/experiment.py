@@ -24,7 +24,7 @@ from jaxnets.data.datasets import Dataset, Pictures, Split
 from jaxnets.errors import UserError
 from jaxnets.losses import LOSSES
 from jaxnets.machine.platform import compiler_options_for_init, prepare
-from jaxnets.metrics import RegressionMetrics
+from jaxnets.metrics import metric_of
 from jaxnets.models import MODELS
 from jaxnets.models.chain import Chain, first_dense, has_convolution, with_precision
 from jaxnets.training import loop
@@ -222,7 +222,8 @@ class Experiment:
         return self._compile_eval(ten_crop=True)
 
     def _compile_eval(self, *, ten_crop: bool) -> Callable:
-        metric, apply = None, self.model.apply
+        loss, apply = LOSSES[self.config.loss], self.model.apply
+        metric = metric_of(loss)
         if self.config.input_size is not None:
             from jaxnets.training.crops import with_center_crop, with_ten_crops
 
@@ -230,13 +231,8 @@ class Experiment:
             apply = with_crops(apply, self.config.input_size)
         if self.data.is_regression:
             mean, scale = self.data.target_mean, self.data.target_scale
-            metric = functools.partial(RegressionMetrics.of, mean=mean, scale=scale)
-        step = make_eval_step(
-            apply,
-            LOSSES[self.config.loss],
-            metric=metric,
-            axis_name=self.parallel.axis_name,
-        )
+            metric = functools.partial(metric, mean=mean, scale=scale)
+        step = make_eval_step(apply, loss, metric=metric, axis_name=self.parallel.axis_name)
         return self.parallel.compile(step)
 
     def train_step(

@@ -21,7 +21,8 @@ MAY_IMPORT = {
     "data": {"cache", "errors"},
     "models": {"errors"},
     "losses": set(),
-    "metrics": {"losses"},
+    "metrics": {"losses", "regression_metrics"},
+    "regression_metrics": set(),
     "machine": {"cache", "errors", "version"},
     "table": set(),
     "backprop": {"models", "losses", "metrics", "data.batches"},
@@ -38,8 +39,8 @@ MAY_IMPORT = {
         "models", "table", "training",
     },
     "lecture": {
-        "config", "data", "errors", "experiment", "losses", "machine", "metrics", "models", "runs",
-        "table", "training",
+        "config", "data", "errors", "experiment", "losses", "machine", "metrics", "models",
+        "regression_metrics", "runs", "table", "training",
     },
     "report": {"errors", "machine", "models", "table", "training"},
     "serving": {

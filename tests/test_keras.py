@@ -40,16 +40,15 @@ def keras(tmp_path_factory):
     return keras
 
 
-def keras_sequential(keras):
-    """Slide "Keras的序列模型"."""
+def keras_sequential(keras, *hidden):
+    """Slides "Keras的序列模型" and "基于Keras库构建全连接神经网络"."""
     model = keras.models.Sequential()
     model.add(keras.Input(shape=(28 * 28,)))
-    model.add(keras.layers.Dense(units=64, activation="relu"))
-    model.add(keras.layers.Dense(units=64, activation="relu"))
+    for units in hidden:
+        model.add(keras.layers.Dense(units=units, activation="relu"))
     model.add(keras.layers.Dense(units=10, activation="softmax"))
-    model.compile(
-        optimizer=keras.optimizers.SGD(learning_rate=0.1), loss="mse", metrics=["accuracy"]
-    )
+    sgd = keras.optimizers.SGD(learning_rate=0.1)
+    model.compile(optimizer=sgd, loss="mse", metrics=["accuracy"])
     return model
 
 
@@ -61,18 +60,6 @@ def keras_functional(keras):
     predictions = keras.layers.Dense(10, activation="softmax")(x)
     model = keras.models.Model(inputs=inputs, outputs=predictions)
     model.compile(optimizer="rmsprop", loss="categorical_crossentropy", metrics=["accuracy"])
-    return model
-
-
-def keras_on_mnist(keras):
-    """Slide "基于Keras库构建全连接神经网络"."""
-    model = keras.models.Sequential()
-    model.add(keras.Input(shape=(28 * 28,)))
-    model.add(keras.layers.Dense(units=512, activation="relu"))
-    model.add(keras.layers.Dense(units=10, activation="softmax"))
-    model.compile(
-        optimizer=keras.optimizers.SGD(learning_rate=0.1), loss="mse", metrics=["accuracy"]
-    )
     return model
 
 
@@ -92,9 +79,9 @@ class Recipe:
 
 
 RECIPES = {
-    "mlp_sequential": Recipe(keras_sequential, 55_050, {}),
+    "mlp_sequential": Recipe(lambda keras: keras_sequential(keras, 64, 64), 55_050, {}),
     "mlp_functional": Recipe(keras_functional, 55_050, {}),
-    "mlp": Recipe(keras_on_mnist, 407_050, {"batch_size": 512}),
+    "mlp": Recipe(lambda keras: keras_sequential(keras, 512), 407_050, {"batch_size": 512}),
 }
 
 
@@ -202,8 +189,10 @@ def test_an_epochs_log_and_the_evaluation_are_those_of_keras(system):
     assert int(ours.correct) == round(accuracy * TEST_IMAGES)
 
 
-def test_weights_begin_as_in_keras(keras, system):
+def test_weights_are_as_many_and_begin_as_in_keras(keras, system):
     """Glorot uniform: limits ± sqrt(6 / (inputs + outputs)), evenly spread; biases 0."""
+    count = sum(leaf.size for leaf in jax.tree.leaves(system.state.params))
+    assert count == system.theirs.count_params() == system.recipe.params
     keras.utils.set_random_seed(0)
     fresh = system.recipe.build(keras).get_weights()
     shares = np.linspace(0, 1, 11)
@@ -217,14 +206,8 @@ def test_weights_begin_as_in_keras(keras, system):
             assert np.abs(weights).max() <= limit
             # 5 standard deviations of a quantile of a uniform distribution, at its widest.
             close = 5 * limit / np.sqrt(weights.size)
-            assert np.quantile(weights, shares) == pytest.approx(
-                limit * (2 * shares - 1), abs=close
-            )
-
-
-def test_parameters_are_as_many_as_in_keras(system):
-    count = sum(leaf.size for leaf in jax.tree.leaves(system.state.params))
-    assert count == system.theirs.count_params() == system.recipe.params
+            quantiles = np.quantile(weights, shares)
+            assert quantiles == pytest.approx(limit * (2 * shares - 1), abs=close)
 
 
 def test_rmsprop_has_the_constants_of_keras(keras):

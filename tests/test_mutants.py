@@ -7,7 +7,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-from jaxnets.backprop.rules import LAYERS
+from jaxnets.backprop.rule import all_rules
 from jaxnets.gradcheck.compare import DIFFERENCES, compiled, judge
 from jaxnets.gradcheck.layers import TOLERANCES, problem_of
 from jaxnets.gradcheck.mutants import MUTANTS, mutated
@@ -15,6 +15,7 @@ from jaxnets.machine.platform import prepare
 
 # They are wrong where the layer has no derivative, and so nowhere a difference could be taken.
 WRONG_AT_TIES_ONLY = {"relu_passes_at_zero", "max_pool_counts_ties", "max_pool_tie_to_last"}
+LAYERS = all_rules()
 EXERCISES = (ROOT / "docs" / "exercises.md").read_text("utf-8")
 
 

@@ -5,7 +5,7 @@ from functools import partial
 
 import jax
 
-from jaxnets.backprop.rules import rule_of
+from jaxnets.backprop.rule import rule_of
 from jaxnets.models.chain import Layer
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from jaxnets.backprop.rules import LAYERS
+from jaxnets.backprop.rule import all_rules
 from jaxnets.errors import unknown
 from jaxnets.gradcheck import report
 from jaxnets.gradcheck.compare import Row
@@ -46,7 +46,7 @@ def _rows(model: str | None, mutant: str | None) -> Iterator[Row]:
         yield check_layer(mutant, mutated(mutant))
         return
     if model in (None, "all"):
-        for name, rule in LAYERS.items():
+        for name, rule in all_rules().items():
             yield check_layer(name, rule)
     for name, network in networks().items():
         chosen = network.config.model == model or model == "all"

@@ -12,7 +12,7 @@ Images = Any  # A NumPy array or a JAX array.
 def window_of(shape: tuple[int, ...], input_size: int | None) -> tuple[int, int]:
     """Returns the rows and columns of stored images [B, H, W, C] that the network sees.
 
-    These are at most input_size: `models.layers.Enlarge` enlarges smaller images. Without an
+    These are at most input_size: the layer `Enlarge` enlarges smaller images. Without an
     input_size the network takes images as they are stored.
     """
     height, width = shape[1:3]

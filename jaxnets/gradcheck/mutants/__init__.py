@@ -5,8 +5,7 @@ author thought. docs/exercises.md asks for the mistakes. To try a repair, change
 run `python -m jaxnets gradcheck --mutant=NAME`: it is repaired when the check says ok.
 """
 
-from jaxnets.backprop.rule import LayerRule
-from jaxnets.backprop.rules import LAYERS
+from jaxnets.backprop.rule import LayerRule, all_rules
 from jaxnets.gradcheck.mutants import images, rows
 from jaxnets.gradcheck.mutants.mutant import Mutant
 
@@ -21,5 +20,5 @@ MUTANTS: dict[str, Mutant] = {
 def mutated(name: str) -> LayerRule:
     """The layer with the mutant as its backward pass."""
     mutant = MUTANTS[name]
-    right = LAYERS[mutant.layer]
+    right = all_rules()[mutant.layer]
     return right._replace(backward=mutant.backward, forward=mutant.forward or right.forward)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from jaxnets.backprop.dense import dense_backward
 from jaxnets.backprop.dropout import dropout_backward
-from jaxnets.backprop.losses import LOG_OFFSET
+from jaxnets.backprop.probability_losses import LOG_OFFSET
 from jaxnets.gradcheck.mutants.mutant import breaks
 from jaxnets.losses import probabilities_of
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxnets.data.datasets import Dataset, Split
 from jaxnets.lecture.compare.results import Fit, Scores, scores_of
-from jaxnets.metrics import RegressionMetrics
+from jaxnets.regression_metrics import RegressionMetrics
 from jaxnets.training.augment import to_float
 
 NEIGHBOURS = 5

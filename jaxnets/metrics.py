@@ -28,7 +28,7 @@ def _counted(total: jax.Array) -> jax.Array:
 
 @flax.struct.dataclass
 class Metrics:
-    """Sums over examples; adding two gives the metrics of both sets of examples.
+    """Sums over examples; the sums of two such are the metrics of both sets of examples.
 
     Attributes:
       loss_sum: Sum of the examples' losses.
@@ -81,9 +81,6 @@ class Metrics:
         """The metrics of no examples, as 64-bit NumPy numbers."""
         zero, confusion = np.zeros((), np.int64), np.zeros((num_classes, num_classes), np.int64)
         return cls(np.zeros((), np.float64), zero, zero, confusion, zero)
-
-    def __add__(self, other: "Metrics") -> "Metrics":
-        return jax.tree.map(jnp.add, self, other)
 
     @property
     def loss(self) -> float:

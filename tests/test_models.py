@@ -18,7 +18,7 @@ from jaxnets.experiment import Experiment, make_loss_and_grad
 from jaxnets.models import MODELS
 from jaxnets.models.alexnet_layers import AdaptiveAveragePool, Enlarge, LocalResponseNorm
 from jaxnets.models.chain import Chain, with_precision
-from jaxnets.models.layers import ACTIVATIONS, DenseWithOnes, MaxPool, flatten
+from jaxnets.models.layers import ACTIVATIONS, MaxPool, flatten
 
 
 @functools.cache
@@ -145,12 +145,6 @@ def test_the_handwritten_network_computes_what_the_slide_does():
 def test_no_activation_overflows(name, expected):
     x = jnp.array([[-1e4, -30.0, 0.0, 30.0, 1e4]])
     np.testing.assert_allclose(ACTIVATIONS[name](x)[0], expected, rtol=1e-5)
-
-
-def test_the_last_weights_belong_to_the_column_of_ones():
-    params = {"kernel": jnp.array([[10.0], [100.0], [0.5]])}
-    x = jnp.array([[2.0, 3.0], [0.0, 1.0]])
-    assert outputs_of(DenseWithOnes(1), params, x).tolist() == [[320.5], [100.5]]
 
 
 @pytest.fixture

@@ -40,11 +40,12 @@ import pytest
 from libcst import metadata  # pyright: ignore[reportMissingImports]
 from mutmut.mutation import mutators  # pyright: ignore[reportMissingImports]
 
-TARGETS = ("backprop/*.py", "losses.py", "metrics.py", "training/step.py")
+TARGETS = ("backprop/*.py", "losses.py", "*metrics.py", "training/step.py")
 ORACLES = ("torch", "torchvision", "keras", "sklearn")
 _LAYERS = ("test_backprop_layers", "test_gradcheck", "test_models", "test_losses_metrics")
 _TRAINING = ("test_training", "test_parallel", "test_alexnet")
 TESTS = {  # By the first prefix that fits; what a checkout lacks is skipped.
+    "backprop/probability": ("test_losses_metrics", *_LAYERS, *_TRAINING, "test_compare"),
     "backprop/losses": ("test_losses_metrics", *_LAYERS, *_TRAINING, "test_compare"),
     "backprop/": (*_LAYERS, *_TRAINING),
     "training/": (*_TRAINING, "test_augment", "test_resume", "test_diagnosis", "test_lecture"),
@@ -54,10 +55,13 @@ FIRST = {  # Words of the names of the tests that are run before the others, whi
     "pooling": "pool",
     "windows": "pool or conv",
     "convolution": "conv",
-    "normalization": "norm",
+    "alexnet_layers": "norm or pool",
     "activations": "activation or softmax or relu or sigmoid",
     "dense": "dense or ones",
     "dropout": "dropout",
+    "dense_with_ones": "dense or ones",
+    "relu": "relu",
+    "probability_losses": "loss or entropy or squared or mse or reduc",
     "losses": "loss or entropy or squared or mse or reduc",
     "network": "network or hand or manual or pair",
     "fast": "derived or conv",

@@ -24,7 +24,7 @@ from jaxnets.data.datasets import Dataset, Split
 from jaxnets.errors import RunFailedError, UserError
 from jaxnets.losses import LOSSES
 from jaxnets.machine.platform import compiler_options_for_init, prepare
-from jaxnets.metrics import RegressionMetrics
+from jaxnets.metrics import metric_of
 from jaxnets.models import MODELS
 from jaxnets.models.chain import Chain, first_dense, has_convolution, with_precision
 from jaxnets.training import loop, step
@@ -192,7 +192,8 @@ class Experiment:
         return functools.cache(self._compile_eval)
 
     def _compile_eval(self, ten_crop: bool) -> Callable:
-        metric, apply = None, self.model.apply
+        loss, apply = LOSSES[self.config.loss], self.model.apply
+        metric = metric_of(loss)
         if self.config.input_size is not None:
             from jaxnets.training.crops import with_center_crop, with_ten_crops
 
@@ -200,8 +201,8 @@ class Experiment:
             apply = with_crops(apply, self.config.input_size)
         if self.data.is_regression:
             mean, scale = self.data.target_mean, self.data.target_scale
-            metric = functools.partial(RegressionMetrics.of, mean=mean, scale=scale)
-        loss, axis_name = LOSSES[self.config.loss], self.parallel.axis_name
+            metric = functools.partial(metric, mean=mean, scale=scale)
+        axis_name = self.parallel.axis_name
         eval_step = step.make_eval_step(apply, loss, metric=metric, axis_name=axis_name)
         return self.parallel.compile(eval_step)
 

@@ -101,8 +101,5 @@ def squared_error(outputs: Float[Array, "B K"], targets: Float[Array, "B K"]) ->
 
 # The first three compare labels with the softmax of the logits; the last one is for regression.
 LOSSES: dict[str, Loss] = {
-    "cross_entropy": cross_entropy,
-    "mse": mse,
-    "half_mse": half_mse,
-    "squared_error": squared_error,
+    loss.__name__: loss for loss in (cross_entropy, mse, half_mse, squared_error)
 }

@@ -15,7 +15,7 @@ Sum = Any  # A JAX array on a device, a NumPy one where an epoch is added up.
 
 # (outputs [B, K], labels, losses [B], mask [B]) -> the sums of one batch, which have at least
 # loss_sum, count and loss.
-MetricFunction = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], Any]
+MetricFunction = Callable[..., Any]
 
 
 def _counted(total: jax.Array) -> jax.Array:
@@ -28,7 +28,7 @@ def _counted(total: jax.Array) -> jax.Array:
 
 @flax.struct.dataclass
 class Metrics:
-    """Sums over examples; adding two gives the metrics of both sets of examples.
+    """Sums over examples; the sums of two such are the metrics of both sets of examples.
 
     Attributes:
       loss_sum: Sum of the examples' losses.
@@ -82,9 +82,6 @@ class Metrics:
         zero, confusion = np.zeros((), np.int64), np.zeros((num_classes, num_classes), np.int64)
         return cls(np.zeros((), np.float64), zero, zero, confusion, zero)
 
-    def __add__(self, other: "Metrics") -> "Metrics":
-        return jax.tree.map(jnp.add, self, other)
-
     @property
     def loss(self) -> float:
         """Mean loss of an example."""
@@ -106,103 +103,13 @@ class Metrics:
         return int(self.top5_correct) / int(self.count)
 
 
-@flax.struct.dataclass
-class RegressionMetrics:
-    """Sums over examples of the errors of predicted numbers; they add up as `Metrics` do.
-
-    Attributes:
-      loss_sum: Sum of the examples' losses, in the units in which the network is trained.
-      squares: [K], Σ (y - ŷ)².
-      errors: [K], Σ |y - ŷ|.
-      sizes: [K], Σ |y|.
-      deviations: [K], Σ (y - c), c any number near the targets' mean (in float32, sums of y and y²
-        themselves would lose the variance of targets far from 0).
-      deviation_squares: [K], Σ (y - c)².
-      count: How many examples; padding counts nothing.
-    """
-
-    loss_sum: Sum
-    squares: Sum
-    errors: Sum
-    sizes: Sum
-    deviations: Sum
-    deviation_squares: Sum
-    count: Sum
-
-    @classmethod
-    def of(
-        cls,
-        outputs: Float[Array, "B K"],
-        targets: Float[Array, "B K"],
-        losses: Float[Array, " B"],
-        mask: Float[Array, " B"],
-        *,
-        mean: float = 0.0,
-        scale: float = 1.0,
-    ):
-        """The metrics of one batch, in the target's own units: scale * target + mean.
-
-        Args:
-          outputs: The predictions.
-          targets: The targets, standardised or as they are.
-          losses: The examples' losses.
-          mask: 1 for an example and 0 for padding.
-          mean: The number that was subtracted from the targets; the c above.
-          scale: The number by which they were then divided.
-        """
-
-        def total(x: jax.Array) -> jax.Array:
-            return jnp.where(mask[:, None] > 0, x, 0).sum(axis=0)
-
-        errors, deviations = scale * (targets - outputs), scale * targets
-        return cls(
-            loss_sum=jnp.sum(jnp.where(mask > 0, losses, 0)),
-            squares=total(jnp.square(errors)),
-            errors=total(jnp.abs(errors)),
-            sizes=total(jnp.abs(deviations + mean)),
-            deviations=total(deviations),
-            deviation_squares=total(jnp.square(deviations)),
-            count=_counted(jnp.sum((mask > 0).astype(losses.dtype))),
-        )
-
-    @property
-    def loss(self) -> float:
-        """Mean loss of an example."""
-        return float(self.loss_sum) / int(self.count)
-
-    @property
-    def mse(self) -> float:
-        """Mean of (y - ŷ)² over examples and outputs."""
-        return float(np.mean(self.squares)) / int(self.count)
-
-    @property
-    def r2(self) -> float:
-        """R² = 1 - Σ (y - ŷ)² / Σ (y - ȳ)², the mean over outputs: 1 is perfect, 0 is their mean.
-
-        NaN where targets do not vary. Source: sklearn.metrics.r2_score.
-        """
-        deviations = np.asarray(self.deviations, np.float64)
-        squares = np.asarray(self.deviation_squares, np.float64)
-        variation = squares - deviations**2 / int(self.count)
-        if not (variation > 0).all():
-            return float("nan")
-        return float(np.mean(1 - np.asarray(self.squares, np.float64) / variation))
-
-    @property
-    def scores(self) -> dict[str, float]:
-        """What a record says beside the loss: R², which has no unit."""
-        return {"r2": self.r2}
-
-    @property
-    def wmape(self) -> float:
-        """Σ |y - ŷ| / Σ |y|, the weighted mean absolute percentage error; NaN if every y is 0."""
-        sizes = float(np.sum(self.sizes))
-        return float(np.sum(self.errors)) / sizes if sizes else float("nan")
-
-
 def metric_of(loss: Loss) -> MetricFunction:
     """The metrics that a loss is trained with: RegressionMetrics for squared_error, else Metrics.
 
-    Scores in the target's own units: functools.partial(RegressionMetrics.of, mean=..., scale=...).
+    RegressionMetrics' other arguments, mean and scale, give scores in the target's own units.
     """
-    return RegressionMetrics.of if loss is squared_error else Metrics.of
+    if loss is squared_error:
+        from jaxnets.regression_metrics import RegressionMetrics
+
+        return RegressionMetrics.of
+    return Metrics.of

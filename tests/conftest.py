@@ -54,8 +54,8 @@ def pytest_configure(config):
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
     # The shapes in the signatures of these rooms are checked in the tests, and only there.
-    rooms = "backprop", "losses", "metrics", "models", "training.step", "training.scan"
-    rooms = [f"jaxnets.{room}" for room in (*rooms, "training.large_batch")]
+    rooms = "backprop", "losses", "metrics", "regression_metrics", "models", "training.step"
+    rooms = [f"jaxnets.{room}" for room in (*rooms, "training.scan", "training.large_batch")]
     install_import_hook(rooms, "conftest.check_types")
 
     from jaxnets.machine import platform
@@ -97,6 +97,18 @@ def random_params(model, shape=(28, 28, 1), seed=0):
         return leaf.dtype.type(scale) * rng.standard_normal(leaf.shape, leaf.dtype)
 
     return jax.tree.map(draw, shapes_of(model, shape))
+
+
+def assert_normal(kernel, sigma):
+    """Demands that weights are drawn from N(0, sigma), not truncated.
+
+    Within five standard errors: of a variance sqrt(2 / n), of a share sqrt(p (1 - p) / n).
+    """
+    drawn = np.asarray(kernel).ravel()[:500_000].astype(np.float64) / sigma
+    assert drawn.mean() == pytest.approx(0, abs=5 / np.sqrt(drawn.size))
+    assert drawn.var() == pytest.approx(1, abs=5 * np.sqrt(2 / drawn.size))
+    beyond, share = np.mean(np.abs(drawn) > 2), 0.0455
+    assert beyond == pytest.approx(share, abs=5 * np.sqrt(share / drawn.size))
 
 
 def random_images(*shape):

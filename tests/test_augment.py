@@ -14,7 +14,7 @@ import pytest
 from conftest import assert_close, assert_same, params_sha256, quick_jit, random_images, train_on
 
 from jaxnets import experiment
-from jaxnets.backprop.rules import RULES
+from jaxnets.backprop import losses as pairs
 from jaxnets.config.fields import AUGMENTATIONS, preset
 from jaxnets.data.batches import Batch
 from jaxnets.data.datasets import Dataset, Split
@@ -404,12 +404,12 @@ def test_augmented_pictures_train_other_parameters_than_plain_ones(pictures):
 @pytest.mark.usefixtures("uniform_weights", "quick_steps")
 def test_the_check_of_the_gradients_sees_the_mixed_pictures(pictures, monkeypatch):
     """A gradient by hand that is wrong for soft labels alone is found."""
-    right = RULES[cross_entropy]
+    right = pairs.SOFTMAX_CROSS_ENTROPY
 
     def wrong(cache, d_losses):
         return right.backward(cache, d_losses) * (1 if cache[1].ndim == 1 else 2)
 
-    monkeypatch.setitem(RULES, cross_entropy, right._replace(backward=wrong))
+    monkeypatch.setattr(pairs, "SOFTMAX_CROSS_ENTROPY", right._replace(backward=wrong))
     common = dict(loss="cross_entropy", gradients="both", check_every=1, epochs=1)
     train_on(pictures, config_of("softmax", **common))
     with pytest.raises(RunFailedError, match="disagree at step 0"):

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnets.backprop.rules import LAYERS, RULES
+from jaxnets.backprop import relu
+from jaxnets.backprop.rule import all_rules
 from jaxnets.config.recipes import PRESETS
 from jaxnets.gradcheck import compare
 from jaxnets.gradcheck import networks as network_checks
@@ -19,7 +20,7 @@ from jaxnets.gradcheck.layers import TOLERANCES
 from jaxnets.gradcheck.networks import sides_of
 from jaxnets.models.layers import MaxPool
 
-NETWORKS = network_checks.networks()
+LAYERS, NETWORKS = all_rules(), network_checks.networks()
 relu_sides, max_pool_winners = cast(Any, (sides_of(nn.relu), sides_of(MaxPool(2, 2))))
 
 
@@ -56,8 +57,8 @@ def test_every_preset_is_checked_and_alexnet_at_both_sizes():
 
 
 def test_a_wrong_pair_in_a_network_is_reported(monkeypatch, run_command):
-    wrong = RULES[nn.relu]._replace(backward=lambda cache, dy: jnp.maximum(dy, 0))
-    monkeypatch.setitem(RULES, nn.relu, wrong)
+    wrong = relu.RELU._replace(backward=lambda cache, dy: jnp.maximum(dy, 0))
+    monkeypatch.setattr(relu, "RELU", wrong)
     outcome = run_command("gradcheck", "--model=mlp_functional", "--json")
     assert outcome.status == 1
     (row,) = json.loads(outcome.out)["rows"]

@@ -40,16 +40,15 @@ def keras(tmp_path_factory):
     return keras
 
 
-def keras_sequential(keras):
-    """Slide "Keras的序列模型"."""
+def keras_sequential(keras, *hidden):
+    """Slides "Keras的序列模型" and "基于Keras库构建全连接神经网络"."""
     model = keras.models.Sequential()
     model.add(keras.Input(shape=(28 * 28,)))
-    model.add(keras.layers.Dense(units=64, activation="relu"))
-    model.add(keras.layers.Dense(units=64, activation="relu"))
+    for units in hidden:
+        model.add(keras.layers.Dense(units=units, activation="relu"))
     model.add(keras.layers.Dense(units=10, activation="softmax"))
-    model.compile(
-        optimizer=keras.optimizers.SGD(learning_rate=0.1), loss="mse", metrics=["accuracy"]
-    )
+    sgd = keras.optimizers.SGD(learning_rate=0.1)
+    model.compile(optimizer=sgd, loss="mse", metrics=["accuracy"])
     return model
 
 
@@ -61,18 +60,6 @@ def keras_functional(keras):
     predictions = keras.layers.Dense(10, activation="softmax")(x)
     model = keras.models.Model(inputs=inputs, outputs=predictions)
     model.compile(optimizer="rmsprop", loss="categorical_crossentropy", metrics=["accuracy"])
-    return model
-
-
-def keras_on_mnist(keras):
-    """Slide "基于Keras库构建全连接神经网络"."""
-    model = keras.models.Sequential()
-    model.add(keras.Input(shape=(28 * 28,)))
-    model.add(keras.layers.Dense(units=512, activation="relu"))
-    model.add(keras.layers.Dense(units=10, activation="softmax"))
-    model.compile(
-        optimizer=keras.optimizers.SGD(learning_rate=0.1), loss="mse", metrics=["accuracy"]
-    )
     return model
 
 
@@ -92,9 +79,9 @@ class Recipe:
 
 
 RECIPES = {
-    "mlp_sequential": Recipe(keras_sequential, 55_050, {}),
+    "mlp_sequential": Recipe(lambda keras: keras_sequential(keras, 64, 64), 55_050, {}),
     "mlp_functional": Recipe(keras_functional, 55_050, {}),
-    "mlp": Recipe(keras_on_mnist, 407_050, {"batch_size": 512}),
+    "mlp": Recipe(lambda keras: keras_sequential(keras, 512), 407_050, {"batch_size": 512}),
 }
 
 
@@ -118,9 +105,8 @@ def system(request, keras, mnist) -> System:
     batch_size = PRESETS[name]["batch_size"]
     size = (STEPS_AN_EPOCH - 1) * batch_size + batch_size * 3 // 16
     config = preset(name, epochs=EPOCHS, validation_size=0, devices=1)
-    data = dataclasses.replace(
-        mnist, train=first(mnist.train, size), test=first(mnist.test, TEST_IMAGES)
-    )
+    train, test = first(mnist.train, size), first(mnist.test, TEST_IMAGES)
+    data = dataclasses.replace(mnist, train=train, test=test)
     ours = Experiment.create(config, data)
     state = ours.init_state()
     theirs = recipe.build(keras)
@@ -143,20 +129,17 @@ def for_keras(split: Split, rows: Any = slice(None)) -> tuple[np.ndarray, np.nda
     return images.reshape(len(images), -1), np.eye(10, dtype=np.float32)[labels]
 
 
-def largest_difference(system: System, params) -> float:
-    pairs = zip(weights_of(params), system.theirs.get_weights(), strict=True)
-    return max(float(np.abs(ours - theirs).max()) for ours, theirs in pairs)
+def largest_difference(ours, theirs) -> float:
+    return max(float(np.abs(a - b).max()) for a, b in zip(ours, theirs, strict=True))
 
 
 def test_every_step_follows_keras(system):
     config, state = system.ours.config, system.state
     step = system.ours.parallel.compile(system.ours.train_step())
-    initial, sizes, errors = state.params, [], []
+    initial, sizes, errors = weights_of(state.params), [], []
+    train, size, seed = system.ours.data.train, config.batch_size, config.seed
     for epoch in range(EPOCHS):
-        batches = train_batches(
-            system.ours.data.train, config.batch_size, seed=config.seed, epoch=epoch
-        )
-        for batch in batches:
+        for batch in train_batches(train, size, seed=seed, epoch=epoch):
             state, metrics = step(state, batch)
             real = batch.mask > 0
             theirs = system.theirs.train_on_batch(
@@ -169,11 +152,8 @@ def test_every_step_follows_keras(system):
 
     assert len(sizes) == 50
     assert set(sizes) == {config.batch_size, config.batch_size * 3 // 16}
-    moved = max(
-        float(np.abs(new - old).max())
-        for new, old in zip(weights_of(state.params), weights_of(initial), strict=True)
-    )
-    apart = largest_difference(system, state.params)
+    moved = largest_difference(weights_of(state.params), initial)
+    apart = largest_difference(weights_of(state.params), system.theirs.get_weights())
     # pytest -rP shows it.
     print(f"largest difference of a loss {max(errors):.1e}, of a weight {apart:.1e}")
     print(f"the weight that moved farthest moved {moved:.1e}")
@@ -186,12 +166,8 @@ def test_an_epochs_log_and_the_evaluation_are_those_of_keras(system):
     state, history = system.ours.train()
     for epoch, record in enumerate(history):
         order, mask = epoch_order(len(data.train), config.batch_size, config.seed, epoch)
-        log = theirs.fit(
-            *for_keras(data.train, order[mask > 0]),
-            shuffle=False,
-            verbose=0,
-            **system.recipe.fit,
-        ).history
+        rows = for_keras(data.train, order[mask > 0])
+        log = theirs.fit(*rows, shuffle=False, verbose=0, **system.recipe.fit).history
         assert [record["train_loss"]] == pytest.approx(log["loss"], abs=1e-5)
         assert [record["train_accuracy"]] == pytest.approx(log["accuracy"], abs=1e-6)
         assert log["accuracy"] == np.array(log["accuracy"], np.float32).tolist()  # docs/errata.md
@@ -202,8 +178,10 @@ def test_an_epochs_log_and_the_evaluation_are_those_of_keras(system):
     assert int(ours.correct) == round(accuracy * TEST_IMAGES)
 
 
-def test_weights_begin_as_in_keras(keras, system):
+def test_weights_are_as_many_and_begin_as_in_keras(keras, system):
     """Glorot uniform: limits ± sqrt(6 / (inputs + outputs)), evenly spread; biases 0."""
+    count = sum(leaf.size for leaf in jax.tree.leaves(system.state.params))
+    assert count == system.theirs.count_params() == system.recipe.params
     keras.utils.set_random_seed(0)
     fresh = system.recipe.build(keras).get_weights()
     shares = np.linspace(0, 1, 11)
@@ -217,14 +195,8 @@ def test_weights_begin_as_in_keras(keras, system):
             assert np.abs(weights).max() <= limit
             # 5 standard deviations of a quantile of a uniform distribution, at its widest.
             close = 5 * limit / np.sqrt(weights.size)
-            assert np.quantile(weights, shares) == pytest.approx(
-                limit * (2 * shares - 1), abs=close
-            )
-
-
-def test_parameters_are_as_many_as_in_keras(system):
-    count = sum(leaf.size for leaf in jax.tree.leaves(system.state.params))
-    assert count == system.theirs.count_params() == system.recipe.params
+            quantiles = np.quantile(weights, shares)
+            assert quantiles == pytest.approx(limit * (2 * shares - 1), abs=close)
 
 
 def test_rmsprop_has_the_constants_of_keras(keras):

@@ -4,27 +4,21 @@ import functools
 import re
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import num_params, quick_jit, random_images, random_params, shapes_of
+from conftest import assert_normal, num_params, quick_jit, random_images, random_params, shapes_of
 
 from jaxnets.config.fields import preset
 from jaxnets.config.recipes import PRESETS
 from jaxnets.data.batches import Batch
 from jaxnets.experiment import Experiment, make_loss_and_grad
 from jaxnets.models import MODELS
+from jaxnets.models.alexnet_layers import AdaptiveAveragePool, Enlarge, LocalResponseNorm
 from jaxnets.models.chain import Chain, with_precision
-from jaxnets.models.layers import (
-    AdaptiveAveragePool,
-    DenseWithOnes,
-    Enlarge,
-    LocalResponseNorm,
-    MaxPool,
-    flatten,
-)
-from jaxnets.models.mlp import ACTIVATIONS
+from jaxnets.models.layers import ACTIVATIONS, MaxPool, flatten
 
 
 @functools.cache
@@ -98,39 +92,24 @@ def test_dense_layers_begin_as_in_keras_uniform_within_glorot_bounds(layer, fan_
     ],
 )
 def test_he_normal_weights_have_their_variance_and_are_not_truncated(name, layer, fan_in):
-    params = initial_params(name)[layer]
-    kernel = np.asarray(params["kernel"], np.float64).ravel()
-    sigma = np.sqrt(2 / fan_in)
-    # Five standard errors: of a variance sqrt(2 / n), of a share sqrt(p (1 - p) / n).
-    assert kernel.var() / sigma**2 == pytest.approx(1, abs=5 * np.sqrt(2 / kernel.size))
-    assert kernel.mean() / sigma == pytest.approx(0, abs=5 / np.sqrt(kernel.size))
-    beyond, share = np.mean(np.abs(kernel) > 2 * sigma), 0.0455
-    assert beyond == pytest.approx(share, abs=5 * np.sqrt(share / kernel.size))
+    params, sigma = initial_params(name)[layer], np.sqrt(2 / fan_in)
+    assert_normal(params["kernel"], sigma)
     assert not np.any(params.get("bias", 0))
-
-
-def test_the_weights_of_the_ones_column_are_drawn_too():
-    column = initial_params("mlp_handwritten")["hidden1"]["kernel"][784]
-    ratio = np.std(np.asarray(column, np.float64)) / np.sqrt(2 / 785)
-    assert ratio == pytest.approx(1, abs=5 / np.sqrt(2 * 200))
+    last_row = np.asarray(params["kernel"], np.float64)[-1]  # With ones it is the bias: drawn too.
+    assert np.std(last_row) / sigma == pytest.approx(1, abs=5 / np.sqrt(2 * last_row.size))
 
 
 # The forward pass
 
 
-def softmax(z):
-    exponentials = np.exp(z - z.max(axis=1, keepdims=True))
-    return exponentials / exponentials.sum(axis=1, keepdims=True)
-
-
 NUMPY_ACTIVATIONS = {
     "relu": lambda z: np.where(z > 0, z, 0),
     "sigmoid": lambda z: 1 / (1 + np.exp(-z)),
-    "softmax": softmax,
+    "softmax": lambda z: np.exp(z) / np.exp(z).sum(axis=1, keepdims=True),
 }
 
 
-@pytest.mark.parametrize("activation", ["relu", "sigmoid", "softmax"])
+@pytest.mark.parametrize("activation", NUMPY_ACTIVATIONS)
 @pytest.mark.parametrize("hidden", [(), (512,), (7, 5, 6)], ids=["softmax", "one", "three"])
 def test_the_dense_networks_compute_what_numpy_does(hidden, activation):
     model = MODELS["mlp"](hidden=hidden, activation=activation)
@@ -155,55 +134,36 @@ def test_the_handwritten_network_computes_what_the_slide_does():
     np.testing.assert_allclose(logits, h @ weights["logits"]["kernel"], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["relu", "sigmoid", "softmax"])
-def test_no_activation_overflows(name):
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("relu", [0, 0, 0, 30, 1e4]),
+        ("sigmoid", [0, 9.357623e-14, 0.5, 1, 1]),
+        ("softmax", [0, 0, 0, 0, 1]),
+    ],
+)
+def test_no_activation_overflows(name, expected):
     x = jnp.array([[-1e4, -30.0, 0.0, 30.0, 1e4]])
-    expected = {
-        "relu": [0, 0, 0, 30, 1e4],
-        "sigmoid": [0, 9.357623e-14, 0.5, 1, 1],
-        "softmax": [0, 0, 0, 0, 1],
-    }
-    np.testing.assert_allclose(ACTIVATIONS[name](x)[0], expected[name], rtol=1e-5)
+    np.testing.assert_allclose(ACTIVATIONS[name](x)[0], expected, rtol=1e-5)
 
 
-def test_the_last_weights_belong_to_the_column_of_ones():
-    params = {"kernel": jnp.array([[10.0], [100.0], [0.5]])}
-    x = jnp.array([[2.0, 3.0], [0.0, 1.0]])
-    assert outputs_of(DenseWithOnes(1), params, x).tolist() == [[320.5], [100.5]]
-
-
-def torch_or_skip():
+@pytest.fixture
+def torch():
     return pytest.importorskip("torch", reason="PyTorch is the oracle; not installed")
 
 
-def to_torch(x):
-    """A Flax array as PyTorch has it: images and kernels with the channels first."""
-    torch, x = torch_or_skip(), np.asarray(x)
-    if x.ndim == 4:
-        return torch.from_numpy(x.transpose(0, 3, 1, 2).copy())
-    return torch.from_numpy(x.copy())
-
-
-def kernel_to_torch(kernel):
-    torch, kernel = torch_or_skip(), np.asarray(kernel)
-    return torch.from_numpy(kernel.transpose((3, 2, 0, 1) if kernel.ndim == 4 else (1, 0)).copy())
-
-
 @pytest.mark.parametrize("shape", [(28, 28, 1), (11, 16, 3)])
-def test_the_cnn_computes_what_pytorch_does(shape):
-    torch_or_skip()
-    import torch.nn.functional as F
-
-    model = MODELS["cnn"](hidden=(32,))
+def test_the_cnn_computes_what_pytorch_does(torch, shape):
+    model, F = MODELS["cnn"](hidden=(32,)), torch.nn.functional
     params, images = random_params(model, shape), random_images(5, *shape)
-    kernels = {name: kernel_to_torch(layer["kernel"]) for name, layer in params.items()}
-    biases = {name: to_torch(layer["bias"]) for name, layer in params.items()}
-    x = to_torch(images)
+    tensors = jax.tree.map(lambda leaf: torch.tensor(np.array(leaf)), params)
+    x = torch.tensor(images).permute(0, 3, 1, 2)  # PyTorch has the channels first.
     for name in ("conv1", "conv2"):
-        x = F.max_pool2d(F.relu(F.conv2d(x, kernels[name], biases[name])), 2)
-    x = x.permute(0, 2, 3, 1).flatten(1)  # Flax has the channels last.
-    x = F.relu(F.linear(x, kernels["hidden"], biases["hidden"]))
-    x = F.linear(x, kernels["logits"], biases["logits"])
+        kernel = tensors[name]["kernel"].permute(3, 2, 0, 1)
+        x = F.max_pool2d(F.relu(F.conv2d(x, kernel, tensors[name]["bias"])), 2)
+    x = x.permute(0, 2, 3, 1).flatten(1)
+    x = F.relu(x @ tensors["hidden"]["kernel"] + tensors["hidden"]["bias"])
+    x = x @ tensors["logits"]["kernel"] + tensors["logits"]["bias"]
     logits = outputs_of(model, params, images)
     np.testing.assert_allclose(logits, x.numpy(), rtol=1e-4, atol=1e-5)
 
@@ -211,30 +171,22 @@ def test_the_cnn_computes_what_pytorch_does(shape):
 # The layers that Flax lacks
 
 
-def test_enlarging_interpolates_as_pytorch_does_and_repeats_grey():
-    torch_or_skip()
-    import torch.nn.functional as F
-
+def test_enlarging_interpolates_as_pytorch_does_and_repeats_grey(torch):
     images = random_images(3, 28, 28, 1)
-    expected = F.interpolate(to_torch(images), size=(64, 64), mode="bilinear")
+    grey = torch.tensor(images).permute(0, 3, 1, 2)
+    expected = torch.nn.functional.interpolate(grey, size=(64, 64), mode="bilinear")
     enlarged = np.asarray(Enlarge(64)(jnp.asarray(images)))
     assert enlarged.shape == (3, 64, 64, 3)
+    np.testing.assert_array_equal(Enlarge(64)(jnp.asarray(enlarged)), enlarged)
     for channel in range(3):
         np.testing.assert_allclose(enlarged[..., channel], expected[:, 0].numpy(), atol=1e-6)
 
 
-def test_an_image_of_the_right_size_is_not_changed_by_enlarging():
-    images = random_images(2, 64, 64, 3)
-    np.testing.assert_array_equal(Enlarge(64)(jnp.asarray(images)), images)
-
-
 @pytest.mark.parametrize("height, width", [(13, 9), (1, 1), (6, 6), (7, 6), (3, 4), (12, 18)])
-def test_the_adaptive_average_is_pytorchs(height, width):
-    torch_or_skip()
-    import torch.nn.functional as F
-
+def test_the_adaptive_average_is_pytorchs(torch, height, width):
     images = random_images(2, height, width, 3)
-    expected = F.adaptive_avg_pool2d(to_torch(images), 6).permute(0, 2, 3, 1)
+    theirs = torch.nn.AdaptiveAvgPool2d(6)(torch.tensor(images).permute(0, 3, 1, 2))
+    expected = theirs.permute(0, 2, 3, 1)
     np.testing.assert_allclose(AdaptiveAveragePool(6)(jnp.asarray(images)), expected, atol=1e-6)
 
 
@@ -276,8 +228,6 @@ def test_dropout_drops_only_when_told_to_train():
 
 
 def test_dropout_drops_its_share_scales_the_rest_and_differs_between_layers():
-    import flax.linen as nn
-
     one, two = Chain([nn.Dropout(0.4)]), Chain([nn.Dropout(0.4), nn.Dropout(0.4)])
     x = np.ones((100, 1000), np.float32)
 
@@ -318,9 +268,8 @@ def test_mixed_has_all_but_the_logits_in_16_bits():
     last = as_float64(params["logits"])
     expected = np.asarray(h, np.float64) @ last["kernel"] + last["bias"]
     np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
-    assert {leaf.dtype for leaf in jax.tree.leaves(shapes_of(mixed, (28, 28, 1)))} == {
-        np.dtype("float32")
-    }
+    leaves = jax.tree.leaves(shapes_of(mixed, (28, 28, 1)))
+    assert {leaf.dtype for leaf in leaves} == {np.dtype("float32")}
 
 
 @pytest.mark.parametrize("gradients", ["auto", "manual"])

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 
 from jaxnets.backprop.dense import DENSE, with_product
-from jaxnets.backprop.nonzero_columns import with_nonzero_columns
-from jaxnets.backprop.rules import rule_of
+from jaxnets.backprop.rule import rule_of
 from jaxnets.models.chain import Chain, Layer, first_dense, map_layers
 
 
@@ -24,6 +23,8 @@ def with_custom_vjp(model: Chain, *, widths: Sequence[int] = ()) -> Chain:
 
     def faster(layer: Layer) -> Layer:
         if first is not None and layer is first:
+            from jaxnets.backprop.nonzero_columns import with_nonzero_columns
+
             return with_product(first, with_nonzero_columns(DENSE, widths))
         rule = rule_of(layer)
         return rule.faster(layer) if rule and rule.faster else layer

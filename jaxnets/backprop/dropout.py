@@ -7,24 +7,17 @@ from jaxtyping import Array, Bool, Float, Key
 
 from jaxnets.backprop.rule import LayerRule, Setting
 
+Numbers = Float[Array, "*sizes"]
+Mask = Bool[Array, "*sizes"]
 
-def dropout_forward(
-    key: Key[Array, ""], x: Float[Array, "*sizes"], *, rate: float
-) -> tuple[Float[Array, "*sizes"], Bool[Array, "*sizes"]]:
+
+def dropout_forward(key: Key[Array, ""], x: Numbers, *, rate: float) -> tuple[Numbers, Mask]:
     """Silences each number with probability `rate` and scales up the rest.
 
         y = m x / (1 - rate),   m = 1 with probability 1 - rate, else 0
 
-    The scale keeps the mean of y at x, so evaluation needs no dropout at all. The mask is the one
-    that flax.linen.Dropout draws from the same key.
-
-    Args:
-      key: A JAX random key.
-      x: The input.
-      rate: The probability that a number is silenced, 0 to 1.
-
-    Returns:
-      y, and the cache for `dropout_backward`: the mask m.
+    The scale keeps the mean of y at x, so evaluation needs no dropout at all. The mask m, which is
+    the cache, is the one that flax.linen.Dropout draws from the same key.
 
     Raises:
       ValueError: The rate is no probability.
@@ -37,20 +30,10 @@ def dropout_forward(
     return _mask(kept, x, rate), kept
 
 
-def dropout_backward(
-    cache: Bool[Array, "*sizes"], d_out: Float[Array, "*sizes"], *, rate: float
-) -> Float[Array, "*sizes"]:
+def dropout_backward(cache: Mask, d_out: Numbers, *, rate: float) -> Numbers:
     """Applies the chain rule to y = m x / (1 - rate).
 
-        dx = m dy / (1 - rate)     the mask is a constant, so the same numbers are silenced
-
-    Args:
-      cache: From `dropout_forward`.
-      d_out: dy.
-      rate: The rate of the forward pass.
-
-    Returns:
-      dx.
+    dx = m dy / (1 - rate)     the mask is a constant, so the same numbers are silenced
     """
     return _mask(cache, d_out, rate)
 
@@ -61,16 +44,12 @@ def _mask(kept: jax.Array, v: jax.Array, rate: float) -> jax.Array:
 
 
 DROPOUT = LayerRule(
-    name="dropout",
-    layer=nn.Dropout,
     forward=dropout_forward,
     backward=dropout_backward,
     plain=lambda key, x, rate: nn.Dropout(rate, deterministic=False).apply({}, x, rng=key),
     settings=[
-        Setting((6, 8), static={"rate": 0.5}),
-        Setting((2, 3, 3, 2), static={"rate": 0.1}),
-        Setting((5,), static={"rate": 0.0}),
-        Setting((4, 4), static={"rate": 1.0}),
+        Setting(x, static={"rate": rate})
+        for x, rate in [((6, 8), 0.5), ((2, 3, 3, 2), 0.1), ((5,), 0.0), ((4, 4), 1.0)]
     ],
     inputs=("key", "x"),
     static=lambda layer: {"rate": layer.rate},

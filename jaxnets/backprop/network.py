@@ -1,6 +1,6 @@
 """Back-propagation through a whole network: its chain of layers forward, then backward.
 
-The network is stated once, in models/. Here every layer of it finds its pair (`rules.py`), and the
+The network is stated once, in models/. Here every layer of it finds its pair (`rule.py`), and the
 chain rule is the loop in `manual_loss_and_grad`. Nothing here differentiates.
 """
 
@@ -10,14 +10,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxnets.backprop.nonzero_columns import with_nonzero_columns
-from jaxnets.backprop.rule import LayerRule
-from jaxnets.backprop.rules import RULES, rule_of
+from jaxnets.backprop.rule import rule_of
 from jaxnets.data.batches import Batch
 from jaxnets.losses import LOSSES
 from jaxnets.metrics import metric_of
-from jaxnets.models.chain import Chain, Layer, first_dense
-from jaxnets.models.layers import Enlarge, Normalize
+from jaxnets.models.alexnet_layers import Enlarge, Normalize
+from jaxnets.models.chain import Chain, first_dense
 
 Params = dict[str, Any]
 
@@ -34,44 +32,32 @@ class Pair(NamedTuple):
     backward: Callable[..., Any]
 
 
-def pair_of(layer: Layer, widths: Sequence[int] = ()) -> Pair:
-    """The hand-derived pair of a layer of a chain.
-
-    Args:
-      layer: The layer.
-      widths: The numbers of nonzero columns of a dense layer's input, as in
-        `with_nonzero_columns`.
-    """
+def pair_of(layer: Any, widths: Sequence[int] = ()) -> Pair:
+    """The hand-derived pair of a layer of a chain; `widths` is that of `manual_loss_and_grad`."""
     if isinstance(layer, Enlarge | Normalize):
         # It stands before every parameter, so nothing flows back through it.
         return Pair(lambda params, x, key: (layer(x), ()), lambda *_: ({}, None))
     rule = rule_of(layer)
     if rule is None:
         raise ValueError(f"expected a layer with a hand-derived pair, got {layer}")
-    if "params" in rule.inputs:
-        return _with_params(layer, with_nonzero_columns(rule, widths) if widths else rule)
-    static = rule.static(layer)
+    if widths:
+        from jaxnets.backprop.nonzero_columns import with_nonzero_columns
 
-    def forward(params: None, x: jax.Array, key):
-        return rule.forward(*([key] if "key" in rule.inputs else []), x, **static)
+        rule = with_nonzero_columns(rule, widths)
+    has_params, static = "params" in rule.inputs, rule.static(layer)
+    dtype = getattr(layer, "dtype", None)
 
-    def backward(cache, d_out, input_gradient):
-        return {}, rule.backward(cache, d_out, **static)
+    def cast(arrays: Any) -> Any:  # Flax' layers with parameters compute in their own dtype.
+        return jax.tree.map(lambda array: array.astype(dtype or array.dtype), arrays)
 
-    return Pair(forward, backward)
+    def forward(params: Params | None, x: jax.Array, key: jax.Array | None):
+        arrays = {**cast({"params": params, "x": x}), "key": key}
+        return rule.forward(*(arrays[name] for name in rule.inputs), **static)
 
-
-def _with_params(layer: Any, rule: LayerRule) -> Pair:
-    """The pair of a layer with parameters, which computes in the layer's dtype like Flax' own."""
-    static = rule.static(layer)
-
-    def forward(params: Params, x: jax.Array, key):
-        cast = {name: value.astype(layer.dtype or value.dtype) for name, value in params.items()}
-        return rule.forward(cast, x.astype(layer.dtype or x.dtype), **static)
-
-    def backward(cache, d_out, input_gradient):
-        d_out = d_out.astype(layer.dtype or d_out.dtype)
-        d_params, dx = rule.backward(cache, d_out, input_gradient=input_gradient, **static)
+    def backward(cache, d_out: jax.Array, input_gradient: bool):
+        if not has_params:
+            return {}, rule.backward(cache, d_out, **static)
+        d_params, dx = rule.backward(cache, cast(d_out), input_gradient=input_gradient, **static)
         return {name: d.astype(layer.param_dtype) for name, d in d_params.items()}, dx
 
     return Pair(forward, backward)
@@ -93,7 +79,8 @@ def manual_loss_and_grad(model: Chain, loss: str, *, widths: Sequence[int] = ())
     sparse = first_dense(model) if widths else None
     pairs = [pair_of(layer, widths if layer is sparse else ()) for layer in model.layers]
     names = [str(getattr(layer, "name", None)) for layer in model.layers]
-    loss_rule, metric = RULES[LOSSES[loss]], metric_of(LOSSES[loss])
+    loss_rule: Any = rule_of(LOSSES[loss])
+    metric = metric_of(LOSSES[loss])
 
     def loss_and_grad(params: Params, batch: Batch, key: jax.Array):
         batch = jax.tree.map(jnp.asarray, batch)

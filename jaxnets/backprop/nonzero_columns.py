@@ -30,10 +30,8 @@ def with_nonzero_columns(rule: LayerRule, widths: Sequence[int]) -> LayerRule:
         return {**params, "kernel": rows}, x[:, :width]
 
     def forward(params: Params, x: Float[Array, "B D"]):
-        def z(width: int) -> jax.Array:
-            return rule.forward(*first(params, x, width))[0]
-
-        return _by_width(z, x, widths), (params, x)
+        z = _by_width(lambda width: rule.forward(*first(params, x, width))[0], x, widths)
+        return z, (params, x)
 
     def backward(cache, dz: Float[Array, "B K"], *, input_gradient: bool = True):
         params, x = cache

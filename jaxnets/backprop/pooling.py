@@ -1,4 +1,4 @@
-"""Pools: the maximum of each window, and the average of each share of an image.
+"""The max pool: the maximum of each window.
 
 The window's places and its padding are those of `windows.py`.
 """
@@ -15,25 +15,25 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from jaxnets.backprop.rule import LayerRule, Setting, by_rule
 from jaxnets.backprop.windows import Padding, Size, window_pads, window_slices
-from jaxnets.models.layers import AdaptiveAveragePool, MaxPool, averaging_matrix
 
+Images = Float[Array, "B H W C"]
+Outputs = Float[Array, "B h w C"]
 Winners = UInt8[Array, "B h w C"] | Int[Array, "B h w C"]
+Cache = tuple[Winners, Float[Array, "0 H W C"]]  # The empty array remembers the images' shape.
 
 
 def max_pool_forward(
-    x: Float[Array, "B H W C"], *, window: Size, strides: Size, padding: Padding = "VALID"
-) -> tuple[Float[Array, "B h w C"], tuple[Winners, Float[Array, "0 H W C"]]]:
+    x: Images, *, window: Size, strides: Size, padding: Padding = "VALID"
+) -> tuple[Outputs, Cache]:
     """Takes the maximum of each window: y_bijc = max_a,a' X_b,(sh i + a),(sw j + a'),c.
+
+    The cache says which of the kh kw elements won.
 
     Args:
       x: X.
       window: (kh, kw).
       strides: (sh, sw); smaller than the window, the windows overlap.
       padding: "SAME", "VALID" or ((top, bottom), (left, right)), filled with -infinity.
-
-    Returns:
-      y, and the cache for `max_pool_backward`: which of the kh kw elements won, and an empty array
-      that remembers the shape.
 
     Source: Krizhevsky et al. 2012, section 3.4, for overlapping windows.
     """
@@ -68,29 +68,14 @@ def _stored(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Arr
 
 
 def max_pool_backward(
-    cache: tuple[Winners, Float[Array, "0 H W C"]],
-    d_out: Float[Array, "B h w C"],
-    *,
-    window: Size,
-    strides: Size,
-    padding: Padding,
-) -> Float[Array, "B H W C"]:
+    cache: Cache, d_out: Outputs, *, window: Size, strides: Size, padding: Padding
+) -> Images:
     """Gives each window's gradient to the element that won.
 
         ∂y_bijc/∂X_buvc = 1 where (u, v) is the winner of window (i, j), else 0
         dX_buvc = sum of d_out_bijc over the windows (i, j) that (u, v) has won
 
     In a tie the first in row-major order of the window wins, as in XLA.
-
-    Args:
-      cache: From `max_pool_forward`.
-      d_out: The gradient of y.
-      window: The window of the forward pass.
-      strides: The strides of the forward pass.
-      padding: The padding of the forward pass.
-
-    Returns:
-      dX.
     """
     winner, shape = cache
     height, width, channels = shape.shape[1:]
@@ -107,12 +92,8 @@ def max_pool_backward(
             inside = (a < kh)[:, None] & (b < kw)
             number = np.where(inside, a[:, None] * kw + b, kh * kw)  # which never wins
             number = jnp.asarray(number, winner.dtype)[:, None, :, None]
-            place = (
-                (0, 0, 0),
-                (down, rows - h - down, 0),
-                (right, columns - w - right, 0),
-                (0, 0, 0),
-            )
+            beside = (down, rows - h - down, 0), (right, columns - w - right, 0)
+            place = ((0, 0, 0), *beside, (0, 0, 0))
             won = lax.pad(winner, jnp.zeros((), winner.dtype), place)
             gradient = lax.pad(d_out, jnp.zeros((), d_out.dtype), place)
             dx += jnp.where(won[:, :, None, :, None] == number, gradient[:, :, None, :, None], 0)
@@ -127,14 +108,15 @@ def _pick_winners(x, sides, *, window, strides, padding):
     return lax.select_n(sides.astype(jnp.int32), *slices)
 
 
-def _pool(x, window, strides, padding: Padding = "VALID", **numbers: Any) -> Setting:
-    static = {"window": window, "strides": strides, "padding": padding}
-    return Setting(x, static=static, **numbers)
+def _static(window: Size, strides: Size, padding: Padding = "VALID") -> dict[str, Any]:
+    return {"window": window, "strides": strides, "padding": padding}
+
+
+def _pool(x, *window_strides_padding, numbers="normal") -> Setting:
+    return Setting(x, numbers=numbers, static=_static(*window_strides_padding))
 
 
 MAX_POOL = LayerRule(
-    name="max_pool",
-    layer=MaxPool,
     forward=max_pool_forward,
     backward=max_pool_backward,
     plain=lambda x, window, strides, padding: nn.max_pool(x, window, strides, padding),
@@ -149,84 +131,8 @@ MAX_POOL = LayerRule(
         _pool((2, 7, 7, 2), (3, 3), (2, 2), numbers="integers"),
         _pool((1, 5, 5, 2), (3, 3), (2, 2), "SAME", numbers="equal"),
     ],
-    static=lambda layer: {**layer.sizes, "padding": "VALID"},
+    static=lambda layer: _static((layer.window,) * 2, (layer.stride,) * 2),
     faster=lambda layer: lambda x: by_rule(MAX_POOL, MAX_POOL.static(layer), x),
     sides=lambda x, **static: max_pool_forward(x, **static)[1][0],
     on_sides=_pick_winners,
-)
-
-
-def adaptive_average_pool_forward(
-    x: Float[Array, "B H W C"], *, output_size: Size
-) -> tuple[Float[Array, "B h w C"], Float[Array, "0 H W C"]]:
-    """Averages over windows that are chosen so that h x w of them cover the image.
-
-    Row i of the output averages the rows floor(i H / h) up to, not including, ceil((i + 1) H / h).
-    As a matrix R [h, H] with 1/(number of rows) in those places, and likewise S [w, W] for columns:
-
-        y_bijc = sum_u,v R_iu S_jv X_buvc
-
-    Args:
-      x: X.
-      output_size: (h, w).
-
-    Returns:
-      y, and the cache for `adaptive_average_pool_backward`: an empty array that remembers the
-      shape.
-
-    Source: torch.nn.AdaptiveAvgPool2d, which torchvision's AlexNet puts before its dense layers.
-    """
-    rows, columns = _averaging_matrices(x.shape[1:3], output_size, x.dtype)
-    return jnp.einsum("iu,jv,buvc->bijc", rows, columns, x), x[:0]
-
-
-def adaptive_average_pool_backward(
-    cache: Float[Array, "0 H W C"], d_out: Float[Array, "B h w C"], *, output_size: Size
-) -> Float[Array, "B H W C"]:
-    """Applies the chain rule to y_bijc = sum_u,v R_iu S_jv X_buvc.
-
-        dX_buvc = sum_i,j R_iu S_jv d_out_bijc       the same matrices, transposed
-
-    Args:
-      cache: From `adaptive_average_pool_forward`.
-      d_out: The gradient of y.
-      output_size: (h, w) of the forward pass.
-
-    Returns:
-      dX.
-    """
-    rows, columns = _averaging_matrices(cache.shape[1:3], output_size, cache.dtype)
-    return jnp.einsum("iu,jv,bijc->buvc", rows, columns, d_out)
-
-
-def _averaging_matrices(image: Size, output_size: Size, dtype) -> list[jax.Array]:
-    """R [h, H] and S [w, W] of `adaptive_average_pool_forward`."""
-    return [
-        averaging_matrix(places, size, dtype)
-        for places, size in zip(output_size, image, strict=True)
-    ]
-
-
-def _plain_adaptive_average_pool(x, output_size):
-    def parts(size, places):
-        return [slice(i * size // places, -(-(i + 1) * size // places)) for i in range(places)]
-
-    rows, columns = map(parts, x.shape[1:3], output_size)
-    cells = [x[:, row, column].mean((1, 2)) for row in rows for column in columns]
-    return jnp.stack(cells, axis=1).reshape(len(x), *output_size, x.shape[-1])
-
-
-ADAPTIVE_AVERAGE_POOL = LayerRule(
-    name="adaptive_average_pool",
-    layer=AdaptiveAveragePool,
-    forward=adaptive_average_pool_forward,
-    backward=adaptive_average_pool_backward,
-    plain=_plain_adaptive_average_pool,
-    settings=[
-        Setting((2, 7, 5, 3), static={"output_size": (3, 2)}),
-        Setting((2, 4, 4, 3), static={"output_size": (4, 4)}),
-        Setting((2, 1, 1, 3), static={"output_size": (3, 3)}),
-        Setting((2, 3, 2, 3), static={"output_size": (4, 3)}),
-    ],
-    static=lambda layer: {"output_size": (layer.size, layer.size)},
 )

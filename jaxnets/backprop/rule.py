@@ -1,16 +1,27 @@
-"""What a layer is, in one declaration that stands beside its pair.
+"""What a layer is, in one declaration that stands beside its pair of passes.
 
-`rules.py` collects the declarations. `network.py` composes the pairs into a network's backward
-pass, `custom_vjp.py` lends them to autodiff, and `gradcheck/` holds each against the plain
-formulation in the settings that are declared with it.
+A pair is `f_forward(x, ...) -> (out, cache)` and `f_backward(cache, d_out, ...) -> dx`. In every
+pair, d_v or dv is the gradient of v and has v's shape; the cache is what the forward pass returned,
+and the backward pass takes the same keyword arguments. A layer with parameters returns (d_params,
+dx). With input_gradient=False, for a network's first layer, nobody needs dx and it is None.
+
+`network.py` composes the pairs into a network's backward pass, `custom_vjp.py` lends them to
+autodiff, and `gradcheck/` holds each against the plain formulation in the settings that are
+declared with it.
 """
 
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 from jaxtyping import Array, Float
+
+from jaxnets.losses import cross_entropy, half_mse, mse, squared_error
+from jaxnets.models.alexnet_layers import AdaptiveAveragePool, LocalResponseNorm
+from jaxnets.models.layers import DenseWithOnes, MaxPool, flatten
 
 Params = dict[str, Float[Array, "..."]]
 
@@ -40,22 +51,18 @@ class LayerRule(NamedTuple):
     """A layer: its two passes, what they must equal, and what they are tried on.
 
     Attributes:
-      name: The layer's name in the gradient check.
-      layer: What a chain or `losses.LOSSES` holds: a class or a function. None: no network has it.
       forward: (*inputs, **static) -> (out, cache).
       backward: (cache, d_out, **static) -> dx; with parameters (d_params, dx), and it then takes
         input_gradient too.
       plain: (*inputs, **static) -> out in stock JAX or Flax, which autodiff differentiates.
       settings: The calls on which the pair is tried.
       inputs: The names of forward's arrays, of "params", "key", "x" and "labels".
-      static: Reads the static arguments from a layer of the class.
+      static: Reads the static arguments from a layer of a network.
       faster: Returns a layer in the form that autodiff differentiates by this pair.
       sides: (x, **static) -> the side of its kink on which each unit is. None: no kinks.
       on_sides: (x, sides, **static) -> out, continued smoothly from these sides.
     """
 
-    name: str
-    layer: Any
     forward: Callable[..., Any]
     backward: Callable[..., Any]
     plain: Callable[..., Any]
@@ -67,15 +74,49 @@ class LayerRule(NamedTuple):
     on_sides: Callable[..., jax.Array] | None = None
 
 
+# Where a layer's or a loss' rule stands: a file of this folder and the rule's name there. No
+# network has the pairs with a name instead; they are steps of the slides.
+RULES: dict[Any, str] = {
+    nn.Dense: "dense.DENSE",
+    DenseWithOnes: "dense_with_ones.DENSE_WITH_ONES",
+    flatten: "shape.FLATTEN",
+    nn.sigmoid: "activations.SIGMOID",
+    nn.relu: "relu.RELU",
+    nn.softmax: "activations.SOFTMAX",
+    nn.Conv: "convolution.CONV",
+    MaxPool: "pooling.MAX_POOL",
+    AdaptiveAveragePool: "alexnet_layers.ADAPTIVE_AVERAGE_POOL",
+    LocalResponseNorm: "alexnet_layers.LOCAL_RESPONSE_NORM",
+    nn.Dropout: "dropout.DROPOUT",
+    "cross-entropy of probabilities": "probability_losses.CROSS_ENTROPY",
+    "cross-entropy in two steps": "probability_losses.SOFTMAX_THEN_CROSS_ENTROPY",
+    cross_entropy: "losses.SOFTMAX_CROSS_ENTROPY",
+    squared_error: "probability_losses.SQUARED_ERROR",
+    "half squared error": "probability_losses.HALF_SQUARED_ERROR",
+    mse: "probability_losses.MSE",
+    half_mse: "probability_losses.HALF_MSE",
+}
+
+
+def rule_of(layer: Any) -> LayerRule | None:
+    """The rule of a layer of a chain, or of a loss; None if there is none. Loads its file only."""
+    place = RULES.get(type(layer)) or RULES.get(layer)
+    return _load(place) if place else None
+
+
+def all_rules() -> dict[str, LayerRule]:
+    """Every rule by its name in small letters, for the gradient check."""
+    return {place.split(".")[1].lower(): _load(place) for place in RULES.values()}
+
+
+def _load(place: str) -> LayerRule:
+    file, name = place.split(".")
+    return getattr(importlib.import_module(f"jaxnets.backprop.{file}"), name)
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def by_rule(rule: LayerRule, static: Mapping[str, Any], *inputs: Any) -> Float[Array, "..."]:
-    """A layer's output, which autodiff differentiates by the rule's backward pass.
-
-    Args:
-      rule: The layer; its inputs are x, or params and x.
-      static: Its static arguments.
-      *inputs: Its arrays.
-    """
+    """A layer's output for x, or params and x, which autodiff differentiates by the rule."""
     return rule.forward(*inputs, **static)[0]
 
 
@@ -89,3 +130,15 @@ def _by_rule_backward(rule: LayerRule, static: Mapping[str, Any], cache: Any, d_
 
 
 by_rule.defvjp(_by_rule_forward, _by_rule_backward)
+
+# Settings that several layers have in common.
+ELEMENTWISE = [
+    *map(Setting, [(4, 5), (1, 1), (2, 3, 3, 2)]),
+    Setting((4, 5), numbers="huge"),
+    Setting((4, 5), numbers="integers"),
+]
+SCORES = [
+    *map(Setting, [(4, 5), (1, 3), (3, 1)]),
+    Setting((3, 4), numbers="equal"),
+    Setting((5, 4), numbers="huge"),
+]

@@ -4,41 +4,23 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jaxnets.backprop.rule import LayerRule, Setting
-from jaxnets.models.layers import flatten
+
+Images = Float[Array, "B *sizes"]
+Rows = Float[Array, "B D"]
+Shape = Float[Array, "0 *sizes"]  # An empty array remembers it.
 
 
-def flatten_forward(
-    x: Float[Array, "B *sizes"],
-) -> tuple[Float[Array, "B D"], Float[Array, "0 *sizes"]]:
-    """Writes each example's numbers in one row, so that a dense layer can follow.
-
-    Args:
-      x: Usually images.
-
-    Returns:
-      The rows, and the cache for `flatten_backward`: an empty array that remembers the shape.
-    """
+def flatten_forward(x: Images) -> tuple[Rows, Shape]:
+    """Writes each example's numbers in one row, so that a dense layer can follow."""
     return x.reshape(x.shape[0], -1), x[:0]
 
 
-def flatten_backward(
-    cache: Float[Array, "0 *sizes"], d_out: Float[Array, "B D"]
-) -> Float[Array, "B *sizes"]:
-    """Puts the gradient back into the shape of x; no number has changed.
-
-    Args:
-      cache: From `flatten_forward`.
-      d_out: The rows' gradient.
-
-    Returns:
-      dx.
-    """
+def flatten_backward(cache: Shape, d_out: Rows) -> Images:
+    """Puts the gradient back into the shape of x; no number has changed."""
     return d_out.reshape(-1, *cache.shape[1:])
 
 
 FLATTEN = LayerRule(
-    name="flatten",
-    layer=flatten,
     forward=flatten_forward,
     backward=flatten_backward,
     plain=lambda x: lax.collapse(x, 1),

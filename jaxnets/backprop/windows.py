@@ -31,20 +31,11 @@ def window_pads(image: Size, window: Size, strides: Size, padding: Padding) -> P
       strides: (sh, sw).
       padding: "SAME", "VALID" or ((top, bottom), (left, right)).
 
-    Returns:
-      ((top, bottom), (left, right)).
-
     Raises:
       ValueError: The padding is another, or the window is larger than the padded image.
     """
-    if padding == "VALID":
-        pads = [(0, 0), (0, 0)]
-    elif padding == "SAME":
-        missing = [
-            max((-(-size // s) - 1) * s + k - size, 0)
-            for size, k, s in zip(image, window, strides, strict=True)
-        ]
-        pads = [(m // 2, m - m // 2) for m in missing]
+    if isinstance(padding, str) and padding in ("SAME", "VALID"):
+        pads = lax.padtype_to_pads(image, window, strides, padding)
     elif isinstance(padding, str | int):
         raise ValueError(f"padding must be 'SAME', 'VALID' or pairs of ints, got {padding!r}")
     else:
@@ -58,18 +49,7 @@ def window_pads(image: Size, window: Size, strides: Size, padding: Padding) -> P
 def window_slices(
     x: Float[Array, "B H W C"], window: Size, strides: Size, pads: Pads, fill: float
 ) -> list[Float[Array, "B h w C"]]:
-    """Lists what each element of the window sees.
-
-    Args:
-      x: The images.
-      window: (kh, kw).
-      strides: (sh, sw).
-      pads: From `window_pads`.
-      fill: The value of the padding.
-
-    Returns:
-      kh kw slices.
-    """
+    """Lists what each of the kh kw elements of the window sees; the padding holds `fill`."""
     padding = [(0, 0, 0), *((low, high, 0) for low, high in pads), (0, 0, 0)]
     x = lax.pad(x, jnp.asarray(fill, x.dtype), padding)
     batch, height, width, channels = x.shape

@@ -12,13 +12,13 @@ from jax import lax
 from jaxnets.backprop.convolution import conv_backward
 from jaxnets.backprop.dense import dense_backward
 from jaxnets.backprop.dropout import dropout_backward
-from jaxnets.backprop.losses import LOG_OFFSET
 from jaxnets.backprop.pooling import max_pool_forward
-from jaxnets.backprop.rule import LayerRule
-from jaxnets.backprop.rules import LAYERS
+from jaxnets.backprop.probability_losses import LOG_OFFSET
+from jaxnets.backprop.rule import LayerRule, all_rules
 from jaxnets.backprop.windows import window_pads, window_slices
 from jaxnets.losses import probabilities_of
 
+LAYERS = all_rules()
 MUTANTS: dict[str, LayerRule] = {}  # The broken layers, by the names of the functions below.
 
 

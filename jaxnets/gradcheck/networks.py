@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnets.backprop.network import manual_loss_and_grad, pair_of
-from jaxnets.backprop.rules import rule_of
+from jaxnets.backprop.rule import rule_of
 from jaxnets.config.fields import Config, preset
 from jaxnets.config.recipes import PRESETS
 from jaxnets.data.batches import Batch

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from jaxnets import table
-from jaxnets.backprop.rules import LAYERS
+from jaxnets.backprop.rule import all_rules
 from jaxnets.errors import unknown
 from jaxnets.gradcheck.compare import DIFFERENCES, PRECISIONS, Row
 from jaxnets.gradcheck.layers import check_layer
@@ -56,7 +56,7 @@ def _rows(model: str | None, mutant: str | None) -> Iterator[Row]:
         yield check_layer(mutant, MUTANTS[mutant])
         return
     if model in (None, "all"):
-        for name, rule in LAYERS.items():
+        for name, rule in all_rules().items():
             yield check_layer(name, rule)
     for name, network in networks().items():
         chosen = network.config.model == model or model == "all"

@@ -1,31 +1,29 @@
 """The networks of the lecture, each a function that returns its chain of layers."""
 
-import functools
+import importlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from jaxnets.models.chain import Chain
-from jaxnets.models.cnn import cnn
-from jaxnets.models.mlp import mlp, mlp_handwritten
 
 
-def _alexnet(name: str, **sizes: Any) -> Chain:
-    """A network of alexnet.py, which only its own runs load."""
-    from jaxnets.models import alexnet
-
-    return getattr(alexnet, name)(**sizes)
+def _create(name: str, **sizes: Any) -> Chain:
+    """The network of a function, as "file.function" of this folder: only then is it loaded."""
+    file, function = name.split(".")
+    return getattr(importlib.import_module(f"jaxnets.models.{file}"), function)(**sizes)
 
 
 # The variants are arguments, not classes; the recipes in config/recipes.py give their sizes.
 MODELS: dict[str, Callable[..., Chain]] = {
-    "softmax": functools.partial(mlp, hidden=()),
-    "mlp_sequential": mlp,
-    "mlp_functional": mlp,
-    "mlp": mlp,
-    "mlp_handwritten": mlp_handwritten,
-    "cnn": cnn,
-    "alexnet": functools.partial(_alexnet, "alexnet"),
-    "alexnet_paper": functools.partial(_alexnet, "alexnet_paper"),
-    "alexnet_ungrouped": functools.partial(_alexnet, "alexnet_paper", groups=1),
-    "alexnet_small": functools.partial(_alexnet, "alexnet_small"),
+    "softmax": partial(_create, "mlp.mlp", hidden=()),
+    "mlp_sequential": partial(_create, "mlp.mlp"),
+    "mlp_functional": partial(_create, "mlp.mlp"),
+    "mlp": partial(_create, "mlp.mlp"),
+    "mlp_handwritten": partial(_create, "mlp.mlp_handwritten"),
+    "cnn": partial(_create, "cnn.cnn"),
+    "alexnet": partial(_create, "alexnet.alexnet"),
+    "alexnet_paper": partial(_create, "alexnet.alexnet_paper"),
+    "alexnet_ungrouped": partial(_create, "alexnet.alexnet_paper", groups=1),
+    "alexnet_small": partial(_create, "alexnet.alexnet_small"),
 }

@@ -53,16 +53,14 @@ import flax.linen as nn
 import numpy as np
 
 from jaxnets.errors import UserError
-from jaxnets.models.chain import Chain, Layer
-from jaxnets.models.layers import (
+from jaxnets.models.alexnet_layers import (
     AdaptiveAveragePool,
     Enlarge,
     LocalResponseNorm,
-    MaxPool,
     Normalize,
-    flatten,
 )
-from jaxnets.models.mlp import HE
+from jaxnets.models.chain import Chain, Layer
+from jaxnets.models.layers import HE, MaxPool, flatten
 
 # The features and the window of each convolution, and alexnet_small's hidden dense units.
 CONVOLUTIONS = ((64, 11), (192, 5), (384, 3), (256, 3), (256, 3))
@@ -100,8 +98,15 @@ def alexnet(
       init: "he": He et al. 2015, biases 0; "paper": N(0, 0.01), some biases 1.
       normalize: "none", "imagenet" or "paper": a key of NORMALIZE.
     """
-    convolutions = _convolutions(CONVOLUTIONS, init, stride=4)
-    return _large(convolutions, num_classes, input_size, dropout, init, normalize)
+    return Chain(
+        [
+            Enlarge(input_size),
+            *NORMALIZE[normalize],
+            *_convolutions(CONVOLUTIONS, init, stride=4),
+            AdaptiveAveragePool(6),
+            *_classifier(4096, num_classes, dropout, init),
+        ]
+    )
 
 
 def alexnet_paper(
@@ -114,17 +119,19 @@ def alexnet_paper(
 ) -> Chain:
     """The network of 2012 with its two groups and LRN: 60,965,224 parameters.
 
-    Args:
-      num_classes: K.
-      input_size: Pixels a side to which smaller images are enlarged, at least 63.
-      dropout: Share of units dropped before each hidden dense layer.
-      init: "he" or "paper", as in `alexnet`.
-      normalize: A key of NORMALIZE.
-      groups: Groups of channels in conv2, conv4 and conv5; with 1 there are 62,378,344 parameters.
+    The arguments are those of `alexnet`, and the groups of channels in conv2, conv4 and conv5; with
+    1 there are 62,378,344 parameters.
     """
-    norm = [LocalResponseNorm()]
-    convolutions = _convolutions(PAPER_CONVOLUTIONS, init, stride=4, groups=groups, norm=norm)
-    return _large(convolutions, num_classes, input_size, dropout, init, normalize)
+    norm = LocalResponseNorm()
+    return Chain(
+        [
+            Enlarge(input_size),
+            *NORMALIZE[normalize],
+            *_convolutions(PAPER_CONVOLUTIONS, init, stride=4, groups=groups, norm=[norm]),
+            AdaptiveAveragePool(6),
+            *_classifier(4096, num_classes, dropout, init),
+        ]
+    )
 
 
 def alexnet_small(
@@ -136,12 +143,7 @@ def alexnet_small(
 ) -> Chain:
     """AlexNet reduced for images of 28 to 64 pixels: 3,509,864 parameters at 32 and 1,000 classes.
 
-    Args:
-      num_classes: K.
-      input_size: Pixels a side to which smaller images are enlarged; None takes them as they are.
-      dropout: Share of units dropped before each hidden dense layer.
-      init: "he" or "paper", as in `alexnet`.
-      normalize: A key of NORMALIZE.
+    The arguments are those of `alexnet`; without input_size it takes images as they are.
     """
     return Chain(
         [
@@ -149,26 +151,6 @@ def alexnet_small(
             *NORMALIZE[normalize],
             *_convolutions(SMALL_CONVOLUTIONS, init),
             *_classifier(SMALL_DENSE, num_classes, dropout, init),
-        ]
-    )
-
-
-def _large(
-    convolutions: list[Layer],
-    num_classes: int,
-    input_size: int,
-    dropout: float,
-    init: str,
-    normalize: str,
-) -> Chain:
-    """The layers around the convolutions that the networks of 2012 and 2014 share."""
-    return Chain(
-        [
-            Enlarge(input_size),
-            *NORMALIZE[normalize],
-            *convolutions,
-            AdaptiveAveragePool(6),
-            *_classifier(4096, num_classes, dropout, init),
         ]
     )
 
@@ -183,12 +165,8 @@ def _convolutions(
 ) -> list[Layer]:
     """Five convolutions with ReLU, and overlapping pools after the first, second and fifth.
 
-    Args:
-      sizes: The features and the window of each; the padding is half the window, at most 2.
-      init: "he" or "paper".
-      stride: The stride of the first convolution.
-      groups: Groups of channels in the second, fourth and fifth.
-      norm: The layers after the ReLU of the first and the second.
+    The padding is half the window, at most 2. The stride is the first convolution's; the groups
+    are in the second, fourth and fifth; `norm` follows the ReLU of the first and the second.
     """
     layers: list[Layer] = []
     for number, (features, window) in enumerate(sizes, start=1):
@@ -255,9 +233,6 @@ def params_from_torchvision(state_dict: Mapping[str, Any]) -> dict[str, dict[str
     Args:
       state_dict: From the names, as features.0.weight, to arrays (or torch tensors on the CPU).
 
-    Returns:
-      {"conv1": {"kernel": ..., "bias": ...}, ..., "logits": ...}, dtypes as they were.
-
     Raises:
       UserError: A tensor is missing, or there is one that the network does not have.
     """
@@ -286,9 +261,6 @@ def params_to_torchvision(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
     `safetensors.numpy.save_file` writes it to a file for `--init_from`, and
     `safetensors.torch.load_file` reads that for PyTorch.
-
-    Args:
-      params: Our parameters, as `params_from_torchvision` returns them.
     """
     state_dict: dict[str, np.ndarray] = {}
     for name, prefix in TORCHVISION.items():

@@ -19,8 +19,7 @@ from collections.abc import Sequence
 import flax.linen as nn
 
 from jaxnets.models.chain import Chain
-from jaxnets.models.layers import MaxPool, flatten
-from jaxnets.models.mlp import ACTIVATIONS, HE
+from jaxnets.models.layers import ACTIVATIONS, HE, MaxPool, flatten
 
 
 def cnn(

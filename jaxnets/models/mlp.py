@@ -13,16 +13,10 @@ from collections.abc import Sequence
 import flax.linen as nn
 
 from jaxnets.models.chain import Chain, Layer
-from jaxnets.models.layers import DenseWithOnes, flatten
-
-ACTIVATIONS: dict[str, Layer] = {"relu": nn.relu, "sigmoid": nn.sigmoid, "softmax": nn.softmax}
+from jaxnets.models.layers import ACTIVATIONS, HE, DenseWithOnes, flatten
 
 # Keras' default for dense layers, Glorot and Bengio 2010, equation 16; its biases are zero.
 GLOROT = nn.initializers.glorot_uniform()
-
-# N(0, 1) / sqrt(D / 2), He et al. 2015, section 2.2: the slide's, not JAX' he_normal, which is
-# a truncated normal distribution.
-HE = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
 def mlp(num_classes: int = 10, hidden: Sequence[int] = (512,), activation: str = "relu") -> Chain:

@@ -32,16 +32,12 @@ def load_weights(path: str, fresh: Any) -> Any:
       path: A .safetensors file of the tensors features.0.weight, ..., classifier.6.bias.
       fresh: The network's freshly drawn parameters: their shapes and dtypes are wanted.
 
-    Returns:
-      Parameters in the structure, shapes and dtypes of `fresh`, as NumPy arrays.
-
     Raises:
       UserError: The file is no such file; the message says what was wanted and what came.
     """
-    with _opened(path) as file, _saying(path):
+    with _opened(path) as file:
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-        new_head = _head_differs(shapes, fresh)
-        _check(shapes, {n: file.get_slice(n).get_dtype() for n in shapes}, fresh, new_head)
+        new_head = _check(shapes, {n: file.get_slice(n).get_dtype() for n in shapes}, fresh)
         tensors = {name: file.get_tensor(name) for name in shapes}
         for name, tensor in tensors.items():
             if not np.isfinite(tensor.astype(np.float32)).all():
@@ -73,10 +69,10 @@ def weights_sha256(path: str) -> str:
 
 @contextlib.contextmanager
 def _opened(path: str) -> Iterator[Any]:
-    """The file, if it is a sound safetensors file."""
+    """The file, if it is a sound safetensors file; a UserError about its tensors gets its name."""
     import safetensors
 
-    path = str(Path(path).expanduser())
+    given, path = path, str(Path(path).expanduser())
     kind = Path(path).suffix.lower()
     if kind in PICKLES:
         raise UserError(
@@ -95,30 +91,21 @@ def _opened(path: str) -> Iterator[Any]:
     except (safetensors.SafetensorError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"init_from: {path} is damaged or no safetensors file: {reason}") from error
-    with file:
-        yield file
-
-
-@contextlib.contextmanager
-def _saying(path: str) -> Iterator[None]:
-    """Says in which file something is wrong."""
     try:
-        yield
+        with file:
+            yield file
     except UserError as error:
-        raise UserError(f"init_from: {path}: {error}") from None
+        raise UserError(f"init_from: {given}: {error}") from None
 
 
-def _head_differs(shapes: dict[str, tuple[int, ...]], fresh: Any) -> bool:
-    """Whether the file's last layer is whole and of another number of classes."""
+def _check(shapes: dict[str, tuple[int, ...]], dtypes: dict[str, str], fresh: Any) -> bool:
+    """Raises UserError where a tensor that is wanted has another shape, or one is no float.
+
+    Returns whether the file's last layer is whole and of another number of classes.
+    """
     weight, bias = shapes.get(f"{HEAD}.weight", ()), shapes.get(f"{HEAD}.bias", ())
     units, classes = fresh["logits"]["kernel"].shape
-    return len(weight) == 2 and bias == weight[:1] and weight[1] == units and weight[0] != classes
-
-
-def _check(
-    shapes: dict[str, tuple[int, ...]], dtypes: dict[str, str], fresh: Any, new_head: bool
-) -> None:
-    """Raises UserError where a tensor that is wanted has another shape, or one is no float."""
+    new_head = weight[1:] == (units,) and bias == weight[:1] and bias != (classes,)
     for layer, prefix in TORCHVISION.items():
         kernel, bias = (fresh[layer][part].shape for part in ("kernel", "bias"))
         # [height, width, in, out] there is [out, in, height, width], and [in, out] is [out, in].
@@ -130,3 +117,4 @@ def _check(
                 raise UserError(f"{name}: expected the shape {wanted}, found {found}")
             if dtypes.get(name, "F32") not in FLOATS:
                 raise UserError(f"{name}: expected float32 numbers, found {dtypes[name]}")
+    return new_head

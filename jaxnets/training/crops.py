@@ -34,7 +34,7 @@ def shift(images: jax.Array, corners: jax.Array) -> jax.Array:
 def window_size(shape: tuple[int, ...], input_size: int | None) -> tuple[int, int]:
     """Returns the rows and columns of stored images [..., H, W, C] that the network sees.
 
-    These are at most input_size: `models.layers.Enlarge` enlarges smaller images. Without an
+    These are at most input_size: the layer `Enlarge` enlarges smaller images. Without an
     input_size the network takes images as they are stored.
     """
     height, width = shape[-3:-1]

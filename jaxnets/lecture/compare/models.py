@@ -21,7 +21,8 @@ from jaxnets.data.datasets import Dataset, Split
 from jaxnets.experiment import Experiment
 from jaxnets.lecture.compare.request import TASKS, Request
 from jaxnets.lecture.many import BAR
-from jaxnets.metrics import Metrics, RegressionMetrics
+from jaxnets.metrics import Metrics
+from jaxnets.regression_metrics import RegressionMetrics
 from jaxnets.runs.run import num_params
 from jaxnets.training.loop import Checkpoint
 from jaxnets.training.step import to_float

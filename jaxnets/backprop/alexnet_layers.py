@@ -1,4 +1,4 @@
-"""Normalisation across neighbouring channels."""
+"""What only AlexNet has: the adaptive average pool, normalisation across neighbouring channels."""
 
 from functools import reduce
 
@@ -8,17 +8,65 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jaxnets.backprop.rule import LayerRule, Setting
-from jaxnets.models.layers import LocalResponseNorm
+from jaxnets.backprop.windows import Size
+from jaxnets.models.alexnet_layers import LocalResponseNorm, averaging_matrices
+
+Images = Float[Array, "B H W C"]
+Outputs = Float[Array, "B h w C"]
+Shape = Float[Array, "0 H W C"]  # An empty array remembers it.
+Numbers = Float[Array, "*sizes C"]
+Cache = tuple[Numbers, Numbers]  # x and the sums of squares
+
+
+def adaptive_average_pool_forward(x: Images, *, output_size: Size) -> tuple[Outputs, Shape]:
+    """Averages over windows that are chosen so that h x w of them cover the image.
+
+    Row i of the output averages the rows floor(i H / h) up to, not including, ceil((i + 1) H / h).
+    As a matrix R [h, H] with 1/(number of rows) in those places, and likewise S [w, W] for columns:
+
+        y_bijc = sum_u,v R_iu S_jv X_buvc
+
+    Source: torch.nn.AdaptiveAvgPool2d, which torchvision's AlexNet puts before its dense layers.
+    """
+    rows, columns = averaging_matrices(output_size, x.shape[1:3], x.dtype)
+    return jnp.einsum("iu,jv,buvc->bijc", rows, columns, x), x[:0]
+
+
+def adaptive_average_pool_backward(cache: Shape, d_out: Outputs, *, output_size: Size) -> Images:
+    """Applies the chain rule to y_bijc = sum_u,v R_iu S_jv X_buvc.
+
+    dX_buvc = sum_i,j R_iu S_jv d_out_bijc       the same matrices, transposed
+    """
+    rows, columns = averaging_matrices(output_size, cache.shape[1:3], cache.dtype)
+    return jnp.einsum("iu,jv,bijc->buvc", rows, columns, d_out)
+
+
+def _plain_adaptive_average_pool(x, output_size):
+    def parts(size, places):
+        return [slice(i * size // places, -(-(i + 1) * size // places)) for i in range(places)]
+
+    rows, columns = map(parts, x.shape[1:3], output_size)
+    cells = [x[:, row, column].mean((1, 2)) for row in rows for column in columns]
+    return jnp.stack(cells, axis=1).reshape(len(x), *output_size, x.shape[-1])
+
+
+ADAPTIVE_AVERAGE_POOL = LayerRule(
+    forward=adaptive_average_pool_forward,
+    backward=adaptive_average_pool_backward,
+    plain=_plain_adaptive_average_pool,
+    settings=[
+        Setting((2, 7, 5, 3), static={"output_size": (3, 2)}),
+        Setting((2, 4, 4, 3), static={"output_size": (4, 4)}),
+        Setting((2, 1, 1, 3), static={"output_size": (3, 3)}),
+        Setting((2, 3, 2, 3), static={"output_size": (4, 3)}),
+    ],
+    static=lambda layer: {"output_size": (layer.size, layer.size)},
+)
 
 
 def local_response_norm_forward(
-    x: Float[Array, "*sizes C"],
-    *,
-    k: float = 2.0,
-    n: int = 5,
-    alpha: float = 1e-4,
-    beta: float = 0.75,
-) -> tuple[Float[Array, "*sizes C"], tuple[Float[Array, "*sizes C"], Float[Array, "*sizes C"]]]:
+    x: Numbers, *, k: float = 2.0, n: int = 5, alpha: float = 1e-4, beta: float = 0.75
+) -> tuple[Numbers, Cache]:
     """Dampens a channel where its neighbours are strong: y_i = x_i / s_i^β.
 
         s_i = k + α sum over j in N(i) of x_j²
@@ -33,9 +81,6 @@ def local_response_norm_forward(
       alpha: α, the weight of the squares.
       beta: β, the exponent.
 
-    Returns:
-      y, and the cache for `local_response_norm_backward`.
-
     Source: Krizhevsky et al. 2012, section 3.3.
     """
     squares = _sum_neighbours(x**2, below=n // 2, above=(n - 1) // 2)
@@ -44,14 +89,14 @@ def local_response_norm_forward(
 
 
 def local_response_norm_backward(
-    cache: tuple[Float[Array, "*sizes C"], Float[Array, "*sizes C"]],
-    dy: Float[Array, "*sizes C"],
+    cache: Cache,
+    dy: Numbers,
     *,
     k: float = 2.0,
     n: int = 5,
     alpha: float = 1e-4,
     beta: float = 0.75,
-) -> Float[Array, "*sizes C"]:
+) -> Numbers:
     """Applies the chain rule to y_i = x_i s_i^-β.
 
     x_j reaches y_j directly, and through s_i every y_i whose neighbourhood holds j:
@@ -59,17 +104,6 @@ def local_response_norm_backward(
         ∂s_i/∂x_j = 2 α x_j                            for j in N(i)
         ∂y_i/∂x_j = 1[i = j] s_i^-β - β x_i s_i^(-β - 1) 2 α x_j
         dx_j = dy_j s_j^-β - 2 α β x_j sum over i with j in N(i) of dy_i x_i s_i^(-β - 1)
-
-    Args:
-      cache: From `local_response_norm_forward`.
-      dy: The gradient of y.
-      k: The offset of the forward pass.
-      n: The number of neighbours of the forward pass.
-      alpha: α of the forward pass.
-      beta: β of the forward pass.
-
-    Returns:
-      dx.
     """
     x, squares = cache
     s = k + alpha * squares
@@ -97,8 +131,6 @@ def _power(base: jax.Array, exponent: float) -> jax.Array:
 
 STRONG = {"k": 1.0, "alpha": 0.1, "beta": 0.5}  # weighs more than the paper's constants
 LOCAL_RESPONSE_NORM = LayerRule(
-    name="local_response_norm",
-    layer=LocalResponseNorm,
     forward=local_response_norm_forward,
     backward=local_response_norm_backward,
     plain=lambda x, **static: LocalResponseNorm(**static)(x),

@@ -1,0 +1,145 @@
+"""Losses of probabilities, one number per example: the slides' cross-entropy, squared errors.
+
+Behind a softmax they are losses of logits.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from jaxnets.backprop.activations import softmax_backward, softmax_forward
+from jaxnets.backprop.losses import SCORES_AND_LABELS, Losses, Rows, rows_of
+from jaxnets.backprop.rule import SCORES, LayerRule, Setting
+from jaxnets.losses import probabilities_of
+
+# The slides add it to p so that log(0) never occurs.
+LOG_OFFSET = 1e-12
+
+PROBABILITIES = [
+    Setting(shape, labels="one_hot", numbers="shares") for shape in [(4, 10), (1, 3), (3, 1)]
+]
+INPUTS = ("x", "labels")
+
+
+def cross_entropy_forward(p: Rows, one_hot: Rows) -> tuple[Losses, tuple[Rows, Rows]]:
+    """Measures how surprised p is by the truth y: loss_b = -sum_k y_bk log(p_bk + 1e-12).
+
+    Source: slide "全连接神经网络的自定义编码实现", CrossEntropy.
+    """
+    losses = -(one_hot * jnp.log(p + LOG_OFFSET)).sum(axis=-1)
+    return losses, (p, one_hot)
+
+
+def cross_entropy_backward(cache: tuple[Rows, Rows], d_losses: Losses) -> Rows:
+    """Applies the chain rule to loss_b = -sum_k y_bk log(p_bk + 1e-12).
+
+        ∂loss_b/∂p_bk = -y_bk / (p_bk + 1e-12)
+        dp_bk = d_loss_b ∂loss_b/∂p_bk
+
+    Where p of the true class has sunk to 0, softmax multiplies this by 0 and the example no longer
+    learns: the price of the slides' two steps. `softmax_cross_entropy_forward` does not pay it.
+
+    Source: slide "全连接神经网络的自定义编码实现", the step loss_grad.
+    """
+    p, y = cache
+    return -y / (p + LOG_OFFSET) * d_losses[:, None]
+
+
+CROSS_ENTROPY = LayerRule(
+    forward=cross_entropy_forward,
+    backward=cross_entropy_backward,
+    plain=lambda p, y: -jnp.sum(y * jnp.log(p + 1e-12), axis=1),
+    settings=[
+        *PROBABILITIES,
+        Setting((4, 5), labels="one_hot", numbers="shares", scale=LOG_OFFSET),
+    ],
+    inputs=INPUTS,
+)
+
+
+def squared_error_forward(outputs: Rows, targets: Rows) -> tuple[Losses, Rows]:
+    """Averages the squares over the outputs, as Keras does: loss_b = 1/K sum_k (p_bk - y_bk)².
+
+    Args:
+      outputs: p; in regression, the predictions.
+      targets: y; one-hot rows, or in regression real numbers.
+
+    Source: slide "基于Keras库构建全连接神经网络", loss='mse'.
+    """
+    difference = outputs - targets
+    return (difference**2).mean(axis=-1), difference
+
+
+def squared_error_backward(cache: Rows, d_losses: Losses) -> Rows:
+    """Applies the chain rule to loss_b = 1/K sum_k (p_bk - y_bk)².
+
+    dp_bk = 2/K (p_bk - y_bk) d_loss_b
+    """
+    difference = cache
+    return 2 / difference.shape[-1] * difference * d_losses[:, None]
+
+
+SQUARED_ERROR = LayerRule(
+    forward=squared_error_forward,
+    backward=squared_error_backward,
+    plain=lambda p, y: jnp.square(p - y).mean(axis=1),
+    settings=PROBABILITIES,
+    inputs=INPUTS,
+)
+
+
+def half_squared_error_forward(outputs: Rows, targets: Rows) -> tuple[Losses, Rows]:
+    """Sums the squares over the outputs, as the slide does: loss_b = 1/2 sum_k (p_bk - y_bk)².
+
+    The slide's 1/K over the examples stands in `training/step.py`. Over 10 outputs this loss is 5
+    times the one of Keras.
+
+    Source: slide "全连接神经网络的基本原理", backpropagation.
+    """
+    difference = outputs - targets
+    return (difference**2).sum(axis=-1) / 2, difference
+
+
+def half_squared_error_backward(cache: Rows, d_losses: Losses) -> Rows:
+    """Applies the chain rule to loss_b = 1/2 sum_k (p_bk - y_bk)².
+
+    dp_bk = (p_bk - y_bk) d_loss_b              the 2 of the square meets the 1/2
+    """
+    difference = cache
+    return difference * d_losses[:, None]
+
+
+HALF_SQUARED_ERROR = LayerRule(
+    forward=half_squared_error_forward,
+    backward=half_squared_error_backward,
+    plain=lambda p, y: 0.5 * jnp.square(p - y).sum(axis=1),
+    settings=PROBABILITIES,
+    inputs=INPUTS,
+)
+
+
+def _after_softmax(rule: LayerRule, settings) -> LayerRule:
+    """A loss of probabilities and one-hot rows as one of logits and labels: two links."""
+
+    def forward(logits, labels):
+        probabilities, softmax_cache = softmax_forward(logits)
+        y = probabilities_of(labels, logits.shape[-1], logits.dtype)
+        losses, loss_cache = rule.forward(probabilities, y)
+        return losses, (softmax_cache, loss_cache)
+
+    def backward(cache, d_losses):
+        softmax_cache, loss_cache = cache
+        return softmax_backward(softmax_cache, rule.backward(loss_cache, d_losses))
+
+    def plain(x, labels):
+        return rule.plain(jax.nn.softmax(x), rows_of(labels, x))
+
+    return LayerRule(forward, backward, plain, settings, INPUTS)
+
+
+# The slides' two steps. Scores so large that p underflows would stop them.
+SOFTMAX_THEN_CROSS_ENTROPY = _after_softmax(
+    CROSS_ENTROPY,
+    [setting._replace(labels="one_hot") for setting in SCORES if setting.numbers != "huge"],
+)
+MSE = _after_softmax(SQUARED_ERROR, SCORES_AND_LABELS)
+HALF_MSE = _after_softmax(HALF_SQUARED_ERROR, SCORES_AND_LABELS)

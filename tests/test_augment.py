@@ -176,7 +176,7 @@ def test_an_adjustment_of_colours_is_torchvisions(name, channels):
     adjust, origin = torchvisions(f"adjust_{name}"), module.ORIGINS[name]
     images = random_images(5, 6, 7, channels)
     for factor, image in zip((0.6, 0.9, 1.0, 1.2, 1.4), images, strict=True):
-        ours = module.adjust(image, np.float32(factor), origin(image))
+        ours = module.adjust(image, jnp.float32(factor), origin(image))
         np.testing.assert_allclose(ours, adjust(image, factor), rtol=0, atol=2e-6)
 
 

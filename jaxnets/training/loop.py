@@ -188,12 +188,12 @@ def all_finite(tree: Any) -> bool:
 def evaluate(
     eval_step: Callable, params: Any, split: Split, parallel: Parallel, views: int = 1
 ) -> Metrics:
-    """The metrics of every example of a split, which has at least one.
+    """The metrics of every example of a split.
 
     Args:
       eval_step: (params, batch) -> metrics, compiled by parallel.compile.
       params: The parameters.
-      split: The examples.
+      split: The examples; at least one.
       parallel: The devices.
       views: Views that the step makes of an example; a batch has that many times fewer examples.
     """

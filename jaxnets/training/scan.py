@@ -27,8 +27,8 @@ def make_train_epoch(train_step: TrainStep):
     """Returns epoch(state, images, labels, (order, mask[, corners])) -> (state, metrics a step).
 
     The order and mask [S, B] are those of `data.batches.epoch_order`. If the images are shifted,
-    the corners [S, B, 2] are those of `data.batches.epoch_corners`. The returned function's metrics
-    have a leading axis S.
+    the corners [S, B, 2] are those of `data.batches.epoch_corners`. The metrics have a leading axis
+    S.
     """
 
     def train_epoch(

@@ -40,7 +40,8 @@ import pytest
 from libcst import metadata  # pyright: ignore[reportMissingImports]
 from mutmut.mutation import mutators  # pyright: ignore[reportMissingImports]
 
-TARGETS = ("backprop/*.py", "losses.py", "*metrics.py", "training/step.py")
+TARGETS = ("backprop/*.py", "losses.py", "*metrics.py", "training/step.py", "training/scan.py")
+TARGETS += ("training/large_batch.py",)
 ORACLES = ("torch", "torchvision", "keras", "sklearn")
 _LAYERS = ("test_backprop_layers", "test_gradcheck", "test_models", "test_losses_metrics")
 _TRAINING = ("test_training", "test_parallel", "test_alexnet")
@@ -71,6 +72,10 @@ FIRST = {  # Words of the names of the tests that are run before the others, whi
     "check": "relative_error or check",
     "shape": "shape or flatten",
     "metrics": "metric or count or top5 or scikit",
+    "regression_metrics": "metric or regression or scikit",
+    "rule": "rule or derived or pair or layer",
+    "scan": "loop or scan or epoch",
+    "large_batch": "block or pixel or black or zeros",
     "step": "step or rule or block or gradient",
 }
 QUICK = "-x -q --no-header --tb=line -p no:cacheprovider -p no:randomly --hypothesis-seed=0"

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import assert_close, assert_same, quick_jit, random_images, train_on
+from scipy import stats
 
 from jaxnets import experiment
 from jaxnets.backprop import losses as pairs
@@ -182,7 +183,6 @@ def test_an_adjustment_of_colours_is_torchvisions(name, channels):
 
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation"])
 def test_the_factors_of_colour_are_uniform_from_06_to_14(monkeypatch, name):
-    stats = pytest.importorskip("scipy.stats")
     for other in {"brightness", "contrast", "saturation"} - {name}:
         monkeypatch.setitem(module.ORIGINS, other, lambda image: image)  # Nothing changes.
     image = np.full((2, 1, 3), 0.5, np.float32)
@@ -224,7 +224,6 @@ def test_the_principal_components_are_numpys(dtype):
 
 
 def test_pca_moves_all_pixels_of_a_picture_alike_by_normal_multiples():
-    stats = pytest.importorskip("scipy.stats")
     components = principal_components(data_of(coloured(50)))
     image = random_images(2, 3, 3)
     moves = many(module.pca, image, components=components).astype(np.float64) - image
@@ -236,7 +235,6 @@ def test_pca_moves_all_pixels_of_a_picture_alike_by_normal_multiples():
 
 
 def test_mixup_mixes_neighbours_and_their_labels_by_beta_weights():
-    stats = pytest.importorskip("scipy.stats")
     count = 1000
     images = random_images(count, 2, 2, 1)
     batch = Batch(images, np.arange(count), np.ones(count, np.float32))

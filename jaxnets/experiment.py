@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -70,9 +70,7 @@ class Experiment:
     loss_and_grad: LossAndGrad
 
     @classmethod
-    def create(
-        cls, config: Config, data: Dataset, parallel: Parallel | None = None
-    ) -> "Experiment":
+    def create(cls, config: Config, data: Dataset, parallel: Parallel | None = None) -> Self:
         """Builds each part; the devices are those that the config asks for if none are given.
 
         Raises:
@@ -82,8 +80,8 @@ class Experiment:
         _check_data(config, data)
         parallel = parallel or create_parallel(config)
         size = config.batch_size or len(data.train)
-        parallel.check_batch_size(size)
         loader = TrainLoader(data.train, size, config.seed, config.augment)
+        parallel.check_batch_size(size)
         steps = config.epochs * loader.steps
         schedule = create_schedule(config.schedule, config.learning_rate, steps)
         optimizer = optimizer_of(config, schedule)
@@ -176,11 +174,8 @@ class Experiment:
     def evaluate(self, params: Params, split: Split, *, ten_crop: bool | None = None) -> Any:
         """The Metrics of every example of a split, in regression its RegressionMetrics.
 
-        Args:
-          params: The parameters.
-          split: The examples; at least one.
-          ten_crop: Whether to average the probabilities of ten crops of each image. By default
-            the config decides.
+        `ten_crop` averages the probabilities of ten crops of each image; by default the config
+        decides.
         """
         ten_crop = self.config.ten_crop if ten_crop is None else ten_crop
         eval_step, views = self._eval_step(ten_crop), 10 if ten_crop else 1
@@ -347,12 +342,6 @@ def prefers_scan(model: Chain, parallel: Parallel) -> bool:
 
 def _check_data(config: Config, data: Dataset) -> None:
     """Raises UserError if the data set does not fit the config."""
-    size, count = config.batch_size or len(data.train), len(data.train)
-    if size > count:
-        raise UserError(
-            f"batch_size: expected at most the {count} training images, got {size} "
-            "(--batch_size=full takes them all)"
-        )
     if config.schedule == "plateau" and not len(data.validation):
         raise UserError(NO_PLATEAU)
     if (config.loss == "squared_error") != data.is_regression:

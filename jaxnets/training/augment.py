@@ -44,9 +44,6 @@ def augmentation(names: Sequence[str], data: Dataset, input_size: int | None = N
 
     Returns:
       (key, batch, first) -> batch, images float32; labels [B, K] float32 after mixup.
-
-    Raises:
-      UserError: The images cannot be augmented so.
     """
     names = [name for name in ORDER if name in names]
     changes: dict[str, Callable] = {"flip": flip, "colour": colour, "cutout": cutout}
@@ -146,15 +143,10 @@ def pca(key: jax.Array, image: jax.Array, components: jax.Array) -> jax.Array:
 
 
 def principal_components(data: Dataset, sample: int = 1000) -> np.ndarray:
-    """Returns the principal components of the pixels' colours, each times its eigenvalue.
+    """Returns the principal components of the training pixels' colours, each times its eigenvalue.
 
-    Args:
-      data: The data set, whose training images [N, H, W, 3] are taken.
-      sample: The number of images to look at, at equal distances.
-
-    Returns:
-      [3, 3] float32; column i is λᵢ vᵢ of the covariance of (R, G, B) in [0, 1], λ ascending, vᵢ of
-      length 1 with its largest number positive.
+    Column i of the [3, 3] float32 is λᵢ vᵢ of the covariance of (R, G, B) in [0, 1], λ ascending,
+    vᵢ of length 1 with its largest number positive. It takes `sample` images at equal distances.
     """
     images, channels = data.train.images, data.image_shape[2]
     if channels != 3:

@@ -13,7 +13,7 @@ import numpy as np
 from jaxnets.data.batches import eval_batches, train_batches
 from jaxnets.data.datasets import Split
 from jaxnets.data.prefetch import prefetch
-from jaxnets.errors import RunFailedError
+from jaxnets.errors import RunFailedError, UserError
 from jaxnets.metrics import Metrics
 from jaxnets.training.parallel import Parallel
 from jaxnets.training.step import TrainState, TrainStep
@@ -92,6 +92,13 @@ class TrainLoader:
     seed: int
     augment: str = "none"
 
+    def __post_init__(self):
+        if self.batch_size > len(self.split):
+            raise UserError(
+                f"batch_size: expected at most the {len(self.split)} training images, "
+                f"got {self.batch_size} (--batch_size=full takes them all)"
+            )
+
     @property
     def steps(self) -> int:
         """Steps an epoch; the last may be ragged."""
@@ -156,11 +163,7 @@ def stepped_epoch(
 
 
 def accumulate_metrics(total: Metrics | None, metrics: Metrics, where: str) -> Metrics:
-    """Adds a batch's metrics on the host, in 64 bits: an epoch's sums are exact there.
-
-    Raises:
-      NonFiniteLossError: The loss is infinite or NaN; the message says where.
-    """
+    """Adds a batch's metrics on the host, in 64 bits: an epoch's sums are exact there."""
     metrics = on_host(metrics)
     check_finite(metrics.loss_sum, where)
     return metrics if total is None else jax.tree.map(np.add, total, metrics)
@@ -188,14 +191,10 @@ def all_finite(tree: Any) -> bool:
 def evaluate(
     eval_step: Callable, params: Any, split: Split, parallel: Parallel, views: int = 1
 ) -> Metrics:
-    """The metrics of every example of a split.
+    """The metrics of every example of a split, which has at least one.
 
-    Args:
-      eval_step: (params, batch) -> metrics, compiled by parallel.compile.
-      params: The parameters.
-      split: The examples; at least one.
-      parallel: The devices.
-      views: Views that the step makes of an example; a batch has that many times fewer examples.
+    The eval_step (params, batch) -> metrics is compiled by parallel.compile. If it makes several
+    views of an example, a batch has that many times fewer examples.
     """
     count = len(parallel.devices)
     batch_size = -(-EVAL_BATCH_SIZE // (views * count)) * count

@@ -82,10 +82,7 @@ class Parallel:
     def split(self, tree: Any, axis: int = 0) -> Any:
         """Gives each of this process's devices its share of every array along the examples' axis.
 
-        Each of several processes passes its own `rows`.
-
-        Raises:
-          UserError: The number of examples is not divisible by the number of devices.
+        Each of several processes passes its own `rows`. UserError if they cannot be shared evenly.
         """
         count = len(self._here)
         size = jax.tree.leaves(tree)[0].shape[axis]

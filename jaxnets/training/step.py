@@ -175,11 +175,8 @@ def make_eval_step(
 ) -> Callable[[Params, Batch], Sums]:
     """Returns step(params, batch) -> metrics: the forward pass alone, nothing dropped.
 
-    Args:
-      apply: A Flax module's apply.
-      loss: One of losses.LOSSES.
-      metric: The metric function; None takes that of `metric_of`. Regression passes its own units.
-      axis_name: The mapped axis under pmap, over which sums are added.
+    The arguments are those of `autodiff_loss_and_grad` and `make_train_step`. The metric is by
+    default that of `metric_of`; regression passes one in its target's own units.
     """
     total = summed_loss(apply, loss, metric)
 

@@ -467,7 +467,7 @@ def test_the_ten_crops_are_torchvisions():
 
 @pytest.fixture(scope="module")
 def large():
-    """Trains a network of 63x63, the smallest input_size, on pictures of 71x70."""
+    """Experiments with a network of 63x63, the smallest input_size, on pictures of 71x70."""
     data = data_of(coloured(43, side=71)[:, :, :70], classes=7)
     model = MODELS["softmax"](num_classes=7)
     params = quick_jit(model.init)(jax.random.key(0), jnp.zeros((1, 63, 63, 3)))["params"]

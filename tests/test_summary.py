@@ -62,17 +62,3 @@ def test_the_command_prints_a_table_or_json(run_command):
     assert "hidden2 (Dense)" in shown.out and "parameters: 108,931" in shown.out
     values = json.loads(run_command("summary", "--model=mlp", "--json").out)
     assert values["params"] == 407_050 and values["layers"][1]["shape"] == [512]
-
-
-@pytest.mark.parametrize(
-    ("flags", "complaint"),
-    [
-        (["--model=mlq"], 'unknown model "mlq"; did you mean "mlp"?'),
-        (["--image_shape=28,28"], "image_shape: expected 3 numbers as 28,28,1, got (28, 28)"),
-        (["--num_classes=0"], "num_classes: expected a whole number from 1 to 1000000, got 0"),
-        (["--image_shape=" + "9" * 20 + ",1,1"], "image_shape: expected a whole number from 1 to"),
-        (["--jsom"], "unknown flag --jsom; did you mean --json?"),
-    ],
-)
-def test_a_wrong_request_is_refused(run_command, flags, complaint):
-    run_command("summary", *flags).assert_refused(complaint)

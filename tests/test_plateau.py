@@ -125,20 +125,21 @@ def test_the_rate_that_is_recorded_is_the_one_that_moves_the_parameters(tiny, ti
 
 
 @pytest.mark.parametrize(
-    ("steps", "parallel"),
-    [((7, 3, 11), []), ((1, 1, 1, 1), ["--devices=8", "--parallel=pmap"])],
+    ("steps", "way"),
+    [
+        ((7, 3, 11), ["--gradients=both"]),  # An epoch is then not one compiled loop.
+        ((1, 1, 1, 1), ["--devices=8", "--parallel=pmap"]),
+    ],
     ids=["at any step", "between epochs in one loop, pmapped"],
 )
 def test_an_interrupted_plateau_continues_where_it_was(
-    run_main, tiny_flags, tmp_path, interrupt_after, steps, parallel
+    run_main, tiny_flags, tmp_path, interrupt_after, steps, way
 ):
     """In the middle of its waiting, of an epoch, and right after a drop."""
     flags = [
         "--model=softmax", *tiny_flags, "--epochs=7", "--schedule=plateau", "--patience=2",
-        "--learning_rate=0.5", *parallel,
+        "--learning_rate=0.5", *way,
     ]  # fmt: skip
-    if len(steps) == 3:
-        flags.append("--gradients=both")  # An epoch is then not one compiled loop.
     assert run_main(*flags, f"--workdir={tmp_path / 'whole'}").status == 0
     for number, count in enumerate(steps):
         interrupt_after(count)

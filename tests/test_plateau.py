@@ -160,14 +160,10 @@ def test_before_its_first_drop_a_plateau_is_a_constant(tiny, tiny_preset):
     jax.tree.map(np.testing.assert_array_equal, *params)
 
 
-def test_without_validation_images_there_is_no_plateau(tiny_folder, tiny_preset, run_command):
+def test_without_validation_images_there_is_no_plateau(tiny_folder, tiny_preset):
     with pytest.raises(UserError, match="plateau watches the validation error"):
         tiny_preset("softmax", schedule="plateau", validation_size=0)
     data = load_dataset(data_dir=str(tiny_folder), validation_size=0)
     config = tiny_preset("softmax", schedule="plateau")
     with pytest.raises(UserError, match="plateau watches the validation error"):
         Experiment.create(config, data).init_state()
-    run_command(
-        "search", "--model=softmax", "--over=learning_rate=0.1,0.2", "--schedule=plateau",
-        f"--data_dir={tiny_folder}", "--validation_size=40", "--batch_size=32",
-    ).assert_refused("plateau watches the images on which a search judges")  # fmt: skip

@@ -13,6 +13,7 @@ import pytest
             "num_classes: expected a whole number from 1 to 1000000, got 0",
         ),
         (f"summary --image_shape={10**20},1,1", "image_shape: expected a whole number from 1 to"),
+        ("summary --model=cnn --image_shape=4,4,1", "images of (4, 4, 1) are too small"),
         ("summary --jsom", "unknown flag --jsom; did you mean --json?"),
         ("search --model=mlp", "over: expected --over=FIELD=A,B,... at least once"),
         ("search --model=mlp --over=hidden", "over: expected FIELD=A,B,..., got 'hidden'"),
@@ -28,6 +29,10 @@ import pytest
         ("search --model=mlp --over=hidden=4 --overwrite", "overwrite: search has none"),
         ("search --model=mlp --over=hidden=4 --resume", "resume: expected"),
         ("search --model=mlp --over=hidden=4 --sedes=3", "unknown flag --sedes"),
+        (
+            "search --model=softmax --over=learning_rate=0.1,0.2 --schedule=plateau",
+            "schedule: plateau watches the images on which a search judges",
+        ),
         ("compare --models=softmax,knm", 'unknown model "knm"; did you mean "knn"'),
         ("compare --models=", "unknown model"),
         ("compare --datasets=minst", 'did you mean "mnist"'),

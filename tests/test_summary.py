@@ -9,7 +9,6 @@ from conftest import num_params
 
 from jaxnets.config.fields import preset
 from jaxnets.config.recipes import PRESETS
-from jaxnets.errors import UserError
 from jaxnets.experiment import create_model
 from jaxnets.models import MODELS
 from jaxnets.report.summary import summary, totals
@@ -49,11 +48,6 @@ def test_the_alexnet_of_the_paper_has_its_shapes():
     shapes = {row.layer.split()[0]: row.shape for row in summary(model, (224, 224, 3))}
     assert shapes["conv1"] == (55, 55, 96) and shapes["conv5"] == (13, 13, 256)
     assert shapes["flatten"] == (9216,) and shapes["logits"] == (1000,)
-
-
-def test_an_image_that_is_too_small_is_refused():
-    with pytest.raises(UserError, match="too small"):
-        summary(MODELS["cnn"](), (4, 4, 1))
 
 
 def test_the_command_prints_a_table_or_json(run_command):

@@ -131,14 +131,13 @@ def plot(search: Search) -> bool:
     if figure is None:
         return False
     axes = figure.subplots()
-    ranks = {rank.name: rank for rank in ranking(search)}
-    names = [search.name(point) for point in search.points]
-    for place, (name, point) in enumerate(zip(names, search.points, strict=True)):
+    for place, point in enumerate(search.points):
         scores = [search.runs[point, seed].accuracy for seed in search.seeds]
         axes.plot([place - 0.12] * len(scores), scores, "o", color="tab:blue", alpha=0.4)
-        mean, deviation = ranks[name].accuracy, np.nan_to_num(ranks[name].deviation)
+        mean, deviation = np.mean(scores), np.std(scores, ddof=1) if len(scores) > 1 else 0
         axes.errorbar(place + 0.12, mean, deviation, fmt="s", color="black", capsize=4)
-    axes.set_xticks(range(len(names)), [name.replace(" ", "\n") for name in names])
+    names = [search.name(point).replace(" ", "\n") for point in search.points]
+    axes.set_xticks(range(len(names)), names)
     axes.set(xlim=(-0.6, len(names) - 0.4), title=search.flags["model"])
     axes.set_ylabel("validation accuracy: seeds, mean ± sd")
     axes.grid(axis="y", alpha=0.3)

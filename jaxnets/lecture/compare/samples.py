@@ -20,13 +20,12 @@ def load(request: Request) -> list[Dataset]:
     """The data sets, their training parts cut to train_size examples drawn with the seed."""
     if request.task == "regression":
         return [diabetes(request.seed, request.train_size)]
+    whole = [
+        digits(request.seed) if name == "digits" else load_dataset(name, validation_size=0)
+        for name in request.datasets
+    ]
     if request.data_dir is not None:
         whole = [load_dataset(data_dir=request.data_dir, validation_size=0)]
-    else:
-        whole = [
-            digits(request.seed) if name == "digits" else load_dataset(name, validation_size=0)
-            for name in request.datasets
-        ]
     return [cut(data, request.train_size, request.seed) for data in whole]
 
 

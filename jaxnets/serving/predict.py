@@ -1,10 +1,4 @@
-"""Loads a trained run and predicts the classes of new pictures.
-
->>> from jaxnets.serving.predict import load_predictor
->>> load_predictor("no/such/run")
-Traceback (most recent call last):
-jaxnets.errors.UserError: workdir: expected a run folder, found no config.json in no/such/run
-"""
+"""Loads a trained run and predicts the classes of new pictures."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -34,25 +28,15 @@ MAX_SIDE = 4096  # The largest image side that a config.json may have.
 
 @dataclasses.dataclass(frozen=True)
 class Predictor:
-    """The network of a run, from pictures to probabilities.
-
-    Attributes:
-      config: The run's config.
-      image_shape: (H, W, C) of the images that it was trained on, before crops.
-      class_names: K texts. They come from files: escape them wherever you show them.
-      as_digits: Whether a picture is converted to MNIST's format, as a photo or scan of one
-        written character; else it is only cut to a square.
-      step: The number of training steps.
-      finished: Whether the run is finished.
-      forward: The compiled network, images [B, H, W, C] uint8 -> probabilities [B, K] float32.
-    """
+    """The network of a run, from pictures to probabilities."""
 
     config: Config
-    image_shape: tuple[int, int, int]
-    class_names: tuple[str, ...]
-    as_digits: bool
-    step: int
+    image_shape: tuple[int, int, int]  # (H, W, C) of the training images, before crops.
+    class_names: tuple[str, ...]  # K texts from files: escape them wherever you show them.
+    as_digits: bool  # Whether a picture is converted to MNIST's format, or only cut to a square.
+    step: int  # The number of training steps.
     finished: bool
+    # The compiled network: images [B, H, W, C] uint8 → probabilities [B, K] float32.
     forward: Callable[[np.ndarray], jax.Array]
 
     def __call__(self, pictures: Sequence[Image.Image]) -> np.ndarray:

@@ -88,39 +88,17 @@ def test_a_twelfth_is_held_out_from_the_front(mnist):
     np.testing.assert_array_equal(parts.validation.labels[:9], mnist.train.labels[:9])
 
 
-def numpy_search(data, params, steps, rate):
-    """The slides' code in NumPy, float64: training loss and accuracy, validation's."""
-    parts = held_out(data)
-    w1, w2 = (np.asarray(params[name]["kernel"], np.float64) for name in ("hidden1", "logits"))
-
-    def forward(split):
-        x = split.images.reshape(len(split), -1).astype(np.float64)
-        x = np.concatenate([x, np.ones((len(x), 1))], axis=1)
-        y = np.eye(w2.shape[1])[split.labels]
-        hidden = np.maximum(x @ w1, 0)
-        soft = np.exp(hidden @ w2)
-        soft /= soft.sum(axis=1, keepdims=True)
-        loss = np.mean(-np.sum(y * np.log(soft + 1e-12), axis=1))
-        return x, y, hidden, soft, loss, np.mean(soft.argmax(axis=1) == split.labels)
-
-    for _ in range(steps):
-        x, y, hidden, soft, *trained = forward(parts.train)
-        d_hidden = (soft - y) @ w2.T * (hidden > 0)
-        w2 -= rate * hidden.T @ (soft - y)
-        w1 -= rate * x.T @ d_hidden
-    return TrainingSummary(*map(float, trained), *map(float, forward(parts.validation)[4:]))
-
-
 @pytest.mark.usefixtures("quick_steps")
-def test_the_search_is_the_slides_numpy_code(tiny, tiny_preset):
+def test_every_network_of_a_replay_ends_as_a_run_by_itself(tiny, tiny_preset):
     settings = dict(search_epochs=4, epochs=3, batch_size=None, learning_rate=1e-3)
     config = tiny_preset("mlp_handwritten", latent_dims=(5, 9), **settings)
     (replay,) = replay_many(config, tiny, [3])
+    single = functools.partial(dataclasses.replace, config, latent_dims=None, seed=3)
+    parts = held_out(tiny)
     for size, ours in replay.search.items():
-        single = dataclasses.replace(config, hidden=(size,), latent_dims=None, seed=3)
-        params = Experiment.create(single, tiny).init_state().params
-        assert_close(ours, numpy_search(tiny, params, steps=4, rate=1e-3))
-    best = dataclasses.replace(config, hidden=(choose(replay.search),), latent_dims=None, seed=3)
+        trial = single(hidden=(size,), epochs=4)
+        assert_close(ours, train_alone(trial, parts, parts.validation))
+    best = single(hidden=(choose(replay.search),))
     assert_close(replay.final, train_alone(best, tiny, tiny.test))
 
 

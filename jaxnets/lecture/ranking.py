@@ -13,8 +13,7 @@ from jaxnets.lecture.results import create_figure, finite
 from jaxnets.lecture.search import Search
 from jaxnets.table import table
 
-# The chance of a false alarm that "significant" allows.
-SIGNIFICANCE = 0.05
+SIGNIFICANCE = 0.05  # The chance of a false alarm that "significant" allows.
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Loads a trained run and predicts the classes of new pictures."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -102,20 +103,12 @@ def load_predictor(workdir: str, prepare_as: str = "auto") -> Predictor:
     step, params = folder.read_params(_params_like(folder, config, model, image_shape))
     params = jax.device_put(params)
 
-    def forward(params, images):
+    def probabilities(params, images):
         logits = model.apply({"params": params}, _inputs(config, images))
         return jax.nn.softmax(jnp.asarray(logits, jnp.float32))
 
-    compiled = jax.jit(forward, compiler_options=compiler_options())
-    return Predictor(
-        config=config,
-        image_shape=image_shape,
-        class_names=class_names,
-        as_digits=as_digits,
-        step=step,
-        finished=folder.finished,
-        forward=lambda images: compiled(params, images),
-    )
+    forward = functools.partial(jax.jit(probabilities, compiler_options=compiler_options()), params)
+    return Predictor(config, image_shape, class_names, as_digits, step, folder.finished, forward)
 
 
 def _form(folder: RunFolder) -> tuple[tuple[int, int, int], tuple[str, ...]]:

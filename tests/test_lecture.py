@@ -18,7 +18,7 @@ from jaxnets.lecture.replay import Replay, choose, replay_many, table
 from jaxnets.metrics import Metrics
 from jaxnets.training.loop import Checkpoint, TrainLoader
 
-HAND = ["--model=mlp_handwritten", "--latent_dims=5,9,7", "--search_epochs=4", "--epochs=6"]
+HAND = ["--model=mlp_handwritten", "--latent_dims=5,9,7", "--epochs=6", "--learning_rate=1e-3"]
 
 
 # Many runs side by side
@@ -105,7 +105,7 @@ def test_every_network_of_a_replay_ends_as_a_run_by_itself(tiny, tiny_preset):
 @pytest.mark.usefixtures("quick_steps")
 def test_the_program_prints_the_slides_lines_and_the_table(run_main, tiny_folder, tmp_path):
     folder = tmp_path / "run"
-    flags = [*HAND, f"--data_dir={tiny_folder}", f"--workdir={folder}", "--learning_rate=1e-3"]
+    flags = [*HAND, "--search_epochs=4", f"--data_dir={tiny_folder}", f"--workdir={folder}"]
     shown = run_main(*flags, "--replay_seeds=3")
     assert shown.status == 0, shown
     number = r"\d\.\d+"
@@ -131,8 +131,7 @@ def test_the_program_prints_the_slides_lines_and_the_table(run_main, tiny_folder
 def test_a_resumed_replay_comes_to_the_same_end(
     run_main, interrupt_after, tiny_folder, tmp_path, search_epochs, asked
 ):
-    flags = [*HAND, f"--data_dir={tiny_folder}", "--learning_rate=1e-3"]
-    flags.append(f"--search_epochs={search_epochs}")
+    flags = [*HAND, f"--search_epochs={search_epochs}", f"--data_dir={tiny_folder}"]
     run_main(*flags, f"--workdir={tmp_path / 'whole'}")
     cut = f"--workdir={tmp_path / 'cut'}"
     interrupt_after(asked)

@@ -14,15 +14,9 @@ from jaxnets.lecture import ranking, search
 from jaxnets.lecture.many import TrainingSummary
 
 
-@pytest.fixture
-def flags(tiny_folder, tmp_path):
-    common = ["--validation_size=40", "--batch_size=32", "--epochs=2"]
-    return [f"--data_dir={tiny_folder}", *common, f"--workdir={tmp_path / 'found'}"]
-
-
 def read(tmp_path):
     """The runs that search.json holds: {(point, seed): accuracy}."""
-    runs = read_json(tmp_path / "found" / "search.json")["runs"]
+    runs = read_json(tmp_path / "run" / "search.json")["runs"]
     return {(str(run["point"]), run["seed"]): run["accuracy"] for run in runs}
 
 
@@ -36,30 +30,30 @@ def a_search(tmp_path, scores):
 
 
 def test_every_combination_is_trained_with_every_seed_as_train_py_trains_it(
-    run_command, run_main, flags, tmp_path
+    run_command, run_main, tiny_flags, tmp_path
 ):
-    *both, workdir = ["--model=mlp", "--loss=cross_entropy", *flags]
+    both = ["--model=mlp", "--loss=cross_entropy", *tiny_flags]
     over = ["--over=hidden=4,8x4", "--over=learning_rate=0.1,0.5,1"]
-    shown = run_command("search", *over, "--seeds=3", *both, workdir)
+    shown = run_command("search", *over, "--seeds=3", *both)
     assert shown.status == 0, shown
     assert len(read(tmp_path)) == 2 * 3 * 3
     assert "hidden=8x4 learning_rate=0.5" in shown.out and "paired t-test over 3 seeds" in shown.out
-    rows = list(csv.DictReader((tmp_path / "found" / "search.csv").read_text().splitlines()))
+    rows = list(csv.DictReader((tmp_path / "run" / "search.csv").read_text().splitlines()))
     assert len(rows) == 18 and {row["hidden"] for row in rows} == {"4", "8x4"}
     if importlib.util.find_spec("matplotlib"):
-        assert (tmp_path / "found" / "search.png").read_bytes().startswith(b"\x89PNG")
+        assert (tmp_path / "run" / "search.png").read_bytes().startswith(b"\x89PNG")
 
-    one = ["--hidden=8,4", "--learning_rate=0.5", "--seed=1", "--devices=1"]
-    assert run_main(*both, *one, f"--workdir={tmp_path / 'run'}").status == 0
-    expected = history(tmp_path / "run")[-1]["validation_accuracy"]
+    one = ["--hidden=8,4", "--learning_rate=0.5", "--seed=1", f"--workdir={tmp_path / 'one'}"]
+    assert run_main(*both, *one).status == 0
+    expected = history(tmp_path / "one")[-1]["validation_accuracy"]
     assert read(tmp_path)["[[8, 4], 0.5]", 1] == pytest.approx(expected, abs=1e-9)
 
 
 @pytest.mark.usefixtures("quick_steps")
 def test_an_interrupted_search_keeps_what_is_done_and_continues(
-    run_command, flags, tmp_path, monkeypatch
+    run_command, tiny_flags, tmp_path, monkeypatch
 ):
-    command = ["search", "--model=cnn", "--over=dropout=0,0.5", "--seeds=2", *flags]
+    command = ["search", "--model=cnn", "--over=dropout=0,0.5", "--seeds=2", *tiny_flags]
     train_many, calls = search.train_many, []
 
     def interrupted(configs, *arguments):
@@ -83,11 +77,14 @@ def test_an_interrupted_search_keeps_what_is_done_and_continues(
 
 
 @pytest.mark.usefixtures("quick_steps")
-def test_json_is_for_machines_and_a_run_that_diverged_has_no_loss(run_command, flags, tmp_path):
-    flags += ["--model=softmax", "--optimizer=sgd", "--loss=mse", "--json", "--seeds=2"]
-    values = json.loads(run_command("search", "--over=learning_rate=0.1,9999", *flags).out)
+def test_json_is_for_machines_and_a_run_that_diverged_has_no_loss(
+    run_command, tiny_flags, tmp_path
+):
+    flags = ["--model=softmax", "--optimizer=sgd", "--loss=mse", *tiny_flags, "--seeds=2"]
+    over = "--over=learning_rate=0.1,9999"
+    values = json.loads(run_command("search", over, *flags, "--json").out)
     assert values["seeds"] == 2 and len(values["ranking"]) == 2
-    assert "NaN" not in (tmp_path / "found" / "search.json").read_text()
+    assert "NaN" not in (tmp_path / "run" / "search.json").read_text()
 
 
 def test_the_p_is_scipys_paired_test_with_statsmodels_order_of_holm():

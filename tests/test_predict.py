@@ -81,9 +81,8 @@ def drawn_seven(mode="L", width=14, ink=20, paper=240, size=(400, 300)):
 @pytest.fixture
 def seven(tmp_path):
     """A file with a seven."""
-    path = tmp_path / "seven.png"
-    drawn_seven().save(path)
-    return path
+    drawn_seven().save(tmp_path / "seven.png")
+    return tmp_path / "seven.png"
 
 
 def as_picture(levels):
@@ -222,9 +221,8 @@ def test_a_photo_is_cut_to_the_middle_of_what_the_data_set_would_store(colour_ru
     # Pillow's own: the middle 144 x 144 reduced by 2, each pixel from the triangle over 4 x 4.
     middle = photo.crop((28, 0, 172, 144)).resize((72, 72), Image.Resampling.BILINEAR)
     inner = (slice(1, -1), slice(1, -1))  # At the edges Pillow may look beyond the cut.
-    np.testing.assert_allclose(
-        predictor.prepare(photo)[inner].astype(int), np.asarray(middle)[inner], atol=1
-    )
+    stored = predictor.prepare(photo)
+    np.testing.assert_allclose(stored[inner].astype(int), np.asarray(middle)[inner], atol=1)
     grey = drawn_seven(size=(100, 100))
     assert predictor.prepare(grey).shape == (72, 72, 3)
     rows = predictor([photo, grey, photo])
@@ -233,7 +231,6 @@ def test_a_photo_is_cut_to_the_middle_of_what_the_data_set_would_store(colour_ru
     np.testing.assert_array_equal(rows[0], rows[2])
     # Of pictures that are stored larger the network sees the middle.
     cropped = dataclasses.replace(predictor, config=preset("alexnet", input_size=64))
-    stored = predictor.prepare(photo)
     np.testing.assert_array_equal(cropped.seen(stored), stored[4:68, 4:68])
 
 
@@ -253,17 +250,6 @@ def test_probabilities_are_an_evaluations_of_any_number_of_pictures(predictor, m
 
 
 # The run folder
-
-
-def changed(run, tmp_path, **values):
-    """A copy of a run whose config.json has other values; None removes a key."""
-    folder = shutil.copytree(run, tmp_path / "changed")
-    config = {**read_json(run / "config.json"), **values}
-    kept = {
-        name: value for name, value in config.items() if name not in values or value is not None
-    }
-    (folder / "config.json").write_text(json.dumps(kept))
-    return folder
 
 
 @pytest.mark.parametrize(
@@ -289,7 +275,12 @@ def changed(run, tmp_path, **values):
     ],
 )
 def test_a_config_that_is_not_the_runs_own_is_one_line(predict, mnist_run, tmp_path, values, parts):
-    folder = changed(mnist_run, tmp_path, **values)
+    """None takes a value out of config.json."""
+    folder = shutil.copytree(mnist_run, tmp_path / "run")
+    config = read_json(folder / "config.json") | values
+    for name in [name for name, value in values.items() if value is None]:
+        del config[name]
+    (folder / "config.json").write_text(json.dumps(config))
     predict(folder, tmp_path / "any.png").assert_refused(*parts)
 
 
@@ -320,7 +311,7 @@ def test_a_checkpoint_whose_files_are_damaged_is_one_line(predict, mnist_run, tm
 
 
 def test_an_interrupted_run_predicts_says_so_and_is_only_read(predict, mnist_run, tmp_path, seven):
-    folder = changed(mnist_run, tmp_path)
+    folder = shutil.copytree(mnist_run, tmp_path / "run")
     (folder / "result.json").unlink()
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     outcome = predict(folder, seven)
@@ -392,8 +383,7 @@ def test_names_are_escaped_where_they_are_printed(predict, colour_run, tmp_path,
     name = os.fsdecode(os.fsencode(tmp_path) + b"/\x1b[2J\xff\n.png")
     shutil.copy(seven, name)
     outcome = predict(colour_run, name)
-    assert outcome.status == 0
-    assert len(outcome.out.splitlines()) == 3
+    assert outcome.status == 0 and len(outcome.out.splitlines()) == 3
     assert outcome.out.replace("\n", "").replace("\t", "").isprintable()
     assert r"\x1b[2J\udcff\n.png" in outcome.out and r"\x1b[31mdog\n" in outcome.out
     (found,) = json.loads(predict(colour_run, name, "--json").out)

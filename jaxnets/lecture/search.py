@@ -26,8 +26,6 @@ from jaxnets.runs.files import check_only_files, read_json
 from jaxnets.runs.run import load_data
 from jaxnets.runs.run_folder import fresh_path, make_folder
 
-RESULTS = "search.json"  # Beside it are search.csv and search.png.
-
 Point = tuple[Any, ...]  # One value of each field searched over.
 
 
@@ -84,11 +82,11 @@ class Search:
 
     def open(self, resume: bool) -> None:
         """Makes the folder; with resume, reads what is done."""
-        path = self.folder / RESULTS
+        path = self.folder / "search.json"
         if path.exists() and not resume:
             raise UserError(f"workdir: {self.folder} already holds a search; --resume continues it")
         if resume and not path.exists():
-            raise UserError(f"resume: expected {RESULTS} in {self.folder}, found none")
+            raise UserError(f"resume: expected {path.name} in {self.folder}, found none")
         make_folder(self.folder)
         if not resume:
             return

@@ -26,6 +26,7 @@ def test_every_network_has_its_parameters_and_last_shape(name):
 
 def test_the_arithmetic_is_two_for_every_weight_and_one_for_every_bias():
     flatten, hidden, relu, logits = summary(MODELS["mlp"](), IMAGE)
+    assert [row.params for row in (flatten, hidden, relu, logits)] == [0, 401_920, 0, 5_130]
     assert flatten.flops == 0
     assert hidden.flops == 2 * 784 * 512 + 512
     assert relu.flops == 512

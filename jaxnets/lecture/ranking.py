@@ -67,11 +67,7 @@ def paired_p(differences: Sequence[float]) -> float:
 
 
 def holm(chances: Sequence[float]) -> list[float]:
-    """Holm's correction: the i-th smallest of n is multiplied by n - i, and never falls.
-
-    >>> holm([0.01, 0.04, 0.03])
-    [0.03, 0.06, 0.06]
-    """
+    """Holm's correction: the i-th smallest of n is multiplied by n - i, and never falls."""
     order = np.argsort(chances)
     scaled = np.sort(chances) * np.arange(len(chances), 0, -1)
     corrected = np.empty(len(chances))

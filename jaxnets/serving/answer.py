@@ -130,9 +130,6 @@ def draw(image: np.ndarray, *, blocks: bool, colour: bool) -> str:
     """The image [H, W, 1 or 3] uint8 in characters, each for two pixels, one above the other.
 
     These are half blocks, coloured by escape sequences of 24 bits, or ten plain characters.
-
-    >>> print(draw(np.array([[[0], [255]], [[0], [255]]], np.uint8), blocks=False, colour=False))
-     @
     """
     picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
     if picture.width > WIDEST:

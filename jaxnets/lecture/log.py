@@ -55,8 +55,7 @@ class HandwrittenLog(Progress):
     def __init__(self, epochs: int, loader: TrainLoader, checkpoint: Checkpoint):
         super().__init__(epochs, loader, checkpoint, silent=True)
         print("Start training the best model...", flush=True)
-        done = int(checkpoint.state.step) // loader.steps
-        self._slide = SlideBar("Training the best model", epochs, done)
+        self._slide = SlideBar("Training the best model", epochs, self._epoch)
 
     def epoch(self, record: dict[str, Any]) -> None:
         self._slide.step(record)  # The slide has no line for a step.

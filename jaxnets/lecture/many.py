@@ -51,18 +51,13 @@ def train_many(
     judge: Split,
     progress: Callable[[], Any] = lambda: None,
 ) -> list[TrainingSummary]:
-    """Trains every config; each ends as if trained by itself, up to the order of sums.
+    """Trains configs that differ in seed and learning_rate, each as if trained by itself.
 
     Dense networks of one shape train in one compiled program, mapped over the runs: a layer whose
     inputs are the same for all of them is one wide matrix product, faster than its parts. A
     convolution mapped over its kernels is a grouped one, which is slow on a CPU: such networks
-    train one after the other.
-
-    Args:
-      configs: The runs' settings, equal except for seed and learning_rate.
-      data: The data set.
-      judge: The split whose loss and accuracy are reported.
-      progress: Called after every epoch of every run, or of all runs at once.
+    train one after the other. The results are equal up to the order of sums. `progress` is called
+    after every epoch of a run, or of all runs at once.
     """
     if can_vmap(configs[0]):
         return _train_vmapped(configs, data, judge, progress)
@@ -130,10 +125,8 @@ def _train_vmapped(
     images, labels = jax.device_put((np.asarray(loader.split.images), loader.split.labels))
     metrics: Any = None
     for number in range(config.epochs):
-        orders = [
-            epoch_order(len(data.train), loader.batch_size, run.seed, number)
-            for run in (configs[:1] if full else configs)
-        ]
+        runs = configs[:1] if full else configs
+        orders = [epoch_order(len(data.train), loader.batch_size, run.seed, number) for run in runs]
         rows = orders[0] if full else jax.tree.map(lambda *rows: np.stack(rows, axis=1), *orders)
         states, metrics = run_epoch(states, images, labels, rows)
         jax.block_until_ready(states)

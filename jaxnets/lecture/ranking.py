@@ -13,8 +13,7 @@ from jaxnets.lecture.results import create_figure, finite
 from jaxnets.lecture.search import Search
 from jaxnets.table import table
 
-# The chance of a false alarm that "significant" allows.
-SIGNIFICANCE = 0.05
+SIGNIFICANCE = 0.05  # The chance of a false alarm that "significant" allows.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,11 +67,7 @@ def paired_p(differences: Sequence[float]) -> float:
 
 
 def holm(chances: Sequence[float]) -> list[float]:
-    """Holm's correction: the i-th smallest of n is multiplied by n - i, and never falls.
-
-    >>> holm([0.01, 0.04, 0.03])
-    [0.03, 0.06, 0.06]
-    """
+    """Holm's correction: the i-th smallest of n is multiplied by n - i, and never falls."""
     order = np.argsort(chances)
     scaled = np.sort(chances) * np.arange(len(chances), 0, -1)
     corrected = np.empty(len(chances))
@@ -131,14 +126,13 @@ def plot(search: Search) -> bool:
     if figure is None:
         return False
     axes = figure.subplots()
-    ranks = {rank.name: rank for rank in ranking(search)}
-    names = [search.name(point) for point in search.points]
-    for place, (name, point) in enumerate(zip(names, search.points, strict=True)):
+    for place, point in enumerate(search.points):
         scores = [search.runs[point, seed].accuracy for seed in search.seeds]
         axes.plot([place - 0.12] * len(scores), scores, "o", color="tab:blue", alpha=0.4)
-        mean, deviation = ranks[name].accuracy, np.nan_to_num(ranks[name].deviation)
+        mean, deviation = np.mean(scores), np.std(scores, ddof=1) if len(scores) > 1 else 0
         axes.errorbar(place + 0.12, mean, deviation, fmt="s", color="black", capsize=4)
-    axes.set_xticks(range(len(names)), [name.replace(" ", "\n") for name in names])
+    names = [search.name(point).replace(" ", "\n") for point in search.points]
+    axes.set_xticks(range(len(names)), names)
     axes.set(xlim=(-0.6, len(names) - 0.4), title=search.flags["model"])
     axes.set_ylabel("validation accuracy: seeds, mean ± sd")
     axes.grid(axis="y", alpha=0.3)

@@ -57,7 +57,7 @@ def search_first(run: Run) -> None:
     with terminal.stop_on_interrupt() as stop:
         callbacks = Callbacks(stop=run.processes.synchronised_stop(stop))
         for size in config.latent_dims or ():
-            trial = _trial(config, size, config.seed)
+            trial = _single(config, size, config.seed, epochs=config.search_epochs)
             experiment = Experiment.create(trial, parts, run.experiment.parallel)
             name = f"Parameter latent_dims={size}"
             with contextlib.closing(SlideBar(name, config.search_epochs)) as bar:
@@ -67,7 +67,7 @@ def search_first(run: Run) -> None:
     best = choose(found)
     print(f"The best parameter is {best}.\n", flush=True)
     run.folder.write(SEARCH, {str(size): found[size]._asdict() for size in found})
-    run.change_config(_final(config, best, config.seed))
+    run.change_config(_single(config, best, config.seed))
 
 
 def closing_table(run: Run, test: Metrics) -> str:
@@ -86,29 +86,23 @@ def closing_table(run: Run, test: Metrics) -> str:
     return table([Replay(found, final), *others])
 
 
-def _trial(config: Config, size: int, seed: int) -> Config:
-    """The config of one size in the search."""
-    config = dataclasses.replace(config, replay_seeds=1, epochs=config.search_epochs)
-    return _final(config, size, seed)
-
-
-def _final(config: Config, size: int, seed: int) -> Config:
-    """The config of the run that follows a search which chose this size."""
-    return dataclasses.replace(config, hidden=(size,), latent_dims=None, seed=seed)
+def _single(config: Config, size: int, seed: int, **changes: int) -> Config:
+    """The config of one network: of one size, so that there is nothing to search."""
+    return dataclasses.replace(config, hidden=(size,), latent_dims=None, seed=seed, **changes)
 
 
 def replay_many(config: Config, data: Dataset, seeds: Sequence[int]) -> list[Replay]:
     """The whole procedure for several seeds at once, as train_many does it."""
     parts, searches = held_out(data), [{} for _ in seeds]
     for size in config.latent_dims or ():
-        trials = [_trial(config, size, seed) for seed in seeds]
+        trials = [_single(config, size, seed, epochs=config.search_epochs) for seed in seeds]
         summaries = train_many(trials, parts, parts.validation)
         for found, summary in zip(searches, summaries, strict=True):
             found[size] = summary
     best, finals = [choose(found) for found in searches], {}
     for size in sorted(set(best)):
         winners = [i for i in range(len(seeds)) if best[i] == size]
-        runs = [_final(config, size, seeds[i]) for i in winners]
+        runs = [_single(config, size, seeds[i]) for i in winners]
         finals |= zip(winners, train_many(runs, data, data.test), strict=True)
     return [Replay(found, finals[i]) for i, found in enumerate(searches)]
 

@@ -26,8 +26,6 @@ from jaxnets.runs.files import check_only_files, read_json
 from jaxnets.runs.run import load_data
 from jaxnets.runs.run_folder import fresh_path, make_folder
 
-RESULTS = "search.json"  # Beside it are search.csv and search.png.
-
 Point = tuple[Any, ...]  # One value of each field searched over.
 
 
@@ -84,18 +82,15 @@ class Search:
 
     def open(self, resume: bool) -> None:
         """Makes the folder; with resume, reads what is done."""
-        path = self.folder / RESULTS
+        path = self.folder / "search.json"
         if path.exists() and not resume:
             raise UserError(f"workdir: {self.folder} already holds a search; --resume continues it")
         if resume and not path.exists():
-            raise UserError(f"resume: expected {RESULTS} in {self.folder}, found none")
+            raise UserError(f"resume: expected {path.name} in {self.folder}, found none")
         make_folder(self.folder)
-        if resume:
-            check_only_files(self.folder)
-            self._read(path)
-
-    def _read(self, path: Path) -> None:
-        """Reads the runs that `write` wrote."""
+        if not resume:
+            return
+        check_only_files(self.folder)
         kept = read_json(path)
         theirs = {name: kept.get(name) for name in ("flags", "over")}
         ours = json.loads(json.dumps({"flags": self.flags, "over": self.over}))
@@ -113,13 +108,7 @@ class Search:
 
 
 def search_all(given: dict[str, Any], over: dict[str, list[Any]], seeds: int) -> Search:
-    """What `python -m jaxnets search` does first: it trains all that is missing.
-
-    Args:
-      given: Fields of Config that were given as flags.
-      over: The values of each field searched over.
-      seeds: The number of seeds; they count from the config's seed.
-    """
+    """Trains all that is missing; `given` are flags, and the seeds count from theirs."""
     workdir, resume = given.pop("workdir", None), given.pop("resume", False)
     first = given.pop("seed", 0)
     for name in ("overwrite", "target_accuracy"):

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -14,27 +14,17 @@ from jaxnets.models.chain import Chain
 from jaxnets.table import table
 
 
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """A layer: its name, if it has parameters, and what it is; the output's shape for one image.
+class Row(NamedTuple):
+    """A layer of the table."""
 
-    The FLOPs are those of the forward pass of one image, as XLA counts them: a multiplication and
-    an addition are two.
-    """
-
-    layer: str
-    shape: tuple[int, ...]
+    layer: str  # Its name, if it has parameters, and what it is.
+    shape: tuple[int, ...]  # The output's for one image.
     params: int
-    flops: int
+    flops: int  # The forward pass of one image: a multiplication and an addition are two.
 
 
 def summary(model: Chain, image_shape: Sequence[int]) -> list[Row]:
-    """Every layer of a network, for an image [H, W, C]; nothing is computed, only shapes.
-
-    >>> from jaxnets.models import MODELS
-    >>> [row.params for row in summary(MODELS["mlp"](), (28, 28, 1))]
-    [0, 401920, 0, 5130]
-    """
+    """Every layer of a network, for an image [H, W, C]; nothing is computed, only shapes."""
     x = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     too_small = UserError(f"images of {tuple(image_shape)} are too small")
     try:
@@ -102,7 +92,7 @@ def to_values(title: str, rows: Sequence[Row], image_shape: Sequence[int]) -> di
     return {
         "model": title,
         "image_shape": list(image_shape),
-        "layers": [dataclasses.asdict(row) for row in rows],
+        "layers": [row._asdict() for row in rows],
         "params": params,
         "flops": flops,
     }

@@ -21,7 +21,6 @@ MAX_STDIN = 1 << 28  # Bytes, as many as the largest picture has in RGB.
 RAMP = " .:-=+*#%@"  # From black to white.
 BLOCKS = " \u2584\u2580\u2588"  # Nothing, the lower half, the upper half, both.
 WIDEST = 64  # Columns of a drawing; wider images are reduced.
-RESET = "\x1b[0m"
 
 
 def answer(
@@ -33,10 +32,9 @@ def answer(
     as_json: bool = False,
     show: bool = False,
 ) -> bool:
-    """Prints predictions for files, folders of pictures and "-", which is stdin.
+    """Prints predictions for files, folders of pictures and "-" for stdin.
 
-    Returns:
-      Whether every picture could be read; the others are reported on stderr.
+    It reports a picture that cannot be read on stderr, and returns whether there was none.
     """
     if list(names).count(STDIN) > 1:
         raise UserError("expected - for stdin at most once")
@@ -98,10 +96,8 @@ def _files(names: Sequence[str]) -> Iterator[tuple[str, Path | BadPictureError]]
 def _read(path: Path, side: int) -> Image.Image:
     """Decodes a picture, from stdin if the path is "-"."""
     try:
-        if str(path) != STDIN:
-            return read_picture(path, side)
-        content = sys.stdin.buffer.read(MAX_STDIN + 1)
-        if len(content) > MAX_STDIN:
+        content = sys.stdin.buffer.read(MAX_STDIN + 1) if str(path) == STDIN else path
+        if isinstance(content, bytes) and len(content) > MAX_STDIN:
             raise BadPictureError(f"expected at most {MAX_STDIN:,} bytes, got more")
         return read_picture(content, side)
     except MemoryError:
@@ -134,9 +130,6 @@ def draw(image: np.ndarray, *, blocks: bool, colour: bool) -> str:
     """The image [H, W, 1 or 3] uint8 in characters, each for two pixels, one above the other.
 
     These are half blocks, coloured by escape sequences of 24 bits, or ten plain characters.
-
-    >>> print(draw(np.array([[[0], [255]], [[0], [255]]], np.uint8), blocks=False, colour=False))
-     @
     """
     picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
     if picture.width > WIDEST:
@@ -147,7 +140,7 @@ def draw(image: np.ndarray, *, blocks: bool, colour: bool) -> str:
         pixels = np.asarray(picture.convert("RGB"))
         block = "\x1b[38;2;{};{};{};48;2;{};{};{}m\u2580".format
         lines = [
-            "".join(block(*upper, *lower) for upper, lower in zip(*rows, strict=True)) + RESET
+            "".join(block(*upper, *lower) for upper, lower in zip(*rows, strict=True)) + "\x1b[0m"
             for rows in zip(pixels[::2], pixels[1::2], strict=True)
         ]
     elif blocks:

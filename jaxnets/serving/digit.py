@@ -28,13 +28,10 @@ PEN = 2.0  # Pixels in the box: thinner strokes are thickened to it. MNIST's are
 
 
 def to_digit(picture: Image.Image) -> np.ndarray:
-    """Finds the ink, crops to it, scales it into the box and centres its mass.
+    """Scales the ink into the box and centres its mass: [28, 28] uint8, white on black.
 
     The ink may be dark on light paper or light on dark. Gradients of the light are removed, and
     thin strokes of a pen are thickened. A picture in MNIST's format is at most inverted.
-
-    Returns:
-      [28, 28] uint8, white on black.
     """
     grey = picture.convert("L")
     if max(grey.size) > WORK:

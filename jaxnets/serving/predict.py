@@ -1,12 +1,7 @@
-"""Loads a trained run and predicts the classes of new pictures.
-
->>> from jaxnets.serving.predict import load_predictor
->>> load_predictor("no/such/run")
-Traceback (most recent call last):
-jaxnets.errors.UserError: workdir: expected a run folder, found no config.json in no/such/run
-"""
+"""Loads a trained run and predicts the classes of new pictures."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -34,25 +29,15 @@ MAX_SIDE = 4096  # The largest image side that a config.json may have.
 
 @dataclasses.dataclass(frozen=True)
 class Predictor:
-    """The network of a run, from pictures to probabilities.
-
-    Attributes:
-      config: The run's config.
-      image_shape: (H, W, C) of the images that it was trained on, before crops.
-      class_names: K texts. They come from files: escape them wherever you show them.
-      as_digits: Whether a picture is converted to MNIST's format, as a photo or scan of one
-        written character; else it is only cut to a square.
-      step: The number of training steps.
-      finished: Whether the run is finished.
-      forward: The compiled network, images [B, H, W, C] uint8 -> probabilities [B, K] float32.
-    """
+    """The network of a run, from pictures to probabilities."""
 
     config: Config
-    image_shape: tuple[int, int, int]
-    class_names: tuple[str, ...]
-    as_digits: bool
-    step: int
+    image_shape: tuple[int, int, int]  # (H, W, C) of the training images, before crops.
+    class_names: tuple[str, ...]  # K texts from files: escape them wherever you show them.
+    as_digits: bool  # Whether a picture is converted to MNIST's format, or only cut to a square.
+    step: int  # The number of training steps.
     finished: bool
+    # The compiled network: images [B, H, W, C] uint8 → probabilities [B, K] float32.
     forward: Callable[[np.ndarray], jax.Array]
 
     def __call__(self, pictures: Sequence[Image.Image]) -> np.ndarray:
@@ -118,20 +103,12 @@ def load_predictor(workdir: str, prepare_as: str = "auto") -> Predictor:
     step, params = folder.read_params(_params_like(folder, config, model, image_shape))
     params = jax.device_put(params)
 
-    def forward(params, images):
+    def probabilities(params, images):
         logits = model.apply({"params": params}, _inputs(config, images))
         return jax.nn.softmax(jnp.asarray(logits, jnp.float32))
 
-    compiled = jax.jit(forward, compiler_options=compiler_options())
-    return Predictor(
-        config=config,
-        image_shape=image_shape,
-        class_names=class_names,
-        as_digits=as_digits,
-        step=step,
-        finished=folder.finished,
-        forward=lambda images: compiled(params, images),
-    )
+    forward = functools.partial(jax.jit(probabilities, compiler_options=compiler_options()), params)
+    return Predictor(config, image_shape, class_names, as_digits, step, folder.finished, forward)
 
 
 def _form(folder: RunFolder) -> tuple[tuple[int, int, int], tuple[str, ...]]:

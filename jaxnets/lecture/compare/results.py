@@ -23,9 +23,7 @@ from jaxnets.lecture.compare.request import TASKS, Request
 Row = dict[str, Any]
 
 TITLES = {"mse": "MSE", "r2": "R2", "wmape": "wMAPE"}
-
-# A test score this far below the best of the curve counts as worse.
-TOLERANCE = 0.01
+TOLERANCE = 0.01  # A test score further below the best of the curve counts as worse.
 
 
 @dataclasses.dataclass

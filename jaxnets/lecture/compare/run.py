@@ -48,7 +48,7 @@ def _compare(results: Results) -> Iterator[str]:
         title = f"{data.name}: {len(data.train):,} training and {len(data.test):,} test {kind}"
         if request.train_size == len(data.train):
             title += " (--train_size=full takes all)"
-        yield f"\n{title}\n{_head('model', columns)}"
+        yield f"\n{title}\n{_aligned(['model', *map(title_of, columns)], columns)}"
         for model in request.models:
             results.rows.append(_row(model, None, request, data))
             yield _line(results.rows[-1], columns)
@@ -60,7 +60,7 @@ def _compare(results: Results) -> Iterator[str]:
         verdicts = results.judge(data.name)
         kind = "rows" if data.is_regression else f"images, {CURVE_NOISE:.0%} given a random label"
         title = f"capacity on {data.name}: one hidden layer, {len(small.train)} training {kind}"
-        yield f"\n{title}\n{_head('hidden', columns)}"
+        yield f"\n{title}\n{_aligned(['hidden', *map(title_of, columns)], columns)}"
         yield from (_line(row, columns) for row in results.rows[-len(request.curve) :])
         yield (
             f"(more than {TOLERANCE} below the best: overfits if it fits the training part as "
@@ -88,10 +88,6 @@ def _notes(request: Request) -> list[str]:
     if request.task == "classification":
         own += " (made for 60,000 images: on fewer, an epoch has fewer steps)"
     return [*request.notes, own, "seconds: training, a network's compilation included"]
-
-
-def _head(name: str, columns: Sequence[str]) -> str:
-    return _aligned([name, *map(title_of, columns)], columns)
 
 
 def _line(row: Row, columns: Sequence[str]) -> str:

@@ -10,8 +10,7 @@ from jaxnets.data.load import load_dataset
 from jaxnets.errors import UserError
 from jaxnets.lecture.compare.request import Request
 
-# The share of scikit-learn's examples that is kept for the test.
-TEST_SHARE = 0.2
+TEST_SHARE = 0.2  # Of scikit-learn's examples.
 # The capacity curve has few examples and some wrong labels, which too large a network memorises.
 CURVE_EXAMPLES, CURVE_NOISE = 500, 0.2
 
@@ -20,13 +19,12 @@ def load(request: Request) -> list[Dataset]:
     """The data sets, their training parts cut to train_size examples drawn with the seed."""
     if request.task == "regression":
         return [diabetes(request.seed, request.train_size)]
+    whole = [
+        digits(request.seed) if name == "digits" else load_dataset(name, validation_size=0)
+        for name in request.datasets
+    ]
     if request.data_dir is not None:
         whole = [load_dataset(data_dir=request.data_dir, validation_size=0)]
-    else:
-        whole = [
-            digits(request.seed) if name == "digits" else load_dataset(name, validation_size=0)
-            for name in request.datasets
-        ]
     return [cut(data, request.train_size, request.seed) for data in whole]
 
 

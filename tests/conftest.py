@@ -22,6 +22,7 @@ import pytest
 from beartype import BeartypeConf, beartype
 from filelock import FileLock
 from jaxtyping import install_import_hook
+from safetensors.numpy import load_file
 
 ROOT = Path(__file__).resolve().parent.parent
 HANGS = 600  # Seconds after which a process hangs, however slow the machine.
@@ -138,11 +139,22 @@ def params_sha256(folder: Path) -> str:
     return read_json(folder / "result.json")["params_sha256"]
 
 
+def records(folder: Path) -> list[dict[str, Any]]:
+    """A run's records."""
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
 def history(folder: Path) -> list[dict[str, Any]]:
     """A run's records without their times."""
-    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     times = {"seconds", "data_seconds", "images_per_second"}
-    return [{k: v for k, v in record.items() if k not in times} for record in records]
+    return [{k: v for k, v in record.items() if k not in times} for record in records(folder)]
+
+
+def saved_params(folder: Path) -> tuple[int, dict[str, np.ndarray]]:
+    """The step and the parameters, by their paths, of a run's last checkpoint."""
+    path = max((folder / "checkpoints").iterdir(), key=lambda path: int(path.stem))
+    params = {n: x for n, x in load_file(path).items() if n.startswith("params/")}
+    return int(path.stem), params
 
 
 @pytest.fixture(scope="session")
@@ -288,6 +300,12 @@ def run_main(run_in_process):
     import train
 
     return functools.partial(run_in_process, train.main, "train.py")
+
+
+@pytest.fixture
+def train_tiny(run_main, tiny_flags):
+    """Runs train.py with a model and `tiny_flags`, which further flags may override."""
+    return lambda model, *flags: run_main(f"--model={model}", *tiny_flags, *flags)
 
 
 @pytest.fixture

@@ -18,17 +18,16 @@ from jaxnets.runs.run_folder import RunFolder
 
 
 def test_without_a_folder_the_models_newest_unfinished_run_goes_on(
-    run_main, tiny_flags, tmp_path, interrupt_after, monkeypatch
+    train_tiny, run_main, tmp_path, interrupt_after, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
     run_main("--resume").assert_refused(
         f"resume: found no unfinished run of cnn in {tmp_path / 'runs'}"
     )
-    flags = [flag for flag in tiny_flags if not flag.startswith("--workdir")]
     runs = {"a": "softmax", "b": "softmax", "c": "mlp_functional", "finished": "softmax"}
     for age, (name, model) in enumerate(runs.items()):
         interrupt_after(10**9 if name == "finished" else 1)
-        run_main(f"--model={model}", *flags, f"--workdir=runs/{name}")
+        train_tiny(model, f"--workdir=runs/{name}")
         for path in (tmp_path / "runs" / name).iterdir():  # A clock that went backwards in between.
             os.utime(path, (1e9 - age, 1e9 - age))
     (tmp_path / "runs" / "search").mkdir()
@@ -52,7 +51,7 @@ def test_without_a_folder_the_models_newest_unfinished_run_goes_on(
 
 
 def test_what_changes_no_number_may_change_and_is_written_down(
-    train_tiny, run_main, tiny_folder, tmp_path, interrupt_after
+    train_tiny, tiny_folder, tmp_path, interrupt_after
 ):
     assert train_tiny("mlp_functional").status == 0
     whole = params_sha256(tmp_path / "run")
@@ -64,9 +63,8 @@ def test_what_changes_no_number_may_change_and_is_written_down(
         "data_dir": str(moved), "log_format": "lecture", "checkpoint_every": "7steps", "keep": 5,
         "target_accuracy": 0.1, "parallel": "jit", "devices": 1, "platform": "cpu",
     }  # fmt: skip
-    outcome = run_main(
-        f"--workdir={tmp_path / 'run'}", "--resume", *(f"--{k}={v}" for k, v in changes.items())
-    )
+    flags = (f"--{name}={value}" for name, value in changes.items())
+    outcome = train_tiny("mlp_functional", "--resume", *flags)
     assert (outcome.status, outcome.err) == (0, "")
     assert "Train Epoch: 02 Loss=" in outcome.out
     config = read_json(tmp_path / "run" / "config.json")

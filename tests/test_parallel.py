@@ -5,6 +5,7 @@ import inspect
 import itertools
 import re
 import types
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -43,11 +44,11 @@ def after_steps(config, data, count=20):
     experiment = Experiment.create(config, data)
     parallel, train_step = experiment.parallel, experiment.train_step()
     epochs = (train_batches(data.train, 48, seed=0, epoch=epoch) for epoch in itertools.count())
-    state, program, seen = experiment.init_state(), None, 0
+    state, seen = experiment.init_state(), 0
+    program: Any = None
     for batch in itertools.islice(itertools.chain.from_iterable(epochs), count):
         split = parallel.split(batch)
-        if program is None:
-            program = parallel.compile(train_step, donate=True).lower(state, split).compile()
+        program = program or parallel.compile(train_step, donate=True).lower(state, split).compile()
         state, metrics = program(state, split)
         seen += int(metrics.count)
     return state.params, seen, program

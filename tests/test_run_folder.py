@@ -10,14 +10,12 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
-from conftest import history, params_sha256, read_json, records
-from safetensors.numpy import load_file
+from conftest import history, params_sha256, read_json, records, saved_params
 
 from jaxnets.config.fields import Config, from_json, preset
 from jaxnets.data.load import load_dataset
 from jaxnets.experiment import Experiment
-from jaxnets.runs.replica_folder import ReplicaRunFolder, metadata_snapshot
-from jaxnets.runs.run_folder import CONFIG, SEARCH, RunFolder
+from jaxnets.runs.run_folder import CONFIG, SEARCH, ReplicaRunFolder, RunFolder
 
 RECORD = [
     "epoch", "step", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy",
@@ -87,9 +85,8 @@ def test_result_json_has_its_keys_and_agrees_with_the_records(finished_run):
 
 
 def test_the_digest_is_that_of_the_saved_parameters_leaf_by_leaf(finished_run):
-    (path,) = (finished_run.folder / "checkpoints").iterdir()
-    saved = load_file(path)
-    assert path.name == "800.safetensors" and saved["step"] == 800
+    step, saved = saved_params(finished_run.folder)
+    assert step == 800
     digest = hashlib.sha256()
     for layer in ("conv1", "conv2", "hidden", "logits"):  # JAX sorts the keys of a dict.
         for name in ("bias", "kernel"):
@@ -153,7 +150,7 @@ def test_a_folder_that_holds_a_run_is_kept_without_overwrite(train_tiny, tmp_pat
 def test_what_another_process_sends_is_written_nowhere(finished_run, tmp_path):
     """Whoever reaches the coordinator could send it (reviewed as code execution by ~/.bashrc)."""
     opened = RunFolder.open(str(finished_run.folder))
-    before, snapshot = content(opened.path), metadata_snapshot(opened)
+    before, snapshot = content(opened.path), opened.snapshot()
     snapshot |= {"files": {str(tmp_path / "victim"): "x"}, str(tmp_path / "victim"): "x"}
     with ReplicaRunFolder(json.loads(json.dumps(snapshot))) as replica:
         assert replica.path == opened.path

@@ -13,10 +13,7 @@ from jaxnets.errors import BY_SIGNAL, RUN_FAILED, StoppedError, exit_status_of, 
 def run(main: Callable[[Sequence[str]], int]) -> int:
     """Calls main with the command line's arguments, and prints an error in one line on stderr.
 
-    Returns:
-      The exit status: main's own; 1 after a loss that is not finite, gradients that disagree, a
-      full disk or too little memory; 2 after a UserError; 130 after SIGINT, 143 after SIGTERM,
-      129 after SIGHUP.
+    It returns main's exit status, or the error's, as `exit_status_of` says it.
     """
     # Opens /dev/null for each standard stream that the caller closed (`>&-`). The next file to be
     # opened would otherwise get its number, and with it what JAX prints.

@@ -8,6 +8,7 @@ import struct
 import threading
 from unittest.mock import Mock
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -120,12 +121,6 @@ def test_the_last_ones_and_the_best_are_kept(tmp_path):
     assert steps(folder.path) == [20, 70, 75]
 
 
-def equal(ours, theirs):
-    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
-    assert jax.tree.map(lambda x: x.dtype, ours) == jax.tree.map(lambda x: x.dtype, theirs)
-    return True
-
-
 @pytest.fixture
 def folder(tmp_path):
     with RunFolder.create(str(tmp_path / "run"), "cnn") as folder:
@@ -145,10 +140,11 @@ def parts(folder):
 def test_any_tool_reads_a_checkpoint_and_so_do_we(folder, parts):
     theirs = load_file(file_of(folder.path, 7))
     assert sorted(theirs) == NAMES
-    equal(theirs, {k: np.asarray(v) for k, v in checkpoints.named_leaves(TREE).items()})
-    equal(RunFolder(folder.path).restore(TREE), jax.tree.map(np.asarray, TREE))
+    arrays = jax.tree.map(np.asarray, TREE)
+    chex.assert_trees_all_equal(theirs, checkpoints.named_leaves(arrays), strict=True)
+    chex.assert_trees_all_equal(RunFolder(folder.path).restore(TREE), arrays, strict=True)
     step, params = folder.read_params(TREE["params"])
-    assert step == 7 and equal(params, TREE["params"])
+    chex.assert_trees_all_equal((step, params), (7, arrays["params"]), strict=True)
     header, data = parts  # Every number lies where mapped memory wants it.
     assert (file_of(folder.path, 7).stat().st_size - len(data)) % 8 == 0
     for name, leaf in checkpoints.named_leaves(TREE).items():

@@ -118,19 +118,16 @@ def test_the_default_folder_is_named_by_model_and_time_and_never_taken_twice(tmp
 
 
 @pytest.mark.usefixtures("quick_steps")
-def test_the_learning_rate_of_an_epochs_record_is_that_of_its_last_step(tiny, tiny_preset):
-    config = tiny_preset("softmax", schedule="cosine", learning_rate=0.5, epochs=4)
-    _, history = Experiment.create(config, tiny).train()
+def test_a_record_has_the_learning_rate_of_its_last_step_and_validation_only_of_a_set(
+    tiny_folder, tiny_preset
+):
+    data = load_dataset(data_dir=str(tiny_folder), validation_size=0)
+    changes = dict(validation_size=0, batch_size=40, schedule="cosine", learning_rate=0.5)
+    _, history = Experiment.create(tiny_preset("softmax", **changes, epochs=4), data).train()
     expected = [0.25 * (1 + np.cos(np.pi * (5 * epoch - 1) / 20)) for epoch in (1, 2, 3, 4)]
     assert [record["learning_rate"] for record in history] == pytest.approx(expected, rel=1e-5)
-
-
-@pytest.mark.usefixtures("quick_steps")
-def test_without_a_validation_set_a_record_has_none(tiny_folder, tiny_preset):
-    data = load_dataset(data_dir=str(tiny_folder), validation_size=0)
-    config = tiny_preset("softmax", validation_size=0)
-    _, (record, _) = Experiment.create(config, data).train()
-    assert (record["validation_loss"], record["validation_accuracy"]) == (None, None)
+    for record in history:
+        assert (record["validation_loss"], record["validation_accuracy"]) == (None, None)
 
 
 def test_a_folder_that_holds_a_run_is_kept_without_overwrite(train_tiny, tmp_path):

@@ -74,7 +74,6 @@ class Run:
 
     @property
     def config(self) -> Config:
-        """The experiment's settings."""
         return self.experiment.config
 
     def change_config(self, config: Config) -> None:
@@ -152,7 +151,6 @@ class Run:
             self.folder.wait()
 
     def report(self, record: Record) -> None:
-        """Prints an epoch's line."""
         self._shown.epoch(record)
 
     def finish(self) -> Metrics:

@@ -113,7 +113,6 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        """Whether the run came to its end."""
         return (self.path / RESULT).exists()
 
     def finish(self, result: dict[str, Any]) -> None:
@@ -136,7 +135,6 @@ class RunFolder:
         return {"path": str(self.path), METRICS: self.records(), **contents}
 
     def records(self) -> list[dict[str, Any]]:
-        """The epochs' records."""
         return files.read_records(self.path / METRICS)
 
     def log(self, record: dict[str, Any]) -> None:

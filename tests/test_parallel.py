@@ -36,8 +36,8 @@ def furthest(ours, theirs):
     return max(np.abs(a - b).max() / np.abs(b).max() for a, b in pairs)
 
 
-def after_steps(config, data, count=20):
-    """The parameters, the examples seen and the compiled program after some steps.
+def after_steps(config, data):
+    """The parameters, the examples seen and the compiled program after twenty steps.
 
     160 images in batches of 48: every fourth has 16, and of 8 devices 5 then see padding only.
     """
@@ -46,7 +46,7 @@ def after_steps(config, data, count=20):
     epochs = (train_batches(data.train, 48, seed=0, epoch=epoch) for epoch in itertools.count())
     state, seen = experiment.init_state(), 0
     program: Any = None
-    for batch in itertools.islice(itertools.chain.from_iterable(epochs), count):
+    for batch in itertools.islice(itertools.chain.from_iterable(epochs), 20):
         split = parallel.split(batch)
         program = program or parallel.compile(train_step, donate=True).lower(state, split).compile()
         state, metrics = program(state, split)

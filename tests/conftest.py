@@ -23,6 +23,7 @@ import pytest
 from beartype import BeartypeConf, beartype
 from filelock import FileLock
 from jaxtyping import install_import_hook
+from safetensors.numpy import load_file
 
 import jaxnets
 
@@ -168,11 +169,22 @@ def params_sha256(folder: Path) -> str:
     return read_json(folder / "result.json")["params_sha256"]
 
 
+def records(folder: Path) -> list[dict[str, Any]]:
+    """A run's records."""
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
 def history(folder: Path) -> list[dict[str, Any]]:
     """A run's records without their times."""
-    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     times = {"seconds", "data_seconds", "images_per_second"}
-    return [{k: v for k, v in record.items() if k not in times} for record in records]
+    return [{k: v for k, v in record.items() if k not in times} for record in records(folder)]
+
+
+def saved_params(folder: Path) -> tuple[int, dict[str, np.ndarray]]:
+    """The step and the parameters, by their paths, of a run's last checkpoint."""
+    path = max((folder / "checkpoints").iterdir(), key=lambda path: int(path.stem))
+    params = {n: x for n, x in load_file(path).items() if n.startswith("params/")}
+    return int(path.stem), params
 
 
 @pytest.fixture(scope="session")
@@ -275,11 +287,11 @@ class Outcome:
         assert (self.status, self.err) == (130, f"error: interrupted; resume with: {command}\n")
 
     def assert_refused(self, *parts: str) -> None:
-        """Demands status 2, nothing on stdout, and one line on stderr that holds the parts."""
+        """Demands status 2, nothing on stdout, and a printable line on stderr with the parts."""
         assert self.status == 2, self
         assert self.out == ""
         assert self.err.startswith("error: "), self.err
-        assert self.err.endswith("\n") and self.err.count("\n") == 1, self.err
+        assert self.err.endswith("\n") and self.err[:-1].isprintable(), self.err
         for part in parts:
             assert part in self.err
 
@@ -304,6 +316,12 @@ def run_main(run_in_process):
     import train
 
     return functools.partial(run_in_process, train.main, "train.py")
+
+
+@pytest.fixture
+def train_tiny(run_main, tiny_flags):
+    """Runs train.py with a model and `tiny_flags`, which further flags may override."""
+    return lambda model, *flags: run_main(f"--model={model}", *tiny_flags, *flags)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from conftest import saved_params
 
 from jaxnets import experiment
 from jaxnets.models.chain import Chain, Layer
@@ -36,13 +36,6 @@ def poison(monkeypatch):
         monkeypatch.setattr(experiment, "make_loss_and_grad", make_loss_and_grad)
 
     return with_poison
-
-
-def saved(folder):
-    """The step and the parameters of the only checkpoint."""
-    (path,) = (folder / "checkpoints").iterdir()
-    arrays = load_file(path)
-    return int(path.stem), {n: array for n, array in arrays.items() if n.startswith("params/")}
 
 
 def test_the_first_layer_whose_output_overflows_is_named():
@@ -76,35 +69,34 @@ def test_a_layer_without_a_name_is_named_by_the_one_before():
 @pytest.mark.parametrize(("step", "validation"), [(7, 40), (7, 0), (9, 40), (9, 0)])
 @pytest.mark.parametrize("use_scan", [True, False], ids=["in one loop", "by steps"])
 def test_the_step_and_the_layer_are_named_and_the_last_good_checkpoint_is_kept(
-    run_main, tiny_flags, tmp_path, poison, monkeypatch, use_scan, step, validation
+    train_tiny, tmp_path, poison, monkeypatch, use_scan, step, validation
 ):
     monkeypatch.setattr(experiment, "prefers_scan", lambda model, parallel: use_scan)
-    flags = ["--model=mlp_sequential", "--checkpoint_every=1epoch", "--keep=1", *tiny_flags]
+    flags = ["mlp_sequential", "--schedule=constant", "--checkpoint_every=1epoch", "--keep=1"]
     flags += [f"--validation_size={validation}", f"--batch_size={32 if validation else 40}"]
-    flags += ["--schedule=constant"]
-    assert run_main(*flags, "--epochs=1").status == 0
-    good = saved(tmp_path / "run")
+    assert train_tiny(*flags, "--epochs=1").status == 0
+    good = saved_params(tmp_path / "run")
     assert good[0] == 5
     poison(step, "hidden2")
-    outcome = run_main(*flags, "--overwrite")
+    outcome = train_tiny(*flags, "--overwrite")
     assert outcome.status == 1 and outcome.err.count("\n") == 1
     assert outcome.err.startswith(
         f"error: step {step + 1} is the first that is not finite, beginning with the gradient of "
         f"hidden2; the checkpoint of step 5 is kept; try a --learning_rate below "
     )
-    jax.tree.map(np.testing.assert_array_equal, saved(tmp_path / "run"), good)
+    jax.tree.map(np.testing.assert_array_equal, saved_params(tmp_path / "run"), good)
     assert not (tmp_path / "run" / "result.json").exists()
-    again = run_main(*flags, "--resume")
+    again = train_tiny(*flags, "--resume")
     assert (again.status, again.err) == (1, outcome.err)
 
 
 @pytest.mark.usefixtures("quick_steps")
 def test_an_interrupt_after_a_bad_step_saves_nothing_of_it(
-    run_main, tiny_flags, tmp_path, poison, interrupt_after
+    train_tiny, tmp_path, poison, interrupt_after
 ):
     poison(7, "conv1")
     interrupt_after(8)
-    outcome = run_main("--model=cnn", *tiny_flags, "--checkpoint_every=1epoch")
+    outcome = train_tiny("cnn", "--checkpoint_every=1epoch")
     assert outcome.status == 1 and "step 8 is the first" in outcome.err
     assert "the gradient of conv1; the checkpoint of step 5 is kept" in outcome.err
-    assert saved(tmp_path / "run")[0] == 5
+    assert saved_params(tmp_path / "run")[0] == 5

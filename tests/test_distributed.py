@@ -3,25 +3,23 @@
 import json
 import socket
 import time
+from types import SimpleNamespace
 
+import chex
 import jax
 import numpy as np
 import pytest
+from conftest import HANGS, saved_params
 
-from jaxnets.config.fields import preset
 from jaxnets.data.batches import eval_batches, train_batches
 from jaxnets.data.datasets import Split
-from jaxnets.experiment import Experiment
 from jaxnets.machine.distributed import parse_exit_message
-from jaxnets.runs.run_folder import RunFolder
 from jaxnets.training.parallel import Parallel
 
 # Every step is dispatched by itself, as always with gradients=both, with 4 examples of which each
 # process reads 2.
 FLAGS = ("--model=softmax", "--gradients=both", "--augment=shift", "--learning_rate=0.05")
 FLAGS += ("--batch_size=4", "--checkpoint_every=30steps", "--validation_size=39")
-LOST = "error: another process was lost"
-SECONDS = 300  # What no test should wait for, on the slowest machine.
 
 # train.py with a SIGTERM before step 50, which waits until the processes have agreed on a step.
 INTERRUPTED = """
@@ -52,8 +50,8 @@ def start_processes(start_python, tiny_folder):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        common = (*FLAGS, f"--data_dir={tiny_folder}", *flags)
-        common = (*common, f"--coordinator=127.0.0.1:{port}", "--num_processes=2")
+        common = [*FLAGS, f"--data_dir={tiny_folder}", *flags]
+        common += [f"--coordinator=127.0.0.1:{port}", "--num_processes=2"]
         script = ("-c", code) if code else ("train.py",)
         started.append(start_python("train.py", *common, "--process_id=0"))
         started.append(start_python(*script, *common, "--process_id=1", *second))
@@ -65,19 +63,13 @@ def start_processes(start_python, tiny_folder):
         process.communicate()
 
 
-def params_of(folder, config, data):
-    state = Experiment.create(config, data).init_state()
-    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state.params)
-    return RunFolder.open(str(folder)).read_params(like)[1]
-
-
 @pytest.mark.slow
 def test_a_signal_to_one_stops_all_and_one_process_resumes_to_the_same_end(
-    start_processes, run_main, tiny, tiny_folder, tmp_path
+    start_processes, run_main, tiny_folder, tmp_path
 ):
     folder = tmp_path / "two"
     processes = start_processes("--epochs=40", f"--workdir={folder}", code=INTERRUPTED)
-    (out, *errors) = [text for p in processes for text in p.communicate(timeout=SECONDS)]
+    (out, *errors) = [text for p in processes for text in p.communicate(timeout=HANGS)]
     line = f"error: interrupted; resume with: python train.py --resume --workdir={folder}\n"
     assert errors == [line, "", line]
     assert [process.returncode for process in processes] == [143, 143]
@@ -86,25 +78,23 @@ def test_a_signal_to_one_stops_all_and_one_process_resumes_to_the_same_end(
     assert run_main("--resume", f"--workdir={folder}").status == 0
     single_process = (*FLAGS, "--epochs=40", f"--data_dir={tiny_folder}")
     assert run_main(*single_process, f"--workdir={tmp_path / 'one'}").status == 0
-    config = preset("softmax", devices=1)
-    two, one = (params_of(tmp_path / name, config, tiny) for name in ("two", "one"))
-    for ours, theirs in zip(jax.tree.leaves(two), jax.tree.leaves(one), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
+    two, one = (saved_params(tmp_path / name)[1] for name in ("two", "one"))
+    chex.assert_trees_all_close(two, one, rtol=0, atol=1e-6)
 
 
 @pytest.mark.slow
 def test_a_process_that_is_killed_ends_the_others_in_a_line(start_processes, tmp_path):
     folder = tmp_path / "run"
     processes = start_processes("--epochs=100000", f"--workdir={folder}")
-    deadline = time.monotonic() + SECONDS
+    deadline = time.monotonic() + HANGS
     while not (folder / "metrics.jsonl").exists():  # An epoch is trained.
         assert all(process.poll() is None for process in processes), processes[0].communicate()
         assert time.monotonic() < deadline
         time.sleep(0.05)
     processes[0].kill()  # The one on which JAX's own runtime depends.
-    out, error = processes[1].communicate(timeout=SECONDS)
+    out, error = processes[1].communicate(timeout=HANGS)
     assert (processes[1].returncode, out) == (1, "")
-    assert error.startswith(LOST) and error.count("\n") == 1, error
+    assert error.startswith("error: another process was lost") and error.count("\n") == 1, error
 
 
 def test_processes_with_different_flags_are_refused(start_processes, tmp_path):
@@ -112,7 +102,7 @@ def test_processes_with_different_flags_are_refused(start_processes, tmp_path):
     processes = start_processes(f"--workdir={folder}", second=("--learning_rate=0.25",))
     said = "error: learning_rate: expected the same on all processes, process 0 has 0.05, "
     for process in processes:
-        out, error = process.communicate(timeout=SECONDS)
+        out, error = process.communicate(timeout=HANGS)
         assert (process.returncode, out, error) == (2, "", f"{said}process 1 0.25\n")
     assert not folder.exists()
 
@@ -138,7 +128,6 @@ def test_an_exit_message_is_read_and_a_strangers_is_refused():
         ),
         (["--coordinator=here:1234", "--distributed"], "exclude each other"),
     ],
-    ids=lambda value: value[0] if isinstance(value, list) else "",
 )
 def test_what_cannot_be_connected_is_refused_in_a_line(run_main, flags, said):
     run_main(*flags).assert_refused(said)
@@ -185,11 +174,7 @@ def test_the_shares_of_processes_are_the_batch_and_nobody_reads_anothers(tiny, w
 
 
 def test_each_process_has_the_rows_of_its_own_devices(monkeypatch):
-    class Device:
-        def __init__(self, process):
-            self.process_index = process
-
-    devices = [Device(process) for process in (0, 0, 1, 1, 2, 2)]
+    devices = [SimpleNamespace(process_index=process) for process in (0, 0, 1, 1, 2, 2)]
     monkeypatch.setattr("jaxnets.training.parallel.Mesh", lambda *_: None)
     for process in range(3):
         monkeypatch.setattr(jax, "process_index", lambda process=process: process)

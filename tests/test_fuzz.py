@@ -43,22 +43,6 @@ def test_nothing_but_a_plain_refusal_comes_out(surface, tmp_path):
         fuzz.run_cases(surface, CASES.get(surface, 40), tmp_path, shrink=True, measured=False)
 
 
-@pytest.mark.parametrize(
-    ("flags", "parts"),
-    [
-        (["--epochs=" + "9" * 400], ["epochs: expected a whole number from 1 to 1000000"]),
-        (["--model=--"], ['unknown model "--"']),
-        (["--workdir=~nobody-here/x"], ["workdir: expected a path", "~nobody-here/x"]),
-        (["--model=\x1b[2Jcnn"], [r'unknown model "\x1b[2Jcnn"; did you mean "cnn"?']),
-        (["--hidden=" + ",".join(["1"] * 101), "--model=mlp"], ["hidden: expected at most 100"]),
-    ],
-)
-def test_a_strange_flag_is_refused_in_one_line(run_main, flags, parts):
-    outcome = run_main(*flags)
-    outcome.assert_refused(*parts)
-    assert outcome.err[:-1].isprintable()
-
-
 def test_a_home_that_nobody_has_is_refused(run_command):
     run_command("predict", "~nobody-here/x", "a.png").assert_refused("expected a run folder")
 
@@ -68,13 +52,13 @@ def test_a_message_is_one_line_of_bounded_length():
     assert len(one_line("\x1b" * 10**6)) < 10**4
 
 
-def test_what_stdout_cannot_show_is_escaped(start_python):
+def test_what_stdout_cannot_show_is_escaped(run_python):
     code = (
         "import sys; from jaxnets.errors import run_main\n"
         "sys.exit(run_main(lambda _: print('鸟') or 0))"
     )
-    with start_python("-c", code, env={**os.environ, "PYTHONIOENCODING": "ascii"}) as process:
-        assert process.communicate() == ("\\u9e1f\n", "")
+    outcome = run_python("-c", code, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert (outcome.out, outcome.err) == ("\\u9e1f\n", "")
 
 
 @pytest.fixture(scope="module")
@@ -85,10 +69,8 @@ def sample(tmp_path_factory):
 
 @pytest.fixture
 def folder(sample, tmp_path):
-    """A copy of it, and beside it a file that is nobody's business."""
-    shutil.copytree(sample["folder"], tmp_path / "run")
-    (tmp_path / "victim").write_text("untouched")
-    return tmp_path / "run"
+    """A copy of it."""
+    return shutil.copytree(sample["folder"], tmp_path / "run")
 
 
 @pytest.mark.parametrize(
@@ -105,9 +87,7 @@ def folder(sample, tmp_path):
 )
 def test_a_strange_config_is_one_line(run_main, folder, sample, change):
     (folder / "config.json").write_text(json.dumps({**sample["config"], **change}))
-    outcome = run_main("--resume", f"--workdir={folder}")
-    outcome.assert_refused("config.json: damaged: ")
-    assert outcome.err[:-1].isprintable()
+    run_main("--resume", f"--workdir={folder}").assert_refused("config.json: damaged: ")
 
 
 @pytest.mark.parametrize(
@@ -123,13 +103,10 @@ def test_a_strange_record_is_one_line(folder, line):
 
 
 @pytest.mark.parametrize("place", ["metrics.jsonl", "checkpoints/3.safetensors", "x"])
-@pytest.mark.parametrize("kind", ["link", "pipe"])
-def test_a_run_folder_with_links_or_pipes_is_refused(folder, place, kind):
+@pytest.mark.parametrize("lay", [os.mkfifo, lambda path: path.symlink_to(ROOT / "train.py")])
+def test_a_run_folder_with_links_or_pipes_is_refused(folder, place, lay):
     (folder / place).unlink(missing_ok=True)
-    if kind == "link":
-        (folder / place).symlink_to(folder.parent / "victim")
-    else:
-        os.mkfifo(folder / place)
+    lay(folder / place)
     with pytest.raises(UserError, match="expected a file or a folder"):
         RunFolder.open(str(folder))
 
@@ -139,12 +116,10 @@ def test_folders_in_folders_are_no_traceback(folder, depth):
     """Python recurses a thousand times, and the system takes paths of 4,096 bytes."""
     inner = folder / "checkpoints"
     subprocess.run(["mkdir", "-p", "d/" * depth], cwd=inner, check=True)
+    too_deep = pytest.raises(UserError, match="cannot be read: File name too long")
     try:
-        if depth == 1500:
+        with too_deep if depth == 5000 else contextlib.nullcontext():
             RunFolder.open(str(folder))
-        else:
-            with pytest.raises(UserError, match="cannot be read: File name too long"):
-                RunFolder.open(str(folder))
         with contextlib.suppress(UserError):  # Later Pythons remove it.
             RunFolder.create(str(folder), "softmax", overwrite=True).close()
     finally:
@@ -224,28 +199,19 @@ def test_a_cache_that_is_a_link_is_neither_read_nor_written(pictures, tmp_path):
     assert any((tmp_path / "cache").rglob("*.npy"))
 
 
-@pytest.mark.parametrize("number", range(7))
-def test_a_cache_that_is_no_cache_is_made_anew(pictures, number):
+def test_a_cache_that_is_no_cache_is_made_anew_and_a_pipe_is_not_waited_for(pictures):
     np.asarray(load_folder(pictures).train.images)
-    (content, *_) = hostile_pictures.caches_of({})[number:]
-    for path in (pictures / ".jaxnets").iterdir():
-        path.write_bytes(content)
-    assert len(load_folder(pictures).train.images) == 4
-
-
-def test_a_pipe_in_a_cache_is_not_waited_for(pictures):
-    load_folder(pictures)
-    for path in list((pictures / ".jaxnets").iterdir()):
-        path.unlink()
-        os.mkfifo(path)
-    assert len(load_folder(pictures).train) == 4
-
-
-def test_an_index_of_other_fields_is_made_anew(pictures):
-    load_folder(pictures)
-    index = pictures / ".jaxnets" / "files.npy"
+    index, files = pictures / ".jaxnets" / "files.npy", [*(pictures / ".jaxnets").iterdir()]
+    for content in hostile_pictures.caches_of({}):
+        for path in files:
+            path.write_bytes(content)
+        assert len(np.asarray(load_folder(pictures).train.images)) == 4
     fields = np.load(index).dtype.descr
     np.save(index, np.zeros(6, [fields[0], ("bytes", "M8[s]"), *fields[2:]]))
+    assert len(load_folder(pictures).train) == 4
+    for path in files:
+        path.unlink()
+        os.mkfifo(path)
     assert len(load_folder(pictures).train) == 4
 
 

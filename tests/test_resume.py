@@ -1,5 +1,6 @@
 """Going on: which run, with what changed, on which devices, after which faults and signals."""
 
+import itertools
 import os
 import resource
 import shutil
@@ -7,34 +8,26 @@ import signal
 import threading
 import time
 
-import jax
-import numpy as np
+import chex
 import pytest
-from conftest import history, params_sha256, read_json
-from safetensors.numpy import load_file
+from conftest import history, params_sha256, read_json, saved_params
 
 from jaxnets.runs import checkpoints, terminal
 from jaxnets.runs.checkpoints import CheckpointTimer
 from jaxnets.runs.run_folder import RunFolder
 
 
-def params(folder):
-    path = max((folder / "checkpoints").iterdir(), key=lambda path: int(path.stem))
-    return {n: array for n, array in load_file(path).items() if n.startswith("params/")}
-
-
 def test_without_a_folder_the_models_newest_unfinished_run_goes_on(
-    run_main, tiny_flags, tmp_path, interrupt_after, monkeypatch
+    train_tiny, run_main, tmp_path, interrupt_after, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
     run_main("--resume").assert_refused(
         f"resume: found no unfinished run of cnn in {tmp_path / 'runs'}"
     )
-    flags = [flag for flag in tiny_flags if not flag.startswith("--workdir")]
     runs = {"a": "softmax", "b": "softmax", "c": "mlp_functional", "finished": "softmax"}
     for age, (name, model) in enumerate(runs.items()):
         interrupt_after(10**9 if name == "finished" else 1)
-        run_main(f"--model={model}", *flags, f"--workdir=runs/{name}")
+        train_tiny(model, f"--workdir=runs/{name}")
         for path in (tmp_path / "runs" / name).iterdir():  # A clock that went backwards in between.
             os.utime(path, (1e9 - age, 1e9 - age))
     (tmp_path / "runs" / "search").mkdir()
@@ -58,22 +51,20 @@ def test_without_a_folder_the_models_newest_unfinished_run_goes_on(
 
 
 def test_what_changes_no_number_may_change_and_is_written_down(
-    run_main, tiny_flags, tiny_folder, tmp_path, interrupt_after
+    train_tiny, tiny_folder, tmp_path, interrupt_after
 ):
-    flags = ["--model=mlp_functional", *tiny_flags]
-    assert run_main(*flags).status == 0
+    assert train_tiny("mlp_functional").status == 0
     whole = params_sha256(tmp_path / "run")
     interrupt_after(1)
-    assert run_main(*flags, "--overwrite").status == 130
+    assert train_tiny("mlp_functional", "--overwrite").status == 130
     moved = shutil.copytree(tiny_folder, tmp_path / "moved")
     interrupt_after(10**9)
     changes = {
         "data_dir": str(moved), "log_format": "lecture", "checkpoint_every": "7steps", "keep": 5,
         "target_accuracy": 0.1, "parallel": "jit", "devices": 1, "platform": "cpu",
     }  # fmt: skip
-    outcome = run_main(
-        f"--workdir={tmp_path / 'run'}", "--resume", *(f"--{k}={v}" for k, v in changes.items())
-    )
+    flags = (f"--{name}={value}" for name, value in changes.items())
+    outcome = train_tiny("mlp_functional", "--resume", *flags)
     assert (outcome.status, outcome.err) == (0, "")
     assert "Train Epoch: 02 Loss=" in outcome.out
     config = read_json(tmp_path / "run" / "config.json")
@@ -83,28 +74,27 @@ def test_what_changes_no_number_may_change_and_is_written_down(
 
 @pytest.mark.parametrize("finished", [True, False])
 def test_a_run_with_more_epochs_ends_as_one_that_had_them_from_the_beginning(
-    run_main, tiny_flags, tmp_path, interrupt_after, finished
+    train_tiny, run_main, tmp_path, interrupt_after, finished
 ):
-    flags = ["--model=softmax", "--schedule=constant", *tiny_flags]
-    assert run_main(*flags, "--epochs=4", f"--workdir={tmp_path / 'whole'}").status == 0
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    flags = ["softmax", "--schedule=constant"]
+    assert train_tiny(*flags, "--epochs=4", f"--workdir={whole}").status == 0
     interrupt_after(10**9 if finished else 1)
-    assert run_main(*flags).status == (0 if finished else 130)
+    assert train_tiny(*flags).status == (0 if finished else 130)
     interrupt_after(1)
-    resume = ["--resume", f"--workdir={tmp_path / 'run'}"]
-    assert run_main(*resume, "--epochs=4").status == 130
-    assert not (tmp_path / "run" / "result.json").exists()
+    assert train_tiny(*flags, "--resume", "--epochs=4").status == 130
+    assert not (run / "result.json").exists()
     interrupt_after(10**9)
-    outcome = run_main(*resume)  # The new number is kept.
+    outcome = run_main("--resume", f"--workdir={run}")  # The new number is kept.
     assert (outcome.status, outcome.err) == (0, "")
-    assert params_sha256(tmp_path / "run") == params_sha256(tmp_path / "whole")
-    assert history(tmp_path / "run") == history(tmp_path / "whole")
-    assert read_json(tmp_path / "run" / "result.json")["epochs"] == 4
+    assert params_sha256(run) == params_sha256(whole) and history(run) == history(whole)
+    assert read_json(run / "result.json")["epochs"] == 4
 
 
-def test_a_schedule_that_is_stretched_is_told_with_both_rates(run_main, tiny_flags, tmp_path):
-    flags = ["--model=softmax", "--schedule=cosine", "--learning_rate=0.5", *tiny_flags]
-    assert run_main(*flags).status == 0
-    outcome = run_main("--resume", f"--workdir={tmp_path / 'run'}", "--epochs=4")
+def test_a_schedule_that_is_stretched_is_told_with_both_rates(train_tiny, tmp_path):
+    flags = ["softmax", "--schedule=cosine", "--learning_rate=0.5"]
+    assert train_tiny(*flags).status == 0
+    outcome = train_tiny(*flags, "--resume", "--epochs=4")
     # 0.5 (1 + cos(π t / T)) / 2 after t = 10 steps, of T = 10 and of T = 20.
     assert outcome.status == 0 and outcome.err == (
         "warning: schedule cosine spans 4 epochs instead of 2: after step 10 the learning rate is "
@@ -113,17 +103,15 @@ def test_a_schedule_that_is_stretched_is_told_with_both_rates(run_main, tiny_fla
     assert len(history(tmp_path / "run")) == 4
 
 
-def test_the_flags_that_began_a_replay_go_on_with_it(run_main, tiny_flags, tmp_path, monkeypatch):
-    flags = [
-        "--model=mlp_handwritten", *tiny_flags, "--batch_size=full", "--latent_dims=4,8",
-        "--search_epochs=1", "--learning_rate=1e-3",
-    ]  # fmt: skip
+def test_the_flags_that_began_a_replay_go_on_with_it(train_tiny, monkeypatch):
+    flags = ["mlp_handwritten", "--batch_size=full", "--search_epochs=1", "--learning_rate=1e-3"]
     with monkeypatch.context() as patch:
         patch.setattr(RunFolder, "finish", lambda *_: signal.raise_signal(signal.SIGINT))
         patch.setattr(os, "_exit", lambda status: None)
-        assert run_main(*flags).status == 130
-    run_main(*flags, "--latent_dims=4", "--resume").assert_refused("latent_dims was (4, 8), got (4")
-    assert run_main(*flags, "--resume").status == 0
+        assert train_tiny(*flags, "--latent_dims=4,8").status == 130
+    other = train_tiny(*flags, "--latent_dims=4", "--resume")
+    other.assert_refused("latent_dims was (4, 8), got (4")
+    assert train_tiny(*flags, "--latent_dims=4,8", "--resume").status == 0
 
 
 @pytest.mark.usefixtures("quick_steps")
@@ -131,36 +119,30 @@ def test_the_flags_that_began_a_replay_go_on_with_it(run_main, tiny_flags, tmp_p
     ("flags", "ways"),
     [
         # With gradients=both an epoch is not one compiled loop.
-        (["--model=softmax", "--gradients=both"], ["jit 1", "pmap 2", "jit 4", "pmap 4", "jit 1"]),
+        (["softmax", "--gradients=both"], ["jit 1", "pmap 2", "jit 4", "pmap 4", "jit 1"]),
         # Dropout draws the same under jit; under pmap every device drops units of its own.
-        (["--model=cnn", "--hidden=8", "--dropout=0.5"], ["jit 1", "jit 2", "jit 1"]),
+        (["cnn", "--hidden=8", "--dropout=0.5"], ["jit 1", "jit 2", "jit 1"]),
     ],
     ids=["jit and pmap", "dropout under jit"],
 )
 def test_a_run_goes_on_on_other_devices_to_the_same_numbers_but_for_rounding(
-    run_main, tiny_flags, tmp_path, interrupt_after, flags, ways
+    train_tiny, tmp_path, interrupt_after, flags, ways
 ):
-    flags = [*flags, *tiny_flags]
-    assert run_main(*flags, f"--workdir={tmp_path / 'whole'}").status == 0
+    assert train_tiny(*flags, f"--workdir={tmp_path / 'whole'}").status == 0
     for number, way in enumerate(ways, start=1):
         last = number == len(ways)
         interrupt_after(10**9 if last else 2)
         parallel, devices = way.split()
         more = [f"--devices={devices}", f"--parallel={parallel}"]
-        outcome = run_main(*flags, *more, *(["--resume"] if number > 1 else []))
+        outcome = train_tiny(*flags, *more, *(["--resume"] if number > 1 else []))
         assert outcome.status == (0 if last else 130), outcome
     assert read_json(tmp_path / "run" / "config.json")["num_devices"] == 1
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
-        params(tmp_path / "run"),
-        params(tmp_path / "whole"),
-    )
+    ours, theirs = (saved_params(tmp_path / name)[1] for name in ("run", "whole"))
+    chex.assert_trees_all_close(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("fault", ["deleted", "moved", "replaced"])
-def test_a_folder_that_vanishes_ends_the_run_in_one_line(
-    run_main, tiny_flags, tmp_path, monkeypatch, fault
-):
+def test_a_folder_that_vanishes_ends_the_run_in_one_line(train_tiny, tmp_path, monkeypatch, fault):
     run, log = tmp_path / "run", RunFolder.log
 
     def strike(folder, record):
@@ -175,25 +157,30 @@ def test_a_folder_that_vanishes_ends_the_run_in_one_line(
         log(folder, record)
 
     monkeypatch.setattr(RunFolder, "log", strike)
-    outcome = run_main("--model=softmax", *tiny_flags, "--checkpoint_every=1steps")
+    outcome = train_tiny("softmax", "--checkpoint_every=1steps")
     assert (outcome.status, outcome.err) == (
         1, f"error: {run}: deleted, moved or replaced while the run was training in it\n"
     )  # fmt: skip
     assert not run.exists() or not any(run.iterdir())  # Nothing is put where it was.
     if fault == "moved":
         monkeypatch.setattr(RunFolder, "log", log)
-        assert run_main("--resume", f"--workdir={tmp_path / 'moved'}").status == 0
+        assert train_tiny("softmax", "--resume", f"--workdir={tmp_path / 'moved'}").status == 0
 
 
-@pytest.mark.parametrize("file", ["config.json", "metrics.jsonl", "result.json"])
-def test_a_disk_too_full_for_a_file_is_one_line_and_the_run_goes_on_later(
-    run_main, tiny_flags, tmp_path, monkeypatch, file
-):
+WRITERS = {
+    "config.json": (RunFolder, "write"),
+    "metrics.jsonl": (RunFolder, "log"),
+    "checkpoints": (checkpoints, "write"),
+    "result.json": (RunFolder, "finish"),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_full_disk_is_one_line_and_the_run_goes_on_later(train_tiny, tmp_path, monkeypatch, name):
     """The disk has room for so many bytes of that file: the process' own limit refuses more."""
-    flags, run = ["--model=softmax", *tiny_flags], tmp_path / "run"
-    assert run_main(*flags, f"--workdir={tmp_path / 'whole'}").status == 0
-    name = {"config.json": "write", "metrics.jsonl": "log", "result.json": "finish"}[file]
-    write, limits = getattr(RunFolder, name), resource.getrlimit(resource.RLIMIT_FSIZE)
+    whole, run, writer = tmp_path / "whole", tmp_path / "run", WRITERS[name]
+    assert train_tiny("softmax", f"--workdir={whole}").status == 0
+    write, limits = getattr(*writer), resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def write_little(*arguments):
         resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
@@ -203,41 +190,46 @@ def test_a_disk_too_full_for_a_file_is_one_line_and_the_run_goes_on_later(
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
     with monkeypatch.context() as patch:
-        patch.setattr(RunFolder, name, write_little)
-        outcome = run_main(*flags)
+        patch.setattr(*writer, write_little)
+        outcome = train_tiny("softmax")
     assert outcome.status == 1 and outcome.err.count("\n") == 1, outcome
-    assert outcome.err.startswith(f"error: {run / file}: File too large")
-    if file == "config.json":
-        assert run_main(*flags).status == 0  # Nothing was begun: no --overwrite is asked for.
+    what = "cannot be saved: " if name == "checkpoints" else ""
+    assert outcome.err.startswith(f"error: {run / name}: {what}File too large")
+    assert not (run / "result.json").exists()
+    if name == "config.json":
+        assert train_tiny("softmax").status == 0  # Nothing was begun: no --overwrite is asked for.
     else:
         assert f"resume with: python train.py --resume --workdir={run}" in outcome.err
-        outcome = run_main(*flags, "--resume")
+        outcome = train_tiny("softmax", "--resume")
         assert (outcome.status, outcome.err) == (0, "")
-    assert params_sha256(run) == params_sha256(tmp_path / "whole")
+    assert params_sha256(run) == params_sha256(whole)
 
 
-def test_a_clock_that_jumps_changes_nothing(run_main, tiny_flags, tmp_path, monkeypatch):
-    flags, run = ["--model=softmax", *tiny_flags, "--checkpoint_every=1epoch"], tmp_path / "run"
-    assert run_main(*flags, f"--workdir={tmp_path / 'whole'}").status == 0
-    honest, calls = time.time, iter(range(10**9))
+def test_a_clock_that_jumps_changes_nothing(train_tiny, tmp_path, monkeypatch):
+    flags, whole, run = (
+        ["softmax", "--checkpoint_every=1epoch"],
+        tmp_path / "whole",
+        tmp_path / "run",
+    )
+    assert train_tiny(*flags, f"--workdir={whole}").status == 0
+    honest, calls = time.time, itertools.count()
     with monkeypatch.context() as patch:
         patch.setattr(time, "time", lambda: honest() + (-1) ** next(calls) * 1e8)
-        assert run_main(*flags).status == 0
+        assert train_tiny(*flags).status == 0
     assert read_json(run / "result.json")["seconds"] < 60
     (run / "result.json").unlink()
     for age, step in enumerate((10, 5)):  # The last step is the newest, not the last time.
         os.utime(run / "checkpoints" / f"{step}.safetensors", (2e9 + age, 2e9 + age))
-    outcome = run_main("--resume", f"--workdir={run}")
+    outcome = train_tiny(*flags, "--resume")
     assert outcome.status == 0 and f"resuming {run} after step 10\n" in outcome.out
-    assert params_sha256(run) == params_sha256(tmp_path / "whole")
-    assert history(run) == history(tmp_path / "whole")
+    assert params_sha256(run) == params_sha256(whole) and history(run) == history(whole)
 
 
 def test_steps_do_not_wait_for_a_slow_disk_and_its_saves_do_not_pile_up(
-    run_main, tiny_flags, tmp_path, monkeypatch
+    train_tiny, tmp_path, monkeypatch
 ):
     """A save is due at each of ten steps, and the first is not written before the last step."""
-    now, saves, write, save = iter(range(10**9)), [], checkpoints.write, CheckpointTimer.saved
+    now, saves, write, save = itertools.count(), [], checkpoints.write, CheckpointTimer.saved
     trained, log = threading.Event(), RunFolder.log
 
     def slow(*arguments):
@@ -249,9 +241,8 @@ def test_steps_do_not_wait_for_a_slow_disk_and_its_saves_do_not_pile_up(
         if record["epoch"] == 2:
             trained.set()
 
-    # With gradients=both an epoch is not one compiled loop.
-    flags, run = ["--model=softmax", "--gradients=both", *tiny_flags], tmp_path / "run"
-    assert run_main(*flags, f"--workdir={tmp_path / 'whole'}").status == 0
+    flags = ["softmax", "--gradients=both"]  # Then an epoch is not one compiled loop.
+    assert train_tiny(*flags, f"--workdir={tmp_path / 'whole'}").status == 0
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints, "write", slow)
         patch.setattr(RunFolder, "log", log_and_tell)
@@ -259,9 +250,9 @@ def test_steps_do_not_wait_for_a_slow_disk_and_its_saves_do_not_pile_up(
             CheckpointTimer, "saved", lambda ours, step: (saves.append(step), save(ours, step))
         )
         patch.setattr(checkpoints.time, "monotonic", lambda: 100.0 * next(now))
-        assert run_main(*flags).status == 0
+        assert train_tiny(*flags).status == 0
     assert saves == [0, 0, 10]  # The run's beginning, the first that was due, and the last.
-    assert params_sha256(run) == params_sha256(tmp_path / "whole")
+    assert params_sha256(tmp_path / "run") == params_sha256(tmp_path / "whole")
 
 
 def test_signals_ask_and_one_more_stops_at_once(monkeypatch):
@@ -279,8 +270,8 @@ def test_signals_ask_and_one_more_stops_at_once(monkeypatch):
 
 
 def test_a_hang_up_asks_and_nothing_after_it_cuts_the_saving_short(monkeypatch):
-    before, now = signal.getsignal(signal.SIGHUP), iter(range(100))
-    monkeypatch.setattr(terminal.time, "monotonic", lambda: float(next(now)))
+    before, now = signal.getsignal(signal.SIGHUP), itertools.count(0.0)
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: next(now))
     try:
         with terminal.stop_on_interrupt() as stop:
             for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM, signal.SIGHUP):

@@ -6,17 +6,16 @@ import json
 import os
 import subprocess
 import sys
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
-from conftest import history, params_sha256, read_json
-from safetensors.numpy import load_file
+from conftest import history, params_sha256, read_json, records, saved_params
 
 from jaxnets.config.fields import Config, from_json, preset
 from jaxnets.data.load import load_dataset
 from jaxnets.experiment import Experiment
-from jaxnets.runs.replica_folder import ReplicaRunFolder, metadata_snapshot
-from jaxnets.runs.run_folder import CONFIG, SEARCH, RunFolder
+from jaxnets.runs.run_folder import CONFIG, SEARCH, ReplicaRunFolder, RunFolder
 
 RECORD = [
     "epoch", "step", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy",
@@ -27,10 +26,6 @@ RESULT = [
     "validation_accuracy", "test_loss", "test_accuracy", "test_top5_accuracy", "test_count",
     "gradients", "num_devices", "platform", "params_sha256",
 ]  # fmt: skip
-
-
-def records(folder):
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def content(folder):
@@ -61,7 +56,7 @@ def test_config_json_has_every_field_and_all_that_reproduces_the_run(finished_ru
     )  # fmt: skip
 
 
-def test_metrics_jsonl_has_one_record_an_epoch(finished_run):
+def test_metrics_jsonl_has_one_record_an_epoch_and_result_json_agrees_with_them(finished_run):
     history = records(finished_run.folder)
     assert [record["epoch"] for record in history] == list(range(1, 21))
     for record in history:
@@ -71,10 +66,7 @@ def test_metrics_jsonl_has_one_record_an_epoch(finished_run):
         assert (record["train_accuracy"] * 160) % 1 == pytest.approx(0, abs=1e-9)
         assert 0 < record["data_seconds"] < record["seconds"]
         assert record["images_per_second"] == pytest.approx(160 / record["seconds"])
-
-
-def test_result_json_has_its_keys_and_agrees_with_the_records(finished_run):
-    result, history = read_json(finished_run.folder / "result.json"), records(finished_run.folder)
+    result = read_json(finished_run.folder / "result.json")
     assert list(result) == RESULT
     expected = {
         "model": "cnn", "dataset": "tiny", "epochs": 20, "steps": 800, "test_count": 50,
@@ -90,9 +82,8 @@ def test_result_json_has_its_keys_and_agrees_with_the_records(finished_run):
 
 
 def test_the_digest_is_that_of_the_saved_parameters_leaf_by_leaf(finished_run):
-    (path,) = (finished_run.folder / "checkpoints").iterdir()
-    saved = load_file(path)
-    assert path.name == "800.safetensors" and saved["step"] == 800
+    step, saved = saved_params(finished_run.folder)
+    assert step == 800
     digest = hashlib.sha256()
     for layer in ("conv1", "conv2", "hidden", "logits"):  # JAX sorts the keys of a dict.
         for name in ("bias", "kernel"):
@@ -106,10 +97,7 @@ def test_the_digest_is_that_of_the_saved_parameters_leaf_by_leaf(finished_run):
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch, call):
     folder = RunFolder.create(str(tmp_path / "run"), "cnn")
     folder.write("config.json", {"seed": 1})
-
-    def full(*arguments, **more):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
+    full = Mock(side_effect=OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
     monkeypatch.setattr(os, call, full)
     monkeypatch.setattr("pathlib.Path.replace", full)
     for name in (CONFIG, "result.json"):
@@ -127,59 +115,36 @@ def test_the_default_folder_is_named_by_model_and_time_and_never_taken_twice(tmp
 
 
 @pytest.mark.usefixtures("quick_steps")
-def test_the_learning_rate_of_an_epochs_record_is_that_of_its_last_step(tiny, tiny_preset):
-    config = tiny_preset("softmax", schedule="cosine", learning_rate=0.5, epochs=4)
-    _, history = Experiment.create(config, tiny).train()
+def test_a_record_has_the_learning_rate_of_its_last_step_and_validation_only_of_a_set(
+    tiny_folder, tiny_preset
+):
+    data = load_dataset(data_dir=str(tiny_folder), validation_size=0)
+    changes = dict(validation_size=0, batch_size=40, schedule="cosine", learning_rate=0.5)
+    _, history = Experiment.create(tiny_preset("softmax", **changes, epochs=4), data).train()
     expected = [0.25 * (1 + np.cos(np.pi * (5 * epoch - 1) / 20)) for epoch in (1, 2, 3, 4)]
     assert [record["learning_rate"] for record in history] == pytest.approx(expected, rel=1e-5)
+    for record in history:
+        assert (record["validation_loss"], record["validation_accuracy"]) == (None, None)
 
 
-@pytest.mark.usefixtures("quick_steps")
-def test_without_a_validation_set_a_record_has_none(tiny_folder, tiny_preset):
-    data = load_dataset(data_dir=str(tiny_folder), validation_size=0)
-    config = tiny_preset("softmax", validation_size=0)
-    _, (record, _) = Experiment.create(config, data).train()
-    assert (record["validation_loss"], record["validation_accuracy"]) == (None, None)
-
-
-def test_a_folder_that_holds_a_run_is_kept_without_overwrite(run_main, tiny_flags, tmp_path):
-    flags, run = ["--model=softmax", *tiny_flags], tmp_path / "run"
+def test_a_folder_that_holds_a_run_is_kept_without_overwrite(train_tiny, tmp_path):
+    run = tmp_path / "run"
     run.mkdir()  # No run has begun in it: a process was killed before config.json was whole.
     (run / "metrics.jsonl").touch()
     (run / "config.json.partial").write_text('{"mod')
-    assert run_main(*flags).status == 0
+    assert train_tiny("softmax").status == 0
     assert not (run / "config.json.partial").exists()
     before = content(run)
-    run_main(*flags, "--seed=1").assert_refused("already holds a run")
+    train_tiny("softmax", "--seed=1").assert_refused("already holds a run")
     assert content(run) == before
-    assert run_main(*flags, "--seed=1", "--overwrite").status == 0
+    assert train_tiny("softmax", "--seed=1", "--overwrite").status == 0
     assert read_json(run / "config.json")["seed"] == 1 and len(records(run)) == 2
-
-
-def test_a_disk_too_full_for_a_checkpoint_is_status_1_and_one_line(
-    run_python, tiny_flags, tmp_path
-):
-    """Files may have 4,096 bytes here: enough for all but the checkpoint."""
-    code = (
-        "import resource, sys, train; from jaxnets.errors import run_main; "
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY)); "
-        "sys.exit(run_main(train.main))"
-    )
-    environment = {**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false"}
-    outcome = run_python("-c", code, "--model=mlp_sequential", *tiny_flags, env=environment)
-    run = tmp_path / "run"
-    assert (outcome.status, outcome.err) == (
-        1,
-        f"error: {run / 'checkpoints'}: cannot be saved: File too large; resume with: "
-        f"python -c --resume --workdir={run}\n",
-    )
-    assert not (run / "result.json").exists()
 
 
 def test_what_another_process_sends_is_written_nowhere(finished_run, tmp_path):
     """Whoever reaches the coordinator could send it (reviewed as code execution by ~/.bashrc)."""
     opened = RunFolder.open(str(finished_run.folder))
-    before, snapshot = content(opened.path), metadata_snapshot(opened)
+    before, snapshot = content(opened.path), opened.snapshot()
     snapshot |= {"files": {str(tmp_path / "victim"): "x"}, str(tmp_path / "victim"): "x"}
     with ReplicaRunFolder(json.loads(json.dumps(snapshot))) as replica:
         assert replica.path == opened.path
@@ -222,24 +187,16 @@ def test_a_second_process_is_refused_until_the_first_has_ended_however_it_ends(
     assert run_main(*flags, "--overwrite").status == 130
 
 
-@pytest.mark.parametrize("without", ["fcntl", "locks"])
-def test_where_there_are_no_locks_a_run_says_so_and_trains(
-    run_main, tiny_flags, tmp_path, monkeypatch, without
-):
-    import fcntl
-
-    def refuse(*arguments):
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-
-    reason = "this platform has no fcntl"
-    if without == "fcntl":
-        monkeypatch.setitem(sys.modules, "fcntl", None)  # As an import that fails.
-    else:
-        reason = "cannot be locked (No locks available)"
-        monkeypatch.setattr(fcntl, "flock", refuse)
-    outcome = run_main("--model=softmax", *tiny_flags)
-    warning = f"warning: {reason}: nothing keeps a second process out of {tmp_path / 'run'}\n"
-    assert (outcome.status, outcome.err) == (0, warning)
+def test_where_there_are_no_locks_a_run_says_so_and_trains(train_tiny, tmp_path, monkeypatch):
+    refuse = Mock(side_effect=OSError(errno.ENOLCK, os.strerror(errno.ENOLCK)))
+    monkeypatch.setattr("fcntl.flock", refuse)
+    without_locks = train_tiny("softmax")
+    monkeypatch.setitem(sys.modules, "fcntl", None)  # As an import that fails.
+    without_fcntl = train_tiny("softmax", "--overwrite")
+    warning = f": nothing keeps a second process out of {tmp_path / 'run'}\n"
+    assert without_locks.err == f"warning: cannot be locked (No locks available){warning}"
+    assert without_fcntl.err == f"warning: this platform has no fcntl{warning}"
+    assert without_locks.status == without_fcntl.status == 0
 
 
 @pytest.mark.parametrize(
@@ -248,50 +205,47 @@ def test_where_there_are_no_locks_a_run_says_so_and_trains(
     ids=["at any step", "between epochs in one loop"],
 )
 def test_a_run_interrupted_again_and_again_ends_as_if_it_had_not_been(
-    run_main, tiny_flags, tmp_path, interrupt_after, model, steps
+    train_tiny, run_main, tmp_path, interrupt_after, model, steps
 ):
-    flags = [f"--model={model}", *tiny_flags, "--epochs=3"]
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert run_main(*flags, f"--workdir={whole}").status == 0
-
-    flags.append(f"--workdir={parts}")
+    flags, whole, parts = [model, "--epochs=3"], tmp_path / "whole", tmp_path / "run"
+    assert train_tiny(*flags, f"--workdir={whole}").status == 0
     for number, count in enumerate(steps):
         interrupt_after(count)
-        run_main(*flags, *(["--resume"] if number else [])).assert_interrupted(parts)
+        train_tiny(*flags, *(["--resume"] if number else [])).assert_interrupted(parts)
         assert not (parts / "result.json").exists()
     interrupt_after(10**9)
     with (parts / "metrics.jsonl").open("a") as stream:
         stream.write('{"epoch": 3, "st')  # As a crash cuts it short.
     outcome = run_main("--resume", f"--workdir={parts}")  # It needs nothing else.
     assert (outcome.status, outcome.err) == (0, "")
-    assert params_sha256(parts) == params_sha256(whole)
-    assert history(parts) == history(whole)
+    assert params_sha256(parts) == params_sha256(whole) and history(parts) == history(whole)
 
 
 def test_resume_refuses_what_would_be_another_run(
-    run_main, tiny_flags, tmp_path, interrupt_after, tiny_arrays, write_idx_folder
+    train_tiny, tmp_path, interrupt_after, tiny_arrays, write_idx_folder
 ):
-    flags, run = ["--model=softmax", *tiny_flags, "--resume"], tmp_path / "run"
-    run_main(*flags).assert_refused("workdir: expected a run folder")
+    run = tmp_path / "run"
+    train_tiny("softmax", "--resume").assert_refused("workdir: expected a run folder")
     assert not run.exists()
     interrupt_after(1)
-    assert run_main(*flags[:-1]).status == 130
+    assert train_tiny("softmax").status == 130
     before = content(run)
-    outcome = run_main(*flags, "--learning_rate=0.25", "--epochs=1", "--model=mlp")
+    outcome = train_tiny("mlp", "--resume", "--learning_rate=0.25", "--epochs=1")
     outcome.assert_refused(
         f"resume: that is another run than {run}: model was softmax, got mlp; "
         "learning_rate was 0.5, got 0.25; epochs was 2, got 1 (more are taken)"
     )
     changed = {**tiny_arrays, "t10k-images": 255 - tiny_arrays["t10k-images"]}
     folder = write_idx_folder(tmp_path / "other", changed)
-    run_main(*flags, f"--data_dir={folder}").assert_refused(
+    train_tiny("softmax", "--resume", f"--data_dir={folder}").assert_refused(
         "resume: expected the data of mnist in", f"got mnist in {folder} with"
     )
     assert content(run) == before
     interrupt_after(10**9)
-    assert run_main(*flags).status == 0
+    assert train_tiny("softmax", "--resume").status == 0
     before = content(run)
-    run_main(*flags).assert_refused("finished one (--epochs above 2 continues it)")
+    finished = train_tiny("softmax", "--resume")
+    finished.assert_refused("finished one (--epochs above 2 continues it)")
     assert content(run) == before
     os.truncate(run / "config.json", 100)
-    run_main(*flags).assert_refused("config.json: cannot be read")
+    train_tiny("softmax", "--resume").assert_refused("config.json: cannot be read")

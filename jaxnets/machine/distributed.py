@@ -46,14 +46,9 @@ def connected(
 ) -> Iterator["Connection"]:
     """Connects this process to the others while the context lasts; enter it before JAX starts.
 
-    An error in one process ends all: the others print its message and exit with its status.
-
-    Args:
-      coordinator: HOST:PORT of process 0. With None, JAX finds it, the number of processes and
-        this one's number on a TPU pod and under SLURM, Open MPI or Kubernetes.
-      num_processes: The number of processes.
-      process_id: This process's number, from 0.
-      flags: This process's flags; all but OWN_FLAGS must be the others' too.
+    An error in one process ends all: the others print its message and exit with its status. All
+    flags but OWN_FLAGS must be the same in all. Without a coordinator (HOST:PORT of process 0), JAX
+    finds all three on a TPU pod and under SLURM, Open MPI or Kubernetes.
     """
     connection = Connection(coordinator, num_processes, process_id)
     try:
@@ -83,16 +78,11 @@ def parse_exit_message(received: str) -> tuple[str, int] | None:
 class Connection(Processes):
     """This process's connection to the others, which they ask with the same calls.
 
-    A call's `name` is used once in a run.
-
-    Attributes:
-      process_id: This process's number.
-      is_first: Whether this process prints and writes the run folder.
-      client: JAX's client of the coordinator: the store of keys and values, and barriers.
+    A call's `name` is used once in a run. The first process prints and writes the run folder. The
+    client is JAX's, of the coordinator: the store of keys and values, and barriers.
     """
 
     def __init__(self, coordinator: str | None, num_processes: int | None, process_id: int | None):
-        """Connects, as `connected` describes it."""
         self._exit_lock = threading.Lock()  # Taken by the thread that ends the process.
         self._exit_barrier_lock = threading.Lock()  # Taken by the one that waits for the others.
         self._has_failed = False
@@ -142,11 +132,7 @@ class Connection(Processes):
             raise UserError(f"{self._exit_message[0]} ({reason})") from None
 
     def assert_equal(self, name: str, values: dict[str, Any]) -> None:
-        """Checks that every process has the same values, which JSON must be able to hold.
-
-        Raises:
-          UserError: On all processes, with the first name whose values differ.
-        """
+        """Raises UserError on all processes if their values, which JSON must hold, differ."""
         every = [json.loads(text) for text in self.gather(name, json.dumps(values))]
         for field in sorted({field for values in every for field in values}):
             for process, values in enumerate(every):
@@ -172,10 +158,7 @@ class Connection(Processes):
         return found
 
     def broadcast_arrays(self, tree: Any, like: Any) -> Any:
-        """Process 0's tree of NumPy arrays on every process, bit for bit.
-
-        `like` has its structure, shapes and dtypes. The other processes may pass any tree.
-        """
+        """Process 0's tree of NumPy arrays on every process, bit for bit; the others pass any."""
         from jax.experimental import multihost_utils
 
         def broadcast(array: Any, like: Any) -> np.ndarray:

@@ -63,13 +63,8 @@ def prepare(
         one of a CPU's unless they are simulated. A CPU counts as that many devices.
       precision: "float64" switches JAX to 64 bits.
       platform: "cpu", "gpu" or "tpu"; None takes what JAX finds.
-      cpu_devices: The number of devices that the CPU simulates in each process, used instead of
-        any accelerator.
+      cpu_devices: How many devices the CPU simulates in each process, instead of any accelerator.
       connected: Whether to return the devices of all connected processes instead of this one's.
-
-    Raises:
-      UserError: There are fewer devices, or only another platform's, or the processes cannot have
-        equal shares of them.
     """
     if cpu_devices is not None:
         platform = "cpu"

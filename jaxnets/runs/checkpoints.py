@@ -42,15 +42,10 @@ class CheckpointTimer:
         self.saved(step)
 
     def saved(self, step: int) -> None:
-        """Notes a save after so many steps."""
         self._step, self._time = step, time.monotonic()
 
     def due(self, step: int, saving: bool = False) -> bool:
-        """Whether to save after so many steps.
-
-        While the last save is being written, an interval in seconds waits for it: no step waits for
-        a slow disk.
-        """
+        """Whether to save; an interval in seconds waits while the last save is being written."""
         if self._seconds is not None:
             return not saving and time.monotonic() - self._time >= self._seconds
         return step // self._steps > self._step // self._steps
@@ -62,11 +57,7 @@ def path_of(folder: Path, step: int) -> Path:
 
 
 def steps_in(folder: Path) -> list[int]:
-    """The steps whose checkpoints a folder holds, in ascending order.
-
-    Raises:
-      ValueError: It holds those of an older version, which are folders.
-    """
+    """The steps whose checkpoints a folder holds, in ascending order."""
     try:
         names = os.listdir(folder)
     except FileNotFoundError:
@@ -90,10 +81,7 @@ def prune(folder: Path, keep: int, records: Sequence[dict[str, Any]]) -> None:
 
 
 def kept_steps(steps: Sequence[int], keep: int, records: Sequence[dict[str, Any]]) -> set[int]:
-    """The last `keep` of the ascending steps, and the one of the best validation accuracy.
-
-    A step in the middle of an epoch has no record.
-    """
+    """The last `keep` of the ascending steps, and of those with a record the most accurate one."""
     scores = {r["step"]: r["validation_accuracy"] for r in records}
     known = [step for step in steps if scores.get(step) is not None]
     best = max(known, key=lambda step: scores[step], default=None)
@@ -135,10 +123,7 @@ def read(path: Path, like: Any, *, whole: bool = True) -> Any:
 
     The library compares the header with the file's real size, and this function compares the
     header with `like`, before memory is taken. A whole checkpoint must hold nothing else; otherwise
-    its other parts are not read.
-
-    Raises:
-      ValueError: The file is damaged or has other arrays; the message says what was expected.
+    its other parts are not read. A damaged file or one of other arrays is a ValueError.
     """
     wanted = {name: _form(leaf) for name, leaf in named_leaves(like).items()}
     with path.open("rb") as file:

@@ -62,10 +62,7 @@ def find_bad_step(experiment: Experiment, checkpoint: Checkpoint, last_epoch: in
 
 
 def first_bad_output(model: Chain, params: Any, images: Any, key: jax.Array) -> str | None:
-    """Names the first layer of a step's forward pass whose output is not finite.
-
-    The images [B, H, W, C] are augmented already; the key is the step's, for dropout.
-    """
+    """Names the first layer of a forward pass whose output is not finite; the key is the step's."""
     after = ""
     for number, layer in enumerate(model.layers, start=1):
         until_here = Chain(model.layers[:number])

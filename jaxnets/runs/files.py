@@ -67,9 +67,6 @@ def lock(folder: Path) -> int | None:
 
     The lock is on the folder itself, where no file is left behind or replaced. Without fcntl
     (Windows) or on a file system without locks it is None, and a line on stderr says so.
-
-    Raises:
-      UserError: Another process has locked the folder.
     """
     try:
         import fcntl

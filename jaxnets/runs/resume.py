@@ -91,13 +91,20 @@ def read_config(folder: RunFolder) -> Config:
 def take_up(folder: RunFolder, experiment: Experiment, inputs: dict[str, str]) -> bool:
     """Refuses a locked folder's run that has finished, or that began with other data or weights.
 
-    Returns:
-      Whether config.json must be written anew.
+    It returns whether config.json must be written anew.
     """
     config, stored = experiment.config, read_config(folder)
     # The process that had the lock may have finished the run.
     _refuse_finished(folder, stored, config)
-    _refuse_other_inputs(folder, stored, config, inputs)
+    texts = {
+        "data_sha256": (f"the data of {_source(stored)}", f"{_source(config)} with "),
+        "init_from_sha256": (config.init_from, ""),
+    }
+    began = folder.read(CONFIG)
+    for name, ours in inputs.items():
+        if ours != (theirs := began.get(name)):
+            expected, got = texts[name]
+            raise UserError(f"resume: expected {expected} with SHA-256 {theirs}, got {got}{ours}")
     same = {name: getattr(config, name) for name in (*OF_THE_PROCESS, *SINGLE_PROCESS)}
     if config.epochs != stored.epochs:
         _warn_learning_rate_change(folder, stored, experiment)
@@ -112,20 +119,6 @@ def _refuse_finished(folder: RunFolder, stored: Config, config: Config) -> None:
             f"resume: expected an interrupted run, {folder.path} holds a finished one "
             f"(--epochs above {stored.epochs} continues it)"
         )
-
-
-def _refuse_other_inputs(
-    folder: RunFolder, stored: Config, config: Config, inputs: dict[str, str]
-) -> None:
-    texts = {
-        "data_sha256": (f"the data of {_source(stored)}", f"{_source(config)} with "),
-        "init_from_sha256": (config.init_from, ""),
-    }
-    began = folder.read(CONFIG)
-    for name, ours in inputs.items():
-        if ours != (theirs := began.get(name)):
-            expected, got = texts[name]
-            raise UserError(f"resume: expected {expected} with SHA-256 {theirs}, got {got}{ours}")
 
 
 def _source(config: Config) -> str:

@@ -1,7 +1,4 @@
-"""A run: an experiment in its folder, new or resumed, logged, saved, stopped by signals.
-
-Most runs are new and of one process: what others need is imported where they need it.
-"""
+"""A run: an experiment in its folder, new or resumed, logged, saved, stopped by signals."""
 
 import contextlib
 import dataclasses
@@ -23,7 +20,8 @@ from jaxnets.machine.platform import Processes, describe, versions
 from jaxnets.metrics import Metrics
 from jaxnets.runs import terminal
 from jaxnets.runs.checkpoints import CheckpointTimer
-from jaxnets.runs.run_folder import CONFIG, RunFolder, params_sha256
+from jaxnets.runs.resume import resumed_config, take_up
+from jaxnets.runs.run_folder import CONFIG, ReplicaRunFolder, RunFolder, params_sha256
 from jaxnets.runs.terminal import Progress
 from jaxnets.training.loop import Callbacks, Checkpoint, Interrupted, NonFiniteLossError, all_finite
 from jaxnets.training.step import TrainState
@@ -44,7 +42,6 @@ class Run:
     def __init__(
         self, experiment: Experiment, folder: RunFolder, processes: Processes, state: TrainState
     ):
-        """A run that has not begun; `open` makes it."""
         self.experiment, self.folder, self.processes = experiment, folder, processes
         self.checkpoint = Checkpoint(state)
         self.progress: Callable[..., Progress] = Progress
@@ -77,7 +74,6 @@ class Run:
 
     @property
     def config(self) -> Config:
-        """The experiment's settings."""
         return self.experiment.config
 
     def change_config(self, config: Config) -> None:
@@ -126,7 +122,6 @@ class Run:
             raise NonFiniteLossError(explained) from None
 
     def _epochs(self) -> Iterator[Record]:
-        """Trains, logs and saves."""
         loader, step = self.experiment.loader, int(self.checkpoint.state.step)
         self._timer = CheckpointTimer(*self.config.checkpoint_interval, loader.steps, step)
         with (
@@ -156,14 +151,10 @@ class Run:
             self.folder.wait()
 
     def report(self, record: Record) -> None:
-        """Prints an epoch's line."""
         self._shown.epoch(record)
 
     def finish(self) -> Metrics:
-        """Tests once, writes result.json and prints how the run ended.
-
-        Returns:
-          The test's metrics.
+        """Tests once, writes result.json, prints how the run ended; returns the test's metrics.
 
         Raises:
           RunFailedError: The test accuracy is below the target.
@@ -313,7 +304,6 @@ def config_of(flags: dict[str, Any], processes: Processes) -> Config:
     if not flags.get("resume"):
         return preset(**flags)
     from jaxnets.machine.distributed import OWN_FLAGS
-    from jaxnets.runs.resume import resumed_config
 
     stored = processes.broadcast_json("config", lambda: dataclasses.asdict(resumed_config(flags)))
     own = {name: flags[name] for name in OWN_FLAGS if name in flags}
@@ -340,29 +330,21 @@ def _open_folder(experiment: Experiment, processes: Processes) -> RunFolder:
     config, inputs = experiment.config, inputs_sha256(experiment)
     processes.assert_equal("inputs", inputs)
     if not processes.is_first:
-        from jaxnets.runs.replica_folder import ReplicaRunFolder
-
         return ReplicaRunFolder(processes.broadcast_json("folder", dict))
     if config.resume:
         folder = RunFolder.open(str(config.workdir))
         folder.lock()
     else:
         folder = RunFolder.create(config.workdir, config.model, overwrite=config.overwrite)
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(folder)  # Its lock is released if the request is refused.
-        must_write = True
-        if config.resume:
-            from jaxnets.runs.resume import take_up
-
-            must_write = take_up(folder, experiment, inputs)
-        if must_write:
+    try:
+        if not config.resume or take_up(folder, experiment, inputs):
             write_config(folder, experiment, inputs)
-        stack.pop_all()
+    except BaseException:
+        folder.close()  # Releases its lock: the request is refused.
+        raise
     folder.keep = config.keep
     if config.is_distributed:
-        from jaxnets.runs.replica_folder import metadata_snapshot
-
-        processes.broadcast_json("folder", lambda: metadata_snapshot(folder))
+        processes.broadcast_json("folder", folder.snapshot)
     return folder
 
 

@@ -58,9 +58,8 @@ class RunFolder:
     def create(cls, workdir: str | None, model: str, *, overwrite: bool = False) -> "RunFolder":
         """Makes the folder, by default runs/<model>-<date>-<time>, and locks it.
 
-        Raises:
-          UserError: The folder holds a run (without overwrite) or other files, cannot be written,
-            or another process trains in it.
+        Raises UserError if it holds a run (without overwrite) or other files, cannot be written, or
+        another process trains in it.
         """
         path = Path(workdir).expanduser() if workdir else fresh_path(model)
         make_folder(path)
@@ -89,11 +88,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, workdir: str) -> "RunFolder":
-        """Finds a run.
-
-        Raises:
-          UserError: There is none, or it holds links: it may be anybody's.
-        """
+        """Finds a run; UserError if there is none, or if it holds links: it may be anybody's."""
         path = Path(os.path.expanduser(workdir))
         if not (path / CONFIG).is_file():
             raise UserError(f"workdir: expected a run folder, found no {CONFIG} in {path}")
@@ -118,7 +113,6 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        """Whether the run came to its end."""
         return (self.path / RESULT).exists()
 
     def finish(self, result: dict[str, Any]) -> None:
@@ -135,8 +129,12 @@ class RunFolder:
         self._check_in_place()
         files.write_text(self.path / name, json.dumps(values, indent=2) + "\n")
 
+    def snapshot(self) -> dict[str, Any]:
+        """The path and the contents as JSON, from which another process makes a replica."""
+        contents = {name: self.read(name) for name in (CONFIG, SEARCH)}
+        return {"path": str(self.path), METRICS: self.records(), **contents}
+
     def records(self) -> list[dict[str, Any]]:
-        """The epochs' records."""
         return files.read_records(self.path / METRICS)
 
     def log(self, record: dict[str, Any]) -> None:
@@ -153,10 +151,7 @@ class RunFolder:
             files.write_text(self.path / METRICS, text)
 
     def save(self, step: int, tree: Any) -> None:
-        """Saves a checkpoint in the background; an error is raised by the next call, or by `wait`.
-
-        A save that is cut short leaves the checkpoint before.
-        """
+        """Saves a checkpoint in the background; the next call, or `wait`, raises its error."""
         self._check_in_place()
         self.wait()
         if step == self._saved_step:  # Interrupted once more before the next step.
@@ -214,10 +209,9 @@ class RunFolder:
         return tree
 
     def read_params(self, like: Any) -> tuple[int, Any]:
-        """The last checkpoint's step and parameters, as NumPy arrays; nothing is written.
+        """The last sound checkpoint's step and parameters, in the structure of `like`.
 
-        A damaged checkpoint is reported on stderr, and the one before it is read. `like` gives the
-        parameters' structure, shapes and dtypes.
+        A damaged one is reported on stderr; nothing is written.
         """
         found = self._read_newest({"params": like}, whole=False)
         if found is None:
@@ -250,6 +244,36 @@ class RunFolder:
         for path, error in bad.items():
             raise UserError(f"{path}: cannot be restored: {first_line(error)}")
         return None
+
+
+class ReplicaRunFolder(RunFolder):
+    """The run folder in a process that does not write it: whatever it is sent, it touches no file.
+
+    Every process trains with the same calls, so that no caller asks which process writes.
+    """
+
+    def __init__(self, snapshot: dict[str, Any]):
+        """Takes the first process' `RunFolder.snapshot`."""
+        super().__init__(Path(snapshot["path"]))
+        self._contents = snapshot
+
+    def read(self, name: str) -> dict[str, Any]:
+        return self._contents[name]
+
+    def write(self, name: str, values: dict[str, Any]) -> None:
+        self._contents[name] = values
+
+    def records(self) -> list[dict[str, Any]]:
+        return list(self._contents[METRICS])
+
+    def log(self, record: dict[str, Any]) -> None:
+        self._contents[METRICS].append(record)
+
+    def drop_records_after(self, step: int) -> None:
+        self._contents[METRICS] = [r for r in self.records() if r["step"] <= step]
+
+    def save(self, step: int, tree: Any) -> None:
+        """The first process saves."""
 
 
 def make_folder(path: Path) -> list[str]:

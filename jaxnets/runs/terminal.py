@@ -59,7 +59,6 @@ class Progress(contextlib.AbstractContextManager):
         self._error = max(self._error, error)
 
     def epoch(self, record: dict[str, Any]) -> None:
-        """Prints an epoch's line."""
         self._epoch = record["epoch"]
         with _outliving_the_terminal():
             self._bar.clear()
@@ -67,7 +66,6 @@ class Progress(contextlib.AbstractContextManager):
             self._bar.refresh()
 
     def epoch_line(self, record: dict[str, Any]) -> str:
-        """An epoch's losses, accuracies and rate."""
         line = (
             f"epoch {record['epoch']:{len(str(self._epochs))}d}/{self._epochs}"
             f"  loss {record['train_loss']:.4f}  accuracy {record['train_accuracy']:.4f}"
@@ -82,7 +80,6 @@ class Progress(contextlib.AbstractContextManager):
         return line + f"  {record['seconds']:.1f} s  {record['images_per_second']:,.0f} images/s"
 
     def test_line(self, test: Metrics) -> str:
-        """The test's loss and accuracy."""
         return f"test loss {test.loss:.4f}  accuracy {test.accuracy:.4f}"
 
     def __exit__(self, *exception) -> None:

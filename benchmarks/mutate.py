@@ -57,7 +57,7 @@ FIRST = {  # Words of the names of the tests that are run before the others, whi
     "convolution": "conv",
     "alexnet_layers": "norm or pool",
     "activations": "activation or softmax or relu or sigmoid",
-    "dense": "dense or ones",
+    "dense": "dense or ones or flatten",
     "dropout": "dropout",
     "dense_with_ones": "dense or ones",
     "relu": "relu",
@@ -69,7 +69,6 @@ FIRST = {  # Words of the names of the tests that are run before the others, whi
     "lit_columns": "lit or column",
     "nonzero_columns": "nonzero or column",
     "check": "relative_error or check",
-    "shape": "shape or flatten",
     "metrics": "metric or count or top5 or scikit",
     "step": "step or rule or block or gradient",
 }

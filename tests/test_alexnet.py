@@ -1,7 +1,6 @@
 """The networks named AlexNet: sizes, beginnings, pixels, and weights from and to torchvision."""
 
 import copy
-import functools
 import re
 import shlex
 import struct
@@ -268,10 +267,14 @@ def run_from(run_main, tiny_flags):
     return lambda path, *flags: run_main(*SMALL, *tiny_flags, f"--init_from={path}", *flags)
 
 
-def test_a_file_is_taken_but_for_a_last_layer_of_other_classes_and_that_is_said(weights, file):
+def test_a_file_is_taken_but_for_a_last_layer_of_other_classes_and_that_is_said(
+    weights, file, tiny, tiny_preset
+):
     whole, fresh = params_from_torchvision(weights), small_params(classes=7)
     loaded = load_weights(str(file), small_params())
     chex.assert_trees_all_equal(loaded, whole)
+    config = tiny_preset("alexnet_small", input_size=16, init_from=str(file))
+    chex.assert_trees_all_equal(Experiment.create(config, tiny).init_state().params, whole)
     said = describe_weights(str(file), loaded)
     assert said == f"weights from {file}, the last layer of 3 classes too"
     loaded = load_weights(str(file), fresh)
@@ -373,17 +376,3 @@ def test_a_run_from_a_file_says_so_and_is_resumed_from_the_same_file_only(
     interrupt_after(10**9)
     assert run_from(file, "--resume").status == 0
     assert params_sha256(tmp_path / "whole") == params_sha256(tmp_path / "run")
-
-
-@pytest.mark.slow
-def test_fine_tuning_begins_where_the_weights_are(tiny, tiny_preset, tmp_path):
-    """Weights trained on the tiny set are good before the first step; fresh ones are not."""
-    small = functools.partial(tiny_preset, "alexnet_small", input_size=16)
-    experiment = Experiment.create(small(epochs=8, learning_rate=0.01, dropout=0.0), tiny)
-    state, _ = experiment.train()
-    path = str(tmp_path / "trained.safetensors")
-    save_file(params_to_torchvision(jax.device_get(state.params)), path)
-    trained = experiment.evaluate(state.params, tiny.test).accuracy
-    tuned = Experiment.create(small(init_from=path), tiny)
-    assert trained > 0.9
-    assert tuned.evaluate(tuned.init_state().params, tiny.test).accuracy == trained

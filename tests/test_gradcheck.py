@@ -132,7 +132,7 @@ def test_not_a_number_and_a_wrong_shape_are_infinite_errors():
     assert error == Error(np.inf, "x, whose shape is (2, 1), not (2,)")
 
 
-def test_the_table_and_the_status_of_a_network_that_agrees(run_command):
+def test_the_table_and_the_status_of_what_agrees_and_of_what_does_not(run_command):
     outcome = run_command("gradcheck", "--model=softmax")
     assert outcome.status == 0 and outcome.err == ""
     header, row, summary = outcome.out.splitlines()
@@ -141,11 +141,11 @@ def test_the_table_and_the_status_of_a_network_that_agrees(run_command):
     assert row.startswith("softmax, cross_entropy") and "8x28x28x1" in row and " ok " in row
     assert summary.startswith("1 of 1 agree; 9 differences taken")
 
-
-def test_a_mutant_fails_and_json_says_why(run_command):
     outcome = run_command("gradcheck", "--mutant=sigmoid_of_y")
     assert outcome.status == 1 and "FAILED" in outcome.out and "0 of 1 agree" in outcome.out
 
+
+def test_json_says_why_a_mutant_fails(run_command):
     outcome = run_command("gradcheck", "--mutant=ones_row_without_gradient", "--json")
     found = json.loads(outcome.out)
     (row,) = found["rows"]

@@ -25,16 +25,13 @@ from safetensors.numpy import load_file, save_file
 
 from jaxnets.config.fields import preset
 from jaxnets.config.recipes import PAPER, PRESETS
-from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment
 from jaxnets.models import MODELS
 from jaxnets.models import alexnet as networks
 from jaxnets.models.alexnet import TORCHVISION, params_from_torchvision, params_to_torchvision
-from jaxnets.models.alexnet_layers import Normalize
 from jaxnets.models.torchvision import describe_weights, load_weights
 
 # Sizes
-
 
 # k * k * C * features + features of each convolution; with two groups C is half as large.
 CONVOLUTIONS = {
@@ -45,14 +42,12 @@ CONVOLUTIONS = {
 }
 # 6 * 6 * 256 * 4096 + 4096 + 4096 * 4096 + 4096 + 4096 * 1000 + 1000
 LARGE_DENSE = 37_752_832 + 16_781_312 + 4_097_000
+LARGE = ["alexnet", "alexnet_paper", "alexnet_ungrouped"]
 
 
-LARGE = {"alexnet": 61_100_840, "alexnet_paper": 60_965_224, "alexnet_ungrouped": 62_378_344}
-
-
-@pytest.mark.parametrize(("name", "count"), LARGE.items())
-def test_a_large_alexnet_has_its_number_of_parameters_at_every_size(name, count):
-    assert CONVOLUTIONS[name] + LARGE_DENSE == count
+@pytest.mark.parametrize("name", LARGE)
+def test_a_large_alexnet_has_its_number_of_parameters_at_every_size(name):
+    count = CONVOLUTIONS[name] + LARGE_DENSE
     for size, shape in ((224, (224, 224, 3)), (64, (64, 64, 3)), (64, (28, 28, 1))):
         assert num_params(MODELS[name](input_size=size), shape) == count
     assert f"{count:,}" in f"{networks.alexnet.__doc__} {networks.alexnet_paper.__doc__}"
@@ -69,10 +64,12 @@ def test_the_small_alexnet_has_its_number_of_parameters(size, side):
 
 
 def test_the_small_alexnet_takes_grey_images_as_they_are_or_enlarged():
-    small = MODELS["alexnet_small"]
-    assert shapes_of(small(), (28, 28, 1))["conv1"]["kernel"].shape == (5, 5, 1, 64)
-    assert shapes_of(small(normalize="imagenet"), (28, 28, 1))["conv1"]["kernel"].shape[2] == 3
-    assert shapes_of(small(input_size=32), (28, 28, 1))["dense6"]["kernel"].shape == (2304, 512)
+    def shape(layer, **sizes):
+        return shapes_of(MODELS["alexnet_small"](**sizes), (28, 28, 1))[layer]["kernel"].shape
+
+    assert shape("conv1") == (5, 5, 1, 64)
+    assert shape("conv1", normalize="imagenet") == (5, 5, 3, 64)
+    assert shape("dense6", input_size=32) == (2304, 512)
 
 
 # How they begin
@@ -109,6 +106,8 @@ def test_the_papers_recipe_is_its_section_5():
         assert preset(model, recipe="paper", epochs=3).epochs == 3
         assert preset(model).epochs == 2  # MNIST's own, as long as nobody asks.
     assert {name: getattr(config, name) for name in PAPER} == PAPER
+    for name in CONVOLUTIONS:
+        assert {"dropout", "input_size", "init", "init_from", "normalize"} <= set(PRESETS[name])
 
 
 @pytest.mark.parametrize(
@@ -119,6 +118,7 @@ def test_the_papers_recipe_is_its_section_5():
         (["--model=alexnet", "--recipe=papr"], ['unknown recipe "papr"; did you mean "paper"']),
         (["--model=cnn", "--init=paper"], ["init: cnn has none", "alexnet_small"]),
         (["--model=cnn", "--init_from=x.safetensors"], ["init_from: cnn has none"]),
+        (["--model=cnn", "--normalize=none"], ["that is of alexnet, alexnet_paper, alexnet_ungr"]),
         (["--model=alexnet", "--init=xavier"], ['unknown init "xavier"']),
         (["--model=alexnet", "--input_size=62"], ["from 63 to 1024 for alexnet, got 62"]),
         (["--model=alexnet", "--validation_size=0", "--schedule=plateau"], ["no images are held"]),
@@ -143,17 +143,14 @@ def test_pixels_are_normalised_as_torchvision_does():
         "torchvision.transforms.functional", reason="torchvision is the oracle"
     )
     images = random_images(2, 5, 7, 3)
-    model = MODELS["alexnet"](normalize="imagenet")
-    (layer,) = (layer for layer in model.layers if isinstance(layer, Normalize))
+    _, layer, *_ = MODELS["alexnet"](normalize="imagenet").layers
     mean, deviation = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
     theirs = transforms.normalize(to_torch(images), mean, deviation).numpy()
     np.testing.assert_allclose(layer(jnp.asarray(images)), theirs.transpose(0, 2, 3, 1), atol=1e-6)
 
 
 def test_the_papers_pixels_are_bytes_minus_their_mean():
-    model = MODELS["alexnet_paper"](normalize="paper", input_size=64)
-    enlarge, layer = model.layers[:2]
-    assert isinstance(layer, Normalize)
+    enlarge, layer, *_ = MODELS["alexnet_paper"](normalize="paper", input_size=64).layers
     pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3))
     out = layer(enlarge(jnp.asarray(pixels / 255, jnp.float32)))
     expected = pixels - 255 * np.array([0.485, 0.456, 0.406])
@@ -172,23 +169,27 @@ def torchvision_alexnet():
     return models.alexnet(weights=None).eval()
 
 
-def logits_of(theirs, images):
+def assert_same_logits(logits, theirs, images):
     import torch
 
     with torch.no_grad():
-        return theirs(to_torch(images)).numpy()
-
-
-def assert_same_logits(ours, theirs):
-    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4 * np.abs(theirs).max())
+        expected = theirs(to_torch(images)).numpy()
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("size", [pytest.param(224, marks=pytest.mark.slow), 64])
-def test_alexnet_computes_what_torchvision_does(torchvision_alexnet, size):
-    params = params_from_torchvision(torchvision_alexnet.state_dict())
+def test_torchvision_takes_our_weights_gives_them_back_and_computes_the_same(
+    torchvision_alexnet, size
+):
+    import torch
+
+    theirs, model = copy.deepcopy(torchvision_alexnet), MODELS["alexnet"](input_size=size)
+    params = random_params(model, (size, size, 3), seed=1)
+    state_dict = {k: torch.from_numpy(v) for k, v in params_to_torchvision(params).items()}
+    theirs.load_state_dict(state_dict, strict=True)
+    chex.assert_trees_all_equal(params_from_torchvision(theirs.state_dict()), params)
     images = random_images(2, size, size, 3)
-    logits = MODELS["alexnet"](input_size=size).apply({"params": params}, images)
-    assert_same_logits(logits, logits_of(torchvision_alexnet, images))
+    assert_same_logits(model.apply({"params": params}, images), theirs, images)
 
 
 def test_a_file_of_torchvisions_weights_gives_its_logits(torchvision_alexnet, tmp_path, tiny):
@@ -213,19 +214,7 @@ def test_a_file_of_torchvisions_weights_gives_its_logits(torchvision_alexnet, tm
     images = random_images(2, 64, 64, 3)
     mean, deviation = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], np.float32)
     normal = (images - mean) / deviation
-    assert_same_logits(model.apply({"params": params}, images), logits_of(theirs, normal))
-
-
-def test_torchvision_takes_our_weights(torchvision_alexnet):
-    import torch
-
-    theirs = copy.deepcopy(torchvision_alexnet)
-    model = MODELS["alexnet"](input_size=64)
-    params = random_params(model, (64, 64, 3), seed=1)
-    state_dict = {k: torch.from_numpy(v) for k, v in params_to_torchvision(params).items()}
-    theirs.load_state_dict(state_dict, strict=True)
-    images = random_images(2, 64, 64, 3)
-    assert_same_logits(model.apply({"params": params}, images), logits_of(theirs, images))
+    assert_same_logits(model.apply({"params": params}, images), theirs, normal)
 
 
 def test_weights_go_there_and_back():
@@ -245,9 +234,8 @@ def test_weights_go_there_and_back():
     # The inputs are numbered channel, row, column there, and row, column, channel here.
     weight, kernel = there["classifier.1.weight"], params["dense6"]["kernel"]
     assert weight.shape == (11, 63)
-    for channel, row, column in np.ndindex(7, 3, 3):
-        ours = kernel[(row * 3 + column) * 7 + channel]
-        np.testing.assert_array_equal(weight[:, (channel * 3 + row) * 3 + column], ours)
+    ours = kernel.reshape(3, 3, 7, 11).transpose(3, 2, 0, 1)
+    np.testing.assert_array_equal(weight.reshape(11, 7, 3, 3), ours)
 
 
 # --init_from
@@ -256,11 +244,15 @@ def test_weights_go_there_and_back():
 SMALL = ["--model=alexnet_small", "--input_size=16", "--epochs=1"]
 
 
+def small_params(classes=3, seed=5):
+    model = MODELS["alexnet_small"](num_classes=classes, input_size=16)
+    return random_params(model, (16, 16, 3), seed)
+
+
 @pytest.fixture(scope="module")
 def weights():
     """Weights of alexnet_small for 16 pixels and 3 classes, named as torchvision's."""
-    model = MODELS["alexnet_small"](num_classes=3, input_size=16)
-    return params_to_torchvision(random_params(model, (16, 16, 3)))
+    return params_to_torchvision(small_params(seed=0))
 
 
 @pytest.fixture
@@ -269,15 +261,20 @@ def file(weights, tmp_path):
     return tmp_path / "w.safetensors"
 
 
-def fresh_params(classes=3):
-    model = MODELS["alexnet_small"](num_classes=classes, input_size=16)
-    return random_params(model, (16, 16, 3), 5)
+@pytest.fixture
+def run_from(run_main, tiny_flags):
+    """Runs the network that begins with a file's weights."""
+    return lambda path, *flags: run_main(*SMALL, *tiny_flags, f"--init_from={path}", *flags)
 
 
-def test_a_file_is_taken_but_for_a_last_layer_of_other_classes_and_that_is_said(weights, file):
-    whole, fresh = params_from_torchvision(weights), fresh_params(classes=7)
-    loaded = load_weights(str(file), fresh_params())
+def test_a_file_is_taken_but_for_a_last_layer_of_other_classes_and_that_is_said(
+    weights, file, tiny, tiny_preset
+):
+    whole, fresh = params_from_torchvision(weights), small_params(classes=7)
+    loaded = load_weights(str(file), small_params())
     chex.assert_trees_all_equal(loaded, whole)
+    config = tiny_preset("alexnet_small", input_size=16, init_from=str(file))
+    chex.assert_trees_all_equal(Experiment.create(config, tiny).init_state().params, whole)
     said = describe_weights(str(file), loaded)
     assert said == f"weights from {file}, the last layer of 3 classes too"
     loaded = load_weights(str(file), fresh)
@@ -285,13 +282,11 @@ def test_a_file_is_taken_but_for_a_last_layer_of_other_classes_and_that_is_said(
     said = describe_weights(str(file), loaded)
     assert "3 classes there and 7 here, and was drawn anew" in said
 
-
-def test_half_precision_is_widened_exactly(weights, file):
+    # Half precision is widened exactly.
     halves = {name: array.astype(np.float16) for name, array in weights.items()}
     save_file(halves, file)
-    wide = {name: array.astype(np.float32) for name, array in halves.items()}
-    loaded = load_weights(str(file), fresh_params())
-    chex.assert_trees_all_equal(loaded, params_from_torchvision(wide))
+    wide = jax.tree.map(lambda array: array.astype(np.float32), params_from_torchvision(halves))
+    chex.assert_trees_all_equal(load_weights(str(file), small_params()), wide)
 
 
 # A tensor, what stands in its place (None: nothing), and what is said of it.
@@ -308,12 +303,11 @@ WRONG = [
 
 @pytest.mark.parametrize(("name", "tensor", "said"), WRONG)
 def test_weights_that_do_not_fit_are_refused_in_one_line(
-    run_main, tiny_flags, weights, file, tmp_path, name, tensor, said
+    run_from, weights, file, tmp_path, name, tensor, said
 ):
     changed = {**weights, name: tensor}
     save_file({name: array for name, array in changed.items() if array is not None}, file)
-    outcome = run_main(*SMALL, *tiny_flags, f"--init_from={file}")
-    outcome.assert_refused(f"init_from: {file}: ", name, said)
+    run_from(file).assert_refused(f"init_from: {file}: ", name, said)
     assert not (tmp_path / "run").exists()
 
 
@@ -331,35 +325,32 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("case", DAMAGED)
-def test_a_damaged_file_is_refused_in_one_line(run_main, tiny_flags, file, case):
+def test_a_damaged_file_is_refused_in_one_line(run_from, file, case):
     file.write_bytes(DAMAGED[case](file.read_bytes()))
-    outcome = run_main(*SMALL, *tiny_flags, f"--init_from={file}")
-    outcome.assert_refused(f"init_from: {file} is damaged or no safetensors file: ")
+    run_from(file).assert_refused(f"init_from: {file} is damaged or no safetensors file: ")
 
 
 @pytest.mark.parametrize("name", ["w.pth", "w.pt", "w.bin", "w.ckpt", "W.PTH"])
-def test_a_pickle_is_never_read(run_main, tiny_flags, tmp_path, name):
+def test_a_pickle_is_never_read(run_from, tmp_path, name):
     """This one would make a folder while it is read."""
     code = b"cos\nmkdir\n(V" + str(tmp_path / "pwned").encode() + b"\ntR."
     (tmp_path / name).write_bytes(code)
-    outcome = run_main(*SMALL, *tiny_flags, f"--init_from={tmp_path / name}")
-    outcome.assert_refused("pickle", "safetensors.torch import save_file", "weights_only=True")
+    said = "pickle", "safetensors.torch import save_file", "weights_only=True"
+    run_from(tmp_path / name).assert_refused(*said)
     assert not (tmp_path / "pwned").exists()
 
 
 @pytest.mark.parametrize("name", ["none.safetensors", "w.npz", "folder.safetensors", ""])
-def test_what_is_no_file_of_weights_is_refused(run_main, tiny_flags, tmp_path, name):
+def test_what_is_no_file_of_weights_is_refused(run_from, tmp_path, name):
     (tmp_path / "folder.safetensors").mkdir()
-    outcome = run_main(*SMALL, *tiny_flags, f"--init_from={tmp_path / name}")
-    outcome.assert_refused("init_from: expected a .safetensors file")
+    run_from(tmp_path / name).assert_refused("init_from: expected a .safetensors file")
 
 
-def test_the_line_that_converts_a_pickle_does(tmp_path, run_main, tiny_flags, weights):
+def test_the_line_that_converts_a_pickle_does(tmp_path, run_from, weights):
     torch = pytest.importorskip("torch", reason="PyTorch writes the pickle; not installed")
     path = tmp_path / "w.pth"
     torch.save({name: torch.from_numpy(array) for name, array in weights.items()}, path)
-    outcome = run_main(*SMALL, *tiny_flags, f"--init_from={path}")
-    line = re.search(r"python (-c .*)\n", outcome.err)
+    line = re.search(r"python (-c .*)\n", run_from(path).err)
     assert line
     subprocess.run([sys.executable, *shlex.split(line[1])], check=True)
     chex.assert_trees_all_equal(load_file(tmp_path / "w.safetensors"), weights)
@@ -367,10 +358,9 @@ def test_the_line_that_converts_a_pickle_does(tmp_path, run_main, tiny_flags, we
 
 @pytest.mark.slow
 def test_a_run_from_a_file_says_so_and_is_resumed_from_the_same_file_only(
-    run_main, tiny_flags, file, tmp_path, interrupt_after, weights
+    run_from, file, tmp_path, interrupt_after, weights
 ):
-    flags = [*SMALL, *tiny_flags, f"--init_from={file}"]
-    whole = run_main(*flags, f"--workdir={tmp_path / 'whole'}")
+    whole = run_from(file, f"--workdir={tmp_path / 'whole'}")
     assert whole.status == 0
     assert f"weights from {file}, the last layer of 3 classes too\n" in whole.out
     config = read_json(tmp_path / "whole" / "config.json")
@@ -378,33 +368,11 @@ def test_a_run_from_a_file_says_so_and_is_resumed_from_the_same_file_only(
     assert len(config["init_from_sha256"]) == 64
 
     interrupt_after(3)
-    assert run_main(*flags).status == 130
+    assert run_from(file).status == 130
     kept = file.read_bytes()
     save_file({name: array * 2 for name, array in weights.items()}, file)
-    run_main(*flags, "--resume").assert_refused("resume: expected", "w.safetensors with SHA-256")
+    run_from(file, "--resume").assert_refused("resume: expected", "w.safetensors with SHA-256")
     file.write_bytes(kept)
     interrupt_after(10**9)
-    assert run_main(*flags, "--resume").status == 0
+    assert run_from(file, "--resume").status == 0
     assert params_sha256(tmp_path / "whole") == params_sha256(tmp_path / "run")
-
-
-@pytest.mark.slow
-def test_fine_tuning_begins_where_the_weights_are(tiny, tiny_preset, tmp_path):
-    """Weights trained on the tiny set are good before the first step; fresh ones are not."""
-    config = tiny_preset("alexnet_small", input_size=16, epochs=8, learning_rate=0.01, dropout=0.0)
-    experiment = Experiment.create(config, tiny)
-    state, _ = experiment.train()
-    path = str(tmp_path / "trained.safetensors")
-    save_file(params_to_torchvision(jax.device_get(state.params)), path)
-    trained = experiment.evaluate(state.params, tiny.test).accuracy
-    again = tiny_preset("alexnet_small", input_size=16, init_from=path)
-    tuned = Experiment.create(again, tiny)
-    assert trained > 0.9
-    assert tuned.evaluate(tuned.init_state().params, tiny.test).accuracy == trained
-
-
-def test_every_alexnet_has_the_fields_that_are_theirs():
-    for name in CONVOLUTIONS:
-        assert {"dropout", "input_size", "init", "init_from", "normalize"} <= set(PRESETS[name])
-    with pytest.raises(UserError, match="that is of alexnet, alexnet_paper, alexnet_ungrouped, al"):
-        preset("cnn", normalize="none")

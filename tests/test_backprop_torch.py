@@ -1,7 +1,7 @@
 """The hand-derived pairs against PyTorch's autograd: an oracle that shares no code with JAX.
 
-Everything is float64, in the settings that are declared with each pair and in larger ones. PyTorch
-keeps channels first: its functions take the images and kernels permuted.
+Everything is float64, in the settings that are declared with each pair and in a few larger ones.
+PyTorch keeps channels first: its functions take the images and kernels permuted.
 """
 
 import jax
@@ -50,33 +50,25 @@ def local_response_norm(x, *, k=2.0, n=5, alpha=1e-4, beta=0.75):
     return F.local_response_norm(rows, n, alpha * n, beta, k).reshape(x.shape)
 
 
-def dense_with_ones(params, x):
-    return torch.cat([x, torch.ones(len(x), 1)], dim=1) @ params["kernel"]
-
-
 def one_hot(labels, like):
     return labels if labels.ndim == 2 else F.one_hot(labels, like.shape[1])
 
 
-def mse(p, y):
-    return torch.square(p - y).mean(dim=1)
+PROBABILITY_LOSSES = {
+    "cross_entropy": lambda p, y: F.nll_loss(torch.log(p + 1e-12), y.argmax(1), reduction="none"),
+    "squared_error": lambda p, y: torch.square(p - y).mean(dim=1),
+    "half_squared_error": lambda p, y: torch.square(p - y).sum(dim=1) / 2,
+}
 
 
-def half_mse(p, y):
-    return torch.square(p - y).sum(dim=1) / 2
-
-
-def cross_entropy(p, y):
-    return F.nll_loss(torch.log(p + 1e-12), y.argmax(dim=1), reduction="none")
-
-
-def behind_softmax(loss):
+def behind_softmax(name):
+    loss = PROBABILITY_LOSSES[name]
     return lambda z, labels: loss(F.softmax(z, dim=1), one_hot(labels, z))
 
 
 STOCK = {
     "dense": lambda params, x: F.linear(x, params["kernel"].T, params.get("bias")),
-    "dense_with_ones": dense_with_ones,
+    "dense_with_ones": lambda params, x: F.pad(x, (0, 1), value=1) @ params["kernel"],
     "flatten": lambda x: x.flatten(1),
     "sigmoid": torch.sigmoid,
     "relu": torch.relu,
@@ -87,13 +79,11 @@ STOCK = {
         x.permute(0, 3, 1, 2), output_size
     ).permute(0, 2, 3, 1),
     "local_response_norm": local_response_norm,
-    "cross_entropy": cross_entropy,
-    "softmax_then_cross_entropy": behind_softmax(cross_entropy),
+    **PROBABILITY_LOSSES,
+    "softmax_then_cross_entropy": behind_softmax("cross_entropy"),
     "softmax_cross_entropy": lambda z, labels: F.cross_entropy(z, labels, reduction="none"),
-    "squared_error": mse,
-    "half_squared_error": half_mse,
-    "mse": behind_softmax(mse),
-    "half_mse": behind_softmax(half_mse),
+    "mse": behind_softmax("squared_error"),
+    "half_mse": behind_softmax("half_squared_error"),
 }
 
 
@@ -103,13 +93,7 @@ def larger_conv(image, window, strides, pads, channels, groups):
     return Setting((3, *image, channels), params, static=static)
 
 
-def larger_pool(image, window, strides, pads, numbers):
-    static = {"window": window, "strides": strides, "padding": [(p, p) for p in pads]}
-    return Setting((2, *image, 3), numbers=numbers, static=static)
-
-
 LARGER = {
-    **{name: [Setting((4, 10), scale=1e4)] for name in ("sigmoid", "relu", "softmax")},
     "conv": [
         larger_conv((8, 8), (3, 3), (1, 1), (1, 1), 16, 1),
         larger_conv((17, 15), (5, 4), (3, 2), (2, 1), 8, 1),
@@ -117,25 +101,13 @@ LARGER = {
         larger_conv((9, 9), (3, 3), (4, 4), (0, 0), 6, 6),
         larger_conv((1, 1), (1, 1), (2, 2), (0, 0), 3, 3),
     ],
-    "max_pool": [
-        larger_pool(image, window, strides, pads, numbers)
-        for numbers in ("normal", "integers")
-        for image, window, strides, pads in [
-            ((13, 13), (3, 3), (2, 2), (0, 0)),
-            ((9, 7), (2, 2), (2, 2), (0, 0)),
-            ((9, 7), (3, 2), (1, 3), (1, 1)),
-        ]
-    ],
-    "adaptive_average_pool": [Setting((2, 13, 13, 3), static={"output_size": (6, 6)})],
     "local_response_norm": [
-        Setting((2, 4, 5, 8), scale=3, static={"n": n, "alpha": alpha})
-        for n, alpha in [(5, 1e-4), (4, 1e-4), (1, 1e-4), (5, 0.3), (4, 0.3), (1, 0.3)]
+        Setting((2, 4, 5, 8), scale=3, static={"n": n, "alpha": 0.3}) for n in (5, 4, 1)
     ],
-    "softmax_cross_entropy": [Setting((4, 10), labels="classes", scale=10)],
 }
 
 
-@pytest.mark.parametrize("name", STOCK)
+@pytest.mark.parametrize("name", sorted(RULES.keys() - {"dropout"}))  # PyTorch draws other masks.
 def test_a_pair_agrees_with_pytorch(name):
     """Outputs and gradients, to 1e-10 of each array's largest number."""
     rule = RULES[name]
@@ -151,7 +123,3 @@ def test_a_pair_agrees_with_pytorch(name):
             gradient = jax.tree.map(lambda x: x.grad.numpy(), inputs)
             theirs = {"output": out.detach().numpy(), "gradient": gradient}
             assert disagreement(ours, theirs).value <= 1e-10, setting
-
-
-def test_every_pair_but_dropout_has_its_counterpart():
-    assert set(RULES) - set(STOCK) == {"dropout"}  # PyTorch draws other masks.

@@ -1,7 +1,4 @@
-"""The convolution: a dense layer that looks through a sliding window.
-
-The window's places and its padding are those of `windows.py`.
-"""
+"""The convolution: a dense layer that looks through a sliding window, that of `windows.py`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,15 +6,14 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen.linear import canonicalize_padding
 from jax import lax
 from jaxtyping import Array, Float
 
 from jaxnets.backprop.rule import LayerRule, Params, Setting, by_rule
 from jaxnets.backprop.windows import Padding, Pads, Size, window_pads, window_slices
 
-# Up to this many numbers in a window, XLA's convolution on the CPU is slower than one matrix
-# product with the windows laid out in rows; a first layer on grey images has 9.
-SMALL_WINDOW = 32
+SMALL_WINDOW = 32  # as many numbers; a first layer on grey images has 9
 
 Images = Float[Array, "B H W C"]
 Outputs = Float[Array, "B h w K"]
@@ -106,7 +102,7 @@ def _by_group(function: Callable[..., jax.Array], groups: int, a: jax.Array, b: 
 
 
 def _is_small(window: Size, channels: int) -> bool:
-    """Whether a matrix product with the windows laid out in rows beats XLA's convolution."""
+    """Whether one matrix product with the windows laid out in rows beats XLA's convolution."""
     small = window[0] * window[1] * channels <= SMALL_WINDOW
     return small and jax.default_backend() == "cpu"
 
@@ -133,12 +129,12 @@ def _kernel_gradient(
     """The dW of one group: x [B, H, W, C], dz [B, h, w, K] -> [kh, kw, C, K]."""
     channels, features = x.shape[-1], dz.shape[-1]
     if _is_small(window, channels):
-        rows = _window_rows(x, window, strides, pads).reshape(-1, window[0] * window[1] * channels)
+        rows = _window_rows(x, window, strides, pads)
         # rowsᵀ dz, whose long sum over all places the CPU does faster in eight parts.
-        parts = 8 if rows.shape[0] % 8 == 0 else 1
-        rows = rows.reshape(parts, -1, rows.shape[-1])
-        dz = dz.reshape(parts, -1, features)
-        return jnp.einsum("gnw,gnk->gwk", rows, dz).sum(axis=0).reshape(*window, channels, features)
+        parts = 8 if dz[..., 0].size % 8 == 0 else 1
+        rows, dz = (array.reshape(parts, -1, array.shape[-1]) for array in (rows, dz))
+        product = jnp.einsum("gnw,gnk->gwk", rows, dz).sum(axis=0)
+        return product.reshape(*window, channels, features)
     # X is padded so that the spread-out dz fits at just kh x kw places. A negative pad cuts off the
     # rows that no window reached.
     padding = [
@@ -184,17 +180,11 @@ def _reaches(dz: jax.Array, strides: Size) -> list[int]:
     return [s * (places - 1) + 1 for s, places in zip(strides, dz.shape[1:3], strict=True)]
 
 
-def _both(value):
-    """A number or a pair as Flax takes it, as a pair."""
-    return (value, value) if value is None or isinstance(value, int) else tuple(value)
-
-
-def _static(strides, padding, groups) -> dict[str, Any]:
-    """`conv_forward`'s arguments from those of Flax or lax."""
-    if not isinstance(padding, str):
-        padding = tuple(_both(side) for side in _both(padding))
-    strides = tuple(stride or 1 for stride in _both(strides))
-    return {"strides": strides, "padding": padding, "groups": groups}
+def _static(strides, padding, groups: int) -> dict[str, Any]:
+    """`conv_forward`'s arguments from those of Flax, where a number stands for two, or of lax."""
+    strides = strides or 1
+    strides = (strides, strides) if isinstance(strides, int) else tuple(strides)
+    return {"strides": strides, "padding": canonicalize_padding(padding, 2), "groups": groups}
 
 
 def _with_convolution(layer: nn.Conv) -> nn.Conv:
@@ -208,15 +198,10 @@ def _with_convolution(layer: nn.Conv) -> nn.Conv:
 
 
 def _plain_convolution(params, x, *, strides, padding, groups):
-    z = lax.conv_general_dilated(
-        x,
-        params["kernel"],
-        strides,
-        padding,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=groups,
-    )
-    return z + params["bias"] if "bias" in params else z
+    filters, window = params["kernel"].shape[-1], params["kernel"].shape[:2]
+    biased = "bias" in params
+    layer = nn.Conv(filters, window, strides, padding, feature_group_count=groups, use_bias=biased)
+    return layer.apply({"params": params}, x)
 
 
 def _convolution(

@@ -1,4 +1,4 @@
-"""The fully-connected layer."""
+"""The fully-connected layer, and the step from images to rows before the first one."""
 
 import flax.linen as nn
 import jax
@@ -9,6 +9,8 @@ from jaxnets.backprop.rule import LayerRule, Params, Setting, by_rule
 
 Inputs = Float[Array, "B D"]
 Outputs = Float[Array, "B K"]
+Images = Float[Array, "B *sizes"]
+Shape = Float[Array, "0 *sizes"]  # An empty array remembers it.
 
 # From so many outputs on, XLA on the CPU is slow at dz Wᵀ: seven times as slow as at W dzᵀ for
 # AlexNet's dense6 at batch 128, 1.5 times for the CNN's hidden layer.
@@ -88,4 +90,22 @@ DENSE = LayerRule(
     ],
     inputs=("params", "x"),
     faster=lambda layer: with_product(layer, DENSE),
+)
+
+
+def flatten_forward(x: Images) -> tuple[Inputs, Shape]:
+    """Writes each example's numbers in one row, so that a dense layer can follow."""
+    return x.reshape(x.shape[0], -1), x[:0]
+
+
+def flatten_backward(cache: Shape, d_out: Inputs) -> Images:
+    """Puts the gradient back into the shape of x; no number has changed."""
+    return d_out.reshape(-1, *cache.shape[1:])
+
+
+FLATTEN = LayerRule(
+    forward=flatten_forward,
+    backward=flatten_backward,
+    plain=lambda x: lax.collapse(x, 1),
+    settings=[Setting((2, 3, 4, 5)), Setting((1, 2)), Setting((3, 2, 2, 1))],
 )

@@ -1,7 +1,4 @@
-"""The max pool: the maximum of each window.
-
-The window's places and its padding are those of `windows.py`.
-"""
+"""The max pool: the maximum of each window of `windows.py`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +12,7 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from jaxnets.backprop.rule import LayerRule, Setting, by_rule
 from jaxnets.backprop.windows import Padding, Size, window_pads, window_slices
+from jaxnets.models.layers import MaxPool
 
 Images = Float[Array, "B H W C"]
 Outputs = Float[Array, "B h w C"]
@@ -108,12 +106,13 @@ def _pick_winners(x, sides, *, window, strides, padding):
     return lax.select_n(sides.astype(jnp.int32), *slices)
 
 
-def _static(window: Size, strides: Size, padding: Padding = "VALID") -> dict[str, Any]:
-    return {"window": window, "strides": strides, "padding": padding}
+def _pool(x, window, strides, padding: Padding = "VALID", numbers: str = "normal") -> Setting:
+    static = {"window": window, "strides": strides, "padding": padding}
+    return Setting(x, numbers=numbers, static=static)
 
 
-def _pool(x, *window_strides_padding, numbers="normal") -> Setting:
-    return Setting(x, numbers=numbers, static=_static(*window_strides_padding))
+def _static(layer: MaxPool) -> dict[str, Any]:
+    return {"window": (layer.window,) * 2, "strides": (layer.stride,) * 2, "padding": "VALID"}
 
 
 MAX_POOL = LayerRule(
@@ -127,12 +126,13 @@ MAX_POOL = LayerRule(
         _pool((2, 5, 6, 2), (3, 2), (1, 2), "SAME"),
         _pool((1, 8, 7, 2), (2, 2), (3, 3)),
         _pool((2, 4, 5, 1), (2, 3), (1, 1), ((1, 0), (1, 1))),
+        _pool((1, 2, 2, 1), (2, 2), (2, 2), ((1, 0), (0, 1))),
         _pool((2, 6, 4, 3), (2, 2), (2, 2), numbers="integers"),
         _pool((2, 7, 7, 2), (3, 3), (2, 2), numbers="integers"),
         _pool((1, 5, 5, 2), (3, 3), (2, 2), "SAME", numbers="equal"),
     ],
-    static=lambda layer: _static((layer.window,) * 2, (layer.stride,) * 2),
-    faster=lambda layer: lambda x: by_rule(MAX_POOL, MAX_POOL.static(layer), x),
+    static=_static,
+    faster=lambda layer: lambda x: by_rule(MAX_POOL, _static(layer), x),
     sides=lambda x, **static: max_pool_forward(x, **static)[1][0],
     on_sides=_pick_winners,
 )

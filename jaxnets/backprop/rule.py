@@ -15,13 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 from jaxtyping import Array, Float
-
-from jaxnets.losses import cross_entropy, half_mse, mse, squared_error
-from jaxnets.models.alexnet_layers import AdaptiveAveragePool, LocalResponseNorm
-from jaxnets.models.layers import DenseWithOnes, MaxPool, flatten
 
 Params = dict[str, Float[Array, "..."]]
 
@@ -74,33 +69,33 @@ class LayerRule(NamedTuple):
     on_sides: Callable[..., jax.Array] | None = None
 
 
-# Where a layer's or a loss' rule stands: a file of this folder and the rule's name there. No
-# network has the pairs with a name instead; they are steps of the slides.
-RULES: dict[Any, str] = {
-    nn.Dense: "dense.DENSE",
-    DenseWithOnes: "dense_with_ones.DENSE_WITH_ONES",
-    flatten: "shape.FLATTEN",
-    nn.sigmoid: "activations.SIGMOID",
-    nn.relu: "relu.RELU",
-    nn.softmax: "activations.SOFTMAX",
-    nn.Conv: "convolution.CONV",
-    MaxPool: "pooling.MAX_POOL",
-    AdaptiveAveragePool: "alexnet_layers.ADAPTIVE_AVERAGE_POOL",
-    LocalResponseNorm: "alexnet_layers.LOCAL_RESPONSE_NORM",
-    nn.Dropout: "dropout.DROPOUT",
+# Where the rule of a layer or a loss stands, by the name of its class or function: a file of this
+# folder and the rule's name there. Names with spaces are steps of the slides, which no network has.
+RULES = {
+    "Dense": "dense.DENSE",
+    "DenseWithOnes": "dense_with_ones.DENSE_WITH_ONES",
+    "flatten": "dense.FLATTEN",
+    "sigmoid": "activations.SIGMOID",
+    "relu": "relu.RELU",
+    "softmax": "activations.SOFTMAX",
+    "Conv": "convolution.CONV",
+    "MaxPool": "pooling.MAX_POOL",
+    "AdaptiveAveragePool": "alexnet_layers.ADAPTIVE_AVERAGE_POOL",
+    "LocalResponseNorm": "alexnet_layers.LOCAL_RESPONSE_NORM",
+    "Dropout": "dropout.DROPOUT",
     "cross-entropy of probabilities": "probability_losses.CROSS_ENTROPY",
     "cross-entropy in two steps": "probability_losses.SOFTMAX_THEN_CROSS_ENTROPY",
-    cross_entropy: "losses.SOFTMAX_CROSS_ENTROPY",
-    squared_error: "probability_losses.SQUARED_ERROR",
+    "cross_entropy": "losses.SOFTMAX_CROSS_ENTROPY",
+    "squared_error": "probability_losses.SQUARED_ERROR",
     "half squared error": "probability_losses.HALF_SQUARED_ERROR",
-    mse: "probability_losses.MSE",
-    half_mse: "probability_losses.HALF_MSE",
+    "mse": "probability_losses.MSE",
+    "half_mse": "probability_losses.HALF_MSE",
 }
 
 
 def rule_of(layer: Any) -> LayerRule | None:
     """The rule of a layer of a chain, or of a loss; None if there is none. Loads its file only."""
-    place = RULES.get(type(layer)) or RULES.get(layer)
+    place = RULES.get(getattr(layer, "__name__", type(layer).__name__))
     return _load(place) if place else None
 
 

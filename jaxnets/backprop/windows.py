@@ -20,16 +20,10 @@ Padding = str | Pads
 
 
 def window_pads(image: Size, window: Size, strides: Size, padding: Padding) -> Pads:
-    """Works out the rows and columns that are added around an image.
+    """Works out ((top, bottom), (left, right)): what is added around an image of H x W.
 
     VALID adds none. SAME makes h = ceil(H / sh): it adds max((h - 1) sh + kh - H, 0) rows, the odd
     one at the bottom.
-
-    Args:
-      image: (H, W).
-      window: (kh, kw).
-      strides: (sh, sw).
-      padding: "SAME", "VALID" or ((top, bottom), (left, right)).
 
     Raises:
       ValueError: The padding is another, or the window is larger than the padded image.

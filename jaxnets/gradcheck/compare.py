@@ -153,11 +153,9 @@ def judge(program: Program) -> tuple[Error, Differences]:
 
 def disagreement(ours: Any, theirs: Any) -> Error:
     """The largest relative error of a leaf; infinite if one has the wrong shape."""
+    pairs = zip(_named_leaves(theirs), jax.tree.leaves(ours), strict=True)
     return _misshapen(ours, theirs) or max(
-        Error(relative_error(value, expected)[0], name)
-        for (name, expected), value in zip(
-            _named_leaves(theirs), jax.tree.leaves(ours), strict=True
-        )
+        Error(relative_error(value, expected)[0], name) for (name, expected), value in pairs
     )
 
 
@@ -218,26 +216,23 @@ def _slopes_along(
     The slopes are multiplied by the move as it came out after rounding.
     """
     leaves, tree = jax.tree.flatten(program.passes.inputs)
-    width = 2 * program.problem.step
-    low, high = (
-        [
-            np.asarray(leaf) + step * move[number] if number in move else leaf
-            for number, leaf in enumerate(leaves)
-        ]
-        for step in (-program.problem.step, program.problem.step)
-    )
-    (below, sides_below), (above, sides_above) = (
-        program.number(jax.tree.unflatten(tree, end), program.passes.constants)
-        for end in (low, high)
-    )
+
+    def moved_by(step: float) -> tuple[list, float, list[np.ndarray]]:
+        ends = list(leaves)
+        for index, change in move.items():
+            ends[index] = np.asarray(leaves[index]) + step * change
+        number, sides = program.number(jax.tree.unflatten(tree, ends), program.passes.constants)
+        return ends, float(number), sides
+
+    step = program.problem.step
+    (low, below, sides_below), (high, above, sides_above) = moved_by(-step), moved_by(step)
     if not all(map(np.array_equal, sides_above, sides_below)):
         return None
     rise = sum(np.vdot(slopes[number], high[number] - low[number]) for number in move)
-    return (float(above) - float(below)) / width, float(rise) / width
+    return (above - below) / (2 * step), float(rise) / (2 * step)
 
 
 def _directions(slopes: list[np.ndarray], rng: np.random.Generator) -> Iterator[Move]:
-    """Yields random directions of length 1."""
     for _ in range(ATTEMPTS):
         changes = [rng.standard_normal(slope.shape, np.float32) for slope in slopes]
         length = np.sqrt(sum(np.vdot(change, change) for change in changes))

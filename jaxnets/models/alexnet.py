@@ -45,7 +45,6 @@ classification with deep convolutional neural networks", sections 3.3 to 3.5. Th
 docs/alexnet.md compares them.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -53,12 +52,7 @@ import flax.linen as nn
 import numpy as np
 
 from jaxnets.errors import UserError
-from jaxnets.models.alexnet_layers import (
-    AdaptiveAveragePool,
-    Enlarge,
-    LocalResponseNorm,
-    Normalize,
-)
+from jaxnets.models.alexnet_layers import AdaptiveAveragePool, Enlarge, LocalResponseNorm, Normalize
 from jaxnets.models.chain import Chain, Layer
 from jaxnets.models.layers import HE, MaxPool, flatten
 
@@ -122,12 +116,12 @@ def alexnet_paper(
     The arguments are those of `alexnet`, and the groups of channels in conv2, conv4 and conv5; with
     1 there are 62,378,344 parameters.
     """
-    norm = LocalResponseNorm()
+    norm = [LocalResponseNorm()]
     return Chain(
         [
             Enlarge(input_size),
             *NORMALIZE[normalize],
-            *_convolutions(PAPER_CONVOLUTIONS, init, stride=4, groups=groups, norm=[norm]),
+            *_convolutions(PAPER_CONVOLUTIONS, init, stride=4, groups=groups, norm=norm),
             AdaptiveAveragePool(6),
             *_classifier(4096, num_classes, dropout, init),
         ]
@@ -247,10 +241,8 @@ def params_from_torchvision(state_dict: Mapping[str, Any]) -> dict[str, dict[str
     for name, prefix in TORCHVISION.items():
         weight, bias = (np.asarray(state_dict[f"{prefix}.{part}"]) for part in ("weight", "bias"))
         if name == "dense6":
-            channels = len(params["conv5"]["bias"])
-            side = math.isqrt(weight.shape[1] // channels)
-            image = weight.reshape(-1, channels, side, side)
-            weight = image.transpose(0, 2, 3, 1).reshape(weight.shape)
+            images = weight.reshape(len(weight), len(params["conv5"]["bias"]), -1)
+            weight = images.swapaxes(1, 2).reshape(weight.shape)
         kernel = weight.transpose(2, 3, 1, 0) if weight.ndim == 4 else weight.T
         params[name] = {"kernel": np.ascontiguousarray(kernel), "bias": bias}
     return params
@@ -267,10 +259,8 @@ def params_to_torchvision(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
         kernel, bias = (np.asarray(params[name][part]) for part in ("kernel", "bias"))
         weight = kernel.transpose(3, 2, 0, 1) if kernel.ndim == 4 else kernel.T
         if name == "dense6":
-            channels = len(np.asarray(params["conv5"]["bias"]))
-            side = math.isqrt(weight.shape[1] // channels)
-            image = weight.reshape(-1, side, side, channels)
-            weight = image.transpose(0, 3, 1, 2).reshape(weight.shape)
+            images = weight.reshape(len(weight), -1, len(params["conv5"]["bias"]))
+            weight = images.swapaxes(1, 2).reshape(weight.shape)
         state_dict[f"{prefix}.weight"] = np.ascontiguousarray(weight)
         state_dict[f"{prefix}.bias"] = bias
     return state_dict

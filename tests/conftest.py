@@ -5,17 +5,17 @@ process of their own; all others ask for one device (`tiny_preset`, `run_main`).
 """
 
 import contextlib
-import dataclasses
 import functools
 import itertools
 import json
 import os
+import re
 import signal
 import struct
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -29,7 +29,6 @@ import jaxnets
 ROOT = Path(__file__).resolve().parent.parent
 HANGS = 600  # Seconds after which a process hangs, however slow the machine.
 TRAIN, VALIDATION, TEST, SIDE, CLASSES = 160, 40, 50, 12, 3
-
 
 check = beartype(conf=BeartypeConf(is_pep484_tower=True))  # An int is a float.
 
@@ -143,18 +142,18 @@ def as_flags(**settings):
     return [f"--{name}={value}" for name, value in settings.items()]
 
 
-def write_idx_file(path: Path, array: np.ndarray) -> Path:
+def write_idx(path: Path, array: np.ndarray) -> Path:
     """Writes an IDX file of unsigned bytes as LeCun's page describes it."""
     header = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
     path.write_bytes(header + array.astype(np.uint8).tobytes())
     return path
 
 
-def write_folder(folder: Path, arrays: dict[str, np.ndarray]) -> Path:
+def write_idx_folder(folder: Path, arrays: dict[str, np.ndarray]) -> Path:
     """Writes a folder of IDX files; the keys are train-images, t10k-labels, ..."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, array in arrays.items():
-        write_idx_file(folder / f"{name}-idx{array.ndim}-ubyte", array)
+        write_idx(folder / f"{name}-idx{array.ndim}-ubyte", array)
     return folder
 
 
@@ -173,16 +172,6 @@ def history(folder: Path) -> list[dict[str, Any]]:
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     times = {"seconds", "data_seconds", "images_per_second"}
     return [{k: v for k, v in record.items() if k not in times} for record in records]
-
-
-@pytest.fixture(scope="session")
-def write_idx():
-    return write_idx_file
-
-
-@pytest.fixture(scope="session")
-def write_idx_folder():
-    return write_folder
 
 
 @pytest.fixture(scope="session")
@@ -210,7 +199,7 @@ def shared_folder(tmp_path_factory):
 def tiny_folder(shared_folder, tiny_arrays):
     folder = shared_folder / "tiny"
     with FileLock(f"{folder}.lock"):
-        return folder if folder.exists() else write_folder(folder, tiny_arrays)
+        return folder if folder.exists() else write_idx_folder(folder, tiny_arrays)
 
 
 @pytest.fixture(scope="session")
@@ -261,8 +250,7 @@ def tiny_flags(tiny_folder, tmp_path):
     return as_flags(**data, batch_size=32, epochs=2, devices=1, workdir=tmp_path / "run")
 
 
-@dataclasses.dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """How a command ended."""
 
     status: int
@@ -276,10 +264,8 @@ class Outcome:
 
     def assert_refused(self, *parts: str) -> None:
         """Demands status 2, nothing on stdout, and one line on stderr that holds the parts."""
-        assert self.status == 2, self
-        assert self.out == ""
-        assert self.err.startswith("error: "), self.err
-        assert self.err.endswith("\n") and self.err.count("\n") == 1, self.err
+        assert (self.status, self.out) == (2, ""), self
+        assert re.fullmatch("error: .*\n", self.err), self.err
         for part in parts:
             assert part in self.err
 
@@ -320,10 +306,9 @@ def interrupt_after(monkeypatch):
     from jaxnets.runs import terminal
 
     def after(times: int) -> None:
-        @contextlib.contextmanager
         def stop_on_interrupt():
             asked = itertools.count()
-            yield lambda: signal.SIGINT if next(asked) >= times else 0
+            return contextlib.nullcontext(lambda: signal.SIGINT if next(asked) >= times else 0)
 
         monkeypatch.setattr(terminal, "stop_on_interrupt", stop_on_interrupt)
 
@@ -344,9 +329,8 @@ def start_python():
     """Starts Python on some code or a script, in a process that sees one CPU device."""
 
     def start(*arguments, **options) -> Child:
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        command = [sys.executable, *map(str, arguments)]
-        return Child(command, cwd=ROOT, **{**pipes, **options})
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
+        return Child([sys.executable, *map(str, arguments)], cwd=ROOT, text=True, **pipes)
 
     return start
 
@@ -363,8 +347,7 @@ def run_python(start_python):
     return run
 
 
-@dataclasses.dataclass(frozen=True)
-class FinishedRun:
+class FinishedRun(NamedTuple):
     """A run of train.py as a user starts it, and the flags that made it."""
 
     folder: Path
@@ -385,5 +368,5 @@ def finished_run(run_python, tiny_folder, shared_folder) -> FinishedRun:
     with FileLock(f"{kept}.lock"):
         if not kept.exists():
             outcome = run_python("train.py", *flags, f"--workdir={folder}")
-            kept.write_text(json.dumps(dataclasses.astuple(outcome)))
+            kept.write_text(json.dumps(outcome))
     return FinishedRun(folder, flags, Outcome(*json.loads(kept.read_text())))

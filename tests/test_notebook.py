@@ -93,53 +93,40 @@ def test_a_name_that_does_not_exist_is_found():
     assert missing_flags("`--modle=cnn`") == ["modle"]
 
 
-def test_the_badge_and_the_installation_name_the_same_repository():
-    (owner,) = re.findall(
-        r'^REPOSITORY = "https://github\.com/(\w+/\w+)"$', cell_with("REPOSITORY ="), re.MULTILINE
-    )
-    link = f"(https://colab.research.google.com/github/{owner}/blob/main/docs/colab.ipynb)"
-    assert link in text_of(CELLS[0])
-
-
-def test_the_installation_keeps_jax_and_fails_if_pip_does(monkeypatch, tmp_path, capsys):
+def test_the_installation_takes_the_badges_repository_keeps_jax_and_fails_if_pip_does(
+    monkeypatch, tmp_path, capsys
+):
     code, commands = cell_with("REPOSITORY ="), []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(
-        subprocess, "run", lambda command, *, check: commands.append((command, check))
-    )
-    exec(compile(code, "install", "exec"), {})
+    monkeypatch.setattr(subprocess, "run", lambda *given, check: commands.append((*given, check)))
+    exec(code, {})
     assert commands == []  # Installed already.
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    exec(compile(code, "install", "exec"), {})
-    (((python, *command), check),) = commands
-    assert check and python == sys.executable
-    assert command[:3] == ["-m", "pip", "install"] and command[-1].startswith("git+https://")
+    exec(code, {})
+    ((command, check),) = commands
+    assert check and command[:4] == [sys.executable, "-m", "pip", "install"]
     assert not {"-U", "--upgrade"} & set(command)
+    (owner,) = re.findall(r"^git\+https://github\.com/(\w+/\w+)$", command[-1])
+    link = f"(https://colab.research.google.com/github/{owner}/blob/main/docs/colab.ipynb)"
+    assert link in text_of(CELLS[0])
     pins = (tmp_path / command[command.index("-c") + 1]).read_text("utf-8").splitlines()
     for name in ("jax", "jaxlib", "flax", "numpy"):
         assert f"{name}=={importlib.metadata.version(name)}" in pins
     assert f"jax {importlib.metadata.version('jax')}" in capsys.readouterr().out
 
 
-@pytest.fixture
-def look_for_an_accelerator():
+def test_an_accelerator_that_was_chosen_and_is_not_seen_ends_it_else_the_cpu_trains(
+    monkeypatch, capsys
+):
     if jax.default_backend() != "cpu":
         pytest.skip("this machine has an accelerator")
-    return lambda: exec("from pathlib import Path\n" + cell_with("COLAB_TPU_1VM"), {})
-
-
-@pytest.mark.parametrize(("variable", "platform"), [("COLAB_TPU_1VM", "tpu"), ("COLAB_GPU", "gpu")])
-def test_an_accelerator_that_was_chosen_and_is_not_seen_ends_it(
-    monkeypatch, look_for_an_accelerator, variable, platform
-):
-    monkeypatch.setenv(variable, "1")
-    with pytest.raises(UserError, match=f"expected {platform}, JAX has only CPU"):
-        look_for_an_accelerator()
-
-
-def test_without_an_accelerator_it_trains_on_the_cpu(monkeypatch, look_for_an_accelerator, capsys):
-    monkeypatch.setenv("COLAB_GPU", "0")
-    look_for_an_accelerator()
+    code = "from pathlib import Path\n" + cell_with("COLAB_TPU_1VM")
+    for variable, platform in (("COLAB_TPU_1VM", "tpu"), ("COLAB_GPU", "gpu")):
+        monkeypatch.setenv(variable, "1")
+        with pytest.raises(UserError, match=f"expected {platform}, JAX has only CPU"):
+            exec(code, {})
+        monkeypatch.setenv(variable, "0")
+    exec(code, {})
     assert capsys.readouterr().out.startswith("chosen: no accelerator; JAX trains on: CPU, ")
 
 
@@ -159,12 +146,8 @@ def test_on_colab_the_digit_is_the_one_that_was_drawn(monkeypatch):
 
 @pytest.mark.slow
 def test_it_runs_from_top_to_bottom(monkeypatch, tmp_path):
-    why = "nbclient, ipykernel and matplotlib run the notebook; not installed"
-    nbclient = pytest.importorskip("nbclient", reason=why)
-    pytest.importorskip("ipykernel", reason=why)
-    pytest.importorskip("matplotlib", reason=why)
-    nbformat = pytest.importorskip("nbformat", reason=why)
-
+    names = "nbclient", "nbformat", "ipykernel", "matplotlib"
+    nbclient, nbformat, *_ = [pytest.importorskip(name) for name in names]
     for variable in ("COLAB_GPU", "COLAB_TPU_1VM"):
         monkeypatch.delenv(variable, raising=False)
     notebook = nbformat.read(NOTEBOOK, as_version=4)

@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import history, params_sha256, read_json
+from conftest import history, params_sha256, read_json, write_idx_folder
 from safetensors.numpy import load_file
 
 from jaxnets.config.fields import Config, from_json, preset
@@ -269,7 +269,7 @@ def test_a_run_interrupted_again_and_again_ends_as_if_it_had_not_been(
 
 
 def test_resume_refuses_what_would_be_another_run(
-    run_main, tiny_flags, tmp_path, interrupt_after, tiny_arrays, write_idx_folder
+    run_main, tiny_flags, tmp_path, interrupt_after, tiny_arrays
 ):
     flags, run = ["--model=softmax", *tiny_flags, "--resume"], tmp_path / "run"
     run_main(*flags).assert_refused("workdir: expected a run folder")

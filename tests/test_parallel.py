@@ -227,24 +227,3 @@ def test_every_device_gets_the_next_share_of_a_batch(kind, axis):
     else:
         for shard, share in zip(shares.addressable_shards, expected, strict=True):
             np.testing.assert_array_equal(shard.data, share)
-
-
-@pytest.mark.parametrize(
-    ("flags", "parts"),
-    [
-        (["--batch_size=36", "--devices=8"], ["batch_size 36 is not divisible by 8 devices"]),
-        (["--devices=5", "--parallel=jit"], ["batch_size 32 is not divisible by 5 devices"]),
-        (["--batch_size=full", "--devices=3"], ["batch_size 160 is not divisible by 3 devices"]),
-        (["--batch_size=200"], ["batch_size", "at most the 160 training images", "got 200"]),
-        (["--devices=9"], ["devices: expected at most 8", "got 9"]),
-        (["--devices=0"], ["devices", "from 1 to 4096", "got 0"]),
-        (["--cpu_devices=9"], ["cpu_devices: expected 9", "started JAX with 8"]),
-        (["--cpu_devices=4", "--devices=5"], ["devices: expected at most 4", "got 5"]),
-        (["--cpu_devices=300"], ["cpu_devices", "from 1 to 256", "got 300"]),
-        (["--parallel=pmpa"], ['did you mean "pmap"?']),
-    ],
-    ids=lambda value: " ".join(value),
-)
-def test_what_cannot_be_split_is_refused_in_a_line(run_main, tiny_flags, flags, parts):
-    outcome = run_main("--model=softmax", *tiny_flags, *flags)
-    outcome.assert_refused(*parts)

@@ -12,10 +12,11 @@ import pytest
 from conftest import history, params_sha256, read_json, write_idx_folder
 from safetensors.numpy import load_file
 
-from jaxnets.config.fields import Config, from_json, preset
+from jaxnets.config.fields import Config, preset
 from jaxnets.data.load import load_dataset
 from jaxnets.experiment import Experiment
 from jaxnets.runs.replica_folder import ReplicaRunFolder, metadata_snapshot
+from jaxnets.runs.resume import from_json
 from jaxnets.runs.run_folder import CONFIG, SEARCH, RunFolder
 
 RECORD = [

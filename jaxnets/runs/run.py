@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxnets.config.fields import SINGLE_PROCESS, Config, from_json, learning_rate_note, preset
+from jaxnets.config.fields import SINGLE_PROCESS, Config, learning_rate_note, preset
 from jaxnets.data.load import load_dataset
 from jaxnets.errors import RunFailedError, StoppedError, printable
 from jaxnets.experiment import Experiment, Record
@@ -313,7 +313,7 @@ def config_of(flags: dict[str, Any], processes: Processes) -> Config:
     if not flags.get("resume"):
         return preset(**flags)
     from jaxnets.machine.distributed import OWN_FLAGS
-    from jaxnets.runs.resume import resumed_config
+    from jaxnets.runs.resume import from_json, resumed_config
 
     stored = processes.broadcast_json("config", lambda: dataclasses.asdict(resumed_config(flags)))
     own = {name: flags[name] for name in OWN_FLAGS if name in flags}

@@ -189,17 +189,8 @@ def tiny_arrays():
 
 
 @pytest.fixture(scope="session")
-def shared_folder(tmp_path_factory):
-    """A folder that pytest-xdist's workers have in common; whoever writes into it locks it."""
-    own = tmp_path_factory.getbasetemp()
-    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
-
-
-@pytest.fixture(scope="session")
-def tiny_folder(shared_folder, tiny_arrays):
-    folder = shared_folder / "tiny"
-    with FileLock(f"{folder}.lock"):
-        return folder if folder.exists() else write_idx_folder(folder, tiny_arrays)
+def tiny_folder(tmp_path_factory, tiny_arrays):
+    return write_idx_folder(tmp_path_factory.getbasetemp() / "tiny", tiny_arrays)
 
 
 @pytest.fixture(scope="session")
@@ -329,7 +320,7 @@ def start_python():
     """Starts Python on some code or a script, in a process that sees one CPU device."""
 
     def start(*arguments, **options) -> Child:
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
         return Child([sys.executable, *map(str, arguments)], cwd=ROOT, text=True, **pipes)
 
     return start
@@ -356,15 +347,16 @@ class FinishedRun(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def finished_run(run_python, tiny_folder, shared_folder) -> FinishedRun:
+def finished_run(run_python, tiny_folder, tmp_path_factory) -> FinishedRun:
     """The CNN with all that makes its recipe random: 20 epochs of 40 steps in a process.
 
-    Nothing writes into its folder: all workers have the same.
+    Nothing writes into its folder: all of pytest-xdist's workers have the same.
     """
-    folder = shared_folder / "finished"
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    folder, kept = shared / "finished", shared / "finished.json"
     data = dict(data_dir=tiny_folder, validation_size=VALIDATION)
     flags = as_flags(model="cnn", **data, batch_size=4, epochs=20, learning_rate=0.01)
-    kept = shared_folder / "finished.json"
     with FileLock(f"{kept}.lock"):
         if not kept.exists():
             outcome = run_python("train.py", *flags, f"--workdir={folder}")

@@ -51,18 +51,15 @@ def test_an_excerpt_that_differs_is_found():
         assert not stands_in(wrong, source), wrong
 
 
-def without_blocks(document) -> str:
-    return FENCE.sub("", document.read_text("utf-8"))
-
-
 def prose_of(document) -> str:
     """A document without its blocks and inline code."""
-    return re.sub(r"`[^`]*`", "", without_blocks(document))
+    return re.sub(r"`[^`]*`", "", FENCE.sub("", document.read_text("utf-8")))
 
 
 def anchors_of(document) -> set[str]:
     """The anchors that GitHub gives to a document's headings."""
-    headings = re.findall(r"^#+ (.*)$", without_blocks(document), re.MULTILINE)
+    text = FENCE.sub("", document.read_text("utf-8"))
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 

@@ -49,11 +49,7 @@ def exit_status_of(error: BaseException) -> tuple[str, int] | None:
 
 
 def run_main(main: Callable[[Sequence[str]], int]) -> int:
-    """Calls main with the command line's arguments; an error becomes one line on stderr.
-
-    Returns:
-      The exit status: main's own, or that of its error (`exit_status_of`).
-    """
+    """Returns the exit status of main or of its error, which becomes one line on stderr."""
     # Opens /dev/null for each standard stream that the caller closed (`>&-`). The next file to be
     # opened would otherwise get its number, and with it what JAX prints.
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):

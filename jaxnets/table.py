@@ -4,8 +4,6 @@ import itertools
 import unicodedata
 from collections.abc import Sequence
 
-GAP = "  "
-
 
 def width_of(text: str) -> int:
     r"""How many columns of a terminal a text takes.
@@ -30,7 +28,7 @@ def line(cells: Sequence[str], widths: Sequence[int], align: str) -> str:
     for cell, width, side in zip(cells, widths, align, strict=False):
         space = " " * (width - width_of(cell))
         padded.append(cell + space if side == "<" else space + cell)
-    return GAP.join(padded).rstrip()
+    return "  ".join(padded).rstrip()
 
 
 def table(rows: Sequence[Sequence[str]], align: str) -> list[str]:

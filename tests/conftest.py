@@ -5,17 +5,17 @@ process of their own; all others ask for one device (`tiny_preset`, `run_main`).
 """
 
 import contextlib
-import dataclasses
 import functools
 import itertools
 import json
 import os
+import re
 import signal
 import struct
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -30,7 +30,6 @@ import jaxnets
 ROOT = Path(__file__).resolve().parent.parent
 HANGS = 600  # Seconds after which a process hangs, however slow the machine.
 TRAIN, VALIDATION, TEST, SIDE, CLASSES = 160, 40, 50, 12, 3
-
 
 check = beartype(conf=BeartypeConf(is_pep484_tower=True))  # An int is a float.
 
@@ -144,18 +143,18 @@ def as_flags(**settings):
     return [f"--{name}={value}" for name, value in settings.items()]
 
 
-def write_idx_file(path: Path, array: np.ndarray) -> Path:
+def write_idx(path: Path, array: np.ndarray) -> Path:
     """Writes an IDX file of unsigned bytes as LeCun's page describes it."""
     header = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
     path.write_bytes(header + array.astype(np.uint8).tobytes())
     return path
 
 
-def write_folder(folder: Path, arrays: dict[str, np.ndarray]) -> Path:
+def write_idx_folder(folder: Path, arrays: dict[str, np.ndarray]) -> Path:
     """Writes a folder of IDX files; the keys are train-images, t10k-labels, ..."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, array in arrays.items():
-        write_idx_file(folder / f"{name}-idx{array.ndim}-ubyte", array)
+        write_idx(folder / f"{name}-idx{array.ndim}-ubyte", array)
     return folder
 
 
@@ -188,16 +187,6 @@ def saved_params(folder: Path) -> tuple[int, dict[str, np.ndarray]]:
 
 
 @pytest.fixture(scope="session")
-def write_idx():
-    return write_idx_file
-
-
-@pytest.fixture(scope="session")
-def write_idx_folder():
-    return write_folder
-
-
-@pytest.fixture(scope="session")
 def tiny_arrays():
     """200 training and 50 test images, 12x12 bytes: three prototypes under noise, easy to learn."""
     rng = np.random.default_rng(0)
@@ -212,17 +201,8 @@ def tiny_arrays():
 
 
 @pytest.fixture(scope="session")
-def shared_folder(tmp_path_factory):
-    """A folder that pytest-xdist's workers have in common; whoever writes into it locks it."""
-    own = tmp_path_factory.getbasetemp()
-    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
-
-
-@pytest.fixture(scope="session")
-def tiny_folder(shared_folder, tiny_arrays):
-    folder = shared_folder / "tiny"
-    with FileLock(f"{folder}.lock"):
-        return folder if folder.exists() else write_folder(folder, tiny_arrays)
+def tiny_folder(tmp_path_factory, tiny_arrays):
+    return write_idx_folder(tmp_path_factory.getbasetemp() / "tiny", tiny_arrays)
 
 
 @pytest.fixture(scope="session")
@@ -273,8 +253,7 @@ def tiny_flags(tiny_folder, tmp_path):
     return as_flags(**data, batch_size=32, epochs=2, devices=1, workdir=tmp_path / "run")
 
 
-@dataclasses.dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """How a command ended."""
 
     status: int
@@ -288,10 +267,8 @@ class Outcome:
 
     def assert_refused(self, *parts: str) -> None:
         """Demands status 2, nothing on stdout, and a printable line on stderr with the parts."""
-        assert self.status == 2, self
-        assert self.out == ""
-        assert self.err.startswith("error: "), self.err
-        assert self.err.endswith("\n") and self.err[:-1].isprintable(), self.err
+        assert (self.status, self.out) == (2, ""), self
+        assert re.fullmatch("error: .*\n", self.err) and self.err[:-1].isprintable(), self.err
         for part in parts:
             assert part in self.err
 
@@ -338,10 +315,9 @@ def interrupt_after(monkeypatch):
     from jaxnets.runs import terminal
 
     def after(times: int) -> None:
-        @contextlib.contextmanager
         def stop_on_interrupt():
             asked = itertools.count()
-            yield lambda: signal.SIGINT if next(asked) >= times else 0
+            return contextlib.nullcontext(lambda: signal.SIGINT if next(asked) >= times else 0)
 
         monkeypatch.setattr(terminal, "stop_on_interrupt", stop_on_interrupt)
 
@@ -362,9 +338,8 @@ def start_python():
     """Starts Python on some code or a script, in a process that sees one CPU device."""
 
     def start(*arguments, **options) -> Child:
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        command = [sys.executable, *map(str, arguments)]
-        return Child(command, cwd=ROOT, **{**pipes, **options})
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+        return Child([sys.executable, *map(str, arguments)], cwd=ROOT, text=True, **pipes)
 
     return start
 
@@ -381,8 +356,7 @@ def run_python(start_python):
     return run
 
 
-@dataclasses.dataclass(frozen=True)
-class FinishedRun:
+class FinishedRun(NamedTuple):
     """A run of train.py as a user starts it, and the flags that made it."""
 
     folder: Path
@@ -391,17 +365,18 @@ class FinishedRun:
 
 
 @pytest.fixture(scope="session")
-def finished_run(run_python, tiny_folder, shared_folder) -> FinishedRun:
+def finished_run(run_python, tiny_folder, tmp_path_factory) -> FinishedRun:
     """The CNN with all that makes its recipe random: 20 epochs of 40 steps in a process.
 
-    Nothing writes into its folder: all workers have the same.
+    Nothing writes into its folder: all of pytest-xdist's workers have the same.
     """
-    folder = shared_folder / "finished"
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    folder, kept = shared / "finished", shared / "finished.json"
     data = dict(data_dir=tiny_folder, validation_size=VALIDATION)
     flags = as_flags(model="cnn", **data, batch_size=4, epochs=20, learning_rate=0.01)
-    kept = shared_folder / "finished.json"
     with FileLock(f"{kept}.lock"):
         if not kept.exists():
             outcome = run_python("train.py", *flags, f"--workdir={folder}")
-            kept.write_text(json.dumps(dataclasses.astuple(outcome)))
+            kept.write_text(json.dumps(outcome))
     return FinishedRun(folder, flags, Outcome(*json.loads(kept.read_text())))

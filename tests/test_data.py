@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import write_idx
 
 from jaxnets.data.batches import epoch_order, eval_batches, shift, shift_corners, train_batches
 from jaxnets.data.datasets import Split
@@ -27,7 +28,7 @@ plain_and_gzip = pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["p
 
 @plain_and_gzip
 @pytest.mark.parametrize("shape", [(5,), (2, 3, 4), (1, 1, 1)])
-def test_an_idx_file_is_read_as_it_was_written_gzip_or_not(tmp_path, write_idx, shape, pack):
+def test_an_idx_file_is_read_as_it_was_written_gzip_or_not(tmp_path, shape, pack):
     array = np.random.default_rng(0).integers(0, 256, shape)
     path = write_idx(tmp_path / "file", array)
     path.write_bytes(pack(path.read_bytes()))
@@ -37,7 +38,7 @@ def test_an_idx_file_is_read_as_it_was_written_gzip_or_not(tmp_path, write_idx, 
 
 
 @plain_and_gzip
-def test_every_truncation_of_a_file_is_refused(tmp_path, write_idx, pack):
+def test_every_truncation_of_a_file_is_refused(tmp_path, pack):
     path = write_idx(tmp_path / "file", IMAGES)
     whole = pack(path.read_bytes())
     for size in range(len(whole)):
@@ -94,7 +95,7 @@ def test_a_header_that_promises_two_billion_images_fails_fast_in_little_memory(t
     assert time.thread_time() - started < 1
 
 
-def test_no_flipped_bit_of_a_gzip_file_changes_what_is_read(tmp_path, write_idx):
+def test_no_flipped_bit_of_a_gzip_file_changes_what_is_read(tmp_path):
     path = write_idx(tmp_path / "file", IMAGES)
     whole = gzip.compress(path.read_bytes(), mtime=0)
     refused = 0

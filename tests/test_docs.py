@@ -11,25 +11,15 @@ from conftest import ROOT
 CHAPTER = ROOT / "docs" / "backprop.md"
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
-# "# path" or "# path: name of a function" as a block's first line says where its lines stand.
-SOURCE = re.compile(r"# (\w[\w/]*\.py)(?:: (\w+))?$")
+# "# path: name of a function" as a block's first line says where its lines stand.
+SOURCE = re.compile(r"# (\w[\w/]*\.py): (\w+)$")
 # `path:name` or `path:Class.name`, in the lecture's map.
 REFERENCE = re.compile(r"`([\w/]+\.py):([\w.]+)`")
 
 
-def python_blocks():
-    """Yields the first line and the other lines of every block of Python in the chapter."""
-    for _, language, text in FENCE.findall(CHAPTER.read_text("utf-8")):
-        if language == "python":
-            first, _, rest = textwrap.dedent(text).partition("\n")
-            yield first, rest
-
-
-def lines_of(path: str, name: str | None) -> str:
-    """The text of a file, or of one function in it."""
+def lines_of(path: str, name: str) -> str:
+    """The text of one function in a file."""
     source = (ROOT / path).read_text("utf-8")
-    if name is None:
-        return source
     nodes = ast.walk(ast.parse(source))
     (node,) = [n for n in nodes if isinstance(n, ast.FunctionDef | ast.ClassDef) and n.name == name]
     return "".join(source.splitlines(keepends=True)[node.lineno - 1 : node.end_lineno])
@@ -37,28 +27,20 @@ def lines_of(path: str, name: str | None) -> str:
 
 def stands_in(excerpt: str, source: str) -> bool:
     """Whether the lines of an excerpt follow each other in the source, at any indentation."""
-    return any(
-        "\n" + textwrap.indent(excerpt, " " * spaces) in "\n" + source for spaces in range(0, 20, 4)
-    )
+    margins = [" " * spaces for spaces in range(0, 20, 4)]
+    return any("\n" + textwrap.indent(excerpt, margin) in "\n" + source for margin in margins)
 
 
-EXCERPTS = [
-    pytest.param(*match.groups(), excerpt, id=first[2:])
-    for first, excerpt in python_blocks()
-    if (match := SOURCE.match(first))
-]
-
-
-@pytest.mark.parametrize("path, name, excerpt", EXCERPTS)
-def test_an_excerpt_stands_word_for_word_in_its_file(path, name, excerpt):
-    assert stands_in(excerpt, lines_of(path, name)), f"not in {path} any more:\n{excerpt}"
-
-
-def test_every_block_of_python_is_an_excerpt_an_example_or_the_slides():
-    firsts = [first for first, _ in python_blocks()]
-    assert len(firsts) > 40
-    for first in firsts:
-        assert SOURCE.match(first) or first.startswith((">>> ", "# slide: ")), first
+def test_every_block_of_python_is_an_example_the_slides_or_stands_word_for_word_in_its_file():
+    fences = FENCE.findall(CHAPTER.read_text("utf-8"))
+    blocks = [textwrap.dedent(text) for _, language, text in fences if language == "python"]
+    assert len(blocks) > 40
+    for block in blocks:
+        first, _, excerpt = block.partition("\n")
+        if found := SOURCE.match(first):
+            assert stands_in(excerpt, lines_of(*found.groups())), f"not there any more:\n{block}"
+        else:
+            assert first.startswith((">>> ", "# slide: ")), first
 
 
 def test_an_excerpt_that_differs_is_found():
@@ -69,18 +51,15 @@ def test_an_excerpt_that_differs_is_found():
         assert not stands_in(wrong, source), wrong
 
 
-def without_blocks(document) -> str:
-    return FENCE.sub("", document.read_text("utf-8"))
-
-
 def prose_of(document) -> str:
     """A document without its blocks and inline code."""
-    return re.sub(r"`[^`]*`", "", without_blocks(document))
+    return re.sub(r"`[^`]*`", "", FENCE.sub("", document.read_text("utf-8")))
 
 
 def anchors_of(document) -> set[str]:
     """The anchors that GitHub gives to a document's headings."""
-    headings = re.findall(r"^#+ (.*)$", without_blocks(document), re.MULTILINE)
+    text = FENCE.sub("", document.read_text("utf-8"))
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 

@@ -2,7 +2,6 @@
 
 import ast
 import base64
-import dataclasses
 import importlib.metadata
 import importlib.util
 import io
@@ -10,7 +9,8 @@ import json
 import re
 import subprocess
 import sys
-import types
+from types import SimpleNamespace
+from typing import Any
 
 import jax
 import pytest
@@ -20,29 +20,21 @@ from PIL import Image
 from jaxnets.config.fields import Config
 from jaxnets.errors import UserError
 
-NOTEBOOK = ROOT / "docs" / "colab.ipynb"
-CELLS = json.loads(NOTEBOOK.read_text("utf-8"))["cells"]
-FLAGS = {field.name for field in dataclasses.fields(Config)}
-
-
-def text_of(cell) -> str:
-    return "".join(cell["source"])
-
-
-def code_of(cell) -> str:
-    """A code cell's Python; of a script that it writes, the script's."""
-    return re.sub(r"\A%%writefile .*\n", "", text_of(cell))
+PATH = ROOT / "docs" / "colab.ipynb"
+NOTEBOOK = json.loads(PATH.read_text("utf-8"))
+CELLS = [cell | {"source": "".join(cell["source"])} for cell in NOTEBOOK["cells"]]
+CODE = [cell["source"] for cell in CELLS if cell["cell_type"] == "code"]
 
 
 def cell_with(text: str) -> str:
     """The one code cell that holds a text."""
-    (code,) = [code_of(c) for c in CELLS if c["cell_type"] == "code" and text in text_of(c)]
+    (code,) = [code for code in CODE if text in code]
     return code
 
 
 def look_up_names(code: str) -> None:
     """Looks up what some Python takes from jaxnets, and the fields that it gives to presets."""
-    tree, names = ast.parse(code), {}
+    tree, names = ast.parse(re.sub(r"\A%%writefile .*\n", "", code)), {}
     for node in ast.walk(tree):
         line = ast.unparse(node) if isinstance(node, ast.Import | ast.ImportFrom) else ""
         if re.match(r"(from|import) jaxnets\b", line):
@@ -58,14 +50,14 @@ def look_up_names(code: str) -> None:
 
 def missing_flags(text: str) -> list[str]:
     """The flags in a text that train.py does not know."""
-    return [flag for flag in re.findall(r"(?<![-\w])--(\w+)", text) if flag not in FLAGS]
+    known = Config.__dataclass_fields__
+    return [flag for flag in re.findall(r"(?<![-\w])--(\w+)", text) if flag not in known]
 
 
 def test_it_is_a_notebook_with_small_outputs_and_no_errors():
-    notebook = json.loads(NOTEBOOK.read_text("utf-8"))
-    assert (notebook["nbformat"], notebook["metadata"]["kernelspec"]["name"]) == (4, "python3")
+    assert (NOTEBOOK["nbformat"], NOTEBOOK["metadata"]["kernelspec"]["name"]) == (4, "python3")
     assert len({cell["id"] for cell in CELLS}) == len(CELLS)
-    assert NOTEBOOK.stat().st_size < 500_000
+    assert PATH.stat().st_size < 500_000
     outputs = [output for cell in CELLS for output in cell.get("outputs", [])]
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 5
     for output in outputs:
@@ -75,9 +67,9 @@ def test_it_is_a_notebook_with_small_outputs_and_no_errors():
 
 def test_what_it_names_exists():
     for cell in CELLS:
-        assert not missing_flags(text_of(cell))
-        if cell["cell_type"] == "code":
-            look_up_names(code_of(cell))
+        assert not missing_flags(cell["source"])
+    for code in CODE:
+        look_up_names(code)
 
 
 def test_a_name_that_does_not_exist_is_found():
@@ -93,53 +85,40 @@ def test_a_name_that_does_not_exist_is_found():
     assert missing_flags("`--modle=cnn`") == ["modle"]
 
 
-def test_the_badge_and_the_installation_name_the_same_repository():
-    (owner,) = re.findall(
-        r'^REPOSITORY = "https://github\.com/(\w+/\w+)"$', cell_with("REPOSITORY ="), re.MULTILINE
-    )
-    link = f"(https://colab.research.google.com/github/{owner}/blob/main/docs/colab.ipynb)"
-    assert link in text_of(CELLS[0])
-
-
-def test_the_installation_keeps_jax_and_fails_if_pip_does(monkeypatch, tmp_path, capsys):
+def test_the_installation_takes_the_badges_repository_keeps_jax_and_fails_if_pip_does(
+    monkeypatch, tmp_path, capsys
+):
     code, commands = cell_with("REPOSITORY ="), []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(
-        subprocess, "run", lambda command, *, check: commands.append((command, check))
-    )
-    exec(compile(code, "install", "exec"), {})
+    monkeypatch.setattr(subprocess, "run", lambda *given, check: commands.append((*given, check)))
+    exec(code, {})
     assert commands == []  # Installed already.
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    exec(compile(code, "install", "exec"), {})
-    (((python, *command), check),) = commands
-    assert check and python == sys.executable
-    assert command[:3] == ["-m", "pip", "install"] and command[-1].startswith("git+https://")
+    exec(code, {})
+    ((command, check),) = commands
+    assert check and command[:4] == [sys.executable, "-m", "pip", "install"]
     assert not {"-U", "--upgrade"} & set(command)
+    (owner,) = re.findall(r"^git\+https://github\.com/(\w+/\w+)$", command[-1])
+    link = f"(https://colab.research.google.com/github/{owner}/blob/main/docs/colab.ipynb)"
+    assert link in CELLS[0]["source"]
     pins = (tmp_path / command[command.index("-c") + 1]).read_text("utf-8").splitlines()
     for name in ("jax", "jaxlib", "flax", "numpy"):
         assert f"{name}=={importlib.metadata.version(name)}" in pins
     assert f"jax {importlib.metadata.version('jax')}" in capsys.readouterr().out
 
 
-@pytest.fixture
-def look_for_an_accelerator():
+def test_an_accelerator_that_was_chosen_and_is_not_seen_ends_it_else_the_cpu_trains(
+    monkeypatch, capsys
+):
     if jax.default_backend() != "cpu":
         pytest.skip("this machine has an accelerator")
-    return lambda: exec("from pathlib import Path\n" + cell_with("COLAB_TPU_1VM"), {})
-
-
-@pytest.mark.parametrize(("variable", "platform"), [("COLAB_TPU_1VM", "tpu"), ("COLAB_GPU", "gpu")])
-def test_an_accelerator_that_was_chosen_and_is_not_seen_ends_it(
-    monkeypatch, look_for_an_accelerator, variable, platform
-):
-    monkeypatch.setenv(variable, "1")
-    with pytest.raises(UserError, match=f"expected {platform}, JAX has only CPU"):
-        look_for_an_accelerator()
-
-
-def test_without_an_accelerator_it_trains_on_the_cpu(monkeypatch, look_for_an_accelerator, capsys):
-    monkeypatch.setenv("COLAB_GPU", "0")
-    look_for_an_accelerator()
+    code = "from pathlib import Path\n" + cell_with("COLAB_TPU_1VM")
+    for variable, platform in (("COLAB_TPU_1VM", "tpu"), ("COLAB_GPU", "gpu")):
+        monkeypatch.setenv(variable, "1")
+        with pytest.raises(UserError, match=f"expected {platform}, JAX has only CPU"):
+            exec(code, {})
+        monkeypatch.setenv(variable, "0")
+    exec(code, {})
     assert capsys.readouterr().out.startswith("chosen: no accelerator; JAX trains on: CPU, ")
 
 
@@ -147,27 +126,22 @@ def test_on_colab_the_digit_is_the_one_that_was_drawn(monkeypatch):
     drawn = io.BytesIO()
     Image.new("L", (280, 280), 77).save(drawn, "PNG")
     url = "data:image/png;base64," + base64.b64encode(drawn.getvalue()).decode()
-    fake = types.ModuleType("google.colab")
-    fake.output = types.SimpleNamespace(eval_js=lambda script: url)  # type: ignore
+    colab: Any = SimpleNamespace(output=SimpleNamespace(eval_js=lambda script: url))
     names = {}
     exec(cell_with("def draw"), names)
     assert names["draw"]().getpixel((0, 0)) == 255  # White paper, with a seven.
-    monkeypatch.setitem(sys.modules, "google", types.ModuleType("google"))
-    monkeypatch.setitem(sys.modules, "google.colab", fake)
+    monkeypatch.setitem(sys.modules, "google", colab)
+    monkeypatch.setitem(sys.modules, "google.colab", colab)
     assert names["draw"]().getpixel((0, 0)) == 77
 
 
 @pytest.mark.slow
 def test_it_runs_from_top_to_bottom(monkeypatch, tmp_path):
-    why = "nbclient, ipykernel and matplotlib run the notebook; not installed"
-    nbclient = pytest.importorskip("nbclient", reason=why)
-    pytest.importorskip("ipykernel", reason=why)
-    pytest.importorskip("matplotlib", reason=why)
-    nbformat = pytest.importorskip("nbformat", reason=why)
-
+    names = "nbclient", "nbformat", "ipykernel", "matplotlib"
+    nbclient, nbformat, *_ = [pytest.importorskip(name) for name in names]
     for variable in ("COLAB_GPU", "COLAB_TPU_1VM"):
         monkeypatch.delenv(variable, raising=False)
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    notebook = nbformat.read(PATH, as_version=4)
     place = {"metadata": {"path": str(tmp_path)}}
     nbclient.NotebookClient(notebook, timeout=1800, resources=place).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]

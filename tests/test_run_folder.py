@@ -10,11 +10,12 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
-from conftest import history, params_sha256, read_json, records, saved_params
+from conftest import history, params_sha256, read_json, records, saved_params, write_idx_folder
 
-from jaxnets.config.fields import Config, from_json, preset
+from jaxnets.config.fields import Config, preset
 from jaxnets.data.load import load_dataset
 from jaxnets.experiment import Experiment
+from jaxnets.runs.resume import from_json
 from jaxnets.runs.run_folder import CONFIG, SEARCH, ReplicaRunFolder, RunFolder
 
 RECORD = [
@@ -222,7 +223,7 @@ def test_a_run_interrupted_again_and_again_ends_as_if_it_had_not_been(
 
 
 def test_resume_refuses_what_would_be_another_run(
-    train_tiny, tmp_path, interrupt_after, tiny_arrays, write_idx_folder
+    train_tiny, tmp_path, interrupt_after, tiny_arrays
 ):
     run = tmp_path / "run"
     train_tiny("softmax", "--resume").assert_refused("workdir: expected a run folder")

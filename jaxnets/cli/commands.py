@@ -122,7 +122,7 @@ def _values(text: str) -> tuple[str, list[Any]]:
     name = name.replace("-", "_")
     if not values:
         raise UserError(f"over: expected FIELD=A,B,..., got {text!r}")
-    fields = {field.name: field for field in dataclasses.fields(Config)}
+    fields = Config.__dataclass_fields__
     if name not in fields:
         raise unknown_flag(f"--{name}", [f"--{known}" for known in fields])
     parts = values.split(",")

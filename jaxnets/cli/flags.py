@@ -25,9 +25,7 @@ WIDTH, NAMES = 80, 24  # Columns of the help, and of these the flags'.
 def parse_flags(arguments: Sequence[str], description: str = "") -> dict[str, Any]:
     """Reads the flags of train.py that were given; --help prints the description and exits.
 
-    `preset(**flags)` completes them, or with --resume the interrupted run's own config. A UserError
-    refuses an unknown flag (the nearest is suggested), a word that is no flag, or a value that
-    cannot be read.
+    `preset(**flags)` completes them, or with --resume the interrupted run's own config.
 
     >>> parse_flags(["--model=mlp", "--hidden=64,32", "--learning-rate=0.5"])
     {'model': 'mlp', 'hidden': (64, 32), 'learning_rate': 0.5}
@@ -38,10 +36,9 @@ def parse_flags(arguments: Sequence[str], description: str = "") -> dict[str, An
 def parse_command(
     arguments: Sequence[str], name: str, kinds: Sequence[type[Options]]
 ) -> tuple[Any, dict[str, Any]]:
-    """Reads a command's own flags, of the first kind, and those of train.py that were given.
+    """Reads a command's own flags, of the first kind, and those of train.py, of the second if any.
 
-    The first kind's docstring is shown at the top of --help; the second is Config where the command
-    takes the flags of train.py, too.
+    The first kind's docstring is shown at the top of --help.
     """
     given = _read(arguments, f"-m jaxnets {name}", kinds[0].__doc__ or "", kinds)
     own = {field.name for field in options_of(kinds[0])} & set(given)

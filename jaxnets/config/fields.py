@@ -213,11 +213,11 @@ class Config(Options):
         if self.distributed and self.coordinator is not None:
             yield "distributed and coordinator exclude each other, got both"
         missing = [name for name in _PLACE if getattr(self, name) is None]
-        if len(missing) == len(_PLACE):
-            return
-        if missing:
+        if 0 < len(missing) < len(_PLACE):
             yield f"{missing[0]}: expected with {', '.join(_PLACE[:2])} and {_PLACE[2]}, got none"
-        if not re.fullmatch(r"(\[[^\]]+\]|[^:/\s]+):[1-9]\d{0,4}", str(self.coordinator)):
+        if self.coordinator is None:
+            return
+        if not re.fullmatch(r"(\[[^\]]+\]|[^:/\s]+):[1-9]\d{0,4}", self.coordinator):
             yield f"coordinator: expected HOST:PORT, got {self.coordinator!r}"
         if self.replay_seeds > 1:
             yield f"replay_seeds: expected 1 with coordinator, got {self.replay_seeds}"
@@ -249,9 +249,6 @@ class Config(Options):
         return (60 * number, "seconds") if unit == "minute" else (number, f"{unit}s")
 
 
-_FIELDS = tuple(field.name for field in dataclasses.fields(Config))
-
-
 def preset(model: str = DEFAULT_MODEL, **changes: Any) -> Config:
     """Returns a network's own recipe, with some fields changed.
 
@@ -275,8 +272,8 @@ def preset(model: str = DEFAULT_MODEL, **changes: Any) -> Config:
     if model not in PRESETS:
         raise unknown("model", model, PRESETS)
     for name in changes:
-        if name not in _FIELDS:
-            raise unknown("field", name, _FIELDS)
+        if name not in Config.__dataclass_fields__:
+            raise unknown("field", name, Config.__dataclass_fields__)
     recipe = dict(PRESETS[model])
     if changes.get("recipe") == "paper" and "recipe" in recipe:
         recipe |= PAPER
@@ -303,20 +300,3 @@ def learning_rate_note(config: Config) -> str:
         f"note: {config.optimizer} starts with Keras' default learning rate {rate:g} and no "
         f"momentum, since the recipe's {usual.learning_rate:g} is for {usual.optimizer}"
     )
-
-
-def from_json(values: dict[str, Any]) -> Config:
-    """The config of a run's config.json; keys that are no fields are ignored.
-
-    Raises:
-      UserError: A field is missing, since a default could silently train something else; or a
-        value is of a wrong type or out of range.
-    """
-    if missing := [name for name in _FIELDS if name not in values]:
-        raise UserError(f"no {', '.join(missing)}: another version of jaxnets wrote it")
-    found: dict[str, Any] = {name: values[name] for name in _FIELDS}
-    found |= {name: tuple(value) for name, value in found.items() if isinstance(value, list)}
-    try:
-        return Config(**found)
-    except (ValueError, TypeError, RecursionError) as error:  # A wrong type, or nested too deep.
-        raise UserError(f"damaged: {error}") from error

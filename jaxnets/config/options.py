@@ -69,11 +69,7 @@ def types_of(field: dataclasses.Field) -> tuple[type, type, bool]:
 
 
 def parse(field: dataclasses.Field, text: str) -> Any:
-    """The value that a text stands for; whether it is allowed, an object of the class checks.
-
-    Raises:
-      UserError: The text is not of the option's type.
-    """
+    """The value that a text stands for; whether it is allowed, an object of the class checks."""
     kind, element, _ = types_of(field)
     if text == field.metadata["none"]:
         return () if kind is tuple else None

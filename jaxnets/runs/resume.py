@@ -1,12 +1,12 @@
 """Which interrupted run --resume continues, and what may change in it."""
 
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 import numpy as np
 
-from jaxnets.config.fields import SINGLE_PROCESS, Config, from_json, preset
+from jaxnets.config.fields import SINGLE_PROCESS, Config, preset
 from jaxnets.errors import UserError, one_line
 from jaxnets.experiment import Experiment
 from jaxnets.runs.run_folder import CONFIG, RESULT, RUNS, SEARCH, RunFolder
@@ -86,6 +86,19 @@ def read_config(folder: RunFolder) -> Config:
         return from_json(written)
     except UserError as error:
         raise UserError(f"{folder.path / CONFIG}: {error}") from error
+
+
+def from_json(values: dict[str, Any]) -> Config:
+    """The config of a run's config.json; a missing field's default could train something else."""
+    names = [field.name for field in fields(Config)]
+    if missing := [name for name in names if name not in values]:
+        raise UserError(f"no {', '.join(missing)}: another version of jaxnets wrote it")
+    found: dict[str, Any] = {name: values[name] for name in names}
+    found |= {name: tuple(value) for name, value in found.items() if isinstance(value, list)}
+    try:
+        return Config(**found)
+    except (ValueError, TypeError, RecursionError) as error:  # A wrong type, or nested too deep.
+        raise UserError(f"damaged: {error}") from error
 
 
 def take_up(folder: RunFolder, experiment: Experiment, inputs: dict[str, str]) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxnets.config.fields import SINGLE_PROCESS, Config, from_json, learning_rate_note, preset
+from jaxnets.config.fields import SINGLE_PROCESS, Config, learning_rate_note, preset
 from jaxnets.data.load import load_dataset
 from jaxnets.errors import RunFailedError, StoppedError, printable
 from jaxnets.experiment import Experiment, Record
@@ -20,7 +20,6 @@ from jaxnets.machine.platform import Processes, describe, versions
 from jaxnets.metrics import Metrics
 from jaxnets.runs import terminal
 from jaxnets.runs.checkpoints import CheckpointTimer
-from jaxnets.runs.resume import resumed_config, take_up
 from jaxnets.runs.run_folder import CONFIG, ReplicaRunFolder, RunFolder, params_sha256
 from jaxnets.runs.terminal import Progress
 from jaxnets.training.loop import Callbacks, Checkpoint, Interrupted, NonFiniteLossError, all_finite
@@ -304,6 +303,7 @@ def config_of(flags: dict[str, Any], processes: Processes) -> Config:
     if not flags.get("resume"):
         return preset(**flags)
     from jaxnets.machine.distributed import OWN_FLAGS
+    from jaxnets.runs.resume import from_json, resumed_config
 
     stored = processes.broadcast_json("config", lambda: dataclasses.asdict(resumed_config(flags)))
     own = {name: flags[name] for name in OWN_FLAGS if name in flags}
@@ -337,7 +337,12 @@ def _open_folder(experiment: Experiment, processes: Processes) -> RunFolder:
     else:
         folder = RunFolder.create(config.workdir, config.model, overwrite=config.overwrite)
     try:
-        if not config.resume or take_up(folder, experiment, inputs):
+        must_write = True
+        if config.resume:
+            from jaxnets.runs.resume import take_up
+
+            must_write = take_up(folder, experiment, inputs)
+        if must_write:
             write_config(folder, experiment, inputs)
     except BaseException:
         folder.close()  # Releases its lock: the request is refused.

@@ -95,14 +95,11 @@ SETS = {
 }
 
 
-def load(name: str, data_dir: str | None, *, validation_size: int | None, **form: Any) -> Dataset:
+def load(name: str, data_dir: str | None, validation_size: int | None, **form: Any) -> Dataset:
     """Loads a set of SETS, downloading what is missing; `load_dataset` describes the arguments.
 
     Its files are looked for in data_dir, else in cache_folder(name); there each must have its
     published SHA-256. Without them, a set prepared by TensorFlow Datasets is taken.
-
-    Raises:
-      UserError: A file is damaged, or is not there and cannot be downloaded.
     """
     published = SETS[name]
     folder = cache_folder(name) if data_dir is None else Path(os.path.expanduser(data_dir))
@@ -114,7 +111,7 @@ def load(name: str, data_dir: str | None, *, validation_size: int | None, **form
         if name in cifar.FORMS and cifar.find_unpacked(name, folder):
             return cifar.load_cifar(name, folder, validation_size)
         if tfds.find(name, data_dir) is not None:
-            return tfds.load(name, data_dir, validation_size=validation_size, **form)
+            return tfds.load(name, data_dir, validation_size, **form)
     if missing:
         from jaxnets.data.download import download  # Its libraries take 0.2 s to import.
 

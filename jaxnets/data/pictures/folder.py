@@ -292,11 +292,7 @@ def _split_off(
     given: Sequence[str],
     validation_size: int | None,
 ) -> None:
-    """Takes the parts that are not given from the training pictures: changes `parts` [N].
-
-    Raises:
-      UserError: Nothing would be left to train on.
-    """
+    """Takes the parts that are not given from the training pictures: changes `parts` [N]."""
     positions = np.fromiter(map(_position, paths), float, len(parts))
     if "test" not in given:
         rows = np.flatnonzero(parts == 0)

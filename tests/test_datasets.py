@@ -37,8 +37,8 @@ def cache(cache, monkeypatch):
 # Parts
 
 
-def split(labels, shape=(4, 4, 1)):
-    return Split(np.zeros((len(labels), *shape), np.uint8), np.array(labels, np.int32))
+def split(labels):
+    return Split(np.zeros((len(labels), 4, 4, 1), np.uint8), np.array(labels, np.int32))
 
 
 def parts(train, test, **more):
@@ -67,24 +67,17 @@ def test_a_tenth_but_at_most_5000_images_are_held_back_by_default():
 
 
 @pytest.mark.parametrize(
-    ("train", "test", "names", "message"),
+    ("train", "names", "message"),
     [
-        ([0, 1], split([2]), "ab", "it: expected labels from 0 to 1 in its test part, found 2"),
-        ([0, -1], split([1]), "ab", "from 0 to 1 in its train part, found -1"),
-        ([], split([1]), "ab", "expected images in its train part, found none"),
-        ([0, 0], split([0]), "a", "expected 2 to 1000 classes, found 1"),
-        ([0, 0], split([0]), ["n"] * 1001, "expected 2 to 1000 classes, found 1001"),
-        (
-            [0, 1],
-            split([1], (5, 5, 3)),
-            "ab",
-            r"\(4, 4, 1\) as in its train .*\(5, 5, 3\) in its test",
-        ),
+        ([0, -1], "ab", "it: expected labels from 0 to 1 in its train part, found -1"),
+        ([], "ab", "expected images in its train part, found none"),
+        ([0, 0], ["n"] * 1001, "expected 2 to 1000 classes, found 1001"),
     ],
 )
-def test_parts_that_do_not_fit_are_refused(train, test, names, message):
+def test_parts_that_do_not_fit_are_refused(train, names, message):
+    """More of them, in files: tests/test_data.py."""
     with pytest.raises(UserError, match=message):
-        assemble("it", {"train": split(train), "test": test}, names, "", None)
+        assemble("it", parts(train, [1]), names, "", None)
 
 
 def test_classes_are_named_by_digits_unless_they_have_names():
@@ -222,21 +215,17 @@ def made(request):
     """Pictures, labels, and CIFAR's files with them, by name."""
     name, rng = request.param, np.random.default_rng(0)
     form, names = cifar.FORMS[name], (TEN if name == "cifar10" else HUNDRED).split(", ")
-    images, labels = {}, {}
+    coarse = [7] if name == "cifar100" else []
+    images, labels, records = {}, {}, {}
     for part, count in COUNTS.items():
         images[part] = rng.integers(0, 256, (count, 32, 32, 3), np.uint8)
         labels[part] = rng.permutation(np.arange(count) * 5 % len(names))
-    coarse = [7] if name == "cifar100" else []
-    records = {
-        part: [record(i, *coarse, n) for i, n in zip(images[part], labels[part], strict=True)]
-        for part in COUNTS
-    }
-    per_file = COUNTS["train"] // len(form.train)
-    files = {
-        file: b"".join(records["train"][number * per_file : (number + 1) * per_file])
-        for number, file in enumerate(form.train)
-    }
-    files |= {form.test: b"".join(records["test"]), form.names: "\n".join([*names, ""]).encode()}
+        pairs = zip(images[part], labels[part], strict=True)
+        records[part] = [record(image, *coarse, label) for image, label in pairs]
+    files = {form.test: b"".join(records["test"]), form.names: "\n".join([*names, ""]).encode()}
+    rows = np.array_split(np.arange(COUNTS["train"]), len(form.train))
+    for file, its_rows in zip(form.train, rows, strict=True):
+        files[file] = b"".join(records["train"][row] for row in its_rows)
     return name, images, labels, files
 
 
@@ -287,11 +276,15 @@ def assert_holds(data, made):
         np.testing.assert_array_equal(ours.labels, labels[part])
 
 
-def test_cifar_is_read_from_its_archive_plain_or_packed_and_unpacked(tmp_path, made):
+def test_cifar_is_read_packed_plain_unpacked_and_cached(tmp_path, made, monkeypatch, cache):
     name, _, _, files = made
-    file = place(tmp_path / "packed", name, files).name.removesuffix(".gz")
+    path = place(tmp_path / "packed", name, files)
     plain = packed(*members_of(name, files), compress=bytes)
-    homes = {"plain": {file: plain}, "files": files, f"folder/{cifar.FORMS[name].folder}": files}
+    homes = {
+        "plain": {path.stem: plain},
+        "files": files,
+        f"folder/{cifar.FORMS[name].folder}": files,
+    }
     for home, contents in homes.items():
         (tmp_path / home).mkdir(parents=True)
         for file, content in contents.items():
@@ -300,11 +293,6 @@ def test_cifar_is_read_from_its_archive_plain_or_packed_and_unpacked(tmp_path, m
     for data in loaded:
         assert_holds(data, made)
         assert data.checksum == loaded[0].checksum
-
-
-def test_cifar_from_the_cache_is_held_to_its_digest(monkeypatch, cache, tmp_path, made):
-    name, _, _, files = made
-    path = place(tmp_path / "there", name, files)
     published_as(monkeypatch, name, path.parent, path.name)
     copy = shutil.copytree(path.parent, cache / name) / path.name
     assert_holds(load_dataset(name, None, 0), made)

@@ -251,51 +251,39 @@ def test_a_folder_that_cannot_be_read_is_refused(classes, monkeypatch):
 # Bad pictures
 
 
-def spoil(root):
-    """Makes one picture no picture at all, and one damaged where its header does not show it."""
-    (root / "train/bird/003.png").write_bytes(b"")
-    path = root / "train/cat/004.png"
+def test_bad_pictures_are_told_once_and_left_out_or_masked(parts, capsys, monkeypatch):
+    """One is no picture at all, one is damaged where its header does not show it."""
+    (parts / "train/bird/003.png").write_bytes(b"")
+    path = parts / "train/cat/004.png"
     path.write_bytes(path.read_bytes()[:-40])
-
-
-def good_ones():
     bad = expected([3])[0], expected([4])[1]
-    return [item for item in expected(range(12)) if item not in bad]
-
-
-def test_bad_pictures_are_told_and_left_out(parts, capsys, monkeypatch):
-    spoil(parts)
+    good = [item for item in expected(range(12)) if item not in bad]
     checksums, count = set(), decodes(monkeypatch)
     for _ in range(2):  # The second time, from what is stored.
-        data = load_folder(parts, validation_size=0)
-        assert contents(data.train) == good_ones()
+        data, note = load_folder(parts, validation_size=0), capsys.readouterr().err
+        assert contents(data.train) == good
         checksums.add(data.checksum)
         assert len(count) == 33
-        err = capsys.readouterr().err
-        assert err.count("\n") == 1
-        assert err.startswith("note: 2 bad pictures are skipped: train/bird/003.png: empty file; ")
-        assert "train/cat/004.png: " in err
+        assert note.startswith("note: 2 bad pictures are skipped: train/bird/003.png: empty file; ")
+        assert "train/cat/004.png: " in note and note.count("\n") == 1
     assert len(checksums) == 1
     assert len(list(parts.glob(".jaxnets/*x*.npy"))) == 1
 
-
-def test_a_picture_that_proves_bad_while_it_is_streamed_is_masked_and_told_once(
-    parts, capsys, monkeypatch
-):
+    shutil.rmtree(parts / ".jaxnets")
     monkeypatch.setattr(storage, "MAX_STORED", 0)
-    spoil(parts)
-    data = load_folder(parts, validation_size=0)
-    assert len(data.train) == 23
-    assert "003.png: empty file" in capsys.readouterr().err
+    data, note = load_folder(parts, validation_size=0), capsys.readouterr().err
+    assert len(data.train) == 23 and "003.png: empty file" in note
     for batches in (
         train_batches(data.train, 6, seed=0, epoch=0),
         eval_batches(data.train, 6),
         train_batches(data.train, 6, seed=0, epoch=1),
     ):
         seen = [Split(b.images[b.mask == 1], b.labels[b.mask == 1]) for b in batches]
-        assert contents(*seen) == good_ones()
-    err = capsys.readouterr().err
-    assert err.count("\n") == 1 and err.startswith("note: 1 bad picture is skipped: train/cat/004")
+        assert contents(*seen) == good
+    note = capsys.readouterr().err
+    assert (
+        note.startswith("note: 1 bad picture is skipped: train/cat/004") and note.count("\n") == 1
+    )
 
 
 @pytest.mark.parametrize("name", ["bird/003.png", "cat/004.png"])
@@ -335,7 +323,7 @@ def test_links_may_not_lead_out_of_the_folder(tmp_path, parts, capsys):
 # Stored pictures, and streamed ones
 
 
-def test_stored_and_streamed_pictures_are_the_same_array(tmp_path, monkeypatch):
+def test_stored_and_streamed_pictures_are_the_same_array_until_they_are_gone(tmp_path, monkeypatch):
     root = write(tmp_path / "set", size=(40, 30), ending="jpg")
     stored = load_folder(root, decode_size=16)
     shutil.rmtree(root / ".jaxnets")
@@ -355,6 +343,9 @@ def test_stored_and_streamed_pictures_are_the_same_array(tmp_path, monkeypatch):
         np.testing.assert_array_equal(np.asarray(images[4:9]), array[4:9])
         np.testing.assert_array_equal(images[4:9][np.array([1])], array[5:6])
         assert len(images[:0]) == 0 and np.asarray(images[:0]).shape == (0, 16, 16, 3)
+    shutil.rmtree(root)
+    with pytest.raises(OSError, match="gone while in use"):
+        np.asarray(streamed.train.images)
 
 
 def decodes(monkeypatch):
@@ -382,15 +373,11 @@ def test_a_second_start_reads_no_file_but_those_that_have_changed(tmp_path, monk
     after = load_folder(root)
     assert before.checksum != after.checksum
     assert expected([99])[0][1] in [image for _, image in everything(after)]
-
-
-def test_the_checksum_is_of_names_and_contents_alone(tmp_path):
-    first = write(tmp_path / "first")
-    shutil.copytree(first, tmp_path / "second", copy_function=shutil.copyfile)
-    ours, theirs = load_folder(first), load_folder(tmp_path / "second", decode_size=16)
-    assert ours.checksum == theirs.checksum
-    (tmp_path / "second/cat/005.png").rename(tmp_path / "second/cat/other.png")
-    assert load_folder(tmp_path / "second").checksum != ours.checksum
+    # The checksum is of names and contents alone.
+    copy = shutil.copytree(root, tmp_path / "copy", copy_function=shutil.copyfile)
+    assert load_folder(copy, decode_size=16).checksum == after.checksum
+    (copy / "cat/005.bmp").rename(copy / "cat/other.bmp")
+    assert load_folder(copy).checksum != after.checksum
 
 
 def test_stored_pictures_that_are_damaged_are_stored_anew(classes, monkeypatch):
@@ -458,14 +445,6 @@ def test_an_interrupt_while_storing_leaves_nothing_half_written(classes, monkeyp
         load_folder(classes)
     assert list((classes / ".jaxnets").iterdir()) == []
     assert not [thread for thread in threading.enumerate() if "Pool" in thread.name]
-
-
-def test_streaming_from_a_folder_that_is_gone_stops_in_one_line(classes, monkeypatch):
-    monkeypatch.setattr(storage, "MAX_STORED", 0)
-    data = load_folder(classes)
-    shutil.rmtree(classes)
-    with pytest.raises(OSError, match="gone while in use"):
-        np.asarray(data.train.images)
 
 
 def test_load_dataset_takes_a_path(tmp_path, classes, monkeypatch):

@@ -178,17 +178,12 @@ def encoded(kind, pixels=None, **options):
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-@pytest.mark.parametrize("share", [0.01, 0.3, 0.9])
-def test_a_truncated_picture_is_refused(kind, share):
-    content = encoded(kind)
-    with pytest.raises(BadPictureError) as caught:
-        read_picture(content[: max(4, int(len(content) * share))])
-    assert 0 < len(str(caught.value)) < 120 and "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("kind", FORMATS)
-def test_a_damaged_picture_is_read_or_refused_but_never_raises_anything_else(kind):
+def test_a_truncated_picture_is_refused_and_a_damaged_one_raises_nothing_else(kind):
     content, rng, refused = encoded(kind), np.random.default_rng(1), 0
+    for share in (0.01, 0.3, 0.9):
+        with pytest.raises(BadPictureError) as caught:
+            read_picture(content[: max(4, int(len(content) * share))])
+        assert 0 < len(str(caught.value)) < 120 and "\n" not in str(caught.value)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for _ in range(60):
@@ -203,26 +198,19 @@ def test_a_damaged_picture_is_read_or_refused_but_never_raises_anything_else(kin
     assert refused or kind in ("BMP", "PPM")  # Which have hardly anything that can be wrong.
 
 
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
+def test_what_is_no_picture_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    for path, reason in (
         (b"", "empty"),
         (b"hello, I am a text\n" * 9, "not a picture"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a picture"),
         (b"\xff\xd8\xff\xe0", "not a picture"),
-        (None, "no such file"),
-        (os.mkdir, "not a file"),
-        (os.mkfifo, "not a file"),
-    ],
-)
-def test_what_is_no_picture_is_refused(tmp_path, content, reason):
-    path = tmp_path / "a.jpg"
-    if isinstance(content, bytes):
-        path.write_bytes(content)
-    elif content is not None:
-        content(path)
-    with pytest.raises(BadPictureError, match=reason):
-        read_picture(path)
+        (tmp_path / "nowhere.jpg", "no such file"),
+        (tmp_path, "not a file"),
+        (tmp_path / "pipe.jpg", "not a file"),
+    ):
+        with pytest.raises(BadPictureError, match=reason):
+            read_picture(path)
 
 
 def bomb(kind, side=50_000):

@@ -234,7 +234,7 @@ def test_another_set_in_the_same_place_is_not_taken_for_the_first(tmp_path, load
 # What cannot be read
 
 
-def test_what_is_not_prepared_is_told_with_the_one_command_that_prepares_it(tmp_path, monkeypatch):
+def test_what_cannot_be_read_is_told_with_what_is_missing(zoo, tmp_path, monkeypatch):
     monkeypatch.delenv("TFDS_DATA_DIR")
     with pytest.raises(UserError) as raised:
         load_dataset("imagenette")
@@ -244,6 +244,9 @@ def test_what_is_not_prepared_is_told_with_the_one_command_that_prepares_it(tmp_
     assert str(raised.value).endswith(command)
     with pytest.raises(UserError, match=f"--data_dir={tmp_path}"):
         load_dataset("emnist/balanced", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "array_record", None)
+    with pytest.raises(UserError, match="expected the package array_record.*Linux"):
+        load_dataset("zoo", str(zoo))
 
 
 def test_the_names_are_those_of_tensorflow_datasets_and_lead_out_of_no_folder(zoo):
@@ -258,22 +261,17 @@ def test_the_names_are_those_of_tensorflow_datasets_and_lead_out_of_no_folder(zo
         assert prepared_sets.find(name, str(zoo)) is None
 
 
-def test_without_array_record_a_line_says_so(zoo, monkeypatch):
-    monkeypatch.setitem(sys.modules, "array_record", None)
-    with pytest.raises(UserError, match="expected the package array_record.*Linux"):
-        load_dataset("zoo", str(zoo))
-
-
 def test_what_is_no_image_classification_set_is_refused(tmp_path):
     import tensorflow_datasets as tfds
 
     features = "an image and a class label, found the features id, image"
     image = numbered(1)[0][0]
-    for place, example, changed, message in (
+    wrong: Any = (
         ("no image", {"train": [("text", 1)]}, {"image": tfds.features.Text()}, features),
         ("no label", {"train": [(image, 1)]}, {"label": tfds.features.Scalar(np.int64)}, features),
         ("no train", {"all_of_it": [(image, 1)]}, {}, "a split named train, found all_of_it"),
-    ):
+    )
+    for place, example, changed, message in wrong:
         prepare(tmp_path / place, example, **changed)
         with pytest.raises(UserError, match=message):
             load_dataset("zoo", str(tmp_path / place))

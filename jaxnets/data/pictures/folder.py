@@ -69,9 +69,6 @@ def load_folder(
     Returns:
       The data set, its images [N, S, S, C] uint8, read when they are asked for; C is 1 if every
       picture is grey. The checksum is over the pictures' names and contents.
-
-    Raises:
-      UserError: It is no such folder, a class has no pictures, or a picture is bad.
     """
     root = Path(folder).expanduser()
     if not root.is_dir():

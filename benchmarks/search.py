@@ -11,8 +11,8 @@ import time
 from sgemm import sgemm_rate
 
 import jaxnets
-from jaxnets.data.datasets import held_out
 from jaxnets.lecture.many import train_many
+from jaxnets.lecture.replay import held_out
 
 SIZES, SEEDS, STEPS = (100, 200, 300), 10, 20
 

@@ -225,6 +225,14 @@ def tiny_preset(tiny_folder):
 
 
 @pytest.fixture
+def cache(monkeypatch, tmp_path):
+    """The user's cache folder of a test; the home folder and the prepared sets lie beside it."""
+    for name, folder in (("XDG_CACHE_HOME", "cache"), ("TFDS_DATA_DIR", "tfds"), ("HOME", "home")):
+        monkeypatch.setenv(name, str(tmp_path / folder))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
 def float64():
     """Lets a test switch JAX to 64 bits and switches it back."""
     jax.config.update("jax_enable_x64", True)

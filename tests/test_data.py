@@ -1,17 +1,22 @@
-"""Reading IDX files, sound and damaged; MNIST in the package; batches."""
+"""Reading IDX files, sound and damaged; MNIST in the package; batches, also made ahead."""
 
+import contextlib
 import gzip
 import shutil
+import threading
 import time
 import tracemalloc
+from concurrent.futures import Future
 from importlib import resources
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import write_idx
+from conftest import HANGS, write_idx
+from scipy import ndimage
 
-from jaxnets.data.batches import epoch_order, eval_batches, shift, shift_corners, train_batches
+from jaxnets.data import batches as module
+from jaxnets.data.batches import epoch_order, eval_batches, prefetch, train_batches
 from jaxnets.data.datasets import Split
 from jaxnets.data.idx import FILES, read_idx
 from jaxnets.data.load import load_dataset
@@ -21,6 +26,13 @@ TRAIN_COUNTS = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
 TEST_COUNTS = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
 IMAGES = np.arange(2 * 3 * 4).reshape(2, 3, 4)
 plain_and_gzip = pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left_behind():
+    before = set(threading.enumerate())
+    yield
+    assert set(threading.enumerate()) <= before
 
 
 # One file
@@ -174,18 +186,16 @@ def test_a_data_dir_that_is_no_folder_is_refused(tmp_path, tiny_folder):
 # MNIST
 
 
-def test_mnist_is_split_as_in_the_lecture_and_has_the_published_class_counts(mnist):
-    assert (len(mnist.train), len(mnist.validation), len(mnist.test)) == (55_000, 5_000, 10_000)
+def test_mnist_is_split_as_in_the_lecture_and_has_the_published_class_counts_and_mean(mnist):
+    splits = (mnist.train, mnist.validation, mnist.test)
+    assert [len(split) for split in splits] == [55_000, 5_000, 10_000]
     assert (mnist.num_classes, mnist.image_shape) == (10, (28, 28, 1))
     assert mnist.validation.labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
     assert mnist.test.labels[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
     train = np.concatenate([mnist.train.labels, mnist.validation.labels])
     assert np.bincount(train).tolist() == TRAIN_COUNTS
     assert np.bincount(mnist.test.labels).tolist() == TEST_COUNTS
-
-
-def test_mnist_pixels_are_float32_from_0_to_1_with_the_published_mean(mnist):
-    for split in (mnist.train, mnist.validation, mnist.test):
+    for split in splits:
         assert (split.images.dtype, split.labels.dtype) == (np.float32, np.int32)
         assert (split.images.min(), split.images.max()) == (0, 1)
     total = mnist.train.images.sum(dtype=float) + mnist.validation.images.sum(dtype=float)
@@ -252,28 +262,22 @@ def test_an_epoch_begun_in_the_middle_goes_on_as_if_begun_at_its_start():
         np.testing.assert_equal(ours, theirs)
 
 
-def _shift(image, down, right):
-    """Moves an image pixel by pixel; what comes in from outside is black."""
-    height, width, _ = image.shape
-    moved = np.zeros_like(image)
-    for row in range(height):
-        for column in range(width):
-            if 0 <= row - down < height and 0 <= column - right < width:
-                moved[row, column] = image[row - down, column - right]
-    return moved
+def _shifts(image):
+    """The 25 shifts of an image by SciPy; what comes in from outside is black."""
+    moves = range(-2, 3)
+    return [ndimage.shift(image, (down, right, 0), order=0) for down in moves for right in moves]
 
 
 def test_every_shifted_image_is_one_of_the_25_shifts_each_equally_often():
     image = np.arange(1, 43, dtype=np.float32).reshape(7, 6, 1)  # No two shifts are equal.
-    shifts = {(dy, dx): _shift(image, dy, dx) for dy in range(-2, 3) for dx in range(-2, 3)}
     count = 5000
-    corners = shift_corners(count, seed=0, epoch=0, step=0)
-    moved = shift(np.repeat(image[None], count, axis=0), corners)
+    corners = module.shift_corners(count, seed=0, epoch=0, step=0)
+    moved = module.shift(np.repeat(image[None], count, axis=0), corners)
     assert (moved.shape, moved.dtype) == ((count, 7, 6, 1), np.float32)
-    frequency = {key: int((moved == s).all(axis=(1, 2, 3)).sum()) for key, s in shifts.items()}
-    assert sum(frequency.values()) == count
+    frequency = [int((moved == shifted).all(axis=(1, 2, 3)).sum()) for shifted in _shifts(image)]
+    assert sum(frequency) == count
     # 200 expected of each; five standard deviations of the binomial distribution are 69.
-    assert 131 < min(frequency.values()) <= max(frequency.values()) < 269
+    assert 131 < min(frequency) <= max(frequency) < 269
 
 
 def test_an_augmented_batch_keeps_its_labels_and_differs_between_epochs(tiny):
@@ -284,8 +288,7 @@ def test_an_augmented_batch_keeps_its_labels_and_differs_between_epochs(tiny):
     np.testing.assert_array_equal(first(0).labels, plain.labels)
     np.testing.assert_array_equal(first(0).images, first(0).images)
     for image, original in zip(first(0).images, plain.images, strict=True):
-        moves = (_shift(original, dy, dx) for dy in range(-2, 3) for dx in range(-2, 3))
-        assert any(np.array_equal(image, moved) for moved in moves)
+        assert any(np.array_equal(image, moved) for moved in _shifts(original))
     assert not np.array_equal(first(0).images, plain.images)
     assert not np.array_equal(first(0).images, first(1).images)
 
@@ -300,3 +303,66 @@ def test_reading_and_batching_need_no_jax(run_python):
     )
     outcome = run_python("-c", code)
     assert (outcome.status, outcome.out, outcome.err) == (0, "[]\n", "")
+
+
+# Batches made ahead: the same, in the same order
+
+
+def test_the_items_come_in_their_order_and_an_error_where_its_item_is_asked_for():
+    assert list(prefetch(iter(range(100)))) == list(range(100))
+    assert list(prefetch(iter([]))) == []
+    assert list(prefetch(iter([None, None]))) == [None, None]
+    ahead = prefetch(1 // number for number in (1, -1, 0))
+    assert [next(ahead), next(ahead)] == [1, -1]
+    with pytest.raises(ZeroDivisionError):
+        next(ahead)
+
+
+def test_items_are_made_ahead_but_only_a_few():
+    made, enough = [], threading.Event()
+
+    def items():
+        for number in range(20):
+            made.append(number)
+            if len(made) == 1 + module.DEPTH:
+                enough.set()
+            yield number
+
+    with contextlib.closing(prefetch(items())) as ahead:
+        assert next(ahead) == 0
+        assert enough.wait(HANGS)
+        time.sleep(0.05)
+        assert made == list(range(1 + module.DEPTH))
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_a_loop_that_ends_early_ends_the_thread(error):
+    with pytest.raises(error), contextlib.closing(prefetch(iter(range(10**9)))) as ahead:
+        for number in ahead:
+            if number == 3:
+                raise error
+
+
+def test_a_loop_that_ends_early_waits_for_the_item_in_the_making_alone(monkeypatch):
+    made, go_on = [], threading.Event()
+
+    def items():
+        for number in range(20):
+            made.append(number)
+            if number:
+                go_on.wait(HANGS)
+            yield number
+
+    cancelled = []
+
+    def cancel(future):
+        cancelled.append(cancel_one(future))
+        if len(cancelled) == 5:  # The generator has closed.
+            go_on.set()
+
+    cancel_one = Future.cancel
+    monkeypatch.setattr(Future, "cancel", cancel)
+    ahead = prefetch(items(), depth=5)
+    assert next(ahead) == 0
+    ahead.close()
+    assert made in ([0], [0, 1])

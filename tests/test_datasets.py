@@ -1,5 +1,6 @@
 """Data sets by name: published files, CIFAR's binary versions, parts and class names."""
 
+import dataclasses
 import gzip
 import hashlib
 import io
@@ -27,24 +28,17 @@ COUNTS = {"train": 20, "test": 6}
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    """An empty cache, no prepared data sets, and no mirror in reach."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-
-    def refuse(*arguments, **keywords):
-        raise AssertionError("a download was begun")
-
-    monkeypatch.setattr(download, "download", refuse)
-    return tmp_path / "cache" / "jaxnets"
+def cache(cache, monkeypatch):
+    """An empty cache, no prepared data sets, and no download."""
+    monkeypatch.setattr(download, "download", None)
+    return cache / "jaxnets"
 
 
 # Parts
 
 
-def split(labels, shape=(4, 4, 1)):
-    return Split(np.zeros((len(labels), *shape), np.uint8), np.array(labels, np.int32))
+def split(labels):
+    return Split(np.zeros((len(labels), 4, 4, 1), np.uint8), np.array(labels, np.int32))
 
 
 def parts(train, test, **more):
@@ -73,32 +67,23 @@ def test_a_tenth_but_at_most_5000_images_are_held_back_by_default():
 
 
 @pytest.mark.parametrize(
-    ("train", "test", "names", "message"),
+    ("train", "names", "message"),
     [
-        ([0, 1], split([2]), "ab", "it: expected labels from 0 to 1 in its test part, found 2"),
-        ([0, -1], split([1]), "ab", "from 0 to 1 in its train part, found -1"),
-        ([], split([1]), "ab", "expected images in its train part, found none"),
-        ([0, 0], split([0]), "a", "expected 2 to 1000 classes, found 1"),
-        ([0, 0], split([0]), ["n"] * 1001, "expected 2 to 1000 classes, found 1001"),
-        (
-            [0, 1],
-            split([1], (5, 5, 3)),
-            "ab",
-            r"\(4, 4, 1\) as in its train part, found \(5, 5, 3\)",
-        ),
+        ([0, -1], "ab", "it: expected labels from 0 to 1 in its train part, found -1"),
+        ([], "ab", "expected images in its train part, found none"),
+        ([0, 0], ["n"] * 1001, "expected 2 to 1000 classes, found 1001"),
     ],
 )
-def test_parts_that_do_not_fit_are_refused(train, test, names, message):
+def test_parts_that_do_not_fit_are_refused(train, names, message):
+    """More of them, in files: tests/test_data.py."""
     with pytest.raises(UserError, match=message):
-        assemble("it", {"train": split(train), "test": test}, names, "", None)
+        assemble("it", parts(train, [1]), names, "", None)
 
 
 def test_classes_are_named_by_digits_unless_they_have_names():
-    def dataset(**more):
-        return Dataset("it", 3, split([0]), split([]), split([0]), "", **more)
-
-    assert dataset().class_names == ("0", "1", "2")
-    assert dataset(class_names=("a", "b", "c")).class_names == ("a", "b", "c")
+    unnamed = Dataset("it", 3, split([0]), split([]), split([0]), "")
+    named = dataclasses.replace(unnamed, class_names=("a", "b", "c"))
+    assert (unnamed.class_names, named.class_names) == (("0", "1", "2"), ("a", "b", "c"))
 
 
 # IDX files by name
@@ -132,20 +117,7 @@ def zipped(tmp_path, tiny_folder, monkeypatch):
     return folder
 
 
-def test_the_cache_is_read_and_held_to_the_published_digests(cache, zipped, tiny):
-    folder = shutil.copytree(zipped, cache / "kmnist")
-    assert load_dataset("kmnist", None, 40).checksum == tiny.checksum
-
-    path = folder / "t10k-labels-idx1-ubyte.gz"
-    content = bytearray(path.read_bytes())
-    content[4] ^= 1  # The time stamp: the same labels, another file.
-    path.write_bytes(content)
-    with pytest.raises(UserError, match="t10k-labels.*damaged: expected SHA-256 .* delete it"):
-        load_dataset("kmnist")
-    assert load_dataset("kmnist", str(folder), 40).checksum == tiny.checksum  # The user's own.
-
-
-def test_what_is_missing_is_downloaded_to_where_it_is_missing(
+def test_what_is_missing_is_downloaded_and_the_cache_held_to_the_published_digests(
     monkeypatch, cache, zipped, tiny, tmp_path
 ):
     asked = []
@@ -159,7 +131,8 @@ def test_what_is_missing_is_downloaded_to_where_it_is_missing(
     monkeypatch.setattr(download, "download", copy)
     assert load_dataset("kmnist", None, 40).checksum == tiny.checksum
     assert load_dataset("kmnist", None, 40).checksum == tiny.checksum
-    (cache / "kmnist" / "t10k-labels-idx1-ubyte.gz").unlink()
+    path = cache / "kmnist" / "t10k-labels-idx1-ubyte.gz"
+    path.unlink()
     load_dataset("kmnist", str(tmp_path / "mine"), 40)
     load_dataset("kmnist", None, 40)
     everything = sorted(f"{file}.gz" for file in FILES)
@@ -167,8 +140,14 @@ def test_what_is_missing_is_downloaded_to_where_it_is_missing(
     assert asked == [
         (everything, mirrors, cache / "kmnist", "kmnist"),
         (everything, mirrors, tmp_path / "mine", "kmnist"),
-        (["t10k-labels-idx1-ubyte.gz"], mirrors, cache / "kmnist", "kmnist"),
+        ([path.name], mirrors, cache / "kmnist", "kmnist"),
     ]
+    content = bytearray(path.read_bytes())
+    content[4] ^= 1  # The time stamp: the same labels, another file.
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="t10k-labels.*damaged: expected SHA-256 .* delete it"):
+        load_dataset("kmnist")
+    assert load_dataset("kmnist", str(path.parent), 40).checksum == tiny.checksum  # The user's own.
 
 
 def test_every_published_set_says_offline_what_to_place_where(
@@ -236,21 +215,17 @@ def made(request):
     """Pictures, labels, and CIFAR's files with them, by name."""
     name, rng = request.param, np.random.default_rng(0)
     form, names = cifar.FORMS[name], (TEN if name == "cifar10" else HUNDRED).split(", ")
-    images, labels = {}, {}
+    coarse = [7] if name == "cifar100" else []
+    images, labels, records = {}, {}, {}
     for part, count in COUNTS.items():
         images[part] = rng.integers(0, 256, (count, 32, 32, 3), np.uint8)
         labels[part] = rng.permutation(np.arange(count) * 5 % len(names))
-    coarse = [7] if name == "cifar100" else []
-    records = {
-        part: [record(i, *coarse, n) for i, n in zip(images[part], labels[part], strict=True)]
-        for part in COUNTS
-    }
-    per_file = COUNTS["train"] // len(form.train)
-    files = {
-        file: b"".join(records["train"][number * per_file : (number + 1) * per_file])
-        for number, file in enumerate(form.train)
-    }
-    files |= {form.test: b"".join(records["test"]), form.names: "\n".join([*names, ""]).encode()}
+        pairs = zip(images[part], labels[part], strict=True)
+        records[part] = [record(image, *coarse, label) for image, label in pairs]
+    files = {form.test: b"".join(records["test"]), form.names: "\n".join([*names, ""]).encode()}
+    rows = np.array_split(np.arange(COUNTS["train"]), len(form.train))
+    for file, its_rows in zip(form.train, rows, strict=True):
+        files[file] = b"".join(records["train"][row] for row in its_rows)
     return name, images, labels, files
 
 
@@ -301,11 +276,15 @@ def assert_holds(data, made):
         np.testing.assert_array_equal(ours.labels, labels[part])
 
 
-def test_cifar_is_read_from_its_archive_plain_or_packed_and_unpacked(tmp_path, made):
+def test_cifar_is_read_packed_plain_unpacked_and_cached(tmp_path, made, monkeypatch, cache):
     name, _, _, files = made
-    file = place(tmp_path / "packed", name, files).name.removesuffix(".gz")
+    path = place(tmp_path / "packed", name, files)
     plain = packed(*members_of(name, files), compress=bytes)
-    homes = {"plain": {file: plain}, "files": files, f"folder/{cifar.FORMS[name].folder}": files}
+    homes = {
+        "plain": {path.stem: plain},
+        "files": files,
+        f"folder/{cifar.FORMS[name].folder}": files,
+    }
     for home, contents in homes.items():
         (tmp_path / home).mkdir(parents=True)
         for file, content in contents.items():
@@ -314,11 +293,6 @@ def test_cifar_is_read_from_its_archive_plain_or_packed_and_unpacked(tmp_path, m
     for data in loaded:
         assert_holds(data, made)
         assert data.checksum == loaded[0].checksum
-
-
-def test_cifar_from_the_cache_is_held_to_its_digest(monkeypatch, cache, tmp_path, made):
-    name, _, _, files = made
-    path = place(tmp_path / "there", name, files)
     published_as(monkeypatch, name, path.parent, path.name)
     copy = shutil.copytree(path.parent, cache / name) / path.name
     assert_holds(load_dataset(name, None, 0), made)

@@ -9,6 +9,7 @@ import socket
 import ssl
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import trustme
@@ -243,13 +244,8 @@ def test_a_folder_that_cannot_be_written_is_named_in_a_line(tmp_path, mirror, mo
 
 
 def test_two_at_once_download_it_once(tmp_path, server, mirror):
-    threads = [
-        threading.Thread(target=download, args=([FILE], [mirror], tmp_path, "it")) for _ in range(2)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(lambda _: download([FILE], [mirror], tmp_path, "it"), range(2)))
     assert (tmp_path / NAME).read_bytes() == CONTENT
     assert server.requests == 3  # Two probes, one download.
 

@@ -1,5 +1,6 @@
 """A folder of pictures as a data set: its forms, its mistakes, stored and streamed alike."""
 
+import itertools
 import os
 import shutil
 import subprocess
@@ -10,18 +11,14 @@ import pytest
 from PIL import Image
 
 from jaxnets.data.batches import eval_batches, train_batches
+from jaxnets.data.datasets import Split
 from jaxnets.data.load import load_dataset
 from jaxnets.data.pictures import folder as folders
 from jaxnets.data.pictures import store as storage
 from jaxnets.data.pictures.folder import load_folder
 from jaxnets.errors import UserError
 
-
-@pytest.fixture(autouse=True)
-def cache(monkeypatch, tmp_path):
-    """The user's cache folder of these tests."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def picture(label, number, size=(8, 8), mode="RGB"):
@@ -33,10 +30,9 @@ def picture(label, number, size=(8, 8), mode="RGB"):
 
 def write(root, classes=("bird", "cat"), count=30, ending="png", **options):
     """Writes count pictures of each class and returns their folder."""
-    for label, name in enumerate(classes):
-        (root / name).mkdir(parents=True)
-        for number in range(count):
-            picture(label, number, **options).save(root / name / f"{number:03}.{ending}")
+    for (label, name), number in itertools.product(enumerate(classes), range(count)):
+        (root / name).mkdir(parents=True, exist_ok=True)
+        picture(label, number, **options).save(root / name / f"{number:03}.{ending}")
     return root
 
 
@@ -58,23 +54,6 @@ def parts(tmp_path):
     return write_parts(tmp_path / "set")
 
 
-def contents(split):
-    """Each picture of a split with its label, in no order."""
-    images = np.asarray(split.images)
-    return sorted(
-        (label, image.tobytes()) for label, image in zip(split.labels, images, strict=True)
-    )
-
-
-def expected(numbers):
-    """The same of picture numbers of both classes."""
-    return sorted(
-        (label, np.asarray(picture(label, number)).tobytes())
-        for label in range(2)
-        for number in numbers
-    )
-
-
 def parts_of(data):
     return data.train, data.validation, data.test
 
@@ -83,9 +62,20 @@ def sizes(data):
     return [len(split) for split in parts_of(data)]
 
 
+def contents(*splits):
+    """Each picture of some splits with its label, in no order."""
+    pairs = [zip(split.labels, np.asarray(split.images), strict=True) for split in splits]
+    return sorted((label, image.tobytes()) for label, image in itertools.chain(*pairs))
+
+
 def everything(data):
-    """Each picture of a data set with its label, in no order."""
-    return sorted(sum((contents(split) for split in parts_of(data)), []))
+    return contents(*parts_of(data))
+
+
+def expected(numbers):
+    """What `contents` gives of picture numbers of both classes."""
+    pairs = itertools.product(range(2), numbers)
+    return sorted((label, np.asarray(picture(label, n)).tobytes()) for label, n in pairs)
 
 
 @pytest.fixture(params=["stored", "streamed"])
@@ -152,9 +142,8 @@ def test_a_folder_of_classes_is_split_by_names_and_stays_so_when_others_are_adde
     assert everything(before) == expected(range(60))
     counts = np.bincount(before.validation.labels)
     assert abs(counts[0] - counts[1]) <= 1
-    for label, name in enumerate(("bird", "cat")):
-        for number in range(60, 90):
-            picture(label, number).save(root / name / f"{number:03}.png")
+    for label, number in itertools.product(range(2), range(60, 90)):
+        picture(label, number).save(root / ("bird", "cat")[label] / f"{number:03}.png")
     old = expected(range(60))
     after = contents(load_folder(root).test)
     assert [item for item in after if item in old] == contents(before.test)
@@ -170,7 +159,7 @@ def test_validation_size_holds_back_of_every_class_its_share(tmp_path):
         data = load_folder(root, validation_size=asked)
         assert sizes(data) == [70 - got, got, 10]
         assert abs(np.bincount(data.validation.labels)[0] - got * 40 / 70) < 1
-        assert sorted(contents(data.train) + contents(data.validation)) == contents(whole.train)
+        assert contents(data.train, data.validation) == contents(whole.train)
     refused(root, "expected less than the 70 training pictures, got 70", validation_size=70)
 
 
@@ -217,8 +206,7 @@ def test_one_picture_of_another_kind_changes_the_form_of_a_set(tmp_path):
 def refused(root, match, **options):
     with pytest.raises(UserError, match=match) as caught:
         load_folder(root, **options)
-    message = str(caught.value)
-    assert message.isprintable(), message
+    assert str(caught.value).isprintable()
 
 
 def test_what_is_no_data_set_is_refused(tmp_path):
@@ -263,57 +251,39 @@ def test_a_folder_that_cannot_be_read_is_refused(classes, monkeypatch):
 # Bad pictures
 
 
-def spoil(root):
-    """Makes one picture no picture at all, and one damaged where its header does not show it."""
-    (root / "train/bird/003.png").write_bytes(b"")
-    path = root / "train/cat/004.png"
+def test_bad_pictures_are_told_once_and_left_out_or_masked(parts, capsys, monkeypatch):
+    """One is no picture at all, one is damaged where its header does not show it."""
+    (parts / "train/bird/003.png").write_bytes(b"")
+    path = parts / "train/cat/004.png"
     path.write_bytes(path.read_bytes()[:-40])
-
-
-def good_ones():
-    bird, cat = expected([3])[0], expected([4])[1]
-    return sorted(item for item in expected(range(12)) if item not in (bird, cat))
-
-
-def test_bad_pictures_are_told_and_left_out(parts, capsys, monkeypatch):
-    spoil(parts)
-    checksums, counts, count = set(), [], decodes(monkeypatch)
+    bad = expected([3])[0], expected([4])[1]
+    good = [item for item in expected(range(12)) if item not in bad]
+    checksums, count = set(), decodes(monkeypatch)
     for _ in range(2):  # The second time, from what is stored.
-        data = load_folder(parts, validation_size=0)
-        assert contents(data.train) == good_ones()
+        data, note = load_folder(parts, validation_size=0), capsys.readouterr().err
+        assert contents(data.train) == good
         checksums.add(data.checksum)
-        counts.append(len(count))
-        err = capsys.readouterr().err
-        assert err.count("\n") == 1
-        assert err.startswith("note: 2 bad pictures are skipped: train/bird/003.png: empty file; ")
-        assert "train/cat/004.png: " in err
+        assert len(count) == 33
+        assert note.startswith("note: 2 bad pictures are skipped: train/bird/003.png: empty file; ")
+        assert "train/cat/004.png: " in note and note.count("\n") == 1
     assert len(checksums) == 1
-    assert counts == [33, 33]
     assert len(list(parts.glob(".jaxnets/*x*.npy"))) == 1
 
-
-def test_a_picture_that_proves_bad_while_it_is_streamed_is_masked_and_told_once(
-    parts, capsys, monkeypatch
-):
+    shutil.rmtree(parts / ".jaxnets")
     monkeypatch.setattr(storage, "MAX_STORED", 0)
-    spoil(parts)
-    data = load_folder(parts, validation_size=0)
-    assert len(data.train) == 23
-    assert "003.png: empty file" in capsys.readouterr().err
+    data, note = load_folder(parts, validation_size=0), capsys.readouterr().err
+    assert len(data.train) == 23 and "003.png: empty file" in note
     for batches in (
         train_batches(data.train, 6, seed=0, epoch=0),
         eval_batches(data.train, 6),
         train_batches(data.train, 6, seed=0, epoch=1),
     ):
-        seen = [
-            (label, image.tobytes())
-            for batch in batches
-            for image, label, mask in zip(*batch, strict=True)
-            if mask
-        ]
-        assert sorted(seen) == good_ones()
-    err = capsys.readouterr().err
-    assert err.count("\n") == 1 and err.startswith("note: 1 bad picture is skipped: train/cat/004")
+        seen = [Split(b.images[b.mask == 1], b.labels[b.mask == 1]) for b in batches]
+        assert contents(*seen) == good
+    note = capsys.readouterr().err
+    assert (
+        note.startswith("note: 1 bad picture is skipped: train/cat/004") and note.count("\n") == 1
+    )
 
 
 @pytest.mark.parametrize("name", ["bird/003.png", "cat/004.png"])
@@ -345,17 +315,15 @@ def test_links_may_not_lead_out_of_the_folder(tmp_path, parts, capsys):
     (parts / "train/bird/in.png").symlink_to(parts / "train/bird/001.png")
     (parts / "train/bird/loop").symlink_to(parts / "train/bird", target_is_directory=True)
     (parts / "train/dog").symlink_to(parts / "train/cat", target_is_directory=True)
-    data = load_folder(parts, validation_size=0)
+    data, note = load_folder(parts, validation_size=0), capsys.readouterr().err
     assert contents(data.train) == sorted([*expected(range(12)), expected([1])[0]])
-    assert "1 bad picture is skipped: train/bird/out.png: a link that leads out" in (
-        capsys.readouterr().err
-    )
+    assert "1 bad picture is skipped: train/bird/out.png: a link that leads out" in note
 
 
 # Stored pictures, and streamed ones
 
 
-def test_stored_and_streamed_pictures_are_the_same(tmp_path, monkeypatch):
+def test_stored_and_streamed_pictures_are_the_same_array_until_they_are_gone(tmp_path, monkeypatch):
     root = write(tmp_path / "set", size=(40, 30), ending="jpg")
     stored = load_folder(root, decode_size=16)
     shutil.rmtree(root / ".jaxnets")
@@ -366,19 +334,18 @@ def test_stored_and_streamed_pictures_are_the_same(tmp_path, monkeypatch):
     for ours, theirs in zip(parts_of(stored), parts_of(streamed), strict=True):
         np.testing.assert_array_equal(np.asarray(ours.images), np.asarray(theirs.images))
         np.testing.assert_array_equal(ours.labels, theirs.labels)
-
-
-def test_pictures_are_indexed_as_an_array_is(tmp_path, way):
-    images = load_folder(write(tmp_path / "set")).train.images
-    array = np.asarray(images)
-    assert len(images) == len(array) and images.shape == array.shape
-    assert images.nbytes == array.nbytes
+    array = np.asarray(stored.train.images)
     order = np.array([5, 0, 5, len(array) - 1])
-    np.testing.assert_array_equal(images[order], array[order])
-    np.testing.assert_array_equal(images[3], array[3])
-    np.testing.assert_array_equal(np.asarray(images[4:9]), array[4:9])
-    np.testing.assert_array_equal(images[4:9][np.array([1])], array[5:6])
-    assert len(images[:0]) == 0 and np.asarray(images[:0]).shape == (0, 8, 8, 3)
+    for images in (stored.train.images, streamed.train.images):
+        assert (images.shape, len(images), images.nbytes) == (array.shape, len(array), array.nbytes)
+        np.testing.assert_array_equal(images[order], array[order])
+        np.testing.assert_array_equal(images[3], array[3])
+        np.testing.assert_array_equal(np.asarray(images[4:9]), array[4:9])
+        np.testing.assert_array_equal(images[4:9][np.array([1])], array[5:6])
+        assert len(images[:0]) == 0 and np.asarray(images[:0]).shape == (0, 16, 16, 3)
+    shutil.rmtree(root)
+    with pytest.raises(OSError, match="gone while in use"):
+        np.asarray(streamed.train.images)
 
 
 def decodes(monkeypatch):
@@ -400,21 +367,17 @@ def test_a_second_start_reads_no_file_but_those_that_have_changed(tmp_path, monk
         count = decodes(patch)
         patch.setattr(folders, "read_header", None)
         again = load_folder(root)
-    assert (again.checksum, len(count)) == (before.checksum, 0)
-    assert contents(again.train) == contents(before.train)
+    assert (again.checksum, contents(again.train)) == (before.checksum, contents(before.train))
+    assert not count
     picture(0, 99).save(root / "cat/005.bmp")  # Of the same size.
     after = load_folder(root)
     assert before.checksum != after.checksum
     assert expected([99])[0][1] in [image for _, image in everything(after)]
-
-
-def test_the_checksum_is_of_names_and_contents_alone(tmp_path):
-    first = write(tmp_path / "first")
-    shutil.copytree(first, tmp_path / "second", copy_function=shutil.copyfile)
-    ours, theirs = load_folder(first), load_folder(tmp_path / "second", decode_size=16)
-    assert ours.checksum == theirs.checksum
-    (tmp_path / "second/cat/005.png").rename(tmp_path / "second/cat/other.png")
-    assert load_folder(tmp_path / "second").checksum != ours.checksum
+    # The checksum is of names and contents alone.
+    copy = shutil.copytree(root, tmp_path / "copy", copy_function=shutil.copyfile)
+    assert load_folder(copy, decode_size=16).checksum == after.checksum
+    (copy / "cat/005.bmp").rename(copy / "cat/other.bmp")
+    assert load_folder(copy).checksum != after.checksum
 
 
 def test_stored_pictures_that_are_damaged_are_stored_anew(classes, monkeypatch):
@@ -482,14 +445,6 @@ def test_an_interrupt_while_storing_leaves_nothing_half_written(classes, monkeyp
         load_folder(classes)
     assert list((classes / ".jaxnets").iterdir()) == []
     assert not [thread for thread in threading.enumerate() if "Pool" in thread.name]
-
-
-def test_streaming_from_a_folder_that_is_gone_stops_in_one_line(classes, monkeypatch):
-    monkeypatch.setattr(storage, "MAX_STORED", 0)
-    data = load_folder(classes)
-    shutil.rmtree(classes)
-    with pytest.raises(OSError, match="gone while in use"):
-        np.asarray(data.train.images)
 
 
 def test_load_dataset_takes_a_path(tmp_path, classes, monkeypatch):

@@ -175,7 +175,7 @@ class Slow:
 
 @pytest.mark.parametrize(("making", "step"), [(3.0, 0.0), (0.0, 2.0), (3.0, 2.0)])
 def test_data_seconds_are_those_that_the_step_waited(tiny, tiny_preset, monkeypatch, making, step):
-    """Without the thread, which would make a batch during a step: tests/test_prefetch.py."""
+    """Without the thread, which would make a batch during a step: tests/test_data.py."""
     now = 0.0
 
     def wait(seconds):

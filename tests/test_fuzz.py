@@ -176,9 +176,8 @@ def test_a_folders_name_is_escaped_where_it_is_printed(tmp_path, tiny_folder, ru
 
 
 @pytest.fixture
-def pictures(tmp_path, monkeypatch):
+def pictures(tmp_path, cache):
     """Two classes of pictures, and a cache folder of the user's own."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for label in ("cat", "dog"):
         (tmp_path / "set" / label).mkdir(parents=True)
         for number in range(3):

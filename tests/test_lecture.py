@@ -10,11 +10,10 @@ import pytest
 from conftest import params_sha256, read_json
 
 from jaxnets.config.fields import preset
-from jaxnets.data.datasets import held_out
 from jaxnets.experiment import Experiment
 from jaxnets.lecture.log import KerasLog, SlideBar
 from jaxnets.lecture.many import TrainingSummary, can_vmap, train_many
-from jaxnets.lecture.replay import Replay, choose, replay_many, table
+from jaxnets.lecture.replay import Replay, choose, held_out, replay_many, table
 from jaxnets.metrics import Metrics
 from jaxnets.training.loop import Checkpoint, TrainLoader
 

@@ -2,7 +2,6 @@
 
 import functools
 import io
-import json
 import re
 import shutil
 import socket
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import read_json
 from PIL import Image
 
 from jaxnets.data import tfds as prepared_sets
@@ -79,18 +79,9 @@ SPLITS = {"train": numbered(40), "validation": numbered(6, 100), "test": numbere
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    """A cache of the test's own, and no network."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "nowhere"))
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-
-    def refuse(*arguments, **keywords):
-        raise AssertionError("the network was touched")
-
+def no_network(cache, monkeypatch):
     for name in ("getaddrinfo", "create_connection"):
-        monkeypatch.setattr(socket, name, refuse)
-    return tmp_path / "cache"
+        monkeypatch.setattr(socket, name, None)
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +111,7 @@ def numbers_of(split):
     return sorted(numbers.tolist())
 
 
-def test_a_prepared_set_is_read_with_its_splits_and_class_names_and_kept(zoo, monkeypatch):
+def test_a_prepared_set_is_read_with_its_splits_and_class_names_and_kept(zoo, monkeypatch, cache):
     data = load_dataset("zoo", str(zoo))
     assert (data.name, data.num_classes, data.image_shape) == ("zoo", 3, (8, 8, 3))
     assert data.class_names == ("cat", "dog", r"a <b>bird</b>\x1b[31m")
@@ -128,10 +119,18 @@ def test_a_prepared_set_is_read_with_its_splits_and_class_names_and_kept(zoo, mo
     assert numbers_of(data.train) == list(range(40))
     assert numbers_of(data.validation) == list(range(100, 106))
     assert numbers_of(data.test) == list(range(200, 209))
-    monkeypatch.setattr(storage, "read_picture", None)  # A second start decodes nothing.
-    second = load_dataset("zoo", str(zoo))
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "read_picture", None)  # A second start decodes nothing.
+        second = load_dataset("zoo", str(zoo))
+        array = np.asarray(second.train.images)
     assert second.checksum == data.checksum
-    np.testing.assert_array_equal(np.asarray(second.train.images), np.asarray(data.train.images))
+    np.testing.assert_array_equal(array, np.asarray(data.train.images))
+    shutil.rmtree(cache)
+    monkeypatch.setattr(storage, "MAX_STORED", 0)
+    streamed = load_dataset("zoo", str(zoo))
+    assert streamed.checksum == data.checksum
+    for rows in ([3, 1, 3], np.array([0])):
+        np.testing.assert_array_equal(streamed.train.images[rows], array[rows])
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -205,7 +204,7 @@ def test_splits_that_are_missing_or_have_no_labels_are_made_up_for(
 
 def test_pictures_of_different_sizes_become_squares(tmp_path, load):
     rng = np.random.default_rng(0)
-    noise = [(rng.integers(0, 256, (20 + n, 30, 3), np.uint8), n % 3) for n in range(20)]
+    noise = [(rng.integers(0, 256, (10 + n, 30, 3), np.uint8), n % 3) for n in range(20)]
     prepare(tmp_path, {"train": noise, "test": noise}, encoding="png")
     assert load().image_shape == (64, 64, 3)
     assert load(input_size=224).image_shape == (256, 256, 3)
@@ -213,27 +212,10 @@ def test_pictures_of_different_sizes_become_squares(tmp_path, load):
     assert data.image_shape == (16, 16, 3)
     found = np.asarray(data.train.images)
     for image, _ in noise:
-        assert (found == np.asarray(_fit(image, 16))).all(axis=(1, 2, 3)).sum() == 1
-
-
-def _fit(image, size):
-    """The shorter side resized to `size`, the centre cut out, by Pillow's own resize."""
-    height, width, _ = image.shape
-    side = min(height, width)
-    left, top = (width - side) / 2, (height - side) / 2
-    box = (left, top, left + side, top + side)
-    return Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR, box=box)
-
-
-def test_a_set_too_large_to_store_is_decoded_when_asked_for(zoo, monkeypatch, cache):
-    expected = load_dataset("zoo", str(zoo))
-    monkeypatch.setattr(storage, "MAX_STORED", 0)
-    shutil.rmtree(cache)
-    data = load_dataset("zoo", str(zoo))
-    assert data.checksum == expected.checksum
-    for rows in ([3, 1, 3], np.array([0])):
-        ours, theirs = data.train.images[rows], expected.train.images[rows]
-        np.testing.assert_array_equal(ours, theirs)
+        margin = (30 - len(image)) / 2  # All are wider than they are high.
+        box = (margin, 0, 30 - margin, len(image))
+        square = Image.fromarray(image).resize((16, 16), Image.Resampling.BILINEAR, box)
+        assert (found == np.asarray(square)).all(axis=(1, 2, 3)).sum() == 1
 
 
 @pytest.mark.parametrize("names", [NAMES[:2], NAMES, [*NAMES, "fish"]])
@@ -252,7 +234,7 @@ def test_another_set_in_the_same_place_is_not_taken_for_the_first(tmp_path, load
 # What cannot be read
 
 
-def test_what_is_not_prepared_is_told_with_the_one_command_that_prepares_it(tmp_path, monkeypatch):
+def test_what_cannot_be_read_is_told_with_what_is_missing(zoo, tmp_path, monkeypatch):
     monkeypatch.delenv("TFDS_DATA_DIR")
     with pytest.raises(UserError) as raised:
         load_dataset("imagenette")
@@ -262,6 +244,9 @@ def test_what_is_not_prepared_is_told_with_the_one_command_that_prepares_it(tmp_
     assert str(raised.value).endswith(command)
     with pytest.raises(UserError, match=f"--data_dir={tmp_path}"):
         load_dataset("emnist/balanced", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "array_record", None)
+    with pytest.raises(UserError, match="expected the package array_record.*Linux"):
+        load_dataset("zoo", str(zoo))
 
 
 def test_the_names_are_those_of_tensorflow_datasets_and_lead_out_of_no_folder(zoo):
@@ -276,27 +261,20 @@ def test_the_names_are_those_of_tensorflow_datasets_and_lead_out_of_no_folder(zo
         assert prepared_sets.find(name, str(zoo)) is None
 
 
-def test_without_array_record_a_line_says_so(zoo, monkeypatch):
-    monkeypatch.setitem(sys.modules, "array_record", None)
-    with pytest.raises(UserError, match="expected the package array_record.*Linux"):
-        load_dataset("zoo", str(zoo))
-
-
-@pytest.mark.parametrize("wrong", ["image", "label"])
-def test_what_is_no_image_classification_set_is_refused(tmp_path, load, wrong):
+def test_what_is_no_image_classification_set_is_refused(tmp_path):
     import tensorflow_datasets as tfds
 
-    other: Any = tfds.features.Text() if wrong == "image" else tfds.features.Scalar(np.int64)
-    content = "text" if wrong == "image" else numbered(1)[0][0]
-    prepare(tmp_path, {"train": [(content, 1)]}, **{wrong: other})
-    with pytest.raises(UserError, match="an image and a class label, found the features id, image"):
-        load()
-
-
-def test_a_set_without_a_train_split_is_refused(tmp_path, load):
-    prepare(tmp_path, {"everything": numbered(5)})
-    with pytest.raises(UserError, match="expected a split named train, found everything"):
-        load()
+    features = "an image and a class label, found the features id, image"
+    image = numbered(1)[0][0]
+    wrong: Any = (
+        ("no image", {"train": [("text", 1)]}, {"image": tfds.features.Text()}, features),
+        ("no label", {"train": [(image, 1)]}, {"label": tfds.features.Scalar(np.int64)}, features),
+        ("no train", {"all_of_it": [(image, 1)]}, {}, "a split named train, found all_of_it"),
+    )
+    for place, example, changed, message in wrong:
+        prepare(tmp_path / place, example, **changed)
+        with pytest.raises(UserError, match=message):
+            load_dataset("zoo", str(tmp_path / place))
 
 
 @pytest.fixture
@@ -369,44 +347,35 @@ def test_a_label_out_of_range_is_refused(copy):
     refused(copy, "expected labels from 0 to 1 in its train part, found 2")
 
 
-@pytest.fixture
-def spoiled(tmp_path):
-    """A data set with a picture that cannot be decoded."""
+def test_a_picture_that_cannot_be_decoded_is_told_and_left_out(
+    tmp_path, load, monkeypatch, capsys, cache
+):
     examples = numbered(40)
     examples[7] = (b"no picture", 1)
     prepare(tmp_path, {"train": examples, "test": numbered(9)}, shape=(8, 8, 3))
-
-
-@pytest.mark.usefixtures("spoiled")
-@pytest.mark.parametrize("stored", [True, False])
-def test_a_picture_that_cannot_be_decoded_is_told_and_left_out(
-    tmp_path, load, monkeypatch, capsys, stored
-):
-    if not stored:
-        monkeypatch.setattr(storage, "MAX_STORED", 0)
+    told, not_a_picture = (
+        "1 bad picture is skipped: zoo, record ",
+        r"zoo, record \d+: not a picture",
+    )
     capsys.readouterr()
     data = load(0)
-    np.asarray(data.train.images)
-    assert "1 bad picture is skipped: zoo, record " in capsys.readouterr().err
-    assert len(data.train) == (39 if stored else 40)
-    if stored:
-        assert len(numbers_of(data.train)) == 39
-        assert load(0).checksum == data.checksum
-    with pytest.raises(UserError, match=r"zoo, record \d+: not a picture"):
-        shutil.rmtree(tmp_path / "cache")
-        np.asarray(load(on_bad_image="fail").train.images)
-
-
-@pytest.mark.usefixtures("spoiled")
-def test_pictures_keep_their_labels_when_a_stored_set_is_streamed_later(
-    tmp_path, load, monkeypatch
-):
-    """The index knows a bad picture, whose row the stream must leave out too."""
-    stored = numbers_of(load(0).train)
-    (pixels,) = (tmp_path / "cache").rglob("pixels*.npy")
+    numbers = numbers_of(data.train)
+    assert len(numbers) == 39 and told in capsys.readouterr().err
+    assert load(0).checksum == data.checksum
+    # The index knows the bad picture, whose row a later stream must leave out too.
+    (pixels,) = cache.rglob("pixels*.npy")
     pixels.unlink()
     monkeypatch.setattr(storage, "MAX_STORED", 0)
-    assert numbers_of(load(0).train) == stored
+    assert numbers_of(load(0).train) == numbers
+    shutil.rmtree(cache)
+    capsys.readouterr()
+    assert len(np.asarray(load(0).train.images)) == 40
+    assert told in capsys.readouterr().err
+    for most in (0, 1 << 30):
+        shutil.rmtree(cache)
+        monkeypatch.setattr(storage, "MAX_STORED", most)
+        with pytest.raises(UserError, match=not_a_picture):
+            np.asarray(load(on_bad_image="fail").train.images)
 
 
 def test_tensorflow_is_never_imported(zoo, run_python, tmp_path):
@@ -429,6 +398,6 @@ def test_a_run_trains_on_it(zoo, run_main, tmp_path):
         f"--workdir={tmp_path / 'run'}",
     )  # fmt: skip
     assert outcome.status == 0, outcome.err
-    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    config, result = (read_json(tmp_path / f"run/{file}.json") for file in ("config", "result"))
     assert config["class_names"] == ["cat", "dog", r"a <b>bird</b>\x1b[31m"]
-    assert json.loads((tmp_path / "run" / "result.json").read_text())["test_count"] == 9
+    assert result["test_count"] == 9

@@ -1,16 +1,20 @@
 """Batches of a split: a new permutation in every epoch, the last batch padded and masked."""
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+import collections
+from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from jaxnets.data.datasets import Split
 
 Array = Any  # A NumPy array here, a JAX array once it has reached a device.
+Item = TypeVar("Item")
 
 SHIFT = 2  # The most pixels by which --augment=shift moves an image.
 ALL = slice(None)
+DEPTH = 2  # Batches made ahead: one is ready while the next is made.
 
 
 class Batch(NamedTuple):
@@ -30,11 +34,10 @@ class Batch(NamedTuple):
 
 
 def epoch_order(size: int, batch_size: int, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns an epoch's order, a permutation that depends on the seed and the epoch alone.
+    """An epoch's indices [S, B] int32, and their mask [S, B] float32: S = ceil(N / B) batches.
 
-    Returns:
-      The examples' indices [S, B] int32 and their mask [S, B] float32, S = ceil(N / B); the last
-      batch is padded with index 0 and mask 0.
+    They are a permutation that depends on the seed and the epoch alone; the last batch is padded
+    with index 0 and mask 0.
 
     >>> epoch_order(5, 2, seed=0, epoch=0)[1].tolist()
     [[1.0, 1.0], [1.0, 1.0], [1.0, 0.0]]
@@ -91,12 +94,32 @@ def _batch(split: Split, order: np.ndarray, mask: np.ndarray) -> Batch:
     return Batch(images, split.labels[order], mask)
 
 
-def shift(images: np.ndarray, corners: np.ndarray) -> np.ndarray:
-    """Moves each image [H, W, C] by up to SHIFT pixels in both directions, black moving in.
+def prefetch(items: Iterator[Item], depth: int = DEPTH) -> Generator[Item]:
+    """Yields the same items in the same order, made ahead by a thread, at most `depth` at a time.
 
-    Args:
-      images: [B, H, W, C].
-      corners: [B, 2], where each image's window begins in the image with margins of SHIFT.
+    An error in making an item is raised where the item is asked for. The thread ends with the
+    items. A loop that may end early must close the generator, which waits for the item in the
+    making.
+
+    >>> list(prefetch(iter("abc")))
+    ['a', 'b', 'c']
+    """
+    end = object()
+    with ThreadPoolExecutor(1, "prefetch") as thread:
+        ahead = collections.deque(thread.submit(next, items, end) for _ in range(depth))
+        try:
+            while (item := ahead.popleft().result()) is not end:
+                ahead.append(thread.submit(next, items, end))
+                yield item  # type: ignore[misc]
+        finally:
+            for future in ahead:
+                future.cancel()
+
+
+def shift(images: np.ndarray, corners: np.ndarray) -> np.ndarray:
+    """Moves images [B, H, W, C] by up to SHIFT pixels in both directions, black moving in.
+
+    The corners [B, 2] are where each image's window begins in the image with margins of SHIFT.
     """
     margins = ((0, 0), (SHIFT, SHIFT), (SHIFT, SHIFT), (0, 0))
     # windows[b, y, x] is image b moved by (SHIFT - y, SHIFT - x): a view, nothing is copied

@@ -34,6 +34,9 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __getitem__(self, rows: slice) -> "Split":
+        return Split(self.images[rows], self.labels[rows])
+
     def __repr__(self) -> str:
         return f"Split({len(self):,} images of {self.images.shape[1:]})"
 
@@ -88,13 +91,10 @@ def assemble(
     checksum: str,
     validation_size: int | None,
 ) -> Dataset:
-    """Makes a data set from its "train" and "test" parts.
+    """Makes a data set from its "train" and "test" parts, and checks that they fit.
 
     Its own "validation" part is used whole, unless validation_size is 0; without one, so many of
     the training images are split off, as in `load_dataset`.
-
-    Raises:
-      UserError: A part is empty, a label has no name, or nothing would be left to train on.
     """
     if not 2 <= len(class_names) <= MAX_CLASSES:
         raise UserError(f"{name}: expected 2 to {MAX_CLASSES} classes, found {len(class_names)}")
@@ -113,27 +113,17 @@ def assemble(
                 f"{name}: expected images of {wanted} as in its train part, found {shape} in its "
                 f"{part} part"
             )
+    train, names = parts["train"], tuple(class_names)
     if "validation" in parts and validation_size != 0:
-        train, validation = parts["train"], parts["validation"]
+        validation = parts["validation"]
     else:
-        train, validation = _split_validation(parts["train"], validation_size)
-    names = tuple(class_names)
+        count = validation_count(validation_size, len(train), "images of the training file")
+        train, validation = train[count:], train[:count]
     return Dataset(name, len(names), train, validation, parts["test"], checksum, names)
 
 
-def _split_validation(train: Split, validation_size: int | None) -> tuple[Split, Split]:
-    """The training images, and the first of them, which are split off for validation."""
-    count = validation_count(validation_size, len(train), "images of the training file")
-    images, labels = train.images, train.labels
-    return Split(images[count:], labels[count:]), Split(images[:count], labels[:count])
-
-
 def validation_count(validation_size: int | None, total: int, what: str) -> int:
-    """Returns how many of the training images, named by `what`, are split off for validation.
-
-    Raises:
-      UserError: Nothing would be left to train on.
-    """
+    """Returns how many of the training images, named by `what`, are split off for validation."""
     if validation_size is None:
         return min(VALIDATION_SIZE, total // 10)
     if validation_size >= total:
@@ -141,18 +131,6 @@ def validation_count(validation_size: int | None, total: int, what: str) -> int:
             f"validation_size: expected less than the {total} {what}, got {validation_size}"
         )
     return validation_size
-
-
-def held_out(data: Dataset) -> Dataset:
-    """The first twelfth of the training images as validation images: 5,000 of MNIST's 60,000."""
-    train, validation = _split_validation(data.train, len(data.train) // 12)
-    return dataclasses.replace(data, train=train, validation=validation)
-
-
-def without_validation(data: Dataset) -> Dataset:
-    """The data set without validation images, which would be evaluated after every epoch."""
-    nothing = Split(data.train.images[:0], data.train.labels[:0])
-    return dataclasses.replace(data, validation=nothing)
 
 
 def ensure_within(path: Path, folder: Path) -> None:

@@ -43,9 +43,7 @@ def download(
 ) -> None:
     """Downloads the missing files of a data set, each named only when its content is checked.
 
-    Raises:
-      UserError: No mirror is in reach, none has the right file, or the folder cannot be written;
-        the message says which files to place where.
+    If that fails, the UserError says which files to place where.
     """
     try:
         mirrors_in_reach = _probe_mirrors(mirrors, files[0].name)

@@ -110,9 +110,6 @@ def read_idx(path: Path, rank: int) -> np.ndarray:
     """Reads one IDX file of unsigned bytes, plain or gzip, whatever its name says.
 
     The file must have as many dimensions as `rank` says: 3 for images, 1 for labels.
-
-    Raises:
-      UserError: The file is missing, unreadable, truncated, too long or of another form.
     """
     try:
         with path.open("rb") as raw:

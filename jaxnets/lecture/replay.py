@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from jaxnets.config.fields import Config
-from jaxnets.data.datasets import Dataset, held_out
+from jaxnets.data.datasets import Dataset
 from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment
 from jaxnets.lecture.log import SlideBar
@@ -39,6 +39,12 @@ class Replay(NamedTuple):
 
     search: dict[int, TrainingSummary]  # How each hidden size ended, judged on validation images.
     final: TrainingSummary  # How the best one ended, judged on the test images.
+
+
+def held_out(data: Dataset) -> Dataset:
+    """The first twelfth of the training images as validation images: 5,000 of MNIST's 60,000."""
+    count = len(data.train) // 12
+    return dataclasses.replace(data, train=data.train[count:], validation=data.train[:count])
 
 
 def choose(search: dict[int, TrainingSummary]) -> int:

@@ -17,11 +17,12 @@ from typing import Any
 from tqdm import tqdm
 
 from jaxnets.config.fields import Config, preset
-from jaxnets.data.datasets import Dataset, held_out
+from jaxnets.data.datasets import Dataset
 from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment
 from jaxnets.lecture import results
 from jaxnets.lecture.many import BAR, TrainingSummary, can_vmap, summary_from_json, train_many
+from jaxnets.lecture.replay import held_out
 from jaxnets.runs.files import check_only_files, read_json
 from jaxnets.runs.run import load_data
 from jaxnets.runs.run_folder import fresh_path, make_folder

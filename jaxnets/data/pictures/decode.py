@@ -37,23 +37,18 @@ class BadPictureError(Exception):
 
 
 def read_picture(path: Path | bytes, side: int | None = None) -> Image.Image:
-    """Decodes one picture to 8 bits, as a viewer shows it.
+    """Decodes a file or its content, as a viewer shows it: to 8 bits, mode L if grey, else RGB.
 
     It is turned upright by its EXIF tag. Transparent parts are laid over white, 16-bit grey is
     scaled, CMYK and palettes are converted. An animation gives its first frame.
 
-    Args:
-      path: The file, in one of FORMATS whatever its name says; or its content.
-      side: Pixels that the caller needs on each side. A JPEG is then decoded at a half, a quarter
-        or an eighth of its size, as long as each side keeps twice so many pixels: a large photo
-        takes a fraction of the time and memory.
-
-    Returns:
-      The picture, its pixels in memory: of mode L if it is grey, else RGB.
+    A caller that needs `side` pixels on each side gets a JPEG at a half, a quarter or an eighth of
+    its size, as long as each side keeps twice so many pixels: a large photo takes a fraction of the
+    time and memory.
 
     Raises:
-      BadPictureError: It is no whole picture, or it has more than MAX_PIXELS pixels or MAX_SCANS
-        scans, which is checked before memory is taken.
+      BadPictureError: It is no whole picture in one of FORMATS, or has more than MAX_PIXELS pixels
+        or MAX_SCANS scans, which is checked before memory is taken.
     """
     with _opened(path) as picture:
         if side is not None:

@@ -69,9 +69,6 @@ def load_folder(
     Returns:
       The data set, its images [N, S, S, C] uint8, read when they are asked for; C is 1 if every
       picture is grey. The checksum is over the pictures' names and contents.
-
-    Raises:
-      UserError: It is no such folder, a class has no pictures, or a picture is bad.
     """
     root = Path(folder).expanduser()
     if not root.is_dir():
@@ -292,11 +289,7 @@ def _split_off(
     given: Sequence[str],
     validation_size: int | None,
 ) -> None:
-    """Takes the parts that are not given from the training pictures: changes `parts` [N].
-
-    Raises:
-      UserError: Nothing would be left to train on.
-    """
+    """Takes the parts that are not given from the training pictures: changes `parts` [N]."""
     positions = np.fromiter(map(_position, paths), float, len(parts))
     if "test" not in given:
         rows = np.flatnonzero(parts == 0)

@@ -22,7 +22,7 @@ def window_of(image: jax.Array, corner: jax.Array, size: tuple[int, ...]) -> jax
 
 
 def shift(images: jax.Array, corners: jax.Array) -> jax.Array:
-    """Moves images [B, H, W, C] as `data.batches.random_shift` does on the host.
+    """Moves images [B, H, W, C] as `data.batches.shift` does on the host.
 
     The corners [B, 2] are drawn on the host by `data.batches.shift_corners`.
     """

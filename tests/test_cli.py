@@ -63,6 +63,14 @@ def assert_failed(outcome, message):
         ("--hidden=64,64", ["hidden: cnn has one hidden layer, got (64, 64)"]),
         ("--optimizer=adam --momentum=0.9", ["momentum and nesterov belong to sgd"]),
         ("--momentum=0 --nesterov", ["nesterov: expected a momentum above 0"]),
+        ("--coordinator=here:1234", ["num_processes: expected with coordinator"]),
+        ("--num_processes=2", ["coordinator: expected with coordinator"]),
+        ("--coordinator=here --num_processes=2 --process_id=0", ["expected HOST:PORT"]),
+        (
+            "--coordinator=[::1]:7 --num_processes=2 --process_id=2",
+            ["process_id: expected a whole number from 0 to 1 for num_processes 2, got 2"],
+        ),
+        ("--coordinator=here:1234 --distributed", ["exclude each other"]),
         ("--workdir=w --resume --overwrite", ["resume and overwrite exclude each other"]),
     ],
 )

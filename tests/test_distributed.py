@@ -116,23 +116,6 @@ def test_an_exit_message_is_read_and_a_strangers_is_refused():
         assert parse_exit_message(received) is None, received[:20]
 
 
-@pytest.mark.parametrize(
-    ("flags", "said"),
-    [
-        (["--coordinator=here:1234"], "num_processes: expected with coordinator"),
-        (["--num_processes=2"], "coordinator: expected with coordinator"),
-        (["--coordinator=here", "--num_processes=2", "--process_id=0"], "expected HOST:PORT"),
-        (
-            ["--coordinator=[::1]:7", "--num_processes=2", "--process_id=2"],
-            "process_id: expected a whole number from 0 to 1 for num_processes 2, got 2",
-        ),
-        (["--coordinator=here:1234", "--distributed"], "exclude each other"),
-    ],
-)
-def test_what_cannot_be_connected_is_refused_in_a_line(run_main, flags, said):
-    run_main(*flags).assert_refused(said)
-
-
 def test_where_jax_finds_no_processes_the_flags_are_named(run_python):
     outcome = run_python("train.py", "--distributed")
     outcome.assert_refused("distributed: JAX finds no TPU pod, SLURM, Open MPI or Kubernetes")

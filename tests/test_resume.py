@@ -21,32 +21,31 @@ def test_without_a_folder_the_models_newest_unfinished_run_goes_on(
     train_tiny, run_main, tmp_path, interrupt_after, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    run_main("--resume").assert_refused(
-        f"resume: found no unfinished run of cnn in {tmp_path / 'runs'}"
-    )
-    runs = {"a": "softmax", "b": "softmax", "c": "mlp_functional", "finished": "softmax"}
-    for age, (name, model) in enumerate(runs.items()):
+    runs = tmp_path / "runs"
+    run_main("--resume").assert_refused(f"resume: found no unfinished run of cnn in {runs}")
+    models = {"a": "softmax", "b": "softmax", "c": "mlp_functional", "finished": "softmax"}
+    for age, (name, model) in enumerate(models.items()):
         interrupt_after(10**9 if name == "finished" else 1)
         train_tiny(model, f"--workdir=runs/{name}")
-        for path in (tmp_path / "runs" / name).iterdir():  # A clock that went backwards in between.
+        for path in (runs / name).iterdir():  # A clock that went backwards in between.
             os.utime(path, (1e9 - age, 1e9 - age))
-    (tmp_path / "runs" / "search").mkdir()
-    (tmp_path / "runs" / "damaged").mkdir()
-    (tmp_path / "runs" / "damaged" / "config.json").write_text("{")
-    os.utime(tmp_path / "runs" / "b" / "metrics.jsonl")
+    (runs / "search").mkdir()
+    (runs / "damaged").mkdir()
+    (runs / "damaged" / "config.json").write_text("{")
+    os.utime(runs / "b" / "metrics.jsonl")
 
     interrupt_after(0)
     outcome = run_main("--resume", "--model=softmax")
     assert outcome.status == 130
     damaged, interrupted = outcome.err.splitlines()
     assert damaged.startswith("warning: ") and damaged.endswith("looking for another run")
-    assert interrupted.endswith(f"--resume --workdir={tmp_path / 'runs' / 'b'}")
-    assert f"resuming {tmp_path / 'runs' / 'b'} after step 5\n" in outcome.out
+    assert interrupted.endswith(f"--resume --workdir={runs / 'b'}")
+    assert f"resuming {runs / 'b'} after step 5\n" in outcome.out
 
     interrupt_after(10**9)
     for name in ("b", "a"):
         outcome = run_main("--resume", "--model=softmax")
-        assert outcome.status == 0 and f"run folder: {tmp_path / 'runs' / name}\n" in outcome.out
+        assert outcome.status == 0 and f"run folder: {runs / name}\n" in outcome.out
     assert run_main("--resume", "--model=softmax").status == 2
 
 
@@ -232,10 +231,6 @@ def test_steps_do_not_wait_for_a_slow_disk_and_its_saves_do_not_pile_up(
     now, saves, write, save = itertools.count(), [], checkpoints.write, CheckpointTimer.saved
     trained, log = threading.Event(), RunFolder.log
 
-    def slow(*arguments):
-        trained.wait(timeout=30)
-        write(*arguments)
-
     def log_and_tell(folder, record):
         log(folder, record)
         if record["epoch"] == 2:
@@ -244,7 +239,7 @@ def test_steps_do_not_wait_for_a_slow_disk_and_its_saves_do_not_pile_up(
     flags = ["softmax", "--gradients=both"]  # Then an epoch is not one compiled loop.
     assert train_tiny(*flags, f"--workdir={tmp_path / 'whole'}").status == 0
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, "write", slow)
+        patch.setattr(checkpoints, "write", lambda *args: trained.wait(30) and write(*args))
         patch.setattr(RunFolder, "log", log_and_tell)
         patch.setattr(
             CheckpointTimer, "saved", lambda ours, step: (saves.append(step), save(ours, step))

@@ -158,7 +158,7 @@ class Connection(Processes):
         return found
 
     def broadcast_arrays(self, tree: Any, like: Any) -> Any:
-        """Process 0's tree of NumPy arrays on every process, bit for bit; the others pass any."""
+        """Process 0's tree of arrays, of the form of `like`, on every process, bit for bit."""
         from jax.experimental import multihost_utils
 
         def broadcast(array: Any, like: Any) -> np.ndarray:
@@ -182,10 +182,7 @@ class Connection(Processes):
         jax.distributed.shutdown()
 
     def leave(self, error: BaseException) -> None:
-        """Sends this process's error to the others; Python then exits without JAX's own farewell.
-
-        JAX would wait for the others at exit.
-        """
+        """Sends this process's error to the others; Python then exits without JAX, which waits."""
         # Where a step fails, but not for memory, another process was lost. It may have said why.
         if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
             deadline = time.monotonic() + 3

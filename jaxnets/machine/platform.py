@@ -17,7 +17,6 @@ from jaxnets.errors import UserError
 from jaxnets.version import __version__
 
 HUGE_PAGE = 1 << 21
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
 # What to do where JAX does not find the accelerator.
 ACCELERATORS = {
@@ -135,11 +134,9 @@ def _found(platform: str | None) -> Devices:
 
 def versions() -> dict[str, str]:
     """The versions of all that the numbers depend on."""
-    return {
-        "jaxnets": __version__,
-        "python": python_platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in PACKAGES},
-    }
+    packages = ("jax", "jaxlib", "flax", "optax", "numpy")
+    found = {name: importlib.metadata.version(name) for name in packages}
+    return {"jaxnets": __version__, "python": python_platform.python_version(), **found}
 
 
 def describe(devices: Devices) -> str:

@@ -58,10 +58,7 @@ def path_of(folder: Path, step: int) -> Path:
 
 def steps_in(folder: Path) -> list[int]:
     """The steps whose checkpoints a folder holds, in ascending order."""
-    try:
-        names = os.listdir(folder)
-    except FileNotFoundError:
-        return []
+    names = os.listdir(folder) if folder.exists() else []
     steps = sorted(int(match[1]) for match in map(NAME.fullmatch, names) if match)
     old = [name for name in names if name.isdecimal()]
     if old and not steps:

@@ -1,6 +1,5 @@
 """The networks named AlexNet: sizes, beginnings, pixels, and weights from and to torchvision."""
 
-import copy
 import re
 import shlex
 import struct
@@ -160,8 +159,8 @@ def test_the_papers_pixels_are_bytes_minus_their_mean():
 # Weights from and to torchvision
 
 
-@pytest.fixture(scope="module")
-def torchvision_alexnet():
+@pytest.fixture
+def theirs():
     """The network of torchvision with random weights."""
     torch = pytest.importorskip("torch", reason="PyTorch is the oracle; not installed")
     models = pytest.importorskip("torchvision.models", reason="torchvision is the oracle")
@@ -170,20 +169,15 @@ def torchvision_alexnet():
 
 
 def assert_same_logits(logits, theirs, images):
-    import torch
-
-    with torch.no_grad():
-        expected = theirs(to_torch(images)).numpy()
+    expected = theirs(to_torch(images)).detach().numpy()
     np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("size", [pytest.param(224, marks=pytest.mark.slow), 64])
-def test_torchvision_takes_our_weights_gives_them_back_and_computes_the_same(
-    torchvision_alexnet, size
-):
+def test_torchvision_takes_our_weights_gives_them_back_and_computes_the_same(theirs, size):
     import torch
 
-    theirs, model = copy.deepcopy(torchvision_alexnet), MODELS["alexnet"](input_size=size)
+    model = MODELS["alexnet"](input_size=size)
     params = random_params(model, (size, size, 3), seed=1)
     state_dict = {k: torch.from_numpy(v) for k, v in params_to_torchvision(params).items()}
     theirs.load_state_dict(state_dict, strict=True)
@@ -192,12 +186,11 @@ def test_torchvision_takes_our_weights_gives_them_back_and_computes_the_same(
     assert_same_logits(model.apply({"params": params}, images), theirs, images)
 
 
-def test_a_file_of_torchvisions_weights_gives_its_logits(torchvision_alexnet, tmp_path, tiny):
+def test_a_file_of_torchvisions_weights_gives_its_logits(theirs, tmp_path, tiny):
     """Also with other classes than there: then all but the last layer is theirs."""
     import torch
     from safetensors.torch import save_file as save_torch
 
-    theirs = copy.deepcopy(torchvision_alexnet)
     path = str(tmp_path / "alexnet.safetensors")
     save_torch(theirs.state_dict(), path)
     config = preset("alexnet", init_from=path)

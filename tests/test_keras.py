@@ -7,7 +7,8 @@ RMSprop, its epsilon and the batch size of `fit` are left to Keras where the sli
 import dataclasses
 import inspect
 import warnings
-from typing import Any, NamedTuple
+from types import SimpleNamespace
+from typing import Any
 
 import jax
 import numpy as np
@@ -71,20 +72,13 @@ RECIPES = {
 }
 
 
-class System(NamedTuple):
-    """A system of the lecture, here and in Keras, with the same initial weights."""
-
-    ours: Experiment
-    state: Any
-    theirs: Any
-    name: str
-
-
 @pytest.fixture(params=RECIPES)
-def system(request, keras, mnist) -> System:
-    """A system on the first images of MNIST: nine whole batches an epoch and a ragged one.
+def system(request, keras, mnist):
+    """A system of the lecture, here and in Keras, with the same initial weights.
 
-    The ragged one has 3/16 of a batch, the 96 of 512 that the lecture's last batch has.
+    On the first images of MNIST: nine whole batches an epoch and a ragged one.
+
+    That one has 3/16 of a batch, the 96 of 512 that the lecture's last batch has.
     """
     name, batch_size = request.param, PRESETS[request.param]["batch_size"]
     size = (STEPS_AN_EPOCH - 1) * batch_size + batch_size * 3 // 16
@@ -93,7 +87,7 @@ def system(request, keras, mnist) -> System:
     ours = Experiment.create(config, dataclasses.replace(mnist, train=train, test=test))
     state, theirs = ours.init_state(), RECIPES[name][0](keras)
     theirs.set_weights(weights_of(state.params))
-    return System(ours, state, theirs, name)
+    return SimpleNamespace(ours=ours, state=state, theirs=theirs, name=name)
 
 
 def first(split: Split, size: int) -> Split:

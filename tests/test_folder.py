@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import threading
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -258,12 +259,12 @@ def test_bad_pictures_are_told_once_and_left_out_or_masked(parts, capsys, monkey
     path.write_bytes(path.read_bytes()[:-40])
     bad = expected([3])[0], expected([4])[1]
     good = [item for item in expected(range(12)) if item not in bad]
-    checksums, count = set(), decodes(monkeypatch)
+    checksums, reads = set(), decodes(monkeypatch)
     for _ in range(2):  # The second time, from what is stored.
         data, note = load_folder(parts, validation_size=0), capsys.readouterr().err
         assert contents(data.train) == good
         checksums.add(data.checksum)
-        assert len(count) == 33
+        assert len(reads.mock_calls) == 33
         assert note.startswith("note: 2 bad pictures are skipped: train/bird/003.png: empty file; ")
         assert "train/cat/004.png: " in note and note.count("\n") == 1
     assert len(checksums) == 1
@@ -281,9 +282,8 @@ def test_bad_pictures_are_told_once_and_left_out_or_masked(parts, capsys, monkey
         seen = [Split(b.images[b.mask == 1], b.labels[b.mask == 1]) for b in batches]
         assert contents(*seen) == good
     note = capsys.readouterr().err
-    assert (
-        note.startswith("note: 1 bad picture is skipped: train/cat/004") and note.count("\n") == 1
-    )
+    assert note.startswith("note: 1 bad picture is skipped: train/cat/004")
+    assert note.count("\n") == 1
 
 
 @pytest.mark.parametrize("name", ["bird/003.png", "cat/004.png"])
@@ -349,26 +349,21 @@ def test_stored_and_streamed_pictures_are_the_same_array_until_they_are_gone(tmp
 
 
 def decodes(monkeypatch):
-    """Counts the pictures that are decoded from now on."""
-    count, read = [], storage.read_picture
-
-    def counted(*arguments, **options):
-        count.append(arguments)
-        return read(*arguments, **options)
-
-    monkeypatch.setattr(storage, "read_picture", counted)
-    return count
+    """Notes the pictures that are decoded from now on."""
+    reads = Mock(wraps=storage.read_picture)
+    monkeypatch.setattr(storage, "read_picture", reads)
+    return reads
 
 
 def test_a_second_start_reads_no_file_but_those_that_have_changed(tmp_path, monkeypatch):
     root = write(tmp_path / "set", ending="bmp")
     before = load_folder(root)
     with monkeypatch.context() as patch:
-        count = decodes(patch)
+        reads = decodes(patch)
         patch.setattr(folders, "read_header", None)
         again = load_folder(root)
     assert (again.checksum, contents(again.train)) == (before.checksum, contents(before.train))
-    assert not count
+    reads.assert_not_called()
     picture(0, 99).save(root / "cat/005.bmp")  # Of the same size.
     after = load_folder(root)
     assert before.checksum != after.checksum
@@ -383,12 +378,12 @@ def test_a_second_start_reads_no_file_but_those_that_have_changed(tmp_path, monk
 def test_stored_pictures_that_are_damaged_are_stored_anew(classes, monkeypatch):
     before = contents(load_folder(classes).train)
     (path,) = classes.glob(".jaxnets/*x*.npy")
-    content, count = path.read_bytes(), decodes(monkeypatch)
+    content, reads = path.read_bytes(), decodes(monkeypatch)
     for number, damaged in enumerate((content[:-1], content + b"x", b"", b"x" * 999), start=1):
         path.write_bytes(damaged)
         (classes / ".jaxnets/files.npy").write_bytes(damaged)
         assert contents(load_folder(classes).train) == before
-        assert len(count) == 60 * number
+        assert len(reads.mock_calls) == 60 * number
         assert path.read_bytes() == content
 
 
@@ -398,21 +393,18 @@ def test_what_cannot_be_stored_beside_the_pictures_is_in_the_users_cache_or_stre
     (classes / ".jaxnets").write_text("in the way")
     assert everything(load_folder(classes)) == expected(range(30))
     assert len(list(cache.rglob("*x*.npy"))) == 1
-    count = decodes(monkeypatch)
+    reads = decodes(monkeypatch)
     assert everything(load_folder(classes)) == expected(range(30))
-    assert not count
+    reads.assert_not_called()
     shutil.rmtree(cache)
     cache.write_text("in the way")
     assert everything(load_folder(classes)) == expected(range(30))
-    assert len(count) == 60
+    assert len(reads.mock_calls) == 60
 
 
 def test_a_full_disk_or_one_with_little_room_makes_pictures_stream(classes, monkeypatch, capsys):
-    def full(*arguments):
-        raise OSError(28, "No space left on device")
-
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", full)
+        patch.setattr(os, "fsync", Mock(side_effect=OSError(28, "No space left on device")))
         data = load_folder(classes)
     err = capsys.readouterr().err
     assert err.count("\n") == 1 and "No space left on device" in err and "every epoch" in err
@@ -437,10 +429,7 @@ def test_no_more_than_two_stored_sets_are_kept(classes):
 
 
 def test_an_interrupt_while_storing_leaves_nothing_half_written(classes, monkeypatch):
-    def interrupt(*arguments, **options):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(storage, "to_square", interrupt)
+    monkeypatch.setattr(storage, "to_square", Mock(side_effect=KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         load_folder(classes)
     assert list((classes / ".jaxnets").iterdir()) == []

@@ -331,7 +331,7 @@ def test_a_description_of_something_else_is_refused(
     refused(copy, message)
 
 
-def test_damaged_metadata_are_refused(copy):
+def test_damaged_metadata_and_labels_are_refused(copy):
     for name in ("dataset_info.json", "features.json"):
         path = copy / name
         whole = path.read_text()
@@ -339,9 +339,7 @@ def test_damaged_metadata_are_refused(copy):
             path.write_text(content)
             refused(copy, "damaged|array_record|expected")
         path.write_text(whole)
-
-
-def test_a_label_out_of_range_is_refused(copy):
+    # A label out of range.
     (copy / "label.labels.txt").write_text("cat\ndog\n")
     change(copy / "features.json", '"numClasses": "3"', '"numClasses": "2"')
     refused(copy, "expected labels from 0 to 1 in its train part, found 2")

@@ -31,11 +31,10 @@ ROOT = Path(__file__).resolve().parent.parent
 HANGS = 600  # Seconds after which a process hangs, however slow the machine.
 TRAIN, VALIDATION, TEST, SIDE, CLASSES = 160, 40, 50, 12, 3
 
-check = beartype(conf=BeartypeConf(is_pep484_tower=True))  # An int is a float.
-
 
 def check_types(function):
     """Checks a function's arguments and result, but not Flax' fields, which beartype cannot."""
+    check = beartype(conf=BeartypeConf(is_pep484_tower=True))  # An int is a float.
     return function if function.__name__ == "__init__" else check(function)
 
 

@@ -131,7 +131,7 @@ def _kernel_gradient(
     if _is_small(window, channels):
         rows = _window_rows(x, window, strides, pads)
         # rowsᵀ dz, whose long sum over all places the CPU does faster in eight parts.
-        parts = 8 if dz[..., 0].size % 8 == 0 else 1
+        parts = 8 if dz.size // features % 8 == 0 else 1
         rows, dz = (array.reshape(parts, -1, array.shape[-1]) for array in (rows, dz))
         product = jnp.einsum("gnw,gnk->gwk", rows, dz).sum(axis=0)
         return product.reshape(*window, channels, features)

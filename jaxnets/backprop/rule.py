@@ -69,33 +69,34 @@ class LayerRule(NamedTuple):
     on_sides: Callable[..., jax.Array] | None = None
 
 
-# Where the rule of a layer or a loss stands, by the name of its class or function: a file of this
-# folder and the rule's name there. Names with spaces are steps of the slides, which no network has.
+# Where the rule of a layer or a loss stands, by the package and the name of its class or function: a
+# file of this folder and the rule's name there. No network has those with spaces, the slides' steps.
 RULES = {
-    "Dense": "dense.DENSE",
-    "DenseWithOnes": "dense_with_ones.DENSE_WITH_ONES",
-    "flatten": "dense.FLATTEN",
-    "sigmoid": "activations.SIGMOID",
-    "relu": "relu.RELU",
-    "softmax": "activations.SOFTMAX",
-    "Conv": "convolution.CONV",
-    "MaxPool": "pooling.MAX_POOL",
-    "AdaptiveAveragePool": "alexnet_layers.ADAPTIVE_AVERAGE_POOL",
-    "LocalResponseNorm": "alexnet_layers.LOCAL_RESPONSE_NORM",
-    "Dropout": "dropout.DROPOUT",
+    "flax.Dense": "dense.DENSE",
+    "jaxnets.DenseWithOnes": "dense_with_ones.DENSE_WITH_ONES",
+    "jaxnets.flatten": "dense.FLATTEN",
+    "jax.sigmoid": "activations.SIGMOID",
+    "jax.relu": "relu.RELU",
+    "jax.softmax": "activations.SOFTMAX",
+    "flax.Conv": "convolution.CONV",
+    "jaxnets.MaxPool": "pooling.MAX_POOL",
+    "jaxnets.AdaptiveAveragePool": "alexnet_layers.ADAPTIVE_AVERAGE_POOL",
+    "jaxnets.LocalResponseNorm": "alexnet_layers.LOCAL_RESPONSE_NORM",
+    "flax.Dropout": "dropout.DROPOUT",
     "cross-entropy of probabilities": "probability_losses.CROSS_ENTROPY",
     "cross-entropy in two steps": "probability_losses.SOFTMAX_THEN_CROSS_ENTROPY",
-    "cross_entropy": "losses.SOFTMAX_CROSS_ENTROPY",
-    "squared_error": "probability_losses.SQUARED_ERROR",
+    "jaxnets.cross_entropy": "losses.SOFTMAX_CROSS_ENTROPY",
+    "jaxnets.squared_error": "probability_losses.SQUARED_ERROR",
     "half squared error": "probability_losses.HALF_SQUARED_ERROR",
-    "mse": "probability_losses.MSE",
-    "half_mse": "probability_losses.HALF_MSE",
+    "jaxnets.mse": "probability_losses.MSE",
+    "jaxnets.half_mse": "probability_losses.HALF_MSE",
 }
 
 
 def rule_of(layer: Any) -> LayerRule | None:
     """The rule of a layer of a chain, or of a loss; None if there is none. Loads its file only."""
-    place = RULES.get(getattr(layer, "__name__", type(layer).__name__))
+    name = getattr(layer, "__name__", type(layer).__name__)
+    place = RULES.get(f"{layer.__module__.split('.')[0]}.{name}")
     return _load(place) if place else None
 
 

@@ -66,18 +66,15 @@ def test_a_tenth_but_at_most_5000_images_are_held_back_by_default():
         assert (len(data.train), len(data.validation)) == expected
 
 
-@pytest.mark.parametrize(
-    ("train", "names", "message"),
-    [
+def test_parts_that_do_not_fit_are_refused():
+    """More of them, in files: tests/test_data.py."""
+    for train, names, message in (
         ([0, -1], "ab", "it: expected labels from 0 to 1 in its train part, found -1"),
         ([], "ab", "expected images in its train part, found none"),
         ([0, 0], ["n"] * 1001, "expected 2 to 1000 classes, found 1001"),
-    ],
-)
-def test_parts_that_do_not_fit_are_refused(train, names, message):
-    """More of them, in files: tests/test_data.py."""
-    with pytest.raises(UserError, match=message):
-        assemble("it", parts(train, [1]), names, "", None)
+    ):
+        with pytest.raises(UserError, match=message):
+            assemble("it", parts(train, [1]), names, "", None)
 
 
 def test_classes_are_named_by_digits_unless_they_have_names():
@@ -280,11 +277,8 @@ def test_cifar_is_read_packed_plain_unpacked_and_cached(tmp_path, made, monkeypa
     name, _, _, files = made
     path = place(tmp_path / "packed", name, files)
     plain = packed(*members_of(name, files), compress=bytes)
-    homes = {
-        "plain": {path.stem: plain},
-        "files": files,
-        f"folder/{cifar.FORMS[name].folder}": files,
-    }
+    inner = f"folder/{cifar.FORMS[name].folder}"
+    homes = {"plain": {path.stem: plain}, "files": files, inner: files}
     for home, contents in homes.items():
         (tmp_path / home).mkdir(parents=True)
         for file, content in contents.items():

@@ -81,7 +81,7 @@ def load_folder(
     good = records["good"]
     if not good.any():
         bad.report()
-        raise _refused(root, "expected pictures, found none that can be decoded")
+        raise _refused(root, "pictures", "none that can be decoded")
     size = decode_size or natural_size(records["side"][good], input_size)
     source = store.Encoded(
         content=lambda row: root / os.fsdecode(paths[row]),
@@ -137,14 +137,13 @@ def _list(
             for label, name in enumerate(classes):
                 files = np.array(sorted(_files(os.fsencode(folder / name), root, bad)))
                 if not len(files):
-                    endings = " ".join(ENDINGS)
-                    raise _refused(folder / name, f"expected pictures ({endings}), found none")
+                    raise _refused(folder / name, f"pictures ({' '.join(ENDINGS)})", "none")
                 paths.append(files)
                 labels.append(np.full(len(files), label, np.int32))
                 parts.append(np.full(len(files), list(PARTS).index(part), np.int8))
     except OSError as error:
         where = os.fsdecode(error.filename or root)
-        raise _refused(where, f"cannot be read: {first_line(error)}") from error
+        raise UserError(printable(f"{where}: cannot be read: {first_line(error)}")) from error
     paths, labels, parts = map(np.concatenate, (paths, labels, parts))
     return paths, labels, parts, classes, tuple(folders)
 
@@ -156,7 +155,7 @@ def _part_folders(root: Path) -> dict[str, Path]:
         return {"train": root}
     for part, found in names.items():
         if len(found) > 1:
-            raise _refused(root, f"expected one folder for {part}, found {_some(found)}")
+            raise _refused(root, f"one folder for {part}", _some(found))
     return {part: root / found[0] for part, found in names.items() if found}
 
 
@@ -164,19 +163,16 @@ def _class_names(root: Path, folders: dict[str, Path]) -> list[str]:
     """The classes, which every part must have."""
     classes = _folders(folders["train"])
     if not classes:
-        wanted = "a folder for each class, as cat/1.jpg or train/cat/1.jpg"
-        raise _refused(root, f"expected {wanted}, found none")
+        raise _refused(root, "a folder for each class, as cat/1.jpg or train/cat/1.jpg", "none")
     if not 2 <= len(classes) <= MAX_CLASSES:
         wanted = f"a folder for each of 2 to {MAX_CLASSES} classes"
-        found = f"{len(classes)}: {_some(classes)}"
-        raise _refused(folders["train"], f"expected {wanted}, found {found}")
+        raise _refused(folders["train"], wanted, f"{len(classes)}: {_some(classes)}")
     for folder in folders.values():
         names = _folders(folder)
         if missing := sorted(set(classes) - set(names)):
-            raise _refused(folder, f"expected every class, found no {_some(missing)}")
+            raise _refused(folder, "every class", f"no {_some(missing)}")
         if unknown := sorted(set(names) - set(classes)):
-            wanted = f"the classes of {folders['train']}"
-            raise _refused(folder, f"expected {wanted}, found also {_some(unknown)}")
+            raise _refused(folder, f"the classes of {folders['train']}", f"also {_some(unknown)}")
     return classes
 
 
@@ -283,13 +279,9 @@ def _checksum(records: np.ndarray) -> str:
 
 
 def _split_off(
-    paths: np.ndarray,
-    labels: np.ndarray,
-    parts: np.ndarray,
-    given: Sequence[str],
-    validation_size: int | None,
+    paths: np.ndarray, labels: np.ndarray, parts: np.ndarray, given: Sequence[str], size: int | None
 ) -> None:
-    """Takes the parts that are not given from the training pictures: changes `parts` [N]."""
+    """Changes `parts` [N]: takes parts not given from the training, `size` for validation."""
     positions = np.fromiter(map(_position, paths), float, len(parts))
     if "test" not in given:
         rows = np.flatnonzero(parts == 0)
@@ -299,7 +291,7 @@ def _split_off(
         parts[rows[chosen]] = 2
     if "validation" not in given:
         rows = np.flatnonzero(parts == 0)
-        size = validation_count(validation_size, len(rows), "training pictures")
+        size = validation_count(size, len(rows), "training pictures")
         rank, count = _ranks(positions[rows], labels[rows])
         # In this order, the first pictures have their share of every class, however many they are.
         order = np.argsort((rank + 0.5) / count, kind="stable")
@@ -330,14 +322,14 @@ def _check_classes(
         there = set(labels[parts == number].tolist())
         missing = [name for label, name in enumerate(classes) if label not in there]
         if missing and (part != "validation" or part in given):
-            wanted = "" if part in given else ", 2 pictures for training and test"
-            wanted = f"good pictures of every class in {part}{wanted}"
-            raise _refused(root, f"expected {wanted}, found none of {_some(missing)}")
+            more = "" if part in given else ", 2 pictures for training and test"
+            wanted = f"good pictures of every class in {part}{more}"
+            raise _refused(root, wanted, f"none of {_some(missing)}")
 
 
-def _refused(where: Path | str, why: str) -> UserError:
+def _refused(where: Path, wanted: str, found: str) -> UserError:
     """The error of a folder, whose names may be anything: control characters are escaped."""
-    return UserError(printable(f"{where}: {why}"))
+    return UserError(printable(f"{where}: expected {wanted}, found {found}"))
 
 
 def _some(names: list[str]) -> str:

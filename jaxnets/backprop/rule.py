@@ -69,8 +69,8 @@ class LayerRule(NamedTuple):
     on_sides: Callable[..., jax.Array] | None = None
 
 
-# Where the rule of a layer or a loss stands, by the package and the name of its class or function: a
-# file of this folder and the rule's name there. No network has those with spaces, the slides' steps.
+# Where the rule of a layer or a loss stands, by the package and the name of its class or function:
+# a file of this folder and the rule's name there. Names with spaces are steps of the slides.
 RULES = {
     "flax.Dense": "dense.DENSE",
     "jaxnets.DenseWithOnes": "dense_with_ones.DENSE_WITH_ONES",
@@ -95,9 +95,14 @@ RULES = {
 
 def rule_of(layer: Any) -> LayerRule | None:
     """The rule of a layer of a chain, or of a loss; None if there is none. Loads its file only."""
-    name = getattr(layer, "__name__", type(layer).__name__)
-    place = RULES.get(f"{layer.__module__.split('.')[0]}.{name}")
+    place = RULES.get(key_of(layer))
     return _load(place) if place else None
+
+
+def key_of(layer: Any) -> str:
+    """The package and the name of a layer's class or function: another's MaxPool is not ours."""
+    package = layer.__module__.partition(".")[0]
+    return f"{package}.{getattr(layer, '__name__', type(layer).__name__)}"
 
 
 def all_rules() -> dict[str, LayerRule]:

@@ -28,21 +28,13 @@ def _counted(total: jax.Array) -> jax.Array:
 
 @flax.struct.dataclass
 class Metrics:
-    """Sums over examples; the sums of two such are the metrics of both sets of examples.
-
-    Attributes:
-      loss_sum: Sum of the examples' losses.
-      correct: How many had their label as the largest logit.
-      top5_correct: How many had their label among the five largest logits.
-      confusion: [K, K]; row: label, column: prediction.
-      count: How many examples; padding counts nothing.
-    """
+    """Sums over examples; the sums of two such are the metrics of both sets of examples."""
 
     loss_sum: Sum
-    correct: Sum
-    top5_correct: Sum
-    confusion: Sum
-    count: Sum
+    correct: Sum  # How many had their label as the largest logit.
+    top5_correct: Sum  # How many had their label among the five largest logits.
+    confusion: Sum  # [K, K]; row: label, column: prediction.
+    count: Sum  # How many examples; padding counts nothing.
 
     @classmethod
     def of(
@@ -52,13 +44,9 @@ class Metrics:
         losses: Float[Array, " B"],
         mask: Float[Array, " B"],
     ):
-        """The metrics of one batch.
+        """The metrics of one batch, whose mask is 1 for an example and 0 for padding.
 
-        Args:
-          logits: The outputs; NaN counts as wrong.
-          labels: The classes, or probabilities, of which the largest is the label.
-          losses: The examples' losses.
-          mask: 1 for an example and 0 for padding.
+        A NaN among the logits counts as wrong. Of probabilities the largest is the label.
         """
         num_classes, labels = logits.shape[1], classes_of(labels)
         picked = jnp.take_along_axis(logits, labels[:, None], axis=1)

@@ -13,26 +13,19 @@ Sum = Any  # A JAX array on a device, a NumPy one where an epoch is added up.
 
 @flax.struct.dataclass
 class RegressionMetrics:
-    """Sums over examples of the errors of predicted numbers.
+    """Sums over examples of the errors of predicted numbers, [K] except the loss and the count.
 
-    Attributes:
-      loss_sum: Sum of the examples' losses, in the units in which the network is trained.
-      squares: [K], Σ (y - ŷ)².
-      errors: [K], Σ |y - ŷ|.
-      sizes: [K], Σ |y|.
-      deviations: [K], Σ (y - c), c any number near the targets' mean (in float32, sums of y and y²
-        themselves would lose the variance of targets far from 0).
-      deviation_squares: [K], Σ (y - c)².
-      count: How many examples; padding counts nothing.
+    c is any number near the targets' mean: in float32, sums of y and y² themselves would lose the
+    variance of targets far from 0.
     """
 
-    loss_sum: Sum
-    squares: Sum
-    errors: Sum
-    sizes: Sum
-    deviations: Sum
-    deviation_squares: Sum
-    count: Sum
+    loss_sum: Sum  # In the units in which the network is trained.
+    squares: Sum  # Σ (y - ŷ)²
+    errors: Sum  # Σ |y - ŷ|
+    sizes: Sum  # Σ |y|
+    deviations: Sum  # Σ (y - c)
+    deviation_squares: Sum  # Σ (y - c)²
+    count: Sum  # How many examples; padding counts nothing.
 
     @classmethod
     def of(

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxnets.backprop.rule import rule_of
+from jaxnets.backprop.rule import key_of, rule_of
 from jaxnets.data.batches import Batch
 from jaxnets.losses import LOSSES
 from jaxnets.metrics import metric_of
@@ -20,20 +20,15 @@ Params = dict[str, Any]
 
 
 class Pair(NamedTuple):
-    """A layer's two passes in one signature.
+    """A layer's two passes in one signature."""
 
-    Attributes:
-      forward: (params, x, key) -> (out, cache); key is a dropout layer's.
-      backward: (cache, d_out, input_gradient) -> (d_params, dx).
-    """
-
-    forward: Callable[..., Any]
-    backward: Callable[..., Any]
+    forward: Callable[..., Any]  # (params, x, key) -> (out, cache); key is a dropout layer's.
+    backward: Callable[..., Any]  # (cache, d_out, input_gradient) -> (d_params, dx)
 
 
 def pair_of(layer: Any, widths: Sequence[int] = ()) -> Pair:
     """The hand-derived pair of a layer of a chain; `widths` is that of `manual_loss_and_grad`."""
-    if type(layer).__name__ in ("Enlarge", "Normalize"):
+    if key_of(layer) in ("jaxnets.Enlarge", "jaxnets.Normalize"):
         # It stands before every parameter, so nothing flows back through it.
         return Pair(lambda params, x, key: (layer(x), ()), lambda *_: ({}, None))
     rule = rule_of(layer)

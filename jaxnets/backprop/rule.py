@@ -22,50 +22,36 @@ Params = dict[str, Float[Array, "..."]]
 
 
 class Setting(NamedTuple):
-    """One call on which a pair is tried.
+    """One call on which a pair is tried."""
 
-    Attributes:
-      x: The input's shape.
-      params: The parameters' shapes by name.
-      labels: What a loss compares with: "classes", "one_hot" rows or "probabilities".
-      numbers: What x holds: "normal"; "integers" or "equal", which tie; "huge", whose exponential
-        overflows; "shares", which lie between 0 and 1.
-      scale: A factor of x, and of the step of the central differences.
-      static: The layer's other arguments.
-    """
-
-    x: tuple[int, ...]
-    params: Mapping[str, tuple[int, ...]] = {}
-    labels: str = ""
+    x: tuple[int, ...]  # The input's shape.
+    params: Mapping[str, tuple[int, ...]] = {}  # The parameters' shapes by name.
+    labels: str = ""  # What a loss compares with: "classes", "one_hot" rows or "probabilities".
+    # What x holds: "normal"; "integers" or "equal", which tie; "huge", whose exponential overflows;
+    # "shares", which lie between 0 and 1.
     numbers: str = "normal"
-    scale: float = 1.0
-    static: Mapping[str, Any] = {}
+    scale: float = 1.0  # A factor of x, and of the step of the central differences.
+    static: Mapping[str, Any] = {}  # The layer's other arguments.
 
 
 class LayerRule(NamedTuple):
-    """A layer: its two passes, what they must equal, and what they are tried on.
+    """A layer: its two passes, what they must equal, and what they are tried on."""
 
-    Attributes:
-      forward: (*inputs, **static) -> (out, cache).
-      backward: (cache, d_out, **static) -> dx; with parameters (d_params, dx), and it then takes
-        input_gradient too.
-      plain: (*inputs, **static) -> out in stock JAX or Flax, which autodiff differentiates.
-      settings: The calls on which the pair is tried.
-      inputs: The names of forward's arrays, of "params", "key", "x" and "labels".
-      static: Reads the static arguments from a layer of a network.
-      faster: Returns a layer in the form that autodiff differentiates by this pair.
-      sides: (x, **static) -> the side of its kink on which each unit is. None: no kinks.
-      on_sides: (x, sides, **static) -> out, continued smoothly from these sides.
-    """
-
-    forward: Callable[..., Any]
+    forward: Callable[..., Any]  # (*inputs, **static) -> (out, cache)
+    # (cache, d_out, **static) -> dx; with parameters (d_params, dx), and it then takes
+    # input_gradient too.
     backward: Callable[..., Any]
+    # (*inputs, **static) -> out in stock JAX or Flax, which autodiff differentiates.
     plain: Callable[..., Any]
-    settings: Sequence[Setting]
-    inputs: tuple[str, ...] = ("x",)
+    settings: Sequence[Setting]  # The calls on which the pair is tried.
+    inputs: tuple[str, ...] = ("x",)  # Forward's arrays: of "params", "key", "x" and "labels".
+    # Reads the static arguments from a layer of a network.
     static: Callable[[Any], dict[str, Any]] = lambda layer: {}
+    # Returns a layer in the form that autodiff differentiates by this pair.
     faster: Callable[[Any], Callable[..., Any]] | None = None
+    # (x, **static) -> the side of its kink on which each unit is. None: no kinks.
     sides: Callable[..., jax.Array] | None = None
+    # (x, sides, **static) -> out, continued smoothly from these sides.
     on_sides: Callable[..., jax.Array] | None = None
 
 

@@ -18,19 +18,14 @@ DEPTH = 2  # Batches made ahead: one is ready while the next is made.
 
 
 class Batch(NamedTuple):
-    """One batch; all batches of a run have the same shapes.
+    """One batch; all batches of a run have the same shapes."""
 
-    Attributes:
-      images: [B, H, W, C] float32 in [0, 1], or uint8, which the step divides by 255; in
-        regression, features [B, D].
-      labels: [B] int32; mix-up makes them probabilities [B, K] float32; in regression, targets
-        [B, K] float32.
-      mask: [B] float32, 1 for an example and 0 for padding.
-    """
-
+    # [B, H, W, C] float32 in [0, 1], or uint8, which the step divides by 255; in regression,
+    # features [B, D].
     images: Array
+    # [B] int32; after mix-up, probabilities [B, K] float32; in regression, targets [B, K] float32.
     labels: Array
-    mask: Array
+    mask: Array  # [B] float32, 1 for an example and 0 for padding.
 
 
 def epoch_order(size: int, batch_size: int, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:

@@ -20,16 +20,12 @@ MAX_CLASSES = 1000
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Images with their labels.
+    """Images with their labels."""
 
-    Attributes:
-      images: [N, H, W, C] float32 in [0, 1], or uint8, which the step divides by 255: a NumPy
-        array, or Pictures (data/pictures/store.py) that are read when they are asked for.
-      labels: [N] int32 in [0, K).
-    """
-
+    # [N, H, W, C] float32 in [0, 1], or uint8, which the step divides by 255: a NumPy array, or
+    # Pictures (data/pictures/store.py) that are read when they are asked for.
     images: Any
-    labels: np.ndarray
+    labels: np.ndarray  # [N] int32 in [0, K).
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -43,28 +39,20 @@ class Split:
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """A data set in the lecture's three parts; `validation` may be empty.
+    """A data set in the lecture's three parts.
 
-    Attributes:
-      name: The name that a terminal may show.
-      num_classes: K.
-      train: The split to train on.
-      validation: The split that is evaluated after every epoch.
-      test: The split that is evaluated once.
-      checksum: A digest that tells these images from others.
-      class_names: K texts, by default the digits "0" to "K-1". They come from files: escape them
-        wherever you show them.
-      target_mean: In regression, the mean of the training targets in their own units. `labels` are
-        then targets [N, K] float32, standardised, and num_classes is K.
-      target_scale: In regression, their standard deviation.
+    In regression, labels are targets [N, K] float32, standardised by the mean and the scale that
+    the training targets have in their own units.
     """
 
-    name: str
-    num_classes: int
+    name: str  # A terminal may show it.
+    num_classes: int  # K.
     train: Split
-    validation: Split
-    test: Split
-    checksum: str
+    validation: Split  # Evaluated after every epoch; it may be empty.
+    test: Split  # Evaluated once.
+    checksum: str  # A digest that tells these images from others.
+    # K texts, by default the digits "0" to "K-1". They come from files: escape them wherever you
+    # show them.
     class_names: tuple[str, ...] = ()
     target_mean: float = 0.0
     target_scale: float = 1.0

@@ -18,12 +18,9 @@ class Chain(nn.Module):
     A layer is a named Flax layer (nn.Dense, nn.Conv), nn.Dropout, or a function without
     parameters (nn.relu, flatten, MaxPool(2)). The list is all that there is to know about the
     network: what else walks through it, the hand-derived gradients among others, reads `layers`.
-
-    Attributes:
-      layers: The layers in the order of the forward pass; the last one gives the logits.
     """
 
-    layers: Sequence[Layer]
+    layers: Sequence[Layer]  # In the order of the forward pass; the last one gives the logits.
 
     # Flax would rename the layers layers_0, layers_3, ... by their place in the list.
     preserve_adopted_names: ClassVar[bool] = True
@@ -33,9 +30,7 @@ class Chain(nn.Module):
     ) -> Float[Array, "B *outputs"]:
         """The forward pass: logits [B, K] from images [B, H, W, C] or rows [B, D].
 
-        Args:
-          x: The examples.
-          train: Whether dropout drops; it then needs rngs={"dropout": key}.
+        With `train`, dropout drops; it then needs rngs={"dropout": key}.
         """
         keys = self.dropout_keys() if train else {}
         x = jnp.asarray(x)

@@ -28,19 +28,12 @@ class NonFiniteLossError(RunFailedError):
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """How far a run has come.
+    """How far a run has come."""
 
-    Attributes:
-      state: The training state; its step says how much of which epoch is done.
-      metrics: The sums over the part of the epoch that is done; None at its beginning.
-      seconds: The time that this part took.
-      data_seconds: The share of that time spent waiting for batches.
-    """
-
-    state: TrainState
-    metrics: Metrics | None = None
-    seconds: float = 0.0
-    data_seconds: float = 0.0
+    state: TrainState  # Its step says how much of which epoch is done.
+    metrics: Metrics | None = None  # The sums over the done part of the epoch; None at its start.
+    seconds: float = 0.0  # The time that this part took,
+    data_seconds: float = 0.0  # and the share of it spent waiting for batches.
 
 
 class Interrupted(KeyboardInterrupt):
@@ -53,42 +46,32 @@ class Interrupted(KeyboardInterrupt):
 
 @dataclasses.dataclass(frozen=True)
 class Callbacks:
-    """Functions that are called as an epoch proceeds.
+    """Functions that are called as an epoch proceeds."""
 
-    Attributes:
-      progress: Called after steps with their number of examples and the epoch's metrics so far.
-      gradient_error: Called with the relative error of each check of the gradients.
-      stop: Called before every step (every STEPS_AT_ONCE in a compiled loop). It returns 0, or the
-        number of a signal, and then the run ends by raising Interrupted.
-      due: Called within an epoch with the number of steps done; returns whether to save now.
-      save: Called with a Checkpoint when a save is due.
-      before_step: If given, called before every step with the number of steps done, the state and
-        the batch; an epoch is then never one compiled loop.
-    """
-
+    # After steps: their number of examples, and the epoch's metrics so far.
     progress: Callable[[int, Metrics], Any] = lambda count, metrics: None
+    # After each check of the gradients: its relative error.
     gradient_error: Callable[[float], Any] = lambda error: None
+    # Before every step (every STEPS_AT_ONCE in a compiled loop). It returns 0, or the number of a
+    # signal, and then the run ends by raising Interrupted.
     stop: Callable[[], int] = lambda: 0
+    # Within an epoch: the number of steps done. It returns whether to save now.
     due: Callable[[int], bool] = lambda step: False
     save: Callable[[Checkpoint], Any] = lambda checkpoint: None
+    # Before every step: the number of steps done, the state and the batch. With it an epoch is
+    # never one compiled loop.
     before_step: Callable[[int, TrainState, Any], Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainLoader:
-    """The training data in batches, in an order that the seed and the epoch determine.
-
-    Attributes:
-      split: The examples.
-      batch_size: Examples a step; at most all of them.
-      seed: Draws the order and the shifts.
-      augment: Config.augment. Only "shift" happens here: on the host, or in a compiled loop on the
-        device with the host's draws.
-    """
+    """The training data in batches, in an order that the seed and the epoch determine."""
 
     split: Split
-    batch_size: int
-    seed: int
+    batch_size: int  # Examples a step; at most all of them.
+    seed: int  # Draws the order and the shifts.
+    # Config.augment. Only "shift" happens here: on the host, or in a compiled loop on the device
+    # with the host's draws.
     augment: str = "none"
 
     def __post_init__(self):

@@ -15,17 +15,11 @@ FACTOR, MAX_REDUCTIONS = 0.1, 3
 
 
 class Plateau(NamedTuple):
-    """The plateau's part of the optimiser's state, and so of a checkpoint.
+    """The plateau's part of the optimiser's state, and so of a checkpoint."""
 
-    Attributes:
-      drops: How often the learning rate was divided by 10.
-      best: The lowest validation error so far.
-      stale: The number of epochs since then, or since the last drop.
-    """
-
-    drops: Any
-    best: Any
-    stale: Any
+    drops: Any  # How often the learning rate was divided by 10.
+    best: Any  # The lowest validation error so far.
+    stale: Any  # The number of epochs since then, or since the last drop.
 
     @property
     def factor(self) -> float:

@@ -34,19 +34,12 @@ THREE_DIGITS, REST = np.float32(0x010101 / 2**24), np.float32(1 / 255 / 2**24)
 
 
 class TrainState(flax.struct.PyTreeNode):
-    """Everything that a step changes, and the run's key.
+    """Everything that a step changes, and the run's key."""
 
-    Attributes:
-      step: The number of steps done.
-      params: The parameters.
-      opt_state: The optimizer's state.
-      key: The seed's key, which no step changes; step n uses fold_in(key, n).
-    """
-
-    step: jax.Array
+    step: jax.Array  # The number of steps done.
     params: Params
     opt_state: optax.OptState
-    key: jax.Array
+    key: jax.Array  # The seed's key, which no step changes; step n uses fold_in(key, n).
 
 
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Sums]]

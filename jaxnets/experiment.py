@@ -45,29 +45,17 @@ MAX_SCAN_BYTES = 512 << 20
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """A network, its data and everything that trains it. Make one with `Experiment.create`.
-
-    Attributes:
-      config: The settings.
-      data: The data set.
-      model: The network.
-      parallel: The devices, and how functions are placed on them: jit or pmap.
-      loader: The training data in batches.
-      schedule: The learning rate at every step; the plateau's reductions come on top.
-      optimizer: The update rule with that schedule.
-      augment: What a step does to its batch first.
-      loss_and_grad: The gradient by autodiff or by hand.
-    """
+    """A network, its data and everything that trains it. Make one with `Experiment.create`."""
 
     config: Config
     data: Dataset
     model: Chain
-    parallel: Parallel
-    loader: TrainLoader
-    schedule: optax.Schedule
-    optimizer: optax.GradientTransformation
-    augment: Augment
-    loss_and_grad: LossAndGrad
+    parallel: Parallel  # The devices, and how functions are placed on them: jit or pmap.
+    loader: TrainLoader  # The training data in batches.
+    schedule: optax.Schedule  # The rate at every step; the plateau's reductions come on top.
+    optimizer: optax.GradientTransformation  # The update rule with that schedule.
+    augment: Augment  # What a step does to its batch first.
+    loss_and_grad: LossAndGrad  # The gradient by autodiff or by hand.
 
     @classmethod
     def create(cls, config: Config, data: Dataset, parallel: Parallel | None = None) -> Self:
@@ -174,8 +162,7 @@ class Experiment:
     def evaluate(self, params: Params, split: Split, *, ten_crop: bool | None = None) -> Any:
         """The Metrics of every example of a split, in regression its RegressionMetrics.
 
-        `ten_crop` averages the probabilities of ten crops of each image; by default the config
-        decides.
+        The config decides, by default, whether probabilities are means over ten crops.
         """
         ten_crop = self.config.ten_crop if ten_crop is None else ten_crop
         eval_step, views = self._eval_step(ten_crop), 10 if ten_crop else 1
@@ -318,7 +305,7 @@ def optimizer_of(config: Config, schedule: optax.Schedule) -> optax.GradientTran
 def make_loss_and_grad(config: Config, model: Chain, *, widths: Sequence[int] = ()) -> LossAndGrad:
     """The gradient that the config asks for; `widths` are those of backprop/nonzero_columns.py."""
     if config.gradients == "auto":
-        from jaxnets.backprop.custom_vjp import with_custom_vjp
+        from jaxnets.backprop.rule import with_custom_vjp
 
         derived = with_custom_vjp(model, widths=widths)
         return step.autodiff_loss_and_grad(derived.apply, LOSSES[config.loss])

@@ -44,11 +44,8 @@ def expected(values: Float[Array, "B K"], labels: Labels) -> Float[Array, " B"]:
 def cross_entropy(logits: Float[Array, "B K"], labels: Labels) -> Float[Array, " B"]:
     """-Σₖ yₖ log pₖ, for a class -log p[label].
 
-    It is computed as logsumexp(z) - Σₖ yₖ zₖ with z = logits - max, which is exact for any logits.
-
-    Returns:
-      The losses in nats, at least 0. Source: the slides' class CrossEntropy, whose
-      log(p + 1e-12) is not needed here.
+    In nats, computed as logsumexp(z) - Σₖ yₖ zₖ with z = logits - max: exact for any logits.
+    Source: the slides' class CrossEntropy, whose log(p + 1e-12) is not needed here.
 
     >>> round(float(cross_entropy(jnp.zeros((1, 10)), jnp.array([3]))[0]), 4)  # log 10
     2.3026
@@ -60,8 +57,7 @@ def cross_entropy(logits: Float[Array, "B K"], labels: Labels) -> Float[Array, "
 def mse(logits: Float[Array, "B K"], labels: Labels) -> Float[Array, " B"]:
     """Keras' "mse": 1/K Σₖ (pₖ - yₖ)², so that the batch's mean is over samples and outputs.
 
-    Returns:
-      The losses, from 0 to 2/K. Source: slides "Keras的序列模型" and keras.losses.MeanSquaredError.
+    It lies from 0 to 2/K. Source: slides "Keras的序列模型" and keras.losses.MeanSquaredError.
 
     >>> round(float(mse(jnp.zeros((1, 10)), jnp.array([3]))[0]), 4)  # (0.9² + 9 * 0.1²) / 10
     0.09
@@ -72,10 +68,8 @@ def mse(logits: Float[Array, "B K"], labels: Labels) -> Float[Array, " B"]:
 def half_mse(logits: Float[Array, "B K"], labels: Labels) -> Float[Array, " B"]:
     """The slide's 1/(2K) Σ (ŷᵏ - yᵏ)² with K the number of samples: ½ Σₖ (pₖ - yₖ)² of each.
 
-    It is K/2 times Keras' mse, 5 times with ten classes.
-
-    Returns:
-      The losses, from 0 to 1. Source: slide "全连接神经网络的基本原理", backward propagation.
+    It lies from 0 to 1, and is K/2 times Keras' mse, 5 times with ten classes.
+    Source: slide "全连接神经网络的基本原理", backward propagation.
     """
     return _squares(logits, labels).sum(axis=1) / 2
 
@@ -89,9 +83,7 @@ def _squares(logits: Float[Array, "B K"], labels: Labels) -> Float[Array, "B K"]
 def squared_error(outputs: Float[Array, "B K"], targets: Float[Array, "B K"]) -> Float[Array, " B"]:
     """1/K Σₖ (ŷₖ - yₖ)², the loss of regression: the outputs are the predictions ŷ, no softmax.
 
-    Returns:
-      The losses, at least 0; their mean over a batch is scikit-learn's mean_squared_error.
-      Source: the review page's MSE.
+    Its mean over a batch is scikit-learn's mean_squared_error. Source: the review page's MSE.
 
     >>> squared_error(jnp.array([[1.0, 5.0]]), jnp.array([[1.0, 2.0]])).tolist()  # (0² + 3²) / 2
     [4.5]
@@ -100,6 +92,4 @@ def squared_error(outputs: Float[Array, "B K"], targets: Float[Array, "B K"]) ->
 
 
 # The first three compare labels with the softmax of the logits; the last one is for regression.
-LOSSES: dict[str, Loss] = {
-    loss.__name__: loss for loss in (cross_entropy, mse, half_mse, squared_error)
-}
+LOSSES: dict[str, Loss] = {f.__name__: f for f in (cross_entropy, mse, half_mse, squared_error)}

@@ -19,10 +19,18 @@ from hypothesis import assume, given, settings
 from jaxtyping import TypeCheckError
 
 from jaxnets.backprop import activations, convolution, dense, dropout, losses, pooling, relu
-from jaxnets.backprop.custom_vjp import with_custom_vjp
 from jaxnets.backprop.network import pair_of
 from jaxnets.backprop.nonzero_columns import with_nonzero_columns
-from jaxnets.backprop.rule import RULES, LayerRule, Setting, all_rules, by_rule, key_of, rule_of
+from jaxnets.backprop.rule import (
+    RULES,
+    LayerRule,
+    Setting,
+    all_rules,
+    by_rule,
+    key_of,
+    rule_of,
+    with_custom_vjp,
+)
 from jaxnets.data.batches import Batch
 from jaxnets.experiment import Experiment
 from jaxnets.gradcheck.compare import DIFFERENCES, compiled, disagreement, judge, precision
@@ -262,13 +270,13 @@ def test_a_wrong_shape_is_caught_where_it_enters():
 def test_a_network_loads_only_the_files_of_its_layers(run_python):
     code = (
         "import sys; from jaxnets.models import MODELS; "
-        "from jaxnets.backprop import custom_vjp, network; cnn = MODELS['cnn'](); "
-        "custom_vjp.with_custom_vjp(cnn); network.manual_loss_and_grad(cnn, 'cross_entropy'); "
+        "from jaxnets.backprop import network, rule; cnn = MODELS['cnn'](); "
+        "rule.with_custom_vjp(cnn); network.manual_loss_and_grad(cnn, 'cross_entropy'); "
         "print(*(n.removeprefix('jaxnets.') for n in sys.modules))"
     )
     loaded = run_python("-c", code).out.split()
     layers = {"convolution", "windows", "relu", "pooling", "dense", "dropout", "losses"}
-    wanted = {f"backprop.{name}" for name in (*layers, "custom_vjp", "network", "rule")}
+    wanted = {f"backprop.{name}" for name in (*layers, "network", "rule")}
     wanted |= {"models.chain", "models.cnn", "models.layers"}
     assert {name for name in loaded if name.startswith(("backprop.", "models."))} == wanted
 

@@ -15,10 +15,11 @@ from conftest import HANGS, write_idx
 from scipy import ndimage
 
 from jaxnets.data import batches as module
-from jaxnets.data.batches import epoch_order, eval_batches, prefetch, train_batches
+from jaxnets.data.batches import epoch_order, eval_batches, train_batches
 from jaxnets.data.datasets import Split
 from jaxnets.data.idx import FILES, read_idx
 from jaxnets.data.load import load_dataset
+from jaxnets.data.prefetch import DEPTH, prefetch
 from jaxnets.errors import UserError
 
 TRAIN_COUNTS = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
@@ -315,7 +316,7 @@ def test_items_are_made_ahead_but_only_a_few():
     def items():
         for number in range(20):
             made.append(number)
-            if len(made) == 1 + module.DEPTH:
+            if len(made) == 1 + DEPTH:
                 enough.set()
             yield number
 
@@ -323,7 +324,7 @@ def test_items_are_made_ahead_but_only_a_few():
         assert next(ahead) == 0
         assert enough.wait(HANGS)
         time.sleep(0.05)
-        assert made == list(range(1 + module.DEPTH))
+        assert made == list(range(1 + DEPTH))
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])

@@ -5,9 +5,8 @@ pair, d_v or dv is the gradient of v and has v's shape; the cache is what the fo
 and the backward pass takes the same keyword arguments. A layer with parameters returns (d_params,
 dx). With input_gradient=False, for a network's first layer, nobody needs dx and it is None.
 
-`network.py` composes the pairs into a network's backward pass, `custom_vjp.py` lends them to
-autodiff, and `gradcheck/` holds each against the plain formulation in the settings that are
-declared with it.
+`network.py` composes the pairs into a network's backward pass, `with_custom_vjp` lends them to
+autodiff, and `gradcheck/` holds each against the plain formulation in its declared settings.
 """
 
 import importlib
@@ -17,6 +16,8 @@ from typing import Any, NamedTuple
 
 import jax
 from jaxtyping import Array, Float
+
+from jaxnets.models.chain import Chain, Layer, first_dense, map_layers
 
 Params = dict[str, Float[Array, "..."]]
 
@@ -117,6 +118,29 @@ def _by_rule_backward(rule: LayerRule, static: Mapping[str, Any], cache: Any, d_
 
 
 by_rule.defvjp(_by_rule_forward, _by_rule_backward)
+
+
+def with_custom_vjp(model: Chain, *, widths: Sequence[int] = ()) -> Chain:
+    """Returns the same network, differentiated by our rules.
+
+    XLA's gradient of a max pool (select-and-scatter) is 6 to 9 times slower on the CPU, its
+    convolutions of few channels are too, and the gradient of a wide dense layer's input is 7
+    times; see benchmarks/step.py. The values are the same, so are the parameters. The widths are
+    those of `network.manual_loss_and_grad`.
+    """
+    first = first_dense(model) if widths else None
+
+    def faster(layer: Layer) -> Layer:
+        if first is not None and layer is first:
+            from jaxnets.backprop.dense import DENSE, with_product
+            from jaxnets.backprop.nonzero_columns import with_nonzero_columns
+
+            return with_product(first, with_nonzero_columns(DENSE, widths))
+        rule = rule_of(layer)
+        return rule.faster(layer) if rule and rule.faster else layer
+
+    return map_layers(model, faster)
+
 
 # Settings that several layers have in common.
 ELEMENTWISE = [

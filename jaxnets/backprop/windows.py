@@ -23,10 +23,7 @@ def window_pads(image: Size, window: Size, strides: Size, padding: Padding) -> P
     """Works out ((top, bottom), (left, right)): what is added around an image of H x W.
 
     VALID adds none. SAME makes h = ceil(H / sh): it adds max((h - 1) sh + kh - H, 0) rows, the odd
-    one at the bottom.
-
-    Raises:
-      ValueError: The padding is another, or the window is larger than the padded image.
+    one at the bottom. Another padding, or too large a window, is a ValueError.
     """
     if isinstance(padding, str) and padding in ("SAME", "VALID"):
         pads = lax.padtype_to_pads(image, window, strides, padding)

@@ -1,20 +1,16 @@
 """Batches of a split: a new permutation in every epoch, the last batch padded and masked."""
 
-import collections
-from collections.abc import Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxnets.data.datasets import Split
 
 Array = Any  # A NumPy array here, a JAX array once it has reached a device.
-Item = TypeVar("Item")
 
 SHIFT = 2  # The most pixels by which --augment=shift moves an image.
 ALL = slice(None)
-DEPTH = 2  # Batches made ahead: one is ready while the next is made.
 
 
 class Batch(NamedTuple):
@@ -87,28 +83,6 @@ def _batch(split: Split, order: np.ndarray, mask: np.ndarray) -> Batch:
     if hasattr(split.images, "readable"):  # Pictures, of which any may prove bad when it is read.
         mask = mask * split.images.readable(order)
     return Batch(images, split.labels[order], mask)
-
-
-def prefetch(items: Iterator[Item], depth: int = DEPTH) -> Generator[Item]:
-    """Yields the same items in the same order, made ahead by a thread, at most `depth` at a time.
-
-    An error in making an item is raised where the item is asked for. The thread ends with the
-    items. A loop that may end early must close the generator, which waits for the item in the
-    making.
-
-    >>> list(prefetch(iter("abc")))
-    ['a', 'b', 'c']
-    """
-    end = object()
-    with ThreadPoolExecutor(1, "prefetch") as thread:
-        ahead = collections.deque(thread.submit(next, items, end) for _ in range(depth))
-        try:
-            while (item := ahead.popleft().result()) is not end:
-                ahead.append(thread.submit(next, items, end))
-                yield item  # type: ignore[misc]
-        finally:
-            for future in ahead:
-                future.cancel()
 
 
 def shift(images: np.ndarray, corners: np.ndarray) -> np.ndarray:

@@ -6,8 +6,6 @@ In the shapes: B examples, H rows, W columns, C channels, D features.
 import dataclasses
 
 import flax.linen as nn
-from flax.linen.dtypes import promote_dtype
-from jax import lax
 from jaxtyping import Array, Float, Shaped
 
 ACTIVATIONS = {"relu": nn.relu, "sigmoid": nn.sigmoid, "softmax": nn.softmax}
@@ -20,22 +18,6 @@ HE = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 def flatten(x: Shaped[Array, "B *sizes"]) -> Shaped[Array, "B D"]:
     """Each example in one row; D is the product of the other sizes."""
     return x.reshape(len(x), -1)
-
-
-class DenseWithOnes(nn.Dense):
-    """z = [x 1] W: a column of ones, for which W has a last row, is the bias.
-
-    Computed as x W[:D] + W[D]: [x 1] itself would be a copy of the batch. The last row is drawn
-    with the others. Source: slide "全连接神经网络的自定义编码实现", `forward`.
-    """
-
-    @nn.compact
-    def __call__(self, inputs: Float[Array, "B D"]) -> Float[Array, "B K"]:
-        shape = (inputs.shape[-1] + 1, self.features)
-        kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
-        inputs, kernel = promote_dtype(inputs, kernel, dtype=self.dtype)
-        multiply = self.dot_general or lax.dot_general
-        return multiply(inputs, kernel[:-1], (((1,), (0,)), ((), ()))) + kernel[-1]
 
 
 @dataclasses.dataclass(frozen=True)

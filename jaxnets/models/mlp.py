@@ -11,9 +11,12 @@ The softmax that the slides write as the last layer belongs to the losses, which
 from collections.abc import Sequence
 
 import flax.linen as nn
+from flax.linen.dtypes import promote_dtype
+from jax import lax
+from jaxtyping import Array, Float
 
 from jaxnets.models.chain import Chain, Layer
-from jaxnets.models.layers import ACTIVATIONS, HE, DenseWithOnes, flatten
+from jaxnets.models.layers import ACTIVATIONS, HE, flatten
 
 # Keras' default for dense layers, Glorot and Bengio 2010, equation 16; its biases are zero.
 GLOROT = nn.initializers.glorot_uniform()
@@ -31,6 +34,22 @@ def mlp(num_classes: int = 10, hidden: Sequence[int] = (512,), activation: str =
         layers.append(ACTIVATIONS[activation])
     layers.append(nn.Dense(num_classes, kernel_init=GLOROT, name="logits"))
     return Chain(layers)
+
+
+class DenseWithOnes(nn.Dense):
+    """z = [x 1] W: a column of ones, for which W has a last row, is the bias.
+
+    Computed as x W[:D] + W[D]: [x 1] itself would be a copy of the batch. The last row is drawn
+    with the others. Source: slide "全连接神经网络的自定义编码实现", `forward`.
+    """
+
+    @nn.compact
+    def __call__(self, inputs: Float[Array, "B D"]) -> Float[Array, "B K"]:
+        shape = (inputs.shape[-1] + 1, self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
+        inputs, kernel = promote_dtype(inputs, kernel, dtype=self.dtype)
+        multiply = self.dot_general or lax.dot_general
+        return multiply(inputs, kernel[:-1], (((1,), (0,)), ((), ()))) + kernel[-1]
 
 
 def mlp_handwritten(

@@ -10,8 +10,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxnets.data.batches import eval_batches, prefetch, train_batches
+from jaxnets.data.batches import eval_batches, train_batches
 from jaxnets.data.datasets import Split
+from jaxnets.data.prefetch import prefetch
 from jaxnets.errors import RunFailedError, UserError
 from jaxnets.metrics import Metrics
 from jaxnets.training.parallel import Parallel

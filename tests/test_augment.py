@@ -380,7 +380,7 @@ def test_under_pmap_a_device_mixes_its_own_share(pictures):
 @pytest.mark.parametrize(
     ("model", "loss", "names"),
     [
-        ("mlp", "cross_entropy", ALL),
+        pytest.param("mlp", "cross_entropy", ALL, marks=SLOW),
         ("mlp", "mse", "mixup"),
         pytest.param("cnn", "cross_entropy", "mixup", marks=SLOW),
     ],

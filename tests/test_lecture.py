@@ -40,7 +40,7 @@ assert_close = functools.partial(np.testing.assert_allclose, rtol=1e-5)
     [
         ("mlp_handwritten", {"batch_size": None, "learning_rate": 1e-3}),
         ("mlp_functional", {}),
-        ("mlp_sequential", {"optimizer": "adam", "weight_decay": 1e-3}),
+        ("softmax", {"optimizer": "adam", "weight_decay": 1e-3}),
         ("softmax", {"batch_size": 48}),
         ("softmax", {"schedule": "one_cycle", "momentum": 0.9, "gradients": "manual"}),
     ],
@@ -56,6 +56,7 @@ def test_runs_side_by_side_end_as_each_would_alone(tiny, tiny_preset, model, cha
         assert_close(ours, train_alone(config, tiny, tiny.validation))
 
 
+@pytest.mark.slow
 def test_a_convolution_trains_one_run_after_the_other(tiny, tiny_preset):
     runs = [tiny_preset("cnn", seed=seed, epochs=1, augment="none") for seed in (0, 1)]
     assert not can_vmap(runs[0])

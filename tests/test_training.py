@@ -153,7 +153,9 @@ def test_a_step_goes_along_the_mean_or_sum_of_the_real_examples_gradient(
     assert (int(stepped.step), int(metrics.count)) == (1, 20)
 
 
-@pytest.mark.parametrize("loss", ["cross_entropy", "half_mse", "mse"])
+@pytest.mark.parametrize(
+    "loss", ["cross_entropy", pytest.param("half_mse", marks=pytest.mark.slow), "mse"]
+)
 def test_padding_and_blocks_of_a_batch_change_no_sum(tiny, tiny_preset, loss):
     ours = Experiment.create(tiny_preset("mlp", hidden=(16,), loss=loss), tiny)
     state, whole = ours.init_state(), ours.loss_and_grad

@@ -223,8 +223,9 @@ EPOCHS = [scan.scanned_epoch, loop.stepped_epoch]
         pytest.param("cnn", {"batch_size": 48, "augment": "shift,flip"}, id="convolutions"),
     ],
 )
-def test_an_epoch_in_one_loop_is_an_epoch_step_by_step(tiny, tiny_preset, model, changes):
-    ours = Experiment.create(tiny_preset(model, hidden=(16,), momentum=0.9, **changes), tiny)
+def test_an_epoch_in_one_loop_is_an_epoch_step_by_step(tiny, tiny_preset, float64, model, changes):
+    changes = {"hidden": (16,), "momentum": 0.9, "precision": "float64", **changes}
+    ours = Experiment.create(tiny_preset(model, **changes), tiny)
     seen, ends = [], []
     watch = loop.Callbacks(progress=lambda count, total: seen.append((count, int(total.count))))
     for make_epoch in EPOCHS:
@@ -238,9 +239,9 @@ def test_an_epoch_in_one_loop_is_an_epoch_step_by_step(tiny, tiny_preset, model,
         ends.append((state, metrics))
     (scanned, a), (stepped, b) = ends
     assert int(scanned.step) == int(stepped.step) == 2 * ours.loader.steps
-    assert_close(scanned.params, stepped.params, 1e-6)
+    assert_close(scanned.params, stepped.params, 1e-12)
     assert int(a.count) == int(b.count) == 160
-    assert a.loss == pytest.approx(b.loss, rel=1e-6)
+    assert a.loss == pytest.approx(b.loss, rel=1e-12)
     np.testing.assert_array_equal(a.confusion, b.confusion)
 
 

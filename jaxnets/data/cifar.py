@@ -133,8 +133,8 @@ def _split(form: Form, path: Path, contents: dict[str, bytes], files: tuple[str,
                 f"{path}: expected records of {size} bytes in {file}, "
                 f"found {len(contents[file])} bytes"
             )
-    joined = b"".join(contents.pop(file) for file in files)
-    records = np.frombuffer(joined, np.uint8).reshape(-1, size)
+    content = b"".join(contents.pop(file) for file in files)
+    records = np.frombuffer(content, np.uint8).reshape(-1, size)
     planes = records[:, form.label_bytes :].reshape(-1, 3, 32, 32)
     images = np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
     return Split(images, records[:, form.label_bytes - 1].astype(np.int32))

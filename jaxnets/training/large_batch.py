@@ -87,13 +87,13 @@ def with_nonzero_pixels(
     step = -(-len(split) // (WIDTHS * block_size)) * block_size
     ends = [min(start + step, len(split)) for start in range(0, len(split), step)]
     widths = tuple(sorted({int(needed[order[end - 1]]) for end in ends}))
-    in_blocks = accumulate_gradients(make_loss_and_grad(widths=widths), block_size)
+    block_sums = accumulate_gradients(make_loss_and_grad(widths=widths), block_size)
 
     def loss_and_grad(params: Params, batch: Batch, key: jax.Array):
         whole = params[layer]["kernel"]
         rows = np.append(common, np.arange(len(counts), len(whole)))  # A bias row stays.
         first = {**params[layer], "kernel": whole[rows]}
-        metrics, gradients = in_blocks({**params, layer: first}, batch, key)
+        metrics, gradients = block_sums({**params, layer: first}, batch, key)
         kernel = jnp.zeros_like(whole).at[rows].set(gradients[layer]["kernel"])
         return metrics, {**gradients, layer: {**gradients[layer], "kernel": kernel}}
 

@@ -9,7 +9,7 @@ missing, `and` for `or`, a value that is None, a string with XX around it. Docst
 imports and all that stands in a `raise` are left alone. Each mutant is written into a copy of the
 checkout and must make its module's tests (`TESTS`, the most particular first) fail, in a process
 that is forked after the heavy imports. Results are kept one a line; a second call with the same
-file goes on where the first stopped. `--checkout=DIR` mutates another state of the code.
+file continues where the first stopped. `--checkout=DIR` mutates another state of the code.
 
 Left out are the tests that look at the source's text (test_docs, test_mutants, test_architecture):
 they would kill any mutant of the lines they quote, whatever it computes. PyTorch, torchvision,

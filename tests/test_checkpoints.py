@@ -88,7 +88,7 @@ def test_an_interval_that_is_none_is_refused(train_tiny, wrong):
 @pytest.mark.parametrize(
     ("model", "expected"), [("cnn", [3, 6, 9, 10]), ("mlp_sequential", [5, 10])]
 )
-def test_from_any_checkpoint_a_run_goes_on_to_the_same_bits(train_tiny, tmp_path, model, expected):
+def test_from_any_checkpoint_a_run_resumes_to_the_same_bits(train_tiny, tmp_path, model, expected):
     assert train_tiny(model, f"--workdir={tmp_path / 'plain'}").status == 0
     whole = tmp_path / "run"
     assert train_tiny(model, "--checkpoint_every=3steps", "--keep=9").status == 0
@@ -227,7 +227,7 @@ def test_what_a_killed_save_left_is_not_followed_and_goes(folder, tmp_path, monk
     assert (tmp_path / "victim").read_text() == "untouched"
 
 
-def test_a_run_goes_on_before_a_damaged_checkpoint_or_is_refused_and_left_alone(
+def test_a_run_resumes_before_a_damaged_checkpoint_or_is_refused_and_left_alone(
     train_tiny, tmp_path
 ):
     run, resume = tmp_path / "run", ["--checkpoint_every=1epoch", "--resume"]

@@ -336,13 +336,13 @@ def test_a_loop_that_ends_early_ends_the_thread(error):
 
 
 def test_a_loop_that_ends_early_waits_for_the_item_in_the_making_alone(monkeypatch):
-    made, go_on = [], threading.Event()
+    made, may_continue = [], threading.Event()
 
     def items():
         for number in range(20):
             made.append(number)
             if number:
-                go_on.wait(HANGS)
+                may_continue.wait(HANGS)
             yield number
 
     cancelled = []
@@ -350,7 +350,7 @@ def test_a_loop_that_ends_early_waits_for_the_item_in_the_making_alone(monkeypat
     def cancel(future):
         cancelled.append(cancel_one(future))
         if len(cancelled) == 5:  # The generator has closed.
-            go_on.set()
+            may_continue.set()
 
     cancel_one = Future.cancel
     monkeypatch.setattr(Future, "cancel", cancel)

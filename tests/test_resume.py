@@ -1,4 +1,4 @@
-"""Going on: which run, with what changed, on which devices, after which faults and signals."""
+"""Resuming: which run, with what changed, on which devices, after which faults and signals."""
 
 import itertools
 import os
@@ -17,7 +17,7 @@ from jaxnets.runs.checkpoints import CheckpointTimer
 from jaxnets.runs.run_folder import RunFolder
 
 
-def test_without_a_folder_the_models_newest_unfinished_run_goes_on(
+def test_without_a_folder_the_models_newest_unfinished_run_is_resumed(
     train_tiny, run_main, tmp_path, interrupt_after, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
@@ -102,7 +102,7 @@ def test_a_schedule_that_is_stretched_is_told_with_both_rates(train_tiny, tmp_pa
     assert len(history(tmp_path / "run")) == 4
 
 
-def test_the_flags_that_began_a_replay_go_on_with_it(train_tiny, monkeypatch):
+def test_the_flags_that_began_a_replay_resume_it(train_tiny, monkeypatch):
     flags = ["mlp_handwritten", "--batch_size=full", "--search_epochs=1", "--learning_rate=1e-3"]
     with monkeypatch.context() as patch:
         patch.setattr(RunFolder, "finish", lambda *_: signal.raise_signal(signal.SIGINT))
@@ -124,7 +124,7 @@ def test_the_flags_that_began_a_replay_go_on_with_it(train_tiny, monkeypatch):
     ],
     ids=["jit and pmap", "dropout under jit"],
 )
-def test_a_run_goes_on_on_other_devices_to_the_same_numbers_but_for_rounding(
+def test_a_run_resumes_on_other_devices_to_the_same_numbers_but_for_rounding(
     train_tiny, tmp_path, interrupt_after, flags, ways
 ):
     assert train_tiny(*flags, f"--workdir={tmp_path / 'whole'}").status == 0
@@ -175,7 +175,7 @@ WRITERS = {
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_a_full_disk_is_one_line_and_the_run_goes_on_later(train_tiny, tmp_path, monkeypatch, name):
+def test_a_full_disk_is_one_line_and_the_run_resumes_later(train_tiny, tmp_path, monkeypatch, name):
     """The disk has room for so many bytes of that file: the process' own limit refuses more."""
     whole, run, writer = tmp_path / "whole", tmp_path / "run", WRITERS[name]
     assert train_tiny("softmax", f"--workdir={whole}").status == 0

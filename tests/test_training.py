@@ -266,7 +266,7 @@ def test_a_long_epoch_in_one_loop_is_cut_where_it_may_be_saved_stopped_and_taken
 
     whole, metrics = run(scan.scanned_epoch, due=due, save=save)
     assert (seen, saved, int(metrics.count)) == ([2, 4], [(4, 128)], 160)
-    # A run by steps, stopped where no loop is cut, goes on in one.
+    # A run by steps, stopped where no loop is cut, resumes in one.
     for make_epoch, answers, done in ((EPOCHS[0], [0, 15], 2), (EPOCHS[1], [0, 0, 0, 15], 3)):
         asked = iter(answers)
         with pytest.raises(loop.Interrupted) as stopped:

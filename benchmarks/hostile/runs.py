@@ -86,14 +86,14 @@ def metrics_case(sample: dict[str, Any], folder: Path, rng: Rng) -> None:
         content = damage(rng, content, content)
     (folder / "metrics.jsonl").write_bytes(content)
 
-    def go_on() -> None:
+    def resume() -> None:
         opened = RunFolder.open(str(folder))
         opened.drop_records_after(6)
         kept_steps([3, 6], opened.keep, opened.records())
         for record in opened.records():
             f"{record['seconds'] + record['epoch']:.1f} {record['train_loss']:.4f}"
 
-    status_of(go_on)
+    status_of(resume)
 
 
 SEARCH = {
@@ -125,7 +125,7 @@ def search_case(sample: dict[str, Any], folder: Path, rng: Rng) -> None:
     (folder / "search.json").write_bytes(damage_json(rng, kept))
     (folder / "result.json").write_bytes(rng.randbytes(rng.randint(0, 20)))
 
-    def go_on() -> None:
+    def resume() -> None:
         search.open(resume=True)
         search.write()
         if search.seeds:
@@ -136,7 +136,7 @@ def search_case(sample: dict[str, Any], folder: Path, rng: Rng) -> None:
         run: Any = SimpleNamespace(folder=opened, config=read_config(opened), experiment=None)
         print(replay.closing_table(run, test))
 
-    status_of(close if slides else go_on)
+    status_of(close if slides else resume)
 
 
 # Checkpoints
@@ -191,14 +191,14 @@ def checkpoint_case(sample: dict[str, Any], folder: Path, rng: Rng) -> None:
         _, params = RunFolder.open(str(run)).read_params(forms)
         jax.tree.map(np.testing.assert_array_equal, params, like["params"])
 
-    def go_on() -> None:
+    def resume() -> None:
         with RunFolder.open(str(run)) as opened:
             tree = opened.restore(like)
         if tree is not None:
             jax.tree.map(np.testing.assert_array_equal, tree, like)
 
     status_of(predict)
-    status_of(go_on)
+    status_of(resume)
 
 
 def _split(content: bytes) -> tuple[dict[str, Any], bytes]:

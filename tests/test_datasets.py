@@ -81,6 +81,8 @@ def test_classes_are_named_by_digits_unless_they_have_names():
     unnamed = Dataset("it", 3, split([0]), split([]), split([0]), "")
     named = dataclasses.replace(unnamed, class_names=("a", "b", "c"))
     assert (unnamed.class_names, named.class_names) == (("0", "1", "2"), ("a", "b", "c"))
+    with pytest.raises(UserError, match="a name for each of 3 classes, got 2"):
+        dataclasses.replace(unnamed, class_names=("a", "b"))
 
 
 # IDX files by name

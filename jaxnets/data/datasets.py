@@ -60,6 +60,11 @@ class Dataset:
     def __post_init__(self):
         if not self.class_names:
             object.__setattr__(self, "class_names", tuple(map(str, range(self.num_classes))))
+        if len(self.class_names) != self.num_classes:
+            raise UserError(
+                f"{self.name}: expected a name for each of {self.num_classes} classes, "
+                f"got {len(self.class_names)}"
+            )
 
     @property
     def is_regression(self) -> bool:

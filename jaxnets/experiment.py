@@ -10,7 +10,6 @@ True
 
 import dataclasses
 import functools
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self
 
@@ -19,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxnets.backprop.rule import FindRule, rule_of, with_custom_vjp
 from jaxnets.config.fields import NO_PLATEAU, Config
 from jaxnets.data.datasets import Dataset, Split
 from jaxnets.errors import RunFailedError, UserError
@@ -39,7 +39,7 @@ Record = dict[str, Any]  # An epoch's line of metrics.jsonl.
 # mlp_sequential 4.2e-7; a batch's gradient is a sum in which much may cancel, hence the slack.
 GRADIENT_TOLERANCE = {"float32": 1e-4, "float64": 1e-9, "bfloat16": 0.5, "mixed": 0.5}
 
-# An epoch is one compiled loop only if its images take at most this much memory.
+# A folder's pictures are read into memory for a compiled loop only if they take no more than this.
 MAX_SCAN_BYTES = 512 << 20
 
 
@@ -132,11 +132,9 @@ class Experiment:
         """
         run_epoch = self._compile_epoch(callbacks or Callbacks())
         for epoch in range(int(start.state.step) // self.loader.steps, self.config.epochs):
-            started = time.perf_counter() - start.seconds
-            state, trained, data_seconds = run_epoch(start, epoch)
-            jax.block_until_ready(state)
-            seconds = time.perf_counter() - started
-            validation = None
+            end = run_epoch(start, epoch)
+            state, trained, validation = end.state, end.metrics, None
+            assert trained is not None  # A split has an example at least.
             if len(self.data.validation):
                 validation = self.evaluate(state.params, self.data.validation, ten_crop=False)
             record = {
@@ -145,9 +143,9 @@ class Experiment:
                 **_scores("train", trained, trained),
                 **_scores("validation", validation, trained),
                 "learning_rate": float(np.asarray(self.schedule(int(state.step) - 1))),
-                "seconds": seconds,
-                "data_seconds": data_seconds,
-                "images_per_second": int(trained.count) / seconds,
+                "seconds": end.seconds,
+                "data_seconds": end.data_seconds,
+                "images_per_second": int(trained.count) / end.seconds,
             }
             if self.config.schedule == "plateau":
                 from jaxnets.training.plateau import plateau_of, update_plateau
@@ -213,11 +211,16 @@ class Experiment:
 
     def without_zeros(self) -> tuple[LossAndGrad, TrainLoader]:
         """The same sums over a full batch without its black pixels (training/large_batch.py)."""
+        from jaxnets.backprop.nonzero_columns import find_rule_with_widths
         from jaxnets.training.large_batch import with_nonzero_pixels
 
-        make = functools.partial(make_loss_and_grad, self.config, self.model)
-        layer = str(first_dense(self.model).name)
-        loss_and_grad, split = with_nonzero_pixels(make, self.loader.split, layer)
+        layer = first_dense(self.model)
+
+        def make(widths: Sequence[int]) -> LossAndGrad:
+            find_rule = find_rule_with_widths(layer, widths)
+            return make_loss_and_grad(self.config, self.model, find_rule)
+
+        loss_and_grad, split = with_nonzero_pixels(make, self.loader.split, str(layer.name))
         return loss_and_grad, dataclasses.replace(self.loader, split=split)
 
     def _compile_epoch(self, callbacks: Callbacks) -> loop.RunEpoch:
@@ -229,7 +232,7 @@ class Experiment:
         use_scan = (
             callbacks.before_step is None
             and prefers_scan(self.model, parallel)
-            and not (hasattr(images, "readable") and images.nbytes > MAX_SCAN_BYTES)
+            and (isinstance(images, np.ndarray) or images.nbytes <= MAX_SCAN_BYTES)
         )
         if not has_convolution(self.model):
             from jaxnets.training.large_batch import accumulate_gradients
@@ -245,7 +248,7 @@ class Experiment:
         return compile_epoch(self.train_step(loss_and_grad), loader, parallel, callbacks)
 
     def _gradient_check(self, callbacks: Callbacks) -> Callable[[int, TrainState, Any], None]:
-        """Compares the gradients by hand with stock JAX that differentiates the plain network."""
+        """Returns a `before_step` that compares the gradients by hand with those of jax.grad."""
         from jaxnets.backprop.check import relative_error
 
         plain = step.autodiff_loss_and_grad(self.model.apply, LOSSES[self.config.loss])
@@ -302,16 +305,14 @@ def optimizer_of(config: Config, schedule: optax.Schedule) -> optax.GradientTran
     return rule
 
 
-def make_loss_and_grad(config: Config, model: Chain, *, widths: Sequence[int] = ()) -> LossAndGrad:
-    """The gradient that the config asks for; `widths` are those of backprop/nonzero_columns.py."""
+def make_loss_and_grad(config: Config, model: Chain, find_rule: FindRule = rule_of) -> LossAndGrad:
+    """The loss_and_grad that the config asks for; "both" trains by the one by hand."""
     if config.gradients == "auto":
-        from jaxnets.backprop.rule import with_custom_vjp
-
-        derived = with_custom_vjp(model, widths=widths)
+        derived = with_custom_vjp(model, find_rule)
         return step.autodiff_loss_and_grad(derived.apply, LOSSES[config.loss])
     from jaxnets.backprop.network import manual_loss_and_grad
 
-    return manual_loss_and_grad(model, config.loss, widths=widths)
+    return manual_loss_and_grad(model, config.loss, find_rule)
 
 
 def init_state(

@@ -11,6 +11,7 @@ import pytest
 from conftest import assert_close, assert_same, leaves, quick_jit, train_on
 
 from jaxnets import experiment
+from jaxnets.backprop.nonzero_columns import find_rule_with_widths
 from jaxnets.data.batches import Batch
 from jaxnets.data.datasets import Split
 from jaxnets.errors import RunFailedError, UserError
@@ -18,6 +19,7 @@ from jaxnets.experiment import Experiment, make_loss_and_grad
 from jaxnets.losses import LOSSES
 from jaxnets.machine.platform import prepare
 from jaxnets.metrics import Metrics
+from jaxnets.models.chain import first_dense
 from jaxnets.training import loop, scan
 from jaxnets.training.large_batch import accumulate_gradients, with_nonzero_pixels
 from jaxnets.training.optimizer import create_optimizer, create_schedule
@@ -185,7 +187,7 @@ def test_pixels_that_are_black_are_left_out_and_change_nothing(tiny, tiny_preset
     """Some are black in all images, others in whole blocks once the images are sorted."""
     config = tiny_preset(name, hidden=(16,), gradients=gradients, loss="cross_entropy")
     ours = Experiment.create(config, tiny)
-    model, state, widths = ours.model, ours.init_state(), []
+    model, state, chosen = ours.model, ours.init_state(), []
     batch = a_batch(tiny.train, 32)
     images = batch.images.copy()
     images[:, 1:3] = images[:, :, 4] = images[::3, :6] = 0
@@ -193,12 +195,12 @@ def test_pixels_that_are_black_are_left_out_and_change_nothing(tiny, tiny_preset
     dark = np.flatnonzero(~images.reshape(32, -1).any(axis=0))
     assert len(dark) >= 2 * 8 + 6
 
-    def ways(**options):
-        widths.extend(options["widths"])
-        return make_loss_and_grad(config, model, **options)
+    def ways(widths):
+        chosen.extend(widths)
+        return make_loss_and_grad(config, model, find_rule_with_widths(first_dense(model), widths))
 
     narrow, split = with_nonzero_pixels(ways, Split(images, batch.labels), "hidden1", block_size=5)
-    assert widths[0] < 0.7 * widths[-1]
+    assert chosen[0] < 0.7 * chosen[-1]
     assert split.images.shape == (32, np.prod(tiny.image_shape) - len(dark), 1, 1)
     sums = quick_jit(narrow)(state.params, Batch(split.images, split.labels, batch.mask), state.key)
     way = autodiff_loss_and_grad(model.apply, LOSSES["cross_entropy"])
@@ -233,7 +235,8 @@ def test_an_epoch_in_one_loop_is_an_epoch_step_by_step(tiny, tiny_preset, float6
         run_epoch = make_epoch(ours.train_step(), ours.loader, ours.parallel, watch)
         for epoch in range(2):
             seen.clear()
-            state, metrics, _ = run_epoch(loop.Checkpoint(state), epoch)
+            end = run_epoch(loop.Checkpoint(state), epoch)
+            state, metrics = end.state, end.metrics
             counts, totals = zip(*seen, strict=True)  # Every example is seen once.
             assert list(totals) == np.cumsum(counts).tolist() and totals[-1] == 160
         ends.append((state, metrics))
@@ -255,7 +258,8 @@ def test_a_long_epoch_in_one_loop_is_cut_where_it_may_be_saved_stopped_and_taken
     def run(make_epoch, checkpoint=None, **watch):
         watch = loop.Callbacks(**watch)
         run_epoch = make_epoch(ours.train_step(), ours.loader, ours.parallel, watch)
-        return run_epoch(checkpoint or loop.Checkpoint(ours.init_state()), 0)[:2]
+        end = run_epoch(checkpoint or loop.Checkpoint(ours.init_state()), 0)
+        return end.state, end.metrics
 
     def due(step):
         seen.append(step)

@@ -4,17 +4,17 @@ The network is stated once, in models/. Here every layer of it finds its pair (`
 chain rule is the loop in `manual_loss_and_grad`. Nothing here differentiates.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxnets.backprop.rule import key_of, rule_of
+from jaxnets.backprop.rule import FindRule, key_of, rule_of
 from jaxnets.data.batches import Batch
 from jaxnets.losses import LOSSES
 from jaxnets.metrics import metric_of
-from jaxnets.models.chain import Chain, first_dense
+from jaxnets.models.chain import Chain
 
 Params = dict[str, Any]
 
@@ -26,18 +26,14 @@ class Pair(NamedTuple):
     backward: Callable[..., Any]  # (cache, d_out, input_gradient) -> (d_params, dx)
 
 
-def pair_of(layer: Any, widths: Sequence[int] = ()) -> Pair:
-    """The hand-derived pair of a layer of a chain; `widths` is that of `manual_loss_and_grad`."""
+def pair_of(layer: Any, find_rule: FindRule = rule_of) -> Pair:
+    """The hand-derived pair of a layer of a chain."""
     if key_of(layer) in ("jaxnets.Enlarge", "jaxnets.Normalize"):
         # It stands before every parameter, so nothing flows back through it.
         return Pair(lambda params, x, key: (layer(x), ()), lambda *_: ({}, None))
-    rule = rule_of(layer)
+    rule = find_rule(layer)
     if rule is None:
         raise ValueError(f"expected a layer with a hand-derived pair, got {layer}")
-    if widths:
-        from jaxnets.backprop.nonzero_columns import with_nonzero_columns
-
-        rule = with_nonzero_columns(rule, widths)
     has_params, static = "params" in rule.inputs, rule.static(layer)
     dtype = getattr(layer, "dtype", None)
 
@@ -57,27 +53,26 @@ def pair_of(layer: Any, widths: Sequence[int] = ()) -> Pair:
     return Pair(forward, backward)
 
 
-def manual_loss_and_grad(model: Chain, loss: str, *, widths: Sequence[int] = ()):
-    """The loss_and_grad by the derivations in this room.
+def manual_loss_and_grad(model: Chain, loss: str, find_rule: FindRule = rule_of):
+    """The loss_and_grad by the derivations in `backprop/`.
 
     Args:
       model: A chain of layers.
       loss: One of losses.LOSSES; its metrics are those of `metric_of`.
-      widths: The numbers of nonzero columns of the first dense layer's input, as in
-        `with_nonzero_columns`.
+      find_rule: Finds a layer's rule, by default its own.
 
     Returns:
       (params, batch, key) -> (Metrics, gradients), both summed over the batch's examples: the
       signature of `training.step.autodiff_loss_and_grad`.
     """
-    sparse = first_dense(model) if widths else None
-    pairs = [pair_of(layer, widths if layer is sparse else ()) for layer in model.layers]
-    names = [str(getattr(layer, "name", None)) for layer in model.layers]
+    pairs = [pair_of(layer, find_rule) for layer in model.layers]
+    names = [getattr(layer, "name", None) or "" for layer in model.layers]  # "": no parameters
     loss_rule: Any = rule_of(LOSSES[loss])
     metric = metric_of(LOSSES[loss])
 
     def loss_and_grad(params: Params, batch: Batch, key: jax.Array):
         batch = jax.tree.map(jnp.asarray, batch)
+        # Those of the forward pass in Flax.
         keys: Any = model.apply({}, method=Chain.dropout_keys, rngs={"dropout": key})
         first = next(i for i, name in enumerate(names) if name in params)
 

@@ -9,7 +9,18 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from jaxnets.backprop.rule import LayerRule, Params
+from jaxnets.backprop.dense import DENSE, with_product
+from jaxnets.backprop.rule import FindRule, LayerRule, Params, rule_of
+
+
+def find_rule_with_widths(layer: Any, widths: Sequence[int]) -> FindRule:
+    """A `rule_of` that gives one dense layer the rule of `with_nonzero_columns`."""
+
+    def find_rule(asked: Any) -> LayerRule | None:
+        rule = rule_of(asked)
+        return with_nonzero_columns(rule, widths) if rule and asked is layer else rule
+
+    return find_rule
 
 
 def with_nonzero_columns(rule: LayerRule, widths: Sequence[int]) -> LayerRule:
@@ -46,7 +57,10 @@ def with_nonzero_columns(rule: LayerRule, widths: Sequence[int]) -> LayerRule:
         dx = rule.backward(rule.forward(params, x)[1], dz)[1] if input_gradient else None
         return _by_width(d_params, x, widths), dx
 
-    return rule._replace(forward=forward, backward=backward)
+    def faster(layer: Any) -> Any:
+        return with_product(layer, with_nonzero_columns(DENSE, widths))
+
+    return rule._replace(forward=forward, backward=backward, faster=faster)
 
 
 def _by_width(function: Callable[[int], Any], x: jax.Array, widths: Sequence[int]) -> Any:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 from jaxtyping import Array, Float
 
-from jaxnets.models.chain import Chain, Layer, first_dense, map_layers
+from jaxnets.models.chain import Chain, Layer, map_layers
 
 Params = dict[str, Float[Array, "..."]]
 
@@ -48,16 +48,21 @@ class LayerRule(NamedTuple):
     inputs: tuple[str, ...] = ("x",)  # Forward's arrays: of "params", "key", "x" and "labels".
     # Reads the static arguments from a layer of a network.
     static: Callable[[Any], dict[str, Any]] = lambda layer: {}
-    # Returns a layer in the form that autodiff differentiates by this pair.
+    # layer -> the same layer in a form with a faster gradient: most by the pair, by `by_rule`.
     faster: Callable[[Any], Callable[..., Any]] | None = None
-    # (x, **static) -> the side of its kink on which each unit is. None: no kinks.
+    # For central differences: (x, **static) -> on which side of its kink each unit is, as x > 0, or
+    # which element has won. None: no kinks.
     sides: Callable[..., jax.Array] | None = None
     # (x, sides, **static) -> out, continued smoothly from these sides.
     on_sides: Callable[..., jax.Array] | None = None
 
 
+FindRule = Callable[[Any], LayerRule | None]  # `rule_of`, or one that changes some rules.
+
+
 # Where the rule of a layer or a loss stands, by the package and the name of its class or function:
-# a file of this folder and the rule's name there. Names with spaces are steps of the slides.
+# a file of this folder and the rule's name there. Names with spaces are steps of the slides, which
+# only the gradient check uses.
 RULES = {
     "flax.Dense": "dense.DENSE",
     "jaxnets.DenseWithOnes": "dense_with_ones.DENSE_WITH_ONES",
@@ -120,23 +125,16 @@ def _by_rule_backward(rule: LayerRule, static: Mapping[str, Any], cache: Any, d_
 by_rule.defvjp(_by_rule_forward, _by_rule_backward)
 
 
-def with_custom_vjp(model: Chain, *, widths: Sequence[int] = ()) -> Chain:
-    """Returns the same network, differentiated by our rules.
+def with_custom_vjp(model: Chain, find_rule: FindRule = rule_of) -> Chain:
+    """Returns the same network for autodiff, its layers in the faster form if their rule has one.
 
-    XLA's gradient of a max pool (select-and-scatter) is 6 to 9 times slower on the CPU, its
-    convolutions of few channels are too, and the gradient of a wide dense layer's input is 7
-    times; see benchmarks/step.py. The values are the same, so are the parameters. The widths are
-    those of `network.manual_loss_and_grad`.
+    On the CPU, XLA's gradient of a max pool (select-and-scatter) takes 6 to 9 times as long, that
+    of a wide dense layer's input 7 times. Its convolutions of few channels are slow, too
+    (benchmarks/step.py). Parameters and values are the same.
     """
-    first = first_dense(model) if widths else None
 
     def faster(layer: Layer) -> Layer:
-        if first is not None and layer is first:
-            from jaxnets.backprop.dense import DENSE, with_product
-            from jaxnets.backprop.nonzero_columns import with_nonzero_columns
-
-            return with_product(first, with_nonzero_columns(DENSE, widths))
-        rule = rule_of(layer)
+        rule = find_rule(layer)
         return rule.faster(layer) if rule and rule.faster else layer
 
     return map_layers(model, faster)

@@ -33,8 +33,8 @@ class Checkpoint:
 
     state: TrainState  # Its step says how much of which epoch is done.
     metrics: Metrics | None = None  # The sums over the done part of the epoch; None at its start.
-    seconds: float = 0.0  # The time that this part took,
-    data_seconds: float = 0.0  # and the share of it spent waiting for batches.
+    seconds: float = 0.0  # Seconds spent on this part,
+    data_seconds: float = 0.0  # and how many of these it waited for batches.
 
 
 class Interrupted(KeyboardInterrupt):
@@ -88,8 +88,7 @@ class TrainLoader:
         return -(-len(self.split) // self.batch_size)
 
 
-# run_epoch(checkpoint, epoch) -> (state, metrics of the whole epoch, seconds waited for batches)
-RunEpoch = Callable[[Checkpoint, int], tuple[TrainState, Metrics, float]]
+RunEpoch = Callable[[Checkpoint, int], Checkpoint]  # (start, epoch) -> the epoch's end
 
 
 def stepped_epoch(
@@ -98,10 +97,9 @@ def stepped_epoch(
     """An epoch whose steps are dispatched from Python, while a thread prepares the next batches."""
     compiled = parallel.compile(train_step, donate=True)
 
-    def run_epoch(checkpoint: Checkpoint, epoch: int) -> tuple[TrainState, Metrics, float]:
-        started = time.perf_counter() - checkpoint.seconds
-        state, metrics = checkpoint.state, checkpoint.metrics
-        data_seconds = checkpoint.data_seconds
+    def run_epoch(start: Checkpoint, epoch: int) -> Checkpoint:
+        started = time.perf_counter() - start.seconds
+        state, metrics, data_seconds = start.state, start.metrics, start.data_seconds
         done = int(state.step)
         pending: collections.deque[Metrics] = collections.deque()
 
@@ -113,8 +111,9 @@ def stepped_epoch(
                 metrics = accumulate_metrics(metrics, pending.popleft(), f"step {done}")
                 callbacks.progress(int(metrics.count) - before, metrics)
 
-        def here() -> Checkpoint:
+        def reached() -> Checkpoint:
             collect(leave=0)
+            jax.block_until_ready(state)
             return Checkpoint(state, metrics, time.perf_counter() - started, data_seconds)
 
         batches = train_batches(
@@ -129,18 +128,16 @@ def stepped_epoch(
                 if batch is None:
                     break
                 if signal := callbacks.stop():
-                    raise Interrupted(here(), signal)
+                    raise Interrupted(reached(), signal)
                 if callbacks.due(done + len(pending)):
-                    callbacks.save(here())
+                    callbacks.save(reached())
                 batch = parallel.split(batch)
                 if callbacks.before_step is not None:
                     callbacks.before_step(done + len(pending), state, batch)
                 state, step_metrics = compiled(state, batch)
                 pending.append(step_metrics)
                 collect(leave=IN_FLIGHT)
-        collect(leave=0)
-        assert metrics is not None  # A split has an example at least.
-        return state, metrics, data_seconds
+        return reached()
 
     return run_epoch
 
@@ -182,9 +179,9 @@ def evaluate(
     count = len(parallel.devices)
     batch_size = -(-EVAL_BATCH_SIZE // (views * count)) * count
     total = None
-    ours = eval_batches(split, batch_size, parallel.rows(batch_size))
-    with contextlib.closing(prefetch(ours)) as batches:
-        for number, batch in enumerate(batches, start=1):
+    batches = eval_batches(split, batch_size, parallel.rows(batch_size))
+    with contextlib.closing(prefetch(batches)) as ready:
+        for number, batch in enumerate(ready, start=1):
             metrics = eval_step(params, parallel.split(batch))
             total = accumulate_metrics(total, metrics, f"evaluation batch {number}")
     assert total is not None

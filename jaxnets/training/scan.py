@@ -16,7 +16,7 @@ from jaxnets.data.batches import Batch, epoch_corners, epoch_order
 from jaxnets.training import loop
 from jaxnets.training.crops import shift
 from jaxnets.training.parallel import Parallel
-from jaxnets.training.step import Sums, TrainState, TrainStep
+from jaxnets.training.step import TrainState, TrainStep
 
 # After this many steps a compiled loop lets the host save or stop: an epoch of MNIST's 55,000
 # images is one loop if a batch has 27 images or more.
@@ -58,21 +58,25 @@ def scanned_epoch(
     compiled = parallel.compile(make_train_epoch(train_step), replicated=3, donate=True)
     images, labels = parallel.replicate((np.asarray(loader.split.images), loader.split.labels))
 
-    def run_epoch(checkpoint: loop.Checkpoint, epoch: int) -> tuple[TrainState, Sums, float]:
-        started = time.perf_counter() - checkpoint.seconds
-        state, metrics, done = checkpoint.state, checkpoint.metrics, int(checkpoint.state.step)
+    def run_epoch(start: loop.Checkpoint, epoch: int) -> loop.Checkpoint:
+        started = time.perf_counter() - start.seconds
+        state, metrics, done = start.state, start.metrics, int(start.state.step)
         first = epoch * loader.steps
         rows = epoch_order(len(loader.split), loader.batch_size, loader.seed, epoch)
         if "shift" in loader.augment.split(","):
             rows = (*rows, epoch_corners(loader.steps, loader.batch_size, loader.seed, epoch))
         ours = parallel.rows(loader.batch_size)
-        while (begin := done - first) < loader.steps:
+
+        def reached() -> loop.Checkpoint:
+            jax.block_until_ready(state)
             seconds = time.perf_counter() - started
-            here = loop.Checkpoint(state, metrics, seconds, checkpoint.data_seconds)
+            return loop.Checkpoint(state, metrics, seconds, start.data_seconds)
+
+        while (begin := done - first) < loader.steps:
             if signal := callbacks.stop():
-                raise loop.Interrupted(here, signal)
+                raise loop.Interrupted(reached(), signal)
             if begin and callbacks.due(done):
-                callbacks.save(here)
+                callbacks.save(reached())
             # Cut at the same steps wherever the epoch was resumed.
             end = (begin // STEPS_AT_ONCE + 1) * STEPS_AT_ONCE
             part = parallel.split(tuple(array[begin:end, ours] for array in rows), axis=1)
@@ -84,7 +88,6 @@ def scanned_epoch(
             total = jax.tree.map(lambda x: x.sum(axis=0), stacked)
             metrics = loop.accumulate_metrics(metrics, total, f"step {done}")
             callbacks.progress(int(total.count), metrics)
-        assert metrics is not None  # A split has an example at least.
-        return state, metrics, checkpoint.data_seconds
+        return reached()
 
     return run_epoch

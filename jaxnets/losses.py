@@ -55,7 +55,7 @@ def cross_entropy(logits: Float[Array, "B K"], labels: Labels) -> Float[Array, "
 
 
 def mse(logits: Float[Array, "B K"], labels: Labels) -> Float[Array, " B"]:
-    """Keras' "mse": 1/K Σₖ (pₖ - yₖ)², so that the batch's mean is over samples and outputs.
+    """Keras's "mse": 1/K Σₖ (pₖ - yₖ)², so that the batch's mean is over samples and outputs.
 
     It lies from 0 to 2/K. Source: slides "Keras的序列模型" and keras.losses.MeanSquaredError.
 
@@ -66,9 +66,10 @@ def mse(logits: Float[Array, "B K"], labels: Labels) -> Float[Array, " B"]:
 
 
 def half_mse(logits: Float[Array, "B K"], labels: Labels) -> Float[Array, " B"]:
-    """The slide's 1/(2K) Σ (ŷᵏ - yᵏ)² with K the number of samples: ½ Σₖ (pₖ - yₖ)² of each.
+    """The slide's squared error: ½ Σₖ (pₖ - yₖ)² of each example.
 
-    It lies from 0 to 1, and is K/2 times Keras' mse, 5 times with ten classes.
+    It lies from 0 to 1, and is K/2 times Keras's mse: 5 times with ten classes. The slide divides
+    by the number of examples, as the training step does here.
     Source: slide "全连接神经网络的基本原理", backward propagation.
     """
     return _squares(logits, labels).sum(axis=1) / 2

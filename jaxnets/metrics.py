@@ -19,16 +19,16 @@ MetricFunction = Callable[..., Any]
 
 
 def _counted(total: jax.Array) -> jax.Array:
-    """A number of examples that was added up in floats, exactly so below 2^24, as an integer.
+    """A number of examples as an integer; it was added up in floats, which are exact below 2^24.
 
-    XLA adds over devices what is of one type in one all-reduce: so counts travel with gradients.
+    XLA then adds it over the devices together with the gradients: one all-reduce for one type.
     """
     return total.astype(jnp.int32)
 
 
 @flax.struct.dataclass
 class Metrics:
-    """Sums over examples; the sums of two such are the metrics of both sets of examples."""
+    """Sums over examples; adding two gives the metrics of both sets of examples."""
 
     loss_sum: Sum
     correct: Sum  # How many had their label as the largest logit.
@@ -46,20 +46,20 @@ class Metrics:
     ):
         """The metrics of one batch, whose mask is 1 for an example and 0 for padding.
 
-        A NaN among the logits counts as wrong. Of probabilities the largest is the label.
+        A NaN among the logits counts as wrong; soft labels count as their most probable class.
         """
         num_classes, labels = logits.shape[1], classes_of(labels)
         picked = jnp.take_along_axis(logits, labels[:, None], axis=1)
         earlier = jnp.arange(num_classes)[None, :] < labels[:, None]
         # How many classes come before the label; of equal logits the lower class comes first.
         rank = ((logits > picked) | ((logits == picked) & earlier)).sum(axis=1)
-        real = ~jnp.isnan(logits).any(axis=1) & (mask > 0)
+        has_nan = jnp.isnan(logits).any(axis=1)
         weight = (mask > 0).astype(losses.dtype)
         confusion = jnp.zeros((num_classes, num_classes), losses.dtype)
         return cls(
             loss_sum=jnp.sum(jnp.where(mask > 0, losses, 0)),
-            correct=_counted(jnp.sum(weight * (real & (rank == 0)))),
-            top5_correct=_counted(jnp.sum(weight * (real & (rank < 5)))),
+            correct=_counted(jnp.sum(weight * (~has_nan & (rank == 0)))),
+            top5_correct=_counted(jnp.sum(weight * (~has_nan & (rank < 5)))),
             confusion=_counted(confusion.at[labels, logits.argmax(axis=1)].add(weight)),
             count=_counted(jnp.sum(weight)),
         )

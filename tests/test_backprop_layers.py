@@ -37,6 +37,7 @@ from jaxnets.gradcheck.compare import DIFFERENCES, compiled, disagreement, judge
 from jaxnets.gradcheck.layers import TOLERANCES, problem_of
 from jaxnets.losses import LOSSES
 from jaxnets.models import MODELS
+from jaxnets.models.chain import Chain
 from jaxnets.models.layers import MaxPool
 
 LAYERS = all_rules()
@@ -246,6 +247,10 @@ def test_the_static_arguments_are_those_of_the_flax_layer():
     assert LAYERS["conv"].static(conv) == wanted
     wanted = {"strides": (1, 1), "padding": "SAME", "groups": 1}
     assert LAYERS["conv"].static(nn.Conv(8, (5, 5))) == wanted
+    for dilated in (nn.Conv(8, 3, kernel_dilation=2), nn.Conv(8, 3, input_dilation=(1, 2))):
+        for read in (LAYERS["conv"].static, lambda layer: with_custom_vjp(Chain([layer]))):
+            with pytest.raises(ValueError, match="expected a convolution without dilation"):
+                read(dilated)
     wanted = {"window": (3, 3), "strides": (2, 2), "padding": "VALID"}
     assert LAYERS["max_pool"].static(MaxPool(3, 2)) == wanted
 

@@ -258,7 +258,7 @@ def test_a_long_epoch_in_one_loop_is_cut_where_it_may_be_saved_stopped_and_taken
     def run(make_epoch, checkpoint=None, **watch):
         watch = loop.Callbacks(**watch)
         run_epoch = make_epoch(ours.train_step(), ours.loader, ours.parallel, watch)
-        end = run_epoch(checkpoint or loop.Checkpoint(ours.init_state()), 0)
+        end: Any = run_epoch(checkpoint or loop.Checkpoint(ours.init_state()), 0)
         return end.state, end.metrics
 
     def due(step):

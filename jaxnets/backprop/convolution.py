@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.linen.linear import canonicalize_padding
 from jax import lax
 from jaxtyping import Array, Float
@@ -13,7 +14,7 @@ from jaxtyping import Array, Float
 from jaxnets.backprop.rule import LayerRule, Params, Setting, by_rule
 from jaxnets.backprop.windows import Padding, Pads, Size, window_pads, window_slices
 
-SMALL_WINDOW = 32  # as many numbers; a first layer on grey images has 9
+SMALL_WINDOW = 32  # numbers in a window; a first layer on grey images has 9
 
 Images = Float[Array, "B H W C"]
 Outputs = Float[Array, "B h w K"]
@@ -63,7 +64,7 @@ def conv_backward(
 
     W_ack meets X'_b,(s i + a),c in every example and at every place:
 
-        dW_ack = sum_b,i X'_b,(s i + a),c dz_bik          [k, C, K]
+        dW_ack = sum_b,i X'_b,(s i + a),c dz_bik          [kh, C, K]
 
     which is a convolution of X with dz as its filter: its places are the offsets a, its window
     steps by s, and what it sums over, like channels, are the examples b.
@@ -73,7 +74,7 @@ def conv_backward(
 
         dX'_buc = sum_a,k dz'_b,(u - a),k W_ack           [B, H', C]
 
-    which is a convolution of dz' with the flipped W (a becomes k - 1 - a), its input and output
+    which is a convolution of dz' with the flipped W (a becomes kh - 1 - a), its input and output
     channels swapped. dX is dX' without the padding's rows.
 
         db_k = sum_b,i dz_bik                             [K]   every place shares the bias
@@ -130,7 +131,7 @@ def _kernel_gradient(
     channels, features = x.shape[-1], dz.shape[-1]
     if _is_small(window, channels):
         rows = _window_rows(x, window, strides, pads)
-        # rowsᵀ dz, whose long sum over all places the CPU does faster in eight parts.
+        # rowsᵀ dz: the CPU is faster at this long sum over all places in eight parts.
         parts = 8 if dz.size // features % 8 == 0 else 1
         rows, dz = (array.reshape(parts, -1, array.shape[-1]) for array in (rows, dz))
         product = jnp.einsum("gnw,gnk->gwk", rows, dz).sum(axis=0)
@@ -187,8 +188,15 @@ def _static(strides, padding, groups: int) -> dict[str, Any]:
     return {"strides": strides, "padding": canonicalize_padding(padding, 2), "groups": groups}
 
 
+def _static_of(layer: nn.Conv) -> dict[str, Any]:
+    if any(np.any(np.asarray(d or 1) != 1) for d in (layer.input_dilation, layer.kernel_dilation)):
+        raise ValueError(f"expected a convolution without dilation, got {layer}")
+    return _static(layer.strides, layer.padding, layer.feature_group_count)
+
+
 def _with_convolution(layer: nn.Conv) -> nn.Conv:
     """The same Flax layer, whose convolution autodiff differentiates by our rule."""
+    _static_of(layer)  # Refuses a layer that the rule does not fit.
 
     def convolve(x, kernel, strides, padding, *, feature_group_count=1, **_):
         static = _static(strides, padding, feature_group_count)
@@ -204,7 +212,7 @@ def _plain_convolution(params, x, *, strides, padding, groups):
     return layer.apply({"params": params}, x)
 
 
-def _convolution(
+def _setting(
     x, window, filters, strides=(1, 1), padding: Any = "SAME", groups=1, biased=True
 ) -> Setting:
     params = {"kernel": (*window, x[-1] // groups, filters)}
@@ -217,19 +225,19 @@ CONV = LayerRule(
     backward=conv_backward,
     plain=_plain_convolution,
     settings=[
-        _convolution((2, 5, 5, 2), (3, 3), 3),
-        _convolution((1, 1, 1, 1), (1, 1), 1),
-        _convolution((2, 7, 6, 2), (3, 2), 4, strides=(2, 3), padding="VALID"),
-        _convolution((2, 6, 6, 2), (4, 3), 3),
-        _convolution((2, 8, 7, 9), (3, 4), 4, strides=(2, 2)),
-        _convolution((1, 6, 5, 3), (2, 3), 2, padding=((2, 1), (0, 3)), biased=False),
-        _convolution((2, 8, 8, 5), (3, 3), 2, strides=(3, 3), padding="VALID"),
-        _convolution((2, 5, 6, 4), (3, 2), 6, groups=2),
-        _convolution((2, 7, 5, 18), (3, 3), 6, groups=2, strides=(2, 2)),
-        _convolution((2, 5, 5, 3), (2, 2), 3, groups=3, padding="VALID", biased=False),
-        _convolution((1, 19, 19, 3), (11, 11), 4, strides=(4, 4), padding=2),
+        _setting((2, 5, 5, 2), (3, 3), 3),
+        _setting((1, 1, 1, 1), (1, 1), 1),
+        _setting((2, 7, 6, 2), (3, 2), 4, strides=(2, 3), padding="VALID"),
+        _setting((2, 6, 6, 2), (4, 3), 3),
+        _setting((2, 8, 7, 9), (3, 4), 4, strides=(2, 2)),
+        _setting((1, 6, 5, 3), (2, 3), 2, padding=((2, 1), (0, 3)), biased=False),
+        _setting((2, 8, 8, 5), (3, 3), 2, strides=(3, 3), padding="VALID"),
+        _setting((2, 5, 6, 4), (3, 2), 6, groups=2),
+        _setting((2, 7, 5, 18), (3, 3), 6, groups=2, strides=(2, 2)),
+        _setting((2, 5, 5, 3), (2, 2), 3, groups=3, padding="VALID", biased=False),
+        _setting((1, 19, 19, 3), (11, 11), 4, strides=(4, 4), padding=2),
     ],
     inputs=("params", "x"),
-    static=lambda layer: _static(layer.strides, layer.padding, layer.feature_group_count),
+    static=_static_of,
     faster=_with_convolution,
 )

@@ -12,8 +12,8 @@ Outputs = Float[Array, "B K"]
 Images = Float[Array, "B *sizes"]
 Shape = Float[Array, "0 *sizes"]  # An empty array remembers it.
 
-# From so many outputs on, XLA on the CPU is slow at dz Wᵀ: seven times as slow as at W dzᵀ for
-# AlexNet's dense6 at batch 128, 1.5 times for the CNN's hidden layer.
+# From this many outputs on, XLA on the CPU is slower at dz Wᵀ than at W dzᵀ: 7 times for AlexNet's
+# dense6 at batch 128, 1.5 times for the CNN's hidden layer.
 WIDE = 128
 
 

@@ -20,14 +20,14 @@ def dropout_forward(key: Key[Array, ""], x: Numbers, *, rate: float) -> tuple[Nu
     the cache, is the one that flax.linen.Dropout draws from the same key.
 
     Raises:
-      ValueError: The rate is no probability.
+      ValueError: The rate is not a probability.
 
     Source: Krizhevsky et al. 2012, section 4.2 (which scales in evaluation instead).
     """
     if not 0 <= rate <= 1:
         raise ValueError(f"rate: expected a probability between 0 and 1, got {rate}")
     kept = jax.random.bernoulli(key, 1 - rate, x.shape)
-    return _mask(kept, x, rate), kept
+    return _drop_and_scale(kept, x, rate), kept
 
 
 def dropout_backward(cache: Mask, d_out: Numbers, *, rate: float) -> Numbers:
@@ -35,11 +35,11 @@ def dropout_backward(cache: Mask, d_out: Numbers, *, rate: float) -> Numbers:
 
     dx = m dy / (1 - rate)     the mask is a constant, so the same numbers are silenced
     """
-    return _mask(cache, d_out, rate)
+    return _drop_and_scale(cache, d_out, rate)
 
 
-def _mask(kept: jax.Array, v: jax.Array, rate: float) -> jax.Array:
-    """Silences what is not kept; at rate 1 nothing is left that a scale could save."""
+def _drop_and_scale(kept: jax.Array, v: jax.Array, rate: float) -> jax.Array:
+    """Zeroes what is not kept and scales the rest; at rate 1 all is zero, not 0 / 0."""
     return jnp.zeros_like(v) if rate == 1 else jnp.where(kept, v / (1 - rate), 0)
 
 

@@ -38,9 +38,9 @@ def softmax_cross_entropy_backward(cache: tuple[Rows, Labels], d_losses: Losses)
         ∂loss_b/∂z_bk = e^z_bk / sum_j e^z_bj - y_bk = p_bk - y_bk
         dz_bk = (p_bk - y_bk) d_loss_b
 
-    From -sum_j y_bj log p_bj, with ∂log p_bj/∂z_bk = 1[j = k] - p_bk, the same comes out as
-    p_bk sum_j y_bj - y_bk: that the probabilities y_bj have the sum 1 is used here. A class is the
-    case in which one of them is 1 and the others are 0.
+    From -sum_j y_bj log p_bj, with ∂log p_bj/∂z_bk = 1[j = k] - p_bk, comes p_bk sum_j y_bj - y_bk:
+    the same, because the probabilities y_bj have the sum 1. For a class, one of them is 1 and the
+    others are 0.
     """
     p, labels = cache
     y = probabilities_of(labels, p.shape[-1], p.dtype)
@@ -48,7 +48,7 @@ def softmax_cross_entropy_backward(cache: tuple[Rows, Labels], d_losses: Losses)
 
 
 def rows_of(labels, like):
-    """The labels as rows of probabilities, for the plain formulations."""
+    """The labels as rows of probabilities, for the plain formulations: not by `losses.py`."""
     return labels if labels.ndim == 2 else jnp.eye(like.shape[1], dtype=like.dtype)[labels]
 
 

@@ -55,10 +55,10 @@ def max_pool_forward(
 
 
 def _stored(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
-    """function(x), which XLA must store: it does not fuse what a branch returns.
+    """function(x), which XLA must store: XLA never fuses what a branch returns with its uses.
 
-    lax.optimization_barrier alone is gone by the time XLA on the CPU fuses; it does keep the
-    condition from being folded away.
+    The barrier keeps XLA from folding the condition away. A barrier alone would not do: XLA on the
+    CPU removes it before it fuses.
     """
     result = jax.eval_shape(function, x)
     always = lax.optimization_barrier(jnp.array(True))
@@ -75,8 +75,8 @@ def max_pool_backward(
 
     In a tie the first in row-major order of the window wins, as in XLA.
     """
-    winner, shape = cache
-    height, width, channels = shape.shape[1:]
+    winner, empty = cache
+    height, width, channels = empty.shape[1:]
     (kh, kw), (sh, sw), (_, h, w, _) = window, strides, d_out.shape
     (top, _), (left, _) = window_pads((height, width), window, strides, padding)
     # Cut the padded image into rows x columns cells of sh x sw pixels. The pixels of cell (i, j)
@@ -106,7 +106,7 @@ def _pick_winners(x, sides, *, window, strides, padding):
     return lax.select_n(sides.astype(jnp.int32), *slices)
 
 
-def _pool(x, window, strides, padding: Padding = "VALID", numbers: str = "normal") -> Setting:
+def _setting(x, window, strides, padding: Padding = "VALID", numbers: str = "normal") -> Setting:
     static = {"window": window, "strides": strides, "padding": padding}
     return Setting(x, numbers=numbers, static=static)
 
@@ -120,16 +120,16 @@ MAX_POOL = LayerRule(
     backward=max_pool_backward,
     plain=lambda x, window, strides, padding: nn.max_pool(x, window, strides, padding),
     settings=[
-        _pool((2, 6, 4, 3), (2, 2), (2, 2)),
-        _pool((1, 1, 1, 1), (1, 1), (1, 1)),
-        _pool((2, 7, 7, 2), (3, 3), (2, 2)),
-        _pool((2, 5, 6, 2), (3, 2), (1, 2), "SAME"),
-        _pool((1, 8, 7, 2), (2, 2), (3, 3)),
-        _pool((2, 4, 5, 1), (2, 3), (1, 1), ((1, 0), (1, 1))),
-        _pool((1, 2, 2, 1), (2, 2), (2, 2), ((1, 0), (0, 1))),
-        _pool((2, 6, 4, 3), (2, 2), (2, 2), numbers="integers"),
-        _pool((2, 7, 7, 2), (3, 3), (2, 2), numbers="integers"),
-        _pool((1, 5, 5, 2), (3, 3), (2, 2), "SAME", numbers="equal"),
+        _setting((2, 6, 4, 3), (2, 2), (2, 2)),
+        _setting((1, 1, 1, 1), (1, 1), (1, 1)),
+        _setting((2, 7, 7, 2), (3, 3), (2, 2)),
+        _setting((2, 5, 6, 2), (3, 2), (1, 2), "SAME"),
+        _setting((1, 8, 7, 2), (2, 2), (3, 3)),
+        _setting((2, 4, 5, 1), (2, 3), (1, 1), ((1, 0), (1, 1))),
+        _setting((1, 2, 2, 1), (2, 2), (2, 2), ((1, 0), (0, 1))),
+        _setting((2, 6, 4, 3), (2, 2), (2, 2), numbers="integers"),
+        _setting((2, 7, 7, 2), (3, 3), (2, 2), numbers="integers"),
+        _setting((1, 5, 5, 2), (3, 3), (2, 2), "SAME", numbers="equal"),
     ],
     static=_static,
     faster=lambda layer: lambda x: by_rule(MAX_POOL, _static(layer), x),

@@ -90,8 +90,8 @@ SQUARED_ERROR = LayerRule(
 def half_squared_error_forward(outputs: Rows, targets: Rows) -> tuple[Losses, Rows]:
     """Sums the squares over the outputs, as the slide does: loss_b = 1/2 sum_k (p_bk - y_bk)².
 
-    The slide's 1/K over the examples stands in `training/step.py`. Over 10 outputs this loss is 5
-    times the one of Keras.
+    The slide's division by the number of examples stands in `training/step.py`. Over 10 outputs
+    this loss is 5 times the one of Keras.
 
     Source: slide "全连接神经网络的基本原理", backpropagation.
     """

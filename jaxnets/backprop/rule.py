@@ -61,8 +61,7 @@ FindRule = Callable[[Any], LayerRule | None]  # `rule_of`, or one that changes s
 
 
 # Where the rule of a layer or a loss stands, by the package and the name of its class or function:
-# a file of this folder and the rule's name there. Names with spaces are steps of the slides, which
-# only the gradient check uses.
+# a file of this folder and the rule's name there. Only the gradient check uses names with spaces.
 RULES = {
     "flax.Dense": "dense.DENSE",
     "jaxnets.DenseWithOnes": "dense_with_ones.DENSE_WITH_ONES",

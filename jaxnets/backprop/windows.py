@@ -4,8 +4,8 @@ A window (kh, kw) slides over an image [B, H, W, C] in steps (sh, sw). It stops 
 
     h = (top + H + bottom - kh) // sh + 1
 
-Its element (a, b) visits rows a, a + sh, a + 2 sh ... of the padded image: a strided slice. There
-are kh kw such slices, each [B, h, w, C], in row-major order of (a, b).
+Its element (a, a') visits rows a, a + sh, a + 2 sh ... of the padded image: a strided slice. There
+are kh kw such slices, each [B, h, w, C], in row-major order of (a, a').
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ def window_pads(image: Size, window: Size, strides: Size, padding: Padding) -> P
     if isinstance(padding, str) and padding in ("SAME", "VALID"):
         pads = lax.padtype_to_pads(image, window, strides, padding)
     elif isinstance(padding, str | int):
-        raise ValueError(f"padding must be 'SAME', 'VALID' or pairs of ints, got {padding!r}")
+        raise ValueError(f"padding: expected 'SAME', 'VALID' or pairs of ints, got {padding!r}")
     else:
         pads = [(low, high) for low, high in padding]
     padded = tuple(low + size + high for size, (low, high) in zip(image, pads, strict=True))

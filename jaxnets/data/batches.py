@@ -57,7 +57,7 @@ def train_batches(
 ) -> Iterator[Batch]:
     """Yields an epoch's batches in its random order, from batch number `start` on.
 
-    Each has only the given rows, where other processes have the others; no other image is read.
+    Each holds this process' rows only, and no other image is read.
     """
     order, mask = epoch_order(len(split), batch_size, seed, epoch)
     for step in range(start, len(order)):
@@ -71,7 +71,7 @@ def train_batches(
 def eval_batches(split: Split, batch_size: int, rows: slice = ALL) -> Iterator[Batch]:
     """Yields every example once, in order, the last batch padded and masked.
 
-    Each batch has only the given rows, where other processes have the others.
+    Each batch holds this process' rows only.
     """
     for order, mask in zip(*_pad_order(np.arange(len(split)), batch_size), strict=True):
         yield _batch(split, order[rows], mask[rows])

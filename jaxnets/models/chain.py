@@ -42,7 +42,7 @@ class Chain(nn.Module):
         return x
 
     def dropout_keys(self) -> dict[int, jax.Array]:
-        """The key of each dropout layer, by its index: one key of the caller's, folded."""
+        """The key of each dropout layer by its index, which is folded into the caller's key."""
         indices = [i for i, layer in enumerate(self.layers) if isinstance(layer, nn.Dropout)]
         if not indices:
             return {}
@@ -51,7 +51,7 @@ class Chain(nn.Module):
 
 
 def has_convolution(chain: Chain) -> bool:
-    """Whether any layer is a convolution: on the CPU those are slow inside a scan."""
+    """Whether any layer is a convolution."""
     return any(isinstance(layer, nn.Conv) for layer in chain.layers)
 
 
@@ -67,7 +67,7 @@ def with_precision(chain: Chain, precision: str) -> Chain:
       chain: A chain with layers in float32.
       precision: "float32"; "float64"; "bfloat16" with float32 parameters; or "mixed", which is
         bfloat16 except for the last layer, whose logits are float32. Keras 3's guide to mixed
-        precision asks for that: a softmax of logits of 8 bits loses small differences.
+        precision asks for that: a softmax of logits of 8 binary digits loses small differences.
     """
     dtype = jnp.dtype("bfloat16" if precision == "mixed" else precision)
     kept = jnp.float32 if dtype == jnp.bfloat16 else dtype

@@ -27,9 +27,9 @@ LossAndGrad = Callable[[Params, Batch, jax.Array], tuple[Sums, Params]]
 # (the step's key, a batch, the place of its first row in the whole batch) -> the augmented batch
 Augment = Callable[[jax.Array, Batch, Any], Batch]
 
-# 1/255 = 0.010101..., in base 256, is cut in two: a byte times the first part has no more than 24
-# binary digits, so that only the addition rounds. XLA would multiply by the rounded 1/255 instead,
-# and 126 of the 256 bytes would differ from NumPy's quotient in their last digit.
+# 1/255, which is 0.010101... in base 256, is cut in two. A byte times the first part is exact in 24
+# binary digits, and the sum is the correctly rounded quotient. XLA would multiply by the rounded
+# 1/255 instead: 126 of the 256 bytes would differ from NumPy's quotient in their last digit.
 THREE_DIGITS, REST = np.float32(0x010101 / 2**24), np.float32(1 / 255 / 2**24)
 
 
@@ -140,7 +140,7 @@ def make_gradient_step(
         if axis_name is None:
             return loss_and_grad(state.params, augment(key, batch, 0), key)
         device = lax.axis_index(axis_name)
-        batch = augment(key, batch, device * len(batch.labels))
+        batch = augment(key, batch, device * len(batch.labels))  # With keys folded from this one.
         key = jax.random.fold_in(key, device)  # Each device drops different units.
         return add_over(axis_name, loss_and_grad(state.params, batch, key))
 

@@ -45,7 +45,7 @@ class Processes:
         return stop
 
 
-def prepare(
+def set_up_jax(
     devices: int | None = None,
     precision: str = "float32",
     *,

@@ -15,7 +15,7 @@ from jaxnets.data.datasets import MAX_CLASSES
 from jaxnets.data.pictures.decode import to_square
 from jaxnets.errors import UserError
 from jaxnets.experiment import create_model
-from jaxnets.machine.platform import compiler_options, prepare
+from jaxnets.machine.platform import compiler_options, set_up_jax
 from jaxnets.models.chain import Chain
 from jaxnets.runs.resume import read_config
 from jaxnets.runs.run_folder import CONFIG, RunFolder
@@ -97,7 +97,7 @@ def load_predictor(workdir: str, prepare_as: str = "auto") -> Predictor:
     as_digits = prepare_as == "digit" or (
         prepare_as == "auto" and is_digit_size and all(len(name) == 1 for name in class_names)
     )
-    prepare(None, config.precision)
+    set_up_jax(None, config.precision)
     model = create_model(config, len(class_names))
 
     step, params = folder.read_params(_params_like(folder, config, model, image_shape))

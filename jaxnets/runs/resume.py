@@ -43,9 +43,9 @@ def resumed_config(flags: dict[str, Any]) -> Config:
         if name not in RESUME_MAY_CHANGE and ours != began[name]
     ]
     if flags.get("epochs", stored.epochs) < stored.epochs:
-        changed.append(f"epochs was {stored.epochs}, got {flags['epochs']} (more are taken)")
+        changed.append(f"epochs was {stored.epochs}, got {flags['epochs']} (it may only grow)")
     if changed:
-        raise UserError(f"resume: that is another run than {folder.path}: {'; '.join(changed)}")
+        raise UserError(f"resume: expected the settings of {folder.path}: {'; '.join(changed)}")
     changes = {name: flags[name] for name in RESUME_MAY_CHANGE if name in flags}
     config = replace(stored, **{"overwrite": False, "workdir": str(folder.path), **changes})
     _refuse_finished(folder, stored, config)

@@ -86,7 +86,7 @@ def load_predictor(workdir: str, prepare_as: str = "auto") -> Predictor:
         and class names of one character, as MNIST's.
 
     Raises:
-      UserError: It is no run folder, or a damaged one, or has no checkpoint yet.
+      UserError: The folder holds no run, a damaged one, or no checkpoint yet.
     """
     folder = RunFolder.open(workdir)
     config = read_config(folder)
@@ -112,7 +112,7 @@ def load_predictor(workdir: str, prepare_as: str = "auto") -> Predictor:
 
 
 def _form(folder: RunFolder) -> tuple[tuple[int, int, int], tuple[str, ...]]:
-    """Reads the images' shape and the classes' names from config.json, which may be anybody's."""
+    """Reads the images' shape and the classes' names from config.json, which may be untrusted."""
     written, where = folder.read(CONFIG), folder.path / CONFIG
     shape, count = written.get("image_shape"), written.get("num_classes")
     if shape is None or count is None:
@@ -146,5 +146,5 @@ def _params_like(
 
 
 def _inputs(config: Config, images: Any) -> Any:
-    """What the network takes of images in the data set's format, as in an evaluation."""
+    """The network's input for images in the data set's format, as in an evaluation."""
     return to_float(center_crop(images, config.input_size))

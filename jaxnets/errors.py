@@ -30,8 +30,8 @@ class StoppedError(Exception):
         self.signal, self.at_once = signal, at_once
 
 
-def exit_status_of(error: BaseException) -> tuple[str, int] | None:
-    """The message and the exit status of an error; None if the error is a bug."""
+def message_and_status(error: BaseException) -> tuple[str, int] | None:
+    """An error's message and exit status; None if the error is a bug."""
     if isinstance(error, UserError):
         return str(error), WRONG_REQUEST
     if isinstance(error, RunFailedError):
@@ -65,7 +65,7 @@ def run_main(main: Callable[[Sequence[str]], int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return RUN_FAILED
     except (Exception, KeyboardInterrupt) as error:
-        if (known := exit_status_of(error)) is None:
+        if (known := message_and_status(error)) is None:
             raise
         message, status = known
         with contextlib.suppress(OSError):  # stderr may be full, or its reader gone.

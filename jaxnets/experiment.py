@@ -23,7 +23,7 @@ from jaxnets.config.fields import NO_PLATEAU, Config
 from jaxnets.data.datasets import Dataset, Split
 from jaxnets.errors import RunFailedError, UserError
 from jaxnets.losses import LOSSES
-from jaxnets.machine.platform import compiler_options_for_init, prepare
+from jaxnets.machine.platform import compiler_options_for_init, set_up_jax
 from jaxnets.metrics import metric_of
 from jaxnets.models import MODELS
 from jaxnets.models.chain import Chain, first_dense, has_convolution, with_precision
@@ -283,7 +283,7 @@ def create_parallel(config: Config) -> Parallel:
     """The devices that the config asks for; UserError if they are not there."""
     if config.is_distributed and not jax.distributed.is_initialized():
         raise UserError("distributed and coordinator are for train.py alone")
-    devices = prepare(
+    devices = set_up_jax(
         config.devices,
         config.precision,
         platform=config.platform,

@@ -59,7 +59,7 @@ def pytest_configure(config):
 
     from jaxnets.machine import platform
 
-    platform.prepare(cpu_devices=8)
+    platform.set_up_jax(cpu_devices=8)
 
 
 def pytest_collection_modifyitems(items):

@@ -112,12 +112,12 @@ def test_the_papers_recipe_is_its_section_5():
 @pytest.mark.parametrize(
     ("flags", "parts"),
     [
-        (["--model=cnn", "--recipe=paper"], ["recipe: cnn has none (that is of alexnet, "]),
+        (["--model=cnn", "--recipe=paper"], ["recipe: cnn has none (only for alexnet, "]),
         (["--model=alexnet_small", "--recipe=paper"], ["recipe: alexnet_small has none"]),
         (["--model=alexnet", "--recipe=papr"], ['unknown recipe "papr"; did you mean "paper"']),
         (["--model=cnn", "--init=paper"], ["init: cnn has none", "alexnet_small"]),
         (["--model=cnn", "--init_from=x.safetensors"], ["init_from: cnn has none"]),
-        (["--model=cnn", "--normalize=none"], ["that is of alexnet, alexnet_paper, alexnet_ungr"]),
+        (["--model=cnn", "--normalize=none"], ["only for alexnet, alexnet_paper, alexnet_ungr"]),
         (["--model=alexnet", "--init=xavier"], ['unknown init "xavier"']),
         (["--model=alexnet", "--input_size=62"], ["from 63 to 1024 for alexnet, got 62"]),
         (["--model=alexnet", "--validation_size=0", "--schedule=plateau"], ["no images are held"]),

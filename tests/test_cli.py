@@ -56,7 +56,7 @@ def assert_failed(outcome, message):
         ("--model --epochs=3", ["model: expected --model=value, got --model"]),
         ("--overwrite=yes", ["overwrite: expected --overwrite without a value, got 'yes'"]),
         ("--activation=tanh", ['unknown activation "tanh"', "relu, sigmoid, softmax"]),
-        ("--input_size=64", ["input_size: cnn has none (that is of alexnet"]),
+        ("--input_size=64", ["input_size: cnn has none (only for alexnet"]),
         ("--epochs=" + "9" * 400, ["epochs: expected a whole number from 1 to 1000000"]),
         ("--workdir=~nobody-here/x", ["workdir: expected a path", "~nobody-here/x"]),
         ("--model=mlp --hidden=1" + ",1" * 100, ["hidden: expected at most 100"]),

@@ -10,7 +10,7 @@ import jax
 import pytest
 
 from jaxnets.errors import UserError
-from jaxnets.machine.platform import prepare
+from jaxnets.machine.platform import set_up_jax
 
 
 def test_the_command_shows_what_jax_finds_and_what_would_be_used(run_command):
@@ -51,8 +51,8 @@ def test_a_fresh_python_simulates_as_many_devices_as_are_asked_for(run_python, f
 
 
 def test_a_second_preparation_changes_nothing():
-    first, before = prepare(2), dict(jax.config.values)
-    assert prepare(2) == first
+    first, before = set_up_jax(2), dict(jax.config.values)
+    assert set_up_jax(2) == first
     assert jax.config.values == before
 
 
@@ -62,7 +62,7 @@ def test_without_a_home_folder_compiled_programs_are_not_kept(monkeypatch):
     before = jax.config.values["jax_compilation_cache_dir"]
     jax.config.update("jax_compilation_cache_dir", None)
     try:
-        prepare()
+        set_up_jax()
         assert jax.config.values["jax_compilation_cache_dir"] is None
     finally:
         jax.config.update("jax_compilation_cache_dir", before)
@@ -86,7 +86,7 @@ def test_without_an_accelerator_the_refusal_says_what_to_install(run_python):
 def test_simulated_devices_are_the_cpus_also_where_there_is_an_accelerator(monkeypatch):
     accelerator = type("Device", (), {"platform": "gpu", "device_kind": "H100"})()
     monkeypatch.setattr(jax, "local_devices", lambda: [accelerator] * 2)
-    assert len(prepare()) == len(prepare(platform="gpu")) == 2
+    assert len(set_up_jax()) == len(set_up_jax(platform="gpu")) == 2
     restart = r"expected cpu, JAX has only 2 x H100; .*restart"
     requests: Any = [
         ({"cpu_devices": 2}, restart),
@@ -96,4 +96,4 @@ def test_simulated_devices_are_the_cpus_also_where_there_is_an_accelerator(monke
     ]
     for request, refused in requests:
         with pytest.raises(UserError, match=refused):
-            prepare(**request)
+            set_up_jax(**request)

@@ -18,7 +18,7 @@ from jaxnets.data.batches import Batch, train_batches
 from jaxnets.data.datasets import Split
 from jaxnets.experiment import Experiment
 from jaxnets.losses import LOSSES
-from jaxnets.machine.platform import prepare
+from jaxnets.machine.platform import set_up_jax
 from jaxnets.models import MODELS
 from jaxnets.training import step as step_module
 from jaxnets.training.parallel import Parallel
@@ -99,7 +99,7 @@ def check_updates(step, batches):
     rng = np.random.default_rng(0)
     images, labels = rng.random((22, 2, 2, 1), np.float32), rng.integers(0, 3, 22).astype(np.int32)
     split = Split(images, labels)
-    parallel, optimizer = Parallel(prepare(4), "pmap"), optax.sgd(0.5)
+    parallel, optimizer = Parallel(set_up_jax(4), "pmap"), optax.sgd(0.5)
     apply = MODELS["softmax"](num_classes=3).apply
     loss_and_grad = step.autodiff_loss_and_grad(apply, LOSSES["cross_entropy"])
     train_step = step.make_train_step(loss_and_grad, optimizer, axis_name=parallel.axis_name)
@@ -129,7 +129,7 @@ def check_keys(step, batches):
         return jax.random.uniform(key), jax.random.normal(key, (3,))
 
     del batches
-    parallel = Parallel(prepare(4), "pmap")
+    parallel = Parallel(set_up_jax(4), "pmap")
     state = step.TrainState(jnp.array(7), {}, (), KEY)
     batch = Batch(np.zeros((4, 1, 1, 1), np.float32), np.zeros(4, np.int32), np.ones(4))
     gradient_step = step.make_gradient_step(draw, axis_name=parallel.axis_name)
@@ -201,7 +201,7 @@ def test_what_is_not_mutated_lives(check):
 @pytest.mark.parametrize("axis", [0, 1])
 def test_every_device_gets_the_next_share_of_a_batch(kind, axis):
     rows = np.arange(3 * 8).reshape((8, 3) if axis == 0 else (3, 8))
-    shares = Parallel(prepare(4), kind).split(rows, axis)
+    shares = Parallel(set_up_jax(4), kind).split(rows, axis)
     expected = np.split(rows, 4, axis)
     if kind == "pmap":
         np.testing.assert_array_equal(shares, np.stack(expected))

@@ -233,8 +233,8 @@ def test_resume_refuses_what_would_be_another_run(
     before = content(run)
     outcome = train_tiny("mlp", "--resume", "--learning_rate=0.25", "--epochs=1")
     outcome.assert_refused(
-        f"resume: that is another run than {run}: model was softmax, got mlp; "
-        "learning_rate was 0.5, got 0.25; epochs was 2, got 1 (more are taken)"
+        f"resume: expected the settings of {run}: model was softmax, got mlp; "
+        "learning_rate was 0.5, got 0.25; epochs was 2, got 1 (it may only grow)"
     )
     changed = {**tiny_arrays, "t10k-images": 255 - tiny_arrays["t10k-images"]}
     folder = write_idx_folder(tmp_path / "other", changed)

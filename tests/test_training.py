@@ -17,7 +17,7 @@ from jaxnets.data.datasets import Split
 from jaxnets.errors import RunFailedError, UserError
 from jaxnets.experiment import Experiment, make_loss_and_grad
 from jaxnets.losses import LOSSES
-from jaxnets.machine.platform import prepare
+from jaxnets.machine.platform import set_up_jax
 from jaxnets.metrics import Metrics
 from jaxnets.models.chain import first_dense
 from jaxnets.training import loop, scan
@@ -323,7 +323,7 @@ def test_one_device_eight_by_jit_and_eight_by_pmap_train_alike(
 @pytest.mark.parametrize("kind", ["jit", "pmap"])
 def test_a_batch_that_devices_cannot_share_is_refused(tiny, kind):
     with pytest.raises(UserError, match="batch_size 20 is not divisible by 8 devices"):
-        Parallel(prepare(8), kind).split(a_batch(tiny.train, 20))
+        Parallel(set_up_jax(8), kind).split(a_batch(tiny.train, 20))
 
 
 # The notebook API

@@ -13,13 +13,13 @@ from jaxnets.config.options import METAVARS, Options, options_of, parse, show, t
 from jaxnets.config.recipes import DEFAULT_MODEL, MODEL_FIELDS, PRESETS
 from jaxnets.errors import UserError, did_you_mean
 
-# The flags of Config that --help shows; --help_all shows all, under a heading from a first one on.
+# --help shows BEGINNERS; --help_all shows all flags, with a heading before each field of HEADINGS.
 BEGINNERS = {"model", "hidden", "dataset", "data_dir", "epochs", "batch_size", "optimizer"}
 BEGINNERS |= {"learning_rate", "gradients", "seed", "devices", "workdir", "resume"}
 HEADINGS = dict(
     model="network", dataset="data", epochs="training", platform="machine", log_format="run"
 )
-WIDTH, NAMES = 80, 24  # Columns of the help, and of these the flags'.
+WIDTH, NAMES = 80, 24  # Width of the help, and of its first column.
 
 
 def parse_flags(arguments: Sequence[str], description: str = "") -> dict[str, Any]:
@@ -36,9 +36,9 @@ def parse_flags(arguments: Sequence[str], description: str = "") -> dict[str, An
 def parse_command(
     arguments: Sequence[str], name: str, kinds: Sequence[type[Options]]
 ) -> tuple[Any, dict[str, Any]]:
-    """Reads a command's own flags, of the first kind, and those of train.py, of the second if any.
+    """Reads a command's own flags, which kinds[0] declares, and those of train.py in kinds[1:].
 
-    The first kind's docstring is shown at the top of --help.
+    --help begins with the docstring of kinds[0].
     """
     given = _read(arguments, f"-m jaxnets {name}", kinds[0].__doc__ or "", kinds)
     own = {field.name for field in options_of(kinds[0])} & set(given)
@@ -96,7 +96,7 @@ def _is_positional(field: dataclasses.Field) -> bool:
 
 
 def _positionals(words: list[str], fields: Sequence[dataclasses.Field]) -> dict[str, Any]:
-    """The positional options: each takes a word, a tuple takes all that are left."""
+    """Gives each positional option a word; an option whose type is tuple takes all the rest."""
     if len(words) < len(fields):
         missing = " ".join(map(_metavar, fields[len(words) :]))
         raise UserError(f"expected {missing}, got none (--help explains)")
@@ -114,7 +114,7 @@ def _positionals(words: list[str], fields: Sequence[dataclasses.Field]) -> dict[
 def _help(
     program: str, text: str, kinds: Sequence[type[Options]], given: dict[str, Any], everything: bool
 ) -> str:
-    """The help: a command's own flags, and of Config's a beginner's or everything."""
+    """The help: a command's own flags, and all flags of Config or only a beginner's."""
     own = [field for field in options_of(kinds[0]) if kinds[0] is not Config]
     words = [_metavar(field) for field in own if _is_positional(field)]
     parts = [" ".join(["usage: python", program, *words, "[--flag=value ...]"])]
@@ -140,7 +140,7 @@ def _help(
 
 
 def _metavar(field: dataclasses.Field) -> str:
-    """What stands for an option's value."""
+    """The placeholder for an option's value in the help."""
     kind, element, _ = types_of(field)
     return field.metadata["metavar"] or METAVARS[element] + ",..." * (kind is tuple)
 

@@ -19,8 +19,8 @@ AUGMENTATIONS = ("none", "shift", "crop", "flip", "colour", "pca", "cutout", "mi
 # Keras' default learning rates, for an optimizer that is not the recipe's.
 KERAS_RATES = {"sgd": 0.01, "rmsprop": 0.001, "adam": 0.001}
 
-# The fields that describe the processes of a run, as they are for a single process.
-_PLACE = ("coordinator", "num_processes", "process_id")
+_PLACE = ("coordinator", "num_processes", "process_id")  # Which process of several this is.
+# The fields that describe a run's processes, with their values for a single process.
 SINGLE_PROCESS = {"distributed": False, **dict.fromkeys(_PLACE)}
 
 COUNT, UNITS, FRACTION = (1, 10**6), (1, 65536), (0.0, 1.0)  # The smallest and the largest value.
@@ -171,17 +171,17 @@ class Config(Options):
 
     def __post_init__(self):
         super().__post_init__()
-        _ = self.checkpoint_interval  # Refuses what is no interval.
-        for message in self._mistakes():
+        _ = self.checkpoint_interval  # Raises UserError if it is not an interval.
+        if message := next(self._mistakes(), None):
             raise UserError(message)
 
     def _mistakes(self) -> Iterator[str]:
-        """What is wrong with values that are right one by one."""
+        """Yields an error for each combination of fields that does not fit."""
         model, recipe = self.model, PRESETS[self.model]
         for name in MODEL_FIELDS:
             if getattr(self, name) is not None and name not in recipe:
                 owners = [key for key, other in PRESETS.items() if name in other]
-                yield f"{name}: {model} has none (that is of {', '.join(owners)})"
+                yield f"{name}: {model} has none (only for {', '.join(owners)})"
         if model in ("cnn", "mlp_handwritten") and len(self.hidden or ()) != 1:
             yield f"hidden: {model} has one hidden layer, got {self.hidden}"
         if model in LARGE_ALEXNETS and (self.input_size or 0) < 63:

@@ -12,7 +12,7 @@ from typing import Any
 
 from jaxnets.errors import UserError, unknown
 
-MAX_NUMBERS = 100  # In one value: anybody may have written a config.json.
+MAX_NUMBERS = 100  # In one value; a config.json may come from an untrusted source.
 TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 METAVARS = {int: "N", float: "X", str: "NAME"}
 PATHS = ("FOLDER", "FILE.safetensors", "NAME|FOLDER")  # Metavars of texts that may name a file.
@@ -31,12 +31,12 @@ def option(
     """Returns a dataclass field that is also a flag.
 
     Args:
-      default: Its default; dataclasses.MISSING for a value that has a place instead of a name.
-      help: What it is, as a phrase.
+      default: Its default; dataclasses.MISSING for a positional option.
+      help: Its meaning, as a phrase.
       allowed: The smallest and the largest number, or the texts to choose from.
       none: The word that stands for None, or for an empty tuple, on the command line.
       unset: What the help says about a default that is None or empty.
-      metavar: What stands for the value in the help.
+      metavar: The placeholder for the value in the help.
       repeated: Whether the flag may be given several times, once for each part of a tuple.
     """
     metadata = {key: value for key, value in locals().items() if key != "default"}
@@ -58,7 +58,7 @@ def options_of(kind: type[Options]) -> list[dataclasses.Field]:
 
 
 def types_of(field: dataclasses.Field) -> tuple[type, type, bool]:
-    """A field's type, the type of its parts if it is a tuple (else its own), and if None fits.
+    """A field's type, the type of a tuple's parts (else its own), and whether it may be None.
 
     `tuple[int, ...] | None` is (tuple, int, True).
     """
@@ -69,7 +69,7 @@ def types_of(field: dataclasses.Field) -> tuple[type, type, bool]:
 
 
 def parse(field: dataclasses.Field, text: str) -> Any:
-    """The value that a text stands for; whether it is allowed, an object of the class checks."""
+    """The value that a text stands for; the class checks whether it is allowed."""
     kind, element, _ = types_of(field)
     if text == field.metadata["none"]:
         return () if kind is tuple else None
@@ -126,7 +126,7 @@ def _check(field: dataclasses.Field, value: Any) -> None:
 
 
 def _is_path(value: Any) -> bool:
-    """Whether a text can name a file; one from config.json, which may be anybody's, may not."""
+    """Whether a text can name a file; one from an untrusted config.json may not."""
     try:
         return b"\0" not in os.fsencode(Path(value).expanduser())
     except (TypeError, ValueError, RuntimeError):  # Not a text; not Unicode; ~ of nobody.

@@ -22,10 +22,10 @@ MAX_BYTES = 1 << 28  # The most that an archive may unpack to; CIFAR's are 184 m
 class Form(NamedTuple):
     """The files of a version."""
 
-    folder: str  # Of the archive.
+    folder: str  # The archive's folder.
     train: tuple[str, ...]  # In order.
     test: str
-    names: str  # Of the classes, a line each.
+    names: str  # The file of the classes' names, a line each.
     label_bytes: int  # Before the pixels of a record; the last of them is the label.
 
     @property

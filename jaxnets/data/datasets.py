@@ -127,7 +127,7 @@ def validation_count(validation_size: int | None, total: int, what: str) -> int:
 
 
 def ensure_within(path: Path, folder: Path) -> None:
-    """Raises UserError if a link leads out of a data set's folder, which may be anybody's."""
+    """Raises UserError if a link in a data set, whose source may be untrusted, leads out of it."""
     if not path.resolve().is_relative_to(folder.resolve()):
         raise UserError(f"{path}: expected a file of {folder}, found a link that leads out of it")
 

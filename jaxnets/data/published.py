@@ -35,7 +35,7 @@ def _files(names: Sequence[str], *known: tuple[int, str]) -> tuple[PublishedFile
     return tuple(PublishedFile(name, *rest) for name, rest in zip(names, known, strict=True))
 
 
-IDX_FILES = [f"{name}.gz" for name in idx.FILES]  # Of a set that is published as MNIST is.
+IDX_FILES = [f"{name}.gz" for name in idx.FILES]  # The files of a set published as MNIST is.
 SETS = {
     # H. Xiao, K. Rasul, R. Vollgraf, "Fashion-MNIST", arXiv:1708.07747.
     "fashion_mnist": PublishedSet(

@@ -170,8 +170,8 @@ def _misshapen(ours: Any, theirs: Any) -> Error | None:
 def central_differences(program: Program, gradient: Any) -> Differences:
     """Compares a gradient with (f(x + h d) - f(x - h d)) / 2h, which needs no derivative.
 
-    Along random directions d of length 1 it is compared with the inner product of gradient and d,
-    and errors are relative to the typical size of that, |gradient| / sqrt(its size). Along
+    Along random directions d of length 1 it is compared with the inner product of gradient and d.
+    Errors are relative to that product's typical size, |gradient| / sqrt(its size). Along
     coordinates it is compared with the gradient's elements, and errors are relative to the leaf's
     largest. A move that changes a side of a kink has no derivative to compare with: it is counted
     and another one takes its place.

@@ -237,7 +237,7 @@ def conv_unflipped_kernel(cache, dz, **sliding):
 
 @breaks("conv")
 def conv_padding_off_by_one(cache, dz, *, strides, padding, groups):
-    """Of an odd number of rows of padding, the odd one is at the top."""
+    """If the padding has an odd number of rows, the extra row is at the top."""
     x, params = cache
     pads = window_pads(x.shape[1:3], params["kernel"].shape[:2], strides, padding)
     pads = [(high, low) for low, high in pads]

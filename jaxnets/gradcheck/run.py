@@ -12,7 +12,7 @@ from jaxnets.gradcheck.compare import DIFFERENCES, PRECISIONS, Row
 from jaxnets.gradcheck.layers import check_layer
 from jaxnets.gradcheck.mutants import MUTANTS
 from jaxnets.gradcheck.networks import check_network, networks
-from jaxnets.machine.platform import prepare
+from jaxnets.machine.platform import set_up_jax
 
 COLUMNS = (*PRECISIONS, DIFFERENCES)
 HEADER = ["relative error", *COLUMNS, "tried", "kinks", "verdict", "nearest to its tolerance"]
@@ -34,7 +34,7 @@ def run(model: str | None = None, mutant: str | None = None, as_json: bool = Fal
     """
     if mutant is not None and mutant not in MUTANTS:
         raise unknown("mutant", mutant, MUTANTS)
-    prepare()
+    set_up_jax()
     rows = []
     if not as_json:
         print(table.line(HEADER, WIDTHS, ALIGN))

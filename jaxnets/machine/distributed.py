@@ -22,7 +22,7 @@ import jax
 import numpy as np
 from jax._src.distributed import global_state
 
-from jaxnets.errors import UserError, exit_status_of, one_line
+from jaxnets.errors import UserError, message_and_status, one_line
 from jaxnets.machine.platform import Processes, versions
 
 # Flags that may differ from process to process: only process 0's workdir counts, and the data are
@@ -190,7 +190,7 @@ class Connection(Processes):
                 time.sleep(TICK_SECONDS)
             self._exit_message = received or self._exit_message
             self._exit()
-        text, status = exit_status_of(error) or (f"{type(error).__name__}: {error}", 1)
+        text, status = message_and_status(error) or (f"{type(error).__name__}: {error}", 1)
         # Printed if JAX aborts meanwhile.
         self._has_failed, self._exit_message = True, (text, status)
         message = json.dumps([f"process {self.process_id} ended: {text}", status])

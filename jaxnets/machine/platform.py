@@ -28,7 +28,7 @@ Devices = list[Any]  # A list of jax.Device, which type checkers do not take for
 
 
 class Processes:
-    """What the processes of a run ask each other, in a run of one; Connection is for several."""
+    """How a run's processes exchange values: here for a single process, Connection for several."""
 
     is_first = True
 
@@ -45,7 +45,7 @@ class Processes:
         return stop
 
 
-def prepare(
+def set_up_jax(
     devices: int | None = None,
     precision: str = "float32",
     *,
@@ -74,6 +74,7 @@ def prepare(
     _keep_compiled_programs()
     # JAX's public process_count would start its devices.
     processes = (global_state.num_processes or 1) if connected else 1
+    # Devices of this process, rounded up.
     if (count := cpu_devices or (devices and -(-devices // processes))) is not None:
         with contextlib.suppress(RuntimeError):  # Raised where JAX runs already: a notebook.
             jax.config.update("jax_num_cpu_devices", count)
@@ -93,13 +94,12 @@ def prepare(
         )
     if devices is not None and devices % processes:
         raise UserError(f"devices: expected a multiple of the {processes} processes, got {devices}")
-    each = devices and devices // processes
-    if found[0].platform == "cpu":
-        each = each or cpu_devices or 1
-    return _of_all_processes(each or len(found)) if connected else found[:each]
+    default = (cpu_devices or 1) if found[0].platform == "cpu" else len(found)
+    per_process = devices // processes if devices else default
+    return _of_all_processes(per_process) if connected else found[:per_process]
 
 
-def _of_all_processes(each: int) -> Devices:
+def _of_all_processes(per_process: int) -> Devices:
     """The first devices of each process, in the order of processes; all must have as many."""
     owned = [
         sorted((d for d in jax.devices() if d.process_index == process), key=lambda d: d.id)
@@ -111,7 +111,7 @@ def _of_all_processes(each: int) -> Devices:
                 f"devices: expected as many in each process, process 0 has {len(owned[0])}, "
                 f"process {process} {len(theirs)}"
             )
-    return [device for theirs in owned for device in theirs[:each]]
+    return [device for theirs in owned for device in theirs[:per_process]]
 
 
 def _found(platform: str | None) -> Devices:
@@ -164,8 +164,8 @@ def compiler_options() -> dict[str, Any] | None:
 def compiler_options_for_init() -> dict[str, Any] | None:
     """Options for jax.jit of programs that run once: a network's initialisers.
 
-    On a CPU LLVM takes 1.5 s to optimise JAX' random numbers, and 0.4 s a level lower; the bits are
-    the same (mlp_handwritten, jaxlib 0.10.2, AMD EPYC).
+    On a CPU LLVM takes 1.5 s to optimise JAX's random numbers, and 0.4 s a level lower; the bits
+    are the same (mlp_handwritten, jaxlib 0.10.2, AMD EPYC).
     """
     return {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
 
@@ -192,12 +192,12 @@ def _keep_compiled_programs() -> None:
 def _keep_freed_memory() -> None:
     """Tells glibc to keep freed memory for the next step, and Linux to lay it out in huge pages.
 
-    A step's temporary arrays are tens of megabytes, of AlexNet at 224 pixels a gigabyte. By default
-    each is mapped anew and cleared page by page, and where it is read in strides, pages of 4 KB
-    are looked up again and again. Kept in one heap of 2 MB pages, AlexNet's step takes 0.91 of the
-    time (jaxlib 0.10.2, Intel Xeon; benchmarks/step.py); the CNN's takes 0.95 to 1.0, on an AMD
-    EPYC 0.7. It must come before JAX starts its threads, which would get heaps of their own.
-    Elsewhere than in glibc there is no mallopt, and nothing is done.
+    A step's temporary arrays take tens of megabytes; AlexNet's at 224 pixels take a gigabyte. By
+    default each is mapped anew and cleared page by page. Reads in strides look up its 4 KB pages
+    again and again. In one heap of 2 MB pages, AlexNet's step takes 0.91 of the time (jaxlib
+    0.10.2, Intel Xeon; benchmarks/step.py); the CNN's takes 0.95 to 1.0, on an AMD EPYC 0.7.
+    Call it before JAX starts its threads, which would get heaps of their own. C libraries
+    other than glibc have no mallopt, and nothing is set.
     """
     libc: Any = ctypes.CDLL(None) if os.name == "posix" else None
     if not hasattr(libc, "mallopt"):
@@ -206,7 +206,7 @@ def _keep_freed_memory() -> None:
     libc.mallopt(m_arena_max, 1)
     libc.mallopt(m_mmap_max, 0)
     libc.mallopt(m_trim_threshold, -1)
-    # The heap is made to grow once, and the address space it grew by, none of it touched, advised.
+    # Grows the heap once and advises that new address space, without touching any of it.
     size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
     libc.malloc.restype = libc.sbrk.restype = ctypes.c_void_p
     start = libc.sbrk(0)

@@ -17,9 +17,9 @@
     dense7   [B, 4096]                               dropout before it, ReLU
     logits   [B, K]
 
-The paper's network has 96-256-384-384-256 features, two groups of channels that do not see each
-other in conv2, conv4 and conv5 (each lived on a GPU of its own), and local response normalisation
-after conv1 and conv2.
+The paper's network has 96-256-384-384-256 features. Local response normalisation follows conv1 and
+conv2. Two groups of channels do not see each other in conv2, conv4 and conv5; each lived on a GPU
+of its own.
 
 `alexnet_small` keeps five convolutions with ReLU, overlapping pools after the first, second and
 fifth, and two hidden dense layers with dropout. For images of 28 to 64 pixels its first

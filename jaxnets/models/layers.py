@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Shaped
 
 ACTIVATIONS = {"relu": nn.relu, "sigmoid": nn.sigmoid, "softmax": nn.softmax}
 
-# N(0, 1) / sqrt(D / 2), He et al. 2015, section 2.2: the slide's, not JAX' he_normal, which is
+# N(0, 1) / sqrt(D / 2), He et al. 2015, section 2.2: the slide's, not JAX's he_normal, which is
 # a truncated normal distribution.
 HE = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 

@@ -30,10 +30,10 @@ def load_weights(path: str, fresh: Any) -> Any:
 
     Args:
       path: A .safetensors file of the tensors features.0.weight, ..., classifier.6.bias.
-      fresh: The network's freshly drawn parameters: their shapes and dtypes are wanted.
+      fresh: The network's freshly drawn parameters, which give the shapes and dtypes.
 
     Raises:
-      UserError: The file is no such file; the message says what was wanted and what came.
+      UserError: The file does not fit; the message says what was expected and what was found.
     """
     with _opened(path) as file:
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
@@ -49,7 +49,7 @@ def load_weights(path: str, fresh: Any) -> Any:
 
 
 def describe_weights(path: str, params: Any) -> str:
-    """What a run's weights began as, in a line, once `load_weights` has taken them."""
+    """One line that says which weights `load_weights` took from the file."""
     with _opened(path) as file:
         theirs = file.get_slice(f"{HEAD}.bias").get_shape()[0]
     ours, path = len(params["logits"]["bias"]), printable(path)
@@ -99,9 +99,9 @@ def _opened(path: str) -> Iterator[Any]:
 
 
 def _check(shapes: dict[str, tuple[int, ...]], dtypes: dict[str, str], fresh: Any) -> bool:
-    """Raises UserError where a tensor that is wanted has another shape, or one is no float.
+    """Raises UserError if a needed tensor has another shape or is not of floats.
 
-    Returns whether the file's last layer is whole and of another number of classes.
+    Returns whether the file's last layer is whole and has another number of classes.
     """
     weight, bias = shapes.get(f"{HEAD}.weight", ()), shapes.get(f"{HEAD}.bias", ())
     units, classes = fresh["logits"]["kernel"].shape
@@ -111,7 +111,7 @@ def _check(shapes: dict[str, tuple[int, ...]], dtypes: dict[str, str], fresh: An
         # [height, width, in, out] there is [out, in, height, width], and [in, out] is [out, in].
         weight = (kernel[3], kernel[2], *kernel[:2]) if len(kernel) == 4 else kernel[::-1]
         for name, wanted in ((f"{prefix}.weight", weight), (f"{prefix}.bias", bias)):
-            # What is missing or too much params_from_torchvision says.
+            # params_from_torchvision reports missing and surplus tensors.
             found = shapes.get(name, wanted)
             if found != wanted and not (new_head and layer == "logits"):
                 raise UserError(f"{name}: expected the shape {wanted}, found {found}")

@@ -97,8 +97,8 @@ def named_leaves(tree: Any) -> dict[str, Any]:
 def write(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Writes a whole checkpoint or nothing, with each array's CRC-32; arrays are in C order.
 
-    The safetensors library does not write it: a killed save would leave a file of a random name,
-    others could not read the file, and a full disk would be an error without a number.
+    The safetensors library does not write it: there a killed save leaves a file of a random name.
+    Other users cannot read the library's files, and its error on a full disk has no number.
     """
     # The widest numbers first: each lies at a multiple of its width, as mapped memory needs.
     names = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))
@@ -116,11 +116,11 @@ def write(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def read(path: Path, like: Any, *, whole: bool = True) -> Any:
-    """Reads a checkpoint, which may be anybody's, as NumPy arrays in the structure of `like`.
+    """Reads a checkpoint as NumPy arrays in the structure of `like`.
 
-    The library compares the header with the file's real size, and this function compares the
-    header with `like`, before memory is taken. A whole checkpoint must hold nothing else; otherwise
-    its other parts are not read. A damaged file or one of other arrays is a ValueError.
+    It may come from an untrusted source. Before memory is taken, the library checks the header
+    against the file's size, and this function against `like`. A whole checkpoint must hold nothing
+    else; otherwise its other parts are not read. ValueError if it is damaged or has other arrays.
     """
     wanted = {name: _form(leaf) for name, leaf in named_leaves(like).items()}
     with path.open("rb") as file:

@@ -43,9 +43,9 @@ def resumed_config(flags: dict[str, Any]) -> Config:
         if name not in RESUME_MAY_CHANGE and ours != began[name]
     ]
     if flags.get("epochs", stored.epochs) < stored.epochs:
-        changed.append(f"epochs was {stored.epochs}, got {flags['epochs']} (more are taken)")
+        changed.append(f"epochs was {stored.epochs}, got {flags['epochs']} (it may only grow)")
     if changed:
-        raise UserError(f"resume: that is another run than {folder.path}: {'; '.join(changed)}")
+        raise UserError(f"resume: expected the settings of {folder.path}: {'; '.join(changed)}")
     changes = {name: flags[name] for name in RESUME_MAY_CHANGE if name in flags}
     config = replace(stored, **{"overwrite": False, "workdir": str(folder.path), **changes})
     _refuse_finished(folder, stored, config)
@@ -101,10 +101,11 @@ def from_json(values: dict[str, Any]) -> Config:
         raise UserError(f"damaged: {error}") from error
 
 
-def take_up(folder: RunFolder, experiment: Experiment, inputs: dict[str, str]) -> bool:
-    """Refuses a locked folder's run that has finished, or that began with other data or weights.
+def prepare_to_resume(folder: RunFolder, experiment: Experiment, inputs: dict[str, str]) -> bool:
+    """Checks that a locked run may resume, and removes its result.json if the epochs grow.
 
-    It returns whether config.json must be written anew.
+    Returns whether config.json must be rewritten; UserError if the run has finished, or if it began
+    with other data or weights. A changed learning rate is a warning on stderr.
     """
     config, stored = experiment.config, read_config(folder)
     # The process that had the lock may have finished the run.
@@ -121,7 +122,7 @@ def take_up(folder: RunFolder, experiment: Experiment, inputs: dict[str, str]) -
     same = {name: getattr(config, name) for name in (*OF_THE_PROCESS, *SINGLE_PROCESS)}
     if config.epochs != stored.epochs:
         _warn_learning_rate_change(folder, stored, experiment)
-        # First: with more epochs in config.json it would be half a run.
+        # Removed first: beside a config.json with more epochs it would describe half a run.
         (folder.path / RESULT).unlink(missing_ok=True)
     return replace(stored, **same) != config
 

@@ -339,9 +339,9 @@ def _open_folder(experiment: Experiment, processes: Processes) -> RunFolder:
     try:
         must_write = True
         if config.resume:
-            from jaxnets.runs.resume import take_up
+            from jaxnets.runs.resume import prepare_to_resume
 
-            must_write = take_up(folder, experiment, inputs)
+            must_write = prepare_to_resume(folder, experiment, inputs)
         if must_write:
             write_config(folder, experiment, inputs)
     except BaseException:

@@ -88,7 +88,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, workdir: str) -> "RunFolder":
-        """Finds a run; UserError if there is none, or if it holds links: it may be anybody's."""
+        """Finds a run, whose folder may be untrusted; UserError if it is missing or holds links."""
         path = Path(os.path.expanduser(workdir))
         if not (path / CONFIG).is_file():
             raise UserError(f"workdir: expected a run folder, found no {CONFIG} in {path}")
@@ -201,7 +201,7 @@ class RunFolder:
                 os.close(lock)
 
     def restore(self, like: Any) -> Any:
-        """The last checkpoint, as NumPy arrays in the structure of `like`; None if there is none.
+        """Reads the last checkpoint as NumPy arrays in the structure of `like`; None without one.
 
         A damaged one is reported on stderr and removed if an older one can be restored.
         """

@@ -18,8 +18,8 @@ from jaxnets.training.loop import Checkpoint, TrainLoader
 # A closed terminal or a lost connection is SIGHUP; Windows has none.
 HANG_UP = getattr(signal, "SIGHUP", None)
 
-# Seconds within which a second signal is the same request: timeout(1) sends its signal to the
-# process and to its group, and programs that run others pass on a Ctrl-C that these have got too.
+# Seconds within which a second signal is the same request. timeout(1) signals the process and its
+# group. Programs that run others pass on a Ctrl-C, which these have received already.
 SAME_REQUEST = 0.1
 
 

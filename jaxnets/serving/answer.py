@@ -34,7 +34,7 @@ def answer(
 ) -> bool:
     """Prints predictions for files, folders of pictures and "-" for stdin.
 
-    It reports a picture that cannot be read on stderr, and returns whether there was none.
+    Pictures that cannot be read are reported on stderr; returns whether every one was read.
     """
     if list(names).count(STDIN) > 1:
         raise UserError("expected - for stdin at most once")
@@ -48,7 +48,7 @@ def answer(
     def flush() -> None:
         probabilities = predictor.probabilities([image for _, image in batch])
         for (name, image), row in zip(batch, probabilities, strict=True):
-            order = np.argsort(-row, kind="stable")[:top]  # Of equals the first.
+            order = np.argsort(-row, kind="stable")[:top]  # The first of equals comes first.
             best = [{"label": labels[k], "probability": float(row[k])} for k in order]
             if as_json:
                 answers.append({"image": name, "predictions": best})
@@ -75,7 +75,7 @@ def answer(
 
 
 def _files(names: Sequence[str]) -> Iterator[tuple[str, Path | BadPictureError]]:
-    """Yields each picture's name, and its file or why there is none."""
+    """Yields each picture's name, and its file, or an error if it has none."""
     endings = {ending for ending, kind in Image.registered_extensions().items() if kind in FORMATS}
     for name in names:
         path = Path(name)

@@ -19,10 +19,10 @@ SIDE, BOX = 28, 20
 WORK = 512  # Pixels of the longer side when ink is searched: more would only cost time.
 FINE = 8  # Strokes are measured and thickened at so many times the box's size.
 # Fractions of the shorter side, of the range from black to white, and of the largest part:
-THICKEST = 1 / 3  # What is thicker is no stroke, but paper, table or shadow.
+THICKEST = 1 / 3  # Thicker parts are paper, table or shadow, not strokes.
 UNEVEN = 0.02  # A surface that misses the paper's light by more, in the median, does not fit.
-MIN_CONTRAST = 0.06  # Fainter ink is none ...
-MIN_OVER_NOISE = 4  # ... and so is what stands out less from the paper, in standard deviations.
+MIN_CONTRAST = 0.06  # Fainter marks are not ink ...
+MIN_OVER_NOISE = 4  # ... nor are those that stand out less from the paper, in standard deviations.
 MIN_PART = 0.05  # A smaller connected part is dirt.
 PEN = 2.0  # Pixels in the box: thinner strokes are thickened to it. MNIST's are 2.1 to 4.3 wide.
 

@@ -15,7 +15,7 @@ from jaxnets.data.datasets import MAX_CLASSES
 from jaxnets.data.pictures.decode import to_square
 from jaxnets.errors import UserError
 from jaxnets.experiment import create_model
-from jaxnets.machine.platform import compiler_options, prepare
+from jaxnets.machine.platform import compiler_options, set_up_jax
 from jaxnets.models.chain import Chain
 from jaxnets.runs.resume import read_config
 from jaxnets.runs.run_folder import CONFIG, RunFolder
@@ -86,7 +86,7 @@ def load_predictor(workdir: str, prepare_as: str = "auto") -> Predictor:
         and class names of one character, as MNIST's.
 
     Raises:
-      UserError: It is no run folder, or a damaged one, or has no checkpoint yet.
+      UserError: The folder holds no run, a damaged one, or no checkpoint yet.
     """
     folder = RunFolder.open(workdir)
     config = read_config(folder)
@@ -97,7 +97,7 @@ def load_predictor(workdir: str, prepare_as: str = "auto") -> Predictor:
     as_digits = prepare_as == "digit" or (
         prepare_as == "auto" and is_digit_size and all(len(name) == 1 for name in class_names)
     )
-    prepare(None, config.precision)
+    set_up_jax(None, config.precision)
     model = create_model(config, len(class_names))
 
     step, params = folder.read_params(_params_like(folder, config, model, image_shape))
@@ -112,7 +112,7 @@ def load_predictor(workdir: str, prepare_as: str = "auto") -> Predictor:
 
 
 def _form(folder: RunFolder) -> tuple[tuple[int, int, int], tuple[str, ...]]:
-    """Reads the images' shape and the classes' names from config.json, which may be anybody's."""
+    """Reads the images' shape and the classes' names from config.json, which may be untrusted."""
     written, where = folder.read(CONFIG), folder.path / CONFIG
     shape, count = written.get("image_shape"), written.get("num_classes")
     if shape is None or count is None:
@@ -146,5 +146,5 @@ def _params_like(
 
 
 def _inputs(config: Config, images: Any) -> Any:
-    """What the network takes of images in the data set's format, as in an evaluation."""
+    """The network's input for images in the data set's format, as in an evaluation."""
     return to_float(center_crop(images, config.input_size))

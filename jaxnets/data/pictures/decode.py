@@ -33,7 +33,7 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 class BadPictureError(Exception):
-    """A file that is no picture, or that cannot be decoded; the message says why."""
+    """A file that is not a picture or cannot be decoded; the message says why."""
 
 
 def read_picture(path: Path | bytes, side: int | None = None) -> Image.Image:
@@ -42,13 +42,12 @@ def read_picture(path: Path | bytes, side: int | None = None) -> Image.Image:
     It is turned upright by its EXIF tag. Transparent parts are laid over white, 16-bit grey is
     scaled, CMYK and palettes are converted. An animation gives its first frame.
 
-    A caller that needs `side` pixels on each side gets a JPEG at a half, a quarter or an eighth of
-    its size, as long as each side keeps twice so many pixels: a large photo takes a fraction of the
-    time and memory.
+    With `side`, a JPEG is decoded at 1/2, 1/4 or 1/8 of its size if each side keeps at least twice
+    as many pixels. A large photo then takes a fraction of the time and memory.
 
     Raises:
-      BadPictureError: It is no whole picture in one of FORMATS, or has more than MAX_PIXELS pixels
-        or MAX_SCANS scans, which is checked before memory is taken.
+      BadPictureError: The picture is not whole or not in one of FORMATS, or has more than
+        MAX_PIXELS pixels or MAX_SCANS scans. The limits are checked before memory is taken.
     """
     with _opened(path) as picture:
         if side is not None:

@@ -8,7 +8,7 @@ each picture's name, so that a picture stays where it is when others are added. 
 takes `validation_size` pictures, from every class its share.
 
 Every file is read once. An index keeps what was found while a file's size and time of change stay
-the same (as git does), so that a second start reads no picture at all.
+the same, as git does. A second start then reads no picture at all.
 """
 
 import contextlib
@@ -27,12 +27,12 @@ from jaxnets.errors import UserError, first_line, printable
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 PARTS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
-CACHE = ".jaxnets"  # Hidden, so that it is no class.
-TEST_SHARE = 0.1  # Of the training pictures, where there is no test folder.
+CACHE = ".jaxnets"  # Hidden, so that it is not taken for a class.
+TEST_SHARE = 0.1  # Share of the training pictures, if there is no test folder.
 # Pictures that all have this size or less are kept as they are, others take the default.
 SMALL, DEFAULT_SIZE = 96, 64
 INDEX = "files.npy"
-FIELDS = [  # Of the index, after the path.
+FIELDS = [  # The index's fields after the path.
     ("bytes", "i8"),
     ("changed", "i8"),
     ("digest", "u8", 2),  # BLAKE2b of the content, 128 bits.
@@ -52,17 +52,17 @@ def load_folder(
 ) -> Dataset:
     """Loads a folder of pictures.
 
-    A set of up to 8 GB, decoded, is decoded once and kept in DIR/.jaxnets (or in the user's cache
-    folder, where that cannot be written); a larger one is decoded in every epoch.
+    A set of up to 8 GB, decoded, is decoded once and kept in DIR/.jaxnets. If that cannot be
+    written, the user's cache folder holds it. A larger set is decoded in every epoch.
 
     Args:
       folder: DIR.
-      validation_size: Number of training pictures split off where there is no validation folder;
+      validation_size: Number of training pictures split off if there is no validation folder;
         None for 5,000, at most a tenth of them. With 0 a validation folder is ignored too.
       decode_size: Pixels a side S; each picture's shorter side is resized to it and the centre
         cut out. None: the pictures' own size, if all are squares of one size up to 96 pixels;
         else 8/7 of input_size (256 for 224, as Krizhevsky et al. 2012, section 2); else 64.
-      input_size: The network's input size, where it has one.
+      input_size: The network's input size, if it has one.
       on_bad_image: "skip" reports and leaves out pictures that cannot be decoded; "fail" refuses
         the data set at the first one.
 

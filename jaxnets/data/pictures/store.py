@@ -66,7 +66,7 @@ class Encoded:
     """Encoded pictures, wherever they come from, and the shape to which they are decoded."""
 
     content: Callable[[int], Path | bytes]  # The file or the bytes of a row's picture.
-    name: Callable[[int], str]  # Of a row's picture, for messages.
+    name: Callable[[int], str]  # The name of a row's picture, for messages.
     key: Callable[[], str]  # A name for the pictures that are good so far.
     shape: tuple[int, int, int]  # [S, S, C]
     bad: BadPictures
@@ -114,7 +114,7 @@ class Stored:
 
 
 def open_npy(path: Path) -> np.memmap:
-    """Maps the array of a .npy file, which may be anybody's; ValueError if it is damaged."""
+    """Maps the array of a .npy file, which may be untrusted; ValueError if it is damaged."""
     if path.is_symlink() or not path.is_file():  # Opening a pipe would wait for ever.
         raise ValueError("expected a file")
     try:
@@ -259,7 +259,7 @@ def in_threads(work: Callable[[int], Any], count: int, title: str) -> Iterator[A
 
 
 def save_rows(rows: np.ndarray, path: Path) -> None:
-    """Writes a .npy file for the next start; a full disk is no reason to stop."""
+    """Writes a .npy file for the next start; a full disk does not stop the run."""
     with contextlib.suppress(OSError), whole_file(path.parent, lambda: path.name) as stream:
         np.save(stream, rows)
 

@@ -10,7 +10,7 @@ from jaxnets.data.load import load_dataset
 from jaxnets.errors import UserError
 from jaxnets.lecture.compare.request import Request
 
-TEST_SHARE = 0.2  # Of scikit-learn's examples.
+TEST_SHARE = 0.2  # The test's share of scikit-learn's examples.
 # The capacity curve has few examples and some wrong labels, which too large a network memorises.
 CURVE_EXAMPLES, CURVE_NOISE = 500, 0.2
 

@@ -90,7 +90,7 @@ class Experiment:
         Raises:
           UserError: The images are too small for the network, or the file's weights do not fit.
         """
-        # Compiled, because Flax' initializers take seconds one by one. The key is an argument, so
+        # Compiled, because Flax's initializers take seconds one by one. The key is an argument, so
         # that one compiled program serves all seeds.
         init = functools.partial(init_state, self.model, self.optimizer, self.data)
         key = jax.random.key(self.config.seed)

@@ -33,7 +33,7 @@ TRAIN, VALIDATION, TEST, SIDE, CLASSES = 160, 40, 50, 12, 3
 
 
 def check_types(function):
-    """Checks a function's arguments and result, but not Flax' fields, which beartype cannot."""
+    """Checks a function's arguments and result, but not Flax's fields, which beartype cannot."""
     check = beartype(conf=BeartypeConf(is_pep484_tower=True))  # An int is a float.
     return function if function.__name__ == "__init__" else check(function)
 

@@ -29,7 +29,7 @@ def initial_params(name):
 
 
 def outputs_of(model, params, x) -> Any:
-    """What a network computes; Flax' type allows for variables beside it."""
+    """What a network computes; Flax's type allows for variables beside it."""
     return model.apply({"params": params}, x)
 
 

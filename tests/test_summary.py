@@ -1,4 +1,4 @@
-"""The summary of a network, against Flax' own table, PyTorch's sizes and sums by hand."""
+"""The summary of a network, against Flax's own table, PyTorch's sizes and sums by hand."""
 
 import json
 

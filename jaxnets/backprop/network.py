@@ -37,7 +37,7 @@ def pair_of(layer: Any, find_rule: FindRule = rule_of) -> Pair:
     has_params, static = "params" in rule.inputs, rule.static(layer)
     dtype = getattr(layer, "dtype", None)
 
-    def cast(arrays: Any) -> Any:  # Flax' layers with parameters compute in their own dtype.
+    def cast(arrays: Any) -> Any:  # Flax's layers with parameters compute in their own dtype.
         return jax.tree.map(lambda array: array.astype(dtype or array.dtype), arrays)
 
     def forward(params: Params | None, x: jax.Array, key: jax.Array | None):

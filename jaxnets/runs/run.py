@@ -62,7 +62,7 @@ class Run:
         with _connected(flags) as processes:
             config = config_of(flags, processes)
             experiment = Experiment.create(config, load_data(config))
-            state = experiment.init_state()  # Before the folder is made: it may be refused.
+            state = experiment.init_state()  # First, as it may raise: then no folder is made.
             folder = _open_folder(experiment, processes)
             with _ends_in_one_line(folder), folder:
                 run = cls(experiment, folder, processes, state)
@@ -116,9 +116,9 @@ class Run:
         try:
             yield from self._epochs()
         except NonFiniteLossError as error:
-            explain = functools.partial(self._explanation, error)
-            explained = self.processes.broadcast_json("explained", explain)
-            raise NonFiniteLossError(explained) from None
+            diagnose = functools.partial(self._diagnose, error)
+            message = self.processes.broadcast_json("diagnosis", diagnose)
+            raise NonFiniteLossError(message) from None
 
     def _epochs(self) -> Iterator[Record]:
         loader, step = self.experiment.loader, int(self.checkpoint.state.step)
@@ -141,7 +141,7 @@ class Run:
                     yield record
                     if record["epoch"] == self.config.epochs or self._is_save_due(record["step"]):
                         self._save(self.checkpoint)
-                if number := stop():  # It came after the last step.
+                if number := stop():  # The signal came after the last step.
                     raise Interrupted(self.checkpoint, number)
             except Interrupted as interrupted:
                 self._save(interrupted.checkpoint)
@@ -198,7 +198,7 @@ class Run:
         return self._timer.due(step, saving=self.folder.saving)
 
     def _save(self, checkpoint: Checkpoint) -> None:
-        """Saves how far the run has come; if a parameter is not finite, the last save is kept."""
+        """Saves how far the run has come; NonFiniteLossError if a parameter is not finite."""
         step = int(checkpoint.state.step)
         if self.processes.is_first:
             if not all_finite(checkpoint.state.params):
@@ -207,7 +207,7 @@ class Run:
         self._timer.saved(step)
 
     def _last_saved(self, state: TrainState) -> Checkpoint:
-        """The last checkpoint, or the fresh state that gives its structure."""
+        """The last checkpoint, or the fresh state if none was saved."""
         like = self._tree(Checkpoint(state))
         tree = self.folder.restore(like) if self.processes.is_first else None
         if not self.processes.broadcast_json("restored", lambda: tree is not None):
@@ -222,7 +222,7 @@ class Run:
         )
 
     def _tree(self, checkpoint: Checkpoint) -> dict[str, Any]:
-        """A checkpoint as it is saved. The seed determines its key; None has no array."""
+        """A checkpoint's arrays: without the key, which the seed determines, and zeros for None."""
         state = checkpoint.state
         return {
             "step": state.step,
@@ -233,12 +233,15 @@ class Run:
             "data_seconds": np.float64(checkpoint.data_seconds),
         }
 
-    def _explanation(self, error: NonFiniteLossError) -> str:
-        """The error with the first bad step and layer, what is kept, and a hint."""
+    def _diagnose(self, error: NonFiniteLossError) -> str:
+        """Finds the first bad step and layer, in this process alone; returns the message.
+
+        It says also what is kept, and gives a hint.
+        """
         from jaxnets.runs.diagnosis import find_bad_step
 
         self.folder.wait()
-        if self.config.is_distributed:  # The other processes do not take part.
+        if self.config.is_distributed:  # From here on the other processes do not take part.
             self.processes = Processes()
             single = dataclasses.replace(self.config, **SINGLE_PROCESS, devices=None)
             self.experiment = Experiment.create(single, self.experiment.data)
@@ -330,7 +333,7 @@ def _open_folder(experiment: Experiment, processes: Processes) -> RunFolder:
     config, inputs = experiment.config, inputs_sha256(experiment)
     processes.assert_equal("inputs", inputs)
     if not processes.is_first:
-        return ReplicaRunFolder(processes.broadcast_json("folder", dict))
+        return ReplicaRunFolder(processes.broadcast_json("folder", dict))  # Only receives.
     if config.resume:
         folder = RunFolder.open(str(config.workdir))
         folder.lock()

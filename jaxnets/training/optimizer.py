@@ -25,7 +25,7 @@ def create_schedule(name: str, peak: float, steps: int) -> optax.Schedule:
         # Its rise must have a step of its own, which a run of one or two steps lacks.
         return optax.cosine_onecycle_schedule(max(steps, 4), peak)
     if name == "step":
-        # A drop before the first step, which a run of one step would get, is none.
+        # In a run of one step both would be before the first step: no drop there.
         drops = {at: 0.1 for at in (steps // 2, steps * 3 // 4) if at > 0}
         return optax.piecewise_constant_schedule(peak, drops)
     raise ValueError(

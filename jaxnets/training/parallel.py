@@ -50,7 +50,7 @@ class Parallel:
             )
             if compiler_options() is None or len(self._here) < len(self.devices):
                 return function
-            # It takes no options; a jit around it gives it its own, but knows this process alone.
+            # pmap takes no options; a jit around it passes them, but within one process only.
         donated = (0,) if donate else ()
         return jax.jit(function, donate_argnums=donated, compiler_options=compiler_options())
 

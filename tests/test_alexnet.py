@@ -181,7 +181,7 @@ def test_torchvision_takes_our_weights_gives_them_back_and_computes_the_same(the
     params = random_params(model, (size, size, 3), seed=1)
     state_dict = {k: torch.from_numpy(v) for k, v in params_to_torchvision(params).items()}
     theirs.load_state_dict(state_dict, strict=True)
-    chex.assert_trees_all_equal(params_from_torchvision(theirs.state_dict()), params)
+    chex.assert_trees_all_equal(params_from_torchvision(theirs.state_dict()), params, strict=True)
     images = random_images(2, size, size, 3)
     assert_same_logits(model.apply({"params": params}, images), theirs, images)
 
@@ -200,7 +200,7 @@ def test_a_file_of_torchvisions_weights_gives_its_logits(theirs, tmp_path, tiny)
         lambda leaf: np.full(leaf.shape, 0.01, leaf.dtype), shapes_of(model, (64, 64, 3))
     )
     params = load_weights(path, fresh)
-    chex.assert_trees_all_equal(params["logits"], fresh["logits"])
+    chex.assert_trees_all_equal(params["logits"], fresh["logits"], strict=True)
     theirs.classifier[6] = torch.nn.Linear(4096, 3)
     torch.nn.init.constant_(theirs.classifier[6].weight, 0.01)
     torch.nn.init.constant_(theirs.classifier[6].bias, 0.01)
@@ -223,7 +223,7 @@ def test_weights_go_there_and_back():
     assert list(there) == [f"{p}.{x}" for p in TORCHVISION.values() for x in ("weight", "bias")]
     assert there["features.3.weight"].shape == (8, 3, 3, 2)
     assert all(array.flags.c_contiguous for array in there.values())
-    chex.assert_trees_all_equal(params_from_torchvision(there), params)
+    chex.assert_trees_all_equal(params_from_torchvision(there), params, strict=True)
     # The inputs are numbered channel, row, column there, and row, column, channel here.
     weight, kernel = there["classifier.1.weight"], params["dense6"]["kernel"]
     assert weight.shape == (11, 63)
@@ -265,13 +265,15 @@ def test_a_file_is_taken_but_for_a_last_layer_of_other_classes_and_that_is_said(
 ):
     whole, fresh = params_from_torchvision(weights), small_params(classes=7)
     loaded = load_weights(str(file), small_params())
-    chex.assert_trees_all_equal(loaded, whole)
+    chex.assert_trees_all_equal(loaded, whole, strict=True)
     config = tiny_preset("alexnet_small", input_size=16, init_from=str(file))
-    chex.assert_trees_all_equal(Experiment.create(config, tiny).init_state().params, whole)
+    chex.assert_trees_all_equal(
+        Experiment.create(config, tiny).init_state().params, whole, strict=True
+    )
     said = describe_weights(str(file), loaded)
     assert said == f"weights from {file}, the last layer of 3 classes too"
     loaded = load_weights(str(file), fresh)
-    chex.assert_trees_all_equal(loaded, {**whole, "logits": fresh["logits"]})
+    chex.assert_trees_all_equal(loaded, {**whole, "logits": fresh["logits"]}, strict=True)
     said = describe_weights(str(file), loaded)
     assert "3 classes there and 7 here, and was drawn anew" in said
 
@@ -279,7 +281,7 @@ def test_a_file_is_taken_but_for_a_last_layer_of_other_classes_and_that_is_said(
     halves = {name: array.astype(np.float16) for name, array in weights.items()}
     save_file(halves, file)
     wide = jax.tree.map(lambda array: array.astype(np.float32), params_from_torchvision(halves))
-    chex.assert_trees_all_equal(load_weights(str(file), small_params()), wide)
+    chex.assert_trees_all_equal(load_weights(str(file), small_params()), wide, strict=True)
 
 
 # A tensor, what stands in its place (None: nothing), and what is said of it.
@@ -346,7 +348,7 @@ def test_the_line_that_converts_a_pickle_does(tmp_path, run_from, weights):
     line = re.search(r"python (-c .*)\n", run_from(path).err)
     assert line
     subprocess.run([sys.executable, *shlex.split(line[1])], check=True)
-    chex.assert_trees_all_equal(load_file(tmp_path / "w.safetensors"), weights)
+    chex.assert_trees_all_equal(load_file(tmp_path / "w.safetensors"), weights, strict=True)
 
 
 @pytest.mark.slow

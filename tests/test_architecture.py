@@ -129,6 +129,8 @@ def test_code_that_differentiates_would_be_found(source):
 
 
 def test_no_module_is_a_drawer_for_everything():
+    for _, path in sources():
+        assert len(path.read_text().splitlines()) <= 400, path
     for folder in ("jaxnets", "tests", "benchmarks"):
         for path in (ROOT / folder).rglob("*.py"):
             assert path.stem not in ("utils", "util", "helpers", "misc", "common"), path

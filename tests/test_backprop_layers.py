@@ -19,6 +19,7 @@ from hypothesis import assume, given, settings
 from jaxtyping import TypeCheckError
 
 from jaxnets.backprop import activations, convolution, dense, dropout, losses, pooling, relu
+from jaxnets.backprop.alexnet_layers import STRONG
 from jaxnets.backprop.network import pair_of
 from jaxnets.backprop.nonzero_columns import with_nonzero_columns
 from jaxnets.backprop.rule import (
@@ -38,7 +39,7 @@ from jaxnets.gradcheck.layers import TOLERANCES, problem_of
 from jaxnets.losses import LOSSES
 from jaxnets.models import MODELS
 from jaxnets.models.chain import Chain
-from jaxnets.models.layers import MaxPool
+from jaxnets.models.layers import MaxPool, flatten
 
 LAYERS = all_rules()
 SMALL = st.integers(1, 4)
@@ -73,7 +74,7 @@ def test_every_pair_agrees_with_both_oracles(name):
 @pytest.mark.parametrize("name", LAYERS)
 def test_every_pair_keeps_shapes_and_dtypes(name, dtype):
     with precision(dtype):
-        for setting in LAYERS[name].settings[:3]:
+        for setting in LAYERS[name].settings:
             passes = problem_of(LAYERS[name], setting).at(dtype)
             found = jax.eval_shape(passes.manual, passes.inputs, passes.constants)
             assert found["output"].dtype == dtype
@@ -137,20 +138,34 @@ def max_pools(draw):
     return Setting((draw(SMALL), *image, draw(SMALL)), numbers=numbers, static=static)
 
 
+@st.composite
+def averages(draw):
+    return Setting((2, *draw(pairs(1, 7)), 3), static={"output_size": draw(pairs(1, 7))})
+
+
+@st.composite
+def response_norms(draw):
+    numbers = draw(st.sampled_from(["normal", "integers", "equal", "huge"]))
+    static = {**draw(st.sampled_from([{}, STRONG])), "n": draw(st.integers(1, 6))}
+    return Setting((draw(SMALL), draw(st.integers(1, 8))), numbers=numbers, static=static)
+
+
 @pytest.mark.parametrize(
-    ("name", "backend", "dtype", "drawn"),
+    ("name", "backend", "drawn"),
     [
-        ("conv", "cpu", "float64", convolutions()),
-        ("conv", "gpu", "float64", convolutions()),  # there small windows take XLA's path too
-        ("max_pool", "cpu", "float32", max_pools()),
+        ("conv", "cpu", convolutions()),
+        ("conv", "gpu", convolutions()),  # there small windows take XLA's path too
+        ("max_pool", "cpu", max_pools()),
+        ("adaptive_average_pool", "cpu", averages()),
+        ("local_response_norm", "cpu", response_norms()),
     ],
 )
-def test_a_pair_agrees_in_any_setting(monkeypatch, name, backend, dtype, drawn):
+def test_a_pair_agrees_in_any_setting(monkeypatch, name, backend, drawn):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
 
     @settings(max_examples=10, derandomize=True, deadline=None, database=None)
-    @given(drawn)
-    def search(setting):
+    @given(drawn, st.sampled_from(["float64", "float32"]))
+    def search(setting, dtype):
         assert_agrees(LAYERS[name], setting, dtype)
 
     search()
@@ -169,7 +184,7 @@ def test_autodiff_through_a_rule_takes_its_backward_pass(name):
     def backward(pull_back, d_out, **static):
         return pull_back(d_out) if "params" in rule.inputs else pull_back(d_out)[0]
 
-    for setting in rule.settings[:3]:
+    for setting in rule.settings[::2]:
         assert_agrees(rule._replace(forward=forward, backward=backward), setting, "float32")
 
 
@@ -185,9 +200,20 @@ def test_columns_of_zeros_are_left_out_without_a_trace(name, lit):
     chex.assert_trees_all_close(ours, theirs, rtol=1e-6)
 
 
-def test_a_network_with_derived_rules_never_reaches_xlas_slow_gradient():
-    model = MODELS["cnn"](hidden=(8,), dropout=0.0)
-    params, images = random_params(model), random_images(2, 28, 28, 1)
+GROUPED = nn.Conv(4, (3, 3), padding=1, feature_group_count=2, name="conv")
+
+
+@pytest.mark.parametrize(
+    ("model", "shape"),
+    [
+        (MODELS["cnn"](hidden=(8,), dropout=0.0), (28, 28, 1)),
+        (MODELS["alexnet_small"](dropout=0.0), (16, 16, 3)),
+        (Chain([GROUPED, nn.relu, MaxPool(3, 2), flatten, nn.Dense(3, name="logits")]), (9, 9, 2)),
+    ],
+    ids=["cnn", "alexnet_small", "groups"],
+)
+def test_a_network_with_derived_rules_never_reaches_xlas_slow_gradient(model, shape):
+    params, images = random_params(model, shape), random_images(2, *shape)
 
     def gradient(model):
         return jax.grad(lambda params: (model.apply({"params": params}, images) ** 2).sum())

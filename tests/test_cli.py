@@ -49,6 +49,7 @@ def assert_failed(outcome, message):
         ("--parallel=pmpa", ['unknown parallel "pmpa"', 'did you mean "pmap"']),
         ("--platform=gpus", ['unknown platform "gpus"', 'did you mean "gpu"']),
         ("--platform=gpu --cpu_devices=2", ["cpu_devices: expected platform cpu, got gpu"]),
+        ("--precision=float16", ['unknown precision "float16"', "bfloat16"]),
         ("--zzzz", ["unknown flag --zzzz", "--help_all lists all"]),
         ("-x", ["unknown flag -x"]),
         ("cnn", ["expected flags as --name=value, got 'cnn'"]),

@@ -121,10 +121,12 @@ def test_every_way_to_train_takes_a_folder(run_main, flags, tmp_path, more, way)
 
 
 def test_an_interrupted_run_resumes_to_the_same_bits_and_leaves_no_thread(
-    run_main, flags, tmp_path, interrupt_after, way
+    run_main, flags, folder, tmp_path, interrupt_after, way
 ):
     # By steps, as every gradient is checked, from a network that compiles at once.
-    more = as_flags(model="softmax", gradients="both", augment="shift,crop,flip,cutout", epochs=3)
+    more = as_flags(
+        model="softmax", gradients="both", augment="shift,crop,flip,cutout,mixup", epochs=3
+    )
     flags = [*flags, *more]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert run_main(*flags, f"--workdir={whole}").status == 0
@@ -138,6 +140,9 @@ def test_an_interrupted_run_resumes_to_the_same_bits_and_leaves_no_thread(
     assert params_sha256(parts) == params_sha256(whole)
     for record in map(json.loads, (parts / "metrics.jsonl").read_text().splitlines()):
         assert 0 < record["data_seconds"] < record["seconds"]
+    shutil.copy(*sorted(folder.rglob("*.png"))[:2])
+    changed = run_main(*flags, "--resume", "--epochs=4")
+    changed.assert_refused(f"resume: expected the data of {folder} with SHA-256 ")
 
 
 def test_a_bad_picture_may_end_the_run_in_one_line(run_main, flags, folder, tmp_path):

@@ -128,6 +128,8 @@ def test_a_label_of_fifth_rank_counts_and_of_tied_logits_the_lower_class_comes_f
     for one in logits[:1], -np.arange(8, dtype=np.float32)[None]:
         top5 = [metrics_of(one, np.array([label])).top5_accuracy for label in range(8)]
         assert top5 == [1, 1, 1, 1, 1, 0, 0, 0]
+        for rows in np.eye(8, dtype=np.float32), np.eye(8, dtype=np.float32) / 2 + 1 / 16:
+            assert top5 == [metrics_of(one, row[None]).top5_accuracy for row in rows]
 
 
 @pytest.mark.parametrize("kind", ["classes", "numbers"])

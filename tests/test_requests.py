@@ -43,6 +43,7 @@ import pytest
         ("compare --data_dir=nowhere", "expected a folder"),
         ("compare --gradients=hand", 'unknown gradients "hand"'),
         ("compare --train_size=0", "train_size: expected a whole number from 1"),
+        ("compare --train_size=many", "train_size: expected a whole number"),
         ("compare --epochs=0", "epochs: expected a whole number from 1"),
         ("compare --seed=-1", "seed: expected a whole number from 0"),
         ("compare --curve=4,x", "curve: expected numbers as 4,16,64,256"),

@@ -1,5 +1,6 @@
 """Update rules, the step, epochs on one device and on eight, the notebook API."""
 
+import functools
 from types import SimpleNamespace
 from typing import Any
 
@@ -181,10 +182,16 @@ def test_every_block_has_a_key_of_its_own():
     assert total[0] == pytest.approx(float(sum(jax.random.normal(key) for key in keys)), rel=1e-5)
 
 
+@pytest.mark.parametrize("runs", [0, 2])
 @pytest.mark.parametrize("gradients", ["auto", "manual"])
 @pytest.mark.parametrize("name", ["mlp", "mlp_handwritten"])
-def test_pixels_that_are_black_are_left_out_and_change_nothing(tiny, tiny_preset, name, gradients):
-    """Some are black in all images, others in whole blocks once the images are sorted."""
+def test_pixels_that_are_black_are_left_out_and_change_nothing(
+    tiny, tiny_preset, name, gradients, runs
+):
+    """Some are black in all images, others in whole blocks once the images are sorted.
+
+    Also of several runs' parameters in one program, as a search trains them.
+    """
     config = tiny_preset(name, hidden=(16,), gradients=gradients, loss="cross_entropy")
     ours = Experiment.create(config, tiny)
     model, state, chosen = ours.model, ours.init_state(), []
@@ -202,10 +209,15 @@ def test_pixels_that_are_black_are_left_out_and_change_nothing(tiny, tiny_preset
     narrow, split = with_nonzero_pixels(ways, Split(images, batch.labels), "hidden1", block_size=5)
     assert chosen[0] < 0.7 * chosen[-1]
     assert split.images.shape == (32, np.prod(tiny.image_shape) - len(dark), 1, 1)
-    sums = quick_jit(narrow)(state.params, Batch(split.images, split.labels, batch.mask), state.key)
+    params, over = state.params, lambda function: function
+    if runs:
+        params = jax.tree.map(lambda leaf: jnp.stack([leaf, 2 * leaf]), params)
+        over = functools.partial(jax.vmap, in_axes=(0, None, None))
+    lit = Batch(split.images, split.labels, batch.mask)
+    sums: Any = quick_jit(over(narrow))(params, lit, state.key)
     way = autodiff_loss_and_grad(model.apply, LOSSES["cross_entropy"])
-    assert_close(sums, quick_jit(way)(state.params, batch, state.key), 1e-6)
-    assert not np.any(np.asarray(sums[1]["hidden1"]["kernel"])[dark])
+    assert_close(sums, quick_jit(over(way))(params, batch, state.key), 1e-6)
+    assert not np.any(np.asarray(sums[1]["hidden1"]["kernel"])[..., dark, :])
 
 
 # Epochs

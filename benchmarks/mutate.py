@@ -234,7 +234,7 @@ class _NoOracles(importlib.abc.MetaPathFinder):
 def prepare(checkout: Path, work: Path, with_oracles: bool) -> Path:
     """Copies the checkout and imports, once for all mutants, what their tests need."""
     root = work / "checkout"
-    unwanted = ".git", ".venv*", "__pycache__", ".*_cache*", ".hypothesis", "runs"
+    unwanted = ".git", ".venv*", "__pycache__", ".*_cache*", ".hypothesis"
     shutil.copytree(checkout, root, ignore=shutil.ignore_patterns(*unwanted))
     # The file of a mutant may have its forerunner's size and second: no bytecode is kept.
     os.environ.update(PYTHONPATH=str(root), PYTHONDONTWRITEBYTECODE="1", JAX_PLATFORMS="cpu")
@@ -278,6 +278,15 @@ def read_results(path: Path) -> dict[str, Result]:
     return {result.identity: result for result in results}
 
 
+def assert_green(root: Path, tests: list[str], green: set[tuple[str, ...]], limit: float) -> None:
+    """Ends the program if tests fail without any mutant: they would kill whatever is tried."""
+    if tuple(tests) not in green:
+        outcome, test, _ = run_tests(root, tests, limit)
+        if outcome != "survived":
+            sys.exit(f"{test} fails without a mutant: {outcome}")
+        green.add(tuple(tests))
+
+
 def attempt(root: Path, mutant: Mutant, tests: list[str], limit: float) -> Result:
     """Writes a mutant into the copy, runs tests, and writes the original back."""
     path = root / "jaxnets" / mutant.module
@@ -315,23 +324,21 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="mutate-") as work:
         root = prepare(flags.checkout, Path(work), flags.oracles)
         mutants = drawn(root, flags.module, flags.sample, flags.seed)
-        green = set()
+        green: set[tuple[str, ...]] = set()
         for mutant in mutants:  # First the tests that are about it: they kill nearly all.
             if mutant.identity not in results:
                 words = ["-k", FIRST[Path(mutant.module).stem]]
                 tests = [*tests_of(root, mutant.module)[:3], *words]
-                if mutant.module not in green:
-                    outcome, test, _ = run_tests(root, tests, flags.limit)
-                    if outcome != "survived":
-                        sys.exit(f"{test} fails without a mutant of {mutant.module}: {outcome}")
-                    green.add(mutant.module)
+                assert_green(root, tests, green, flags.limit)
                 result = attempt(root, mutant, tests, flags.limit)
                 if result.outcome == "survived":
                     result = replace(result, outcome="open")
                 record(flags.results, results, result)
         for mutant in mutants:
             if results[mutant.identity].outcome == "open":
-                result = attempt(root, mutant, tests_of(root, mutant.module), flags.limit)
+                tests = tests_of(root, mutant.module)
+                assert_green(root, tests, green, flags.limit)
+                result = attempt(root, mutant, tests, flags.limit)
                 record(flags.results, results, result)
     counts = collections.Counter(results[mutant.identity].outcome for mutant in mutants)
     killed = counts["killed"] + counts["timeout"]

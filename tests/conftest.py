@@ -49,8 +49,10 @@ def pytest_configure(config):
     if config.pluginmanager.hasplugin("cacheprovider"):
         cache = os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(config.cache.mkdir("jax")))
         jax.config.update("jax_compilation_cache_dir", cache)
-    # A shell's `pytest &` ignores it, and so would the runs that tests interrupt, for ever.
+    # `pytest &` ignores the one, `nohup pytest` the other, and so would the runs that tests stop.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(signal, "SIGHUP"):  # Not on Windows.
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
     # The shapes in the signatures of these rooms are checked in the tests, and only there.
     rooms = "backprop", "losses", "metrics", "regression_metrics", "models", "training.step"

@@ -118,6 +118,10 @@ def test_not_a_number_and_a_wrong_shape_are_infinite_errors():
     assert {error.value for error in nan.errors.values()} == {np.inf}
     error = compare.disagreement({"x": np.ones((2, 1))}, {"x": np.ones(2)})
     assert error == Error(np.inf, "x, whose shape is (2, 1), not (2,)")
+    # An error is relative to the array's largest element; where all are 0, it is absolute.
+    for theirs, relative in (([0.0, 0.0], 0.5), ([0.0, -4.0], 0.125)):
+        ours = {"x": np.array(theirs) + np.array([0.5, 0.0])}
+        assert compare.disagreement(ours, {"x": np.array(theirs)}) == Error(relative, "x")
 
 
 def test_the_table_and_the_status_of_what_agrees_and_of_what_does_not(run_command):

@@ -197,7 +197,8 @@ def test_pixels_that_are_black_are_left_out_and_change_nothing(
     model, state, chosen = ours.model, ours.init_state(), []
     batch = a_batch(tiny.train, 32)
     images = batch.images.copy()
-    images[:, 1:3] = images[:, :, 4] = images[::3, :6] = 0
+    images[:, 1:3] = images[:, :, 4] = images[::3, :6] = images[:-1, 7, 7] = 0
+    images[-1, 7, 7] = 1  # A pixel that one image alone needs.
     batch = batch._replace(images=images)
     dark = np.flatnonzero(~images.reshape(32, -1).any(axis=0))
     assert len(dark) >= 2 * 8 + 6

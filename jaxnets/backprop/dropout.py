@@ -39,8 +39,8 @@ def dropout_backward(cache: Mask, d_out: Numbers, *, rate: float) -> Numbers:
 
 
 def _drop_and_scale(kept: jax.Array, v: jax.Array, rate: float) -> jax.Array:
-    """Zeroes what is not kept and scales the rest; at rate 1 all is zero, not 0 / 0."""
-    return jnp.zeros_like(v) if rate == 1 else jnp.where(kept, v / (1 - rate), 0)
+    """Zeroes what is not kept and scales the rest; at rate 1 nothing is kept."""
+    return jnp.where(kept, v / (1 - rate), 0)
 
 
 DROPOUT = LayerRule(

@@ -115,6 +115,20 @@ def test_the_default_folder_is_named_by_model_and_time_and_never_taken_twice(tmp
     assert all(path.name.startswith("mlp-2") for path in folders)
 
 
+def test_a_run_is_saved_before_it_trains_and_nothing_untrained_is_predicted_with(
+    train_tiny, run_command, tmp_path, interrupt_after
+):
+    interrupt_after(0)
+    assert train_tiny("softmax").status == 130
+    assert os.listdir(tmp_path / "run" / "checkpoints") == ["0.safetensors"]
+    run_command("predict", tmp_path / "run", "any.png").assert_refused(
+        "checkpoints: expected a checkpoint, found that of step 0, before training"
+    )
+    interrupt_after(10**9)
+    assert train_tiny("softmax", "--resume").status == 0
+    assert os.listdir(tmp_path / "run" / "checkpoints") == ["10.safetensors"]
+
+
 @pytest.mark.usefixtures("quick_steps")
 def test_a_record_has_the_learning_rate_of_its_last_step_and_validation_only_of_a_set(
     tiny_folder, tiny_preset

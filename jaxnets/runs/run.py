@@ -135,6 +135,9 @@ class Run:
                 save=self._save,
             )
             try:
+                if not step:  # What cannot be saved to ends the run before it has cost time.
+                    self._save(self.checkpoint)
+                    self.folder.wait()
                 for state, record in self.experiment.epochs(self.checkpoint, callbacks):
                     self.checkpoint = Checkpoint(state)
                     self.folder.log(record)

@@ -211,11 +211,12 @@ class RunFolder:
     def read_params(self, like: Any) -> tuple[int, Any]:
         """The last sound checkpoint's step and parameters, in the structure of `like`.
 
-        A damaged one is reported on stderr; nothing is written.
+        A damaged one is reported on stderr; nothing is written. UserError if nothing is trained.
         """
         found = self._read_newest({"params": like}, whole=False)
-        if found is None:
-            raise UserError(f"{self.path / CHECKPOINTS}: expected a checkpoint, found none")
+        if found is None or not found[0]:
+            what = "none" if found is None else "that of step 0, before training"
+            raise UserError(f"{self.path / CHECKPOINTS}: expected a checkpoint, found {what}")
         return found[0], found[1]["params"]
 
     def _read_newest(self, like: Any, *, whole: bool = True) -> tuple[int, Any] | None:

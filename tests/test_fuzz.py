@@ -132,8 +132,9 @@ def test_a_strange_search_is_one_line(tmp_path):
     for change in [*strange_fields, {"accuracy": 1e308}, {"loss": "x"}]:
         strange = {**kept, "runs": [{**kept["runs"][0], **change}]}
         (tmp_path / "search.json").write_text(json.dumps(strange))
-        with pytest.raises(UserError, match="damaged"):
-            Search(runs.SEARCH["flags"], runs.SEARCH["over"], tmp_path).open(resume=True)
+        search = Search(runs.SEARCH["flags"], runs.SEARCH["over"])
+        with pytest.raises(UserError, match="damaged"), search.open(str(tmp_path), resume=True):
+            pass
 
 
 def endless(member):

@@ -36,6 +36,15 @@ def replacing(path: Path) -> Iterator[BufferedWriter]:
                 partial.unlink(missing_ok=True)
 
 
+def make_folder(path: Path, *, exist_ok: bool = True) -> None:
+    """Makes a folder, and those that are missing above it; each name is on the disk after this."""
+    if not path.parent.exists():
+        make_folder(path.parent)
+    if not (exist_ok and path.is_dir()):
+        path.mkdir(exist_ok=exist_ok)
+        sync_folder(path.parent)
+
+
 def sync_folder(path: Path) -> None:
     """Waits until the names in a folder are on the disk."""
     if os.name == "nt":  # Windows opens no folders.
@@ -87,6 +96,17 @@ def lock(folder: Path) -> int | None:
             reason = f"cannot be locked ({error.strerror})"
     line = f"warning: {reason}: nothing keeps a second process out of {folder}"
     print(one_line(line), file=sys.stderr)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keeps a folder locked for a block, as `lock` does it."""
+    descriptor = lock(folder)
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def check_only_files(folder: Path) -> None:

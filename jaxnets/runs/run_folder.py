@@ -61,13 +61,12 @@ class RunFolder:
         Raises UserError if it holds a run (without overwrite) or other files, cannot be written, or
         another process trains in it.
         """
-        path = Path(workdir).expanduser() if workdir else fresh_path(model)
-        make_folder(path)
-        folder = cls(path.resolve())
+        path = make_folder(workdir, model)
+        folder = cls(path)
         folder.lock()
-        found = make_folder(path)  # Read under the lock: another may have begun in between.
         with contextlib.ExitStack() as stack, _writing(path):
             stack.enter_context(folder)  # Its lock is released if the folder is refused.
+            found = sorted(os.listdir(path))  # Under the lock: another may have begun in between.
             ours = (CONFIG, SEARCH, METRICS, CHECKPOINTS, RESULT)
             others = [name for name in found if name.removesuffix(".partial") not in ours]
             if others:
@@ -277,11 +276,28 @@ class ReplicaRunFolder(RunFolder):
         """The first process saves."""
 
 
-def make_folder(path: Path) -> list[str]:
-    """Makes a folder if there is none, and returns the sorted names in it."""
+def make_folder(workdir: str | None, name: str) -> Path:
+    """Makes the folder that is asked for or, by default, a new one of a name and the time.
+
+    That is runs/<name>-<date>-<time> or, where it exists, the first free of -2, -3, ...; no other
+    process gets the same.
+    """
+    if workdir:
+        path = Path(os.path.expanduser(workdir))
+        with _writing(path):
+            files.make_folder(path)
+            return path.resolve()
+    path, number = RUNS / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}", 1
+    first = path.name
     with _writing(path):
-        path.mkdir(parents=True, exist_ok=True)
-        return sorted(entry.name for entry in path.iterdir())
+        files.make_folder(RUNS)
+        while True:
+            try:
+                files.make_folder(path, exist_ok=False)
+                return path.resolve()
+            except FileExistsError:
+                number += 1
+                path = RUNS / f"{first}-{number}"
 
 
 @contextlib.contextmanager
@@ -291,13 +307,3 @@ def _writing(path: Path) -> Iterator[None]:
         yield
     except (OSError, RecursionError) as error:
         raise UserError(f"workdir: cannot write to {path}: {first_line(error)}") from error
-
-
-def fresh_path(model: str) -> Path:
-    """runs/<model>-<date>-<time> or, where that exists, the first free of -2, -3, ..."""
-    name, number = f"{model}-{time.strftime('%Y%m%d-%H%M%S')}", 1
-    path = RUNS / name
-    while path.exists():
-        number += 1
-        path = RUNS / f"{name}-{number}"
-    return path

@@ -99,7 +99,7 @@ def test_a_strange_config_is_one_line(run_main, folder, sample, change):
 def test_a_strange_record_is_one_line(folder, line):
     (folder / "metrics.jsonl").write_bytes(line + b"\n")
     with pytest.raises(UserError, match=r"metrics\.jsonl: damaged"):
-        RunFolder.open(str(folder)).drop_records_after(3)
+        RunFolder.open(str(folder)).drop_records_after(3, epochs=1)
 
 
 @pytest.mark.parametrize("place", ["metrics.jsonl", "checkpoints/3.safetensors", "x"])

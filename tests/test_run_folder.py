@@ -174,6 +174,24 @@ def test_a_run_is_saved_before_it_trains_and_nothing_untrained_is_predicted_with
     assert os.listdir(tmp_path / "run" / "checkpoints") == ["10.safetensors"]
 
 
+@pytest.mark.parametrize("content", ["", None, "lines lost"])
+def test_a_run_without_its_history_is_refused(train_tiny, tmp_path, content):
+    run = tmp_path / "run"
+    assert train_tiny("softmax").status == 0
+    (run / "result.json").unlink()
+    lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (run / "metrics.jsonl").unlink()
+    if content is not None:
+        (run / "metrics.jsonl").write_text(lines[1] if content else "")
+    outcome = train_tiny("softmax", "--resume")
+    found = (
+        "cannot be read"
+        if content is None
+        else ("expected a line for each of the 2 epochs before the checkpoint of step 10, found ")
+    )
+    outcome.assert_refused(f"{run / 'metrics.jsonl'}: {found}")
+
+
 @pytest.mark.usefixtures("quick_steps")
 def test_a_record_has_the_learning_rate_of_its_last_step_and_validation_only_of_a_set(
     tiny_folder, tiny_preset
@@ -212,7 +230,7 @@ def test_what_another_process_sends_is_written_nowhere(finished_run, tmp_path):
         assert replica.records() == opened.records()
         replica.log({**replica.records()[-1], "epoch": 21, "step": 840})
         assert replica.records()[-1]["epoch"] == 21
-        replica.drop_records_after(40)
+        replica.drop_records_after(40, epochs=1)
         assert replica.records() == opened.records()[:1]
         for name in (CONFIG, SEARCH):
             replica.write(name, {"seed": 1})

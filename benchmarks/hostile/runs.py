@@ -88,7 +88,7 @@ def metrics_case(sample: dict[str, Any], folder: Path, rng: Rng) -> None:
 
     def resume() -> None:
         opened = RunFolder.open(str(folder))
-        opened.drop_records_after(6)
+        opened.drop_records_after(6, epochs=2)
         kept_steps([3, 6], opened.keep, opened.records())
         for record in opened.records():
             f"{record['seconds'] + record['epoch']:.1f} {record['train_loss']:.4f}"

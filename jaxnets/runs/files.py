@@ -147,8 +147,9 @@ def read_json(path: Path) -> dict[str, Any]:
 def read_records(path: Path) -> list[dict[str, Any]]:
     """Reads the epochs' records of a metrics.jsonl."""
     try:
-        # A crash may have cut the last line short: only lines with their end count.
-        lines = path.read_text("utf-8").split("\n")[:-1]
+        # A crash may have cut the last lines short, or left zeros where they should be: only whole
+        # lines before the first zero count.
+        lines = path.read_text("utf-8").partition("\0")[0].split("\n")[:-1]
         records = [json.loads(line) for line in lines]
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error

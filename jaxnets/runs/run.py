@@ -68,7 +68,8 @@ class Run:
                 run = cls(experiment, folder, processes, state)
                 if config.resume:
                     run.checkpoint = run._last_saved(state)
-                    folder.drop_records_after(int(run.checkpoint.state.step))
+                    step = int(run.checkpoint.state.step)
+                    folder.drop_records_after(step, step // experiment.loader.steps)
                 yield run
 
     @property

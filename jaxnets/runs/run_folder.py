@@ -79,9 +79,13 @@ class RunFolder:
                     f"workdir: {path} already holds a run; --overwrite replaces it, "
                     "--resume continues it"
                 )
-            for name in found:
+            # First: what a crash leaves of the old run must not pass for one.
+            (path / CONFIG).unlink(missing_ok=True)
+            files.sync_folder(path)
+            for name in set(found) - {CONFIG}:
                 shutil.rmtree(path / name) if (path / name).is_dir() else (path / name).unlink()
             (path / METRICS).touch()
+            files.sync_folder(path)  # Nothing of the old run comes back beside a new config.json.
             stack.pop_all()
         return folder
 
@@ -114,6 +118,14 @@ class RunFolder:
     def finished(self) -> bool:
         return (self.path / RESULT).exists()
 
+    def mark_unfinished(self) -> None:
+        """Removes result.json: beside a config.json with more epochs it would describe half a run.
+
+        The removal is on the disk before anything else is written.
+        """
+        (self.path / RESULT).unlink(missing_ok=True)
+        files.sync_folder(self.path)
+
     def finish(self, result: dict[str, Any]) -> None:
         """Waits for the checkpoints and writes result.json."""
         self.wait()
@@ -142,9 +154,17 @@ class RunFolder:
         with files.naming(self.path / METRICS), (self.path / METRICS).open("a") as stream:
             stream.write(json.dumps(record) + "\n")
 
-    def drop_records_after(self, step: int) -> None:
-        """Drops the records of epochs that ended after a step, whose checkpoint was lost."""
+    def drop_records_after(self, step: int, epochs: int) -> None:
+        """Drops the records of epochs that ended after a step, whose checkpoint was lost.
+
+        UserError if those of the epochs before it are not there.
+        """
         kept = [record for record in self.records() if record["step"] <= step]
+        if [record["epoch"] for record in kept] != list(range(1, epochs + 1)):
+            raise UserError(
+                f"{self.path / METRICS}: expected a line for each of the {epochs} epochs before "
+                f"the checkpoint of step {step}, found {len(kept)}"
+            )
         text = "".join(json.dumps(record) + "\n" for record in kept)
         if text != (self.path / METRICS).read_text():
             files.write_text(self.path / METRICS, text)
@@ -269,7 +289,7 @@ class ReplicaRunFolder(RunFolder):
     def log(self, record: dict[str, Any]) -> None:
         self._contents[METRICS].append(record)
 
-    def drop_records_after(self, step: int) -> None:
+    def drop_records_after(self, step: int, epochs: int) -> None:
         self._contents[METRICS] = [r for r in self.records() if r["step"] <= step]
 
     def save(self, step: int, tree: Any) -> None:

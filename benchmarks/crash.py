@@ -465,19 +465,19 @@ def main() -> int:
             "--model=softmax", f"--data_dir={name}", "--validation_size=40", "--batch_size=32",
             "--epochs=2", "--checkpoint_every=1steps", "--schedule=constant", "--devices=1",
         ])  # fmt: skip
-        recorded = list(recordings(runs))
-        for title, events in recorded:
-            states = list(runs.states(events, 64, rng))
-            drawn = rng.sample(states, min(len(states), -(-arguments.states // len(recorded))))
-            print(f"{title}: {len(events)} events, {len(states):,} states", flush=True)
-            each = len(recorded) * len(drawn) // max(arguments.trained, 1)
-            for number, (promised, state) in enumerate(drawn):
-                train_on = arguments.trained > 0 and number % each == 0
-                try:
-                    found[runs.check(promised, state, train_on=train_on)] += 1
-                except LostError as error:
-                    found["lost"] += 1
-                    print(f"lost: {error}; left: {sorted(state)}", flush=True)
+        states = []
+        for title, events in list(recordings(runs)):
+            left = list(runs.states(events, 64, rng))
+            print(f"{title}: {len(events)} events, {len(left):,} states", flush=True)
+            states += left
+        drawn = rng.sample(states, min(len(states), arguments.states))
+        for number, (promised, state) in enumerate(drawn):
+            try:
+                train_on = number < arguments.trained
+                found[runs.check(promised, state, train_on=train_on)] += 1
+            except LostError as error:
+                found["lost"] += 1
+                print(f"lost: {error}; left: {sorted(state)}", flush=True)
     print(f"{found.total():,} states: {dict(found)}")
     return int(found["lost"] > 0)
 

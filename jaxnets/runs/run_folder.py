@@ -79,10 +79,11 @@ class RunFolder:
                     f"workdir: {path} already holds a run; --overwrite replaces it, "
                     "--resume continues it"
                 )
-            # First: what a crash leaves of the old run must not pass for one.
-            (path / CONFIG).unlink(missing_ok=True)
-            files.sync_folder(path)
-            for name in set(found) - {CONFIG}:
+            if CONFIG in found:  # First: what a crash leaves of the old run must not pass for one.
+                found.remove(CONFIG)
+                (path / CONFIG).unlink()
+                files.sync_folder(path)
+            for name in found:
                 shutil.rmtree(path / name) if (path / name).is_dir() else (path / name).unlink()
             (path / METRICS).touch()
             files.sync_folder(path)  # Nothing of the old run comes back beside a new config.json.

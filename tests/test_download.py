@@ -147,6 +147,20 @@ def test_a_file_comes_whole_whatever_a_killed_process_left(tmp_path, server, mir
     assert server.requests == 5  # Three probes, two downloads.
 
 
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, mirror, monkeypatch):
+    """Else a power cut may leave zeros of its length, which no later start would replace."""
+    synced, fsync, replace = [], os.fsync, os.replace
+
+    def named(source, target):
+        assert os.stat(source).st_ino in synced
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", lambda f: (synced.append(os.fstat(f).st_ino), fsync(f)))
+    monkeypatch.setattr(module.os, "replace", named)
+    download([FILE], [mirror], tmp_path, "it")
+    assert files_in(tmp_path) == [NAME]
+
+
 def test_a_broken_connection_is_tried_again(tmp_path, server, mirror, monkeypatch):
     monkeypatch.setattr(module, "RETRIES", 1)
     server.sends = [1_000_000]

@@ -54,7 +54,7 @@ def colour_run(tmp_path_factory):
     with RunFolder.create(str(tmp_path_factory.mktemp("runs") / "colour"), "softmax") as folder:
         write_config(folder, experiment, inputs)
         run = Run(experiment, folder, Processes(), experiment.init_state())
-        folder.save(0, run._tree(run.checkpoint))
+        folder.save(1, run._tree(run.checkpoint))  # That of step 0 is refused.
     return folder.path
 
 

@@ -202,6 +202,8 @@ def test_a_full_disk_is_one_line_and_the_run_resumes_later(train_tiny, tmp_path,
         assert train_tiny("softmax").status == 0  # Nothing was begun: no --overwrite is asked for.
     else:
         assert f"resume with: python train.py --resume --workdir={run}" in outcome.err
+        # Whether there is room for a checkpoint shows before anything is trained.
+        assert name != "checkpoints" or not (run / "metrics.jsonl").read_text()
         outcome = train_tiny("softmax", "--resume")
         assert (outcome.status, outcome.err) == (0, "")
     assert params_sha256(run) == params_sha256(whole)
@@ -230,7 +232,7 @@ def test_a_clock_that_jumps_changes_nothing(train_tiny, tmp_path, monkeypatch):
 def test_steps_do_not_wait_for_a_slow_disk_and_its_saves_do_not_pile_up(
     train_tiny, tmp_path, monkeypatch
 ):
-    """A save is due at each of ten steps, and the first is not written before the last step."""
+    """A save is due at each of ten steps, and the one of step 1 not written before the last."""
     now, saves, write, save = itertools.count(), [], checkpoints.write, CheckpointTimer.saved
     trained, log = threading.Event(), RunFolder.log
 
@@ -239,17 +241,24 @@ def test_steps_do_not_wait_for_a_slow_disk_and_its_saves_do_not_pile_up(
         if record["epoch"] == 2:
             trained.set()
 
+    def write_late(path, arrays):
+        if path.stem != "0":
+            trained.wait(30)
+        write(path, arrays)
+
     flags = ["softmax", "--gradients=both"]  # Then an epoch is not one compiled loop.
     assert train_tiny(*flags, f"--workdir={tmp_path / 'whole'}").status == 0
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, "write", lambda *args: trained.wait(30) and write(*args))
+        patch.setattr(checkpoints, "write", write_late)
         patch.setattr(RunFolder, "log", log_and_tell)
         patch.setattr(
             CheckpointTimer, "saved", lambda ours, step: (saves.append(step), save(ours, step))
         )
         patch.setattr(checkpoints.time, "monotonic", lambda: 100.0 * next(now))
         assert train_tiny(*flags).status == 0
-    assert saves == [0, 0, 10]  # The run's beginning, the first that was due, and the last.
+    # The timer's start, the save before training and a due one of the same step, the first that was
+    # due later, and the last.
+    assert saves == [0, 0, 0, 1, 10]
     assert params_sha256(tmp_path / "run") == params_sha256(tmp_path / "whole")
 
 

@@ -6,17 +6,20 @@ import json
 import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from conftest import history, params_sha256, read_json, records, saved_params, write_idx_folder
+from PIL import Image
 
 from jaxnets.config.fields import Config, preset
 from jaxnets.data.load import load_dataset
 from jaxnets.experiment import Experiment
 from jaxnets.runs.resume import from_json
-from jaxnets.runs.run_folder import CONFIG, SEARCH, ReplicaRunFolder, RunFolder
+from jaxnets.runs.run_folder import CONFIG, SEARCH, ReplicaRunFolder, RunFolder, make_folder
 
 RECORD = [
     "epoch", "step", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy",
@@ -109,10 +112,84 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch, call):
 
 
 def test_the_default_folder_is_named_by_model_and_time_and_never_taken_twice(tmp_path, monkeypatch):
+    """Fifty times eight threads ask at once, all in the same second."""
     monkeypatch.chdir(tmp_path)
-    folders = {RunFolder.create(None, "mlp").path for _ in range(3)}
-    assert len(folders) == 3 and {path.parent for path in folders} == {tmp_path / "runs"}
-    assert all(path.name.startswith("mlp-2") for path in folders)
+    monkeypatch.setattr("time.strftime", lambda form: "20260101-000000")
+    monkeypatch.setattr("jaxnets.runs.files.sync_folder", lambda path: None)
+    together = threading.Barrier(8)
+
+    def make(_):
+        together.wait()
+        return make_folder(None, "mlp")
+
+    with ThreadPoolExecutor(8) as threads:
+        made = list(threads.map(make, range(8 * 50)))
+    name = "mlp-20260101-000000"
+    expected = {name, *(f"{name}-{number}" for number in range(2, 401))}
+    assert len(made) == 400 and set(made) == {tmp_path / "runs" / name for name in expected}
+
+
+def test_folders_of_any_name_are_trained_in_resumed_and_predicted_from(
+    train_tiny, run_command, tmp_path, monkeypatch, interrupt_after
+):
+    monkeypatch.chdir(tmp_path)
+    interrupt_after(10**9)
+    assert train_tiny("softmax").status == 0
+    Image.new("L", (12, 12), 200).save("grey.png")
+    for name in (r"a\b", "gs:", "gs://a", "*", "é 数", os.fsdecode(b"\xff\xfe")):
+        interrupt_after(1)
+        assert train_tiny("softmax", f"--workdir={name}").status == 130
+        interrupt_after(10**9)
+        outcome = train_tiny("softmax", f"--workdir={name}", "--resume")
+        assert (outcome.status, outcome.err) == (0, ""), name
+        assert params_sha256(tmp_path / name) == params_sha256(tmp_path / "run")
+        assert run_command("predict", name, "grey.png").status == 0
+
+
+@pytest.mark.slow
+def test_a_folder_of_any_name_where_the_locale_has_only_ascii(run_python, tiny_flags, tmp_path):
+    ascii_only = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    run = tmp_path / "é"
+    Image.new("L", (12, 12), 200).save(tmp_path / "grey.png")
+    for more in ([], ["--resume", "--epochs=3"]):
+        flags = ["--model=softmax", "--schedule=constant", *tiny_flags, f"--workdir={run}", *more]
+        outcome = run_python("train.py", *flags, env=ascii_only)
+        assert outcome.status == 0, outcome
+    assert len(records(run)) == 3
+    predict = ("-m", "jaxnets", "predict", run, tmp_path / "grey.png")
+    assert run_python(*predict, env=ascii_only).status == 0
+
+
+def test_a_run_is_saved_before_it_trains_and_nothing_untrained_is_predicted_with(
+    train_tiny, run_command, tmp_path, interrupt_after
+):
+    interrupt_after(0)
+    assert train_tiny("softmax").status == 130
+    assert os.listdir(tmp_path / "run" / "checkpoints") == ["0.safetensors"]
+    run_command("predict", tmp_path / "run", "any.png").assert_refused(
+        "checkpoints: expected a checkpoint, found that of step 0, before training"
+    )
+    interrupt_after(10**9)
+    assert train_tiny("softmax", "--resume").status == 0
+    assert os.listdir(tmp_path / "run" / "checkpoints") == ["10.safetensors"]
+
+
+@pytest.mark.parametrize("content", ["", None, "lines lost"])
+def test_a_run_without_its_history_is_refused(train_tiny, tmp_path, content):
+    run = tmp_path / "run"
+    assert train_tiny("softmax").status == 0
+    (run / "result.json").unlink()
+    lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (run / "metrics.jsonl").unlink()
+    if content is not None:
+        (run / "metrics.jsonl").write_text(lines[1] if content else "")
+    outcome = train_tiny("softmax", "--resume")
+    found = (
+        "cannot be read"
+        if content is None
+        else ("expected a line for each of the 2 epochs before the checkpoint of step 10, found ")
+    )
+    outcome.assert_refused(f"{run / 'metrics.jsonl'}: {found}")
 
 
 @pytest.mark.usefixtures("quick_steps")
@@ -153,7 +230,7 @@ def test_what_another_process_sends_is_written_nowhere(finished_run, tmp_path):
         assert replica.records() == opened.records()
         replica.log({**replica.records()[-1], "epoch": 21, "step": 840})
         assert replica.records()[-1]["epoch"] == 21
-        replica.drop_records_after(40)
+        replica.drop_records_after(40, epochs=1)
         assert replica.records() == opened.records()[:1]
         for name in (CONFIG, SEARCH):
             replica.write(name, {"seed": 1})

@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import json
 import math
+import subprocess
 
 import numpy as np
 import pytest
@@ -74,6 +75,47 @@ def test_an_interrupted_search_keeps_what_is_done_and_continues(
     assert len(read(tmp_path)) == 4 and before.items() <= read(tmp_path).items()
     assert run_command(*command, "--resume", "--seeds=3").status == 0  # more seeds may follow
     assert len(read(tmp_path)) == 6 and len(calls) == 7
+
+
+BLOCKED = """if True:
+    import sys
+    from jaxnets.cli import commands
+    from jaxnets.errors import run_main
+    from jaxnets.lecture import search
+    from jaxnets.lecture.compare import run
+
+    def block(*_):
+        print("training", flush=True)
+        sys.stdin.read()
+
+    search.train_many = run.fit = block
+    sys.exit(run_main(commands.main))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["search", "compare"])
+def test_a_second_process_is_refused_until_the_first_has_ended_however_it_ends(
+    run_command, start_python, tiny_folder, tiny_flags, tmp_path, command
+):
+    if command == "compare":
+        flags = ["--models=softmax", f"--data_dir={tiny_folder}", "--epochs=1", "--curve=none"]
+        flags += [f"--workdir={tmp_path / 'run'}"]
+        ways = [[]]
+    else:
+        flags = ["--model=softmax", "--over=learning_rate=0.1", *tiny_flags]
+        assert run_command(command, *flags, "--seeds=1").status == 0
+        ways = [["--resume", "--seeds=2"], ["--seeds=2"]]
+    with start_python("-c", BLOCKED, command, *flags, *ways[0], stdin=subprocess.PIPE) as process:
+        assert "training\n" in iter(process.stdout.readline, "")
+        before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+        for more in ways:
+            outcome = run_command(command, *flags, *more)
+            outcome.assert_refused("another process is training in", str(tmp_path / "run"))
+        assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+        process.kill()
+        process.communicate()
+    assert run_command(command, *flags, *ways[0]).status == 0
 
 
 @pytest.mark.usefixtures("quick_steps")

@@ -88,7 +88,7 @@ def metrics_case(sample: dict[str, Any], folder: Path, rng: Rng) -> None:
 
     def resume() -> None:
         opened = RunFolder.open(str(folder))
-        opened.drop_records_after(6)
+        opened.drop_records_after(6, epochs=2)
         kept_steps([3, 6], opened.keep, opened.records())
         for record in opened.records():
             f"{record['seconds'] + record['epoch']:.1f} {record['train_loss']:.4f}"
@@ -116,7 +116,7 @@ def search_case(sample: dict[str, Any], folder: Path, rng: Rng) -> None:
     from jaxnets.runs.run_folder import RunFolder
 
     test = dataclasses.replace(Metrics.zero(10), count=np.int64(1))
-    search = Search(SEARCH["flags"], SEARCH["over"], folder)
+    search = Search(SEARCH["flags"], SEARCH["over"])
     (folder / "config.json").write_text(json.dumps(sample["config"]))
     (folder / "metrics.jsonl").write_text(json.dumps(sample["record"]) + "\n")
     slides = half(rng)
@@ -126,10 +126,10 @@ def search_case(sample: dict[str, Any], folder: Path, rng: Rng) -> None:
     (folder / "result.json").write_bytes(rng.randbytes(rng.randint(0, 20)))
 
     def resume() -> None:
-        search.open(resume=True)
-        search.write()
-        if search.seeds:
-            print(ranking.to_text(search))
+        with search.open(str(folder), resume=True):
+            search.write()
+            if search.seeds:
+                print(ranking.to_text(search))
 
     def close() -> None:
         opened = RunFolder.open(str(folder))

@@ -98,6 +98,8 @@ def _fetch(file: PublishedFile, mirrors: Sequence[str], folder: Path) -> None:
                 failures[mirror] = str(error).partition(". ")[0]  # Without pooch's advice.
             else:
                 os.chmod(path, 0o644)  # pooch lets its owner alone read it.
+                with open(path, "rb") as checked:  # A power cut must not leave zeros in its place.
+                    os.fsync(checked.fileno())
                 os.replace(path, folder / file.name)
                 return
         raise _MirrorError(f"{file.name}: {_joined(failures)}")

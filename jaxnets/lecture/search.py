@@ -5,12 +5,13 @@ changes. Here all settings have the same seeds, and ranking.py compares them in 
 """
 
 import collections
+import contextlib
 import dataclasses
 import functools
 import itertools
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,9 @@ from jaxnets.experiment import Experiment
 from jaxnets.lecture import results
 from jaxnets.lecture.many import BAR, TrainingSummary, can_vmap, summary_from_json, train_many
 from jaxnets.lecture.replay import held_out
-from jaxnets.runs.files import check_only_files, read_json
+from jaxnets.runs.files import check_only_files, locked, read_json
 from jaxnets.runs.run import load_data
-from jaxnets.runs.run_folder import fresh_path, make_folder
+from jaxnets.runs.run_folder import make_folder
 
 Point = tuple[Any, ...]  # One value of each field searched over.
 
@@ -36,7 +37,7 @@ class Search:
 
     flags: dict[str, Any]  # The config's, without those searched over and the seed.
     over: dict[str, list[Any]]  # The values of each field searched over.
-    folder: Path  # Where the results lie.
+    folder: Path = Path()  # Where the results lie.
     runs: dict[tuple[Point, int], TrainingSummary] = dataclasses.field(default_factory=dict)
 
     @property
@@ -81,16 +82,24 @@ class Search:
         columns = [*self.over, "seed", *TrainingSummary._fields]
         results.write(self.folder / "search", values, columns, lines)
 
-    def open(self, resume: bool) -> None:
-        """Makes the folder; with resume, reads what is done."""
-        path = self.folder / "search.json"
-        if path.exists() and not resume:
-            raise UserError(f"workdir: {self.folder} already holds a search; --resume continues it")
-        if resume and not path.exists():
-            raise UserError(f"resume: expected {path.name} in {self.folder}, found none")
-        make_folder(self.folder)
-        if not resume:
-            return
+    @contextlib.contextmanager
+    def open(self, workdir: str | None, resume: bool) -> Iterator[None]:
+        """Locks the folder for a block, a new one or, with resume, one whose results are read."""
+        name = "search.json"
+        if resume and not (Path(os.path.expanduser(workdir or "")) / name).exists():
+            raise UserError(f"resume: expected {name} in {workdir or '--workdir'}, found none")
+        self.folder = make_folder(workdir, f"search-{self.flags['model']}")
+        with locked(self.folder):  # Looks again: another process may have begun in between.
+            if resume:
+                self._read(self.folder / name)
+            elif (self.folder / name).exists():
+                raise UserError(
+                    f"workdir: {self.folder} already holds a search; --resume continues it"
+                )
+            yield
+
+    def _read(self, path: Path) -> None:
+        """Reads what is done."""
         check_only_files(self.folder)
         kept = read_json(path)
         theirs = {name: kept.get(name) for name in ("flags", "over")}
@@ -118,8 +127,7 @@ def search_all(given: dict[str, Any], over: dict[str, list[Any]], seeds: int) ->
     for name in over:
         if name in given or name in ("model", "seed", "dataset", "data_dir", "workdir"):
             raise UserError(f"over: {name} cannot be searched over here")
-    folder = os.path.expanduser(workdir) if workdir else fresh_path(f"search-{given['model']}")
-    search = Search(given, over, Path(folder))
+    search = Search(given, over)
     configs = [search.config(point, first) for point in search.points]
     data = load_data(configs[0])
     if not len(data.validation):
@@ -128,12 +136,12 @@ def search_all(given: dict[str, Any], over: dict[str, list[Any]], seeds: int) ->
         Experiment.create(config, data)  # It raises if its batches do not fit.
         if config.schedule == "plateau":
             raise UserError("schedule: plateau watches the images on which a search judges")
-    search.open(resume)
-    try:
-        train_missing(search, range(first, first + seeds), data)
-    except KeyboardInterrupt:
-        print(f"kept: {search.folder} (--resume --workdir={search.folder} continues it)")
-        raise
+    with search.open(workdir, resume):
+        try:
+            train_missing(search, range(first, first + seeds), data)
+        except KeyboardInterrupt:
+            print(f"kept: {search.folder} (--resume --workdir={search.folder} continues it)")
+            raise
     return search
 
 

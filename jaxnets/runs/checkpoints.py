@@ -78,7 +78,11 @@ def prune(folder: Path, keep: int, records: Sequence[dict[str, Any]]) -> None:
 
 
 def kept_steps(steps: Sequence[int], keep: int, records: Sequence[dict[str, Any]]) -> set[int]:
-    """The last `keep` of the ascending steps, and of those with a record the most accurate one."""
+    """The last `keep` of the ascending steps, and of those with a record the most accurate one.
+
+    Step 0, which is saved before training, stays while there is no other.
+    """
+    steps = [step for step in steps if step] or steps
     scores = {r["step"]: r["validation_accuracy"] for r in records}
     known = [step for step in steps if scores.get(step) is not None]
     best = max(known, key=lambda step: scores[step], default=None)

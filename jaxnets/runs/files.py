@@ -36,6 +36,15 @@ def replacing(path: Path) -> Iterator[BufferedWriter]:
                 partial.unlink(missing_ok=True)
 
 
+def make_folder(path: Path, *, exist_ok: bool = True) -> None:
+    """Makes a folder, and those that are missing above it; each name is on the disk after this."""
+    if not path.parent.exists():
+        make_folder(path.parent)
+    if not (exist_ok and path.is_dir()):
+        path.mkdir(exist_ok=exist_ok)
+        sync_folder(path.parent)
+
+
 def sync_folder(path: Path) -> None:
     """Waits until the names in a folder are on the disk."""
     if os.name == "nt":  # Windows opens no folders.
@@ -89,6 +98,17 @@ def lock(folder: Path) -> int | None:
     print(one_line(line), file=sys.stderr)
 
 
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keeps a folder locked for a block, as `lock` does it."""
+    descriptor = lock(folder)
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
 def check_only_files(folder: Path) -> None:
     """Checks that a folder holds files and folders only, however deep: no links, pipes or devices.
 
@@ -127,8 +147,9 @@ def read_json(path: Path) -> dict[str, Any]:
 def read_records(path: Path) -> list[dict[str, Any]]:
     """Reads the epochs' records of a metrics.jsonl."""
     try:
-        # A crash may have cut the last line short: only lines with their end count.
-        lines = path.read_text("utf-8").split("\n")[:-1]
+        # A crash may have cut the last lines short, or left zeros where they should be: only whole
+        # lines before the first zero count.
+        lines = path.read_text("utf-8").partition("\0")[0].split("\n")[:-1]
         records = [json.loads(line) for line in lines]
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error

@@ -9,7 +9,7 @@ import numpy as np
 from jaxnets.config.fields import SINGLE_PROCESS, Config, preset
 from jaxnets.errors import UserError, one_line
 from jaxnets.experiment import Experiment
-from jaxnets.runs.run_folder import CONFIG, RESULT, RUNS, SEARCH, RunFolder
+from jaxnets.runs.run_folder import CONFIG, RUNS, SEARCH, RunFolder
 from jaxnets.training.optimizer import create_schedule
 
 # These belong to the process, not to the run.
@@ -122,8 +122,7 @@ def prepare_to_resume(folder: RunFolder, experiment: Experiment, inputs: dict[st
     same = {name: getattr(config, name) for name in (*OF_THE_PROCESS, *SINGLE_PROCESS)}
     if config.epochs != stored.epochs:
         _warn_learning_rate_change(folder, stored, experiment)
-        # Removed first: beside a config.json with more epochs it would describe half a run.
-        (folder.path / RESULT).unlink(missing_ok=True)
+        folder.mark_unfinished()
     return replace(stored, **same) != config
 
 

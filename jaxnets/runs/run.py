@@ -68,7 +68,8 @@ class Run:
                 run = cls(experiment, folder, processes, state)
                 if config.resume:
                     run.checkpoint = run._last_saved(state)
-                    folder.drop_records_after(int(run.checkpoint.state.step))
+                    step = int(run.checkpoint.state.step)
+                    folder.drop_records_after(step, step // experiment.loader.steps)
                 yield run
 
     @property
@@ -135,6 +136,9 @@ class Run:
                 save=self._save,
             )
             try:
+                if not step:  # What cannot be saved to ends the run before it has cost time.
+                    self._save(self.checkpoint)
+                    self.folder.wait()
                 for state, record in self.experiment.epochs(self.checkpoint, callbacks):
                     self.checkpoint = Checkpoint(state)
                     self.folder.log(record)

@@ -61,13 +61,12 @@ class RunFolder:
         Raises UserError if it holds a run (without overwrite) or other files, cannot be written, or
         another process trains in it.
         """
-        path = Path(workdir).expanduser() if workdir else fresh_path(model)
-        make_folder(path)
-        folder = cls(path.resolve())
+        path = make_folder(workdir, model)
+        folder = cls(path)
         folder.lock()
-        found = make_folder(path)  # Read under the lock: another may have begun in between.
         with contextlib.ExitStack() as stack, _writing(path):
             stack.enter_context(folder)  # Its lock is released if the folder is refused.
+            found = sorted(os.listdir(path))  # Under the lock: another may have begun in between.
             ours = (CONFIG, SEARCH, METRICS, CHECKPOINTS, RESULT)
             others = [name for name in found if name.removesuffix(".partial") not in ours]
             if others:
@@ -80,9 +79,14 @@ class RunFolder:
                     f"workdir: {path} already holds a run; --overwrite replaces it, "
                     "--resume continues it"
                 )
+            if CONFIG in found:  # First: what a crash leaves of the old run must not pass for one.
+                found.remove(CONFIG)
+                (path / CONFIG).unlink()
+                files.sync_folder(path)
             for name in found:
                 shutil.rmtree(path / name) if (path / name).is_dir() else (path / name).unlink()
             (path / METRICS).touch()
+            files.sync_folder(path)  # Nothing of the old run comes back beside a new config.json.
             stack.pop_all()
         return folder
 
@@ -115,6 +119,14 @@ class RunFolder:
     def finished(self) -> bool:
         return (self.path / RESULT).exists()
 
+    def mark_unfinished(self) -> None:
+        """Removes result.json: beside a config.json with more epochs it would describe half a run.
+
+        The removal is on the disk before anything else is written.
+        """
+        (self.path / RESULT).unlink(missing_ok=True)
+        files.sync_folder(self.path)
+
     def finish(self, result: dict[str, Any]) -> None:
         """Waits for the checkpoints and writes result.json."""
         self.wait()
@@ -143,9 +155,17 @@ class RunFolder:
         with files.naming(self.path / METRICS), (self.path / METRICS).open("a") as stream:
             stream.write(json.dumps(record) + "\n")
 
-    def drop_records_after(self, step: int) -> None:
-        """Drops the records of epochs that ended after a step, whose checkpoint was lost."""
+    def drop_records_after(self, step: int, epochs: int) -> None:
+        """Drops the records of epochs that ended after a step, whose checkpoint was lost.
+
+        UserError if those of the epochs before it are not there.
+        """
         kept = [record for record in self.records() if record["step"] <= step]
+        if [record["epoch"] for record in kept] != list(range(1, epochs + 1)):
+            raise UserError(
+                f"{self.path / METRICS}: expected a line for each of the {epochs} epochs before "
+                f"the checkpoint of step {step}, found {len(kept)}"
+            )
         text = "".join(json.dumps(record) + "\n" for record in kept)
         if text != (self.path / METRICS).read_text():
             files.write_text(self.path / METRICS, text)
@@ -211,11 +231,12 @@ class RunFolder:
     def read_params(self, like: Any) -> tuple[int, Any]:
         """The last sound checkpoint's step and parameters, in the structure of `like`.
 
-        A damaged one is reported on stderr; nothing is written.
+        A damaged one is reported on stderr; nothing is written. UserError if nothing is trained.
         """
         found = self._read_newest({"params": like}, whole=False)
-        if found is None:
-            raise UserError(f"{self.path / CHECKPOINTS}: expected a checkpoint, found none")
+        if found is None or not found[0]:
+            what = "none" if found is None else "that of step 0, before training"
+            raise UserError(f"{self.path / CHECKPOINTS}: expected a checkpoint, found {what}")
         return found[0], found[1]["params"]
 
     def _read_newest(self, like: Any, *, whole: bool = True) -> tuple[int, Any] | None:
@@ -269,18 +290,35 @@ class ReplicaRunFolder(RunFolder):
     def log(self, record: dict[str, Any]) -> None:
         self._contents[METRICS].append(record)
 
-    def drop_records_after(self, step: int) -> None:
+    def drop_records_after(self, step: int, epochs: int) -> None:
         self._contents[METRICS] = [r for r in self.records() if r["step"] <= step]
 
     def save(self, step: int, tree: Any) -> None:
         """The first process saves."""
 
 
-def make_folder(path: Path) -> list[str]:
-    """Makes a folder if there is none, and returns the sorted names in it."""
+def make_folder(workdir: str | None, name: str) -> Path:
+    """Makes the folder that is asked for or, by default, a new one of a name and the time.
+
+    That is runs/<name>-<date>-<time> or, where it exists, the first free of -2, -3, ...; no other
+    process gets the same.
+    """
+    if workdir:
+        path = Path(os.path.expanduser(workdir))
+        with _writing(path):
+            files.make_folder(path)
+            return path.resolve()
+    path, number = RUNS / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}", 1
+    first = path.name
     with _writing(path):
-        path.mkdir(parents=True, exist_ok=True)
-        return sorted(entry.name for entry in path.iterdir())
+        files.make_folder(RUNS)
+        while True:
+            try:
+                files.make_folder(path, exist_ok=False)
+                return path.resolve()
+            except FileExistsError:
+                number += 1
+                path = RUNS / f"{first}-{number}"
 
 
 @contextlib.contextmanager
@@ -290,13 +328,3 @@ def _writing(path: Path) -> Iterator[None]:
         yield
     except (OSError, RecursionError) as error:
         raise UserError(f"workdir: cannot write to {path}: {first_line(error)}") from error
-
-
-def fresh_path(model: str) -> Path:
-    """runs/<model>-<date>-<time> or, where that exists, the first free of -2, -3, ..."""
-    name, number = f"{model}-{time.strftime('%Y%m%d-%H%M%S')}", 1
-    path = RUNS / name
-    while path.exists():
-        number += 1
-        path = RUNS / f"{name}-{number}"
-    return path

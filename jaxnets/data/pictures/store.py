@@ -266,7 +266,10 @@ def save_rows(rows: np.ndarray, path: Path) -> None:
 
 @contextlib.contextmanager
 def whole_file(place: Path, name: Callable[[], str]) -> Iterator[IO[bytes]]:
-    """Opens a file that gets its name when it is whole, and is removed otherwise."""
+    """Opens a file that gets its name when it is whole, and is removed otherwise.
+
+    A power cut may lose the name; the file is then made again.
+    """
     partial = place / f"{uuid.uuid4().hex}.partial"
     try:
         with partial.open("xb") as stream:

@@ -13,7 +13,8 @@ from jaxnets.lecture.compare.request import TASKS, Request
 from jaxnets.lecture.compare.results import TOLERANCE, Results, Row, title_of
 from jaxnets.lecture.compare.samples import CURVE_NOISE, load, small_and_noisy
 from jaxnets.lecture.results import create_figure, to_json
-from jaxnets.runs.run_folder import fresh_path, make_folder
+from jaxnets.runs.files import locked
+from jaxnets.runs.run_folder import make_folder
 
 NAME, NUMBER = 20, 10  # The columns' widths.
 FORMATS = {"parameters": ",", "epochs": ",", "seconds": ".1f", "test_mse": ",.0f"}
@@ -22,19 +23,19 @@ FORMATS = {"parameters": ",", "epochs": ",", "seconds": ".1f", "test_mse": ",.0f
 def run(request: Request) -> None:
     """Compares; what is known is written at the end, and after an interrupt."""
     samples = load(request)
-    path = Path(os.path.expanduser(request.workdir)) if request.workdir else fresh_path("compare")
-    if found := make_folder(path):
-        raise UserError(f"workdir: expected an empty folder, {path} holds {found[0]}")
-    folder, results = path.resolve(), Results(request, samples)
-    try:
-        for text in _compare(results):
-            if not request.json:
-                print(text, flush=True)
-        results.finished = True
-    finally:
-        results.write(folder)
-        if results.rows:
-            _draw(results, folder / "compare.png")
+    folder, results = make_folder(request.workdir, "compare"), Results(request, samples)
+    with locked(folder):
+        if found := sorted(os.listdir(folder)):
+            raise UserError(f"workdir: expected an empty folder, {folder} holds {found[0]}")
+        try:
+            for text in _compare(results):
+                if not request.json:
+                    print(text, flush=True)
+            results.finished = True
+        finally:
+            results.write(folder)
+            if results.rows:
+                _draw(results, folder / "compare.png")
     print(to_json(results.to_values()).rstrip() if request.json else f"results: {folder}")
 
 

@@ -345,7 +345,7 @@ def test_a_secret_is_kept_in_a_folder_of_ones_own(temporary):
     elsewhere.mkdir(mode=0o700)
     for make in (
         lambda: folder.symlink_to(elsewhere),
-        lambda: folder.write_text("a file"),
+        lambda: (folder.write_text("a file"), folder.chmod(0o600)),
         lambda: (folder.mkdir(), folder.chmod(0o755)),
     ):
         make()

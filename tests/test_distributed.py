@@ -1,5 +1,6 @@
 """One run of several processes: on this machine, over loopback, against a run of one process."""
 
+import contextlib
 import json
 import socket
 import time
@@ -41,9 +42,10 @@ sys.argv[0] = "train.py"
 runpy.run_path("train.py", run_name="__main__")
 """
 
-# train.py whose processes wait before step 50 until the test has done its worst.
+# train.py, with room for 256 files, waits before step 50 until the test has done its worst.
 HELD = """
-import itertools, pathlib, runpy, sys, time
+import itertools, pathlib, resource, runpy, sys, time
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 from jaxnets.machine.distributed import SynchronisedStop
 
 ask, asked, folder = SynchronisedStop.__call__, itertools.count(1), pathlib.Path(sys.argv.pop())
@@ -185,9 +187,12 @@ def test_strangers_and_a_late_process_change_nothing(
             assert {address for address, _ in listening(first)} == {host}
             assert {address for address, _ in listening(second)} == {"127.0.0.1"}
             assert (host, port) not in listening(first)
-            (tmp_path / "go").touch()
-            for process in processes:
-                assert (process.communicate(timeout=HANGS)[1], process.returncode) == ("", 0)
+            with contextlib.ExitStack() as idle:
+                for address in [*listening(first), *listening(second)] * 300:
+                    idle.enter_context(socket.create_connection(address, HANGS)).send(b"garbage")
+                (tmp_path / "go").touch()
+                for process in processes:
+                    assert (process.communicate(timeout=HANGS)[1], process.returncode) == ("", 0)
     for process in start_processes("--epochs=2", f"--workdir={tmp_path / 'left alone'}"):
         assert (process.communicate(timeout=HANGS)[1], process.returncode) == ("", 0)
     assert params_sha256(tmp_path / "run") == params_sha256(tmp_path / "left alone")

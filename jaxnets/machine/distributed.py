@@ -162,6 +162,11 @@ class Connection(Processes):
 
     def _cpu_client(self) -> Any:
         """JAX's CPUs, whose sums gloo sends over the network of the run."""
+        with contextlib.suppress(ImportError, ValueError, OSError):
+            import resource  # gloo keeps each stranger's connection open: room for many.
+
+            most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         gloo = _jax.make_gloo_tcp_collectives(
             distributed_client=global_state.client, hostname=self._tunnel.host
         )

@@ -157,8 +157,11 @@ def test_a_process_that_is_killed_ends_the_others_in_a_line(start_processes, tmp
 
 @pytest.mark.slow
 def test_strangers_and_a_late_process_change_nothing(
-    start_python, start_processes, run_python, tiny_folder, tmp_path
+    start_python, start_processes, run_python, tiny_folder, tmp_path, monkeypatch
 ):
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
     # An address that is not the one of this machine's name.
     host, port = "127.0.0.2", free_port()
     flags = [*FLAGS, f"--data_dir={tiny_folder}", "--epochs=2", f"--workdir={tmp_path / 'run'}"]
@@ -196,6 +199,7 @@ def test_strangers_and_a_late_process_change_nothing(
     for process in start_processes("--epochs=2", f"--workdir={tmp_path / 'left alone'}"):
         assert (process.communicate(timeout=HANGS)[1], process.returncode) == ("", 0)
     assert params_sha256(tmp_path / "run") == params_sha256(tmp_path / "left alone")
+    assert not [path for path in temporary.rglob("*") if not path.is_dir()]
 
 
 def test_processes_with_different_flags_are_refused(start_processes, tmp_path):

@@ -162,7 +162,7 @@ class Connection(Processes):
 
     def _cpu_client(self) -> Any:
         """JAX's CPUs, whose sums gloo sends over the network of the run."""
-        with contextlib.suppress(ImportError, ValueError, OSError):
+        with contextlib.suppress(ValueError, OSError):
             import resource  # gloo keeps each stranger's connection open: room for many.
 
             most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -275,6 +275,8 @@ class Connection(Processes):
     def _exit(self) -> None:
         """Ends the process from any thread, with one line even if several threads end it."""
         text, status = self._exit_message
+        with contextlib.suppress(OSError):
+            self._tunnel.remove_files()  # Where not all processes came, JAX aborts.
         if self._exit_lock.acquire(blocking=False):
             print(f"error: {one_line(text)}", file=sys.stderr)
         else:

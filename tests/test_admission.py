@@ -14,7 +14,6 @@ import struct
 import tempfile
 import threading
 import time
-from pathlib import Path
 
 import psutil
 import pytest
@@ -23,7 +22,7 @@ from conftest import HANGS
 from jaxnets.errors import UserError
 from jaxnets.machine import admission
 from jaxnets.machine.admission import Place, Tunnel
-from jaxnets.machine.secret import find_secret, read_secret
+from jaxnets.machine.secret import find_secret, own_secret_file, read_secret
 
 CHALLENGE, REQUEST, ANSWER = 8 + 32, 4 + 4 + 32 + 32, 1 + 32  # Bytes.
 # What a client of gRPC sends first: HTTP/2's preface and an empty SETTINGS frame.
@@ -57,7 +56,7 @@ class EchoRun:
     def __init__(self):
         self.place = Place(f"127.0.0.1:{free_port()}", 3, 0)
         self.first = Tunnel(self.place, None, HANGS)
-        self.secret = read_secret(find_secret(None, self.place.coordinator), "test")
+        self.secret = read_secret(own_secret_file(self.place.coordinator), "test")
         self.others, self.ends, self.accepted = [], [], []
         self.coordinator = socket.socket(socket.AF_UNIX)
         self.coordinator.bind(self.first.address.removeprefix("unix:"))
@@ -132,7 +131,7 @@ def run(temporary):
 
 
 def test_the_processes_of_a_user_find_each_other_and_leave_nothing(run, temporary):
-    secret_file = find_secret(None, run.place.coordinator)
+    secret_file = own_secret_file(run.place.coordinator)
     assert stat.S_IMODE(secret_file.stat().st_mode) == 0o600
     assert stat.S_IMODE(secret_file.parent.stat().st_mode) == 0o700
     assert run.first.host == "127.0.0.1"
@@ -233,17 +232,14 @@ def test_a_used_process_id_and_another_number_of_processes_are_refused(run):
     assert receive(end, 4) == b"here"
 
 
-def test_only_one_process_0_listens_and_only_on_its_own_address(run):
+def test_only_one_process_0_listens_and_only_on_its_own_address(run, monkeypatch):
     port = run.place.coordinator.split(":")[1]
-    os.environ["JAXNETS_SECRET"] = run.secret.decode()
+    monkeypatch.setenv("JAXNETS_SECRET", run.secret.decode())
     hosts = "127.0.0.1", "203.0.113.9", "0.0.0.0", "[::]", "no.such.host.invalid"
-    try:
-        for host in hosts:  # A used port; of another machine; of all interfaces.
-            with pytest.raises(UserError, match="coordinator: cannot listen on .*expected an"):
-                Tunnel(Place(f"{host}:{port}", 3, 0), None, HANGS)
-    finally:
-        del os.environ["JAXNETS_SECRET"]
-    for address in {a[4][0] for a in socket.getaddrinfo(socket.gethostname(), None)}:
+    for host in hosts:  # A used port; another machine's; all interfaces.
+        with pytest.raises(UserError, match="coordinator: cannot listen on .*expected an"):
+            Tunnel(Place(f"{host}:{port}", 3, 0), None, HANGS)
+    for address in {str(found[4][0]) for found in socket.getaddrinfo(socket.gethostname(), None)}:
         if address != "127.0.0.1":
             with pytest.raises(ConnectionRefusedError):
                 socket.create_connection((address, int(port)), HANGS)
@@ -358,8 +354,7 @@ def test_a_secret_is_kept_in_a_folder_of_ones_own(temporary):
 def test_a_link_in_place_of_the_secret_is_replaced_and_never_read(temporary):
     victim, place = temporary / "victim", Place(f"127.0.0.1:{free_port()}", 1, 0)
     victim.write_text("v" * 64)
-    folder = Path(find_secret(None, place.coordinator)).parent
-    secret_file = folder / place.coordinator.split(":")[1]
+    secret_file = own_secret_file(place.coordinator)
     secret_file.symlink_to(victim)
     with pytest.raises(UserError, match="expected a file of yours .*no link"):
         read_secret(secret_file, "coordinator")

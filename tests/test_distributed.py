@@ -15,7 +15,7 @@ from conftest import HANGS, params_sha256, saved_params
 
 from jaxnets.data.batches import eval_batches, train_batches
 from jaxnets.data.datasets import Split
-from jaxnets.machine.distributed import parse_exit_message
+from jaxnets.machine.distributed import find_place, parse_exit_message
 from jaxnets.training.parallel import Parallel
 
 # Every step is dispatched by itself, as always with gradients=both, with 4 examples of which each
@@ -103,7 +103,7 @@ def wait_for(condition, processes):
 def listening(process):
     """The addresses and ports on which a process listens."""
     connections = psutil.Process(process.pid).net_connections("inet")
-    return {tuple(c.laddr) for c in connections if c.status == psutil.CONN_LISTEN}
+    return {(c.laddr[0], c.laddr[1]) for c in connections if c.status == psutil.CONN_LISTEN}
 
 
 @pytest.fixture
@@ -224,6 +224,25 @@ def test_an_exit_message_is_read_and_a_strangers_is_refused():
 def test_where_jax_finds_no_processes_the_flags_are_named(run_python):
     outcome = run_python("train.py", "--distributed")
     outcome.assert_refused("distributed: JAX finds no TPU pod, SLURM, Open MPI or Kubernetes")
+
+
+def test_a_run_over_a_network_needs_a_secret(run_main, monkeypatch):
+    monkeypatch.delenv("JAXNETS_SECRET", raising=False)
+    flags = ("--coordinator=203.0.113.9:8476", "--num_processes=2", "--process_id=1")
+    run_main(*flags).assert_refused("coordinator: expected a secret that all processes share")
+    monkeypatch.setenv("JAXNETS_SECRET", "s" * 32)
+    run_main(*flags[:2], "--process_id=0").assert_refused("coordinator: cannot listen on 203.0.113")
+    run_main(*flags, "--secret_file=no/such").assert_refused(
+        "secret_file: expected a file of yours"
+    )
+
+
+def test_what_a_cluster_says_of_its_processes_is_taken(monkeypatch):
+    """SLURM's variables, as its manual describes them."""
+    slurm = dict(JOB_ID=4097, STEP_NODELIST="node[07-09]", NTASKS=3, PROCID=2, LOCALID=0)
+    for name, value in slurm.items():
+        monkeypatch.setenv(f"SLURM_{name}", str(value))
+    assert find_place(None, None, None) == (f"node07:{61440 + 1}", 3, 2)
 
 
 def test_other_commands_do_not_connect(run_command):

@@ -109,6 +109,7 @@ class Connection(Processes):
     """
 
     def __init__(self, place: Place, secret_file: str | None):
+        self._tunnel = Tunnel(place, secret_file, JOIN_SECONDS)
         self._exit_lock = threading.Lock()  # Taken by the thread that ends the process.
         self._exit_barrier_lock = threading.Lock()  # Taken by the one that waits for the others.
         self._has_failed = False
@@ -120,7 +121,6 @@ class Connection(Processes):
             2,
         )
         self._exit_in_one_line_on_abort()
-        self._tunnel = Tunnel(place, secret_file, JOIN_SECONDS)
         self._start_jax(place)
         # JAX has no public name for the process's number, if it found it, nor for its client.
         self.client: Any = global_state.client

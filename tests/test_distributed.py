@@ -1,5 +1,6 @@
 """One run of several processes: on this machine, over loopback, against a run of one process."""
 
+import contextlib
 import json
 import socket
 import time
@@ -8,12 +9,13 @@ from types import SimpleNamespace
 import chex
 import jax
 import numpy as np
+import psutil
 import pytest
-from conftest import HANGS, saved_params
+from conftest import HANGS, params_sha256, saved_params
 
 from jaxnets.data.batches import eval_batches, train_batches
 from jaxnets.data.datasets import Split
-from jaxnets.machine.distributed import parse_exit_message
+from jaxnets.machine.distributed import find_place, parse_exit_message
 from jaxnets.training.parallel import Parallel
 
 # Every step is dispatched by itself, as always with gradients=both, with 4 examples of which each
@@ -40,6 +42,69 @@ sys.argv[0] = "train.py"
 runpy.run_path("train.py", run_name="__main__")
 """
 
+# train.py, with room for 256 files, waits before step 50 until the test has done its worst.
+HELD = """
+import itertools, pathlib, resource, runpy, sys, time
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+from jaxnets.machine.distributed import SynchronisedStop
+
+ask, asked, folder = SynchronisedStop.__call__, itertools.count(1), pathlib.Path(sys.argv.pop())
+
+def ask_or_wait(self):
+    if next(asked) == 50:
+        (folder / sys.argv[-1]).touch()
+        while not (folder / "go").exists():
+            time.sleep(0.05)
+    return ask(self)
+
+SynchronisedStop.__call__ = ask_or_wait
+sys.argv[0] = "train.py"
+runpy.run_path("train.py", run_name="__main__")
+"""
+
+# A stranger speaks to the port as JAX does, to set two keys that once ended or changed a run.
+STRANGER = """
+import sys
+from jax._src.lib import _jax
+
+client = _jax.get_distributed_runtime_client(sys.argv[1], 1, init_timeout=2)
+client.connect()
+client.key_value_set("jaxnets/ended/000099", '["all done", 0]')
+client.key_value_set("jaxnets/folder", '{"path": "/tmp", "files": {"/tmp/victim": "x"}}')
+print("told them")
+"""
+
+# train.py that waits for the others for some seconds only.
+IMPATIENT = """
+import runpy, sys
+from jaxnets.machine import distributed
+
+distributed.JOIN_SECONDS = 6
+sys.argv[0] = "train.py"
+runpy.run_path("train.py", run_name="__main__")
+"""
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def wait_for(condition, processes):
+    """Waits until something holds, while the processes live."""
+    deadline = time.monotonic() + HANGS
+    while not condition():
+        assert all(process.poll() is None for process in processes), processes[0].communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def listening(process):
+    """The addresses and ports on which a process listens."""
+    connections = psutil.Process(process.pid).net_connections("inet")
+    return {(c.laddr[0], c.laddr[1]) for c in connections if c.status == psutil.CONN_LISTEN}
+
 
 @pytest.fixture
 def start_processes(start_python, tiny_folder):
@@ -47,11 +112,8 @@ def start_processes(start_python, tiny_folder):
     started = []
 
     def start(*flags, second=(), code=None):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
         common = [*FLAGS, f"--data_dir={tiny_folder}", *flags]
-        common += [f"--coordinator=127.0.0.1:{port}", "--num_processes=2"]
+        common += [f"--coordinator=127.0.0.1:{free_port()}", "--num_processes=2"]
         script = ("-c", code) if code else ("train.py",)
         started.append(start_python("train.py", *common, "--process_id=0"))
         started.append(start_python(*script, *common, "--process_id=1", *second))
@@ -86,15 +148,58 @@ def test_a_signal_to_one_stops_all_and_one_process_resumes_to_the_same_end(
 def test_a_process_that_is_killed_ends_the_others_in_a_line(start_processes, tmp_path):
     folder = tmp_path / "run"
     processes = start_processes("--epochs=100000", f"--workdir={folder}")
-    deadline = time.monotonic() + HANGS
-    while not (folder / "metrics.jsonl").exists():  # An epoch is trained.
-        assert all(process.poll() is None for process in processes), processes[0].communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for((folder / "metrics.jsonl").exists, processes)  # An epoch is trained.
     processes[0].kill()  # The one on which JAX's own runtime depends.
     out, error = processes[1].communicate(timeout=HANGS)
     assert (processes[1].returncode, out) == (1, "")
     assert error.startswith("error: another process was lost") and error.count("\n") == 1, error
+
+
+@pytest.mark.slow
+def test_strangers_and_a_late_process_change_nothing(
+    start_python, start_processes, run_python, tiny_folder, tmp_path, monkeypatch
+):
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    # An address that is not the one of this machine's name.
+    host, port = "127.0.0.2", free_port()
+    flags = [*FLAGS, f"--data_dir={tiny_folder}", "--epochs=2", f"--workdir={tmp_path / 'run'}"]
+    flags += [f"--coordinator={host}:{port}", "--num_processes=2"]
+
+    def attack():
+        stranger = run_python("-c", STRANGER, f"{host}:{port}")
+        assert stranger.status != 0 and stranger.out == "", stranger
+
+    def start(process_id):
+        return start_python("-c", HELD, *flags, f"--process_id={process_id}", tmp_path)
+
+    with start(0) as first:
+        wait_for(lambda: (host, port) in listening(first), [first])
+        assert listening(first) == {(host, port)}
+        attack()  # While process 0 waits for the other.
+        with start(1) as second:
+            processes = [first, second]
+            wait_for(lambda: len(list(tmp_path.glob("--process_id=*"))) == 2, processes)
+            attack()  # While they train.
+            for process_id in (0, 1):
+                late = run_python("-c", IMPATIENT, *flags, f"--process_id={process_id}")
+                line = "not all 2 joined" if process_id == 0 else "process 0 did not answer"
+                late.assert_refused("coordinator", line)
+            # JAX's sums, and nothing else, on the run's network; the port is closed.
+            assert {address for address, _ in listening(first)} == {host}
+            assert {address for address, _ in listening(second)} == {"127.0.0.1"}
+            assert (host, port) not in listening(first)
+            with contextlib.ExitStack() as idle:
+                for address in [*listening(first), *listening(second)] * 300:
+                    idle.enter_context(socket.create_connection(address, HANGS)).send(b"garbage")
+                (tmp_path / "go").touch()
+                for process in processes:
+                    assert (process.communicate(timeout=HANGS)[1], process.returncode) == ("", 0)
+    for process in start_processes("--epochs=2", f"--workdir={tmp_path / 'left alone'}"):
+        assert (process.communicate(timeout=HANGS)[1], process.returncode) == ("", 0)
+    assert params_sha256(tmp_path / "run") == params_sha256(tmp_path / "left alone")
+    assert not [path for path in temporary.rglob("*") if not path.is_dir()]
 
 
 def test_processes_with_different_flags_are_refused(start_processes, tmp_path):
@@ -119,6 +224,25 @@ def test_an_exit_message_is_read_and_a_strangers_is_refused():
 def test_where_jax_finds_no_processes_the_flags_are_named(run_python):
     outcome = run_python("train.py", "--distributed")
     outcome.assert_refused("distributed: JAX finds no TPU pod, SLURM, Open MPI or Kubernetes")
+
+
+def test_a_run_over_a_network_needs_a_secret(run_main, monkeypatch):
+    monkeypatch.delenv("JAXNETS_SECRET", raising=False)
+    flags = ("--coordinator=203.0.113.9:8476", "--num_processes=2", "--process_id=1")
+    run_main(*flags).assert_refused("coordinator: expected a secret that all processes share")
+    monkeypatch.setenv("JAXNETS_SECRET", "s" * 32)
+    run_main(*flags[:2], "--process_id=0").assert_refused("coordinator: cannot listen on 203.0.113")
+    run_main(*flags, "--secret_file=no/such").assert_refused(
+        "secret_file: expected a file of yours"
+    )
+
+
+def test_what_a_cluster_says_of_its_processes_is_taken(monkeypatch):
+    """SLURM's variables, as its manual describes them."""
+    slurm = dict(JOB_ID=4097, STEP_NODELIST="node[07-09]", NTASKS=3, PROCID=2, LOCALID=0)
+    for name, value in slurm.items():
+        monkeypatch.setenv(f"SLURM_{name}", str(value))
+    assert find_place(None, None, None) == (f"node07:{61440 + 1}", 3, 2)
 
 
 def test_other_commands_do_not_connect(run_command):

@@ -21,7 +21,7 @@ KERAS_RATES = {"sgd": 0.01, "rmsprop": 0.001, "adam": 0.001}
 
 _PLACE = ("coordinator", "num_processes", "process_id")  # Which process of several this is.
 # The fields that describe a run's processes, with their values for a single process.
-SINGLE_PROCESS = {"distributed": False, **dict.fromkeys(_PLACE)}
+SINGLE_PROCESS = {"distributed": False, **dict.fromkeys((*_PLACE, "secret_file"))}
 
 COUNT, UNITS, FRACTION = (1, 10**6), (1, 65536), (0.0, 1.0)  # The smallest and the largest value.
 
@@ -146,6 +146,12 @@ class Config(Options):
     )
     num_processes: int | None = option(None, "number of processes, with coordinator", UNITS)
     process_id: int | None = option(None, "number of this process, from 0", (0, 65535))
+    secret_file: str | None = option(
+        None,
+        "file with the secret of all processes (docs/several-hosts.md)",
+        metavar="FILE",
+        unset="the environment's JAXNETS_SECRET",
+    )
     precision: str = option(
         "float32",
         "number format; bfloat16 keeps parameters in float32, mixed also the last layer",
@@ -215,9 +221,11 @@ class Config(Options):
         missing = [name for name in _PLACE if getattr(self, name) is None]
         if 0 < len(missing) < len(_PLACE):
             yield f"{missing[0]}: expected with {', '.join(_PLACE[:2])} and {_PLACE[2]}, got none"
+        if self.secret_file is not None and not self.is_distributed:
+            yield "secret_file: expected with coordinator or distributed"
         if self.coordinator is None:
             return
-        if not re.fullmatch(r"(\[[^\]]+\]|[^:/\s]+):[1-9]\d{0,4}", self.coordinator):
+        if not _is_address(self.coordinator):
             yield f"coordinator: expected HOST:PORT, got {self.coordinator!r}"
         if self.replay_seeds > 1:
             yield f"replay_seeds: expected 1 with coordinator, got {self.replay_seeds}"
@@ -247,6 +255,15 @@ class Config(Options):
             )
         number, unit = int(found[1]), found[2]
         return (60 * number, "seconds") if unit == "minute" else (number, f"{unit}s")
+
+
+def _is_address(text: str) -> bool:
+    """Whether a text is HOST:PORT or [HOST]:PORT."""
+    found = re.fullmatch(r"(\[[^\]/]+\]|[^:/\s]+):([1-9]\d{0,4})", text)
+    try:
+        return found is not None and int(found[2]) < 65536 and bool(found[1].encode("idna"))
+    except UnicodeError:  # No name of a host, such as one of 64 characters.
+        return False
 
 
 def preset(model: str = DEFAULT_MODEL, **changes: Any) -> Config:

@@ -15,7 +15,12 @@ from jaxnets.errors import UserError, unknown
 MAX_NUMBERS = 100  # In one value; a config.json may come from an untrusted source.
 TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 METAVARS = {int: "N", float: "X", str: "NAME"}
-PATHS = ("FOLDER", "FILE.safetensors", "NAME|FOLDER")  # Metavars of texts that may name a file.
+PATHS = (
+    "FOLDER",
+    "FILE",
+    "FILE.safetensors",
+    "NAME|FOLDER",
+)  # Metavars of texts that may name a file.
 
 
 def option(

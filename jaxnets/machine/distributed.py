@@ -1,9 +1,10 @@
 """The processes of one run: what they ask each other, and how they end together.
 
-JAX's runtime connects them through the coordinator, which process 0 is. This file adds what JAX
-leaves to its users (docs/several-hosts.md). A signal to one process stops all before the same step.
-A process that fails or is lost ends the others, with a line that says why. Texts travel through the
-coordinator's store of keys and values, also before JAX has devices; arrays travel between devices.
+JAX's runtime connects them through the coordinator, in process 0, which admission.py keeps from
+strangers. This file adds what JAX leaves to its users (docs/several-hosts.md). A signal to one
+process stops all before the same step. A process that fails or is lost ends the others, with a line
+that says why. Texts travel through the coordinator's store of keys and values, also before JAX has
+devices; arrays travel between devices.
 """
 
 import atexit
@@ -20,14 +21,18 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax._src import xla_bridge
+from jax._src.clusters import ClusterEnv
 from jax._src.distributed import global_state
+from jax._src.lib import _jax  # pyright: ignore[reportPrivateImportUsage]
 
-from jaxnets.errors import UserError, message_and_status, one_line
+from jaxnets.errors import UserError, first_line, message_and_status, one_line
+from jaxnets.machine.admission import Place, Tunnel
 from jaxnets.machine.platform import Processes, versions
 
-# Flags that may differ from process to process: only process 0's workdir counts, and the data are
-# compared by their checksum.
-OWN_FLAGS = ("process_id", "workdir", "data_dir")
+# Flags that may differ from process to process: only process 0's workdir counts, the data are
+# compared by their checksum, and the secret is proved.
+OWN_FLAGS = ("process_id", "workdir", "data_dir", "secret_file")
 
 JOIN_SECONDS = 30
 # A process that sends no heartbeat for so long is lost. JAX looks twice in that time.
@@ -42,6 +47,7 @@ def connected(
     coordinator: str | None,
     num_processes: int | None,
     process_id: int | None,
+    secret_file: str | None,
     flags: dict[str, Any],
 ) -> Iterator["Connection"]:
     """Connects this process to the others while the context lasts; enter it before JAX starts.
@@ -50,7 +56,8 @@ def connected(
     flags but OWN_FLAGS must be the same in all. Without a coordinator (HOST:PORT of process 0), JAX
     finds all three on a TPU pod and under SLURM, Open MPI or Kubernetes.
     """
-    connection = Connection(coordinator, num_processes, process_id)
+    place = find_place(coordinator, num_processes, process_id)
+    connection = Connection(place, secret_file)
     try:
         shared = {name: value for name, value in flags.items() if name not in OWN_FLAGS}
         connection.assert_equal("flags", {**versions(), **shared})
@@ -61,10 +68,29 @@ def connected(
     connection.finish()
 
 
+def find_place(coordinator: str | None, num_processes: int | None, process_id: int | None) -> Place:
+    """Which process this is, as the flags or what JAX finds say."""
+    if coordinator and num_processes and process_id is not None:
+        return Place(coordinator, num_processes, process_id)
+    reason = "it found none"
+    try:
+        found: Any = ClusterEnv.auto_detect_unset_distributed_params(
+            os.environ.get("JAX_COORDINATOR_ADDRESS"), None, None, None, None, JOIN_SECONDS
+        )
+        if None not in found[:3]:
+            return Place(*found[:3])
+    except (RuntimeError, OSError, ValueError, KeyError) as error:
+        reason = first_line(error)
+    raise UserError(
+        "distributed: JAX finds no TPU pod, SLURM, Open MPI or Kubernetes here; "
+        f"expected --coordinator, --num_processes and --process_id ({reason})"
+    )
+
+
 def parse_exit_message(received: str) -> tuple[str, int] | None:
     """The line and the exit status of another process; None if a run sends no such message.
 
-    A stranger at the coordinator may send anything, and must not end the run with status 0.
+    Whoever sends it has proved the secret, but may be of another version.
     """
     try:
         text, status = json.loads(received)
@@ -82,20 +108,20 @@ class Connection(Processes):
     client is JAX's, of the coordinator: the store of keys and values, and barriers.
     """
 
-    def __init__(self, coordinator: str | None, num_processes: int | None, process_id: int | None):
+    def __init__(self, place: Place, secret_file: str | None):
+        self._tunnel = Tunnel(place, secret_file, JOIN_SECONDS)
         self._exit_lock = threading.Lock()  # Taken by the thread that ends the process.
         self._exit_barrier_lock = threading.Lock()  # Taken by the one that waits for the others.
         self._has_failed = False
         self._stops: list[SynchronisedStop] = []
         self._finished = threading.Event()
-        place = f"coordinator {coordinator}" if coordinator else "distributed"
         self._exit_message = (
-            f"{place}: not all {num_processes or 'processes'} joined within {JOIN_SECONDS} s: "
-            "expected one at work on each process_id, and process 0's address to be reachable",
+            f"coordinator {place.coordinator}: not all {place.num_processes} joined within "
+            f"{JOIN_SECONDS} s: expected one at work on each process_id",
             2,
         )
         self._exit_in_one_line_on_abort()
-        self._start_jax(coordinator, num_processes, process_id)
+        self._start_jax(place)
         # JAX has no public name for the process's number, if it found it, nor for its client.
         self.client: Any = global_state.client
         self.process_id = global_state.process_id
@@ -111,25 +137,40 @@ class Connection(Processes):
             sys.stderr.isatty = lambda: False
         threading.Thread(target=self._watch, daemon=True, name="other processes").start()
 
-    def _start_jax(self, *process: Any) -> None:
+    def _start_jax(self, place: Place) -> None:
         with contextlib.suppress(AttributeError):  # Else JAX handles SIGTERM itself.
             jax.config.update("jax_enable_preemption_service", False)
         try:
             jax.distributed.initialize(
-                *process,
+                self._tunnel.address,
+                place.num_processes,
+                place.process_id,
+                coordinator_bind_address=self._tunnel.address,
                 initialization_timeout=JOIN_SECONDS - 5,  # It takes five more.
                 heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
             )
-        except ValueError as error:
-            raise UserError(
-                "distributed: JAX finds no TPU pod, SLURM, Open MPI or Kubernetes here; "
-                f"expected --coordinator, --num_processes and --process_id ({error})"
-            ) from None
         except RuntimeError as error:
             if "must be called before" in str(error):
                 raise UserError(f"distributed: {error}") from None
             reason = str(error).splitlines()[0]
             raise UserError(f"{self._exit_message[0]} ({reason})") from None
+        finally:
+            self._tunnel.remove_files()
+        if jax.config.values["jax_cpu_collectives_implementation"] == "gloo":
+            # Else it listens on the address of the machine's own name.
+            xla_bridge.register_backend_factory("cpu", self._cpu_client, fail_quietly=False)
+
+    def _cpu_client(self) -> Any:
+        """JAX's CPUs, whose sums gloo sends over the network of the run."""
+        with contextlib.suppress(ValueError, OSError):
+            import resource  # gloo keeps each stranger's connection open: room for many.
+
+            most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        gloo = _jax.make_gloo_tcp_collectives(
+            distributed_client=global_state.client, hostname=self._tunnel.host
+        )
+        return xla_bridge.make_cpu_client(gloo)
 
     def assert_equal(self, name: str, values: dict[str, Any]) -> None:
         """Raises UserError on all processes if their values, which JSON must hold, differ."""
@@ -180,6 +221,7 @@ class Connection(Processes):
         self.client.wait_at_barrier("jaxnets/finished", FOREVER)
         self._finished.set()
         jax.distributed.shutdown()
+        self._tunnel.drain(LEAVE_SECONDS)
 
     def leave(self, error: BaseException) -> None:
         """Sends this process's error to the others; Python then exits without JAX, which waits."""
@@ -233,6 +275,8 @@ class Connection(Processes):
     def _exit(self) -> None:
         """Ends the process from any thread, with one line even if several threads end it."""
         text, status = self._exit_message
+        with contextlib.suppress(OSError):
+            self._tunnel.remove_files()  # Where not all processes came, JAX aborts.
         if self._exit_lock.acquire(blocking=False):
             print(f"error: {one_line(text)}", file=sys.stderr)
         else:

@@ -326,7 +326,8 @@ def _connected(flags: dict[str, Any]) -> contextlib.AbstractContextManager[Proce
         return contextlib.nullcontext(Processes())
     from jaxnets.machine.distributed import connected
 
-    return connected(config.coordinator, config.num_processes, config.process_id, flags)
+    place = config.coordinator, config.num_processes, config.process_id
+    return connected(*place, config.secret_file, flags)
 
 
 def _open_folder(experiment: Experiment, processes: Processes) -> RunFolder:

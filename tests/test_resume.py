@@ -404,5 +404,5 @@ def test_ctrl_c_while_jax_is_imported_is_one_line(run_python):
 
 @pytest.mark.slow
 def test_kills_while_saving_lose_nothing(run_python):
-    outcome = run_python("benchmarks/kill.py", "--kills=3", "--model=softmax")
+    outcome = run_python("benchmarks/kill.py", "--kills=3", "--jobs=softmax")
     assert outcome.status == 0 and "3 kills survived: " in outcome.out, outcome

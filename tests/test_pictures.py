@@ -140,11 +140,14 @@ def test_a_palette_is_converted_its_transparency_over_white(save, kind, transpar
     assert (mode, seen[0].tolist()) == ("RGB", [[200, 0, 0], [255, 255, 255], [0, 0, 200]])
 
 
-@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
-def test_16_bit_grey_is_scaled(save, kind):
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PGM"])
+def test_16_bit_grey_is_scaled(save, tmp_path, kind):
     values = np.array([[0, 256, 257 * 99, 257 * 100 + 128, 257 * 100 + 129, 65535]], np.uint16)
-    path = save(values, format=kind)
-    assert path.read_bytes().endswith(values.astype(">u2").tobytes()) == (kind == "PPM")
+    if kind == "PGM":  # Which older versions of Pillow read but do not write.
+        path = tmp_path / "grey.pgm"
+        path.write_bytes(b"P5 6 1 65535\n" + values.astype(">u2").tobytes())
+    else:
+        path = save(values, format=kind)
     mode, seen = read(path)
     assert (mode, seen.tolist()) == ("L", [[0, 1, 99, 100, 101, 255]])
 

@@ -1,6 +1,7 @@
 """Resuming: which run, with what changed, on which devices, after which faults and signals."""
 
 import itertools
+import json
 import os
 import resource
 import shutil
@@ -12,6 +13,7 @@ import chex
 import pytest
 from conftest import history, params_sha256, read_json, saved_params
 
+from jaxnets.config.fields import Config
 from jaxnets.runs import checkpoints, terminal
 from jaxnets.runs.checkpoints import CheckpointTimer
 from jaxnets.runs.run_folder import RunFolder
@@ -100,6 +102,77 @@ def test_a_schedule_that_is_stretched_is_told_with_both_rates(train_tiny, tmp_pa
         "0.25 instead of 0\n"
     )
     assert len(history(tmp_path / "run")) == 4
+
+
+def test_a_config_without_one_of_its_fields_is_refused(finished_run, run_main, tmp_path):
+    config = read_json(finished_run.folder / "config.json")
+    for name in Config.__dataclass_fields__:
+        others = {key: value for key, value in config.items() if key != name}
+        (tmp_path / "config.json").write_text(json.dumps(others))
+        outcome = run_main("--resume", f"--workdir={tmp_path}")
+        expected = "expected a run's, found no model" if name == "model" else f"no {name}: another"
+        outcome.assert_refused("config.json: ", expected)
+
+
+@pytest.fixture
+def interrupted_run(train_tiny, tmp_path, interrupt_after):
+    """A run that has begun; whoever resumes it is interrupted at once."""
+    interrupt_after(1)
+    assert train_tiny("softmax").status == 130
+    interrupt_after(0)
+    return tmp_path / "run"
+
+
+def warnings_of(outcome):
+    assert outcome.status == 130
+    *lines, interrupted = outcome.err.splitlines()
+    assert interrupted.startswith("error: interrupted; ")
+    return lines
+
+
+def test_other_versions_and_another_machine_are_told_in_one_line_at_every_resume(
+    train_tiny, interrupted_run
+):
+    path = interrupted_run / "config.json"
+    ours = read_json(path)
+    assert warnings_of(train_tiny("softmax", "--resume")) == []
+
+    others = {"device_platform": "gpu", "num_devices": 8, "processor": "H\n100", "cores": 3}
+    versions = {name: "9.9" for name in ours["versions"]}
+    path.write_text(json.dumps(ours | others | {"versions": versions, "device": "8 x H100"}))
+    changed = [(name, "9.9", version) for name, version in ours["versions"].items()]
+    changed += [(name, value, ours[name]) for name, value in others.items()]
+    for flags in ([], ["--keep=5"]):  # A flag that changes rewrites config.json.
+        (line,) = warnings_of(train_tiny("softmax", "--resume", *flags))
+        assert line.startswith("warning: resumed elsewhere than the run began: ")
+        assert line.endswith("; the result may differ in its last bits") and line.isprintable()
+        for name, was, now in changed:
+            assert f" {name} was {' '.join(str(was).split())}, now {now};" in line
+        assert line.count(" was ") == len(changed) == 11
+    assert read_json(path)["keep"] == 5 and read_json(path)["versions"] == versions
+
+    # A folder of an older version knows less; a stranger's may have anything there.
+    missing = {name: ours[name] for name in ours if name not in ("processor", "cores", "versions")}
+    wrong_types = {"versions": {"jax": ["9"]}, "cores": {}, "processor": 1.5}
+    for foreign in ({}, {"versions": 7}, wrong_types):
+        path.write_text(json.dumps(missing | foreign))
+        assert warnings_of(train_tiny("softmax", "--resume", "--keep=7")) == []
+        assert set(read_json(path)) == set(missing) | set(foreign)
+
+
+def test_fewer_cores_are_told(train_tiny, interrupted_run):
+    if len(all_cores := os.sched_getaffinity(0)) < 2:
+        pytest.skip("there is one core")
+    try:
+        os.sched_setaffinity(0, {min(all_cores)})
+        outcome = train_tiny("softmax", "--resume")
+    finally:
+        os.sched_setaffinity(0, all_cores)
+    assert warnings_of(outcome) == [
+        "warning: resumed elsewhere than the run began: "
+        f"cores was {len(all_cores)}, now 1; the result may differ in its last bits"
+    ]
+    assert "| CPU, 1 core (no accelerator) |" in outcome.out
 
 
 def test_the_flags_that_began_a_replay_resume_it(train_tiny, monkeypatch):
@@ -329,5 +402,5 @@ def test_ctrl_c_while_jax_is_imported_is_one_line(run_python):
 
 @pytest.mark.slow
 def test_kills_while_saving_lose_nothing(run_python):
-    outcome = run_python("benchmarks/kill.py", "--kills=3", "--model=softmax")
+    outcome = run_python("benchmarks/kill.py", "--kills=3", "--jobs=softmax")
     assert outcome.status == 0 and "3 kills survived: " in outcome.out, outcome

@@ -4,10 +4,13 @@ import errno
 import hashlib
 import json
 import os
+import platform
+import re
 import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from unittest.mock import Mock
 
 import numpy as np
@@ -47,13 +50,18 @@ def test_config_json_has_every_field_and_all_that_reproduces_the_run(finished_ru
     config = read_json(finished_run.folder / "config.json")
     expected = {
         "device_platform": "cpu", "num_devices": 1, "data_sha256": tiny.checksum,
+        "cores": len(os.sched_getaffinity(0)),
         "class_names": ["0", "1", "2"], "image_shape": [12, 12, 1], "num_classes": 3,
     }  # fmt: skip
     assert {key: config[key] for key in expected} == expected
-    assert set(config) == {*Config.__dataclass_fields__, "versions", "device", *expected}
+    others = {"versions", "device", "processor"}
+    assert set(config) == {*Config.__dataclass_fields__, *others, *expected}
     versions = config["versions"]
     assert set(versions) == {"jaxnets", "python", "jax", "jaxlib", "flax", "optax", "numpy"}
     assert versions["numpy"] == np.__version__
+    names = re.findall(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    assert config["processor"].startswith(names[0] if names else "")
+    assert config["processor"].endswith(platform.machine())
     assert from_json(config) == preset(
         "cnn", data_dir=config["data_dir"], validation_size=40, batch_size=4, epochs=20,
         learning_rate=0.01, workdir=str(finished_run.folder),

@@ -14,13 +14,16 @@ from jaxnets.runs.files import write_text
 def write(
     path: Path, values: dict[str, Any], columns: Sequence[str], rows: Iterable[dict[str, Any]]
 ) -> None:
-    """Writes path.json with the values, and path.csv with the rows; a missing cell stays empty."""
-    write_text(path.with_suffix(".json"), to_json(values))
+    """Writes path.csv with the rows, then path.json with the values; a missing cell stays empty.
+
+    In this order, as a search goes on from its JSON: a kill in between leaves no CSV behind it.
+    """
     stream = io.StringIO()
     table = csv.DictWriter(stream, columns, lineterminator="\n")
     table.writeheader()
     table.writerows(rows)
     write_text(path.with_suffix(".csv"), stream.getvalue())
+    write_text(path.with_suffix(".json"), to_json(values))
 
 
 def to_json(values: Any) -> str:

@@ -6,7 +6,9 @@ import functools
 import importlib.metadata
 import os
 import platform as python_platform
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -139,13 +141,50 @@ def versions() -> dict[str, str]:
     return {"jaxnets": __version__, "python": python_platform.python_version(), **found}
 
 
+def surroundings(devices: Devices) -> dict[str, Any]:
+    """What may change a result's last bits beside the config, by its names in config.json.
+
+    An accelerator's numbers do not depend on the cores beside it.
+    """
+    on_cpu = devices[0].platform == "cpu"
+    return {
+        "versions": versions(),
+        "device_platform": devices[0].platform,
+        "device": describe(devices),
+        "num_devices": len(devices),
+        "processor": _cpu_name() if on_cpu else devices[0].device_kind,
+        "cores": _num_cores() if on_cpu else None,
+    }
+
+
 def describe(devices: Devices) -> str:
     """The devices in a few words: "CPU, 2 cores" or "8 x TPU v5 lite"."""
     if devices[0].platform == "cpu":
-        cores = f"CPU, {os.cpu_count()} cores"
+        cores = f"CPU, {(count := _num_cores())} core{'s' if count > 1 else ''}"
         return cores if len(devices) == 1 else f"{cores} as {len(devices)} devices"
     count = "" if len(devices) == 1 else f"{len(devices)} x "
     return f"{count}{devices[0].device_kind}"
+
+
+def _num_cores() -> int:
+    """The cores that this process may use, as many as XLA starts threads."""
+    if hasattr(os, "sched_getaffinity"):  # On Linux: taskset, SLURM or a container may limit them.
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _cpu_name() -> str:
+    """The CPU's name as in "AMD EPYC, cpu family 26, model 2, x86_64"."""
+    machine = python_platform.machine()
+    try:
+        first = Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
+    except OSError:  # It is not Linux.
+        return f"{python_platform.processor()}, {machine}"
+    found = dict(re.findall(r"^([^\t:]+)\t*: (.+)$", first, re.MULTILINE))
+    # A virtual machine may name several generations alike; those of ARM have numbers only.
+    numbers = ("cpu family", "model", "CPU implementer", "CPU part")
+    parts = [found.get("model name"), *(f"{n} {found[n]}" for n in numbers if n in found), machine]
+    return ", ".join(filter(None, parts))
 
 
 def compiler_options() -> dict[str, Any] | None:

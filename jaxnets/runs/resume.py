@@ -9,6 +9,7 @@ import numpy as np
 from jaxnets.config.fields import SINGLE_PROCESS, Config, preset
 from jaxnets.errors import UserError, one_line
 from jaxnets.experiment import Experiment
+from jaxnets.machine.platform import surroundings
 from jaxnets.runs.run_folder import CONFIG, RUNS, SEARCH, RunFolder
 from jaxnets.training.optimizer import create_schedule
 
@@ -105,7 +106,8 @@ def prepare_to_resume(folder: RunFolder, experiment: Experiment, inputs: dict[st
     """Checks that a locked run may resume, and removes its result.json if the epochs grow.
 
     Returns whether config.json must be rewritten; UserError if the run has finished, or if it began
-    with other data or weights. A changed learning rate is a warning on stderr.
+    with other data or weights. A changed learning rate is a warning on stderr, and so are other
+    versions or another machine.
     """
     config, stored = experiment.config, read_config(folder)
     # The process that had the lock may have finished the run.
@@ -119,6 +121,7 @@ def prepare_to_resume(folder: RunFolder, experiment: Experiment, inputs: dict[st
         if ours != (theirs := began.get(name)):
             expected, got = texts[name]
             raise UserError(f"resume: expected {expected} with SHA-256 {theirs}, got {got}{ours}")
+    _warn_of_other_surroundings(began, surroundings(experiment.parallel.devices))
     same = {name: getattr(config, name) for name in (*OF_THE_PROCESS, *SINGLE_PROCESS)}
     if config.epochs != stored.epochs:
         _warn_learning_rate_change(folder, stored, experiment)
@@ -136,6 +139,26 @@ def _refuse_finished(folder: RunFolder, stored: Config, config: Config) -> None:
 
 def _source(config: Config) -> str:
     return f"{config.dataset} in {config.data_dir}" if config.data_dir else config.dataset
+
+
+def _warn_of_other_surroundings(began: dict[str, Any], now: dict[str, Any]) -> None:
+    """Warns if the run began under other versions or on another machine."""
+
+    def flat(values: dict[str, Any]) -> dict[str, Any]:
+        found = {name: values.get(name) for name in now if name != "device"}  # It sums up others.
+        theirs = found.pop("versions")
+        return found | (theirs if isinstance(theirs, dict) else {})
+
+    was = flat(began)
+    changed = [
+        f"{name} was {was[name]}, now {ours}"
+        for name, ours in flat(now).items()
+        # What an older version of jaxnets did not write is unknown; an accelerator has no cores.
+        if isinstance(was.get(name), str | int) and ours not in (was[name], None)
+    ]
+    if changed:
+        line = f"warning: resumed elsewhere than the run began: {'; '.join(changed)}"
+        print(one_line(f"{line}; the result may differ in its last bits"), file=sys.stderr)
 
 
 def _warn_learning_rate_change(folder: RunFolder, stored: Config, experiment: Experiment) -> None:

@@ -16,7 +16,7 @@ from jaxnets.config.fields import SINGLE_PROCESS, Config, learning_rate_note, pr
 from jaxnets.data.load import load_dataset
 from jaxnets.errors import RunFailedError, StoppedError, printable
 from jaxnets.experiment import Experiment, Record
-from jaxnets.machine.platform import Processes, describe, versions
+from jaxnets.machine.platform import Processes, describe, surroundings
 from jaxnets.metrics import Metrics
 from jaxnets.runs import terminal
 from jaxnets.runs.checkpoints import CheckpointTimer
@@ -286,17 +286,21 @@ def inputs_sha256(experiment: Experiment) -> dict[str, str]:
 
 
 def write_config(folder: RunFolder, experiment: Experiment, inputs: dict[str, str]) -> None:
-    """Writes config.json: every field, versions, device, digests, the shape of the data."""
-    devices, data = experiment.parallel.devices, experiment.data
+    """Writes config.json: every field, versions, device, digests, the shape of the data.
+
+    A resumed run keeps the versions and the machine on which it began: every resume elsewhere says
+    so, and what config.json does not know stays unknown.
+    """
+    data, began = experiment.data, folder.read(CONFIG)
+    where = surroundings(experiment.parallel.devices)
+    if began:
+        where = {name: began[name] for name in where if name in began}
     settings = dataclasses.replace(experiment.config, resume=False, **SINGLE_PROCESS)
     folder.write(
         CONFIG,
         {
             **dataclasses.asdict(settings),
-            "versions": versions(),
-            "device_platform": devices[0].platform,
-            "device": describe(devices),
-            "num_devices": len(devices),
+            **where,
             **inputs,
             "image_shape": list(data.image_shape),
             "num_classes": data.num_classes,

@@ -164,7 +164,7 @@ class RunFolder:
         if [record["epoch"] for record in kept] != list(range(1, epochs + 1)):
             raise UserError(
                 f"{self.path / METRICS}: expected a line for each of the {epochs} epochs before "
-                f"the checkpoint of step {step}, found {len(kept)}"
+                f"the checkpoint of step {step}, found {len(kept)}; --overwrite trains anew"
             )
         text = "".join(json.dumps(record) + "\n" for record in kept)
         if text != (self.path / METRICS).read_text():

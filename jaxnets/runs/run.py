@@ -14,13 +14,20 @@ import numpy as np
 
 from jaxnets.config.fields import SINGLE_PROCESS, Config, learning_rate_note, preset
 from jaxnets.data.load import load_dataset
-from jaxnets.errors import RunFailedError, StoppedError, printable
+from jaxnets.errors import (
+    RunFailedError,
+    StoppedError,
+    UserError,
+    interruptible,
+    on_interrupt,
+    printable,
+)
 from jaxnets.experiment import Experiment, Record
 from jaxnets.machine.platform import Processes, describe, versions
 from jaxnets.metrics import Metrics
 from jaxnets.runs import terminal
 from jaxnets.runs.checkpoints import CheckpointTimer
-from jaxnets.runs.run_folder import CONFIG, ReplicaRunFolder, RunFolder, params_sha256
+from jaxnets.runs.run_folder import CONFIG, METRICS, ReplicaRunFolder, RunFolder, params_sha256
 from jaxnets.runs.terminal import Progress
 from jaxnets.training.loop import Callbacks, Checkpoint, Interrupted, NonFiniteLossError, all_finite
 from jaxnets.training.step import TrainState
@@ -68,7 +75,7 @@ class Run:
                 run = cls(experiment, folder, processes, state)
                 if config.resume:
                     run.checkpoint = run._last_saved(state)
-                    folder.drop_records_after(int(run.checkpoint.state.step))
+                    run._check_history()
                 yield run
 
     @property
@@ -221,6 +228,17 @@ class Run:
             float(tree["data_seconds"]),
         )
 
+    def _check_history(self) -> None:
+        """Drops the records after the checkpoint; UserError if one is missing before it."""
+        step = int(self.checkpoint.state.step)
+        self.folder.drop_records_after(step)
+        wanted, found = step // self.experiment.loader.steps, len(self.folder.records())
+        if found != wanted:
+            raise UserError(
+                f"resume: expected the records of {wanted} epochs before step {step} in "
+                f"{self.folder.path / METRICS}, found {found}; --overwrite trains anew"
+            )
+
     def _tree(self, checkpoint: Checkpoint) -> dict[str, Any]:
         """A checkpoint's arrays: without the key, which the seed determines, and zeros for None."""
         state = checkpoint.state
@@ -313,16 +331,20 @@ def config_of(flags: dict[str, Any], processes: Processes) -> Config:
     return dataclasses.replace(from_json(stored), **own)
 
 
-def _connected(flags: dict[str, Any]) -> contextlib.AbstractContextManager[Processes]:
+@contextlib.contextmanager
+def _connected(flags: dict[str, Any]) -> Iterator[Processes]:
     """Connects with the run's other processes if the flags say so."""
     connection = {name: flags[name] for name in SINGLE_PROCESS if name in flags}
     # With --resume the rest is checked when there is a model to check it with.
     config = preset(**(connection if flags.get("resume") else flags))
     if not config.is_distributed:
-        return contextlib.nullcontext(Processes())
+        yield Processes()
+        return
     from jaxnets.machine.distributed import connected
 
-    return connected(config.coordinator, config.num_processes, config.process_id, flags)
+    where = config.coordinator, config.num_processes, config.process_id
+    with interruptible(), connected(*where, flags) as processes:  # It tells the others why it ends.
+        yield processes
 
 
 def _open_folder(experiment: Experiment, processes: Processes) -> RunFolder:
@@ -361,12 +383,14 @@ def _ends_in_one_line(folder: RunFolder) -> Iterator[None]:
     """Turns what ends a run early into one line, with the command that resumes it."""
     command = [sys.argv[0] or "train.py", "--resume", f"--workdir={folder.path}"]
     hint = f"resume with: python {shlex.join(command)}"
+    at_once = f"stopped at once; {hint}"
     try:
-        yield
+        with on_interrupt(at_once):
+            yield
     except Interrupted as stopped:
         raise StoppedError(f"interrupted; {hint}", stopped.signal) from None
     except KeyboardInterrupt:
-        raise StoppedError(f"stopped at once; {hint}", signal.SIGINT, at_once=True) from None
+        raise StoppedError(at_once, signal.SIGINT, at_once=True) from None
     except OSError as error:
         # A full disk, say. What is wrong outside the run folder has its own message.
         if not str(error.filename).startswith(str(folder.path)):

@@ -13,21 +13,20 @@ second Ctrl-C stops at once, without saving. --resume continues the model's
 newest unfinished run, --resume --workdir=DIR that one.
 """
 
-import sys
 from collections.abc import Sequence
 
-from jaxnets.cli.flags import parse_flags
-from jaxnets.errors import DONE, end_on_interrupt, run_main
+from jaxnets.errors import DONE, run_process
 
 
 def main(arguments: Sequence[str]) -> int:
     """Parses the flags, trains, tests; returns the exit status."""
+    from jaxnets.cli.flags import parse_flags  # In here Ctrl-C ends the process in one line.
+
     flags = parse_flags(arguments, description=__doc__ or "")
 
     # Imported when the flags are known to be right: JAX takes a second.
-    with end_on_interrupt():
-        from jaxnets import lecture
-        from jaxnets.runs.run import Run
+    from jaxnets import lecture
+    from jaxnets.runs.run import Run
 
     with Run.open(flags) as run:  # loads the data, builds the network, takes the run folder
         lecture.prepare(run)  # the slides' own search and lines, where the config asks for them
@@ -39,4 +38,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_main(main))
+    run_process(main)

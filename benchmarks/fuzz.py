@@ -63,7 +63,7 @@ class Surface:
 SURFACES = {
     "idx": Surface(25_000, data.idx_samples, data.idx_case),
     "cifar": Surface(5_000, data.cifar_samples, data.cifar_case),
-    "picture": Surface(25_000, pictures.picture_samples, pictures.picture_case, memory_mb=2048),
+    "picture": Surface(25_000, pictures.picture_samples, pictures.picture_case, memory_mb=1000),
     "folder": Surface(3_000, pictures.folder_samples, pictures.folder_case),
     "config": Surface(15_000, runs.run_samples, runs.config_case),
     "metrics": Surface(8_000, runs.run_samples, runs.metrics_case),

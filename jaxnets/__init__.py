@@ -4,11 +4,9 @@ The names below are all that a notebook needs; they are imported when first used
 `import jaxnets` and `train.py --help` cost nothing.
 """
 
-import importlib
-from typing import TYPE_CHECKING
-
 from jaxnets.version import __version__
 
+TYPE_CHECKING = False  # typing's own takes as long to import as all else that `--help` needs.
 if TYPE_CHECKING:
     from jaxnets.config.fields import Config, preset
     from jaxnets.data.load import load_dataset
@@ -27,4 +25,6 @@ _HOMES = {
 def __getattr__(name: str):
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
     return getattr(importlib.import_module(_HOMES[name]), name)

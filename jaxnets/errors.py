@@ -1,7 +1,6 @@
 """What may end a command, and its message as a terminal may show it: never a traceback."""
 
 import contextlib
-import difflib
 import io
 import os
 import signal
@@ -11,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 # Exit statuses: done; the run failed; the request was wrong; 128 + a signal's number.
 DONE, RUN_FAILED, WRONG_REQUEST, BY_SIGNAL = 0, 1, 2, 128
 
+OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # XLA's error begins with it.
 LONGEST = 2000  # Characters of a message: a file may hold a text of any length.
 
 
@@ -42,57 +42,109 @@ def message_and_status(error: BaseException) -> tuple[str, int] | None:
         return "interrupted", BY_SIGNAL + signal.SIGINT
     if isinstance(error, MemoryError):
         return "not enough memory", RUN_FAILED
+    if str(error).startswith(OUT_OF_MEMORY):
+        return f"not enough memory{str(error).removeprefix(OUT_OF_MEMORY)}", RUN_FAILED
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror or error}", RUN_FAILED
     return None
 
 
+class _Stderr(io.FileIO):
+    """stderr, which may be full or without a reader: a message is lost, and no status changes."""
+
+    def write(self, content) -> int:
+        with contextlib.suppress(OSError):
+            return super().write(content)
+        return len(content)
+
+
+_interrupt_message = "interrupted"
+
+
+def _end(*_) -> None:
+    """Ends the process at once: the handler of SIGINT.
+
+    A KeyboardInterrupt may be lost: NumPy's import turns it into an ImportError, and JAX's callback
+    of the garbage collector, which may run anywhere, drops it.
+    """
+    with contextlib.suppress(Exception):  # A stream may be full, gone, or just being written to.
+        sys.stdout.flush()
+    with contextlib.suppress(Exception):
+        print(f"error: {one_line(_interrupt_message)}", file=sys.stderr, flush=True)
+    os._exit(BY_SIGNAL + signal.SIGINT)
+
+
+@contextlib.contextmanager
+def on_interrupt(message: str) -> Iterator[None]:
+    """Changes what the process says if Ctrl-C ends it in this block."""
+    global _interrupt_message
+    before, _interrupt_message = _interrupt_message, message
+    try:
+        yield
+    finally:
+        _interrupt_message = before
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Lets Ctrl-C raise a KeyboardInterrupt in this block, which has something to clean up."""
+    if signal.getsignal(signal.SIGINT) is not _end:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, _end)
+
+
+def run_process(main: Callable[[Sequence[str]], int]) -> None:
+    """Ends the process with the status of `run_main`; from then on Ctrl-C changes nothing."""
+    try:
+        status = run_main(main)
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.exit(status)
+
+
 def run_main(main: Callable[[Sequence[str]], int]) -> int:
     """Returns the exit status of main or of its error, which becomes one line on stderr."""
-    # Opens /dev/null for each standard stream that the caller closed (`>&-`). The next file to be
-    # opened would otherwise get its number, and with it what JAX prints.
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is signal.default_int_handler:  # Else it is ignored, as in a shell's background.
+        signal.signal(signal.SIGINT, _end)
+    # Opens /dev/null for each standard stream that the caller closed (`>&-`). The next file to
+    # be opened would otherwise get its number, and with it what JAX prints.
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 (open to the end)
     if isinstance(sys.stdout, io.TextIOWrapper):  # Escapes characters that its encoding lacks.
         sys.stdout.reconfigure(errors="backslashreplace")
+    if sys.stderr is sys.__stderr__:
+        raw = io.BufferedWriter(_Stderr(sys.stderr.fileno(), "w", closefd=False))
+        sys.stderr = io.TextIOWrapper(
+            raw, sys.stderr.encoding, sys.stderr.errors, line_buffering=True
+        )
     try:
         status = main(sys.argv[1:])
         sys.stdout.flush()
         return status
-    except BrokenPipeError:  # The reader, such as `head`, ended; Python must not complain at exit.
+    except BrokenPipeError:  # The reader, such as `head`, ended; Python must not complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return RUN_FAILED
     except (Exception, KeyboardInterrupt) as error:
         if (known := message_and_status(error)) is None:
             raise
         message, status = known
-        with contextlib.suppress(OSError):  # stderr may be full, or its reader gone.
-            print(f"error: {one_line(message)}", file=sys.stderr)
+        print(f"error: {one_line(message)}", file=sys.stderr)
         if isinstance(error, StoppedError) and error.at_once:
             with contextlib.suppress(OSError):
                 sys.stdout.flush()
             os._exit(status)  # Python would wait for the thread that writes a checkpoint.
         return status
-
-
-@contextlib.contextmanager
-def end_on_interrupt() -> Iterator[None]:
-    """Lets Ctrl-C end the process at once while it imports libraries.
-
-    A KeyboardInterrupt may be lost there: NumPy turns it into an ImportError, JAX may ignore it.
-    """
-
-    def end(*_) -> None:
-        print("error: interrupted", file=sys.stderr)
-        os._exit(BY_SIGNAL + signal.SIGINT)
-
-    before = signal.getsignal(signal.SIGINT)
-    if before is signal.default_int_handler:  # Else it is ignored, as in a shell's background.
-        signal.signal(signal.SIGINT, end)
-    yield
-    signal.signal(signal.SIGINT, before)
+    finally:
+        if handler is signal.default_int_handler:
+            signal.signal(signal.SIGINT, handler)
 
 
 def unknown(kind: str, value: str, known: Iterable[str]) -> UserError:
@@ -108,6 +160,8 @@ def unknown(kind: str, value: str, known: Iterable[str]) -> UserError:
 
 def did_you_mean(value: str, known: Iterable[str], quote: str = "") -> str:
     """The question for the nearest name that exists, or nothing."""
+    import difflib  # Only for mistakes.
+
     near = difflib.get_close_matches(value, known, n=1, cutoff=0.5)
     return f"; did you mean {quote}{near[0]}{quote}?" if near else ""
 

@@ -319,6 +319,19 @@ def run_command(run_in_process):
 
 
 @pytest.fixture
+def run_until_interrupted(monkeypatch, capsys):
+    """Runs what Ctrl-C ends at once, here by a SystemExit; returns how it ended."""
+
+    def run(run_in_process, *arguments) -> Outcome:
+        monkeypatch.setattr(os, "_exit", sys.exit)
+        with pytest.raises(SystemExit) as ended:
+            run_in_process(*arguments)
+        return Outcome(int(ended.value.code or 0), *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
 def interrupt_after(monkeypatch):
     """Makes the next runs of this process see Ctrl-C when they have asked for it so many times."""
     from jaxnets.runs import terminal

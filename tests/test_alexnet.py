@@ -291,6 +291,7 @@ WRONG = [
     ("features.3.weight", np.ones((3, 3, 64, 128), "f4"), "(128, 64, 3, 3), found (3, 3, 64, 128)"),
     ("classifier.1.weight", np.ones((512, 2304), "f4"), "shape (512, 256), found (512, 2304)"),
     ("classifier.6.weight", np.ones((9, 512), "f4"), "shape (3, 512), found (9, 512)"),
+    ("extra", np.ones(4, jnp.float8_e4m3fn), "expected float32 numbers, found F8_E4M3"),
     ("features.0.bias", np.ones(64, "i8"), "features.0.bias: expected float32 numbers, found I64"),
     ("classifier.4.bias", np.full(512, np.nan, "f4"), "classifier.4.bias: expected finite numbers"),
 ]

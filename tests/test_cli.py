@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 
+import jax.numpy as jnp
 import pytest
 from conftest import HANGS, ROOT, params_sha256
 
@@ -58,7 +59,7 @@ def assert_failed(outcome, message):
         ("--overwrite=yes", ["overwrite: expected --overwrite without a value, got 'yes'"]),
         ("--activation=tanh", ['unknown activation "tanh"', "relu, sigmoid, softmax"]),
         ("--input_size=64", ["input_size: cnn has none (only for alexnet"]),
-        ("--epochs=" + "9" * 400, ["epochs: expected a whole number from 1 to 1000000"]),
+        ("--epochs=" + "9" * 400, ["epochs: expected a whole number from 1 to 100000"]),
         ("--workdir=~nobody-here/x", ["workdir: expected a path", "~nobody-here/x"]),
         ("--model=mlp --hidden=1" + ",1" * 100, ["hidden: expected at most 100"]),
         ("--hidden=64,64", ["hidden: cnn has one hidden layer, got (64, 64)"]),
@@ -335,6 +336,66 @@ def test_a_process_that_is_stopped_and_resumed_ends_with_the_same_parameters(
     assert outcome.status == 0 and "Traceback" not in outcome.err
     assert "epoch 20/20" in outcome.out and "epoch  1/20" not in outcome.out
     assert params_sha256(run) == params_sha256(finished_run.folder)
+
+
+# Raises SIGINT when a module is first asked for: as such, or in a callback of the garbage
+# collector, where Python drops exceptions; JAX has one.
+RAISE_SIGNAL = """if True:
+    import atexit, gc, runpy, signal, sys
+    how, module, *sys.argv = sys.argv[1:]
+    raise_signal = lambda *_: signal.raise_signal(signal.SIGINT)
+    class Finder:
+        def find_spec(name, *_):
+            if name == module:
+                if how == "callback":
+                    gc.callbacks.append(raise_signal)
+                    gc.collect()
+                raise_signal()
+    sys.meta_path.insert(0, Finder)
+    if how == "exit":
+        atexit.register(raise_signal)
+    if sys.argv[0] == "train.py":
+        runpy.run_path("train.py", run_name="__main__")
+    runpy.run_module("jaxnets", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "module", "command"),
+    [
+        ("import", "jaxnets.cli.flags", "train.py"),
+        ("import", "numpy", "train.py"),
+        ("import", "jaxnets.cli.commands", "jaxnets summary"),
+        ("import", "jaxlib._jax", "jaxnets summary"),
+        pytest.param("callback", "jaxnets.runs.run", "train.py", marks=pytest.mark.slow),
+        pytest.param("callback", "jaxnets.report.summary", "jaxnets summary"),
+    ],
+)
+def test_ctrl_c_before_any_work_ends_the_process_in_one_line(run_python, how, module, command):
+    outcome = run_python("-c", RAISE_SIGNAL, how, module, *command.split())
+    assert outcome == (130, "", "error: interrupted\n")
+
+
+def test_ctrl_c_after_all_work_changes_nothing(run_python):
+    outcome = run_python("-c", RAISE_SIGNAL, "exit", "", "train.py", "--help")
+    assert (outcome.status, outcome.err) == (0, "")
+
+
+def test_what_jax_says_of_a_lack_of_memory_is_one_line(run_in_process):
+    outcome = run_in_process(lambda _: jnp.zeros(2**50, jnp.uint8).block_until_ready(), "train.py")
+    assert (outcome.status, outcome.out) == (1, "")
+    assert re.fullmatch("error: not enough memory: .*1125899906842624 bytes.*\n", outcome.err)
+
+
+def test_stderr_that_is_full_changes_no_status(run_python):
+    if not os.path.exists("/dev/full") or sys.platform != "linux":
+        pytest.skip("/dev/full is Linux' own")
+    code = (
+        "import sys; from jaxnets.errors import run_main\n"
+        "sys.exit(run_main(lambda _: print('note', file=sys.stderr) or 2))"
+    )
+    with open("/dev/full", "w") as full:
+        assert run_python("-c", code, stderr=full).status == 2
 
 
 def test_stdout_that_is_full_is_status_1_and_one_line(run_python, tiny_flags):

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import importlib.util
 import json
+import signal
 import sys
 
 import jax
@@ -329,19 +330,21 @@ def test_without_scikit_learn_the_networks_are_compared_all_the_same(
 
 
 @pytest.mark.parametrize("where", [1, 3], ids=["models", "curve"])
-def test_an_interrupt_keeps_what_is_done(run_compare, tiny_folder, tmp_path, monkeypatch, where):
+def test_an_interrupt_keeps_what_is_done(
+    run_compare, run_until_interrupted, tiny_folder, tmp_path, monkeypatch, where
+):
     done = []
 
     def fit(model, *_):
         if len(done) == where:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
         done.append(model)
         return a_fit(0.5)
 
     monkeypatch.setattr(command, "fit", fit)
     flags = ["--models=softmax,mlp", f"--data_dir={tiny_folder}", f"--workdir={tmp_path}"]
-    outcome = run_compare(*flags)
-    assert (outcome.status, outcome.err) == (130, "error: interrupted\n")
+    status, _, err = run_until_interrupted(run_compare, *flags)
+    assert (status, err) == (130, f"error: interrupted; kept: {tmp_path}\n")
     found = read_json(tmp_path / "compare.json")
     assert not found["finished"] and len(found["rows"]) == where
     assert len((tmp_path / "compare.csv").read_text().splitlines()) == where + 1

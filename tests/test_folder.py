@@ -350,8 +350,8 @@ def test_stored_and_streamed_pictures_are_the_same_array_until_they_are_gone(tmp
 
 def decodes(monkeypatch):
     """Notes the pictures that are decoded from now on."""
-    reads = Mock(wraps=storage.read_picture)
-    monkeypatch.setattr(storage, "read_picture", reads)
+    reads = Mock(wraps=storage.read_square)
+    monkeypatch.setattr(storage, "read_square", reads)
     return reads
 
 
@@ -429,7 +429,7 @@ def test_no_more_than_two_stored_sets_are_kept(classes):
 
 
 def test_an_interrupt_while_storing_leaves_nothing_half_written(classes, monkeypatch):
-    monkeypatch.setattr(storage, "to_square", Mock(side_effect=KeyboardInterrupt))
+    monkeypatch.setattr(storage, "read_square", Mock(side_effect=KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         load_folder(classes)
     assert list((classes / ".jaxnets").iterdir()) == []

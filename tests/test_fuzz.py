@@ -25,7 +25,7 @@ from jaxnets.data.pictures import decode
 from jaxnets.data.pictures.folder import load_folder
 from jaxnets.errors import UserError, one_line
 from jaxnets.lecture.search import Search
-from jaxnets.runs import run
+from jaxnets.runs import files, run
 from jaxnets.runs.run_folder import RunFolder
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -100,6 +100,25 @@ def test_a_strange_record_is_one_line(folder, line):
     (folder / "metrics.jsonl").write_bytes(line + b"\n")
     with pytest.raises(UserError, match=r"metrics\.jsonl: damaged"):
         RunFolder.open(str(folder)).drop_records_after(3, epochs=1)
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl"])
+def test_a_file_of_gigabytes_is_refused_unread(folder, name):
+    """A sparse file costs who sends it nothing."""
+    os.truncate(folder / name, 2 << 30)
+    with pytest.raises(UserError, match=f"{name}.* expected at most .* bytes, found 2,147,483,648"):
+        files.read_json(folder / name) if name[-4:] == "json" else files.read_records(folder / name)
+
+
+@pytest.mark.parametrize(
+    ("end", "reason"),
+    [(b'"x":' + b"1" * 5000, "line 2 is too long"), (b'"x":[[],[]]}\n', "a record in line 2")],
+)
+def test_a_record_of_another_size_is_refused(folder, sample, end, reason):
+    record = json.dumps(sample["record"]).encode()
+    (folder / "metrics.jsonl").write_bytes(record + b"\n" + record[:-1] + b"," + end)
+    with pytest.raises(UserError, match=reason.replace("a record", "an epoch's record")):
+        files.read_records(folder / "metrics.jsonl")
 
 
 @pytest.mark.parametrize("place", ["metrics.jsonl", "checkpoints/3.safetensors", "x"])
@@ -215,8 +234,8 @@ def test_a_cache_that_is_no_cache_is_made_anew_and_a_pipe_is_not_waited_for(pict
     assert len(load_folder(pictures).train) == 4
 
 
-def test_large_pictures_are_decoded_one_at_a_time(pictures, monkeypatch):
-    """Each may take a gigabyte, whatever its file's size."""
+def test_threads_decode_no_more_pixels_at_a_time_than_one_may(pictures, monkeypatch):
+    """They may take a gigabyte, whatever their files' sizes."""
     at_work, most = [], []
     converted = decode._to_8_bits
     two = threading.Barrier(2, timeout=HANGS)
@@ -224,7 +243,7 @@ def test_large_pictures_are_decoded_one_at_a_time(pictures, monkeypatch):
     def convert(picture):
         at_work.append(picture)
         most.append(len(at_work))
-        if decode.LARGE > 63:
+        if decode.MAX_PIXELS > 127:
             two.wait()
         time.sleep(0.01)
         at_work.remove(picture)
@@ -236,7 +255,7 @@ def test_large_pictures_are_decoded_one_at_a_time(pictures, monkeypatch):
         list(threads.map(decode.read_picture, files))
         assert max(most) > 1
         most.clear()
-        monkeypatch.setattr(decode, "LARGE", 63)  # They have 64 pixels.
+        monkeypatch.setattr(decode, "MAX_PIXELS", 127)  # They have 64 each.
         list(threads.map(decode.read_picture, files))
     assert max(most) == 1
 

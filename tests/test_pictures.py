@@ -48,10 +48,11 @@ def read(path, **options):
 @pytest.mark.parametrize("kind", FORMATS)
 def test_a_format_gives_back_up_to_the_most_pixels_and_grey_ones_grey(save, kind, monkeypatch):
     path = save(photo(), format=kind)  # As a .png: the file's name does not matter.
-    monkeypatch.setattr(pictures, "MAX_PIXELS", 60 * 40 - 1)
+    limit = 60 * 40 * (4 / 3 if kind == "WEBP" else 1)
+    monkeypatch.setattr(pictures, "MAX_PIXELS", limit - 1)
     with pytest.raises(BadPictureError, match="at most 2,399 pixels, found 60 x 40"):
         read_picture(path)
-    monkeypatch.setattr(pictures, "MAX_PIXELS", 60 * 40)
+    monkeypatch.setattr(pictures, "MAX_PIXELS", limit)
     mode, pixels = read(path)
     monkeypatch.undo()
     assert mode == "RGB"
@@ -310,9 +311,15 @@ def test_a_jpeg_may_refine_its_picture_a_hundred_times(read_content):
             read_content(content)
 
 
-@pytest.mark.parametrize("mode", ["I;16", "LA", "RGBA", "P"])
-def test_a_small_file_of_the_most_pixels_takes_little_more_than_a_gigabyte(save, peak_of, mode):
-    """Measured at a tenth of the pixels, in bytes a pixel: 12 make 1.1 GB of the whole."""
-    options: Any = {"transparency": bytes([0])} if mode == "P" else {}
-    path = save(Image.new(mode, (2990, 2990)), **options)
-    assert peak_of(path)[1] < 13 * 2990**2
+@pytest.mark.parametrize(
+    ("kind", "mode"),
+    [("PNG", mode) for mode in ("I;16", "LA", "RGBA", "P")]
+    + [("TIFF", "I"), ("WEBP", "RGBA"), ("GIF", "P"), ("JPEG", "CMYK")],
+)
+def test_a_small_file_of_the_most_pixels_takes_less_than_a_gigabyte(save, peak_of, kind, mode):
+    """Measured at a tenth of the pixels, of which 75 million are allowed, and 56 of WebP's."""
+    options: Any = {"transparency": 0} if mode == "P" else {}
+    side = 2371 if kind == "WEBP" else 2730
+    path = save(Image.new(mode, (side, side)), format=kind, **options)
+    weight = side**2 * pictures.WEIGHTS.get(kind, 1)
+    assert peak_of(path)[1] * pictures.MAX_PIXELS / weight < 1e9

@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import json
 import math
+import signal
 import subprocess
 
 import numpy as np
@@ -52,7 +53,7 @@ def test_every_combination_is_trained_with_every_seed_as_train_py_trains_it(
 
 @pytest.mark.usefixtures("quick_steps")
 def test_an_interrupted_search_keeps_what_is_done_and_continues(
-    run_command, tiny_flags, tmp_path, monkeypatch
+    run_command, run_until_interrupted, tiny_flags, tmp_path, monkeypatch
 ):
     command = ["search", "--model=cnn", "--over=dropout=0,0.5", "--seeds=2", *tiny_flags]
     train_many, calls = search.train_many, []
@@ -60,12 +61,13 @@ def test_an_interrupted_search_keeps_what_is_done_and_continues(
     def interrupted(configs, *arguments):
         calls.append(len(configs))
         if len(calls) == 3:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
         return train_many(configs, *arguments)
 
     monkeypatch.setattr(search, "train_many", interrupted)
-    outcome = run_command(*command)
-    assert outcome.status == 130 and "--resume" in outcome.out
+    status, _, err = run_until_interrupted(run_command, *command)
+    kept = f"kept: {tmp_path / 'run'} (--resume --workdir={tmp_path / 'run'} continues it)"
+    assert (status, err) == (130, f"error: interrupted; {kept}\n")
     before = read(tmp_path)
     assert len(before) == 2
     run_command(*command).assert_refused("already holds a search; --resume continues it")

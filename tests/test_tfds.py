@@ -120,7 +120,7 @@ def test_a_prepared_set_is_read_with_its_splits_and_class_names_and_kept(zoo, mo
     assert numbers_of(data.validation) == list(range(100, 106))
     assert numbers_of(data.test) == list(range(200, 209))
     with monkeypatch.context() as patch:
-        patch.setattr(storage, "read_picture", None)  # A second start decodes nothing.
+        patch.setattr(storage, "read_square", None)  # A second start decodes nothing.
         second = load_dataset("zoo", str(zoo))
         array = np.asarray(second.train.images)
     assert second.checksum == data.checksum

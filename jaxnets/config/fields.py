@@ -92,7 +92,7 @@ class Config(Options):
     ten_crop: bool = option(False, "test on ten crops of larger images: corners, centre, mirrored")
 
     # The training.
-    epochs: int = option(10, "passes over the training images", COUNT)
+    epochs: int = option(10, "passes over the training images", (1, 10**5))
     batch_size: int | None = option(128, "images a step, or full for all", (1, 10**7), none="full")
     optimizer: str = option(
         "sgd",

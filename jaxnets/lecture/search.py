@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from jaxnets.config.fields import Config, preset
 from jaxnets.data.datasets import Dataset
-from jaxnets.errors import UserError
+from jaxnets.errors import UserError, on_interrupt
 from jaxnets.experiment import Experiment
 from jaxnets.lecture import results
 from jaxnets.lecture.many import BAR, TrainingSummary, can_vmap, summary_from_json, train_many
@@ -137,11 +137,9 @@ def search_all(given: dict[str, Any], over: dict[str, list[Any]], seeds: int) ->
         if config.schedule == "plateau":
             raise UserError("schedule: plateau watches the images on which a search judges")
     with search.open(workdir, resume):
-        try:
+        hint = f"kept: {search.folder} (--resume --workdir={search.folder} continues it)"
+        with on_interrupt(f"interrupted; {hint}"):
             train_missing(search, range(first, first + seeds), data)
-        except KeyboardInterrupt:
-            print(f"kept: {search.folder} (--resume --workdir={search.folder} continues it)")
-            raise
     return search
 
 

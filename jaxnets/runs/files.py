@@ -11,7 +11,9 @@ from typing import Any
 
 from jaxnets.errors import UserError, one_line
 
-MAX_JSON_BYTES = 64 << 20
+MAX_JSON_BYTES = 16 << 20  # Python's objects take up to 30 times as much.
+MAX_RECORDS_BYTES = 64 << 20  # The most epochs, 100,000, have half as many.
+MAX_FIELDS, MAX_LINE_BYTES = 20, 4096  # Of an epoch's record.
 
 
 @contextlib.contextmanager
@@ -146,24 +148,30 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def read_records(path: Path) -> list[dict[str, Any]]:
     """Reads the epochs' records of a metrics.jsonl."""
+    records = []
     try:
-        # A crash may have cut the last lines short, or left zeros where they should be: only whole
-        # lines before the first zero count.
-        lines = path.read_text("utf-8").partition("\0")[0].split("\n")[:-1]
-        records = [json.loads(line) for line in lines]
+        if (size := path.stat().st_size) > MAX_RECORDS_BYTES:
+            raise ValueError(f"expected at most {MAX_RECORDS_BYTES:,} bytes, found {size:,}")
+        with path.open("rb") as stream:
+            while (line := stream.readline(MAX_LINE_BYTES)).endswith(b"\n") and b"\0" not in line:
+                record = json.loads(line)
+                if not _is_record(record):
+                    raise ValueError(f"expected an epoch's record in line {len(records) + 1}")
+                records.append(record)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: damaged: {error}") from error
-    for number, record in enumerate(records, start=1):
-        if not _is_record(record):
-            raise UserError(f"{path}: damaged: expected an epoch's record in line {number}")
+    if len(line) == MAX_LINE_BYTES and b"\0" not in line:  # A crash leaves a shorter one, or zeros.
+        raise UserError(f"{path}: damaged: line {len(records) + 1} is too long")
     return records
 
 
 def _is_record(record: Any) -> bool:
     """Whether it has the numbers that are read from an epoch's record, whole or finite ones."""
     if not isinstance(record, dict) or "validation_accuracy" not in record:
+        return False
+    if len(record) > MAX_FIELDS or any(isinstance(x, list | dict) for x in record.values()):
         return False
     names = ["epoch", "step", "seconds", "train_loss", "train_accuracy", "validation_accuracy"]
     if record["validation_accuracy"] is None:  # Without validation images.

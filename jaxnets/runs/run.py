@@ -14,7 +14,13 @@ import numpy as np
 
 from jaxnets.config.fields import SINGLE_PROCESS, Config, learning_rate_note, preset
 from jaxnets.data.load import load_dataset
-from jaxnets.errors import RunFailedError, StoppedError, printable
+from jaxnets.errors import (
+    RunFailedError,
+    StoppedError,
+    interruptible,
+    on_interrupt,
+    printable,
+)
 from jaxnets.experiment import Experiment, Record
 from jaxnets.machine.platform import Processes, describe, surroundings
 from jaxnets.metrics import Metrics
@@ -62,7 +68,9 @@ class Run:
         with _connected(flags) as processes:
             config = config_of(flags, processes)
             experiment = Experiment.create(config, load_data(config))
-            state = experiment.init_state()  # First, as it may raise: then no folder is made.
+            # First, as it may raise: then no folder is made. Waited for: XLA, out of memory in an
+            # array that nobody waits for yet, would hang.
+            state = jax.block_until_ready(experiment.init_state())
             folder = _open_folder(experiment, processes)
             with _ends_in_one_line(folder), folder:
                 run = cls(experiment, folder, processes, state)
@@ -321,17 +329,20 @@ def config_of(flags: dict[str, Any], processes: Processes) -> Config:
     return dataclasses.replace(from_json(stored), **own)
 
 
-def _connected(flags: dict[str, Any]) -> contextlib.AbstractContextManager[Processes]:
+@contextlib.contextmanager
+def _connected(flags: dict[str, Any]) -> Iterator[Processes]:
     """Connects with the run's other processes if the flags say so."""
     connection = {name: flags[name] for name in SINGLE_PROCESS if name in flags}
     # With --resume the rest is checked when there is a model to check it with.
     config = preset(**(connection if flags.get("resume") else flags))
     if not config.is_distributed:
-        return contextlib.nullcontext(Processes())
+        yield Processes()
+        return
     from jaxnets.machine.distributed import connected
 
-    place = config.coordinator, config.num_processes, config.process_id
-    return connected(*place, config.secret_file, flags)
+    where = config.coordinator, config.num_processes, config.process_id, config.secret_file
+    with interruptible(), connected(*where, flags) as processes:  # It tells the others why it ends.
+        yield processes
 
 
 def _open_folder(experiment: Experiment, processes: Processes) -> RunFolder:
@@ -370,12 +381,14 @@ def _ends_in_one_line(folder: RunFolder) -> Iterator[None]:
     """Turns what ends a run early into one line, with the command that resumes it."""
     command = [sys.argv[0] or "train.py", "--resume", f"--workdir={folder.path}"]
     hint = f"resume with: python {shlex.join(command)}"
+    at_once = f"stopped at once; {hint}"
     try:
-        yield
+        with on_interrupt(at_once):
+            yield
     except Interrupted as stopped:
         raise StoppedError(f"interrupted; {hint}", stopped.signal) from None
     except KeyboardInterrupt:
-        raise StoppedError(f"stopped at once; {hint}", signal.SIGINT, at_once=True) from None
+        raise StoppedError(at_once, signal.SIGINT, at_once=True) from None
     except OSError as error:
         # A full disk, say. What is wrong outside the run folder has its own message.
         if not str(error.filename).startswith(str(folder.path)):

@@ -25,6 +25,7 @@ from jaxnets.runs import checkpoints, files
 CONFIG, METRICS, CHECKPOINTS, RESULT = "config.json", "metrics.jsonl", "checkpoints", "result.json"
 SEARCH = "search.json"
 RUNS = Path("runs")
+WARNED = 3  # Damaged checkpoints that are named; a stranger's folder may hold thousands.
 
 
 def params_sha256(params: Any) -> str:
@@ -256,11 +257,15 @@ class RunFolder:
             except (ValueError, OSError) as error:
                 bad[path] = error
                 continue
-            for file, error in bad.items():
-                line = f"{file}: cannot be restored: {first_line(error)}"
-                print(one_line(f"warning: {line}; using step {step}"), file=sys.stderr)
+            for number, (file, error) in enumerate(bad.items()):
+                if number < WARNED:
+                    line = f"{file}: cannot be restored: {first_line(error)}"
+                    print(one_line(f"warning: {line}; using step {step}"), file=sys.stderr)
                 if whole and not isinstance(error, OSError):  # What is not read may be sound.
                     file.unlink()
+            if len(bad) > WARNED:
+                more = f"warning: {len(bad) - WARNED:,} more cannot be restored"
+                print(more, file=sys.stderr)
             return step, tree
         for path, error in bad.items():
             raise UserError(f"{path}: cannot be restored: {first_line(error)}")

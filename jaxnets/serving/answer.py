@@ -17,7 +17,7 @@ from jaxnets.serving.predict import BATCH, load_predictor
 from jaxnets.table import line, width_of
 
 STDIN = "-"
-MAX_STDIN = 1 << 28  # Bytes, as many as the largest picture has in RGB.
+MAX_STDIN = 1 << 26  # Bytes, kept in memory beside the decoded picture.
 RAMP = " .:-=+*#%@"  # From black to white.
 BLOCKS = " \u2584\u2580\u2588"  # Nothing, the lower half, the upper half, both.
 WIDEST = 64  # Columns of a drawing; wider images are reduced.

@@ -16,12 +16,11 @@ from PIL import Image, ImageOps
 # The formats that are decoded, whatever a file's name says. Pillow knows forty more, some of which
 # start other programs: photos need none of them.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
-# The most pixels that a picture may have: Pillow's own limit, 256 MiB in RGB.
-MAX_PIXELS = 1024**3 // 4 // 3
-# A tiny file may hold that many, which take 1.1 GB while they are converted. Threads decode
-# pictures of up to so many pixels side by side, and larger ones one at a time.
-LARGE = 1 << 25
-_turn = threading.Lock()
+# The most pixels that a picture may have, and that all threads decode at a time. A tiny file may
+# hold that many; to convert them takes up to 12 bytes each, 900 MB in all. A WebP's takes 16.
+MAX_PIXELS = 75_000_000
+WEIGHTS = {"WEBP": 16 / 12}
+_room, _in_use = threading.Condition(), 0
 # Each scan of a progressive JPEG refines the whole picture. Cameras write about 10; 1,500 of them
 # over 64 million pixels, in a file of 505 kB, took 91 s.
 MAX_SCANS = 100
@@ -49,16 +48,49 @@ def read_picture(path: Path | bytes, side: int | None = None) -> Image.Image:
       BadPictureError: The picture is not whole or not in one of FORMATS, or has more than
         MAX_PIXELS pixels or MAX_SCANS scans. The limits are checked before memory is taken.
     """
+    with _decoded(path, side) as picture:
+        return picture
+
+
+def read_square(path: Path | bytes, shape: tuple[int, int, int]) -> np.ndarray:
+    """`to_square` of `read_picture`, for many threads: the picture's memory counts to its end."""
+    with _decoded(path, shape[0]) as picture:
+        return to_square(picture, shape)
+
+
+@contextlib.contextmanager
+def _decoded(path: Path | bytes, side: int | None) -> Iterator[Image.Image]:
     with _opened(path) as picture:
+        whole = _weight(picture)
         if side is not None:
             picture.draft(None, (2 * side, 2 * side))  # type: ignore[arg-type]
-        width, height = picture.size
-        with _turn if width * height > LARGE else contextlib.nullcontext():
+        # libjpeg holds all of a progressive picture, however small it is drafted.
+        with _turn(whole if "progressive" in picture.info else _weight(picture)):
             picture.load()
             # Turned by its EXIF tag, in place; a picture whose metadata are damaged stays as it is.
             with contextlib.suppress(Exception):
                 ImageOps.exif_transpose(picture, in_place=True)
-            return _to_8_bits(picture)
+            yield _to_8_bits(picture)
+
+
+def _weight(picture: Image.Image) -> float:
+    """How many pixels the picture counts as."""
+    return picture.width * picture.height * WEIGHTS.get(picture.format or "", 1)
+
+
+@contextlib.contextmanager
+def _turn(weight: float) -> Iterator[None]:
+    """Waits until other threads' pictures leave room for the weight."""
+    global _in_use
+    with _room:
+        _room.wait_for(lambda: _in_use + weight <= MAX_PIXELS)
+        _in_use += weight
+    try:
+        yield
+    finally:
+        with _room:
+            _in_use -= weight
+            _room.notify_all()
 
 
 def read_header(path: Path) -> tuple[int, int, bool]:
@@ -72,23 +104,24 @@ def _opened(path: Path | bytes) -> Iterator[Image.Image]:
     """Opens a picture and reads its header; whatever Pillow raises becomes a BadPictureError."""
     if isinstance(path, Path) and not path.is_file():  # Opening a pipe would wait for ever.
         raise BadPictureError("not a file" if path.exists() else "no such file")
-    too_large = f"expected at most {MAX_PIXELS:,} pixels, found "
+    too_many = "expected at most {:,} pixels, found ".format
     try:
         with path.open("rb") if isinstance(path, Path) else io.BytesIO(path) as stream:
             if not stream.read(1):
                 raise BadPictureError("empty file")
             stream.seek(0)
             with Image.open(stream, formats=FORMATS) as picture:
-                width, height = picture.size
-                if width * height > MAX_PIXELS:
-                    raise BadPictureError(f"{too_large}{width} x {height}")
+                if (weight := _weight(picture)) > MAX_PIXELS:
+                    width, height = picture.size
+                    most = int(MAX_PIXELS * width * height / weight)
+                    raise BadPictureError(f"{too_many(most)}{width} x {height}")
                 if picture.format in ("JPEG", "MPO"):
                     _check_scans(picture, stream)
                 yield picture
     except (BadPictureError, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise BadPictureError(f"{too_large}more") from None
+        raise BadPictureError(f"{too_many(MAX_PIXELS)}more") from None
     except Image.UnidentifiedImageError:
         raise BadPictureError(f"not a picture ({', '.join(FORMATS)})") from None
     except OSError as error:  # Pillow's own have no number.
@@ -127,7 +160,7 @@ def to_square(picture: Image.Image, shape: tuple[int, int, int]) -> np.ndarray:
     section 2.
     """
     mode = "L" if shape[2] == 1 else "RGB"
-    picture = picture if picture.mode == mode else picture.convert(mode)
+    picture = _converted(picture, mode)
     picture = ImageOps.fit(picture, (shape[1], shape[0]), Image.Resampling.BILINEAR)
     return np.asarray(picture).reshape(shape)
 
@@ -135,7 +168,7 @@ def to_square(picture: Image.Image, shape: tuple[int, int, int]) -> np.ndarray:
 def _to_8_bits(picture: Image.Image) -> Image.Image:
     """Any mode → L or RGB."""
     if picture.mode.startswith("I"):  # 16 bits; Pillow itself would cut at 255, not scale.
-        picture = picture.convert("I")
+        picture = _converted(picture, "I")
         lowest, highest = picture.getextrema()
         if lowest < 0 or highest > 0xFFFF:  # type: ignore[operator]
             raise BadPictureError("expected at most 16 bits of grey, found 32")
@@ -144,11 +177,16 @@ def _to_8_bits(picture: Image.Image) -> Image.Image:
         raise BadPictureError("expected 8 or 16 bits of grey, found floating-point numbers")
     grey = _is_grey(picture)
     if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
+        picture = _converted(picture, "RGBA")
         white = Image.new("RGB", picture.size, "white")
         white.paste(picture, mask=picture)
         picture = white
-    return picture.convert("L" if grey else "RGB")
+    return _converted(picture, "L" if grey else "RGB")
+
+
+def _converted(picture: Image.Image, mode: str) -> Image.Image:
+    """The picture in a mode; Pillow would copy it if it has that mode."""
+    return picture if picture.mode == mode else picture.convert(mode)
 
 
 def _is_grey(picture: Image.Image) -> bool:

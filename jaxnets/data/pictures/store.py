@@ -22,8 +22,8 @@ from typing import IO, Any
 import numpy as np
 from tqdm import tqdm
 
-from jaxnets.data.pictures.decode import BadPictureError, read_picture, to_square
-from jaxnets.errors import UserError, first_line, one_line, printable
+from jaxnets.data.pictures.decode import BadPictureError, read_square
+from jaxnets.errors import UserError, first_line, interruptible, one_line, printable
 
 WORKERS = min(16, os.cpu_count() or 1)  # Pillow decodes without Python's lock.
 CHUNK = 256  # The most pictures that are decoded before the first of them is used.
@@ -79,7 +79,7 @@ class Encoded:
         """Returns a picture [S, S, C] uint8, or None if it is bad; OSError if its file is gone."""
         content = self.content(row)
         try:
-            return to_square(read_picture(content, side=self.shape[0]), self.shape)
+            return read_square(content, self.shape)
         except BadPictureError as error:
             if isinstance(content, Path) and not content.is_file():
                 raise OSError(f"{printable(str(content))}: gone while in use") from error
@@ -234,7 +234,7 @@ def _store(source: Encoded, good: np.ndarray, place: Path) -> Stored:
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(stream, header)
 
-    with whole_file(place, source.file) as stream:
+    with interruptible(), whole_file(place, source.file) as stream:
         write_header(stream)
         decoded = in_threads(lambda n: source.decode(int(rows[n])), len(rows), "decoding pictures")
         for row, image in zip(rows, decoded, strict=True):

@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxnets import table
 from jaxnets.data.datasets import Dataset
-from jaxnets.errors import RunFailedError, UserError
+from jaxnets.errors import RunFailedError, UserError, on_interrupt
 from jaxnets.lecture.compare.models import fit
 from jaxnets.lecture.compare.request import TASKS, Request
 from jaxnets.lecture.compare.results import TOLERANCE, Results, Row, title_of
@@ -21,26 +21,23 @@ FORMATS = {"parameters": ",", "epochs": ",", "seconds": ".1f", "test_mse": ",.0f
 
 
 def run(request: Request) -> None:
-    """Compares; what is known is written at the end, and after an interrupt."""
+    """Compares, prints and draws."""
     samples = load(request)
     folder, results = make_folder(request.workdir, "compare"), Results(request, samples)
-    with locked(folder):
+    with locked(folder), on_interrupt(f"interrupted; kept: {folder}"):
         if found := sorted(os.listdir(folder)):
             raise UserError(f"workdir: expected an empty folder, {folder} holds {found[0]}")
-        try:
-            for text in _compare(results):
-                if not request.json:
-                    print(text, flush=True)
-            results.finished = True
-        finally:
-            results.write(folder)
-            if results.rows:
-                _draw(results, folder / "compare.png")
+        for text in _compare(results, folder):
+            if not request.json:
+                print(text, flush=True)
+        results.finished = True
+        results.write(folder)
+        _draw(results, folder / "compare.png")
     print(to_json(results.to_values()).rstrip() if request.json else f"results: {folder}")
 
 
-def _compare(results: Results) -> Iterator[str]:
-    """Fills the results, yielding what is to be printed."""
+def _compare(results: Results, folder: Path) -> Iterator[str]:
+    """Fills the results and writes them after each row, yielding what is to be printed."""
     request, task = results.request, TASKS[results.request.task]
     yield from _notes(request)
     columns = ["parameters", "epochs", *task.shown, "seconds"]
@@ -52,12 +49,14 @@ def _compare(results: Results) -> Iterator[str]:
         yield f"\n{title}\n{_aligned(['model', *map(title_of, columns)], columns)}"
         for model in request.models:
             results.rows.append(_row(model, None, request, data))
+            results.write(folder)
             yield _line(results.rows[-1], columns)
     columns = ["parameters", f"train_{task.ranks_by}", f"test_{task.ranks_by}"]
     for data in results.samples if request.curve else ():
         small = small_and_noisy(data, request.seed)
         for hidden in request.curve:
             results.rows.append(_row("hidden", hidden, request, small))
+            results.write(folder)
         verdicts = results.judge(data.name)
         kind = "rows" if data.is_regression else f"images, {CURVE_NOISE:.0%} given a random label"
         title = f"capacity on {data.name}: one hidden layer, {len(small.train)} training {kind}"

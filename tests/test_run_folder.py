@@ -307,19 +307,6 @@ def test_a_run_interrupted_again_and_again_ends_as_if_it_had_not_been(
     assert params_sha256(parts) == params_sha256(whole) and history(parts) == history(whole)
 
 
-@pytest.mark.parametrize("change", ["emptied", "missing"])
-def test_resume_refuses_a_run_that_has_lost_its_history(train_tiny, run_main, tmp_path, change):
-    run = tmp_path / "run"
-    assert train_tiny("softmax").status == 0
-    (run / "result.json").unlink()
-    if change == "emptied":
-        (run / "metrics.jsonl").write_bytes(b"")
-    else:
-        (run / "metrics.jsonl").unlink()
-    reason = {"emptied": "expected the records of 2 epochs before step 10", "missing": "No such"}
-    run_main("--resume", f"--workdir={run}").assert_refused(reason[change], "metrics.jsonl")
-
-
 def test_resume_refuses_what_would_be_another_run(
     train_tiny, tmp_path, interrupt_after, tiny_arrays
 ):

@@ -345,5 +345,4 @@ def _check_data(config: Config, data: Dataset) -> None:
 
 def _scores(part: str, metrics: Any, like: Any) -> Record:
     """A part's loss and scores by their names in a record; None where there are no examples."""
-    names = ("loss", *like.scores)
-    return {f"{part}_{name}": getattr(metrics, name, None) for name in names}
+    return {f"{part}_{name}": getattr(metrics, name, None) for name in ("loss", *like.scores)}

@@ -19,10 +19,7 @@ MetricFunction = Callable[..., Any]
 
 
 def _counted(total: jax.Array) -> jax.Array:
-    """A number of examples as an integer; it was added up in floats, which are exact below 2^24.
-
-    XLA then adds it over the devices together with the gradients: one all-reduce for one type.
-    """
+    """A count that was added up in floats, exact below 2^24: in one all-reduce with gradients."""
     return total.astype(jnp.int32)
 
 

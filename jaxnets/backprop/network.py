@@ -68,11 +68,9 @@ def manual_loss_and_grad(model: Chain, loss: str, find_rule: FindRule = rule_of)
     pairs = [pair_of(layer, find_rule) for layer in model.layers]
     names = [getattr(layer, "name", None) or "" for layer in model.layers]  # "": no parameters
     loss_rule: Any = rule_of(LOSSES[loss])
-    metric = metric_of(LOSSES[loss])
 
     def loss_and_grad(params: Params, batch: Batch, key: jax.Array):
         batch = jax.tree.map(jnp.asarray, batch)
-        # Those of the forward pass in Flax.
         keys: Any = model.apply({}, method=Chain.dropout_keys, rngs={"dropout": key})
         first = next(i for i, name in enumerate(names) if name in params)
 
@@ -83,7 +81,7 @@ def manual_loss_and_grad(model: Chain, loss: str, find_rule: FindRule = rule_of)
             caches.append(cache)
         logits = out.astype(jnp.promote_types(out.dtype, jnp.float32))
         losses, loss_cache = loss_rule.forward(logits, batch.labels)
-        metrics = metric(logits, batch.labels, losses, batch.mask)
+        metrics = metric_of(LOSSES[loss])(logits, batch.labels, losses, batch.mask)
 
         # Backward: L = sum of mask * losses, so dL/dlosses is the mask. Before the first layer
         # with parameters nobody needs a gradient.

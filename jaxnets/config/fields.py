@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from jaxnets.config.options import Options, option
+from jaxnets.config.options import Options, is_address, option
 from jaxnets.config.recipes import DEFAULT_MODEL, LARGE_ALEXNETS, MODEL_FIELDS, PAPER, PRESETS
 from jaxnets.errors import UserError, unknown
 
@@ -225,7 +225,7 @@ class Config(Options):
             yield "secret_file: expected with coordinator or distributed"
         if self.coordinator is None:
             return
-        if not _is_address(self.coordinator):
+        if not is_address(self.coordinator):
             yield f"coordinator: expected HOST:PORT, got {self.coordinator!r}"
         if self.replay_seeds > 1:
             yield f"replay_seeds: expected 1 with coordinator, got {self.replay_seeds}"
@@ -255,15 +255,6 @@ class Config(Options):
             )
         number, unit = int(found[1]), found[2]
         return (60 * number, "seconds") if unit == "minute" else (number, f"{unit}s")
-
-
-def _is_address(text: str) -> bool:
-    """Whether a text is HOST:PORT or [HOST]:PORT."""
-    found = re.fullmatch(r"(\[[^\]/]+\]|[^:/\s]+):([1-9]\d{0,4})", text)
-    try:
-        return found is not None and int(found[2]) < 65536 and bool(found[1].encode("idna"))
-    except UnicodeError:  # No name of a host, such as one of 64 characters.
-        return False
 
 
 def preset(model: str = DEFAULT_MODEL, **changes: Any) -> Config:

@@ -5,6 +5,7 @@
 
 import dataclasses
 import os
+import re
 import types
 import typing
 from pathlib import Path
@@ -15,12 +16,8 @@ from jaxnets.errors import UserError, unknown
 MAX_NUMBERS = 100  # In one value; a config.json may come from an untrusted source.
 TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 METAVARS = {int: "N", float: "X", str: "NAME"}
-PATHS = (
-    "FOLDER",
-    "FILE",
-    "FILE.safetensors",
-    "NAME|FOLDER",
-)  # Metavars of texts that may name a file.
+# Metavars of texts that may name a file.
+PATHS = ("FOLDER", "FILE", "FILE.safetensors", "NAME|FOLDER")
 
 
 def option(
@@ -128,6 +125,15 @@ def _check(field: dataclasses.Field, value: Any) -> None:
         if element in (int, float) and not allowed[0] <= part <= allowed[1]:  # NaN is refused, too.
             wanted += f" from {allowed[0]} to {allowed[1]}" + (f" or {none}" if none else "")
             raise UserError(f"{name}: expected {wanted}, got {part}")
+
+
+def is_address(text: str) -> bool:
+    """Whether a text is HOST:PORT or [HOST]:PORT."""
+    found = re.fullmatch(r"(\[[^\]/]+\]|[^:/\s]+):([1-9]\d{0,4})", text)
+    try:
+        return found is not None and int(found[2]) < 65536 and bool(found[1].encode("idna"))
+    except UnicodeError:  # No name of a host, such as one of 64 characters.
+        return False
 
 
 def _is_path(value: Any) -> bool:

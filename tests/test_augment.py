@@ -68,7 +68,7 @@ SLOW = pytest.mark.slow
     [
         pytest.param("mlp", {"hidden": (16,)}, id="in one loop"),
         pytest.param("cnn", {"hidden": (16,)}, id="by steps"),
-        pytest.param("softmax", {"gradients": "both", "check_every": 1}, id="by hand and checked"),
+        pytest.param("softmax", {"gradients": "both", "check_every": 1}, marks=SLOW),
         pytest.param("mlp_handwritten", {"batch_size": None, "hidden": (16,)}, marks=SLOW),
         pytest.param("mlp", {"devices": 8, "parallel": "pmap"}, marks=SLOW),
         pytest.param("mlp", {"devices": 8, "parallel": "jit"}, marks=SLOW),

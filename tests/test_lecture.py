@@ -127,7 +127,11 @@ def test_the_program_prints_the_slides_lines_and_the_table(run_main, tiny_folder
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == 6
 
 
-@pytest.mark.parametrize(("search_epochs", "asked"), [(4, 2), (1, 4)], ids=["search", "training"])
+@pytest.mark.parametrize(
+    ("search_epochs", "asked"),
+    [pytest.param(4, 2, marks=pytest.mark.slow), (1, 4)],
+    ids=["search", "training"],
+)
 def test_a_resumed_replay_comes_to_the_same_end(
     run_main, interrupt_after, tiny_folder, tmp_path, search_epochs, asked
 ):

@@ -192,9 +192,10 @@ def test_the_flags_that_began_a_replay_resume_it(train_tiny, run_until_interrupt
         # With gradients=both an epoch is not one compiled loop.
         (["softmax", "--gradients=both"], ["jit 1", "pmap 2", "jit 4", "pmap 4", "jit 1"]),
         # Dropout draws the same under jit; under pmap every device drops units of its own.
-        (
+        pytest.param(
             ["cnn", "--hidden=8", "--dropout=0.5", "--augment=crop,flip,cutout,mixup"],
             ["jit 1", "jit 2", "jit 1"],
+            marks=pytest.mark.slow,
         ),
     ],
     ids=["jit and pmap", "dropout under jit"],

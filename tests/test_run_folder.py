@@ -137,6 +137,7 @@ def test_the_default_folder_is_named_by_model_and_time_and_never_taken_twice(tmp
     assert len(made) == 400 and set(made) == {tmp_path / "runs" / name for name in expected}
 
 
+@pytest.mark.slow
 def test_folders_of_any_name_are_trained_in_resumed_and_predicted_from(
     train_tiny, run_command, tmp_path, monkeypatch, interrupt_after
 ):

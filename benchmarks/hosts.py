@@ -164,8 +164,7 @@ def in_the_middle(hosts: Hosts, folder: Path) -> Iterator[list[subprocess.Popen]
     """A long run, once it has saved its second epoch."""
     processes = hosts.start((*LONG, f"--workdir={folder}"))
     try:
-        while not any(int(p.name) >= 230 for p in folder.glob("checkpoints/[0-9]*")
-                      if p.name.isdigit()):  # fmt: skip
+        while not any(int(p.stem) >= 230 for p in folder.glob("checkpoints/[0-9]*.safetensors")):
             if processes[0].poll() is not None:
                 raise SystemExit(f"it ended early: {processes[0].communicate()}")
             time.sleep(0.1)

@@ -100,14 +100,14 @@ class Experiment:
         except ZeroDivisionError:  # How some versions of Flax initialize a kernel for nothing.
             empty = True
         if empty:
-            model, shape = self.config.model, self.data.image_shape
-            raise UserError(f"{model}: images of {shape} are too small")
+            raise UserError(f"{self.config.model}: images of {self.data.image_shape} are too small")
         state = jax.jit(init, compiler_options=compiler_options_for_init())(key)
         if self.config.init_from is not None:
             from jaxnets.models.torchvision import load_weights
 
             state = state.replace(params=load_weights(self.config.init_from, state.params))
-        return self.parallel.replicate(state)
+        # XLA, out of memory in an array that nobody waits for yet, would hang.
+        return jax.block_until_ready(self.parallel.replicate(state))
 
     def train(self) -> tuple[TrainState, list[Record]]:
         """Trains for all epochs; returns the trained state and every epoch's record."""

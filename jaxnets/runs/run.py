@@ -68,9 +68,7 @@ class Run:
         with _connected(flags) as processes:
             config = config_of(flags, processes)
             experiment = Experiment.create(config, load_data(config))
-            # First, as it may raise: then no folder is made. Waited for: XLA, out of memory in an
-            # array that nobody waits for yet, would hang.
-            state = jax.block_until_ready(experiment.init_state())
+            state = experiment.init_state()  # First, as it may raise: then no folder is made.
             folder = _open_folder(experiment, processes)
             with _ends_in_one_line(folder), folder:
                 run = cls(experiment, folder, processes, state)

@@ -23,44 +23,45 @@ from jaxnets.training.parallel import Parallel
 FLAGS = ("--model=softmax", "--gradients=both", "--augment=shift", "--learning_rate=0.05")
 FLAGS += ("--batch_size=4", "--checkpoint_every=30steps", "--validation_size=39")
 
-# train.py with a SIGTERM before step 50, which waits until the processes have agreed on a step.
-INTERRUPTED = """
-import itertools, runpy, signal, sys, time
+
+def calling_before_step_50(function: str) -> str:
+    """Code that runs train.py and calls before_step_50(stop), which `function` defines."""
+    return f"""
+import itertools, pathlib, resource, runpy, signal, sys, time
+{function}
 from jaxnets.machine.distributed import SynchronisedStop
 
 ask, asked = SynchronisedStop.__call__, itertools.count(1)
 
-def ask_or_interrupt(self):
+def call_and_ask(self):
     if next(asked) == 50:
-        signal.raise_signal(signal.SIGTERM)
-        while not self._signal:
-            time.sleep(0.01)
+        before_step_50(self)
     return ask(self)
 
-SynchronisedStop.__call__ = ask_or_interrupt
+SynchronisedStop.__call__ = call_and_ask
 sys.argv[0] = "train.py"
 runpy.run_path("train.py", run_name="__main__")
 """
 
-# train.py, with room for 256 files, waits before step 50 until the test has done its worst.
-HELD = """
-import itertools, pathlib, resource, runpy, sys, time
+
+# A SIGTERM, after which it waits until the processes have agreed on a step.
+INTERRUPTED = calling_before_step_50("""
+def before_step_50(stop):
+    signal.raise_signal(signal.SIGTERM)
+    while not stop._signal:
+        time.sleep(0.01)
+""")
+
+# With room for 256 files, it waits until the test has done its worst.
+HELD = calling_before_step_50("""
 resource.setrlimit(resource.RLIMIT_NOFILE, (256, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
-from jaxnets.machine.distributed import SynchronisedStop
+folder = pathlib.Path(sys.argv.pop())
 
-ask, asked, folder = SynchronisedStop.__call__, itertools.count(1), pathlib.Path(sys.argv.pop())
-
-def ask_or_wait(self):
-    if next(asked) == 50:
-        (folder / sys.argv[-1]).touch()
-        while not (folder / "go").exists():
-            time.sleep(0.05)
-    return ask(self)
-
-SynchronisedStop.__call__ = ask_or_wait
-sys.argv[0] = "train.py"
-runpy.run_path("train.py", run_name="__main__")
-"""
+def before_step_50(stop):
+    (folder / sys.argv[-1]).touch()
+    while not (folder / "go").exists():
+        time.sleep(0.05)
+""")
 
 # A stranger speaks to the port as JAX does, to set two keys that once ended or changed a run.
 STRANGER = """

@@ -14,6 +14,7 @@ closes. No process connects again: JAX ends a run whose connection breaks. Nothi
 """
 
 import contextlib
+import functools
 import hmac
 import ipaddress
 import secrets
@@ -85,7 +86,8 @@ class Tunnel:
                     secret = write_own_secret(secret)
 
                 def admitted(connection: socket.socket) -> None:
-                    self._start(_forward, connection, lambda: _connect_unix(path, seconds))
+                    jax_side = functools.partial(_connect_unix, path)
+                    self._start(_forward, connection, lambda: _retry(jax_side, seconds))
 
                 self._start(admit, listener, place.num_processes, secret, admitted)
             else:
@@ -214,17 +216,25 @@ def judge(
 
 def join(place: Place, secret: bytes | Path, seconds: float) -> socket.socket:
     """This process's connection to process 0, which may start some seconds later."""
+    try:  # Again if process 0 has not started, or too many have connected.
+        return _retry(lambda: _join_once(place, secret), seconds)
+    except OSError as error:
+        raise UserError(
+            f"coordinator: process 0 did not answer at {place.coordinator} within "
+            f"{seconds:g} s ({error.strerror or error}): expected it to be at work, its "
+            "address to be reachable, and not all processes to have joined"
+        ) from error
+
+
+def _retry(connect: Callable[[], socket.socket], seconds: float) -> socket.socket:
+    """Connects, again and again for so long; then the last OSError is raised."""
     deadline = time.monotonic() + seconds
     while True:
         try:
-            return _join_once(place, secret)
-        except OSError as error:  # Process 0 has not started, or too many have connected.
+            return connect()
+        except OSError:
             if time.monotonic() > deadline:
-                raise UserError(
-                    f"coordinator: process 0 did not answer at {place.coordinator} within "
-                    f"{seconds:g} s ({error.strerror or error}): expected it to be at work, its "
-                    "address to be reachable, and not all processes to have joined"
-                ) from error
+                raise
             time.sleep(RETRY_SECONDS)
 
 
@@ -307,16 +317,12 @@ def _accept_one(listener: socket.socket) -> socket.socket:
         return listener.accept()[0]
 
 
-def _connect_unix(path: str, seconds: float) -> socket.socket:
+def _connect_unix(path: str) -> socket.socket:
     """A connection to JAX's coordinator, which starts meanwhile."""
-    deadline = time.monotonic() + seconds
-    while True:
-        end = socket.socket(socket.AF_UNIX)
-        try:
-            end.connect(path)
-            return end
-        except OSError:
-            end.close()
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(RETRY_SECONDS)
+    end = socket.socket(socket.AF_UNIX)
+    try:
+        end.connect(path)
+    except OSError:
+        end.close()
+        raise
+    return end

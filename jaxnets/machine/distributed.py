@@ -152,8 +152,7 @@ class Connection(Processes):
         except RuntimeError as error:
             if "must be called before" in str(error):
                 raise UserError(f"distributed: {error}") from None
-            reason = str(error).splitlines()[0]
-            raise UserError(f"{self._exit_message[0]} ({reason})") from None
+            raise UserError(f"{self._exit_message[0]} ({first_line(error)})") from None
         finally:
             self._tunnel.remove_files()
         if jax.config.values["jax_cpu_collectives_implementation"] == "gloo":

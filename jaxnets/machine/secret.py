@@ -11,7 +11,7 @@ from pathlib import Path
 
 from jaxnets.errors import UserError
 
-VARIABLE = "JAXNETS_SECRET"  # Of the environment.
+VARIABLE = "JAXNETS_SECRET"  # An environment variable.
 MIN_BYTES, MAX_BYTES = 16, 4096
 HOW = 'make one with: python -c "import secrets; print(secrets.token_hex())"'
 

@@ -16,7 +16,7 @@ def write(
 ) -> None:
     """Writes path.csv with the rows, then path.json with the values; a missing cell stays empty.
 
-    In this order, as a search goes on from its JSON: a kill in between leaves no CSV behind it.
+    In this order, because a search resumes from its JSON: a kill in between loses no row.
     """
     stream = io.StringIO()
     table = csv.DictWriter(stream, columns, lineterminator="\n")

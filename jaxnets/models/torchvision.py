@@ -115,7 +115,7 @@ def _check(shapes: dict[str, tuple[int, ...]], dtypes: dict[str, str], fresh: An
             found = shapes.get(name, wanted)
             if found != wanted and not (new_head and layer == "logits"):
                 raise UserError(f"{name}: expected the shape {wanted}, found {found}")
-    for name, dtype in dtypes.items():  # Of a surplus tensor, too: NumPy has no FP8.
+    for name, dtype in dtypes.items():  # Surplus tensors too: NumPy has no FP8.
         if dtype not in FLOATS:
             raise UserError(f"{name}: expected float32 numbers, found {dtype}")
     return new_head

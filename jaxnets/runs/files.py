@@ -13,7 +13,7 @@ from jaxnets.errors import UserError, one_line
 
 MAX_JSON_BYTES = 16 << 20  # Python's objects take up to 30 times as much.
 MAX_RECORDS_BYTES = 64 << 20  # The most epochs, 100,000, have half as many.
-MAX_FIELDS, MAX_LINE_BYTES = 20, 4096  # Of an epoch's record.
+MAX_FIELDS, MAX_LINE_BYTES = 20, 4096  # Limits of an epoch's record.
 
 
 @contextlib.contextmanager
@@ -38,10 +38,10 @@ def replacing(path: Path) -> Iterator[BufferedWriter]:
                 partial.unlink(missing_ok=True)
 
 
-def make_folder(path: Path, *, exist_ok: bool = True) -> None:
+def mkdir(path: Path, *, exist_ok: bool = True) -> None:
     """Makes a folder, and those that are missing above it; each name is on the disk after this."""
     if not path.parent.exists():
-        make_folder(path.parent)
+        mkdir(path.parent)
     if not (exist_ok and path.is_dir()):
         path.mkdir(exist_ok=exist_ok)
         sync_folder(path.parent)

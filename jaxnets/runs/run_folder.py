@@ -311,15 +311,15 @@ def make_folder(workdir: str | None, name: str) -> Path:
     if workdir:
         path = Path(os.path.expanduser(workdir))
         with _writing(path):
-            files.make_folder(path)
+            files.mkdir(path)
             return path.resolve()
     path, number = RUNS / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}", 1
     first = path.name
     with _writing(path):
-        files.make_folder(RUNS)
+        files.mkdir(RUNS)
         while True:
             try:
-                files.make_folder(path, exist_ok=False)
+                files.mkdir(path, exist_ok=False)
                 return path.resolve()
             except FileExistsError:
                 number += 1

@@ -67,7 +67,7 @@ SLOW = pytest.mark.slow
     ("model", "changes"),
     [
         pytest.param("mlp", {"hidden": (16,)}, id="in one loop"),
-        pytest.param("cnn", {"hidden": (16,)}, id="by steps"),
+        pytest.param("cnn", {"hidden": (16,)}, id="by steps", marks=SLOW),
         pytest.param("softmax", {"gradients": "both", "check_every": 1}, marks=SLOW),
         pytest.param("mlp_handwritten", {"batch_size": None, "hidden": (16,)}, marks=SLOW),
         pytest.param("mlp", {"devices": 8, "parallel": "pmap"}, marks=SLOW),
@@ -351,7 +351,7 @@ def config_of(model, **changes):
     [
         (1, "jit", ALL, 1e-6),
         pytest.param(8, "jit", ALL, 1e-5, marks=SLOW),
-        (8, "pmap", BUT_MIXUP, 1e-5),
+        pytest.param(8, "pmap", BUT_MIXUP, 1e-5, marks=SLOW),
     ],
 )
 def test_an_epoch_in_one_loop_and_step_by_step_on_all_devices_train_on_the_same_pictures(

@@ -66,8 +66,14 @@ def test_a_layer_without_a_name_is_named_by_the_one_before():
 # The step after 7 shows in its loss, with or without validation images; after 9 the run ends.
 # A convolution's is below.
 @pytest.mark.usefixtures("quick_steps")
-@pytest.mark.parametrize(("step", "validation"), [(7, 40), (7, 0), (9, 40), (9, 0)])
-@pytest.mark.parametrize("use_scan", [True, False], ids=["in one loop", "by steps"])
+@pytest.mark.parametrize(
+    ("use_scan", "step", "validation"),
+    [
+        *((False, *where) for where in [(7, 40), (7, 0), (9, 40), (9, 0)]),
+        *((True, *where) for where in [(7, 0), (9, 40)]),
+        *(pytest.param(True, *where, marks=pytest.mark.slow) for where in [(7, 40), (9, 0)]),
+    ],
+)
 def test_the_step_and_the_layer_are_named_and_the_last_good_checkpoint_is_kept(
     train_tiny, tmp_path, poison, monkeypatch, use_scan, step, validation
 ):

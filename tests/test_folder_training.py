@@ -120,6 +120,9 @@ def test_every_way_to_train_takes_a_folder(run_main, flags, tmp_path, more, way)
     assert (result["dataset"], result["test_count"]) == ("set", 50)
 
 
+@pytest.mark.parametrize(
+    "way", ["streamed", pytest.param("stored", marks=pytest.mark.slow)], indirect=True
+)
 def test_an_interrupted_run_resumes_to_the_same_bits_and_leaves_no_thread(
     run_main, flags, folder, tmp_path, interrupt_after, way
 ):

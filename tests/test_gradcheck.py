@@ -39,7 +39,7 @@ def test_a_network_agrees_with_both_oracles(name):
         pytest.param("alexnet", "float64", 1e-10, marks=pytest.mark.slow),
         pytest.param("alexnet 224", "float32", 1e-5, marks=pytest.mark.slow),
         pytest.param("alexnet_paper", "float32", 1e-5, marks=pytest.mark.slow),
-        ("alexnet_small", "float64", 1e-10),
+        pytest.param("alexnet_small", "float64", 1e-10, marks=pytest.mark.slow),
         pytest.param("alexnet_small", "float32", 1e-5, marks=pytest.mark.slow),
     ],
 )

@@ -39,8 +39,10 @@ assert_close = functools.partial(np.testing.assert_allclose, rtol=1e-5)
     ("model", "changes"),
     [
         ("mlp_handwritten", {"batch_size": None, "learning_rate": 1e-3}),
-        ("mlp_functional", {}),
-        ("softmax", {"optimizer": "adam", "weight_decay": 1e-3}),
+        pytest.param("mlp_functional", {}, marks=pytest.mark.slow),
+        pytest.param(
+            "softmax", {"optimizer": "adam", "weight_decay": 1e-3}, marks=pytest.mark.slow
+        ),
         ("softmax", {"batch_size": 48}),
         ("softmax", {"schedule": "one_cycle", "momentum": 0.9, "gradients": "manual"}),
     ],

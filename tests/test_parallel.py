@@ -77,7 +77,7 @@ WITH_DROPOUT = {**WITHOUT_DROPOUT, "dropout": 0.3, "augment": "flip"}
         ("mlp", SMALL, "manual", 8, "jit"),
         ("mlp", SMALL, "auto", 8, "pmap"),
         ("mlp_functional", SMALL, "auto", 8, "jit"),
-        ("cnn", WITHOUT_DROPOUT, "auto", 8, "pmap"),
+        pytest.param("cnn", WITHOUT_DROPOUT, "auto", 8, "pmap", marks=pytest.mark.slow),
         ("cnn", WITHOUT_DROPOUT, "manual", 8, "jit"),
         ("cnn", WITH_DROPOUT, "auto", 8, "jit"),
     ],

@@ -102,6 +102,7 @@ def test_code_that_does_not_wait_for_the_disk_is_found(runs, events, wrong):
         outcomes(runs, wrong(events), 10**9)
 
 
+@pytest.mark.slow
 def test_a_record_that_was_cut_or_is_zeros_hides_none_that_was_saved(runs, events, monkeypatch):
     monkeypatch.setattr(crash, "CUTS", 40)
     (inode,) = metrics(events)

@@ -288,7 +288,10 @@ def test_where_there_are_no_locks_a_run_says_so_and_trains(train_tiny, tmp_path,
 
 @pytest.mark.parametrize(
     ("model", "steps"),
-    [("cnn", (0, 3, 5, 1)), ("mlp_functional", (0, 0, 0, 1, 1))],
+    [
+        pytest.param("cnn", (0, 3, 5, 1), marks=pytest.mark.slow),
+        ("mlp_functional", (0, 0, 0, 1, 1)),
+    ],
     ids=["at any step", "between epochs in one loop"],
 )
 def test_a_run_interrupted_again_and_again_ends_as_if_it_had_not_been(

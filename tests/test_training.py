@@ -157,7 +157,11 @@ def test_a_step_goes_along_the_mean_or_sum_of_the_real_examples_gradient(
 
 
 @pytest.mark.parametrize(
-    "loss", ["cross_entropy", pytest.param("half_mse", marks=pytest.mark.slow), "mse"]
+    "loss",
+    [
+        "cross_entropy",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("half_mse", "mse")),
+    ],
 )
 def test_padding_and_blocks_of_a_batch_change_no_sum(tiny, tiny_preset, loss):
     ours = Experiment.create(tiny_preset("mlp", hidden=(16,), loss=loss), tiny)
@@ -235,7 +239,12 @@ EPOCHS = [scan.scanned_epoch, loop.stepped_epoch]
         pytest.param("mlp", {"batch_size": 48}, id="ragged"),
         pytest.param("mlp", {"batch_size": 160}, id="full"),
         # What an accelerator does, on the CPU: with dropout, and shifts made on the device.
-        pytest.param("cnn", {"batch_size": 48, "augment": "shift,flip"}, id="convolutions"),
+        pytest.param(
+            "cnn",
+            {"batch_size": 48, "augment": "shift,flip"},
+            id="convolutions",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_an_epoch_in_one_loop_is_an_epoch_step_by_step(tiny, tiny_preset, float64, model, changes):
@@ -342,7 +351,7 @@ def test_a_batch_that_devices_cannot_share_is_refused(tiny, kind):
 # The notebook API
 
 
-@pytest.mark.parametrize("model", ["mlp", "cnn"])
+@pytest.mark.parametrize("model", ["mlp", pytest.param("cnn", marks=pytest.mark.slow)])
 def test_the_same_seed_trains_the_same_and_another_moves_parameters_and_order(
     tiny, tiny_preset, model
 ):

@@ -181,7 +181,8 @@ class Experiment:
             apply = with_crops(apply, self.config.input_size)
         if self.data.is_regression:
             mean, scale = self.data.target_mean, self.data.target_scale
-            metric = functools.partial(metric, mean=mean, scale=scale)
+            center = np.mean(self.data.train.labels, axis=0, dtype=np.float64)
+            metric = functools.partial(metric, mean=mean, scale=scale, center=center)
         axis_name = self.parallel.axis_name
         eval_step = step.make_eval_step(apply, loss, metric=metric, axis_name=axis_name)
         return self.parallel.compile(eval_step)

@@ -10,6 +10,10 @@ from jaxtyping import Array, Float
 
 Sum = Any  # A JAX array on a device, a NumPy one where an epoch is added up.
 
+# A variation below this share of Σ (y - c)² is the rounding of float32 sums: the targets do not
+# vary, or c lies so far from them that these sums cannot tell.
+ROUNDING = 1e-5
+
 
 @flax.struct.dataclass
 class RegressionMetrics:
@@ -37,22 +41,24 @@ class RegressionMetrics:
         *,
         mean: float = 0.0,
         scale: float = 1.0,
+        center: Any = 0.0,
     ):
         """The metrics of one batch, in the target's own units: scale * target + mean.
 
-        The targets are standardised, by a mean (the c above) and then a scale, or as they are. The
-        mask is 1 for an example and 0 for padding.
+        The targets are standardised, by a mean and then a scale, or as they are. The center, a
+        number or [K], is the c above in the targets given: where these are not standardised, their
+        mean in some other set. The mask is 1 for an example and 0 for padding.
         """
 
         def total(x: jax.Array) -> jax.Array:
             return jnp.where(mask[:, None] > 0, x, 0).sum(axis=0)
 
-        errors, deviations = scale * (targets - outputs), scale * targets
+        errors, deviations = scale * (targets - outputs), scale * (targets - center)
         return cls(
             loss_sum=jnp.sum(jnp.where(mask > 0, losses, 0)),
             squares=total(jnp.square(errors)),
             errors=total(jnp.abs(errors)),
-            sizes=total(jnp.abs(deviations + mean)),
+            sizes=total(jnp.abs(scale * targets + mean)),
             deviations=total(deviations),
             deviation_squares=total(jnp.square(deviations)),
             count=jnp.sum((mask > 0).astype(losses.dtype)).astype(jnp.int32),
@@ -72,12 +78,13 @@ class RegressionMetrics:
     def r2(self) -> float:
         """R² = 1 - Σ (y - ŷ)² / Σ (y - ȳ)², the mean over outputs: 1 is perfect, 0 is their mean.
 
-        NaN where targets do not vary. Source: sklearn.metrics.r2_score.
+        NaN where targets do not vary, or by less than float32 sums around c can tell.
+        Source: sklearn.metrics.r2_score.
         """
         deviations = np.asarray(self.deviations, np.float64)
         squares = np.asarray(self.deviation_squares, np.float64)
         variation = squares - deviations**2 / int(self.count)
-        if not (variation > 0).all():
+        if not (variation > ROUNDING * squares).all():
             return float("nan")
         return float(np.mean(1 - np.asarray(self.squares, np.float64) / variation))
 

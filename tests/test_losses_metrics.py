@@ -207,6 +207,29 @@ def test_scores_that_nothing_can_be_divided_by_are_not_a_number():
     assert np.isnan(metrics.r2) and np.isnan(metrics.wmape) and metrics.mse == 1
 
 
+@pytest.mark.parametrize("center", [False, True], ids=["around 0", "around their mean"])
+@pytest.mark.parametrize("constant", [0.1, 0.3, 7.3, 333.3])
+def test_targets_that_do_not_vary_have_no_r2_whatever_rounding_leaves(constant, center):
+    for size in (7, 1000):
+        targets = np.full((size, 1), constant, np.float32)
+        units = {"center": constant} if center else {}
+        assert np.isnan(regression_metrics_of(targets + 1, targets, **units).r2)
+
+
+@pytest.mark.parametrize("oracle", ["numpy", "sklearn"])
+def test_r2_of_targets_far_from_0_is_the_oracles_around_their_mean_and_else_none(request, oracle):
+    """Around 0, the sums of float32 have lost the variation: 0.99999998 where R² is 0.80."""
+    theirs = numpys_r2
+    if oracle == "sklearn":
+        theirs = request.getfixturevalue("sklearn_metrics").r2_score
+    predicted, targets = (np.float32(1e5 + 0.01 * z) for z in random_targets(300, 1))
+    expected = theirs(targets.astype(np.float64), predicted.astype(np.float64))
+    assert expected < 0.9
+    metrics = regression_metrics_of(predicted, targets, center=99_999.9)
+    assert metrics.r2 == pytest.approx(expected, rel=1e-3)
+    assert np.isnan(regression_metrics_of(predicted, targets).r2)
+
+
 def test_each_loss_is_trained_with_the_metrics_that_suit_it():
     suited = {name: metric_of(loss) for name, loss in LOSSES.items()}
     labels = dict.fromkeys(["cross_entropy", "mse", "half_mse"], Metrics.of)

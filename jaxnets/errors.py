@@ -44,10 +44,26 @@ def message_and_status(error: BaseException) -> tuple[str, int] | None:
         return "not enough memory", RUN_FAILED
     if str(error).startswith(OUT_OF_MEMORY):
         return f"not enough memory{str(error).removeprefix(OUT_OF_MEMORY)}", RUN_FAILED
+    if isinstance(error, ModuleNotFoundError) and _is_not_installed(error.name or ""):
+        return f"no module named {error.name}: {_how_to_install()}", WRONG_REQUEST
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror or error}", RUN_FAILED
     return None
+
+
+def _is_not_installed(module: str) -> bool:
+    return module.partition(".")[0] not in {"jaxnets", *sys.stdlib_module_names}
+
+
+def _how_to_install() -> str:
+    """Which Python has what is missing, or how to install it."""
+    for folder in dict.fromkeys((os.path.dirname(sys.argv[0]), "")):
+        for name in ("bin/python", "Scripts/python.exe"):
+            python = os.path.join(folder, ".venv", *name.split("/"))
+            if os.path.exists(python) and os.path.abspath(python) != sys.executable:
+                return f"start it with {python}"
+    return "install jaxnets with python3 -m venv .venv && .venv/bin/pip install -e ."
 
 
 class _Stderr(io.FileIO):
@@ -159,11 +175,26 @@ def unknown(kind: str, value: str, known: Iterable[str]) -> UserError:
 
 
 def did_you_mean(value: str, known: Iterable[str], quote: str = "") -> str:
-    """The question for the nearest name that exists, or nothing."""
+    """The question for the nearest name that exists, or nothing if none is near."""
     import difflib  # Only for mistakes.
 
-    near = difflib.get_close_matches(value, known, n=1, cutoff=0.5)
-    return f"; did you mean {quote}{near[0]}{quote}?" if near else ""
+    names = {_letters(name): name for name in known}
+    near = difflib.get_close_matches(_letters(value), names, n=1, cutoff=0.65)
+    return f"; did you mean {quote}{names[near[0]]}{quote}?" if near else ""
+
+
+def same_name(value: str, known: Iterable[str]) -> str | None:
+    """The name that a value is but for capitals, dashes and underscores, if there is one.
+
+    >>> same_name("One-Cycle", ["cosine", "one_cycle"])
+    'one_cycle'
+    """
+    return next((name for name in known if _letters(name) == _letters(value)), None)
+
+
+def _letters(name: str) -> str:
+    """A name's letters and digits, in small."""
+    return "".join(filter(str.isalnum, name)).lower()
 
 
 def printable(text: str) -> str:
@@ -190,3 +221,34 @@ def first_line(error: Exception) -> str:
     """An error's reason in one line: a library's message may be a page, or empty."""
     message = getattr(error, "strerror", None) or str(error)
     return (message.strip().splitlines() or [type(error).__name__])[0]
+
+
+def program(command: str) -> list[str]:
+    """The words that start a command in the user's shell as this process was started."""
+    script = sys.argv[0]
+    name = os.path.basename(script)
+    if name.removesuffix(".exe") == "jaxnets":
+        return [
+            "jaxnets" if _found_on_path("jaxnets") == os.path.abspath(script) else script,
+            command,
+        ]
+    python = "python" if _found_on_path("python") == sys.executable else short_path(sys.executable)
+    if command == "train" and name.endswith(".py") and name != "__main__.py":
+        return [python, script]
+    return [python, "-m", "jaxnets", command]
+
+
+def _found_on_path(name: str) -> str | None:
+    """The file that a shell would start for a name."""
+    folders = os.environ.get("PATH", "").split(os.pathsep)
+    files = (os.path.join(folder, name) for folder in folders if folder)
+    return next((file for file in files if os.access(file, os.X_OK)), None)
+
+
+def short_path(path: str) -> str:
+    """A path as seen from the working folder, if it lies in it."""
+    try:
+        shorter = os.path.relpath(path)
+    except (OSError, ValueError):  # The working folder is gone; another drive of Windows.
+        return path
+    return path if shorter.startswith("..") else shorter

@@ -1,19 +1,22 @@
-"""`python -m jaxnets COMMAND`: each command's flags, and the room that does the work.
+"""`jaxnets COMMAND`: each command's flags, and the room that does the work.
 
 Nothing here imports jax until the flags are known to be right.
 """
 
 import dataclasses
+import importlib.util
 import json
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from jaxnets.cli.flags import parse_command, unknown_flag
+from jaxnets.cli.flags import parse_command, print_version, unknown_flag
 from jaxnets.config.fields import COUNT, Config, learning_rate_note, preset
 from jaxnets.config.options import Options, option, parse
 from jaxnets.config.recipes import DEFAULT_MODEL, PRESETS
-from jaxnets.errors import DONE, RUN_FAILED, WRONG_REQUEST, UserError, unknown
+from jaxnets.errors import DONE, RUN_FAILED, WRONG_REQUEST, UserError, same_name
 from jaxnets.lecture.compare.request import Request, resolved
 
 JSON = "print JSON instead of a table"
@@ -22,16 +25,53 @@ JSON = "print JSON instead of a table"
 def main(arguments: Sequence[str]) -> int:
     """Runs the command that comes first; returns the exit status."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        lines = [f"  {name:12}{command.__doc__}" for name, (command, *_) in COMMANDS.items()]
-        usage = "usage: python -m jaxnets COMMAND [--flag=value ...]"
-        more = "python -m jaxnets COMMAND --help lists a command's flags."
-        print("\n".join([usage, "", *lines, "", more]), flush=True)
+        print(_help(), flush=True)
         return DONE
-    name, *rest = arguments
-    if name not in COMMANDS:
-        raise unknown("command", name, COMMANDS)
-    command, given = parse_command(rest, name, COMMANDS[name])
-    return command.run(**given)
+    if arguments[0] == "--version":
+        print_version()
+    given, *rest = arguments
+    known = ("train", *COMMANDS, "completion")
+    name = same_name(given, known)
+    if name is None:
+        from jaxnets.cli import guesses
+
+        hint = guesses.for_command(given, known)
+        raise UserError(f'unknown command "{given}"{hint} (known: {", ".join(known)})')
+    if name == "train":
+        return _train(rest)
+    if name == "completion":
+        from jaxnets.cli import completion
+
+        print(completion.answer(rest, {"train": (Config,), **COMMANDS}), flush=True)
+        return DONE
+    command, flags = parse_command(rest, name, COMMANDS[name])
+    return command.run(**flags)
+
+
+def _help() -> str:
+    about = {"train": "Train a network and report its test accuracy."}
+    about |= {name: str(command.__doc__) for name, (command, *_) in COMMANDS.items()}
+    about["completion"] = "Print what lets Tab complete in bash, zsh or fish."
+    return "\n".join(
+        [
+            "usage: jaxnets COMMAND [--flag=value ...]",
+            "",
+            *(f"  {name:12}{text}" for name, text in about.items()),
+            "",
+            "jaxnets COMMAND --help lists a command's flags, jaxnets --version the version.",
+        ]
+    )
+
+
+def _train(arguments: Sequence[str]) -> int:
+    """Runs train.py, which stands beside the package, or inside where a wheel was installed."""
+    package = Path(__file__).parents[1]
+    path = next(path for path in (package, package.parent) if (path / "train.py").exists())
+    spec = importlib.util.spec_from_file_location("train", path / "train.py")
+    assert spec and spec.loader
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    return script.main(arguments)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -169,6 +209,8 @@ class Predict(Options):
     def run(self) -> int:
         if self.show and self.json:
             raise UserError("show and json exclude each other, got both")
+        if not _holds_run(self.run_folder) and (runs := [*filter(_holds_run, self.images)]):
+            raise UserError(f"expected the run before the pictures: predict {runs[0]} IMAGE...")
 
         from jaxnets.serving.answer import answer
 
@@ -181,6 +223,10 @@ class Predict(Options):
             show=self.show,
         )
         return DONE if all_good else WRONG_REQUEST
+
+
+def _holds_run(folder: str) -> bool:
+    return os.path.exists(os.path.join(folder, "config.json"))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

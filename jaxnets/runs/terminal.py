@@ -3,15 +3,18 @@
 import contextlib
 import errno
 import os
+import shlex
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from threading import current_thread, main_thread
 from typing import Any
 
 from tqdm import tqdm
 
+from jaxnets.errors import printable, program, short_path
 from jaxnets.metrics import Metrics
 from jaxnets.training.loop import Checkpoint, TrainLoader
 
@@ -21,6 +24,44 @@ HANG_UP = getattr(signal, "SIGHUP", None)
 # Seconds within which a second signal is the same request. timeout(1) signals the process and its
 # group. Programs that run others pass on a Ctrl-C, which these have received already.
 SAME_REQUEST = 0.1
+
+
+def duration(seconds: float) -> str:
+    """A time as one says it.
+
+    >>> duration(8.34), duration(147), duration(5000)
+    ('8.3 s', '2 min 27 s', '1 h 23 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, seconds = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {seconds} s"
+    return f"{minutes // 60:,} h {minutes % 60} min"
+
+
+def ending(folder: Path, test: Metrics, seconds: float) -> str:
+    """What a run says last: its mistakes, its time, its folder and the command to use it."""
+    wrong, where = int(test.count - test.correct), short_path(str(folder))
+    command = printable(shlex.join([*program("predict"), where]))
+    return (
+        f"{wrong:,} of {int(test.count):,} test images are wrong; trained in {duration(seconds)}\n"
+        f"run folder: {printable(where)}\n"
+        f"your own pictures: {command} PICTURE"
+    )
+
+
+def saved(checkpoint: Checkpoint, loader: TrainLoader, epochs: int) -> str:
+    """How far a run had come that was saved on a signal."""
+    step = int(checkpoint.state.step)
+    epoch = max(1, -(-step // loader.steps))  # That of the step itself.
+    return f"saved after step {step:,} (epoch {epoch} of {epochs})"
+
+
+def how_to_resume(folder: Path) -> str:
+    """The command that resumes a run, to be pasted into the same shell."""
+    where = f"--workdir={short_path(str(folder))}"
+    return f"resume with: {shlex.join([*program('train'), '--resume', where])}"
 
 
 class Progress(contextlib.AbstractContextManager):

@@ -6,11 +6,16 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 # Exit statuses: done; the run failed; the request was wrong; 128 + a signal's number.
 DONE, RUN_FAILED, WRONG_REQUEST, BY_SIGNAL = 0, 1, 2, 128
 
 OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # XLA's error begins with it.
+# A command follows these, to the end of the line.
+RESUME, PICTURES = "resume with: ", "your own pictures: "
+COLOURS = {"red": 31, "green": 32}
+
 LONGEST = 2000  # Characters of a message: a file may hold a text of any length.
 
 
@@ -87,7 +92,7 @@ def _end(*_) -> None:
     with contextlib.suppress(Exception):  # A stream may be full, gone, or just being written to.
         sys.stdout.flush()
     with contextlib.suppress(Exception):
-        print(f"error: {one_line(_interrupt_message)}", file=sys.stderr, flush=True)
+        show(f"error: {one_line(_interrupt_message)}", sys.stderr)
     os._exit(BY_SIGNAL + signal.SIGINT)
 
 
@@ -152,7 +157,7 @@ def run_main(main: Callable[[Sequence[str]], int]) -> int:
         if (known := message_and_status(error)) is None:
             raise
         message, status = known
-        print(f"error: {one_line(message)}", file=sys.stderr)
+        show(f"error: {one_line(message)}", sys.stderr)
         if isinstance(error, StoppedError) and error.at_once:
             with contextlib.suppress(OSError):
                 sys.stdout.flush()
@@ -235,6 +240,9 @@ def program(command: str) -> list[str]:
     python = "python" if _found_on_path("python") == sys.executable else short_path(sys.executable)
     if command == "train" and name.endswith(".py") and name != "__main__.py":
         return [python, script]
+    script = os.path.join(os.path.dirname(sys.executable), "jaxnets")  # That of its environment.
+    if os.path.exists(script):
+        return ["jaxnets" if python == "python" else short_path(script), command]
     return [python, "-m", "jaxnets", command]
 
 
@@ -252,3 +260,51 @@ def short_path(path: str) -> str:
     except (OSError, ValueError):  # The working folder is gone; another drive of Windows.
         return path
     return path if shorter.startswith("..") else shorter
+
+
+def columns(stream: Any = None) -> int:
+    """The width of the terminal behind a stream (stdout); elsewhere more than any text needs."""
+    try:
+        return os.get_terminal_size((stream or sys.stdout).fileno()).columns or 80
+    except (OSError, ValueError, AttributeError):
+        return sys.maxsize
+
+
+def fold(text: str, width: int) -> str:
+    """Breaks long lines between words; a command gets a line of its own, and is never broken."""
+    lines = []
+    for line in text.split("\n"):
+        if len(line) <= width:
+            lines.append(line)
+            continue
+        import textwrap
+
+        line, mark, command = line.partition(PICTURES if PICTURES in line else RESUME)
+        indent = {"subsequent_indent": "  ", "break_on_hyphens": False, "break_long_words": False}
+        lines += textwrap.wrap(line + mark, width, **indent)
+        lines += [f"  {command}"] if command else []
+    return "\n".join(lines)
+
+
+def paint(text: str, colour: str, stream: Any = None) -> str:
+    """The text in one of COLOURS, if a stream (stdout) shows colours."""
+    return f"\x1b[{COLOURS[colour]}m{text}\x1b[0m" if has_colours(stream or sys.stdout) else text
+
+
+def has_colours(stream: Any) -> bool:
+    """Whether a stream is a terminal with colours: no-color.org, force-color.org."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    windows = os.name == "nt" and "WT_SESSION" not in os.environ  # Its old console.
+    return os.environ.get("TERM") != "dumb" and not windows and stream.isatty()
+
+
+def show(text: str, stream: Any = None) -> None:
+    """Prints lines that fit into the terminal, an error's first word in red."""
+    stream = stream or sys.stdout
+    text = fold(text, columns(stream))
+    if text.startswith("error: "):
+        text = paint("error:", "red", stream) + text.removeprefix("error:")
+    print(text, file=stream, flush=True)

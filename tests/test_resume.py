@@ -372,7 +372,7 @@ def test_a_terminal_that_closes_ends_the_run_saved(run_python, finished_run, tmp
         if process == 0:
             os.execv(sys.executable, [sys.executable, "train.py", *sys.argv[1:]])
         shown = b""
-        while b"validation loss" not in shown:
+        while b"val acc" not in shown:
             shown = shown[-1000:] + os.read(terminal, 1000)
         os.close(terminal)
         sys.exit(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))

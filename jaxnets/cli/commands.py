@@ -16,7 +16,7 @@ from jaxnets.cli.flags import parse_command, print_version, unknown_flag
 from jaxnets.config.fields import COUNT, Config, learning_rate_note, preset
 from jaxnets.config.options import Options, option, parse
 from jaxnets.config.recipes import DEFAULT_MODEL, PRESETS
-from jaxnets.errors import DONE, RUN_FAILED, WRONG_REQUEST, UserError, same_name
+from jaxnets.errors import DONE, RUN_FAILED, WRONG_REQUEST, UserError, same_name, short_path, show
 from jaxnets.lecture.compare.request import Request, resolved
 
 JSON = "print JSON instead of a table"
@@ -117,7 +117,10 @@ class Summary(Options):
         rows = summary.summary(create_model(config, self.num_classes), self.image_shape)
         what = config.model, rows, self.image_shape
         values = summary.to_values(*what)
-        print(json.dumps(values, indent=2) if self.json else summary.to_text(*what))
+        if self.json:
+            print(json.dumps(values, indent=2))
+        else:
+            show(summary.to_text(*what))
         return DONE
 
 
@@ -141,7 +144,7 @@ class Search(Options):
         if not over:
             raise UserError("over: expected --over=FIELD=A,B,... at least once, got none")
         if "optimizer" in given and (note := learning_rate_note(preset(**given))):
-            print(note, file=sys.stderr)
+            show(note, sys.stderr)
 
         from jaxnets.lecture import ranking
         from jaxnets.lecture.search import search_all
@@ -151,8 +154,8 @@ class Search(Options):
         if self.json:
             print(json.dumps(ranking.to_values(found), indent=2))
         else:
-            print(ranking.to_text(found))
-            print(f"\nresults: {found.folder}{'' if drawn else ' (matplotlib would draw a plot)'}")
+            hint = "" if drawn else " (matplotlib would draw a plot)"
+            show(f"{ranking.to_text(found)}\n\nresults: {short_path(str(found.folder))}{hint}")
         return DONE
 
 
@@ -161,7 +164,8 @@ def _values(text: str) -> tuple[str, list[Any]]:
     name, _, values = text.partition("=")
     name = name.replace("-", "_")
     if not values:
-        raise UserError(f"over: expected FIELD=A,B,..., got {text!r}")
+        hint = f"; did you mean {text.replace(':', '=', 1)}?" if ":" in text else ""
+        raise UserError(f"over: expected FIELD=A,B,..., got {text!r}{hint}")
     fields = Config.__dataclass_fields__
     if name not in fields:
         raise unknown_flag(f"--{name}", [f"--{known}" for known in fields])
@@ -211,6 +215,11 @@ class Predict(Options):
             raise UserError("show and json exclude each other, got both")
         if not _holds_run(self.run_folder) and (runs := [*filter(_holds_run, self.images)]):
             raise UserError(f"expected the run before the pictures: predict {runs[0]} IMAGE...")
+        if not os.path.exists(self.run_folder) and (
+            runs := list(Path("runs").glob("*/config.json"))
+        ):
+            newest = max(runs, key=os.path.getmtime).parent
+            raise UserError(f"{self.run_folder}: expected a run folder; the newest is {newest}")
 
         from jaxnets.serving.answer import answer
 
@@ -231,7 +240,7 @@ def _holds_run(folder: str) -> bool:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Devices(Options):
-    """Show the devices that JAX finds, and those that train.py would use."""
+    """Show the devices that JAX finds, and which of them would train."""
 
     json: bool = option(False, JSON)
 
@@ -242,7 +251,10 @@ class Devices(Options):
         from jaxnets.report.devices import to_text, to_values
 
         values = to_values(create_parallel(config))
-        print(json.dumps(values, indent=2) if self.json else to_text(values))
+        if self.json:
+            print(json.dumps(values, indent=2))
+        else:
+            show(to_text(values))
         return DONE
 
 

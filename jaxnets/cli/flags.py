@@ -143,7 +143,8 @@ def _positionals(
     """Gives each positional option a word; an option whose type is tuple takes all the rest."""
     if len(words) < len(fields):
         missing = " ".join(map(_metavar, fields[len(words) :]))
-        raise UserError(f"expected {missing}, got none (--help explains)")
+        got = f"only {' '.join(words)}" if words else "none"
+        raise UserError(f"expected {missing}, got {got} (--help explains)")
     given: dict[str, Any] = {}
     for field in fields:
         if field.type is str:

@@ -91,6 +91,8 @@ def for_command(name: str, known: Collection[str]) -> str:
         return f"; {sentence}"
     if model := same_name(name, PRESETS):
         return f"; did you mean summary --model={model}?"
+    if name.startswith("-"):
+        return did_you_mean(name, ("--help", "--version"))
     return did_you_mean(name, known, quote='"')
 
 

@@ -18,6 +18,7 @@ from jaxnets.errors import (
     interruptible,
     on_interrupt,
     printable,
+    show,
 )
 from jaxnets.experiment import Experiment, Record
 from jaxnets.machine.platform import Processes, describe, surroundings
@@ -175,7 +176,7 @@ class Run:
         self.folder.finish(result)
         if lines := self.closing_lines(self, test):
             print(f"\n{lines}\n")
-        print(terminal.ending(self.folder.path, test, result["seconds"]))
+        show(terminal.ending(self.folder.path, test, result["seconds"]))
         target = self.config.target_accuracy
         if target is not None and test.accuracy < target:
             raise RunFailedError(

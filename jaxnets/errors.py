@@ -67,7 +67,7 @@ def _how_to_install() -> str:
         for name in ("bin/python", "Scripts/python.exe"):
             python = os.path.join(folder, ".venv", *name.split("/"))
             if os.path.exists(python) and os.path.abspath(python) != sys.executable:
-                return f"start it with {python}"
+                return f"start it with {short_path(python)}"
     return "install jaxnets with python3 -m venv .venv && .venv/bin/pip install -e ."
 
 

@@ -94,7 +94,7 @@ def _read(
             continue
         name, equals, value = text.partition("=")
         if name.startswith("--"):
-            name = "--" + ALIASES.get(name[2:], name[2:].replace("-", "_"))
+            name = "--" + ALIASES.get(name[2:].lower(), name[2:].replace("-", "_"))
             name = same_name(name, [*flags, *OTHERS]) or name
         if name == "--version":
             print_version()
@@ -124,7 +124,7 @@ def _read(
 
 
 def _parse(field: dataclasses.Field, text: str) -> Any:
-    alias = VALUES.get(text.lower())
+    alias = VALUES.get(text.lower(), text)
     try:
         return parse(field, alias if alias in field.metadata["allowed"] else text)
     except UserError as error:

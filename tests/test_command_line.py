@@ -152,6 +152,7 @@ def test_the_version_is_shown(run_python, start):
     assert run_python(*start, "--version") == (0, f"jaxnets {__version__}\n", "")
 
 
+@pytest.mark.slow
 def test_train_is_a_command_too(run_python, finished_run, tmp_path):
     outcome = run_python("-m", "jaxnets", "train", *finished_run.flags, f"--workdir={tmp_path}/run")
     assert (outcome.status, outcome.err) == (0, "")
@@ -220,6 +221,7 @@ def test_tab_offers_commands_flags_and_values(script, shell):
     assert offered("jaxnets summary --model=alex") == wanted
 
 
+@pytest.mark.slow
 def test_what_a_run_says_last_can_be_pasted(script, tiny_flags, tmp_path):
     def shell(command):
         return subprocess.run(

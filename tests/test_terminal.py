@@ -138,6 +138,7 @@ def test_no_line_of_any_command_wraps(on_terminal, commands):
     assert width_of(widest(shown)) <= 80, widest(shown)
 
 
+@pytest.mark.slow
 def test_a_wide_terminal_shows_more_in_longer_lines(on_terminal, commands):
     shown = on_terminal([commands["train"]], columns=160)
     assert re.search(r"validation loss \d.*gradient error \d.*images/s", shown)

@@ -18,6 +18,7 @@ from jaxnets.errors import (
     interruptible,
     on_interrupt,
     printable,
+    short_path,
     show,
 )
 from jaxnets.experiment import Experiment, Record
@@ -108,7 +109,10 @@ class Run:
         if note := learning_rate_note(config):
             line += f"\n{note}"
         if config.resume:
-            where, step = printable(str(self.folder.path)), int(self.checkpoint.state.step)
+            where, step = (
+                printable(short_path(str(self.folder.path))),
+                int(self.checkpoint.state.step),
+            )
             line += f"\nresuming {where} after step {step:,}"
         return line
 

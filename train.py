@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Trains a network of the lecture and reports its test accuracy.
 
     python train.py --model=cnn                      the CNN on MNIST: 99.6 %
@@ -5,17 +6,16 @@
     python train.py --model=mlp --hidden=128,64 --epochs=5
     python train.py --model=cnn --dataset=cifar10    another data set
 
-Everything about a run is kept in its run folder. Exit status: 0 done; 1 the
-run failed (the target accuracy was missed, a loss was not finite, gradients
-disagreed, the disk was full); 2 the request was wrong; 130 (Ctrl-C), 143
-(SIGTERM) or 129 (SIGHUP, a closed terminal) interrupted, after saving. A
-second Ctrl-C stops at once, without saving. --resume continues the model's
-newest unfinished run, --resume --workdir=DIR that one.
+A run is kept in its run folder. Exit status: 0 done; 1 the run failed (target
+accuracy missed, loss not finite, gradients disagree, disk full); 2 the request
+was wrong; 130 (Ctrl-C), 143 (SIGTERM) or 129 (a closed terminal) interrupted,
+after saving. A second Ctrl-C stops at once, without saving. --resume continues
+the model's newest unfinished run, --resume --workdir=DIR that one.
 """
 
 from collections.abc import Sequence
 
-from jaxnets.errors import DONE, run_process
+from jaxnets.errors import DONE, run_process, show
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str]) -> int:
 
     with Run.open(flags) as run:  # loads the data, builds the network, takes the run folder
         lecture.prepare(run)  # the slides' own search and lines, where the config asks for them
-        print(run.headline, flush=True)
+        show(run.headline)
         for record in run.epochs():  # trains, validates, logs, saves
             run.report(record)
         run.finish()  # tests, writes result.json

@@ -1,4 +1,4 @@
-"""python -m jaxnets COMMAND: everything but training, which is train.py."""
+"""The command line: `jaxnets COMMAND` or `python -m jaxnets COMMAND`."""
 
 from collections.abc import Sequence
 
@@ -12,5 +12,10 @@ def main(arguments: Sequence[str]) -> int:
     return commands.main(arguments)
 
 
-if __name__ == "__main__":
+def console_script() -> None:
+    """What the script `jaxnets` calls."""
     run_process(main)
+
+
+if __name__ == "__main__":
+    console_script()

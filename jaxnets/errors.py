@@ -6,11 +6,16 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 # Exit statuses: done; the run failed; the request was wrong; 128 + a signal's number.
 DONE, RUN_FAILED, WRONG_REQUEST, BY_SIGNAL = 0, 1, 2, 128
 
 OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # XLA's error begins with it.
+# A command follows these, to the end of the line.
+RESUME, PICTURES = "resume with: ", "your own pictures: "
+COLOURS = {"red": 31, "green": 32}
+
 LONGEST = 2000  # Characters of a message: a file may hold a text of any length.
 
 
@@ -44,10 +49,26 @@ def message_and_status(error: BaseException) -> tuple[str, int] | None:
         return "not enough memory", RUN_FAILED
     if str(error).startswith(OUT_OF_MEMORY):
         return f"not enough memory{str(error).removeprefix(OUT_OF_MEMORY)}", RUN_FAILED
+    if isinstance(error, ModuleNotFoundError) and _is_not_installed(error.name or ""):
+        return f"no module named {error.name}: {_how_to_install()}", WRONG_REQUEST
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror or error}", RUN_FAILED
     return None
+
+
+def _is_not_installed(module: str) -> bool:
+    return module.partition(".")[0] not in {"jaxnets", *sys.stdlib_module_names}
+
+
+def _how_to_install() -> str:
+    """Which Python has what is missing, or how to install it."""
+    for folder in dict.fromkeys((os.path.dirname(sys.argv[0]), "")):
+        for name in ("bin/python", "Scripts/python.exe"):
+            python = os.path.join(folder, ".venv", *name.split("/"))
+            if os.path.exists(python) and os.path.abspath(python) != sys.executable:
+                return f"start it with {short_path(python)}"
+    return "install jaxnets with python3 -m venv .venv && .venv/bin/pip install -e ."
 
 
 class _Stderr(io.FileIO):
@@ -71,7 +92,7 @@ def _end(*_) -> None:
     with contextlib.suppress(Exception):  # A stream may be full, gone, or just being written to.
         sys.stdout.flush()
     with contextlib.suppress(Exception):
-        print(f"error: {one_line(_interrupt_message)}", file=sys.stderr, flush=True)
+        show(f"error: {one_line(_interrupt_message)}", sys.stderr)
     os._exit(BY_SIGNAL + signal.SIGINT)
 
 
@@ -136,7 +157,7 @@ def run_main(main: Callable[[Sequence[str]], int]) -> int:
         if (known := message_and_status(error)) is None:
             raise
         message, status = known
-        print(f"error: {one_line(message)}", file=sys.stderr)
+        show(f"error: {one_line(message)}", sys.stderr)
         if isinstance(error, StoppedError) and error.at_once:
             with contextlib.suppress(OSError):
                 sys.stdout.flush()
@@ -159,11 +180,26 @@ def unknown(kind: str, value: str, known: Iterable[str]) -> UserError:
 
 
 def did_you_mean(value: str, known: Iterable[str], quote: str = "") -> str:
-    """The question for the nearest name that exists, or nothing."""
+    """The question for the nearest name that exists, or nothing if none is near."""
     import difflib  # Only for mistakes.
 
-    near = difflib.get_close_matches(value, known, n=1, cutoff=0.5)
-    return f"; did you mean {quote}{near[0]}{quote}?" if near else ""
+    names = {_letters(name): name for name in known}
+    near = difflib.get_close_matches(_letters(value), names, n=1, cutoff=0.65)
+    return f"; did you mean {quote}{names[near[0]]}{quote}?" if near else ""
+
+
+def same_name(value: str, known: Iterable[str]) -> str | None:
+    """The name that a value is but for capitals, dashes and underscores, if there is one.
+
+    >>> same_name("One-Cycle", ["cosine", "one_cycle"])
+    'one_cycle'
+    """
+    return next((name for name in known if _letters(name) == _letters(value)), None)
+
+
+def _letters(name: str) -> str:
+    """A name's letters and digits, in small."""
+    return "".join(filter(str.isalnum, name)).lower()
 
 
 def printable(text: str) -> str:
@@ -190,3 +226,85 @@ def first_line(error: Exception) -> str:
     """An error's reason in one line: a library's message may be a page, or empty."""
     message = getattr(error, "strerror", None) or str(error)
     return (message.strip().splitlines() or [type(error).__name__])[0]
+
+
+def program(command: str) -> list[str]:
+    """The words that start a command in the user's shell as this process was started."""
+    script = sys.argv[0]
+    name = os.path.basename(script)
+    if name.removesuffix(".exe") == "jaxnets":
+        return [
+            "jaxnets" if _found_on_path("jaxnets") == os.path.abspath(script) else script,
+            command,
+        ]
+    python = "python" if _found_on_path("python") == sys.executable else short_path(sys.executable)
+    if command == "train" and name.endswith(".py") and name != "__main__.py":
+        return [python, script]
+    script = os.path.join(os.path.dirname(sys.executable), "jaxnets")  # That of its environment.
+    if os.path.exists(script):
+        return ["jaxnets" if python == "python" else short_path(script), command]
+    return [python, "-m", "jaxnets", command]
+
+
+def _found_on_path(name: str) -> str | None:
+    """The file that a shell would start for a name."""
+    folders = os.environ.get("PATH", "").split(os.pathsep)
+    files = (os.path.join(folder, name) for folder in folders if folder)
+    return next((file for file in files if os.access(file, os.X_OK)), None)
+
+
+def short_path(path: str) -> str:
+    """A path as seen from the working folder, if it lies in it."""
+    try:
+        shorter = os.path.relpath(path)
+    except (OSError, ValueError):  # The working folder is gone; another drive of Windows.
+        return path
+    return path if shorter.startswith("..") else shorter
+
+
+def columns(stream: Any = None) -> int:
+    """The width of the terminal behind a stream (stdout); elsewhere more than any text needs."""
+    try:
+        return os.get_terminal_size((stream or sys.stdout).fileno()).columns or 80
+    except (OSError, ValueError, AttributeError):
+        return sys.maxsize
+
+
+def fold(text: str, width: int) -> str:
+    """Breaks long lines between words; a command gets a line of its own, and is never broken."""
+    lines = []
+    for line in text.split("\n"):
+        if len(line) <= width:
+            lines.append(line)
+            continue
+        import textwrap
+
+        line, mark, command = line.partition(PICTURES if PICTURES in line else RESUME)
+        indent = {"subsequent_indent": "  ", "break_on_hyphens": False, "break_long_words": False}
+        lines += textwrap.wrap(line + mark, width, **indent)
+        lines += [f"  {command}"] if command else []
+    return "\n".join(lines)
+
+
+def paint(text: str, colour: str, stream: Any = None) -> str:
+    """The text in one of COLOURS, if a stream (stdout) shows colours."""
+    return f"\x1b[{COLOURS[colour]}m{text}\x1b[0m" if has_colours(stream or sys.stdout) else text
+
+
+def has_colours(stream: Any) -> bool:
+    """Whether a stream is a terminal with colours: no-color.org, force-color.org."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    windows = os.name == "nt" and "WT_SESSION" not in os.environ  # Its old console.
+    return os.environ.get("TERM") != "dumb" and not windows and stream.isatty()
+
+
+def show(text: str, stream: Any = None) -> None:
+    """Prints lines that fit into the terminal, an error's first word in red."""
+    stream = stream or sys.stdout
+    text = fold(text, columns(stream))
+    if text.startswith("error: "):
+        text = paint("error:", "red", stream) + text.removeprefix("error:")
+    print(text, file=stream, flush=True)

@@ -34,7 +34,7 @@ ROOMS = {
     "runs table training",
     "report": "errors machine models table training",
     "serving": "config data errors experiment machine models runs table training",
-    "cli": "config errors experiment gradcheck lecture report serving table",
+    "cli": "config errors experiment gradcheck lecture report serving table version",
     "__main__": "cli errors",
     "version": "",
     "": "config data experiment version",

@@ -11,7 +11,7 @@ import sys
 
 import jax.numpy as jnp
 import pytest
-from conftest import HANGS, ROOT, params_sha256
+from conftest import HANGS, ROOT, assert_resume_hint, params_sha256
 
 from jaxnets.cli.commands import COMMANDS
 from jaxnets.cli.flags import BEGINNERS, parse_flags
@@ -42,7 +42,7 @@ def assert_failed(outcome, message):
         ("--model=\x1b[2Jcnn", [r'unknown model "\x1b[2Jcnn"; did you mean "cnn"?']),
         ("--dataset=mnits", ['unknown dataset "mnits"', 'did you mean "mnist"']),
         ("--optimizer=adm", ['unknown optimizer "adm"', 'did you mean "adam"']),
-        ("--schedule=one-cycle", ['did you mean "one_cycle"']),
+        ("--schedule=onecicle", ['did you mean "one_cycle"']),
         ("--epoch=3", ["unknown flag --epoch", "did you mean --epochs?"]),
         ("--learning-rat=1", ["did you mean --learning_rate?"]),
         ("--helb", ["did you mean --help?"]),
@@ -268,12 +268,18 @@ def test_output_into_a_pipe_is_a_few_plain_lines(finished_run):
     status, out, err = finished_run.outcome
     assert (status, err) == (0, "")
     assert out.isascii() and out.replace("\n", "").isprintable()
-    head, *epochs, test, folder = out.splitlines()
+    head, *epochs, test, ending, folder, command = out.splitlines()
     assert "cnn: 36,227 parameters | tiny: 160 train, 40 validation, 50 test images" in head
     assert "CPU" in head and "no accelerator" in head and "float32" in head
     assert [int(line.split()[1].split("/")[0]) for line in epochs] == list(range(1, 21))
     assert re.fullmatch(r"test loss \d\.\d{4}  accuracy \d\.\d{4}", test)
+    result = json.loads((finished_run.folder / "result.json").read_text())
+    wrong = round(50 * (1 - result["test_accuracy"]))
+    assert re.fullmatch(rf"{wrong} of 50 test images are wrong; trained in \d+\.\d s", ending)
     assert folder == f"run folder: {finished_run.folder}"
+    assert re.fullmatch(
+        rf"your own pictures: \S+ -m jaxnets predict {finished_run.folder} PICTURE", command
+    )
 
 
 def test_a_reader_that_goes_away_gets_no_traceback(start_python, tiny_flags):
@@ -327,8 +333,8 @@ def test_a_process_that_is_stopped_and_resumed_ends_with_the_same_parameters(
     assert stopped.status == 128 + signals[0]
     assert stopped.out.splitlines()[3].startswith("epoch  3/20")
     assert stopped.out.endswith("signal\n" * len(signals))
-    command = f"python train.py --resume --workdir={run}"
-    assert stopped.err == f"error: {how}; resume with: {command}\n"
+    assert_resume_hint(stopped.err, how, run)
+    assert twice or "saved after step 1" in stopped.err and "(epoch 4 of 20)" in stopped.err
     assert max(int(path.stem) for path in (run / "checkpoints").iterdir()) in last
     assert not (run / "result.json").exists()
 

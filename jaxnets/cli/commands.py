@@ -1,19 +1,22 @@
-"""`python -m jaxnets COMMAND`: each command's flags, and the room that does the work.
+"""`jaxnets COMMAND`: each command's flags, and the room that does the work.
 
 Nothing here imports jax until the flags are known to be right.
 """
 
 import dataclasses
+import importlib.util
 import json
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from jaxnets.cli.flags import parse_command, unknown_flag
+from jaxnets.cli.flags import parse_command, print_version, unknown_flag
 from jaxnets.config.fields import COUNT, Config, learning_rate_note, preset
 from jaxnets.config.options import Options, option, parse
 from jaxnets.config.recipes import DEFAULT_MODEL, PRESETS
-from jaxnets.errors import DONE, RUN_FAILED, WRONG_REQUEST, UserError, unknown
+from jaxnets.errors import DONE, RUN_FAILED, WRONG_REQUEST, UserError, same_name, short_path, show
 from jaxnets.lecture.compare.request import Request, resolved
 
 JSON = "print JSON instead of a table"
@@ -22,16 +25,53 @@ JSON = "print JSON instead of a table"
 def main(arguments: Sequence[str]) -> int:
     """Runs the command that comes first; returns the exit status."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        lines = [f"  {name:12}{command.__doc__}" for name, (command, *_) in COMMANDS.items()]
-        usage = "usage: python -m jaxnets COMMAND [--flag=value ...]"
-        more = "python -m jaxnets COMMAND --help lists a command's flags."
-        print("\n".join([usage, "", *lines, "", more]), flush=True)
+        print(_help(), flush=True)
         return DONE
-    name, *rest = arguments
-    if name not in COMMANDS:
-        raise unknown("command", name, COMMANDS)
-    command, given = parse_command(rest, name, COMMANDS[name])
-    return command.run(**given)
+    if arguments[0] == "--version":
+        print_version()
+    given, *rest = arguments
+    known = ("train", *COMMANDS, "completion")
+    name = same_name(given, known)
+    if name is None:
+        from jaxnets.cli import guesses
+
+        hint = guesses.for_command(given, known)
+        raise UserError(f'unknown command "{given}"{hint} (known: {", ".join(known)})')
+    if name == "train":
+        return _train(rest)
+    if name == "completion":
+        from jaxnets.cli import completion
+
+        print(completion.answer(rest, {"train": (Config,), **COMMANDS}), flush=True)
+        return DONE
+    command, flags = parse_command(rest, name, COMMANDS[name])
+    return command.run(**flags)
+
+
+def _help() -> str:
+    about = {"train": "Train a network and report its test accuracy."}
+    about |= {name: str(command.__doc__) for name, (command, *_) in COMMANDS.items()}
+    about["completion"] = "Print what lets Tab complete in bash, zsh or fish."
+    return "\n".join(
+        [
+            "usage: jaxnets COMMAND [--flag=value ...]",
+            "",
+            *(f"  {name:12}{text}" for name, text in about.items()),
+            "",
+            "jaxnets COMMAND --help lists a command's flags, jaxnets --version the version.",
+        ]
+    )
+
+
+def _train(arguments: Sequence[str]) -> int:
+    """Runs train.py, which stands beside the package, or inside where a wheel was installed."""
+    package = Path(__file__).parents[1]
+    path = next(path for path in (package, package.parent) if (path / "train.py").exists())
+    spec = importlib.util.spec_from_file_location("train", path / "train.py")
+    assert spec and spec.loader
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    return script.main(arguments)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,7 +117,10 @@ class Summary(Options):
         rows = summary.summary(create_model(config, self.num_classes), self.image_shape)
         what = config.model, rows, self.image_shape
         values = summary.to_values(*what)
-        print(json.dumps(values, indent=2) if self.json else summary.to_text(*what))
+        if self.json:
+            print(json.dumps(values, indent=2))
+        else:
+            show(summary.to_text(*what))
         return DONE
 
 
@@ -101,7 +144,7 @@ class Search(Options):
         if not over:
             raise UserError("over: expected --over=FIELD=A,B,... at least once, got none")
         if "optimizer" in given and (note := learning_rate_note(preset(**given))):
-            print(note, file=sys.stderr)
+            show(note, sys.stderr)
 
         from jaxnets.lecture import ranking
         from jaxnets.lecture.search import search_all
@@ -111,8 +154,8 @@ class Search(Options):
         if self.json:
             print(json.dumps(ranking.to_values(found), indent=2))
         else:
-            print(ranking.to_text(found))
-            print(f"\nresults: {found.folder}{'' if drawn else ' (matplotlib would draw a plot)'}")
+            hint = "" if drawn else " (matplotlib would draw a plot)"
+            show(f"{ranking.to_text(found)}\n\nresults: {short_path(str(found.folder))}{hint}")
         return DONE
 
 
@@ -121,7 +164,8 @@ def _values(text: str) -> tuple[str, list[Any]]:
     name, _, values = text.partition("=")
     name = name.replace("-", "_")
     if not values:
-        raise UserError(f"over: expected FIELD=A,B,..., got {text!r}")
+        hint = f"; did you mean {text.replace(':', '=', 1)}?" if ":" in text else ""
+        raise UserError(f"over: expected FIELD=A,B,..., got {text!r}{hint}")
     fields = Config.__dataclass_fields__
     if name not in fields:
         raise unknown_flag(f"--{name}", [f"--{known}" for known in fields])
@@ -169,6 +213,13 @@ class Predict(Options):
     def run(self) -> int:
         if self.show and self.json:
             raise UserError("show and json exclude each other, got both")
+        if not _holds_run(self.run_folder) and (runs := [*filter(_holds_run, self.images)]):
+            raise UserError(f"expected the run before the pictures: predict {runs[0]} IMAGE...")
+        if not os.path.exists(self.run_folder) and (
+            runs := list(Path("runs").glob("*/config.json"))
+        ):
+            newest = max(runs, key=os.path.getmtime).parent
+            raise UserError(f"{self.run_folder}: expected a run folder; the newest is {newest}")
 
         from jaxnets.serving.answer import answer
 
@@ -183,9 +234,13 @@ class Predict(Options):
         return DONE if all_good else WRONG_REQUEST
 
 
+def _holds_run(folder: str) -> bool:
+    return os.path.exists(os.path.join(folder, "config.json"))
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Devices(Options):
-    """Show the devices that JAX finds, and those that train.py would use."""
+    """Show the devices that JAX finds, and which of them would train."""
 
     json: bool = option(False, JSON)
 
@@ -196,7 +251,10 @@ class Devices(Options):
         from jaxnets.report.devices import to_text, to_values
 
         values = to_values(create_parallel(config))
-        print(json.dumps(values, indent=2) if self.json else to_text(values))
+        if self.json:
+            print(json.dumps(values, indent=2))
+        else:
+            show(to_text(values))
         return DONE
 
 

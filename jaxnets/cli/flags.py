@@ -1,17 +1,19 @@
 """Command-line flags, and their help, made from the fields of Config and of the commands' classes.
 
-Flags are `--name=value`, switches `--name` and `--no_name`; dashes in names are underscores.
+Flags are `--name=value`, switches `--name` and `--no_name`. Capitals and dashes do not matter.
 """
 
 import dataclasses
+import os
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from jaxnets.config.fields import Config, preset
 from jaxnets.config.options import METAVARS, Options, options_of, parse, show, types_of
 from jaxnets.config.recipes import DEFAULT_MODEL, MODEL_FIELDS, PRESETS
-from jaxnets.errors import UserError, did_you_mean
+from jaxnets.errors import UserError, program, same_name
+from jaxnets.version import __version__
 
 # --help shows BEGINNERS; --help_all shows all flags, with a heading before each field of HEADINGS.
 BEGINNERS = {"model", "hidden", "dataset", "data_dir", "epochs", "batch_size", "optimizer"}
@@ -20,6 +22,14 @@ HEADINGS = dict(
     model="network", dataset="data", epochs="training", platform="machine", log_format="run"
 )
 WIDTH, NAMES = 80, 24  # Width of the help, and of its first column.
+
+OTHERS = ("--help", "--help_all", "--version")  # Flags that are no fields.
+
+# Names that many programs have for a flag; cli/guesses.py answers others.
+ALIASES = dict(lr="learning_rate", bs="batch_size", wd="weight_decay")
+# The same for values.
+VALUES = dict(cuda="gpu", hand="manual", autodiff="auto", fp32="float32", fp64="float64")
+VALUES |= dict(bf16="bfloat16", amp="mixed", xent="cross_entropy", ce="cross_entropy")
 
 
 def parse_flags(arguments: Sequence[str], description: str = "") -> dict[str, Any]:
@@ -30,7 +40,10 @@ def parse_flags(arguments: Sequence[str], description: str = "") -> dict[str, An
     >>> parse_flags(["--model=mlp", "--hidden=64,32", "--learning-rate=0.5"])
     {'model': 'mlp', 'hidden': (64, 32), 'learning_rate': 0.5}
     """
-    return _read(arguments, "train.py", description, [Config])
+    started = _usage("train")
+    if not started.endswith("train.py"):
+        description = description.replace("python train.py", "jaxnets train")
+    return _read(arguments, started, description, [Config])
 
 
 def parse_command(
@@ -40,18 +53,31 @@ def parse_command(
 
     --help begins with the docstring of kinds[0].
     """
-    given = _read(arguments, f"-m jaxnets {name}", kinds[0].__doc__ or "", kinds)
+    given = _read(arguments, _usage(name), kinds[0].__doc__ or "", kinds)
     own = {field.name for field in options_of(kinds[0])} & set(given)
     return kinds[0](**{name: given.pop(name) for name in own}), given
 
 
-def unknown_flag(name: str, known: Iterable[str]) -> UserError:
+def unknown_flag(name: str, known: Collection[str]) -> UserError:
     """The error for a flag that does not exist."""
-    return UserError(f"unknown flag {name}{did_you_mean(name, known)} (--help_all lists all)")
+    from jaxnets.cli import guesses
+
+    return UserError(f"unknown flag {name}{guesses.for_flag(name, known)} (--help_all lists all)")
+
+
+def print_version() -> None:
+    """Prints the version and ends the process."""
+    print(f"jaxnets {__version__}", flush=True)
+    raise SystemExit(0)
+
+
+def _usage(command: str) -> str:
+    """How a command is started, without the folders of what starts it."""
+    return " ".join(map(os.path.basename, program(command)))
 
 
 def _read(
-    arguments: Sequence[str], program: str, description: str, kinds: Sequence[type[Options]]
+    arguments: Sequence[str], started: str, description: str, kinds: Sequence[type[Options]]
 ) -> dict[str, Any]:
     options = [field for kind in kinds for field in options_of(kind)]
     flags = {f"--{field.name}": field for field in options if not _is_positional(field)}
@@ -68,12 +94,15 @@ def _read(
             continue
         name, equals, value = text.partition("=")
         if name.startswith("--"):
-            name = "--" + name[2:].replace("-", "_")
+            name = "--" + ALIASES.get(name[2:].lower(), name[2:].replace("-", "_"))
+            name = same_name(name, [*flags, *OTHERS]) or name
+        if name == "--version":
+            print_version()
         if name in ("-h", "--help", "--help_all"):
             help_flag = name
             continue
         if name not in flags:
-            raise unknown_flag(name, [*flags, "--help"])
+            raise unknown_flag(name, [*flags, *OTHERS])
         field = flags[name]
         if field.type is bool:
             if equals:
@@ -83,23 +112,39 @@ def _read(
         if not equals and (not rest or rest[0].startswith("--")):
             raise UserError(f"{field.name}: expected {name}=value, got {text}")
         value = value if equals else rest.pop(0)
-        repeated = field.metadata["repeated"]
-        given[field.name] = (*given.get(field.name, ()), value) if repeated else parse(field, value)
+        if field.metadata["repeated"]:
+            given[field.name] = (*given.get(field.name, ()), value)
+        else:
+            given[field.name] = _parse(field, value)
     if help_flag:
-        print(_help(program, description, kinds, given, help_flag == "--help_all"), flush=True)
+        print(_help(started, description, kinds, given, help_flag == "--help_all"), flush=True)
         raise SystemExit(0)
-    return given | _positionals(words, [field for field in options if _is_positional(field)])
+    positional = [field for field in options if _is_positional(field)]
+    return given | _positionals(words, positional, flags)
+
+
+def _parse(field: dataclasses.Field, text: str) -> Any:
+    alias = VALUES.get(text.lower(), text)
+    try:
+        return parse(field, alias if alias in field.metadata["allowed"] else text)
+    except UserError as error:
+        from jaxnets.cli import guesses
+
+        raise UserError(f"{error}{guesses.for_value(field.name, text)}") from None
 
 
 def _is_positional(field: dataclasses.Field) -> bool:
     return field.default is dataclasses.MISSING
 
 
-def _positionals(words: list[str], fields: Sequence[dataclasses.Field]) -> dict[str, Any]:
+def _positionals(
+    words: list[str], fields: Sequence[dataclasses.Field], flags: Collection[str]
+) -> dict[str, Any]:
     """Gives each positional option a word; an option whose type is tuple takes all the rest."""
     if len(words) < len(fields):
         missing = " ".join(map(_metavar, fields[len(words) :]))
-        raise UserError(f"expected {missing}, got none (--help explains)")
+        got = f"only {' '.join(words)}" if words else "none"
+        raise UserError(f"expected {missing}, got {got} (--help explains)")
     given: dict[str, Any] = {}
     for field in fields:
         if field.type is str:
@@ -107,17 +152,20 @@ def _positionals(words: list[str], fields: Sequence[dataclasses.Field]) -> dict[
         else:
             given[field.name], words = tuple(words), []
     if words:
-        raise UserError(f"expected flags as --name=value, got {words[0]!r}")
+        from jaxnets.cli import guesses
+
+        hint = guesses.for_word(words[0], flags)
+        raise UserError(f"expected flags as --name=value, got {words[0]!r}{hint}")
     return given
 
 
 def _help(
-    program: str, text: str, kinds: Sequence[type[Options]], given: dict[str, Any], everything: bool
+    started: str, text: str, kinds: Sequence[type[Options]], given: dict[str, Any], everything: bool
 ) -> str:
     """The help: a command's own flags, and all flags of Config or only a beginner's."""
     own = [field for field in options_of(kinds[0]) if kinds[0] is not Config]
     words = [_metavar(field) for field in own if _is_positional(field)]
-    parts = [" ".join(["usage: python", program, *words, "[--flag=value ...]"])]
+    parts = [" ".join(["usage:", started, *words, "[--flag=value ...]"])]
     for part in text.strip().split("\n\n"):
         parts.append(part if part.startswith(" ") else textwrap.fill(part, WIDTH))
     parts += ["flags:" if own or not everything else ""]

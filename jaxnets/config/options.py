@@ -11,7 +11,7 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from jaxnets.errors import UserError, unknown
+from jaxnets.errors import UserError, same_name, unknown
 
 MAX_NUMBERS = 100  # In one value; a config.json may come from an untrusted source.
 TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
@@ -75,9 +75,11 @@ def parse(field: dataclasses.Field, text: str) -> Any:
     kind, element, _ = types_of(field)
     if text == field.metadata["none"]:
         return () if kind is tuple else None
+    if kind is str:  # MLP-functional is mlp_functional.
+        return same_name(text, field.metadata["allowed"]) or text
     try:
         if kind is tuple:
-            return tuple(element(part) for part in text.split(","))
+            return tuple(element(part) for part in text.strip("[()]").split(","))
         return {"true": True, "false": False}[text] if kind is bool else kind(text)
     except (ValueError, KeyError):
         raise UserError(f"{field.name}: expected {_expected(field)}, got {text!r}") from None

@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxnets import table
 from jaxnets.backprop.rule import all_rules
-from jaxnets.errors import unknown
+from jaxnets.errors import columns, paint, show, unknown
 from jaxnets.gradcheck.compare import DIFFERENCES, PRECISIONS, Row
 from jaxnets.gradcheck.layers import check_layer
 from jaxnets.gradcheck.mutants import MUTANTS
@@ -18,6 +18,8 @@ COLUMNS = (*PRECISIONS, DIFFERENCES)
 HEADER = ["relative error", *COLUMNS, "tried", "kinks", "verdict", "nearest to its tolerance"]
 WIDTHS = (40, *(max(10, len(column)) for column in COLUMNS), 11, 5, 7, 0)
 ALIGN = "<" + ">" * len(COLUMNS) + ">><<"
+WIDE = 150  # Columns of a terminal for all of it; others show name, errors and verdict.
+NARROW_WIDTHS = (30, 7, 7, 8, 11, 6)
 
 
 def run(model: str | None = None, mutant: str | None = None, as_json: bool = False) -> bool:
@@ -37,17 +39,18 @@ def run(model: str | None = None, mutant: str | None = None, as_json: bool = Fal
     set_up_jax()
     rows = []
     if not as_json:
-        print(table.line(HEADER, WIDTHS, ALIGN))
+        print(_line(HEADER))
     for row in _rows(model, mutant):
         rows.append(row)
         if not as_json:
-            print(table.line(_cells(row), WIDTHS, ALIGN), flush=True)
+            colour = "green" if row.ok else "red"
+            print(_line(_cells(row), colour), flush=True)
     all_agree = all(row.ok for row in rows)
     if as_json:
         found = {"ok": all_agree, "rows": [_values(row) for row in rows]}
         print(json.dumps(found, indent=2, allow_nan=False))
     else:
-        print(_summary(rows))
+        show(_summary(rows))
     return all_agree
 
 
@@ -62,6 +65,19 @@ def _rows(model: str | None, mutant: str | None) -> Iterator[Row]:
         chosen = network.config.model == model or model == "all"
         if chosen or (model is None and not network.slow):
             yield check_network(name, network)
+
+
+def _line(cells: Sequence[str], colour: str | None = None) -> str:
+    """A row of the table for this terminal, its verdict in a colour."""
+    if columns() >= WIDE:
+        line = table.line(cells, WIDTHS, ALIGN)
+    else:
+        name, *errors = cells[: 1 + len(COLUMNS)]
+        widest = NARROW_WIDTHS[0]
+        name = name if len(name) <= widest else f"{name[: widest - 1]}…"
+        line = table.line([name, *errors, cells[-2]], NARROW_WIDTHS, "<" + ">" * len(errors) + "<")
+    verdict = f" {cells[-2]}"
+    return line.replace(verdict, f" {paint(cells[-2], colour)}") if colour else line
 
 
 def _cells(row: Row) -> list[str]:

@@ -31,7 +31,13 @@ class SlideBar:
     def __init__(self, what: str, total: int, done: int = 0):
         """Starts the bar; `what` begins its text, and `done` of `total` steps are done."""
         self._what, self._text = what, ""
-        self._bar = tqdm(total=total, initial=done, disable=None, dynamic_ncols=True)
+        self._bar = tqdm(
+            total=total,
+            initial=done,
+            bar_format="{desc} |{bar}|",  # The text is the slide's, and as long as a line.
+            disable=None,
+            dynamic_ncols=True,
+        )
 
     def step(self, record: dict[str, Any]) -> None:
         """Moves on to a record's step: `..., epoch=20 , loss=0.5519253 , accuracy=0.851945`."""

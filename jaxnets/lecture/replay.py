@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from jaxnets.config.fields import Config
 from jaxnets.data.datasets import Dataset
-from jaxnets.errors import UserError
+from jaxnets.errors import UserError, show
 from jaxnets.experiment import Experiment
 from jaxnets.lecture.log import SlideBar
 from jaxnets.lecture.many import TrainingSummary, summary_from_json, train_many, train_one
@@ -69,7 +69,7 @@ def search_first(run: Run) -> None:
             with contextlib.closing(SlideBar(name, config.search_epochs)) as bar:
                 found[size] = train_one(experiment, parts.validation, bar.step, callbacks)
             loss, accuracy = found[size].loss, found[size].accuracy
-            print(f"{name}, validation_loss={loss}, validation_accuracy={accuracy}.\n", flush=True)
+            show(f"{name}, validation_loss={loss}, validation_accuracy={accuracy}.\n")
     best = choose(found)
     print(f"The best parameter is {best}.\n", flush=True)
     run.folder.write(SEARCH, {str(size): found[size]._asdict() for size in found})
@@ -124,7 +124,7 @@ def table(replays: Sequence[Replay]) -> str:
     if len(replays) > 1:
         rows[0].append(f"{len(replays)} seeds: mean ± sd, from to")
         counts = collections.Counter(bests)
-        best.append(", ".join(f"{size}: {counts[size]} times" for size in sizes))
+        best.append(", ".join(f"{size}: {counts[size]}" for size in sizes) + " times")
     rows.append(best)
     rows += _rows("best, anew:", "test", SLIDE_FINAL, [replay.final for replay in replays])
     return "\n".join(aligned(rows, "<<<<"))

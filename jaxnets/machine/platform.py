@@ -22,7 +22,7 @@ HUGE_PAGE = 1 << 21
 
 # What to do where JAX does not find the accelerator.
 ACCELERATORS = {
-    "gpu": 'pip install "jax[cuda12]" finds one of NVIDIA\'s',
+    "gpu": 'pip install "jax[cuda13]" finds one of NVIDIA\'s',
     "tpu": 'pip install "jax[tpu]" finds one',
 }
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxnets.config.fields import SINGLE_PROCESS, Config, preset
-from jaxnets.errors import UserError, one_line
+from jaxnets.errors import UserError, one_line, show
 from jaxnets.experiment import Experiment
 from jaxnets.machine.platform import surroundings
 from jaxnets.runs.run_folder import CONFIG, RUNS, SEARCH, RunFolder
@@ -158,7 +158,7 @@ def _warn_of_other_surroundings(began: dict[str, Any], now: dict[str, Any]) -> N
     ]
     if changed:
         line = f"warning: resumed elsewhere than the run began: {'; '.join(changed)}"
-        print(one_line(f"{line}; the result may differ in its last bits"), file=sys.stderr)
+        show(one_line(f"{line}; the result may differ in its last bits"), sys.stderr)
 
 
 def _warn_learning_rate_change(folder: RunFolder, stored: Config, experiment: Experiment) -> None:
@@ -169,9 +169,9 @@ def _warn_learning_rate_change(folder: RunFolder, stored: Config, experiment: Ex
     before = create_schedule(stored.schedule, stored.learning_rate, steps)
     was, now = (float(np.asarray(schedule(step))) for schedule in (before, experiment.schedule))
     if was != now:
-        print(
+        show(
             f"warning: schedule {config.schedule} spans {config.epochs} epochs instead of "
             f"{stored.epochs}: after step {step} the learning rate is {now:.3g} instead of "
             f"{was:.3g}",
-            file=sys.stderr,
+            sys.stderr,
         )

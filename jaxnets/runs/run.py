@@ -3,9 +3,7 @@
 import contextlib
 import dataclasses
 import functools
-import shlex
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,6 +18,8 @@ from jaxnets.errors import (
     interruptible,
     on_interrupt,
     printable,
+    short_path,
+    show,
 )
 from jaxnets.experiment import Experiment, Record
 from jaxnets.machine.platform import Processes, describe, surroundings
@@ -109,7 +109,10 @@ class Run:
         if note := learning_rate_note(config):
             line += f"\n{note}"
         if config.resume:
-            where, step = printable(str(self.folder.path)), int(self.checkpoint.state.step)
+            where, step = (
+                printable(short_path(str(self.folder.path))),
+                int(self.checkpoint.state.step),
+            )
             line += f"\nresuming {where} after step {step:,}"
         return line
 
@@ -156,6 +159,9 @@ class Run:
             except Interrupted as interrupted:
                 self._save(interrupted.checkpoint)
                 self.folder.wait()  # In here, where a second SIGHUP does not cut it short.
+                interrupted.add_note(
+                    terminal.saved(interrupted.checkpoint, loader, self.config.epochs)
+                )
                 raise
             self.folder.wait()
 
@@ -170,10 +176,11 @@ class Run:
         """
         test = self.experiment.evaluate(self.checkpoint.state.params, self.experiment.data.test)
         print(self._shown.test_line(test))
-        self.folder.finish(self._result(test))
+        result = self._result(test)
+        self.folder.finish(result)
         if lines := self.closing_lines(self, test):
             print(f"\n{lines}\n")
-        print(f"run folder: {printable(str(self.folder.path))}")
+        show(terminal.ending(self.folder.path, test, result["seconds"]))
         target = self.config.target_accuracy
         if target is not None and test.accuracy < target:
             raise RunFailedError(
@@ -377,14 +384,15 @@ def _open_folder(experiment: Experiment, processes: Processes) -> RunFolder:
 @contextlib.contextmanager
 def _ends_in_one_line(folder: RunFolder) -> Iterator[None]:
     """Turns what ends a run early into one line, with the command that resumes it."""
-    command = [sys.argv[0] or "train.py", "--resume", f"--workdir={folder.path}"]
-    hint = f"resume with: python {shlex.join(command)}"
+    hint = terminal.how_to_resume(folder.path)
     at_once = f"stopped at once; {hint}"
     try:
         with on_interrupt(at_once):
             yield
     except Interrupted as stopped:
-        raise StoppedError(f"interrupted; {hint}", stopped.signal) from None
+        saved = getattr(stopped, "__notes__", ())
+        message = "; ".join(["interrupted", *saved, hint])
+        raise StoppedError(message, stopped.signal) from None
     except KeyboardInterrupt:
         raise StoppedError(at_once, signal.SIGINT, at_once=True) from None
     except OSError as error:

@@ -3,15 +3,18 @@
 import contextlib
 import errno
 import os
+import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from threading import current_thread, main_thread
 from typing import Any
 
 from tqdm import tqdm
 
+from jaxnets.errors import PICTURES, RESUME, columns, paint, printable, program, short_path
 from jaxnets.metrics import Metrics
 from jaxnets.training.loop import Checkpoint, TrainLoader
 
@@ -21,6 +24,64 @@ HANG_UP = getattr(signal, "SIGHUP", None)
 # Seconds within which a second signal is the same request. timeout(1) signals the process and its
 # group. Programs that run others pass on a Ctrl-C, which these have received already.
 SAME_REQUEST = 0.1
+
+
+def duration(seconds: float) -> str:
+    """A time as one says it.
+
+    >>> duration(8.34), duration(147), duration(5000)
+    ('8.3 s', '2 min 27 s', '1 h 23 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, seconds = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {seconds} s"
+    return f"{minutes // 60:,} h {minutes % 60} min"
+
+
+def ending(folder: Path, test: Metrics, seconds: float) -> str:
+    """What a run says last: its mistakes, its time, its folder and the command to use it."""
+    wrong, where = int(test.count - test.correct), short_path(str(folder))
+    command = printable(shlex.join([*program("predict"), where]))
+    return (
+        f"{wrong:,} of {int(test.count):,} test images are wrong; trained in {duration(seconds)}\n"
+        f"run folder: {printable(where)}\n"
+        f"{PICTURES}{command} PICTURE"
+    )
+
+
+def saved(checkpoint: Checkpoint, loader: TrainLoader, epochs: int) -> str:
+    """How far a run had come that was saved on a signal."""
+    step = int(checkpoint.state.step)
+    epoch = max(1, -(-step // loader.steps))  # That of the step itself.
+    return f"saved after step {step:,} (epoch {epoch} of {epochs})"
+
+
+def how_to_resume(folder: Path) -> str:
+    """The command that resumes a run, to be pasted into the same shell."""
+    where = f"--workdir={short_path(str(folder))}"
+    return RESUME + shlex.join([*program("train"), "--resume", where])
+
+
+def fitting(parts: Sequence[tuple[int, str]], width: int) -> str:
+    """The texts of the parts in their order; those of the smallest ranks go until all fit.
+
+    >>> fitting([(9, "epoch 1/2"), (1, "8.3 s"), (2, "loss 0.4520")], width=25)
+    'epoch 1/2  loss 0.4520'
+    """
+    while len(line := "  ".join(text for _, text in parts)) > width and len(parts) > 1:
+        parts = [part for part in parts if part != min(parts)]
+    return line
+
+
+def number(value: float) -> str:
+    """A loss in four digits, however large.
+
+    >>> number(0.0123), number(288646502)
+    ('0.0123', '2.886e+08')
+    """
+    return f"{value:.4f}" if not abs(value) >= 1e4 else f"{value:.3e}"
 
 
 class Progress(contextlib.AbstractContextManager):
@@ -33,12 +94,12 @@ class Progress(contextlib.AbstractContextManager):
         self._epochs, self._error = epochs, 0.0
         self._epoch = int(checkpoint.state.step) // loader.steps
         part = 0 if checkpoint.metrics is None else int(checkpoint.metrics.count)
+        self._best = 0.0  # The largest validation accuracy.
         self._bar = tqdm(
             total=len(loader.split) * epochs,
             initial=len(loader.split) * self._epoch + part,
             disable=silent or None,
-            unit="img",
-            unit_scale=True,
+            bar_format="{percentage:3.0f}%|{bar}| {remaining} left{postfix}",
             dynamic_ncols=True,
             leave=False,
         )
@@ -46,10 +107,15 @@ class Progress(contextlib.AbstractContextManager):
     def update(self, images: int, metrics: Metrics) -> None:
         """Moves the bar by some images; the metrics are the epoch's so far."""
         if not self._bar.disable:
-            text = f"loss {metrics.loss:.4f}, accuracy {metrics.accuracy:.4f}"
-            if self._error:
-                text += f", gradient error {self._error:.1e}"
-            self._bar.set_description(f"epoch {self._epoch + 1}/{self._epochs}", refresh=False)
+            parts = [
+                (2, f"epoch {self._epoch + 1}/{self._epochs}"),
+                (5, f"loss {number(metrics.loss)}"),
+                (4, f"acc {metrics.accuracy:.4f}"),
+                (3, f"gradient error {self._error:.1e}" if self._error else ""),
+                (1, f"{self._bar.format_dict['rate'] or 0:,.0f} images/s"),
+            ]
+            room = columns(self._bar.fp) - len("100%|" + 6 * "-" + "| 00:00:00 left, ")
+            text = fitting([part for part in parts if part[1]], room)
             self._bar.set_postfix_str(text, refresh=False)
         with _outliving_the_terminal():
             self._bar.update(images)
@@ -66,18 +132,32 @@ class Progress(contextlib.AbstractContextManager):
             self._bar.refresh()
 
     def epoch_line(self, record: dict[str, Any]) -> str:
-        line = (
-            f"epoch {record['epoch']:{len(str(self._epochs))}d}/{self._epochs}"
-            f"  loss {record['train_loss']:.4f}  accuracy {record['train_accuracy']:.4f}"
-        )
-        if record["validation_loss"] is not None:
-            line += (
-                f"  validation loss {record['validation_loss']:.4f}"
-                f"  accuracy {record['validation_accuracy']:.4f}"
-            )
-        if self._error:
-            line += f"  gradient error {self._error:.1e}"
-        return line + f"  {record['seconds']:.1f} s  {record['images_per_second']:,.0f} images/s"
+        width = columns()
+        for long in (True, False):  # The short words, where the long ones do not fit.
+            accuracy = "accuracy" if long else "acc"
+            parts = [
+                (9, f"epoch {record['epoch']:{len(str(self._epochs))}d}/{self._epochs}"),
+                (7, f"loss {number(record['train_loss'])}"),
+                (6, f"{accuracy} {record['train_accuracy']:.4f}"),
+            ]
+            if record["validation_loss"] is not None:
+                validation = "validation" if long else "val"
+                found = f"{accuracy} {record['validation_accuracy']:.4f}"
+                parts.append((2, f"{validation} loss {number(record['validation_loss'])}"))
+                parts.append((8, found if long else f"val {found}"))
+            if self._error:
+                parts.append((5, f"{'gradient' if long else 'grad'} error {self._error:.1e}"))
+            parts.append((4, f"{record['seconds']:.1f} s"))
+            parts.append((1, f"{record['images_per_second']:,.0f} images/s"))
+            if len(fitting(parts, sys.maxsize)) <= width:
+                break
+        line = fitting(parts, width)
+        accuracy, best = record["validation_accuracy"], self._best
+        if accuracy is None or accuracy <= best:
+            return line
+        self._best = accuracy
+        before, text, after = line.rpartition(parts[4][1])
+        return before + paint(text, "green") + after if best and text else line
 
     def test_line(self, test: Metrics) -> str:
         return f"test loss {test.loss:.4f}  accuracy {test.accuracy:.4f}"

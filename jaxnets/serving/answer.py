@@ -1,7 +1,6 @@
 """`python -m jaxnets predict`: reads the pictures of the command line and prints predictions."""
 
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from jaxnets.data.pictures.decode import FORMATS, BadPictureError, read_picture
-from jaxnets.errors import UserError, printable
+from jaxnets.errors import UserError, has_colours, printable
 from jaxnets.serving.digit import WORK
 from jaxnets.serving.predict import BATCH, load_predictor
 from jaxnets.table import line, width_of
@@ -111,8 +110,7 @@ def _print(name: str, best: list[dict[str, Any]], width: int, seen: np.ndarray |
         print(printable(name))
     if seen is not None:
         blocks = (sys.stdout.encoding or "").lower().startswith("utf")
-        plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
-        print(draw(seen, blocks=blocks, colour=is_terminal and not plain))
+        print(draw(seen, blocks=blocks, colour=has_colours(sys.stdout)))
     for prediction in best:
         label, probability = printable(prediction["label"]), prediction["probability"]
         if is_terminal:

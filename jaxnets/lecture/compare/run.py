@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxnets import table
 from jaxnets.data.datasets import Dataset
-from jaxnets.errors import RunFailedError, UserError, on_interrupt
+from jaxnets.errors import RunFailedError, UserError, columns, on_interrupt, short_path, show
 from jaxnets.lecture.compare.models import fit
 from jaxnets.lecture.compare.request import TASKS, Request
 from jaxnets.lecture.compare.results import TOLERANCE, Results, Row, title_of
@@ -16,7 +16,8 @@ from jaxnets.lecture.results import create_figure, to_json
 from jaxnets.runs.files import locked
 from jaxnets.runs.run_folder import make_folder
 
-NAME, NUMBER = 20, 10  # The columns' widths.
+NAME, SHORT_NAME, NUMBER = 20, 17, 10  # The columns' widths; regression has shorter names.
+WIDE = 98  # Columns of a terminal for all of regression's; others do without the epochs.
 FORMATS = {"parameters": ",", "epochs": ",", "seconds": ".1f", "test_mse": ",.0f"}
 
 
@@ -29,29 +30,30 @@ def run(request: Request) -> None:
             raise UserError(f"workdir: expected an empty folder, {folder} holds {found[0]}")
         for text in _compare(results, folder):
             if not request.json:
-                print(text, flush=True)
+                show(text)
         results.finished = True
         results.write(folder)
         _draw(results, folder / "compare.png")
-    print(to_json(results.to_values()).rstrip() if request.json else f"results: {folder}")
+    where = f"results: {short_path(str(folder))}"
+    print(to_json(results.to_values()).rstrip() if request.json else where)
 
 
 def _compare(results: Results, folder: Path) -> Iterator[str]:
     """Fills the results and writes them after each row, yielding what is to be printed."""
     request, task = results.request, TASKS[results.request.task]
     yield from _notes(request)
-    columns = ["parameters", "epochs", *task.shown, "seconds"]
+    shown = ["parameters", *(["epochs"] if columns() >= WIDE else []), *task.shown, "seconds"]
     for data in results.samples:
         kind = "rows" if data.is_regression else "images"
         title = f"{data.name}: {len(data.train):,} training and {len(data.test):,} test {kind}"
         if request.train_size == len(data.train):
             title += " (--train_size=full takes all)"
-        yield f"\n{title}\n{_aligned(['model', *map(title_of, columns)], columns)}"
+        yield f"\n{title}\n{_aligned(['model', *map(title_of, shown)], shown)}"
         for model in request.models:
             results.rows.append(_row(model, None, request, data))
             results.write(folder)
-            yield _line(results.rows[-1], columns)
-    columns = ["parameters", f"train_{task.ranks_by}", f"test_{task.ranks_by}"]
+            yield _line(results.rows[-1], shown)
+    shown = ["parameters", f"train_{task.ranks_by}", f"test_{task.ranks_by}"]
     for data in results.samples if request.curve else ():
         small = small_and_noisy(data, request.seed)
         for hidden in request.curve:
@@ -60,8 +62,8 @@ def _compare(results: Results, folder: Path) -> Iterator[str]:
         verdicts = results.judge(data.name)
         kind = "rows" if data.is_regression else f"images, {CURVE_NOISE:.0%} given a random label"
         title = f"capacity on {data.name}: one hidden layer, {len(small.train)} training {kind}"
-        yield f"\n{title}\n{_aligned(['hidden', *map(title_of, columns)], columns)}"
-        yield from (_line(row, columns) for row in results.rows[-len(request.curve) :])
+        yield f"\n{title}\n{_aligned(['hidden', *map(title_of, shown)], shown)}"
+        yield from (_line(row, shown) for row in results.rows[-len(request.curve) :])
         yield (
             f"(more than {TOLERANCE} below the best: overfits if it fits the training part as "
             "well, else underfits)"
@@ -90,21 +92,25 @@ def _notes(request: Request) -> list[str]:
     return [*request.notes, own, "seconds: training, a network's compilation included"]
 
 
-def _line(row: Row, columns: Sequence[str]) -> str:
+def _line(row: Row, shown: Sequence[str]) -> str:
     """A row of a table; its verdict, if it has one, stands behind it without a title."""
     name = row["model"] if row["hidden"] is None else str(row["hidden"])
     if "why" in row:
         return f"{name:{NAME}}  {row['why']}"
     cells = [
         "-" if row[column] is None else format(row[column], FORMATS.get(column, ".4f"))
-        for column in columns
+        for column in shown
     ]
-    return _aligned([name, *cells, row.get("verdict", "")], columns)
+    return _aligned([name, *cells, row.get("verdict", "")], shown)
 
 
-def _aligned(cells: Sequence[str], columns: Sequence[str]) -> str:
-    widths = [NAME, *(max(NUMBER, len(title_of(column))) for column in columns), 0]
-    return table.line(cells, widths, "<" + ">" * len(columns) + "<")
+def _aligned(cells: Sequence[str], shown: Sequence[str]) -> str:
+    """A line of a table, its columns closer on a narrow terminal."""
+    is_wide = columns() >= WIDE
+    name = NAME if is_wide or len(shown) < 6 else SHORT_NAME
+    least = NUMBER if is_wide else 7
+    widths = [name, *(max(least, len(title_of(column))) for column in shown), 0]
+    return table.line(cells, widths, "<" + ">" * len(shown) + "<")
 
 
 def _draw(results: Results, path: Path) -> None:

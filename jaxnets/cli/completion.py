@@ -1,0 +1,70 @@
+"""Tab in a shell: `jaxnets completion SHELL` prints what connects one with `words`.
+
+The shell asks this program for each word, so that nothing is written down twice.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+
+from jaxnets.config.options import Options, options_of
+from jaxnets.errors import UserError
+
+# Each runs `jaxnets completion words LINE`, where LINE is what was typed so far; where that prints
+# nothing, the shell completes names of files.
+SCRIPTS = {
+    # Bash takes "=" for the end of a word, and gets what comes after it alone.
+    "bash": """\
+_jaxnets() {
+    local line=${COMP_LINE:0:COMP_POINT}
+    mapfile -t COMPREPLY < <(jaxnets completion words "$line" 2> /dev/null)
+    [[ ${line##* } == *=* ]] && COMPREPLY=("${COMPREPLY[@]#*=}")
+    [[ ${COMPREPLY[0]} == *= ]] && compopt -o nospace
+}
+complete -o bashdefault -o default -F _jaxnets jaxnets""",
+    "zsh": """\
+_jaxnets() {
+    local -a found
+    found=("${(@f)$(jaxnets completion words "$BUFFER[1,CURSOR]" 2> /dev/null)}")
+    [[ -n $found[1] ]] && compadd -S '' -- $found || _files
+}
+(( $+functions[compdef] )) || { autoload -Uz compinit && compinit; }
+compdef _jaxnets jaxnets""",
+    "fish": "complete -c jaxnets -a '(jaxnets completion words (commandline -cp))'",
+}
+
+
+def answer(arguments: Sequence[str], commands: Mapping[str, tuple[type[Options], ...]]) -> str:
+    """What `jaxnets completion` prints: a shell's script or, asked by it, words."""
+    if len(arguments) == 2 and arguments[0] == "words":
+        return "\n".join(words(arguments[1], commands))
+    if len(arguments) != 1 or arguments[0] not in SCRIPTS:
+        got = " ".join(arguments) or "none"
+        raise UserError(f"completion: expected a shell of {', '.join(SCRIPTS)}, got {got}")
+    return SCRIPTS[arguments[0]]
+
+
+def words(line: str, commands: Mapping[str, tuple[type[Options], ...]]) -> Iterator[str]:
+    """The words that may stand where a line ends: commands, flags as --epochs=, their values."""
+    _, *typed = line.split(" ")
+    last = typed.pop() if typed else ""
+    if not [word for word in typed if word]:
+        found = [*commands, "--help", "--version"]
+    elif last.startswith("-"):
+        kinds = commands.get(next(filter(None, typed)), ())
+        found = [word for kind in kinds for field in options_of(kind) for word in _of(field)]
+        found += ["--help", "--help_all"] if kinds else []
+        if "=" not in last:  # The values come when their flag is there.
+            found = dict.fromkeys(word.partition("=")[0] + "=" * ("=" in word) for word in found)
+    else:
+        return
+    yield from (word for word in found if word.startswith(last))
+
+
+def _of(field: dataclasses.Field) -> list[str]:
+    """The ways to write a flag, with each of its values if these are known."""
+    if field.default is dataclasses.MISSING:
+        return []
+    if field.type is bool:
+        return [f"--no_{field.name}" if field.default else f"--{field.name}"]
+    values = [value for value in field.metadata["allowed"] if isinstance(value, str)]
+    return [f"--{field.name}={value}" for value in values or [""]]

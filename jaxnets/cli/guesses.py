@@ -1,0 +1,117 @@
+"""What users of other programs type, and the right flag or command for it. Loaded for mistakes."""
+
+from collections.abc import Collection
+
+from jaxnets.config.recipes import PRESETS
+from jaxnets.errors import did_you_mean, same_name
+
+# The flags of other programs that are ours under another name: these are answered.
+NAMES = dict(
+    arch="model", architecture="model", net="model", network="model", m="model", data="dataset",
+    d="dataset", num_epochs="epochs", n_epochs="epochs", max_epochs="epochs", e="epochs",
+    batch="batch_size", b="batch_size", minibatch="batch_size", eta="learning_rate",
+    alpha="learning_rate", step_size="learning_rate", optim="optimizer", opt="optimizer",
+    solver="optimizer", scheduler="schedule", lr_schedule="schedule", lr_scheduler="schedule",
+    l2="weight_decay", layers="hidden", units="hidden", hidden_units="hidden",
+    hidden_size="hidden", hidden_sizes="hidden", drop="dropout", criterion="loss",
+    objective="loss", augmentation="augment", aug="augment", image_size="input_size",
+    img_size="input_size", dtype="precision", random_state="seed", random_seed="seed",
+    manual_seed="seed", weights="init_from", pretrained="init_from", checkpoint="init_from",
+    finetune="init_from", output="workdir", out="workdir", o="workdir", output_dir="workdir",
+    out_dir="workdir", save_dir="workdir", logdir="workdir", log_dir="workdir", run_dir="workdir",
+    folder="workdir", restart="resume", load="resume", num_gpus="devices", gpus="devices",
+    num_devices="devices", n_gpus="devices", world_size="num_processes", rank="process_id",
+    validation_split="validation_size", val_size="validation_size", k="top", topk="top",
+    top_k="top", topn="top", v="version",
+)  # fmt: skip
+
+# Those that have no counterpart.
+SENTENCES = dict(
+    device="--platform=gpu names a kind of device, --devices=2 their number",
+    verbose="a run always shows its progress",
+    quiet="> /dev/null hides what a run prints",
+    silent="> /dev/null hides what a run prints",
+    save="every run is saved, --workdir=FOLDER says where",
+    save_model="every run is saved, --workdir=FOLDER says where",
+    force="expected an empty folder or none: --workdir=FOLDER",
+    workers="pictures are decoded on all cores",
+    num_workers="pictures are decoded on all cores",
+    shuffle="every epoch has its own order, which --seed determines",
+    amp="did you mean --precision=mixed?",
+    fp16="did you mean --precision=bfloat16?",
+    bf16="did you mean --precision=bfloat16?",
+    float64="did you mean --precision=float64?",
+    cpu="did you mean --platform=cpu?",
+    gpu="did you mean --platform=gpu?",
+    cuda="did you mean --platform=gpu?",
+    tpu="did you mean --platform=tpu?",
+    evaluate="every run ends with a test, result.json holds it",
+    test="every run ends with a test, result.json holds it",
+)
+
+COMMANDS = dict(
+    fit="did you mean train?",
+    eval="every run ends with a test, result.json holds it",
+    evaluate="every run ends with a test, result.json holds it",
+    test="every run ends with a test, result.json holds it",
+    infer="did you mean predict?",
+    inference="did you mean predict?",
+    classify="did you mean predict?",
+    info="did you mean summary or devices?",
+    show="did you mean summary?",
+    plot="docs/colab.ipynb draws what was learnt, metrics.jsonl holds the curves",
+    resume="did you mean train --resume?",
+    tune="did you mean search?",
+    sweep="did you mean search?",
+    grid="did you mean search?",
+    gpu="did you mean devices?",
+    check="did you mean gradcheck?",
+    help="did you mean --help?",
+    version="did you mean --version?",
+)
+
+DATASETS = ("mnist", "fashion_mnist", "kmnist", "cifar10", "cifar100")
+
+
+def for_flag(flag: str, known: Collection[str]) -> str:
+    """What to try instead of an unknown flag, or nothing; never one that removes something."""
+    name = flag.lstrip("-").lower()
+    if (right := f"--{NAMES.get(name, '')}") in known:
+        return f"; did you mean {right}?"
+    if name in SENTENCES:
+        return f"; {SENTENCES[name]}"
+    negated = flag.startswith("--no_")
+    near = [other for other in known if other.startswith("--no_") == negated]
+    return did_you_mean(flag, [other for other in near if other != "--overwrite"])
+
+
+def for_command(name: str, known: Collection[str]) -> str:
+    """What to try instead of an unknown command, or nothing."""
+    if (sentence := COMMANDS.get(name.lower())) is not None:
+        return f"; {sentence}"
+    if model := same_name(name, PRESETS):
+        return f"; did you mean summary --model={model}?"
+    if name.startswith("-"):
+        return did_you_mean(name, ("--help", "--version"))
+    return did_you_mean(name, known, quote='"')
+
+
+def for_word(word: str, flags: Collection[str]) -> str:
+    """Which flag a word without dashes was meant to be, or nothing."""
+    name, equals, value = word.partition("=")
+    if equals and (right := same_name(name, [flag[2:] for flag in flags])):
+        return f"; did you mean --{right}={value}?"
+    for field, names in (("model", PRESETS), ("dataset", DATASETS)):
+        if f"--{field}" in flags and (right := same_name(word, names)):
+            return f"; did you mean --{field}={right}?"
+    return ""
+
+
+def for_value(name: str, text: str) -> str:
+    """What to try instead of a value that is no number, or nothing."""
+    if name != "devices":
+        return ""
+    kind = {"cuda": "gpu"}.get(text.lower(), text.lower())
+    if kind in ("cpu", "gpu", "tpu"):
+        return f"; did you mean --platform={kind}?"
+    return f"; did you mean --devices={text.count(',') + 1}?" if "," in text else ""

@@ -1,0 +1,241 @@
+"""The command line as a newcomer finds it: guesses, the script `jaxnets`, Tab, what to run next."""
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import pytest
+from conftest import HANGS, ROOT, params_sha256
+
+from jaxnets.cli import guesses
+from jaxnets.cli.commands import COMMANDS
+from jaxnets.cli.flags import ALIASES, VALUES, parse_flags
+from jaxnets.config.fields import Config
+from jaxnets.version import __version__
+
+# The script that pip makes of pyproject.toml's entry.
+SCRIPT = "import sys; from jaxnets.__main__ import console_script; console_script()"
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("--LR=0.5", dict(learning_rate=0.5)),
+        ("--learningRate=0.5", dict(learning_rate=0.5)),
+        ("--bs 64", dict(batch_size=64)),
+        ("--wd=0", dict(weight_decay=0.0)),
+        ("--model=CNN", dict(model="cnn")),
+        ("--model=MLP-Functional", dict(model="mlp_functional")),
+        ("--schedule=one-cycle", dict(schedule="one_cycle")),
+        ("--optimizer=Adam", dict(optimizer="adam")),
+        ("--loss=CrossEntropy", dict(loss="cross_entropy")),
+        ("--platform=cuda", dict(platform="gpu")),
+        ("--gradients=hand", dict(gradients="manual")),
+        ("--precision=bf16", dict(precision="bfloat16")),
+        ("--hidden=[128,64]", dict(hidden=(128, 64))),
+        ("--workdir=Runs/My-Run", dict(workdir="Runs/My-Run")),
+    ],
+)
+def test_what_is_clear_is_taken(given, meant):
+    assert parse_flags(given.split()) == meant
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        ("cnn", "got 'cnn'; did you mean --model=cnn?"),
+        ("CNN", "did you mean --model=cnn?"),
+        ("mnist", "did you mean --dataset=mnist?"),
+        ("epochs=3", "did you mean --epochs=3?"),
+        ("-m cnn", "unknown flag -m; did you mean --model?"),
+        ("--layers=3", "did you mean --hidden?"),
+        ("--data=x", "did you mean --dataset?"),
+        ("--gpus=2", "did you mean --devices?"),
+        ("--gpu", "did you mean --platform=gpu?"),
+        ("--device=gpu", "--platform=gpu names a kind of device"),
+        ("--devices=cuda", "expected a whole number, got 'cuda'; did you mean --platform=gpu?"),
+        ("--devices=0,1", "did you mean --devices=2?"),
+        ("--output_dir=x", "did you mean --workdir?"),
+        ("--verbose", "unknown flag --verbose; a run always shows its progress"),
+        ("--save=x", "every run is saved, --workdir=FOLDER says where"),
+    ],
+)
+def test_what_is_not_clear_is_answered_with_the_right_flag(run_main, words, answer):
+    run_main(*words.split()).assert_refused(answer)
+
+
+@pytest.mark.parametrize(
+    "flag", ["--overwrit", "--overrite", "--lrr=1", "--force", "--replace", "--delete", "--over"]
+)
+def test_no_answer_names_a_flag_that_removes_a_run(run_main, flag):
+    outcome = run_main(flag)
+    outcome.assert_refused(f"unknown flag {flag.partition('=')[0]}")
+    assert "overwrite" not in outcome.err
+
+
+def test_far_names_are_no_suggestion(run_main):
+    for words in ("--model=lstm", "--lrr=1", "--zoom", "--model=resnet"):
+        outcome = run_main(words)
+        outcome.assert_refused("unknown")
+        assert "did you mean" not in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        ("eval", 'unknown command "eval"; every run ends with a test'),
+        ("Predikt", 'did you mean "predict"?'),
+        ("cnn", "did you mean summary --model=cnn?"),
+        ("sweep", "did you mean search?"),
+        ("summary cnn", "did you mean --model=cnn?"),
+        ("compare --model=cnn", "did you mean --models?"),
+        ("completion tcsh", "expected a shell of bash, zsh, fish, got tcsh"),
+    ],
+)
+def test_guessed_commands_are_answered(run_command, words, answer):
+    run_command(*words.split()).assert_refused(answer)
+
+
+def test_a_run_and_its_pictures_in_the_wrong_order_are_noticed(run_command, finished_run):
+    outcome = run_command("predict", "seven.jpg", finished_run.folder)
+    outcome.assert_refused(f"expected the run before the pictures: predict {finished_run.folder} ")
+
+
+def test_every_answer_names_flags_and_values_that_exist():
+    kinds = [Config, *(kind for kinds in COMMANDS.values() for kind in kinds)]
+    flags = {field.name: field for kind in kinds for field in kind.__dataclass_fields__.values()}
+    assert set(guesses.NAMES.values()) | set(ALIASES.values()) <= {*flags, "version"}
+    assert not (set(guesses.NAMES) | set(guesses.SENTENCES) | set(ALIASES)) & set(flags)
+    assert not set(guesses.COMMANDS) & set(COMMANDS)
+    known = {value for field in flags.values() for value in field.metadata.get("allowed", ())}
+    assert set(VALUES.values()) <= known
+
+
+# Without the virtual environment
+
+
+def run_without_packages(start_python, script):
+    """Runs a command in a Python that has only its own library."""
+    process = start_python("-I", "-S", "-c", script)
+    out, err = process.communicate(timeout=HANGS)
+    return process.returncode, out, err
+
+
+@pytest.mark.parametrize("command", ["train.py", "-m jaxnets summary"])
+def test_a_python_without_jax_names_the_one_that_has_it(start_python, tmp_path, command):
+    name = command.split()[0] if command == "train.py" else "jaxnets/__main__.py"
+    for where in ("train.py", "jaxnets"):
+        (tmp_path / where).symlink_to(ROOT / where)
+    code = f"import runpy, sys; sys.argv = [{name!r}, *{command.split()[2:]}]\n"
+    code += f"sys.path.insert(0, {str(tmp_path)!r}); import os; os.chdir({str(tmp_path)!r})\n"
+    code += f"runpy.run_path({str(tmp_path / name)!r}, run_name='__main__')"
+    status, out, err = run_without_packages(start_python, code)
+    assert (status, out) == (2, "")
+    install = "install jaxnets with python3 -m venv .venv && .venv/bin/pip install -e ."
+    assert err.startswith("error: no module named ") and err.endswith(f": {install}\n")
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "python").touch()
+    status, out, err = run_without_packages(start_python, code)
+    assert status == 2 and err.endswith(
+        f": start it with {os.path.join('.venv', 'bin', 'python')}\n"
+    )
+
+
+# The script, its copy of train.py, and Tab
+
+
+@pytest.mark.parametrize("start", [("-m", "jaxnets"), ("-c", SCRIPT), ("train.py",)])
+def test_the_version_is_shown(run_python, start):
+    assert run_python(*start, "--version") == (0, f"jaxnets {__version__}\n", "")
+
+
+@pytest.mark.slow
+def test_train_is_a_command_too(run_python, finished_run, tmp_path):
+    outcome = run_python("-m", "jaxnets", "train", *finished_run.flags, f"--workdir={tmp_path}/run")
+    assert (outcome.status, outcome.err) == (0, "")
+    assert params_sha256(tmp_path / "run") == params_sha256(finished_run.folder)
+
+
+@pytest.mark.slow
+def test_a_wheel_brings_train_and_the_script(tmp_path, run_python):
+    pytest.importorskip("hatchling")
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    entry = next((tmp_path / "site").glob("*.dist-info")) / "entry_points.txt"
+    assert "jaxnets = jaxnets.__main__:console_script" in entry.read_text()
+    assert (tmp_path / "site/jaxnets/train.py").read_text() == (ROOT / "train.py").read_text()
+    code = f"import sys; sys.path[0] = {str(tmp_path / 'site')!r}; {SCRIPT}"
+    outcome = run_python("-c", code, "train", "--help")
+    assert outcome.status == 0 and "jaxnets train --model=cnn" in outcome.out
+
+
+@pytest.fixture
+def script(tmp_path, monkeypatch):
+    """A `jaxnets` on the PATH."""
+    path = tmp_path / "bin" / "jaxnets"
+    path.parent.mkdir()
+    path.write_text(f"#!{sys.executable}\n{SCRIPT}\n")
+    path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{path.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    return path
+
+
+TAB = {
+    "bash": 'eval "$(jaxnets completion bash)"; COMP_LINE="$LINE"; COMP_POINT=${#LINE}; '
+    "_jaxnets 2> /dev/null; printf '%s\\n' \"${COMPREPLY[@]}\"",
+    "zsh": 'compdef() {}; eval "$(jaxnets completion zsh)"; compadd() { print -l -- "${@:4}"; }; '
+    'BUFFER="$LINE"; CURSOR=$#LINE; _jaxnets',
+    "fish": 'jaxnets completion fish | source; complete -C "$LINE"',
+}
+
+
+@pytest.mark.parametrize("shell", TAB)
+def test_tab_offers_commands_flags_and_values(script, shell):
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+
+    def offered(line):
+        done = subprocess.run(
+            [shell, "-c", TAB[shell]],
+            env={**os.environ, "LINE": line},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=HANGS,
+        )
+        found = [
+            word.partition("\t")[0].removeprefix("--model=") for word in done.stdout.split("\n")
+        ]
+        return sorted(filter(None, found))
+
+    assert offered("jaxnets su") == ["summary"]
+    assert offered("jaxnets train --le") == ["--learning_rate="]
+    wanted = ["alexnet", "alexnet_paper", "alexnet_small", "alexnet_ungrouped"]
+    assert offered("jaxnets summary --model=alex") == wanted
+
+
+@pytest.mark.slow
+def test_what_a_run_says_last_can_be_pasted(script, tiny_flags, tmp_path):
+    def shell(command):
+        return subprocess.run(
+            command, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=HANGS
+        )
+
+    flags = [flag for flag in tiny_flags if "workdir" not in flag]
+    done = shell(f"jaxnets train --model=softmax {shlex.join(flags)} --workdir=run")
+    assert (done.returncode, done.stderr) == (0, "")
+    *_, folder, command = done.stdout.splitlines()
+    assert (folder, command) == (
+        "run folder: run",
+        "your own pictures: jaxnets predict run PICTURE",
+    )
+    predicted = shell(command.partition(": ")[2].replace("PICTURE", "nothing.png"))
+    assert (predicted.returncode, predicted.stderr.count("\n")) == (2, 1)
+    assert "nothing.png: " in predicted.stderr

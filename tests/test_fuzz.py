@@ -30,15 +30,16 @@ from jaxnets.runs.run_folder import RunFolder
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import fuzz
-from hostile import data, runs
+from hostile import data, processes, runs
 from hostile import pictures as hostile_pictures
 
-CASES = {"checkpoint": 8, "folder": 15, "config": 25, "search": 25, "flags": 25}
+CASES = {"checkpoint": 8, "folder": 15, "config": 25, "search": 25, "flags": 25, "process": 2}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("surface", fuzz.SURFACES)
-def test_nothing_but_a_plain_refusal_comes_out(surface, tmp_path):
+def test_nothing_but_a_plain_refusal_comes_out(surface, tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "HANG", HANGS)
     with fuzz.own_home(tmp_path):
         fuzz.run_cases(surface, CASES.get(surface, 40), tmp_path, shrink=True, measured=False)
 

@@ -30,15 +30,16 @@ from jaxnets.runs.run_folder import RunFolder
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import fuzz
-from hostile import data, runs
+from hostile import data, processes, runs
 from hostile import pictures as hostile_pictures
 
-CASES = {"checkpoint": 8, "folder": 15, "config": 25, "search": 25, "flags": 25}
+CASES = {"checkpoint": 8, "folder": 15, "config": 25, "search": 25, "flags": 25, "process": 2}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("surface", fuzz.SURFACES)
-def test_nothing_but_a_plain_refusal_comes_out(surface, tmp_path):
+def test_nothing_but_a_plain_refusal_comes_out(surface, tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "HANG", HANGS)
     with fuzz.own_home(tmp_path):
         fuzz.run_cases(surface, CASES.get(surface, 40), tmp_path, shrink=True, measured=False)
 
@@ -102,6 +103,13 @@ def test_a_strange_record_is_one_line(folder, line):
         RunFolder.open(str(folder)).drop_records_after(3, epochs=1)
 
 
+def test_half_a_line_that_is_no_text_is_dropped(folder, sample):
+    record = json.dumps(sample["record"]).encode() + b"\n"
+    (folder / "metrics.jsonl").write_bytes(record + b'{"epoch\xff')
+    RunFolder.open(str(folder)).drop_records_after(3, epochs=1)
+    assert (folder / "metrics.jsonl").read_bytes() == record
+
+
 @pytest.mark.parametrize("name", ["config.json", "metrics.jsonl"])
 def test_a_file_of_gigabytes_is_refused_unread(folder, name):
     """A sparse file costs who sends it nothing."""
@@ -127,6 +135,14 @@ def test_a_run_folder_with_links_or_pipes_is_refused(folder, place, lay):
     (folder / place).unlink(missing_ok=True)
     lay(folder / place)
     with pytest.raises(UserError, match="expected a file or a folder"):
+        RunFolder.open(str(folder))
+
+
+@pytest.mark.parametrize("name", ["7.safetensors", "7.safetensors.partial", "../result.json"])
+def test_a_folder_in_the_place_of_a_file_is_refused(folder, name):
+    """Before training: to save step 7 would fail, hours later."""
+    (folder / "checkpoints" / name).mkdir()
+    with pytest.raises(UserError, match=f"{os.path.basename(name)}: expected a file, found a fo"):
         RunFolder.open(str(folder))
 
 

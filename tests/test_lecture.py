@@ -10,6 +10,7 @@ import pytest
 from conftest import params_sha256, read_json
 
 from jaxnets.config.fields import preset
+from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment
 from jaxnets.lecture.log import KerasLog, SlideBar
 from jaxnets.lecture.many import TrainingSummary, can_vmap, train_many
@@ -88,6 +89,12 @@ def test_a_twelfth_is_held_out_from_the_front(mnist):
     assert len(parts.validation) == len(mnist.train) // 12
     assert np.shares_memory(parts.train.images, mnist.train.images)
     np.testing.assert_array_equal(parts.validation.labels[:9], mnist.train.labels[:9])
+
+
+def test_a_twelfth_of_eleven_images_is_refused(tiny):
+    few = dataclasses.replace(tiny, train=tiny.train[:11])
+    with pytest.raises(UserError, match="expected 12 training images or more to search, found 11"):
+        held_out(few)
 
 
 @pytest.mark.usefixtures("quick_steps")

@@ -7,7 +7,8 @@ import pytest
     ("words", "complaint"),
     [
         ("summary --model=mlq", 'unknown model "mlq"; did you mean "mlp"?'),
-        ("summary --image_shape=28,28", "image_shape: expected 3 numbers as 28,28,1, got (28, 28)"),
+        ("summary --image_shape=28,28", "image_shape: expected height, width and 1 or 3 channels"),
+        ("summary --model=alexnet --image_shape=28,28,5", "1 or 3 channels, as 28,28,1, got (28,"),
         (
             "summary --num_classes=0",
             "num_classes: expected a whole number from 1 to 1000000, got 0",

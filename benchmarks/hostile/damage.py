@@ -7,7 +7,9 @@ import os
 import random
 import re
 import struct
+import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from jaxnets.errors import DONE, run_main
@@ -178,6 +180,17 @@ def value_of(rng: Rng, depth: int = 2) -> Any:
 def letters(rng: Rng) -> str:
     """A few characters out of all of Unicode."""
     return "".join(chr(rng.choice([rng.randint(1, 127), rng.randint(1, 0xD7FF)])) for _ in range(4))
+
+
+@contextlib.contextmanager
+def deep_folder(path: Path, depth: int) -> Iterator[None]:
+    """Folders in folders below a path for a block, beyond the length that a path may have."""
+    path.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["mkdir", "-p", "d/" * depth], cwd=path, check=True)
+    try:
+        yield
+    finally:  # shutil.rmtree recurses.
+        subprocess.run(["rm", "-rf", path], check=True)
 
 
 def damage_json(rng: Rng, value: Any) -> bytes:

@@ -15,11 +15,11 @@ from hostile.damage import Rng, damage, damage_json, half, status_of
 # IDX files
 
 
-def idx_samples(folder: Path) -> dict[str, bytes]:
+def idx_samples(folder: Path, train: int = 6) -> dict[str, bytes]:
     """Four files of three classes, as their names and contents."""
     rng = np.random.default_rng(0)
     files = {}
-    for part, count in (("train", 6), ("t10k", 3)):
+    for part, count in (("train", train), ("t10k", 3)):
         for kind, array in (
             ("images-idx3", rng.integers(0, 256, (count, 4, 4))),
             ("labels-idx1", np.arange(count) % 3),
@@ -166,6 +166,13 @@ def weight_samples(folder: Path) -> tuple[dict[str, Any], bytes]:
     return fresh, save(params_to_torchvision(fresh))
 
 
+# What safetensors knows, and the bytes of a number.
+DTYPES = [
+    ("F64", 8), ("F32", 4), ("F16", 2), ("BF16", 2), ("F8_E4M3", 1), ("F8_E5M2", 1), ("F8_E8M0", 1),
+    ("C64", 8), ("I64", 8), ("U64", 8), ("I16", 2), ("I8", 1), ("U8", 1), ("BOOL", 1),
+]  # fmt: skip
+
+
 def weights_case(made: tuple[dict[str, Any], bytes], folder: Path, rng: Rng) -> None:
     """The file's bytes, or the JSON in its header, whose length is made right."""
     from jaxnets.models.torchvision import load_weights
@@ -173,15 +180,19 @@ def weights_case(made: tuple[dict[str, Any], bytes], folder: Path, rng: Rng) -> 
     fresh, content = made
     length = int.from_bytes(content[:8], "little")
     header, numbers = json.loads(content[8 : 8 + length]), content[8 + length :]
-    kind = rng.choice(["bytes", "header", "tensor"])
+    kind = rng.choice(["bytes", "header", "tensor", "extra"])
     if kind == "bytes":
         content = damage(rng, content, content)
     else:
-        if kind == "tensor":
+        if kind == "extra":  # A sound tensor that no layer of ours has.
+            dtype, size = rng.choice(DTYPES)
+            end = len(numbers) + 2 * size
+            extra = {"dtype": dtype, "shape": [2], "data_offsets": [len(numbers), end]}
+            header[rng.choice(["x", "classifier.9.weight", "\x1b[2J"])] = extra
+            text, numbers = json.dumps(header).encode(), numbers + bytes(2 * size)
+        elif kind == "tensor":
             entry = header[rng.choice(sorted(header))]
-            entry["dtype"] = rng.choice(
-                ["F64", "F32", "F16", "BF16", "F8_E4M3", "I64", "BOOL", "U8", "x", entry["dtype"]]
-            )
+            entry["dtype"] = rng.choice([*(name for name, _ in DTYPES), "x", entry["dtype"]])
             sizes = [rng.choice([0, 1, 2, 3, 2**31, 2**63, -1]) for _ in range(rng.randint(0, 4))]
             entry["shape"] = rng.choice([entry["shape"], sizes])
             text = json.dumps(header).encode()

@@ -9,45 +9,72 @@ from jaxnets.cli import commands
 from jaxnets.config.fields import Config
 from jaxnets.config.options import options_of
 
-
-def flag_samples(folder: Path) -> dict[str, list[str]]:
-    """The flags of train.py and of every command."""
-    return {
-        command: ["--help_all", *(f"--{field.name}" for kind in both for field in options_of(kind))]
-        for command, both in {"train": (Config,), **commands.COMMANDS}.items()
-    }
-
-
+# The flags of train.py and of every command.
+FLAGS = {
+    command: ["--help_all", *(f"--{field.name}" for kind in kinds for field in options_of(kind))]
+    for command, kinds in {"train": (Config,), **commands.COMMANDS}.items()
+}
+NUMBERS = ["9" * 400, "9" * 5000, "inf", "-inf", "nan", "-0", "1e400", "1e-400", "0x10", "1_000",
+           "\u0663", *(str(sign * 2**bits) for bits in (31, 53, 63, 64, 128) for sign in (1, -1)),
+           f"{2**63},1,1", "10000,10000,10000", "1,1,1", "1000000"]  # fmt: skip
+PATHS = [
+    "/dev/null",
+    "/dev/zero",
+    "/dev/full",
+    "/dev/stdin",
+    "/",
+    ".",
+    "..",
+    "/proc/x",
+    "~",
+    "~nobody-here/x",
+    "/etc/passwd",
+    "a\\b",
+    "gs:x",
+    "*",
+    "x" * 300,
+    "/proc/self/mem",
+]
 WORDS = [
-    "cnn", "mlp", "softmax", "alexnet", "mlp_handwritten", "1", "0", "-1", "1e9", "nan", "64,32",
-    "full", "none", "hidden=100,200", "learning_rate=0.1,x", "auto", "adam", "/dev/null", "9" * 400,
-    "9" * 5000, "~nobody-here/x", "\udc80", "--", "-", "=", "x" * 20_000, "28,28,1", "paper",
-    "0x10", "\u0663", "1_000",
-    "\x1b[2J", "%", "true", "digit", "crop,flip", "10minutes", "",
+    "cnn", "mlp", "softmax", "alexnet", "mlp_handwritten", "1", "0", "-1", "1e9", "64,32", "all",
+    "full", "none", "hidden=100,200", "learning_rate=0.1,x", "auto", "adam", "\udc80", "--", "-",
+    "=", "x" * 20_000, "28,28,1", "paper", "\x1b[2J", "%", "true", "digit", "crop,flip",
+    "10minutes", "", " ", "\n", "--epochs=3--seed=1", "--seed=1 --epochs=1", "\u202e", "knn",
+    "plateau", "paper", "both", "manual", "float64", "bfloat16", "127.0.0.1:0", "[::1]:99999",
+    *NUMBERS, *PATHS,
 ]  # fmt: skip
 
 
-def flags_case(flags: dict[str, list[str]], folder: Path, rng: Rng) -> None:
-    """A command line, up to where work would begin."""
-    from jaxnets.cli.flags import parse_flags
-    from jaxnets.machine.platform import Processes
-    from jaxnets.runs.run import config_of
-
-    command = rng.choice(sorted(flags))
-    words = []
-    for _ in range(rng.randint(0, 6)):
-        flag = rng.choice(flags[command])
+def hostile_words(rng: Rng, flags: list[str], count: int) -> list[str]:
+    """So many flags with values that they do not expect: joined, apart, doubled, misspelt."""
+    words: list[str] = []
+    for _ in range(count):
+        flag = rng.choice(flags)
         if rng.randint(0, 9) == 0:
-            changes = [flag.replace("--", "--no_"), flag[:-1], flag.replace("_", "-")]
+            changes = [flag.replace("--", "--no_"), flag[:-1], flag.replace("_", "-"), flag.upper(),
+                       flag[1:], flag[2:]]  # fmt: skip
             flag = rng.choice(changes)
-        kind = rng.choice(["both", "both", "flag", "word", "apart"])
-        word = rng.choice([*WORDS, letters(rng)])
+        kind = rng.choice(["both", "both", "flag", "word", "apart", "twice", "joined"])
+        word = rng.choice([*WORDS, letters(rng).replace("/", "|")])
         words += {
             "both": [f"{flag}={word}"],
             "flag": [flag],
             "word": [word],
             "apart": [flag, word],
+            "twice": [f"{flag}={word}", f"{flag}={rng.choice(WORDS)}"],
+            "joined": [f"{flag}{word}{rng.choice(flags)}={word}"],
         }[kind]
+    return words
+
+
+def flags_case(sample: None, folder: Path, rng: Rng) -> None:
+    """A command line, up to where work would begin."""
+    from jaxnets.cli.flags import parse_flags
+    from jaxnets.machine.platform import Processes
+    from jaxnets.runs.run import config_of
+
+    command = rng.choice(sorted(FLAGS))
+    words = hostile_words(rng, FLAGS[command], rng.randint(0, 6))
     if command == "train":
         status_of(lambda: config_of(parse_flags(words), Processes()))
         return
@@ -57,6 +84,8 @@ def flags_case(flags: dict[str, list[str]], folder: Path, rng: Rng) -> None:
             "serving.answer.answer", "experiment.create_parallel", "report.devices.to_text",
             "report.devices.to_values")  # fmt: skip
     with contextlib.ExitStack() as stack:
+        if command == "summary" and rng.randint(0, 9) == 0:  # It takes a while.
+            work = ()
         for name in work:
             stack.enter_context(mock.patch(f"jaxnets.{name}", return_value=0))
         found = mock.Mock(folder="runs")

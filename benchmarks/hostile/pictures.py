@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from hostile.damage import Rng, damage, half, letters, status_of
+from hostile.damage import Rng, damage, deep_folder, half, letters, status_of
 from jaxnets.errors import UserError
 
 # Pictures
@@ -65,14 +65,45 @@ def picture_samples(folder: Path) -> dict[str, bytes]:
     return made
 
 
-def picture_case(made: dict[str, bytes], folder: Path, rng: Rng) -> None:
-    """A picture is damaged; a bomb declares more pixels than it has bytes."""
+def with_large_samples(folder: Path) -> tuple[dict[str, bytes], list[bytes]]:
+    """The small pictures, and some of as many pixels as are allowed, in some hundred kilobytes."""
+    from PIL import Image
+
+    large = []
+    for mode, format, side in (
+        ("LA", "PNG", 8660), ("P", "GIF", 8660), ("CMYK", "JPEG", 8660), ("RGBA", "WEBP", 7483),
+    ):  # fmt: skip
+        stream = io.BytesIO()
+        options: Any = {"GIF": {"transparency": 0}, "JPEG": {"progressive": True}}.get(format, {})
+        Image.new(mode, (side, side)).save(stream, format, **options)
+        large.append(stream.getvalue())
+    return picture_samples(folder), large
+
+
+def scan_bomb(rng: Rng, progressive: bytes) -> bytes:
+    """A progressive JPEG of other sides, its last scan repeated."""
+    frame, scan = progressive.index(b"\xff\xc2"), progressive.rindex(b"\xff\xda")
+    sides = struct.pack(">2H", *(rng.choice([1, 12, 900, 8000, 8660, 65535]) for _ in range(2)))
+    last, times = progressive[scan:-2], rng.choice([0, 1, 80, 89, 91, 100, 1500, 20_000])
+    return (
+        progressive[: frame + 5] + sides + progressive[frame + 9 : -2] + last * times + b"\xff\xd9"
+    )
+
+
+def picture_case(sample: tuple[dict[str, bytes], list[bytes]], folder: Path, rng: Rng) -> None:
+    """A picture is damaged, or has many scans, or as many pixels as are allowed."""
     from jaxnets.data.pictures.decode import BadPictureError, read_header, read_picture, to_square
     from jaxnets.errors import printable
     from jaxnets.serving.digit import to_digit
 
+    made, large = sample
     name, other = (rng.choice(sorted(made)) for _ in range(2))
     content = damage(rng, made[name], made[other])
+    kind = rng.randint(0, 99)
+    if kind == 99:
+        content = scan_bomb(rng, made["progressive.jpg"])
+    elif kind == 98:
+        content = rng.choice(large)
     path = folder / rng.choice(["a.png", "a.jpg", "a.gif", "a.tif"])
     path.write_bytes(content)
 
@@ -130,11 +161,11 @@ def folder_case(made: dict[str, bytes], folder: Path, rng: Rng) -> None:
 
     root, outside = folder / "set", folder.parent / "outside"
     lay_out(root, made)
-    kind = ""
+    kind, stack = "", contextlib.ExitStack()
     for _ in range(rng.randint(1, 3)):
         if kind in ("link", "pipe"):  # Through which this function would write.
             break
-        kind = rng.choice(["class", "picture", "link", "pipe", "cache", "cache", "bad"])
+        kind = rng.choice(["class", "picture", "link", "pipe", "cache", "cache", "bad", "deep"])
         place = root / rng.choice(["", "cat", "dog", ".jaxnets"])
         with contextlib.suppress(FileExistsError):
             place.mkdir()
@@ -145,6 +176,8 @@ def folder_case(made: dict[str, bytes], folder: Path, rng: Rng) -> None:
                 (path / "1.png").write_bytes(made["grey.png"])
             elif kind == "picture":
                 path.with_name(path.name + ".png").write_bytes(made["grey.png"])
+            elif kind == "deep":
+                stack.enter_context(deep_folder(path, rng.choice([900, 1500, 5000])))
             elif kind == "link":
                 path.symlink_to(rng.choice([outside, outside / "victim", Path("/dev/zero")]))
             elif kind == "pipe":
@@ -164,7 +197,8 @@ def folder_case(made: dict[str, bytes], folder: Path, rng: Rng) -> None:
         data = load_dataset(str(root), on_bad_image=policy)
         np.asarray(data.train.images)
 
-    status_of(load)
+    with stack:
+        status_of(load)
 
 
 def caches_of(made: dict[str, bytes]) -> list[bytes]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from hostile.damage import Rng, damage, damage_json, half, status_of, value_of
+from hostile.damage import Rng, damage, damage_json, deep_folder, half, status_of, value_of
 from hostile.data import idx_samples
 
 
@@ -54,6 +54,8 @@ def config_case(sample: dict[str, Any], folder: Path, rng: Rng) -> None:
     from jaxnets.serving import predict
 
     (folder / "config.json").write_bytes(damage_json(rng, sample["config"]))
+    if rng.randint(0, 49) == 0:
+        enlarge(rng, folder / "config.json")
 
     def resume() -> None:
         config = resuming.resumed_config({"resume": True, "workdir": str(folder)})
@@ -71,6 +73,13 @@ def config_case(sample: dict[str, Any], folder: Path, rng: Rng) -> None:
     status_of(read)
 
 
+def enlarge(rng: Rng, path: Path) -> None:
+    """A hole at the end of a file, or in place of it all, costs who sends it nothing."""
+    if half(rng):
+        path.write_bytes(b"")
+    os.truncate(path, rng.choice([1 << 20, (16 << 20) - 1, 64 << 20, 1 << 32, 1 << 40]))
+
+
 def metrics_case(sample: dict[str, Any], folder: Path, rng: Rng) -> None:
     """metrics.jsonl, read by --resume, which writes it anew, and by every save."""
     from jaxnets.runs.checkpoints import kept_steps
@@ -85,6 +94,8 @@ def metrics_case(sample: dict[str, Any], folder: Path, rng: Rng) -> None:
     if rng.randint(0, 4) == 0:
         content = damage(rng, content, content)
     (folder / "metrics.jsonl").write_bytes(content)
+    if rng.randint(0, 49) == 0:
+        enlarge(rng, folder / "metrics.jsonl")
 
     def resume() -> None:
         opened = RunFolder.open(str(folder))
@@ -124,6 +135,8 @@ def search_case(sample: dict[str, Any], folder: Path, rng: Rng) -> None:
     kept = {"100": outcome, "200": outcome} if slides else SEARCH
     (folder / "search.json").write_bytes(damage_json(rng, kept))
     (folder / "result.json").write_bytes(rng.randbytes(rng.randint(0, 20)))
+    if rng.randint(0, 49) == 0:
+        enlarge(rng, folder / "search.json")
 
     def resume() -> None:
         with search.open(str(folder), resume=True):
@@ -136,7 +149,8 @@ def search_case(sample: dict[str, Any], folder: Path, rng: Rng) -> None:
         run: Any = SimpleNamespace(folder=opened, config=read_config(opened), experiment=None)
         print(replay.closing_table(run, test))
 
-    status_of(close if slides else resume)
+    with deep_folder(folder / "d", 3000) if rng.randint(0, 49) == 0 else contextlib.nullcontext():
+        status_of(close if slides else resume)
 
 
 # Checkpoints
@@ -170,7 +184,7 @@ def checkpoint_case(sample: dict[str, Any], folder: Path, rng: Rng) -> None:
         else:
             content = _join(json.dumps(header).encode(), damage(rng, data, data[::-1]))
     file.write_bytes(content)
-    place = rng.choice(["here"] * 12 + ["link", "pipe", "folder", "name"])
+    place = rng.choice(["here"] * 12 + ["link", "pipe", "folder", "name", "deep", "many"])
     if place == "link":
         file.unlink()
         file.symlink_to(rng.choice([outside / "victim", run / "config.json", Path("/dev/zero")]))
@@ -184,6 +198,11 @@ def checkpoint_case(sample: dict[str, Any], folder: Path, rng: Rng) -> None:
         names = ["-1", "3", "x.safetensors", "007.safetensors", "\u0663.safetensors",
                  "9" * 200 + ".safetensors", "4.safetensors", "5.safetensors.partial"]  # fmt: skip
         shutil.copy(file, file.with_name(rng.choice(names)))
+    elif place == "many":
+        for number in range(10, 2000):
+            file.with_name(f"{number}{rng.choice(['', '.x'])}").mkdir()
+        if half(rng):
+            file.with_name("7.safetensors").mkdir()
     like = sample["like"]
     forms = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), like["params"])
 
@@ -197,8 +216,9 @@ def checkpoint_case(sample: dict[str, Any], folder: Path, rng: Rng) -> None:
         if tree is not None:
             jax.tree.map(np.testing.assert_array_equal, tree, like)
 
-    status_of(predict)
-    status_of(resume)
+    with deep_folder(file.with_name("d"), 3000) if place == "deep" else contextlib.nullcontext():
+        status_of(predict)
+        status_of(resume)
 
 
 def _split(content: bytes) -> tuple[dict[str, Any], bytes]:

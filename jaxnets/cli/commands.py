@@ -108,8 +108,9 @@ class Summary(Options):
 
     def run(self, **given: Any) -> int:
         config = preset(**given)
-        if len(self.image_shape) != 3:
-            raise UserError(f"image_shape: expected 3 numbers as 28,28,1, got {self.image_shape}")
+        if len(self.image_shape) != 3 or self.image_shape[2] not in (1, 3):
+            wanted = "height, width and 1 or 3 channels, as 28,28,1"
+            raise UserError(f"image_shape: expected {wanted}, got {self.image_shape}")
 
         from jaxnets.experiment import create_model
         from jaxnets.report import summary

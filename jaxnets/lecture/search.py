@@ -96,6 +96,7 @@ class Search:
                 raise UserError(
                     f"workdir: {self.folder} already holds a search; --resume continues it"
                 )
+            self.write()  # What cannot be written is refused before anything is trained.
             yield
 
     def _read(self, path: Path) -> None:

@@ -14,6 +14,8 @@ from jaxnets.errors import UserError, one_line
 MAX_JSON_BYTES = 16 << 20  # Python's objects take up to 30 times as much.
 MAX_RECORDS_BYTES = 64 << 20  # The most epochs, 100,000, have half as many.
 MAX_FIELDS, MAX_LINE_BYTES = 20, 4096  # Limits of an epoch's record.
+# What the files of a run or a search end with, so that no folder in theirs may.
+ENDINGS = (".json", ".jsonl", ".safetensors", ".csv", ".png", ".partial")
 
 
 @contextlib.contextmanager
@@ -114,7 +116,8 @@ def locked(folder: Path) -> Iterator[None]:
 def check_only_files(folder: Path) -> None:
     """Checks that a folder holds files and folders only, however deep: no links, pipes or devices.
 
-    A link could lead out of the folder, and a pipe would be waited for.
+    A link could lead out of the folder, and a pipe would be waited for. A folder with the name of
+    a file would be in the way when that file is written, maybe hours later.
     """
     folders = [str(folder)]
     while folders:
@@ -123,6 +126,8 @@ def check_only_files(folder: Path) -> None:
             with os.scandir(path) as entries:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
+                        if entry.name.endswith(ENDINGS):
+                            raise UserError(f"{entry.path}: expected a file, found a folder")
                         folders.append(entry.path)
                     elif not entry.is_file(follow_symlinks=False):
                         what = "a link" if entry.is_symlink() else "neither"

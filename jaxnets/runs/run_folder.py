@@ -168,7 +168,7 @@ class RunFolder:
                 f"the checkpoint of step {step}, found {len(kept)}; --overwrite trains anew"
             )
         text = "".join(json.dumps(record) + "\n" for record in kept)
-        if text != (self.path / METRICS).read_text():
+        if text.encode() != (self.path / METRICS).read_bytes():  # Half a line may be no UTF-8.
             files.write_text(self.path / METRICS, text)
 
     def save(self, step: int, tree: Any) -> None:

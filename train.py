@@ -13,12 +13,16 @@ second Ctrl-C stops at once, without saving. --resume continues the model's
 newest unfinished run, --resume --workdir=DIR that one.
 """
 
-from collections.abc import Sequence
+# Built in, while in the milliseconds of `import signal` Ctrl-C would be a traceback.
+import _signal  # pyright: ignore[reportMissingImports]
+
+if __name__ == "__main__" and hasattr(_signal, "pthread_sigmask"):  # Windows has none.
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, {_signal.SIGINT})  # Ctrl-C waits for run_process.
 
 from jaxnets.errors import DONE, run_process
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: list[str]) -> int:
     """Parses the flags, trains, tests; returns the exit status."""
     from jaxnets.cli.flags import parse_flags  # In here Ctrl-C ends the process in one line.
 

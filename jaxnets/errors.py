@@ -5,7 +5,7 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 
 # Exit statuses: done; the run failed; the request was wrong; 128 + a signal's number.
 DONE, RUN_FAILED, WRONG_REQUEST, BY_SIGNAL = 0, 1, 2, 128
@@ -99,8 +99,12 @@ def interruptible() -> Iterator[None]:
         signal.signal(signal.SIGINT, _end)
 
 
-def run_process(main: Callable[[Sequence[str]], int]) -> None:
+def run_process(main: Callable[[list[str]], int]) -> None:
     """Ends the process with the status of `run_main`; from then on Ctrl-C changes nothing."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # See run_main.
+        signal.signal(signal.SIGINT, _end)
+    if hasattr(signal, "pthread_sigmask"):  # A Ctrl-C that came during the imports ends it here.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     try:
         status = run_main(main)
     finally:
@@ -108,7 +112,7 @@ def run_process(main: Callable[[Sequence[str]], int]) -> None:
     sys.exit(status)
 
 
-def run_main(main: Callable[[Sequence[str]], int]) -> int:
+def run_main(main: Callable[[list[str]], int]) -> int:
     """Returns the exit status of main or of its error, which becomes one line on stderr."""
     handler = signal.getsignal(signal.SIGINT)
     if handler is signal.default_int_handler:  # Else it is ignored, as in a shell's background.

@@ -363,6 +363,8 @@ RAISE_SIGNAL = """if True:
 @pytest.mark.parametrize(
     ("how", "module", "command"),
     [
+        ("import", "jaxnets.errors", "train.py"),
+        ("import", "jaxnets.errors", "jaxnets summary"),
         ("import", "jaxnets.cli.flags", "train.py"),
         ("import", "numpy", "train.py"),
         ("import", "jaxnets.cli.commands", "jaxnets summary"),

@@ -13,8 +13,7 @@ second Ctrl-C stops at once, without saving. --resume continues the model's
 newest unfinished run, --resume --workdir=DIR that one.
 """
 
-# Built in, while in the milliseconds of `import signal` Ctrl-C would be a traceback.
-import _signal  # pyright: ignore[reportMissingImports]
+import _signal  # pyright: ignore[reportMissingImports] (built in: never open to Ctrl-C itself)
 
 if __name__ == "__main__" and hasattr(_signal, "pthread_sigmask"):  # Windows has none.
     _signal.pthread_sigmask(_signal.SIG_BLOCK, {_signal.SIGINT})  # Ctrl-C waits for run_process.

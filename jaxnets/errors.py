@@ -30,6 +30,39 @@ class StoppedError(Exception):
         self.signal, self.at_once = signal, at_once
 
 
+def memory_limits() -> list[tuple[str, int, int]]:
+    """The limits of this process's memory: a name, the limit, what JAX alone takes; in bytes.
+
+    With less than that, JAX's imports and XLA's threads and compiler abort, or hang. Measured with
+    an empty compilation cache (benchmarks/memory.py): the CNN takes 411 MB of RLIMIT_DATA on two
+    cores. RLIMIT_AS counts the libraries' 300 MB, too, and a container only what was touched.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows has no limits.
+        return []
+    taken = 480 + 40 * (os.cpu_count() or 1)  # Each of a core's threads has a stack.
+    found = [
+        ("ulimit -d", resource.getrlimit(resource.RLIMIT_DATA)[0], taken),
+        ("ulimit -v", resource.getrlimit(resource.RLIMIT_AS)[0], taken + 340),
+    ]
+    for path in ("memory.max", "memory/memory.limit_in_bytes"):  # Version 2, version 1.
+        with contextlib.suppress(OSError, ValueError), open(f"/sys/fs/cgroup/{path}") as file:
+            found.append(("the container's", int(file.read()), 480))
+    no_limit = 1 << 60
+    return [(name, limit, least << 20) for name, limit, least in found if 0 <= limit < no_limit]
+
+
+def check_memory(more: int = 0) -> None:
+    """Raises RunFailedError where a limit is too low for JAX and so many bytes more."""
+    for name, limit, least in memory_limits():
+        if limit < least + more:
+            raise RunFailedError(
+                f"not enough memory: expected about {(least + more) >> 20:,} MB, "
+                f"got a limit of {limit >> 20:,} MB ({name})"
+            )
+
+
 def message_and_status(error: BaseException) -> tuple[str, int] | None:
     """An error's message and exit status; None if the error is a bug."""
     if isinstance(error, UserError):
@@ -134,13 +167,15 @@ def run_main(main: Callable[[list[str]], int]) -> int:
         sys.stdout.flush()
         return status
     except BrokenPipeError:  # The reader, such as `head`, ended; Python must not complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _leave_stdout()
         return RUN_FAILED
     except (Exception, KeyboardInterrupt) as error:
         if (known := message_and_status(error)) is None:
             raise
         message, status = known
         print(f"error: {one_line(message)}", file=sys.stderr)
+        if isinstance(error.__context__, BrokenPipeError):
+            _leave_stdout()
         if isinstance(error, StoppedError) and error.at_once:
             with contextlib.suppress(OSError):
                 sys.stdout.flush()
@@ -149,6 +184,10 @@ def run_main(main: Callable[[list[str]], int]) -> int:
     finally:
         if handler is signal.default_int_handler:
             signal.signal(signal.SIGINT, handler)
+
+
+def _leave_stdout() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def unknown(kind: str, value: str, known: Iterable[str]) -> UserError:

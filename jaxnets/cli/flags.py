@@ -11,7 +11,7 @@ from typing import Any
 from jaxnets.config.fields import Config, preset
 from jaxnets.config.options import METAVARS, Options, options_of, parse, show, types_of
 from jaxnets.config.recipes import DEFAULT_MODEL, MODEL_FIELDS, PRESETS
-from jaxnets.errors import UserError, did_you_mean
+from jaxnets.errors import UserError, check_memory, did_you_mean
 
 # --help shows BEGINNERS; --help_all shows all flags, with a heading before each field of HEADINGS.
 BEGINNERS = {"model", "hidden", "dataset", "data_dir", "epochs", "batch_size", "optimizer"}
@@ -88,7 +88,9 @@ def _read(
     if help_flag:
         print(_help(program, description, kinds, given, help_flag == "--help_all"), flush=True)
         raise SystemExit(0)
-    return given | _positionals(words, [field for field in options if _is_positional(field)])
+    given |= _positionals(words, [field for field in options if _is_positional(field)])
+    check_memory()  # Whoever reads flags imports JAX next, which too low a limit would abort.
+    return given
 
 
 def _is_positional(field: dataclasses.Field) -> bool:

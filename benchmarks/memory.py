@@ -99,7 +99,7 @@ def main() -> int:
                     command = COMMANDS[title].format(work=work, run=place)
                     cache = str(work / "cache" if asked.warm else f"{place}cache")
                     if asked.warm and limit == limits[0]:
-                        run(command.replace(str(place), f"{place}0"), kind, 1 << 20, cache)
+                        run(command.replace(str(place), f"{place}warm"), kind, 1 << 20, cache)
                     status, err = run(command, kind, limit, cache)
                     line += f"{status:>6}"
                     if status not in ("0", "1"):

@@ -41,7 +41,7 @@ def memory_limits() -> list[tuple[str, int, int]]:
         import resource
     except ImportError:  # Windows has no limits.
         return []
-    taken = 480 + 40 * (os.cpu_count() or 1)  # Each of a core's threads has a stack.
+    taken = 560 + 40 * (os.cpu_count() or 1)  # Each of a core's threads has a stack.
     found = [
         ("ulimit -d", resource.getrlimit(resource.RLIMIT_DATA)[0], taken),
         ("ulimit -v", resource.getrlimit(resource.RLIMIT_AS)[0], taken + 340),

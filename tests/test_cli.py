@@ -452,8 +452,8 @@ def test_a_network_too_large_for_the_limit_is_refused_before_its_run_begins(
     monkeypatch.setattr(errors, "memory_limits", lambda: limits)
     for module in ("jaxnets.runs.memory", "jaxnets.runs.run"):
         monkeypatch.setattr(f"{module}.memory_limits", lambda: limits)
-    # 144 x 4000 + 4000 x 4000 + 4000 x 3 weights in float32 are 63 MB, and three copies too many for
-    # the 40 MB that JAX leaves. So are 198 runs side by side of the smaller network.
+    # 144 x 4000 + 4000 x 4000 + 4000 x 3 weights in float32 are 63 MB, and too many
+    # for the 40 MB that JAX leaves. So are 198 runs side by side of the smaller network.
     message = "not enough memory: expected about [\\d,]+ MB, got a limit of 600 MB .*"
     assert_failed(train_tiny("mlp", "--hidden=4000,4000"), message)
     one = ["search", "--model=mlp", *tiny_flags, "--hidden=200,200", "--over=learning_rate=0.1,0.2"]

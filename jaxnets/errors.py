@@ -35,13 +35,15 @@ def memory_limits() -> list[tuple[str, int, int]]:
 
     With less than that, JAX's imports and XLA's threads and compiler abort, or hang. Measured with
     an empty compilation cache (benchmarks/memory.py): the CNN takes 411 MB of RLIMIT_DATA on two
-    cores. RLIMIT_AS counts the libraries' 300 MB, too, and a container only what was touched.
+    cores, 1,448 on 16. RLIMIT_AS counts the libraries' 300 MB, too, a container only what was used.
     """
     try:
         import resource
     except ImportError:  # Windows has no limits.
         return []
-    taken = 560 + 40 * (os.cpu_count() or 1)  # Each of a core's threads has a stack.
+    has_affinity = hasattr(os, "sched_getaffinity")  # Linux: taskset, say, leaves fewer cores.
+    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    taken = 480 + 80 * cores  # A core has seven threads, each with its stack.
     found = [
         ("ulimit -d", resource.getrlimit(resource.RLIMIT_DATA)[0], taken),
         ("ulimit -v", resource.getrlimit(resource.RLIMIT_AS)[0], taken + 340),

@@ -13,12 +13,15 @@ after saving. A second Ctrl-C stops at once, without saving. --resume continues
 the model's newest unfinished run, --resume --workdir=DIR that one.
 """
 
-from collections.abc import Sequence
+import _signal  # pyright: ignore[reportMissingImports] (built in: never open to Ctrl-C itself)
+
+if __name__ == "__main__" and hasattr(_signal, "pthread_sigmask"):  # Windows has none.
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, {_signal.SIGINT})  # Ctrl-C waits for run_process.
 
 from jaxnets.errors import DONE, run_process, show
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: list[str]) -> int:
     """Parses the flags, trains, tests; returns the exit status."""
     from jaxnets.cli.flags import parse_flags  # In here Ctrl-C ends the process in one line.
 

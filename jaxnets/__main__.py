@@ -1,11 +1,14 @@
 """The command line: `jaxnets COMMAND` or `python -m jaxnets COMMAND`."""
 
-from collections.abc import Sequence
+import _signal  # pyright: ignore[reportMissingImports]
+
+if __name__ == "__main__" and hasattr(_signal, "pthread_sigmask"):  # As in train.py.
+    _signal.pthread_sigmask(_signal.SIG_BLOCK, {_signal.SIGINT})
 
 from jaxnets.errors import run_process
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: list[str]) -> int:
     """Runs the command that comes first; returns the exit status."""
     from jaxnets.cli import commands  # In here Ctrl-C ends the process in one line.
 

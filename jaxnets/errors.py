@@ -5,7 +5,7 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 # Exit statuses: done; the run failed; the request was wrong; 128 + a signal's number.
@@ -33,6 +33,41 @@ class StoppedError(Exception):
     def __init__(self, message: str, signal: int, *, at_once: bool = False):
         super().__init__(message)
         self.signal, self.at_once = signal, at_once
+
+
+def memory_limits() -> list[tuple[str, int, int]]:
+    """The limits of this process's memory: a name, the limit, what JAX alone takes; in bytes.
+
+    With less than that, JAX's imports and XLA's threads and compiler abort, or hang. Measured with
+    an empty compilation cache (benchmarks/memory.py): the CNN takes 411 MB of RLIMIT_DATA on two
+    cores, 1,448 on 16. RLIMIT_AS counts the libraries' 300 MB, too, a container only what was used.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows has no limits.
+        return []
+    has_affinity = hasattr(os, "sched_getaffinity")  # Linux: taskset, say, leaves fewer cores.
+    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    taken = 480 + 80 * cores  # A core has seven threads, each with its stack.
+    found = [
+        ("ulimit -d", resource.getrlimit(resource.RLIMIT_DATA)[0], taken),
+        ("ulimit -v", resource.getrlimit(resource.RLIMIT_AS)[0], taken + 340),
+    ]
+    for path in ("memory.max", "memory/memory.limit_in_bytes"):  # Version 2, version 1.
+        with contextlib.suppress(OSError, ValueError), open(f"/sys/fs/cgroup/{path}") as file:
+            found.append(("the container's", int(file.read()), 480))
+    no_limit = 1 << 60
+    return [(name, limit, least << 20) for name, limit, least in found if 0 <= limit < no_limit]
+
+
+def check_memory(more: int = 0) -> None:
+    """Raises RunFailedError where a limit is too low for JAX and so many bytes more."""
+    for name, limit, least in memory_limits():
+        if limit < least + more:
+            raise RunFailedError(
+                f"not enough memory: expected about {(least + more) >> 20:,} MB, "
+                f"got a limit of {limit >> 20:,} MB ({name})"
+            )
 
 
 def message_and_status(error: BaseException) -> tuple[str, int] | None:
@@ -120,8 +155,12 @@ def interruptible() -> Iterator[None]:
         signal.signal(signal.SIGINT, _end)
 
 
-def run_process(main: Callable[[Sequence[str]], int]) -> None:
+def run_process(main: Callable[[list[str]], int]) -> None:
     """Ends the process with the status of `run_main`; from then on Ctrl-C changes nothing."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # See run_main.
+        signal.signal(signal.SIGINT, _end)
+    if hasattr(signal, "pthread_sigmask"):  # A Ctrl-C that came during the imports ends it here.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     try:
         status = run_main(main)
     finally:
@@ -129,7 +168,7 @@ def run_process(main: Callable[[Sequence[str]], int]) -> None:
     sys.exit(status)
 
 
-def run_main(main: Callable[[Sequence[str]], int]) -> int:
+def run_main(main: Callable[[list[str]], int]) -> int:
     """Returns the exit status of main or of its error, which becomes one line on stderr."""
     handler = signal.getsignal(signal.SIGINT)
     if handler is signal.default_int_handler:  # Else it is ignored, as in a shell's background.
@@ -151,13 +190,15 @@ def run_main(main: Callable[[Sequence[str]], int]) -> int:
         sys.stdout.flush()
         return status
     except BrokenPipeError:  # The reader, such as `head`, ended; Python must not complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _leave_stdout()
         return RUN_FAILED
     except (Exception, KeyboardInterrupt) as error:
         if (known := message_and_status(error)) is None:
             raise
         message, status = known
         show(f"error: {one_line(message)}", sys.stderr)
+        if isinstance(error.__context__, BrokenPipeError):
+            _leave_stdout()
         if isinstance(error, StoppedError) and error.at_once:
             with contextlib.suppress(OSError):
                 sys.stdout.flush()
@@ -166,6 +207,10 @@ def run_main(main: Callable[[Sequence[str]], int]) -> int:
     finally:
         if handler is signal.default_int_handler:
             signal.signal(signal.SIGINT, handler)
+
+
+def _leave_stdout() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def unknown(kind: str, value: str, known: Iterable[str]) -> UserError:

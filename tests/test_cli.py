@@ -11,7 +11,7 @@ import sys
 
 import jax.numpy as jnp
 import pytest
-from conftest import HANGS, ROOT, assert_resume_hint, params_sha256
+from conftest import HANGS, ROOT, assert_resume_hint, params_sha256, records, saved_params
 
 from jaxnets.cli.commands import COMMANDS
 from jaxnets.cli.flags import BEGINNERS, parse_flags
@@ -285,9 +285,35 @@ def test_output_into_a_pipe_is_a_few_plain_lines(finished_run):
 def test_a_reader_that_goes_away_gets_no_traceback(start_python, tiny_flags):
     process = start_python("train.py", "--model=softmax", *tiny_flags)
     process.stdout.close()
-    assert process.stderr.read() == ""
+    line = "error: stdout has no reader any more; resume with: python train.py --resume --workdir="
+    assert process.stderr.read().startswith(line)
     assert process.wait(timeout=HANGS) == 1
     process.stderr.close()
+
+
+@pytest.mark.slow
+def test_a_run_whose_reader_has_read_enough_is_saved(run_python, tiny_flags, tmp_path):
+    code = """if True:
+        import os, sys, train
+        from jaxnets.errors import run_process
+        from jaxnets.runs.terminal import Progress
+        epoch = Progress.epoch
+        def last_epoch_read(progress, record):
+            if record["epoch"] == 2:
+                reader, writer = os.pipe()
+                os.close(reader)
+                os.dup2(writer, 1)
+            epoch(progress, record)
+        Progress.epoch = last_epoch_read
+        sys.argv[0] = "train.py"
+        run_process(train.main)
+    """
+    run, flags = tmp_path / "run", [*tiny_flags, "--epochs=9", "--checkpoint_every=9epochs"]
+    outcome = run_python("-c", code, "--model=softmax", *flags)
+    command = f"python train.py --resume --workdir={run}"
+    assert outcome.err == f"error: stdout has no reader any more; resume with: {command}\n"
+    assert outcome.status == 1 and "epoch 1/9" in outcome.out
+    assert saved_params(run)[0] == 10 and len(records(run)) == 2
 
 
 # Signals
@@ -369,6 +395,8 @@ RAISE_SIGNAL = """if True:
 @pytest.mark.parametrize(
     ("how", "module", "command"),
     [
+        ("import", "jaxnets.errors", "train.py"),
+        ("import", "jaxnets.errors", "jaxnets summary"),
         ("import", "jaxnets.cli.flags", "train.py"),
         ("import", "numpy", "train.py"),
         ("import", "jaxnets.cli.commands", "jaxnets summary"),
@@ -385,6 +413,75 @@ def test_ctrl_c_before_any_work_ends_the_process_in_one_line(run_python, how, mo
 def test_ctrl_c_after_all_work_changes_nothing(run_python):
     outcome = run_python("-c", RAISE_SIGNAL, "exit", "", "train.py", "--help")
     assert (outcome.status, outcome.err) == (0, "")
+
+
+def run_limited(limit, megabytes, arguments):
+    """Runs Python under a limit of memory, as bash's ulimit sets it."""
+    command = shlex.join([sys.executable, *map(str, arguments)])
+    shell = f"ulimit -{limit} {megabytes << 10} && exec {command}"
+    return subprocess.run(
+        shell, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=HANGS, check=False
+    )
+
+
+needs_ulimit = pytest.mark.skipif(sys.platform != "linux", reason="Linux alone heeds both limits")
+
+
+@needs_ulimit
+@pytest.mark.parametrize(("limit", "megabytes"), [("d", 300), ("v", 500)])
+def test_too_little_memory_for_jax_is_one_line_before_it_is_imported(
+    tiny_flags, tmp_path, limit, megabytes
+):
+    over = "--over=learning_rate=0.1,0.2"
+    for arguments in (
+        ["train.py", "--model=alexnet", *tiny_flags],
+        ["-m", "jaxnets", "predict", tmp_path, "1.png"],
+        ["-m", "jaxnets", "gradcheck"],
+        ["-m", "jaxnets", "search", over, *tiny_flags],
+        ["-m", "jaxnets", "compare"],
+    ):
+        done = run_limited(limit, megabytes, arguments)
+        line = rf"error: not enough memory: expected about [\d,]+ MB, got a limit of {megabytes} MB"
+        assert re.fullmatch(rf"{line} \(ulimit -{limit}\)\n", done.stderr), done
+        assert done.returncode == 1 and not done.stdout
+    assert not (tmp_path / "run").exists()
+    assert run_limited(limit, megabytes, ["train.py", "--help"]).returncode == 0
+
+
+@pytest.mark.slow
+def test_a_network_too_large_for_the_limit_is_refused_before_its_run_begins(
+    train_tiny, run_command, tiny_flags, tmp_path, monkeypatch
+):
+    from jaxnets import errors
+
+    limits = [("ulimit -d", 600 << 20, 560 << 20)]
+    monkeypatch.setattr(errors, "memory_limits", lambda: limits)
+    for module in ("jaxnets.runs.memory", "jaxnets.runs.run"):
+        monkeypatch.setattr(f"{module}.memory_limits", lambda: limits)
+    # 144 x 4000 + 4000 x 4000 + 4000 x 3 weights in float32 are 63 MB, and too many
+    # for the 40 MB that JAX leaves. So are 198 runs side by side of the smaller network.
+    message = "not enough memory: expected about [\\d,]+ MB, got a limit of 600 MB .*"
+    assert_failed(train_tiny("mlp", "--hidden=4000,4000"), message)
+    one = ["search", "--model=mlp", *tiny_flags, "--hidden=200,200", "--over=learning_rate=0.1,0.2"]
+    assert_failed(run_command(*one, "--seeds=99"), message)
+    assert not (tmp_path / "run" / "config.json").exists()
+    assert run_command(*one, "--seeds=1", f"--workdir={tmp_path / 'two'}").status == 0
+
+
+@needs_ulimit
+@pytest.mark.slow
+@pytest.mark.parametrize("limit", ["d", "v"])
+def test_the_memory_that_a_refusal_names_is_enough(tiny_flags, tmp_path, limit):
+    """The first refusal names what JAX takes, the second what the network takes, too."""
+    arguments, megabytes = ["train.py", "--model=mlp", "--hidden=3000,3000", *tiny_flags], 100
+    for _ in range(2):
+        done = run_limited(limit, megabytes, arguments)
+        assert done.returncode == 1
+        expected = re.match(r"error: not enough memory: expected about ([\d,]+) MB", done.stderr)
+        assert expected, done
+        megabytes = int(expected[1].replace(",", "")) + 1
+    done = run_limited(limit, megabytes, arguments)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_what_jax_says_of_a_lack_of_memory_is_one_line(run_in_process):

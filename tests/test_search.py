@@ -79,6 +79,25 @@ def test_an_interrupted_search_keeps_what_is_done_and_continues(
     assert len(read(tmp_path)) == 6 and len(calls) == 7
 
 
+def test_a_search_resumed_elsewhere_names_what_differs(run_command, tiny_flags, tmp_path):
+    command = ["search", "--model=softmax", "--over=learning_rate=0.1,0.2", *tiny_flags]
+    assert run_command(*command, "--seeds=1").status == 0
+    path = tmp_path / "run" / "search.json"
+    ours = read_json(path)
+    others = {"versions": {**ours["versions"], "jax": "0.9"}, "cores": 99}
+    path.write_text(json.dumps(ours | others))
+    for seeds in (2, 3):  # The results keep what the search began with.
+        outcome = run_command(*command, f"--seeds={seeds}", "--resume")
+        jax, cores = ours["versions"]["jax"], ours["cores"]
+        assert outcome.err == (
+            f"warning: resumed elsewhere than the run began: cores was 99, now "
+            f"{cores}; jax was 0.9, now {jax}; the result may differ in its last bits\n"
+        )
+        assert outcome.status == 0 and {name: read_json(path)[name] for name in others} == others
+    path.write_text(json.dumps(ours))
+    assert run_command(*command, "--seeds=3", "--resume").err == ""
+
+
 BLOCKED = """if True:
     import sys
     from jaxnets.cli import commands

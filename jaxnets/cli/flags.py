@@ -12,7 +12,7 @@ from typing import Any
 from jaxnets.config.fields import Config, preset
 from jaxnets.config.options import METAVARS, Options, options_of, parse, show, types_of
 from jaxnets.config.recipes import DEFAULT_MODEL, MODEL_FIELDS, PRESETS
-from jaxnets.errors import UserError, program, same_name
+from jaxnets.errors import UserError, check_memory, program, same_name
 from jaxnets.version import __version__
 
 # --help shows BEGINNERS; --help_all shows all flags, with a heading before each field of HEADINGS.
@@ -120,7 +120,9 @@ def _read(
         print(_help(started, description, kinds, given, help_flag == "--help_all"), flush=True)
         raise SystemExit(0)
     positional = [field for field in options if _is_positional(field)]
-    return given | _positionals(words, positional, flags)
+    given |= _positionals(words, positional, flags)
+    check_memory()  # Whoever reads flags imports JAX next, which too low a limit would abort.
+    return given
 
 
 def _parse(field: dataclasses.Field, text: str) -> Any:

@@ -15,6 +15,7 @@ from jaxnets.data.datasets import Dataset, Split
 from jaxnets.experiment import Experiment, Record, create_model, init_state, optimizer_of
 from jaxnets.machine.platform import compiler_options_for_init
 from jaxnets.models.chain import has_convolution
+from jaxnets.runs.memory import check_enough_memory
 from jaxnets.training.loop import Callbacks, Checkpoint, NonFiniteLossError
 from jaxnets.training.optimizer import create_schedule
 from jaxnets.training.scan import make_train_epoch
@@ -85,6 +86,7 @@ def train_one(
     """Trains one run by itself, without validation; calls `each` with every epoch's record."""
     data = dataclasses.replace(experiment.data, validation=experiment.data.train[:0])
     experiment = dataclasses.replace(experiment, data=data)
+    check_enough_memory(experiment)
     state, record = experiment.init_state(), {}
     for trained, record in experiment.epochs(Checkpoint(state), callbacks):
         state = trained
@@ -100,6 +102,7 @@ def _train_vmapped(
 ) -> list[TrainingSummary]:
     """Trains all runs at once: the one training step, mapped over them by jax.vmap."""
     experiment = Experiment.create(dataclasses.replace(configs[0], devices=1), data)
+    check_enough_memory(experiment, len(configs))
     config, loader, parallel = experiment.config, experiment.loader, experiment.parallel
     loss_and_grad, full = experiment.loss_and_grad, loader.steps == 1
     if full:  # One batch has no order: all runs share it.

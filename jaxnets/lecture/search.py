@@ -24,7 +24,9 @@ from jaxnets.experiment import Experiment
 from jaxnets.lecture import results
 from jaxnets.lecture.many import BAR, TrainingSummary, can_vmap, summary_from_json, train_many
 from jaxnets.lecture.replay import held_out
+from jaxnets.machine.platform import surroundings
 from jaxnets.runs.files import check_only_files, locked, read_json
+from jaxnets.runs.resume import warn_of_other_surroundings
 from jaxnets.runs.run import load_data
 from jaxnets.runs.run_folder import make_folder
 
@@ -38,6 +40,7 @@ class Search:
     flags: dict[str, Any]  # The config's, without those searched over and the seed.
     over: dict[str, list[Any]]  # The values of each field searched over.
     folder: Path = Path()  # Where the results lie.
+    began: dict[str, Any] = dataclasses.field(default_factory=dict)  # The first `surroundings`.
     runs: dict[tuple[Point, int], TrainingSummary] = dataclasses.field(default_factory=dict)
 
     @property
@@ -78,7 +81,7 @@ class Search:
             ending = {"seed": seed, **summary._asdict()}
             runs.append({"point": point, **ending})
             lines.append({**self._texts(point), **ending})
-        values = {"flags": self.flags, "over": self.over, "runs": runs}
+        values = {"flags": self.flags, "over": self.over, **self.began, "runs": runs}
         columns = [*self.over, "seed", *TrainingSummary._fields]
         results.write(self.folder / "search", values, columns, lines)
 
@@ -107,6 +110,8 @@ class Search:
         ours = json.loads(json.dumps({"flags": self.flags, "over": self.over}))
         if theirs != ours:
             raise UserError(f"resume: expected {theirs} as {path} was begun, got {ours}")
+        warn_of_other_surroundings(kept, self.began)
+        self.began = {name: kept[name] for name in self.began if name in kept}
         points = {json.dumps(point): point for point in self.points}
         try:
             for run in kept["runs"]:
@@ -134,7 +139,8 @@ def search_all(given: dict[str, Any], over: dict[str, list[Any]], seeds: int) ->
     if not len(data.validation):
         data = held_out(data)
     for config in configs:
-        Experiment.create(config, data)  # It raises if its batches do not fit.
+        experiment = Experiment.create(config, data)  # It raises if its batches do not fit.
+        search.began = surroundings(experiment.parallel.devices)
         if config.schedule == "plateau":
             raise UserError("schedule: plateau watches the images on which a search judges")
     with search.open(workdir, resume):

@@ -15,7 +15,7 @@ import jax
 from jax._src.distributed import global_state
 
 from jaxnets.cache import cache_folder
-from jaxnets.errors import UserError
+from jaxnets.errors import UserError, memory_limits
 from jaxnets.version import __version__
 
 HUGE_PAGE = 1 << 21
@@ -245,6 +245,8 @@ def _keep_freed_memory() -> None:
     libc.mallopt(m_arena_max, 1)
     libc.mallopt(m_mmap_max, 0)
     libc.mallopt(m_trim_threshold, -1)
+    if any("ulimit" in name for name, *_ in memory_limits()):
+        return  # The heap's free memory would count, too, and the threads would lack it.
     # Grows the heap once and advises that new address space, without touching any of it.
     size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
     libc.malloc.restype = libc.sbrk.restype = ctypes.c_void_p

@@ -121,7 +121,7 @@ def prepare_to_resume(folder: RunFolder, experiment: Experiment, inputs: dict[st
         if ours != (theirs := began.get(name)):
             expected, got = texts[name]
             raise UserError(f"resume: expected {expected} with SHA-256 {theirs}, got {got}{ours}")
-    _warn_of_other_surroundings(began, surroundings(experiment.parallel.devices))
+    warn_of_other_surroundings(began, surroundings(experiment.parallel.devices))
     same = {name: getattr(config, name) for name in (*OF_THE_PROCESS, *SINGLE_PROCESS)}
     if config.epochs != stored.epochs:
         _warn_learning_rate_change(folder, stored, experiment)
@@ -141,8 +141,13 @@ def _source(config: Config) -> str:
     return f"{config.dataset} in {config.data_dir}" if config.data_dir else config.dataset
 
 
-def _warn_of_other_surroundings(began: dict[str, Any], now: dict[str, Any]) -> None:
-    """Warns if the run began under other versions or on another machine."""
+def warn_of_other_surroundings(began: dict[str, Any], now: dict[str, Any]) -> None:
+    """Warns if a run or a search began under other versions or on another machine.
+
+    Args:
+      began: What its JSON file holds.
+      now: The present `surroundings`.
+    """
 
     def flat(values: dict[str, Any]) -> dict[str, Any]:
         found = {name: values.get(name) for name in now if name != "device"}  # It sums up others.

@@ -7,7 +7,6 @@ import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import jax
 import numpy as np
 
 from jaxnets.config.fields import SINGLE_PROCESS, Config, learning_rate_note, preset
@@ -16,6 +15,7 @@ from jaxnets.errors import (
     RunFailedError,
     StoppedError,
     interruptible,
+    memory_limits,
     on_interrupt,
     printable,
     short_path,
@@ -26,7 +26,7 @@ from jaxnets.machine.platform import Processes, describe, surroundings
 from jaxnets.metrics import Metrics
 from jaxnets.runs import terminal
 from jaxnets.runs.checkpoints import CheckpointTimer
-from jaxnets.runs.run_folder import CONFIG, ReplicaRunFolder, RunFolder, params_sha256
+from jaxnets.runs.run_folder import CONFIG, ReplicaRunFolder, RunFolder, num_params, params_sha256
 from jaxnets.runs.terminal import Progress
 from jaxnets.training.loop import Callbacks, Checkpoint, Interrupted, NonFiniteLossError, all_finite
 from jaxnets.training.step import TrainState
@@ -68,6 +68,10 @@ class Run:
         with _connected(flags) as processes:
             config = config_of(flags, processes)
             experiment = Experiment.create(config, load_data(config))
+            if memory_limits():
+                from jaxnets.runs.memory import check_enough_memory
+
+                check_enough_memory(experiment)
             state = experiment.init_state()  # First, as it may raise: then no folder is made.
             folder = _open_folder(experiment, processes)
             with _ends_in_one_line(folder), folder:
@@ -166,7 +170,11 @@ class Run:
             self.folder.wait()
 
     def report(self, record: Record) -> None:
-        self._shown.epoch(record)
+        try:
+            self._shown.epoch(record)
+        except BrokenPipeError:  # stdout's reader, such as `head`, has ended: so does the run.
+            self._save(self.checkpoint)
+            raise
 
     def finish(self) -> Metrics:
         """Tests once, writes result.json, prints how the run ended; returns the test's metrics.
@@ -283,11 +291,6 @@ def load_data(config: Config):
     )
 
 
-def num_params(params: Any) -> int:
-    """How many numbers the network learns."""
-    return sum(leaf.size for leaf in jax.tree.leaves(params))
-
-
 def inputs_sha256(experiment: Experiment) -> dict[str, str]:
     """The digests of the data and the first weights, by their names in config.json."""
     inputs = {"data_sha256": experiment.data.checksum}
@@ -395,6 +398,8 @@ def _ends_in_one_line(folder: RunFolder) -> Iterator[None]:
         raise StoppedError(message, stopped.signal) from None
     except KeyboardInterrupt:
         raise StoppedError(at_once, signal.SIGINT, at_once=True) from None
+    except BrokenPipeError:
+        raise RunFailedError(f"stdout has no reader any more; {hint}") from None
     except OSError as error:
         # A full disk, say. What is wrong outside the run folder has its own message.
         if not str(error.filename).startswith(str(folder.path)):

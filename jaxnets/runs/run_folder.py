@@ -28,6 +28,11 @@ RUNS = Path("runs")
 WARNED = 3  # Damaged checkpoints that are named; a stranger's folder may hold thousands.
 
 
+def num_params(params: Any) -> int:
+    """How many numbers the network learns."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
 def params_sha256(params: Any) -> str:
     """The digest of the parameters' bytes, leaf by leaf in tree order."""
     digest = hashlib.sha256()

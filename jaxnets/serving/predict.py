@@ -13,7 +13,7 @@ from PIL import Image
 from jaxnets.config.fields import Config
 from jaxnets.data.datasets import MAX_CLASSES
 from jaxnets.data.pictures.decode import to_square
-from jaxnets.errors import UserError
+from jaxnets.errors import UserError, check_memory
 from jaxnets.experiment import create_model
 from jaxnets.machine.platform import compiler_options, set_up_jax
 from jaxnets.models.chain import Chain
@@ -23,6 +23,7 @@ from jaxnets.serving.digit import SIDE, to_digit
 from jaxnets.training.crops import center_crop
 from jaxnets.training.step import to_float
 
+COPIES = 3  # How often the parameters are in memory at once, at most.
 BATCH = 128  # The most pictures in a batch.
 MAX_SIDE = 4096  # The largest image side that a config.json may have.
 
@@ -100,7 +101,9 @@ def load_predictor(workdir: str, prepare_as: str = "auto") -> Predictor:
     set_up_jax(None, config.precision)
     model = create_model(config, len(class_names))
 
-    step, params = folder.read_params(_params_like(folder, config, model, image_shape))
+    like = _params_like(folder, config, model, image_shape)
+    check_memory(COPIES * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(like)))
+    step, params = folder.read_params(like)
     params = jax.device_put(params)
 
     def probabilities(params, images):

@@ -128,10 +128,7 @@ def make_train_step(
 
 
 def make_gradient_step(
-    loss_and_grad: LossAndGrad,
-    *,
-    axis_name: str | None = None,
-    augment: Augment = no_augmentation,
+    loss_and_grad: LossAndGrad, *, axis_name: str | None = None, augment: Augment = no_augmentation
 ):
     """Returns f(state, batch) -> (metrics, gradients), summed over the examples of all devices."""
 

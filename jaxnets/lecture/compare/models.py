@@ -23,7 +23,8 @@ from jaxnets.lecture.compare.request import TASKS, Request
 from jaxnets.lecture.many import BAR
 from jaxnets.metrics import Metrics
 from jaxnets.regression_metrics import RegressionMetrics
-from jaxnets.runs.run import num_params
+from jaxnets.runs.memory import check_enough_memory
+from jaxnets.runs.run_folder import num_params
 from jaxnets.training.loop import Checkpoint
 from jaxnets.training.step import to_float
 
@@ -54,6 +55,7 @@ def fit_network(config: Config, data: Dataset) -> Numbers:
         config = dataclasses.replace(config, batch_size=batch_size)
     started = time.perf_counter()
     experiment = Experiment.create(config, data)
+    check_enough_memory(experiment)
     state = experiment.init_state()
     epochs, name = experiment.epochs(Checkpoint(state)), f"{data.name} {config.model}"
     for trained, _ in tqdm(epochs, name, config.epochs, **BAR):

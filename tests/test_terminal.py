@@ -127,7 +127,7 @@ def test_no_line_of_a_run_wraps(on_terminal, commands):
     assert statuses(shown) == [0] * len(QUICK), shown
     assert width_of(widest(shown)) <= 80, widest(shown)
     assert re.search(r"epoch 1/2 .*grad error \d\.\de-\d\d", shown)
-    assert "% |" not in shown and "images/s" in shown and "kimg" not in shown
+    assert "kimg" not in shown
 
 
 @pytest.mark.slow

@@ -9,18 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from jaxnets import errors
 from jaxnets.config.fields import SINGLE_PROCESS, Config, learning_rate_note, preset
 from jaxnets.data.load import load_dataset
-from jaxnets.errors import (
-    RunFailedError,
-    StoppedError,
-    interruptible,
-    memory_limits,
-    on_interrupt,
-    printable,
-    short_path,
-    show,
-)
+from jaxnets.errors import RunFailedError, StoppedError, printable, short_path, show
 from jaxnets.experiment import Experiment, Record
 from jaxnets.machine.platform import Processes, describe, surroundings
 from jaxnets.metrics import Metrics
@@ -68,7 +60,7 @@ class Run:
         with _connected(flags) as processes:
             config = config_of(flags, processes)
             experiment = Experiment.create(config, load_data(config))
-            if memory_limits():
+            if errors.memory_limits():
                 from jaxnets.runs.memory import check_enough_memory
 
                 check_enough_memory(experiment)
@@ -349,7 +341,10 @@ def _connected(flags: dict[str, Any]) -> Iterator[Processes]:
     from jaxnets.machine.distributed import connected
 
     where = config.coordinator, config.num_processes, config.process_id, config.secret_file
-    with interruptible(), connected(*where, flags) as processes:  # It tells the others why it ends.
+    with (
+        errors.interruptible(),
+        connected(*where, flags) as processes,
+    ):  # It tells the others why it ends.
         yield processes
 
 
@@ -390,7 +385,7 @@ def _ends_in_one_line(folder: RunFolder) -> Iterator[None]:
     hint = terminal.how_to_resume(folder.path)
     at_once = f"stopped at once; {hint}"
     try:
-        with on_interrupt(at_once):
+        with errors.on_interrupt(at_once):
             yield
     except Interrupted as stopped:
         saved = getattr(stopped, "__notes__", ())

@@ -18,7 +18,8 @@ import _signal  # pyright: ignore[reportMissingImports] (built in: never open to
 if __name__ == "__main__" and hasattr(_signal, "pthread_sigmask"):  # Windows has none.
     _signal.pthread_sigmask(_signal.SIG_BLOCK, {_signal.SIGINT})  # Ctrl-C waits for run_process.
 
-from jaxnets.errors import DONE, run_process, show
+from jaxnets.display import show
+from jaxnets.errors import DONE, run_process
 
 
 def main(arguments: list[str]) -> int:

@@ -39,7 +39,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import train
 from jaxnets import experiment
 from jaxnets.config.fields import Config
-from jaxnets.errors import StoppedError, UserError, one_line
+from jaxnets.display import one_line
+from jaxnets.errors import StoppedError, UserError
 from jaxnets.experiment import Experiment
 from jaxnets.runs import run
 from jaxnets.runs.checkpoints import named_leaves

@@ -4,7 +4,7 @@ The names below are all that a notebook needs; they are imported when first used
 `import jaxnets` and `train.py --help` cost nothing.
 """
 
-from jaxnets.version import __version__
+__version__ = "0.1.0"
 
 TYPE_CHECKING = False  # typing's own takes as long to import as all else that `--help` needs.
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""What may end a command, and its message as a terminal may show it: never a traceback."""
+"""What may end a command, and its one line: never a traceback."""
 
 import contextlib
 import io
@@ -6,17 +6,13 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+
+from jaxnets.display import one_line, short_path, show
 
 # Exit statuses: done; the run failed; the request was wrong; 128 + a signal's number.
 DONE, RUN_FAILED, WRONG_REQUEST, BY_SIGNAL = 0, 1, 2, 128
 
 OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # XLA's error begins with it.
-# A command follows these, to the end of the line.
-RESUME, PICTURES = "resume with: ", "your own pictures: "
-COLOURS = {"red": 31, "green": 32}
-
-LONGEST = 2000  # Characters of a message: a file may hold a text of any length.
 
 
 class UserError(ValueError):
@@ -33,41 +29,6 @@ class StoppedError(Exception):
     def __init__(self, message: str, signal: int, *, at_once: bool = False):
         super().__init__(message)
         self.signal, self.at_once = signal, at_once
-
-
-def memory_limits() -> list[tuple[str, int, int]]:
-    """The limits of this process's memory: a name, the limit, what JAX alone takes; in bytes.
-
-    With less than that, JAX's imports and XLA's threads and compiler abort, or hang. Measured with
-    an empty compilation cache (benchmarks/memory.py): the CNN takes 411 MB of RLIMIT_DATA on two
-    cores, 1,448 on 16. RLIMIT_AS counts the libraries' 300 MB, too, a container only what was used.
-    """
-    try:
-        import resource
-    except ImportError:  # Windows has no limits.
-        return []
-    has_affinity = hasattr(os, "sched_getaffinity")  # Linux: taskset, say, leaves fewer cores.
-    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
-    taken = 480 + 80 * cores  # A core has seven threads, each with its stack.
-    found = [
-        ("ulimit -d", resource.getrlimit(resource.RLIMIT_DATA)[0], taken),
-        ("ulimit -v", resource.getrlimit(resource.RLIMIT_AS)[0], taken + 340),
-    ]
-    for path in ("memory.max", "memory/memory.limit_in_bytes"):  # Version 2, version 1.
-        with contextlib.suppress(OSError, ValueError), open(f"/sys/fs/cgroup/{path}") as file:
-            found.append(("the container's", int(file.read()), 480))
-    no_limit = 1 << 60
-    return [(name, limit, least << 20) for name, limit, least in found if 0 <= limit < no_limit]
-
-
-def check_memory(more: int = 0) -> None:
-    """Raises RunFailedError where a limit is too low for JAX and so many bytes more."""
-    for name, limit, least in memory_limits():
-        if limit < least + more:
-            raise RunFailedError(
-                f"not enough memory: expected about {(least + more) >> 20:,} MB, "
-                f"got a limit of {limit >> 20:,} MB ({name})"
-            )
 
 
 def message_and_status(error: BaseException) -> tuple[str, int] | None:
@@ -247,109 +208,7 @@ def _letters(name: str) -> str:
     return "".join(filter(str.isalnum, name)).lower()
 
 
-def printable(text: str) -> str:
-    r"""A name as a terminal may show it: control characters and broken Unicode are escaped.
-
-    >>> print(printable("red\x1b[31m\n"))
-    red\x1b[31m\n
-    """
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
-def one_line(text: str) -> str:
-    r"""A message as a terminal may show it: one line, whatever the names in it.
-
-    >>> print(one_line("no\n  file\x1b[2J"))
-    no file\x1b[2J
-    """
-    if len(text) > LONGEST:
-        text = f"{text[:LONGEST]}... ({len(text):,} characters)"
-    return printable(" ".join(text.split()))
-
-
 def first_line(error: Exception) -> str:
     """An error's reason in one line: a library's message may be a page, or empty."""
     message = getattr(error, "strerror", None) or str(error)
     return (message.strip().splitlines() or [type(error).__name__])[0]
-
-
-def program(command: str) -> list[str]:
-    """The words that start a command in the user's shell as this process was started."""
-    script = sys.argv[0]
-    name = os.path.basename(script)
-    if name.removesuffix(".exe") == "jaxnets":
-        return [
-            "jaxnets" if _found_on_path("jaxnets") == os.path.abspath(script) else script,
-            command,
-        ]
-    python = "python" if _found_on_path("python") == sys.executable else short_path(sys.executable)
-    if command == "train" and name.endswith(".py") and name != "__main__.py":
-        return [python, script]
-    script = os.path.join(os.path.dirname(sys.executable), "jaxnets")  # That of its environment.
-    if os.path.exists(script):
-        return ["jaxnets" if python == "python" else short_path(script), command]
-    return [python, "-m", "jaxnets", command]
-
-
-def _found_on_path(name: str) -> str | None:
-    """The file that a shell would start for a name."""
-    folders = os.environ.get("PATH", "").split(os.pathsep)
-    files = (os.path.join(folder, name) for folder in folders if folder)
-    return next((file for file in files if os.access(file, os.X_OK)), None)
-
-
-def short_path(path: str) -> str:
-    """A path as seen from the working folder, if it lies in it."""
-    try:
-        shorter = os.path.relpath(path)
-    except (OSError, ValueError):  # The working folder is gone; another drive of Windows.
-        return path
-    return path if shorter.startswith("..") else shorter
-
-
-def columns(stream: Any = None) -> int:
-    """The width of the terminal behind a stream (stdout); elsewhere more than any text needs."""
-    try:
-        return os.get_terminal_size((stream or sys.stdout).fileno()).columns or 80
-    except (OSError, ValueError, AttributeError):
-        return sys.maxsize
-
-
-def fold(text: str, width: int) -> str:
-    """Breaks long lines between words; a command gets a line of its own, and is never broken."""
-    lines = []
-    for line in text.split("\n"):
-        if len(line) <= width:
-            lines.append(line)
-            continue
-        import textwrap
-
-        line, mark, command = line.partition(PICTURES if PICTURES in line else RESUME)
-        indent = {"subsequent_indent": "  ", "break_on_hyphens": False, "break_long_words": False}
-        lines += textwrap.wrap(line + mark, width, **indent)
-        lines += [f"  {command}"] if command else []
-    return "\n".join(lines)
-
-
-def paint(text: str, colour: str, stream: Any = None) -> str:
-    """The text in one of COLOURS, if a stream (stdout) shows colours."""
-    return f"\x1b[{COLOURS[colour]}m{text}\x1b[0m" if has_colours(stream or sys.stdout) else text
-
-
-def has_colours(stream: Any) -> bool:
-    """Whether a stream is a terminal with colours: no-color.org, force-color.org."""
-    if os.environ.get("NO_COLOR"):
-        return False
-    if os.environ.get("FORCE_COLOR"):
-        return True
-    windows = os.name == "nt" and "WT_SESSION" not in os.environ  # Its old console.
-    return os.environ.get("TERM") != "dumb" and not windows and stream.isatty()
-
-
-def show(text: str, stream: Any = None) -> None:
-    """Prints lines that fit into the terminal, an error's first word in red."""
-    stream = stream or sys.stdout
-    text = fold(text, columns(stream))
-    if text.startswith("error: "):
-        text = paint("error:", "red", stream) + text.removeprefix("error:")
-    print(text, file=stream, flush=True)

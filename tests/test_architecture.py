@@ -15,34 +15,33 @@ PACKAGE = ROOT / "jaxnets"
 # What each room may import of the others. Arrows point down only: training receives functions, so
 # it knows neither models nor backprop; nothing but what stands on top imports experiment or run.
 ROOMS = {
-    "errors": "",
-    "cache": "errors",
+    "display": "",
+    "errors": "display",
+    "system": "errors",
     "config": "errors",
-    "data": "cache errors",
-    "models": "errors",
+    "data": "display errors system",
+    "models": "display errors",
     "losses": "",
     "metrics": "losses regression_metrics",
     "regression_metrics": "",
-    "machine": "cache errors version",
-    "table": "",
+    "machine": "__version__ display errors system",
     "backprop": "models losses metrics data.batches",
     "training": "data errors losses machine metrics",
     "experiment": "backprop config data errors losses machine metrics models training",
-    "runs": "config data errors experiment machine metrics models training",
-    "gradcheck": "backprop config data errors experiment losses machine models table training",
-    "lecture": "config data errors experiment losses machine metrics models regression_metrics "
-    "runs table training",
-    "report": "errors machine models table training",
-    "serving": "config data errors experiment machine models runs table training",
-    "cli": "config errors experiment gradcheck lecture report serving table version",
+    "runs": "config data display errors experiment machine metrics models system training",
+    "gradcheck": "backprop config data display errors experiment losses machine models training",
+    "lecture": "config data display errors experiment losses machine metrics models "
+    "regression_metrics runs training",
+    "report": "display errors machine models training",
+    "serving": "config data display errors experiment machine models runs system training",
+    "cli": "__version__ config display errors experiment gradcheck lecture report serving system",
     "__main__": "cli errors",
-    "version": "",
-    "": "config data experiment version",
-    "train.py": "cli errors lecture runs",
+    "": "config data experiment",
+    "train.py": "cli display errors lecture runs",
 }
 MAY_IMPORT = {room: set(others.split()) for room, others in ROOMS.items()}
 
-WITHOUT_JAX = ("errors", "table", "version", "config", "cli", "__main__", "data", "")
+WITHOUT_JAX = ("display", "errors", "system", "config", "cli", "__main__", "data", "")
 JAX = {"jax", "jaxlib", "flax", "optax", "chex", "orbax"}
 DIFFERENTIATES = {
     "grad", "value_and_grad", "vjp", "jvp", "linearize", "linear_transpose", "jacfwd", "jacrev",

@@ -189,7 +189,7 @@ def test_help_needs_no_jax_and_answers_at_once(run_python):
     code = (
         "import sys, train; from jaxnets.errors import run_main\n"
         "try: run_main(train.main)\n"
-        "finally: print(sys.modules.keys() & {'jax', 'flax', 'numpy', 'optax', 'jaxnets.table'})"
+        "finally: print(sys.modules.keys() & {'jax', 'flax', 'numpy', 'optax', 'jaxnets.models'})"
     )
     times = []
     for _ in range(3):

@@ -10,11 +10,11 @@ import zipfile
 import pytest
 from conftest import HANGS, ROOT, params_sha256
 
+from jaxnets import __version__
 from jaxnets.cli import guesses
 from jaxnets.cli.commands import COMMANDS
 from jaxnets.cli.flags import ALIASES, VALUES, parse_flags
 from jaxnets.config.fields import Config
-from jaxnets.version import __version__
 
 # The script that pip makes of pyproject.toml's entry.
 SCRIPT = "import sys; from jaxnets.__main__ import console_script; console_script()"

@@ -23,7 +23,8 @@ from jaxnets.data.idx import read_idx
 from jaxnets.data.load import load_dataset
 from jaxnets.data.pictures import decode
 from jaxnets.data.pictures.folder import load_folder
-from jaxnets.errors import UserError, one_line
+from jaxnets.display import one_line
+from jaxnets.errors import UserError
 from jaxnets.lecture.search import Search
 from jaxnets.runs import files, run
 from jaxnets.runs.run_folder import RunFolder

@@ -42,7 +42,7 @@ import pytest
         ("compare --task=regression --data_dir=x", "data_dir: a folder of images"),
         ("compare --datasets=mnist --data_dir=x", "exclude each other"),
         ("compare --data_dir=nowhere", "expected a folder"),
-        ("compare --gradients=hand", 'unknown gradients "hand"'),
+        ("compare --gradients=numeric", 'unknown gradients "numeric"'),
         ("compare --train_size=0", "train_size: expected a whole number from 1"),
         ("compare --train_size=many", "train_size: expected a whole number"),
         ("compare --epochs=0", "epochs: expected a whole number from 1"),

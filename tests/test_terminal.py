@@ -10,8 +10,7 @@ import pytest
 from conftest import HANGS, ROOT
 from PIL import Image
 
-from jaxnets.errors import fold
-from jaxnets.table import width_of
+from jaxnets.display import fold, width_of
 
 pty = pytest.importorskip("pty")  # Not on Windows.
 

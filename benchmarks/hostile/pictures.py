@@ -93,7 +93,7 @@ def scan_bomb(rng: Rng, progressive: bytes) -> bytes:
 def picture_case(sample: tuple[dict[str, bytes], list[bytes]], folder: Path, rng: Rng) -> None:
     """A picture is damaged, or has many scans, or as many pixels as are allowed."""
     from jaxnets.data.pictures.decode import BadPictureError, read_header, read_picture, to_square
-    from jaxnets.errors import printable
+    from jaxnets.display import printable
     from jaxnets.serving.digit import to_digit
 
     made, large = sample

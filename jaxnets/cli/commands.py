@@ -16,7 +16,8 @@ from jaxnets.cli.flags import parse_command, print_version, unknown_flag
 from jaxnets.config.fields import COUNT, Config, learning_rate_note, preset
 from jaxnets.config.options import Options, option, parse
 from jaxnets.config.recipes import DEFAULT_MODEL, PRESETS
-from jaxnets.errors import DONE, RUN_FAILED, WRONG_REQUEST, UserError, same_name, short_path, show
+from jaxnets.display import short_path, show
+from jaxnets.errors import DONE, RUN_FAILED, WRONG_REQUEST, UserError, same_name
 from jaxnets.lecture.compare.request import Request, resolved
 
 JSON = "print JSON instead of a table"

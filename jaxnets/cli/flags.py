@@ -9,11 +9,13 @@ import textwrap
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from jaxnets import __version__
 from jaxnets.config.fields import Config, preset
 from jaxnets.config.options import METAVARS, Options, options_of, parse, show, types_of
 from jaxnets.config.recipes import DEFAULT_MODEL, MODEL_FIELDS, PRESETS
-from jaxnets.errors import UserError, check_memory, program, same_name
-from jaxnets.version import __version__
+from jaxnets.display import program
+from jaxnets.errors import UserError, same_name
+from jaxnets.system import check_memory
 
 # --help shows BEGINNERS; --help_all shows all flags, with a heading before each field of HEADINGS.
 BEGINNERS = {"model", "hidden", "dataset", "data_dir", "epochs", "batch_size", "optimizer"}

@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from jaxnets.data.datasets import Dataset, Split, assemble, ensure_within, sha256_of
-from jaxnets.errors import UserError, first_line, printable
+from jaxnets.display import printable
+from jaxnets.errors import UserError, first_line
 
 # The standard names, without .gz, and the SHA-256 of the files in the package.
 FILES = {

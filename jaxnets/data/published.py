@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxnets.cache import cache_folder
 from jaxnets.data import cifar, idx, tfds
 from jaxnets.data.datasets import Dataset
 from jaxnets.errors import UserError
+from jaxnets.system import cache_folder
 
 
 class PublishedFile(NamedTuple):

@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from jaxnets.cache import cache_folder
 from jaxnets.data.datasets import Dataset, Split, assemble, ensure_within, sha256_of
 from jaxnets.data.pictures import store
 from jaxnets.data.pictures.folder import natural_size
-from jaxnets.errors import UserError, first_line, printable
+from jaxnets.display import printable
+from jaxnets.errors import UserError, first_line
+from jaxnets.system import cache_folder
 
 # Well-known sets, for suggestions; any other that is prepared is found too.
 _WELL_KNOWN = """

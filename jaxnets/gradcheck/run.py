@@ -5,9 +5,10 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from jaxnets import table
+from jaxnets import display
 from jaxnets.backprop.rule import all_rules
-from jaxnets.errors import columns, paint, show, unknown
+from jaxnets.display import columns, paint, show
+from jaxnets.errors import unknown
 from jaxnets.gradcheck.compare import DIFFERENCES, PRECISIONS, Row
 from jaxnets.gradcheck.layers import check_layer
 from jaxnets.gradcheck.mutants import MUTANTS
@@ -70,12 +71,14 @@ def _rows(model: str | None, mutant: str | None) -> Iterator[Row]:
 def _line(cells: Sequence[str], colour: str | None = None) -> str:
     """A row of the table for this terminal, its verdict in a colour."""
     if columns() >= WIDE:
-        line = table.line(cells, WIDTHS, ALIGN)
+        line = display.line(cells, WIDTHS, ALIGN)
     else:
         name, *errors = cells[: 1 + len(COLUMNS)]
         widest = NARROW_WIDTHS[0]
         name = name if len(name) <= widest else f"{name[: widest - 1]}…"
-        line = table.line([name, *errors, cells[-2]], NARROW_WIDTHS, "<" + ">" * len(errors) + "<")
+        line = display.line(
+            [name, *errors, cells[-2]], NARROW_WIDTHS, "<" + ">" * len(errors) + "<"
+        )
     verdict = f" {cells[-2]}"
     return line.replace(verdict, f" {paint(cells[-2], colour)}") if colour else line
 

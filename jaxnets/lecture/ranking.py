@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from jaxnets.display import table
 from jaxnets.lecture.results import create_figure, finite
 from jaxnets.lecture.search import Search
-from jaxnets.table import table
 
 SIGNIFICANCE = 0.05  # The chance of a false alarm that "significant" allows.
 

@@ -14,7 +14,9 @@ from typing import NamedTuple
 
 from jaxnets.config.fields import Config
 from jaxnets.data.datasets import Dataset
-from jaxnets.errors import UserError, show
+from jaxnets.display import show
+from jaxnets.display import table as aligned
+from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment
 from jaxnets.lecture.log import SlideBar
 from jaxnets.lecture.many import TrainingSummary, summary_from_json, train_many, train_one
@@ -22,7 +24,6 @@ from jaxnets.metrics import Metrics
 from jaxnets.runs import terminal
 from jaxnets.runs.run import Run
 from jaxnets.runs.run_folder import SEARCH
-from jaxnets.table import table as aligned
 from jaxnets.training.loop import Callbacks
 
 # What the slide prints: training loss and accuracy, then validation's (the last: the test's).

@@ -26,7 +26,8 @@ from jax._src.clusters import ClusterEnv
 from jax._src.distributed import global_state
 from jax._src.lib import _jax  # pyright: ignore[reportPrivateImportUsage]
 
-from jaxnets.errors import UserError, first_line, message_and_status, one_line
+from jaxnets.display import one_line
+from jaxnets.errors import UserError, first_line, message_and_status
 from jaxnets.machine.admission import Place, Tunnel
 from jaxnets.machine.platform import Processes, versions
 

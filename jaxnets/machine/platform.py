@@ -14,9 +14,9 @@ from typing import Any
 import jax
 from jax._src.distributed import global_state
 
-from jaxnets.cache import cache_folder
-from jaxnets.errors import UserError, memory_limits
-from jaxnets.version import __version__
+from jaxnets import __version__
+from jaxnets.errors import UserError
+from jaxnets.system import cache_folder, memory_limits
 
 HUGE_PAGE = 1 << 21
 

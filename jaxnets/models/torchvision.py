@@ -13,7 +13,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxnets.errors import UserError, printable
+from jaxnets.display import printable
+from jaxnets.errors import UserError
 from jaxnets.models.alexnet import TORCHVISION, params_from_torchvision
 
 PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".pickle")

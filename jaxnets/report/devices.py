@@ -4,8 +4,8 @@ from typing import Any
 
 import jax
 
+from jaxnets.display import table
 from jaxnets.machine.platform import describe, versions
-from jaxnets.table import table
 from jaxnets.training.parallel import Parallel
 
 

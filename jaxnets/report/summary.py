@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnets.display import table
 from jaxnets.errors import UserError
 from jaxnets.models.chain import Chain
-from jaxnets.table import table
 
 
 class Row(NamedTuple):

@@ -9,7 +9,8 @@ from io import BufferedWriter
 from pathlib import Path
 from typing import Any
 
-from jaxnets.errors import UserError, one_line
+from jaxnets.display import one_line
+from jaxnets.errors import UserError
 
 MAX_JSON_BYTES = 16 << 20  # Python's objects take up to 30 times as much.
 MAX_RECORDS_BYTES = 64 << 20  # The most epochs, 100,000, have half as many.

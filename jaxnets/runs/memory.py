@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxnets.errors import check_memory, memory_limits
 from jaxnets.experiment import Experiment, init_state
+from jaxnets.system import check_memory, memory_limits
 
 # How often each is counted: the training images; the state (the old, the new, gradients, the one
 # being saved); the outputs of layers with parameters, with what is computed of them, and the

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from jaxnets.config.fields import SINGLE_PROCESS, Config, preset
-from jaxnets.errors import UserError, one_line, show
+from jaxnets.display import one_line, show
+from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment
 from jaxnets.machine.platform import surroundings
 from jaxnets.runs.run_folder import CONFIG, RUNS, SEARCH, RunFolder

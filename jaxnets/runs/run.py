@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxnets import errors
 from jaxnets.config.fields import SINGLE_PROCESS, Config, learning_rate_note, preset
 from jaxnets.data.load import load_dataset
-from jaxnets.errors import RunFailedError, StoppedError, printable, short_path, show
+from jaxnets.display import printable, short_path, show
+from jaxnets.errors import RunFailedError, StoppedError, interruptible, on_interrupt
 from jaxnets.experiment import Experiment, Record
 from jaxnets.machine.platform import Processes, describe, surroundings
 from jaxnets.metrics import Metrics
@@ -20,6 +20,7 @@ from jaxnets.runs import terminal
 from jaxnets.runs.checkpoints import CheckpointTimer
 from jaxnets.runs.run_folder import CONFIG, ReplicaRunFolder, RunFolder, num_params, params_sha256
 from jaxnets.runs.terminal import Progress
+from jaxnets.system import memory_limits
 from jaxnets.training.loop import Callbacks, Checkpoint, Interrupted, NonFiniteLossError, all_finite
 from jaxnets.training.step import TrainState
 
@@ -60,7 +61,7 @@ class Run:
         with _connected(flags) as processes:
             config = config_of(flags, processes)
             experiment = Experiment.create(config, load_data(config))
-            if errors.memory_limits():
+            if memory_limits():
                 from jaxnets.runs.memory import check_enough_memory
 
                 check_enough_memory(experiment)
@@ -105,10 +106,8 @@ class Run:
         if note := learning_rate_note(config):
             line += f"\n{note}"
         if config.resume:
-            where, step = (
-                printable(short_path(str(self.folder.path))),
-                int(self.checkpoint.state.step),
-            )
+            where = printable(short_path(str(self.folder.path)))
+            step = int(self.checkpoint.state.step)
             line += f"\nresuming {where} after step {step:,}"
         return line
 
@@ -155,9 +154,8 @@ class Run:
             except Interrupted as interrupted:
                 self._save(interrupted.checkpoint)
                 self.folder.wait()  # In here, where a second SIGHUP does not cut it short.
-                interrupted.add_note(
-                    terminal.saved(interrupted.checkpoint, loader, self.config.epochs)
-                )
+                where = terminal.saved(interrupted.checkpoint, loader, self.config.epochs)
+                interrupted.add_note(where)
                 raise
             self.folder.wait()
 
@@ -342,7 +340,7 @@ def _connected(flags: dict[str, Any]) -> Iterator[Processes]:
 
     where = config.coordinator, config.num_processes, config.process_id, config.secret_file
     with (
-        errors.interruptible(),
+        interruptible(),
         connected(*where, flags) as processes,
     ):  # It tells the others why it ends.
         yield processes
@@ -385,7 +383,7 @@ def _ends_in_one_line(folder: RunFolder) -> Iterator[None]:
     hint = terminal.how_to_resume(folder.path)
     at_once = f"stopped at once; {hint}"
     try:
-        with errors.on_interrupt(at_once):
+        with on_interrupt(at_once):
             yield
     except Interrupted as stopped:
         saved = getattr(stopped, "__notes__", ())

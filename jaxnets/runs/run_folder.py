@@ -19,7 +19,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxnets.errors import RunFailedError, UserError, first_line, one_line
+from jaxnets.display import one_line
+from jaxnets.errors import RunFailedError, UserError, first_line
 from jaxnets.runs import checkpoints, files
 
 CONFIG, METRICS, CHECKPOINTS, RESULT = "config.json", "metrics.jsonl", "checkpoints", "result.json"

@@ -14,7 +14,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from jaxnets.errors import PICTURES, RESUME, columns, paint, printable, program, short_path
+from jaxnets.display import PICTURES, RESUME, columns, paint, printable, program, short_path
 from jaxnets.metrics import Metrics
 from jaxnets.training.loop import Checkpoint, TrainLoader
 

@@ -10,10 +10,10 @@ import numpy as np
 from PIL import Image
 
 from jaxnets.data.pictures.decode import FORMATS, BadPictureError, read_picture
-from jaxnets.errors import UserError, has_colours, printable
+from jaxnets.display import has_colours, line, printable, width_of
+from jaxnets.errors import UserError
 from jaxnets.serving.digit import WORK
 from jaxnets.serving.predict import BATCH, load_predictor
-from jaxnets.table import line, width_of
 
 STDIN = "-"
 MAX_STDIN = 1 << 26  # Bytes, kept in memory beside the decoded picture.

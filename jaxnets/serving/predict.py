@@ -13,13 +13,14 @@ from PIL import Image
 from jaxnets.config.fields import Config
 from jaxnets.data.datasets import MAX_CLASSES
 from jaxnets.data.pictures.decode import to_square
-from jaxnets.errors import UserError, check_memory
+from jaxnets.errors import UserError
 from jaxnets.experiment import create_model
 from jaxnets.machine.platform import compiler_options, set_up_jax
 from jaxnets.models.chain import Chain
 from jaxnets.runs.resume import read_config
 from jaxnets.runs.run_folder import CONFIG, RunFolder
 from jaxnets.serving.digit import SIDE, to_digit
+from jaxnets.system import check_memory
 from jaxnets.training.crops import center_crop
 from jaxnets.training.step import to_float
 

@@ -19,11 +19,12 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxnets.cache import cache_folder
 from jaxnets.data.datasets import MAX_CLASSES, Dataset, Split, validation_count
 from jaxnets.data.pictures import store
 from jaxnets.data.pictures.decode import BadPictureError, read_header, read_picture
-from jaxnets.errors import UserError, first_line, printable
+from jaxnets.display import printable
+from jaxnets.errors import UserError, first_line
+from jaxnets.system import cache_folder
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 PARTS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}

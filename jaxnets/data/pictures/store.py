@@ -23,7 +23,8 @@ import numpy as np
 from tqdm import tqdm
 
 from jaxnets.data.pictures.decode import BadPictureError, read_square
-from jaxnets.errors import UserError, first_line, interruptible, one_line, printable
+from jaxnets.display import one_line, printable
+from jaxnets.errors import UserError, first_line, interruptible
 
 WORKERS = min(16, os.cpu_count() or 1)  # Pillow decodes without Python's lock.
 CHUNK = 256  # The most pictures that are decoded before the first of them is used.

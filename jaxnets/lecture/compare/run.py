@@ -5,9 +5,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxnets import table
+from jaxnets import display
 from jaxnets.data.datasets import Dataset
-from jaxnets.errors import RunFailedError, UserError, columns, on_interrupt, short_path, show
+from jaxnets.display import columns, short_path, show
+from jaxnets.errors import RunFailedError, UserError, on_interrupt
 from jaxnets.lecture.compare.models import fit
 from jaxnets.lecture.compare.request import TASKS, Request
 from jaxnets.lecture.compare.results import TOLERANCE, Results, Row, title_of
@@ -110,7 +111,7 @@ def _aligned(cells: Sequence[str], shown: Sequence[str]) -> str:
     name = NAME if is_wide or len(shown) < 6 else SHORT_NAME
     least = NUMBER if is_wide else 7
     widths = [name, *(max(least, len(title_of(column))) for column in shown), 0]
-    return table.line(cells, widths, "<" + ">" * len(shown) + "<")
+    return display.line(cells, widths, "<" + ">" * len(shown) + "<")
 
 
 def _draw(results: Results, path: Path) -> None:

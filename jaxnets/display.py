@@ -1,0 +1,154 @@
+"""What a terminal shows: lines that fit, colours, names, tables, commands to be pasted."""
+
+import itertools
+import os
+import sys
+import unicodedata
+from collections.abc import Sequence
+from typing import Any
+
+# A command follows these, to the end of the line.
+RESUME, PICTURES = "resume with: ", "your own pictures: "
+COLOURS = {"red": 31, "green": 32}
+
+LONGEST = 2000  # Characters of a message: a file may hold a text of any length.
+
+
+def printable(text: str) -> str:
+    r"""A name as a terminal may show it: control characters and broken Unicode are escaped.
+
+    >>> print(printable("red\x1b[31m\n"))
+    red\x1b[31m\n
+    """
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def one_line(text: str) -> str:
+    r"""A message as a terminal may show it: one line, whatever the names in it.
+
+    >>> print(one_line("no\n  file\x1b[2J"))
+    no file\x1b[2J
+    """
+    if len(text) > LONGEST:
+        text = f"{text[:LONGEST]}... ({len(text):,} characters)"
+    return printable(" ".join(text.split()))
+
+
+def program(command: str) -> list[str]:
+    """The words that start a command in the user's shell as this process was started."""
+    script = sys.argv[0]
+    name = os.path.basename(script)
+    if name.removesuffix(".exe") == "jaxnets":
+        return [
+            "jaxnets" if _found_on_path("jaxnets") == os.path.abspath(script) else script,
+            command,
+        ]
+    python = "python" if _found_on_path("python") == sys.executable else short_path(sys.executable)
+    if command == "train" and name.endswith(".py") and name != "__main__.py":
+        return [python, script]
+    script = os.path.join(os.path.dirname(sys.executable), "jaxnets")  # That of its environment.
+    if os.path.exists(script):
+        return ["jaxnets" if python == "python" else short_path(script), command]
+    return [python, "-m", "jaxnets", command]
+
+
+def _found_on_path(name: str) -> str | None:
+    """The file that a shell would start for a name."""
+    folders = os.environ.get("PATH", "").split(os.pathsep)
+    files = (os.path.join(folder, name) for folder in folders if folder)
+    return next((file for file in files if os.access(file, os.X_OK)), None)
+
+
+def short_path(path: str) -> str:
+    """A path as seen from the working folder, if it lies in it."""
+    try:
+        shorter = os.path.relpath(path)
+    except (OSError, ValueError):  # The working folder is gone; another drive of Windows.
+        return path
+    return path if shorter.startswith("..") else shorter
+
+
+def columns(stream: Any = None) -> int:
+    """The width of the terminal behind a stream (stdout); elsewhere more than any text needs."""
+    try:
+        return os.get_terminal_size((stream or sys.stdout).fileno()).columns or 80
+    except (OSError, ValueError, AttributeError):
+        return sys.maxsize
+
+
+def fold(text: str, width: int) -> str:
+    """Breaks long lines between words; a command gets a line of its own, and is never broken."""
+    lines = []
+    for line in text.split("\n"):
+        if len(line) <= width:
+            lines.append(line)
+            continue
+        import textwrap
+
+        line, mark, command = line.partition(PICTURES if PICTURES in line else RESUME)
+        indent = {"subsequent_indent": "  ", "break_on_hyphens": False, "break_long_words": False}
+        lines += textwrap.wrap(line + mark, width, **indent)
+        lines += [f"  {command}"] if command else []
+    return "\n".join(lines)
+
+
+def paint(text: str, colour: str, stream: Any = None) -> str:
+    """The text in one of COLOURS, if a stream (stdout) shows colours."""
+    return f"\x1b[{COLOURS[colour]}m{text}\x1b[0m" if has_colours(stream or sys.stdout) else text
+
+
+def has_colours(stream: Any) -> bool:
+    """Whether a stream is a terminal with colours: no-color.org, force-color.org."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    windows = os.name == "nt" and "WT_SESSION" not in os.environ  # Its old console.
+    return os.environ.get("TERM") != "dumb" and not windows and stream.isatty()
+
+
+def show(text: str, stream: Any = None) -> None:
+    """Prints lines that fit into the terminal, an error's first word in red."""
+    stream = stream or sys.stdout
+    text = fold(text, columns(stream))
+    if text.startswith("error: "):
+        text = paint("error:", "red", stream) + text.removeprefix("error:")
+    print(text, file=stream, flush=True)
+
+
+def width_of(text: str) -> int:
+    r"""How many columns of a terminal a text takes.
+
+    >>> width_of("bird"), width_of("鸟"), width_of("e\u0301")  # e and its accent
+    (4, 2, 1)
+    """
+    wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
+    return len(text) + wide - sum(unicodedata.combining(c) > 0 for c in text)
+
+
+def line(cells: Sequence[str], widths: Sequence[int], align: str) -> str:
+    """One line of a table whose widths are known before its other lines.
+
+    Each column has its character in align, "<" for left or ">" for right. A text that is wider than
+    its column shifts what follows; fewer cells than columns leave the last ones empty.
+
+    >>> line(["cnn", "0.99"], widths=[5, 6], align="<>")
+    'cnn      0.99'
+    """
+    padded = []
+    for cell, width, side in zip(cells, widths, align, strict=False):
+        space = " " * (width - width_of(cell))
+        padded.append(cell + space if side == "<" else space + cell)
+    return "  ".join(padded).rstrip()
+
+
+def table(rows: Sequence[Sequence[str]], align: str) -> list[str]:
+    r"""The lines of a table, each column as wide as its widest text.
+
+    >>> print("\n".join(table([["model", "loss"], ["cnn", "0.5"]], "<>")))
+    model  loss
+    cnn     0.5
+    """
+    columns = itertools.zip_longest(*rows, fillvalue="")
+    widths = [max(map(width_of, column)) for column in columns]
+    return [line(row, widths, align) for row in rows]

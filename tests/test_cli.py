@@ -282,11 +282,10 @@ def test_output_into_a_pipe_is_a_few_plain_lines(finished_run):
     )
 
 
-def test_a_reader_that_goes_away_gets_no_traceback(start_python, tiny_flags):
+def test_a_reader_that_goes_away_gets_no_traceback(start_python, tiny_flags, tmp_path):
     process = start_python("train.py", "--model=softmax", *tiny_flags)
     process.stdout.close()
-    line = "error: stdout has no reader any more; resume with: python train.py --resume --workdir="
-    assert process.stderr.read().startswith(line)
+    assert_resume_hint(process.stderr.read(), "stdout has no reader any more", tmp_path / "run")
     assert process.wait(timeout=HANGS) == 1
     process.stderr.close()
 
@@ -310,8 +309,7 @@ def test_a_run_whose_reader_has_read_enough_is_saved(run_python, tiny_flags, tmp
     """
     run, flags = tmp_path / "run", [*tiny_flags, "--epochs=9", "--checkpoint_every=9epochs"]
     outcome = run_python("-c", code, "--model=softmax", *flags)
-    command = f"python train.py --resume --workdir={run}"
-    assert outcome.err == f"error: stdout has no reader any more; resume with: {command}\n"
+    assert_resume_hint(outcome.err, "stdout has no reader any more", run)
     assert outcome.status == 1 and "epoch 1/9" in outcome.out
     assert saved_params(run)[0] == 10 and len(records(run)) == 2
 
@@ -452,10 +450,10 @@ def test_too_little_memory_for_jax_is_one_line_before_it_is_imported(
 def test_a_network_too_large_for_the_limit_is_refused_before_its_run_begins(
     train_tiny, run_command, tiny_flags, tmp_path, monkeypatch
 ):
-    from jaxnets import errors
+    from jaxnets import system
 
     limits = [("ulimit -d", 600 << 20, 560 << 20)]
-    monkeypatch.setattr(errors, "memory_limits", lambda: limits)
+    monkeypatch.setattr(system, "memory_limits", lambda: limits)
     for module in ("jaxnets.runs.memory", "jaxnets.runs.run"):
         monkeypatch.setattr(f"{module}.memory_limits", lambda: limits)
     # 144 x 4000 + 4000 x 4000 + 4000 x 3 weights in float32 are 63 MB, and too many

@@ -34,7 +34,7 @@ class SlideBar:
         self._bar = tqdm(
             total=total,
             initial=done,
-            bar_format="{desc} |{bar}|",  # The text is the slide's, and as long as a line.
+            bar_format="{desc}: {percentage:3.0f}%|{bar}|",  # The slide's, cut where a line ends.
             disable=None,
             dynamic_ncols=True,
         )

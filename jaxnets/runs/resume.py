@@ -152,7 +152,7 @@ def warn_of_other_surroundings(began: dict[str, Any], now: dict[str, Any]) -> No
 
     def flat(values: dict[str, Any]) -> dict[str, Any]:
         found = {name: values.get(name) for name in now if name != "device"}  # It sums up others.
-        theirs = found.pop("versions")
+        theirs = found.pop("versions", None)
         return found | (theirs if isinstance(theirs, dict) else {})
 
     was = flat(began)

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import struct
+import sys
 
 import pytest
 from conftest import HANGS, ROOT
@@ -58,9 +59,15 @@ def on_terminal(start_python):
 
 
 def widest(shown: str) -> str:
-    """The longest of the lines as they were drawn, without escape sequences."""
+    """The longest of the lines as they were drawn, without escape sequences.
+
+    A command to be pasted has a line of its own and is never broken; here it may begin with a long
+    path of this environment.
+    """
     plain = re.sub(r"\x1b\[[\d;]*[A-Za-z]", "", shown)
-    return max(re.split(r"[\r\n]", plain), key=width_of)
+    command = f"  {os.path.dirname(sys.executable)}"
+    lines = (line for line in re.split(r"[\r\n]", plain) if not line.startswith(command))
+    return max(lines, key=width_of)
 
 
 def statuses(shown: str) -> list[int]:

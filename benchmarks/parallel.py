@@ -2,7 +2,7 @@
 
     python benchmarks/parallel.py                      every network: 20 steps, jit and pmap
     python benchmarks/parallel.py cnn mlp              some of them
-    python benchmarks/parallel.py alexnet --devices 2 8 --steps=2
+    python benchmarks/parallel.py alexnet --devices 2 8
     python benchmarks/parallel.py --time               the CNN's step on 1 and 8 devices, its parts
     python benchmarks/parallel.py --time --batch_size=1024
 
@@ -118,7 +118,7 @@ class Way:
         return self.experiment.evaluate(self.state.params, self.data.test).accuracy
 
 
-def compare(name: str, precision: str, counts: list[int], steps: int | None) -> list[int]:
+def compare(name: str, precision: str, counts: list[int]) -> list[int]:
     """Prints a line for each way of a network, and adds them up.
 
     Returns:
@@ -128,7 +128,6 @@ def compare(name: str, precision: str, counts: list[int], steps: int | None) -> 
     """
     large, bound = name in LARGE_ALEXNETS, 1e-12 if precision == "float64" else 1e-6
     data, totals = some_mnist(large), [0] * 5
-    steps = steps or (STEPS_OF_LARGE if large else STEPS)
     recipe = PRESETS[name]
     batch_size = 16 if large else BATCH
     size = {"batch_size": batch_size, "cpu_devices": 8, "precision": precision}
@@ -151,6 +150,7 @@ def compare(name: str, precision: str, counts: list[int], steps: int | None) -> 
             train_batches(data.train, batch_size, seed=0, epoch=epoch)
             for epoch in itertools.count()
         )
+        steps = STEPS_OF_LARGE if large else STEPS
         for batch in itertools.islice(itertools.chain.from_iterable(epochs), steps):
             before = jax.tree.map(jnp.copy, one.state)
             one.go(batch)
@@ -221,7 +221,6 @@ def main() -> None:
     parser.add_argument("models", nargs="*", default=list(PRESETS))
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--devices", nargs="*", type=int, default=list(DEVICES))
-    parser.add_argument("--steps", type=int, help="by default 20, and 5 of the large AlexNets")
     parser.add_argument("--time", action="store_true")
     parser.add_argument("--batch_size", type=int, default=BATCH)
     parser.add_argument("--rounds", type=int, default=5)
@@ -240,9 +239,7 @@ def main() -> None:
                 f"  ({min(times[way]):.1f} to {max(times[way]):.1f})  {ratio:.2f} x one device"
             )
     else:
-        found = [
-            compare(name, flags.precision, flags.devices, flags.steps) for name in flags.models
-        ]
+        found = [compare(name, flags.precision, flags.devices) for name in flags.models]
         ways, good, steps, near, crossed = (sum(numbers) for numbers in zip(*found, strict=True))
         print(f"{good} of {ways} ways end as one device does")
         print(

@@ -278,7 +278,7 @@ def test_output_into_a_pipe_is_a_few_plain_lines(finished_run):
     assert re.fullmatch(rf"{wrong} of 50 test images are wrong; trained in \d+\.\d s", ending)
     assert folder == f"run folder: {finished_run.folder}"
     assert re.fullmatch(
-        rf"your own pictures: \S+ -m jaxnets predict {finished_run.folder} PICTURE", command
+        rf"your own pictures: \S+( -m jaxnets)? predict {finished_run.folder} PICTURE", command
     )
 
 

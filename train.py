@@ -9,8 +9,8 @@
 A run is kept in its run folder. Exit status: 0 done; 1 the run failed (target
 accuracy missed, loss not finite, gradients disagree, disk full); 2 the request
 was wrong; 130 (Ctrl-C), 143 (SIGTERM) or 129 (a closed terminal) interrupted,
-after saving. A second Ctrl-C stops at once, without saving. --resume continues
-the model's newest unfinished run, --resume --workdir=DIR that one.
+after saving; a second Ctrl-C stops at once. --resume continues the model's
+newest unfinished run, --resume --workdir=DIR that one.
 """
 
 import _signal  # pyright: ignore[reportMissingImports] (built in: never open to Ctrl-C itself)
@@ -18,7 +18,6 @@ import _signal  # pyright: ignore[reportMissingImports] (built in: never open to
 if __name__ == "__main__" and hasattr(_signal, "pthread_sigmask"):  # Windows has none.
     _signal.pthread_sigmask(_signal.SIG_BLOCK, {_signal.SIGINT})  # Ctrl-C waits for run_process.
 
-from jaxnets.display import show
 from jaxnets.errors import DONE, run_process
 
 
@@ -34,7 +33,7 @@ def main(arguments: list[str]) -> int:
 
     with Run.open(flags) as run:  # loads the data, builds the network, takes the run folder
         lecture.prepare(run)  # the slides' own search and lines, where the config asks for them
-        show(run.headline)
+        print(run.headline, flush=True)
         for record in run.epochs():  # trains, validates, logs, saves
             run.report(record)
         run.finish()  # tests, writes result.json

@@ -59,7 +59,7 @@ def interrupt(command: str, done: str, run: Path, delay: float) -> tuple[str, st
     finished = done in out or (run / done).exists()
     if process.returncode == 0 and finished and "Traceback" not in err:
         return DONE, err
-    # No file of ours had begun, but the package's __init__, and nothing was dropped later on.
+    # No file of ours but the package's __init__ had begun, and nothing was dropped later on.
     ours = rf'File "{ROOT}/(?!jaxnets/__init__.py)|Exception ignored|^error: '
     if process.returncode in (-signal.SIGINT, 1) and not re.search(ours, err, re.MULTILINE):
         return PYTHON, err

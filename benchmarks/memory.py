@@ -51,7 +51,7 @@ def write_data(folder: Path) -> None:
 
 
 def run(command: str, kind: str, limit: int, cache: str) -> tuple[str, str]:
-    """Runs a command under a limit of so many MB: its status, or "odd", and its stderr."""
+    """Runs a command under a limit in MB: its status, in brackets if odd, and its stderr."""
 
     def set_limit() -> None:
         resource.setrlimit(getattr(resource, f"RLIMIT_{kind}"), (limit << 20, limit << 20))

@@ -35,14 +35,12 @@ def one_line(text: str) -> str:
 
 
 def program(command: str) -> list[str]:
-    """The words that start a command in the user's shell as this process was started."""
+    """How the user's shell starts a command, in words, as it started this process."""
     script = sys.argv[0]
     name = os.path.basename(script)
     if name.removesuffix(".exe") == "jaxnets":
-        return [
-            "jaxnets" if _found_on_path("jaxnets") == os.path.abspath(script) else script,
-            command,
-        ]
+        on_path = _found_on_path("jaxnets") == os.path.abspath(script)
+        return ["jaxnets" if on_path else script, command]
     python = "python" if _found_on_path("python") == sys.executable else short_path(sys.executable)
     if command == "train" and name.endswith(".py") and name != "__main__.py":
         return [python, script]

@@ -195,7 +195,7 @@ def did_you_mean(value: str, known: Iterable[str], quote: str = "") -> str:
 
 
 def same_name(value: str, known: Iterable[str]) -> str | None:
-    """The name that a value is but for capitals, dashes and underscores, if there is one.
+    """The known name that equals a value if only letters and digits count, in lower case.
 
     >>> same_name("One-Cycle", ["cosine", "one_cycle"])
     'one_cycle'
@@ -204,7 +204,7 @@ def same_name(value: str, known: Iterable[str]) -> str | None:
 
 
 def _letters(name: str) -> str:
-    """A name's letters and digits, in small."""
+    """A name's letters and digits, in lower case."""
     return "".join(filter(str.isalnum, name)).lower()
 
 

@@ -95,8 +95,7 @@ class Experiment:
         init = functools.partial(init_state, self.model, self.optimizer, self.data)
         key = jax.random.key(self.config.seed)
         try:
-            params = jax.eval_shape(init, key).params
-            empty = any(leaf.size == 0 for leaf in jax.tree.leaves(params))
+            empty = any(x.size == 0 for x in jax.tree.leaves(jax.eval_shape(init, key).params))
         except ZeroDivisionError:  # How some versions of Flax initialize a kernel for nothing.
             empty = True
         if empty:

@@ -46,10 +46,6 @@ def pytest_configure(config):
     Small ones too, from the first test on: many tests compile what another has compiled.
     """
     jax.config.update("jax_platforms", os.environ.setdefault("JAX_PLATFORMS", "cpu"))
-    # Programs that run once need not be fast: 212 of the tests take 14 % less CPU (jax 0.10.2).
-    # The gate's whole suite sets `XLA_FLAGS=` and so tests programs as users run them.
-    quick = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-    os.environ.setdefault("XLA_FLAGS", quick)
     # pyproject.toml says why; this is for the processes that tests start.
     os.environ["PYTHONWARNINGS"] = "ignore:Error reading persistent compilation cache entry"
     if config.pluginmanager.hasplugin("cacheprovider"):
@@ -65,8 +61,13 @@ def pytest_configure(config):
     rooms = [f"jaxnets.{room}" for room in (*rooms, "training.scan", "training.large_batch")]
     install_import_hook(rooms, "conftest.check_types")
 
+    from jaxnets.gradcheck.compare import QUICK_COMPILATION
     from jaxnets.machine import platform
 
+    # Programs that run once need not be fast: 212 of the tests take 14 % less CPU (jax 0.10.2).
+    # The gate's whole suite sets `XLA_FLAGS=` and so tests programs as users run them.
+    quick = (f"--{name}={value}".lower() for name, value in QUICK_COMPILATION.items())
+    os.environ.setdefault("XLA_FLAGS", " ".join(quick))
     platform.set_up_jax(cpu_devices=8)
 
 

@@ -37,7 +37,7 @@ ROOMS = {
     "cli": "__version__ config display errors experiment gradcheck lecture report serving system",
     "__main__": "cli errors",
     "": "config data experiment",
-    "train.py": "cli display errors lecture runs",
+    "train.py": "cli errors lecture runs",
 }
 MAY_IMPORT = {room: set(others.split()) for room, others in ROOMS.items()}
 

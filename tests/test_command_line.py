@@ -117,28 +117,22 @@ def test_every_answer_names_flags_and_values_that_exist():
 # Without the virtual environment
 
 
-def run_without_packages(start_python, script):
-    """Runs a command in a Python that has only its own library."""
-    process = start_python("-I", "-S", "-c", script)
-    out, err = process.communicate(timeout=HANGS)
-    return process.returncode, out, err
-
-
 @pytest.mark.parametrize("command", ["train.py", "-m jaxnets summary"])
-def test_a_python_without_jax_names_the_one_that_has_it(start_python, tmp_path, command):
+def test_a_python_without_jax_names_the_one_that_has_it(run_python, tmp_path, command):
+    without_packages = ("-I", "-S", "-c")
     name = command.split()[0] if command == "train.py" else "jaxnets/__main__.py"
     for where in ("train.py", "jaxnets"):
         (tmp_path / where).symlink_to(ROOT / where)
     code = f"import runpy, sys; sys.argv = [{name!r}, *{command.split()[2:]}]\n"
     code += f"sys.path.insert(0, {str(tmp_path)!r}); import os; os.chdir({str(tmp_path)!r})\n"
     code += f"runpy.run_path({str(tmp_path / name)!r}, run_name='__main__')"
-    status, out, err = run_without_packages(start_python, code)
+    status, out, err = run_python(*without_packages, code)
     assert (status, out) == (2, "")
     install = "install jaxnets with python3 -m venv .venv && .venv/bin/pip install -e ."
     assert err.startswith("error: no module named ") and err.endswith(f": {install}\n")
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
     (tmp_path / ".venv" / "bin" / "python").touch()
-    status, out, err = run_without_packages(start_python, code)
+    status, out, err = run_python(*without_packages, code)
     assert status == 2 and err.endswith(
         f": start it with {os.path.join('.venv', 'bin', 'python')}\n"
     )

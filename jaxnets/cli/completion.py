@@ -1,6 +1,6 @@
-"""Tab in a shell: `jaxnets completion SHELL` prints what connects one with `words`.
+"""Tab completion: `jaxnets completion SHELL` prints a script, which asks `words` at each Tab.
 
-The shell asks this program for each word, so that nothing is written down twice.
+So no name of a flag or command is written down twice.
 """
 
 import dataclasses

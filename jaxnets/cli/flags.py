@@ -123,7 +123,7 @@ def _read(
         raise SystemExit(0)
     positional = [field for field in options if _is_positional(field)]
     given |= _positionals(words, positional, flags)
-    check_memory()  # Whoever reads flags imports JAX next, which too low a limit would abort.
+    check_memory()  # JAX is imported next, and would abort under too low a limit.
     return given
 
 
@@ -134,7 +134,7 @@ def _parse(field: dataclasses.Field, text: str) -> Any:
     except UserError as error:
         from jaxnets.cli import guesses
 
-        raise UserError(f"{error}{guesses.for_value(field.name, text)}") from None
+        raise UserError(f"{error}{guesses.for_value(field.name, alias)}") from None
 
 
 def _is_positional(field: dataclasses.Field) -> bool:

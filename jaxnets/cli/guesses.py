@@ -25,50 +25,41 @@ NAMES = dict(
     top_k="top", topn="top", v="version",
 )  # fmt: skip
 
+TESTED = "every run ends with a test, result.json holds it"
+
 # Those that have no counterpart.
 SENTENCES = dict(
     device="--platform=gpu names a kind of device, --devices=2 their number",
     verbose="a run always shows its progress",
-    quiet="> /dev/null hides what a run prints",
-    silent="> /dev/null hides what a run prints",
-    save="every run is saved, --workdir=FOLDER says where",
-    save_model="every run is saved, --workdir=FOLDER says where",
     force="expected an empty folder or none: --workdir=FOLDER",
-    workers="pictures are decoded on all cores",
-    num_workers="pictures are decoded on all cores",
     shuffle="every epoch has its own order, which --seed determines",
     amp="did you mean --precision=mixed?",
-    fp16="did you mean --precision=bfloat16?",
-    bf16="did you mean --precision=bfloat16?",
     float64="did you mean --precision=float64?",
-    cpu="did you mean --platform=cpu?",
-    gpu="did you mean --platform=gpu?",
     cuda="did you mean --platform=gpu?",
-    tpu="did you mean --platform=tpu?",
-    evaluate="every run ends with a test, result.json holds it",
-    test="every run ends with a test, result.json holds it",
 )
+SENTENCES |= {kind: f"did you mean --platform={kind}?" for kind in ("cpu", "gpu", "tpu")}
+SENTENCES |= dict.fromkeys(("fp16", "bf16"), "did you mean --precision=bfloat16?")
+SENTENCES |= dict.fromkeys(("quiet", "silent"), "> /dev/null hides what a run prints")
+SENTENCES |= dict.fromkeys(
+    ("save", "save_model"), "every run is saved, --workdir=FOLDER says where"
+)
+SENTENCES |= dict.fromkeys(("workers", "num_workers"), "pictures are decoded on all cores")
+SENTENCES |= dict.fromkeys(("evaluate", "test"), TESTED)
 
 COMMANDS = dict(
     fit="did you mean train?",
-    eval="every run ends with a test, result.json holds it",
-    evaluate="every run ends with a test, result.json holds it",
-    test="every run ends with a test, result.json holds it",
-    infer="did you mean predict?",
-    inference="did you mean predict?",
-    classify="did you mean predict?",
     info="did you mean summary or devices?",
     show="did you mean summary?",
     plot="docs/colab.ipynb draws what was learnt, metrics.jsonl holds the curves",
     resume="did you mean train --resume?",
-    tune="did you mean search?",
-    sweep="did you mean search?",
-    grid="did you mean search?",
     gpu="did you mean devices?",
     check="did you mean gradcheck?",
     help="did you mean --help?",
     version="did you mean --version?",
 )
+COMMANDS |= dict.fromkeys(("eval", "evaluate", "test"), TESTED)
+COMMANDS |= dict.fromkeys(("infer", "inference", "classify"), "did you mean predict?")
+COMMANDS |= dict.fromkeys(("tune", "sweep", "grid"), "did you mean search?")
 
 DATASETS = ("mnist", "fashion_mnist", "kmnist", "cifar10", "cifar100")
 
@@ -111,7 +102,6 @@ def for_value(name: str, text: str) -> str:
     """What to try instead of a value that is no number, or nothing."""
     if name != "devices":
         return ""
-    kind = {"cuda": "gpu"}.get(text.lower(), text.lower())
-    if kind in ("cpu", "gpu", "tpu"):
+    if (kind := text.lower()) in ("cpu", "gpu", "tpu"):
         return f"; did you mean --platform={kind}?"
     return f"; did you mean --devices={text.count(',') + 1}?" if "," in text else ""

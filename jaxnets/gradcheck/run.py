@@ -7,7 +7,6 @@ from typing import Any
 
 from jaxnets import display
 from jaxnets.backprop.rule import all_rules
-from jaxnets.display import columns, paint, show
 from jaxnets.errors import unknown
 from jaxnets.gradcheck.compare import DIFFERENCES, PRECISIONS, Row
 from jaxnets.gradcheck.layers import check_layer
@@ -51,7 +50,7 @@ def run(model: str | None = None, mutant: str | None = None, as_json: bool = Fal
         found = {"ok": all_agree, "rows": [_values(row) for row in rows]}
         print(json.dumps(found, indent=2, allow_nan=False))
     else:
-        show(_summary(rows))
+        display.show(_summary(rows))
     return all_agree
 
 
@@ -70,7 +69,7 @@ def _rows(model: str | None, mutant: str | None) -> Iterator[Row]:
 
 def _line(cells: Sequence[str], colour: str | None = None) -> str:
     """A row of the table for this terminal, its verdict in a colour."""
-    if columns() >= WIDE:
+    if display.columns() >= WIDE:
         line = display.line(cells, WIDTHS, ALIGN)
     else:
         name, *errors = cells[: 1 + len(COLUMNS)]
@@ -80,7 +79,7 @@ def _line(cells: Sequence[str], colour: str | None = None) -> str:
             [name, *errors, cells[-2]], NARROW_WIDTHS, "<" + ">" * len(errors) + "<"
         )
     verdict = f" {cells[-2]}"
-    return line.replace(verdict, f" {paint(cells[-2], colour)}") if colour else line
+    return line.replace(verdict, f" {display.paint(cells[-2], colour)}") if colour else line
 
 
 def _cells(row: Row) -> list[str]:

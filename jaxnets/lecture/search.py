@@ -140,9 +140,9 @@ def search_all(given: dict[str, Any], over: dict[str, list[Any]], seeds: int) ->
         data = held_out(data)
     for config in configs:
         experiment = Experiment.create(config, data)  # It raises if its batches do not fit.
-        search.began = surroundings(experiment.parallel.devices)
         if config.schedule == "plateau":
             raise UserError("schedule: plateau watches the images on which a search judges")
+    search.began = surroundings(experiment.parallel.devices)
     with search.open(workdir, resume):
         hint = f"kept: {search.folder} (--resume --workdir={search.folder} continues it)"
         with on_interrupt(f"interrupted; {hint}"):

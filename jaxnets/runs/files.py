@@ -15,7 +15,7 @@ from jaxnets.errors import UserError
 MAX_JSON_BYTES = 16 << 20  # Python's objects take up to 30 times as much.
 MAX_RECORDS_BYTES = 64 << 20  # The most epochs, 100,000, have half as many.
 MAX_FIELDS, MAX_LINE_BYTES = 20, 4096  # Limits of an epoch's record.
-# What the files of a run or a search end with, so that no folder in theirs may.
+# Endings of a run's and a search's files, which no folder in theirs may have.
 ENDINGS = (".json", ".jsonl", ".safetensors", ".csv", ".png", ".partial")
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxnets.config.fields import SINGLE_PROCESS, Config, learning_rate_note, preset
 from jaxnets.data.load import load_dataset
-from jaxnets.display import printable, short_path, show
+from jaxnets.display import columns, fold, printable, short_path, show
 from jaxnets.errors import RunFailedError, StoppedError, interruptible, on_interrupt
 from jaxnets.experiment import Experiment, Record
 from jaxnets.machine.platform import Processes, describe, surroundings
@@ -109,7 +109,7 @@ class Run:
             where = printable(short_path(str(self.folder.path)))
             step = int(self.checkpoint.state.step)
             line += f"\nresuming {where} after step {step:,}"
-        return line
+        return fold(line, columns())
 
     def epochs(self) -> Iterator[Record]:
         """Trains; after each epoch it validates, logs and yields the epoch's record.
@@ -339,10 +339,8 @@ def _connected(flags: dict[str, Any]) -> Iterator[Processes]:
     from jaxnets.machine.distributed import connected
 
     where = config.coordinator, config.num_processes, config.process_id, config.secret_file
-    with (
-        interruptible(),
-        connected(*where, flags) as processes,
-    ):  # It tells the others why it ends.
+    # It tells the others why it ends, so Ctrl-C must not end it at once.
+    with interruptible(), connected(*where, flags) as processes:
         yield processes
 
 

@@ -27,7 +27,7 @@ SAME_REQUEST = 0.1
 
 
 def duration(seconds: float) -> str:
-    """A time as one says it.
+    """A duration in seconds, in minutes or in hours.
 
     >>> duration(8.34), duration(147), duration(5000)
     ('8.3 s', '2 min 27 s', '1 h 23 min')
@@ -132,7 +132,7 @@ class Progress(contextlib.AbstractContextManager):
             self._bar.refresh()
 
     def epoch_line(self, record: dict[str, Any]) -> str:
-        width = columns()
+        width, validated = columns(), ""
         for long in (True, False):  # The short words, where the long ones do not fit.
             accuracy = "accuracy" if long else "acc"
             parts = [
@@ -141,10 +141,10 @@ class Progress(contextlib.AbstractContextManager):
                 (6, f"{accuracy} {record['train_accuracy']:.4f}"),
             ]
             if record["validation_loss"] is not None:
-                validation = "validation" if long else "val"
-                found = f"{accuracy} {record['validation_accuracy']:.4f}"
+                validation, of_it = ("validation", "") if long else ("val", "val ")
                 parts.append((2, f"{validation} loss {number(record['validation_loss'])}"))
-                parts.append((8, found if long else f"val {found}"))
+                validated = f"{of_it}{accuracy} {record['validation_accuracy']:.4f}"
+                parts.append((8, validated))
             if self._error:
                 parts.append((5, f"{'gradient' if long else 'grad'} error {self._error:.1e}"))
             parts.append((4, f"{record['seconds']:.1f} s"))
@@ -156,7 +156,7 @@ class Progress(contextlib.AbstractContextManager):
         if accuracy is None or accuracy <= best:
             return line
         self._best = accuracy
-        before, text, after = line.rpartition(parts[4][1])
+        before, text, after = line.rpartition(validated)
         return before + paint(text, "green") + after if best and text else line
 
     def test_line(self, test: Metrics) -> str:

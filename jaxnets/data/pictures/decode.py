@@ -20,8 +20,8 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 # hold that many; to convert them takes up to 12 bytes each, 900 MB in all. A WebP's takes 16.
 MAX_PIXELS = 75_000_000
 WEIGHTS = {"WEBP": 16 / 12}
-# The most bytes that a file may have: as many pixels of 8 bytes, and more. A hole in a file costs
-# who sends it nothing, but is read whole for a folder's checksum.
+# The most bytes of a file: more than so many pixels of 8 bytes take. A sparse file costs its sender
+# nothing, yet a folder's checksum reads all of it.
 MAX_BYTES = 1 << 30
 _room, _in_use = threading.Condition(), 0
 # Each scan of a progressive JPEG refines the whole picture. Cameras write about 10; 1,500 of them

@@ -7,7 +7,6 @@ from typing import Any
 
 from jaxnets import display
 from jaxnets.data.datasets import Dataset
-from jaxnets.display import columns, short_path, show
 from jaxnets.errors import RunFailedError, UserError, on_interrupt
 from jaxnets.lecture.compare.models import fit
 from jaxnets.lecture.compare.request import TASKS, Request
@@ -31,11 +30,11 @@ def run(request: Request) -> None:
             raise UserError(f"workdir: expected an empty folder, {folder} holds {found[0]}")
         for text in _compare(results, folder):
             if not request.json:
-                show(text)
+                display.show(text)
         results.finished = True
         results.write(folder)
         _draw(results, folder / "compare.png")
-    where = f"results: {short_path(str(folder))}"
+    where = f"results: {display.short_path(str(folder))}"
     print(to_json(results.to_values()).rstrip() if request.json else where)
 
 
@@ -43,7 +42,8 @@ def _compare(results: Results, folder: Path) -> Iterator[str]:
     """Fills the results and writes them after each row, yielding what is to be printed."""
     request, task = results.request, TASKS[results.request.task]
     yield from _notes(request)
-    shown = ["parameters", *(["epochs"] if columns() >= WIDE else []), *task.shown, "seconds"]
+    epochs = ["epochs"] if display.columns() >= WIDE else []
+    shown = ["parameters", *epochs, *task.shown, "seconds"]
     for data in results.samples:
         kind = "rows" if data.is_regression else "images"
         title = f"{data.name}: {len(data.train):,} training and {len(data.test):,} test {kind}"
@@ -107,7 +107,7 @@ def _line(row: Row, shown: Sequence[str]) -> str:
 
 def _aligned(cells: Sequence[str], shown: Sequence[str]) -> str:
     """A line of a table, its columns closer on a narrow terminal."""
-    is_wide = columns() >= WIDE
+    is_wide = display.columns() >= WIDE
     name = NAME if is_wide or len(shown) < 6 else SHORT_NAME
     least = NUMBER if is_wide else 7
     widths = [name, *(max(least, len(title_of(column))) for column in shown), 0]

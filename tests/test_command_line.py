@@ -104,6 +104,17 @@ def test_a_run_and_its_pictures_in_the_wrong_order_are_noticed(run_command, fini
     outcome.assert_refused(f"expected the run before the pictures: predict {finished_run.folder} ")
 
 
+def test_the_newest_run_is_named_where_none_is_found(run_command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for age, name in enumerate(("new", "old")):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "config.json").touch()
+        os.utime(tmp_path / "runs" / name / "config.json", (1e9 - age, 1e9 - age))
+    outcome = run_command("predict", "runs/ne", "a.png")
+    missing = "runs/ne: expected a run folder, found no config.json"
+    outcome.assert_refused(f"{missing}; the newest is {os.path.join('runs', 'new')}")
+
+
 def test_every_answer_names_flags_and_values_that_exist():
     kinds = [Config, *(kind for kinds in COMMANDS.values() for kind in kinds)]
     flags = {field.name: field for kind in kinds for field in kind.__dataclass_fields__.values()}

@@ -221,7 +221,8 @@ class Predict(Options):
             runs := list(Path("runs").glob("*/config.json"))
         ):
             newest = max(runs, key=os.path.getmtime).parent
-            raise UserError(f"{self.run_folder}: expected a run folder; the newest is {newest}")
+            missing = f"{self.run_folder}: expected a run folder, found no config.json"
+            raise UserError(f"{missing}; the newest is {newest}")
 
         from jaxnets.serving.answer import answer
 

@@ -19,7 +19,7 @@ import numpy as np
 import optax
 
 from jaxnets.backprop.rule import FindRule, rule_of, with_custom_vjp
-from jaxnets.config.fields import NO_PLATEAU, Config
+from jaxnets.config.fields import NO_VALIDATION, Config
 from jaxnets.data.datasets import Dataset, Split
 from jaxnets.errors import RunFailedError, UserError
 from jaxnets.losses import LOSSES
@@ -330,8 +330,8 @@ def prefers_scan(model: Chain, parallel: Parallel) -> bool:
 
 def _check_data(config: Config, data: Dataset) -> None:
     """Raises UserError if the data set does not fit the config."""
-    if config.schedule == "plateau" and not len(data.validation):
-        raise UserError(NO_PLATEAU)
+    if config.watcher and not len(data.validation):
+        raise UserError(f"{config.watcher}, {NO_VALIDATION}")
     if (config.loss == "squared_error") != data.is_regression:
         expected = "squared_error" if data.is_regression else "cross_entropy, mse or half_mse"
         raise UserError(f"loss: expected {expected} for {data.name}, got {config.loss}")

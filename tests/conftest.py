@@ -16,6 +16,7 @@ import signal
 import struct
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -246,6 +247,19 @@ def float64():
     jax.config.update("jax_enable_x64", True)
     yield
     jax.config.update("jax_enable_x64", False)
+
+
+@pytest.fixture(scope="session")
+def keras(tmp_path_factory):
+    """Keras on PyTorch; its settings file goes to a folder of the tests'."""
+    pytest.importorskip("torch", reason="PyTorch, on which Keras runs here, is not installed")
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Theirs, while they are imported.
+        patch.setenv("KERAS_BACKEND", "torch")
+        patch.setenv("KERAS_HOME", str(tmp_path_factory.mktemp("keras")))
+        keras = pytest.importorskip("keras", reason="Keras, the oracle here, is not installed")
+    assert keras.backend.backend() == "torch"
+    return keras
 
 
 @pytest.fixture

@@ -14,8 +14,10 @@ import pytest
 from conftest import HANGS, ROOT, assert_resume_hint, params_sha256, records, saved_params
 
 from jaxnets.cli.commands import COMMANDS
-from jaxnets.cli.flags import BEGINNERS, parse_flags
-from jaxnets.config.fields import Config, learning_rate_note, preset
+from jaxnets.cli.flags import parse_flags
+from jaxnets.cli.help import BEGINNERS
+from jaxnets.config.fields import Config, preset
+from jaxnets.config.recipes import learning_rate_note
 
 NUMERIC = [f.name for f in dataclasses.fields(Config) if re.search("int|float", str(f.type))]
 MAY_BE_ZERO = {"dropout", "gradient_tolerance", "momentum", "process_id", "seed"}
@@ -237,9 +239,10 @@ def test_every_command_shows_its_flags_and_with_help_all_those_of_train(
     ],
 )
 def test_a_learning_rate_that_another_optimizer_brings_is_noted(model, optimizer, note):
-    found = learning_rate_note(preset(model, optimizer=optimizer))
+    found = learning_rate_note(preset(model, optimizer=optimizer), preset(model))
     assert note in found and bool(found) == bool(note)
-    assert not learning_rate_note(preset(model, optimizer=optimizer, learning_rate=0.4))
+    own = preset(model, optimizer=optimizer, learning_rate=0.4)
+    assert not learning_rate_note(own, preset(model))
 
 
 def test_that_note_is_in_the_headline(run_main, tiny_flags):
@@ -268,7 +271,8 @@ def test_output_into_a_pipe_is_a_few_plain_lines(finished_run):
     status, out, err = finished_run.outcome
     assert (status, err) == (0, "")
     assert out.isascii() and out.replace("\n", "").isprintable()
-    head, *epochs, test, ending, folder, command = out.splitlines()
+    lines = [line for line in out.splitlines() if not line.startswith("note: ")]
+    head, *epochs, test, ending, folder, command = lines
     assert "cnn: 36,227 parameters | tiny: 160 train, 40 validation, 50 test images" in head
     assert "CPU" in head and "no accelerator" in head and "float32" in head
     assert [int(line.split()[1].split("/")[0]) for line in epochs] == list(range(1, 21))

@@ -6,7 +6,6 @@ RMSprop, its epsilon and the batch size of `fit` are left to Keras where the sli
 
 import dataclasses
 import inspect
-import warnings
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,19 +25,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 
 EPOCHS, STEPS_AN_EPOCH = 5, 10
 TEST_IMAGES = 1000  # Not a multiple of 32, in which Keras evaluates.
-
-
-@pytest.fixture(scope="module")
-def keras(tmp_path_factory):
-    """Keras on PyTorch; its settings file goes to a folder of the tests'."""
-    pytest.importorskip("torch", reason="PyTorch, on which Keras runs here, is not installed")
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Theirs, while they are imported.
-        patch.setenv("KERAS_BACKEND", "torch")
-        patch.setenv("KERAS_HOME", str(tmp_path_factory.mktemp("keras")))
-        keras = pytest.importorskip("keras", reason="Keras, the oracle here, is not installed")
-    assert keras.backend.backend() == "torch"
-    return keras
 
 
 def keras_sequential(keras, *hidden):

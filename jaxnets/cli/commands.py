@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxnets.cli.flags import parse_command, print_version, unknown_flag
-from jaxnets.config.fields import COUNT, Config, learning_rate_note, preset
+from jaxnets.cli.flags import ConfigFile, parse_command, print_version, unknown_flag
+from jaxnets.config.fields import COUNT, Config, preset
 from jaxnets.config.options import Options, option, parse
-from jaxnets.config.recipes import DEFAULT_MODEL, PRESETS
+from jaxnets.config.recipes import DEFAULT_MODEL, PRESETS, learning_rate_note
 from jaxnets.display import short_path, show
 from jaxnets.errors import DONE, RUN_FAILED, WRONG_REQUEST, UserError, same_name
 from jaxnets.lecture.compare.request import Request, resolved
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
     if name == "completion":
         from jaxnets.cli import completion
 
-        print(completion.answer(rest, {"train": (Config,), **COMMANDS}), flush=True)
+        print(completion.answer(rest, {"train": (Config, ConfigFile), **COMMANDS}), flush=True)
         return DONE
     command, flags = parse_command(rest, name, COMMANDS[name])
     return command.run(**flags)
@@ -145,7 +145,9 @@ class Search(Options):
         over = dict(map(_values, self.over))
         if not over:
             raise UserError("over: expected --over=FIELD=A,B,... at least once, got none")
-        if "optimizer" in given and (note := learning_rate_note(preset(**given))):
+        config = preset(**given)
+        usual = preset(config.model, recipe=config.recipe)
+        if "optimizer" in given and (note := learning_rate_note(config, usual)):
             show(note, sys.stderr)
 
         from jaxnets.lecture import ranking
@@ -263,10 +265,10 @@ class Devices(Options):
 
 # The class of a command's own flags; Config where it takes the flags of train.py, too.
 COMMANDS: dict[str, tuple[Any, ...]] = {
-    "summary": (Summary, Config),
+    "summary": (Summary, Config, ConfigFile),
     "gradcheck": (Gradcheck,),
-    "search": (Search, Config),
+    "search": (Search, Config, ConfigFile),
     "compare": (Compare,),
     "predict": (Predict,),
-    "devices": (Devices, Config),
+    "devices": (Devices, Config, ConfigFile),
 }

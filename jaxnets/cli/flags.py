@@ -5,25 +5,15 @@ Flags are `--name=value`, switches `--name` and `--no_name`. Capitals and dashes
 
 import dataclasses
 import os
-import textwrap
 from collections.abc import Collection, Sequence
 from typing import Any
 
 from jaxnets import __version__
-from jaxnets.config.fields import Config, preset
-from jaxnets.config.options import METAVARS, Options, options_of, parse, show, types_of
-from jaxnets.config.recipes import DEFAULT_MODEL, MODEL_FIELDS, PRESETS
+from jaxnets.config.fields import Config
+from jaxnets.config.options import Options, option, options_of, parse
 from jaxnets.display import program
 from jaxnets.errors import UserError, same_name
 from jaxnets.system import check_memory
-
-# --help shows BEGINNERS; --help_all shows all flags, with a heading before each field of HEADINGS.
-BEGINNERS = {"model", "hidden", "dataset", "data_dir", "epochs", "batch_size", "optimizer"}
-BEGINNERS |= {"learning_rate", "gradients", "seed", "devices", "workdir", "resume"}
-HEADINGS = dict(
-    model="network", dataset="data", epochs="training", platform="machine", log_format="run"
-)
-WIDTH, NAMES = 80, 24  # Width of the help, and of its first column.
 
 OTHERS = ("--help", "--help_all", "--version")  # Flags that are no fields.
 
@@ -32,6 +22,15 @@ ALIASES = dict(lr="learning_rate", bs="batch_size", wd="weight_decay")
 # The same for values.
 VALUES = dict(cuda="gpu", hand="manual", autodiff="auto", fp32="float32", fp64="float64")
 VALUES |= dict(bf16="bfloat16", amp="mixed", xent="cross_entropy", ce="cross_entropy")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ConfigFile(Options):
+    """The flag that goes with those of Config."""
+
+    config: str | None = option(
+        None, "file with flags, TOML or a run's config.json; flags on the line win", metavar="FILE"
+    )
 
 
 def parse_flags(arguments: Sequence[str], description: str = "") -> dict[str, Any]:
@@ -45,7 +44,7 @@ def parse_flags(arguments: Sequence[str], description: str = "") -> dict[str, An
     started = _usage("train")
     if not started.endswith("train.py"):
         description = description.replace("python train.py", "jaxnets train")
-    return _read(arguments, started, description, [Config])
+    return _read(arguments, started, description, [Config, ConfigFile])
 
 
 def parse_command(
@@ -82,7 +81,7 @@ def _read(
     arguments: Sequence[str], started: str, description: str, kinds: Sequence[type[Options]]
 ) -> dict[str, Any]:
     options = [field for kind in kinds for field in options_of(kind)]
-    flags = {f"--{field.name}": field for field in options if not _is_positional(field)}
+    flags = {f"--{field.name}": field for field in options if not is_positional(field)}
     flags |= {f"--no_{field.name}": field for field in options if field.type is bool}
     given: dict[str, Any] = {}
     words, help_flag, rest = [], "", list(arguments)
@@ -119,10 +118,17 @@ def _read(
         else:
             given[field.name] = _parse(field, value)
     if help_flag:
-        print(_help(started, description, kinds, given, help_flag == "--help_all"), flush=True)
+        from jaxnets.cli.help import help_text
+
+        everything = help_flag == "--help_all"
+        print(help_text(started, description, kinds, given, everything), flush=True)
         raise SystemExit(0)
-    positional = [field for field in options if _is_positional(field)]
+    positional = [field for field in options if is_positional(field)]
     given |= _positionals(words, positional, flags)
+    if path := given.pop("config", None):
+        from jaxnets.config.file import read_flags
+
+        given = read_flags(path) | given
     check_memory()  # JAX is imported next, and would abort under too low a limit.
     return given
 
@@ -137,7 +143,8 @@ def _parse(field: dataclasses.Field, text: str) -> Any:
         raise UserError(f"{error}{guesses.for_value(field.name, alias)}") from None
 
 
-def _is_positional(field: dataclasses.Field) -> bool:
+def is_positional(field: dataclasses.Field) -> bool:
+    """Whether an option is a word without a flag."""
     return field.default is dataclasses.MISSING
 
 
@@ -146,7 +153,9 @@ def _positionals(
 ) -> dict[str, Any]:
     """Gives each positional option a word; an option whose type is tuple takes all the rest."""
     if len(words) < len(fields):
-        missing = " ".join(map(_metavar, fields[len(words) :]))
+        from jaxnets.cli.help import metavar
+
+        missing = " ".join(map(metavar, fields[len(words) :]))
         got = f"only {' '.join(words)}" if words else "none"
         raise UserError(f"expected {missing}, got {got} (--help explains)")
     given: dict[str, Any] = {}
@@ -161,56 +170,3 @@ def _positionals(
         hint = guesses.for_word(words[0], flags)
         raise UserError(f"expected flags as --name=value, got {words[0]!r}{hint}")
     return given
-
-
-def _help(
-    started: str, text: str, kinds: Sequence[type[Options]], given: dict[str, Any], everything: bool
-) -> str:
-    """The help: a command's own flags, and all flags of Config or only a beginner's."""
-    own = [field for field in options_of(kinds[0]) if kinds[0] is not Config]
-    words = [_metavar(field) for field in own if _is_positional(field)]
-    parts = [" ".join(["usage:", started, *words, "[--flag=value ...]"])]
-    for part in text.strip().split("\n\n"):
-        parts.append(part if part.startswith(" ") else textwrap.fill(part, WIDTH))
-    parts += ["flags:" if own or not everything else ""]
-    parts[-1] += "".join(_describe(field, field.default) for field in own)
-    if Config in kinds and (everything or not own):
-        model = given.get("model", DEFAULT_MODEL)
-        defaults = preset(model, recipe=given.get("recipe"))
-        for field in options_of(Config):
-            if everything and field.name in HEADINGS:
-                parts.append(f"{HEADINGS[field.name]}:")
-            if everything or field.name in BEGINNERS:
-                misses = field.name in MODEL_FIELDS and field.name not in PRESETS[model]
-                note = f"not for {model}" if misses else ""
-                parts[-1] += _describe(field, getattr(defaults, field.name), note)
-    if not own:
-        parts += ["--help_all shows all flags; --model=NAME --help shows the defaults of a model."]
-    elif Config in kinds and not everything:
-        parts += ["The flags of train.py are accepted, too; --help_all shows them."]
-    return "\n\n".join(filter(None, parts))
-
-
-def _metavar(field: dataclasses.Field) -> str:
-    """The placeholder for an option's value in the help."""
-    kind, element, _ = types_of(field)
-    return field.metadata["metavar"] or METAVARS[element] + ",..." * (kind is tuple)
-
-
-def _describe(field: dataclasses.Field, value: Any, note: str = "") -> str:
-    """A flag with its meaning, choices and default."""
-    choices = [text for text in field.metadata["allowed"] if isinstance(text, str)]
-    notes = [f"one of: {', '.join(choices)}"] if choices else []
-    if field.type is bool:
-        name = f"--[no_]{field.name}" if value else f"--{field.name}"
-        notes += ["default: on"] if value else []
-    elif _is_positional(field):
-        name = _metavar(field)
-    else:
-        name = f"--{field.name}={_metavar(field)}"
-        notes.append(note or f"default: {show(field, value)}")
-    text = field.metadata["help"] + (f" [{'; '.join(notes)}]" if notes else "")
-    margin = " " * (NAMES + 4)
-    text = textwrap.fill(text, WIDTH - len(margin), break_on_hyphens=False)
-    start = f"{name:{NAMES}}  " if len(name) <= NAMES else f"{name}\n{margin}"
-    return f"\n  {start}{textwrap.indent(text, margin).lstrip()}"

@@ -9,15 +9,19 @@ from collections.abc import Iterator
 from typing import Any
 
 from jaxnets.config.options import Options, is_address, option
-from jaxnets.config.recipes import DEFAULT_MODEL, LARGE_ALEXNETS, MODEL_FIELDS, PAPER, PRESETS
+from jaxnets.config.recipes import (
+    DEFAULT_MODEL,
+    KERAS_RATES,
+    LARGE_ALEXNETS,
+    MODEL_FIELDS,
+    PAPER,
+    PRESETS,
+)
 from jaxnets.errors import UserError, unknown
 
-NO_PLATEAU = "schedule: plateau watches the validation error, but no images are held back"
+NO_VALIDATION = "but no images are held back (--validation_size=N)"
 # The names of --augment (training/augment.py; shift: data/batches.py).
 AUGMENTATIONS = ("none", "shift", "crop", "flip", "colour", "pca", "cutout", "mixup")
-
-# Keras' default learning rates, for an optimizer that is not the recipe's.
-KERAS_RATES = {"sgd": 0.01, "rmsprop": 0.001, "adam": 0.001}
 
 _PLACE = ("coordinator", "num_processes", "process_id")  # Which process of several this is.
 # The fields that describe a run's processes, with their values for a single process.
@@ -89,11 +93,17 @@ class Config(Options):
         "changes of training images: shift (2 pixels), crop, flip, colour, pca, cutout, mixup",
         metavar="NAME,...",
     )
+    limit: int | None = option(
+        None, "number of training images to use, and of test images at most", COUNT, unset="all"
+    )
     ten_crop: bool = option(False, "test on ten crops of larger images: corners, centre, mirrored")
 
     # The training.
     epochs: int = option(10, "passes over the training images", (1, 10**5))
     batch_size: int | None = option(128, "images a step, or full for all", (1, 10**7), none="full")
+    early_stopping: int | None = option(
+        None, "epochs without a lower validation loss until training ends", COUNT, unset="never"
+    )
     optimizer: str = option(
         "sgd",
         "update rule; another than the recipe's starts with Keras' default learning rate (sgd "
@@ -169,6 +179,7 @@ class Config(Options):
     resume: bool = option(
         False, "continue the run in workdir; without workdir, the model's newest unfinished run"
     )
+    dry_run: bool = option(False, "try two batches of everything, and keep nothing")
     checkpoint_every: str = option(
         "10seconds", "interval between checkpoints: 500steps, 2epochs, 5minutes", metavar="INTERVAL"
     )
@@ -205,14 +216,15 @@ class Config(Options):
         if self.ten_crop and self.input_size is None:
             yield f"ten_crop: {model} has no input_size to crop to"
 
-        if self.schedule == "plateau" and (self.validation_size == 0 or self.latent_dims):
-            yield NO_PLATEAU
+        if (watcher := self.watcher) and (self.validation_size == 0 or self.latent_dims):
+            yield f"{watcher}, {NO_VALIDATION}"
         if self.optimizer != "sgd" and (self.momentum or self.nesterov):
             yield f"momentum and nesterov belong to sgd, got optimizer {self.optimizer}"
         if self.nesterov and not self.momentum:
             yield "nesterov: expected a momentum above 0, got 0"
-        if self.resume and self.overwrite:
-            yield "resume and overwrite exclude each other, got both"
+        for name, other in (("overwrite", "resume"), ("dry_run", "resume"), ("dry_run", "workdir")):
+            if getattr(self, name) and getattr(self, other):
+                yield f"{other} and {name} exclude each other, got both"
 
         if self.cpu_devices is not None and self.platform not in (None, "cpu"):
             yield f"cpu_devices: expected platform cpu, got {self.platform}"
@@ -240,6 +252,13 @@ class Config(Options):
         return self.distributed or self.coordinator is not None
 
     @property
+    def watcher(self) -> str | None:
+        """What needs validation images, if anything does."""
+        if self.schedule == "plateau":
+            return "schedule: plateau watches the validation error"
+        return "early_stopping watches the validation loss" if self.early_stopping else None
+
+    @property
     def augmentations(self) -> tuple[str, ...]:
         """The names in augment."""
         return tuple(name for name in self.augment.split(",") if name != "none")
@@ -265,6 +284,7 @@ def preset(model: str = DEFAULT_MODEL, **changes: Any) -> Config:
     - recipe="paper" brings the fields of PAPER; the others change these.
     - optimizer, if it is not the recipe's: Keras' default learning rate, and no momentum.
     - hidden: no search over latent_dims.
+    - limit: batches of at most so many images. dry_run: one epoch.
     - init_from: normalize="imagenet", since ImageNet's normalized pixels trained these weights.
 
     Args:
@@ -290,21 +310,14 @@ def preset(model: str = DEFAULT_MODEL, **changes: Any) -> Config:
     usual = recipe.get("optimizer", Config.optimizer)
     if (optimizer := changes.get("optimizer", usual)) != usual:
         recipe |= dict(momentum=0.0, nesterov=False, learning_rate=KERAS_RATES.get(optimizer))
+    if changes.get("dry_run"):
+        recipe |= dict(epochs=1, search_epochs=1)
+    size, limit = recipe.get("batch_size", Config.batch_size), changes.get("limit")
+    if size and isinstance(limit, int):
+        recipe["batch_size"] = max(1, min(size, limit))
     if "hidden" in changes:
         for name in ("latent_dims", "replay_seeds"):
             if name in changes:
                 raise UserError(f"hidden and {name} exclude each other, got both")
         recipe["latent_dims"] = None
     return Config(**{"model": model, **recipe, **changes})
-
-
-def learning_rate_note(config: Config) -> str:
-    """The line that says which learning rate another optimizer brought (see `preset`), or ""."""
-    usual, rate = preset(config.model, recipe=config.recipe), config.learning_rate
-    brought = rate == KERAS_RATES[config.optimizer] != usual.learning_rate
-    if config.optimizer == usual.optimizer or not brought:
-        return ""
-    return (
-        f"note: {config.optimizer} starts with Keras' default learning rate {rate:g} and no "
-        f"momentum, since the recipe's {usual.learning_rate:g} is for {usual.optimizer}"
-    )

@@ -9,6 +9,9 @@ MODEL_FIELDS = ("hidden", "activation", "dropout", "input_size", "latent_dims")
 MODEL_FIELDS += ("init", "init_from", "normalize", "recipe")
 LARGE_ALEXNETS = ("alexnet", "alexnet_paper", "alexnet_ungrouped")
 
+# Keras' default learning rates, for an optimizer that is not the recipe's.
+KERAS_RATES = {"sgd": 0.01, "rmsprop": 0.001, "adam": 0.001}
+
 Recipe = dict[str, Any]
 
 # --recipe=paper: Krizhevsky et al. 2012. Section 5: the update rule, the initialisation, a rate of
@@ -77,3 +80,20 @@ CURVE: dict[str, Recipe] = {
     "classification": _CURVE | dict(loss="cross_entropy", epochs=100),
     "regression": _CURVE | dict(loss="squared_error", epochs=300),
 }
+
+
+def learning_rate_note(config: Any, usual: Any) -> str:
+    """The line that says which learning rate another optimizer brought, or "".
+
+    Args:
+      config: The Config of a run.
+      usual: That of its network's own recipe.
+    """
+    rate = config.learning_rate
+    brought = rate == KERAS_RATES[config.optimizer] != usual.learning_rate
+    if config.optimizer == usual.optimizer or not brought:
+        return ""
+    return (
+        f"note: {config.optimizer} starts with Keras' default learning rate {rate:g} and no "
+        f"momentum, since the recipe's {usual.learning_rate:g} is for {usual.optimizer}"
+    )

@@ -66,6 +66,18 @@ class Dataset:
                 f"got {len(self.class_names)}"
             )
 
+    def limited(self, count: int | None) -> "Dataset":
+        """The same set with at most so many images in each part, drawn without regard to order."""
+
+        def draw(part: Split) -> Split:
+            rows = np.random.default_rng(0).permutation(len(part))[:count]
+            pick = getattr(part.images, "select", part.images.__getitem__)
+            return Split(pick(rows), part.labels[rows])
+
+        parts = {name: getattr(self, name) for name in ("train", "validation", "test")}
+        larger = {n: draw(p) for n, p in parts.items() if count is not None and len(p) > count}
+        return dataclasses.replace(self, **larger)
+
     @property
     def is_regression(self) -> bool:
         """Whether the labels are numbers to predict instead of classes."""

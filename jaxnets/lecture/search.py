@@ -127,7 +127,7 @@ def search_all(given: dict[str, Any], over: dict[str, list[Any]], seeds: int) ->
     """Trains all that is missing; `given` are flags, and the seeds count from theirs."""
     workdir, resume = given.pop("workdir", None), given.pop("resume", False)
     first = given.pop("seed", 0)
-    for name in ("overwrite", "target_accuracy"):
+    for name in ("overwrite", "target_accuracy", "early_stopping", "dry_run"):
         if name in given:
             raise UserError(f"{name}: search has none")
     for name in over:

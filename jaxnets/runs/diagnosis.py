@@ -11,11 +11,33 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxnets.config.fields import SINGLE_PROCESS
 from jaxnets.data.batches import Batch
 from jaxnets.experiment import Experiment
+from jaxnets.machine.platform import Processes
 from jaxnets.models.chain import Chain, Layer
+from jaxnets.runs.run import Run
 from jaxnets.training.loop import Callbacks, Checkpoint, NonFiniteLossError, all_finite
 from jaxnets.training.step import TrainState
+
+
+def diagnose(run: Run, error: NonFiniteLossError) -> str:
+    """Finds the first bad step and layer, in this process alone; returns the message.
+
+    It says also what is kept, and gives a hint.
+    """
+    run.folder.wait()
+    if run.config.is_distributed:  # From here on the other processes do not take part.
+        run.processes = Processes()
+        single = dataclasses.replace(run.config, **SINGLE_PROCESS, devices=None)
+        run.experiment = Experiment.create(single, run.experiment.data)
+    last = run.last_saved(run.experiment.init_state())
+    saved, records = int(last.state.step), run.folder.records()
+    last_epoch = 1 + (records[-1]["epoch"] if records else 0)
+    found = find_bad_step(run.experiment, last, last_epoch)
+    kept = f"the checkpoint of step {saved} is kept" if saved else "nothing was saved before"
+    hint = f"try a --learning_rate below {run.config.learning_rate:g}"
+    return f"{found or error}; {kept}; {hint}"
 
 
 def find_bad_step(experiment: Experiment, checkpoint: Checkpoint, last_epoch: int) -> str | None:

@@ -15,13 +15,14 @@ from jaxnets.runs.run_folder import CONFIG, RUNS, SEARCH, RunFolder
 from jaxnets.training.optimizer import create_schedule
 
 # These belong to the process, not to the run.
-OF_THE_PROCESS = ("workdir", "resume", "overwrite")
+OF_THE_PROCESS = ("workdir", "resume", "overwrite", "dry_run")
 
 # What may change on resume: where and how the run works, not what it computes. Data and weights are
 # compared by their SHA-256, so their paths may change; the number of epochs may only grow.
 RESUME_MAY_CHANGE = (
     *OF_THE_PROCESS,
     *("epochs", "dataset", "data_dir", "init_from", "platform", "cpu_devices", "devices"),
+    "early_stopping",
     *("parallel", "log_format", "target_accuracy", "checkpoint_every", "keep"),
     *SINGLE_PROCESS,
 )

@@ -2,17 +2,18 @@
 
 import contextlib
 import dataclasses
-import functools
-import signal
+import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from jaxnets.config.fields import SINGLE_PROCESS, Config, learning_rate_note, preset
+from jaxnets.config.fields import SINGLE_PROCESS, Config, preset
+from jaxnets.config.recipes import learning_rate_note
 from jaxnets.data.load import load_dataset
 from jaxnets.display import columns, fold, printable, short_path, show
-from jaxnets.errors import RunFailedError, StoppedError, interruptible, on_interrupt
+from jaxnets.errors import RunFailedError, interruptible
 from jaxnets.experiment import Experiment, Record
 from jaxnets.machine.platform import Processes, describe, surroundings
 from jaxnets.metrics import Metrics
@@ -67,10 +68,10 @@ class Run:
                 check_enough_memory(experiment)
             state = experiment.init_state()  # First, as it may raise: then no folder is made.
             folder = _open_folder(experiment, processes)
-            with _ends_in_one_line(folder), folder:
+            with terminal.ends_in_one_line(folder.path, config.dry_run), folder:
                 run = cls(experiment, folder, processes, state)
                 if config.resume:
-                    run.checkpoint = run._last_saved(state)
+                    run.checkpoint = run.last_saved(state)
                     step = int(run.checkpoint.state.step)
                     folder.drop_records_after(step, step // experiment.loader.steps)
                 yield run
@@ -103,7 +104,7 @@ class Run:
             from jaxnets.models.torchvision import describe_weights
 
             line += f"\n{describe_weights(config.init_from, params)}"
-        if note := learning_rate_note(config):
+        if note := learning_rate_note(config, preset(config.model, recipe=config.recipe)):
             line += f"\n{note}"
         if config.resume:
             where = printable(short_path(str(self.folder.path)))
@@ -121,8 +122,9 @@ class Run:
         try:
             yield from self._epochs()
         except NonFiniteLossError as error:
-            diagnose = functools.partial(self._diagnose, error)
-            message = self.processes.broadcast_json("diagnosis", diagnose)
+            from jaxnets.runs.diagnosis import diagnose
+
+            message = self.processes.broadcast_json("diagnosis", partial(diagnose, self, error))
             raise NonFiniteLossError(message) from None
 
     def _epochs(self) -> Iterator[Record]:
@@ -143,12 +145,16 @@ class Run:
                 if not step:  # What cannot be saved to ends the run before it has cost time.
                     self._save(self.checkpoint)
                     self.folder.wait()
-                for state, record in self.experiment.epochs(self.checkpoint, callbacks):
+                trained = self.experiment.epochs(self.checkpoint, callbacks)
+                for state, record in () if self._why_stopped() else trained:
                     self.checkpoint = Checkpoint(state)
                     self.folder.log(record)
                     yield record
-                    if record["epoch"] == self.config.epochs or self._is_save_due(record["step"]):
+                    is_last = record["epoch"] == self.config.epochs or bool(self._why_stopped())
+                    if is_last or self._is_save_due(record["step"]):
                         self._save(self.checkpoint)
+                    if is_last:
+                        break
                 if number := stop():  # The signal came after the last step.
                     raise Interrupted(self.checkpoint, number)
             except Interrupted as interrupted:
@@ -158,6 +164,14 @@ class Run:
                 interrupted.add_note(where)
                 raise
             self.folder.wait()
+
+    def _why_stopped(self) -> str | None:
+        """Why training ends before its last epoch, if it does."""
+        if self.config.early_stopping is None:
+            return None
+        from jaxnets.training.early_stopping import why_stopped
+
+        return why_stopped(self.folder.records(), self.config.early_stopping)
 
     def report(self, record: Record) -> None:
         try:
@@ -172,13 +186,21 @@ class Run:
         Raises:
           RunFailedError: The test accuracy is below the target.
         """
+        if reason := self._why_stopped():
+            show(reason)
         test = self.experiment.evaluate(self.checkpoint.state.params, self.experiment.data.test)
         print(self._shown.test_line(test))
         result = self._result(test)
         self.folder.finish(result)
         if lines := self.closing_lines(self, test):
             print(f"\n{lines}\n")
-        show(terminal.ending(self.folder.path, test, result["seconds"]))
+        show(terminal.mistakes(test, result["seconds"]))
+        if self.config.dry_run:
+            show(terminal.NOTHING_KEPT)
+        else:
+            if note := terminal.chance_note(test, self.experiment.data.class_names, self.config):
+                show(note)
+            show(terminal.where_kept(self.folder.path))
         target = self.config.target_accuracy
         if target is not None and test.accuracy < target:
             raise RunFailedError(
@@ -194,7 +216,7 @@ class Run:
             "model": config.model,
             "dataset": self.experiment.data.name,
             "num_params": num_params(state.params),
-            "epochs": config.epochs,
+            "epochs": history[-1]["epoch"],
             "steps": int(state.step),
             "seconds": sum(record["seconds"] for record in history),
             "train_loss": history[-1]["train_loss"],
@@ -221,7 +243,7 @@ class Run:
             self.folder.save(step, self._tree(checkpoint))
         self._timer.saved(step)
 
-    def _last_saved(self, state: TrainState) -> Checkpoint:
+    def last_saved(self, state: TrainState) -> Checkpoint:
         """The last checkpoint, or the fresh state if none was saved."""
         like = self._tree(Checkpoint(state))
         tree = self.folder.restore(like) if self.processes.is_first else None
@@ -248,30 +270,11 @@ class Run:
             "data_seconds": np.float64(checkpoint.data_seconds),
         }
 
-    def _diagnose(self, error: NonFiniteLossError) -> str:
-        """Finds the first bad step and layer, in this process alone; returns the message.
-
-        It says also what is kept, and gives a hint.
-        """
-        from jaxnets.runs.diagnosis import find_bad_step
-
-        self.folder.wait()
-        if self.config.is_distributed:  # From here on the other processes do not take part.
-            self.processes = Processes()
-            single = dataclasses.replace(self.config, **SINGLE_PROCESS, devices=None)
-            self.experiment = Experiment.create(single, self.experiment.data)
-        last = self._last_saved(self.experiment.init_state())
-        saved, records = int(last.state.step), self.folder.records()
-        last_epoch = 1 + (records[-1]["epoch"] if records else 0)
-        found = find_bad_step(self.experiment, last, last_epoch)
-        kept = f"the checkpoint of step {saved} is kept" if saved else "nothing was saved before"
-        hint = f"try a --learning_rate below {self.config.learning_rate:g}"
-        return f"{found or error}; {kept}; {hint}"
-
 
 def load_data(config: Config):
-    """The config's data set."""
-    return load_dataset(
+    """The config's data set, limited as it asks."""
+    two_batches = 2 * (config.batch_size or 128) if config.dry_run else None
+    data = load_dataset(
         config.dataset,
         config.data_dir,
         config.validation_size,
@@ -279,6 +282,7 @@ def load_data(config: Config):
         input_size=config.input_size,
         on_bad_image=config.on_bad_image,
     )
+    return data.limited(config.limit or two_batches)
 
 
 def inputs_sha256(experiment: Experiment) -> dict[str, str]:
@@ -357,7 +361,8 @@ def _open_folder(experiment: Experiment, processes: Processes) -> RunFolder:
         folder = RunFolder.open(str(config.workdir))
         folder.lock()
     else:
-        folder = RunFolder.create(config.workdir, config.model, overwrite=config.overwrite)
+        workdir = tempfile.mkdtemp(prefix="jaxnets-") if config.dry_run else config.workdir
+        folder = RunFolder.create(workdir, config.model, overwrite=config.overwrite)
     try:
         must_write = True
         if config.resume:
@@ -369,30 +374,7 @@ def _open_folder(experiment: Experiment, processes: Processes) -> RunFolder:
     except BaseException:
         folder.close()  # Releases its lock: the request is refused.
         raise
-    folder.keep = config.keep
+    folder.keep, folder.is_temporary = config.keep, config.dry_run
     if config.is_distributed:
         processes.broadcast_json("folder", folder.snapshot)
     return folder
-
-
-@contextlib.contextmanager
-def _ends_in_one_line(folder: RunFolder) -> Iterator[None]:
-    """Turns what ends a run early into one line, with the command that resumes it."""
-    hint = terminal.how_to_resume(folder.path)
-    at_once = f"stopped at once; {hint}"
-    try:
-        with on_interrupt(at_once):
-            yield
-    except Interrupted as stopped:
-        saved = getattr(stopped, "__notes__", ())
-        message = "; ".join(["interrupted", *saved, hint])
-        raise StoppedError(message, stopped.signal) from None
-    except KeyboardInterrupt:
-        raise StoppedError(at_once, signal.SIGINT, at_once=True) from None
-    except BrokenPipeError:
-        raise RunFailedError(f"stdout has no reader any more; {hint}") from None
-    except OSError as error:
-        # A full disk, say. What is wrong outside the run folder has its own message.
-        if not str(error.filename).startswith(str(folder.path)):
-            raise
-        raise RunFailedError(f"{error.filename}: {error.strerror}; {hint}") from error

@@ -49,6 +49,7 @@ class RunFolder:
         """A folder that `create` made or `open` found."""
         self.path = path
         self.keep = 1  # The last checkpoints, beside the best.
+        self.is_temporary = False  # Whether `close` removes the folder.
         self._pending: Future[None] | None = None  # The save in progress.
         self._saved_step: int | None = None
         self._lock: int | None = None  # The folder, opened and locked.
@@ -223,6 +224,8 @@ class RunFolder:
         try:
             self.wait()
         finally:
+            if self.is_temporary:
+                shutil.rmtree(self.path, ignore_errors=True)
             lock, self._lock = self._lock, None
             if lock is not None:
                 os.close(lock)

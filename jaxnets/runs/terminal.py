@@ -12,14 +12,19 @@ from pathlib import Path
 from threading import current_thread, main_thread
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
+from jaxnets.config.fields import Config
 from jaxnets.display import PICTURES, RESUME, columns, paint, printable, program, short_path
+from jaxnets.errors import RunFailedError, StoppedError, on_interrupt
 from jaxnets.metrics import Metrics
-from jaxnets.training.loop import Checkpoint, TrainLoader
+from jaxnets.training.loop import Checkpoint, Interrupted, TrainLoader
 
 # A closed terminal or a lost connection is SIGHUP; Windows has none.
 HANG_UP = getattr(signal, "SIGHUP", None)
+
+NOTHING_KEPT = "dry run: nothing was kept"
 
 # Seconds within which a second signal is the same request. timeout(1) signals the process and its
 # group. Programs that run others pass on a Ctrl-C, which these have received already.
@@ -40,15 +45,30 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60:,} h {minutes % 60} min"
 
 
-def ending(folder: Path, test: Metrics, seconds: float) -> str:
-    """What a run says last: its mistakes, its time, its folder and the command to use it."""
-    wrong, where = int(test.count - test.correct), short_path(str(folder))
-    command = printable(shlex.join([*program("predict"), where]))
+def mistakes(test: Metrics, seconds: float) -> str:
+    """How many mistakes a run makes after how long a training."""
+    wrong, count = int(test.count - test.correct), int(test.count)
+    return f"{wrong:,} of {count:,} test images are wrong; trained in {duration(seconds)}"
+
+
+def chance_note(test: Metrics, class_names: Sequence[str], config: Config) -> str:
+    """The line about a network that is no better than one that always gives the same answer."""
+    counts = np.asarray(test.confusion).sum(axis=1)
+    if test.correct > counts.max():
+        return ""
+    most = printable(class_names[int(counts.argmax())])
     return (
-        f"{wrong:,} of {int(test.count):,} test images are wrong; trained in {duration(seconds)}\n"
-        f"run folder: {printable(where)}\n"
-        f"{PICTURES}{command} PICTURE"
+        f"note: test accuracy {test.accuracy:.4f} is no better than always answering {most} "
+        f"({counts.max() / int(test.count):.4f}): try another --learning_rate than "
+        f"{config.learning_rate:g}, or more --epochs than {config.epochs}"
     )
+
+
+def where_kept(folder: Path) -> str:
+    """A run's folder, and the command to use it."""
+    where = short_path(str(folder))
+    command = printable(shlex.join([*program("predict"), where]))
+    return f"run folder: {printable(where)}\n{PICTURES}{command} PICTURE"
 
 
 def saved(checkpoint: Checkpoint, loader: TrainLoader, epochs: int) -> str:
@@ -166,6 +186,29 @@ class Progress(contextlib.AbstractContextManager):
         with _outliving_the_terminal():
             self._bar.close()
             sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def ends_in_one_line(folder: Path, dry_run: bool) -> Iterator[None]:
+    """Turns what ends a run early into one line, with the command that resumes it."""
+    hint = NOTHING_KEPT if dry_run else how_to_resume(folder)
+    at_once = f"stopped at once; {hint}"
+    try:
+        with on_interrupt(at_once):
+            yield
+    except Interrupted as stopped:
+        saved = () if dry_run else getattr(stopped, "__notes__", ())
+        message = "; ".join(["interrupted", *saved, hint])
+        raise StoppedError(message, stopped.signal) from None
+    except KeyboardInterrupt:
+        raise StoppedError(at_once, signal.SIGINT, at_once=True) from None
+    except BrokenPipeError:
+        raise RunFailedError(f"stdout has no reader any more; {hint}") from None
+    except OSError as error:
+        # A full disk, say. What is wrong outside the run folder has its own message.
+        if not str(error.filename).startswith(str(folder)):
+            raise
+        raise RunFailedError(f"{error.filename}: {error.strerror}; {hint}") from error
 
 
 @contextlib.contextmanager

@@ -178,10 +178,14 @@ class Pictures:
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
-            return Pictures(self._source, self._rows[index])
+            return self.select(index)
         rows = self._rows[index]
         images = self._source.read(np.atleast_1d(rows))
         return images if np.ndim(rows) else images[0]
+
+    def select(self, rows: Any) -> "Pictures":
+        """Another view, of some of the pictures."""
+        return Pictures(self._source, self._rows[rows])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return self._source.read(self._rows).astype(dtype or self.dtype, copy=False)

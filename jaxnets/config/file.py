@@ -1,0 +1,75 @@
+"""Reads flags from a file: TOML, or the config.json of a run."""
+
+import dataclasses
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from jaxnets.config.fields import SINGLE_PROCESS, Config, preset
+from jaxnets.config.options import parse
+from jaxnets.errors import UserError, did_you_mean, first_line
+
+MAX_BYTES = 1 << 20
+# Fields of config.json that belong to the run that wrote it: where it was kept, and how it began.
+OF_THE_RUN = ("workdir", "overwrite", "resume", "dry_run", *SINGLE_PROCESS)
+
+
+def read_flags(path: str) -> dict[str, Any]:
+    """The flags in a file, by their names, as `parse_flags` returns them.
+
+    Args:
+      path: A TOML file whose keys are flags (`batch_size = 32`, `hidden = [128, 64]`), the
+        config.json of a run, or its run folder.
+
+    Raises:
+      UserError: The file is missing, no TOML or JSON, or holds something else.
+    """
+    file = Path(path).expanduser()
+    if file.is_dir():
+        file /= "config.json"
+    is_json = file.suffix.lower() == ".json"
+    try:
+        with file.open("rb") as stream:
+            text = stream.read(MAX_BYTES + 1)
+        if len(text) > MAX_BYTES:
+            raise ValueError(f"more than {MAX_BYTES:,} bytes")
+        values = json.loads(text) if is_json else tomllib.loads(text.decode())
+    except (OSError, ValueError, RecursionError) as error:
+        wanted = "the config.json of a run" if is_json else "a TOML file"
+        raise UserError(f"config: expected {wanted}, found {file}: {first_line(error)}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"config: expected names and values in {file}, found {values!r:.80}")
+    try:
+        return _of_run(values) if is_json else _parsed(values)
+    except UserError as error:
+        raise UserError(f"config: {file}: {error}") from None
+
+
+def _parsed(values: dict[str, Any]) -> dict[str, Any]:
+    """TOML's values as those of Config: a text as on the command line, a list as a tuple."""
+    fields, given = Config.__dataclass_fields__, {}
+    for key, value in values.items():
+        name = key.replace("-", "_")
+        if name not in fields:
+            hint = did_you_mean(name, fields)
+            raise UserError(f"unknown flag {key}{hint} (--help_all lists all)")
+        if isinstance(value, str):
+            value = parse(fields[name], value)
+        given[name] = tuple(value) if isinstance(value, list) else value
+    preset(**given)  # It raises if a value is out of range.
+    return given
+
+
+def _of_run(values: dict[str, Any]) -> dict[str, Any]:
+    """The fields of Config in a config.json, beside which it describes the machine and the data."""
+    if "model" not in values:
+        raise UserError("expected that of a run, found no model in it")
+    names = [field.name for field in dataclasses.fields(Config) if field.name in values]
+    given = {name: values[name] for name in names if name not in OF_THE_RUN}
+    given = {n: tuple(x) if isinstance(x, list) else x for n, x in given.items()}
+    Config(**given)  # It raises if a value is out of range.
+    # A network is searched for over latent_dims, or it has the size in hidden.
+    for name in ("hidden",) if given.get("latent_dims") else ("latent_dims", "replay_seeds"):
+        given.pop(name, None)
+    return given

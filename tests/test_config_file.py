@@ -1,0 +1,112 @@
+"""--config: flags from a TOML file, or from the config.json that a run writes."""
+
+import json
+import tomllib
+
+import pytest
+from conftest import params_sha256, read_json
+
+from jaxnets.cli.flags import parse_flags
+from jaxnets.config.fields import preset
+from jaxnets.config.file import read_flags
+from jaxnets.config.recipes import PRESETS
+from jaxnets.runs.resume import from_json
+
+TEXT = """
+model = "mlp_functional"
+hidden = [64, 32]
+batch-size = "full"
+learning_rate = 1
+nesterov = false
+augment = "shift,flip"
+"""
+
+
+@pytest.fixture
+def toml(tmp_path):
+    """Writes a TOML file; returns the flag that reads it."""
+
+    def write(text):
+        path = tmp_path / "flags.toml"
+        path.write_text(text)
+        return f"--config={path}"
+
+    return write
+
+
+def test_a_file_is_read_as_its_flags_on_the_command_line_would_be(toml):
+    flags = ["--model=mlp_functional", "--hidden=64,32", "--batch-size=full", "--learning_rate=1"]
+    flags += ["--no_nesterov", "--augment=shift,flip"]
+    assert parse_flags([toml(TEXT)]) == parse_flags(flags)
+    assert len(tomllib.loads(TEXT)) == len(parse_flags(flags))
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_flags_on_the_line_win(first, toml):
+    flags = [toml(TEXT), "--hidden=8"]
+    found = parse_flags(flags if first else flags[::-1])
+    assert found["hidden"] == (8,) and found["augment"] == "shift,flip"
+
+
+@pytest.mark.parametrize("model", PRESETS)
+def test_what_a_run_writes_is_read_back(model, run_main, tmp_path):
+    """Without the data and training: the config alone."""
+    config = preset(model, epochs=3, seed=7, learning_rate=0.25, workdir=str(tmp_path))
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**vars(config), "versions": {"jax": "1"}, "num_classes": 10}))
+    assert preset(**read_flags(str(path))) == preset(model, epochs=3, seed=7, learning_rate=0.25)
+    assert from_json(read_json(path)) == config
+
+
+def test_a_run_is_repeated_by_its_folder_to_the_same_bits(train_tiny, run_main, tmp_path):
+    assert train_tiny("mlp_functional", "--hidden=8", "--seed=3").status == 0
+    first, second = tmp_path / "run", tmp_path / "again"
+    assert run_main(f"--config={first}", f"--workdir={second}").status == 0
+    assert params_sha256(first) == params_sha256(second)
+    ours, theirs = (read_json(folder / "config.json") for folder in (first, second))
+    assert ours.pop("workdir") != theirs.pop("workdir") and ours == theirs
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("epoch = 3", ["flags.toml", "unknown flag epoch; did you mean epochs?"]),
+        ("epochs = 'many'", ["flags.toml", "epochs: expected a whole number, got 'many'"]),
+        ("epochs = 0", ["epochs: expected a whole number from 1 to"]),
+        ("epochs = true", ["epochs: expected a whole number, got True"]),
+        ("hidden = [1.5]\nmodel='mlp'", ["hidden: expected a whole number, got 1.5"]),
+        ("[train]\nepochs = 3", ["unknown flag train"]),
+        ("epochs: 3", ["expected a TOML file", "line 1"]),
+        ("\udcff", ["expected a TOML file"]),
+    ],
+)
+def test_a_wrong_file_gets_one_line(text, parts, run_main, tmp_path):
+    path = tmp_path / "flags.toml"
+    path.write_bytes(text.encode(errors="surrogateescape"))
+    run_main(f"--config={path}").assert_refused(*parts)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "part"),
+    [
+        ("missing.toml", None, "No such file or directory"),
+        ("run", None, "config.json: No such file or directory"),
+        ("a.json", "[1, 2]", "expected names and values"),
+        ("a.json", "{}", "no model"),
+        ("a.json", '{"model": "cnn", "epochs": -1}', "epochs: expected a whole number from 1"),
+        ("a.json", "[" * 100_000, "expected the config.json of a run"),
+        ("a.toml", "#" * (2 << 20), "more than 1,048,576 bytes"),
+    ],
+)
+def test_what_is_no_config_file_gets_one_line(name, text, part, run_main, tmp_path):
+    path = tmp_path / name
+    if text is not None:
+        path.write_text(text)
+    elif name == "run":
+        path.mkdir()
+    run_main(f"--config={path}").assert_refused(part)
+
+
+def test_commands_take_it_too(run_command, toml):
+    outcome = run_command("summary", toml('model = "mlp"\nhidden = [7]'), "--json")
+    assert json.loads(outcome.out)["layers"][1]["shape"] == [7]

@@ -1,0 +1,118 @@
+"""Runs that only try: --limit, --dry_run, and the note about a run that has learnt nothing."""
+
+import dataclasses
+import tempfile
+
+import numpy as np
+import pytest
+from conftest import CLASSES, read_json
+
+from jaxnets.config.fields import preset
+from jaxnets.errors import UserError
+from jaxnets.metrics import Metrics
+from jaxnets.runs.run import load_data
+from jaxnets.runs.terminal import chance_note
+
+
+def test_a_limit_draws_images_with_their_own_labels(tiny):
+    """The images of a class differ from the others', so that each may be recognised."""
+    limited = tiny.limited(20)
+    for name in ("train", "validation", "test"):
+        part, whole = getattr(limited, name), getattr(tiny, name)
+        assert len(part) == 20
+        for image, label in zip(part.images, part.labels, strict=True):
+            at = np.flatnonzero((whole.images == image).all(axis=(1, 2, 3)))
+            assert len(at) == 1 and whole.labels[at[0]] == label
+        assert len(set(part.labels)) == CLASSES  # Drawn: some of every class.
+    assert tiny.limited(10**6).train is tiny.train and tiny.limited(None).test is tiny.test
+
+
+def test_a_sorted_set_is_limited_to_some_of_every_class(tiny):
+    order = np.argsort(tiny.train.labels)
+    part = dataclasses.replace(
+        tiny.train, images=tiny.train.images[order], labels=tiny.train.labels[order]
+    )
+    limited = dataclasses.replace(tiny, train=part).limited(30)
+    assert min(np.bincount(limited.train.labels, minlength=CLASSES)) > 3
+
+
+def test_a_limit_larger_than_a_batch_changes_no_other_setting():
+    assert preset("cnn", limit=500) == dataclasses.replace(preset("cnn"), limit=500)
+    assert preset("cnn", limit=50).batch_size == 50
+    assert preset("cnn", limit=50, batch_size=10).batch_size == 10
+    assert preset("mlp_handwritten", limit=50).batch_size is None
+    with pytest.raises(UserError, match="limit: expected a whole number from 1"):
+        preset("cnn", limit=0)
+
+
+def test_a_limited_run_says_so_and_is_resumed_with_its_limit(train_tiny, run_main, tmp_path):
+    outcome = train_tiny("softmax", "--limit=30", "--batch_size=10")
+    assert "30 train, 30 validation, 30 test images" in outcome.out
+    result = read_json(tmp_path / "run" / "result.json")
+    assert (result["steps"], result["test_count"]) == (6, 30)
+    again = "--resume", f"--workdir={tmp_path / 'run'}", "--epochs=3"
+    run_main(*again, "--limit=40").assert_refused("limit was 30, got 40")
+    assert run_main(*again).status == 0
+
+
+def test_a_dry_run_takes_two_batches_and_keeps_nothing(run_main, tiny_flags, tmp_path, monkeypatch):
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(kept))
+    monkeypatch.chdir(tmp_path)
+    flags = [flag for flag in tiny_flags if not flag.startswith(("--workdir", "--epochs"))]
+    outcome = run_main("--model=mlp_functional", *flags, "--dry_run")
+    assert (outcome.status, outcome.err) == (0, "")
+    assert "64 train, 40 validation, 50 test images" in outcome.out
+    assert outcome.out.count("\nepoch ") == 1
+    assert outcome.out.endswith("\ndry run: nothing was kept\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"] and not list(kept.iterdir())
+
+
+def test_an_interrupted_dry_run_keeps_nothing_either(
+    run_main, tiny_flags, tmp_path, monkeypatch, interrupt_after
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    interrupt_after(1)
+    flags = [flag for flag in tiny_flags if not flag.startswith("--workdir")]
+    outcome = run_main("--model=cnn", *flags, "--dry_run")
+    assert outcome == (130, outcome.out, "error: interrupted; dry run: nothing was kept\n")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("flag", ["--resume", "--workdir=there"])
+def test_a_dry_run_has_no_folder(flag, run_main):
+    run_main("--dry_run", flag).assert_refused("dry_run exclude each other")
+
+
+def test_the_set_of_a_dry_run_is_limited_only_where_no_limit_is_given(tiny_preset):
+    sizes = [
+        len(load_data(tiny_preset("softmax", dry_run=True, **changes)).train)
+        for changes in ({}, {"limit": 10}, {"batch_size": 48}, {"batch_size": None})
+    ]
+    assert sizes == [64, 10, 96, 160]
+
+
+@pytest.mark.parametrize(
+    ("confusion", "is_noted"),
+    [
+        ([[0, 5, 0], [0, 4, 0], [0, 3, 0]], True),  # Always the second.
+        ([[5, 0, 0], [4, 0, 0], [3, 0, 0]], True),  # Always the first, the most frequent one.
+        ([[5, 0, 0], [3, 1, 0], [3, 0, 0]], False),
+    ],
+)
+def test_a_run_is_at_chance_if_one_answer_would_be_right_as_often(confusion, is_noted):
+    counts = np.array(confusion)
+    correct, total = counts.trace(), counts.sum()
+    test = Metrics(np.float64(9.0), correct, total, counts, total)
+    note = chance_note(test, ("cat", "d\x1bg", "bird"), preset("softmax", learning_rate=7.0))
+    assert bool(note) == is_noted
+    if is_noted:
+        assert "always answering cat (0.4167)" in note
+        assert "another --learning_rate than 7, or more --epochs than 10" in note
+
+
+def test_a_run_at_chance_says_so(train_tiny):
+    outcome = train_tiny("mlp_functional", "--learning_rate=1000")
+    assert "is no better than always answering" in outcome.out
+    assert "is no better than" not in train_tiny("softmax", "--overwrite").out

@@ -21,7 +21,7 @@ import optax
 from jaxnets.backprop.rule import FindRule, rule_of, with_custom_vjp
 from jaxnets.config.fields import NO_VALIDATION, Config
 from jaxnets.data.datasets import Dataset, Split
-from jaxnets.errors import RunFailedError, UserError
+from jaxnets.errors import UserError
 from jaxnets.losses import LOSSES
 from jaxnets.machine.platform import compiler_options_for_init, set_up_jax
 from jaxnets.metrics import metric_of
@@ -34,10 +34,6 @@ from jaxnets.training.parallel import Parallel
 from jaxnets.training.step import Augment, LossAndGrad, Params, TrainState, TrainStep
 
 Record = dict[str, Any]  # An epoch's line of metrics.jsonl.
-
-# The relative error at which --gradients=both ends a run. In float32 the cnn showed 3.9e-7 and
-# mlp_sequential 4.2e-7; a batch's gradient is a sum in which much may cancel, hence the slack.
-GRADIENT_TOLERANCE = {"float32": 1e-4, "float64": 1e-9, "bfloat16": 0.5, "mixed": 0.5}
 
 # A folder's pictures are read into memory for a compiled loop only if they take no more than this.
 MAX_SCAN_BYTES = 512 << 20
@@ -249,27 +245,14 @@ class Experiment:
 
     def _gradient_check(self, callbacks: Callbacks) -> Callable[[int, TrainState, Any], None]:
         """Returns a `before_step` that compares the gradients by hand with those of jax.grad."""
-        from jaxnets.backprop.check import relative_error
+        from jaxnets.oracle import GRADIENT_TOLERANCE, both_loss_and_grads, gradient_check
 
-        plain = step.autodiff_loss_and_grad(self.model.apply, LOSSES[self.config.loss])
-        steps = [self.gradient_step(), self.gradient_step(plain)]
-        tolerance = self.config.gradient_tolerance
+        config = self.config
+        both = self.gradient_step(both_loss_and_grads(self.model, config.loss, config.precision))
+        tolerance = config.gradient_tolerance
         if tolerance is None:
-            tolerance = GRADIENT_TOLERANCE[self.config.precision]
-
-        def check(done: int, state: TrainState, batch: Any) -> None:
-            if done % self.config.check_every:
-                return
-            manual, automatic = (jax.device_get(gradient(state, batch)[1]) for gradient in steps)
-            error, leaf = relative_error(manual, automatic)
-            callbacks.gradient_error(error)
-            if not error <= tolerance:
-                raise RunFailedError(
-                    f"gradients disagree at step {done}: relative error {error:.1e} in {leaf}, "
-                    f"expected at most {tolerance:.1e}"
-                )
-
-        return check
+            tolerance = GRADIENT_TOLERANCE[config.precision]
+        return gradient_check(both, tolerance, config.check_every, callbacks.gradient_error)
 
 
 def create_model(config: Config, num_classes: int) -> Chain:

@@ -27,9 +27,11 @@ ROOMS = {
     "machine": "__version__ display errors system",
     "backprop": "models losses metrics data.batches",
     "training": "data errors losses machine metrics",
-    "experiment": "backprop config data errors losses machine metrics models training",
+    "oracle": "backprop data.batches errors losses models training",
+    "experiment": "backprop config data errors losses machine metrics models oracle training",
     "runs": "config data display errors experiment machine metrics models system training",
-    "gradcheck": "backprop config data display errors experiment losses machine models training",
+    "gradcheck": "backprop config data display errors experiment losses machine models oracle "
+    "training",
     "lecture": "config data display errors experiment losses machine metrics models "
     "regression_metrics runs training",
     "report": "display errors machine models training",

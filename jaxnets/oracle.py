@@ -1,0 +1,137 @@
+"""The gradients by hand beside those of stock JAX, which --gradients=both compares while it trains.
+
+A gradient by hand in 8 binary digits differs from one of a float32 network for two reasons. Its own
+rounding is small: below 1 %. But the forward pass rounds too, so a few ReLUs and max pools stand on
+the other side of their kinks, where the function has another slope: the `cnn` then differs by 69 %
+in one leaf. So stock JAX differentiates the plain network in float32 at the numbers that the
+forward pass by hand gave. Where these are more than rounding away from the plain layer's own, it
+does not follow.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxnets.backprop.check import largest, relative_error
+from jaxnets.backprop.network import manual_loss_and_grad
+from jaxnets.backprop.rule import LayerRule, rule_of
+from jaxnets.data.batches import Batch
+from jaxnets.errors import RunFailedError
+from jaxnets.losses import LOSSES
+from jaxnets.models.chain import Chain, with_precision
+from jaxnets.training.step import autodiff_loss_and_grad
+
+# The relative error at which a run ends.
+GRADIENT_TOLERANCE = {"float32": 1e-4, "float64": 1e-9, "bfloat16": 0.05, "mixed": 0.05}
+# An array smaller than this part of its layer's largest, in this gradient or in the run's first, is
+# compared with that part: it is a sum that cancels, or what is left when all is learned.
+FLOOR = 0.1
+# How many units in the last place a layer's output by hand may be away from the plain layer's.
+UNITS = 8
+
+
+def both_loss_and_grads(model: Chain, loss: str, precision: str):
+    """Returns f(params, batch, key) -> (Metrics, (gradients by hand, gradients of stock JAX)).
+
+    Args:
+      model: A chain of layers.
+      loss: One of losses.LOSSES.
+      precision: The one in which the model computes (models.chain.with_precision).
+    """
+    wide = with_precision(model, "float64" if precision == "float64" else "float32")
+
+    def loss_and_grads(params: Any, batch: Batch, key: jax.Array):
+        outputs: list[jax.Array] = []
+
+        def recording(layer: Any) -> LayerRule | None:
+            rule = rule_of(layer)
+            if rule is None:
+                return None
+
+            def forward(*inputs: Any, **static: Any):
+                out, cache = rule.forward(*inputs, **static)
+                outputs.append(_rounded(out))
+                return outputs[-1], cache
+
+            return rule._replace(forward=forward)
+
+        metrics, manual = manual_loss_and_grad(model, loss, recording)(params, batch, key)
+        plain = autodiff_loss_and_grad(_at_outputs(wide, outputs).apply, LOSSES[loss])
+        return metrics, (manual, plain(params, batch, key)[1])
+
+    return loss_and_grads
+
+
+def _rounded(x: jax.Array) -> jax.Array:
+    """The same numbers: XLA may keep more digits than x has, and then both passes see others."""
+    wide, info = jnp.promote_types(x.dtype, jnp.float32), jnp.finfo(x.dtype)
+    return lax.reduce_precision(x.astype(wide), info.nexp, info.nmant).astype(x.dtype)
+
+
+def _at_outputs(model: Chain, outputs: list[jax.Array]) -> Chain:
+    """The network whose functions without parameters, and whose loss, see these layers' outputs."""
+    remaining, layers, at = iter(outputs), [], _unchanged
+    for layer in model.layers:
+        layers.append(layer if isinstance(layer, nn.Module) else _after(at, layer))
+        at = _moved_to(next(remaining)) if rule_of(layer) else _unchanged
+    return Chain([*layers, at])
+
+
+def _unchanged(x: jax.Array) -> jax.Array:
+    return x
+
+
+def _after(first: Callable[..., jax.Array], second: Callable[..., jax.Array]):
+    return lambda x: second(first(x))
+
+
+def _moved_to(output: jax.Array) -> Callable[[jax.Array], jax.Array]:
+    """A function that moves x to the output as far as rounding goes, and is differentiated as x."""
+
+    def move(x: jax.Array) -> jax.Array:
+        reach = UNITS * float(jnp.finfo(output.dtype).eps) * jnp.max(jnp.abs(x))
+        return x + lax.stop_gradient(jnp.clip(output.astype(x.dtype) - x, -reach, reach))
+
+    return move
+
+
+def gradient_check(
+    gradient_step: Callable[..., Any],
+    tolerance: float,
+    check_every: int,
+    report: Callable[[float], Any],
+) -> Callable[[int, Any, Any], None]:
+    """Returns a `Callbacks.before_step` that compares both gradients.
+
+    Args:
+      gradient_step: (state, batch) -> what `both_loss_and_grads` returns, of the next step.
+      tolerance: The relative error at which the run ends, by RunFailedError.
+      check_every: How many steps lie between two checks.
+      report: Called with every relative error.
+    """
+    first: dict[str, float] = {}  # The largest number in a layer's first gradient.
+
+    def check(done: int, state: Any, batch: Any) -> None:
+        if done % check_every:
+            return
+        metrics, (manual, automatic) = jax.device_get(gradient_step(state, batch))
+        if not np.isfinite(metrics.loss_sum):
+            return  # The step itself ends the run, and says which layer was first.
+        error, leaf = 0.0, ""
+        for layer, gradients in automatic.items():
+            size = max(first.setdefault(layer, largest(gradients)), largest(gradients))
+            found, name = relative_error(manual[layer], gradients, floor=FLOOR * size)
+            error, leaf = max((error, leaf), (found, f"['{layer}']{name}"))
+        report(error)
+        if not error <= tolerance:
+            raise RunFailedError(
+                f"gradients disagree at step {done}: relative error {error:.1e} in {leaf}, "
+                f"expected at most {tolerance:.1e}"
+            )
+
+    return check

@@ -1,0 +1,176 @@
+"""--gradients=both: what is an error and what is none, in every precision, to the end of a run."""
+
+import contextlib
+from types import SimpleNamespace
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import quick_jit, random_params, train_on
+
+from jaxnets.backprop import dense, relu
+from jaxnets.backprop.check import relative_error
+from jaxnets.data.batches import Batch
+from jaxnets.errors import RunFailedError
+from jaxnets.losses import LOSSES
+from jaxnets.models.chain import Chain, with_precision
+from jaxnets.models.layers import MaxPool, flatten
+from jaxnets.oracle import GRADIENT_TOLERANCE, both_loss_and_grads, gradient_check
+from jaxnets.training.loop import NonFiniteLossError
+from jaxnets.training.step import autodiff_loss_and_grad, to_float
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "floor", "expected"),
+    [
+        ([0.0, 0.0], [0.0, 0.0], 0.0, 0.0),  # A dead layer.
+        ([0.0, 0.0], [0.0, 0.0], 0.5, 0.0),
+        ([1e-9, 0.0], [0.0, 0.0], 0.5, 2e-9),  # Rounding beside a zero is no alarm,
+        ([1e-9, 0.0], [1e-12, 0.0], 0.5, 2e-9),
+        ([0.0, 1e-9], [1e-38, 0.0], 0.5, 2e-9),
+        ([0.5, 0.0], [0.0, 0.0], 0.5, 1.0),  # but a zero that should be none is found,
+        ([0.0, 0.0], [0.5, 0.0], 0.5, 1.0),  # and so is a number that should be zero,
+        ([0.05, 0.0], [0.0, 0.0], 0.5, 0.1),  # also where it is small.
+        ([0.0, 0.0], [0.05, 0.0], 0.5, 0.1),
+        ([0.5, 0.0], [0.0, 0.0], 0.0, 0.5),  # Without a floor, beside nothing but zeros: absolute.
+        ([1.0, 2.0], [1.0, 4.0], 0.5, 0.5),  # A floor below the array's size changes nothing.
+        ([NAN, 1.0], [NAN, 1.0], 0.0, 0.0),
+        ([INF, 1.0], [NAN, 2.0], 0.0, 0.5),
+        ([NAN, 1.0], [1.0, 1.0], 9.0, INF),
+        ([1.0, 1.0], [1.0, NAN], 9.0, INF),
+        ([INF, 1.0], [1.0, 1.0], 9.0, INF),
+    ],
+)
+def test_an_error_is_relative_to_an_array_or_to_the_floor(ours, theirs, floor, expected):
+    ours, theirs = (
+        {"a": np.zeros(2), "b": np.array(ours)},
+        {"a": np.zeros(2), "b": np.array(theirs)},
+    )
+    error, leaf = relative_error(ours, theirs, floor)
+    assert error == pytest.approx(expected, rel=1e-2)
+    assert error == 0 or leaf == "['b']"
+
+
+@pytest.mark.parametrize(
+    ("first", "manual", "automatic", "agree"),
+    [
+        (1.0, 0.0, 0.0, True),  # A dead layer.
+        (1.0, 1e-9, 0.0, True),  # Rounding, where everything cancels.
+        (1.0, 1e-9, 1e-12, True),
+        (1.0, 1e-3, 0.0, False),  # A gradient that should be 0.
+        (1.0, 0.0, 1e-3, False),  # A gradient that is missing.
+        (0.0, 0.0, 0.0, True),  # The same where the first gradient was 0.
+        (0.0, 1e-3, 0.0, False),
+        (0.0, 0.0, 1e-3, False),
+    ],
+)
+def test_a_gradient_of_zero_is_measured_by_its_layers_first(first, manual, automatic, agree):
+    steps = iter([(first, first), (manual, automatic)])
+
+    def gradient_step(state, batch):
+        other, zeros = {"kernel": np.ones(4)}, np.zeros(2)
+        layers = [{"kernel": np.full(3, number), "bias": zeros} for number in next(steps)]
+        both = tuple({"other": other, "layer": layer} for layer in layers)
+        return SimpleNamespace(loss_sum=1.0), both
+
+    check = gradient_check(gradient_step, 1e-4, 10, lambda error: None)
+    check(0, None, None)
+    check(5, None, None)
+    with contextlib.nullcontext() if agree else pytest.raises(RunFailedError, match="'layer'"):
+        check(10, None, None)
+
+
+def network(precision):
+    """A small network with every kind of layer of the `cnn`."""
+    layers = [
+        nn.Conv(4, (3, 3), padding="VALID", name="conv1"), nn.relu, MaxPool(2, 2),
+        flatten, nn.Dense(16, name="hidden"), nn.relu, nn.Dropout(0.3), nn.Dense(3, name="logits"),
+    ]  # fmt: skip
+    return with_precision(Chain(layers), precision)
+
+
+def both_gradients(tiny, precision):
+    """Both gradients of the small network on 64 images, at parameters drawn by NumPy."""
+    model = network(precision)
+    batch = Batch(to_float(tiny.train.images[:64]), tiny.train.labels[:64], np.ones(64, np.float32))
+    both = quick_jit(both_loss_and_grads(model, "cross_entropy", precision))
+    return both(random_params(model, (12, 12, 1)), batch, jax.random.key(0))[1]
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "mixed"])
+def test_gradients_in_16_bits_agree_with_float32_below_one_percent(tiny, precision):
+    """Below a fifth of the tolerance at which a run ends, through ReLUs, pools and dropout."""
+    manual, automatic = both_gradients(tiny, precision)
+    assert 1e-4 < relative_error(manual, automatic)[0] < GRADIENT_TOLERANCE[precision] / 5
+
+
+def test_where_nothing_rounds_the_oracle_is_the_plain_network_differentiated_as_a_whole(tiny):
+    model = network("float32")
+    batch = Batch(to_float(tiny.train.images[:64]), tiny.train.labels[:64], np.ones(64, np.float32))
+    plain = quick_jit(autodiff_loss_and_grad(model.apply, LOSSES["cross_entropy"]))
+    expected = plain(random_params(model, (12, 12, 1)), batch, jax.random.key(0))[1]
+    assert relative_error(both_gradients(tiny, "float32")[1], expected)[0] < 1e-5
+
+
+def wrong_relu(cache, dy):
+    return jnp.maximum(dy, 0)
+
+
+def wrong_dense_backward(cache, dz, **static):
+    d_params, dx = dense.dense_backward(cache, dz, **static)
+    return {**d_params, "bias": 0 * d_params["bias"]}, dx
+
+
+def wrong_dense_forward(params, x):
+    """Twice what it should be."""
+    z, cache = dense.dense_forward(params, x)
+    return 2 * z, cache
+
+
+@pytest.mark.parametrize(
+    ("module", "rule", "changes"),
+    [
+        (relu, "RELU", {"backward": wrong_relu}),
+        (dense, "DENSE", {"backward": wrong_dense_backward}),
+        (dense, "DENSE", {"forward": wrong_dense_forward}),
+    ],
+)
+def test_a_wrong_pass_is_found_in_16_bits(monkeypatch, tiny, module, rule, changes):
+    """The oracle does not follow a forward pass that is wrong by more than rounding either."""
+    monkeypatch.setattr(module, rule, getattr(module, rule)._replace(**changes))
+    manual, automatic = both_gradients(tiny, "bfloat16")
+    assert relative_error(manual, automatic)[0] > 4 * GRADIENT_TOLERANCE["bfloat16"]
+
+
+@pytest.mark.usefixtures("quick_steps")
+def test_a_run_ends_where_gradients_in_16_bits_disagree(monkeypatch, tiny, tiny_preset):
+    monkeypatch.setattr(relu, "RELU", relu.RELU._replace(backward=wrong_relu))
+    config = tiny_preset("mlp_functional", gradients="both", precision="mixed", check_every=1)
+    with pytest.raises(RunFailedError, match="gradients disagree at step 0: relative error [0-9]"):
+        train_on(tiny, config)
+
+
+@pytest.mark.usefixtures("quick_steps")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "mixed"])
+def test_no_alarm_where_everything_is_learned_and_gradients_are_rounding(
+    tiny, tiny_preset, precision
+):
+    """Gradients fall to a hundredth, and sums of a bias's cancel."""
+    changes: dict = dict(hidden=(32,), optimizer="adam", learning_rate=0.05, epochs=60)
+    config = tiny_preset(
+        "mlp_functional", precision=precision, gradients="both", check_every=1, **changes
+    )
+    _, history = train_on(tiny, config)
+    assert history[-1]["train_loss"] < 1e-3
+
+
+@pytest.mark.usefixtures("quick_steps")
+def test_a_run_that_diverges_says_so_and_not_that_gradients_disagree(tiny, tiny_preset):
+    changes: dict = dict(optimizer="sgd", learning_rate=1e4, weight_decay=1.0)
+    config = tiny_preset("mlp_functional", gradients="both", check_every=1, **changes)
+    with pytest.raises(NonFiniteLossError, match="the loss of step"):
+        train_on(tiny, config)

@@ -10,8 +10,8 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import read_json
-from PIL import Image, ImageDraw
+from conftest import ROOT, read_json
+from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from jaxnets.config.fields import preset
@@ -23,8 +23,11 @@ from jaxnets.runs.run import Run, inputs_sha256, write_config
 from jaxnets.runs.run_folder import RunFolder
 from jaxnets.serving import answer
 from jaxnets.serving.answer import draw
-from jaxnets.serving.digit import otsu, to_digit
+from jaxnets.serving.digit import otsu, to_digit, to_digits
 from jaxnets.serving.predict import load_predictor
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+from digits import PAPERS, as_picture, page_of, row_of
 
 COUNT, FEW = 200, 60  # MNIST test images in the tests of preprocessing: small and large ones.
 
@@ -83,10 +86,6 @@ def seven(tmp_path):
     """A file with a seven."""
     drawn_seven().save(tmp_path / "seven.png")
     return tmp_path / "seven.png"
-
-
-def as_picture(levels):
-    return Image.fromarray(np.clip(np.rint(levels), 0, 255).astype(np.uint8))
 
 
 def enlarged(image, times=10):
@@ -208,6 +207,172 @@ def test_otsu_parts_two_heaps_where_the_variance_within_is_least():
 
     best = min(within(t) for t in np.linspace(values.min(), values.max(), 400)[1:-1])
     assert within(otsu(values)) <= best * 1.001
+
+
+# Several digits
+
+
+def typed(text, size=100, ink=20, paper=240, margin=60):
+    """A text in Pillow's own font."""
+    font = ImageFont.load_default(size)
+    draw_on = ImageDraw.Draw(Image.new("L", (1, 1)))
+    _, _, right, bottom = draw_on.multiline_textbbox((0, 0), text, font, spacing=40)
+    picture = Image.new("L", (round(right) + 2 * margin, round(bottom) + 2 * margin), paper)
+    ImageDraw.Draw(picture).multiline_text((margin, margin), text, ink, font, spacing=40)
+    return picture
+
+
+@pytest.mark.parametrize("paper", PAPERS.values(), ids=PAPERS)
+def test_digits_in_a_row_are_found_and_read_from_left_to_right(predictor, digits, paper):
+    images, labels = digits
+    raw = predictor.probabilities(images[..., None]).argmax(axis=1)
+    rng, right, read = np.random.default_rng(0), 0, []
+    for _ in range(12):
+        chosen = rng.integers(0, COUNT, rng.integers(3, 7))
+        lines = to_digits(as_picture(paper(page_of([row_of(images[chosen], rng)]), rng)))
+        if [len(line) for line in lines] == [len(chosen)]:
+            right += 1
+            found = predictor.probabilities(np.array(lines[0])[..., None]).argmax(axis=1)
+            read += zip(found == labels[chosen], raw[chosen] == labels[chosen], strict=True)
+    assert right >= 11
+    good, best = np.mean(read, axis=0)
+    assert good >= best - 0.05
+
+
+def marked(text, *, lines=(), dots=(), boxes=(), dark=30):
+    """A typed text with other marks on the paper."""
+    picture = typed(text)
+    draw_on = ImageDraw.Draw(picture)
+    for line in lines:
+        draw_on.line(line, 120, 2)
+    for x, y in dots:
+        draw_on.ellipse((x, y, x + 5, y + 5), dark)
+    for box in boxes:
+        draw_on.rectangle(box, dark)
+    return picture
+
+
+def broken_five():
+    """A five whose bar is apart, beside a one."""
+    picture = Image.new("L", (400, 300), 240)
+    draw_on = ImageDraw.Draw(picture)
+    draw_on.arc((100, 120, 200, 230), -120, 130, 20, 12)
+    draw_on.line([(125, 70), (122, 128)], 20, 12)
+    draw_on.line([(145, 68), (205, 62)], 20, 12)
+    draw_on.line([(300, 60), (290, 230)], 20, 12)
+    return picture
+
+
+SCRATCHES = np.random.default_rng(1).integers(10, 200, (50, 2)).tolist()
+ACROSS = [(0, y, 999, y + 6) for y in range(25, 300, 40)]
+DOWN = [(x, 0, x, 999) for x in range(15, 500, 40)]
+# How many characters each line of the picture has.
+WRITINGS = {
+    "spaces": (typed("1 4 7"), [3]),
+    "none": (typed("147"), [3]),
+    "one": (typed("8"), [1]),
+    "lines": (typed("147\n25\n3 6 9"), [3, 2, 3]),
+    "light on dark": (typed("147\n25", ink=230, paper=15), [3, 2]),
+    "sloping": (typed("1 2 3 4 5 6").rotate(8, expand=True, fillcolor=240), [6]),
+    "a phone number": (typed("0123456789 9876543210", 60), [20]),
+    "small": (typed("147", 20, margin=15), [3]),
+    "large": (typed("1 4 7").resize((4000, 3000)), [3]),
+    "dashes and a point": (typed("030-12.5"), [6]),
+    "dust": (marked("1 4 7", dots=SCRATCHES), [3]),
+    "a dot near a one": (marked("1 4", dots=[(85, 55)]), [2]),
+    "the table's edge": (marked("147", boxes=[(0, 0, 20, 999), (0, 205, 999, 999)]), [3]),
+    "ruled": (marked("147", lines=ACROSS), [3]),
+    "squared": (marked("147", lines=ACROSS + DOWN), [3]),
+    "a broken five": (broken_five(), [2]),
+    "touching": (marked("147", boxes=[(100, 100, 200, 110)]), [1]),
+}
+
+
+@pytest.mark.parametrize("name", WRITINGS)
+def test_characters_are_counted(name):
+    picture, counts = WRITINGS[name]
+    lines = to_digits(picture)
+    assert [len(line) for line in lines] == counts
+    assert {image.shape for line in lines for image in line} == {(28, 28)}
+    if sum(counts) > 1:
+        with pytest.raises(BadPictureError, match=f"expected one character, found {sum(counts)}:"):
+            to_digit(picture, alone=True)
+    else:
+        np.testing.assert_array_equal(to_digit(picture, alone=True), to_digit(picture))
+
+
+@pytest.mark.parametrize("name", BLANKS)
+def test_paper_without_ink_has_no_digits(name):
+    with pytest.raises(BadPictureError, match="no ink found"):
+        to_digits(as_picture(BLANKS[name]))
+
+
+def test_a_picture_of_anything_else_is_no_writing():
+    specks = np.kron(np.random.default_rng(0).random((100, 200)) < 0.1, np.ones((6, 6)))
+    with pytest.raises(BadPictureError, match=r"expected writing, found 1,\d+ parts of ink"):
+        to_digits(as_picture(240 - 220 * specks))
+    page = Image.new("L", (400, 300), 240)
+    for line in ACROSS:
+        ImageDraw.Draw(page).line(line, 120, 2)
+    with pytest.raises(BadPictureError, match="no ink found"):
+        to_digits(page)
+
+
+def test_a_single_digit_is_never_taken_for_several(digits):
+    """Neither MNIST's own nor drawn ones, thin strokes of a large picture among them."""
+    rng = np.random.default_rng(0)
+    for disguise in ("as it is", "inverted", "with a margin", "on white paper"):
+        for image in digits[0][:FEW]:
+            to_digit(as_picture(DISGUISES[disguise][2](image, rng)), alone=True)
+    for width in (2, 3, 8, 14, 30):
+        for ink, paper in ((20, 240), (240, 20)):
+            to_digit(drawn_seven(width=width, ink=ink, paper=paper), alone=True)
+    to_digit(drawn_seven(width=2, size=(2000, 1500)), alone=True)
+
+
+def test_predict_reads_several_digits_or_says_that_there_are(
+    predict, mnist_run, tmp_path, monkeypatch, predictor
+):
+    several, one = tmp_path / "several.jpg", tmp_path / "one.png"
+    picture = typed("257\n30")
+    turned = Image.Exif()
+    turned[0x0112] = 6  # The camera was held upright: a viewer turns the picture by 90 degrees.
+    picture.rotate(90, expand=True).save(several, exif=turned)
+    drawn_seven().save(one)
+
+    outcome = predict(mnist_run, several, one, "--top=1")
+    assert outcome.status == 2 and outcome.out.startswith(f"{one}\t7\t")
+    message = "expected one character, found 5: --prepare=digits reads each"
+    assert outcome.err == f"error: {several}: {message}\n"
+    assert predict(mnist_run, several, "--prepare=digit").status == 0  # That is what the user says.
+
+    outcome = predict(mnist_run, several, one, "--prepare=digits", "--json", "--top=2")
+    assert (outcome.status, outcome.err) == (0, "")
+    first, second = json.loads(outcome.out)
+    assert (first["image"], first["text"], second["text"]) == (str(several), "257\n30", "7")
+    assert [each["line"] for each in first["characters"]] == [1, 1, 1, 2, 2]
+    (expected,) = predictor([drawn_seven()])
+    best = np.argsort(-expected)[:2]
+    whole = [{"label": str(k), "probability": pytest.approx(expected[k], rel=1e-5)} for k in best]
+    assert second["characters"] == [{"line": 1, "predictions": whole}]
+
+    outcome = predict(mnist_run, several, "--prepare=digits")
+    rows = [line.split("\t") for line in outcome.out.splitlines()]
+    assert [(name, text) for name, text, *_ in rows] == [
+        (str(several), "257"),
+        (str(several), "30"),
+    ]
+    assert [len(row) for row in rows] == [5, 4]
+    sure = [each["predictions"][0]["probability"] for each in first["characters"]]
+    assert [float(p) for row in rows for p in row[2:]] == pytest.approx(sure, abs=1e-6)
+
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("NO_COLOR", "1")
+    outcome = predict(mnist_run, several, "--prepare=digits", "--top=2", "--show")
+    name, text, *drawing = outcome.out.splitlines()
+    assert (name, text) == (str(several), "    257") and "    30" in drawing
+    assert drawing[14].startswith("    2 0.") and drawing[14].count(".") == 2
+    assert sum("█" in line for line in drawing) > 30  # Five drawings.
 
 
 # Photos

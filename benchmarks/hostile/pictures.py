@@ -94,7 +94,7 @@ def picture_case(sample: tuple[dict[str, bytes], list[bytes]], folder: Path, rng
     """A picture is damaged, or has many scans, or as many pixels as are allowed."""
     from jaxnets.data.pictures.decode import BadPictureError, read_header, read_picture, to_square
     from jaxnets.display import printable
-    from jaxnets.serving.digit import to_digit
+    from jaxnets.serving.digit import to_digit, to_digits
 
     made, large = sample
     name, other = (rng.choice(sorted(made)) for _ in range(2))
@@ -115,8 +115,9 @@ def picture_case(sample: tuple[dict[str, bytes], list[bytes]], folder: Path, rng
             raise UserError(printable(str(error))) from None
         assert picture.mode in ("L", "RGB") and width * height > 0
         assert to_square(picture, (8, 8, 3)).shape == (8, 8, 3)
-        with contextlib.suppress(BadPictureError):
-            to_digit(picture)
+        for prepare in (to_digit, to_digits):
+            with contextlib.suppress(BadPictureError):
+                prepare(picture)
 
     status_of(read)
 

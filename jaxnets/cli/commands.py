@@ -207,9 +207,10 @@ class Predict(Options):
     prepare: str = option(
         "auto",
         "how a picture is prepared: digit takes it for a photo or scan of one character and makes "
-        "it like MNIST's images; picture only cuts out the middle square; auto is digit for runs "
-        "on 28 x 28 grey images whose class names have one character",
-        ("auto", "digit", "picture"),
+        "it like MNIST's images; digits finds several characters and reads each; picture only "
+        "cuts out the middle square; auto is digit for runs on 28 x 28 grey images whose class "
+        "names have one character, and reports a picture of several",
+        ("auto", "digit", "digits", "picture"),
     )
     show: bool = option(False, "draw what the network saw")
     json: bool = option(False, JSON)

@@ -11,8 +11,9 @@ from PIL import Image
 
 from jaxnets.data.pictures.decode import FORMATS, BadPictureError, read_picture
 from jaxnets.display import has_colours, line, printable, width_of
+from jaxnets.display import show as show_lines
 from jaxnets.errors import UserError
-from jaxnets.serving.digit import WORK
+from jaxnets.serving.digit import LARGEST, WORK
 from jaxnets.serving.predict import BATCH, load_predictor
 
 STDIN = "-"
@@ -20,6 +21,8 @@ MAX_STDIN = 1 << 26  # Bytes, kept in memory beside the decoded picture.
 RAMP = " .:-=+*#%@"  # From black to white.
 BLOCKS = " \u2584\u2580\u2588"  # Nothing, the lower half, the upper half, both.
 WIDEST = 64  # Columns of a drawing; wider images are reduced.
+
+Best = list[dict[str, Any]]  # The most probable classes: {"label": ..., "probability": ...}.
 
 
 def answer(
@@ -42,35 +45,65 @@ def answer(
         _report(f"note: the run is not finished: its parameters are those of step {predictor.step}")
     labels = predictor.class_names
     width = max(width_of(printable(label)) for label in labels)
+    each = prepare_as == "digits"
     all_good, batch, answers = True, [], []
 
     def flush() -> None:
-        probabilities = predictor.probabilities([image for _, image in batch])
-        for (name, image), row in zip(batch, probabilities, strict=True):
-            order = np.argsort(-row, kind="stable")[:top]  # The first of equals comes first.
-            best = [{"label": labels[k], "probability": float(row[k])} for k in order]
+        images = [image for _, lines in batch for line in lines for image in line]
+        rows = iter(predictor.probabilities(images))
+        for name, lines in batch:
+            found = [[_best(next(rows), labels, top) for _ in line] for line in lines]
+            seen = [[predictor.seen(image) if show else None for image in line] for line in lines]
             if as_json:
-                answers.append({"image": name, "predictions": best})
+                answers.append({"image": name, **_to_values(found, each)})
+            elif each:
+                _print_each(name, found, seen)
             else:
-                _print(name, best, width, predictor.seen(image) if show else None)
+                _print(name, found[0][0], width, seen[0][0])
         batch.clear()
 
-    side = WORK if predictor.as_digits else predictor.image_shape[0]
+    side = predictor.image_shape[0]
+    if predictor.as_digits:
+        side = int(LARGEST**0.5) if each else WORK
     for name, path in _files(names):
         try:
             if isinstance(path, BadPictureError):
                 raise path
-            batch.append((name, predictor.prepare(_read(path, side))))
+            batch.append((name, predictor.prepare_each(_read(path, side))))
         except BadPictureError as error:
             all_good = False
             flush()  # The pictures before it come first.
             _report(f"error: {name}: {error}")
-        if len(batch) == BATCH:
+        if each or len(batch) == BATCH:
             flush()
     flush()
     if as_json:
         print(json.dumps(answers, indent=2))
     return all_good
+
+
+def _best(row: np.ndarray, labels: Sequence[str], top: int) -> Best:
+    """The most probable classes, the first of equals first."""
+    order = np.argsort(-row, kind="stable")[:top]
+    return [{"label": labels[k], "probability": float(row[k])} for k in order]
+
+
+def _to_values(found: list[list[Best]], each: bool) -> dict[str, Any]:
+    """What --json prints for a picture: its classes, or its text and each character's classes."""
+    if not each:
+        return {"predictions": found[0][0]}
+    characters = [
+        {"line": number, "predictions": best}
+        for number, line in enumerate(found, 1)
+        for best in line
+    ]
+    return {"text": "\n".join(map(_text, found)), "characters": characters}
+
+
+def _text(line: list[Best]) -> str:
+    """The characters of a line; classes with longer names are parted by spaces."""
+    labels = [best[0]["label"] for best in line]
+    return ("" if all(len(label) == 1 for label in labels) else " ").join(labels)
 
 
 def _files(names: Sequence[str]) -> Iterator[tuple[str, Path | BadPictureError]]:
@@ -103,20 +136,44 @@ def _read(path: Path, side: int) -> Image.Image:
         raise BadPictureError("not enough memory to decode it") from None
 
 
-def _print(name: str, best: list[dict[str, Any]], width: int, seen: np.ndarray | None) -> None:
+def _print(name: str, best: Best, width: int, seen: np.ndarray | None) -> None:
     """Prints a table on a terminal, else lines of name, label and probability; draws `seen`."""
     is_terminal = sys.stdout.isatty()
     if is_terminal:
         print(printable(name))
     if seen is not None:
-        blocks = (sys.stdout.encoding or "").lower().startswith("utf")
-        print(draw(seen, blocks=blocks, colour=has_colours(sys.stdout)))
+        _draw(seen)
     for prediction in best:
         label, probability = printable(prediction["label"]), prediction["probability"]
         if is_terminal:
             print("    " + line([label, f"{probability:.4f}"], [width, 0], "<<"))
         else:
             print(f"{printable(name)}\t{label}\t{probability:.6f}")
+
+
+def _print_each(name: str, found: list[list[Best]], seen: list[list[np.ndarray | None]]) -> None:
+    """Prints each line of characters with their probabilities, on a terminal each one's classes."""
+    is_terminal = sys.stdout.isatty()
+    if is_terminal:
+        print(printable(name))
+    for line_found, images in zip(found, seen, strict=True):
+        text = printable(_text(line_found))
+        if is_terminal:
+            print(f"    {text}")
+        for best, image in zip(line_found, images, strict=True):
+            if image is not None:
+                _draw(image)
+            if is_terminal:
+                cells = [f"{printable(one['label'])} {one['probability']:.4f}" for one in best]
+                show_lines("    " + "   ".join(cells))
+        if not is_terminal:
+            sure = [f"{best[0]['probability']:.6f}" for best in line_found]
+            print("\t".join([printable(name), text, *sure]))
+
+
+def _draw(image: np.ndarray) -> None:
+    blocks = (sys.stdout.encoding or "").lower().startswith("utf")
+    print(draw(image, blocks=blocks, colour=has_colours(sys.stdout)))
 
 
 def _report(line: str) -> None:

@@ -1,4 +1,4 @@
-"""Converts a photo or scan of one written character to MNIST's format.
+"""Converts a photo or scan of written characters to MNIST's format.
 
 MNIST's digits are scaled to a box of 20 pixels, aspect ratio kept and antialiased. Their centre of
 mass is the centre of 28 x 28 pixels, white on black. Source: LeCun, Bottou, Bengio and Haffner
@@ -12,40 +12,100 @@ from PIL import Image
 from scipy import ndimage as scipy_ndimage
 
 from jaxnets.data.pictures.decode import BadPictureError
+from jaxnets.serving.characters import MIN_PART, find_characters, parts_of, rules_on_paper
 
 ndimage: Any = scipy_ndimage  # Its functions' types are unions of all that they may return.
 
 SIDE, BOX = 28, 20
 WORK = 512  # Pixels of the longer side when ink is searched: more would only cost time.
+LARGEST, LONGEST = 1_500_000, 10_000  # Pixels of a picture of many characters, and of its side.
 FINE = 8  # Strokes are measured and thickened at so many times the box's size.
-# Fractions of the shorter side, of the range from black to white, and of the largest part:
+FEWEST = 40  # A smaller picture holds one character: its pixels are too coarse to part several.
+# Fractions of the shorter side, and of the range from black to white:
 THICKEST = 1 / 3  # Thicker parts are paper, table or shadow, not strokes.
 UNEVEN = 0.02  # A surface that misses the paper's light by more, in the median, does not fit.
 MIN_CONTRAST = 0.06  # Fainter marks are not ink ...
 MIN_OVER_NOISE = 4  # ... nor are those that stand out less from the paper, in standard deviations.
-MIN_PART = 0.05  # A smaller connected part is dirt.
+FAINT = 0.25  # Ink that joins the parts of a stroke.
 PEN = 2.0  # Pixels in the box: thinner strokes are thickened to it. MNIST's are 2.1 to 4.3 wide.
 
 
-def to_digit(picture: Image.Image) -> np.ndarray:
+def to_digit(picture: Image.Image, *, alone: bool = False) -> np.ndarray:
     """Scales the ink into the box and centres its mass: [28, 28] uint8, white on black.
 
     The ink may be dark on light paper or light on dark. Gradients of the light are removed, and
     thin strokes of a pen are thickened. A picture in MNIST's format is at most inverted.
+
+    Args:
+      picture: A photo or scan of one character.
+      alone: Whether several characters are an error. By default all ink is taken for one.
+
+    Raises:
+      BadPictureError: There is no ink, or several characters that may not be.
     """
+    grey, light = _light_on_dark(picture, WORK)
+    if _is_mnist_like(grey):
+        return np.asarray(grey)
+    ink = _find_ink(grey, light)
+    if alone and max(grey.size) > FEWEST and (count := _count(ink)) > 1:
+        raise BadPictureError(f"expected one character, found {count}: --prepare=digits reads each")
+    parts, sizes = parts_of(ink)
+    return _to_format(ink, (sizes >= MIN_PART * sizes.max())[parts] & (parts > 0))
+
+
+def to_digits(picture: Image.Image) -> list[list[np.ndarray]]:
+    """Each character as `to_digit` makes it: lines from the top, each from left to right.
+
+    Raises:
+      BadPictureError: There is no ink, or it has more parts than writing has.
+    """
+    fraction = min(1, LARGEST / (picture.width * picture.height)) ** 0.5
+    grey, light = _light_on_dark(picture, min(LONGEST, round(fraction * max(picture.size))))
+    if _is_mnist_like(grey):
+        return [[np.asarray(grey)]]
+    ink = _find_ink(grey, light)
+    parts, sizes = parts_of(ink, FAINT)
+    return [
+        [_to_format(ink[one.box], np.isin(parts[one.box], one.parts)) for one in line]
+        for line in find_characters(parts, sizes)
+    ]
+
+
+def _count(ink: np.ndarray) -> int:
+    """The number of characters that do not cross the frame.
+
+    Where a digit crosses it, what the digit encloses might be taken for others.
+    """
+    height, width = ink.shape
+    return sum(
+        one.top > 0 and one.left > 0 and one.bottom < height and one.right < width
+        for line in find_characters(*parts_of(ink, FAINT))
+        for one in line
+    )
+
+
+def _light_on_dark(picture: Image.Image, longest: int) -> tuple[Image.Image, np.ndarray]:
+    """The picture in grey, reduced and with light ink, and the light on its paper [H, W]."""
     grey = picture.convert("L")
-    if max(grey.size) > WORK:
-        grey.thumbnail((WORK, WORK), Image.Resampling.BOX)
+    if max(grey.size) > longest:
+        grey.thumbnail((longest, longest), Image.Resampling.BOX)
     step = max(1, min(grey.size) // 128)  # Fewer pixels show the light.
     few = _to_floats(grey.reduce(step))
     light = _light_on_paper(few)
     if not _is_light_on_dark(few, light):
         grey, light = Image.eval(grey, lambda level: 255 - level), 1 - light
-    if grey.size == (SIDE, SIDE) and _is_mnist_like(_to_floats(grey)):
-        return np.asarray(grey)
-    light = np.asarray(Image.fromarray(light.astype(np.float32)).resize(grey.size))
-    ink = _crop(_find_ink(_to_floats(grey), light))
-    ink = _crop(_thicken(_fit(ink, FINE * BOX)))
+    return grey, np.asarray(Image.fromarray(light.astype(np.float32)).resize(grey.size))
+
+
+def _to_format(ink: np.ndarray, character: np.ndarray) -> np.ndarray:
+    """The character's ink in MNIST's format."""
+    ink = _crop(ink * ndimage.binary_dilation(character, np.ones((3, 3)), iterations=2))
+    fine = _fit(ink, FINE * BOX)
+    if fine.max() <= 0.5:  # The strokes of a large character may be thinner than these pixels.
+        fine = _fit(
+            ndimage.grey_dilation(ink, [max(ink.shape) // (FINE * BOX) + 1] * 2), FINE * BOX
+        )
+    ink = _crop(_thicken(fine))
     return np.rint(255 * _centre(_fit(ink, BOX))).astype(np.uint8)
 
 
@@ -93,20 +153,21 @@ def _light_on_paper(grey: np.ndarray) -> np.ndarray:
     return np.einsum("i,ihw->hw", coefficients, terms)
 
 
-def _is_mnist_like(ink: np.ndarray) -> bool:
+def _is_mnist_like(grey: Image.Image) -> bool:
     """Whether the ink already fills the box and has its centre of mass in the middle."""
-    if ink.max() < 0.5:
+    ink = _to_floats(grey)
+    if ink.shape != (SIDE, SIDE) or ink.max() < 0.5:
         return False
     middle = ndimage.center_of_mass(ink)
     box = max(_crop(ink).shape)
     return abs(box - BOX) <= 2 and max(abs(at - SIDE / 2) for at in middle) <= 1
 
 
-def _find_ink(grey: np.ndarray, light: np.ndarray) -> np.ndarray:
+def _find_ink(grey: Image.Image, light: np.ndarray) -> np.ndarray:
     """How much ink each pixel [H, W] has, from 0 to 1; the ink is lighter than the paper."""
-    smooth = ndimage.gaussian_filter(grey, max(grey.shape) / WORK) - light
+    smooth = ndimage.gaussian_filter(_to_floats(grey), min(1, max(grey.size) / WORK)) - light
     # An opening keeps what is wider than strokes, as the edge of a shadow.
-    wide = max(3, round(min(grey.shape) * THICKEST))
+    wide = max(3, round(min(grey.size) * THICKEST))
     height = smooth - ndimage.grey_opening(smooth, (wide, wide))
     if np.ptp(height) < MIN_CONTRAST:
         raise BadPictureError("no ink found")
@@ -118,7 +179,10 @@ def _find_ink(grey: np.ndarray, light: np.ndarray) -> np.ndarray:
         raise BadPictureError("no ink found")
     low = (threshold + paper_level) / 2
     ink = np.clip((height - low) / (ink_level - low), 0, 1)  # Soft at the edges of strokes.
-    return ink * _is_character(ink > 0.5)
+    ink[rules_on_paper(ink > FAINT)] = 0
+    if ink.max() <= 0.5:
+        raise BadPictureError("no ink found")
+    return ink
 
 
 def otsu(values: np.ndarray) -> float:
@@ -134,21 +198,6 @@ def otsu(values: np.ndarray) -> float:
         between = below * above * (total / below - (total[-1] - total) / above) ** 2
     # Its upper edge would be the maximum at the last level, above which there is nothing.
     return float(edges[1:-1][np.nanargmax(between[:-1])])
-
-
-def _is_character(ink: np.ndarray) -> np.ndarray:
-    """The parts of the character [H, W] bool, with a margin: no dirt, no edge of the paper."""
-    parts, count = ndimage.label(ink, np.ones((3, 3)))
-    sizes = np.bincount(parts.ravel(), minlength=count + 1)
-    sizes[0] = 0
-    frame = np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]])
-    inner = sizes.copy()
-    inner[frame] = 0
-    if inner.max() > sizes.max() / 4:  # Else the character itself crosses the frame.
-        sizes = inner
-    kept = sizes >= MIN_PART * sizes.max()
-    kept[0] = False
-    return ndimage.binary_dilation(kept[parts], np.ones((3, 3)), iterations=2)
 
 
 def _crop(ink: np.ndarray) -> np.ndarray:

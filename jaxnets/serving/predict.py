@@ -19,7 +19,7 @@ from jaxnets.machine.platform import compiler_options, set_up_jax
 from jaxnets.models.chain import Chain
 from jaxnets.runs.resume import read_config
 from jaxnets.runs.run_folder import CONFIG, RunFolder
-from jaxnets.serving.digit import SIDE, to_digit
+from jaxnets.serving.digit import SIDE, to_digit, to_digits
 from jaxnets.system import check_memory
 from jaxnets.training.crops import center_crop
 from jaxnets.training.step import to_float
@@ -36,28 +36,39 @@ class Predictor:
     config: Config
     image_shape: tuple[int, int, int]  # (H, W, C) of the training images, before crops.
     class_names: tuple[str, ...]  # K texts from files: escape them wherever you show them.
-    as_digits: bool  # Whether a picture is converted to MNIST's format, or only cut to a square.
+    prepare_as: str  # "auto" (one digit), "digit", "digits" or "picture", as `load_predictor` says.
     step: int  # The number of training steps.
     finished: bool
     # The compiled network: images [B, H, W, C] uint8 → probabilities [B, K] float32.
     forward: Callable[[np.ndarray], jax.Array]
 
+    @property
+    def as_digits(self) -> bool:
+        """Whether pictures are converted to MNIST's format, or only cut to a square."""
+        return self.prepare_as != "picture"
+
     def __call__(self, pictures: Sequence[Image.Image]) -> np.ndarray:
         """Returns each class' probability, [N, K] float32, for N pictures of any size and mode.
 
         Raises:
-          BadPictureError: A digit was expected and a picture has no ink.
+          BadPictureError: A digit was expected and a picture has no ink, or several digits.
         """
         return self.probabilities([self.prepare(picture) for picture in pictures])
 
     def prepare(self, picture: Image.Image) -> np.ndarray:
         """Converts a picture to the data set's format, [H, W, C] uint8."""
         if self.as_digits:
-            return to_digit(picture)[..., None]
+            return to_digit(picture, alone=self.prepare_as == "auto")[..., None]
         height, width, _ = self.image_shape
         if height != width:
             raise UserError(f"expected a run on square images, this one has {height} x {width}")
         return to_square(picture, self.image_shape)
+
+    def prepare_each(self, picture: Image.Image) -> list[list[np.ndarray]]:
+        """As `prepare` for each of the picture's digits, in lines; else for all of the picture."""
+        if self.prepare_as != "digits":
+            return [[self.prepare(picture)]]
+        return [[image[..., None] for image in line] for line in to_digits(picture)]
 
     def seen(self, image: np.ndarray) -> np.ndarray:
         """Returns the part of a prepared image that the network sees, [h, w, C]."""
@@ -83,9 +94,10 @@ def load_predictor(workdir: str, prepare_as: str = "auto") -> Predictor:
 
     Args:
       workdir: The folder of a finished or an interrupted run.
-      prepare_as: "digit" if a picture is a photo or scan of one written character; "picture" to
-        cut it to a square and resize it; "auto" for "digit" if the run has grey images of 28 x 28
-        and class names of one character, as MNIST's.
+      prepare_as: "digit" if a picture is a photo or scan of one written character; "digits" if
+        `prepare_each` shall find several; "picture" to cut it to a square and resize it; "auto" for
+        "digit" if the run has grey images of 28 x 28 and class names of one character, as MNIST's.
+        Then several characters are an error.
 
     Raises:
       UserError: The folder holds no run, a damaged one, or no checkpoint yet.
@@ -94,11 +106,10 @@ def load_predictor(workdir: str, prepare_as: str = "auto") -> Predictor:
     config = read_config(folder)
     image_shape, class_names = _form(folder)
     is_digit_size = image_shape == (SIDE, SIDE, 1)
-    if prepare_as == "digit" and not is_digit_size:
+    if prepare_as in ("digit", "digits") and not is_digit_size:
         raise UserError(f"prepare: digits are {(SIDE, SIDE, 1)}, the run has images {image_shape}")
-    as_digits = prepare_as == "digit" or (
-        prepare_as == "auto" and is_digit_size and all(len(name) == 1 for name in class_names)
-    )
+    if prepare_as == "auto" and not (is_digit_size and all(len(name) == 1 for name in class_names)):
+        prepare_as = "picture"
     set_up_jax(None, config.precision)
     model = create_model(config, len(class_names))
 
@@ -112,7 +123,7 @@ def load_predictor(workdir: str, prepare_as: str = "auto") -> Predictor:
         return jax.nn.softmax(jnp.asarray(logits, jnp.float32))
 
     forward = functools.partial(jax.jit(probabilities, compiler_options=compiler_options()), params)
-    return Predictor(config, image_shape, class_names, as_digits, step, folder.finished, forward)
+    return Predictor(config, image_shape, class_names, prepare_as, step, folder.finished, forward)
 
 
 def _form(folder: RunFolder) -> tuple[tuple[int, int, int], tuple[str, ...]]:

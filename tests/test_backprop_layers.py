@@ -40,6 +40,7 @@ from jaxnets.losses import LOSSES
 from jaxnets.models import MODELS
 from jaxnets.models.chain import Chain
 from jaxnets.models.layers import MaxPool, flatten
+from jaxnets.models.mlp import DenseWithOnes
 
 LAYERS = all_rules()
 SMALL = st.integers(1, 4)
@@ -222,6 +223,28 @@ def test_a_network_with_derived_rules_never_reaches_xlas_slow_gradient(model, sh
     ours, theirs = (str(jax.make_jaxpr(function)(params)) for function in (derived, stock))
     assert "select_and" in theirs and "select_and" not in ours and "reduce_window" not in ours
     assert disagreement(quick_jit(derived)(params), quick_jit(stock)(params)).value < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.Conv(3, (2, 2), padding="VALID", name="layer"), (64, 29, 15, 2)),
+        (nn.Dense(3, name="layer"), (25088, 2)),
+        (DenseWithOnes(3, name="layer"), (25088, 2)),
+    ],
+    ids=["conv", "dense", "ones"],
+)
+def test_autodiff_with_derived_rules_adds_a_biass_gradient_up_in_more_than_16_bits(layer, shape):
+    """Against NumPy in float64; stock JAX stays at 256 or 8,192 of these 25,088 ones."""
+    model, x = with_custom_vjp(Chain([layer.clone(dtype=jnp.bfloat16)])), random_images(*shape)
+    params = random_params(model, shape[1:])
+    z, pull_back = jax.vjp(lambda params: model.apply({"params": params}, x), params)
+    for dz in (np.ones(z.shape), np.random.default_rng(0).normal(1, 1, z.shape)):
+        dz = jnp.asarray(dz, z.dtype)
+        gradient = pull_back(dz)[0]["layer"]
+        bias = gradient["bias"] if "bias" in gradient else gradient["kernel"][-1]
+        expected = np.asarray(dz, np.float64).reshape(-1, 3).sum(axis=0)
+        np.testing.assert_allclose(bias, expected, rtol=2**-8)
 
 
 # Single facts

@@ -11,7 +11,7 @@ from flax.linen.linear import canonicalize_padding
 from jax import lax
 from jaxtyping import Array, Float
 
-from jaxnets.backprop.rule import LayerRule, Params, Setting, by_rule
+from jaxnets.backprop.rule import LayerRule, Params, Setting, by_rule, with_bias_in_kernel
 from jaxnets.backprop.windows import Padding, Pads, Size, window_pads, window_slices
 
 SMALL_WINDOW = 32  # numbers in a window; a first layer on grey images has 9
@@ -195,14 +195,14 @@ def _static_of(layer: nn.Conv) -> dict[str, Any]:
 
 
 def _with_convolution(layer: nn.Conv) -> nn.Conv:
-    """The same Flax layer, whose convolution autodiff differentiates by our rule."""
+    """The same Flax layer, which autodiff differentiates by our rule, bias and all."""
     _static_of(layer)  # Refuses a layer that the rule does not fit.
 
-    def convolve(x, kernel, strides, padding, *, feature_group_count=1, **_):
+    def convolve(x, params, strides, padding, *, feature_group_count=1, **_):
         static = _static(strides, padding, feature_group_count)
-        return by_rule(CONV, static, {"kernel": kernel}, x)
+        return by_rule(CONV, static, params, x)
 
-    return layer.clone(conv_general_dilated=convolve)
+    return layer.clone(conv_general_dilated=convolve, promote_dtype=with_bias_in_kernel)
 
 
 def _plain_convolution(params, x, *, strides, padding, groups):

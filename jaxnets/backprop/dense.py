@@ -5,7 +5,7 @@ import jax
 from jax import lax
 from jaxtyping import Array, Float
 
-from jaxnets.backprop.rule import LayerRule, Params, Setting, by_rule
+from jaxnets.backprop.rule import LayerRule, Params, Setting, by_rule, with_bias_in_kernel
 
 Inputs = Float[Array, "B D"]
 Outputs = Float[Array, "B K"]
@@ -63,10 +63,11 @@ def _input_gradient(kernel: jax.Array, dz: jax.Array) -> jax.Array:
     return lax.optimization_barrier(kernel @ dz.T).T
 
 
-def with_product(layer: nn.Dense, rule: LayerRule) -> nn.Dense:
-    """The same Flax layer, whose product X W autodiff differentiates by a dense layer's rule."""
+def with_rule(layer: nn.Dense, rule: LayerRule) -> nn.Dense:
+    """The same Flax layer, which autodiff differentiates by a dense layer's rule, bias and all."""
     return layer.clone(
-        dot_general=lambda x, kernel, *_, **__: by_rule(rule, {}, {"kernel": kernel}, x)
+        promote_dtype=with_bias_in_kernel,
+        dot_general=lambda x, params, *_, **__: by_rule(rule, {}, params, x),
     )
 
 
@@ -89,7 +90,7 @@ DENSE = LayerRule(
         _setting(2, 3, WIDE),
     ],
     inputs=("params", "x"),
-    faster=lambda layer: with_product(layer, DENSE),
+    faster=lambda layer: with_rule(layer, DENSE),
 )
 
 

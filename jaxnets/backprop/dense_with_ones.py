@@ -8,7 +8,7 @@ from jaxnets.backprop.dense import (
     Outputs,
     dense_backward,
     dense_forward,
-    with_product,
+    with_rule,
 )
 from jaxnets.backprop.rule import LayerRule, Params, Setting
 
@@ -50,5 +50,5 @@ DENSE_WITH_ONES = LayerRule(
         for batch, inputs, outputs in [(4, 5, 3), (3, 4, 5), (1, 1, 1)]
     ],
     inputs=("params", "x"),
-    faster=lambda layer: with_product(layer, DENSE),
+    faster=lambda layer: with_rule(layer, DENSE),
 )

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from jaxnets.backprop.dense import DENSE, with_product
+from jaxnets.backprop.dense import DENSE, with_rule
 from jaxnets.backprop.rule import FindRule, LayerRule, Params, rule_of
 
 
@@ -58,7 +58,7 @@ def with_nonzero_columns(rule: LayerRule, widths: Sequence[int]) -> LayerRule:
         return _by_width(d_params, x, widths), dx
 
     def faster(layer: Any) -> Any:
-        return with_product(layer, with_nonzero_columns(DENSE, widths))
+        return with_rule(layer, with_nonzero_columns(DENSE, widths))
 
     return rule._replace(forward=forward, backward=backward, faster=faster)
 

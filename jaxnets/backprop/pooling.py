@@ -99,13 +99,6 @@ def max_pool_backward(
     return dx[:, top : top + height, left : left + width]
 
 
-def _pick_winners(x, sides, *, window, strides, padding):
-    """The elements of each window that once won, whatever they are now."""
-    pads = window_pads(x.shape[1:3], window, strides, padding)
-    slices = window_slices(x, window, strides, pads, fill=0)
-    return lax.select_n(sides.astype(jnp.int32), *slices)
-
-
 def _setting(x, window, strides, padding: Padding = "VALID", numbers: str = "normal") -> Setting:
     static = {"window": window, "strides": strides, "padding": padding}
     return Setting(x, numbers=numbers, static=static)
@@ -134,5 +127,4 @@ MAX_POOL = LayerRule(
     static=_static,
     faster=lambda layer: lambda x: by_rule(MAX_POOL, _static(layer), x),
     sides=lambda x, **static: max_pool_forward(x, **static)[1][0],
-    on_sides=_pick_winners,
 )

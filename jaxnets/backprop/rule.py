@@ -15,6 +15,8 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
 from jaxtyping import Array, Float
 
 from jaxnets.models.chain import Chain, Layer, map_layers
@@ -53,8 +55,6 @@ class LayerRule(NamedTuple):
     # For central differences: (x, **static) -> on which side of its kink each unit is, as x > 0, or
     # which element has won. None: no kinks.
     sides: Callable[..., jax.Array] | None = None
-    # (x, sides, **static) -> out, continued smoothly from these sides.
-    on_sides: Callable[..., jax.Array] | None = None
 
 
 FindRule = Callable[[Any], LayerRule | None]  # `rule_of`, or one that changes some rules.
@@ -122,6 +122,17 @@ def _by_rule_backward(rule: LayerRule, static: Mapping[str, Any], cache: Any, d_
 
 
 by_rule.defvjp(_by_rule_forward, _by_rule_backward)
+
+
+def with_bias_in_kernel(x: Any, kernel: Any, bias: Any, *, dtype: Any):
+    """Flax's promote_dtype for a layer whose product takes its params as the kernel.
+
+    Flax then adds a bias of 0: autodiff would add the gradient of its own up in the layer's
+    precision, and in bfloat16 a sum of ones stays at 256.
+    """
+    x, kernel, bias = promote_dtype(x, kernel, bias, dtype=dtype)
+    params = {"kernel": kernel} if bias is None else {"kernel": kernel, "bias": bias}
+    return x, params, None if bias is None else jnp.zeros((), x.dtype)
 
 
 def with_custom_vjp(model: Chain, find_rule: FindRule = rule_of) -> Chain:

@@ -11,7 +11,6 @@ The softmax that the slides write as the last layer belongs to the losses, which
 from collections.abc import Sequence
 
 import flax.linen as nn
-from flax.linen.dtypes import promote_dtype
 from jax import lax
 from jaxtyping import Array, Float
 
@@ -47,9 +46,10 @@ class DenseWithOnes(nn.Dense):
     def __call__(self, inputs: Float[Array, "B D"]) -> Float[Array, "B K"]:
         shape = (inputs.shape[-1] + 1, self.features)
         kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
-        inputs, kernel = promote_dtype(inputs, kernel, dtype=self.dtype)
+        kernel, bias = kernel[:-1], kernel[-1]
+        inputs, kernel, bias = self.promote_dtype(inputs, kernel, bias, dtype=self.dtype)
         multiply = self.dot_general or lax.dot_general
-        return multiply(inputs, kernel[:-1], (((1,), (0,)), ((), ()))) + kernel[-1]
+        return multiply(inputs, kernel, (((1,), (0,)), ((), ()))) + bias
 
 
 def mlp_handwritten(

@@ -238,7 +238,11 @@ def test_autodiff_with_derived_rules_adds_a_biass_gradient_up_in_more_than_16_bi
     """Against NumPy in float64; stock JAX stays at 256 or 8,192 of these 25,088 ones."""
     model, x = with_custom_vjp(Chain([layer.clone(dtype=jnp.bfloat16)])), random_images(*shape)
     params = random_params(model, shape[1:])
-    z, pull_back = jax.vjp(lambda params: model.apply({"params": params}, x), params)
+
+    def output(params) -> jax.Array:
+        return jnp.asarray(model.apply({"params": params}, x))
+
+    z, pull_back = jax.vjp(output, params)
     for dz in (np.ones(z.shape), np.random.default_rng(0).normal(1, 1, z.shape)):
         dz = jnp.asarray(dz, z.dtype)
         gradient = pull_back(dz)[0]["layer"]

@@ -9,6 +9,7 @@ The softmax that the slides write as the last layer belongs to the losses, which
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 from jax import lax
@@ -46,10 +47,10 @@ class DenseWithOnes(nn.Dense):
     def __call__(self, inputs: Float[Array, "B D"]) -> Float[Array, "B K"]:
         shape = (inputs.shape[-1] + 1, self.features)
         kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
-        kernel, bias = kernel[:-1], kernel[-1]
-        inputs, kernel, bias = self.promote_dtype(inputs, kernel, bias, dtype=self.dtype)
+        promoted: Any = self.promote_dtype(inputs, kernel[:-1], kernel[-1], dtype=self.dtype)
+        x, kernel, bias = promoted
         multiply = self.dot_general or lax.dot_general
-        return multiply(inputs, kernel, (((1,), (0,)), ((), ()))) + bias
+        return multiply(x, kernel, (((1,), (0,)), ((), ()))) + bias
 
 
 def mlp_handwritten(

@@ -135,11 +135,12 @@ def train(*flags: str, on: str | None = None) -> subprocess.Popen:
 
 
 def ends(processes: Sequence[subprocess.Popen], seconds: float = 1800) -> list[tuple[int, str]]:
-    """Each one's exit status and what it wrote to stderr."""
+    """Each one's exit status and what it wrote to stderr, without the line on whom it awaits."""
     outcomes = []
     for process in processes:
-        error = process.communicate(timeout=seconds)[1]
-        outcomes.append((process.returncode, error.strip()))
+        lines = process.communicate(timeout=seconds)[1].strip().split("\n")
+        lines = [line for line in lines if not line.startswith("note: process ")]
+        outcomes.append((process.returncode, "\n".join(lines)))
     return outcomes
 
 

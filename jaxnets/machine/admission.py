@@ -22,6 +22,7 @@ import selectors
 import shutil
 import socket
 import struct
+import sys
 import tempfile
 import threading
 import time
@@ -29,6 +30,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from jaxnets.display import show
 from jaxnets.errors import UserError
 from jaxnets.machine.secret import (
     addresses,
@@ -81,6 +83,7 @@ class Tunnel:
             if place.process_id == 0:
                 listener = listen(place.coordinator)
                 self.host = listener.getsockname()[0]
+                _say_who_is_awaited(place, seconds)
                 if isinstance(secret, Path):
                     self._files.append(secret)
                     secret = write_own_secret(secret)
@@ -91,6 +94,7 @@ class Tunnel:
 
                 self._start(admit, listener, place.num_processes, secret, admitted)
             else:
+                _say_who_is_awaited(place, seconds)
                 connection = join(place, secret, seconds)
                 self.host = connection.getsockname()[0]
                 jax_side = socket.socket(socket.AF_UNIX)
@@ -115,6 +119,18 @@ class Tunnel:
     def _start(self, target: Callable[..., None], *arguments: object) -> None:
         self._threads.append(threading.Thread(target=target, args=arguments, daemon=True))
         self._threads[-1].start()
+
+
+def _say_who_is_awaited(place: Place, seconds: float) -> None:
+    """Prints a line before the silence, of so many seconds at most, until all have joined."""
+    coordinator, count, number = place
+    until = time.strftime("%H:%M:%S", time.localtime(time.time() + seconds))
+    whom = f"process 0 at {coordinator}"
+    if number == 0:
+        others = "process 1" if count == 2 else f"processes 1 to {count - 1}"
+        whom = f"{others} to come to {coordinator}"
+    if count > 1:
+        show(f"note: process {number} of {count} waits for {whom} until {until}", sys.stderr)
 
 
 def listen(coordinator: str) -> socket.socket:

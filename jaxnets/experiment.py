@@ -255,7 +255,8 @@ class Experiment(Described):
         from jaxnets.oracle import GRADIENT_TOLERANCE, both_loss_and_grads, gradient_check
 
         config = self.config
-        both = self.gradient_step(both_loss_and_grads(self.model, config.loss, config.precision))
+        wide = "float64" if config.precision == "float64" else "float32"
+        both = self.gradient_step(both_loss_and_grads(self.model, config.loss, wide))
         tolerance = config.gradient_tolerance
         if tolerance is None:
             tolerance = GRADIENT_TOLERANCE[config.precision]

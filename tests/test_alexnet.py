@@ -29,7 +29,7 @@ from jaxnets.machine.platform import compiler_options_for_init
 from jaxnets.models import MODELS
 from jaxnets.models import alexnet as networks
 from jaxnets.models.alexnet import TORCHVISION, params_from_torchvision, params_to_torchvision
-from jaxnets.models.torchvision import describe_weights, load_weights
+from jaxnets.models.weights import describe_weights, load_weights
 
 # Sizes
 
@@ -107,7 +107,7 @@ def test_the_papers_recipe_is_its_section_5():
         assert preset(model).epochs == 2  # MNIST's own, as long as nobody asks.
     assert {name: getattr(config, name) for name in PAPER} == PAPER
     for name in CONVOLUTIONS:
-        assert {"dropout", "input_size", "init", "init_from", "normalize"} <= set(PRESETS[name])
+        assert {"dropout", "input_size", "init", "normalize"} <= set(PRESETS[name])
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,6 @@ def test_the_papers_recipe_is_its_section_5():
         (["--model=alexnet_small", "--recipe=paper"], ["recipe: alexnet_small has none"]),
         (["--model=alexnet", "--recipe=papr"], ['unknown recipe "papr"; did you mean "paper"']),
         (["--model=cnn", "--init=paper"], ["init: cnn has none", "alexnet_small"]),
-        (["--model=cnn", "--init_from=x.safetensors"], ["init_from: cnn has none"]),
         (["--model=cnn", "--normalize=none"], ["only for alexnet, alexnet_paper, alexnet_ungr"]),
         (["--model=alexnet", "--init=xavier"], ['unknown init "xavier"']),
         (["--model=alexnet", "--input_size=62"], ["from 63 to 1024 for alexnet, got 62"]),

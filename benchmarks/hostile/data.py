@@ -175,7 +175,7 @@ DTYPES = [
 
 def weights_case(made: tuple[dict[str, Any], bytes], folder: Path, rng: Rng) -> None:
     """The file's bytes, or the JSON in its header, whose length is made right."""
-    from jaxnets.models.torchvision import load_weights
+    from jaxnets.models.weights import load_weights
 
     fresh, content = made
     length = int.from_bytes(content[:8], "little")

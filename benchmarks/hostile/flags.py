@@ -67,16 +67,29 @@ def hostile_words(rng: Rng, flags: list[str], count: int) -> list[str]:
     return words
 
 
+def config_of(words: list[str]) -> None:
+    """The config that train.py's flags ask for."""
+    from jaxnets.cli.flags import parse_flags
+    from jaxnets.config.fields import preset
+    from jaxnets.machine.platform import Processes
+    from jaxnets.runs.fine_tune import with_weights_of_run
+    from jaxnets.runs.resume import config_to_resume
+
+    flags = parse_flags(words)
+    if flags.get("init_from"):
+        flags = with_weights_of_run(flags)
+    if flags.get("resume"):
+        config_to_resume(flags, Processes())
+    else:
+        preset(**flags)
+
+
 def flags_case(sample: None, folder: Path, rng: Rng) -> None:
     """A command line, up to where work would begin."""
-    from jaxnets.cli.flags import parse_flags
-    from jaxnets.machine.platform import Processes
-    from jaxnets.runs.run import config_of
-
     command = rng.choice(sorted(FLAGS))
     words = hostile_words(rng, FLAGS[command], rng.randint(0, 6))
     if command == "train":
-        status_of(lambda: config_of(parse_flags(words), Processes()))
+        status_of(lambda: config_of(words))
         return
     work = ("gradcheck.run.run", "report.summary.summary", "report.summary.to_text",
             "report.summary.to_values", "lecture.search.search_all", "lecture.ranking.to_text",

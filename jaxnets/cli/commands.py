@@ -7,7 +7,6 @@ import dataclasses
 import importlib.util
 import json
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 from jaxnets.cli.flags import ConfigFile, parse_command, print_version, unknown_flag
 from jaxnets.config.fields import COUNT, Config, preset
 from jaxnets.config.options import Options, option, parse
-from jaxnets.config.recipes import DEFAULT_MODEL, PRESETS, learning_rate_note
+from jaxnets.config.recipes import DEFAULT_MODEL, PRESETS
 from jaxnets.display import short_path, show
 from jaxnets.errors import DONE, RUN_FAILED, WRONG_REQUEST, UserError, same_name
 from jaxnets.lecture.compare.request import Request, resolved
@@ -145,10 +144,6 @@ class Search(Options):
         over = dict(map(_values, self.over))
         if not over:
             raise UserError("over: expected --over=FIELD=A,B,... at least once, got none")
-        config = preset(**given)
-        usual = preset(config.model, recipe=config.recipe)
-        if "optimizer" in given and (note := learning_rate_note(config, usual)):
-            show(note, sys.stderr)
 
         from jaxnets.lecture import ranking
         from jaxnets.lecture.search import search_all

@@ -30,7 +30,7 @@ SINGLE_PROCESS = {"distributed": False, **dict.fromkeys((*_PLACE, "secret_file")
 COUNT, UNITS, FRACTION = (1, 10**6), (1, 65536), (0.0, 1.0)  # The smallest and the largest value.
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Config(Options):
     """Everything that a run depends on.
 
@@ -53,7 +53,7 @@ class Config(Options):
     )
     init: str | None = option(None, "initial weights: He et al.'s, or N(0, 0.01)", ("he", "paper"))
     init_from: str | None = option(
-        None, "file with initial weights, named as in torchvision", metavar="FILE.safetensors"
+        None, "run, or file named as in torchvision, with initial weights", metavar="RUN|FILE"
     )
     normalize: str | None = option(
         None,
@@ -184,6 +184,9 @@ class Config(Options):
         "10seconds", "interval between checkpoints: 500steps, 2epochs, 5minutes", metavar="INTERVAL"
     )
     keep: int = option(2, "newest checkpoints to keep; the best after an epoch stays too", COUNT)
+    weights_only: bool = option(
+        False, "keep only the weights of the finished run, without the optimizer's state"
+    )
     target_accuracy: float | None = option(None, "least test accuracy, else status 1", FRACTION)
 
     def __post_init__(self):
@@ -285,7 +288,7 @@ def preset(model: str = DEFAULT_MODEL, **changes: Any) -> Config:
     - optimizer, if it is not the recipe's: Keras' default learning rate, and no momentum.
     - hidden: no search over latent_dims.
     - limit: batches of at most so many images. dry_run: one epoch.
-    - init_from: normalize="imagenet", since ImageNet's normalized pixels trained these weights.
+    - init_from, of an AlexNet: normalize="imagenet", whose pixels trained torchvision's weights.
 
     Args:
       model: A key of PRESETS.
@@ -301,13 +304,11 @@ def preset(model: str = DEFAULT_MODEL, **changes: Any) -> Config:
         raise unknown("model", model, PRESETS)
     for name in changes:
         if name not in Config.__dataclass_fields__:
-            from jaxnets.config.guesses import unknown_field
-
-            raise unknown_field(name, Config.__dataclass_fields__)
+            raise unknown("field", name, Config.__dataclass_fields__)
     recipe = dict(PRESETS[model])
     if changes.get("recipe") == "paper" and "recipe" in recipe:
         recipe |= PAPER
-    if changes.get("init_from") is not None and "init_from" in recipe:
+    if changes.get("init_from") is not None and "normalize" in recipe:
         recipe["normalize"] = "imagenet"
     usual = recipe.get("optimizer", Config.optimizer)
     if (optimizer := changes.get("optimizer", usual)) != usual:

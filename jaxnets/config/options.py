@@ -11,14 +11,13 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from jaxnets.display import Described
 from jaxnets.errors import UserError, same_name, unknown
 
 MAX_NUMBERS = 100  # In one value; a config.json may come from an untrusted source.
 TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 METAVARS = {int: "N", float: "X", str: "NAME"}
 # Metavars of texts that may name a file.
-PATHS = ("FOLDER", "FILE", "FILE.safetensors", "NAME|FOLDER")
+PATHS = ("FOLDER", "FILE", "RUN|FILE", "NAME|FOLDER")
 
 
 def option(
@@ -46,17 +45,13 @@ def option(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
-class Options(Described):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
     """A class whose fields are options: each value is checked when an object is made."""
 
     def __post_init__(self):
         for field in options_of(type(self)):
-            value = getattr(self, field.name)
-            if types_of(field)[:2] == (tuple, int) and isinstance(value, list | int):
-                value = tuple(value) if isinstance(value, list) else (value,)  # [64, 32] or 64.
-                object.__setattr__(self, field.name, value)
-            _check(field, value)
+            _check(field, getattr(self, field.name))
 
 
 def options_of(kind: type[Options]) -> list[dataclasses.Field]:

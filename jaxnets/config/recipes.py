@@ -6,9 +6,7 @@ DEFAULT_MODEL = "cnn"
 
 # Fields for which only some models have a value: those whose presets name them.
 MODEL_FIELDS = ("hidden", "activation", "dropout", "input_size", "latent_dims")
-MODEL_FIELDS += ("init", "init_from", "normalize", "recipe")
-# Names that many programs have for a field; config/guesses.py answers others.
-ALIASES = dict(lr="learning_rate", bs="batch_size", wd="weight_decay")
+MODEL_FIELDS += ("init", "normalize", "recipe")
 LARGE_ALEXNETS = ("alexnet", "alexnet_paper", "alexnet_ungrouped")
 
 # Keras' default learning rates, for an optimizer that is not the recipe's.
@@ -24,7 +22,7 @@ PAPER |= dict(epochs=90, batch_size=128, learning_rate=0.01, momentum=0.9, weigh
 PAPER |= dict(schedule="plateau", augment="crop,flip,pca", ten_crop=True)
 
 _ONE_CYCLE: Recipe = dict(schedule="one_cycle", batch_size=128, momentum=0.9)
-_ALEXNET: Recipe = _ONE_CYCLE | dict(init="he", init_from=None, weight_decay=5e-4)
+_ALEXNET: Recipe = _ONE_CYCLE | dict(init="he", weight_decay=5e-4)
 
 # What each network is trained with when nothing else is asked for: network | training. The
 # lecture's recipe where it has one (shared words: "Keras' default" where its code leaves an

@@ -11,6 +11,7 @@ import functools
 import itertools
 import json
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from tqdm import tqdm
 
 from jaxnets.config.fields import Config, preset
 from jaxnets.data.datasets import Dataset
+from jaxnets.display import show
 from jaxnets.errors import UserError, on_interrupt
 from jaxnets.experiment import Experiment
 from jaxnets.lecture import results
@@ -27,7 +29,7 @@ from jaxnets.lecture.replay import held_out
 from jaxnets.machine.platform import surroundings
 from jaxnets.runs.files import check_only_files, locked, read_json
 from jaxnets.runs.resume import warn_of_other_surroundings
-from jaxnets.runs.run import load_data
+from jaxnets.runs.run import adapted, load_data
 from jaxnets.runs.run_folder import make_folder
 
 Point = tuple[Any, ...]  # One value of each field searched over.
@@ -138,6 +140,11 @@ def search_all(given: dict[str, Any], over: dict[str, list[Any]], seeds: int) ->
     data = load_data(configs[0])
     if not len(data.validation):
         data = held_out(data)
+    config, note = adapted(configs[0], {*given, *over}, data)
+    if note:
+        show(note, sys.stderr)
+    search.flags |= {n: x for n, x in vars(config).items() if x != getattr(configs[0], n)}
+    configs = [search.config(point, first) for point in search.points]
     for config in configs:
         experiment = Experiment.create(config, data)  # It raises if its batches do not fit.
         if config.schedule == "plateau":

@@ -222,7 +222,7 @@ def params_from_torchvision(state_dict: Mapping[str, Any]) -> dict[str, dict[str
     Kernels turn from [out, in, height, width] to [height, width, in, out], and matrices from
     [out, in] to [in, out]. The first dense layer sees its image flattened as [channels, height,
     width] there and as [height, width, channels] here. Every network of this module goes through,
-    as long as it has these layers; `jaxnets.models.torchvision` checks the shapes.
+    as long as it has these layers; `jaxnets.models.weights` checks the shapes.
 
     Args:
       state_dict: From the names, as features.0.weight, to arrays (or torch tensors on the CPU).

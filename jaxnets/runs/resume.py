@@ -10,7 +10,7 @@ from jaxnets.config.fields import SINGLE_PROCESS, Config, preset
 from jaxnets.display import one_line, show
 from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment
-from jaxnets.machine.platform import surroundings
+from jaxnets.machine.platform import Processes, surroundings
 from jaxnets.runs.run_folder import CONFIG, RUNS, SEARCH, RunFolder
 from jaxnets.training.optimizer import create_schedule
 
@@ -22,8 +22,8 @@ OF_THE_PROCESS = ("workdir", "resume", "overwrite", "dry_run")
 RESUME_MAY_CHANGE = (
     *OF_THE_PROCESS,
     *("epochs", "dataset", "data_dir", "init_from", "platform", "cpu_devices", "devices"),
-    "early_stopping",
     *("parallel", "log_format", "target_accuracy", "checkpoint_every", "keep"),
+    *("early_stopping", "weights_only"),
     *SINGLE_PROCESS,
 )
 
@@ -53,6 +53,15 @@ def resumed_config(flags: dict[str, Any]) -> Config:
     config = replace(stored, **{"overwrite": False, "workdir": str(folder.path), **changes})
     _refuse_finished(folder, stored, config)
     return config
+
+
+def config_to_resume(flags: dict[str, Any], processes: Processes) -> Config:
+    """The config that the first process resumes, with each process' own flags."""
+    from jaxnets.machine.distributed import OWN_FLAGS
+
+    stored = processes.broadcast_json("config", lambda: asdict(resumed_config(flags)))
+    own = {name: flags[name] for name in OWN_FLAGS if name in flags}
+    return replace(from_json(stored), **own)
 
 
 def _newest_unfinished(model: str) -> RunFolder:
@@ -97,6 +106,7 @@ def from_json(values: dict[str, Any]) -> Config:
     if missing := [name for name in names if name not in values]:
         raise UserError(f"no {', '.join(missing)}: another version of jaxnets wrote it")
     found: dict[str, Any] = {name: values[name] for name in names}
+    found |= {name: tuple(value) for name, value in found.items() if isinstance(value, list)}
     try:
         return Config(**found)
     except (ValueError, TypeError, RecursionError) as error:  # A wrong type, or nested too deep.
@@ -124,6 +134,11 @@ def prepare_to_resume(folder: RunFolder, experiment: Experiment, inputs: dict[st
             raise UserError(f"resume: expected {expected} with SHA-256 {theirs}, got {got}{ours}")
     warn_of_other_surroundings(began, surroundings(experiment.parallel.devices))
     same = {name: getattr(config, name) for name in (*OF_THE_PROCESS, *SINGLE_PROCESS)}
+    if stored.weights_only and folder.finished:
+        raise UserError(
+            f"resume: expected the optimizer's state, {folder.path} holds only weights "
+            "(--weights_only); --init_from=RUN trains a new run from them"
+        )
     if config.epochs != stored.epochs:
         _warn_learning_rate_change(folder, stored, experiment)
         folder.mark_unfinished()

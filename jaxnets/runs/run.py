@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxnets.config.fields import SINGLE_PROCESS, Config, preset
 from jaxnets.config.recipes import learning_rate_note
+from jaxnets.data.datasets import Dataset
 from jaxnets.data.load import load_dataset
 from jaxnets.display import columns, fold, printable, short_path, show
 from jaxnets.errors import RunFailedError, interruptible
@@ -18,11 +19,11 @@ from jaxnets.experiment import Experiment, Record
 from jaxnets.machine.platform import Processes, describe, surroundings
 from jaxnets.metrics import Metrics
 from jaxnets.runs import terminal
-from jaxnets.runs.checkpoints import CheckpointTimer, all_finite
+from jaxnets.runs.checkpoints import CheckpointTimer
 from jaxnets.runs.run_folder import CONFIG, ReplicaRunFolder, RunFolder, num_params, params_sha256
 from jaxnets.runs.terminal import Progress
 from jaxnets.system import memory_limits
-from jaxnets.training.loop import Callbacks, Checkpoint, Interrupted, NonFiniteLossError
+from jaxnets.training.loop import Callbacks, Checkpoint, Interrupted, NonFiniteLossError, all_finite
 from jaxnets.training.step import TrainState
 
 
@@ -34,6 +35,7 @@ class Run:
       folder: Where the run is kept.
       processes: What this process asks the others.
       checkpoint: How far the run has come.
+      note: What is unusual about its recipe, or "".
       progress: The class of what is shown: a bar, and a line an epoch.
       closing_lines: Called with the run and its test metrics; returns what `finish` prints last.
     """
@@ -42,7 +44,7 @@ class Run:
         self, experiment: Experiment, folder: RunFolder, processes: Processes, state: TrainState
     ):
         self.experiment, self.folder, self.processes = experiment, folder, processes
-        self.checkpoint = Checkpoint(state)
+        self.checkpoint, self.note = Checkpoint(state), ""
         self.progress: Callable[..., Progress] = Progress
         self.closing_lines: Callable[[Run, Metrics], str | None] = lambda run, test: None
 
@@ -59,9 +61,20 @@ class Run:
           RunFailedError: The run cannot reach its end: a loss is not finite, the disk is full.
           StoppedError: A signal stopped the run.
         """
+        if flags.get("init_from"):
+            from jaxnets.runs.fine_tune import with_weights_of_run
+
+            flags = with_weights_of_run(flags)
         with _connected(flags) as processes:
-            config = config_of(flags, processes)
-            experiment = Experiment.create(config, load_data(config))
+            if flags.get("resume"):
+                from jaxnets.runs.resume import config_to_resume
+
+                config, note = config_to_resume(flags, processes), ""
+                data = load_data(config)
+            else:
+                data = load_data(preset(**flags))
+                config, note = adapted(preset(**flags), flags, data)
+            experiment = Experiment.create(config, data)
             if memory_limits():
                 from jaxnets.runs.memory import check_enough_memory
 
@@ -70,6 +83,7 @@ class Run:
             folder = _open_folder(experiment, processes)
             with terminal.ends_in_one_line(folder.path, config.dry_run), folder:
                 run = cls(experiment, folder, processes, state)
+                run.note = note
                 if config.resume:
                     run.checkpoint = run.last_saved(state)
                     step = int(run.checkpoint.state.step)
@@ -79,6 +93,13 @@ class Run:
     @property
     def config(self) -> Config:
         return self.experiment.config
+
+    def change_config(self, config: Config) -> None:
+        """Continues with other settings, before training; config.json follows."""
+        parallel = self.experiment.parallel
+        self.experiment = Experiment.create(config, self.experiment.data, parallel)
+        self.checkpoint = Checkpoint(self.experiment.init_state())
+        write_config(self.folder, self.experiment, inputs_sha256(self.experiment))
 
     @property
     def headline(self) -> str:
@@ -94,11 +115,11 @@ class Run:
             f"gradients {config.gradients}"
         )
         if config.init_from is not None:
-            from jaxnets.models.torchvision import describe_weights
+            from jaxnets.models.weights import describe_weights
 
             line += f"\n{describe_weights(config.init_from, params)}"
-        if note := learning_rate_note(config, preset(config.model, recipe=config.recipe)):
-            line += f"\n{note}"
+        large = terminal.large_folder_note(self.checkpoint.state, config)
+        line += "".join(f"\n{note}" for note in (self.note, large) if note)
         if config.resume:
             where = printable(short_path(str(self.folder.path)))
             step = int(self.checkpoint.state.step)
@@ -183,8 +204,10 @@ class Run:
             show(reason)
         test = self.experiment.evaluate(self.checkpoint.state.params, self.experiment.data.test)
         print(self._shown.test_line(test))
-        result = self.result(test)
+        result = self._result(test)
         self.folder.finish(result)
+        if self.config.weights_only:
+            self.folder.keep_weights_only({"params": self.checkpoint.state.params})
         if lines := self.closing_lines(self, test):
             print(f"\n{lines}\n")
         show(terminal.mistakes(test, result["seconds"]))
@@ -201,7 +224,7 @@ class Run:
             )
         return test
 
-    def result(self, test: Metrics) -> dict[str, Any]:
+    def _result(self, test: Metrics) -> dict[str, Any]:
         """What result.json holds."""
         history, config = self.folder.records(), self.config
         state, devices = self.checkpoint.state, self.experiment.parallel.devices
@@ -233,12 +256,12 @@ class Run:
         if self.processes.is_first:
             if not all_finite(checkpoint.state.params):
                 raise NonFiniteLossError(f"the parameters after step {step} are not finite")
-            self.folder.save(step, self.tree(checkpoint))
+            self.folder.save(step, self._tree(checkpoint))
         self._timer.saved(step)
 
     def last_saved(self, state: TrainState) -> Checkpoint:
         """The last checkpoint, or the fresh state if none was saved."""
-        like = self.tree(Checkpoint(state))
+        like = self._tree(Checkpoint(state))
         tree = self.folder.restore(like) if self.processes.is_first else None
         if not self.processes.broadcast_json("restored", lambda: tree is not None):
             return Checkpoint(state)
@@ -251,7 +274,7 @@ class Run:
             float(tree["data_seconds"]),
         )
 
-    def tree(self, checkpoint: Checkpoint) -> dict[str, Any]:
+    def _tree(self, checkpoint: Checkpoint) -> dict[str, Any]:
         """A checkpoint's arrays: without the key, which the seed determines, and zeros for None."""
         state = checkpoint.state
         return {
@@ -264,7 +287,7 @@ class Run:
         }
 
 
-def load_data(config: Config):
+def load_data(config: Config) -> Dataset:
     """The config's data set, limited as it asks."""
     two_batches = 2 * (config.batch_size or 128) if config.dry_run else None
     data = load_dataset(
@@ -278,11 +301,25 @@ def load_data(config: Config):
     return data.limited(config.limit or two_batches)
 
 
+def adapted(config: Config, given: Collection[str], data: Dataset) -> tuple[Config, str]:
+    """The config with another recipe if the set is a small one of pictures, and what to note.
+
+    The fields in `given` keep their values.
+    """
+    notes = [learning_rate_note(config, preset(config.model, recipe=config.recipe))]
+    if not isinstance(data.train.images, np.ndarray):
+        from jaxnets.config.small_sets import for_small_set
+
+        config, note = for_small_set(config, given, len(data.train), data.class_names)
+        notes.append(note)
+    return config, "\n".join(filter(None, notes))
+
+
 def inputs_sha256(experiment: Experiment) -> dict[str, str]:
     """The digests of the data and the first weights, by their names in config.json."""
     inputs = {"data_sha256": experiment.data.checksum}
     if experiment.config.init_from is not None:
-        from jaxnets.models.torchvision import weights_sha256
+        from jaxnets.models.weights import weights_sha256
 
         inputs["init_from_sha256"] = weights_sha256(experiment.config.init_from)
     return inputs
@@ -310,18 +347,6 @@ def write_config(folder: RunFolder, experiment: Experiment, inputs: dict[str, st
             "class_names": data.class_names,
         },
     )
-
-
-def config_of(flags: dict[str, Any], processes: Processes) -> Config:
-    """The config that the flags ask for; with --resume, the interrupted run's own."""
-    if not flags.get("resume"):
-        return preset(**flags)
-    from jaxnets.machine.distributed import OWN_FLAGS
-    from jaxnets.runs.resume import from_json, resumed_config
-
-    stored = processes.broadcast_json("config", lambda: dataclasses.asdict(resumed_config(flags)))
-    own = {name: flags[name] for name in OWN_FLAGS if name in flags}
-    return dataclasses.replace(from_json(stored), **own)
 
 
 @contextlib.contextmanager

@@ -140,6 +140,17 @@ class RunFolder:
         self.wait()
         self.write(RESULT, result)
 
+    def keep_weights_only(self, params: Any) -> None:
+        """Leaves the finished run one checkpoint, of a tree of parameters alone."""
+        folder = self.path / CHECKPOINTS
+        *old, last = checkpoints.steps_in(folder)
+        self._check_in_place()
+        named = checkpoints.named_leaves(params)
+        arrays = {name: np.array(leaf, order="C") for name, leaf in named.items()}
+        checkpoints.write(checkpoints.path_of(folder, last), arrays)
+        for step in old:
+            checkpoints.path_of(folder, step).unlink()
+
     def read(self, name: str) -> dict[str, Any]:
         """Reads config.json or search.json; a missing file is empty."""
         return files.read_json(self.path / name) if (self.path / name).exists() else {}
@@ -233,7 +244,7 @@ class RunFolder:
     def restore(self, like: Any) -> Any:
         """Reads the last checkpoint as NumPy arrays in the structure of `like`; None without one.
 
-        A damaged one is reported on stderr, and under the lock removed if an older one is sound.
+        A damaged one is reported on stderr and removed if an older one can be restored.
         """
         self._saved_step, tree = self._read_newest(like) or (None, None)
         return tree
@@ -270,8 +281,8 @@ class RunFolder:
                 if number < WARNED:
                     line = f"{file}: cannot be restored: {first_line(error)}"
                     print(one_line(f"warning: {line}; using step {step}"), file=sys.stderr)
-                if whole and self._lock is not None and not isinstance(error, OSError):
-                    file.unlink()  # What is not read may be sound.
+                if whole and not isinstance(error, OSError):  # What is not read may be sound.
+                    file.unlink()
             if len(bad) > WARNED:
                 more = f"warning: {len(bad) - WARNED:,} more cannot be restored"
                 print(more, file=sys.stderr)
@@ -309,6 +320,9 @@ class ReplicaRunFolder(RunFolder):
 
     def save(self, step: int, tree: Any) -> None:
         """The first process saves."""
+
+    def keep_weights_only(self, params: Any) -> None:
+        """The first process does."""
 
 
 def make_folder(workdir: str | None, name: str) -> Path:

@@ -12,6 +12,7 @@ from pathlib import Path
 from threading import current_thread, main_thread
 from typing import Any
 
+import jax
 import numpy as np
 from tqdm import tqdm
 
@@ -20,10 +21,12 @@ from jaxnets.display import PICTURES, RESUME, columns, paint, printable, program
 from jaxnets.errors import RunFailedError, StoppedError, on_interrupt
 from jaxnets.metrics import Metrics
 from jaxnets.training.loop import Checkpoint, Interrupted, TrainLoader
+from jaxnets.training.step import TrainState
 
 # A closed terminal or a lost connection is SIGHUP; Windows has none.
 HANG_UP = getattr(signal, "SIGHUP", None)
 
+LARGE_FOLDER = 500_000_000  # Bytes.
 NOTHING_KEPT = "dry run: nothing was kept"
 
 # Seconds within which a second signal is the same request. timeout(1) signals the process and its
@@ -61,6 +64,18 @@ def chance_note(test: Metrics, class_names: Sequence[str], config: Config) -> st
         f"note: test accuracy {test.accuracy:.4f} is no better than always answering {most} "
         f"({counts.max() / int(test.count):.4f}): try another --learning_rate than "
         f"{config.learning_rate:g}, or more --epochs than {config.epochs}"
+    )
+
+
+def large_folder_note(state: TrainState, config: Config) -> str:
+    """The line that announces a run folder of more than LARGE_FOLDER bytes."""
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves((state.params, state.opt_state)))
+    total = (config.keep + 1) * size  # The best one, too.
+    if total <= LARGE_FOLDER or config.dry_run:
+        return ""
+    return (
+        f"note: the run folder takes up to {total / 1e6:,.0f} MB, {size / 1e6:,.0f} MB a "
+        "checkpoint; --keep=1 keeps fewer, --weights_only in the end only the weights"
     )
 
 
@@ -108,9 +123,9 @@ class Progress(contextlib.AbstractContextManager):
     """A line an epoch, and a bar over all images of a run, on stderr if that is a terminal."""
 
     def __init__(
-        self, epochs: int, loader: TrainLoader, checkpoint: Checkpoint, bar: bool | None = None
+        self, epochs: int, loader: TrainLoader, checkpoint: Checkpoint, silent: bool = False
     ):
-        """Starts the bar where the run stands; a True shows it on stdout, a False never."""
+        """Starts the bar where the run stands; a silent bar is never shown."""
         self._epochs, self._error = epochs, 0.0
         self._epoch = int(checkpoint.state.step) // loader.steps
         part = 0 if checkpoint.metrics is None else int(checkpoint.metrics.count)
@@ -118,8 +133,7 @@ class Progress(contextlib.AbstractContextManager):
         self._bar = tqdm(
             total=len(loader.split) * epochs,
             initial=len(loader.split) * self._epoch + part,
-            file=sys.stdout if bar else None,
-            disable=None if bar is None else not bar,
+            disable=silent or None,
             bar_format="{percentage:3.0f}%|{bar}| {remaining} left{postfix}",
             dynamic_ncols=True,
             leave=False,

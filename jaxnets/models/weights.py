@@ -1,7 +1,7 @@
-"""Weights from a file, named as torchvision names its AlexNet's: read, checked, converted.
+"""Weights from a file: a run's checkpoint, or named as torchvision names its AlexNet's.
 
-The file is a safetensors file: a header of names, dtypes, shapes, then the numbers. A pickle, as
-.pth files are, can run any code while it is read; none is ever read here.
+Both are safetensors files: a header of names, dtypes, shapes, then the numbers. A pickle, as .pth
+files are, can run any code while it is read; none is ever read here.
 """
 
 import contextlib
@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxnets.display import printable
 from jaxnets.errors import UserError
@@ -20,7 +21,11 @@ from jaxnets.models.alexnet import TORCHVISION, params_from_torchvision
 PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".pickle")
 # Named as in a file's header. Narrower ones become float32 exactly, wider ones are rounded to it.
 FLOATS = ("F16", "BF16", "F32", "F64")
-HEAD = TORCHVISION["logits"]
+OURS = "params/"  # So begin the names of a checkpoint's parameters, as params/conv1/kernel.
+# The tensor of the last layer with an element for each class, and on which of its axes.
+HEAD, OUR_HEAD = (f"{TORCHVISION['logits']}.bias", 0), (f"{OURS}logits/kernel", -1)
+
+Shape = tuple[int, ...]
 
 
 def load_weights(path: str, fresh: Any) -> Any:
@@ -30,20 +35,29 @@ def load_weights(path: str, fresh: Any) -> Any:
     freshly drawn; everything else must fit.
 
     Args:
-      path: A .safetensors file of the tensors features.0.weight, ..., classifier.6.bias.
+      path: A .safetensors file: a checkpoint of a run with the same network or, for an AlexNet, the
+        tensors features.0.weight, ..., classifier.6.bias.
       fresh: The network's freshly drawn parameters, which give the shapes and dtypes.
 
     Raises:
       UserError: The file does not fit; the message says what was expected and what was found.
     """
     with _opened(path) as file:
-        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-        new_head = _check(shapes, {n: file.get_slice(n).get_dtype() for n in shapes}, fresh)
-        tensors = {name: file.get_tensor(name) for name in shapes}
+        ours = _is_checkpoint(file)
+        names = [n for n in file.keys() if n.startswith(OURS) or not ours]  # noqa: SIM118
+        slices = {name: file.get_slice(name) for name in names}
+        shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
+        dtypes = {name: part.get_dtype() for name, part in slices.items()}
+        new_head = (_check_ours if ours else _check)(shapes, dtypes, fresh)
+        tensors = {name: file.get_tensor(name) for name in names}
         for name, tensor in tensors.items():
             if not np.isfinite(tensor.astype(np.float32)).all():
                 raise UserError(f"{name}: expected finite numbers, found infinity or NaN")
-        params = params_from_torchvision(tensors)
+        if ours:
+            named = {name.removeprefix(OURS): tensor for name, tensor in tensors.items()}
+            params = unflatten_dict(named, sep="/")
+        else:
+            params = params_from_torchvision(tensors)
     if new_head:
         params["logits"] = jax.device_get(fresh["logits"])
     return jax.tree.map(lambda leaf, wanted: leaf.astype(wanted.dtype), params, dict(fresh))
@@ -52,8 +66,9 @@ def load_weights(path: str, fresh: Any) -> Any:
 def describe_weights(path: str, params: Any) -> str:
     """One line that says which weights `load_weights` took from the file."""
     with _opened(path) as file:
-        theirs = file.get_slice(f"{HEAD}.bias").get_shape()[0]
-    ours, path = len(params["logits"]["bias"]), printable(path)
+        head, axis = OUR_HEAD if _is_checkpoint(file) else HEAD
+        theirs = file.get_slice(head).get_shape()[axis]
+    ours, path = params["logits"]["kernel"].shape[-1], printable(path)
     if theirs == ours:
         return f"weights from {path}, the last layer of {ours:,} classes too"
     return (
@@ -83,7 +98,7 @@ def _opened(path: str) -> Iterator[Any]:
             f'{str(Path(path).with_suffix(".safetensors"))!r})"'
         )
     if kind != ".safetensors":
-        raise UserError(f"init_from: expected a .safetensors file, got {path}")
+        raise UserError(f"init_from: expected a .safetensors file or a run folder, got {path}")
     if not Path(path).is_file():
         what = "a folder" if Path(path).is_dir() else "nothing"
         raise UserError(f"init_from: expected a .safetensors file, found {what} at {path}")
@@ -99,12 +114,34 @@ def _opened(path: str) -> Iterator[Any]:
         raise UserError(f"init_from: {given}: {error}") from None
 
 
-def _check(shapes: dict[str, tuple[int, ...]], dtypes: dict[str, str], fresh: Any) -> bool:
+def _is_checkpoint(file: Any) -> bool:
+    return any(name.startswith(OURS) for name in file.keys())  # noqa: SIM118
+
+
+def _check_ours(shapes: dict[str, Shape], dtypes: dict[str, str], fresh: Any) -> bool:
+    """As `_check`, for a run's checkpoint."""
+    named: dict[str, Any] = flatten_dict(dict(fresh), sep="/")
+    wanted = {OURS + name: leaf.shape for name, leaf in named.items()}
+    head, axis = OUR_HEAD
+    kernel, ours = shapes.get(head, ()), wanted[head]
+    new_head = kernel[:axis] == ours[:axis] and kernel[axis:] != ours[axis:]
+    for name in sorted(wanted.keys() | shapes.keys()):
+        expected, found = wanted.get(name, "nothing"), shapes.get(name, "nothing")
+        if found != expected and not (new_head and name.startswith(f"{OURS}logits/")):
+            raise UserError(f"{name}: expected the shape {expected}, found {found}")
+    _check_dtypes(dtypes)
+    return new_head
+
+
+def _check(shapes: dict[str, Shape], dtypes: dict[str, str], fresh: Any) -> bool:
     """Raises UserError if a needed tensor has another shape or is not of floats.
 
     Returns whether the file's last layer is whole and has another number of classes.
     """
-    weight, bias = shapes.get(f"{HEAD}.weight", ()), shapes.get(f"{HEAD}.bias", ())
+    if fresh.keys() != TORCHVISION.keys():
+        raise UserError("expected a checkpoint of a run with the same network, found none")
+    head = TORCHVISION["logits"]
+    weight, bias = shapes.get(f"{head}.weight", ()), shapes.get(f"{head}.bias", ())
     units, classes = fresh["logits"]["kernel"].shape
     new_head = weight[1:] == (units,) and bias == weight[:1] and bias != (classes,)
     for layer, prefix in TORCHVISION.items():
@@ -116,7 +153,11 @@ def _check(shapes: dict[str, tuple[int, ...]], dtypes: dict[str, str], fresh: An
             found = shapes.get(name, wanted)
             if found != wanted and not (new_head and layer == "logits"):
                 raise UserError(f"{name}: expected the shape {wanted}, found {found}")
-    for name, dtype in dtypes.items():  # Surplus tensors too: NumPy has no FP8.
+    _check_dtypes(dtypes)  # Surplus tensors too: NumPy has no FP8.
+    return new_head
+
+
+def _check_dtypes(dtypes: dict[str, str]) -> None:
+    for name, dtype in dtypes.items():
         if dtype not in FLOATS:
             raise UserError(f"{name}: expected float32 numbers, found {dtype}")
-    return new_head

@@ -1,0 +1,53 @@
+"""The recipe for a small set of pictures, on which a network's own would take too few steps."""
+
+import dataclasses
+import math
+from collections.abc import Collection, Sequence
+
+from jaxnets.config.fields import Config
+from jaxnets.config.recipes import Recipe
+
+STEPS, BATCH_SIZE = 800, 32
+# Chosen among sgd and adam, constant and one_cycle, with and without each augmentation, on the
+# validation pictures of `python benchmarks/shapes.py`.
+UPDATE_RULE: Recipe = dict(optimizer="adam", learning_rate=2e-3, schedule="one_cycle")
+UPDATE_RULE |= dict(momentum=0.0, nesterov=False)
+
+
+def for_small_set(
+    config: Config, given: Collection[str], count: int, class_names: Sequence[str]
+) -> tuple[Config, str]:
+    """A config that learns from few pictures, and the line that says so.
+
+    Where the network's own recipe would take less than STEPS steps in all, batches are smaller and
+    epochs more. Adam and one cycle replace its update rule, random crops and mirrors its
+    augmentation. Where the classes' names have one character, as of digits, nothing is mirrored.
+
+    Args:
+      config: The network's recipe with the user's settings.
+      given: The fields that the user has set: they stay, and with one of an update rule all of it.
+      count: The number of training pictures.
+      class_names: Names of the classes.
+
+    Returns:
+      The same config and "" if its steps are enough, or if it asks for a part of the set.
+    """
+    size = min(config.batch_size or count, count)
+    keeps_all = {"recipe", "limit", "dry_run", "latent_dims"} & set(given)
+    if keeps_all or config.epochs * math.ceil(count / size) >= STEPS:
+        return config, ""
+    changes: Recipe = dict(batch_size=min(BATCH_SIZE, count))
+    if not UPDATE_RULE.keys() & set(given):
+        changes |= UPDATE_RULE
+    are_characters = all(len(name) == 1 for name in class_names)
+    changes["augment"] = "crop" if are_characters else "crop,flip"
+    changes = {name: value for name, value in changes.items() if name not in given}
+    batches = math.ceil(count / changes.get("batch_size", size))
+    if "epochs" not in given:
+        changes["epochs"] = math.ceil(STEPS / batches)
+    config = dataclasses.replace(config, **changes)
+    named = [f"{name} {value}" for name, value in changes.items() if value]
+    return config, (
+        f"note: {count:,} training pictures are few, so the recipe becomes {', '.join(named)}: "
+        f"{config.epochs * batches:,} steps; flags change each"
+    )

@@ -1,0 +1,131 @@
+"""--init_from=RUN: a run that begins with the weights of another one."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import as_flags, read_json, saved_params, write_idx_folder
+from safetensors.numpy import load_file, save_file
+
+from jaxnets.runs.fine_tune import with_weights_of_run
+
+
+@pytest.fixture
+def first(train_tiny, tmp_path):
+    """A run to begin from: not the recipe's network."""
+    assert (
+        train_tiny("mlp_functional", "--hidden=12,8", f"--workdir={tmp_path / 'first'}").status == 0
+    )
+    return tmp_path / "first"
+
+
+@pytest.fixture
+def tune(run_main, tiny_flags):
+    """Trains from a run's weights, its network being that run's."""
+    return lambda run, *flags: run_main(*tiny_flags, f"--init_from={run}", *flags)
+
+
+def test_a_run_begins_where_another_ended(first, tune, tmp_path):
+    outcome = tune(first, "--learning_rate=1e-12", "--optimizer=sgd")
+    assert outcome.status == 0, outcome.err
+    assert outcome.out.startswith("mlp_functional: ")
+    assert "10.safetensors, the last layer of 3 classes too" in outcome.out
+    step, ours = saved_params(tmp_path / "run")
+    theirs = saved_params(first)[1]
+    assert step == 10 and ours.keys() == theirs.keys()
+    for name in theirs:  # So small a rate changes nothing: they are the weights of the first run.
+        np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-6, atol=1e-9)
+    config = read_json(tmp_path / "run" / "config.json")
+    assert config["hidden"] == [12, 8] and len(config["init_from_sha256"]) == 64
+
+
+def test_the_last_layer_is_drawn_anew_for_other_classes(
+    first, tune, tiny_arrays, tmp_path, run_main
+):
+    """The same images, their labels halved into two classes."""
+    two = {n: x // 2 if n.endswith("labels") else x for n, x in tiny_arrays.items()}
+    write_idx_folder(tmp_path / "two", two)
+    outcome = tune(first, f"--data_dir={tmp_path / 'two'}", "--learning_rate=1e-12", "--epochs=1")
+    assert outcome.status == 0, outcome.err
+    assert "it has 3 classes there and 2 here, and was drawn anew" in outcome.out
+    ours, theirs = saved_params(tmp_path / "run")[1], saved_params(first)[1]
+    assert ours["params/logits/kernel"].shape == (8, 2)
+    np.testing.assert_allclose(
+        ours["params/hidden1/kernel"], theirs["params/hidden1/kernel"], rtol=1e-6, atol=1e-8
+    )
+
+
+def test_a_tuned_run_is_resumed_from_the_same_weights_only(
+    first, tune, run_main, interrupt_after, tmp_path
+):
+    interrupt_after(1)
+    assert tune(first, "--epochs=3").status == 130
+    interrupt_after(10**9)
+    again = "--resume", f"--workdir={tmp_path / 'run'}"
+    file = first / "checkpoints" / "10.safetensors"
+    kept = file.read_bytes()
+    save_file({name: np.asarray(x + x.dtype.type(1)) for name, x in load_file(file).items()}, file)
+    run_main(*again).assert_refused("resume: expected", "10.safetensors with SHA-256")
+    file.write_bytes(kept)
+    assert run_main(*again).status == 0
+
+
+def test_flags_win_over_what_the_run_brings(first):
+    flags = with_weights_of_run({"init_from": str(first), "hidden": (5,), "decode_size": 9})
+    assert (flags["model"], flags["hidden"], flags["decode_size"]) == ("mlp_functional", (5,), 9)
+    other = with_weights_of_run({"init_from": str(first), "model": "cnn"})
+    assert "hidden" not in other and other["decode_size"] == 12
+    file = {"init_from": "w.safetensors"}
+    assert with_weights_of_run(file) is file
+
+
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        (lambda x: x.pop("params/hidden1/bias"), ["params/hidden1/bias", "(12,), found nothing"]),
+        (lambda x: x.update({"params/x": np.ones(2)}), ["params/x", "nothing, found (2,)"]),
+        (
+            lambda x: x.update({"params/hidden2/kernel": np.ones((3, 8), "f4")}),
+            ["params/hidden2/kernel: expected the shape (12, 8), found (3, 8)"],
+        ),
+        (
+            lambda x: x.update({"params/logits/kernel": np.ones((9, 3), "f4")}),
+            ["params/logits/kernel: expected the shape (8, 3), found (9, 3)"],
+        ),
+        (
+            lambda x: x.update({"params/hidden1/bias": np.full(12, np.inf, "f4")}),
+            ["params/hidden1/bias: expected finite numbers"],
+        ),
+        (
+            lambda x: x.update({"params/hidden1/bias": np.ones(12, "i4")}),
+            ["params/hidden1/bias: expected float32 numbers, found I32"],
+        ),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(change, parts, first, tune, tmp_path):
+    file = first / "checkpoints" / "10.safetensors"
+    arrays = load_file(file)
+    change(arrays)
+    save_file(arrays, file)
+    tune(first).assert_refused("init_from: ", "10.safetensors: ", *parts)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_of_another_network_is_refused(first, tune):
+    tune(first, "--model=cnn").assert_refused("expected the shape", "params/")
+    tune(first, "--hidden=12").assert_refused("params/hidden2/bias: expected the shape nothing")
+
+
+def test_a_folder_without_a_trained_run_is_refused(first, tune, tmp_path):
+    for file in (first / "checkpoints").iterdir():
+        file.unlink()
+    tune(first).assert_refused("init_from: expected a trained run, found no checkpoint")
+    (first / "config.json").write_text(json.dumps({"model": "cnn"}))
+    tune(first).assert_refused("config.json")
+    tune(tmp_path / "nothing").assert_refused("init_from: expected a .safetensors file or a run")
+
+
+def test_torchvisions_tensors_are_for_alexnets(tune, tmp_path):
+    save_file({"features.0.weight": np.ones((64, 1, 11, 11), "f4")}, tmp_path / "w.safetensors")
+    outcome = tune(tmp_path / "w.safetensors", *as_flags(model="cnn"))
+    outcome.assert_refused("expected a checkpoint of a run with the same network")

@@ -1,0 +1,112 @@
+"""The recipe for a small set of pictures: when it replaces a network's own, and that it is said."""
+
+import numpy as np
+import pytest
+from conftest import read_json
+from PIL import Image
+
+from jaxnets.config.fields import preset
+from jaxnets.config.small_sets import STEPS, for_small_set
+
+NAMES = ("circle", "square", "triangle")
+CHANGED = {"batch_size", "epochs", "optimizer", "learning_rate", "schedule", "augment"}
+CHANGED |= {"momentum", "nesterov"}
+
+
+def changes(given=(), count=511, names=NAMES, model="cnn", **settings):
+    """The fields that the recipe for a small set changes, and what is noted."""
+    config = preset(model, **settings)
+    adapted, note = for_small_set(config, {*given, *settings}, count, names)
+    new = {n: x for n, x in vars(adapted).items() if x != getattr(config, n)}
+    return new, note
+
+
+def test_few_pictures_are_trained_on_in_small_batches_for_many_epochs():
+    new, note = changes()
+    assert new.keys() <= CHANGED and (new["batch_size"], new["epochs"]) == (32, 50)
+    assert (new["optimizer"], new["augment"]) == ("adam", "crop,flip")
+    assert note.startswith(
+        "note: 511 training pictures are few, so the recipe becomes batch_size 32"
+    )
+    assert "epochs 50: 800 steps" in note
+
+
+@pytest.mark.parametrize("count", [2, 20, 33, 511, 3000])
+@pytest.mark.parametrize("model", ["softmax", "mlp", "cnn", "alexnet", "alexnet_small"])
+def test_a_run_takes_at_least_its_steps_and_no_epoch_more(count, model):
+    adapted, note = for_small_set(preset(model), (), count, NAMES)
+    steps = -(-count // min(adapted.batch_size, count))
+    assert note and STEPS <= adapted.epochs * steps < STEPS + steps
+    assert adapted.batch_size <= count
+
+
+def test_many_pictures_are_trained_on_by_the_networks_own_recipe():
+    enough = 128 * STEPS // preset("cnn").epochs
+    assert changes(count=enough) == ({}, "")
+    assert changes(count=enough - 128)[0]
+
+
+@pytest.mark.parametrize(
+    ("given", "unchanged"),
+    [
+        (dict(epochs=3), {"epochs"}),
+        (dict(batch_size=64), {"batch_size"}),
+        (dict(augment="none"), {"augment"}),
+        (dict(learning_rate=0.3), {"learning_rate", "optimizer", "schedule", "momentum"}),
+        (dict(optimizer="rmsprop"), {"learning_rate", "optimizer", "schedule", "momentum"}),
+    ],
+)
+def test_what_the_user_has_set_stays(given, unchanged):
+    new, _ = changes(**given)
+    assert new and not new.keys() & unchanged
+
+
+@pytest.mark.parametrize("given", [dict(limit=100), dict(dry_run=True)])
+def test_who_asks_for_a_part_of_the_set_gets_the_networks_recipe(given):
+    assert changes(**given) == ({}, "")
+
+
+def test_letters_and_digits_are_not_mirrored():
+    assert changes(names=("b", "d", "鸟"))[0]["augment"] == "crop"
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder of 60 pictures of two classes, with a class for each half that is bright."""
+    rng = np.random.default_rng(0)
+    for number in range(60):
+        image = rng.integers(0, 128, (20, 24, 3), np.uint8)
+        rows = slice(0, 10) if number % 2 else slice(10, 20)
+        image[rows] += 120
+        path = tmp_path / "set" / ("top" if number % 2 else "bottom") / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+    return tmp_path / "set"
+
+
+def test_a_run_says_and_keeps_it_and_is_resumed_with_it(
+    pictures, run_main, tmp_path, interrupt_after
+):
+    folder = tmp_path / "run"
+    flags = f"--dataset={pictures}", "--model=softmax", f"--workdir={folder}", "--devices=1"
+    interrupt_after(40)
+    outcome = run_main(*flags)
+    assert outcome.status == 130 and "training pictures are few" in outcome.out.replace("\n ", "")
+    config = read_json(folder / "config.json")
+    assert config["optimizer"] == "adam" and config["augment"] == "crop,flip"
+    interrupt_after(10**9)
+    outcome = run_main("--resume", f"--workdir={folder}")
+    assert outcome.status == 0 and "pictures are few" not in outcome.out
+    result = read_json(folder / "result.json")
+    assert result["steps"] >= STEPS and result["test_accuracy"] == 1
+
+
+def test_a_search_on_few_pictures_takes_it_too(pictures, run_command, tmp_path):
+    flags = f"--dataset={pictures}", "--model=softmax", "--epochs=2", "--seeds=2"
+    outcome = run_command(
+        "search", *flags, "--over=batch_size=8,16", f"--workdir={tmp_path / 'search'}"
+    )
+    assert outcome.status == 0, outcome.err
+    assert "training pictures are few" in outcome.err
+    kept = read_json(tmp_path / "search" / "search.json")
+    assert kept["flags"]["optimizer"] == "adam" and "batch_size" not in kept["flags"]

@@ -371,7 +371,7 @@ class Runs:
         try:
             with self._resumed(folder) as resumed:
                 seed, step = resumed.config.seed, int(resumed.checkpoint.state.step)
-                found = digest(resumed._tree(resumed.checkpoint))
+                found = digest(resumed.tree(resumed.checkpoint))
                 records = [without_times(record) for record in resumed.folder.records()]
         except UserError as error:
             message = str(error)

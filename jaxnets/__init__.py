@@ -8,23 +8,38 @@ __version__ = "0.1.0"
 
 TYPE_CHECKING = False  # typing's own takes as long to import as all else that `--help` needs.
 if TYPE_CHECKING:
+    from jaxnets.callbacks import Callback
     from jaxnets.config.fields import Config, preset
+    from jaxnets.data.datasets import Dataset
     from jaxnets.data.load import load_dataset
     from jaxnets.experiment import Experiment
+    from jaxnets.history import History
+    from jaxnets.network import Network, load
+    from jaxnets.serving.predict import load_predictor
 
-__all__ = ["__version__", "Config", "Experiment", "load_dataset", "preset"]
+__all__ = ["Callback", "Config", "Dataset", "Experiment", "History", "Network", "load"]
+__all__ += ["load_dataset", "load_predictor", "preset"]
 
-_HOMES = {
-    "Config": "jaxnets.config.fields",
-    "preset": "jaxnets.config.fields",
-    "Experiment": "jaxnets.experiment",
-    "load_dataset": "jaxnets.data.load",
-}
+_HOMES = dict(Callback="callbacks", Config="config.fields", Dataset="data.datasets")
+_HOMES |= dict(Experiment="experiment", History="history", Network="network", load="network")
+_HOMES |= dict(load_dataset="data.load", load_predictor="serving.predict", preset="config.fields")
 
 
-def __getattr__(name: str):
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib
+def __dir__() -> list[str]:
+    return ["__version__", *__all__]
 
-    return getattr(importlib.import_module(_HOMES[name]), name)
+
+if not TYPE_CHECKING:  # Type checkers then find wrong names.
+
+    def __getattr__(name: str):
+        import importlib.machinery
+
+        if name in _HOMES:
+            return getattr(importlib.import_module(f"jaxnets.{_HOMES[name]}"), name)
+        # `from jaxnets import errors` asks for it first, and imports it then.
+        is_room = importlib.machinery.PathFinder.find_spec(f"jaxnets.{name}", __path__)
+        if name[0] != "_" and is_room is None:
+            from jaxnets.facts import check
+
+            check("jaxnets", name, __all__)
+        raise AttributeError(f"module 'jaxnets' has no attribute {name!r}")

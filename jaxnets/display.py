@@ -5,13 +5,35 @@ import os
 import sys
 import unicodedata
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 # A command follows these, to the end of the line.
 RESUME, PICTURES = "resume with: ", "your own pictures: "
 COLOURS = {"red": 31, "green": 32}
-
 LONGEST = 2000  # Characters of a message: a file may hold a text of any length.
+
+
+class Described:
+    """Shows its facts instead of its arrays, and says where what it lacks is (facts.py)."""
+
+    def __repr__(self) -> str:
+        from jaxnets.facts import to_text
+
+        return to_text(self)
+
+    def _repr_html_(self) -> str:
+        from jaxnets.facts import to_html
+
+        return to_html(self)
+
+    if not TYPE_CHECKING:  # Type checkers then find wrong names.
+
+        def __getattr__(self, name):
+            if not name.startswith("_"):
+                from jaxnets.facts import check
+
+                check(type(self).__name__, name)
+            return getattr(super(), "__getattr__", super().__getattribute__)(name)
 
 
 def printable(text: str) -> str:

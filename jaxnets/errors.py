@@ -174,6 +174,13 @@ def _leave_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def expect(value, kind: type, example: str):
+    """Returns a value; raises UserError unless it is of a kind, which the example is."""
+    if isinstance(value, kind):
+        return value
+    raise UserError(f"expected a {kind.__name__} as {example}, got a {type(value).__name__}")
+
+
 def unknown(kind: str, value: str, known: Iterable[str]) -> UserError:
     """Returns the error for a name that does not exist, with the nearest one that does.
 

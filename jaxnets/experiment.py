@@ -21,12 +21,13 @@ import optax
 from jaxnets.backprop.rule import FindRule, rule_of, with_custom_vjp
 from jaxnets.config.fields import NO_VALIDATION, Config
 from jaxnets.data.datasets import Dataset, Split
-from jaxnets.errors import UserError
+from jaxnets.display import Described
+from jaxnets.errors import UserError, expect
 from jaxnets.losses import LOSSES
 from jaxnets.machine.platform import compiler_options_for_init, set_up_jax
 from jaxnets.metrics import metric_of
 from jaxnets.models import MODELS
-from jaxnets.models.chain import Chain, first_dense, has_convolution, with_precision
+from jaxnets.models.chain import Chain, has_convolution, with_precision
 from jaxnets.training import loop, step
 from jaxnets.training.loop import Callbacks, Checkpoint, TrainLoader
 from jaxnets.training.optimizer import create_optimizer, create_schedule
@@ -39,8 +40,8 @@ Record = dict[str, Any]  # An epoch's line of metrics.jsonl.
 MAX_SCAN_BYTES = 512 << 20
 
 
-@dataclasses.dataclass(frozen=True)
-class Experiment:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Experiment(Described):
     """A network, its data and everything that trains it. Make one with `Experiment.create`."""
 
     config: Config
@@ -104,10 +105,12 @@ class Experiment:
         # XLA, out of memory in an array that nobody waits for yet, would hang.
         return jax.block_until_ready(self.parallel.replicate(state))
 
-    def train(self) -> tuple[TrainState, list[Record]]:
-        """Trains for all epochs; returns the trained state and every epoch's record."""
-        state, history = self.init_state(), []
-        for trained, record in self.epochs(Checkpoint(state)):
+    def train(self, callbacks: Callbacks | None = None) -> tuple[TrainState, list[Record]]:
+        """Trains for all epochs; returns the trained state and every epoch's record (a History)."""
+        from jaxnets.history import History
+
+        state, history = self.init_state(), History()
+        for trained, record in self.epochs(Checkpoint(state), callbacks):
             state = trained
             history.append(record)
         return state, history
@@ -152,14 +155,18 @@ class Experiment:
             yield state, record
             start = Checkpoint(state)
 
-    def evaluate(self, params: Params, split: Split, *, ten_crop: bool | None = None) -> Any:
-        """The Metrics of every example of a split, in regression its RegressionMetrics.
+    def evaluate(
+        self, params: Params, split: Split | None = None, *, ten_crop: bool | None = None
+    ) -> Any:
+        """The Metrics of every example of a split (the test's), in regression RegressionMetrics.
 
-        The config decides, by default, whether probabilities are means over ten crops.
+        The params may be a whole state. The config decides, by default, about ten crops.
         """
+        examples = expect(self.data.test if split is None else split, Split, "data.test")
+        params = getattr(params, "params", params)
         ten_crop = self.config.ten_crop if ten_crop is None else ten_crop
         eval_step, views = self._eval_step(ten_crop), 10 if ten_crop else 1
-        return loop.evaluate(eval_step, params, split, self.parallel, views)
+        return loop.evaluate(eval_step, params, examples, self.parallel, views)
 
     @functools.cached_property
     def _eval_step(self) -> Callable[[bool], Callable]:
@@ -207,7 +214,7 @@ class Experiment:
 
     def without_zeros(self) -> tuple[LossAndGrad, TrainLoader]:
         """The same sums over a full batch without its black pixels (training/large_batch.py)."""
-        from jaxnets.backprop.nonzero_columns import find_rule_with_widths
+        from jaxnets.backprop.nonzero_columns import find_rule_with_widths, first_dense
         from jaxnets.training.large_batch import with_nonzero_pixels
 
         layer = first_dense(self.model)
@@ -248,7 +255,8 @@ class Experiment:
         from jaxnets.oracle import GRADIENT_TOLERANCE, both_loss_and_grads, gradient_check
 
         config = self.config
-        both = self.gradient_step(both_loss_and_grads(self.model, config.loss, config.precision))
+        wide = "float64" if config.precision == "float64" else "float32"
+        both = self.gradient_step(both_loss_and_grads(self.model, config.loss, wide))
         tolerance = config.gradient_tolerance
         if tolerance is None:
             tolerance = GRADIENT_TOLERANCE[config.precision]
@@ -313,6 +321,8 @@ def prefers_scan(model: Chain, parallel: Parallel) -> bool:
 
 def _check_data(config: Config, data: Dataset) -> None:
     """Raises UserError if the data set does not fit the config."""
+    expect(config, Config, 'jaxnets.preset("cnn")')
+    expect(data, Dataset, 'jaxnets.load_dataset("mnist")')
     if config.watcher and not len(data.validation):
         raise UserError(f"{config.watcher}, {NO_VALIDATION}")
     if (config.loss == "squared_error") != data.is_regression:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxnets.display import Described
 from jaxnets.losses import Labels, Loss, classes_of, squared_error
 
 Sum = Any  # A JAX array on a device, a NumPy one where an epoch is added up.
@@ -23,8 +24,8 @@ def _counted(total: jax.Array) -> jax.Array:
     return total.astype(jnp.int32)
 
 
-@flax.struct.dataclass
-class Metrics:
+@flax.struct.dataclass(repr=False)
+class Metrics(Described):
     """Sums over examples; adding two gives the metrics of both sets of examples."""
 
     loss_sum: Sum
@@ -71,6 +72,9 @@ class Metrics:
     def loss(self) -> float:
         """Mean loss of an example."""
         return float(self.loss_sum) / int(self.count)
+
+    def __iter__(self):  # As Keras' evaluate returns them.
+        return iter((self.loss, self.accuracy))
 
     @property
     def accuracy(self) -> float:

@@ -41,9 +41,10 @@ def both_loss_and_grads(model: Chain, loss: str, precision: str):
     Args:
       model: A chain of layers.
       loss: One of losses.LOSSES.
-      precision: The one in which the model computes (models.chain.with_precision).
+      precision: The one in which stock JAX computes; one with more digits than the model's shows
+        the rounding of the gradients by hand.
     """
-    wide = with_precision(model, "float64" if precision == "float64" else "float32")
+    plain_model = with_precision(model, precision)
 
     def loss_and_grads(params: Any, batch: Batch, key: jax.Array):
         outputs: list[jax.Array] = []
@@ -61,7 +62,7 @@ def both_loss_and_grads(model: Chain, loss: str, precision: str):
             return rule._replace(forward=forward)
 
         metrics, manual = manual_loss_and_grad(model, loss, recording)(params, batch, key)
-        plain = autodiff_loss_and_grad(_at_outputs(wide, outputs).apply, LOSSES[loss])
+        plain = autodiff_loss_and_grad(_at_outputs(plain_model, outputs).apply, LOSSES[loss])
         return metrics, (manual, plain(params, batch, key)[1])
 
     return loss_and_grads

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxnets.display import Described
+
 Sum = Any  # A JAX array on a device, a NumPy one where an epoch is added up.
 
 # A variation below this share of Σ (y - c)² is the rounding of float32 sums: the targets do not
@@ -15,8 +17,8 @@ Sum = Any  # A JAX array on a device, a NumPy one where an epoch is added up.
 ROUNDING = 1e-5
 
 
-@flax.struct.dataclass
-class RegressionMetrics:
+@flax.struct.dataclass(repr=False)
+class RegressionMetrics(Described):
     """Sums over examples of the errors of predicted numbers, [K] except the loss and the count.
 
     c is any number near the targets' mean: in float32, sums of y and y² themselves would lose the

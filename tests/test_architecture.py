@@ -15,35 +15,41 @@ PACKAGE = ROOT / "jaxnets"
 # What each room may import of the others. Arrows point down only: training receives functions, so
 # it knows neither models nor backprop; nothing but what stands on top imports experiment or run.
 ROOMS = {
-    "display": "",
+    "display": "facts",
+    "facts": "",
     "errors": "display",
     "system": "errors",
-    "config": "errors",
+    "config": "display errors",
     "data": "display errors system",
     "models": "display errors",
+    "history": "errors",
     "losses": "",
-    "metrics": "losses regression_metrics",
-    "regression_metrics": "",
+    "metrics": "display losses regression_metrics",
+    "regression_metrics": "display",
     "machine": "__version__ display errors system",
     "backprop": "models losses metrics data.batches",
-    "training": "data errors losses machine metrics",
+    "training": "data display errors losses machine metrics",
     "oracle": "backprop data.batches errors losses models training",
-    "experiment": "backprop config data errors losses machine metrics models oracle training",
+    "experiment": "backprop config data display errors history losses machine metrics models "
+    "oracle training",
     "runs": "config data display errors experiment machine metrics models system training",
     "gradcheck": "backprop config data display errors experiment losses machine models oracle "
     "training",
     "lecture": "config data display errors experiment losses machine metrics models "
     "regression_metrics runs training",
+    "callbacks": "errors experiment metrics runs training",
+    "network": "callbacks config data display errors experiment history machine metrics report "
+    "runs serving training",
     "report": "display errors machine models training",
     "serving": "config data display errors experiment machine models runs system training",
     "cli": "__version__ config display errors experiment gradcheck lecture report serving system",
     "__main__": "cli errors",
-    "": "config data experiment",
+    "": "callbacks config data experiment facts history network serving",
     "train.py": "cli errors lecture runs",
 }
 MAY_IMPORT = {room: set(others.split()) for room, others in ROOMS.items()}
 
-WITHOUT_JAX = ("display", "errors", "system", "config", "cli", "__main__", "data", "")
+WITHOUT_JAX = ("display", "errors", "facts", "system", "config", "cli", "__main__", "data", "")
 JAX = {"jax", "jaxlib", "flax", "optax", "chex", "orbax"}
 DIFFERENTIATES = {
     "grad", "value_and_grad", "vjp", "jvp", "linearize", "linear_transpose", "jacfwd", "jacrev",

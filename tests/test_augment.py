@@ -25,6 +25,7 @@ from jaxnets.lecture.many import train_many
 from jaxnets.losses import cross_entropy
 from jaxnets.metrics import Metrics
 from jaxnets.models import MODELS
+from jaxnets.runs.checkpoints import all_finite
 from jaxnets.training import augment as module
 from jaxnets.training import loop, scan
 from jaxnets.training.augment import ORDER, augmentation, principal_components
@@ -373,7 +374,7 @@ def test_an_epoch_in_one_loop_and_step_by_step_on_all_devices_train_on_the_same_
 def test_under_pmap_a_device_mixes_its_own_share(pictures):
     config = config_of("mlp", hidden=(16,), augment="mixup", devices=8, parallel="pmap")
     state, _ = train_on(pictures, config)  # A loss that is not finite would end it.
-    assert loop.all_finite(state.params)
+    assert all_finite(state.params)
 
 
 @pytest.mark.usefixtures("uniform_weights")

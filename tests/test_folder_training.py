@@ -16,6 +16,7 @@ from jaxnets.data.datasets import Split
 from jaxnets.data.pictures import store as storage
 from jaxnets.data.pictures.folder import load_folder
 from jaxnets.experiment import Experiment
+from jaxnets.runs.checkpoints import all_finite
 from jaxnets.training import loop, scan
 
 PARTS = {"train": "train", "t10k": "test"}
@@ -89,7 +90,7 @@ def test_a_picture_that_proves_bad_counts_nowhere_nor_does_a_batch_of_one(
     data = load_folder(folder, validation_size=0)
     (params, test), history = trained(data, tiny_preset(model, batch_size=batch_size))
     assert (len(data.train), len(data.test), test.count) == (200, 50, 49)
-    assert loop.all_finite(params)
+    assert all_finite(params)
     for record in history:
         assert (record["train_accuracy"] * 199) % 1 == pytest.approx(0, abs=1e-9)
         assert record["train_loss"] < 2

@@ -254,7 +254,7 @@ def test_a_cache_that_is_no_cache_is_made_anew_and_a_pipe_is_not_waited_for(pict
 def test_threads_decode_no_more_pixels_at_a_time_than_one_may(pictures, monkeypatch):
     """They may take a gigabyte, whatever their files' sizes."""
     at_work, most = [], []
-    converted = decode._to_8_bits
+    converted = decode.to_8_bits
     two = threading.Barrier(2, timeout=HANGS)
 
     def convert(picture):
@@ -266,7 +266,7 @@ def test_threads_decode_no_more_pixels_at_a_time_than_one_may(pictures, monkeypa
         at_work.remove(picture)
         return converted(picture)
 
-    monkeypatch.setattr(decode, "_to_8_bits", convert)
+    monkeypatch.setattr(decode, "to_8_bits", convert)
     files = [*pictures.rglob("*.png")] * 2
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(decode.read_picture, files))

@@ -46,7 +46,8 @@ def test_a_network_agrees_with_both_oracles(name):
 def test_alexnet_agrees_with_autodiff(name, dtype, tolerance):
     (program,) = compare.compiled([(network_checks.problem_of(NETWORKS[name]), dtype)])
     with compare.precision(dtype):
-        manual, automatic = program.both(program.passes.inputs, program.passes.constants)
+        passes = program.problem.at(dtype)
+        manual, automatic = program.both(passes.inputs, passes.constants)
         assert compare.disagreement(manual, automatic).value <= tolerance
 
 

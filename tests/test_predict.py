@@ -17,6 +17,7 @@ from scipy import ndimage
 from jaxnets.config.fields import preset
 from jaxnets.data.datasets import Dataset, Split
 from jaxnets.data.pictures.decode import BadPictureError
+from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment
 from jaxnets.machine.platform import Processes
 from jaxnets.runs.run import Run, inputs_sha256, write_config
@@ -57,7 +58,7 @@ def colour_run(tmp_path_factory):
     with RunFolder.create(str(tmp_path_factory.mktemp("runs") / "colour"), "softmax") as folder:
         write_config(folder, experiment, inputs)
         run = Run(experiment, folder, Processes(), experiment.init_state())
-        folder.save(1, run._tree(run.checkpoint))  # That of step 0 is refused.
+        folder.save(1, run.tree(run.checkpoint))  # That of step 0 is refused.
     return folder.path
 
 
@@ -601,3 +602,59 @@ def test_show_draws_what_the_network_saw_on_a_terminal_in_colours(
     assert colours[0].startswith("\x1b[38;2;0;0;0;48;2;0;0;0m▀") and colours[-1].endswith("\x1b[0m")
     label, probability = last.split()
     assert label == "7" and 0.1 < float(probability) <= 1
+
+
+def test_a_path_a_picture_arrays_and_lists_of_them_have_the_same_probabilities(predictor, seven):
+    picture = Image.open(seven)
+    one, two = predictor([picture]), predictor([picture, picture])  # A batch of each rounds alike.
+    assert one.argmax() == 7 and one.sum() == pytest.approx(1, abs=1e-5)
+    grey = np.asarray(picture)
+    colours = np.repeat(grey[..., None], 3, axis=2)
+    for given in (str(seven), seven, seven.read_bytes(), picture, grey, grey[..., None], colours):
+        np.testing.assert_array_equal(predictor(given), one)
+        np.testing.assert_array_equal(predictor([given, seven]), two)
+    for many in (np.stack([grey, grey]), np.stack([colours, colours])):
+        np.testing.assert_array_equal(predictor(many), two)
+    np.testing.assert_array_equal(predictor(grey / 255), one)
+
+
+def test_images_of_the_data_set_pass_unchanged_as_bytes_and_as_floats(predictor, mnist, digits):
+    images, _ = digits
+    expected = predictor.probabilities(images[..., None])
+    for given in (images, images[..., None], list(images), images.astype(int)):
+        np.testing.assert_array_equal(predictor(given), expected)
+    np.testing.assert_array_equal(predictor(mnist.test.images[:COUNT]), expected)
+    first, second = predictor([images[0], images[0] / 255])
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_array_equal(
+        predictor(images[0]), predictor.probabilities(images[:1, ..., None])
+    )
+    assert predictor([]).shape == (0, 10)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (np.full((28, 28), 255.0), "floats from 0 to 1, got float64 from 255.0 to 255.0"),
+        (
+            np.full((28, 28), 256),
+            "bytes from 0 to 255 or as floats from 0 to 1, got int64 from 256",
+        ),
+        (np.full((28, 28), np.nan), "got float64 from nan"),
+        (np.zeros(784), r"expected pictures \[N, H, W, C\], .* got shape \(784,\)"),
+        ([np.zeros(784)], r"expected a picture .* got shape \(784,\)"),
+        (np.zeros((2, 9, 9, 2)), r"expected a picture .* got shape \(9, 9, 2\)"),
+        (7, r"got shape \(\)"),
+        ([None], "got object"),
+    ],
+)
+def test_what_is_no_picture_is_refused_in_a_sentence(predictor, given, message):
+    with pytest.raises(UserError, match=message):
+        predictor(given)
+
+
+def test_a_picture_that_cannot_be_read_is_named(predictor, seven):
+    with pytest.raises(BadPictureError, match="^8.png: no such file$"):
+        predictor([seven, "8.png"])
+    with pytest.raises(BadPictureError, match="^picture 1: no ink found$"):
+        predictor([seven, np.zeros((99, 99), np.uint8)])

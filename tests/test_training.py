@@ -12,7 +12,7 @@ import pytest
 from conftest import assert_close, assert_same, leaves, quick_jit, train_on
 
 from jaxnets import experiment
-from jaxnets.backprop.nonzero_columns import find_rule_with_widths
+from jaxnets.backprop.nonzero_columns import find_rule_with_widths, first_dense
 from jaxnets.data.batches import Batch
 from jaxnets.data.datasets import Split
 from jaxnets.errors import RunFailedError, UserError
@@ -20,7 +20,6 @@ from jaxnets.experiment import Experiment, make_loss_and_grad
 from jaxnets.losses import LOSSES
 from jaxnets.machine.platform import set_up_jax
 from jaxnets.metrics import Metrics
-from jaxnets.models.chain import first_dense
 from jaxnets.training import loop, scan
 from jaxnets.training.large_batch import accumulate_gradients, with_nonzero_pixels
 from jaxnets.training.optimizer import create_optimizer, create_schedule

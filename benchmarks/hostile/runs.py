@@ -36,7 +36,7 @@ def run_samples(folder: Path) -> dict[str, Any]:
     with Run.open(flags) as run:
         opened = run.folder
         opened.log(record)
-        like = jax.device_get(run._tree(run.checkpoint))
+        like = jax.device_get(run.tree(run.checkpoint))
         opened.save(3, like)
     return {
         "folder": opened.path,

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -11,6 +12,12 @@ from jaxtyping import Array, Float
 
 from jaxnets.backprop.dense import DENSE, with_rule
 from jaxnets.backprop.rule import FindRule, LayerRule, Params, rule_of
+from jaxnets.models.chain import Chain
+
+
+def first_dense(chain: Chain) -> nn.Dense:
+    """The first dense layer."""
+    return next(layer for layer in chain.layers if isinstance(layer, nn.Dense))
 
 
 def find_rule_with_widths(layer: Any, widths: Sequence[int]) -> FindRule:

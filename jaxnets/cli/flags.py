@@ -11,15 +11,14 @@ from typing import Any
 from jaxnets import __version__
 from jaxnets.config.fields import Config
 from jaxnets.config.options import Options, option, options_of, parse
+from jaxnets.config.recipes import ALIASES
 from jaxnets.display import program
 from jaxnets.errors import UserError, same_name
 from jaxnets.system import check_memory
 
 OTHERS = ("--help", "--help_all", "--version")  # Flags that are no fields.
 
-# Names that many programs have for a flag; cli/guesses.py answers others.
-ALIASES = dict(lr="learning_rate", bs="batch_size", wd="weight_decay")
-# The same for values.
+# Names that many programs have for a value; config/recipes.py has those for flags.
 VALUES = dict(cuda="gpu", hand="manual", autodiff="auto", fp32="float32", fp64="float64")
 VALUES |= dict(bf16="bfloat16", amp="mixed", xent="cross_entropy", ce="cross_entropy")
 

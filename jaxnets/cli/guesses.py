@@ -2,28 +2,9 @@
 
 from collections.abc import Collection
 
+from jaxnets.config.guesses import NAMES
 from jaxnets.config.recipes import PRESETS
 from jaxnets.errors import did_you_mean, same_name
-
-# The flags of other programs that are ours under another name: these are answered.
-NAMES = dict(
-    arch="model", architecture="model", net="model", network="model", m="model", data="dataset",
-    d="dataset", num_epochs="epochs", n_epochs="epochs", max_epochs="epochs", e="epochs",
-    batch="batch_size", b="batch_size", minibatch="batch_size", eta="learning_rate",
-    alpha="learning_rate", step_size="learning_rate", optim="optimizer", opt="optimizer",
-    solver="optimizer", scheduler="schedule", lr_schedule="schedule", lr_scheduler="schedule",
-    l2="weight_decay", layers="hidden", units="hidden", hidden_units="hidden",
-    hidden_size="hidden", hidden_sizes="hidden", drop="dropout", criterion="loss",
-    objective="loss", augmentation="augment", aug="augment", image_size="input_size",
-    img_size="input_size", dtype="precision", random_state="seed", random_seed="seed",
-    manual_seed="seed", weights="init_from", pretrained="init_from", checkpoint="init_from",
-    finetune="init_from", output="workdir", out="workdir", o="workdir", output_dir="workdir",
-    out_dir="workdir", save_dir="workdir", logdir="workdir", log_dir="workdir", run_dir="workdir",
-    folder="workdir", restart="resume", load="resume", num_gpus="devices", gpus="devices",
-    num_devices="devices", n_gpus="devices", world_size="num_processes", rank="process_id",
-    validation_split="validation_size", val_size="validation_size", k="top", topk="top",
-    top_k="top", topn="top", v="version",
-)  # fmt: skip
 
 TESTED = "every run ends with a test, result.json holds it"
 

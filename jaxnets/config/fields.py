@@ -30,7 +30,7 @@ SINGLE_PROCESS = {"distributed": False, **dict.fromkeys((*_PLACE, "secret_file")
 COUNT, UNITS, FRACTION = (1, 10**6), (1, 65536), (0.0, 1.0)  # The smallest and the largest value.
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
 class Config(Options):
     """Everything that a run depends on.
 
@@ -304,7 +304,9 @@ def preset(model: str = DEFAULT_MODEL, **changes: Any) -> Config:
         raise unknown("model", model, PRESETS)
     for name in changes:
         if name not in Config.__dataclass_fields__:
-            raise unknown("field", name, Config.__dataclass_fields__)
+            from jaxnets.config.guesses import unknown_field
+
+            raise unknown_field(name, Config.__dataclass_fields__)
     recipe = dict(PRESETS[model])
     if changes.get("recipe") == "paper" and "recipe" in recipe:
         recipe |= PAPER

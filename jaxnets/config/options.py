@@ -11,6 +11,7 @@ import typing
 from pathlib import Path
 from typing import Any
 
+from jaxnets.display import Described
 from jaxnets.errors import UserError, same_name, unknown
 
 MAX_NUMBERS = 100  # In one value; a config.json may come from an untrusted source.
@@ -45,13 +46,17 @@ def option(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
+@dataclasses.dataclass(frozen=True, kw_only=True, repr=False)
+class Options(Described):
     """A class whose fields are options: each value is checked when an object is made."""
 
     def __post_init__(self):
         for field in options_of(type(self)):
-            _check(field, getattr(self, field.name))
+            value = getattr(self, field.name)
+            if types_of(field)[:2] == (tuple, int) and isinstance(value, list | int):
+                value = tuple(value) if isinstance(value, list) else (value,)  # [64, 32] or 64.
+                object.__setattr__(self, field.name, value)
+            _check(field, value)
 
 
 def options_of(kind: type[Options]) -> list[dataclasses.Field]:

@@ -102,8 +102,3 @@ def shift_corners(batch_size: int, seed: int, epoch: int, step: int) -> np.ndarr
     """Draws a batch's corners [B, 2] uint8, uniformly."""
     rng = np.random.default_rng((seed, epoch, step))
     return rng.integers(0, 2 * SHIFT + 1, (2, batch_size)).T.astype(np.uint8)
-
-
-def epoch_corners(steps: int, batch_size: int, seed: int, epoch: int) -> np.ndarray:
-    """Returns [S, B, 2] uint8, the corners with which `train_batches` shifts an epoch's images."""
-    return np.stack([shift_corners(batch_size, seed, epoch, step) for step in range(steps)])

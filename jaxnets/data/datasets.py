@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxnets.display import Described
 from jaxnets.errors import UserError
 
 # The default size of the validation split, at most a tenth of the training images.
@@ -18,8 +19,8 @@ VALIDATION_SIZE = 5000
 MAX_CLASSES = 1000
 
 
-@dataclasses.dataclass(frozen=True)
-class Split:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Split(Described):
     """Images with their labels."""
 
     # [N, H, W, C] float32 in [0, 1], or uint8, which the step divides by 255: a NumPy array, or
@@ -30,15 +31,12 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, rows: slice) -> "Split":
+    def __getitem__(self, rows: slice | np.ndarray) -> "Split":
         return Split(self.images[rows], self.labels[rows])
 
-    def __repr__(self) -> str:
-        return f"Split({len(self):,} images of {self.images.shape[1:]})"
 
-
-@dataclasses.dataclass(frozen=True)
-class Dataset:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Dataset(Described):
     """A data set in the lecture's three parts.
 
     In regression, labels are targets [N, K] float32, standardised by the mean and the scale that

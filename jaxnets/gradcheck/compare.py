@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxnets.backprop.check import relative_error
@@ -106,11 +107,10 @@ def check(name: str, problems: Sequence[Problem], tolerances: dict[str, float]) 
 
 
 class Program(NamedTuple):
-    """A problem in one precision, ready to run."""
+    """A problem in one precision, ready to run. Its numbers are made when it runs."""
 
     problem: Problem
     dtype: str
-    passes: Passes
     both: Any  # Compiled (inputs, constants) -> what passes.manual and passes.automatic return.
     number: Any  # Compiled passes.number in float64, else None.
 
@@ -138,17 +138,19 @@ def _lowered(problem: Problem, dtype: str) -> Program:
             return jitted.lower(passes.inputs, passes.constants)
 
         number = lower(passes.number) if dtype == "float64" else None
-        return Program(problem, dtype, passes, lower(both), number)
+        return Program(problem, dtype, lower(both), number)
 
 
 def judge(program: Program) -> tuple[Error, Differences]:
     """The error against autodiff and, in float64, against central differences."""
     with precision(program.dtype):
-        manual, automatic = program.both(program.passes.inputs, program.passes.constants)
+        passes = program.problem.at(program.dtype)
+        manual, automatic = program.both(passes.inputs, passes.constants)
         error = disagreement(manual, automatic)
+        del automatic  # AlexNet's parameters alone are 500 MB.
         if program.dtype != "float64":
             return error, Differences()
-        return error, central_differences(program, manual["gradient"])
+        return error, central_differences(program, passes, manual["gradient"])
 
 
 def disagreement(ours: Any, theirs: Any) -> Error:
@@ -167,7 +169,7 @@ def _misshapen(ours: Any, theirs: Any) -> Error | None:
     return None
 
 
-def central_differences(program: Program, gradient: Any) -> Differences:
+def central_differences(program: Program, passes: Passes, gradient: Any) -> Differences:
     """Compares a gradient with (f(x + h d) - f(x - h d)) / 2h, which needs no derivative.
 
     Along random directions d of length 1 it is compared with the inner product of gradient and d.
@@ -177,22 +179,22 @@ def central_differences(program: Program, gradient: Any) -> Differences:
     and another one takes its place.
     Where every move crosses a kink, the error is infinite, unless the problem has ties.
     """
-    inputs = program.passes.inputs
-    if misshapen := _misshapen(gradient, inputs):
+    if misshapen := _misshapen(gradient, passes.inputs):
         return Differences(misshapen)
     slopes = [np.asarray(slope) for slope in jax.tree.leaves(gradient)]
     length = np.sqrt(sum(np.vdot(slope, slope) for slope in slopes))
     size = sum(slope.size for slope in slopes)
     rng = np.random.default_rng(0)
     trials: list[Any] = [("a direction", _directions(slopes, rng), length / np.sqrt(size))]
-    for number, ((name, _), slope) in enumerate(zip(_named_leaves(inputs), slopes, strict=True)):
+    names = [name for name, _ in _named_leaves(passes.inputs)]
+    for number, (name, slope) in enumerate(zip(names, slopes, strict=True)):
         trials.append((name, _coordinates(number, slope, rng), np.max(np.abs(slope), initial=0)))
 
     worst, compared, kinks = Error(), 0, 0
     for name, moves, typical in trials:
         found = 0
         for move in moves:
-            slopes_along = _slopes_along(move, program, slopes)
+            slopes_along = _slopes_along(move, program, passes, slopes)
             if slopes_along is None:
                 kinks += 1
                 continue
@@ -209,26 +211,31 @@ def central_differences(program: Program, gradient: Any) -> Differences:
 
 
 def _slopes_along(
-    move: Move, program: Program, slopes: list[np.ndarray]
+    move: Move, program: Program, passes: Passes, slopes: list[np.ndarray]
 ) -> tuple[float, float] | None:
     """The difference quotient along a move and what the slopes say; None where a kink is crossed.
 
     The slopes are multiplied by the move as it came out after rounding.
     """
-    leaves, tree = jax.tree.flatten(program.passes.inputs)
-
-    def moved_by(step: float) -> tuple[list, float, list[np.ndarray]]:
-        ends = list(leaves)
-        for index, change in move.items():
-            ends[index] = np.asarray(leaves[index]) + step * change
-        number, sides = program.number(jax.tree.unflatten(tree, ends), program.passes.constants)
-        return ends, float(number), sides
-
+    leaves, tree = jax.tree.flatten(passes.inputs)
     step = program.problem.step
-    (low, below, sides_below), (high, above, sides_above) = moved_by(-step), moved_by(step)
+
+    def end(index: int, sign: int) -> np.ndarray:
+        return np.asarray(leaves[index]) + sign * step * move[index]
+
+    def number_at(sign: int) -> tuple[float, list[np.ndarray]]:
+        ends = [
+            jnp.asarray(end(index, sign)) if index in move else leaf
+            for index, leaf in enumerate(leaves)
+        ]
+        number, sides = program.number(jax.tree.unflatten(tree, ends), passes.constants)
+        return float(number), sides
+
+    (below, sides_below), (above, sides_above) = number_at(-1), number_at(1)
     if not all(map(np.array_equal, sides_above, sides_below)):
         return None
-    rise = sum(np.vdot(slopes[number], high[number] - low[number]) for number in move)
+    # Both ends of one leaf at a time: those of all leaves of AlexNet take a gigabyte.
+    rise = sum(np.vdot(slopes[index], end(index, 1) - end(index, -1)) for index in move)
     return (above - below) / (2 * step), float(rise) / (2 * step)
 
 
@@ -236,7 +243,9 @@ def _directions(slopes: list[np.ndarray], rng: np.random.Generator) -> Iterator[
     for _ in range(ATTEMPTS):
         changes = [rng.standard_normal(slope.shape, np.float32) for slope in slopes]
         length = np.sqrt(sum(np.vdot(change, change) for change in changes))
-        yield {number: change / length for number, change in enumerate(changes)}
+        for change in changes:
+            change /= length
+        yield dict(enumerate(changes))
 
 
 def _coordinates(number: int, slope: np.ndarray, rng: np.random.Generator) -> Iterator[Move]:

@@ -84,13 +84,13 @@ def problem_of(network: Network) -> Problem:
         def automatic(params, batch):
             if precision != "bfloat16":
                 return _outcome(autodiff_loss_and_grad(model.apply, loss), params, batch)
-            both = both_loss_and_grads(model, network.config.loss, precision)
+            both = both_loss_and_grads(model, network.config.loss, "float32")
             output = _outcome(autodiff_loss_and_grad(plain.apply, loss), params, batch)["output"]
             return {"output": output, "gradient": both(params, batch, jax.random.key(0))[1][1]}
 
         wide = "float64" if precision == "float64" else "float32"
         inputs, batch = jax.tree.map(
-            lambda leaf: jnp.asarray(leaf, wide if leaf.dtype == np.float64 else leaf.dtype),
+            lambda leaf: jnp.asarray(leaf, leaf.dtype if leaf.dtype == np.int32 else wide),
             (params, Batch(images, labels, mask)),
         )
         return Passes(inputs, batch, manual, automatic, number)
@@ -127,11 +127,11 @@ def record_branches(layer: Layer, sides: list[jax.Array]) -> Layer:
 
 
 def _random_params(model: Chain, images: np.ndarray, rng: np.random.Generator) -> Any:
-    """Kernels as He et al. 2015 draw them, and biases that are not 0, as float64."""
+    """Kernels as He et al. 2015 draw them, and biases that are not 0."""
     shapes = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
 
     def draw(leaf: jax.ShapeDtypeStruct) -> np.ndarray:
         scale = 0.1 if len(leaf.shape) == 1 else np.sqrt(2 / np.prod(leaf.shape[:-1]))
-        return scale * rng.standard_normal(leaf.shape, np.float32).astype(np.float64)
+        return np.float32(scale) * rng.standard_normal(leaf.shape, np.float32)
 
     return jax.tree.map(draw, shapes)

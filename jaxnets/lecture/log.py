@@ -59,7 +59,7 @@ class HandwrittenLog(Progress):
     """Slide "程序运行结果": one bar over all full-batch steps, then the line of the test."""
 
     def __init__(self, epochs: int, loader: TrainLoader, checkpoint: Checkpoint):
-        super().__init__(epochs, loader, checkpoint, silent=True)
+        super().__init__(epochs, loader, checkpoint, bar=False)
         print("Start training the best model...", flush=True)
         self._slide = SlideBar("Training the best model", epochs, self._epoch)
 

@@ -22,9 +22,9 @@ from jaxnets.lecture.log import SlideBar
 from jaxnets.lecture.many import TrainingSummary, summary_from_json, train_many, train_one
 from jaxnets.metrics import Metrics
 from jaxnets.runs import terminal
-from jaxnets.runs.run import Run
+from jaxnets.runs.run import Run, inputs_sha256, write_config
 from jaxnets.runs.run_folder import SEARCH
-from jaxnets.training.loop import Callbacks
+from jaxnets.training.loop import Callbacks, Checkpoint
 
 # What the slide prints: training loss and accuracy, then validation's (the last: the test's).
 SLIDE = {
@@ -75,7 +75,10 @@ def search_first(run: Run) -> None:
     best = choose(found)
     print(f"The best parameter is {best}.\n", flush=True)
     run.folder.write(SEARCH, {str(size): found[size]._asdict() for size in found})
-    run.change_config(_single(config, best, config.seed))
+    old, single = run.experiment, _single(config, best, config.seed)
+    run.experiment = Experiment.create(single, old.data, old.parallel)
+    run.checkpoint = Checkpoint(run.experiment.init_state())
+    write_config(run.folder, run.experiment, inputs_sha256(run.experiment))
 
 
 def closing_table(run: Run, test: Metrics) -> str:

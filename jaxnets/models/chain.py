@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxnets.display import Described
+
 Layer = Callable[..., jax.Array]
 
 
-class Chain(nn.Module):
+class Chain(Described, nn.Module):
     """Applies its layers one after the other.
 
     A layer is a named Flax layer (nn.Dense, nn.Conv), nn.Dropout, or a function without
@@ -53,11 +55,6 @@ class Chain(nn.Module):
 def has_convolution(chain: Chain) -> bool:
     """Whether any layer is a convolution."""
     return any(isinstance(layer, nn.Conv) for layer in chain.layers)
-
-
-def first_dense(chain: Chain) -> nn.Dense:
-    """The first dense layer."""
-    return next(layer for layer in chain.layers if isinstance(layer, nn.Dense))
 
 
 def with_precision(chain: Chain, precision: str) -> Chain:

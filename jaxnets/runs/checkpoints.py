@@ -51,6 +51,11 @@ class CheckpointTimer:
         return step // self._steps > self._step // self._steps
 
 
+def all_finite(tree: Any) -> bool:
+    """Whether no element of any array is infinite or NaN."""
+    return all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(tree))
+
+
 def path_of(folder: Path, step: int) -> Path:
     """The file of a step's checkpoint."""
     return folder / f"{step}.safetensors"

@@ -16,8 +16,9 @@ from jaxnets.data.batches import Batch
 from jaxnets.experiment import Experiment
 from jaxnets.machine.platform import Processes
 from jaxnets.models.chain import Chain, Layer
+from jaxnets.runs.checkpoints import all_finite
 from jaxnets.runs.run import Run
-from jaxnets.training.loop import Callbacks, Checkpoint, NonFiniteLossError, all_finite
+from jaxnets.training.loop import Callbacks, Checkpoint, NonFiniteLossError
 from jaxnets.training.step import TrainState
 
 

@@ -106,7 +106,6 @@ def from_json(values: dict[str, Any]) -> Config:
     if missing := [name for name in names if name not in values]:
         raise UserError(f"no {', '.join(missing)}: another version of jaxnets wrote it")
     found: dict[str, Any] = {name: values[name] for name in names}
-    found |= {name: tuple(value) for name, value in found.items() if isinstance(value, list)}
     try:
         return Config(**found)
     except (ValueError, TypeError, RecursionError) as error:  # A wrong type, or nested too deep.

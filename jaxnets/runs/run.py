@@ -19,11 +19,11 @@ from jaxnets.experiment import Experiment, Record
 from jaxnets.machine.platform import Processes, describe, surroundings
 from jaxnets.metrics import Metrics
 from jaxnets.runs import terminal
-from jaxnets.runs.checkpoints import CheckpointTimer
+from jaxnets.runs.checkpoints import CheckpointTimer, all_finite
 from jaxnets.runs.run_folder import CONFIG, ReplicaRunFolder, RunFolder, num_params, params_sha256
 from jaxnets.runs.terminal import Progress
 from jaxnets.system import memory_limits
-from jaxnets.training.loop import Callbacks, Checkpoint, Interrupted, NonFiniteLossError, all_finite
+from jaxnets.training.loop import Callbacks, Checkpoint, Interrupted, NonFiniteLossError
 from jaxnets.training.step import TrainState
 
 
@@ -93,13 +93,6 @@ class Run:
     @property
     def config(self) -> Config:
         return self.experiment.config
-
-    def change_config(self, config: Config) -> None:
-        """Continues with other settings, before training; config.json follows."""
-        parallel = self.experiment.parallel
-        self.experiment = Experiment.create(config, self.experiment.data, parallel)
-        self.checkpoint = Checkpoint(self.experiment.init_state())
-        write_config(self.folder, self.experiment, inputs_sha256(self.experiment))
 
     @property
     def headline(self) -> str:
@@ -204,7 +197,7 @@ class Run:
             show(reason)
         test = self.experiment.evaluate(self.checkpoint.state.params, self.experiment.data.test)
         print(self._shown.test_line(test))
-        result = self._result(test)
+        result = self.result(test)
         self.folder.finish(result)
         if self.config.weights_only:
             self.folder.keep_weights_only({"params": self.checkpoint.state.params})
@@ -224,7 +217,7 @@ class Run:
             )
         return test
 
-    def _result(self, test: Metrics) -> dict[str, Any]:
+    def result(self, test: Metrics) -> dict[str, Any]:
         """What result.json holds."""
         history, config = self.folder.records(), self.config
         state, devices = self.checkpoint.state, self.experiment.parallel.devices
@@ -256,12 +249,12 @@ class Run:
         if self.processes.is_first:
             if not all_finite(checkpoint.state.params):
                 raise NonFiniteLossError(f"the parameters after step {step} are not finite")
-            self.folder.save(step, self._tree(checkpoint))
+            self.folder.save(step, self.tree(checkpoint))
         self._timer.saved(step)
 
     def last_saved(self, state: TrainState) -> Checkpoint:
         """The last checkpoint, or the fresh state if none was saved."""
-        like = self._tree(Checkpoint(state))
+        like = self.tree(Checkpoint(state))
         tree = self.folder.restore(like) if self.processes.is_first else None
         if not self.processes.broadcast_json("restored", lambda: tree is not None):
             return Checkpoint(state)
@@ -274,7 +267,7 @@ class Run:
             float(tree["data_seconds"]),
         )
 
-    def _tree(self, checkpoint: Checkpoint) -> dict[str, Any]:
+    def tree(self, checkpoint: Checkpoint) -> dict[str, Any]:
         """A checkpoint's arrays: without the key, which the seed determines, and zeros for None."""
         state = checkpoint.state
         return {

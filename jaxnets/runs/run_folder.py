@@ -244,7 +244,7 @@ class RunFolder:
     def restore(self, like: Any) -> Any:
         """Reads the last checkpoint as NumPy arrays in the structure of `like`; None without one.
 
-        A damaged one is reported on stderr and removed if an older one can be restored.
+        A damaged one is reported on stderr, and under the lock removed if an older one is sound.
         """
         self._saved_step, tree = self._read_newest(like) or (None, None)
         return tree
@@ -281,8 +281,8 @@ class RunFolder:
                 if number < WARNED:
                     line = f"{file}: cannot be restored: {first_line(error)}"
                     print(one_line(f"warning: {line}; using step {step}"), file=sys.stderr)
-                if whole and not isinstance(error, OSError):  # What is not read may be sound.
-                    file.unlink()
+                if whole and self._lock is not None and not isinstance(error, OSError):
+                    file.unlink()  # What is not read may be sound.
             if len(bad) > WARNED:
                 more = f"warning: {len(bad) - WARNED:,} more cannot be restored"
                 print(more, file=sys.stderr)

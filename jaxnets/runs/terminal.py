@@ -123,9 +123,9 @@ class Progress(contextlib.AbstractContextManager):
     """A line an epoch, and a bar over all images of a run, on stderr if that is a terminal."""
 
     def __init__(
-        self, epochs: int, loader: TrainLoader, checkpoint: Checkpoint, silent: bool = False
+        self, epochs: int, loader: TrainLoader, checkpoint: Checkpoint, bar: bool | None = None
     ):
-        """Starts the bar where the run stands; a silent bar is never shown."""
+        """Starts the bar where the run stands; a True shows it on stdout, a False never."""
         self._epochs, self._error = epochs, 0.0
         self._epoch = int(checkpoint.state.step) // loader.steps
         part = 0 if checkpoint.metrics is None else int(checkpoint.metrics.count)
@@ -133,7 +133,8 @@ class Progress(contextlib.AbstractContextManager):
         self._bar = tqdm(
             total=len(loader.split) * epochs,
             initial=len(loader.split) * self._epoch + part,
-            disable=silent or None,
+            file=sys.stdout if bar else None,
+            disable=None if bar is None else not bar,
             bar_format="{percentage:3.0f}%|{bar}| {remaining} left{postfix}",
             dynamic_ncols=True,
             leave=False,

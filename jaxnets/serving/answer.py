@@ -13,7 +13,6 @@ from jaxnets.data.pictures.decode import FORMATS, BadPictureError, read_picture
 from jaxnets.display import has_colours, line, printable, width_of
 from jaxnets.display import show as show_lines
 from jaxnets.errors import UserError
-from jaxnets.serving.digit import LARGEST, WORK
 from jaxnets.serving.predict import BATCH, load_predictor
 
 STDIN = "-"
@@ -62,14 +61,11 @@ def answer(
                 _print(name, found[0][0], width, seen[0][0])
         batch.clear()
 
-    side = predictor.image_shape[0]
-    if predictor.as_digits:
-        side = int(LARGEST**0.5) if each else WORK
     for name, path in _files(names):
         try:
             if isinstance(path, BadPictureError):
                 raise path
-            batch.append((name, predictor.prepare_each(_read(path, side))))
+            batch.append((name, predictor.prepare_each(_read(path, predictor.decode_size))))
         except BadPictureError as error:
             all_good = False
             flush()  # The pictures before it come first.

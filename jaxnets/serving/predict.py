@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,26 +12,29 @@ import numpy as np
 from PIL import Image
 
 from jaxnets.config.fields import Config
-from jaxnets.data.datasets import MAX_CLASSES
-from jaxnets.data.pictures.decode import to_square
+from jaxnets.data.arrays import as_pixels
+from jaxnets.data.datasets import MAX_CLASSES, Dataset
+from jaxnets.data.pictures.decode import BadPictureError, to_square
+from jaxnets.display import Described
 from jaxnets.errors import UserError
 from jaxnets.experiment import create_model
 from jaxnets.machine.platform import compiler_options, set_up_jax
 from jaxnets.models.chain import Chain
 from jaxnets.runs.resume import read_config
 from jaxnets.runs.run_folder import CONFIG, RunFolder
-from jaxnets.serving.digit import SIDE, to_digit, to_digits
+from jaxnets.serving.digit import LARGEST, SIDE, WORK, to_digit, to_digits
+from jaxnets.serving.pictures import SINGLE, Picture, Pictures, as_list, to_picture
 from jaxnets.system import check_memory
 from jaxnets.training.crops import center_crop
-from jaxnets.training.step import to_float
+from jaxnets.training.step import TrainState, to_float
 
 COPIES = 3  # How often the parameters are in memory at once, at most.
 BATCH = 128  # The most pictures in a batch.
 MAX_SIDE = 4096  # The largest image side that a config.json may have.
 
 
-@dataclasses.dataclass(frozen=True)
-class Predictor:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Predictor(Described):
     """The network of a run, from pictures to probabilities."""
 
     config: Config
@@ -39,7 +43,7 @@ class Predictor:
     prepare_as: str  # "auto" (one digit), "digit", "digits" or "picture", as `load_predictor` says.
     step: int  # The number of training steps.
     finished: bool
-    # The compiled network: images [B, H, W, C] uint8 → probabilities [B, K] float32.
+    # The compiled network: images [B, H, W, C] → probabilities [B, K] float32.
     forward: Callable[[np.ndarray], jax.Array]
 
     @property
@@ -47,13 +51,45 @@ class Predictor:
         """Whether pictures are converted to MNIST's format, or only cut to a square."""
         return self.prepare_as != "picture"
 
-    def __call__(self, pictures: Sequence[Image.Image]) -> np.ndarray:
-        """Returns each class' probability, [N, K] float32, for N pictures of any size and mode.
+    def __call__(self, pictures: Pictures) -> np.ndarray:
+        """Returns each class' probability, [N, K] float32; a single picture is N = 1.
+
+        Args:
+          pictures: One or many, of any size: paths, pictures of Pillow, arrays [H, W] or [H, W, C]
+            in a list, or one array [N, H, W, C] or [N, H, W]. Pixels are bytes, or floats from 0 to
+            1. Arrays of the size of the training images pass unchanged; the rest is prepared as
+            `jaxnets predict` prepares it.
 
         Raises:
-          BadPictureError: A digit was expected and a picture has no ink, or several digits.
+          UserError: The pixels are others, or the array has another shape.
+          BadPictureError: A file is no picture, or a digit was expected and there is no ink, or
+            several digits.
         """
-        return self.probabilities([self.prepare(picture) for picture in pictures])
+        images = []
+        for number, picture in enumerate(as_list(pictures, self.image_shape)):
+            try:
+                images.append(self._image(picture))
+            except BadPictureError as error:
+                name = picture if isinstance(picture, str | os.PathLike) else f"picture {number}"
+                raise BadPictureError(f"{name}: {error}") from None
+        if any(image.dtype != np.uint8 for image in images):
+            images = [to_float(image) for image in images]
+        return self.probabilities(images)
+
+    def _image(self, picture: Picture) -> np.ndarray:
+        """The network's input for one picture, [H, W, C] uint8 or float32."""
+        if not isinstance(picture, SINGLE):
+            pixels = as_pixels(picture)
+            if pixels.shape == self.image_shape or (*pixels.shape, 1) == self.image_shape:
+                return pixels.reshape(self.image_shape)
+        return self.prepare(to_picture(picture, self.decode_size))
+
+    @property
+    def decode_size(self) -> int:
+        """The `side` of `read_picture`: a file's picture need not have more detail."""
+        if self.prepare_as == "digits":
+            return int(LARGEST**0.5)
+        return WORK if self.as_digits else self.image_shape[0]
 
     def prepare(self, picture: Image.Image) -> np.ndarray:
         """Converts a picture to the data set's format, [H, W, C] uint8."""
@@ -75,7 +111,9 @@ class Predictor:
         return center_crop(image, self.config.input_size)
 
     def probabilities(self, images: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
-        """Returns the probability of each class, [N, H, W, C] uint8 → [N, K] float32.
+        """Returns the probability of each class for prepared images, [N, H, W, C] → [N, K] float32.
+
+        They are bytes, or floats from 0 to 1.
 
         Batches have one size, a power of two of at most BATCH: few are ever compiled.
         """
@@ -83,7 +121,7 @@ class Predictor:
         size = min(BATCH, 1 << max(len(images) - 1, 0).bit_length())
         for start in range(0, len(images), size):
             batch = images[start : start + size]
-            padded = np.zeros((size, *self.image_shape), np.uint8)
+            padded = np.zeros((size, *self.image_shape), images[0].dtype)
             padded[: len(batch)] = batch
             out[start : start + size] = np.asarray(self.forward(padded))[: len(batch)]
         return out
@@ -105,25 +143,45 @@ def load_predictor(workdir: str, prepare_as: str = "auto") -> Predictor:
     folder = RunFolder.open(workdir)
     config = read_config(folder)
     image_shape, class_names = _form(folder)
-    is_digit_size = image_shape == (SIDE, SIDE, 1)
-    if prepare_as in ("digit", "digits") and not is_digit_size:
+    if prepare_as in ("digit", "digits") and image_shape != (SIDE, SIDE, 1):
         raise UserError(f"prepare: digits are {(SIDE, SIDE, 1)}, the run has images {image_shape}")
-    if prepare_as == "auto" and not (is_digit_size and all(len(name) == 1 for name in class_names)):
-        prepare_as = "picture"
+    if prepare_as == "auto":
+        prepare_as = usual_preparation(image_shape, class_names)
     set_up_jax(None, config.precision)
     model = create_model(config, len(class_names))
 
     like = _params_like(folder, config, model, image_shape)
     check_memory(COPIES * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(like)))
     step, params = folder.read_params(like)
-    params = jax.device_put(params)
+    forward = compile_forward(config, model, params)
+    return Predictor(config, image_shape, class_names, prepare_as, step, folder.finished, forward)
+
+
+def usual_preparation(image_shape: tuple[int, ...], class_names: Sequence[str]) -> str:
+    """The `prepare_as` of a run: "auto" where it reads characters, else "picture"."""
+    reads = image_shape == (SIDE, SIDE, 1) and all(len(name) == 1 for name in class_names)
+    return "auto" if reads else "picture"
+
+
+def compile_forward(config: Config, model: Chain, params: Any) -> Callable[[np.ndarray], jax.Array]:
+    """The compiled network with its parameters, as in `Predictor.forward`."""
 
     def probabilities(params, images):
         logits = model.apply({"params": params}, _inputs(config, images))
         return jax.nn.softmax(jnp.asarray(logits, jnp.float32))
 
-    forward = functools.partial(jax.jit(probabilities, compiler_options=compiler_options()), params)
-    return Predictor(config, image_shape, class_names, prepare_as, step, folder.finished, forward)
+    compiled = jax.jit(probabilities, compiler_options=compiler_options())
+    return functools.partial(compiled, jax.device_put(params))
+
+
+def create_predictor(config: Config, data: Dataset, state: TrainState, finished: bool) -> Predictor:
+    """The network as it is in a training, whose further steps do not change it."""
+    params = jax.tree.map(np.array, jax.device_get(state.params))
+    forward = compile_forward(config, create_model(config, data.num_classes), params)
+    height, width, channels = data.image_shape
+    shape, names, step = (height, width, channels), data.class_names, int(state.step)
+    prepare_as = usual_preparation(shape, names)
+    return Predictor(config, shape, names, prepare_as, step, finished, forward)
 
 
 def _form(folder: RunFolder) -> tuple[tuple[int, int, int], tuple[str, ...]]:

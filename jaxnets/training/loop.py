@@ -163,11 +163,6 @@ def check_finite(loss_sum: np.floating, where: str) -> None:
         raise NonFiniteLossError(f"the loss of {where} is {loss_sum}")
 
 
-def all_finite(tree: Any) -> bool:
-    """Whether no element of any array is infinite or NaN."""
-    return all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(tree))
-
-
 def evaluate(
     eval_step: Callable, params: Any, split: Split, parallel: Parallel, views: int = 1
 ) -> Metrics:

@@ -12,7 +12,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Shaped
 
-from jaxnets.data.batches import Batch, epoch_corners, epoch_order
+from jaxnets.data.batches import Batch, epoch_order, shift_corners
 from jaxnets.training import loop
 from jaxnets.training.crops import shift
 from jaxnets.training.parallel import Parallel
@@ -27,7 +27,7 @@ def make_train_epoch(train_step: TrainStep):
     """Returns epoch(state, images, labels, (order, mask[, corners])) -> (state, metrics a step).
 
     The order and mask [S, B] are those of `data.batches.epoch_order`. If the images are shifted,
-    the corners [S, B, 2] are those of `data.batches.epoch_corners`. The metrics have a leading axis
+    the corners [S, B, 2] are those of `data.batches.shift_corners`. The metrics have a leading axis
     S.
     """
 
@@ -62,10 +62,12 @@ def scanned_epoch(
         started = time.perf_counter() - start.seconds
         state, metrics, done = start.state, start.metrics, int(start.state.step)
         first = epoch * loader.steps
-        rows = epoch_order(len(loader.split), loader.batch_size, loader.seed, epoch)
+        size, seed = loader.batch_size, loader.seed
+        rows = epoch_order(len(loader.split), size, seed, epoch)
         if "shift" in loader.augment.split(","):
-            rows = (*rows, epoch_corners(loader.steps, loader.batch_size, loader.seed, epoch))
-        ours = parallel.rows(loader.batch_size)
+            corners = [shift_corners(size, seed, epoch, step) for step in range(loader.steps)]
+            rows = (*rows, np.stack(corners))
+        ours = parallel.rows(size)
 
         def reached() -> loop.Checkpoint:
             jax.block_until_ready(state)

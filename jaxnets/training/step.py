@@ -17,6 +17,7 @@ from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxnets.data.batches import Batch
+from jaxnets.display import Described
 from jaxnets.losses import Loss
 from jaxnets.metrics import MetricFunction, metric_of
 
@@ -33,7 +34,7 @@ Augment = Callable[[jax.Array, Batch, Any], Batch]
 THREE_DIGITS, REST = np.float32(0x010101 / 2**24), np.float32(1 / 255 / 2**24)
 
 
-class TrainState(flax.struct.PyTreeNode):
+class TrainState(Described, flax.struct.PyTreeNode, repr=False):
     """Everything that a step changes, and the run's key."""
 
     step: jax.Array  # The number of steps done.

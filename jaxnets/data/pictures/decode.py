@@ -77,7 +77,7 @@ def _decoded(path: Path | bytes, side: int | None) -> Iterator[Image.Image]:
             # Turned by its EXIF tag, in place; a picture whose metadata are damaged stays as it is.
             with contextlib.suppress(Exception):
                 ImageOps.exif_transpose(picture, in_place=True)
-            yield _to_8_bits(picture)
+            yield to_8_bits(picture)
 
 
 def _weight(picture: Image.Image) -> float:
@@ -174,8 +174,8 @@ def to_square(picture: Image.Image, shape: tuple[int, int, int]) -> np.ndarray:
     return np.asarray(picture).reshape(shape)
 
 
-def _to_8_bits(picture: Image.Image) -> Image.Image:
-    """Any mode → L or RGB."""
+def to_8_bits(picture: Image.Image) -> Image.Image:
+    """Any mode → L or RGB; BadPictureError if it has more than 16 bits."""
     if picture.mode.startswith("I"):  # 16 bits; Pillow itself would cut at 255, not scale.
         picture = _converted(picture, "I")
         lowest, highest = picture.getextrema()

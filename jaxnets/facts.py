@@ -1,0 +1,140 @@
+"""What objects say of themselves: facts instead of arrays, and the right name for a wrong one.
+
+Loaded when an object is shown, or asked for what it does not have. Nothing here imports JAX.
+"""
+
+import dataclasses
+import difflib
+import html
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+NETWORK = 'jaxnets.Network("cnn")'
+# What users of other libraries look for, and where it is.
+ANSWERS = {
+    "fit": f"{NETWORK}.fit() trains",
+    "evaluate": f"{NETWORK}.evaluate() tests",
+    "predict": f"{NETWORK}.predict(pictures) gives probabilities",
+    "summary": f"{NETWORK}.summary() prints the layers",
+    "save": f"{NETWORK}.save(DIR) writes a run folder",
+    "load": "jaxnets.load(DIR) reads a run folder",
+    "compile": f'optimizer, loss and learning_rate are settings: {NETWORK[:-1]}, optimizer="adam")',
+    "history": f"{NETWORK}.fit() returns it",
+    "create_model": f"{NETWORK} makes a network",
+    "load_data": 'jaxnets.load_dataset("mnist") loads a data set',
+    "params": f"{NETWORK}.state.params has the parameters",
+}
+ANSWERS |= dict.fromkeys(("train", "Trainer", "train_on_batch"), ANSWERS["fit"])
+ANSWERS |= dict.fromkeys(("test", "score"), ANSWERS["evaluate"])
+ANSWERS |= dict.fromkeys(("predict_proba", "classify"), ANSWERS["predict"])
+ANSWERS |= dict.fromkeys(("save_weights", "save_model", "to_file"), ANSWERS["save"])
+ANSWERS |= dict.fromkeys(("load_model", "load_weights", "from_pretrained"), ANSWERS["load"])
+ANSWERS |= dict.fromkeys(
+    ("Model", "Sequential", "create_state", "model", "nn"), ANSWERS["create_model"]
+)
+ANSWERS |= dict.fromkeys(("layers", "count_params", "describe"), ANSWERS["summary"])
+ANSWERS |= dict.fromkeys(("datasets", "mnist"), ANSWERS["load_data"])
+ANSWERS |= dict.fromkeys(("weights", "get_weights", "state_dict", "parameters"), ANSWERS["params"])
+
+
+def check(owner: str, name: str, known: Sequence[str] = ()) -> None:
+    """Raises the error for an attribute that does not exist, if it is clear what is meant.
+
+    >>> check("Chain", "summary")
+    Traceback (most recent call last):
+    AttributeError: Chain has no "summary"; jaxnets.Network("cnn").summary() prints the layers
+    """
+    if name in ANSWERS:
+        raise AttributeError(f'{owner} has no "{name}"; {ANSWERS[name]}')
+    if near := difflib.get_close_matches(name, known, n=1, cutoff=0.65):
+        raise AttributeError(f'{owner} has no "{name}"; did you mean {near[0]}?')
+
+
+def _size(shape: Iterable[int]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _config(config: Any) -> dict[str, Any]:
+    fields = dataclasses.fields(config)
+    changed = [field.name for field in fields if getattr(config, field.name) != field.default]
+    return {"model": config.model} | {name: getattr(config, name) for name in changed}
+
+
+def _dataset(data: Any) -> dict[str, Any]:
+    parts = {"train": data.train, "validation": data.validation, "test": data.test}
+    classes = {} if data.is_regression else {"classes": data.num_classes}
+    sizes = {name: len(part) for name, part in parts.items()}
+    return {"name": data.name, "image": _size(data.image_shape)} | classes | sizes
+
+
+def _state(state: Any) -> dict[str, Any]:
+    return {"step": int(state.step), "parameters": _count(state.params)}
+
+
+def _count(tree: Any) -> int:
+    """How many numbers a tree of dictionaries holds."""
+    return sum(map(_count, tree.values())) if hasattr(tree, "values") else tree.size
+
+
+def _chain(chain: Any) -> dict[str, Any]:
+    kinds = [getattr(layer, "__name__", type(layer).__name__) for layer in chain.layers]
+    names = [getattr(layer, "name", None) for layer in chain.layers]
+    return {"layers": [name or kind for name, kind in zip(names, kinds, strict=True)]}
+
+
+def _experiment(experiment: Any) -> dict[str, Any]:
+    names = ("model", "epochs", "batch_size", "optimizer", "learning_rate", "loss", "gradients")
+    own = {"data": experiment.data.name, "devices": len(experiment.parallel.devices)}
+    return {name: getattr(experiment.config, name) for name in names} | own
+
+
+def _network(network: Any) -> dict[str, Any]:
+    done, config = len(network.history), network.config
+    return {"model": config.model, "data": config.dataset, "epochs": f"{done} of {config.epochs}"}
+
+
+def _metrics(metrics: Any) -> dict[str, Any]:
+    return {"loss": metrics.loss, **metrics.scores, "examples": int(metrics.count)}
+
+
+def _predictor(predictor: Any) -> dict[str, Any]:
+    own = {"image": _size(predictor.image_shape), "classes": len(predictor.class_names)}
+    return {"model": predictor.config.model, **own, "step": predictor.step}
+
+
+# By the name of the class, which is not imported here.
+FACTS: dict[str, Callable[[Any], dict[str, Any]]] = {
+    "Config": _config,
+    "Split": lambda split: {"images": len(split), "image": _size(split.images.shape[1:])},
+    "Dataset": _dataset,
+    "Chain": _chain,
+    "TrainState": _state,
+    "Experiment": _experiment,
+    "Network": _network,
+    "Metrics": _metrics,
+    "RegressionMetrics": _metrics,
+    "Predictor": _predictor,
+}
+
+
+def to_text(thing: Any) -> str:
+    """The facts in one line; an object that cannot say them, as a tracer's, is only named."""
+    try:
+        facts = FACTS[type(thing).__name__](thing)
+    except Exception:
+        return object.__repr__(thing)
+    return f"{type(thing).__name__}({', '.join(f'{n}={_show(x)}' for n, x in facts.items())})"
+
+
+def to_html(thing: Any) -> str:
+    """The facts as a table; names come from files, so that every text is escaped."""
+    facts = FACTS[type(thing).__name__](thing)
+    cells = [(name, html.escape(_show(value))) for name, value in facts.items()]
+    rows = "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in cells)
+    return f"<table><caption>{type(thing).__name__}</caption>{rows}</table>"
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:,}" if type(value) is int else repr(value)

@@ -1,0 +1,74 @@
+"""What happened in each epoch of a training: a list of records, and their columns by name."""
+
+from typing import Any, overload
+
+# Keras' names of the columns.
+KERAS = {
+    "loss": "train_loss",
+    "accuracy": "train_accuracy",
+    "val_loss": "validation_loss",
+    "val_accuracy": "validation_accuracy",
+}
+SHOWN = ("epoch", *KERAS, "learning_rate", "seconds")
+
+
+class History(list[dict[str, Any]]):
+    """The records of metrics.jsonl, one an epoch.
+
+    A name gives a column: Keras' (loss, accuracy, val_loss, val_accuracy) or a record's own.
+
+    >>> history = History([{"epoch": 1, "train_loss": 0.5}, {"epoch": 2, "train_loss": 0.25}])
+    >>> history["loss"], history["train_loss"], history[-1]["epoch"]
+    ([0.5, 0.25], [0.5, 0.25], 2)
+    """
+
+    @overload
+    def __getitem__(self, key: str) -> list[Any]: ...
+    @overload
+    def __getitem__(self, key: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, key: slice) -> "History": ...
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, slice):
+            return History(super().__getitem__(key))
+        if not isinstance(key, str):
+            return super().__getitem__(key)
+        name = KERAS.get(key, key)
+        if self and name not in self[0]:
+            from jaxnets.errors import did_you_mean
+
+            known = [*self.history, *self[0]]
+            raise KeyError(f"{key}{did_you_mean(key, known)} (known: {', '.join(known)})")
+        return [record[name] for record in self]
+
+    @property
+    def history(self) -> dict[str, list[Any]]:
+        """The columns that Keras' History has, by its names; val_ only with validation images."""
+        return {
+            name: self[name] for name in KERAS if self and self[-1].get(KERAS[name]) is not None
+        }
+
+    @property
+    def last(self) -> dict[str, float]:
+        """The last epoch's numbers by Keras' names, and its learning rate; none before an epoch."""
+        names = [*self.history, *(["learning_rate"] if self else [])]
+        return {name: self[name][-1] for name in names}
+
+    @property
+    def epoch(self) -> list[int]:
+        """The epochs, counted from 0 as Keras does."""
+        return [record["epoch"] - 1 for record in self]
+
+    def __repr__(self) -> str:
+        last = {name: values[-1] for name, values in self.history.items()}
+        texts = [f"{name}={value:.4f}" for name, value in last.items()]
+        return f"History({', '.join([f'epochs={len(self)}', *texts])})"
+
+    def _repr_html_(self) -> str:
+        """A table with a row an epoch."""
+        names = {name: KERAS.get(name, name) for name in SHOWN}
+        shown = [name for name in names if self and self[-1].get(names[name]) is not None]
+        rows = ["".join(f"<td>{record[names[name]]:.4g}</td>" for name in shown) for record in self]
+        head = "".join(f"<th>{name}</th>" for name in shown)
+        return f"<table>{''.join(f'<tr>{row}</tr>' for row in [head, *rows])}</table>"

@@ -1,0 +1,299 @@
+"""A network as a user of Keras knows it: one object that is fitted, tested, asked and saved.
+
+>>> import jaxnets
+>>> net = jaxnets.Network("softmax", epochs=1)
+>>> history = net.fit(verbose=0)
+>>> history["val_accuracy"][-1] > 0.9, net.evaluate().accuracy > 0.9
+(True, True)
+>>> net.predict(net.data.test.images[:2]).argmax(axis=1).tolist()
+[7, 2]
+"""
+
+import contextlib
+import dataclasses
+import os
+import signal
+from pathlib import Path
+from typing import Any, Never, Self
+
+import numpy as np
+
+from jaxnets.callbacks import Callbacks, in_notebook
+from jaxnets.config.fields import Config, preset
+from jaxnets.config.guesses import check_fit, check_network
+from jaxnets.config.recipes import DEFAULT_MODEL
+from jaxnets.data.arrays import NAME, from_arrays, to_split
+from jaxnets.data.datasets import Dataset, Split
+from jaxnets.display import Described, show
+from jaxnets.errors import UserError
+from jaxnets.experiment import Experiment, create_model
+from jaxnets.history import History
+from jaxnets.machine.platform import Processes
+from jaxnets.metrics import Metrics
+from jaxnets.report import summary
+from jaxnets.runs.resume import read_config
+from jaxnets.runs.run import Run, inputs_sha256, load_data, write_config
+from jaxnets.runs.run_folder import CONFIG, RunFolder
+from jaxnets.runs.terminal import Progress, stop_on_interrupt
+from jaxnets.serving.pictures import Pictures
+from jaxnets.serving.predict import Predictor, create_predictor, load_predictor
+from jaxnets.training import loop
+from jaxnets.training.early_stopping import why_stopped
+from jaxnets.training.loop import Checkpoint, Interrupted, NonFiniteLossError
+from jaxnets.training.step import TrainState
+
+Data = Any  # A Dataset, a data set's name or folder, or arrays as `data.arrays.from_arrays` takes.
+
+
+class Network(Described):
+    """A network, its data, and how far it is trained.
+
+    Attributes:
+      config: The settings.
+      history: The records of all epochs so far.
+      stop_training: A callback sets it to end `fit`.
+    """
+
+    def __init__(self, model: str | Config = DEFAULT_MODEL, data: Data = None, **settings: Any):
+        """Makes a network with the lecture's recipe.
+
+        Args:
+          model: The network's name, as "cnn" or "mlp"; or a Config, which `preset` makes.
+          data: A name ("mnist", "cifar10"), a folder of pictures, a Dataset; arrays (images,
+            labels), from which a tenth is held back for validation and another for the test; or
+            what Keras' `load_data` returns: ((images, labels), (images, labels)) for training and
+            test.
+          **settings: Fields of Config, as epochs=5, optimizer="adam".
+
+        Raises:
+          UserError: A name, a value, or the data do not fit.
+        """
+        check_network(model, settings)
+        is_config = isinstance(model, Config)
+        config = dataclasses.replace(model, **settings) if is_config else preset(model, **settings)
+        self._begin(config, data)
+        _ = self.experiment  # What does not fit is said at once.
+
+    @classmethod
+    def load(cls, workdir: str | os.PathLike[str], data: Data = None) -> Self:
+        """Reads a run folder, which `save` or train.py wrote; `fit` trains on.
+
+        Args:
+          workdir: The folder of a finished or an interrupted run.
+          data: As above; by default those of the run, which `predict` does not need.
+
+        Raises:
+          UserError: The folder holds no run, or a damaged one.
+        """
+        network, folder = cls.__new__(cls), RunFolder.open(os.fspath(workdir))
+        network._begin(read_config(folder), data, folder)
+        return network
+
+    def _begin(self, config: Config, data: Data, folder: RunFolder | None = None) -> None:
+        config = dataclasses.replace(config, latent_dims=None)  # Only train.py searches first.
+        if isinstance(data, str | os.PathLike):
+            where = None if folder else config.data_dir
+            config = dataclasses.replace(config, dataset=os.fspath(data), data_dir=where)
+            data = None
+        elif data is not None:
+            if not isinstance(data, Dataset):
+                data = from_arrays(data, config.validation_size)
+            data = data.limited(config.limit)
+            config = dataclasses.replace(config, dataset=data.name)
+        self._made: tuple[Config, Dataset | None, RunFolder | None] = config, data, folder
+        self._begin_again()
+
+    def _begin_again(self) -> None:
+        """Goes back to where the network was made or loaded."""
+        self.config, self._data, self._folder = self._made
+        self.history = History(self._folder.records() if self._folder else ())
+        self.stop_training = False
+        self._experiment: Experiment | None = None
+        self._checkpoint: Checkpoint | None = None
+        self._predictor: Predictor | None = None
+
+    @property
+    def experiment(self) -> Experiment:
+        """The immutable parts that the config and the data determine: model, loader, step."""
+        if self._experiment is None:
+            if self._data is None:
+                if self.config.dataset == NAME:
+                    raise UserError("data: expected jaxnets.load(DIR, data=...) with the arrays")
+                self._data = load_data(self.config)
+            if self._data.is_regression:
+                raise UserError("data: expected classes; Experiment.create(...).train() regresses")
+            self._experiment = Experiment.create(self.config, self._data)
+        return self._experiment
+
+    @property
+    def data(self) -> Dataset:
+        return self.experiment.data
+
+    @property
+    def state(self) -> TrainState:
+        """Parameters, optimizer state and step; the next `fit` takes their memory."""
+        return self._reached().state
+
+    def _reached(self) -> Checkpoint:
+        """How far the training has come."""
+        if self._checkpoint is None:
+            state = self.experiment.init_state()
+            self._checkpoint = Checkpoint(state)
+            if self._folder is not None:
+                run = Run(self.experiment, self._folder, Processes(), state)
+                self._checkpoint = run.last_saved(state)
+                # A killed run may have logged epochs whose checkpoint was not written any more.
+                del self.history[int(self._checkpoint.state.step) // self.experiment.loader.steps :]
+        return self._checkpoint
+
+    def fit(
+        self,
+        *data: Never,
+        epochs: int | None = None,
+        callbacks: Any = (),
+        verbose: int = 1,
+        **settings: Never,
+    ) -> History:
+        """Trains; a second call trains on.
+
+        The learning rate's schedule spans the epochs of all calls, as with `train.py --resume`.
+
+        Args:
+          *data: Nothing: the data belong to the network.
+          epochs: How many; by default those of the recipe that are left, or as many again.
+          callbacks: One or several jaxnets.Callback, or functions (epoch, logs).
+          verbose: 1 for a bar and a line an epoch, 2 for the lines alone, 0 for nothing.
+          **settings: Nothing: they belong to the network.
+
+        Returns:
+          The records of these epochs.
+
+        Raises:
+          RunFailedError: The loss is not finite, or the gradients disagree. The network is then
+            as it was made or loaded.
+          KeyboardInterrupt: Ctrl-C; the steps until then are kept, and `fit` trains on.
+        """
+        check_fit(data, settings)
+        hooks, start, first = Callbacks(self, callbacks), self._reached(), len(self.history)
+        self._plan(epochs)
+        loader = self.experiment.loader
+        self.stop_training = False
+        with contextlib.ExitStack() as stack:
+            signal_came = stack.enter_context(stop_on_interrupt())
+            if verbose:
+                bar = (in_notebook() or None) if verbose == 1 else False
+                progress = Progress(self.config.epochs, loader, start, bar)
+                hooks.shown = stack.enter_context(progress)
+            callbacks = hooks.for_loop(
+                lambda: signal_came() or self.stop_training, loader.batch_size
+            )
+            try:
+                self._train(start, hooks, callbacks)
+            except Interrupted as interrupted:
+                self._checkpoint = interrupted.checkpoint
+            except BaseException as error:  # The parameters were given to the step that failed.
+                rate = self.config.learning_rate
+                self._begin_again()
+                if isinstance(error, NonFiniteLossError):
+                    error.args = (f"{error}; try a learning_rate below {rate:g}",)
+                raise
+        if verbose and (reason := self._why_stopped):
+            show(reason)
+        hooks.call("on_train_end", self.history[first:].last)
+        if hooks.error is not None:
+            raise hooks.error
+        if number := signal_came():
+            signal.raise_signal(number)
+        return self.history[first:]
+
+    def _plan(self, epochs: int | None) -> None:
+        """Sets the config's epochs to what they will be after the next training."""
+        if epochs is not None:
+            dataclasses.replace(self.config, epochs=epochs)  # Raises UserError if it is no number.
+        done = int(self.state.step) // self.experiment.loader.steps
+        total = done + (epochs or (self.config.epochs - done) or self._made[0].epochs)
+        if total != self.config.epochs:
+            old, self.config = self.experiment, dataclasses.replace(self.config, epochs=total)
+            self._experiment = Experiment.create(self.config, old.data, old.parallel)
+
+    def _train(self, start: Checkpoint, hooks: Callbacks, callbacks: loop.Callbacks) -> None:
+        """Trains from a checkpoint to the config's last epoch, or until it is stopped."""
+        hooks.call("on_train_begin", {})
+        hooks.call("on_epoch_begin", int(start.state.step) // self.experiment.loader.steps, {})
+        for state, record in self.experiment.epochs(start, callbacks):
+            self._checkpoint = Checkpoint(state)
+            self.history.append(record)
+            hooks.epoch(record, self.history.last)
+            if self.stop_training or self._why_stopped:
+                break
+            if record["epoch"] < self.config.epochs:
+                hooks.call("on_epoch_begin", record["epoch"], {})
+
+    @property
+    def _why_stopped(self) -> str | None:
+        """Why early_stopping ended the training, if it did."""
+        patience = self.config.early_stopping
+        return why_stopped(self.history, patience) if patience else None
+
+    def evaluate(self, images: Any = None, labels: Any = None) -> Metrics:
+        """The metrics of the test images, or of others: a Split, or images and their labels."""
+        split = images if labels is None else to_split(images, labels)
+        expected, params = self.data.image_shape, self._reached().state.params
+        if isinstance(split, Split) and (shape := split.images.shape[1:]) != expected:
+            raise UserError(f"expected images of {expected}, as in training, got {shape}")
+        return self.experiment.evaluate(params, split)
+
+    def predict(self, pictures: Pictures) -> np.ndarray:
+        """The probability of each class, [N, K] float32, as `Predictor` gives it.
+
+        A picture is a path, one of Pillow, or an array of bytes or of floats from 0 to 1.
+        """
+        return self.predictor(pictures)
+
+    @property
+    def predictor(self) -> Predictor:
+        """The network without its training, from pictures to probabilities."""
+        if self._folder is not None and self._checkpoint is None:  # As loaded: without its data.
+            self._predictor = self._predictor or load_predictor(str(self._folder.path))
+        elif self._predictor is None or self._predictor.step != int(self.state.step):
+            self._predictor = create_predictor(self.config, self.data, self.state, self._finished)
+        return self._predictor
+
+    @property
+    def _finished(self) -> bool:
+        steps = self.config.epochs * self.experiment.loader.steps
+        return int(self.state.step) == steps or self._why_stopped is not None
+
+    def summary(self) -> None:
+        """Prints the layers with their shapes, parameters and arithmetic."""
+        known = self.predictor if self._experiment is None else self.data
+        model = create_model(self.config, len(known.class_names))
+        rows = summary.summary(model, known.image_shape)
+        show(summary.to_text(self.config.model, rows, known.image_shape))
+
+    def save(self, workdir: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+        """Writes a run folder as train.py does, and returns its path.
+
+        `train.py --resume`, `jaxnets predict` and `jaxnets.load` read it. A network that is trained
+        to its last epoch is tested for it.
+
+        Raises:
+          UserError: The folder holds a run, unless `overwrite`; or it cannot be written.
+        """
+        path, checkpoint = Path(workdir).expanduser(), self._reached()
+        if (path / CONFIG).exists() and not overwrite:
+            raise UserError(f"{path} holds a run; net.save(DIR, overwrite=True) replaces it")
+        test = self.evaluate() if self._finished else None
+        with RunFolder.create(str(path), self.config.model, overwrite=overwrite) as folder:
+            write_config(folder, self.experiment, inputs_sha256(self.experiment))
+            run = Run(self.experiment, folder, Processes(), checkpoint.state)
+            run.checkpoint = checkpoint
+            for record in self.history:
+                folder.log(record)
+            folder.save(int(checkpoint.state.step), run.tree(checkpoint))
+            if test is not None:
+                folder.finish(run.result(test))
+        return folder.path
+
+
+load = Network.load

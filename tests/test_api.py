@@ -1,0 +1,212 @@
+"""What a user meets in Python: names, guesses, and what objects show of themselves."""
+
+import dataclasses
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from PIL import Image
+
+import jaxnets
+from jaxnets.errors import UserError
+from jaxnets.experiment import Experiment
+from jaxnets.history import History
+from jaxnets.metrics import Metrics
+
+
+def test_tab_shows_the_public_names_each_of_which_is_there():
+    assert dir(jaxnets) == sorted(["__version__", *jaxnets.__all__])
+    for name in dir(jaxnets):
+        assert getattr(jaxnets, name) is not None
+    with pytest.raises(AttributeError, match='^jaxnets has no "Experimen"; did you mean Exp'):
+        getattr(jaxnets, "Experimen")  # noqa: B009 (pyright finds the name wrong)
+
+
+def test_importing_it_imports_no_library():
+    code = "import sys, jaxnets; dir(jaxnets); print('jax' in sys.modules, 'numpy' in sys.modules)"
+    command = [sys.executable, "-c", code]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert found.stdout == "False False\n"
+
+
+def test_several_numbers_may_be_a_list_and_one_may_be_alone():
+    assert jaxnets.preset("mlp", hidden=[128, 64]) == jaxnets.preset("mlp", hidden=(128, 64))
+    assert jaxnets.preset("mlp", hidden=128).hidden == (128,)
+
+
+@pytest.mark.parametrize(
+    ("name", "right"),
+    [
+        ("lr", "learning_rate"),
+        ("epoch", "epochs"),
+        ("num_epochs", "epochs"),
+        ("Batch_Size", "batch_size"),
+        ("l2", "weight_decay"),
+    ],
+)
+def test_a_wrong_field_is_answered_with_the_right_one(name, right):
+    with pytest.raises(UserError) as refused:
+        jaxnets.preset("mlp", **{name: 1})
+    assert str(refused.value) == f'unknown field "{name}"; did you mean "{right}"?'
+
+
+def test_a_field_like_no_other_says_where_they_are():
+    with pytest.raises(UserError, match=r'"zzz" \(help\(jaxnets.Config\) lists them\)$'):
+        jaxnets.preset("mlp", zzz=1)
+
+
+@pytest.fixture(scope="module")
+def experiment(tiny, tiny_preset):
+    return Experiment.create(tiny_preset("softmax"), tiny)
+
+
+@pytest.fixture(scope="module")
+def trained(experiment):
+    return experiment.train()
+
+
+def test_a_state_is_evaluated_as_its_parameters_on_the_test_by_default(experiment, trained):
+    state, _ = trained
+    expected = experiment.evaluate(state.params, experiment.data.test)
+    for metrics in (experiment.evaluate(state), experiment.evaluate(state.params)):
+        np.testing.assert_array_equal(metrics.confusion, expected.confusion)
+
+
+def test_an_argument_of_another_kind_is_refused_in_a_sentence(experiment, trained):
+    config, data, state = experiment.config, experiment.data, trained[0]
+    name: Any = "cnn"
+    for wrong, message in (
+        (lambda: Experiment.create(name, data), 'Config as jaxnets.preset("cnn"), got a str'),
+        (lambda: Experiment.create(config, name), 'Dataset as jaxnets.load_dataset("mnist"), '),
+        (lambda: Experiment.create(data, config), "got a Dataset"),
+        (lambda: experiment.evaluate(state, data), "expected a Split as data.test, got a Dataset"),
+    ):
+        with pytest.raises(UserError) as refused:
+            wrong()
+        assert message in str(refused.value)
+
+
+def test_the_history_is_a_list_of_records_whose_columns_have_their_own_and_keras_names(trained):
+    history = trained[1]
+    assert [record["epoch"] for record in history] == history["epoch"] == [1, 2]
+    assert history["loss"] == history["train_loss"] == [r["train_loss"] for r in history]
+    assert history["val_accuracy"] == history["validation_accuracy"]
+    assert list(history.history) == ["loss", "accuracy", "val_loss", "val_accuracy"]
+    assert history.history["val_loss"] == [r["validation_loss"] for r in history]
+    assert history.epoch == [0, 1] and isinstance(history[:1], History)
+    with pytest.raises(KeyError, match="acc .known: loss, accuracy, val_loss"):
+        history["acc"]
+
+
+def test_a_history_without_validation_images_has_no_column_of_them(trained):
+    none = dict.fromkeys(("validation_loss", "validation_accuracy"))
+    history = History({**record, **none} for record in trained[1])
+    assert list(history.history) == ["loss", "accuracy"]
+    assert "val_loss" not in history._repr_html_() and repr(history).count("=") == 3
+    assert (History().history, repr(History())) == ({}, "History(epochs=0)")
+
+
+def test_objects_show_facts_in_a_line_and_in_a_table(experiment, trained):
+    state, history = trained
+    test = experiment.evaluate(state)
+    shown = [
+        (
+            experiment.data,
+            "Dataset(name='tiny', image='12 x 12 x 1', classes=3, train=160, validation=40, "
+            "test=50)",
+        ),
+        (experiment.data.test, "Split(images=50, image='12 x 12 x 1')"),
+        (state, "TrainState(step=10, parameters=435)"),
+        (test, f"Metrics(loss={test.loss:.4g}, accuracy={test.accuracy:.4g}, examples=50)"),
+        (experiment.model, "Chain(layers=['flatten', 'logits'])"),
+        (
+            experiment,
+            "Experiment(model='softmax', epochs=2, batch_size=32, optimizer='sgd', "
+            "learning_rate=0.5, loss='cross_entropy', gradients='auto', data='tiny', devices=1)",
+        ),
+    ]
+    for thing, text in shown:
+        assert repr(thing) == text
+        assert thing._repr_html_().startswith(f"<table><caption>{type(thing).__name__}</caption>")
+    assert repr(history).startswith("History(epochs=2, loss=")
+    assert history._repr_html_().count("<tr>") == 3
+
+
+def test_a_config_shows_what_makes_it_again(experiment):
+    config = experiment.config
+    assert eval(repr(config), {"Config": jaxnets.Config}) == config
+    assert len(repr(jaxnets.preset("cnn", epochs=1))) < 250
+
+
+def test_names_from_files_are_escaped_in_a_table(tiny):
+    table = dataclasses.replace(tiny, name="<script>")._repr_html_()
+    assert "&lt;script&gt;" in table and "<script>" not in table
+
+
+def test_what_holds_no_numbers_is_named_alone():
+    none = Metrics.zero(3)  # Its mean loss is 0 / 0.
+    assert repr(none).startswith("<jaxnets.metrics.Metrics object")
+
+
+@pytest.fixture(scope="module")
+def net(tiny_preset):
+    return jaxnets.Network(tiny_preset("softmax"))
+
+
+# What a reviewer typed, after Keras' habits, and what it gives now: "" if it works.
+GUESSES = {
+    "dir(jaxnets)": "",
+    "jaxnets.fit": 'jaxnets has no "fit"; jaxnets.Network("cnn").fit() trains',
+    'jaxnets.create_model("cnn")': 'no "create_model"; jaxnets.Network("cnn") makes a network',
+    'jaxnets.train(model, preset("mlp"))': '"train"; jaxnets.Network("cnn").fit() trains',
+    "jaxnets.load(folder)": "",
+    "jaxnets.load_predictor(folder)": "",
+    'preset("mlp", lr=0.1)': 'unknown field "lr"; did you mean "learning_rate"?',
+    'preset("mlp", epoch=1)': 'unknown field "epoch"; did you mean "epochs"?',
+    'preset("mlp", hidden=[128, 64])': "",
+    "model.fit(x, y)": 'Chain has no "fit"; jaxnets.Network("cnn").fit() trains',
+    "model.summary()": 'no "summary"; jaxnets.Network("cnn").summary() prints the layers',
+    "model.predict(x)": 'no "predict"; jaxnets.Network("cnn").predict(pictures) gives prob',
+    "state.save(folder)": 'no "save"; jaxnets.Network("cnn").save(DIR) writes a run folder',
+    "experiment.evaluate(state)": "",
+    'history["loss"]': "",
+    'history.history["val_accuracy"]': "",
+    "predictor(path)": "",
+    "predictor(picture)": "",
+    "predictor(array)": "",
+    "repr(net.data)": "",
+    # And the same of the one object.
+    "net.fit(epochs=1, verbose=0)": "",
+    "net.fit(x, y)": 'the data belong to the network: Network("cnn", data=(x, y)).fit()',
+    "net.fit(validation_split=0.1)": 'to the network: Network("cnn", validation_size=...).fit()',
+    "net.evaluate()": "",
+    "net.predict(path)": "",
+    "net.summary()": "",
+    "net.compile('adam')": 'are settings: jaxnets.Network("cnn", optimizer="adam")',
+    "net.layers": 'no "layers"; jaxnets.Network("cnn").summary() prints the layers',
+    "net.get_weights()": 'no "get_weights"; jaxnets.Network("cnn").state.params has the',
+}
+
+
+@pytest.mark.parametrize("guess", GUESSES)
+def test_a_guess_works_or_is_answered_in_a_sentence(
+    guess, experiment, trained, net, tmp_path_factory
+):
+    folder = tmp_path_factory.getbasetemp() / "guessed"
+    path, array = folder.with_suffix(".png"), np.zeros((20, 20), np.uint8)
+    if not path.exists():
+        net.fit(verbose=0)
+        net.save(folder)
+        Image.fromarray(array).save(path)
+    names = dict(jaxnets=jaxnets, preset=jaxnets.preset, experiment=experiment, net=net, x=0, y=0)
+    names |= dict(model=experiment.model, state=trained[0], history=trained[1], folder=folder)
+    names |= dict(path=path, picture=Image.fromarray(array), array=array, predictor=net.predictor)
+    if not GUESSES[guess]:
+        eval(guess, names)
+        return
+    with pytest.raises((UserError, AttributeError)) as answered:
+        eval(guess, names)
+    assert GUESSES[guess] in str(answered.value)

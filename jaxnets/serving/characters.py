@@ -81,12 +81,16 @@ def parts_of(ink: np.ndarray, least: float = 0.5) -> tuple[np.ndarray, np.ndarra
     return parts, inner if inner.sum() > sizes.max() / 4 else sizes
 
 
-def find_characters(parts: np.ndarray, sizes: np.ndarray) -> list[list[Character]]:
+def find_characters(
+    parts: np.ndarray, sizes: np.ndarray, reach: float = 1
+) -> list[list[Character]]:
     """The characters among the parts: lines from the top, each from left to right.
 
     Args:
       parts: [H, W] int, the number of each pixel's part.
       sizes: The pixels of each part, as `parts_of` counts them.
+      reach: How many times as far as usual the pieces of a character may lie apart, and how little
+        above each other.
 
     Raises:
       BadPictureError: There are more than MAX_PARTS parts.
@@ -108,9 +112,9 @@ def find_characters(parts: np.ndarray, sizes: np.ndarray) -> list[list[Character
     # Half of the ink is in higher parts: dirt and fragments hardly count.
     height = found[int(np.searchsorted(ink, ink[-1] / 2))].height
     whole = {one.parts[0]: one for one in found}
-    for gap, a, b in sorted(_gaps(parts, found, MAX_LIFT * height)):
+    for gap, a, b in sorted(_gaps(parts, found, reach * MAX_LIFT * height)):
         one, other = whole[a], whole[b]
-        if one is not other and _is_one(one, other, gap, height):
+        if one is not other and _is_one(one, other, gap, height, reach):
             both = one.united(other)
             whole |= dict.fromkeys(both.parts, both)
     return _lines(
@@ -138,16 +142,16 @@ def _gaps(
                 yield gap, one.parts[0], other.parts[0]
 
 
-def _is_one(one: Character, other: Character, gap: float, height: float) -> bool:
+def _is_one(one: Character, other: Character, gap: float, height: float, reach: float) -> bool:
     """Whether two groups of parts are pieces of one character."""
     if min(one.height, other.height) < WHOLE * height:
-        return gap <= MAX_LIFT * height
+        return gap <= reach * MAX_LIFT * height
     common = min(one.right, other.right) - max(one.left, other.left)
-    if common < MIN_COMMON * min(one.width, other.width):
+    if common < MIN_COMMON / reach * min(one.width, other.width):
         return False
     both = one.united(other)
     flat = both.height <= FLAT * both.width
-    return gap <= (MAX_GAP_IF_FLAT if flat else MAX_GAP) * both.height
+    return gap <= reach * (MAX_GAP_IF_FLAT if flat else MAX_GAP) * both.height
 
 
 def _lines(found: Iterable[Character]) -> list[list[Character]]:

@@ -72,14 +72,14 @@ def to_digits(picture: Image.Image) -> list[list[np.ndarray]]:
 
 
 def _count(ink: np.ndarray) -> int:
-    """The number of characters that do not cross the frame.
+    """The number of characters, of which a broken one is hardly ever taken for several.
 
-    Where a digit crosses it, what the digit encloses might be taken for others.
+    Those that cross the frame do not count: they may be what a larger one encloses.
     """
     height, width = ink.shape
     return sum(
         one.top > 0 and one.left > 0 and one.bottom < height and one.right < width
-        for line in find_characters(*parts_of(ink, FAINT))
+        for line in find_characters(*parts_of(ink, FAINT), reach=2)
         for one in line
     )
 

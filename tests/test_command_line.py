@@ -61,6 +61,19 @@ def test_what_is_clear_is_taken(given, meant):
         ("--output_dir=x", "did you mean --workdir?"),
         ("--verbose", "unknown flag --verbose; a run always shows its progress"),
         ("--save=x", "every run is saved, --workdir=FOLDER says where"),
+        ("--model=LeNet-5", "alexnet_small); did you mean --model=cnn?"),
+        ("--model=resnet50", "; --model=alexnet_small and --model=alexnet are the deepest"),
+        ("--model=lstm", "; every network takes pictures, --model=cnn above all"),
+        (
+            "--early_stopping",
+            "early_stopping: expected --early_stopping=N (epochs without a lower validation loss "
+            "until training ends), got --early_stopping",
+        ),
+        (
+            "--coordinator=10.0.0.1:8476",
+            "coordinator, num_processes, process_id: expected all or none, got no "
+            "num_processes and no process_id",
+        ),
     ],
 )
 def test_what_is_not_clear_is_answered_with_the_right_flag(run_main, words, answer):
@@ -92,10 +105,18 @@ def test_far_names_are_no_suggestion(run_main):
         ("sweep", "did you mean search?"),
         ("summary cnn", "did you mean --model=cnn?"),
         ("compare --model=cnn", "did you mean --models?"),
+        ("predict runs/cnn", "got only runs/cnn: jaxnets predict RUN IMAGE... (--help explains)"),
+        (
+            "predict none a.png",
+            "found no config.json; train.py prints its name at the end of a run",
+        ),
+        ("search", "at least once, as --over=hidden=100,200, got none"),
+        ("search --over=hidden:1,2", "got 'hidden:1,2'; did you mean --over=hidden=1,2?"),
         ("completion tcsh", "expected a shell of bash, zsh, fish, got tcsh"),
     ],
 )
-def test_guessed_commands_are_answered(run_command, words, answer):
+def test_guessed_commands_are_answered(run_command, words, answer, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     run_command(*words.split()).assert_refused(answer)
 
 

@@ -55,7 +55,7 @@ import pytest
         ("predict run a.png --tpo=3", "unknown flag --tpo; did you mean --top?"),
         ("predict run a.png --top=0", "top: expected a whole number from 1 to 1000000, got 0"),
         ("predict run a.png --top=all", "top: expected a whole number"),
-        ("predict run a.png --prepare=digits", 'unknown prepare "digits"; did you mean "digit"'),
+        ("predict run a.png --prepare=digt", 'unknown prepare "digt"; did you mean "digit"'),
         ("predict run a.png --show --json", "show and json exclude each other"),
         ("train.py --model=mlp_handwritten --hidden=6 --latent_dims=5,6", "exclude each other"),
         ("train.py --model=mlp --latent_dims=5,6", "latent_dims: mlp has none"),

@@ -143,7 +143,8 @@ class Search(Options):
         given.setdefault("model", DEFAULT_MODEL)
         over = dict(map(_values, self.over))
         if not over:
-            raise UserError("over: expected --over=FIELD=A,B,... at least once, got none")
+            wanted = "--over=FIELD=A,B,... at least once, as --over=hidden=100,200"
+            raise UserError(f"over: expected {wanted}, got none")
 
         from jaxnets.lecture import ranking
         from jaxnets.lecture.search import search_all
@@ -163,7 +164,7 @@ def _values(text: str) -> tuple[str, list[Any]]:
     name, _, values = text.partition("=")
     name = name.replace("-", "_")
     if not values:
-        hint = f"; did you mean {text.replace(':', '=', 1)}?" if ":" in text else ""
+        hint = f"; did you mean --over={text.replace(':', '=', 1)}?" if ":" in text else ""
         raise UserError(f"over: expected FIELD=A,B,..., got {text!r}{hint}")
     fields = Config.__dataclass_fields__
     if name not in fields:
@@ -215,12 +216,13 @@ class Predict(Options):
             raise UserError("show and json exclude each other, got both")
         if not _holds_run(self.run_folder) and (runs := [*filter(_holds_run, self.images)]):
             raise UserError(f"expected the run before the pictures: predict {runs[0]} IMAGE...")
-        if not os.path.exists(self.run_folder) and (
-            runs := list(Path("runs").glob("*/config.json"))
-        ):
-            newest = max(runs, key=os.path.getmtime).parent
-            missing = f"{self.run_folder}: expected a run folder, found no config.json"
-            raise UserError(f"{missing}; the newest is {newest}")
+        if not os.path.exists(self.run_folder):
+            hint = "train.py prints its name at the end of a run"
+            if runs := list(Path("runs").glob("*/config.json")):
+                hint = f"the newest is {max(runs, key=os.path.getmtime).parent}"
+            raise UserError(
+                f"{self.run_folder}: expected a run folder, found no config.json; {hint}"
+            )
 
         from jaxnets.serving.answer import answer
 

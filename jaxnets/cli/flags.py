@@ -13,7 +13,7 @@ from jaxnets.config.fields import Config
 from jaxnets.config.options import Options, option, options_of, parse
 from jaxnets.config.recipes import ALIASES
 from jaxnets.display import program
-from jaxnets.errors import UserError, same_name
+from jaxnets.errors import UserError, same_name, unknown
 from jaxnets.system import check_memory
 
 OTHERS = ("--help", "--help_all", "--version")  # Flags that are no fields.
@@ -110,7 +110,11 @@ def _read(
             given[field.name] = not name.startswith("--no_")
             continue
         if not equals and (not rest or rest[0].startswith("--")):
-            raise UserError(f"{field.name}: expected {name}=value, got {text}")
+            from jaxnets.cli.help import metavar
+
+            meaning = field.metadata["help"].partition(";")[0]
+            wanted = f"{name}={metavar(field)} ({meaning})"
+            raise UserError(f"{field.name}: expected {wanted}, got {text}")
         value = value if equals else rest.pop(0)
         if field.metadata["repeated"]:
             given[field.name] = (*given.get(field.name, ()), value)
@@ -123,7 +127,7 @@ def _read(
         print(help_text(started, description, kinds, given, everything), flush=True)
         raise SystemExit(0)
     positional = [field for field in options if is_positional(field)]
-    given |= _positionals(words, positional, flags)
+    given |= _positionals(words, positional, flags, started)
     if path := given.pop("config", None):
         from jaxnets.config.file import read_flags
 
@@ -135,7 +139,11 @@ def _read(
 def _parse(field: dataclasses.Field, text: str) -> Any:
     alias = VALUES.get(text.lower(), text)
     try:
-        return parse(field, alias if alias in field.metadata["allowed"] else text)
+        allowed = field.metadata["allowed"]
+        value = parse(field, alias if alias in allowed else text)
+        if field.name == "model" and value not in allowed:
+            raise unknown("model", text, allowed)
+        return value
     except UserError as error:
         from jaxnets.cli import guesses
 
@@ -148,15 +156,16 @@ def is_positional(field: dataclasses.Field) -> bool:
 
 
 def _positionals(
-    words: list[str], fields: Sequence[dataclasses.Field], flags: Collection[str]
+    words: list[str], fields: Sequence[dataclasses.Field], flags: Collection[str], started: str
 ) -> dict[str, Any]:
     """Gives each positional option a word; an option whose type is tuple takes all the rest."""
     if len(words) < len(fields):
         from jaxnets.cli.help import metavar
 
         missing = " ".join(map(metavar, fields[len(words) :]))
+        wanted = " ".join([started, *map(metavar, fields)])
         got = f"only {' '.join(words)}" if words else "none"
-        raise UserError(f"expected {missing}, got {got} (--help explains)")
+        raise UserError(f"expected {missing}, got {got}: {wanted} (--help explains)")
     given: dict[str, Any] = {}
     for field in fields:
         if field.type is str:

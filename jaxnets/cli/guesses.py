@@ -42,6 +42,17 @@ COMMANDS |= dict.fromkeys(("eval", "evaluate", "test"), TESTED)
 COMMANDS |= dict.fromkeys(("infer", "inference", "classify"), "did you mean predict?")
 COMMANDS |= dict.fromkeys(("tune", "sweep", "grid"), "did you mean search?")
 
+# Networks that every course has, without their number.
+MODELS: dict[str, str] = dict.fromkeys(("lenet", "convnet", "conv"), "did you mean --model=cnn?")
+MODELS |= dict.fromkeys(
+    ("resnet", "vgg", "densenet", "inception", "mobilenet", "efficientnet"),
+    "--model=alexnet_small and --model=alexnet are the deepest",
+)
+MODELS |= dict.fromkeys(
+    ("lstm", "gru", "rnn", "gpt", "bert", "transformer", "vit"),
+    "every network takes pictures, --model=cnn above all",
+)
+
 DATASETS = ("mnist", "fashion_mnist", "kmnist", "cifar10", "cifar100")
 
 
@@ -80,7 +91,9 @@ def for_word(word: str, flags: Collection[str]) -> str:
 
 
 def for_value(name: str, text: str) -> str:
-    """What to try instead of a value that is no number, or nothing."""
+    """What to try instead of a value that is no number or no network, or nothing."""
+    if name == "model" and (sentence := MODELS.get(text.lower().rstrip("0123456789-_"))):
+        return f"; {sentence}"
     if name != "devices":
         return ""
     if (kind := text.lower()) in ("cpu", "gpu", "tpu"):

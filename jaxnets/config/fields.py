@@ -235,7 +235,7 @@ class Config(Options):
             yield "distributed and coordinator exclude each other, got both"
         missing = [name for name in _PLACE if getattr(self, name) is None]
         if 0 < len(missing) < len(_PLACE):
-            yield f"{missing[0]}: expected with {', '.join(_PLACE[:2])} and {_PLACE[2]}, got none"
+            yield f"{', '.join(_PLACE)}: expected all or none, got no {' and no '.join(missing)}"
         if self.secret_file is not None and not self.is_distributed:
             yield "secret_file: expected with coordinator or distributed"
         if self.coordinator is None:

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -42,7 +43,10 @@ def draw(rng: np.random.Generator, corners: int) -> Image.Image:
         pen.line(ends.tolist(), fill=tuple(map(int, rng.integers(0, 256, 3))), width=1 + side // 60)
     radius = side * rng.uniform(0.22, 0.45)
     x, y = width * rng.uniform(0.4, 0.6), height * rng.uniform(0.4, 0.6)
-    form = dict(fill=colour) if rng.random() < 0.5 else dict(outline=colour, width=2 + side // 24)
+    filled = bool(rng.random() < 0.5)
+    form: dict[str, Any] = (
+        dict(fill=colour) if filled else dict(outline=colour, width=2 + side // 24)
+    )
     if corners:
         turn = rng.uniform(-20, 20)
         pen.regular_polygon((x, y, radius), corners, rotation=turn, **form)
@@ -74,7 +78,7 @@ def tutorial(folder: str, seed: int) -> float:
     data = load_data(preset("cnn", dataset=folder, decode_size=180))
     train, test = ((np.asarray(part.images), part.labels) for part in (data.train, data.test))
     keras.utils.set_random_seed(seed)
-    model = keras.Sequential([keras.Input((180, 180, 3)), layers.Rescaling(1 / 255)])
+    model: Any = keras.Sequential([keras.Input((180, 180, 3)), layers.Rescaling(1 / 255)])
     for channels in (16, 32, 64):
         model.add(layers.Conv2D(channels, 3, padding="same", activation="relu"))
         model.add(layers.MaxPooling2D())

@@ -20,6 +20,7 @@ from jaxnets.errors import DONE, RUN_FAILED, WRONG_REQUEST, UserError, same_name
 from jaxnets.lecture.compare.request import Request, resolved
 
 JSON = "print JSON instead of a table"
+RATES = (1e-12, 1e4)  # The smallest and the largest learning rate.
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -159,6 +160,35 @@ class Search(Options):
         return DONE
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LrFind(Options):
+    """Find a learning rate: try growing ones, a step each."""
+
+    min_rate: float = option(1e-6, "the first step's learning rate", RATES)
+    max_rate: float = option(10.0, "the last step's learning rate", RATES)
+    steps: int = option(100, "number of steps", (20, 10_000))
+    plot: str | None = option(None, "picture to draw, as .png or .svg", metavar="FILE")
+    json: bool = option(False, JSON)
+
+    def run(self, **given: Any) -> int:
+        if not self.min_rate < self.max_rate:
+            raise UserError(
+                f"max_rate: expected more than min_rate {self.min_rate:g}, got {self.max_rate:g}"
+            )
+        preset(**given)  # It raises if the flags are wrong, before JAX is imported.
+
+        from jaxnets.lecture import lr_find
+
+        config, found = lr_find.find(given, self.min_rate, self.max_rate, self.steps)
+        if self.plot:
+            lr_find.plot(found, config, self.plot)
+        if self.json:
+            print(json.dumps(lr_find.to_values(found, config), indent=2))
+        else:
+            show(lr_find.to_text(found, config))
+        return DONE
+
+
 def _values(text: str) -> tuple[str, list[Any]]:
     """The field and its values in a text such as "hidden=100,64x32"."""
     name, _, values = text.partition("=")
@@ -266,6 +296,7 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
     "summary": (Summary, Config, ConfigFile),
     "gradcheck": (Gradcheck,),
     "search": (Search, Config, ConfigFile),
+    "lr_find": (LrFind, Config, ConfigFile),
     "compare": (Compare,),
     "predict": (Predict,),
     "devices": (Devices, Config, ConfigFile),

@@ -1,0 +1,217 @@
+"""The learning-rate range test: which learning rate to begin with, found in a hundred steps.
+
+The rate grows from step to step by one factor; the loss falls, fastest at some rate, and explodes
+at another. Source: Smith 2017, "Cyclical Learning Rates for Training Neural Networks", section 3.3.
+"""
+
+import dataclasses
+import math
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from jaxnets.config.fields import Config, preset
+from jaxnets.data.datasets import Dataset
+from jaxnets.display import columns, show
+from jaxnets.errors import UserError
+from jaxnets.experiment import Experiment, optimizer_of
+from jaxnets.lecture.results import create_figure
+from jaxnets.metrics import Metrics
+from jaxnets.runs.memory import check_enough_memory
+from jaxnets.runs.run import adapted, load_data
+from jaxnets.training.loop import Callbacks, Checkpoint, NonFiniteLossError
+
+SMOOTHING = 0.9  # How much of the mean a step's loss keeps of the one before.
+EXPLODED = 4.0  # The test ends at so many times the lowest loss.
+HALF = 5  # Half of the steps over which a slope is taken.
+FIRST = 5  # The first steps say more about the batch than about the rate.
+WIDTH, HEIGHT = 64, 12  # Characters of the curve in a terminal.
+
+
+class _Exploded(Exception):
+    """The loss has exploded: larger rates say nothing more."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RangeTest:
+    """The loss of each step, by the step's learning rate."""
+
+    rates: tuple[float, ...]
+    losses: tuple[float, ...]
+
+    @property
+    def smoothed(self) -> np.ndarray:
+        """The exponential mean of the losses, free of its start: m_t / (1 - β^t), as Adam's."""
+        mean, out = 0.0, []
+        for step, loss in enumerate(self.losses, start=1):
+            mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
+            out.append(mean / (1 - SMOOTHING**step))
+        return np.array(out)
+
+    @property
+    def lowest(self) -> float:
+        """The rate at which the smoothed loss is lowest."""
+        return self.rates[FIRST + int(self.smoothed[FIRST:].argmin())]
+
+    @property
+    def steepest(self) -> float:
+        """The rate, below the lowest, at which the smoothed loss falls fastest with log(rate).
+
+        A slope is that of 2 HALF steps, since those of single steps are noise.
+        """
+        smoothed, start, end = self.smoothed, FIRST + HALF, self.rates.index(self.lowest) + 1 - HALF
+        if start >= end:
+            return self.lowest
+        slopes = smoothed[start + HALF : end + HALF] - smoothed[start - HALF : end - HALF]
+        return self.rates[start + int(slopes.argmin())]
+
+
+def find(
+    given: dict[str, Any], lowest: float, highest: float, steps: int
+) -> tuple[Config, RangeTest]:
+    """The config that the flags ask for and its `range_test`; notes of the config go to stderr."""
+    config = preset(**given)
+    data = load_data(config)
+    config, note = adapted(config, given, data)
+    if note:
+        show(note, sys.stderr)
+    return config, range_test(config, data, lowest, highest, steps)
+
+
+def range_test(
+    config: Config, data: Dataset, lowest: float, highest: float, steps: int
+) -> RangeTest:
+    """Takes training steps with learning rates from `lowest` to `highest`, evenly on a log scale.
+
+    It ends before that when the loss explodes.
+
+    Args:
+      config: The network and its training; its learning rate and schedule are not used.
+      data: Its training images are used alone.
+      lowest: The first step's learning rate, above 0.
+      highest: The last step's.
+      steps: The number of steps, at least 20.
+
+    Raises:
+      UserError: Not one step after the first ones gave a finite loss.
+    """
+    gradients = "manual" if config.gradients == "both" else config.gradients
+    config = dataclasses.replace(
+        config, schedule="constant", early_stopping=None, gradients=gradients
+    )
+    data = dataclasses.replace(data, validation=data.train[:0])
+    experiment = Experiment.create(config, data)
+    config = dataclasses.replace(config, epochs=math.ceil(steps / experiment.loader.steps))
+
+    def schedule(count: Any) -> Any:
+        return lowest * (highest / lowest) ** (jnp.asarray(count, jnp.float32) / (steps - 1))
+
+    rule = optimizer_of(config, schedule)
+    experiment = dataclasses.replace(experiment, config=config, schedule=schedule, optimizer=rule)
+    check_enough_memory(experiment)
+    rates = np.geomspace(lowest, highest, steps).tolist()
+    losses: list[float] = []
+    before: list[Metrics] = []
+
+    def note(count: int, metrics: Metrics) -> None:
+        """Notes the loss of one step, by what it adds to the sums of its epoch."""
+        new = before and int(metrics.count) > count
+        loss_sum = float(metrics.loss_sum) - (float(before[-1].loss_sum) if new else 0.0)
+        before[:] = [metrics]
+        losses.append(loss_sum / count)
+        bar.update()
+        found = RangeTest(tuple(rates[: len(losses)]), tuple(losses))
+        has_exploded = found.smoothed[-1] > EXPLODED * found.smoothed.min()
+        if len(losses) == steps or (len(losses) > 2 * FIRST and has_exploded):
+            raise _Exploded
+
+    # With a `before_step` an epoch is never one compiled loop: each step's loss is seen.
+    callbacks = Callbacks(progress=note, before_step=lambda step, state, batch: None)
+    with tqdm(total=steps, unit="step", leave=False, disable=None, dynamic_ncols=True) as bar:
+        try:
+            for _ in experiment.epochs(Checkpoint(experiment.init_state()), callbacks):
+                pass
+        except (_Exploded, NonFiniteLossError):
+            pass
+    if len(losses) <= FIRST + 1:
+        raise UserError(
+            f"min_rate: expected one at which the loss stays finite for {FIRST + 2} steps, got "
+            f"{lowest:g}"
+        )
+    return RangeTest(tuple(rates[: len(losses)]), tuple(losses))
+
+
+def to_text(found: RangeTest, config: Config) -> str:
+    """The curve, and what it suggests."""
+    return "\n".join([*_curve(found), "", suggestion(found, config)])
+
+
+def suggestion(found: RangeTest, config: Config) -> str:
+    """Which learning rates to try."""
+    rates = [f"{float(f'{rate:.1g}'):g}" for rate in (found.steepest, found.lowest)]
+    return (
+        f"The loss falls fastest at a learning rate of {found.steepest:.2g} and is lowest at "
+        f"{found.lowest:.2g}: try --learning_rate={' to '.join(dict.fromkeys(rates))}. "
+        f"The recipe of {config.model} has {config.learning_rate:g} with {config.optimizer}, "
+        f"schedule {config.schedule}."
+    )
+
+
+def to_values(found: RangeTest, config: Config) -> dict[str, Any]:
+    """The same for machines."""
+    return {
+        "model": config.model,
+        "optimizer": config.optimizer,
+        "learning_rates": list(found.rates),
+        "losses": list(found.losses),
+        "smoothed": found.smoothed.tolist(),
+        "steepest": found.steepest,
+        "lowest": found.lowest,
+    }
+
+
+def plot(found: RangeTest, config: Config, path: str) -> None:
+    """Draws the losses into a file, by its ending as PNG, SVG or PDF.
+
+    Raises:
+      UserError: matplotlib is missing, or the file cannot be written.
+    """
+    figure = create_figure(7, 4)
+    if figure is None:
+        raise UserError("plot: expected matplotlib, found none: pip install 'jaxnets[compare]'")
+    axes = figure.subplots()
+    axes.plot(found.rates, found.losses, color="tab:blue", alpha=0.3, label="each step")
+    axes.plot(found.rates, found.smoothed, color="tab:blue", label="smoothed")
+    at = {found.steepest: "falls fastest", found.lowest: "lowest"}
+    for (rate, name), style in zip(at.items(), (":", "--"), strict=False):
+        axes.axvline(rate, color="black", linestyle=style, label=f"{name}: {rate:.2g}")
+    top = 1.1 * max(found.smoothed[0], np.median(found.smoothed))
+    axes.set(xscale="log", xlabel="learning rate", ylabel="training loss", title=config.model)
+    axes.set_ylim(0.9 * min(found.losses), max(top, 1.05 * min(found.losses)))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    try:
+        figure.savefig(Path(path).expanduser(), dpi=150)
+    except (OSError, ValueError) as error:  # No such ending.
+        raise UserError(f"plot: cannot write {path}: {error}") from error
+
+
+def _curve(found: RangeTest) -> Iterator[str]:
+    """The smoothed loss over the rates, drawn in characters."""
+    width = min(WIDTH, columns(sys.stdout) - 12)
+    places = np.linspace(0, len(found.rates) - 1, width).round().astype(int)
+    # An explosion would leave the curve a flat line: what is higher than the start is cut.
+    top, low = found.smoothed[: 2 * FIRST].max(), found.smoothed.min()
+    heights = np.minimum(found.smoothed[places], top)
+    rows = np.round((heights - low) / max(top - low, 1e-12) * (HEIGHT - 1)).astype(int)
+    for row in reversed(range(HEIGHT)):
+        label = {HEIGHT - 1: f"{top:.3g}", 0: f"{low:.3g}"}.get(row, "")
+        yield f"{label:>8} |" + "".join("*" if at == row else " " for at in rows).rstrip()
+    yield " " * 9 + "+" + "-" * width
+    first, last = f"{found.rates[0]:.1g}", f"{found.rates[-1]:.1g}"
+    yield " " * 10 + first + last.rjust(width - len(first)) + "  learning rate"

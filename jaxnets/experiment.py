@@ -205,11 +205,8 @@ class Experiment(Described):
 
     def gradient_step(self, loss_and_grad: LossAndGrad | None = None) -> Callable:
         """The compiled function (state, batch) -> (metrics, gradients) of the next step."""
-        gradient_step = step.make_gradient_step(
-            loss_and_grad or self.loss_and_grad,
-            axis_name=self.parallel.axis_name,
-            augment=self.augment,
-        )
+        chosen, axis_name = loss_and_grad or self.loss_and_grad, self.parallel.axis_name
+        gradient_step = step.make_gradient_step(chosen, axis_name=axis_name, augment=self.augment)
         return self.parallel.compile(gradient_step)
 
     def without_zeros(self) -> tuple[LossAndGrad, TrainLoader]:

@@ -181,14 +181,14 @@ def expect(value, kind: type, example: str):
     raise UserError(f"expected a {kind.__name__} as {example}, got a {type(value).__name__}")
 
 
-def unknown(kind: str, value: str, known: Iterable[str]) -> UserError:
-    """Returns the error for a name that does not exist, with the nearest one that does.
+def unknown(kind: str, value: str, known: Iterable[str], hint: str = "") -> UserError:
+    """Returns the error for a name that does not exist, with a hint or the nearest one that does.
 
     >>> print(unknown("model", "cmn", ["mlp", "cnn"]))
     unknown model "cmn"; did you mean "cnn"? (known: mlp, cnn)
     """
     known = list(known)
-    hint = did_you_mean(value, known, quote='"')
+    hint = hint or did_you_mean(value, known, quote='"')
     return UserError(f'unknown {kind} "{value}"{hint} (known: {", ".join(known)})')
 
 

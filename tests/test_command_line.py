@@ -61,9 +61,9 @@ def test_what_is_clear_is_taken(given, meant):
         ("--output_dir=x", "did you mean --workdir?"),
         ("--verbose", "unknown flag --verbose; a run always shows its progress"),
         ("--save=x", "every run is saved, --workdir=FOLDER says where"),
-        ("--model=LeNet-5", "alexnet_small); did you mean --model=cnn?"),
-        ("--model=resnet50", "; --model=alexnet_small and --model=alexnet are the deepest"),
-        ("--model=lstm", "; every network takes pictures, --model=cnn above all"),
+        ("--model=LeNet-5", 'unknown model "LeNet-5"; did you mean --model=cnn? (known: '),
+        ("--model=resnet50", "; --model=alexnet_small and --model=alexnet are the deepest (known"),
+        ("--model=lstm", "; every network takes pictures, --model=cnn above all (known: "),
         (
             "--early_stopping",
             "early_stopping: expected --early_stopping=N (epochs without a lower validation loss "

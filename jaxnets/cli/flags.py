@@ -137,17 +137,18 @@ def _read(
 
 
 def _parse(field: dataclasses.Field, text: str) -> Any:
-    alias = VALUES.get(text.lower(), text)
+    alias, allowed = VALUES.get(text.lower(), text), field.metadata["allowed"]
     try:
-        allowed = field.metadata["allowed"]
         value = parse(field, alias if alias in allowed else text)
-        if field.name == "model" and value not in allowed:
-            raise unknown("model", text, allowed)
-        return value
     except UserError as error:
         from jaxnets.cli import guesses
 
         raise UserError(f"{error}{guesses.for_value(field.name, alias)}") from None
+    if field.name == "model" and value not in allowed:
+        from jaxnets.cli import guesses
+
+        raise unknown("model", text, allowed, guesses.for_model(text))
+    return value
 
 
 def is_positional(field: dataclasses.Field) -> bool:

@@ -90,10 +90,14 @@ def for_word(word: str, flags: Collection[str]) -> str:
     return ""
 
 
+def for_model(name: str) -> str:
+    """What to try instead of a network that other courses have, or nothing."""
+    sentence = MODELS.get(name.lower().rstrip("0123456789-_"))
+    return f"; {sentence}" if sentence else ""
+
+
 def for_value(name: str, text: str) -> str:
-    """What to try instead of a value that is no number or no network, or nothing."""
-    if name == "model" and (sentence := MODELS.get(text.lower().rstrip("0123456789-_"))):
-        return f"; {sentence}"
+    """What to try instead of a value that is no number, or nothing."""
     if name != "devices":
         return ""
     if (kind := text.lower()) in ("cpu", "gpu", "tpu"):

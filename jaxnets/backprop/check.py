@@ -1,9 +1,12 @@
 """How far hand-derived gradients are from others."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
+
+MAX_PART = 1 << 20  # numbers
 
 
 def relative_error(ours: Any, theirs: Any, floor: float = 0.0) -> tuple[float, str]:
@@ -23,14 +26,9 @@ def relative_error(ours: Any, theirs: Any, floor: float = 0.0) -> tuple[float, s
     worst, place = 0.0, ""
     pairs = zip(jax.tree_util.tree_leaves_with_path(theirs), jax.tree.leaves(ours), strict=True)
     for (path, reference), value in pairs:
-        reference, value = np.asarray(reference, np.float64), np.asarray(value, np.float64)
-        with np.errstate(invalid="ignore"):  # inf - inf
-            # One more array, and not one a step: AlexNet's largest takes 300 MB.
-            difference = np.atleast_1d(value - reference)
-        difference[~np.isfinite(value) & ~np.isfinite(reference)] = 0
-        error = float(np.max(np.abs(difference, out=difference), initial=0.0))
+        parts = zip(_parts(value), _parts(reference), strict=True)
+        error = max(_difference(*part) for part in parts)
         error /= max(largest(reference), floor) or 1.0
-        error = error if np.isfinite(error) else float("inf")
         if error >= worst:
             worst, place = error, jax.tree_util.keystr(path)
     return worst, place
@@ -38,10 +36,25 @@ def relative_error(ours: Any, theirs: Any, floor: float = 0.0) -> tuple[float, s
 
 def largest(tree: Any) -> float:
     """The largest |x| of the finite numbers x in a tree of arrays; 0 if there are none."""
-    size = 0.0
-    for leaf in jax.tree.leaves(tree):
-        x = np.asarray(leaf, np.float64)
-        finite = np.isfinite(x)
-        ends = np.max(x, initial=0.0, where=finite), np.min(x, initial=0.0, where=finite)
-        size = max(size, float(ends[0]), -float(ends[1]))
-    return size
+    sizes = [
+        np.max(np.abs(part), initial=0.0, where=np.isfinite(part))
+        for leaf in jax.tree.leaves(tree)
+        for part in _parts(leaf)
+    ]
+    return float(max(sizes, default=0.0))
+
+
+def _parts(leaf: Any) -> Iterator[np.ndarray]:
+    """An array in float64 in parts of some megabytes: AlexNet's largest takes 300."""
+    array = np.atleast_1d(np.asarray(leaf))
+    for part in np.array_split(array, 1 + array.size // MAX_PART):
+        yield np.asarray(part, np.float64)
+
+
+def _difference(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """The largest |ours - theirs|; infinite where just one is not finite."""
+    with np.errstate(invalid="ignore"):  # inf - inf
+        difference = np.abs(ours - theirs)
+    difference[~np.isfinite(ours) & ~np.isfinite(theirs)] = 0
+    size = float(np.max(difference, initial=0.0))
+    return size if np.isfinite(size) else float("inf")

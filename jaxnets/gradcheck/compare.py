@@ -12,10 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxnets.backprop.check import relative_error
+from jaxnets.backprop.check import MAX_PART, largest, relative_error
 from jaxnets.machine.platform import compiler_options
 
 PRECISIONS = ("float64", "float32", "bfloat16")
@@ -185,13 +184,17 @@ def central_differences(program: Program, passes: Passes, gradient: Any) -> Diff
     length = np.sqrt(sum(np.vdot(slope, slope) for slope in slopes))
     size = sum(slope.size for slope in slopes)
     rng = np.random.default_rng(0)
-    trials: list[Any] = [("a direction", _directions(slopes, rng), length / np.sqrt(size))]
-    names = [name for name, _ in _named_leaves(passes.inputs)]
-    for number, (name, slope) in enumerate(zip(names, slopes, strict=True)):
-        trials.append((name, _coordinates(number, slope, rng), np.max(np.abs(slope), initial=0)))
+
+    def trials() -> Iterator[
+        Any
+    ]:  # One after the other, for a direction is as large as the slopes.
+        yield "a direction", _directions(slopes, rng), length / np.sqrt(size)
+        names = [name for name, _ in _named_leaves(passes.inputs)]
+        for number, (name, slope) in enumerate(zip(names, slopes, strict=True)):
+            yield name, _coordinates(number, slope, rng), largest(slope)
 
     worst, compared, kinks = Error(), 0, 0
-    for name, moves, typical in trials:
+    for name, moves, typical in trials():
         found = 0
         for move in moves:
             slopes_along = _slopes_along(move, program, passes, slopes)
@@ -218,25 +221,41 @@ def _slopes_along(
     The slopes are multiplied by the move as it came out after rounding.
     """
     leaves, tree = jax.tree.flatten(passes.inputs)
-    step = program.problem.step
+    leaves, step = [np.asarray(leaf) for leaf in leaves], program.problem.step
 
-    def end(index: int, sign: int) -> np.ndarray:
-        return np.asarray(leaves[index]) + sign * step * move[index]
+    # One room for both ends: JAX reads it where it is, and those of AlexNet take 500 MB each.
+    rooms = {index: np.empty(leaves[index].shape) for index in move}
+
+    def end(index: int, sign: int, rows: Any = ..., out: np.ndarray | None = None) -> np.ndarray:
+        moved = np.multiply(move[index][rows], sign * step, out=out, dtype=np.float64)
+        moved += leaves[index][rows]
+        return moved
 
     def number_at(sign: int) -> tuple[float, list[np.ndarray]]:
-        ends = [
-            jnp.asarray(end(index, sign)) if index in move else leaf
-            for index, leaf in enumerate(leaves)
-        ]
+        for index, room in rooms.items():
+            end(index, sign, out=room)
+        ends = [rooms.get(index, leaf) for index, leaf in enumerate(leaves)]
         number, sides = program.number(jax.tree.unflatten(tree, ends), passes.constants)
-        return float(number), sides
+        return float(number), jax.device_get(sides)
 
     (below, sides_below), (above, sides_above) = number_at(-1), number_at(1)
     if not all(map(np.array_equal, sides_above, sides_below)):
         return None
-    # Both ends of one leaf at a time: those of all leaves of AlexNet take a gigabyte.
-    rise = sum(np.vdot(slopes[index], end(index, 1) - end(index, -1)) for index in move)
+    rise = sum(
+        np.vdot(slopes[index][rows], end(index, 1, rows) - end(index, -1, rows))
+        for index in move
+        for rows in _rows(slopes[index])
+    )
     return (above - below) / (2 * step), float(rise) / (2 * step)
+
+
+def _rows(array: np.ndarray) -> Iterator[Any]:
+    """Indices of an array's rows in parts of some megabytes: AlexNet's largest array takes 300."""
+    if array.size <= MAX_PART:
+        yield ...
+    else:
+        rows = max(1, MAX_PART * len(array) // array.size)
+        yield from (slice(start, start + rows) for start in range(0, len(array), rows))
 
 
 def _directions(slopes: list[np.ndarray], rng: np.random.Generator) -> Iterator[Move]:
@@ -252,11 +271,11 @@ def _coordinates(number: int, slope: np.ndarray, rng: np.random.Generator) -> It
     """Yields single elements of a leaf: the one whose slope is steepest, then random ones."""
 
     def along(index: int) -> Move:
-        change = np.zeros(slope.shape)
+        change = np.zeros(slope.shape, np.float32)
         change.flat[index] = 1
         return {number: change}
 
-    yield along(int(np.abs(slope).argmax()))
+    yield along(int(slope.argmax() if slope.max() >= -slope.min() else slope.argmin()))
     yield from map(along, rng.choice(slope.size, min(slope.size, ATTEMPTS), replace=False))
 
 

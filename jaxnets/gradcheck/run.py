@@ -36,7 +36,7 @@ def run(model: str | None = None, mutant: str | None = None, as_json: bool = Fal
     """
     if mutant is not None and mutant not in MUTANTS:
         raise unknown("mutant", mutant, MUTANTS)
-    set_up_jax()
+    set_up_jax(keep_memory=False)  # AlexNets of many sizes would leave a heap of holes.
     rows = []
     if not as_json:
         print(_line(HEADER))

@@ -54,6 +54,7 @@ def set_up_jax(
     platform: str | None = None,
     cpu_devices: int | None = None,
     connected: bool = False,
+    keep_memory: bool = True,
 ) -> Devices:
     """Sets JAX up, before it touches a device, and returns the devices to train on.
 
@@ -66,6 +67,7 @@ def set_up_jax(
       platform: "cpu", "gpu" or "tpu"; None takes what JAX finds.
       cpu_devices: How many devices the CPU simulates in each process, instead of any accelerator.
       connected: Whether to return the devices of all connected processes instead of this one's.
+      keep_memory: Whether freed memory is kept for the next step, not for other programs.
     """
     if cpu_devices is not None:
         platform = "cpu"
@@ -80,7 +82,8 @@ def set_up_jax(
     if (count := cpu_devices or (devices and -(-devices // processes))) is not None:
         with contextlib.suppress(RuntimeError):  # Raised where JAX runs already: a notebook.
             jax.config.update("jax_num_cpu_devices", count)
-    _keep_freed_memory()
+    if keep_memory:
+        _keep_freed_memory()
     found = _found(platform)
     if cpu_devices is not None:
         if cpu_devices > len(found):

@@ -93,6 +93,7 @@ def flags_case(sample: None, folder: Path, rng: Rng) -> None:
         return
     work = ("gradcheck.run.run", "report.summary.summary", "report.summary.to_text",
             "report.summary.to_values", "lecture.search.search_all", "lecture.ranking.to_text",
+            "lecture.lr_find.to_text", "lecture.lr_find.to_values", "lecture.lr_find.plot",
             "lecture.ranking.to_values", "lecture.ranking.plot", "lecture.compare.run.run",
             "serving.answer.answer", "experiment.create_parallel", "report.devices.to_text",
             "report.devices.to_values")  # fmt: skip
@@ -104,4 +105,5 @@ def flags_case(sample: None, folder: Path, rng: Rng) -> None:
             stack.enter_context(mock.patch(f"jaxnets.{name}", return_value=done))
         found = mock.Mock(folder="runs")
         stack.enter_context(mock.patch("jaxnets.lecture.search.search_all", return_value=found))
+        stack.enter_context(mock.patch("jaxnets.lecture.lr_find.find", return_value=(found, found)))
         status_of(lambda: commands.main([command, *words]))

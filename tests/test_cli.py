@@ -16,8 +16,8 @@ from conftest import HANGS, ROOT, assert_resume_hint, params_sha256, records, sa
 from jaxnets.cli.commands import COMMANDS
 from jaxnets.cli.flags import parse_flags
 from jaxnets.cli.help import BEGINNERS
+from jaxnets.config.adapt import learning_rate_note
 from jaxnets.config.fields import Config, preset
-from jaxnets.config.recipes import learning_rate_note
 
 NUMERIC = [f.name for f in dataclasses.fields(Config) if re.search("int|float", str(f.type))]
 MAY_BE_ZERO = {"dropout", "gradient_tolerance", "momentum", "process_id", "seed"}
@@ -242,10 +242,10 @@ def test_every_command_shows_its_flags_and_with_help_all_those_of_train(
     ],
 )
 def test_a_learning_rate_that_another_optimizer_brings_is_noted(model, optimizer, note):
-    found = learning_rate_note(preset(model, optimizer=optimizer), preset(model))
+    found = learning_rate_note(preset(model, optimizer=optimizer))
     assert note in found and bool(found) == bool(note)
     own = preset(model, optimizer=optimizer, learning_rate=0.4)
-    assert not learning_rate_note(own, preset(model))
+    assert not learning_rate_note(own)
 
 
 def test_that_note_is_in_the_headline(run_main, tiny_flags):

@@ -16,13 +16,14 @@ from conftest import read_json
 
 from jaxnets.backprop.network import manual_loss_and_grad
 from jaxnets.config.fields import preset
-from jaxnets.config.recipes import PRESETS, REGRESSION
+from jaxnets.config.recipes import PRESETS
 from jaxnets.data.batches import Batch
 from jaxnets.data.datasets import Dataset, Split
 from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment
 from jaxnets.lecture.compare import run as command
 from jaxnets.lecture.compare.models import fit_baseline, fit_network
+from jaxnets.lecture.compare.recipes import REGRESSION
 from jaxnets.lecture.compare.request import Request
 from jaxnets.lecture.compare.results import Results
 from jaxnets.lecture.compare.samples import CURVE_NOISE, cut, diabetes, digits, small_and_noisy

@@ -5,8 +5,8 @@ import pytest
 from conftest import read_json
 from PIL import Image
 
+from jaxnets.config.adapt import STEPS, for_small_set
 from jaxnets.config.fields import preset
-from jaxnets.config.small_sets import STEPS, for_small_set
 
 NAMES = ("circle", "square", "triangle")
 CHANGED = {"batch_size", "epochs", "optimizer", "learning_rate", "schedule", "augment"}

@@ -127,7 +127,10 @@ def _read(
         print(help_text(started, description, kinds, given, everything), flush=True)
         raise SystemExit(0)
     positional = [field for field in options if is_positional(field)]
-    given |= _positionals(words, positional, flags, started)
+    if words or positional:
+        from jaxnets.cli.words import positionals
+
+        given |= positionals(words, positional, flags, started)
     if path := given.pop("config", None):
         from jaxnets.config.file import read_flags
 
@@ -154,28 +157,3 @@ def _parse(field: dataclasses.Field, text: str) -> Any:
 def is_positional(field: dataclasses.Field) -> bool:
     """Whether an option is a word without a flag."""
     return field.default is dataclasses.MISSING
-
-
-def _positionals(
-    words: list[str], fields: Sequence[dataclasses.Field], flags: Collection[str], started: str
-) -> dict[str, Any]:
-    """Gives each positional option a word; an option whose type is tuple takes all the rest."""
-    if len(words) < len(fields):
-        from jaxnets.cli.help import metavar
-
-        missing = " ".join(map(metavar, fields[len(words) :]))
-        wanted = " ".join([started, *map(metavar, fields)])
-        got = f"only {' '.join(words)}" if words else "none"
-        raise UserError(f"expected {missing}, got {got}: {wanted} (--help explains)")
-    given: dict[str, Any] = {}
-    for field in fields:
-        if field.type is str:
-            given[field.name], *words = words
-        else:
-            given[field.name], words = tuple(words), []
-    if words:
-        from jaxnets.cli import guesses
-
-        hint = guesses.for_word(words[0], flags)
-        raise UserError(f"expected flags as --name=value, got {words[0]!r}{hint}")
-    return given

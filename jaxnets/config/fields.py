@@ -14,8 +14,8 @@ from jaxnets.config.recipes import (
     KERAS_RATES,
     LARGE_ALEXNETS,
     MODEL_FIELDS,
-    PAPER,
     PRESETS,
+    brought_along,
 )
 from jaxnets.errors import UserError, unknown
 
@@ -307,22 +307,6 @@ def preset(model: str = DEFAULT_MODEL, **changes: Any) -> Config:
             from jaxnets.config.guesses import unknown_field
 
             raise unknown_field(name, Config.__dataclass_fields__)
-    recipe = dict(PRESETS[model])
-    if changes.get("recipe") == "paper" and "recipe" in recipe:
-        recipe |= PAPER
-    if changes.get("init_from") is not None and "normalize" in recipe:
-        recipe["normalize"] = "imagenet"
-    usual = recipe.get("optimizer", Config.optimizer)
-    if (optimizer := changes.get("optimizer", usual)) != usual:
-        recipe |= dict(momentum=0.0, nesterov=False, learning_rate=KERAS_RATES.get(optimizer))
-    if changes.get("dry_run"):
-        recipe |= dict(epochs=1, search_epochs=1)
-    size, limit = recipe.get("batch_size", Config.batch_size), changes.get("limit")
-    if size and isinstance(limit, int):
-        recipe["batch_size"] = max(1, min(size, limit))
-    if "hidden" in changes:
-        for name in ("latent_dims", "replay_seeds"):
-            if name in changes:
-                raise UserError(f"hidden and {name} exclude each other, got both")
-        recipe["latent_dims"] = None
+    recipe = dict(optimizer=Config.optimizer, batch_size=Config.batch_size) | PRESETS[model]
+    recipe |= brought_along(recipe, changes)
     return Config(**{"model": model, **recipe, **changes})

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from jaxnets.errors import UserError
+
 DEFAULT_MODEL = "cnn"
 
 # Fields for which only some models have a value: those whose presets name them.
@@ -65,37 +67,24 @@ PRESETS: dict[str, Recipe] = {
     | dict(epochs=20, learning_rate=0.03, nesterov=True),
 }
 
-# Regression, on numeric columns. Each recipe names the network that it changes.
-REGRESSION: dict[str, Recipe] = {
-    # softmax without its softmax. Gradient descent on a quadratic: after 1,000 steps within 1e-4
-    # of the closed form on diabetes, whose features' covariance has eigenvalues from 4.1 to 0.008.
-    "linear": dict(model="softmax", loss="squared_error", schedule="constant")
-    | dict(epochs=1000, batch_size=None, learning_rate=0.05, momentum=0.9),
-    # The slides' two hidden layers.
-    "mlp": dict(model="mlp", hidden=(64, 64), loss="squared_error")
-    | dict(epochs=20, batch_size=32, optimizer="adam", learning_rate=1e-3),
-}
 
-# The capacity curve's networks have one hidden layer and are trained until they fit what they can.
-_CURVE: Recipe = dict(model="mlp", optimizer="adam", learning_rate=3e-3, batch_size=50)
-CURVE: dict[str, Recipe] = {
-    "classification": _CURVE | dict(loss="cross_entropy", epochs=100),
-    "regression": _CURVE | dict(loss="squared_error", epochs=300),
-}
-
-
-def learning_rate_note(config: Any, usual: Any) -> str:
-    """The line that says which learning rate another optimizer brought, or "".
-
-    Args:
-      config: The Config of a run.
-      usual: That of its network's own recipe.
-    """
-    rate = config.learning_rate
-    brought = rate == KERAS_RATES[config.optimizer] != usual.learning_rate
-    if config.optimizer == usual.optimizer or not brought:
-        return ""
-    return (
-        f"note: {config.optimizer} starts with Keras' default learning rate {rate:g} and no "
-        f"momentum, since the recipe's {usual.learning_rate:g} is for {usual.optimizer}"
-    )
+def brought_along(recipe: Recipe, changes: Recipe) -> Recipe:
+    """The fields of a recipe that changes of other fields bring with them (see fields.preset)."""
+    brought: Recipe = {}
+    if changes.get("recipe") == "paper" and "recipe" in recipe:
+        brought |= PAPER
+    if changes.get("init_from") is not None and "normalize" in recipe:
+        brought["normalize"] = "imagenet"
+    if (optimizer := changes.get("optimizer", recipe["optimizer"])) != recipe["optimizer"]:
+        brought |= dict(momentum=0.0, nesterov=False, learning_rate=KERAS_RATES.get(optimizer))
+    if changes.get("dry_run"):
+        brought |= dict(epochs=1, search_epochs=1)
+    size, limit = brought.get("batch_size", recipe["batch_size"]), changes.get("limit")
+    if size and isinstance(limit, int):
+        brought["batch_size"] = max(1, min(size, limit))
+    if "hidden" in changes:
+        for name in ("latent_dims", "replay_seeds"):
+            if name in changes:
+                raise UserError(f"hidden and {name} exclude each other, got both")
+        brought["latent_dims"] = None
+    return brought

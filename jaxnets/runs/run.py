@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from jaxnets.config.fields import SINGLE_PROCESS, Config, preset
-from jaxnets.config.recipes import learning_rate_note
 from jaxnets.data.datasets import Dataset
 from jaxnets.data.load import load_dataset
 from jaxnets.display import columns, fold, printable, short_path, show
@@ -199,17 +198,14 @@ class Run:
         print(self._shown.test_line(test))
         result = self.result(test)
         self.folder.finish(result)
-        if self.config.weights_only:
-            self.folder.keep_weights_only({"params": self.checkpoint.state.params})
+        if self.config.weights_only and self.processes.is_first:
+            from jaxnets.runs.weights_only import keep_weights_only
+
+            keep_weights_only(self.folder, self.checkpoint.state.params)
         if lines := self.closing_lines(self, test):
             print(f"\n{lines}\n")
-        show(terminal.mistakes(test, result["seconds"]))
-        if self.config.dry_run:
-            show(terminal.NOTHING_KEPT)
-        else:
-            if note := terminal.chance_note(test, self.experiment.data.class_names, self.config):
-                show(note)
-            show(terminal.where_kept(self.folder.path))
+        where, names = short_path(str(self.folder.path)), self.experiment.data.class_names
+        show(terminal.ending(test, names, self.config, where, result["seconds"]))
         target = self.config.target_accuracy
         if target is not None and test.accuracy < target:
             raise RunFailedError(
@@ -299,12 +295,14 @@ def adapted(config: Config, given: Collection[str], data: Dataset) -> tuple[Conf
 
     The fields in `given` keep their values.
     """
-    notes = [learning_rate_note(config, preset(config.model, recipe=config.recipe))]
-    if not isinstance(data.train.images, np.ndarray):
-        from jaxnets.config.small_sets import for_small_set
+    are_pictures, notes = not isinstance(data.train.images, np.ndarray), []
+    if are_pictures or "optimizer" in given:
+        from jaxnets.config.adapt import for_small_set, learning_rate_note
 
-        config, note = for_small_set(config, given, len(data.train), data.class_names)
-        notes.append(note)
+        notes.append(learning_rate_note(config))
+        if are_pictures:
+            config, note = for_small_set(config, given, len(data.train), data.class_names)
+            notes.append(note)
     return config, "\n".join(filter(None, notes))
 
 

@@ -113,7 +113,7 @@ class RunFolder:
         with _writing(self.path):
             self._lock = files.lock(self.path)
 
-    def _check_in_place(self) -> None:
+    def check_in_place(self) -> None:
         """Checks that the folder is the one that was locked, before anything is written to it."""
         with contextlib.suppress(OSError):
             now = os.stat(self.path)
@@ -140,24 +140,13 @@ class RunFolder:
         self.wait()
         self.write(RESULT, result)
 
-    def keep_weights_only(self, params: Any) -> None:
-        """Leaves the finished run one checkpoint, of a tree of parameters alone."""
-        folder = self.path / CHECKPOINTS
-        *old, last = checkpoints.steps_in(folder)
-        self._check_in_place()
-        named = checkpoints.named_leaves(params)
-        arrays = {name: np.array(leaf, order="C") for name, leaf in named.items()}
-        checkpoints.write(checkpoints.path_of(folder, last), arrays)
-        for step in old:
-            checkpoints.path_of(folder, step).unlink()
-
     def read(self, name: str) -> dict[str, Any]:
         """Reads config.json or search.json; a missing file is empty."""
         return files.read_json(self.path / name) if (self.path / name).exists() else {}
 
     def write(self, name: str, values: dict[str, Any]) -> None:
         """Writes config.json, search.json or result.json."""
-        self._check_in_place()
+        self.check_in_place()
         files.write_text(self.path / name, json.dumps(values, indent=2) + "\n")
 
     def snapshot(self) -> dict[str, Any]:
@@ -170,7 +159,7 @@ class RunFolder:
 
     def log(self, record: dict[str, Any]) -> None:
         """Appends an epoch's record to metrics.jsonl."""
-        self._check_in_place()
+        self.check_in_place()
         with files.naming(self.path / METRICS), (self.path / METRICS).open("a") as stream:
             stream.write(json.dumps(record) + "\n")
 
@@ -191,7 +180,7 @@ class RunFolder:
 
     def save(self, step: int, tree: Any) -> None:
         """Saves a checkpoint in the background; the next call, or `wait`, raises its error."""
-        self._check_in_place()
+        self.check_in_place()
         self.wait()
         if step == self._saved_step:  # Interrupted once more before the next step.
             return
@@ -225,7 +214,7 @@ class RunFolder:
                 save.result()
         except Exception as error:
             self._saved_step = None
-            self._check_in_place()  # This says more of a folder that is gone.
+            self.check_in_place()  # This says more of a folder that is gone.
             number = getattr(error, "errno", None) or errno.EIO
             reason = f"cannot be saved: {first_line(error)}"
             raise OSError(number, reason, str(self.path / CHECKPOINTS)) from error
@@ -320,9 +309,6 @@ class ReplicaRunFolder(RunFolder):
 
     def save(self, step: int, tree: Any) -> None:
         """The first process saves."""
-
-    def keep_weights_only(self, params: Any) -> None:
-        """The first process does."""
 
 
 def make_folder(workdir: str | None, name: str) -> Path:

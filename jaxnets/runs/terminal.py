@@ -48,12 +48,6 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60:,} h {minutes % 60} min"
 
 
-def mistakes(test: Metrics, seconds: float) -> str:
-    """How many mistakes a run makes after how long a training."""
-    wrong, count = int(test.count - test.correct), int(test.count)
-    return f"{wrong:,} of {count:,} test images are wrong; trained in {duration(seconds)}"
-
-
 def chance_note(test: Metrics, class_names: Sequence[str], config: Config) -> str:
     """The line about a network that is no better than one that always gives the same answer."""
     counts = np.asarray(test.confusion).sum(axis=1)
@@ -63,7 +57,7 @@ def chance_note(test: Metrics, class_names: Sequence[str], config: Config) -> st
     return (
         f"note: test accuracy {test.accuracy:.4f} is no better than always answering {most} "
         f"({counts.max() / int(test.count):.4f}): try another --learning_rate than "
-        f"{config.learning_rate:g}, or more --epochs than {config.epochs}"
+        f"{config.learning_rate:g}, or more --epochs than {config.epochs}\n"
     )
 
 
@@ -79,11 +73,15 @@ def large_folder_note(state: TrainState, config: Config) -> str:
     )
 
 
-def where_kept(folder: Path) -> str:
-    """A run's folder, and the command to use it."""
-    where = short_path(str(folder))
+def ending(test: Metrics, names: Sequence[str], config: Config, where: str, seconds: float) -> str:
+    """What a run says last: mistakes, time, its folder `where` and the command to use it."""
+    wrong, count = int(test.count - test.correct), int(test.count)
+    line = f"{wrong:,} of {count:,} test images are wrong; trained in {duration(seconds)}\n"
+    if config.dry_run:
+        return line + NOTHING_KEPT
     command = printable(shlex.join([*program("predict"), where]))
-    return f"run folder: {printable(where)}\n{PICTURES}{command} PICTURE"
+    line += chance_note(test, names, config)
+    return f"{line}run folder: {printable(where)}\n{PICTURES}{command} PICTURE"
 
 
 def saved(checkpoint: Checkpoint, loader: TrainLoader, epochs: int) -> str:

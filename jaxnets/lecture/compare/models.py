@@ -16,9 +16,9 @@ import numpy as np
 from tqdm import tqdm
 
 from jaxnets.config.fields import Config, preset
-from jaxnets.config.recipes import CURVE, REGRESSION
 from jaxnets.data.datasets import Dataset, Split
 from jaxnets.experiment import Experiment
+from jaxnets.lecture.compare.recipes import CURVE, REGRESSION
 from jaxnets.lecture.compare.request import TASKS, Request
 from jaxnets.lecture.many import BAR
 from jaxnets.metrics import Metrics

@@ -5,8 +5,9 @@ import importlib.util
 from typing import NamedTuple
 
 from jaxnets.config.options import Options, option
-from jaxnets.config.recipes import PRESETS, REGRESSION
+from jaxnets.config.recipes import PRESETS
 from jaxnets.errors import UserError, unknown
+from jaxnets.lecture.compare.recipes import REGRESSION
 
 INSTALL = "pip install scikit-learn"
 

@@ -1,11 +1,11 @@
-"""The recipe for a small set of pictures, on which a network's own would take too few steps."""
+"""What a recipe becomes with another optimizer or on few pictures, and the note that says so."""
 
 import dataclasses
 import math
 from collections.abc import Collection, Sequence
 
-from jaxnets.config.fields import Config
-from jaxnets.config.recipes import Recipe
+from jaxnets.config.fields import Config, preset
+from jaxnets.config.recipes import KERAS_RATES, Recipe
 
 STEPS, BATCH_SIZE = 800, 32
 # Chosen among sgd and adam, constant and one_cycle, with and without each augmentation, on the
@@ -50,4 +50,16 @@ def for_small_set(
     return config, (
         f"note: {count:,} training pictures are few, so the recipe becomes {', '.join(named)}: "
         f"{config.epochs * batches:,} steps; flags change each"
+    )
+
+
+def learning_rate_note(config: Config) -> str:
+    """The line that says which learning rate another optimizer brought (see `preset`), or ""."""
+    usual, rate = preset(config.model, recipe=config.recipe), config.learning_rate
+    brought = rate == KERAS_RATES[config.optimizer] != usual.learning_rate
+    if config.optimizer == usual.optimizer or not brought:
+        return ""
+    return (
+        f"note: {config.optimizer} starts with Keras' default learning rate {rate:g} and no "
+        f"momentum, since the recipe's {usual.learning_rate:g} is for {usual.optimizer}"
     )

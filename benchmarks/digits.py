@@ -77,7 +77,7 @@ def read(predictor: Predictor, picture: Image.Image) -> str:
 def is_several(picture: Image.Image) -> bool:
     """Whether the picture of one digit is taken for one of several."""
     try:
-        to_digit(picture, alone=True)
+        to_digit(picture, single=True)
     except BadPictureError as error:
         return "expected one character" in str(error)
     return False

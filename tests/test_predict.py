@@ -297,9 +297,9 @@ def test_characters_are_counted(name):
     assert {image.shape for line in lines for image in line} == {(28, 28)}
     if sum(counts) > 1:
         with pytest.raises(BadPictureError, match=f"expected one character, found {sum(counts)}:"):
-            to_digit(picture, alone=True)
+            to_digit(picture, single=True)
     else:
-        np.testing.assert_array_equal(to_digit(picture, alone=True), to_digit(picture))
+        np.testing.assert_array_equal(to_digit(picture, single=True), to_digit(picture))
 
 
 @pytest.mark.parametrize("name", BLANKS)
@@ -324,11 +324,11 @@ def test_a_single_digit_is_never_taken_for_several(digits):
     rng = np.random.default_rng(0)
     for disguise in ("as it is", "inverted", "with a margin", "on white paper"):
         for image in digits[0][:FEW]:
-            to_digit(as_picture(DISGUISES[disguise][2](image, rng)), alone=True)
+            to_digit(as_picture(DISGUISES[disguise][2](image, rng)), single=True)
     for width in (2, 3, 8, 14, 30):
         for ink, paper in ((20, 240), (240, 20)):
-            to_digit(drawn_seven(width=width, ink=ink, paper=paper), alone=True)
-    to_digit(drawn_seven(width=2, size=(2000, 1500)), alone=True)
+            to_digit(drawn_seven(width=width, ink=ink, paper=paper), single=True)
+    to_digit(drawn_seven(width=2, size=(2000, 1500)), single=True)
 
 
 def test_predict_reads_several_digits_or_says_that_there_are(

@@ -30,7 +30,7 @@ FAINT = 0.25  # Ink that joins the parts of a stroke.
 PEN = 2.0  # Pixels in the box: thinner strokes are thickened to it. MNIST's are 2.1 to 4.3 wide.
 
 
-def to_digit(picture: Image.Image, *, alone: bool = False) -> np.ndarray:
+def to_digit(picture: Image.Image, *, single: bool = False) -> np.ndarray:
     """Scales the ink into the box and centres its mass: [28, 28] uint8, white on black.
 
     The ink may be dark on light paper or light on dark. Gradients of the light are removed, and
@@ -38,7 +38,7 @@ def to_digit(picture: Image.Image, *, alone: bool = False) -> np.ndarray:
 
     Args:
       picture: A photo or scan of one character.
-      alone: Whether several characters are an error. By default all ink is taken for one.
+      single: Whether several characters are an error. By default all ink is taken for one.
 
     Raises:
       BadPictureError: There is no ink, or several characters that may not be.
@@ -47,7 +47,7 @@ def to_digit(picture: Image.Image, *, alone: bool = False) -> np.ndarray:
     if _is_mnist_like(grey):
         return np.asarray(grey)
     ink = _find_ink(grey, light)
-    if alone and max(grey.size) > FEWEST and (count := _count(ink)) > 1:
+    if single and max(grey.size) > FEWEST and (count := _count(ink)) > 1:
         raise BadPictureError(f"expected one character, found {count}: --prepare=digits reads each")
     parts, sizes = parts_of(ink)
     return _to_format(ink, (sizes >= MIN_PART * sizes.max())[parts] & (parts > 0))

@@ -94,7 +94,7 @@ class Predictor(Described):
     def prepare(self, picture: Image.Image) -> np.ndarray:
         """Converts a picture to the data set's format, [H, W, C] uint8."""
         if self.as_digits:
-            return to_digit(picture, alone=self.prepare_as == "auto")[..., None]
+            return to_digit(picture, single=self.prepare_as == "auto")[..., None]
         height, width, _ = self.image_shape
         if height != width:
             raise UserError(f"expected a run on square images, this one has {height} x {width}")

@@ -489,6 +489,21 @@ def test_the_memory_that_a_refusal_names_is_enough(tiny_flags, tmp_path, limit):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@needs_ulimit
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["summary --model=cnn", "gradcheck --model=softmax", "devices"])
+def test_a_command_has_enough_with_what_jax_takes(command):
+    """Each thread of JAX with a heap of its own would abort under this limit of address space."""
+    arguments = ["-m", "jaxnets", *command.split()]
+    refused = re.match(
+        r"error: not enough memory: expected about ([\d,]+) MB",
+        run_limited("v", 500, arguments).stderr,
+    )
+    assert refused
+    done = run_limited("v", int(refused[1].replace(",", "")) + 50, arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_what_jax_says_of_a_lack_of_memory_is_one_line(run_in_process):
     outcome = run_in_process(lambda _: jnp.zeros(2**50, jnp.uint8).block_until_ready(), "train.py")
     assert (outcome.status, outcome.out) == (1, "")

@@ -82,7 +82,7 @@ def set_up_jax(
     if (count := cpu_devices or (devices and -(-devices // processes))) is not None:
         with contextlib.suppress(RuntimeError):  # Raised where JAX runs already: a notebook.
             jax.config.update("jax_num_cpu_devices", count)
-    if keep_memory:
+    if keep_memory or _has_ulimit():  # Else each thread takes a heap of its own.
         _keep_freed_memory()
     found = _found(platform)
     if cpu_devices is not None:
@@ -230,6 +230,10 @@ def _keep_compiled_programs() -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
+def _has_ulimit() -> bool:
+    return any("ulimit" in name for name, *_ in memory_limits())
+
+
 @functools.cache
 def _keep_freed_memory() -> None:
     """Tells glibc to keep freed memory for the next step, and Linux to lay it out in huge pages.
@@ -248,7 +252,7 @@ def _keep_freed_memory() -> None:
     libc.mallopt(m_arena_max, 1)
     libc.mallopt(m_mmap_max, 0)
     libc.mallopt(m_trim_threshold, -1)
-    if any("ulimit" in name for name, *_ in memory_limits()):
+    if _has_ulimit():
         return  # The heap's free memory would count, too, and the threads would lack it.
     # Grows the heap once and advises that new address space, without touching any of it.
     size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4

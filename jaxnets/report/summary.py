@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxnets.display import table
 from jaxnets.errors import UserError
+from jaxnets.machine.platform import set_up_jax
 from jaxnets.models.chain import Chain
 
 
@@ -27,6 +28,7 @@ def summary(model: Chain, image_shape: Sequence[int]) -> list[Row]:
     """Every layer of a network, for an image [H, W, C]; nothing is computed, only shapes."""
     x = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     too_small = UserError(f"images of {tuple(image_shape)} are too small")
+    set_up_jax()  # With a limit of memory, JAX started otherwise may abort.
     try:
         variables = jax.eval_shape(model.init, jax.random.key(0), x)
     except ZeroDivisionError:

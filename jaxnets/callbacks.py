@@ -32,9 +32,11 @@ class Callback:
     def on_train_end(self, logs: Logs) -> None: ...
 
 
-def in_notebook() -> bool:
-    """Whether stdout is a notebook's, which shows a bar though it is no terminal."""
-    return type(sys.stdout).__module__.startswith("ipykernel")
+def bar_for(verbose: int) -> bool | None:
+    """The `bar` of a Progress: a notebook shows one, though its stdout is no terminal."""
+    if verbose != 1:
+        return False
+    return type(sys.stdout).__module__.startswith("ipykernel") or None
 
 
 NAMES = [name for name in vars(Callback) if name.startswith("on_")]
@@ -65,7 +67,7 @@ class Callbacks:
         callback.model = self._model
         return callback
 
-    def for_loop(self, stop: Callable[[], int], batch_size: int) -> loop.Callbacks:
+    def for_loop(self, signal_came: Callable[[], int], batch_size: int) -> loop.Callbacks:
         """What the training calls; with `on_train_batch_end` each step is taken alone."""
         ours = Callback.on_train_batch_end
         methods = [getattr(type(callback), ours.__name__, ours) for callback in self._given]
@@ -82,7 +84,7 @@ class Callbacks:
         return loop.Callbacks(
             progress=progress,
             gradient_error=lambda error: self.shown and self.shown.gradient_error(error),
-            stop=stop,
+            stop=lambda: signal_came() or self._model.stop_training,
             before_step=(lambda *_: None) if want_batches else None,
         )
 

@@ -18,7 +18,7 @@ from typing import Any, Never, Self
 
 import numpy as np
 
-from jaxnets.callbacks import Callbacks, in_notebook
+from jaxnets.callbacks import Callbacks, bar_for
 from jaxnets.config.fields import Config, preset
 from jaxnets.config.guesses import check_fit, check_network
 from jaxnets.config.recipes import DEFAULT_MODEL
@@ -31,10 +31,12 @@ from jaxnets.history import History
 from jaxnets.machine.platform import Processes
 from jaxnets.metrics import Metrics
 from jaxnets.report import summary
-from jaxnets.runs.resume import read_config
-from jaxnets.runs.run import Run, inputs_sha256, load_data, write_config
+from jaxnets.runs.fine_tune import with_weights_of_run
+from jaxnets.runs.resume import check_optimizer, load_checkpoint, read_config
+from jaxnets.runs.run import Run, adapted, inputs_sha256, load_data, write_config
 from jaxnets.runs.run_folder import CONFIG, RunFolder
 from jaxnets.runs.terminal import Progress, stop_on_interrupt
+from jaxnets.runs.weights_only import keep_weights_only
 from jaxnets.serving.pictures import Pictures
 from jaxnets.serving.predict import Predictor, create_predictor, load_predictor
 from jaxnets.training import loop
@@ -60,18 +62,24 @@ class Network(Described):
         Args:
           model: The network's name, as "cnn" or "mlp"; or a Config, which `preset` makes.
           data: A name ("mnist", "cifar10"), a folder of pictures, a Dataset; arrays (images,
-            labels), from which a tenth is held back for validation and another for the test; or
-            what Keras' `load_data` returns: ((images, labels), (images, labels)) for training and
-            test.
+            labels), a tenth of which each is for validation and test; or what Keras' `load_data`
+            returns: ((images, labels), (images, labels)) for training and test.
           **settings: Fields of Config, as epochs=5, optimizer="adam".
 
         Raises:
           UserError: A name, a value, or the data do not fit.
         """
         check_network(model, settings)
-        is_config = isinstance(model, Config)
-        config = dataclasses.replace(model, **settings) if is_config else preset(model, **settings)
-        self._begin(config, data)
+        given = vars(model) if isinstance(model, Config) else {"model": model}
+        given = {**given, **settings}
+        if given.get("init_from"):
+            given = with_weights_of_run(given)
+        config = Config(**given) if isinstance(model, Config) else preset(**given)
+        config, dataset = _with_data(config, data)
+        dataset = dataset or load_data(config)
+        config, self._note = adapted(config, given, dataset)
+        self._made: tuple[Config, Dataset | None, RunFolder | None] = config, dataset, None
+        self._begin()
         _ = self.experiment  # What does not fit is said at once.
 
     @classmethod
@@ -86,24 +94,13 @@ class Network(Described):
           UserError: The folder holds no run, or a damaged one.
         """
         network, folder = cls.__new__(cls), RunFolder.open(os.fspath(workdir))
-        network._begin(read_config(folder), data, folder)
+        config = read_config(folder)
+        config = config if data is None else dataclasses.replace(config, data_dir=None)
+        network._made, network._note = (*_with_data(config, data), folder), ""
+        network._begin()
         return network
 
-    def _begin(self, config: Config, data: Data, folder: RunFolder | None = None) -> None:
-        config = dataclasses.replace(config, latent_dims=None)  # Only train.py searches first.
-        if isinstance(data, str | os.PathLike):
-            where = None if folder else config.data_dir
-            config = dataclasses.replace(config, dataset=os.fspath(data), data_dir=where)
-            data = None
-        elif data is not None:
-            if not isinstance(data, Dataset):
-                data = from_arrays(data, config.validation_size)
-            data = data.limited(config.limit)
-            config = dataclasses.replace(config, dataset=data.name)
-        self._made: tuple[Config, Dataset | None, RunFolder | None] = config, data, folder
-        self._begin_again()
-
-    def _begin_again(self) -> None:
+    def _begin(self) -> None:
         """Goes back to where the network was made or loaded."""
         self.config, self._data, self._folder = self._made
         self.history = History(self._folder.records() if self._folder else ())
@@ -137,13 +134,9 @@ class Network(Described):
     def _reached(self) -> Checkpoint:
         """How far the training has come."""
         if self._checkpoint is None:
-            state = self.experiment.init_state()
-            self._checkpoint = Checkpoint(state)
-            if self._folder is not None:
-                run = Run(self.experiment, self._folder, Processes(), state)
-                self._checkpoint = run.last_saved(state)
-                # A killed run may have logged epochs whose checkpoint was not written any more.
-                del self.history[int(self._checkpoint.state.step) // self.experiment.loader.steps :]
+            self._checkpoint = load_checkpoint(self._folder, self.experiment)
+            # A killed run may have logged epochs whose checkpoint was not written any more.
+            del self.history[int(self._checkpoint.state.step) // self.experiment.loader.steps :]
         return self._checkpoint
 
     def fit(
@@ -154,9 +147,7 @@ class Network(Described):
         verbose: int = 1,
         **settings: Never,
     ) -> History:
-        """Trains; a second call trains on.
-
-        The learning rate's schedule spans the epochs of all calls, as with `train.py --resume`.
+        """Trains; a second call trains on, as `train.py --resume` with more epochs does.
 
         Args:
           *data: Nothing: the data belong to the network.
@@ -176,26 +167,23 @@ class Network(Described):
         check_fit(data, settings)
         hooks, start, first = Callbacks(self, callbacks), self._reached(), len(self.history)
         self._plan(epochs)
-        loader = self.experiment.loader
-        self.stop_training = False
+        if verbose and self._note:
+            show(self._note)
+        loader, self.stop_training = self.experiment.loader, False
         with contextlib.ExitStack() as stack:
             signal_came = stack.enter_context(stop_on_interrupt())
             if verbose:
-                bar = (in_notebook() or None) if verbose == 1 else False
-                progress = Progress(self.config.epochs, loader, start, bar)
+                progress = Progress(self.config.epochs, loader, start, bar_for(verbose))
                 hooks.shown = stack.enter_context(progress)
-            callbacks = hooks.for_loop(
-                lambda: signal_came() or self.stop_training, loader.batch_size
-            )
             try:
-                self._train(start, hooks, callbacks)
+                self._train(start, hooks, hooks.for_loop(signal_came, loader.batch_size))
             except Interrupted as interrupted:
                 self._checkpoint = interrupted.checkpoint
             except BaseException as error:  # The parameters were given to the step that failed.
-                rate = self.config.learning_rate
-                self._begin_again()
                 if isinstance(error, NonFiniteLossError):
+                    rate = self.config.learning_rate
                     error.args = (f"{error}; try a learning_rate below {rate:g}",)
+                self._begin()
                 raise
         if verbose and (reason := self._why_stopped):
             show(reason)
@@ -208,6 +196,8 @@ class Network(Described):
 
     def _plan(self, epochs: int | None) -> None:
         """Sets the config's epochs to what they will be after the next training."""
+        if self._folder is not None:
+            check_optimizer(self._folder)
         if epochs is not None:
             dataclasses.replace(self.config, epochs=epochs)  # Raises UserError if it is no number.
         done = int(self.state.step) // self.experiment.loader.steps
@@ -238,10 +228,10 @@ class Network(Described):
     def evaluate(self, images: Any = None, labels: Any = None) -> Metrics:
         """The metrics of the test images, or of others: a Split, or images and their labels."""
         split = images if labels is None else to_split(images, labels)
-        expected, params = self.data.image_shape, self._reached().state.params
+        expected = self.data.image_shape
         if isinstance(split, Split) and (shape := split.images.shape[1:]) != expected:
             raise UserError(f"expected images of {expected}, as in training, got {shape}")
-        return self.experiment.evaluate(params, split)
+        return self.experiment.evaluate(self.state, split)
 
     def predict(self, pictures: Pictures) -> np.ndarray:
         """The probability of each class, [N, K] float32, as `Predictor` gives it.
@@ -261,8 +251,7 @@ class Network(Described):
 
     @property
     def _finished(self) -> bool:
-        steps = self.config.epochs * self.experiment.loader.steps
-        return int(self.state.step) == steps or self._why_stopped is not None
+        return len(self.history) == self.config.epochs or self._why_stopped is not None
 
     def summary(self) -> None:
         """Prints the layers with their shapes, parameters and arithmetic."""
@@ -293,7 +282,19 @@ class Network(Described):
             folder.save(int(checkpoint.state.step), run.tree(checkpoint))
             if test is not None:
                 folder.finish(run.result(test))
+                if self.config.weights_only:
+                    keep_weights_only(folder, checkpoint.state.params)
         return folder.path
 
 
 load = Network.load
+
+
+def _with_data(config: Config, data: Data) -> tuple[Config, Dataset | None]:
+    """The config with the name of the data, and these if they are no name."""
+    dataset, name = None, config.dataset if data is None else data
+    if not isinstance(name, str | os.PathLike):
+        dataset = data if isinstance(data, Dataset) else from_arrays(data, config.validation_size)
+        dataset, name = dataset.limited(config.limit), dataset.name
+    # Only train.py searches first.
+    return dataclasses.replace(config, dataset=os.fspath(name), latent_dims=None), dataset

@@ -220,6 +220,7 @@ def test_an_error_in_a_callback_is_raised_and_costs_no_step(make, trained):
     network = make()
     with pytest.raises(ZeroDivisionError):
         network.fit(callbacks=Broken(), verbose=0)
+    assert 0 < int(network.state.step) < 10
     assert network.fit(verbose=0) and sha256(network) == sha256(trained[0])
 
 
@@ -304,6 +305,9 @@ def test_one_pair_of_arrays_is_cut_in_three(tmp_path):
     network = Network("softmax", (images, labels), batch_size=16, **few)
     parts = network.data.train, network.data.validation, network.data.test
     assert [len(part) for part in parts] == [81, 9, 10] and network.data.num_classes == 4
+    assert all(len(set(part.labels)) > 2 for part in parts)  # They are drawn.
+    limited = Network("softmax", network.data, limit=20, **few)
+    assert [len(limited.data.train), len(limited.data.test)] == [20, 10]
     folder = network.save(tmp_path / "run")
     with pytest.raises(UserError, match="jaxnets.load.DIR, data=...."):
         jaxnets.load(folder).fit()
@@ -383,3 +387,38 @@ def test_the_handwritten_network_is_trained_without_a_search(tiny):
     network = Network("mlp_handwritten", tiny, epochs=1, devices=1)
     assert (network.config.latent_dims, network.config.hidden) == (None, (200,))
     assert jax.tree.leaves(network.state.params)
+
+
+def test_a_small_folder_of_pictures_changes_the_recipe_as_in_train_py(tmp_path, run_main):
+    rng = np.random.default_rng(0)
+    for kind in ("dark", "light"):
+        (tmp_path / "set" / kind).mkdir(parents=True)
+        for number in range(12):
+            pixels = rng.integers(0, 128, (16, 16, 3), np.uint8) + 127 * (kind == "light")
+            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "set" / kind / f"{number}.png")
+    flags = dict(epochs=2, devices=1)
+    network = Network("softmax", str(tmp_path / "set"), **flags)
+    where = tmp_path / "run"
+    flags = [f"--{name}={value}" for name, value in flags.items()]
+    run_main("--model=softmax", f"--dataset={tmp_path / 'set'}", f"--workdir={where}", *flags)
+    network.fit(verbose=0)
+    saved = network.save(tmp_path / "saved")
+    assert params_sha256(saved) == params_sha256(where)
+    assert read_json(saved / "config.json") | {"workdir": str(where)} == read_json(
+        where / "config.json"
+    )
+    assert network.config.optimizer == "adam"
+
+
+def test_a_run_that_kept_only_its_weights_is_tested_and_begins_another(make, trained, tmp_path):
+    network = make(weights_only=True)
+    network.fit(verbose=0)
+    folder = network.save(tmp_path / "run")
+    loaded = jaxnets.load(folder)
+    assert (
+        sha256(loaded) == sha256(trained[0]) and loaded.evaluate().loss == network.evaluate().loss
+    )
+    with pytest.raises(UserError, match="holds only weights"):
+        loaded.fit()
+    other = make(init_from=str(folder))
+    assert sha256(other) == sha256(trained[0]) and len(other.history) == 0

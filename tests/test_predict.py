@@ -630,6 +630,9 @@ def test_images_of_the_data_set_pass_unchanged_as_bytes_and_as_floats(predictor,
         predictor(images[0]), predictor.probabilities(images[:1, ..., None])
     )
     assert predictor([]).shape == (0, 10)
+    moved = np.roll(images[0], 5, axis=1)  # As a picture it would be centred.
+    np.testing.assert_array_equal(predictor(moved), predictor.probabilities(moved[None, ..., None]))
+    assert np.abs(predictor(moved) - predictor(Image.fromarray(moved))).max() > 0.01
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,9 @@ from jaxnets.display import one_line, show
 from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment
 from jaxnets.machine.platform import Processes, surroundings
+from jaxnets.runs.run import Run
 from jaxnets.runs.run_folder import CONFIG, RUNS, SEARCH, RunFolder
+from jaxnets.training.loop import Checkpoint
 from jaxnets.training.optimizer import create_schedule
 
 # These belong to the process, not to the run.
@@ -133,15 +135,36 @@ def prepare_to_resume(folder: RunFolder, experiment: Experiment, inputs: dict[st
             raise UserError(f"resume: expected {expected} with SHA-256 {theirs}, got {got}{ours}")
     warn_of_other_surroundings(began, surroundings(experiment.parallel.devices))
     same = {name: getattr(config, name) for name in (*OF_THE_PROCESS, *SINGLE_PROCESS)}
-    if stored.weights_only and folder.finished:
-        raise UserError(
-            f"resume: expected the optimizer's state, {folder.path} holds only weights "
-            "(--weights_only); --init_from=RUN trains a new run from them"
-        )
+    check_optimizer(folder)
     if config.epochs != stored.epochs:
         _warn_learning_rate_change(folder, stored, experiment)
         folder.mark_unfinished()
     return replace(stored, **same) != config
+
+
+def check_optimizer(folder: RunFolder) -> None:
+    """Raises UserError if a run has kept only its weights."""
+    if _holds_only_weights(folder):
+        raise UserError(
+            f"resume: expected the optimizer's state, {folder.path} holds only weights "
+            "(--weights_only); --init_from=RUN trains a new run from them"
+        )
+
+
+def _holds_only_weights(folder: RunFolder) -> bool:
+    return folder.finished and read_config(folder).weights_only
+
+
+def load_checkpoint(folder: RunFolder | None, experiment: Experiment) -> Checkpoint:
+    """How far a run has come, if there is one; with a new optimizer if it kept only its weights."""
+    state = experiment.init_state()
+    if folder is None:
+        return Checkpoint(state)
+    if not _holds_only_weights(folder):
+        return Run(experiment, folder, Processes(), state).last_saved(state)
+    step, params = folder.read_params(state.params)
+    state = state.replace(step=np.int32(step), params=params)
+    return Checkpoint(experiment.parallel.replicate(state))
 
 
 def _refuse_finished(folder: RunFolder, stored: Config, config: Config) -> None:

@@ -76,7 +76,7 @@ SURFACES = {
     "search": Surface(4_000, runs.run_samples, runs.search_case),
     "weights": Surface(6_000, data.weight_samples, data.weights_case),
     "checkpoint": Surface(4_000, runs.run_samples, runs.checkpoint_case),
-    "flags": Surface(10_000, lambda folder: None, flags.flags_case),
+    "flags": Surface(10_000, flags.start_jax, flags.flags_case),
     "process": Surface(500, processes.process_samples, processes.process_case, 1024, 60.0),
 }
 

@@ -13,11 +13,13 @@ import jax
 import numpy as np
 import pytest
 
+from jaxnets.callbacks import Callback
 from jaxnets.config.fields import preset
 from jaxnets.config.recipes import PRESETS
 from jaxnets.data.batches import epoch_order, train_batches
 from jaxnets.data.datasets import Split
 from jaxnets.experiment import Experiment
+from jaxnets.network import Network
 from jaxnets.training import optimizer
 
 # Keras 3.15 turns its variables into arrays in a way that NumPy 2 deprecates.
@@ -179,3 +181,31 @@ def test_keras_refuses_what_the_slides_misprint(keras):
         model.compile(optimizer="rmaprop", loss="categorical_crossentropy")
     assert list(inspect.signature(model.fit).parameters)[:4] == ["x", "y", "batch_size", "epochs"]
     assert list(inspect.signature(model.evaluate).parameters)[:3] == ["x", "y", "batch_size"]
+
+
+def test_a_network_has_the_history_and_calls_the_callbacks_of_keras(keras, mnist):
+    def noting(kind, calls):
+        """A callback that notes each call, its number and the names of its logs."""
+
+        def method(name):
+            def note(self, *number, logs=None):
+                if number and not isinstance(number[-1], int):  # Ours come without a name.
+                    *number, logs = number
+                calls.append((name, *number, sorted({*(logs or {})} - {"learning_rate"})))
+
+            return note
+
+        names = ("train_begin", "epoch_begin", "train_batch_end", "epoch_end", "train_end")
+        return type("Noting", (kind,), {f"on_{name}": method(name) for name in names})()
+
+    train, test = first(mnist.train, 80), first(mnist.test, 80)
+    expected, calls = [], []
+    (x, y), callback = for_keras(train), noting(keras.callbacks.Callback, expected)
+    given: dict[str, Any] = dict(batch_size=32, epochs=2, verbose=0)
+    model = keras_sequential(keras, 8)
+    theirs = model.fit(x, y, **given, validation_data=for_keras(test), callbacks=[callback])
+    pairs = [(part.images, part.labels) for part in (train, test, test)]
+    network = Network("mlp_sequential", pairs, hidden=8, epochs=2, batch_size=32, devices=1)
+    ours = network.fit(callbacks=noting(Callback, calls), verbose=0)
+    assert calls == expected and len(calls) == 12
+    assert set(ours.history) == set(theirs.history) and ours.epoch == theirs.epoch

@@ -83,7 +83,7 @@ def here(tmp_path, monkeypatch):
 
 
 def test_no_help_and_no_error_wraps(on_terminal):
-    names = ["train", "summary", "gradcheck", "search", "compare", "predict", "devices"]
+    names = ["train", "summary", "gradcheck", "search", "lr_find", "compare", "predict", "devices"]
     right = [[name, flag] for name in names for flag in ("--help", "--help-all")]
     wrong = [["train", "--model=resnet"], ["train", "--device=gpu"], ["eval"], ["predict", "x"]]
     wrong += [
@@ -105,6 +105,10 @@ def commands(tiny_folder, here):
     return {
         "train": [*["train", "--model=softmax", "--gradients=both", "--check_every=1"], *data]
         + ["--workdir=runs/softmax-20260101-000000"],
+        "early": ["train", "--model=softmax", "--learning_rate=20", "--early_stopping=1"]
+        + [*data[:-1], "--workdir=early", "--epochs=9", "--optimizer=adam", "--limit=90"],
+        "dry run": ["train", "--model=mlp", *data, "--dry_run", "--learning_rate=1e-9"],
+        "lr_find": ["lr_find", "--model=mlp_functional", *data, "--steps=20"],
         "resume": ["train", "--resume", "--workdir=runs/softmax-20260101-000000", "--epochs=3"],
         "predict": ["predict", "runs/softmax-20260101-000000", "a.png", "--show"],
         "summary": ["summary", "--model=softmax"],

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from jaxnets.backprop.check import MAX_PART, largest, relative_error
-from jaxnets.machine.platform import compiler_options
+from jaxnets.machine.platform import compiler_options, return_freed_memory
 
 PRECISIONS = ("float64", "float32", "bfloat16")
 DIFFERENCES = "differences"
@@ -120,8 +120,11 @@ def compiled(wanted: Sequence[tuple[Problem, str]]) -> Iterator[Program]:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         both = pool.map(lambda program: program.both.compile(), lowered)
         number = pool.map(lambda program: program.number and program.number.compile(), lowered)
-        for program, first, second in zip(lowered, both, number, strict=True):
-            yield program._replace(both=first, number=second)
+    # None compiles any more while one runs: for an AlexNet each of the two takes a gigabyte.
+    for program, first, second in zip(lowered, both, number, strict=True):
+        if program.problem.large:
+            return_freed_memory()
+        yield program._replace(both=first, number=second)
 
 
 def _lowered(problem: Problem, dtype: str) -> Program:

@@ -234,6 +234,13 @@ def _has_ulimit() -> bool:
     return any("ulimit" in name for name, *_ in memory_limits())
 
 
+def return_freed_memory() -> None:
+    """Gives the system what glibc keeps of freed memory, in holes and in its threads' heaps."""
+    libc: Any = ctypes.CDLL(None) if os.name == "posix" else None
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)
+
+
 @functools.cache
 def _keep_freed_memory() -> None:
     """Tells glibc to keep freed memory for the next step, and Linux to lay it out in huge pages.

@@ -52,11 +52,10 @@ class Options(Described):
 
     def __post_init__(self):
         for field in options_of(type(self)):
-            value = getattr(self, field.name)
-            if types_of(field)[:2] == (tuple, int) and isinstance(value, list | int):
-                value = tuple(value) if isinstance(value, list) else (value,)  # [64, 32] or 64.
-                object.__setattr__(self, field.name, value)
-            _check(field, value)
+            x = getattr(self, field.name)
+            if types_of(field)[:2] == (tuple, int) and isinstance(x, list | int):  # [64, 32] or 64.
+                object.__setattr__(self, field.name, tuple(x if isinstance(x, list) else [x]))
+            _check(field, getattr(self, field.name))
 
 
 def options_of(kind: type[Options]) -> list[dataclasses.Field]:

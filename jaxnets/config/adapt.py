@@ -14,6 +14,17 @@ UPDATE_RULE: Recipe = dict(optimizer="adam", learning_rate=2e-3, schedule="one_c
 UPDATE_RULE |= dict(momentum=0.0, nesterov=False)
 
 
+def adapt(
+    config: Config, given: Collection[str], count: int | None, class_names: Sequence[str]
+) -> tuple[Config, str]:
+    """Both of the following: `for_small_set` if there is a count of pictures."""
+    notes = [learning_rate_note(config)]
+    if count is not None:
+        config, note = for_small_set(config, given, count, class_names)
+        notes.append(note)
+    return config, "\n".join(filter(None, notes))
+
+
 def for_small_set(
     config: Config, given: Collection[str], count: int, class_names: Sequence[str]
 ) -> tuple[Config, str]:

@@ -68,13 +68,14 @@ class Dataset(Described):
         """The same set with at most so many images in each part, drawn without regard to order."""
 
         def draw(part: Split) -> Split:
+            if count is None or len(part) <= count:
+                return part
             rows = np.random.default_rng(0).permutation(len(part))[:count]
             pick = getattr(part.images, "select", part.images.__getitem__)
             return Split(pick(rows), part.labels[rows])
 
-        parts = {name: getattr(self, name) for name in ("train", "validation", "test")}
-        larger = {n: draw(p) for n, p in parts.items() if count is not None and len(p) > count}
-        return dataclasses.replace(self, **larger)
+        parts = {name: draw(getattr(self, name)) for name in ("train", "validation", "test")}
+        return dataclasses.replace(self, **parts)
 
     @property
     def is_regression(self) -> bool:

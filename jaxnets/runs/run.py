@@ -295,15 +295,12 @@ def adapted(config: Config, given: Collection[str], data: Dataset) -> tuple[Conf
 
     The fields in `given` keep their values.
     """
-    are_pictures, notes = not isinstance(data.train.images, np.ndarray), []
-    if are_pictures or "optimizer" in given:
-        from jaxnets.config.adapt import for_small_set, learning_rate_note
+    are_pictures = not isinstance(data.train.images, np.ndarray)
+    if not are_pictures and "optimizer" not in given:
+        return config, ""
+    from jaxnets.config.adapt import adapt
 
-        notes.append(learning_rate_note(config))
-        if are_pictures:
-            config, note = for_small_set(config, given, len(data.train), data.class_names)
-            notes.append(note)
-    return config, "\n".join(filter(None, notes))
+    return adapt(config, given, len(data.train) if are_pictures else None, data.class_names)
 
 
 def inputs_sha256(experiment: Experiment) -> dict[str, str]:

@@ -9,14 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from jaxnets.config.options import Options, is_address, option
-from jaxnets.config.recipes import (
-    DEFAULT_MODEL,
-    KERAS_RATES,
-    LARGE_ALEXNETS,
-    MODEL_FIELDS,
-    PRESETS,
-    brought_along,
-)
+from jaxnets.config.recipes import DEFAULT_MODEL, LARGE_ALEXNETS, MODEL_FIELDS, PRESETS, brought_by
 from jaxnets.errors import UserError, unknown
 
 NO_VALIDATION = "but no images are held back (--validation_size=N)"
@@ -108,7 +101,7 @@ class Config(Options):
         "sgd",
         "update rule; another than the recipe's starts with Keras' default learning rate (sgd "
         "0.01, rmsprop and adam 0.001) and without momentum",
-        tuple(KERAS_RATES),
+        ("sgd", "rmsprop", "adam"),
     )
     learning_rate: float = option(0.1, "peak learning rate", (1e-12, 1e4))
     schedule: str = option(
@@ -308,5 +301,5 @@ def preset(model: str = DEFAULT_MODEL, **changes: Any) -> Config:
 
             raise unknown_field(name, Config.__dataclass_fields__)
     recipe = dict(optimizer=Config.optimizer, batch_size=Config.batch_size) | PRESETS[model]
-    recipe |= brought_along(recipe, changes)
+    recipe |= brought_by(recipe, changes)
     return Config(**{"model": model, **recipe, **changes})

@@ -68,7 +68,7 @@ PRESETS: dict[str, Recipe] = {
 }
 
 
-def brought_along(recipe: Recipe, changes: Recipe) -> Recipe:
+def brought_by(recipe: Recipe, changes: Recipe) -> Recipe:
     """The fields of a recipe that changes of other fields bring with them (see fields.preset)."""
     brought: Recipe = {}
     if changes.get("recipe") == "paper" and "recipe" in recipe:

@@ -66,6 +66,11 @@ def test_who_asks_for_a_part_of_the_set_gets_the_networks_recipe(given):
     assert changes(**given) == ({}, "")
 
 
+def test_the_lectures_search_is_repeated_as_it_is():
+    assert changes(model="mlp_handwritten") == ({}, "")
+    assert changes(model="mlp_handwritten", hidden=(200,))[0]["batch_size"] == 32
+
+
 def test_letters_and_digits_are_not_mirrored():
     assert changes(names=("b", "d", "鸟"))[0]["augment"] == "crop"
 

@@ -41,10 +41,11 @@ def for_small_set(
       class_names: Names of the classes.
 
     Returns:
-      The same config and "" if its steps are enough, or if it asks for a part of the set.
+      The same config and "" if its steps are enough, if it asks for a part of the set, or if it is
+      the lecture's search and training, which are repeated as they are.
     """
     size = min(config.batch_size or count, count)
-    keeps_all = {"recipe", "limit", "dry_run", "latent_dims"} & set(given)
+    keeps_all = {"recipe", "limit", "dry_run"} & set(given) or config.latent_dims
     if keeps_all or config.epochs * math.ceil(count / size) >= STEPS:
         return config, ""
     changes: Recipe = dict(batch_size=min(BATCH_SIZE, count))

@@ -108,6 +108,7 @@ def test_gradients_in_16_bits_agree_with_float32_below_one_percent(tiny, precisi
     assert 1e-4 < relative_error(manual, automatic)[0] < GRADIENT_TOLERANCE[precision] / 5
 
 
+@pytest.mark.slow
 def test_where_nothing_rounds_the_oracle_is_the_plain_network_differentiated_as_a_whole(tiny):
     model = network("float32")
     batch = Batch(to_float(tiny.train.images[:64]), tiny.train.labels[:64], np.ones(64, np.float32))
@@ -155,7 +156,9 @@ def test_a_run_ends_where_gradients_in_16_bits_disagree(monkeypatch, tiny, tiny_
 
 
 @pytest.mark.usefixtures("quick_steps")
-@pytest.mark.parametrize("precision", ["float32", "bfloat16", "mixed"])
+@pytest.mark.parametrize(
+    "precision", ["float32", "bfloat16", pytest.param("mixed", marks=pytest.mark.slow)]
+)
 def test_no_alarm_where_everything_is_learned_and_gradients_are_rounding(
     tiny, tiny_preset, precision
 ):

@@ -5,8 +5,8 @@ import pytest
 from conftest import read_json
 from PIL import Image
 
-from jaxnets.config.adapt import STEPS, for_small_set
 from jaxnets.config import adapt
+from jaxnets.config.adapt import STEPS, for_small_set
 from jaxnets.config.fields import preset
 
 NAMES = ("circle", "square", "triangle")
@@ -78,7 +78,7 @@ def test_letters_and_digits_are_not_mirrored():
 
 @pytest.fixture
 def pictures(tmp_path, monkeypatch):
-    """For fewer steps than usual, a folder of 60 pictures of two classes, with a class for each half that is bright."""
+    """A folder of 60 pictures: one half is bright, and the class says which. Few steps are enough."""
     monkeypatch.setattr(adapt, "STEPS", 100)
     rng = np.random.default_rng(0)
     for number in range(60):

@@ -78,7 +78,7 @@ def test_letters_and_digits_are_not_mirrored():
 
 @pytest.fixture
 def pictures(tmp_path, monkeypatch):
-    """A folder of 60 pictures: one half is bright, and the class says which. Few steps are enough."""
+    """A folder of 60 pictures whose bright half is their class; few steps are enough."""
     monkeypatch.setattr(adapt, "STEPS", 100)
     rng = np.random.default_rng(0)
     for number in range(60):

@@ -10,6 +10,7 @@ from PIL import Image
 from jaxnets.data.batches import epoch_order
 from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment
+from jaxnets.lecture import lr_find
 from jaxnets.lecture.lr_find import RangeTest, range_test, to_text
 
 LOWEST, HIGHEST, STEPS = 1e-4, 1.0, 23
@@ -110,8 +111,6 @@ def test_the_command_prints_a_curve_draws_and_speaks_json(run_command, tiny_fold
     [
         (["--min_rate=1", "--max_rate=0.1"], "max_rate: expected more than min_rate 1, got 0.1"),
         (["--steps=3"], "steps: expected a whole number from 20"),
-        (["--model=softmax", "--plot=a.xyz", "--limit=99"], "plot: cannot write a.xyz"),
-        (["--model=softmax", "--plot=no/a.png", "--limit=99"], "plot: cannot write no/a.png"),
     ],
 )
 def test_a_wrong_request_is_refused(flags, part, run_command, tmp_path, monkeypatch):
@@ -123,3 +122,30 @@ def test_losses_that_are_never_finite_are_a_wrong_request(tiny_preset, tiny):
     config = tiny_preset("mlp_sequential", hidden=(64,) * 8, loss="cross_entropy")
     with pytest.raises(UserError, match="min_rate: expected one at which the loss stays finite"):
         range_test(config, tiny, 1e3, 1e4, 50)
+
+
+@pytest.mark.parametrize(
+    ("path", "part"),
+    [
+        ("a.xyz", "plot: expected a picture as .png or .svg, got 'xyz'"),
+        ("a", "plot: expected a picture as .png or .svg, got 'a'"),
+        ("no/a.png", "plot: expected a folder that exists, found none at no"),
+        ("folder.png", "plot: cannot write folder.png: Is a directory"),
+    ],
+)
+def test_a_picture_that_cannot_be_drawn_is_refused(
+    path, part, run_command, tiny_folder, tmp_path, monkeypatch
+):
+    pytest.importorskip("matplotlib", reason="it draws the picture; not installed")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.png").mkdir()
+    flags = as_flags(model="softmax", data_dir=tiny_folder, batch_size=32, steps=20, devices=1)
+    run_command("lr_find", *flags, f"--plot={path}").assert_refused(part)
+
+
+def test_without_matplotlib_a_picture_is_refused_before_anything_is_trained(
+    run_command, monkeypatch
+):
+    monkeypatch.setattr(lr_find, "create_figure", lambda width, height: None)
+    outcome = run_command("lr_find", "--plot=a.png")
+    outcome.assert_refused("plot: expected matplotlib, found none: pip install 'jaxnets[compare]'")

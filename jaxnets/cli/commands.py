@@ -179,6 +179,8 @@ class LrFind(Options):
 
         from jaxnets.lecture import lr_find
 
+        if self.plot:
+            lr_find.check_picture(self.plot)
         config, found = lr_find.find(given, self.min_rate, self.max_rate, self.steps)
         if self.plot:
             lr_find.plot(found, config, self.plot)

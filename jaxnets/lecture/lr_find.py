@@ -175,15 +175,24 @@ def to_values(found: RangeTest, config: Config) -> dict[str, Any]:
     }
 
 
+def check_picture(path: str) -> None:
+    """Raises UserError if `plot` cannot draw into a file: before a hundred steps are taken."""
+    if (figure := create_figure(7, 4)) is None:
+        raise UserError("plot: expected matplotlib, found none: pip install 'jaxnets[compare]'")
+    kinds = figure.canvas.get_supported_filetypes()
+    if (kind := Path(path).suffix[1:].lower()) not in kinds:
+        raise UserError(f"plot: expected a picture as .png or .svg, got {kind or path!r}")
+    if not (folder := Path(path).expanduser().parent).is_dir():
+        raise UserError(f"plot: expected a folder that exists, found none at {folder}")
+
+
 def plot(found: RangeTest, config: Config, path: str) -> None:
     """Draws the losses into a file, by its ending as PNG, SVG or PDF.
 
     Raises:
-      UserError: matplotlib is missing, or the file cannot be written.
+      UserError: The file cannot be written.
     """
     figure = create_figure(7, 4)
-    if figure is None:
-        raise UserError("plot: expected matplotlib, found none: pip install 'jaxnets[compare]'")
     axes = figure.subplots()
     axes.plot(found.rates, found.losses, color="tab:blue", alpha=0.3, label="each step")
     axes.plot(found.rates, found.smoothed, color="tab:blue", label="smoothed")
@@ -197,8 +206,8 @@ def plot(found: RangeTest, config: Config, path: str) -> None:
     axes.legend()
     try:
         figure.savefig(Path(path).expanduser(), dpi=150)
-    except (OSError, ValueError) as error:  # No such ending.
-        raise UserError(f"plot: cannot write {path}: {error}") from error
+    except OSError as error:
+        raise UserError(f"plot: cannot write {path}: {error.strerror}") from error
 
 
 def _curve(found: RangeTest) -> Iterator[str]:

@@ -88,7 +88,7 @@ class Network(Described):
 
         Args:
           workdir: The folder of a finished or an interrupted run.
-          data: As above; by default those of the run, which `predict` does not need.
+          data: Data to train on; by default the run's, which `predict` does not need.
 
         Raises:
           UserError: The folder holds no run, or a damaged one.

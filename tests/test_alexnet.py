@@ -81,7 +81,7 @@ QUICK_KEY = jax.random.key(0, impl="rbg")
 @pytest.mark.parametrize(
     ("name", "sizes"),
     [
-        ("alexnet_paper", {"init": "paper", "input_size": 64}),
+        pytest.param("alexnet_paper", {"init": "paper", "input_size": 64}, marks=pytest.mark.slow),
         ("alexnet_small", {"init": "paper"}),
         ("alexnet_small", {}),
     ],

@@ -86,7 +86,11 @@ def test_an_interval_that_is_none_is_refused(train_tiny, wrong):
 
 
 @pytest.mark.parametrize(
-    ("model", "expected"), [("cnn", [3, 6, 9, 10]), ("mlp_sequential", [5, 10])]
+    ("model", "expected"),
+    [
+        pytest.param("cnn", [3, 6, 9, 10], marks=pytest.mark.slow),
+        ("mlp_sequential", [5, 10]),
+    ],
 )
 def test_from_any_checkpoint_a_run_resumes_to_the_same_bits(train_tiny, tmp_path, model, expected):
     assert train_tiny(model, f"--workdir={tmp_path / 'plain'}").status == 0

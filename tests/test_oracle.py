@@ -101,7 +101,7 @@ def both_gradients(tiny, precision):
     return both(random_params(model, (12, 12, 1)), batch, jax.random.key(0))[1]
 
 
-@pytest.mark.parametrize("precision", ["bfloat16", "mixed"])
+@pytest.mark.parametrize("precision", ["bfloat16", pytest.param("mixed", marks=pytest.mark.slow)])
 def test_gradients_in_16_bits_agree_with_float32_below_one_percent(tiny, precision):
     """Below a fifth of the tolerance at which a run ends, through ReLUs, pools and dropout."""
     manual, automatic = both_gradients(tiny, precision)
@@ -137,7 +137,7 @@ def wrong_dense_forward(params, x):
     [
         (relu, "RELU", {"backward": wrong_relu}),
         (dense, "DENSE", {"backward": wrong_dense_backward}),
-        (dense, "DENSE", {"forward": wrong_dense_forward}),
+        pytest.param(dense, "DENSE", {"forward": wrong_dense_forward}, marks=pytest.mark.slow),
     ],
 )
 def test_a_wrong_pass_is_found_in_16_bits(monkeypatch, tiny, module, rule, changes):
@@ -157,7 +157,8 @@ def test_a_run_ends_where_gradients_in_16_bits_disagree(monkeypatch, tiny, tiny_
 
 @pytest.mark.usefixtures("quick_steps")
 @pytest.mark.parametrize(
-    "precision", ["float32", "bfloat16", pytest.param("mixed", marks=pytest.mark.slow)]
+    "precision",
+    ["float32", *(pytest.param(name, marks=pytest.mark.slow) for name in ("bfloat16", "mixed"))],
 )
 def test_no_alarm_where_everything_is_learned_and_gradients_are_rounding(
     tiny, tiny_preset, precision

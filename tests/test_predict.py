@@ -319,6 +319,7 @@ def test_a_picture_of_anything_else_is_no_writing():
         to_digits(page)
 
 
+@pytest.mark.slow
 def test_a_single_digit_is_never_taken_for_several(digits):
     """Neither MNIST's own nor drawn ones, thin strokes of a large picture among them."""
     rng = np.random.default_rng(0)

@@ -91,6 +91,7 @@ def pictures(tmp_path, monkeypatch):
     return tmp_path / "set"
 
 
+@pytest.mark.slow
 def test_a_run_says_and_keeps_it_and_is_resumed_with_it(
     pictures, run_main, tmp_path, interrupt_after
 ):

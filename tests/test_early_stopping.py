@@ -8,7 +8,7 @@ from jaxnets.config.fields import preset
 from jaxnets.errors import UserError
 from jaxnets.training.early_stopping import why_stopped
 
-REGRESSED = [  # What an epoch does to the loss that training stops at, with a patience.
+CASES = [  # Losses, a patience, and the epoch after which training stops.
     ([0.5, 0.4, 0.4, 0.3], 2, None),
     ([0.5, 0.4, 0.4, 0.4], 2, 4),  # As low as the lowest is no better.
     ([0.5, 0.6], 1, 2),
@@ -23,7 +23,7 @@ def first_stop(losses, patience):
     return next(ends, None)
 
 
-@pytest.mark.parametrize(("losses", "patience", "epoch"), REGRESSED)
+@pytest.mark.parametrize(("losses", "patience", "epoch"), CASES)
 def test_training_stops_after_patience_epochs_without_a_lower_loss(losses, patience, epoch):
     assert first_stop(losses, patience) == epoch
 

@@ -28,6 +28,8 @@ import pytest
             "seeds: expected a whole number from 1 to",
         ),
         ("search --model=mlp --over=hidden=4 --overwrite", "overwrite: search has none"),
+        ("search --model=mlp --over=early_stopping=1,2", "early_stopping: search has none"),
+        ("search --model=cnn --over=limit=100,200", "over: limit cannot be searched over"),
         ("search --model=mlp --over=hidden=4 --resume", "resume: expected"),
         ("search --model=mlp --over=hidden=4 --sedes=3", "unknown flag --sedes"),
         (

@@ -65,6 +65,15 @@ def test_what_the_user_has_set_stays(given, unchanged):
 @pytest.mark.parametrize("given", [dict(limit=100), dict(dry_run=True)])
 def test_who_asks_for_a_part_of_the_set_gets_the_networks_recipe(given):
     assert changes(**given) == ({}, "")
+    # Of 100 pictures 81 may be there to train on.
+    assert changes(**given, count=81) == ({"batch_size": 81}, "")
+    assert changes(**given, count=81, batch_size=82) == ({}, "")
+    assert changes(**given, count=81, model="mlp_handwritten") == ({}, "")
+
+
+def test_a_run_whose_fields_are_all_given_is_not_changed():
+    fields = vars(preset("cnn"))
+    assert changes(given=fields) == ({}, "")
 
 
 def test_the_lectures_search_is_repeated_as_it_is():
@@ -107,6 +116,13 @@ def test_a_run_says_and_keeps_it_and_is_resumed_with_it(
     assert outcome.status == 0 and "pictures are few" not in outcome.out
     result = read_json(folder / "result.json")
     assert result["steps"] == 100 and result["test_accuracy"] == 1
+
+
+@pytest.mark.parametrize("flag", ["--dry_run", "--limit=50"])
+def test_fewer_pictures_than_a_batch_are_tried_too(flag, pictures, run_main, tmp_path):
+    place = [] if flag == "--dry_run" else [f"--workdir={tmp_path / 'run'}"]
+    outcome = run_main(f"--dataset={pictures}", "--model=softmax", "--devices=1", flag, *place)
+    assert (outcome.status, outcome.err) == (0, "")
 
 
 @pytest.mark.slow

@@ -134,7 +134,7 @@ def _read(
     if path := given.pop("config", None):
         from jaxnets.config.file import read_flags
 
-        given = read_flags(path) | given
+        given = read_flags(path, given.get("over", ())) | given
     check_memory()  # JAX is imported next, and would abort under too low a limit.
     return given
 

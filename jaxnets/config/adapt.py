@@ -41,12 +41,17 @@ def for_small_set(
       class_names: Names of the classes.
 
     Returns:
-      The same config and "" if its steps are enough, if it asks for a part of the set, or if it is
-      the lecture's search and training, which are repeated as they are.
+      The same config and "" if its steps are enough, or if it is the lecture's search and training
+      or a paper's, which are repeated as they are. For a part of the set, the same config with
+      batches that are no larger, and "".
     """
     size = min(config.batch_size or count, count)
-    keeps_all = {"recipe", "limit", "dry_run"} & set(given) or config.latent_dims
-    if keeps_all or config.epochs * math.ceil(count / size) >= STEPS:
+    if config.limit or config.dry_run:
+        if config.batch_size is not None and "batch_size" not in given:
+            config = dataclasses.replace(config, batch_size=size)
+        return config, ""
+    is_repeated = config.recipe or config.latent_dims
+    if is_repeated or config.epochs * math.ceil(count / size) >= STEPS:
         return config, ""
     changes: Recipe = dict(batch_size=min(BATCH_SIZE, count))
     if not UPDATE_RULE.keys() & set(given):
@@ -57,6 +62,8 @@ def for_small_set(
     batches = math.ceil(count / changes.get("batch_size", size))
     if "epochs" not in given:
         changes["epochs"] = math.ceil(STEPS / batches)
+    if not changes:
+        return config, ""
     config = dataclasses.replace(config, **changes)
     named = [f"{name} {value}" for name, value in changes.items() if value]
     return config, (

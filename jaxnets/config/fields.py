@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from jaxnets.config.options import Options, is_address, option
+from jaxnets.config.options import Options, option
 from jaxnets.config.recipes import DEFAULT_MODEL, LARGE_ALEXNETS, MODEL_FIELDS, PRESETS, brought_by
 from jaxnets.errors import UserError, unknown
 
@@ -233,6 +233,8 @@ class Config(Options):
             yield "secret_file: expected with coordinator or distributed"
         if self.coordinator is None:
             return
+        from jaxnets.config.address import is_address
+
         if not is_address(self.coordinator):
             yield f"coordinator: expected HOST:PORT, got {self.coordinator!r}"
         if self.replay_seeds > 1:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ MAX_BYTES = 1 << 20
 OF_THE_RUN = ("workdir", "overwrite", "resume", "dry_run", *SINGLE_PROCESS)
 
 
-def read_flags(path: str) -> dict[str, Any]:
+def read_flags(path: str, over: Sequence[str] = ()) -> dict[str, Any]:
     """The flags in a file, by their names, as `parse_flags` returns them.
 
     Args:
       path: A TOML file whose keys are flags (`batch_size = 32`, `hidden = [128, 64]`), the
         config.json of a run, or its run folder.
+      over: What is searched over, as "hidden=4,8": the file does not set it.
 
     Raises:
       UserError: The file is missing, no TOML or JSON, or holds something else.
@@ -41,9 +43,11 @@ def read_flags(path: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UserError(f"config: expected names and values in {file}, found {values!r:.80}")
     try:
-        return _of_run(values) if is_json else _parsed(values)
+        given = _of_run(values) if is_json else _parsed(values)
     except UserError as error:
         raise UserError(f"config: {file}: {error}") from None
+    searched = {text.partition("=")[0].replace("-", "_") for text in over}
+    return {name: value for name, value in given.items() if name not in searched}
 
 
 def _parsed(values: dict[str, Any]) -> dict[str, Any]:

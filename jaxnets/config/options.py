@@ -5,7 +5,6 @@
 
 import dataclasses
 import os
-import re
 import types
 import typing
 from pathlib import Path
@@ -131,15 +130,6 @@ def _check(field: dataclasses.Field, value: Any) -> None:
         if element in (int, float) and not allowed[0] <= part <= allowed[1]:  # NaN is refused, too.
             wanted += f" from {allowed[0]} to {allowed[1]}" + (f" or {none}" if none else "")
             raise UserError(f"{name}: expected {wanted}, got {part}")
-
-
-def is_address(text: str) -> bool:
-    """Whether a text is HOST:PORT or [HOST]:PORT."""
-    found = re.fullmatch(r"(\[[^\]/]+\]|[^:/\s]+):([1-9]\d{0,4})", text)
-    try:
-        return found is not None and int(found[2]) < 65536 and bool(found[1].encode("idna"))
-    except UnicodeError:  # No name of a host, such as one of 64 characters.
-        return False
 
 
 def _is_path(value: Any) -> bool:

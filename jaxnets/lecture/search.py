@@ -130,10 +130,11 @@ def search_all(given: dict[str, Any], over: dict[str, list[Any]], seeds: int) ->
     workdir, resume = given.pop("workdir", None), given.pop("resume", False)
     first = given.pop("seed", 0)
     for name in ("overwrite", "target_accuracy", "early_stopping", "dry_run"):
-        if name in given:
+        value = given.pop(name, None)  # None or False, if a run's config.json names it.
+        if not (value is None or value is False) or name in over:
             raise UserError(f"{name}: search has none")
     for name in over:
-        if name in given or name in ("model", "seed", "dataset", "data_dir", "workdir"):
+        if name in given or name in ("model", "seed", "dataset", "data_dir", "limit", "workdir"):
             raise UserError(f"over: {name} cannot be searched over here")
     search = Search(given, over)
     configs = [search.config(point, first) for point in search.points]

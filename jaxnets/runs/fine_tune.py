@@ -5,7 +5,7 @@ from typing import Any
 
 from jaxnets.display import short_path
 from jaxnets.errors import UserError
-from jaxnets.runs.checkpoints import path_of, steps_in
+from jaxnets.runs.checkpoints import path_of
 from jaxnets.runs.resume import read_config
 from jaxnets.runs.run_folder import CHECKPOINTS, CONFIG, RunFolder
 
@@ -26,12 +26,14 @@ def with_weights_of_run(flags: dict[str, Any]) -> dict[str, Any]:
     if not os.path.exists(os.path.join(path, CONFIG)):
         return flags
     folder = RunFolder.open(path)
-    config, steps = read_config(folder), steps_in(folder.path / CHECKPOINTS)
+    config, steps = read_config(folder), folder.steps
     if not any(steps):
         raise UserError(f"init_from: expected a trained run, found no checkpoint in {path}")
-    model = flags.get("model", config.model)
-    brought = {name: getattr(config, name) for name in BROUGHT} if model == config.model else {}
-    brought |= {"decode_size": folder.read(CONFIG).get("image_shape", [None])[0]}
-    brought = {name: value for name, value in brought.items() if value is not None}
+    brought: dict[str, Any] = {}
+    if flags.get("model", config.model) == config.model:
+        brought |= {name: x for name in BROUGHT if (x := getattr(config, name)) is not None}
+    shape = folder.read(CONFIG).get("image_shape")
+    if isinstance(shape, list) and shape:  # A stranger's file; what a size is, Config checks.
+        brought["decode_size"] = shape[0]
     file = short_path(str(path_of(folder.path / CHECKPOINTS, steps[-1])))
     return {**brought, **flags, "init_from": file}

@@ -127,6 +127,15 @@ class RunFolder:
     def finished(self) -> bool:
         return (self.path / RESULT).exists()
 
+    @property
+    def steps(self) -> list[int]:
+        """The steps of its checkpoints, in ascending order; UserError if they are others' files."""
+        folder = self.path / CHECKPOINTS
+        try:
+            return checkpoints.steps_in(folder)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{folder}: {first_line(error)}") from error
+
     def mark_unfinished(self) -> None:
         """Removes result.json: beside a config.json with more epochs it would describe half a run.
 
@@ -251,14 +260,9 @@ class RunFolder:
 
     def _read_newest(self, like: Any, *, whole: bool = True) -> tuple[int, Any] | None:
         """The newest sound checkpoint's step and tree; if read whole, damaged ones are removed."""
-        folder = self.path / CHECKPOINTS
-        try:
-            steps = checkpoints.steps_in(folder)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{folder}: {first_line(error)}") from error
         bad: dict[Path, Exception] = {}
-        for step in reversed(steps):
-            path = checkpoints.path_of(folder, step)
+        for step in reversed(self.steps):
+            path = checkpoints.path_of(self.path / CHECKPOINTS, step)
             try:
                 tree = checkpoints.read(path, like, whole=whole)
             except FileNotFoundError:  # The run that trains in the folder has just removed it.

@@ -10,8 +10,7 @@ from jaxnets.training.step import Params
 def keep_weights_only(run: RunFolder, params: Params) -> None:
     """Leaves a finished run one checkpoint, which holds nothing but its parameters."""
     run.check_in_place()
-    folder = run.path / CHECKPOINTS
-    *old, last = checkpoints.steps_in(folder)
+    folder, (*old, last) = run.path / CHECKPOINTS, run.steps
     named = checkpoints.named_leaves({"params": params})
     arrays = {name: np.array(leaf, order="C") for name, leaf in named.items()}
     checkpoints.write(checkpoints.path_of(folder, last), arrays)

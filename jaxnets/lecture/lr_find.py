@@ -13,6 +13,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from scipy.signal import lfilter
 from tqdm import tqdm
 
 from jaxnets.config.fields import Config, preset
@@ -47,11 +48,8 @@ class RangeTest:
     @property
     def smoothed(self) -> np.ndarray:
         """The exponential mean of the losses, free of its start: m_t / (1 - β^t), as Adam's."""
-        mean, out = 0.0, []
-        for step, loss in enumerate(self.losses, start=1):
-            mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
-            out.append(mean / (1 - SMOOTHING**step))
-        return np.array(out)
+        means = lfilter([1 - SMOOTHING], [1, -SMOOTHING], self.losses)
+        return np.asarray(means) / (1 - SMOOTHING ** np.arange(1, len(self.losses) + 1))
 
     @property
     def lowest(self) -> float:

@@ -71,8 +71,9 @@ class Run:
                 config, note = config_to_resume(flags, processes), ""
                 data = load_data(config)
             else:
-                data = load_data(preset(**flags))
-                config, note = adapted(preset(**flags), flags, data)
+                config = preset(**flags)
+                data = load_data(config)
+                config, note = adapted(config, flags, data)
             experiment = Experiment.create(config, data)
             if memory_limits():
                 from jaxnets.runs.memory import check_enough_memory

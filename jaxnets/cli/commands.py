@@ -6,20 +6,19 @@ Nothing here imports jax until the flags are known to be right.
 import dataclasses
 import importlib.util
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from jaxnets.cli.flags import ConfigFile, parse_command, print_version, unknown_flag
+from jaxnets.cli.run_commands import JSON, Predict
 from jaxnets.config.fields import COUNT, Config, preset
 from jaxnets.config.options import Options, option, parse
 from jaxnets.config.recipes import DEFAULT_MODEL, PRESETS
 from jaxnets.display import short_path, show
-from jaxnets.errors import DONE, RUN_FAILED, WRONG_REQUEST, UserError, same_name
+from jaxnets.errors import DONE, RUN_FAILED, UserError, same_name
 from jaxnets.lecture.compare.request import Request, resolved
 
-JSON = "print JSON instead of a table"
 RATES = (1e-12, 1e4)  # The smallest and the largest learning rate.
 
 
@@ -217,60 +216,6 @@ class Compare(Request):
 
         run(request)
         return DONE
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Predict(Options):
-    """Name what is in your own pictures, by a trained run."""
-
-    run_folder: str = option(
-        dataclasses.MISSING, "run folder, which train.py names at its end", metavar="RUN"
-    )
-    images: tuple[str, ...] = option(
-        dataclasses.MISSING,
-        "a picture, a folder (for every picture in it, not in its folders), or - for stdin",
-        metavar="IMAGE...",
-    )
-    top: int = option(5, "number of classes to name, the most probable ones", COUNT)
-    prepare: str = option(
-        "auto",
-        "how a picture is prepared: digit takes it for a photo or scan of one character and makes "
-        "it like MNIST's images; digits finds several characters and reads each; picture only "
-        "cuts out the middle square; auto is digit for runs on 28 x 28 grey images whose class "
-        "names have one character, and reports a picture of several",
-        ("auto", "digit", "digits", "picture"),
-    )
-    show: bool = option(False, "draw what the network saw")
-    json: bool = option(False, JSON)
-
-    def run(self) -> int:
-        if self.show and self.json:
-            raise UserError("show and json exclude each other, got both")
-        if not _holds_run(self.run_folder) and (runs := [*filter(_holds_run, self.images)]):
-            raise UserError(f"expected the run before the pictures: predict {runs[0]} IMAGE...")
-        if not os.path.exists(self.run_folder):
-            hint = "train.py prints its name at the end of a run"
-            if runs := list(Path("runs").glob("*/config.json")):
-                hint = f"the newest is {max(runs, key=os.path.getmtime).parent}"
-            raise UserError(
-                f"{self.run_folder}: expected a run folder, found no config.json; {hint}"
-            )
-
-        from jaxnets.serving.answer import answer
-
-        all_good = answer(
-            self.run_folder,
-            self.images,
-            top=self.top,
-            prepare_as=self.prepare,
-            as_json=self.json,
-            show=self.show,
-        )
-        return DONE if all_good else WRONG_REQUEST
-
-
-def _holds_run(folder: str) -> bool:
-    return os.path.exists(os.path.join(folder, "config.json"))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

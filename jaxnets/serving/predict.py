@@ -13,24 +13,20 @@ from PIL import Image
 
 from jaxnets.config.fields import Config
 from jaxnets.data.arrays import as_pixels
-from jaxnets.data.datasets import MAX_CLASSES, Dataset
+from jaxnets.data.datasets import Dataset
 from jaxnets.data.pictures.decode import BadPictureError, to_square
 from jaxnets.display import Described
 from jaxnets.errors import UserError
 from jaxnets.experiment import create_model
-from jaxnets.machine.platform import compiler_options, set_up_jax
+from jaxnets.machine.platform import compiler_options
 from jaxnets.models.chain import Chain
-from jaxnets.runs.resume import read_config
-from jaxnets.runs.run_folder import CONFIG, RunFolder
 from jaxnets.serving.digit import LARGEST, SIDE, WORK, to_digit, to_digits
 from jaxnets.serving.pictures import SINGLE, Picture, Pictures, as_list, to_picture
-from jaxnets.system import check_memory
+from jaxnets.serving.trained import load_network, to_input
 from jaxnets.training.crops import center_crop
 from jaxnets.training.step import TrainState, to_float
 
-COPIES = 3  # How often the parameters are in memory at once, at most.
 BATCH = 128  # The most pictures in a batch.
-MAX_SIDE = 4096  # The largest image side that a config.json may have.
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -140,21 +136,15 @@ def load_predictor(workdir: str, prepare_as: str = "auto") -> Predictor:
     Raises:
       UserError: The folder holds no run, a damaged one, or no checkpoint yet.
     """
-    folder = RunFolder.open(workdir)
-    config = read_config(folder)
-    image_shape, class_names = _form(folder)
+    trained = load_network(workdir)
+    config, image_shape, class_names = trained.config, trained.image_shape, trained.class_names
     if prepare_as in ("digit", "digits") and image_shape != (SIDE, SIDE, 1):
         raise UserError(f"prepare: digits are {(SIDE, SIDE, 1)}, the run has images {image_shape}")
     if prepare_as == "auto":
         prepare_as = usual_preparation(image_shape, class_names)
-    set_up_jax(None, config.precision)
-    model = create_model(config, len(class_names))
-
-    like = _params_like(folder, config, model, image_shape)
-    check_memory(COPIES * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(like)))
-    step, params = folder.read_params(like)
-    forward = compile_forward(config, model, params)
-    return Predictor(config, image_shape, class_names, prepare_as, step, folder.finished, forward)
+    forward = compile_forward(config, trained.model, trained.params)
+    step, finished = trained.step, trained.finished
+    return Predictor(config, image_shape, class_names, prepare_as, step, finished, forward)
 
 
 def usual_preparation(image_shape: tuple[int, ...], class_names: Sequence[str]) -> str:
@@ -167,7 +157,7 @@ def compile_forward(config: Config, model: Chain, params: Any) -> Callable[[np.n
     """The compiled network with its parameters, as in `Predictor.forward`."""
 
     def probabilities(params, images):
-        logits = model.apply({"params": params}, _inputs(config, images))
+        logits = model.apply({"params": params}, to_input(config, images))
         return jax.nn.softmax(jnp.asarray(logits, jnp.float32))
 
     compiled = jax.jit(probabilities, compiler_options=compiler_options())
@@ -182,42 +172,3 @@ def create_predictor(config: Config, data: Dataset, state: TrainState, finished:
     shape, names, step = (height, width, channels), data.class_names, int(state.step)
     prepare_as = usual_preparation(shape, names)
     return Predictor(config, shape, names, prepare_as, step, finished, forward)
-
-
-def _form(folder: RunFolder) -> tuple[tuple[int, int, int], tuple[str, ...]]:
-    """Reads the images' shape and the classes' names from config.json, which may be untrusted."""
-    written, where = folder.read(CONFIG), folder.path / CONFIG
-    shape, count = written.get("image_shape"), written.get("num_classes")
-    if shape is None or count is None:
-        raise UserError(
-            f"{where}: expected image_shape and num_classes, found none: the run is of an earlier "
-            "version, train it again"
-        )
-    sizes = shape if isinstance(shape, list) and len(shape) == 3 else [0, 0, 0]
-    if not all(type(n) is int and 1 <= n <= MAX_SIDE for n in sizes) or sizes[2] not in (1, 3):
-        raise UserError(f"{where}: image_shape: expected [H, W, 1 or 3], found {shape!r}")
-    if type(count) is not int or not 2 <= count <= MAX_CLASSES:
-        raise UserError(f"{where}: num_classes: expected 2 to {MAX_CLASSES}, found {count!r}")
-    names = written.get("class_names", [str(number) for number in range(count)])
-    if not isinstance(names, list) or [type(name) for name in names] != [str] * count:
-        raise UserError(f"{where}: class_names: expected {count} texts, found {names!r:.80}")
-    return (sizes[0], sizes[1], sizes[2]), tuple(names)
-
-
-def _params_like(
-    folder: RunFolder, config: Config, model: Chain, image_shape: tuple[int, ...]
-) -> Any:
-    """The parameters' shapes; nothing is computed."""
-    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.uint8)
-    try:
-        like = jax.eval_shape(lambda x: model.init(jax.random.key(0), _inputs(config, x)), image)
-        if all(leaf.size for leaf in jax.tree.leaves(like)):
-            return like["params"]
-    except (ZeroDivisionError, TypeError, ValueError):  # What Flax makes of sizes that do not fit.
-        pass
-    raise UserError(f"{folder.path / CONFIG}: damaged: no {config.model} takes {image_shape}")
-
-
-def _inputs(config: Config, images: Any) -> Any:
-    """The network's input for images in the data set's format, as in an evaluation."""
-    return to_float(center_crop(images, config.input_size))

@@ -1,0 +1,94 @@
+"""The network of a trained run, read from its folder."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxnets.config.fields import Config
+from jaxnets.data.datasets import MAX_CLASSES
+from jaxnets.errors import UserError
+from jaxnets.experiment import create_model
+from jaxnets.machine.platform import set_up_jax
+from jaxnets.models.chain import Chain
+from jaxnets.runs.resume import read_config
+from jaxnets.runs.run_folder import CONFIG, RunFolder
+from jaxnets.system import check_memory
+from jaxnets.training.crops import center_crop
+from jaxnets.training.step import to_float
+
+COPIES = 3  # How often the parameters are in memory at once, at most.
+MAX_SIDE = 4096  # The largest image side that a config.json may have.
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedNetwork:
+    """A run's network with its parameters."""
+
+    config: Config
+    model: Chain
+    params: Any  # Each layer's arrays, as `model.init` gives them.
+    image_shape: tuple[int, int, int]  # (H, W, C) of the training images, before crops.
+    class_names: tuple[str, ...]  # K texts from files: escape them wherever you show them.
+    step: int  # The number of training steps.
+    finished: bool
+
+
+def load_network(workdir: str) -> TrainedNetwork:
+    """Loads a run's network from its last checkpoint; the data set is not needed.
+
+    Args:
+      workdir: The folder of a finished or an interrupted run.
+
+    Raises:
+      UserError: The folder holds no run, a damaged one, or no checkpoint yet.
+    """
+    folder = RunFolder.open(workdir)
+    config = read_config(folder)
+    image_shape, class_names = _form(folder)
+    set_up_jax(None, config.precision)
+    model = create_model(config, len(class_names))
+    like = _params_like(folder, config, model, image_shape)
+    check_memory(COPIES * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(like)))
+    step, params = folder.read_params(like)
+    return TrainedNetwork(config, model, params, image_shape, class_names, step, folder.finished)
+
+
+def to_input(config: Config, images: Any) -> Any:
+    """The network's input for images in the data set's format, as in an evaluation."""
+    return to_float(center_crop(images, config.input_size))
+
+
+def _form(folder: RunFolder) -> tuple[tuple[int, int, int], tuple[str, ...]]:
+    """Reads the images' shape and the classes' names from config.json, which may be untrusted."""
+    written, where = folder.read(CONFIG), folder.path / CONFIG
+    shape, count = written.get("image_shape"), written.get("num_classes")
+    if shape is None or count is None:
+        raise UserError(
+            f"{where}: expected image_shape and num_classes, found none: the run is of an earlier "
+            "version, train it again"
+        )
+    sizes = shape if isinstance(shape, list) and len(shape) == 3 else [0, 0, 0]
+    if not all(type(n) is int and 1 <= n <= MAX_SIDE for n in sizes) or sizes[2] not in (1, 3):
+        raise UserError(f"{where}: image_shape: expected [H, W, 1 or 3], found {shape!r}")
+    if type(count) is not int or not 2 <= count <= MAX_CLASSES:
+        raise UserError(f"{where}: num_classes: expected 2 to {MAX_CLASSES}, found {count!r}")
+    names = written.get("class_names", [str(number) for number in range(count)])
+    if not isinstance(names, list) or [type(name) for name in names] != [str] * count:
+        raise UserError(f"{where}: class_names: expected {count} texts, found {names!r:.80}")
+    return (sizes[0], sizes[1], sizes[2]), tuple(names)
+
+
+def _params_like(
+    folder: RunFolder, config: Config, model: Chain, image_shape: tuple[int, ...]
+) -> Any:
+    """The parameters' shapes; nothing is computed."""
+    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.uint8)
+    try:
+        like = jax.eval_shape(lambda x: model.init(jax.random.key(0), to_input(config, x)), image)
+        if all(leaf.size for leaf in jax.tree.leaves(like)):
+            return like["params"]
+    except (ZeroDivisionError, TypeError, ValueError):  # What Flax makes of sizes that do not fit.
+        pass
+    raise UserError(f"{folder.path / CONFIG}: damaged: no {config.model} takes {image_shape}")

@@ -28,6 +28,12 @@ def test_training_stops_after_patience_epochs_without_a_lower_loss(losses, patie
     assert first_stop(losses, patience) == epoch
 
 
+def test_epochs_without_a_validation_loss_are_passed_over():
+    """A record may lack it: by another program's hand, or by an earlier version's."""
+    assert first_stop([None, 0.3, None, 0.3], 2) == 4
+    assert first_stop([None, None, None], 1) is None
+
+
 @pytest.mark.parametrize("patience", [1, 2, 5])
 def test_training_stops_when_kerass_does(patience, keras):
     class Model:

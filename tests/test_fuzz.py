@@ -92,11 +92,16 @@ def test_a_strange_config_is_one_line(run_main, folder, sample, change):
     run_main("--resume", f"--workdir={folder}").assert_refused("config.json: damaged: ")
 
 
+COMPLETE = b'{"epoch":1,"step":3,"seconds":1,"train_loss":1,"train_accuracy":1,'
+
+
 @pytest.mark.parametrize(
     "line",
     [b"null", b"[" * 100_000, b"\xff", b'{"epoch": 1, "step": "3"}', b'{"epoch": 1, "step": 3}',
-     b'{"epoch":1,"step":3,"seconds":NaN,"train_loss":1,"train_accuracy":1,"validation_accuracy":1}'],
-    ids=["null", "deep", "bytes", "text", "short", "NaN"],
+     b'{"epoch":1,"step":3,"seconds":NaN,"train_loss":1,"train_accuracy":1,"validation_accuracy":1}',
+     COMPLETE + b'"validation_accuracy":1,"validation_loss":"low"}',
+     COMPLETE + b'"validation_accuracy":null,"validation_loss":1' + b"0" * 400 + b"}"],
+    ids=["null", "deep", "bytes", "text", "short", "NaN", "no loss", "huge loss"],
 )  # fmt: skip
 def test_a_strange_record_is_one_line(folder, line):
     (folder / "metrics.jsonl").write_bytes(line + b"\n")

@@ -51,7 +51,7 @@ def config_case(sample: dict[str, Any], folder: Path, rng: Rng) -> None:
     from jaxnets.runs import resume as resuming
     from jaxnets.runs import run
     from jaxnets.runs.run_folder import RunFolder
-    from jaxnets.serving import predict
+    from jaxnets.serving import trained
 
     (folder / "config.json").write_bytes(damage_json(rng, sample["config"]))
     if rng.randint(0, 49) == 0:
@@ -65,9 +65,9 @@ def config_case(sample: dict[str, Any], folder: Path, rng: Rng) -> None:
     def read() -> None:
         opened = RunFolder.open(str(folder))
         config = resuming.read_config(opened)
-        shape, names = predict._form(opened)
+        shape, names = trained._form(opened)
         if config.model == "softmax":
-            predict._params_like(opened, config, predict.create_model(config, len(names)), shape)
+            trained._params_like(opened, config, trained.create_model(config, len(names)), shape)
 
     status_of(resume)
     status_of(read)

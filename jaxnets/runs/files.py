@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -182,6 +183,9 @@ def _is_record(record: Any) -> bool:
     names = ["epoch", "step", "seconds", "train_loss", "train_accuracy", "validation_accuracy"]
     if record["validation_accuracy"] is None:  # Without validation images.
         names.pop()
+    loss = record.get("validation_loss")  # That of large logits may be infinite.
+    if loss is not None and loss not in (math.inf, -math.inf):
+        names.append("validation_loss")
     numbers: list[Any] = [record.get(name) for name in names]
     return all(type(n) is int for n in numbers[:2]) and all(
         type(n) in (int, float) and abs(n) < 2**63 for n in numbers

@@ -23,7 +23,8 @@ def why_stopped(history: Sequence[dict[str, Any]], patience: int) -> str | None:
     'stopped early: no validation loss below the 0.2000 of epoch 2 in 2 epochs'
     >>> why_stopped(history, patience=3)
     """
-    best = min(history, key=lambda record: record["validation_loss"], default=None)
+    validated = [record for record in history if record.get("validation_loss") is not None]
+    best = min(validated, key=lambda record: record["validation_loss"], default=None)
     if best is None or history[-1]["epoch"] - best["epoch"] < patience:
         return None
     lowest = f"{best['validation_loss']:.4f} of epoch {best['epoch']}"

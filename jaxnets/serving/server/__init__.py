@@ -1,0 +1,1 @@
+"""`jaxnets serve`: trained runs behind HTTP, two of them for an A/B test."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxnets.cli.flags import ConfigFile, parse_command, print_version, unknown_flag
-from jaxnets.cli.run_commands import JSON, Predict
+from jaxnets.cli.run_commands import JSON, Page, Predict
 from jaxnets.config.fields import COUNT, Config, preset
 from jaxnets.config.options import Options, option, parse
 from jaxnets.config.recipes import DEFAULT_MODEL, PRESETS
@@ -246,5 +246,6 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
     "lr_find": (LrFind, Config, ConfigFile),
     "compare": (Compare,),
     "predict": (Predict,),
+    "page": (Page,),
     "devices": (Devices, Config, ConfigFile),
 }

@@ -93,6 +93,7 @@ def _read(
             words.append(text)
             continue
         name, equals, value = text.partition("=")
+        name = "--output" if name == "-o" and "--output" in flags else name
         if name.startswith("--"):
             name = "--" + ALIASES.get(name[2:].lower(), name[2:].replace("-", "_"))
             name = same_name(name, [*flags, *OTHERS]) or name

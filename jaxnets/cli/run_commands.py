@@ -1,11 +1,13 @@
 """The commands that use a trained run, each with its flags and the room that does the work."""
 
 import dataclasses
+import json
 import os
 from pathlib import Path
 
 from jaxnets.config.fields import COUNT
 from jaxnets.config.options import Options, option
+from jaxnets.display import show
 from jaxnets.errors import DONE, WRONG_REQUEST, UserError
 
 JSON = "print JSON instead of a table"
@@ -40,13 +42,7 @@ class Predict(Options):
             raise UserError("show and json exclude each other, got both")
         if not _holds_run(self.run_folder) and (runs := [*filter(_holds_run, self.images)]):
             raise UserError(f"expected the run before the pictures: predict {runs[0]} IMAGE...")
-        if not os.path.exists(self.run_folder):
-            hint = "train.py prints its name at the end of a run"
-            if runs := list(Path("runs").glob("*/config.json")):
-                hint = f"the newest is {max(runs, key=os.path.getmtime).parent}"
-            raise UserError(
-                f"{self.run_folder}: expected a run folder, found no config.json; {hint}"
-            )
+        _check_exists(self.run_folder)
 
         from jaxnets.serving.answer import answer
 
@@ -59,6 +55,40 @@ class Predict(Options):
             show=self.show,
         )
         return DONE if all_good else WRONG_REQUEST
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Page(Options):
+    """Write a web page that shows a trained run at work, in one file."""
+
+    run_folder: str = option(
+        dataclasses.MISSING, "run folder, which train.py names at its end", metavar="RUN"
+    )
+    output: str = option(
+        "page.html", "file to write, which replaces an older one; also -o FILE", metavar="FILE"
+    )
+    json: bool = option(False, JSON)
+
+    def run(self) -> int:
+        _check_exists(self.run_folder)
+
+        from jaxnets.serving.page.build import to_text, write_page
+
+        written = write_page(self.run_folder, self.output)
+        if self.json:
+            print(json.dumps(written, indent=2))
+        else:
+            show(to_text(written))
+        return DONE
+
+
+def _check_exists(run_folder: str) -> None:
+    """Raises UserError, which names the newest run, if there is no such folder."""
+    if not os.path.exists(run_folder):
+        hint = "train.py prints its name at the end of a run"
+        if runs := list(Path("runs").glob("*/config.json")):
+            hint = f"the newest is {max(runs, key=os.path.getmtime).parent}"
+        raise UserError(f"{run_folder}: expected a run folder, found no config.json; {hint}")
 
 
 def _holds_run(folder: str) -> bool:

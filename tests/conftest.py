@@ -79,6 +79,11 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.slow)
 
 
+def slow(*values, id=None):
+    """One of a test's cases, which only the whole suite runs."""
+    return pytest.param(*values, id=id, marks=pytest.mark.slow)
+
+
 def quick_jit(function):
     """jax.jit with little of LLVM's work: for what a test itself compiles, to run it once."""
     from jaxnets.gradcheck.compare import QUICK_COMPILATION

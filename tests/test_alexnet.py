@@ -19,6 +19,7 @@ from conftest import (
     random_params,
     read_json,
     shapes_of,
+    slow,
 )
 from safetensors.numpy import load_file, save_file
 
@@ -81,9 +82,9 @@ QUICK_KEY = jax.random.key(0, impl="rbg")
 @pytest.mark.parametrize(
     ("name", "sizes"),
     [
-        pytest.param("alexnet_paper", {"init": "paper", "input_size": 64}, marks=pytest.mark.slow),
+        slow("alexnet_paper", {"init": "paper", "input_size": 64}),
         ("alexnet_small", {"init": "paper"}),
-        ("alexnet_small", {}),
+        slow("alexnet_small", {}),
     ],
 )
 def test_weights_begin_as_he_et_al_say_or_as_in_the_papers_section_5(name, sizes):

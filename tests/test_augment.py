@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import assert_close, assert_same, quick_jit, random_images, train_on
+from conftest import assert_close, assert_same, quick_jit, random_images, slow, train_on
 from scipy import stats
 
 from jaxnets import experiment
@@ -350,7 +350,7 @@ def config_of(model, **changes):
 @pytest.mark.parametrize(
     ("devices", "parallel", "names", "tolerance"),
     [
-        (1, "jit", ALL, 1e-6),
+        slow(1, "jit", ALL, 1e-6),
         pytest.param(8, "jit", ALL, 1e-5, marks=SLOW),
         pytest.param(8, "pmap", BUT_MIXUP, 1e-5, marks=SLOW),
     ],

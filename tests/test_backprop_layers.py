@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import quick_jit, random_images, random_params
+from conftest import quick_jit, random_images, random_params, slow
 from hypothesis import assume, given, settings
 from jaxtyping import TypeCheckError
 
@@ -155,10 +155,10 @@ def response_norms(draw):
     ("name", "backend", "drawn"),
     [
         ("conv", "cpu", convolutions()),
-        ("conv", "gpu", convolutions()),  # there small windows take XLA's path too
+        slow("conv", "gpu", convolutions()),  # there small windows take XLA's path too
         ("max_pool", "cpu", max_pools()),
-        ("adaptive_average_pool", "cpu", averages()),
-        ("local_response_norm", "cpu", response_norms()),
+        slow("adaptive_average_pool", "cpu", averages()),
+        slow("local_response_norm", "cpu", response_norms()),
     ],
 )
 def test_a_pair_agrees_in_any_setting(monkeypatch, name, backend, drawn):

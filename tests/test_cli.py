@@ -11,7 +11,7 @@ import sys
 
 import jax.numpy as jnp
 import pytest
-from conftest import HANGS, ROOT, assert_resume_hint, params_sha256, records, saved_params
+from conftest import HANGS, ROOT, assert_resume_hint, params_sha256, records, saved_params, slow
 
 from jaxnets.cli.commands import COMMANDS
 from jaxnets.cli.flags import parse_flags
@@ -327,9 +327,9 @@ def test_a_run_whose_reader_has_read_enough_is_saved(run_python, tiny_flags, tmp
 @pytest.mark.parametrize(
     "signals",
     [
-        (signal.SIGINT,),
-        pytest.param((signal.SIGTERM,), marks=pytest.mark.slow),
-        pytest.param((signal.SIGINT, signal.SIGINT), marks=pytest.mark.slow),
+        slow((signal.SIGINT,)),
+        slow((signal.SIGTERM,)),
+        slow((signal.SIGINT, signal.SIGINT)),
     ],
     ids=["SIGINT", "SIGTERM", "SIGINT twice"],
 )
@@ -530,7 +530,7 @@ def test_stdout_that_is_full_is_status_1_and_one_line(run_python, tiny_flags):
         assert (outcome.status, outcome.err) == (1, "error: No space left on device\n")
 
 
-@pytest.mark.parametrize("streams", [">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("streams", [slow(">&-"), slow("2>&-"), "<&- >&- 2>&-"])
 def test_closed_streams_are_dev_null_and_change_no_status(tiny_flags, tmp_path, streams):
     right, wrong = ["train.py", "--model=softmax", *tiny_flags], ["-m", "jaxnets", "predict"]
     for arguments, status in ((wrong, 2), (right, 0)):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import saved_params
+from conftest import saved_params, slow
 
 from jaxnets import experiment
 from jaxnets.models.chain import Chain, Layer
@@ -69,9 +69,10 @@ def test_a_layer_without_a_name_is_named_by_the_one_before():
 @pytest.mark.parametrize(
     ("use_scan", "step", "validation"),
     [
-        *((False, *where) for where in [(7, 40), (7, 0), (9, 40), (9, 0)]),
-        *((True, *where) for where in [(7, 0), (9, 40)]),
-        *(pytest.param(True, *where, marks=pytest.mark.slow) for where in [(7, 40), (9, 0)]),
+        (False, 7, 40),
+        (True, 9, 0),
+        *(slow(False, *where) for where in [(7, 0), (9, 40), (9, 0)]),
+        *(slow(True, *where) for where in [(7, 40), (7, 0), (9, 40)]),
     ],
 )
 def test_the_step_and_the_layer_are_named_and_the_last_good_checkpoint_is_kept(
@@ -97,6 +98,7 @@ def test_the_step_and_the_layer_are_named_and_the_last_good_checkpoint_is_kept(
 
 
 @pytest.mark.usefixtures("quick_steps")
+@pytest.mark.slow
 def test_an_interrupt_after_a_bad_step_saves_nothing_of_it(
     train_tiny, tmp_path, poison, interrupt_after
 ):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import history, params_sha256, read_json, records
+from conftest import history, params_sha256, read_json, records, slow
 
 from jaxnets.config.fields import preset
 from jaxnets.errors import UserError
@@ -73,7 +73,7 @@ def test_a_run_stops_early_and_says_why(stopping_early, tmp_path):
     assert (result["epochs"], result["steps"]) == (len(losses), len(losses) * 5)
 
 
-@pytest.mark.parametrize("when", ["within", "after"])
+@pytest.mark.parametrize("when", [slow("within"), "after"])
 def test_a_resumed_run_stops_after_the_same_epoch(
     when, stopping_early, run_main, interrupt_after, tmp_path, monkeypatch
 ):

@@ -9,6 +9,7 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
+from conftest import slow
 from PIL import Image
 
 from jaxnets.data.batches import eval_batches, train_batches
@@ -120,7 +121,7 @@ def test_endings_may_be_of_any_case_pictures_deeper_and_other_files_beside_them(
     assert contents(load_folder(parts, validation_size=0).train) == expected(range(12))
 
 
-@pytest.mark.parametrize("depth", [1_500, 2_500])
+@pytest.mark.parametrize("depth", [1_500, slow(2_500)])
 def test_pictures_may_lie_as_deep_as_a_path_is_long(parts, depth):
     top, inner = parts / "train/cat", "d/" * depth
     subprocess.run(["mkdir", "-p", inner], cwd=top, check=True)

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import as_flags, assert_close, assert_same, params_sha256, read_json
+from conftest import as_flags, assert_close, assert_same, params_sha256, read_json, slow
 from PIL import Image
 
 from jaxnets import experiment
@@ -78,7 +78,7 @@ def test_pictures_train_to_the_bits_of_their_array(folder, tiny_preset, model, m
 
 
 @pytest.mark.usefixtures("quick_steps")
-@pytest.mark.parametrize(("model", "batch_size"), [("cnn", 32), ("softmax", 1)])
+@pytest.mark.parametrize(("model", "batch_size"), [slow("cnn", 32), ("softmax", 1)])
 def test_a_picture_that_proves_bad_counts_nowhere_nor_does_a_batch_of_one(
     folder, tiny_preset, monkeypatch, model, batch_size
 ):
@@ -103,12 +103,12 @@ def test_a_picture_that_proves_bad_counts_nowhere_nor_does_a_batch_of_one(
 @pytest.mark.parametrize(
     ("more", "way"),
     [
-        pytest.param(["--model=cnn", "--devices=2"], "streamed", marks=pytest.mark.slow),
-        pytest.param(["--model=cnn", "--gradients=manual"], "stored", marks=pytest.mark.slow),
-        (["--model=cnn", "--decode_size=20", "--augment=shift"], "streamed"),
+        slow(["--model=cnn", "--devices=2"], "streamed"),
+        slow(["--model=cnn", "--gradients=manual"], "stored"),
+        slow(["--model=cnn", "--decode_size=20", "--augment=shift"], "streamed"),
         (["--model=mlp", "--gradients=both", "--check_every=1"], "streamed"),
-        pytest.param(["--model=mlp_sequential", "--devices=2"], "stored", marks=pytest.mark.slow),
-        (["--model=mlp_handwritten", "--search_epochs=1", "--latent_dims=4,8"], "stored"),
+        slow(["--model=mlp_sequential", "--devices=2"], "stored"),
+        slow(["--model=mlp_handwritten", "--search_epochs=1", "--latent_dims=4,8"], "stored"),
     ],
     indirect=["way"],
     ids=str,
@@ -124,6 +124,7 @@ def test_every_way_to_train_takes_a_folder(run_main, flags, tmp_path, more, way)
 @pytest.mark.parametrize(
     "way", ["streamed", pytest.param("stored", marks=pytest.mark.slow)], indirect=True
 )
+@pytest.mark.slow
 def test_an_interrupted_run_resumes_to_the_same_bits_and_leaves_no_thread(
     run_main, flags, folder, tmp_path, interrupt_after, way
 ):

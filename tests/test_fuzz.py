@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from conftest import HANGS, ROOT
+from conftest import HANGS, ROOT, slow
 from PIL import Image
 
 from jaxnets.config.fields import preset
@@ -152,7 +152,7 @@ def test_a_folder_in_the_place_of_a_file_is_refused(folder, name):
         RunFolder.open(str(folder))
 
 
-@pytest.mark.parametrize("depth", [1500, 5000])
+@pytest.mark.parametrize("depth", [1500, slow(5000)])
 def test_folders_in_folders_are_no_traceback(folder, depth):
     """Python recurses a thousand times, and the system takes paths of 4,096 bytes."""
     inner = folder / "checkpoints"

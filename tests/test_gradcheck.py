@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import slow
 
 from jaxnets.backprop import relu
 from jaxnets.backprop.rule import all_rules
@@ -25,7 +26,11 @@ LAYERS, NETWORKS = all_rules(), network_checks.networks()
 relu_sides, max_pool_winners = cast(Any, (sides_of(nn.relu), sides_of(MaxPool(2, 2))))
 
 
-@pytest.mark.parametrize("name", [name for name in NETWORKS if not name.startswith("alexnet")])
+SLOW = ("cnn", "mlp_sequential", "mlp_functional")
+SMALL = [name for name in NETWORKS if not name.startswith("alexnet")]
+
+
+@pytest.mark.parametrize("name", [slow(name) if name in SLOW else name for name in SMALL])
 def test_a_network_agrees_with_both_oracles(name):
     row = network_checks.check_network(name, NETWORKS[name])
     assert row.ok, row

@@ -39,6 +39,7 @@ def test_a_run_begins_where_another_ended(first, tune, tmp_path):
     assert config["hidden"] == [12, 8] and len(config["init_from_sha256"]) == 64
 
 
+@pytest.mark.slow
 def test_the_last_layer_is_drawn_anew_for_other_classes(
     first, tune, tiny_arrays, tmp_path, run_main
 ):

@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 import pytest
-from conftest import params_sha256, read_json
+from conftest import params_sha256, read_json, slow
 
 from jaxnets.config.fields import preset
 from jaxnets.errors import UserError
@@ -40,11 +40,9 @@ assert_close = functools.partial(np.testing.assert_allclose, rtol=1e-5)
     ("model", "changes"),
     [
         ("mlp_handwritten", {"batch_size": None, "learning_rate": 1e-3}),
-        pytest.param("mlp_functional", {}, marks=pytest.mark.slow),
-        pytest.param(
-            "softmax", {"optimizer": "adam", "weight_decay": 1e-3}, marks=pytest.mark.slow
-        ),
-        ("softmax", {"batch_size": 48}),
+        slow("mlp_functional", {}),
+        slow("softmax", {"optimizer": "adam", "weight_decay": 1e-3}),
+        slow("softmax", {"batch_size": 48}),
         ("softmax", {"schedule": "one_cycle", "momentum": 0.9, "gradients": "manual"}),
     ],
 )
@@ -98,6 +96,7 @@ def test_a_twelfth_of_eleven_images_is_refused(tiny):
 
 
 @pytest.mark.usefixtures("quick_steps")
+@pytest.mark.slow
 def test_every_network_of_a_replay_ends_as_a_run_by_itself(tiny, tiny_preset):
     settings = dict(search_epochs=4, epochs=3, batch_size=None, learning_rate=1e-3)
     config = tiny_preset("mlp_handwritten", latent_dims=(5, 9), **settings)
@@ -141,6 +140,7 @@ def test_the_program_prints_the_slides_lines_and_the_table(run_main, tiny_folder
     [pytest.param(4, 2, marks=pytest.mark.slow), (1, 4)],
     ids=["search", "training"],
 )
+@pytest.mark.slow
 def test_a_resumed_replay_comes_to_the_same_end(
     run_main, interrupt_after, tiny_folder, tmp_path, search_epochs, asked
 ):

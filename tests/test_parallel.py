@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from conftest import slow
 
 from jaxnets.data import batches
 from jaxnets.data.batches import Batch, train_batches
@@ -76,9 +77,9 @@ WITH_DROPOUT = {**WITHOUT_DROPOUT, "dropout": 0.3, "augment": "flip"}
         ("mlp", SMALL, "auto", 4, "jit"),
         ("mlp", SMALL, "manual", 8, "jit"),
         ("mlp", SMALL, "auto", 8, "pmap"),
-        ("mlp_functional", SMALL, "auto", 8, "jit"),
-        pytest.param("cnn", WITHOUT_DROPOUT, "auto", 8, "pmap", marks=pytest.mark.slow),
-        ("cnn", WITHOUT_DROPOUT, "manual", 8, "jit"),
+        slow("mlp_functional", SMALL, "auto", 8, "jit"),
+        slow("cnn", WITHOUT_DROPOUT, "auto", 8, "pmap"),
+        slow("cnn", WITHOUT_DROPOUT, "manual", 8, "jit"),
         ("cnn", WITH_DROPOUT, "auto", 8, "jit"),
     ],
     ids=str,

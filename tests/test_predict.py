@@ -10,7 +10,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT, read_json
+from conftest import ROOT, read_json, slow
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
@@ -128,9 +128,14 @@ DISGUISES = {
     "on white paper": (FEW, 0.02, lambda image, rng: 255 - on_canvas(image, rng)),
     "a photo": (FEW, 0.02, photographed),
 }
+SLOW = ("a photo", "on white paper")
 
 
-@pytest.mark.parametrize(("count", "loss", "disguise"), DISGUISES.values(), ids=DISGUISES)
+@pytest.mark.parametrize(
+    ("count", "loss", "disguise"),
+    [slow(*how, id=name) if name in SLOW else how for name, how in DISGUISES.items()],
+    ids=DISGUISES,
+)
 def test_digits_are_recognised_however_they_come(predictor, digits, count, loss, disguise):
     images, labels = (part[:count] for part in digits)
     rng = np.random.default_rng(0)

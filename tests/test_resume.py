@@ -11,7 +11,7 @@ import time
 
 import chex
 import pytest
-from conftest import assert_resume_hint, history, params_sha256, read_json, saved_params
+from conftest import assert_resume_hint, history, params_sha256, read_json, saved_params, slow
 
 from jaxnets.config.fields import Config
 from jaxnets.runs import checkpoints, terminal
@@ -73,7 +73,7 @@ def test_what_changes_no_number_may_change_and_is_written_down(
     assert params_sha256(tmp_path / "run") == whole
 
 
-@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize("finished", [True, slow(False)])
 def test_a_run_with_more_epochs_ends_as_one_that_had_them_from_the_beginning(
     train_tiny, run_main, tmp_path, interrupt_after, finished
 ):
@@ -175,6 +175,7 @@ def test_fewer_cores_are_told(train_tiny, interrupted_run):
     assert "| CPU, 1 core (no accelerator) |" in outcome.out
 
 
+@pytest.mark.slow
 def test_the_flags_that_began_a_replay_resume_it(train_tiny, run_until_interrupted, monkeypatch):
     flags = ["mlp_handwritten", "--batch_size=full", "--search_epochs=1", "--learning_rate=1e-3"]
     with monkeypatch.context() as patch:
@@ -190,12 +191,11 @@ def test_the_flags_that_began_a_replay_resume_it(train_tiny, run_until_interrupt
     ("flags", "ways"),
     [
         # With gradients=both an epoch is not one compiled loop.
-        (["softmax", "--gradients=both"], ["jit 1", "pmap 2", "jit 4", "pmap 4", "jit 1"]),
+        slow(["softmax", "--gradients=both"], ["jit 1", "pmap 2", "jit 4", "pmap 4", "jit 1"]),
         # Dropout draws the same under jit; under pmap every device drops units of its own.
-        pytest.param(
+        slow(
             ["cnn", "--hidden=8", "--dropout=0.5", "--augment=crop,flip,cutout,mixup"],
             ["jit 1", "jit 2", "jit 1"],
-            marks=pytest.mark.slow,
         ),
     ],
     ids=["jit and pmap", "dropout under jit"],

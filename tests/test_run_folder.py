@@ -249,6 +249,7 @@ def test_what_another_process_sends_is_written_nowhere(finished_run, tmp_path):
     assert content(opened.path) == before and not any(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_second_process_is_refused_until_the_first_has_ended_however_it_ends(
     run_main, start_python, tiny_flags, tmp_path, interrupt_after
 ):

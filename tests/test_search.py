@@ -52,6 +52,7 @@ def test_every_combination_is_trained_with_every_seed_as_train_py_trains_it(
 
 
 @pytest.mark.usefixtures("quick_steps")
+@pytest.mark.slow
 def test_an_interrupted_search_keeps_what_is_done_and_continues(
     run_command, run_until_interrupted, tiny_flags, tmp_path, monkeypatch
 ):
@@ -79,6 +80,7 @@ def test_an_interrupted_search_keeps_what_is_done_and_continues(
     assert len(read(tmp_path)) == 6 and len(calls) == 7
 
 
+@pytest.mark.slow
 def test_a_search_resumed_elsewhere_names_what_differs(run_command, tiny_flags, tmp_path):
     command = ["search", "--model=softmax", "--over=learning_rate=0.1,0.2", *tiny_flags]
     assert run_command(*command, "--seeds=1").status == 0

@@ -69,6 +69,7 @@ def test_a_dry_run_takes_two_batches_and_keeps_nothing(run_main, tiny_flags, tmp
     assert [path.name for path in tmp_path.iterdir()] == ["kept"] and not list(kept.iterdir())
 
 
+@pytest.mark.slow
 def test_an_interrupted_dry_run_keeps_nothing_either(
     run_main, tiny_flags, tmp_path, monkeypatch, interrupt_after
 ):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import read_json
+from conftest import read_json, slow
 from PIL import Image
 
 from jaxnets.config import adapt
@@ -118,7 +118,7 @@ def test_a_run_says_and_keeps_it_and_is_resumed_with_it(
     assert result["steps"] == 100 and result["test_accuracy"] == 1
 
 
-@pytest.mark.parametrize("flag", ["--dry_run", "--limit=50"])
+@pytest.mark.parametrize("flag", [slow("--dry_run"), "--limit=50"])
 def test_fewer_pictures_than_a_batch_are_tried_too(flag, pictures, run_main, tmp_path):
     place = [] if flag == "--dry_run" else [f"--workdir={tmp_path / 'run'}"]
     outcome = run_main(f"--dataset={pictures}", "--model=softmax", "--devices=1", flag, *place)

@@ -133,6 +133,7 @@ def commands(tiny_folder, here):
 QUICK = ["train", "resume", "predict", "devices"]
 
 
+@pytest.mark.slow
 def test_no_line_of_a_run_wraps(on_terminal, commands):
     shown = on_terminal([commands[name] for name in QUICK])
     assert statuses(shown) == [0] * len(QUICK), shown

@@ -390,6 +390,7 @@ def test_tensorflow_is_never_imported(zoo, run_python, tmp_path):
 
 
 @pytest.mark.usefixtures("quick_steps")
+@pytest.mark.slow
 def test_a_run_trains_on_it(zoo, run_main, tmp_path):
     outcome = run_main(
         "--model=softmax", "--dataset=zoo", f"--data_dir={zoo}", "--batch_size=8", "--epochs=2",

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import assert_close, assert_same, leaves, quick_jit, train_on
+from conftest import assert_close, assert_same, leaves, quick_jit, slow, train_on
 
 from jaxnets import experiment
 from jaxnets.backprop.nonzero_columns import find_rule_with_widths, first_dense
@@ -107,7 +107,7 @@ def numpy_schedule(name, peak, steps, n):
     return peak * 0.1 ** ((n >= steps // 2) + (n >= 3 * steps // 4))
 
 
-@pytest.mark.parametrize("steps", [1, 2, 3, 4, 7, 40, 1000])
+@pytest.mark.parametrize("steps", [1, 4, 40, *map(slow, [2, 3, 7, 1000])])
 @pytest.mark.parametrize("name", ["constant", "cosine", "one_cycle", "step"])
 def test_a_schedule_is_its_formula_and_begins_as_documented_in_a_short_run_too(name, steps):
     schedule = jax.vmap(create_schedule(name, 0.3, steps))
@@ -185,9 +185,16 @@ def test_every_block_has_a_key_of_its_own():
     assert total[0] == pytest.approx(float(sum(jax.random.normal(key) for key in keys)), rel=1e-5)
 
 
-@pytest.mark.parametrize("runs", [0, 2])
-@pytest.mark.parametrize("gradients", ["auto", "manual"])
-@pytest.mark.parametrize("name", ["mlp", "mlp_handwritten"])
+@pytest.mark.parametrize(
+    ("name", "gradients", "runs"),
+    [
+        ("mlp", "auto", 0),
+        ("mlp", "manual", 2),
+        ("mlp_handwritten", "manual", 0),
+        *(slow("mlp", *case) for case in [("auto", 2), ("manual", 0)]),
+        *(slow("mlp_handwritten", *case) for case in [("auto", 0), ("auto", 2), ("manual", 2)]),
+    ],
+)
 def test_pixels_that_are_black_are_left_out_and_change_nothing(
     tiny, tiny_preset, name, gradients, runs
 ):
@@ -236,7 +243,7 @@ EPOCHS = [scan.scanned_epoch, loop.stepped_epoch]
     [
         pytest.param("mlp", {"batch_size": 32}, id="even"),
         pytest.param("mlp", {"batch_size": 48}, id="ragged"),
-        pytest.param("mlp", {"batch_size": 160}, id="full"),
+        slow("mlp", {"batch_size": 160}, id="full"),
         # What an accelerator does, on the CPU: with dropout, and shifts made on the device.
         pytest.param(
             "cnn",
@@ -269,6 +276,7 @@ def test_an_epoch_in_one_loop_is_an_epoch_step_by_step(tiny, tiny_preset, float6
     np.testing.assert_array_equal(a.confusion, b.confusion)
 
 
+@pytest.mark.slow
 def test_a_long_epoch_in_one_loop_is_cut_where_it_may_be_saved_stopped_and_taken_up(
     tiny, tiny_preset, monkeypatch
 ):
@@ -323,7 +331,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(
 
 
 @pytest.mark.usefixtures("quick_steps")
-@pytest.mark.parametrize("use_scan", [True, False], ids=["in one loop", "by steps"])
+@pytest.mark.parametrize("use_scan", [True, slow(False)], ids=["in one loop", "by steps"])
 def test_one_device_eight_by_jit_and_eight_by_pmap_train_alike(
     tiny, tiny_preset, monkeypatch, use_scan
 ):

@@ -19,6 +19,8 @@ ROOMS = {
     "facts": "",
     "errors": "display",
     "system": "errors",
+    "figure": "errors",
+    "abtest": "display errors figure",
     "config": "display errors",
     "data": "display errors system",
     "models": "display errors",
@@ -35,21 +37,23 @@ ROOMS = {
     "runs": "config data display errors experiment machine metrics models system training",
     "gradcheck": "backprop config data display errors experiment losses machine models oracle "
     "training",
-    "lecture": "config data display errors experiment losses machine metrics models "
+    "lecture": "config data display errors experiment figure losses machine metrics models "
     "regression_metrics runs training",
     "callbacks": "errors experiment metrics runs training",
     "network": "callbacks config data display errors experiment history machine metrics report "
     "runs serving training",
     "report": "display errors machine models training",
-    "serving": "config data display errors experiment machine models runs system training",
-    "cli": "__version__ config display errors experiment gradcheck lecture report serving system",
+    "serving": "abtest config data display errors experiment machine models runs system training",
+    "cli": "__version__ abtest config display errors experiment figure gradcheck lecture report "
+    "serving system",
     "__main__": "cli errors",
     "": "callbacks config data experiment facts history network serving",
     "train.py": "cli errors lecture runs",
 }
 MAY_IMPORT = {room: set(others.split()) for room, others in ROOMS.items()}
 
-WITHOUT_JAX = ("display", "errors", "facts", "system", "config", "cli", "__main__", "data", "")
+WITHOUT_JAX = ("display", "errors", "facts", "system", "figure", "config", "cli", "__main__")
+WITHOUT_JAX += ("data", "abtest", "")
 JAX = {"jax", "jaxlib", "flax", "optax", "chex", "orbax"}
 DIFFERENTIATES = {
     "grad", "value_and_grad", "vjp", "jvp", "linearize", "linear_transpose", "jacfwd", "jacrev",

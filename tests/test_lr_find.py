@@ -7,10 +7,10 @@ import pytest
 from conftest import CLASSES, as_flags
 from PIL import Image
 
+from jaxnets import figure
 from jaxnets.data.batches import epoch_order
 from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment
-from jaxnets.lecture import lr_find
 from jaxnets.lecture.lr_find import RangeTest, range_test, to_text
 
 LOWEST, HIGHEST, STEPS = 1e-4, 1.0, 23
@@ -146,6 +146,6 @@ def test_a_picture_that_cannot_be_drawn_is_refused(
 def test_without_matplotlib_a_picture_is_refused_before_anything_is_trained(
     run_command, monkeypatch
 ):
-    monkeypatch.setattr(lr_find, "create_figure", lambda width, height: None)
+    monkeypatch.setattr(figure, "create_figure", lambda width, height: None)
     outcome = run_command("lr_find", "--plot=a.png")
     outcome.assert_refused("plot: expected matplotlib, found none: pip install 'jaxnets[compare]'")

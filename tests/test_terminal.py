@@ -84,7 +84,7 @@ def here(tmp_path, monkeypatch):
 
 def test_no_help_and_no_error_wraps(on_terminal):
     names = ["train", "summary", "gradcheck", "search", "lr_find", "compare", "predict"]
-    names += ["page", "devices"]
+    names += ["page", "abtest", "devices"]
     right = [[name, flag] for name in names for flag in ("--help", "--help-all")]
     wrong = [["train", "--model=resnet"], ["train", "--device=gpu"], ["eval"], ["predict", "x"]]
     wrong += [
@@ -111,6 +111,7 @@ def commands(tiny_folder, here):
         "dry run": ["train", "--model=mlp", *data, "--dry_run", "--learning_rate=1e-9"],
         "lr_find": ["lr_find", "--model=mlp_functional", *data, "--steps=20"],
         "resume": ["train", "--resume", "--workdir=runs/softmax-20260101-000000", "--epochs=3"],
+        "abtest": ["abtest", *["runs/softmax-20260101-000000"] * 2],
         "predict": ["predict", "runs/softmax-20260101-000000", "a.png", "--show"],
         "summary": ["summary", "--model=softmax"],
         "alexnet": ["summary", "--model=alexnet_paper"],

@@ -104,8 +104,9 @@ def flags_case(sample: None, folder: Path, rng: Rng) -> None:
             "lecture.ranking.to_values", "lecture.ranking.plot", "lecture.compare.run.run",
             "serving.answer.answer", "experiment.create_parallel", "report.devices.to_text",
             "report.devices.to_values", "lecture.lr_find.load_data", "lecture.lr_find.range_test",
-            "lecture.lr_find.plot", "lecture.lr_find.check_picture", "lecture.lr_find.to_text",
-            "lecture.lr_find.to_values")  # fmt: skip
+            "lecture.lr_find.plot", "figure.check_picture", "lecture.lr_find.to_text",
+            "lecture.lr_find.to_values", "serving.paired.compare_runs", "abtest.pairs.to_values",
+            "abtest.pairs.to_text")  # fmt: skip
     with contextlib.ExitStack() as stack:
         if command == "summary" and rng.randint(0, 9) == 0:  # It takes a while.
             work = ()

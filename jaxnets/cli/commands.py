@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxnets.cli.flags import ConfigFile, parse_command, print_version, unknown_flag
-from jaxnets.cli.run_commands import JSON, Page, Predict
+from jaxnets.cli.run_commands import JSON, Abtest, Page, Predict
 from jaxnets.config.fields import COUNT, Config, preset
 from jaxnets.config.options import Options, option, parse
 from jaxnets.config.recipes import DEFAULT_MODEL, PRESETS
@@ -176,10 +176,11 @@ class LrFind(Options):
             )
         preset(**given)  # It raises if the flags are wrong, before JAX is imported.
 
+        from jaxnets.figure import check_picture
         from jaxnets.lecture import lr_find
 
         if self.plot:
-            lr_find.check_picture(self.plot)
+            check_picture(self.plot)
         config, found = lr_find.find(given, self.min_rate, self.max_rate, self.steps)
         if self.plot:
             lr_find.plot(found, config, self.plot)
@@ -247,5 +248,6 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
     "compare": (Compare,),
     "predict": (Predict,),
     "page": (Page,),
+    "abtest": (Abtest,),
     "devices": (Devices, Config, ConfigFile),
 }

@@ -4,11 +4,15 @@ import dataclasses
 import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from jaxnets.config.fields import COUNT
 from jaxnets.config.options import Options, option
-from jaxnets.display import show
+from jaxnets.display import short_path, show
 from jaxnets.errors import DONE, WRONG_REQUEST, UserError
+
+if TYPE_CHECKING:
+    from jaxnets.abtest.trial import Plan
 
 JSON = "print JSON instead of a table"
 
@@ -80,6 +84,97 @@ class Page(Options):
         else:
             show(to_text(written))
         return DONE
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Abtest(Options):
+    """Compare two models, by users' answers or on labelled pictures."""
+
+    given: tuple[str, ...] = option(
+        dataclasses.MISSING,
+        "answers of users, as the server's log or as CSV (columns arm: A or B, correct: 1 or 0, "
+        "perhaps user and time); or two run folders, tested on the same pictures",
+        metavar="LOG|RUN_A RUN_B",
+    )
+    alpha: float = option(0.05, "chance of a false alarm", (1e-6, 0.5))
+    effect: float = option(
+        0.02, "smallest difference in accuracy that matters to you", (1e-4, 0.99)
+    )
+    power: float = option(0.8, "chance to find that difference", (0.5, 0.999))
+    split: str = option("50/50", "of a log: percentages of users for A and B", metavar="A/B")
+    dataset: str | None = option(
+        None,
+        "of two runs: data set, or folder of pictures, to test them on",
+        metavar="NAME|FOLDER",
+        unset="the runs' own",
+    )
+    data_dir: str | None = option(
+        None, "of two runs: folder with the data set's files", metavar="FOLDER"
+    )
+    plot: str | None = option(None, "of a log: picture to draw, as .png or .svg", metavar="FILE")
+    json: bool = option(False, JSON)
+
+    def run(self) -> int:
+        from jaxnets.abtest.trial import Plan
+
+        plan = Plan(self.alpha, self.effect, self.power, _share_b(self.split))
+        if len(self.given) == 1:
+            values, text = self._of_log(plan)
+        else:
+            values, text = self._of_runs(plan)
+        if self.json:
+            print(json.dumps(values, indent=2))
+        else:
+            show(text)
+        return DONE
+
+    def _of_log(self, plan: "Plan") -> tuple[dict[str, Any], str]:
+        (log,) = self.given
+        if _holds_run(log):
+            raise UserError(f"expected a log, or two runs: abtest {log} RUN_B")
+        if self.dataset or self.data_dir:
+            raise UserError("dataset and data_dir: expected two runs with them, got a log")
+
+        from jaxnets.abtest import trial, words
+        from jaxnets.serving.answer_log import read_users
+
+        if self.plot:
+            from jaxnets.figure import check_picture
+
+            check_picture(self.plot)
+        found = trial.evaluate(read_users(log), plan)
+        if self.plot:
+            from jaxnets.abtest.picture import plot
+
+            plot(found, self.plot)
+        return trial.to_values(found), words.to_text(found, short_path(log))
+
+    def _of_runs(self, plan: "Plan") -> tuple[dict[str, Any], str]:
+        run_a, run_b, *others = self.given
+        if others:
+            raise UserError(f"expected a log, or two runs, got {len(self.given)} names")
+        if self.plot or self.split != type(self).split:
+            raise UserError("plot and split: expected a log with them, got two runs")
+        for folder in self.given:
+            _check_exists(folder)
+
+        from jaxnets.abtest import pairs
+        from jaxnets.serving.paired import compare_runs
+
+        found = compare_runs(run_a, run_b, self.dataset, self.data_dir)
+        return pairs.to_values(found, plan), pairs.to_text(found, plan)
+
+
+def _share_b(split: str) -> float:
+    """The share of users for B in a text such as "50/50"."""
+    parts = split.split("/")
+    try:
+        a, b = map(float, parts)
+        if min(a, b) > 0 and a + b < float("inf"):
+            return b / (a + b)
+    except ValueError:
+        pass
+    raise UserError(f"split: expected two percentages as 50/50, got {split!r}")
 
 
 def _check_exists(run_folder: str) -> None:

@@ -8,7 +8,6 @@ import dataclasses
 import math
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
@@ -21,7 +20,7 @@ from jaxnets.data.datasets import Dataset
 from jaxnets.display import columns, show
 from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment, optimizer_of
-from jaxnets.lecture.results import create_figure
+from jaxnets.figure import create_figure, save
 from jaxnets.metrics import Metrics
 from jaxnets.runs.memory import check_enough_memory
 from jaxnets.runs.run import adapted, load_data
@@ -173,17 +172,6 @@ def to_values(found: RangeTest, config: Config) -> dict[str, Any]:
     }
 
 
-def check_picture(path: str) -> None:
-    """Raises UserError if `plot` cannot draw into a file: before a hundred steps are taken."""
-    if (figure := create_figure(7, 4)) is None:
-        raise UserError("plot: expected matplotlib, found none: pip install 'jaxnets[compare]'")
-    kinds = figure.canvas.get_supported_filetypes()
-    if (kind := Path(path).suffix[1:].lower()) not in kinds:
-        raise UserError(f"plot: expected a picture as .png or .svg, got {kind or path!r}")
-    if not (folder := Path(path).expanduser().parent).is_dir():
-        raise UserError(f"plot: expected a folder that exists, found none at {folder}")
-
-
 def plot(found: RangeTest, config: Config, path: str) -> None:
     """Draws the losses into a file, by its ending as PNG, SVG or PDF.
 
@@ -202,10 +190,7 @@ def plot(found: RangeTest, config: Config, path: str) -> None:
     axes.set_ylim(0.9 * min(found.losses), max(top, 1.05 * min(found.losses)))
     axes.grid(alpha=0.3)
     axes.legend()
-    try:
-        figure.savefig(Path(path).expanduser(), dpi=150)
-    except OSError as error:
-        raise UserError(f"plot: cannot write {path}: {error.strerror}") from error
+    save(figure, path)
 
 
 def _curve(found: RangeTest) -> Iterator[str]:

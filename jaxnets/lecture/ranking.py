@@ -10,7 +10,8 @@ import numpy as np
 from scipy import stats
 
 from jaxnets.display import table
-from jaxnets.lecture.results import create_figure, finite
+from jaxnets.figure import create_figure
+from jaxnets.lecture.results import finite
 from jaxnets.lecture.search import Search
 
 SIGNIFICANCE = 0.05  # The chance of a false alarm that "significant" allows.

@@ -8,11 +8,12 @@ from typing import Any
 from jaxnets import display
 from jaxnets.data.datasets import Dataset
 from jaxnets.errors import RunFailedError, UserError, on_interrupt
+from jaxnets.figure import create_figure
 from jaxnets.lecture.compare.models import fit
 from jaxnets.lecture.compare.request import TASKS, Request
 from jaxnets.lecture.compare.results import TOLERANCE, Results, Row, title_of
 from jaxnets.lecture.compare.samples import CURVE_NOISE, load, small_and_noisy
-from jaxnets.lecture.results import create_figure, to_json
+from jaxnets.lecture.results import to_json
 from jaxnets.runs.files import locked
 from jaxnets.runs.run_folder import make_folder
 

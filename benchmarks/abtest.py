@@ -1,0 +1,162 @@
+"""How often an A/B test is wrong that is looked at after every user, and how soon it is decided.
+
+    python benchmarks/abtest.py [--experiments=2000] [--users=2000] [--seed=0] [--plot=FILE]
+
+Users come one by one; a fair coin gives each model A or B, whose answer is right with the model's
+accuracy. In an A/A experiment both models are the same, so every alarm is false. The sequential
+test is the program's own; the z-test is the usual two-proportion one, at the 5 % level. Both look
+after every user from the 100th on, and the z-test also from the first on, and once at the end.
+
+`--plot` draws docs/abtest.svg: the share of A/A experiments with a false alarm so far.
+"""
+
+import argparse
+import time
+
+import numpy as np
+
+from jaxnets.abtest.classical import two_sided_z
+from jaxnets.abtest.sequential import (
+    MIN_USERS,
+    Sequence,
+    are_enough,
+    confidence_sequence,
+    effects,
+)
+
+ALPHA = 0.05
+
+
+def draw(
+    a: float, b: float, experiments: int, users: int, seed: int, share_b: float = 0.5
+) -> tuple[np.ndarray, np.ndarray]:
+    """Right answers and models, [experiments, users] bool each."""
+    rng = np.random.default_rng(seed)
+    in_b = rng.random((experiments, users)) < share_b
+    return rng.random((experiments, users)) < np.where(in_b, b, a), in_b
+
+
+def z_alarms(right: np.ndarray, in_b: np.ndarray) -> np.ndarray:
+    """Whether the two-proportion z-test after each user is significant, [experiments, users]."""
+    t, n_b = np.arange(1, right.shape[1] + 1), np.cumsum(in_b, axis=1)
+    right_b, right_all = np.cumsum(right & in_b, axis=1), np.cumsum(right, axis=1)
+    n_a, pooled = t - n_b, right_all / t
+    with np.errstate(divide="ignore", invalid="ignore"):
+        z = right_b / n_b - (right_all - right_b) / n_a
+        z /= np.sqrt(pooled * (1 - pooled) * (1 / n_a + 1 / n_b))
+    return np.abs(np.nan_to_num(z, posinf=0, neginf=0)) > two_sided_z(ALPHA)
+
+
+def one_look_misses(right: np.ndarray, in_b: np.ndarray, truth: float) -> np.ndarray:
+    """Whether the 95 % interval of one look leaves out the truth, [experiments, users]."""
+    t, n_b = np.arange(1, right.shape[1] + 1), np.cumsum(in_b, axis=1)
+    right_b = np.cumsum(right & in_b, axis=1)
+    n_a, right_a = t - n_b, np.cumsum(right, axis=1) - right_b
+    with np.errstate(divide="ignore", invalid="ignore"):
+        a, b = right_a / n_a, right_b / n_b
+        error = np.sqrt(a * (1 - a) / n_a + b * (1 - b) / n_b)
+    return np.abs(b - a - truth) > two_sided_z(ALPHA) * error
+
+
+def sequential(right: np.ndarray, in_b: np.ndarray, share_b: float = 0.5) -> Sequence:
+    """The program's own test."""
+    values, begins = effects(right, in_b, share_b), are_enough(right, in_b)
+    return confidence_sequence(values, ALPHA, begins=begins)
+
+
+def stops(alarms: np.ndarray) -> np.ndarray:
+    """After how many users each experiment raises its first alarm; infinity for never."""
+    return np.where(alarms.any(axis=1), alarms.argmax(axis=1) + 1.0, np.inf)
+
+
+def print_false_alarms(experiments: int, users: int, seed: int) -> None:
+    """Prints how often A/A experiments are wrong, for several accuracies and splits."""
+    print(f"A/A: wrong of {experiments:,} experiments of {users:,} users, looked at after each")
+    print("accuracy  B's share  sequential  z from 100th  z from 1st  z once")
+    for accuracy, share in [
+        *((p, 0.5) for p in (0.5, 0.8, 0.9, 0.95, 0.99)),
+        (0.9, 0.2),
+        (0.9, 0.1),
+    ]:
+        right, in_b = draw(accuracy, accuracy, experiments, users, seed, share)
+        z = z_alarms(right, in_b)
+        rates = [
+            sequential(right, in_b, share).decided[:, -1].mean(),
+            z[:, MIN_USERS - 1 :].any(axis=1).mean(),
+            z.any(axis=1).mean(),
+            z[:, -1].mean(),
+        ]
+        print(f"{accuracy:8g}  {share:9g}  " + "  ".join(f"{rate:10.4f}" for rate in rates))
+
+
+def print_power(a: float, b: float, experiments: int, users: int, seed: int) -> None:
+    """Prints how often and how soon a true difference is found, and how often an interval errs."""
+    right, in_b = draw(a, b, experiments, users, seed + 1)
+    found = sequential(right, in_b)
+    stop = stops(found.decided)
+    quarters = np.quantile(stop, [0.25, 0.5, 0.75], method="higher")
+    wrong = (found.low[:, -1] > b - a) | (found.high[:, -1] < b - a)
+    misses = one_look_misses(right, in_b, b - a)[:, MIN_USERS - 1 :]
+    ends = np.isfinite(stop)
+    rows = np.flatnonzero(ends)
+    estimates = found.estimate[rows, stop[rows].astype(int) - 1]
+    print(f"\n{a:g} against {b:g}, {experiments:,} experiments of at most {users:,} users")
+    print(f"sequential: finds it in {ends.mean():.4f}, after a median of {quarters[1]:,.0f} users")
+    print(f"  a quarter by {quarters[0]:,.0f}, three quarters by {quarters[2]:,.0f}")
+    print(f"  finds the wrong model better in {(estimates < 0).mean():.4f}")
+    print(f"  the mean estimate at that stop: {estimates.mean():.4f}, the truth {b - a:.4f}")
+    print(f"  its interval leaves out the truth at some look in {wrong.mean():.4f}")
+    print(f"  a 95 % interval of one look does in {misses.any(axis=1).mean():.4f}")
+    z = z_alarms(right, in_b)
+    for at in (870, users):
+        if at <= users:
+            print(f"z-test, one look after {at:,}: finds it in {z[:, at - 1].mean():.4f}")
+
+
+def plot(path: str, experiments: int, users: int, seed: int) -> None:
+    """Draws the share of A/A experiments at 0.9 with a false alarm so far."""
+    from jaxnets.figure import create_figure, save
+
+    right, in_b = draw(0.9, 0.9, experiments, users, seed)
+    z = z_alarms(right, in_b)
+    z[:, : MIN_USERS - 1] = False
+    figure = create_figure(7, 4)
+    axes = figure.subplots()
+    seen = np.arange(1, users + 1)
+    for alarms, name, colour in (
+        (z, "z-test after every user", "tab:orange"),
+        (sequential(right, in_b).decided, "sequential test", "tab:blue"),
+    ):
+        share = 100 * np.maximum.accumulate(alarms, axis=1).mean(axis=0)
+        axes.plot(seen[::5], share[::5], color=colour, linewidth=2)
+        at, name = 0.98 * users, f"{name}: {share[-1]:.1f} %"
+        axes.text(at, share[-1] + 1, name, color=colour, ha="right")
+    axes.axhline(100 * ALPHA, color="black", linestyle="--", linewidth=1)
+    axes.text(0.98 * users, 100 * ALPHA + 0.7, "promised: 5 %", ha="right")
+    axes.set(xlabel="users so far", ylabel="A/A experiments with a false alarm, %")
+    axes.set_xlim(0, users)
+    axes.set_ylim(0, 45)
+    axes.grid(alpha=0.3)
+    save(figure, path)
+
+
+def main() -> None:
+    """Prints the tables of docs/abtest.md, or draws its picture."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--experiments", type=int, default=2000)
+    parser.add_argument("--users", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--plot")
+    arguments = parser.parse_args()
+    sizes = arguments.experiments, arguments.users, arguments.seed
+    if arguments.plot:
+        return plot(arguments.plot, *sizes)
+    began = time.perf_counter()
+    print_false_alarms(*sizes)
+    print_power(0.90, 0.95, *sizes)
+    print_power(0.90, 0.95, arguments.experiments, 2 * arguments.users, arguments.seed)
+    print(f"\nseed {arguments.seed}; {time.perf_counter() - began:.0f} s")
+
+
+if __name__ == "__main__":
+    main()

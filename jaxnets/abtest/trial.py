@@ -1,0 +1,206 @@
+"""What an experiment shows: the sequential test, the test of one look, users still needed."""
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+from scipy.stats import binomtest
+
+from jaxnets.abtest import classical
+from jaxnets.abtest.log import Users
+from jaxnets.abtest.sequential import (
+    MIN_USERS,
+    Sequence,
+    are_enough,
+    confidence_sequence,
+    effects,
+    users_needed,
+)
+from jaxnets.errors import UserError
+
+UNBALANCED = 0.001  # A split that is rarer than this by chance is a mistake in the assignment.
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What was decided before the first user came."""
+
+    alpha: float = 0.05  # The chance of a false alarm.
+    effect: float = 0.02  # The smallest difference in accuracy that matters.
+    power: float = 0.8  # The chance to find that difference.
+    share_b: float = 0.5  # The chance that a user gets model B.
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """The result of an experiment; differences are B minus A, in accuracy."""
+
+    plan: Plan
+    paired: bool  # Every user saw both models; else each saw one.
+    users: tuple[int, int]  # How many saw A and B; if paired, they are the same users.
+    left_out: int  # Users of the other kind.
+    answers: int
+    models: dict[str, tuple[str, ...]]
+    accuracy: tuple[float, float]  # The mean over the users of their shares of right answers.
+    values: np.ndarray  # Each user's estimate of the difference, in the order in which they came.
+    sequence: Sequence
+    test: str  # The test of one look.
+    once: classical.Interval
+    p: float
+    split_p: float  # How likely a split as uneven as this is by chance; 1 if paired.
+    # How many users in all find the plan's effect; None while no answer differs from another.
+    needed_once: int | None  # In one look at the end.
+    needed: int | None  # In looks at any time.
+
+    @property
+    def count(self) -> int:
+        """The number of users."""
+        return len(self.values)
+
+    @property
+    def difference(self) -> float:
+        """B's accuracy minus A's."""
+        return self.accuracy[1] - self.accuracy[0]
+
+    @property
+    def decided_at(self) -> int | None:
+        """After how many users the interval first left out 0; None if it never did."""
+        decided = self.sequence.decided
+        return int(decided.argmax()) + 1 if decided[-1] else None
+
+    @property
+    def winner(self) -> str | None:
+        """The model that the sequential test found better."""
+        if (at := self.decided_at) is None or self.drifts or self.unbalanced:
+            return None
+        return "B" if self.sequence.estimate[at - 1] > 0 else "A"
+
+    @property
+    def interval(self) -> classical.Interval | None:
+        """The interval that is valid at any look, now; None as long as it is infinite."""
+        low, high = float(self.sequence.low[-1]), float(self.sequence.high[-1])
+        return (low, high) if math.isfinite(low) else None
+
+    @property
+    def drifts(self) -> bool:
+        """Whether the intervals share nothing: the difference changed while users came."""
+        return bool(self.sequence.low[-1] > self.sequence.high[-1])
+
+    @property
+    def unbalanced(self) -> bool:
+        """Whether the split between A and B is a mistake rather than chance."""
+        return self.split_p < UNBALANCED
+
+
+def evaluate(users: Users, plan: Plan) -> Trial:
+    """Tests the difference between the models.
+
+    Users who saw one model each are compared between the models; users who saw both, with
+    themselves. The kind of which there are more counts, and the others are left out.
+
+    Raises:
+      UserError: Too few users saw A or B for any test.
+    """
+    saw_a, saw_b = ~np.isnan(users.a), ~np.isnan(users.b)
+    both = saw_a & saw_b
+    is_paired = both.sum() > (~both).sum()
+    kept = both if is_paired else ~both
+    a, b = users.a[kept & saw_a], users.b[kept & saw_b]
+    if min(len(a), len(b)) < 2:
+        raise UserError(
+            f"expected at least 2 users of each model, found {len(a)} of A and {len(b)} of B"
+        )
+    share = plan.share_b
+    if is_paired:
+        values, split_p, begins = b - a, 1.0, True
+    else:
+        in_b = saw_b[kept]
+        outcomes = np.where(in_b, users.b[kept], users.a[kept])
+        values, begins = effects(outcomes, in_b, share), are_enough(outcomes, in_b)
+        split_p = float(binomtest(len(b), len(a) + len(b), share).pvalue)
+    test, once, p = _once(a, b, is_paired, plan.alpha)
+    deviation = float(np.std(values, ddof=1))
+    return Trial(
+        plan=plan,
+        paired=bool(is_paired),
+        users=(len(a), len(b)),
+        left_out=int((~kept).sum()),
+        answers=users.answers,
+        models=users.models,
+        accuracy=(float(a.mean()), float(b.mean())),
+        values=values,
+        sequence=confidence_sequence(values, plan.alpha, begins=begins),
+        test=test,
+        once=once,
+        p=p,
+        split_p=split_p,
+        needed_once=_needed_once(a, b, is_paired, plan),
+        needed=users_needed(deviation, plan.effect, plan.alpha, plan.power) if deviation else None,
+    )
+
+
+def _once(
+    a: np.ndarray, b: np.ndarray, is_paired: bool, alpha: float
+) -> tuple[str, classical.Interval, float]:
+    """The test of one look: its name, interval and p."""
+    is_binary = bool(np.isin(a, (0, 1)).all() and np.isin(b, (0, 1)).all())
+    if is_paired and is_binary:
+        only_a, only_b = int((a > b).sum()), int((b > a).sum())
+        interval = classical.paired_interval(only_a, only_b, len(a), alpha)
+        return "McNemar's exact test", interval, classical.mcnemar(only_a, only_b)[0]
+    if is_paired:
+        return ("paired z-test", *classical.paired(b - a, alpha))
+    if is_binary:
+        counts = float(a.sum()), len(a), float(b.sum()), len(b)
+        return (
+            "two-proportion z-test",
+            classical.newcombe(*counts, alpha),
+            classical.z_test(*counts),
+        )
+    return ("Welch's z-test", *classical.welch(a, b, alpha))
+
+
+def _needed_once(a: np.ndarray, b: np.ndarray, is_paired: bool, plan: Plan) -> int | None:
+    """How many users in all find the plan's effect in one look, if answers vary as so far."""
+    if is_paired:
+        variance = float(np.var(b - a))
+    else:
+        variance = float(np.var(a) / (1 - plan.share_b) + np.var(b) / plan.share_b)
+    if not variance:
+        return None
+    return classical.sample_size(plan.effect, plan.alpha, plan.power, variance, variance)
+
+
+def to_values(trial: Trial) -> dict[str, Any]:
+    """The result for machines; what is not known is None."""
+    low, high = trial.interval or (None, None)
+    return {
+        "plan": dataclasses.asdict(trial.plan),
+        "paired": trial.paired,
+        "users": dict(zip("AB", trial.users, strict=True)),
+        "left_out": trial.left_out,
+        "answers": trial.answers,
+        "models": {arm: list(names) for arm, names in trial.models.items()},
+        "accuracy": dict(zip("AB", trial.accuracy, strict=True)),
+        "difference": trial.difference,
+        "sequential": {
+            "low": low,
+            "high": high,
+            "p": float(trial.sequence.p[-1]),
+            "decided_at": trial.decided_at,
+            "better": trial.winner,
+            "begins_at": MIN_USERS,
+            "users_needed": trial.needed,
+        },
+        "one_look": {
+            "test": trial.test,
+            "low": trial.once[0],
+            "high": trial.once[1],
+            "p": trial.p,
+            "users_needed": trial.needed_once,
+        },
+        "split_p": trial.split_p,
+        "unbalanced": trial.unbalanced,
+        "drifts": trial.drifts,
+    }

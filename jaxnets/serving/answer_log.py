@@ -1,0 +1,37 @@
+"""The log of an A/B test: the server's database, or a CSV file from elsewhere."""
+
+from pathlib import Path
+
+from jaxnets.abtest.log import Answer, Users, read_csv
+from jaxnets.errors import UserError, first_line
+from jaxnets.serving.server import feedback
+
+SQLITE = b"SQLite format 3\0"  # How every such file begins.
+
+
+def read_users(path: str) -> Users:
+    """Reads the answers of a log, by user: the server's SQLite, or CSV as in `read_csv`.
+
+    Raises:
+      UserError: There is no such file, or it is damaged, of another form, or empty.
+    """
+    try:
+        file = Path(path).expanduser()
+        if file.exists() and not file.is_file():  # A device or a pipe may never end.
+            raise UserError(f"{path}: expected a log or a run folder, found neither")
+        with file.open("rb") as stream:
+            is_database = stream.read(len(SQLITE)) == SQLITE
+    except UserError:
+        raise
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: ~ of nobody.
+        raise UserError(f"{path}: expected a log or a run folder: {first_line(error)}") from None
+    if is_database:
+        answers = [
+            Answer(row.arm, row.correct, row.user, f"{row.model} {row.version}")
+            for row in feedback.read(file)
+        ]
+    else:
+        answers = read_csv(file)
+    if not answers:
+        raise UserError(f"{path}: expected answers of users, found none")
+    return Users.of(answers)

@@ -1,0 +1,558 @@
+"""The A/B test: its formulas beside SciPy, ville and enumeration, its false alarms, its words."""
+
+import csv
+import json
+import math
+import re
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import ROOT, as_flags, read_json
+from PIL import Image
+from scipy import integrate, optimize, stats
+
+import train
+from jaxnets import figure
+from jaxnets.abtest import classical, log, sequential, trial, words
+from jaxnets.abtest.log import Answer, Users
+from jaxnets.abtest.pairs import Pairs
+from jaxnets.abtest.trial import Plan, evaluate
+from jaxnets.errors import UserError
+from jaxnets.serving.server.feedback import Feedback, FeedbackLog
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+from abtest import draw, stops, z_alarms
+from abtest import sequential as run_sequential
+
+RNG = np.random.default_rng
+
+
+def users_of(right, in_b, times=1):
+    """Users who saw one model each, and gave some equal answers."""
+    rows = zip(range(len(right)), in_b, right, strict=True)
+    return Users.of(
+        Answer("AB"[int(b)], bool(r), str(user), "") for user, b, r in rows for _ in range(times)
+    )
+
+
+def trial_of(a, b, users, seed=0, plan=None, share_b=0.5):
+    right, in_b = draw(a, b, 1, users, seed, share_b)
+    return evaluate(users_of(right[0], in_b[0]), plan or Plan(share_b=share_b))
+
+
+# The sequential test.
+
+
+@pytest.mark.parametrize("t", [1, 30, 500, 20_000])
+def test_at_the_intervals_edge_the_mixture_of_likelihood_ratios_is_one_in_alpha(t):
+    """∫ exp(λ S - λ² t / 2) dN(λ; 0, ρ²) = 1 / α for S = t times the half width."""
+    alpha, rho2 = 0.05, sequential.mixture(0.05)
+    total = t * float(sequential.half_width(t, alpha, rho2))
+    middle = total / (t + 1 / rho2)  # Of the integrand, around which it is narrow.
+    spread = 1 / math.sqrt(t + 1 / rho2)
+
+    def integrand(x):
+        return math.exp(x * total - x**2 * t / 2) * stats.norm.pdf(x, scale=math.sqrt(rho2))
+
+    ends = middle - 12 * spread, middle + 12 * spread
+    mixed, _ = integrate.quad(integrand, *ends, epsabs=0, epsrel=1e-11)
+    assert mixed == pytest.approx(1 / alpha, rel=1e-9)
+
+
+@pytest.mark.parametrize(("alpha", "planned"), [(0.05, 500), (0.01, 500), (0.2, 30)])
+def test_the_mixture_is_narrowest_where_planned(alpha, planned):
+    def width(log_rho2):
+        return float(sequential.half_width(planned, alpha, math.exp(log_rho2)))
+
+    found = optimize.minimize_scalar(width, bounds=(-15, 5), method="bounded")
+    rho2 = sequential.mixture(alpha, planned)
+    assert math.exp(found.x) == pytest.approx(rho2, rel=1e-4)
+    assert width(math.log(rho2)) <= found.fun * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("share_b", [0.5, 0.3])
+def test_it_has_the_numbers_of_ville(share_b, monkeypatch):
+    ville = pytest.importorskip("ville", reason="the oracle here, not installed")
+    (right,), (in_b,) = draw(0.8, 0.9, 1, 5000, 0, share_b)
+    theirs = ville.AsymptoticABTest(alpha=0.05, propensity=share_b, t_opt=500, min_samples=100)
+    theirs.fit(right.astype(float), in_b.astype(float))
+    their_rho2 = 1 / theirs._cs.rho_  # They find it numerically.
+    assert sequential.mixture(0.05) == pytest.approx(their_rho2, rel=1e-5)
+    monkeypatch.setattr(sequential, "mixture", lambda alpha, planned: their_rho2)
+    ours = sequential.confidence_sequence(sequential.effects(right, in_b, share_b))
+    assert np.abs(ours.estimate - theirs.estimate_).max() <= 1e-9
+    for end, their_end in ((ours.low, theirs.lower_), (ours.high, theirs.upper_)):
+        extreme = np.maximum.accumulate if end is ours.low else np.minimum.accumulate
+        assert np.isinf(end[:99]).all()
+        assert np.abs(end[99:] - extreme(their_end)[99:]).max() <= 1e-9
+    assert ours.decided.argmax() + 1 == theirs.stopping_time()
+
+
+def test_p_says_at_which_alpha_it_would_be_decided():
+    right, in_b = draw(0.8, 0.9, 20, 1500, 3)
+    values = sequential.effects(right, in_b)
+    found = sequential.confidence_sequence(values)
+    np.testing.assert_array_equal(found.decided, found.p < 0.05)
+    assert 0.2 < found.decided[:, -1].mean() < 1
+    assert (np.diff(found.p) <= 0).all() and (found.p > 0).all()
+
+
+def test_equal_values_are_no_certainty():
+    for values in (np.full(500, 0.3), np.zeros(500)):
+        found = sequential.confidence_sequence(values)
+        assert np.isinf(found.low).all() and (found.p == 1).all()
+
+
+def test_looked_at_after_every_user_the_z_test_is_wrong_and_the_sequential_one_is_not():
+    right, in_b = draw(0.8, 0.8, 500, 1000, seed=0)
+    z = z_alarms(right, in_b)
+    assert z[:, 99:].any(axis=1).mean() > 0.25
+    assert 0.03 < z[:, -1].mean() < 0.07
+    assert run_sequential(right, in_b).decided[:, -1].mean() <= 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("accuracy", "least"), [(0.5, 0.37), (0.9, 0.33), (0.95, 0.3)])
+def test_two_thousand_experiments_of_two_thousand_users(accuracy, least):
+    right, in_b = draw(accuracy, accuracy, 2000, 2000, seed=0)
+    assert run_sequential(right, in_b).decided[:, -1].mean() <= 0.05
+    assert least < z_alarms(right, in_b)[:, 99:].any(axis=1).mean() < 0.42
+
+
+def test_a_model_that_few_users_get_raises_no_more_false_alarms():
+    right, in_b = draw(0.95, 0.95, 400, 2000, 0, share_b=0.1)
+    assert run_sequential(right, in_b, 0.1).decided[:, -1].mean() <= 0.05
+    early = sequential.confidence_sequence(sequential.effects(right, in_b, 0.1))
+    assert early.decided[:, -1].mean() > 0.12  # Without the rule of ten answers.
+
+
+def test_a_difference_is_found_and_its_interval_holds_at_every_look():
+    right, in_b = draw(0.90, 0.95, 400, 2000, seed=1)
+    found = run_sequential(right, in_b)
+    stop = stops(found.decided)
+    assert np.isfinite(stop).mean() > 0.87 and 700 < np.median(stop) < 1000
+    misses = (found.low[:, -1] > 0.05) | (found.high[:, -1] < 0.05)
+    assert misses.mean() <= 0.05
+
+
+def test_users_needed_are_enough():
+    right, in_b = draw(0.85, 0.95, 300, 2000, seed=2)
+    deviation = float(np.std(sequential.effects(right, in_b)))
+    needed = sequential.users_needed(deviation, 0.1, 0.05, 0.8)
+    assert 500 < needed < 1500
+    assert run_sequential(right, in_b).decided[:, needed - 1].mean() >= 0.8
+    assert sequential.users_needed(deviation, 0.1, 0.05, 0.9) > needed
+    more = sequential.users_needed(deviation, 0.05, 0.05, 0.8)
+    assert more > 4 * needed  # A test of one look takes 4 times as many.
+
+
+# The tests of one look.
+
+
+@pytest.mark.parametrize("counts", [(90, 100, 95, 100), (3, 40, 11, 35), (500, 1000, 460, 980)])
+def test_the_z_test_is_the_chi2_test_of_the_table(counts):
+    right_a, total_a, right_b, total_b = counts
+    table = [[right_a, total_a - right_a], [right_b, total_b - right_b]]
+    theirs: Any = stats.chi2_contingency(table, correction=False)
+    assert classical.z_test(*counts) == pytest.approx(theirs.pvalue, rel=1e-9)
+
+
+def test_the_intervals_of_shares_are_those_of_scipy_and_of_newcombes_paper():
+    theirs = stats.binomtest(95, 100).proportion_ci(0.95, method="wilson")
+    assert classical.wilson(95, 100, 0.05) == pytest.approx(tuple(theirs), rel=1e-9)
+    # Newcombe 1998, table II, (a) and (b), method 10.
+    for counts, printed in (
+        ((48, 80, 56, 70), (0.0524, 0.3339)),
+        ((3, 10, 9, 10), (0.1705, 0.8090)),
+    ):
+        assert classical.newcombe(*counts, 0.05) == pytest.approx(printed, abs=5e-5)
+    # statsmodels 0.15.0: confint_proportions_2indep(95, 100, 90, 100, method="newcomb").
+    printed = (-0.026272869479874825, 0.12962420365148347)
+    assert classical.newcombe(90, 100, 95, 100, 0.05) == pytest.approx(printed, rel=1e-12)
+
+
+@pytest.mark.parametrize(("a", "b"), [(0.5, 0.5), (0.9, 0.95), (0.1, 0.6)])
+def test_newcombes_interval_covers_as_it_says_over_every_outcome(a, b):
+    n_a, n_b = 60, 80
+    covered = 0.0
+    for x in range(n_a + 1):
+        for y in range(n_b + 1):
+            low, high = classical.newcombe(x, n_a, y, n_b, 0.05)
+            if low <= b - a <= high:
+                covered += stats.binom.pmf(x, n_a, a) * stats.binom.pmf(y, n_b, b)
+    assert 0.94 < covered < 0.975
+
+
+@pytest.mark.parametrize(("only_a", "only_b"), [(0.1, 0.1), (0.02, 0.08), (0.05, 0.3)])
+def test_the_paired_interval_covers_as_it_says_over_every_outcome(only_a, only_b):
+    n, covered = 80, 0.0
+    chance = stats.multinomial(n, [only_a, only_b, 1 - only_a - only_b])
+    for x in range(n + 1):
+        ys = np.arange(n - x + 1)
+        chances = chance.pmf(np.stack([np.full_like(ys, x), ys, n - x - ys], axis=1))
+        for y in ys[chances > 1e-9]:
+            low, high = classical.paired_interval(x, int(y), n, 0.05)
+            covered += chances[y] * (low <= only_b - only_a <= high)
+    assert 0.94 < covered < 0.985
+
+
+@pytest.mark.parametrize(("only_a", "only_b"), [(3, 12), (0, 4), (7, 7), (0, 0), (40, 65)])
+def test_mcnemar_is_the_sum_over_a_fair_coins_outcomes(only_a, only_b):
+    total = only_a + only_b
+    chances = [math.comb(total, k) / 2**total for k in range(total + 1)]
+    exact = sum(chance for chance in chances if chance <= chances[only_a] * (1 + 1e-12))
+    same = sum(c for k, c in enumerate(chances) if k in (only_a, only_b)) / 2
+    found = classical.mcnemar(only_a, only_b)
+    assert found == pytest.approx((exact, exact - same if total else 1), rel=1e-9)
+
+
+def test_welch_is_close_to_the_t_test_of_many_users():
+    rng = RNG(0)
+    a, b = rng.random(4000) ** 0.1, rng.random(3000) ** 0.11
+    interval, p = classical.welch(a, b, 0.05)
+    theirs: Any = stats.ttest_ind(b, a, equal_var=False)
+    assert p == pytest.approx(theirs.pvalue, rel=0.02)
+    assert interval == pytest.approx(tuple(theirs.confidence_interval(0.95)), abs=1e-5)
+    interval, p = classical.paired(b - a[:3000], 0.05)
+    theirs = stats.ttest_rel(b, a[:3000])
+    assert p == pytest.approx(theirs.pvalue, rel=0.02)
+    assert interval == pytest.approx(tuple(theirs.confidence_interval(0.95)), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("effect", "share", "alpha", "power", "printed"),
+    [(0.05, 0.9, 0.05, 0.8, 434.43202), (0.02, 0.5, 0.01, 0.9, 18589.32239)]
+    + [(-0.1, 0.4, 0.05, 0.8, 355.94281)],
+)
+def test_the_sample_size_is_that_of_statsmodels(effect, share, alpha, power, printed):
+    """0.15.0: samplesize_proportions_2indep_onetail(effect, share, power, 1, alpha)."""
+    other, mean = share + effect, share + effect / 2
+    parts = share * (1 - share) + other * (1 - other), 2 * mean * (1 - mean)
+    assert classical.sample_size(effect, alpha, power, *parts) == math.ceil(printed)
+
+
+def test_so_many_users_and_pictures_have_the_power_over_every_outcome():
+    x = np.arange(436)
+    a, b = stats.binom.pmf(x, 435, 0.9), stats.binom.pmf(x, 435, 0.95)
+    pooled = (x[:, None] + x[None]) / 870
+    with np.errstate(divide="ignore", invalid="ignore"):
+        z = (x[None] - x[:, None]) / np.sqrt(2 * 435 * pooled * (1 - pooled))
+    found = np.abs(np.nan_to_num(z)) > stats.norm.isf(0.025)
+    assert 0.79 < (a[:, None] * b[None] * found).sum() < 0.82
+
+    pairs = Pairs(("a", "b"), "", 85, 5, 10, 0)  # The models disagree on 15 of 100.
+    needed = pairs.needed(Plan(effect=0.05))
+    assert needed is not None
+    power = 0.0
+    for disagree, chance in enumerate(stats.binom.pmf(np.arange(needed + 1), needed, 0.15)):
+        k = np.arange(disagree + 1)
+        found = np.abs(2 * k - disagree) > stats.norm.isf(0.025) * math.sqrt(disagree)
+        power += chance * stats.binom.pmf(k, disagree, 2 / 3)[found].sum()
+    assert 0.79 < power < 0.82
+
+
+# The log.
+
+
+def write(path, text):
+    path.write_text(text, "utf-8")
+    return path
+
+
+def test_several_answers_of_a_user_are_one_trial(tmp_path):
+    path = write(
+        tmp_path / "log.csv",
+        "time,arm,correct,user,model\n3,B,1,eve,new\n1,a,1,ann,old\n2,A,0,ann,old\n\n"
+        "2026-11-26T10:15:00,B,0,bob,new\n1.5,A,1,ann,older\n",
+    )
+    users = Users.of(log.read_csv(path))
+    np.testing.assert_allclose(users.a, [2 / 3, np.nan, np.nan])  # ann, eve, bob: by time.
+    np.testing.assert_allclose(users.b, [np.nan, 1, 0])
+    assert users.answers == 5 and users.models == {"A": ("old", "older"), "B": ("new",)}
+
+
+def test_twice_the_answers_of_the_same_users_show_no_more():
+    right, in_b = draw(0.8, 0.85, 1, 600, 0)
+    once, twice = (evaluate(users_of(right[0], in_b[0], n), Plan()) for n in (1, 2))
+    assert (once.p, once.interval) == (twice.p, twice.interval)
+    assert (once.answers, twice.answers, twice.count) == (600, 1200, 600)
+    assert "The 1,200 answers are no 1,200 trials" in words.to_text(twice, "log")
+    assert "trials" not in words.to_text(once, "log")
+
+
+def test_the_servers_log_and_csv_are_read_alike(tmp_path, run_command):
+    right, in_b = draw(0.8, 0.9, 1, 300, 5)
+    rows = [
+        Feedback(float(n), f"user {n % 200}", "cnn", "1", "AB"[int(b)], "7", None, bool(r), f"r{n}")
+        for n, (r, b) in enumerate(zip(right[0], in_b[0], strict=True))
+    ]
+    server = FeedbackLog(tmp_path / "log.sqlite")
+    server.append(rows)
+    with (tmp_path / "log.csv").open("w", newline="") as stream:
+        table = csv.writer(stream)
+        table.writerow(["time", "user", "model", "arm", "correct"])
+        table.writerows((r.time, r.user, "cnn 1", r.arm, int(r.correct)) for r in rows)
+    found = [
+        run_command("abtest", tmp_path / f"log.{kind}", "--json") for kind in ("sqlite", "csv")
+    ]
+    server.close()  # It was open for writing while it was read.
+    assert found[0].status == 0 and found[0] == found[1]
+    values = json.loads(found[0].out)
+    assert values["models"] == {"A": ["cnn 1"], "B": ["cnn 1"]} and values["answers"] == 300
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("", "expected a column arm in the first line (arm,correct,user,time), found ''"),
+        ("arm,arm,correct\nA,A,1\n", "expected a column arm"),
+        ("arm,right\nA,1\n", "expected a column correct"),
+        ("arm,correct\n", "expected answers of users, found none"),
+        ("arm,correct\nC,1\n", 'log.csv, line 2: arm: expected A or B, found "C"'),
+        ("arm,correct\nA,1\n\nA,yes\n", 'log.csv, line 4: correct: expected 1 or 0, found "yes"'),
+        ("arm,correct\nA\n", "log.csv, line 2: expected 2 cells, found 1"),
+        ("arm,correct,time\nA,1,noon\n", 'time: expected seconds or a date as 2026-'),
+        ("arm,correct,time\nA,1,nan\n", 'found "nan"'),
+        ("arm,correct,time\nA,1,\n", 'time: expected seconds or a date as'),
+        ('arm,correct\n"A,1\n', "expected CSV in UTF-8"),
+        ("arm,correct\nA,1\x00\n", "expected 1 or 0"),
+        ("arm,correct\n" + "A" * 200_000, "log.csv"),
+        ("arm,correct\nA\x1b[2J,1\n", r'found "A\x1b[2J"'),
+        ("arm,correct\n" + 300 * "A,1\n", "at least 2 users of each model, found 300 of A"),
+        ("SQLite format 3\0" + 100 * "x", "expected a feedback log"),
+    ],
+)  # fmt: skip
+def test_a_malformed_log_is_refused_in_a_line(text, part, tmp_path, run_command):
+    path = write(tmp_path / "log.csv", text)
+    run_command("abtest", path).assert_refused(part)
+
+
+def test_what_is_no_log_is_refused(tmp_path, run_command, monkeypatch):
+    monkeypatch.setattr(log, "MAX_ANSWERS", 3)
+    path = tmp_path / "log"
+    path.write_bytes(b"arm,correct\nA,\xff\n")
+    run_command("abtest", path).assert_refused("expected CSV in UTF-8")
+    run_command("abtest", write(path, "arm,correct\n" + 9 * "A,1\n")).assert_refused("at most 3")
+    run_command("abtest", tmp_path / "no").assert_refused("expected a log or a run folder: No such")
+    for name in (tmp_path, "/dev/zero", "~nobody-here/x", "a\0b"):
+        run_command("abtest", name).assert_refused("expected a log or a run folder")
+
+
+# What is said.
+
+
+def test_a_better_model_is_named_with_the_interval_and_what_does_not_follow():
+    found = trial_of(0.8, 0.95, 1000)
+    text = words.to_text(found, "log")
+    assert found.winner == "B" and found.interval is not None and found.interval[0] > 0
+    low, high = (f"{round(100 * end, 2):g}" for end in found.interval)
+    assert f"B is better than A, by {low} to {high} percentage points (95 %, valid at any" in text
+    assert f"decided after {found.decided_at} users. You may stop." in text
+    assert "too large on average" in text and "before the start, and did not look before" in text
+    worse = trial_of(0.95, 0.8, 1000)
+    assert worse.winner == "A" and "A is better than B, by" in words.to_text(worse, "log")
+
+
+def test_too_few_users_or_wrong_answers_let_nothing_be_concluded():
+    for users, accuracy, why in (
+        (60, 0.8, "begins at 100 users, and there are 60"),
+        (400, 0.99, "would have 10 right and 10 wrong answers"),
+    ):
+        found = trial_of(accuracy, accuracy, users)
+        assert (found.interval, found.winner, trial.to_values(found)["sequential"]["low"]) == (
+            (None,) * 3
+        )
+        text = words.to_text(found, "log")
+        assert "Nothing may be concluded yet: the sequential test begins" in text and why in text
+
+
+def test_no_difference_shown_is_not_called_none():
+    found = trial_of(0.9, 0.9, 2000)
+    text = words.to_text(found, "log")
+    assert found.winner is None and "No difference is shown yet" in text
+    assert (
+        f"by {found.needed:,} users in all, {int(found.needed or 0) - 2000:,} more than now" in text
+    )
+    assert "does not mean that the models are equally good" in text
+    close = trial_of(0.9, 0.9, 2000, plan=Plan(effect=0.1))
+    assert "Neither model is better by 10 percentage points or more" in words.to_text(close, "log")
+
+
+def test_a_split_that_is_no_chance_forbids_every_conclusion():
+    found = trial_of(0.7, 0.95, 1000, share_b=0.3, plan=Plan(share_b=0.5))
+    text = words.to_text(found, "log")
+    assert found.unbalanced and found.winner is None
+    assert "Conclude nothing: " in text and "better" not in text.partition("What you may not")[0]
+    assert not trial_of(0.7, 0.95, 1000, share_b=0.3).unbalanced
+
+
+def test_a_difference_that_turns_round_forbids_every_conclusion():
+    first, second = (draw(*pair, 1, 2000, 0) for pair in ((0.6, 0.95), (0.95, 0.6)))
+    right, in_b = (np.concatenate([one[0], two[0]]) for one, two in zip(first, second, strict=True))
+    found = evaluate(users_of(right, in_b), Plan())
+    assert found.drifts and found.winner is None
+    assert "the difference changed while users came" in words.to_text(found, "log")
+
+
+def test_users_who_saw_both_models_are_compared_with_themselves():
+    rng = RNG(0)
+    right = rng.random((400, 2)) < (0.7, 0.8)
+    answers = [Answer("AB"[arm], bool(right[n, arm]), str(n), "") for n, arm in np.ndindex(400, 2)]
+    answers += [Answer("A", True, f"only {n}", "") for n in range(7)]
+    found = evaluate(Users.of(answers), Plan())
+    only_a, only_b = (right[:, 0] & ~right[:, 1]).sum(), (~right[:, 0] & right[:, 1]).sum()
+    assert found.paired and found.users == (400, 400) and found.left_out == 7
+    assert found.test == "McNemar's exact test"
+    assert found.p == pytest.approx(stats.binomtest(only_b, only_a + only_b).pvalue)
+    np.testing.assert_array_equal(found.values, right[:, 1] * 1.0 - right[:, 0])
+    assert "7 users who saw one model alone: left out" in words.to_text(found, "log")
+
+
+def test_models_that_always_agree_are_not_compared():
+    answers = [Answer(arm, n % 3 > 0, str(n), "") for n in range(200) for arm in "AB"]
+    found = evaluate(Users.of(answers), Plan())
+    assert found.interval is None and found.needed is None and found.p == 1
+    assert "both models were right equally often" in words.to_text(found, "log")
+
+
+# The command.
+
+
+@pytest.fixture
+def log_file(tmp_path):
+    right, in_b = draw(0.8, 0.95, 1, 900, 0)
+    rows = (f"{'AB'[int(b)]},{int(r)}\n" for r, b in zip(right[0], in_b[0], strict=True))
+    return write(tmp_path / "log.csv", "arm,correct\n" + "".join(rows))
+
+
+@pytest.mark.parametrize("kind", ["png", "svg"])
+def test_the_interval_is_drawn(kind, log_file, tmp_path, run_command):
+    pytest.importorskip("matplotlib", reason="it draws the picture; not installed")
+    path = tmp_path / f"a.{kind}"
+    outcome = run_command("abtest", log_file, f"--plot={path}")
+    assert (outcome.status, outcome.err) == (0, "") and "B is better than A" in outcome.out
+    if kind == "svg":
+        assert "</svg>" in path.read_text()
+        return
+    with Image.open(path) as picture:
+        assert picture.size == (1050, 600)
+
+
+def test_a_picture_shows_what_the_table_says():
+    matplotlib = pytest.importorskip("matplotlib.figure", reason="it draws; not installed")
+    from jaxnets.abtest.picture import draw as draw_trial
+
+    found = trial_of(0.8, 0.95, 3000)
+    axes = matplotlib.Figure().subplots()
+    draw_trial(axes, found)
+    (band,) = axes.collections
+    last = [y for x, y in band.get_paths()[0].vertices if x == 3000]
+    assert (min(last), max(last)) == pytest.approx([100 * end for end in found.interval or ()])
+    names = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert names[-1] == f"decided after {found.decided_at:,} users"
+
+
+def test_without_matplotlib_a_picture_is_refused(log_file, run_command, monkeypatch):
+    monkeypatch.setattr(figure, "create_figure", lambda width, height: None)
+    outcome = run_command("abtest", log_file, "--plot=a.png")
+    outcome.assert_refused("plot: expected matplotlib, found none: pip install 'jaxnets[compare]'")
+
+
+@pytest.mark.parametrize(
+    ("flags", "part"),
+    [
+        (["--split=1"], "split: expected two percentages as 50/50, got '1'"),
+        (["--split=0/100"], "split: expected two percentages"),
+        (["--split=inf/1"], "split: expected two percentages"),
+        (["--split=nan/1"], "split: expected two percentages"),
+        (["--alpha=0"], "alpha: expected a number from 1e-06 to 0.5, got 0.0"),
+        (["--dataset=mnist"], "expected two runs with them, got a log"),
+        (["--plot=a.xyz"], "plot: expected a picture as .png or .svg, got 'xyz'"),
+    ],
+)
+def test_a_wrong_request_is_refused(flags, part, log_file, run_command):
+    if "plot" in flags[0]:
+        pytest.importorskip("matplotlib", reason="it draws the picture; not installed")
+    run_command("abtest", log_file, *flags).assert_refused(part)
+
+
+@pytest.fixture(scope="module")
+def runs(tiny_folder, tmp_path_factory):
+    """Softmax regression that has learnt little, and one that has learnt."""
+    data = dict(data_dir=tiny_folder, validation_size=40, batch_size=32, devices=1)
+    folders = [tmp_path_factory.mktemp("abtest") / name for name in ("little", "more")]
+    for folder, rate, epochs in zip(folders, (1e-4, 0.5), (1, 8), strict=True):
+        own = dict(model="softmax", learning_rate=rate, epochs=epochs, workdir=folder)
+        assert train.main(as_flags(**data, **own)) == 0
+    return folders
+
+
+def test_two_runs_are_compared_on_the_same_pictures(runs, tiny, run_command):
+    from jaxnets.serving.predict import load_predictor
+
+    outcome = run_command("abtest", *runs, "--json")
+    assert (outcome.status, outcome.err) == (0, "")
+    values = json.loads(outcome.out)
+    for arm, folder in zip("AB", runs, strict=True):
+        assert values["accuracy"][arm] == read_json(folder / "result.json")["test_accuracy"]
+    images = list(tiny.test.images)
+    a, b = (
+        load_predictor(str(folder), "picture").probabilities(images).argmax(1) == tiny.test.labels
+        for folder in runs
+    )
+    assert values["pictures"] == 50 and values["both_right"] == (a & b).sum()
+    assert values["only_b_right"] == (~a & b).sum() > values["only_a_right"] == (a & ~b).sum()
+    theirs = stats.binomtest(values["only_a_right"], int((a != b).sum())).pvalue
+    assert values["mcnemar"]["p"] == pytest.approx(theirs) and theirs < 0.05
+    text = run_command("abtest", *runs).out
+    assert "B is better than A on pictures like these" in text
+    assert re.search(rf"A right +{(a & b).sum()} +{(a & ~b).sum()}\n", text)
+
+
+def test_a_run_beside_itself_shows_nothing(runs, run_command):
+    outcome = run_command("abtest", runs[1], runs[1])
+    assert "there is no difference to test" in outcome.out
+
+
+def test_models_may_be_tested_on_other_pictures(runs, tiny_arrays, tmp_path, run_command):
+    for part, name in (("train", "train"), ("t10k", "test")):
+        arrays = (tiny_arrays[f"{part}-{kind}"] for kind in ("images", "labels"))
+        for n, (image, label) in enumerate(zip(*arrays, strict=True)):
+            folder = tmp_path / "pictures" / name / str(label)
+            folder.mkdir(parents=True, exist_ok=True)
+            if n < 30:
+                Image.fromarray(image.astype(np.uint8)).save(folder / f"{n}.png")
+    outcome = run_command("abtest", *runs, f"--dataset={tmp_path / 'pictures'}", "--json")
+    values = json.loads(outcome.out)
+    assert (values["dataset"], values["pictures"]) == ("pictures", 30)
+    assert values["accuracy"]["B"] > 0.8
+    for folder in (tmp_path / "pictures").glob("*/2"):
+        folder.rename(folder.with_name("3"))
+    outcome = run_command("abtest", *runs, f"--dataset={tmp_path / 'pictures'}")
+    outcome.assert_refused("expected the classes 0, 1, 2, pictures has 0, 1, 3")
+
+
+def test_runs_that_cannot_be_compared_are_refused(runs, log_file, run_command, tmp_path):
+    run, other = runs
+    run_command("abtest", run).assert_refused(f"expected a log, or two runs: abtest {run} RUN_B")
+    run_command("abtest", run, other, "c").assert_refused("expected a log, or two runs, got 3")
+    run_command("abtest", run, tmp_path / "no").assert_refused("expected a run folder, found no")
+    run_command("abtest", run, tmp_path).assert_refused("expected a run folder, found no")
+    run_command("abtest", run, other, "--plot=a.png").assert_refused("expected a log with them")
+    run_command("abtest", run, other, "--dataset=mnist").assert_refused("expected pictures of (12,")
+
+
+def test_pairs_that_show_nothing_say_how_many_pictures_would():
+    pairs = Pairs(("a", "b"), "mnist", 900, 20, 25, 55)
+    from jaxnets.abtest.pairs import to_text
+
+    text, needed = to_text(pairs, Plan(effect=0.01)), pairs.needed(Plan(effect=0.01))
+    assert "No difference is shown: of the 45 pictures" in text and needed is not None
+    assert f"by {needed:,} pictures, {needed - 1000:,} more than here" in text
+
+
+def test_numbers_of_an_empty_log_are_refused():
+    with pytest.raises(UserError, match="expected at least 2 users of each model"):
+        evaluate(Users.of([]), Plan())

@@ -95,7 +95,7 @@ def print_power(a: float, b: float, experiments: int, users: int, seed: int) -> 
     found = sequential(right, in_b)
     stop = stops(found.decided)
     quarters = np.quantile(stop, [0.25, 0.5, 0.75], method="higher")
-    wrong = (found.low[:, -1] > b - a) | (found.high[:, -1] < b - a)
+    wrong = ((found.low > b - a) | (found.high < b - a)).any(axis=1)
     misses = one_look_misses(right, in_b, b - a)[:, MIN_USERS - 1 :]
     ends = np.isfinite(stop)
     rows = np.flatnonzero(ends)

@@ -7,7 +7,7 @@ from jaxnets.abtest.sequential import MIN_USERS
 from jaxnets.abtest.trial import Trial
 from jaxnets.figure import create_figure, save
 
-MAX_POINTS = 2000  # More would be no finer on paper.
+MAX_POINTS = 500  # More would be no finer on paper.
 
 
 def plot(trial: Trial, path: str) -> None:
@@ -25,7 +25,8 @@ def draw(axes, trial: Trial) -> None:
     """Draws into the axes of a figure."""
     start = min(MIN_USERS, trial.count) - 1
     count = min(MAX_POINTS, trial.count - start)
-    at = np.unique(np.linspace(start, trial.count - 1, count).round().astype(int))
+    at = np.linspace(start, trial.count - 1, count).round().astype(int)
+    at = np.union1d(at, [(trial.decided_at or trial.count) - 1])
     users, sequence, level = at + 1, trial.sequence, 100 * (1 - trial.plan.alpha)
     estimate = 100 * sequence.estimate[at]
     axes.fill_between(

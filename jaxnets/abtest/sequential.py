@@ -5,8 +5,8 @@ sooner or later. A confidence sequence holds at all looks together:
 
     P(the true mean lies outside at some t ≥ m) → at most α, as m grows.
 
-So what all intervals so far share holds, too. Robbins' normal mixture gives one. For values x_1 to
-x_t with mean μ_t and standard deviation σ_t it is
+Robbins' normal mixture gives one. For values x_1, ..., x_t with mean μ_t and standard deviation σ_t
+it is
 
     μ_t ± σ_t sqrt(2 (t ρ² + 1) / (t² ρ²) · log(sqrt(t ρ² + 1) / α)).
 
@@ -33,14 +33,14 @@ class Sequence:
     """What is known after each value; the arrays are [..., N] float64."""
 
     estimate: np.ndarray
-    low: np.ndarray  # The highest lower end so far: as all intervals hold, what they share holds.
+    low: np.ndarray
     high: np.ndarray
-    p: np.ndarray  # The smallest α at which 0 lies outside; it never grows.
+    p: np.ndarray  # The smallest α at which some interval so far leaves out 0; it never grows.
 
     @property
     def decided(self) -> np.ndarray:
-        """Whether 0 lies outside, [..., N] bool; once True, it stays True."""
-        return (self.low > 0) | (self.high < 0)
+        """Whether some interval so far leaves out 0, [..., N] bool."""
+        return np.logical_or.accumulate((self.low > 0) | (self.high < 0), axis=-1)
 
 
 def mixture(alpha: float, planned: int = PLANNED) -> float:
@@ -95,9 +95,7 @@ def confidence_sequence(
     squared = t**2 * rho2 * estimate**2 / np.where(known, 2 * variance * r, np.inf)
     evidence = np.where(known, squared - np.log(r) / 2, 0)  # The logarithm of the mixture.
     p = np.exp(-np.maximum.accumulate(np.maximum(evidence, 0), axis=-1))
-    low = np.maximum.accumulate(estimate - width, axis=-1)
-    high = np.minimum.accumulate(estimate + width, axis=-1)
-    return Sequence(estimate, low, high, p)
+    return Sequence(estimate, estimate - width, estimate + width, p)
 
 
 def effects(outcomes: np.ndarray, in_b: np.ndarray, share_b: float = 0.5) -> np.ndarray:

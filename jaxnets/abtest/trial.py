@@ -79,13 +79,17 @@ class Trial:
     @property
     def interval(self) -> classical.Interval | None:
         """The interval that is valid at any look, now; None as long as it is infinite."""
-        low, high = float(self.sequence.low[-1]), float(self.sequence.high[-1])
+        return self.interval_after(self.count)
+
+    def interval_after(self, count: int) -> classical.Interval | None:
+        """The same after so many users."""
+        low, high = (float(end[count - 1]) for end in (self.sequence.low, self.sequence.high))
         return (low, high) if math.isfinite(low) else None
 
     @property
     def drifts(self) -> bool:
-        """Whether the intervals share nothing: the difference changed while users came."""
-        return bool(self.sequence.low[-1] > self.sequence.high[-1])
+        """Whether two intervals share nothing: the difference changed while users came."""
+        return bool(self.sequence.low.max() > self.sequence.high.min())
 
     @property
     def unbalanced(self) -> bool:

@@ -44,13 +44,8 @@ def conclusions(trial: Trial) -> list[str]:
         ]
     low, high = trial.interval
     level, effect = f"{100 * (1 - trial.plan.alpha):g} %", trial.plan.effect
-    if better := trial.winner:
-        ends = sorted(abs(end) for end in (low, high))
-        return [
-            f"{better} is better than {OTHER[better]}, by {round(100 * ends[0], 2):g} to "
-            f"{points(ends[1])} ({level}, valid at any look). The test was decided after "
-            f"{trial.decided_at:,} users. You may stop."
-        ]
+    if trial.winner:
+        return [_winner(trial, level)]
     if max(-low, high) < effect:
         return [
             f"Neither model is better by {points(effect)} or more ({level}, valid at any look). "
@@ -62,6 +57,22 @@ def conclusions(trial: Trial) -> list[str]:
         "as you like.",
         *_needed(trial),
     ]
+
+
+def _winner(trial: Trial, level: str) -> str:
+    """Which model is better, and by how much."""
+    better, at = trial.winner or "", trial.decided_at or trial.count
+    now = trial.interval or trial.once
+    still = now[0] > 0 or now[1] < 0
+    smaller, larger = sorted(map(abs, now if still else trial.interval_after(at) or now))
+    by = f"by {round(100 * smaller, 2):g} to {points(larger)} ({level}, valid at any look)"
+    text = f"{better} is better than {OTHER[better]}"
+    if still:
+        return f"{text}, {by}. The test was decided after {at:,} users. You may stop."
+    return (
+        f"{text}, as the test decided after {at:,} users: then {by}. The users since then showed "
+        "less. The interval has 0 in it again, so the difference may be small. You may stop."
+    )
 
 
 def _unknown(trial: Trial) -> str:

@@ -18,12 +18,16 @@ JSON = "print JSON instead of a table"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Predict(Options):
-    """Name what is in your own pictures, by a trained run."""
-
+class _OfRun(Options):
     run_folder: str = option(
         dataclasses.MISSING, "run folder, which train.py names at its end", metavar="RUN"
     )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Predict(_OfRun):
+    """Name what is in your own pictures, by a trained run."""
+
     images: tuple[str, ...] = option(
         dataclasses.MISSING,
         "a picture, a folder (for every picture in it, not in its folders), or - for stdin",
@@ -62,12 +66,9 @@ class Predict(Options):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Page(Options):
+class Page(_OfRun):
     """Write a web page that shows a trained run at work, in one file."""
 
-    run_folder: str = option(
-        dataclasses.MISSING, "run folder, which train.py names at its end", metavar="RUN"
-    )
     output: str = option(
         "page.html", "file to write, which replaces an older one; also -o FILE", metavar="FILE"
     )
@@ -83,6 +84,38 @@ class Page(Options):
             print(json.dumps(written, indent=2))
         else:
             show(to_text(written))
+        return DONE
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Export(_OfRun):
+    """Write a trained run's network for other programs."""
+
+    format: str | None = option(
+        None,
+        "safetensors is the archive: arrays, layers, config and class names; onnx and stablehlo "
+        "are for serving",
+        ("safetensors", "stablehlo", "onnx"),
+        unset="the output's ending, else safetensors",
+    )
+    output: str | None = option(
+        None,
+        "file to write, which replaces an older one; also -o FILE",
+        metavar="FILE",
+        unset="the run folder's name with the format as its ending",
+    )
+    json: bool = option(False, JSON)
+
+    def run(self) -> int:
+        _check_exists(self.run_folder)
+
+        from jaxnets.serving.export import export
+
+        made = export.export(self.run_folder, self.format, self.output)
+        if self.json:
+            print(json.dumps(export.to_values(made), indent=2))
+        else:
+            show(export.to_text(made))
         return DONE
 
 

@@ -66,7 +66,7 @@ class Enlarge:
     size: int
 
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B {self.size} {self.size} 3"]:
-        shape = (len(x), self.size, self.size)
+        shape = (x.shape[0], self.size, self.size)
         if x.shape[1:3] != shape[1:3]:
             x = jax.image.resize(x, (*shape, x.shape[3]), "bilinear")
         return jnp.broadcast_to(x, (*shape, 3))

@@ -17,7 +17,7 @@ HE = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 def flatten(x: Shaped[Array, "B *sizes"]) -> Shaped[Array, "B D"]:
     """Each example in one row; D is the product of the other sizes."""
-    return x.reshape(len(x), -1)
+    return x.reshape(x.shape[0], -1)  # An export's batch has no number yet.
 
 
 @dataclasses.dataclass(frozen=True)

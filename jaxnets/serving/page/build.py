@@ -23,6 +23,7 @@ from jaxnets.models.layers import ACTIVATIONS, MaxPool, flatten
 from jaxnets.models.mlp import DenseWithOnes
 from jaxnets.runs import files
 from jaxnets.serving.digit import SIDE
+from jaxnets.serving.output import output_path
 from jaxnets.serving.trained import TrainedNetwork, load_network
 
 Files = dict[str, tuple[str, bytes]]  # A file's name → its media type and its content.
@@ -92,11 +93,7 @@ def write_page(workdir: str, output: str) -> dict[str, Any]:
     Raises:
       UserError: There is no such run or folder, or the page cannot show the network.
     """
-    path = Path(output).expanduser()
-    if path.exists() and not path.is_file():
-        raise UserError(f"output: expected a file, {output} is none")
-    if not path.parent.is_dir():
-        raise UserError(f"output: expected a folder that exists, found none at {path.parent}")
+    path = output_path(output)
     trained = load_network(workdir)
     text = one_file(page_files(trained))
     files.write_text(path, text)

@@ -1,0 +1,168 @@
+"""jaxnets export: each file, run by a program of its own, against the network in Flax."""
+
+import dataclasses
+import json
+import os
+from typing import Any
+
+import jax
+import jax.export
+import numpy as np
+import pytest
+from conftest import random_images, random_params, read_json, slow
+from safetensors import safe_open
+
+from jaxnets.config.fields import preset
+from jaxnets.config.recipes import PRESETS
+from jaxnets.errors import RunFailedError, UserError
+from jaxnets.experiment import create_model
+from jaxnets.serving.export import archive, export
+from jaxnets.serving.trained import TrainedNetwork
+
+TINY = {  # What changes in each network; the large AlexNets see pictures of 63 pixels.
+    "softmax": {},
+    "mlp_sequential": dict(hidden=(9,), activation="softmax"),
+    "mlp_functional": dict(hidden=(12, 9), activation="sigmoid"),
+    "mlp": dict(hidden=(20,)),
+    "mlp_handwritten": dict(hidden=(15,)),
+    "cnn": dict(hidden=(16,)),
+    "alexnet_small": dict(input_size=28, normalize="imagenet"),
+    "alexnet": dict(input_size=63),
+    "alexnet_paper": dict(input_size=63, normalize="paper"),
+    "alexnet_ungrouped": dict(input_size=63),
+}
+LARGE = ("alexnet", "alexnet_paper", "alexnet_ungrouped")
+FORMATS = ("safetensors", "stablehlo", "onnx")
+CASES = [(name, kind) for name in TINY for kind in FORMATS]
+# XLA takes long for programs with 60 million constants, and all of these have the same layers.
+CASES = [case for case in CASES if case not in [(LARGE[0], "stablehlo"), (LARGE[2], "stablehlo")]]
+# Pictures larger than the network's input, with an odd margin; the 2014 AlexNet enlarges its own.
+SHAPES = {"alexnet_small": (33, 30, 3), "alexnet": (28, 40, 1), "alexnet_paper": (70, 63, 3)}
+SHAPES |= {"alexnet_ungrouped": (28, 28, 1)}
+
+
+def trained(model, **changes) -> TrainedNetwork:
+    """A network with parameters drawn at random."""
+    config = preset(model, **{**TINY[model], **changes})
+    chain = create_model(config, 10)
+    shape = SHAPES.get(model, (28, 28, 1))
+    params = random_params(chain, (min(shape[0], 63), min(shape[1], 63), shape[2]))
+    return TrainedNetwork(config, chain, params, shape, tuple("0123456789"), 7, True)
+
+
+def logits_of(kind, content, path, images):
+    """What another program computes from an exported file."""
+    path.write_bytes(content)
+    if kind == "onnx":
+        session = pytest.importorskip("onnxruntime").InferenceSession(path)
+        return session.run(None, {"images": images})[0]
+    if kind == "stablehlo":
+        return jax.export.deserialize(bytearray(content)).call(images)
+    return archive.logits(archive.read(str(path)), images)
+
+
+def test_every_network_is_tried():
+    assert set(TINY) == set(PRESETS)
+
+
+@pytest.mark.parametrize(
+    ("model", "kind"), [slow(*case) if case[0] in LARGE else case for case in CASES]
+)
+def test_an_exported_network_has_the_logits_of_flax(tmp_path, model, kind):
+    if kind == "onnx":
+        pytest.importorskip("onnx")
+    network = trained(model)
+    content = export.content_of(network, kind)
+    _, height, width, channels = images_shape = (2, *network.image_shape)
+    for size in (3,) if model in LARGE else (1, 3):  # The batch's size is free.
+        images = random_images(size, *images_shape[1:])
+        side = network.config.input_size or max(height, width)
+        top, left = max(height - side, 0) // 2, max(width - side, 0) // 2
+        seen = images[:, top : top + min(side, height), left : left + min(side, width)]
+        expected = np.asarray(network.model.apply({"params": network.params}, seen))
+        found = logits_of(kind, content, tmp_path / "file", images)
+        assert np.abs(found - expected).max() <= 1e-5 * max(1, np.abs(expected).max())
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float64"])
+def test_a_network_of_another_precision_is_exported_in_float32(tmp_path, float64, precision):
+    network = trained("cnn", precision=precision)
+    images = random_images(2, 28, 28, 1)
+    exact = create_model(preset("cnn", hidden=(16,), precision="float64"), 10)
+    expected: Any = exact.apply({"params": jax.tree.map(np.float64, network.params)}, images)
+    content = export.content_of(network, "safetensors")
+    found = logits_of("safetensors", content, tmp_path / "file", images)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+def test_an_archive_has_all_that_a_reader_needs(finished_run, run_command, tmp_path):
+    path = tmp_path / "cnn.safetensors"
+    outcome = run_command("export", finished_run.folder, f"--output={path}", "--json")
+    said = json.loads(outcome.out)
+    assert said["difference"] <= 1e-5 and said["bytes"] == path.stat().st_size
+    with safe_open(path, "numpy") as file:
+        texts = file.metadata()
+        shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+    assert json.loads(texts["class_names"]) == ["0", "1", "2"]
+    config = read_json(finished_run.folder / "config.json")
+    assert json.loads(texts["config"])["hidden"] == config["hidden"]
+    assert shapes["conv1.kernel"] == [3, 3, 1, 32] and shapes["logits.bias"] == [3]
+    kinds = [layer["kind"] for layer in json.loads(texts["layers"])]
+    assert kinds[:3] == ["conv", "relu", "max_pool"] and kinds[-3:] == ["dense", "relu", "dense"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", FORMATS)
+def test_the_command_writes_and_proves_a_file(finished_run, run_python, tmp_path, kind):
+    if kind == "onnx":
+        pytest.importorskip("onnxruntime")
+    command = ["-m", "jaxnets", "export", finished_run.folder, "-o", tmp_path / f"cnn.{kind}"]
+    outcome = run_python(*command)
+    assert (outcome.status, outcome.err) == (0, "")
+    assert "in a new process without Flax" in outcome.out
+    assert os.listdir(tmp_path) == [f"cnn.{kind}"]
+
+
+def damage(network: TrainedNetwork) -> TrainedNetwork:
+    """The network with one number that differs a little."""
+    params = jax.tree.map(np.array, network.params)
+    params["logits"]["bias"][0] += 0.001
+    return dataclasses.replace(network, params=params)
+
+
+def test_a_file_with_other_logits_is_an_error_and_leaves_the_old_one(
+    finished_run, tmp_path, monkeypatch
+):
+    path = tmp_path / "cnn.safetensors"
+    path.write_text("old")
+    right = export.content_of
+    monkeypatch.setattr(export, "content_of", lambda network, kind: right(damage(network), kind))
+    with pytest.raises(RunFailedError, match="logits differ by 1.0e-03, expected at most"):
+        export.export(str(finished_run.folder), output=str(path))
+    monkeypatch.setattr(export, "content_of", lambda network, kind: b"no tensors")
+    with pytest.raises(RunFailedError, match="the safetensors file cannot be run by NumPy: "):
+        export.export(str(finished_run.folder), output=str(path))
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["cnn.safetensors"]
+
+
+def test_a_wrong_request_is_one_line(finished_run, run_command, tmp_path, monkeypatch):
+    run = finished_run.folder
+    run_command("export", tmp_path / "none").assert_refused("expected a run folder")
+    run_command("export", run, "--format=tflite").assert_refused('unknown format "tflite"')
+    run_command("export", run, f"--output={tmp_path}").assert_refused("output: expected a file")
+    where = f"--output={tmp_path / 'none' / 'x.onnx'}"
+    run_command("export", run, where).assert_refused("expected a folder that exists")
+    monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None)
+    outcome = run_command("export", run, f"--output={tmp_path / 'x.onnx'}")
+    outcome.assert_refused("onnx expected onnx and onnxruntime, found none: pip install")
+
+
+def test_a_network_that_the_package_lacks_a_description_of_is_found():
+    """A layer that is added to a network must be added to the exports, too."""
+    network = trained("cnn")
+    strange = dataclasses.replace(
+        network, model=network.model.clone(layers=[*network.model.layers, jax.nn.silu])
+    )
+    with pytest.raises((KeyError, UserError)):
+        export.content_of(strange, "safetensors")

@@ -28,6 +28,7 @@ COMMANDS = {
     "train": (f"train.py {DATA} --epochs=300 --workdir={{run}}", "result.json"),
     "predict": ("-m jaxnets predict {work}/trained {work}/1.png", "1.png\t"),
     "summary": ("-m jaxnets summary", "FLOPs"),
+    "script": (f"{Path(sys.executable).with_name('jaxnets')} summary", "FLOPs"),
     "devices": ("-m jaxnets devices", "versions"),
     "gradcheck": ("-m jaxnets gradcheck --model=softmax", "agree"),
     "search": (

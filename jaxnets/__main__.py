@@ -1,8 +1,12 @@
 """The command line: `jaxnets COMMAND` or `python -m jaxnets COMMAND`."""
 
 import _signal  # pyright: ignore[reportMissingImports]
+import sys
 
-if __name__ == "__main__" and hasattr(_signal, "pthread_sigmask"):  # As in train.py.
+# As in train.py; the script `jaxnets` imports this module to begin.
+if (__name__ == "__main__" or sys.argv[0].endswith("/jaxnets")) and hasattr(
+    _signal, "pthread_sigmask"
+):
     _signal.pthread_sigmask(_signal.SIG_BLOCK, {_signal.SIGINT})
 
 from jaxnets.errors import run_process

@@ -15,7 +15,7 @@ from scipy import integrate, optimize, stats
 
 import train
 from jaxnets import figure
-from jaxnets.abtest import classical, log, sequential, trial, words
+from jaxnets.abtest import classical, log, sequential, words
 from jaxnets.abtest.log import Answer, Users
 from jaxnets.abtest.pairs import Pairs
 from jaxnets.abtest.trial import Plan, evaluate
@@ -300,6 +300,9 @@ def test_the_servers_log_and_csv_are_read_alike(tmp_path, run_command):
     assert found[0].status == 0 and found[0] == found[1]
     values = json.loads(found[0].out)
     assert values["models"] == {"A": ["cnn 1"], "B": ["cnn 1"]} and values["answers"] == 300
+    text = run_command("abtest", tmp_path / "log.csv").out
+    assert values["conclusions"] and values["limits"]
+    assert all(sentence in text for sentence in values["conclusions"] + values["limits"])
 
 
 @pytest.mark.parametrize(
@@ -372,7 +375,7 @@ def test_too_few_users_or_wrong_answers_let_nothing_be_concluded():
         (400, 0.99, "would have 10 right and 10 wrong answers"),
     ):
         found = trial_of(accuracy, accuracy, users)
-        assert (found.interval, found.winner, trial.to_values(found)["sequential"]["low"]) == (
+        assert (found.interval, found.winner, words.to_values(found)["sequential"]["low"]) == (
             (None,) * 3
         )
         text = words.to_text(found, "log")
@@ -518,6 +521,7 @@ def test_two_runs_are_compared_on_the_same_pictures(runs, tiny, run_command):
     theirs = stats.binomtest(values["only_a_right"], int((a != b).sum())).pvalue
     assert values["mcnemar"]["p"] == pytest.approx(theirs) and theirs < 0.05
     text = run_command("abtest", *runs).out
+    assert all(sentence in text for sentence in values["conclusions"] + values["limits"])
     assert "B is better than A on pictures like these" in text
     assert re.search(rf"A right +{(a & b).sum()} +{(a & ~b).sum()}\n", text)
 

@@ -76,6 +76,8 @@ def to_values(pairs: Pairs, plan: Plan) -> dict[str, Any]:
             "power": plan.power,
             "count": pairs.needed(plan),
         },
+        "conclusions": _conclusions(pairs, plan, exact, (low, high)),
+        "limits": _limits(pairs, plan, exact),
     }
 
 

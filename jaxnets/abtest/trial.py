@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from typing import Any
 
 import numpy as np
 from scipy.stats import binomtest
@@ -10,7 +9,6 @@ from scipy.stats import binomtest
 from jaxnets.abtest import classical
 from jaxnets.abtest.log import Users
 from jaxnets.abtest.sequential import (
-    MIN_USERS,
     Sequence,
     are_enough,
     confidence_sequence,
@@ -174,37 +172,3 @@ def _needed_once(a: np.ndarray, b: np.ndarray, is_paired: bool, plan: Plan) -> i
     if not variance:
         return None
     return classical.sample_size(plan.effect, plan.alpha, plan.power, variance, variance)
-
-
-def to_values(trial: Trial) -> dict[str, Any]:
-    """The result for machines; what is not known is None."""
-    low, high = trial.interval or (None, None)
-    return {
-        "plan": dataclasses.asdict(trial.plan),
-        "paired": trial.paired,
-        "users": dict(zip("AB", trial.users, strict=True)),
-        "left_out": trial.left_out,
-        "answers": trial.answers,
-        "models": {arm: list(names) for arm, names in trial.models.items()},
-        "accuracy": dict(zip("AB", trial.accuracy, strict=True)),
-        "difference": trial.difference,
-        "sequential": {
-            "low": low,
-            "high": high,
-            "p": float(trial.sequence.p[-1]),
-            "decided_at": trial.decided_at,
-            "better": trial.winner,
-            "begins_at": MIN_USERS,
-            "users_needed": trial.needed,
-        },
-        "one_look": {
-            "test": trial.test,
-            "low": trial.once[0],
-            "high": trial.once[1],
-            "p": trial.p,
-            "users_needed": trial.needed_once,
-        },
-        "split_p": trial.split_p,
-        "unbalanced": trial.unbalanced,
-        "drifts": trial.drifts,
-    }

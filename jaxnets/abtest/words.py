@@ -1,4 +1,7 @@
-"""What an experiment shows, in a table and in sentences: what may be concluded, and what not."""
+"""What an experiment shows, as a table, in sentences and for programs: what follows, what not."""
+
+import dataclasses
+from typing import Any
 
 from jaxnets.abtest.sequential import EXPECTED, MIN_USERS
 from jaxnets.abtest.trial import Trial
@@ -23,6 +26,42 @@ def to_text(trial: Trial, name: str) -> str:
     lines += [*table(rows, "<>>"), "", *table(tests, "<<>"), ""]
     lines += [*conclusions(trial), "", "What you may not conclude:"]
     return "\n".join([*lines, *(f"- {sentence}" for sentence in limits(trial))])
+
+
+def to_values(trial: Trial) -> dict[str, Any]:
+    """The result for machines; what is not known is None."""
+    low, high = trial.interval or (None, None)
+    return {
+        "plan": dataclasses.asdict(trial.plan),
+        "paired": trial.paired,
+        "users": dict(zip("AB", trial.users, strict=True)),
+        "left_out": trial.left_out,
+        "answers": trial.answers,
+        "models": {arm: list(names) for arm, names in trial.models.items()},
+        "accuracy": dict(zip("AB", trial.accuracy, strict=True)),
+        "difference": trial.difference,
+        "sequential": {
+            "low": low,
+            "high": high,
+            "p": float(trial.sequence.p[-1]),
+            "decided_at": trial.decided_at,
+            "better": trial.winner,
+            "begins_at": MIN_USERS,
+            "users_needed": trial.needed,
+        },
+        "one_look": {
+            "test": trial.test,
+            "low": trial.once[0],
+            "high": trial.once[1],
+            "p": trial.p,
+            "users_needed": trial.needed_once,
+        },
+        "split_p": trial.split_p,
+        "unbalanced": trial.unbalanced,
+        "drifts": trial.drifts,
+        "conclusions": conclusions(trial),
+        "limits": limits(trial),
+    }
 
 
 def conclusions(trial: Trial) -> list[str]:

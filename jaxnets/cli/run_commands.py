@@ -180,7 +180,7 @@ class Abtest(Options):
             from jaxnets.abtest.picture import plot
 
             plot(found, self.plot)
-        return trial.to_values(found), words.to_text(found, short_path(log))
+        return words.to_values(found), words.to_text(found, short_path(log))
 
     def _of_runs(self, plan: "Plan") -> tuple[dict[str, Any], str]:
         run_a, run_b, *others = self.given

@@ -3,13 +3,14 @@
 import dataclasses
 import json
 import os
+import re
 from typing import Any
 
 import jax
 import jax.export
 import numpy as np
 import pytest
-from conftest import random_images, random_params, read_json, slow
+from conftest import ROOT, random_images, random_params, read_json, slow
 from safetensors import safe_open
 
 from jaxnets.config.fields import preset
@@ -166,3 +167,33 @@ def test_a_network_that_the_package_lacks_a_description_of_is_found():
     )
     with pytest.raises((KeyError, UserError)):
         export.content_of(strange, "safetensors")
+
+
+def test_what_is_deployed_names_the_input_and_output_of_the_file():
+    """docs/deploy: Triton's description against the file, both YAMLs against each other."""
+    onnx = pytest.importorskip("onnx", reason="it writes the file; not installed")
+    yaml = pytest.importorskip("yaml", reason="Flax brings it")
+    network = trained("cnn")
+    model = onnx.load_from_string(export.content_of(network, "onnx"))
+    folder = ROOT / "docs" / "deploy"
+    config = (folder / "config.pbtxt").read_text()
+    for kind, values in (("input", model.graph.input), ("output", model.graph.output)):
+        ((name, dims),) = re.findall(
+            rf'^{kind} \[.*name: "(\w+)".*dims: \[ ([\d, ]*) \]', config, re.M
+        )
+        (value,) = values
+        shape = [axis.dim_value for axis in value.type.tensor_type.shape.dim[1:]]
+        assert (name, [int(size) for size in dims.split(", ")]) == (value.name, shape)
+    (service,) = yaml.safe_load_all((folder / "kserve.yaml").read_text())
+    deployment, ports = yaml.safe_load_all((folder / "triton.yaml").read_text())
+    pod = deployment["spec"]["template"]
+    (container,), (volume,) = pod["spec"]["containers"], pod["spec"]["volumes"]
+    (mount,) = container["volumeMounts"]
+    claim = volume["persistentVolumeClaim"]["claimName"]
+    repository = container["args"][1].removeprefix(f"--model-repository={mount['mountPath']}/")
+    assert service["spec"]["predictor"]["model"]["storageUri"] == f"pvc://{claim}/{repository}"
+    assert f'name: "{service["metadata"]["name"]}"' in config
+    labels = pod["metadata"]["labels"]
+    assert deployment["spec"]["selector"]["matchLabels"] == ports["spec"]["selector"] == labels
+    names = [port["name"] for port in container["ports"]]
+    assert [port["targetPort"] for port in ports["spec"]["ports"]] == names

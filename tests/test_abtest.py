@@ -243,7 +243,9 @@ def test_so_many_users_and_pictures_have_the_power_over_every_outcome():
 
     pairs = Pairs(("a", "b"), "", 85, 5, 10, 0)  # The models disagree on 15 of 100.
     needed = pairs.needed(Plan(effect=0.05))
-    assert needed is not None
+    z, z_power = stats.norm.isf(0.025), stats.norm.ppf(0.8)
+    parts = z * math.sqrt(0.15) + z_power * math.sqrt(0.15 - 0.05**2)
+    assert needed == math.ceil((parts / 0.05) ** 2)
     power = 0.0
     for disagree, chance in enumerate(stats.binom.pmf(np.arange(needed + 1), needed, 0.15)):
         k = np.arange(disagree + 1)
@@ -390,6 +392,9 @@ def test_no_difference_shown_is_not_called_none():
         f"by {found.needed:,} users in all, {int(found.needed or 0) - 2000:,} more than now" in text
     )
     assert "does not mean that the models are equally good" in text
+    low, high = found.interval or (0, 0)
+    between = Plan(effect=(abs(low) + abs(high)) / 2)
+    assert "shown yet" in words.to_text(trial_of(0.9, 0.9, 2000, plan=between), "log")
     close = trial_of(0.9, 0.9, 2000, plan=Plan(effect=0.1))
     assert "Neither model is better by 10 percentage points or more" in words.to_text(close, "log")
 

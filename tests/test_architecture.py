@@ -43,7 +43,8 @@ ROOMS = {
     "network": "callbacks config data display errors experiment history machine metrics report "
     "runs serving training",
     "report": "display errors machine models training",
-    "serving": "abtest config data display errors experiment machine models runs system training",
+    "serving": "__version__ abtest config data display errors experiment machine models runs "
+    "system training",
     "cli": "__version__ abtest config display errors experiment figure gradcheck lecture report "
     "serving system",
     "__main__": "cli errors",

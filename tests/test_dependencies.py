@@ -33,7 +33,7 @@ def pins(path: str) -> dict[str, tuple[Version, str]]:
 
 
 def test_the_lock_file_has_what_pyproject_requires_with_hashes():
-    needed, locked = requirements("test", "compare", "oracle"), pins(LOCK)
+    needed, locked = requirements("test", "compare", "serve", "clients", "oracle"), pins(LOCK)
     for name in ("torch", "torchvision"):  # Their CPU builds are not on PyPI.
         assert needed.pop(name) and name not in locked
     for name, requirement in needed.items():
@@ -57,7 +57,7 @@ def test_every_dependency_and_data_set_has_its_licence_in_the_table():
     page = (ROOT / "docs" / "security.md").read_text()
     table = page.partition("## What comes from others")[2].partition("\n## ")[0]
     listed = {canonicalize_name(name) for name in re.findall(r"`([\w-]+)`", table)}
-    names = [*requirements("compare", "export", "oracle"), *SETS, "mnist"]
+    names = [*requirements("compare", "export", "serve", "clients", "oracle"), *SETS, "mnist"]
     assert {canonicalize_name(name) for name in names} <= listed
 
 

@@ -1,6 +1,7 @@
 """The commands that use a trained run, each with its flags and the room that does the work."""
 
 import dataclasses
+import importlib.util
 import json
 import os
 from pathlib import Path
@@ -196,6 +197,50 @@ class Abtest(Options):
 
         found = compare_runs(run_a, run_b, self.dataset, self.data_dir)
         return pairs.to_values(found, plan), pairs.to_text(found, plan)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Serve(Options):
+    """Answer pictures over HTTP, by one run or by two in an A/B test."""
+
+    runs: tuple[str, ...] = option(
+        dataclasses.MISSING,
+        "run folder, which train.py names at its end; a second one is model B of an A/B test",
+        metavar="RUN [RUN_B]",
+    )
+    split: str = option("50/50", "percentages of users for A and B", metavar="A/B")
+    host: str = option("127.0.0.1", "address to listen at; 0.0.0.0 is every one", metavar="HOST")
+    port: int = option(8000, "port to listen at; 0 takes a free one", (0, 65535))
+    feedback: str | None = option(
+        None,
+        "SQLite file to which the feedback is appended",
+        unset="feedback-RUN.sqlite beside the run",
+        metavar="FILE",
+    )
+    json: bool = option(False, "print JSON: the address, the models, the log")
+
+    def run(self) -> int:
+        if len(self.runs) > 2:
+            raise UserError(f"expected one run or two, got {len(self.runs)}")
+        if len(self.runs) == 1 and self.split != type(self).split:
+            raise UserError("split: expected two runs with it, got one")
+        share_b = _share_b(self.split)
+        for run_folder in self.runs:
+            _check_exists(run_folder)
+        for name in ("starlette", "uvicorn", "httptools", "prometheus_client", "python_multipart"):
+            if importlib.util.find_spec(name) is None:
+                raise UserError(f"serve: expected {name}, found none: pip install 'jaxnets[serve]'")
+
+        from jaxnets.serving.server.start import serve
+
+        return serve(
+            self.runs,
+            share=1 - share_b,
+            host=self.host,
+            port=self.port,
+            feedback=self.feedback,
+            as_json=self.json,
+        )
 
 
 def _share_b(split: str) -> float:

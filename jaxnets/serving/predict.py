@@ -22,7 +22,7 @@ from jaxnets.machine.platform import compiler_options
 from jaxnets.models.chain import Chain
 from jaxnets.serving.digit import LARGEST, SIDE, WORK, to_digit, to_digits
 from jaxnets.serving.pictures import SINGLE, Picture, Pictures, as_list, to_picture
-from jaxnets.serving.trained import load_network, to_input
+from jaxnets.serving.trained import TrainedNetwork, load_network, to_input
 from jaxnets.training.crops import center_crop
 from jaxnets.training.step import TrainState, to_float
 
@@ -136,13 +136,19 @@ def load_predictor(workdir: str, prepare_as: str = "auto") -> Predictor:
     Raises:
       UserError: The folder holds no run, a damaged one, or no checkpoint yet.
     """
-    trained = load_network(workdir)
+    return to_predictor(load_network(workdir), prepare_as)
+
+
+def to_predictor(
+    trained: TrainedNetwork, prepare_as: str = "auto", forward: Callable | None = None
+) -> Predictor:
+    """A trained network's predictor; `forward` is its `compile_forward`, if known."""
     config, image_shape, class_names = trained.config, trained.image_shape, trained.class_names
     if prepare_as in ("digit", "digits") and image_shape != (SIDE, SIDE, 1):
         raise UserError(f"prepare: digits are {(SIDE, SIDE, 1)}, the run has images {image_shape}")
     if prepare_as == "auto":
         prepare_as = usual_preparation(image_shape, class_names)
-    forward = compile_forward(config, trained.model, trained.params)
+    forward = forward or compile_forward(config, trained.model, trained.params)
     step, finished = trained.step, trained.finished
     return Predictor(config, image_shape, class_names, prepare_as, step, finished, forward)
 
@@ -153,22 +159,27 @@ def usual_preparation(image_shape: tuple[int, ...], class_names: Sequence[str]) 
     return "auto" if reads else "picture"
 
 
-def compile_forward(config: Config, model: Chain, params: Any) -> Callable[[np.ndarray], jax.Array]:
-    """The compiled network with its parameters, as in `Predictor.forward`."""
+def compile_network(config: Config, model: Chain) -> Callable[[Any, np.ndarray], jax.Array]:
+    """The network, compiled for each batch size that it gets: (params, images) → probabilities."""
 
     def probabilities(params, images):
         logits = model.apply({"params": params}, to_input(config, images))
         return jax.nn.softmax(jnp.asarray(logits, jnp.float32))
 
-    compiled = jax.jit(probabilities, compiler_options=compiler_options())
-    return functools.partial(compiled, jax.device_put(params))
+    return jax.jit(probabilities, compiler_options=compiler_options())
+
+
+def compile_forward(config: Config, model: Chain, params: Any) -> Callable[[np.ndarray], jax.Array]:
+    """The compiled network with its parameters, as in `Predictor.forward`."""
+    return functools.partial(compile_network(config, model), jax.device_put(params))
 
 
 def create_predictor(config: Config, data: Dataset, state: TrainState, finished: bool) -> Predictor:
     """The network as it is in a training, whose further steps do not change it."""
     params = jax.tree.map(np.array, jax.device_get(state.params))
-    forward = compile_forward(config, create_model(config, data.num_classes), params)
+    model, step = create_model(config, data.num_classes), int(state.step)
     height, width, channels = data.image_shape
-    shape, names, step = (height, width, channels), data.class_names, int(state.step)
-    prepare_as = usual_preparation(shape, names)
-    return Predictor(config, shape, names, prepare_as, step, finished, forward)
+    shape = (height, width, channels)
+    return to_predictor(
+        TrainedNetwork(config, model, params, shape, data.class_names, step, finished)
+    )

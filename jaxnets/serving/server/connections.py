@@ -1,0 +1,171 @@
+"""uvicorn's connections with limits that it lacks: on heads, on idle ones, on their number.
+
+A head that comes slowly, is endless or never ends is cut off. Beyond the most connections the
+longest idle one makes room. On shutdown a request that was already sent is still answered.
+"""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.server import Server
+
+from jaxnets.serving.server import limits
+from jaxnets.serving.server.limits import to_json
+
+MAX_CONNECTIONS = 500
+MAX_HEAD = 1 << 16  # Bytes of a request's line and headers.
+MAX_PIPELINE = 16  # Requests of a connection that wait for the answer to an earlier one.
+KEEP_ALIVE = 60  # Seconds that a connection may be idle between two requests.
+GRACE = 0.3  # Seconds after the order to stop in which a request may still come.
+
+
+class Connections:
+    """All connections of a server: when each became idle, the longest first."""
+
+    def __init__(self, most: int = MAX_CONNECTIONS):
+        self.most = most
+        self.idle: dict[Connection, float] = {}
+        self.closing: dict[Connection, float] = {}
+        self.stopping = False
+
+    async def sweep(self) -> None:
+        """Cuts off, for ever, heads and farewells that take too long."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(1)
+            now = loop.time()
+            for connection, since in list(self.idle.items()):
+                if now - since > (KEEP_ALIVE if connection.is_between else limits.SLOW):
+                    connection.close()
+            for connection, since in list(self.closing.items()):
+                if now - since > limits.SLOW:
+                    connection.transport.abort()
+
+
+class Connection(HttpToolsProtocol):
+    """One connection."""
+
+    def __init__(self, group: Connections, **arguments: Any):
+        """As uvicorn makes it, in a group."""
+        super().__init__(**arguments)
+        self._group, self._head = group, 0
+
+    @property
+    def is_between(self) -> bool:
+        """Whether no byte of a next request has come."""
+        return self.cycle is not None and not self._head
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        if len(self.connections) > self._group.most:
+            oldest = next(iter(self._group.idle), None)
+            if oldest is None:
+                self._refuse(503, "too many connections: try again")
+                return
+            oldest.transport.abort()
+            self._group.idle.pop(oldest)
+        self._group.idle[self] = self.loop.time()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._group.idle.pop(self, None)
+        self._group.closing.pop(self, None)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
+        self._head += len(data)
+        super().data_received(data)
+        if self._head > MAX_HEAD and not self.transport.is_closing():
+            self._refuse(431, f"expected at most {MAX_HEAD:,} bytes of headers")
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        self._head = 0
+        self._group.idle.pop(self, None)
+        if self._group.stopping:
+            self.cycle.keep_alive = False
+        if len(self.pipeline) > MAX_PIPELINE:
+            raise ValueError("too many requests at a time")  # The parser stops: 400.
+
+    def on_body(self, body: bytes) -> None:
+        self._head = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._head = 0
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._group.closing[self] = self.loop.time()
+        elif self.cycle.response_complete:
+            self._group.idle[self] = self.loop.time()
+
+    def close(self) -> None:
+        """Closes the connection when what was written is sent."""
+        self._group.idle.pop(self, None)
+        self._group.closing[self] = self.loop.time()
+        self.transport.close()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """The group has its own clock."""
+
+    def shutdown(self) -> None:
+        """Answers what was sent before the order to stop, and closes."""
+        if self.cycle is None or self.cycle.response_complete:
+            self.loop.call_later(GRACE, self._close_if_idle)
+        else:
+            self.cycle.keep_alive = False
+
+    def _close_if_idle(self) -> None:
+        if self in self._group.idle:
+            self.close()
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(400, "expected a request of HTTP/1.1")
+
+    def _refuse(self, status: int, message: str) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.transport.abort()  # An answer to another request may be half sent.
+            return
+        body = to_json({"error": message})
+        head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
+        self.transport.write(STATUS_LINE[status] + head % len(body) + body)
+        self.close()
+
+
+class StoppableServer(Server):
+    """uvicorn's server, which a signal stops gracefully and a second one at once."""
+
+    def __init__(self, config: Config, group: Connections):
+        """A server that is not started yet."""
+        super().__init__(config)
+        self.group = group
+        self.signal = 0  # The one that stopped it.
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Lets the loop handle SIGINT and SIGTERM, and SIGHUP where there is one."""
+        names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+        numbers = [getattr(signal, name) for name in names]
+        before = {number: signal.getsignal(number) for number in numbers}
+        for number in numbers:
+            if before[number] is not signal.SIG_IGN:  # As in a shell's background, or by nohup.
+                signal.signal(number, self.handle_exit)
+        try:
+            yield
+        finally:
+            for number in numbers:
+                signal.signal(number, before[number])
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        self.force_exit = self.should_exit
+        self.should_exit, self.group.stopping = True, True
+        self.signal = self.signal or sig

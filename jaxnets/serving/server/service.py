@@ -1,0 +1,178 @@
+"""What the routes share: the models, who is assigned to which, pictures, and the feedback."""
+
+import asyncio
+import contextlib
+import dataclasses
+import secrets
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from jaxnets.data.pictures.decode import BadPictureError, read_picture
+from jaxnets.display import one_line
+from jaxnets.errors import UserError
+from jaxnets.serving.server.assignment import Answer, Assignment, sign
+from jaxnets.serving.server.batching import FullError, Gatherer
+from jaxnets.serving.server.feedback import Feedback, FeedbackLog
+from jaxnets.serving.server.limits import RequestError, Room, busy
+from jaxnets.serving.server.metrics import Metrics
+from jaxnets.serving.server.models import SIZES, Images, Model, Version, names_of
+from jaxnets.training.step import to_float
+
+ARMS = "AB"
+DECODERS = 2  # Threads that decode and prepare pictures.
+MAX_FEEDBACK = 10_000  # Rows that wait for the disk.
+ROWS = 1000  # In one transaction.
+
+
+class Service:
+    """One or two models behind names, and the log of their feedback."""
+
+    def __init__(
+        self, folders: Sequence[str], share: float, log: FeedbackLog, sizes: Sequence[int] = SIZES
+    ):
+        """Loads the runs and compiles them.
+
+        Raises:
+          UserError: A run cannot be served, or the two have other images or classes.
+        """
+        self.metrics, self.room, self.log = Metrics(tuple(sizes)), Room(), log
+        names = names_of(folders)
+        self._network = ThreadPoolExecutor(1, "network")
+        self._decoders = ThreadPoolExecutor(DECODERS, "decoder")
+        self._loader = ThreadPoolExecutor(1, "loader")
+        self._disk = ThreadPoolExecutor(1, "disk")
+        self.models = [
+            Model(name, folder, self._network, self.metrics.saw_batch, sizes)
+            for name, folder in zip(names, folders, strict=True)
+        ]
+        a, b = self.models[0].version.trained, self.models[-1].version.trained
+        if (a.image_shape, a.class_names) != (b.image_shape, b.class_names):
+            raise UserError(
+                f"expected two runs on the same images and classes, got {a.image_shape} with "
+                f"{len(a.class_names)} classes and {b.image_shape} with {len(b.class_names)}"
+            )
+        self.assignment = Assignment(tuple(names), share)
+        self._rows = Gatherer(log.append, self._disk, batch=ROWS, waiting=MAX_FEEDBACK)
+        self.ready = True
+        for model in self.models:
+            self.metrics.waiting.labels(model.name).set_function(
+                lambda model=model: len(model.version.images)
+            )
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Looks for new checkpoints meanwhile; afterwards nothing waits and the log is closed."""
+        watchers = [asyncio.create_task(model.watch(self._loader, report)) for model in self.models]
+        try:
+            yield
+        finally:
+            for watcher in watchers:
+                watcher.cancel()
+            await asyncio.gather(*watchers, return_exceptions=True)
+            for pool in (self._loader, self._decoders, self._network, self._disk):
+                pool.shutdown()
+            self.log.close()
+
+    def find(self, name: str, version: str | None = None) -> tuple[Model, Version]:
+        """A model and its version by name; RequestError with 404 if there is none."""
+        for model in self.models:
+            if model.name == name:
+                if found := model.find(version):
+                    return model, found
+                now = model.version.name
+                raise RequestError(404, f"{name}: expected version {now}, got {version!r:.80}")
+        known = ", ".join(model.name for model in self.models)
+        raise RequestError(404, f"model: expected {known}, got {name!r:.80}")
+
+    async def probabilities(self, version: Version, images: Images) -> np.ndarray:
+        """Each class' probability, [N, K]; RequestError with 503 if too much waits."""
+        try:
+            return await version.probabilities(images)
+        except FullError:
+            raise busy("too many images wait") from None
+
+    async def prepare(self, content: bytes, name: str) -> np.ndarray:
+        """A picture's file as the network's image, [H, W, C] float32.
+
+        RequestError with 400 if it is no picture, or not what the run reads.
+        """
+        predictor = self.models[0].version.predictor
+
+        def work() -> np.ndarray:
+            return to_float(predictor.prepare(read_picture(content, predictor.decode_size)))
+
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._decoders, work)
+        except BadPictureError as error:
+            hint = str(error).partition(": --prepare")[0]  # It is of `jaxnets predict`.
+            raise RequestError(400, f"{name}: {hint}") from None
+        except UserError as error:
+            raise RequestError(400, f"{name}: {error}") from None
+        except MemoryError:
+            raise RequestError(413, f"{name}: not enough memory to decode it") from None
+
+    async def predict(
+        self, images: Images, key: str | None, top: int, every: bool
+    ) -> list[dict[str, Any]]:
+        """What the user's model answers for images, or what every model does.
+
+        Without a key each request is a user of its own.
+        """
+        user = self.assignment.user(secrets.token_hex(16) if key is None else key)
+        arms = range(len(self.models)) if every else [self.assignment.arm(user)]
+        requests = [secrets.token_hex(12) for _ in images]
+        versions = [(arm, self.models[arm], self.models[arm].version) for arm in arms]
+        tasks = [self.probabilities(version, images) for _, _, version in versions]
+        found = [await tasks[0]] if len(tasks) == 1 else await asyncio.gather(*tasks)
+        answers = []
+        for (arm, model, version), rows in zip(versions, found, strict=True):
+            model_name, letter = model.name, ARMS[arm]
+            pictures = [
+                self._picture(
+                    Answer(request, user, model_name, version.name, letter, ""), row, version, top
+                )
+                for request, row in zip(requests, rows, strict=True)
+            ]
+            named = {"model": model_name, "version": version.name, "arm": letter}
+            answers.append({**named, "pictures": pictures})
+        return answers
+
+    def _picture(
+        self, answer: Answer, row: np.ndarray, version: Version, top: int
+    ) -> dict[str, Any]:
+        labels = version.trained.class_names
+        best = [
+            {"label": labels[k], "probability": float(row[k])}
+            for k in np.argsort(-row, kind="stable")[:top]
+        ]
+        answer = dataclasses.replace(answer, prediction=best[0]["label"])
+        return {"predictions": best, "answer": sign(self.log.key, answer)}
+
+    async def save(self, answer: Answer, correct: bool, label: str | None) -> None:
+        """Saves a feedback; when this returns it is on the disk.
+
+        RequestError: Another feedback for the answer came first, or it cannot be saved now.
+        """
+        row = Feedback(time=time.time(), label=label, correct=correct, **vars(answer))
+        try:
+            (saved,) = self._rows.put([row])
+            is_in = await saved
+        except FullError:
+            raise busy("too much feedback waits") from None
+        except OSError as error:
+            report(f"error: {error}")
+            raise RequestError(503, "the feedback could not be saved") from None
+        if not is_in:
+            raise RequestError(409, "answer: another feedback for it came first")
+        self.metrics.feedback.labels(answer.arm, str(correct).lower()).inc()
+
+
+def report(line: str) -> None:
+    """Prints a line on stderr, which may be closed."""
+    with contextlib.suppress(OSError, ValueError):
+        print(one_line(line), file=sys.stderr, flush=True)

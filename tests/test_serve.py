@@ -1,0 +1,549 @@
+"""jaxnets serve: what each route answers, whom, and what it refuses; in this process."""
+
+import json
+import re
+import threading
+
+import jax
+import numpy as np
+import pytest
+from served import NAMES, Served, SoftmaxRun, inference, png, random_bytes
+
+from jaxnets.serving.predict import load_predictor
+from jaxnets.serving.server import limits, models
+from jaxnets.serving.server.assignment import Answer, Assignment, sign, verify
+from jaxnets.serving.server.feedback import read
+from jaxnets.serving.server.limits import RequestError
+from jaxnets.training.step import to_float
+
+INFER = "/v2/models/a/infer"
+COMPILED = "/jax/core/compile/backend_compile_duration"
+
+
+def assert_near(found, expected):
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("served")
+    pair = {name: SoftmaxRun(folder / name, seed) for seed, name in enumerate("ab")}
+    yield pair
+    for run in pair.values():
+        run.folder.close()
+
+
+@pytest.fixture(scope="module")
+def server(runs, tmp_path_factory):
+    log = tmp_path_factory.mktemp("log") / "feedback.sqlite"
+    with Served([run.path for run in runs.values()], log) as server:
+        yield server
+
+
+# The Open Inference Protocol
+
+
+def test_the_protocol_describes_the_server_and_its_models(server):
+    assert server.get("/v2/health/live") == {"live": True}
+    assert server.get("/v2/health/ready") == {"ready": True}
+    assert server.get("/v2")["extensions"] == ["binary_tensor_data"]
+    for path in ("/v2/models/b", "/v2/models/b/versions/1"):
+        assert server.get(path) == {
+            "name": "b",
+            "versions": ["1"],
+            "platform": "jax",
+            "inputs": [{"name": "images", "datatype": "FP32", "shape": [-1, 28, 28, 1]}],
+            "outputs": [
+                {"name": "probabilities", "datatype": "FP32", "shape": [-1, 10]},
+                {"name": "labels", "datatype": "BYTES", "shape": [-1]},
+            ],
+        }
+        assert server.get(f"{path}/ready") == {"name": "b", "version": "1", "ready": True}
+
+
+@pytest.mark.parametrize("shape", [(3, 28, 28, 1), (3, 28, 28), (3, 784)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_inference_in_json_is_numpys(server, runs, shape, dtype):
+    images = random_bytes(3)
+    given = images if dtype == np.uint8 else to_float(images)
+    answer = server.post(
+        "/v2/models/a/versions/1/infer", inference(given.reshape(shape), id="mine")
+    )
+    expected = runs["a"].probabilities(images / 255)
+    probabilities, labels = answer.pop("outputs")
+    assert answer == {"model_name": "a", "model_version": "1", "id": "mine"}
+    assert probabilities["shape"] == [3, 10]
+    found = np.reshape(probabilities["data"], (3, 10))
+    assert_near(found, expected)
+    assert labels["data"] == [str(k) for k in expected.argmax(axis=1)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"), [("UINT8", "u1"), ("FP32", "<f4"), ("FP64", "<f8"), ("FP16", "<f2")]
+)
+def test_inference_in_bytes_is_numpys(server, runs, kind, dtype):
+    images = random_bytes(2) if kind == "UINT8" else (random_bytes(2) // 16 / 16).astype(dtype)
+    content = images.tobytes()
+    tensor = {"name": "images", "datatype": kind, "shape": [2, 784]}
+    tensor["parameters"] = {"binary_data_size": len(content)}
+    head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
+    headers = {"Inference-Header-Content-Length": str(len(head))}
+    answer = server.ask("POST", INFER, content=head + content, headers=headers)
+    length = int(answer.headers["inference-header-content-length"])
+    outputs = json.loads(answer.content[:length])["outputs"]
+    assert [one["parameters"]["binary_data_size"] for one in outputs] == [80, 10]
+    found = np.frombuffer(answer.content[length : length + 80], "<f4").reshape(2, 10)
+    expected = runs["a"].probabilities(images / (255 if kind == "UINT8" else 1))
+    assert_near(found, expected)
+    labels = "".join(f"\1\0\0\0{k}" for k in expected.argmax(axis=1))
+    assert answer.content[length + 80 :] == labels.encode()
+
+
+def test_requests_at_a_time_share_batches_and_nothing_is_compiled(server, runs):
+    compiled = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, *_, **__: compiled.append(event) if event == COMPILED else None
+    )
+    images = random_bytes(60)
+    before = metric(server, "jaxnets_batch_images_count", model="a")
+    answers = server.post_all(INFER, [inference(image[None]) for image in images])
+    many = server.post(INFER, inference(images))
+    expected = runs["a"].probabilities(images / 255)
+    for found, row in zip(answers, expected, strict=True):
+        assert_near(found.json()["outputs"][0]["data"], row)
+    found = np.reshape(many["outputs"][0]["data"], (60, 10))
+    assert_near(found, expected)
+    assert not compiled
+    # The 60 single ones came while the first was computed; 15 batches of four are the fewest.
+    assert 15 + 15 <= metric(server, "jaxnets_batch_images_count", model="a") - before <= 60
+
+
+def metric(server, name, **labels):
+    text = server.ask("GET", "/metrics").text
+    shown = ",".join(f'{key}="{value}"' for key, value in labels.items())
+    found = re.search(rf"^{name}{{{re.escape(shown)}}} (\S+)$", text, re.MULTILINE)
+    return float(found[1]) if found else 0
+
+
+# Pictures
+
+
+def test_a_picture_is_answered_as_predict_answers_it(server, runs, tmp_path):
+    page = np.full((90, 70), 250, np.uint8)
+    page[20:70, 30:36] = 15
+    (tmp_path / "one.png").write_bytes(png(page))
+    predictors = [load_predictor(str(run.path)) for run in runs.values()]
+    wanted = [predictor([tmp_path / "one.png"])[0] for predictor in predictors]
+    raw = server.ask(
+        "POST", "/compare?top=10", content=png(page), headers={"Content-Type": "image/png"}
+    )
+    form = server.ask("POST", "/compare?top=10", files={"one": ("one.png", png(page))})
+    for answer in (raw, form):
+        for found, row, arm, name in zip(answer.json()["answers"], wanted, "AB", "ab", strict=True):
+            assert (found["model"], found["version"], found["arm"]) == (name, "1", arm)
+            (picture,) = found["pictures"]
+            order = np.argsort(-row, kind="stable")
+            assert [one["label"] for one in picture["predictions"]] == [str(k) for k in order]
+            probabilities = [one["probability"] for one in picture["predictions"]]
+            assert_near(probabilities, row[order])
+
+
+@pytest.mark.parametrize("largest", [255, 1])
+def test_pixels_in_json_are_the_networks_own(server, runs, largest):
+    images = random_bytes(2)[..., 0]
+    pixels = images if largest == 255 else (images / 255)
+    answer = server.post("/compare?top=1", {"images": pixels.tolist(), "max": largest})
+    for found, run in zip(answer["answers"], runs.values(), strict=True):
+        best = [picture["predictions"][0] for picture in found["pictures"]]
+        expected = run.probabilities(images / 255)
+        assert [one["label"] for one in best] == [str(k) for k in expected.argmax(axis=1)]
+        assert_near([one["probability"] for one in best], expected.max(axis=1))
+
+
+def test_bytes_become_the_floats_of_the_training():
+    values, shape = limits.to_numbers("image", [list(range(256))])
+    images = limits.to_images("image", values, shape, (16, 16, 1), 255)
+    np.testing.assert_array_equal(images.ravel(), to_float(np.arange(256, dtype=np.uint8)))
+
+
+# Who is answered by which model, and feedback
+
+
+def blank():
+    return {"image": [0] * 784}
+
+
+def test_a_user_has_one_model_and_the_split_is_that_asked_for(server):
+    for key in ("ann", "bob", "käthe"):
+        headers = {"X-User": key.encode()}
+        arms = {server.post("/predict", blank(), headers=headers)["arm"] for _ in range(3)}
+        assert len(arms) == 1
+    keys = [f"user {number}" for number in range(4000)]
+    for share in (0.5, 0.9, 0, 1):
+        first, again = Assignment(("a", "b"), share), Assignment(("a", "b"), share)
+        other = Assignment(("a", "c"), share)
+        arms = np.array([first.arm(first.user(key)) for key in keys])
+        assert (arms == [again.arm(again.user(key)) for key in keys]).all()
+        # Within five standard errors; the hashes, and so the numbers, are always the same.
+        assert abs((arms == 0).mean() - share) <= 5 * (share * (1 - share) / 4000) ** 0.5
+        if share == 0.5:  # Another experiment divides the users anew.
+            agree = np.mean(arms == [other.arm(other.user(key)) for key in keys])
+            assert abs(agree - 0.5) < 5 * 0.5 / 4000**0.5
+    assert Assignment(("a",), 0).arm("0" * 32) == 0
+
+
+def test_feedback_is_saved_once_with_all_that_the_test_needs(server, runs):
+    log = server.service.log.path
+    before = len(read(log))
+    answers = server.post("/compare", {"image": random_bytes(1)[0, ..., 0].tolist()})["answers"]
+    a, b = (found["pictures"][0] for found in answers)
+    best = [picture["predictions"][0]["label"] for picture in (a, b)]
+    expected = [run.probabilities(random_bytes(1) / 255).argmax() for run in runs.values()]
+    assert best == [str(k) for k in expected]
+    assert server.post("/feedback", {"answer": a["answer"], "correct": True}) == {"saved": True}
+    assert server.post("/feedback", {"answer": a["answer"], "label": best[0]}) == {"saved": True}
+    again = {"answer": a["answer"], "correct": False}
+    assert "came first" in server.refusal(409, "POST", "/feedback", json=again)
+    wrong = next(name for name in NAMES if name != best[1])
+    server.post("/feedback", {"answer": b["answer"], "label": wrong})
+    first, second = read(log)[before:]
+    assert (first.model, first.version, first.arm, first.prediction) == ("a", "1", "A", best[0])
+    assert (first.label, first.correct) == (best[0], True)
+    assert (second.model, second.arm, second.label, second.correct) == ("b", "B", wrong, False)
+    assert first.request == second.request and first.user == second.user
+    assert metric(server, "jaxnets_feedback_total", arm="A", correct="true") >= 1
+
+
+def test_only_the_servers_own_answers_are_taken():
+    answer = Answer("r", "u", "m", "1", "A", "7")
+    text = sign(b"key", answer)
+    assert verify(b"key", text) == answer
+    changed = text[:-6] + ("A" if text[-6] != "A" else "B") + text[-5:]
+    for other in (changed, "", "A" * 64, "é", 7, None, ["x"], text * 100):
+        with pytest.raises(RequestError, match="expected the text of an answer"):
+            verify(b"key", other)
+    with pytest.raises(RequestError):
+        verify(b"other", text)
+
+
+# New versions
+
+
+@pytest.fixture
+def looking(monkeypatch):
+    """Lets a server look for new checkpoints a hundred times a second."""
+    monkeypatch.setattr(models, "LOOK_EVERY", 0.01)
+
+
+def wait_for(server, version):
+    """Asks until a version answers: no request may fail meanwhile."""
+    image = random_bytes(1)
+    while True:
+        answer = server.post(INFER, inference(image))
+        if answer["model_version"] == version:
+            return np.array(answer["outputs"][0]["data"]), image / 255
+
+
+def test_a_new_checkpoint_is_taken_over_and_no_request_is_lost(tmp_path, looking, capfd):
+    run = SoftmaxRun(tmp_path / "a", step=1)
+    with run.folder, Served([run.path], tmp_path / "log") as server:
+        done, failed = threading.Event(), []
+
+        def ask():
+            while not done.is_set():
+                answer = server.ask("POST", INFER, json=inference(random_bytes(3)))
+                failed.extend([answer.text] * (answer.status_code != 200))
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        compiled = server.service.models[0].version.compiled
+        run.save(2, seed=5)
+        found, images = wait_for(server, "2")
+        assert_near(found, run.probabilities(images)[0])
+        assert server.service.models[0].version.compiled is compiled  # Nothing new to compile.
+        earlier = server.post("/v2/models/a/versions/1/infer", inference(random_bytes(1)))
+        assert earlier["model_version"] == "1"  # A client may have asked for it.
+        assert server.get("/v2/models/a")["versions"] == ["1", "2"]
+
+        (run.path / "checkpoints" / "3.safetensors").write_bytes(b"damaged")  # 2 is still there.
+        run.save(4, seed=6)
+        wait_for(server, "4")
+        run.folder.close()
+        replaced = SoftmaxRun(tmp_path / "a", seed=7, step=4)  # As many steps, other numbers.
+        found, images = wait_for(server, "4.2")
+        assert_near(found, replaced.probabilities(images)[0])
+        replaced.folder.close()
+
+        SoftmaxRun(tmp_path / "a", seed=8, step=9, names=tuple("abcdefghij")).folder.close()
+        while "still serving 4.2: expected the classes" not in capfd.readouterr().err:
+            wait_for(server, "4.2")
+        done.set()
+        asking.join()
+    assert not failed
+
+
+# What is refused
+
+
+def tensor(**changes):
+    values = {"name": "images", "datatype": "UINT8", "shape": [1, 784], "data": [0] * 784}
+    return {"inputs": [{**values, **changes}]}
+
+
+@pytest.mark.parametrize(
+    ("path", "values", "complaint"),
+    [
+        (INFER, {}, "inputs: expected a list of one tensor"),
+        (INFER, {"inputs": [1]}, "inputs: expected"),
+        (INFER, {"inputs": []}, "inputs: expected"),
+        (INFER, tensor(name="x"), 'expected "images"'),
+        (INFER, tensor(datatype="INT8"), "datatype: expected FP32"),
+        (INFER, tensor(datatype={}), "datatype: expected FP32"),
+        (INFER, tensor(shape=[2, 784]), "expected 1,568 numbers"),
+        (INFER, tensor(shape=[784]), "expected the shape"),
+        (INFER, tensor(shape=[]), "expected the shape"),
+        (INFER, tensor(shape=[-1, 784]), "expected 1 to 1,024 images"),
+        (INFER, tensor(shape=[10**30, 784]), "expected 1 to 1,024 images"),
+        (INFER, tensor(shape=[True, 784]), "shape: expected whole numbers"),
+        (INFER, tensor(shape="1x784"), "shape: expected whole numbers"),
+        (INFER, tensor(data=[256] + [0] * 783), "pixels from 0 to 255"),
+        (INFER, tensor(data=[-1] + [0] * 783), "pixels from 0 to 255"),
+        (INFER, tensor(data=[0.5] * 784, datatype="FP32", shape=[1, 784, 1]), "the shape"),
+        (INFER, tensor(data=[1.5] * 784, datatype="FP32"), "pixels from 0 to 1"),
+        (INFER, tensor(data=["1"] * 784), "expected a list of numbers"),
+        (INFER, tensor(data=[True] * 784), "expected a list of numbers"),
+        (INFER, tensor(data=[None] * 784), "expected a list of numbers"),
+        (INFER, tensor(data=[[0] * 783, [0]]), "lists of one length"),
+        (INFER, tensor(data=[[[[[[0]]]]]]), "lists of one length"),
+        (INFER, tensor(data=[10**400] * 784), "expected smaller numbers"),
+        (INFER, tensor(data={}), "expected a list of numbers"),
+        (INFER, tensor(data=[]), "got 0"),
+        (INFER, tensor(parameters={"binary_data_size": 784}), "either data or"),
+        (INFER, {**tensor(), "parameters": {"binary_data_output": None}}, "expected a bool"),
+        (INFER, tensor(parameters=[1]), "parameters: expected an object"),
+        (INFER, {**tensor(), "outputs": [{"name": "x"}]}, "outputs: expected"),
+        (INFER, {**tensor(), "outputs": [{"name": []}]}, "outputs: expected"),
+        (INFER, {**tensor(), "outputs": {"name": "labels"}}, "outputs: expected"),
+        (INFER, {**tensor(), "id": "x" * 300}, "id: expected"),
+        ("/predict", {}, "expected image or images"),
+        ("/predict", {"image": [0] * 783}, "expected the shape"),
+        ("/predict", {"images": [[0] * 784] * 1025}, "expected 1 to 1,024 images"),
+        ("/predict", {"image": [0] * 784, "images": []}, "image or images, got both"),
+        ("/predict", {"image": [0] * 784, "max": 2}, "max: expected 1 or 255"),
+        ("/predict", {"image": [0] * 784, "max": True}, "max: expected 1 or 255"),
+        ("/predict", {"image": "0" * 784}, "expected a list of numbers"),
+        ("/predict?top=0", {"image": [0] * 784}, "top: expected"),
+        ("/predict?top=²", {"image": [0] * 784}, "top: expected"),
+        ("/feedback", {"correct": True}, "expected the text of an answer"),
+        ("/feedback", {"answer": "x" * 10_000, "correct": True}, "expected the text of an answer"),
+    ],
+)  # fmt: skip
+def test_wrong_values_are_refused_in_one_line(server, path, values, complaint):
+    assert complaint in server.refusal(400, "POST", path, json=values)
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"", "JSON:"),
+        (b"{", "JSON:"),
+        (b"[]", "expected an object, got a list"),
+        (b"\xff\xfe\x00", "JSON:"),
+        (b'{"image": [NaN]}', "expected numbers, got NaN"),
+        (b'{"image": [-Infinity]}', "expected numbers, got -Infinity"),
+        (b'{"image": [1e999]}', "the shape"),
+        (b'{"image": ' + b"[" * 200_000, "fewer brackets"),
+        (b'{"a":' * 200_000, "fewer brackets"),
+        (b'{"image": [' + b"9" * 5000 + b"]}", "JSON:"),
+        (b'{"image": [' + b"1e999," * 783 + b"0]}", "pixels from 0 to 255"),
+    ],
+)
+def test_wrong_json_is_refused_in_one_line(server, content, complaint):
+    headers = {"Content-Type": "application/json"}
+    for path in ("/predict", "/compare"):
+        message = server.refusal(400, "POST", path, content=content, headers=headers)
+        assert complaint in message
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"", "empty file"),
+        (b"GIF89a", "picture:"),
+        (png(random_bytes(1)[0, ..., 0])[:-40], "picture:"),
+        (png(np.full((90, 70), 250, np.uint8)), "picture:"),  # There is no ink.
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\1\0\0\0\1\0\0\1\0\0\0\0", "picture:"),
+    ],
+)
+def test_what_is_no_picture_is_refused_in_one_line(server, content, complaint):
+    headers = {"Content-Type": "application/octet-stream"}
+    assert complaint in server.refusal(400, "POST", "/predict", content=content, headers=headers)
+    form = server.refusal(400, "POST", "/predict", files={"x": ("picture", content)})
+    assert complaint in form
+
+
+def test_a_request_of_the_wrong_kind_is_refused_in_one_line(server):
+    refusal = server.refusal
+    assert "expected a, b" in refusal(404, "GET", "/v2/models/<script>/ready")
+    assert "expected version 1" in refusal(404, "GET", "/v2/models/a/versions/2")
+    assert "expected version 1" in refusal(404, "POST", "/v2/models/a/versions/..x/infer")
+    for path in ("/x", "/../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "/a%00b", "/v2/models/"):
+        assert "/" in refusal(404, "GET", path)
+    assert "expected POST" in refusal(405, "GET", "/predict")
+    assert "expected GET" in refusal(405, "DELETE", "/v2")
+    text = {"Content-Type": "text/plain"}
+    assert "content-type: expected" in refusal(415, "POST", "/predict", content=b"x", headers=text)
+    assert "expected application/json" in refusal(
+        415, "POST", "/feedback", content=b"{}", headers=text
+    )
+    packed = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
+    assert "expected none" in refusal(415, "POST", "/predict", content=b"x", headers=packed)
+    form = {"Content-Type": "multipart/form-data"}
+    assert "form:" in refusal(400, "POST", "/predict", content=b"x", headers=form)
+    assert "expected files" in refusal(400, "POST", "/predict", files={"x": (None, "text")})
+    many = [("x", ("x.png", b""))] * 65
+    assert "Too many files" in refusal(400, "POST", "/predict", files=many)
+    for length in ("x", "-1", "99999999999999", "9"):
+        headers = {"Inference-Header-Content-Length": length}
+        refusal(400, "POST", INFER, content=b"{}", headers=headers)
+    long = {"X-User": "x" * 257}
+    assert "x-user: expected 1 to 256" in refusal(
+        400, "POST", "/predict", json=blank(), headers=long
+    )
+
+
+def test_a_body_over_the_limit_is_refused_and_forgotten(server, monkeypatch):
+    monkeypatch.setattr(limits, "MAX_JSON", 10_000)
+    monkeypatch.setattr(limits, "MAX_BODY", 20_000)
+    headers = {"Content-Type": "image/png"}
+    for size in (20_001, 200_000):
+        message = server.refusal(413, "POST", "/predict", content=b"x" * size, headers=headers)
+        assert message == f"expected at most 20,000 bytes, got {size:,}"
+    json_headers = {"Content-Type": "application/json"}
+    server.refusal(413, "POST", INFER, content=b" " * 10_001, headers=json_headers)
+    server.service.room.used = server.service.room.most  # By others.
+    assert "try again" in server.refusal(503, "POST", "/predict", content=b"x", headers=headers)
+    server.service.room.used = 0
+    server.post("/predict", blank())
+    assert server.service.room.used == 0
+
+
+def test_too_many_images_at_a_time_are_put_off(server, monkeypatch):
+    monkeypatch.setattr(server.service.models[0].version.images, "_most", 3)
+    assert "try again" in server.refusal(503, "POST", INFER, json=inference(random_bytes(4)))
+    server.post(INFER, inference(random_bytes(3)))
+
+
+def test_another_host_than_this_machine_is_refused(runs, tmp_path):
+    hosts = frozenset({"localhost", "[::1]"})
+    with Served([runs["a"].path], tmp_path / "log", hosts=hosts) as server:
+        assert server.get("/v2/health/live")
+        for host in ("localhost:8000", "[::1]:8000", "LOCALHOST"):
+            assert server.ask("GET", "/v2", headers={"Host": host}).status_code == 200
+        for host in ("evil.example", "evil.example:8000", "localhost.evil.example", "[::2]", ""):
+            server.refusal(421, "GET", "/v2", headers={"Host": host})
+
+
+def test_a_fault_is_one_line_here_and_a_500_there(server, monkeypatch, capfd):
+    def broken(**_):
+        raise ZeroDivisionError("secret\nof the server")
+
+    monkeypatch.setattr(server.service, "find", broken)
+    assert server.refusal(500, "POST", INFER, json=tensor()) == "the server has a fault"
+    error = "error: POST /v2/models/a/infer: ZeroDivisionError: secret of the server\n"
+    assert capfd.readouterr().err == error
+
+
+# The page, the description
+
+
+def test_the_page_forbids_inline_programs_and_has_none(server):
+    answer = server.ask("GET", "/")
+    policy = answer.headers["content-security-policy"]
+    assert "script-src 'self';" in policy and "unsafe" not in policy
+    assert "set-cookie" not in answer.headers
+    html = answer.text
+    assert '<section id="answers" hidden>' in html
+    assert not re.search(r"<script(?! src=)|<style|\son\w+=|\sstyle=|javascript:", html)
+    linked = re.findall(r'(?:src|href)="([^"]*)"', html)
+    assert "answers.js" in linked and "run.js" in linked
+    for name in linked:
+        assert server.ask("GET", f"/{name}").status_code == 200, name
+
+
+def test_a_run_without_a_page_has_a_plain_one_and_names_stay_text(tmp_path):
+    names = ("<script>alert(1)</script>", "b\u202e", "\ud800")
+    run = SoftmaxRun(tmp_path / "<b>x", names=names)
+    with run.folder, Served([run.path], tmp_path / "log") as server:
+        assert server.service.models[0].name == "-b-x"
+        answer = server.ask("GET", "/")
+        assert "<script>alert" not in answer.text
+        found = server.ask("POST", "/predict", json=blank())
+        assert found.headers["content-type"] == "application/json"
+        labels = [one["label"] for one in found.json()["pictures"][0]["predictions"]]
+        assert sorted(labels) == sorted(names)
+        token = found.json()["pictures"][0]["answer"]
+        outputs = server.post("/v2/models/-b-x/infer", tensor())["outputs"]
+        assert outputs[1]["data"][0] == labels[0]
+        if labels[0] != names[2]:
+            server.post("/feedback", {"answer": token, "correct": True})
+
+
+def test_the_description_has_every_route(server):
+    described = server.get("/openapi.json")
+    assert described["openapi"].startswith("3.1")
+    found = {(path, method.upper()) for path, item in described["paths"].items() for method in item}
+    routes = {
+        (route.path, method)
+        for route in server.app.app.routes
+        for method in route.methods - {"HEAD"}
+    }
+    assert found == routes - {("/{stem}.{ending}", "GET")}
+    for status in ("200", "400", "404"):
+        operation = described["paths"]["/predict"]["post"]
+        assert operation["responses"][status]["content"]["application/json"]["schema"]
+
+
+# The command
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        ([], "expected RUN [RUN_B], got none"),
+        (["a", "b", "c"], "expected one run or two, got 3"),
+        (["nowhere"], "expected a run folder, found no config.json"),
+        (["a", "a", "--split=50"], "split: expected two percentages as 50/50, got '50'"),
+        (["a", "--split=90/10"], "split: expected two runs with it, got one"),
+        (["a", "--port=70000"], "port: expected a whole number from 0 to 65535"),
+        (["a", "--host=300.1.1.1"], "host: cannot listen at 300.1.1.1"),
+        (["a", "--prot=1"], "did you mean --port?"),
+        (["a", "--port=0", "--feedback=nowhere/log"], "feedback: cannot write to nowhere/log"),
+    ],
+)
+def test_a_wrong_command_is_refused_in_one_line(
+    run_command, tmp_path, monkeypatch, flags, complaint
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a").mkdir()
+    run_command("serve", *flags).assert_refused(complaint)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_two_runs_of_other_classes_are_refused(run_command, runs, tmp_path):
+    other = SoftmaxRun(tmp_path / "other", names=tuple("abc"))
+    other.folder.close()
+    flags = ["--port=0", f"--feedback={tmp_path / 'log'}"]
+    outcome = run_command("serve", runs["a"].path, other.path, *flags)
+    outcome.assert_refused("expected two runs on the same images and classes")
+
+
+def test_the_extra_is_named_where_it_is_missing(run_command, runs, monkeypatch):
+    import importlib.util
+
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *_: None if name == "uvicorn" else found(name)
+    )
+    outcome = run_command("serve", runs["a"].path)
+    outcome.assert_refused("serve: expected uvicorn, found none: pip install 'jaxnets[serve]'")

@@ -1,0 +1,347 @@
+"""jaxnets serve as a process: clients of others, signals, kills, and strangers."""
+
+import asyncio
+import contextlib
+import json
+import resource
+import signal
+import socket
+import struct
+import threading
+import time
+import zlib
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from conftest import HANGS
+from served import SoftmaxRun, inference, random_bytes
+
+from jaxnets.serving.server import connections, limits
+from jaxnets.serving.server.feedback import read
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("served")
+    pair = [SoftmaxRun(folder / name, seed) for seed, name in enumerate("ab")]
+    for run in pair:
+        run.folder.close()
+    return pair
+
+
+class Process:
+    """A server as a process, and where it listens."""
+
+    def __init__(self, start_python, runs, log, *flags):
+        command = ["-m", "jaxnets", "serve", *(run.path for run in runs)]
+        flags = ["--port=0", "--json", f"--feedback={log}", *flags]
+        self.child = start_python(*command, *flags)
+        told = self.child.stdout.readline()
+        assert told, self.child.communicate(timeout=HANGS)
+        self.url = json.loads(told)["url"]
+        self.address = "127.0.0.1", int(self.url.rpartition(":")[2])
+
+    def stop(self, number=signal.SIGTERM):
+        """Stops it by a signal; returns its exit status and stderr."""
+        self.child.send_signal(number)
+        _, err = self.child.communicate(timeout=HANGS)
+        return self.child.returncode, err
+
+
+@pytest.fixture
+def start(start_python, runs, tmp_path):
+    """Starts a server of the two runs."""
+    started = []
+
+    def start(*flags):
+        started.append(Process(start_python, runs, tmp_path / "log", *flags))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.child.kill()
+        process.child.communicate(timeout=HANGS)
+
+
+@pytest.fixture(scope="module")
+def server(start_python, runs, tmp_path_factory):
+    process = Process(start_python, runs, tmp_path_factory.mktemp("log") / "log")
+    yield process
+    status, err = process.stop()
+    assert (status, err) == (143, "stopped: what was accepted is answered and saved\n")
+
+
+def test_tritonclient_speaks_to_it(server, runs):
+    http = pytest.importorskip("tritonclient.http", reason="pip install -e '.[clients]' brings it")
+    client = http.InferenceServerClient(server.url.removeprefix("http://"))
+    assert client.is_server_live() and client.is_server_ready()
+    assert client.is_model_ready("a") and client.is_model_ready("b", "1")
+    assert not client.is_model_ready("c")
+    assert client.get_server_metadata()["extensions"] == ["binary_tensor_data"]
+    metadata = client.get_model_metadata("a")
+    (tensor,) = metadata["inputs"]
+    assert (tensor["shape"], metadata["versions"]) == ([-1, 28, 28, 1], ["1"])
+    images = random_bytes(5).astype(np.float32) / 255
+    expected = runs[0].probabilities(images)
+    for binary in (True, False):
+        given = http.InferInput(tensor["name"], list(images.shape), tensor["datatype"])
+        given.set_data_from_numpy(images, binary_data=binary)
+        names = [output["name"] for output in metadata["outputs"]]
+        asked = [http.InferRequestedOutput(name, binary_data=binary) for name in names]
+        for outputs in (asked, None):
+            result = client.infer("a", [given], outputs=outputs, request_id="7")
+            assert result.get_response()["id"] == "7"
+            found = result.as_numpy("probabilities")
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+            as_bytes = binary or not outputs
+            labels = [x.decode() if as_bytes else x for x in result.as_numpy("labels")]
+            assert labels == [str(k) for k in expected.argmax(axis=1)]
+    wrong = http.InferInput("images", [1, 3], "FP32")
+    wrong.set_data_from_numpy(np.zeros((1, 3), np.float32))
+    with pytest.raises(Exception, match="expected the shape"):
+        client.infer("a", [wrong])
+    client.close()
+
+
+def test_schemathesis_finds_nothing(server, run_python, tmp_path):
+    pytest.importorskip("schemathesis", reason="pip install -e '.[clients]' brings it")
+    # What is valid by the description alone may have the wrong number of pixels.
+    flags = ["--checks=all", "--exclude-checks=positive_data_acceptance", "--seed=0"]
+    flags += ["--max-examples=25", "--generation-database=none", "--suppress-health-check=all"]
+    code = "from schemathesis.cli import schemathesis; schemathesis()"
+    outcome = run_python("-c", code, "run", f"{server.url}/openapi.json", *flags)
+    assert outcome.status == 0, outcome.out
+
+
+async def ask_on(client, process, answered, until):
+    """Predicts and gives feedback until the server is gone; notes the feedback that it accepted."""
+    image = {"image": random_bytes(1)[0, ..., 0].tolist()}
+    with contextlib.suppress(httpx.TransportError):
+        while not until.is_set():
+            reply = await client.post("/predict", json=image)
+            if reply.status_code == 503:
+                return
+            (picture,) = reply.json()["pictures"]
+            feedback = {"answer": picture["answer"], "correct": len(answered) % 3 == 0}
+            reply = await client.post("/feedback", json=feedback)
+            assert reply.status_code == 200, reply.text
+            answered.append(picture["answer"])
+
+
+def under_load(process, act, users=8, least=30):
+    """Acts on a server that users ask and answer; returns the accepted feedback's answers."""
+    answered, until = [], threading.Event()
+
+    async def main():
+        async with httpx.AsyncClient(base_url=process.url, timeout=HANGS) as client:
+            asking = [ask_on(client, process, answered, until) for _ in range(users)]
+            tasks = [asyncio.create_task(one) for one in asking]
+            while len(answered) < least:
+                await asyncio.sleep(0.001)
+            acted = asyncio.create_task(asyncio.to_thread(act))
+            await asyncio.gather(*tasks, acted)
+
+    asyncio.run(main())
+    return answered
+
+
+def requests_of(tokens):
+    """The requests that answers name; only this server's key proves them, which is not asked."""
+    import base64
+
+    return [json.loads(base64.urlsafe_b64decode(token)[16:])[0] for token in tokens]
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_under_load_loses_nothing_that_was_accepted(start, tmp_path, number, status):
+    process = start()
+    ended = []
+    answered = under_load(process, lambda: ended.append(process.stop(number)))
+    assert ended == [(status, "stopped: what was accepted is answered and saved\n")]
+    found = [row.request for row in read(tmp_path / "log")]
+    assert set(requests_of(answered)) == set(found) and len(found) == len(answered)
+
+
+def test_kill_9_under_load_loses_no_accepted_feedback(start, tmp_path):
+    answered = []
+    for _ in range(2):  # benchmarks/serve_kill.py: twenty times.
+        process = start()
+        answered += under_load(process, process.child.kill)
+        found = [row.request for row in read(tmp_path / "log")]
+        assert set(requests_of(answered)) <= set(found)
+        assert len(found) == len(set(found))
+
+
+def test_a_request_that_is_being_sent_is_answered_after_the_order_to_stop(start):
+    process = start()
+    body = json.dumps(inference(random_bytes(1))).encode()
+    head = "POST /v2/models/a/infer HTTP/1.1\r\nHost: localhost\r\n"
+    head += f"Content-Length: {len(body)}\r\n\r\n"
+    with socket.create_connection(process.address, HANGS) as stream:
+        stream.sendall(head.encode() + body[:100])
+        while b"jaxnets" not in httpx.get(f"{process.url}/v2").content:
+            pass  # The head is read before this answer.
+        process.child.send_signal(signal.SIGTERM)
+        while True:  # It listens no more.
+            try:
+                socket.create_connection(process.address, HANGS).close()
+            except ConnectionRefusedError:
+                break
+        stream.sendall(body[100:])
+        answer = stream.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.1 200") and b"connection: close" in answer.lower()
+    assert process.child.wait(timeout=HANGS) == 143
+
+
+def test_a_closed_stdout_ends_it_in_a_line_or_not_at_all(start_python, runs, tmp_path):
+    flags = ["-m", "jaxnets", "serve", runs[0].path, "--port=0", f"--feedback={tmp_path / 'log'}"]
+    with open("/dev/full", "w") as full:
+        with start_python(*flags, stdout=full) as process:
+            _, err = process.communicate(timeout=HANGS)
+        assert process.returncode == 1 and "No space left" in err and "Traceback" not in err
+
+
+# Strangers
+
+
+def resident(process):
+    """Bytes of a process in memory, at most so far."""
+    text = Path(f"/proc/{process.child.pid}/status").read_text()
+    return int(text.partition("VmHWM:")[2].split()[0]) << 10
+
+
+def sent(process, *parts):
+    """What the server answers to bytes; it may close the connection while they are sent."""
+    with socket.create_connection(process.address, HANGS) as stream:
+        with contextlib.suppress(ConnectionError):
+            for part in parts:
+                stream.sendall(part)
+        with contextlib.suppress(ConnectionError):
+            return stream.makefile("rb").read()
+    return b""
+
+
+def assert_serves(process):
+    assert httpx.get(f"{process.url}/v2/health/ready", timeout=HANGS).json() == {"ready": True}
+
+
+@pytest.mark.parametrize(
+    ("parts", "status"),
+    [
+        ([b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"], 400),  # TLS.
+        ([b"GET / HTTP/9\r\n\r\n"], 400),
+        ([b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n"], 400),
+        ([b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: x\r\n\r\n"], 400),
+        ([b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 70_000], 431),
+        ([b"GET /" + b"a" * 70_000], 431),
+        ([b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 20_000], 431),
+        ([b"GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n"], 421),
+        ([b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
+          b"Content-Length: 99999999999\r\n\r\n" + b"x" * 100], 413),
+    ],
+)  # fmt: skip
+def test_what_is_no_request_is_refused(server, parts, status):
+    answer = sent(server, *parts)
+    assert answer.startswith(b"HTTP/1.1 %d " % status), answer[:200]
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert b"connection: close" in head and list(json.loads(body)) == ["error"]
+    assert_serves(server)
+
+
+def test_a_thousand_requests_in_a_row_are_cut_off(server):
+    answer = sent(server, b"GET /v2 HTTP/1.1\r\nHost: localhost\r\n\r\n" * 1000)
+    assert answer.count(b"HTTP/1.1 ") < 1000
+    assert_serves(server)
+
+
+def test_slow_heads_and_bodies_are_cut_off(start):
+    process = start()
+    begin, post = b"GET / HTTP/1.1\r\n", b"POST /predict HTTP/1.1\r\nHost: localhost\r\n"
+    post += b"Content-Type: image/png\r\nContent-Length: 1000\r\n\r\n"
+    streams = [socket.create_connection(process.address, HANGS) for _ in range(3)]
+    silent, slow_head, slow_body = streams
+    slow_head.sendall(begin)
+    slow_body.sendall(post)
+    ended = {}
+    started = time.monotonic()
+    while len(ended) < 3:
+        assert_serves(process)
+        for stream in set(streams) - set(ended):
+            stream.settimeout(0.5)
+            with contextlib.suppress(TimeoutError, ConnectionError):
+                ended[stream] = stream.recv(4096)
+            if stream not in ended and stream is not silent:
+                with contextlib.suppress(ConnectionError):
+                    stream.sendall(b"X")  # Byte by byte.
+    assert time.monotonic() - started > limits.SLOW / 2
+    assert ended[slow_body].startswith(b"HTTP/1.1 408 ")
+    assert ended[silent] == b"" and ended[slow_head] == b""
+    for stream in streams:
+        stream.close()
+    assert process.stop()[0] == 143
+
+
+def test_thousands_of_idle_connections_keep_nobody_out(server):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    count = min(2000, hard - 100)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, count + 100), hard))
+    before = resident(server)
+    try:
+        streams = [socket.create_connection(server.address, HANGS) for _ in range(count)]
+        for stream in streams[::2]:
+            with contextlib.suppress(ConnectionError):
+                stream.sendall(b"GET / HTTP/1.1\r\nX: ")
+        for _ in range(20):
+            assert_serves(server)
+        closed = 0
+        for stream in streams:
+            stream.setblocking(False)
+            try:
+                closed += stream.recv(1) == b""
+            except BlockingIOError:
+                pass
+            except ConnectionError:
+                closed += 1
+        assert closed >= count - connections.MAX_CONNECTIONS
+        for stream in streams:
+            stream.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert resident(server) - before < 100 << 20
+
+
+def bomb(side):
+    """A PNG of side x side white pixels in a few bytes."""
+
+    def chunk(kind, content):
+        data = kind + content
+        return struct.pack(">I", len(content)) + data + struct.pack(">I", zlib.crc32(data))
+
+    rows = zlib.compress((b"\0" + b"\xff" * (side // 8)) * side, 9)
+    head = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def test_bombs_and_large_bodies_take_bounded_memory(start):
+    process = start()
+    before = resident(process)
+    headers = {"Content-Type": "image/png"}
+
+    async def main():
+        limit = httpx.Limits(max_connections=40)
+        async with httpx.AsyncClient(base_url=process.url, timeout=HANGS, limits=limit) as client:
+            contents = [bomb(8000)] * 6 + [bomb(30_000)] * 10 + [b"x" * limits.MAX_BODY] * 24
+            asked = [client.post("/predict", content=one, headers=headers) for one in contents]
+            return await asyncio.gather(*asked)
+
+    answers = asyncio.run(main())
+    assert {answer.status_code for answer in answers} <= {400, 503}
+    assert all(len(answer.json()["error"]) < 300 for answer in answers)
+    # Two decoders' pictures and the bodies that may wait.
+    assert resident(process) - before < (900 << 20) + limits.MAX_BUFFERED
+    assert_serves(process)
+    assert process.stop()[0] == 143

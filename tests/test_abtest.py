@@ -294,14 +294,14 @@ def test_the_servers_log_and_csv_are_read_alike(tmp_path, run_command):
     with (tmp_path / "log.csv").open("w", newline="") as stream:
         table = csv.writer(stream)
         table.writerow(["time", "user", "model", "arm", "correct"])
-        table.writerows((r.time, r.user, "cnn 1", r.arm, int(r.correct)) for r in rows)
+        table.writerows((r.time, r.user, "cnn version 1", r.arm, int(r.correct)) for r in rows)
     found = [
         run_command("abtest", tmp_path / f"log.{kind}", "--json") for kind in ("sqlite", "csv")
     ]
     server.close()  # It was open for writing while it was read.
     assert found[0].status == 0 and found[0] == found[1]
     values = json.loads(found[0].out)
-    assert values["models"] == {"A": ["cnn 1"], "B": ["cnn 1"]} and values["answers"] == 300
+    assert values["models"] == {arm: ["cnn version 1"] for arm in "AB"} and values["answers"] == 300
     text = run_command("abtest", tmp_path / "log.csv").out
     assert values["conclusions"] and values["limits"]
     assert all(sentence in text for sentence in values["conclusions"] + values["limits"])

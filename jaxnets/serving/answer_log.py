@@ -27,7 +27,7 @@ def read_users(path: str) -> Users:
         raise UserError(f"{path}: expected a log or a run folder: {first_line(error)}") from None
     if is_database:
         answers = [
-            Answer(row.arm, row.correct, row.user, f"{row.model} {row.version}")
+            Answer(row.arm, row.correct, row.user, f"{row.model} version {row.version}")
             for row in feedback.read(file)
         ]
     else:

@@ -1,6 +1,6 @@
-"""Hostile files and command lines, 105,500 of them: does anything but a plain refusal come out?
+"""Hostile files and command lines, 109,500 of them: does anything but a plain refusal come out?
 
-    python benchmarks/fuzz.py [--cases=105500] [--surface=NAME] [--seed=0] [--shrink]
+    python benchmarks/fuzz.py [--cases=109500] [--surface=NAME] [--seed=0] [--shrink]
 
 Each case damages a sound file, or makes one up, and has it read as a command of ours would. It
 fails on an exception that `errors.run_main` does not turn into a line, on a line that a terminal
@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from hostile import data, flags, pictures, processes, runs
+from hostile import answers, data, flags, pictures, processes, runs
 from hostile.damage import ALLOWED, Rng, watch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -76,6 +76,7 @@ SURFACES = {
     "search": Surface(4_000, runs.run_samples, runs.search_case),
     "weights": Surface(6_000, data.weight_samples, data.weights_case),
     "checkpoint": Surface(4_000, runs.run_samples, runs.checkpoint_case),
+    "answers": Surface(4_000, answers.log_samples, answers.log_case),
     "flags": Surface(10_000, flags.start_jax, flags.flags_case),
     "process": Surface(500, processes.process_samples, processes.process_case, 1024, 60.0),
 }

@@ -1,9 +1,11 @@
 """The A/B test: its formulas beside SciPy, ville and enumeration, its false alarms, its words."""
 
+import contextlib
 import csv
 import json
 import math
 import re
+import sqlite3
 import sys
 from typing import Any
 
@@ -242,7 +244,7 @@ def test_so_many_users_and_pictures_have_the_power_over_every_outcome():
     assert 0.79 < (a[:, None] * b[None] * found).sum() < 0.82
 
     pairs = Pairs(("a", "b"), "", 85, 5, 10, 0)  # The models disagree on 15 of 100.
-    needed = pairs.needed(Plan(effect=0.05))
+    needed = int(pairs.needed(Plan(effect=0.05)) or 0)
     z, z_power = stats.norm.isf(0.025), stats.norm.ppf(0.8)
     parts = z * math.sqrt(0.15) + z_power * math.sqrt(0.15 - 0.05**2)
     assert needed == math.ceil((parts / 0.05) ** 2)
@@ -342,6 +344,19 @@ def test_what_is_no_log_is_refused(tmp_path, run_command, monkeypatch):
     run_command("abtest", tmp_path / "no").assert_refused("expected a log or a run folder: No such")
     for name in (tmp_path, "/dev/zero", "~nobody-here/x", "a\0b"):
         run_command("abtest", name).assert_refused("expected a log or a run folder")
+
+
+def test_a_column_that_is_computed_takes_no_memory(tmp_path, run_command):
+    names = ("time", "user", "model", "version", "arm", "prediction", "correct", "request")
+    with contextlib.closing(sqlite3.connect(tmp_path / "log")) as database:
+        computed = "label generated always as (hex(zeroblob(400000000)))"
+        columns = ", ".join((*names, computed))
+        database.execute(f"create table feedback (id integer primary key, {columns})")
+        row = (1.0, "ann", "cnn", "1", "A", "7", 1, "r")
+        database.execute(f"insert into feedback ({', '.join(names)}) values (?{', ?' * 7})", row)
+        database.commit()
+    outcome = run_command("abtest", tmp_path / "log")
+    outcome.assert_refused("expected a feedback log: string or blob too big")
 
 
 # What is said.

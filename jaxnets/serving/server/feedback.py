@@ -36,6 +36,7 @@ create table if not exists setting (name text primary key, value blob not null);
 """
 KEY_BYTES = 32
 WAIT = 30.0  # Seconds that a writer waits for another one.
+MAX_CELL = 1 << 20  # Bytes that a reader takes: a column may be computed, as zeroblob(1000000000).
 
 
 class Feedback(NamedTuple):
@@ -81,6 +82,7 @@ def _open_to_read(path: Path) -> sqlite3.Connection:
     where = path.resolve().as_uri()
     has_server = os.access(path.resolve().parent, os.W_OK) or Path(f"{path}-wal").exists()
     log = sqlite3.connect(f"{where}?{'mode=ro' if has_server else 'immutable=1'}", uri=True)
+    log.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_CELL)
     log.execute("pragma trusted_schema = off")
     return log
 

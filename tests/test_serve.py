@@ -10,7 +10,7 @@ import pytest
 from served import NAMES, Served, SoftmaxRun, inference, png, random_bytes
 
 from jaxnets.serving.predict import load_predictor
-from jaxnets.serving.server import limits, models
+from jaxnets.serving.server import limits, models, pixels
 from jaxnets.serving.server.assignment import Answer, Assignment, sign, verify
 from jaxnets.serving.server.feedback import read
 from jaxnets.serving.server.limits import RequestError
@@ -161,8 +161,8 @@ def test_pixels_in_json_are_the_networks_own(server, runs, largest):
 
 
 def test_bytes_become_the_floats_of_the_training():
-    values, shape = limits.to_numbers("image", [list(range(256))])
-    images = limits.to_images("image", values, shape, (16, 16, 1), 255)
+    values, shape = pixels.to_numbers("image", [[0.0, *range(1, 256)]], 255)
+    images = pixels.to_images("image", values, shape, (16, 16, 1), 255)
     np.testing.assert_array_equal(images.ravel(), to_float(np.arange(256, dtype=np.uint8)))
 
 
@@ -315,7 +315,7 @@ def tensor(**changes):
         (INFER, tensor(data=[None] * 784), "expected a list of numbers"),
         (INFER, tensor(data=[[0] * 783, [0]]), "lists of one length"),
         (INFER, tensor(data=[[[[[[0]]]]]]), "lists of one length"),
-        (INFER, tensor(data=[10**400] * 784), "expected smaller numbers"),
+        (INFER, tensor(data=[10**400] * 784), "pixels from 0 to 255"),
         (INFER, tensor(data={}), "expected a list of numbers"),
         (INFER, tensor(data=[]), "got 0"),
         (INFER, tensor(parameters={"binary_data_size": 784}), "either data or"),
@@ -328,7 +328,7 @@ def tensor(**changes):
         ("/predict", {}, "expected image or images"),
         ("/predict", {"image": [0] * 783}, "expected the shape"),
         ("/predict", {"images": [[0] * 784] * 1025}, "expected 1 to 1,024 images"),
-        ("/predict", {"image": [0] * 784, "images": []}, "image or images, got both"),
+        ("/predict", {"image": [0] * 784, "images": []}, "lists of pixels, got both"),
         ("/predict", {"image": [0] * 784, "max": 2}, "max: expected 1 or 255"),
         ("/predict", {"image": [0] * 784, "max": True}, "max: expected 1 or 255"),
         ("/predict", {"image": "0" * 784}, "expected a list of numbers"),

@@ -13,12 +13,12 @@ from starlette.routing import Route
 from jaxnets.display import one_line
 from jaxnets.serving.server import limits, metrics, openapi, protocol
 from jaxnets.serving.server.assignment import verify
-from jaxnets.serving.server.guard import Guard
-from jaxnets.serving.server.limits import Body, RequestError, parse_json, to_json
+from jaxnets.serving.server.guard import Guard, refuse
+from jaxnets.serving.server.limits import JSON, Body, RequestError, parse_json, to_json
 from jaxnets.serving.server.page import INDEX, Page
+from jaxnets.serving.server.pixels import to_images, to_numbers
 from jaxnets.serving.server.service import Service
 
-JSON = "application/json"
 MAX_KEY = 256  # Characters of a user's key.
 MAX_PICTURES = 64  # Files in a request.
 TOP = 5  # How many classes are named.
@@ -121,13 +121,15 @@ def create_app(service: Service, hosts: frozenset[str] | None = None) -> Guard:
                 Route("/{stem}.{ending}", page_file),
             ],
             exception_handlers={
-                RequestError: _refuse,
+                RequestError: refuse,
                 HTTPException: _refuse_http,
                 Exception: _admit,
             },
         ),
         service,
         hosts,
+        {"/predict": (predict, {}), "/feedback": (feedback, {})}
+        | {f"/v2/models/{one.name}/infer": (infer, {"name": one.name}) for one in service.models},
     )
 
 
@@ -142,6 +144,8 @@ async def _answers(service: Service, request: Request, every: bool) -> list[dict
 
 
 def _top(request: Request) -> int:
+    if not request.scope["query_string"]:
+        return TOP
     text = request.query_params.get("top", str(TOP))
     if not (text.isascii() and text.isdecimal() and len(text) < 7 and int(text) > 0):
         raise RequestError(400, f"top: expected a number of classes, got {text!r:.80}")
@@ -169,16 +173,12 @@ def _pixels(service: Service, values: dict[str, Any]) -> np.ndarray:
     form, largest = service.models[0].version.trained.image_shape, values.get("max", 255)
     if type(largest) is not int or largest not in (1, 255):
         raise RequestError(400, f"max: expected 1 or 255, got {largest!r:.80}")
-    if "image" in values and "images" in values:
-        raise RequestError(400, "expected image or images, got both")
-    if "image" in values:
-        pixels, shape = limits.to_numbers("image", values["image"])
-        shape = (1, *shape)
-    else:
-        if "images" not in values:
-            raise RequestError(400, "expected image or images, lists of pixels")
-        pixels, shape = limits.to_numbers("images", values["images"])
-    return limits.to_images("images", pixels, shape, form, largest)
+    if ("image" in values) == ("images" in values):
+        got = "both" if "image" in values else "neither"
+        raise RequestError(400, f"expected image or images, lists of pixels, got {got}")
+    name = "image" if "image" in values else "images"
+    pixels, shape = to_numbers(name, values[name], largest)
+    return to_images(name, pixels, (1, *shape) if name == "image" else shape, form, largest)
 
 
 async def _files(request: Request, content: bytes) -> list[tuple[str, bytes]]:
@@ -209,10 +209,6 @@ def _media_type(request: Request) -> str:
 
 def _json(value: Any, status: int = 200) -> Response:
     return Response(to_json(value), status, media_type=JSON)
-
-
-def _refuse(request: Request, error: Any) -> Response:
-    return Response(to_json({"error": str(error)}), error.status, error.headers, JSON)
 
 
 def _refuse_http(request: Request, error: Any) -> Response:

@@ -2,11 +2,15 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from jaxnets.serving.server import limits
-from jaxnets.serving.server.limits import RequestError, to_json
+from jaxnets.serving.server.limits import JSON, RequestError, to_json
 from jaxnets.serving.server.service import Service, report
 
 PART = 1 << 16  # Bytes of an answer that wait for a slow reader.
@@ -17,12 +21,25 @@ HEADERS = [
 ]
 
 
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
 class Guard:
     """An ASGI application around another one."""
 
-    def __init__(self, app: ASGIApp, service: Service, hosts: frozenset[str] | None):
-        """Refuses requests to other hosts than `hosts`, unless that is None."""
-        self.app, self.service, self.hosts = app, service, hosts
+    def __init__(
+        self,
+        app: ASGIApp,
+        service: Service,
+        hosts: frozenset[str] | None,
+        direct: Mapping[str, tuple[Endpoint, dict[str, str]]],
+    ):
+        """Refuses requests to other hosts than `hosts`, unless that is None.
+
+        A POST to a path of `direct` goes to its endpoint with its path's parameters: to find it
+        through the application takes as long as to answer it.
+        """
+        self.app, self.service, self.hosts, self.direct = app, service, hosts, direct
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
@@ -45,7 +62,15 @@ class Guard:
         try:
             if self.hosts is not None and _host(scope) not in self.hosts:
                 error = RequestError(421, f"host: expected one of {', '.join(sorted(self.hosts))}")
-                await _answer(guarded, error)
+                await refuse(None, error)(scope, receive, guarded)
+            elif scope["method"] == "POST" and scope["path"] in self.direct:
+                endpoint, scope["path_params"] = self.direct[scope["path"]]
+                scope["endpoint"] = endpoint
+                try:
+                    response = await endpoint(Request(scope, receive))
+                except RequestError as error:
+                    response = refuse(None, error)
+                await response(scope, receive, guarded)
             else:
                 await self.app(scope, receive, guarded)
         except TimeoutError:  # The client does not read its answer: uvicorn closes the connection.
@@ -53,13 +78,11 @@ class Guard:
         except Exception as error:  # A bug: one line here, and none of it there.
             report(f"error: {scope['method']} {scope['path']}: {type(error).__name__}: {error}")
             if not status:
-                await _answer(guarded, RequestError(500, "the server has a fault"))
+                error = RequestError(500, "the server has a fault")
+                await refuse(None, error)(scope, receive, guarded)
         finally:
-            endpoint = scope.get("endpoint")
-            route = getattr(endpoint, "__name__", "none")
-            metrics = self.service.metrics
-            metrics.requests.labels(route, str(status)).inc()
-            metrics.seconds.labels(route).observe(time.perf_counter() - begin)
+            route = getattr(scope.get("endpoint"), "__name__", "none")
+            self.service.metrics.saw_request(route, status, time.perf_counter() - begin)
 
 
 def _host(scope: Scope) -> str:
@@ -71,12 +94,6 @@ def _host(scope: Scope) -> str:
     return ""
 
 
-async def _answer(send: Send, error: RequestError) -> None:
-    body = to_json({"error": str(error)})
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-        (b"connection", b"close"),
-    ]
-    await send({"type": "http.response.start", "status": error.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+def refuse(request: Any, error: Any) -> Response:
+    """The answer to a request that a RequestError refuses."""
+    return Response(to_json({"error": str(error)}), error.status, error.headers, JSON)

@@ -1,22 +1,20 @@
 """What a request may take: bytes, seconds, memory. Beyond it the answer is one line and a 4xx."""
 
 import asyncio
-import itertools
 import json
-from collections.abc import Sequence
 from typing import Any
-
-import numpy as np
 
 from jaxnets.display import one_line
 
 MAX_BODY = 16 << 20  # Bytes of pictures; a phone's photo has up to 12 MB.
 MAX_JSON = 4 << 20  # Bytes of JSON; Python's objects take up to 30 times as much.
 MAX_BUFFERED = 128 << 20  # Bytes that all requests' bodies may take at a time.
-MAX_IMAGES = 1024  # In a request.
 SLOW = 20.0  # Seconds in which a request must have come, and a part of its answer must be taken.
 MAX_MESSAGE = 300  # Characters of an error, which may quote the request.
-MAX_DEPTH = 4  # Of the lists around numbers: [N, H, W, C].
+
+
+JSON = "application/json"
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class RequestError(Exception):
@@ -124,57 +122,4 @@ def _no_constant(name: str) -> None:
 
 def to_json(value: Any) -> bytes:
     """JSON in ASCII: a class' name may hold anything."""
-    return json.dumps(value, separators=(",", ":")).encode()
-
-
-def to_numbers(name: str, data: Any) -> tuple[np.ndarray, tuple[int, ...]]:
-    """The numbers of a list, which may hold lists of one length, as float64 [...], and its shape.
-
-    NumPy alone would take "1" and true for 1, and a long text for an array of as long ones.
-    """
-    shape: list[int] = []
-    values: Sequence[Any] = [data]
-    while values and all(type(row) is list for row in values):
-        lengths = set(map(len, values))
-        if len(lengths) != 1 or len(shape) == MAX_DEPTH:
-            raise RequestError(400, f"{name}: expected lists of one length, at most {MAX_DEPTH} in")
-        shape += lengths
-        values = list(itertools.chain.from_iterable(values))
-    if not shape or not set(map(type, values)) <= {int, float}:
-        raise RequestError(400, f"{name}: expected a list of numbers")
-    try:
-        return np.array(values, np.float64), tuple(shape)
-    except OverflowError:
-        raise RequestError(400, f"{name}: expected smaller numbers") from None
-
-
-def to_images(
-    name: str, values: np.ndarray, shape: Sequence[int], form: tuple[int, int, int], largest: float
-) -> np.ndarray:
-    """Images [N, H, W, C] float32 from 0 to 1.
-
-    Args:
-      name: Of the values, for an error.
-      values: Pixels from 0 to `largest`, in any shape.
-      shape: [N, H, W, C], [N, H W C] or, with one channel, [N, H, W].
-      form: The network's (H, W, C).
-      largest: The number that stands for white.
-
-    Raises:
-      RequestError: The shape is another, or a pixel is out of range or no number.
-    """
-    height, width, channels = form
-    size = height * width * channels
-    right = [list(form), [size]] + [[height, width]] * (channels == 1)
-    if not shape or list(shape[1:]) not in right:
-        wanted = f"[N, {height}, {width}, {channels}] or [N, {size}]"
-        raise RequestError(400, f"{name}: expected the shape {wanted}, got {list(shape)!r:.80}")
-    if not 1 <= shape[0] <= MAX_IMAGES:
-        raise RequestError(400, f"{name}: expected 1 to {MAX_IMAGES:,} images, got {shape[0]:,}")
-    if values.size != shape[0] * size:
-        wanted = f"{shape[0] * size:,} numbers for the shape {list(shape)}"
-        raise RequestError(400, f"{name}: expected {wanted}, got {values.size:,}")
-    if not (values.min() >= 0 and values.max() <= largest):  # NaN is neither.
-        raise RequestError(400, f"{name}: expected pixels from 0 to {largest:g}, got others")
-    images = values.reshape(-1, *form)
-    return (images if largest == 1 else images / largest).astype(np.float32)
+    return _encode(value).encode()

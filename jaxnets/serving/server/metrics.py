@@ -19,6 +19,7 @@ class Metrics:
         """Begins with zeros; `sizes` are the compiled batch sizes."""
         disable_created_metrics()  # The time at which each number began.
         self._registry = registry = CollectorRegistry()
+        self._counted: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
         self.requests = Counter(
             "jaxnets_requests", "Answered requests", ["route", "status"], registry=registry
         )
@@ -54,6 +55,15 @@ class Metrics:
         self.feedback = Counter(
             "jaxnets_feedback", "Saved feedback", ["arm", "correct"], registry=registry
         )
+
+    def saw_request(self, route: str, status: int, seconds: float) -> None:
+        """Counts an answered request; 0 is the status of one that was not answered."""
+        if (route, status) not in self._counted:
+            found = self.requests.labels(route, str(status)), self.seconds.labels(route)
+            self._counted[route, status] = found
+        counter, histogram = self._counted[route, status]
+        counter.inc()
+        histogram.observe(seconds)
 
     def saw_batch(self, model: str, images: int, size: int) -> None:
         """Counts a batch of so many images, padded to a size."""

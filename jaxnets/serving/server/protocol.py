@@ -13,15 +13,9 @@ from typing import Any
 import numpy as np
 
 from jaxnets import __version__
-from jaxnets.serving.server.limits import (
-    RequestError,
-    parse_json,
-    to_images,
-    to_json,
-    to_numbers,
-)
+from jaxnets.serving.server.limits import RequestError, parse_json, to_json
 from jaxnets.serving.server.models import Model, Version
-from jaxnets.training.step import to_float
+from jaxnets.serving.server.pixels import to_images, to_numbers
 
 INPUT, PROBABILITIES, LABELS = "images", "probabilities", "labels"
 OUTPUTS = (PROBABILITIES, LABELS)
@@ -100,7 +94,7 @@ def _images(tensor: dict[str, Any], rest: bytes, form: tuple[int, int, int]) -> 
     if size is None:
         if rest:
             raise RequestError(400, f"expected JSON only, got {len(rest):,} bytes behind it")
-        values, _ = to_numbers("data", tensor.get("data"))
+        values, _ = to_numbers("data", tensor.get("data"), largest)
         return to_images(INPUT, values, shape, form, largest)
     dtype = np.dtype(DTYPES[kind])
     if "data" in tensor:
@@ -109,10 +103,7 @@ def _images(tensor: dict[str, Any], rest: bytes, form: tuple[int, int, int]) -> 
         raise RequestError(
             400, f"binary_data_size: expected the {len(rest):,} bytes behind the JSON, got {size:,}"
         )
-    values = np.frombuffer(rest, dtype)
-    if kind == "UINT8":
-        values, largest = to_float(values), 1
-    return to_images(INPUT, values, shape, form, largest)
+    return to_images(INPUT, np.frombuffer(rest, dtype), shape, form, largest)
 
 
 def _outputs(request: dict[str, Any]) -> list[tuple[str, bool]]:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import dataclasses
 import secrets
 import sys
 import time
@@ -131,26 +130,28 @@ class Service:
         found = [await tasks[0]] if len(tasks) == 1 else await asyncio.gather(*tasks)
         answers = []
         for (arm, model, version), rows in zip(versions, found, strict=True):
-            model_name, letter = model.name, ARMS[arm]
+            named = {"model": model.name, "version": version.name, "arm": ARMS[arm]}
             pictures = [
-                self._picture(
-                    Answer(request, user, model_name, version.name, letter, ""), row, version, top
-                )
+                self._picture(request, user, named, row, version.trained.class_names, top)
                 for request, row in zip(requests, rows, strict=True)
             ]
-            named = {"model": model_name, "version": version.name, "arm": letter}
             answers.append({**named, "pictures": pictures})
         return answers
 
     def _picture(
-        self, answer: Answer, row: np.ndarray, version: Version, top: int
+        self,
+        request: str,
+        user: str,
+        named: dict[str, str],
+        row: np.ndarray,
+        labels: tuple[str, ...],
+        top: int,
     ) -> dict[str, Any]:
-        labels = version.trained.class_names
-        best = [
-            {"label": labels[k], "probability": float(row[k])}
-            for k in np.argsort(-row, kind="stable")[:top]
-        ]
-        answer = dataclasses.replace(answer, prediction=best[0]["label"])
+        """A picture's best classes, and the answer's name for its feedback."""
+        values = row.tolist()
+        order = np.argsort(-row, kind="stable")[:top].tolist()
+        best = [{"label": labels[k], "probability": values[k]} for k in order]
+        answer = Answer(request, user, **named, prediction=labels[order[0]])
         return {"predictions": best, "answer": sign(self.log.key, answer)}
 
     async def save(self, answer: Answer, correct: bool, label: str | None) -> None:

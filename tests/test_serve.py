@@ -467,7 +467,7 @@ def test_the_page_forbids_inline_programs_and_has_none(server):
     assert not re.search(r"<script(?! src=)|<style|\son\w+=|\sstyle=|javascript:", html)
     linked = re.findall(r'(?:src|href)="([^"]*)"', html)
     assert "answers.js" in linked and "run.js" in linked
-    for name in linked:
+    for name in set(linked) - {"data:,"}:
         assert server.ask("GET", f"/{name}").status_code == 200, name
 
 

@@ -51,7 +51,9 @@ def served_files(version: Version) -> Files:
         html = files[INDEX][1].decode()
     except UserError:
         files, html = {}, own["plain.html"].decode()
-    html = html.replace("</head>", '<link rel="stylesheet" href="answers.css">\n</head>', 1)
+    # Without an icon of its own a page asks for /favicon.ico.
+    links = '<link rel="icon" href="data:,">\n<link rel="stylesheet" href="answers.css">\n'
+    html = html.replace("</head>", f"{links}</head>", 1)
     html = html.replace("</body>", '<script src="answers.js"></script>\n</body>', 1)
     files[INDEX] = MEDIA_TYPES[".html"], html.encode()
     for name in OWN[:2]:

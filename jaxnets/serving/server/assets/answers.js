@@ -1,6 +1,6 @@
 "use strict";
 // Shows what the server's models answer for the drawing, side by side, with buttons for feedback.
-// The page says by the event "drawing" what was drawn: its detail holds the prepared pixels.
+// The page sends the document the event "drawing": detail.pixels are its bytes, null for no ink.
 (() => {
   const TEXTS = {
     en: {
@@ -34,6 +34,7 @@
   let problem = "";
   let timer = 0;
   let asking = new AbortController();
+  let isStale = false; // Whether the answers are those of an earlier drawing.
 
   const texts = () => TEXTS[document.documentElement.lang.startsWith("zh") ? "zh" : "en"];
 
@@ -66,6 +67,7 @@
       const found = await post(`compare?top=${TOP}`, body, signal);
       answers = found.answers;
       said = new Map();
+      isStale = false;
       problem = "";
     } catch (error) {
       if (signal.aborted) return;
@@ -89,20 +91,21 @@
   }
 
   function card({ model, version, arm, pictures: [picture] }) {
-    const made = element("article", "", { class: "answer" });
+    const made = element("article", "", { class: "model-answer" });
     const name = answers.length > 1 ? `${arm}: ${model}` : model;
     made.append(element("h3", texts().version(name, version)));
-    const best = element("p", picture.predictions[0].label, { class: "answer-best" });
-    const list = element("ol", "");
+    const best = element("p", picture.predictions[0].label, { class: "model-best" });
+    const list = element("ol", "", { class: "model-bars" });
     for (const { label, probability } of picture.predictions) {
       const row = element("li", "");
-      row.append(element("span", label, { class: "answer-label" }));
+      row.append(element("span", label, { class: "model-label" }));
       row.append(element("meter", "", { value: probability, "aria-hidden": "true" }));
-      row.append(element("span", `${(100 * probability).toFixed(1)} %`));
+      const share = `${(100 * probability).toFixed(1)} %`;
+      row.append(element("span", share, { class: "model-share" }));
       list.append(row);
     }
     made.append(best, list);
-    const buttons = element("p", "", { class: "answer-buttons" });
+    const buttons = element("p", "", { class: "model-buttons" });
     const word = said.get(picture.answer);
     for (const kind of ["right", "wrong"]) {
       const button = element("button", texts()[kind], { type: "button" });
@@ -110,7 +113,7 @@
       button.setAttribute("aria-pressed", String(word === kind));
       button.dataset.arm = arm;
       button.dataset.kind = kind;
-      button.disabled = word !== undefined;
+      button.disabled = word !== undefined || isStale;
       button.addEventListener("click", () => tell(picture.answer, kind));
       buttons.append(button);
     }
@@ -120,30 +123,25 @@
   }
 
   function show() {
-    const cards = element("div", "", { class: "answers-row" });
+    const cards = element("div", "", { class: "model-answers" });
     cards.append(...answers.map(card));
     const parts = [element("h2", texts().title), cards];
-    if (answers.length) parts.push(element("p", texts().hint, { class: "answers-hint" }));
+    if (answers.length) parts.push(element("p", texts().hint, { class: "hint" }));
     if (problem) parts.push(element("p", texts().failed + problem, { role: "alert" }));
     section.replaceChildren(...parts);
     section.hidden = !answers.length && !problem;
   }
 
-  function drawn({ detail }) {
-    const pixels = detail && detail.pixels ? detail.pixels : detail;
+  function drawn({ detail: { pixels } }) {
     clearTimeout(timer);
-    if (!pixels || !pixels.length) {
-      asking.abort();
-      answers = [];
-      show();
-      return;
-    }
-    const image = Array.from(pixels);
-    const max = pixels instanceof Float32Array || pixels instanceof Float64Array ? 1 : 255;
-    timer = setTimeout(() => ask({ image, max }), WAIT);
+    asking.abort();
+    isStale = true;
+    if (pixels) timer = setTimeout(() => ask({ image: Array.from(pixels) }), WAIT);
+    else answers = [];
+    show();
   }
 
-  window.addEventListener("drawing", drawn);
+  document.addEventListener("drawing", drawn);
   const chooser = document.getElementById("picture"); // Of the plain page.
   if (chooser) chooser.addEventListener("change", () => chooser.files[0] && ask(chooser.files[0]));
   new MutationObserver(show).observe(document.documentElement, {

@@ -1,13 +1,19 @@
 """How often an A/B test is wrong that is looked at after every user, and how soon it is decided.
 
     python benchmarks/abtest.py [--experiments=2000] [--users=2000] [--seed=0] [--plot=FILE]
+    python benchmarks/abtest.py --returning [--experiments=1000] [--users=800]
 
 Users come one by one; a fair coin gives each model A or B, whose answer is right with the model's
 accuracy. In an A/A experiment both models are the same, so every alarm is false. The sequential
 test is the program's own; the z-test is the usual two-proportion one, at the 5 % level. Both look
 after every user from the 100th on, and the z-test also from the first on, and once at the end.
 
-`--plot` draws docs/abtest.svg: the share of A/A experiments with a false alarm so far.
+`--plot` draws docs/abtest-looks.svg: the share of A/A experiments with a false alarm so far.
+
+`--returning` lets each user come back, with ten answers in all, spread over the experiment. Each
+user's own accuracy is drawn from Beta(0.9, 0.1), whose mean is 0.9: most are always right or always wrong.
+The sequential test looks 60 times. Once a user counts once, with the share of right answers so far;
+once, wrongly, each answer counts as a user.
 """
 
 import argparse
@@ -113,6 +119,39 @@ def print_power(a: float, b: float, experiments: int, users: int, seed: int) -> 
             print(f"z-test, one look after {at:,}: finds it in {z[:, at - 1].mean():.4f}")
 
 
+def returning(
+    users: int, rng: np.random.Generator, answers: int = 10, looks: int = 60
+) -> list[bool]:
+    """Whether an A/A experiment with returning users is wrong: by user, and by answer."""
+    accuracy, in_b = rng.beta(0.9, 0.1, (users, 1)), rng.random(users) < 0.5
+    first = np.arange(users)[:, None] / users  # Times from 0 to 1.
+    later = first + rng.random((users, answers - 1)) * (1 - first)
+    times = np.concatenate([first, later], axis=1)
+    right = rng.random((users, answers)) < accuracy
+    order = np.argsort(times, axis=None)
+    each, each_in_b = right.ravel()[order] * 1.0, np.repeat(in_b, answers)[order]
+    wrong = [False, False]
+    for look in np.linspace(0.1, 1, looks):
+        came = times <= look
+        count = came.sum(axis=1)
+        seen, total = count > 0, int(count.sum())
+        shares = (right & came).sum(axis=1)[seen] / count[seen]
+        for way, (values, model) in enumerate(
+            [(shares, in_b[seen]), (each[:total], each_in_b[:total])]
+        ):
+            found = sequential(values, model)
+            wrong[way] |= bool(found.low[-1] > 0 or found.high[-1] < 0)
+    return wrong
+
+
+def print_returning(experiments: int, users: int, seed: int) -> None:
+    """Prints how often A/A experiments with returning users are wrong."""
+    rng = np.random.default_rng(seed)
+    by_user, by_answer = np.mean([returning(users, rng) for _ in range(experiments)], axis=0)
+    print(f"A/A, {experiments:,} experiments of {users:,} users with ten answers each: wrong in")
+    print(f"{by_user:.4f} if a user counts once, {by_answer:.4f} if each answer does (seed {seed})")
+
+
 def plot(path: str, experiments: int, users: int, seed: int) -> None:
     """Draws the share of A/A experiments at 0.9 with a false alarm so far."""
     from jaxnets.figure import create_figure, save
@@ -143,18 +182,22 @@ def plot(path: str, experiments: int, users: int, seed: int) -> None:
 def main() -> None:
     """Prints the tables of docs/abtest.md, or draws its picture."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--experiments", type=int, default=2000)
-    parser.add_argument("--users", type=int, default=2000)
+    parser.add_argument("--experiments", type=int)
+    parser.add_argument("--users", type=int)
+    parser.add_argument("--returning", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--plot")
     arguments = parser.parse_args()
-    sizes = arguments.experiments, arguments.users, arguments.seed
+    experiments, users = (1000, 800) if arguments.returning else (2000, 2000)
+    sizes = arguments.experiments or experiments, arguments.users or users, arguments.seed
+    if arguments.returning:
+        return print_returning(*sizes)
     if arguments.plot:
         return plot(arguments.plot, *sizes)
     began = time.perf_counter()
     print_false_alarms(*sizes)
     print_power(0.90, 0.95, *sizes)
-    print_power(0.90, 0.95, arguments.experiments, 2 * arguments.users, arguments.seed)
+    print_power(0.90, 0.95, sizes[0], 2 * sizes[1], sizes[2])
     print(f"\nseed {arguments.seed}; {time.perf_counter() - began:.0f} s")
 
 

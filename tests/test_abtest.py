@@ -25,7 +25,7 @@ from jaxnets.errors import UserError
 from jaxnets.serving.server.feedback import Feedback, FeedbackLog
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
-from abtest import draw, stops, z_alarms
+from abtest import draw, returning, stops, z_alarms
 from abtest import sequential as run_sequential
 
 RNG = np.random.default_rng
@@ -276,6 +276,12 @@ def test_several_answers_of_a_user_are_one_trial(tmp_path):
     assert users.answers == 5 and users.models == {"A": ("old", "older"), "B": ("new",)}
 
 
+def test_answers_of_returning_users_are_no_trials():
+    rng = RNG(0)
+    by_user, by_answer = np.mean([returning(300, rng, looks=5) for _ in range(100)], axis=0)
+    assert by_user <= 0.05 < 0.12 < by_answer
+
+
 def test_twice_the_answers_of_the_same_users_show_no_more():
     right, in_b = draw(0.8, 0.85, 1, 600, 0)
     once, twice = (evaluate(users_of(right[0], in_b[0], n), Plan()) for n in (1, 2))
@@ -349,7 +355,7 @@ def test_what_is_no_log_is_refused(tmp_path, run_command, monkeypatch):
 def test_a_column_that_is_computed_takes_no_memory(tmp_path, run_command):
     names = ("time", "user", "model", "version", "arm", "prediction", "correct", "request")
     with contextlib.closing(sqlite3.connect(tmp_path / "log")) as database:
-        computed = "label generated always as (hex(zeroblob(400000000)))"
+        computed = "label generated always as (hex(zeroblob(2000000)))"
         columns = ", ".join((*names, computed))
         database.execute(f"create table feedback (id integer primary key, {columns})")
         row = (1.0, "ann", "cnn", "1", "A", "7", 1, "r")

@@ -11,9 +11,9 @@ after every user from the 100th on, and the z-test also from the first on, and o
 `--plot` draws docs/abtest-looks.svg: the share of A/A experiments with a false alarm so far.
 
 `--returning` lets each user come back, with ten answers in all, spread over the experiment. Each
-user's own accuracy is drawn from Beta(0.9, 0.1), whose mean is 0.9: most are always right or always wrong.
-The sequential test looks 60 times. Once a user counts once, with the share of right answers so far;
-once, wrongly, each answer counts as a user.
+user's own accuracy is drawn from Beta(0.9, 0.1), whose mean is 0.9: most are always right or always
+wrong. The sequential test looks 60 times. Once a user counts once, with the share of right answers
+so far; once, wrongly, each answer counts as a user.
 """
 
 import argparse

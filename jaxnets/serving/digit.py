@@ -27,6 +27,7 @@ UNEVEN = 0.02  # A surface that misses the paper's light by more, in the median,
 MIN_CONTRAST = 0.06  # Fainter marks are not ink ...
 MIN_OVER_NOISE = 4  # ... nor are those that stand out less from the paper, in standard deviations.
 FAINT = 0.25  # Ink that joins the parts of a stroke.
+TIE = 1e-4  # Pixels: a centre half-way between two places must not be placed by rounding noise.
 PEN = 2.0  # Pixels in the box: thinner strokes are thickened to it. MNIST's are 2.1 to 4.3 wide.
 
 
@@ -232,7 +233,7 @@ def _centre(ink: np.ndarray) -> np.ndarray:
     """Places the ink in SIDE x SIDE pixels, its centre of mass in the middle if it fits so."""
     out = np.zeros((SIDE, SIDE))
     top, left = (
-        min(max(round(SIDE / 2 - middle), 0), SIDE - size)
+        min(max(round(SIDE / 2 - middle - TIE), 0), SIDE - size)
         for middle, size in zip(ndimage.center_of_mass(ink), ink.shape, strict=True)
     )
     out[top : top + ink.shape[0], left : left + ink.shape[1]] = ink

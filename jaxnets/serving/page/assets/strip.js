@@ -1,0 +1,137 @@
+"use strict";
+// The strip: a card for each layer with its numbers forward, and its gradients backward.
+
+let cards = [];
+
+/** What a card is called; n = -1 is the picture, n = the number of layers the loss. */
+function layerTitle(n) {
+  const layer = state.network.layers[n];
+  if (n < 0) return say("layer_input");
+  if (!layer) return say("layer_loss");
+  const [rows, columns] = layer.shapes?.kernel ?? [];
+  return say(`layer_${layer.kind}`, { ...layer, rows, columns });
+}
+
+/** The views of a card: [name, shape, the array in the present state, whether it is a gradient]. */
+function viewsOf(n) {
+  const { network } = state, last = network.layers.length, layer = network.layers[n];
+  if (n < 0) {
+    return [["x", [28, 28, 1], () => state.pass?.values[0]], ["dx", [28, 28, 1], () => state.back?.d[0], true]];
+  }
+  if (!layer) {
+    const shape = [state.classNames.length];
+    return [["p", shape, () => state.pass?.p], ["dz", shape, () => state.back?.d[last], true]];
+  }
+  const views = [["y", layer.outShape, () => state.pass?.values[n + 1]]];
+  const gradient = (name) => () => state.back?.gradients[n][name];
+  const now = () => state.network.layers[n], { kind } = layer;
+  if (layer.kernel) {
+    const [rows, outputs] = layer.shapes.kernel, ones = kind === "dense_with_ones";
+    const shape = ones ? [rows - 1, outputs] : layer.shapes.kernel, cut = product(shape);
+    views.push(["W", shape, () => now().kernel]);
+    views.push(["dW", shape, gradient("kernel"), true]);
+    if (ones) views.push(["db", layer.outShape, () => gradient("kernel")()?.subarray(cut), true]);
+    if (layer.bias) views.push(["db", layer.shapes.bias, gradient("bias"), true]);
+  }
+  if (kind === "relu") views.push(["mask", layer.outShape, () => state.back && state.pass.values[n + 1].map((y) => (y > 0 ? 1 : 0)), true]);
+  if (kind === "max_pool") views.push(["winners", layer.inShape, () => state.back && winnersOf(n), true]);
+  const isFirst = n === firstLayer(network); // Its dX is the picture's.
+  if (!isFirst && kind !== "flatten" && kind !== "dropout") views.push(["dx", layer.inShape, () => state.back?.d[n], true]);
+  return views;
+}
+
+/** How many windows each number has won. */
+function winnersOf(n) {
+  const won = new Float64Array(product(state.network.layers[n].inShape));
+  for (const place of state.pass.caches[n]) won[place]++;
+  return won;
+}
+
+function buildStrip() {
+  const strip = byId("strip");
+  cards = [];
+  for (let n = -1; n <= state.network.layers.length; n++) cards.push(buildCard(n));
+  strip.replaceChildren(...cards.map((card) => card.element));
+}
+
+function buildCard(n) {
+  const head = element("h3"), ahead = element("div", { className: "ahead" }), behind = element("div", { className: "behind" });
+  const forwardTitle = element("h4"), backwardTitle = element("h4"), forwardText = element("p", { className: "formula" });
+  const backwardText = element("div", { className: "formula" }), waiting = element("p", { className: "hint" });
+  ahead.append(forwardTitle, forwardText);
+  behind.append(backwardTitle, backwardText, waiting);
+  const { network } = state, layer = network.layers[n], kind = layer ? layer.kind : network.loss;
+  const formulas = FORMULAS[n < 0 ? "input" : kind];
+  const plain = layer && (kind === "flatten" || kind === "dropout");
+  const maps = plain ? [] : viewsOf(n).map(([view, shape, array, isGradient = false]) => {
+    const symbols = { y: layer?.kernel ? "z" : "y", x: "X", W: "W", dW: "dW", db: "db", dx: "dX" };
+    const isClass = view === "p" || view === "dz";
+    const flattened = view === "dx" && network.layers[n - 1]?.kind === "flatten";
+    const map = heatMap({
+      shape,
+      drawn: flattened ? network.layers[n - 1].inShape : shape,
+      title: () => say(`view_${view}`),
+      name: (index) => isClass ? `${view}[${state.classNames[index]}]` : named(symbols[view] ?? say(`view_${view}`).split(/[:：]/)[0], shape, index),
+      choose: (index, focus) => showCell(n, view, index, map, focus),
+    });
+    map.element.dataset.view = view;
+    (isGradient ? behind : ahead).append(map.element);
+    return { view, map, array, isGradient, drawn: null };
+  });
+  const card = {
+    n, maps,
+    element: element("li", { className: plain ? "card plain" : "card", "data-layer": n }, head, ahead, behind),
+    translate() {
+      head.textContent = layerTitle(n);
+      forwardTitle.textContent = say("forward");
+      backwardTitle.textContent = say("backward");
+      const hasBias = layer?.bias || kind === "dense_with_ones";
+      const forwardFormula = formulas.y ?? formulas.p ?? formulas.x;
+      const backwardFormulas = ["dz", "dW", "db", "dx"].filter((view) => formulas[view] && (view !== "db" || hasBias));
+      forwardText.replaceChildren(...formulaNodes(layer?.kernel && !hasBias ? forwardFormula.replaceAll(/ \+ b(\[k\])?/g, "") : forwardFormula));
+      backwardText.replaceChildren(...backwardFormulas.map((view) => element("p", {}, ...formulaNodes(formulas[view]))));
+      waiting.textContent = say("needsTruth");
+      maps.forEach(({ map }) => map.caption());
+    },
+    draw() {
+      for (const each of maps) {
+        const values = each.array();
+        each.map.element.hidden = !values;
+        if (values && values !== each.drawn) each.map.draw(values);
+        each.drawn = values;
+      }
+      behind.classList.toggle("lit", Boolean(state.back));
+      waiting.hidden = Boolean(state.back) || plain;
+    },
+  };
+  card.translate();
+  return card;
+}
+
+/** Draws what has changed. */
+function drawStrip() {
+  cards.forEach((card) => card.draw());
+}
+
+/** Draws everything anew, as when the colours change. */
+function redrawStrip() {
+  colours = null;
+  for (const card of cards) for (const each of card.maps) each.drawn = null;
+  drawStrip();
+}
+
+/** Lights the cards up one after the other, from the loss to the picture. */
+function runBackwards() {
+  if (matchMedia("(prefers-reduced-motion: reduce)").matches) return;
+  cards.forEach((card, n) => {
+    const behind = card.element.querySelector(".behind");
+    behind.getAnimations().forEach((animation) => animation.cancel());
+    behind.animate([{ opacity: 0, transform: "translateY(12px)" }, { opacity: 1, transform: "none" }],
+      { duration: 400, delay: 120 * (cards.length - 1 - n), fill: "backwards" });
+  });
+}
+
+/** The map of a view of layer n, for the tour. */
+function mapOf(n, view) {
+  return cards[n + 1].maps.find((each) => each.view === view)?.map;
+}

@@ -1,0 +1,260 @@
+"use strict";
+// The sum behind a number: its formula, its terms with their values, and how to check it.
+//
+// An explanation has: symbol, value, formula, anchor (in docs/backprop.md), and either terms, the
+// products [where, a, b] under the head [A, B], or lines [text, number]; extra are lines that are
+// added to the products. `check` says which number a central difference moves.
+
+const ANCHORS = {
+  flatten: "flatten", dropout: "dropout", relu: "relu", sigmoid: "sigmoid", softmax: "softmax",
+  dense: "dense-layer", dense_with_ones: "the-slides-bias-a-column-of-ones", convolution: "convolution",
+  max_pool: "max-pooling", cross_entropy: "cross-entropy", mse: "squared-errors", half_mse: "squared-errors",
+};
+
+/** The formulas of a layer's views, in the lecture's symbols. */
+const FORMULAS = {
+  convolution: {
+    y: "z[i, j, k] = Σ_{a, a′, c} X[i + a, j + a′, c] · W[a, a′, c, k] + b[k]",
+    dW: "dW[a, a′, c, k] = Σ_{i, j} X[i + a, j + a′, c] · dz[i, j, k]",
+    db: "db[k] = Σ_{i, j} dz[i, j, k]",
+    dx: "dX[u, v, c] = Σ_{a, a′, k} dz[u − a, v − a′, k] · W[a, a′, c, k]",
+  },
+  dense: {
+    y: "z = X W + b:   z[k] = Σ_{d} X[d] · W[d, k] + b[k]",
+    dW: "dW = Xᵀ dz:   dW[d, k] = X[d] · dz[k]",
+    db: "db[k] = dz[k]",
+    dx: "dX = dz Wᵀ:   dX[d] = Σ_{k} dz[k] · W[d, k]",
+  },
+  relu: { y: "y = max(x, 0)", dx: "dx = dy · 1[x > 0]" },
+  sigmoid: { y: "y = 1 / (1 + e^{−x})", dx: "dx = dy · y · (1 − y)" },
+  softmax: { y: "p[i] = e^{x[i]} / Σ_{j} e^{x[j]}", dx: "dx[j] = p[j] · (dp[j] − Σ_{i} dp[i] · p[i])" },
+  max_pool: {
+    y: "y[i, j, c] = max_{a, a′} X[s·i + a, s·j + a′, c]",
+    dx: "dX[u, v, c] = Σ_{i, j} dy[i, j, c] · 1[X[u, v, c] = max]",
+  },
+  flatten: { y: "y = x", dx: "dx = dy" },
+  dropout: { y: "y = x", dx: "dx = dy" },
+  cross_entropy: { p: "p[k] = e^{z[k]} / Σ_{j} e^{z[j]}", dz: "L = −Σ_{k} y[k] · log p[k]:   dz = p − y" },
+  mse: {
+    p: "p[k] = e^{z[k]} / Σ_{j} e^{z[j]}",
+    dz: "dp = 2/K · (p − y),   dz[j] = p[j] · (dp[j] − Σ_{i} dp[i] · p[i])",
+  },
+  half_mse: {
+    p: "p[k] = e^{z[k]} / Σ_{j} e^{z[j]}",
+    dz: "dp = p − y,   dz[j] = p[j] · (dp[j] − Σ_{i} dp[i] · p[i])",
+  },
+  input: { x: "X = g / 255", dx: "dX = ∂L / ∂X" },
+};
+FORMULAS.dense_with_ones = {
+  ...FORMULAS.dense,
+  y: "z = [X 1] W:   z[k] = Σ_{d} X[d] · W[d, k] + 1 · W[784, k]",
+  db: "dW[784, k] = 1 · dz[k]",
+};
+
+/** A formula as text and elements: what stands in _{...} is set low, in ^{...} high. */
+function formulaNodes(formula) {
+  return formula.split(/([_^]\{[^}]*\})/).map((part) => {
+    const tag = { "_{": "sub", "^{": "sup" }[part.slice(0, 2)];
+    return tag ? element(tag, { text: part.slice(2, -1) }) : part;
+  });
+}
+
+/** The indices of a place in an array of a shape. */
+function indicesOf(shape, index) {
+  const out = [];
+  for (let n = shape.length - 1; n >= 0; n--) {
+    out.unshift(index % shape[n]);
+    index = Math.floor(index / shape[n]);
+  }
+  return out;
+}
+
+/** A number's name, as z[3, 4, 7]. */
+function named(symbol, shape, index) {
+  const at = indicesOf(shape, index);
+  if (shape.length === 3 && shape[2] === 1) at.pop();
+  return `${symbol}[${at.join(", ")}]`;
+}
+
+/** Explains a number of a view of layer n; n = -1 is the picture, n = the number of layers the loss. */
+function explain(state, n, view, index) {
+  const { network, pass, back } = state, layer = network.layers[n];
+  if (n < 0) return explainPicture(state, view, index);
+  if (!layer) return explainLoss(state, view, index);
+  const kind = layer.kind, x = pass.values[n], y = pass.values[n + 1], dy = back?.d[n + 1];
+  const scene = { network, layer, x, y, dy, dx: back?.d[n], gradient: back?.gradients[n], winners: pass.caches[n] };
+  const found = view === "W" || view === "b" ? explainWeight(scene, view, index) : EXPLAIN[kind](scene, view, index);
+  const array = { dW: "kernel", db: layer.bias ? "bias" : "kernel", dx: "value" }[view];
+  const moved = view === "db" && !layer.bias ? layer.kernel.length - layer.outShape[0] + index : index;
+  return {
+    formula: FORMULAS[kind][view] ?? FORMULAS[kind].dx,
+    anchor: ANCHORS[kind],
+    check: array && back ? { n, array, index: moved } : null,
+    ...found,
+  };
+}
+
+function explainPicture(state, view, index) {
+  if (view === "dx") return explain(state, firstLayer(state.network), "dx", index);
+  const value = state.pass.values[0][index];
+  return {
+    symbol: named("X", [28, 28, 1], index), value, formula: FORMULAS.input.x, anchor: "notation",
+    lines: [["g", Math.round(255 * value)]], check: null,
+  };
+}
+
+/** The first layer that computes: its dX is that of the picture, which may have been flattened. */
+function firstLayer(network) {
+  return network.layers.findIndex((layer) => layer.kind !== "flatten");
+}
+
+function explainWeight({ layer }, view, index) {
+  const array = layer[view === "W" ? "kernel" : "bias"], shape = layer.shapes[view === "W" ? "kernel" : "bias"];
+  return { symbol: named(view, shape, index), value: array[index], formula: FORMULAS[layer.kind].y, lines: [] };
+}
+
+const EXPLAIN = {
+  dense: explainDense,
+  dense_with_ones: explainDense,
+  convolution: explainConvolution,
+  max_pool: explainPool,
+  relu: ({ layer, x, y, dy, dx }, view, n) =>
+    view === "y"
+      ? { symbol: named("y", layer.outShape, n), value: y[n], lines: [["x", x[n]]] }
+      : explainMasked(layer, view, n, dx?.[n], [["y", y[n]], ["dy", dy[n]]], y[n] > 0),
+  sigmoid: ({ layer, x, y, dy, dx }, view, n) =>
+    view === "y"
+      ? { symbol: named("y", layer.outShape, n), value: y[n], lines: [["x", x[n]]] }
+      : { symbol: named("dX", layer.inShape, n), value: dx[n], lines: [["dy", dy[n]], ["y", y[n]], ["1 − y", 1 - y[n]]] },
+  softmax: ({ layer, x, y, dy, dx }, view, n) =>
+    view === "y"
+      ? { symbol: named("p", layer.outShape, n), value: y[n], lines: [["x", x[n]]] }
+      : { symbol: named("dX", layer.inShape, n), value: dx[n], lines: [["p", y[n]], ["dp", dy[n]]] },
+  flatten: explainSame,
+  dropout: explainSame,
+};
+
+function explainMasked(layer, view, n, dx, lines, passes) {
+  if (view === "mask") return { symbol: named("mask", layer.outShape, n), value: passes ? 1 : 0, lines: [lines[0]] };
+  return { symbol: named("dX", layer.inShape, n), value: dx, lines };
+}
+
+function explainSame({ layer, x, dy }, view, n) {
+  if (view === "y") return { symbol: named("y", layer.outShape, n), value: x[n], lines: [[named("X", layer.inShape, n), x[n]]] };
+  return { symbol: named("dX", layer.inShape, n), value: dy[n], lines: [[named("dy", layer.outShape, n), dy[n]]] };
+}
+
+function explainDense({ layer, x, y, dy, dx, gradient }, view, index) {
+  const outputs = layer.outShape[0], inputs = product(layer.inShape), shape = [inputs, outputs], W = layer.kernel;
+  const each = (size, term) => Array.from({ length: size }, (_, n) => term(n));
+  if (view === "y") {
+    const terms = each(inputs, (d) => [`d = ${d}`, x[d], W[d * outputs + index]]);
+    const bias = layer.bias ? layer.bias[index] : layer.kind === "dense_with_ones" ? W[inputs * outputs + index] : null;
+    const extra = bias === null ? [] : [[say("bias"), bias]];
+    return { symbol: named("z", layer.outShape, index), value: y[index], head: ["X[d]", "W[d, k]"], terms, extra };
+  }
+  if (view === "db") {
+    const value = layer.bias ? gradient.bias[index] : gradient.kernel[inputs * outputs + index];
+    return { symbol: named("db", layer.outShape, index), value, lines: [[named("dz", layer.outShape, index), dy[index]]] };
+  }
+  if (view === "dx") {
+    const terms = each(outputs, (k) => [`k = ${k}`, dy[k], W[index * outputs + k]]);
+    return { symbol: named("dX", [inputs], index), value: dx[index], head: ["dz[k]", "W[d, k]"], terms, extra: [] };
+  }
+  const [d, k] = indicesOf(shape, index);
+  return {
+    symbol: named("dW", shape, index), value: gradient.kernel[index],
+    head: ["X[d]", "dz[k]"], terms: [[`d = ${d}, k = ${k}`, x[d], dy[k]]], extra: [],
+  };
+}
+
+function explainConvolution({ layer, x, y, dy, dx, gradient }, view, index) {
+  const { inShape, outShape } = layer, [, width, channels] = inShape, [rows, columns, outputs] = outShape;
+  const [tall, wide] = layer.shapes.kernel, W = layer.kernel, terms = [];
+  const weight = (a, b, c, k) => ((a * wide + b) * channels + c) * outputs + k;
+  const of = (...at) => (channels === 1 ? at.filter((_, n) => n !== 2) : at).join(", ");
+  if (view === "y") {
+    const [i, j, k] = indicesOf(outShape, index);
+    for (let a = 0; a < tall; a++) for (let b = 0; b < wide; b++) for (let c = 0; c < channels; c++) {
+      const at = ((i + a) * width + j + b) * channels + c;
+      terms.push([`X[${of(i + a, j + b, c)}] · W[${[a, b, c, k].join(", ")}]`, x[at], W[weight(a, b, c, k)]]);
+    }
+    const extra = layer.bias ? [[say("bias"), layer.bias[k]]] : [];
+    return { symbol: named("z", outShape, index), value: y[index], head: ["X", "W"], terms, extra };
+  }
+  if (view === "dx") {
+    const [u, v, c] = indicesOf(inShape, index);
+    for (let a = 0; a < tall; a++) for (let b = 0; b < wide; b++) {
+      const i = u - a, j = v - b;
+      if (i < 0 || j < 0 || i >= rows || j >= columns) continue;
+      for (let k = 0; k < outputs; k++) {
+        terms.push([`dz[${i}, ${j}, ${k}] · W[${[a, b, c, k].join(", ")}]`, dy[(i * columns + j) * outputs + k], W[weight(a, b, c, k)]]);
+      }
+    }
+    return { symbol: named("dX", inShape, index), value: dx[index], head: ["dz", "W"], terms, extra: [] };
+  }
+  const [a, b, c, k] = view === "db" ? [0, 0, 0, index] : indicesOf(layer.shapes.kernel, index);
+  for (let i = 0; i < rows; i++) for (let j = 0; j < columns; j++) {
+    const d = dy[(i * columns + j) * outputs + k], at = ((i + a) * width + j + b) * channels + c;
+    terms.push(view === "db" ? [`dz[${i}, ${j}, ${k}]`, d, 1] : [`X[${of(i + a, j + b, c)}] · dz[${i}, ${j}, ${k}]`, x[at], d]);
+  }
+  if (view === "db") return { symbol: `db[${k}]`, value: gradient.bias[k], head: ["dz", "1"], terms, extra: [] };
+  return { symbol: named("dW", layer.shapes.kernel, index), value: gradient.kernel[index], head: ["X", "dz"], terms, extra: [] };
+}
+
+function explainPool({ layer, x, y, dy, dx, winners }, view, index) {
+  const { inShape, outShape, window, stride } = layer, [, width, channels] = inShape;
+  if (view === "y") {
+    const [i, j, c] = indicesOf(outShape, index), lines = [];
+    for (let a = 0; a < window; a++) for (let b = 0; b < window; b++) {
+      const at = ((i * stride + a) * width + j * stride + b) * channels + c;
+      lines.push([named("X", inShape, at) + (winners[index] === at ? "  ←" : ""), x[at]]);
+    }
+    return { symbol: named("y", outShape, index), value: y[index], lines };
+  }
+  const won = [];
+  winners.forEach((place, n) => { if (place === index) won.push(n); });
+  if (view === "winners") {
+    return { symbol: named("winner", inShape, index), value: won.length, lines: won.map((n) => [named("y", outShape, n), y[n]]) };
+  }
+  return { symbol: named("dX", inShape, index), value: dx[index], lines: won.map((n) => [named("dy", outShape, n), dy[n]]) };
+}
+
+function explainLoss({ network, pass, back, label, classNames }, view, index) {
+  const shape = [pass.p.length], logits = pass.values[network.layers.length], { p } = pass;
+  const common = { formula: FORMULAS[network.loss][view], anchor: view === "p" ? "softmax" : ANCHORS[network.loss], check: null };
+  if (view === "p") {
+    const sum = logits.reduce((total, z) => total + Math.exp(z), 0);
+    const lines = [[named("z", shape, index), logits[index]], ["e^{z}", Math.exp(logits[index])], ["Σ e^{z}", sum]];
+    return { ...common, symbol: `p[${classNames[index]}]`, value: p[index], lines };
+  }
+  const lines = [["p", p[index]], ["y", index === label ? 1 : 0]];
+  if (back.dp) lines.push(["dp", back.dp[index]], ["Σ dp p", back.dp.reduce((sum, d, k) => sum + d * p[k], 0)]);
+  return {
+    ...common, symbol: `dz[${classNames[index]}]`, value: back.d[network.layers.length][index], lines,
+    check: { n: network.layers.length, array: "value", index },
+  };
+}
+
+/**
+ * The slopes of the loss at one number: L(v + ε) and L(v - ε) by two more forward passes.
+ *
+ * The number is an input of layer n ("value") or one of its weights ("kernel", "bias").
+ */
+function centralDifference({ network, pass, label }, { n, array, index }, epsilon = 1e-5) {
+  const lossAt = (move) => {
+    const weights = array === "value" ? pass.values[n].slice() : network.layers[n][array];
+    const before = weights[index];
+    weights[index] = before + move;
+    const loss = lossOf(network, forward(network, array === "value" ? weights : pass.values[n], n, pass), label);
+    weights[index] = before;
+    return loss;
+  };
+  const here = lossAt(0), above = lossAt(epsilon), below = lossAt(-epsilon);
+  return {
+    epsilon, above, below,
+    central: (above - below) / (2 * epsilon),
+    left: (here - below) / epsilon,
+    right: (above - here) / epsilon,
+  };
+}

@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 
 import flax.linen as nn
@@ -50,7 +51,7 @@ NETWORKS = {
 }
 
 
-def trained(model, class_names="0123456789", **changes) -> TrainedNetwork:
+def trained(model, class_names: Sequence[str] = "0123456789", **changes) -> TrainedNetwork:
     """A network with parameters drawn at random."""
     config = preset(model, **changes)
     chain = create_model(config, len(class_names))
@@ -120,7 +121,8 @@ def both_passes_in_jax(network: TrainedNetwork, images, labels):
 @pytest.mark.parametrize("model", NETWORKS)
 def test_both_passes_are_those_of_autodiff(model, mnist, float64):
     network = trained(model, **NETWORKS[model])
-    images, labels = np.float64(mnist.test.images[:DIGITS]), mnist.test.labels[:DIGITS]
+    images = mnist.test.images[:DIGITS].astype(np.float64)
+    labels = mnist.test.labels[:DIGITS]
     given = [[images[n].ravel().tolist(), int(labels[n])] for n in range(DIGITS)]
     found = run_javascript(build.page_files(network), BOTH_PASSES, given)
     (losses, values), (d_params, d) = both_passes_in_jax(network, images, labels)
@@ -334,9 +336,7 @@ def test_every_derivation_that_the_page_links_to_exists():
     page = build.page_files(trained("softmax"))
     sums = page["sums.js"][1].decode()
     anchors = set(re.findall(r'"([a-z-]+)"', sums[sums.index("const ANCHORS") : sums.index("};")]))
-    assert len(anchors) > 9 and anchors | {"notation"} <= anchors_of(
-        ROOT / "docs" / "backprop.md"
-    )
+    assert len(anchors) > 9 and anchors | {"notation"} <= anchors_of(ROOT / "docs" / "backprop.md")
 
 
 def test_both_languages_say_the_same_things():

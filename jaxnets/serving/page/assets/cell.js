@@ -32,7 +32,7 @@ function renderCell() {
   const found = explain(state, n, view, index);
   byId("cell").hidden = false;
   document.body.classList.add("with-cell");
-  byId("cell-title").textContent = `${layerTitle(n)}: ${found.symbol} = ${digits(found.value)}`;
+  byId("cell-title").textContent = `${layerTitle(n)}: ${found.symbol} = ${(view === "p" ? share : digits)(found.value)}`;
   byId("cell-formula").replaceChildren(...formulaNodes(found.formula));
   byId("cell-sum").replaceChildren(found.terms ? termsTable(found) : linesTable(found.lines));
   byId("cell-link").href = `${DOCS}#${found.anchor}`;

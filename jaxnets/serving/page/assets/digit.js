@@ -51,34 +51,35 @@ function toFloats(image) {
 
 /** The paper's light: a quadratic surface fitted to the frame with the least absolute deviations. */
 function lightOnPaper({ width, height, data }) {
-  const at = (n, size) => (size === 1 ? -1 : -1 + (2 * n) / (size - 1));
-  const terms = (x, y) => [1, x, y, x * x, x * y, y * y];
-  const inputs = [], targets = [], out = picture(width, height);
+  const place = (n, size) => (size === 1 ? -1 : -1 + (2 * n) / (size - 1));
+  const x = Float64Array.from({ length: width }, (_, j) => place(j, width));
+  const y = Float64Array.from({ length: height }, (_, i) => place(i, height));
+  const terms = (at) => {
+    const u = x[at % width], v = y[Math.floor(at / width)];
+    return [1, u, v, u * u, u * v, v * v];
+  };
+  const frame = [], out = picture(width, height);
   let seen = 0;
-  for (let i = 0; i < height; i++) {
-    for (let j = 0; j < width; j++) {
-      const x = at(j, width), y = at(i, height);
-      if (Math.max(Math.abs(x), Math.abs(y)) <= 0.8 || seen++ % 4) continue;
-      inputs.push(...terms(x, y));
-      targets.push(data[i * width + j]);
+  for (let i = 0, at = 0; i < height; i++) {
+    for (let j = 0; j < width; j++, at++) {
+      if ((Math.abs(x[j]) > 0.8 || Math.abs(y[i]) > 0.8) && seen++ % 4 === 0) frame.push(at);
     }
   }
-  if (targets.every((value) => value === targets[0])) { // Blank paper, as of a drawing.
-    out.data.fill(targets[0]);
+  if (frame.every((at) => data[at] === data[frame[0]])) { // Blank paper, as of a drawing.
+    out.data.fill(data[frame[0]]);
     return out;
   }
-  const { coefficients, errors } = leastDeviations(Float64Array.from(inputs), targets);
+  const targets = Float64Array.from(frame, (at) => data[at]), inputs = Float64Array.from(frame.flatMap(terms));
+  const { coefficients, errors } = leastDeviations(inputs, targets);
   if (median(errors) > UNEVEN) {
     out.data.fill(median(targets));
     return out;
   }
-  for (let i = 0; i < height; i++) {
-    for (let j = 0; j < width; j++) {
-      const row = terms(at(j, width), at(i, height));
-      let sum = 0;
-      for (let n = 0; n < 6; n++) sum += row[n] * coefficients[n];
-      out.data[i * width + j] = sum;
-    }
+  for (let at = 0; at < out.data.length; at++) {
+    const row = terms(at);
+    let sum = 0;
+    for (let n = 0; n < 6; n++) sum += row[n] * coefficients[n];
+    out.data[at] = sum;
   }
   return out;
 }

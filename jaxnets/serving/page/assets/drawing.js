@@ -1,7 +1,8 @@
 "use strict";
 // The paper: mouse, touch, pen and keys draw on it; a picture may lie on it instead.
 
-const PAPER = 280, PEN_WIDTH = 24, KEY_STEP = 8;
+const PAPER = 280, PEN_WIDTH = 24, KEY_STEP = 8; // In the paper's own units.
+const PIXELS = 196; // Of a side of the paper that the network reads: 7 for each of its own.
 
 // The strokes of each digit, in hundredths of the paper.
 const EXAMPLES = {
@@ -18,15 +19,23 @@ const EXAMPLES = {
 };
 
 let strokes = []; // Lists of [x, y, ...] on the paper.
+let paperCopy = null;
 let photo = null; // A picture instead: {width, height, data}, grey.
 const keyPen = { x: PAPER / 2, y: PAPER / 2, down: false };
 
-function paperContext() {
-  return byId("paper").getContext("2d", { willReadFrequently: true });
+/** The paper that is seen, and a smaller copy from which the network reads. */
+function paperContexts() {
+  paperCopy ??= smallPaper();
+  return [byId("paper").getContext("2d"), paperCopy];
+}
+
+function smallPaper() {
+  return element("canvas", { width: PIXELS, height: PIXELS }).getContext("2d", { willReadFrequently: true });
 }
 
 /** Makes a canvas white, ready for the pen. */
 function wipe(context) {
+  context.setTransform(context.canvas.width / PAPER, 0, 0, context.canvas.width / PAPER, 0, 0);
   context.fillStyle = "#fff";
   context.fillRect(0, 0, PAPER, PAPER);
   context.strokeStyle = "#000";
@@ -37,22 +46,24 @@ function wipe(context) {
 function clearPaper() {
   strokes = [];
   photo = null;
-  wipe(paperContext());
+  paperContexts().forEach(wipe);
 }
 
 /** Draws the end of a stroke, from the point before last. */
-function ink(stroke, context = paperContext()) {
+function ink(stroke, contexts = paperContexts()) {
   const [x0, y0, x, y] = stroke.length > 2 ? stroke.slice(-4) : [...stroke, ...stroke];
-  context.beginPath();
-  context.moveTo(x0, y0);
-  context.lineTo(x, y);
-  context.stroke();
+  for (const context of contexts) {
+    context.beginPath();
+    context.moveTo(x0, y0);
+    context.lineTo(x, y);
+    context.stroke();
+  }
 }
 
 /** What lies on the paper, in grey; null if there is nothing. */
 function onPaper() {
   if (photo) return photo;
-  return strokes.length ? greyOf(paperContext(), PAPER, PAPER) : null;
+  return strokes.length ? greyOf(paperContexts()[1], PIXELS, PIXELS) : null;
 }
 
 /**
@@ -111,7 +122,7 @@ async function openPicture(file) {
   clearPaper();
   photo = greyOf(context, width, height);
   const fit = PAPER / Math.max(width, height);
-  paperContext().drawImage(canvas, (PAPER - fit * width) / 2, (PAPER - fit * height) / 2, fit * width, fit * height);
+  paperContexts()[0].drawImage(canvas, (PAPER - fit * width) / 2, (PAPER - fit * height) / 2, fit * width, fit * height);
 }
 
 /** Lets the user draw; `changed(event time)` is called when something new lies on the paper. */

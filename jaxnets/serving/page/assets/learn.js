@@ -13,10 +13,10 @@ let curveTask = 0;
 function examplePictures() {
   examples ??= RUN.asDigits ? state.classNames.flatMap((name, label) => {
     if (!(name in EXAMPLES)) return [];
-    const context = element("canvas", { width: PAPER, height: PAPER }).getContext("2d", { willReadFrequently: true });
+    const context = smallPaper();
     wipe(context);
-    for (const points of EXAMPLES[name]) rounded(points).forEach((_, n, stroke) => n % 2 && ink(stroke.slice(0, n + 1), context));
-    const pixels = toDigit(greyOf(context, PAPER, PAPER), false);
+    for (const points of EXAMPLES[name]) rounded(points).forEach((_, n, stroke) => n % 2 && ink(stroke.slice(0, n + 1), [context]));
+    const pixels = toDigit(greyOf(context, PIXELS, PIXELS), false);
     return [{ label, image: Float64Array.from(pixels, (byte) => byte / 255) }];
   }) : [];
   return examples;

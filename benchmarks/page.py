@@ -1,0 +1,61 @@
+"""How fast the page of a run is in headless Chromium: `python benchmarks/page.py RUN`.
+
+It draws a spiral with the mouse, a move at a time. For each move the page measures the time from
+the pen's event until the new probabilities and activations are drawn, and then, with a true class
+chosen, the time of the backward pass until its gradients are drawn.
+"""
+
+import statistics
+import sys
+import tempfile
+from math import cos, sin
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from browser import Browser
+
+from jaxnets.serving.page.build import to_text, write_page
+
+WARM, MOVES = 40, 200  # Chromium compiles what has run often.
+
+
+def main(run: str) -> None:
+    """Prints the page's size, requests and median times."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        page = Path(folder) / "page.html"
+        print(to_text(write_page(run, str(page))))
+        with Browser(Path(folder) / "profile") as browser:
+            browser.resize(1280, 900)
+            browser.open(page)
+            print("requests:", browser.requests() == [page.as_uri()] and "none but the file itself")
+            forward, _ = _draw(browser)
+            both = _draw(browser, label=0)
+    for name, times in (
+        ("pen to probabilities and activations", forward),
+        ("the same, a true class chosen", both[0]),
+        ("backward pass and its heat maps", both[1]),
+    ):
+        deciles = statistics.quantiles(times, n=10)
+        print(f"{name}: median {statistics.median(times):.1f} ms, 90 % below {deciles[-1]:.1f} ms")
+
+
+def _draw(browser: Browser, label: int | None = None) -> tuple[list[float], list[float]]:
+    """The milliseconds of each move, forward and backward, as the page measures them."""
+    browser.click("#clear")
+    left, top = browser.place("#paper", 0, 0)
+    found, x, y = [], left, top
+    for n in range(WARM + MOVES):
+        angle, radius = n / 12, 40 + n / 3
+        x, y = left + 160 + radius * sin(angle), top + 160 + radius * cos(angle)
+        browser.mouse("mouseMoved" if n else "mousePressed", x, y)
+        browser.frame()
+        if n == 0 and label is not None:
+            browser.evaluate(f"chooseLabel({label})")
+        found.append(browser.evaluate("[state.time.forward, state.time.backward ?? 0]"))
+    browser.mouse("mouseReleased", x, y, 0)
+    forward, backward = zip(*found[WARM:], strict=True)
+    return list(forward), list(backward)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

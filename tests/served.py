@@ -17,7 +17,6 @@ from jaxnets.machine.platform import Processes
 from jaxnets.runs.run import Run, inputs_sha256, write_config
 from jaxnets.runs.run_folder import RunFolder
 from jaxnets.serving.server.app import create_app
-from jaxnets.serving.server.feedback import FeedbackLog
 from jaxnets.serving.server.service import Service
 
 NAMES = tuple("0123456789")
@@ -77,7 +76,7 @@ class Served:
     """A server without a socket: its application, in an event loop in a thread of its own."""
 
     def __init__(self, folders, log, share=0.5, sizes=(1, 4), hosts=None):
-        self.service = Service([str(folder) for folder in folders], share, FeedbackLog(log), sizes)
+        self.service = Service([str(folder) for folder in folders], share, log, sizes)
         self.app = create_app(self.service, hosts)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,14 +33,15 @@ class Service:
     """One or two models behind names, and the log of their feedback."""
 
     def __init__(
-        self, folders: Sequence[str], share: float, log: FeedbackLog, sizes: Sequence[int] = SIZES
+        self, folders: Sequence[str], share: float, log: Path, sizes: Sequence[int] = SIZES
     ):
-        """Loads the runs and compiles them.
+        """Loads the runs and compiles them, then opens the log.
 
         Raises:
-          UserError: A run cannot be served, or the two have other images or classes.
+          UserError: A run cannot be served, the two have other images or classes, or the log cannot
+            be written.
         """
-        self.metrics, self.room, self.log = Metrics(tuple(sizes)), Room(), log
+        self.metrics, self.room = Metrics(tuple(sizes)), Room()
         names = names_of(folders)
         self._network = ThreadPoolExecutor(1, "network")
         self._decoders = ThreadPoolExecutor(DECODERS, "decoder")
@@ -56,7 +58,8 @@ class Service:
                 f"{len(a.class_names)} classes and {b.image_shape} with {len(b.class_names)}"
             )
         self.assignment = Assignment(tuple(names), share)
-        self._rows = Gatherer(log.append, self._disk, batch=ROWS, waiting=MAX_FEEDBACK)
+        self.log = FeedbackLog(log)
+        self._rows = Gatherer(self.log.append, self._disk, batch=ROWS, waiting=MAX_FEEDBACK)
         self.ready = True
         for model in self.models:
             self.metrics.waiting.labels(model.name).set_function(

@@ -15,7 +15,6 @@ from jaxnets.display import short_path, show
 from jaxnets.errors import BY_SIGNAL, UserError, first_line
 from jaxnets.serving.server.app import create_app
 from jaxnets.serving.server.connections import KEEP_ALIVE, Connection, Connections, StoppableServer
-from jaxnets.serving.server.feedback import FeedbackLog
 from jaxnets.serving.server.limits import SLOW
 from jaxnets.serving.server.models import names_of
 from jaxnets.serving.server.service import Service, report
@@ -48,8 +47,7 @@ def serve(
     listener = _listen(host, port)
     with contextlib.closing(listener):
         path = Path(feedback).expanduser() if feedback else default_log(folders)
-        log = FeedbackLog(path)
-        service = Service(folders, share, log)
+        service = Service(folders, share, path)
         address = listener.getsockname()
         url = f"http://{f'[{address[0]}]' if ':' in address[0] else address[0]}:{address[1]}"
         is_loopback = ipaddress.ip_address(address[0].partition("%")[0]).is_loopback

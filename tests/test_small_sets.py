@@ -30,6 +30,7 @@ def test_few_pictures_are_trained_on_in_small_batches_for_many_epochs():
         "note: 511 training pictures are few, so the recipe becomes batch_size 32"
     )
     assert "epochs 50: 800 steps" in note
+    assert new["learning_rate"] == 2 * changes(model="alexnet_small")[0]["learning_rate"] == 0.002
 
 
 @pytest.mark.parametrize("count", [2, 20, 33, 511, 3000])

@@ -33,7 +33,10 @@ def pins(path: str) -> dict[str, tuple[Version, str]]:
 
 
 def test_the_lock_file_has_what_pyproject_requires_with_hashes():
-    needed, locked = requirements("test", "compare", "serve", "clients", "oracle"), pins(LOCK)
+    needed, locked = (
+        requirements("test", "compare", "export", "serve", "clients", "oracle"),
+        pins(LOCK),
+    )
     for name in ("torch", "torchvision"):  # Their CPU builds are not on PyPI.
         assert needed.pop(name) and name not in locked
     for name, requirement in needed.items():

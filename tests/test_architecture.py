@@ -42,7 +42,8 @@ ROOMS = {
     "callbacks": "errors experiment metrics runs training",
     "network": "callbacks config data display errors experiment history machine metrics report "
     "runs serving training",
-    "report": "display errors machine models training",
+    "report": "backprop config data display errors experiment gradcheck losses machine models "
+    "oracle runs serving system training",
     "serving": "__version__ abtest config data display errors experiment machine models runs "
     "system training",
     "cli": "__version__ abtest config display errors experiment figure gradcheck lecture report "

@@ -200,6 +200,7 @@ def test_a_wheel_brings_train_and_the_script(tmp_path, run_python):
     assert "jaxnets = jaxnets.__main__:console_script" in entry.read_text()
     assert (tmp_path / "site/jaxnets/train.py").read_text() == (ROOT / "train.py").read_text()
     assert (tmp_path / "site/jaxnets/serving/page/assets/index.html").exists()
+    assert (tmp_path / "site/jaxnets/report/assets/report.css").exists()
     code = f"import sys; sys.path[0] = {str(tmp_path / 'site')!r}; {SCRIPT}"
     outcome = run_python("-c", code, "train", "--help")
     assert outcome.status == 0 and "jaxnets train --model=cnn" in outcome.out

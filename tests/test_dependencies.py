@@ -60,7 +60,11 @@ def test_every_dependency_and_data_set_has_its_licence_in_the_table():
     page = (ROOT / "docs" / "security.md").read_text()
     table = page.partition("## What comes from others")[2].partition("\n## ")[0]
     listed = {canonicalize_name(name) for name in re.findall(r"`([\w-]+)`", table)}
-    names = [*requirements("compare", "export", "serve", "clients", "oracle"), *SETS, "mnist"]
+    names = [
+        *requirements("compare", "report", "export", "serve", "clients", "oracle"),
+        *SETS,
+        "mnist",
+    ]
     assert {canonicalize_name(name) for name in names} <= listed
 
 

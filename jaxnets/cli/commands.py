@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxnets.cli.flags import ConfigFile, parse_command, print_version, unknown_flag
-from jaxnets.cli.run_commands import JSON, Abtest, Export, Page, Predict, Serve
+from jaxnets.cli.run_commands import JSON, Abtest, Export, Page, Predict, Report, Serve
 from jaxnets.config.fields import COUNT, Config, preset
 from jaxnets.config.options import Options, option, parse
 from jaxnets.config.recipes import DEFAULT_MODEL, PRESETS
@@ -248,6 +248,7 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
     "compare": (Compare,),
     "predict": (Predict,),
     "page": (Page,),
+    "report": (Report,),
     "export": (Export,),
     "abtest": (Abtest,),
     "serve": (Serve,),

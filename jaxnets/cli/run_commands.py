@@ -89,6 +89,38 @@ class Page(_OfRun):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Report(Options):
+    """Show what runs learned, their mistakes and gradients, in one file."""
+
+    runs: tuple[str, ...] = option(
+        dataclasses.MISSING,
+        "run folder, which train.py names at its end; several are set side by side",
+        metavar="RUN...",
+    )
+    output: str = option(
+        "report.html", "file to write, which replaces an older one; also -o FILE", metavar="FILE"
+    )
+    figures: str | None = option(
+        None, "folder for every figure as SVG and PNG (pip install resvg-py)", metavar="FOLDER"
+    )
+    language: str = option("en", "language of the report", ("en", "zh"))
+    json: bool = option(False, JSON)
+
+    def run(self) -> int:
+        for run in self.runs:
+            _check_exists(run)
+
+        from jaxnets.report.build import to_text, write_report
+
+        written = write_report(self.runs, self.output, self.figures, self.language)
+        if self.json:
+            print(json.dumps(written, indent=2))
+        else:
+            show(to_text(written))
+        return DONE
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Export(_OfRun):
     """Write a trained run's network for other programs."""
 

@@ -1,1 +1,1 @@
-"""Looking at a network or a run."""
+"""Looking at a network or at runs."""

@@ -40,7 +40,7 @@ def summary(model: Chain, image_shape: Sequence[int]) -> list[Row]:
         if 0 in x.shape:
             raise too_small
         size = sum(leaf.size for leaf in jax.tree.leaves(params))
-        rows.append(Row(_describe(layer, params), tuple(x.shape[1:]), size, flops))
+        rows.append(Row(describe_layer(layer, params), tuple(x.shape[1:]), size, flops))
     return rows
 
 
@@ -57,7 +57,7 @@ def _forward(layer: Any, params: Any, x: jax.ShapeDtypeStruct) -> tuple[Any, int
     return jax.eval_shape(forward, params, x), max(int(cost.get("flops", 0)), 0)
 
 
-def _describe(layer: Any, params: Any) -> str:
+def describe_layer(layer: Any, params: Any) -> str:
     """As "conv1 (Conv 3x3)" or "max_pool 2x2, stride 2"."""
     kind = type(layer).__name__
     if isinstance(layer, nn.Conv):

@@ -1,0 +1,194 @@
+"""The gradient ledger: each array's gradient by hand beside that of autodiff, in three precisions.
+
+And the sizes of a network's weights, gradients and next updates, layer by layer.
+"""
+
+import dataclasses
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxnets.backprop.check import largest, relative_error
+from jaxnets.backprop.network import manual_loss_and_grad
+from jaxnets.data.batches import Batch, train_batches
+from jaxnets.data.datasets import Dataset
+from jaxnets.experiment import create_model, optimizer_of
+from jaxnets.gradcheck.compare import PRECISIONS, QUICK_COMPILATION, precision
+from jaxnets.gradcheck.networks import TOLERANCES
+from jaxnets.losses import LOSSES
+from jaxnets.machine.platform import compiler_options, compiler_options_for_init
+from jaxnets.oracle import FLOOR, both_loss_and_grads
+from jaxnets.runs import checkpoints
+from jaxnets.runs.run_folder import CHECKPOINTS, RunFolder, num_params
+from jaxnets.serving.trained import TrainedNetwork, to_input
+from jaxnets.system import check_memory
+from jaxnets.training.step import autodiff_loss_and_grad
+
+# Larger networks are compared in float32 alone: float64 takes them minutes.
+MAX_PARAMS = 5_000_000
+IMAGES, FEW_IMAGES = 32, 2
+COPIES = 8  # How often the parameters are in memory at once, at most.
+
+Tree = Any  # Arrays by layer and name.
+
+
+class Gradients(NamedTuple):
+    """Gradients of the summed loss of some training images, in one or several precisions."""
+
+    count: int  # How many images.
+    manual: dict[str, Tree]  # By hand.
+    automatic: dict[str, Tree]  # By autodiff of the plain network.
+
+
+def gradients(trained: TrainedNetwork, data: Dataset) -> Gradients:
+    """Both gradients of the run's own weights, on the first images of its training.
+
+    In bfloat16 autodiff differentiates the float32 network at the numbers of the forward pass by
+    hand (`oracle.both_loss_and_grads`).
+
+    Raises:
+      UserError: There is not enough memory.
+    """
+    is_large = num_params(trained.params) > MAX_PARAMS
+    check_memory(COPIES * sum(leaf.nbytes for leaf in jax.tree.leaves(trained.params)))
+    batch = _first_batch(trained, data, FEW_IMAGES if is_large else IMAGES)
+    lowered, arrays = [], {}
+    for dtype in ("float32",) if is_large else PRECISIONS:
+        with precision(dtype):
+            wide = jnp.float64 if dtype == "float64" else jnp.float32
+            arrays[dtype] = jax.tree.map(
+                lambda x, wide=wide: jnp.asarray(x, None if x.dtype == np.int32 else wide),
+                (trained.params, batch),
+            )
+            # Quick to compile; in float64 that would take longer to run.
+            options = compiler_options_for_init() if dtype == "float64" else QUICK_COMPILATION
+            options = (compiler_options() or {}) | (options or {})
+            for program in _programs(trained, dtype):
+                jitted = jax.jit(program, compiler_options=options)
+                lowered.append((dtype, jitted.lower(*arrays[dtype])))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        compiled = list(pool.map(lambda pair: pair[1].compile(), lowered))
+    found: dict[str, list[Tree]] = {dtype: [] for dtype in arrays}
+    for (dtype, _), program in zip(lowered, compiled, strict=True):
+        with precision(dtype):
+            found[dtype] += jax.device_get(program(*arrays[dtype]))
+    return Gradients(
+        len(batch.labels), *({d: pair[i] for d, pair in found.items()} for i in (0, 1))
+    )
+
+
+def _programs(trained: TrainedNetwork, dtype: str) -> list[Any]:
+    """Functions (params, batch) that return the gradient by hand, then the other, in lists."""
+    config, key = dataclasses.replace(trained.config, precision=dtype), jax.random.key(0)
+    model = create_model(config, len(trained.class_names))
+    if dtype == "bfloat16":
+        both = both_loss_and_grads(model, config.loss, "float32")
+        return [lambda params, batch: list(both(params, batch, key)[1])]
+    manual = manual_loss_and_grad(model, config.loss)
+    automatic = autodiff_loss_and_grad(model.apply, LOSSES[config.loss])
+    return [
+        lambda params, batch: [manual(params, batch, key)[1]],
+        lambda params, batch: [automatic(params, batch, key)[1]],
+    ]
+
+
+def _first_batch(trained: TrainedNetwork, data: Dataset, count: int) -> Batch:
+    """The first images of the run's first epoch as floats, not augmented."""
+    config, count = trained.config, min(count, len(data.train))
+    batch = next(train_batches(data.train, count, seed=config.seed, epoch=0))
+    return batch._replace(images=np.asarray(to_input(config, batch.images)))
+
+
+class Entry(NamedTuple):
+    """An array of parameters in the ledger."""
+
+    layer: str
+    array: str
+    shape: tuple[int, ...]
+    manual: float  # In the widest precision, the largest element: by hand,
+    automatic: float  # and by autodiff.
+    errors: dict[str, float]  # The largest relative error in each precision.
+
+    @property
+    def ok(self) -> bool:
+        """Whether every error is within gradcheck's tolerance."""
+        return all(error <= TOLERANCES[dtype] for dtype, error in self.errors.items())
+
+
+def layers_of(trained: TrainedNetwork) -> list[str]:
+    """The layers with parameters, in the order of the forward pass."""
+    names = [getattr(layer, "name", None) or "" for layer in trained.model.layers]
+    return [name for name in names if name in trained.params]
+
+
+def ledger(trained: TrainedNetwork, found: Gradients) -> list[Entry]:
+    """Every array's entry.
+
+    An array smaller than a tenth of its layer's largest is measured by that tenth, as
+    --gradients=both does: it is a sum that cancels.
+    """
+    widest, entries = next(iter(found.manual)), []
+    for layer in layers_of(trained):
+        for name, reference in found.automatic[widest][layer].items():
+            at = np.unravel_index(np.abs(reference).argmax(), reference.shape)
+            errors = {}
+            for dtype, automatic in found.automatic.items():
+                floor = FLOOR * largest(automatic[layer])
+                pair = found.manual[dtype][layer][name], automatic[layer][name]
+                errors[dtype] = relative_error(*pair, floor=floor)[0]
+            manual = float(found.manual[widest][layer][name][at])
+            entries.append(
+                Entry(layer, name, reference.shape, manual, float(reference[at]), errors)
+            )
+    return entries
+
+
+class Norms(NamedTuple):
+    """The Euclidean norms of a layer's arrays."""
+
+    layer: str
+    weights: float
+    gradient: float  # Of the mean loss of the images.
+    update: float  # What one step adds to the weights, at the config's own learning rate.
+
+
+def norms(folder: RunFolder, trained: TrainedNetwork, found: Gradients) -> list[Norms]:
+    """How large each layer's weights, gradient and next update are.
+
+    The learning rate is the config's, as a schedule ends near 0; momentum is the checkpoint's.
+    """
+    config, params = trained.config, trained.params
+    optimizer = optimizer_of(config, lambda step: config.learning_rate)
+    scale = 1 / found.count if config.reduction == "mean" else 1.0
+
+    def sizes(params: Any, opt_state: Any, gradient: Any):
+        gradient = jax.tree.map(lambda g, x: scale * g.astype(x.dtype), gradient, params)
+        updates, _ = optimizer.update(gradient, opt_state, params)
+        squares = jax.tree.map(lambda x: (x.astype(jnp.float32) ** 2).sum(), [gradient, updates])
+        return [jax.tree.map(lambda x: (x.astype(jnp.float32) ** 2).sum(), params), *squares]
+
+    options = (compiler_options() or {}) | QUICK_COMPILATION
+    opt_state = _optimizer_state(folder, trained, optimizer)
+    compiled = jax.jit(sizes, compiler_options=options)
+    parts = jax.device_get(compiled(params, opt_state, found.manual["float32"]))
+    return [
+        Norms(layer, *(float(np.sqrt(sum(part[layer].values()))) for part in parts))
+        for layer in layers_of(trained)
+    ]
+
+
+def _optimizer_state(
+    folder: RunFolder, trained: TrainedNetwork, optimizer: optax.GradientTransformation
+) -> Any:
+    """The checkpoint's optimizer state; a new one where the run kept only its weights."""
+    path = checkpoints.path_of(folder.path / CHECKPOINTS, trained.step)
+    like = {"opt_state": jax.eval_shape(optimizer.init, trained.params)}
+    try:
+        return checkpoints.read(path, like, whole=False)["opt_state"]
+    except (ValueError, OSError):
+        return optimizer.init(trained.params)

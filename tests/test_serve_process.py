@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from browser import CHROMIUM, Browser
 from conftest import HANGS
 from served import SoftmaxRun, inference, random_bytes
 
@@ -40,6 +41,7 @@ class Process:
         command = ["-m", "jaxnets", "serve", *(run.path for run in runs)]
         flags = ["--port=0", "--json", f"--feedback={log}", *flags]
         self.child = start_python(*command, *flags)
+        self.log = log
         told = self.child.stdout.readline()
         assert told, self.child.communicate(timeout=HANGS)
         self.url = json.loads(told)["url"]
@@ -203,6 +205,45 @@ def test_a_closed_stdout_ends_it_in_a_line_or_not_at_all(start_python, runs, tmp
         with start_python(*flags, stdout=full) as process:
             _, err = process.communicate(timeout=HANGS)
         assert process.returncode == 1 and "No space left" in err and "Traceback" not in err
+
+
+# The page
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+def test_the_page_shows_both_models_and_its_buttons_save_feedback(server, tmp_path):
+    before = len(read(server.log))
+    with Browser(tmp_path / "chromium") as browser:
+        browser.resize(390, 844)
+        browser.call("Page.navigate", url=server.url)
+        browser.wait(
+            "document.readyState === 'complete' && document.querySelector('.card') !== null"
+        )
+        assert browser.evaluate("document.querySelector('#answers').hidden")
+        points = [browser.place("#paper", *point) for point in ((0.3, 0.2), (0.7, 0.2), (0.5, 0.8))]
+        browser.mouse("mousePressed", *points[0])
+        for point in points:
+            browser.mouse("mouseMoved", *point)
+        browser.mouse("mouseReleased", *points[-1], 0)
+        browser.wait("document.querySelectorAll('.model-answer').length === 2")
+        browser.click("[data-arm=A][data-kind=right]")
+        browser.click("[data-arm=B][data-kind=wrong]")
+        browser.wait("document.querySelectorAll('.model-buttons button:disabled').length === 4")
+        while len(read(server.log)) < before + 2:
+            browser.frame()
+        first, second = read(server.log)[before:]
+        assert [(row.model, row.arm, row.correct) for row in (first, second)] == [
+            ("a", "A", True),
+            ("b", "B", False),
+        ]
+        assert first.request == second.request
+        shown = "[...document.querySelectorAll('.model-best')].map((best) => best.innerText)"
+        assert browser.evaluate(shown) == [first.prediction, second.prediction]
+        browser.click("#language")
+        assert "已保存" in browser.evaluate("document.querySelector('#answers').innerText")
+        assert browser.evaluate("document.documentElement.scrollWidth") <= 390
+        assert browser.evaluate("document.cookie") == "" and not browser.problems()
+        assert all(url.startswith((server.url, "data:")) for url in browser.requests())
 
 
 # Strangers

@@ -14,7 +14,7 @@ from jaxnets.display import one_line
 from jaxnets.serving.server import limits, metrics, openapi, protocol
 from jaxnets.serving.server.assignment import verify
 from jaxnets.serving.server.guard import Guard, refuse
-from jaxnets.serving.server.limits import JSON, Body, RequestError, parse_json, to_json
+from jaxnets.serving.server.limits import CLOSE, JSON, Body, RequestError, parse_json, to_json
 from jaxnets.serving.server.page import INDEX, Page
 from jaxnets.serving.server.pixels import to_images, to_numbers
 from jaxnets.serving.server.service import Service
@@ -67,7 +67,7 @@ def create_app(service: Service, hosts: frozenset[str] | None = None) -> Guard:
 
     async def feedback(request: Request) -> Response:
         if _media_type(request) != JSON:  # Which another site's page may not send unasked.
-            raise RequestError(415, f"content-type: expected {JSON}", {"Connection": "close"})
+            raise RequestError(415, f"content-type: expected {JSON}", CLOSE)
         with Body(service.room) as body:
             values = parse_json(await body.read(request, limits.MAX_JSON))
         answer = verify(service.log.key, values.get("answer"))
@@ -164,8 +164,7 @@ async def _images(service: Service, request: Request, body: Body) -> Any:
         files = [("picture", await body.read(request, limits.MAX_BODY))]
     else:
         kinds = f"{JSON}, multipart/form-data, application/octet-stream or image/..."
-        close = {"Connection": "close"}
-        raise RequestError(415, f"content-type: expected {kinds}, got {media_type!r:.80}", close)
+        raise RequestError(415, f"content-type: expected {kinds}, got {media_type!r:.80}", CLOSE)
     return [await service.prepare(content, name) for name, content in files]
 
 

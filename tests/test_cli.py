@@ -229,7 +229,9 @@ def test_every_command_shows_its_flags_and_with_help_all_those_of_train(
 ):
     assert "--json print JSON" in shown_help(run_command, capsys, command, "--help")
     text = shown_help(run_command, capsys, command, "--help-all")
-    assert ("--momentum" in text) == (command in ("summary", "search", "lr_find", "devices"))
+    assert ("--momentum" in text) == (
+        command in ("summary", "search", "lr_find", "trace", "devices")
+    )
 
 
 @pytest.mark.parametrize(

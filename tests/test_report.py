@@ -418,7 +418,8 @@ def test_without_resvg_the_extra_is_named_before_the_work(
 def test_each_figure_is_a_picture_in_both_forms(written, tmp_path):
     pytest.importorskip("resvg_py", reason="resvg-py, which draws PNG files, is not installed")
     for figure in written[1]:
-        build._write_figure(tmp_path, figure)
+        for kind in ("svg", "png"):
+            svg.write_figure(tmp_path / f"{figure.name}.{kind}", figure)
         text = (tmp_path / f"{figure.name}.svg").read_text("utf-8")
         assert "var(" not in text and "\0" not in text and svg.escape(figure.title) in text
         with Image.open(tmp_path / f"{figure.name}.png") as drawn:
@@ -474,7 +475,7 @@ def test_ticks_are_few_round_and_on_the_axis(seed):
 
 def test_curves_of_strange_numbers_are_drawn():
     values = [None, float("inf"), float("nan"), 2.0, 2.0]
-    series = [charts.Series("a", [1, 2, 3, 4, 5], values), charts.Series("b", [1.0], [None])]
+    series = [charts.Series("a", [1, 2, 3, 4, 5], values, 0), charts.Series("b", [1.0], [None], 1)]
     figure = charts.curves("x", "title", "alt", series, x_label="epoch")
     assert "nan" not in figure.inline() and "inf" not in figure.inline()
 
@@ -486,7 +487,7 @@ def test_many_classes_and_epochs_stay_small(tiny):
     figure = charts.matrix("m", "t", "a", counts, names, row_label="r", column_label="c")
     assert len(figure.inline()) < 200_000
     x = list(range(1, 20_001))
-    long = charts.Series("loss", x, [1 / n for n in x])
+    long = charts.Series("loss", x, [1 / n for n in x], 0)
     drawn = charts.curves("l", "t", "a", [long, long], x_label="epoch").inline()
     assert len(drawn) < 200_000 and "epoch 20000" in drawn
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxnets.cli.flags import ConfigFile, parse_command, print_version, unknown_flag
-from jaxnets.cli.run_commands import JSON, Abtest, Export, Page, Predict, Report, Serve
+from jaxnets.cli.run_commands import JSON, Abtest, Export, Page, Predict, Report, Serve, Trace
 from jaxnets.config.fields import COUNT, Config, preset
 from jaxnets.config.options import Options, option, parse
 from jaxnets.config.recipes import DEFAULT_MODEL, PRESETS
@@ -104,6 +104,7 @@ class Summary(Options):
         (28, 28, 1), "height, width and channels of an image", (1, 10_000)
     )
     num_classes: int = option(10, "number of classes, the outputs of the last layer", COUNT)
+    draw: str | None = option(None, "picture to draw, as .svg or .png", metavar="FILE")
     json: bool = option(False, JSON)
 
     def run(self, **given: Any) -> int:
@@ -115,9 +116,17 @@ class Summary(Options):
         from jaxnets.experiment import create_model
         from jaxnets.report import summary
 
+        if self.draw:
+            from jaxnets.report.svg import figure_path, write_figure
+
+            path = figure_path(self.draw)
         rows = summary.summary(create_model(config, self.num_classes), self.image_shape)
         what = config.model, rows, self.image_shape
         values = summary.to_values(*what)
+        if self.draw:
+            from jaxnets.report.network_figure import network_figure
+
+            write_figure(path, network_figure(*what))
         if self.json:
             print(json.dumps(values, indent=2))
         else:
@@ -249,6 +258,7 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
     "predict": (Predict,),
     "page": (Page,),
     "report": (Report,),
+    "trace": (Trace, Config, ConfigFile),
     "export": (Export,),
     "abtest": (Abtest,),
     "serve": (Serve,),

@@ -156,5 +156,5 @@ def _parse(field: dataclasses.Field, text: str) -> Any:
 
 
 def is_positional(field: dataclasses.Field) -> bool:
-    """Whether an option is a word without a flag."""
-    return field.default is dataclasses.MISSING
+    """Whether an option is a word without a flag; one whose metavar is as [RUN] may be left out."""
+    return field.default is dataclasses.MISSING or str(field.metadata["metavar"]).startswith("[")

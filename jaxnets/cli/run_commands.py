@@ -121,6 +121,44 @@ class Report(Options):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Trace(Options):
+    """Draw one image's numbers through a network, forward and backward."""
+
+    run_folder: tuple[str, ...] = option(
+        (), "run folder; without it --model=NAME takes a fresh network", metavar="[RUN]"
+    )
+    image: str | None = option(
+        None, "picture, or the number of a test image of the data set", metavar="FILE|N"
+    )
+    label: str | None = option(
+        None,
+        "class with which the loss compares",
+        unset="a test image's own, else the network's answer",
+    )
+    svg: str = option("trace.svg", "file to write, .svg or .png", metavar="FILE")
+    json: bool = option(False, JSON)
+
+    def run(self, **given: Any) -> int:
+        if self.image is None:
+            raise UserError("image: expected --image=FILE, or --image=N for a test image, got none")
+        if len(self.run_folder) > 1 or (self.run_folder and given):
+            others = [*self.run_folder[1:], *(f"--{name}" for name in given)]
+            raise UserError(f"expected one run, or flags of a fresh network, got {others[0]} too")
+        for run in self.run_folder:
+            _check_exists(run)
+
+        from jaxnets.report.trace import to_text, trace
+
+        run = self.run_folder[0] if self.run_folder else None
+        values = trace(run, given, self.image, self.label, self.svg)
+        if self.json:
+            print(json.dumps(values, indent=2))
+        else:
+            show(to_text(values))
+        return DONE
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Export(_OfRun):
     """Write a trained run's network for other programs."""
 

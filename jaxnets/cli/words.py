@@ -13,8 +13,9 @@ def positionals(
     words: list[str], fields: Sequence[dataclasses.Field], flags: Collection[str], started: str
 ) -> dict[str, Any]:
     """Gives each positional option a word; an option whose type is tuple takes all the rest."""
-    if len(words) < len(fields):
-        missing = " ".join(map(metavar, fields[len(words) :]))
+    needed = [field for field in fields if field.default is dataclasses.MISSING]
+    if len(words) < len(needed):
+        missing = " ".join(map(metavar, needed[len(words) :]))
         wanted = " ".join([started, *map(metavar, fields)])
         got = f"only {' '.join(words)}" if words else "none"
         raise UserError(f"expected {missing}, got {got}: {wanted} (--help explains)")

@@ -22,7 +22,7 @@ from jaxnets.report.evaluation import (
 from jaxnets.report.figures import MISTAKES
 from jaxnets.report.passes import passes_of
 from jaxnets.report.run_facts import RunFacts, number_in, read_run
-from jaxnets.report.svg import Figure, check_png, escape, to_png
+from jaxnets.report.svg import Figure, check_png, escape, write_figure
 from jaxnets.report.words import Words
 from jaxnets.runs import files
 from jaxnets.serving.output import output_path
@@ -65,7 +65,8 @@ def write_report(
     files.write_text(path, text)
     if folder is not None:
         for figure in drawn:
-            _write_figure(Path(folder).expanduser(), figure)
+            for kind in ("svg", "png"):
+                write_figure(Path(folder).expanduser() / f"{figure.name}.{kind}", figure)
     return {
         "report": str(path),
         "bytes": len(text.encode()),
@@ -93,13 +94,6 @@ def _make_folder(folder: str) -> None:
         Path(folder).expanduser().mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"figures: cannot make the folder {folder}: {error.strerror}") from error
-
-
-def _write_figure(folder: Path, figure: Figure) -> None:
-    svg = figure.standalone()
-    files.write_text(folder / f"{figure.name}.svg", svg)
-    with files.replacing(folder / f"{figure.name}.png") as stream:
-        stream.write(to_png(svg))
 
 
 def report(runs: Sequence[RunFacts], words: Words) -> tuple[str, list[Figure]]:

@@ -30,6 +30,7 @@ class Series(NamedTuple):
     label: str
     x: Sequence[float]
     y: Sequence[float | None]  # None, infinite or NaN: no point.
+    number: int  # It gives the colour and the dashes.
 
 
 class Axis(NamedTuple):
@@ -79,7 +80,8 @@ def axis_of(values: Sequence[float], start: float, end: float, *, log: bool | No
     if log:
         return Axis(low / 1.15, high * 1.15, start, end, True)
     margin = 0.06 * (high - low) or abs(high) * 0.05 or 1.0
-    return Axis(low - margin, high + margin, start, end)
+    lowest = 0.0 if low >= 0 else -math.inf  # A loss is never below it.
+    return Axis(max(low - margin, lowest), high + margin, start, end)
 
 
 def _round_up(step: float) -> float:
@@ -119,13 +121,15 @@ def curves(
     log: bool | None = None,
 ) -> Figure:
     """Curves over the epochs; a pointer shows the values of an epoch."""
-    legend = _legend_rows([one.label for one in series])
+    legend = _legend_rows(series)
     top, bottom, left = 24 + 18 * len(legend) * (len(series) > 1), 40, 56
     figure = Figure(name, WIDTH, top + 170 + bottom, title, alt)
     series = [_thinned(one) for one in series]
     known = [y for one in series for y in one.y if y is not None and math.isfinite(y)]
     x_all = sorted({x for one in series for x in one.x})
     y = axis_of(known, top + 170, top, log=log)
+    if show is percent and max(known, default=0) <= 1:
+        y = y._replace(high=min(y.high, 1.0))
     x = Axis(min(x_all, default=0), max(x_all, default=1), left + 6, WIDTH - 14)
     ticks = y.ticks()
     for tick in ticks:
@@ -136,9 +140,10 @@ def curves(
         if x.low <= tick <= x.high:
             figure.text(x(tick), top + 188, str(tick), text_anchor="middle", fill="soft")
     figure.text((left + WIDTH) / 2, top + 206, x_label, text_anchor="middle", fill="soft")
-    _draw_legend(figure, legend, 24, [one.label for one in series])
-    for number, one in enumerate(series):
-        colour, dash = SERIES[number % len(SERIES)], DASHES[number % len(DASHES)]
+    if len(series) > 1:
+        _draw_legend(figure, legend, 26)
+    for one in series:
+        colour, dash = SERIES[one.number % len(SERIES)], DASHES[one.number % len(DASHES)]
         points = [
             (x(a), y(b)) for a, b in zip(one.x, one.y, strict=True) if b is not None
             and math.isfinite(b)
@@ -159,7 +164,7 @@ def _thinned(one: Series) -> Series:
     if len(one.x) <= MAX_POINTS:
         return one
     at = np.unique(np.linspace(0, len(one.x) - 1, MAX_POINTS).round().astype(int))
-    return Series(one.label, [one.x[i] for i in at], [one.y[i] for i in at])
+    return one._replace(x=[one.x[i] for i in at], y=[one.y[i] for i in at])
 
 
 def _tips(figure, series, x: Axis, x_all, x_label: str, show, top: float) -> None:
@@ -182,29 +187,27 @@ def _tips(figure, series, x: Axis, x_all, x_label: str, show, top: float) -> Non
         figure.tip(x(at) - half, top, 2 * half, 170, shown)
 
 
-def _legend_rows(labels: Sequence[str]) -> list[list[tuple[int, str]]]:
-    """Which labels stand in which row of a legend, with their numbers."""
+def _legend_rows(series: Sequence[Series]) -> list[list[tuple[int, str]]]:
+    """Which labels stand in which row of a legend, with the numbers of their series."""
     rows: list[list[tuple[int, str]]] = [[]]
     used = 0.0
-    for number, label in enumerate(labels):
-        label = shortened(label, 44)
+    for one in series:
+        label = shortened(one.label, 44)
         width = 34 + text_width(label, 12)
         if rows[-1] and used + width > WIDTH - 56:
             rows.append([])
             used = 0.0
-        rows[-1].append((number, label))
+        rows[-1].append((one.number, label))
         used += width
     return rows
 
 
-def _draw_legend(figure: Figure, rows, y: float, labels: Sequence[str]) -> None:
-    if len(labels) < 2:
-        return
+def _draw_legend(figure: Figure, rows: list[list[tuple[int, str]]], y: float) -> None:
     for row, entries in enumerate(rows):
         x = 56.0
         for number, label in entries:
             colour, dash = SERIES[number % len(SERIES)], DASHES[number % len(DASHES)]
-            at = y + 18 * row + 2
+            at = y + 18 * row
             figure.line(
                 x, at, x + 20, at, stroke=colour, stroke_width=2.5, stroke_dasharray=dash or None
             )

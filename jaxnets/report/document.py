@@ -10,6 +10,7 @@ from jaxnets.report.svg import DARK, LIGHT, Figure, escape
 
 # Nothing is loaded and no program runs; only the style with this digest counts.
 POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; style-src '{}'"
+SHORT = 24  # Characters of a row's name that are kept in one line.
 
 
 def document(language: str, title: str, nav: str, body: str, footer: str) -> str:
@@ -77,7 +78,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         html = ""
         for k, text in enumerate(row):
             name = "th" if k == 0 and tag == "td" else tag
-            kind = ' class="number"' if is_number[k] else ' class="long"' if tag == "td" else ""
+            is_long = tag == "td" and (k > 0 or len(text) > SHORT)
+            kind = ' class="number"' if is_number[k] else ' class="long"' if is_long else ""
             scope = "" if name == "td" else ' scope="col"' if tag == "th" else ' scope="row"'
             html += f"<{name}{kind}{scope}>{escape(text)}</{name}>"
         return f"<tr>{html}</tr>"

@@ -38,14 +38,15 @@ def learning_figures(runs: Sequence[RunFacts], words: Words, prefix: str = "") -
     found = []
     for name, columns in CURVES.items():
         series = []
-        for run in runs:
+        for number, run in enumerate(runs):
             for column in columns if len(runs) == 1 else columns[-1:]:
                 y = _waiting(run) if column == "waiting" else run.column(column)
                 x = [float(record["epoch"]) for record in run.records]
                 part = column.partition("_")[0] if len(columns) > 1 else name
                 label = run.name if len(runs) > 1 else words(part)
                 if any(value is not None for value in y):
-                    series.append(Series(printable(label), x, y))
+                    number = number if len(runs) > 1 else columns.index(column)
+                    series.append(Series(printable(label), x, y, number))
         title = words(name)
         if len(runs) > 1 and len(columns) > 1:
             title += f" ({words('validation')})"

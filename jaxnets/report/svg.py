@@ -8,6 +8,7 @@ import base64
 import html
 import io
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from PIL import Image
 
 from jaxnets.display import printable, width_of
 from jaxnets.errors import UserError
+from jaxnets.runs import files
+from jaxnets.serving.output import output_path
 
 # Colours by name in each theme. c1 to c6 tell series apart; they differ in lightness too, for
 # readers who do not tell all hues apart, and each has a contrast of 4.5 or more to the card.
@@ -101,6 +104,11 @@ class Figure:
         """The figure as an SVG file: with its title, on the light theme's background."""
         width, height = _number(self.width), _number(self.height + TITLE)
         body = re.sub("\0.*?\0", "", "".join(self._parts))
+        # The one is for browsers, the other for resvg and Inkscape.
+        body = body.replace(
+            'image-rendering="pixelated"',
+            'image-rendering="optimizeSpeed" class="pixels"',
+        )
         title = element(
             "text", escape(self.title), x=12, y=20, font_size=15, font_weight=600, fill="ink"
         )
@@ -108,6 +116,7 @@ class Figure:
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
             f'viewBox="0 -{TITLE} {width} {height}" font-family="{html.escape(FONT)}" role="img">'
             f"<title>{escape(self.title)}</title><desc>{escape(self.alt)}</desc>"
+            "<style>.pixels{image-rendering:pixelated}</style>"
             + element("rect", y=-TITLE, width=width, height=height, fill="card")
             + f'<g transform="translate(0,-{TITLE})">{title}</g>{body}</svg>\n'
         )
@@ -142,12 +151,19 @@ def data_uri(pixels: np.ndarray) -> str:
     return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
-def signed_pixels(values: np.ndarray, largest: float | None = None) -> np.ndarray:
+Colour = tuple[int, int, int]
+
+
+def signed_pixels(
+    values: np.ndarray,
+    largest: float | None = None,
+    colours: tuple[Colour, Colour] = (ABOVE, BELOW),
+) -> np.ndarray:
     """Numbers [h, w] as pixels [h, w, 4]: orange above zero, blue below, clear at zero."""
     values = np.nan_to_num(np.asarray(values, np.float32), posinf=0, neginf=0)
     largest = largest or float(np.abs(values).max(initial=0)) or 1.0
     pixels = np.empty((*values.shape, 4), np.uint8)
-    pixels[..., :3] = np.where((values >= 0)[..., None], ABOVE, BELOW)
+    pixels[..., :3] = np.where((values >= 0)[..., None], *colours)
     pixels[..., 3] = np.clip(np.abs(values) / largest, 0, 1) ** 0.7 * 255  # Small ones show too.
     return pixels
 
@@ -161,6 +177,24 @@ def tiled(tiles: np.ndarray, columns: int) -> np.ndarray:
         y, x = number // columns * (height + 1), number % columns * (width + 1)
         sheet[y : y + height, x : x + width] = tile
     return sheet
+
+
+def write_figure(path: Path, figure: Figure) -> None:
+    """Writes a figure into a file, by its ending as SVG or PNG."""
+    text = figure.standalone()
+    content = to_png(text) if path.suffix.lower() == ".png" else text.encode()
+    with files.replacing(path) as stream:
+        stream.write(content)
+
+
+def figure_path(output: str) -> Path:
+    """The path of a figure that may be written; UserError before any work is done."""
+    path = output_path(output)
+    if (kind := path.suffix.lower()) not in (".svg", ".png"):
+        raise UserError(f"expected a figure as .svg or .png, got {kind or output}")
+    if kind == ".png":
+        check_png()
+    return path
 
 
 def to_png(svg: str) -> bytes:

@@ -1,16 +1,19 @@
 """jaxnets serve: what each route answers, whom, and what it refuses; in this process."""
 
+import asyncio
 import json
 import re
 import threading
+import time
 
 import jax
 import numpy as np
 import pytest
+from conftest import HANGS
 from served import NAMES, Served, SoftmaxRun, inference, png, random_bytes
 
 from jaxnets.serving.predict import load_predictor
-from jaxnets.serving.server import limits, models, pixels
+from jaxnets.serving.server import guard, limits, models, pixels
 from jaxnets.serving.server.assignment import Answer, Assignment, sign, verify
 from jaxnets.serving.server.feedback import read
 from jaxnets.serving.server.limits import RequestError
@@ -97,6 +100,17 @@ def test_inference_in_bytes_is_numpys(server, runs, kind, dtype):
     assert_near(found, expected)
     labels = "".join(f"\1\0\0\0{k}" for k in expected.argmax(axis=1))
     assert answer.content[length + 80 :] == labels.encode()
+
+
+@pytest.mark.parametrize("pixel", [np.nan, np.inf, -0.5, 1.5])
+def test_wrong_numbers_in_bytes_are_refused(server, pixel):
+    content = np.full(784, pixel, "<f4").tobytes()
+    tensor = {"name": "images", "datatype": "FP32", "shape": [1, 784]}
+    tensor["parameters"] = {"binary_data_size": len(content)}
+    head = json.dumps({"inputs": [tensor]}).encode()
+    headers = {"Inference-Header-Content-Length": str(len(head))}
+    message = server.refusal(400, "POST", INFER, content=head + content, headers=headers)
+    assert "pixels from 0 to 1" in message
 
 
 def test_requests_at_a_time_share_batches_and_nothing_is_compiled(server, runs):
@@ -237,8 +251,9 @@ def looking(monkeypatch):
 
 def wait_for(server, version):
     """Asks until a version answers: no request may fail meanwhile."""
-    image = random_bytes(1)
+    image, end = random_bytes(1), time.monotonic() + HANGS
     while True:
+        assert time.monotonic() < end
         answer = server.post(INFER, inference(image))
         if answer["model_version"] == version:
             return np.array(answer["outputs"][0]["data"]), image / 255
@@ -310,6 +325,7 @@ def tensor(**changes):
         (INFER, tensor(data=[-1] + [0] * 783), "pixels from 0 to 255"),
         (INFER, tensor(data=[0.5] * 784, datatype="FP32", shape=[1, 784, 1]), "the shape"),
         (INFER, tensor(data=[1.5] * 784, datatype="FP32"), "pixels from 0 to 1"),
+        (INFER, tensor(data=[-0.5] * 784, datatype="FP32"), "pixels from 0 to 1"),
         (INFER, tensor(data=["1"] * 784), "expected a list of numbers"),
         (INFER, tensor(data=[True] * 784), "expected a list of numbers"),
         (INFER, tensor(data=[None] * 784), "expected a list of numbers"),
@@ -432,6 +448,25 @@ def test_too_many_images_at_a_time_are_put_off(server, monkeypatch):
     monkeypatch.setattr(server.service.models[0].version.images, "_most", 3)
     assert "try again" in server.refusal(503, "POST", INFER, json=inference(random_bytes(4)))
     server.post(INFER, inference(random_bytes(3)))
+
+
+def test_who_does_not_read_a_large_answer_is_given_up(server, monkeypatch, capfd):
+    monkeypatch.setattr(limits, "SLOW", 0.01)
+    sent = []
+
+    async def receive():
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message):
+        sent.append(message)
+        if len(sent) > 2:  # The head, a part: the system's buffers are full.
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(guard, "PART", 100)
+    scope = {"type": "http", "method": "GET", "path": "/run.js", "headers": [], "query_string": b""}
+    server.run(server.app(scope, receive, send))
+    assert len(sent) == 3 and len(sent[1]["body"]) == 100
+    assert capfd.readouterr().err == ""
 
 
 def test_another_host_than_this_machine_is_refused(runs, tmp_path):

@@ -147,7 +147,11 @@ function drawCurve() {
 function initLearning() {
   for (const rate of RATES) byId("rate").append(element("option", { text: String(rate), value: rate }));
   byId("rate").value = "0.01";
-  byId("rate").addEventListener("change", drawCurve);
+  byId("rate").addEventListener("change", () => {
+    drawCurve();
+    renderCell();
+    renderTour();
+  });
   byId("step").addEventListener("click", takeStep);
   byId("undo").addEventListener("click", undoStep);
 }

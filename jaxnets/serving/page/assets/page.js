@@ -19,6 +19,12 @@ function compute() {
   if (state.label !== null) state.back = backward(state.network, state.pass, state.label);
 }
 
+/** What lies on the paper, as the network sees it; null if there is no ink. */
+function prepared(grey) {
+  if (RUN.asDigits) return toDigit(grey, mayBeRuled());
+  return toSquare(photo ? grey : mapped(grey, (value) => 255 - value)); // Drawn light on dark.
+}
+
 let frame = 0;
 
 /** Takes what lies on the paper; `time` is when the pen moved. At once, or with the next frame. */
@@ -30,8 +36,7 @@ function seeDrawing(time, now = false) {
     });
     return;
   }
-  const grey = onPaper();
-  const pixels = grey && (RUN.asDigits ? toDigit(grey, mayBeRuled()) : toSquare(grey));
+  const grey = onPaper(), pixels = grey && prepared(grey);
   byId("problem").textContent = grey && !pixels ? say("noInk") : "";
   state.pixels = pixels;
   if (!pixels) state.label = null;
@@ -136,6 +141,7 @@ function translate() {
 }
 
 function init() {
+  byId("bars").classList.toggle("many", state.classNames.length > 14); // Then the best one comes first.
   state.classNames.forEach((name, k) => {
     byId("bars").append(element("li", {}, element("b", { text: name }), element("div", {}, element("i")), element("span")));
     const input = element("input", { type: "radio", name: "label", value: k });

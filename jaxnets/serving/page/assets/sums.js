@@ -108,9 +108,10 @@ function firstLayer(network) {
   return network.layers.findIndex((layer) => layer.kind !== "flatten");
 }
 
-function explainWeight({ layer }, view, index) {
-  const array = layer[view === "W" ? "kernel" : "bias"], shape = layer.shapes[view === "W" ? "kernel" : "bias"];
-  return { symbol: named(view, shape, index), value: array[index], formula: FORMULAS[layer.kind].y, lines: [] };
+function explainWeight({ layer, gradient }, view, index) {
+  const array = view === "W" ? "kernel" : "bias", value = layer[array][index], dv = gradient?.[array][index];
+  const lines = gradient ? [[`d${view}`, dv], ["η", rateNow()], [`${view} − η d${view}`, value - rateNow() * dv]] : [];
+  return { symbol: named(view, layer.shapes[array], index), value, formula: `${view} ← ${view} − η d${view}`, lines };
 }
 
 const EXPLAIN = {
@@ -241,7 +242,7 @@ function explainLoss({ network, pass, back, label, classNames }, view, index) {
  *
  * The number is an input of layer n ("value") or one of its weights ("kernel", "bias").
  */
-function centralDifference({ network, pass, label }, { n, array, index }, epsilon = 1e-5) {
+function centralDifference({ network, pass, label }, { n, array, index }, epsilon = 1e-6) {
   const lossAt = (move) => {
     const weights = array === "value" ? pass.values[n].slice() : network.layers[n][array];
     const before = weights[index];

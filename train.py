@@ -18,6 +18,8 @@ import _signal  # pyright: ignore[reportMissingImports] (built in: never open to
 if __name__ == "__main__" and hasattr(_signal, "pthread_sigmask"):  # Windows has none.
     _signal.pthread_sigmask(_signal.SIG_BLOCK, {_signal.SIGINT})  # Ctrl-C waits for run_process.
 
+import contextlib
+
 from jaxnets.errors import DONE, run_process
 
 
@@ -26,13 +28,22 @@ def main(arguments: list[str]) -> int:
     from jaxnets.cli.flags import parse_flags  # In here Ctrl-C ends the process in one line.
 
     flags = parse_flags(arguments, description=__doc__ or "")
+    if "track" in flags or "profile" in flags:
+        from jaxnets.tracking.check import check
+
+        check(flags.get("track", "none"), flags.get("profile"))
 
     # Imported when the flags are known to be right: JAX takes a second.
     from jaxnets import lecture
     from jaxnets.runs.run import Run
 
-    with Run.open(flags) as run:  # loads the data, builds the network, takes the run folder
+    with contextlib.ExitStack() as stack:
+        run = stack.enter_context(Run.open(flags))  # loads the data, builds the network
         lecture.prepare(run)  # the slides' own search and lines, where the config asks for them
+        if run.config.track != "none" or run.config.profile is not None:
+            from jaxnets.tracking.watch import watched
+
+            stack.enter_context(watched(run))  # trackers and the profiler follow what comes
         print(run.headline, flush=True)
         for record in run.epochs():  # trains, validates, logs, saves
             run.report(record)

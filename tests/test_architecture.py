@@ -46,11 +46,12 @@ ROOMS = {
     "oracle runs serving system training",
     "serving": "__version__ abtest config data display errors experiment machine models runs "
     "system training",
+    "tracking": "config display errors experiment metrics runs serving",
     "cli": "__version__ abtest config display errors experiment figure gradcheck lecture report "
     "serving system",
     "__main__": "cli errors",
     "": "callbacks config data experiment facts history network serving",
-    "train.py": "cli errors lecture runs",
+    "train.py": "cli errors lecture runs tracking",
 }
 MAY_IMPORT = {room: set(others.split()) for room, others in ROOMS.items()}
 

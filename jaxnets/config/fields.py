@@ -15,6 +15,7 @@ from jaxnets.errors import UserError, unknown
 NO_VALIDATION = "but no images are held back (--validation_size=N)"
 # The names of --augment (training/augment.py; shift: data/batches.py).
 AUGMENTATIONS = ("none", "shift", "crop", "flip", "colour", "pca", "cutout", "mixup")
+TRACKERS = ("none", "tensorboard", "trackio", "wandb", "mlflow")  # Those of --track (tracking/).
 
 _PLACE = ("coordinator", "num_processes", "process_id")  # Which process of several this is.
 # The fields that describe a run's processes, with their values for a single process.
@@ -165,6 +166,14 @@ class Config(Options):
     log_format: str = option(
         "plain", "format of progress lines; lecture: as on the slides", ("plain", "lecture")
     )
+    track: str = option(
+        "none",
+        "where to show the run: tensorboard, trackio, wandb, mlflow (docs/tracking.md)",
+        metavar="NAME,...",
+    )
+    profile: str | None = option(
+        None, "folder for JAX's profile of some steps (docs/tracking.md)", metavar="FOLDER"
+    )
     workdir: str | None = option(
         None, "folder to keep the run in", metavar="FOLDER", unset="runs/<model>-<date>-<time>"
     )
@@ -203,12 +212,13 @@ class Config(Options):
         if self.replay_seeds > 1 and recipe.get("latent_dims") is None:
             yield f"replay_seeds: {model} has no search to repeat"
 
-        names = self.augment.split(",")
-        for name in names:
-            if name not in AUGMENTATIONS:
-                yield str(unknown("augment", name, AUGMENTATIONS))
-        if len(set(names)) < len(names) or ("none" in names and len(names) > 1):
-            yield f"augment: expected each name once, none alone, got {self.augment}"
+        for field, known in (("augment", AUGMENTATIONS), ("track", TRACKERS)):
+            names = (text := getattr(self, field)).split(",")
+            for name in names:
+                if name not in known:
+                    yield str(unknown(field, name, known))
+            if len(set(names)) < len(names) or ("none" in names and len(names) > 1):
+                yield f"{field}: expected each name once, none alone, got {text}"
         if self.ten_crop and self.input_size is None:
             yield f"ten_crop: {model} has no input_size to crop to"
 
@@ -231,18 +241,10 @@ class Config(Options):
             yield f"{', '.join(_PLACE)}: expected all or none, got no {' and no '.join(missing)}"
         if self.secret_file is not None and not self.is_distributed:
             yield "secret_file: expected with coordinator or distributed"
-        if self.coordinator is None:
-            return
-        from jaxnets.config.address import is_address
+        if self.coordinator is not None:
+            from jaxnets.config.address import mistakes_with_coordinator
 
-        if not is_address(self.coordinator):
-            yield f"coordinator: expected HOST:PORT, got {self.coordinator!r}"
-        if self.replay_seeds > 1:
-            yield f"replay_seeds: expected 1 with coordinator, got {self.replay_seeds}"
-        last, index = (self.num_processes or 0) - 1, self.process_id or 0
-        if index > last:
-            numbers = f"from 0 to {last} for num_processes {last + 1}"
-            yield f"process_id: expected a whole number {numbers}, got {index}"
+            yield from mistakes_with_coordinator(self)
 
     @property
     def is_distributed(self) -> bool:

@@ -101,22 +101,11 @@ def set_up_jax(
         raise UserError(f"devices: expected a multiple of the {processes} processes, got {devices}")
     default = (cpu_devices or 1) if found[0].platform == "cpu" else len(found)
     per_process = devices // processes if devices else default
-    return _of_all_processes(per_process) if connected else found[:per_process]
+    if not connected:
+        return found[:per_process]
+    from jaxnets.machine.distributed import devices_of_all_processes
 
-
-def _of_all_processes(per_process: int) -> Devices:
-    """The first devices of each process, in the order of processes; all must have as many."""
-    owned = [
-        sorted((d for d in jax.devices() if d.process_index == process), key=lambda d: d.id)
-        for process in range(jax.process_count())
-    ]
-    for process, theirs in enumerate(owned):
-        if len(theirs) != len(owned[0]):
-            raise UserError(
-                f"devices: expected as many in each process, process 0 has {len(owned[0])}, "
-                f"process {process} {len(theirs)}"
-            )
-    return [device for theirs in owned for device in theirs[:per_process]]
+    return devices_of_all_processes(per_process)
 
 
 def _found(platform: str | None) -> Devices:

@@ -19,13 +19,16 @@ from jaxnets.training.optimizer import create_schedule
 # These belong to the process, not to the run.
 OF_THE_PROCESS = ("workdir", "resume", "overwrite", "dry_run")
 
+# What a run shows and to whom; its result does not depend on these.
+OF_ITS_SHOWING = ("log_format", "track", "profile")
+
 # What may change on resume: where and how the run works, not what it computes. Data and weights are
 # compared by their SHA-256, so their paths may change; the number of epochs may only grow.
 RESUME_MAY_CHANGE = (
     *OF_THE_PROCESS,
     *("epochs", "dataset", "data_dir", "init_from", "platform", "cpu_devices", "devices"),
-    *("parallel", "log_format", "target_accuracy", "checkpoint_every", "keep"),
-    *("early_stopping", "weights_only"),
+    *("parallel", "target_accuracy", "checkpoint_every", "keep", "early_stopping", "weights_only"),
+    *OF_ITS_SHOWING,
     *SINGLE_PROCESS,
 )
 
@@ -104,10 +107,10 @@ def read_config(folder: RunFolder) -> Config:
 
 def from_json(values: dict[str, Any]) -> Config:
     """The config of a run's config.json; a missing field's default could train something else."""
-    names = [field.name for field in fields(Config)]
-    if missing := [name for name in names if name not in values]:
+    names = {field.name for field in fields(Config)}
+    if missing := sorted(names - set(OF_ITS_SHOWING) - values.keys()):
         raise UserError(f"no {', '.join(missing)}: another version of jaxnets wrote it")
-    found: dict[str, Any] = {name: values[name] for name in names}
+    found: dict[str, Any] = {name: values[name] for name in values.keys() & names}
     try:
         return Config(**found)
     except (ValueError, TypeError, RecursionError) as error:  # A wrong type, or nested too deep.

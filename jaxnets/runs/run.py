@@ -36,6 +36,7 @@ class Run:
       checkpoint: How far the run has come.
       note: What is unusual about its recipe, or "".
       progress: The class of what is shown: a bar, and a line an epoch.
+      hooks: Objects whose epoch(record) and test(metrics) are called when these are known.
       closing_lines: Called with the run and its test metrics; returns what `finish` prints last.
     """
 
@@ -45,6 +46,7 @@ class Run:
         self.experiment, self.folder, self.processes = experiment, folder, processes
         self.checkpoint, self.note = Checkpoint(state), ""
         self.progress: Callable[..., Progress] = Progress
+        self.hooks: list[Any] = []
         self.closing_lines: Callable[[Run, Metrics], str | None] = lambda run, test: None
 
     @classmethod
@@ -186,6 +188,8 @@ class Run:
         except BrokenPipeError:  # stdout's reader, such as `head`, has ended: so does the run.
             self._save(self.checkpoint)
             raise
+        for hook in self.hooks:
+            hook.epoch(record)
 
     def finish(self) -> Metrics:
         """Tests once, writes result.json, prints how the run ended; returns the test's metrics.
@@ -199,6 +203,8 @@ class Run:
         print(self._shown.test_line(test))
         result = self.result(test)
         self.folder.finish(result)
+        for hook in self.hooks:
+            hook.test(test)
         if self.config.weights_only and self.processes.is_first:
             from jaxnets.runs.weights_only import keep_weights_only
 

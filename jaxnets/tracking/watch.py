@@ -1,0 +1,200 @@
+"""Follows a run: its numbers and pictures go to trackers, some of its steps to a profile.
+
+A tracker that fails while the run trains is left, with a line on stderr: the run goes on.
+"""
+
+import contextlib
+import importlib
+import io
+import json
+import math
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from jaxnets.config.fields import SINGLE_PROCESS, Config
+from jaxnets.config.options import options_of, show
+from jaxnets.display import one_line
+from jaxnets.display import show as show_line
+from jaxnets.errors import UserError, first_line
+from jaxnets.experiment import Record
+from jaxnets.metrics import Metrics
+from jaxnets.runs.files import mkdir, read_json, write_text
+from jaxnets.runs.run import Run
+from jaxnets.runs.run_folder import TRACKING
+from jaxnets.serving.predict import create_predictor
+from jaxnets.tracking.check import check
+from jaxnets.tracking.pictures import confusion_picture, sample_picture
+
+PROJECT = "jaxnets"  # Under this name a tracker that knows projects shows the runs.
+KEYS = "runs.json"  # In TRACKING: by tracker, what continues the same tracked run.
+SAMPLES, CANDIDATES = (
+    16,
+    512,
+)  # Test images that are shown; the first so many, the wrong ones first.
+# Fields of Config that are no hyperparameters: where a run works, and what it shows to whom.
+NOT_SENT = {*SINGLE_PROCESS, "workdir", "overwrite", "resume", "dry_run", "track", "profile"}
+
+
+class Tracker(Protocol):
+    """What shows runs: one call for each thing that it is given. Steps count from the run's start.
+
+    `Tracker(name, folder, config, key, step)` opens a new run of this name, or with a key the one
+    that had it, which has come to this step; the folder is the run's own for trackers.
+    """
+
+    key: str  # What continues the run.
+    how_to_see: str  # The command that shows it.
+
+    def scalars(self, values: dict[str, float], step: int) -> None: ...
+    def histograms(self, arrays: dict[str, np.ndarray], step: int) -> None: ...
+    def picture(self, name: str, pixels: np.ndarray, step: int) -> None:
+        """Shows pixels [H, W, 3] uint8."""
+
+    def close(self, finished: bool) -> None: ...
+
+
+@contextlib.contextmanager
+def watched(run: Run) -> Iterator[None]:
+    """Follows a run in a block as its config asks; of several processes only the first does.
+
+    Raises:
+      UserError: A package is missing, or a tracker cannot begin.
+    """
+    config = run.config
+    if config.dry_run or not run.processes.is_first:  # A dry run keeps nothing.
+        yield
+        return
+    check(config.track, config.profile)  # A resumed run's config may ask for what is not here.
+    with contextlib.ExitStack() as stack:
+        if config.track != "none":
+            run.hooks.append(stack.enter_context(Tracking(run)))
+        if config.profile is not None:
+            from jaxnets.tracking.profile import Profile
+
+            run.hooks.append(stack.enter_context(Profile(run, Path(config.profile).expanduser())))
+        yield
+
+
+class Tracking(contextlib.AbstractContextManager):
+    """The hook of a run that sends what is known after an epoch and after the test."""
+
+    def __init__(self, run: Run):
+        self._run, self._finished = run, False
+        self._trackers: dict[str, Tracker] = {}
+        folder, name = run.folder.path / TRACKING, run.folder.path.name
+        step, config = int(run.checkpoint.state.step), hyperparameters(run.config)
+        mkdir(folder)
+        keys = read_json(folder / KEYS) if (folder / KEYS).exists() else {}
+        for tracker in run.config.track.split(","):
+            key = keys.get(tracker) if isinstance(keys.get(tracker), str) else None
+            try:
+                with _silenced():
+                    kind = importlib.import_module(f"jaxnets.tracking.to_{tracker}").OpenTracker
+                    opened = kind(name, folder, config, key, step)
+            except Exception as error:
+                self._close()
+                raise UserError(f"track: {tracker}: {first_line(error)}") from error
+            self._trackers[tracker], keys[tracker] = opened, opened.key
+            if key is None:  # A resumed run may not have been tracked before.
+                for record in run.folder.records():
+                    self._send(tracker, "scalars", scalars_of(record), record["step"])
+        write_text(folder / KEYS, json.dumps(keys, indent=2) + "\n")
+
+    def epoch(self, record: Record) -> None:
+        """Sends an epoch's numbers, and the parameters after it."""
+        parameters = parameters_by_path(self._run.checkpoint.state.params)
+        for tracker in list(self._trackers):
+            self._send(tracker, "scalars", scalars_of(record), record["step"])
+            self._send(tracker, "histograms", parameters, record["step"])
+
+    def test(self, metrics: Metrics) -> None:
+        """Sends the test's numbers, its confusion matrix, and test images with predictions."""
+        self._finished, step = True, int(self._run.checkpoint.state.step)
+        values = {"test/loss": metrics.loss, "test/accuracy": metrics.accuracy}
+        names = self._run.experiment.data.class_names
+        matrix = confusion_picture(np.asarray(metrics.confusion), names)
+        samples = samples_of(self._run)
+        for tracker in list(self._trackers):
+            self._send(tracker, "scalars", values, step)
+            self._send(tracker, "picture", "test/confusion_matrix", matrix, step)
+            self._send(tracker, "picture", "test/samples", samples, step)
+        for name, tracker in self._trackers.items():
+            show_line(f"tracked by {name}: {tracker.how_to_see}")
+
+    def _send(self, name: str, method: str, *arguments: Any) -> None:
+        """Calls a tracker's method; one that fails gets nothing more."""
+        if (tracker := self._trackers.get(name)) is None:
+            return
+        try:
+            with _silenced():
+                getattr(tracker, method)(*arguments)
+        except Exception as error:
+            del self._trackers[name]
+            text = f"warning: {name} gets nothing more of this run: {first_line(error)}"
+            show_line(one_line(text), sys.stderr)
+
+    def _close(self) -> None:
+        for tracker in list(self._trackers):
+            self._send(tracker, "close", self._finished)
+
+    def __exit__(self, *exception) -> None:
+        self._close()
+
+
+def hyperparameters(config: Config) -> dict[str, Any]:
+    """The fields of a config that a tracker compares: numbers, booleans and texts."""
+    values = {field: getattr(config, field.name) for field in options_of(Config)}
+    return {
+        field.name: value if isinstance(value, bool | int | float | str) else show(field, value)
+        for field, value in values.items()
+        if field.name not in NOT_SENT
+    }
+
+
+def scalars_of(record: Record) -> dict[str, float]:
+    """An epoch's numbers, those of a part as "train/loss"; None and infinite ones are left out.
+
+    >>> scalars_of({"epoch": 1, "train_loss": 0.5, "validation_loss": None})
+    {'epoch': 1.0, 'train/loss': 0.5}
+    """
+    parts = ("train_", "validation_")
+    return {
+        name.replace("_", "/", 1) if name.startswith(parts) else name: float(value)
+        for name, value in record.items()
+        if name != "step" and value is not None and math.isfinite(value)
+    }
+
+
+def parameters_by_path(params: Any) -> dict[str, np.ndarray]:
+    """The parameters by names as "conv1/kernel"; a step in flight does not change them."""
+    leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(params))
+    paths = ["/".join(str(key.key) for key in path) for path, _ in leaves]
+    return {
+        path: np.asarray(leaf, np.float32) for path, (_, leaf) in zip(paths, leaves, strict=True)
+    }
+
+
+def samples_of(run: Run) -> np.ndarray:
+    """A picture of some test images with what the network takes them for, the wrong ones first."""
+    experiment, state = run.experiment, run.checkpoint.state
+    predictor = create_predictor(run.config, experiment.data, state, True)
+    split = experiment.data.test[np.arange(min(CANDIDATES, len(experiment.data.test)))]
+    probabilities = predictor.probabilities(split.images)
+    predicted = probabilities.argmax(axis=1)
+    chosen = np.argsort(predicted == split.labels, kind="stable")[:SAMPLES]
+    names = experiment.data.class_names
+    return sample_picture(
+        [predictor.seen(split.images[i]) for i in chosen],
+        [names[split.labels[i]] for i in chosen],
+        [f"{names[predicted[i]]} {probabilities[i].max():.2f}" for i in chosen],
+    )
+
+
+def _silenced() -> contextlib.AbstractContextManager:
+    """Drops what a tracker prints to stdout: the run says itself how to see it."""
+    return contextlib.redirect_stdout(io.StringIO())

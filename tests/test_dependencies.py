@@ -14,6 +14,7 @@ from jaxnets.data.published import SETS
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LOCK = ".ci/requirements-3.11.txt"
+LOCKED = ("test", "compare", "export", "serve", "tensorboard", "clients", "oracle")
 RENEW = "CONTRIBUTING.md has the command that renews the lock file"
 
 
@@ -33,10 +34,7 @@ def pins(path: str) -> dict[str, tuple[Version, str]]:
 
 
 def test_the_lock_file_has_what_pyproject_requires_with_hashes():
-    needed, locked = (
-        requirements("test", "compare", "export", "serve", "clients", "oracle"),
-        pins(LOCK),
-    )
+    needed, locked = requirements(*LOCKED), pins(LOCK)
     for name in ("torch", "torchvision"):  # Their CPU builds are not on PyPI.
         assert needed.pop(name) and name not in locked
     for name, requirement in needed.items():
@@ -60,11 +58,8 @@ def test_every_dependency_and_data_set_has_its_licence_in_the_table():
     page = (ROOT / "docs" / "security.md").read_text()
     table = page.partition("## What comes from others")[2].partition("\n## ")[0]
     listed = {canonicalize_name(name) for name in re.findall(r"`([\w-]+)`", table)}
-    names = [
-        *requirements("compare", "report", "export", "serve", "clients", "oracle"),
-        *SETS,
-        "mnist",
-    ]
+    extras = PROJECT["optional-dependencies"].keys() - {"test"}
+    names = [*requirements(*extras), *SETS, "mnist"]
     assert {canonicalize_name(name) for name in names} <= listed
 
 

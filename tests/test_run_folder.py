@@ -21,8 +21,9 @@ from PIL import Image
 from jaxnets.config.fields import Config, preset
 from jaxnets.data.load import load_dataset
 from jaxnets.experiment import Experiment
+from jaxnets.runs.replica import ReplicaRunFolder
 from jaxnets.runs.resume import from_json
-from jaxnets.runs.run_folder import CONFIG, SEARCH, ReplicaRunFolder, RunFolder, make_folder
+from jaxnets.runs.run_folder import CONFIG, SEARCH, RunFolder, make_folder
 
 RECORD = [
     "epoch", "step", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy",

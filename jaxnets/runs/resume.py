@@ -55,7 +55,9 @@ def resumed_config(flags: dict[str, Any]) -> Config:
     if changed:
         raise UserError(f"resume: expected the settings of {folder.path}: {'; '.join(changed)}")
     changes = {name: flags[name] for name in RESUME_MAY_CHANGE if name in flags}
-    config = replace(stored, **{"overwrite": False, "workdir": str(folder.path), **changes})
+    # A profile is of one process, and a stranger's config.json names no folder to write to.
+    of_this_process = {"overwrite": False, "profile": None, "workdir": str(folder.path)}
+    config = replace(stored, **{**of_this_process, **changes})
     _refuse_finished(folder, stored, config)
     return config
 

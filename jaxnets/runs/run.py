@@ -19,7 +19,7 @@ from jaxnets.machine.platform import Processes, describe, surroundings
 from jaxnets.metrics import Metrics
 from jaxnets.runs import terminal
 from jaxnets.runs.checkpoints import CheckpointTimer, all_finite
-from jaxnets.runs.run_folder import CONFIG, ReplicaRunFolder, RunFolder, num_params, params_sha256
+from jaxnets.runs.run_folder import CONFIG, RunFolder, num_params, params_sha256
 from jaxnets.runs.terminal import Progress
 from jaxnets.system import memory_limits
 from jaxnets.training.loop import Callbacks, Checkpoint, Interrupted, NonFiniteLossError
@@ -212,7 +212,7 @@ class Run:
         if lines := self.closing_lines(self, test):
             print(f"\n{lines}\n")
         where, names = short_path(str(self.folder.path)), self.experiment.data.class_names
-        show(terminal.ending(test, names, self.config, where, result["seconds"]))
+        show(terminal.ending(test, names, self.config, where, self.folder.records()))
         target = self.config.target_accuracy
         if target is not None and test.accuracy < target:
             raise RunFailedError(
@@ -369,6 +369,8 @@ def _open_folder(experiment: Experiment, processes: Processes) -> RunFolder:
     config, inputs = experiment.config, inputs_sha256(experiment)
     processes.assert_equal("inputs", inputs)
     if not processes.is_first:
+        from jaxnets.runs.replica import ReplicaRunFolder
+
         return ReplicaRunFolder(processes.broadcast_json("folder", dict))  # Only receives.
     if config.resume:
         folder = RunFolder.open(str(config.workdir))

@@ -73,10 +73,17 @@ def large_folder_note(state: TrainState, config: Config) -> str:
     )
 
 
-def ending(test: Metrics, names: Sequence[str], config: Config, where: str, seconds: float) -> str:
+def ending(
+    test: Metrics, names: Sequence[str], config: Config, where: str, records: Sequence[Any]
+) -> str:
     """What a run says last: mistakes, time, its folder `where` and the command to use it."""
     wrong, count = int(test.count - test.correct), int(test.count)
+    seconds = sum(record["seconds"] for record in records)
     line = f"{wrong:,} of {count:,} test images are wrong; trained in {duration(seconds)}\n"
+    if sys.stdout.isatty():
+        from jaxnets.runs.sparkline import loss_line
+
+        line = loss_line(records, columns()) + line
     if config.dry_run:
         return line + NOTHING_KEPT
     command = printable(shlex.join([*program("predict"), where]))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # Else its use is sent home.
-import mlflow
+import mlflow  # pyright: ignore[reportMissingImports] (an extra)
 
 from jaxnets.tracking.watch import PROJECT
 

@@ -20,7 +20,7 @@ class OpenTracker:
         self.key = "."  # The folder is all that continues a run.
         self.how_to_see = f"tensorboard --logdir={short_path(str(folder.parent.parent))}"
         purge_step = None if key is None else step + 1
-        self._writer = SummaryWriter(str(folder), purge_step=purge_step, flush_secs=10)
+        self._writer: Any = SummaryWriter(str(folder), purge_step=purge_step, flush_secs=10)
         if key is None:
             experiment, start, _ = hparams(config, COMPARED)
             for summary in (experiment, start):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # Before huggingface_hub is imported.
-import trackio
+import trackio  # pyright: ignore[reportMissingImports] (an extra)
 
 from jaxnets.tracking.watch import PROJECT
 

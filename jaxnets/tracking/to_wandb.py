@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # Else its own faults are sent home.
-import wandb
+import wandb  # pyright: ignore[reportMissingImports] (an extra)
 
 from jaxnets.tracking.watch import PROJECT
 

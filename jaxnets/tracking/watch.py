@@ -8,6 +8,7 @@ import importlib
 import io
 import json
 import math
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +33,7 @@ from jaxnets.tracking.pictures import confusion_picture, sample_picture
 
 PROJECT = "jaxnets"  # Under this name a tracker that knows projects shows the runs.
 KEYS = "runs.json"  # In TRACKING: by tracker, what continues the same tracked run.
+KEY = re.compile(r"[\w.-]{1,128}")
 SAMPLES, CANDIDATES = (
     16,
     512,
@@ -91,7 +93,9 @@ class Tracking(contextlib.AbstractContextManager):
         mkdir(folder)
         keys = read_json(folder / KEYS) if (folder / KEYS).exists() else {}
         for tracker in run.config.track.split(","):
-            key = keys.get(tracker) if isinstance(keys.get(tracker), str) else None
+            key = keys.get(tracker)
+            if not (isinstance(key, str) and KEY.fullmatch(key)):  # A stranger may have written it.
+                key = None
             try:
                 with _silenced():
                     kind = importlib.import_module(f"jaxnets.tracking.to_{tracker}").OpenTracker

@@ -1,0 +1,369 @@
+"""What follows a run: trackers, JAX's profiler, and the line of its losses."""
+
+import gzip
+import importlib.machinery
+import importlib.util
+import io
+import json
+import math
+import os
+import sqlite3
+import sys
+import types
+import warnings
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from conftest import as_flags, read_json, records
+
+from jaxnets.runs.sparkline import ASCII, BLOCKS, loss_line
+from jaxnets.tracking import pictures
+from jaxnets.tracking.watch import hyperparameters, scalars_of
+
+
+@pytest.fixture
+def trackio(monkeypatch):
+    """A package of trackio's names that keeps every call in `calls`; `broken` calls raise."""
+    fake: Any = types.ModuleType("trackio")
+    fake.__spec__ = importlib.machinery.ModuleSpec("trackio", None, origin="fake")
+    calls, broken = [], set()
+
+    def call(name):
+        def called(*arguments, **options):
+            print("what a tracker prints")
+            calls.append((name, arguments, options))
+            if name in broken:
+                raise OSError(28, "No space left on device")
+            return types.SimpleNamespace(name=options.get("name"))
+
+        return called
+
+    for name in ("init", "log", "finish"):
+        setattr(fake, name, call(name))
+    fake.Histogram = fake.Image = lambda array: array
+    fake.calls, fake.broken = calls, broken
+    monkeypatch.setitem(sys.modules, "trackio", fake)
+    monkeypatch.delitem(sys.modules, "jaxnets.tracking.to_trackio", raising=False)
+    yield fake
+    sys.modules.pop("jaxnets.tracking.to_trackio", None)
+
+
+def logged(calls, kind):
+    """What was logged of one kind: {name: [(step, value), ...]}."""
+    found = {}
+    for name, (*values,), options in calls:
+        for key, value in values[0].items() if name == "log" else ():
+            if isinstance(value, kind):
+                found.setdefault(key, []).append((options["step"], value))
+    return found
+
+
+def test_a_tracker_gets_each_epoch_the_test_and_what_is_needed_to_compare(
+    trackio, train_tiny, tmp_path
+):
+    outcome = train_tiny("softmax", "--track=trackio")
+    assert outcome.status == 0 and outcome.err == ""
+    assert "what a tracker prints" not in outcome.out
+    assert "tracked by trackio: trackio show --project=jaxnets\n" in outcome.out
+    (_, _, began), *rest, last = trackio.calls
+    assert (began["name"], began["resume"]) == ("run", "never") and last[0] == "finish"
+    assert began["config"]["learning_rate"] == 0.5 and began["config"]["hidden"] == "none"
+    assert not {"workdir", "secret_file", "track"} & set(began["config"])
+    assert {name for name, *_ in rest} == {"log"}
+
+    written = records(tmp_path / "run")
+    numbers = logged(rest, float)
+    for name, key in (("train/loss", "train_loss"), ("validation/accuracy", "validation_accuracy")):
+        assert numbers[name] == [(record["step"], record[key]) for record in written]
+    result = read_json(tmp_path / "run" / "result.json")
+    assert numbers["test/accuracy"] == [(result["steps"], result["test_accuracy"])]
+    arrays = logged(rest, np.ndarray)
+    steps = [record["step"] for record in written]
+    assert [step for step, _ in arrays["logits/kernel"]] == steps
+    assert not np.array_equal(*(array for _, array in arrays["logits/kernel"]))
+    for name in ("test/confusion_matrix", "test/samples"):
+        ((step, picture),) = arrays[name]
+        assert step == steps[-1] and picture.dtype == np.uint8 and picture.std() > 10
+
+
+def test_a_resumed_run_continues_the_same_tracked_run(trackio, train_tiny, run_main, tmp_path):
+    train_tiny("softmax", "--track=trackio")
+    trackio.calls.clear()
+    workdir = f"--workdir={tmp_path / 'run'}"
+    assert run_main("--resume", workdir, "--epochs=3").status == 0
+    (_, _, began), *rest = trackio.calls
+    assert (began["name"], began["resume"]) == ("run", "allow")
+    assert logged(rest, float)["epoch"] == [(15, 3.0)]  # No epoch is sent twice.
+
+    trackio.calls.clear()
+    assert run_main("--resume", workdir, "--epochs=4", "--track=none").status == 0
+    assert not trackio.calls
+
+
+def test_a_run_that_is_tracked_from_its_resume_on_sends_what_it_has_done(
+    trackio, train_tiny, run_main, tmp_path
+):
+    train_tiny("softmax")
+    run_main("--resume", f"--workdir={tmp_path / 'run'}", "--epochs=3", "--track=trackio")
+    (_, _, began), *rest = trackio.calls
+    assert began["resume"] == "never"
+    assert logged(rest, float)["epoch"] == [(5, 1.0), (10, 2.0), (15, 3.0)]
+
+
+def test_an_interrupted_run_closes_its_trackers(trackio, train_tiny, interrupt_after, tmp_path):
+    interrupt_after(4)
+    train_tiny("cnn", "--track=trackio").assert_interrupted(tmp_path / "run")
+    assert trackio.calls[-1][0] == "finish"
+
+
+def test_a_tracker_that_fails_does_not_end_the_run(trackio, train_tiny, tmp_path):
+    trackio.broken.add("log")
+    outcome = train_tiny("softmax", "--track=trackio")
+    assert (outcome.status, len(records(tmp_path / "run"))) == (0, 2)
+    expected = "warning: trackio gets nothing more of this run: No space left on device\n"
+    assert outcome.err == expected and "tracked by" not in outcome.out
+
+
+def test_a_tracker_that_cannot_begin_is_one_line(trackio, train_tiny):
+    trackio.broken.add("init")
+    train_tiny("softmax", "--track=trackio").assert_refused("track: trackio: No space left")
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "trackio", "wandb", "mlflow"])
+def test_without_its_package_a_tracker_is_refused_before_the_run_begins(
+    name, train_tiny, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    extra = f"pip install 'jaxnets[{name}]'"
+    train_tiny("softmax", f"--track={name}").assert_refused(f"for {name}, found none", extra)
+    # A folder of wandb's or mlflow's data in the working folder is no package.
+    folder = importlib.machinery.ModuleSpec(name, None, is_package=True)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: folder)
+    train_tiny("softmax", f"--track={name}").assert_refused(extra)
+    assert not (tmp_path / "run").exists()
+
+
+def test_wrong_values_are_refused(train_tiny, tmp_path):
+    train_tiny("softmax", "--track=tensorbord").assert_refused('did you mean "tensorboard"?')
+    train_tiny("softmax", "--track=none,none").assert_refused("track: expected each name once")
+    (tmp_path / "file").touch()
+    profile = f"--profile={tmp_path / 'file' / 'folder'}"
+    train_tiny("softmax", profile).assert_refused("profile: cannot write", "Not a directory")
+
+
+def test_a_dry_run_is_neither_tracked_nor_profiled(trackio, run_main, tiny_folder, tmp_path):
+    flags = as_flags(data_dir=tiny_folder, validation_size=40, devices=1, batch_size=32)
+    profile = f"--profile={tmp_path / 'profile'}"
+    outcome = run_main("--model=softmax", *flags, "--dry_run", "--track=trackio", profile)
+    assert outcome.status == 0 and not trackio.calls and not list((tmp_path / "profile").iterdir())
+
+
+def test_overwrite_replaces_a_tracked_run(trackio, train_tiny, tmp_path):
+    train_tiny("softmax", "--track=trackio", "--epochs=1")
+    assert train_tiny("softmax", "--overwrite", "--epochs=1").status == 0
+    assert not (tmp_path / "run" / "tracking").exists()
+
+
+def test_a_run_of_before_these_flags_can_be_resumed(train_tiny, run_main, tmp_path):
+    train_tiny("softmax")
+    path = tmp_path / "run" / "config.json"
+    values = read_json(path)
+    path.write_text(json.dumps({n: x for n, x in values.items() if n not in ("track", "profile")}))
+    assert run_main("--resume", f"--workdir={path.parent}", "--epochs=3").status == 0
+    assert len(records(path.parent)) == 3
+
+
+def test_what_a_stranger_writes_into_a_run_names_neither_a_folder_nor_a_tracked_run(
+    trackio, train_tiny, run_main, tmp_path
+):
+    train_tiny("softmax", "--track=trackio")
+    path, elsewhere = tmp_path / "run" / "config.json", tmp_path / "elsewhere"
+    path.write_text(json.dumps(read_json(path) | {"profile": str(elsewhere)}))
+    (path.parent / "tracking" / "runs.json").write_text('{"trackio": "../../x\\u001b[2J"}')
+    trackio.calls.clear()
+    assert run_main("--resume", f"--workdir={path.parent}", "--epochs=3").status == 0
+    assert trackio.calls[0][2]["name"] == "run" and not elsewhere.exists()
+
+
+def test_what_has_no_number_is_not_sent(tiny_preset):
+    record = {"epoch": 1, "step": 5, "train_loss": math.nan, "validation_loss": None}
+    assert scalars_of(record) == {"epoch": 1.0}
+    sent = hyperparameters(tiny_preset("mlp", hidden=(64, 32)))
+    assert sent["hidden"] == "64,32" and sent["momentum"] == 0.0
+
+
+@pytest.mark.parametrize("classes", [3, 100])
+def test_a_confusion_matrix_is_blue_on_the_diagonal_and_orange_elsewhere(classes):
+    confusion = 5 * np.eye(classes, dtype=np.int64)
+    names = [f"class {number}" for number in range(classes)]
+    right = pictures.confusion_picture(confusion, names).astype(int)
+    confusion[0, classes - 1] = 5
+    wrong = pictures.confusion_picture(confusion, names).astype(int)
+    red, blue = right[..., 0], right[..., 2]
+    assert (blue - red > 50).sum() > 100 and (red - blue > 50).sum() == 0
+    changed = (right != wrong).any(axis=2)
+    rows, columns = np.nonzero(changed & (wrong[..., 0] - wrong[..., 2] > 50))
+    assert len(rows) and rows.mean() < right.shape[0] / 2 < columns.mean()
+
+
+def test_samples_show_the_image_and_names_that_are_markup_or_long():
+    images = [np.full((4, 4, 1), 0.5, np.float32), np.full((4, 4, 3), 200, np.uint8)]
+    names = ["<b>" * 20, "鸟\x1b[2J"]
+    picture = pictures.sample_picture(images, names, [f"{name} 0.50" for name in names])
+    tile = pictures.TILE
+    assert (picture[20:60, 20:60] == 128).all() and (picture[20:60, tile + 30 : 200] == 200).all()
+
+
+@pytest.fixture
+def traces(monkeypatch):
+    """What the profiler is asked for, instead of a profile."""
+    asked = []
+    monkeypatch.setattr(jax.profiler, "start_trace", lambda folder: asked.append(folder))
+    monkeypatch.setattr(jax.profiler, "stop_trace", lambda: asked.append("stop"))
+    return asked
+
+
+@pytest.mark.parametrize(
+    "flags", [["softmax"], ["softmax", "--epochs=1"], ["cnn"], ["cnn", "--epochs=4"]]
+)
+def test_some_steps_are_profiled_once(flags, train_tiny, traces, tmp_path):
+    outcome = train_tiny(*flags, f"--profile={tmp_path / 'profile'}")
+    assert outcome.status == 0 and traces == [str(tmp_path / "profile"), "stop"]
+    assert f"profile: tensorboard --logdir={tmp_path / 'profile'}" in outcome.out
+
+
+def test_a_profiler_that_fails_does_not_end_the_run(train_tiny, monkeypatch, tmp_path):
+    def fail(folder):
+        raise RuntimeError("Only one profile may be run at a time.")
+
+    monkeypatch.setattr(jax.profiler, "start_trace", fail)
+    outcome = train_tiny("softmax", f"--profile={tmp_path / 'profile'}")
+    assert outcome.status == 0 and "profile:" not in outcome.out
+    assert outcome.err == "warning: no profile: Only one profile may be run at a time.\n"
+
+
+def stream(encoding):
+    return io.TextIOWrapper(io.BytesIO(), encoding)
+
+
+def losses(*values, validation=True):
+    part = (lambda x: x) if validation else (lambda x: None)
+    return [{"train_loss": 9 * x, "validation_loss": part(x)} for x in values]
+
+
+def test_the_losses_are_a_line_of_at_most_80_columns():
+    line = loss_line(losses(*np.geomspace(2.3, 0.001, 1000)), 80, stream("utf-8"))
+    start, drawn, end = line.removesuffix("\n").rsplit(" ", 2)
+    assert (start, end) == ("validation loss 2.3", "0.001") and len(line) <= 80
+    heights = [BLOCKS.index(bar) for bar in drawn]  # A geometric series is a straight line.
+    assert heights == sorted(heights, reverse=True) and set(heights) == set(range(8))
+    narrow = loss_line(losses(*np.geomspace(2.3, 0.001, 1000)), 40, stream("utf-8"))
+    assert len(narrow) <= 40
+
+
+def test_the_losses_are_ascii_where_the_encoding_lacks_blocks():
+    line = loss_line(losses(1.0, 0.1, 0.01, validation=False), 80, stream("latin-1"))
+    assert line == f"train loss 9 {ASCII[7]}{ASCII[4]}{ASCII[0]} 0.09\n"
+
+
+def test_equal_zero_and_single_losses():
+    assert BLOCKS[0] * 3 in loss_line(losses(0.5, 0.5, 0.5), 80, stream("utf-8"))
+    assert BLOCKS[0] * 3 in loss_line(losses(0.0, 0.0, 0.0), 80, stream("utf-8"))
+    assert loss_line(losses(0.5), 80, stream("utf-8")) == loss_line([], 80) == ""
+
+
+def test_a_terminal_shows_the_losses_and_a_pipe_does_not(train_tiny, monkeypatch):
+    assert "validation loss 0" not in train_tiny("softmax").out.splitlines()[3]
+    monkeypatch.setattr("jaxnets.runs.terminal.sys.stdout.isatty", lambda: True)
+    *_, line, _, _, _ = train_tiny("softmax", "--overwrite").out.splitlines()
+    assert line.startswith("validation loss ") and len(line) < 80
+
+
+# The tools themselves read back what they were given; each where it is installed.
+
+
+def track(run_python, name, tiny_flags, tmp_path, **environment):
+    """Trains, tracked by one tool, and resumes for another epoch."""
+    options = {"env": os.environ | environment}
+    outcome = run_python("train.py", "--model=cnn", *tiny_flags, f"--track={name}", **options)
+    assert outcome.status == 0, outcome
+    resume = ["--resume", f"--workdir={tmp_path / 'run'}", "--epochs=3"]
+    resumed = run_python("train.py", *resume, **options)
+    assert resumed.status == 0, resumed
+    assert f"tracked by {name}: " in resumed.out
+    return [(record["step"], record["validation_loss"]) for record in records(tmp_path / "run")]
+
+
+@pytest.mark.slow
+def test_tensorboard_reads_the_events(run_python, tiny_flags, tmp_path):
+    pytest.importorskip("tensorboardX", reason="tensorboardX is not installed")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Theirs, while they are imported.
+        module = "tensorboard.backend.event_processing.event_accumulator"
+        reader = pytest.importorskip(module, reason="TensorBoard is not installed")
+    expected = track(run_python, "tensorboard", tiny_flags, tmp_path)
+    events = reader.EventAccumulator(str(tmp_path / "run" / "tracking"))
+    events.Reload()
+    found = [(event.step, event.value) for event in events.Scalars("validation/loss")]
+    assert found == [(step, pytest.approx(loss)) for step, loss in expected]
+    assert [event.step for event in events.Histograms("conv1/kernel")] == [5, 10, 15]
+    assert events.Histograms("conv1/kernel")[0].histogram_value.num == 5 * 5 * 32
+    pictures = [event.step for event in events.Images("test/confusion_matrix")]
+    assert pictures[-1] == 15 and events.Images("test/samples")[-1].width > 100
+    assert "_hparams_/session_start_info" in events.summary_metadata
+
+
+@pytest.mark.slow
+def test_trackio_has_the_run_in_its_database(run_python, tiny_flags, tmp_path):
+    pytest.importorskip("trackio", reason="trackio is not installed")
+    folder = tmp_path / "trackio"
+    expected = track(run_python, "trackio", tiny_flags, tmp_path, TRACKIO_DIR=str(folder))
+    with sqlite3.connect(folder / "jaxnets.db") as database:
+        rows = database.execute("SELECT run_name, step, metrics FROM metrics").fetchall()
+    assert {name for name, *_ in rows} == {"run"}
+    values = [(step, json.loads(metrics)) for _, step, metrics in rows]
+    found = [(step, x["validation/loss"]) for step, x in values if "validation/loss" in x]
+    assert found == expected
+    names = {name for _, metrics in values for name in metrics}
+    assert {"conv1/kernel", "test/confusion_matrix", "test/samples", "test/accuracy"} <= names
+
+
+@pytest.mark.slow
+def test_mlflow_has_the_run_in_its_store(run_python, tiny_flags, tmp_path):
+    pytest.importorskip("mlflow", reason="mlflow is not installed")
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    environment = {"MLFLOW_TRACKING_URI": uri, "_MLFLOW_SERVER_ARTIFACT_ROOT": str(tmp_path)}
+    expected = track(run_python, "mlflow", tiny_flags, tmp_path, **environment)
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+        query = "SELECT step, value FROM metrics WHERE key = 'validation/loss' ORDER BY step"
+        assert database.execute(query).fetchall() == expected
+        assert database.execute("SELECT name, status FROM runs").fetchall() == [("run", "FINISHED")]
+        params = dict(database.execute("SELECT key, value FROM params").fetchall())
+    assert params["batch_size"] == "32"
+    assert len(list(tmp_path.rglob("confusion_matrix.png"))) == 1
+
+
+@pytest.mark.slow
+def test_wandb_writes_files_and_connects_nowhere(run_python, tiny_flags, tmp_path):
+    pytest.importorskip("wandb", reason="wandb is not installed")
+    expected = track(run_python, "wandb", tiny_flags, tmp_path, WANDB_DIR=str(tmp_path))
+    runs = sorted((tmp_path / "wandb").glob("offline-run-*"))
+    assert len(runs) == 2 and len({run.name.rpartition("-")[2] for run in runs}) == 1
+    content = b"".join(path.read_bytes() for run in runs for path in run.glob("*.wandb"))
+    for _, loss in expected:
+        assert json.dumps(loss).encode() in content
+    assert b"conv1/kernel" in content
+    assert len(list(tmp_path.rglob("media/images/test/samples*.png"))) == 2
+
+
+@pytest.mark.slow
+def test_jax_writes_a_profile_that_can_be_opened(run_python, tiny_flags, tmp_path):
+    folder = tmp_path / "profile"
+    outcome = run_python("train.py", "--model=cnn", *tiny_flags, f"--profile={folder}")
+    assert outcome.status == 0, outcome
+    (trace,) = folder.rglob("*.trace.json.gz")
+    assert len(json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]) > 100
+    (xplane,) = folder.rglob("*.xplane.pb")
+    assert xplane.stat().st_size > 1000

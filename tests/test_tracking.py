@@ -304,7 +304,8 @@ def test_tensorboard_reads_the_events(run_python, tiny_flags, tmp_path):
         module = "tensorboard.backend.event_processing.event_accumulator"
         reader = pytest.importorskip(module, reason="TensorBoard is not installed")
     expected = track(run_python, "tensorboard", tiny_flags, tmp_path)
-    events = reader.EventAccumulator(str(tmp_path / "run" / "tracking"))
+    everything = {"scalars": 0, "histograms": 0}
+    events = reader.EventAccumulator(str(tmp_path / "run" / "tracking"), everything)
     events.Reload()
     found = [(event.step, event.value) for event in events.Scalars("validation/loss")]
     assert found == [(step, pytest.approx(loss)) for step, loss in expected]

@@ -19,16 +19,17 @@ from jaxnets.training.optimizer import create_schedule
 # These belong to the process, not to the run.
 OF_THE_PROCESS = ("workdir", "resume", "overwrite", "dry_run")
 
-# What a run shows and to whom; its result does not depend on these.
-OF_ITS_SHOWING = ("log_format", "track", "profile")
+# What follows a run changes nothing in it: a config.json of before these fields is read, too.
+FOLLOWS = ("track", "profile")
 
 # What may change on resume: where and how the run works, not what it computes. Data and weights are
 # compared by their SHA-256, so their paths may change; the number of epochs may only grow.
 RESUME_MAY_CHANGE = (
     *OF_THE_PROCESS,
     *("epochs", "dataset", "data_dir", "init_from", "platform", "cpu_devices", "devices"),
-    *("parallel", "target_accuracy", "checkpoint_every", "keep", "early_stopping", "weights_only"),
-    *OF_ITS_SHOWING,
+    *("parallel", "log_format", "target_accuracy", "checkpoint_every", "keep"),
+    *("early_stopping", "weights_only"),
+    *FOLLOWS,
     *SINGLE_PROCESS,
 )
 
@@ -110,7 +111,7 @@ def read_config(folder: RunFolder) -> Config:
 def from_json(values: dict[str, Any]) -> Config:
     """The config of a run's config.json; a missing field's default could train something else."""
     names = {field.name for field in fields(Config)}
-    if missing := sorted(names - set(OF_ITS_SHOWING) - values.keys()):
+    if missing := sorted(names - set(FOLLOWS) - values.keys()):
         raise UserError(f"no {', '.join(missing)}: another version of jaxnets wrote it")
     found: dict[str, Any] = {name: values[name] for name in values.keys() & names}
     try:

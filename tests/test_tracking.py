@@ -310,7 +310,7 @@ def test_tensorboard_reads_the_events(run_python, tiny_flags, tmp_path):
     found = [(event.step, event.value) for event in events.Scalars("validation/loss")]
     assert found == [(step, pytest.approx(loss)) for step, loss in expected]
     assert [event.step for event in events.Histograms("conv1/kernel")] == [5, 10, 15]
-    assert events.Histograms("conv1/kernel")[0].histogram_value.num == 5 * 5 * 32
+    assert events.Histograms("conv1/kernel")[0].histogram_value.num == 3 * 3 * 32
     pictures = [event.step for event in events.Images("test/confusion_matrix")]
     assert pictures[-1] == 15 and events.Images("test/samples")[-1].width > 100
     assert "_hparams_/session_start_info" in events.summary_metadata

@@ -573,6 +573,12 @@ def test_both_languages_both_themes_and_a_phone(page):
         page.click("#theme")
         colours.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
     assert len(colours) == 2
+    page.evaluate("delete document.documentElement.dataset.theme")
+    for scheme in ("light", "dark"):  # What the system asks for.
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        page.call("Emulation.setEmulatedMedia", features=features)
+        colours.remove(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+    page.call("Emulation.setEmulatedMedia", features=[])
     page.click("#language")
     assert page.evaluate("document.documentElement.lang") == "zh-Hans"
     assert text_of(page, "#answer").startswith("网络认为是 1")
@@ -600,6 +606,35 @@ def test_both_languages_both_themes_and_a_phone(page):
     page.frame()
     page.frame()
     assert page.evaluate("strokes.length === 1 && state.pass !== null")
+
+
+@pytest.mark.slow
+@needs_browser
+def test_a_picture_is_opened_and_what_is_none_is_refused_in_a_line(page, tmp_path):
+    y, x = np.mgrid[:600, :800]
+    photo = Image.fromarray((235 - x / 20 - y / 30).astype(np.uint8)).convert("RGB")
+    ImageDraw.Draw(photo).line([(250, 150), (520, 150), (380, 480)], (40, 30, 90), 30, "curve")
+    photo.save(tmp_path / "seven.jpg")
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    Image.new("L", (99, 99), 200).save(tmp_path / "empty.png")
+
+    def choose(name):
+        root = page.call("DOM.getDocument")["root"]["nodeId"]
+        node = page.call("DOM.querySelector", nodeId=root, selector="#file")["nodeId"]
+        page.call("DOM.setFileInputFiles", nodeId=node, files=[str(tmp_path / name)])
+
+    choose("seven.jpg")
+    page.wait("state.pass !== null")
+    page.frame()
+    assert text_of(page, "#answer").startswith("The network says 7: ")
+    choose("bad.png")
+    page.wait("document.querySelector('#problem').innerText.startsWith('This file is no picture')")
+    choose("empty.png")
+    page.wait("document.querySelector('#problem').innerText === 'There is no ink to see.'")
+    assert text_of(page, "#answer") == "Nothing drawn yet."
+    draw(page, "1")  # A stroke puts the picture away.
+    assert text_of(page, "#answer").startswith("The network says 1: ")
+    assert text_of(page, "#problem") == ""
 
 
 @pytest.mark.slow

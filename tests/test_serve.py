@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import signal
 import threading
 import time
 
@@ -11,10 +12,12 @@ import numpy as np
 import pytest
 from conftest import HANGS
 from served import NAMES, Served, SoftmaxRun, inference, png, random_bytes
+from uvicorn.config import Config
 
 from jaxnets.serving.predict import load_predictor
 from jaxnets.serving.server import guard, limits, models, pixels
 from jaxnets.serving.server.assignment import Answer, Assignment, sign, verify
+from jaxnets.serving.server.connections import Connections, StoppableServer
 from jaxnets.serving.server.feedback import read
 from jaxnets.serving.server.limits import RequestError
 from jaxnets.training.step import to_float
@@ -62,6 +65,19 @@ def test_the_protocol_describes_the_server_and_its_models(server):
             ],
         }
         assert server.get(f"{path}/ready") == {"name": "b", "version": "1", "ready": True}
+
+
+def test_a_server_that_stops_is_not_ready(runs, tmp_path):
+    with Served([runs["a"].path], tmp_path / "log") as server:
+        group = Connections()
+        stoppable = StoppableServer(Config(server.app), group, server.service.stop)
+        stoppable.handle_exit(signal.SIGTERM, None)
+        assert stoppable.should_exit and not stoppable.force_exit and group.stopping
+        answer = server.ask("GET", "/v2/health/ready")
+        assert (answer.status_code, answer.json()) == (503, {"ready": False})
+        server.post(INFER, inference(random_bytes(1)))  # What still comes is answered.
+        stoppable.handle_exit(signal.SIGTERM, None)
+        assert stoppable.force_exit
 
 
 @pytest.mark.parametrize("shape", [(3, 28, 28, 1), (3, 28, 28), (3, 784)])

@@ -7,7 +7,7 @@ longest idle one makes room. On shutdown a request that was already sent is stil
 import asyncio
 import contextlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from uvicorn.config import Config
@@ -144,10 +144,10 @@ class Connection(HttpToolsProtocol):
 class StoppableServer(Server):
     """uvicorn's server, which a signal stops gracefully and a second one at once."""
 
-    def __init__(self, config: Config, group: Connections):
-        """A server that is not started yet."""
+    def __init__(self, config: Config, group: Connections, on_stop: Callable[[], None]):
+        """A server that is not started yet; calls `on_stop` when it is ordered to stop."""
         super().__init__(config)
-        self.group = group
+        self.group, self._on_stop = group, on_stop
         self.signal = 0  # The one that stopped it.
 
     @contextlib.contextmanager
@@ -168,4 +168,5 @@ class StoppableServer(Server):
     def handle_exit(self, sig: int, frame: Any) -> None:
         self.force_exit = self.should_exit
         self.should_exit, self.group.stopping = True, True
+        self._on_stop()
         self.signal = self.signal or sig

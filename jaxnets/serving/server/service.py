@@ -80,6 +80,10 @@ class Service:
                 pool.shutdown()
             self.log.close()
 
+    def stop(self) -> None:
+        """From now on the server is not ready: others shall not be sent to it."""
+        self.ready = False
+
     def find(self, name: str, version: str | None = None) -> tuple[Model, Version]:
         """A model and its version by name; RequestError with 404 if there is none."""
         for model in self.models:

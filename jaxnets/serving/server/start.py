@@ -115,7 +115,7 @@ def _run(
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=int(SLOW),
     )
-    server = StoppableServer(config, group)
+    server = StoppableServer(config, group, service.stop)
 
     async def main() -> None:
         async with service.running():

@@ -536,8 +536,16 @@ def test_a_run_without_a_page_has_a_plain_one_and_names_stay_text(tmp_path):
         token = found.json()["pictures"][0]["answer"]
         outputs = server.post("/v2/models/-b-x/infer", tensor())["outputs"]
         assert outputs[1]["data"][0] == labels[0]
-        if labels[0] != names[2]:
-            server.post("/feedback", {"answer": token, "correct": True})
+        server.post("/feedback", {"answer": token, "correct": True})
+        for name in names:
+            pixels = random_bytes(1, len(name)).ravel().tolist()
+            found = server.post("/predict", {"image": pixels})["pictures"][0]["answer"]
+            content = json.dumps({"answer": found, "label": name})  # In ASCII.
+            headers = {"Content-Type": "application/json"}
+            told = server.ask("POST", "/feedback", content=content, headers=headers)
+            assert told.json() == {"saved": True}
+        labels = {row.label for row in read(server.service.log.path)}
+        assert labels >= {names[0], "b\\u202e", "\\ud800"}
 
 
 def test_the_description_has_every_route(server):

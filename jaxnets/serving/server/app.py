@@ -89,6 +89,7 @@ def create_app(service: Service, hosts: frozenset[str] | None = None) -> Guard:
         return _json({"saved": True})
 
     async def numbers(request: Request) -> Response:
+        service.metrics.version.clear()  # Of versions that are gone.
         for one in service.models:
             service.metrics.version.labels(one.name, one.version.name).set(1)
             if one.earlier is not None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from jaxnets.data.pictures.decode import BadPictureError, read_picture
-from jaxnets.display import one_line
+from jaxnets.display import one_line, printable
 from jaxnets.errors import UserError
 from jaxnets.serving.server.assignment import Answer, Assignment, sign
 from jaxnets.serving.server.batching import FullError, Gatherer
@@ -167,6 +167,8 @@ class Service:
         RequestError: Another feedback for the answer came first, or it cannot be saved now.
         """
         row = Feedback(time=time.time(), label=label, correct=correct, **vars(answer))
+        # A class' name may be no Unicode, which would fail the rows of others too.
+        row = row._replace(prediction=printable(row.prediction), label=label and printable(label))
         try:
             (saved,) = self._rows.put([row])
             is_in = await saved

@@ -17,10 +17,11 @@ import pytest
 from conftest import assert_close, quick_jit, random_params, read_json
 from PIL import Image
 
+from jaxnets.data.load import load_dataset
 from jaxnets.experiment import Experiment, optimizer_of
 from jaxnets.losses import LOSSES
 from jaxnets.models.chain import with_precision
-from jaxnets.report import build, charts, evaluation, ledger, passes, svg, words
+from jaxnets.report import build, charts, evaluation, figures, ledger, passes, svg, words
 from jaxnets.report.run_facts import read_run
 from jaxnets.runs.resume import load_checkpoint
 
@@ -328,6 +329,25 @@ def test_markup_in_names_is_inert(run):
         assert page.tags <= TAGS | {"desc", "rect"}
 
 
+def test_pictures_of_a_folder_are_read(run, tmp_path):
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 4), ("test", 3)):
+        for name in "ab":
+            (tmp_path / part / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = rng.integers(0, 256, (12, 12), np.uint8)
+                Image.fromarray(pixels).save(tmp_path / part / name / f"{number}.png")
+    data = load_dataset(str(tmp_path), decode_size=12)
+    assert data.image_shape == (12, 12, 1) and len(data.test) == 6
+    data = dataclasses.replace(data, class_names=("a", "b", "c"), num_classes=3)
+    trained = dataclasses.replace(run.trained, class_names=data.class_names)
+    facts = dataclasses.replace(run, data=data, trained=trained, missing=[])
+    names = {figure.name for figure in build.report([facts], ENGLISH)[1]}
+    assert set(NAMES) - names <= {"mistakes"} and facts.missing == []
+    image = Image.open(tmp_path / "test" / "a" / "1.png")
+    np.testing.assert_array_equal(figures.picture(data, 1), np.asarray(image))
+
+
 def damaged(folder, name, text):
     (folder / name).write_text(text)
 
@@ -357,6 +377,23 @@ def test_a_damaged_run_gives_what_is_there_and_says_what_is_missing(copy, damage
     assert has in names and lacks not in names
     assert_inert(html)
     assert says in " ".join(run.missing) and bool(says) == ("What is missing" in html)
+
+
+def test_hostile_numbers_are_left_out(copy):
+    strange = [10**400, 1e308, -1e308, float("inf"), float("nan"), True, "1", None]
+    lines = []
+    for number, value in enumerate(strange, start=1):
+        record = {"epoch": number, "step": number, "seconds": 1.0, "train_loss": 0.5}
+        record |= {"train_accuracy": 0.5, "validation_accuracy": 0.5, "validation_loss": None}
+        lines.append(json.dumps({**record, "images_per_second": value, "learning_rate": value}))
+    (copy / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    config = {f"key{k}": [k] * 99 for k in range(5000)} | {"epochs": 10**400}
+    (copy / "config.json").write_text(json.dumps(config))
+    (copy / "result.json").write_text(json.dumps({"seconds": 10**400, "epochs": float("nan")}))
+    html, drawn = build.report([read_run(str(copy), ENGLISH)], ENGLISH)
+    assert_inert(html)
+    assert len(html) < 300_000 and {figure.name for figure in drawn} >= {"loss", "accuracy"}
+    assert not re.search(r'="-?(nan|inf)', html)
 
 
 @pytest.mark.parametrize("gone", [True, False])

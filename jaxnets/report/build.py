@@ -34,6 +34,7 @@ NO_SETTINGS = (*SURROUNDINGS, "class_names", "image_shape", "num_classes", "devi
 NO_DIFFERENCE = ("workdir", "overwrite", "data_sha256", "init_from_sha256")
 FACTS = ("model", "dataset", "num_params", "epochs", "seconds", "validation_accuracy")
 FACTS += ("test_accuracy", "test_loss")
+MAX_SETTINGS = 200  # A config.json may come from anywhere.
 LONGEST = 200  # Characters of a value in a table.
 
 
@@ -143,7 +144,7 @@ def _comparison(runs: Sequence[RunFacts], words: Words) -> Section:
     keys = [key for run in runs for key in run.config]
     differences = [
         [key, *(_shown(run.config.get(key)) for run in runs)]
-        for key in dict.fromkeys(keys)
+        for key in [*dict.fromkeys(keys)][:MAX_SETTINGS]
         if key not in NO_DIFFERENCE and len({_shown(run.config.get(key)) for run in runs}) > 1
     ]
     told = document.table(["", *names], differences)
@@ -283,7 +284,7 @@ def _mistakes(
 def _inside(
     run: RunFacts, trained: TrainedNetwork, data: Dataset, words: Words, prefix: str
 ) -> Parts:
-    image = np.asarray(to_input(trained.config, data.test.images[:1]))[0]
+    image = np.asarray(to_input(trained.config, np.asarray(data.test.images[0])[None]))[0]
     label = int(data.test.labels[0])
     found = passes_of(trained.model, trained.params, image, label, trained.config.loss)
     name = trained.class_names[label]
@@ -342,6 +343,7 @@ def _settings(run: RunFacts, words: Words, prefix: str) -> str:
     """The configuration and where the run was trained."""
     where = [[name, _shown(run.config[name])] for name in SURROUNDINGS if name in run.config]
     settings = [[k, _shown(v)] for k, v in run.config.items() if k not in NO_SETTINGS]
+    settings = settings[:MAX_SETTINGS]
     html = ""
     if where:
         html += document.headed(

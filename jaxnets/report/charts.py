@@ -130,14 +130,16 @@ def curves(
     y = axis_of(known, top + 170, top, log=log)
     if show is percent and max(known, default=0) <= 1:
         y = y._replace(high=min(y.high, 1.0))
-    x = Axis(min(x_all, default=0), max(x_all, default=1), left + 6, WIDTH - 14)
+    first, last = min(x_all, default=0), max(x_all, default=1)
+    one = 0.5 * (first == last)  # A single epoch stands in the middle.
+    x = Axis(first - one, last + one, left + 6, WIDTH - 14)
     ticks = y.ticks()
     for tick in ticks:
         figure.line(left, y(tick), WIDTH - 8, y(tick))
         label = show(tick)
         figure.text(left - 6, y(tick) + 4, label, text_anchor="end", fill="soft")
-    for tick in sorted({round(tick) for tick in x.ticks(6)} & set(range(10**6))):
-        if x.low <= tick <= x.high:
+    for tick in sorted({round(tick) for tick in x.ticks(6)}):
+        if first <= tick <= last:
             figure.text(x(tick), top + 188, str(tick), text_anchor="middle", fill="soft")
     figure.text((left + WIDTH) / 2, top + 206, x_label, text_anchor="middle", fill="soft")
     if len(series) > 1:

@@ -41,7 +41,7 @@ def learning_figures(runs: Sequence[RunFacts], words: Words, prefix: str = "") -
         for number, run in enumerate(runs):
             for column in columns if len(runs) == 1 else columns[-1:]:
                 y = _waiting(run) if column == "waiting" else run.column(column)
-                x = [float(record["epoch"]) for record in run.records]
+                x = [epoch or 0.0 for epoch in run.column("epoch")]
                 part = column.partition("_")[0] if len(columns) > 1 else name
                 label = run.name if len(runs) > 1 else words(part)
                 if any(value is not None for value in y):

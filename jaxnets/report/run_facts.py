@@ -12,6 +12,8 @@ from jaxnets.runs.run import load_data
 from jaxnets.runs.run_folder import CONFIG, RESULT, RunFolder
 from jaxnets.serving.trained import TrainedNetwork, load_network
 
+LARGEST = 1e300  # Larger numbers overflow where an axis gets a margin.
+
 
 @dataclasses.dataclass
 class RunFacts:
@@ -43,9 +45,13 @@ class RunFacts:
 
 
 def number_in(values: dict[str, Any], name: str) -> float | None:
-    """A number of a JSON file, which may hold anything."""
+    """A number of a JSON file, which may hold anything; None if it is none that can be drawn."""
     value = values.get(name)
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        with contextlib.suppress(OverflowError):  # A whole number has any number of digits.
+            if abs(value := float(value)) < LARGEST:
+                return value
+    return None
 
 
 def read_run(workdir: str, words: Words) -> RunFacts:

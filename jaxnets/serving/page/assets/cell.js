@@ -103,7 +103,7 @@ function renderCheck(found) {
   const verdict = kink && !good ? say("kink", { left: digits(left), right: digits(right) })
     : say(good ? "agree" : "differ", { difference: digits(difference) });
   place.append(
-    element("p", { text: say("checkText", { epsilon: digits(epsilon) }) }), rows,
+    element("p", { text: say("checkText", { epsilon: digits(epsilon).replace("1.000·", "") }) }), rows,
     element("p", { id: "check-result", tabindex: -1, className: good ? "good" : "bad", text: verdict }));
 }
 

@@ -10,6 +10,7 @@ import sys
 from html.parser import HTMLParser
 from typing import Any
 
+import browser
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -530,27 +531,33 @@ def test_many_classes_and_epochs_stay_small(tiny):
 
 
 @pytest.mark.slow
-def test_the_page_in_a_browser(written, tmp_path):
-    browser = pytest.importorskip("browser", reason="the page's browser is not here")
-    if browser.CHROMIUM is None:
-        pytest.skip("no Chromium")
+@pytest.mark.skipif(browser.CHROMIUM is None, reason="no Chromium is installed")
+def test_the_page_in_a_browser(run, written, tmp_path):
     path = tmp_path / "report.html"
     path.write_text(written[0], "utf-8")
+    views = [("en", "light", 1200), ("en", "dark", 1200), ("en", "dark", 375), ("zh", "light", 375)]
     with browser.Browser(tmp_path / "profile") as page:
-        for theme in ("light", "dark"):
-            for width in (1200, 375):
-                feature = {"name": "prefers-color-scheme", "value": theme}
-                page.call("Emulation.setEmulatedMedia", features=[feature])
-                page.resize(width, 900, mobile=width < 600)
-                page.open(path)
-                assert page.evaluate("document.documentElement.scrollWidth") <= width
-                page.screenshot(tmp_path / "page.png", whole=True)
-                check_pixels(page, Image.open(tmp_path / "page.png").convert("RGB"), theme)
-                assert page.evaluate(CLIPPED) == [] and page.evaluate(OVERLAPPING) == []
+        for language, theme, width in views:
+            if language == "zh":
+                facts = dataclasses.replace(run, missing=[])
+                path.write_text(build.report([facts, facts], words.Words("zh"))[0], "utf-8")
+            feature = {"name": "prefers-color-scheme", "value": theme}
+            page.call("Emulation.setEmulatedMedia", features=[feature])
+            page.resize(width, 900, mobile=width < 600)
+            page.open(path)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            page.screenshot(tmp_path / "page.png", whole=True)
+            check_pixels(page, Image.open(tmp_path / "page.png").convert("RGB"), theme)
+            assert page.evaluate(CLIPPED) == [] and page.evaluate(OVERLAPPING) == []
+        page.evaluate("scrollTo(0, 0)")
+        page.mouse("mouseMoved", *page.place("#runs-accuracy svg", 0.5, 0.6), 0)
+        shown = (
+            "getComputedStyle(document.querySelector('#runs-accuracy .hit:hover .tip')).visibility"
+        )
+        assert page.evaluate(shown) == "visible"
         assert page.problems() == []
-        assert [url for url in page.requests() if not url.startswith("data:")] == [
-            path.as_uri()
-        ] * 4
+        asked = [url for url in page.requests() if not url.startswith("data:")]
+        assert asked == [path.as_uri()] * len(views)
 
 
 def check_pixels(page, shot, theme):

@@ -122,7 +122,7 @@ def curves(
 ) -> Figure:
     """Curves over the epochs; a pointer shows the values of an epoch."""
     legend = _legend_rows(series)
-    top, bottom, left = 24 + 18 * len(legend) * (len(series) > 1), 40, 56
+    top, bottom = 24 + 18 * len(legend) * (len(series) > 1), 40
     figure = Figure(name, WIDTH, top + 170 + bottom, title, alt)
     series = [_thinned(one) for one in series]
     known = [y for one in series for y in one.y if y is not None and math.isfinite(y)]
@@ -130,10 +130,11 @@ def curves(
     y = axis_of(known, top + 170, top, log=log)
     if show is percent and max(known, default=0) <= 1:
         y = y._replace(high=min(y.high, 1.0))
+    ticks = y.ticks()
+    left = max(56.0, max(text_width(show(tick), 12) for tick in ticks) + 12)
     first, last = min(x_all, default=0), max(x_all, default=1)
     one = 0.5 * (first == last)  # A single epoch stands in the middle.
     x = Axis(first - one, last + one, left + 6, WIDTH - 14)
-    ticks = y.ticks()
     for tick in ticks:
         figure.line(left, y(tick), WIDTH - 8, y(tick))
         label = show(tick)

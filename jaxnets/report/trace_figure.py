@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxnets.report.passes import Array, Passes
-from jaxnets.report.svg import Figure, shortened, signed_pixels
+from jaxnets.report.svg import Figure, shortened, signed_pixels, text_width
 
 WIDTH = 920
 MARGIN, LEFT, BOX, RIGHT = 14, 360, 518, 388  # The parameters' boxes stand left of the values'.
@@ -125,7 +125,8 @@ def _column(figure: Figure, x, y, width, value, colour, colours, per_line=PER_LI
         _picture(figure, x, y, width, value, colours)
         y += PICTURE + 8
     for number, text in enumerate(_lines(value, per_line)):
-        figure.text(x, y + 12 + LINE * number, text, fill=colour, font_size=11)
+        size = min(11.0, 11 * width / text_width(text, 11))
+        figure.text(x, y + 12 + LINE * number, text, fill=colour, font_size=size)
 
 
 def _draw_params(figure: Figure, y: float, title: str, array: Array) -> None:

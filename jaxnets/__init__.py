@@ -13,16 +13,22 @@ if TYPE_CHECKING:
     from jaxnets.data.datasets import Dataset
     from jaxnets.data.load import load_dataset
     from jaxnets.experiment import Experiment
+    from jaxnets.figure import plot
     from jaxnets.history import History
     from jaxnets.network import Network, load
     from jaxnets.serving.predict import load_predictor
 
 __all__ = ["Callback", "Config", "Dataset", "Experiment", "History", "Network", "load"]
-__all__ += ["load_dataset", "load_predictor", "preset"]
+__all__ += ["load_dataset", "load_predictor", "plot", "preset"]
 
 _HOMES = dict(Callback="callbacks", Config="config.fields", Dataset="data.datasets")
 _HOMES |= dict(Experiment="experiment", History="history", Network="network", load="network")
-_HOMES |= dict(load_dataset="data.load", load_predictor="serving.predict", preset="config.fields")
+_HOMES |= dict(
+    plot="figure",
+    load_dataset="data.load",
+    load_predictor="serving.predict",
+    preset="config.fields",
+)
 
 
 def __dir__() -> list[str]:

@@ -1,5 +1,7 @@
 """Pictures drawn with matplotlib, which is optional: the extra `compare` brings it."""
 
+import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,46 @@ def create_figure(width: float, height: float) -> Any:
         from matplotlib.figure import Figure
     except ImportError:
         return None
-    return Figure(figsize=(width, height), layout="constrained")
+
+    class ShownFigure(Figure):
+        """A figure that a notebook shows, also without pyplot."""
+
+        def _repr_png_(self) -> bytes:
+            stream = io.BytesIO()
+            self.savefig(stream, format="png", dpi=100)
+            return stream.getvalue()
+
+    return ShownFigure(figsize=(width, height), layout="constrained")
+
+
+def plot(history: Sequence[dict[str, Any]]) -> Any:
+    """Draws loss and accuracy over the epochs, of training and validation.
+
+    Args:
+      history: What `Network.fit` returns, or `jaxnets.load(DIR).history`.
+
+    Returns:
+      A figure of matplotlib, which a notebook shows; `plot(history).savefig("curves.png")` writes
+      a file.
+
+    Raises:
+      UserError: matplotlib is not installed, or there is no epoch yet.
+    """
+    if (figure := create_figure(9, 3.4)) is None:
+        raise UserError("plot: expected matplotlib, found none: pip install 'jaxnets[compare]'")
+    if not isinstance(history, list) or not history:
+        raise UserError("plot: expected the history of an epoch or more, as net.fit() returns it")
+    epochs = [record["epoch"] for record in history]
+    for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        for part, line in (("train", "o-"), ("validation", "s--")):
+            values = [record[f"{part}_{name}"] for record in history]
+            if None not in values:
+                axes.plot(epochs, values, line, markersize=3, label=part)
+        axes.set(xlabel="epoch", title=name)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    return figure
 
 
 def check_picture(path: str) -> None:

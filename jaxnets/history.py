@@ -66,9 +66,11 @@ class History(list[dict[str, Any]]):
         return f"History({', '.join([f'epochs={len(self)}', *texts])})"
 
     def _repr_html_(self) -> str:
-        """A table with a row an epoch."""
+        """The curves of loss and accuracy, and a table with a row an epoch."""
+        from jaxnets.curves import to_svg
+
         names = {name: KERAS.get(name, name) for name in SHOWN}
         shown = [name for name in names if self and self[-1].get(names[name]) is not None]
         rows = ["".join(f"<td>{record[names[name]]:.4g}</td>" for name in shown) for record in self]
         head = "".join(f"<th>{name}</th>" for name in shown)
-        return f"<table>{''.join(f'<tr>{row}</tr>' for row in [head, *rows])}</table>"
+        return f"{to_svg(self)}<table>{''.join(f'<tr>{row}</tr>' for row in [head, *rows])}</table>"

@@ -1,9 +1,11 @@
 """What a user meets in Python: names, guesses, and what objects show of themselves."""
 
 import dataclasses
+import re
 import subprocess
 import sys
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from conftest import ROOT
 from PIL import Image
 
 import jaxnets
+from jaxnets import figure
 from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment
 from jaxnets.history import History
@@ -133,6 +136,75 @@ def test_objects_show_facts_in_a_line_and_in_a_table(experiment, trained):
         assert thing._repr_html_().startswith(f"<table><caption>{type(thing).__name__}</caption>")
     assert repr(history).startswith("History(epochs=2, loss=")
     assert history._repr_html_().count("<tr>") == 3
+
+
+def drawn(html):
+    """The SVG in a page, parsed as XML."""
+    root = ElementTree.fromstring(html[html.index("<svg") : html.index("</svg>") + len("</svg>")])
+    return root, [text.text or "" for text in root.iter("{http://www.w3.org/2000/svg}text")]
+
+
+def test_a_history_shows_its_curves(trained):
+    history = History({**trained[1][0], "epoch": e, "train_loss": 2.0 / e} for e in (1, 2, 4))
+    root, texts = drawn(history._repr_html_())
+    lines = [line.get("points", "") for line in root.iter("{http://www.w3.org/2000/svg}polyline")]
+    assert len(lines) == 4 and {"loss", "accuracy", "train", "validation", "4"} <= set(texts)
+    points = np.array([pair.split(",") for pair in lines[0].split()], float)
+    (x, y), (x2, y2), (x4, y4) = points  # To the right by epochs, down by losses: a straight axis.
+    assert (x2 - x) * 2 == pytest.approx(x4 - x2, abs=0.3) and y < y2 < y4
+    assert (y2 - y) == pytest.approx(2 * (y4 - y2), abs=0.3)
+
+    none = dict.fromkeys(("validation_loss", "validation_accuracy"))
+    root, texts = drawn(History({**record, **none} for record in history)._repr_html_())
+    assert "validation" not in texts and str(ElementTree.tostring(root)).count("polyline") == 2
+    assert "<svg" not in history[:1]._repr_html_() and "<svg" not in History()._repr_html_()
+
+
+def test_curves_of_equal_and_of_infinite_losses_have_only_finite_points(trained):
+    values = (0.5, 0.5, float("inf"), float("nan"))
+    history = History({**trained[1][0], "epoch": e, "train_loss": x} for e, x in enumerate(values))
+    root, _ = drawn(history._repr_html_())
+    for line in root.iter("{http://www.w3.org/2000/svg}polyline"):
+        points = re.split("[ ,]", line.get("points", "nan"))
+        assert np.isfinite(np.array(points, float)).all()
+
+
+def test_metrics_show_their_confusion_matrix(experiment, trained):
+    test = experiment.evaluate(trained[0])
+    root, texts = drawn(test._repr_html_())
+    counts = [str(number) for number in np.asarray(test.confusion).ravel() if number]
+    cells = list(root.iter("{http://www.w3.org/2000/svg}rect"))
+    assert len(cells) == len(counts)
+    assert sorted(texts) == sorted([*counts, *"001122", "label", "prediction"])
+    colours = {cell.get("fill") for cell in cells}
+    confusion = np.asarray(test.confusion)
+    assert ("#c44e00" in colours) == bool((confusion - np.diag(np.diag(confusion))).any())
+    many = dataclasses.replace(test, confusion=np.eye(100, dtype=int))
+    assert len(many._repr_html_()) < 50_000
+
+
+def test_plot_draws_loss_and_accuracy_of_both_parts(trained):
+    pytest.importorskip("matplotlib", reason="it draws; not installed")
+    history = trained[1]
+    loss, accuracy = jaxnets.plot(history).axes
+    for axes, names in ((loss, ("loss", "val_loss")), (accuracy, ("accuracy", "val_accuracy"))):
+        assert [line.get_label() for line in axes.lines] == ["train", "validation"]
+        for line, name in zip(axes.lines, names, strict=True):
+            assert line.get_xdata().tolist() == [1, 2]
+            assert line.get_ydata().tolist() == history[name]
+    none = dict.fromkeys(("validation_loss", "validation_accuracy"))
+    drawn = jaxnets.plot(History({**record, **none} for record in history))
+    assert [len(axes.lines) for axes in drawn.axes] == [1, 1]
+    assert drawn._repr_png_().startswith(b"\x89PNG")
+    for wrong in (History(), trained[0]):
+        with pytest.raises(UserError, match="expected the history of an epoch or more"):
+            jaxnets.plot(wrong)
+
+
+def test_plot_without_matplotlib_names_the_extra(trained, monkeypatch):
+    monkeypatch.setattr(figure, "create_figure", lambda width, height: None)
+    with pytest.raises(UserError, match=r"pip install 'jaxnets\[compare\]'"):
+        jaxnets.plot(trained[1])
 
 
 def test_a_config_shows_what_makes_it_again(experiment):

@@ -20,11 +20,12 @@ ROOMS = {
     "errors": "display",
     "system": "errors",
     "figure": "errors",
+    "curves": "",
     "abtest": "display errors figure",
     "config": "display errors",
     "data": "display errors system",
     "models": "display errors",
-    "history": "errors",
+    "history": "curves errors",
     "losses": "",
     "metrics": "display losses regression_metrics",
     "regression_metrics": "display",
@@ -50,7 +51,7 @@ ROOMS = {
     "cli": "__version__ abtest config display errors experiment figure gradcheck lecture report "
     "serving system",
     "__main__": "cli errors",
-    "": "callbacks config data experiment facts history network serving",
+    "": "callbacks config data experiment facts figure history network serving",
     "train.py": "cli errors lecture runs tracking",
 }
 MAY_IMPORT = {room: set(others.split()) for room, others in ROOMS.items()}

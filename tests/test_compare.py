@@ -5,8 +5,11 @@ import dataclasses
 import functools
 import importlib.util
 import json
+import math
 import signal
 import sys
+from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +17,7 @@ import numpy as np
 import pytest
 from conftest import read_json
 
+from jaxnets import figure
 from jaxnets.backprop.network import manual_loss_and_grad
 from jaxnets.config.fields import preset
 from jaxnets.config.recipes import PRESETS
@@ -349,3 +353,31 @@ def test_an_interrupt_keeps_what_is_done(
     found = read_json(tmp_path / "compare.json")
     assert not found["finished"] and len(found["rows"]) == where
     assert len((tmp_path / "compare.csv").read_text().splitlines()) == where + 1
+
+
+def test_the_picture_shows_the_difference_between_good_models(monkeypatch, tmp_path):
+    pytest.importorskip("matplotlib", reason="it draws; not installed")
+    figures = []
+
+    def create_figure(width, height):
+        figures.append(figure.create_figure(width, height))
+        return figures[-1]
+
+    monkeypatch.setattr(command, "create_figure", create_figure)
+    rows = [
+        {"dataset": "mnist", "model": model, "hidden": None, "train_accuracy": train}
+        | {"test_accuracy": test}
+        for model, train, test in (
+            ("softmax", 0.92, 0.9),
+            ("cnn", 1.0, 0.99),
+            ("mlp", 0.9, math.nan),
+        )
+    ]
+    rows += [{**rows[0], "hidden": 16, "verdict": "best"}, {**rows[1], "hidden": 64}]
+    samples: Any = [SimpleNamespace(name="mnist", test=range(100))]
+    command._draw(Results(Request(), samples, rows), tmp_path / "compare.png")
+    scores, curve = figures[0].axes
+    low, high = scores.get_xlim()
+    assert 0.8 < low < 0.9 and 1.0 < high < 1.1  # From 0 on the two would lie 9 % apart.
+    assert [text.get_text() for text in scores.texts] == ["0.9000", "0.9900"]
+    assert [text.get_text() for text in curve.texts] == ["0.9000\nbest", "0.9900"]

@@ -12,6 +12,7 @@ import pytest
 from conftest import history, read_json
 from scipy import stats
 
+from jaxnets import figure
 from jaxnets.lecture import ranking, search
 from jaxnets.lecture.many import TrainingSummary
 
@@ -192,3 +193,22 @@ def test_noise_is_called_noise_and_a_lead_significant(tmp_path):
 
     single = a_search(tmp_path, {4: [0.8], 8: [0.9]})
     assert "one seed cannot tell a lead from luck" in ranking.to_text(single)
+
+
+def test_the_picture_has_the_means_and_an_axis_that_spans_the_scores(monkeypatch, tmp_path):
+    pytest.importorskip("matplotlib", reason="it draws; not installed")
+    figures = []
+
+    def create_figure(width, height):
+        figures.append(figure.create_figure(width, height))
+        return figures[-1]
+
+    monkeypatch.setattr(ranking, "create_figure", create_figure)
+    assert ranking.plot(a_search(tmp_path, {100: [0.96, 0.97], 200: [0.98, 0.99]}))
+    (axes,) = figures[0].axes
+    assert [text.get_text() for text in axes.texts] == ["0.9650", "0.9850"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["hidden=100", "hidden=200"]
+    low, high = axes.get_xlim()
+    assert 0.95 < low < 0.96 and 0.99 < high < 1
+    first, second = (text.xy[1] for text in axes.texts)  # The first setting stands above.
+    assert axes.transData.transform((0, first))[1] > axes.transData.transform((0, second))[1]

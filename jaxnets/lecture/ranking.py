@@ -123,19 +123,22 @@ def to_values(search: Search) -> dict[str, Any]:
 
 def plot(search: Search) -> bool:
     """Draws every seed's accuracy, mean and deviation; False without matplotlib."""
-    figure = create_figure(max(5.0, 1.2 * len(search.points)), 4)
+    figure = create_figure(8, 1.4 + 0.6 * len(search.points))
     if figure is None:
         return False
     axes = figure.subplots()
+    above = {"xytext": (0, 6), "textcoords": "offset points", "ha": "center", "fontsize": 8}
     for place, point in enumerate(search.points):
         scores = [search.runs[point, seed].accuracy for seed in search.seeds]
-        axes.plot([place - 0.12] * len(scores), scores, "o", color="tab:blue", alpha=0.4)
+        axes.plot(scores, [place + 0.2] * len(scores), "o", color="tab:blue", alpha=0.4)
         mean, deviation = np.mean(scores), np.std(scores, ddof=1) if len(scores) > 1 else 0
-        axes.errorbar(place + 0.12, mean, deviation, fmt="s", color="black", capsize=4)
-    names = [search.name(point).replace(" ", "\n") for point in search.points]
-    axes.set_xticks(range(len(names)), names)
-    axes.set(xlim=(-0.6, len(names) - 0.4), title=search.flags["model"])
-    axes.set_ylabel("validation accuracy: seeds, mean ± sd")
-    axes.grid(axis="y", alpha=0.3)
+        axes.errorbar(mean, place - 0.1, xerr=deviation, fmt="s", color="black", capsize=4)
+        axes.annotate(f"{mean:.4f}", (mean, place - 0.1), **above)
+    names = [search.name(point) for point in search.points]
+    axes.set_yticks(range(len(names)), names)
+    axes.set(ylim=(len(names) - 0.5, -0.6), title=search.flags["model"])
+    axes.set_xlabel("validation accuracy: seeds, mean ± standard deviation")
+    axes.margins(x=0.08)
+    axes.grid(axis="x", alpha=0.3)
     figure.savefig(search.folder / "search.png", dpi=150)
     return True

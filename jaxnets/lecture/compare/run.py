@@ -1,5 +1,6 @@
 """The comparison as a command: trains, prints each row as soon as it is known, writes the files."""
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,6 +20,18 @@ from jaxnets.runs.run_folder import make_folder
 
 NAME, SHORT_NAME, NUMBER = 20, 17, 10  # The columns' widths; regression has shorter names.
 WIDE = 98  # Columns of a terminal for all of regression's; others do without the epochs.
+# How the picture shows the scores of each part; the marks differ where the colours do not.
+PART_STYLES: dict[str, dict[str, Any]] = {
+    "train": {"marker": "s", "color": "tab:orange", "markerfacecolor": "none"},
+    "test": {"marker": "o", "color": "tab:blue"},
+}
+# Where a legend covers no dot: above the axes, beside the title.
+ABOVE: dict[str, Any] = {
+    "loc": "lower right",
+    "bbox_to_anchor": (1, 1),
+    "ncols": 2,
+    "frameon": False,
+}
 FORMATS = {"parameters": ",", "epochs": ",", "seconds": ".1f", "test_mse": ",.0f"}
 
 
@@ -117,37 +130,71 @@ def _aligned(cells: Sequence[str], shown: Sequence[str]) -> str:
 
 def _draw(results: Results, path: Path) -> None:
     """Draws each data set's scores and capacity curve, where matplotlib is installed."""
-    figure = create_figure(11, 4 * len(results.samples))
+    models = len(results.request.models)
+    figure = create_figure(11, max(4, 1 + 0.4 * models) * len(results.samples))
     if figure is None:
         return
     grid = figure.subplots(len(results.samples), 2, squeeze=False)
     title = title_of(TASKS[results.request.task].ranks_by)
     for (left, right), data in zip(grid, results.samples, strict=True):
-        rows = results.trained(data.name)  # A bar is a test score, a dot a training score.
-        models = [row["model"] for row in rows]
-        left.barh(models, [results.score(row) for row in rows], color="tab:blue")
-        left.plot([results.score(row, "train") for row in rows], models, "o", color="tab:orange")
-        left.invert_yaxis()
-        left.set(xlabel=title, title=f"{data.name} (bar: test, dot: training)")
-        right.set(title=f"capacity on {data.name}", xlabel="hidden units", ylabel=title)
+        _draw_scores(left, results, data.name)
+        left.set_xlabel(title)
+        left.set_title(data.name, loc="left")
+        right.set(xlabel="hidden units", ylabel=title)
+        right.set_title(f"capacity on {data.name}", loc="left")
         _draw_curve(right, results, data.name)
     figure.savefig(path, dpi=120)
 
 
+def _finite_rows(results: Results, name: str, *, curve: bool = False) -> list[Row]:
+    """The rows of a data set, or of its capacity curve, whose scores are numbers."""
+    rows = results.trained(name, curve=curve)
+    return [r for r in rows if math.isfinite(results.score(r) + results.score(r, "train"))]
+
+
+def _draw_scores(axes: Any, results: Results, name: str) -> None:
+    """Draws each model's training and test score as dots, the test's with its number.
+
+    The axis spans the scores, not 0 to 1: so 0.96 and 0.99 lie apart. A bar would have to begin at
+    0, a dot need not.
+    """
+    rows = _finite_rows(results, name)
+    models = [row["model"] for row in rows]
+    for part, style in PART_STYLES.items():
+        scores = [results.score(row, part) for row in rows]
+        axes.plot(scores, models, linestyle="none", label=part, **style)
+    above = {"xytext": (0, 7), "textcoords": "offset points", "ha": "center", "fontsize": 8}
+    for row in rows:
+        score = results.score(row)
+        axes.annotate(f"{score:.4f}", (score, row["model"]), **above)
+    axes.invert_yaxis()
+    axes.margins(x=0.1, y=0.12)
+    axes.grid(alpha=0.3)
+    axes.legend(**ABOVE)
+
+
 def _draw_curve(axes: Any, results: Results, name: str) -> None:
     """Draws training and test score over the hidden size, on a logarithmic scale."""
-    rows = results.trained(name, curve=True)
+    rows = _finite_rows(results, name, curve=True)
     if not rows:
         axes.set_axis_off()
         return
     sizes = [row["hidden"] for row in rows]
-    for part, colour in (("train", "tab:orange"), ("test", "tab:blue")):
+    for part, style in PART_STYLES.items():
         scores = [results.score(row, part) for row in rows]
-        axes.plot(sizes, scores, "o-", color=colour, label=part)
-    below = {"xytext": (0, -14), "textcoords": "offset points", "ha": "center", "fontsize": 8}
+        axes.plot(sizes, scores, "-", label=part, **style)
+    below: dict[str, Any] = {
+        "xytext": (0, -8),
+        "textcoords": "offset points",
+        "ha": "center",
+        "va": "top",
+    }
+    below["bbox"] = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
     for row in rows:
-        axes.annotate(row.get("verdict", ""), (row["hidden"], results.score(row)), **below)
+        text = f"{results.score(row):.4f}\n{row.get('verdict', '')}".rstrip()
+        axes.annotate(text, (row["hidden"], results.score(row)), fontsize=8, **below)
     axes.set_xscale("log", base=2)
     axes.set_xticks(sizes, map(str, sizes))
-    axes.margins(0.15)
-    axes.legend()
+    axes.margins(0.15, 0.2)
+    axes.grid(alpha=0.3)
+    axes.legend(**ABOVE)

@@ -73,6 +73,7 @@ def predictions():
     rng = np.random.default_rng(0)
     probabilities = rng.dirichlet([0.3] * 5, 500).astype(np.float32)
     probabilities[:, 3] = 0
+    probabilities[:40] = [0.5, 0.5, 0, 0, 0]  # On the edge of two bins.
     labels = rng.integers(0, 4, 500)
     return evaluation.Predictions(labels, probabilities, np.arange(500))
 

@@ -68,7 +68,7 @@ def describe_layer(layer: Any, params: Any) -> str:
         return f"{layer.name} ({kind})"
     if dataclasses.is_dataclass(layer):
         sizes = [str(value) for value in vars(layer).values() if isinstance(value, int)]
-        return f"{kind} {', '.join(sizes)}"
+        return f"{kind} {', '.join(sizes)}".rstrip()
     return getattr(layer, "__name__", kind)
 
 

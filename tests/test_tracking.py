@@ -20,7 +20,7 @@ from conftest import as_flags, read_json, records
 
 from jaxnets.runs.sparkline import ASCII, BLOCKS, loss_line
 from jaxnets.tracking import pictures
-from jaxnets.tracking.watch import hyperparameters, scalars_of
+from jaxnets.tracking.watch import hyperparameters, scalars_of, watched
 
 
 @pytest.fixture
@@ -150,14 +150,25 @@ def test_wrong_values_are_refused(train_tiny, tmp_path):
     train_tiny("softmax", "--track=none,none").assert_refused("track: expected each name once")
     (tmp_path / "file").touch()
     profile = f"--profile={tmp_path / 'file' / 'folder'}"
-    train_tiny("softmax", profile).assert_refused("profile: cannot write", "Not a directory")
+    train_tiny("softmax", profile).assert_refused("profile: expected a folder that can be written")
+    train_tiny("softmax", "--profile=~nobody-here/x").assert_refused("profile: expected a")
+    train_tiny("softmax", f"--profile={'x' * 300}").assert_refused("profile: expected a")
 
 
 def test_a_dry_run_is_neither_tracked_nor_profiled(trackio, run_main, tiny_folder, tmp_path):
     flags = as_flags(data_dir=tiny_folder, validation_size=40, devices=1, batch_size=32)
     profile = f"--profile={tmp_path / 'profile'}"
     outcome = run_main("--model=softmax", *flags, "--dry_run", "--track=trackio", profile)
-    assert outcome.status == 0 and not trackio.calls and not list((tmp_path / "profile").iterdir())
+    assert outcome.status == 0 and not trackio.calls and not (tmp_path / "profile").exists()
+
+
+def test_of_several_processes_only_the_first_tracks(trackio, tiny_preset, tmp_path):
+    config = tiny_preset("softmax", track="trackio", profile=str(tmp_path / "profile"))
+    run: Any = types.SimpleNamespace(
+        config=config, processes=types.SimpleNamespace(is_first=False), hooks=[]
+    )
+    with watched(run):
+        assert not run.hooks and not trackio.calls
 
 
 def test_overwrite_replaces_a_tracked_run(trackio, train_tiny, tmp_path):

@@ -1,10 +1,10 @@
 """Whether --track and --profile can be met, said before JAX is imported and the data are loaded."""
 
 import importlib.util
+import os
 from pathlib import Path
 
 from jaxnets.errors import UserError
-from jaxnets.runs.files import mkdir
 
 # The package of each tracker; its extra has the tracker's name.
 PACKAGES = {"tensorboard": "tensorboardX"} | {name: name for name in ("trackio", "wandb", "mlflow")}
@@ -21,6 +21,10 @@ def check(track: str, profile: str | None) -> None:
             )
     if profile is not None:
         try:
-            mkdir(Path(profile).expanduser())
-        except OSError as error:
-            raise UserError(f"profile: cannot write {profile}: {error.strerror}") from error
+            path = Path(profile).expanduser().absolute()
+            there = next(parent for parent in (path, *path.parents) if parent.exists())
+            can_be_written = there.is_dir() and os.access(there, os.W_OK)
+        except (OSError, RuntimeError):  # A name that is too long; ~ of nobody.
+            can_be_written = False
+        if not can_be_written:
+            raise UserError(f"profile: expected a folder that can be written, got {profile}")

@@ -227,21 +227,23 @@ def test_samples_show_the_image_and_names_that_are_markup_or_long():
     assert (picture[20:60, 20:60] == 128).all() and (picture[20:60, tile + 30 : 200] == 200).all()
 
 
-@pytest.fixture
-def traces(monkeypatch):
-    """What the profiler is asked for, instead of a profile."""
-    asked = []
-    monkeypatch.setattr(jax.profiler, "start_trace", lambda folder: asked.append(folder))
-    monkeypatch.setattr(jax.profiler, "stop_trace", lambda: asked.append("stop"))
-    return asked
-
-
 @pytest.mark.parametrize(
-    "flags", [["softmax"], ["softmax", "--epochs=1"], ["cnn"], ["cnn", "--epochs=4"]]
+    "flags, epochs",  # The epochs that are done when the profile ends.
+    [
+        (["softmax"], 1),  # In the second compiled loop.
+        (["softmax", "--epochs=1"], 0),  # In the only one.
+        (["cnn"], 2),  # It has ten steps in all: at the run's end.
+        (["cnn", "--epochs=4"], 2),  # After eleven of twenty steps, in the third epoch.
+    ],
 )
-def test_some_steps_are_profiled_once(flags, train_tiny, traces, tmp_path):
+def test_some_steps_are_profiled_once(flags, epochs, train_tiny, monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(jax.profiler, "start_trace", asked.append)
+    monkeypatch.setattr(
+        jax.profiler, "stop_trace", lambda: asked.append(len(records(tmp_path / "run")))
+    )
     outcome = train_tiny(*flags, f"--profile={tmp_path / 'profile'}")
-    assert outcome.status == 0 and traces == [str(tmp_path / "profile"), "stop"]
+    assert outcome.status == 0 and asked == [str(tmp_path / "profile"), epochs]
     assert f"profile: tensorboard --logdir={tmp_path / 'profile'}" in outcome.out
 
 

@@ -37,7 +37,7 @@ ROOMS = {
     "oracle training",
     "runs": "config data display errors experiment machine metrics models system training",
     "gradcheck": "backprop config data display errors experiment losses machine models oracle "
-    "training",
+    "system training",
     "lecture": "config data display errors experiment figure losses machine metrics models "
     "regression_metrics runs training",
     "callbacks": "errors experiment metrics runs training",

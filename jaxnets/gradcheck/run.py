@@ -11,8 +11,9 @@ from jaxnets.errors import unknown
 from jaxnets.gradcheck.compare import DIFFERENCES, PRECISIONS, Row
 from jaxnets.gradcheck.layers import check_layer
 from jaxnets.gradcheck.mutants import MUTANTS
-from jaxnets.gradcheck.networks import check_network, networks
+from jaxnets.gradcheck.networks import Network, check_network, networks, num_bytes
 from jaxnets.machine.platform import set_up_jax
+from jaxnets.system import check_memory, memory_limits
 
 COLUMNS = (*PRECISIONS, DIFFERENCES)
 HEADER = ["relative error", *COLUMNS, "tried", "kinks", "verdict", "nearest to its tolerance"]
@@ -36,11 +37,14 @@ def run(model: str | None = None, mutant: str | None = None, as_json: bool = Fal
     """
     if mutant is not None and mutant not in MUTANTS:
         raise unknown("mutant", mutant, MUTANTS)
+    chosen = {} if mutant is not None else _chosen(model)
     set_up_jax(keep_memory=False)  # AlexNets of many sizes would leave a heap of holes.
+    if memory_limits():
+        check_memory(max(map(num_bytes, chosen.values()), default=0))
     rows = []
     if not as_json:
         print(_line(HEADER))
-    for row in _rows(model, mutant):
+    for row in _rows(chosen, mutant, with_layers=model in (None, "all")):
         rows.append(row)
         if not as_json:
             colour = "green" if row.ok else "red"
@@ -54,17 +58,24 @@ def run(model: str | None = None, mutant: str | None = None, as_json: bool = Fal
     return all_agree
 
 
-def _rows(model: str | None, mutant: str | None) -> Iterator[Row]:
+def _chosen(model: str | None) -> dict[str, Network]:
+    """The networks that `run` checks."""
+    return {
+        name: network
+        for name, network in networks().items()
+        if model in ("all", network.config.model) or (model is None and not network.slow)
+    }
+
+
+def _rows(chosen: dict[str, Network], mutant: str | None, with_layers: bool) -> Iterator[Row]:
     if mutant is not None:
         yield check_layer(mutant, MUTANTS[mutant])
         return
-    if model in (None, "all"):
+    if with_layers:
         for name, rule in all_rules().items():
             yield check_layer(name, rule)
-    for name, network in networks().items():
-        chosen = network.config.model == model or model == "all"
-        if chosen or (model is None and not network.slow):
-            yield check_network(name, network)
+    for name, network in chosen.items():
+        yield check_network(name, network)
 
 
 def _line(cells: Sequence[str], colour: str | None = None) -> str:

@@ -81,8 +81,8 @@ def test_a_tracker_gets_each_epoch_the_test_and_what_is_needed_to_compare(
     assert numbers["test/accuracy"] == [(result["steps"], result["test_accuracy"])]
     arrays = logged(rest, np.ndarray)
     steps = [record["step"] for record in written]
-    assert [step for step, _ in arrays["logits/kernel"]] == steps
-    assert not np.array_equal(*(array for _, array in arrays["logits/kernel"]))
+    assert [step for step, _ in arrays["weights/logits/kernel"]] == steps
+    assert not np.array_equal(*(array for _, array in arrays["weights/logits/kernel"]))
     for name in ("test/confusion_matrix", "test/samples"):
         ((step, picture),) = arrays[name]
         assert step == steps[-1] and picture.dtype == np.uint8 and picture.std() > 10
@@ -322,8 +322,8 @@ def test_tensorboard_reads_the_events(run_python, tiny_flags, tmp_path):
     events.Reload()
     found = [(event.step, event.value) for event in events.Scalars("validation/loss")]
     assert found == [(step, pytest.approx(loss)) for step, loss in expected]
-    assert [event.step for event in events.Histograms("conv1/kernel")] == [5, 10, 15]
-    assert events.Histograms("conv1/kernel")[0].histogram_value.num == 3 * 3 * 32
+    assert [event.step for event in events.Histograms("weights/conv1/kernel")] == [5, 10, 15]
+    assert events.Histograms("weights/conv1/kernel")[0].histogram_value.num == 3 * 3 * 32
     pictures = [event.step for event in events.Images("test/confusion_matrix")]
     assert pictures[-1] == 15 and events.Images("test/samples")[-1].width > 100
     assert "_hparams_/session_start_info" in events.summary_metadata
@@ -341,7 +341,12 @@ def test_trackio_has_the_run_in_its_database(run_python, tiny_flags, tmp_path):
     found = [(step, x["validation/loss"]) for step, x in values if "validation/loss" in x]
     assert found == expected
     names = {name for _, metrics in values for name in metrics}
-    assert {"conv1/kernel", "test/confusion_matrix", "test/samples", "test/accuracy"} <= names
+    assert {
+        "weights/conv1/kernel",
+        "test/confusion_matrix",
+        "test/samples",
+        "test/accuracy",
+    } <= names
 
 
 @pytest.mark.slow
@@ -368,7 +373,7 @@ def test_wandb_writes_files_and_connects_nowhere(run_python, tiny_flags, tmp_pat
     content = b"".join(path.read_bytes() for run in runs for path in run.glob("*.wandb"))
     for _, loss in expected:
         assert json.dumps(loss).encode() in content
-    assert b"conv1/kernel" in content
+    assert b"weights/conv1/kernel" in content
     assert len(list(tmp_path.rglob("media/images/test/samples*.png"))) == 2
 
 

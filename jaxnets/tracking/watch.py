@@ -175,9 +175,9 @@ def scalars_of(record: Record) -> dict[str, float]:
 
 
 def parameters_by_path(params: Any) -> dict[str, np.ndarray]:
-    """The parameters by names as "conv1/kernel"; a step in flight does not change them."""
+    """The parameters by names as "weights/conv1/kernel": trackers show groups by the alphabet."""
     leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(params))
-    paths = ["/".join(str(key.key) for key in path) for path, _ in leaves]
+    paths = ["/".join(["weights", *(str(key.key) for key in path)]) for path, _ in leaves]
     return {
         path: np.asarray(leaf, np.float32) for path, (_, leaf) in zip(paths, leaves, strict=True)
     }

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 # A command follows these, to the end of the line.
-RESUME, PICTURES = "resume with: ", "your own pictures: "
+RESUME, REPORT, PICTURES = "resume with: ", "its report: ", "your own pictures: "
 COLOURS = {"red": 31, "green": 32}
 LONGEST = 2000  # Characters of a message: a file may hold a text of any length.
 
@@ -105,7 +105,8 @@ def fold(text: str, width: int) -> str:
             continue
         import textwrap
 
-        line, mark, command = line.partition(PICTURES if PICTURES in line else RESUME)
+        mark = next((mark for mark in (REPORT, PICTURES) if mark in line), RESUME)
+        line, mark, command = line.partition(mark)
         indent = {"subsequent_indent": "  ", "break_on_hyphens": False, "break_long_words": False}
         lines += textwrap.wrap(line + mark, width, **indent)
         lines += [f"  {command}"] if command else []

@@ -277,7 +277,7 @@ def test_output_into_a_pipe_is_a_few_plain_lines(finished_run):
     assert (status, err) == (0, "")
     assert out.isascii() and out.replace("\n", "").isprintable()
     lines = [line for line in out.splitlines() if not line.startswith("note: ")]
-    head, *epochs, test, ending, folder, command = lines
+    head, *epochs, test, ending, folder, report, command = lines
     assert "cnn: 36,227 parameters | tiny: 160 train, 40 validation, 50 test images" in head
     assert "CPU" in head and "no accelerator" in head and "float32" in head
     assert [int(line.split()[1].split("/")[0]) for line in epochs] == list(range(1, 21))
@@ -286,6 +286,7 @@ def test_output_into_a_pipe_is_a_few_plain_lines(finished_run):
     wrong = round(50 * (1 - result["test_accuracy"]))
     assert re.fullmatch(rf"{wrong} of 50 test images are wrong; trained in \d+\.\d s", ending)
     assert folder == f"run folder: {finished_run.folder}"
+    assert re.fullmatch(rf"its report: \S+( -m jaxnets)? report {finished_run.folder}", report)
     assert re.fullmatch(
         rf"your own pictures: \S+( -m jaxnets)? predict {finished_run.folder} PICTURE", command
     )

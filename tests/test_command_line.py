@@ -262,11 +262,15 @@ def test_what_a_run_says_last_can_be_pasted(script, tiny_flags, tmp_path):
     flags = [flag for flag in tiny_flags if "workdir" not in flag]
     done = shell(f"jaxnets train --model=softmax {shlex.join(flags)} --workdir=run")
     assert (done.returncode, done.stderr) == (0, "")
-    *_, folder, command = done.stdout.splitlines()
-    assert (folder, command) == (
+    *_, folder, report, command = done.stdout.splitlines()
+    assert (folder, report, command) == (
         "run folder: run",
+        "its report: jaxnets report run",
         "your own pictures: jaxnets predict run PICTURE",
     )
+    reported = shell(report.partition(": ")[2])
+    assert (reported.returncode, reported.stderr) == (0, "")
+    assert (tmp_path / "report.html").exists()
     predicted = shell(command.partition(": ")[2].replace("PICTURE", "nothing.png"))
     assert (predicted.returncode, predicted.stderr.count("\n")) == (2, 1)
     assert "nothing.png: " in predicted.stderr

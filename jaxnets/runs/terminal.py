@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from jaxnets.config.fields import Config
-from jaxnets.display import PICTURES, RESUME, columns, paint, printable, program, short_path
+from jaxnets.display import PICTURES, REPORT, RESUME, columns, paint, printable, program, short_path
 from jaxnets.errors import RunFailedError, StoppedError, on_interrupt
 from jaxnets.metrics import Metrics
 from jaxnets.training.loop import Checkpoint, Interrupted, TrainLoader
@@ -76,7 +76,7 @@ def large_folder_note(state: TrainState, config: Config) -> str:
 def ending(
     test: Metrics, names: Sequence[str], config: Config, where: str, records: Sequence[Any]
 ) -> str:
-    """What a run says last: mistakes, time, its folder `where` and the command to use it."""
+    """What a run says last: mistakes, time, its folder `where` and commands to use it."""
     wrong, count = int(test.count - test.correct), int(test.count)
     seconds = sum(record["seconds"] for record in records)
     line = f"{wrong:,} of {count:,} test images are wrong; trained in {duration(seconds)}\n"
@@ -86,9 +86,12 @@ def ending(
         line = loss_line(records, columns()) + line
     if config.dry_run:
         return line + NOTHING_KEPT
-    command = printable(shlex.join([*program("predict"), where]))
+    report, predict = (
+        printable(shlex.join([*program(name), where])) for name in ("report", "predict")
+    )
     line += chance_note(test, names, config)
-    return f"{line}run folder: {printable(where)}\n{PICTURES}{command} PICTURE"
+    line += f"run folder: {printable(where)}\n{REPORT}{report}"
+    return f"{line}\n{PICTURES}{predict} PICTURE"
 
 
 def saved(checkpoint: Checkpoint, loader: TrainLoader, epochs: int) -> str:

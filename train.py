@@ -48,6 +48,10 @@ def main(arguments: list[str]) -> int:
         for record in run.epochs():  # trains, validates, logs, saves
             run.report(record)
         run.finish()  # tests, writes result.json
+    if run.config.report and not run.config.dry_run and run.processes.is_first:
+        from jaxnets.report.build import write_into
+
+        write_into(run.folder.path)
     return DONE
 
 

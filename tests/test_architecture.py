@@ -52,7 +52,7 @@ ROOMS = {
     "serving system",
     "__main__": "cli errors",
     "": "callbacks config data experiment facts figure history network serving",
-    "train.py": "cli errors lecture runs tracking",
+    "train.py": "cli errors lecture report runs tracking",
 }
 MAY_IMPORT = {room: set(others.split()) for room, others in ROOMS.items()}
 

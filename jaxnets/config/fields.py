@@ -174,6 +174,7 @@ class Config(Options):
     profile: str | None = option(
         None, "folder for JAX's profile of some steps (docs/tracking.md)", metavar="FOLDER"
     )
+    report: bool = option(False, "write the run's report.html into its folder at the end")
     workdir: str | None = option(
         None, "folder to keep the run in", metavar="FOLDER", unset="runs/<model>-<date>-<time>"
     )

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxnets.data.datasets import Dataset
-from jaxnets.display import short_path
+from jaxnets.display import short_path, show
 from jaxnets.errors import UserError
 from jaxnets.machine.platform import versions
 from jaxnets.report import document, figures, ledger
@@ -25,6 +25,7 @@ from jaxnets.report.run_facts import RunFacts, number_in, read_run
 from jaxnets.report.svg import Figure, check_png, escape, write_figure
 from jaxnets.report.words import Words
 from jaxnets.runs import files
+from jaxnets.runs.run_folder import REPORT
 from jaxnets.serving.output import output_path
 from jaxnets.serving.trained import TrainedNetwork, to_input
 
@@ -75,6 +76,11 @@ def write_report(
         "figures_folder": folder,
         "missing": {run.name: run.missing for run in runs},
     }
+
+
+def write_into(folder: Path) -> None:
+    """Writes a run's report into its folder, and says so: --report of train.py."""
+    show(to_text(write_report([str(folder)], str(folder / REPORT))))
 
 
 def to_text(written: dict[str, Any]) -> str:

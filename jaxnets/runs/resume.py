@@ -20,7 +20,7 @@ from jaxnets.training.optimizer import create_schedule
 OF_THE_PROCESS = ("workdir", "resume", "overwrite", "dry_run")
 
 # What follows a run changes nothing in it: a config.json of before these fields is read, too.
-FOLLOWS = ("track", "profile")
+FOLLOWS = ("track", "profile", "report")
 
 # What may change on resume: where and how the run works, not what it computes. Data and weights are
 # compared by their SHA-256, so their paths may change; the number of epochs may only grow.

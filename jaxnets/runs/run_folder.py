@@ -1,6 +1,7 @@
 """The run folder: config.json, metrics.jsonl, checkpoints/ and, last of all, result.json.
 
-A run that began with a search has search.json too, one with --track the folder tracking/.
+A run that began with a search has search.json too, one with --track the folder tracking/,
+one with --report report.html.
 """
 
 import contextlib
@@ -24,7 +25,7 @@ from jaxnets.errors import RunFailedError, UserError, first_line
 from jaxnets.runs import checkpoints, files
 
 CONFIG, METRICS, CHECKPOINTS, RESULT = "config.json", "metrics.jsonl", "checkpoints", "result.json"
-SEARCH, TRACKING = "search.json", "tracking"
+SEARCH, TRACKING, REPORT = "search.json", "tracking", "report.html"
 RUNS = Path("runs")
 WARNED = 3  # Damaged checkpoints that are named; a stranger's folder may hold thousands.
 
@@ -75,7 +76,7 @@ class RunFolder:
         with contextlib.ExitStack() as stack, _writing(path):
             stack.enter_context(folder)  # Its lock is released if the folder is refused.
             found = sorted(os.listdir(path))  # Under the lock: another may have begun in between.
-            ours = (CONFIG, SEARCH, METRICS, CHECKPOINTS, RESULT, TRACKING)
+            ours = (CONFIG, SEARCH, METRICS, CHECKPOINTS, RESULT, TRACKING, REPORT)
             others = [name for name in found if name.removesuffix(".partial") not in ours]
             if others:
                 raise UserError(f"workdir: expected an empty folder, {path} holds {others[0]}")

@@ -39,7 +39,7 @@ ROOMS = {
     "gradcheck": "backprop config data display errors experiment losses machine models oracle "
     "system training",
     "lecture": "config data display errors experiment figure losses machine metrics models "
-    "regression_metrics runs training",
+    "regression_metrics runs system training",
     "callbacks": "errors experiment metrics runs training",
     "network": "callbacks config data display errors experiment history machine metrics report "
     "runs serving training",

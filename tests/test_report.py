@@ -436,16 +436,6 @@ def test_the_command_writes_a_report_or_json(run_command, finished_run, tmp_path
     assert values["missing"] == {finished_run.folder.name: []}
 
 
-@pytest.mark.slow
-def test_a_run_writes_its_report_into_its_folder_and_a_new_run_replaces_it(train_tiny, tmp_path):
-    report = tmp_path / "run" / "report.html"
-    assert "report.html: " in train_tiny("softmax", "--report").out.splitlines()[-1]
-    assert "<title>" in report.read_text()
-    assert train_tiny("softmax", "--overwrite").status == 0 and not report.exists()
-    assert train_tiny("softmax", "--overwrite", "--report", "--dry_run").status == 0
-    assert not report.exists()
-
-
 def test_what_is_no_run_or_cannot_be_written_is_refused(run_command, finished_run, tmp_path):
     run_command("report", tmp_path).assert_refused("found no config.json")
     run_command("report", tmp_path / "none").assert_refused("expected a run folder")

@@ -341,3 +341,11 @@ def test_resume_refuses_what_would_be_another_run(
     assert content(run) == before
     os.truncate(run / "config.json", 100)
     train_tiny("softmax", "--resume").assert_refused("config.json: cannot be read")
+
+
+@pytest.mark.slow
+def test_a_run_writes_its_report_into_its_folder_and_a_new_run_replaces_it(train_tiny, tmp_path):
+    report = tmp_path / "run" / "report.html"
+    assert "report.html: " in train_tiny("softmax", "--report").out.splitlines()[-1]
+    assert "<title>" in report.read_text()
+    assert train_tiny("softmax", "--overwrite").status == 0 and not report.exists()

@@ -17,7 +17,9 @@ from jaxnets.lecture.compare.samples import CURVE_NOISE, load, small_and_noisy
 from jaxnets.lecture.results import to_json
 from jaxnets.runs.files import locked
 from jaxnets.runs.run_folder import make_folder
+from jaxnets.system import check_memory
 
+LIBRARIES = 300 << 20  # Bytes, of scikit-learn and Matplotlib: ulimit -v of 1,150 MB was too low.
 NAME, SHORT_NAME, NUMBER = 20, 17, 10  # The columns' widths; regression has shorter names.
 WIDE = 98  # Columns of a terminal for all of regression's; others do without the epochs.
 # How the picture shows the scores of each part; the marks differ where the colours do not.
@@ -37,6 +39,7 @@ FORMATS = {"parameters": ",", "epochs": ",", "seconds": ".1f", "test_mse": ",.0f
 
 def run(request: Request) -> None:
     """Compares, prints and draws."""
+    check_memory(LIBRARIES)
     samples = load(request)
     folder, results = make_folder(request.workdir, "compare"), Results(request, samples)
     with locked(folder), on_interrupt(f"interrupted; kept: {folder}"):

@@ -261,6 +261,7 @@ def run_from(run_main, tiny_flags):
     return lambda path, *flags: run_main(*SMALL, *tiny_flags, f"--init_from={path}", *flags)
 
 
+@pytest.mark.slow
 def test_a_file_is_taken_but_for_a_last_layer_of_other_classes_and_that_is_said(
     weights, file, tiny, tiny_preset
 ):

@@ -86,6 +86,7 @@ def test_bytes_train_and_evaluate_to_the_bits_of_their_floats(tiny, tiny_preset,
 
 
 @pytest.mark.usefixtures("quick_steps")
+@pytest.mark.slow
 def test_bytes_train_side_by_side_as_their_floats_do(tiny, tiny_preset):
     configs = [tiny_preset("mlp", seed=seed, epochs=1, hidden=(16,)) for seed in (0, 1)]
     ours, theirs = (train_many(configs, data, data.validation) for data in (as_bytes(tiny), tiny))
@@ -382,7 +383,7 @@ def test_under_pmap_a_device_mixes_its_own_share(pictures):
     ("model", "loss", "names"),
     [
         pytest.param("mlp", "cross_entropy", ALL, marks=SLOW),
-        ("mlp", "mse", "mixup"),
+        slow("mlp", "mse", "mixup"),
         pytest.param("cnn", "cross_entropy", "mixup", marks=SLOW),
     ],
 )
@@ -399,6 +400,7 @@ def test_gradients_by_hand_are_autodiffs_on_mixed_pictures(pictures, float64, mo
 
 
 @pytest.mark.usefixtures("uniform_weights", "quick_steps")
+@pytest.mark.slow
 def test_the_check_of_the_gradients_sees_the_mixed_pictures(pictures, monkeypatch):
     """A gradient by hand that is wrong for soft labels alone is found."""
     right = pairs.SOFTMAX_CROSS_ENTROPY

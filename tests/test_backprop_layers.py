@@ -208,7 +208,7 @@ GROUPED = nn.Conv(4, (3, 3), padding=1, feature_group_count=2, name="conv")
     ("model", "shape"),
     [
         (MODELS["cnn"](hidden=(8,), dropout=0.0), (28, 28, 1)),
-        (MODELS["alexnet_small"](dropout=0.0), (16, 16, 3)),
+        slow(MODELS["alexnet_small"](dropout=0.0), (16, 16, 3)),
         (Chain([GROUPED, nn.relu, MaxPool(3, 2), flatten, nn.Dense(3, name="logits")]), (9, 9, 2)),
     ],
     ids=["cnn", "alexnet_small", "groups"],

@@ -112,6 +112,7 @@ def test_commands_take_it_too(run_command, toml):
     assert json.loads(outcome.out)["layers"][1]["shape"] == [7]
 
 
+@pytest.mark.slow
 def test_a_search_goes_over_what_a_runs_file_names(train_tiny, run_command, tmp_path):
     assert train_tiny("mlp_functional", "--hidden=8", "--epochs=1").status == 0
     flags = [f"--config={tmp_path / 'run'}", f"--workdir={tmp_path / 'search'}", "--seeds=1"]

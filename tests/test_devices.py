@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import pytest
+from conftest import slow
 
 from jaxnets.errors import UserError
 from jaxnets.machine.platform import set_up_jax
@@ -37,10 +38,10 @@ def test_the_command_takes_the_flags_of_train(run_command):
     ("flags", "count", "used"),
     [
         ([], 1, 1),
-        (["--devices=3"], 3, 3),
-        (["--cpu_devices=8"], 8, 8),
+        slow(["--devices=3"], 3, 3),
+        slow(["--cpu_devices=8"], 8, 8),
         (["--cpu_devices=8", "--devices=2"], 8, 2),
-        (["--platform=cpu"], 1, 1),
+        slow(["--platform=cpu"], 1, 1),
     ],
     ids=str,
 )

@@ -70,8 +70,8 @@ def test_every_network_is_tried():
     ("model", "kind"), [slow(*case) if case[0] in LARGE else case for case in CASES]
 )
 def test_an_exported_network_has_the_logits_of_flax(tmp_path, model, kind):
-    if kind == "onnx":
-        pytest.importorskip("onnx")
+    if kind != "safetensors":
+        pytest.importorskip({"onnx": "onnx", "stablehlo": "flatbuffers"}[kind])
     network = trained(model)
     content = export.content_of(network, kind)
     _, height, width, channels = images_shape = (2, *network.image_shape)
@@ -116,8 +116,8 @@ def test_an_archive_has_all_that_a_reader_needs(finished_run, run_command, tmp_p
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", FORMATS)
 def test_the_command_writes_and_proves_a_file(finished_run, run_python, tmp_path, kind):
-    if kind == "onnx":
-        pytest.importorskip("onnxruntime")
+    for package in export.NEEDS[kind]:
+        pytest.importorskip(package)
     command = ["-m", "jaxnets", "export", finished_run.folder, "-o", tmp_path / f"cnn.{kind}"]
     outcome = run_python(*command)
     assert (outcome.status, outcome.err) == (0, "")
@@ -152,7 +152,7 @@ def test_a_wrong_request_is_one_line(finished_run, run_command, tmp_path, monkey
     run_command("export", tmp_path / "none").assert_refused("expected a run folder")
     run_command("export", run, "--format=tflite").assert_refused('unknown format "tflite"')
     run_command("export", run, f"--output={tmp_path}").assert_refused("output: expected a file")
-    where = f"--output={tmp_path / 'none' / 'x.onnx'}"
+    where = f"--output={tmp_path / 'none' / 'x.safetensors'}"
     run_command("export", run, where).assert_refused("expected a folder that exists")
     monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None)
     outcome = run_command("export", run, f"--output={tmp_path / 'x.onnx'}")

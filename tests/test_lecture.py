@@ -39,7 +39,7 @@ assert_close = functools.partial(np.testing.assert_allclose, rtol=1e-5)
 @pytest.mark.parametrize(
     ("model", "changes"),
     [
-        ("mlp_handwritten", {"batch_size": None, "learning_rate": 1e-3}),
+        slow("mlp_handwritten", {"batch_size": None, "learning_rate": 1e-3}),
         slow("mlp_functional", {}),
         slow("softmax", {"optimizer": "adam", "weight_decay": 1e-3}),
         slow("softmax", {"batch_size": 48}),
@@ -111,6 +111,7 @@ def test_every_network_of_a_replay_ends_as_a_run_by_itself(tiny, tiny_preset):
 
 
 @pytest.mark.usefixtures("quick_steps")
+@pytest.mark.slow
 def test_the_program_prints_the_slides_lines_and_the_table(run_main, tiny_folder, tmp_path):
     folder = tmp_path / "run"
     flags = [*HAND, "--search_epochs=4", f"--data_dir={tiny_folder}", f"--workdir={folder}"]

@@ -227,6 +227,7 @@ def test_dropout_drops_its_share_scales_the_rest_and_differs_between_layers():
 
 
 @pytest.mark.usefixtures("quick_steps")
+@pytest.mark.slow
 def test_bfloat16_computes_in_16_bits_and_keeps_float32_parameters(tiny, tiny_preset):
     half, full = (
         Experiment.create(tiny_preset("mlp", precision=precision, epochs=1), tiny)

@@ -389,6 +389,7 @@ def test_the_handwritten_network_is_trained_without_a_search(tiny):
     assert jax.tree.leaves(network.state.params)
 
 
+@pytest.mark.slow
 def test_a_small_folder_of_pictures_changes_the_recipe_as_in_train_py(tmp_path, run_main):
     rng = np.random.default_rng(0)
     for kind in ("dark", "light"):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import quick_jit, random_params, train_on
+from conftest import quick_jit, random_params, slow, train_on
 
 from jaxnets.backprop import dense, relu
 from jaxnets.backprop.check import relative_error
@@ -135,7 +135,7 @@ def wrong_dense_forward(params, x):
 @pytest.mark.parametrize(
     ("module", "rule", "changes"),
     [
-        (relu, "RELU", {"backward": wrong_relu}),
+        slow(relu, "RELU", {"backward": wrong_relu}),
         (dense, "DENSE", {"backward": wrong_dense_backward}),
         pytest.param(dense, "DENSE", {"forward": wrong_dense_forward}, marks=pytest.mark.slow),
     ],
@@ -158,7 +158,7 @@ def test_a_run_ends_where_gradients_in_16_bits_disagree(monkeypatch, tiny, tiny_
 @pytest.mark.usefixtures("quick_steps")
 @pytest.mark.parametrize(
     "precision",
-    ["float32", *(pytest.param(name, marks=pytest.mark.slow) for name in ("bfloat16", "mixed"))],
+    [slow("float32"), slow("bfloat16"), slow("mixed")],
 )
 def test_no_alarm_where_everything_is_learned_and_gradients_are_rounding(
     tiny, tiny_preset, precision

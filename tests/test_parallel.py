@@ -72,7 +72,7 @@ WITH_DROPOUT = {**WITHOUT_DROPOUT, "dropout": 0.3, "augment": "flip"}
 @pytest.mark.parametrize(
     ("name", "changes", "gradients", "devices", "kind"),
     [
-        ("mlp", SMALL, "auto", 1, "pmap"),
+        slow("mlp", SMALL, "auto", 1, "pmap"),
         ("mlp", SMALL, "manual", 2, "pmap"),
         ("mlp", SMALL, "auto", 4, "jit"),
         ("mlp", SMALL, "manual", 8, "jit"),
@@ -80,7 +80,7 @@ WITH_DROPOUT = {**WITHOUT_DROPOUT, "dropout": 0.3, "augment": "flip"}
         slow("mlp_functional", SMALL, "auto", 8, "jit"),
         slow("cnn", WITHOUT_DROPOUT, "auto", 8, "pmap"),
         slow("cnn", WITHOUT_DROPOUT, "manual", 8, "jit"),
-        ("cnn", WITH_DROPOUT, "auto", 8, "jit"),
+        slow("cnn", WITH_DROPOUT, "auto", 8, "jit"),
     ],
     ids=str,
 )

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import history, params_sha256
+from conftest import history, params_sha256, slow
 
 from jaxnets.data.load import load_dataset
 from jaxnets.errors import UserError
@@ -105,6 +105,7 @@ def test_a_record_has_the_rate_of_its_epoch_in_every_way_to_train(
 
 
 @pytest.mark.usefixtures("quick_steps")
+@pytest.mark.slow
 def test_the_rate_that_is_recorded_is_the_one_that_moves_the_parameters(tiny, tiny_preset):
     """A run whose rate falls by hand, epoch by epoch, ends with the same parameters."""
     state, records = Experiment.create(tiny_preset("softmax", **SLOW), tiny).train()
@@ -128,7 +129,7 @@ def test_the_rate_that_is_recorded_is_the_one_that_moves_the_parameters(tiny, ti
 @pytest.mark.parametrize(
     ("steps", "way"),
     [
-        ((7, 3, 11), ["--gradients=both"]),  # An epoch is then not one compiled loop.
+        slow((7, 3, 11), ["--gradients=both"]),  # An epoch is then not one compiled loop.
         ((1, 1, 1, 1), ["--devices=8", "--parallel=pmap"]),
     ],
     ids=["at any step", "between epochs in one loop, pmapped"],

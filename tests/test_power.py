@@ -37,6 +37,7 @@ def outcomes(runs, events, count):
     return {runs.check(*state) for state in rng.sample(states, min(count, len(states)))}
 
 
+@pytest.mark.slow
 def test_a_power_cut_at_any_moment_loses_nothing_that_was_saved(runs, events):
     assert outcomes(runs, events, 200) == {"refused, nothing saved", "resumed", "finished"}
 

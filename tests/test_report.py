@@ -224,6 +224,7 @@ def test_a_wrong_gradient_disagrees_in_the_ledger(run, gradients):
     assert wrong[0].errors["float32"] == pytest.approx(1e-3, rel=0.1)
 
 
+@pytest.mark.slow
 def test_the_norms_are_those_of_the_next_update(run, drawn, gradients):
     trained, found = drawn, gradients
     experiment = Experiment.create(trained.config, run.data)

@@ -19,6 +19,7 @@ from jaxnets.runs.checkpoints import CheckpointTimer
 from jaxnets.runs.run_folder import RunFolder
 
 
+@pytest.mark.slow
 def test_without_a_folder_the_models_newest_unfinished_run_is_resumed(
     train_tiny, run_main, tmp_path, interrupt_after, monkeypatch
 ):

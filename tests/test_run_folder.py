@@ -15,7 +15,15 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
-from conftest import history, params_sha256, read_json, records, saved_params, write_idx_folder
+from conftest import (
+    history,
+    params_sha256,
+    read_json,
+    records,
+    saved_params,
+    slow,
+    write_idx_folder,
+)
 from PIL import Image
 
 from jaxnets.config.fields import Config, preset
@@ -292,7 +300,7 @@ def test_where_there_are_no_locks_a_run_says_so_and_trains(train_tiny, tmp_path,
     ("model", "steps"),
     [
         pytest.param("cnn", (0, 3, 5, 1), marks=pytest.mark.slow),
-        ("mlp_functional", (0, 0, 0, 1, 1)),
+        slow("mlp_functional", (0, 0, 0, 1, 1)),
     ],
     ids=["at any step", "between epochs in one loop"],
 )

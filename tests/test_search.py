@@ -32,6 +32,7 @@ def a_search(tmp_path, scores):
     return found
 
 
+@pytest.mark.slow
 def test_every_combination_is_trained_with_every_seed_as_train_py_trains_it(
     run_command, run_main, tiny_flags, tmp_path
 ):

@@ -290,7 +290,7 @@ def test_equal_zero_and_single_losses():
 def test_a_terminal_shows_the_losses_and_a_pipe_does_not(train_tiny, monkeypatch):
     assert "validation loss 0" not in train_tiny("softmax").out.splitlines()[3]
     monkeypatch.setattr("jaxnets.runs.terminal.sys.stdout.isatty", lambda: True)
-    *_, line, _, _, _ = train_tiny("softmax", "--overwrite").out.splitlines()
+    *_, line, _, _, _, _ = train_tiny("softmax", "--overwrite").out.splitlines()
     assert line.startswith("validation loss ") and len(line) < 80
 
 

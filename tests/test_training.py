@@ -162,6 +162,7 @@ def test_a_step_goes_along_the_mean_or_sum_of_the_real_examples_gradient(
         *(pytest.param(name, marks=pytest.mark.slow) for name in ("half_mse", "mse")),
     ],
 )
+@pytest.mark.slow
 def test_padding_and_blocks_of_a_batch_change_no_sum(tiny, tiny_preset, loss):
     ours = Experiment.create(tiny_preset("mlp", hidden=(16,), loss=loss), tiny)
     state, whole = ours.init_state(), ours.loss_and_grad
@@ -422,7 +423,7 @@ def test_the_handwritten_network_trains_as_the_slides_numpy_code_does(tiny, tiny
 
 
 @pytest.mark.usefixtures("quick_steps")
-@pytest.mark.parametrize(("model", "epochs"), [("mlp", 20), ("mlp_functional", 20), ("cnn", 4)])
+@pytest.mark.parametrize(("model", "epochs"), [("mlp", 20), slow("mlp_functional", 20), ("cnn", 4)])
 def test_gradients_by_hand_train_like_differentiated_ones(tiny, tiny_preset, model, epochs):
     """100 steps of the dense networks and 20 of the cnn, dropout and augmentation included."""
     manual, automatic = (

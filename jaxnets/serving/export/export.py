@@ -22,7 +22,7 @@ from jaxnets.serving.output import output_path
 from jaxnets.serving.trained import TrainedNetwork, load_network, to_input
 
 # What each format needs beside jaxnets, and what proves it.
-NEEDS = {"safetensors": (), "stablehlo": (), "onnx": ("onnx", "onnxruntime")}
+NEEDS = {"safetensors": (), "stablehlo": ("flatbuffers",), "onnx": ("onnx", "onnxruntime")}
 BY = {"safetensors": "NumPy", "stablehlo": "JAX", "onnx": "ONNX Runtime"}
 BATCHES = (1, 3, 8)  # The sizes that are compared: no size is compiled into a file.
 TOLERANCE = 1e-5  # Of a logit, relative to the largest logit if that is above 1.

@@ -372,6 +372,7 @@ def test_an_epoch_in_one_loop_and_step_by_step_on_all_devices_train_on_the_same_
 
 
 @pytest.mark.usefixtures("uniform_weights", "quick_steps")
+@pytest.mark.slow
 def test_under_pmap_a_device_mixes_its_own_share(pictures):
     config = config_of("mlp", hidden=(16,), augment="mixup", devices=8, parallel="pmap")
     state, _ = train_on(pictures, config)  # A loss that is not finite would end it.

@@ -534,6 +534,7 @@ def test_stdout_that_is_full_is_status_1_and_one_line(run_python, tiny_flags):
 
 
 @pytest.mark.parametrize("streams", [slow(">&-"), slow("2>&-"), "<&- >&- 2>&-"])
+@pytest.mark.slow
 def test_closed_streams_are_dev_null_and_change_no_status(tiny_flags, tmp_path, streams):
     right, wrong = ["train.py", "--model=softmax", *tiny_flags], ["-m", "jaxnets", "predict"]
     for arguments, status in ((wrong, 2), (right, 0)):

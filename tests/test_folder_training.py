@@ -106,7 +106,6 @@ def test_a_picture_that_proves_bad_counts_nowhere_nor_does_a_batch_of_one(
         slow(["--model=cnn", "--devices=2"], "streamed"),
         slow(["--model=cnn", "--gradients=manual"], "stored"),
         slow(["--model=cnn", "--decode_size=20", "--augment=shift"], "streamed"),
-        (["--model=mlp"], "stored"),
         slow(["--model=mlp", "--gradients=both", "--check_every=1"], "streamed"),
         slow(["--model=mlp_sequential", "--devices=2"], "stored"),
         slow(["--model=mlp_handwritten", "--search_epochs=1", "--latent_dims=4,8"], "stored"),
@@ -184,7 +183,7 @@ class Slow:
         return self.images[index]
 
 
-@pytest.mark.parametrize(("making", "step"), [slow(3.0, 0.0), slow(0.0, 2.0), (3.0, 2.0)])
+@pytest.mark.parametrize(("making", "step"), [slow(3.0, 0.0), slow(0.0, 2.0), slow(3.0, 2.0)])
 def test_data_seconds_are_those_that_the_step_waited(tiny, tiny_preset, monkeypatch, making, step):
     """Without the thread, which would make a batch during a step: tests/test_data.py."""
     now = 0.0

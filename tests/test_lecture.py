@@ -69,6 +69,7 @@ def test_a_convolution_trains_one_run_after_the_other(tiny, tiny_preset):
 
 @pytest.mark.usefixtures("quick_steps")
 @pytest.mark.parametrize("model", ["mlp", "cnn"])
+@pytest.mark.slow
 def test_a_run_that_diverges_has_no_loss_and_no_accuracy(tiny, tiny_preset, model):
     changes = {"loss": "cross_entropy", "learning_rate": 1e4, "weight_decay": 1.0}
     (found,) = train_many([tiny_preset(model, augment="none", **changes)], tiny, tiny.validation)
@@ -157,6 +158,7 @@ def test_a_resumed_replay_comes_to_the_same_end(
 
 
 @pytest.mark.usefixtures("quick_steps")
+@pytest.mark.slow
 def test_a_hidden_size_of_ones_own_is_not_searched(run_main, tiny_flags):
     shown = run_main("--model=mlp_handwritten", "--hidden=6", *tiny_flags)
     assert shown.status == 0 and "searching" not in shown.out and "slide" not in shown.out

@@ -60,6 +60,7 @@ def test_it_trains_to_the_bits_of_train_py_and_saves_its_files(model, make, trai
     assert (loss, accuracy) == (test["test_loss"], test["test_accuracy"])
 
 
+@pytest.mark.slow
 def test_a_second_fit_is_a_resume_with_more_epochs(make, train_tiny, run_main, tmp_path):
     folder = tmp_path / "run"
     train_tiny("softmax")  # Its schedule is a cosine.

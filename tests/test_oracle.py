@@ -140,6 +140,7 @@ def wrong_dense_forward(params, x):
         pytest.param(dense, "DENSE", {"forward": wrong_dense_forward}, marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.slow
 def test_a_wrong_pass_is_found_in_16_bits(monkeypatch, tiny, module, rule, changes):
     """The oracle does not follow a forward pass that is wrong by more than rounding either."""
     monkeypatch.setattr(module, rule, getattr(module, rule)._replace(**changes))

@@ -52,6 +52,7 @@ def test_without_a_folder_the_models_newest_unfinished_run_is_resumed(
     assert run_main("--resume", "--model=softmax").status == 2
 
 
+@pytest.mark.slow
 def test_what_changes_no_number_may_change_and_is_written_down(
     train_tiny, tiny_folder, tmp_path, interrupt_after
 ):

@@ -144,6 +144,7 @@ def test_a_second_process_is_refused_until_the_first_has_ended_however_it_ends(
 
 
 @pytest.mark.usefixtures("quick_steps")
+@pytest.mark.slow
 def test_json_is_for_machines_and_a_run_that_diverged_has_no_loss(
     run_command, tiny_flags, tmp_path
 ):

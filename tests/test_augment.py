@@ -75,6 +75,7 @@ SLOW = pytest.mark.slow
         pytest.param("mlp", {"devices": 8, "parallel": "jit"}, marks=SLOW),
     ],
 )
+@pytest.mark.slow
 def test_bytes_train_and_evaluate_to_the_bits_of_their_floats(tiny, tiny_preset, model, changes):
     config = tiny_preset(model, epochs=1, **changes)
     results = []

@@ -156,6 +156,7 @@ def test_a_missed_target_accuracy_is_status_1_after_the_whole_run(run_main, tiny
 
 @pytest.mark.usefixtures("quick_steps")
 @pytest.mark.parametrize("devices", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_is_status_1_and_one_line(
     run_main, tiny_flags, tmp_path, devices
 ):

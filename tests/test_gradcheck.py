@@ -56,6 +56,7 @@ def test_alexnet_agrees_with_autodiff(name, dtype, tolerance):
         assert compare.disagreement(manual, automatic).value <= tolerance
 
 
+@pytest.mark.slow
 def test_a_wrong_pair_in_a_network_is_reported(monkeypatch, run_command):
     wrong = relu.RELU._replace(backward=lambda cache, dy: jnp.maximum(dy, 0))
     monkeypatch.setattr(relu, "RELU", wrong)

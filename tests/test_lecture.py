@@ -46,6 +46,7 @@ assert_close = functools.partial(np.testing.assert_allclose, rtol=1e-5)
         ("softmax", {"schedule": "one_cycle", "momentum": 0.9, "gradients": "manual"}),
     ],
 )
+@pytest.mark.slow
 def test_runs_side_by_side_end_as_each_would_alone(tiny, tiny_preset, model, changes):
     first = tiny_preset(model, **changes)
     runs = [

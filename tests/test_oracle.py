@@ -102,6 +102,7 @@ def both_gradients(tiny, precision):
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", pytest.param("mixed", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_gradients_in_16_bits_agree_with_float32_below_one_percent(tiny, precision):
     """Below a fifth of the tolerance at which a run ends, through ReLUs, pools and dropout."""
     manual, automatic = both_gradients(tiny, precision)

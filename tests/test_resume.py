@@ -368,6 +368,7 @@ def test_a_hang_up_asks_and_nothing_after_it_cuts_the_saving_short(monkeypatch):
         signal.signal(signal.SIGHUP, before)
 
 
+@pytest.mark.slow
 def test_a_terminal_that_closes_ends_the_run_saved(run_python, finished_run, tmp_path):
     code = """if True:
         import os, pty, sys

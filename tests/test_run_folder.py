@@ -128,6 +128,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch, call):
     assert sorted(p.name for p in folder.path.iterdir()) == ["config.json", "metrics.jsonl"]
 
 
+@pytest.mark.slow
 def test_the_default_folder_is_named_by_model_and_time_and_never_taken_twice(tmp_path, monkeypatch):
     """Fifty times eight threads ask at once, all in the same second."""
     monkeypatch.chdir(tmp_path)

@@ -33,6 +33,7 @@ def test_a_runs_own_numbers_are_drawn(run_command, finished_run, tmp_path, tiny)
     assert f"{values['loss']:.3g}   for class" in shown
 
 
+@pytest.mark.slow
 def test_a_small_network_is_drawn_whole_and_its_numbers_are_numpys(
     run_command, tmp_path, monkeypatch, mnist
 ):

@@ -190,7 +190,7 @@ def test_every_block_has_a_key_of_its_own():
     ("name", "gradients", "runs"),
     [
         ("mlp", "auto", 0),
-        ("mlp", "manual", 2),
+        slow("mlp", "manual", 2),
         slow("mlp_handwritten", "manual", 0),
         *(slow("mlp", *case) for case in [("auto", 2), ("manual", 0)]),
         *(slow("mlp_handwritten", *case) for case in [("auto", 0), ("auto", 2), ("manual", 2)]),

@@ -5,17 +5,17 @@ Nothing here imports jax until the flags are known to be right.
 
 import dataclasses
 import importlib.util
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxnets.cli.answer import JSON, print_answer
 from jaxnets.cli.flags import ConfigFile, parse_command, print_version, unknown_flag
-from jaxnets.cli.run_commands import JSON, Abtest, Export, Page, Predict, Report, Serve, Trace
+from jaxnets.cli.run_commands import Abtest, Export, Page, Predict, Report, Serve, Trace
 from jaxnets.config.fields import COUNT, Config, preset
 from jaxnets.config.options import Options, option, parse
 from jaxnets.config.recipes import DEFAULT_MODEL, PRESETS
-from jaxnets.display import short_path, show
+from jaxnets.display import short_path
 from jaxnets.errors import DONE, RUN_FAILED, UserError, same_name
 from jaxnets.lecture.compare.request import Request, resolved
 
@@ -127,10 +127,7 @@ class Summary(Options):
             from jaxnets.report.network_figure import network_figure
 
             write_figure(path, network_figure(*what))
-        if self.json:
-            print(json.dumps(values, indent=2))
-        else:
-            show(summary.to_text(*what))
+        print_answer(values, summary.to_text(*what), self.json)
         return DONE
 
 
@@ -160,11 +157,9 @@ class Search(Options):
 
         found = search_all(given, over, self.seeds)
         drawn = ranking.plot(found)
-        if self.json:
-            print(json.dumps(ranking.to_values(found), indent=2))
-        else:
-            hint = "" if drawn else " (matplotlib would draw a plot)"
-            show(f"{ranking.to_text(found)}\n\nresults: {short_path(str(found.folder))}{hint}")
+        hint = "" if drawn else " (matplotlib would draw a plot)"
+        text = f"{ranking.to_text(found)}\n\nresults: {short_path(str(found.folder))}{hint}"
+        print_answer(ranking.to_values(found), text, self.json)
         return DONE
 
 
@@ -193,10 +188,8 @@ class LrFind(Options):
         config, found = lr_find.find(given, self.min_rate, self.max_rate, self.steps)
         if self.plot:
             lr_find.plot(found, config, self.plot)
-        if self.json:
-            print(json.dumps(lr_find.to_values(found, config), indent=2))
-        else:
-            show(lr_find.to_text(found, config))
+        values = lr_find.to_values(found, config)
+        print_answer(values, lr_find.to_text(found, config), self.json)
         return DONE
 
 
@@ -241,10 +234,7 @@ class Devices(Options):
         from jaxnets.report.devices import to_text, to_values
 
         values = to_values(create_parallel(config))
-        if self.json:
-            print(json.dumps(values, indent=2))
-        else:
-            show(to_text(values))
+        print_answer(values, to_text(values), self.json)
         return DONE
 
 

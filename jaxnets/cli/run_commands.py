@@ -2,27 +2,26 @@
 
 import dataclasses
 import importlib.util
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jaxnets.cli.answer import JSON, print_answer
 from jaxnets.config.fields import COUNT
 from jaxnets.config.options import Options, option
-from jaxnets.display import short_path, show
+from jaxnets.display import short_path
 from jaxnets.errors import DONE, WRONG_REQUEST, UserError
 
 if TYPE_CHECKING:
     from jaxnets.abtest.trial import Plan
 
-JSON = "print JSON instead of a table"
+RUN = "run folder, which train.py names at its end"
+OUTPUT = "file to write, which replaces an older one; also -o FILE"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _OfRun(Options):
-    run_folder: str = option(
-        dataclasses.MISSING, "run folder, which train.py names at its end", metavar="RUN"
-    )
+    run_folder: str = option(dataclasses.MISSING, RUN, metavar="RUN")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,7 +50,7 @@ class Predict(_OfRun):
             raise UserError("show and json exclude each other, got both")
         if not _holds_run(self.run_folder) and (runs := [*filter(_holds_run, self.images)]):
             raise UserError(f"expected the run before the pictures: predict {runs[0]} IMAGE...")
-        _check_exists(self.run_folder)
+        _check_exist(self.run_folder)
 
         from jaxnets.serving.answer import answer
 
@@ -70,21 +69,16 @@ class Predict(_OfRun):
 class Page(_OfRun):
     """Write a web page that shows a trained run at work, in one file."""
 
-    output: str = option(
-        "page.html", "file to write, which replaces an older one; also -o FILE", metavar="FILE"
-    )
+    output: str = option("page.html", OUTPUT, metavar="FILE")
     json: bool = option(False, JSON)
 
     def run(self) -> int:
-        _check_exists(self.run_folder)
+        _check_exist(self.run_folder)
 
         from jaxnets.serving.page.build import to_text, write_page
 
         written = write_page(self.run_folder, self.output)
-        if self.json:
-            print(json.dumps(written, indent=2))
-        else:
-            show(to_text(written))
+        print_answer(written, to_text(written), self.json)
         return DONE
 
 
@@ -94,12 +88,10 @@ class Report(Options):
 
     runs: tuple[str, ...] = option(
         dataclasses.MISSING,
-        "run folder, which train.py names at its end; several are set side by side",
+        f"{RUN}; several are set side by side",
         metavar="RUN...",
     )
-    output: str = option(
-        "report.html", "file to write, which replaces an older one; also -o FILE", metavar="FILE"
-    )
+    output: str = option("report.html", OUTPUT, metavar="FILE")
     figures: str | None = option(
         None, "folder for every figure as SVG and PNG (pip install resvg-py)", metavar="FOLDER"
     )
@@ -107,16 +99,12 @@ class Report(Options):
     json: bool = option(False, JSON)
 
     def run(self) -> int:
-        for run in self.runs:
-            _check_exists(run)
+        _check_exist(*self.runs)
 
         from jaxnets.report.build import to_text, write_report
 
         written = write_report(self.runs, self.output, self.figures, self.language)
-        if self.json:
-            print(json.dumps(written, indent=2))
-        else:
-            show(to_text(written))
+        print_answer(written, to_text(written), self.json)
         return DONE
 
 
@@ -144,17 +132,13 @@ class Trace(Options):
         if len(self.run_folder) > 1 or (self.run_folder and given):
             others = [*self.run_folder[1:], *(f"--{name}" for name in given)]
             raise UserError(f"expected one run, or flags of a fresh network, got {others[0]} too")
-        for run in self.run_folder:
-            _check_exists(run)
+        _check_exist(*self.run_folder)
 
         from jaxnets.report.trace import to_text, trace
 
         run = self.run_folder[0] if self.run_folder else None
         values = trace(run, given, self.image, self.label, self.svg)
-        if self.json:
-            print(json.dumps(values, indent=2))
-        else:
-            show(to_text(values))
+        print_answer(values, to_text(values), self.json)
         return DONE
 
 
@@ -171,22 +155,19 @@ class Export(_OfRun):
     )
     output: str | None = option(
         None,
-        "file to write, which replaces an older one; also -o FILE",
+        OUTPUT,
         metavar="FILE",
         unset="the run folder's name with the format as its ending",
     )
     json: bool = option(False, JSON)
 
     def run(self) -> int:
-        _check_exists(self.run_folder)
+        _check_exist(self.run_folder)
 
         from jaxnets.serving.export import export
 
         made = export.export(self.run_folder, self.format, self.output)
-        if self.json:
-            print(json.dumps(export.to_values(made), indent=2))
-        else:
-            show(export.to_text(made))
+        print_answer(export.to_values(made), export.to_text(made), self.json)
         return DONE
 
 
@@ -226,10 +207,7 @@ class Abtest(Options):
             values, text = self._of_log(plan)
         else:
             values, text = self._of_runs(plan)
-        if self.json:
-            print(json.dumps(values, indent=2))
-        else:
-            show(text)
+        print_answer(values, text, self.json)
         return DONE
 
     def _of_log(self, plan: "Plan") -> tuple[dict[str, Any], str]:
@@ -259,8 +237,7 @@ class Abtest(Options):
             raise UserError(f"expected a log, or two runs, got {len(self.given)} names")
         if self.plot or self.split != type(self).split:
             raise UserError("plot and split: expected a log with them, got two runs")
-        for folder in self.given:
-            _check_exists(folder)
+        _check_exist(*self.given)
 
         from jaxnets.abtest import pairs
         from jaxnets.serving.paired import compare_runs
@@ -275,7 +252,7 @@ class Serve(Options):
 
     runs: tuple[str, ...] = option(
         dataclasses.MISSING,
-        "run folder, which train.py names at its end; a second one is model B of an A/B test",
+        f"{RUN}; a second one is model B of an A/B test",
         metavar="RUN [RUN_B]",
     )
     split: str = option("50/50", "percentages of users for A and B", metavar="A/B")
@@ -295,8 +272,7 @@ class Serve(Options):
         if len(self.runs) == 1 and self.split != type(self).split:
             raise UserError("split: expected two runs with it, got one")
         share_b = _share_b(self.split)
-        for run_folder in self.runs:
-            _check_exists(run_folder)
+        _check_exist(*self.runs)
         for name in ("starlette", "uvicorn", "httptools", "prometheus_client", "python_multipart"):
             if importlib.util.find_spec(name) is None:
                 raise UserError(f"serve: expected {name}, found none: pip install 'jaxnets[serve]'")
@@ -325,13 +301,14 @@ def _share_b(split: str) -> float:
     raise UserError(f"split: expected two percentages as 50/50, got {split!r}")
 
 
-def _check_exists(run_folder: str) -> None:
-    """Raises UserError, which names the newest run, if there is no such folder."""
-    if not os.path.exists(run_folder):
-        hint = "train.py prints its name at the end of a run"
-        if runs := list(Path("runs").glob("*/config.json")):
-            hint = f"the newest is {max(runs, key=os.path.getmtime).parent}"
-        raise UserError(f"{run_folder}: expected a run folder, found no config.json; {hint}")
+def _check_exist(*run_folders: str) -> None:
+    """Raises UserError, which names the newest run, if one of the folders is missing."""
+    for folder in run_folders:
+        if not os.path.exists(folder):
+            hint = "train.py prints its name at the end of a run"
+            if runs := list(Path("runs").glob("*/config.json")):
+                hint = f"the newest is {max(runs, key=os.path.getmtime).parent}"
+            raise UserError(f"{folder}: expected a run folder, found no config.json; {hint}")
 
 
 def _holds_run(folder: str) -> bool:

@@ -1,7 +1,7 @@
 """A network as a chain of layers, stated once: Flax runs it forward, `backprop` backward."""
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -55,6 +55,13 @@ class Chain(Described, nn.Module):
 def has_convolution(chain: Chain) -> bool:
     """Whether any layer is a convolution."""
     return any(isinstance(layer, nn.Conv) for layer in chain.layers)
+
+
+def apply_layer(layer: Any, params: Any, x: Any) -> jax.Array:
+    """The output of one layer alone, as in an evaluation: dropout drops nothing."""
+    if isinstance(layer, nn.Dropout):
+        return x
+    return layer.clone(parent=None).apply({"params": params}, x) if params else layer(x)
 
 
 def with_precision(chain: Chain, precision: str) -> Chain:

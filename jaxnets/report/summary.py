@@ -1,6 +1,7 @@
 """A network layer by layer, as Keras users expect it: output shape, parameters, arithmetic."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ import numpy as np
 from jaxnets.display import table
 from jaxnets.errors import UserError
 from jaxnets.machine.platform import set_up_jax
-from jaxnets.models.chain import Chain
+from jaxnets.models.chain import Chain, apply_layer
 
 
 class Row(NamedTuple):
@@ -46,12 +47,7 @@ def summary(model: Chain, image_shape: Sequence[int]) -> list[Row]:
 
 def _forward(layer: Any, params: Any, x: jax.ShapeDtypeStruct) -> tuple[Any, int]:
     """A layer's output shape and operations."""
-
-    def forward(params, x):
-        if isinstance(layer, nn.Dropout):
-            return x  # After training nothing is dropped.
-        return layer.clone(parent=None).apply({"params": params}, x) if params else layer(x)
-
+    forward = functools.partial(apply_layer, layer)
     lowered = jax.jit(forward).lower(params, x)
     cost = lowered.cost_analysis() or {}
     return jax.eval_shape(forward, params, x), max(int(cost.get("flops", 0)), 0)

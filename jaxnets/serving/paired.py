@@ -7,7 +7,7 @@ from jaxnets.data.datasets import Dataset
 from jaxnets.data.load import load_dataset
 from jaxnets.display import printable
 from jaxnets.errors import UserError
-from jaxnets.serving.predict import BATCH, compile_forward
+from jaxnets.serving.predict import to_predictor
 from jaxnets.serving.trained import TrainedNetwork, load_network
 
 
@@ -70,13 +70,5 @@ def _check_fits(name: str, network: TrainedNetwork, data: Dataset) -> None:
 
 def _right(network: TrainedNetwork, data: Dataset) -> np.ndarray:
     """Whether the network's first class is the picture's, for each test picture, [N] bool."""
-    forward = compile_forward(network.config, network.model, network.params)
-    right = np.zeros(len(data.test), bool)
-    for start in range(0, len(data.test), BATCH):
-        part = data.test[start : start + BATCH]
-        images = np.asarray(part.images)
-        padded = np.zeros((BATCH, *images.shape[1:]), images.dtype)
-        padded[: len(images)] = images
-        classes = np.asarray(forward(padded)).argmax(axis=1)
-        right[start : start + BATCH] = classes[: len(images)] == part.labels
-    return right
+    classes = to_predictor(network).probabilities(data.test.images).argmax(axis=1)
+    return classes == data.test.labels

@@ -39,7 +39,7 @@ def logits(archive: Archive, images: Images) -> np.ndarray:
     """The network's forward pass in NumPy.
 
     Args:
-      archive: As `read` returns it.
+      archive: What `read` returns.
       images: Pictures [B, H, W, C] of the metadata's image_shape, float32 from 0 to 1.
 
     Returns:

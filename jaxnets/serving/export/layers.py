@@ -6,6 +6,7 @@ The names and the layout of the arrays are Flax's: a kernel is [height, width, i
 [in, out].
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnets.models.alexnet_layers import AdaptiveAveragePool, Enlarge, LocalResponseNorm, Normalize
+from jaxnets.models.chain import apply_layer
 from jaxnets.models.layers import MaxPool, flatten
 from jaxnets.models.mlp import DenseWithOnes
 from jaxnets.serving.trained import TrainedNetwork
@@ -44,17 +46,13 @@ def plain(trained: TrainedNetwork) -> PlainNetwork:
             continue
         params = trained.params.get(getattr(layer, "name", None), {})
         x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-        shape = jax.eval_shape(lambda p, x, layer=layer: _apply(layer, p, x), params, x).shape[1:]
+        shape = jax.eval_shape(functools.partial(apply_layer, layer), params, x).shape[1:]
         row = _describe(layer)
         if params:
             row["name"] = layer.name
             arrays |= {f"{layer.name}.{name}": leaf for name, leaf in _arrays(layer, params)}
         layers.append({**row, "shape": list(shape)})
     return PlainNetwork(trained.image_shape, layers, arrays)
-
-
-def _apply(layer: Any, params: Any, x: Any) -> Any:
-    return layer.clone(parent=None).apply({"params": params}, x) if params else layer(x)
 
 
 def _arrays(layer: Any, params: Any) -> list[tuple[str, np.ndarray]]:

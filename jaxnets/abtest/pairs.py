@@ -111,17 +111,17 @@ def _conclusions(pairs: Pairs, plan: Plan, p: float, interval: classical.Interva
     if not disagree:
         return ["The models are right on the same pictures: there is no difference to test."]
     better = "B" if pairs.only_b > pairs.only_a else "A"
-    alone = max(pairs.only_a, pairs.only_b)
+    most = max(pairs.only_a, pairs.only_b)
     if p < plan.alpha:
         return [
             f"{better} is better than {OTHER[better]} on pictures like these: of the {disagree:,} "
-            f"on which one model alone is right, {better} has {alone:,}. If both were equally "
+            f"on which one model alone is right, {better} has {most:,}. If both were equally "
             f"good, such a lead or a larger one would come with a chance of {p_text(p)}."
         ]
     low, high = interval
     sentences = [
         f"No difference is shown: of the {disagree:,} pictures on which one model alone is right, "
-        f"{better} has {alone:,}, as a fair coin may give. B may be worse by up to "
+        f"{better} has {most:,}, as a fair coin may give. B may be worse by up to "
         f"{points(max(-low, 0))}, or better by up to {points(max(high, 0))}."
     ]
     if (needed := pairs.needed(plan)) is not None:

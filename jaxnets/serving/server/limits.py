@@ -43,7 +43,7 @@ class Room:
             raise busy("too many bodies at a time")
         self.used += count
 
-    def give_back(self, count: int) -> None:
+    def release(self, count: int) -> None:
         self.used -= count
 
 
@@ -57,7 +57,7 @@ class Body:
         return self
 
     def __exit__(self, *_) -> None:
-        self._room.give_back(self._taken)
+        self._room.release(self._taken)
 
     async def read(self, request: Any, most: int, seconds: float = SLOW) -> bytes:
         """All bytes of a body.

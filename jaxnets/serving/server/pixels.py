@@ -46,7 +46,7 @@ def to_images(
     """Images [N, H, W, C] float32 from 0 to 1.
 
     Args:
-      name: Of the values, for an error.
+      name: The values' name in an error.
       values: Pixels from 0 to `largest`, in a row.
       shape: [N, H, W, C], [N, H W C] or, with one channel, [N, H, W].
       form: The network's (H, W, C).

@@ -66,27 +66,27 @@ function chooseLabel(label) {
   runBackwards();
 }
 
-function renderBackward() {
-  const start = performance.now();
-  state.back = backward(state.network, state.pass, state.label);
+/** Draws all that also depends on the true class. */
+function renderGradients() {
   renderLabels();
   renderLearning();
   drawStrip();
   renderCell();
   renderTour();
   startCurve();
+}
+
+function renderBackward() {
+  const start = performance.now();
+  state.back = backward(state.network, state.pass, state.label);
+  renderGradients();
   state.time.backward = performance.now() - start;
 }
 
 /** Draws everything that depends on the picture, the true class or the weights. */
 function render() {
   renderForward();
-  renderLabels();
-  renderLearning();
-  drawStrip();
-  renderCell();
-  renderTour();
-  startCurve();
+  renderGradients();
 }
 
 function renderForward() {

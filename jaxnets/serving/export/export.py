@@ -17,7 +17,8 @@ from jaxnets.display import short_path
 from jaxnets.errors import RunFailedError, UserError
 from jaxnets.experiment import create_model
 from jaxnets.runs.files import replacing
-from jaxnets.serving.export import archive, layers, stablehlo
+from jaxnets.serving import layers
+from jaxnets.serving.export import archive, stablehlo
 from jaxnets.serving.output import output_path
 from jaxnets.serving.trained import TrainedNetwork, load_network, to_input
 

@@ -19,15 +19,17 @@ import numpy as np
 from jaxnets.display import printable, short_path
 from jaxnets.errors import UserError
 from jaxnets.models.chain import Chain
-from jaxnets.models.layers import ACTIVATIONS, MaxPool, flatten
-from jaxnets.models.mlp import DenseWithOnes
+from jaxnets.models.layers import ACTIVATIONS
 from jaxnets.runs import files
 from jaxnets.serving.digit import SIDE
+from jaxnets.serving.layers import describe
 from jaxnets.serving.output import output_path
 from jaxnets.serving.trained import TrainedNetwork, load_network
 
 Files = dict[str, tuple[str, bytes]]  # A file's name → its media type and its content.
 
+# The layers that network.js has.
+KINDS = ("flatten", "dropout", *ACTIVATIONS, "dense", "dense_with_ones", "conv", "max_pool")
 MAX_CLASSES = 100  # More bars and buttons nobody reads.
 MAX_PARAMS = 2_000_000  # A phone has to compute with them.
 MAX_FLOAT32 = 450_000  # More parameters are written in float16: half as many bytes.
@@ -150,25 +152,15 @@ def run_script(trained: TrainedNetwork) -> str:
 
 
 def _layers(model: Chain, params: Any, name: str) -> list[dict[str, Any]]:
-    """Each layer's kind, and its name, settings and arrays' shapes, in the order of the weights."""
-    activations = {function: kind for kind, function in ACTIVATIONS.items()}
-    found: list[dict[str, Any]] = []
+    """Each layer's kind and numbers, name and arrays' shapes, in the order of the weights."""
+    found = []
     for layer in model.layers:
-        if layer is flatten:
-            found.append({"kind": "flatten"})
-        elif isinstance(layer, MaxPool):
-            found.append({"kind": "max_pool", "window": layer.window, "stride": layer.stride})
-        elif isinstance(layer, nn.Dropout):
-            found.append({"kind": "dropout", "rate": layer.rate})
-        elif isinstance(layer, nn.Dense):
-            kind = "dense_with_ones" if isinstance(layer, DenseWithOnes) else "dense"
-            found.append({"kind": kind, **_arrays(layer.name, params)})
-        elif isinstance(layer, nn.Conv) and layer.padding == "VALID":
-            found.append({"kind": "convolution", **_arrays(layer.name, params)})
-        elif (kind := activations.get(layer)) is not None:
-            found.append({"kind": kind})
-        else:
+        row = describe(layer)
+        if row["kind"] not in KINDS or row.get("padding"):
             raise UserError(f"expected a dense network or the CNN, got {name}")
+        if (own := getattr(layer, "name", None)) in params:
+            row |= _arrays(own, params)
+        found.append(row)
     if (count := sum(leaf.size for leaf in jax.tree.leaves(params))) > MAX_PARAMS:
         raise UserError(f"expected at most {MAX_PARAMS:,} parameters, {name} has {count:,}")
     return found

@@ -67,7 +67,7 @@ const KINDS = {
     forward: denseForward,
     backward: denseBackward,
   },
-  convolution: {
+  conv: {
     outShape: (layer, [height, width]) => {
       const [rows, columns, , outputs] = layer.shapes.kernel;
       return [height - rows + 1, width - columns + 1, outputs];

@@ -7,13 +7,13 @@
 
 const ANCHORS = {
   flatten: "flatten", dropout: "dropout", relu: "relu", sigmoid: "sigmoid", softmax: "softmax",
-  dense: "dense-layer", dense_with_ones: "the-slides-bias-a-column-of-ones", convolution: "convolution",
+  dense: "dense-layer", dense_with_ones: "the-slides-bias-a-column-of-ones", conv: "convolution",
   max_pool: "max-pooling", cross_entropy: "cross-entropy", mse: "squared-errors", half_mse: "squared-errors",
 };
 
 /** The formulas of a layer's views, in the lecture's symbols. */
 const FORMULAS = {
-  convolution: {
+  conv: {
     y: "z[i, j, k] = Σ_{a, a′, c} X[i + a, j + a′, c] · W[a, a′, c, k] + b[k]",
     dW: "dW[a, a′, c, k] = Σ_{i, j} X[i + a, j + a′, c] · dz[i, j, k]",
     db: "db[k] = Σ_{i, j} dz[i, j, k]",
@@ -117,7 +117,7 @@ function explainWeight({ layer, gradient }, view, index) {
 const EXPLAIN = {
   dense: explainDense,
   dense_with_ones: explainDense,
-  convolution: explainConvolution,
+  conv: explainConvolution,
   max_pool: explainPool,
   relu: ({ layer, x, y, dy, dx }, view, n) =>
     view === "y"

@@ -42,28 +42,24 @@ def plain(trained: TrainedNetwork) -> PlainNetwork:
     if shape != trained.image_shape:
         layers.append({"kind": "center_crop", "shape": list(shape)})
     for layer in trained.model.layers:
-        if isinstance(layer, nn.Dropout):
+        if (row := describe(layer))["kind"] == "dropout":
             continue
         params = trained.params.get(getattr(layer, "name", None), {})
         x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
         shape = jax.eval_shape(functools.partial(apply_layer, layer), params, x).shape[1:]
-        row = _describe(layer)
         if params:
             row["name"] = layer.name
-            arrays |= {f"{layer.name}.{name}": leaf for name, leaf in _arrays(layer, params)}
+            found = {name: np.asarray(leaf, np.float32) for name, leaf in params.items()}
+            if row["kind"] == "dense_with_ones":  # Its last row is what others call a bias.
+                row["kind"] = "dense"
+                found = {"kernel": found["kernel"][:-1], "bias": found["kernel"][-1]}
+            for name, leaf in found.items():
+                arrays[f"{layer.name}.{name}"] = np.ascontiguousarray(leaf)
         layers.append({**row, "shape": list(shape)})
     return PlainNetwork(trained.image_shape, layers, arrays)
 
 
-def _arrays(layer: Any, params: Any) -> list[tuple[str, np.ndarray]]:
-    """A layer's kernel and bias in float32; a row of the kernel for a column of ones is a bias."""
-    found = {name: np.asarray(leaf, np.float32) for name, leaf in params.items()}
-    if isinstance(layer, DenseWithOnes):
-        found = {"kernel": found["kernel"][:-1], "bias": found["kernel"][-1]}
-    return [(name, np.ascontiguousarray(leaf)) for name, leaf in found.items()]
-
-
-def _describe(layer: Any) -> dict[str, Any]:
+def describe(layer: Any) -> dict[str, Any]:
     """A layer's kind and numbers."""
     match layer:
         case nn.Conv():
@@ -71,8 +67,12 @@ def _describe(layer: Any) -> dict[str, Any]:
             stride, groups = int(np.max(layer.strides or 1)), layer.feature_group_count
             sizes = {"window": layer.kernel_size, "stride": stride, "padding": padding}
             return {"kind": "conv", **sizes, "groups": groups}
+        case DenseWithOnes():
+            return {"kind": "dense_with_ones"}
         case nn.Dense():
             return {"kind": "dense"}
+        case nn.Dropout():
+            return {"kind": "dropout", "rate": layer.rate}
         case MaxPool():
             return {"kind": "max_pool", "window": layer.window, "stride": layer.stride}
         case AdaptiveAveragePool():

@@ -22,7 +22,7 @@ from jaxnets.data.load import load_dataset
 from jaxnets.experiment import Experiment, optimizer_of
 from jaxnets.losses import LOSSES
 from jaxnets.models.chain import with_precision
-from jaxnets.report import build, charts, evaluation, figures, ledger, passes, svg, words
+from jaxnets.report import axes, build, charts, evaluation, figures, ledger, passes, svg, words
 from jaxnets.report.run_facts import read_run
 from jaxnets.runs.resume import load_checkpoint
 
@@ -506,11 +506,11 @@ def test_ticks_are_few_round_and_on_the_axis(seed):
     rng = np.random.default_rng(seed)
     values = rng.lognormal(rng.normal(0, 6), rng.uniform(0, 4), rng.integers(1, 9)).tolist()
     for log in (None, True, False):
-        axis = charts.axis_of(values, 0, 100, log=log)
+        axis = axes.axis_of(values, 0, 100, log=log)
         ticks = axis.ticks()
         assert 1 <= len(ticks) <= 9 and ticks == sorted(ticks)
         assert all(-1e-6 <= axis(tick) <= 100 + 1e-6 for tick in [*ticks, *values])
-        assert len({charts.plain(tick) for tick in ticks}) == len(ticks)
+        assert len({axes.plain(tick) for tick in ticks}) == len(ticks)
 
 
 def test_curves_of_strange_numbers_are_drawn():

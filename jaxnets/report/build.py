@@ -12,7 +12,7 @@ from jaxnets.display import short_path, show
 from jaxnets.errors import UserError
 from jaxnets.machine.platform import versions
 from jaxnets.report import document, figures, ledger
-from jaxnets.report.charts import percent, plain
+from jaxnets.report.axes import percent, plain
 from jaxnets.report.evaluation import (
     calibration,
     class_scores,
@@ -249,9 +249,10 @@ def _learning(run: RunFacts, words: Words, prefix: str) -> Parts:
         return [], ""
     names = ["epoch", "train_loss", "validation_loss", "train_accuracy", "validation_accuracy"]
     names += ["learning_rate", "seconds", "images_per_second"]
-    rows = [[f"{x:.5g}" if x is not None else "–" for x in row] for row in zip(
-        *(run.column(name) for name in names), strict=True
-    )]  # fmt: skip
+    rows = [
+        [f"{x:.5g}" if x is not None else "–" for x in row]
+        for row in zip(*(run.column(name) for name in names), strict=True)
+    ]
     head = [name.replace("_", " ") for name in names]
     shown = rows if len(rows) <= 200 else [*rows[:100], *rows[-100:]]
     return [(figure, "") for figure in drawn], (

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxnets.display import width_of
+from jaxnets.report.axes import Axis, axis_of, percent, plain
 from jaxnets.report.svg import (
     DASHES,
     SERIES,
@@ -21,7 +22,6 @@ from jaxnets.report.svg import (
 WIDTH = 380  # Pixels of every figure, so that letters have one size; a phone shows about as many.
 MAX_POINTS = 200  # Of a curve; more would be no finer.
 MAX_NAMED = 30  # Classes whose names and counts can be read in a matrix.
-LOG_RANGE = 30  # From this ratio on, positive numbers stand on a logarithmic axis.
 
 
 class Series(NamedTuple):
@@ -31,83 +31,6 @@ class Series(NamedTuple):
     x: Sequence[float]
     y: Sequence[float | None]  # None, infinite or NaN: no point.
     number: int  # It gives the colour and the dashes.
-
-
-class Axis(NamedTuple):
-    """Where numbers stand between two pixels."""
-
-    low: float
-    high: float
-    start: float
-    end: float
-    log: bool = False
-
-    def __call__(self, value: float) -> float:
-        low, high, x = self.low, self.high, value
-        if self.log:
-            low, high, x = (math.log(max(v, 1e-300)) for v in (low, high, x))
-        return self.start + (self.end - self.start) * (x - low) / ((high - low) or 1.0)
-
-    def ticks(self, wanted: int = 5) -> list[float]:
-        """Round numbers on the axis; of one epoch there is one.
-
-        >>> Axis(1, 1, 0, 100).ticks(), Axis(0, 1, 0, 100).ticks(2)
-        ([1], [0.0, 0.5, 1.0])
-        """
-        if self.low == self.high:
-            return [self.low]
-        if self.log and self.high > 4 * self.low:
-            ends = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
-            found: list[float] = []
-            for factors in ((1, 2, 5), (1, 3), (1,)):
-                powers = range(ends[0], ends[1] + 1)
-                found = [factor * 10.0**power for power in powers for factor in factors]
-                found = [x for x in found if self.low * 0.999 <= x <= self.high * 1.001]
-                if len(found) <= wanted + 1:
-                    break
-            return found[:: max(1, -(-len(found) // (wanted + 1)))]
-        step = _round_up((self.high - self.low) / wanted)
-        first = math.ceil(self.low / step - 1e-9)
-        count = math.floor(self.high / step + 1e-9) - first + 1
-        return [(first + number) * step for number in range(count)]
-
-
-def axis_of(values: Sequence[float], start: float, end: float, *, log: bool | None = None) -> Axis:
-    """An axis that the values fill; it does not begin at 0, so that differences show."""
-    low, high = min(values, default=0.0), max(values, default=1.0)
-    if log is None:
-        log = low > 0 and high / low > LOG_RANGE
-    if log:
-        return Axis(low / 1.15, high * 1.15, start, end, True)
-    margin = 0.06 * (high - low) or abs(high) * 0.05 or 1.0
-    lowest = 0.0 if low >= 0 else -math.inf  # A loss is never below it.
-    return Axis(max(low - margin, lowest), high + margin, start, end)
-
-
-def _round_up(step: float) -> float:
-    """The next of 1, 2, 5, 10, 20, ..."""
-    power = 10.0 ** math.floor(math.log10(step))
-    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= step * 0.999)
-
-
-def plain(value: float) -> str:
-    """A number in a few characters.
-
-    >>> plain(12345.6), plain(0.25), plain(1e-7), plain(3)
-    ('12,346', '0.25', '1e-07', '3')
-    """
-    if abs(value) >= 1000 and abs(value) < 1e7:
-        return f"{value:,.0f}"
-    return f"{value:.3g}"
-
-
-def percent(value: float) -> str:
-    """A share as percentage.
-
-    >>> percent(0.9923), percent(1.0)
-    ('99.23 %', '100 %')
-    """
-    return f"{100 * value:.4g} %"
 
 
 def curves(
@@ -148,13 +71,19 @@ def curves(
     for one in series:
         colour, dash = SERIES[one.number % len(SERIES)], DASHES[one.number % len(DASHES)]
         points = [
-            (x(a), y(b)) for a, b in zip(one.x, one.y, strict=True) if b is not None
-            and math.isfinite(b)
-        ]  # fmt: skip
+            (x(a), y(b))
+            for a, b in zip(one.x, one.y, strict=True)
+            if b is not None and math.isfinite(b)
+        ]
         figure.add(
-            "polyline", points=" ".join(f"{a:.1f},{b:.1f}" for a, b in points), fill="none",
-            stroke=colour, stroke_width=2, stroke_dasharray=dash or None, stroke_linejoin="round",
-        )  # fmt: skip
+            "polyline",
+            points=" ".join(f"{a:.1f},{b:.1f}" for a, b in points),
+            fill="none",
+            stroke=colour,
+            stroke_width=2,
+            stroke_dasharray=dash or None,
+            stroke_linejoin="round",
+        )
         if len(points) <= 30:
             for a, b in points:
                 figure.add("circle", cx=a, cy=b, r=2.5, fill=colour)
@@ -184,9 +113,14 @@ def _tips(figure, series, x: Axis, x_all, x_label: str, show, top: float) -> Non
         text = " · ".join(values)
         size = min(12, 12 * (WIDTH - 12) / text_width(text, 12))
         shown = line + element(
-            "text", escape(text), x=WIDTH / 2, y=14, font_size=size, text_anchor="middle",
+            "text",
+            escape(text),
+            x=WIDTH / 2,
+            y=14,
+            font_size=size,
+            text_anchor="middle",
             fill="ink",
-        )  # fmt: skip
+        )
         figure.tip(x(at) - half, top, 2 * half, 170, shown)
 
 
@@ -241,9 +175,13 @@ def dots(
     for tick in axis.ticks(4):
         figure.line(axis(tick), top, axis(tick), top + height)
         figure.text(
-            axis(tick), top + height + 16, show(tick), text_anchor="middle", fill="soft",
+            axis(tick),
+            top + height + 16,
+            show(tick),
+            text_anchor="middle",
+            fill="soft",
             font_size=11,
-        )  # fmt: skip
+        )
     figure.text((left + WIDTH) / 2, top + height + 34, x_label, text_anchor="middle", fill="soft")
     for at, entries in enumerate(legend):
         for number, label, x in entries:
@@ -321,9 +259,12 @@ def matrix(
         x = left + cell * (k + 0.5)
         if turned:
             figure.text(
-                0, 0, short[k], font_size=11, transform=f"translate({x + 4:.1f},{top - 6:.1f}) "
-                "rotate(-90)",
-            )  # fmt: skip
+                0,
+                0,
+                short[k],
+                font_size=11,
+                transform=f"translate({x + 4:.1f},{top - 6:.1f}) rotate(-90)",
+            )
         else:
             figure.text(x, top - 6, short[k], text_anchor="middle", font_size=11)
     for row in range(size):
@@ -334,16 +275,24 @@ def matrix(
             share = float(shares[row, column])
             strength = 0.5 * (share if row == column else math.sqrt(share))
             figure.add(
-                "rect", f"<title>{escape(hint)}</title>", x=x + 0.5, y=y + 0.5, width=cell - 1,
-                height=cell - 1, fill="c1" if row == column else "c2",
+                "rect",
+                f"<title>{escape(hint)}</title>",
+                x=x + 0.5,
+                y=y + 0.5,
+                width=cell - 1,
+                height=cell - 1,
+                fill="c1" if row == column else "c2",
                 fill_opacity=max(strength, 0.04),
-            )  # fmt: skip
+            )
             if count and number_size >= 7:
                 figure.text(
-                    x + cell / 2, y + cell / 2 + number_size * 0.36, str(count),
-                    text_anchor="middle", font_size=_fitting(str(count), number_size, cell),
+                    x + cell / 2,
+                    y + cell / 2 + number_size * 0.36,
+                    str(count),
+                    text_anchor="middle",
+                    font_size=_fitting(str(count), number_size, cell),
                     pointer_events="none",
-                )  # fmt: skip
+                )
     return figure
 
 
@@ -387,9 +336,15 @@ def reliability(
             hint = f"{edges[k]:.2f} - {edges[k + 1]:.2f}: {percent(float(accuracy[k]))}"
             hint += f", {share_label} {percent(float(share[k]))}"
             figure.add(
-                "rect", f"<title>{escape(hint)}</title>", x=a, y=y(accuracy[k]), width=b - a,
-                height=max(y(0) - y(accuracy[k]), 1), fill="c1", fill_opacity=0.75,
-            )  # fmt: skip
+                "rect",
+                f"<title>{escape(hint)}</title>",
+                x=a,
+                y=y(accuracy[k]),
+                width=b - a,
+                height=max(y(0) - y(accuracy[k]), 1),
+                fill="c1",
+                fill_opacity=0.75,
+            )
             tall = max(50 * float(share[k] / most), 1)
             figure.rect(a, 284 - tall, b - a, tall, fill="c3", fill_opacity=0.75)
     figure.line(left, 284, x(1), 284)

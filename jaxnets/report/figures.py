@@ -7,7 +7,8 @@ from PIL import Image
 
 from jaxnets.data.datasets import Dataset
 from jaxnets.display import printable
-from jaxnets.report.charts import WIDTH, Series, curves, dots, matrix, percent, plain, reliability
+from jaxnets.report.axes import percent, plain
+from jaxnets.report.charts import WIDTH, Series, curves, dots, matrix, reliability
 from jaxnets.report.evaluation import Calibration, ClassScores, Mistake, Predictions
 from jaxnets.report.ledger import Entry, Norms
 from jaxnets.report.passes import Passes
@@ -85,9 +86,14 @@ def confusion_figure(
         worst = words("taken_for", names[row], names[column], int(wrong[row, column]))
     alt = words("confusion_alt", f"{found.right.sum():,}", f"{len(found.labels):,}", worst)
     return matrix(
-        f"{prefix}confusion", words("confusion"), alt, counts, [printable(n) for n in names],
-        row_label=words("label"), column_label=words("prediction"),
-    )  # fmt: skip
+        f"{prefix}confusion",
+        words("confusion"),
+        alt,
+        counts,
+        [printable(n) for n in names],
+        row_label=words("label"),
+        column_label=words("prediction"),
+    )
 
 
 def scores_figure(
@@ -114,11 +120,16 @@ def scores_figure(
 def calibration_figure(found: Calibration, words: Words, prefix: str = "") -> Figure:
     """How often the network is right when it is so sure."""
     return reliability(
-        f"{prefix}calibration", words("calibration"),
-        words("calibration_alt", percent(found.error)), found.edges,
-        np.nan_to_num(found.accuracy), found.share, x_label=words("confidence"),
-        y_label=words("accuracy"), share_label=words("images_share"),
-    )  # fmt: skip
+        f"{prefix}calibration",
+        words("calibration"),
+        words("calibration_alt", percent(found.error)),
+        found.edges,
+        np.nan_to_num(found.accuracy),
+        found.share,
+        x_label=words("confidence"),
+        y_label=words("accuracy"),
+        share_label=words("images_share"),
+    )
 
 
 def mistakes_figure(
@@ -150,9 +161,13 @@ def mistakes_figure(
             size = min(11.0, 11 * (cell - 4) / text_width(text, 11))
             text = text if size >= 7 else shortened(text, 18)
             figure.text(
-                x + cell / 2, y + side + 22 + 14 * at, text, text_anchor="middle",
-                font_size=max(size, 7), fill=colour,
-            )  # fmt: skip
+                x + cell / 2,
+                y + side + 22 + 14 * at,
+                text,
+                text_anchor="middle",
+                font_size=max(size, 7),
+                fill=colour,
+            )
     return figure
 
 
@@ -279,6 +294,12 @@ def ledger_figure(found: Sequence[Entry], words: Words, prefix: str = "") -> Fig
     )
     alt = words("ledger_alt", f"{error:.1e}", entry, dtype)
     return dots(
-        f"{prefix}ledger", words("ledger_errors"), alt, rows, list(found[0].errors),
-        x_label=words("relative_error"), log=True, show=lambda x: f"{x:.0e}",
-    )  # fmt: skip
+        f"{prefix}ledger",
+        words("ledger_errors"),
+        alt,
+        rows,
+        list(found[0].errors),
+        x_label=words("relative_error"),
+        log=True,
+        show=lambda x: f"{x:.0e}",
+    )

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from jaxnets.report.charts import plain
+from jaxnets.report.axes import plain
 from jaxnets.report.summary import Row, totals
 from jaxnets.report.svg import Figure, shortened
 
@@ -66,6 +66,12 @@ def _glyph(figure: Figure, y: float, shape: tuple[int, ...], largest: int) -> No
     for k in reversed(range(count)):
         shift = 3 * (k - (count - 1) / 2)
         figure.rect(
-            GLYPH - side / 2 + shift, y - side / 2 - shift, side, side, fill="c3",
-            stroke="card", stroke_width=0.8, fill_opacity=0.9 - 0.18 * k,
-        )  # fmt: skip
+            GLYPH - side / 2 + shift,
+            y - side / 2 - shift,
+            side,
+            side,
+            fill="c3",
+            stroke="card",
+            stroke_width=0.8,
+            fill_opacity=0.9 - 0.18 * k,
+        )

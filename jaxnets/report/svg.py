@@ -22,15 +22,35 @@ from jaxnets.serving.output import output_path
 # Colours by name in each theme. c1 to c6 tell series apart; they differ in lightness too, for
 # readers who do not tell all hues apart, and each has a contrast of 4.5 or more to the card.
 LIGHT = dict(
-    page="#f6f7f9", card="#ffffff", ink="#1b1f26", soft="#59616e", line="#d5d9e0", bad="#a8300b",
-    good="#1a6d33", c1="#0b5cad", c2="#c2410c", c3="#0f766e", c4="#86198f", c5="#6b5900",
+    page="#f6f7f9",
+    card="#ffffff",
+    ink="#1b1f26",
+    soft="#59616e",
+    line="#d5d9e0",
+    bad="#a8300b",
+    good="#1a6d33",
+    c1="#0b5cad",
+    c2="#c2410c",
+    c3="#0f766e",
+    c4="#86198f",
+    c5="#6b5900",
     c6="#be185d",
-)  # fmt: skip
+)
 DARK = dict(
-    page="#14161a", card="#1d2026", ink="#e6e9ee", soft="#a3abb8", line="#3a404b", bad="#ff9c78",
-    good="#7fd494", c1="#7ab8ff", c2="#ff983e", c3="#5fd3c0", c4="#d9a2f0", c5="#d9c84a",
+    page="#14161a",
+    card="#1d2026",
+    ink="#e6e9ee",
+    soft="#a3abb8",
+    line="#3a404b",
+    bad="#ff9c78",
+    good="#7fd494",
+    c1="#7ab8ff",
+    c2="#ff983e",
+    c3="#5fd3c0",
+    c4="#d9a2f0",
+    c5="#d9c84a",
     c6="#ff8fc0",
-)  # fmt: skip
+)
 SERIES = ("c1", "c2", "c3", "c4", "c5", "c6")
 DASHES = ("", "6 3", "2 3", "8 3 2 3")  # Beside the colour, for readers who see none.
 FONT = 'system-ui, "Segoe UI", Roboto, "Noto Sans CJK SC", "PingFang SC", "Microsoft YaHei", '
@@ -84,9 +104,15 @@ class Figure:
     def image(self, x: float, y: float, width: float, height: float, pixels: np.ndarray) -> None:
         """A picture [h, w], [h, w, 3] or [h, w, 4] uint8, whose pixels stay squares."""
         self.add(
-            "image", x=x, y=y, width=width, height=height, href=data_uri(pixels),
-            preserveAspectRatio="none", image_rendering="pixelated",
-        )  # fmt: skip
+            "image",
+            x=x,
+            y=y,
+            width=width,
+            height=height,
+            href=data_uri(pixels),
+            preserveAspectRatio="none",
+            image_rendering="pixelated",
+        )
 
     def tip(self, x: float, y: float, width: float, height: float, shown: str) -> None:
         """Shows elements while the pointer is in a rectangle; a file has none of this."""

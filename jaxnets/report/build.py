@@ -153,12 +153,12 @@ def _comparison(runs: Sequence[RunFacts], words: Words) -> Section:
         for key in [*dict.fromkeys(keys)][:MAX_SETTINGS]
         if key not in NO_DIFFERENCE and len({_shown(run.config.get(key)) for run in runs}) > 1
     ]
-    told = document.table(["", *names], differences)
+    settings = document.table(["", *names], differences)
     if not differences:
-        told = f"<p>{escape(words('no_differences'))}</p>"
+        settings = f"<p>{escape(words('no_differences'))}</p>"
     drawn = figures.learning_figures(runs, words, "runs-")
     html = document.headed(words("results"), document.card(results), "results")
-    html += document.headed(words("differences"), document.card(told), "differences")
+    html += document.headed(words("differences"), document.card(settings), "differences")
     html += document.headed(
         words("learning"), document.figures_of([(figure, "") for figure in drawn]), "learning"
     )

@@ -140,8 +140,8 @@ def mistakes_figure(
     side, tall = cell - 26, cell + 30
     rows = -(-len(found) // MISTAKE_COLUMNS)
     first = found[0]
-    told = words("mistake", names[first.label], names[first.predicted], percent(first.confidence))
-    title, alt = words("mistakes"), words("mistakes_alt", told)
+    text = words("mistake", names[first.label], names[first.predicted], percent(first.confidence))
+    title, alt = words("mistakes"), words("mistakes_alt", text)
     figure = Figure(f"{prefix}mistakes", WIDTH, rows * tall + 4, title, alt)
     for number, mistake in enumerate(found):
         x, y = number % MISTAKE_COLUMNS * cell, number // MISTAKE_COLUMNS * tall

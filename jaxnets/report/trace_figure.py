@@ -56,8 +56,8 @@ def trace_figure(found: Passes, title: str, class_names: Sequence[str]) -> Figur
                 figure.line(RIGHT + 60, low, RIGHT + 60, y, stroke="bad", stroke_width=1.5)
     _arrows(figure, y, True, "loss")
     figure.rect(RIGHT, y + 34, BOX, 40, fill="none", stroke="line", rx=6)
-    told = f"{_number(found.loss)}   for class {shortened(name, 30)}"
-    figure.text(RIGHT + 10, y + 58, told, fill="c1", font_weight=600)
+    line = f"{_number(found.loss)}   for class {shortened(name, 30)}"
+    figure.text(RIGHT + 10, y + 58, line, fill="c1", font_weight=600)
     figure.text(RIGHT + BOX / 2 + 10, y + 58, "1", fill="bad", font_weight=600)
     return figure
 

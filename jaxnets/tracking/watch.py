@@ -25,6 +25,7 @@ from jaxnets.errors import UserError, first_line
 from jaxnets.experiment import Record
 from jaxnets.metrics import Metrics
 from jaxnets.runs.files import mkdir, read_json, write_text
+from jaxnets.runs.resume import FOLLOWS, OF_THE_PROCESS
 from jaxnets.runs.run import Run
 from jaxnets.runs.run_folder import TRACKING
 from jaxnets.serving.predict import create_predictor
@@ -34,12 +35,9 @@ from jaxnets.tracking.pictures import confusion_picture, sample_picture
 PROJECT = "jaxnets"  # Under this name a tracker that knows projects shows the runs.
 KEYS = "runs.json"  # In TRACKING: by tracker, what continues the same tracked run.
 KEY = re.compile(r"[\w.-]{1,128}")
-SAMPLES, CANDIDATES = (
-    16,
-    512,
-)  # Test images that are shown; the first so many, the wrong ones first.
+SAMPLES, CANDIDATES = 16, 512  # Test images shown, of the first so many, wrong ones first.
 # Fields of Config that are no hyperparameters: where a run works, and what it shows to whom.
-NOT_SENT = {*SINGLE_PROCESS, "workdir", "overwrite", "resume", "dry_run", "track", "profile"}
+NOT_SENT = {*SINGLE_PROCESS, *OF_THE_PROCESS, *FOLLOWS}
 
 
 class Tracker(Protocol):

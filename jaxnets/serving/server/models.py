@@ -101,7 +101,7 @@ class Model:
 
     async def watch(self, loader: Executor, report: Callable[[str], None]) -> None:
         """Takes each new checkpoint over, for ever; requests that wait keep their version."""
-        loop, told = asyncio.get_running_loop(), ""
+        loop, reported = asyncio.get_running_loop(), ""
         while True:
             await asyncio.sleep(LOOK_EVERY)
             found = await loop.run_in_executor(loader, files_of, self.folder)
@@ -113,11 +113,11 @@ class Model:
             except Exception as error:
                 known = message_and_status(error)
                 message = known[0] if known else f"{type(error).__name__}: {error}"
-                if message != told:
+                if message != reported:
                     report(f"warning: {self.name}: still serving {self.version.name}: {message}")
-                told = message
+                reported = message
                 continue
-            told = ""
+            reported = ""
             if loaded.sha256 == self.version.sha256:
                 continue
             self.version, self.earlier = loaded, self.version

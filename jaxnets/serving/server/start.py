@@ -53,18 +53,18 @@ def serve(
         is_loopback = ipaddress.ip_address(address[0].partition("%")[0]).is_loopback
         if not is_loopback:
             report(f"warning: whoever reaches {address[0]} may ask and answer: there is no login")
-        told = [f"{model.name} version {model.version.name}" for model in service.models]
+        served = [f"{model.name} version {model.version.name}" for model in service.models]
 
-        def tell() -> None:
+        def announce() -> None:
             if as_json:
                 names = [model.name for model in service.models]
                 print(json.dumps({"url": url, "models": names, "feedback": str(path)}), flush=True)
                 return
-            show(f"serving {' and '.join(told)} at {url} (Ctrl-C stops)")
+            show(f"serving {' and '.join(served)} at {url} (Ctrl-C stops)")
             show(f"feedback: {short_path(str(path))}")
 
         hosts = frozenset({"localhost", "127.0.0.1", "[::1]", host.lower()})
-        return _run(service, listener, hosts if is_loopback else None, tell)
+        return _run(service, listener, hosts if is_loopback else None, announce)
 
 
 def default_log(folders: Sequence[str]) -> Path:
@@ -98,7 +98,7 @@ def _run(
     service: Service,
     listener: socket.socket,
     hosts: frozenset[str] | None,
-    tell: Callable[[], None],
+    announce: Callable[[], None],
 ) -> int:
     group = Connections()
     config = Config(
@@ -120,7 +120,7 @@ def _run(
     async def main() -> None:
         async with service.running():
             sweeper = asyncio.create_task(group.sweep())
-            started = asyncio.create_task(_tell_when_started(server, tell))
+            started = asyncio.create_task(_announce_when_started(server, announce))
             await server.serve(sockets=[listener])
             sweeper.cancel()
             await started  # Its error is that of stdout.
@@ -131,11 +131,11 @@ def _run(
     return BY_SIGNAL + server.signal
 
 
-async def _tell_when_started(server: StoppableServer, tell: Callable[[], None]) -> None:
+async def _announce_when_started(server: StoppableServer, announce: Callable[[], None]) -> None:
     while not server.started:
         await asyncio.sleep(0.01)
     try:
-        tell()
+        announce()
     except OSError:
         server.should_exit = True
         raise

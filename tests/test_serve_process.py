@@ -79,7 +79,8 @@ def server(start_python, runs, tmp_path_factory):
 
 def test_tritonclient_speaks_to_it(server, runs):
     http = pytest.importorskip("tritonclient.http", reason="pip install -e '.[clients]' brings it")
-    client = http.InferenceServerClient(server.url.removeprefix("http://"))
+    waits = {"connection_timeout": HANGS, "network_timeout": HANGS}
+    client = http.InferenceServerClient(server.url.removeprefix("http://"), **waits)
     assert client.is_server_live() and client.is_server_ready()
     assert client.is_model_ready("a") and client.is_model_ready("b", "1")
     assert not client.is_model_ready("c")
@@ -114,6 +115,7 @@ def test_schemathesis_finds_nothing(server, run_python, tmp_path):
     # What is valid by the description alone may have the wrong number of pixels.
     flags = ["--checks=all", "--exclude-checks=positive_data_acceptance", "--seed=0"]
     flags += ["--max-examples=25", "--generation-database=none", "--suppress-health-check=all"]
+    flags += [f"--request-timeout={HANGS}"]
     code = "from schemathesis.cli import schemathesis; schemathesis()"
     outcome = run_python("-c", code, "run", f"{server.url}/openapi.json", *flags)
     assert outcome.status == 0, outcome.out
@@ -185,12 +187,14 @@ def test_a_request_that_is_being_sent_is_answered_after_the_order_to_stop(start)
     head += f"Content-Length: {len(body)}\r\n\r\n"
     with socket.create_connection(process.address, HANGS) as stream:
         stream.sendall(head.encode() + body[:100])
-        while b"jaxnets" not in httpx.get(f"{process.url}/v2").content:
+        while b"jaxnets" not in httpx.get(f"{process.url}/v2", timeout=HANGS).content:
             pass  # The head is read before this answer.
         process.child.send_signal(signal.SIGTERM)
         while True:  # It listens no more.
             try:
                 socket.create_connection(process.address, HANGS).close()
+            except ConnectionResetError:  # It stopped listening in between.
+                continue
             except ConnectionRefusedError:
                 break
         stream.sendall(body[100:])

@@ -9,6 +9,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -85,26 +86,56 @@ def test_a_name_that_does_not_exist_is_found():
     assert missing_flags("`--modle=cnn`") == ["modle"]
 
 
-def test_the_installation_takes_the_badges_repository_keeps_jax_and_fails_if_pip_does(
-    monkeypatch, tmp_path, capsys
-):
-    code, commands = cell_with("REPOSITORY ="), []
+@pytest.fixture
+def pip_commands(monkeypatch, tmp_path):
+    """The commands that the installation gives to pip, in an empty folder without jaxnets."""
+    commands = []
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(subprocess, "run", lambda *given, check: commands.append((*given, check)))
-    exec(code, {})
-    assert commands == []  # Installed already.
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    return commands
+
+
+def test_where_jaxnets_is_installed_nothing_happens(monkeypatch, pip_commands):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: "found")
+    exec(cell_with("REPOSITORY ="), {})
+    assert pip_commands == []
+
+
+def test_the_installation_takes_the_badges_repository_keeps_jax_and_fails_if_pip_does(
+    pip_commands, tmp_path, capsys
+):
+    code = cell_with("REPOSITORY =").replace("/OWNER/jaxnets", "/someone/jaxnets")
     exec(code, {})
-    ((command, check),) = commands
+    ((command, check),) = pip_commands
     assert check and command[:4] == [sys.executable, "-m", "pip", "install"]
     assert not {"-U", "--upgrade"} & set(command)
-    (owner,) = re.findall(r"^git\+https://github\.com/(\w+/\w+)$", command[-1])
+    assert command[-1] == "git+https://github.com/someone/jaxnets"
+    (owner,) = re.findall(
+        r'REPOSITORY = "https://github\.com/(\w+/\w+)"', cell_with("REPOSITORY =")
+    )
     link = f"(https://colab.research.google.com/github/{owner}/blob/main/docs/colab.ipynb)"
     assert link in CELLS[0]["source"]
     pins = (tmp_path / command[command.index("-c") + 1]).read_text("utf-8").splitlines()
     for name in ("jax", "jaxlib", "flax", "numpy"):
         assert f"{name}=={importlib.metadata.version(name)}" in pins
     assert f"jax {importlib.metadata.version('jax')}" in capsys.readouterr().out
+
+
+def test_without_an_address_the_installation_takes_a_checkout_or_a_wheel(
+    monkeypatch, pip_commands, tmp_path
+):
+    code = cell_with("REPOSITORY =")
+    if "/OWNER/jaxnets" in code:
+        with pytest.raises(SystemExit, match="expected jaxnets-"):
+            exec(code, {})
+    (tmp_path / "jaxnets-1.0-py3-none-any.whl").touch()
+    exec(code, {})
+    assert pip_commands[-1][0][-1] == str(tmp_path / "jaxnets-1.0-py3-none-any.whl")
+    monkeypatch.chdir(ROOT / "docs")
+    monkeypatch.setattr(Path, "write_text", lambda *given: None)  # No constraints.txt in docs/.
+    exec(code, {})
+    assert pip_commands[-1][0][-1] == str(ROOT)
 
 
 def test_an_accelerator_that_was_chosen_and_is_not_seen_ends_it_else_the_cpu_trains(

@@ -8,8 +8,8 @@ import textwrap
 import pytest
 from conftest import ROOT
 
-CHAPTER = ROOT / "docs" / "backprop.md"
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+CHAPTER = sorted((ROOT / "docs" / "backprop").glob("*.md"))
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 # "# path: name of a function" as a block's first line says where its lines stand.
 SOURCE = re.compile(r"# (\w[\w/]*\.py): (\w+)$")
@@ -32,7 +32,7 @@ def stands_in(excerpt: str, source: str) -> bool:
 
 
 def test_every_block_of_python_is_an_example_the_slides_or_stands_word_for_word_in_its_file():
-    fences = FENCE.findall(CHAPTER.read_text("utf-8"))
+    fences = [fence for page in CHAPTER for fence in FENCE.findall(page.read_text("utf-8"))]
     blocks = [textwrap.dedent(text) for _, language, text in fences if language == "python"]
     assert len(blocks) > 40
     for block in blocks:
@@ -63,7 +63,7 @@ def anchors_of(document) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_relative_links_lead_somewhere(document):
     for target in re.findall(r"\]\(([^)\s]+)", prose_of(document)):
         if re.match(r"[a-z]+:", target):
@@ -108,7 +108,7 @@ def test_a_reference_to_nothing_is_found():
 
 def test_inline_mathematics_is_safe_from_markdown():
     """GitHub may take what lies between dollars for Markdown: escapes, emphasis, tags, cells."""
-    formulas = re.findall(r"\$([^$]+)\$", prose_of(CHAPTER))
+    formulas = re.findall(r"\$([^$]+)\$", "".join(map(prose_of, CHAPTER)))
     assert len(formulas) > 100
     for formula in formulas:
         unsafe = re.search(r"\\[^A-Za-z]|(?<![A-Za-z0-9])_|[*<>|\n]|^\s|\s$", formula)

@@ -392,8 +392,13 @@ def test_a_wrong_request_is_refused_in_a_line(softmax_run, run_command, tmp_path
 def test_every_derivation_that_the_page_links_to_exists():
     page = build.page_files(trained("softmax"))
     sums = page["sums.js"][1].decode()
-    anchors = set(re.findall(r'"([a-z-]+)"', sums[sums.index("const ANCHORS") : sums.index("};")]))
-    assert len(anchors) > 9 and anchors | {"notation"} <= anchors_of(ROOT / "docs" / "backprop.md")
+    pages = dict(re.findall(r'([A-Z]+) = "([\w-]+\.md)"', sums))
+    links = set(re.findall(r"\$\{([A-Z]+)\}#([a-z-]+)", sums))
+    links = {(pages[name], anchor) for name, anchor in links}
+    links |= set(re.findall(r'"([\w-]+\.md)#([a-z-]+)"', sums))
+    assert len(links) > 10
+    for page, anchor in links:
+        assert anchor in anchors_of(ROOT / "docs" / "backprop" / page), (page, anchor)
 
 
 def test_both_languages_say_the_same_things():

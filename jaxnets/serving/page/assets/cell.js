@@ -2,7 +2,7 @@
 // The box with the sum behind the chosen number.
 
 const FEW = 12; // More terms are summed up in one line, until all are asked for.
-const DOCS = "https://github.com/OWNER/jaxnets/blob/main/docs/backprop.md";
+const DOCS = "https://github.com/OWNER/jaxnets/blob/main/docs/backprop/";
 
 let chosenCell = null; // {n, view, index, all, map}
 
@@ -35,7 +35,7 @@ function renderCell() {
   byId("cell-title").textContent = `${layerTitle(n)}: ${found.symbol} = ${(view === "p" ? share : digits)(found.value)}`;
   byId("cell-formula").replaceChildren(...formulaNodes(found.formula));
   byId("cell-sum").replaceChildren(found.terms ? termsTable(found) : linesTable(found.lines));
-  byId("cell-link").href = `${DOCS}#${found.anchor}`;
+  byId("cell-link").href = `${DOCS}${found.anchor}`;
   renderCheck(found);
 }
 

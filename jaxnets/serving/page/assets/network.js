@@ -1,7 +1,7 @@
 "use strict";
 // The network: each layer's forward pass, and its backward pass derived by hand.
 //
-// Nothing here differentiates. The formulas are those of docs/backprop.md, for one picture (B = 1):
+// Nothing here differentiates. The formulas are those of docs/backprop/, for one picture (B = 1):
 // dv is the derivative of the loss with respect to v, and has v's shape. Arrays are rows of numbers
 // in 64 bits, in the order of Python's: x[i][j][c] is x[(i * width + j) * channels + c].
 

@@ -1,14 +1,17 @@
 "use strict";
 // The sum behind a number: its formula, its terms with their values, and how to check it.
 //
-// An explanation has: symbol, value, formula, anchor (in docs/backprop.md), and either terms, the
+// An explanation has: symbol, value, formula, anchor (in docs/backprop/), and either terms, the
 // products [where, a, b] under the head [A, B], or lines [text, number]; extra are lines that are
 // added to the products. `check` says which number a central difference moves.
 
+const NETWORK = "lecture-network.md", IMAGES = "convolution-pooling.md";
 const ANCHORS = {
-  flatten: "flatten", dropout: "dropout", relu: "relu", sigmoid: "sigmoid", softmax: "softmax",
-  dense: "dense-layer", dense_with_ones: "the-slides-bias-a-column-of-ones", conv: "convolution",
-  max_pool: "max-pooling", cross_entropy: "cross-entropy", mse: "squared-errors", half_mse: "squared-errors",
+  flatten: `${IMAGES}#flatten`, dropout: "norms-dropout.md#dropout", relu: `${NETWORK}#relu`,
+  sigmoid: `${NETWORK}#sigmoid`, softmax: `${NETWORK}#softmax`, dense: `${NETWORK}#dense-layer`,
+  dense_with_ones: `${NETWORK}#the-slides-bias-a-column-of-ones`, conv: `${IMAGES}#convolution`,
+  max_pool: `${IMAGES}#max-pooling`, cross_entropy: `${NETWORK}#cross-entropy`,
+  mse: `${NETWORK}#squared-errors`, half_mse: `${NETWORK}#squared-errors`,
 };
 
 /** The formulas of a layer's views, in the lecture's symbols. */
@@ -98,7 +101,7 @@ function explainPicture(state, view, index) {
   if (view === "dx") return explain(state, firstLayer(state.network), "dx", index);
   const value = state.pass.values[0][index];
   return {
-    symbol: named("X", [28, 28, 1], index), value, formula: FORMULAS.input.x, anchor: "notation",
+    symbol: named("X", [28, 28, 1], index), value, formula: FORMULAS.input.x, anchor: `${NETWORK}#notation`,
     lines: [["g", Math.round(255 * value)]], check: null,
   };
 }
@@ -223,7 +226,7 @@ function explainPool({ layer, x, y, dy, dx, winners }, view, index) {
 
 function explainLoss({ network, pass, back, label, classNames }, view, index) {
   const shape = [pass.p.length], logits = pass.values[network.layers.length], { p } = pass;
-  const common = { formula: FORMULAS[network.loss][view], anchor: view === "p" ? "softmax" : ANCHORS[network.loss], check: null };
+  const common = { formula: FORMULAS[network.loss][view], anchor: view === "p" ? ANCHORS.softmax : ANCHORS[network.loss], check: null };
   if (view === "p") {
     const sum = logits.reduce((total, z) => total + Math.exp(z), 0);
     const lines = [[named("z", shape, index), logits[index]], ["e^{z}", Math.exp(logits[index])], ["Σ e^{z}", sum]];

@@ -195,7 +195,7 @@ def test_the_ledger_holds_gradients_by_hand_against_autodiff(run, drawn, gradien
     labels = jnp.asarray(run.data.train.labels[rows])
 
     def loss_of(params):
-        key = {"dropout": jax.random.key(0)}
+        key = {"dropout": jax.random.key(0, impl="rbg")}
         logits: Any = model.apply({"params": params}, images, train=True, rngs=key)
         return LOSSES["cross_entropy"](logits, labels).sum()
 

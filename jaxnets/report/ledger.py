@@ -57,26 +57,27 @@ def gradients(trained: TrainedNetwork, data: Dataset) -> Gradients:
     is_large = num_params(trained.params) > MAX_PARAMS
     check_memory(COPIES * sum(leaf.nbytes for leaf in jax.tree.leaves(trained.params)))
     batch = _first_batch(trained, data, FEW_IMAGES if is_large else IMAGES)
-    lowered, arrays = [], {}
-    for dtype in ("float32",) if is_large else PRECISIONS:
-        with precision(dtype):
-            wide = jnp.float64 if dtype == "float64" else jnp.float32
-            arrays[dtype] = jax.tree.map(
-                lambda x, wide=wide: jnp.asarray(x, None if x.dtype == np.int32 else wide),
-                (trained.params, batch),
-            )
-            # Quick to compile; in float64 that would take longer to run.
-            options = compiler_options_for_init() if dtype == "float64" else QUICK_COMPILATION
-            options = (compiler_options() or {}) | (options or {})
-            for program in _programs(trained, dtype):
-                jitted = jax.jit(program, compiler_options=options)
-                lowered.append((dtype, jitted.lower(*arrays[dtype])))
+    programs, arrays = [], {}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        compiled = list(pool.map(lambda pair: pair[1].compile(), lowered))
-    found: dict[str, list[Tree]] = {dtype: [] for dtype in arrays}
-    for (dtype, _), program in zip(lowered, compiled, strict=True):
+        # bfloat16's program takes the longest to compile, so it begins.
+        for dtype in ("float32",) if is_large else reversed(PRECISIONS):
+            with precision(dtype):
+                # By NumPy, as JAX would compile a program for each array's shape.
+                wide = np.float64 if dtype == "float64" else np.float32
+                arrays[dtype] = jax.tree.map(
+                    lambda x, wide=wide: np.asarray(x, None if x.dtype == np.int32 else wide),
+                    (trained.params, batch),
+                )
+                # Quick to compile; in float64 that would take longer to run.
+                options = compiler_options_for_init() if dtype == "float64" else QUICK_COMPILATION
+                options = (compiler_options() or {}) | (options or {})
+                for program in _programs(trained, dtype):
+                    lowered = jax.jit(program, compiler_options=options).lower(*arrays[dtype])
+                    programs.append((dtype, pool.submit(lowered.compile)))
+    found: dict[str, list[Tree]] = {dtype: [] for dtype in PRECISIONS if dtype in arrays}
+    for dtype, program in programs:
         with precision(dtype):
-            found[dtype] += jax.device_get(program(*arrays[dtype]))
+            found[dtype] += jax.device_get(program.result()(*arrays[dtype]))
     return Gradients(
         len(batch.labels), *({d: pair[i] for d, pair in found.items()} for i in (0, 1))
     )
@@ -84,16 +85,20 @@ def gradients(trained: TrainedNetwork, data: Dataset) -> Gradients:
 
 def _programs(trained: TrainedNetwork, dtype: str) -> list[Any]:
     """Functions (params, batch) that return the gradient by hand, then the other, in lists."""
-    config, key = dataclasses.replace(trained.config, precision=dtype), jax.random.key(0)
+    config = dataclasses.replace(trained.config, precision=dtype)
     model = create_model(config, len(trained.class_names))
+
+    def key() -> jax.Array:  # The default's random numbers take longer to compile.
+        return jax.random.key(0, impl="rbg")
+
     if dtype == "bfloat16":
         both = both_loss_and_grads(model, config.loss, "float32")
-        return [lambda params, batch: list(both(params, batch, key)[1])]
+        return [lambda params, batch: list(both(params, batch, key())[1])]
     manual = manual_loss_and_grad(model, config.loss)
     automatic = autodiff_loss_and_grad(model.apply, LOSSES[config.loss])
     return [
-        lambda params, batch: [manual(params, batch, key)[1]],
-        lambda params, batch: [automatic(params, batch, key)[1]],
+        lambda params, batch: [manual(params, batch, key())[1]],
+        lambda params, batch: [automatic(params, batch, key())[1]],
     ]
 
 

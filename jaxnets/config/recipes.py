@@ -30,7 +30,7 @@ _ALEXNET: Recipe = _ONE_CYCLE | dict(init="he", weight_decay=5e-4)
 
 # What each network is trained with when nothing else is asked for: network | training. The
 # lecture's recipe where it has one (shared words: "Keras' default" where its code leaves an
-# argument out); the others are ours, measured in README.md.
+# argument out); the others are ours, measured in docs/train.md.
 PRESETS: dict[str, Recipe] = {
     # The lecture names f(Wx + θ) and trains it nowhere: ours.
     "softmax": dict(epochs=10, batch_size=100, learning_rate=0.5, schedule="cosine"),

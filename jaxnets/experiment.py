@@ -65,7 +65,7 @@ class Experiment(Described):
         _check_data(config, data)
         parallel = parallel or create_parallel(config)
         size = config.batch_size or len(data.train)
-        loader = TrainLoader(data.train, size, config.seed, config.augment)
+        loader = TrainLoader(data.train, size, config.seed, config.augment, config.steps_per_epoch)
         parallel.check_batch_size(size)
         steps = config.epochs * loader.steps
         schedule = create_schedule(config.schedule, config.learning_rate, steps)
@@ -146,12 +146,9 @@ class Experiment(Described):
                 "images_per_second": int(trained.count) / end.seconds,
             }
             if self.config.schedule == "plateau":
-                from jaxnets.training.plateau import plateau_of, update_plateau
+                from jaxnets.training.plateau import after_epoch
 
-                record["learning_rate"] *= plateau_of(state.opt_state).factor
-                error = 1 - record["validation_accuracy"]
-                opt_state = update_plateau(state.opt_state, error, self.config.patience)
-                state = self.parallel.replicate(state.replace(opt_state=opt_state))
+                state = self.parallel.replicate(after_epoch(state, record, self.config.patience))
             yield state, record
             start = Checkpoint(state)
 

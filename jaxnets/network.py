@@ -221,9 +221,9 @@ class Network(Described):
 
     @property
     def _why_stopped(self) -> str | None:
-        """Why early_stopping ended the training, if it did."""
-        patience = self.config.early_stopping
-        return why_stopped(self.history, patience) if patience else None
+        """Why early_stopping or stop_at_target ended the training, if one did."""
+        target = self.config.target_accuracy if self.config.stop_at_target else None
+        return why_stopped(self.history, self.config.early_stopping, target)
 
     def evaluate(self, images: Any = None, labels: Any = None) -> Metrics:
         """The metrics of the test images, or of others: a Split, or images and their labels."""

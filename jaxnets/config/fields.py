@@ -95,8 +95,14 @@ class Config(Options):
     # The training.
     epochs: int = option(10, "passes over the training images", (1, 10**5))
     batch_size: int | None = option(128, "images a step, or full for all", (1, 10**7), none="full")
+    steps_per_epoch: int | None = option(
+        None, "steps until an epoch ends and validates", COUNT, unset="a pass over all images"
+    )
     early_stopping: int | None = option(
         None, "epochs without a lower validation loss until training ends", COUNT, unset="never"
+    )
+    stop_at_target: bool = option(
+        False, "end training as soon as the validation accuracy reaches target_accuracy"
     )
     optimizer: str = option(
         "sgd",
@@ -225,6 +231,8 @@ class Config(Options):
 
         if (watcher := self.watcher) and (self.validation_size == 0 or self.latent_dims):
             yield f"{watcher}, {NO_VALIDATION}"
+        if self.stop_at_target and self.target_accuracy is None:
+            yield "stop_at_target: expected with target_accuracy, got none"
         if self.optimizer != "sgd" and (self.momentum or self.nesterov):
             yield f"momentum and nesterov belong to sgd, got optimizer {self.optimizer}"
         if self.nesterov and not self.momentum:
@@ -257,6 +265,8 @@ class Config(Options):
         """What needs validation images, if anything does."""
         if self.schedule == "plateau":
             return "schedule: plateau watches the validation error"
+        if self.stop_at_target:
+            return "stop_at_target watches the validation accuracy"
         return "early_stopping watches the validation loss" if self.early_stopping else None
 
     @property

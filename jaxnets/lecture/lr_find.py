@@ -98,9 +98,8 @@ def range_test(
       UserError: Not one step after the first ones gave a finite loss.
     """
     gradients = "manual" if config.gradients == "both" else config.gradients
-    config = dataclasses.replace(
-        config, schedule="constant", early_stopping=None, gradients=gradients
-    )
+    unwatched: dict[str, Any] = dict(early_stopping=None, stop_at_target=False)
+    config = dataclasses.replace(config, schedule="constant", gradients=gradients, **unwatched)
     data = dataclasses.replace(data, validation=data.train[:0])
     experiment = Experiment.create(config, data)
     config = dataclasses.replace(config, epochs=math.ceil(steps / experiment.loader.steps))

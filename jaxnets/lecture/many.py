@@ -74,7 +74,9 @@ def train_many(
 
 def can_vmap(config: Config) -> bool:
     """Whether runs of this config train side by side in one program."""
-    return config.augment == "none" and not has_convolution(create_model(config, num_classes=2))
+    if config.augment != "none" or config.steps_per_epoch is not None:
+        return False
+    return not has_convolution(create_model(config, num_classes=2))
 
 
 def train_one(

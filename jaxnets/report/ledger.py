@@ -23,7 +23,7 @@ from jaxnets.gradcheck.networks import TOLERANCES
 from jaxnets.losses import LOSSES
 from jaxnets.machine.platform import compiler_options, compiler_options_for_init
 from jaxnets.oracle import FLOOR, both_loss_and_grads
-from jaxnets.runs import checkpoints
+from jaxnets.runs import checkpoint_reader, checkpoints
 from jaxnets.runs.run_folder import CHECKPOINTS, RunFolder, num_params
 from jaxnets.serving.trained import TrainedNetwork, to_input
 from jaxnets.system import check_memory
@@ -194,6 +194,6 @@ def _optimizer_state(
     path = checkpoints.path_of(folder.path / CHECKPOINTS, trained.step)
     like = {"opt_state": jax.eval_shape(optimizer.init, trained.params)}
     try:
-        return checkpoints.read(path, like, whole=False)["opt_state"]
+        return checkpoint_reader.read(path, like, whole=False)["opt_state"]
     except (ValueError, OSError):
         return optimizer.init(trained.params)

@@ -1,4 +1,4 @@
-"""Checkpoints: when a run saves one, how it is written and read, and which ones stay.
+"""Checkpoints: when a run saves one, how it is written, and which ones stay.
 
 A checkpoint is one safetensors file, which any tool reads: 8 bytes with the length of a JSON
 header, the header with each array's dtype, shape and place, then the arrays without gaps.
@@ -17,15 +17,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
-from jaxnets.errors import first_line
 from jaxnets.runs.files import replacing
 
 FORMAT = {"format": "jaxnets checkpoint", "version": "1"}
 NAME = re.compile(r"(0|[1-9][0-9]{0,17})\.safetensors")
-# A network of a thousand layers has a header of half as many bytes.
-MAX_HEADER_BYTES = 1 << 20
 
 
 class CheckpointTimer:
@@ -112,9 +108,9 @@ def write(path: Path, arrays: dict[str, np.ndarray]) -> None:
     # The widest numbers first: each lies at a multiple of its width, as mapped memory needs.
     names = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))
     ends = list(itertools.accumulate((arrays[name].nbytes for name in names), initial=0))
-    header: dict[str, Any] = {"__metadata__": {n: _crc32(arrays[n]) for n in names} | FORMAT}
+    header: dict[str, Any] = {"__metadata__": {n: crc32(arrays[n]) for n in names} | FORMAT}
     for name, begin, end in zip(names, ends[:-1], ends[1:], strict=True):
-        dtype, shape = _form(arrays[name])
+        dtype, shape = form_of(arrays[name])
         header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
@@ -124,57 +120,7 @@ def write(path: Path, arrays: dict[str, np.ndarray]) -> None:
             file.write(_bytes(arrays[name]))
 
 
-def read(path: Path, like: Any, *, whole: bool = True) -> Any:
-    """Reads a checkpoint as NumPy arrays in the structure of `like`.
-
-    It may come from an untrusted source. Before memory is taken, the library checks the header
-    against the file's size, and this function against `like`. A whole checkpoint must hold nothing
-    else; otherwise its other parts are not read. ValueError if it is damaged or has other arrays.
-    """
-    wanted = {name: _form(leaf) for name, leaf in named_leaves(like).items()}
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-    if length > MAX_HEADER_BYTES:
-        raise ValueError(
-            f"expected a header of at most {MAX_HEADER_BYTES:,} bytes, found {length:,}"
-        )
-    try:
-        # Reads: a mapped file that shrinks meanwhile would end the process.
-        checkpoint = safe_open(path, framework="np", backend="pread")
-    except SafetensorError as error:
-        raise ValueError(f"expected a safetensors file: {first_line(error)}") from error
-    with checkpoint:
-        metadata = checkpoint.metadata() or {}
-        if not FORMAT.items() <= metadata.items():
-            raise ValueError(f"expected the metadata {FORMAT}, found {metadata!r:.80}")
-        parts = {name.split("/")[0] for name in wanted}
-        slices = {name: checkpoint.get_slice(name) for name in sorted(checkpoint.keys())}
-        found = {
-            name: (array.get_dtype(), tuple(array.get_shape()))
-            for name, array in slices.items()
-            if whole or name.split("/")[0] in parts
-        }
-        if found != wanted:
-            name = min(name for name, _ in found.items() ^ wanted.items())
-            raise ValueError(
-                f"expected the network that config.json describes, found {name} as "
-                f"{found.get(name, 'nothing')} for {wanted.get(name, 'nothing')}"
-            )
-        arrays = [_read_array(checkpoint, name, metadata.get(name)) for name in wanted]
-    return jax.tree.unflatten(jax.tree.structure(like), arrays)
-
-
-def _read_array(checkpoint: Any, name: str, checksum: str | None) -> np.ndarray:
-    try:
-        array = checkpoint.get_tensor(name)
-    except SafetensorError as error:
-        raise OSError(first_line(error)) from error
-    if checksum != _crc32(array):
-        raise ValueError(f"{name}: expected the CRC-32 that it was saved with")
-    return array
-
-
-def _form(array: Any) -> tuple[str, tuple[int, ...]]:
+def form_of(array: Any) -> tuple[str, tuple[int, ...]]:
     """The dtype by its name in a header (F32, BF16, U8, BOOL), and the shape."""
     name, bits = array.dtype.name, 8 * array.dtype.itemsize
     names = {"bool": "BOOL", "bfloat16": "BF16"}
@@ -186,5 +132,6 @@ def _bytes(array: np.ndarray) -> memoryview:
     return array.reshape(-1).view(np.uint8).data
 
 
-def _crc32(array: np.ndarray) -> str:
+def crc32(array: np.ndarray) -> str:
+    """The CRC-32 of an array's bytes, in hexadecimal digits."""
     return f"{zlib.crc32(_bytes(array)):08x}"

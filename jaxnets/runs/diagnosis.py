@@ -17,6 +17,7 @@ from jaxnets.experiment import Experiment
 from jaxnets.machine.platform import Processes
 from jaxnets.models.chain import Chain, Layer
 from jaxnets.runs.checkpoints import all_finite
+from jaxnets.runs.resume import last_saved
 from jaxnets.runs.run import Run
 from jaxnets.training.loop import Callbacks, Checkpoint, NonFiniteLossError
 from jaxnets.training.step import TrainState
@@ -32,7 +33,7 @@ def diagnose(run: Run, error: NonFiniteLossError) -> str:
         run.processes = Processes()
         single = dataclasses.replace(run.config, **SINGLE_PROCESS, devices=None)
         run.experiment = Experiment.create(single, run.experiment.data)
-    last = run.last_saved(run.experiment.init_state())
+    last = last_saved(run, run.experiment.init_state())
     saved, records = int(last.state.step), run.folder.records()
     last_epoch = 1 + (records[-1]["epoch"] if records else 0)
     found = find_bad_step(run.experiment, last, last_epoch)

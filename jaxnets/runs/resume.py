@@ -15,6 +15,7 @@ from jaxnets.runs.run import Run
 from jaxnets.runs.run_folder import CONFIG, RUNS, SEARCH, RunFolder
 from jaxnets.training.loop import Checkpoint
 from jaxnets.training.optimizer import create_schedule
+from jaxnets.training.step import TrainState
 
 # These belong to the process, not to the run.
 OF_THE_PROCESS = ("workdir", "resume", "overwrite", "dry_run")
@@ -28,7 +29,7 @@ RESUME_MAY_CHANGE = (
     *OF_THE_PROCESS,
     *("epochs", "dataset", "data_dir", "init_from", "platform", "cpu_devices", "devices"),
     *("parallel", "log_format", "target_accuracy", "checkpoint_every", "keep"),
-    *("early_stopping", "weights_only"),
+    *("early_stopping", "stop_at_target", "weights_only"),
     *FOLLOWS,
     *SINGLE_PROCESS,
 )
@@ -167,10 +168,26 @@ def load_checkpoint(folder: RunFolder | None, experiment: Experiment) -> Checkpo
     if folder is None:
         return Checkpoint(state)
     if not _holds_only_weights(folder):
-        return Run(experiment, folder, Processes(), state).last_saved(state)
+        return last_saved(Run(experiment, folder, Processes(), state), state)
     step, params = folder.read_params(state.params)
     state = state.replace(step=np.int32(step), params=params)
     return Checkpoint(experiment.parallel.replicate(state))
+
+
+def last_saved(run: Run, state: TrainState) -> Checkpoint:
+    """A run's last checkpoint, or the fresh state if none was saved."""
+    like = run.tree(Checkpoint(state))
+    tree = run.folder.restore(like) if run.processes.is_first else None
+    if not run.processes.broadcast_json("restored", lambda: tree is not None):
+        return Checkpoint(state)
+    tree = run.processes.broadcast_arrays(tree, like)
+    parts = {name: tree[name] for name in ("step", "params", "opt_state")}
+    return Checkpoint(
+        state.replace(**run.experiment.parallel.replicate(parts)),
+        tree["metrics"] if tree["metrics"].count else None,
+        float(tree["seconds"]),
+        float(tree["data_seconds"]),
+    )
 
 
 def _refuse_finished(folder: RunFolder, stored: Config, config: Config) -> None:

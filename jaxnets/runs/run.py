@@ -87,7 +87,9 @@ class Run:
                 run = cls(experiment, folder, processes, state)
                 run.note = note
                 if config.resume:
-                    run.checkpoint = run.last_saved(state)
+                    from jaxnets.runs.resume import last_saved
+
+                    run.checkpoint = last_saved(run, state)
                     step = int(run.checkpoint.state.step)
                     folder.drop_records_after(step, step // experiment.loader.steps)
                 yield run
@@ -176,11 +178,13 @@ class Run:
 
     def _why_stopped(self) -> str | None:
         """Why training ends before its last epoch, if it does."""
-        if self.config.early_stopping is None:
+        config = self.config
+        if config.early_stopping is None and not config.stop_at_target:
             return None
         from jaxnets.training.early_stopping import why_stopped
 
-        return why_stopped(self.folder.records(), self.config.early_stopping)
+        target = config.target_accuracy if config.stop_at_target else None
+        return why_stopped(self.folder.records(), config.early_stopping, target)
 
     def report(self, record: Record) -> None:
         try:
@@ -254,21 +258,6 @@ class Run:
                 raise NonFiniteLossError(f"the parameters after step {step} are not finite")
             self.folder.save(step, self.tree(checkpoint))
         self._timer.saved(step)
-
-    def last_saved(self, state: TrainState) -> Checkpoint:
-        """The last checkpoint, or the fresh state if none was saved."""
-        like = self.tree(Checkpoint(state))
-        tree = self.folder.restore(like) if self.processes.is_first else None
-        if not self.processes.broadcast_json("restored", lambda: tree is not None):
-            return Checkpoint(state)
-        tree = self.processes.broadcast_arrays(tree, like)
-        parts = {name: tree[name] for name in ("step", "params", "opt_state")}
-        return Checkpoint(
-            state.replace(**self.experiment.parallel.replicate(parts)),
-            tree["metrics"] if tree["metrics"].count else None,
-            float(tree["seconds"]),
-            float(tree["data_seconds"]),
-        )
 
     def tree(self, checkpoint: Checkpoint) -> dict[str, Any]:
         """A checkpoint's arrays: without the key, which the seed determines, and zeros for None."""

@@ -261,11 +261,13 @@ class RunFolder:
 
     def _read_newest(self, like: Any, *, whole: bool = True) -> tuple[int, Any] | None:
         """The newest sound checkpoint's step and tree; if read whole, damaged ones are removed."""
+        from jaxnets.runs import checkpoint_reader
+
         bad: dict[Path, Exception] = {}
         for step in reversed(self.steps):
             path = checkpoints.path_of(self.path / CHECKPOINTS, step)
             try:
-                tree = checkpoints.read(path, like, whole=whole)
+                tree = checkpoint_reader.read(path, like, whole=whole)
             except FileNotFoundError:  # The run that trains in the folder has just removed it.
                 return self._read_newest(like, whole=whole)
             except (ValueError, OSError) as error:

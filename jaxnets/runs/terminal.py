@@ -135,12 +135,12 @@ class Progress(contextlib.AbstractContextManager):
     ):
         """Starts the bar where the run stands; a True shows it on stdout, a False never."""
         self._epochs, self._error = epochs, 0.0
-        self._epoch = int(checkpoint.state.step) // loader.steps
-        part = 0 if checkpoint.metrics is None else int(checkpoint.metrics.count)
+        step = int(checkpoint.state.step)
+        self._epoch = step // loader.steps
         self._best = 0.0  # The largest validation accuracy.
         self._bar = tqdm(
-            total=len(loader.split) * epochs,
-            initial=len(loader.split) * self._epoch + part,
+            total=loader.images_in(loader.steps * epochs),
+            initial=loader.images_in(step),
             file=sys.stdout if bar else None,
             disable=None if bar is None else not bar,
             bar_format="{percentage:3.0f}%|{bar}| {remaining} left{postfix}",

@@ -3,14 +3,15 @@
 import collections
 import contextlib
 import dataclasses
+import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxnets.data.batches import eval_batches, train_batches
+from jaxnets.data.batches import Batch, eval_batches, train_batches
 from jaxnets.data.datasets import Split
 from jaxnets.data.prefetch import prefetch
 from jaxnets.errors import RunFailedError, UserError
@@ -74,6 +75,7 @@ class TrainLoader:
     # Config.augment. Only "shift" happens here: on the host, or in a compiled loop on the device
     # with the host's draws.
     augment: str = "none"
+    steps_per_epoch: int | None = None  # None: an epoch is a pass over all examples.
 
     def __post_init__(self):
         if self.batch_size > len(self.split):
@@ -81,11 +83,38 @@ class TrainLoader:
                 f"batch_size: expected at most the {len(self.split)} training images, "
                 f"got {self.batch_size} (--batch_size=full takes them all)"
             )
+        if self.steps > self.steps_per_pass:
+            raise UserError(
+                f"steps_per_epoch: expected at most the {self.steps_per_pass} steps of a pass over "
+                f"the {len(self.split)} training images, got {self.steps}"
+            )
+
+    @property
+    def steps_per_pass(self) -> int:
+        """Steps in which every example occurs once; the last may be ragged."""
+        return -(-len(self.split) // self.batch_size)
 
     @property
     def steps(self) -> int:
-        """Steps an epoch; the last may be ragged."""
-        return -(-len(self.split) // self.batch_size)
+        """Steps an epoch."""
+        return self.steps_per_epoch or self.steps_per_pass
+
+    def images_in(self, steps: int) -> int:
+        """The number of examples in a run's first steps."""
+        passes, rest = divmod(steps, self.steps_per_pass)
+        return passes * len(self.split) + rest * self.batch_size
+
+    def batches(self, start: int, stop: int, rows: slice) -> Iterator[Batch]:
+        """The batches of a run's steps `start` to `stop`, each pass in an order of its own."""
+        while start < stop:
+            number, first = divmod(start, self.steps_per_pass)
+            count = min(stop - start, self.steps_per_pass - first)
+            batches = train_batches(
+                self.split, self.batch_size, seed=self.seed, epoch=number, augment=self.augment,
+                start=first, rows=rows,
+            )  # fmt: skip
+            yield from itertools.islice(batches, count)
+            start += count
 
 
 RunEpoch = Callable[[Checkpoint, int], Checkpoint]  # (start, epoch) -> the epoch's end
@@ -116,10 +145,8 @@ def stepped_epoch(
             jax.block_until_ready(state)
             return Checkpoint(state, metrics, time.perf_counter() - started, data_seconds)
 
-        batches = train_batches(
-            loader.split, loader.batch_size, seed=loader.seed, epoch=epoch, augment=loader.augment,
-            start=done - epoch * loader.steps, rows=parallel.rows(loader.batch_size),
-        )  # fmt: skip
+        stop, rows = (epoch + 1) * loader.steps, parallel.rows(loader.batch_size)
+        batches = loader.batches(done, stop, rows)
         with contextlib.closing(prefetch(batches)) as ready:
             while True:
                 asked = time.perf_counter()

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxnets.training.step import TrainState
+
 # "The learning rate was initialized at 0.01 and reduced three times prior to termination."
 FACTOR, MAX_REDUCTIONS = 0.1, 3
 
@@ -49,6 +51,13 @@ def with_plateau(rule: optax.GradientTransformation) -> optax.GradientTransforma
 def plateau_of(opt_state: Any) -> Plateau:
     """Returns the plateau's part of the state of a rule `with_plateau`."""
     return opt_state[-1]
+
+
+def after_epoch(state: TrainState, record: dict[str, Any], patience: int) -> TrainState:
+    """Returns the state after `update_plateau`; the record gets the rate of the epoch's end."""
+    record["learning_rate"] *= plateau_of(state.opt_state).factor
+    opt_state = update_plateau(state.opt_state, 1 - record["validation_accuracy"], patience)
+    return state.replace(opt_state=opt_state)
 
 
 def update_plateau(opt_state: Any, error: float, patience: int) -> Any:

@@ -51,6 +51,15 @@ def make_train_epoch(train_step: TrainStep):
     return train_epoch
 
 
+def order_of_steps(loader: loop.TrainLoader, start: int, stop: int) -> tuple[np.ndarray, ...]:
+    """The indices and the mask of a run's steps `start` to `stop`: those of `epoch_order`."""
+    size = loader.steps_per_pass
+    passes = range(start // size, -(-stop // size))
+    orders = [epoch_order(len(loader.split), loader.batch_size, loader.seed, n) for n in passes]
+    cut = slice(start - passes[0] * size, stop - passes[0] * size)
+    return tuple(np.concatenate(arrays)[cut] for arrays in zip(*orders, strict=True))
+
+
 def scanned_epoch(
     train_step: TrainStep, loader: loop.TrainLoader, parallel: Parallel, callbacks: loop.Callbacks
 ) -> loop.RunEpoch:
@@ -63,9 +72,10 @@ def scanned_epoch(
         state, metrics, done = start.state, start.metrics, int(start.state.step)
         first = epoch * loader.steps
         size, seed = loader.batch_size, loader.seed
-        rows = epoch_order(len(loader.split), size, seed, epoch)
+        rows = order_of_steps(loader, first, first + loader.steps)
         if "shift" in loader.augment.split(","):
-            corners = [shift_corners(size, seed, epoch, step) for step in range(loader.steps)]
+            steps = range(first, first + loader.steps)
+            corners = [shift_corners(size, seed, *divmod(n, loader.steps_per_pass)) for n in steps]
             rows = (*rows, np.stack(corners))
         ours = parallel.rows(size)
 

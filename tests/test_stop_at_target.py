@@ -1,0 +1,180 @@
+"""Training that stops at its target, and epochs that are shorter than a pass over the images."""
+
+import itertools
+
+import numpy as np
+import pytest
+from conftest import assert_close, history, params_sha256, read_json, records, slow
+
+from jaxnets import Network
+from jaxnets.config.fields import preset
+from jaxnets.data.batches import train_batches
+from jaxnets.data.datasets import Split
+from jaxnets.errors import UserError
+from jaxnets.training import loop, scan
+from jaxnets.training.early_stopping import why_stopped
+
+STOP = ("--target_accuracy=0.9", "--stop_at_target", "--epochs=40", "--steps_per_epoch=2")
+
+
+def test_training_stops_after_the_first_epoch_that_reaches_the_target():
+    def reason(*accuracies, **arguments):
+        records = [
+            {"epoch": n, "validation_accuracy": accuracy, "validation_loss": 1 / n}
+            for n, accuracy in enumerate(accuracies, start=1)
+        ]
+        return why_stopped(records, **arguments)
+
+    assert reason(target=0.9) is None
+    assert reason(0.8, 0.8999, target=0.9) is None
+    assert reason(0.8, 0.9, target=0.9) == (
+        "stopped at the target: validation accuracy 0.9000 after epoch 2"
+    )
+    assert reason(None, target=0.0) is None  # Nothing was validated.
+    assert reason(0.1, 0.1, patience=1, target=0.9) is None  # The loss still falls.
+    assert str(reason(0.1, 0.95, patience=1, target=0.9)).startswith("stopped at the target")
+
+
+@pytest.fixture
+def train_to_target(train_tiny):
+    return lambda *flags: train_tiny("softmax", *STOP, *flags)
+
+
+@pytest.mark.parametrize(
+    "flags", [(), slow("--devices=8", id="eight devices"), slow("--gradients=manual")]
+)
+def test_a_run_stops_at_its_target_tests_once_and_says_so(flags, train_to_target, tmp_path):
+    outcome = train_to_target(*([flags] if isinstance(flags, str) else flags))
+    assert (outcome.status, outcome.err) == (0, "")
+    *before, last = records(tmp_path / "run")
+    assert len(before) < 39 and all(r["validation_accuracy"] < 0.9 for r in before)
+    assert last["validation_accuracy"] >= 0.9
+    reached = f"validation accuracy {last['validation_accuracy']:.4f} after epoch {last['epoch']}"
+    assert f"stopped at the target: {reached}" in outcome.out.splitlines()
+    assert outcome.out.count("test loss") == 1
+    result = read_json(tmp_path / "run" / "result.json")
+    assert (result["epochs"], result["steps"]) == (last["epoch"], last["step"])
+    assert last["step"] == 2 * last["epoch"]
+
+
+def test_a_run_whose_test_misses_the_target_has_status_1(train_tiny, tmp_path, monkeypatch):
+    from jaxnets.experiment import Experiment
+
+    evaluate = Experiment.evaluate
+
+    def wrong_on_the_test(self, params, split=None, **arguments):
+        if split is not None and split is self.data.test:
+            split = Split(split.images, (split.labels + 1) % 3)
+        return evaluate(self, params, split, **arguments)
+
+    monkeypatch.setattr(Experiment, "evaluate", wrong_on_the_test)
+    outcome = train_tiny("softmax", *STOP)
+    assert outcome.status == 1 and "stopped at the target" in outcome.out
+    assert "target_accuracy: expected a test accuracy of 0.9" in outcome.err
+
+
+@pytest.mark.parametrize(("model", "times"), [("softmax", 2), slow("cnn", 7)])
+def test_a_resumed_run_of_short_epochs_has_the_same_bits(
+    model, times, train_tiny, run_main, interrupt_after, tmp_path, monkeypatch
+):
+    """Five steps are a pass: epochs of three begin and end within one, and cross its end."""
+    flags = ("--steps_per_epoch=3", "--epochs=4", "--augment=shift", "--schedule=one_cycle")
+    train_tiny(model, *flags)
+    whole, bits = history(tmp_path / "run"), params_sha256(tmp_path / "run")
+    assert [record["step"] for record in whole] == [3, 6, 9, 12]
+    interrupt_after(times)
+    assert train_tiny(model, *flags, "--overwrite").status == 130
+    monkeypatch.undo()
+    again = ("--resume", f"--workdir={tmp_path / 'run'}")
+    run_main(*again, "--steps_per_epoch=2").assert_refused("steps_per_epoch was 3, got 2")
+    assert run_main(*again).status == 0
+    assert (history(tmp_path / "run"), params_sha256(tmp_path / "run")) == (whole, bits)
+
+
+def test_a_target_may_be_set_on_resume_and_a_reached_one_ends_the_run(
+    train_to_target, run_main, interrupt_after, tmp_path, monkeypatch
+):
+    interrupt_after(2)
+    assert train_to_target("--no_stop_at_target").status == 130
+    monkeypatch.undo()
+    again = ("--resume", f"--workdir={tmp_path / 'run'}")
+    outcome = run_main(*again, "--stop_at_target")
+    assert outcome.status == 0 and "stopped at the target" in outcome.out
+    run_main(*again).assert_refused("holds a finished one")
+
+
+def test_short_epochs_are_whole_passes_cut_into_pieces():
+    numbers = np.arange(50, dtype=np.int32)
+    images = np.broadcast_to(numbers[:, None, None, None], (50, 8, 8, 1)).astype(np.float32)
+    loader = loop.TrainLoader(Split(images, numbers), 8, 3, "shift", steps_per_epoch=4)
+    assert (loader.steps, loader.steps_per_pass, loader.images_in(8)) == (4, 7, 58)
+    passes = [
+        list(train_batches(loader.split, 8, seed=3, epoch=n, augment="shift")) for n in range(3)
+    ]
+    whole = list(itertools.chain(*passes))
+    for start, stop in ((0, 4), (4, 8), (6, 8), (0, 21), (7, 14)):
+        ours = list(loader.batches(start, stop, slice(None)))
+        assert len(ours) == stop - start
+        for batch, expected in zip(ours, whole[start:stop], strict=True):
+            np.testing.assert_equal(batch, expected)
+        order, mask = scan.order_of_steps(loader, start, stop)
+        np.testing.assert_array_equal(mask, [batch.mask for batch in whole[start:stop]])
+        np.testing.assert_array_equal(order * mask, [b.labels * b.mask for b in whole[start:stop]])
+
+
+@pytest.mark.slow
+def test_a_short_epoch_in_one_loop_is_one_step_by_step(tiny, tiny_preset, float64):
+    config = tiny_preset("mlp", hidden=(8,), precision="float64", steps_per_epoch=3)
+    from jaxnets.experiment import Experiment
+
+    ours, ends = Experiment.create(config, tiny), []
+    for make_epoch in (scan.scanned_epoch, loop.stepped_epoch):
+        state = ours.init_state()
+        run_epoch = make_epoch(ours.train_step(), ours.loader, ours.parallel, loop.Callbacks())
+        counts = []
+        for epoch in range(2):
+            end = run_epoch(loop.Checkpoint(state), epoch)
+            state = end.state
+            assert end.metrics is not None
+            counts.append(int(end.metrics.count))
+        ends.append((state.params, counts))
+    assert ends[0][1] == ends[1][1] == [96, 96]
+    assert_close(ends[0][0], ends[1][0], 1e-12)
+
+
+def test_network_fit_stops_as_train_py_does(train_to_target, tiny_folder, tmp_path, capsys):
+    train_to_target()
+    theirs = tmp_path / "run"
+    settings = dict(data_dir=str(tiny_folder), validation_size=40, batch_size=32, devices=1)
+    settings |= dict(epochs=40, steps_per_epoch=2, target_accuracy=0.9, stop_at_target=True)
+    network = Network("softmax", **settings)
+    capsys.readouterr()
+    network.fit()
+    assert "stopped at the target" in capsys.readouterr().out
+    saved = network.save(tmp_path / "saved")
+    assert history(saved) == history(theirs)
+    assert params_sha256(saved) == params_sha256(theirs)
+    assert read_json(saved / "result.json")["epochs"] == len(network.history)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (dict(stop_at_target=True), "stop_at_target: expected with target_accuracy, got none"),
+        (
+            dict(stop_at_target=True, target_accuracy=0.9, validation_size=0),
+            "stop_at_target watches the validation accuracy, but no images are held back",
+        ),
+        (dict(steps_per_epoch=0), "steps_per_epoch: expected"),
+    ],
+)
+def test_what_does_not_fit_is_refused(settings, message):
+    with pytest.raises(UserError, match=message):
+        preset("cnn", **settings)
+
+
+def test_an_epoch_longer_than_a_pass_is_refused_in_one_line(train_tiny, run_command):
+    outcome = train_tiny("softmax", "--steps_per_epoch=6")
+    outcome.assert_refused("steps_per_epoch: expected at most the 5 steps of a pass over the 160")
+    flags = ("--stop_at_target", "--target_accuracy=0.9", "--over=hidden=8,16", "--model=mlp")
+    run_command("search", *flags).assert_refused("search has none")

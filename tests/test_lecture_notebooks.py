@@ -1,0 +1,119 @@
+"""The lecture's notebooks: both editions say what their sources say, and run as they are kept."""
+
+import importlib.util
+import json
+import re
+import sys
+
+import pytest
+from conftest import ROOT
+from test_docs import anchors_of, missing_references
+from test_notebook import look_up_names, missing_flags
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import notebooks
+
+NAMES = notebooks.names()
+EDITIONS = [(name, language) for name in NAMES for language in notebooks.LANGUAGES]
+FORMULA = re.compile(r"\$\$.+?\$\$|\$[^$\n]+\$", re.DOTALL)
+SOLUTION = re.compile(r"<summary>Solution</summary>\s+~~~python\n(.*?)~~~", re.DOTALL)
+
+
+def kept(name, language):
+    """The cells of a notebook as it is kept: kind, text and outputs."""
+    notebook = json.loads(notebooks.path_of(name, language).read_text("utf-8"))
+    return [
+        (cell["cell_type"], "".join(cell["source"]), cell.get("outputs", []))
+        for cell in notebook["cells"]
+    ]
+
+
+def texts(name, language):
+    """A notebook's texts, without code."""
+    return "\n".join(text for kind, text, _ in kept(name, language) if kind == "markdown")
+
+
+@pytest.mark.parametrize(("name", "language"), EDITIONS)
+def test_the_cells_are_the_sources(name, language):
+    expected = [(cell.kind, cell.text[language]) for cell in notebooks.read_source(name)]
+    assert [cell[:2] for cell in kept(name, language)] == expected
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_both_editions_have_the_same_outputs_formulas_and_solutions(name):
+    english, chinese = kept(name, "en"), kept(name, "zh")
+    assert [cell[2] for cell in english] == [cell[2] for cell in chinese]
+    for cell in notebooks.read_source(name):
+        if cell.kind == "markdown":
+            formulas = [set(FORMULA.findall(cell.text[language])) for language in cell.text]
+            assert formulas[0] == formulas[1]
+            blocks = [re.findall(r"~~~.*?~~~", text, re.DOTALL) for text in cell.text.values()]
+            assert blocks[0] == blocks[1]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_outputs_are_small_and_name_no_place_and_no_error(name):
+    for language in notebooks.LANGUAGES:
+        assert notebooks.path_of(name, language).stat().st_size < 200_000
+    for _, _, outputs in kept(name, "en"):
+        for output in outputs:
+            assert output["output_type"] != "error" and output.get("name") != "stderr"
+            text = "".join(output.get("text", ())) + str(output.get("data", {}).get("text/plain"))
+            assert not re.search(r"(?<![\w.])/(home|tmp|root|usr|work|Users)\b| at 0x", text), text
+
+
+@pytest.mark.parametrize(("name", "language"), EDITIONS)
+def test_what_it_names_exists_and_its_links_lead_somewhere(name, language):
+    path, text = notebooks.path_of(name, language), texts(name, language)
+    assert not missing_references(text)
+    assert not missing_flags(text.replace("--replay_seeds", ""))
+    for kind, code, _ in kept(name, language):
+        if kind == "code":
+            look_up_names(code)
+    for target in re.findall(r"\]\(([^)\s]+)", text):
+        if not re.match(r"[a-z]+:", target):
+            file, _, anchor = target.partition("#")
+            assert (path.parent / file).exists(), target
+            if anchor:
+                assert anchor in anchors_of(path.parent / file), target
+
+
+def test_another_machines_rounding_is_no_difference_and_another_result_is_one():
+    old = ["loss=0.6124, accuracy=0.7984", "error 3e-08"]
+    assert not notebooks.differences(old, ["loss=0.6125, accuracy=0.7971", "error 2e-07"])
+    for wrong in ("loss=0.7124, accuracy=0.7984", "loss=0.6124, wrong=0.7984"):
+        assert len(notebooks.differences(old, [wrong, old[1]])) == 1
+    assert notebooks.differences(["1"], [])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_it_runs_and_prints_what_is_kept_and_its_solutions_are_right(name):
+    """The cells run; then each fill-in again, with its solution and with a wrong answer."""
+    for package in ("nbclient", "nbformat", "ipykernel", "matplotlib"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+    cells = notebooks.read_source(name)
+    notebook = notebooks.to_notebook(cells, "en")
+    blanks = [n for n, cell in enumerate(cells) if "return ...\n" in cell.text["en"]]
+    solutions = SOLUTION.findall(texts(name, "en"))
+    assert len(blanks) == len(solutions) > 0
+    count = len(notebook.cells)
+    for blank, solution in zip(blanks, solutions, strict=True):
+        lines = "\n    ".join(solution.strip().splitlines())
+        for answer in (lines, "return 7.0"):
+            cell = notebook.cells[blank].copy()
+            cell.source = cell.source.replace("return ...", answer)
+            notebook.cells.append(cell | {"id": f"again-{len(notebook.cells)}"})
+    notebooks.execute(notebook)
+    found = notebooks.printed(notebook)
+    again = found[len(found) - 2 * len(blanks) :]
+    for right, wrong in zip(again[::2], again[1::2], strict=True):
+        assert "right" in right and "wrong" not in right, right
+        assert "wrong" in wrong and "right" not in wrong, wrong
+    notebook.cells = notebook.cells[:count]
+    import nbformat
+
+    old = nbformat.read(notebooks.path_of(name, "en"), as_version=4)
+    problems = notebooks.differences(notebooks.printed(old), notebooks.printed(notebook))
+    assert not problems, "\n".join(problems)

@@ -9,7 +9,9 @@ import pytest
 from conftest import ROOT
 
 CHAPTER = sorted((ROOT / "docs" / "backprop").glob("*.md"))
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+PAGES = (ROOT / "docs").rglob("*.md")
+# The links in docs/_lecture are those of the notebooks made of it (test_lecture_notebooks.py).
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(p for p in PAGES if p.parent.name != "_lecture")])
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 # "# path: name of a function" as a block's first line says where its lines stand.
 SOURCE = re.compile(r"# (\w[\w/]*\.py): (\w+)$")

@@ -1,7 +1,7 @@
 """A small writer of SVG: one source for a figure in a page, in an SVG file and in a PNG file.
 
 In a page the colours are CSS variables, so that a figure follows the theme of its reader. In a file
-they are those of the light theme.
+they are those of the light theme; `Figure.themed` has both.
 """
 
 import base64
@@ -128,6 +128,18 @@ class Figure:
 
     def standalone(self) -> str:
         """The figure as an SVG file: with its title, on the light theme's background."""
+        return re.sub(r"var\(--(\w+)\)", lambda found: LIGHT[found[1]], self._file())
+
+    def themed(self) -> str:
+        """The same in the theme of its reader; for browsers, which know media queries."""
+        light, dark = (
+            f":root{{{';'.join(f'--{name}:{colour}' for name, colour in theme.items())}}}"
+            for theme in (LIGHT, DARK)
+        )
+        return self._file(f"{light}@media (prefers-color-scheme:dark){{{dark}}}")
+
+    def _file(self, style: str = "") -> str:
+        """The figure with its title and a background; its colours are still variables."""
         width, height = _number(self.width), _number(self.height + TITLE)
         body = re.sub("\0.*?\0", "", "".join(self._parts))
         # The one is for browsers, the other for resvg and Inkscape.
@@ -138,15 +150,14 @@ class Figure:
         title = element(
             "text", escape(self.title), x=12, y=20, font_size=15, font_weight=600, fill="ink"
         )
-        text = (
+        return (
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
             f'viewBox="0 -{TITLE} {width} {height}" font-family="{html.escape(FONT)}" role="img">'
             f"<title>{escape(self.title)}</title><desc>{escape(self.alt)}</desc>"
-            "<style>.pixels{image-rendering:pixelated}</style>"
+            f"<style>.pixels{{image-rendering:pixelated}}{style}</style>"
             + element("rect", y=-TITLE, width=width, height=height, fill="card")
             + f'<g transform="translate(0,-{TITLE})">{title}</g>{body}</svg>\n'
         )
-        return re.sub(r"var\(--(\w+)\)", lambda found: LIGHT[found[1]], text)
 
 
 def element(tag: str, content: str = "", **attributes: Any) -> str:

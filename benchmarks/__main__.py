@@ -1,0 +1,77 @@
+"""jaxnets beside PyTorch, Keras, Flax, scikit-learn, NumPy and ONNX Runtime, on this machine.
+
+    python -m benchmarks                  all parts, five rounds: hours, on a quiet machine
+    python -m benchmarks --quick          each part once and small: does it run?
+    python -m benchmarks --part=rate --network=cnn --rounds=3
+    python -m benchmarks --draw           only draws the page again from the numbers
+
+Each measurement is a process of its own, and the libraries come in turn, so that a drift of the
+machine meets all alike. The numbers go to benchmarks/peers.json (--output), and from there to
+docs/benchmarks.md with its figures (--page). A part that is measured again replaces its old
+numbers. `pip install -e '.[bench]'` brings the libraries; those that are missing are left out.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from benchmarks.peers import page, run
+from benchmarks.peers.ways import NETWORKS
+from jaxnets.errors import DONE, UserError, run_process, unknown
+
+
+def main(arguments: list[str]) -> int:
+    """Measures, keeps the numbers, draws the page."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--part", default="all", metavar="NAME,...", help=f"parts: {', '.join(run.PARTS)}")
+    add("--network", default="all", metavar="NAME,...", help=f"of rate: {', '.join(NETWORKS)}")
+    add("--rounds", type=int, help="how often everything is measured (default: 5)")
+    add(
+        "--quick",
+        action="store_true",
+        help="one round of few images; the numbers mean nothing, they go to runs/quick",
+    )
+    add("--limit", type=float, default=3600, metavar="SECONDS", help="longest process")
+    add("--draw", action="store_true", help="measure nothing, draw the page from --output")
+    add("--output", type=Path, metavar="FILE", help="the numbers (default: benchmarks/peers.json)")
+    add("--page", type=Path, metavar="FILE", help="the page (default: docs/benchmarks.md)")
+    flags = parser.parse_args(arguments)
+    parts = _names("part", flags.part, run.PARTS)
+    networks = _names("network", flags.network, NETWORKS)
+    # Trials do not replace real numbers.
+    place = run.ROOT / "runs" / "quick" if flags.quick else run.ROOT
+    output = flags.output or place / "benchmarks" / "peers.json"
+    to = flags.page or place / "docs" / "benchmarks.md"
+    if flags.draw:
+        if not output.exists():
+            raise UserError(f"draw: expected numbers in {output}, found none")
+        found = json.loads(output.read_text())
+    else:
+        rounds = flags.rounds or (1 if flags.quick else 5)
+        found = run.run(parts, networks, rounds, flags.quick, flags.limit)
+        if output.exists():
+            found = page.merged(json.loads(output.read_text()), found)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(json.dumps(found, indent=1) + "\n")
+    page.write(found, to)
+    print(to)
+    return DONE
+
+
+def _names(flag: str, text: str, known: tuple[str, ...]) -> list[str]:
+    """The names in a flag; "all" is every one."""
+    names = list(known) if text == "all" else text.split(",")
+    for name in names:
+        if name not in known:
+            raise unknown(flag, name, known)
+    return names
+
+
+if __name__ == "__main__":
+    run_process(main)

@@ -1,0 +1,410 @@
+"""The page of a benchmark, from its numbers: tables of ratios beside what they are ratios of.
+
+A ratio is that of the two numbers as they are printed, so that a reader can check it.
+"""
+
+import math
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks.peers.charts import Bar, bars
+from benchmarks.peers.networks import flops_per_image, network_of
+from benchmarks.peers.run import GROWTH, TARGETS
+from benchmarks.peers.ways import NETWORKS, OURS
+from jaxnets.report.charts import Series, curves
+from jaxnets.report.svg import Figure
+
+Measurement = dict[str, Any]
+NONE = "–"  # A cell without a number.
+EXAMPLE = " example"  # The name of a library's own MNIST example has it.
+
+
+def write(found: dict[str, Any], path: Path) -> None:
+    """Writes the page, and its figures beside it as PAGE-NAME.svg."""
+    text, figures = draw(found, path.stem)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for figure in figures:
+        (path.parent / f"{path.stem}-{figure.name}.svg").write_text(figure.themed())
+    path.write_text(text)
+
+
+def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """The new numbers, and the old ones of what was not measured again."""
+    again = {_key(one) for one in new["measurements"]}
+    kept = [one for one in old["measurements"] if _key(one) not in again]
+    return {**new, "measurements": [*kept, *new["measurements"]]}
+
+
+def _key(one: Measurement) -> tuple[Any, ...]:
+    return one["part"], one.get("network") if one["part"] == "rate" else None
+
+
+def shown(value: float) -> str:
+    """A number with three digits.
+
+    >>> shown(6173.2), shown(41.26), shown(0.98764)
+    ('6,170', '41.3', '0.988')
+    """
+    if value == 0 or not math.isfinite(value):
+        return str(value)
+    digits = 2 - math.floor(math.log10(abs(value)))
+    return f"{round(value, digits):,.{max(digits, 0)}f}"
+
+
+def number(text: str) -> float:
+    """The number that `shown` has printed."""
+    return float(text.replace(",", ""))
+
+
+def ratio(value: float, reference: float | None) -> str:
+    """The quotient of two numbers as they are printed; a small one with two digits.
+
+    >>> ratio(6173.2, 4122), ratio(3.17, 407)
+    ('1.50', '0.0078')
+    """
+    if reference is None:
+        return NONE
+    quotient = number(shown(value)) / number(shown(reference))
+    return f"{quotient:.2f}" if quotient >= 0.1 else f"{quotient:.2g}"
+
+
+class Spread(NamedTuple):
+    """A figure of several rounds."""
+
+    median: float
+    low: float
+    high: float
+
+    @property
+    def range(self) -> str:
+        """The least and the largest."""
+        return f"{shown(self.low)} to {shown(self.high)}"
+
+
+Rows = dict[str, Spread]  # By the way's name.
+
+
+def spreads(ones: Iterable[Measurement], value: Callable[[Measurement], float]) -> Rows:
+    """Each way's figure; measurements that failed are left out."""
+    found: dict[str, list[float]] = {}
+    for one in ones:
+        if "error" not in one:
+            found.setdefault(one["way"], []).append(value(one))
+    return {way: Spread(statistics.median(x), min(x), max(x)) for way, x in found.items()}
+
+
+def best_peer(rows: Rows, best: Callable = max, among: str = "") -> float | None:
+    """The best median of those that are not ours."""
+    theirs = [x.median for way, x in rows.items() if not way.startswith(OURS) and among in way]
+    return best(theirs, default=None)
+
+
+def images_per_second(one: Measurement, clock: str = "wall") -> float:
+    """The rate of a process: that of its median repetition."""
+    return one["images"] / max(statistics.median(one[clock]), 1e-9)
+
+
+def images_per_cpu_second(one: Measurement) -> float:
+    """The same by the processor's clock, which other processes hardly disturb."""
+    return images_per_second(one, "cpu")
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of Markdown; all columns but the first are numbers."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def draw(found: dict[str, Any], name: str) -> tuple[str, list[Figure]]:
+    """The page's text and its figures; a part without numbers is left out."""
+    ones: list[Measurement] = found["measurements"]
+    parts: dict[str, list[Measurement]] = {}
+    for one in ones:
+        parts.setdefault(one["part"], []).append(one)
+    figures: list[Figure] = []
+    text = _head(found) + _machine(parts.get("machine", []))
+    text += _rate(parts, figures) + _accuracy(parts, figures) + _inference(parts)
+    text += _start(parts) + _memory(parts) + _growth(parts, figures) + _failures(ones)
+    for figure in figures:
+        image = f"![{figure.title}: {figure.alt}]({name}-{figure.name}.svg)"
+        text = text.replace(f"({figure.name})", image)
+    return text, figures
+
+
+def _head(found: dict[str, Any]) -> str:
+    machine, versions = found["machine"], found["versions"]
+    names = ", ".join(f"{name} {version}" for name, version in versions.items())
+    text = (
+        "# jaxnets beside other libraries\n\n"
+        "`python -m benchmarks` has measured this page and written it; do not edit it.\n\n"
+        f"Machine: {machine['cores']} cores of {machine['processor']}, {machine['system']}. "
+        f"Date: {found['date']}. Rounds: {found['rounds']}. Versions: {names}.\n\n"
+    )
+    if found["quick"]:
+        text += "**These numbers are of a trial run (`--quick`) and mean nothing.**\n\n"
+    text += (
+        "Every measurement is a process of its own. The ways come in turn, in each round from "
+        "another one on. A figure is the median of the rounds, with the least and the largest "
+        "beside it. A ratio is that of the two figures as they are printed. CPU seconds count all "
+        "threads; they are steadier than the wall clock where other processes run. Every library "
+        "builds the same network and starts from the same weights; the tests compare the logits "
+        "before and after a step of training.\n\n"
+    )
+    for way, packages in found["left_out"].items():
+        text += f"Left out: {way}, because {', '.join(packages)} is not installed.\n\n"
+    return text
+
+
+def _machine(ones: list[Measurement]) -> str:
+    if not (ones := [one for one in ones if "error" not in one]):
+        return ""
+    lines = []
+    for key, name in (
+        ("sgemm_gflops", "matrix product (2048 x 2048, float32), GFLOP/s"),
+        ("sgemm_gflops_cpu", "the same in a CPU second, GFLOP"),
+        ("copy_gb", "copy of 256 MiB by one thread, read and written, GB/s"),
+    ):
+        values = [x for one in ones for x in one[key]]
+        spread = Spread(statistics.median(values), min(values), max(values))
+        lines.append([name, shown(spread.median), spread.range])
+    return "## The machine\n\n" + table(["rate", "median", "from, to"], lines) + "\n"
+
+
+def sgemm_of(parts: dict[str, list[Measurement]]) -> float | None:
+    """The machine's matrix-product rate, GFLOP/s."""
+    ones = [one for one in parts.get("machine", []) if "error" not in one]
+    return statistics.median(x for one in ones for x in one["sgemm_gflops"]) if ones else None
+
+
+def _rates(ones: list[Measurement], flops: int, sgemm: float | None) -> str:
+    """The table of rates of a network."""
+    wall, cpu = spreads(ones, images_per_second), spreads(ones, images_per_cpu_second)
+    lines = []
+    for way, rate in wall.items():
+        share = NONE
+        if sgemm is not None:
+            products = number(shown(flops / 1e6)) * number(shown(rate.median)) / 1e3
+            share = ratio(products, sgemm)
+        lines.append(
+            [
+                way,
+                shown(rate.median),
+                rate.range,
+                ratio(rate.median, best_peer(wall)),
+                shown(cpu[way].median),
+                ratio(cpu[way].median, best_peer(cpu)),
+                share,
+            ]
+        )
+    head = ["", "images/s", "from, to", "of the best peer's", "images per CPU second"]
+    return table([*head, "of the best peer's", "of the matrix product's rate"], lines)
+
+
+def _rate(parts: dict[str, list[Measurement]], figures: list[Figure]) -> str:
+    if not (ones := parts.get("rate")):
+        return ""
+    text, rows = "", []
+    for network in NETWORKS:
+        here = [one for one in ones if one["network"] == network]
+        if not here:
+            continue
+        flops = flops_per_image(network_of(network), training=True)
+        batch = network_of(network).batch_size
+        text += f"### {network}\n\nBatch {batch}; {shown(flops / 1e6)} MFLOP an image.\n\n"
+        text += _rates(here, flops, sgemm_of(parts)) + "\n"
+        wall = spreads(here, images_per_second)
+        for way, what in ((OURS, network), (f"{OURS}, gradients by hand", f"{network}, by hand")):
+            if way in wall and (best := best_peer(wall)):
+                shares = ratio(wall[way].median, best)
+                rows.append(Bar(f"{OURS}: {what}", float(shares), shares))
+    if rows:
+        title = "Training rate of jaxnets / the best peer's"
+        figures.append(bars("rate", title, rows, "the best peer"))
+    return (
+        "## Training rate\n\n"
+        "Epochs after the first, with images in memory, without shifts, weight decay and a "
+        "schedule. jaxnets trains by its own loop, Keras by `fit`, PyTorch and Flax by the loop of "
+        "their tutorials. PyTorch takes its batches as rows of one tensor, which is faster than "
+        "its DataLoader. scikit-learn always has the logarithmic loss, and Adam for RMSprop. "
+        "PyTorch's RMSprop adds its epsilon outside the root.\n\n"
+        + ("(rate)\n\n" if rows else "")
+        + text
+    )
+
+
+def reached(one: Measurement, target: float) -> Measurement | None:
+    """The first epoch of a training whose test accuracy is the target's."""
+    return next((epoch for epoch in one["epochs"] if epoch["accuracy"] >= target), None)
+
+
+def _program(one: Measurement) -> str:
+    cold = one.get("cold")
+    return one["way"] if cold is None else f"{one['way']}, {'cold' if cold else 'warm'} cache"
+
+
+def _accuracy(parts: dict[str, list[Measurement]], figures: list[Figure]) -> str:
+    if not (ones := [one for one in parts.get("accuracy", []) if "error" not in one]):
+        return ""
+    text = (
+        "## Time to an accuracy\n\n"
+        "From the start of the process: imports, data, compilation, training. jaxnets stops by its "
+        "validation images (`--stop_at_target`), then tests once; its process must end with the "
+        "test accuracy. The others test after each epoch and are taken at the first one that "
+        "suffices. Each library's own MNIST example is rewritten as it is, and trains for its own "
+        "number of epochs. The same network is that of `cnn` with its recipe, ten epochs, without "
+        "shifts. Ratios are those to the fastest peer that gets there.\n\n"
+    )
+    for target in TARGETS:
+        here = [one for one in ones if one.get("target", target) == target]
+        there = [{**one, "way": _program(one), "reached": reached(one, target)} for one in here]
+        hits = [one for one in there if one["reached"] is not None]
+        wall = spreads(hits, lambda one: one["reached"]["wall"])
+        cpu = spreads(hits, lambda one: one["reached"]["cpu"])
+        lines, rows = [], []
+        for way in dict.fromkeys(one["way"] for one in there):
+            own = [one for one in there if one["way"] == way]
+            count = sum(one["way"] == way for one in hits)
+            last = statistics.median(one["epochs"][-1]["accuracy"] for one in own)
+            line = [way, f"{count} of {len(own)}", f"{last:.2%}".replace("%", " %")]
+            if way not in wall:
+                lines.append([*line, "never", NONE, NONE, NONE, NONE])
+                continue
+            seconds, of_best = wall[way], ratio(wall[way].median, best_peer(wall, min))
+            line += [shown(seconds.median), seconds.range, of_best, shown(cpu[way].median)]
+            lines.append([*line, ratio(cpu[way].median, best_peer(cpu, min))])
+            if of_best != NONE:
+                rows.append(Bar(way, float(of_best), of_best))
+        head = ["", "rounds that get there", "accuracy at the end", "seconds", "from, to"]
+        head += ["of the fastest peer's", "CPU seconds", "of the least of a peer's"]
+        name = f"accuracy-{round(1000 * target)}"
+        text += f"### {100 * target:.1f} %\n\n" + (f"({name})\n\n" if rows else "")
+        text += table(head, lines) + "\n"
+        if rows:
+            title = f"Time to {100 * target:.1f} % on MNIST's test images / the fastest peer's"
+            figures.append(bars(name, title, rows, "the fastest peer"))
+    return text
+
+
+def _inference(parts: dict[str, list[Measurement]]) -> str:
+    text = ""
+    if ones := parts.get("inference"):
+        flops = flops_per_image(network_of("cnn"), training=False)
+        text += f"Batches of 128 images; {shown(flops / 1e6)} MFLOP an image.\n\n"
+        text += _rates(ones, flops, sgemm_of(parts)) + "\n"
+    if ones := parts.get("latency"):
+        wall = spreads(ones, lambda one: 1e3 * one["wall"][0])
+        slow = spreads(ones, lambda one: 1e3 * one["slow"][0])
+        cpu = spreads(ones, lambda one: 1e3 * one["cpu"][0])
+        text += "A single image, milliseconds:\n\n"
+        head = ["", "median", "from, to", "of the fastest peer's", "95 of 100 below"]
+        head += ["CPU milliseconds", "of the least of a peer's"]
+        lines = [
+            [
+                way,
+                shown(x.median),
+                x.range,
+                ratio(x.median, best_peer(wall, min)),
+                shown(slow[way].median),
+                shown(cpu[way].median),
+                ratio(cpu[way].median, best_peer(cpu, min)),
+            ]
+            for way, x in wall.items()
+        ]
+        text += table(head, lines) + "\n"
+    return f"## Prediction\n\n`cnn`, images as float32.\n\n{text}" if text else ""
+
+
+def _start(parts: dict[str, list[Measurement]]) -> str:
+    if not (ones := parts.get("startup")):
+        return ""
+    text = (
+        "## Start-up\n\nA whole process that imports its library, loads MNIST, builds `cnn`, takes "
+        "one step and ends. Cold: nothing compiled is kept from earlier processes.\n\n"
+    )
+    for cold in (True, False):
+        here = [one for one in ones if one["cold"] is cold]
+        wall = spreads(here, lambda one: one["wall"][0])
+        cpu = spreads(here, lambda one: one["cpu"][0])
+        lines = [
+            [
+                way,
+                shown(x.median),
+                x.range,
+                ratio(x.median, best_peer(wall, min)),
+                shown(cpu[way].median),
+                ratio(cpu[way].median, best_peer(cpu, min)),
+            ]
+            for way, x in wall.items()
+        ]
+        head = [f"{'cold' if cold else 'warm'} cache", "seconds", "from, to"]
+        head += ["of the fastest peer's", "CPU seconds", "of the least of a peer's"]
+        text += table(head, lines) + "\n"
+    return text
+
+
+def _memory(parts: dict[str, list[Measurement]]) -> str:
+    text = ""
+    training = [one for one in parts.get("rate", []) if one["network"] == "cnn"]
+    for what, ones in (
+        ("training `cnn`, epochs of the rate above", training),
+        ("to an accuracy", [o | {"way": _program(o)} for o in parts.get("accuracy", [])]),
+    ):
+        if peaks := spreads(ones, lambda one: one["peak_mb"]):
+            best = best_peer(peaks, min)
+            lines = [
+                [way, shown(x.median), x.range, ratio(x.median, best)] for way, x in peaks.items()
+            ]
+            text += table([what, "MB", "from, to", "of the least of a peer's"], lines) + "\n"
+    return f"## Peak memory\n\nThe largest resident size of a process.\n\n{text}" if text else ""
+
+
+def _growth(parts: dict[str, list[Measurement]], figures: list[Figure]) -> str:
+    if not (ones := parts.get("growth")):
+        return ""
+    text = (
+        "## Growth\n\nImages a second in training, and the ratio to the best peer's at the same "
+        "point. Devices are simulated ones on this machine's cores.\n\n"
+    )
+    for axis, (network, field, _) in GROWTH.items():
+        here = [one for one in ones if one["axis"] == axis]
+        if not here:
+            continue
+        values = sorted({one["value"] for one in here})
+        points = {
+            x: spreads([one for one in here if one["value"] == x], images_per_second)
+            for x in values
+        }
+        ways = list(dict.fromkeys(one["way"] for one in here))
+        lines, series = [], []
+        for way in ways:
+            line = [way]
+            for x in values:
+                if way in points[x]:
+                    rate = points[x][way].median
+                    line += [shown(rate), ratio(rate, best_peer(points[x]))]
+                else:
+                    line += [NONE, NONE]
+            lines.append(line)
+            known = [points[x][way].median if way in points[x] else None for x in values]
+            series.append(Series(way, values, known, len(series)))
+        head = [""]
+        for x in values:
+            head += [f"{x:,}", "of the best peer's"]
+        text += f"### {axis}: `{field}` of {network}\n\n(growth-{axis})\n\n{table(head, lines)}\n"
+        title = f"Images a second of {network} by {field}"
+        alt = "; ".join(
+            f"{one.label}: {', '.join(shown(y) for y in one.y if y is not None)}" for one in series
+        )
+        figures.append(curves(f"growth-{axis}", title, alt, series, x_label=field, log=True))
+    return text
+
+
+def _failures(ones: list[Measurement]) -> str:
+    lines = [
+        f"- {one['part']}, {one.get('network', '')} {one['way']}: {one['error']}\n"
+        for one in ones
+        if "error" in one
+    ]
+    return "## What failed\n\n" + "".join(dict.fromkeys(lines)) if lines else ""

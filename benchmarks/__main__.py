@@ -53,10 +53,16 @@ def main(arguments: list[str]) -> int:
             raise UserError(f"draw: expected numbers in {output}, found none")
         found = json.loads(output.read_text())
     else:
+        old = json.loads(output.read_text()) if output.exists() else {}
+        facts = run.facts()
+        if old and any(old[name] != facts[name] for name in ("machine", "versions")):
+            hint = "remove it or choose another --output"
+            raise UserError(f"{output}: numbers of another machine or other versions; {hint}")
         rounds = flags.rounds or (1 if flags.quick else 5)
-        found = run.run(parts, networks, rounds, flags.quick, flags.limit)
-        if output.exists():
-            found = page.merged(json.loads(output.read_text()), found)
+        measured = run.run(parts, networks, rounds, flags.quick, flags.limit)
+        found = {**facts, "quick": flags.quick, "measurements": measured}
+        if old:
+            found = page.merged(old, found)
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(json.dumps(found, indent=1) + "\n")
     page.write(found, to)

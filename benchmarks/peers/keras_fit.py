@@ -54,8 +54,7 @@ class Keras:
         if network.optimizer == "rmsprop":
             optimizer: Any = keras.optimizers.RMSprop(rate)
         else:
-            momentum = dict(momentum=network.momentum, nesterov=network.nesterov)
-            optimizer = keras.optimizers.SGD(rate, **momentum)
+            optimizer = keras.optimizers.SGD(rate, network.momentum, network.nesterov)
         loss: Any = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         self.model.compile(
             optimizer=optimizer,

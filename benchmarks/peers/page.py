@@ -101,6 +101,12 @@ def best_peer(rows: Rows, best: Callable = max, among: str = "") -> float | None
     return best(theirs, default=None)
 
 
+def rounds_of(ones: list[Measurement]) -> str:
+    """How often everything was measured."""
+    count = 1 + max(one["round"] for one in ones)
+    return "One round." if count == 1 else f"{count} rounds."
+
+
 def images_per_second(one: Measurement, clock: str = "wall") -> float:
     """The rate of a process: that of its median repetition."""
     return one["images"] / max(statistics.median(one[clock]), 1e-9)
@@ -140,7 +146,7 @@ def _head(found: dict[str, Any]) -> str:
         "# jaxnets beside other libraries\n\n"
         "`python -m benchmarks` has measured this page and written it; do not edit it.\n\n"
         f"Machine: {machine['cores']} cores of {machine['processor']}, {machine['system']}. "
-        f"Date: {found['date']}. Rounds: {found['rounds']}. Versions: {names}.\n\n"
+        f"Date: {found['date']}. Versions: {names}.\n\n"
     )
     if found["quick"]:
         text += "**These numbers are of a trial run (`--quick`) and mean nothing.**\n\n"
@@ -212,7 +218,8 @@ def _rate(parts: dict[str, list[Measurement]], figures: list[Figure]) -> str:
             continue
         flops = flops_per_image(network_of(network), training=True)
         batch = network_of(network).batch_size
-        text += f"### {network}\n\nBatch {batch}; {shown(flops / 1e6)} MFLOP an image.\n\n"
+        text += f"### {network}\n\nBatch {batch}; {shown(flops / 1e6)} MFLOP an image. "
+        text += f"{rounds_of(here)}\n\n"
         text += _rates(here, flops, sgemm_of(parts)) + "\n"
         wall = spreads(here, images_per_second)
         for way, what in ((OURS, network), (f"{OURS}, gradients by hand", f"{network}, by hand")):
@@ -254,7 +261,7 @@ def _accuracy(parts: dict[str, list[Measurement]], figures: list[Figure]) -> str
         "test accuracy. The others test after each epoch and are taken at the first one that "
         "suffices. Each library's own MNIST example is rewritten as it is, and trains for its own "
         "number of epochs. The same network is that of `cnn` with its recipe, ten epochs, without "
-        "shifts. Ratios are those to the fastest peer that gets there.\n\n"
+        f"shifts. Ratios are those to the fastest peer that gets there. {rounds_of(ones)}\n\n"
     )
     for target in TARGETS:
         here = [one for one in ones if one.get("target", target) == target]
@@ -291,7 +298,8 @@ def _inference(parts: dict[str, list[Measurement]]) -> str:
     text = ""
     if ones := parts.get("inference"):
         flops = flops_per_image(network_of("cnn"), training=False)
-        text += f"Batches of 128 images; {shown(flops / 1e6)} MFLOP an image.\n\n"
+        text += f"Batches of 128 images; {shown(flops / 1e6)} MFLOP an image. "
+        text += f"{rounds_of(ones)}\n\n"
         text += _rates(ones, flops, sgemm_of(parts)) + "\n"
     if ones := parts.get("latency"):
         wall = spreads(ones, lambda one: 1e3 * one["wall"][0])
@@ -321,7 +329,8 @@ def _start(parts: dict[str, list[Measurement]]) -> str:
         return ""
     text = (
         "## Start-up\n\nA whole process that imports its library, loads MNIST, builds `cnn`, takes "
-        "one step and ends. Cold: nothing compiled is kept from earlier processes.\n\n"
+        "one step and ends. Cold: nothing compiled is kept from earlier processes. "
+        f"{rounds_of(ones)}\n\n"
     )
     for cold in (True, False):
         here = [one for one in ones if one["cold"] is cold]
@@ -365,7 +374,7 @@ def _growth(parts: dict[str, list[Measurement]], figures: list[Figure]) -> str:
         return ""
     text = (
         "## Growth\n\nImages a second in training, and the ratio to the best peer's at the same "
-        "point. Devices are simulated ones on this machine's cores.\n\n"
+        f"point. Devices are simulated ones on this machine's cores. {rounds_of(ones)}\n\n"
     )
     for axis, (network, field, _) in GROWTH.items():
         here = [one for one in ones if one["axis"] == axis]

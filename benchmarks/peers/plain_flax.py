@@ -69,7 +69,7 @@ class Flax:
             tx = optax.rmsprop(rate, decay=0.9, eps=1e-7)
         else:
             tx = optax.sgd(rate, network.momentum or None, network.nesterov)
-        apply = Model(network).apply
+        apply: Any = Model(network).apply
         self.state = TrainState.create(apply_fn=apply, params=jax.device_put(params), tx=tx)
         self._predict = jax.jit(lambda params, x: nn.softmax(apply({"params": params}, x, False)))
 
@@ -83,7 +83,8 @@ class Flax:
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """The network's logits [N, K]."""
-        return np.asarray(self.state.apply_fn({"params": self.state.params}, images, train=False))
+        logits: Any = self.state.apply_fn({"params": self.state.params}, images, train=False)
+        return np.asarray(logits)
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Probabilities [N, K] of one batch."""

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.peers.ways import DENSE, GROWING, INFERENCE, STARTING, TRAINING, Way
-from jaxnets.config.fields import Config
 from jaxnets.display import one_line
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -122,15 +121,14 @@ def _growth(
 def _accuracy_jobs(folder: Path, quick: bool) -> Iterator[Job]:
     """From the start of a process to the accuracy: jaxnets, the examples, the same network."""
     few = ["--epochs=1", "--limit=1280"] if quick else []
-    stop = ["--stop_at_target"] if "stop_at_target" in Config.__dataclass_fields__ else []
     for target in TARGETS:
         for name, flags in (
             ("jaxnets", []),
             ("jaxnets, gradients by hand", ["--gradients=manual"]),
         ):
             for cold in (True, False) if not flags else (False,):
-                command = ["train.py", "--model=cnn", f"--target_accuracy={target}", *stop, *flags]
-                command += [*few, "--overwrite", f"--workdir={folder / 'run'}"]
+                command = ["train.py", "--model=cnn", f"--target_accuracy={target}", *flags]
+                command += ["--stop_at_target", *few, "--overwrite", f"--workdir={folder / 'run'}"]
                 labels = {"part": "accuracy", "way": name, "cold": cold, "target": target}
                 yield Job(labels, command, {}, cold)
     few = ["--epochs=1", "--images=1280"] if quick else []
@@ -218,7 +216,7 @@ def result_of(job: Job, ended: Ended, folder: Path) -> Measurement:
 
 def run(
     parts: Sequence[str], networks: Sequence[str], rounds: int, quick: bool, limit: float
-) -> dict[str, Any]:
+) -> list[Measurement]:
     """Measures all rounds; a failure is one of the measurements."""
     measurements: list[Measurement] = []
     with tempfile.TemporaryDirectory() as name:
@@ -228,13 +226,14 @@ def run(
         for number in range(rounds):
             turn = number % max(1, len(todo))  # Another one comes first in each round.
             for place, job in enumerate(todo[turn:] + todo[:turn], start=1):
-                found = result_of(job, start(job, folder, limit), folder) | {"round": number}
+                ended = start(job, folder, limit)
+                found = {**result_of(job, ended, folder), "round": number}
                 measurements.append(found)
                 what = ", ".join(str(value) for value in job.labels.values())
-                said = f"  failed: {one_line(found['error'])}" if "error" in found else ""
+                said = f"  failed: {one_line(str(found['error']))}" if "error" in found else ""
                 where = f"round {number + 1}/{rounds}, {place}/{len(todo)}"
                 print(f"{where}: {what}{said}", file=sys.stderr, flush=True)
-    return {**facts(), "rounds": rounds, "quick": quick, "measurements": measurements}
+    return measurements
 
 
 def unpack_mnist(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """scikit-learn's MLPClassifier: dense networks, sgd or adam, always the logarithmic loss."""
 
 import warnings
+from typing import Any
 
 import numpy as np
 from sklearn.neural_network import MLPClassifier  # pyright: ignore[reportMissingImports]
@@ -13,7 +14,8 @@ class ScikitLearn:
 
     def __init__(self, network: Network, params: Params):
         self.network = network
-        self.model = MLPClassifier(
+        create: Any = MLPClassifier  # Its stubs know no number as batch_size.
+        self.model = create(
             hidden_layer_sizes=network.hidden,
             solver="sgd" if network.optimizer == "sgd" else "adam",
             alpha=0.0,

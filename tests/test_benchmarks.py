@@ -1,0 +1,362 @@
+"""`python -m benchmarks`: the peers compute one network; the page's ratios are those it shows."""
+
+import dataclasses
+import importlib
+import json
+import re
+
+import jax
+import numpy as np
+import pytest
+from conftest import ROOT, assert_close, shapes_of, slow
+
+from benchmarks.__main__ import main
+from benchmarks.peers import page, run
+from benchmarks.peers.networks import (
+    draw_params,
+    flops_per_image,
+    layers_of,
+    load_images,
+    network_of,
+)
+from benchmarks.peers.ways import GROWING, TRAINING, named
+from jaxnets.models import MODELS
+
+DENSE = ["softmax", "mlp_functional", "mlp"]
+LIBRARIES = {
+    "torch": "pytorch:PyTorch",
+    "sklearn": "scikit:ScikitLearn",
+    "keras": "keras_fit:Keras",
+}
+LIBRARIES |= {"flax": "plain_flax:Flax", "numpy": "plain_numpy:NumPy", "jax": "ours:Jaxnets"}
+LIBRARIES |= {"onnxruntime": "onnx_session:OnnxRuntime"}
+
+
+def create(library, network, params, request):
+    """A peer's network, if its library is installed; Keras runs on PyTorch here."""
+    if library == "keras":
+        request.getfixturevalue("keras")
+    pytest.importorskip(library)
+    module, _, name = LIBRARIES[library].partition(":")
+    return getattr(importlib.import_module(f"benchmarks.peers.{module}"), name)(network, params)
+
+
+def problem(model, count):
+    """A network without dropout, weights with biases, images and labels; a batch is all of them."""
+    network = dataclasses.replace(network_of(model, batch_size=count), dropout=0.0)
+    params, rng = draw_params(network), np.random.default_rng(1)
+    for layer in params.values():
+        layer["bias"] += rng.normal(0, 0.1, layer["bias"].shape).astype(np.float32)
+    return network, params, *load_images(network, count)
+
+
+def log_softmax(logits):
+    return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+
+
+@pytest.mark.parametrize(
+    ("library", "model"),
+    [
+        ("numpy", "mlp"),
+        ("torch", "cnn"),
+        *(slow(library, model) for library in ("numpy", "sklearn", "flax") for model in DENSE),
+        *(slow("torch", model) for model in (*DENSE, "alexnet")),
+        *(slow("flax", model) for model in ("cnn", "alexnet")),
+        *(slow("keras", model) for model in ("mlp", "cnn", "alexnet")),
+        *(slow("onnxruntime", model) for model in ("mlp", "cnn")),
+    ],
+)
+def test_a_peer_has_the_logits_of_the_networks_own_chain(library, model, request):
+    network, params, images, _ = problem(model, 2 if model == "alexnet" else 16)
+    sizes = {} if model == "softmax" else dict(hidden=network.hidden)
+    chain = MODELS[model](**(sizes if model != "alexnet" else dict(input_size=224)))
+    expected = np.asarray(chain.apply({"params": params}, images))
+    peer = create(library, network, params, request)
+    assert_close(log_softmax(peer.logits(images)), log_softmax(expected), 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("library", "model"),
+    [
+        ("numpy", "softmax"),
+        *(slow(library, "softmax") for library in ("sklearn", "keras", "flax", "jax")),
+        *(slow(library, "mlp") for library in ("torch", "keras", "flax", "jax")),
+        *(slow(library, "mlp_functional") for library in ("keras", "flax", "jax")),
+        *(slow(library, "cnn") for library in ("keras", "flax", "jax")),
+    ],
+)
+def test_a_step_of_training_leads_a_peer_to_the_same_logits(library, model, request):
+    """NumPy's and PyTorch's gradients are no autodiff of JAX's; the others must agree with them."""
+    network, params, images, labels = problem(model, 32)
+    other = "numpy" if network.is_dense and library != "numpy" else "torch"
+    expected = create(other, network, params, request)
+    peer = create(library, network, params, request)
+    before = log_softmax(peer.logits(images))
+    for one in (peer, expected):
+        one.epoch(images, labels)
+    after = log_softmax(peer.logits(images))
+    assert np.abs(after - before).max() > 1e-3
+    assert_close(after, log_softmax(expected.logits(images)), 1e-4)
+
+
+@pytest.mark.parametrize("model", [*DENSE, "cnn", "alexnet"])
+def test_the_table_of_layers_is_that_of_the_network(model):
+    network = network_of(model)
+    sizes = dict(input_size=224) if model == "alexnet" else {}
+    sizes |= {} if model in ("softmax", "alexnet") else dict(hidden=network.hidden)
+    shapes = shapes_of(MODELS[model](num_classes=network.num_classes, **sizes), network.image_shape)
+    kernels = {name: layer["kernel"].shape for name, layer in shapes.items()}
+    assert {name: shape for name, shape, _ in layers_of(network)} == kernels
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["mlp", "cnn", "alexnet"])
+def test_the_products_are_those_that_xla_counts(model):
+    network = network_of(model)
+    sizes = dict(input_size=224) if model == "alexnet" else dict(hidden=network.hidden)
+    chain = MODELS[model](num_classes=network.num_classes, **sizes)
+    image = jax.ShapeDtypeStruct((1, *network.image_shape), np.float32)
+    params = shapes_of(chain, network.image_shape)
+    lowered = jax.jit(lambda p, x: chain.apply({"params": p}, x)).lower(params, image)
+    counted = (lowered.cost_analysis() or {})["flops"]
+    # XLA counts biases, ReLUs and pools too, and leaves out what falls on the padding.
+    assert flops_per_image(network, training=False) == pytest.approx(counted, rel=0.08)
+
+
+def numbers(**changes):
+    """A tiny benchmark's numbers: two rounds, made up."""
+    rng = np.random.default_rng(0)
+    measurements = []
+
+    def add(part, way, **more):
+        for number in range(2):
+            seconds = dict(wall=list(rng.uniform(1, 3, 3)), cpu=list(rng.uniform(1, 3, 3)))
+            one = {"part": part, "way": way, "round": number, "peak_mb": rng.uniform(200, 900)}
+            measurements.append({**one, **seconds, **more})
+
+    rates = dict(sgemm_gflops=[199.0, 203.4], sgemm_gflops_cpu=[99.0, 104.0], copy_gb=[11.0])
+    add("machine", "machine", **rates)
+    for way in ("jaxnets", "PyTorch", "NumPy"):
+        for network, images in (("softmax", 60000), ("cnn", 12800)):
+            if way != "NumPy" or network != "cnn":
+                add("rate", way, network=network, images=images)
+        add("inference", way, network="cnn", images=9984)
+        add("latency", way, network="cnn", images=1, slow=[4.0])
+        for cold in (True, False):
+            add("startup", way, network="cnn", cold=cold)
+        for value in (32, 128):
+            add("growth", way, network="cnn", axis="batch", value=value, images=12800)
+    for target in (0.99, 0.995):
+        own = [{"wall": 7.5 / (1 - target) / 100, "cpu": 11.0, "accuracy": target + 0.001}]
+        add("accuracy", "jaxnets", cold=False, target=target, epochs=own)
+    slow_one = [{"wall": 31.0 * n, "cpu": 50.0 * n, "accuracy": 0.985 + n / 500} for n in (1, 2, 3)]
+    add("accuracy", "PyTorch's example", epochs=slow_one)
+    add("accuracy", "Keras' example on JAX", epochs=slow_one[:1])
+    measurements.append(
+        {"part": "rate", "network": "cnn", "way": "Flax", "round": 0, "error": "no | memory"}
+    )
+    found = {"measurements": measurements, "quick": False, "date": "2026-01-01"}
+    found |= {"machine": {"processor": "a processor", "cores": 2, "system": "Linux"}}
+    return {**found, "versions": {"jax": "1.2"}, "left_out": {"Flax": ["flax"]}, **changes}
+
+
+def tables(text):
+    """The tables of a page: the heading's cells, and each row's."""
+    for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        rows = [[cell.strip() for cell in line[1:-1].split("|")] for line in block.splitlines()]
+        yield rows[0], rows[2:]
+
+
+def test_every_ratio_is_that_of_the_numbers_beside_it():
+    text, _ = page.draw(numbers(), "page")
+    checked = 0
+    for head, rows in tables(text):
+        for column, name in enumerate(head):
+            if not name.startswith("of the ") or "matrix" in name:
+                continue
+            source = max(i for i in range(column) if not head[i].startswith(("from", "of ", "95")))
+            if all(row[column] == "–" for row in rows):
+                continue
+            values = {r[0]: float(r[source].replace(",", "")) for r in rows if r[column] != "–"}
+            theirs = [x for way, x in values.items() if not way.startswith("jaxnets")]
+            best = (min if "fastest" in name or "least" in name else max)(theirs)
+            for row in rows:
+                if row[column] != "–":
+                    quotient = values[row[0]] / best
+                    assert float(row[column]) == pytest.approx(quotient, rel=0.05, abs=0.0051)
+                    checked += 1
+    assert checked > 40
+
+
+def test_the_share_of_the_matrix_product_is_that_of_the_rates_shown():
+    text, _ = page.draw(numbers(), "page")
+    (sgemm,) = map(float, re.findall(r"matrix product .*?\| ([\d.]+)", text))
+    section = text.partition("### cnn")[2]
+    flops = float(re.findall(r"([\d.]+) MFLOP", section)[0])
+    _, rows = next(tables(section))
+    for row in rows:
+        share = float(row[1].replace(",", "")) * flops / 1e3 / sgemm
+        assert float(row[-1]) == pytest.approx(share, rel=0.05, abs=0.0051)
+
+
+def test_a_program_that_never_gets_there_is_said_so():
+    text, _ = page.draw(numbers(), "page")
+    for heading, way, expected in (
+        ("### 99.0 %", "PyTorch's example", ["2 of 2", "99.10 %", "93.0", "93.0 to 93.0", "1.00"]),
+        ("### 99.5 %", "PyTorch's example", ["0 of 2", "99.10 %", "never", "–", "–"]),
+        ("### 99.0 %", "Keras' example on JAX", ["0 of 2", "98.70 %", "never", "–", "–"]),
+        (
+            "### 99.0 %",
+            "jaxnets, warm cache",
+            ["2 of 2", "99.10 %", "7.50", "7.50 to 7.50", "0.081"],
+        ),
+        ("### 99.5 %", "jaxnets, warm cache", ["2 of 2", "99.60 %", "15.0", "15.0 to 15.0", "–"]),
+    ):
+        _, rows = next(tables(text.partition(heading)[2]))
+        assert {row[0]: row[1:6] for row in rows}[way] == expected
+
+
+def test_the_page_names_the_machine_what_is_left_out_and_what_failed():
+    text, figures = page.draw(numbers(), "page")
+    for part in (
+        "a processor",
+        "2026-01-01",
+        "jax 1.2",
+        "2 rounds.",
+        "Left out: Flax, because flax is not",
+    ):
+        assert part in text
+    assert "rate, cnn Flax: no" in text.partition("## What failed")[2]
+    assert "mean nothing" not in text
+    assert "mean nothing" in page.draw(numbers(quick=True), "page")[0]
+    assert {f.name for f in figures} == {"rate", "accuracy-990", "growth-batch"}
+
+
+def test_a_part_without_numbers_is_left_out():
+    assert "## " not in page.draw(numbers(measurements=[]), "page")[0]
+
+
+def test_what_is_measured_again_replaces_the_old():
+    old, new = numbers(), numbers(date="2026-02-02")
+    new["measurements"] = [
+        {**one, "wall": [1.0]}
+        for one in new["measurements"]
+        if one["part"] == "rate" and one["network"] == "cnn"
+    ]
+    found = page.merged(old, new)
+    cnn = [x for x in found["measurements"] if (x["part"], x.get("network")) == ("rate", "cnn")]
+    assert all(one["wall"] == [1.0] for one in cnn)
+    assert len(found["measurements"]) == len(old["measurements"])
+    assert found["date"] == "2026-02-02"
+
+
+def test_the_page_is_drawn_again_from_its_numbers(run_in_process, tmp_path):
+    output, to = tmp_path / "numbers.json", tmp_path / "page.md"
+    output.write_text(json.dumps(numbers()))
+    flags = f"--output={output}", f"--page={to}"
+    outcome = run_in_process(main, "benchmarks", "--draw", *flags)
+    assert (outcome.status, outcome.out.strip()) == (0, str(to))
+    text = to.read_text()
+    for name in re.findall(r"\]\((\S+)\)", text):
+        svg = (tmp_path / name).read_text()
+        assert "prefers-color-scheme:dark" in svg and 'fill="var(--ink)"' in svg
+    assert len(list(tmp_path.glob("page-*.svg"))) == 3
+
+
+def test_numbers_of_another_machine_are_not_mixed_with_these(run_in_process, tmp_path):
+    output = tmp_path / "numbers.json"
+    output.write_text(json.dumps(numbers()))
+    outcome = run_in_process(main, "benchmarks", "--part=machine", f"--output={output}")
+    outcome.assert_refused(str(output), "another machine or other versions")
+    assert json.loads(output.read_text()) == numbers()
+
+
+@pytest.mark.parametrize(
+    ("flag", "parts"),
+    [
+        ("--part=rates", ("rates", "rate")),
+        ("--network=cnm", ("cnm", "cnn")),
+        ("--draw", ("draw", "expected numbers")),
+    ],
+)
+def test_a_wrong_request_is_one_line(flag, parts, run_in_process, tmp_path):
+    outcome = run_in_process(main, "benchmarks", flag, f"--output={tmp_path / 'none.json'}")
+    outcome.assert_refused(*parts)
+
+
+def job(code, **labels):
+    labels = {"part": "rate", "way": "a way", **labels}
+    return run.Job(labels, ["-c", code], {"MARK": "here"})
+
+
+def test_a_job_runs_in_a_process_of_its_own(tmp_path):
+    code = "import json, os; print('noise'); print(json.dumps({'wall': [os.environ['MARK']]}))"
+    ended = run.start(job(code), tmp_path, limit=600)
+    assert ended.status == 0 and ended.wall > 0 and ended.cpu > 0 and ended.peak_mb > 1
+    found = run.result_of(job(code), ended, tmp_path)
+    assert (found["way"], found["wall"]) == ("a way", ["here"])
+
+
+def test_a_job_that_fails_or_hangs_is_a_measurement(tmp_path):
+    ended = run.start(job("import nothing_of_this_name"), tmp_path, limit=600)
+    assert "nothing_of_this_name" in run.result_of(job(""), ended, tmp_path)["error"]
+    endless = job("import threading; threading.Event().wait()")
+    ended = run.start(endless, tmp_path, limit=0.2)
+    assert run.result_of(endless, ended, tmp_path)["error"] == "no end within 0 s"
+
+
+def test_epochs_are_timed_when_their_lines_come(tmp_path):
+    code = "import json\nfor n in 1, 2: print(json.dumps({'accuracy': n / 2}), flush=True)"
+    epochs = run.result_of(
+        job(code, part="accuracy"), run.start(job(code), tmp_path, 600), tmp_path
+    )["epochs"]
+    assert [epoch["accuracy"] for epoch in epochs] == [0.5, 1.0]
+    assert 0 < epochs[0]["wall"] <= epochs[1]["wall"]
+    assert page.reached({"epochs": epochs}, 0.9) == epochs[1]
+
+
+def test_a_round_has_each_way_that_is_installed_and_no_other(monkeypatch, tmp_path):
+    made = run.jobs(run.PARTS, ["cnn"], tmp_path, quick=True)
+    ways = {one.labels["way"] for one in made if one.labels["part"] == "rate"}
+    assert ways == {way.name for way in TRAINING if "cnn" in way.networks and not way.missing}
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "flax" else name)
+    made = run.jobs(run.PARTS, ["cnn"], tmp_path, quick=True)
+    ways = {one.labels["way"] for one in made if one.labels["part"] == "rate"}
+    assert named(TRAINING, "Flax").missing == ["flax"] and "Flax" not in ways and "PyTorch" in ways
+    assert all(not way.missing or way.name == "Flax" for way in GROWING)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["training", "inference", "latency"])
+def test_a_measurement_counts_its_images_and_times_each_repetition(kind, run_python):
+    request = dict(kind=kind, network="softmax", place="plain_numpy:NumPy", options={})
+    request |= dict(count=250, repeats=3)
+    outcome = run_python("-m", "benchmarks.peers.measure", json.dumps(request))
+    found = json.loads(outcome.out)
+    images, repeats = dict(training=(200, 3), inference=(128, 3), latency=(1, 1))[kind]
+    assert (found["images"], len(found["wall"])) == (images, repeats)
+    assert all(x >= 0 for x in (*found["wall"], *found["cpu"]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["Flax", "PyTorch"])
+def test_the_same_network_is_trained_until_it_is_good_enough(name, run_python):
+    if named(TRAINING, name).missing:
+        pytest.skip(f"{name} is not installed")
+    flags = "--images=1280", "--epochs=3", "--target=0.3"
+    outcome = run_python("-m", "benchmarks.peers.until", name, *flags)
+    epochs = [json.loads(line) for line in outcome.out.splitlines()]
+    assert [one["epoch"] for one in epochs] == list(range(1, len(epochs) + 1))
+    assert epochs[-1]["accuracy"] >= 0.3
+    assert all(one["accuracy"] < 0.3 for one in epochs[:-1])
+
+
+def test_no_peer_but_ours_loads_the_training_of_jaxnets():
+    """A peer that imported it would get its allocator's settings, and its start-up time."""
+    for path in (ROOT / "benchmarks" / "peers").glob("*.py"):
+        if path.stem in ("ours", "onnx_session", "page", "charts", "run"):
+            continue
+        found = set(re.findall(r"^(?:from|import) (jaxnets[\w.]*)", path.read_text(), re.MULTILINE))
+        assert found <= {"jaxnets.config.fields", "jaxnets.data.datasets", "jaxnets.data.load"}, (
+            path
+        )

@@ -32,6 +32,7 @@ CHINESE_BREAK = re.compile(r"(?<=[\u3000-\uff60])\n(?=[\u3000-\uff60])")
 CODE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SECONDS = 1800  # After which a cell hangs, however slow the machine.
 COLOURS = 64
+TIMES = "<th>seconds</th></tr>"  # The last column of a history's table.
 NUMBER = re.compile(r"[-+]?(?:\d[\d,]*\.?\d*|\.\d+)(?:e[-+]?\d+)?")
 
 
@@ -104,6 +105,9 @@ def execute(notebook: Any) -> None:
         for output in cell.get("outputs", ()):
             if "image/png" in output.get("data", {}):
                 output.data["image/png"] = smaller(output.data["image/png"])
+            if TIMES in output.get("data", {}).get("text/html", ""):
+                html = output.data["text/html"].replace(TIMES, "</tr>")
+                output.data["text/html"] = re.sub("<td>[^<]*</td></tr>", "</tr>", html)
 
 
 def merged(outputs: list[Any]) -> list[Any]:

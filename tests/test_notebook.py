@@ -105,7 +105,9 @@ def test_where_jaxnets_is_installed_nothing_happens(monkeypatch, pip_commands):
 def test_the_installation_takes_the_badges_repository_keeps_jax_and_fails_if_pip_does(
     pip_commands, tmp_path, capsys
 ):
-    code = cell_with("REPOSITORY =").replace("/OWNER/jaxnets", "/someone/jaxnets")
+    code = re.sub(
+        r"github\.com/\w+/jaxnets", "github.com/someone/jaxnets", cell_with("REPOSITORY =")
+    )
     exec(code, {})
     ((command, check),) = pip_commands
     assert check and command[:4] == [sys.executable, "-m", "pip", "install"]
@@ -126,7 +128,7 @@ def test_without_an_address_the_installation_takes_a_checkout_or_a_wheel(
     monkeypatch, pip_commands, tmp_path
 ):
     code = cell_with("REPOSITORY =")
-    if "/OWNER/jaxnets" in code:
+    if re.findall(r'"https://github\.com/(\w+)/', code) == ["OWNER"]:
         with pytest.raises(SystemExit, match="expected jaxnets-"):
             exec(code, {})
     (tmp_path / "jaxnets-1.0-py3-none-any.whl").touch()

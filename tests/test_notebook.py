@@ -106,7 +106,7 @@ def test_the_installation_takes_the_badges_repository_keeps_jax_and_fails_if_pip
     pip_commands, tmp_path, capsys
 ):
     code = re.sub(
-        r"github\.com/\w+/jaxnets", "github.com/someone/jaxnets", cell_with("REPOSITORY =")
+        r"github\.com/[\w-]+/jaxnets", "github.com/someone/jaxnets", cell_with("REPOSITORY =")
     )
     exec(code, {})
     ((command, check),) = pip_commands
@@ -114,7 +114,7 @@ def test_the_installation_takes_the_badges_repository_keeps_jax_and_fails_if_pip
     assert not {"-U", "--upgrade"} & set(command)
     assert command[-1] == "git+https://github.com/someone/jaxnets"
     (owner,) = re.findall(
-        r'REPOSITORY = "https://github\.com/(\w+/\w+)"', cell_with("REPOSITORY =")
+        r'REPOSITORY = "https://github\.com/([\w-]+/\w+)"', cell_with("REPOSITORY =")
     )
     link = f"(https://colab.research.google.com/github/{owner}/blob/main/docs/colab.ipynb)"
     assert link in CELLS[0]["source"]
@@ -128,7 +128,7 @@ def test_without_an_address_the_installation_takes_a_checkout_or_a_wheel(
     monkeypatch, pip_commands, tmp_path
 ):
     code = cell_with("REPOSITORY =")
-    if re.findall(r'"https://github\.com/(\w+)/', code) == ["OWNER"]:
+    if re.findall(r'"https://github\.com/([\w-]+)/', code) == ["OWNER"]:
         with pytest.raises(SystemExit, match="expected jaxnets-"):
             exec(code, {})
     (tmp_path / "jaxnets-1.0-py3-none-any.whl").touch()

@@ -22,6 +22,9 @@ from benchmarks.peers.networks import (
 from benchmarks.peers.ways import GROWING, TRAINING, named
 from jaxnets.models import MODELS
 
+# As in test_keras.py: Keras on PyTorch, with NumPy 2.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning:keras")
+
 DENSE = ["softmax", "mlp_functional", "mlp"]
 LIBRARIES = {
     "torch": "pytorch:PyTorch",
@@ -120,7 +123,7 @@ def test_the_products_are_those_that_xla_counts(model):
     lowered = jax.jit(lambda p, x: chain.apply({"params": p}, x)).lower(params, image)
     counted = (lowered.cost_analysis() or {})["flops"]
     # XLA counts biases, ReLUs and pools too, and leaves out what falls on the padding.
-    assert flops_per_image(network, training=False) == pytest.approx(counted, rel=0.08)
+    assert flops_per_image(network, training=False) == pytest.approx(counted, rel=0.1)
 
 
 def numbers(**changes):
@@ -152,6 +155,8 @@ def numbers(**changes):
     slow_one = [{"wall": 31.0 * n, "cpu": 50.0 * n, "accuracy": 0.985 + n / 500} for n in (1, 2, 3)]
     add("accuracy", "PyTorch's example", epochs=slow_one)
     add("accuracy", "Keras' example on JAX", epochs=slow_one[:1])
+    quicker = [{"wall": 20.0, "cpu": 21.0, "accuracy": 0.992}]
+    add("accuracy", "Flax, the same network", epochs=quicker)
     measurements.append(
         {"part": "rate", "network": "cnn", "way": "Flax", "round": 0, "error": "no | memory"}
     )
@@ -172,19 +177,21 @@ def test_every_ratio_is_that_of_the_numbers_beside_it():
     checked = 0
     for head, rows in tables(text):
         for column, name in enumerate(head):
-            if not name.startswith("of the ") or "matrix" in name:
+            if not name.startswith("/ ") or name == "/ matrix product":
                 continue
-            source = max(i for i in range(column) if not head[i].startswith(("from", "of ", "95")))
-            if all(row[column] == "–" for row in rows):
-                continue
-            values = {r[0]: float(r[source].replace(",", "")) for r in rows if r[column] != "–"}
-            theirs = [x for way, x in values.items() if not way.startswith("jaxnets")]
-            best = (min if "fastest" in name or "least" in name else max)(theirs)
-            for row in rows:
-                if row[column] != "–":
-                    quotient = values[row[0]] / best
-                    assert float(row[column]) == pytest.approx(quotient, rel=0.05, abs=0.0051)
-                    checked += 1
+            source = max(i for i in range(column) if not head[i].startswith(("from", "/", "95")))
+            shown = [row for row in rows if row[column] != "–"]
+            values = {row[0]: float(row[source].replace(",", "")) for row in shown}
+            theirs = [
+                value
+                for way, value in values.items()
+                if not way.startswith("jaxnets") and ("peer" in name or "example" in way)
+            ]
+            for row in shown:
+                quotient = values[row[0]] / (max if "best" in name else min)(theirs)
+                off = 0.0051 if quotient >= 0.1 else 0.05 * quotient
+                assert float(row[column]) == pytest.approx(quotient, abs=off)
+                checked += 1
     assert checked > 40
 
 
@@ -202,13 +209,13 @@ def test_the_share_of_the_matrix_product_is_that_of_the_rates_shown():
 def test_a_program_that_never_gets_there_is_said_so():
     text, _ = page.draw(numbers(), "page")
     for heading, way, expected in (
-        ("### 99.0 %", "PyTorch's example", ["2 of 2", "99.10 %", "93.0", "93.0 to 93.0", "1.00"]),
+        ("### 99.0 %", "PyTorch's example", ["2 of 2", "99.10 %", "93.0", "93.0 to 93.0", "4.65"]),
         ("### 99.5 %", "PyTorch's example", ["0 of 2", "99.10 %", "never", "–", "–"]),
         ("### 99.0 %", "Keras' example on JAX", ["0 of 2", "98.70 %", "never", "–", "–"]),
         (
             "### 99.0 %",
             "jaxnets, warm cache",
-            ["2 of 2", "99.10 %", "7.50", "7.50 to 7.50", "0.081"],
+            ["2 of 2", "99.10 %", "7.50", "7.50 to 7.50", "0.38"],
         ),
         ("### 99.5 %", "jaxnets, warm cache", ["2 of 2", "99.60 %", "15.0", "15.0 to 15.0", "–"]),
     ):

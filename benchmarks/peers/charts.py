@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from benchmarks.peers.ways import OURS
 from jaxnets.report.svg import Figure
 
-WIDTH, ROW, LEFT = 640, 24, 290  # Pixels.
+WIDTH, ROW, LEFT = 380, 38, 12  # Pixels; a phone shows about as many.
 
 
 class Bar(NamedTuple):
@@ -15,20 +14,21 @@ class Bar(NamedTuple):
     label: str
     value: float
     text: str  # Beside the bar.
+    is_ours: bool
 
 
 def bars(name: str, title: str, rows: Sequence[Bar], reference: str) -> Figure:
     """Horizontal bars from 0, and a line at 1, which is the reference."""
     end = max([1.0, *(bar.value for bar in rows)])
-    unit = (WIDTH - LEFT - 90) / end
+    unit = (WIDTH - LEFT - 56) / end
     alt = "; ".join(f"{bar.label}: {bar.text}" for bar in rows)
-    figure = Figure(name, WIDTH, 34 + ROW * len(rows), title, alt)
-    figure.text(LEFT + unit, 14, f"1 = {reference}", text_anchor="middle", fill="soft")
+    figure = Figure(name, WIDTH, 30 + ROW * len(rows), title, alt)
+    side = "start" if unit < WIDTH / 3 else "middle" if unit < 0.8 * WIDTH else "end"
+    figure.text(LEFT + unit, 14, f"1 = {reference}", text_anchor=side, fill="soft")
     for number, bar in enumerate(rows):
-        y, ours = 24 + ROW * number, bar.label.startswith(OURS) or bar.label.endswith("by hand")
-        figure.text(LEFT - 8, y + 15, bar.label, text_anchor="end")
-        figure.rect(LEFT, y + 3, unit * bar.value, ROW - 6, fill="c1" if ours else "c2")
-        figure.text(LEFT + unit * bar.value + 6, y + 15, bar.text)
-    bottom = 24 + ROW * len(rows)
-    figure.line(LEFT + unit, 20, LEFT + unit, bottom, stroke="ink", stroke_dasharray="4 3")
+        y = 22 + ROW * number
+        figure.text(LEFT, y + 13, bar.label)
+        figure.rect(LEFT, y + 18, unit * bar.value, 14, fill="c1" if bar.is_ours else "c2")
+        figure.text(LEFT + unit * bar.value + 6, y + 29, bar.text)
+        figure.line(LEFT + unit, y + 16, LEFT + unit, y + 34, stroke="ink", stroke_width=2)
     return figure

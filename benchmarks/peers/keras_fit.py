@@ -71,7 +71,7 @@ class Keras:
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """The network's logits [N, K]."""
-        logits = keras.Model(self.model.inputs, self.model.get_layer("logits").output)
+        logits = keras.Model(self.model.inputs[0], self.model.get_layer("logits").output)
         return np.asarray(logits.predict_on_batch(images))
 
     def predict(self, images: np.ndarray) -> np.ndarray:

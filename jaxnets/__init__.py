@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from jaxnets.config.fields import Config, preset
     from jaxnets.data.datasets import Dataset
     from jaxnets.data.load import load_dataset
+    from jaxnets.exercises.judge import judge
     from jaxnets.experiment import Experiment
     from jaxnets.figure import plot
     from jaxnets.history import History
@@ -19,11 +20,12 @@ if TYPE_CHECKING:
     from jaxnets.serving.predict import load_predictor
 
 __all__ = ["Callback", "Config", "Dataset", "Experiment", "History", "Network", "load"]
-__all__ += ["load_dataset", "load_predictor", "plot", "preset"]
+__all__ += ["judge", "load_dataset", "load_predictor", "plot", "preset"]
 
 _HOMES = dict(Callback="callbacks", Config="config.fields", Dataset="data.datasets")
 _HOMES |= dict(Experiment="experiment", History="history", Network="network", load="network")
 _HOMES |= dict(
+    judge="exercises.judge",
     plot="figure",
     load_dataset="data.load",
     load_predictor="serving.predict",

@@ -215,7 +215,7 @@ def _letters(name: str) -> str:
     return "".join(filter(str.isalnum, name)).lower()
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """An error's reason in one line: a library's message may be a page, or empty."""
     message = getattr(error, "strerror", None) or str(error)
     return (message.strip().splitlines() or [type(error).__name__])[0]

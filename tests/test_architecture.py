@@ -38,6 +38,7 @@ ROOMS = {
     "runs": "config data display errors experiment machine metrics models system training",
     "gradcheck": "backprop config data display errors experiment losses machine models oracle "
     "system training",
+    "exercises": "backprop display errors gradcheck losses machine models",
     "lecture": "config data display errors experiment figure losses machine metrics models "
     "regression_metrics runs system training",
     "callbacks": "errors experiment metrics runs training",
@@ -48,10 +49,10 @@ ROOMS = {
     "serving": "__version__ abtest config data display errors experiment machine models runs "
     "system training",
     "tracking": "config display errors experiment metrics runs serving",
-    "cli": "__version__ abtest config display errors experiment figure gradcheck lecture report "
-    "serving system",
+    "cli": "__version__ abtest config display errors exercises experiment figure gradcheck lecture "
+    "report serving system",
     "__main__": "cli errors",
-    "": "callbacks config data experiment facts figure history network serving",
+    "": "callbacks config data exercises experiment facts figure history network serving",
     "train.py": "cli errors lecture report runs tracking",
 }
 MAY_IMPORT = {room: set(others.split()) for room, others in ROOMS.items()}

@@ -83,7 +83,7 @@ def here(tmp_path, monkeypatch):
 
 
 def test_no_help_and_no_error_wraps(on_terminal):
-    names = ["train", "summary", "gradcheck", "search", "lr_find", "compare", "predict"]
+    names = ["train", "summary", "gradcheck", "exercise", "search", "lr_find", "compare", "predict"]
     names += ["page", "report", "trace", "serve", "export", "abtest", "devices"]
     right = [[name, flag] for name in names for flag in ("--help", "--help-all")]
     wrong = [["train", "--model=resnet"], ["train", "--device=gpu"], ["eval"], ["predict", "x"]]
@@ -117,6 +117,7 @@ def commands(tiny_folder, here):
         "alexnet": ["summary", "--model=alexnet_paper"],
         "devices": ["devices"],
         "gradcheck": ["gradcheck", "--model=softmax"],
+        "exercise": ["exercise"],
         "search": ["search", "--model=softmax", *data, "--seeds=2"]
         + ["--over=learning_rate=0.1,0.2,0.3,0.4"],
         "lecture": ["train", "--model=mlp_handwritten", "--data_dir=data", *lecture],

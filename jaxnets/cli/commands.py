@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxnets.cli.answer import JSON, print_answer
+from jaxnets.cli.exercise_commands import Exercise
 from jaxnets.cli.flags import ConfigFile, parse_command, print_version, unknown_flag
 from jaxnets.cli.run_commands import Abtest, Export, Page, Predict, Report, Serve, Trace
 from jaxnets.config.fields import COUNT, Config, preset
@@ -84,12 +85,23 @@ class Gradcheck(Options):
         ("all", *PRESETS),
         unset="every layer, and every network that is fast",
     )
-    mutant: str | None = option(None, "wrong backward pass to check (docs/exercises.md)")
+    mutant: str | None = option(None, "wrong backward pass to check")
+    mine: str | None = option(
+        None, "file of your own to check (jaxnets exercise new)", metavar="FILE"
+    )
+    hint: bool = option(False, "say more about what is wrong in --mine")
     json: bool = option(False, JSON)
 
     def run(self) -> int:
-        if self.model and self.mutant:
-            raise UserError("model and mutant exclude each other, got both")
+        given = [name for name in ("model", "mutant", "mine") if getattr(self, name)]
+        if len(given) > 1:
+            raise UserError(f"{' and '.join(given)} exclude each other, got both")
+        if self.hint and not self.mine:
+            raise UserError("hint: expected it with --mine=FILE, got it alone")
+        if self.mine:
+            from jaxnets.exercises.command import check_mine
+
+            return DONE if check_mine(self.mine, self.hint, self.json) else RUN_FAILED
 
         from jaxnets.gradcheck.run import run
 
@@ -242,6 +254,7 @@ class Devices(Options):
 COMMANDS: dict[str, tuple[Any, ...]] = {
     "summary": (Summary, Config, ConfigFile),
     "gradcheck": (Gradcheck,),
+    "exercise": (Exercise,),
     "search": (Search, Config, ConfigFile),
     "lr_find": (LrFind, Config, ConfigFile),
     "compare": (Compare,),

@@ -1,5 +1,6 @@
 """Each layer pair beside its plain formulation, which stock JAX differentiates."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -22,12 +23,7 @@ def check_layer(name: str, rule: LayerRule) -> Row:
 def problem_of(rule: LayerRule, setting: Setting) -> Problem:
     """A layer's pair in one of its settings."""
     static = dict(setting.static)
-
-    def call(function, inputs, labels):
-        arrays = {**inputs, "labels": labels}
-        if "key" in rule.inputs:
-            arrays["key"] = jax.random.key(0)
-        return function(*(arrays[name] for name in rule.inputs), **static)
+    call = partial(_call, rule, static)
 
     def manual(inputs, constants):
         labels, d_out = constants
@@ -48,7 +44,8 @@ def problem_of(rule: LayerRule, setting: Setting) -> Problem:
 
     def at(precision: str) -> Passes:
         def cast(leaf: np.ndarray) -> jax.Array:
-            return jnp.asarray(leaf, precision if leaf.dtype == np.float64 else leaf.dtype)
+            wide = leaf.dtype == np.float64  # Else it is labels; NumPy's cast compiles nothing.
+            return jnp.asarray(leaf.astype(precision) if wide else leaf)
 
         inputs, labels = jax.tree.map(cast, _draw(setting))
         out: Any = jax.eval_shape(lambda *arrays: call(rule.plain, *arrays), inputs, labels)
@@ -57,6 +54,23 @@ def problem_of(rule: LayerRule, setting: Setting) -> Problem:
 
     ties = setting.numbers in ("integers", "equal", "huge")
     return Problem(_label(setting), at, 1e-5 * setting.scale, ties)
+
+
+def forward_problem_of(rule: LayerRule, setting: Setting) -> Problem:
+    """The same problem, whose manual pass is the forward pass alone: it returns (out, cache)."""
+    problem, static = problem_of(rule, setting), dict(setting.static)
+
+    def forward(inputs, constants):
+        return _call(rule, static, rule.forward, inputs, constants[0])
+
+    return problem._replace(at=lambda precision: problem.at(precision)._replace(manual=forward))
+
+
+def _call(rule: LayerRule, static: dict[str, Any], function: Any, inputs: Any, labels: Any) -> Any:
+    arrays = {**inputs, "labels": labels}
+    if "key" in rule.inputs:
+        arrays["key"] = jax.random.key(0)
+    return function(*(arrays[name] for name in rule.inputs), **static)
 
 
 def _draw(setting: Setting) -> tuple[dict[str, Any], np.ndarray | None]:

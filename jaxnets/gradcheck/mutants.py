@@ -287,10 +287,19 @@ def slices_of(x, fill, *, window, strides, padding):
     return window_slices(x, window, strides, pads, fill)
 
 
-def sum_of_slices(slices, like, **sliding):
+def sum_of_slices(slices, like, *, window, strides, padding):
     """Adds slices up where they came from in images as large as `like`."""
-    images = jnp.zeros((len(slices[0]), *like.shape[1:]), slices[0].dtype)
-    return jax.linear_transpose(lambda x: slices_of(x, 0, **sliding), images)(slices)[0]
+    height, width = like.shape[1:3]
+    (top, bottom), (left, right) = window_pads((height, width), window, strides, padding)
+    batch, h, w, channels = slices[0].shape
+    padded = jnp.zeros((batch, top + height + bottom, left + width + right, channels))
+    padded = padded.astype(slices[0].dtype)
+    for number, part in enumerate(slices):
+        a, b = divmod(number, window[1])
+        rows = slice(a, a + strides[0] * (h - 1) + 1, strides[0])
+        columns = slice(b, b + strides[1] * (w - 1) + 1, strides[1])
+        padded = padded.at[:, rows, columns].add(part)
+    return padded[:, top : top + height, left : left + width]
 
 
 def max_pool_keeping_x(x, **sliding):

@@ -1,0 +1,45 @@
+"""The commands of exercises: list, write and check them."""
+
+import dataclasses
+
+from jaxnets.cli.answer import JSON, print_answer
+from jaxnets.config.options import Options, option
+from jaxnets.display import short_path
+from jaxnets.errors import DONE, RUN_FAILED, UserError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Exercise(Options):
+    """List the exercises, write one into a file of your own, check numbers."""
+
+    words: tuple[str, ...] = option(
+        (),
+        "new NAME writes an exercise into a file, check FILE checks computed numbers; without a "
+        "word all exercises are listed",
+        metavar="[new NAME | check FILE]",
+    )
+    output: str | None = option(None, "file to write", unset="my_NAME", metavar="FILE")
+    hint: bool = option(False, "say more about each wrong number")
+    json: bool = option(False, JSON)
+
+    def run(self) -> int:
+        word, *rest = self.words or ("list",)
+        if word not in ("list", "new", "check") or len(rest) != (word != "list"):
+            wanted = "exercise, exercise new NAME or exercise check FILE"
+            raise UserError(f"expected {wanted}, got exercise {' '.join(self.words)}")
+        if self.output and word != "new":
+            raise UserError("output: expected it with exercise new NAME")
+
+        from jaxnets.exercises import command
+
+        if word == "list":
+            print_answer(*command.listing(), self.json)
+            return DONE
+        if word == "check":
+            right, values, text = command.check_numbers(rest[0], self.hint)
+            print_answer(values, text, self.json)
+            return DONE if right else RUN_FAILED
+        path, next_command = command.write(rest[0], self.output)
+        text = f"wrote {short_path(path)}; work on it, then:\n  {next_command}"
+        print_answer({"file": path, "command": next_command}, text, self.json)
+        return DONE

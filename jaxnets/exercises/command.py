@@ -1,0 +1,93 @@
+"""The exercises as commands: what they print, and whether the student has passed."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from jaxnets import display
+from jaxnets.errors import UserError
+from jaxnets.exercises.catalogue import COMPUTE, exercise_called, exercises
+from jaxnets.exercises.compute import check_sheet, hint_for
+from jaxnets.exercises.files import read_source
+from jaxnets.exercises.new import write_new
+
+
+def listing() -> tuple[list[dict[str, Any]], str]:
+    """Every exercise, as values and as a table."""
+    values = [
+        {
+            "name": found.name,
+            "kind": found.kind,
+            "level": found.level,
+            "minutes": found.minutes,
+            "about": found.about,
+        }
+        for found in exercises().values()
+    ]
+    rows = [list(map(str, value.values())) for value in values]
+    table = display.table([list(values[0]), *rows], "<<>><")
+    return values, "\n".join([*table, "", "jaxnets exercise new NAME writes one into a file"])
+
+
+def write(name: str, output: str | None) -> tuple[str, str]:
+    """Writes an exercise into a file; returns its path and the command that checks it."""
+    exercise = exercise_called(name)
+    path = write_new(exercise, output)
+    file = display.short_path(str(path))
+    if exercise.kind == COMPUTE:
+        return str(path), f"jaxnets exercise check {file}"
+    return str(path), f"jaxnets gradcheck --mine={file}"
+
+
+def check_numbers(path: str, hint: bool) -> tuple[bool, dict[str, Any], str]:
+    """Checks a sheet: whether all numbers are right, the values, and the lines that say so."""
+    if path.endswith(".py"):
+        raise UserError(f"{path}: jaxnets gradcheck --mine={path} checks a backward pass")
+    name, found = check_sheet(read_source(path), path)
+    right = sum(answered.verdict == "right" for answered in found)
+    passed = right == len(found)
+    lines = []
+    for answered in found:
+        line = f"{answered.name:12} {answered.verdict}"
+        line += f": {answered.note}" if answered.note else ""
+        if hint and answered.verdict != "right":
+            line += f" (hint: {hint_for(name, answered.name)})"
+        lines.append(line)
+    verdict = "passed" if passed else "FAILED"
+    lines.append(f"{name}: {verdict}, {right} of {len(found)} right")
+    values = {"exercise": name, "passed": passed, "answers": [row._asdict() for row in found]}
+    return passed, values, "\n".join(lines)
+
+
+def check_mine(path: str, hint: bool, as_json: bool) -> bool:
+    """Judges the backward passes in a student's file and prints the verdicts."""
+    if path.endswith(".toml"):
+        raise UserError(f"{path}: jaxnets exercise check {path} checks computed numbers")
+
+    from jaxnets.exercises.judge import judge_file
+    from jaxnets.machine.platform import set_up_jax
+
+    set_up_jax(keep_memory=False)
+    verdicts = judge_file(path, hint=hint)
+    if as_json:
+        print(json.dumps([_values(verdict) for verdict in verdicts], indent=2))
+        return all(verdicts)
+    for verdict in verdicts:
+        colour = "green" if verdict else "red"
+        display.show(display.paint(verdict.line, colour))
+        for line in verdict.hints:
+            display.show(f"  {line}")
+    if not all(verdicts) and not hint and any(verdict.row for verdict in verdicts):
+        display.show("--hint says more")
+    return all(verdicts)
+
+
+def _values(verdict: Any) -> dict[str, Any]:
+    wrong: Sequence[str] = verdict.wrong
+    return {
+        "exercise": verdict.exercise,
+        "passed": verdict.passed,
+        "wrong": list(wrong),
+        "reason": verdict.reason,
+        "hints": list(verdict.hints),
+    }

@@ -1,0 +1,75 @@
+"""What the judge says beyond which gradient is wrong, to one who asks for a hint."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxnets.exercises.bugs import BUGS
+from jaxnets.exercises.passes import gradient_name
+from jaxnets.gradcheck.compare import DIFFERENCES, Row
+
+CLOSE = 1e-9  # Of numbers in float64 that are meant to be the same.
+
+
+def hints(name: str, row: Row, cases: Sequence[Any], answers: Sequence[Mapping]) -> Iterator[str]:
+    """Yields the errors, the first setting in which a gradient is wrong, and what it looks like.
+
+    Args:
+      name: The function's name.
+      row: What the comparison has found.
+      cases: The judge's cases.
+      answers: The gradients that were returned for each.
+    """
+    yield "relative errors: " + ", ".join(
+        f"{key} {error.value:.1e} (at most {row.tolerances[key]:.0e})"
+        for key, error in row.errors.items()
+    )
+    if row.ok:
+        return
+    exact = [
+        (case, answer)
+        for case, answer in zip(cases, answers, strict=True)
+        if case.program.dtype == "float64"
+    ]
+    leaves = dict.fromkeys(leaf for case, _ in exact for leaf in case.right)
+    for leaf in leaves:
+        wrong = [pair for pair in exact if _is_wrong(leaf, *pair)]
+        if not wrong:
+            continue
+        case, answer = wrong[0]
+        yours, right = answer[leaf], case.right[leaf]
+        label = gradient_name(leaf)
+        yield f"{label} is wrong in {len(wrong)} of {len(exact)} settings, first in: " + (
+            case.program.problem.label
+        )
+        yield f"{label}: {_looks(yours, right)}"
+    if row.errors[DIFFERENCES].value <= row.tolerances[DIFFERENCES] < row.errors["float64"].value:
+        yield "the differences agree: it is wrong only where the function has a kink or a tie"
+    if name in BUGS:
+        yield f"hint: {BUGS[name].hint}"
+
+
+def _is_wrong(leaf: str, case: Any, answer: Mapping[str, np.ndarray]) -> bool:
+    if leaf not in case.right:  # This setting has no bias.
+        return False
+    yours, right = answer[leaf], case.right[leaf]
+    return yours.shape != right.shape or not np.allclose(
+        yours, right, rtol=0, atol=CLOSE * (np.abs(right).max(initial=0) or 1)
+    )
+
+
+def _looks(yours: np.ndarray, right: np.ndarray) -> str:
+    """Compares a wrong array with the right one, without showing the right one."""
+    if yours.shape != right.shape:
+        return f"expected the shape {right.shape}, got {yours.shape}"
+    if not np.isfinite(yours).all():
+        return "it holds numbers that are not finite"
+    where = np.abs(yours - right) > CLOSE * (np.abs(right).max(initial=0) or 1)
+    steepest = np.abs(right).argmax()
+    ratio = yours.flat[steepest] / (right.flat[steepest] or 1)
+    if ratio and np.allclose(yours, ratio * right, rtol=0, atol=CLOSE * np.abs(yours).max()):
+        return f"each number is {ratio:.4g} times the right one"
+    if np.allclose(np.sort(yours, axis=None), np.sort(right, axis=None)):
+        return "the right numbers stand in the wrong places"
+    return f"{where.sum()} of {where.size} numbers are wrong"

@@ -1,0 +1,222 @@
+"""Judges a student's backward pass as `gradcheck` judges ours: by autodiff and by differences.
+
+The student's code is only asked for arrays. What is right is computed from the forward pass.
+"""
+
+import ast
+import inspect
+import textwrap
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxnets.backprop.check import relative_error
+from jaxnets.backprop.rule import LayerRule, all_rules
+from jaxnets.exercises.bugs import BUGS
+from jaxnets.exercises.catalogue import FIND_THE_BUG, exercise_of_function
+from jaxnets.exercises.files import exercises_in, read_source
+from jaxnets.exercises.hints import hints
+from jaxnets.exercises.passes import Call, ResultError, gradient_name, gradients_of, run_source
+from jaxnets.exercises.rules import violation
+from jaxnets.gradcheck.compare import (
+    DIFFERENCES,
+    PRECISIONS,
+    QUICK_COMPILATION,
+    Error,
+    Passes,
+    Program,
+    Row,
+    central_differences,
+    precision,
+)
+from jaxnets.gradcheck.layers import TOLERANCES, forward_problem_of
+from jaxnets.machine.platform import compiler_options
+
+
+@dataclass(frozen=True)
+class Case:
+    """A layer in one setting and precision: the call, and what it must return."""
+
+    program: Program
+    passes: Passes
+    call: Call
+    right: dict[str, np.ndarray]  # By autodiff of the plain formulation.
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the judge says; a notebook shows it, and it is true if the exercise is passed."""
+
+    exercise: str
+    passed: bool
+    wrong: tuple[str, ...] = ()  # The wrong gradients, the first one first.
+    reason: str = ""  # Why nothing could be compared.
+    row: Row | None = None
+    hints: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return self.passed
+
+    def __repr__(self) -> str:
+        return "\n".join([self.line, *self.hints])
+
+    @property
+    def line(self) -> str:
+        """One line: passed or failed, and which gradient is wrong."""
+        if self.passed:
+            return f"{self.exercise}: passed"
+        wrong = " and ".join(self.wrong)
+        return f"{self.exercise}: FAILED: {self.reason or f'{wrong} is wrong'}"
+
+
+def judge(function: Callable[..., Any], *, hint: bool = False) -> Verdict:
+    """Judges a backward pass of your own, in a notebook.
+
+    Args:
+      function: It is named after its exercise: `dense_backward`, `bug15`.
+      hint: Whether to say more than which gradient is wrong.
+
+    Raises:
+      UserError: No exercise has this name.
+    """
+    name = function.__name__
+    rule = rule_for(name)
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    except (OSError, TypeError, SyntaxError):
+        tree = ast.Module([], [])  # Python does not have its source.
+    if found := violation(tree):
+        return Verdict(name, False, reason=found)
+    cases = cases_of(rule)
+    try:
+        answers = list(gradients_of(function, [case.call for case in cases]))
+    except ResultError as error:
+        return Verdict(name, False, reason=str(error))
+    return verdict(name, cases, answers, hint=hint)
+
+
+def rule_for(function: str) -> LayerRule:
+    """The layer of which a function is the backward pass, with the cache that it gets.
+
+    Raises:
+      UserError: No exercise has this function.
+    """
+    exercise = exercise_of_function(function)
+    if exercise.kind == FIND_THE_BUG:
+        from jaxnets.gradcheck.mutants import MUTANTS
+
+        return MUTANTS[BUGS[exercise.name].mutant]
+    return all_rules()[exercise.name]
+
+
+def cases_of(rule: LayerRule) -> list[Case]:
+    """A layer in all its settings and precisions, each precision compiled as one program."""
+    problems = [forward_problem_of(rule, setting) for setting in rule.settings]
+    cases = []
+    for dtype in PRECISIONS:
+        with precision(dtype):
+            passes = [problem.at(dtype) for problem in problems]
+            for setting, problem, one, found in zip(
+                rule.settings, problems, passes, _outcomes(passes), strict=True
+            ):
+                cache, d_out, gradient = found
+                call = Call(dtype, cache, d_out, dict(setting.static), tuple(setting.params))
+                number = None
+                if dtype == "float64":  # Where differences are taken.
+                    number = _compiled(one.number, one.inputs, one.constants)
+                program = Program(problem, dtype, None, number)
+                cases.append(Case(program, one, call, _flat(gradient)))
+    return cases
+
+
+def _outcomes(passes: Sequence[Passes]) -> list[tuple[Any, Any, Any]]:
+    """The cache, the gradient from above and autodiff's gradient of each."""
+    arrays = [(one.inputs, one.constants) for one in passes]
+    forwards: list[Any] = [one.manual for one in passes]  # See forward_problem_of.
+
+    def run(arrays):
+        return [
+            (forward(*array)[1], array[1][1], one.automatic(*array)["gradient"])
+            for one, forward, array in zip(passes, forwards, arrays, strict=True)
+        ]
+
+    return jax.tree.map(np.asarray, _compiled(run, arrays)(arrays))
+
+
+def _compiled(function: Callable[..., Any], *arguments: Any) -> Any:
+    options = (compiler_options() or {}) | QUICK_COMPILATION
+    return jax.jit(function, compiler_options=options).lower(*arguments).compile()
+
+
+def verdict(
+    name: str, cases: Sequence[Case], answers: Sequence[Mapping[str, Any]], *, hint: bool = False
+) -> Verdict:
+    """Compares the arrays that a backward pass has returned for each case."""
+    started = time.perf_counter()
+    errors = dict.fromkeys(TOLERANCES, Error())
+    wrong: list[str] = []
+    compared = kinks = 0
+    for case, answer in zip(cases, answers, strict=True):
+        dtype = case.program.dtype
+        for leaf, expected in case.right.items():
+            error = _error(leaf, answer[leaf], expected)
+            errors[dtype] = max(errors[dtype], error)
+            if not error.value <= TOLERANCES[dtype]:
+                wrong.append(gradient_name(leaf))
+        if dtype == "float64" and all(
+            answer[leaf].shape == right.shape for leaf, right in case.right.items()
+        ):
+            with precision(dtype):
+                tree = _tree(answer, case.passes.inputs)
+                found = central_differences(case.program, case.passes, tree)
+            errors[DIFFERENCES] = max(errors[DIFFERENCES], found.error)
+            compared, kinks = compared + found.compared, kinks + found.kinks
+    labels = list(dict.fromkeys(case.program.problem.label for case in cases))
+    seconds = time.perf_counter() - started
+    row = Row(name, labels, errors, TOLERANCES, compared, kinks, seconds)
+    wrong = list(dict.fromkeys(wrong))
+    if not row.ok and not wrong:  # Only the differences have found it.
+        wrong = ["a gradient"]
+    said = tuple(hints(name, row, cases, answers)) if hint else ()
+    return Verdict(name, row.ok, tuple(wrong), "", row, said)
+
+
+def _error(leaf: str, answer: np.ndarray, expected: np.ndarray) -> Error:
+    if answer.shape != expected.shape:
+        return Error(np.inf, f"{leaf}, whose shape is {answer.shape}, not {expected.shape}")
+    return Error(relative_error(answer, expected)[0], f"gradient.{leaf}")
+
+
+def _flat(gradient: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    named = {f"params.{name}": leaf for name, leaf in gradient.get("params", {}).items()}
+    return named | {"x": gradient["x"]}
+
+
+def _tree(answer: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, Any]:
+    params = {name: answer[f"params.{name}"] for name in like.get("params", {})}
+    return ({"params": params} if params else {}) | {"x": answer["x"]}
+
+
+def judge_file(path: str, *, hint: bool = False) -> list[Verdict]:
+    """Judges every exercise in a file of the student's own.
+
+    Raises:
+      UserError: It cannot be read, or has no function that is named after an exercise.
+    """
+    source = read_source(path)
+    names, reason = exercises_in(source, path)
+    if reason:
+        return [Verdict(name, False, reason=reason) for name in names]
+    return [_judged(source, path, name, hint) for name in names]
+
+
+def _judged(source: str, path: str, name: str, hint: bool) -> Verdict:
+    cases = cases_of(rule_for(name))
+    answers = run_source(source, path, name, [case.call for case in cases])
+    if isinstance(answers, str):
+        return Verdict(name, False, reason=answers)
+    return verdict(name, cases, answers, hint=hint)

@@ -1,0 +1,104 @@
+"""What a file of a student's own may contain: read from its source, before any of it runs.
+
+A derivation by hand differentiates nothing, and a submission needs no file, process or network.
+"""
+
+import ast
+
+from jaxnets.errors import first_line
+
+MAX_SOURCE = 100_000  # Characters.
+MODULES = {"jax", "jax.numpy", "jax.lax", "jax.nn", "numpy", "math", "functools", "itertools"}
+OF_JAX = {"numpy", "lax", "nn", "Array", "jit", "vmap", "tree", "random"}  # After "jax.".
+
+DIFFERENTIATES = {
+    "grad", "value_and_grad", "hessian", "jacfwd", "jacrev", "jacobian", "vjp", "jvp", "linearize",
+    "linear_transpose", "checkpoint", "remat", "custom_vjp", "custom_jvp", "custom_gradient",
+    "closure_convert", "custom_root", "custom_linear_solve",
+}  # fmt: skip
+# Names and attributes that lead out of the exercise: to other code, to files, to frames.
+LEADS_OUT = {
+    "eval", "exec", "compile", "open", "input", "breakpoint", "help", "exit", "quit", "globals",
+    "locals", "vars", "getattr", "setattr", "delattr", "memoryview", "load", "loads", "loadtxt",
+    "genfromtxt", "fromfile", "fromregex", "save", "savez", "savez_compressed", "savetxt",
+    "tofile", "dump", "dumps", "memmap", "open_memmap", "DataSource", "ctypeslib", "ctypes",
+    "f2py", "testing", "lib", "core", "distutils", "os", "sys", "builtins", "interpreters",
+    "extend", "experimental", "pure_callback", "io_callback", "gi_frame", "cr_frame", "ag_frame",
+    "tb_frame", "f_back", "f_globals", "f_locals", "f_builtins", "gi_code", "mro",
+}  # fmt: skip
+
+
+def parse_exercise(source: str) -> ast.Module | str:
+    """The syntax tree of a source, or why there is none."""
+    if len(source) > MAX_SOURCE:
+        return f"expected at most {MAX_SOURCE:,} characters, got {len(source):,}"
+    try:
+        return ast.parse(source)
+    except SyntaxError as error:
+        return f"line {error.lineno}: {error.msg}"
+    except (ValueError, RecursionError, MemoryError) as error:
+        return f"no Python: {first_line(error)}"
+
+
+def functions_of(tree: ast.Module) -> list[str]:
+    """The names of the functions that a file defines."""
+    return [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+
+
+def violation(tree: ast.AST, allowed: frozenset[str] = frozenset()) -> str | None:
+    """The first thing in a file that no exercise may contain, with its line; None if all may.
+
+    Args:
+      tree: The file's syntax tree.
+      allowed: Names of jaxnets that the exercise imports itself, as "jaxnets.losses.expected".
+    """
+    found = [
+        (getattr(node, "lineno", 0), reason)
+        for node in ast.walk(tree)
+        if (reason := _reason(node, allowed))
+    ]
+    return "line {}: {}".format(*min(found)) if found else None
+
+
+def _reason(node: ast.AST, allowed: frozenset[str]) -> str | None:
+    if isinstance(node, ast.Import):
+        return next(filter(None, (_module(alias.name) for alias in node.names)), None)
+    if isinstance(node, ast.ImportFrom):
+        module = node.module or "."
+        for alias in node.names:
+            if f"{module}.{alias.name}" in allowed or f"{module}.{alias.name}" in MODULES:
+                continue
+            if reason := _module(module) or _name(alias.name):
+                return reason
+            if module == "jax" and alias.name not in OF_JAX:
+                return f"imports jax.{alias.name}; an exercise needs no more than jax.numpy"
+            if alias.name == "*":
+                return "imports *; name what you import"
+        return None
+    if isinstance(node, ast.Name):
+        return _name(node.id)
+    if isinstance(node, ast.Attribute):
+        if not isinstance(node.ctx, ast.Load):
+            return f"assigns to .{node.attr}"
+        if isinstance(node.value, ast.Name) and node.value.id == "jax" and node.attr not in OF_JAX:
+            return _name(node.attr) or f"uses jax.{node.attr}"
+        return f"uses .{node.attr}" if node.attr.startswith("_") else _name(node.attr)
+    if isinstance(node, ast.ClassDef | ast.MatchClass | ast.AsyncFunctionDef):
+        return "an exercise needs functions only"
+    if isinstance(node, ast.Constant) and isinstance(node.value, complex):
+        return "uses a complex number"
+    return None
+
+
+def _module(name: str) -> str | None:
+    if name in MODULES:
+        return None
+    return f"imports {name}; an exercise may import {', '.join(sorted(MODULES))}"
+
+
+def _name(name: str) -> str | None:
+    if name in DIFFERENTIATES:
+        return f"uses {name}; a gradient by hand is derived without it"
+    if name in LEADS_OUT or (name.startswith("__") and name != "__name__"):
+        return f"uses {name}"
+    return None

@@ -1,0 +1,422 @@
+"""Exercises: what a student's file may hold, what the judge says of it, sheets of numbers."""
+
+import ast
+import json
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import slow
+
+import jaxnets
+from jaxnets.backprop.rule import all_rules
+from jaxnets.errors import UserError
+from jaxnets.exercises.bugs import BUGS
+from jaxnets.exercises.catalogue import COMPUTE, FILL_IN, FIND_THE_BUG, exercises
+from jaxnets.exercises.compute import SHEETS, check_sheet
+from jaxnets.exercises.mutant_source import MUTANTS, mutant_sources
+from jaxnets.exercises.new import imports_of, text_of
+from jaxnets.exercises.passes import Call, ResultError, gradients_of
+from jaxnets.exercises.rules import functions_of, parse_exercise, violation
+from jaxnets.gradcheck import mutants
+
+DENSE = """
+def dense_backward(cache, dz):
+    x, params = cache
+    d_params = {"kernel": x.T @ dz}
+    if "bias" in params:
+        d_params["bias"] = dz.sum(axis=0)
+    return d_params, dz @ params["kernel"].T
+"""
+
+
+@pytest.fixture
+def mine(tmp_path):
+    """Writes a file of the student's."""
+
+    def write(source, name="mine.py"):
+        path = tmp_path / name
+        path.write_text(source)
+        return str(path)
+
+    return write
+
+
+def of_kind(kind):
+    return [exercise for exercise in exercises().values() if exercise.kind == kind]
+
+
+def test_every_layer_pair_and_every_wrong_one_is_an_exercise():
+    assert {exercise.name for exercise in of_kind(FILL_IN)} == set(all_rules())
+    assert {bug.mutant for bug in BUGS.values()} == set(mutants.MUTANTS)
+    assert list(BUGS) == [f"bug{number}" for number in range(1, len(BUGS) + 1)]
+    for exercise in exercises().values():
+        assert exercise.level in (1, 2, 3) and 5 <= exercise.minutes <= 60
+
+
+@pytest.mark.parametrize("name", [exercise.name for exercise in of_kind(FIND_THE_BUG)])
+def test_a_bug_in_a_file_is_the_wrong_pass_without_its_name(name):
+    text, mutant = text_of(exercises()[name]), BUGS[name].mutant
+    assert mutant not in text
+    theirs = {
+        node.name: node
+        for node in ast.parse(MUTANTS.read_text("utf-8")).body
+        if isinstance(node, ast.FunctionDef)
+    }[mutant]
+    tree = parse_exercise(text)
+    assert isinstance(tree, ast.Module)
+    ours = tree.body[-1]
+    assert isinstance(ours, ast.FunctionDef) and ours.name == name
+    assert list(map(ast.dump, ours.body)) == list(map(ast.dump, theirs.body))
+    assert ast.dump(ours.args) == ast.dump(theirs.args)
+    assert violation(tree, imports_of(exercises()[name])) is None
+    exec(text, {})  # It has all the imports and helpers that it needs.
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    assert names & set(mutants.__dict__) <= set(functions_of(tree)) | imported(tree)
+
+
+def imported(tree):
+    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    return {alias.asname or alias.name for node in nodes for alias in node.names}
+
+
+def test_a_layer_that_a_bug_breaks_is_the_one_of_its_source():
+    for name, rule in mutants.MUTANTS.items():
+        assert rule.plain is all_rules()[mutant_sources()[name].layer].plain
+
+
+@pytest.mark.parametrize("name", [exercise.name for exercise in of_kind(FILL_IN)])
+def test_a_blank_names_the_gradient_that_is_missing_and_keeps_the_rules(name):
+    text = text_of(exercises()[name])
+    tree = parse_exercise(text)
+    assert isinstance(tree, ast.Module)
+    assert functions_of(tree) == [f"{name}_backward"]
+    assert violation(tree, imports_of(exercises()[name])) is None
+    assert f"gradcheck --mine=my_{name}.py" in text
+
+
+@pytest.mark.slow
+def test_a_new_exercise_is_judged_before_and_after_it_is_solved(run_command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    outcome = run_command("exercise", "new", "dense")
+    assert outcome.status == 0
+    assert outcome.out.splitlines()[1].strip() == "jaxnets gradcheck --mine=my_dense.py"
+    run_command("exercise", "new", "dense").assert_refused("my_dense.py is there already")
+    outcome = run_command("gradcheck", "--mine=my_dense.py")
+    assert outcome.status == 1
+    assert outcome.out == (
+        'dense_backward: FAILED: d_params["kernel"] is still ..., the blank to fill in\n'
+    )
+    path = tmp_path / "my_dense.py"
+    wrong = (
+        path.read_text()
+        .replace("d_kernel = ...", "d_kernel = x.T @ dz")
+        .replace("d_bias = ...", "d_bias = dz.mean(axis=0)")
+        .replace("dx = ...", 'dx = dz @ params["kernel"].T')
+    )
+    path.write_text(wrong)
+    outcome = run_command("gradcheck", "--mine=my_dense.py")
+    assert outcome.status == 1
+    assert outcome.out == 'dense_backward: FAILED: d_params["bias"] is wrong\n--hint says more\n'
+    outcome = run_command("gradcheck", "--mine=my_dense.py", "--hint", "--json")
+    (row,) = json.loads(outcome.out)
+    assert outcome.status == 1 and row["wrong"] == ['d_params["bias"]']
+    hints = "\n".join(row["hints"])
+    assert "wrong in 4 of 6 settings" in hints and "0.25 times the right one" in hints
+    path.write_text(wrong.replace("mean", "sum"))
+    outcome = run_command("gradcheck", "--mine=my_dense.py")
+    assert (outcome.status, outcome.out) == (0, "dense_backward: passed\n")
+
+
+@pytest.mark.slow
+def test_a_bug_is_judged_with_the_cache_that_it_gets_and_at_its_ties(run_command, mine):
+    text = text_of(exercises()["bug12"])
+    outcome = run_command("gradcheck", f"--mine={mine(text)}", "--hint")
+    assert outcome.status == 1 and "bug12: FAILED: dx is wrong" in outcome.out
+    assert "the differences agree" in outcome.out and BUGS["bug12"].hint[:30] in outcome.out
+    assert "float64" in outcome.out and "bfloat16" in outcome.out
+    repaired = text.replace("x < 0", "x <= 0")
+    assert repaired != text
+    assert run_command("gradcheck", f"--mine={mine(repaired)}").out == "bug12: passed\n"
+
+
+@pytest.mark.parametrize("name", [slow(name) for name in all_rules()])
+def test_our_own_passes_and_no_other_layer_s_pass(name):
+    backward = all_rules()[name].backward
+    unwrapped = lambda *args, **static: backward(*args, **static)  # noqa: E731
+    unwrapped.__name__ = f"{name}_backward"
+    verdict = jaxnets.judge(unwrapped)
+    assert verdict, verdict
+    assert repr(verdict) == f"{name}_backward: passed"
+
+
+def test_a_notebook_s_judge_takes_numpy_and_says_what_is_wrong():
+    def relu_backward(cache, dy):
+        return np.where(np.asarray(cache) > 0, dy, 0)
+
+    assert jaxnets.judge(relu_backward)
+
+    def sigmoid_backward(cache, dy):
+        return cache * (1 - cache)
+
+    verdict = jaxnets.judge(sigmoid_backward, hint=True)
+    assert not verdict and verdict.wrong == ("dx",)
+    assert repr(verdict).startswith("sigmoid_backward: FAILED: dx is wrong\n")
+
+    def softmax_backwards(cache, dy):
+        return dy
+
+    with pytest.raises(UserError, match='did you mean "softmax_backward"'):
+        jaxnets.judge(softmax_backwards)
+
+
+X = np.ones((2, 3))
+SIGMOID_CALL = Call("float64", X, X, {}, ())
+
+
+def differentiate_by(how):
+    def helper(function, cache, dy):
+        pull_back = jax.vjp(function, cache)[1]
+        return pull_back(dy)[0]
+
+    ways = {
+        "vjp": lambda cache, dy: helper(jnp.sin, cache, dy),
+        "grad": lambda cache, dy: jax.grad(lambda x: (jnp.sin(x) * dy).sum())(cache),
+        "jit": lambda cache, dy: jax.jit(jax.grad(lambda x: (jnp.sin(x) * dy).sum()))(cache),
+        "jvp": lambda cache, dy: jax.jvp(jnp.sin, (cache,), (dy,))[1],
+        "linearize": lambda cache, dy: jax.linearize(jnp.sin, cache)[1](dy),
+        "transpose": lambda cache, dy: jax.linear_transpose(lambda x: 2 * x, cache)(dy)[0],
+    }
+    return ways[how]
+
+
+@pytest.mark.parametrize("how", ["vjp", "grad", "jit", "jvp", "linearize", "transpose"])
+def test_who_differentiates_is_found_wherever_the_call_stands(how):
+    with pytest.raises(ResultError, match="by hand is derived without it"):
+        list(gradients_of(differentiate_by(how), [SIGMOID_CALL]))
+    honest = list(gradients_of(lambda cache, dy: dy * jnp.cos(cache), [SIGMOID_CALL]))
+    np.testing.assert_allclose(honest[0]["x"], np.cos(X))
+
+
+DENSE_CALL = Call("float64", (X, {"kernel": X.T}), np.ones((2, 2)), {}, ("kernel",))
+
+
+@pytest.mark.parametrize(
+    ("result", "said"),
+    [
+        ((..., ...), "expected (d_params, dx), d_params a dict, got ..., the blank"),
+        (X, "expected (d_params, dx), d_params a dict, got a ndarray"),
+        (({}, X), "d_params: expected kernel, got nothing"),
+        (({"kernel": X, "bias": X}, X), "d_params: expected kernel, got kernel, bias"),
+        (({"kernel": None}, X), 'd_params["kernel"]: expected an array, got a NoneType'),
+        (({"kernel": X.T}, "passed"), "dx: expected an array, got a str"),
+        (({"kernel": X.T}, X * 1j), "dx: expected real numbers, got complex128"),
+    ],
+)
+def test_what_is_no_gradient_is_named(result, said):
+    with pytest.raises(ResultError) as refused:
+        list(gradients_of(lambda cache, dz: result, [DENSE_CALL]))
+    assert str(refused.value).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("import os", "imports os; an exercise may import functools, "),
+        ("from os import system", "imports os"),
+        ("from jax import grad", "uses grad; a gradient by hand is derived without it"),
+        ("from jax import grad as g", "uses grad"),
+        ("import jax.experimental", "imports jax.experimental"),
+        ("from jaxnets.backprop.dense import dense_backward as right", "imports jaxnets.backprop"),
+        ("from . import x", "imports ."),
+        ("x = jax.vjp", "uses vjp"),
+        ("x = jax.scipy", "uses jax.scipy"),
+        ("x = jnp.load", "uses load"),
+        ("x = ().__class__", "uses .__class__"),
+        ("x = jnp._src", "uses ._src"),
+        ("x = getattr(jax, 'gr' + 'ad')", "uses getattr"),
+        ("x = eval('1')", "uses eval"),
+        ("x = __builtins__", "uses __builtins__"),
+        ("jnp.sum = None", "assigns to .sum"),
+        ("class A: pass", "an exercise needs functions only"),
+        ("match jax:\n    case object(grad=g): pass", "an exercise needs functions only"),
+        ("x = 1e-30j", "uses a complex number"),
+    ],
+)
+def test_what_leads_out_of_an_exercise_is_found_with_its_line(line, said):
+    tree = parse_exercise(f"import jax\n{line}\n{DENSE}")
+    assert isinstance(tree, ast.Module)
+    assert str(violation(tree)).startswith(f"line {3 if 'case' in line else 2}: {said}")
+
+
+@pytest.mark.parametrize(
+    "source", ["def f(:", "(" * 10_000, "-" * 50_000 + "1", "x = '\0'", "x" * 200_000]
+)
+def test_what_cannot_be_parsed_is_one_line(source):
+    assert isinstance(parse_exercise(source), str)
+
+
+@pytest.mark.parametrize(
+    ("source", "parts"),
+    [
+        ("x = 1", ["expected a function of an exercise", "got none"]),
+        ("def dense_backwards(): pass", ["did you mean dense_backward?"]),
+        ("def f(:", ["line 1: "]),
+        ("\udcff", ["expected a text in UTF-8"]),
+    ],
+)
+def test_a_file_without_an_exercise_is_refused_in_one_line(source, parts, tmp_path, run_command):
+    path = tmp_path / "mine.py"
+    path.write_bytes(source.encode(errors="surrogateescape"))
+    run_command("gradcheck", f"--mine={path}").assert_refused(str(path), *parts)
+
+
+def test_a_mistake_of_the_student_s_is_one_line_with_its_place(run_command, mine):
+    wrong = DENSE.replace("x.T @ dz", "x @ dz")
+    outcome = run_command("gradcheck", f"--mine={mine(wrong)}")
+    assert outcome.status == 1
+    assert outcome.out.startswith("dense_backward: FAILED: line 4: TypeError: "), outcome
+    cheat = DENSE.replace("x.T @ dz", "jax.grad(lambda k: (x @ k * dz).sum())(params['kernel'])")
+    outcome = run_command("gradcheck", f"--mine={mine('import jax' + cheat)}")
+    assert outcome.out == (
+        "dense_backward: FAILED: line 4: uses grad; a gradient by hand is derived without it\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "parts"),
+    [
+        (["exercise", "new"], ["expected exercise, exercise new NAME or exercise check FILE"]),
+        (["exercise", "new", "dens"], ['unknown exercise "dens"', 'did you mean "dense"?']),
+        (["exercise", "new", "bug99"], ["unknown exercise"]),
+        (["exercise", "new", "dense", "--output=a.txt"], ["expected a name with .py"]),
+        (["exercise", "new", "dense", "--output=nowhere/a.py"], ["nowhere/a.py"]),
+        (["exercise", "check", "my_dense.py"], ["gradcheck --mine=my_dense.py"]),
+        (["exercise", "check", "nowhere.toml"], ["nowhere.toml", "No such file"]),
+        (["gradcheck", "--mine=my_compute1.toml"], ["exercise check my_compute1.toml"]),
+        (["gradcheck", "--mine=.", "--model=cnn"], ["model and mine exclude each other"]),
+        (["gradcheck", "--mine=."], [".: expected a file, got a folder"]),
+        (["gradcheck", "--hint"], ["hint: expected it with --mine=FILE"]),
+    ],
+)
+def test_a_wrong_request_is_refused_in_one_line(flags, parts, run_command):
+    run_command(*flags).assert_refused(*parts)
+
+
+def filled(name, answers):
+    lines = [f"{key} = {json.dumps(value)}" for key, value in answers.items()]
+    return "\n".join([f'exercise = "{name}"', *lines])
+
+
+@pytest.mark.parametrize("name", SHEETS)
+def test_a_sheet_is_blank_then_right_then_wrong(name, run_command, tmp_path, mine):
+    path = tmp_path / "sheet.toml"
+    assert run_command("exercise", "new", name, f"--output={path}").status == 0
+    outcome = run_command("exercise", "check", path)
+    count = len(SHEETS[name].questions)
+    assert outcome.status == 1 and f"{name}: FAILED, 0 of {count} right" in outcome.out
+    answers = {question.name: question.answer for question in SHEETS[name].questions}
+    outcome = run_command("exercise", "check", mine(filled(name, answers), "right.toml"))
+    assert outcome.status == 0 and f"{name}: passed, {count} of {count} right" in outcome.out
+    last = list(answers)[-1]
+    answers[last] = np.multiply(answers[last], 1.1).tolist()
+    wrong = mine(filled(name, {**answers, list(answers)[0]: "1"}), "wrong.toml")
+    outcome = run_command("exercise", "check", wrong, "--hint")
+    assert outcome.status == 1 and f"FAILED, {count - 2} of {count} right" in outcome.out
+    assert f"(hint: {SHEETS[name].questions[-1].hint})" in outcome.out
+    assert str(SHEETS[name].questions[-1].answer) not in outcome.out
+
+
+@pytest.mark.parametrize(
+    "source", ["", "exercise = 1", 'exercise = "compute99"', "a = [", "a = " + "[" * 5000, "\0"]
+)
+def test_what_is_no_sheet_is_refused(source, run_command, mine):
+    run_command("exercise", "check", mine(source, "s.toml")).assert_refused("s.toml: expected")
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "true", '"1.5"', "[1.5]", "[[1], [1, 2]]", "[]"])
+def test_what_is_no_right_number_is_wrong(value):
+    _, found = check_sheet(f'exercise = "compute1"\nz = {value}\n', "s.toml")
+    assert found[0].verdict == "wrong"
+
+
+@pytest.mark.slow
+def test_the_numbers_to_compute_are_those_that_autodiff_finds(float64):
+    """Each sheet again, in JAX: the slopes by autodiff of the forward pass."""
+    array = jnp.asarray
+    right: dict[str, dict] = {}
+
+    def neuron(w, b, x):
+        return (jnp.maximum(x @ w + b, 0) - 1) ** 2 / 2
+
+    point = array([3.0, -1.0]), array(0.5), array([1.0, 2.0])
+    dw, db, dx = jax.grad(neuron, (0, 1, 2))(*point)
+    right["compute1"] = dict(z=1.5, y=1.5, loss=neuron(*point), dw=dw, db=db, dx=dx)
+    right["compute1"] |= dict(dy=0.5, dz=jax.grad(lambda z: (jnp.maximum(z, 0) - 1) ** 2 / 2)(1.5))
+    right["compute1"] |= dict(w_new=point[0] - 0.1 * dw)
+
+    def dense(X, W, b):
+        return X @ W + b
+
+    given = array([[1.0, 2], [3, 4]]), array([[1.0, -1], [0, 2]]), array([1.0, 0])
+    Z, pull_back = jax.vjp(dense, *given)
+    dX, dW, db = pull_back(array([[1.0, 0], [-1, 2]]))
+    right["compute2"] = dict(Z=Z, dW=dW, db=db, dX=dX)
+
+    x = jnp.log(array([1.0, 2, 5]))
+    p, loss = jax.nn.softmax(x), lambda x: -jax.nn.log_softmax(x)[1]
+    right["compute3"] = dict(p=p, loss=loss(x), dp=jax.grad(lambda p: -jnp.log(p[1]))(p))
+    right["compute3"] |= dict(jacobian=jax.grad(lambda x: jax.nn.softmax(x)[1])(x)[0])
+    right["compute3"] |= dict(dx=jax.grad(loss)(x))
+
+    def network(W1, W2, x):
+        z1 = x @ W1
+        h = jnp.maximum(z1, 0)
+        return z1, h, h @ W2, ((h @ W2 - array([2.0, 8])) ** 2).sum() / 2
+
+    W1, W2, x = array([[1.0, 0], [1, -1]]), array([[1.0, 2], [3, -1]]), array([1.0, 2])
+    z1, h, z2, loss = network(W1, W2, x)
+    dW1, dW2 = jax.grad(lambda a, b: network(a, b, x)[3], (0, 1))(W1, W2)
+    dh = jax.grad(lambda h: ((h @ W2 - array([2.0, 8])) ** 2).sum() / 2)(h)
+    right["compute4"] = dict(Z1=z1, H=h, Z2=z2, loss=loss, dZ2=z2 - array([2.0, 8]), dW2=dW2)
+    right["compute4"] |= dict(dH=dh, dZ1=jnp.where(z1 > 0, dh, 0), dW1=dW1)
+
+    x, w, dz = array([1.0, 2, 0, 3]), array([2.0, -1]), array([1.0, -1, 2])
+    z, pull_back = jax.vjp(lambda w, x: jnp.correlate(x, w, "valid"), w, x)
+    dw, dx = pull_back(dz)
+    right["compute5"] = dict(z=z, dw=dw, dx=dx, z_stride_2=z[::2])
+
+    def pool(x):
+        return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (2,), (1,), "VALID")
+
+    def square(x):
+        return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (2, 2), (2, 2), "VALID")
+
+    relu = jax.vjp(jax.nn.relu, array([-1.0, 0, 2]))[1](array([5.0, 5, 5]))[0]
+    tie = jax.vjp(square, array([[1.0, 3], [3, 2]]))[1](array([[1.0]]))[0]
+    overlap = jax.vjp(pool, array([1.0, 4, 2]))[1](array([5.0, -2]))[0]
+    dropped = jax.grad(lambda x: (x * array([1, 0, 1]) / (1 - 0.5)).sum())(jnp.ones(3))
+    right["compute6"] = dict(relu=relu, tie=tie, overlap=overlap, dropout=dropped)
+
+    slopes = array([2.0, 4, 6])
+    right["compute7"] = dict(mean=slopes.mean(), sum=slopes.sum(), rate=0.1 / 3)
+    right["compute7"] |= dict(w_mean=1 - 0.1 * slopes.mean(), w_sum=1 - 0.1 * slopes.sum())
+
+    assert set(right) == set(SHEETS) == {exercise.name for exercise in of_kind(COMPUTE)}
+    for name, sheet in SHEETS.items():
+        assert {question.name for question in sheet.questions} == set(right[name])
+        for question in sheet.questions:
+            np.testing.assert_allclose(question.answer, right[name][question.name], atol=1e-6)
+
+
+def test_the_list_is_a_table_and_json_and_needs_no_jax(run_command, run_python):
+    code = "import sys; from jaxnets.cli.commands import main; main(sys.argv[1:])"
+    code += "; assert 'jax' not in sys.modules"
+    outcome = run_python("-c", code, "exercise", "--json")
+    assert outcome.status == 0, outcome.err
+    assert [row["name"] for row in json.loads(outcome.out)] == list(exercises())
+    table = run_command("exercise").out
+    assert all(re.search(rf"^{name} +[cf]", table, re.MULTILINE) for name in exercises())
+    assert not any(bug.mutant in table for bug in BUGS.values())

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import slow
+from conftest import ROOT, slow
 
 import jaxnets
 from jaxnets.backprop.rule import all_rules
@@ -142,16 +142,6 @@ def test_a_bug_is_judged_with_the_cache_that_it_gets_and_at_its_ties(run_command
     assert run_command("gradcheck", f"--mine={mine(repaired)}").out == "bug12: passed\n"
 
 
-@pytest.mark.parametrize("name", [slow(name) for name in all_rules()])
-def test_our_own_passes_and_no_other_layer_s_pass(name):
-    backward = all_rules()[name].backward
-    unwrapped = lambda *args, **static: backward(*args, **static)  # noqa: E731
-    unwrapped.__name__ = f"{name}_backward"
-    verdict = jaxnets.judge(unwrapped)
-    assert verdict, verdict
-    assert repr(verdict) == f"{name}_backward: passed"
-
-
 def test_a_notebook_s_judge_takes_numpy_and_says_what_is_wrong():
     def relu_backward(cache, dy):
         return np.where(np.asarray(cache) > 0, dy, 0)
@@ -170,6 +160,53 @@ def test_a_notebook_s_judge_takes_numpy_and_says_what_is_wrong():
 
     with pytest.raises(UserError, match='did you mean "softmax_backward"'):
         jaxnets.judge(softmax_backwards)
+
+
+PAGE = (ROOT / "docs" / "exercises.md").read_text("utf-8")
+ANSWERS = (ROOT / "docs" / "exercises-answers.md").read_text("utf-8")
+PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def answer_to(name):
+    """The file of an exercise to fill in, with the function of the answers' page."""
+    (answer,) = (code for code in PYTHON.findall(ANSWERS) if f"def {name}_backward(" in code)
+    text = text_of(exercises()[name])
+    return text[: text.index("def ")] + answer
+
+
+def test_the_page_lists_every_exercise_and_shows_the_bugs_without_their_names():
+    for exercise in exercises().values():
+        if exercise.kind != FIND_THE_BUG:
+            row = f"{exercise.name} | {exercise.level} | {exercise.minutes} | {exercise.about}"
+            assert f"| {row} |" in PAGE
+    shown = {code.partition("(")[0].removeprefix("def "): code for code in PYTHON.findall(PAGE)}
+    assert list(shown) == list(BUGS)
+    for name, code in shown.items():
+        assert text_of(exercises()[name]).endswith(code)
+        effort = f"Level {BUGS[name].level}, {BUGS[name].minutes} minutes."
+        assert f"#### {name}\n\n{effort}" in PAGE
+        assert " ".join(BUGS[name].question.split()) in " ".join(PAGE.split())
+    for page in (PAGE, ANSWERS):
+        assert not [bug.mutant for bug in BUGS.values() if bug.mutant in page]
+    assert f"{len(BUGS)} backward passes" in PAGE
+
+
+def test_every_hint_and_answer_is_folded_on_the_other_page():
+    folds = re.findall(r"<summary>(\w+).*?</summary>\n\n(.*?)\n\n</details>", ANSWERS, re.DOTALL)
+    for name, bug in BUGS.items():
+        hint, answer = (" ".join(text.split()) for title, text in folds if title == name)
+        assert hint == " ".join(bug.hint.split()) and answer
+        assert bug.hint[:40] not in PAGE
+    for name, sheet in SHEETS.items():
+        (text,) = (text for title, text in folds if title == name)
+        for question in sheet.questions:
+            assert f"| {question.name} | `{question.answer}` | {question.hint} |" in text
+
+
+@pytest.mark.parametrize("name", [slow(exercise.name) for exercise in of_kind(FILL_IN)])
+def test_the_answers_pass(name, run_command, mine):
+    outcome = run_command("gradcheck", f"--mine={mine(answer_to(name))}")
+    assert (outcome.status, outcome.out) == (0, f"{name}_backward: passed\n")
 
 
 X = np.ones((2, 3))

@@ -1,13 +1,11 @@
 """Every wrong backward pass is found, by both oracles where a tie does not forbid it."""
 
 import inspect
-import re
 
 import pytest
-from conftest import ROOT, slow
+from conftest import slow
 
 from jaxnets.backprop.rule import all_rules
-from jaxnets.gradcheck import mutants
 from jaxnets.gradcheck.compare import DIFFERENCES, compiled, judge
 from jaxnets.gradcheck.layers import TOLERANCES, problem_of
 from jaxnets.gradcheck.mutants import MUTANTS
@@ -15,7 +13,6 @@ from jaxnets.gradcheck.mutants import MUTANTS
 # They are wrong where the layer has no derivative, and so nowhere a difference could be taken.
 WRONG_AT_TIES_ONLY = {"relu_passes_at_zero", "max_pool_counts_ties", "max_pool_tie_to_last"}
 LAYERS = all_rules()
-EXERCISES = (ROOT / "docs" / "exercises.md").read_text("utf-8")
 
 
 def layer_of(rule):
@@ -58,21 +55,3 @@ def test_a_mutant_has_the_signature_of_what_it_replaces(name):
     wanted = [argument for argument in theirs.kwonlyargs if argument != "input_gradient"]
     assert ours.varkw or ours.kwonlyargs == wanted
     assert str(backward.__doc__).count("\n") == 0
-
-
-def test_the_exercises_show_the_mutants_as_they_are():
-    blocks = set(re.findall(r"^```python\n(.*?)^```$", EXERCISES, re.MULTILINE | re.DOTALL))
-    sources = {inspect.getsource(mutant.backward) for mutant in MUTANTS.values()}
-    assert sources <= blocks
-    for helper in blocks - sources:
-        (name,) = re.findall(r"\Adef (\w+)", helper)
-        assert helper == inspect.getsource(getattr(mutants, name))
-
-
-def test_every_exercise_has_its_number_and_its_answer():
-    titles = re.findall(r"^### (\d+)\. (\w+)$", EXERCISES, re.MULTILINE)
-    answers = re.findall(r"^(\d+)\. `(\w+)`: ", EXERCISES, re.MULTILINE)
-    assert titles == answers
-    assert [int(number) for number, _ in titles] == list(range(1, len(MUTANTS) + 1))
-    assert {name for _, name in titles} == set(MUTANTS)
-    assert f"{len(MUTANTS)} backward passes" in EXERCISES

@@ -1,8 +1,8 @@
 """Wrong backward passes of the kind that students write, for the check to find.
 
 Each has the signature of the backward pass that it replaces, and its docstring says what its
-author thought. docs/exercises.md asks for the mistakes. To try a repair, change the function and
-run `python -m jaxnets gradcheck --mutant=NAME`: it is repaired when the check says ok.
+author thought. Students get them under neutral names, from `jaxnets exercise new bug1` on: see
+exercises/bugs.py. `jaxnets gradcheck --mutant=NAME` shows that the check finds one.
 """
 
 import jax

@@ -10,7 +10,7 @@ from jaxnets.errors import DONE, RUN_FAILED, UserError
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Exercise(Options):
-    """List the exercises, write one into a file of your own, check numbers."""
+    """List exercises, write one into a file of your own, check numbers."""
 
     words: tuple[str, ...] = option(
         (),

@@ -53,8 +53,8 @@ def metavar(field: dataclasses.Field) -> str:
     return field.metadata["metavar"] or METAVARS[element] + ",..." * (kind is tuple)
 
 
-def _describe(field: dataclasses.Field, value: Any, note: str = "") -> str:
-    """A flag with its meaning, choices and default."""
+def entry(field: dataclasses.Field, value: Any, note: str = "") -> tuple[str, str]:
+    """A flag as it is written, and its meaning with its choices and its default."""
     choices = [text for text in field.metadata["allowed"] if isinstance(text, str)]
     notes = [f"one of: {', '.join(choices)}"] if choices else []
     if field.type is bool:
@@ -65,7 +65,12 @@ def _describe(field: dataclasses.Field, value: Any, note: str = "") -> str:
     else:
         name = f"--{field.name}={metavar(field)}"
         notes.append(note or f"default: {show(field, value)}")
-    text = field.metadata["help"] + (f" [{'; '.join(notes)}]" if notes else "")
+    return name, field.metadata["help"] + (f" [{'; '.join(notes)}]" if notes else "")
+
+
+def _describe(field: dataclasses.Field, value: Any, note: str = "") -> str:
+    """A flag's entry, laid out in two columns."""
+    name, text = entry(field, value, note)
     margin = " " * (NAMES + 4)
     text = textwrap.fill(text, WIDTH - len(margin), break_on_hyphens=False)
     start = f"{name:{NAMES}}  " if len(name) <= NAMES else f"{name}\n{margin}"

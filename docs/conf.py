@@ -1,4 +1,4 @@
-"""The site: Sphinx reads it once for English, and with `-t zh` for Chinese. docs/build.py does both."""
+"""The site: Sphinx reads this once for English, and with `-t zh` for Chinese (docs/build.py)."""
 
 import importlib.util
 import sys
@@ -9,7 +9,7 @@ sys.path[:0] = [str(DOCS / "_ext"), str(DOCS.parent)]
 
 from jaxnets import __version__  # noqa: E402
 
-CHINESE = tags.has("zh")  # noqa: F821  # pyright: ignore[reportUndefinedVariable] (Sphinx gives it)
+CHINESE = tags.has("zh")  # pyright: ignore[reportUndefinedVariable] (Sphinx gives it)
 
 project = "jaxnets"
 author = "The jaxnets authors"
@@ -36,7 +36,7 @@ templates_path = ["_templates"]
 MATHJAX = importlib.util.find_spec("sphinx-mathjax-offline")  # Formulas need no network.
 assert MATHJAX is not None and MATHJAX.origin is not None
 html_static_path = ["_static", str(Path(MATHJAX.origin).parent / "static/mathjax/tex-svg.js")]
-suppress_warnings = ["toc.not_included"]  # tests/test_docs_site.py says which pages no contents name.
+suppress_warnings = ["toc.not_included"]  # A page may land before the table of contents names it.
 
 # Markdown as GitHub reads it: ```math, $...$, anchors of headings, <img>.
 myst_enable_extensions = ["dollarmath", "html_image", "colon_fence"]

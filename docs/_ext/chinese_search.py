@@ -1,8 +1,8 @@
 """Search in Chinese, by pairs of characters.
 
-Chinese has no spaces. Sphinx cuts a page into words with a dictionary, but the reader's question not
-at all; so it finds only questions of one word. Here both are cut into every two neighbouring
-characters, as search engines do where they know no dictionary, and any phrase is found.
+Chinese has no spaces. Sphinx cuts a page into words with a dictionary, but never the reader's
+question; so it finds only questions of one word. Here both are cut into every two neighbouring
+characters, as search engines do without a dictionary, and any phrase is found.
 """
 
 import re
@@ -31,7 +31,6 @@ class Chinese(SearchEnglish):
     """Pages and questions, cut by the same rule in Python and in the browser."""
 
     lang = "zh"
-    language_name = "Chinese"
     js_splitter_code = r"""
 var splitQuery = (query) =>
   (query.match(/[\u3400-\u9fff]+|[\p{Letter}\p{Number}_]+/gu) || []).flatMap((word) =>

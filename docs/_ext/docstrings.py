@@ -1,4 +1,4 @@
-"""Shows docstrings as they stand: reST would join a formula's lines, and read |x| and val_ as markup."""
+"""Shows docstrings as they stand: reST would join a formula's lines, and read |x| as markup."""
 
 import re
 from typing import Any
@@ -6,14 +6,16 @@ from typing import Any
 from sphinx.application import Sphinx
 
 HEADING = re.compile(r"[A-Z][A-Za-z ]*:$")  # "Args:", whose indented lines are no formula.
-MARKUP = re.compile(r"\||(?<=\w)_(?!\w)|(?<=: )[A-Za-z]\.$")  # |x|; val_; "x: X.", no list's item X.
+MARKUP = re.compile(
+    r"\||(?<=\w)_(?!\w)|(?<=: )[A-Za-z]\.$"
+)  # |x|; val_; "x: X.", no list's item X.
 
 
 def keep_formulas(lines: list[str]) -> list[str]:
-    """Puts "::" before each block of indented lines that follows a paragraph, and escapes the rest.
+    r"""Puts "::" before each indented block that follows a paragraph, and escapes the rest.
 
     >>> keep_formulas(["Adds.", "", "    z = |x|", "", "Args:", "  x: A row.", "", "  y: |x|."])
-    ['Adds.', '', '::', '', '    z = |x|', '', 'Args:', '  x: A row.', '', '  y: \\\\|x\\\\|.']
+    ['Adds.', '', '::', '', '    z = |x|', '', 'Args:', '  x: A row.', '', '  y: \\|x\\|.']
     """
     kept: list[str] = []
     above = ""  # The last line that is neither empty nor indented.

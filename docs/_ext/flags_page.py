@@ -27,7 +27,9 @@ def flags(kinds: list[type[Options]]) -> Iterator[str]:
 def reference() -> str:
     """All commands, each with its own flags, in Markdown."""
     parts = ["## jaxnets train\n\nTrain a network and report its test accuracy.\n\n"]
-    parts.append("```text\njaxnets train [--flag=value ...]\npython train.py [--flag=value ...]\n```\n\n")
+    parts.append(
+        "```text\njaxnets train [--flag=value ...]\npython train.py [--flag=value ...]\n```\n\n"
+    )
     parts.append("The defaults shown are those of `Config`; a network's recipe changes some: ")
     parts.append("`jaxnets train --model=NAME --help_all` shows them.\n\n")
     parts += flags([Config, ConfigFile])

@@ -1,4 +1,4 @@
-"""Each page links to itself in the other language, or to the other home where it has no translation."""
+"""Each page links to itself in the other language, or else to the other language's home."""
 
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,7 @@
 """Links to the code and to the other language's pages, which lie outside what Sphinx reads.
 
-`path/to/file.py:name` in a page becomes a link to that line of the file, and `[text](../file)` one to
-the file. Both lead to pages that show the files; a name that is not there is a warning.
+`path/to/file.py:name` in a page becomes a link to that line of the file, and `[text](../file)` one
+to the file. Both lead to pages that show the files; a name that is not there is a warning.
 """
 
 import ast
@@ -31,9 +31,9 @@ REFERENCE = re.compile(r"([\w/]+\.py)(?::([\w.]+))?")
 
 
 def line_of(source: str, name: str) -> int | None:
-    """The line that defines `function`, `Class.method` or `CONSTANT` in a module; None if none does.
+    r"""The line that defines `function`, `Class.method` or `CONSTANT` in a module, or None.
 
-    >>> line_of("a = b = 1\\n\\nclass C:\\n    def f(self): ...\\n", "C.f"), line_of("x = 1", "y")
+    >>> line_of("a = b = 1\n\nclass C:\n    def f(self): ...\n", "C.f"), line_of("x = 1", "y")
     (4, None)
     """
     body: list[ast.stmt] = ast.parse(source).body
@@ -51,7 +51,7 @@ def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
     for node in body:
         yield node
         if isinstance(node, ast.If | ast.Try):
-            yield from _statements(node.body)
+            yield from _statements(node.body + node.orelse)
 
 
 def _names(node: ast.stmt) -> list[str]:
@@ -88,7 +88,7 @@ SHOWN_FILES = frozenset(shown_files())
 
 
 class OutsideLinks(SphinxTransform):
-    """Gives the links that leave Sphinx' source folder their addresses, before Sphinx looks for them."""
+    """Gives the links that leave Sphinx' source folder their addresses, before Sphinx looks."""
 
     default_priority = 400
 
@@ -139,7 +139,9 @@ class OutsideLinks(SphinxTransform):
         literal.replace_self(self._reference(address, [literal.deepcopy()]))
 
     def _reference(self, address: str, children: list[nodes.Node]) -> nodes.reference:
-        here = (Path(self.env.srcdir) / self.env.docname).relative_to(DOCS).parent.as_posix()
+        here = posixpath.dirname(self.env.docname)
+        if self.env.config.language != "en":  # That site lies in the English one's folder zh.
+            here = posixpath.join("zh", here)
         uri = posixpath.relpath(address, here)
         return nodes.reference("", "", *children, refuri=uri, internal=True)
 
@@ -156,7 +158,11 @@ def code_pages(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
             lexer = TextLexer()
         code = highlight((ROOT / path).read_text("utf-8"), lexer, formatter)
         body = f'<section class="code-page"><h1>{path}</h1>{code}</section>'
-        yield f"code/{path}", {"title": path, "body": body, "toc": "", "display_toc": False}, "page.html"
+        yield (
+            f"code/{path}",
+            {"title": path, "body": body, "toc": "", "display_toc": False},
+            "page.html",
+        )
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -1,0 +1,122 @@
+"""The Chinese pages against the English ones: the same code, the same formulas, the same terms."""
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+DOCS = ROOT / "docs"
+PAGES = sorted(p for p in (DOCS / "zh").rglob("*") if p.suffix in (".md", ".ipynb"))
+FENCE = re.compile(r"^( *)(```+|:::+)(.*?)\n(.*?)^\1\2 *$", re.MULTILINE | re.DOTALL)
+COMMENT = re.compile(r"(^|\s)(#|//) .*$", re.MULTILINE)  # The only words in code that differ.
+FORMULA = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+)\$", re.DOTALL)
+
+
+def cells_of(path: Path) -> list[tuple[str, str]]:
+    """A notebook's cells, or a Markdown page as one: their kinds and texts."""
+    text = path.read_text("utf-8")
+    if path.suffix == ".md":
+        return [("markdown", text)]
+    return [(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(text)["cells"]]
+
+
+def code_of(path: Path) -> list[str]:
+    """The code blocks and cells, without their comments; a directive is no code."""
+    blocks = []
+    for kind, text in cells_of(path):
+        fences = [(found[3], found[4]) for found in FENCE.finditer(text) if found[2][0] == "`"]
+        parts = [("", text)] if kind == "code" else fences
+        blocks += [f"{language}\n{code}" for language, code in parts if language[:1] != "{"]
+    return [re.sub(r"\s+\n", "\n", COMMENT.sub("", block)).strip() for block in blocks]
+
+
+def formulas_of(path: Path) -> Counter[str]:
+    """The formulas in the sentences, whose order a translation may change."""
+    texts = [FENCE.sub("", text) for kind, text in cells_of(path) if kind == "markdown"]
+    found = FORMULA.findall(re.sub(r"`[^`]*`", "", "\n".join(texts)))
+    return Counter("".join(pair).strip() for pair in found)
+
+
+def differences(chinese: Path, english: Path) -> list[str]:
+    """What stands in one page only, or in another order."""
+    ours, theirs = code_of(chinese), code_of(english)
+    found = [f"{a!r} beside {b!r}" for a, b in zip(ours, theirs, strict=False) if a != b]
+    if len(ours) != len(theirs):
+        found.append(f"{len(ours)} blocks of code beside {len(theirs)}")
+    ours, theirs = formulas_of(chinese), formulas_of(english)
+    return (
+        found
+        + [f"only in Chinese: ${f}$" for f in ours - theirs]
+        + [f"only in English: ${f}$" for f in theirs - ours]
+    )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
+def test_a_translation_has_the_code_and_the_formulas_of_the_english_page(page):
+    english = DOCS / page.relative_to(DOCS / "zh")
+    assert english.exists(), f"{page} translates nothing"
+    assert differences(page, english) == []
+
+
+ENGLISH = """# A page
+Take $x$ and $y$ with `$HOME`.
+
+```sh
+python train.py  # trains
+```
+
+```math
+z = x + y
+```
+"""
+CHINESE = ENGLISH.replace("# A page", "# 页面").replace("# trains", "# 训练")
+CHINESE = CHINESE.replace("Take $x$ and $y$ with", "取 $y$ 和 $x$，以及")
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "found"),
+    [
+        ("", "", 0),
+        ("train.py", "train.py --epochs=1", 1),
+        ("z = x + y", "z = x - y", 1),
+        ("$x$", "$X$", 2),
+        ("```sh", "```text", 1),
+        ("```math\nz = x + y\n```\n", "", 1),
+    ],
+)
+def test_a_translation_that_drifted_is_found(tmp_path, right, wrong, found):
+    english, chinese = tmp_path / "page.md", tmp_path / "zh.md"
+    english.write_text(ENGLISH, "utf-8")
+    chinese.write_text(CHINESE.replace(right, wrong), "utf-8")
+    assert len(differences(chinese, english)) == found
+
+
+def test_a_notebook_that_drifted_is_found(tmp_path):
+    def write(name, *cells):
+        path = tmp_path / name
+        cells = [{"cell_type": kind, "source": [text]} for kind, text in cells]
+        path.write_text(json.dumps({"cells": cells}), "utf-8")
+        return path
+
+    english = write("en.ipynb", ("markdown", "Take $x$."), ("code", "x = 1  # one"))
+    same = write("same.ipynb", ("markdown", "取 $x$。"), ("code", "x = 1  # 一"))
+    drifted = write("drifted.ipynb", ("markdown", "取 $y$。"), ("code", "x = 2  # 一"))
+    assert differences(same, english) == []
+    assert len(differences(drifted, english)) == 3
+
+
+def rows_of(page: str) -> list[list[str]]:
+    """The rows of a page's table, without its head."""
+    lines = [line for line in (DOCS / page).read_text("utf-8").splitlines() if line[:1] == "|"]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def test_both_glossaries_have_the_same_terms_each_in_its_order():
+    english, chinese = rows_of("glossary.md"), rows_of("zh/glossary.md")
+    assert len(english) > 70
+    assert sorted(row[:2] for row in english) == sorted([row[2], row[0]] for row in chinese)
+    for words in ([row[0].lower() for row in english], [row[1].lower() for row in chinese]):
+        assert words == sorted(words)

@@ -1,0 +1,113 @@
+"""What the site adds to Sphinx: links to the code, formulas, flags, Chinese search."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from browser import CHROMIUM, Browser
+from conftest import ROOT
+
+pytest.importorskip("sphinx")
+pytest.importorskip("myst_nb")
+
+import chinese_search
+import flags_page
+import links
+
+from jaxnets.cli.commands import COMMANDS
+from jaxnets.cli.flags import ConfigFile
+from jaxnets.config.fields import Config
+from jaxnets.config.options import options_of
+
+
+def test_every_file_that_a_page_may_name_has_a_page():
+    assert {"train.py", "jaxnets/backprop/dense.py", "tests/conftest.py"} <= links.SHOWN_FILES
+    assert links.address_of("train.py", "#L-3") == "code/train.py.html#L-3"
+    assert links.address_of("docs/backprop/one-neuron.md", "#x") == "backprop/one-neuron.html#x"
+    assert links.address_of("CONTRIBUTING.md") == "contributing.html"
+    assert links.address_of("LICENSE") is None
+
+
+def test_a_name_is_found_at_the_line_that_defines_it():
+    source = (ROOT / "jaxnets/backprop/dense.py").read_text("utf-8")
+    line = links.line_of(source, "dense_backward")
+    assert line and source.splitlines()[line - 1].startswith("def dense_backward(")
+    nested = "if True:\n    A = 1\nelse:\n    class B:\n        x: int = 0\n"
+    assert [links.line_of(nested, name) for name in ("A", "B", "B.x", "x")] == [2, 4, 5, None]
+
+
+def test_the_page_of_flags_names_every_command_and_flag():
+    text = flags_page.reference()
+    kinds = [Config, ConfigFile, *(command for command, *_ in COMMANDS.values())]
+    for kind in kinds:
+        for field in options_of(kind):
+            assert field.metadata["help"].split(",")[0].replace("*", "\\*") in text, field.name
+    assert [f"\n## jaxnets {name}\n" in text for name in COMMANDS] == [True] * len(COMMANDS)
+    assert "`--learning_rate=X`\n: peak learning rate" in text
+
+
+def build(source: Path, site: Path) -> subprocess.CompletedProcess:
+    """Builds a folder as the Chinese site, which is the smaller one."""
+    options = ["-W", "--keep-going", "-q", "-b", "html", "-t", "zh", "-c", str(ROOT / "docs")]
+    command = [sys.executable, "-m", "sphinx", *options, str(source), str(site)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+
+
+@pytest.mark.slow
+def test_a_link_that_leads_nowhere_stops_the_build(tmp_path):
+    (tmp_path / "index.md").write_text(
+        "# Page\n\n`jaxnets/losses.py:mse`, `jaxnets/losses.py:mze`\n\n"
+        "[there](other.md), [gone](gone.md), [no such part](other.md#gone), [part](other.md#here)\n"
+    )
+    (tmp_path / "other.md").write_text("# Other\n\n## Here\n")
+    done = build(tmp_path, tmp_path / "site")
+    assert done.returncode == 1
+    warnings = [line for line in done.stderr.splitlines() if "WARNING" in line]
+    wanted = ("mze: no such name", "gone.md", "gone")
+    assert len(warnings) == 3, done.stderr
+    assert all(any(word in line for line in warnings) for word in wanted), done.stderr
+    page = (tmp_path / "site" / "index.html").read_text("utf-8")
+    line = links.line_of((ROOT / "jaxnets/losses.py").read_text("utf-8"), "mse")
+    assert f'href="../code/jaxnets/losses.py.html#L-{line}"' in page
+
+
+def test_chinese_is_cut_into_pairs():
+    assert chinese_search.pairs("损失函数 cross-entropy") == [
+        "损失", "失函", "函数", "cross", "entropy",
+    ]  # fmt: skip
+    assert chinese_search.pairs("用Relu层") == ["用", "Relu", "层"]
+
+
+PAGE = """# 反向传播
+
+用链式法则从损失函数求到每个参数：$z = xW + b$。也叫 backpropagation。
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+def test_chinese_words_are_found_in_a_browser_and_nothing_comes_from_the_network(tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "index.md").write_text("# 主页\n\n```{toctree}\nchain\n```\n", "utf-8")
+    (source / "chain.md").write_text(PAGE, "utf-8")
+    done = build(source, tmp_path / "site")
+    assert done.returncode == 0, done.stderr
+    with Browser(tmp_path / "chromium") as browser:
+        for question, found in (
+            ("反向传播", True), ("链式法则", True), ("损失函数求", True), ("backpropagation", True),
+            ("卷积神经网络", False),
+        ):  # fmt: skip
+            url = (tmp_path / "site" / "search.html").as_uri() + f"?q={question}"
+            browser.call("Page.navigate", url=url)
+            browser.wait("document.querySelector('#search-results .search-summary')?.innerText")
+            answers = "[...document.querySelectorAll('#search-results li a')].map(a => a.innerText)"
+            if found:
+                browser.wait(f"{answers}.length > 0")
+            assert ("反向传播" in browser.evaluate(answers)) == found, question
+        browser.call("Page.navigate", url=(tmp_path / "site" / "chain.html").as_uri())
+        browser.wait("document.querySelector('mjx-container svg') !== null")
+        switch = "document.querySelector('.language-switch')"
+        assert browser.evaluate(f"{switch}.getAttribute('href')") == "../index.html"
+        assert all(url.startswith(("file:", "data:")) for url in browser.requests())

@@ -26,7 +26,12 @@ DOCS = Path(__file__).resolve().parents[1]
 ROOT = DOCS.parent
 SHOWN = ("jaxnets", "tests", "benchmarks", "docs/deploy")
 ENDINGS = {".py", ".md", ".sh", ".js", ".css", ".yaml", ".pbtxt", ".toml"}
-PAGES = {"CONTRIBUTING.md": "contributing", "CHANGELOG.md": "changelog", "README.md": "index"}
+PAGES = {
+    "CONTRIBUTING.md": "contributing",
+    "CHANGELOG.md": "changelog",
+    "README.md": "index",
+    "docs/zh/README.md": "zh/index",
+}
 REFERENCE = re.compile(r"([\w/]+\.py)(?::([\w.]+))?")
 
 

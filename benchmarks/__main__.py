@@ -59,12 +59,13 @@ def main(arguments: list[str]) -> int:
             hint = "remove it or choose another --output"
             raise UserError(f"{output}: numbers of another machine or other versions; {hint}")
         rounds = flags.rounds or (1 if flags.quick else 5)
-        measured = run.run(parts, networks, rounds, flags.quick, flags.limit)
+        measured: list[run.Measurement] = []
         found = {**facts, "quick": flags.quick, "measurements": measured}
-        if old:
-            found = page.merged(old, found)
         output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(json.dumps(found, indent=1) + "\n")
+        for one in run.run(parts, networks, rounds, flags.quick, flags.limit):
+            measured.append(one)  # Kept at once: all parts take hours.
+            output.write_text(json.dumps(page.merged(old, found), indent=1) + "\n")
+        found = page.merged(old, found)
     page.write(found, to)
     print(to)
     return DONE

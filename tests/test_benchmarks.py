@@ -233,7 +233,7 @@ def test_the_page_names_the_machine_what_is_left_out_and_what_failed():
         "Left out: Flax, because flax is not",
     ):
         assert part in text
-    assert "rate, cnn Flax: no" in text.partition("## What failed")[2]
+    assert "- rate of cnn, Flax: no" in text.partition("## What failed")[2]
     assert "mean nothing" not in text
     assert "mean nothing" in page.draw(numbers(quick=True), "page")[0]
     assert {f.name for f in figures} == {"rate", "accuracy-990", "growth-batch"}
@@ -276,6 +276,24 @@ def test_numbers_of_another_machine_are_not_mixed_with_these(run_in_process, tmp
     outcome = run_in_process(main, "benchmarks", "--part=machine", f"--output={output}")
     outcome.assert_refused(str(output), "another machine or other versions")
     assert json.loads(output.read_text()) == numbers()
+
+
+def test_each_number_is_kept_as_soon_as_it_is_there(run_in_process, tmp_path, monkeypatch):
+    output, asked = tmp_path / "numbers.json", []
+
+    def measure(parts, networks, rounds, quick, limit):
+        asked.append((parts, networks, rounds, quick))
+        for number in range(2):
+            if number:
+                assert len(json.loads(output.read_text())["measurements"]) == number
+            yield {"part": "startup", "way": "Flax", "cold": True, "round": number, "error": "no"}
+
+    monkeypatch.setattr(run, "run", measure)
+    flags = "--part=startup", "--network=cnn", "--rounds=2", f"--output={output}"
+    outcome = run_in_process(main, "benchmarks", *flags, f"--page={tmp_path / 'page.md'}")
+    assert (outcome.status, asked) == (0, [(["startup"], ["cnn"], 2, False)])
+    assert len(json.loads(output.read_text())["measurements"]) == 2
+    assert "- startup, Flax: no" in (tmp_path / "page.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -34,9 +34,9 @@ def write(found: dict[str, Any], path: Path) -> None:
 
 
 def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """The new numbers, and the old ones of what was not measured again."""
+    """The new numbers, and the old ones, if any, of what was not measured again."""
     again = {_key(one) for one in new["measurements"]}
-    kept = [one for one in old["measurements"] if _key(one) not in again]
+    kept = [one for one in old.get("measurements", []) if _key(one) not in again]
     return {**new, "measurements": [*kept, *new["measurements"]]}
 
 
@@ -121,8 +121,10 @@ def images_per_cpu_second(one: Measurement) -> float:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of Markdown; all columns but the first are numbers."""
+    """A table of Markdown; all columns but the first are numbers. Without rows there is none."""
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    if len(lines) == 2:
+        return ""
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
@@ -416,7 +418,8 @@ def _growth(parts: dict[str, list[Measurement]], figures: list[Figure]) -> str:
 
 def _failures(ones: list[Measurement]) -> str:
     lines = [
-        f"- {one['part']}, {one.get('network', '')} {one['way']}: {one['error']}\n"
+        f"- {one['part']}{' of ' * ('network' in one)}{one.get('network', '')}, {one['way']}: "
+        f"{one['error']}\n"
         for one in ones
         if "error" in one
     ]

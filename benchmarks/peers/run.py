@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from benchmarks.peers.ways import DENSE, GROWING, INFERENCE, STARTING, TRAINING, Way
 from jaxnets.display import one_line
+from jaxnets.errors import interruptible
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PARTS = ("machine", "rate", "accuracy", "inference", "startup", "growth")
@@ -167,7 +168,11 @@ def start(job: Job, folder: Path, limit: float) -> Ended:
             stdout=subprocess.PIPE,
             stderr=errors,
         )
-        lines, timed_out = _read_lines(process, begun, limit)
+        try:
+            lines, timed_out = _read_lines(process, begun, limit)
+        except BaseException:  # Ctrl-C: nothing outlives this program.
+            process.kill()
+            raise
         _, status, usage = os.wait4(process.pid, 0)
         wall = time.perf_counter() - begun
         process.returncode = os.waitstatus_to_exitcode(status)  # wait4 has taken it from Popen.
@@ -216,24 +221,24 @@ def result_of(job: Job, ended: Ended, folder: Path) -> Measurement:
 
 def run(
     parts: Sequence[str], networks: Sequence[str], rounds: int, quick: bool, limit: float
-) -> list[Measurement]:
-    """Measures all rounds; a failure is one of the measurements."""
-    measurements: list[Measurement] = []
-    with tempfile.TemporaryDirectory() as name:
+) -> Iterator[Measurement]:
+    """Yields the measurements of all rounds; a failure is one of them."""
+    with interruptible(), tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         unpack_mnist(folder / "MNIST" / "raw")
         todo = jobs(parts, networks, folder, quick)
         for number in range(rounds):
             turn = number % max(1, len(todo))  # Another one comes first in each round.
             for place, job in enumerate(todo[turn:] + todo[:turn], start=1):
+                if number == 0 and job.labels.get("cold") is False:
+                    start(job, folder, limit)  # It compiles what is kept for the measured one.
                 ended = start(job, folder, limit)
                 found = {**result_of(job, ended, folder), "round": number}
-                measurements.append(found)
                 what = ", ".join(str(value) for value in job.labels.values())
                 said = f"  failed: {one_line(str(found['error']))}" if "error" in found else ""
                 where = f"round {number + 1}/{rounds}, {place}/{len(todo)}"
                 print(f"{where}: {what}{said}", file=sys.stderr, flush=True)
-    return measurements
+                yield found
 
 
 def unpack_mnist(folder: Path) -> None:

@@ -36,7 +36,8 @@ templates_path = ["_templates"]
 MATHJAX = importlib.util.find_spec("sphinx-mathjax-offline")  # Formulas need no network.
 assert MATHJAX is not None and MATHJAX.origin is not None
 html_static_path = ["_static", str(Path(MATHJAX.origin).parent / "static/mathjax/tex-svg.js")]
-suppress_warnings = ["toc.not_included"]  # A page may land before the table of contents names it.
+# A page may land before the contents name it; a heading may be small.
+suppress_warnings = ["toc.not_included", "myst.header"]
 
 # Markdown as GitHub reads it: ```math, $...$, anchors of headings, <img>.
 myst_enable_extensions = ["dollarmath", "html_image", "colon_fence"]

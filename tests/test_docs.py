@@ -77,12 +77,6 @@ def test_relative_links_lead_somewhere(document):
             assert anchor in anchors_of(path), f"{document.name} links to {target}"
 
 
-def test_the_chinese_readme_has_the_blocks_of_the_english_one():
-    pages = [ROOT / "README.md", ROOT / "docs" / "zh" / "README.md"]
-    english, chinese = (FENCE.findall(page.read_text("utf-8")) for page in pages)
-    assert chinese == english and len(english) > 5
-
-
 def exists(path: str, name: str) -> bool:
     """Whether a reference leads to a name."""
     if path.startswith("tests/"):  # Some tests need packages that may be missing.

@@ -75,6 +75,10 @@ class Experiment(Described):
             from jaxnets.training.augment import augmentation
 
             augment = augmentation(config.augmentations, data, config.input_size)
+        if config.label_smoothing:
+            from jaxnets.training.augment import with_smooth_labels
+
+            augment = with_smooth_labels(augment, config.label_smoothing, data.num_classes)
         model = create_model(config, data.num_classes)
         loss_and_grad = make_loss_and_grad(config, model)
         return cls(

@@ -24,7 +24,8 @@ from conftest import (
 from safetensors.numpy import load_file, save_file
 
 from jaxnets.config.fields import preset
-from jaxnets.config.recipes import PAPER, PRESETS
+from jaxnets.config.named_recipes import PAPER
+from jaxnets.config.recipes import PRESETS
 from jaxnets.experiment import Experiment
 from jaxnets.machine.platform import compiler_options_for_init
 from jaxnets.models import MODELS
@@ -114,8 +115,8 @@ def test_the_papers_recipe_is_its_section_5():
 @pytest.mark.parametrize(
     ("flags", "parts"),
     [
-        (["--model=cnn", "--recipe=paper"], ["recipe: cnn has none (only for alexnet, "]),
-        (["--model=alexnet_small", "--recipe=paper"], ["recipe: alexnet_small has none"]),
+        (["--model=cnn", "--recipe=paper"], ["recipe: cnn has no paper (only for alexnet, "]),
+        (["--model=alexnet_small", "--recipe=paper"], ["recipe: alexnet_small has no paper"]),
         (["--model=alexnet", "--recipe=papr"], ['unknown recipe "papr"; did you mean "paper"']),
         (["--model=cnn", "--init=paper"], ["init: cnn has none", "alexnet_small"]),
         (["--model=cnn", "--normalize=none"], ["only for alexnet, alexnet_paper, alexnet_ungr"]),

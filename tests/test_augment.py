@@ -401,6 +401,27 @@ def test_gradients_by_hand_are_autodiffs_on_mixed_pictures(pictures, float64, mo
         assert_close(both.params, auto.params, 1e-9)
 
 
+@pytest.mark.parametrize("share", [0.1, 1.0])
+def test_smooth_labels_give_pytorchs_loss(share):
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle; not installed")
+    rng = np.random.default_rng(0)
+    logits, labels = rng.standard_normal((6, 4), np.float32), np.array([0, 3, 1, 1, 2, 0], np.int32)
+    smooth = module.with_smooth_labels(no_augmentation, share, 4)
+    batch = Batch(np.zeros((6, 2, 2, 1), np.float32), labels, np.ones(6, np.float32))
+    smoothed = smooth(jax.random.key(0), batch, 0).labels
+    np.testing.assert_allclose(smoothed.sum(axis=1), 1, rtol=1e-6)
+    ours = np.asarray(cross_entropy(jnp.asarray(logits), smoothed))
+    loss = torch.nn.CrossEntropyLoss(reduction="none", label_smoothing=share)
+    theirs = loss(torch.from_numpy(logits), torch.from_numpy(labels).long()).numpy()
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+
+
+@pytest.mark.usefixtures("uniform_weights")
+def test_gradients_by_hand_are_autodiffs_on_smooth_labels(pictures, float64):
+    common = dict(precision="float64", label_smoothing=0.1, epochs=1)
+    train_on(pictures, config_of("softmax", gradients="both", check_every=1, **common))
+
+
 @pytest.mark.usefixtures("uniform_weights", "quick_steps")
 @pytest.mark.slow
 def test_the_check_of_the_gradients_sees_the_mixed_pictures(pictures, monkeypatch):

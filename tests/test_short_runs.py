@@ -11,7 +11,7 @@ from jaxnets.config.fields import preset
 from jaxnets.errors import UserError
 from jaxnets.metrics import Metrics
 from jaxnets.runs.run import load_data
-from jaxnets.runs.terminal import chance_note
+from jaxnets.runs.terminal import ending
 
 
 def test_a_limit_draws_images_with_their_own_labels(tiny):
@@ -106,8 +106,9 @@ def test_a_run_is_at_chance_if_one_answer_would_be_right_as_often(confusion, is_
     counts = np.array(confusion)
     correct, total = counts.trace(), counts.sum()
     test = Metrics(np.float64(9.0), correct, total, counts, total)
-    note = chance_note(test, ("cat", "d\x1bg", "bird"), preset("softmax", learning_rate=7.0))
-    assert bool(note) == is_noted
+    config = preset("softmax", learning_rate=7.0)
+    note = ending(test, ("cat", "d\x1bg", "bird"), config, "runs/x", [])
+    assert ("no better than" in note) == is_noted
     if is_noted:
         assert "always answering cat (0.4167)" in note
         assert "another --learning_rate than 7, or more --epochs than 10" in note

@@ -142,6 +142,30 @@ def test_a_short_epoch_in_one_loop_is_one_step_by_step(tiny, tiny_preset, float6
     assert_close(ends[0][0], ends[1][0], 1e-12)
 
 
+@pytest.mark.parametrize("model", [slow("softmax"), slow("cnn")])
+def test_muon_with_smooth_labels_resumes_to_the_same_bits(
+    model, train_tiny, run_main, interrupt_after, tmp_path, monkeypatch
+):
+    flags = ("--optimizer=muon", "--label_smoothing=0.1", "--steps_per_epoch=3")
+    assert train_tiny(model, *flags).status == 0
+    whole, bits = history(tmp_path / "run"), params_sha256(tmp_path / "run")
+    interrupt_after(1 if model == "softmax" else 4)
+    assert train_tiny(model, *flags, "--overwrite").status == 130
+    monkeypatch.undo()
+    assert run_main("--resume", f"--workdir={tmp_path / 'run'}").status == 0
+    assert (history(tmp_path / "run"), params_sha256(tmp_path / "run")) == (whole, bits)
+
+
+def test_the_fast_recipe_is_the_cnns_and_flags_change_it():
+    config = preset("cnn", recipe="fast")
+    assert (config.dropout, config.augment, config.optimizer) == (0, "none", "sgd")
+    assert config.label_smoothing and config.steps_per_epoch
+    assert preset("cnn", recipe="fast", epochs=7).epochs == 7
+    assert preset("cnn").label_smoothing == 0
+    with pytest.raises(UserError, match="recipe: alexnet has no fast"):
+        preset("alexnet", recipe="fast")
+
+
 def test_network_fit_stops_as_train_py_does(train_to_target, tiny_folder, tmp_path, capsys):
     train_to_target()
     theirs = tmp_path / "run"
@@ -166,6 +190,7 @@ def test_network_fit_stops_as_train_py_does(train_to_target, tiny_folder, tmp_pa
             "stop_at_target watches the validation accuracy, but no images are held back",
         ),
         (dict(steps_per_epoch=0), "steps_per_epoch: expected"),
+        (dict(label_smoothing=0.1, loss="squared_error"), "label_smoothing: squared_error has no"),
     ],
 )
 def test_what_does_not_fit_is_refused(settings, message):

@@ -89,6 +89,32 @@ def test_an_update_rule_is_the_published_one(oracle, name, arguments):
         np.testing.assert_allclose(np.asarray(p), expected, rtol=0, atol=2e-6)
 
 
+def test_muon_is_optaxs_on_the_matrices_of_the_kernels():
+    """A convolution's kernel is the matrix of its rows; biases are Adam's."""
+    rng = np.random.default_rng(0)
+    shapes = {"conv": (3, 3, 4, 8), "dense": (12, 6), "bias": (6,)}
+    params: Any = {name: rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}
+    rows = {"conv": (36, 8), "dense": (12, 6), "bias": (6,)}
+    ours = create_optimizer("muon", 0.01, weight_decay=0.1)
+    theirs = optax.contrib.muon(0.01, weight_decay=0.1, consistent_rms=0.2)
+    p, flat = params, {name: x.reshape(rows[name]) for name, x in params.items()}
+    state, their_state = ours.init(p), theirs.init(flat)
+    updates: Any = None
+    for _ in range(3):
+        g = {name: rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}
+        flat_g = {name: x.reshape(rows[name]) for name, x in g.items()}
+        updates, state = quick_jit(ours.update)(g, state, p)
+        expected, their_state = quick_jit(theirs.update)(flat_g, their_state, flat)
+        p: Any = optax.apply_updates(p, updates)
+        flat: Any = optax.apply_updates(flat, expected)
+        for name, x in p.items():
+            np.testing.assert_allclose(x, flat[name].reshape(shapes[name]), rtol=0, atol=1e-5)
+    # Nearly orthogonal: five Newton-Schulz steps leave singular values from 0.7 to 1.2.
+    scaled = np.asarray(updates["dense"]) + 0.01 * 0.1 * np.asarray(p["dense"])
+    sizes = np.linalg.svd(scaled / (0.01 * 0.2 * np.sqrt(12)), compute_uv=False)
+    assert 0.5 < sizes.min() <= sizes.max() < 1.4
+
+
 def cosine(low, high, share):
     """From high to low as half a cosine wave."""
     return low + (high - low) * (1 + np.cos(np.pi * share)) / 2

@@ -14,16 +14,12 @@ ALIASES = dict(lr="learning_rate", bs="batch_size", wd="weight_decay")
 LARGE_ALEXNETS = ("alexnet", "alexnet_paper", "alexnet_ungrouped")
 
 # Keras' default learning rates, for an optimizer that is not the recipe's.
-KERAS_RATES = {"sgd": 0.01, "rmsprop": 0.001, "adam": 0.001}
+KERAS_RATES = {"sgd": 0.01, "rmsprop": 0.001, "adam": 0.001, "muon": 0.001}
 
 Recipe = dict[str, Any]
 
-# --recipe=paper: Krizhevsky et al. 2012. Section 5: the update rule, the initialisation, a rate of
-# 0.01 divided by 10 when the validation error stops falling, three times in all; about 90 epochs.
-# Section 2: bytes minus their mean. How long to wait for the error to fall is ours.
-PAPER: Recipe = dict(input_size=224, init="paper", normalize="paper", dropout=0.5)
-PAPER |= dict(epochs=90, batch_size=128, learning_rate=0.01, momentum=0.9, weight_decay=5e-4)
-PAPER |= dict(schedule="plateau", augment="crop,flip,pca", ten_crop=True)
+# The networks of each value of --recipe; named_recipes.py has the fields that it brings.
+NAMED = {"paper": LARGE_ALEXNETS, "fast": ("cnn",)}
 
 _ONE_CYCLE: Recipe = dict(schedule="one_cycle", batch_size=128, momentum=0.9)
 _ALEXNET: Recipe = _ONE_CYCLE | dict(init="he", weight_decay=5e-4)
@@ -50,7 +46,7 @@ PRESETS: dict[str, Recipe] = {
     | dict(latent_dims=(100, 200, 300), search_epochs=20, log_format="lecture", gradients="manual")
     | dict(epochs=50, batch_size=None, learning_rate=1e-5, reduction="sum", validation_size=0),
     # The lecture has only the title: ours, the best found within four minutes on two cores.
-    "cnn": dict(hidden=(256,), activation="relu", dropout=0.3, augment="shift")
+    "cnn": dict(recipe=None, hidden=(256,), activation="relu", dropout=0.3, augment="shift")
     | _ONE_CYCLE
     | dict(epochs=20, learning_rate=0.15, nesterov=True, weight_decay=1e-4),
     # The lecture has only the title. Krizhevsky et al. 2012: batch 128, momentum 0.9, decay 5e-4,
@@ -71,8 +67,10 @@ PRESETS: dict[str, Recipe] = {
 def brought_by(recipe: Recipe, changes: Recipe) -> Recipe:
     """The fields of a recipe that changes of other fields bring with them (see fields.preset)."""
     brought: Recipe = {}
-    if changes.get("recipe") == "paper" and "recipe" in recipe:
-        brought |= PAPER
+    if changes.get("recipe") in NAMED and "recipe" in recipe:
+        from jaxnets.config.named_recipes import RECIPES
+
+        brought |= RECIPES[changes["recipe"]]
     if changes.get("init_from") is not None and "normalize" in recipe:
         brought["normalize"] = "imagenet"
     if (optimizer := changes.get("optimizer", recipe["optimizer"])) != recipe["optimizer"]:

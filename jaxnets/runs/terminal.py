@@ -48,19 +48,6 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60:,} h {minutes % 60} min"
 
 
-def chance_note(test: Metrics, class_names: Sequence[str], config: Config) -> str:
-    """The line about a network that is no better than one that always gives the same answer."""
-    counts = np.asarray(test.confusion).sum(axis=1)
-    if test.correct > counts.max():
-        return ""
-    most = printable(class_names[int(counts.argmax())])
-    return (
-        f"note: test accuracy {test.accuracy:.4f} is no better than always answering {most} "
-        f"({counts.max() / int(test.count):.4f}): try another --learning_rate than "
-        f"{config.learning_rate:g}, or more --epochs than {config.epochs}\n"
-    )
-
-
 def large_folder_note(state: TrainState, config: Config) -> str:
     """The line that announces a run folder of more than LARGE_FOLDER bytes."""
     size = sum(leaf.nbytes for leaf in jax.tree.leaves((state.params, state.opt_state)))
@@ -89,7 +76,10 @@ def ending(
     report, predict = (
         printable(shlex.join([*program(name), where])) for name in ("report", "predict")
     )
-    line += chance_note(test, names, config)
+    if test.correct <= (counts := np.asarray(test.confusion).sum(axis=1)).max():
+        from jaxnets.runs.chance import chance_note
+
+        line += chance_note(test.accuracy, counts, names, config)
     line += f"run folder: {printable(where)}\n{REPORT}{report}"
     return f"{line}\n{PICTURES}{predict} PICTURE"
 

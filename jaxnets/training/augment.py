@@ -76,6 +76,23 @@ def augmentation(names: Sequence[str], data: Dataset, input_size: int | None = N
     return augment
 
 
+def with_smooth_labels(augment: Augment, share: float, num_classes: int) -> Augment:
+    """Spreads a share of each label evenly over all classes, after an augmentation.
+
+    y' = (1 - s) y + s / K. The loss and its derivation stay those of any probabilities y', as
+    after mix-up; Keras and PyTorch have the same under the name label_smoothing.
+
+    Source: Szegedy et al. 2016, "Rethinking the Inception Architecture for Computer Vision".
+    """
+
+    def smoothed(key: jax.Array, batch: Batch, first: Any) -> Batch:
+        batch = augment(key, batch, first)
+        y = probabilities_of(jnp.asarray(batch.labels), num_classes, jnp.float32)
+        return batch._replace(labels=(1 - share) * y + share / num_classes)
+
+    return smoothed
+
+
 def crop(key: jax.Array, image: jax.Array, input_size: int | None = None) -> jax.Array:
     """A random window [h, w, C] of an image [H, W, C] of any dtype, each equally probable.
 

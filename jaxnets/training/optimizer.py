@@ -44,7 +44,7 @@ def create_optimizer(
 
     Args:
       name: "sgd" or "rmsprop", whose weight decay is added to the gradient (the L2 penalty of
-        Keras and PyTorch), or "adam", which decouples it (Loshchilov and Hutter 2019).
+        Keras and PyTorch), or "adam" or "muon", which decouple it (Loshchilov and Hutter 2019).
       learning_rate: A number or a schedule.
       momentum: The momentum of sgd; 0 for none.
       nesterov: Whether sgd uses Nesterov's momentum.
@@ -52,10 +52,14 @@ def create_optimizer(
     """
     if name == "adam":
         return optax.adamw(learning_rate, weight_decay=weight_decay)
+    if name == "muon":
+        from jaxnets.training.muon import muon
+
+        return muon(learning_rate, weight_decay)
     if name == "sgd":
         rule = optax.sgd(learning_rate, momentum=momentum or None, nesterov=nesterov)
     elif name == "rmsprop":
         rule = optax.rmsprop(learning_rate, decay=RMSPROP_DECAY, eps=RMSPROP_EPSILON)
     else:
-        raise ValueError(f"optimizer: expected sgd, rmsprop or adam, got {name!r}")
+        raise ValueError(f"optimizer: expected sgd, rmsprop, adam or muon, got {name!r}")
     return optax.chain(optax.add_decayed_weights(weight_decay), rule) if weight_decay else rule

@@ -1,6 +1,7 @@
 """`python -m benchmarks`: the peers compute one network; the page's ratios are those it shows."""
 
 import dataclasses
+import doctest
 import importlib
 import json
 import re
@@ -11,7 +12,7 @@ import pytest
 from conftest import ROOT, assert_close, shapes_of, slow
 
 from benchmarks.__main__ import main
-from benchmarks.peers import page, run
+from benchmarks.peers import networks, page, run
 from benchmarks.peers.networks import (
     draw_params,
     flops_per_image,
@@ -126,6 +127,12 @@ def test_the_products_are_those_that_xla_counts(model):
     assert flops_per_image(network, training=False) == pytest.approx(counted, rel=0.1)
 
 
+@pytest.mark.parametrize("module", [networks, page])
+def test_the_examples_in_the_docstrings_hold(module):
+    failed, tried = doctest.testmod(module)
+    assert tried and not failed
+
+
 def numbers(**changes):
     """A tiny benchmark's numbers: two rounds, made up."""
     rng = np.random.default_rng(0)
@@ -177,7 +184,7 @@ def test_every_ratio_is_that_of_the_numbers_beside_it():
     checked = 0
     for head, rows in tables(text):
         for column, name in enumerate(head):
-            if not name.startswith("/ ") or name == "/ matrix product":
+            if not name.startswith("/ ") or name in page.SHARES:
                 continue
             source = max(i for i in range(column) if not head[i].startswith(("from", "/", "95")))
             shown = [row for row in rows if row[column] != "–"]
@@ -195,15 +202,20 @@ def test_every_ratio_is_that_of_the_numbers_beside_it():
     assert checked > 40
 
 
-def test_the_share_of_the_matrix_product_is_that_of_the_rates_shown():
+@pytest.mark.parametrize(
+    ("column", "machine", "work"), [(-2, "matrix product .*?", "MFLOP"), (-1, "copy of .*?", "kB")]
+)
+def test_the_shares_of_the_machine_are_those_of_the_rates_shown(column, machine, work):
     text, _ = page.draw(numbers(), "page")
-    (sgemm,) = map(float, re.findall(r"matrix product .*?\| ([\d.]+)", text))
+    (rate,) = map(float, re.findall(rf"\| {machine}\| ([\d.]+)", text))
     section = text.partition("### cnn")[2]
-    flops = float(re.findall(r"([\d.]+) MFLOP", section)[0])
+    of_image = float(re.findall(rf"([\d.]+) {work}", section)[0])
+    unit = 1e6 if work == "MFLOP" else 1e3
     _, rows = next(tables(section))
     for row in rows:
-        share = float(row[1].replace(",", "")) * flops / 1e3 / sgemm
-        assert float(row[-1]) == pytest.approx(share, rel=0.05, abs=0.0051)
+        share = float(row[1].replace(",", "")) * of_image * unit / (1e9 * rate)
+        off = 0.0051 if share >= 0.1 else 0.05 * share
+        assert float(row[column]) == pytest.approx(share, abs=off)
 
 
 def test_a_program_that_never_gets_there_is_said_so():

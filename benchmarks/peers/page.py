@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.peers.charts import Bar, bars
-from benchmarks.peers.networks import flops_per_image, network_of
+from benchmarks.peers.networks import Network, flops_per_image, network_of
 from benchmarks.peers.run import GROWTH, TARGETS
 from benchmarks.peers.ways import NETWORKS, OURS
 from jaxnets.report.charts import Series, curves
@@ -22,6 +22,7 @@ EXAMPLE = " example"  # The name of a library's own MNIST example has it.
 # Heads of the ratios to the peer with the largest rate, the least time and the least memory.
 BEST, FASTEST, SMALLEST = "/ best peer", "/ fastest peer", "/ smallest peer"
 FASTEST_EXAMPLE = "/ fastest example"
+SHARES = "/ matrix product", "/ copy"  # Of the machine's own rates.
 
 
 def write(found: dict[str, Any], path: Path) -> None:
@@ -161,7 +162,8 @@ def _head(found: dict[str, Any]) -> str:
         "beside it. A ratio is that of the two figures as they are printed. CPU seconds count all "
         "threads; they are steadier than the wall clock where other processes run. Every library "
         "builds the same network and starts from the same weights; the tests compare the logits "
-        "before and after a step of training.\n\n"
+        "before and after a step of training. The last two columns of rates say what share of the "
+        "machine's own rates the products take, and reading each image once.\n\n"
     )
     for way, packages in found["left_out"].items():
         text += f"Left out: {way}, because {', '.join(packages)} is not installed.\n\n"
@@ -175,7 +177,7 @@ def _machine(ones: list[Measurement]) -> str:
     for key, name in (
         ("sgemm_gflops", "matrix product (2048 x 2048, float32), GFLOP/s"),
         ("sgemm_gflops_cpu", "the same in a CPU second, GFLOP"),
-        ("copy_gb", "copy of 256 MiB by one thread, read and written, GB/s"),
+        ("copy_gb", "copy of 256 MiB by one thread, read and written: GB/s"),
     ):
         values = [x for one in ones for x in one[key]]
         spread = Spread(statistics.median(values), min(values), max(values))
@@ -183,34 +185,40 @@ def _machine(ones: list[Measurement]) -> str:
     return "## The machine\n\n" + table(["rate", "median", "from, to"], lines) + "\n"
 
 
-def sgemm_of(parts: dict[str, list[Measurement]]) -> float | None:
-    """The machine's matrix-product rate, GFLOP/s."""
+def machine_rate(parts: dict[str, list[Measurement]], key: str) -> float | None:
+    """A rate of the machine: GFLOP/s of a product, GB/s of a copy."""
     ones = [one for one in parts.get("machine", []) if "error" not in one]
-    return statistics.median(x for one in ones for x in one["sgemm_gflops"]) if ones else None
+    return statistics.median(x for one in ones for x in one[key]) if ones else None
 
 
-def _rates(ones: list[Measurement], flops: int, sgemm: float | None) -> str:
-    """The table of rates of a network."""
+def _share(rate: float, of_image: float, machine: float | None) -> str:
+    """What a rate of images asks of the machine / what the machine can do; both in billions."""
+    return ratio(number(shown(rate)) * number(shown(of_image)), machine and 1e9 * machine)
+
+
+def _rates(
+    ones: list[Measurement], network: Network, training: bool, parts: dict[str, list[Measurement]]
+) -> str:
+    """The table of a network's rates, with its batch and its work above it."""
+    flops, size = flops_per_image(network, training), 4 * math.prod(network.image_shape)
+    batch = network.batch_size if training else 128
+    text = f"Batch {batch}; {shown(flops / 1e6)} MFLOP and {shown(size / 1e3)} kB an image. "
     wall, cpu = spreads(ones, images_per_second), spreads(ones, images_per_cpu_second)
-    lines = []
-    for way, rate in wall.items():
-        share = NONE
-        if sgemm is not None:
-            products = number(shown(flops / 1e6)) * number(shown(rate.median)) / 1e3
-            share = ratio(products, sgemm)
-        lines.append(
-            [
-                way,
-                shown(rate.median),
-                rate.range,
-                ratio(rate.median, best_peer(wall)),
-                shown(cpu[way].median),
-                ratio(cpu[way].median, best_peer(cpu)),
-                share,
-            ]
-        )
-    head = ["", "images/s", "from, to", BEST, "images per CPU second", BEST, "/ matrix product"]
-    return table(head, lines)
+    lines = [
+        [
+            way,
+            shown(rate.median),
+            rate.range,
+            ratio(rate.median, best_peer(wall)),
+            shown(cpu[way].median),
+            ratio(cpu[way].median, best_peer(cpu)),
+            _share(rate.median, flops, machine_rate(parts, "sgemm_gflops")),
+            _share(rate.median, size, machine_rate(parts, "copy_gb")),
+        ]
+        for way, rate in wall.items()
+    ]
+    head = ["", "images/s", "from, to", BEST, "images per CPU second", BEST]
+    return f"{text}{rounds_of(ones)}\n\n{table([*head, *SHARES], lines)}\n"
 
 
 def _rate(parts: dict[str, list[Measurement]], figures: list[Figure]) -> str:
@@ -221,11 +229,7 @@ def _rate(parts: dict[str, list[Measurement]], figures: list[Figure]) -> str:
         here = [one for one in ones if one["network"] == network]
         if not here:
             continue
-        flops = flops_per_image(network_of(network), training=True)
-        batch = network_of(network).batch_size
-        text += f"### {network}\n\nBatch {batch}; {shown(flops / 1e6)} MFLOP an image. "
-        text += f"{rounds_of(here)}\n\n"
-        text += _rates(here, flops, sgemm_of(parts)) + "\n"
+        text += f"### {network}\n\n{_rates(here, network_of(network), True, parts)}"
         wall = spreads(here, images_per_second)
         for way, what in ((OURS, network), (f"{OURS}, gradients by hand", f"{network}, by hand")):
             if way in wall and (best := best_peer(wall)):
@@ -304,10 +308,7 @@ def _accuracy(parts: dict[str, list[Measurement]], figures: list[Figure]) -> str
 def _inference(parts: dict[str, list[Measurement]]) -> str:
     text = ""
     if ones := parts.get("inference"):
-        flops = flops_per_image(network_of("cnn"), training=False)
-        text += f"Batches of 128 images; {shown(flops / 1e6)} MFLOP an image. "
-        text += f"{rounds_of(ones)}\n\n"
-        text += _rates(ones, flops, sgemm_of(parts)) + "\n"
+        text += _rates(ones, network_of("cnn"), False, parts)
     if ones := parts.get("latency"):
         wall = spreads(ones, lambda one: 1e3 * one["wall"][0])
         slow = spreads(ones, lambda one: 1e3 * one["slow"][0])

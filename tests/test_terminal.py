@@ -83,8 +83,9 @@ def here(tmp_path, monkeypatch):
 
 
 def test_no_help_and_no_error_wraps(on_terminal):
-    names = ["train", "summary", "gradcheck", "exercise", "search", "lr_find", "compare", "predict"]
+    names = ["train", "summary", "gradcheck", "search", "lr_find", "compare", "predict"]
     names += ["page", "report", "trace", "serve", "export", "abtest", "devices"]
+    names += ["exercise", "grade"]
     right = [[name, flag] for name in names for flag in ("--help", "--help-all")]
     wrong = [["train", "--model=resnet"], ["train", "--device=gpu"], ["eval"], ["predict", "x"]]
     wrong += [

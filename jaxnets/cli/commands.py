@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxnets.cli.answer import JSON, print_answer
-from jaxnets.cli.exercise_commands import Exercise
+from jaxnets.cli.exercise_commands import Exercise, Grade
 from jaxnets.cli.flags import ConfigFile, parse_command, print_version, unknown_flag
 from jaxnets.cli.run_commands import Abtest, Export, Page, Predict, Report, Serve, Trace
 from jaxnets.config.fields import COUNT, Config, preset
@@ -255,6 +255,7 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
     "summary": (Summary, Config, ConfigFile),
     "gradcheck": (Gradcheck,),
     "exercise": (Exercise,),
+    "grade": (Grade,),
     "search": (Search, Config, ConfigFile),
     "lr_find": (LrFind, Config, ConfigFile),
     "compare": (Compare,),

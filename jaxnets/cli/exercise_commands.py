@@ -1,4 +1,4 @@
-"""The commands of exercises: list, write and check them."""
+"""The commands of exercises: list, write and check them, grade submissions."""
 
 import dataclasses
 
@@ -42,4 +42,25 @@ class Exercise(Options):
         path, next_command = command.write(rest[0], self.output)
         text = f"wrote {short_path(path)}; work on it, then:\n  {next_command}"
         print_answer({"file": path, "command": next_command}, text, self.json)
+        return DONE
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Grade(Options):
+    """Grade a folder of submissions, each in a confined process."""
+
+    folder: str = option(
+        dataclasses.MISSING,
+        "a file, or a folder with files, for each student: .py and .toml",
+        metavar="SUBMISSIONS",
+    )
+    seconds: int = option(20, "processor seconds that a submission may take", (1, 3600))
+    memory: int = option(2048, "MiB that a submission may take", (64, 1 << 20))
+    confined: bool = option(True, "refuse submissions files, processes and the network")
+    json: bool = option(False, JSON)
+
+    def run(self) -> int:
+        from jaxnets.exercises.command import grade
+
+        print_answer(*grade(self.folder, self.seconds, self.memory, self.confined), self.json)
         return DONE

@@ -82,6 +82,26 @@ def check_mine(path: str, hint: bool, as_json: bool) -> bool:
     return all(verdicts)
 
 
+def grade(
+    folder: str, seconds: int, memory: int, confined: bool
+) -> tuple[list[dict[str, Any]], str]:
+    """Grades a folder of submissions: the values, and the table that says the same."""
+    from jaxnets.exercises.grade import Limits, grade_folder
+    from jaxnets.machine.platform import set_up_jax
+
+    set_up_jax(keep_memory=False)
+    grades = list(grade_folder(folder, Limits(seconds, memory, 10.0 * seconds), confined=confined))
+    rows = [
+        [found.name, found.exercise, "passed" if found.passed else "FAILED"]
+        + [": ".join(filter(None, (found.wrong, found.reason)))]
+        for found in grades
+    ]
+    passed = sum(found.passed for found in grades)
+    lines = display.table([["name", "exercise", "verdict", "first wrong, or why"], *rows], "<<<<")
+    lines.append(f"{passed} of {len(grades)} passed")
+    return [found._asdict() for found in grades], "\n".join(lines)
+
+
 def _values(verdict: Any) -> dict[str, Any]:
     wrong: Sequence[str] = verdict.wrong
     return {

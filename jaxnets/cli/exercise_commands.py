@@ -49,7 +49,7 @@ class Exercise(Options):
 class Grade(Options):
     """Grade a folder of submissions, each in a confined process."""
 
-    folder: str = option(
+    submissions: str = option(
         dataclasses.MISSING,
         "a file, or a folder with files, for each student: .py and .toml",
         metavar="SUBMISSIONS",
@@ -62,5 +62,5 @@ class Grade(Options):
     def run(self) -> int:
         from jaxnets.exercises.command import grade
 
-        print_answer(*grade(self.folder, self.seconds, self.memory, self.confined), self.json)
+        print_answer(*grade(self.submissions, self.seconds, self.memory, self.confined), self.json)
         return DONE

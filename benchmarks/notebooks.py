@@ -163,7 +163,7 @@ def printed(notebook: Any) -> list[str]:
     return texts
 
 
-def differences(kept: list[str], found: list[str], tolerance: float = 0.03) -> list[str]:
+def differences(kept: list[str], found: list[str], tolerance: float = 0.1) -> list[str]:
     """Where the texts of two runs differ by more than another machine's rounding makes them.
 
     Words must be the same. Numbers may differ by a share of the larger one or, below 1, by as much:

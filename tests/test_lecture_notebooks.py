@@ -81,7 +81,7 @@ def test_what_it_names_exists_and_its_links_lead_somewhere(name, language):
 def test_another_machines_rounding_is_no_difference_and_another_result_is_one():
     old = ["loss=0.6124, accuracy=0.7984", "error 3e-08"]
     assert not notebooks.differences(old, ["loss=0.6125, accuracy=0.7971", "error 2e-07"])
-    for wrong in ("loss=0.7124, accuracy=0.7984", "loss=0.6124, wrong=0.7984"):
+    for wrong in ("loss=0.8124, accuracy=0.7984", "loss=0.6124, wrong=0.7984"):
         assert len(notebooks.differences(old, [wrong, old[1]])) == 1
     assert notebooks.differences(["1"], [])
 
@@ -97,7 +97,7 @@ def test_it_runs_and_prints_what_is_kept_and_its_solutions_are_right(name):
     notebook = notebooks.to_notebook(cells, "en")
     blanks = [n for n, cell in enumerate(cells) if "return ...\n" in cell.text["en"]]
     solutions = SOLUTION.findall(texts(name, "en"))
-    assert len(blanks) == len(solutions) > 0
+    assert len(blanks) == len(solutions) and (blanks or not name[0].isdigit())
     count = len(notebook.cells)
     for blank, solution in zip(blanks, solutions, strict=True):
         lines = "\n    ".join(solution.strip().splitlines())

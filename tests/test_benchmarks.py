@@ -167,7 +167,7 @@ def numbers(**changes):
     measurements.append(
         {"part": "rate", "network": "cnn", "way": "Flax", "round": 0, "error": "no | memory"}
     )
-    found = {"measurements": measurements, "quick": False, "date": "2026-01-01"}
+    found = {"measurements": measurements, "quick": False, "date": "2026-01-01", "load": 0.1}
     found |= {"machine": {"processor": "a processor", "cores": 2, "system": "Linux"}}
     return {**found, "versions": {"jax": "1.2"}, "left_out": {"Flax": ["flax"]}, **changes}
 
@@ -248,6 +248,8 @@ def test_the_page_names_the_machine_what_is_left_out_and_what_failed():
     assert "- rate of cnn, Flax: no" in text.partition("## What failed")[2]
     assert "mean nothing" not in text
     assert "mean nothing" in page.draw(numbers(quick=True), "page")[0]
+    assert "Other programs" not in text
+    assert "load 0.700" in page.draw(numbers(load=0.7), "page")[0]
     assert {f.name for f in figures} == {"rate", "accuracy-990", "growth-batch"}
 
 

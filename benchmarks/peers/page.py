@@ -156,6 +156,11 @@ def _head(found: dict[str, Any]) -> str:
     )
     if found["quick"]:
         text += "**These numbers are of a trial run (`--quick`) and mean nothing.**\n\n"
+    if found["load"] > machine["cores"] / 4:
+        text += (
+            f"**Other programs ran at the start (load {shown(found['load'])}): the seconds of the "
+            "wall clock mean little, and libraries that wait in loops lose CPU seconds too.**\n\n"
+        )
     text += (
         "Every measurement is a process of its own. The ways come in turn, in each round from "
         "another one on. A figure is the median of the rounds, with the least and the largest "

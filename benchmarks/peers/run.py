@@ -105,7 +105,7 @@ def _growth(
     axis: str, network: str, field: str, value: int, way: Way, quick: bool
 ) -> Iterator[Job]:
     """The job of a point; only jaxnets has devices to be simulated."""
-    count = 1280 if quick else 12800
+    count = 1280 if quick else COUNTS[network]
     changes: dict[str, Any] = {}
     if field == "cpu_devices":
         if not way.is_ours:
@@ -250,7 +250,7 @@ def unpack_mnist(folder: Path) -> None:
 
 
 def facts() -> dict[str, Any]:
-    """The machine, the versions, the date, and which ways are left out."""
+    """The machine and how busy it is, the versions, the date, and which ways are left out."""
     versions = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -260,7 +260,8 @@ def facts() -> dict[str, Any]:
     left_out = {way.name: way.missing for way in (*TRAINING, *INFERENCE) if way.missing}
     machine = {"processor": _processor(), "cores": os.cpu_count(), "system": platform.system()}
     date = time.strftime("%Y-%m-%d", time.gmtime())
-    return {"machine": machine, "versions": versions, "date": date, "left_out": left_out}
+    found = {"machine": machine, "versions": versions, "date": date, "left_out": left_out}
+    return {**found, "load": os.getloadavg()[0]}
 
 
 def _processor() -> str:

@@ -1,0 +1,125 @@
+"""The exercises in NumPy alone: run without any other package, blank, wrong and right."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+from jaxnets.exercises.compute import SHEETS
+
+NOTEBOOK = json.loads((ROOT / "docs" / "exercises-numpy.ipynb").read_text("utf-8"))
+
+# Runs a notebook's cells and prints what each shows, where nothing but NumPy can be imported.
+RUN = """
+import ast, json, sys
+
+class OnlyNumpy:
+    def find_spec(self, name, path=None, target=None):
+        top = name.partition(".")[0]
+        if top not in sys.stdlib_module_names and top not in ("numpy", "_distutils_hack"):
+            raise ModuleNotFoundError(f"{name} is not NumPy", name=name)
+
+sys.meta_path.insert(0, OnlyNumpy())
+space = {"__name__": "notebook"}
+for source in json.load(sys.stdin):
+    tree = ast.parse(source)
+    last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
+    exec(compile(tree, "cell", "exec"), space)
+    shown = eval(compile(ast.Expression(last.value), "cell", "eval"), space) if last else None
+    if shown is not None:
+        print(shown)
+"""
+
+ANSWERS = {
+    "dW = ...": "dW = x.T @ dz",
+    "db = ...  # [K]": "db = dz.sum(axis=0)",
+    "dx = ...  # [B, D]": "dx = dz @ W.T",
+    "relu": "dx = np.where(x > 0, dy, 0)",
+    "sigmoid": "dx = dy * sigmoid_forward(x) * (1 - sigmoid_forward(x))",
+    "dx = ...  # [B, K]": "dx = p * (dp - (dp * p).sum(axis=-1, keepdims=True))",
+    "cross_entropy": "dp = -y / (p + 1e-12) * d_losses[:, None]",
+    "dz = ...": "dz = (softmax_forward(z) - y) * d_losses[:, None]",
+    "half_squared_error": "dp = (p - y) * d_losses[:, None]",
+    "dropout": "dx = m * dy / (1 - 0.5)",
+    "dw = ...": "dw = np.array([x[a : a + len(dz)] @ dz for a in range(len(w))])",
+    "dx = ...  # [N]": "dx = np.convolve(dz, w)",
+    "dW1 = ...": "d = (h @ W2 - y) * d_loss\n    dW1 = x.T @ (d @ W2.T * (h > 0))",
+    "dW2 = ...": "dW2 = h.T @ d",
+    "network": "dx = (d @ W2.T * (h > 0)) @ W1.T",
+}
+
+
+def sources() -> list[str]:
+    return ["".join(cell["source"]) for cell in NOTEBOOK["cells"] if cell["cell_type"] == "code"]
+
+
+def run(cells: list[str]) -> list[str]:
+    command = [sys.executable, "-W", "error", "-c", RUN]
+    done = subprocess.run(command, input=json.dumps(cells), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def solved(cell: str) -> str:
+    """A cell with its blanks filled in."""
+    for name, sheet in SHEETS.items():
+        if cell.startswith(f"check(\n    {name},"):
+            for question in sheet.questions:
+                cell = cell.replace(
+                    f"    {question.name}=...", f"    {question.name}={question.answer}"
+                )
+    for blank, answer in ANSWERS.items():
+        if "=" in blank:
+            cell = "\n".join(
+                line.replace(line.strip(), answer) if line.strip().startswith(blank) else line
+                for line in cell.split("\n")
+            )
+    for name, answer in ANSWERS.items():
+        if f"def {name}_backward" in cell:
+            blank = answer.split(" = ")[0] + " = ..."
+            cell = "\n".join(
+                line.replace(line.strip(), answer) if line.strip().startswith(blank) else line
+                for line in cell.split("\n")
+            )
+    return cell
+
+
+def test_it_has_no_output_and_valid_cells():
+    assert (NOTEBOOK["nbformat"], NOTEBOOK["nbformat_minor"]) == (4, 5)
+    ids = [cell["id"] for cell in NOTEBOOK["cells"]]
+    assert len(set(ids)) == len(ids)
+    assert not any(cell.get("outputs") for cell in NOTEBOOK["cells"])
+
+
+def test_with_numpy_alone_blanks_are_blank_answers_pass_and_mistakes_do_not():
+    count = sum(len(sheet.questions) for sheet in SHEETS.values())
+    blank = run(sources())
+    assert sum(line.endswith(" blank") for line in blank) == count
+    failed = [line for line in blank if "FAILED" in line]
+    assert len(failed) == 10 and all("is still ..., the blank" in line for line in failed)
+
+    cells = [solved(cell) for cell in sources()]
+    right = run(cells)
+    assert sum(line.endswith(" right") for line in right) == count, right
+    assert sum(line.endswith(": passed") for line in right) == 10, right
+
+    wrong = run([cell.replace("dz.sum(axis=0)", "dz.mean(axis=0)") for cell in cells])
+    assert "dense_backward: FAILED: db is wrong" in wrong
+    wrong = run([cell.replace("dz @ W.T", "dz") for cell in cells])
+    assert "dense_backward: FAILED: dx has the shape (4, 3), not (4, 5)" in wrong
+    wrong = run([cell.replace("loss=1.386294", "loss=-1.386294") for cell in cells])
+    assert "loss         wrong" in wrong
+
+
+@pytest.mark.parametrize("name", SHEETS)
+def test_its_questions_are_those_of_the_sheets(name):
+    text = "\n".join("".join(cell["source"]) for cell in NOTEBOOK["cells"])
+    sheet = SHEETS[name]
+    assert (
+        f"### {name}: {sheet.title}\n\nLevel {sheet.level}, about {sheet.minutes} minutes." in text
+    )
+    assert sheet.given in text
+    for question in sheet.questions:
+        assert f"- `{question.name}`: {question.asks}" in text

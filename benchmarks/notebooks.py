@@ -12,6 +12,7 @@ runs nothing: it renews the texts and keeps the outputs, if the code is the same
 
 import argparse
 import base64
+import copy
 import io
 import os
 import re
@@ -97,7 +98,9 @@ def execute(notebook: Any) -> None:
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
         place = {"metadata": {"path": folder}}
         client = nbclient.NotebookClient(notebook, timeout=SECONDS, resources=place)
+        metadata = copy.deepcopy(notebook.metadata)
         client.execute(env=environment)
+        notebook.metadata = metadata  # Without Python's version.
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":

@@ -1,5 +1,6 @@
 """The lecture's notebooks: both editions say what their sources say, and run as they are kept."""
 
+import copy
 import importlib.util
 import json
 import re
@@ -102,9 +103,10 @@ def test_it_runs_and_prints_what_is_kept_and_its_solutions_are_right(name):
     for blank, solution in zip(blanks, solutions, strict=True):
         lines = "\n    ".join(solution.strip().splitlines())
         for answer in (lines, "return 7.0"):
-            cell = notebook.cells[blank].copy()
+            cell = copy.deepcopy(notebook.cells[blank])
             cell.source = cell.source.replace("return ...", answer)
-            notebook.cells.append(cell | {"id": f"again-{len(notebook.cells)}"})
+            cell.id = f"again-{len(notebook.cells)}"
+            notebook.cells.append(cell)
     notebooks.execute(notebook)
     found = notebooks.printed(notebook)
     again = found[len(found) - 2 * len(blanks) :]

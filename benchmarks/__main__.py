@@ -1,23 +1,26 @@
-"""jaxnets beside PyTorch, Keras, Flax, scikit-learn, NumPy and ONNX Runtime, on this machine.
+"""jaxnets beside PyTorch, Keras, Flax, scikit-learn, NumPy and ONNX Runtime.
 
-    python -m benchmarks                  all parts, five rounds: hours, on a quiet machine
-    python -m benchmarks --quick          each part once and small: does it run?
+    python -m benchmarks            all parts, five rounds: hours, machine quiet
+    python -m benchmarks --quick    each part once and small: does it run?
     python -m benchmarks --part=rate --network=cnn --rounds=3
-    python -m benchmarks --draw           only draws the page again from the numbers
+    python -m benchmarks --draw     only draws the page again from the numbers
 
-Each measurement is a process of its own, and the libraries come in turn, so that a drift of the
-machine meets all alike. The numbers go to benchmarks/peers.json (--output), and from there to
-docs/benchmarks.md with its figures (--page). A part that is measured again replaces its old
-numbers. `pip install -e '.[bench]'` brings the libraries; those that are missing are left out.
+Each measurement is a process of its own, and the libraries come in turn, so
+that a drift of the machine meets all alike. The numbers go to
+benchmarks/peers.json (--output), and from there to docs/benchmarks.md with its
+figures (--page). A part that is measured again replaces its old numbers.
+`pip install -e '.[bench]'` brings the libraries; the missing are left out.
 """
 
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from benchmarks.peers import page, run
 from benchmarks.peers.ways import NETWORKS
 from jaxnets.errors import DONE, UserError, run_process, unknown
+from jaxnets.runs.files import replacing
 
 
 def main(arguments: list[str]) -> int:
@@ -31,7 +34,7 @@ def main(arguments: list[str]) -> int:
     add = parser.add_argument
     add("--part", default="all", metavar="NAME,...", help=f"parts: {', '.join(run.PARTS)}")
     add("--network", default="all", metavar="NAME,...", help=f"of rate: {', '.join(NETWORKS)}")
-    add("--rounds", type=int, help="how often everything is measured (default: 5)")
+    add("--rounds", type=int, metavar="N", help="how often all is measured (default: 5)")
     add(
         "--quick",
         action="store_true",
@@ -51,24 +54,37 @@ def main(arguments: list[str]) -> int:
     if flags.draw:
         if not output.exists():
             raise UserError(f"draw: expected numbers in {output}, found none")
-        found = json.loads(output.read_text())
+        found = _read(output)
     else:
-        old = json.loads(output.read_text()) if output.exists() else {}
+        old = _read(output) if output.exists() else {}
         facts = run.facts()
         if old and any(old[name] != facts[name] for name in ("machine", "versions")):
             hint = "remove it or choose another --output"
             raise UserError(f"{output}: numbers of another machine or other versions; {hint}")
-        rounds = flags.rounds or (1 if flags.quick else 5)
+        rounds = (1 if flags.quick else 5) if flags.rounds is None else flags.rounds
+        if rounds < 1:
+            raise UserError(f"rounds: expected 1 or more, got {rounds}")
         measured: list[run.Measurement] = []
         found = {**facts, "quick": flags.quick, "measurements": measured}
         output.parent.mkdir(parents=True, exist_ok=True)
         for one in run.run(parts, networks, rounds, flags.quick, flags.limit):
             measured.append(one)  # Kept at once: all parts take hours.
-            output.write_text(json.dumps(page.merged(old, found), indent=1) + "\n")
+            with replacing(output) as stream:
+                stream.write(json.dumps(page.merged(old, found), indent=1).encode() + b"\n")
         found = page.merged(old, found)
     page.write(found, to)
     print(to)
     return DONE
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The numbers of a file that this program has written."""
+    try:
+        found = json.loads(path.read_text())
+        _ = found["measurements"], found["machine"], found["versions"]
+    except (ValueError, TypeError, KeyError):
+        raise UserError(f"{path}: expected the numbers of a benchmark, found others") from None
+    return found
 
 
 def _names(flag: str, text: str, known: tuple[str, ...]) -> list[str]:

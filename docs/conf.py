@@ -40,7 +40,7 @@ html_static_path = ["_static", str(Path(MATHJAX.origin).parent / "static/mathjax
 suppress_warnings = ["toc.not_included", "myst.header"]
 
 # Markdown as GitHub reads it: ```math, $...$, anchors of headings, <img>.
-myst_enable_extensions = ["dollarmath", "html_image", "colon_fence"]
+myst_enable_extensions = ["dollarmath", "html_image", "colon_fence", "deflist"]
 myst_fence_as_directive = ["math"]
 myst_heading_anchors = 4
 myst_dmath_double_inline = True

@@ -30,6 +30,8 @@ from safetensors.numpy import load_file
 
 import jaxnets
 
+os.environ["LANGUAGE"] = "en"  # --help speaks the reader's language.
+
 ROOT = Path(__file__).resolve().parent.parent
 HANGS = 600  # Seconds after which a process hangs, however slow the machine.
 TRAIN, VALIDATION, TEST, SIDE, CLASSES = 160, 40, 50, 12, 3

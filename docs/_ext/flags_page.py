@@ -5,48 +5,46 @@ from collections.abc import Iterator
 
 from sphinx.application import Sphinx
 
-from jaxnets.cli.commands import COMMANDS
+from jaxnets.cli.commands import ABOUT_TRAIN, COMMANDS
 from jaxnets.cli.flags import ConfigFile
-from jaxnets.cli.help import HEADINGS, entry, is_positional, metavar
+from jaxnets.cli.help import HEADINGS, TRAIN_HINT, entry, is_positional, metavar
+from jaxnets.cli.language import Say, words_of
 from jaxnets.config.fields import Config
 from jaxnets.config.options import Options, options_of
 
 MARKER = "<!-- the flags -->"  # Stands in docs/reference/cli.md.
 
 
-def flags(kinds: list[type[Options]]) -> Iterator[str]:
+def flags(kinds: list[type[Options]], say: Say) -> Iterator[str]:
     """A definition for each flag: `--flag=VALUE`, then what it means."""
     for kind in kinds:
         for field in options_of(kind):
             if kind is Config and field.name in HEADINGS:
-                yield f"**{HEADINGS[field.name].capitalize()}**\n\n"
-            name, text = entry(field, field.default)
+                yield f"**{say(HEADINGS[field.name]).capitalize()}**\n\n"
+            name, text = entry(field, field.default, say)
             yield f"`{name}`\n: {text.replace('<', '&lt;').replace('*', chr(92) + '*')}\n\n"
 
 
-def reference() -> str:
+def reference(say: Say = str) -> str:
     """All commands, each with its own flags, in Markdown."""
-    parts = ["## jaxnets train\n\nTrain a network and report its test accuracy.\n\n"]
-    parts.append(
-        "```text\njaxnets train [--flag=value ...]\npython train.py [--flag=value ...]\n```\n\n"
-    )
-    parts.append("The defaults shown are those of `Config`; a network's recipe changes some: ")
-    parts.append("`jaxnets train --model=NAME --help_all` shows them.\n\n")
-    parts += flags([Config, ConfigFile])
+    usage = "jaxnets train [--flag=value ...]\npython train.py [--flag=value ...]"
+    parts = [f"## jaxnets train\n\n{say(ABOUT_TRAIN)}\n\n```text\n{usage}\n```\n\n"]
+    parts += flags([Config, ConfigFile], say)
     for name, (command, *others) in COMMANDS.items():
-        about = re.sub(r"\n\n    .*", "", command.__doc__ or "", flags=re.DOTALL)
+        about = say(re.sub(r"\n\n    .*", "", command.__doc__ or "", flags=re.DOTALL))
         words = [metavar(field) for field in options_of(command) if is_positional(field)]
         usage = " ".join(["jaxnets", name, *words, "[--flag=value ...]"])
         parts.append(f"## jaxnets {name}\n\n{about}\n\n```text\n{usage}\n```\n\n")
-        parts += flags([command])
-        parts += ["The flags of [`train`](#jaxnets-train) are accepted, too.\n\n"] * bool(others)
+        parts += flags([command], say)
+        parts += [f"{say(TRAIN_HINT)}\n\n"] * bool(others)
     return "".join(parts)
 
 
 def fill(app: Sphinx, page: str, text: list[str]) -> None:
     """Puts the flags where a page has the marker."""
     if MARKER in text[0]:
-        text[0] = text[0].replace(MARKER, reference())
+        say = words_of("en" if app.config.language == "en" else "zh")
+        text[0] = text[0].replace(MARKER, reference(say))
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -20,13 +20,17 @@ from jaxnets.display import short_path
 from jaxnets.errors import DONE, RUN_FAILED, UserError, same_name
 from jaxnets.lecture.compare.request import Request, resolved
 
+ABOUT_TRAIN = "Train a network and report its test accuracy."
+ABOUT_COMPLETION = "Print what lets Tab complete in bash, zsh or fish."
+COMMANDS_HINT = "jaxnets COMMAND --help lists a command's flags, jaxnets --version the version."
 RATES = (1e-12, 1e4)  # The smallest and the largest learning rate.
 
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command that comes first; returns the exit status."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(_help(), flush=True)
+        chosen = [text.partition("=")[2] for text in arguments if text.startswith("--language=")]
+        print(_help(*chosen[:1]), flush=True)
         return DONE
     if arguments[0] == "--version":
         print_version()
@@ -49,17 +53,20 @@ def main(arguments: Sequence[str]) -> int:
     return command.run(**flags)
 
 
-def _help() -> str:
-    about = {"train": "Train a network and report its test accuracy."}
+def _help(language: str | None = None) -> str:
+    from jaxnets.cli.language import words_of
+
+    say = words_of(language)
+    about = {"train": ABOUT_TRAIN}
     about |= {name: str(command.__doc__) for name, (command, *_) in COMMANDS.items()}
-    about["completion"] = "Print what lets Tab complete in bash, zsh or fish."
+    about["completion"] = ABOUT_COMPLETION
     return "\n".join(
         [
-            "usage: jaxnets COMMAND [--flag=value ...]",
+            f"{say('usage:')} jaxnets COMMAND [--flag=value ...]",
             "",
-            *(f"  {name:12}{text}" for name, text in about.items()),
+            *(f"  {name:12}{say(text)}" for name, text in about.items()),
             "",
-            "jaxnets COMMAND --help lists a command's flags, jaxnets --version the version.",
+            say(COMMANDS_HINT),
         ]
     )
 

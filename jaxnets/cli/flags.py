@@ -83,7 +83,7 @@ def _read(
     flags = {f"--{field.name}": field for field in options if not is_positional(field)}
     flags |= {f"--no_{field.name}": field for field in options if field.type is bool}
     given: dict[str, Any] = {}
-    words, help_flag, rest = [], "", list(arguments)
+    words, help_flag, language, rest = [], "", {}, list(arguments)
     while rest:
         text = rest.pop(0)
         if text == "--":  # Only words follow, even if they begin with a dash.
@@ -103,6 +103,9 @@ def _read(
             help_flag = name
             continue
         if name not in flags:
+            if name == "--language":
+                language = {"language": value}
+                continue
             raise unknown_flag(name, [*flags, *OTHERS])
         field = flags[name]
         if field.type is bool:
@@ -125,8 +128,10 @@ def _read(
         from jaxnets.cli.help import help_text
 
         everything = help_flag == "--help_all"
-        print(help_text(started, description, kinds, given, everything), flush=True)
+        print(help_text(started, description, kinds, given | language, everything), flush=True)
         raise SystemExit(0)
+    if language:  # It is the help's.
+        raise unknown_flag("--language", [*flags, *OTHERS])
     positional = [field for field in options if is_positional(field)]
     if words or positional:
         from jaxnets.cli.words import positionals

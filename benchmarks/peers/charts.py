@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from jaxnets.report.svg import Figure
+from jaxnets.report.svg import Figure, text_width
 
 WIDTH, ROW, LEFT = 380, 38, 12  # Pixels; a phone shows about as many.
 
@@ -29,6 +29,9 @@ def bars(name: str, title: str, rows: Sequence[Bar], reference: str) -> Figure:
         y = 22 + ROW * number
         figure.text(LEFT, y + 13, bar.label)
         figure.rect(LEFT, y + 18, unit * bar.value, 14, fill="c1" if bar.is_ours else "c2")
-        figure.text(LEFT + unit * bar.value + 6, y + 29, bar.text)
+        end_of_bar = unit * bar.value
+        if end_of_bar < unit < end_of_bar + 12 + text_width(bar.text, 12):
+            end_of_bar = unit  # The line would go through the number.
+        figure.text(LEFT + end_of_bar + 6, y + 29, bar.text)
         figure.line(LEFT + unit, y + 16, LEFT + unit, y + 34, stroke="ink", stroke_width=2)
     return figure

@@ -69,7 +69,7 @@ def test_what_it_names_exists_and_its_links_lead_somewhere(name, language):
     assert not missing_references(text)
     assert not missing_flags(text.replace("--replay_seeds", ""))
     for kind, code, _ in kept(name, language):
-        if kind == "code":
+        if kind == "code" and language == "en":  # The Chinese one has the same code.
             look_up_names(code)
     for target in re.findall(r"\]\(([^)\s]+)", text):
         if not re.match(r"[a-z]+:", target):
@@ -111,8 +111,8 @@ def test_it_runs_and_prints_what_is_kept_and_its_solutions_are_right(name):
     found = notebooks.printed(notebook)
     again = found[len(found) - 2 * len(blanks) :]
     for right, wrong in zip(again[::2], again[1::2], strict=True):
-        assert "right" in right and "wrong" not in right, right
-        assert "wrong" in wrong and "right" not in wrong, wrong
+        assert re.search("right|passed", right) and not re.search("wrong|FAILED", right), right
+        assert re.search("wrong|FAILED", wrong) and not re.search("right|passed", wrong), wrong
     notebook.cells = notebook.cells[:count]
     import nbformat
 

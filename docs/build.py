@@ -12,17 +12,18 @@ DOCS = Path(__file__).parent
 
 
 def build(site: Path) -> int:
-    """Builds the English site and, below it, the Chinese one; returns the first bad exit status."""
+    """Builds the English site and, below it, the Chinese one; returns the worse exit status."""
     shutil.rmtree(site, ignore_errors=True)
+    worst = 0
     for source, target, tags in ((DOCS, site, []), (DOCS / "zh", site / "zh", ["-t", "zh"])):
         options = ["-W", "--keep-going", "-q", "-j", "auto", "-b", "html", "-c", str(DOCS), *tags]
         options += ["-d", str(site / ".doctrees" / source.name)]
         command = [sys.executable, "-m", "sphinx", *options, str(source), str(target)]
-        if status := subprocess.run(command).returncode:
-            return status
+        worst = max(worst, subprocess.run(command).returncode)
     shutil.rmtree(site / ".doctrees")
-    print(f"{site / 'index.html'}")
-    return 0
+    if not worst:
+        print(site / "index.html")
+    return worst
 
 
 if __name__ == "__main__":

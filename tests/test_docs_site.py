@@ -26,7 +26,8 @@ def test_every_file_that_a_page_may_name_has_a_page():
     assert links.address_of("train.py", "#L-3") == "code/train.py.html#L-3"
     assert links.address_of("docs/backprop/one-neuron.md", "#x") == "backprop/one-neuron.html#x"
     assert links.address_of("CONTRIBUTING.md") == "contributing.html"
-    assert links.address_of("LICENSE") is None
+    assert links.address_of("docs/LICENSE") == "code/docs/LICENSE.html"
+    assert links.address_of("pyproject.toml") is None
 
 
 def test_a_name_is_found_at_the_line_that_defines_it():

@@ -25,6 +25,7 @@ LOGGER = logging.getLogger(__name__)
 DOCS = Path(__file__).resolve().parents[1]
 ROOT = DOCS.parent
 SHOWN = ("jaxnets", "tests", "benchmarks", "docs/deploy")
+ALONE = ("train.py", "LICENSE", "docs/LICENSE")
 ENDINGS = {".py", ".md", ".sh", ".js", ".css", ".yaml", ".pbtxt", ".toml"}
 PAGES = {
     "CONTRIBUTING.md": "contributing",
@@ -77,7 +78,7 @@ def shown_files() -> list[str]:
     """The files with a page of their own, relative to the repository."""
     paths = [path for folder in SHOWN for path in (ROOT / folder).rglob("*")]
     kept = [path for path in paths if path.suffix in ENDINGS and "__pycache__" not in path.parts]
-    return sorted(path.relative_to(ROOT).as_posix() for path in [*kept, ROOT / "train.py"])
+    return sorted([*(path.relative_to(ROOT).as_posix() for path in kept), *ALONE])
 
 
 def address_of(path: str, anchor: str = "") -> str | None:

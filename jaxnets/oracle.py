@@ -18,6 +18,7 @@ import numpy as np
 from jax import lax
 
 from jaxnets.backprop.check import largest, relative_error
+from jaxnets.backprop.conv_pool import ConvPool, conv_outputs, join_pools
 from jaxnets.backprop.network import manual_loss_and_grad
 from jaxnets.backprop.rule import LayerRule, rule_of
 from jaxnets.data.batches import Batch
@@ -44,7 +45,7 @@ def both_loss_and_grads(model: Chain, loss: str, precision: str):
       precision: The one in which stock JAX computes; one with more digits than the model's shows
         the rounding of the gradients by hand.
     """
-    plain_model = with_precision(model, precision)
+    plain_model, joined = with_precision(model, precision), join_pools(model)
 
     def loss_and_grads(params: Any, batch: Batch, key: jax.Array):
         outputs: list[jax.Array] = []
@@ -56,13 +57,17 @@ def both_loss_and_grads(model: Chain, loss: str, precision: str):
 
             def forward(*inputs: Any, **static: Any):
                 out, cache = rule.forward(*inputs, **static)
+                if isinstance(layer, ConvPool):  # The plain layer is its convolution.
+                    outputs.append(_rounded(conv_outputs(*inputs, **static)))
+                    return out, cache
                 outputs.append(_rounded(out))
                 return outputs[-1], cache
 
             return rule._replace(forward=forward)
 
-        metrics, manual = manual_loss_and_grad(model, loss, recording)(params, batch, key)
-        plain = autodiff_loss_and_grad(_at_outputs(plain_model, outputs).apply, LOSSES[loss])
+        metrics, manual = manual_loss_and_grad(joined, loss, recording)(params, batch, key)
+        at_outputs = _at_outputs(plain_model, joined, outputs)
+        plain = autodiff_loss_and_grad(at_outputs.apply, LOSSES[loss])
         return metrics, (manual, plain(params, batch, key)[1])
 
     return loss_and_grads
@@ -74,12 +79,17 @@ def _rounded(x: jax.Array) -> jax.Array:
     return lax.reduce_precision(x.astype(wide), info.nexp, info.nmant).astype(x.dtype)
 
 
-def _at_outputs(model: Chain, outputs: list[jax.Array]) -> Chain:
-    """The network whose functions without parameters, and whose loss, see these layers' outputs."""
-    remaining, layers, at = iter(outputs), [], _unchanged
-    for layer in model.layers:
+def _at_outputs(model: Chain, joined: Chain, outputs: list[jax.Array]) -> Chain:
+    """The network whose functions without parameters, and whose loss, see these layers' outputs.
+
+    Of joined layers it sees the convolution's and the pool's, not the ReLU's between them.
+    """
+    remaining, layers, at, before = iter(outputs), [], _unchanged, None
+    for layer, trained in zip(model.layers, joined.layers, strict=True):
         layers.append(layer if isinstance(layer, nn.Module) else _after(at, layer))
         at = _moved_to(next(remaining)) if rule_of(layer) else _unchanged
+        at = _unchanged if isinstance(before, ConvPool) else at
+        before = trained
     return Chain([*layers, at])
 
 
@@ -92,11 +102,16 @@ def _after(first: Callable[..., jax.Array], second: Callable[..., jax.Array]):
 
 
 def _moved_to(output: jax.Array) -> Callable[[jax.Array], jax.Array]:
-    """A function that moves x to the output as far as rounding goes, and is differentiated as x."""
+    """A function that moves x to the output as far as rounding goes, and is differentiated as x.
+
+    The output may lack the last rows and columns.
+    """
 
     def move(x: jax.Array) -> jax.Array:
+        part = tuple(map(slice, output.shape))
         reach = UNITS * float(jnp.finfo(output.dtype).eps) * jnp.max(jnp.abs(x))
-        return x + lax.stop_gradient(jnp.clip(output.astype(x.dtype) - x, -reach, reach))
+        change = jnp.clip(output.astype(x.dtype) - x[part], -reach, reach)
+        return x.at[part].add(lax.stop_gradient(change))
 
     return move
 

@@ -12,7 +12,14 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jaxnets.backprop.rule import LayerRule, Params, Setting, by_rule, with_bias_in_kernel
-from jaxnets.backprop.windows import Padding, Pads, Size, window_pads, window_slices
+from jaxnets.backprop.windows import (
+    Padding,
+    Pads,
+    Size,
+    product_of_rows,
+    window_pads,
+    window_slices,
+)
 
 SMALL_WINDOW = 32  # numbers in a window; a first layer on grey images has 9
 
@@ -131,11 +138,7 @@ def _kernel_gradient(
     channels, features = x.shape[-1], dz.shape[-1]
     if _is_small(window, channels):
         rows = _window_rows(x, window, strides, pads)
-        # rowsᵀ dz: the CPU is faster at this long sum over all places in eight parts.
-        parts = 8 if dz.size // features % 8 == 0 else 1
-        rows, dz = (array.reshape(parts, -1, array.shape[-1]) for array in (rows, dz))
-        product = jnp.einsum("gnw,gnk->gwk", rows, dz).sum(axis=0)
-        return product.reshape(*window, channels, features)
+        return product_of_rows(rows, dz).reshape(*window, channels, features)
     # X is padded so that the spread-out dz fits at just kh x kw places. A negative pad cuts off the
     # rows that no window reached.
     padding = [

@@ -1,6 +1,5 @@
 """The max pool: the maximum of each window of `windows.py`."""
 
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -11,7 +10,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, UInt8
 
 from jaxnets.backprop.rule import LayerRule, Setting, by_rule
-from jaxnets.backprop.windows import Padding, Size, window_pads, window_slices
+from jaxnets.backprop.windows import Padding, Size, stored, window_pads, window_slices
 from jaxnets.models.layers import MaxPool
 
 Images = Float[Array, "B H W C"]
@@ -50,19 +49,8 @@ def max_pool_forward(
     if tuple(window) != tuple(strides) and jax.default_backend() == "cpu":
         # The backward pass reads it in several places, where XLA would compute it anew: the pools
         # of AlexNet's step took twice the time (benchmarks/step.py).
-        winner = _stored(lambda x: pool(x)[1], x)
+        winner = stored(lambda x: pool(x)[1], x)
     return y, (winner, x[:0])
-
-
-def _stored(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
-    """function(x), which XLA must store: XLA never fuses what a branch returns with its uses.
-
-    The barrier keeps XLA from folding the condition away. A barrier alone would not do: XLA on the
-    CPU removes it before it fuses.
-    """
-    result = jax.eval_shape(function, x)
-    always = lax.optimization_barrier(jnp.array(True))
-    return lax.cond(always, function, lambda _: jnp.zeros(result.shape, result.dtype), x)
 
 
 def max_pool_backward(

@@ -52,8 +52,8 @@ class LayerRule(NamedTuple):
     static: Callable[[Any], dict[str, Any]] = lambda layer: {}
     # layer -> the same layer in a form with a faster gradient: most by the pair, by `by_rule`.
     faster: Callable[[Any], Callable[..., Any]] | None = None
-    # For central differences: (x, **static) -> on which side of its kink each unit is, as x > 0, or
-    # which element has won. None: no kinks.
+    # For central differences: (*inputs, **static) -> on which side of its kink each unit is, as
+    # x > 0, or which element has won. None: no kinks.
     sides: Callable[..., jax.Array] | None = None
 
 
@@ -71,6 +71,7 @@ RULES = {
     "jax.softmax": "activations.SOFTMAX",
     "flax.Conv": "convolution.CONV",
     "jaxnets.MaxPool": "pooling.MAX_POOL",
+    "jaxnets.ConvPool": "conv_pool.CONV_POOL",
     "jaxnets.AdaptiveAveragePool": "alexnet_layers.ADAPTIVE_AVERAGE_POOL",
     "jaxnets.LocalResponseNorm": "alexnet_layers.LOCAL_RESPONSE_NORM",
     "flax.Dropout": "dropout.DROPOUT",

@@ -39,7 +39,7 @@ def problem_of(rule: LayerRule, setting: Setting) -> Problem:
 
     def number(inputs, constants):
         labels, d_out = constants
-        sides = [rule.sides(inputs["x"], **static)] if rule.sides else []
+        sides = [call(rule.sides, inputs, labels)] if rule.sides else []
         return (call(rule.plain, inputs, labels) * d_out).sum(), sides
 
     def at(precision: str) -> Passes:

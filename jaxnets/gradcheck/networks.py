@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnets.backprop.conv_pool import join_pools
 from jaxnets.backprop.network import manual_loss_and_grad
 from jaxnets.backprop.rule import rule_of
 from jaxnets.config.fields import Config, preset
@@ -89,7 +90,8 @@ def problem_of(network: Network) -> Problem:
             return total(params, batch, train=True, rngs={"dropout": jax.random.key(0)})[0], sides
 
         def manual(params, batch):
-            return _outcome(manual_loss_and_grad(model, network.config.loss), params, batch)
+            trained = join_pools(model)
+            return _outcome(manual_loss_and_grad(trained, network.config.loss), params, batch)
 
         def automatic(params, batch):
             if precision != "bfloat16":

@@ -1,0 +1,332 @@
+"""A 3x3 convolution and the 2x2 max pool behind it as one layer, which skips what the pool drops.
+
+A ReLU between the two may as well come behind both. It never falls, so the largest of four numbers
+stays the largest: max(relu(z)) = relu(max(z)), and the gradients agree too. `join_pools` rewrites a
+network so. The large array of all z is then never written: only the maxima are, a quarter of it.
+
+The four outputs of a pool's window see a tile of 4x4 pixels. Winograd's algorithm computes them
+with 16 products for each pair of channels instead of 36. In one dimension, with filter w, tile d
+and the outputs z_0 = d_0 w_0 + d_1 w_1 + d_2 w_2 and z_1 = d_1 w_0 + d_2 w_1 + d_3 w_2,
+
+    m_0 = (d_0 - d_2) w_0                      z_0 = m_0 + m_1 + m_2
+    m_1 = (d_1 + d_2) (w_0 + w_1 + w_2) / 2    z_1 = m_1 - m_2 - m_3
+    m_2 = (d_2 - d_1) (w_0 - w_1 + w_2) / 2
+    m_3 = (d_1 - d_3) w_2
+
+which three matrices say: z = Aᵀ [(G w) * (Bᵀ d)], * number by number. In two dimensions
+
+    z = Aᵀ M A,   M = U * V,   U = G w Gᵀ,   V = Bᵀ d B         U, V, M: 4 x 4
+
+With channels, each of the 16 places of M is a matrix product over all tiles: M [N, K] = V [N, C]
+U [C, K]. Source: Lavin and Gray 2016, section 4.1.
+"""
+
+from collections.abc import Sequence
+from functools import reduce
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.linen.linear import canonicalize_padding
+from jax import lax
+from jaxtyping import Array, Float, UInt8
+
+from jaxnets.backprop.rule import LayerRule, Params, Setting, by_rule, with_bias_in_kernel
+from jaxnets.backprop.windows import Padding, Pads, product_of_rows, stored, window_pads
+from jaxnets.models.chain import Chain
+from jaxnets.models.layers import MaxPool
+
+WINDOW = (3, 3)
+# For a grey or colour image, one loop sums the 9 C products of an output and takes the maximum.
+FEW_CHANNELS = 3
+
+# Aᵀ, Bᵀ and G.
+AT = np.array([(1, 1, 1, 0), (0, 1, -1, -1)])
+BT = np.array([(1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1)])
+G = np.array([(1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1)])
+
+Grid = Sequence[Sequence[jax.Array]]  # A small matrix of arrays.
+Images = Float[Array, "B H W C"]
+Outputs = Float[Array, "B h w K"]
+Winners = UInt8[Array, "B h w K"]
+Cache = tuple[Images, Params, Winners]
+
+
+def conv_pool_forward(
+    params: Params, x: Images, *, padding: Padding = "VALID"
+) -> tuple[Outputs, Cache]:
+    """Takes the largest of each 2 x 2 outputs of a convolution: y = max z, z = X * W + b.
+
+        y_bijk = max over p, q in {0, 1} of z_b,(2i + p),(2j + q),k
+
+    The bias is added behind the maximum, which it does not change. The cache says which of the
+    four won. Rows and columns that the pool does not reach are not computed.
+
+    Args:
+      params: {"kernel": W [3, 3, C, K], "bias": b [K]}; "bias" may be missing.
+      x: X.
+      padding: "SAME", "VALID" or ((top, bottom), (left, right)).
+    """
+    kernel, seen = params["kernel"], _padded(x, padding)
+    if kernel.shape[2] <= FEW_CHANNELS:
+        y, winner = stored(lambda *arrays: _largest(_sums(*arrays)), seen, kernel)
+    else:
+        y, winner = stored(lambda m: _largest(_transform(AT, m)), _products(seen, kernel))
+    if "bias" in params:
+        y = y + params["bias"]
+    return y, (x, params, winner)
+
+
+def conv_pool_backward(
+    cache: Cache, d_out: Outputs, *, padding: Padding, input_gradient: bool = True
+) -> tuple[Params, Images | None]:
+    """Applies the chain rule to y = max z + b, z = Aᵀ M A, M = U * V, U = G w Gᵀ, V = Bᵀ d B.
+
+    Of the four z of a window only the winner has a gradient: dz_pq = d_out where (p, q) has won,
+    else 0. Each of the other steps is linear, and its gradient takes the transposed matrices:
+
+        dM = A dz Aᵀ
+        dU = V * dM     summed over the tiles: dU [C, K] = Vᵀ [C, N] dM [N, K]
+        dV = U * dM     summed over the filters: dV [N, C] = dM [N, K] Uᵀ [K, C]
+        dW = Gᵀ dU G
+        dd = B dV Bᵀ    X's pixel stands in up to four tiles, whose gradients it adds up
+
+        db_k = sum_b,i,j d_out_bijk
+    """
+    x, params, winner = cache
+    kernel, seen = params["kernel"], _padded(x, padding)
+    d_out = stored(lambda d: d + 0, d_out)
+    d_params = {"kernel": _kernel_gradient(seen, d_out, winner)}
+    if "bias" in params:
+        d_params = {**d_params, "bias": d_out.sum((0, 1, 2))}
+    if not input_gradient:
+        return d_params, None
+    dx = _input_gradient(d_out, winner, kernel)
+    # The rows and columns that no window reached, and the padding, whose gradient nobody needs.
+    edges = [
+        (-low, padded - reached - high, 0)
+        for padded, reached, (low, high) in zip(
+            seen.shape[1:3], dx.shape[1:3], _pads(x, padding), strict=True
+        )
+    ]
+    return d_params, lax.pad(dx, jnp.zeros((), dx.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
+
+
+def conv_outputs(params: Params, x: Images, *, padding: Padding) -> Outputs:
+    """The z whose largest `conv_pool_forward` takes, [B, 2h, 2w, K]."""
+    kernel, seen = params["kernel"], _padded(x, padding)
+    few = kernel.shape[2] <= FEW_CHANNELS
+    grid = _sums(seen, kernel) if few else _transform(AT, _products(seen, kernel))
+    z = _interleave([_interleave(row, axis=2) for row in grid], axis=1)
+    return z + params["bias"] if "bias" in params else z
+
+
+def _pads(x: jax.Array, padding: Padding) -> Pads:
+    return window_pads(x.shape[1:3], WINDOW, (1, 1), padding)
+
+
+def _padded(x: jax.Array, padding: Padding) -> jax.Array:
+    return jnp.pad(x, [(0, 0), *_pads(x, padding), (0, 0)])
+
+
+def _tiles(x: jax.Array) -> Grid:
+    """What each of the 4 x 4 pixels of a tile sees; the tiles begin two apart: [B, h, w, C]."""
+    h, w = (2 * (size // 2) - 2 for size in x.shape[1:3])
+    return [[x[:, a : a + h : 2, b : b + w : 2] for b in range(4)] for a in range(4)]
+
+
+def _sums(x: jax.Array, kernel: jax.Array) -> Grid:
+    """The four outputs of every window, product by product: 2 x 2 arrays [B, h, w, K]."""
+    tile = _tiles(x)
+    taps = [(a, b, c) for a in range(3) for b in range(3) for c in range(kernel.shape[2])]
+
+    def output(p: int, q: int) -> jax.Array:
+        terms = (tile[p + a][q + b][..., c, None] * kernel[a, b, c] for a, b, c in taps)
+        return reduce(jnp.add, terms)
+
+    return [[output(p, q) for q in range(2)] for p in range(2)]
+
+
+def _products(x: jax.Array, kernel: jax.Array) -> Grid:
+    """The M = U * V: 4 x 4 arrays [B, h, w, K]."""
+    h, w = x.shape[1] // 2 - 1, x.shape[2] // 2 - 1
+    m = _tile_numbers(x) @ _filter_numbers(kernel)
+    return _grid(m.reshape(16, -1, h, w, kernel.shape[3]))
+
+
+def _tile_numbers(x: jax.Array) -> jax.Array:
+    """The V = Bᵀ d B of all tiles: [16, N, C]."""
+    v = [array.reshape(-1, x.shape[-1]) for row in _transform(BT, _tiles(x)) for array in row]
+    return jnp.stack(v)
+
+
+def _filter_numbers(kernel: jax.Array) -> jax.Array:
+    """The U = G w Gᵀ: [16, C, K]."""
+    g = jnp.asarray(G, kernel.dtype)
+    return jnp.einsum("ia,jb,abck->ijck", g, g, kernel).reshape(16, *kernel.shape[2:])
+
+
+def _largest(grid: Grid) -> tuple[jax.Array, jax.Array]:
+    """The largest of the arrays, number by number, and which of them it is."""
+    first, *others = (array for row in grid for array in row)
+    y, winner = first, jnp.zeros(first.shape, jnp.uint8)
+    for number, candidate in enumerate(others, start=1):
+        winner = jnp.where(candidate > y, jnp.uint8(number), winner)
+        y = jnp.maximum(y, candidate)  # unlike a choice by `>`, it lets a NaN through
+    return y, winner
+
+
+def _products_gradient(d_out: jax.Array, winner: jax.Array) -> jax.Array:
+    """The dM = A dz Aᵀ, [16, *sizes]: where (p, q) has won, dM_ij = A_ip A_jq d_out."""
+    signs = np.einsum("pi,qj->pqij", AT, AT).reshape(4, 16, *[1] * d_out.ndim)
+    first, *others = jnp.asarray(signs, d_out.dtype)
+    chosen = first
+    for number, sign in enumerate(others, start=1):
+        chosen = jnp.where(winner == number, sign, chosen)
+    return chosen * d_out
+
+
+def _kernel_gradient(x: jax.Array, d_out: jax.Array, winner: jax.Array) -> jax.Array:
+    """The dW: x padded [B, H, W, C] -> [3, 3, C, K]."""
+    channels, features = x.shape[-1], d_out.shape[-1]
+    if channels <= FEW_CHANNELS:
+        tile, total = _tiles(x), jnp.zeros((), d_out.dtype)
+        for number, (p, q) in enumerate([(0, 0), (0, 1), (1, 0), (1, 1)]):
+            window = [tile[p + a][q + b] for a in range(3) for b in range(3)]
+            dz = jnp.where(winner == number, d_out, 0)
+            total += product_of_rows(jnp.concatenate(window, axis=-1), dz)
+        return total.reshape(*WINDOW, channels, features)
+
+    # With dM's filters in rows, the CPU takes half the time for the sum over the tiles. Stored in
+    # two dimensions, they would only be a view of the columns.
+    def by_filter(*arrays: jax.Array) -> list[jax.Array]:
+        return [array.reshape(-1, features).T.ravel() for array in arrays]
+
+    rows = [array.reshape(features, -1) for array in stored(by_filter, d_out, winner)]
+    d_u = _products_gradient(*rows) @ _tile_numbers(x)
+    g = jnp.asarray(G, x.dtype)
+    return jnp.einsum("ia,jb,ijkc->abck", g, g, d_u.reshape(4, 4, features, channels))
+
+
+def _input_gradient(d_out: jax.Array, winner: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The gradient of the pixels that the tiles see: [B, 2h + 2, 2w + 2, C]."""
+    d_m = _products_gradient(d_out, winner).reshape(16, -1, d_out.shape[-1])
+    d_v = jnp.einsum("tnk,tck->tnc", d_m, _filter_numbers(kernel))
+
+    def add_tiles(d_v: jax.Array) -> jax.Array:
+        rows = [_add_overlaps(_combine(BT.T, row), axis=2) for row in _grid(d_v)]
+        return _add_overlaps(_combine(BT.T, rows), axis=1)
+
+    return stored(add_tiles, d_v.reshape(16, *d_out.shape[:3], -1))
+
+
+def _add_overlaps(parts: Sequence[jax.Array], axis: int) -> jax.Array:
+    """Adds tiles of four that begin two apart: n tiles give 2 n + 2 numbers along the axis."""
+
+    def pad(part: jax.Array, low: int, high: int) -> jax.Array:
+        return jnp.pad(part, [(low, high) if at == axis else (0, 0) for at in range(part.ndim)])
+
+    return _interleave([pad(parts[p], 0, 1) + pad(parts[p + 2], 1, 0) for p in range(2)], axis)
+
+
+def _interleave(parts: Sequence[jax.Array], axis: int) -> jax.Array:
+    """Takes from the arrays in turn along the axis."""
+    size = len(parts) * parts[0].shape[axis]
+    shape = (*parts[0].shape[:axis], size, *parts[0].shape[axis + 1 :])
+    return jnp.stack(parts, axis=axis + 1).reshape(shape)
+
+
+def _grid(stack: jax.Array) -> Grid:
+    """The 16 arrays of a stack as 4 x 4."""
+    return [[stack[4 * i + j] for j in range(4)] for i in range(4)]
+
+
+def _transform(matrix: np.ndarray, grid: Grid) -> Grid:
+    """Computes matrix grid matrixᵀ, the grid's elements being arrays."""
+    columns = [_combine(matrix, column) for column in zip(*grid, strict=True)]
+    return [_combine(matrix, row) for row in zip(*columns, strict=True)]
+
+
+def _combine(matrix: np.ndarray, parts: Sequence[Any]) -> list[Any]:
+    """Multiplies the matrix by the column of the parts."""
+    return [
+        sum(factor * part for factor, part in zip(row, parts, strict=True) if factor)
+        for row in matrix.tolist()
+    ]
+
+
+class ConvPool(nn.Conv):
+    """A Flax convolution whose output is the max pool's."""
+
+
+def join_pools(chain: Chain) -> Chain:
+    """Returns the same network for training, each [3x3 convolution, ReLU, 2x2 max pool] joined.
+
+    It computes [ConvPool, ReLU, ReLU]: the second ReLU changes nothing, and every layer keeps its
+    place, from which dropout has its key. On accelerators, and in bfloat16, whose 8 binary digits
+    Winograd's sums would lose, the network stays as it is.
+    """
+    layers = list(chain.layers)
+    for index in range(len(layers) - 2):
+        conv: Any
+        conv, activation, pool = layers[index : index + 3]
+        if activation is nn.relu and pool == MaxPool(2, 2) and _is_joinable(conv):
+            layers[index : index + 3] = [_with_pool(conv), nn.relu, nn.relu]
+    return Chain(layers)
+
+
+def _is_joinable(layer: Any) -> bool:
+    return (
+        jax.default_backend() == "cpu"
+        and type(layer) is nn.Conv
+        and layer.kernel_size == WINDOW
+        and layer.strides in (None, 1, (1, 1))
+        and layer.feature_group_count == 1
+        and layer.kernel_dilation in (None, 1, (1, 1))
+        and layer.input_dilation in (None, 1, (1, 1))
+        and layer.mask is None
+        and layer.padding not in ("CIRCULAR", "CAUSAL", "REFLECT")
+        and layer.dtype in (None, jnp.float32, jnp.float64)
+    )
+
+
+def _with_pool(conv: nn.Conv) -> ConvPool:
+    """The two layers as one Flax layer, which autodiff differentiates by the rule, bias and all."""
+
+    def convolve(x, params, strides, padding, **_):
+        return by_rule(CONV_POOL, {"padding": canonicalize_padding(padding, 2)}, params, x)
+
+    fields = {name: getattr(conv, name) for name in conv.__dataclass_fields__ if name != "parent"}
+    fields |= {"conv_general_dilated": convolve, "promote_dtype": with_bias_in_kernel}
+    return ConvPool(**fields)
+
+
+def _setting(x, filters: int, padding: Padding = "VALID", biased=True) -> Setting:
+    params = {"kernel": (*WINDOW, x[-1], filters)}
+    params |= {"bias": (filters,)} if biased else {}
+    return Setting(x, params, static={"padding": padding})
+
+
+def _plain(params, x, *, padding):
+    layer = nn.Conv(params["kernel"].shape[-1], WINDOW, padding=padding, use_bias="bias" in params)
+    return nn.max_pool(layer.apply({"params": params}, x), (2, 2), (2, 2))
+
+
+CONV_POOL = LayerRule(
+    forward=conv_pool_forward,
+    backward=conv_pool_backward,
+    plain=_plain,
+    settings=[
+        _setting((2, 6, 6, 1), 3),
+        _setting((2, 6, 6, 5), 3),
+        _setting((2, 7, 9, 4), 3, biased=False),
+        _setting((1, 5, 6, 2), 2, "SAME"),
+        _setting((2, 5, 6, 6), 2, "SAME"),
+        _setting((2, 3, 4, 4), 3, ((2, 0), (1, 3))),
+    ],
+    inputs=("params", "x"),
+    static=lambda layer: {"padding": canonicalize_padding(layer.padding, 2)},
+    sides=lambda params, x, padding: conv_pool_forward(params, x, padding=padding)[1][2],
+)

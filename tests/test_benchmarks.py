@@ -375,6 +375,16 @@ def test_a_round_has_each_way_that_is_installed_and_no_other(monkeypatch, tmp_pa
     assert all(not way.missing or way.name == "Flax" for way in GROWING)
 
 
+def test_the_fast_recipe_is_for_its_own_target_alone(tmp_path):
+    made = run.jobs(["accuracy"], [], tmp_path, quick=False)
+    ours = {one.labels["target"]: one.command for one in made if "target" in one.labels}
+    assert {target: "--recipe=fast" in command for target, command in ours.items()} == {
+        0.99: True,
+        0.995: False,
+    }
+    assert "99 % by `--recipe=fast`" in page.draw(numbers(), "page")[0]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["training", "inference", "latency"])
 def test_a_measurement_counts_its_images_and_times_each_repetition(kind, run_python):

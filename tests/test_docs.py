@@ -77,6 +77,34 @@ def test_relative_links_lead_somewhere(document):
             assert anchor in anchors_of(path), f"{document.name} links to {target}"
 
 
+def bad_addresses(text: str) -> list[str]:
+    """The addresses in a text's links that no browser would open, or that are not encrypted."""
+    found = re.findall(r"\]\((http[^)\s]*|\w+://[^)\s]*)", text) + re.findall(
+        r"https?://[^\s)>`\"'|\]]+", text
+    )
+    plain = re.compile(r"http://(127\.0\.0\.1|localhost|amdarea51\.de)\b")  # The last has no https.
+    good = re.compile(r"https://[a-z0-9.-]+\.[a-z]{2,}(:\d+)?([/?#]\S*)?")
+    return [url for url in found if not plain.match(url) and not good.fullmatch(url.rstrip(".,;:"))]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_addresses_of_other_sites_are_well_formed(document):
+    assert bad_addresses(prose_of(document)) == []
+
+
+def test_a_malformed_address_is_found():
+    assert not bad_addresses(
+        "[a](https://jax.dev/x?y#z), https://flax.dev. http://127.0.0.1:8000/v2"
+    )
+    for wrong in (
+        "[a](http://jax.dev)",
+        "[a](https:/jax.dev)",
+        "[a](htps://jax.dev)",
+        "https://jax",
+    ):
+        assert bad_addresses(f"{wrong} https://jax.dev"), wrong
+
+
 def exists(path: str, name: str) -> bool:
     """Whether a reference leads to a name."""
     if path.startswith("tests/"):  # Some tests need packages that may be missing.

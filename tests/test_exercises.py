@@ -15,7 +15,13 @@ import jaxnets
 from jaxnets.backprop.rule import all_rules
 from jaxnets.errors import UserError
 from jaxnets.exercises.bugs import BUGS
-from jaxnets.exercises.catalogue import COMPUTE, FILL_IN, FIND_THE_BUG, exercises
+from jaxnets.exercises.catalogue import (
+    COMPUTE,
+    FILL_IN,
+    FIND_THE_BUG,
+    exercises,
+    input_gradient_of,
+)
 from jaxnets.exercises.compute import SHEETS, check_sheet
 from jaxnets.exercises.mutant_source import MUTANTS, mutant_sources
 from jaxnets.exercises.new import imports_of, text_of
@@ -142,6 +148,12 @@ def test_a_bug_is_judged_with_the_cache_that_it_gets_and_at_its_ties(run_command
     repaired = text.replace("x < 0", "x <= 0")
     assert repaired != text
     assert run_command("gradcheck", f"--mine={mine(repaired)}").out == "bug12: passed\n"
+
+
+def test_a_gradient_has_the_name_that_it_has_in_the_file():
+    names = {"dense": "dx", "bug2": "dx", "cross_entropy": "dp", "bug15": "dp", "bug18": "dz"}
+    assert {name: input_gradient_of(exercises()[name]) for name in names} == names
+    assert {input_gradient_of(exercise) for exercise in of_kind(FILL_IN)} == {"dx", "dp", "dz"}
 
 
 def test_a_notebook_s_judge_takes_numpy_and_says_what_is_wrong():

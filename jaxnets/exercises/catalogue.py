@@ -70,3 +70,12 @@ def exercise_of_function(function: str) -> Exercise:
     if function not in by_function:
         raise unknown("exercise", function, by_function)
     return by_function[function]
+
+
+def input_gradient_of(exercise: Exercise) -> str:
+    """What an exercise's file calls the gradient of its input: dx, dp or dz."""
+    layer = exercise.name
+    if exercise.kind == FIND_THE_BUG:
+        layer = mutant_sources()[BUGS[exercise.name].mutant].layer
+    last = (TEMPLATES / f"{layer}.py").read_text("utf-8").splitlines()[-1]
+    return last.split()[-1]

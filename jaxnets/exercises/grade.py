@@ -24,7 +24,7 @@ from jaxnets.exercises.child import STARTED, Task
 from jaxnets.exercises.compute import check_sheet
 from jaxnets.exercises.confine import can_confine
 from jaxnets.exercises.files import exercises_in, read_source
-from jaxnets.exercises.judge import Case, cases_of, rule_for, verdict
+from jaxnets.exercises.judge import Case, cases_of, verdict
 
 MAX_ANSWER = 1 << 24  # Bytes; the largest right answer has 60 kB.
 MAX_REASON = 200  # Characters of what a submission says.
@@ -121,7 +121,7 @@ def _grade_source(
             yield Grade(name, function, False, reason=_short(reason, path))
             continue
         if function not in judges:
-            judges[function] = cases_of(rule_for(function))
+            judges[function] = cases_of(function)
         cases = judges[function]
         answers = run_confined(source, function, cases, limits, confined=confined)
         if isinstance(answers, str):

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from jaxnets.exercises.bugs import BUGS
-from jaxnets.exercises.passes import gradient_name
 from jaxnets.gradcheck.compare import DIFFERENCES, Row
 
 CLOSE = 1e-9  # Of numbers in float64 that are meant to be the same.
@@ -39,7 +38,7 @@ def hints(name: str, row: Row, cases: Sequence[Any], answers: Sequence[Mapping])
             continue
         case, answer = wrong[0]
         yours, right = answer[leaf], case.right[leaf]
-        label = gradient_name(leaf)
+        label = case.call.gradient_name(leaf)
         yield f"{label} is wrong in {len(wrong)} of {len(exact)} settings, first in: " + (
             case.program.problem.label
         )

@@ -17,10 +17,10 @@ import numpy as np
 from jaxnets.backprop.check import relative_error
 from jaxnets.backprop.rule import LayerRule, all_rules
 from jaxnets.exercises.bugs import BUGS
-from jaxnets.exercises.catalogue import FIND_THE_BUG, exercise_of_function
+from jaxnets.exercises.catalogue import FIND_THE_BUG, exercise_of_function, input_gradient_of
 from jaxnets.exercises.files import exercises_in, read_source
 from jaxnets.exercises.hints import hints
-from jaxnets.exercises.passes import Call, ResultError, gradient_name, gradients_of, run_source
+from jaxnets.exercises.passes import Call, ResultError, gradients_of, run_source
 from jaxnets.exercises.rules import violation
 from jaxnets.gradcheck.compare import (
     DIFFERENCES,
@@ -84,14 +84,14 @@ def judge(function: Callable[..., Any], *, hint: bool = False) -> Verdict:
       UserError: No exercise has this name.
     """
     name = function.__name__
-    rule = rule_for(name)
+    exercise_of_function(name)
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
     except (OSError, TypeError, SyntaxError):
         tree = ast.Module([], [])  # Python does not have its source.
     if found := violation(tree):
         return Verdict(name, False, reason=found)
-    cases = cases_of(rule)
+    cases = cases_of(name)
     try:
         answers = list(gradients_of(function, [case.call for case in cases]))
     except ResultError as error:
@@ -113,8 +113,9 @@ def rule_for(function: str) -> LayerRule:
     return all_rules()[exercise.name]
 
 
-def cases_of(rule: LayerRule) -> list[Case]:
+def cases_of(function: str) -> list[Case]:
     """A layer in all its settings and precisions, each precision compiled as one program."""
+    rule, dx = rule_for(function), input_gradient_of(exercise_of_function(function))
     problems = [forward_problem_of(rule, setting) for setting in rule.settings]
     cases = []
     for dtype in PRECISIONS:
@@ -124,7 +125,7 @@ def cases_of(rule: LayerRule) -> list[Case]:
                 rule.settings, problems, passes, _outcomes(passes), strict=True
             ):
                 cache, d_out, gradient = found
-                call = Call(dtype, cache, d_out, dict(setting.static), tuple(setting.params))
+                call = Call(dtype, cache, d_out, dict(setting.static), tuple(setting.params), dx)
                 number = None
                 if dtype == "float64":  # Where differences are taken.
                     number = _compiled(one.number, one.inputs, one.constants)
@@ -166,7 +167,7 @@ def verdict(
             error = _error(leaf, answer[leaf], expected)
             errors[dtype] = max(errors[dtype], error)
             if not error.value <= TOLERANCES[dtype]:
-                wrong.append(gradient_name(leaf))
+                wrong.append(case.call.gradient_name(leaf))
         if dtype == "float64" and all(
             answer[leaf].shape == right.shape for leaf, right in case.right.items()
         ):
@@ -215,7 +216,7 @@ def judge_file(path: str, *, hint: bool = False) -> list[Verdict]:
 
 
 def _judged(source: str, path: str, name: str, hint: bool) -> Verdict:
-    cases = cases_of(rule_for(name))
+    cases = cases_of(name)
     answers = run_source(source, path, name, [case.call for case in cases])
     if isinstance(answers, str):
         return Verdict(name, False, reason=answers)

@@ -26,6 +26,12 @@ class Call(NamedTuple):
     d_out: Any
     static: Mapping[str, Any]
     params: tuple[str, ...]  # The parameters whose gradients it returns; () is a layer without.
+    dx: str = "dx"  # What the exercise calls the gradient of its input.
+
+    def gradient_name(self, leaf: str) -> str:
+        """What a gradient is called in the code: d_params["kernel"] or dx."""
+        name = leaf.partition(".")[2]
+        return f'd_params["{name}"]' if name else self.dx
 
 
 class ResultError(Exception):
@@ -43,8 +49,11 @@ def gradients_of(
         same = list(group)
         with precision(dtype):
             arrays = jax.tree.map(jnp.asarray, [(call.cache, call.d_out) for call in same])
-            for found in _run(partial(_named, backward, same), arrays):
-                yield {name: _numbers(name, array) for name, array in found.items()}
+            found = _run(partial(_named, backward, same), arrays)
+            for call, row in zip(same, found, strict=True):
+                yield {
+                    name: _numbers(call.gradient_name(name), array) for name, array in row.items()
+                }
 
 
 def _run(function: Callable[..., list[dict[str, Any]]], arrays: Any) -> list[dict[str, Any]]:
@@ -71,7 +80,7 @@ def _named(
 
 def _named_result(call: Call, result: Any) -> dict[str, Any]:
     if not call.params:
-        return {"x": _array("x", result)}
+        return {"x": _array(call.dx, result)}
     wanted = "expected (d_params, dx), d_params a dict"
     if not isinstance(result, tuple | list) or len(result) != 2:
         raise ResultError(f"{wanted}, got {_kind(result)}")
@@ -82,14 +91,16 @@ def _named_result(call: Call, result: Any) -> dict[str, Any]:
         names = ", ".join(map(str, d_params)) or "nothing"
         raise ResultError(f"d_params: expected {', '.join(call.params)}, got {names}")
     named = {f"params.{name}": d_params[name] for name in call.params}
-    return {name: _array(name, value) for name, value in (named | {"x": dx}).items()}
+    return {
+        name: _array(call.gradient_name(name), value) for name, value in (named | {"x": dx}).items()
+    }
 
 
 def _array(name: str, value: Any) -> jax.Array:
     if value is ...:
-        raise ResultError(f"{gradient_name(name)} is still ..., the blank to fill in")
+        raise ResultError(f"{name} is still ..., the blank to fill in")
     if not isinstance(value, jax.Array | np.ndarray | np.generic | int | float):
-        raise ResultError(f"{gradient_name(name)}: expected an array, got {_kind(value)}")
+        raise ResultError(f"{name}: expected an array, got {_kind(value)}")
     return jnp.asarray(value)
 
 
@@ -97,7 +108,7 @@ def _numbers(name: str, array: Any) -> np.ndarray:
     """Real numbers as float64, which holds every precision's exactly."""
     found = np.asarray(array)
     if jnp.issubdtype(found.dtype, jnp.complexfloating):
-        raise ResultError(f"{gradient_name(name)}: expected real numbers, got {found.dtype}")
+        raise ResultError(f"{name}: expected real numbers, got {found.dtype}")
     return found.astype(np.float64)
 
 
@@ -105,12 +116,6 @@ def _kind(value: Any) -> str:
     if isinstance(value, tuple | list):
         return f"a {type(value).__name__} of {len(value)}"
     return "..., the blank to fill in" if value is ... else f"a {type(value).__name__}"
-
-
-def gradient_name(leaf: str) -> str:
-    """What a gradient is called in the code: d_params["kernel"] or dx."""
-    kind, _, name = leaf.partition(".")
-    return f'd_params["{name}"]' if name else f"d{kind}"
 
 
 def run_source(

@@ -19,8 +19,8 @@ from pathlib import Path
 from idx_files import idx_bytes
 
 MODELS = (
-    "softmax", "mlp_sequential", "mlp_functional", "mlp", "mlp_handwritten", "cnn", "alexnet",
-    "alexnet_paper", "alexnet_ungrouped", "alexnet_small",
+    "softmax", "mlp_sequential", "mlp_functional", "mlp", "mlp_handwritten", "cnn", "cnn_bn",
+    "cnn_tiny", "alexnet", "alexnet_paper", "alexnet_ungrouped", "alexnet_small",
 )  # fmt: skip
 PMAP = (["--cpu_devices=4", "--parallel=pmap"], ["--cpu_devices=4", "--parallel=jit"])
 

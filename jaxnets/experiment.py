@@ -13,6 +13,7 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,7 +28,7 @@ from jaxnets.losses import LOSSES
 from jaxnets.machine.platform import compiler_options_for_init, set_up_jax
 from jaxnets.metrics import metric_of
 from jaxnets.models import MODELS
-from jaxnets.models.chain import Chain, has_convolution, with_precision
+from jaxnets.models.chain import Chain, has_layer, with_precision
 from jaxnets.training import loop, step
 from jaxnets.training.loop import Callbacks, Checkpoint, TrainLoader
 from jaxnets.training.optimizer import create_optimizer, create_schedule
@@ -80,6 +81,12 @@ class Experiment(Described):
 
             augment = with_smooth_labels(augment, config.label_smoothing, data.num_classes)
         model = create_model(config, data.num_classes)
+        if has_layer(model, nn.BatchNorm):
+            from jaxnets.models.batch_norm import STATISTICS, over_devices
+            from jaxnets.training.running_statistics import with_statistics
+
+            model = over_devices(model, parallel.axis_name)
+            optimizer = with_statistics(optimizer, STATISTICS, config.reduction)
         loss_and_grad = make_loss_and_grad(config, model)
         return cls(
             config, data, model, parallel, loader, schedule, optimizer, augment, loss_and_grad
@@ -228,14 +235,16 @@ class Experiment(Described):
         """An epoch, compiled in the way that is fastest for this network."""
         loss_and_grad, loader, parallel = self.loss_and_grad, self.loader, self.parallel
         if self.config.gradients == "both":
-            callbacks = dataclasses.replace(callbacks, before_step=self._gradient_check(callbacks))
+            from jaxnets.oracle import with_check
+
+            callbacks = with_check(self.config, self.model, self.gradient_step, callbacks)
         images, one_device = loader.split.images, len(parallel.devices) == 1
         use_scan = (
             callbacks.before_step is None
             and prefers_scan(self.model, parallel)
             and (isinstance(images, np.ndarray) or images.nbytes <= MAX_SCAN_BYTES)
         )
-        if not has_convolution(self.model):
+        if not has_layer(self.model, nn.Conv):
             from jaxnets.training.large_batch import accumulate_gradients
 
             full = use_scan and loader.steps == 1 and not self.config.augmentations
@@ -247,18 +256,6 @@ class Experiment(Described):
         if use_scan:
             from jaxnets.training.scan import scanned_epoch as compile_epoch
         return compile_epoch(self.train_step(loss_and_grad), loader, parallel, callbacks)
-
-    def _gradient_check(self, callbacks: Callbacks) -> Callable[[int, TrainState, Any], None]:
-        """Returns a `before_step` that compares the gradients by hand with those of jax.grad."""
-        from jaxnets.oracle import GRADIENT_TOLERANCE, both_loss_and_grads, gradient_check
-
-        config = self.config
-        wide = "float64" if config.precision == "float64" else "float32"
-        both = self.gradient_step(both_loss_and_grads(self.model, config.loss, wide))
-        tolerance = config.gradient_tolerance
-        if tolerance is None:
-            tolerance = GRADIENT_TOLERANCE[config.precision]
-        return gradient_check(both, tolerance, config.check_every, callbacks.gradient_error)
 
 
 def create_model(config: Config, num_classes: int) -> Chain:
@@ -318,7 +315,7 @@ def init_state(
 
 def prefers_scan(model: Chain, parallel: Parallel) -> bool:
     """Whether an epoch may be one compiled loop: on the CPU a convolution in one is slow."""
-    return not has_convolution(model) or parallel.devices[0].platform != "cpu"
+    return not has_layer(model, nn.Conv) or parallel.devices[0].platform != "cpu"
 
 
 def _check_data(config: Config, data: Dataset) -> None:

@@ -8,6 +8,7 @@ forward pass by hand gave. Where these are more than rounding away from the plai
 does not follow.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -114,6 +115,17 @@ def _moved_to(output: jax.Array) -> Callable[[jax.Array], jax.Array]:
         return x.at[part].add(lax.stop_gradient(change))
 
     return move
+
+
+def with_check(config: Any, model: Chain, gradient_step: Callable, callbacks: Any) -> Any:
+    """Returns a run's callbacks with the `gradient_check` that its config asks for."""
+    wide = "float64" if config.precision == "float64" else "float32"
+    both = gradient_step(both_loss_and_grads(model, config.loss, wide))
+    tolerance = config.gradient_tolerance
+    if tolerance is None:
+        tolerance = GRADIENT_TOLERANCE[config.precision]
+    check = gradient_check(both, tolerance, config.check_every, callbacks.gradient_error)
+    return dataclasses.replace(callbacks, before_step=check)
 
 
 def gradient_check(

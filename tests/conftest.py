@@ -108,11 +108,13 @@ def random_params(model, shape=(28, 28, 1), seed=0):
     """Parameters drawn by NumPy, biases too, such that the layers' outputs are around 1."""
     rng = np.random.default_rng(seed)
 
-    def draw(leaf):
+    def draw(path, leaf):
+        if path[-1].key in ("scale", "var"):  # A batch norm's.
+            return rng.uniform(0.5, 1.5, leaf.shape).astype(leaf.dtype)
         scale = np.sqrt(2 / np.prod(leaf.shape[:-1])) if len(leaf.shape) > 1 else 0.1
         return leaf.dtype.type(scale) * rng.standard_normal(leaf.shape, leaf.dtype)
 
-    return jax.tree.map(draw, shapes_of(model, shape))
+    return jax.tree_util.tree_map_with_path(draw, shapes_of(model, shape))
 
 
 def assert_normal(kernel, sigma):

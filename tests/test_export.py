@@ -27,6 +27,8 @@ TINY = {  # What changes in each network; the large AlexNets see pictures of 63 
     "mlp": dict(hidden=(20,)),
     "mlp_handwritten": dict(hidden=(15,)),
     "cnn": dict(hidden=(16,)),
+    "cnn_bn": dict(hidden=(16,)),
+    "cnn_tiny": {},
     "alexnet_small": dict(input_size=28, normalize="imagenet"),
     "alexnet": dict(input_size=63),
     "alexnet_paper": dict(input_size=63, normalize="paper"),

@@ -53,6 +53,8 @@ def as_float64(params):
         ("mlp", {"hidden": (5, 4, 3)}, 4_004),  # 784 * 5 + 5 + 5 * 4 + 4 + 4 * 3 + 3 + 3 * 10 + 10
         # 3 * 3 * 1 * 32 + 32 + 3 * 3 * 32 * 64 + 64 + 5 * 5 * 64 * 256 + 256 + 256 * 10 + 10
         ("cnn", {}, 431_242),
+        ("cnn_bn", {}, 330_538),
+        ("cnn_tiny", {}, 9_362),
     ],
 )
 def test_a_network_of_the_lecture_has_its_number_of_parameters(mnist, name, changes, count):

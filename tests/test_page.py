@@ -38,6 +38,7 @@ from jaxnets.models.chain import with_precision
 from jaxnets.runs.run import Run, inputs_sha256, write_config
 from jaxnets.runs.run_folder import RunFolder
 from jaxnets.serving.digit import to_digit
+from jaxnets.serving.layers import folded
 from jaxnets.serving.page import build
 from jaxnets.serving.trained import TrainedNetwork
 
@@ -52,6 +53,8 @@ NETWORKS = {
     "mlp_sequential": dict(hidden=(9,), activation="softmax", loss="half_mse"),
     "mlp_handwritten": dict(hidden=(15,)),
     "cnn": dict(hidden=(16,)),
+    "cnn_bn": dict(hidden=(16,)),
+    "cnn_tiny": {},
 }
 
 
@@ -124,7 +127,7 @@ def both_passes_in_jax(network: TrainedNetwork, images, labels):
 
 @pytest.mark.parametrize("model", NETWORKS)
 def test_both_passes_are_those_of_autodiff(model, mnist, float64):
-    network = trained(model, **NETWORKS[model])
+    network = folded(trained(model, **NETWORKS[model]))
     images = mnist.test.images[:DIGITS].astype(np.float64)
     labels = mnist.test.labels[:DIGITS]
     given = [[images[n].ravel().tolist(), int(labels[n])] for n in range(DIGITS)]

@@ -22,7 +22,8 @@ Params = dict[str, Any]
 class Pair(NamedTuple):
     """A layer's two passes in one signature."""
 
-    forward: Callable[..., Any]  # (params, x, key) -> (out, cache); key is a dropout layer's.
+    # (params, x, key, mask) -> (out, cache); key is a dropout layer's, mask the batch's.
+    forward: Callable[..., Any]
     backward: Callable[..., Any]  # (cache, d_out, input_gradient) -> (d_params, dx)
 
 
@@ -30,7 +31,7 @@ def pair_of(layer: Any, find_rule: FindRule = rule_of) -> Pair:
     """The hand-derived pair of a layer of a chain."""
     if key_of(layer) in ("jaxnets.Enlarge", "jaxnets.Normalize"):
         # It stands before every parameter, so nothing flows back through it.
-        return Pair(lambda params, x, key: (layer(x), ()), lambda *_: ({}, None))
+        return Pair(lambda params, x, *_: (layer(x), ()), lambda *_: ({}, None))
     rule = find_rule(layer)
     if rule is None:
         raise ValueError(f"expected a layer with a hand-derived pair, got {layer}")
@@ -40,8 +41,8 @@ def pair_of(layer: Any, find_rule: FindRule = rule_of) -> Pair:
     def cast(arrays: Any) -> Any:  # Flax's layers with parameters compute in their own dtype.
         return jax.tree.map(lambda array: array.astype(dtype or array.dtype), arrays)
 
-    def forward(params: Params | None, x: jax.Array, key: jax.Array | None):
-        arrays = {**cast({"params": params, "x": x}), "key": key}
+    def forward(params: Params | None, x: jax.Array, key: Any = None, mask: Any = None):
+        arrays = {**cast({"params": params, "x": x}), "key": key, "mask": mask}
         return rule.forward(*(arrays[name] for name in rule.inputs), **static)
 
     def backward(cache, d_out: jax.Array, input_gradient: bool):
@@ -77,7 +78,7 @@ def manual_loss_and_grad(model: Chain, loss: str, find_rule: FindRule = rule_of)
         # Forward: each layer's output, and what it must remember.
         out, caches = batch.images, []
         for index, (pair, name) in enumerate(zip(pairs, names, strict=True)):
-            out, cache = pair.forward(params.get(name), out, keys.get(index))
+            out, cache = pair.forward(params.get(name), out, keys.get(index), batch.mask)
             caches.append(cache)
         logits = out.astype(jnp.promote_types(out.dtype, jnp.float32))
         losses, loss_cache = loss_rule.forward(logits, batch.labels)

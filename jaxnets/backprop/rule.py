@@ -35,6 +35,7 @@ class Setting(NamedTuple):
     numbers: str = "normal"
     scale: float = 1.0  # A factor of x, and of the step of the central differences.
     static: Mapping[str, Any] = {}  # The layer's other arguments.
+    padding: int = 0  # How many of the last rows the mask leaves out.
 
 
 class LayerRule(NamedTuple):
@@ -47,7 +48,7 @@ class LayerRule(NamedTuple):
     # (*inputs, **static) -> out in stock JAX or Flax, which autodiff differentiates.
     plain: Callable[..., Any]
     settings: Sequence[Setting]  # The calls on which the pair is tried.
-    inputs: tuple[str, ...] = ("x",)  # Forward's arrays: of "params", "key", "x" and "labels".
+    inputs: tuple[str, ...] = ("x",)  # Forward's arrays: "params", "key", "x", "labels", "mask".
     # Reads the static arguments from a layer of a network.
     static: Callable[[Any], dict[str, Any]] = lambda layer: {}
     # layer -> the same layer in a form with a faster gradient: most by the pair, by `by_rule`.
@@ -75,6 +76,7 @@ RULES = {
     "jaxnets.AdaptiveAveragePool": "alexnet_layers.ADAPTIVE_AVERAGE_POOL",
     "jaxnets.LocalResponseNorm": "alexnet_layers.LOCAL_RESPONSE_NORM",
     "flax.Dropout": "dropout.DROPOUT",
+    "jaxnets.BatchNorm": "batch_norm.BATCH_NORM",
     "cross-entropy of probabilities": "probability_losses.CROSS_ENTROPY",
     "cross-entropy in two steps": "probability_losses.SOFTMAX_THEN_CROSS_ENTROPY",
     "jaxnets.cross_entropy": "losses.SOFTMAX_CROSS_ENTROPY",

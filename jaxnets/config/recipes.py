@@ -22,6 +22,7 @@ Recipe = dict[str, Any]
 NAMED = {"paper": LARGE_ALEXNETS, "fast": ("cnn",)}
 
 _ONE_CYCLE: Recipe = dict(schedule="one_cycle", batch_size=128, momentum=0.9)
+_BATCH_NORM: Recipe = _ONE_CYCLE | dict(augment="shift", learning_rate=0.1, nesterov=True)
 _ALEXNET: Recipe = _ONE_CYCLE | dict(init="he", weight_decay=5e-4)
 
 # What each network is trained with when nothing else is asked for: network | training. The
@@ -49,6 +50,9 @@ PRESETS: dict[str, Recipe] = {
     "cnn": dict(recipe=None, hidden=(256,), activation="relu", dropout=0.3, augment="shift")
     | _ONE_CYCLE
     | dict(epochs=20, learning_rate=0.15, nesterov=True, weight_decay=1e-4),
+    "cnn_bn": dict(hidden=(256,), activation="relu", dropout=0.4, weight_decay=5e-4, epochs=18)
+    | _BATCH_NORM,
+    "cnn_tiny": dict(weight_decay=1e-4, epochs=30) | _BATCH_NORM,
     # The lecture has only the title. Krizhevsky et al. 2012: batch 128, momentum 0.9, decay 5e-4,
     # rate 0.01; two epochs and one cycle, which MNIST needs, instead of PAPER are ours.
     **dict.fromkeys(

@@ -16,6 +16,7 @@ import numpy as np
 
 from jaxnets.backprop.check import MAX_PART, largest, relative_error
 from jaxnets.machine.platform import compiler_options, return_freed_memory
+from jaxnets.models.batch_norm import join_statistics, split_statistics
 
 PRECISIONS = ("float64", "float32", "bfloat16")
 DIFFERENCES = "differences"
@@ -40,6 +41,31 @@ class Passes(NamedTuple):
     # The plain formulation's number whose gradient it is, and the side of every kink on which it
     # was computed.
     number: Callable[..., tuple[jax.Array, list[jax.Array]]]
+
+
+def with_statistics_aside(passes: Passes) -> Passes:
+    """The same comparison, the gradients of running statistics among the outputs.
+
+    They lead towards the batch's statistics. The number does not depend on them, so no difference
+    could be taken.
+    """
+    weights, running = split_statistics(passes.inputs)
+    if not running:
+        return passes
+
+    def apart(function: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+        def outcome(inputs, constants):
+            found = function(join_statistics(inputs, constants[1]), constants[0])
+            gradient, followed = split_statistics(found["gradient"])
+            return {"output": [found["output"], followed], "gradient": gradient}
+
+        return outcome
+
+    def number(inputs, constants):
+        return passes.number(join_statistics(inputs, constants[1]), constants[0])
+
+    constants = passes.constants, running
+    return Passes(weights, constants, apart(passes.manual), apart(passes.automatic), number)
 
 
 class Problem(NamedTuple):

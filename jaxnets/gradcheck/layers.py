@@ -8,7 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnets.backprop.rule import LayerRule, Setting
-from jaxnets.gradcheck.compare import DIFFERENCES, Passes, Problem, Row, check
+from jaxnets.gradcheck.compare import (
+    DIFFERENCES,
+    Passes,
+    Problem,
+    Row,
+    check,
+    with_statistics_aside,
+)
 
 # bfloat16 has 8 binary digits: it rounds by up to 2^-9 = 0.002. Autodiff adds a bias's gradient up
 # in it, so that a convolution's is wrong by 0.02.
@@ -22,8 +29,14 @@ def check_layer(name: str, rule: LayerRule) -> Row:
 
 def problem_of(rule: LayerRule, setting: Setting) -> Problem:
     """A layer's pair in one of its settings."""
+    whole = _whole_problem_of(rule, setting)
+    return whole._replace(at=lambda precision: with_statistics_aside(whole.at(precision)))
+
+
+def _whole_problem_of(rule: LayerRule, setting: Setting) -> Problem:
+    """The same, running statistics among the parameters."""
     static = dict(setting.static)
-    call = partial(_call, rule, static)
+    call = partial(_call, rule, setting)
 
     def manual(inputs, constants):
         labels, d_out = constants
@@ -58,19 +71,22 @@ def problem_of(rule: LayerRule, setting: Setting) -> Problem:
 
 def forward_problem_of(rule: LayerRule, setting: Setting) -> Problem:
     """The same problem, whose manual pass is the forward pass alone: it returns (out, cache)."""
-    problem, static = problem_of(rule, setting), dict(setting.static)
+    problem = _whole_problem_of(rule, setting)
 
     def forward(inputs, constants):
-        return _call(rule, static, rule.forward, inputs, constants[0])
+        return _call(rule, setting, rule.forward, inputs, constants[0])
 
     return problem._replace(at=lambda precision: problem.at(precision)._replace(manual=forward))
 
 
-def _call(rule: LayerRule, static: dict[str, Any], function: Any, inputs: Any, labels: Any) -> Any:
+def _call(rule: LayerRule, setting: Setting, function: Any, inputs: Any, labels: Any) -> Any:
     arrays = {**inputs, "labels": labels}
     if "key" in rule.inputs:
         arrays["key"] = jax.random.key(0)
-    return function(*(arrays[name] for name in rule.inputs), **static)
+    if "mask" in rule.inputs:
+        rows = jnp.arange(len(arrays["x"]), 0, -1)
+        arrays["mask"] = (rows > setting.padding).astype(arrays["params"]["scale"].dtype)
+    return function(*(arrays[name] for name in rule.inputs), **setting.static)
 
 
 def _draw(setting: Setting) -> tuple[dict[str, Any], np.ndarray | None]:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxnets.backprop.batch_norm import batch_norm_backward
 from jaxnets.backprop.convolution import conv_backward
 from jaxnets.backprop.dense import dense_backward
 from jaxnets.backprop.dropout import dropout_backward
@@ -374,3 +375,25 @@ def local_response_norm_looks_the_same_way(cache, dy, *, k=2.0, n=5, alpha=1e-4,
     s = k + alpha * squares
     shared = (dy * x * s ** (-beta - 1)) @ near(x.shape[-1], n).T.astype(x.dtype)
     return dy * s**-beta - 2 * alpha * beta * x * shared
+
+
+@breaks("batch_norm")
+def batch_norm_of_constants(cache, dy, **static):
+    """The mean and the variance are numbers, so y is linear in x."""
+    scale, r = cache[2], cache[4]
+    return batch_norm_backward(cache, dy, **static)[0], scale * r * dy
+
+
+@breaks("batch_norm")
+def batch_norm_forgets_variance(cache, dy, **static):
+    """The mean depends on x; what is left is divided by a number."""
+    x, weight, scale, mean, r, count, statistics = cache
+    d_params, _ = batch_norm_backward(cache, dy, **static)
+    return d_params, scale * r * (dy - weight * d_params["bias"] / count)
+
+
+@breaks("batch_norm")
+def batch_norm_counts_padding(cache, dy, **static):
+    """Every row of the batch is an example."""
+    x, weight, *others = cache
+    return batch_norm_backward((x, jnp.ones_like(weight), *others), dy, **static)

@@ -16,7 +16,14 @@ from jaxnets.config.fields import Config, preset
 from jaxnets.config.recipes import PRESETS
 from jaxnets.data.batches import Batch
 from jaxnets.experiment import create_model
-from jaxnets.gradcheck.compare import DIFFERENCES, Passes, Problem, Row, check
+from jaxnets.gradcheck.compare import (
+    DIFFERENCES,
+    Passes,
+    Problem,
+    Row,
+    check,
+    with_statistics_aside,
+)
 from jaxnets.losses import LOSSES
 from jaxnets.models.chain import Chain, Layer, map_layers
 from jaxnets.oracle import both_loss_and_grads
@@ -87,7 +94,8 @@ def problem_of(network: Network) -> Problem:
             sides: list[jax.Array] = []
             recording = map_layers(model, lambda layer: record_branches(layer, sides))
             total = summed_loss(recording.apply, loss)
-            return total(params, batch, train=True, rngs={"dropout": jax.random.key(0)})[0], sides
+            arguments = {"train": True, "mask": batch.mask, "rngs": {"dropout": jax.random.key(0)}}
+            return total(params, batch, **arguments)[0], sides
 
         def manual(params, batch):
             trained = join_pools(model)
@@ -106,7 +114,7 @@ def problem_of(network: Network) -> Problem:
             lambda leaf: jnp.asarray(leaf, leaf.dtype if leaf.dtype == np.int32 else wide),
             (_random_params(plain, images), Batch(images, labels, mask)),
         )
-        return Passes(inputs, batch, manual, automatic, number)
+        return with_statistics_aside(Passes(inputs, batch, manual, automatic, number))
 
     label = "x".join(map(str, images.shape))
     return Problem(label, at, network.step, large=True, moves=network.moves)

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +15,7 @@ from jaxnets.data.batches import Batch, epoch_order
 from jaxnets.data.datasets import Dataset, Split
 from jaxnets.experiment import Experiment, Record, create_model, init_state, optimizer_of
 from jaxnets.machine.platform import compiler_options_for_init
-from jaxnets.models.chain import has_convolution
+from jaxnets.models.chain import has_layer
 from jaxnets.runs.memory import check_enough_memory
 from jaxnets.training.loop import Callbacks, Checkpoint, NonFiniteLossError
 from jaxnets.training.optimizer import create_schedule
@@ -76,7 +77,7 @@ def can_vmap(config: Config) -> bool:
     """Whether runs of this config train side by side in one program."""
     if config.augment != "none" or config.steps_per_epoch is not None:
         return False
-    return not has_convolution(create_model(config, num_classes=2))
+    return not has_layer(create_model(config, num_classes=2), nn.Conv)
 
 
 def train_one(

@@ -22,6 +22,8 @@ MODELS: dict[str, Callable[..., Chain]] = {
     "mlp": partial(_create, "mlp.mlp"),
     "mlp_handwritten": partial(_create, "mlp.mlp_handwritten"),
     "cnn": partial(_create, "cnn.cnn"),
+    "cnn_bn": partial(_create, "cnn_bn.cnn_bn"),
+    "cnn_tiny": partial(_create, "cnn_bn.cnn_tiny"),
     "alexnet": partial(_create, "alexnet.alexnet"),
     "alexnet_paper": partial(_create, "alexnet.alexnet_paper"),
     "alexnet_ungrouped": partial(_create, "alexnet.alexnet_paper", groups=1),

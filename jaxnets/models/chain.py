@@ -28,17 +28,19 @@ class Chain(Described, nn.Module):
     preserve_adopted_names: ClassVar[bool] = True
 
     def __call__(
-        self, x: Float[Array | np.ndarray, "B *sizes"], *, train: bool = False
+        self, x: Float[Array | np.ndarray, "B *sizes"], *, train: bool = False, mask: Any = None
     ) -> Float[Array, "B *outputs"]:
         """The forward pass: logits [B, K] from images [B, H, W, C] or rows [B, D].
 
-        With `train`, dropout drops; it then needs rngs={"dropout": key}.
+        With `train`, dropout drops by rngs={"dropout": key}, and batch norm counts mask's rows.
         """
         keys = self.dropout_keys() if train else {}
         x = jnp.asarray(x)
         for index, layer in enumerate(self.layers):
             if isinstance(layer, nn.Dropout):
                 x = layer(x, deterministic=not train, rng=keys.get(index))
+            elif isinstance(layer, nn.BatchNorm):
+                x = layer(x, use_running_average=not train, mask=mask)
             else:
                 x = layer(x)
         return x
@@ -52,16 +54,9 @@ class Chain(Described, nn.Module):
         return {index: jax.random.fold_in(key, index) for index in indices}
 
 
-def has_convolution(chain: Chain) -> bool:
-    """Whether any layer is a convolution."""
-    return any(isinstance(layer, nn.Conv) for layer in chain.layers)
-
-
-def apply_layer(layer: Any, params: Any, x: Any) -> jax.Array:
-    """The output of one layer alone, as in an evaluation: dropout drops nothing."""
-    if isinstance(layer, nn.Dropout):
-        return x
-    return layer.clone(parent=None).apply({"params": params}, x) if params else layer(x)
+def has_layer(chain: Chain, kind: type[nn.Module]) -> bool:
+    """Whether any layer is of this kind, as nn.Conv."""
+    return any(isinstance(layer, kind) for layer in chain.layers)
 
 
 def with_precision(chain: Chain, precision: str) -> Chain:
@@ -81,7 +76,7 @@ def with_precision(chain: Chain, precision: str) -> Chain:
         if isinstance(layer, nn.Dense | nn.Conv):
             here = kept if precision == "mixed" and layer is last else dtype
             return layer.clone(dtype=here, param_dtype=kept)
-        return layer
+        return layer.clone(param_dtype=kept) if isinstance(layer, nn.BatchNorm) else layer
 
     return map_layers(chain, convert)
 

@@ -12,6 +12,7 @@ from jaxnets.backprop.rule import rule_of
 from jaxnets.gradcheck.compare import QUICK_COMPILATION
 from jaxnets.losses import LOSSES
 from jaxnets.machine.platform import compiler_options
+from jaxnets.models.batch_norm import fold
 from jaxnets.models.chain import Chain
 from jaxnets.report.summary import describe_layer
 
@@ -43,6 +44,8 @@ class Passes(NamedTuple):
 def passes_of(model: Chain, params: Any, image: np.ndarray, label: int, loss: str) -> Passes:
     """Runs an image forward and its loss backward, as in an evaluation: dropout drops nothing.
 
+    A batch norm, then an affine map, is part of the layer before it.
+
     Args:
       model: The chain of layers.
       params: Its parameters.
@@ -50,6 +53,7 @@ def passes_of(model: Chain, params: Any, image: np.ndarray, label: int, loss: st
       label: The class with which the loss compares.
       loss: One of losses.LOSSES.
     """
+    model, params = fold(model, params)
     layers = [layer for layer in model.layers if not isinstance(layer, nn.Dropout)]
     pairs = [pair_of(layer) for layer in layers]
     names = [getattr(layer, "name", None) or "" for layer in layers]

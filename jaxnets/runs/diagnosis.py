@@ -15,6 +15,7 @@ from jaxnets.config.fields import SINGLE_PROCESS
 from jaxnets.data.batches import Batch
 from jaxnets.experiment import Experiment
 from jaxnets.machine.platform import Processes
+from jaxnets.models.batch_norm import over_devices
 from jaxnets.models.chain import Chain, Layer
 from jaxnets.runs.checkpoints import all_finite
 from jaxnets.runs.resume import last_saved
@@ -52,7 +53,7 @@ def find_bad_step(experiment: Experiment, checkpoint: Checkpoint, last_epoch: in
     gradients = "manual" if config.gradients == "both" else config.gradients
     config = dataclasses.replace(config, gradients=gradients, epochs=min(config.epochs, last_epoch))
     experiment = dataclasses.replace(experiment, config=config)
-    model, parallel = experiment.model, experiment.parallel
+    model, parallel = over_devices(experiment.model, None), experiment.parallel
     train_step = parallel.compile(experiment.train_step())
     gradient_step = experiment.gradient_step()
 

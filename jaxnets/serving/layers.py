@@ -6,6 +6,7 @@ The names and the layout of the arrays are Flax's: a kernel is [height, width, i
 [in, out].
 """
 
+import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -15,9 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnets.models.alexnet_layers import AdaptiveAveragePool, Enlarge, LocalResponseNorm, Normalize
-from jaxnets.models.chain import apply_layer
+from jaxnets.models.chain import has_layer
 from jaxnets.models.layers import MaxPool, flatten
 from jaxnets.models.mlp import DenseWithOnes
+from jaxnets.models.single_layer import apply_layer
 from jaxnets.serving.trained import TrainedNetwork
 from jaxnets.training.crops import window_size
 
@@ -33,8 +35,19 @@ class PlainNetwork(NamedTuple):
     arrays: dict[str, np.ndarray]  # By name, as "conv1.kernel"; float32.
 
 
+def folded(trained: TrainedNetwork) -> TrainedNetwork:
+    """The same network with each batch norm in the layer before it."""
+    if not has_layer(trained.model, nn.BatchNorm):
+        return trained
+    from jaxnets.models.batch_norm import fold
+
+    model, params = fold(trained.model, trained.params)
+    return dataclasses.replace(trained, model=model, params=params)
+
+
 def plain(trained: TrainedNetwork) -> PlainNetwork:
-    """The layers and arrays of a run's network; dropout, which only trains, is left out."""
+    """The layers and arrays of a run's network, without what only trains: dropout, batch norm."""
+    trained = folded(trained)
     layers: list[dict[str, Any]] = []
     arrays: dict[str, np.ndarray] = {}
     height, width = window_size(trained.image_shape, trained.config.input_size)

@@ -87,10 +87,10 @@ def autodiff_loss_and_grad(apply: Callable[..., Any], loss: Loss) -> LossAndGrad
       apply: A Flax module's apply, with dropout keyed by rngs={"dropout": key}.
       loss: One of losses.LOSSES; `metric_of` gives its metrics.
     """
-    gradient = jax.grad(summed_loss(apply, loss), has_aux=True)
+    grad = jax.grad(summed_loss(apply, loss), has_aux=True)
 
     def loss_and_grad(params: Params, batch: Batch, key: PRNGKeyArray):
-        gradients, metrics = gradient(params, batch, train=True, rngs={"dropout": key})
+        gradients, metrics = grad(params, batch, train=True, mask=batch.mask, rngs={"dropout": key})
         return metrics, gradients
 
     return loss_and_grad

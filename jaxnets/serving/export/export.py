@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxnets.display import short_path
 from jaxnets.errors import RunFailedError, UserError
-from jaxnets.experiment import create_model
+from jaxnets.models.chain import with_precision
 from jaxnets.runs.files import replacing
 from jaxnets.serving import layers
 from jaxnets.serving.export import archive, stablehlo
@@ -91,9 +91,8 @@ def to_values(made: Export) -> dict[str, Any]:
 
 def _forward(trained: TrainedNetwork) -> Callable[[Any, Any], Any]:
     """(params, images) -> logits in float32, whatever precision the run was trained in."""
-    config = dataclasses.replace(trained.config, precision="float32")
-    model = create_model(config, len(trained.class_names))
-    return lambda params, images: model.apply({"params": params}, to_input(config, images))
+    model = with_precision(trained.model, "float32")
+    return lambda params, images: model.apply({"params": params}, to_input(trained.config, images))
 
 
 def content_of(trained: TrainedNetwork, kind: str) -> bytes:

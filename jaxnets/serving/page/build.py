@@ -22,7 +22,7 @@ from jaxnets.models.chain import Chain
 from jaxnets.models.layers import ACTIVATIONS
 from jaxnets.runs import files
 from jaxnets.serving.digit import SIDE
-from jaxnets.serving.layers import describe
+from jaxnets.serving.layers import describe, folded
 from jaxnets.serving.output import output_path
 from jaxnets.serving.trained import TrainedNetwork, load_network
 
@@ -96,7 +96,7 @@ def write_page(workdir: str, output: str) -> dict[str, Any]:
       UserError: There is no such run or folder, or the page cannot show the network.
     """
     path = output_path(output)
-    trained = load_network(workdir)
+    trained = folded(load_network(workdir))
     text = one_file(page_files(trained))
     files.write_text(path, text)
     weights = _weights(trained)
@@ -126,6 +126,7 @@ def run_script(trained: TrainedNetwork) -> str:
     Raises:
       UserError: The page cannot show this network.
     """
+    trained = folded(trained)
     config, names = trained.config, trained.class_names
     if trained.image_shape != (SIDE, SIDE, 1):
         raise UserError(f"expected a run on images (28, 28, 1), got {trained.image_shape}")

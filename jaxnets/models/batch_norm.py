@@ -1,0 +1,172 @@
+"""Batch normalization (Ioffe and Szegedy 2015); only networks that have it load this file.
+
+Training normalizes each channel over the batch, an evaluation by running statistics. These lie
+among the parameters, `mean` and `var` beside `scale` and `bias`, because they are trained as
+parameters are. A running mean μ follows the mean m of each batch:
+
+    μ ← 0.9 μ + 0.1 m = μ - 0.1 (μ - m)
+
+That is gradient descent at the rate 0.1, whose gradient is μ - m: the derivative of (μ - m)² / 2.
+The layer states this gradient, summed over the examples like every other one. So whatever handles
+parameters handles the statistics: sums over devices, checkpoints, resumed runs, exports. Flax keeps
+them in a collection of their own, and every function would pass two trees on instead of one.
+`training/running_statistics.py` takes their step.
+
+In the shapes: B examples, C channels.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jax import lax
+from jaxtyping import Array, Float
+
+from jaxnets.models.chain import Chain, Layer, map_layers
+
+STATISTICS = ("mean", "var")  # The parameters that no loss depends on while it trains.
+
+Numbers = Float[Array, "B *sizes C"]
+
+
+class BatchNorm(nn.BatchNorm):
+    """y = scale (x - mean) / sqrt(var + epsilon) + bias, channel by channel.
+
+    Flax's layer, except that its statistics are parameters, and that a mean over several devices
+    counts each example once, however many of them are padding.
+    """
+
+    # (params, x, mask, *, epsilon, axis_name) -> y of training; None: `over_batch`.
+    training_pass: Callable[..., jax.Array] | None = None
+
+    @nn.compact
+    def __call__(self, x: Numbers, use_running_average: bool | None = True, *, mask: Any = None):
+        """Normalizes by the running statistics, or by those of the batch's rows with mask 1."""
+        zeros, ones = nn.initializers.zeros, nn.initializers.ones
+        first = {"scale": ones, "bias": zeros, "mean": zeros, "var": ones}
+        params = {
+            name: self.param(name, init, x.shape[-1:], self.param_dtype)
+            for name, init in first.items()
+        }
+        if use_running_average:
+            return normalized(params, x, params["mean"], params["var"], self.epsilon)
+        mask = jnp.ones(len(x), self.param_dtype) if mask is None else mask
+        forward = self.training_pass or over_batch
+        return forward(params, x, mask, epsilon=self.epsilon, axis_name=self.axis_name)
+
+
+def normalized(params: Any, x: Any, mean: Any, var: Any, epsilon: float) -> Any:
+    """Returns scale (x - mean) / sqrt(var + epsilon) + bias, computed in float32 at least."""
+    y = (widened(x, params["scale"].dtype) - mean) * (
+        params["scale"] * lax.rsqrt(var + epsilon)
+    ) + params["bias"]
+    return _rounded(y, x.dtype).astype(x.dtype)
+
+
+def widened(x: Any, dtype: Any) -> Any:
+    """Returns x in a dtype with more digits, without those that x lost."""
+    return _rounded(x.astype(dtype), x.dtype)
+
+
+def _rounded(x: Any, dtype: Any) -> Any:
+    """Returns x with a dtype's digits: XLA may keep more, and each program others."""
+    if x.dtype == dtype:
+        return x
+    digits = jnp.finfo(dtype)
+    return lax.reduce_precision(x, digits.nexp, digits.nmant)
+
+
+def over_batch(
+    params: Any, x: Numbers, mask: Float[Array, " B"], *, epsilon: float, axis_name: str | None
+) -> Numbers:
+    """The training pass, plainly, for autodiff: `backprop/batch_norm.py` derives it by hand."""
+    wide = widened(x, params["scale"].dtype)
+    weight = mask.astype(wide.dtype).reshape(-1, *[1] * (x.ndim - 1))
+
+    def mean_of(values: jax.Array) -> jax.Array:
+        sums = [
+            jnp.broadcast_to(v, x.shape).sum(tuple(range(x.ndim - 1))) for v in (values, weight)
+        ]
+        total, count = sums if axis_name is None else lax.psum(sums, axis_name)
+        return total / jnp.maximum(count, 1)
+
+    mean = mean_of(weight * wide)
+    var = mean_of(weight * (wide - mean) ** 2)
+    batch, y = {"mean": mean, "var": var}, normalized(params, x, mean, var, epsilon)
+    return follow(y, {name: params[name] for name in batch}, batch, mask.sum())
+
+
+@jax.custom_vjp
+def follow(y: Any, running: Any, batch: Any, count: Any) -> Any:
+    """Returns y; autodiff takes count (running - batch) for the gradient of the statistics."""
+    return y
+
+
+def _follow_forward(y: Any, running: Any, batch: Any, count: Any):
+    return y, (running, batch, count)
+
+
+def _follow_backward(cache: Any, dy: Any):
+    running, batch, count = cache
+    return (
+        dy,
+        jax.tree.map(lambda r, b: count.astype(r.dtype) * (r - b), running, batch),
+        None,
+        None,
+    )
+
+
+follow.defvjp(_follow_forward, _follow_backward)
+
+
+def over_devices(model: Chain, axis_name: str | None) -> Chain:
+    """Returns the network whose batch norms add their sums over a mapped axis, if one is given."""
+
+    def convert(layer: Layer) -> Layer:
+        return layer.clone(axis_name=axis_name) if isinstance(layer, nn.BatchNorm) else layer
+
+    return map_layers(model, convert)
+
+
+def fold(model: Chain, params: Any) -> tuple[Chain, Any]:
+    """Returns the same evaluation without batch norms, and its parameters.
+
+    A batch norm after a layer W x + b is, with running statistics, one more affine map, so
+
+        W' = s W,   b' = s (b - mean) + bias,   s = scale / sqrt(var + epsilon)
+
+    gives the same numbers up to rounding. A network without batch norms is returned as it is.
+    """
+    layers: list[Any] = []
+    folded = dict(params)
+    for layer in model.layers:
+        if not isinstance(layer, nn.BatchNorm):
+            layers.append(layer)
+            continue
+        before: Any = layers.pop()
+        norm, linear = folded.pop(layer.name), folded[before.name]
+        factor = norm["scale"] / (norm["var"] + layer.epsilon) ** 0.5
+        bias = factor * (linear.get("bias", 0) - norm["mean"]) + norm["bias"]
+        folded[before.name] = {"kernel": factor * linear["kernel"], "bias": bias}
+        layers.append(before.clone(use_bias=True))
+    return (Chain(layers), folded) if len(layers) < len(model.layers) else (model, params)
+
+
+def split_statistics(tree: Any) -> tuple[Any, Any]:
+    """Cuts a tree of parameters, or one like it, into all but the statistics, and the statistics.
+
+    >>> split_statistics({"norm1": {"scale": 1.0, "mean": 0.5}, "logits": {"bias": 2.0}})
+    ({'norm1': {'scale': 1.0}, 'logits': {'bias': 2.0}}, {'norm1': {'mean': 0.5}})
+    """
+    parts: tuple[dict, dict] = ({}, {})
+    for path, leaf in flatten_dict(tree).items():
+        parts[path[-1] in STATISTICS][path] = leaf
+    return unflatten_dict(parts[0]), unflatten_dict(parts[1])
+
+
+def join_statistics(weights: Any, statistics: Any) -> Any:
+    """Undoes `split_statistics`."""
+    return unflatten_dict(flatten_dict(weights) | flatten_dict(statistics))

@@ -1,0 +1,90 @@
+"""Convolutional networks with batch norm: the most accurate one, and one with few parameters.
+
+`cnn_bn`: two convolutions before each pool see as much as a 5x5 one, with a ReLU between them.
+
+    image   [B, 28, 28, 1]
+    conv1   [B, 26, 26, 32]   3x3, no padding, batch norm, ReLU
+    conv2   [B, 24, 24, 32]   3x3, no padding, batch norm, ReLU
+    pool1   [B, 12, 12, 32]   2x2, max
+    conv3   [B, 10, 10, 64]   3x3, no padding, batch norm, ReLU
+    conv4   [B,  8,  8, 64]   3x3, no padding, batch norm, ReLU
+    pool2   [B,  4,  4, 64]   2x2, max
+    hidden  [B, 256]          dropout before it, ReLU
+    logits  [B, K]
+
+`cnn_tiny`: a fifth convolution replaces the hidden layer, which has most parameters.
+
+    image   [B, 28, 28, 1]
+    conv1   [B, 26, 26,  8]   3x3, no padding, batch norm, ReLU
+    conv2   [B, 24, 24, 12]   3x3, no padding, batch norm, ReLU
+    pool1   [B, 12, 12, 12]   2x2, max
+    conv3   [B, 10, 10, 16]   3x3, no padding, batch norm, ReLU
+    conv4   [B,  8,  8, 20]   3x3, no padding, batch norm, ReLU
+    pool2   [B,  4,  4, 20]   2x2, max
+    conv5   [B,  2,  2, 16]   3x3, no padding, batch norm, ReLU
+    logits  [B, K]
+
+A convolution before a batch norm has no bias: the batch norm subtracts it again.
+
+Sources: Simonyan and Zisserman 2014, section 2.3, for pairs of 3x3 convolutions; Ioffe and Szegedy
+2015. The sizes are ours.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+
+from jaxnets.models.batch_norm import BatchNorm
+from jaxnets.models.chain import Chain, Layer
+from jaxnets.models.layers import ACTIVATIONS, HE, MaxPool, flatten
+
+
+def cnn_bn(
+    num_classes: int = 10,
+    hidden: Sequence[int] = (256,),
+    activation: str = "relu",
+    dropout: float = 0.4,
+) -> Chain:
+    """Four convolutions with batch norm, one hidden dense layer, dropout before it."""
+    (units,) = hidden
+    act: Any = ACTIVATIONS[activation]
+    return Chain(
+        [
+            *_convolution(1, 32),
+            *_convolution(2, 32),
+            MaxPool(2, 2),
+            *_convolution(3, 64),
+            *_convolution(4, 64),
+            MaxPool(2, 2),
+            flatten,
+            nn.Dropout(dropout),
+            nn.Dense(units, kernel_init=HE, name="hidden"),
+            act,
+            nn.Dense(num_classes, kernel_init=HE, name="logits"),
+        ]
+    )
+
+
+def cnn_tiny(num_classes: int = 10) -> Chain:
+    """Five narrow convolutions with batch norm, and the logits: 9,362 parameters."""
+    return Chain(
+        [
+            *_convolution(1, 8),
+            *_convolution(2, 12),
+            MaxPool(2, 2),
+            *_convolution(3, 16),
+            *_convolution(4, 20),
+            MaxPool(2, 2),
+            *_convolution(5, 16),
+            flatten,
+            nn.Dense(num_classes, kernel_init=HE, name="logits"),
+        ]
+    )
+
+
+def _convolution(number: int, features: int) -> list[Layer]:
+    """A convolution of 3x3 without padding, its batch norm, ReLU."""
+    name = f"conv{number}"
+    conv = nn.Conv(features, (3, 3), padding="VALID", use_bias=False, kernel_init=HE, name=name)
+    return [conv, BatchNorm(name=f"norm{number}"), nn.relu]

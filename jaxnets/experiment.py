@@ -293,7 +293,7 @@ def optimizer_of(config: Config, schedule: optax.Schedule) -> optax.GradientTran
 
 def make_loss_and_grad(config: Config, model: Chain, find_rule: FindRule = rule_of) -> LossAndGrad:
     """The loss_and_grad that the config asks for; "both" trains by the one by hand."""
-    if has_convolution(model):
+    if has_layer(model, nn.Conv):
         from jaxnets.backprop.conv_pool import join_pools
 
         model = join_pools(model)

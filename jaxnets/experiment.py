@@ -10,7 +10,7 @@ True
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, Self
 
 import flax.linen as nn
@@ -222,13 +222,12 @@ class Experiment(Described):
         from jaxnets.backprop.nonzero_columns import find_rule_with_widths, first_dense
         from jaxnets.training.large_batch import with_nonzero_pixels
 
-        layer = first_dense(self.model)
-
-        def make(widths: Sequence[int]) -> LossAndGrad:
-            find_rule = find_rule_with_widths(layer, widths)
-            return make_loss_and_grad(self.config, self.model, find_rule)
-
-        loss_and_grad, split = with_nonzero_pixels(make, self.loader.split, str(layer.name))
+        layer, config, model = first_dense(self.model), self.config, self.model
+        loss_and_grad, split = with_nonzero_pixels(
+            lambda widths: make_loss_and_grad(config, model, find_rule_with_widths(layer, widths)),
+            self.loader.split,
+            str(layer.name),
+        )
         return loss_and_grad, dataclasses.replace(self.loader, split=split)
 
     def _compile_epoch(self, callbacks: Callbacks) -> loop.RunEpoch:

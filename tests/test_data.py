@@ -297,6 +297,17 @@ def test_reading_and_batching_need_no_jax(run_python):
     assert (outcome.status, outcome.out, outcome.err) == (0, "[]\n", "")
 
 
+def test_bytes_are_the_pixels_that_floats_are_made_of(tiny_folder, tiny):
+    size = len(tiny.validation)
+    ours = load_dataset(data_dir=str(tiny_folder), validation_size=size, as_bytes=True)
+    assert ours.checksum == tiny.checksum
+    for part in ("train", "validation", "test"):
+        raw, floats = getattr(ours, part), getattr(tiny, part)
+        assert raw.images.dtype == np.uint8
+        np.testing.assert_array_equal(raw.images / np.float32(255), floats.images)
+        np.testing.assert_array_equal(raw.labels, floats.labels)
+
+
 # Batches made ahead: the same, in the same order
 
 

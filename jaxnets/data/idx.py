@@ -31,24 +31,28 @@ UNSIGNED_BYTE = 0x08
 MAX_GZIP_RATIO = 1032  # Deflate packs no more bytes into one.
 
 
-def load_mnist(data_dir: str | None, validation_size: int | None) -> Dataset:
+def load_mnist(data_dir: str | None, validation_size: int | None, as_bytes: bool) -> Dataset:
     """Loads MNIST from the package, or four IDX files from a folder, which names the data set."""
     if data_dir is None:
         folder = Path(str(resources.files("jaxnets.data"))) / "mnist"
         for file, sha256 in FILES.items():
             check_digest(folder / f"{file}.gz", sha256)
-        return load_idx("mnist", folder, (), validation_size)
+        return load_idx("mnist", folder, (), validation_size, as_bytes)
     folder = Path(os.path.expanduser(data_dir))
     if not folder.is_dir():
         found = f"a file: {folder}" if folder.exists() else f"nothing at {folder}"
         raise UserError(f"data_dir: expected a folder of IDX files, found {found}")
-    return load_idx(printable(folder.resolve().name), folder, (), validation_size)
+    return load_idx(printable(folder.resolve().name), folder, (), validation_size, as_bytes)
 
 
 def load_idx(
-    name: str, folder: Path, class_names: Sequence[str], validation_size: int | None
+    name: str,
+    folder: Path,
+    class_names: Sequence[str],
+    validation_size: int | None,
+    as_bytes: bool = False,
 ) -> Dataset:
-    """Loads the four IDX files of a folder, pixels [N, H, W, 1] float32 in [0, 1].
+    """Loads the four IDX files of a folder, pixels [N, H, W, 1] float32 in [0, 1], or as bytes.
 
     Without class names, the classes are digits: every one up to the greatest must occur.
     """
@@ -62,8 +66,9 @@ def load_idx(
                 f"{path}: expected {len(images)} labels for as many images, found {len(labels)}"
             )
         class_names = class_names or _digits(labels, path)
-        floats = np.divide(images[..., None], np.float32(255), dtype=np.float32)
-        parts[part] = Split(floats, labels.astype(np.int32))
+        pixels = images[..., None]
+        pixels = pixels if as_bytes else np.divide(pixels, np.float32(255), dtype=np.float32)
+        parts[part] = Split(pixels, labels.astype(np.int32))
         arrays += [images, labels]
     return assemble(name, parts, class_names, sha256_of(*arrays), validation_size)
 

@@ -15,6 +15,7 @@ def load_dataset(
     decode_size: int | None = None,
     input_size: int | None = None,
     on_bad_image: str = "skip",
+    as_bytes: bool = False,
 ) -> Dataset:
     """Loads a data set by its name and splits it as the lecture does.
 
@@ -33,9 +34,10 @@ def load_dataset(
       decode_size: Pixels a side of decoded pictures, as in `load_folder`.
       input_size: The network's input size, as in `load_folder`.
       on_bad_image: "skip" or "fail", as in `load_folder`.
+      as_bytes: Whether MNIST's pixels stay bytes, as the step and the network take them, too.
 
     Returns:
-      The data set: pixels float32 in [0, 1] from IDX files, else uint8.
+      The data set: pixels float32 in [0, 1] from IDX files (unless as_bytes), else uint8.
 
     Raises:
       UserError: The name is unknown; a file is missing, damaged or does not fit the others; the
@@ -49,7 +51,7 @@ def load_dataset(
     if name == "mnist":
         from jaxnets.data import idx
 
-        return idx.load_mnist(data_dir, validation_size)
+        return idx.load_mnist(data_dir, validation_size, as_bytes)
     from jaxnets.data import published, tfds
     from jaxnets.data.pictures.folder import load_folder
 

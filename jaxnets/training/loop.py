@@ -145,8 +145,7 @@ def stepped_epoch(
             jax.block_until_ready(state)
             return Checkpoint(state, metrics, time.perf_counter() - started, data_seconds)
 
-        stop, rows = (epoch + 1) * loader.steps, parallel.rows(loader.batch_size)
-        batches = loader.batches(done, stop, rows)
+        batches = loader.batches(done, (epoch + 1) * loader.steps, parallel.rows(loader.batch_size))
         with contextlib.closing(prefetch(batches)) as ready:
             while True:
                 asked = time.perf_counter()

@@ -21,7 +21,7 @@ from jaxnets.errors import UserError, unknown
 
 NO_VALIDATION = "but no images are held back (--validation_size=N)"
 # The names of --augment (training/augment.py; shift: data/batches.py).
-AUGMENTATIONS = ("none", "shift", "crop", "flip", "colour", "pca", "cutout", "mixup")
+AUGMENTATIONS = ("none", "shift", "crop", "flip", "colour", "pca", "cutout", "mixup", "affine")
 TRACKERS = ("none", "tensorboard", "trackio", "wandb", "mlflow")  # Those of --track (tracking/).
 
 _PLACE = ("coordinator", "num_processes", "process_id")  # Which process of several this is.
@@ -94,7 +94,7 @@ class Config(Options):
     on_bad_image: str = option("skip", "report a broken picture, or end the run", ("skip", "fail"))
     augment: str = option(
         "none",
-        "changes of training images: shift (2 pixels), crop, flip, colour, pca, cutout, mixup",
+        "changes of images: shift (2 pixels), crop, flip, colour, pca, cutout, mixup, affine",
         metavar="NAME,...",
     )
     limit: int | None = option(

@@ -22,7 +22,7 @@ Recipe = dict[str, Any]
 NAMED = {"paper": LARGE_ALEXNETS, "fast": ("cnn",)}
 
 _ONE_CYCLE: Recipe = dict(schedule="one_cycle", batch_size=128, momentum=0.9)
-_BATCH_NORM: Recipe = _ONE_CYCLE | dict(augment="shift", learning_rate=0.1, nesterov=True)
+_BATCH_NORM: Recipe = _ONE_CYCLE | dict(augment="affine", learning_rate=0.1, nesterov=True)
 _ALEXNET: Recipe = _ONE_CYCLE | dict(init="he", weight_decay=5e-4)
 
 # What each network is trained with when nothing else is asked for: network | training. The

@@ -6,6 +6,7 @@ A warning is an error, and so is a link that leads nowhere. Needs `pip install -
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 DOCS = Path(__file__).parent
@@ -13,14 +14,18 @@ DOCS = Path(__file__).parent
 
 def build(site: Path) -> int:
     """Builds the English site and, below it, the Chinese one; returns the worse exit status."""
-    shutil.rmtree(site, ignore_errors=True)
     worst = 0
-    for source, target, tags in ((DOCS, site, []), (DOCS / "zh", site / "zh", ["-t", "zh"])):
-        options = ["-W", "--keep-going", "-q", "-j", "auto", "-b", "html", "-c", str(DOCS), *tags]
-        options += ["-d", str(site / ".doctrees" / source.name)]
-        command = [sys.executable, "-m", "sphinx", *options, str(source), str(target)]
-        worst = max(worst, subprocess.run(command).returncode)
-    shutil.rmtree(site / ".doctrees")
+    # MyST-NB leaves the notebooks' pictures beside its output.
+    with tempfile.TemporaryDirectory() as folder:
+        built = Path(folder)
+        for source, name, tags in ((DOCS, "en", []), (DOCS / "zh", "zh", ["-t", "zh"])):
+            options = ["-W", "--keep-going", "-q", "-j", "auto", "-b", "html", "-c", str(DOCS)]
+            options += ["-d", str(built / "doctrees" / name), *tags]
+            command = [sys.executable, "-m", "sphinx", *options, str(source), str(built / name)]
+            worst = max(worst, subprocess.run(command).returncode)
+        shutil.rmtree(site, ignore_errors=True)
+        shutil.move(built / "en", site)
+        shutil.move(built / "zh", site / "zh")
     if not worst:
         print(site / "index.html")
     return worst

@@ -67,18 +67,18 @@ def batch_norm_backward(
 ) -> tuple[Params, Numbers | None]:
     """Applies the chain rule to y_i = γ r (x_i - μ) + β, where μ and r depend on every x.
 
-    dβ  = sum_i dy_i                      every example and place shares the bias
-    dγ  = sum_i dy_i x̂_i
-    dx̂_i = γ dy_i
+        dβ  = sum_i dy_i                      every example and place shares the bias
+        dγ  = sum_i dy_i x̂_i
+        dx̂_i = γ dy_i
 
     x_i reaches the loss on three paths: by its own x̂_i, by μ and by r. With ∂μ/∂x_i = w_i / n,
     ∂v/∂x_i = 2 w_i (x_i - μ) / n (the path from v back to μ is sum_i w_i (x_i - μ) = 0) and
     ∂r/∂v = -r³ / 2:
 
-    dμ  = -r sum_i dx̂_i                                    = -γ r dβ
-    dv  = -r³/2 sum_i dx̂_i (x_i - μ)                       = -γ r²/2 dγ
-    dx_i = r dx̂_i + (w_i / n) dμ + (2 w_i (x_i - μ) / n) dv
-         = γ r (dy_i - w_i (dβ + x̂_i dγ) / n)
+        dμ  = -r sum_i dx̂_i                                    = -γ r dβ
+        dv  = -r³/2 sum_i dx̂_i (x_i - μ)                       = -γ r²/2 dγ
+        dx_i = r dx̂_i + (w_i / n) dμ + (2 w_i (x_i - μ) / n) dv
+             = γ r (dy_i - w_i (dβ + x̂_i dγ) / n)
 
     So dx has no component along 1 and along x̂: shifting or stretching a channel changes no y.
     Under pmap the dβ and dγ in dx are sums over all devices, because x_i changes every y.

@@ -431,7 +431,7 @@ class Runs:
 
         with contextlib.ExitStack() as stack:
             for target, name, value in (
-                (run, "load_data", lambda config: None),
+                (run, "load_data", lambda config, **_: None),
                 (Experiment, "create", create),
                 (Experiment, "init_state", lambda ours: self._made(ours.config)[1]),
                 (os, "fsync", lambda file: None),

@@ -10,6 +10,7 @@ from jaxnets.errors import UserError, unknown
 from jaxnets.lecture.compare.recipes import REGRESSION
 
 INSTALL = "pip install scikit-learn"
+LONG = ("alexnet", "cnn_")  # How the names of networks begin that train longer than all others.
 
 
 class Task(NamedTuple):
@@ -53,7 +54,9 @@ class Request(Options):
         tuple(TASKS),
     )
     models: tuple[str, ...] = option(
-        (), "networks and baselines to compare, as softmax,mlp,knn", unset="all but the alexnets"
+        (),
+        "networks and baselines to compare, as softmax,mlp,knn",
+        unset="all but alexnets, cnn_bn, cnn_tiny",
     )
     datasets: tuple[str, ...] = option(
         (), "data sets: mnist, digits (which comes with scikit-learn)", unset="both"
@@ -95,7 +98,7 @@ def resolved(flags: Request) -> Request:
     if flags.data_dir is not None and flags.datasets:
         raise UserError("datasets and data_dir exclude each other, got both")
 
-    default = [name for name in task.networks if not name.startswith("alexnet")]
+    default = [name for name in task.networks if not name.startswith(LONG)]
     models = flags.models or (*default, *task.baselines)
     datasets = flags.datasets or (task.datasets if flags.data_dir is None else ())
     notes = ()

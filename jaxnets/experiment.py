@@ -87,7 +87,9 @@ class Experiment(Described):
 
             model = over_devices(model, parallel.axis_name)
             optimizer = with_statistics(optimizer, STATISTICS, config.reduction)
-        loss_and_grad = make_loss_and_grad(config, model)
+        # XLA, where it splits the batch, gathers the rows that the joined layers transpose.
+        join = len(parallel.devices) == 1 or parallel.axis_name is not None
+        loss_and_grad = make_loss_and_grad(config, model, join=join)
         return cls(
             config, data, model, parallel, loader, schedule, optimizer, augment, loss_and_grad
         )
@@ -290,9 +292,11 @@ def optimizer_of(config: Config, schedule: optax.Schedule) -> optax.GradientTran
     return rule
 
 
-def make_loss_and_grad(config: Config, model: Chain, find_rule: FindRule = rule_of) -> LossAndGrad:
+def make_loss_and_grad(
+    config: Config, model: Chain, find_rule: FindRule = rule_of, *, join: bool = True
+) -> LossAndGrad:
     """The loss_and_grad that the config asks for; "both" trains by the one by hand."""
-    if has_layer(model, nn.Conv):
+    if join and has_layer(model, nn.Conv):
         from jaxnets.backprop.conv_pool import join_pools
 
         model = join_pools(model)

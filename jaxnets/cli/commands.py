@@ -108,7 +108,9 @@ class Gradcheck(Options):
         if self.mine:
             from jaxnets.exercises.command import check_mine
 
-            return DONE if check_mine(self.mine, self.hint, self.json) else RUN_FAILED
+            passed, values, text = check_mine(self.mine, self.hint)
+            print_answer(values, text, self.json)
+            return DONE if passed else RUN_FAILED
 
         from jaxnets.gradcheck.run import run
 

@@ -1,6 +1,5 @@
 """The exercises as commands: what they print, and whether the student has passed."""
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -59,8 +58,8 @@ def check_numbers(path: str, hint: bool) -> tuple[bool, dict[str, Any], str]:
     return passed, values, "\n".join(lines)
 
 
-def check_mine(path: str, hint: bool, as_json: bool) -> bool:
-    """Judges the backward passes in a student's file and prints the verdicts."""
+def check_mine(path: str, hint: bool) -> tuple[bool, list[dict[str, Any]], str]:
+    """Judges the backward passes in a student's file, and returns what `check_numbers` does."""
     if path.endswith(".toml"):
         raise UserError(f"{path}: jaxnets exercise check {path} checks computed numbers")
 
@@ -69,17 +68,13 @@ def check_mine(path: str, hint: bool, as_json: bool) -> bool:
 
     set_up_jax(keep_memory=False)
     verdicts = judge_file(path, hint=hint)
-    if as_json:
-        print(json.dumps([_values(verdict) for verdict in verdicts], indent=2))
-        return all(verdicts)
+    lines = []
     for verdict in verdicts:
-        colour = "green" if verdict else "red"
-        display.show(display.paint(verdict.line, colour))
-        for line in verdict.hints:
-            display.show(f"  {line}")
+        lines.append(display.paint(verdict.line, "green" if verdict else "red"))
+        lines += [f"  {line}" for line in verdict.hints]
     if not all(verdicts) and not hint and any(verdict.row for verdict in verdicts):
-        display.show("--hint says more")
-    return all(verdicts)
+        lines.append("--hint says more")
+    return all(verdicts), [_values(verdict) for verdict in verdicts], "\n".join(lines)
 
 
 def grade(

@@ -63,8 +63,8 @@ def limit(seconds: int, memory: int) -> None:
     """Limits the time and memory that this process takes from now on, and the files it writes.
 
     Args:
-      seconds: Of a processor.
-      memory: Bytes.
+      seconds: Processor time.
+      memory: Address space beyond what is in use, in bytes.
     """
     import resource  # Not on Windows.
 

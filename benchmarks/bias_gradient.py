@@ -26,8 +26,9 @@ def main() -> None:
     steps = [int(step) for step in arguments.steps.split(",")]
     config = jaxnets.preset(arguments.model, precision="bfloat16", gradients="manual")
     experiment = Experiment.create(config, jaxnets.load_dataset("mnist"))
+    models = experiment.model, experiment.model
     stock, float32 = (
-        experiment.gradient_step(both_loss_and_grads(experiment.model, config.loss, precision))
+        experiment.gradient_step(both_loss_and_grads(*models, config.loss, precision))
         for precision in ("bfloat16", "float32")
     )
     train_step = experiment.parallel.compile(experiment.train_step())

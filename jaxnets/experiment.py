@@ -70,26 +70,19 @@ class Experiment(Described):
         parallel.check_batch_size(size)
         steps = config.epochs * loader.steps
         schedule = create_schedule(config.schedule, config.learning_rate, steps)
-        optimizer = optimizer_of(config, schedule)
         augment = step.no_augmentation
-        if config.input_size is not None or set(config.augmentations) - {"shift"}:
+        names, size, smoothing = config.augmentations, config.input_size, config.label_smoothing
+        if size is not None or smoothing or set(names) - {"shift"}:
             from jaxnets.training.augment import augmentation
 
-            augment = augmentation(config.augmentations, data, config.input_size)
-        if config.label_smoothing:
-            from jaxnets.training.augment import with_smooth_labels
-
-            augment = with_smooth_labels(augment, config.label_smoothing, data.num_classes)
+            augment = augmentation(names, data, size, smoothing)
         model = create_model(config, data.num_classes)
         if has_layer(model, nn.BatchNorm):
-            from jaxnets.models.batch_norm import STATISTICS, over_devices
-            from jaxnets.training.running_statistics import with_statistics
+            from jaxnets.models.batch_norm import over_devices
 
             model = over_devices(model, parallel.axis_name)
-            optimizer = with_statistics(optimizer, STATISTICS, config.reduction)
-        # XLA, where it splits the batch, gathers the rows that the joined layers transpose.
-        join = len(parallel.devices) == 1 or parallel.axis_name is not None
-        loss_and_grad = make_loss_and_grad(config, model, join=join)
+        optimizer = optimizer_of(config, schedule, model)
+        loss_and_grad = make_loss_and_grad(config, as_trained(model, parallel))
         return cls(
             config, data, model, parallel, loader, schedule, optimizer, augment, loss_and_grad
         )
@@ -159,9 +152,10 @@ class Experiment(Described):
                 "images_per_second": int(trained.count) / end.seconds,
             }
             if self.config.schedule == "plateau":
-                from jaxnets.training.plateau import after_epoch
+                from jaxnets.training.plateau import with_reduced_rate
 
-                state = self.parallel.replicate(after_epoch(state, record, self.config.patience))
+                state = with_reduced_rate(state, record, self.config.patience)
+                state = self.parallel.replicate(state)
             yield state, record
             start = Checkpoint(state)
 
@@ -238,7 +232,8 @@ class Experiment(Described):
         if self.config.gradients == "both":
             from jaxnets.oracle import with_check
 
-            callbacks = with_check(self.config, self.model, self.gradient_step, callbacks)
+            models = self.model, as_trained(self.model, parallel)
+            callbacks = with_check(self.config, *models, self.gradient_step, callbacks)
         images, one_device = loader.split.images, len(parallel.devices) == 1
         use_scan = (
             callbacks.before_step is None
@@ -280,8 +275,10 @@ def create_parallel(config: Config) -> Parallel:
     return Parallel(devices, config.parallel)
 
 
-def optimizer_of(config: Config, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """The config's update rule with a learning rate."""
+def optimizer_of(
+    config: Config, schedule: optax.Schedule, model: Chain
+) -> optax.GradientTransformation:
+    """The config's update rule for a network, with a learning rate."""
     rule = create_optimizer(
         config.optimizer, schedule, config.momentum, config.nesterov, config.weight_decay
     )
@@ -289,17 +286,25 @@ def optimizer_of(config: Config, schedule: optax.Schedule) -> optax.GradientTran
         from jaxnets.training.plateau import with_plateau
 
         rule = with_plateau(rule)
+    if has_layer(model, nn.BatchNorm):
+        from jaxnets.models.batch_norm import STATISTICS
+        from jaxnets.training.running_statistics import with_statistics
+
+        rule = with_statistics(rule, STATISTICS, config.reduction)
     return rule
 
 
-def make_loss_and_grad(
-    config: Config, model: Chain, find_rule: FindRule = rule_of, *, join: bool = True
-) -> LossAndGrad:
-    """The loss_and_grad that the config asks for; "both" trains by the one by hand."""
-    if join and has_layer(model, nn.Conv):
-        from jaxnets.backprop.conv_pool import join_pools
+def as_trained(model: Chain, parallel: Parallel) -> Chain:
+    """The network as a training step computes it: joined with its pools, if XLA splits no batch."""
+    if (parallel.kind == "jit" and len(parallel.devices) > 1) or not has_layer(model, nn.Conv):
+        return model
+    from jaxnets.backprop.conv_pool import join_pools
 
-        model = join_pools(model)
+    return join_pools(model)
+
+
+def make_loss_and_grad(config: Config, model: Chain, find_rule: FindRule = rule_of) -> LossAndGrad:
+    """The loss_and_grad that the config asks for; "both" trains by the one by hand."""
     if config.gradients == "auto":
         derived = with_custom_vjp(model, find_rule)
         return step.autodiff_loss_and_grad(derived.apply, LOSSES[config.loss])

@@ -19,7 +19,7 @@ import numpy as np
 from jax import lax
 
 from jaxnets.backprop.check import largest, relative_error
-from jaxnets.backprop.conv_pool import ConvPool, conv_outputs, join_pools
+from jaxnets.backprop.conv_pool import ConvPool, conv_outputs
 from jaxnets.backprop.network import manual_loss_and_grad
 from jaxnets.backprop.rule import LayerRule, rule_of
 from jaxnets.data.batches import Batch
@@ -37,16 +37,17 @@ FLOOR = 0.1
 UNITS = 8
 
 
-def both_loss_and_grads(model: Chain, loss: str, precision: str):
+def both_loss_and_grads(model: Chain, trained: Chain, loss: str, precision: str):
     """Returns f(params, batch, key) -> (Metrics, (gradients by hand, gradients of stock JAX)).
 
     Args:
       model: A chain of layers.
+      trained: The same as the pass by hand takes it, joined (`conv_pool.join_pools`) or not.
       loss: One of losses.LOSSES.
       precision: The one in which stock JAX computes; one with more digits than the model's shows
         the rounding of the gradients by hand.
     """
-    plain_model, joined = with_precision(model, precision), join_pools(model)
+    plain_model = with_precision(model, precision)
 
     def loss_and_grads(params: Any, batch: Batch, key: jax.Array):
         outputs: list[jax.Array] = []
@@ -66,8 +67,8 @@ def both_loss_and_grads(model: Chain, loss: str, precision: str):
 
             return rule._replace(forward=forward)
 
-        metrics, manual = manual_loss_and_grad(joined, loss, recording)(params, batch, key)
-        at_outputs = _at_outputs(plain_model, joined, outputs)
+        metrics, manual = manual_loss_and_grad(trained, loss, recording)(params, batch, key)
+        at_outputs = _at_outputs(plain_model, trained, outputs)
         plain = autodiff_loss_and_grad(at_outputs.apply, LOSSES[loss])
         return metrics, (manual, plain(params, batch, key)[1])
 
@@ -80,17 +81,17 @@ def _rounded(x: jax.Array) -> jax.Array:
     return lax.reduce_precision(x.astype(wide), info.nexp, info.nmant).astype(x.dtype)
 
 
-def _at_outputs(model: Chain, joined: Chain, outputs: list[jax.Array]) -> Chain:
+def _at_outputs(model: Chain, trained: Chain, outputs: list[jax.Array]) -> Chain:
     """The network whose functions without parameters, and whose loss, see these layers' outputs.
 
     Of joined layers it sees the convolution's and the pool's, not the ReLU's between them.
     """
     remaining, layers, at, before = iter(outputs), [], _unchanged, None
-    for layer, trained in zip(model.layers, joined.layers, strict=True):
+    for layer, twin in zip(model.layers, trained.layers, strict=True):
         layers.append(layer if isinstance(layer, nn.Module) else _after(at, layer))
         at = _moved_to(next(remaining)) if rule_of(layer) else _unchanged
         at = _unchanged if isinstance(before, ConvPool) else at
-        before = trained
+        before = twin
     return Chain([*layers, at])
 
 
@@ -117,10 +118,12 @@ def _moved_to(output: jax.Array) -> Callable[[jax.Array], jax.Array]:
     return move
 
 
-def with_check(config: Any, model: Chain, gradient_step: Callable, callbacks: Any) -> Any:
+def with_check(
+    config: Any, model: Chain, trained: Chain, gradient_step: Callable, callbacks: Any
+) -> Any:
     """Returns a run's callbacks with the `gradient_check` that its config asks for."""
     wide = "float64" if config.precision == "float64" else "float32"
-    both = gradient_step(both_loss_and_grads(model, config.loss, wide))
+    both = gradient_step(both_loss_and_grads(model, trained, config.loss, wide))
     tolerance = config.gradient_tolerance
     if tolerance is None:
         tolerance = GRADIENT_TOLERANCE[config.precision]

@@ -18,7 +18,7 @@ from jaxnets.backprop.rule import with_custom_vjp
 from jaxnets.config.fields import preset
 from jaxnets.data.batches import Batch
 from jaxnets.errors import UserError
-from jaxnets.experiment import Experiment, create_model
+from jaxnets.experiment import Experiment, create_model, optimizer_of
 from jaxnets.losses import LOSSES
 from jaxnets.machine.platform import set_up_jax
 from jaxnets.models import MODELS
@@ -156,6 +156,16 @@ def test_no_update_rule_moves_the_statistics_and_a_summed_gradient_is_refused(ti
     assert moved == pytest.approx({"scale": -22.5, "bias": -22.5, "mean": -0.2, "var": -0.2})
     with pytest.raises(UserError, match="reduction: expected mean for a network with batch norm"):
         Experiment.create(preset("cnn_bn", reduction="sum"), tiny)
+
+
+def test_the_rule_that_a_config_asks_for_leaves_the_statistics_alone():
+    """Whoever builds it: the run, the learning-rate range test, the report's next update."""
+    model = small()
+    params = random_params(model, IMAGES.shape[1:])
+    rule = optimizer_of(preset("cnn_bn"), lambda count: 9.0, model)
+    updates: Any = rule.update(params, rule.init(params), params)[0]
+    for name in STATISTICS:
+        np.testing.assert_allclose(updates["norm1"][name], -0.1 * params["norm1"][name], rtol=1e-6)
 
 
 def test_the_network_knows_its_devices_and_evaluates_without_them():

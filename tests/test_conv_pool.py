@@ -7,8 +7,12 @@ import numpy as np
 import pytest
 from conftest import quick_jit, random_images, random_params
 
+from jaxnets import oracle
+from jaxnets.backprop import network
 from jaxnets.backprop.check import relative_error
 from jaxnets.backprop.conv_pool import CONV_POOL, ConvPool, conv_pool_backward, join_pools
+from jaxnets.backprop.network import manual_loss_and_grad
+from jaxnets.experiment import Experiment
 from jaxnets.gradcheck.compare import compiled, judge
 from jaxnets.gradcheck.layers import TOLERANCES, problem_of
 from jaxnets.models.chain import Chain, with_precision
@@ -52,6 +56,23 @@ def test_others_are_not_joined(change):
 def test_on_an_accelerator_nothing_is_joined(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert ConvPool not in kinds(join_pools(cnn()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "joined"), [("jit", False), ("pmap", True)])
+def test_both_compares_the_pass_that_trains(tiny, tiny_preset, monkeypatch, kind, joined):
+    """On two devices: jit splits the batch itself."""
+    seen = []
+
+    def recorded(model, *others):
+        seen.append(ConvPool in kinds(model))
+        return manual_loss_and_grad(model, *others)
+
+    for module in (network, oracle):
+        monkeypatch.setattr(module, "manual_loss_and_grad", recorded)
+    config = tiny_preset("cnn", hidden=(8,), gradients="both", devices=2, parallel=kind, epochs=1)
+    Experiment.create(config, tiny).train()
+    assert len(seen) >= 2 and set(seen) == {joined}
 
 
 def test_ties_of_plain_areas_and_edges_go_to_the_first_as_in_xla():

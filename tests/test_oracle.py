@@ -97,7 +97,7 @@ def both_gradients(tiny, precision):
     """Both gradients of the small network on 64 images, at parameters drawn by NumPy."""
     model = network(precision)
     batch = Batch(to_float(tiny.train.images[:64]), tiny.train.labels[:64], np.ones(64, np.float32))
-    both = quick_jit(both_loss_and_grads(model, "cross_entropy", "float32"))
+    both = quick_jit(both_loss_and_grads(model, model, "cross_entropy", "float32"))
     return both(random_params(model, (12, 12, 1)), batch, jax.random.key(0))[1]
 
 

@@ -229,7 +229,9 @@ def test_the_norms_are_those_of_the_next_update(run, drawn, gradients):
     trained, found = drawn, gradients
     experiment = Experiment.create(trained.config, run.data)
     state = load_checkpoint(run.folder, experiment).state
-    optimizer = optimizer_of(trained.config, lambda step: trained.config.learning_rate)
+    optimizer = optimizer_of(
+        trained.config, lambda step: trained.config.learning_rate, trained.model
+    )
     gradient = jax.tree.map(lambda g: jnp.asarray(g) / found.count, found.automatic["float32"])
     updates: Any
     updates, _ = optimizer.update(gradient, state.opt_state, trained.params)

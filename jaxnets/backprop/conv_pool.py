@@ -266,7 +266,8 @@ def join_pools(chain: Chain) -> Chain:
 
     It computes [ConvPool, ReLU, ReLU]: the second ReLU changes nothing, and every layer keeps its
     place, from which dropout has its key. On accelerators, and in bfloat16, whose 8 binary digits
-    Winograd's sums would lose, the network stays as it is.
+    Winograd's sums would lose, the network stays as it is. Where XLA splits the batch over devices,
+    callers leave it as it is too: it would gather the rows that the joined layers transpose.
     """
     layers = list(chain.layers)
     for index in range(len(layers) - 2):

@@ -97,14 +97,15 @@ def problem_of(network: Network) -> Problem:
             arguments = {"train": True, "mask": batch.mask, "rngs": {"dropout": jax.random.key(0)}}
             return total(params, batch, **arguments)[0], sides
 
+        trained = join_pools(model)
+
         def manual(params, batch):
-            trained = join_pools(model)
             return _outcome(manual_loss_and_grad(trained, network.config.loss), params, batch)
 
         def automatic(params, batch):
             if precision != "bfloat16":
                 return _outcome(autodiff_loss_and_grad(model.apply, loss), params, batch)
-            both = both_loss_and_grads(model, network.config.loss, "float32")
+            both = both_loss_and_grads(model, trained, network.config.loss, "float32")
             output = _outcome(autodiff_loss_and_grad(plain.apply, loss), params, batch)["output"]
             return {"output": output, "gradient": both(params, batch, jax.random.key(0))[1][1]}
 

@@ -107,7 +107,7 @@ def range_test(
     def schedule(count: Any) -> Any:
         return lowest * (highest / lowest) ** (jnp.asarray(count, jnp.float32) / (steps - 1))
 
-    rule = optimizer_of(config, schedule)
+    rule = optimizer_of(config, schedule, experiment.model)
     experiment = dataclasses.replace(experiment, config=config, schedule=schedule, optimizer=rule)
     check_enough_memory(experiment)
     rates = np.geomspace(lowest, highest, steps).tolist()

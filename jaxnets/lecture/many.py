@@ -114,7 +114,7 @@ def _train_vmapped(
     shape = create_schedule(config.schedule, 1.0, config.epochs * loader.steps)
 
     def optimizer(peak: Any):
-        return optimizer_of(config, lambda count: peak * shape(count))
+        return optimizer_of(config, lambda count: peak * shape(count), experiment.model)
 
     def init(key: jax.Array, peak: jax.Array) -> TrainState:
         return init_state(experiment.model, optimizer(peak), data, key)

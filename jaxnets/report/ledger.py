@@ -92,7 +92,7 @@ def _programs(trained: TrainedNetwork, dtype: str) -> list[Any]:
         return jax.random.key(0, impl="rbg")
 
     if dtype == "bfloat16":
-        both = both_loss_and_grads(model, config.loss, "float32")
+        both = both_loss_and_grads(model, model, config.loss, "float32")
         return [lambda params, batch: list(both(params, batch, key())[1])]
     manual = manual_loss_and_grad(model, config.loss)
     automatic = autodiff_loss_and_grad(model.apply, LOSSES[config.loss])
@@ -168,7 +168,7 @@ def norms(folder: RunFolder, trained: TrainedNetwork, found: Gradients) -> list[
     The learning rate is the config's, as a schedule ends near 0; momentum is the checkpoint's.
     """
     config, params = trained.config, trained.params
-    optimizer = optimizer_of(config, lambda step: config.learning_rate)
+    optimizer = optimizer_of(config, lambda step: config.learning_rate, trained.model)
     scale = 1 / found.count if config.reduction == "mean" else 1.0
 
     def sizes(params: Any, opt_state: Any, gradient: Any):

@@ -33,17 +33,23 @@ MIXUP_ALPHA = 0.2  # Zhang et al. 2018, of the range 0.1 to 0.4 for ImageNet.
 LUMINANCE = (0.2989, 0.587, 0.114)  # ITU-R BT.601, as torchvision's rgb_to_grayscale.
 
 
-def augmentation(names: Sequence[str], data: Dataset, input_size: int | None = None) -> Augment:
-    """Composes augmentations and the crop to the network's input size.
+def augmentation(
+    names: Sequence[str],
+    data: Dataset,
+    input_size: int | None = None,
+    label_smoothing: float = 0.0,
+) -> Augment:
+    """Composes augmentations, the crop to the network's input size and label smoothing.
 
     Args:
       names: Names of --augment; "shift" is ignored, the loop shifts the images.
       data: The data set: its colours for pca, its number of classes for mixup.
       input_size: The network's input size, to which larger pictures are cropped: at random if
         "crop" is among the names, else to the middle.
+      label_smoothing: The share of each label that is spread over all classes, from 0 to 1.
 
     Returns:
-      (key, batch, first) -> batch, images float32; labels [B, K] float32 after mixup.
+      (key, batch, first) -> batch, images float32; labels [B, K] float32 after mixup or smoothing.
     """
     names = [name for name in ORDER if name in names]
     changes: dict[str, Callable] = {
@@ -78,6 +84,8 @@ def augmentation(names: Sequence[str], data: Dataset, input_size: int | None = N
         # float64 the gradients of two programs then differed by 3e-8 (jax 0.12.0).
         return lax.optimization_barrier(batch) if names else batch
 
+    if label_smoothing:
+        return with_smooth_labels(augment, label_smoothing, data.num_classes)
     return augment
 
 

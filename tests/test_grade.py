@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from jaxnets.exercises import grade
+from jaxnets.exercises.catalogue import exercises
 from jaxnets.exercises.confine import can_confine
 from jaxnets.exercises.grade import Limits, grade_folder, run_confined
 from jaxnets.exercises.judge import cases_of, verdict
+from jaxnets.exercises.new import text_of
 
 pytest.importorskip("resource", reason="Windows cannot limit a process")
 confined = pytest.mark.skipif(not can_confine(), reason="needs seccomp on x86-64")
@@ -307,6 +309,26 @@ def test_an_answer_is_read_as_it_was_written(cases):
     assert not isinstance(found, str)
     np.testing.assert_array_equal(found[0]["x"], right)
     assert verdict("relu_backward", cases, found)
+
+
+@confined
+@pytest.mark.slow
+def test_a_batch_norm_is_graded_by_its_answer_and_its_mistake(tmp_path):
+    """Its cache holds a dictionary and a number, and two of its gradients have no difference."""
+    text = text_of(exercises()["batch_norm"])
+    right = """axes = tuple(range(x.ndim - 1))
+    d_scale, d_bias = (dy * normal).sum(axes), dy.sum(axes)
+    dx = scale * r * (dy - weight * (d_bias + normal * d_scale) / count)
+    """
+    right = text[: text.index("d_scale = ...")] + right + text[text.index("return {") :]
+    sources = {"ann": right, "ben": right.replace("weight * (", "("), "eve": text}
+    for name, source in sources.items():
+        (tmp_path / f"{name}.py").write_text(source)
+    found = {row.name: row for row in grade_folder(str(tmp_path), Limits())}
+    assert {row.exercise for row in found.values()} == {"batch_norm_backward"}
+    assert found["ann"].passed, found["ann"]
+    assert (found["ben"].passed, found["ben"].wrong) == (False, "dx")
+    assert found["eve"].reason == 'd_params["bias"] is still ..., the blank to fill in'
 
 
 def test_sheets_are_graded_beside_what_breaks_the_rules(submissions, run_command):

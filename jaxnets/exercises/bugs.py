@@ -279,4 +279,27 @@ BUGS = {
         "Can a unit that was silenced change the loss?",
         "Differentiate y = m x / (1 - rate) where m = 0.",
     ),
+    "bug38": Bug(
+        "batch_norm_of_constants",
+        2,
+        10,
+        "Add 1 to every x of a channel: what becomes of y? And what does this dx promise?",
+        "Each x_i stands in the mean and in the variance, too.",
+    ),
+    "bug39": Bug(
+        "batch_norm_forgets_variance",
+        2,
+        15,
+        "The dx of a channel sum to 0, as they must. Now double every x - mean of a channel, and "
+        "leave epsilon out: what becomes of y?",
+        "Differentiate 1 / sqrt(var + epsilon) with respect to one x_i.",
+    ),
+    "bug40": Bug(
+        "batch_norm_counts_padding",
+        3,
+        15,
+        "For a batch without padding it passes. Which rows of dx are wrong in the others, and what "
+        "do they change in the layer before?",
+        "What is the derivative of the mean by an x whose weight is 0?",
+    ),
 }

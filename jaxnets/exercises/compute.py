@@ -160,6 +160,45 @@ SHEETS = {
             ),
         ],
     ),
+    "compute8": Sheet(
+        "batch normalisation of one channel",
+        2,
+        20,
+        "A batch of four examples, one channel: x = (1, 7, 9, 15), gamma = 5, beta = 1. "
+        "y = gamma x_hat + beta with x_hat = (x - mean) / sqrt(var), so epsilon is 0. From above "
+        "comes dy = (1, 0, 2, 1).",
+        [
+            Question("mean", "forward: the mean of x", 8, "Add, divide by 4."),
+            Question("var", "forward: the variance of x", 25, "The mean of (x - 8)^2."),
+            Question(
+                "x_hat", "forward: x_hat, four numbers", [-1.4, -0.2, 0.2, 1.4], "(x - 8) / 5."
+            ),
+            Question("y", "forward: y, four numbers", [-6, 0, 2, 8], "5 x_hat + 1."),
+            Question("dbeta", "backward: dbeta", 4, "beta is added to every y."),
+            Question("dgamma", "backward: dgamma", 0.4, "The sum of dy_i x_hat_i."),
+            Question(
+                "fixed",
+                "dx if mean and var were constants, four numbers",
+                [1, 0, 2, 1],
+                "gamma / sqrt(var) times dy.",
+            ),
+            Question(
+                "dx",
+                "backward: dx, four numbers",
+                [0.14, -0.98, 0.98, -0.14],
+                "From dy subtract (dbeta + x_hat dgamma) / 4, before the factor.",
+            ),
+            Question(
+                "shift", "the derivative of the loss by c if x becomes x + c", 0, "Add the dx."
+            ),
+            Question(
+                "running",
+                "the running mean after this batch; it was 10, and keeps 0.9 of itself",
+                9.8,
+                "0.9 times 10 plus 0.1 times 8.",
+            ),
+        ],
+    ),
 }
 
 

@@ -43,7 +43,8 @@ def hints(name: str, row: Row, cases: Sequence[Any], answers: Sequence[Mapping])
             case.program.problem.label
         )
         yield f"{label}: {_looks(yours, right)}"
-    if row.errors[DIFFERENCES].value <= row.tolerances[DIFFERENCES] < row.errors["float64"].value:
+    exact, differences = row.errors["float64"].value, row.errors[DIFFERENCES].value
+    if row.kinks and differences <= row.tolerances[DIFFERENCES] < exact < np.inf:
         yield "the differences agree: it is wrong only where the function has a kink or a tie"
     if name in BUGS:
         yield f"hint: {BUGS[name].hint}"

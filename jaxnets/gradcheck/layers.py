@@ -128,5 +128,6 @@ def _label(setting: Setting) -> str:
     if setting.numbers != "normal":
         parts.insert(1, setting.numbers)
     parts += [setting.labels, "" if setting.scale == 1 else f"times {setting.scale:g}"]
+    parts.append(f"padding {setting.padding}" if setting.padding else "")
     parts += [f"{name} {value}" for name, value in setting.static.items()]
     return " ".join(filter(None, parts))

@@ -402,6 +402,12 @@ def test_every_derivation_that_the_page_links_to_exists():
     assert len(links) > 10
     for page, anchor in links:
         assert anchor in anchors_of(ROOT / "docs" / "backprop" / page), (page, anchor)
+    table = re.search(r"CHINESE_ANCHORS = \{(.*?)\}", sums, re.DOTALL)
+    assert table
+    chinese = dict(re.findall(r'"([\w-]+)": "([\w-]+)"', table[1]))
+    assert set(chinese) == {anchor for page, anchor in links if page == pages["NETWORK"]}
+    translated = ROOT / "docs" / "zh" / "backprop" / pages["NETWORK"]
+    assert set(chinese.values()) <= anchors_of(translated)
 
 
 def test_both_languages_say_the_same_things():
@@ -590,6 +596,11 @@ def test_both_languages_both_themes_and_a_phone(page):
     page.click("#language")
     assert page.evaluate("document.documentElement.lang") == "zh-Hans"
     assert text_of(page, "#answer").startswith("网络认为是 1")
+    for kind, place in (
+        ("dense", "docs/zh/backprop/lecture-network.md#全连接层"),
+        ("conv", "docs/backprop/convolution-pooling.md#convolution"),
+    ):
+        assert page.evaluate(f"derivation(ANCHORS.{kind})").endswith(f"/{place}")
     english = page.evaluate(
         "[...document.querySelectorAll('h2, h3, h4, p, button:not(#language), figcaption')]"
         ".map((e) => e.innerText).filter((t) => /\\b(the|and|of|is|network)\\b/i.test(t))"

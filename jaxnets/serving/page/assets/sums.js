@@ -13,6 +13,12 @@ const ANCHORS = {
   max_pool: `${IMAGES}#max-pooling`, cross_entropy: `${NETWORK}#cross-entropy`,
   mse: `${NETWORK}#squared-errors`, half_mse: `${NETWORK}#squared-errors`,
 };
+// The headings of NETWORK in Chinese; the other pages are in English only.
+const CHINESE_ANCHORS = {
+  "notation": "记号", "relu": "relu", "sigmoid": "sigmoid", "softmax": "softmax",
+  "dense-layer": "全连接层", "the-slides-bias-a-column-of-ones": "课件的偏置一列全-1",
+  "cross-entropy": "交叉熵", "squared-errors": "平方误差",
+};
 
 /** The formulas of a layer's views, in the lecture's symbols. */
 const FORMULAS = {

@@ -1,5 +1,6 @@
 """How a checkpoint is read; a run that is not resumed reads none and does not load this."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +8,51 @@ import jax
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from jaxnets.errors import first_line
+from jaxnets.display import one_line
+from jaxnets.errors import UserError, first_line
 from jaxnets.runs.checkpoints import FORMAT, crc32, form_of, named_leaves
 
 # A network of a thousand layers has a header of half as many bytes.
 MAX_HEADER_BYTES = 1 << 20
+WARNED = 3  # Damaged checkpoints that are named; a stranger's folder may hold thousands.
+
+
+def read_newest(
+    paths: dict[int, Path], like: Any, *, whole: bool, remove: bool
+) -> tuple[int, Any] | None:
+    """Reads the first sound checkpoint: its step and its tree; None without any.
+
+    Args:
+      paths: The checkpoints by step, newest first.
+      like: The structure to read.
+      whole: Whether a checkpoint must hold nothing else, as in `read`.
+      remove: Whether to remove the damaged ones before it.
+
+    Raises:
+      FileNotFoundError: One is not there any more.
+      UserError: All are damaged.
+    """
+    bad: dict[Path, Exception] = {}
+    for step, path in paths.items():
+        try:
+            tree = read(path, like, whole=whole)
+        except FileNotFoundError:
+            raise
+        except (ValueError, OSError) as error:
+            bad[path] = error
+            continue
+        for number, (file, error) in enumerate(bad.items()):
+            if number < WARNED:
+                line = f"{file}: cannot be restored: {first_line(error)}"
+                print(one_line(f"warning: {line}; using step {step}"), file=sys.stderr)
+            if remove and not isinstance(error, OSError):
+                file.unlink()  # What is not read may be sound.
+        if len(bad) > WARNED:
+            print(f"warning: {len(bad) - WARNED:,} more cannot be restored", file=sys.stderr)
+        return step, tree
+    for path, error in bad.items():
+        raise UserError(f"{path}: cannot be restored: {first_line(error)}")
+    return None
 
 
 def read(path: Path, like: Any, *, whole: bool = True) -> Any:

@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,14 +19,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxnets.display import one_line
 from jaxnets.errors import RunFailedError, UserError, first_line
 from jaxnets.runs import checkpoints, files
 
 CONFIG, METRICS, CHECKPOINTS, RESULT = "config.json", "metrics.jsonl", "checkpoints", "result.json"
 SEARCH, TRACKING, REPORT = "search.json", "tracking", "report.html"
 RUNS = Path("runs")
-WARNED = 3  # Damaged checkpoints that are named; a stranger's folder may hold thousands.
 
 
 def num_params(params: Any) -> int:
@@ -261,31 +258,14 @@ class RunFolder:
 
     def _read_newest(self, like: Any, *, whole: bool = True) -> tuple[int, Any] | None:
         """The newest sound checkpoint's step and tree; if read whole, damaged ones are removed."""
-        from jaxnets.runs import checkpoint_reader
+        from jaxnets.runs.checkpoint_reader import read_newest
 
-        bad: dict[Path, Exception] = {}
-        for step in reversed(self.steps):
-            path = checkpoints.path_of(self.path / CHECKPOINTS, step)
-            try:
-                tree = checkpoint_reader.read(path, like, whole=whole)
-            except FileNotFoundError:  # The run that trains in the folder has just removed it.
-                return self._read_newest(like, whole=whole)
-            except (ValueError, OSError) as error:
-                bad[path] = error
-                continue
-            for number, (file, error) in enumerate(bad.items()):
-                if number < WARNED:
-                    line = f"{file}: cannot be restored: {first_line(error)}"
-                    print(one_line(f"warning: {line}; using step {step}"), file=sys.stderr)
-                if whole and self._lock is not None and not isinstance(error, OSError):
-                    file.unlink()  # What is not read may be sound.
-            if len(bad) > WARNED:
-                more = f"warning: {len(bad) - WARNED:,} more cannot be restored"
-                print(more, file=sys.stderr)
-            return step, tree
-        for path, error in bad.items():
-            raise UserError(f"{path}: cannot be restored: {first_line(error)}")
-        return None
+        folder, remove = self.path / CHECKPOINTS, whole and self._lock is not None
+        while True:
+            paths = {step: checkpoints.path_of(folder, step) for step in reversed(self.steps)}
+            # The run that trains in the folder may just have removed one.
+            with contextlib.suppress(FileNotFoundError):
+                return read_newest(paths, like, whole=whole, remove=remove)
 
 
 def make_folder(workdir: str | None, name: str) -> Path:

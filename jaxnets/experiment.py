@@ -272,7 +272,8 @@ def create_parallel(config: Config) -> Parallel:
         cpu_devices=config.cpu_devices,
         connected=config.is_distributed,
     )
-    return Parallel(devices, config.parallel)
+    convolutions = has_layer(create_model(config, 1), nn.Conv)
+    return Parallel(devices, config.parallel, convolutions=convolutions)
 
 
 def optimizer_of(

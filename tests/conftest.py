@@ -282,7 +282,7 @@ def quick_steps(monkeypatch):
     from jaxnets.training import parallel
 
     options = (parallel.compiler_options() or {}) | QUICK_COMPILATION
-    monkeypatch.setattr(parallel, "compiler_options", lambda: options)
+    monkeypatch.setattr(parallel, "compiler_options", lambda convolutions: options)
 
 
 @pytest.fixture

@@ -15,7 +15,12 @@ import jax
 import numpy as np
 
 from jaxnets.backprop.check import MAX_PART, largest, relative_error
-from jaxnets.machine.platform import compiler_options, return_freed_memory
+from jaxnets.machine.platform import (
+    OLDER_EMITTER,
+    compiler_options,
+    compiler_options_for_init,
+    return_freed_memory,
+)
 from jaxnets.models.batch_norm import join_statistics, split_statistics
 
 PRECISIONS = ("float64", "float32", "bfloat16")
@@ -26,6 +31,7 @@ ATTEMPTS = 40  # at directions, or at coordinates of a leaf, without a kink
 QUICK_COMPILATION = {
     "xla_backend_optimization_level": 0,
     "xla_llvm_disable_expensive_passes": True,
+    **OLDER_EMITTER,
 }
 
 Move = dict[int, np.ndarray]  # The change of each leaf that changes, by the leaf's number.
@@ -161,7 +167,9 @@ def _lowered(problem: Problem, dtype: str) -> Program:
             return passes.manual(inputs, constants), passes.automatic(inputs, constants)
 
         def lower(function):
-            options = (compiler_options() or {}) | ({} if problem.large else QUICK_COMPILATION)
+            options = (compiler_options() or {}) | QUICK_COMPILATION
+            if problem.large and dtype == "float64":  # Convolutions run ten times as long else.
+                options |= compiler_options_for_init() or {}
             jitted = jax.jit(function, compiler_options=options)
             return jitted.lower(passes.inputs, passes.constants)
 

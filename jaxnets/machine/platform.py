@@ -179,26 +179,39 @@ def _cpu_name() -> str:
     return ", ".join(filter(None, parts))
 
 
-def compiler_options() -> dict[str, Any] | None:
+# Up to jaxlib 0.11.0 an older emitter of kernels compiles them in a fifth to two thirds of the CPU
+# time. They run as fast (benchmarks/step.py), but random numbers take twice as long to draw.
+OLDER_EMITTER = {"xla_cpu_use_fusion_emitters": False}
+OLDER_EMITTER = OLDER_EMITTER if jax.__version_info__ <= (0, 11, 0) else {}
+
+
+def compiler_options(convolutions: bool = False) -> dict[str, Any] | None:
     """Options for jax.jit on this machine.
 
     From 0.10 on, jaxlib compiles some of a CPU's convolutions and matrix products with a library
     (YNNPACK) that is slower there than its own. Limited to sums, the CNN's step takes 0.7 of the
     time (jaxlib 0.10.2 and 0.12.0; benchmarks/step.py). Earlier versions do not know the option,
     and later ones are not tested.
+
+    Args:
+      convolutions: Whether dropout's random numbers are little work beside a network's
+        convolutions. The CNN's first run then takes 0.83 of the CPU time (OLDER_EMITTER).
     """
     if jax.default_backend() == "cpu" and (0, 10) <= jax.__version_info__[:2] <= (0, 12):
-        return {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
+        options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
+        return options | (OLDER_EMITTER if convolutions else {})
     return None
 
 
 def compiler_options_for_init() -> dict[str, Any] | None:
     """Options for jax.jit of programs that run once: a network's initialisers.
 
-    On a CPU LLVM takes 1.5 s to optimise JAX's random numbers, and 0.4 s a level lower; the bits
-    are the same (mlp_handwritten, jaxlib 0.10.2, AMD EPYC).
+    On a CPU LLVM takes 1.5 s to optimise JAX's random numbers, and 0.3 s a level lower with the
+    older emitter; the bits are the same (mlp_handwritten, jaxlib 0.10.2, AMD EPYC).
     """
-    return {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
+    if jax.default_backend() == "cpu":
+        return {"xla_backend_optimization_level": 1} | OLDER_EMITTER
+    return None
 
 
 def _keep_compiled_programs() -> None:

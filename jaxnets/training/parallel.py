@@ -24,11 +24,15 @@ class Parallel:
         adds over devices by itself.
     """
 
-    def __init__(self, devices: Devices, kind: str = "auto"):
-        """Takes the devices; the kind "auto" is jit on one device and pmap on several."""
+    def __init__(self, devices: Devices, kind: str = "auto", *, convolutions: bool = False):
+        """Takes the devices; the kind "auto" is jit on one device and pmap on several.
+
+        `convolutions` says whether the network has any (platform.compiler_options).
+        """
         if kind == "auto":
             kind = "pmap" if len(devices) > 1 else "jit"
         self.devices, self.kind = devices, kind
+        self._options = compiler_options(convolutions)
         self.axis_name = AXIS if kind == "pmap" else None
         here = jax.process_index()
         self._here = [device for device in devices if device.process_index == here]
@@ -48,11 +52,11 @@ class Parallel:
             function = jax.pmap(
                 function, AXIS, in_axes=in_axes, out_axes=None, devices=self.devices
             )
-            if compiler_options() is None or len(self._here) < len(self.devices):
+            if self._options is None or len(self._here) < len(self.devices):
                 return function
             # pmap takes no options; a jit around it passes them, but within one process only.
         donated = (0,) if donate else ()
-        return jax.jit(function, donate_argnums=donated, compiler_options=compiler_options())
+        return jax.jit(function, donate_argnums=donated, compiler_options=self._options)
 
     def replicate(self, tree: Any) -> Any:
         """Copies a tree, the same in every process, to every device."""

@@ -46,6 +46,7 @@ myst_heading_anchors = 4
 myst_dmath_double_inline = True
 nb_execution_mode = "off"  # Notebooks are kept with their outputs; tests run them.
 nb_merge_streams = True
+smartquotes_action = "qe"  # Quotes and dots: `--flag` keeps its dashes.
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
@@ -59,10 +60,13 @@ mathjax_path = "tex-svg.js"
 html_search_language = "zh" if CHINESE else "en"
 html_theme = "sphinx_book_theme"
 html_css_files = ["site.css"]
+html_context = {"default_mode": "auto"}
+html_use_index = html_domain_indices = False  # No page links to them.
 html_copy_source = False
 html_show_sourcelink = False
 html_theme_options = {
     "navbar_persistent": [],
+    "search_bar_text": "搜索" if CHINESE else "Search",
     "article_header_end": ["language-switch.html", "article-header-buttons.html"],
     "show_toc_level": 2,
     "use_download_button": False,

@@ -111,7 +111,7 @@ class Network(Described):
 
     @property
     def experiment(self) -> Experiment:
-        """The immutable parts that the config and the data determine: model, loader, step."""
+        """Model, loader, step: the immutable parts that the config and the data determine."""
         if self._experiment is None:
             if self._data is None:
                 if self.config.dataset == NAME:

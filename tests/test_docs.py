@@ -1,6 +1,7 @@
 """The documents against the files that they quote and link to."""
 
 import ast
+import json
 import pkgutil
 import re
 import textwrap
@@ -75,6 +76,31 @@ def test_relative_links_lead_somewhere(document):
         assert path.exists(), f"{document.name} links to {target}"
         if anchor and path.suffix == ".md":
             assert anchor in anchors_of(path), f"{document.name} links to {target}"
+
+
+def bad_pictures(text: str) -> list[str]:
+    """The pictures in a text that have no words for who cannot see them, or come from elsewhere."""
+    found = re.findall(r"!\[([^]]*)\]\(([^)]*)\)", text)
+    for tag in re.findall(r"<img\b[^>]*>", text):
+        words, source = (re.search(rf'{name}="([^"]*)"', tag) for name in ("alt", "src"))
+        found.append((words[1] if words else "", source[1] if source else ""))
+    return [source for words, source in found if not words.strip() or ":" in source]
+
+
+def test_every_picture_has_words_and_is_a_file_of_ours():
+    notebooks = [p for p in (ROOT / "docs").rglob("*.ipynb") if "_site" not in p.parts]
+    texts = [(path, prose_of(path)) for path in DOCUMENTS]
+    for path in notebooks:
+        cells = json.loads(path.read_text("utf-8"))["cells"]
+        sources = ["".join(c["source"]) for c in cells if c["cell_type"] == "markdown"]
+        texts.append((path, "\n".join(sources)))
+    assert {path.name: found for path, text in texts if (found := bad_pictures(text))} == {}
+
+
+def test_a_picture_without_words_or_from_elsewhere_is_found():
+    assert not bad_pictures('![A curve](a.svg) <img src="b.svg" width="9" alt="Numbers">')
+    for wrong in ("![](x.svg)", '<img src="x.svg">', "![a](https://x.svg)", '<img alt="" src="x">'):
+        assert len(bad_pictures(wrong)) == 1, wrong
 
 
 def bad_addresses(text: str) -> list[str]:
@@ -196,7 +222,7 @@ def test_inline_mathematics_is_safe_from_markdown():
 
 
 def test_every_file_gives_the_project_the_same_address():
-    """`pyproject.toml` sets it; the notebook's badge has it without github's name."""
+    """`pyproject.toml` sets it; the notebook's link to Colab has it without github's name."""
     project = (ROOT / "pyproject.toml").read_text("utf-8")
     (own,) = re.findall(r'^Repository = "https://github\.com/(\S+)"$', project, re.MULTILINE)
     files = [ROOT / "README.md", *(ROOT / "jaxnets").rglob("*.js")]

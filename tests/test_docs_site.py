@@ -80,35 +80,72 @@ def test_chinese_is_cut_into_pairs():
     assert chinese_search.pairs("用Relu层") == ["用", "Relu", "层"]
 
 
-PAGE = """# 反向传播
+PAGE = """# softmax_cross_entropy_backward：反向传播
 
 用链式法则从损失函数求到每个参数：$z = xW + b$。也叫 backpropagation。
+
+| augmentation | accuracy | parameters | normalization | jaxnets.backprop.network |
+| --- | --- | --- | --- | --- |
+| `jaxnets/backprop/alexnet_layers.py:local_response_norm_backward` | 1 | 2 | 3 | 4 |
+
+```{py:function} local_response_norm_backward_of_a_name_wider_than_a_phone(cache: tuple[int, int])
+```
 """
+# How many boxes each word of the table's head is broken into.
+BOXES = """[...document.querySelectorAll("th p")].map((p) => {
+  const range = document.createRange();
+  range.selectNodeContents(p);
+  return range.getClientRects().length;
+})"""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """A small site of two pages."""
+    folder = tmp_path_factory.mktemp("site")
+    source = folder / "source"
+    source.mkdir()
+    (source / "index.md").write_text("# 主页\n\n```{toctree}\nchain\n```\n", "utf-8")
+    (source / "chain.md").write_text(PAGE, "utf-8")
+    done = build(source, folder / "site")
+    assert done.returncode == 0, done.stderr
+    return folder / "site"
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
-def test_chinese_words_are_found_in_a_browser_and_nothing_comes_from_the_network(tmp_path):
-    source = tmp_path / "source"
-    source.mkdir()
-    (source / "index.md").write_text("# 主页\n\n```{toctree}\nchain\n```\n", "utf-8")
-    (source / "chain.md").write_text(PAGE, "utf-8")
-    done = build(source, tmp_path / "site")
-    assert done.returncode == 0, done.stderr
+def test_chinese_words_are_found_in_a_browser_and_nothing_comes_from_the_network(site, tmp_path):
     with Browser(tmp_path / "chromium") as browser:
         for question, found in (
             ("反向传播", True), ("链式法则", True), ("损失函数求", True), ("backpropagation", True),
             ("卷积神经网络", False),
         ):  # fmt: skip
-            url = (tmp_path / "site" / "search.html").as_uri() + f"?q={question}"
+            url = (site / "search.html").as_uri() + f"?q={question}"
             browser.call("Page.navigate", url=url)
             browser.wait("document.querySelector('#search-results .search-summary')?.innerText")
             answers = "[...document.querySelectorAll('#search-results li a')].map(a => a.innerText)"
             if found:
                 browser.wait(f"{answers}.length > 0")
-            assert ("反向传播" in browser.evaluate(answers)) == found, question
-        browser.call("Page.navigate", url=(tmp_path / "site" / "chain.html").as_uri())
+            titles = browser.evaluate(answers)
+            assert any("反向传播" in title for title in titles) == found, question
+        assert (
+            browser.evaluate("document.querySelector('input[type=search]').placeholder") == "搜索"
+        )
+        browser.call("Page.navigate", url=(site / "chain.html").as_uri())
         browser.wait("document.querySelector('mjx-container svg') !== null")
         switch = "document.querySelector('.language-switch')"
         assert browser.evaluate(f"{switch}.getAttribute('href')") == "../index.html"
         assert all(url.startswith(("file:", "data:")) for url in browser.requests())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+def test_a_page_fits_a_phone_with_whole_words_and_without_errors(site, tmp_path):
+    with Browser(tmp_path / "chromium") as browser:
+        browser.resize(390, 844, mobile=True)
+        browser.call("Page.navigate", url=(site / "chain.html").as_uri())
+        browser.wait("document.querySelector('mjx-container svg') !== null")
+        assert browser.evaluate("document.documentElement.scrollWidth") == 390
+        assert browser.evaluate(BOXES) == [1] * 5
+        entries = [event["params"] for event in browser.problems()]
+        assert not [e for e in entries if e.get("type") != "log"], entries

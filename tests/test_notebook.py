@@ -102,7 +102,7 @@ def test_where_jaxnets_is_installed_nothing_happens(monkeypatch, pip_commands):
     assert pip_commands == []
 
 
-def test_the_installation_takes_the_badges_repository_keeps_jax_and_fails_if_pip_does(
+def test_the_installation_takes_the_links_repository_keeps_jax_and_fails_if_pip_does(
     pip_commands, tmp_path, capsys
 ):
     code = re.sub(

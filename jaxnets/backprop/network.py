@@ -63,8 +63,8 @@ def manual_loss_and_grad(model: Chain, loss: str, find_rule: FindRule = rule_of)
       find_rule: Finds a layer's rule, by default its own.
 
     Returns:
-      (params, batch, key) -> (Metrics, gradients), both summed over the batch's examples: the
-      signature of `training.step.autodiff_loss_and_grad`.
+      (params, batch, key) -> (Metrics, gradients), both summed over the batch's examples, which
+      is the signature of `training.step.autodiff_loss_and_grad`.
     """
     pairs = [pair_of(layer, find_rule) for layer in model.layers]
     names = [getattr(layer, "name", None) or "" for layer in model.layers]  # "": no parameters

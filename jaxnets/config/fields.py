@@ -295,7 +295,7 @@ class Config(Options):
 
     @property
     def checkpoint_interval(self) -> tuple[int, str]:
-        """The number and the unit in checkpoint_every: steps, epochs or seconds."""
+        """The number and the unit (steps, epochs or seconds) in checkpoint_every."""
         found = re.fullmatch(r"([1-9]\d{0,8})(step|epoch|second|minute)s?", self.checkpoint_every)
         if found is None:
             raise UserError(

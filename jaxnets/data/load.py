@@ -37,7 +37,7 @@ def load_dataset(
       as_bytes: Whether MNIST's pixels stay bytes, as the step and the network take them, too.
 
     Returns:
-      The data set: pixels float32 in [0, 1] from IDX files (unless as_bytes), else uint8.
+      The data set, with pixels float32 in [0, 1] from IDX files (unless as_bytes), else uint8.
 
     Raises:
       UserError: The name is unknown; a file is missing, damaged or does not fit the others; the

@@ -559,6 +559,11 @@ def test_the_page_in_a_browser(run, written, tmp_path):
             "getComputedStyle(document.querySelector('#runs-accuracy .hit:hover .tip')).visibility"
         )
         assert page.evaluate(shown) == "visible"
+        page.call("Emulation.setEmulatedMedia", media="print")
+        page.resize(718, 900)  # The breadth of A4 without its margins.
+        boxes = "[...document.querySelectorAll('.scroll')].filter(e => e.checkVisibility())"
+        assert page.evaluate(f"{boxes}.length") >= 4
+        assert page.evaluate(f"{boxes}.filter(e => e.scrollWidth > e.clientWidth).length") == 0
         assert page.problems() == []
         asked = [url for url in page.requests() if not url.startswith("data:")]
         assert asked == [path.as_uri()] * len(views)

@@ -46,7 +46,7 @@ myst_heading_anchors = 4
 myst_dmath_double_inline = True
 nb_execution_mode = "off"  # Notebooks are kept with their outputs; tests run them.
 nb_merge_streams = True
-smartquotes_action = "qe"  # Quotes and dots: `--flag` keeps its dashes.
+default_role = "code"  # A docstring's names in backticks; quotes and dashes stay as they are.
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"

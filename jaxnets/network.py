@@ -111,7 +111,7 @@ class Network(Described):
 
     @property
     def experiment(self) -> Experiment:
-        """Model, loader, step: the immutable parts that the config and the data determine."""
+        """The immutable parts that the config and the data determine (model, loader, step)."""
         if self._experiment is None:
             if self._data is None:
                 if self.config.dataset == NAME:

@@ -43,8 +43,10 @@ def test_the_page_of_flags_names_every_command_and_flag():
     kinds = [Config, ConfigFile, *(command for command, *_ in COMMANDS.values())]
     for kind in kinds:
         for field in options_of(kind):
-            assert field.metadata["help"].split(",")[0].replace("*", "\\*") in text, field.name
+            start = field.metadata["help"].split(",")[0].replace("*", "\\*")
+            assert start in text.replace("`", ""), field.name
     assert [f"\n## jaxnets {name}\n" in text for name in COMMANDS] == [True] * len(COMMANDS)
+    assert "; `--help_all` shows them." in text and "``" not in text.replace("```", "")
     assert "`--learning_rate=X`\n: peak learning rate" in text
 
 

@@ -37,7 +37,8 @@ def reference(say: Say = str) -> str:
         parts.append(f"## jaxnets {name}\n\n{about}\n\n```text\n{usage}\n```\n\n")
         parts += flags([command], say)
         parts += [f"{say(TRAIN_HINT)}\n\n"] * bool(others)
-    return "".join(parts)
+    # A flag in a sentence is code, too, or its dashes would become one long dash.
+    return re.sub(r"(?<![`\[\w-])--\w+(=[A-Z]+)?", r"`\g<0>`", "".join(parts))
 
 
 def fill(app: Sphinx, page: str, text: list[str]) -> None:

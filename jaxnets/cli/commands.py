@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from jaxnets.cli.answer import JSON, print_answer
-from jaxnets.cli.exercise_commands import Exercise, Grade
+from jaxnets.cli.exercise_commands import ANSWERS, THE_LOCALE, Exercise, Grade
 from jaxnets.cli.flags import ConfigFile, parse_command, print_version, unknown_flag
+from jaxnets.cli.language import LANGUAGES, words_of
 from jaxnets.cli.run_commands import Abtest, Export, Page, Predict, Report, Serve, Trace
 from jaxnets.config.fields import COUNT, Config, preset
 from jaxnets.config.options import Options, option, parse
@@ -54,8 +55,6 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _help(language: str | None = None) -> str:
-    from jaxnets.cli.language import words_of
-
     say = words_of(language)
     about = {"train": ABOUT_TRAIN}
     about |= {name: str(command.__doc__) for name, (command, *_) in COMMANDS.items()}
@@ -97,18 +96,21 @@ class Gradcheck(Options):
         None, "file of your own to check (jaxnets exercise new)", metavar="FILE"
     )
     hint: bool = option(False, "say more about what is wrong in --mine")
+    language: str | None = option(None, ANSWERS, LANGUAGES, unset=THE_LOCALE)
     json: bool = option(False, JSON)
 
     def run(self) -> int:
         given = [name for name in ("model", "mutant", "mine") if getattr(self, name)]
         if len(given) > 1:
             raise UserError(f"{' and '.join(given)} exclude each other, got both")
-        if self.hint and not self.mine:
-            raise UserError("hint: expected it with --mine=FILE, got it alone")
+        for name in ("hint", "language"):
+            if getattr(self, name) and not self.mine:
+                raise UserError(f"{name}: expected it with --mine=FILE, got it alone")
         if self.mine:
             from jaxnets.exercises.command import check_mine
 
-            passed, values, text = check_mine(self.mine, self.hint)
+            say = words_of(self.language, "exercises")
+            passed, values, text = check_mine(self.mine, self.hint, say)
             print_answer(values, text, self.json)
             return DONE if passed else RUN_FAILED
 

@@ -3,9 +3,12 @@
 import dataclasses
 
 from jaxnets.cli.answer import JSON, print_answer
+from jaxnets.cli.language import LANGUAGES, words_of
 from jaxnets.config.options import Options, option
 from jaxnets.display import short_path
 from jaxnets.errors import DONE, RUN_FAILED, UserError
+
+ANSWERS, THE_LOCALE = "language of the answers, not of JSON", "the locale's"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -20,6 +23,7 @@ class Exercise(Options):
     )
     output: str | None = option(None, "file to write", unset="my_NAME", metavar="FILE")
     hint: bool = option(False, "say more about each wrong number")
+    language: str | None = option(None, ANSWERS, LANGUAGES, unset=THE_LOCALE)
     json: bool = option(False, JSON)
 
     def run(self) -> int:
@@ -32,15 +36,17 @@ class Exercise(Options):
 
         from jaxnets.exercises import command
 
+        say = words_of(self.language, "exercises")
         if word == "list":
-            print_answer(*command.listing(), self.json)
+            print_answer(*command.listing(say), self.json)
             return DONE
         if word == "check":
-            right, values, text = command.check_numbers(rest[0], self.hint)
+            right, values, text = command.check_numbers(rest[0], self.hint, say)
             print_answer(values, text, self.json)
             return DONE if right else RUN_FAILED
         path, next_command = command.write(rest[0], self.output)
-        text = f"wrote {short_path(path)}; work on it, then:\n  {next_command}"
+        wrote = say(f"wrote {short_path(path)}; work on it, then:")
+        text = f"{wrote}\n  {next_command}"
         print_answer({"file": path, "command": next_command}, text, self.json)
         return DONE
 

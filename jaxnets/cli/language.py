@@ -1,7 +1,7 @@
-"""The language of --help: English, or Chinese by the locale or by --language=zh.
+"""The language of --help and of the exercises: English, or Chinese by the locale or --language=zh.
 
-help.zh.json has a Chinese text for each English one. A text that changes needs a new one, which
-the tests demand; without it the help shows the English text.
+help.zh.json and exercises.zh.json have a Chinese text for each English one. A text that changes
+needs a new one, which the tests demand; without it the English text is shown.
 """
 
 import json
@@ -24,8 +24,8 @@ VARIABLES = ("LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG")
 PIECES = re.compile(r"（*(?:[^\s\u2e80-\uffef]+|[\u2e80-\uffef])[，。；：、）]*|\s+")
 
 
-def words_of(language: str | None = None) -> Say:
-    """The function that says a text in a language; None asks the locale."""
+def words_of(language: str | None = None, table: str = "help") -> Say:
+    """The function that says a text of a table in a language; None asks the locale."""
     if language is None:
         names = [os.environ.get(name, "") for name in VARIABLES]
         name = next(filter(None, names), None) or locale.getlocale()[0] or ""
@@ -33,18 +33,23 @@ def words_of(language: str | None = None) -> Say:
         language = "zh" if chinese else "en"
     if language not in LANGUAGES:
         raise unknown("language", language, LANGUAGES)
-    return _chinese().__getitem__ if language == "zh" else str
+    return _chinese(table).__getitem__ if language == "zh" else str
 
 
 class _Texts(dict):
-    """Texts by their English; what has none stays English."""
+    """Texts by their English, in which {} stands for anything; what has none stays English."""
 
     def __missing__(self, text: str) -> str:
+        patterns = (english for english in self if "{}" in english)
+        for english in sorted(patterns, key=len, reverse=True):  # The most special one first.
+            pattern = re.escape(english).replace(r"\{\}", "(.+?)")
+            if found := re.fullmatch(pattern, text):
+                return self[english].format(*(self[part] for part in found.groups()))
         return text
 
 
-def _chinese() -> _Texts:
-    texts = json.loads(Path(__file__).with_name("help.zh.json").read_text("utf-8"))
+def _chinese(table: str) -> _Texts:
+    texts = json.loads(Path(__file__).with_name(f"{table}.zh.json").read_text("utf-8"))
     # The installed command has another name.
     renamed = {a.replace("python train.py", "jaxnets train"): b for a, b in texts.items()}
     renamed = {a: b.replace("python train.py", "jaxnets train") for a, b in renamed.items()}

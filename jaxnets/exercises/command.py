@@ -1,6 +1,6 @@
 """The exercises as commands: what they print, and whether the student has passed."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from jaxnets import display
@@ -10,8 +10,10 @@ from jaxnets.exercises.compute import check_sheet, hint_for
 from jaxnets.exercises.files import read_source
 from jaxnets.exercises.new import write_new
 
+Say = Callable[[str], str]  # Says a text in the reader's language.
 
-def listing() -> tuple[list[dict[str, Any]], str]:
+
+def listing(say: Say) -> tuple[list[dict[str, Any]], str]:
     """Every exercise, as values and as a table."""
     values = [
         {
@@ -24,8 +26,9 @@ def listing() -> tuple[list[dict[str, Any]], str]:
         for found in exercises().values()
     ]
     rows = [list(map(str, value.values())) for value in values]
-    table = display.table([list(values[0]), *rows], "<<>><")
-    return values, "\n".join([*table, "", "jaxnets exercise new NAME writes one into a file"])
+    rows = [[name, *map(say, facts)] for name, *facts in rows]
+    table = display.table([list(map(say, values[0])), *rows], "<<>><")
+    return values, "\n".join([*table, "", say("jaxnets exercise new NAME writes one into a file")])
 
 
 def write(name: str, output: str | None) -> tuple[str, str]:
@@ -38,7 +41,7 @@ def write(name: str, output: str | None) -> tuple[str, str]:
     return str(path), f"jaxnets gradcheck --mine={file}"
 
 
-def check_numbers(path: str, hint: bool) -> tuple[bool, dict[str, Any], str]:
+def check_numbers(path: str, hint: bool, say: Say) -> tuple[bool, dict[str, Any], str]:
     """Checks a sheet: whether all numbers are right, the values, and the lines that say so."""
     if path.endswith(".py"):
         raise UserError(f"{path}: jaxnets gradcheck --mine={path} checks a backward pass")
@@ -47,18 +50,18 @@ def check_numbers(path: str, hint: bool) -> tuple[bool, dict[str, Any], str]:
     passed = right == len(found)
     lines = []
     for answered in found:
-        line = f"{answered.name:12} {answered.verdict}"
-        line += f": {answered.note}" if answered.note else ""
+        line = f"{answered.name:12} {say(answered.verdict)}"
+        line += say(f": {answered.note}") if answered.note else ""
         if hint and answered.verdict != "right":
-            line += f" (hint: {hint_for(name, answered.name)})"
+            line += say(f" (hint: {hint_for(name, answered.name)})")
         lines.append(line)
     verdict = "passed" if passed else "FAILED"
-    lines.append(f"{name}: {verdict}, {right} of {len(found)} right")
+    lines.append(say(f"{name}: {verdict}, {right} of {len(found)} right"))
     values = {"exercise": name, "passed": passed, "answers": [row._asdict() for row in found]}
     return passed, values, "\n".join(lines)
 
 
-def check_mine(path: str, hint: bool) -> tuple[bool, list[dict[str, Any]], str]:
+def check_mine(path: str, hint: bool, say: Say) -> tuple[bool, list[dict[str, Any]], str]:
     """Judges the backward passes in a student's file, and returns what `check_numbers` does."""
     if path.endswith(".toml"):
         raise UserError(f"{path}: jaxnets exercise check {path} checks computed numbers")
@@ -70,10 +73,10 @@ def check_mine(path: str, hint: bool) -> tuple[bool, list[dict[str, Any]], str]:
     verdicts = judge_file(path, hint=hint)
     lines = []
     for verdict in verdicts:
-        lines.append(display.paint(verdict.line, "green" if verdict else "red"))
-        lines += [f"  {line}" for line in verdict.hints]
+        lines.append(display.paint(say(verdict.line), "green" if verdict else "red"))
+        lines += [f"  {say(line)}" for line in verdict.hints]
     if not all(verdicts) and not hint and any(verdict.row for verdict in verdicts):
-        lines.append("--hint says more")
+        lines.append(say("--hint says more"))
     return all(verdicts), [_values(verdict) for verdict in verdicts], "\n".join(lines)
 
 

@@ -42,7 +42,7 @@ def hints(name: str, row: Row, cases: Sequence[Any], answers: Sequence[Mapping])
         yield f"{label} is wrong in {len(wrong)} of {len(exact)} settings, first in: " + (
             case.program.problem.label
         )
-        yield f"{label}: {_looks(yours, right)}"
+        yield _looks(label, yours, right)
     exact, differences = row.errors["float64"].value, row.errors[DIFFERENCES].value
     if row.kinks and differences <= row.tolerances[DIFFERENCES] < exact < np.inf:
         yield "the differences agree: it is wrong only where the function has a kink or a tie"
@@ -59,17 +59,17 @@ def _is_wrong(leaf: str, case: Any, answer: Mapping[str, np.ndarray]) -> bool:
     )
 
 
-def _looks(yours: np.ndarray, right: np.ndarray) -> str:
+def _looks(label: str, yours: np.ndarray, right: np.ndarray) -> str:
     """Compares a wrong array with the right one, without showing the right one."""
     if yours.shape != right.shape:
-        return f"expected the shape {right.shape}, got {yours.shape}"
+        return f"{label}: expected the shape {right.shape}, got {yours.shape}"
     if not np.isfinite(yours).all():
-        return "it holds numbers that are not finite"
+        return f"{label}: it holds numbers that are not finite"
     where = np.abs(yours - right) > CLOSE * (np.abs(right).max(initial=0) or 1)
     steepest = np.abs(right).argmax()
     ratio = yours.flat[steepest] / (right.flat[steepest] or 1)
     if ratio and np.allclose(yours, ratio * right, rtol=0, atol=CLOSE * np.abs(yours).max()):
-        return f"each number is {ratio:.4g} times the right one"
+        return f"{label}: each number is {ratio:.4g} times the right one"
     if np.allclose(np.sort(yours, axis=None), np.sort(right, axis=None)):
-        return "the right numbers stand in the wrong places"
-    return f"{where.sum()} of {where.size} numbers are wrong"
+        return f"{label}: the right numbers stand in the wrong places"
+    return f"{label}: {where.sum()} of {where.size} numbers are wrong"

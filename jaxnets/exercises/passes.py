@@ -81,12 +81,12 @@ def _named(
 def _named_result(call: Call, result: Any) -> dict[str, Any]:
     if not call.params:
         return {"x": _array(call.dx, result)}
-    wanted = "expected (d_params, dx), d_params a dict"
     if not isinstance(result, tuple | list) or len(result) != 2:
-        raise ResultError(f"{wanted}, got {_kind(result)}")
+        raise ResultError(f"expected (d_params, dx), d_params a dict, got {_kind(result)}")
     d_params, dx = result
     if not isinstance(d_params, Mapping):
-        raise ResultError(f"{wanted}, got {_kind(d_params)} as d_params")
+        got = f"{_kind(d_params)} as d_params"
+        raise ResultError(f"expected (d_params, dx), d_params a dict, got {got}")
     if set(d_params) != set(call.params):
         names = ", ".join(map(str, d_params)) or "nothing"
         raise ResultError(f"d_params: expected {', '.join(call.params)}, got {names}")

@@ -1,0 +1,123 @@
+"""The exercises and the judge in Chinese: a text for every English one, with the same numbers."""
+
+import ast
+import inspect
+import json
+import re
+
+import pytest
+from conftest import ROOT
+
+from jaxnets.cli.language import words_of
+from jaxnets.exercises import command, compute, hints, judge, passes, rules
+from jaxnets.exercises.bugs import BUGS
+from jaxnets.exercises.catalogue import exercises
+from jaxnets.exercises.compute import SHEETS
+
+TEXTS = json.loads((ROOT / "jaxnets/cli/exercises.zh.json").read_text("utf-8"))
+SAY = words_of("zh", "exercises")
+# What has the judge's sentences. An error of the request (a UserError) is English everywhere.
+SPEAKS = [hints, passes, judge.Verdict, judge.verdict, rules.violation, rules._reason]
+SPEAKS += [rules._module, rules._name, compute._answered, compute._count]
+SPEAKS += [command.listing, command.check_numbers, command.check_mine]
+CODE = {"jax", "jaxnets", "numpy", "exercise", "new", "NAME", "hint", "JAX", "d_params", "dx"}
+
+
+def text_of(node: ast.AST | None) -> str:
+    """A text in the code, with ◆ for each value; "" if it is no text."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    if isinstance(node, ast.JoinedStr):
+        return "".join(text_of(part) or "◆" for part in node.values)
+    if isinstance(node, ast.BinOp) and (text_of(node.left) or text_of(node.right)):
+        return (text_of(node.left) or "◆") + (text_of(node.right) or "◆")
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        text = text_of(node.func.value)
+        return f"◆{text}◆" if text and node.func.attr == "join" else text.replace("{}", "◆")
+    return ""
+
+
+def texts_in(node: ast.AST) -> set[str]:
+    """The sentences below a node: what has two words or more."""
+    if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "UserError":
+        return set()
+    if text := text_of(node):
+        text += "◆" * text.endswith(": ")  # What follows is put together elsewhere.
+        return {text} if " " in text and re.search("[A-Za-z]", text) else set()
+    children = list(ast.iter_child_nodes(node))
+    if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
+        children.remove(node.body[0])
+    return {text for child in children for text in texts_in(child)}
+
+
+def spoken() -> set[str]:
+    """Every sentence that the code of the judge may say."""
+    sources = (inspect.cleandoc("\n" + inspect.getsource(part)) for part in SPEAKS)
+    return {text for source in sources for text in texts_in(ast.parse(source))}
+
+
+def test_every_text_of_the_judge_has_a_chinese_one_with_the_same_values():
+    texts = spoken() - {"◆ and ◆"}  # The wrong gradients' names; see the next lines.
+    texts |= {'◆: FAILED: d_params["◆"] and d_params["◆"] and dx is wrong'}
+    assert len(texts) > 30
+    for text in texts:
+        chinese = SAY(text)
+        assert set(re.findall("[A-Za-z_]{2,}", chinese)) <= CODE, (text, chinese)
+        assert chinese.count("◆") == text.count("◆") and chinese != text, (text, chinese)
+
+
+def test_a_chinese_text_has_every_value_of_the_english_one_once():
+    for english, chinese in TEXTS.items():
+        if "{}" in english:
+            values = [f"◆{number}◆" for number in range(english.count("{}"))]
+            found = re.findall("◆[0-9]+◆", chinese.format(*values))
+            assert sorted(found) == values, english
+
+
+def test_every_hint_and_title_is_chinese_as_on_the_pages():
+    page, answers = (
+        (ROOT / "docs" / "zh" / name).read_text("utf-8")
+        for name in ("exercises.md", "exercises-answers.md")
+    )
+    for exercise in exercises().values():
+        assert TEXTS.get(exercise.about, exercise.about) in page
+    for bug in BUGS.values():
+        assert f"\n{TEXTS[bug.hint]}\n" in answers
+    for sheet in SHEETS.values():
+        for question in sheet.questions:
+            assert f"| {question.name} | `{question.answer}` | {TEXTS[question.hint]} |" in answers
+
+
+def test_the_list_and_the_numbers_are_chinese_and_json_is_english(run_command, tmp_path):
+    listed = run_command("exercise", "--language=zh").out
+    assert listed.startswith("练习 ") and "\ndense  " in listed and "带一列 1 的全连接层" in listed
+    path = tmp_path / "sheet.toml"
+    path.write_text('exercise = "compute1"\nz = 1.5\ndw = 2\ndy = 3\n')
+    arguments = "exercise", "check", str(path), "--language=zh", "--hint"
+    lines = run_command(*arguments).out.splitlines()
+    assert lines[0] == "z            对" and lines[1] == "y            未填（提示：z 是正数。）"
+    assert lines[5].startswith("dw           错：应为 2 个数，得到一个数（提示：")
+    assert lines[-1] == "compute1：未通过，9 个中对 1 个"
+    values = json.loads(run_command(*arguments, "--json").out)
+    assert values["answers"][5]["note"] == "expected 2 numbers, got a number"
+
+
+@pytest.mark.slow
+def test_the_judge_answers_in_chinese_by_the_flag_and_by_the_locale(
+    run_command, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(judge, "PRECISIONS", ("float64",))
+    path = tmp_path / "mine.py"
+    path.write_text("def relu_backward(cache, dy):\n    return 2 * dy * (cache > 0)\n")
+    mine = f"--mine={path}"
+    wrong = "relu_backward：未通过：dx 是错的\n"
+    outcome = run_command("gradcheck", mine, "--language=zh")
+    assert (outcome.status, outcome.out) == (1, f"{wrong}加上 --hint 可以得到提示\n")
+    assert json.loads(run_command("gradcheck", mine, "--language=zh", "--json").out)[0]["wrong"]
+    monkeypatch.setenv("LANGUAGE", "zh_CN")
+    hinted = run_command("gradcheck", mine, "--hint").out
+    assert hinted.startswith(wrong) and "  dx：每个数都是正确值的 2 倍\n" in hinted
+    assert "FAILED" in run_command("gradcheck", mine, "--language=en").out
+    path.write_text("import os\n\ndef relu_backward(cache, dy):\n    return dy\n")
+    assert "未通过：第 1 行：导入了 os；练习可以导入 " in run_command("gradcheck", mine).out
+    run_command("gradcheck", "--language=zh").assert_refused("expected it with --mine=FILE")

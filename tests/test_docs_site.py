@@ -3,6 +3,8 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from browser import CHROMIUM, Browser
@@ -151,3 +153,19 @@ def test_a_page_fits_a_phone_with_whole_words_and_without_errors(site, tmp_path)
         assert browser.evaluate(BOXES) == [1] * 5
         entries = [event["params"] for event in browser.problems()]
         assert not [e for e in entries if e.get("type") != "log"], entries
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+def test_a_line_that_a_link_points_to_hides_no_other(monkeypatch, tmp_path):
+    monkeypatch.setattr(links, "shown_files", lambda: ["train.py"])
+    app: Any = SimpleNamespace(config=SimpleNamespace(language="en"))
+    ((_, page, _),) = links.code_pages(app)
+    style = (ROOT / "docs" / "_static" / "site.css").read_text("utf-8")
+    path = tmp_path / "train.html"
+    path.write_text(f"<!DOCTYPE html><style>{style}</style>{page['body']}", "utf-8")
+    lefts = "[...document.querySelectorAll('pre span[id]')].map(e => e.getClientRects()[0].left)"
+    with Browser(tmp_path / "chromium") as browser:
+        browser.call("Page.navigate", url=f"{path.as_uri()}#L-3")
+        browser.wait("document.querySelector(':target')?.id === 'L-3'")
+        assert len(set(browser.evaluate(lefts))) == 1

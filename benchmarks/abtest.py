@@ -163,7 +163,7 @@ def plot(path: str, experiments: int, users: int, seed: int) -> None:
     axes = figure.subplots()
     seen = np.arange(1, users + 1)
     for alarms, name, colour in (
-        (z, "z-test after every user", "tab:orange"),
+        (z, "z-test after every user", "#c04a00"),
         (sequential(right, in_b).decided, "sequential test", "tab:blue"),
     ):
         share = 100 * np.maximum.accumulate(alarms, axis=1).mean(axis=0)

@@ -40,8 +40,8 @@ def draw(axes, trial: Trial) -> None:
         label=f"{level:g} % at all looks together",
     )
     half = 100 * two_sided_z(trial.plan.alpha) * _errors(trial.values)[at]
-    axes.plot(users, estimate - half, "--", color="tab:orange", label=f"{level:g} % at one look")
-    axes.plot(users, estimate + half, "--", color="tab:orange")
+    axes.plot(users, estimate - half, "--", color="#c04a00", label=f"{level:g} % at one look")
+    axes.plot(users, estimate + half, "--", color="#c04a00")
     axes.plot(users, estimate, color="tab:blue", label="difference B - A")
     axes.axhline(0, color="black", linewidth=1)
     if (decided := trial.decided_at) is not None:

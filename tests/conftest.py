@@ -279,10 +279,11 @@ def quick_steps(monkeypatch):
     bits count.
     """
     from jaxnets.gradcheck.compare import QUICK_COMPILATION
+    from jaxnets.machine.platform import compiler_options
     from jaxnets.training import parallel
 
-    options = (parallel.compiler_options() or {}) | QUICK_COMPILATION
-    monkeypatch.setattr(parallel, "compiler_options", lambda convolutions: options)
+    options = (compiler_options() or {}) | QUICK_COMPILATION
+    monkeypatch.setattr(parallel, "compiler_options_for_step", lambda convolutions: options)
 
 
 @pytest.fixture

@@ -181,26 +181,29 @@ def _cpu_name() -> str:
 
 # Up to jaxlib 0.11.0 an older emitter of kernels compiles them in a fifth to two thirds of the CPU
 # time. They run as fast (benchmarks/step.py), but random numbers take twice as long to draw.
-OLDER_EMITTER = {"xla_cpu_use_fusion_emitters": False}
-OLDER_EMITTER = OLDER_EMITTER if jax.__version_info__ <= (0, 11, 0) else {}
+OLDER_EMITTER = {"xla_cpu_use_fusion_emitters": False} if jax.__version_info__ < (0, 11, 1) else {}
 
 
-def compiler_options(convolutions: bool = False) -> dict[str, Any] | None:
+def compiler_options() -> dict[str, Any] | None:
     """Options for jax.jit on this machine.
 
     From 0.10 on, jaxlib compiles some of a CPU's convolutions and matrix products with a library
     (YNNPACK) that is slower there than its own. Limited to sums, the CNN's step takes 0.7 of the
-    time (jaxlib 0.10.2 and 0.12.0; benchmarks/step.py). Earlier versions do not know the option,
-    and later ones are not tested.
-
-    Args:
-      convolutions: Whether dropout's random numbers are little work beside a network's
-        convolutions. The CNN's first run then takes 0.83 of the CPU time (OLDER_EMITTER).
+    time (jaxlib 0.10.2, 0.12.0; benchmarks/step.py). Others lack the option or are untested.
     """
     if jax.default_backend() == "cpu" and (0, 10) <= jax.__version_info__[:2] <= (0, 12):
-        options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
-        return options | (OLDER_EMITTER if convolutions else {})
+        return {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
     return None
+
+
+def compiler_options_for_step(convolutions: bool) -> dict[str, Any] | None:
+    """Options for jax.jit of a step, for networks with convolutions or without.
+
+    The library's small products are fast: a step of `mlp_functional` takes 0.8 to 0.9 of the CPU
+    time with them, of `mlp` 0.97 to 1.0. The CNN's first run takes 0.83 of it with OLDER_EMITTER.
+    """
+    options = compiler_options() if convolutions else None
+    return options and options | OLDER_EMITTER
 
 
 def compiler_options_for_init() -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxnets.errors import UserError
-from jaxnets.machine.platform import Devices, compiler_options
+from jaxnets.machine.platform import Devices, compiler_options_for_step
 
 AXIS = "devices"
 
@@ -25,14 +25,11 @@ class Parallel:
     """
 
     def __init__(self, devices: Devices, kind: str = "auto", *, convolutions: bool = False):
-        """Takes the devices; the kind "auto" is jit on one device and pmap on several.
-
-        `convolutions` says whether the network has any (platform.compiler_options).
-        """
+        """Takes the devices, and whether the network convolves; "auto" is pmap on several."""
         if kind == "auto":
             kind = "pmap" if len(devices) > 1 else "jit"
         self.devices, self.kind = devices, kind
-        self._options = compiler_options(convolutions)
+        self._options = compiler_options_for_step(convolutions)
         self.axis_name = AXIS if kind == "pmap" else None
         here = jax.process_index()
         self._here = [device for device in devices if device.process_index == here]

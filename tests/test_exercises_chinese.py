@@ -4,15 +4,18 @@ import ast
 import inspect
 import json
 import re
+import tomllib
 
 import pytest
 from conftest import ROOT
 
+from jaxnets.cli.exercise_texts import translated
 from jaxnets.cli.language import words_of
 from jaxnets.exercises import command, compute, hints, judge, passes, rules
 from jaxnets.exercises.bugs import BUGS
 from jaxnets.exercises.catalogue import exercises
 from jaxnets.exercises.compute import SHEETS
+from jaxnets.exercises.new import text_of as file_of
 
 TEXTS = json.loads((ROOT / "jaxnets/cli/exercises.zh.json").read_text("utf-8"))
 SAY = words_of("zh", "exercises")
@@ -121,3 +124,48 @@ def test_the_judge_answers_in_chinese_by_the_flag_and_by_the_locale(
     path.write_text("import os\n\ndef relu_backward(cache, dy):\n    return dy\n")
     assert "未通过：第 1 行：导入了 os；练习可以导入 " in run_command("gradcheck", mine).out
     run_command("gradcheck", "--language=zh").assert_refused("expected it with --mine=FILE")
+
+
+def code_in(source: str) -> str:
+    """A file's code, without comments and docstrings."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.FunctionDef) and ast.get_docstring(node):
+            node.body = node.body[1:]
+    return ast.dump(tree)
+
+
+@pytest.mark.parametrize("name", exercises())
+def test_a_file_in_chinese_has_the_code_of_the_english_one_and_no_english_sentence(name):
+    english = file_of(exercises()[name])
+    chinese = translated(english, SAY)
+    same = tomllib.loads if name in SHEETS else code_in
+    assert same(chinese) == same(english)
+    assert translated(english, str) == english
+    command = r"^[# ]+jaxnets .*my_.*$"
+    assert re.findall(command, chinese, re.M) == re.findall(command, english, re.M) != []
+    words = re.findall(r'"""[^"]*(?:"[^"]+)*"""|#.*', re.sub(command, "", chinese, flags=re.M))
+    assert not re.findall(r"\b[A-Za-z']{2,} [a-z]{2,} [a-z]{2,}", " ".join(words))
+    assert chinese.startswith(('"""练习 ', "# 练习 "))
+    assert max(map(len, chinese.splitlines())) <= 100
+
+
+@pytest.mark.slow
+def test_a_chinese_file_passes_once_it_is_solved(run_command, tmp_path, monkeypatch):
+    monkeypatch.setattr(judge, "PRECISIONS", ("float64",))
+    monkeypatch.chdir(tmp_path)
+    outcome = run_command("exercise", "new", "dense", "--language=zh")
+    assert outcome.out.splitlines() == [
+        "已写出 my_dense.py；完成后运行：",
+        "  jaxnets gradcheck --mine=my_dense.py",
+    ]
+    source = (tmp_path / "my_dense.py").read_text("utf-8")
+    blank = 'dense_backward：未通过：d_params["kernel"] 还是 ...，即待填的空\n'
+    assert run_command("gradcheck", "--mine=my_dense.py", "--language=zh").out == blank
+    solved = source.replace("d_kernel = ...", "d_kernel = x.T @ dz").replace(
+        "d_bias = ...", "d_bias = dz.sum(axis=0)"
+    )
+    solved = solved.replace("dx = ...", 'dx = dz @ params["kernel"].T')
+    (tmp_path / "my_dense.py").write_text(solved, "utf-8")
+    outcome = run_command("gradcheck", "--mine=my_dense.py", "--language=zh")
+    assert (outcome.status, outcome.out) == (0, "dense_backward：通过\n")

@@ -1,6 +1,7 @@
 """The commands of exercises: list, write and check them, grade submissions."""
 
 import dataclasses
+from functools import partial
 
 from jaxnets.cli.answer import JSON, print_answer
 from jaxnets.cli.language import LANGUAGES, words_of
@@ -34,6 +35,7 @@ class Exercise(Options):
         if self.output and word != "new":
             raise UserError("output: expected it with exercise new NAME")
 
+        from jaxnets.cli.exercise_texts import translated
         from jaxnets.exercises import command
 
         say = words_of(self.language, "exercises")
@@ -44,7 +46,7 @@ class Exercise(Options):
             right, values, text = command.check_numbers(rest[0], self.hint, say)
             print_answer(values, text, self.json)
             return DONE if right else RUN_FAILED
-        path, next_command = command.write(rest[0], self.output)
+        path, next_command = command.write(rest[0], self.output, partial(translated, say=say))
         wrote = say(f"wrote {short_path(path)}; work on it, then:")
         text = f"{wrote}\n  {next_command}"
         print_answer({"file": path, "command": next_command}, text, self.json)

@@ -31,10 +31,10 @@ def listing(say: Say) -> tuple[list[dict[str, Any]], str]:
     return values, "\n".join([*table, "", say("jaxnets exercise new NAME writes one into a file")])
 
 
-def write(name: str, output: str | None) -> tuple[str, str]:
+def write(name: str, output: str | None, translated: Say) -> tuple[str, str]:
     """Writes an exercise into a file; returns its path and the command that checks it."""
     exercise = exercise_called(name)
-    path = write_new(exercise, output)
+    path = write_new(exercise, output, translated)
     file = display.short_path(str(path))
     if exercise.kind == COMPUTE:
         return str(path), f"jaxnets exercise check {file}"

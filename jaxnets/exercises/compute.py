@@ -218,7 +218,7 @@ def sheet_text(name: str, sheet: Sheet, file: str) -> str:
     lines += ["#", *textwrap.wrap(sheet.given, 88, initial_indent="# ", subsequent_indent="# ")]
     about = f'Replace each "" by {EXAMPLE}. Three digits are enough. Then: '
     lines += ["#", *textwrap.wrap(about, 88, initial_indent="# ", subsequent_indent="# ")]
-    lines += [f"#     jaxnets exercise check {file}", "", f'exercise = "{name}"', ""]
+    lines += ["#", f"#     jaxnets exercise check {file}", "", f'exercise = "{name}"', ""]
     for question in sheet.questions:
         lines += [f"# {question.asks}", f'{question.name} = ""', ""]
     return "\n".join(lines[:-1]) + "\n"

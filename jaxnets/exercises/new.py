@@ -3,6 +3,7 @@
 import ast
 import re
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 from jaxnets.display import short_path
@@ -15,8 +16,13 @@ from jaxnets.exercises.mutant_source import mutant_sources
 WIDTH = 88
 
 
-def write_new(exercise: Exercise, path: str | None = None) -> Path:
+def write_new(exercise: Exercise, path: str | None, translated: Callable[[str], str]) -> Path:
     """Writes an exercise's file, never over another one; returns its path.
+
+    Args:
+      exercise: The exercise.
+      path: The file; None names it after the exercise.
+      translated: Says the file's docstrings and comments in the reader's language.
 
     Raises:
       UserError: The file exists, or it cannot be written.
@@ -25,7 +31,7 @@ def write_new(exercise: Exercise, path: str | None = None) -> Path:
     target = Path(path or f"my_{exercise.name}{suffix}")
     if target.suffix != suffix:
         raise UserError(f"output: expected a name with {suffix}, got {str(target)!r}")
-    text = text_of(exercise, target.name)
+    text = translated(text_of(exercise, target.name))
     try:
         with target.open("x", encoding="utf-8") as file:
             file.write(text)

@@ -20,8 +20,8 @@ from jaxnets.exercises.new import text_of as file_of
 TEXTS = json.loads((ROOT / "jaxnets/cli/exercises.zh.json").read_text("utf-8"))
 SAY = words_of("zh", "exercises")
 # What has the judge's sentences. An error of the request (a UserError) is English everywhere.
-SPEAKS = [hints, passes, judge.Verdict, judge.verdict, rules.violation, rules._reason]
-SPEAKS += [rules._module, rules._name, compute._answered, compute._count]
+REASONS = [passes, rules.violation, rules._reason, rules._module, rules._name]
+SPEAKS = [*REASONS, hints, judge.Verdict, judge.verdict, compute._answered, compute._count]
 SPEAKS += [command.listing, command.check_numbers, command.check_mine]
 CODE = {"jax", "jaxnets", "numpy", "exercise", "new", "NAME", "hint", "JAX", "d_params", "dx"}
 
@@ -53,16 +53,17 @@ def texts_in(node: ast.AST) -> set[str]:
     return {text for child in children for text in texts_in(child)}
 
 
-def spoken() -> set[str]:
-    """Every sentence that the code of the judge may say."""
-    sources = (inspect.cleandoc("\n" + inspect.getsource(part)) for part in SPEAKS)
+def spoken(parts: list) -> set[str]:
+    """Every sentence that parts of the code may say."""
+    sources = (inspect.cleandoc("\n" + inspect.getsource(part)) for part in parts)
     return {text for source in sources for text in texts_in(ast.parse(source))}
 
 
 def test_every_text_of_the_judge_has_a_chinese_one_with_the_same_values():
-    texts = spoken() - {"◆ and ◆"}  # The wrong gradients' names; see the next lines.
+    texts = spoken(SPEAKS) - {"◆ and ◆"}  # The wrong gradients' names; see the next lines.
     texts |= {'◆: FAILED: d_params["◆"] and d_params["◆"] and dx is wrong'}
     assert len(texts) > 30
+    texts |= {f"◆: FAILED: {reason}" for reason in spoken(REASONS)}
     for text in texts:
         chinese = SAY(text)
         assert set(re.findall("[A-Za-z_]{2,}", chinese)) <= CODE, (text, chinese)
@@ -86,15 +87,21 @@ def test_every_hint_and_title_is_chinese_as_on_the_pages():
         assert TEXTS.get(exercise.about, exercise.about) in page
     for bug in BUGS.values():
         assert f"\n{TEXTS[bug.hint]}\n" in answers
+        assert SAY(f"hint: {bug.hint}") == f"提示：{TEXTS[bug.hint]}"
     for sheet in SHEETS.values():
         for question in sheet.questions:
             assert f"| {question.name} | `{question.answer}` | {TEXTS[question.hint]} |" in answers
+            assert SAY(f" (hint: {question.hint})") == f"（提示：{TEXTS[question.hint]}）"
 
 
 def test_the_list_and_the_numbers_are_chinese_and_json_is_english(run_command, tmp_path):
     listed = run_command("exercise", "--language=zh").out
     assert listed.startswith("练习 ") and "\ndense  " in listed and "带一列 1 的全连接层" in listed
     path = tmp_path / "sheet.toml"
+    path.write_text('exercise = "compute2"\nZ = [1, 2]\ndW = [[1], [2, 3]]\n')
+    lines = run_command("exercise", "check", str(path), "--language=zh").out.splitlines()
+    assert lines[0] == "Z            错：应为 2 行、每行 2 个，得到 2 个数"
+    assert lines[1] == "dW           错：应为 2 行、每行 2 个，得到的不是等长的各行数字"
     path.write_text('exercise = "compute1"\nz = 1.5\ndw = 2\ndy = 3\n')
     arguments = "exercise", "check", str(path), "--language=zh", "--hint"
     lines = run_command(*arguments).out.splitlines()

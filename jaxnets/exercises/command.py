@@ -51,7 +51,7 @@ def check_numbers(path: str, hint: bool, say: Say) -> tuple[bool, dict[str, Any]
     lines = []
     for answered in found:
         line = f"{answered.name:12} {say(answered.verdict)}"
-        line += say(f": {answered.note}") if answered.note else ""
+        line += say(": ") + say(answered.note) if answered.note else ""
         if hint and answered.verdict != "right":
             line += say(f" (hint: {hint_for(name, answered.name)})")
         lines.append(line)

@@ -48,6 +48,8 @@ nb_execution_mode = "off"  # Notebooks are kept with their outputs; tests run th
 nb_merge_streams = True
 default_role = "code"  # A docstring's names in backticks; quotes and dashes stay as they are.
 
+# Modules import jax.Array, whose source Sphinx would seek in vain on Python 3.13.
+autodoc_default_options = {"exclude-members": "Array"}
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True

@@ -278,11 +278,10 @@ def quick_steps(monkeypatch):
     For tests that hold two ways to a tolerance or that look at no number, never for those in which
     bits count.
     """
-    from jaxnets.gradcheck.compare import QUICK_COMPILATION
-    from jaxnets.machine.platform import compiler_options
+    from jaxnets.gradcheck.compare import quick_options
     from jaxnets.training import parallel
 
-    options = (compiler_options() or {}) | QUICK_COMPILATION
+    options = quick_options()
     monkeypatch.setattr(parallel, "compiler_options_for_step", lambda convolutions: options)
 
 

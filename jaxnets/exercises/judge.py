@@ -25,17 +25,16 @@ from jaxnets.exercises.rules import violation
 from jaxnets.gradcheck.compare import (
     DIFFERENCES,
     PRECISIONS,
-    QUICK_COMPILATION,
     Error,
     Passes,
     Program,
     Row,
     central_differences,
     precision,
+    quick_options,
     with_statistics_aside,
 )
 from jaxnets.gradcheck.layers import TOLERANCES, forward_problem_of
-from jaxnets.machine.platform import compiler_options
 
 
 @dataclass(frozen=True)
@@ -150,8 +149,7 @@ def _outcomes(passes: Sequence[Passes]) -> list[tuple[Any, Any, Any]]:
 
 
 def _compiled(function: Callable[..., Any], *arguments: Any) -> Any:
-    options = (compiler_options() or {}) | QUICK_COMPILATION
-    return jax.jit(function, compiler_options=options).lower(*arguments).compile()
+    return jax.jit(function, compiler_options=quick_options()).lower(*arguments).compile()
 
 
 def verdict(

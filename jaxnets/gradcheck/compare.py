@@ -34,6 +34,18 @@ QUICK_COMPILATION = {
     **OLDER_EMITTER,
 }
 
+
+def quick_options(*, fast: bool = False) -> dict[str, Any]:
+    """Options for jax.jit of a program that runs once.
+
+    Args:
+      fast: Whether LLVM optimizes a little. Without it a network's convolutions in float64 run ten
+        times as long, which is more than the compilation saves.
+    """
+    options = (compiler_options() or {}) | QUICK_COMPILATION
+    return options | (compiler_options_for_init() or {}) if fast else options
+
+
 Move = dict[int, np.ndarray]  # The change of each leaf that changes, by the leaf's number.
 
 
@@ -167,9 +179,7 @@ def _lowered(problem: Problem, dtype: str) -> Program:
             return passes.manual(inputs, constants), passes.automatic(inputs, constants)
 
         def lower(function):
-            options = (compiler_options() or {}) | QUICK_COMPILATION
-            if problem.large and dtype == "float64":  # Convolutions run ten times as long else.
-                options |= compiler_options_for_init() or {}
+            options = quick_options(fast=problem.large and dtype == "float64")
             jitted = jax.jit(function, compiler_options=options)
             return jitted.lower(passes.inputs, passes.constants)
 

@@ -18,10 +18,9 @@ from jaxnets.backprop.network import manual_loss_and_grad
 from jaxnets.data.batches import Batch, train_batches
 from jaxnets.data.datasets import Dataset
 from jaxnets.experiment import create_model, optimizer_of
-from jaxnets.gradcheck.compare import PRECISIONS, QUICK_COMPILATION, precision
+from jaxnets.gradcheck.compare import PRECISIONS, precision, quick_options
 from jaxnets.gradcheck.networks import TOLERANCES
 from jaxnets.losses import LOSSES
-from jaxnets.machine.platform import compiler_options, compiler_options_for_init
 from jaxnets.oracle import FLOOR, both_loss_and_grads
 from jaxnets.runs import checkpoint_reader, checkpoints
 from jaxnets.runs.run_folder import CHECKPOINTS, RunFolder, num_params
@@ -68,9 +67,7 @@ def gradients(trained: TrainedNetwork, data: Dataset) -> Gradients:
                     lambda x, wide=wide: np.asarray(x, None if x.dtype == np.int32 else wide),
                     (trained.params, batch),
                 )
-                options = (compiler_options() or {}) | QUICK_COMPILATION
-                if dtype == "float64":  # Its convolutions run ten times as long else.
-                    options |= compiler_options_for_init() or {}
+                options = quick_options(fast=dtype == "float64")
                 for program in _programs(trained, dtype):
                     lowered = jax.jit(program, compiler_options=options).lower(*arrays[dtype])
                     programs.append((dtype, pool.submit(lowered.compile)))
@@ -177,9 +174,8 @@ def norms(folder: RunFolder, trained: TrainedNetwork, found: Gradients) -> list[
         squares = jax.tree.map(lambda x: (x.astype(jnp.float32) ** 2).sum(), [gradient, updates])
         return [jax.tree.map(lambda x: (x.astype(jnp.float32) ** 2).sum(), params), *squares]
 
-    options = (compiler_options() or {}) | QUICK_COMPILATION
     opt_state = _optimizer_state(folder, trained, optimizer)
-    compiled = jax.jit(sizes, compiler_options=options)
+    compiled = jax.jit(sizes, compiler_options=quick_options())
     parts = jax.device_get(compiled(params, opt_state, found.manual["float32"]))
     return [
         Norms(layer, *(float(np.sqrt(sum(part[layer].values()))) for part in parts))

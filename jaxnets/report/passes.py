@@ -9,9 +9,8 @@ import numpy as np
 
 from jaxnets.backprop.network import pair_of
 from jaxnets.backprop.rule import rule_of
-from jaxnets.gradcheck.compare import QUICK_COMPILATION
+from jaxnets.gradcheck.compare import quick_options
 from jaxnets.losses import LOSSES
-from jaxnets.machine.platform import compiler_options
 from jaxnets.models.batch_norm import fold
 from jaxnets.models.chain import Chain
 from jaxnets.report.summary import describe_layer
@@ -76,8 +75,7 @@ def passes_of(model: Chain, params: Any, image: np.ndarray, label: int, loss: st
                 gradients[names[index]] = d_params
         return losses[0], outputs, d_outputs, gradients
 
-    options = (compiler_options() or {}) | QUICK_COMPILATION
-    compiled = jax.jit(both, compiler_options=options)
+    compiled = jax.jit(both, compiler_options=quick_options())
     ran = compiled(params, jnp.asarray(image)[None], jnp.asarray([label], jnp.int32))
     value, outputs, d_outputs, gradients = jax.device_get(ran)
 

@@ -22,6 +22,7 @@ import time
 import numpy as np
 
 from jaxnets.abtest.classical import two_sided_z
+from jaxnets.abtest.picture import ORANGE
 from jaxnets.abtest.sequential import (
     MIN_USERS,
     Sequence,
@@ -163,7 +164,7 @@ def plot(path: str, experiments: int, users: int, seed: int) -> None:
     axes = figure.subplots()
     seen = np.arange(1, users + 1)
     for alarms, name, colour in (
-        (z, "z-test after every user", "#c04a00"),
+        (z, "z-test after every user", ORANGE),
         (sequential(right, in_b).decided, "sequential test", "tab:blue"),
     ):
         share = 100 * np.maximum.accumulate(alarms, axis=1).mean(axis=0)

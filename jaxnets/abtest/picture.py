@@ -8,6 +8,7 @@ from jaxnets.abtest.trial import Trial
 from jaxnets.figure import create_figure, save
 
 MAX_POINTS = 500  # More would be no finer on paper.
+ORANGE = "#c04a00"  # Matplotlib's is too light to be read on white.
 
 
 def plot(trial: Trial, path: str) -> None:
@@ -40,8 +41,8 @@ def draw(axes, trial: Trial) -> None:
         label=f"{level:g} % at all looks together",
     )
     half = 100 * two_sided_z(trial.plan.alpha) * _errors(trial.values)[at]
-    axes.plot(users, estimate - half, "--", color="#c04a00", label=f"{level:g} % at one look")
-    axes.plot(users, estimate + half, "--", color="#c04a00")
+    axes.plot(users, estimate - half, "--", color=ORANGE, label=f"{level:g} % at one look")
+    axes.plot(users, estimate + half, "--", color=ORANGE)
     axes.plot(users, estimate, color="tab:blue", label="difference B - A")
     axes.axhline(0, color="black", linewidth=1)
     if (decided := trial.decided_at) is not None:

@@ -55,10 +55,12 @@ def our_step(images: np.ndarray, labels: np.ndarray, gradients: str) -> Callable
     from jaxnets.data.batches import Batch
     from jaxnets.experiment import create_model, create_parallel, make_loss_and_grad
     from jaxnets.training.optimizer import create_optimizer
+    from jaxnets.training.parallel import Parallel
     from jaxnets.training.step import TrainState, make_train_step
 
     config = jaxnets.preset("alexnet", input_size=IMAGE_SIZE, gradients=gradients)
-    parallel, model = create_parallel(config), create_model(config, NUM_CLASSES)
+    parallel = Parallel(create_parallel(config).devices, convolutions=True)
+    model = create_model(config, NUM_CLASSES)
     optimizer = create_optimizer("sgd", LEARNING_RATE, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
     compiled = parallel.compile(
         make_train_step(make_loss_and_grad(config, model), optimizer), donate=True

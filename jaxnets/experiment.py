@@ -77,6 +77,8 @@ class Experiment(Described):
 
             augment = augmentation(names, data, size, smoothing)
         model = create_model(config, data.num_classes)
+        convolutions = has_layer(model, nn.Conv)
+        parallel = Parallel(parallel.devices, parallel.kind, convolutions=convolutions)
         if has_layer(model, nn.BatchNorm):
             from jaxnets.models.batch_norm import over_devices
 
@@ -272,8 +274,7 @@ def create_parallel(config: Config) -> Parallel:
         cpu_devices=config.cpu_devices,
         connected=config.is_distributed,
     )
-    convolutions = has_layer(create_model(config, 1), nn.Conv)
-    return Parallel(devices, config.parallel, convolutions=convolutions)
+    return Parallel(devices, config.parallel)
 
 
 def optimizer_of(

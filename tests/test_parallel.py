@@ -21,6 +21,7 @@ from jaxnets.experiment import Experiment
 from jaxnets.losses import LOSSES
 from jaxnets.machine.platform import set_up_jax
 from jaxnets.models import MODELS
+from jaxnets.training import parallel as parallel_module
 from jaxnets.training import step as step_module
 from jaxnets.training.parallel import Parallel
 
@@ -209,3 +210,13 @@ def test_every_device_gets_the_next_share_of_a_batch(kind, axis):
     else:
         for shard, share in zip(shares.addressable_shards, expected, strict=True):
             np.testing.assert_array_equal(shard.data, share)
+
+
+@pytest.mark.parametrize(("name", "convolutions"), [("cnn", True), ("mlp", False)])
+def test_devices_that_are_given_compile_as_the_network_needs(
+    tiny, tiny_preset, monkeypatch, name, convolutions
+):
+    devices, seen = Parallel(set_up_jax(1)), []
+    monkeypatch.setattr(parallel_module, "compiler_options_for_step", seen.append)
+    Experiment.create(tiny_preset(name), tiny, devices)
+    assert seen == [convolutions]

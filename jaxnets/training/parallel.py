@@ -25,7 +25,7 @@ class Parallel:
     """
 
     def __init__(self, devices: Devices, kind: str = "auto", *, convolutions: bool = False):
-        """Takes the devices, and whether the network convolves; "auto" is pmap on several."""
+        """Takes the devices, and whether a network has convolutions; "auto" is pmap on several."""
         if kind == "auto":
             kind = "pmap" if len(devices) > 1 else "jit"
         self.devices, self.kind = devices, kind

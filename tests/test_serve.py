@@ -1,6 +1,7 @@
 """jaxnets serve: what each route answers, whom, and what it refuses; in this process."""
 
 import asyncio
+import contextlib
 import json
 import re
 import signal
@@ -14,8 +15,9 @@ from conftest import HANGS
 from served import NAMES, Served, SoftmaxRun, inference, png, random_bytes
 from uvicorn.config import Config
 
+from jaxnets.display import one_line
 from jaxnets.serving.predict import load_predictor
-from jaxnets.serving.server import guard, limits, models, pixels
+from jaxnets.serving.server import guard, limits, models, pixels, service
 from jaxnets.serving.server.assignment import Answer, Assignment, sign, verify
 from jaxnets.serving.server.connections import Connections, StoppableServer
 from jaxnets.serving.server.feedback import read
@@ -269,24 +271,39 @@ def wait_for(server, version):
     """Asks until a version answers: no request may fail meanwhile."""
     image, end = random_bytes(1), time.monotonic() + HANGS
     while True:
-        assert time.monotonic() < end
+        assert time.monotonic() < end, version
         answer = server.post(INFER, inference(image))
         if answer["model_version"] == version:
             return np.array(answer["outputs"][0]["data"]), image / 255
 
 
-def test_a_new_checkpoint_is_taken_over_and_no_request_is_lost(tmp_path, looking, capfd):
+@contextlib.contextmanager
+def requests(server):
+    """Asks one request after another meanwhile; the list gets the refused ones' texts."""
+    done, failed = threading.Event(), []
+
+    def ask():
+        while not done.is_set():
+            answer = server.ask("POST", INFER, json=inference(random_bytes(3)))
+            failed.extend([answer.text] * (answer.status_code != 200))
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        yield failed
+    finally:
+        done.set()
+        asking.join()
+
+
+def test_a_new_checkpoint_is_taken_over_and_no_request_is_lost(
+    tmp_path, looking, monkeypatch, capfd
+):
+    reports = []  # Stderr is read once, at the end: capfd loses what is written while it reads.
+    report = service.report
+    monkeypatch.setattr(service, "report", lambda line: (report(line), reports.append(line)))
     run = SoftmaxRun(tmp_path / "a", step=1)
-    with run.folder, Served([run.path], tmp_path / "log") as server:
-        done, failed = threading.Event(), []
-
-        def ask():
-            while not done.is_set():
-                answer = server.ask("POST", INFER, json=inference(random_bytes(3)))
-                failed.extend([answer.text] * (answer.status_code != 200))
-
-        asking = threading.Thread(target=ask)
-        asking.start()
+    with run.folder, Served([run.path], tmp_path / "log") as server, requests(server) as failed:
         compiled = server.service.models[0].version.compiled
         run.save(2, seed=5)
         found, images = wait_for(server, "2")
@@ -306,11 +323,13 @@ def test_a_new_checkpoint_is_taken_over_and_no_request_is_lost(tmp_path, looking
         replaced.folder.close()
 
         SoftmaxRun(tmp_path / "a", seed=8, step=9, names=tuple("abcdefghij")).folder.close()
-        while "still serving 4.2: expected the classes" not in capfd.readouterr().err:
+        end = time.monotonic() + HANGS
+        while not any("still serving 4.2: expected the classes" in line for line in reports):
+            assert time.monotonic() < end, reports
             wait_for(server, "4.2")
-        done.set()
-        asking.join()
     assert not failed
+    shown = capfd.readouterr().err
+    assert all(one_line(line) in shown for line in reports)
 
 
 # What is refused

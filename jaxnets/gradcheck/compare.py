@@ -5,6 +5,7 @@ differences need the forward pass only and serve in float64.
 """
 
 import contextlib
+import ctypes
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,12 +16,7 @@ import jax
 import numpy as np
 
 from jaxnets.backprop.check import MAX_PART, largest, relative_error
-from jaxnets.machine.platform import (
-    OLDER_EMITTER,
-    compiler_options,
-    compiler_options_for_init,
-    return_freed_memory,
-)
+from jaxnets.machine.platform import OLDER_EMITTER, compiler_options, compiler_options_for_init
 from jaxnets.models.batch_norm import join_statistics, split_statistics
 
 PRECISIONS = ("float64", "float32", "bfloat16")
@@ -167,7 +163,7 @@ def compiled(wanted: Sequence[tuple[Problem, str]]) -> Iterator[Program]:
     # None compiles any more while one runs: for an AlexNet each of the two takes a gigabyte.
     for program, first, second in zip(lowered, both, number, strict=True):
         if program.problem.large:
-            return_freed_memory()
+            _return_freed_memory()
         yield program._replace(both=first, number=second)
 
 
@@ -342,3 +338,10 @@ def precision(dtype: str) -> Iterator[None]:
             yield
     finally:
         jax.config.update("jax_enable_x64", before)
+
+
+def _return_freed_memory() -> None:
+    """Gives the system what glibc keeps of freed memory, in holes and in its threads' heaps."""
+    libc: Any = ctypes.CDLL(None) if os.name == "posix" else None
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)

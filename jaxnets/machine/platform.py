@@ -189,7 +189,7 @@ def compiler_options() -> dict[str, Any] | None:
 
     From 0.10 on, jaxlib compiles some of a CPU's convolutions and matrix products with a library
     (YNNPACK) that is slower there than its own. Limited to sums, the CNN's step takes 0.7 of the
-    time (jaxlib 0.10.2, 0.12.0; benchmarks/step.py). Others lack the option or are untested.
+    time (0.10.2, 0.12.0; benchmarks/step.py). Other versions lack the option or are untested.
     """
     if jax.default_backend() == "cpu" and (0, 10) <= jax.__version_info__[:2] <= (0, 12):
         return {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
@@ -199,11 +199,13 @@ def compiler_options() -> dict[str, Any] | None:
 def compiler_options_for_step(convolutions: bool) -> dict[str, Any] | None:
     """Options for jax.jit of a step, for networks with convolutions or without.
 
-    The library's small products are fast: a step of `mlp_functional` takes 0.8 to 0.9 of the CPU
-    time with them, of `mlp` 0.97 to 1.0. The CNN's first run takes 0.83 of it with OLDER_EMITTER.
+    The library's small products are fast: `mlp_functional` takes 0.8 to 0.9 of the CPU time with
+    them. Convolutions run as fast, and compile in a third to half of the time, by OLDER_EMITTER,
+    at LLVM's first level, in one module (benchmarks/step.py).
     """
     options = compiler_options() if convolutions else None
-    return options and options | OLDER_EMITTER
+    quick = {"xla_backend_optimization_level": 1, "xla_cpu_parallel_codegen_split_count": 1}
+    return options and options | OLDER_EMITTER | quick
 
 
 def compiler_options_for_init() -> dict[str, Any] | None:
@@ -239,23 +241,15 @@ def _has_ulimit() -> bool:
     return any("ulimit" in name for name, *_ in memory_limits())
 
 
-def return_freed_memory() -> None:
-    """Gives the system what glibc keeps of freed memory, in holes and in its threads' heaps."""
-    libc: Any = ctypes.CDLL(None) if os.name == "posix" else None
-    if hasattr(libc, "malloc_trim"):
-        libc.malloc_trim(0)
-
-
 @functools.cache
 def _keep_freed_memory() -> None:
     """Tells glibc to keep freed memory for the next step, and Linux to lay it out in huge pages.
 
-    A step's temporary arrays take tens of megabytes; AlexNet's at 224 pixels take a gigabyte. By
-    default each is mapped anew and cleared page by page. Reads in strides look up its 4 KB pages
-    again and again. In one heap of 2 MB pages, AlexNet's step takes 0.91 of the time (jaxlib
-    0.10.2, Intel Xeon; benchmarks/step.py); the CNN's takes 0.95 to 1.0, on an AMD EPYC 0.7.
-    Call it before JAX starts its threads, which would get heaps of their own. C libraries
-    other than glibc have no mallopt, and nothing is set.
+    A step's temporary arrays take tens of megabytes to a gigabyte. By default each is mapped anew
+    and cleared page by page, and reads in strides look up its 4 KB pages again and again. In one
+    heap of 2 MB pages, AlexNet's step takes 0.91 of the time (jaxlib 0.10.2, Intel Xeon;
+    benchmarks/step.py); the CNN's takes 0.95 to 1.0, on an AMD EPYC 0.7. Call it before JAX starts
+    its threads, which would get heaps of their own. Without glibc nothing is set.
     """
     libc: Any = ctypes.CDLL(None) if os.name == "posix" else None
     if not hasattr(libc, "mallopt"):

@@ -130,7 +130,7 @@ def test_padding_has_no_gradient_and_changes_none():
     jax.tree.map(np.testing.assert_array_equal, *found)
 
 
-def test_folding_into_the_layer_before_keeps_the_logits_and_leaves_no_batch_norm():
+def test_folding_into_a_neighbour_keeps_the_logits_and_leaves_no_batch_norm():
     for model in (small(), MODELS["cnn_bn"](hidden=(8,)), MODELS["cnn_tiny"]()):
         side = 8 if len(model.layers) == 5 else 28
         params = random_params(model, (side, side, 1))

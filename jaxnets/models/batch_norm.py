@@ -134,24 +134,40 @@ def over_devices(model: Chain, axis_name: str | None) -> Chain:
 def fold(model: Chain, params: Any) -> tuple[Chain, Any]:
     """Returns the same evaluation without batch norms, and its parameters.
 
-    A batch norm after a layer W x + b is, with running statistics, one more affine map, so
+    With running statistics a batch norm is an affine map of each channel: s x + t with
+    s = scale / sqrt(var + epsilon) and t = bias - s mean. After a layer W x + b, and before one
+    without padding, it is one more factor of that layer, up to rounding:
 
-        W' = s W,   b' = s (b - mean) + bias,   s = scale / sqrt(var + epsilon)
+        after:   W' = s W,   b' = s b + t
+        before:  W' = W s,   b' = b + W t      t is the same at every place, and so sums over them
 
-    gives the same numbers up to rounding. A network without batch norms is returned as it is.
+    A network without batch norms is returned as it is.
     """
     layers: list[Any] = []
-    folded = dict(params)
+    folded, waiting = dict(params), None
     for layer in model.layers:
-        if not isinstance(layer, nn.BatchNorm):
-            layers.append(layer)
+        is_linear = isinstance(layer, nn.Conv | nn.Dense)
+        if isinstance(layer, nn.BatchNorm):
+            norm, before = folded.pop(layer.name), layers[-1]
+            s = norm["scale"] / (norm["var"] + layer.epsilon) ** 0.5
+            t = norm["bias"] - s * norm["mean"]
+            if not isinstance(before, nn.Conv | nn.Dense):
+                waiting = s[:, None], t[:, None]
+                continue
+            linear = folded[before.name]
+            bias = s * linear.get("bias", 0) + t
+            folded[before.name] = {"kernel": s * linear["kernel"], "bias": bias}
+            layers[-1] = before.clone(use_bias=True)
             continue
-        before: Any = layers.pop()
-        norm, linear = folded.pop(layer.name), folded[before.name]
-        factor = norm["scale"] / (norm["var"] + layer.epsilon) ** 0.5
-        bias = factor * (linear.get("bias", 0) - norm["mean"]) + norm["bias"]
-        folded[before.name] = {"kernel": factor * linear["kernel"], "bias": bias}
-        layers.append(before.clone(use_bias=True))
+        if is_linear and waiting is not None:
+            (s, t), waiting, linear = waiting, None, folded[layer.name]
+            shape = linear["kernel"].shape
+            # A dense layer sees the channels of every place: [places, C, K], like a window's.
+            kernel = linear["kernel"].reshape(-1, len(s), shape[-1])
+            bias = linear.get("bias", 0) + (t * kernel).sum((0, 1))
+            folded[layer.name] = {"kernel": (s * kernel).reshape(shape), "bias": bias}
+            layer = layer.clone(use_bias=True)
+        layers.append(layer)
     return (Chain(layers), folded) if len(layers) < len(model.layers) else (model, params)
 
 

@@ -1,18 +1,19 @@
 """Convolutional networks with batch norm: the most accurate one, and one with few parameters.
 
-`cnn_bn`: two convolutions before each pool see as much as a 5x5 one, with a ReLU between them.
+`cnn_bn`: the batch norm comes last, so that a training step computes a convolution, its ReLU and
+its pool as one layer (`backprop/conv_pool.py`) and normalizes a quarter of the numbers.
 
     image   [B, 28, 28, 1]
-    conv1   [B, 26, 26, 32]   3x3, no padding, batch norm, ReLU
-    conv2   [B, 24, 24, 32]   3x3, no padding, batch norm, ReLU
-    pool1   [B, 12, 12, 32]   2x2, max
-    conv3   [B, 10, 10, 64]   3x3, no padding, batch norm, ReLU
-    conv4   [B,  8,  8, 64]   3x3, no padding, batch norm, ReLU
-    pool2   [B,  4,  4, 64]   2x2, max
+    conv1   [B, 26, 26, 32]   3x3, no padding, ReLU
+    pool1   [B, 13, 13, 32]   2x2, max, batch norm
+    conv2   [B, 11, 11, 64]   3x3, no padding, ReLU, batch norm
+    conv3   [B,  9,  9, 64]   3x3, no padding, ReLU
+    pool3   [B,  4,  4, 64]   2x2, max, batch norm
     hidden  [B, 256]          dropout before it, ReLU
     logits  [B, K]
 
-`cnn_tiny`: a fifth convolution replaces the hidden layer, which has most parameters.
+`cnn_tiny`: two convolutions before each pool see as much as a 5x5 one, and a fifth convolution
+replaces the hidden layer, which has most parameters.
 
     image   [B, 28, 28, 1]
     conv1   [B, 26, 26,  8]   3x3, no padding, batch norm, ReLU
@@ -24,7 +25,7 @@
     conv5   [B,  2,  2, 16]   3x3, no padding, batch norm, ReLU
     logits  [B, K]
 
-A convolution before a batch norm has no bias: the batch norm subtracts it again.
+A convolution right before a batch norm has no bias: the batch norm subtracts it again.
 
 Sources: Simonyan and Zisserman 2014, section 2.3, for pairs of 3x3 convolutions; Ioffe and Szegedy
 2015. The sizes are ours.
@@ -46,17 +47,14 @@ def cnn_bn(
     activation: str = "relu",
     dropout: float = 0.4,
 ) -> Chain:
-    """Four convolutions with batch norm, one hidden dense layer, dropout before it."""
+    """Three convolutions with batch norm, one hidden dense layer, dropout before it."""
     (units,) = hidden
     act: Any = ACTIVATIONS[activation]
     return Chain(
         [
-            *_convolution(1, 32),
-            *_convolution(2, 32),
-            MaxPool(2, 2),
-            *_convolution(3, 64),
-            *_convolution(4, 64),
-            MaxPool(2, 2),
+            *_with_norm_last(1, 32, MaxPool(2, 2)),
+            *_with_norm_last(2, 64),
+            *_with_norm_last(3, 64, MaxPool(2, 2)),
             flatten,
             nn.Dropout(dropout),
             nn.Dense(units, kernel_init=HE, name="hidden"),
@@ -88,3 +86,9 @@ def _convolution(number: int, features: int) -> list[Layer]:
     name = f"conv{number}"
     conv = nn.Conv(features, (3, 3), padding="VALID", use_bias=False, kernel_init=HE, name=name)
     return [conv, BatchNorm(name=f"norm{number}"), nn.relu]
+
+
+def _with_norm_last(number: int, features: int, *pool: Layer) -> list[Layer]:
+    """A convolution of 3x3 without padding, ReLU, its pool if it has one, batch norm."""
+    conv = nn.Conv(features, (3, 3), padding="VALID", kernel_init=HE, name=f"conv{number}")
+    return [conv, nn.relu, *pool, BatchNorm(name=f"norm{number}")]

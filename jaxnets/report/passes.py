@@ -43,7 +43,7 @@ class Passes(NamedTuple):
 def passes_of(model: Chain, params: Any, image: np.ndarray, label: int, loss: str) -> Passes:
     """Runs an image forward and its loss backward, as in an evaluation: dropout drops nothing.
 
-    A batch norm, then an affine map, is part of the layer before it.
+    A batch norm, then an affine map, is part of the layer before or behind it.
 
     Args:
       model: The chain of layers.

@@ -36,7 +36,7 @@ class PlainNetwork(NamedTuple):
 
 
 def folded(trained: TrainedNetwork) -> TrainedNetwork:
-    """The same network with each batch norm in the layer before it."""
+    """The same network with each batch norm in the layer beside it."""
     if not has_layer(trained.model, nn.BatchNorm):
         return trained
     from jaxnets.models.batch_norm import fold

@@ -375,14 +375,16 @@ def test_a_round_has_each_way_that_is_installed_and_no_other(monkeypatch, tmp_pa
     assert all(not way.missing or way.name == "Flax" for way in GROWING)
 
 
-def test_the_fast_recipe_is_for_its_own_target_alone(tmp_path):
+def test_each_target_has_a_recipe_of_its_own(tmp_path):
     made = run.jobs(["accuracy"], [], tmp_path, quick=False)
-    ours = {one.labels["target"]: one.command for one in made if "target" in one.labels}
-    assert {target: "--recipe=fast" in command for target, command in ours.items()} == {
-        0.99: True,
-        0.995: False,
-    }
-    assert "99 % by `--recipe=fast`" in page.draw(numbers(), "page")[0]
+    ours = [(one.labels["target"], one.command) for one in made if "target" in one.labels]
+    assert len(ours) == 6
+    for target, command in ours:
+        assert f"--target_accuracy={target}" in command
+        assert ("--recipe=fast" in command) == ("--stop_at_target" in command) == (target == 0.99)
+        assert ("--epochs=9" in command) == (target == 0.995)
+    shown = page.draw(numbers(), "page")[0]
+    assert "99 % by `--recipe=fast --stop_at_target`, 99.5 % by `--epochs=9`" in shown
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from benchmarks.peers.charts import Bar, bars
 from benchmarks.peers.networks import Network, flops_per_image, network_of
-from benchmarks.peers.run import FAST_TARGET, GROWTH, TARGETS
+from benchmarks.peers.run import GROWTH, TARGETS
 from benchmarks.peers.ways import NETWORKS, OURS
 from jaxnets.report.charts import Series, curves
 from jaxnets.report.svg import Figure
@@ -268,11 +268,12 @@ def _program(one: Measurement) -> str:
 def _accuracy(parts: dict[str, list[Measurement]], figures: list[Figure]) -> str:
     if not (ones := [one for one in parts.get("accuracy", []) if "error" not in one]):
         return ""
+    ours = ", ".join(f"{100 * target:g} % by `{' '.join(how)}`" for target, how in TARGETS.items())
     text = (
         "## Time to an accuracy\n\n"
-        "From the start of the process: imports, data, compilation, training. jaxnets stops by its "
-        f"validation images (`--stop_at_target`; {100 * FAST_TARGET:g} % by `--recipe=fast`), then "
-        "tests once; its process must end with the test accuracy. The others test after each "
+        "From the start of the process: imports, data, compilation, training. jaxnets' recipes "
+        f"were found on validation images ({ours}). It tests once, after training, and its "
+        "process must end with the test accuracy. The others test after each "
         "epoch and are taken at the first one that suffices. Each library's own MNIST example "
         "is rewritten as it is, and trains for its own number of epochs. The same network is that "
         f"of `cnn` with its recipe, ten epochs, without shifts. {rounds_of(ones)}\n\n"

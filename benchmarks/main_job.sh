@@ -4,7 +4,8 @@
 #   sh benchmarks/main_job.sh [PYTHON]
 #
 # The CNN's fast recipe to 99 % on the test images, first with an empty compilation cache and then
-# with a warm one, nine epochs to 99.5 %, then the default run. GNU time (Debian's package "time") gives the figures.
+# with a warm one, nine epochs to 99.5 %, then the default run. GNU time (Debian's package "time")
+# gives the figures.
 set -eu
 python=${1:-python}
 work=$(mktemp -d)

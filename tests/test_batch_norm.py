@@ -145,6 +145,14 @@ def test_folding_into_a_neighbour_keeps_the_logits_and_leaves_no_batch_norm():
     assert fold(plain, {})[0] is plain
 
 
+@pytest.mark.parametrize("behind", [nn.relu, nn.Conv(2, (3, 3), name="conv2")])
+def test_a_batch_norm_that_no_neighbour_can_take_is_not_folded(behind):
+    norm = BatchNorm(name="norm1")
+    model = Chain([nn.Conv(2, (3, 3), name="conv1"), nn.relu, norm, behind])
+    with pytest.raises(ValueError, match="expected a linear layer without padding"):
+        fold(model, random_params(model, (8, 8, 1)))
+
+
 def test_no_update_rule_moves_the_statistics_and_a_summed_gradient_is_refused(tiny, tiny_preset):
     rule = with_statistics(
         optax.chain(optax.add_decayed_weights(0.5), optax.sgd(9.0)), STATISTICS, "mean"

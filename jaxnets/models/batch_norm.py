@@ -26,7 +26,9 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jaxnets.models.chain import Chain, Layer, map_layers
+from jaxnets.models.layers import flatten
 
+LINEAR = nn.Conv, nn.Dense
 STATISTICS = ("mean", "var")  # The parameters that no loss depends on while it trains.
 
 Numbers = Float[Array, "B *sizes C"]
@@ -142,24 +144,28 @@ def fold(model: Chain, params: Any) -> tuple[Chain, Any]:
         before:  W' = W s,   b' = b + W t      t is the same at every place, and so sums over them
 
     A network without batch norms is returned as it is.
+
+    Raises:
+      ValueError: Neither layer beside a batch norm can take it.
     """
     layers: list[Any] = []
     folded, waiting = dict(params), None
     for layer in model.layers:
-        is_linear = isinstance(layer, nn.Conv | nn.Dense)
         if isinstance(layer, nn.BatchNorm):
             norm, before = folded.pop(layer.name), layers[-1]
             s = norm["scale"] / (norm["var"] + layer.epsilon) ** 0.5
             t = norm["bias"] - s * norm["mean"]
-            if not isinstance(before, nn.Conv | nn.Dense):
+            if isinstance(before, LINEAR):
+                linear = folded[before.name]
+                bias = s * linear.get("bias", 0) + t
+                folded[before.name] = {"kernel": s * linear["kernel"], "bias": bias}
+                layers[-1] = before.clone(use_bias=True)
+            else:
                 waiting = s[:, None], t[:, None]
-                continue
-            linear = folded[before.name]
-            bias = s * linear.get("bias", 0) + t
-            folded[before.name] = {"kernel": s * linear["kernel"], "bias": bias}
-            layers[-1] = before.clone(use_bias=True)
             continue
-        if is_linear and waiting is not None:
+        if waiting is not None and layer is not flatten and not isinstance(layer, nn.Dropout):
+            if not isinstance(layer, LINEAR) or getattr(layer, "padding", "VALID") != "VALID":
+                raise ValueError(f"expected a linear layer without padding, got {layer!r:.200}")
             (s, t), waiting, linear = waiting, None, folded[layer.name]
             shape = linear["kernel"].shape
             # A dense layer sees the channels of every place: [places, C, K], like a window's.

@@ -20,6 +20,9 @@ def create_schedule(name: str, peak: float, steps: int) -> optax.Schedule:
     """
     if name in ("constant", "plateau"):
         return optax.constant_schedule(peak)
+    if name not in ("cosine", "one_cycle", "step"):
+        names = "constant, cosine, one_cycle, step or plateau"
+        raise ValueError(f"schedule: expected {names}, got {name!r}")
 
     @jax.jit  # One program: optax's operations, one by one, are compiled in 0.9 s (one_cycle).
     def schedule(step):
@@ -28,12 +31,9 @@ def create_schedule(name: str, peak: float, steps: int) -> optax.Schedule:
         if name == "one_cycle":
             # Its rise must have a step of its own, which a run of one or two steps lacks.
             return optax.cosine_onecycle_schedule(max(steps, 4), peak)(step)
-        if name == "step":
-            # In a run of one step both would be before the first step: no drop there.
-            drops = {at: 0.1 for at in (steps // 2, steps * 3 // 4) if at > 0}
-            return optax.piecewise_constant_schedule(peak, drops)(step)
-        names = "constant, cosine, one_cycle, step or plateau"
-        raise ValueError(f"schedule: expected {names}, got {name!r}")
+        # "step". In a run of one step both would be before the first step: no drop there.
+        drops = {at: 0.1 for at in (steps // 2, steps * 3 // 4) if at > 0}
+        return optax.piecewise_constant_schedule(peak, drops)(step)
 
     return schedule
 

@@ -1,5 +1,6 @@
 """The convolution: a dense layer that looks through a sliding window, that of `windows.py`."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,8 @@ from jaxnets.backprop.windows import (
 )
 
 SMALL_WINDOW = 32  # numbers in a window; a first layer on grey images has 9
+# By window: from how many channels on Winograd's algorithm is faster (benchmarks/winograd.py).
+FEWEST_CHANNELS: dict[Size, int] = {(3, 3): 128, (5, 5): 64}
 
 Images = Float[Array, "B H W C"]
 Outputs = Float[Array, "B h w K"]
@@ -115,6 +118,16 @@ def _is_small(window: Size, channels: int) -> bool:
     return small and jax.default_backend() == "cpu"
 
 
+def _winograd(x: jax.Array, window: Size, features: int, strides: Size, pads: Pads) -> Any:
+    """`winograd.py` if it beats XLA's convolution: on the CPU, with many channels. Else None."""
+    wide = min(x.shape[-1], features) >= FEWEST_CHANNELS.get(tuple(window), math.inf)
+    if not wide or jax.default_backend() != "cpu":
+        return None
+    from jaxnets.backprop import winograd
+
+    return winograd if winograd.is_faster(x, window, strides, pads) else None
+
+
 def _window_rows(x: jax.Array, window: Size, strides: Size, pads: Pads) -> jax.Array:
     """Lays the windows out in rows (im2col): [B, h, w, kh kw C]."""
     return jnp.concatenate(window_slices(x, window, strides, pads, fill=0), axis=-1)
@@ -126,6 +139,8 @@ def _convolve(x: jax.Array, kernel: jax.Array, strides: Size, pads: Pads) -> jax
     if _is_small((kh, kw), channels):
         rows = _window_rows(x, (kh, kw), strides, pads)
         return rows @ kernel.reshape(kh * kw * channels, features)
+    if winograd := _winograd(x, (kh, kw), features, strides, pads):
+        return winograd.convolve(x, kernel, pads)
     return lax.conv_general_dilated(
         x, kernel, strides, pads, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
@@ -139,6 +154,8 @@ def _kernel_gradient(
     if _is_small(window, channels):
         rows = _window_rows(x, window, strides, pads)
         return product_of_rows(rows, dz).reshape(*window, channels, features)
+    if winograd := _winograd(x, window, features, strides, pads):
+        return winograd.kernel_gradient(x, dz, window, pads)
     # X is padded so that the spread-out dz fits at just kh x kw places. A negative pad cuts off the
     # rows that no window reached.
     padding = [
@@ -169,6 +186,8 @@ def _input_gradient(
             kernel.shape[:2], _reaches(dz, strides), image, pads, strict=True
         )
     ]
+    if winograd := _winograd(dz, kernel.shape[:2], kernel.shape[2], strides, padding):
+        return winograd.convolve(dz, lax.rev(kernel, (0, 1)).swapaxes(2, 3), padding)
     return lax.conv_general_dilated(
         dz,
         lax.rev(kernel, (0, 1)),

@@ -1,0 +1,158 @@
+"""Wide convolutions by Winograd's algorithm: 25 products for nine 3x3 windows instead of 81.
+
+In one dimension, with a window of 3, five pixels d give three outputs z_i = d_i w_0 + d_(i+1) w_1 +
+d_(i+2) w_2. That sum is the transpose of another one: the product of two polynomials with three
+coefficients each. The product has degree 4, so its values at five points determine it, and each
+value takes one multiplication: five instead of nine. The points are 0, 1, -1, 2 and infinity, where
+the value is the leading coefficient. Three matrices say all of this, * number by number:
+
+    z = Aᵀ [(G w) * (Bᵀ d)]
+
+A and G evaluate polynomials at the points; B interpolates, without its denominators, which G has.
+In two dimensions
+
+    z = Aᵀ M A,   M = U * V,   U = G w Gᵀ,   V = Bᵀ d B         d, U, V, M: 5 x 5; z: 3 x 3
+
+With channels, each of the 25 places of M is a matrix product over all tiles: M [N, K] = V [N, C]
+U [C, K]. Of many channels it is most of the work. A 5x5 window has tiles of 7 x 7, and 49 products
+instead of 225.
+
+Every other step is linear, too, and written as one matrix for all numbers of a tile, V = (Bᵀ ⊗ Bᵀ)
+d; its gradient is the transposed matrix. `conv_pool.py` has the smaller tiles that fit a pool.
+Source: Lavin and Gray 2016, section 4, whose matrices are those of Cook and Toom.
+"""
+
+import math
+from collections.abc import Iterable
+from functools import reduce
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float
+
+from jaxnets.backprop.windows import Pads, Size
+
+STEP = 3  # The outputs of a tile, in each direction.
+POINTS = (0, 1, -1, 2, -2, 0.5)  # And infinity. Small numbers: large powers would round.
+FEWEST_TILES = 128
+BLOCK = 2**25  # The most numbers in V or M at a time: 128 MB in float32.
+
+Images = Float[Array, "B H W C"]
+Outputs = Float[Array, "B h w K"]
+Kernel = Float[Array, "r r C K"]
+
+
+def is_faster(x: Images, window: Size, strides: Size, pads: Pads) -> bool:
+    """Whether this beats XLA's convolution, if there are many channels: with many whole tiles.
+
+    bfloat16 has too few digits for the sums.
+    """
+    if tuple(strides) != (1, 1) or x.dtype not in (jnp.float32, jnp.float64):
+        return False
+    outputs, tiles = _sizes(x, window, pads)
+    products = math.prod(tiles) * (window[0] + STEP - 1) ** 2
+    saves_half = products <= math.prod(outputs) * math.prod(window) / 2
+    return saves_half and len(x) * math.prod(tiles) >= FEWEST_TILES
+
+
+def convolve(x: Images, kernel: Kernel, pads: Pads) -> Outputs:
+    """Computes a convolution with stride 1 tile by tile: z = Aᵀ (U * V) A.
+
+    Args:
+      x: X.
+      kernel: W.
+      pads: ((top, bottom), (left, right)).
+    """
+    window, features = kernel.shape[:2], kernel.shape[3]
+    at, _, g = matrices(window[0])
+    u = _times(g, kernel.reshape(-1, *kernel.shape[2:]))
+    (rows, columns), (h, w) = _sizes(x, window, pads)
+
+    def outputs(x: jax.Array) -> jax.Array:
+        z = _times(at, _tile_numbers(x, window, pads) @ u)
+        z = z.reshape(STEP, STEP, -1, h, w, features).transpose(2, 3, 0, 4, 1, 5)
+        return z.reshape(-1, STEP * h, STEP * w, features)[:, :rows, :columns]
+
+    blocks = _blocks(h * w * len(u) * max(u.shape[1:]), x)
+    return jnp.concatenate([outputs(block) for (block,) in blocks])
+
+
+def kernel_gradient(x: Images, dz: Outputs, window: Size, pads: Pads) -> Kernel:
+    """Applies the chain rule to z = Aᵀ (U * V) A: the transposed matrices, in reverse order.
+
+        dM = A dz Aᵀ
+        dU = V * dM     summed over the tiles: dU [C, K] = Vᵀ [C, N] dM [N, K]
+        dW = Gᵀ dU G
+
+    X's gradient needs no function: it is the convolution of dz with the flipped W.
+    """
+    at, _, g = matrices(window[0])
+    (rows, columns), (h, w) = _sizes(x, window, pads)
+
+    def gradient(x: jax.Array, dz: jax.Array) -> jax.Array:
+        dz = jnp.pad(dz, [(0, 0), (0, STEP * h - rows), (0, STEP * w - columns), (0, 0)])
+        dz = dz.reshape(-1, h, STEP, w, STEP, dz.shape[-1]).transpose(2, 4, 0, 1, 3, 5)
+        d_m = _times(at.T, dz.reshape(STEP**2, -1, dz.shape[-1]))
+        return jnp.einsum("tnc,tnk->tck", _tile_numbers(x, window, pads), d_m)
+
+    blocks = _blocks(h * w * len(g) ** 2 * max(x.shape[-1], dz.shape[-1]), x, dz)
+    d_u = reduce(jnp.add, (gradient(*block) for block in blocks))
+    return _times(g.T, d_u).reshape(*window, *d_u.shape[1:])
+
+
+def matrices(window: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns Aᵀ [3, T], Bᵀ [T, T] and G [T, window] for T = window + 2 pixels.
+
+    >>> at, bt, g = matrices(3)
+    >>> at.astype(int).tolist()
+    [[1, 1, 1, 1, 0], [0, 1, -1, 2, 0], [0, 1, 1, 4, 1]]
+    """
+    points = np.array(POINTS[: window + STEP - 2])
+    others = [np.delete(points, i) for i in range(len(points))]
+    # The polynomials that are 0 at all points but one, the lowest coefficient first; infinity last.
+    bt = np.array([[*np.poly(roots)[::-1], 0] for roots in others] + [np.poly(points)[::-1]])
+    denominators = [np.prod(point - roots) for point, roots in zip(points, others, strict=True)]
+
+    def values(size: int) -> np.ndarray:
+        return np.vstack([np.vander(points, size, increasing=True), np.eye(size)[-1]])
+
+    return values(STEP).T, bt, values(window) / [[d] for d in (*denominators, 1)]
+
+
+def _sizes(x: jax.Array, window: Size, pads: Pads) -> tuple[list[int], list[int]]:
+    """The numbers of rows and columns of the outputs, and of tiles; the last may hang over."""
+    padded = [size + low + high for size, (low, high) in zip(x.shape[1:3], pads, strict=True)]
+    outputs = [size - k + 1 for size, k in zip(padded, window, strict=True)]
+    return outputs, [-(-size // STEP) for size in outputs]
+
+
+def _blocks(numbers: int, *arrays: jax.Array) -> Iterable[tuple[jax.Array, ...]]:
+    """The arrays in blocks of images, in each of which V and M have at most BLOCK numbers.
+
+    Args:
+      numbers: The larger one's numbers for one image.
+      arrays: Arrays of as many images.
+    """
+    images = len(arrays[0])
+    count = min(images, -(-images * numbers // BLOCK))
+    return zip(*(jnp.array_split(array, count) for array in arrays), strict=True)
+
+
+def _tile_numbers(x: jax.Array, window: Size, pads: Pads) -> jax.Array:
+    """The V = Bᵀ d B of all tiles: [T T, N, C]."""
+    outputs, tiles = _sizes(x, window, pads)
+    over = [STEP * count - size for count, size in zip(tiles, outputs, strict=True)]
+    edges = [(low, high + more, 0) for (low, high), more in zip(pads, over, strict=True)]
+    x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
+    h, w = (STEP * count - STEP + 1 for count in tiles)
+    bt = matrices(window[0])[1]
+    d = [x[:, a : a + h : STEP, b : b + w : STEP] for a, b in np.ndindex(bt.shape)]
+    return _times(bt, jnp.stack([pixels.reshape(-1, x.shape[-1]) for pixels in d]))
+
+
+def _times(matrix: np.ndarray, d: jax.Array) -> jax.Array:
+    """Computes matrix d matrixᵀ of many small matrices d, whose numbers are the first axis."""
+    product = jnp.asarray(np.kron(matrix, matrix), d.dtype) @ d.reshape(len(d), -1)
+    return product.reshape(-1, *d.shape[1:])

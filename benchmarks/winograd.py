@@ -17,6 +17,7 @@ import numpy as np
 from jax import lax
 
 from jaxnets.backprop import winograd
+from jaxnets.backprop.windows import Pads
 from jaxnets.machine.platform import compiler_options_for_step, set_up_jax
 
 LAYERS = (
@@ -30,7 +31,7 @@ LAYERS = (
 PASSES = ("forward", "dW", "dX")
 
 
-def functions(size: int, pads: winograd.Pads):
+def functions(size: int, pads: Pads):
     """The three passes by XLA and ours, each a function of x, dz and the kernel."""
 
     def flipped(kernel):

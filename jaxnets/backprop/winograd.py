@@ -14,8 +14,8 @@ In two dimensions
     z = Aᵀ M A,   M = U * V,   U = G w Gᵀ,   V = Bᵀ d B         d, U, V, M: 5 x 5; z: 3 x 3
 
 With channels, each of the 25 places of M is a matrix product over all tiles: M [N, K] = V [N, C]
-U [C, K]. Of many channels it is most of the work. A 5x5 window has tiles of 7 x 7, and 49 products
-instead of 225.
+U [C, K]. Where there are many channels it is most of the work. A 5x5 window has tiles of 7 x 7, and
+49 products instead of 225.
 
 Every other step is linear, too, and written as one matrix for all numbers of a tile, V = (Bᵀ ⊗ Bᵀ)
 d; its gradient is the transposed matrix. `conv_pool.py` has the smaller tiles that fit a pool.
@@ -45,9 +45,9 @@ Kernel = Float[Array, "r r C K"]
 
 
 def is_faster(x: Images, window: Size, strides: Size, pads: Pads) -> bool:
-    """Whether this beats XLA's convolution, if there are many channels: with many whole tiles.
+    """Whether a convolution of many channels is faster in tiles than as XLA computes it.
 
-    bfloat16 has too few digits for the sums.
+    It must have many tiles, most of them whole. bfloat16 has too few digits for the sums.
     """
     if tuple(strides) != (1, 1) or x.dtype not in (jnp.float32, jnp.float64):
         return False

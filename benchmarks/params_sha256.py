@@ -21,6 +21,7 @@ from idx_files import idx_bytes
 MODELS = (
     "softmax", "mlp_sequential", "mlp_functional", "mlp", "mlp_handwritten", "cnn", "cnn_bn",
     "cnn_tiny", "alexnet", "alexnet_paper", "alexnet_ungrouped", "alexnet_small",
+    "alexnet_small_bn",
 )  # fmt: skip
 PMAP = (["--cpu_devices=4", "--parallel=pmap"], ["--cpu_devices=4", "--parallel=jit"])
 
@@ -62,8 +63,6 @@ def main() -> None:
         for flags in runs:
             shown = " ".join(flags)
             data_flags = small if "alexnet" in shown else []
-            if "alexnet_small" in shown:  # Its own rate is too large for ten steps.
-                data_flags = [*small, "--learning_rate=0.001"]
             if "alexnet_small" in shown:  # Its own rate is too large for ten steps.
                 data_flags = [*small, "--learning_rate=0.001"]
             print(f"{shown}: {digest(checkout, [*flags, *data_flags])}", flush=True)

@@ -248,7 +248,8 @@ def test_tab_offers_commands_flags_and_values(script, shell):
 
     assert offered("jaxnets su") == ["summary"]
     assert offered("jaxnets train --le") == ["--learning_rate="]
-    wanted = ["alexnet", "alexnet_paper", "alexnet_small", "alexnet_ungrouped"]
+    small = ["alexnet_small", "alexnet_small_bn"]
+    wanted = ["alexnet", "alexnet_paper", *small, "alexnet_ungrouped"]
     assert offered("jaxnets summary --model=alex") == wanted
 
 

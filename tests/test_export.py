@@ -30,6 +30,7 @@ TINY = {  # What changes in each network; the large AlexNets see pictures of 63 
     "cnn_bn": dict(hidden=(16,)),
     "cnn_tiny": {},
     "alexnet_small": dict(input_size=28, normalize="imagenet"),
+    "alexnet_small_bn": dict(input_size=28, normalize="imagenet"),
     "alexnet": dict(input_size=63),
     "alexnet_paper": dict(input_size=63, normalize="paper"),
     "alexnet_ungrouped": dict(input_size=63),
@@ -40,8 +41,13 @@ CASES = [(name, kind) for name in TINY for kind in FORMATS]
 # XLA takes long for programs with 60 million constants, and all of these have the same layers.
 CASES = [case for case in CASES if case not in [(LARGE[0], "stablehlo"), (LARGE[2], "stablehlo")]]
 # Pictures larger than the network's input, with an odd margin; the 2014 AlexNet enlarges its own.
-SHAPES = {"alexnet_small": (33, 30, 3), "alexnet": (28, 40, 1), "alexnet_paper": (70, 63, 3)}
-SHAPES |= {"alexnet_ungrouped": (28, 28, 1)}
+SHAPES = {
+    "alexnet_small": (33, 30, 3),
+    "alexnet_small_bn": (33, 30, 3),
+    "alexnet": (28, 40, 1),
+    "alexnet_paper": (70, 63, 3),
+    "alexnet_ungrouped": (28, 28, 1),
+}
 
 
 def trained(model, **changes) -> TrainedNetwork:

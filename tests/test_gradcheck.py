@@ -46,6 +46,8 @@ def test_a_network_agrees_with_both_oracles(name):
         pytest.param("alexnet_paper", "float32", 1e-5, marks=pytest.mark.slow),
         pytest.param("alexnet_small", "float64", 1e-10, marks=pytest.mark.slow),
         pytest.param("alexnet_small", "float32", 1e-5, marks=pytest.mark.slow),
+        pytest.param("alexnet_small_bn", "float64", 1e-10, marks=pytest.mark.slow),
+        pytest.param("alexnet_small_bn", "float32", 1e-5, marks=pytest.mark.slow),
     ],
 )
 def test_alexnet_agrees_with_autodiff(name, dtype, tolerance):

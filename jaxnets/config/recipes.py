@@ -26,6 +26,8 @@ _BATCH_NORM: Recipe = _ONE_CYCLE | dict(augment="affine", learning_rate=0.1, nes
 _ALEXNET: Recipe = _ONE_CYCLE | dict(init="he", weight_decay=5e-4)
 _LARGE_ALEXNET: Recipe = _ALEXNET | dict(recipe=None, dropout=0.5, input_size=64)
 _LARGE_ALEXNET |= dict(normalize="none", epochs=2, learning_rate=0.01)
+_SMALL_ALEXNET: Recipe = _ALEXNET | dict(dropout=0.3, input_size=None, normalize="imagenet")
+_SMALL_ALEXNET |= dict(augment="crop", epochs=20, learning_rate=0.03, nesterov=True)
 
 # What each network is trained with when nothing else is asked for: network | training. The
 # lecture's recipe where it has one (shared words: "Keras' default" where its code leaves an
@@ -59,9 +61,8 @@ PRESETS: dict[str, Recipe] = {
     # rate 0.01; two epochs and one cycle, which MNIST needs, instead of PAPER are ours.
     **dict.fromkeys(LARGE_ALEXNETS, _LARGE_ALEXNET),
     # Ours, for pictures of 28 to 64 pixels a side.
-    "alexnet_small": dict(dropout=0.3, input_size=None, normalize="imagenet", augment="crop")
-    | _ALEXNET
-    | dict(epochs=20, learning_rate=0.03, nesterov=True),
+    "alexnet_small": _SMALL_ALEXNET,
+    "alexnet_small_bn": _SMALL_ALEXNET | dict(learning_rate=0.1, label_smoothing=0.1, dropout=0.5),
 }
 
 

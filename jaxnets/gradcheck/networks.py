@@ -53,8 +53,9 @@ def networks() -> dict[str, Network]:
     """Every network of the lecture, AlexNet's forms also at the size of ImageNet's images."""
     found = {}
     for name, recipe in PRESETS.items():
-        if name == "alexnet_small":
-            found[name] = Network(preset(name), (32, 32, 3), batch=2, moves=2)
+        if name.startswith("alexnet_small"):
+            slow = name != "alexnet_small"
+            found[name] = Network(preset(name), (32, 32, 3), batch=2, moves=2, slow=slow)
         elif "input_size" in recipe:
             found[name] = Network(preset(name), batch=2, moves=2, slow=name != "alexnet")
             large, image = preset(name, input_size=224), (224, 224, 3)

@@ -28,4 +28,5 @@ MODELS: dict[str, Callable[..., Chain]] = {
     "alexnet_paper": partial(_create, "alexnet.alexnet_paper"),
     "alexnet_ungrouped": partial(_create, "alexnet.alexnet_paper", groups=1),
     "alexnet_small": partial(_create, "alexnet.alexnet_small"),
+    "alexnet_small_bn": partial(_create, "alexnet.alexnet_small", batch_norm=True),
 }

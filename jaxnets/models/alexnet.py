@@ -39,10 +39,14 @@ convolution is smaller and has stride 1, and the layers are narrower:
     dense7   [B, 512]           dropout before it, ReLU
     logits   [B, K]
 
+`alexnet_small_bn` has a batch norm between each of these convolutions and its ReLU, where the
+paper normalizes by its neighbours after the ReLU of the first two.
+
 Sources: Krizhevsky 2014, "One weird trick for parallelizing convolutional neural networks",
 section 5, and torchvision.models.alexnet; Krizhevsky, Sutskever and Hinton 2012, "ImageNet
 classification with deep convolutional neural networks", sections 3.3 to 3.5. The reduction is ours.
-docs/alexnet.md compares them.
+Ioffe and Szegedy 2015, "Batch
+Normalization". docs/alexnet.md compares them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -53,6 +57,7 @@ import numpy as np
 
 from jaxnets.errors import UserError
 from jaxnets.models.alexnet_layers import AdaptiveAveragePool, Enlarge, LocalResponseNorm, Normalize
+from jaxnets.models.batch_norm import BatchNorm
 from jaxnets.models.chain import Chain, Layer
 from jaxnets.models.layers import HE, MaxPool, flatten
 
@@ -134,16 +139,18 @@ def alexnet_small(
     dropout: float = 0.5,
     init: str = "he",
     normalize: str = "none",
+    batch_norm: bool = False,
 ) -> Chain:
     """AlexNet reduced for images of 28 to 64 pixels: 3,509,864 parameters at 32 and 1,000 classes.
 
-    The arguments are those of `alexnet`; without input_size it takes images as they are.
+    The arguments are those of `alexnet`, and whether a batch norm follows each convolution, which
+    then has no bias; without input_size it takes images as they are.
     """
     return Chain(
         [
             *([] if input_size is None else [Enlarge(input_size)]),
             *NORMALIZE[normalize],
-            *_convolutions(SMALL_CONVOLUTIONS, init),
+            *_convolutions(SMALL_CONVOLUTIONS, init, batch_norm=batch_norm),
             *_classifier(SMALL_DENSE, num_classes, dropout, init),
         ]
     )
@@ -156,11 +163,13 @@ def _convolutions(
     stride: int = 1,
     groups: int = 1,
     norm: Sequence[Layer] = (),
+    batch_norm: bool = False,
 ) -> list[Layer]:
     """Five convolutions with ReLU, and overlapping pools after the first, second and fifth.
 
     The padding is half the window, at most 2. The stride is the first convolution's; the groups
-    are in the second, fourth and fifth; `norm` follows the ReLU of the first and the second.
+    are in the second, fourth and fifth; `norm` follows the ReLU of the first and the second. A
+    batch norm precedes each ReLU if asked for.
     """
     layers: list[Layer] = []
     for number, (features, window) in enumerate(sizes, start=1):
@@ -169,11 +178,12 @@ def _convolutions(
             (window, window),
             strides=stride if number == 1 else 1,
             padding=min(window // 2, 2),
+            use_bias=not batch_norm,
             feature_group_count=groups if number in (2, 4, 5) else 1,
             name=f"conv{number}",
             **_initializers(init, f"conv{number}"),
         )
-        layers += [conv, nn.relu]
+        layers += [conv, *([BatchNorm(name=f"norm{number}")] if batch_norm else []), nn.relu]
         if number <= 2:
             layers += norm
         if number in (1, 2, 5):
@@ -221,8 +231,8 @@ def params_from_torchvision(state_dict: Mapping[str, Any]) -> dict[str, dict[str
 
     Kernels turn from [out, in, height, width] to [height, width, in, out], and matrices from
     [out, in] to [in, out]. The first dense layer sees its image flattened as [channels, height,
-    width] there and as [height, width, channels] here. Every network of this module goes through,
-    as long as it has these layers; `jaxnets.models.weights` checks the shapes.
+    width] there and as [height, width, channels] here. Every network of this module without a
+    batch norm goes through; `jaxnets.models.weights` checks the shapes.
 
     Args:
       state_dict: From the names, as features.0.weight, to arrays (or torch tensors on the CPU).

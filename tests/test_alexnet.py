@@ -61,7 +61,7 @@ def test_the_small_alexnet_has_its_number_of_parameters(size, side):
     dense = side * side * 256 * 512 + 512 + 512 * 512 + 512 + 512 * 1000 + 1000
     model = MODELS["alexnet_small"](num_classes=1000)
     assert num_params(model, (size, size, 3)) == CONVOLUTIONS["alexnet_small"] + dense
-    # Of each of the 960 features scale, bias and two running statistics instead of the bias.
+    # Each of the 960 features has scale, bias and two running statistics instead of a bias.
     normed = MODELS["alexnet_small_bn"](num_classes=1000)
     assert num_params(normed, (size, size, 3)) == num_params(model, (size, size, 3)) + 3 * 960
     if size == 32:

@@ -39,14 +39,12 @@ convolution is smaller and has stride 1, and the layers are narrower:
     dense7   [B, 512]           dropout before it, ReLU
     logits   [B, K]
 
-`alexnet_small_bn` has a batch norm between each of these convolutions and its ReLU, where the
-paper normalizes by its neighbours after the ReLU of the first two.
+`alexnet_small_bn` has a batch norm between each of these convolutions and its ReLU.
 
 Sources: Krizhevsky 2014, "One weird trick for parallelizing convolutional neural networks",
 section 5, and torchvision.models.alexnet; Krizhevsky, Sutskever and Hinton 2012, "ImageNet
-classification with deep convolutional neural networks", sections 3.3 to 3.5. The reduction is ours.
-Ioffe and Szegedy 2015, "Batch
-Normalization". docs/alexnet.md compares them.
+classification with deep convolutional neural networks", sections 3.3 to 3.5; Ioffe and Szegedy
+2015, "Batch Normalization". The reduction is ours. docs/alexnet.md compares them.
 """
 
 from collections.abc import Mapping, Sequence

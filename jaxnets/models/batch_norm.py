@@ -1,4 +1,4 @@
-"""Batch normalization (Ioffe and Szegedy 2015); only the files of networks with it load this one.
+"""Batch normalization (Ioffe and Szegedy 2015); loaded with the networks that can have it.
 
 Training normalizes each channel over the batch, an evaluation by running statistics. These lie
 among the parameters, `mean` and `var` beside `scale` and `bias`, because they are trained as

@@ -83,7 +83,7 @@ def set_up_jax(
         with contextlib.suppress(RuntimeError):  # Raised where JAX runs already: a notebook.
             jax.config.update("jax_num_cpu_devices", count)
     if keep_memory or _has_ulimit():  # Else each thread takes a heap of its own.
-        _keep_freed_memory()
+        keep_freed_memory()
     found = _found(platform)
     if cpu_devices is not None:
         if cpu_devices > len(found):
@@ -242,14 +242,15 @@ def _has_ulimit() -> bool:
 
 
 @functools.cache
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Tells glibc to keep freed memory for the next step, and Linux to lay it out in huge pages.
 
     A step's temporary arrays take tens of megabytes to a gigabyte. By default each is mapped anew
     and cleared page by page, and reads in strides look up its 4 KB pages again and again. In one
     heap of 2 MB pages, AlexNet's step takes 0.91 of the time (jaxlib 0.10.2, Intel Xeon;
-    benchmarks/step.py); the CNN's takes 0.95 to 1.0, on an AMD EPYC 0.7. Call it before JAX starts
-    its threads, which would get heaps of their own. Without glibc nothing is set.
+    benchmarks/step.py); the CNN's takes 0.95 to 1.0, on an AMD EPYC 0.7. Call it before any
+    thread allocates, one of a pool that reads pictures too: with a second heap each step's arrays
+    are mapped anew. Without glibc nothing is set.
     """
     libc: Any = ctypes.CDLL(None) if os.name == "posix" else None
     if not hasattr(libc, "mallopt"):

@@ -15,7 +15,7 @@ from jaxnets.data.load import load_dataset
 from jaxnets.display import columns, fold, printable, short_path, show
 from jaxnets.errors import RunFailedError, interruptible
 from jaxnets.experiment import Experiment, Record
-from jaxnets.machine.platform import Processes, describe, surroundings
+from jaxnets.machine.platform import Processes, describe, keep_freed_memory, surroundings
 from jaxnets.metrics import Metrics
 from jaxnets.runs import terminal
 from jaxnets.runs.checkpoints import CheckpointTimer, all_finite
@@ -269,6 +269,7 @@ class Run:
 
 def load_data(config: Config, *, as_bytes: bool = False) -> Dataset:
     """The config's data set, limited as it asks."""
+    keep_freed_memory()  # Before threads read pictures.
     two_batches = 2 * (config.batch_size or 128) if config.dry_run else None
     data = load_dataset(
         config.dataset,

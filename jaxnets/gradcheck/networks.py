@@ -53,11 +53,11 @@ def networks() -> dict[str, Network]:
     """Every network of the lecture, AlexNet's forms also at the size of ImageNet's images."""
     found = {}
     for name, recipe in PRESETS.items():
+        slow = name not in ("alexnet", "alexnet_small")
         if name.startswith("alexnet_small"):
-            slow = name != "alexnet_small"
             found[name] = Network(preset(name), (32, 32, 3), batch=2, moves=2, slow=slow)
         elif "input_size" in recipe:
-            found[name] = Network(preset(name), batch=2, moves=2, slow=name != "alexnet")
+            found[name] = Network(preset(name), batch=2, moves=2, slow=slow)
             large, image = preset(name, input_size=224), (224, 224, 3)
             found[f"{name} 224"] = Network(large, image, batch=2, moves=1, step=1e-6, slow=True)
         else:

@@ -249,7 +249,7 @@ def keep_freed_memory() -> None:
     and cleared page by page, and reads in strides look up its 4 KB pages again and again. In one
     heap of 2 MB pages, AlexNet's step takes 0.91 of the time (jaxlib 0.10.2, Intel Xeon;
     benchmarks/step.py); the CNN's takes 0.95 to 1.0, on an AMD EPYC 0.7. Call it before any
-    thread allocates, one of a pool that reads pictures too: with a second heap each step's arrays
+    thread allocates memory, also one that reads pictures: with a second heap, each step's arrays
     are mapped anew. Without glibc nothing is set.
     """
     libc: Any = ctypes.CDLL(None) if os.name == "posix" else None

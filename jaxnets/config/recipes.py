@@ -62,7 +62,7 @@ PRESETS: dict[str, Recipe] = {
     **dict.fromkeys(LARGE_ALEXNETS, _LARGE_ALEXNET),
     # Ours, for pictures of 28 to 64 pixels a side.
     "alexnet_small": _SMALL_ALEXNET,
-    "alexnet_small_bn": _SMALL_ALEXNET | dict(learning_rate=0.1, label_smoothing=0.1),
+    "alexnet_small_bn": _SMALL_ALEXNET | dict(dropout=0.0, learning_rate=0.2, label_smoothing=0.1),
 }
 
 

@@ -3,7 +3,8 @@
 #
 #     sh benchmarks/cifar10.sh cifar10                         downloaded once
 #     sh benchmarks/cifar10.sh cifar10 --data_dir=DIR          the archive, or its .bin files
-#     sh benchmarks/cifar10.sh DIR --target_accuracy=.88       JPEG copies: DIR/train/<class>/*.jpg
+#     sh benchmarks/cifar10.sh DIR --target_accuracy=.88       JPEG copies, which read lower:
+#                                                              DIR/train/<class>/*.jpg, DIR/test/...
 set -eu
 cd "$(dirname "$0")/.."
 dataset=$1

@@ -17,6 +17,7 @@ GEOMETRIES = {
     "5x5": (5, (9, 10), ((2, 2), (2, 2))),
     "5x5, ragged": (5, (8, 7), ((0, 4), (1, 0))),
 }
+STEPS = {3: (3, 4, 5, 6), 5: (3, 4)}  # Of the tiles of each window.
 
 
 def plain(x, kernel, pads):
@@ -25,8 +26,11 @@ def plain(x, kernel, pads):
 
 
 @pytest.mark.parametrize("block", [2**25, 3_000], ids=["one block", "blocks"])
-@pytest.mark.parametrize("name", GEOMETRIES)
-def test_values_and_gradients_are_xlas_in_float64(float64, monkeypatch, name, block):
+@pytest.mark.parametrize(
+    "name, step", [(name, step) for name in GEOMETRIES for step in STEPS[GEOMETRIES[name][0]]]
+)
+def test_values_and_gradients_are_xlas_in_float64(float64, monkeypatch, name, step, block):
+    monkeypatch.setattr(winograd, "STEPS", (step,))
     monkeypatch.setattr(winograd, "BLOCK", block)
     size, image, pads = GEOMETRIES[name]
     rng = np.random.default_rng(0)
@@ -45,21 +49,44 @@ def test_values_and_gradients_are_xlas_in_float64(float64, monkeypatch, name, bl
     assert_close(quick_jit(ours)(x, kernel, dz), wanted, 1e-13)
 
 
-@pytest.mark.parametrize("size", [3, 5])
-def test_the_matrices_are_exact(size):
+@pytest.mark.parametrize("size, step", [(size, step) for size in STEPS for step in STEPS[size]])
+def test_the_matrices_are_exact(size, step):
     """Aᵀ [(G w) * (Bᵀ d)] of unit vectors w and d is 1 where d's pixel stands under w's, else 0."""
-    at, bt, g = winograd.matrices(size)
+    at, bt, g = winograd.matrices(size, step)
     z = np.einsum("it,tw,td->iwd", at, g, bt)
     i, w, d = np.indices(z.shape)
     np.testing.assert_allclose(z, d == i + w, atol=1e-14)
 
 
-def layer(channels=128, features=128, *, size=3, batch=32, dtype=np.float32, **static):
-    """The arguments of a layer's rule on images of 6 x 6, and its static ones."""
+@pytest.mark.parametrize(
+    "batch, image, size, places",
+    [
+        (128, 6, 3, 8**2),
+        (127, 6, 3, 5**2),  # Tiles of 6x6 would be too few.
+        (128, 7, 3, 6**2),
+        (128, 8, 3, 6**2),
+        (128, 13, 3, 7**2),
+        (128, 9, 5, 7**2),
+        (128, 27, 5, 8**2),
+        (1, 3, 3, 5**2),
+    ],
+)
+def test_a_layer_has_the_tiles_that_take_fewest_products(batch, image, size, places):
+    """M [places, N, K] is the one product with three axes."""
+    shapes = (batch, image, image, 2), (size, size, 2, 3)
+    inputs = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    pads = ((size // 2, size // 2),) * 2
+    traced = jax.make_jaxpr(lambda x, kernel: winograd.convolve(x, kernel, pads))(*inputs)
+    shapes = [e.outvars[0].aval.shape for e in traced.eqns if e.primitive.name == "dot_general"]
+    assert [shape[0] for shape in shapes if len(shape) == 3] == [places]
+
+
+def layer(channels=128, features=128, *, size=3, image=6, batch=32, dtype=np.float32, **static):
+    """The arguments of a layer's rule on square images, and its static ones."""
     rng = np.random.default_rng(0)
     kernel = rng.standard_normal((size, size, channels, features)) / (size * channels**0.5)
     params = {"kernel": jnp.asarray(kernel, dtype), "bias": jnp.ones(features, dtype)}
-    x = jnp.asarray(rng.standard_normal((batch, 6, 6, channels)), dtype)
+    x = jnp.asarray(rng.standard_normal((batch, image, image, channels)), dtype)
     return (params, x), {"strides": (1, 1), "padding": "SAME", "groups": 1} | static
 
 
@@ -73,8 +100,9 @@ def num_xla_convolutions(inputs, static):
     return str(traced).count("conv_general_dilated[")
 
 
-def test_a_wide_layer_takes_it_forward_and_backward_and_agrees_with_flax():
-    inputs, static = layer()
+@pytest.mark.parametrize("image, batch", [(6, 32), (8, 32), (10, 32), (6, 128)])
+def test_a_wide_layer_takes_it_forward_and_backward_and_agrees_with_flax(image, batch):
+    inputs, static = layer(image=image, batch=batch)
     assert num_xla_convolutions(inputs, static) == 0
 
     def theirs(*inputs):

@@ -14,8 +14,10 @@ In two dimensions
     z = Aᵀ M A,   M = U * V,   U = G w Gᵀ,   V = Bᵀ d B         d, U, V, M: 5 x 5; z: 3 x 3
 
 With channels, each of the 25 places of M is a matrix product over all tiles: M [N, K] = V [N, C]
-U [C, K]. Where there are many channels it is most of the work. A 5x5 window has tiles of 7 x 7, and
-49 products instead of 225.
+U [C, K]. Where there are many channels it is most of the work.
+
+Larger tiles take more points, and fewer products an output: 64 for 6x6 outputs, which have 100 in
+tiles of 3x3. Each layer has the tiles whose products are fewest: 13x13 outputs are nine of 5x5.
 
 Every other step is linear, too, and written as one matrix for all numbers of a tile, V = (Bᵀ ⊗ Bᵀ)
 d; its gradient is the transposed matrix. `conv_pool.py` has the smaller tiles that fit a pool.
@@ -25,6 +27,7 @@ Source: Lavin and Gray 2016, section 4, whose matrices are those of Cook and Too
 import math
 from collections.abc import Iterable
 from functools import reduce
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,14 +37,24 @@ from jaxtyping import Array, Float
 
 from jaxnets.backprop.windows import Pads, Size
 
-STEP = 3  # The outputs of a tile, in each direction.
-POINTS = (0, 1, -1, 2, -2, 0.5)  # And infinity. Small numbers: large powers would round.
-FEWEST_TILES = 128
+STEPS = 3, 4, 5, 6  # The outputs of a tile, in each direction.
+# And infinity. Small numbers: large powers would round. Eight in all: tiles of at most 8x8 pixels.
+POINTS = (0, 1, -1, 2, -2, 0.5, -0.5)
+FEWEST_TILES = 128  # The rows of V and M. Smaller matrices multiply slowly.
 BLOCK = 2**25  # The most numbers in V or M at a time: 128 MB in float32.
 
 Images = Float[Array, "B H W C"]
 Outputs = Float[Array, "B h w K"]
 Kernel = Float[Array, "r r C K"]
+
+
+class Tiling(NamedTuple):
+    """How tiles cover a layer's outputs; the last ones may hang over."""
+
+    step: int  # The outputs of a tile, in each direction.
+    outputs: list[int]  # Rows and columns.
+    tiles: list[int]  # Rows and columns.
+    products: int  # For an image and a pair of channels.
 
 
 def is_faster(x: Images, window: Size, strides: Size, pads: Pads) -> bool:
@@ -51,10 +64,25 @@ def is_faster(x: Images, window: Size, strides: Size, pads: Pads) -> bool:
     """
     if tuple(strides) != (1, 1) or x.dtype not in (jnp.float32, jnp.float64):
         return False
-    outputs, tiles = _sizes(x, window, pads)
-    products = math.prod(tiles) * (window[0] + STEP - 1) ** 2
+    _, outputs, tiles, products = tiling_of(x, window, pads)
     saves_half = products <= math.prod(outputs) * math.prod(window) / 2
     return saves_half and len(x) * math.prod(tiles) >= FEWEST_TILES
+
+
+def tiling_of(x: Images, window: Size, pads: Pads) -> Tiling:
+    """The tiles with the fewest products, if possible not too few of them."""
+    padded = [size + low + high for size, (low, high) in zip(x.shape[1:3], pads, strict=True)]
+    outputs = [size - k + 1 for size, k in zip(padded, window, strict=True)]
+
+    def tiling(step: int) -> Tiling:
+        tiles = [-(-size // step) for size in outputs]
+        return Tiling(step, outputs, tiles, math.prod(tiles) * (window[0] + step - 1) ** 2)
+
+    def cost(tiling: Tiling) -> tuple[bool, int]:
+        return len(x) * math.prod(tiling.tiles) < FEWEST_TILES, tiling.products
+
+    steps = [step for step in STEPS if window[0] + step - 2 <= len(POINTS)]
+    return min(map(tiling, steps), key=cost)
 
 
 def convolve(x: Images, kernel: Kernel, pads: Pads) -> Outputs:
@@ -66,14 +94,15 @@ def convolve(x: Images, kernel: Kernel, pads: Pads) -> Outputs:
       pads: ((top, bottom), (left, right)).
     """
     window, features = kernel.shape[:2], kernel.shape[3]
-    at, _, g = matrices(window[0])
+    tiling = tiling_of(x, window, pads)
+    step, (rows, columns), (h, w), _ = tiling
+    at, bt, g = matrices(window[0], step)
     u = _times(g, kernel.reshape(-1, *kernel.shape[2:]))
-    (rows, columns), (h, w) = _sizes(x, window, pads)
 
     def outputs(x: jax.Array) -> jax.Array:
-        z = _times(at, _tile_numbers(x, window, pads) @ u)
-        z = z.reshape(STEP, STEP, -1, h, w, features).transpose(2, 3, 0, 4, 1, 5)
-        return z.reshape(-1, STEP * h, STEP * w, features)[:, :rows, :columns]
+        z = _times(at, _times(bt, _tiles(x, tiling, len(bt), pads)) @ u)
+        z = z.reshape(step, step, -1, h, w, features).transpose(2, 3, 0, 4, 1, 5)
+        return z.reshape(-1, step * h, step * w, features)[:, :rows, :columns]
 
     blocks = _blocks(h * w * len(u) * max(u.shape[1:]), x)
     return jnp.concatenate([outputs(block) for (block,) in blocks])
@@ -88,28 +117,29 @@ def kernel_gradient(x: Images, dz: Outputs, window: Size, pads: Pads) -> Kernel:
 
     X's gradient needs no function: it is the convolution of dz with the flipped W.
     """
-    at, _, g = matrices(window[0])
-    (rows, columns), (h, w) = _sizes(x, window, pads)
+    tiling = tiling_of(x, window, pads)
+    step, (rows, columns), (h, w), _ = tiling
+    at, bt, g = matrices(window[0], step)
 
     def gradient(x: jax.Array, dz: jax.Array) -> jax.Array:
-        dz = jnp.pad(dz, [(0, 0), (0, STEP * h - rows), (0, STEP * w - columns), (0, 0)])
-        dz = dz.reshape(-1, h, STEP, w, STEP, dz.shape[-1]).transpose(2, 4, 0, 1, 3, 5)
-        d_m = _times(at.T, dz.reshape(STEP**2, -1, dz.shape[-1]))
-        return jnp.einsum("tnc,tnk->tck", _tile_numbers(x, window, pads), d_m)
+        dz = jnp.pad(dz, [(0, 0), (0, step * h - rows), (0, step * w - columns), (0, 0)])
+        dz = dz.reshape(-1, h, step, w, step, dz.shape[-1]).transpose(2, 4, 0, 1, 3, 5)
+        d_m = _times(at.T, dz.reshape(step**2, -1, dz.shape[-1]))
+        return jnp.einsum("tnc,tnk->tck", _times(bt, _tiles(x, tiling, len(bt), pads)), d_m)
 
     blocks = _blocks(h * w * len(g) ** 2 * max(x.shape[-1], dz.shape[-1]), x, dz)
     d_u = reduce(jnp.add, (gradient(*block) for block in blocks))
     return _times(g.T, d_u).reshape(*window, *d_u.shape[1:])
 
 
-def matrices(window: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns Aᵀ [3, T], Bᵀ [T, T] and G [T, window] for T = window + 2 pixels.
+def matrices(window: int, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns Aᵀ [step, T], Bᵀ [T, T] and G [T, window] for T = window + step - 1 pixels.
 
-    >>> at, bt, g = matrices(3)
+    >>> at, bt, g = matrices(window=3, step=3)
     >>> at.astype(int).tolist()
     [[1, 1, 1, 1, 0], [0, 1, -1, 2, 0], [0, 1, 1, 4, 1]]
     """
-    points = np.array(POINTS[: window + STEP - 2])
+    points = np.array(POINTS[: window + step - 2])
     others = [np.delete(points, i) for i in range(len(points))]
     # The polynomials that are 0 at all points but one, the lowest coefficient first; infinity last.
     bt = np.array([[*np.poly(roots)[::-1], 0] for roots in others] + [np.poly(points)[::-1]])
@@ -118,14 +148,7 @@ def matrices(window: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     def values(size: int) -> np.ndarray:
         return np.vstack([np.vander(points, size, increasing=True), np.eye(size)[-1]])
 
-    return values(STEP).T, bt, values(window) / [[d] for d in (*denominators, 1)]
-
-
-def _sizes(x: jax.Array, window: Size, pads: Pads) -> tuple[list[int], list[int]]:
-    """The numbers of rows and columns of the outputs, and of tiles; the last may hang over."""
-    padded = [size + low + high for size, (low, high) in zip(x.shape[1:3], pads, strict=True)]
-    outputs = [size - k + 1 for size, k in zip(padded, window, strict=True)]
-    return outputs, [-(-size // STEP) for size in outputs]
+    return values(step).T, bt, values(window) / [[d] for d in (*denominators, 1)]
 
 
 def _blocks(numbers: int, *arrays: jax.Array) -> Iterable[tuple[jax.Array, ...]]:
@@ -140,16 +163,15 @@ def _blocks(numbers: int, *arrays: jax.Array) -> Iterable[tuple[jax.Array, ...]]
     return zip(*(jnp.array_split(array, count) for array in arrays), strict=True)
 
 
-def _tile_numbers(x: jax.Array, window: Size, pads: Pads) -> jax.Array:
-    """The V = Bᵀ d B of all tiles: [T T, N, C]."""
-    outputs, tiles = _sizes(x, window, pads)
-    over = [STEP * count - size for count, size in zip(tiles, outputs, strict=True)]
+def _tiles(x: jax.Array, tiling: Tiling, side: int, pads: Pads) -> jax.Array:
+    """The d of all tiles, side x side pixels each: [T T, N, C]."""
+    step, outputs, tiles, _ = tiling
+    over = [step * count - size for count, size in zip(tiles, outputs, strict=True)]
     edges = [(low, high + more, 0) for (low, high), more in zip(pads, over, strict=True)]
     x = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
-    h, w = (STEP * count - STEP + 1 for count in tiles)
-    bt = matrices(window[0])[1]
-    d = [x[:, a : a + h : STEP, b : b + w : STEP] for a, b in np.ndindex(bt.shape)]
-    return _times(bt, jnp.stack([pixels.reshape(-1, x.shape[-1]) for pixels in d]))
+    h, w = (step * count - step + 1 for count in tiles)
+    d = [x[:, a : a + h : step, b : b + w : step] for a, b in np.ndindex(side, side)]
+    return jnp.stack([pixels.reshape(-1, x.shape[-1]) for pixels in d])
 
 
 def _times(matrix: np.ndarray, d: jax.Array) -> jax.Array:

@@ -17,7 +17,7 @@ GEOMETRIES = {
     "5x5": (5, (9, 10), ((2, 2), (2, 2))),
     "5x5, ragged": (5, (8, 7), ((0, 4), (1, 0))),
 }
-STEPS = {3: (3, 4, 5, 6), 5: (3, 4)}  # Of the tiles of each window.
+STEPS = {3: (3, 4, 5, 6), 5: (3, 4)}  # By window: the outputs of a tile.
 
 
 def plain(x, kernel, pads):
@@ -77,8 +77,8 @@ def test_a_layer_has_the_tiles_that_take_fewest_products(batch, image, size, pla
     inputs = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
     pads = ((size // 2, size // 2),) * 2
     traced = jax.make_jaxpr(lambda x, kernel: winograd.convolve(x, kernel, pads))(*inputs)
-    shapes = [e.outvars[0].aval.shape for e in traced.eqns if e.primitive.name == "dot_general"]
-    assert [shape[0] for shape in shapes if len(shape) == 3] == [places]
+    products = [e.outvars[0].aval.shape for e in traced.eqns if e.primitive.name == "dot_general"]
+    assert [shape[0] for shape in products if len(shape) == 3] == [places]
 
 
 def layer(channels=128, features=128, *, size=3, image=6, batch=32, dtype=np.float32, **static):

@@ -74,7 +74,7 @@ def tiling_of(x: Images, window: Size, pads: Pads) -> Tiling:
     padded = [size + low + high for size, (low, high) in zip(x.shape[1:3], pads, strict=True)]
     outputs = [size - k + 1 for size, k in zip(padded, window, strict=True)]
 
-    def tiling(step: int) -> Tiling:
+    def covering(step: int) -> Tiling:
         tiles = [-(-size // step) for size in outputs]
         return Tiling(step, outputs, tiles, math.prod(tiles) * (window[0] + step - 1) ** 2)
 
@@ -82,7 +82,7 @@ def tiling_of(x: Images, window: Size, pads: Pads) -> Tiling:
         return len(x) * math.prod(tiling.tiles) < FEWEST_TILES, tiling.products
 
     steps = [step for step in STEPS if window[0] + step - 2 <= len(POINTS)]
-    return min(map(tiling, steps), key=cost)
+    return min(map(covering, steps), key=cost)
 
 
 def convolve(x: Images, kernel: Kernel, pads: Pads) -> Outputs:

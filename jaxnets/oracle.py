@@ -3,9 +3,9 @@
 A gradient by hand in 8 binary digits differs from one of a float32 network for two reasons. Its own
 rounding is small: below 1 %. But the forward pass rounds too, so a few ReLUs and max pools stand on
 the other side of their kinks, where the function has another slope: the `cnn` then differs by 69 %
-in one leaf. So stock JAX differentiates the plain network in float32 at the numbers that the
-forward pass by hand gave. Where these are more than rounding away from the plain layer's own, it
-does not follow.
+in one leaf. In float32 one such ReLU of `alexnet` makes 3 %. So stock JAX differentiates the plain
+network in float32 at the numbers that the forward pass by hand gave. Where these are more than
+rounding away from the plain layer's own, it does not follow.
 """
 
 import dataclasses
@@ -29,12 +29,13 @@ from jaxnets.models.chain import Chain, with_precision
 from jaxnets.training.step import autodiff_loss_and_grad
 
 # The relative error at which a run ends.
-GRADIENT_TOLERANCE = {"float32": 1e-4, "float64": 1e-9, "bfloat16": 0.05, "mixed": 0.05}
+GRADIENT_TOLERANCE = {"float32": 128e-4, "float64": 1e-9, "bfloat16": 0.05, "mixed": 0.05}
 # An array smaller than this part of its layer's largest, in this gradient or in the run's first, is
 # compared with that part: it is a sum that cancels, or what is left when all is learned.
 FLOOR = 0.1
-# How many units in the last place a layer's output by hand may be away from the plain layer's.
-UNITS = 8
+# How many units in the last place of the largest output a layer's output by hand may be away from
+# the plain layer's. With more digits than bfloat16's, Winograd's tiles round the most.
+UNITS = {"bfloat16": 8, "float32": 128, "float64": 128}
 
 
 def both_loss_and_grads(model: Chain, trained: Chain, loss: str, precision: str):
@@ -111,7 +112,8 @@ def _moved_to(output: jax.Array) -> Callable[[jax.Array], jax.Array]:
 
     def move(x: jax.Array) -> jax.Array:
         part = tuple(map(slice, output.shape))
-        reach = UNITS * float(jnp.finfo(output.dtype).eps) * jnp.max(jnp.abs(x))
+        units = UNITS[output.dtype.name]
+        reach = units * float(jnp.finfo(output.dtype).eps) * jnp.max(jnp.abs(x))
         change = jnp.clip(output.astype(x.dtype) - x[part], -reach, reach)
         return x.at[part].add(lax.stop_gradient(change))
 

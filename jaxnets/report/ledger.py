@@ -47,8 +47,8 @@ class Gradients(NamedTuple):
 def gradients(trained: TrainedNetwork, data: Dataset) -> Gradients:
     """Both gradients of the run's own weights, on the first images of its training.
 
-    In bfloat16 autodiff differentiates the float32 network at the numbers of the forward pass by
-    hand (`oracle.both_loss_and_grads`).
+    With fewer digits than float64's, autodiff differentiates the float32 network at the numbers of
+    the forward pass by hand (`oracle.both_loss_and_grads`).
 
     Raises:
       UserError: There is not enough memory.
@@ -88,7 +88,7 @@ def _programs(trained: TrainedNetwork, dtype: str) -> list[Any]:
     def key() -> jax.Array:  # The default's random numbers take longer to compile.
         return jax.random.key(0, impl="rbg")
 
-    if dtype == "bfloat16":
+    if dtype != "float64":
         both = both_loss_and_grads(model, model, config.loss, "float32")
         return [lambda params, batch: list(both(params, batch, key())[1])]
     manual = manual_loss_and_grad(model, config.loss)

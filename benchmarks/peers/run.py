@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from benchmarks.peers.ways import DENSE, GROWING, INFERENCE, STARTING, TRAINING, Way
 from jaxnets.display import one_line
 from jaxnets.errors import interruptible
+from jaxnets.machine.platform import cpu_name
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PARTS = ("machine", "rate", "accuracy", "inference", "startup", "growth")
@@ -259,15 +260,7 @@ def facts() -> dict[str, Any]:
         except importlib.metadata.PackageNotFoundError:
             continue
     left_out = {way.name: way.missing for way in (*TRAINING, *INFERENCE) if way.missing}
-    machine = {"processor": _processor(), "cores": os.cpu_count(), "system": platform.system()}
+    machine = {"processor": cpu_name(), "cores": os.cpu_count(), "system": platform.system()}
     date = time.strftime("%Y-%m-%d", time.gmtime())
     found = {"machine": machine, "versions": versions, "date": date, "left_out": left_out}
     return {**found, "load": os.getloadavg()[0]}
-
-
-def _processor() -> str:
-    """The processor's name, where Linux tells it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()

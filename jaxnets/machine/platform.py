@@ -144,7 +144,7 @@ def surroundings(devices: Devices) -> dict[str, Any]:
         "device_platform": devices[0].platform,
         "device": describe(devices),
         "num_devices": len(devices),
-        "processor": _cpu_name() if on_cpu else devices[0].device_kind,
+        "processor": cpu_name() if on_cpu else devices[0].device_kind,
         "cores": _num_cores() if on_cpu else None,
     }
 
@@ -165,7 +165,7 @@ def _num_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
     """The CPU's name as in "AMD EPYC, cpu family 26, model 2, x86_64"."""
     machine = python_platform.machine()
     try:

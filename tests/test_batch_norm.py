@@ -131,7 +131,7 @@ def test_padding_has_no_gradient_and_changes_none():
 
 
 def test_folding_into_a_neighbour_keeps_the_logits_and_leaves_no_batch_norm():
-    for model in (small(), MODELS["cnn_bn"](hidden=(8,)), MODELS["cnn_tiny"]()):
+    for model in (small(), MODELS["cnn_bn"](), MODELS["cnn_tiny"]()):
         side = 8 if len(model.layers) == 5 else 28
         params = random_params(model, (side, side, 1))
         folded, arrays = fold(model, params)
@@ -241,7 +241,7 @@ def test_a_ragged_batch_on_four_devices_is_that_of_one(gradients, kind):
 @pytest.mark.parametrize("gradients", ["auto", "manual"])
 def test_a_saved_run_trains_on_to_the_same_bits(tmp_path, gradients):
     data = RNG.integers(0, 256, (60, 28, 28, 1), np.uint8), np.arange(60) % 3
-    settings = dict(hidden=(8,), schedule="constant", batch_size=16, gradients=gradients)
+    settings = dict(schedule="constant", batch_size=16, gradients=gradients)
     whole = jaxnets.Network("cnn_bn", data, epochs=2, **settings)
     whole.fit(verbose=0)
     half = jaxnets.Network("cnn_bn", data, epochs=1, **settings)

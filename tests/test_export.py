@@ -27,7 +27,7 @@ TINY = {  # What changes in each network; the large AlexNets see pictures of 63 
     "mlp": dict(hidden=(20,)),
     "mlp_handwritten": dict(hidden=(15,)),
     "cnn": dict(hidden=(16,)),
-    "cnn_bn": dict(hidden=(16,)),
+    "cnn_bn": {},
     "cnn_tiny": {},
     "alexnet_small": dict(input_size=28, normalize="imagenet"),
     "alexnet_small_bn": dict(input_size=28, normalize="imagenet"),

@@ -53,7 +53,7 @@ NETWORKS = {
     "mlp_sequential": dict(hidden=(9,), activation="softmax", loss="half_mse"),
     "mlp_handwritten": dict(hidden=(15,)),
     "cnn": dict(hidden=(16,)),
-    "cnn_bn": dict(hidden=(16,)),
+    "cnn_bn": {},
     "cnn_tiny": {},
 }
 

@@ -228,7 +228,7 @@ class Config(Options):
             if getattr(self, name) is not None and name not in recipe:
                 owners = [key for key, other in PRESETS.items() if name in other]
                 yield f"{name}: {model} has none (only for {', '.join(owners)})"
-        if model in ("cnn", "cnn_bn", "mlp_handwritten") and len(self.hidden or ()) != 1:
+        if model in ("cnn", "mlp_handwritten") and len(self.hidden or ()) != 1:
             yield f"hidden: {model} has one hidden layer, got {self.hidden}"
         if model in LARGE_ALEXNETS and (self.input_size or 0) < 63:
             numbers = f"from 63 to 1024 for {model}"

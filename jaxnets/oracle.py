@@ -29,7 +29,7 @@ from jaxnets.models.chain import Chain, with_precision
 from jaxnets.training.step import autodiff_loss_and_grad
 
 # The relative error at which a run ends.
-GRADIENT_TOLERANCE = {"float32": 128e-4, "float64": 1e-9, "bfloat16": 0.05, "mixed": 0.05}
+GRADIENT_TOLERANCE = {"float32": 1e-4, "float64": 1e-9, "bfloat16": 0.05, "mixed": 0.05}
 # An array smaller than this part of its layer's largest, in this gradient or in the run's first, is
 # compared with that part: it is a sum that cancels, or what is left when all is learned.
 FLOOR = 0.1

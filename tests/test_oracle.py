@@ -203,6 +203,22 @@ def test_a_run_ends_where_gradients_in_16_bits_disagree(monkeypatch, tiny, tiny_
 
 
 @pytest.mark.usefixtures("quick_steps")
+@pytest.mark.parametrize(("factor", "agree"), [(1 + 2e-5, True), (1 + 2e-4, False)])
+def test_a_run_in_float32_ends_at_an_error_of_a_ten_thousandth(
+    monkeypatch, tiny, tiny_preset, factor, agree
+):
+    def backward(cache, dz, **static):
+        d_params, dx = dense.dense_backward(cache, dz, **static)
+        return {**d_params, "kernel": factor * d_params["kernel"]}, dx
+
+    monkeypatch.setattr(dense, "DENSE", dense.DENSE._replace(backward=backward))
+    config = tiny_preset("mlp_functional", gradients="both", check_every=1)
+    found = pytest.raises(RunFailedError, match="gradients disagree at step 0: relative error 2.0")
+    with contextlib.nullcontext() if agree else found:
+        train_on(tiny, config)
+
+
+@pytest.mark.usefixtures("quick_steps")
 @pytest.mark.parametrize(
     "precision",
     [slow("float32"), slow("bfloat16"), slow("mixed")],

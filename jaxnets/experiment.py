@@ -66,7 +66,9 @@ class Experiment(Described):
         _check_data(config, data)
         parallel = parallel or create_parallel(config)
         size = config.batch_size or len(data.train)
-        loader = TrainLoader(data.train, size, config.seed, config.augment, config.steps_per_epoch)
+        augmented = config.epochs - config.clean_epochs if config.clean_epochs else np.inf
+        choices = config.seed, config.augment, config.steps_per_epoch, augmented
+        loader = TrainLoader(data.train, size, *choices)
         parallel.check_batch_size(size)
         steps = config.epochs * loader.steps
         schedule = create_schedule(config.schedule, config.learning_rate, steps)
@@ -75,7 +77,7 @@ class Experiment(Described):
         if size is not None or smoothing or set(names) - {"shift"}:
             from jaxnets.training.augment import augmentation
 
-            augment = augmentation(names, data, size, smoothing)
+            augment = augmentation(names, data, size, smoothing, augmented * loader.steps)
         model = create_model(config, data.num_classes)
         convolutions = has_layer(model, nn.Conv)
         parallel = Parallel(parallel.devices, parallel.kind, convolutions=convolutions)
@@ -84,10 +86,8 @@ class Experiment(Described):
 
             model = over_devices(model, parallel.axis_name)
         optimizer = optimizer_of(config, schedule, model)
-        loss_and_grad = make_loss_and_grad(config, as_trained(model, parallel))
-        return cls(
-            config, data, model, parallel, loader, schedule, optimizer, augment, loss_and_grad
-        )
+        gradient = make_loss_and_grad(config, as_trained(model, parallel))
+        return cls(config, data, model, parallel, loader, schedule, optimizer, augment, gradient)
 
     def init_state(self) -> TrainState:
         """The first parameters, drawn or read, and the optimizer's state, on the devices.

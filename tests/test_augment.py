@@ -293,9 +293,9 @@ def test_every_name_of_the_flag_is_known_to_the_step(tiny, tiny_preset):
 def test_a_step_draws_the_same_again_and_every_other_step_and_place_others(names):
     augment = all_of(*names.split(","))
     keys = [jax.random.fold_in(jax.random.key(0), step) for step in (0, 0, 1)]
-    first, again, later = (augment(key, a_batch(), 0) for key in keys)
+    first, again, later = (augment(key, 0, a_batch(), 0) for key in keys)
     assert_same(first, again)
-    for other in (later, augment(keys[0], a_batch(), 16)):
+    for other in (later, augment(keys[0], 0, a_batch(), 16)):
         assert np.abs(np.asarray(first.images) - np.asarray(other.images)).max() > 1e-3
     assert first.images.dtype == np.float32
 
@@ -313,27 +313,27 @@ def test_every_example_of_every_augmentation_has_a_key_of_its_own(monkeypatch):
         monkeypatch.setattr(module, name, show_all if name == "mixup" else show)
     augment = augmentation(ORDER, data_of(coloured(50)))
     nothing = a_batch()._replace(images=np.zeros((16, 0), np.uint32))
-    drawn = augment(jax.random.key(0), nothing, 0).images.reshape(-1, 2)
+    drawn = augment(jax.random.key(0), 0, nothing, 0).images.reshape(-1, 2)
     assert len(drawn) == len(np.unique(drawn, axis=0)) == 16 * len(ORDER)
 
 
 def test_an_augmentation_draws_alike_with_and_without_others():
     """A flip of a crop is the crop alone, mirrored where the flip alone mirrors."""
     key, batch = jax.random.key(3), a_batch()
-    flipped = np.asarray(all_of("flip")(key, batch, 0).images)
+    flipped = np.asarray(all_of("flip")(key, 0, batch, 0).images)
     mirrored = (flipped != to_float(batch.images)).any(axis=(1, 2, 3))
-    cropped = np.asarray(all_of("crop")(key, batch, 0).images)
-    both = np.asarray(all_of("crop", "flip")(key, batch, 0).images)
+    cropped = np.asarray(all_of("crop")(key, 0, batch, 0).images)
+    both = np.asarray(all_of("crop", "flip")(key, 0, batch, 0).images)
     expected = np.where(mirrored[:, None, None, None], cropped[:, :, ::-1], cropped)
     np.testing.assert_array_equal(both, expected)
 
 
 def test_the_devices_of_a_pmap_see_their_share_of_the_one_batch():
     augment, key, batch = all_of(*BUT_MIXUP.split(",")), jax.random.key(0), a_batch()
-    whole = np.asarray(augment(key, batch, 0).images)
+    whole = np.asarray(augment(key, 0, batch, 0).images)
     for first in range(0, 16, 2):
         share = jax.tree.map(lambda x, first=first: x[first : first + 2], batch)
-        ours = augment(key, share, first).images
+        ours = augment(key, 0, share, first).images
         np.testing.assert_allclose(ours, whole[first : first + 2], rtol=0, atol=1e-6)
 
 
@@ -408,7 +408,7 @@ def test_smooth_labels_give_pytorchs_loss(share):
     logits, labels = rng.standard_normal((6, 4), np.float32), np.array([0, 3, 1, 1, 2, 0], np.int32)
     smooth = module.with_smooth_labels(no_augmentation, share, 4)
     batch = Batch(np.zeros((6, 2, 2, 1), np.float32), labels, np.ones(6, np.float32))
-    smoothed = smooth(jax.random.key(0), batch, 0).labels
+    smoothed = smooth(jax.random.key(0), 0, batch, 0).labels
     np.testing.assert_allclose(smoothed.sum(axis=1), 1, rtol=1e-6)
     ours = np.asarray(cross_entropy(jnp.asarray(logits), smoothed))
     loss = torch.nn.CrossEntropyLoss(reduction="none", label_smoothing=share)
@@ -449,8 +449,53 @@ def test_every_step_augments_by_its_own_key_and_the_gradient_check_by_the_same()
     step = make_gradient_step(seen, augment=augment)
     for number in (0, 1):
         state = TrainState(jnp.int32(number), {}, (), key)
-        expected = augment(jax.random.fold_in(key, number), batch, 0)
+        expected = augment(jax.random.fold_in(key, number), number, batch, 0)
         assert_same(step(state, batch)[1], {"images": expected.images, "labels": expected.labels})
+
+
+# The last epochs
+
+
+@pytest.mark.parametrize("names", ["crop,flip", "mixup"])
+def test_from_a_step_on_images_are_the_middle_of_what_is_stored(names):
+    names, batch, key = names.split(","), a_batch(), jax.random.key(0)
+    until = quick_jit(augmentation(names, data_of(coloured(50)), 12, until=3))
+    always = quick_jit(augmentation(names, data_of(coloured(50)), 12))
+    assert_same(until(key, 2, batch, 0), always(key, 2, batch, 0))
+    labels = np.eye(3)[batch.labels] if names == ["mixup"] else batch.labels
+    middle = to_float(batch.images)[:, 2:14, 2:14]
+    for step in (3, 9):
+        assert_same(until(key, step, batch, 0), Batch(middle, labels, batch.mask))
+
+
+@pytest.mark.usefixtures("uniform_weights", "quick_steps")
+@pytest.mark.parametrize("names", ["shift", "flip", pytest.param("shift,flip,mixup", marks=SLOW)])
+@pytest.mark.parametrize("in_one_loop", [True, pytest.param(False, marks=SLOW)])
+def test_the_clean_epochs_are_those_of_a_run_without_augmentation(
+    pictures, monkeypatch, names, in_one_loop
+):
+    """A run of two epochs, and two experiments that train one of them each."""
+    if not in_one_loop:
+        monkeypatch.setattr(experiment, "prefers_scan", lambda model, parallel: False)
+    common = dict(hidden=(16,), loss="cross_entropy")
+    whole, _ = train_on(pictures, config_of("mlp", augment=names, clean_epochs=1, **common))
+    changed = Experiment.create(config_of("mlp", augment=names, **common), pictures)
+    plain = Experiment.create(config_of("mlp", **common), pictures)
+    state, _ = next(changed.epochs(loop.Checkpoint(changed.init_state())))
+    state, _ = next(plain.epochs(loop.Checkpoint(state)))
+    assert_close(whole.params, state.params, 1e-6)
+    augmented, _ = train_on(pictures, config_of("mlp", augment=names, **common))
+    kernel, other = (s.params["logits"]["kernel"] for s in (whole, augmented))
+    assert np.abs(kernel - other).max() > 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("uniform_weights", "quick_steps")
+def test_under_pmap_the_clean_epochs_are_those_of_one_device(pictures):
+    common = dict(hidden=(16,), augment="flip", clean_epochs=1)
+    one, _ = train_on(pictures, config_of("mlp", **common))
+    eight, _ = train_on(pictures, config_of("mlp", devices=8, parallel="pmap", **common))
+    assert_close(eight.params, one.params, 1e-5)
 
 
 # The flag

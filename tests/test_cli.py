@@ -21,7 +21,7 @@ from jaxnets.config.fields import Config, preset
 
 NUMERIC = [f.name for f in dataclasses.fields(Config) if re.search("int|float", str(f.type))]
 MAY_BE_ZERO = {"dropout", "gradient_tolerance", "label_smoothing", "momentum", "process_id", "seed"}
-MAY_BE_ZERO |= {"target_accuracy", "validation_size", "weight_decay"}
+MAY_BE_ZERO |= {"clean_epochs", "target_accuracy", "validation_size", "weight_decay"}
 NO_NUMBERS = ["", "ten", "nan", "inf", "-inf", "1e999", "1,,2", "0x10", "--seed=1"]
 ABSURD = ["-1", "-0.5", "1e99", "99999999999999999999"]
 

@@ -86,6 +86,10 @@ def test_a_dry_run_has_no_folder(flag, run_main):
     run_main("--dry_run", flag).assert_refused("dry_run exclude each other")
 
 
+def test_the_one_epoch_of_a_dry_run_augments_its_images():
+    assert preset("cnn_bn").clean_epochs > preset("cnn_bn", dry_run=True).clean_epochs == 0
+
+
 def test_the_set_of_a_dry_run_is_limited_only_where_no_limit_is_given(tiny_preset):
     sizes = [
         len(load_data(tiny_preset("softmax", dry_run=True, **changes)).train)

@@ -97,6 +97,7 @@ class Config(Options):
         "changes of images: shift (2 pixels), crop, flip, colour, pca, cutout, mixup, affine",
         metavar="NAME,...",
     )
+    clean_epochs: int = option(0, "last epochs, whose images are not augmented", (0, 10**5))
     limit: int | None = option(
         None, "number of training images to use, and of test images at most", COUNT, unset="all"
     )

@@ -54,7 +54,8 @@ PRESETS: dict[str, Recipe] = {
     "cnn": dict(recipe=None, hidden=(256,), activation="relu", dropout=0.3, augment="shift")
     | _ONE_CYCLE
     | dict(epochs=20, learning_rate=0.15, nesterov=True, weight_decay=1e-4),
-    "cnn_bn": dict(dropout=0.4, weight_decay=5e-4, epochs=22, label_smoothing=0.1) | _BATCH_NORM,
+    "cnn_bn": dict(dropout=0.4, weight_decay=5e-4, epochs=30, clean_epochs=3, label_smoothing=0.1)
+    | _BATCH_NORM,
     "cnn_tiny": dict(weight_decay=1e-4, epochs=20) | _BATCH_NORM,
     # The lecture has only the title. Krizhevsky et al. 2012: batch 128, momentum 0.9, decay 5e-4,
     # rate 0.01; two epochs and one cycle, which MNIST needs, instead of PAPER are ours.
@@ -77,7 +78,7 @@ def brought_by(recipe: Recipe, changes: Recipe) -> Recipe:
     if (optimizer := changes.get("optimizer", recipe["optimizer"])) != recipe["optimizer"]:
         brought |= dict(momentum=0.0, nesterov=False, learning_rate=KERAS_RATES.get(optimizer))
     if changes.get("dry_run"):
-        brought |= dict(epochs=1, search_epochs=1)
+        brought |= dict(epochs=1, search_epochs=1, clean_epochs=0)
     size, limit = brought.get("batch_size", recipe["batch_size"]), changes.get("limit")
     if size and isinstance(limit, int):
         brought["batch_size"] = max(1, min(size, limit))

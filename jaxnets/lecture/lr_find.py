@@ -98,7 +98,7 @@ def range_test(
       UserError: Not one step after the first ones gave a finite loss.
     """
     gradients = "manual" if config.gradients == "both" else config.gradients
-    unwatched: dict[str, Any] = dict(early_stopping=None, stop_at_target=False)
+    unwatched: dict[str, Any] = dict(early_stopping=None, stop_at_target=False, clean_epochs=0)
     config = dataclasses.replace(config, schedule="constant", gradients=gradients, **unwatched)
     data = dataclasses.replace(data, validation=data.train[:0])
     experiment = Experiment.create(config, data)

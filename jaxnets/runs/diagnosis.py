@@ -69,7 +69,7 @@ def find_bad_step(experiment: Experiment, checkpoint: Checkpoint, last_epoch: in
         if parallel.axis_name is not None:
             batch = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
         key = jax.random.fold_in(state.key, state.step)
-        images = experiment.augment(key, batch, 0).images
+        images = experiment.augment(key, state.step, batch, 0).images
         place = (
             first_bad_output(model, state.params, images, key)
             or (None if np.isfinite(loss) else "the loss of finite logits")

@@ -38,6 +38,7 @@ def augmentation(
     data: Dataset,
     input_size: int | None = None,
     label_smoothing: float = 0.0,
+    until: float = np.inf,
 ) -> Augment:
     """Composes augmentations, the crop to the network's input size and label smoothing.
 
@@ -47,9 +48,11 @@ def augmentation(
       input_size: The network's input size, to which larger pictures are cropped: at random if
         "crop" is among the names, else to the middle.
       label_smoothing: The share of each label that is spread over all classes, from 0 to 1.
+      until: The first step that changes no image at random.
 
     Returns:
-      (key, batch, first) -> batch, images float32; labels [B, K] float32 after mixup or smoothing.
+      (key, step, batch, first) -> batch, images float32; labels [B, K] float32 with mixup or
+      smoothing.
     """
     names = [name for name in ORDER if name in names]
     changes: dict[str, Callable] = {
@@ -61,7 +64,7 @@ def augmentation(
     if "pca" in names:
         changes["pca"] = partial(pca, components=jnp.asarray(principal_components(data)))
 
-    def augment(key: jax.Array, batch: Batch, first: Any) -> Batch:
+    def changed(key: jax.Array, batch: Batch, first: Any) -> Batch:
         places = first + jnp.arange(len(batch.labels))
         keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, STREAM), places)
 
@@ -80,6 +83,19 @@ def augmentation(
         batch = batch._replace(images=images)
         if "mixup" in names:
             batch = mixup(keys_of("mixup"), batch, data.num_classes)
+        return batch
+
+    def unchanged(key: jax.Array, batch: Batch, first: Any) -> Batch:
+        labels = jnp.asarray(batch.labels)
+        if "mixup" in names:
+            labels = probabilities_of(labels, data.num_classes, jnp.float32)
+        return batch._replace(images=to_float(center_crop(batch.images, input_size)), labels=labels)
+
+    def augment(key: jax.Array, step: Any, batch: Batch, first: Any) -> Batch:
+        if until == np.inf:
+            batch = changed(key, batch, first)
+        else:
+            batch = lax.cond(step < until, changed, unchanged, key, batch, first)
         # Else XLA fuses the network's first layer into this, and rounds as that is compiled: in
         # float64 the gradients of two programs then differed by 3e-8 (jax 0.12.0).
         return lax.optimization_barrier(batch) if names else batch
@@ -98,8 +114,8 @@ def with_smooth_labels(augment: Augment, share: float, num_classes: int) -> Augm
     Source: Szegedy et al. 2016, "Rethinking the Inception Architecture for Computer Vision".
     """
 
-    def smoothed(key: jax.Array, batch: Batch, first: Any) -> Batch:
-        batch = augment(key, batch, first)
+    def smoothed(key: jax.Array, step: Any, batch: Batch, first: Any) -> Batch:
+        batch = augment(key, step, batch, first)
         y = probabilities_of(jnp.asarray(batch.labels), num_classes, jnp.float32)
         return batch._replace(labels=(1 - share) * y + share / num_classes)
 

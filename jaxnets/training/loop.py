@@ -72,10 +72,9 @@ class TrainLoader:
     split: Split
     batch_size: int  # Examples a step; at most all of them.
     seed: int  # Draws the order and the shifts.
-    # Config.augment. Only "shift" happens here: on the host, or in a compiled loop on the device
-    # with the host's draws.
-    augment: str = "none"
+    augment: str = "none"  # Config.augment, of which only "shift" happens here, drawn on the host.
     steps_per_epoch: int | None = None  # None: an epoch is a pass over all examples.
+    augmented_epochs: float = np.inf  # Later epochs take the images as they are.
 
     def __post_init__(self):
         if self.batch_size > len(self.split):
@@ -106,11 +105,12 @@ class TrainLoader:
 
     def batches(self, start: int, stop: int, rows: slice) -> Iterator[Batch]:
         """The batches of a run's steps `start` to `stop`, each pass in an order of its own."""
+        augment = self.augment if start < self.augmented_epochs * self.steps else "none"
         while start < stop:
             number, first = divmod(start, self.steps_per_pass)
             count = min(stop - start, self.steps_per_pass - first)
             batches = train_batches(
-                self.split, self.batch_size, seed=self.seed, epoch=number, augment=self.augment,
+                self.split, self.batch_size, seed=self.seed, epoch=number, augment=augment,
                 start=first, rows=rows,
             )  # fmt: skip
             yield from itertools.islice(batches, count)

@@ -73,7 +73,7 @@ def scanned_epoch(
         first = epoch * loader.steps
         size, seed = loader.batch_size, loader.seed
         rows = order_of_steps(loader, first, first + loader.steps)
-        if "shift" in loader.augment.split(","):
+        if "shift" in loader.augment.split(",") and epoch < loader.augmented_epochs:
             steps = range(first, first + loader.steps)
             corners = [shift_corners(size, seed, *divmod(n, loader.steps_per_pass)) for n in steps]
             rows = (*rows, np.stack(corners))

@@ -25,8 +25,8 @@ Images = Any  # A NumPy array or a JAX array.
 Params = Any
 Sums = Any  # Metrics; in regression RegressionMetrics.
 LossAndGrad = Callable[[Params, Batch, jax.Array], tuple[Sums, Params]]
-# (the step's key, a batch, the place of its first row in the whole batch) -> the augmented batch
-Augment = Callable[[jax.Array, Batch, Any], Batch]
+# (the step's key and number, a batch, its first row's place in the whole one) -> the augmented one
+Augment = Callable[[jax.Array, Any, Batch, Any], Batch]
 
 # 1/255, which is 0.010101... in base 256, is cut in two. A byte times the first part is exact in 24
 # binary digits, and the sum is the correctly rounded quotient. XLA would multiply by the rounded
@@ -61,7 +61,7 @@ def to_float(images: Images) -> Images:
     return images * THREE_DIGITS + images * REST
 
 
-def no_augmentation(key: jax.Array, batch: Batch, first: Any) -> Batch:
+def no_augmentation(key: jax.Array, step: Any, batch: Batch, first: Any) -> Batch:
     """Returns the batch, its images as floats."""
     return batch._replace(images=to_float(batch.images))
 
@@ -136,9 +136,9 @@ def make_gradient_step(
     def gradient_step(state: TrainState, batch: Batch) -> tuple[Sums, Params]:
         key = jax.random.fold_in(state.key, state.step)
         if axis_name is None:
-            return loss_and_grad(state.params, augment(key, batch, 0), key)
+            return loss_and_grad(state.params, augment(key, state.step, batch, 0), key)
         device = lax.axis_index(axis_name)
-        batch = augment(key, batch, device * len(batch.labels))  # With keys folded from this one.
+        batch = augment(key, state.step, batch, device * len(batch.labels))
         key = jax.random.fold_in(key, device)  # Each device drops different units.
         return add_over(axis_name, loss_and_grad(state.params, batch, key))
 

@@ -26,7 +26,7 @@ def dropout_forward(key: Key[Array, ""], x: Numbers, *, rate: float) -> tuple[Nu
     """
     if not 0 <= rate <= 1:
         raise ValueError(f"rate: expected a probability between 0 and 1, got {rate}")
-    kept = jax.random.bernoulli(key, 1 - rate, x.shape)
+    kept = jax.random.bernoulli(key, 1 - rate, x.shape) if rate else jnp.ones(x.shape, bool)
     return _drop_and_scale(kept, x, rate), kept
 
 

@@ -8,6 +8,7 @@ convolutions takes 40 steps for an epoch. The ratios are medians over the rounds
 """
 
 import argparse
+import dataclasses
 import statistics
 import time
 
@@ -15,6 +16,7 @@ import flax.linen as nn
 import jax
 
 import jaxnets
+from jaxnets.experiment import create_model
 from jaxnets.models.chain import has_layer
 from jaxnets.training.loop import Checkpoint
 
@@ -30,8 +32,8 @@ def ratios(name: str, rounds: int) -> dict[str, list[float]]:
     for way in WAYS:
         settings = dict(gradients=way, epochs=rounds + 1, validation_size=0, latent_dims=None)
         config = jaxnets.preset(name, **settings)
-        if has_layer(jaxnets.Experiment.create(config, data).model, nn.Conv):
-            config = jaxnets.preset(name, **settings, steps_per_epoch=40)
+        if has_layer(create_model(config, data.num_classes), nn.Conv):
+            config = dataclasses.replace(config, steps_per_epoch=40)
         experiment = jaxnets.Experiment.create(config, data)
         epochs[way] = experiment.epochs(Checkpoint(experiment.init_state()))
         next(epochs[way])  # Compiles.

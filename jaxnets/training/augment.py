@@ -92,7 +92,7 @@ def augmentation(
         return batch._replace(images=to_float(center_crop(batch.images, input_size)), labels=labels)
 
     def augment(key: jax.Array, step: Any, batch: Batch, first: Any) -> Batch:
-        if until == np.inf:
+        if until == np.inf or not names:
             batch = changed(key, batch, first)
         else:
             batch = lax.cond(step < until, changed, unchanged, key, batch, first)

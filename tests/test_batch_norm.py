@@ -12,9 +12,11 @@ import pytest
 from conftest import random_params, shapes_of, slow
 
 import jaxnets
+from jaxnets.backprop import network
 from jaxnets.backprop.batch_norm import batch_norm_backward, batch_norm_forward
 from jaxnets.backprop.network import manual_loss_and_grad
-from jaxnets.backprop.rule import with_custom_vjp
+from jaxnets.backprop.relu import relu_backward
+from jaxnets.backprop.rule import rule_of, with_custom_vjp
 from jaxnets.config.fields import preset
 from jaxnets.data.batches import Batch
 from jaxnets.errors import UserError
@@ -252,3 +254,25 @@ def test_a_saved_run_trains_on_to_the_same_bits(tmp_path, gradients):
     chex.assert_trees_all_equal(whole.state.params, other.state.params)
     assert not np.array_equal(other.state.params["norm1"]["mean"], np.zeros(32))
     chex.assert_trees_all_equal(other.evaluate(), whole.evaluate())
+
+
+def test_by_hand_a_relu_behind_a_norm_keeps_x_and_a_students_relu_keeps_y(monkeypatch):
+    caches = []
+
+    def noted(rule):
+        return rule._replace(backward=lambda x, dy: caches.append(x) or relu_backward(x, dy))
+
+    def students(layer):
+        return noted(rule_of(layer)) if layer is nn.relu else rule_of(layer)
+
+    monkeypatch.setattr(network, "RELU_BEHIND_NORM", noted(network.RELU_BEHIND_NORM))
+    model = small()
+    batch = Batch(jnp.asarray(IMAGES), jnp.asarray(LABELS), jnp.ones(6))
+    params = jax.tree.map(jnp.asarray, random_params(model, IMAGES.shape[1:]))
+    for find_rule in (rule_of, students):
+        _, gradients = manual_loss_and_grad(model, "cross_entropy", find_rule)(params, batch, KEY)
+        _, expected = GRADIENTS["auto"](model)(params, batch, KEY)
+        chex.assert_trees_all_close(gradients, expected, rtol=1e-4, atol=1e-5)
+    x, y = caches
+    assert x.min() < 0
+    np.testing.assert_array_equal(y, np.maximum(x, 0))

@@ -620,3 +620,21 @@ def test_an_affine_map_is_scipys():
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
     same = module.warp(jnp.asarray(image), jnp.eye(2), jnp.zeros(2))
     np.testing.assert_allclose(same, image, rtol=0, atol=1e-6)
+
+
+def test_strokes_are_thickened_and_thinned_as_by_scipy():
+    ndimage = pytest.importorskip("scipy.ndimage")
+    image = np.random.default_rng(0).random((9, 7, 2), np.float32)
+    cross = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], bool)[..., None]
+    dilated, eroded = (
+        function(image, footprint=cross, mode="nearest")
+        for function in (ndimage.grey_dilation, ndimage.grey_erosion)
+    )
+    found, shares = np.asarray(many(module.strokes, image, 400)), []
+    for y in found:
+        end = dilated if y.sum() > image.sum() else eroded
+        u = np.vdot(y - image, end - image) / np.vdot(end - image, end - image)
+        np.testing.assert_allclose(y, image + u * (end - image), rtol=0, atol=1e-6)
+        shares.append(u if end is dilated else -u)
+    assert 0.45 < max(shares) <= 0.5 and -0.5 <= min(shares) < -0.45
+    assert abs(np.mean(shares)) < 0.06  # Four standard errors.

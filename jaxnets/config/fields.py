@@ -20,8 +20,8 @@ from jaxnets.config.recipes import (
 from jaxnets.errors import UserError, unknown
 
 NO_VALIDATION = "but no images are held back (--validation_size=N)"
-# The names of --augment (training/augment.py; shift: data/batches.py).
-AUGMENTATIONS = ("none", "shift", "crop", "flip", "colour", "pca", "cutout", "mixup", "affine")
+AUGMENTATIONS = ("none", "shift", "crop", "flip", "colour", "pca", "cutout", "mixup")
+AUGMENTATIONS += ("affine", "strokes")  # Of --augment (training/augment.py; shift: data/batches.py)
 TRACKERS = ("none", "tensorboard", "trackio", "wandb", "mlflow")  # Those of --track (tracking/).
 
 _PLACE = ("coordinator", "num_processes", "process_id")  # Which process of several this is.
@@ -94,7 +94,7 @@ class Config(Options):
     on_bad_image: str = option("skip", "report a broken picture, or end the run", ("skip", "fail"))
     augment: str = option(
         "none",
-        "changes of images: shift (2 pixels), crop, flip, colour, pca, cutout, mixup, affine",
+        "image changes: shift (2 pixels), crop, flip, colour, pca, cutout, mixup, affine, strokes",
         metavar="NAME,...",
     )
     clean_epochs: int = option(0, "last epochs, whose images are not augmented", (0, 10**5))

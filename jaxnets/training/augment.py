@@ -24,7 +24,7 @@ from jaxnets.training.step import Augment, to_float
 
 # Folded into the step's key, which dropout uses too, with the small numbers of devices and layers.
 STREAM = 0x61756721
-# The order in which they are applied. Each draws from keys of its own, whatever the others are.
+# The order in which they are applied, mixup last. Each draws from keys of its own.
 ORDER = ("crop", "flip", "colour", "pca", "cutout", "mixup", "affine", "strokes")
 
 JITTER = 0.4  # Of brightness, contrast and saturation.

@@ -301,18 +301,20 @@ def test_a_step_draws_the_same_again_and_every_other_step_and_place_others(names
 
 
 def test_every_example_of_every_augmentation_has_a_key_of_its_own(monkeypatch):
-    """All together; each is replaced by a function that appends its key to the "image"."""
+    """All together; each is replaced by a function that writes its key into its place."""
 
-    def show(key, image, **_):
-        return jnp.append(image, jax.random.key_data(key))
+    def show(key, image, place, **_):
+        return image.at[0, 0, place].set(jax.random.key_data(key))
 
-    def show_all(keys, batch, _):
-        return batch._replace(images=jax.vmap(show)(keys, batch.images))
+    def show_all(keys, batch, num_classes, place):
+        images = jax.vmap(functools.partial(show, place=place))(keys, batch.images)
+        return batch._replace(images=images, labels=jax.nn.one_hot(batch.labels, num_classes))
 
-    for name in ORDER:
-        monkeypatch.setattr(module, name, show_all if name == "mixup" else show)
+    for place, name in enumerate(ORDER):
+        shown = show_all if name == "mixup" else show
+        monkeypatch.setattr(module, name, functools.partial(shown, place=place))
     augment = augmentation(ORDER, data_of(coloured(50)))
-    nothing = a_batch()._replace(images=np.zeros((16, 0), np.uint32))
+    nothing = a_batch()._replace(images=np.zeros((16, 1, 1, len(ORDER), 2), np.uint32))
     drawn = augment(jax.random.key(0), 0, nothing, 0).images.reshape(-1, 2)
     assert len(drawn) == len(np.unique(drawn, axis=0)) == 16 * len(ORDER)
 

@@ -21,7 +21,7 @@ from jaxnets.errors import UserError, unknown
 
 NO_VALIDATION = "but no images are held back (--validation_size=N)"
 AUGMENTATIONS = ("none", "shift", "crop", "flip", "colour", "pca", "cutout", "mixup")
-AUGMENTATIONS += ("affine", "strokes")  # Of --augment (training/augment.py; shift: data/batches.py)
+AUGMENTATIONS += ("affine", "affine_wide", "strokes")  # training/augment.py, data/batches.py
 TRACKERS = ("none", "tensorboard", "trackio", "wandb", "mlflow")  # Those of --track (tracking/).
 
 _PLACE = ("coordinator", "num_processes", "process_id")  # Which process of several this is.
@@ -94,7 +94,7 @@ class Config(Options):
     on_bad_image: str = option("skip", "report a broken picture, or end the run", ("skip", "fail"))
     augment: str = option(
         "none",
-        "image changes: shift (2 pixels), crop, flip, colour, pca, cutout, mixup, affine, strokes",
+        "changes: shift, crop, flip, colour, pca, cutout, mixup, affine, affine_wide, strokes",
         metavar="NAME,...",
     )
     clean_epochs: int = option(0, "last epochs, whose images are not augmented", (0, 10**5))

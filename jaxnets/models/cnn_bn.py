@@ -1,17 +1,17 @@
 """Convolutional networks with batch norm: the most accurate one, and one with few parameters.
 
-`cnn_bn`: one pool, behind the first convolution; convolutions without padding shrink the rest to
-3x3 places, and no hidden layer follows. The batch norm comes last, so that a training step computes
-the first convolution, its ReLU and its pool as one layer (`backprop/conv_pool.py`).
+`cnn_bn`: one pool, behind the second convolution; convolutions without padding shrink the rest to
+4x4 places, and no hidden layer follows. The batch norm comes last, so that a training step computes
+the second convolution, its ReLU and its pool as one layer (`backprop/conv_pool.py`).
 
     image   [B, 28, 28, 1]
-    conv1   [B, 26, 26, 32]   3x3, no padding, ReLU
-    pool1   [B, 13, 13, 32]   2x2, max, batch norm
-    conv2   [B, 11, 11, 64]   3x3, no padding, ReLU, batch norm
-    conv3   [B,  9,  9, 64]   the same
-    conv4   [B,  7,  7, 64]   the same
-    conv5   [B,  5,  5, 96]   the same
-    conv6   [B,  3,  3, 96]   the same
+    conv1   [B, 26, 26, 16]   3x3, no padding, ReLU, batch norm
+    conv2   [B, 24, 24, 32]   3x3, no padding, ReLU
+    pool2   [B, 12, 12, 32]   2x2, max, batch norm
+    conv3   [B, 10, 10, 64]   3x3, no padding, ReLU, batch norm
+    conv4   [B,  8,  8, 64]   the same
+    conv5   [B,  6,  6, 64]   the same
+    conv6   [B,  4,  4, 96]   the same
     logits  [B, K]            dropout before it
 
 `cnn_tiny`: two convolutions before each pool see as much as a 5x5 one, and a fifth convolution
@@ -42,14 +42,14 @@ from jaxnets.models.layers import HE, MaxPool, flatten
 
 
 def cnn_bn(num_classes: int = 10, dropout: float = 0.4) -> Chain:
-    """Six convolutions with batch norm, a pool behind the first, dropout, and the logits."""
+    """Six convolutions with batch norm, a pool behind the second, dropout, and the logits."""
     return Chain(
         [
-            *_with_norm_last(1, 32, MaxPool(2, 2)),
-            *_with_norm_last(2, 64),
+            *_with_norm_last(1, 16),
+            *_with_norm_last(2, 32, MaxPool(2, 2)),
             *_with_norm_last(3, 64),
             *_with_norm_last(4, 64),
-            *_with_norm_last(5, 96),
+            *_with_norm_last(5, 64),
             *_with_norm_last(6, 96),
             flatten,
             nn.Dropout(dropout),

@@ -71,11 +71,14 @@ def augmentation(
         keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, STREAM), places)
 
         def changed(name: str, change: Callable, otherwise: Callable, x: Any) -> Any:
-            # XLA fuses nothing across a conditional. Else it computes x anew for each use of it
-            # (affine and strokes took 3.6 ms instead of 0.9 for 128 digits), and the images with
-            # the network's first layer, and rounds as that is compiled: the gradients by hand and
-            # of jax.grad then differed by 3e-8 in float64 (jax 0.10.2, 0.12.0).
             own = jax.vmap(jax.random.fold_in, (0, None))(keys, ORDER.index(name))
+            if until == np.inf and jax.default_backend() != "cpu":
+                # There the host would wait for the condition.
+                return lax.optimization_barrier(change(own, x))
+            # XLA fuses nothing across a conditional. Else, on the CPU, it computes x anew for each
+            # use of it (benchmarks/augment.py: affine and strokes take 3.1 instead of 0.8 ms), and
+            # the images with the network's first layer, and rounds as that is compiled: the
+            # gradients by hand and of jax.grad differed by 3e-8 in float64 (jax 0.10.2, 0.12.0).
             return lax.cond(step < until, change, lambda _, x: otherwise(x), own, x)
 
         # Windows are cut out of bytes, a quarter of the traffic.

@@ -150,12 +150,17 @@ def record_branches(layer: Layer, sides: list[jax.Array]) -> Layer:
 
 
 def _random_params(model: Chain, images: np.ndarray) -> Any:
-    """Kernels as He et al. 2015 draw them, and biases that are not 0."""
+    """Kernels as He et al. 2015 draw them, biases that are not 0, a batch norm's scales about 1.
+
+    With scales about 0, biases outweigh what the norm lets through. Then some units fire for hardly
+    any image, and the next norm divides their rounding by almost nothing.
+    """
     shapes = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
     rng = np.random.default_rng(1)
 
-    def draw(leaf: jax.ShapeDtypeStruct) -> np.ndarray:
-        scale = 0.1 if len(leaf.shape) == 1 else np.sqrt(2 / np.prod(leaf.shape[:-1]))
-        return np.float32(scale) * rng.standard_normal(leaf.shape, np.float32)
+    def draw(path: Any, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        spread = 0.1 if len(leaf.shape) == 1 else np.sqrt(2 / np.prod(leaf.shape[:-1]))
+        mean = path[-1].key in ("scale", "var")
+        return mean + np.float32(spread) * rng.standard_normal(leaf.shape, np.float32)
 
-    return jax.tree.map(draw, shapes)
+    return jax.tree_util.tree_map_with_path(draw, shapes)

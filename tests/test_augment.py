@@ -641,6 +641,32 @@ def test_an_affine_map_is_scipys():
     np.testing.assert_allclose(same, image, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("name", "degrees", "share"), [("affine", 10, 0.1), ("affine_wide", 15, 0.15)]
+)
+def test_an_affine_map_turns_scales_shears_and_moves_as_far_as_it_says(
+    name, degrees, share, monkeypatch
+):
+    """The matrix R [[1, k], [0, 1]] D is taken apart; 400 draws come near each limit."""
+    monkeypatch.setattr(module, "warp", lambda _, matrix, offset: jnp.c_[matrix, offset])
+    maps = np.asarray(many(getattr(module, name), np.zeros((4, 4, 1), np.float32), 400))
+    angles = np.arctan2(maps[:, 1, 0], maps[:, 0, 0])
+    cos, sin = np.cos(angles), np.sin(angles)
+    upright = np.moveaxis(np.array([[cos, sin], [-sin, cos]]), -1, 0) @ maps[:, :, :2]
+    np.testing.assert_allclose(upright[:, 1, 0], 0, atol=1e-6)
+    high, wide = upright[:, 0, 0], upright[:, 1, 1]
+    drawn = {
+        degrees: np.rad2deg(angles),
+        share: np.concatenate([1 / high - 1, 1 / wide - 1, upright[:, 0, 1] / wide]),
+        2: maps[:, :, 2].ravel(),
+    }
+    for limit, numbers in drawn.items():
+        for part in numbers.reshape(-1, 400):
+            assert 0.95 * limit < part.max() <= limit * (1 + 1e-5)
+            assert -limit * (1 + 1e-5) <= part.min() < -0.95 * limit
+            assert abs(part.mean()) < 0.12 * limit  # Four standard errors.
+
+
 def test_strokes_are_thickened_and_thinned_as_by_scipy():
     ndimage = pytest.importorskip("scipy.ndimage")
     image = np.random.default_rng(0).random((9, 7, 2), np.float32)

@@ -160,7 +160,7 @@ def _random_params(model: Chain, images: np.ndarray) -> Any:
 
     def draw(path: Any, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
         spread = 0.1 if len(leaf.shape) == 1 else np.sqrt(2 / np.prod(leaf.shape[:-1]))
-        mean = path[-1].key in ("scale", "var")
+        mean = 1.0 if path[-1].key in ("scale", "var") else 0.0
         return mean + np.float32(spread) * rng.standard_normal(leaf.shape, np.float32)
 
     return jax.tree_util.tree_map_with_path(draw, shapes)

@@ -95,7 +95,8 @@ def augmentation(
         batch = batch._replace(images=images)
         if "mixup" in names:
             mix = partial(mixup, num_classes=data.num_classes)
-            batch = changed("mixup", mix, partial(unmixed, num_classes=data.num_classes), batch)
+            unmixed = partial(with_probabilities, num_classes=data.num_classes)
+            batch = changed("mixup", mix, unmixed, batch)
         return batch
 
     if label_smoothing:
@@ -103,8 +104,8 @@ def augmentation(
     return augment
 
 
-def unmixed(batch: Batch, num_classes: int) -> Batch:
-    """The batch with its labels as probabilities [B, K], as `mixup` returns them."""
+def with_probabilities(batch: Batch, num_classes: int) -> Batch:
+    """The batch with its labels as probabilities [B, K] float32."""
     labels = probabilities_of(jnp.asarray(batch.labels), num_classes, jnp.float32)
     return batch._replace(labels=labels)
 
@@ -119,9 +120,8 @@ def with_smooth_labels(augment: Augment, share: float, num_classes: int) -> Augm
     """
 
     def smoothed(key: jax.Array, step: Any, batch: Batch, first: Any) -> Batch:
-        batch = augment(key, step, batch, first)
-        y = probabilities_of(jnp.asarray(batch.labels), num_classes, jnp.float32)
-        return batch._replace(labels=(1 - share) * y + share / num_classes)
+        batch = with_probabilities(augment(key, step, batch, first), num_classes)
+        return batch._replace(labels=(1 - share) * batch.labels + share / num_classes)
 
     return smoothed
 
@@ -229,9 +229,9 @@ def cutout(key: jax.Array, image: jax.Array) -> jax.Array:
 def affine(key: jax.Array, image: jax.Array, degrees: float = 10, share: float = 0.1) -> jax.Array:
     """Turns, scales, shears and moves an image, black moving in.
 
-    By up to so many degrees, the share of the height and of the width, the share and 2 pixels, all
-    uniform. Source: Simard et al. 2003, "Best practices for convolutional neural networks applied
-    to visual document analysis", section 2.
+    It turns by up to so many degrees, scales height and width by up to the share, shears by up to
+    the share and moves by up to 2 pixels, all uniform. Source: Simard et al. 2003, "Best practices
+    for convolutional neural networks applied to visual document analysis", section 2.
     """
     turn, high, wide, sheared, down, right = jax.random.uniform(key, (6,), jnp.float32, -1, 1)
     angle = jnp.deg2rad(degrees) * turn
@@ -243,7 +243,7 @@ def affine(key: jax.Array, image: jax.Array, degrees: float = 10, share: float =
 
 
 def affine_wide(key: jax.Array, image: jax.Array) -> jax.Array:
-    """The same by up to 15 degrees and 0.15, for other people's handwriting.
+    """Turns, scales and shears more than `affine`, for other people's handwriting.
 
     Source: Cireşan et al. 2010, "Deep big simple neural nets excel on handwritten digit
     recognition".
@@ -310,7 +310,7 @@ def mixup(keys: jax.Array, batch: Batch, num_classes: int) -> Batch:
 
         return jax.tree.map(mix, example, neighbour)
 
-    examples = batch.images, probabilities_of(batch.labels, num_classes, jnp.float32)
+    examples = batch.images, with_probabilities(batch, num_classes).labels
     before, real = jax.tree.map(lambda x: jnp.roll(x, 1, axis=0), (examples, batch.mask > 0))
     images, labels = jax.vmap(mixed)(keys, real, examples, before)
     return batch._replace(images=images, labels=labels)

@@ -2,6 +2,7 @@
 
 import ast
 import base64
+import inspect
 import json
 import re
 
@@ -13,6 +14,7 @@ from conftest import ROOT, slow
 
 import jaxnets
 from jaxnets.backprop.rule import all_rules
+from jaxnets.cli.language import words_of
 from jaxnets.errors import UserError
 from jaxnets.exercises import judge
 from jaxnets.exercises.bugs import BUGS
@@ -29,6 +31,7 @@ from jaxnets.exercises.new import imports_of, text_of
 from jaxnets.exercises.passes import Call, ResultError, gradients_of, run_source
 from jaxnets.exercises.rules import functions_of, parse_exercise, violation
 from jaxnets.gradcheck import mutants
+from jaxnets.training.step import make_train_step
 
 DENSE = """
 def dense_backward(cache, dz):
@@ -133,7 +136,7 @@ def test_a_new_exercise_is_judged_before_and_after_it_is_solved(run_command, tmp
     (row,) = json.loads(outcome.out)
     assert outcome.status == 1 and row["wrong"] == ['d_params["bias"]']
     hints = "\n".join(row["hints"])
-    assert "wrong in 4 of 6 settings" in hints and "0.25 times the right one" in hints
+    assert "wrong in 5 of 7 settings" in hints and "0.25 times the right one" in hints
     path.write_text(wrong.replace("mean", "sum"))
     outcome = run_command("gradcheck", "--mine=my_dense.py")
     assert (outcome.status, outcome.out) == (0, "dense_backward: passed\n")
@@ -274,6 +277,37 @@ def test_a_notebook_s_judge_takes_numpy_and_says_what_is_wrong():
         jaxnets.judge(softmax_backwards)
 
 
+def softmax_of_a_square(cache, dp):
+    axis = 0 if cache.shape[0] == cache.shape[-1] else -1
+    return cache * (dp - (dp * cache).sum(axis=axis, keepdims=True))
+
+
+def dropout_capped(cache, d_out, *, rate):
+    return jnp.where(cache, d_out / (1 - min(rate, 0.55)), 0)
+
+
+def dense_averaged_from_seven_on(cache, dz):
+    x, params = cache
+    d_params = {"kernel": x.T @ dz / (len(x) if len(x) >= 7 else 1)}
+    if "bias" in params:
+        d_params["bias"] = dz.sum(axis=0)
+    return d_params, dz @ params["kernel"].T
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "wrong"),
+    [
+        ("softmax", softmax_of_a_square, "dx"),
+        ("dropout", dropout_capped, "dx"),
+        ("dense", dense_averaged_from_seven_on, 'd_params["kernel"]'),
+    ],
+)
+def test_a_mistake_that_few_shapes_or_rates_show_is_found(name, function, wrong, monkeypatch):
+    monkeypatch.setattr(judge, "PRECISIONS", ("float64",))
+    function.__name__ = f"{name}_backward"
+    assert jaxnets.judge(function).wrong == (wrong,)
+
+
 PAGE = (ROOT / "docs" / "exercises.md").read_text("utf-8")
 ANSWERS = (ROOT / "docs" / "exercises-answers.md").read_text("utf-8")
 PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -313,6 +347,29 @@ def test_every_hint_and_answer_is_folded_on_the_other_page():
         (text,) = (text for title, text in folds if title == name)
         for question in sheet.questions:
             assert f"| {question.name} | `{question.answer}` | {question.hint} |" in text
+
+
+def defined_in(path):
+    tree = ast.parse(path.read_text("utf-8"))
+    return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+
+
+def test_every_file_and_function_that_a_hint_or_an_answer_names_exists():
+    package, texts = ROOT / "jaxnets", words_of("zh", "exercises")
+    everywhere = set().union(*map(defined_in, package.rglob("*.py")))
+    chinese = (ROOT / "docs" / "zh" / "exercises-answers.md").read_text("utf-8")
+    said = [text for bug in BUGS.values() for text in (bug.hint, bug.question)]
+    said += [texts(text) for text in said] + re.findall("<details>.*?</details>", ANSWERS, re.S)
+    said += re.findall("<details>.*?</details>", chinese, re.S)
+    named = 0
+    for text in said:
+        files = [package / name for name in re.findall(r"`([\w/]+\.py)`", text)]
+        functions = set(re.findall(r"`([a-z]+(?:_[a-z]+)+)`", text))
+        assert functions <= (set().union(*map(defined_in, files)) if files else everywhere), text
+        named += len(files) + len(functions)
+    assert named >= 4 * 7
+    # What the first bug's hint says of the function that it names.
+    assert "g / count" in inspect.getsource(make_train_step)
 
 
 def test_the_chinese_answers_are_the_same_answers():

@@ -85,7 +85,7 @@ DENSE = LayerRule(
     backward=dense_backward,
     plain=_plain_dense,
     settings=[
-        *(_setting(*sizes) for sizes in [(4, 5, 3), (6, 3, 7), (4, 4, 4), (1, 1, 1)]),
+        *(_setting(*sizes) for sizes in [(4, 5, 3), (6, 3, 7), (4, 4, 4), (1, 1, 1), (9, 2, 5)]),
         Setting((5, 6), {"kernel": (6, 2)}),
         _setting(2, 3, WIDE),
     ],

@@ -49,7 +49,14 @@ DROPOUT = LayerRule(
     plain=lambda key, x, rate: nn.Dropout(rate, deterministic=False).apply({}, x, rng=key),
     settings=[
         Setting(x, static={"rate": rate})
-        for x, rate in [((6, 8), 0.5), ((2, 3, 3, 2), 0.1), ((5,), 0.0), ((4, 4), 1.0)]
+        for x, rate in [
+            ((6, 8), 0.5),
+            ((2, 3, 3, 2), 0.1),
+            ((5,), 0.0),
+            ((4, 4), 1.0),
+            ((6, 6), 0.6),
+            ((9, 8), 0.9),
+        ]
     ],
     inputs=("key", "x"),
     static=lambda layer: {"rate": layer.rate},

@@ -163,4 +163,5 @@ SCORES = [
     *map(Setting, [(4, 5), (1, 3), (3, 1)]),
     Setting((3, 4), numbers="equal"),
     Setting((5, 4), numbers="huge"),
+    Setting((4, 4)),  # A sum over the wrong axis has the right shape.
 ]

@@ -19,7 +19,7 @@ BUGS = {
         1,
         5,
         "Loss functions are averaged over a batch. So why does the check refuse an average here?",
-        "Search `backprop/losses.py` for the place where 1/B stands already.",
+        "Search `training/step.py` for 1/B: `make_train_step` divides by the batch already.",
     ),
     "bug2": Bug(
         "dense_bias_as_mean",

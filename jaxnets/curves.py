@@ -52,7 +52,7 @@ def _curves(records: Sequence[dict[str, Any]], name: str, left: int) -> str:
         return start + (end - start) * (epoch - first) / max(last - first, 1)
 
     def y(value: float) -> float:
-        return bottom - (bottom - TOP) * (value - low) / ((high - low) or 1.0)
+        return bottom - (bottom - TOP) * ((value - low) / ((high - low) or 1.0))
 
     drawn = [
         f'<path d="M{start} {TOP}V{bottom}H{end}" fill="none" stroke="#888"/>',

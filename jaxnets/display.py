@@ -137,6 +137,15 @@ def show(text: str, stream: Any = None) -> None:
     print(text, file=stream, flush=True)
 
 
+def four_digits(value: float) -> str:
+    """A loss in four digits, however large.
+
+    >>> four_digits(0.0123), four_digits(288646502)
+    ('0.0123', '2.886e+08')
+    """
+    return f"{value:.4f}" if not abs(value) >= 1e4 else f"{value:.3e}"
+
+
 def width_of(text: str) -> int:
     r"""How many columns of a terminal a text takes.
 

@@ -2,6 +2,8 @@
 
 from typing import Any, overload
 
+from jaxnets.display import four_digits
+
 # Keras' names of the columns.
 KERAS = {
     "loss": "train_loss",
@@ -62,7 +64,7 @@ class History(list[dict[str, Any]]):
 
     def __repr__(self) -> str:
         last = {name: values[-1] for name, values in self.history.items()}
-        texts = [f"{name}={value:.4f}" for name, value in last.items()]
+        texts = [f"{name}={four_digits(value)}" for name, value in last.items()]
         return f"History({', '.join([f'epochs={len(self)}', *texts])})"
 
     def _repr_html_(self) -> str:

@@ -25,7 +25,7 @@ ROOMS = {
     "config": "display errors",
     "data": "display errors system",
     "models": "display errors",
-    "history": "curves errors",
+    "history": "curves display errors",
     "losses": "",
     "metrics": "display losses regression_metrics",
     "regression_metrics": "display",

@@ -174,6 +174,13 @@ def test_sums_over_many_batches_are_exact():
     assert total.loss == pytest.approx(0.4 / 2**34, rel=1e-12)
 
 
+def test_a_sum_of_losses_beyond_the_largest_number_is_not_finite():
+    batch = Metrics(np.float64(1e308), np.int64(1), np.int64(1), np.zeros((2, 2)), np.int64(1))
+    once = loop.accumulate_metrics(None, batch, "step 1")
+    with pytest.raises(loop.NonFiniteLossError, match="the loss of step 2 is inf"):
+        loop.accumulate_metrics(once, batch, "step 2")
+
+
 # Metrics of regression
 
 

@@ -16,8 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import assert_close, quick_jit, random_params, read_json
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
+from jaxnets.curves import to_svg
 from jaxnets.data.load import load_dataset
 from jaxnets.experiment import Experiment, optimizer_of
 from jaxnets.losses import LOSSES
@@ -25,6 +28,7 @@ from jaxnets.models.chain import with_precision
 from jaxnets.report import axes, build, charts, evaluation, figures, ledger, passes, svg, words
 from jaxnets.report.run_facts import read_run
 from jaxnets.runs.resume import load_checkpoint
+from jaxnets.runs.sparkline import loss_line
 
 ENGLISH = words.Words("en")
 MARKUP = '<img src=x onerror="alert(1)">&\x07</text></svg><script>alert(2)</script>'
@@ -520,6 +524,18 @@ def test_curves_of_strange_numbers_are_drawn():
     series = [charts.Series("a", [1, 2, 3, 4, 5], values, 0), charts.Series("b", [1.0], [None], 1)]
     figure = charts.curves("x", "title", "alt", series, x_label="epoch")
     assert "nan" not in figure.inline() and "inf" not in figure.inline()
+
+
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=4))
+@pytest.mark.parametrize("log", [None, False])
+def test_curves_of_any_finite_numbers_are_drawn(log, values):
+    series = [charts.Series("a", [1, 2, 3, 4][: len(values)], values, 0)]
+    html = charts.curves("x", "title", "alt", series, x_label="epoch", log=log).inline()
+    assert "nan" not in html and "inf" not in html
+    records = [
+        {"epoch": e, "train_loss": abs(x), "validation_loss": None} for e, x in enumerate(values)
+    ]
+    assert not re.search("nan|inf", to_svg(records) + loss_line(records, 80))
 
 
 def test_many_classes_and_epochs_stay_small(tiny):

@@ -8,6 +8,7 @@ import platform
 import re
 import subprocess
 import sys
+import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,14 +25,21 @@ from conftest import (
     slow,
     write_idx_folder,
 )
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from jaxnets.config.fields import Config, preset
 from jaxnets.data.load import load_dataset
+from jaxnets.errors import RunFailedError
 from jaxnets.experiment import Experiment
+from jaxnets.report.figures import learning_figures
+from jaxnets.report.run_facts import read_run
+from jaxnets.report.words import Words
 from jaxnets.runs.replica import ReplicaRunFolder
 from jaxnets.runs.resume import from_json
 from jaxnets.runs.run_folder import CONFIG, SEARCH, RunFolder, make_folder
+from jaxnets.runs.terminal import ends_in_one_line
 
 RECORD = [
     "epoch", "step", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy",
@@ -209,6 +217,46 @@ def test_a_run_without_its_history_is_refused(train_tiny, tmp_path, content):
         else ("expected a line for each of the 2 epochs before the checkpoint of step 10, found ")
     )
     outcome.assert_refused(f"{run / 'metrics.jsonl'}: {found}")
+
+
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
+RECORDS = st.fixed_dictionaries(
+    {name: st.integers(1, 2**63 - 1) for name in ("epoch", "step")}
+    | {name: FINITE for name in RECORD[2:]}
+    | {name: FINITE | st.none() for name in RECORD if name.startswith("validation")}
+)
+
+
+@given(st.lists(RECORDS, max_size=3))
+def test_whatever_a_run_writes_is_read_back_bit_by_bit(written):
+    with tempfile.TemporaryDirectory() as path:
+        folder = RunFolder(Path(path))
+        (folder.path / "metrics.jsonl").touch()
+        for record in written:
+            folder.log(record)
+        assert repr(folder.records()) == repr(written)  # By repr -0.0 is another number than 0.0.
+
+
+def test_a_run_with_a_huge_loss_is_finished_resumed_and_read(train_tiny, tmp_path):
+    flags = ["--hidden=16,16", "--loss=cross_entropy", "--learning_rate=1e4"]
+    assert train_tiny("mlp", *flags).status == 0
+    assert train_tiny("mlp", "--resume", "--epochs=3").status == 0
+    losses = [record["train_loss"] for record in records(tmp_path / "run")]
+    assert len(losses) == 3 and losses[0] > 2**63
+    read = read_run(str(tmp_path / "run"), Words("en"))
+    assert (read.column("train_loss"), read.missing) == (losses, [])
+    assert learning_figures([read], Words("en"), "")
+
+
+@pytest.mark.parametrize("beside", ["run-2", "other"])
+def test_an_error_in_a_folder_beside_the_run_has_its_own_message(tmp_path, beside):
+    full = OSError(errno.ENOSPC, "full", str(tmp_path / beside / "file"))
+    with pytest.raises(OSError, match="full") as raised, ends_in_one_line(tmp_path / "run", False):
+        raise full
+    assert raised.value is full
+    inside = OSError(errno.ENOSPC, "full", str(tmp_path / "run" / "file"))
+    with pytest.raises(RunFailedError, match="resume"), ends_in_one_line(tmp_path / "run", False):
+        raise inside
 
 
 @pytest.mark.usefixtures("quick_steps")

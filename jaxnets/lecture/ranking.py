@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from jaxnets.display import table
+from jaxnets.display import four_digits, table
 from jaxnets.figure import create_figure
 from jaxnets.lecture.results import finite
 from jaxnets.lecture.search import Search
@@ -99,7 +99,7 @@ def to_text(search: Search) -> str:
     ranks = ranking(search)
     rows = [["", "validation accuracy", "    loss", "winner's lead", "     p"]]
     for rank in ranks:
-        row = [rank.name, f"{rank.accuracy:.4f} ± {rank.deviation:7.4f}", f"{rank.loss:.4f}"]
+        row = [rank.name, f"{rank.accuracy:.4f} ± {rank.deviation:7.4f}", four_digits(rank.loss)]
         if rank is not ranks[0]:
             row += [f"{rank.lead:.4f}", f"{rank.p:.2g}"]
         rows.append([cell.replace("nan", "  -") for cell in row])

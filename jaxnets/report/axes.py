@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+LARGEST = 1e300  # Larger numbers stand at the edge: a margin around them would overflow.
 LOG_RANGE = 30  # From this ratio on, positive numbers stand on a logarithmic axis.
 
 
@@ -17,7 +18,7 @@ class Axis(NamedTuple):
     log: bool = False
 
     def __call__(self, value: float) -> float:
-        low, high, x = self.low, self.high, value
+        low, high, x = self.low, self.high, _within(value)
         if self.log:
             low, high, x = (math.log(max(v, 1e-300)) for v in (low, high, x))
         return self.start + (self.end - self.start) * (x - low) / ((high - low) or 1.0)
@@ -48,7 +49,7 @@ class Axis(NamedTuple):
 
 def axis_of(values: Sequence[float], start: float, end: float, *, log: bool | None = None) -> Axis:
     """An axis that the values fill; it does not begin at 0, so that differences show."""
-    low, high = min(values, default=0.0), max(values, default=1.0)
+    low, high = _within(min(values, default=0.0)), _within(max(values, default=1.0))
     if log is None:
         log = low > 0 and high / low > LOG_RANGE
     if log:
@@ -56,6 +57,10 @@ def axis_of(values: Sequence[float], start: float, end: float, *, log: bool | No
     margin = 0.06 * (high - low) or abs(high) * 0.05 or 1.0
     lowest = 0.0 if low >= 0 else -math.inf  # A loss is never below it.
     return Axis(max(low - margin, lowest), high + margin, start, end)
+
+
+def _within(value: float) -> float:
+    return max(-LARGEST, min(value, LARGEST))
 
 
 def _round_up(step: float) -> float:

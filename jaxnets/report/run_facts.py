@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,8 +12,6 @@ from jaxnets.report.words import Words
 from jaxnets.runs.run import load_data
 from jaxnets.runs.run_folder import CONFIG, RESULT, RunFolder
 from jaxnets.serving.trained import TrainedNetwork, load_network
-
-LARGEST = 1e300  # Larger numbers overflow where an axis gets a margin.
 
 
 @dataclasses.dataclass
@@ -49,7 +48,7 @@ def number_in(values: dict[str, Any], name: str) -> float | None:
     value = values.get(name)
     if isinstance(value, int | float) and not isinstance(value, bool):
         with contextlib.suppress(OverflowError):  # A whole number has any number of digits.
-            if abs(value := float(value)) < LARGEST:
+            if math.isfinite(value := float(value)):
                 return value
     return None
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import math
 import os
 import sys
 from collections.abc import Iterator
@@ -180,13 +179,11 @@ def _is_record(record: Any) -> bool:
         return False
     if len(record) > MAX_FIELDS or any(isinstance(x, list | dict) for x in record.values()):
         return False
-    names = ["epoch", "step", "seconds", "train_loss", "train_accuracy", "validation_accuracy"]
-    if record["validation_accuracy"] is None:  # Without validation images.
-        names.pop()
-    loss = record.get("validation_loss")  # That of large logits may be infinite.
-    if loss is not None and loss not in (math.inf, -math.inf):
-        names.append("validation_loss")
+    names = ["seconds", "train_loss", "train_accuracy"]
+    # Null without validation images; the loss may be missing, too.
+    names += [n for n in ("validation_accuracy", "validation_loss") if record.get(n) is not None]
+    counts: list[Any] = [record.get(name) for name in ("epoch", "step")]
     numbers: list[Any] = [record.get(name) for name in names]
-    return all(type(n) is int for n in numbers[:2]) and all(
-        type(n) in (int, float) and abs(n) < 2**63 for n in numbers
+    return all(type(n) is int and abs(n) < 2**63 for n in counts) and all(
+        type(n) in (int, float) and abs(n) <= sys.float_info.max for n in numbers
     )

@@ -17,7 +17,17 @@ import numpy as np
 from tqdm import tqdm
 
 from jaxnets.config.fields import Config
-from jaxnets.display import PICTURES, REPORT, RESUME, columns, paint, printable, program, short_path
+from jaxnets.display import (
+    PICTURES,
+    REPORT,
+    RESUME,
+    columns,
+    four_digits,
+    paint,
+    printable,
+    program,
+    short_path,
+)
 from jaxnets.errors import RunFailedError, StoppedError, on_interrupt
 from jaxnets.metrics import Metrics
 from jaxnets.training.loop import Checkpoint, Interrupted, TrainLoader
@@ -108,15 +118,6 @@ def fitting(parts: Sequence[tuple[int, str]], width: int) -> str:
     return line
 
 
-def number(value: float) -> str:
-    """A loss in four digits, however large.
-
-    >>> number(0.0123), number(288646502)
-    ('0.0123', '2.886e+08')
-    """
-    return f"{value:.4f}" if not abs(value) >= 1e4 else f"{value:.3e}"
-
-
 class Progress(contextlib.AbstractContextManager):
     """A line an epoch, and a bar over all images of a run, on stderr if that is a terminal."""
 
@@ -143,7 +144,7 @@ class Progress(contextlib.AbstractContextManager):
         if not self._bar.disable:
             parts = [
                 (2, f"epoch {self._epoch + 1}/{self._epochs}"),
-                (5, f"loss {number(metrics.loss)}"),
+                (5, f"loss {four_digits(metrics.loss)}"),
                 (4, f"acc {metrics.accuracy:.4f}"),
                 (3, f"gradient error {self._error:.1e}" if self._error else ""),
                 (1, f"{self._bar.format_dict['rate'] or 0:,.0f} images/s"),
@@ -171,12 +172,12 @@ class Progress(contextlib.AbstractContextManager):
             accuracy = "accuracy" if long else "acc"
             parts = [
                 (9, f"epoch {record['epoch']:{len(str(self._epochs))}d}/{self._epochs}"),
-                (7, f"loss {number(record['train_loss'])}"),
+                (7, f"loss {four_digits(record['train_loss'])}"),
                 (6, f"{accuracy} {record['train_accuracy']:.4f}"),
             ]
             if record["validation_loss"] is not None:
                 validation, of_it = ("validation", "") if long else ("val", "val ")
-                parts.append((2, f"{validation} loss {number(record['validation_loss'])}"))
+                parts.append((2, f"{validation} loss {four_digits(record['validation_loss'])}"))
                 validated = f"{of_it}{accuracy} {record['validation_accuracy']:.4f}"
                 parts.append((8, validated))
             if self._error:
@@ -194,7 +195,7 @@ class Progress(contextlib.AbstractContextManager):
         return before + paint(text, "green") + after if best and text else line
 
     def test_line(self, test: Metrics) -> str:
-        return f"test loss {test.loss:.4f}  accuracy {test.accuracy:.4f}"
+        return f"test loss {four_digits(test.loss)}  accuracy {test.accuracy:.4f}"
 
     def __exit__(self, *exception) -> None:
         with _outliving_the_terminal():
@@ -220,7 +221,7 @@ def ends_in_one_line(folder: Path, dry_run: bool) -> Iterator[None]:
         raise RunFailedError(f"stdout has no reader any more; {hint}") from None
     except OSError as error:
         # A full disk, say. What is wrong outside the run folder has its own message.
-        if not str(error.filename).startswith(str(folder)):
+        if not Path(str(error.filename)).is_relative_to(folder):
             raise
         raise RunFailedError(f"{error.filename}: {error.strerror}; {hint}") from error
 

@@ -7,6 +7,8 @@ counts them.
 from collections.abc import Sequence
 from typing import Any
 
+from jaxnets.display import four_digits
+
 
 def why_stopped(
     history: Sequence[dict[str, Any]], patience: int | None = None, target: float | None = None
@@ -39,6 +41,6 @@ def why_stopped(
     best = min(validated, key=lambda record: record["validation_loss"], default=None)
     if patience is None or best is None or history[-1]["epoch"] - best["epoch"] < patience:
         return None
-    lowest = f"{best['validation_loss']:.4f} of epoch {best['epoch']}"
+    lowest = f"{four_digits(best['validation_loss'])} of epoch {best['epoch']}"
     epochs = "1 epoch" if patience == 1 else f"{patience} epochs"
     return f"stopped early: no validation loss below the {lowest} in {epochs}"

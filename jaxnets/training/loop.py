@@ -171,8 +171,11 @@ def stepped_epoch(
 def accumulate_metrics(total: Metrics | None, metrics: Metrics, where: str) -> Metrics:
     """Adds a batch's metrics on the host, in 64 bits: an epoch's sums are exact there."""
     metrics = on_host(metrics)
+    if total is not None:
+        with np.errstate(over="ignore"):  # Of losses near the largest number of 64 bits.
+            metrics = jax.tree.map(np.add, total, metrics)
     check_finite(metrics.loss_sum, where)
-    return metrics if total is None else jax.tree.map(np.add, total, metrics)
+    return metrics
 
 
 def on_host(metrics: Metrics) -> Metrics:

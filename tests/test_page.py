@@ -68,7 +68,7 @@ def trained(model, class_names: Sequence[str] = "0123456789", **changes) -> Trai
 
 def run_javascript(page: build.Files, program: str, data=None):
     """What a program prints that follows the page's files, as JSON; `data` is its DATA."""
-    names = ("run.js", "network.js", "image.js", "digit.js")
+    names = ("run.js", "network.js", "sums.js", "image.js", "digit.js")
     parts = [page[name][1].decode() for name in names]
     text = "\n".join([*parts, f"const DATA = {json.dumps(data)};", program])
     outcome = node(["-"], return_completed_process=True, input=text, text=True, capture_output=True)
@@ -143,6 +143,37 @@ def test_both_passes_are_those_of_autodiff(model, mnist, float64):
             assert {key for key in mine if mine[key]} == set(theirs)
             for key, gradient in theirs.items():
                 assert_close(read(mine[key]), gradient[n].ravel(), 1e-4)
+
+
+# Names of wrong backward passes in page_verdicts.js.
+RELU = {"no mask", "the gradient's mask"}
+POOL = {"a tie goes to the last", "a tie goes to all", "a tie is shared"}
+CONV = {"half a bias", "a kernel a thousandth too large", "a flipped dX"}
+
+
+@pytest.mark.parametrize(
+    ("model", "wrong"),
+    [
+        ("softmax", set()),
+        ("mlp", RELU),
+        ("mlp_functional", {"no 1 - y"}),
+        ("mlp_sequential", set()),
+        ("cnn_tiny", RELU | POOL | CONV),
+        pytest.param("cnn", RELU | POOL | CONV, marks=pytest.mark.slow),
+    ],
+)
+def test_no_right_gradient_is_called_wrong_and_no_wrong_one_right(model, wrong, mnist):
+    """On the black ground all numbers of a pool's window are equal."""
+    rng = np.random.default_rng(0)
+    images, labels = mnist.test.images.astype(np.float64), mnist.test.labels
+    places = rng.random(60 if model == "cnn" else 20).tolist()
+    given = [[images[n].ravel().tolist(), int(labels[n]), places] for n in (0, 1)]
+    page = build.page_files(folded(trained(model, **NETWORKS[model])))
+    program = (ROOT / "tests" / "page_verdicts.js").read_text(encoding="utf-8")
+    found = run_javascript(page, program, given)
+    assert not found["missed"]
+    assert wrong <= {name for name, counts in found["verdicts"].items() if counts["differ"]}
+    assert (found["verdicts"]["right"]["kink"] > 20) == (wrong >= POOL)
 
 
 FILTERS = """
@@ -552,6 +583,21 @@ def test_a_checked_gradient_agrees_with_the_central_difference(page, layer, view
     page.evaluate(f"showCell({layer}, '{view}', {index}, mapOf({layer}, '{view}'))")
     page.click("#check")
     assert text_of(page, "#check-result").startswith("They agree: "), text_of(page, "#cell")
+
+
+@pytest.mark.slow
+@needs_browser
+def test_a_kink_is_named_in_both_languages(page):
+    draw(page, "7")
+    page.click("#labels label:nth-child(3) input")
+    kink = "checkDerivative(state, { n: 0, array: 'value', index }, d).verdict === 'kink'"
+    index = page.evaluate(f"state.back.d[0].findIndex((d, index) => {kink})")
+    page.evaluate(f"showCell(0, 'dx', {index}, mapOf(0, 'dx'))")
+    page.click("#check")
+    assert text_of(page, "#check-result").startswith("Within ε lies a kink: ")
+    page.click("#language")
+    assert text_of(page, "#check-result").startswith("ε 以内有折点：")
+    page.click("#language")
 
 
 @pytest.mark.slow

@@ -98,20 +98,16 @@ function renderCheck(found) {
     place.append(button);
     return;
   }
-  const { epsilon, above, below, central, left, right } = centralDifference(state, found.check);
-  const size = Math.max(Math.abs(central), Math.abs(found.value)), apart = Math.abs(central - found.value);
-  const difference = size === 0 ? 0 : apart / size;
-  const kink = Math.abs(left - right) > 0.05 * Math.max(Math.abs(left), Math.abs(right), 1e-9);
+  const { epsilon, above, below, central, left, right, difference, verdict } =
+    checkDerivative(state, found.check, found.value);
   const rows = linesTable([["L(v + ε)", above], ["L(v − ε)", below], [say("central"), central], [say("derived"), found.value]]);
   const [lossAbove, lossBelow] = rows.querySelectorAll("td"); // Four digits would show no difference.
   lossAbove.textContent = above.toPrecision(12);
   lossBelow.textContent = below.toPrecision(12);
-  const good = difference < 1e-4 || apart < 1e-9;
-  const verdict = kink && !good ? say("kink", { left: digits(left), right: digits(right) })
-    : say(good ? "agree" : "differ", { difference: digits(difference) });
+  const text = say(verdict, { left: digits(left), right: digits(right), difference: digits(difference) });
   place.append(
-    element("p", { text: say("checkText", { epsilon: digits(epsilon).replace("1.000·", "") }) }), rows,
-    element("p", { id: "check-result", tabindex: -1, className: good ? "good" : "bad", text: verdict }));
+    element("p", { text: say("checkText", { epsilon }) }), rows,
+    element("p", { id: "check-result", tabindex: -1, className: verdict === "differ" ? "bad" : "good", text }));
 }
 
 function initCell() {

@@ -44,6 +44,8 @@ function product(sizes) {
 }
 
 // ---- Layers: forward(layer, x) → {y, cache};  backward(layer, x, y, cache, dy) → {dx, ...} ----
+// A layer that chooses among numbers has held(x, y, cache), too: its output at x with the choices of
+// the pass that gave y and the cache. It has no kinks.
 
 const same = (layer, shape) => shape;
 
@@ -58,7 +60,12 @@ const KINDS = {
     forward: (layer, x) => ({ y: x }),
     backward: (layer, x, y, cache, dy) => ({ dx: dy }),
   },
-  relu: { outShape: same, forward: reluForward, backward: reluBackward },
+  relu: {
+    outShape: same,
+    forward: reluForward,
+    backward: reluBackward,
+    held: (x, y) => x.map((value, n) => (y[n] > 0 ? value : 0)),
+  },
   sigmoid: { outShape: same, forward: sigmoidForward, backward: sigmoidBackward },
   softmax: { outShape: same, forward: softmaxForward, backward: softmaxBackward },
   dense: { outShape: (layer) => [layer.shapes.kernel[1]], forward: denseForward, backward: denseBackward },
@@ -80,6 +87,7 @@ const KINDS = {
       [Math.floor((height - window) / stride) + 1, Math.floor((width - window) / stride) + 1, channels],
     forward: maxPoolForward,
     backward: maxPoolBackward,
+    held: (x, y, winners) => y.map((_, n) => x[winners[n]]),
   },
 };
 
@@ -267,13 +275,17 @@ function maxPoolBackward(layer, x, y, winners, dy) {
  *
  * values[0] is the picture and values[n + 1] the output of layer n; the last one is the logits.
  * With `from` and `before`, the passes through the layers before `from` are taken from `before`.
+ * If `held`, ReLUs and pools choose what they chose in `before`.
  */
-function forward(network, image, from = 0, before = null) {
+function forward(network, image, from = 0, before = null, held = false) {
   const values = before ? before.values.slice(0, from + 1) : [image];
   const caches = before ? before.caches.slice(0, from) : [];
   values[from] = image;
   for (let n = from; n < network.layers.length; n++) {
-    const layer = network.layers[n], { y, cache } = KINDS[layer.kind].forward(layer, values[n]);
+    const layer = network.layers[n], kind = KINDS[layer.kind];
+    const { y, cache } = held && kind.held
+      ? { y: kind.held(values[n], before.values[n + 1], before.caches[n]) }
+      : kind.forward(layer, values[n]);
     values.push(y);
     caches.push(cache);
   }

@@ -273,7 +273,7 @@ class Network(Described):
         if (path / CONFIG).exists() and not overwrite:
             raise UserError(f"{path} holds a run; net.save(DIR, overwrite=True) replaces it")
         test = self.evaluate() if self._finished else None
-        with RunFolder.create(str(path), self.config.model, overwrite=overwrite) as folder:
+        with RunFolder.replace(str(path), self.config.model, overwrite=overwrite) as folder:
             write_config(folder, self.experiment, inputs_sha256(self.experiment))
             run = Run(self.experiment, folder, Processes(), checkpoint.state)
             run.checkpoint = checkpoint
@@ -284,7 +284,7 @@ class Network(Described):
                 folder.finish(run.result(test))
                 if self.config.weights_only:
                     keep_weights_only(folder, checkpoint.state.params)
-        return folder.path
+        return path.resolve()
 
 
 load = Network.load

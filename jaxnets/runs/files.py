@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from io import BufferedWriter
@@ -39,6 +40,46 @@ def replacing(path: Path) -> Iterator[BufferedWriter]:
         finally:
             with contextlib.suppress(OSError):  # The error that came first says more.
                 partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Yields where to write a new folder, which takes the path's place if the block raises nothing.
+
+    It is PATH.partial/new. After the block PATH becomes PATH.partial/old, and the new one PATH.
+    A process that ends between these two renames leaves both whole: see `end_replacing`.
+    """
+    beside = _beside(path)
+    mkdir(beside)
+    with locked(beside):
+        end_replacing(path)
+        for left in beside.iterdir():  # By a process that was killed.
+            shutil.rmtree(left)
+        try:
+            yield beside / "new"
+        except BaseException:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise
+        if path.exists():
+            path.rename(beside / "old")
+        else:
+            (beside / "old").mkdir()  # Says that the new one is whole.
+        end_replacing(path)
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def end_replacing(path: Path) -> None:
+    """Renames the new folder where a process ended between the renames of `replacing_folder`."""
+    beside = _beside(path)
+    if (beside / "old").exists() and not path.exists():
+        with contextlib.suppress(FileNotFoundError):  # Another process has just done it.
+            (beside / "new").rename(path)
+        sync_folder(beside)
+        sync_folder(path.parent)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(path.name + ".partial")
 
 
 def mkdir(path: Path, *, exist_ok: bool = True) -> None:
@@ -90,6 +131,8 @@ def lock(folder: Path) -> int | None:
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not (folder.exists() and os.path.samefile(descriptor, folder)):
+                raise BlockingIOError  # Another process had it, and has removed it.
             return descriptor
         except OSError as error:
             os.close(descriptor)

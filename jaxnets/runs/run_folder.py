@@ -72,19 +72,7 @@ class RunFolder:
         folder.lock()
         with contextlib.ExitStack() as stack, _writing(path):
             stack.enter_context(folder)  # Its lock is released if the folder is refused.
-            found = sorted(os.listdir(path))  # Under the lock: another may have begun in between.
-            ours = (CONFIG, SEARCH, METRICS, CHECKPOINTS, RESULT, TRACKING, REPORT)
-            others = [name for name in found if name.removesuffix(".partial") not in ours]
-            if others:
-                raise UserError(f"workdir: expected an empty folder, {path} holds {others[0]}")
-            begun = [name for name in found if not name.endswith(".partial")]
-            if begun == [METRICS] and not (path / METRICS).stat().st_size:
-                begun = []  # A process ended before its run began.
-            if begun and not overwrite:
-                raise UserError(
-                    f"workdir: {path} already holds a run; --overwrite replaces it, "
-                    "--resume continues it"
-                )
+            found = _replaceable(path, overwrite)  # Under the lock: another may just have begun.
             if CONFIG in found:  # First: what a crash leaves of the old run must not pass for one.
                 found.remove(CONFIG)
                 (path / CONFIG).unlink()
@@ -97,9 +85,26 @@ class RunFolder:
         return folder
 
     @classmethod
+    @contextlib.contextmanager
+    def replace(cls, workdir: str, model: str, *, overwrite: bool) -> Iterator["RunFolder"]:
+        """Yields a new folder, which takes the place of workdir when the block has filled it.
+
+        Until then the run in workdir stays as it is. Raises UserError as `create` does.
+        """
+        path = _place(workdir)
+        with contextlib.ExitStack() as stack, _writing(path):
+            if path.exists():
+                stack.enter_context(files.locked(path))
+                _replaceable(path, overwrite)
+            new = stack.enter_context(files.replacing_folder(path))
+            with cls.create(str(new), model) as folder:
+                yield folder
+
+    @classmethod
     def open(cls, workdir: str) -> "RunFolder":
         """Finds a run, whose folder may be untrusted; UserError if it is missing or holds links."""
         path = Path(os.path.expanduser(workdir))
+        _place(workdir)
         if not (path / CONFIG).is_file():
             raise UserError(f"workdir: expected a run folder, found no {CONFIG} in {path}")
         path = path.resolve()
@@ -275,7 +280,7 @@ def make_folder(workdir: str | None, name: str) -> Path:
     process gets the same.
     """
     if workdir:
-        path = Path(os.path.expanduser(workdir))
+        path = _place(workdir)
         with _writing(path):
             files.mkdir(path)
             return path.resolve()
@@ -290,6 +295,31 @@ def make_folder(workdir: str | None, name: str) -> Path:
             except FileExistsError:
                 number += 1
                 path = RUNS / f"{first}-{number}"
+
+
+def _place(workdir: str) -> Path:
+    """Where a run's folder is, without links; what a crash left beside it is put there."""
+    path = Path(os.path.realpath(os.path.expanduser(workdir)))
+    with _writing(path):
+        files.end_replacing(path)
+    return path
+
+
+def _replaceable(path: Path, overwrite: bool) -> list[str]:
+    """The names in a folder; UserError if it holds a run (without overwrite) or other files."""
+    found = sorted(os.listdir(path))
+    ours = (CONFIG, SEARCH, METRICS, CHECKPOINTS, RESULT, TRACKING, REPORT)
+    others = [name for name in found if name.removesuffix(".partial") not in ours]
+    if others:
+        raise UserError(f"workdir: expected an empty folder, {path} holds {others[0]}")
+    begun = [name for name in found if not name.endswith(".partial")]
+    if begun == [METRICS] and not (path / METRICS).stat().st_size:
+        begun = []  # A process ended before its run began.
+    if begun and not overwrite:
+        raise UserError(
+            f"workdir: {path} already holds a run; overwrite replaces it, resume continues it"
+        )
+    return found
 
 
 @contextlib.contextmanager

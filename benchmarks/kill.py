@@ -38,7 +38,7 @@ import trustme
 from idx_files import idx_bytes
 from PIL import Image
 
-TIMES = ("seconds", "data_seconds", "images_per_second")
+TIMES = ("seconds", "data_seconds", "validation_seconds", "images_per_second")
 WRITING, ANY, STARTING = "while it writes", "at any time", "while it starts"
 MOST = 20  # Kills of one run: it must come to its end some time.
 DOWNLOAD = """

@@ -10,6 +10,7 @@ True
 
 import dataclasses
 import functools
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, Self
 
@@ -139,10 +140,12 @@ class Experiment(Described):
         run_epoch = self._compile_epoch(callbacks or Callbacks())
         for epoch in range(int(start.state.step) // self.loader.steps, self.config.epochs):
             end = run_epoch(start, epoch)
-            state, trained, validation = end.state, end.metrics, None
+            state, trained, validation, seconds = end.state, end.metrics, None, None
             assert trained is not None  # A split has an example at least.
             if len(self.data.validation):
+                started = time.perf_counter()
                 validation = self.evaluate(state.params, self.data.validation, ten_crop=False)
+                seconds = time.perf_counter() - started
             record = {
                 "epoch": epoch + 1,
                 "step": int(state.step),
@@ -151,6 +154,7 @@ class Experiment(Described):
                 "learning_rate": float(np.asarray(self.schedule(int(state.step) - 1))),
                 "seconds": end.seconds,
                 "data_seconds": end.data_seconds,
+                "validation_seconds": seconds,
                 "images_per_second": int(trained.count) / end.seconds,
             }
             if self.config.schedule == "plateau":

@@ -193,7 +193,7 @@ def records(folder: Path) -> list[dict[str, Any]]:
 
 def history(folder: Path) -> list[dict[str, Any]]:
     """A run's records without their times."""
-    times = {"seconds", "data_seconds", "images_per_second"}
+    times = {"seconds", "data_seconds", "validation_seconds", "images_per_second"}
     return [{k: v for k, v in record.items() if k not in times} for record in records(folder)]
 
 

@@ -285,7 +285,8 @@ def test_output_into_a_pipe_is_a_few_plain_lines(finished_run):
     assert re.fullmatch(r"test loss \d\.\d{4}  accuracy \d\.\d{4}", test)
     result = json.loads((finished_run.folder / "result.json").read_text())
     wrong = round(50 * (1 - result["test_accuracy"]))
-    assert re.fullmatch(rf"{wrong} of 50 test images are wrong; trained in \d+\.\d s", ending)
+    times = r"trained in \d+\.\d s, validated in \d+\.\d s"
+    assert re.fullmatch(f"{wrong} of 50 test images are wrong; {times}", ending)
     assert folder == f"run folder: {finished_run.folder}"
     assert re.fullmatch(rf"its report: \S+( -m jaxnets)? report {finished_run.folder}", report)
     assert re.fullmatch(

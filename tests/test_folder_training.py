@@ -223,6 +223,23 @@ def test_data_seconds_are_those_that_the_step_waited(tiny, tiny_preset, monkeypa
     assert record["data_seconds"] == 20 * making
 
 
+def test_validation_seconds_are_those_of_the_evaluation(tiny, tiny_preset, monkeypatch):
+    now = 0.0
+
+    def read():
+        nonlocal now
+        now += 5.0
+
+    clock = SimpleNamespace(perf_counter=lambda: now)
+    monkeypatch.setattr(experiment, "time", clock)
+    monkeypatch.setattr(loop, "time", clock)
+    validation = Split(Slow(tiny.validation.images, read), tiny.validation.labels)
+    ours = Experiment.create(
+        tiny_preset("softmax", epochs=2), dataclasses.replace(tiny, validation=validation)
+    )
+    assert [record["validation_seconds"] for record in ours.train()[1]] == [5.0, 5.0]
+
+
 @pytest.mark.usefixtures("quick_steps")
 def test_what_fails_in_the_thread_ends_the_run(tiny, tiny_preset):
     def read():

@@ -11,11 +11,13 @@ from conftest import quick_jit
 from scipy.special import softmax
 
 from jaxnets.backprop.rule import rule_of
+from jaxnets.data.batches import eval_batches
 from jaxnets.experiment import Experiment
 from jaxnets.losses import LOSSES
 from jaxnets.metrics import Metrics, metric_of
 from jaxnets.regression_metrics import RegressionMetrics
 from jaxnets.training import loop
+from jaxnets.training.parallel import Parallel
 
 cross_entropy, mse, _, squared_error = map(jax.jit, LOSSES.values())
 
@@ -260,3 +262,29 @@ def test_an_evaluation_counts_every_example_once(tiny, tiny_preset, monkeypatch,
     assert metrics.accuracy == expected.accuracy
     assert metrics.loss == pytest.approx(expected.loss, rel=1e-6)
     np.testing.assert_array_equal(metrics.confusion, expected.confusion)
+
+
+@pytest.mark.usefixtures("quick_steps")
+@pytest.mark.parametrize(("devices", "images", "size"), [(1, 50, 50), (8, 3, 8), (8, 50, 56)])
+def test_a_small_split_is_not_padded_to_a_large_batch(
+    tiny, tiny_preset, monkeypatch, devices, images, size
+):
+    sizes = []
+
+    def padded(split, batch_size, rows):
+        sizes.append(batch_size)
+        return eval_batches(split, max(batch_size, least), rows)
+
+    monkeypatch.setattr(loop, "eval_batches", padded)
+    config = tiny_preset("mlp_sequential", devices=devices, loss="cross_entropy")
+    experiment, split = Experiment.create(config, tiny), tiny.test[np.arange(images)]
+    params = experiment.init_state().params
+    monkeypatch.setattr(Parallel, "rows", lambda *_: slice(None))
+    least = 0
+    small = experiment.evaluate(params, split)
+    least = loop.EVAL_BATCH_SIZE
+    large = experiment.evaluate(params, split)
+    assert sizes == [size, size]
+    assert small.loss == pytest.approx(large.loss, rel=1e-6)
+    for name in ("correct", "top5_correct", "confusion", "count"):
+        np.testing.assert_array_equal(getattr(small, name), getattr(large, name))

@@ -34,7 +34,7 @@ def trained(tiny_preset):
 
 
 def without_times(records):
-    times = {"seconds", "data_seconds", "images_per_second"}
+    times = {"seconds", "data_seconds", "validation_seconds", "images_per_second"}
     return [{k: v for k, v in record.items() if k not in times} for record in records]
 
 

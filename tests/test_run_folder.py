@@ -43,12 +43,12 @@ from jaxnets.runs.terminal import ends_in_one_line
 
 RECORD = [
     "epoch", "step", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy",
-    "learning_rate", "seconds", "data_seconds", "images_per_second",
+    "learning_rate", "seconds", "data_seconds", "validation_seconds", "images_per_second",
 ]  # fmt: skip
 RESULT = [
-    "model", "dataset", "num_params", "epochs", "steps", "seconds", "train_loss",
-    "validation_accuracy", "test_loss", "test_accuracy", "test_top5_accuracy", "test_count",
-    "gradients", "num_devices", "platform", "params_sha256",
+    "model", "dataset", "num_params", "epochs", "steps", "seconds", "validation_seconds",
+    "train_loss", "validation_accuracy", "test_loss", "test_accuracy", "test_top5_accuracy",
+    "test_count", "gradients", "num_devices", "platform", "params_sha256",
 ]  # fmt: skip
 
 
@@ -104,6 +104,7 @@ def test_metrics_jsonl_has_one_record_an_epoch_and_result_json_agrees_with_them(
         "train_loss": history[-1]["train_loss"],
         "validation_accuracy": history[-1]["validation_accuracy"],
         "seconds": pytest.approx(sum(record["seconds"] for record in history)),
+        "validation_seconds": pytest.approx(sum(r["validation_seconds"] for r in history)),
     }  # fmt: skip
     assert {key: result[key] for key in expected} == expected
     assert f"accuracy {result['test_accuracy']:.4f}" in finished_run.outcome.out
@@ -269,7 +270,7 @@ def test_a_record_has_the_learning_rate_of_its_last_step_and_validation_only_of_
     expected = [0.25 * (1 + np.cos(np.pi * (5 * epoch - 1) / 20)) for epoch in (1, 2, 3, 4)]
     assert [record["learning_rate"] for record in history] == pytest.approx(expected, rel=1e-5)
     for record in history:
-        assert (record["validation_loss"], record["validation_accuracy"]) == (None, None)
+        assert [record[name] for name in RECORD if name.startswith("validation")] == [None] * 3
 
 
 def test_a_folder_that_holds_a_run_is_kept_without_overwrite(train_tiny, tmp_path):

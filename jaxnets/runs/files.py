@@ -223,8 +223,9 @@ def _is_record(record: Any) -> bool:
     if len(record) > MAX_FIELDS or any(isinstance(x, list | dict) for x in record.values()):
         return False
     names = ["seconds", "train_loss", "train_accuracy"]
-    # Null without validation images; the loss may be missing, too.
-    names += [n for n in ("validation_accuracy", "validation_loss") if record.get(n) is not None]
+    # Null without validation images; the last two may be missing, too.
+    optional = ("validation_accuracy", "validation_loss", "validation_seconds")
+    names += [name for name in optional if record.get(name) is not None]
     counts: list[Any] = [record.get(name) for name in ("epoch", "step")]
     numbers: list[Any] = [record.get(name) for name in names]
     return all(type(n) is int and abs(n) < 2**63 for n in counts) and all(

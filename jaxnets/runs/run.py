@@ -226,13 +226,15 @@ class Run:
         """What result.json holds."""
         history, config = self.folder.records(), self.config
         state, devices = self.checkpoint.state, self.experiment.parallel.devices
+        trained, validated = terminal.seconds_of(history)
         return {
             "model": config.model,
             "dataset": self.experiment.data.name,
             "num_params": num_params(state.params),
             "epochs": history[-1]["epoch"],
             "steps": int(state.step),
-            "seconds": sum(record["seconds"] for record in history),
+            "seconds": trained,
+            "validation_seconds": validated,
             "train_loss": history[-1]["train_loss"],
             "validation_accuracy": history[-1]["validation_accuracy"],
             "test_loss": test.loss,

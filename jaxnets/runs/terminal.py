@@ -70,13 +70,21 @@ def large_folder_note(state: TrainState, config: Config) -> str:
     )
 
 
+def seconds_of(records: Sequence[Any]) -> tuple[float, float]:
+    """How long all epochs of a run trained and validated."""
+    names = ("seconds", "validation_seconds")  # An older version wrote the first alone.
+    trained, validated = (sum(record.get(name) or 0.0 for record in records) for name in names)
+    return trained, validated
+
+
 def ending(
     test: Metrics, names: Sequence[str], config: Config, where: str, records: Sequence[Any]
 ) -> str:
     """What a run says last: mistakes, time, its folder `where` and commands to use it."""
     wrong, count = int(test.count - test.correct), int(test.count)
-    seconds = sum(record["seconds"] for record in records)
-    line = f"{wrong:,} of {count:,} test images are wrong; trained in {duration(seconds)}\n"
+    trained, validated = seconds_of(records)
+    line = f"{wrong:,} of {count:,} test images are wrong; trained in {duration(trained)}"
+    line += f", validated in {duration(validated)}\n" if validated else "\n"
     if sys.stdout.isatty():
         from jaxnets.runs.sparkline import loss_line
 

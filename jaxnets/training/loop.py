@@ -21,7 +21,7 @@ from jaxnets.training.step import TrainState, TrainStep
 
 # Steps that are dispatched ahead of the last result: enough to keep a device busy.
 IN_FLIGHT = 2
-EVAL_BATCH_SIZE = 512
+EVAL_BATCH_SIZE = 512  # At most.
 
 
 class NonFiniteLossError(RunFailedError):
@@ -197,11 +197,13 @@ def evaluate(
 ) -> Metrics:
     """The metrics of every example of a split, which has at least one.
 
-    The eval_step (params, batch) -> metrics is compiled by parallel.compile. If it makes several
+    The eval_step (params, batch) -> metrics is compiled by parallel.compile. A batch has at most
+    the examples of the split, rounded up to the devices' number. If the eval_step makes several
     views of an example, a batch has that many times fewer examples.
     """
     count = len(parallel.devices)
-    batch_size = -(-EVAL_BATCH_SIZE // (views * count)) * count
+    examples = min(-(-EVAL_BATCH_SIZE // views), len(split))
+    batch_size = -(-examples // count) * count
     total = None
     batches = eval_batches(split, batch_size, parallel.rows(batch_size))
     with contextlib.closing(prefetch(batches)) as ready:

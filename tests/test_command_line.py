@@ -61,6 +61,14 @@ def test_what_is_clear_is_taken(given, meant):
         ("--output_dir=x", "did you mean --workdir?"),
         ("--verbose", "unknown flag --verbose; a run always shows its progress"),
         ("--save=x", "every run is saved, --workdir=FOLDER says where"),
+        ("--wandb", "did you mean --track=wandb?"),
+        ("--tensorboard=logs", "did you mean --track=tensorboard?"),
+        ("--plot", "jaxnets report RUN draws the curves"),
+        ("--draw", "jaxnets page RUN"),
+        ("--runs", "jaxnets report RUN"),
+        ("--models", "did you mean --model=NAME"),
+        ("--patience=3", "patience: expected schedule plateau with it, got one_cycle; early_stop"),
+        ("--early_stopping=2 --patience=5", "patience: expected schedule plateau with it"),
         ("--model=LeNet-5", 'unknown model "LeNet-5"; did you mean --model=cnn? (known: '),
         ("--model=resnet50", "; --model=alexnet_small and --model=alexnet are the deepest (known"),
         ("--model=lstm", "; every network takes pictures, --model=cnn above all (known: "),
@@ -103,6 +111,14 @@ def test_far_names_are_no_suggestion(run_main):
         ("Predikt", 'did you mean "predict"?'),
         ("cnn", "did you mean summary --model=cnn?"),
         ("sweep", "did you mean search?"),
+        ("list", "jaxnets report RUN shows one or several"),
+        ("--Runs", "jaxnets report RUN shows one or several"),
+        ("models", "summary --model=NAME shows one of softmax, "),
+        ("datasets", "train --dataset=NAME takes mnist, "),
+        ("draw", "did you mean page (to draw digits) or summary --draw=FILE"),
+        ("plot", "did you mean report?"),
+        ("wandb", "did you mean train --track=wandb?"),
+        ("--tensorboard", "did you mean train --track=tensorboard?"),
         ("summary cnn", "did you mean --model=cnn?"),
         ("compare --model=cnn", "did you mean --models?"),
         ("predict runs/cnn", "got only runs/cnn: jaxnets predict RUN IMAGE... (--help explains)"),
@@ -141,8 +157,8 @@ def test_every_answer_names_flags_and_values_that_exist():
     flags = {field.name: field for kind in kinds for field in kind.__dataclass_fields__.values()}
     assert set(guesses.NAMES.values()) | set(ALIASES.values()) <= {*flags, "version"}
     assert not set(ALIASES) & set(flags)
-    # train.py has neither --output, a flag of commands that write a file, nor abtest's --alpha.
-    others = set(flags) - {"output", "alpha"}
+    # train.py has none of these flags of other commands.
+    others = set(flags) - {"output", "alpha", "plot", "draw", "runs", "models", "datasets"}
     assert not (set(guesses.NAMES) | set(guesses.SENTENCES)) & others
     assert not set(guesses.COMMANDS) & set(COMMANDS)
     known = {value for field in flags.values() for value in field.metadata.get("allowed", ())}

@@ -156,7 +156,8 @@ def test_an_interrupted_plateau_continues_where_it_was(
 
 def test_before_its_first_drop_a_plateau_is_a_constant(tiny, tiny_preset):
     configs = [
-        tiny_preset("softmax", schedule=name, patience=100) for name in ("plateau", "constant")
+        tiny_preset("softmax", schedule="plateau", patience=100),
+        tiny_preset("softmax", schedule="constant"),
     ]
     params = [Experiment.create(config, tiny).train()[0].params for config in configs]
     jax.tree.map(np.testing.assert_array_equal, *params)

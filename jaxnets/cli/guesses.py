@@ -2,11 +2,15 @@
 
 from collections.abc import Collection
 
+from jaxnets.config.fields import TRACKERS
 from jaxnets.config.guesses import NAMES
 from jaxnets.config.recipes import PRESETS
 from jaxnets.errors import did_you_mean, same_name
 
 TESTED = "every run ends with a test, result.json holds it"
+RUNS = "each folder in runs/ is a run, jaxnets report RUN shows one or several"
+
+DATASETS = ("mnist", "fashion_mnist", "kmnist", "cifar10", "cifar100")
 
 # Those that have no counterpart.
 SENTENCES = dict(
@@ -26,12 +30,19 @@ SENTENCES |= dict.fromkeys(
 )
 SENTENCES |= dict.fromkeys(("workers", "num_workers"), "pictures are decoded on all cores")
 SENTENCES |= dict.fromkeys(("evaluate", "test"), TESTED)
+SENTENCES |= {name: f"did you mean --track={name}?" for name in TRACKERS[1:]}
+SENTENCES |= dict.fromkeys(("plot", "curves"), "jaxnets report RUN draws the curves")
+SENTENCES |= dict.fromkeys(("draw", "page"), "jaxnets page RUN writes a page to draw digits on")
+SENTENCES |= dict.fromkeys(("list", "runs"), RUNS)
+SENTENCES |= dict.fromkeys(
+    ("list_models", "models"), "did you mean --model=NAME (--help lists them)?"
+)
+SENTENCES |= dict.fromkeys(("list_datasets", "datasets"), "did you mean --dataset=NAME?")
 
 COMMANDS = dict(
     fit="did you mean train?",
     info="did you mean summary or devices?",
     show="did you mean summary?",
-    plot="docs/colab.ipynb draws what was learnt, metrics.jsonl holds the curves",
     resume="did you mean train --resume?",
     gpu="did you mean devices?",
     check="did you mean gradcheck?",
@@ -39,6 +50,17 @@ COMMANDS = dict(
     version="did you mean --version?",
 )
 COMMANDS |= dict.fromkeys(("eval", "evaluate", "test"), TESTED)
+COMMANDS |= dict.fromkeys(("plot", "curves"), "did you mean report?")
+COMMANDS |= dict.fromkeys(("list", "ls", "runs", "history"), RUNS)
+COMMANDS |= dict.fromkeys(
+    ("models", "networks"), f"summary --model=NAME shows one of {', '.join(PRESETS)}"
+)
+COMMANDS |= dict.fromkeys(
+    ("datasets", "data"),
+    f"train --dataset=NAME takes {', '.join(DATASETS)}, or a folder of pictures",
+)
+COMMANDS["draw"] = "did you mean page (to draw digits) or summary --draw=FILE (the network)?"
+COMMANDS |= {name: f"did you mean train --track={name}?" for name in TRACKERS[1:]}
 COMMANDS |= dict.fromkeys(("infer", "inference", "classify"), "did you mean predict?")
 COMMANDS |= dict.fromkeys(("tune", "sweep", "grid"), "did you mean search?")
 
@@ -52,8 +74,6 @@ MODELS |= dict.fromkeys(
     ("lstm", "gru", "rnn", "gpt", "bert", "transformer", "vit"),
     "every network takes pictures, --model=cnn above all",
 )
-
-DATASETS = ("mnist", "fashion_mnist", "kmnist", "cifar10", "cifar100")
 
 
 def for_flag(flag: str, known: Collection[str]) -> str:
@@ -70,7 +90,7 @@ def for_flag(flag: str, known: Collection[str]) -> str:
 
 def for_command(name: str, known: Collection[str]) -> str:
     """What to try instead of an unknown command, or nothing."""
-    if (sentence := COMMANDS.get(name.lower())) is not None:
+    if (sentence := COMMANDS.get(name.lower().lstrip("-"))) is not None:
         return f"; {sentence}"
     if model := same_name(name, PRESETS):
         return f"; did you mean summary --model={model}?"

@@ -127,7 +127,9 @@ class Config(Options):
         "how the learning rate changes during training",
         ("constant", "cosine", "one_cycle", "step", "plateau"),
     )
-    patience: int = option(5, "epochs without a lower validation error until plateau acts", COUNT)
+    patience: int = option(
+        5, "epochs without a lower validation error until schedule=plateau acts", COUNT
+    )
     momentum: float = option(0.0, "momentum of the sgd optimizer", (0.0, 0.9999))
     nesterov: bool = option(False, "use Nesterov momentum in the sgd optimizer")
     weight_decay: float = option(
@@ -337,4 +339,10 @@ def preset(model: str = DEFAULT_MODEL, **changes: Any) -> Config:
             raise unknown_field(name, Config.__dataclass_fields__)
     recipe = dict(optimizer=Config.optimizer, batch_size=Config.batch_size) | PRESETS[model]
     recipe |= brought_by(recipe, changes)
-    return Config(**{"model": model, **recipe, **changes})
+    config = Config(**{"model": model, **recipe, **changes})
+    if "patience" in changes and config.schedule != "plateau":  # Its default may stand unused.
+        raise UserError(
+            f"patience: expected schedule plateau with it, got {config.schedule}; "
+            f"early_stopping={config.patience} ends training"
+        )
+    return config

@@ -5,6 +5,7 @@ import contextlib
 import json
 import re
 import signal
+import sqlite3
 import threading
 import time
 
@@ -25,6 +26,7 @@ from jaxnets.serving.server.limits import RequestError
 from jaxnets.training.step import to_float
 
 INFER = "/v2/models/a/infer"
+CURLS_OWN = "application/x-www-form-urlencoded"  # The type that curl says unless told.
 COMPILED = "/jax/core/compile/backend_compile_duration"
 
 
@@ -166,11 +168,13 @@ def test_a_picture_is_answered_as_predict_answers_it(server, runs, tmp_path):
     (tmp_path / "one.png").write_bytes(png(page))
     predictors = [load_predictor(str(run.path)) for run in runs.values()]
     wanted = [predictor([tmp_path / "one.png"])[0] for predictor in predictors]
-    raw = server.ask(
-        "POST", "/compare?top=10", content=png(page), headers={"Content-Type": "image/png"}
-    )
+    kinds = [{"Content-Type": kind} for kind in ("image/png", CURLS_OWN)]
+    answers = [
+        server.ask("POST", "/compare?top=10", content=png(page), headers=headers)
+        for headers in (*kinds, {})
+    ]
     form = server.ask("POST", "/compare?top=10", files={"one": ("one.png", png(page))})
-    for answer in (raw, form):
+    for answer in (*answers, form):
         for found, row, arm, name in zip(answer.json()["answers"], wanted, "AB", "ab", strict=True):
             assert (found["model"], found["version"], found["arm"]) == (name, "1", arm)
             (picture,) = found["pictures"]
@@ -184,8 +188,12 @@ def test_a_picture_is_answered_as_predict_answers_it(server, runs, tmp_path):
 def test_pixels_in_json_are_the_networks_own(server, runs, largest):
     images = random_bytes(2)[..., 0]
     pixels = images if largest == 255 else (images / 255)
-    answer = server.post("/compare?top=1", {"images": pixels.tolist(), "max": largest})
-    for found, run in zip(answer["answers"], runs.values(), strict=True):
+    values = {"images": pixels.tolist(), "max": largest}
+    answer = server.post("/compare?top=1", values)
+    headers, content = {"Content-Type": CURLS_OWN}, b"\n " + json.dumps(values).encode()
+    unsaid = server.ask("POST", "/compare?top=1", content=content, headers=headers).json()
+    answers = answer["answers"] + unsaid["answers"]
+    for found, run in zip(answers, [*runs.values()] * 2, strict=True):
         best = [picture["predictions"][0] for picture in found["pictures"]]
         expected = run.probabilities(images / 255)
         assert [one["label"] for one in best] == [str(k) for k in expected.argmax(axis=1)]
@@ -438,13 +446,23 @@ def test_a_request_of_the_wrong_kind_is_refused_in_one_line(server):
     assert "expected a, b" in refusal(404, "GET", "/v2/models/<script>/ready")
     assert "expected version 1" in refusal(404, "GET", "/v2/models/a/versions/2")
     assert "expected version 1" in refusal(404, "POST", "/v2/models/a/versions/..x/infer")
-    for path in ("/x", "/../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "/a%00b", "/v2/models/"):
-        assert "/" in refusal(404, "GET", path)
+    routes = "expected /predict, /compare, /feedback, /v2/health/live, /v2/health/ready, /v2, "
+    routes += "/metrics, /openapi.json, / or /v2/models/NAME"
+    paths = (
+        "/x",
+        "/x.js",
+        "/../../etc/passwd",
+        "/%2e%2e/%2e%2e/etc/passwd",
+        "/a%00b",
+        "/v2/models/",
+    )
+    for path in (*paths, "/" + "x" * 1000):
+        assert routes in refusal(404, "GET", path)
     assert "expected POST" in refusal(405, "GET", "/predict")
     assert "expected GET" in refusal(405, "DELETE", "/v2")
     text = {"Content-Type": "text/plain"}
     assert "content-type: expected" in refusal(415, "POST", "/predict", content=b"x", headers=text)
-    assert "expected application/json" in refusal(
+    assert "content-type: expected application/json, got 'text/plain'" in refusal(
         415, "POST", "/feedback", content=b"{}", headers=text
     )
     packed = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
@@ -510,7 +528,8 @@ def test_another_host_than_this_machine_is_refused(runs, tmp_path):
         assert server.get("/v2/health/live")
         for host in ("localhost:8000", "[::1]:8000", "LOCALHOST"):
             assert server.ask("GET", "/v2", headers={"Host": host}).status_code == 200
-        for host in ("evil.example", "evil.example:8000", "localhost.evil.example", "[::2]", ""):
+        evil = ("evil.example", "evil.example:8000", "localhost.evil.example", "[::2]", "")
+        for host in (*evil, "[::1]evil.example", "[::1]:80.evil.example", "localhost:evil.example"):
             server.refusal(421, "GET", "/v2", headers={"Host": host})
 
 
@@ -610,6 +629,12 @@ def test_a_wrong_command_is_refused_in_one_line(
 def test_a_log_that_cannot_be_written_is_refused(run_command, runs, tmp_path):
     flags = ["--port=0", f"--feedback={tmp_path / 'nowhere' / 'log'}"]
     run_command("serve", runs["a"].path, *flags).assert_refused("feedback: cannot write to")
+    with sqlite3.connect(tmp_path / "log") as foreign:
+        foreign.execute("create table setting (name text primary key, value)")
+        foreign.execute("insert into setting values ('key', 'a text')")
+    foreign.close()
+    flags = ["--port=0", f"--feedback={tmp_path / 'log'}"]
+    run_command("serve", runs["a"].path, *flags).assert_refused("its key is not 32 bytes")
 
 
 def test_two_runs_of_other_classes_are_refused(run_command, runs, tmp_path):

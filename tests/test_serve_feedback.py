@@ -83,6 +83,21 @@ def test_another_file_is_refused_in_one_line(tmp_path):
         FeedbackLog(tmp_path / "nowhere" / "log")
 
 
+@pytest.mark.parametrize(
+    "key", ["k" * 32, 3.5, 32, 0, b"", b"k" * 31, b"k" * 33, None], ids=lambda key: repr(key)[:8]
+)
+def test_a_log_whose_key_is_not_32_bytes_is_refused(tmp_path, key):
+    path = tmp_path / "log.sqlite"
+    FeedbackLog(path).close()
+    with sqlite3.connect(path) as foreign:
+        foreign.execute("drop table setting")
+        foreign.execute("create table setting (name text primary key, value)")
+        foreign.execute("insert into setting values ('key', ?)", (key,))
+    foreign.close()
+    with pytest.raises(UserError, match="expected a log in .*: its key is not 32 bytes"):
+        FeedbackLog(path)
+
+
 KILLED = """
 import sys
 from pathlib import Path

@@ -203,6 +203,36 @@ def test_a_request_that_is_being_sent_is_answered_after_the_order_to_stop(start)
     assert process.child.wait(timeout=HANGS) == 143
 
 
+def test_connections_that_come_after_the_order_to_stop_are_answered(start):
+    process = start()
+    request = b"GET /v2 HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    numbers = b'{"image": [' + b"0," * 2_000_000 + b"0]}"  # To parse it takes a while.
+    busy = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    busy += b"Content-Length: %d\r\n\r\n" % len(numbers)
+    with contextlib.ExitStack() as stack:
+
+        def connect():
+            return stack.enter_context(socket.create_connection(process.address, HANGS))
+
+        idle, other = connect(), connect()
+        idle.sendall(request)
+        answer = b""
+        while b"jaxnets" not in answer:
+            answer += idle.recv(1 << 16)
+        other.sendall(busy + numbers)
+        process.child.send_signal(signal.SIGSTOP)
+        process.child.send_signal(signal.SIGTERM)  # It comes when the process goes on.
+        streams = [idle, *(connect() for _ in range(12))]  # The system accepts them.
+        for stream in streams:
+            stream.sendall(request)
+        time.sleep(0.2)  # uvicorn looks for the order every tenth of a second.
+        process.child.send_signal(signal.SIGCONT)
+        for stream in streams:
+            assert stream.makefile("rb").read().startswith(b"HTTP/1.1 200")  # A reset raises.
+        assert other.makefile("rb").read().startswith(b"HTTP/1.1 400")
+    assert process.child.wait(timeout=HANGS) == 143
+
+
 def test_a_closed_stdout_ends_it_in_a_line_or_not_at_all(start_python, runs, tmp_path):
     flags = ["-m", "jaxnets", "serve", runs[0].path, "--port=0", f"--feedback={tmp_path / 'log'}"]
     with open("/dev/full", "w") as full:
@@ -297,6 +327,15 @@ def test_what_is_no_request_is_refused(server, parts, status):
     assert_serves(server)
 
 
+def test_damaged_forms_are_refused_without_a_word_on_stderr(start):
+    process = start()
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    for content in (b"--y\r\n", b"x" * 100, b"--x\r\nno header\r\n\r\n", b"--x--\r\nmore"):
+        answer = httpx.post(f"{process.url}/predict", content=content, headers=headers)
+        assert answer.status_code == 400
+    assert process.stop() == (143, "stopped: what was accepted is answered and saved\n")
+
+
 def test_a_thousand_requests_in_a_row_are_cut_off(server):
     answer = sent(server, b"GET /v2 HTTP/1.1\r\nHost: localhost\r\n\r\n" * 1000)
     assert answer.count(b"HTTP/1.1 ") < 1000
@@ -357,6 +396,25 @@ def test_thousands_of_idle_connections_keep_nobody_out(server):
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert resident(server) - before < 100 << 20
+
+
+@pytest.mark.parametrize("declared", ["Content-Length: 1000", "Transfer-Encoding: chunked"])
+def test_five_hundred_half_bodies_keep_nobody_out(start, declared):
+    process = start()
+    head = "POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
+    head += f"{declared}\r\nExpect: 100-continue\r\n\r\n"
+    with contextlib.ExitStack() as stack:
+        streams = []
+        for _ in range(connections.MAX_CONNECTIONS):
+            stream = socket.create_connection(process.address, HANGS)
+            streams.append(stack.enter_context(stream))
+            stream.sendall(head.encode())
+        for stream in streams:  # The server waits for each body.
+            assert stream.recv(1 << 10).startswith(b"HTTP/1.1 100 ")
+            stream.sendall(b"1\r\nx\r\n" if "chunked" in declared else b"x")
+        for _ in range(20):
+            assert_serves(process)
+        assert process.stop(signal.SIGKILL)[0] == -signal.SIGKILL
 
 
 def bomb(side):

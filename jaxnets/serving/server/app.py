@@ -1,5 +1,6 @@
 """The routes: which request gets which answer."""
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,10 @@ from jaxnets.serving.server.service import Service
 MAX_KEY = 256  # Characters of a user's key.
 MAX_PICTURES = 64  # Files in a request.
 TOP = 5  # How many classes are named.
+UNSAID = ("", "application/x-www-form-urlencoded")  # curl's own, unless told: the content decides.
+READ = ("multipart/form-data", "application/octet-stream", *UNSAID)
+# It warns of every form that is damaged; the answer says so.
+logging.getLogger("python_multipart").addHandler(logging.NullHandler())
 
 
 def create_app(service: Service, hosts: frozenset[str] | None = None) -> Guard:
@@ -67,7 +72,8 @@ def create_app(service: Service, hosts: frozenset[str] | None = None) -> Guard:
 
     async def feedback(request: Request) -> Response:
         if _media_type(request) != JSON:  # Which another site's page may not send unasked.
-            raise RequestError(415, f"content-type: expected {JSON}", CLOSE)
+            got = _media_type(request)
+            raise RequestError(415, f"content-type: expected {JSON}, got {got!r:.80}", CLOSE)
         with Body(service.room) as body:
             values = parse_json(await body.read(request, limits.MAX_JSON))
         answer = verify(service.log.key, values.get("answer"))
@@ -158,14 +164,16 @@ async def _images(service: Service, request: Request, body: Body) -> Any:
     media_type = _media_type(request)
     if media_type == JSON:
         return _pixels(service, parse_json(await body.read(request, limits.MAX_JSON)))
-    if media_type == "multipart/form-data":
-        content = await body.read(request, limits.MAX_BODY)
-        files = await _files(request, content)
-    elif media_type == "application/octet-stream" or media_type.startswith("image/"):
-        files = [("picture", await body.read(request, limits.MAX_BODY))]
-    else:
+    if not (media_type in READ or media_type.startswith("image/")):
         kinds = f"{JSON}, multipart/form-data, application/octet-stream or image/..."
         raise RequestError(415, f"content-type: expected {kinds}, got {media_type!r:.80}", CLOSE)
+    content = await body.read(request, limits.MAX_BODY)
+    if media_type in UNSAID and content.lstrip()[:1] == b"{":
+        return _pixels(service, parse_json(content))
+    if media_type == "multipart/form-data":
+        files = await _files(request, content)
+    else:
+        files = [("picture", content)]
     return [await service.prepare(content, name) for name, content in files]
 
 
@@ -212,8 +220,12 @@ def _json(value: Any, status: int = 200) -> Response:
 
 
 def _refuse_http(request: Request, error: Any) -> Response:
-    allowed = (error.headers or {}).get("Allow")
-    detail = f"expected {', '.join(sorted(allowed.split(', ')))}" if allowed else error.detail
+    detail = error.detail
+    if error.status_code == 404:
+        paths = [route.path for route in request.app.routes if "{" not in route.path]
+        detail = f"expected {', '.join(paths)} or /v2/models/NAME"
+    elif allowed := (error.headers or {}).get("Allow"):
+        detail = f"expected {', '.join(sorted(allowed.split(', ')))}"
     message = one_line(f"{request.method} {request.url.path:.80}: {detail}")
     return Response(to_json({"error": message}), error.status_code, error.headers, JSON)
 

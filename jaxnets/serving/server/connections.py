@@ -1,12 +1,15 @@
 """uvicorn's connections with limits that it lacks: on heads, on idle ones, on their number.
 
 A head that comes slowly, is endless or never ends is cut off. Beyond the most connections the
-longest idle one makes room. On shutdown a request that was already sent is still answered.
+longest idle one makes room: one that waits for a request, the rest of one, or its answer's reader.
+On shutdown a request is still answered if the system accepted its connection.
 """
 
 import asyncio
 import contextlib
+import math
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -40,7 +43,7 @@ class Connections:
             await asyncio.sleep(1)
             now = loop.time()
             for connection, since in list(self.idle.items()):
-                if now - since > (KEEP_ALIVE if connection.is_between else limits.SLOW):
+                if now - since > connection.patience:
                     connection.close()
             for connection, since in list(self.closing.items()):
                 if now - since > limits.SLOW:
@@ -56,9 +59,16 @@ class Connection(HttpToolsProtocol):
         self._group, self._head = group, 0
 
     @property
-    def is_between(self) -> bool:
-        """Whether no byte of a next request has come."""
-        return self.cycle is not None and not self._head
+    def is_answering(self) -> bool:
+        """Whether the head of a request has come, and not all of its answer is written."""
+        return self.cycle is not None and not self.cycle.response_complete
+
+    @property
+    def patience(self) -> float:
+        """Seconds that the connection may be idle."""
+        if self.is_answering:  # The body and the answer have clocks of their own.
+            return math.inf
+        return limits.SLOW if self.cycle is None or self._head else KEEP_ALIVE
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -69,7 +79,7 @@ class Connection(HttpToolsProtocol):
                 return
             oldest.transport.abort()
             self._group.idle.pop(oldest)
-        self._group.idle[self] = self.loop.time()
+        self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._group.idle.pop(self, None)
@@ -87,7 +97,7 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
         self._head = 0
-        self._group.idle.pop(self, None)
+        self._wait()
         if self._group.stopping:
             self.cycle.keep_alive = False
         if len(self.pipeline) > MAX_PIPELINE:
@@ -95,18 +105,36 @@ class Connection(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self._head = 0
+        if self.is_answering:
+            self._wait()
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._head = 0
+        if self.is_answering:
+            self._group.idle.pop(self, None)
         super().on_message_complete()
+
+    def pause_writing(self) -> None:
+        self._wait()
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        if self.is_answering:
+            self._group.idle.pop(self, None)
+        super().resume_writing()
+
+    def _wait(self) -> None:
+        """From now on the connection is idle."""
+        self._group.idle.pop(self, None)
+        self._group.idle[self] = self.loop.time()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self.transport.is_closing():
             self._group.closing[self] = self.loop.time()
         elif self.cycle.response_complete:
-            self._group.idle[self] = self.loop.time()
+            self._wait()
 
     def close(self) -> None:
         """Closes the connection when what was written is sent."""
@@ -118,21 +146,22 @@ class Connection(HttpToolsProtocol):
         """The group has its own clock."""
 
     def shutdown(self) -> None:
-        """Answers what was sent before the order to stop, and closes."""
-        if self.cycle is None or self.cycle.response_complete:
-            self.loop.call_later(GRACE, self._close_if_idle)
-        else:
+        """Closes the connection after the answer to a request that is here or comes soon."""
+        if self.is_answering:
             self.cycle.keep_alive = False
+        else:  # Twice soon: what has come by then is read before.
+            soon = self.loop.call_soon
+            self.loop.call_later(GRACE, soon, soon, self._close_if_idle)
 
     def _close_if_idle(self) -> None:
-        if self in self._group.idle:
+        if self in self._group.idle and not self.is_answering:
             self.close()
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(400, "expected a request of HTTP/1.1")
 
     def _refuse(self, status: int, message: str) -> None:
-        if self.cycle is not None and not self.cycle.response_complete:
+        if self.is_answering:
             self.transport.abort()  # An answer to another request may be half sent.
             return
         body = to_json({"error": message})
@@ -164,6 +193,26 @@ class StoppableServer(Server):
         finally:
             for number in numbers:
                 signal.signal(number, before[number])
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stops listening, and takes over what the system accepted: it would reset that."""
+        loop, accepted = asyncio.get_running_loop(), []
+        for listener in sockets or ():
+            listener.setblocking(False)
+            with contextlib.suppress(OSError):  # BlockingIOError: there is no further one.
+                while True:
+                    accepted.append(listener.accept()[0])
+        for server in self.servers:
+            server.close()
+        for connection in accepted:
+            connection.setblocking(False)
+            await loop.connect_accepted_socket(self._connection, connection)
+        await super().shutdown(sockets)
+
+    def _connection(self) -> Connection:
+        return Connection(
+            self.group, config=self.config, server_state=self.server_state, app_state={}
+        )
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         self.force_exit = self.should_exit

@@ -124,11 +124,14 @@ class FeedbackLog:
                 new = ("key", secrets.token_bytes(KEY_BYTES))
                 self._log.execute("insert or ignore into setting values (?, ?)", new)
             found = self._log.execute("select value from setting where name = 'key'").fetchone()
+            key = found[0] if found else None
+            if not isinstance(key, bytes) or len(key) != KEY_BYTES:  # A short one can be guessed.
+                raise ValueError(f"its key is not {KEY_BYTES} bytes")
             self._log.execute(f"select {COLUMNS} from feedback limit 1")
-        except sqlite3.Error as error:
+        except (sqlite3.Error, ValueError) as error:
             self._log.close()
             raise UserError(f"feedback: expected a log in {path}: {first_line(error)}") from error
-        self.key = bytes(found[0])  # Signs the answers, over restarts too.
+        self.key = key  # Signs the answers, over restarts too.
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:

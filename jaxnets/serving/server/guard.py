@@ -1,6 +1,7 @@
 """What stands around all routes: headers, the count, names of the host, slow readers, bugs."""
 
 import asyncio
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -14,6 +15,7 @@ from jaxnets.serving.server.limits import CLOSE, JSON, RequestError, to_json
 from jaxnets.serving.server.service import Service, report
 
 PART = 1 << 16  # Bytes of an answer that wait for a slow reader.
+HOST = re.compile(r"(\[[^]]*\]|[^:[]*)(:\d*)?")  # A name or an address, and perhaps a port.
 HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -90,8 +92,8 @@ def _host(scope: Scope) -> str:
     """The host that a request names, without its port."""
     for name, value in scope["headers"]:
         if name == b"host":
-            text = value.decode("latin-1").lower()
-            return text[: text.rindex("]") + 1] if "]" in text else text.partition(":")[0]
+            found = HOST.fullmatch(value.decode("latin-1").lower())
+            return found[1] if found else ""
     return ""
 
 

@@ -157,7 +157,12 @@ def _own(example: dict[str, Any]) -> dict[str, Any]:
         "application/octet-stream": picture,
         "multipart/form-data": {"schema": form},
     }
-    asked = {"parameters": [top, user], "requestBody": {"required": True, "content": content}}
+    body = {
+        "required": True,
+        "description": "Without a type, or with that of a form of texts, the content decides.",
+        "content": content,
+    }
+    asked = {"parameters": [top, user], "requestBody": body}
     feedback = {"requestBody": _json_body("Feedback")}
     return {
         "/predict": {

@@ -3,9 +3,10 @@
 import asyncio
 from importlib import resources
 
+from starlette.exceptions import HTTPException
+
 from jaxnets.errors import UserError
 from jaxnets.serving.page.build import MEDIA_TYPES, Files, page_files
-from jaxnets.serving.server.limits import RequestError
 from jaxnets.serving.server.models import Version
 from jaxnets.serving.server.service import Service
 
@@ -30,14 +31,14 @@ class Page:
         self._building = asyncio.Lock()
 
     async def file(self, name: str) -> tuple[bytes, str]:
-        """A file's content and media type; RequestError with 404 if there is none."""
+        """A file's content and media type; HTTPException with 404 if there is none."""
         async with self._building:
             version = self._service.models[0].version
             if self._built[0] is not version:
                 files = await asyncio.to_thread(served_files, version)
                 self._built = version, files
         if name not in self._built[1]:
-            raise RequestError(404, f"/{name:.80}: no such page")
+            raise HTTPException(404)
         media_type, content = self._built[1][name]
         return content, media_type
 

@@ -7,6 +7,8 @@ from pathlib import Path
 DOCS = Path(__file__).parent
 sys.path[:0] = [str(DOCS / "_ext"), str(DOCS.parent)]
 
+from address import project_address  # noqa: E402
+
 from jaxnets import __version__  # noqa: E402
 
 CHINESE = tags.has("zh")  # pyright: ignore[reportUndefinedVariable] (Sphinx gives it)
@@ -78,3 +80,5 @@ html_theme_options = {
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
 }
+if address := project_address():
+    html_theme_options |= {"repository_url": address, "use_repository_button": True}

@@ -5,7 +5,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import zipfile
 
 import pytest
 from conftest import HANGS, ROOT, params_sha256
@@ -202,24 +201,6 @@ def test_train_is_a_command_too(run_python, finished_run, tmp_path):
     outcome = run_python("-m", "jaxnets", "train", *finished_run.flags, f"--workdir={tmp_path}/run")
     assert (outcome.status, outcome.err) == (0, "")
     assert params_sha256(tmp_path / "run") == params_sha256(finished_run.folder)
-
-
-@pytest.mark.slow
-def test_a_wheel_brings_train_and_the_script(tmp_path, run_python):
-    pytest.importorskip("hatchling")
-    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path]
-    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(tmp_path / "site")
-    entry = next((tmp_path / "site").glob("*.dist-info")) / "entry_points.txt"
-    assert "jaxnets = jaxnets.__main__:console_script" in entry.read_text()
-    assert (tmp_path / "site/jaxnets/train.py").read_text() == (ROOT / "train.py").read_text()
-    assert (tmp_path / "site/jaxnets/serving/page/assets/index.html").exists()
-    assert (tmp_path / "site/jaxnets/report/assets/report.css").exists()
-    code = f"import sys; sys.path[0] = {str(tmp_path / 'site')!r}; {SCRIPT}"
-    outcome = run_python("-c", code, "train", "--help")
-    assert outcome.status == 0 and "jaxnets train --model=cnn" in outcome.out
 
 
 @pytest.fixture

@@ -1,7 +1,10 @@
 """What jaxnets needs of others: floors, the lock file, licences, and what a run loads of them."""
 
+import ast
 import importlib.metadata
+import json
 import re
+import sys
 import tomllib
 
 import pytest
@@ -72,6 +75,33 @@ def installed_with(*names: str) -> set[str]:
         needs = [r for r in map(Requirement, texts) if not r.marker or r.marker.evaluate()]
         left |= {canonicalize_name(r.name) for r in needs} - found
     return found
+
+
+# Modules whose package has another name, or comes with one that is asked for.
+BROUGHT = {"PIL": "pillow", "IPython": "jupyterlab"}
+
+
+def imported(code: str) -> set[str]:
+    """The packages that a cell imports."""
+    nodes = [*ast.walk(ast.parse(re.sub(r"(?m)^%.*", "", code)))]
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)]
+    return {name.partition(".")[0] for name in names}
+
+
+NOTEBOOKS = sorted(path for path in (ROOT / "docs").rglob("*.ipynb") if "_site" not in path.parts)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: str(path.relative_to(ROOT / "docs")))
+def test_a_notebook_imports_what_the_extra_brings_and_says_so_first(path):
+    cells = json.loads(path.read_text("utf-8"))["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    needed = set().union(*map(imported, code)) - sys.stdlib_module_names
+    needed -= {"jaxnets", "google"}  # Colab's own is tried, and may be missing.
+    assert {canonicalize_name(BROUGHT.get(n, n)) for n in needed} <= {*requirements("notebooks")}
+    first = "".join(cells[0]["source"])
+    assert '`python -m pip install -e ".[notebooks]"`' in first or path.stem == "exercises-numpy"
+    assert re.search(r"\]\((\.\./)?install\.md#(the-notebooks|运行-notebook)\)", first)
 
 
 @pytest.mark.slow

@@ -219,20 +219,3 @@ def test_inline_mathematics_is_safe_from_markdown():
     for formula in formulas:
         unsafe = re.search(r"\\[^A-Za-z]|(?<![A-Za-z0-9])_|[*<>|\n]|^\s|\s$", formula)
         assert not unsafe, formula
-
-
-def test_every_file_gives_the_project_the_same_address():
-    """`pyproject.toml` sets it; the notebook's link to Colab has it without github's name."""
-    project = (ROOT / "pyproject.toml").read_text("utf-8")
-    (own,) = re.findall(r'^Repository = "https://github\.com/(\S+)"$', project, re.MULTILINE)
-    files = [ROOT / "README.md", *(ROOT / "jaxnets").rglob("*.js")]
-    files += [
-        path for path in (ROOT / "docs").rglob("*") if path.suffix in (".md", ".ipynb", ".py")
-    ]
-    found = set()
-    for path in files:
-        if "_build" not in path.parts:
-            found |= set(
-                re.findall(r"github(?:\.com)?/([\w-]+/jaxnets)\b", path.read_text("utf-8"))
-            )
-    assert found == {own}

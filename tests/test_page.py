@@ -625,6 +625,23 @@ def test_a_step_moves_the_probability_and_is_undone(page):
 
 @pytest.mark.slow
 @needs_browser
+def test_a_sum_names_its_derivation_and_links_to_it_once_that_is_published(page):
+    place = "docs/backprop/convolution-pooling.md#convolution"
+    page.evaluate("RUN.repository = null")
+    draw(page, "1")
+    page.click('[data-layer="0"] [data-view="y"] canvas', 0.06, 0.13)
+    assert text_of(page, "#cell-link") == f"The derivation, in the project's folder: {place}"
+    assert not page.evaluate("byId('cell-link').hasAttribute('href')")
+    page.evaluate("RUN.repository = 'https://github.com/someone/nets'; renderCell()")
+    assert text_of(page, "#cell-link") == "The derivation"
+    assert (
+        page.evaluate("byId('cell-link').href")
+        == f"https://github.com/someone/nets/blob/main/{place}"
+    )
+
+
+@pytest.mark.slow
+@needs_browser
 def test_both_languages_both_themes_and_a_phone(page):
     draw(page, "1")
     page.click("#labels label:nth-child(2) input")
@@ -646,7 +663,7 @@ def test_both_languages_both_themes_and_a_phone(page):
         ("dense", "docs/zh/backprop/lecture-network.md#全连接层"),
         ("conv", "docs/backprop/convolution-pooling.md#convolution"),
     ):
-        assert page.evaluate(f"derivation(ANCHORS.{kind})").endswith(f"/{place}")
+        assert page.evaluate(f"derivation(ANCHORS.{kind})") == place
     english = page.evaluate(
         "[...document.querySelectorAll('h2, h3, h4, p, button:not(#language), figcaption')]"
         ".map((e) => e.innerText).filter((t) => /\\b(the|and|of|is|network)\\b/i.test(t))"

@@ -6,6 +6,7 @@ layers, the class names and the weights.
 
 import base64
 import hashlib
+import importlib.metadata
 import json
 import re
 from importlib import resources
@@ -147,9 +148,19 @@ def run_script(trained: TrainedNetwork) -> str:
         "layers": layers,
         "dtype": dtype,
         "weights": base64.b64encode(weights.astype(LITTLE_ENDIAN[dtype]).tobytes()).decode(),
+        "repository": _repository(),
     }
     # "<" would let a name end the element that holds the program.
     return f'"use strict";\nconst RUN = {json.dumps(run)};\n'.replace("<", "\\u003c")
+
+
+def _repository() -> str | None:
+    """The project's address, as pip has it of pyproject.toml; None if there is none."""
+    try:
+        urls = importlib.metadata.metadata("jaxnets").get_all("Project-URL") or []
+    except importlib.metadata.PackageNotFoundError:  # The project's folder alone is there.
+        return None
+    return dict(url.split(", ", 1) for url in urls).get("Repository")
 
 
 def _layers(model: Chain, params: Any, name: str) -> list[dict[str, Any]]:

@@ -2,7 +2,6 @@
 // The box with the sum behind the chosen number.
 
 const FEW = 12; // More terms are summed up in one line, until all are asked for.
-const DOCS = "https://github.com/OWNER/jaxnets/blob/main/docs/";
 
 let chosenCell = null; // {n, view, index, all, map}
 
@@ -35,15 +34,17 @@ function renderCell() {
   byId("cell-title").textContent = `${layerTitle(n)}: ${found.symbol} = ${(view === "p" ? share : digits)(found.value)}`;
   byId("cell-formula").replaceChildren(...formulaNodes(found.formula));
   byId("cell-sum").replaceChildren(found.terms ? termsTable(found) : linesTable(found.lines));
-  byId("cell-link").href = derivation(found.anchor);
+  const link = byId("cell-link"), place = derivation(found.anchor);
+  link.textContent = say(RUN.repository ? "derivation" : "derivationIn", { place });
+  if (RUN.repository) link.href = `${RUN.repository}/blob/main/${place}`;
   renderCheck(found);
 }
 
-/** The address of a derivation, in the language of the page if it is translated. */
+/** The file and heading of a derivation, in the language of the page if it is translated. */
 function derivation(place) {
   const [page, anchor] = place.split("#");
   const chinese = language === "zh" && page === NETWORK;
-  return `${DOCS}${chinese ? "zh/" : ""}backprop/${page}#${chinese ? CHINESE_ANCHORS[anchor] : anchor}`;
+  return `docs/${chinese ? "zh/" : ""}backprop/${page}#${chinese ? CHINESE_ANCHORS[anchor] : anchor}`;
 }
 
 function linesTable(lines) {

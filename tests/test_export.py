@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import re
+import sys
 from typing import Any
 
 import jax
@@ -93,6 +94,33 @@ def test_an_exported_network_has_the_logits_of_flax(tmp_path, model, kind):
         assert np.abs(found - expected).max() <= 1e-5 * max(1, np.abs(expected).max())
 
 
+DIGESTS = """
+import hashlib
+from test_export import FORMATS, export, trained
+for kind in FORMATS:
+    for _ in range(3):
+        print(hashlib.sha256(export.content_of(trained("cnn"), kind)).hexdigest())
+"""
+
+
+@pytest.mark.slow
+def test_exports_of_one_network_are_equal_bytes_in_every_process(run_python, monkeypatch):
+    pytest.importorskip("onnx")
+    monkeypatch.setenv("PYTHONPATH", ":".join(filter(None, sys.path)))
+    found = []
+    for seed in "12":
+        monkeypatch.setenv("PYTHONHASHSEED", seed)
+        outcome = run_python("-c", DIGESTS)
+        assert outcome.status == 0, outcome.err
+        found.append(outcome.out.splitlines())
+    assert found[0] == found[1] and len(set(found[0])) == len(FORMATS)
+
+
+def test_two_archives_of_one_network_are_equal_bytes():
+    """The library writes metadata in an order of chance: 1 in 720 would be equal."""
+    assert len({export.content_of(trained("softmax"), "safetensors") for _ in range(3)}) == 1
+
+
 @pytest.mark.parametrize("precision", ["bfloat16", "float64"])
 def test_a_network_of_another_precision_is_exported_in_float32(tmp_path, float64, precision):
     network = trained("cnn", precision=precision)
@@ -107,8 +135,10 @@ def test_a_network_of_another_precision_is_exported_in_float32(tmp_path, float64
 
 def test_an_archive_has_all_that_a_reader_needs(finished_run, run_command, tmp_path):
     path = tmp_path / "cnn.safetensors"
+    (tmp_path / "cnn.safetensors.partial").write_text("left by a kill")
     outcome = run_command("export", finished_run.folder, f"--output={path}", "--json")
     said = json.loads(outcome.out)
+    assert os.listdir(tmp_path) == ["cnn.safetensors"]
     assert said["difference"] <= 1e-5 and said["bytes"] == path.stat().st_size
     with safe_open(path, "numpy") as file:
         texts = file.metadata()

@@ -23,9 +23,14 @@ class Archive(NamedTuple):
 
 
 def to_bytes(archive: Archive) -> bytes:
-    """The content of an archive's file."""
+    """The content of an archive's file, the same bytes for the same archive."""
+    content = save(archive.arrays)
+    begin = 8 + int.from_bytes(content[:8], "little")  # Of the arrays, behind the header.
+    # The library would write the metadata in an order of chance.
     texts = {name: json.dumps(value) for name, value in archive.metadata.items()}
-    return save(archive.arrays, texts)
+    header = json.dumps({"__metadata__": texts, **json.loads(content[8:begin])}).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + content[begin:]
 
 
 def read(path: str) -> Archive:

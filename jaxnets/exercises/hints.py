@@ -20,10 +20,11 @@ def hints(name: str, row: Row, cases: Sequence[Any], answers: Sequence[Mapping])
       cases: The judge's cases.
       answers: The gradients that were returned for each.
     """
-    yield "relative errors: " + ", ".join(
-        f"{key} {error.value:.1e} (at most {row.tolerances[key]:.0e})"
-        for key, error in row.errors.items()
-    )
+    if not any(_is_misshapen(*pair) for pair in zip(cases, answers, strict=True)):
+        yield "relative errors: " + ", ".join(
+            f"{key} {error.value:.1e} (at most {row.tolerances[key]:.0e})"
+            for key, error in row.errors.items()
+        )
     if row.ok:
         return
     exact = [
@@ -48,6 +49,10 @@ def hints(name: str, row: Row, cases: Sequence[Any], answers: Sequence[Mapping])
         yield "the differences agree: it is wrong only where the function has a kink or a tie"
     if name in BUGS:
         yield f"hint: {BUGS[name].hint}"
+
+
+def _is_misshapen(case: Any, answer: Mapping[str, np.ndarray]) -> bool:
+    return any(answer[leaf].shape != right.shape for leaf, right in case.right.items())
 
 
 def _is_wrong(leaf: str, case: Any, answer: Mapping[str, np.ndarray]) -> bool:

@@ -54,7 +54,7 @@ class Verdict:
     exercise: str
     passed: bool
     wrong: tuple[str, ...] = ()  # The wrong gradients, the first one first.
-    reason: str = ""  # Why nothing could be compared.
+    reason: str = ""  # Why nothing could be compared, or the shape of the first wrong one.
     row: Row | None = None
     hints: tuple[str, ...] = ()
 
@@ -69,8 +69,9 @@ class Verdict:
         """One line: passed or failed, and which gradient is wrong."""
         if self.passed:
             return f"{self.exercise}: passed"
-        wrong = " and ".join(self.wrong)
-        return f"{self.exercise}: FAILED: {self.reason or f'{wrong} is wrong'}"
+        if self.reason:
+            return f"{self.exercise}: FAILED: {': '.join([*self.wrong[:1], self.reason])}"
+        return f"{self.exercise}: FAILED: {' and '.join(self.wrong)} is wrong"
 
 
 def judge(function: Callable[..., Any], *, hint: bool = False) -> Verdict:
@@ -95,7 +96,7 @@ def judge(function: Callable[..., Any], *, hint: bool = False) -> Verdict:
     try:
         answers = list(gradients_of(function, [case.call for case in cases]))
     except ResultError as error:
-        return Verdict(name, False, reason=str(error))
+        return _without_arrays(name, cases, str(error), hint=hint)
     return verdict(name, cases, answers, hint=hint)
 
 
@@ -159,12 +160,15 @@ def verdict(
     started = time.perf_counter()
     errors = dict.fromkeys(TOLERANCES, Error())
     wrong: list[str] = []
-    compared = kinks = 0
+    reason, compared, kinks = "", 0, 0
     for case, answer in zip(cases, answers, strict=True):
         dtype = case.program.dtype
         for leaf, expected in case.right.items():
             error = _error(leaf, answer[leaf], expected)
             errors[dtype] = max(errors[dtype], error)
+            if answer[leaf].shape != expected.shape and not reason:
+                wrong.insert(0, case.call.gradient_name(leaf))
+                reason = f"expected the shape {expected.shape}, got {answer[leaf].shape}"
             if not error.value <= TOLERANCES[dtype]:
                 wrong.append(case.call.gradient_name(leaf))
         if dtype == "float64" and all(
@@ -182,7 +186,14 @@ def verdict(
     if not row.ok and not wrong:  # Only the differences have found it.
         wrong = ["a gradient"]
     said = tuple(hints(name, row, cases, answers)) if hint else ()
-    return Verdict(name, row.ok, tuple(wrong), "", row, said)
+    return Verdict(name, row.ok, tuple(wrong), reason, row, said)
+
+
+def _without_arrays(name: str, cases: Sequence[Case], reason: str, *, hint: bool) -> Verdict:
+    """The verdict where a backward pass has failed; its hint is what is asked for."""
+    call, right = cases[0].call, cases[0].right
+    shapes = ", ".join(f"{call.gradient_name(leaf)} {right[leaf].shape}" for leaf in right)
+    return Verdict(name, False, (), reason, None, (f"the first setting asks for {shapes}",) * hint)
 
 
 def _error(leaf: str, answer: np.ndarray, expected: np.ndarray) -> Error:
@@ -218,5 +229,5 @@ def _judged(source: str, path: str, name: str, hint: bool) -> Verdict:
     cases = cases_of(name)
     answers = run_source(source, path, name, [case.call for case in cases])
     if isinstance(answers, str):
-        return Verdict(name, False, reason=answers)
+        return _without_arrays(name, cases, answers, hint=hint)
     return verdict(name, cases, answers, hint=hint)

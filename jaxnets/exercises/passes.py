@@ -3,9 +3,12 @@
 This runs in the student's process, in a notebook, or in the confined process of `grade`.
 """
 
+import contextlib
+import inspect
+import io
 import itertools
+import linecache
 import re
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -14,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnets.errors import first_line
+from jaxnets.exercises.mistakes import mistake
 from jaxnets.gradcheck.compare import QUICK_COMPILATION, precision
 
 
@@ -47,25 +50,45 @@ def gradients_of(
     """
     for dtype, group in itertools.groupby(calls, key=lambda call: call.dtype):
         same = list(group)
+        _expect_arguments(backward, same[0])
         with precision(dtype):
             arrays = jax.tree.map(jnp.asarray, [(call.cache, call.d_out) for call in same])
-            found = _run(partial(_named, backward, same), arrays)
+            try:
+                found = _run(partial(_named, backward, same), arrays)
+            except ResultError:
+                raise
+            except Exception as error:
+                code = getattr(inspect.unwrap(backward), "__code__", None)
+                raise ResultError(mistake(error, code.co_filename if code else "")) from error
             for call, row in zip(same, found, strict=True):
                 yield {
                     name: _numbers(call.gradient_name(name), array) for name, array in row.items()
                 }
 
 
+def _expect_arguments(backward: Callable[..., Any], call: Call) -> None:
+    signature = inspect.signature(backward)
+    try:
+        signature.bind(call.cache, call.d_out, **call.static)
+    except TypeError:
+        wanted = ", ".join(["cache", "d_out", *call.static])
+        raise ResultError(f"expected the arguments ({wanted}), got {signature}") from None
+
+
 def _run(function: Callable[..., list[dict[str, Any]]], arrays: Any) -> list[dict[str, Any]]:
     """Compiles a function, which must not differentiate; one for concrete numbers just runs."""
+    printed = io.StringIO()
     try:
-        lowered = jax.jit(function, compiler_options=QUICK_COMPILATION).lower(arrays)
-    except jax.errors.JAXTypeError:  # It uses NumPy, or asks for a number's value.
+        with contextlib.redirect_stdout(printed):
+            lowered = jax.jit(function, compiler_options=QUICK_COMPILATION).lower(arrays)
+    except Exception:  # It uses NumPy, asks for a number's value, or is wrong: then this says how.
         return function(arrays)
     # JAX names its transformations in what it compiles, whoever called them.
     if found := re.search(r"\b(jvp|transpose)\(", lowered.as_text(debug_info=True)):
         how = "differentiates" if found[1] == "jvp" else "transposes"
         raise ResultError(f"it {how} by JAX; a gradient by hand is derived without it")
+    if printed.getvalue():  # It prints what it computes, which has no numbers yet.
+        return function(arrays)
     return lowered.compile()(arrays)
 
 
@@ -79,6 +102,8 @@ def _named(
 
 
 def _named_result(call: Call, result: Any) -> dict[str, Any]:
+    if result is None:
+        raise ResultError("it returns nothing; its last line must be a return")
     if not call.params:
         return {"x": _array(call.dx, result)}
     if not isinstance(result, tuple | list) or len(result) != 2:
@@ -97,11 +122,15 @@ def _named_result(call: Call, result: Any) -> dict[str, Any]:
 
 
 def _array(name: str, value: Any) -> jax.Array:
+    """An array, a number or nested lists of numbers, as an array."""
     if value is ...:
         raise ResultError(f"{name} is still ..., the blank to fill in")
-    if not isinstance(value, jax.Array | np.ndarray | np.generic | int | float):
+    if not isinstance(value, jax.Array | np.ndarray | np.generic | int | float | list):
         raise ResultError(f"{name}: expected an array, got {_kind(value)}")
-    return jnp.asarray(value)
+    try:
+        return jnp.asarray(value)
+    except (TypeError, ValueError):
+        raise ResultError(f"{name}: expected numbers, in rows of one length") from None
 
 
 def _numbers(name: str, array: Any) -> np.ndarray:
@@ -115,6 +144,10 @@ def _numbers(name: str, array: Any) -> np.ndarray:
 def _kind(value: Any) -> str:
     if isinstance(value, tuple | list):
         return f"a {type(value).__name__} of {len(value)}"
+    if isinstance(value, jax.Array | np.ndarray):
+        return "an array"
+    if value is None:
+        return "None"
     return "..., the blank to fill in" if value is ... else f"a {type(value).__name__}"
 
 
@@ -122,6 +155,7 @@ def run_source(
     source: str, path: str, name: str, calls: Sequence[Call]
 ) -> list[dict[str, np.ndarray]] | str:
     """Runs a file and its function on each call; what goes wrong is returned in one line."""
+    linecache.cache[path] = len(source), None, source.splitlines(keepends=True), path
     try:
         namespace: dict[str, Any] = {"__name__": "exercise"}
         exec(compile(source, path, "exec"), namespace)
@@ -129,7 +163,4 @@ def run_source(
     except ResultError as error:
         return str(error)
     except (Exception, SystemExit) as error:
-        steps = traceback.extract_tb(error.__traceback__)
-        lines = [step.lineno for step in steps if step.filename == path]
-        where = f"line {lines[-1]}: " if lines else ""
-        return f"{where}{type(error).__name__}: {first_line(error)}"
+        return mistake(error, path)

@@ -1,0 +1,302 @@
+"""An error in a student's code in one line: where it happened, the shapes there, what is wrong."""
+
+import ast
+import contextlib
+import linecache
+import re
+from collections.abc import Iterator, Mapping
+from types import FrameType, ModuleType
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxnets.errors import did_you_mean, first_line
+
+# What students of other libraries write, and what JAX has for it.
+ELSEWHERE = {"matmul": "@", "mm": "@", "permute": "transpose", "unsqueeze": "x[:, None]"}
+IMPORTS = {
+    "jnp": "import jax.numpy as jnp",
+    "np": "import numpy as np",
+    "jax": "import jax",
+    "lax": "from jax import lax",
+}
+IN_PLACE = {ast.Add: "add", ast.Mult: "multiply", ast.Div: "divide"}  # x.at[i].add(1) for +=.
+PRODUCTS = {"dot", "matmul"}
+MAX_TEXT = 40  # Characters of the student's code in a message.
+MAX_ARRAYS = 3  # In a message.
+UNKNOWN = object()  # The value of what cannot be computed once more.
+
+
+# Messages of Python, NumPy and JAX, and what they mean. Each {} stands for a group.
+SAID = {
+    "truth value of an array": (
+        "if and while ask for one answer, not for an array of them; use jnp.where"
+    ),
+    r"axis (-?\d+) is out of bounds for array of dimension (\d+)": (
+        "there is no axis {}; the number of axes is {}, and the first is axis 0"
+    ),
+    r"index (-?\d+) is out of bounds for axis (\d+) with size (\d+)": (
+        "there is no index {}; axis {} has the size {}, and the first index is 0"
+    ),
+    r"Too many indices: array is (\d+)-dim\w+, but (\d+) were": (
+        "the number of axes is {}, the number of indices {}"
+    ),
+    r"cannot reshape .*\(size (\d+)\) into shape (.+) \(size (\d+)\)": (
+        "{} numbers do not fill the shape {}, which takes {}"
+    ),
+    r"(\w+)\(\) got an unexpected keyword argument 'dim'": (
+        "in {} there is no argument dim; did you mean axis?"
+    ),
+    r"(\w+)\(\) got an unexpected keyword argument 'keepdim'": (
+        "in {} there is no argument keepdim; did you mean keepdims?"
+    ),
+    r"'axis' is an invalid keyword argument for (\w+)|\b(\w+)\(\) got .* argument 'axis'": (
+        "Python's own {} has no argument axis; use the one of jnp"
+    ),
+    r"(\w+)\(\) got an unexpected keyword argument '(\w+)'": "in {} there is no argument {}",
+    r"not enough values to unpack \(expected (\d+), got (\d+)\)": (
+        "the number of names before the = is {}, the number of values {}"
+    ),
+    r"too many values to unpack \(expected (\d+)": (
+        "the number of names before the = is {}, and there are more values"
+    ),
+    r"Size of label '(\w)' for operand \d+ \((\d+)\) does not match .*\((\d+)\)": (
+        "the letter {} stands for an axis of {} and for one of {}"
+    ),
+    r"sum subscript '(\w+)' does not contain the correct number": (
+        "{} must have a letter for each axis"
+    ),
+    r"lhs feature dimension size .* but (\d+) // (\d+) != (\d+)": (
+        "the input has {} channels in {} groups, the kernel takes {} channels; "
+        "dimension_numbers says which axis holds them"
+    ),
+}
+
+
+class Operand(NamedTuple):
+    """A part of the expression that failed, and its value."""
+
+    text: str
+    value: Any
+
+    @property
+    def is_array(self) -> bool:
+        return isinstance(self.value, jax.Array | np.ndarray) and self.value.ndim > 0
+
+
+class Place(NamedTuple):
+    """Where a student's code has failed."""
+
+    frame: FrameType
+    line: int
+    source: str
+    statement: ast.stmt | None
+    node: ast.AST | None  # The expression; None if it cannot be found.
+
+    def operand(self, node: ast.AST) -> Operand:
+        """A part of the expression with its value, which is computed once more."""
+        text = " ".join(str(ast.get_source_segment(self.source, node)).split())
+        value = UNKNOWN
+        with contextlib.suppress(Exception):
+            code = compile(ast.Expression(node), "part", "eval")  # type: ignore[arg-type]
+            value = eval(code, self.frame.f_globals, self.names)
+        return Operand(text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT - 1]}…", value)
+
+    @property
+    def names(self) -> Mapping[str, Any]:
+        return self.frame.f_locals
+
+
+def mistake(error: BaseException, file: str) -> str:
+    """Says what is wrong in a student's file: its line, and the shapes of the arrays there."""
+    if isinstance(error, RecursionError):
+        return "it calls itself without an end"
+    place = _place(error, file)
+    return f"line {place.line}: {_reason(error, place)}" if place else _plain(error)
+
+
+def _place(error: BaseException, file: str) -> Place | None:
+    """The last step of a traceback in the student's file."""
+    steps, step = [], error.__traceback__
+    while step:
+        if step.tb_frame.f_code.co_filename == file:
+            steps.append(step)
+        step = step.tb_next
+    if not steps:
+        return None
+    last = steps[-1]
+    source = "".join(linecache.getlines(file))
+    position = list(last.tb_frame.f_code.co_positions())[last.tb_lasti // 2]
+    line, end, start, stop = position
+    try:
+        nodes = list(ast.walk(ast.parse(source)))
+    except (SyntaxError, ValueError):  # A notebook's magic.
+        nodes = []
+    statements = [
+        node
+        for node in nodes
+        if isinstance(node, ast.stmt) and node.lineno <= (line or 0) <= (node.end_lineno or 0)
+    ]
+    where = (line, start, end, stop)
+    found = [node for node in nodes if isinstance(node, ast.expr) and _where(node) == where]
+    statement = statements[-1] if statements else None  # The innermost one: the walk goes inwards.
+    return Place(last.tb_frame, last.tb_lineno, source, statement, found[0] if found else None)
+
+
+def _where(node: ast.expr) -> tuple[int | None, ...]:
+    return node.lineno, node.col_offset, node.end_lineno, node.end_col_offset
+
+
+def _reason(error: BaseException, place: Place) -> str:
+    node = place.node
+    if isinstance(error, NameError) and isinstance(node, ast.Name):
+        return _no_name(error, node.id, place)
+    if isinstance(error, AttributeError) and isinstance(node, ast.Attribute):
+        return _no_attribute(node, place)
+    if isinstance(error, KeyError) and isinstance(node, ast.Subscript):
+        owner, key = place.operand(node.value), place.operand(node.slice)
+        if isinstance(owner.value, Mapping):
+            return f"{owner.text} has no {key.text} here; it has {', '.join(owner.value)}"
+    if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store):
+        array = place.operand(node.value)
+        if isinstance(array.value, jax.Array):
+            return _in_place(array.text, node, place)
+    operands = [place.operand(part) for part in _parts(node)]
+    if isinstance(error, TypeError):
+        if isinstance(node, ast.Call):
+            function = place.operand(node.func)
+            if function.value is not UNKNOWN and not callable(function.value):
+                return f"{function.text} is {_kind(function.value)}, not a function"
+        for operand in operands:
+            if said := _no_array(operand):
+                return said
+    arrays = list({one.text: one for one in operands if one.is_array}.values())
+    shapes = ", ".join(f"{one.text} is {one.value.shape}" for one in arrays[:MAX_ARRAYS])
+    said = _no_fit(node, arrays, first_line(error)) or _plain(error)
+    return f"{shapes}: {said}" if shapes else said
+
+
+def _parts(node: ast.AST | None) -> Iterator[ast.expr]:
+    """The operands of an operator, the arguments of a call, what is indexed."""
+    match node:
+        case ast.BinOp(left=left, right=right):
+            yield from (left, right)
+        case ast.Compare(left=left, comparators=others):
+            yield from (left, *others)
+        case ast.Call(func=function, args=arguments, keywords=keywords):
+            if isinstance(function, ast.Attribute):
+                yield function.value
+            for part in [*arguments, *(keyword.value for keyword in keywords)]:
+                yield from part.elts if isinstance(part, ast.List | ast.Tuple) else [part]
+        case ast.Subscript(value=value) | ast.Attribute(value=value):
+            yield value
+        case ast.expr():
+            yield node
+
+
+def _no_name(error: NameError, name: str, place: Place) -> str:
+    if isinstance(error, UnboundLocalError):
+        return f"{name} has no value yet"
+    if name in IMPORTS:
+        return f"{name} is not defined; the file needs the line {IMPORTS[name]}"
+    for owner, value in place.names.items():
+        if isinstance(value, Mapping) and name in value:
+            return f'{name} is not defined; did you mean {owner}["{name}"]?'
+    for alias, value in place.frame.f_globals.items():
+        if isinstance(value, ModuleType) and value.__name__ == name:
+            return f"{name} is not defined; did you mean {alias}?"
+    if hint := did_you_mean(name, place.names):
+        return f"{name} is not defined{hint}"
+    return f"{name} is not defined; the names here are {', '.join(place.names)}"
+
+
+def _no_attribute(node: ast.Attribute, place: Place) -> str:
+    owner, name = place.operand(node.value), node.attr
+    if said := _no_array(owner):
+        return said
+    text = owner.text if isinstance(owner.value, ModuleType) else _kind(owner.value)
+    if name in ELSEWHERE:
+        return f"{text} has no attribute {name}; did you mean {ELSEWHERE[name]}?"
+    known = [one for one in dir(owner.value) if not one.startswith("_")]
+    return f"{text} has no attribute {name}{did_you_mean(name, known)}"
+
+
+def _in_place(array: str, node: ast.Subscript, place: Place) -> str:
+    index = place.operand(node.slice).text
+    how, value = "set", "..."
+    match place.statement:
+        case ast.Assign(value=new):
+            value = place.operand(new).text
+        case ast.AugAssign(op=operator, value=new) if type(operator) in IN_PLACE:
+            how, value = IN_PLACE[type(operator)], place.operand(new).text
+        case ast.AugAssign(op=ast.Sub(), value=new):
+            how, value = "add", f"-({place.operand(new).text})"
+    return (
+        "an array of JAX does not change in place; write "
+        f"{array} = {array}.at[{index}].{how}({value})"
+    )
+
+
+def _no_array(operand: Operand) -> str | None:
+    """Why an operand cannot be computed with."""
+    text, value = operand
+    if value is ...:
+        return f"{text} is still ..., the blank to fill in"
+    if value is None:
+        return f"{text} is None, not an array"
+    if isinstance(value, Mapping):
+        entries = ", ".join(f'{text}["{name}"]' for name in value)
+        return f"{text} is a dict; its arrays are {entries}"
+    if isinstance(value, tuple) and not all(isinstance(part, int) for part in value):
+        parts = ", ".join(f"{text}[{number}]" for number in range(len(value)))
+        return f"{text} is a tuple; its parts are {parts}"
+    if callable(value) and not isinstance(value, type):
+        return f"{text} is a function, not an array; call it with ( )"
+    return None
+
+
+def _no_fit(node: ast.AST | None, arrays: list[Operand], message: str) -> str | None:
+    """Why the shapes of two arrays do not go together; None if it is something else."""
+    if len(arrays) != 2:
+        return None
+    (first, a), (second, b) = ((one.text, one.value.shape) for one in arrays)
+    match node:
+        case ast.BinOp(op=ast.MatMult()):
+            product = True
+        case ast.Call(func=ast.Attribute(attr=name)):
+            product = name in PRODUCTS and max(len(a), len(b)) <= 2
+        case _:
+            product = False
+    if product:
+        columns, rows = a[-1], b[-2] if len(b) > 1 else b[0]
+        across, down = ("numbers" if len(shape) == 1 else "" for shape in (a, b))
+        return (
+            f"{first} has {columns} {across or 'columns'} and {second} has {rows} {down or 'rows'}"
+            "; in a product of matrices these must be equal"
+        )
+    if not isinstance(node, ast.BinOp) and "broadcast" not in message:
+        return None
+    small, large = sorted((a, b), key=len)
+    if len(small) < len(large) and small == large[: len(small)]:
+        return f"a sum with keepdims=True is {(*small, 1)} instead of {small}, which fits"
+    return "number by number, both sizes of an axis must be equal, or one of them 1"
+
+
+def _plain(error: BaseException) -> str:
+    """The message of Python or JAX; in the words of the exercises where students often see it."""
+    message = first_line(error)
+    if isinstance(error, SyntaxError):
+        return f"line {error.lineno}: {error.msg}"
+    for pattern, said in SAID.items():
+        if found := re.search(pattern, message):
+            return said.format(*(group.lstrip("_") for group in found.groups() if group))
+    message = re.sub(r"'?\b(DynamicJaxprTracer|JitTracer|ArrayImpl)\b'?", "array", message)
+    kind = type(error).__name__
+    return kind if message == kind else f"{kind}: {message}"
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, jax.Array | np.ndarray):
+        return "an array"
+    return f"a {type(value).__name__}"

@@ -546,9 +546,27 @@ def test_a_folder_gives_all_its_pictures_in_order_and_bad_ones_are_named(
     blank, cut = outcome.err.splitlines()
     assert blank == f"error: {folder / 'blank.png'}: no ink found"
     assert cut.startswith(f"error: {folder / 'cut.jpg'}: ")
-    empty = predict(mnist_run, folder / "deeper", tmp_path / "none", tmp_path)
+    (tmp_path / "empty" / "deeper").mkdir(parents=True)
+    empty = predict(mnist_run, folder / "deeper", tmp_path / "none", tmp_path / "empty")
     assert empty.status == 2
-    assert "no pictures in this folder" in empty.err and "no such file" in empty.err
+    assert "empty: no pictures in this folder" in empty.err and "no such file" in empty.err
+
+
+@pytest.mark.parametrize("root", ["", "test"])
+def test_a_folder_of_class_folders_gives_the_pictures_within(predict, mnist_run, tmp_path, root):
+    names = ["1/a.png", "7/b.png", "7/c.png"]
+    folder = tmp_path / "pictures"
+    for name in [*names, ".jaxnets/d.png", "7/deeper/e.png"]:
+        (folder / root / name).parent.mkdir(parents=True, exist_ok=True)
+        drawn_seven().save(folder / root / name)
+    (folder / "loop").symlink_to(folder)
+    (folder / root / "9").mkdir()
+    outcome = predict(mnist_run, folder, "--top=1")
+    assert (outcome.status, outcome.err) == (0, "")
+    found = [line.split("\t")[0] for line in outcome.out.splitlines()]
+    assert found == [str(folder / root / name) for name in names]
+    answers = json.loads(predict(mnist_run, folder, "--json").out)
+    assert [answer["image"] for answer in answers] == found
 
 
 def test_a_picture_may_come_from_stdin(predict, mnist_run, monkeypatch, seven):

@@ -30,7 +30,8 @@ class Predict(_OfRun):
 
     images: tuple[str, ...] = option(
         dataclasses.MISSING,
-        "a picture, a folder (for every picture in it, not in its folders), or - for stdin",
+        "a picture, a folder (its pictures; if it has none, those of its class folders), or - for "
+        "stdin",
         metavar="IMAGE...",
     )
     top: int = option(5, "number of classes to name, the most probable ones", COUNT)

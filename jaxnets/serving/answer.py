@@ -16,6 +16,7 @@ from jaxnets.errors import UserError
 from jaxnets.serving.predict import BATCH, load_predictor
 
 STDIN = "-"
+LEVELS = 2  # Of folders within a folder: its classes, or parts such as train with their classes.
 MAX_STDIN = 1 << 26  # Bytes, kept in memory beside the decoded picture.
 RAMP = " .:-=+*#%@"  # From black to white.
 BLOCKS = " \u2584\u2580\u2588"  # Nothing, the lower half, the upper half, both.
@@ -106,19 +107,32 @@ def _files(names: Sequence[str]) -> Iterator[tuple[str, Path | BadPictureError]]
     """Yields each picture's name, and its file, or an error if it has none."""
     endings = {ending for ending, kind in Image.registered_extensions().items() if kind in FORMATS}
     for name in names:
-        path = Path(name)
+        path, found = Path(name), False
         if name == STDIN or not path.is_dir():
             yield name, path
             continue
-        try:
-            files = sorted(path.iterdir())
-        except OSError as error:
-            yield name, BadPictureError(error.strerror or str(error))
-            continue
-        files = [file for file in files if file.suffix.lower() in endings and file.name[0] != "."]
-        if not files:
-            yield name, BadPictureError("no pictures in this folder")
-        yield from ((str(file), file) for file in files)
+        for file in _in_folder(path, endings, LEVELS):
+            found = True
+            yield file
+        if not found:
+            yield name, BadPictureError("no pictures in this folder, and none in its folders")
+
+
+def _in_folder(
+    folder: Path, endings: set[str], levels: int
+) -> Iterator[tuple[str, Path | BadPictureError]]:
+    """Yields a folder's pictures; where it has none, those of its folders, so many levels deep."""
+    try:
+        entries = sorted(entry for entry in folder.iterdir() if entry.name[0] != ".")
+    except OSError as error:
+        yield str(folder), BadPictureError(error.strerror or str(error))
+        return
+    files = [entry for entry in entries if entry.suffix.lower() in endings and not entry.is_dir()]
+    yield from ((str(file), file) for file in files)
+    if levels and not files:
+        for entry in entries:
+            if entry.is_dir() and not entry.is_symlink():  # A link may lead back to the folder.
+                yield from _in_folder(entry, endings, levels - 1)
 
 
 def _read(path: Path, side: int) -> Image.Image:

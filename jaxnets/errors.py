@@ -192,6 +192,16 @@ def unknown(kind: str, value: str, known: Iterable[str], hint: str = "") -> User
     return UserError(f'unknown {kind} "{value}"{hint} (known: {", ".join(known)})')
 
 
+def not_installed(package: str, extra: str) -> UserError:
+    """Returns the error for a package that an extra of jaxnets brings.
+
+    >>> print(not_installed("onnx", "export"))
+    onnx is not installed; install the extra: pip install 'jaxnets[export]'
+    """
+    hint = f"install the extra: pip install 'jaxnets[{extra}]'"
+    return UserError(f"{package} is not installed; {hint}")
+
+
 def did_you_mean(value: str, known: Iterable[str], quote: str = "") -> str:
     """The question for the nearest name that exists, or nothing if none is near."""
     import difflib  # Only for mistakes.

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxnets.errors import UserError
+from jaxnets.errors import UserError, not_installed
 
 
 def create_figure(width: float, height: float) -> Any:
@@ -40,7 +40,7 @@ def plot(history: Sequence[dict[str, Any]]) -> Any:
       UserError: matplotlib is not installed, or there is no epoch yet.
     """
     if (figure := create_figure(9, 3.4)) is None:
-        raise UserError("plot: expected matplotlib, found none: pip install 'jaxnets[compare]'")
+        raise not_installed("matplotlib", "compare")
     if not isinstance(history, list) or not history:
         raise UserError("plot: expected the history of an epoch or more, as net.fit() returns it")
     epochs = [record["epoch"] for record in history]
@@ -59,12 +59,12 @@ def plot(history: Sequence[dict[str, Any]]) -> Any:
 def check_picture(path: str) -> None:
     """Raises UserError if `save` cannot draw into a file: before the work is done."""
     if (figure := create_figure(7, 4)) is None:
-        raise UserError("plot: expected matplotlib, found none: pip install 'jaxnets[compare]'")
+        raise not_installed("matplotlib", "compare")
     kinds = figure.canvas.get_supported_filetypes()
     if (kind := Path(path).suffix[1:].lower()) not in kinds:
         raise UserError(f"plot: expected a picture as .png or .svg, got {kind or path!r}")
     if not (folder := Path(path).expanduser().parent).is_dir():
-        raise UserError(f"plot: expected a folder that exists, found none at {folder}")
+        raise UserError(f"plot: no such folder: {folder}")
 
 
 def save(figure: Any, path: str) -> None:

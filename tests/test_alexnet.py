@@ -292,11 +292,23 @@ def test_a_file_is_taken_but_for_a_last_layer_of_other_classes_and_that_is_said(
 
 # A tensor, what stands in its place (None: nothing), and what is said of it.
 WRONG = [
-    ("features.8.bias", None, "expected a tensor features.8.bias as in torchvision's alexnet, fou"),
+    ("features.8.bias", None, "no tensor features.8.bias, which torchvision's alexnet has"),
     ("fc.bias", np.ones(3, "f4"), "found a tensor fc.bias, which torchvision's alexnet does not"),
-    ("features.3.weight", np.ones((3, 3, 64, 128), "f4"), "(128, 64, 3, 3), found (3, 3, 64, 128)"),
-    ("classifier.1.weight", np.ones((512, 2304), "f4"), "shape (512, 256), found (512, 2304)"),
-    ("classifier.6.weight", np.ones((9, 512), "f4"), "shape (3, 512), found (9, 512)"),
+    (
+        "features.3.weight",
+        np.ones((3, 3, 64, 128), "f4"),
+        "has features.3.weight of shape (128, 64",
+    ),
+    (
+        "classifier.1.weight",
+        np.ones((512, 2304), "f4"),
+        "classifier.1.weight of shape (512, 256)",
+    ),
+    (
+        "classifier.6.weight",
+        np.ones((9, 512), "f4"),
+        "classifier.6.weight of shape (3, 512)",
+    ),
     ("extra", np.ones(4, jnp.float8_e4m3fn), "expected float32 numbers, found F8_E4M3"),
     ("features.0.bias", np.ones(64, "i8"), "features.0.bias: expected float32 numbers, found I64"),
     ("classifier.4.bias", np.full(512, np.nan, "f4"), "classifier.4.bias: expected finite numbers"),

@@ -103,8 +103,8 @@ def test_every_numeric_flag_refuses_what_is_no_sound_number(run_main, tmp_path, 
 @pytest.mark.parametrize(
     ("flags", "parts"),
     [
-        ("--data_dir={path}/no", ["data_dir", "nothing"]),
-        ("--data_dir={data}/t10k-labels-idx1-ubyte", ["data_dir", "a file"]),
+        ("--data_dir={path}/no", ["data_dir", "no such folder"]),
+        ("--data_dir={data}/t10k-labels-idx1-ubyte", ["data_dir", "not a folder"]),
         ("--data_dir={path}", ["train-images-idx3-ubyte"]),
         ("--validation_size=200", ["validation_size", "200"]),
         ("--batch_size=161", ["batch_size: expected at most the 160 training images, got 161"]),

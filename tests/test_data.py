@@ -177,9 +177,9 @@ def test_a_folder_whose_files_do_not_fit_is_refused(tmp_path, tiny_folder, name,
 
 
 def test_a_data_dir_that_is_no_folder_is_refused(tmp_path, tiny_folder):
-    with pytest.raises(UserError, match="found nothing at"):
+    with pytest.raises(UserError, match="data_dir: no such folder"):
         load_dataset(data_dir=str(tmp_path / "nowhere"))
-    with pytest.raises(UserError, match="found a file"):
+    with pytest.raises(UserError, match="not a folder"):
         load_dataset(data_dir=str(tiny_folder / "train-images-idx3-ubyte"))
 
 

@@ -70,7 +70,7 @@ def test_parts_that_do_not_fit_are_refused():
     """More of them, in files: tests/test_data.py."""
     for train, names, message in (
         ([0, -1], "ab", "it: expected labels from 0 to 1 in its train part, found -1"),
-        ([], "ab", "expected images in its train part, found none"),
+        ([], "ab", "no images in its train part"),
         ([0, 0], ["n"] * 1001, "expected 2 to 1000 classes, found 1001"),
     ):
         with pytest.raises(UserError, match=message):
@@ -178,7 +178,7 @@ def test_every_published_set_says_offline_what_to_place_where(
 def test_a_user_without_a_home_folder_is_refused_in_a_line(monkeypatch, run_main):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr("os.path.expanduser", lambda path: path)  # So it answers there.
-    run_main("--dataset=cifar10").assert_refused("cache: expected a home folder", "XDG_CACHE_HOME")
+    run_main("--dataset=cifar10").assert_refused("this user has no home folder", "XDG_CACHE_HOME")
 
 
 def test_what_is_published_agrees_with_tensorflow_datasets():

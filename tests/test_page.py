@@ -410,7 +410,7 @@ def test_a_wrong_request_is_refused_in_a_line(softmax_run, run_command, tmp_path
         "output: expected a file, runs is none"
     )
     run_command("page", softmax_run, "--output=no/x.html").assert_refused(
-        "output: expected a folder that exists, found none at no"
+        "output: no such folder: no"
     )
     shutil.copytree(softmax_run, "damaged")
     for path in Path("damaged/checkpoints").iterdir():

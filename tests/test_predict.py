@@ -427,8 +427,8 @@ def test_probabilities_are_an_evaluations_of_any_number_of_pictures(predictor, m
 @pytest.mark.parametrize(
     ("values", "parts"),
     [
-        ({"image_shape": None}, ["expected image_shape and num_classes", "train it again"]),
-        ({"num_classes": None}, ["expected image_shape and num_classes"]),
+        ({"image_shape": None}, ["no image_shape and num_classes", "train it again"]),
+        ({"num_classes": None}, ["no image_shape and num_classes"]),
         ({"image_shape": [28, 28]}, ["image_shape: expected [H, W, 1 or 3]"]),
         ({"image_shape": [10**9, 28, 1]}, ["image_shape: expected"]),
         ({"image_shape": "28x28"}, ["image_shape: expected"]),
@@ -463,9 +463,9 @@ def test_a_folder_without_a_run_or_a_checkpoint_is_one_line(predict, mnist_run, 
         (tmp_path / "config.json").write_text(text)
         predict(tmp_path, "any.png").assert_refused("config.json")
     shutil.copy(mnist_run / "config.json", tmp_path)
-    predict(tmp_path, "any.png").assert_refused("checkpoints: expected a checkpoint, found none")
+    predict(tmp_path, "any.png").assert_refused("checkpoints: no checkpoint of a trained network")
     (tmp_path / "checkpoints").mkdir()
-    predict(tmp_path, "any.png").assert_refused("checkpoints: expected a checkpoint, found none")
+    predict(tmp_path, "any.png").assert_refused("checkpoints: no checkpoint of a trained network")
 
 
 DAMAGES = {

@@ -370,7 +370,7 @@ def test_an_unfinished_run_is_said_to_be_one(copy):
 @pytest.mark.parametrize(
     ("damage", "says", "has", "lacks"),
     [
-        (lambda f: shutil.rmtree(f / "checkpoints"), "expected a checkpoint", "loss", "filters"),
+        (lambda f: shutil.rmtree(f / "checkpoints"), "no checkpoint", "loss", "filters"),
         (lambda f: damaged(f, "config.json", "{"), "config.json: cannot be read", "loss", "norms"),
         (lambda f: damaged(f, "metrics.jsonl", "[]\n"), "metrics.jsonl", "confusion", "loss"),
         (lambda f: damaged(f, "metrics.jsonl", ""), "no epoch has ended", "confusion", "loss"),
@@ -448,7 +448,9 @@ def test_what_is_no_run_or_cannot_be_written_is_refused(run_command, finished_ru
     run_command("report", tmp_path / "none").assert_refused("expected a run folder")
     run_command("report").assert_refused("expected RUN...")
     output = tmp_path / "no" / "a.html"
-    run_command("report", finished_run.folder, "-o", output).assert_refused("expected a folder")
+    run_command("report", finished_run.folder, "-o", output).assert_refused(
+        "output: no such folder: "
+    )
     run_command("report", finished_run.folder, "--language=fr").assert_refused("language")
 
 

@@ -43,7 +43,7 @@ import pytest
         ("compare --task=regression --models=cnn", "(known: linear, mlp, linear_regression"),
         ("compare --task=regression --data_dir=x", "data_dir: a folder of images"),
         ("compare --datasets=mnist --data_dir=x", "exclude each other"),
-        ("compare --data_dir=nowhere", "expected a folder"),
+        ("compare --data_dir=nowhere", "no such folder"),
         ("compare --gradients=numeric", 'unknown gradients "numeric"'),
         ("compare --train_size=0", "train_size: expected a whole number from 1"),
         ("compare --train_size=many", "train_size: expected a whole number"),

@@ -195,7 +195,7 @@ def test_a_run_is_saved_before_it_trains_and_nothing_untrained_is_predicted_with
     assert train_tiny("softmax").status == 130
     assert os.listdir(tmp_path / "run" / "checkpoints") == ["0.safetensors"]
     run_command("predict", tmp_path / "run", "any.png").assert_refused(
-        "checkpoints: expected a checkpoint, found that of step 0, before training"
+        "checkpoints: no checkpoint of a trained network, only that of step 0, before training"
     )
     interrupt_after(10**9)
     assert train_tiny("softmax", "--resume").status == 0

@@ -654,4 +654,4 @@ def test_the_extra_is_named_where_it_is_missing(run_command, runs, monkeypatch):
         importlib.util, "find_spec", lambda name, *_: None if name == "uvicorn" else found(name)
     )
     outcome = run_command("serve", runs["a"].path)
-    outcome.assert_refused("serve: expected uvicorn, found none: pip install 'jaxnets[serve]'")
+    outcome.assert_refused("uvicorn is not installed", "pip install 'jaxnets[serve]'")

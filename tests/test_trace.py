@@ -84,7 +84,7 @@ def test_wrong_requests_are_refused(run_command, finished_run, tmp_path, monkeyp
     run_command("trace", run, "--image=1", "--label=9").assert_refused("one of 0, 1, 2, got '9'")
     run_command("trace", run, "--image=no.png").assert_refused("image: no.png")
     run_command("trace", run, "--image=1", "--svg=a.gif").assert_refused(".svg or .png")
-    run_command("trace", run, "--image=1", "--svg=no/a.svg").assert_refused("expected a folder")
+    run_command("trace", run, "--image=1", "--svg=no/a.svg").assert_refused("no such folder")
     assert list(tmp_path.iterdir()) == []
 
 

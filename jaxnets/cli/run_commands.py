@@ -10,7 +10,7 @@ from jaxnets.cli.answer import JSON, print_answer
 from jaxnets.config.fields import COUNT
 from jaxnets.config.options import Options, option
 from jaxnets.display import short_path
-from jaxnets.errors import DONE, WRONG_REQUEST, UserError
+from jaxnets.errors import DONE, WRONG_REQUEST, UserError, not_installed
 
 if TYPE_CHECKING:
     from jaxnets.abtest.trial import Plan
@@ -276,7 +276,7 @@ class Serve(Options):
         _check_exist(*self.runs)
         for name in ("starlette", "uvicorn", "httptools", "prometheus_client", "python_multipart"):
             if importlib.util.find_spec(name) is None:
-                raise UserError(f"serve: expected {name}, found none: pip install 'jaxnets[serve]'")
+                raise not_installed(name, "serve")
 
         from jaxnets.serving.server.start import serve
 

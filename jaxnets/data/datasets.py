@@ -105,7 +105,7 @@ def assemble(
     wanted = parts["train"].images.shape[1:]
     for part, split in parts.items():
         if not len(split):
-            raise UserError(f"{name}: expected images in its {part} part, found none")
+            raise UserError(f"{name}: no images in its {part} part")
         lowest, highest = int(split.labels.min()), int(split.labels.max())
         if lowest < 0 or highest >= len(class_names):
             raise UserError(

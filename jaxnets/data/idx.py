@@ -40,8 +40,8 @@ def load_mnist(data_dir: str | None, validation_size: int | None, as_bytes: bool
         return load_idx("mnist", folder, (), validation_size, as_bytes)
     folder = Path(os.path.expanduser(data_dir))
     if not folder.is_dir():
-        found = f"a file: {folder}" if folder.exists() else f"nothing at {folder}"
-        raise UserError(f"data_dir: expected a folder of IDX files, found {found}")
+        what = "not a folder" if folder.exists() else "no such folder"
+        raise UserError(f"data_dir: {what}: {folder}; expected one of four IDX files")
     return load_idx(printable(folder.resolve().name), folder, (), validation_size, as_bytes)
 
 

@@ -158,14 +158,14 @@ def _open(name: str, data_dir: str | None) -> tuple[Path, Any, str, str]:
     if folder is None:
         root = _roots(data_dir)[0]
         raise UserError(
-            f"dataset {name}: expected it prepared in {root / name.partition(':')[0]}, found "
-            f"nothing; an environment with TensorFlow prepares it: tfds build {name} "
-            f"--file_format=array_record --data_dir={root}"
+            f"dataset {name}: not prepared in {root / name.partition(':')[0]}; an environment with "
+            f"TensorFlow prepares it: tfds build {name} --file_format=array_record "
+            f"--data_dir={root}"
         )
     if importlib.util.find_spec("array_record") is None:
         raise UserError(
-            f"dataset {name}: expected the package array_record, which reads {folder}, found none "
-            f"(it is made for Linux alone)"
+            f"dataset {name}: array_record, which reads {folder}, is not installed: pip install "
+            "array_record (it is made for Linux alone)"
         )
     _check_classes(folder / "features.json")
     import tensorflow_datasets as tfds
@@ -228,7 +228,7 @@ def _sources(name: str, folder: Path, builder: Any, image: str) -> dict[str, Any
         paths = [Path(path) for path in builder.info.splits[split].filepaths]
         for path in paths:
             if path.parent.resolve() != folder.resolve() or not path.is_file():
-                raise UserError(f"{folder}: expected the file {path.name}, found none")
+                raise UserError(f"{folder}: the file {path.name} is missing")
             ensure_within(path, folder)
         try:
             count = len(ArrayRecordDataSource([str(path) for path in paths]))

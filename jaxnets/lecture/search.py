@@ -92,7 +92,7 @@ class Search:
         """Locks the folder for a block, a new one or, with resume, one whose results are read."""
         name = "search.json"
         if resume and not (Path(os.path.expanduser(workdir or "")) / name).exists():
-            raise UserError(f"resume: expected {name} in {workdir or '--workdir'}, found none")
+            raise UserError(f"resume: no {name} in {workdir or '--workdir'}")
         self.folder = make_folder(workdir, f"search-{self.flags['model']}")
         with locked(self.folder):  # Looks again: another process may have begun in between.
             if resume:

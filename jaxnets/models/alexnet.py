@@ -241,7 +241,7 @@ def params_from_torchvision(state_dict: Mapping[str, Any]) -> dict[str, dict[str
     wanted = [f"{prefix}.{part}" for prefix in TORCHVISION.values() for part in ("weight", "bias")]
     for name in wanted:
         if name not in state_dict:
-            raise UserError(f"expected a tensor {name} as in torchvision's alexnet, found none")
+            raise UserError(f"no tensor {name}, which torchvision's alexnet has")
     for name in state_dict:
         if name not in wanted:
             raise UserError(f"found a tensor {name}, which torchvision's alexnet does not have")

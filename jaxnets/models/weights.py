@@ -126,9 +126,9 @@ def _check_ours(shapes: dict[str, Shape], dtypes: dict[str, str], fresh: Any) ->
     kernel, ours = shapes.get(head, ()), wanted[head]
     new_head = kernel[:axis] == ours[:axis] and kernel[axis:] != ours[axis:]
     for name in sorted(wanted.keys() | shapes.keys()):
-        expected, found = wanted.get(name, "nothing"), shapes.get(name, "nothing")
+        expected, found = wanted.get(name), shapes.get(name)
         if found != expected and not (new_head and name.startswith(f"{OURS}logits/")):
-            raise UserError(f"{name}: expected the shape {expected}, found {found}")
+            raise _other_shape(name.removeprefix(OURS), found, expected)
     _check_dtypes(dtypes)
     return new_head
 
@@ -139,7 +139,7 @@ def _check(shapes: dict[str, Shape], dtypes: dict[str, str], fresh: Any) -> bool
     Returns whether the file's last layer is whole and has another number of classes.
     """
     if fresh.keys() != TORCHVISION.keys():
-        raise UserError("expected a checkpoint of a run with the same network, found none")
+        raise UserError("the file is no checkpoint of a run with the same network")
     head = TORCHVISION["logits"]
     weight, bias = shapes.get(f"{head}.weight", ()), shapes.get(f"{head}.bias", ())
     units, classes = fresh["logits"]["kernel"].shape
@@ -152,9 +152,19 @@ def _check(shapes: dict[str, Shape], dtypes: dict[str, str], fresh: Any) -> bool
             # params_from_torchvision reports missing and surplus tensors.
             found = shapes.get(name, wanted)
             if found != wanted and not (new_head and layer == "logits"):
-                raise UserError(f"{name}: expected the shape {wanted}, found {found}")
+                raise _other_shape(name, found, wanted)
     _check_dtypes(dtypes)  # Surplus tensors too: NumPy has no FP8.
     return new_head
+
+
+def _other_shape(name: str, theirs: Shape | None, ours: Shape | None) -> UserError:
+    """The error for an array that the file and the network have in different shapes, or not at all.
+
+    >>> print(_other_shape("conv1/bias", (32,), None))
+    the file has conv1/bias of shape (32,); this network has no conv1/bias
+    """
+    has = [f"{name} of shape {shape}" if shape else f"no {name}" for shape in (theirs, ours)]
+    return UserError(f"the file has {has[0]}; this network has {has[1]}")
 
 
 def _check_dtypes(dtypes: dict[str, str]) -> None:

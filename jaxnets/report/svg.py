@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from jaxnets.display import printable, width_of
-from jaxnets.errors import UserError
+from jaxnets.errors import UserError, not_installed
 from jaxnets.runs import files
 from jaxnets.serving.output import output_path
 
@@ -248,7 +248,5 @@ def _resvg() -> Any:
     try:
         import resvg_py
     except ImportError:
-        raise UserError(
-            "figures: expected resvg-py, found none: pip install 'jaxnets[report]'"
-        ) from None
+        raise not_installed("resvg-py", "report") from None
     return resvg_py

@@ -257,8 +257,8 @@ class RunFolder:
         """
         found = self._read_newest({"params": like}, whole=False)
         if found is None or not found[0]:
-            what = "none" if found is None else "that of step 0, before training"
-            raise UserError(f"{self.path / CHECKPOINTS}: expected a checkpoint, found {what}")
+            only = "" if found is None else ", only that of step 0, before training"
+            raise UserError(f"{self.path / CHECKPOINTS}: no checkpoint of a trained network{only}")
         return found[0], found[1]["params"]
 
     def _read_newest(self, like: Any, *, whole: bool = True) -> tuple[int, Any] | None:

@@ -11,5 +11,5 @@ def output_path(output: str) -> Path:
     if path.exists() and not path.is_file():
         raise UserError(f"output: expected a file, {output} is none")
     if not path.parent.is_dir():
-        raise UserError(f"output: expected a folder that exists, found none at {path.parent}")
+        raise UserError(f"output: no such folder: {path.parent}")
     return path

@@ -66,8 +66,8 @@ def _form(folder: RunFolder) -> tuple[tuple[int, int, int], tuple[str, ...]]:
     shape, count = written.get("image_shape"), written.get("num_classes")
     if shape is None or count is None:
         raise UserError(
-            f"{where}: expected image_shape and num_classes, found none: the run is of an earlier "
-            "version, train it again"
+            f"{where}: no image_shape and num_classes: an earlier version of jaxnets "
+            "wrote the run; train it again"
         )
     sizes = shape if isinstance(shape, list) and len(shape) == 3 else [0, 0, 0]
     if not all(type(n) is int and 1 <= n <= MAX_SIDE for n in sizes) or sizes[2] not in (1, 3):

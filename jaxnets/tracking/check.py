@@ -4,7 +4,7 @@ import importlib.util
 import os
 from pathlib import Path
 
-from jaxnets.errors import UserError
+from jaxnets.errors import UserError, not_installed
 
 # The package of each tracker; its extra has the tracker's name.
 PACKAGES = {"tensorboard": "tensorboardX"} | {name: name for name in ("trackio", "wandb", "mlflow")}
@@ -15,10 +15,7 @@ def check(track: str, profile: str | None) -> None:
     for name in set(track.split(",")) & PACKAGES.keys():
         spec = importlib.util.find_spec(PACKAGES[name])
         if spec is None or spec.origin is None:  # A folder of data, such as wandb/, has no origin.
-            raise UserError(
-                f"track: expected the package {PACKAGES[name]} for {name}, found none: "
-                f"pip install 'jaxnets[{name}]'"
-            )
+            raise not_installed(PACKAGES[name], name)
     if profile is not None:
         try:
             path = Path(profile).expanduser().absolute()

@@ -73,8 +73,8 @@ def load_folder(
     """
     root = Path(folder).expanduser()
     if not root.is_dir():
-        found = f"a file: {root}" if root.exists() else f"nothing at {root}"
-        raise UserError(f"dataset: expected a folder of pictures, found {found}")
+        what = "not a folder" if root.exists() else "no such folder"
+        raise UserError(f"dataset: {what}: {root}; expected one of pictures")
     root = root.resolve()
     bad, places = store.BadPictures(on_bad_image), _places(root)
     paths, labels, parts, classes, given = _list(root, bad, with_validation=validation_size != 0)
@@ -82,7 +82,7 @@ def load_folder(
     good = records["good"]
     if not good.any():
         bad.report()
-        raise _refused(root, "pictures", "none that can be decoded")
+        raise _refused(root, "no picture can be decoded")
     size = decode_size or natural_size(records["side"][good], input_size)
     source = store.Encoded(
         content=lambda row: root / os.fsdecode(paths[row]),
@@ -138,7 +138,7 @@ def _list(
             for label, name in enumerate(classes):
                 files = np.array(sorted(_files(os.fsencode(folder / name), root, bad)))
                 if not len(files):
-                    raise _refused(folder / name, f"pictures ({' '.join(ENDINGS)})", "none")
+                    raise _refused(folder / name, f"no pictures ({' '.join(ENDINGS)})")
                 paths.append(files)
                 labels.append(np.full(len(files), label, np.int32))
                 parts.append(np.full(len(files), list(PARTS).index(part), np.int8))
@@ -156,7 +156,7 @@ def _part_folders(root: Path) -> dict[str, Path]:
         return {"train": root}
     for part, found in names.items():
         if len(found) > 1:
-            raise _refused(root, f"one folder for {part}", _some(found))
+            raise _refused(root, f"expected one folder for {part}, found {_some(found)}")
     return {part: root / found[0] for part, found in names.items() if found}
 
 
@@ -164,16 +164,19 @@ def _class_names(root: Path, folders: dict[str, Path]) -> list[str]:
     """The classes, which every part must have."""
     classes = _folders(folders["train"])
     if not classes:
-        raise _refused(root, "a folder for each class, as cat/1.jpg or train/cat/1.jpg", "none")
+        wanted = "a folder for each class, as cat/1.jpg or train/cat/1.jpg"
+        raise _refused(root, f"no folders in it; expected {wanted}")
     if not 2 <= len(classes) <= MAX_CLASSES:
         wanted = f"a folder for each of 2 to {MAX_CLASSES} classes"
-        raise _refused(folders["train"], wanted, f"{len(classes)}: {_some(classes)}")
+        found = f"{len(classes)}: {_some(classes)}"
+        raise _refused(folders["train"], f"expected {wanted}, found {found}")
     for folder in folders.values():
         names = _folders(folder)
         if missing := sorted(set(classes) - set(names)):
-            raise _refused(folder, "every class", f"no {_some(missing)}")
+            raise _refused(folder, f"no folder for {_some(missing)}")
         if unknown := sorted(set(names) - set(classes)):
-            raise _refused(folder, f"the classes of {folders['train']}", f"also {_some(unknown)}")
+            wanted = f"the classes of {folders['train']}"
+            raise _refused(folder, f"expected {wanted}, found also {_some(unknown)}")
     return classes
 
 
@@ -323,14 +326,15 @@ def _check_classes(
         there = set(labels[parts == number].tolist())
         missing = [name for label, name in enumerate(classes) if label not in there]
         if missing and (part != "validation" or part in given):
-            more = "" if part in given else ", 2 pictures for training and test"
-            wanted = f"good pictures of every class in {part}{more}"
-            raise _refused(root, wanted, f"none of {_some(missing)}")
+            if part in given:
+                raise _refused(root, f"no good pictures of {_some(missing)} in {part}")
+            needs = "a class needs 2, one to train on and one to test"
+            raise _refused(root, f"too few good pictures of {_some(missing)}; {needs}")
 
 
-def _refused(where: Path, wanted: str, found: str) -> UserError:
+def _refused(where: Path, message: str) -> UserError:
     """The error of a folder, whose names may be anything: control characters are escaped."""
-    return UserError(printable(f"{where}: expected {wanted}, found {found}"))
+    return UserError(printable(f"{where}: {message}"))
 
 
 def _some(names: list[str]) -> str:

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from jaxnets.display import short_path
-from jaxnets.errors import RunFailedError, UserError
+from jaxnets.errors import RunFailedError, not_installed
 from jaxnets.models.chain import with_precision
 from jaxnets.runs.files import replacing
 from jaxnets.serving import layers
@@ -57,10 +57,7 @@ def export(workdir: str, kind: str | None = None, output: str | None = None) -> 
     kind = kind or (ending if ending in NEEDS else "safetensors")
     missing = [name for name in NEEDS[kind] if importlib.util.find_spec(name) is None]
     if missing:
-        raise UserError(
-            f"format: {kind} expected {' and '.join(missing)}, found none: "
-            "pip install 'jaxnets[export]'"
-        )
+        raise not_installed(missing[0], "export")
     path = output_path(output or f"{Path(workdir).resolve().name}.{kind}")
     trained = load_network(workdir)
     content = content_of(trained, kind)

@@ -30,7 +30,7 @@ import pytest
         ("search --model=mlp --over=hidden=4 --overwrite", "overwrite: search has none"),
         ("search --model=mlp --over=early_stopping=1,2", "early_stopping: search has none"),
         ("search --model=cnn --over=limit=100,200", "over: limit cannot be searched over"),
-        ("search --model=mlp --over=hidden=4 --resume", "resume: expected"),
+        ("search --model=mlp --over=hidden=4 --resume", "resume: no search.json in"),
         ("search --model=mlp --over=hidden=4 --sedes=3", "unknown flag --sedes"),
         (
             "search --model=softmax --over=learning_rate=0.1,0.2 --schedule=plateau",

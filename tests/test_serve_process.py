@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import io
 import json
 import resource
 import signal
@@ -17,7 +18,8 @@ import numpy as np
 import pytest
 from browser import CHROMIUM, Browser
 from conftest import HANGS
-from served import SoftmaxRun, inference, random_bytes
+from PIL import Image
+from served import SoftmaxRun, inference, png, random_bytes
 
 from jaxnets.serving.server import connections, limits
 from jaxnets.serving.server.feedback import read
@@ -283,10 +285,10 @@ def test_the_page_shows_both_models_and_its_buttons_save_feedback(server, tmp_pa
 # Strangers
 
 
-def resident(process):
-    """Bytes of a process in memory, at most so far."""
+def resident(process, name="VmHWM:"):
+    """Bytes of a process in memory: the most so far, or those now (VmRSS)."""
     text = Path(f"/proc/{process.child.pid}/status").read_text()
-    return int(text.partition("VmHWM:")[2].split()[0]) << 10
+    return int(text.partition(name)[2].split()[0]) << 10
 
 
 def sent(process, *parts):
@@ -427,6 +429,26 @@ def bomb(side):
     rows = zlib.compress((b"\0" + b"\xff" * (side // 8)) * side, 9)
     head = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def test_the_memory_of_large_pictures_is_given_back(start):
+    process = start()
+    page = np.full((90, 70), 250, np.uint8)
+    page[20:70, 30:36] = 15
+    stream = io.BytesIO()
+    picture = Image.fromarray(page).resize((5000, 5000)).convert("RGBA")
+    picture.save(stream, "PNG", compress_level=1)
+
+    def ask(content):
+        answer = httpx.post(f"{process.url}/predict", content=content, timeout=HANGS)
+        assert answer.status_code == 200, answer.text
+
+    ask(png(page))
+    before = resident(process, "VmRSS:")
+    ask(stream.getvalue())
+    grown, most = resident(process, "VmRSS:") - before, resident(process) - before
+    assert grown < most / 4
+    assert process.stop()[0] == 143
 
 
 def test_bombs_and_large_bodies_take_bounded_memory(start):

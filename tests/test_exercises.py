@@ -575,10 +575,85 @@ def test_what_is_no_sheet_is_refused(source, run_command, mine):
     run_command("exercise", "check", mine(source, "s.toml")).assert_refused("s.toml: expected")
 
 
-@pytest.mark.parametrize("value", ["nan", "inf", "true", '"1.5"', "[1.5]", "[[1], [1, 2]]", "[]"])
-def test_what_is_no_right_number_is_wrong(value):
+@pytest.mark.parametrize(
+    "value",
+    [
+        "1.5",
+        '"1.5"',
+        "'1.5'",
+        "+1.5",
+        "3/2",
+        '"3/2"',
+        "3 / 2",
+        "-3/-2",
+        "15e-1",
+        "150E-2",
+        "1.50049",
+    ]
+    + ["1.5  # as above", "( 1.5 )"[1:-1], "３／２", "１．５"],
+)
+def test_a_right_number_may_be_written_in_many_ways(value):
     _, found = check_sheet(f'exercise = "compute1"\nz = {value}\n', "s.toml")
-    assert found[0].verdict == "wrong"
+    assert found[0].verdict == "right", found[0]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "[0.5, 1]",
+        "[.5, 1.]",
+        "[1/2, 2/2]",
+        '["1/2", "1"]',
+        "(0.5, 1)",
+        '"[0.5, 1]"',
+        "[\n0.5, # a\n1]",
+    ]
+    + ["[0.5, 1,]", "［0.5，1］", "（1/2，1）"],
+)
+def test_a_right_row_may_be_written_in_many_ways(value):
+    _, found = check_sheet(f'exercise = "compute1"\ndw = {value}\ndb = .5\n', "s.toml")
+    assert [row.verdict for row in found[5:7]] == ["right", "right"], found[5]
+
+
+NINES = "9" * 5000
+A_NUMBER = "expected a number as 1.5 or 1/8, got"
+
+
+@pytest.mark.parametrize(
+    ("value", "note"),
+    [
+        ("1.6", ""),
+        ("1/8", ""),
+        ("nan", f"{A_NUMBER} nan"),
+        ("inf", f"{A_NUMBER} inf"),
+        ("true", f"{A_NUMBER} true"),
+        ('"one and a half"', f"{A_NUMBER} one and a half"),
+        ("3*0.5", f"{A_NUMBER} 3*0.5"),
+        ("1/2/3", f"{A_NUMBER} 1/2/3"),
+        ("1.5 2", f"{A_NUMBER} 1.5 2"),
+        ("ln(4)", f"{A_NUMBER} ln"),
+        ("1,5", "expected a number as 1.5, or a row as [1, 2], got 1,5"),
+        ("1/0", "1/0 divides by 0"),
+        ("1e999999999", "1e999999999 is too large"),
+        (NINES, f"{NINES[:29]}… is too large"),
+        (f"1/{NINES}", f"1/{NINES[:27]}… is too large"),
+        ("[" * 5000 + "]" * 5000, f"too many brackets in {'[' * 29}…"),
+        ("[1.5", "a bracket is not closed in [1.5"),
+        ("1.5]", "one bracket too many in 1.5]"),
+        ("[1.5]", "expected a number, got 1 numbers"),
+        ("[[1], [1, 2]]", "expected a number, got no rows of numbers of one length"),
+        ("[]", "expected a number, got no rows of numbers of one length"),
+    ],
+)
+def test_what_is_no_right_number_is_wrong_and_said_plainly(value, note):
+    _, found = check_sheet(f'exercise = "compute1"\nz = {value}\ny = 1.5\n', "s.toml")
+    assert found[0] == ("z", "wrong", note)
+    assert found[1].verdict == "right"  # A mistake stays in its own line.
+
+
+def test_a_line_without_an_equals_sign_is_named():
+    with pytest.raises(UserError, match=r"s.toml: expected NAME = NUMBER in line 3, got z 1\.5"):
+        check_sheet('exercise = "compute1"\n# z\nz 1.5\n', "s.toml")
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ SAY = words_of("zh", "exercises")
 # What has the judge's sentences. An error of the request (a UserError) is English everywhere.
 REASONS = [passes, mistakes, rules.violation, rules._reason, rules._module, rules._name]
 SPEAKS = [hints, judge.Verdict, judge.verdict, judge._without_arrays]
-SPEAKS += [compute._answered, compute._count]
+SPEAKS += [compute._answered, compute._count, compute._value, compute._number]
 SPEAKS += [command.listing, command.check_numbers, command.check_mine]
 CODE = {"jax", "jaxnets", "numpy", "exercise", "new", "NAME", "hint", "JAX", "d_params", "dx"}
 CODE |= {"Python", "None", "jnp", "where", "if", "while", "axis", "dim", "keepdim", "keepdims"}

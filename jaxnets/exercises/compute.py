@@ -1,17 +1,23 @@
 """Exercises to compute by hand: sheets of questions whose answers are numbers.
 
-A sheet is a TOML file in which the student replaces each "" by a number or by rows of numbers.
+A sheet is a TOML file in which the student replaces each "" by a number or by rows of numbers. It
+is read more kindly than TOML is: 1/8 is a number, "1.5" too, and (1, 2) a row.
 """
 
+import math
+import re
 import textwrap
-import tomllib
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from jaxnets.errors import UserError
 
 TOLERANCE = 1e-3  # Of a number's size, or of 1 if that is larger: three digits are enough.
-EXAMPLE = "a number as 1.5, or rows as [[1, 2], [3, 4]]"
+EXAMPLE = "a number as 1.5 or 1/8, or rows as [[1, 2], [3, 4]]"
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+# What a Chinese keyboard or a PDF gives for the signs of a sheet.
+FULL_WIDTH = str.maketrans("，（）［］【】＝．－−／＋“”＃", ',()[][]=.--/+""#')
+MAX_DEPTH = 3  # Of brackets, and the sheet.
+MAX_TEXT = 30  # Characters of an answer in a message.
 
 
 class Question(NamedTuple):
@@ -230,21 +236,44 @@ def check_sheet(source: str, path: str) -> tuple[str, list[Answered]]:
     Raises:
       UserError: It is no sheet.
     """
-    try:
-        filled = tomllib.loads(source)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise UserError(f"{path}: expected {EXAMPLE} behind each =: {error}") from error
-    name = filled.get("exercise")
-    if not isinstance(name, str) or name not in SHEETS:
+    filled = _entries(source, path)
+    name = filled.get("exercise", "").strip("\"' ")
+    if name not in SHEETS:
         known = ", ".join(SHEETS)
         raise UserError(f'{path}: expected a line such as exercise = "compute1" ({known})')
-    return name, [_answered(question, filled) for question in SHEETS[name].questions]
+    questions = SHEETS[name].questions
+    return name, [_answered(question, filled.get(question.name, "")) for question in questions]
 
 
-def _answered(question: Question, filled: Mapping[str, Any]) -> Answered:
-    given = filled.get(question.name, "")
-    if given == "":
+def _entries(source: str, path: str) -> dict[str, str]:
+    """What stands behind each =, without comments; rows may go on in the next lines."""
+    found: dict[str, str] = {}
+    name = ""
+    for number, line in enumerate(source.translate(FULL_WIDTH).splitlines(), start=1):
+        text = line.partition("#")[0].strip()
+        if entry := re.fullmatch(r"(\w+)\s*=(?!=)(.*)", text):
+            name, found[entry[1]] = entry[1], entry[2].strip()
+        elif text and (not name or _is_complete(found[name])):
+            wanted = f"expected NAME = NUMBER in line {number}"
+            raise UserError(f"{path}: {wanted}, got {_short(text)}")
+        elif text:
+            found[name] += f" {text}"
+    return found
+
+
+def _is_complete(value: str) -> bool:
+    """Whether all brackets are closed."""
+    return sum(map(value.count, "[(")) <= sum(map(value.count, "])"))
+
+
+def _answered(question: Question, text: str) -> Answered:
+    """Compares what stands behind a question's = with its answer."""
+    if text in ("", '""', "''"):
         return Answered(question.name, "blank")
+    try:
+        given = _value(text.strip("\"'"))
+    except ValueError as error:
+        return Answered(question.name, "wrong", str(error))
     wanted, got = _shape(question.answer), _shape(given)
     if wanted != got:
         return Answered(question.name, "wrong", f"expected {_count(wanted)}, got {_count(got)}")
@@ -253,11 +282,58 @@ def _answered(question: Question, filled: Mapping[str, Any]) -> Answered:
     return Answered(question.name, "right" if right else "wrong")
 
 
+def _value(text: str) -> Any:
+    """Reads a number or nested rows of numbers; a row may be in brackets of either kind.
+
+    Raises:
+      ValueError: It is neither.
+    """
+    rows: list[list[Any]] = [[]]  # The rows that are open, the outermost first.
+    for part in re.findall(r"[\[\](),]|[^\[\](),]+", text):
+        if part in "[(":
+            rows.append([])
+        elif part in "])":
+            row = rows.pop()
+            if not rows:
+                raise ValueError(f"one bracket too many in {_short(text)}")
+            rows[-1].append(row)
+        elif part != "," and part.strip():
+            rows[-1].append(_number(part.strip("\"' ")))
+        if len(rows) > MAX_DEPTH:
+            raise ValueError(f"too many brackets in {_short(text)}")
+    if len(rows) > 1:
+        raise ValueError(f"a bracket is not closed in {_short(text)}")
+    if len(rows[0]) != 1:
+        raise ValueError(f"expected a number as 1.5, or a row as [1, 2], got {_short(text)}")
+    return rows[0][0]
+
+
+def _number(text: str) -> float:
+    """Reads a number, or a fraction as 1/8.
+
+    Raises:
+      ValueError: It is neither.
+    """
+    parts = [re.sub(r"^([+-])\s+", r"\1", part.strip()) for part in text.split("/")]
+    if len(parts) > 2 or not all(map(NUMBER.fullmatch, parts)):
+        raise ValueError(f"expected a number as 1.5 or 1/8, got {_short(text)}")
+    above, *below = map(float, parts)
+    if below == [0]:
+        raise ValueError(f"{_short(text)} divides by 0")
+    if not all(map(math.isfinite, [above, *below])):
+        raise ValueError(f"{_short(text)} is too large")
+    return above / below[0] if below else above
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT - 1]}…"
+
+
 def _shape(value: Any) -> tuple[int, ...] | None:
     """The shape of lists of numbers; None if they are none."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if not isinstance(value, list):
         return ()
-    if not isinstance(value, list) or not value:
+    if not value:
         return None
     shapes = {_shape(part) for part in value}
     (first,) = shapes if len(shapes) == 1 else (None,)

@@ -4,7 +4,13 @@ The names below are all that a notebook needs; they are imported when first used
 `import jaxnets` and `train.py --help` cost nothing.
 """
 
+import sys
+
 __version__ = "0.1.0"
+
+if sys.version_info < (3, 11):  # noqa: UP036 (macOS has 3.9, and pip's message names another package)
+    found = ".".join(map(str, sys.version_info[:3]))
+    sys.exit(f"error: expected Python 3.11 or newer, got {found} (docs/install.md)")
 
 TYPE_CHECKING = False  # typing's own takes as long to import as all else that `--help` needs.
 if TYPE_CHECKING:

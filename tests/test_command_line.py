@@ -196,6 +196,13 @@ def test_the_version_is_shown(run_python, start):
     assert run_python(*start, "--version") == (0, f"jaxnets {__version__}\n", "")
 
 
+@pytest.mark.parametrize("module", ["train", "jaxnets.__main__"])
+def test_an_older_python_is_refused_in_a_line(run_python, module):
+    code = f"import sys; sys.version_info = (3, 9, 6, 'final', 0); import {module}"
+    line = "error: expected Python 3.11 or newer, got 3.9.6 (docs/install.md)\n"
+    assert run_python("-c", code) == (1, "", line)
+
+
 @pytest.mark.slow
 def test_train_is_a_command_too(run_python, finished_run, tmp_path):
     outcome = run_python("-m", "jaxnets", "train", *finished_run.flags, f"--workdir={tmp_path}/run")

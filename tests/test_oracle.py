@@ -16,12 +16,12 @@ from jaxnets.backprop.conv_pool import join_pools
 from jaxnets.config.fields import preset
 from jaxnets.data.batches import Batch
 from jaxnets.errors import RunFailedError
-from jaxnets.experiment import create_model
+from jaxnets.experiment import Experiment, create_model
 from jaxnets.losses import LOSSES
 from jaxnets.models.chain import Chain, with_precision
 from jaxnets.models.layers import MaxPool, flatten
 from jaxnets.oracle import GRADIENT_TOLERANCE, both_loss_and_grads, gradient_check
-from jaxnets.training.loop import NonFiniteLossError
+from jaxnets.training.loop import Callbacks, Checkpoint, NonFiniteLossError
 from jaxnets.training.step import autodiff_loss_and_grad, to_float
 
 NAN, INF = float("nan"), float("inf")
@@ -96,27 +96,33 @@ def network(precision):
     return with_precision(Chain(layers), precision)
 
 
-@pytest.mark.parametrize(
-    ("precision", "units", "agree"),
-    [("float32", 100, True), ("float32", 1000, False), ("bfloat16", 4, True)],
-)
-def test_the_oracle_takes_the_side_of_a_kink_to_which_rounding_moved_a_unit(
-    monkeypatch, precision, units, agree
-):
-    """The first unit is 1. All others are below 0 by half of what rounding by hand adds."""
-    model = with_precision(
-        Chain([nn.Dense(16, name="hidden"), nn.relu, nn.Dense(3, name="logits")]), precision
-    )
-    params = random_params(model, (4,))
+def moved_units(monkeypatch, inputs, precision, units):
+    """The parameters of 16 hidden units that rounding by hand, of so many units, moves over 0.
+
+    The first is 1. All others are below 0 by half of what rounding adds.
+    """
     rounding = units * float(jnp.finfo(precision).eps)
-    bias = np.where(np.arange(16) == 0, 1, -rounding / 2).astype(np.float32)
-    hidden = {"kernel": np.zeros((4, 16), np.float32), "bias": bias}
 
     def rounding_forward(params, x):
         z, cache = dense.dense_forward(params, x)
         return z + (rounding if z.shape[1] == 16 else 0), cache
 
     monkeypatch.setattr(dense, "DENSE", dense.DENSE._replace(forward=rounding_forward))
+    bias = np.where(np.arange(16) == 0, 1, -rounding / 2).astype(np.float32)
+    return {"kernel": np.zeros((inputs, 16), np.float32), "bias": bias}
+
+
+@pytest.mark.parametrize(
+    ("precision", "units", "agree"),
+    [("float32", 740, True), ("float32", 2000, False), ("bfloat16", 4, True)],
+)
+def test_the_oracle_takes_the_side_of_a_kink_to_which_rounding_moved_a_unit(
+    monkeypatch, precision, units, agree
+):
+    model = with_precision(
+        Chain([nn.Dense(16, name="hidden"), nn.relu, nn.Dense(3, name="logits")]), precision
+    )
+    params, hidden = random_params(model, (4,)), moved_units(monkeypatch, 4, precision, units)
     batch = Batch(np.ones((2, 4), np.float32), np.array([0, 1]), np.ones(2, np.float32))
     both = quick_jit(both_loss_and_grads(model, model, "cross_entropy", "float32"))
     manual, automatic = both({**params, "hidden": hidden}, batch, jax.random.key(0))[1]
@@ -216,6 +222,30 @@ def test_a_run_in_float32_ends_at_an_error_of_a_ten_thousandth(
     found = pytest.raises(RunFailedError, match="gradients disagree at step 0: relative error 2.0")
     with contextlib.nullcontext() if agree else found:
         train_on(tiny, config)
+
+
+@pytest.mark.usefixtures("quick_steps")
+@pytest.mark.parametrize(("factor", "agree"), [(1, True), (1 + 2e-4, False)])
+def test_a_run_ends_at_a_wrong_gradient_and_not_at_units_that_rounding_moved(
+    monkeypatch, tiny, tiny_preset, factor, agree
+):
+    config = tiny_preset(
+        "mlp_functional", activation="relu", hidden=(16,), gradients="both", check_every=1, epochs=1
+    )
+    experiment = Experiment.create(config, tiny)
+    hidden = moved_units(monkeypatch, int(np.prod(tiny.image_shape)), "float32", 740)
+
+    def backward(cache, dz, **static):
+        d_params, dx = dense.dense_backward(cache, dz, **static)
+        return {**d_params, "kernel": factor * d_params["kernel"]}, dx
+
+    monkeypatch.setattr(dense, "DENSE", dense.DENSE._replace(backward=backward))
+    state, errors = experiment.init_state(), []
+    state = state.replace(params=state.params | {"hidden1": jax.tree.map(jnp.asarray, hidden)})
+    run = experiment.epochs(Checkpoint(state), Callbacks(gradient_error=errors.append))
+    with contextlib.nullcontext() if agree else pytest.raises(RunFailedError, match="disagree"):
+        next(run)
+    assert len(errors) == (experiment.loader.steps if agree else 1)
 
 
 @pytest.mark.usefixtures("quick_steps")

@@ -250,6 +250,19 @@ def cache(monkeypatch, tmp_path):
     return tmp_path / "cache"
 
 
+@pytest.fixture(scope="session")
+def bubblewrap():
+    """The sandbox of `grade`; tests that need it are skipped where it cannot start."""
+    from jaxnets.errors import UserError
+    from jaxnets.exercises.sandbox import Sandbox
+
+    try:
+        Sandbox().check()
+    except UserError as error:
+        pytest.skip(str(error))
+    return Sandbox()
+
+
 @pytest.fixture
 def float64():
     """Lets a test switch JAX to 64 bits and switches it back."""

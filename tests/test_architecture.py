@@ -38,7 +38,7 @@ ROOMS = {
     "runs": "config data display errors experiment machine metrics models system training",
     "gradcheck": "backprop config data display errors experiment losses machine models oracle "
     "system training",
-    "exercises": "backprop display errors gradcheck losses machine models",
+    "exercises": "backprop display errors gradcheck losses machine models system",
     "lecture": "config data display errors experiment figure losses machine metrics models "
     "regression_metrics runs system training",
     "callbacks": "errors experiment metrics runs training",

@@ -55,7 +55,7 @@ class Exercise(Options):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Grade(Options):
-    """Grade a folder of submissions, each in a confined process."""
+    """Grade a folder of submissions, each in a sandbox of its own."""
 
     submissions: str = option(
         dataclasses.MISSING,
@@ -64,11 +64,17 @@ class Grade(Options):
     )
     seconds: int = option(20, "processor seconds that a submission may take", (1, 3600))
     memory: int = option(2048, "MiB that a submission may take", (64, 1 << 20))
-    confined: bool = option(True, "refuse submissions files, processes and the network")
+    sandbox: str = option("bwrap", "where submissions run", ("bwrap", "podman", "docker"))
+    image: str = option("jaxnets-grade", "image of a container (docs/teachers.md)")
+    trust: bool = option(False, "run submissions without a sandbox, because they are your own")
     json: bool = option(False, JSON)
 
     def run(self) -> int:
         from jaxnets.exercises.command import grade
+        from jaxnets.exercises.grade import Limits
+        from jaxnets.exercises.sandbox import TRUST, Sandbox
 
-        print_answer(*grade(self.submissions, self.seconds, self.memory, self.confined), self.json)
+        limits = Limits(self.seconds, self.memory, 10.0 * self.seconds)
+        sandbox = Sandbox(TRUST if self.trust else self.sandbox, self.image)
+        grade(self.submissions, limits, sandbox, self.json)
         return DONE

@@ -1,87 +1,112 @@
-"""The process in which `grade` runs one submission: it is only asked for arrays.
+"""The process in a sandbox that runs one submission: it is only asked for arrays.
 
-It gets a task on stdin and answers on stdout: one line of JSON, then the arrays. What it answers
-may be forged; only arrays that equal the right ones help.
+Python gets this file's text as its program, since jaxnets is not in the sandbox. It reads a task
+from stdin and answers on stdout: one line of JSON, then the arrays. What it answers may be forged;
+only arrays that equal the right ones help.
+
+The arguments are the user to become if it is root ("" for none), then the folders of packages.
 """
 
-import ast
 import contextlib
-import importlib
+import importlib.abc
+import importlib.util
 import json
 import os
 import pickle
 import sys
-import sysconfig
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
-
-
-class Task(NamedTuple):
-    """What a child is asked."""
-
-    source: str
-    name: str  # The function's.
-    calls: Any  # Of passes.Call.
-    seconds: int
-    memory: int
-    confined: bool
-
+from typing import Any, BinaryIO
 
 STARTED = b"started\n"  # The child has imported what it needs; the submission's time begins.
 
 
-def main() -> None:
+def main(user: str, *packages: str) -> None:
     """Runs the task on stdin and answers on stdout."""
-    task: Task = pickle.load(sys.stdin.buffer)
+    if user and os.getuid() == 0:  # Its last rights end with this.
+        os.setgroups([])
+        os.setresgid(int(user), int(user), int(user))
+        os.setresuid(int(user), int(user), int(user))
+    sys.path[:0] = packages
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    task = pickle.loads(sys.stdin.buffer.read())
     answer = os.fdopen(os.dup(1), "wb")
     null = os.open(os.devnull, os.O_RDWR)  # What it prints is lost.
     for stream in range(3):
         os.dup2(null, stream)
-    from jaxnets.exercises import confine
-
-    if task.confined:
-        confine.confine_files(_readable())  # Before JAX starts its threads, which inherit it.
-    from jaxnets.exercises.passes import gradients_of, run_source
-
-    for module in _modules(task.source):
-        with contextlib.suppress(ImportError):
-            importlib.import_module(module)
-    # JAX loads the rest of itself and starts its threads at the first program.
-    list(gradients_of(lambda cache, d_out, **static: cache, [_first_call(task)]))
-    confine.limit(task.seconds, task.memory)
-    if task.confined:
-        confine.confine_calls()
+    try:
+        calls, run_source = prepare(task)
+    except Exception as error:
+        answer.write(f"{type(error).__name__}: {error}".encode())
+        raise
     answer.write(STARTED)
     answer.flush()
-    found = run_source(task.source, "submission", task.name, task.calls)
-    _write(answer, found)
+    found = run_source(task["source"], "submission", task["name"], calls)
+    write(answer, found)
     os._exit(0)
 
 
-def _first_call(task: Task) -> Any:
+def prepare(task: dict[str, Any]) -> tuple[list[Any], Any]:
+    """Imports what the submission needs, sets its limits; the calls, and what makes them."""
+    sys.meta_path.insert(0, Sources(task["sources"]))
+
     import numpy as np
 
-    return task.calls[0]._replace(cache=np.ones(2), d_out=np.ones(2), params=())
+    from jaxnets.exercises.passes import Call, gradients_of, run_source
+
+    for module in task["sources"]:
+        importlib.import_module(module)
+    calls = [Call(*call) for call in task["calls"]]
+    # JAX loads the rest of itself and starts its threads at the first program.
+    first = calls[0]._replace(cache=np.ones(2), d_out=np.ones(2), params=())
+    list(gradients_of(lambda cache, d_out, **static: cache, [first]))
+    with contextlib.suppress(ImportError):  # Windows has no limits.
+        limit(task["seconds"], task["memory"])
+    return calls, run_source
 
 
-def _modules(source: str) -> list[str]:
-    """The modules of jaxnets that a submission imports: later there is no file to be opened."""
-    with contextlib.suppress(SyntaxError, ValueError, RecursionError, MemoryError):
-        nodes = ast.walk(ast.parse(source))
-        modules = {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)}
-        return sorted(name for name in modules if name.startswith("jaxnets."))
-    return []
+class Sources(importlib.abc.Loader, importlib.abc.MetaPathFinder):
+    """Imports modules that came with the task, and empty packages around them."""
+
+    def __init__(self, sources: dict[str, str]):
+        self.sources = sources
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        if any(f"{module}.".startswith(f"{name}.") for module in self.sources):
+            return importlib.util.spec_from_loader(name, self, is_package=name not in self.sources)
+        return None
+
+    def exec_module(self, module: Any) -> None:
+        source = self.sources.get(module.__name__, "")
+        exec(compile(source, module.__name__, "exec"), module.__dict__)
 
 
-def _readable() -> list[str]:
-    """Where modules lie that are imported late, and what JAX reads when it starts."""
-    package = str(Path(__file__).parents[1])
-    folders = [package, sys.prefix, sys.base_prefix, *sysconfig.get_paths().values()]
-    system = ["/lib", "/lib64", "/usr/lib", "/proc/self", "/proc/cpuinfo", "/dev/urandom"]
-    return [*folders, *system]
+def limit(seconds: int, memory: int) -> None:
+    """Limits what this process takes from now on.
+
+    Args:
+      seconds: Processor time.
+      memory: Address space beyond what is in use, in bytes.
+    """
+    import resource
+
+    used = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
+    limits = {
+        resource.RLIMIT_CPU: int(used) + 1 + seconds,
+        resource.RLIMIT_FSIZE: 0,
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_NOFILE: 256,
+    }
+    if sys.platform == "linux":
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limits[resource.RLIMIT_AS] = pages * resource.getpagesize() + memory
+    for which, value in limits.items():
+        _, hard = resource.getrlimit(which)
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(which, (value, value))
 
 
-def _write(answer: BinaryIO, found: Any) -> None:
+def write(answer: BinaryIO, found: Any) -> None:
+    """Writes arrays, or the reason why there are none."""
     if isinstance(found, str):
         answer.write(json.dumps({"reason": found}).encode() + b"\n")
     else:
@@ -91,3 +116,7 @@ def _write(answer: BinaryIO, found: Any) -> None:
             for array in row.values():
                 answer.write(array.astype("<f8").tobytes())
     answer.flush()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,5 +1,7 @@
 """The exercises as commands: what they print, and whether the student has passed."""
 
+import json
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -80,24 +82,42 @@ def check_mine(path: str, hint: bool, say: Say) -> tuple[bool, list[dict[str, An
     return all(verdicts), [_values(verdict) for verdict in verdicts], "\n".join(lines)
 
 
-def grade(
-    folder: str, seconds: int, memory: int, confined: bool
-) -> tuple[list[dict[str, Any]], str]:
-    """Grades a folder of submissions: the values, and the table that says the same."""
-    from jaxnets.exercises.grade import Limits, grade_folder
+def grade(folder: str, limits: Any, sandbox: Any, as_json: bool) -> None:
+    """Grades a folder of submissions, and prints each row as soon as it is known.
+
+    Args:
+      folder: The folder.
+      limits: grade.Limits.
+      sandbox: sandbox.Sandbox.
+      as_json: Whether the rows are the objects of a list in JSON, else the lines of a table.
+    """
+    from jaxnets.exercises.grade import grades_of, submissions_in
     from jaxnets.machine.platform import set_up_jax
 
     set_up_jax(keep_memory=False)
-    grades = list(grade_folder(folder, Limits(seconds, memory, 10.0 * seconds), confined=confined))
-    rows = [
-        [found.name, found.exercise, "passed" if found.passed else "FAILED"]
-        + [": ".join(filter(None, (found.wrong, found.reason)))]
-        for found in grades
-    ]
-    passed = sum(found.passed for found in grades)
-    lines = display.table([["name", "exercise", "verdict", "first wrong, or why"], *rows], "<<<<")
-    lines.append(f"{passed} of {len(grades)} passed")
-    return [found._asdict() for found in grades], "\n".join(lines)
+    submissions = submissions_in(folder)
+    head = ["name", "exercise", "verdict", "first wrong, or why"]
+    names = [[_cell(found.name), _cell(found.exercise)] for found in submissions]
+    widths = [max(map(display.width_of, column)) for column in zip(head, *names, strict=False)]
+    passed, before = 0, "["
+    for found, cells in zip(grades_of(submissions, limits, sandbox), names, strict=True):
+        passed += found.passed
+        if as_json:
+            print(f"{before}\n{json.dumps(found._asdict(), indent=2)}", end="", flush=True)
+            before = ","
+            continue
+        if head:
+            print(display.line(head, [*widths[:2], 7, 0], "<<<<"))
+            head = []
+        why = ": ".join(filter(None, (found.wrong, found.reason)))
+        row = [*cells, "passed" if found.passed else "FAILED", display.one_line(why)]
+        print(display.line(row, [*widths[:2], 7, 0], "<<<<"), flush=True)
+    print("\n]" if as_json else f"{passed} of {len(submissions)} passed")
+
+
+def _cell(name: str) -> str:
+    """A name in its column: spaces that could separate columns are escaped, too."""
+    return re.sub("  +", lambda spaces: r"\x20" * len(spaces[0]), display.printable(name))
 
 
 def _values(verdict: Any) -> dict[str, Any]:

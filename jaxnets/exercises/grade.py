@@ -1,34 +1,38 @@
-"""Grades a folder of submissions: each runs in a process of its own, which answers with arrays.
+"""Grades a folder of submissions: each runs in a sandbox of its own, which answers with arrays.
 
 The judge stays in this process. It compares the arrays with the right ones, so nothing that a
-submission prints, patches or exits with makes it pass.
+submission prints, patches or exits with makes it pass, and nothing ends or changes another's row.
 """
 
+import collections
+import functools
 import json
 import math
 import os
 import pickle
-import select
-import subprocess
-import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxnets.display import one_line
-from jaxnets.errors import UserError
-from jaxnets.exercises.child import STARTED, Task
+from jaxnets.errors import UserError, first_line
+from jaxnets.exercises import child
+from jaxnets.exercises.catalogue import exercise_of_function, exercises
 from jaxnets.exercises.compute import check_sheet
-from jaxnets.exercises.confine import can_confine
 from jaxnets.exercises.files import exercises_in, read_source
 from jaxnets.exercises.judge import Case, cases_of, verdict
+from jaxnets.exercises.new import imports_of
+from jaxnets.exercises.sandbox import Sandbox
+from jaxnets.exercises.sources import sources_of
 
 MAX_ANSWER = 1 << 24  # Bytes; the largest right answer has 60 kB.
+MAX_HEAD = 1 << 16  # Bytes of the line before the arrays.
 MAX_REASON = 200  # Characters of what a submission says.
-START = 300  # Seconds until a child has imported JAX, on a busy machine.
+MAX_AXES = 8
+MIB_FOR_JAX = 1024  # In a container, beside what a submission may take.
 
 
 class Grade(NamedTuple):
@@ -49,53 +53,72 @@ class Limits(NamedTuple):
     wait: float = 200.0  # Seconds until it is ended, whatever it waits for.
 
 
-def grade_folder(folder: str, limits: Limits, *, confined: bool = True) -> Iterator[Grade]:
-    """Yields the grades of a folder: one file or one folder for each student.
+class Submission(NamedTuple):
+    """One exercise in a student's file, before it is graded."""
+
+    name: str  # The student's.
+    exercise: str  # The file's name where it has none.
+    source: str = ""
+    imports: frozenset[str] = frozenset()  # What it gets of jaxnets, as full names.
+    grade: Grade | None = None  # Where nothing need run.
+
+
+def submissions_in(folder: str) -> list[Submission]:
+    """Every exercise of a folder: one file or one folder for each student.
 
     Raises:
-      UserError: There is no such folder, or this system cannot confine a process.
+      UserError: There is no such folder, or nothing is in it.
     """
-    if os.name != "posix":
-        raise UserError("grade needs Linux or macOS; on Windows, WSL has it")
-    if confined and not can_confine():
-        raise UserError(
-            "expected Linux on x86-64, where a submission can be confined, got another system; "
-            "--no_confined runs them with limits alone"
-        )
-    judges: dict[str, list[Case]] = {}
-    for name, path in _submissions(Path(folder)):
-        try:
-            source = read_source(str(path))
-        except UserError as error:
-            yield Grade(name, path.name, False, reason=_short(str(error), path))
-            continue
-        if path.suffix == ".toml":
-            yield _grade_sheet(name, path, source)
-        else:
-            yield from _grade_source(name, path, source, judges, limits, confined)
-
-
-def _submissions(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Each student's files; a link leads to no submission."""
-    if not folder.is_dir():
+    if not Path(folder).is_dir():
         raise UserError(f"{folder}: expected a folder of submissions")
     found = []
-    for entry in sorted(folder.iterdir()):
-        if entry.is_dir() and not entry.is_symlink():
-            found += [(entry.name, path) for path in sorted(entry.iterdir())]
-        else:
-            found.append((entry.stem, entry))
-    found = [(name, path) for name, path in found if path.suffix in (".py", ".toml")]
+    for entry in sorted(Path(folder).iterdir()):
+        name, files = entry.stem, [entry]
+        if entry.is_dir() and not entry.is_symlink():  # A link leads to no submission.
+            try:
+                name, files = entry.name, sorted(entry.iterdir())
+            except OSError as error:
+                found.append(_failed(entry.name, entry, str(error.strerror)))
+                continue
+        for path in files:
+            if path.suffix in (".py", ".toml"):
+                found += _submissions(name, path)
     if not found:
         raise UserError(f"{folder}: expected files .py or .toml, one student each, or in folders")
-    yield from found
+    return found
 
 
-def _grade_sheet(name: str, path: Path, source: str) -> Grade:
+def _submissions(name: str, path: Path) -> list[Submission]:
+    """What one file answers; whatever is wrong with it is its own failure."""
     try:
-        exercise, answered = check_sheet(source, path.name)
-    except UserError as error:
-        return Grade(name, path.name, False, reason=_short(str(error), path))
+        source = read_source(str(path))
+        if path.suffix == ".toml":
+            grade = _grade_of_sheet(name, path, source)
+            return [Submission(name, grade.exercise, grade=grade)]
+        functions, reason = exercises_in(source, path.name)
+    except Exception as error:
+        return [_failed(name, path, first_line(error))]
+    if reason:
+        return [_failed(name, path, reason, function) for function in functions]
+    return [
+        Submission(name, function, source, _importable(function, functions))
+        for function in functions
+    ]
+
+
+def _failed(name: str, path: Path, reason: str, exercise: str = "") -> Submission:
+    exercise = exercise or path.name
+    reason = reason.removeprefix(f"{path}: ").removeprefix(f"{path.name}: ")
+    return Submission(name, exercise, grade=Grade(name, exercise, False, reason=_short(reason)))
+
+
+def _short(text: str) -> str:
+    text = one_line(text)
+    return text if len(text) <= MAX_REASON else f"{text[: MAX_REASON - 1]}…"
+
+
+def _grade_of_sheet(name: str, path: Path, source: str) -> Grade:
+    exercise, answered = check_sheet(source, path.name)
     missed = [row for row in answered if row.verdict != "right"]
     if not missed:
         return Grade(name, exercise, True)
@@ -103,130 +126,152 @@ def _grade_sheet(name: str, path: Path, source: str) -> Grade:
     return Grade(name, exercise, False, missed[0].name, f"{right} of {len(answered)} right")
 
 
-def _grade_source(
-    name: str,
-    path: Path,
-    source: str,
-    judges: dict[str, list[Case]],
-    limits: Limits,
-    confined: bool,
+def _importable(function: str, beside: Sequence[str]) -> frozenset[str]:
+    """What a function gets of jaxnets: of what others in its file import, no backward pass."""
+    answers = {exercise.function for exercise in exercises().values()}
+    others = [name for other in beside for name in imports_of(exercise_of_function(other))]
+    harmless = [name for name in others if name.rpartition(".")[2] not in answers]
+    return imports_of(exercise_of_function(function)).union(harmless)
+
+
+def grades_of(
+    submissions: Sequence[Submission], limits: Limits, sandbox: Sandbox
 ) -> Iterator[Grade]:
-    try:
-        functions, reason = exercises_in(source, path.name)
-    except UserError as error:
-        yield Grade(name, path.name, False, reason=_short(str(error), path))
-        return
-    for function in functions:
-        if reason:
-            yield Grade(name, function, False, reason=_short(reason, path))
-            continue
-        if function not in judges:
-            judges[function] = cases_of(function)
-        cases = judges[function]
-        answers = run_confined(source, function, cases, limits, confined=confined)
-        if isinstance(answers, str):
-            yield Grade(name, function, False, reason=_short(answers, path))
-            continue
-        found = verdict(function, cases, answers)
-        wrong = found.wrong[0] if found.wrong else ""
-        yield Grade(name, function, found.passed, wrong, _short(found.reason, path))
+    """Yields a grade for each submission, in their order, as soon as it is known.
 
+    Several sandboxes run at a time; JAX computes in this thread alone.
 
-def _short(text: str, path: Path) -> str:
-    text = one_line(text.removeprefix(f"{path}: ").removeprefix(f"{path.name}: "))
-    return text if len(text) <= MAX_REASON else f"{text[: MAX_REASON - 1]}…"
-
-
-def run_confined(
-    source: str, function: str, cases: Sequence[Case], limits: Limits, *, confined: bool = True
-) -> list[dict[str, np.ndarray]] | str:
-    """Runs a submission in a process of its own; its arrays, or why there are none."""
-    calls = [case.call for case in cases]
-    memory = limits.memory << 20
-    task = pickle.dumps(Task(source, function, calls, limits.seconds, memory, confined))
-    root = str(Path(__file__).parents[2])
-    code = f"import sys; sys.path.insert(0, {root!r})\n"
-    code += "from jaxnets.exercises.child import main; main()"
-    kept = {name: os.environ[name] for name in ("PATH", "SYSTEMROOT") if name in os.environ}
-    env = {**kept, "JAX_PLATFORMS": "cpu", "HOME": os.devnull, "PYTHONDONTWRITEBYTECODE": "1"}
-    with subprocess.Popen(
-        [sys.executable, "-I", "-c", code],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=env,
-        cwd=root,
-        start_new_session=True,
-    ) as process:
+    Raises:
+      UserError: The sandbox is not installed, or cannot start.
+    """
+    if any(submission.grade is None for submission in submissions):
+        sandbox.check()
+    judges: dict[str, list[Case]] = {}
+    running: collections.deque[tuple[Submission, Future | None]] = collections.deque()
+    workers = os.cpu_count() or 1
+    with ThreadPoolExecutor(workers) as pool:
         try:
-            assert process.stdin and process.stdout
-            process.stdin.write(task)
-            process.stdin.close()
-            answer = _read(process.stdout.fileno(), limits.wait)
-        except BrokenPipeError:
-            answer = "its process did not start"
-        finally:
-            process.kill()
-    if isinstance(answer, str):
-        return answer
-    return _arrays(answer, cases) if answer else _how_it_ended(process.wait(), limits)
+            for submission in submissions:
+                started = None
+                if submission.grade is None:
+                    name = submission.exercise
+                    judges[name] = judges.get(name) or cases_of(name)
+                    task = _task(submission, judges[name], limits)
+                    started = pool.submit(_run, task, judges[name], limits, sandbox)
+                running.append((submission, started))
+                while len(running) > workers:
+                    yield _grade(*running.popleft(), judges)
+            while running:
+                yield _grade(*running.popleft(), judges)
+        finally:  # Ctrl-C starts no more of them.
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _how_it_ended(status: int, limits: Limits) -> str:
-    return (
-        f"it ended without an answer (status {status}): its process ended itself, or passed "
+def _grade(
+    submission: Submission, started: Future | None, judges: Mapping[str, list[Case]]
+) -> Grade:
+    if submission.grade is not None or started is None:
+        return submission.grade or Grade(submission.name, submission.exercise, False)
+    name, exercise = submission.name, submission.exercise
+    try:
+        answers = started.result()
+        if isinstance(answers, str):
+            return Grade(name, exercise, False, reason=_short(answers))
+        found = verdict(exercise, judges[exercise], answers)
+    except Exception as error:  # Its row alone.
+        reason = f"it cannot be graded: {type(error).__name__}: {first_line(error)}"
+        return Grade(name, exercise, False, reason=_short(reason))
+    return Grade(
+        name, exercise, found.passed, found.wrong[0] if found.wrong else "", _short(found.reason)
+    )
+
+
+def run_submission(
+    submission: Submission, cases: Sequence[Case], limits: Limits, sandbox: Sandbox
+) -> list[dict[str, np.ndarray]] | str:
+    """Runs a submission in a sandbox; its arrays, or why there are none."""
+    return _run(_task(submission, cases, limits), cases, limits, sandbox)
+
+
+def _task(submission: Submission, cases: Sequence[Case], limits: Limits) -> bytes:
+    """What a child reads. Python's parser of syntax trees works in one thread at a time only."""
+    task = {
+        "source": submission.source,
+        "name": submission.exercise,
+        "sources": _sources(submission.imports),
+        "calls": [tuple(case.call) for case in cases],
+        "seconds": limits.seconds,
+        "memory": limits.memory << 20,
+    }
+    return pickle.dumps(task)
+
+
+@functools.cache
+def _sources(imports: frozenset[str]) -> dict[str, str]:
+    passes = "jaxnets.exercises.passes"
+    needed = [f"{passes}.Call", f"{passes}.gradients_of", f"{passes}.run_source"]
+    return sources_of([*needed, *sorted(imports)])
+
+
+def _run(
+    task: bytes, cases: Sequence[Case], limits: Limits, sandbox: Sandbox
+) -> list[dict[str, np.ndarray]] | str:
+    answer = sandbox.run(
+        Path(child.__file__).read_text("utf-8"),
+        task,
+        memory=limits.memory + MIB_FOR_JAX,
+        wait=limits.wait,
+        most=MAX_ANSWER,
+    )
+    if answer is None:
+        return "it was still running: its time is over"
+    if len(answer) > MAX_ANSWER:
+        return "it answered with more than is right"
+    if not answer.startswith(child.STARTED):
+        return f"its process did not start: {answer.decode(errors='replace')[-MAX_REASON:]}"
+    return arrays_of(answer.removeprefix(child.STARTED), cases) or (
+        "it ended without an answer: its process ended itself, or passed "
         f"{limits.seconds} s or {limits.memory} MiB"
     )
 
 
-def _read(file: int, wait: float) -> bytes | str:
-    """What a child writes after it has started, b"" if it ended first."""
-    parts: list[bytes] = []
-    size, started, deadline = 0, False, time.monotonic() + START
-    while True:
-        ready, _, _ = select.select([file], [], [], max(0.0, deadline - time.monotonic()))
-        if not ready:
-            return "it was still running: its time is over" if started else "it did not start"
-        part = os.read(file, 1 << 16)
-        if not part:
-            content = b"".join(parts)
-            return content.removeprefix(STARTED) if started else "its process did not start"
-        parts.append(part)
-        size += len(part)
-        if size > MAX_ANSWER:
-            return "it answered with more than is right"
-        if not started and b"".join(parts).startswith(STARTED):
-            started, deadline = True, time.monotonic() + wait
+def arrays_of(answer: bytes, cases: Sequence[Case]) -> list[dict[str, np.ndarray]] | str:
+    """Reads an answer that may be forged: a line of JSON, then numbers in float64.
 
-
-def _arrays(answer: bytes, cases: Sequence[Case]) -> list[dict[str, np.ndarray]] | str:
-    """Reads an answer that may be forged: a line of JSON, then numbers in float64."""
+    Nothing is computed before all shapes are the right ones. An empty answer is "".
+    """
+    if not answer:
+        return ""
     head, _, content = answer.partition(b"\n")
     try:
-        values = json.loads(head)
+        values: Any = json.loads(head) if len(head) <= MAX_HEAD else None
         if isinstance(reason := values.get("reason"), str):
-            return reason
-        rows = [
-            {str(name): tuple(map(_size, shape)) for name, shape in row.items()}
-            for row in values["shapes"]
-        ]
+            return reason or "it gave no reason"
+        rows = [dict(row) for row in values["shapes"]]
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return "its answer cannot be read"
     if [set(row) for row in rows] != [set(case.right) for case in cases]:
         return "its answer has not the gradients that were asked for"
-    if 8 * sum(math.prod(shape) for row in rows for shape in row.values()) != len(content):
+    zipped = list(zip(rows, cases, strict=True))
+    for row, case in zipped:
+        for name, shape in row.items():
+            if shape != list(right := case.right[name].shape):
+                return f"{case.call.gradient_name(name)}: expected the shape {right}" + _got(shape)
+    shapes = [{name: case.right[name].shape for name in row} for row, case in zipped]
+    if 8 * sum(math.prod(shape) for row in shapes for shape in row.values()) != len(content):
         return "its answer has not the size that it says"
-    return list(_split(rows, content))
+    return list(_split(shapes, content))
 
 
-def _size(value: Any) -> int:
-    if not isinstance(value, int) or not 0 <= value <= MAX_ANSWER:
-        raise ValueError(f"no size: {value}")
-    return value
+def _got(shape: Any) -> str:
+    sizes = isinstance(shape, list) and len(shape) <= MAX_AXES
+    if not sizes or not all(type(size) is int and 0 <= size <= MAX_ANSWER for size in shape):
+        return ", got no shape"
+    return f", got {tuple(shape)}"
 
 
 def _split(
-    rows: Sequence[Mapping[str, tuple[int, ...]]], content: bytes
+    rows: Sequence[Mapping[str, Sequence[int]]], content: bytes
 ) -> Iterator[dict[str, np.ndarray]]:
     start = 0
     for row in rows:

@@ -14,7 +14,7 @@ from jaxnets.backprop.conv_pool import CONV_POOL, ConvPool, conv_pool_backward, 
 from jaxnets.backprop.network import manual_loss_and_grad
 from jaxnets.experiment import Experiment
 from jaxnets.gradcheck.compare import compiled, judge
-from jaxnets.gradcheck.layers import TOLERANCES, problem_of
+from jaxnets.gradcheck.layers import TOLERANCES, problem_of, with_backward
 from jaxnets.models.chain import Chain, with_precision
 from jaxnets.models.cnn import cnn
 from jaxnets.models.layers import MaxPool, flatten
@@ -116,7 +116,7 @@ def bias_at_four_places(cache, d_out, **static):
 @pytest.mark.slow
 @pytest.mark.parametrize("wrong", [without_overlaps, bias_at_four_places])
 def test_a_wrong_backward_pass_is_found_by_both_oracles(wrong):
-    rule = CONV_POOL._replace(backward=wrong)
+    rule = with_backward(CONV_POOL, wrong)
     (program,) = compiled([(problem_of(rule, rule.settings[0]), "float64")])
     error, differences = judge(program)
     assert error.value > TOLERANCES["float64"]

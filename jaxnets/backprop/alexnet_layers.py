@@ -59,6 +59,9 @@ ADAPTIVE_AVERAGE_POOL = LayerRule(
         Setting((2, 4, 4, 3), static={"output_size": (4, 4)}),
         Setting((2, 1, 1, 3), static={"output_size": (3, 3)}),
         Setting((2, 3, 2, 3), static={"output_size": (4, 3)}),
+        Setting((40, 5, 9, 2), static={"output_size": (2, 5)}),
+        Setting((2, 6, 6, 5), static={"output_size": (4, 4)}),
+        Setting((2, 5, 3, 4), static={"output_size": (2, 5)}),
     ],
     static=lambda layer: {"output_size": (layer.size, layer.size)},
 )
@@ -135,11 +138,13 @@ LOCAL_RESPONSE_NORM = LayerRule(
     backward=local_response_norm_backward,
     plain=lambda x, **static: LocalResponseNorm(**static)(x),
     settings=[
-        Setting((2, 3, 3, 7)),
+        Setting((40, 3, 3, 7)),
         Setting((4, 8), static=STRONG),
         Setting((2, 2, 2, 6), static={**STRONG, "n": 4}),
         Setting((3, 2), static=STRONG),
         Setting((1, 1, 1, 1), static=STRONG),
+        Setting((6, 6), static={"k": 0.5, "n": 3, "alpha": 0.3, "beta": 1.0}),
+        Setting((2, 4, 4, 12), static={"k": 3.0, "n": 8, "alpha": 0.02, "beta": 1.75}),
     ],
     static=vars,
 )

@@ -139,10 +139,11 @@ BATCH_NORM = LayerRule(
     backward=batch_norm_backward,
     plain=_plain_batch_norm,
     settings=[
-        _setting(6, 3),
+        _setting(6, 6),
         _setting(4, 5, 3, 2),
         _setting(5, 3, 3, 4, padding=2),
         _setting(3, 2, 2, 1, epsilon=0.1, padding=1),
+        _setting(40, 9, 9, 7, epsilon=1e-3, padding=9),
     ],
     inputs=("params", "x", "mask"),
     static=lambda layer: {"epsilon": layer.epsilon, "axis_name": layer.axis_name},

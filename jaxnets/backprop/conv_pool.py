@@ -304,10 +304,10 @@ def _with_pool(conv: nn.Conv) -> ConvPool:
     return ConvPool(**fields)
 
 
-def _setting(x, filters: int, padding: Padding = "VALID", biased=True) -> Setting:
+def _setting(x, filters, padding: Padding = "VALID", biased=True, numbers="normal") -> Setting:
     params = {"kernel": (*WINDOW, x[-1], filters)}
     params |= {"bias": (filters,)} if biased else {}
-    return Setting(x, params, static={"padding": padding})
+    return Setting(x, params, numbers=numbers, static={"padding": padding})
 
 
 def _plain(params, x, *, padding):
@@ -321,13 +321,17 @@ CONV_POOL = LayerRule(
     plain=_plain,
     settings=[
         _setting((2, 6, 6, 1), 3),
-        _setting((2, 6, 6, 5), 3),
+        _setting((40, 6, 6, 5), 5),
         _setting((2, 7, 9, 4), 3, biased=False),
-        _setting((1, 5, 6, 2), 2, "SAME"),
+        _setting((9, 8, 7, 3), 4, "SAME"),
         _setting((2, 5, 6, 6), 2, "SAME"),
         _setting((2, 3, 4, 4), 3, ((2, 0), (1, 3))),
+        _setting((2, 6, 6, 2), 3, numbers="integers"),
+        _setting((2, 6, 8, 4), 4, numbers="integers"),
+        _setting((1, 5, 6, 5), 2, "SAME", numbers="equal"),
     ],
     inputs=("params", "x"),
     static=lambda layer: {"padding": canonicalize_padding(layer.padding, 2)},
     sides=lambda params, x, padding: conv_pool_forward(params, x, padding=padding)[1][2],
+    bfloat16=False,
 )

@@ -254,10 +254,13 @@ CONV = LayerRule(
         _setting((2, 8, 7, 9), (3, 4), 4, strides=(2, 2)),
         _setting((1, 6, 5, 3), (2, 3), 2, padding=((2, 1), (0, 3)), biased=False),
         _setting((2, 8, 8, 5), (3, 3), 2, strides=(3, 3), padding="VALID"),
+        _setting((40, 5, 5, 6), (3, 3), 6),
         _setting((2, 5, 6, 4), (3, 2), 6, groups=2),
+        _setting((3, 6, 6, 20), (3, 3), 8, groups=4),
         _setting((2, 7, 5, 18), (3, 3), 6, groups=2, strides=(2, 2)),
         _setting((2, 5, 5, 3), (2, 2), 3, groups=3, padding="VALID", biased=False),
         _setting((1, 19, 19, 3), (11, 11), 4, strides=(4, 4), padding=2),
+        _setting((128, 2, 2, 64), (5, 5), 64),  # By Winograd's algorithm.
     ],
     inputs=("params", "x"),
     static=_static_of,

@@ -85,9 +85,9 @@ DENSE = LayerRule(
     backward=dense_backward,
     plain=_plain_dense,
     settings=[
-        *(_setting(*sizes) for sizes in [(4, 5, 3), (6, 3, 7), (4, 4, 4), (1, 1, 1), (9, 2, 5)]),
+        *(_setting(*sizes) for sizes in [(4, 5, 3), (6, 3, 7), (9, 9, 9), (1, 1, 1), (40, 2, 12)]),
         Setting((5, 6), {"kernel": (6, 2)}),
-        _setting(2, 3, WIDE),
+        _setting(9, WIDE, WIDE),
     ],
     inputs=("params", "x"),
     faster=lambda layer: with_rule(layer, DENSE),
@@ -108,5 +108,5 @@ FLATTEN = LayerRule(
     forward=flatten_forward,
     backward=flatten_backward,
     plain=lambda x: lax.collapse(x, 1),
-    settings=[Setting((2, 3, 4, 5)), Setting((1, 2)), Setting((3, 2, 2, 1))],
+    settings=[*map(Setting, [(2, 3, 4, 5), (1, 2), (3, 2, 2, 1), (40, 4, 4, 4)])],
 )

@@ -47,7 +47,7 @@ DENSE_WITH_ONES = LayerRule(
     plain=lambda params, x: jnp.pad(x, ((0, 0), (0, 1)), constant_values=1) @ params["kernel"],
     settings=[
         Setting((batch, inputs), {"kernel": (inputs + 1, outputs)})
-        for batch, inputs, outputs in [(4, 5, 3), (3, 4, 5), (1, 1, 1)]
+        for batch, inputs, outputs in [(4, 5, 3), (3, 4, 5), (1, 1, 1), (40, 9, 9)]
     ],
     inputs=("params", "x"),
     faster=lambda layer: with_rule(layer, DENSE),

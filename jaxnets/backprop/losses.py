@@ -54,7 +54,7 @@ def rows_of(labels, like):
 
 SCORES_AND_LABELS = [
     *(setting._replace(labels="classes") for setting in SCORES),
-    Setting((4, 5), labels="probabilities"),
+    *(Setting(shape, labels="probabilities") for shape in [(4, 5), (12, 12)]),
 ]
 SOFTMAX_CROSS_ENTROPY = LayerRule(
     forward=softmax_cross_entropy_forward,

@@ -11,7 +11,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jaxnets.backprop.dense import DENSE, with_rule
-from jaxnets.backprop.rule import FindRule, LayerRule, Params, rule_of
+from jaxnets.backprop.rule import FindRule, LayerRule, Params, Setting, rule_of
 from jaxnets.models.chain import Chain
 
 
@@ -68,6 +68,23 @@ def with_nonzero_columns(rule: LayerRule, widths: Sequence[int]) -> LayerRule:
         return with_rule(layer, with_nonzero_columns(DENSE, widths))
 
     return rule._replace(forward=forward, backward=backward, faster=faster)
+
+
+def _setting(*widths: int) -> Setting:
+    """Three of the six columns are 0 in every example."""
+    params = {"kernel": (6, 5), "bias": (5,)}
+    return Setting((9, 6), params, numbers="dark", static={"widths": widths})
+
+
+NONZERO_COLUMNS = DENSE._replace(
+    forward=lambda *inputs, widths: with_nonzero_columns(DENSE, widths).forward(*inputs),
+    backward=lambda *arrays, widths, **others: with_nonzero_columns(DENSE, widths).backward(
+        *arrays, **others
+    ),
+    plain=lambda *inputs, widths: DENSE.plain(*inputs),
+    settings=[_setting(3, 6), _setting(4, 5, 6), _setting(2, 6), _setting(1, 2, 4, 6)],
+    faster=None,
+)
 
 
 def _by_width(function: Callable[[int], Any], x: jax.Array, widths: Sequence[int]) -> Any:

@@ -15,7 +15,8 @@ from jaxnets.losses import probabilities_of
 LOG_OFFSET = 1e-12
 
 PROBABILITIES = [
-    Setting(shape, labels="one_hot", numbers="shares") for shape in [(4, 10), (1, 3), (3, 1)]
+    Setting(shape, labels="one_hot", numbers="shares")
+    for shape in [(4, 10), (1, 3), (3, 1), (12, 12), (40, 3)]
 ]
 INPUTS = ("x", "labels")
 

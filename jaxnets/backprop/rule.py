@@ -30,8 +30,9 @@ class Setting(NamedTuple):
     x: tuple[int, ...]  # The input's shape.
     params: Mapping[str, tuple[int, ...]] = {}  # The parameters' shapes by name.
     labels: str = ""  # What a loss compares with: "classes", "one_hot" rows or "probabilities".
-    # What x holds: "normal"; "integers" or "equal", which tie; "huge", whose exponential overflows;
-    # "shares", which lie between 0 and 1.
+    # What x holds: "normal"; "integers" or "equal", which tie, and the parameters are whole numbers
+    # too; "huge", whose exponential overflows; "shares", which lie between 0 and 1; "dark": its
+    # right half is 0.
     numbers: str = "normal"
     scale: float = 1.0  # A factor of x, and of the step of the central differences.
     static: Mapping[str, Any] = {}  # The layer's other arguments.
@@ -56,6 +57,7 @@ class LayerRule(NamedTuple):
     # For central differences: (*inputs, **static) -> on which side of its kink each unit is, as
     # x > 0, or which element has won. None: no kinks.
     sides: Callable[..., jax.Array] | None = None
+    bfloat16: bool = True  # Whether any network computes it in bfloat16.
 
 
 FindRule = Callable[[Any], LayerRule | None]  # `rule_of`, or one that changes some rules.
@@ -66,6 +68,7 @@ FindRule = Callable[[Any], LayerRule | None]  # `rule_of`, or one that changes s
 RULES = {
     "flax.Dense": "dense.DENSE",
     "jaxnets.DenseWithOnes": "dense_with_ones.DENSE_WITH_ONES",
+    "dense behind black pixels": "nonzero_columns.NONZERO_COLUMNS",
     "jaxnets.flatten": "dense.FLATTEN",
     "jax.sigmoid": "activations.SIGMOID",
     "jax.relu": "relu.RELU",
@@ -155,13 +158,13 @@ def with_custom_vjp(model: Chain, find_rule: FindRule = rule_of) -> Chain:
 
 # Settings that several layers have in common.
 ELEMENTWISE = [
-    *map(Setting, [(4, 5), (1, 1), (2, 3, 3, 2)]),
-    Setting((4, 5), numbers="huge"),
-    Setting((4, 5), numbers="integers"),
+    *map(Setting, [(4, 5), (1, 1), (40, 3, 3, 6)]),
+    Setting((6, 6), numbers="huge"),
+    Setting((6, 6), numbers="integers"),
 ]
 SCORES = [
-    *map(Setting, [(4, 5), (1, 3), (3, 1)]),
+    *map(Setting, [(4, 5), (1, 3), (3, 1), (40, 12)]),
     Setting((3, 4), numbers="equal"),
     Setting((5, 4), numbers="huge"),
-    Setting((4, 4)),  # A sum over the wrong axis has the right shape.
+    Setting((9, 9)),  # A sum over the wrong axis has the right shape.
 ]

@@ -1,6 +1,7 @@
 """Each layer pair beside its plain formulation, which stock JAX differentiates."""
 
-from functools import partial
+from collections.abc import Callable
+from functools import partial, wraps
 from typing import Any
 
 import jax
@@ -24,7 +25,9 @@ TOLERANCES = {"float64": 1e-10, "float32": 1e-5, "bfloat16": 4e-2, DIFFERENCES: 
 
 def check_layer(name: str, rule: LayerRule) -> Row:
     """Compares a layer's pair with autodiff and central differences in all its settings."""
-    return check(name, [problem_of(rule, setting) for setting in rule.settings], TOLERANCES)
+    problems = [problem_of(rule, setting) for setting in rule.settings]
+    tolerances = {key: x for key, x in TOLERANCES.items() if rule.bfloat16 or key != "bfloat16"}
+    return check(name, problems, tolerances)
 
 
 def problem_of(rule: LayerRule, setting: Setting) -> Problem:
@@ -42,13 +45,19 @@ def _whole_problem_of(rule: LayerRule, setting: Setting) -> Problem:
         labels, d_out = constants
         out, cache = call(rule.forward, inputs, labels)
         gradients = rule.backward(cache, d_out, **static)
-        gradients = gradients if "params" in inputs else (gradients,)
-        return {"output": out, "gradient": dict(zip(inputs, gradients, strict=True))}
+        if "params" not in inputs:
+            return {"output": out, "gradient": {"x": gradients}}
+        # A network's first layer computes the parameters' gradients alone.
+        alone, no_dx = rule.backward(cache, d_out, **static, input_gradient=False)
+        assert no_dx is None
+        return {"output": [out, alone], "gradient": dict(zip(inputs, gradients, strict=True))}
 
     def automatic(inputs, constants):
         labels, d_out = constants
         out, pull_back = jax.vjp(lambda inputs: call(rule.plain, inputs, labels), inputs)
-        return {"output": out, "gradient": pull_back(d_out)[0]}
+        gradient = pull_back(d_out)[0]
+        output = [out, gradient["params"]] if "params" in inputs else out
+        return {"output": output, "gradient": gradient}
 
     def number(inputs, constants):
         labels, d_out = constants
@@ -67,6 +76,19 @@ def _whole_problem_of(rule: LayerRule, setting: Setting) -> Problem:
 
     ties = setting.numbers in ("integers", "equal", "huge")
     return Problem(_label(setting), at, 1e-5 * setting.scale, ties)
+
+
+def with_backward(rule: LayerRule, backward: Callable[..., Any]) -> LayerRule:
+    """The same layer with another backward pass, which need not take input_gradient."""
+    if "params" not in rule.inputs:
+        return rule._replace(backward=backward)
+
+    @wraps(backward)
+    def with_input_gradient(*arrays, input_gradient=True, **static):
+        d_params, dx = backward(*arrays, **static)
+        return d_params, dx if input_gradient else None
+
+    return rule._replace(backward=with_input_gradient)
 
 
 def forward_problem_of(rule: LayerRule, setting: Setting) -> Problem:
@@ -93,22 +115,25 @@ def _draw(setting: Setting) -> tuple[dict[str, Any], np.ndarray | None]:
     """The inputs, in float64, and the labels, which have no gradient."""
     inputs: dict[str, Any] = {}
     if setting.params:
+        # Whole numbers tie in every order of the sums.
+        kind = "integers" if setting.numbers in ("integers", "equal") else "normal"
         inputs["params"] = {
-            name: np.random.default_rng(seed).standard_normal(shape)
+            name: _numbers(kind, shape, seed)
             for seed, (name, shape) in enumerate(setting.params.items(), start=1)
         }
     inputs["x"] = setting.scale * _numbers(setting.numbers, setting.x)
     return inputs, _labels(setting.labels, *setting.x) if setting.labels else None
 
 
-def _numbers(kind: str, shape: tuple[int, ...]) -> np.ndarray:
-    random = np.random.default_rng(0)
+def _numbers(kind: str, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    random = np.random.default_rng(seed)
     drawn = {
         "normal": lambda: random.standard_normal(shape),
         "integers": lambda: random.integers(-2, 3, shape).astype(np.float64),
         "equal": lambda: np.full(shape, 2.0),
         "huge": lambda: random.choice([-1e4, -30.0, 0.0, 1e4], shape),
         "shares": lambda: random.uniform(0.1, 1.0, shape),
+        "dark": lambda: random.standard_normal(shape) * (np.arange(shape[1]) < shape[1] // 2),
     }
     return drawn[kind]()
 

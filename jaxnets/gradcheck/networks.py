@@ -1,7 +1,8 @@
 """Whole networks at their real input sizes, by hand and by autodiff on one parameter tree."""
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnets.backprop import winograd
 from jaxnets.backprop.conv_pool import join_pools
 from jaxnets.backprop.network import manual_loss_and_grad
 from jaxnets.backprop.rule import rule_of
@@ -43,7 +45,7 @@ class Network(NamedTuple):
 
     config: Config
     image: tuple[int, int, int] = (28, 28, 1)  # H, W, C
-    batch: int = 8  # How many images; the last of more than two only fills the batch up.
+    batch: int = 9  # How many images; the last of more than two only fills the batch up.
     moves: int = 3  # How many directions, and coordinates of every leaf.
     step: float = 1e-5  # With more units, more kinks lie within a step.
     slow: bool = False  # Whether it is checked only on request.
@@ -100,9 +102,11 @@ def problem_of(network: Network) -> Problem:
 
         trained = join_pools(model)
 
+        @_few_images_as_many()
         def manual(params, batch):
             return _outcome(manual_loss_and_grad(trained, network.config.loss), params, batch)
 
+        @_few_images_as_many()
         def automatic(params, batch):
             if precision == "float64":
                 return _outcome(autodiff_loss_and_grad(model.apply, loss), params, batch)
@@ -120,6 +124,16 @@ def problem_of(network: Network) -> Problem:
 
     label = "x".join(map(str, images.shape))
     return Problem(label, at, network.step, large=True, moves=network.moves)
+
+
+@contextlib.contextmanager
+def _few_images_as_many() -> Iterator[None]:
+    """Lets the convolutions of few images take the kernels that a batch in training takes."""
+    before, winograd.FEWEST_TILES = winograd.FEWEST_TILES, 1
+    try:
+        yield
+    finally:
+        winograd.FEWEST_TILES = before
 
 
 def _outcome(loss_and_grad: LossAndGrad, params: Any, batch: Batch) -> dict[str, Any]:

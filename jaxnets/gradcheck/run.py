@@ -94,7 +94,7 @@ def _line(cells: Sequence[str], colour: str | None = None) -> str:
 
 
 def _cells(row: Row) -> list[str]:
-    errors = [f"{row.errors[column].value:.1e}" for column in COLUMNS]
+    errors = [f"{row.errors[key].value:.1e}" if key in row.errors else "" for key in COLUMNS]
     tried = row.tried[0] if len(row.tried) == 1 else f"{len(row.tried)} settings"
     return [row.name, *errors, tried, str(row.kinks), "ok" if row.ok else "FAILED", row.worst]
 

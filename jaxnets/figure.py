@@ -63,7 +63,10 @@ def check_picture(path: str) -> None:
     kinds = figure.canvas.get_supported_filetypes()
     if (kind := Path(path).suffix[1:].lower()) not in kinds:
         raise UserError(f"plot: expected a picture as .png or .svg, got {kind or path!r}")
-    if not (folder := Path(path).expanduser().parent).is_dir():
+    file = Path(path).expanduser()
+    if file.exists() and not file.is_file():  # Writing to a pipe without a reader would wait.
+        raise UserError(f"plot: not a file: {path}")
+    if not (folder := file.parent).is_dir():
         raise UserError(f"plot: no such folder: {folder}")
 
 

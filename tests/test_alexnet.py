@@ -1,5 +1,6 @@
 """The networks named AlexNet: sizes, beginnings, pixels, and weights from and to torchvision."""
 
+import os
 import re
 import shlex
 import struct
@@ -354,10 +355,20 @@ def test_a_pickle_is_never_read(run_from, tmp_path, name):
     assert not (tmp_path / "pwned").exists()
 
 
-@pytest.mark.parametrize("name", ["none.safetensors", "w.npz", "folder.safetensors", ""])
-def test_what_is_no_file_of_weights_is_refused(run_from, tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("none.safetensors", "no such file"),
+        ("folder.safetensors", "not a file"),
+        ("pipe.safetensors", "not a file"),
+        ("w.npz", "expected a .safetensors file"),
+        ("", "expected a .safetensors file"),
+    ],
+)
+def test_what_is_no_file_of_weights_is_refused(run_from, tmp_path, name, reason):
     (tmp_path / "folder.safetensors").mkdir()
-    run_from(tmp_path / name).assert_refused("init_from: expected a .safetensors file")
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    run_from(tmp_path / name).assert_refused(f"init_from: {reason}")
 
 
 def test_the_line_that_converts_a_pickle_does(tmp_path, run_from, weights):

@@ -1,12 +1,18 @@
 """--config: flags from a TOML file, or from the config.json that a run writes."""
 
 import json
+import os
+import shlex
+import subprocess
+import sys
+import threading
 import tomllib
 
 import pytest
-from conftest import params_sha256, read_json
+from conftest import ROOT, params_sha256, read_json
 
 from jaxnets.cli.flags import parse_flags
+from jaxnets.config import file
 from jaxnets.config.fields import preset
 from jaxnets.config.file import read_flags
 from jaxnets.config.recipes import PRESETS
@@ -105,6 +111,46 @@ def test_what_is_no_config_file_gets_one_line(name, text, part, run_main, tmp_pa
     elif name == "run":
         path.mkdir()
     run_main(f"--config={path}").assert_refused(part)
+
+
+@pytest.fixture
+def pipe(tmp_path):
+    """A named pipe, which a test may write to before it is read."""
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)  # What is written stays.
+    yield tmp_path / "pipe"
+    os.close(reader)
+
+
+def test_a_pipe_without_a_writer_gets_one_line(pipe, run_main, monkeypatch):
+    monkeypatch.setattr(file, "WAIT", 0.01)
+    run_main(f"--config={pipe}").assert_refused("pipe: a pipe to which nobody writes")
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "/dev/null"])
+def test_a_device_gets_one_line(path, run_main):
+    run_main(f"--config={path}").assert_refused(f"{path}: neither a file nor a pipe")
+
+
+def test_a_pipe_with_a_writer_is_read_to_its_end(pipe):
+    pipe.write_text("epochs = 3")
+    assert file.read_flags(str(pipe)) == {"epochs": 3}
+
+
+def test_a_slow_writer_is_waited_for(pipe, monkeypatch):
+    monkeypatch.setattr(file, "WAIT", 0.0)
+    with pipe.open("w") as writer:
+        timer = threading.Timer(0.1, lambda: (writer.write("epochs = 3"), writer.close()))
+        timer.start()
+        assert file.read_flags(str(pipe)) == {"epochs": 3}
+        timer.join()
+
+
+def test_a_shells_process_substitution_is_read():
+    code = "import sys; from jaxnets.config.file import read_flags; print(read_flags(sys.argv[1]))"
+    line = f"{shlex.quote(sys.executable)} -c {shlex.quote(code)} <(echo 'epochs = 3')"
+    ran = subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True)
+    assert (ran.stdout, ran.stderr) == ("{'epochs': 3}\n", "")
 
 
 def test_commands_take_it_too(run_command, toml):

@@ -130,7 +130,7 @@ def test_losses_that_are_never_finite_are_a_wrong_request(tiny_preset, tiny):
         ("a.xyz", "plot: expected a picture as .png or .svg, got 'xyz'"),
         ("a", "plot: expected a picture as .png or .svg, got 'a'"),
         ("no/a.png", "plot: no such folder: no"),
-        ("folder.png", "plot: cannot write folder.png: Is a directory"),
+        ("folder.png", "plot: not a file: folder.png"),
     ],
 )
 def test_a_picture_that_cannot_be_drawn_is_refused(

@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import os
+import select
+import stat
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +15,7 @@ from jaxnets.config.options import parse
 from jaxnets.errors import UserError, did_you_mean, first_line
 
 MAX_BYTES = 1 << 20
+WAIT = 1.0  # Seconds within which a named pipe's writer must come.
 # Fields of config.json that belong to the run that wrote it: where it was kept, and how it began.
 OF_THE_RUN = ("workdir", "overwrite", "resume", "dry_run", *SINGLE_PROCESS)
 
@@ -21,7 +25,8 @@ def read_flags(path: str, over: Sequence[str] = ()) -> dict[str, Any]:
 
     Args:
       path: A TOML file whose keys are flags (`batch_size = 32`, `hidden = [128, 64]`), the
-        config.json of a run, or its run folder.
+        config.json of a run, or its run folder. TOML may come through a pipe that has a writer, as
+        `<(command)` and /dev/stdin are.
       over: What is searched over, as "hidden=4,8": the file does not set it.
 
     Raises:
@@ -32,8 +37,7 @@ def read_flags(path: str, over: Sequence[str] = ()) -> dict[str, Any]:
         file /= "config.json"
     is_json = file.suffix.lower() == ".json"
     try:
-        with file.open("rb") as stream:
-            text = stream.read(MAX_BYTES + 1)
+        text = _content(file)
         if len(text) > MAX_BYTES:
             raise ValueError(f"more than {MAX_BYTES:,} bytes")
         values = json.loads(text) if is_json else tomllib.loads(text.decode())
@@ -48,6 +52,28 @@ def read_flags(path: str, over: Sequence[str] = ()) -> dict[str, Any]:
         raise UserError(f"config: {file}: {error}") from None
     searched = {text.partition("=")[0].replace("-", "_") for text in over}
     return {name: value for name, value in given.items() if name not in searched}
+
+
+def _content(file: Path) -> bytes:
+    """A file's first bytes, more than MAX_BYTES if it has them.
+
+    A named pipe to which nobody writes is a ValueError: reading it would wait for ever. So is what
+    is neither a file nor a pipe, as a device.
+    """
+
+    def without_waiting(path: str, flags: int) -> int:
+        return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+    with open(file, "rb", opener=without_waiting) as stream:
+        mode, first = os.fstat(stream.fileno()).st_mode, None
+        if stat.S_ISFIFO(mode):
+            select.select([stream], [], [], WAIT)
+            if (first := stream.raw.read(1)) == b"":  # None if a writer has not written yet.
+                raise ValueError("a pipe to which nobody writes")
+            os.set_blocking(stream.fileno(), True)
+        elif not stat.S_ISREG(mode):
+            raise ValueError("neither a file nor a pipe")
+        return (first or b"") + stream.read(MAX_BYTES + 1)
 
 
 def _parsed(values: dict[str, Any]) -> dict[str, Any]:

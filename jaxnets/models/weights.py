@@ -100,8 +100,8 @@ def _opened(path: str) -> Iterator[Any]:
     if kind != ".safetensors":
         raise UserError(f"init_from: expected a .safetensors file or a run folder, got {path}")
     if not Path(path).is_file():
-        what = "a folder" if Path(path).is_dir() else "nothing"
-        raise UserError(f"init_from: expected a .safetensors file, found {what} at {path}")
+        what = "not a file" if Path(path).exists() else "no such file"
+        raise UserError(f"init_from: {what}: {path}")
     try:
         file = safetensors.safe_open(path, framework="numpy")
     except (safetensors.SafetensorError, OSError) as error:

@@ -2,6 +2,7 @@
 
     python benchmarks/abtest.py [--experiments=2000] [--users=2000] [--seed=0] [--plot=FILE]
     python benchmarks/abtest.py --returning [--experiments=1000] [--users=800]
+    python benchmarks/abtest.py --missing [--experiments=1000] [--users=4000]
 
 Users come one by one; a fair coin gives each model A or B, whose answer is right with the model's
 accuracy. In an A/A experiment both models are the same, so every alarm is false. The sequential
@@ -14,6 +15,11 @@ after every user from the 100th on, and the z-test also from the first on, and o
 user's own accuracy is drawn from Beta(0.9, 0.1), whose mean is 0.9: most are always right or always
 wrong. The sequential test looks 60 times. Once a user counts once, with the share of right answers
 so far; once, wrongly, each answer counts as a user.
+
+`--missing` lets most answers go without feedback. Both models are right in 0.9. A user reports an
+answer with the chance 0.2, but one that B has right with another chance. Who is decided wrongly,
+and what do the checks find? With one answer a user; with ten; and with ten in a log that has the
+answers without feedback, too.
 """
 
 import argparse
@@ -22,6 +28,7 @@ import time
 import numpy as np
 
 from jaxnets.abtest.classical import two_sided_z
+from jaxnets.abtest.log import Users
 from jaxnets.abtest.picture import ORANGE
 from jaxnets.abtest.sequential import (
     MIN_USERS,
@@ -30,6 +37,7 @@ from jaxnets.abtest.sequential import (
     confidence_sequence,
     effects,
 )
+from jaxnets.abtest.trial import Plan, evaluate
 
 ALPHA = 0.05
 
@@ -153,6 +161,39 @@ def print_returning(experiments: int, users: int, seed: int) -> None:
     print(f"{by_user:.4f} if a user counts once, {by_answer:.4f} if each answer does (seed {seed})")
 
 
+def missing(
+    reported: float, users: int, rng: np.random.Generator, answers: int = 1, silence: bool = False
+) -> list[bool]:
+    """What an experiment with equal models shows where a right answer of B is reported so often.
+
+    Returns:
+      Whether the sequential test decides, the check of the split finds it, that of the feedback
+      does, and a better model is named nevertheless.
+    """
+    in_b = rng.random(users) < 0.5
+    right = rng.binomial(answers, 0.9, users)
+    right_told = rng.binomial(right, np.where(in_b, reported, 0.2))
+    told = right_told + rng.binomial(answers - right, 0.2)
+    arms = np.stack([~in_b, in_b], axis=1)
+    judged, right_told = told[:, None] * arms, right_told[:, None] * arms
+    shown = answers * arms if silence else judged
+    seen = shown.any(axis=1)
+    trial = evaluate(Users(shown[seen], judged[seen], right_told[seen], {"A": (), "B": ()}), Plan())
+    return [trial.decided_at is not None, trial.unbalanced, trial.lopsided, bool(trial.winner)]
+
+
+def print_missing(experiments: int, users: int, seed: int) -> None:
+    """Prints how often equal models are decided where feedback goes missing, and what is found."""
+    print(f"{experiments:,} experiments of {users:,} users, equal models, seed {seed}")
+    print("B's right reported  answers  silence   decides    split  feedback  named")
+    for reported in (0.2, 0.21, 0.22, 0.25, 0.3, 0.4):
+        for answers, silence in ((1, False), (1, True), (10, False), (10, True)):
+            rng = np.random.default_rng(seed)
+            runs = [missing(reported, users, rng, answers, silence) for _ in range(experiments)]
+            rates = "  ".join(f"{rate:7.4f}" for rate in np.mean(runs, axis=0))
+            print(f"{reported:18g}  {answers:7}  {silence!s:7}  {rates}")
+
+
 def plot(path: str, experiments: int, users: int, seed: int) -> None:
     """Draws the share of A/A experiments at 0.9 with a false alarm so far."""
     from jaxnets.figure import create_figure, save
@@ -186,13 +227,18 @@ def main() -> None:
     parser.add_argument("--experiments", type=int)
     parser.add_argument("--users", type=int)
     parser.add_argument("--returning", action="store_true")
+    parser.add_argument("--missing", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--plot")
     arguments = parser.parse_args()
     experiments, users = (1000, 800) if arguments.returning else (2000, 2000)
+    if arguments.missing:
+        experiments, users = 1000, 4000
     sizes = arguments.experiments or experiments, arguments.users or users, arguments.seed
     if arguments.returning:
         return print_returning(*sizes)
+    if arguments.missing:
+        return print_missing(*sizes)
     if arguments.plot:
         return plot(arguments.plot, *sizes)
     began = time.perf_counter()

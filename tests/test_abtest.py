@@ -22,10 +22,12 @@ from jaxnets.abtest.log import Answer, Users
 from jaxnets.abtest.pairs import Pairs
 from jaxnets.abtest.trial import Plan, evaluate
 from jaxnets.errors import UserError
+from jaxnets.serving import answer_log
+from jaxnets.serving.server import feedback
 from jaxnets.serving.server.feedback import Feedback, FeedbackLog
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
-from abtest import draw, returning, stops, z_alarms
+from abtest import draw, missing, returning, stops, z_alarms
 from abtest import sequential as run_sequential
 
 RNG = np.random.default_rng
@@ -268,12 +270,14 @@ def test_several_answers_of_a_user_are_one_trial(tmp_path):
     path = write(
         tmp_path / "log.csv",
         "time,arm,correct,user,model\n3,B,1,eve,new\n1,a,1,ann,old\n2,A,0,ann,old\n\n"
-        "2026-11-26T10:15:00,B,0,bob,new\n1.5,A,1,ann,older\n",
+        "2026-11-26T10:15:00,B,0,bob,new\n1.5,A,1,ann,older\n4,A,,eve,old\n",
     )
     users = Users.of(log.read_csv(path))
-    np.testing.assert_allclose(users.a, [2 / 3, np.nan, np.nan])  # ann, eve, bob: by time.
-    np.testing.assert_allclose(users.b, [np.nan, 1, 0])
-    assert users.answers == 5 and users.models == {"A": ("old", "older"), "B": ("new",)}
+    nan = np.nan  # ann, eve, bob: by time.
+    np.testing.assert_allclose(users.shares, [[2 / 3, nan], [nan, 1], [nan, 0]])
+    np.testing.assert_array_equal(users.judged, [[3, 0], [0, 1], [0, 1]])
+    np.testing.assert_array_equal(users.shown, [[3, 0], [1, 1], [0, 1]])
+    assert users.models == {"A": ("old", "older"), "B": ("new",)}
 
 
 def test_answers_of_returning_users_are_no_trials():
@@ -342,27 +346,121 @@ def test_a_malformed_log_is_refused_in_a_line(text, part, tmp_path, run_command)
 
 
 def test_what_is_no_log_is_refused(tmp_path, run_command, monkeypatch):
-    monkeypatch.setattr(log, "MAX_ANSWERS", 3)
+    monkeypatch.setattr(answer_log, "MAX_ANSWERS", 3)
+    monkeypatch.setattr(log, "MAX_MODELS", 3)
     path = tmp_path / "log"
     path.write_bytes(b"arm,correct\nA,\xff\n")
     run_command("abtest", path).assert_refused("expected CSV in UTF-8")
     run_command("abtest", write(path, "arm,correct\n" + 9 * "A,1\n")).assert_refused("at most 3")
+    run_command("abtest", write(path, "arm,correct\n" + 9 * "A,\n")).assert_refused("found none")
+    rows = "".join(f"A,1,{name}\n" for name in "abcd")
+    outcome = run_command("abtest", write(path, "arm,correct,model\n" + rows))
+    outcome.assert_refused("expected at most 3 models and versions, found more")
     run_command("abtest", tmp_path / "no").assert_refused("expected a log or a run folder: No such")
     for name in (tmp_path, "/dev/zero", "~nobody-here/x", "a\0b"):
         run_command("abtest", name).assert_refused("expected a log or a run folder")
 
 
-def test_a_column_that_is_computed_takes_no_memory(tmp_path, run_command):
-    names = ("time", "user", "model", "version", "arm", "prediction", "correct", "request")
-    with contextlib.closing(sqlite3.connect(tmp_path / "log")) as database:
-        computed = "label generated always as (hex(zeroblob(2000000)))"
-        columns = ", ".join((*names, computed))
-        database.execute(f"create table feedback (id integer primary key, {columns})")
-        row = (1.0, "ann", "cnn", "1", "A", "7", 1, "r")
-        database.execute(f"insert into feedback ({', '.join(names)}) values (?{', ?' * 7})", row)
+LIMITED = """
+import resource, sys
+from pathlib import Path
+from jaxnets.abtest import trial, words
+from jaxnets.errors import run_process
+from jaxnets.serving import answer_log
+
+def main(arguments):
+    users = answer_log.read_users(arguments[0])
+    print(words.to_text(trial.evaluate(users, trial.Plan()), "log"))
+    return 0
+
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+limit = used + int(sys.argv[2])
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+run_process(main)
+"""
+
+
+@pytest.fixture
+def run_limited(run_python):
+    """Tests a log as `jaxnets abtest LOG` does, in a process that may take so many bytes."""
+
+    def run(path, most):
+        return run_python("-c", LIMITED, path, most)
+
+    return run
+
+
+def foreign_log(path, table, rows=1):
+    """A database with another table of feedback, and rows in what it has of its columns."""
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute(table)
+        values = {"id": None, "time": 1.0, "user": "ann", "model": "cnn", "version": "1"}
+        values |= {"arm": "A", "prediction": "7", "correct": 1, "request": "r", "label": None}
+        found = [row[1] for row in database.execute("pragma table_xinfo(feedback)") if not row[6]]
+        command = (
+            f"insert into feedback ({', '.join(found)}) values ({', '.join('?' * len(found))})"
+        )
+        for number in range(rows):
+            values |= {
+                "id": number,
+                "user": f"user {number}",
+                "request": f"r{number}",
+                "arm": "AB"[number % 2],
+            }
+            database.execute(command, [values.get(name) for name in found])
         database.commit()
-    outcome = run_command("abtest", tmp_path / "log")
-    outcome.assert_refused("expected a feedback log: string or blob too big")
+    return path
+
+
+COMPUTED = """
+create table feedback (
+  id integer primary key, time real, user text, model text, version text, arm text, correct,
+  request, prediction, label text generated always as (printf('%.*c', 60000, 'x'))
+)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS bounds memory on Linux alone")
+def test_a_log_whose_column_is_computed_takes_no_memory(tmp_path, run_limited):
+    path = foreign_log(tmp_path / "log", COMPUTED, 2000)
+    assert path.stat().st_size < 1 << 20
+    outcome = run_limited(path, 64 << 20)  # All rows together: 120 MB.
+    outcome.assert_refused("expected a feedback log, found another table or none")
+
+
+def test_only_the_servers_own_table_is_read(tmp_path, run_command, monkeypatch):
+    path = tmp_path / "log.sqlite"
+    own = feedback.SCHEMA.partition(";")[0].replace(" if not exists", "")
+    tables = {
+        "a computed column": COMPUTED,
+        "a column more": own.replace("label text,", "label text, more text,"),
+        "a default": own.replace("label text,", "label text default 'x',"),
+        "no row ids": own.replace("autoincrement", "").replace("arm)\n)", "arm)\n) without rowid"),
+    }
+    for name, table in tables.items():
+        run_command("abtest", foreign_log(tmp_path / name, table, 4)).assert_refused(
+            "expected a feedback log"
+        )
+    with contextlib.closing(sqlite3.connect(tmp_path / "view")) as database:
+        database.execute(own.replace("table feedback", "table other"))
+        database.execute("create view feedback as select * from other")
+    run_command("abtest", tmp_path / "view").assert_refused("found another table or none")
+    assert run_command("abtest", foreign_log(path, own, 4)).status == 0
+    monkeypatch.setattr(feedback, "MAX_STEPS", 0)
+    assert run_command("abtest", path).status == 0  # Below a million instructions.
+    foreign_log(tmp_path / "long", own, 100_000)
+    run_command("abtest", tmp_path / "long").assert_refused("expected a feedback log: interrupted")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS bounds memory on Linux alone")
+def test_many_users_take_little_memory_each(tmp_path, run_limited):
+    """Text, counts and lists of 300,000 users took 160 MB."""
+    rows = (f"{n},user {n:08},{'AB'[n % 2]},{int(n % 7 > 0)}\n" for n in range(300_000))
+    path = write(tmp_path / "log.csv", "time,user,arm,correct\n" + "".join(rows))
+    outcome = run_limited(path, 100 << 20)
+    assert (outcome.status, outcome.err) == (0, "") and "300,000 users" in outcome.out
 
 
 # What is said.
@@ -426,6 +524,52 @@ def test_a_split_that_is_no_chance_forbids_every_conclusion():
     assert found.unbalanced and found.winner is None
     assert "Conclude nothing: " in text and "better" not in text.partition("What you may not")[0]
     assert not trial_of(0.7, 0.95, 1000, share_b=0.3).unbalanced
+
+
+def test_feedback_that_goes_missing_differently_decides_equal_models_and_is_found():
+    rng = RNG(0)
+    for reported, answers, silence, found_by in (
+        (0.4, 1, False, 1),  # By the split of the users who gave feedback,
+        (0.4, 1, True, 2),  # by the share of answers with feedback,
+        (0.3, 10, False, 2),  # and by the number of feedbacks.
+        (0.3, 10, True, 2),
+    ):
+        shown = np.mean([missing(reported, 3000, rng, answers, silence) for _ in range(30)], axis=0)
+        assert shown[found_by] >= 0.9 and shown[3] == 0
+        assert shown[0] >= (0.8 if answers > 1 else 0.15)  # Without the checks.
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_equal_habits_are_called_different_as_rarely_as_promised(paired):
+    """However unequal the users are: some give feedback on every answer, most on none."""
+    rng, found = RNG(1), []
+    for _ in range(600):
+        answers = rng.geometric(0.1, 200)[:, None] * np.ones(2, int)
+        told = rng.binomial(answers, rng.beta(0.2, 0.6, (200, 1)))
+        if not paired:
+            in_b = rng.random(200) < 0.3
+            answers, told = (counts * np.stack([~in_b, in_b], 1) for counts in (answers, told))
+        plan = Plan(share_b=0.5 if paired else 0.3)
+        users = Users(answers, told, rng.binomial(told, 0.8), {"A": (), "B": ()})
+        found.append(evaluate(users, plan).feedback_p)
+    assert np.mean(np.array(found) < 0.001) < 0.006
+    alarms = np.mean(np.array(found) < 0.05)
+    assert (0.01 if paired else 0.03) < alarms < 0.07  # The sign test is exact: at most 0.05.
+
+
+def test_feedback_that_differs_is_said_and_forbids_every_conclusion():
+    answers = [Answer("AB"[n % 2], n % 5 > 0, f"{n}", "") for n in range(2000)]
+    more = [Answer("B", True, f"{n}", "") for n in range(1, 500, 2)]
+    found = evaluate(Users.of(answers + more), Plan())
+    text = words.to_text(found, "log")
+    assert found.lopsided and found.winner is None
+    assert "a user gave feedback 1 times on A and 1.25 times on B. Equal habits" in text
+    silent = [Answer("A", None, f"{n}", "") for n in range(0, 500, 2)]
+    values = words.to_values(evaluate(Users.of(answers + silent), Plan()))
+    (said,) = values["conclusions"]
+    assert "users gave feedback on 87.5 % of A's answers and 100 % of B's" in said
+    assert values["lopsided"] and values["feedback"] == {"A": 0.875, "B": 1}
+    assert values["answers"] == 2000
 
 
 def test_a_difference_that_turns_round_forbids_every_conclusion():

@@ -4,7 +4,7 @@ import dataclasses
 import math
 
 import numpy as np
-from scipy.stats import binomtest
+from scipy.stats import binomtest, mannwhitneyu
 
 from jaxnets.abtest import classical
 from jaxnets.abtest.log import Users
@@ -17,7 +17,7 @@ from jaxnets.abtest.sequential import (
 )
 from jaxnets.errors import UserError
 
-UNBALANCED = 0.001  # A split that is rarer than this by chance is a mistake in the assignment.
+UNLIKELY = 0.001  # A split or feedback that is rarer than this by chance is a mistake.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +47,11 @@ class Trial:
     once: classical.Interval
     p: float
     split_p: float  # How likely a split as uneven as this is by chance; 1 if paired.
+    # Each model's mean over the users: the share of their answers that have feedback. Where the log
+    # has such answers alone: the number of them.
+    feedback: tuple[float, float] | None
+    feedback_p: float  # How likely feedback as different as this is by chance.
+    counts_silence: bool  # Whether the log has answers without feedback, too.
     # How many users in all find the plan's effect; None while no answer differs from another.
     needed_once: int | None  # In one look at the end.
     needed: int | None  # In looks at any time.
@@ -70,7 +75,7 @@ class Trial:
     @property
     def winner(self) -> str | None:
         """The model that the sequential test found better."""
-        if (at := self.decided_at) is None or self.drifts or self.unbalanced:
+        if (at := self.decided_at) is None or self.drifts or self.unbalanced or self.lopsided:
             return None
         return "B" if self.sequence.estimate[at - 1] > 0 else "A"
 
@@ -92,7 +97,12 @@ class Trial:
     @property
     def unbalanced(self) -> bool:
         """Whether the split between A and B is a mistake rather than chance."""
-        return self.split_p < UNBALANCED
+        return self.split_p < UNLIKELY
+
+    @property
+    def lopsided(self) -> bool:
+        """Whether feedback on A and on B goes missing differently."""
+        return self.feedback_p < UNLIKELY
 
 
 def evaluate(users: Users, plan: Plan) -> Trial:
@@ -104,31 +114,35 @@ def evaluate(users: Users, plan: Plan) -> Trial:
     Raises:
       UserError: Too few users saw A or B for any test.
     """
-    saw_a, saw_b = ~np.isnan(users.a), ~np.isnan(users.b)
-    both = saw_a & saw_b
-    is_paired = both.sum() > (~both).sum()
-    kept = both if is_paired else ~both
-    a, b = users.a[kept & saw_a], users.b[kept & saw_b]
+    judged = users.judged > 0
+    both = judged.all(axis=1)
+    one = judged.any(axis=1) & ~both
+    is_paired = both.sum() > one.sum()
+    kept = both if is_paired else one
+    a, b = (users.shares[kept & judged[:, arm], arm] for arm in (0, 1))
     if min(len(a), len(b)) < 2:
         raise UserError(
             f"expected at least 2 users of each model, found {len(a)} of A and {len(b)} of B"
         )
-    share = plan.share_b
     if is_paired:
         values, split_p, begins = b - a, 1.0, True
     else:
-        in_b = saw_b[kept]
-        outcomes = np.where(in_b, users.b[kept], users.a[kept])
-        values, begins = effects(outcomes, in_b, share), are_enough(outcomes, in_b)
-        split_p = float(binomtest(len(b), len(a) + len(b), share).pvalue)
+        in_b = judged[kept, 1]
+        outcomes = np.empty(len(in_b))
+        outcomes[~in_b], outcomes[in_b] = a, b
+        values, begins = effects(outcomes, in_b, plan.share_b), are_enough(outcomes, in_b)
+        shown_a, shown_b = (users.shown > 0).T
+        shown = int((shown_a ^ shown_b).sum())
+        split_p = float(binomtest(int((~shown_a).sum()), shown, plan.share_b).pvalue)
+    feedback, feedback_p = _feedback(users, is_paired)
     test, once, p = _once(a, b, is_paired, plan.alpha)
     deviation = float(np.std(values, ddof=1))
     return Trial(
         plan=plan,
         paired=bool(is_paired),
         users=(len(a), len(b)),
-        left_out=int((~kept).sum()),
-        answers=users.answers,
+        left_out=int((one if is_paired else both).sum()),
+        answers=int(users.judged.sum()),
         models=users.models,
         accuracy=(float(a.mean()), float(b.mean())),
         values=values,
@@ -137,9 +151,33 @@ def evaluate(users: Users, plan: Plan) -> Trial:
         once=once,
         p=p,
         split_p=split_p,
+        feedback=feedback,
+        feedback_p=feedback_p,
+        counts_silence=users.counts_silence,
         needed_once=_needed_once(a, b, is_paired, plan),
         needed=users_needed(deviation, plan.effect, plan.alpha, plan.power) if deviation else None,
     )
+
+
+def _feedback(users: Users, is_paired: bool) -> tuple[tuple[float, float] | None, float]:
+    """Each model's mean feedback over the users, and the p that they give alike to both.
+
+    Users who saw one model are compared by the rank test of Mann and Whitney 1947, users who saw
+    both by the sign test: both hold however unequal users are.
+    """
+    shown = users.shown > 0
+    compared = shown.all(axis=1) == is_paired
+    given = users.judged / np.maximum(users.shown, 1) if users.counts_silence else users.judged
+    a, b = (given[compared & shown[:, arm], arm] for arm in (0, 1))
+    if not (len(a) and len(b)):  # Who saw both models may judge one alone.
+        return None, 1.0
+    means = float(a.mean()), float(b.mean())
+    if is_paired:
+        more, differ = int((b > a).sum()), int((b != a).sum())
+        return means, float(binomtest(more, differ).pvalue) if differ else 1.0
+    if a.min() == max(a.max(), b.max()) == b.min():
+        return means, 1.0
+    return means, float(mannwhitneyu(a, b, method="asymptotic").pvalue)
 
 
 def _once(

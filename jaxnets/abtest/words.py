@@ -58,6 +58,9 @@ def to_values(trial: Trial) -> dict[str, Any]:
         },
         "split_p": trial.split_p,
         "unbalanced": trial.unbalanced,
+        "feedback": trial.feedback and dict(zip("AB", trial.feedback, strict=True)),
+        "feedback_p": trial.feedback_p,
+        "lopsided": trial.lopsided,
         "drifts": trial.drifts,
         "conclusions": conclusions(trial),
         "limits": limits(trial),
@@ -72,7 +75,13 @@ def conclusions(trial: Trial) -> list[str]:
         return [
             f"Conclude nothing: {a:,} users saw A and {b:,} saw B. A split of {100 - share:g}/"
             f"{share:g} gives such numbers by chance with p = {p_text(trial.split_p)}. Either the "
-            "assignment is broken, or answers of one model are lost."
+            "assignment is broken, or feedback on one model goes missing."
+        ]
+    if trial.lopsided:
+        return [
+            f"Conclude nothing: {_feedback(trial)}. Equal habits give such a difference by chance "
+            f"with p = {p_text(trial.feedback_p)}. Feedback that goes missing differently makes "
+            "equal models differ."
         ]
     if trial.interval is None:
         return [_unknown(trial)]
@@ -96,6 +105,14 @@ def conclusions(trial: Trial) -> list[str]:
         "as you like.",
         *_needed(trial),
     ]
+
+
+def _feedback(trial: Trial) -> str:
+    """How much feedback the users gave on each model."""
+    a, b = trial.feedback or (0.0, 0.0)
+    if trial.counts_silence:
+        return f"users gave feedback on {100 * a:.3g} % of A's answers and {100 * b:.3g} % of B's"
+    return f"a user gave feedback {a:.3g} times on A and {b:.3g} times on B"
 
 
 def _winner(trial: Trial, level: str) -> str:
@@ -155,6 +172,10 @@ def limits(trial: Trial) -> list[str]:
         )
     else:
         found.append("That no difference is shown does not mean that the models are equally good.")
+    found.append(
+        "Nothing is known about users who gave no feedback. If right answers of one model are "
+        "reported more often than those of the other, equal models differ."
+    )
     found.append(
         "Nothing is known about other users, other pictures or another time than those of the log, "
         "and nothing about why one model is better."

@@ -1,5 +1,6 @@
 """The log of an A/B test: the server's database, or a CSV file from elsewhere."""
 
+import itertools
 from pathlib import Path
 
 from jaxnets.abtest.log import Answer, Users, read_csv
@@ -7,6 +8,7 @@ from jaxnets.errors import UserError, first_line
 from jaxnets.serving.server import feedback
 
 SQLITE = b"SQLite format 3\0"  # How every such file begins.
+MAX_ANSWERS = 5_000_000
 
 
 def read_users(path: str) -> Users:
@@ -26,12 +28,15 @@ def read_users(path: str) -> Users:
     except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: ~ of nobody.
         raise UserError(f"{path}: expected a log or a run folder: {first_line(error)}") from None
     if is_database:
-        answers = [
+        answers = (
             Answer(row.arm, row.correct, row.user, f"{row.model} version {row.version}")
-            for row in feedback.read(file)
-        ]
+            for row in feedback.rows(file)
+        )
     else:
         answers = read_csv(file)
-    if not answers:
+    users = Users.of(itertools.islice(answers, MAX_ANSWERS + 1))
+    if not users.judged.any():
         raise UserError(f"{path}: expected answers of users, found none")
-    return Users.of(answers)
+    if users.shown.sum() > MAX_ANSWERS:
+        raise UserError(f"{path}: expected at most {MAX_ANSWERS:,} answers, found more")
+    return users

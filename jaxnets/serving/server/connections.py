@@ -151,7 +151,7 @@ class Connection(HttpToolsProtocol):
             self.cycle.keep_alive = False
         else:  # Twice soon: what has come by then is read before.
             soon = self.loop.call_soon
-            self.loop.call_later(GRACE, soon, soon, self._close_if_idle)
+            self.loop.call_later(GRACE, lambda: soon(lambda: soon(self._close_if_idle)))
 
     def _close_if_idle(self) -> None:
         if self in self._group.idle and not self.is_answering:

@@ -7,6 +7,7 @@ a reader, and what was committed survives `kill -9` and a power cut. Any tool re
 """
 
 import contextlib
+import itertools
 import os
 import secrets
 import sqlite3
@@ -36,7 +37,8 @@ create table if not exists setting (name text primary key, value blob not null);
 """
 KEY_BYTES = 32
 WAIT = 30.0  # Seconds that a writer waits for another one.
-MAX_CELL = 1 << 20  # Bytes that a reader takes: a column may be computed, as zeroblob(1000000000).
+MAX_ROW = 1 << 16  # Bytes of a row, and of each text, that a reader takes from anybody's file.
+MAX_STEPS = 200  # Millions of SQLite's instructions: five million rows take 55.
 
 
 class Feedback(NamedTuple):
@@ -64,17 +66,30 @@ def read(path: str | Path) -> list[Feedback]:
     Raises:
       UserError: There is no such file, or it holds no feedback.
     """
+    return list(rows(path))
+
+
+def rows(path: str | Path) -> Iterator[Feedback]:
+    """The same, row by row."""
     if not Path(path).is_file():
         raise UserError(f"{path}: expected a feedback log, found no such file")
     try:
         with contextlib.closing(_open_to_read(Path(path))) as log:
-            kind = log.execute("select type from sqlite_master where name = 'feedback'").fetchone()
-            if kind != ("table",):
-                raise UserError(f"{path}: expected a feedback log, found no table named feedback")
-            rows = log.execute(f"select {COLUMNS} from feedback order by id").fetchall()
+            with contextlib.closing(sqlite3.connect(":memory:")) as own:
+                own.executescript(SCHEMA)
+                # A view, a virtual table or a computed column may hold more than its file.
+                if _table(log) != _table(own):
+                    raise UserError(f"{path}: expected a feedback log, found another table or none")
+            for row in log.execute(f"select {COLUMNS} from feedback order by rowid"):
+                yield _checked(path, row)
     except sqlite3.Error as error:
         raise UserError(f"{path}: expected a feedback log: {first_line(error)}") from error
-    return [_checked(path, row) for row in rows]
+
+
+def _table(log: sqlite3.Connection) -> list[tuple]:
+    """What the table of feedback is, and its columns: name, type, default, key, whether hidden."""
+    kind = "select type, rootpage > 0 from sqlite_master where name = 'feedback'"
+    return [*log.execute(kind), *log.execute("pragma table_xinfo(feedback)")]
 
 
 def _open_to_read(path: Path) -> sqlite3.Connection:
@@ -82,7 +97,9 @@ def _open_to_read(path: Path) -> sqlite3.Connection:
     where = path.resolve().as_uri()
     has_server = os.access(path.resolve().parent, os.W_OK) or Path(f"{path}-wal").exists()
     log = sqlite3.connect(f"{where}?{'mode=ro' if has_server else 'immutable=1'}", uri=True)
-    log.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_CELL)
+    log.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_ROW)
+    steps = itertools.count()
+    log.set_progress_handler(lambda: next(steps) >= MAX_STEPS, 1_000_000)
     log.execute("pragma trusted_schema = off")
     return log
 

@@ -72,10 +72,14 @@ def exercise_of_function(function: str) -> Exercise:
     return by_function[function]
 
 
+def layer_of(exercise: Exercise) -> str:
+    """The layer of which an exercise is the backward pass, as its template is called."""
+    if exercise.kind == FIND_THE_BUG:
+        return mutant_sources()[BUGS[exercise.name].mutant].layer
+    return exercise.name
+
+
 def input_gradient_of(exercise: Exercise) -> str:
     """What an exercise's file calls the gradient of its input: dx, dp or dz."""
-    layer = exercise.name
-    if exercise.kind == FIND_THE_BUG:
-        layer = mutant_sources()[BUGS[exercise.name].mutant].layer
-    last = (TEMPLATES / f"{layer}.py").read_text("utf-8").splitlines()[-1]
+    last = (TEMPLATES / f"{layer_of(exercise)}.py").read_text("utf-8").splitlines()[-1]
     return last.split()[-1]

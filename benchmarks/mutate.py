@@ -44,11 +44,15 @@ from mutmut.mutation import mutators  # pyright: ignore[reportMissingImports]
 TARGETS = ("backprop/*.py", "losses.py", "*metrics.py", "training/step.py", "training/scan.py")
 TARGETS += ("training/large_batch.py",)
 ORACLES = ("torch", "torchvision", "keras")
-_LAYERS = ("test_backprop_layers", "test_gradcheck", "test_models", "test_losses_metrics")
+_LAYERS = ("test_backprop_drawn", "test_backprop_layers", "test_gradcheck", "test_models")
+_LAYERS += ("test_losses_metrics",)
 _TRAINING = ("test_training", "test_parallel", "test_alexnet")
 TESTS = {  # By the first prefix that fits; what a checkout lacks is skipped.
     "backprop/probability": ("test_losses_metrics", *_LAYERS, *_TRAINING, "test_compare"),
     "backprop/losses": ("test_losses_metrics", *_LAYERS, *_TRAINING, "test_compare"),
+    "backprop/batch_norm": ("test_batch_norm", *_LAYERS, *_TRAINING),
+    "backprop/conv_pool": ("test_conv_pool", *_LAYERS, *_TRAINING, "test_oracle"),
+    "backprop/winograd": ("test_winograd", *_LAYERS, *_TRAINING),
     "backprop/": (*_LAYERS, *_TRAINING),
     "training/": (*_TRAINING, "test_augment", "test_resume", "test_diagnosis", "test_lecture"),
     "": ("test_losses_metrics", "test_training", "test_parallel", "test_compare", "test_lecture"),
@@ -63,6 +67,9 @@ FIRST = {  # Words of the names of the tests that are run before the others, whi
     "dropout": "dropout",
     "dense_with_ones": "dense or ones",
     "relu": "relu",
+    "batch_norm": "norm",
+    "conv_pool": "pool or tie or conv",
+    "winograd": "xla or matrices or tiles or wide or layers or conv",
     "probability_losses": "loss or entropy or squared or mse or reduc",
     "losses": "loss or entropy or squared or mse or reduc",
     "network": "network or hand or manual or pair",

@@ -138,7 +138,7 @@ of_params(
     "kernel",
     lambda kernel: kernel[:, :, ::-1],
 )
-of_params("batch_norm", "padding", lambda cache, d, _: cache[1].sum() < 7, "scale", half)
+of_params("batch_norm", "epsilon", lambda cache, d, s: s["epsilon"] > 1e-5, "scale", half)
 
 
 @wrong_for("softmax")
@@ -191,10 +191,6 @@ def test_a_pass_that_is_seldom_wrong_is_found(name):
     assert is_found(layer, with_backward(rule, backward))
 
 
-def test_at_least_34_are_tried():
-    assert len(WRONG) + len(KERNELS) >= 34
-
-
 def to_last(right, grid):
     """The largest of the arrays, a tie to the last."""
     _, *others = arrays = [array for row in grid for array in row]
@@ -229,9 +225,12 @@ KERNELS = {  # The layer, and what in it is wrong: a function of the right one a
 }
 
 
+def test_at_least_34_are_tried():
+    assert len(WRONG) + len(KERNELS) >= 34
+
+
 @pytest.mark.parametrize("name", [slow(name) for name in KERNELS])
-@pytest.mark.parametrize("dtype", ["float64"])
-def test_a_wrong_kernel_is_found(name, dtype, monkeypatch):
+def test_a_wrong_kernel_is_found(name, monkeypatch):
     layer, module, attribute, wrong = KERNELS[name]
     right = getattr(module, attribute)
     monkeypatch.setattr(module, attribute, functools.partial(wrong, right))
@@ -251,9 +250,9 @@ def test_a_tie_to_the_last_is_found_without_bfloat16s_rounding(dtype, monkeypatc
     assert min(errors) > 0.1
 
 
-def error_of_network(name, **changes):
+def error_of_network(name):
     """The error in float64 that the check of a network finds."""
-    problem = networks.problem_of(NETWORKS[name]._replace(**changes))
+    problem = networks.problem_of(NETWORKS[name])
     (program,) = compiled([(problem, "float64")])
     with precision("float64"):
         passes = problem.at("float64")
@@ -263,16 +262,12 @@ def error_of_network(name, **changes):
 @pytest.mark.slow
 def test_a_transposed_winograd_gradient_is_found_in_alexnet_small(monkeypatch):
     right = winograd.kernel_gradient
-    wrong = functools.partial(of_result(transposed_channels), right)
+
+    def wrong(x, dz, *sizes):  # Two of its convolutions have as many filters as channels.
+        kernel = right(x, dz, *sizes)
+        return kernel.swapaxes(2, 3) if x.shape[-1] == dz.shape[-1] else kernel
+
     monkeypatch.setattr(winograd, "kernel_gradient", wrong)
-    # Its third convolution has twice as many filters as channels; two others are square.
-    monkeypatch.setattr(
-        winograd,
-        "kernel_gradient",
-        lambda x, dz, *sizes: (
-            wrong(x, dz, *sizes) if x.shape[-1] == dz.shape[-1] else right(x, dz, *sizes)
-        ),
-    )
     assert error_of_network("alexnet_small") > 0.1
 
 

@@ -15,6 +15,7 @@ if sys.version_info < (3, 11):  # noqa: UP036 (macOS has 3.9, and pip's message 
 TYPE_CHECKING = False  # typing's own takes as long to import as all else that `--help` needs.
 if TYPE_CHECKING:
     from jaxnets.callbacks import Callback
+    from jaxnets.classifier import Classifier as Classifier
     from jaxnets.config.fields import Config, preset
     from jaxnets.data.datasets import Dataset
     from jaxnets.data.load import load_dataset
@@ -29,6 +30,7 @@ __all__ = ["Callback", "Config", "Dataset", "Experiment", "History", "Network", 
 __all__ += ["judge", "load_dataset", "load_predictor", "plot", "preset"]
 
 _HOMES = dict(Callback="callbacks", Config="config.fields", Dataset="data.datasets")
+_HOMES |= dict(Classifier="classifier")  # Not in __all__: it needs scikit-learn.
 _HOMES |= dict(Experiment="experiment", History="history", Network="network", load="network")
 _HOMES |= dict(
     judge="exercises.judge",
@@ -40,7 +42,7 @@ _HOMES |= dict(
 
 
 def __dir__() -> list[str]:
-    return ["__version__", *__all__]
+    return ["__version__", "Classifier", *__all__]
 
 
 if not TYPE_CHECKING:  # Type checkers then find wrong names.

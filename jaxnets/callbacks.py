@@ -32,9 +32,9 @@ class Callback:
     def on_train_end(self, logs: Logs) -> None: ...
 
 
-def bar_for(verbose: int) -> bool | None:
+def bar_for(verbose: int | str) -> bool | None:
     """The `bar` of a Progress: a notebook shows one, though its stdout is no terminal."""
-    if verbose != 1:
+    if verbose not in (1, "auto"):  # As in Keras.
         return False
     return type(sys.stdout).__module__.startswith("ipykernel") or None
 

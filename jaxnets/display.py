@@ -29,7 +29,7 @@ class Described:
     if not TYPE_CHECKING:  # Type checkers then find wrong names.
 
         def __getattr__(self, name):
-            if not name.startswith("_"):
+            if not name.startswith("_") or name == "__sklearn_tags__":
                 from jaxnets.facts import check
 
                 check(type(self).__name__, name)

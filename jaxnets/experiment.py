@@ -22,10 +22,11 @@ import optax
 
 from jaxnets.backprop.rule import FindRule, rule_of, with_custom_vjp
 from jaxnets.config.fields import NO_VALIDATION, Config
+from jaxnets.config.options import CUSTOM
 from jaxnets.data.datasets import Dataset, Split
 from jaxnets.display import Described
 from jaxnets.errors import UserError, expect
-from jaxnets.losses import LOSSES
+from jaxnets.losses import find_loss
 from jaxnets.machine.platform import compiler_options_for_init, set_up_jax
 from jaxnets.metrics import metric_of
 from jaxnets.models import MODELS
@@ -68,7 +69,7 @@ class Experiment(Described):
         parallel = parallel or create_parallel(config)
         size = config.batch_size or len(data.train)
         augmented = config.epochs - config.clean_epochs if config.clean_epochs else np.inf
-        choices = config.seed, config.augment, config.steps_per_epoch, augmented
+        choices = config.seed, ",".join(config.augmentations), config.steps_per_epoch, augmented
         loader = TrainLoader(data.train, size, *choices)
         parallel.check_batch_size(size)
         steps = config.epochs * loader.steps
@@ -78,7 +79,8 @@ class Experiment(Described):
         if size is not None or smoothing or set(names) - {"shift"}:
             from jaxnets.training.augment import augmentation
 
-            augment = augmentation(names, data, size, smoothing, augmented * loader.steps)
+            until = augmented * loader.steps
+            augment = augmentation(names, data, size, smoothing, until, config.augment)
         model = create_model(config, data.num_classes)
         convolutions = has_layer(model, nn.Conv)
         parallel = Parallel(parallel.devices, parallel.kind, convolutions=convolutions)
@@ -151,7 +153,7 @@ class Experiment(Described):
                 "step": int(state.step),
                 **_scores("train", trained, trained),
                 **_scores("validation", validation, trained),
-                "learning_rate": float(np.asarray(self.schedule(int(state.step) - 1))),
+                "learning_rate": self._learning_rate(int(state.step) - 1),
                 "seconds": end.seconds,
                 "data_seconds": end.data_seconds,
                 "validation_seconds": seconds,
@@ -165,6 +167,12 @@ class Experiment(Described):
             yield state, record
             start = Checkpoint(state)
 
+    def _learning_rate(self, step: int) -> float | None:
+        """The schedule's; None if the optimizer is a user's own, with its own learning rate."""
+        if isinstance(self.config.optimizer, optax.GradientTransformation):
+            return None
+        return float(np.asarray(self.schedule(step)))
+
     def evaluate(
         self, params: Params, split: Split | None = None, *, ten_crop: bool | None = None
     ) -> Any:
@@ -173,6 +181,8 @@ class Experiment(Described):
         The params may be a whole state. The config decides, by default, about ten crops.
         """
         examples = expect(self.data.test if split is None else split, Split, "data.test")
+        if not len(examples):
+            raise UserError(f"{self.data.name}: expected images to evaluate, got none")
         params = getattr(params, "params", params)
         ten_crop = self.config.ten_crop if ten_crop is None else ten_crop
         eval_step, views = self._eval_step(ten_crop), 10 if ten_crop else 1
@@ -184,7 +194,7 @@ class Experiment(Described):
         return functools.cache(self._compile_eval)
 
     def _compile_eval(self, ten_crop: bool) -> Callable:
-        loss, apply = LOSSES[self.config.loss], self.model.apply
+        loss, apply = find_loss(self.config.loss), self.model.apply
         metric = metric_of(loss)
         if self.config.input_size is not None:
             from jaxnets.training.crops import with_center_crop, with_ten_crops
@@ -313,7 +323,7 @@ def make_loss_and_grad(config: Config, model: Chain, find_rule: FindRule = rule_
     """The loss_and_grad that the config asks for; "both" trains by the one by hand."""
     if config.gradients == "auto":
         derived = with_custom_vjp(model, find_rule)
-        return step.autodiff_loss_and_grad(derived.apply, LOSSES[config.loss])
+        return step.autodiff_loss_and_grad(derived.apply, find_loss(config.loss))
     from jaxnets.backprop.network import manual_loss_and_grad
 
     return manual_loss_and_grad(model, config.loss, find_rule)
@@ -336,6 +346,11 @@ def _check_data(config: Config, data: Dataset) -> None:
     """Raises UserError if the data set does not fit the config."""
     expect(config, Config, 'jaxnets.preset("cnn")')
     expect(data, Dataset, 'jaxnets.load_dataset("mnist")')
+    for name in ("loss", "optimizer", "augment"):
+        value = getattr(config, name)
+        if isinstance(value, str) and value.startswith(CUSTOM):
+            own = value.removeprefix(CUSTOM)
+            raise UserError(f"{name}: expected {own} again: jaxnets.load(DIR, {name}={own})")
     if config.watcher and not len(data.validation):
         raise UserError(f"{config.watcher}, {NO_VALIDATION}")
     if (config.loss == "squared_error") != data.is_regression:

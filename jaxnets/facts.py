@@ -24,6 +24,7 @@ ANSWERS = {
     "load_data": 'jaxnets.load_dataset("mnist") loads a data set',
     "params": f"{NETWORK}.state.params has the parameters",
 }
+ANSWERS["__sklearn_tags__"] = 'jaxnets.Classifier("cnn") is an estimator of scikit-learn'
 ANSWERS |= dict.fromkeys(("train", "Trainer", "train_on_batch"), ANSWERS["fit"])
 ANSWERS |= dict.fromkeys(("test", "score"), ANSWERS["evaluate"])
 ANSWERS |= dict.fromkeys(("predict_proba", "classify"), ANSWERS["predict"])

@@ -55,7 +55,7 @@ class History(list[dict[str, Any]]):
     def last(self) -> dict[str, float]:
         """The last epoch's numbers by Keras' names, and its learning rate; none before an epoch."""
         names = [*self.history, *(["learning_rate"] if self else [])]
-        return {name: self[name][-1] for name in names}
+        return {name: self[name][-1] for name in names if self[name][-1] is not None}
 
     @property
     def epoch(self) -> list[int]:

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from jaxnets.errors import UserError
+
 Labels = Int[Array, " B"] | Float[Array, "B K"]  # classes from 0 to K - 1, or probabilities
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -92,5 +94,31 @@ def squared_error(outputs: Float[Array, "B K"], targets: Float[Array, "B K"]) ->
     return jnp.square(outputs - targets).mean(axis=1)
 
 
+class _Losses(dict):
+    """Losses by name; another name, as of a user's own in a run's config.json, is an error."""
+
+    def __missing__(self, name: str) -> Loss:
+        raise UserError(f"loss: expected one of {', '.join(self)}, got {name}")
+
+
 # The first three compare labels with the softmax of the logits; the last one is for regression.
-LOSSES: dict[str, Loss] = {f.__name__: f for f in (cross_entropy, mse, half_mse, squared_error)}
+LOSSES: dict[str, Loss] = _Losses(
+    {f.__name__: f for f in (cross_entropy, mse, half_mse, squared_error)}
+)
+
+
+def find_loss(loss: str | Loss) -> Loss:
+    """The loss of a name, or a user's own (logits [B, K], labels) -> losses [B], checked."""
+    if isinstance(loss, str):
+        return LOSSES[loss]
+
+    def checked(logits: jax.Array, labels: jax.Array) -> jax.Array:
+        losses = jnp.asarray(loss(logits, labels))
+        if losses.shape != logits.shape[:1]:
+            raise UserError(
+                f"loss: expected the loss of each example, of shape {logits.shape[:1]}, got shape "
+                f"{losses.shape}"
+            )
+        return losses
+
+    return checked

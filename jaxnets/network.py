@@ -13,15 +13,18 @@ import contextlib
 import dataclasses
 import os
 import signal
+import warnings
 from pathlib import Path
-from typing import Any, Never, Self
+from typing import Any, Self
 
 import numpy as np
 
 from jaxnets.callbacks import Callbacks, bar_for
 from jaxnets.config.fields import Config, preset
-from jaxnets.config.guesses import check_fit, check_network
+from jaxnets.config.guesses import CUSTOM_FIELDS, check_fit, check_network
+from jaxnets.config.options import is_custom
 from jaxnets.config.recipes import DEFAULT_MODEL
+from jaxnets.copies import Copied
 from jaxnets.data.arrays import NAME, from_arrays, to_split
 from jaxnets.data.datasets import Dataset, Split
 from jaxnets.display import Described, show
@@ -47,8 +50,10 @@ from jaxnets.training.step import TrainState
 Data = Any  # A Dataset, a data set's name or folder, or arrays as `data.arrays.from_arrays` takes.
 
 
-class Network(Described):
+class Network(Copied, Described):
     """A network, its data, and how far it is trained.
+
+    A pickle holds what `save` writes, without the data. `jaxnets.Classifier` is for scikit-learn.
 
     Attributes:
       config: The settings.
@@ -64,12 +69,16 @@ class Network(Described):
           data: A name ("mnist", "cifar10"), a folder of pictures, a Dataset; arrays (images,
             labels), a tenth of which each is for validation and test; or what Keras' `load_data`
             returns: ((images, labels), (images, labels)) for training and test.
-          **settings: Fields of Config, as epochs=5, optimizer="adam".
+          **settings: Fields of Config, as epochs=5, optimizer="adam". Three may be your own: a loss
+            (logits [B, K], labels [B]) -> losses [B]; an optimizer, which is a transformation of
+            optax's, or a function of the learning rate that makes one; and an augment (key, image
+            [H, W, C]) -> image.
 
         Raises:
           UserError: A name, a value, or the data do not fit.
         """
         check_network(model, settings)
+        self._given = {"model": model, "data": data, **settings}
         given = vars(model) if isinstance(model, Config) else {"model": model}
         given = {**given, **settings}
         if given.get("init_from"):
@@ -83,22 +92,32 @@ class Network(Described):
         _ = self.experiment  # What does not fit is said at once.
 
     @classmethod
-    def load(cls, workdir: str | os.PathLike[str], data: Data = None) -> Self:
+    def load(cls, workdir: str | os.PathLike[str], data: Data = None, **functions: Any) -> Self:
         """Reads a run folder, which `save` or train.py wrote; `fit` trains on.
 
         Args:
           workdir: The folder of a finished or an interrupted run.
           data: Data to train on; by default the run's, which `predict` does not need.
+          **functions: The run's own loss, optimizer and augment, which no file holds: `fit` and
+            `evaluate` need them, `predict` does not.
 
         Raises:
           UserError: The folder holds no run, or a damaged one.
         """
         network, folder = cls.__new__(cls), RunFolder.open(os.fspath(workdir))
         config = read_config(folder)
-        config = config if data is None else dataclasses.replace(config, data_dir=None)
-        network._made, network._note = (*_with_data(config, data), folder), ""
-        network._begin()
+        for name in functions:
+            if name not in CUSTOM_FIELDS or not is_custom(getattr(config, name)):
+                raise UserError(f"{name}: expected the run's own settings, but a function of yours")
+        config = dataclasses.replace(config, **functions)
+        network._read(folder, config, data)
         return network
+
+    def _read(self, folder: RunFolder, config: Config, data: Data) -> None:
+        config = config if data is None else dataclasses.replace(config, data_dir=None)
+        self._made, self._note = (*_with_data(config, data), folder), ""
+        self._given = {"model": config, "data": data}
+        self._begin()
 
     def _begin(self) -> None:
         """Goes back to where the network was made or loaded."""
@@ -115,7 +134,8 @@ class Network(Described):
         if self._experiment is None:
             if self._data is None:
                 if self.config.dataset == NAME:
-                    raise UserError("data: expected jaxnets.load(DIR, data=...) with the arrays")
+                    ways = "net.fit(x, y) or jaxnets.load(DIR, data=(x, y))"
+                    raise UserError(f"data: the arrays are in no file; expected {ways}")
                 self._data = load_data(self.config)
             if self._data.is_regression:
                 raise UserError("data: expected classes; Experiment.create(...).train() regresses")
@@ -125,6 +145,18 @@ class Network(Described):
     @property
     def data(self) -> Dataset:
         return self.experiment.data
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of the probabilities."""
+        return (self.predictor if self._experiment is None else self.data).class_names
+
+    @property
+    def classes_(self) -> np.ndarray:
+        """The labels of the classes, as they are in the data: numbers from 0, or names."""
+        names = self.class_names
+        numbers = np.arange(len(names))
+        return numbers if names == tuple(map(str, numbers)) else np.array(names)
 
     @property
     def state(self) -> TrainState:
@@ -141,20 +173,28 @@ class Network(Described):
 
     def fit(
         self,
-        *data: Never,
+        x: Any = None,
+        y: Any = None,
+        *,
         epochs: int | None = None,
         callbacks: Any = (),
-        verbose: int = 1,
-        **settings: Never,
+        verbose: int | str = 1,
+        validation_data: Any = None,
+        validation_split: float | None = None,
+        **settings: Any,
     ) -> History:
         """Trains; a second call trains on, as `train.py --resume` with more epochs does.
 
         Args:
-          *data: Nothing: the data belong to the network.
+          x: Images to train on, all of them, instead of the network's data. Those of a second call
+            are the same.
+          y: Their labels: numbers from 0, or texts.
           epochs: How many; by default those of the recipe that are left, or as many again.
           callbacks: One or several jaxnets.Callback, or functions (epoch, logs).
           verbose: 1 for a bar and a line an epoch, 2 for the lines alone, 0 for nothing.
-          **settings: Nothing: they belong to the network.
+          validation_data: (images, labels) to evaluate after each epoch, beside x and y.
+          validation_split: The share of x that is held back for that, drawn at random.
+          **settings: Fields of Config for a network that is not trained yet, as batch_size=32.
 
         Returns:
           The records of these epochs.
@@ -164,10 +204,19 @@ class Network(Described):
             as it was made or loaded.
           KeyboardInterrupt: Ctrl-C; the steps until then are kept, and `fit` trains on.
         """
-        check_fit(data, settings)
+        settings = check_fit(settings, x is not None, validation_data, validation_split)
+        if x is not None or settings:
+            share = validation_split or 0.0
+            self._take(
+                x,
+                y,
+                validation_data,
+                share,
+                settings if epochs is None else {**settings, "epochs": epochs},
+            )
         hooks, start, first = Callbacks(self, callbacks), self._reached(), len(self.history)
         self._plan(epochs)
-        if verbose and self._note:
+        if verbose and self._note and not first:
             show(self._note)
         loader, self.stop_training = self.experiment.loader, False
         with contextlib.ExitStack() as stack:
@@ -193,6 +242,26 @@ class Network(Described):
         if number := signal_came():
             signal.raise_signal(number)
         return self.history[first:]
+
+    def _take(self, x: Any, y: Any, validation: Any, share: float, settings: Any) -> None:
+        """Gives data and settings to an untrained network; others keep theirs."""
+        given, dataset = {**self._given, **settings}, None
+        if x is not None:
+            pair, count = x if y is None else (x, y), given.get("validation_size", share)
+            dataset = from_arrays(pair, count, validation=validation, test=False)
+            given |= {"data": dataset, "validation_size": len(dataset.validation)}
+        if self._folder is None and not int(self.state.step):
+            self.__init__(**given)
+            return
+        known = self._folder.read(CONFIG).get("data_sha256") if self._folder else self.data.checksum
+        what = next((name for name in settings if name != "epochs"), "x and y")
+        if what in settings or (dataset is not None and dataset.checksum != known):
+            raise UserError(
+                f"{what}: expected those of the first fit, as the network is trained; "
+                f'Network("{self.config.model}", ...) begins another'
+            )
+        if self._data is None:
+            self._data = dataset
 
     def _plan(self, epochs: int | None) -> None:
         """Sets the config's epochs to what they will be after the next training."""
@@ -227,18 +296,28 @@ class Network(Described):
 
     def evaluate(self, images: Any = None, labels: Any = None) -> Metrics:
         """The metrics of the test images, or of others: a Split, or images and their labels."""
-        split = images if labels is None else to_split(images, labels)
+        split = images if labels is None else to_split(images, labels, self.class_names)
         expected = self.data.image_shape
         if isinstance(split, Split) and (shape := split.images.shape[1:]) != expected:
             raise UserError(f"expected images of {expected}, as in training, got {shape}")
         return self.experiment.evaluate(self.state, split)
+
+    def score(self, images: Any, labels: Any) -> float:
+        """The share of images whose most probable class is their label."""
+        split = to_split(images, labels, self.class_names)
+        return float(np.mean(self.predict(split.images).argmax(axis=1) == split.labels))
 
     def predict(self, pictures: Pictures) -> np.ndarray:
         """The probability of each class, [N, K] float32, as `Predictor` gives it.
 
         A picture is a path, one of Pillow, or an array of bytes or of floats from 0 to 1.
         """
+        if not self.predictor.step and self.config.init_from is None:
+            message = "the network is not trained: its weights are random; net.fit() trains it"
+            warnings.warn(message, UserWarning, stacklevel=2)
         return self.predictor(pictures)
+
+    predict_proba = predict
 
     @property
     def predictor(self) -> Predictor:
@@ -272,7 +351,7 @@ class Network(Described):
         path, checkpoint = Path(workdir).expanduser(), self._reached()
         if (path / CONFIG).exists() and not overwrite:
             raise UserError(f"{path} holds a run; net.save(DIR, overwrite=True) replaces it")
-        test = self.evaluate() if self._finished else None
+        test = self.evaluate() if self._finished and len(self.data.test) else None
         with RunFolder.replace(str(path), self.config.model, overwrite=overwrite) as folder:
             write_config(folder, self.experiment, inputs_sha256(self.experiment))
             run = Run(self.experiment, folder, Processes(), checkpoint.state)
@@ -280,11 +359,20 @@ class Network(Described):
             for record in self.history:
                 folder.log(record)
             folder.save(int(checkpoint.state.step), run.tree(checkpoint))
-            if test is not None:
+            if self._finished:
                 folder.finish(run.result(test))
                 if self.config.weights_only:
                     keep_weights_only(folder, checkpoint.state.params)
         return path.resolve()
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The arguments that the network was made with."""
+        return dict(self._given)
+
+    def set_params(self, **params: Any) -> Self:
+        """Makes the network anew, untrained, with some arguments changed."""
+        self.__init__(**{**self._given, **params})
+        return self
 
 
 load = Network.load

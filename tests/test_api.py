@@ -1,6 +1,9 @@
 """What a user meets in Python: names, guesses, and what objects show of themselves."""
 
+import ast
+import copy
 import dataclasses
+import pickle
 import re
 import subprocess
 import sys
@@ -21,8 +24,8 @@ from jaxnets.metrics import Metrics
 
 
 def test_tab_shows_the_public_names_each_of_which_is_there():
-    assert dir(jaxnets) == sorted(["__version__", *jaxnets.__all__])
-    for name in dir(jaxnets):
+    assert dir(jaxnets) == sorted(["__version__", "Classifier", *jaxnets.__all__])
+    for name in jaxnets.__all__:
         assert getattr(jaxnets, name) is not None
     with pytest.raises(AttributeError, match='^jaxnets has no "Experimen"; did you mean Exp'):
         getattr(jaxnets, "Experimen")  # noqa: B009 (pyright finds the name wrong)
@@ -33,6 +36,24 @@ def test_importing_it_imports_no_library():
     command = [sys.executable, "-c", code]
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert found.stdout == "False False\n"
+
+
+def test_no_message_of_python_names_a_flag():
+    """But those of files that only commands use, or that name another tool's flags."""
+    rooms = ("config", "data", "models", "training", "experiment.py", "losses.py", "network.py")
+    rooms += ("callbacks.py", "classifier.py", "serving/predict.py", "serving/digit.py")
+    others = {"file.py", "tfds.py"}
+    for room in rooms:
+        path = ROOT / "jaxnets" / room
+        for file in path.rglob("*.py") if path.is_dir() else [path]:
+            tree = ast.parse(file.read_text())
+            texts = [node for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+            docs = {ast.get_docstring(node, clean=False) for node in ast.walk(tree)
+                    if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)}  # fmt: skip
+            for text in texts:
+                if isinstance(text.value, str) and text.value not in docs:
+                    found = re.search("--[a-z_]+", text.value)
+                    assert not found or file.name in others, (file, text.value)
 
 
 def test_several_numbers_may_be_a_list_and_one_may_be_alone():
@@ -252,8 +273,14 @@ GUESSES = {
     "repr(net.data)": "",
     # And the same of the one object.
     "net.fit(epochs=1, verbose=0)": "",
-    "net.fit(x, y)": 'the data belong to the network: Network("cnn", data=(x, y)).fit()',
-    "net.fit(validation_split=0.1)": 'to the network: Network("cnn", validation_size=...).fit()',
+    "net.fit(x, y)": "x and y: expected those of the first fit, as the network is trained",
+    "net.fit(validation_split=0.1)": 'Network("cnn", validation_size=...) holds images back',
+    "net.score(x, y)": "",
+    "net.predict_proba(x)": "",
+    "net.classes_, net.class_names": "",
+    "net.get_params()": "",
+    "pickle.dumps(net), copy.deepcopy(net)": "",
+    "net.__sklearn_tags__": 'jaxnets.Classifier("cnn") is an estimator of scikit-learn',
     "net.evaluate()": "",
     "net.predict(path)": "",
     "net.summary()": "",
@@ -273,7 +300,8 @@ def test_a_guess_works_or_is_answered_in_a_sentence(
         net.fit(verbose=0)
         net.save(folder)
         Image.fromarray(array).save(path)
-    names = dict(jaxnets=jaxnets, preset=jaxnets.preset, experiment=experiment, net=net, x=0, y=0)
+    names = dict(jaxnets=jaxnets, preset=jaxnets.preset, experiment=experiment, net=net)
+    names |= dict(x=np.zeros((4, 144), np.uint8), y=[0, 1, 2, 0], pickle=pickle, copy=copy)
     names |= dict(model=experiment.model, state=trained[0], history=trained[1], folder=folder)
     names |= dict(path=path, picture=Image.fromarray(array), array=array, predictor=net.predictor)
     if not GUESSES[guess]:

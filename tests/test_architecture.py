@@ -26,7 +26,7 @@ ROOMS = {
     "data": "display errors system",
     "models": "display errors",
     "history": "curves display errors",
-    "losses": "",
+    "losses": "errors",
     "metrics": "display losses regression_metrics",
     "regression_metrics": "display",
     "machine": "__version__ display errors system",
@@ -42,8 +42,10 @@ ROOMS = {
     "lecture": "config data display errors experiment figure losses machine metrics models "
     "regression_metrics runs system training",
     "callbacks": "errors experiment metrics runs training",
-    "network": "callbacks config data display errors experiment history machine metrics report "
-    "runs serving training",
+    "copies": "runs",
+    "classifier": "config data errors network",
+    "network": "callbacks config copies data display errors experiment history machine metrics "
+    "report runs serving training",
     "report": "backprop config data display errors experiment gradcheck losses machine models "
     "oracle runs serving system training",
     "serving": "__version__ abtest config data display errors experiment machine models runs "
@@ -52,7 +54,8 @@ ROOMS = {
     "cli": "__version__ abtest config display errors exercises experiment figure gradcheck lecture "
     "report serving system",
     "__main__": "cli errors",
-    "": "callbacks config data exercises experiment facts figure history network serving",
+    "": "callbacks classifier config data exercises experiment facts figure history network "
+    "serving",
     "train.py": "cli errors lecture report runs tracking",
 }
 MAY_IMPORT = {room: set(others.split()) for room, others in ROOMS.items()}

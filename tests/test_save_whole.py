@@ -19,6 +19,7 @@ import numpy as np
 from jaxnets.runs import files
 from jaxnets.runs.run_folder import RunFolder
 
+os.chdir(sys.argv[1])
 CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir"}
 last = None  # Before which change the process ends.
 
@@ -77,10 +78,7 @@ for first in (True, False):
 
 
 def test_a_process_that_ends_anywhere_leaves_the_old_run_or_the_new_one(run_python, tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(f"import os\nos.chdir({str(tmp_path)!r})\nos.mkdir('in')\nos.chdir('in')\n")
-    script.write_text(script.read_text() + KILLED)
-    ended = run_python(script)
+    ended = run_python("-c", KILLED, tmp_path)
     assert ended.status == 0, ended.err
     for found, before in zip(map(json.loads, ended.out.splitlines()), ("none", "old"), strict=True):
         seen = [name for _, name in found]

@@ -32,7 +32,7 @@ def test_it_cannot_be_resumed_and_says_what_can_be_done(train_tiny, run_main, tm
     assert train_tiny("softmax", "--weights_only").status == 0
     folder = tmp_path / "run"
     outcome = run_main("--resume", f"--workdir={folder}", "--epochs=3")
-    outcome.assert_refused("holds only weights", "--init_from=RUN")
+    outcome.assert_refused("holds only weights", "init_from=RUN")
     assert (folder / "result.json").exists()
     again = train_tiny("softmax", f"--init_from={folder}", f"--workdir={tmp_path / 'next'}")
     assert again.status == 0 and "weights from" in again.out

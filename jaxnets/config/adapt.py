@@ -73,14 +73,14 @@ def for_small_set(
     named = [f"{name} {value}" for name, value in changes.items() if value]
     return config, (
         f"note: {count:,} training pictures are few, so the recipe becomes {', '.join(named)}: "
-        f"{config.epochs * batches:,} steps; flags change each"
+        f"{config.epochs * batches:,} steps; what you set stays"
     )
 
 
 def learning_rate_note(config: Config) -> str:
     """The line that says which learning rate another optimizer brought (see `preset`), or ""."""
     usual, rate = preset(config.model, recipe=config.recipe), config.learning_rate
-    brought = rate == KERAS_RATES[config.optimizer] != usual.learning_rate
+    brought = rate == KERAS_RATES.get(config.optimizer) != usual.learning_rate
     if config.optimizer == usual.optimizer or not brought:
         return ""
     return (

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from jaxnets.config.options import Options, option
+from jaxnets.config.options import Options, is_custom, option
 from jaxnets.config.recipes import (
     DEFAULT_MODEL,
     LARGE_ALEXNETS,
@@ -19,7 +19,7 @@ from jaxnets.config.recipes import (
 )
 from jaxnets.errors import UserError, unknown
 
-NO_VALIDATION = "but no images are held back (--validation_size=N)"
+NO_VALIDATION = "but no images are held back (validation_size=N)"
 AUGMENTATIONS = ("none", "shift", "crop", "flip", "colour", "pca", "cutout", "mixup")
 AUGMENTATIONS += ("affine", "affine_wide", "strokes")  # training/augment.py, data/batches.py
 TRACKERS = ("none", "tensorboard", "trackio", "wandb", "mlflow")  # Those of --track (tracking/).
@@ -96,6 +96,7 @@ class Config(Options):
         "none",
         "changes: shift, crop, flip, colour, pca, cutout, mixup, affine, affine_wide, strokes",
         metavar="NAME,...",
+        custom=True,
     )
     clean_epochs: int = option(0, "last epochs, whose images are not augmented", (0, 10**5))
     limit: int | None = option(
@@ -120,6 +121,7 @@ class Config(Options):
         "update rule; another than the recipe's starts with Keras' default learning rate (sgd "
         "0.01, the others 0.001) and without momentum",
         ("sgd", "rmsprop", "adam", "muon"),
+        custom=True,
     )
     learning_rate: float = option(0.1, "peak learning rate", (1e-12, 1e4))
     schedule: str = option(
@@ -140,6 +142,7 @@ class Config(Options):
         "loss function; mse is Keras' mean over outputs, half_mse half their sum, squared_error "
         "for regression",
         ("cross_entropy", "mse", "half_mse", "squared_error"),
+        custom=True,
     )
     label_smoothing: float = option(
         0.0, "share of each label that is spread over all classes", FRACTION
@@ -240,7 +243,9 @@ class Config(Options):
             yield f"replay_seeds: {model} has no search to repeat"
 
         for field, known in (("augment", AUGMENTATIONS), ("track", TRACKERS)):
-            names = (text := getattr(self, field)).split(",")
+            if is_custom(text := getattr(self, field)):
+                continue
+            names = text.split(",")
             for name in names:
                 if name not in known:
                     yield str(unknown(field, name, known))
@@ -253,6 +258,10 @@ class Config(Options):
             yield f"{watcher}, {NO_VALIDATION}"
         if self.label_smoothing and self.loss == "squared_error":
             yield "label_smoothing: squared_error has no labels"
+        if is_custom(self.loss) and self.gradients != "auto":
+            yield f"gradients: expected auto, for a loss of your own, got {self.gradients}"
+        if is_custom(self.optimizer) and self.weight_decay:
+            yield "weight_decay: expected none beside an optimizer of your own, which may have one"
         if self.stop_at_target and self.target_accuracy is None:
             yield "stop_at_target: expected with target_accuracy, got none"
         if self.optimizer != "sgd" and (self.momentum or self.nesterov):
@@ -293,7 +302,9 @@ class Config(Options):
 
     @property
     def augmentations(self) -> tuple[str, ...]:
-        """The names in augment."""
+        """The names in augment; "custom" for a function."""
+        if is_custom(self.augment):
+            return ("custom",)
         return tuple(name for name in self.augment.split(",") if name != "none")
 
     @property

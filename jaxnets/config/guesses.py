@@ -1,6 +1,7 @@
 """What users of other programs type for a field, and its right name. Loaded for mistakes."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
+from typing import Any
 
 from jaxnets.config.recipes import ALIASES
 from jaxnets.errors import UserError, did_you_mean
@@ -49,7 +50,8 @@ INSTEAD = {
     "dry_run": "nothing is kept before net.save(DIR)",
     "latent_dims": "only train.py searches first; hidden=200 trains one size",
 }
-DATA_OF_KERAS = {"x", "y", "validation_data"}
+# Fields that may be functions of the user's.
+CUSTOM_FIELDS = ("loss", "optimizer", "augment")
 
 
 def check_network(model: object, settings: Collection[str]) -> None:
@@ -64,16 +66,31 @@ def check_network(model: object, settings: Collection[str]) -> None:
             raise UserError(f"{name}: {INSTEAD[name]}")
 
 
-def check_fit(data: Sequence[object], settings: Collection[str]) -> None:
-    """Raises UserError for what is given to Keras' `fit` but belongs to a Network."""
+def check_fit(
+    settings: dict[str, Any], has_data: bool, validation_data: object, share: float | None
+) -> dict[str, Any]:
+    """The settings of `Network.fit` that are fields of Config.
+
+    Raises:
+      UserError: Another name; validation data without x and y; or validation given twice.
+    """
     from jaxnets.config.fields import Config
 
+    if settings.get("shuffle", True) is not True:
+        raise UserError("shuffle: every epoch has its own order, which seed determines")
+    settings = {name: value for name, value in settings.items() if name != "shuffle"}
     for name in settings:
-        if name == "shuffle":
-            raise UserError("shuffle: every epoch has its own order, which seed determines")
-        if (right := NAMES.get(name, name)) in Config.__dataclass_fields__ and right != "epochs":
-            raise UserError(f'{right} belongs to the network: Network("cnn", {right}=...).fit()')
-        if name not in DATA_OF_KERAS:
-            raise unknown_field(name, ("epochs", "callbacks", "verbose"))
-    if data or settings:
-        raise UserError('the data belong to the network: Network("cnn", data=(x, y)).fit()')
+        if name not in Config.__dataclass_fields__:
+            known = ("epochs", "callbacks", "verbose", *Config.__dataclass_fields__)
+            raise unknown_field(name, known)
+    for name, value in (("validation_data", validation_data), ("validation_split", share)):
+        if value is not None and not has_data:
+            raise UserError(
+                f'{name}: expected with x and y; Network("cnn", validation_size=...) holds '
+                "images back"
+            )
+    if share is not None and (validation_data is not None or not 0 <= share < 1):
+        raise UserError(
+            f"validation_split: expected from 0 to below 1, without validation_data, got {share}"
+        )
+    return settings

@@ -18,6 +18,7 @@ TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", s
 METAVARS = {int: "N", float: "X", str: "NAME"}
 # Metavars of texts that may name a file.
 PATHS = ("FOLDER", "FILE", "RUN|FILE", "NAME|FOLDER")
+CUSTOM = "custom:"  # So begins, in a run's files, what only the Python that trained it has.
 
 
 def option(
@@ -29,6 +30,7 @@ def option(
     unset: str | None = None,
     metavar: str | None = None,
     repeated: bool = False,
+    custom: bool = False,
 ) -> Any:
     """Returns a dataclass field that is also a flag.
 
@@ -40,6 +42,7 @@ def option(
       unset: What the help says about a default that is None or empty.
       metavar: The placeholder for the value in the help.
       repeated: Whether the flag may be given several times, once for each part of a tuple.
+      custom: Whether Python may give a function instead of a name.
     """
     metadata = {key: value for key, value in locals().items() if key != "default"}
     return dataclasses.field(default=default, metadata=metadata)
@@ -52,6 +55,8 @@ class Options(Described):
     def __post_init__(self):
         for field in options_of(type(self)):
             x = getattr(self, field.name)
+            if x == "full" == field.metadata["none"]:  # As on the command line.
+                object.__setattr__(self, field.name, None)
             if types_of(field)[:2] == (tuple, int) and isinstance(x, list | int):  # [64, 32] or 64.
                 object.__setattr__(self, field.name, tuple(x if isinstance(x, list) else [x]))
             _check(field, getattr(self, field.name))
@@ -97,6 +102,20 @@ def show(field: dataclasses.Field, value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def is_custom(value: Any) -> bool:
+    """Whether a value is a user's own function or optimizer, or the text that stands for one."""
+    if isinstance(value, str):
+        return value.startswith(CUSTOM)
+    return callable(value) or (hasattr(value, "init") and hasattr(value, "update"))
+
+
+def name_of(value: Any) -> Any:
+    """A value as a run's files have it: CUSTOM and the name of what is the user's own."""
+    if isinstance(value, str) or not is_custom(value):
+        return value
+    return CUSTOM + getattr(value, "__name__", type(value).__name__)
+
+
 def _expected(field: dataclasses.Field) -> str:
     """An option's type in words."""
     kind, element, _ = types_of(field)
@@ -111,6 +130,8 @@ def _check(field: dataclasses.Field, value: Any) -> None:
     kind, element, optional = types_of(field)
     name, allowed, none = field.name, field.metadata["allowed"], field.metadata["none"]
     if value is None and optional:
+        return
+    if field.metadata["custom"] and is_custom(value):
         return
     if element is str and allowed and value not in allowed:
         raise unknown(name, str(value), allowed)

@@ -77,6 +77,8 @@ def brought_by(recipe: Recipe, changes: Recipe) -> Recipe:
         brought["normalize"] = "imagenet"
     if (optimizer := changes.get("optimizer", recipe["optimizer"])) != recipe["optimizer"]:
         brought |= dict(momentum=0.0, nesterov=False, learning_rate=KERAS_RATES.get(optimizer))
+        if not isinstance(optimizer, str):  # A user's own.
+            brought |= dict(learning_rate=KERAS_RATES["adam"], weight_decay=0.0)
     if changes.get("dry_run"):
         brought |= dict(epochs=1, search_epochs=1, clean_epochs=0)
     size, limit = brought.get("batch_size", recipe["batch_size"]), changes.get("limit")

@@ -97,6 +97,8 @@ def assemble(
 ) -> Dataset:
     """Makes a data set from its "train" and "test" parts, and checks that they fit.
 
+    Without a "test" part it has no test images.
+
     Its own "validation" part is used whole, unless validation_size is 0; without one, so many of
     the training images are split off, as in `load_dataset`.
     """
@@ -123,7 +125,8 @@ def assemble(
     else:
         count = validation_count(validation_size, len(train), "images of the training file")
         train, validation = train[count:], train[:count]
-    return Dataset(name, len(names), train, validation, parts["test"], checksum, names)
+    test = parts.get("test", train[:0])
+    return Dataset(name, len(names), train, validation, test, checksum, names)
 
 
 def validation_count(validation_size: int | None, total: int, what: str) -> int:

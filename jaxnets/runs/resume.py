@@ -154,7 +154,7 @@ def check_optimizer(folder: RunFolder) -> None:
     if _holds_only_weights(folder):
         raise UserError(
             f"resume: expected the optimizer's state, {folder.path} holds only weights "
-            "(--weights_only); --init_from=RUN trains a new run from them"
+            "(weights_only); init_from=RUN trains a new run from them"
         )
 
 

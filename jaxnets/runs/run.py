@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from jaxnets.config.fields import SINGLE_PROCESS, Config, preset
+from jaxnets.config.options import name_of
+from jaxnets.data.arrays import NAME as ARRAYS
 from jaxnets.data.datasets import Dataset
 from jaxnets.data.load import load_dataset
 from jaxnets.display import columns, fold, printable, short_path, show
@@ -222,8 +224,8 @@ class Run:
             )
         return test
 
-    def result(self, test: Metrics) -> dict[str, Any]:
-        """What result.json holds."""
+    def result(self, test: Metrics | None) -> dict[str, Any]:
+        """What result.json holds; nothing is tested where there are no test images."""
         history, config = self.folder.records(), self.config
         state, devices = self.checkpoint.state, self.experiment.parallel.devices
         trained, validated = terminal.seconds_of(history)
@@ -237,10 +239,10 @@ class Run:
             "validation_seconds": validated,
             "train_loss": history[-1]["train_loss"],
             "validation_accuracy": history[-1]["validation_accuracy"],
-            "test_loss": test.loss,
-            "test_accuracy": test.accuracy,
-            "test_top5_accuracy": test.top5_accuracy,
-            "test_count": int(test.count),
+            "test_loss": test and test.loss,
+            "test_accuracy": test and test.accuracy,
+            "test_top5_accuracy": test and test.top5_accuracy,
+            "test_count": int(test.count) if test else 0,
             "gradients": config.gradients,
             "num_devices": len(devices),
             "platform": devices[0].platform,
@@ -290,7 +292,7 @@ def adapted(config: Config, given: Collection[str], data: Dataset) -> tuple[Conf
 
     The fields in `given` keep their values.
     """
-    are_pictures = not isinstance(data.train.images, np.ndarray)
+    are_pictures = data.name == ARRAYS or not isinstance(data.train.images, np.ndarray)
     if not are_pictures and "optimizer" not in given:
         return config, ""
     from jaxnets.config.adapt import adapt
@@ -322,7 +324,7 @@ def write_config(folder: RunFolder, experiment: Experiment, inputs: dict[str, st
     folder.write(
         CONFIG,
         {
-            **dataclasses.asdict(settings),
+            **{name: name_of(value) for name, value in dataclasses.asdict(settings).items()},
             **where,
             **inputs,
             "image_shape": list(data.image_shape),

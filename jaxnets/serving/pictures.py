@@ -1,6 +1,7 @@
 """What a user may hand over as pictures: files, pictures of Pillow, arrays, and many of them."""
 
 import contextlib
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +32,8 @@ def as_list(pictures: Pictures, image_shape: tuple[int, int, int]) -> list[Pictu
     if isinstance(pictures, Sequence):
         return list(pictures)
     array = np.asarray(pictures)
+    if array.ndim == 2 and array.shape[1] == math.prod(image_shape):  # A row an image.
+        array = array.reshape(-1, *image_shape)
     shape = array.shape
     if not 2 <= array.ndim <= 4:
         raise UserError(f"expected pictures [N, H, W, C], [H, W, C] or [H, W], got shape {shape}")

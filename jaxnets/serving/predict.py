@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -76,7 +77,8 @@ class Predictor(Described):
         """The network's input for one picture, [H, W, C] uint8 or float32."""
         if not isinstance(picture, SINGLE):
             pixels = as_pixels(picture)
-            if pixels.shape == self.image_shape or (*pixels.shape, 1) == self.image_shape:
+            is_row = pixels.shape == (math.prod(self.image_shape),)
+            if is_row or self.image_shape in (pixels.shape, (*pixels.shape, 1)):
                 return pixels.reshape(self.image_shape)
         return self.prepare(to_picture(picture, self.decode_size))
 

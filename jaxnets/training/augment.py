@@ -39,6 +39,7 @@ def augmentation(
     input_size: int | None = None,
     label_smoothing: float = 0.0,
     until: float = np.inf,
+    custom: Any = None,
 ) -> Augment:
     """Composes augmentations, the crop to the network's input size and label smoothing.
 
@@ -49,12 +50,15 @@ def augmentation(
         "crop" is among the names, else to the middle.
       label_smoothing: The share of each label that is spread over all classes, from 0 to 1.
       until: The first step that changes no image at random.
+      custom: A user's function (key, image [H, W, C]) -> image of that shape, if "custom" is among
+        the names.
 
     Returns:
       (key, step, batch, first) -> batch, images float32; labels [B, K] float32 with mixup or
       smoothing.
     """
-    names = [name for name in ORDER if name in names]
+    order = (*ORDER, "custom")
+    names = [name for name in order if name in names]
     changes: dict[str, Callable] = {
         "flip": flip,
         "colour": colour,
@@ -62,6 +66,7 @@ def augmentation(
         "affine": affine,
         "affine_wide": affine_wide,
         "strokes": strokes,
+        "custom": partial(checked, change=custom),
     }
     if "pca" in names:
         changes["pca"] = partial(pca, components=jnp.asarray(principal_components(data)))
@@ -71,7 +76,7 @@ def augmentation(
         keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, STREAM), places)
 
         def changed(name: str, change: Callable, otherwise: Callable, x: Any) -> Any:
-            own = jax.vmap(jax.random.fold_in, (0, None))(keys, ORDER.index(name))
+            own = jax.vmap(jax.random.fold_in, (0, None))(keys, order.index(name))
             if until == np.inf and jax.default_backend() != "cpu":
                 # There the host would wait for the condition.
                 return lax.optimization_barrier(change(own, x))
@@ -102,6 +107,16 @@ def augmentation(
     if label_smoothing:
         return with_smooth_labels(augment, label_smoothing, data.num_classes)
     return augment
+
+
+def checked(key: jax.Array, image: jax.Array, change: Callable) -> jax.Array:
+    """An image as a user's function changes it."""
+    changed = jnp.asarray(change(key, image), image.dtype)
+    if changed.shape != image.shape:
+        raise UserError(
+            f"augment: expected an image of shape {image.shape}, got one of {changed.shape}"
+        )
+    return changed
 
 
 def with_probabilities(batch: Batch, num_classes: int) -> Batch:

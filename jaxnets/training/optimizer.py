@@ -1,7 +1,11 @@
 """Update rules and learning-rate schedules by name, from optax."""
 
+from typing import Any
+
 import jax
 import optax
+
+from jaxnets.errors import UserError
 
 # Keras' RMSprop: rho 0.9, epsilon 1e-7 under the root.
 RMSPROP_DECAY, RMSPROP_EPSILON = 0.9, 1e-7
@@ -39,7 +43,7 @@ def create_schedule(name: str, peak: float, steps: int) -> optax.Schedule:
 
 
 def create_optimizer(
-    name: str,
+    name: Any,
     learning_rate: optax.ScalarOrSchedule,
     momentum: float = 0.0,
     nesterov: bool = False,
@@ -49,12 +53,19 @@ def create_optimizer(
 
     Args:
       name: "sgd" or "rmsprop", whose weight decay is added to the gradient (the L2 penalty of
-        Keras and PyTorch), or "adam" or "muon", which decouple it (Loshchilov and Hutter 2019).
+        Keras and PyTorch), or "adam" or "muon", which decouple it (Loshchilov and Hutter 2019); or
+        a transformation of optax's, or a function of the learning rate that makes one.
       learning_rate: A number or a schedule.
       momentum: The momentum of sgd; 0 for none.
       nesterov: Whether sgd uses Nesterov's momentum.
       weight_decay: The factor of every parameter in its decay.
     """
+    if not isinstance(name, str):
+        rule = name if isinstance(name, optax.GradientTransformation) else name(learning_rate)
+        if not isinstance(rule, optax.GradientTransformation):
+            got = type(rule).__name__
+            raise UserError(f"optimizer: expected a transformation of optax's, got {got}")
+        return rule
     if name == "adam":
         return optax.adamw(learning_rate, weight_decay=weight_decay)
     if name == "muon":
@@ -66,5 +77,5 @@ def create_optimizer(
     elif name == "rmsprop":
         rule = optax.rmsprop(learning_rate, decay=RMSPROP_DECAY, eps=RMSPROP_EPSILON)
     else:
-        raise ValueError(f"optimizer: expected sgd, rmsprop, adam or muon, got {name!r}")
+        raise UserError(f"optimizer: expected sgd, rmsprop, adam or muon, got {name!r}")
     return optax.chain(optax.add_decayed_weights(weight_decay), rule) if weight_decay else rule

@@ -55,7 +55,8 @@ def plateau_of(opt_state: Any) -> Plateau:
 
 def with_reduced_rate(state: TrainState, record: dict[str, Any], patience: int) -> TrainState:
     """Returns the state after `update_plateau`; the record gets the rate of the epoch's end."""
-    record["learning_rate"] *= plateau_of(state.opt_state).factor
+    if record["learning_rate"] is not None:
+        record["learning_rate"] *= plateau_of(state.opt_state).factor
     opt_state = update_plateau(state.opt_state, 1 - record["validation_accuracy"], patience)
     return state.replace(opt_state=opt_state)
 

@@ -45,7 +45,7 @@ class BadPictures:
         """Notes a bad picture; raises UserError if the policy is "fail"."""
         line = f"{printable(name)}: {printable(reason)}"
         if self._fail:
-            raise UserError(f"{line} (--on_bad_image=skip leaves bad pictures out)")
+            raise UserError(f"{line} (on_bad_image=skip leaves bad pictures out)")
         self._lines.append(line)
 
     def report(self) -> None:

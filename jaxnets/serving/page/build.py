@@ -17,6 +17,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from jaxnets.config.options import is_custom
 from jaxnets.display import printable, short_path
 from jaxnets.errors import UserError
 from jaxnets.models.chain import Chain
@@ -133,6 +134,8 @@ def run_script(trained: TrainedNetwork) -> str:
         raise UserError(f"expected a run on images (28, 28, 1), got {trained.image_shape}")
     if config.loss == "squared_error":
         raise UserError("expected a run that tells classes apart, got one with squared_error")
+    if is_custom(config.loss):
+        raise UserError(f"expected a run with a loss of jaxnets, got {config.loss}")
     if len(names) > MAX_CLASSES:
         raise UserError(f"expected a run with at most {MAX_CLASSES} classes, got {len(names):,}")
     layers = _layers(trained.model, trained.params, config.model)

@@ -126,7 +126,7 @@ class Service:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._decoders, work)
         except BadPictureError as error:
-            hint = str(error).partition(": --prepare")[0]  # It is of `jaxnets predict`.
+            hint = str(error).partition(": prepare")[0]  # It is of `jaxnets predict`.
             raise RequestError(400, f"{name}: {hint}") from None
         except UserError as error:
             raise RequestError(400, f"{name}: {error}") from None

@@ -93,11 +93,13 @@ class Connection(HttpToolsProtocol):
         super().data_received(data)
         if self._head > MAX_HEAD and not self.transport.is_closing():
             self._refuse(431, f"expected at most {MAX_HEAD:,} bytes of headers")
+        elif self.is_answering and self.cycle.more_body:
+            self._wait()
 
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
         self._head = 0
-        self._wait()
+        self._group.idle.pop(self, None)
         if self._group.stopping:
             self.cycle.keep_alive = False
         if len(self.pipeline) > MAX_PIPELINE:
@@ -105,8 +107,6 @@ class Connection(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self._head = 0
-        if self.is_answering:
-            self._wait()
         super().on_body(body)
 
     def on_message_complete(self) -> None:

@@ -312,7 +312,7 @@ WRONG = [
     ),
     ("extra", np.ones(4, jnp.float8_e4m3fn), "expected float32 numbers, found F8_E4M3"),
     ("features.0.bias", np.ones(64, "i8"), "features.0.bias: expected float32 numbers, found I64"),
-    ("classifier.4.bias", np.full(512, np.nan, "f4"), "classifier.4.bias: expected finite numbers"),
+    ("classifier.4.bias", np.full(512, np.nan, "f4"), "4.bias: expected finite float32 numbers"),
 ]
 
 

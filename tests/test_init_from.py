@@ -2,11 +2,15 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 from conftest import as_flags, read_json, saved_params, write_idx_folder
+from flax.traverse_util import unflatten_dict
 from safetensors.numpy import load_file, save_file
 
+from jaxnets.errors import UserError
+from jaxnets.models.weights import load_weights
 from jaxnets.runs.fine_tune import with_weights_of_run
 
 
@@ -101,7 +105,7 @@ def test_flags_win_over_what_the_run_brings(first):
         ),
         (
             lambda x: x.update({"params/hidden1/bias": np.full(12, np.inf, "f4")}),
-            ["params/hidden1/bias: expected finite numbers"],
+            ["params/hidden1/bias: expected finite float32 numbers"],
         ),
         (
             lambda x: x.update({"params/hidden1/bias": np.ones(12, "i4")}),
@@ -116,6 +120,19 @@ def test_weights_that_do_not_fit_are_refused(change, parts, first, tune, tmp_pat
     save_file(arrays, file)
     tune(first).assert_refused("init_from: ", "10.safetensors: ", *parts)
     assert not (tmp_path / "run").exists()
+
+
+def test_numbers_beyond_float32_are_for_float64_alone(first, tmp_path):
+    file = first / "checkpoints" / "10.safetensors"
+    params = {n: x for n, x in load_file(file).items() if n.startswith("params/")}
+    huge = {name: np.full(x.shape, 1e300) for name, x in params.items()}
+    save_file(huge, tmp_path / "huge.safetensors")
+    fresh = unflatten_dict({n.removeprefix("params/"): x for n, x in params.items()}, sep="/")
+    with pytest.raises(UserError, match="expected finite float32 numbers"):
+        load_weights(str(tmp_path / "huge.safetensors"), fresh)
+    wide = jax.tree.map(np.float64, fresh)
+    loaded = load_weights(str(tmp_path / "huge.safetensors"), wide)
+    assert all((leaf == 1e300).all() for leaf in jax.tree.leaves(loaded))
 
 
 def test_a_run_of_another_network_is_refused(first, tune):

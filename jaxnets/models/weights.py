@@ -50,9 +50,11 @@ def load_weights(path: str, fresh: Any) -> Any:
         dtypes = {name: part.get_dtype() for name, part in slices.items()}
         new_head = (_check_ours if ours else _check)(shapes, dtypes, fresh)
         tensors = {name: file.get_tensor(name) for name in names}
+        dtype = jax.tree.leaves(fresh)[0].dtype
         for name, tensor in tensors.items():
-            if not np.isfinite(tensor.astype(np.float32)).all():
-                raise UserError(f"{name}: expected finite numbers, found infinity or NaN")
+            with np.errstate(over="ignore"):  # Of numbers that only float64 holds.
+                if not np.isfinite(tensor.astype(dtype)).all():
+                    raise UserError(f"{name}: expected finite {dtype} numbers, found others")
         if ours:
             named = {name.removeprefix(OURS): tensor for name, tensor in tensors.items()}
             params = unflatten_dict(named, sep="/")

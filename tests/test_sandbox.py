@@ -154,6 +154,10 @@ def test_a_child_that_says_too_much_is_read_no_further(bubblewrap):
     assert said is not None and 5000 < len(said) < 5000 + (1 << 20)
 
 
+def test_a_child_that_reads_nothing_is_heard_all_the_same(bubblewrap):
+    assert bubblewrap.run("print('ready')", bytes(1 << 22)) == b"ready\n"
+
+
 def test_a_child_whose_time_is_over_is_none(bubblewrap):
     program = f"import time; print({child.STARTED.decode()!r}, end='', flush=True); time.sleep(600)"
     assert bubblewrap.run(program, b"", wait=0.5) is None

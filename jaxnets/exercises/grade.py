@@ -10,7 +10,7 @@ import json
 import math
 import os
 import pickle
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +25,7 @@ from jaxnets.exercises.compute import check_sheet
 from jaxnets.exercises.files import exercises_in, read_source
 from jaxnets.exercises.judge import Case, cases_of, verdict
 from jaxnets.exercises.new import imports_of
-from jaxnets.exercises.sandbox import Sandbox
+from jaxnets.exercises.sandbox import Running, Sandbox
 from jaxnets.exercises.sources import sources_of
 
 MAX_ANSWER = 1 << 24  # Bytes; the largest right answer has 60 kB.
@@ -136,7 +136,7 @@ def _importable(function: str, beside: Sequence[str]) -> frozenset[str]:
 
 def grades_of(
     submissions: Sequence[Submission], limits: Limits, sandbox: Sandbox
-) -> Iterator[Grade]:
+) -> Generator[Grade, None, None]:
     """Yields a grade for each submission, in their order, as soon as it is known.
 
     Several sandboxes run at a time; JAX computes in this thread alone.
@@ -148,7 +148,7 @@ def grades_of(
         sandbox.check()
     judges: dict[str, list[Case]] = {}
     running: collections.deque[tuple[Submission, Future | None]] = collections.deque()
-    workers = os.cpu_count() or 1
+    workers, processes = os.cpu_count() or 1, Running()
     with ThreadPoolExecutor(workers) as pool:
         try:
             for submission in submissions:
@@ -157,14 +157,15 @@ def grades_of(
                     name = submission.exercise
                     judges[name] = judges.get(name) or cases_of(name)
                     task = _task(submission, judges[name], limits)
-                    started = pool.submit(_run, task, judges[name], limits, sandbox)
+                    started = pool.submit(_run, task, judges[name], limits, sandbox, processes)
                 running.append((submission, started))
                 while len(running) > workers:
                     yield _grade(*running.popleft(), judges)
             while running:
                 yield _grade(*running.popleft(), judges)
-        finally:  # Ctrl-C starts no more of them.
+        finally:  # After Ctrl-C nothing runs on.
             pool.shutdown(wait=False, cancel_futures=True)
+            processes.end()
 
 
 def _grade(
@@ -214,7 +215,11 @@ def _sources(imports: frozenset[str]) -> dict[str, str]:
 
 
 def _run(
-    task: bytes, cases: Sequence[Case], limits: Limits, sandbox: Sandbox
+    task: bytes,
+    cases: Sequence[Case],
+    limits: Limits,
+    sandbox: Sandbox,
+    running: Running | None = None,
 ) -> list[dict[str, np.ndarray]] | str:
     answer = sandbox.run(
         Path(child.__file__).read_text("utf-8"),
@@ -222,6 +227,7 @@ def _run(
         memory=limits.memory + MIB_FOR_JAX,
         wait=limits.wait,
         most=MAX_ANSWER,
+        running=running,
     )
     if answer is None:
         return "it was still running: its time is over"

@@ -51,17 +51,37 @@ REFUSED = {
     "x86_64": {
         "fork": 57, "vfork": 58, "shmget": 29, "semget": 64, "msgget": 68, "mq_open": 240,
         "memfd_create": 319, "memfd_secret": 447, "add_key": 248, "request_key": 249,
-        "keyctl": 250, "unshare": 272, "setns": 308, "io_uring_setup": 425,
+        "keyctl": 250, "ptrace": 101, "unshare": 272, "setns": 308, "io_uring_setup": 425,
     },
     "aarch64": {
         "shmget": 194, "semget": 190, "msgget": 186, "mq_open": 180, "memfd_create": 279,
-        "memfd_secret": 447, "add_key": 217, "request_key": 218, "keyctl": 219, "unshare": 97,
-        "setns": 268, "io_uring_setup": 425,
+        "memfd_secret": 447, "add_key": 217, "request_key": 218, "keyctl": 219, "ptrace": 117,
+        "unshare": 97, "setns": 268, "io_uring_setup": 425,
     },
 }  # fmt: skip
 CLONE = {"x86_64": 56, "aarch64": 220}  # It may start a thread, no process.
 CLONE3 = 435  # Without it, glibc uses clone, whose arguments a filter sees.
 CLONE_THREAD = 0x10000
+
+
+class Running:
+    """The processes that run, so that all can be ended."""
+
+    def __init__(self):
+        self._processes: set[subprocess.Popen] = set()
+        self._ended = False
+
+    def add(self, process: subprocess.Popen) -> None:
+        """Adds a process, which ends at once if all were ended."""
+        self._processes.add(process)
+        if self._ended:
+            process.kill()
+
+    def end(self) -> None:
+        """Ends all processes."""
+        self._ended = True
+        for process in list(self._processes):
+            process.kill()
 
 
 class Sandbox(NamedTuple):
@@ -97,6 +117,7 @@ class Sandbox(NamedTuple):
         wait: float = START,
         most: int = 10_000,
         errors: int = subprocess.DEVNULL,
+        running: Running | None = None,
     ) -> bytes | None:
         """Runs a Python program; what it writes, at most so much, None if its time is over.
 
@@ -107,6 +128,7 @@ class Sandbox(NamedTuple):
           wait: Seconds from child.STARTED on.
           most: Bytes of an answer; beyond them the program is ended.
           errors: Where stderr goes.
+          running: Gets the process, to end it from another thread.
         """
         name = f"jaxnets-{uuid.uuid4().hex}"
         over = threading.Event()
@@ -137,6 +159,7 @@ class Sandbox(NamedTuple):
             try:
                 with contextlib.suppress(BrokenPipeError):  # What it says tells why.
                     process.stdin.write(task)
+                with contextlib.suppress(BrokenPipeError):  # Of what is left of it.
                     process.stdin.close()
                 started = False
                 while len(content) <= most and (part := os.read(process.stdout.fileno(), 1 << 20)):
@@ -145,6 +168,8 @@ class Sandbox(NamedTuple):
                         started = True
                         timer.cancel()
                         timer = kill_after(wait)
+                        if running:  # Earlier, bubblewrap might not yet take its child with it.
+                            running.add(process)
             finally:
                 timer.cancel()
         return None if over.is_set() else content

@@ -10,14 +10,17 @@ finds in memory, there is none. JAX allows that. It differentiates in Python alo
 - a function with a derivative of its own (`custom_jvp`, `jax.nn.relu`) is the plain function;
 - `jax.experimental`, which has Taylor-mode differentiation, and JAX's test tools are left out.
 
-No bytecode of the original is copied. An imitation of JAX in NumPy would be smaller, but it would
-judge otherwise than the judge at home: it has fewer functions and another bfloat16.
+No bytecode of the original is copied, and a copy that still differentiates is refused. An imitation
+of JAX in NumPy would be smaller, but it would judge otherwise than the judge at home: it has fewer
+functions and another bfloat16.
 """
 
 import ast
 import collections
 import hashlib
+import importlib.metadata
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
@@ -26,6 +29,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from filelock import FileLock
+
+from jaxnets.errors import RunFailedError
 from jaxnets.system import cache_folder
 
 NEEDED = ("numpy", "numpy.libs", "ml_dtypes", "jaxlib", "opt_einsum")  # By JAX.
@@ -35,7 +41,20 @@ LEFT_OUT = shutil.ignore_patterns(
 KEPT = ("compilation_cache", "multihost_utils.py")  # Of jax.experimental; JAX imports them.
 REGISTERS = {"defjvp", "defjvps", "defvjp", "def_transpose"}
 RULE = re.compile("jvp|vjp|transpose_rule|transpose_[lr]hs|_linearize|_lin$|_partial_eval")
-COMPILED = "import jax, jax.numpy, jax.lax, jax.nn, jax.random"
+CHECKED = """
+import jax, jax.numpy as jnp, jax.lax, jax.nn, jax.random
+for derivative in (
+    lambda: jax.grad(jnp.sin)(1.0),
+    lambda: jax.jvp(jnp.sin, (1.0,), (1.0,)),
+    lambda: jax.linearize(jnp.sin, 1.0)[1](1.0),
+    lambda: jax.linear_transpose(jnp.negative, 1.0)(1.0),
+):
+    try:
+        derivative()
+    except TypeError:
+        continue
+    raise SystemExit("it still differentiates")
+"""
 
 NO_AD = '''\
 """Differentiation has been taken out."""
@@ -82,25 +101,36 @@ def custom_root(f, initial_guess, solve, *args, **kwargs):
 
 
 def packages_folder() -> Path:
-    """The folder of the copy, which is made once for each JAX and Python."""
+    """The folder of the copy, which is made once for each JAX and Python.
+
+    Raises:
+      RunFailedError: This JAX cannot be imported without its autodiff, or still has one.
+    """
     source = _folder_of("jax")
     made_of = [Path(__file__).read_bytes(), (source / "version.py").read_bytes(), str(source)]
     name = hashlib.sha256(repr([*made_of, sys.version]).encode()).hexdigest()[:16]
     target = cache_folder("exercises") / name
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent) as beside:
-            made = Path(beside) / "packages"
-            _copy(source, made / "jax")
-            # Python keeps the bytecode of what is imported here.
-            code = f"import sys; sys.path[:0] = {[str(made), *site_folders()]!r}; {COMPILED}"
-            subprocess.run([sys.executable, "-I", "-S", "-c", code], check=True)
-            try:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{target}.lock"):
+        if not target.exists():
+            with tempfile.TemporaryDirectory(dir=target.parent) as beside:
+                made = Path(beside) / "packages"
+                _copy(source, made / "jax")
+                _check(made)
                 made.rename(target)
-            except OSError:  # Another process was faster.
-                if not target.exists():
-                    raise
     return target
+
+
+def _check(made: Path) -> None:
+    """Imports the copy, whose bytecode Python keeps then, and tries to differentiate."""
+    code = f"import sys; sys.path[:0] = {[str(made), *site_folders()]!r}\n{CHECKED}"
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    found = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code], env=environment, capture_output=True, text=True
+    )
+    if found.returncode:
+        version, why = importlib.metadata.version("jax"), found.stderr.strip().splitlines()[-1:]
+        raise RunFailedError(f"no copy of JAX {version} without autodiff: {''.join(why)}")
 
 
 def needed_folders() -> dict[str, Path]:

@@ -259,7 +259,7 @@ class Experiment(Described):
         if not has_layer(self.model, nn.Conv):
             from jaxnets.training.large_batch import accumulate_gradients
 
-            full = use_scan and loader.steps == 1 and not self.config.augmentations
+            full = use_scan and loader.steps_per_pass == 1 and not self.config.augmentations
             if full and one_device:
                 loss_and_grad, loader = self.without_zeros()
             elif one_device or parallel.kind == "pmap":  # Else the batch is spread over devices.

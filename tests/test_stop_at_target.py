@@ -1,5 +1,6 @@
 """Training that stops at its target, and epochs that are shorter than a pass over the images."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -11,6 +12,7 @@ from jaxnets.config.fields import preset
 from jaxnets.data.batches import train_batches
 from jaxnets.data.datasets import Split
 from jaxnets.errors import UserError
+from jaxnets.experiment import Experiment
 from jaxnets.training import loop, scan
 from jaxnets.training.early_stopping import why_stopped
 
@@ -122,11 +124,22 @@ def test_short_epochs_are_whole_passes_cut_into_pieces():
         np.testing.assert_array_equal(order * mask, [b.labels * b.mask for b in whole[start:stop]])
 
 
+def test_an_epoch_of_one_step_takes_the_examples_of_its_turn(tiny, tiny_preset, float64):
+    """In one loop and step by step: a batch is not all examples."""
+    config = tiny_preset("mlp", hidden=(8,), precision="float64", steps_per_epoch=1, epochs=3)
+    images = tiny.train.images.copy()
+    for number, image in enumerate(images):  # A step with all examples sorts them by their black.
+        image[number % 12 :] = 0
+    train = dataclasses.replace(tiny.train, images=images)
+    ours = Experiment.create(config, dataclasses.replace(tiny, train=train))
+    callbacks = loop.Callbacks(before_step=lambda done, state, batch: None)
+    *_, (stepped, _) = ours.epochs(loop.Checkpoint(ours.init_state()), callbacks)
+    assert_close(ours.train()[0].params, stepped.params, 1e-12)
+
+
 @pytest.mark.slow
 def test_a_short_epoch_in_one_loop_is_one_step_by_step(tiny, tiny_preset, float64):
     config = tiny_preset("mlp", hidden=(8,), precision="float64", steps_per_epoch=3)
-    from jaxnets.experiment import Experiment
-
     ours, ends = Experiment.create(config, tiny), []
     for make_epoch in (scan.scanned_epoch, loop.stepped_epoch):
         state = ours.init_state()

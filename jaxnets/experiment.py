@@ -30,7 +30,7 @@ from jaxnets.losses import find_loss
 from jaxnets.machine.platform import compiler_options_for_init, set_up_jax
 from jaxnets.metrics import metric_of
 from jaxnets.models import MODELS
-from jaxnets.models.chain import Chain, has_layer, with_precision
+from jaxnets.models.chain import Chain, has_layer, param_dtype_of, with_precision
 from jaxnets.training import loop, step
 from jaxnets.training.loop import Callbacks, Checkpoint, TrainLoader
 from jaxnets.training.optimizer import create_optimizer, create_schedule
@@ -79,8 +79,9 @@ class Experiment(Described):
         if size is not None or smoothing or set(names) - {"shift"}:
             from jaxnets.training.augment import augmentation
 
-            until = augmented * loader.steps
-            augment = augmentation(names, data, size, smoothing, until, config.augment)
+            until, dtype = augmented * loader.steps, param_dtype_of(config.precision)
+            own = config.augment
+            augment = augmentation(names, data, size, smoothing, until, own, dtype)
         model = create_model(config, data.num_classes)
         convolutions = has_layer(model, nn.Conv)
         parallel = Parallel(parallel.devices, parallel.kind, convolutions=convolutions)

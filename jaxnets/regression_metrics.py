@@ -55,6 +55,7 @@ class RegressionMetrics(Described):
         def total(x: jax.Array) -> jax.Array:
             return jnp.where(mask[:, None] > 0, x, 0).sum(axis=0)
 
+        targets = targets.astype(jnp.promote_types(targets.dtype, outputs.dtype))
         errors, deviations = scale * (targets - outputs), scale * (targets - center)
         return cls(
             loss_sum=jnp.sum(jnp.where(mask > 0, losses, 0)),

@@ -240,8 +240,8 @@ def test_pca_moves_all_pixels_of_a_picture_alike_by_normal_multiples():
 def test_mixup_mixes_neighbours_and_their_labels_by_beta_weights():
     count = 1000
     images = random_images(count, 2, 2, 1)
-    batch = Batch(images, np.arange(count), np.ones(count, np.float32))
-    mixed = quick_jit(lambda keys, batch: module.mixup(keys, batch, count))(keys_of(count), batch)
+    batch = Batch(images, np.eye(count, dtype=np.float32), np.ones(count, np.float32))
+    mixed = quick_jit(lambda *arguments: module.mixup(*arguments))(keys_of(count), batch)
     labels = np.asarray(mixed.labels, np.float64)
     np.testing.assert_allclose(labels.sum(axis=1), 1, rtol=1e-6)
     w = labels[range(count), range(count)]
@@ -257,8 +257,9 @@ def test_mixup_mixes_neighbours_and_their_labels_by_beta_weights():
 def test_padding_is_mixed_into_nothing_whatever_it_holds():
     images = random_images(6, 2, 2, 1)
     images[4:] = np.nan
-    batch = Batch(images, np.array([0, 1, 2, 0, 1, 1]), np.array([1, 1, 1, 1, 0, 0], np.float32))
-    mixed = quick_jit(lambda keys, batch: module.mixup(keys, batch, 3))(keys_of(6), batch)
+    labels = np.eye(3, dtype=np.float32)[[0, 1, 2, 0, 1, 1]]
+    batch = Batch(images, labels, np.array([1, 1, 1, 1, 0, 0], np.float32))
+    mixed = quick_jit(lambda *arguments: module.mixup(*arguments))(keys_of(6), batch)
     assert np.isfinite(mixed.images[:4]).all()
     np.testing.assert_array_equal(mixed.images[0], images[0])  # Its neighbour is padding.
     assert mixed.labels[0].tolist() == [1, 0, 0]
@@ -306,9 +307,9 @@ def test_every_example_of_every_augmentation_has_a_key_of_its_own(monkeypatch):
     def show(key, image, place, **_):
         return image.at[0, 0, place].set(jax.random.key_data(key))
 
-    def show_all(keys, batch, num_classes, place):
+    def show_all(keys, batch, place):
         images = jax.vmap(functools.partial(show, place=place))(keys, batch.images)
-        return batch._replace(images=images, labels=jax.nn.one_hot(batch.labels, num_classes))
+        return batch._replace(images=images)
 
     for place, name in enumerate(ORDER):
         shown = show_all if name == "mixup" else show
@@ -408,9 +409,8 @@ def test_smooth_labels_give_pytorchs_loss(share):
     torch = pytest.importorskip("torch", reason="PyTorch is the oracle; not installed")
     rng = np.random.default_rng(0)
     logits, labels = rng.standard_normal((6, 4), np.float32), np.array([0, 3, 1, 1, 2, 0], np.int32)
-    smooth = module.with_smooth_labels(no_augmentation, share, 4)
-    batch = Batch(np.zeros((6, 2, 2, 1), np.float32), labels, np.ones(6, np.float32))
-    smoothed = smooth(jax.random.key(0), 0, batch, 0).labels
+    batch = Batch(None, jnp.eye(4)[labels], np.ones(6, np.float32))
+    smoothed = module.smoothed(batch, share).labels
     np.testing.assert_allclose(smoothed.sum(axis=1), 1, rtol=1e-6)
     ours = np.asarray(cross_entropy(jnp.asarray(logits), smoothed))
     loss = torch.nn.CrossEntropyLoss(reduction="none", label_smoothing=share)

@@ -105,7 +105,7 @@ def range_test(
     config = dataclasses.replace(config, epochs=math.ceil(steps / experiment.loader.steps))
 
     def schedule(count: Any) -> Any:
-        return lowest * (highest / lowest) ** (jnp.asarray(count, jnp.float32) / (steps - 1))
+        return lowest * (highest / lowest) ** (jnp.asarray(count, float) / (steps - 1))
 
     rule = optimizer_of(config, schedule, experiment.model)
     experiment = dataclasses.replace(experiment, config=config, schedule=schedule, optimizer=rule)

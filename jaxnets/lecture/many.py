@@ -123,7 +123,7 @@ def _train_vmapped(
         return experiment.train_step(loss_and_grad, optimizer(peak))(state, batch)
 
     keys = jax.vmap(jax.random.key)(jnp.array([config.seed for config in configs]))
-    peaks = jnp.array([config.learning_rate for config in configs], jnp.float32)
+    peaks = jnp.array([config.learning_rate for config in configs], float)
     states = jax.jit(jax.vmap(init), compiler_options=compiler_options_for_init())(keys, peaks)
     steps = jax.vmap(step, in_axes=(0, 0, None if full else 0))
     epoch = make_train_epoch(lambda states, batch: steps(states, peaks, batch))

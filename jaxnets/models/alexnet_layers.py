@@ -5,6 +5,7 @@ In the shapes: B examples, H rows, W columns, C channels.
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -64,9 +65,11 @@ class Enlarge:
     """
 
     size: int
+    dtype: Any = dataclasses.field(default=jnp.float32, repr=False)  # At least.
 
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B {self.size} {self.size} 3"]:
         shape = (x.shape[0], self.size, self.size)
+        x = x.astype(jnp.promote_types(x.dtype, self.dtype))
         if x.shape[1:3] != shape[1:3]:
             x = jax.image.resize(x, (*shape, x.shape[3]), "bilinear")
         return jnp.broadcast_to(x, (*shape, 3))
@@ -78,6 +81,8 @@ class Normalize:
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    dtype: Any = dataclasses.field(default=jnp.float32, repr=False)  # At least.
 
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W 3"]:
+        x = x.astype(jnp.promote_types(x.dtype, self.dtype))
         return (x - jnp.asarray(self.mean, x.dtype)) / jnp.asarray(self.std, x.dtype)

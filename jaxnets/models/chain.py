@@ -1,5 +1,6 @@
 """A network as a chain of layers, stated once: Flax runs it forward, `backprop` backward."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -10,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxnets.display import Described
+from jaxnets.models.alexnet_layers import Enlarge, Normalize
 
 Layer = Callable[..., jax.Array]
 
@@ -69,16 +71,25 @@ def with_precision(chain: Chain, precision: str) -> Chain:
         precision asks for that: a softmax of logits of 8 binary digits loses small differences.
     """
     dtype = jnp.dtype("bfloat16" if precision == "mixed" else precision)
-    kept = jnp.float32 if dtype == jnp.bfloat16 else dtype
+    kept = param_dtype_of(precision)
     last = [layer for layer in chain.layers if isinstance(layer, nn.Dense)][-1]
 
     def convert(layer: Layer) -> Layer:
         if isinstance(layer, nn.Dense | nn.Conv):
             here = kept if precision == "mixed" and layer is last else dtype
             return layer.clone(dtype=here, param_dtype=kept)
-        return layer.clone(param_dtype=kept) if isinstance(layer, nn.BatchNorm) else layer
+        if isinstance(layer, nn.BatchNorm):
+            return layer.clone(param_dtype=kept)
+        if isinstance(layer, Enlarge | Normalize):  # Of images, which are float32.
+            return dataclasses.replace(layer, dtype=kept)
+        return layer
 
     return map_layers(chain, convert)
+
+
+def param_dtype_of(precision: str) -> Any:
+    """The dtype of the parameters, the loss and labels that are probabilities."""
+    return jnp.float64 if precision == "float64" else jnp.float32
 
 
 def map_layers(chain: Chain, change: Callable[[Layer], Layer]) -> Chain:

@@ -40,6 +40,7 @@ def augmentation(
     label_smoothing: float = 0.0,
     until: float = np.inf,
     custom: Any = None,
+    dtype: Any = jnp.float32,
 ) -> Augment:
     """Composes augmentations, the crop to the network's input size and label smoothing.
 
@@ -52,10 +53,10 @@ def augmentation(
       until: The first step that changes no image at random.
       custom: A user's function (key, image [H, W, C]) -> image of that shape, if "custom" is among
         the names.
+      dtype: Of labels with mixup or smoothing.
 
     Returns:
-      (key, step, batch, first) -> batch, images float32; labels [B, K] float32 with mixup or
-      smoothing.
+      (key, step, batch, first) -> batch, images float32; labels [B, K] with mixup or smoothing.
     """
     order = (*ORDER, "custom")
     names = [name for name in order if name in names]
@@ -99,13 +100,19 @@ def augmentation(
                 images = changed(name, jax.vmap(changes[name]), lambda x: x, images)
         batch = batch._replace(images=images)
         if "mixup" in names:
-            mix = partial(mixup, num_classes=data.num_classes)
-            unmixed = partial(with_probabilities, num_classes=data.num_classes)
-            batch = changed("mixup", mix, unmixed, batch)
+
+            def mixed(own: jax.Array, batch: Batch) -> Batch:
+                return mixup(own, with_probabilities(batch))
+
+            batch = changed("mixup", mixed, with_probabilities, batch)
+        if label_smoothing:
+            batch = smoothed(with_probabilities(batch), label_smoothing)
         return batch
 
-    if label_smoothing:
-        return with_smooth_labels(augment, label_smoothing, data.num_classes)
+    def with_probabilities(batch: Batch) -> Batch:
+        labels = probabilities_of(jnp.asarray(batch.labels), data.num_classes, dtype)
+        return batch._replace(labels=labels)
+
     return augment
 
 
@@ -119,26 +126,16 @@ def checked(key: jax.Array, image: jax.Array, change: Callable) -> jax.Array:
     return changed
 
 
-def with_probabilities(batch: Batch, num_classes: int) -> Batch:
-    """The batch with its labels as probabilities [B, K] float32."""
-    labels = probabilities_of(jnp.asarray(batch.labels), num_classes, jnp.float32)
-    return batch._replace(labels=labels)
-
-
-def with_smooth_labels(augment: Augment, share: float, num_classes: int) -> Augment:
-    """Spreads a share of each label evenly over all classes, after an augmentation.
+def smoothed(batch: Batch, share: float) -> Batch:
+    """Spreads a share of each label [K] evenly over all classes.
 
     y' = (1 - s) y + s / K. The loss and its derivation stay those of any probabilities y', as
     after mix-up; Keras and PyTorch have the same under the name label_smoothing.
 
     Source: Szegedy et al. 2016, "Rethinking the Inception Architecture for Computer Vision".
     """
-
-    def smoothed(key: jax.Array, step: Any, batch: Batch, first: Any) -> Batch:
-        batch = with_probabilities(augment(key, step, batch, first), num_classes)
-        return batch._replace(labels=(1 - share) * batch.labels + share / num_classes)
-
-    return smoothed
+    labels = (1 - share) * batch.labels + share / batch.labels.shape[1]
+    return batch._replace(labels=labels)
 
 
 def crop(key: jax.Array, image: jax.Array, input_size: int | None = None) -> jax.Array:
@@ -303,14 +300,14 @@ def strokes(key: jax.Array, image: jax.Array) -> jax.Array:
     return image + jnp.abs(share) * (end - image)
 
 
-def mixup(keys: jax.Array, batch: Batch, num_classes: int) -> Batch:
+def mixup(keys: jax.Array, batch: Batch) -> Batch:
     """Mixes each example with the one before it in the batch, the first with the last.
 
         image = w image + (1 - w) other image,  y = w y + (1 - w) other y,  w from Beta(0.2, 0.2)
 
     The order of an epoch is random, so the neighbour is a random example. Every example has its own
     w, and its own of the keys [B]. Padding is never mixed in. Under pmap each device mixes its own
-    share of the batch. The labels become [B, K] float32.
+    share of the batch. The labels are probabilities [B, K].
 
     Source: Zhang et al. 2018, equation 1, which draws one w for a batch.
     """
@@ -325,7 +322,7 @@ def mixup(keys: jax.Array, batch: Batch, num_classes: int) -> Batch:
 
         return jax.tree.map(mix, example, neighbour)
 
-    examples = batch.images, with_probabilities(batch, num_classes).labels
+    examples = batch.images, batch.labels
     before, real = jax.tree.map(lambda x: jnp.roll(x, 1, axis=0), (examples, batch.mask > 0))
     images, labels = jax.vmap(mixed)(keys, real, examples, before)
     return batch._replace(images=images, labels=labels)

@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from jaxnets.errors import UserError
@@ -30,6 +31,8 @@ def create_schedule(name: str, peak: float, steps: int) -> optax.Schedule:
 
     @jax.jit  # One program: optax's operations, one by one, are compiled in 0.9 s (one_cycle).
     def schedule(step):
+        # Of an int32, one_cycle computes a part in float32, in a run in float64, too.
+        step = jnp.asarray(step, float)
         if name == "cosine":
             return optax.cosine_decay_schedule(peak, steps)(step)
         if name == "one_cycle":

@@ -291,7 +291,7 @@ def test_bad_pictures_are_told_once_and_left_out_or_masked(parts, capsys, monkey
 def test_bad_pictures_may_end_the_run(parts, way, name):
     path = parts / "train" / name
     path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(UserError, match=f"train/{name}: .*--on_bad_image=skip"):
+    with pytest.raises(UserError, match=f"train/{name}: .*on_bad_image=skip"):
         data = load_folder(parts, on_bad_image="fail")
         np.asarray(data.train.images)
 

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shutil
 import socket
 import sys
 import uuid
@@ -11,8 +12,8 @@ import pytest
 from conftest import ROOT
 from hostile_submissions import AIMS, AUTODIFF, ENDS, REACHES, RIGHT, all_in_one, relu
 
-from jaxnets.errors import UserError
-from jaxnets.exercises import child, sandbox
+from jaxnets.errors import RunFailedError, UserError
+from jaxnets.exercises import child, sandbox, without_autodiff
 from jaxnets.exercises.grade import Limits, Submission, run_submission
 from jaxnets.exercises.judge import cases_of, verdict
 from jaxnets.exercises.sandbox import Sandbox
@@ -161,3 +162,12 @@ def test_a_child_that_reads_nothing_is_heard_all_the_same(bubblewrap):
 def test_a_child_whose_time_is_over_is_none(bubblewrap):
     program = f"import time; print({child.STARTED.decode()!r}, end='', flush=True); time.sleep(600)"
     assert bubblewrap.run(program, b"", wait=0.5) is None
+
+
+@pytest.mark.slow
+def test_a_copy_of_jax_that_still_differentiates_is_refused(cache, monkeypatch):
+    """As that of a later JAX might, whose autodiff stood elsewhere."""
+    monkeypatch.setattr(without_autodiff, "_copy", shutil.copytree)
+    with pytest.raises(RunFailedError, match="without autodiff: it still differentiates"):
+        without_autodiff.packages_folder()
+    assert not [path for path in cache.rglob("*") if path.is_dir() and path.name == "jax"]

@@ -31,7 +31,8 @@ def drawn_settings(layer: str, rule: LayerRule) -> list[Setting]:
         def sizes(count: int, random=random, batch=batch) -> tuple[int, ...]:
             if batch is None:
                 return _integers(random, 2, LARGEST, 1) * count
-            return (*_integers(random, *batch, 1), *_integers(random, 1, LARGEST, count - 1))
+            low, high = batch
+            return (*_integers(random, low, high, 1), *_integers(random, 1, LARGEST, count - 1))
 
         like = rule.settings[number % len(rule.settings)]
         x, params, static = DRAW.get(layer, _resized)(like, sizes, random)

@@ -26,7 +26,7 @@ SPEAKS += [compute._answered, compute._count, compute._value, compute._number]
 SPEAKS += [command.listing, command.check_numbers, command.check_mine]
 CODE = {"jax", "jaxnets", "numpy", "exercise", "new", "NAME", "hint", "JAX", "d_params", "dx"}
 CODE |= {"Python", "None", "jnp", "where", "if", "while", "axis", "dim", "keepdim", "keepdims"}
-CODE |= {"True", "at", "dimension_numbers"}
+CODE |= {"True", "at", "float", "dimension_numbers"}
 
 
 def text_of(node: ast.AST | None) -> str:

@@ -2,6 +2,7 @@
 
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import ROOT
@@ -273,3 +274,11 @@ def dense_backward(cache, dz):
         row["wrong"] == ['d_params["bias"]']
         and row["reason"] == "expected the shape (3,), got (4,)"
     )
+
+
+def test_a_result_in_fewer_digits_is_not_said_to_be_in_the_wrong_places():
+    def relu_backward(cache, dy):
+        return jnp.where(cache > 0, dy, 0).astype("float32")
+
+    verdict = jaxnets.judge(relu_backward, hint=True)
+    assert verdict.hints[-1] == "dx: right, but rounded to fewer digits than float64 has"

@@ -70,6 +70,8 @@ def _looks(label: str, yours: np.ndarray, right: np.ndarray) -> str:
         return f"{label}: expected the shape {right.shape}, got {yours.shape}"
     if not np.isfinite(yours).all():
         return f"{label}: it holds numbers that are not finite"
+    if np.allclose(yours, right):
+        return f"{label}: right, but rounded to fewer digits than float64 has"
     where = np.abs(yours - right) > CLOSE * (np.abs(right).max(initial=0) or 1)
     steepest = np.abs(right).argmax()
     ratio = yours.flat[steepest] / (right.flat[steepest] or 1)

@@ -250,7 +250,8 @@ class Network(Copied, Described):
             pair, count = x if y is None else (x, y), given.get("validation_size", share)
             dataset = from_arrays(pair, count, validation=validation, test=False)
             given |= {"data": dataset, "validation_size": len(dataset.validation)}
-        if self._folder is None and not int(self.state.step):
+        reached = self._checkpoint
+        if self._folder is None and (reached is None or not int(reached.state.step)):
             self.__init__(**given)
             return
         known = self._folder.read(CONFIG).get("data_sha256") if self._folder else self.data.checksum

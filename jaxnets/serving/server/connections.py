@@ -197,6 +197,8 @@ class StoppableServer(Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stops listening, and takes over what the system accepted: it would reset that."""
         loop, accepted = asyncio.get_running_loop(), []
+        for known in list(self.server_state.connections):  # Those are told before it is closed.
+            known.shutdown()
         for listener in sockets or ():
             listener.setblocking(False)
             with contextlib.suppress(OSError):  # BlockingIOError: there is no further one.

@@ -54,6 +54,7 @@ def our_step(images: np.ndarray, labels: np.ndarray, gradients: str) -> Callable
     import jaxnets
     from jaxnets.data.batches import Batch
     from jaxnets.experiment import create_model, create_parallel, make_loss_and_grad
+    from jaxnets.kernels.accelerate import accelerate
     from jaxnets.training.optimizer import create_optimizer
     from jaxnets.training.parallel import Parallel
     from jaxnets.training.step import TrainState, make_train_step
@@ -63,7 +64,8 @@ def our_step(images: np.ndarray, labels: np.ndarray, gradients: str) -> Callable
     model = create_model(config, NUM_CLASSES)
     optimizer = create_optimizer("sgd", LEARNING_RATE, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
     compiled = parallel.compile(
-        make_train_step(make_loss_and_grad(config, model), optimizer), donate=True
+        make_train_step(make_loss_and_grad(config, accelerate(model, "cpu")), optimizer),
+        donate=True,
     )
     batch = jax.device_put(Batch(images, labels, np.ones(BATCH_SIZE, np.float32)))
     params = jax.jit(model.init)(jax.random.key(0), images[:1])["params"]

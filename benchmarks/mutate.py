@@ -41,7 +41,14 @@ import pytest
 from libcst import metadata  # pyright: ignore[reportMissingImports]
 from mutmut.mutation import mutators  # pyright: ignore[reportMissingImports]
 
-TARGETS = ("backprop/*.py", "losses.py", "*metrics.py", "training/step.py", "training/scan.py")
+TARGETS = (
+    "backprop/*.py",
+    "kernels/*.py",
+    "losses.py",
+    "*metrics.py",
+    "training/step.py",
+    "training/scan.py",
+)
 TARGETS += ("training/large_batch.py",)
 ORACLES = ("torch", "torchvision", "keras")
 _LAYERS = ("test_backprop_drawn", "test_backprop_layers", "test_gradcheck", "test_models")
@@ -51,9 +58,8 @@ TESTS = {  # By the first prefix that fits; what a checkout lacks is skipped.
     "backprop/probability": ("test_losses_metrics", *_LAYERS, *_TRAINING, "test_compare"),
     "backprop/losses": ("test_losses_metrics", *_LAYERS, *_TRAINING, "test_compare"),
     "backprop/batch_norm": ("test_batch_norm", *_LAYERS, *_TRAINING),
-    "backprop/conv_pool": ("test_conv_pool", *_LAYERS, *_TRAINING, "test_oracle"),
-    "backprop/winograd": ("test_winograd", *_LAYERS, *_TRAINING),
     "backprop/": (*_LAYERS, *_TRAINING),
+    "kernels/": ("test_kernels", "test_winograd", *_LAYERS, *_TRAINING, "test_oracle"),
     "training/": (*_TRAINING, "test_augment", "test_resume", "test_diagnosis", "test_lecture"),
     "": ("test_losses_metrics", "test_training", "test_parallel", "test_compare", "test_lecture"),
 }
@@ -75,8 +81,6 @@ FIRST = {  # Words of the names of the tests that are run before the others, whi
     "network": "network or hand or manual or pair",
     "fast": "derived or conv",
     "custom_vjp": "derived or conv",
-    "lit_columns": "lit or column",
-    "nonzero_columns": "nonzero or column",
     "check": "relative_error or check",
     "metrics": "metric or count or top5 or scikit",
     "regression_metrics": "metric or regression or scikit",

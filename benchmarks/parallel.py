@@ -79,7 +79,7 @@ class Way:
         self.step = self.parallel.compile(self.experiment.train_step(), donate=True)
         self.state = self.experiment.init_state()
         self.sides = jax.jit(
-            functools.partial(sides, self.model), compiler_options=compiler_options()
+            functools.partial(sides, self.model), compiler_options=compiler_options("cpu")
         )
         self.count_crossed = self.parallel.compile(self._crossed, replicated=2)
         self.single_steps: list[float] = []  # How far each is from the one device's.

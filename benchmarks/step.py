@@ -7,7 +7,7 @@
 
 Each way runs in processes of its own, in turn, so that a drift of the machine meets all alike.
 "plain" is jax.jit around optax and jax.grad of the same Flax network, nothing of ours set. "apart"
-is "auto" with each convolution apart from its pool (backprop/conv_pool.py).
+is "auto" with each convolution apart from its pool (kernels/conv_pool.py).
 """
 
 import argparse
@@ -27,9 +27,9 @@ def images_per_second(
     import jax
 
     import jaxnets
-    from jaxnets.backprop.rule import with_custom_vjp
     from jaxnets.data.batches import train_batches
     from jaxnets.experiment import Experiment
+    from jaxnets.kernels.accelerate import accelerate
     from jaxnets.losses import LOSSES
     from jaxnets.training.step import TrainState, autodiff_loss_and_grad, make_train_step
 
@@ -45,7 +45,9 @@ def images_per_second(
     else:
         ways = experiment.loss_and_grad
         if way == "apart":
-            ways = autodiff_loss_and_grad(with_custom_vjp(model).apply, LOSSES[config.loss])
+            ways = autodiff_loss_and_grad(
+                accelerate(model, "cpu", sharded=True).apply, LOSSES[config.loss]
+            )
         step = make_train_step(ways, optimizer)
         step = experiment.parallel.compile(step, donate=True)
 

@@ -22,8 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxnets.backprop import winograd
 from jaxnets.backprop.windows import Pads
+from jaxnets.kernels import winograd
 from jaxnets.machine.platform import compiler_options_for_step, set_up_jax
 
 LAYERS = (
@@ -87,7 +87,7 @@ def measure(batch: int, pixels: int, channels: int, features: int, size: int) ->
     shapes = [(batch, pixels, pixels, n) for n in (channels, features)]
     arrays = [jnp.asarray(rng.standard_normal(shape), jnp.float32) for shape in shapes]
     arrays.append(jnp.asarray(rng.standard_normal((size, size, channels, features)), jnp.float32))
-    options = compiler_options_for_step(convolutions=True)
+    options = compiler_options_for_step(True, "cpu")
     ways = functions(size, ((size // 2, size // 2),) * 2)
     line = f"{batch} x {pixels:2} x {pixels:2}, {channels:3} to {features:3}, {size}x{size}"
     for number, name in enumerate(PASSES):
@@ -109,7 +109,7 @@ def rounding(batch: int, pixels: int, channels: int, features: int, size: int) -
     """Prints a layer's line of roundings."""
     rng = np.random.default_rng(0)
     ways = functions(size, ((size // 2, size // 2),) * 2)
-    options = compiler_options_for_step(convolutions=True)
+    options = compiler_options_for_step(True, "cpu")
     compiled = {way: [jax.jit(f, compiler_options=options) for f in ways[way]] for way in ways}
     largest = [0.0] * len(PASSES)
     for image, kernel in itertools.product(IMAGES, KERNELS):

@@ -20,18 +20,20 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxnets.backprop.rule import FindRule, rule_of, with_custom_vjp
+from jaxnets.backprop.network import manual_loss_and_grad
 from jaxnets.config.fields import NO_VALIDATION, Config
 from jaxnets.config.options import CUSTOM
 from jaxnets.data.datasets import Dataset, Split
 from jaxnets.display import Described
 from jaxnets.errors import UserError, expect
+from jaxnets.kernels.accelerate import accelerate
 from jaxnets.losses import find_loss
 from jaxnets.machine.platform import compiler_options_for_init, set_up_jax
 from jaxnets.metrics import metric_of
 from jaxnets.models import MODELS
 from jaxnets.models.chain import Chain, has_layer, param_dtype_of, with_precision
 from jaxnets.training import loop, step
+from jaxnets.training.large_batch import accumulate_gradients
 from jaxnets.training.loop import Callbacks, Checkpoint, TrainLoader
 from jaxnets.training.optimizer import create_optimizer, create_schedule
 from jaxnets.training.parallel import Parallel
@@ -50,6 +52,7 @@ class Experiment(Described):
     config: Config
     data: Dataset
     model: Chain
+    trained: Chain  # The same as a step computes it: with kernels, or as it is.
     parallel: Parallel  # The devices, and how functions are placed on them: jit or pmap.
     loader: TrainLoader  # The training data in batches.
     schedule: optax.Schedule  # The rate at every step; the plateau's reductions come on top.
@@ -81,7 +84,8 @@ class Experiment(Described):
 
             until, dtype = augmented * loader.steps, param_dtype_of(config.precision)
             own = config.augment
-            augment = augmentation(names, data, size, smoothing, until, own, dtype)
+            platform = parallel.platform
+            augment = augmentation(names, data, size, smoothing, until, own, dtype, platform)
         model = create_model(config, data.num_classes)
         convolutions = has_layer(model, nn.Conv)
         parallel = Parallel(parallel.devices, parallel.kind, convolutions=convolutions)
@@ -90,8 +94,12 @@ class Experiment(Described):
 
             model = over_devices(model, parallel.axis_name)
         optimizer = optimizer_of(config, schedule, model)
-        gradient = make_loss_and_grad(config, as_trained(model, parallel))
-        return cls(config, data, model, parallel, loader, schedule, optimizer, augment, gradient)
+        trained = model
+        if config.kernels == "fast":
+            trained = accelerate(model, parallel.platform, sharded=parallel.sharded)
+        loss_and_grad = make_loss_and_grad(config, trained)
+        parts = loader, schedule, optimizer, augment, loss_and_grad
+        return cls(config, data, model, trained, parallel, *parts)
 
     def init_state(self) -> TrainState:
         """The first parameters, drawn or read, and the optimizer's state, on the devices.
@@ -109,7 +117,8 @@ class Experiment(Described):
             empty = True
         if empty:
             raise UserError(f"{self.config.model}: images of {self.data.image_shape} are too small")
-        state = jax.jit(init, compiler_options=compiler_options_for_init())(key)
+        options = compiler_options_for_init(self.parallel.platform)
+        state = jax.jit(init, compiler_options=options)(key)
         if self.config.init_from is not None:
             from jaxnets.models.weights import load_weights
 
@@ -230,41 +239,23 @@ class Experiment(Described):
         gradient_step = step.make_gradient_step(chosen, axis_name=axis_name, augment=self.augment)
         return self.parallel.compile(gradient_step)
 
-    def without_zeros(self) -> tuple[LossAndGrad, TrainLoader]:
-        """The same sums over a full batch without its black pixels (training/large_batch.py)."""
-        from jaxnets.backprop.nonzero_columns import find_rule_with_widths, first_dense
-        from jaxnets.training.large_batch import with_nonzero_pixels
-
-        layer, config, model = first_dense(self.model), self.config, self.model
-        loss_and_grad, split = with_nonzero_pixels(
-            lambda widths: make_loss_and_grad(config, model, find_rule_with_widths(layer, widths)),
-            self.loader.split,
-            str(layer.name),
-        )
-        return loss_and_grad, dataclasses.replace(self.loader, split=split)
-
     def _compile_epoch(self, callbacks: Callbacks) -> loop.RunEpoch:
         """An epoch, compiled in the way that is fastest for this network."""
         loss_and_grad, loader, parallel = self.loss_and_grad, self.loader, self.parallel
         if self.config.gradients == "both":
             from jaxnets.oracle import with_check
 
-            models = self.model, as_trained(self.model, parallel)
+            models = self.model, self.trained
             callbacks = with_check(self.config, *models, self.gradient_step, callbacks)
-        images, one_device = loader.split.images, len(parallel.devices) == 1
+        images = loader.split.images
         use_scan = (
             callbacks.before_step is None
             and prefers_scan(self.model, parallel)
             and (isinstance(images, np.ndarray) or images.nbytes <= MAX_SCAN_BYTES)
         )
-        if not has_layer(self.model, nn.Conv):
-            from jaxnets.training.large_batch import accumulate_gradients
-
-            full = use_scan and loader.steps_per_pass == 1 and not self.config.augmentations
-            if full and one_device:
-                loss_and_grad, loader = self.without_zeros()
-            elif one_device or parallel.kind == "pmap":  # Else the batch is spread over devices.
-                loss_and_grad = accumulate_gradients(loss_and_grad)
+        dense = not has_layer(self.model, nn.Conv)
+        if self.config.kernels == "fast" and dense and not parallel.sharded:
+            loss_and_grad = accumulate_gradients(loss_and_grad)
         compile_epoch = loop.stepped_epoch
         if use_scan:
             from jaxnets.training.scan import scanned_epoch as compile_epoch
@@ -311,23 +302,11 @@ def optimizer_of(
     return rule
 
 
-def as_trained(model: Chain, parallel: Parallel) -> Chain:
-    """The network as a training step computes it: joined with its pools, if XLA splits no batch."""
-    if (parallel.kind == "jit" and len(parallel.devices) > 1) or not has_layer(model, nn.Conv):
-        return model
-    from jaxnets.backprop.conv_pool import join_pools
-
-    return join_pools(model)
-
-
-def make_loss_and_grad(config: Config, model: Chain, find_rule: FindRule = rule_of) -> LossAndGrad:
+def make_loss_and_grad(config: Config, model: Chain) -> LossAndGrad:
     """The loss_and_grad that the config asks for; "both" trains by the one by hand."""
     if config.gradients == "auto":
-        derived = with_custom_vjp(model, find_rule)
-        return step.autodiff_loss_and_grad(derived.apply, find_loss(config.loss))
-    from jaxnets.backprop.network import manual_loss_and_grad
-
-    return manual_loss_and_grad(model, config.loss, find_rule)
+        return step.autodiff_loss_and_grad(model.apply, find_loss(config.loss))
+    return manual_loss_and_grad(model, config.loss)
 
 
 def init_state(

@@ -19,9 +19,9 @@ import numpy as np
 from jax import lax
 
 from jaxnets.backprop.check import largest, relative_error
-from jaxnets.backprop.conv_pool import ConvPool, conv_outputs
 from jaxnets.backprop.network import manual_loss_and_grad
-from jaxnets.backprop.rule import LayerRule, rule_of
+from jaxnets.backprop.rule import LayerRule
+from jaxnets.backprop.rules import rule_of
 from jaxnets.data.batches import Batch
 from jaxnets.errors import RunFailedError
 from jaxnets.losses import LOSSES
@@ -45,7 +45,7 @@ def both_loss_and_grads(model: Chain, trained: Chain, loss: str, precision: str)
 
     Args:
       model: A chain of layers.
-      trained: The same as the pass by hand takes it, joined (`conv_pool.join_pools`) or not.
+      trained: The same as the pass by hand takes it: with kernels, or as it is.
       loss: One of losses.LOSSES.
       precision: The one in which stock JAX computes; one with more digits than the model's shows
         the rounding of the gradients by hand.
@@ -62,8 +62,8 @@ def both_loss_and_grads(model: Chain, trained: Chain, loss: str, precision: str)
 
             def forward(*inputs: Any, **static: Any):
                 out, cache = rule.forward(*inputs, **static)
-                if isinstance(layer, ConvPool):  # The plain layer is its convolution.
-                    outputs.append(_rounded(conv_outputs(*inputs, **static)))
+                if rule.first_output:
+                    outputs.append(_rounded(rule.first_output(*inputs, **static)))
                     return out, cache
                 outputs.append(_rounded(out))
                 return outputs[-1], cache
@@ -87,14 +87,14 @@ def _rounded(x: jax.Array) -> jax.Array:
 def _at_outputs(model: Chain, trained: Chain, outputs: list[jax.Array]) -> Chain:
     """The network whose functions without parameters, and whose loss, see these layers' outputs.
 
-    Of joined layers it sees the convolution's and the pool's, not the ReLU's between them.
+    Of the layers that one kernel computes it sees the first's and the last's, not those between.
     """
     remaining, layers, at, before = iter(outputs), [], _unchanged, None
     for layer, twin in zip(model.layers, trained.layers, strict=True):
         layers.append(layer if isinstance(layer, nn.Module) else _after(at, layer))
         at = _moved_to(next(remaining)) if rule_of(layer) else _unchanged
-        at = _unchanged if isinstance(before, ConvPool) else at
-        before = twin
+        at = _unchanged if before and before.first_output else at
+        before = rule_of(twin)
     return Chain([*layers, at])
 
 

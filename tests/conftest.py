@@ -285,6 +285,17 @@ def keras(tmp_path_factory):
 
 
 @pytest.fixture
+def break_rule(monkeypatch):
+    """Changes fields of the rule of a layer's class, or of a function."""
+    from jaxnets.backprop.rules import KINDS
+
+    def change(kind, **changes) -> None:
+        monkeypatch.setitem(KINDS, kind, KINDS[kind]._replace(**changes))
+
+    return change
+
+
+@pytest.fixture
 def quick_steps(monkeypatch):
     """Compiles steps with little of LLVM's work: the same programs, not made fast.
 
@@ -295,7 +306,7 @@ def quick_steps(monkeypatch):
     from jaxnets.training import parallel
 
     options = quick_options()
-    monkeypatch.setattr(parallel, "compiler_options_for_step", lambda convolutions: options)
+    monkeypatch.setattr(parallel, "compiler_options_for_step", lambda *_: options)
 
 
 @pytest.fixture

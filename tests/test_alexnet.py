@@ -93,7 +93,7 @@ QUICK_KEY = jax.random.key(0, impl="rbg")
     ],
 )
 def test_weights_begin_as_he_et_al_say_or_as_in_the_papers_section_5(name, sizes):
-    init = jax.jit(MODELS[name](**sizes).init, compiler_options=compiler_options_for_init())
+    init = jax.jit(MODELS[name](**sizes).init, compiler_options=compiler_options_for_init("cpu"))
     params = init(QUICK_KEY, jnp.zeros((1, 32, 32, 3)))["params"]
     ones = {"conv2", "conv4", "conv5", "dense6", "dense7"}
     assert set(params) == ones | {"conv1", "conv3", "logits"}

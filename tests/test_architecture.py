@@ -32,12 +32,13 @@ ROOMS = {
     "machine": "__version__ display errors system",
     "backprop": "models losses metrics data.batches",
     "training": "data display errors losses machine metrics",
+    "kernels": "backprop models",
     "oracle": "backprop data.batches errors losses models training",
-    "experiment": "backprop config data display errors history losses machine metrics models "
-    "oracle training",
+    "experiment": "backprop config data display errors history kernels losses machine metrics "
+    "models oracle training",
     "runs": "config data display errors experiment machine metrics models system training",
-    "gradcheck": "backprop config data display errors experiment losses machine models oracle "
-    "system training",
+    "gradcheck": "backprop config data display errors experiment kernels losses machine models "
+    "oracle system training",
     "exercises": "backprop display errors gradcheck losses machine models system",
     "lecture": "config data display errors experiment figure losses machine metrics models "
     "regression_metrics runs system training",
@@ -46,8 +47,8 @@ ROOMS = {
     "classifier": "config data errors network",
     "network": "callbacks config copies data display errors experiment history machine metrics "
     "report runs serving training",
-    "report": "backprop config data display errors experiment gradcheck losses machine models "
-    "oracle runs serving system training",
+    "report": "backprop config data display errors experiment gradcheck kernels losses machine "
+    "models oracle runs serving system training",
     "serving": "__version__ abtest config data display errors experiment machine models runs "
     "system training",
     "tracking": "config display errors experiment metrics runs serving",

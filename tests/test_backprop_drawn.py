@@ -1,4 +1,4 @@
-"""Every hand-derived pair against autodiff in settings that Hypothesis draws.
+"""Every pair and kernel against autodiff in settings that Hypothesis draws.
 
 They stand beside the settings that each pair declares: shapes and arguments may go wrong in more
 ways than a list holds. The draws are the same in every run.
@@ -7,19 +7,20 @@ ways than a list holds. The draws are the same in every run.
 from typing import Any
 
 import hypothesis.strategies as st
-import jax
 import pytest
 from conftest import quick_jit
 from hypothesis import assume, given, settings
 
-from jaxnets.backprop.conv_pool import WINDOW
-from jaxnets.backprop.dense import WIDE
 from jaxnets.backprop.probability_losses import LOG_OFFSET
-from jaxnets.backprop.rule import Setting, all_rules
+from jaxnets.backprop.rule import Setting
+from jaxnets.backprop.rules import RULES
 from jaxnets.gradcheck.compare import disagreement, precision
 from jaxnets.gradcheck.layers import TOLERANCES, problem_of
+from jaxnets.kernels.accelerate import KERNELS
+from jaxnets.kernels.conv_pool import WINDOW
+from jaxnets.kernels.dense import WIDE
 
-LAYERS = all_rules()
+LAYERS = RULES | {kernel.name: kernel.rule for kernel in KERNELS}
 SMALL, BATCH = st.integers(1, 4), st.sampled_from([1, 2, 3, 7, 8, 9, 16, 33])
 WIDTH = st.one_of(st.integers(1, 9), st.integers(10, 40))
 
@@ -116,15 +117,6 @@ def dense_layers(draw, *, ones=False):
 
 
 @st.composite
-def dark_columns(draw):
-    inputs, outputs = draw(st.integers(2, 20)), draw(WIDTH)
-    cuts = draw(st.sets(st.integers(1, inputs - 1), max_size=4))
-    params = {"kernel": (inputs, outputs), "bias": (outputs,)}
-    static = {"widths": (*sorted(cuts), inputs)}
-    return Setting((draw(BATCH), inputs), params, numbers="dark", static=static)
-
-
-@st.composite
 def dropouts(draw):
     rate = draw(st.one_of(st.floats(0, 1), st.sampled_from([0.0, 0.05, 0.6, 0.9, 0.95, 0.99, 1.0])))
     return Setting(images(draw, 4), static={"rate": rate})
@@ -159,14 +151,12 @@ SHARES = {"labels": ("one_hot",), "numbers": ("shares",)}
 DRAWN = {
     "dense": dense_layers(),
     "dense_with_ones": dense_layers(ones=True),
-    "nonzero_columns": dark_columns(),
     "flatten": arrays(),
     "sigmoid": arrays(),
     "relu": arrays(),
     "softmax": rows() | arrays(("normal",)),
     "conv": convolutions(),
     "max_pool": max_pools(),
-    "conv_pool": joined_pools(),
     "adaptive_average_pool": averages(),
     "local_response_norm": response_norms(),
     "dropout": dropouts(),
@@ -179,6 +169,11 @@ DRAWN = {
     "half_squared_error": rows(**SHARES),
     "mse": rows(LABELS, ("normal", "equal")),
     "half_mse": rows(LABELS, ("normal", "equal")),
+    "conv_pool": joined_pools(),
+    "fast_conv": convolutions(),
+    "wide_dense": dense_layers(),
+    "overlapping_max_pool": max_pools(),
+    "relu_behind_norm": arrays(),
 }
 
 
@@ -199,10 +194,3 @@ def test_a_pair_agrees_in_drawn_settings(name, examples):
         assert error.value <= TOLERANCES["float64"], error
 
     search()
-
-
-@pytest.mark.slow
-def test_a_convolution_agrees_as_on_an_accelerator(monkeypatch):
-    """There small windows take XLA's path too."""
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    test_a_pair_agrees_in_drawn_settings("conv", 20)

@@ -17,28 +17,19 @@ from jaxtyping import TypeCheckError
 
 from jaxnets.backprop import activations, convolution, dense, dropout, losses, pooling, relu
 from jaxnets.backprop.network import pair_of
-from jaxnets.backprop.nonzero_columns import with_nonzero_columns
-from jaxnets.backprop.rule import (
-    RULES,
-    LayerRule,
-    Setting,
-    all_rules,
-    by_rule,
-    key_of,
-    rule_of,
-    with_custom_vjp,
-)
+from jaxnets.backprop.rule import LayerRule, Setting
+from jaxnets.backprop.rules import KINDS, RULES, rule_of
 from jaxnets.data.batches import Batch
 from jaxnets.experiment import Experiment
 from jaxnets.gradcheck.compare import DIFFERENCES, compiled, disagreement, judge, precision
 from jaxnets.gradcheck.layers import TOLERANCES, problem_of, with_backward
+from jaxnets.kernels.accelerate import accelerate
+from jaxnets.kernels.by_rule import by_rule
 from jaxnets.losses import LOSSES
 from jaxnets.models import MODELS
 from jaxnets.models.chain import Chain
 from jaxnets.models.layers import MaxPool, flatten
 from jaxnets.models.mlp import DenseWithOnes
-
-LAYERS = all_rules()
 
 
 def assert_agrees(rule: LayerRule, setting: Setting, dtype: str = "float64"):
@@ -50,10 +41,10 @@ def assert_agrees(rule: LayerRule, setting: Setting, dtype: str = "float64"):
     assert error.value <= TOLERANCES[dtype], error
 
 
-@pytest.mark.parametrize("name", [slow(n) if n == "conv_pool" else n for n in LAYERS])
+@pytest.mark.parametrize("name", RULES)
 def test_every_pair_agrees_with_both_oracles(name):
     """In all settings with autodiff, in the first four with central differences too."""
-    rule = LAYERS[name]
+    rule = RULES[name]
     for setting in rule.settings[4:]:
         assert_agrees(rule, setting)
     problems = [problem_of(rule, setting) for setting in rule.settings[:4]]
@@ -67,11 +58,11 @@ def test_every_pair_agrees_with_both_oracles(name):
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", RULES)
 def test_every_pair_keeps_shapes_and_dtypes(name, dtype):
     with precision(dtype):
-        for setting in LAYERS[name].settings:
-            passes = problem_of(LAYERS[name], setting).at(dtype)
+        for setting in RULES[name].settings:
+            passes = problem_of(RULES[name], setting).at(dtype)
             found = jax.eval_shape(passes.manual, passes.inputs, passes.constants)
             assert jax.tree.leaves(found["output"])[0].dtype == dtype
             chex.assert_trees_all_equal_shapes_and_dtypes(found["gradient"], passes.inputs)
@@ -80,12 +71,14 @@ def test_every_pair_keeps_shapes_and_dtypes(name, dtype):
 def test_every_layer_of_every_network_and_every_loss_has_a_rule_that_a_network_reaches():
     layers = [layer for model in MODELS.values() for layer in model().layers]
     assert all(map(pair_of, layers))
-    reached = set(map(key_of, [*layers, *LOSSES.values()]))
+    reached = [rule_of(layer) for layer in [*layers, *LOSSES.values()]]
     # The other activations are for --activation; no network has the slides' steps.
-    others = {"jax.sigmoid", "jax.softmax", *(name for name in RULES if " " in name)}
-    others.add("jaxnets.ConvPool")  # What join_pools makes of three layers.
-    assert set(RULES) == reached - {"jaxnets.Enlarge", "jaxnets.Normalize"} | others
+    others = {"sigmoid", "softmax", "cross_entropy", "softmax_then_cross_entropy"}
+    others |= {"half_squared_error", "squared_error"}
+    assert {name for name, rule in RULES.items() if rule not in reached} <= others
+    assert {id(rule) for rule in KINDS.values()} >= {id(rule) for rule in reached if rule}
     assert rule_of(type("MaxPool", (), {"__module__": "mine"})()) is None
+    assert rule_of(type("Mine", (nn.Dense,), {})(3)) is None
     with pytest.raises(ValueError, match="expected a layer with a hand-derived pair, got"):
         pair_of(nn.gelu)
 
@@ -95,7 +88,7 @@ def test_every_layer_of_every_network_and_every_loss_has_a_rule_that_a_network_r
 
 @pytest.mark.parametrize("name", ["dense", "conv", "max_pool"])
 def test_autodiff_through_a_rule_takes_its_backward_pass(name):
-    rule = LAYERS[name]
+    rule = RULES[name]
 
     def forward(*inputs, **static):
         return jax.vjp(functools.partial(by_rule, rule, static), *inputs)
@@ -105,18 +98,6 @@ def test_autodiff_through_a_rule_takes_its_backward_pass(name):
 
     for setting in rule.settings[::2]:
         assert_agrees(with_backward(rule._replace(forward=forward), backward), setting, "float32")
-
-
-@pytest.mark.parametrize("lit", [0, 2, 3, 5])
-@pytest.mark.parametrize("name", ["dense", "dense_with_ones"])
-def test_columns_of_zeros_are_left_out_without_a_trace(name, lit):
-    rule = with_nonzero_columns(LAYERS[name], (2, 4, 5))
-    x = jnp.asarray(np.random.default_rng(0).standard_normal((4, 5)), jnp.float32)
-    x = x.at[:, lit:].set(0)
-    params = {"kernel": jnp.ones((5 + (name == "dense_with_ones"), 3))}
-    (z, cache), (plain_z, plain_cache) = (pair.forward(params, x) for pair in (rule, LAYERS[name]))
-    ours, theirs = (z, rule.backward(cache, z)), (plain_z, LAYERS[name].backward(plain_cache, z))
-    chex.assert_trees_all_close(ours, theirs, rtol=1e-6)
 
 
 GROUPED = nn.Conv(4, (3, 3), padding=1, feature_group_count=2, name="conv")
@@ -137,7 +118,7 @@ def test_a_network_with_derived_rules_never_reaches_xlas_slow_gradient(model, sh
     def gradient(model):
         return jax.grad(lambda params: (model.apply({"params": params}, images) ** 2).sum())
 
-    derived, stock = gradient(with_custom_vjp(model)), gradient(model)
+    derived, stock = gradient(accelerate(model, "cpu")), gradient(model)
     ours, theirs = (str(jax.make_jaxpr(function)(params)) for function in (derived, stock))
     assert "select_and" in theirs and "select_and" not in ours and "reduce_window" not in ours
     assert disagreement(quick_jit(derived)(params), quick_jit(stock)(params)).value < 1e-5
@@ -152,9 +133,13 @@ def test_a_network_with_derived_rules_never_reaches_xlas_slow_gradient(model, sh
     ],
     ids=["conv", "dense", "ones"],
 )
-def test_autodiff_with_derived_rules_adds_a_biass_gradient_up_in_more_than_16_bits(layer, shape):
+@pytest.mark.parametrize("platform", ["cpu", slow("gpu")])
+def test_autodiff_with_kernels_adds_a_biass_gradient_up_in_more_than_16_bits(
+    layer, shape, platform
+):
     """Against NumPy in float64; stock JAX stays at 256 or 8,192 of these 25,088 ones."""
-    model, x = with_custom_vjp(Chain([layer.clone(dtype=jnp.bfloat16)])), random_images(*shape)
+    model = accelerate(Chain([layer.clone(dtype=jnp.bfloat16)]), platform)
+    x = random_images(*shape)
     params = random_params(model, shape[1:])
 
     def output(params) -> jax.Array:
@@ -174,7 +159,7 @@ def test_autodiff_with_derived_rules_adds_a_biass_gradient_up_in_more_than_16_bi
 
 @pytest.mark.parametrize("name", ["dense", "dense_with_ones", "conv"])
 def test_the_first_layer_computes_no_input_gradient(name):
-    rule, setting = LAYERS[name], LAYERS[name].settings[0]
+    rule, setting = RULES[name], RULES[name].settings[0]
     params = {name: jnp.ones(shape) for name, shape in setting.params.items()}
     z, cache = rule.forward(params, jnp.ones(setting.x), **setting.static)
     d_params, dx = rule.backward(cache, z, **setting.static, input_gradient=False)
@@ -215,15 +200,15 @@ def test_wrong_arguments_are_errors():
 def test_the_static_arguments_are_those_of_the_flax_layer():
     conv = nn.Conv(8, (5, 5), strides=2, padding=(1, (0, 2)), feature_group_count=2)
     wanted = {"strides": (2, 2), "padding": [(1, 1), (0, 2)], "groups": 2}
-    assert LAYERS["conv"].static(conv) == wanted
+    assert RULES["conv"].static(conv) == wanted
     wanted = {"strides": (1, 1), "padding": "SAME", "groups": 1}
-    assert LAYERS["conv"].static(nn.Conv(8, (5, 5))) == wanted
+    assert RULES["conv"].static(nn.Conv(8, (5, 5))) == wanted
     for dilated in (nn.Conv(8, 3, kernel_dilation=2), nn.Conv(8, 3, input_dilation=(1, 2))):
-        for read in (LAYERS["conv"].static, lambda layer: with_custom_vjp(Chain([layer]))):
-            with pytest.raises(ValueError, match="expected a convolution without dilation"):
-                read(dilated)
+        with pytest.raises(ValueError, match="expected a convolution without dilation"):
+            RULES["conv"].static(dilated)
+        assert accelerate(Chain([dilated]), "cpu").layers == [dilated]  # Stock autodiff.
     wanted = {"window": (3, 3), "strides": (2, 2), "padding": "VALID"}
-    assert LAYERS["max_pool"].static(MaxPool(3, 2)) == wanted
+    assert RULES["max_pool"].static(MaxPool(3, 2)) == wanted
 
 
 # Shapes in the signatures
@@ -241,20 +226,6 @@ def test_a_wrong_shape_is_caught_where_it_enters():
         MaxPool(2)(x)
     with pytest.raises(TypeCheckError, match="'x'"):
         relu.relu_forward(jnp.ones(3, int))
-
-
-def test_a_network_loads_only_the_files_of_its_layers(run_python):
-    code = (
-        "import sys; from jaxnets.models import MODELS; "
-        "from jaxnets.backprop import network, rule; cnn = MODELS['cnn'](); "
-        "rule.with_custom_vjp(cnn); network.manual_loss_and_grad(cnn, 'cross_entropy'); "
-        "print(*(n.removeprefix('jaxnets.') for n in sys.modules))"
-    )
-    loaded = run_python("-c", code).out.split()
-    layers = {"convolution", "windows", "relu", "pooling", "dense", "dropout", "losses"}
-    wanted = {f"backprop.{name}" for name in (*layers, "network", "rule")}
-    wanted |= {"models.chain", "models.cnn", "models.layers"}
-    assert {name for name in loaded if name.startswith(("backprop.", "models."))} == wanted
 
 
 def test_a_step_by_hand_is_compiled_once(tiny, tiny_preset):

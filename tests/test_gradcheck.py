@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from conftest import slow
 
-from jaxnets.backprop import relu
-from jaxnets.backprop.rule import all_rules
+from jaxnets.backprop.rules import RULES
 from jaxnets.config.recipes import PRESETS
 from jaxnets.gradcheck import compare
 from jaxnets.gradcheck import networks as network_checks
@@ -20,9 +19,10 @@ from jaxnets.gradcheck import run as command
 from jaxnets.gradcheck.compare import DIFFERENCES, Error, Passes, Problem, Row, check
 from jaxnets.gradcheck.layers import TOLERANCES
 from jaxnets.gradcheck.networks import sides_of
+from jaxnets.kernels.accelerate import KERNELS
 from jaxnets.models.layers import MaxPool
 
-LAYERS, NETWORKS = all_rules(), network_checks.networks()
+NETWORKS = network_checks.networks()
 relu_sides, max_pool_winners = cast(Any, (sides_of(nn.relu), sides_of(MaxPool(2, 2))))
 
 
@@ -59,9 +59,8 @@ def test_alexnet_agrees_with_autodiff(name, dtype, tolerance):
 
 
 @pytest.mark.slow
-def test_a_wrong_pair_in_a_network_is_reported(monkeypatch, run_command):
-    wrong = relu.RELU._replace(backward=lambda cache, dy: jnp.maximum(dy, 0))
-    monkeypatch.setattr(relu, "RELU", wrong)
+def test_a_wrong_pair_in_a_network_is_reported(break_rule, run_command):
+    break_rule(nn.relu, backward=lambda cache, dy: jnp.maximum(dy, 0))
     outcome = run_command("gradcheck", "--model=mlp_functional", "--json")
     assert outcome.status == 1
     (row,) = json.loads(outcome.out)["rows"]
@@ -164,6 +163,8 @@ def test_what_is_checked(monkeypatch, run_command):
     checked = []
     monkeypatch.setattr(command, "check_layer", lambda name, _: checked.append(name) or row)
     monkeypatch.setattr(command, "check_network", lambda name, _: checked.append(name) or row)
+    monkeypatch.setattr(command, "check_kernel", lambda kernel: checked.append(kernel.name) or row)
+    monkeypatch.setattr(command, "check_network_with_kernels", lambda *_: row)
 
     def names(*flags):
         checked.clear()
@@ -174,10 +175,11 @@ def test_what_is_checked(monkeypatch, run_command):
     for name, size in ("alexnet", 64), ("alexnet 224", 224):
         assert NETWORKS[name].config.input_size == size
     assert NETWORKS["alexnet 224"].image == (224, 224, 3)
-    assert names("--model=all") == {*LAYERS, *NETWORKS}
+    kernels = {kernel.name for kernel in KERNELS}
+    assert names("--model=all") == {*RULES, *kernels, *NETWORKS}
     slow = {name for name in NETWORKS if name.startswith("alexnet")}
     slow -= {"alexnet", "alexnet_small"}
-    assert names() == {*LAYERS, *NETWORKS} - slow
+    assert names() == {*RULES, *kernels, *NETWORKS} - slow
     assert names("--model=cnn") == {"cnn"}
     assert names("--model=alexnet") == {"alexnet", "alexnet 224"}
     assert names("--model=alexnet_small") == {"alexnet_small"}

@@ -10,7 +10,7 @@ import pytest
 from conftest import quick_jit
 from scipy.special import softmax
 
-from jaxnets.backprop.rule import rule_of
+from jaxnets.backprop.rules import rule_of
 from jaxnets.data.batches import eval_batches
 from jaxnets.experiment import Experiment
 from jaxnets.losses import LOSSES

@@ -5,25 +5,24 @@ import inspect
 import pytest
 from conftest import slow
 
-from jaxnets.backprop.rule import all_rules
+from jaxnets.backprop.rules import RULES
 from jaxnets.gradcheck.compare import DIFFERENCES, compiled, judge
 from jaxnets.gradcheck.layers import TOLERANCES, problem_of
 from jaxnets.gradcheck.mutants import MUTANTS
 
 # They are wrong where the layer has no derivative, and so nowhere a difference could be taken.
 WRONG_AT_TIES_ONLY = {"relu_passes_at_zero", "max_pool_counts_ties", "max_pool_tie_to_last"}
-LAYERS = all_rules()
 
 
 def layer_of(rule):
     """The name of the layer that a rule is right or wrong about."""
-    return next(name for name, layer in LAYERS.items() if layer.plain is rule.plain)
+    return next(name for name, layer in RULES.items() if layer.plain is rule.plain)
 
 
 def test_there_are_mutants_of_most_layers():
-    unbroken = set(LAYERS) - {layer_of(mutant) for mutant in MUTANTS.values()}
+    unbroken = set(RULES) - {layer_of(mutant) for mutant in MUTANTS.values()}
     others = {"adaptive_average_pool", "softmax_then_cross_entropy", "mse", "half_mse"}
-    assert unbroken == others | {"conv_pool", "nonzero_columns"}  # For speed alone.
+    assert unbroken == others
 
 
 SLOW = ("max_pool_counts_ties", "max_pool_tie_to_last", "conv_forgets_groups")
@@ -50,7 +49,7 @@ def test_a_mutant_has_the_signature_of_what_it_replaces(name):
     backward = MUTANTS[name].backward
     ours, theirs = (
         inspect.getfullargspec(inspect.unwrap(function))
-        for function in (backward, LAYERS[layer_of(MUTANTS[name])].backward)
+        for function in (backward, RULES[layer_of(MUTANTS[name])].backward)
     )
     assert ours.args == theirs.args
     wanted = [argument for argument in theirs.kwonlyargs if argument != "input_gradient"]

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from conftest import quick_jit, random_params, slow, train_on
 
-from jaxnets.backprop import dense, relu
+from jaxnets.backprop import dense
 from jaxnets.backprop.check import relative_error
-from jaxnets.backprop.conv_pool import join_pools
 from jaxnets.config.fields import preset
 from jaxnets.data.batches import Batch
 from jaxnets.errors import RunFailedError
 from jaxnets.experiment import Experiment, create_model
+from jaxnets.kernels.accelerate import accelerate
+from jaxnets.kernels.paired import paired_relu
 from jaxnets.losses import LOSSES
 from jaxnets.models.chain import Chain, with_precision
 from jaxnets.models.layers import MaxPool, flatten
@@ -96,7 +97,7 @@ def network(precision):
     return with_precision(Chain(layers), precision)
 
 
-def moved_units(monkeypatch, inputs, precision, units):
+def moved_units(break_rule, inputs, precision, units):
     """The parameters of 16 hidden units that rounding by hand, of so many units, moves over 0.
 
     The first is 1. All others are below 0 by half of what rounding adds.
@@ -107,7 +108,7 @@ def moved_units(monkeypatch, inputs, precision, units):
         z, cache = dense.dense_forward(params, x)
         return z + (rounding if z.shape[1] == 16 else 0), cache
 
-    monkeypatch.setattr(dense, "DENSE", dense.DENSE._replace(forward=rounding_forward))
+    break_rule(nn.Dense, forward=rounding_forward)
     bias = np.where(np.arange(16) == 0, 1, -rounding / 2).astype(np.float32)
     return {"kernel": np.zeros((inputs, 16), np.float32), "bias": bias}
 
@@ -117,12 +118,12 @@ def moved_units(monkeypatch, inputs, precision, units):
     [("float32", 740, True), ("float32", 2000, False), ("bfloat16", 4, True)],
 )
 def test_the_oracle_takes_the_side_of_a_kink_to_which_rounding_moved_a_unit(
-    monkeypatch, precision, units, agree
+    break_rule, precision, units, agree
 ):
     model = with_precision(
         Chain([nn.Dense(16, name="hidden"), nn.relu, nn.Dense(3, name="logits")]), precision
     )
-    params, hidden = random_params(model, (4,)), moved_units(monkeypatch, 4, precision, units)
+    params, hidden = random_params(model, (4,)), moved_units(break_rule, 4, precision, units)
     batch = Batch(np.ones((2, 4), np.float32), np.array([0, 1]), np.ones(2, np.float32))
     both = quick_jit(both_loss_and_grads(model, model, "cross_entropy", "float32"))
     manual, automatic = both({**params, "hidden": hidden}, batch, jax.random.key(0))[1]
@@ -138,7 +139,7 @@ def test_gradients_of_alexnet_agree_though_winograds_tiles_move_units_over_their
     images = rng.uniform(size=(128, 28, 28, 1)).astype(np.float32)
     batch = Batch(images, rng.integers(0, 10, 128), np.ones(128, np.float32))
     params = model.init(jax.random.key(0), images)["params"]
-    both = jax.jit(both_loss_and_grads(model, join_pools(model), config.loss, "float32"))
+    both = jax.jit(both_loss_and_grads(model, accelerate(model, "cpu"), config.loss, "float32"))
     manual, automatic = both(params, batch, jax.random.key(0))[1]
     assert relative_error(manual, automatic)[0] < GRADIENT_TOLERANCE["float32"] / 2
 
@@ -184,25 +185,25 @@ def wrong_dense_forward(params, x):
 
 
 @pytest.mark.parametrize(
-    ("module", "rule", "changes"),
+    ("kind", "changes"),
     [
-        (relu, "RELU", {"backward": wrong_relu}),
-        (dense, "DENSE", {"backward": wrong_dense_backward}),
-        (dense, "DENSE", {"forward": wrong_dense_forward}),
+        (nn.relu, {"backward": wrong_relu}),
+        (nn.Dense, {"backward": wrong_dense_backward}),
+        (nn.Dense, {"forward": wrong_dense_forward}),
     ],
 )
 @pytest.mark.parametrize("precision", ["bfloat16", "float32"])
 @pytest.mark.slow
-def test_a_wrong_pass_is_found(monkeypatch, tiny, precision, module, rule, changes):
+def test_a_wrong_pass_is_found(break_rule, tiny, precision, kind, changes):
     """The oracle does not follow a forward pass that is wrong by more than rounding either."""
-    monkeypatch.setattr(module, rule, getattr(module, rule)._replace(**changes))
+    break_rule(kind, **changes)
     manual, automatic = both_gradients(tiny, precision)
     assert relative_error(manual, automatic)[0] > 4 * GRADIENT_TOLERANCE["bfloat16"]
 
 
 @pytest.mark.usefixtures("quick_steps")
-def test_a_run_ends_where_gradients_in_16_bits_disagree(monkeypatch, tiny, tiny_preset):
-    monkeypatch.setattr(relu, "RELU", relu.RELU._replace(backward=wrong_relu))
+def test_a_run_ends_where_gradients_in_16_bits_disagree(break_rule, tiny, tiny_preset):
+    break_rule(paired_relu, backward=wrong_relu)
     config = tiny_preset("mlp_functional", gradients="both", precision="mixed", check_every=1)
     with pytest.raises(RunFailedError, match="gradients disagree at step 0: relative error [0-9]"):
         train_on(tiny, config)
@@ -211,13 +212,13 @@ def test_a_run_ends_where_gradients_in_16_bits_disagree(monkeypatch, tiny, tiny_
 @pytest.mark.usefixtures("quick_steps")
 @pytest.mark.parametrize(("factor", "agree"), [(1 + 2e-5, True), (1 + 2e-4, False)])
 def test_a_run_in_float32_ends_at_an_error_of_a_ten_thousandth(
-    monkeypatch, tiny, tiny_preset, factor, agree
+    break_rule, tiny, tiny_preset, factor, agree
 ):
     def backward(cache, dz, **static):
         d_params, dx = dense.dense_backward(cache, dz, **static)
         return {**d_params, "kernel": factor * d_params["kernel"]}, dx
 
-    monkeypatch.setattr(dense, "DENSE", dense.DENSE._replace(backward=backward))
+    break_rule(nn.Dense, backward=backward)
     config = tiny_preset("mlp_functional", gradients="both", check_every=1)
     found = pytest.raises(RunFailedError, match="gradients disagree at step 0: relative error 2.0")
     with contextlib.nullcontext() if agree else found:
@@ -227,19 +228,19 @@ def test_a_run_in_float32_ends_at_an_error_of_a_ten_thousandth(
 @pytest.mark.usefixtures("quick_steps")
 @pytest.mark.parametrize(("factor", "agree"), [(1, True), (1 + 2e-4, False)])
 def test_a_run_ends_at_a_wrong_gradient_and_not_at_units_that_rounding_moved(
-    monkeypatch, tiny, tiny_preset, factor, agree
+    break_rule, tiny, tiny_preset, factor, agree
 ):
     config = tiny_preset(
         "mlp_functional", activation="relu", hidden=(16,), gradients="both", check_every=1, epochs=1
     )
     experiment = Experiment.create(config, tiny)
-    hidden = moved_units(monkeypatch, int(np.prod(tiny.image_shape)), "float32", 740)
+    hidden = moved_units(break_rule, int(np.prod(tiny.image_shape)), "float32", 740)
 
     def backward(cache, dz, **static):
         d_params, dx = dense.dense_backward(cache, dz, **static)
         return {**d_params, "kernel": factor * d_params["kernel"]}, dx
 
-    monkeypatch.setattr(dense, "DENSE", dense.DENSE._replace(backward=backward))
+    break_rule(nn.Dense, backward=backward)
     state, errors = experiment.init_state(), []
     state = state.replace(params=state.params | {"hidden1": jax.tree.map(jnp.asarray, hidden)})
     run = experiment.epochs(Checkpoint(state), Callbacks(gradient_error=errors.append))

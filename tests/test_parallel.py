@@ -217,6 +217,8 @@ def test_devices_that_are_given_compile_as_the_network_needs(
     tiny, tiny_preset, monkeypatch, name, convolutions
 ):
     devices, seen = Parallel(set_up_jax(1)), []
-    monkeypatch.setattr(parallel_module, "compiler_options_for_step", seen.append)
+    monkeypatch.setattr(
+        parallel_module, "compiler_options_for_step", lambda *given: seen.append(given)
+    )
     Experiment.create(tiny_preset(name), tiny, devices)
-    assert seen == [convolutions]
+    assert seen == [(convolutions, "cpu")]

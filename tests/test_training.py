@@ -1,6 +1,5 @@
 """Update rules, the step, epochs on one device and on eight, the notebook API."""
 
-import functools
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,19 +11,16 @@ import pytest
 from conftest import assert_close, assert_same, leaves, quick_jit, slow, train_on
 
 from jaxnets import experiment
-from jaxnets.backprop.nonzero_columns import find_rule_with_widths, first_dense
 from jaxnets.data.batches import Batch
 from jaxnets.data.datasets import Split
 from jaxnets.errors import RunFailedError, UserError
-from jaxnets.experiment import Experiment, make_loss_and_grad
-from jaxnets.losses import LOSSES
+from jaxnets.experiment import Experiment
 from jaxnets.machine.platform import set_up_jax
 from jaxnets.metrics import Metrics
 from jaxnets.training import loop, scan
-from jaxnets.training.large_batch import accumulate_gradients, with_nonzero_pixels
+from jaxnets.training.large_batch import accumulate_gradients
 from jaxnets.training.optimizer import create_optimizer, create_schedule
 from jaxnets.training.parallel import Parallel
-from jaxnets.training.step import autodiff_loss_and_grad
 
 # Update rules and schedules
 
@@ -210,52 +206,6 @@ def test_every_block_has_a_key_of_its_own():
     keys = [jax.random.fold_in(key, block) for block in range(3)]
     total: Any = accumulate_gradients(draw, 4)({}, batch, key)
     assert total[0] == pytest.approx(float(sum(jax.random.normal(key) for key in keys)), rel=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("name", "gradients", "runs"),
-    [
-        ("mlp", "auto", 0),
-        slow("mlp", "manual", 2),
-        slow("mlp_handwritten", "manual", 0),
-        *(slow("mlp", *case) for case in [("auto", 2), ("manual", 0)]),
-        *(slow("mlp_handwritten", *case) for case in [("auto", 0), ("auto", 2), ("manual", 2)]),
-    ],
-)
-def test_pixels_that_are_black_are_left_out_and_change_nothing(
-    tiny, tiny_preset, name, gradients, runs
-):
-    """Some are black in all images, others in whole blocks once the images are sorted.
-
-    Also of several runs' parameters in one program, as a search trains them.
-    """
-    config = tiny_preset(name, hidden=(16,), gradients=gradients, loss="cross_entropy")
-    ours = Experiment.create(config, tiny)
-    model, state, chosen = ours.model, ours.init_state(), []
-    batch = a_batch(tiny.train, 32)
-    images = batch.images.copy()
-    images[:, 1:3] = images[:, :, 4] = images[::3, :6] = images[:-1, 7, 7] = 0
-    images[-1, 7, 7] = 1  # A pixel that one image alone needs.
-    batch = batch._replace(images=images)
-    dark = np.flatnonzero(~images.reshape(32, -1).any(axis=0))
-    assert len(dark) >= 2 * 8 + 6
-
-    def ways(widths):
-        chosen.extend(widths)
-        return make_loss_and_grad(config, model, find_rule_with_widths(first_dense(model), widths))
-
-    narrow, split = with_nonzero_pixels(ways, Split(images, batch.labels), "hidden1", block_size=5)
-    assert chosen[0] < 0.7 * chosen[-1]
-    assert split.images.shape == (32, np.prod(tiny.image_shape) - len(dark), 1, 1)
-    params, over = state.params, lambda function: function
-    if runs:
-        params = jax.tree.map(lambda leaf: jnp.stack([leaf, 2 * leaf]), params)
-        over = functools.partial(jax.vmap, in_axes=(0, None, None))
-    lit = Batch(split.images, split.labels, batch.mask)
-    sums: Any = quick_jit(over(narrow))(params, lit, state.key)
-    way = autodiff_loss_and_grad(model.apply, LOSSES["cross_entropy"])
-    assert_close(sums, quick_jit(over(way))(params, batch, state.key), 1e-6)
-    assert not np.any(np.asarray(sums[1]["hidden1"]["kernel"])[..., dark, :])
 
 
 # Epochs

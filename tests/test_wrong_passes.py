@@ -12,13 +12,15 @@ import jax.numpy as jnp
 import pytest
 from conftest import quick_jit, slow
 
-from jaxnets.backprop import conv_pool, convolution, dense, network, pooling, winograd
-from jaxnets.backprop.rule import all_rules
+from jaxnets.backprop.rules import RULES
 from jaxnets.gradcheck import networks
 from jaxnets.gradcheck.compare import compiled, disagreement, precision
 from jaxnets.gradcheck.layers import TOLERANCES, problem_of, with_backward
+from jaxnets.kernels import conv_pool, convolution, paired, pooling, winograd
+from jaxnets.kernels.accelerate import KERNELS
 
-LAYERS, NETWORKS = all_rules(), networks.networks()
+LAYERS = RULES | {kernel.name: kernel.rule for kernel in KERNELS}
+NETWORKS = networks.networks()
 WRONG: dict[str, tuple[str, Any]] = {}
 
 
@@ -101,7 +103,7 @@ for layer in WIDER:
     of_x(layer, "more than five numbers in a row", has_wide_rows, without_last_channel)
 for layer in (*LARGER, "dense_with_ones", "dropout", "adaptive_average_pool", "conv_pool"):
     of_x(layer, "more than eight examples", has_large_batch, without_last_example)
-for layer in ("softmax", "softmax_then_cross_entropy", "dense"):
+for layer in ("softmax", "softmax_then_cross_entropy", "dense", "wide_dense"):
     of_x(layer, "square", is_square, transposed)
 for layer in ("flatten", "conv", "max_pool", "local_response_norm"):
     of_x(layer, "square images", has_square_images, transposed_images)
@@ -151,12 +153,6 @@ def upstream_gradient_as_its_mean(right, cache, d_losses):
     return right / d_losses[:, None] * d_losses.mean()
 
 
-@wrong_for("nonzero_columns")
-def zeros_first(right, cache, dz, *, widths):
-    d_params, dx = right
-    return {**d_params, "kernel": jnp.roll(d_params["kernel"], 1, axis=0)}, dx
-
-
 @functools.cache
 def autodiff_of(layer, index):
     """What the plain formulation gives in one of a layer's settings."""
@@ -175,7 +171,7 @@ def is_found(layer, rule):
     return False
 
 
-QUICK = ("dense", "softmax", "dropout", "sigmoid", "nonzero_columns", "adaptive_average_pool")
+QUICK = ("dense", "softmax", "dropout", "sigmoid", "adaptive_average_pool")
 
 
 @pytest.mark.parametrize(
@@ -205,33 +201,39 @@ def of_result(change):
     return lambda right, *arrays, **options: change(right(*arrays, **options))
 
 
-def wide_transposed(right, kernel, dz):
-    return dz @ kernel if kernel.shape[0] == kernel.shape[1] >= dense.WIDE else right(kernel, dz)
-
-
 def transposed_channels(kernel):
     return kernel.swapaxes(2, 3)
 
 
-KERNELS = {  # The layer, and what in it is wrong: a function of the right one and its arguments.
+# The layer, and what in it is wrong: a function of the right one and its arguments.
+WRONG_KERNELS = {
     "conv_pool: tie to the last": ("conv_pool", conv_pool, "_largest", to_last),
     "conv_pool: columns": ("conv_pool", conv_pool, "_input_gradient", of_result(half)),
-    "dense: wide": ("dense", dense, "_input_gradient", wide_transposed),
-    "conv: winograd's dW": ("conv", winograd, "kernel_gradient", of_result(transposed_channels)),
-    "conv: winograd's z": ("conv", winograd, "convolve", of_result(transposed_images)),
-    "conv: rows": ("conv", convolution, "product_of_rows", of_result(half)),
+    "conv: winograd's dW": (
+        "fast_conv",
+        winograd,
+        "kernel_gradient",
+        of_result(transposed_channels),
+    ),
+    "conv: winograd's z": ("fast_conv", winograd, "convolve", of_result(transposed_images)),
+    "conv: rows": ("fast_conv", convolution, "product_of_rows", of_result(half)),
     "conv_pool: rows": ("conv_pool", conv_pool, "product_of_rows", of_result(half)),
-    "max_pool: stored": ("max_pool", pooling, "stored", of_result(lambda winner: winner * 0)),
+    "max_pool: stored": (
+        "overlapping_max_pool",
+        pooling,
+        "stored",
+        of_result(lambda winner: winner * 0),
+    ),
 }
 
 
 def test_at_least_34_are_tried():
-    assert len(WRONG) + len(KERNELS) >= 34
+    assert len(WRONG) + len(WRONG_KERNELS) >= 34
 
 
-@pytest.mark.parametrize("name", [slow(name) for name in KERNELS])
+@pytest.mark.parametrize("name", [slow(name) for name in WRONG_KERNELS])
 def test_a_wrong_kernel_is_found(name, monkeypatch):
-    layer, module, attribute, wrong = KERNELS[name]
+    layer, module, attribute, wrong = WRONG_KERNELS[name]
     right = getattr(module, attribute)
     monkeypatch.setattr(module, attribute, functools.partial(wrong, right))
     assert is_found(layer, LAYERS[layer])
@@ -252,7 +254,7 @@ def test_a_tie_to_the_last_is_found_without_bfloat16s_rounding(dtype, monkeypatc
 
 def error_of_network(name):
     """The error in float64 that the check of a network finds."""
-    problem = networks.problem_of(NETWORKS[name])
+    problem = networks.problem_of(NETWORKS[name], kernels=True)
     (program,) = compiled([(problem, "float64")])
     with precision("float64"):
         passes = problem.at("float64")
@@ -272,9 +274,8 @@ def test_a_transposed_winograd_gradient_is_found_in_alexnet_small(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_wrong_relu_behind_a_batch_norm_is_found_in_a_network(monkeypatch):
-    wrong = network.RELU_BEHIND_NORM._replace(backward=lambda x, dy: jnp.where(x > -0.1, dy, 0))
-    monkeypatch.setattr(network, "RELU_BEHIND_NORM", wrong)
+def test_a_wrong_relu_behind_a_batch_norm_is_found_in_a_network(break_rule):
+    break_rule(paired.relu_behind_norm, backward=lambda x, dy: jnp.where(x > -0.1, dy, 0))
     assert error_of_network("cnn_tiny") > 1e-3
 
 

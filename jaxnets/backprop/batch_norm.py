@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from jaxnets.backprop.rule import LayerRule, Params, Setting, by_rule
-from jaxnets.models.batch_norm import STATISTICS, BatchNorm, follow, normalized, widened
+from jaxnets.backprop.rule import LayerRule, Params, Setting
+from jaxnets.models.batch_norm import STATISTICS, follow, normalized, widened
 
 Numbers = Float[Array, "B *sizes C"]
 Mask = Float[Array, " B"]
@@ -122,18 +122,6 @@ def _setting(*x: int, padding: int = 0, epsilon: float = 1e-5) -> Setting:
     return Setting(x, params, static=static, padding=padding)
 
 
-def _with_rule(layer: BatchNorm) -> BatchNorm:
-    """The same layer, whose training pass autodiff differentiates by our rule."""
-
-    def backward(cache, dy, **static):
-        return (*batch_norm_backward(cache, dy, **static), None)  # None: the mask has no gradient.
-
-    def training_pass(params, x, mask, **static):
-        return by_rule(BATCH_NORM._replace(backward=backward), static, params, x, mask)
-
-    return layer.clone(training_pass=training_pass)
-
-
 BATCH_NORM = LayerRule(
     forward=batch_norm_forward,
     backward=batch_norm_backward,
@@ -147,5 +135,4 @@ BATCH_NORM = LayerRule(
     ],
     inputs=("params", "x", "mask"),
     static=lambda layer: {"epsilon": layer.epsilon, "axis_name": layer.axis_name},
-    faster=_with_rule,
 )

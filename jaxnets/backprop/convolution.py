@@ -1,6 +1,5 @@
 """The convolution: a dense layer that looks through a sliding window, that of `windows.py`."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,19 +11,8 @@ from flax.linen.linear import canonicalize_padding
 from jax import lax
 from jaxtyping import Array, Float
 
-from jaxnets.backprop.rule import LayerRule, Params, Setting, by_rule, with_bias_in_kernel
-from jaxnets.backprop.windows import (
-    Padding,
-    Pads,
-    Size,
-    product_of_rows,
-    window_pads,
-    window_slices,
-)
-
-SMALL_WINDOW = 32  # numbers in a window; a first layer on grey images has 9
-# By window: from how many channels on Winograd's algorithm is faster (benchmarks/winograd.py).
-FEWEST_CHANNELS: dict[Size, int] = {(3, 3): 128, (5, 5): 64}
+from jaxnets.backprop.rule import LayerRule, Params, Setting
+from jaxnets.backprop.windows import Padding, Pads, Size, window_pads
 
 Images = Float[Array, "B H W C"]
 Outputs = Float[Array, "B h w K"]
@@ -51,7 +39,7 @@ def conv_forward(
     """
     kernel = params["kernel"]
     pads = window_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
-    z = _by_group(_convolve, groups, x, kernel, strides, pads)
+    z = by_group(convolve, groups, x, kernel, strides, pads)
     if "bias" in params:
         z = z + params["bias"]
     return z, (x, params)
@@ -90,72 +78,34 @@ def conv_backward(
         db_k = sum_b,i dz_bik                             [K]   every place shares the bias
     """
     x, params = cache
-    # All three gradients read dz: without the barrier XLA computes it anew for some of them.
-    dz = lax.optimization_barrier(dz)
     kernel = params["kernel"]
     image, window = x.shape[1:3], kernel.shape[:2]
     pads = window_pads(image, window, strides, padding)
-    d_params = {"kernel": _by_group(_kernel_gradient, groups, x, dz, window, strides, pads)}
+    d_params = {"kernel": by_group(kernel_gradient, groups, x, dz, window, strides, pads)}
     if "bias" in params:
         d_params = {**d_params, "bias": dz.sum((0, 1, 2))}
     if not input_gradient:
         return d_params, None
-    return d_params, _by_group(_input_gradient, groups, dz, kernel, image, strides, pads)
+    return d_params, by_group(image_gradient, groups, dz, kernel, image, strides, pads)
 
 
-def _by_group(function: Callable[..., jax.Array], groups: int, a: jax.Array, b: jax.Array, *sizes):
-    """Joins what a function of two arrays and sizes gives for each group's channels.
-
-    XLA on the CPU is up to 15 times slower on a grouped convolution than on its groups.
-    """
+def by_group(function: Callable[..., jax.Array], groups: int, a: jax.Array, b: jax.Array, *sizes):
+    """Joins what a function of two arrays and sizes gives for each group's channels."""
     blocks = zip(jnp.split(a, groups, axis=-1), jnp.split(b, groups, axis=-1), strict=True)
     return jnp.concatenate([function(*block, *sizes) for block in blocks], axis=-1)
 
 
-def _is_small(window: Size, channels: int) -> bool:
-    """Whether one matrix product with the windows laid out in rows beats XLA's convolution."""
-    small = window[0] * window[1] * channels <= SMALL_WINDOW
-    return small and jax.default_backend() == "cpu"
-
-
-def _winograd(x: jax.Array, window: Size, features: int, strides: Size, pads: Pads) -> Any:
-    """`winograd.py` if it beats XLA's convolution: on the CPU, with many channels. Else None."""
-    wide = min(x.shape[-1], features) >= FEWEST_CHANNELS.get(tuple(window), math.inf)
-    if not wide or jax.default_backend() != "cpu":
-        return None
-    from jaxnets.backprop import winograd
-
-    return winograd if winograd.is_faster(x, window, strides, pads) else None
-
-
-def _window_rows(x: jax.Array, window: Size, strides: Size, pads: Pads) -> jax.Array:
-    """Lays the windows out in rows (im2col): [B, h, w, kh kw C]."""
-    return jnp.concatenate(window_slices(x, window, strides, pads, fill=0), axis=-1)
-
-
-def _convolve(x: jax.Array, kernel: jax.Array, strides: Size, pads: Pads) -> jax.Array:
+def convolve(x: jax.Array, kernel: jax.Array, strides: Size, pads: Pads) -> jax.Array:
     """The convolution of one group: x [B, H, W, C], kernel [kh, kw, C, K] -> [B, h, w, K]."""
-    kh, kw, channels, features = kernel.shape
-    if _is_small((kh, kw), channels):
-        rows = _window_rows(x, (kh, kw), strides, pads)
-        return rows @ kernel.reshape(kh * kw * channels, features)
-    if winograd := _winograd(x, (kh, kw), features, strides, pads):
-        return winograd.convolve(x, kernel, pads)
     return lax.conv_general_dilated(
         x, kernel, strides, pads, dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
 
 
-def _kernel_gradient(
+def kernel_gradient(
     x: jax.Array, dz: jax.Array, window: Size, strides: Size, pads: Pads
 ) -> jax.Array:
     """The dW of one group: x [B, H, W, C], dz [B, h, w, K] -> [kh, kw, C, K]."""
-    channels, features = x.shape[-1], dz.shape[-1]
-    if _is_small(window, channels):
-        rows = _window_rows(x, window, strides, pads)
-        return product_of_rows(rows, dz).reshape(*window, channels, features)
-    if winograd := _winograd(x, window, features, strides, pads):
-        return winograd.kernel_gradient(x, dz, window, pads)
     # X is padded so that the spread-out dz fits at just kh x kw places. A negative pad cuts off the
     # rows that no window reached.
     padding = [
@@ -174,28 +124,32 @@ def _kernel_gradient(
     )
 
 
-def _input_gradient(
+def image_gradient(
     dz: jax.Array, kernel: jax.Array, image: Size, strides: Size, pads: Pads
 ) -> jax.Array:
     """The dX of one group: dz [B, h, w, K], kernel [kh, kw, C, K] -> [B, H, W, C]."""
-    # The first row of X, which is row `top` of X', sees rows top - (kh - 1) to top of dz'. A
-    # negative pad cuts off what only the padding would see.
-    padding = [
-        (k - 1 - low, size + low - reach)
-        for k, reach, size, (low, _) in zip(
-            kernel.shape[:2], _reaches(dz, strides), image, pads, strict=True
-        )
-    ]
-    if winograd := _winograd(dz, kernel.shape[:2], kernel.shape[2], strides, padding):
-        return winograd.convolve(dz, lax.rev(kernel, (0, 1)).swapaxes(2, 3), padding)
     return lax.conv_general_dilated(
         dz,
         lax.rev(kernel, (0, 1)),
         window_strides=(1, 1),
-        padding=padding,
+        padding=image_gradient_pads(dz, kernel.shape[:2], image, strides, pads),
         lhs_dilation=strides,
         dimension_numbers=("NHWC", "HWOI", "NHWC"),  # OI: the kernel's channels are swapped
     )
+
+
+def image_gradient_pads(
+    dz: jax.Array, window: Size, image: Size, strides: Size, pads: Pads
+) -> Pads:
+    """The padding of the spread-out dz of which `image_gradient` is the convolution.
+
+    The first row of X, which is row `top` of X', sees rows top - (kh - 1) to top of dz'. A negative
+    pad cuts off what only the padding would see.
+    """
+    return [
+        (k - 1 - low, size + low - reach)
+        for k, reach, size, (low, _) in zip(window, _reaches(dz, strides), image, pads, strict=True)
+    ]
 
 
 def _reaches(dz: jax.Array, strides: Size) -> list[int]:
@@ -214,17 +168,6 @@ def _static_of(layer: nn.Conv) -> dict[str, Any]:
     if any(np.any(np.asarray(d or 1) != 1) for d in (layer.input_dilation, layer.kernel_dilation)):
         raise ValueError(f"expected a convolution without dilation, got {layer}")
     return _static(layer.strides, layer.padding, layer.feature_group_count)
-
-
-def _with_convolution(layer: nn.Conv) -> nn.Conv:
-    """The same Flax layer, which autodiff differentiates by our rule, bias and all."""
-    _static_of(layer)  # Refuses a layer that the rule does not fit.
-
-    def convolve(x, params, strides, padding, *, feature_group_count=1, **_):
-        static = _static(strides, padding, feature_group_count)
-        return by_rule(CONV, static, params, x)
-
-    return layer.clone(conv_general_dilated=convolve, promote_dtype=with_bias_in_kernel)
 
 
 def _plain_convolution(params, x, *, strides, padding, groups):
@@ -260,9 +203,7 @@ CONV = LayerRule(
         _setting((2, 7, 5, 18), (3, 3), 6, groups=2, strides=(2, 2)),
         _setting((2, 5, 5, 3), (2, 2), 3, groups=3, padding="VALID", biased=False),
         _setting((1, 19, 19, 3), (11, 11), 4, strides=(4, 4), padding=2),
-        _setting((128, 2, 2, 64), (5, 5), 64),  # By Winograd's algorithm.
     ],
     inputs=("params", "x"),
     static=_static_of,
-    faster=_with_convolution,
 )

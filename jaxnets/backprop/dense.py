@@ -1,20 +1,15 @@
 """The fully-connected layer, and the step from images to rows before the first one."""
 
 import flax.linen as nn
-import jax
 from jax import lax
 from jaxtyping import Array, Float
 
-from jaxnets.backprop.rule import LayerRule, Params, Setting, by_rule, with_bias_in_kernel
+from jaxnets.backprop.rule import LayerRule, Params, Setting
 
 Inputs = Float[Array, "B D"]
 Outputs = Float[Array, "B K"]
 Images = Float[Array, "B *sizes"]
 Shape = Float[Array, "0 *sizes"]  # An empty array remembers it.
-
-# From this many outputs on, XLA on the CPU is slower at dz Wᵀ than at W dzᵀ: 7 times for AlexNet's
-# dense6 at batch 128, 1.5 times for the CNN's hidden layer.
-WIDE = 128
 
 
 def dense_forward(params: Params, x: Inputs) -> tuple[Outputs, tuple[Inputs, Params]]:
@@ -52,23 +47,7 @@ def dense_backward(
     d_params = {"kernel": x.T @ dz}
     if "bias" in params:
         d_params = {**d_params, "bias": dz.sum(axis=0)}
-    return d_params, _input_gradient(params["kernel"], dz) if input_gradient else None
-
-
-def _input_gradient(kernel: jax.Array, dz: jax.Array) -> jax.Array:
-    """Computes dX = dz Wᵀ = (W dzᵀ)ᵀ, by the product that is the faster one."""
-    if kernel.shape[1] < WIDE or jax.default_backend() != "cpu":
-        return dz @ kernel.T
-    # Without the barrier XLA would turn this into dz Wᵀ again.
-    return lax.optimization_barrier(kernel @ dz.T).T
-
-
-def with_rule(layer: nn.Dense, rule: LayerRule) -> nn.Dense:
-    """The same Flax layer, which autodiff differentiates by a dense layer's rule, bias and all."""
-    return layer.clone(
-        promote_dtype=with_bias_in_kernel,
-        dot_general=lambda x, params, *_, **__: by_rule(rule, {}, params, x),
-    )
+    return d_params, dz @ params["kernel"].T if input_gradient else None
 
 
 def _plain_dense(params, x):
@@ -87,10 +66,8 @@ DENSE = LayerRule(
     settings=[
         *(_setting(*sizes) for sizes in [(4, 5, 3), (6, 3, 7), (9, 9, 9), (1, 1, 1), (40, 2, 12)]),
         Setting((5, 6), {"kernel": (6, 2)}),
-        _setting(9, WIDE, WIDE),
     ],
     inputs=("params", "x"),
-    faster=lambda layer: with_rule(layer, DENSE),
 )
 
 

@@ -2,14 +2,7 @@
 
 import jax.numpy as jnp
 
-from jaxnets.backprop.dense import (
-    DENSE,
-    Inputs,
-    Outputs,
-    dense_backward,
-    dense_forward,
-    with_rule,
-)
+from jaxnets.backprop.dense import Inputs, Outputs, dense_backward, dense_forward
 from jaxnets.backprop.rule import LayerRule, Params, Setting
 
 
@@ -50,5 +43,4 @@ DENSE_WITH_ONES = LayerRule(
         for batch, inputs, outputs in [(4, 5, 3), (3, 4, 5), (1, 1, 1), (40, 9, 9)]
     ],
     inputs=("params", "x"),
-    faster=lambda layer: with_rule(layer, DENSE),
 )

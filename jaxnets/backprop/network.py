@@ -5,25 +5,20 @@ chain rule is the loop in `manual_loss_and_grad`. Nothing here differentiates.
 """
 
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxnets.backprop.relu import RELU, relu_forward
-from jaxnets.backprop.rule import FindRule, key_of, rule_of
+from jaxnets.backprop.rule import FindRule
+from jaxnets.backprop.rules import rule_of
 from jaxnets.data.batches import Batch
 from jaxnets.losses import LOSSES
 from jaxnets.metrics import metric_of
+from jaxnets.models.alexnet_layers import Enlarge, Normalize
 from jaxnets.models.chain import Chain
 
 Params = dict[str, Any]
-
-# Behind a batch norm a ReLU keeps x, which is positive just where y is. XLA computes x again from
-# what the norm keeps, and y need not wait for the backward pass: alexnet_small_bn takes 1.00 of the
-# CPU time of jax.grad instead of 1.05 (benchmarks/by_hand.py).
-RELU_BEHIND_NORM = RELU._replace(forward=lambda x: (relu_forward(x)[0], x))
 
 
 class Pair(NamedTuple):
@@ -36,7 +31,7 @@ class Pair(NamedTuple):
 
 def pair_of(layer: Any, find_rule: FindRule = rule_of) -> Pair:
     """The hand-derived pair of a layer of a chain."""
-    if key_of(layer) in ("jaxnets.Enlarge", "jaxnets.Normalize"):
+    if isinstance(layer, Enlarge | Normalize):
         # It stands before every parameter, so nothing flows back through it.
         return Pair(lambda params, x, *_: (layer(x), ()), lambda *_: ({}, None))
     rule = find_rule(layer)
@@ -74,9 +69,6 @@ def manual_loss_and_grad(model: Chain, loss: str, find_rule: FindRule = rule_of)
       is the signature of `training.step.autodiff_loss_and_grad`.
     """
     pairs = [pair_of(layer, find_rule) for layer in model.layers]
-    for index, (before, layer) in enumerate(pairwise(model.layers), start=1):
-        if key_of(before) == "jaxnets.BatchNorm" and find_rule(layer) is RELU:
-            pairs[index] = pair_of(layer, lambda _: RELU_BEHIND_NORM)
     names = [getattr(layer, "name", None) or "" for layer in model.layers]  # "": no parameters
     loss_rule: Any = rule_of(LOSSES[loss])
 

@@ -3,14 +3,13 @@
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int, UInt8
 
-from jaxnets.backprop.rule import LayerRule, Setting, by_rule
-from jaxnets.backprop.windows import Padding, Size, stored, window_pads, window_slices
+from jaxnets.backprop.rule import LayerRule, Setting
+from jaxnets.backprop.windows import Padding, Size, window_pads, window_slices
 from jaxnets.models.layers import MaxPool
 
 Images = Float[Array, "B H W C"]
@@ -35,21 +34,12 @@ def max_pool_forward(
     Source: Krizhevsky et al. 2012, section 3.4, for overlapping windows.
     """
     pads = window_pads(x.shape[1:3], window, strides, padding)
-
-    def pool(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        first, *others = window_slices(x, window, strides, pads, fill=-jnp.inf)
-        index = jnp.uint8 if len(others) < 255 else jnp.int32
-        y, winner = first, jnp.zeros(first.shape, index)
-        for number, candidate in enumerate(others, start=1):
-            winner = jnp.where(candidate > y, jnp.asarray(number, index), winner)
-            y = jnp.maximum(y, candidate)  # unlike a choice by `>`, it lets a NaN through
-        return y, winner
-
-    y, winner = pool(x)
-    if tuple(window) != tuple(strides) and jax.default_backend() == "cpu":
-        # The backward pass reads it in several places, where XLA would compute it anew: the pools
-        # of AlexNet's step took twice the time (benchmarks/step.py).
-        winner = stored(lambda x: pool(x)[1], x)
+    first, *others = window_slices(x, window, strides, pads, fill=-jnp.inf)
+    index = jnp.uint8 if len(others) < 255 else jnp.int32
+    y, winner = first, jnp.zeros(first.shape, index)
+    for number, candidate in enumerate(others, start=1):
+        winner = jnp.where(candidate > y, jnp.asarray(number, index), winner)
+        y = jnp.maximum(y, candidate)  # unlike a choice by `>`, it lets a NaN through
     return y, (winner, x[:0])
 
 
@@ -114,6 +104,5 @@ MAX_POOL = LayerRule(
         _setting((1, 16, 16, 1), (16, 16), (16, 16)),  # The winners take more than a byte.
     ],
     static=_static,
-    faster=lambda layer: lambda x: by_rule(MAX_POOL, _static(layer), x),
     sides=lambda x, **static: max_pool_forward(x, **static)[1][0],
 )

@@ -8,10 +8,8 @@ Its element (a, a') visits rows a, a + sh, a + 2 sh ... of the padded image: a s
 are kh kw such slices, each [B, h, w, C], in row-major order of (a, a').
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
@@ -57,22 +55,3 @@ def window_slices(
         for a in range(kh)
         for b in range(kw)
     ]
-
-
-def product_of_rows(rows: Float[Array, "*N M"], dz: Float[Array, "*N K"]) -> Float[Array, "M K"]:
-    """Computes rowsᵀ dz; the CPU is faster at this long sum over all places in eight parts."""
-    parts = 8 if dz.size // dz.shape[-1] % 8 == 0 else 1
-    rows, dz = (array.reshape(parts, -1, array.shape[-1]) for array in (rows, dz))
-    return jnp.einsum("gnm,gnk->gmk", rows, dz).sum(axis=0)
-
-
-def stored(function: Callable[..., Any], *arrays: Any) -> Any:
-    """Calls function(*arrays); XLA must store the result, it never fuses a branch with its uses.
-
-    The barrier keeps XLA from folding the condition away. A barrier alone would not do: XLA on the
-    CPU removes it before it fuses.
-    """
-    results = jax.eval_shape(function, *arrays)
-    always = lax.optimization_barrier(jnp.array(True))
-    zeros = jax.tree.map(lambda result: jnp.zeros(result.shape, result.dtype), results)
-    return lax.cond(always, function, lambda *_: zeros, *arrays)

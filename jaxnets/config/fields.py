@@ -150,9 +150,14 @@ class Config(Options):
     reduction: str = option("mean", "how gradients combine (the lecture sums)", ("mean", "sum"))
     gradients: str = option(
         "auto",
-        "how gradients are computed: by jax.grad (with faster rules derived by hand for some "
-        "layers), all by hand, or both, compared while training",
+        "how gradients are computed: by jax.grad, by hand, or both, compared while training",
         ("auto", "manual", "both"),
+    )
+    kernels: str = option(
+        "fast",
+        "fast: faster forms of some layers on this platform; plain: the layers as taught, so that "
+        "gradients=manual runs their derivations alone, and auto is stock autodiff",
+        ("fast", "plain"),
     )
     check_every: int = option(100, "steps between two checks of gradients=both", (1, 10**9))
     gradient_tolerance: float | None = option(

@@ -16,7 +16,12 @@ import jax
 import numpy as np
 
 from jaxnets.backprop.check import MAX_PART, largest, relative_error
-from jaxnets.machine.platform import OLDER_EMITTER, compiler_options, compiler_options_for_init
+from jaxnets.machine.platform import (
+    OLDER_EMITTER,
+    compiler_options,
+    compiler_options_for_init,
+    default_platform,
+)
 from jaxnets.models.batch_norm import join_statistics, split_statistics
 
 PRECISIONS = ("float64", "float32", "bfloat16")
@@ -38,8 +43,9 @@ def quick_options(*, fast: bool = False) -> dict[str, Any]:
       fast: Whether LLVM optimizes a little. Without it a network's convolutions in float64 run ten
         times as long, which is more than the compilation saves.
     """
-    options = (compiler_options() or {}) | QUICK_COMPILATION
-    return options | (compiler_options_for_init() or {}) if fast else options
+    platform = default_platform()
+    options = (compiler_options(platform) or {}) | QUICK_COMPILATION
+    return options | (compiler_options_for_init(platform) or {}) if fast else options
 
 
 Move = dict[int, np.ndarray]  # The change of each leaf that changes, by the leaf's number.
@@ -53,8 +59,8 @@ class Passes(NamedTuple):
     manual: Callable[..., dict[str, Any]]  # -> {"output": ..., "gradient": a tree like inputs}
     automatic: Callable[..., dict[str, Any]]  # The same by autodiff of the plain formulation.
     # The plain formulation's number whose gradient it is, and the side of every kink on which it
-    # was computed.
-    number: Callable[..., tuple[jax.Array, list[jax.Array]]]
+    # was computed. None: nothing is differenced.
+    number: Callable[..., tuple[jax.Array, list[jax.Array]]] | None
 
 
 def with_statistics_aside(passes: Passes) -> Passes:
@@ -75,11 +81,14 @@ def with_statistics_aside(passes: Passes) -> Passes:
 
         return outcome
 
-    def number(inputs, constants):
-        return passes.number(join_statistics(inputs, constants[1]), constants[0])
+    differenced = passes.number
 
-    constants = passes.constants, running
-    return Passes(weights, constants, apart(passes.manual), apart(passes.automatic), number)
+    def number(inputs, constants):
+        assert differenced is not None
+        return differenced(join_statistics(inputs, constants[1]), constants[0])
+
+    parts = apart(passes.manual), apart(passes.automatic), number if differenced else None
+    return Passes(weights, (passes.constants, running), *parts)
 
 
 class Problem(NamedTuple):
@@ -110,6 +119,7 @@ class Row(NamedTuple):
     compared: int  # How many directions and coordinates were differenced.
     kinks: int  # How many others were passed over because a kink lay within them.
     seconds: float
+    note: str = ""  # What the last column says instead of the worst leaf.
 
     @property
     def ok(self) -> bool:
@@ -118,7 +128,9 @@ class Row(NamedTuple):
 
     @property
     def worst(self) -> str:
-        """The leaf that comes nearest to its tolerance, or exceeds it the most."""
+        """The leaf that comes nearest to its tolerance, or exceeds it the most; or the note."""
+        if self.note:
+            return self.note
         key = max(self.errors, key=lambda key: self.errors[key].value / self.tolerances[key])
         return self.errors[key].leaf
 
@@ -140,7 +152,8 @@ def check(name: str, problems: Sequence[Problem], tolerances: dict[str, float]) 
     for program in compiled([(problem, dtype) for problem in problems for dtype in precisions]):
         error, found = judge(program)
         errors[program.dtype] = max(errors[program.dtype], error)
-        errors[DIFFERENCES] = max(errors[DIFFERENCES], found.error)
+        if DIFFERENCES in errors:
+            errors[DIFFERENCES] = max(errors[DIFFERENCES], found.error)
         compared, kinks = compared + found.compared, kinks + found.kinks
     labels = [problem.label for problem in problems]
     return Row(name, labels, errors, tolerances, compared, kinks, time.perf_counter() - started)
@@ -180,7 +193,7 @@ def _lowered(problem: Problem, dtype: str) -> Program:
             jitted = jax.jit(function, compiler_options=options)
             return jitted.lower(passes.inputs, passes.constants)
 
-        number = lower(passes.number) if dtype == "float64" else None
+        number = lower(passes.number) if passes.number and dtype == "float64" else None
         return Program(problem, dtype, lower(both), number)
 
 
@@ -191,7 +204,7 @@ def judge(program: Program) -> tuple[Error, Differences]:
         manual, automatic = program.both(passes.inputs, passes.constants)
         error = disagreement(manual, automatic)
         del automatic  # AlexNet's parameters alone are 500 MB.
-        if program.dtype != "float64":
+        if program.number is None:
             return error, Differences()
         return error, central_differences(program, passes, manual["gradient"])
 

@@ -133,7 +133,6 @@ def _numbers(kind: str, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
         "equal": lambda: np.full(shape, 2.0),
         "huge": lambda: random.choice([-1e4, -30.0, 0.0, 1e4], shape),
         "shares": lambda: random.uniform(0.1, 1.0, shape),
-        "dark": lambda: random.standard_normal(shape) * (np.arange(shape[1]) < shape[1] // 2),
     }
     return drawn[kind]()
 

@@ -15,12 +15,12 @@ from jaxnets.backprop.dense import dense_backward
 from jaxnets.backprop.dropout import dropout_backward
 from jaxnets.backprop.pooling import max_pool_forward
 from jaxnets.backprop.probability_losses import LOG_OFFSET
-from jaxnets.backprop.rule import LayerRule, all_rules
+from jaxnets.backprop.rule import LayerRule
+from jaxnets.backprop.rules import RULES
 from jaxnets.backprop.windows import window_pads, window_slices
 from jaxnets.gradcheck.layers import with_backward
 from jaxnets.losses import probabilities_of
 
-LAYERS = all_rules()
 MUTANTS: dict[str, LayerRule] = {}  # The broken layers, by the names of the functions below.
 
 
@@ -28,7 +28,7 @@ def breaks(layer: str, **forward):
     """Breaks a layer with the function below it; forward keeps another cache for it."""
 
     def enter(backward):
-        MUTANTS[backward.__name__] = with_backward(LAYERS[layer], backward)._replace(**forward)
+        MUTANTS[backward.__name__] = with_backward(RULES[layer], backward)._replace(**forward)
         return backward
 
     return enter

@@ -10,10 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnets.backprop import winograd
-from jaxnets.backprop.conv_pool import join_pools
 from jaxnets.backprop.network import manual_loss_and_grad
-from jaxnets.backprop.rule import rule_of
+from jaxnets.backprop.rules import rule_of
 from jaxnets.config.fields import Config, preset
 from jaxnets.config.recipes import PRESETS
 from jaxnets.data.batches import Batch
@@ -26,6 +24,8 @@ from jaxnets.gradcheck.compare import (
     check,
     with_statistics_aside,
 )
+from jaxnets.kernels import winograd
+from jaxnets.kernels.accelerate import accelerate
 from jaxnets.losses import LOSSES
 from jaxnets.models.chain import Chain, Layer, map_layers
 from jaxnets.oracle import both_loss_and_grads
@@ -72,6 +72,23 @@ def check_network(name: str, network: Network) -> Row:
     return check(f"{name}, {network.config.loss}", [problem_of(network)], TOLERANCES)
 
 
+def has_kernels(network: Network) -> bool:
+    """Whether a CPU's kernels replace any of its layers."""
+    model = create_model(network.config, NUM_CLASSES)
+    layers = zip(model.layers, accelerate(model, "cpu").layers, strict=True)
+    return any(rule_of(plain) is not rule_of(fast) for plain, fast in layers)
+
+
+def check_network_with_kernels(name: str, network: Network) -> Row:
+    """Compares the gradients by a CPU's kernels with the pairs' in float64.
+
+    With fewer digits, units stand on other sides of their kinks: there the oracle is autodiff at
+    the kernels' own numbers.
+    """
+    tolerances = {name: x for name, x in TOLERANCES.items() if name != DIFFERENCES}
+    return check(f"{name}, kernels", [problem_of(network, kernels=True)], tolerances)
+
+
 def num_bytes(network: Network) -> int:
     """The memory that a check takes beside JAX's own, about and at most."""
     model = create_model(network.config, NUM_CLASSES)
@@ -80,8 +97,11 @@ def num_bytes(network: Network) -> int:
     return COMPILER + COPIES * sum(8 * leaf.size for leaf in jax.tree.leaves(params))
 
 
-def problem_of(network: Network) -> Problem:
-    """A network with random parameters, images and labels, one of them padding."""
+def problem_of(network: Network, *, kernels: bool = False) -> Problem:
+    """A network with random parameters, images and labels, one of them padding.
+
+    With kernels it is their gradient that is compared, in float64 with that of the pairs.
+    """
     rng = np.random.default_rng(0)
     images = rng.uniform(size=(network.batch, *network.image))
     labels = rng.integers(0, NUM_CLASSES, network.batch, dtype=np.int32)
@@ -100,7 +120,7 @@ def problem_of(network: Network) -> Problem:
             arguments = {"train": True, "mask": batch.mask, "rngs": {"dropout": jax.random.key(0)}}
             return total(params, batch, **arguments)[0], sides
 
-        trained = join_pools(model)
+        trained = accelerate(model, "cpu") if kernels else model
 
         def manual(params, batch):
             as_many = _few_images_as_many() if precision == "float64" else contextlib.nullcontext()
@@ -108,6 +128,8 @@ def problem_of(network: Network) -> Problem:
                 return _outcome(manual_loss_and_grad(trained, network.config.loss), params, batch)
 
         def automatic(params, batch):
+            if precision == "float64" and kernels:
+                return _outcome(manual_loss_and_grad(model, network.config.loss), params, batch)
             if precision == "float64":
                 return _outcome(autodiff_loss_and_grad(model.apply, loss), params, batch)
             both = both_loss_and_grads(model, trained, network.config.loss, "float32")
@@ -120,7 +142,8 @@ def problem_of(network: Network) -> Problem:
             lambda leaf: jnp.asarray(leaf, leaf.dtype if leaf.dtype == np.int32 else wide),
             (_random_params(plain, images), Batch(images, labels, mask)),
         )
-        return with_statistics_aside(Passes(inputs, batch, manual, automatic, number))
+        passes = Passes(inputs, batch, manual, automatic, None if kernels else number)
+        return with_statistics_aside(passes)
 
     label = "x".join(map(str, images.shape))
     return Problem(label, at, network.step, large=True, moves=network.moves)

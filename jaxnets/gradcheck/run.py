@@ -6,12 +6,21 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from jaxnets import display
-from jaxnets.backprop.rule import all_rules
+from jaxnets.backprop.rules import RULES
 from jaxnets.errors import unknown
 from jaxnets.gradcheck.compare import DIFFERENCES, PRECISIONS, Row
+from jaxnets.gradcheck.kernels import check_kernel
 from jaxnets.gradcheck.layers import check_layer
 from jaxnets.gradcheck.mutants import MUTANTS
-from jaxnets.gradcheck.networks import Network, check_network, networks, num_bytes
+from jaxnets.gradcheck.networks import (
+    Network,
+    check_network,
+    check_network_with_kernels,
+    has_kernels,
+    networks,
+    num_bytes,
+)
+from jaxnets.kernels.accelerate import KERNELS
 from jaxnets.machine.platform import set_up_jax
 from jaxnets.system import check_memory, memory_limits
 
@@ -72,10 +81,13 @@ def _rows(chosen: dict[str, Network], mutant: str | None, with_layers: bool) -> 
         yield check_layer(mutant, MUTANTS[mutant])
         return
     if with_layers:
-        for name, rule in all_rules().items():
+        for name, rule in RULES.items():
             yield check_layer(name, rule)
+        yield from map(check_kernel, KERNELS)
     for name, network in chosen.items():
         yield check_network(name, network)
+        if has_kernels(network):
+            yield check_network_with_kernels(name, network)
 
 
 def _line(cells: Sequence[str], colour: str | None = None) -> str:

@@ -17,6 +17,7 @@ from jaxnets.experiment import Experiment, Record, create_model, init_state, opt
 from jaxnets.machine.platform import compiler_options_for_init
 from jaxnets.models.chain import has_layer
 from jaxnets.runs.memory import check_enough_memory
+from jaxnets.training.large_batch import accumulate_gradients
 from jaxnets.training.loop import Callbacks, Checkpoint, NonFiniteLossError
 from jaxnets.training.optimizer import create_schedule
 from jaxnets.training.scan import make_train_epoch
@@ -109,7 +110,7 @@ def _train_vmapped(
     config, loader, parallel = experiment.config, experiment.loader, experiment.parallel
     loss_and_grad, full = experiment.loss_and_grad, loader.steps == 1
     if full:  # One batch has no order: all runs share it.
-        loss_and_grad, loader = experiment.without_zeros()
+        loss_and_grad = accumulate_gradients(loss_and_grad)
     # Every schedule is proportional to its peak, so the peak is a number of the run.
     shape = create_schedule(config.schedule, 1.0, config.epochs * loader.steps)
 
@@ -124,7 +125,8 @@ def _train_vmapped(
 
     keys = jax.vmap(jax.random.key)(jnp.array([config.seed for config in configs]))
     peaks = jnp.array([config.learning_rate for config in configs], float)
-    states = jax.jit(jax.vmap(init), compiler_options=compiler_options_for_init())(keys, peaks)
+    options = compiler_options_for_init(parallel.platform)
+    states = jax.jit(jax.vmap(init), compiler_options=options)(keys, peaks)
     steps = jax.vmap(step, in_axes=(0, 0, None if full else 0))
     epoch = make_train_epoch(lambda states, batch: steps(states, peaks, batch))
     run_epoch = parallel.compile(epoch, replicated=3, donate=True)

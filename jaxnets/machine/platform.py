@@ -184,37 +184,42 @@ def cpu_name() -> str:
 OLDER_EMITTER = {"xla_cpu_use_fusion_emitters": False} if jax.__version_info__ < (0, 11, 1) else {}
 
 
-def compiler_options() -> dict[str, Any] | None:
-    """Options for jax.jit on this machine.
+def default_platform() -> str:
+    """The kind of device that JAX takes if none is chosen: "cpu", "gpu" or "tpu"."""
+    return jax.default_backend()
+
+
+def compiler_options(platform: str) -> dict[str, Any] | None:
+    """Options for jax.jit on a platform.
 
     From 0.10 on, jaxlib compiles some of a CPU's convolutions and matrix products with a library
     (YNNPACK) that is slower there than its own. Limited to sums, the CNN's step takes 0.7 of the
     time (0.10.2, 0.12.0; benchmarks/step.py). Other versions lack the option or are untested.
     """
-    if jax.default_backend() == "cpu" and (0, 10) <= jax.__version_info__[:2] <= (0, 12):
+    if platform == "cpu" and (0, 10) <= jax.__version_info__[:2] <= (0, 12):
         return {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
     return None
 
 
-def compiler_options_for_step(convolutions: bool) -> dict[str, Any] | None:
+def compiler_options_for_step(convolutions: bool, platform: str) -> dict[str, Any] | None:
     """Options for jax.jit of a step, for networks with convolutions or without.
 
     The library's small products are fast: `mlp_functional` takes 0.8 to 0.9 of the CPU time with
     them. Convolutions run as fast, and compile in a third to half of the time, by OLDER_EMITTER,
     at LLVM's first level, in one module (benchmarks/step.py).
     """
-    options = compiler_options() if convolutions else None
+    options = compiler_options(platform) if convolutions else None
     quick = {"xla_backend_optimization_level": 1, "xla_cpu_parallel_codegen_split_count": 1}
     return options and options | OLDER_EMITTER | quick
 
 
-def compiler_options_for_init() -> dict[str, Any] | None:
+def compiler_options_for_init(platform: str) -> dict[str, Any] | None:
     """Options for jax.jit of programs that run once: a network's initialisers.
 
     On a CPU LLVM takes 1.5 s to optimise JAX's random numbers, and 0.3 s a level lower with the
     older emitter; the bits are the same (mlp_handwritten, jaxlib 0.10.2, AMD EPYC).
     """
-    if jax.default_backend() == "cpu":
+    if platform == "cpu":
         return {"xla_backend_optimization_level": 1} | OLDER_EMITTER
     return None
 

@@ -2,7 +2,7 @@
 
 `cnn_bn`: one pool, behind the second convolution; convolutions without padding shrink the rest to
 4x4 places, and no hidden layer follows. The batch norm comes last, so that a training step computes
-the second convolution, its ReLU and its pool as one layer (`backprop/conv_pool.py`).
+the second convolution, its ReLU and its pool as one layer (`kernels/conv_pool.py`).
 
     image   [B, 28, 28, 1]
     conv1   [B, 26, 26, 16]   3x3, no padding, ReLU, batch norm

@@ -329,12 +329,14 @@ def _gradients(
             " × ".join(map(str, one.shape)),
             *(f"{x:.15g}" for x in (one.manual, one.automatic)),
             *(f"{error:.1e}" for error in one.errors.values()),
+            *([] if one.kernels is None else [f"{one.kernels:.1e}"]),
             words("yes" if one.ok else "no"),
         ]
         for one in entries
     ]
     head = [words("gradient"), "", words("largest_manual"), words("largest_automatic")]
-    head += [*found.manual, words("agrees")]
+    head += [*found.manual, *([] if found.kernels is None else [words("kernels")])]
+    head += [words("agrees")]
     html = f"<h4>{escape(words('ledger'))}</h4>{document.table(head, rows)}"
     html += f'<p class="note">{escape(words("ledger_note", found.count, allowed))}</p>'
     ratios = [

@@ -20,7 +20,9 @@ from jaxnets.data.datasets import Dataset
 from jaxnets.experiment import create_model, optimizer_of
 from jaxnets.gradcheck.compare import PRECISIONS, precision, quick_options
 from jaxnets.gradcheck.networks import TOLERANCES
+from jaxnets.kernels.accelerate import accelerate
 from jaxnets.losses import LOSSES
+from jaxnets.machine.platform import default_platform
 from jaxnets.oracle import FLOOR, both_loss_and_grads
 from jaxnets.runs import checkpoint_reader, checkpoints
 from jaxnets.runs.run_folder import CHECKPOINTS, RunFolder, num_params
@@ -42,6 +44,7 @@ class Gradients(NamedTuple):
     count: int  # How many images.
     manual: dict[str, Tree]  # By hand.
     automatic: dict[str, Tree]  # By autodiff of the plain network.
+    kernels: Tree | None  # By hand with this machine's kernels, in float64.
 
 
 def gradients(trained: TrainedNetwork, data: Dataset) -> Gradients:
@@ -75,13 +78,13 @@ def gradients(trained: TrainedNetwork, data: Dataset) -> Gradients:
     for dtype, program in programs:
         with precision(dtype):
             found[dtype] += jax.device_get(program.result()(*arrays[dtype]))
-    return Gradients(
-        len(batch.labels), *({d: pair[i] for d, pair in found.items()} for i in (0, 1))
-    )
+    manual, automatic = ({d: trees[i] for d, trees in found.items()} for i in (0, 1))
+    kernels = None if is_large else found["float64"][2]
+    return Gradients(len(batch.labels), manual, automatic, kernels)
 
 
 def _programs(trained: TrainedNetwork, dtype: str) -> list[Any]:
-    """Functions (params, batch) that return the gradient by hand, then the other, in lists."""
+    """Functions (params, batch) that return lists: the pairs' gradient, autodiff's, kernels'."""
     config = dataclasses.replace(trained.config, precision=dtype)
     model = create_model(config, len(trained.class_names))
 
@@ -93,9 +96,11 @@ def _programs(trained: TrainedNetwork, dtype: str) -> list[Any]:
         return [lambda params, batch: list(both(params, batch, key())[1])]
     manual = manual_loss_and_grad(model, config.loss)
     automatic = autodiff_loss_and_grad(model.apply, LOSSES[config.loss])
+    kernels = manual_loss_and_grad(accelerate(model, default_platform()), config.loss)
     return [
         lambda params, batch: [manual(params, batch, key())[1]],
         lambda params, batch: [automatic(params, batch, key())[1]],
+        lambda params, batch: [kernels(params, batch, key())[1]],
     ]
 
 
@@ -115,10 +120,13 @@ class Entry(NamedTuple):
     manual: float  # In the widest precision, the largest element: by hand,
     automatic: float  # and by autodiff.
     errors: dict[str, float]  # The largest relative error in each precision.
+    kernels: float | None  # That of the kernels' gradient beside the pairs', in float64.
 
     @property
     def ok(self) -> bool:
         """Whether every error is within gradcheck's tolerance."""
+        if self.kernels is not None and not self.kernels <= TOLERANCES["float64"]:
+            return False
         return all(error <= TOLERANCES[dtype] for dtype, error in self.errors.items())
 
 
@@ -144,9 +152,13 @@ def ledger(trained: TrainedNetwork, found: Gradients) -> list[Entry]:
                 pair = found.manual[dtype][layer][name], automatic[layer][name]
                 errors[dtype] = relative_error(*pair, floor=floor)[0]
             manual = float(found.manual[widest][layer][name][at])
-            entries.append(
-                Entry(layer, name, reference.shape, manual, float(reference[at]), errors)
-            )
+            kernels = None
+            if found.kernels is not None:
+                pairs = found.manual["float64"][layer]
+                both = found.kernels[layer][name], pairs[name]
+                kernels = relative_error(*both, floor=FLOOR * largest(pairs))[0]
+            numbers = manual, float(reference[at]), errors, kernels
+            entries.append(Entry(layer, name, reference.shape, *numbers))
     return entries
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnets.backprop.network import pair_of
-from jaxnets.backprop.rule import rule_of
+from jaxnets.backprop.rules import rule_of
 from jaxnets.gradcheck.compare import quick_options
 from jaxnets.losses import LOSSES
 from jaxnets.models.batch_norm import fold

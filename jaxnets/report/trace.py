@@ -13,7 +13,7 @@ from jaxnets.data.pictures.decode import BadPictureError, read_picture, to_squar
 from jaxnets.display import printable, short_path
 from jaxnets.errors import UserError
 from jaxnets.experiment import create_model
-from jaxnets.machine.platform import compiler_options_for_init, set_up_jax
+from jaxnets.machine.platform import compiler_options_for_init, default_platform, set_up_jax
 from jaxnets.report.passes import Passes, passes_of
 from jaxnets.report.svg import figure_path, write_figure
 from jaxnets.report.trace_figure import trace_figure
@@ -68,7 +68,7 @@ def _fresh(config: Config) -> TrainedNetwork:
     """A network as it is before its training, for images of MNIST's form."""
     set_up_jax(None, config.precision)
     model, shape = create_model(config, len(DIGITS)), (SIDE, SIDE, 1)
-    init = jax.jit(model.init, compiler_options=compiler_options_for_init())
+    init = jax.jit(model.init, compiler_options=compiler_options_for_init(default_platform()))
     params = init(jax.random.key(config.seed), jnp.zeros((1, *shape), jnp.float32))["params"]
     return TrainedNetwork(config, model, jax.device_get(params), shape, DIGITS, 0, False)
 

@@ -19,7 +19,7 @@ from jaxnets.data.pictures.decode import BadPictureError, to_square
 from jaxnets.display import Described
 from jaxnets.errors import UserError
 from jaxnets.experiment import create_model
-from jaxnets.machine.platform import compiler_options
+from jaxnets.machine.platform import compiler_options, default_platform
 from jaxnets.models.chain import Chain
 from jaxnets.serving.digit import LARGEST, SIDE, WORK, to_digit, to_digits
 from jaxnets.serving.pictures import SINGLE, Picture, Pictures, as_list, to_picture
@@ -168,7 +168,7 @@ def compile_network(config: Config, model: Chain) -> Callable[[Any, np.ndarray],
         logits = model.apply({"params": params}, to_input(config, images))
         return jax.nn.softmax(jnp.asarray(logits, jnp.float32))
 
-    return jax.jit(probabilities, compiler_options=compiler_options())
+    return jax.jit(probabilities, compiler_options=compiler_options(default_platform()))
 
 
 def compile_forward(config: Config, model: Chain, params: Any) -> Callable[[np.ndarray], jax.Array]:

@@ -41,6 +41,7 @@ def augmentation(
     until: float = np.inf,
     custom: Any = None,
     dtype: Any = jnp.float32,
+    platform: str = "cpu",
 ) -> Augment:
     """Composes augmentations, the crop to the network's input size and label smoothing.
 
@@ -54,6 +55,7 @@ def augmentation(
       custom: A user's function (key, image [H, W, C]) -> image of that shape, if "custom" is among
         the names.
       dtype: Of labels with mixup or smoothing.
+      platform: The devices' kind.
 
     Returns:
       (key, step, batch, first) -> batch, images float32; labels [B, K] with mixup or smoothing.
@@ -78,7 +80,7 @@ def augmentation(
 
         def changed(name: str, change: Callable, otherwise: Callable, x: Any) -> Any:
             own = jax.vmap(jax.random.fold_in, (0, None))(keys, order.index(name))
-            if until == np.inf and jax.default_backend() != "cpu":
+            if until == np.inf and platform != "cpu":
                 # There the host would wait for the condition.
                 return lax.optimization_barrier(change(own, x))
             # XLA fuses nothing across a conditional. Else, on the CPU, it computes x anew for each

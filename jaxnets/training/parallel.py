@@ -20,6 +20,8 @@ class Parallel:
     Attributes:
       devices: The devices of all processes, in their order.
       kind: "jit" or "pmap".
+      platform: The devices' kind: "cpu", "gpu" or "tpu".
+      sharded: Whether XLA splits a batch over several devices by itself.
       axis_name: The pmapped axis, over which the step adds its sums; None under jit, where XLA
         adds over devices by itself.
     """
@@ -29,7 +31,9 @@ class Parallel:
         if kind == "auto":
             kind = "pmap" if len(devices) > 1 else "jit"
         self.devices, self.kind = devices, kind
-        self._options = compiler_options_for_step(convolutions)
+        self.platform = devices[0].platform
+        self.sharded = kind == "jit" and len(devices) > 1
+        self._options = compiler_options_for_step(convolutions, self.platform)
         self.axis_name = AXIS if kind == "pmap" else None
         here = jax.process_index()
         self._here = [device for device in devices if device.process_index == here]

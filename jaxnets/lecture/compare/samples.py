@@ -50,7 +50,8 @@ def digits(seed: int) -> Dataset:
     """
     from sklearn.datasets import load_digits
 
-    images, labels = load_digits(return_X_y=True)
+    loaded: Any = load_digits(return_X_y=True)
+    images, labels = loaded
     images = (images / 16).astype(np.float32).reshape(-1, 8, 8, 1)
     labels, parts = labels.astype(np.int32), _draw_parts(len(labels), seed)
     return _dataset("digits", 10, images, labels, parts, checksum=sha256_of(images, labels))

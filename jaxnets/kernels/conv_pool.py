@@ -1,8 +1,8 @@
 """A 3x3 convolution and the 2x2 max pool behind it as one layer, which skips what the pool drops.
 
 A ReLU between the two may as well come behind both. It never falls, so the largest of four numbers
-stays the largest: max(relu(z)) = relu(max(z)), and the gradients agree too. `join_pools` rewrites a
-network so. The large array of all z is then never written: only the maxima are, a quarter of it.
+stays the largest: max(relu(z)) = relu(max(z)), and the gradients agree too. The large array of all
+z is then never written: only the maxima are, a quarter of it.
 
 The four outputs of a pool's window see a tile of 4x4 pixels. Winograd's algorithm computes them
 with 16 products for each pair of channels instead of 36. In one dimension, with filter w, tile d
@@ -33,9 +33,14 @@ from flax.linen.linear import canonicalize_padding
 from jax import lax
 from jaxtyping import Array, Float, UInt8
 
-from jaxnets.backprop.rule import LayerRule, Params, Setting, by_rule, with_bias_in_kernel
-from jaxnets.backprop.windows import Padding, Pads, product_of_rows, stored, window_pads
-from jaxnets.models.chain import Chain
+from jaxnets.backprop.convolution import conv_backward, conv_forward
+from jaxnets.backprop.pooling import max_pool_backward, max_pool_forward
+from jaxnets.backprop.rule import LayerRule, Params, Setting
+from jaxnets.backprop.rules import register
+from jaxnets.backprop.windows import Padding, Pads, window_pads
+from jaxnets.kernels.by_rule import conv_by_rule, is_plain_conv
+from jaxnets.kernels.kernel import CPU, Kernel
+from jaxnets.kernels.xla import product_of_rows, stored
 from jaxnets.models.layers import MaxPool
 
 WINDOW = (3, 3)
@@ -261,49 +266,6 @@ class ConvPool(nn.Conv):
     """A Flax convolution whose output is the max pool's."""
 
 
-def join_pools(chain: Chain) -> Chain:
-    """Returns the same network for training, each [3x3 convolution, ReLU, 2x2 max pool] joined.
-
-    It computes [ConvPool, ReLU, ReLU]: the second ReLU changes nothing, and every layer keeps its
-    place, from which dropout has its key. On accelerators, and in bfloat16, whose 8 binary digits
-    Winograd's sums would lose, the network stays as it is. Where XLA splits the batch over devices,
-    callers leave it as it is too: it would gather the rows that the joined layers transpose.
-    """
-    layers = list(chain.layers)
-    for index in range(len(layers) - 2):
-        conv: Any
-        conv, activation, pool = layers[index : index + 3]
-        if activation is nn.relu and pool == MaxPool(2, 2) and _is_joinable(conv):
-            layers[index : index + 3] = [_with_pool(conv), nn.relu, nn.relu]
-    return Chain(layers)
-
-
-def _is_joinable(layer: Any) -> bool:
-    return (
-        jax.default_backend() == "cpu"
-        and type(layer) is nn.Conv
-        and layer.kernel_size == WINDOW
-        and layer.strides in (None, 1, (1, 1))
-        and layer.feature_group_count == 1
-        and layer.kernel_dilation in (None, 1, (1, 1))
-        and layer.input_dilation in (None, 1, (1, 1))
-        and layer.mask is None
-        and layer.padding not in ("CIRCULAR", "CAUSAL", "REFLECT")
-        and layer.dtype in (None, jnp.float32, jnp.float64)
-    )
-
-
-def _with_pool(conv: nn.Conv) -> ConvPool:
-    """The two layers as one Flax layer, which autodiff differentiates by the rule, bias and all."""
-
-    def convolve(x, params, strides, padding, **_):
-        return by_rule(CONV_POOL, {"padding": canonicalize_padding(padding, 2)}, params, x)
-
-    fields = {name: getattr(conv, name) for name in conv.__dataclass_fields__ if name != "parent"}
-    fields |= {"conv_general_dilated": convolve, "promote_dtype": with_bias_in_kernel}
-    return ConvPool(**fields)
-
-
 def _setting(x, filters, padding: Padding = "VALID", biased=True, numbers="normal") -> Setting:
     params = {"kernel": (*WINDOW, x[-1], filters)}
     params |= {"bias": (filters,)} if biased else {}
@@ -334,4 +296,52 @@ CONV_POOL = LayerRule(
     static=lambda layer: {"padding": canonicalize_padding(layer.padding, 2)},
     sides=lambda params, x, padding: conv_pool_forward(params, x, padding=padding)[1][2],
     bfloat16=False,
+    first_output=conv_outputs,
+)
+register(ConvPool, CONV_POOL)
+
+_CONV: Any = {"strides": (1, 1), "groups": 1}
+_POOL: Any = {"window": (2, 2), "strides": (2, 2), "padding": "VALID"}
+
+
+def _pairs_forward(params, x, *, padding):
+    z, conv_cache = conv_forward(params, x, padding=padding, **_CONV)
+    y, pool_cache = max_pool_forward(z, **_POOL)
+    return y, (conv_cache, pool_cache)
+
+
+def _pairs_backward(cache, dy, *, padding, input_gradient=True):
+    conv_cache, pool_cache = cache
+    dz = max_pool_backward(pool_cache, dy, **_POOL)
+    static = {"padding": padding, "input_gradient": input_gradient, **_CONV}
+    return conv_backward(conv_cache, dz, **static)
+
+
+def _replace(conv: Any, activation: Any, pool: Any) -> list[Any] | None:
+    """[ConvPool, ReLU, ReLU] for a 3x3 convolution, ReLU and 2x2 max pool.
+
+    The second ReLU changes nothing: every layer keeps its place, from which dropout has its key. In
+    bfloat16 the layers stay as they are, for Winograd's sums would lose its 8 binary digits.
+    """
+    joinable = (
+        activation is nn.relu
+        and pool == MaxPool(2, 2)
+        and is_plain_conv(conv)
+        and conv.kernel_size == WINDOW
+        and conv.strides in (None, 1, (1, 1))
+        and conv.feature_group_count == 1
+        and conv.dtype in (None, jnp.float32, jnp.float64)
+    )
+    return [conv_by_rule(ConvPool, conv, CONV_POOL), nn.relu, nn.relu] if joinable else None
+
+
+KERNEL = Kernel(
+    name="conv_pool",
+    run=3,
+    replace=_replace,
+    rule=CONV_POOL,
+    pair=CONV_POOL._replace(forward=_pairs_forward, backward=_pairs_backward),
+    platforms=CPU,
+    benchmark="python benchmarks/step.py",
+    sharded=False,  # XLA would gather the rows that it transposes.
 )

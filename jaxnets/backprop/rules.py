@@ -1,0 +1,88 @@
+"""Every layer's rule: which pair belongs to which layer or loss."""
+
+from typing import Any
+
+import flax.linen as nn
+
+from jaxnets.backprop.activations import SIGMOID, SOFTMAX
+from jaxnets.backprop.alexnet_layers import ADAPTIVE_AVERAGE_POOL, LOCAL_RESPONSE_NORM
+from jaxnets.backprop.batch_norm import BATCH_NORM
+from jaxnets.backprop.convolution import CONV
+from jaxnets.backprop.dense import DENSE, FLATTEN
+from jaxnets.backprop.dense_with_ones import DENSE_WITH_ONES
+from jaxnets.backprop.dropout import DROPOUT
+from jaxnets.backprop.losses import SOFTMAX_CROSS_ENTROPY
+from jaxnets.backprop.pooling import MAX_POOL
+from jaxnets.backprop.probability_losses import (
+    CROSS_ENTROPY,
+    HALF_MSE,
+    HALF_SQUARED_ERROR,
+    MSE,
+    SOFTMAX_THEN_CROSS_ENTROPY,
+    SQUARED_ERROR,
+)
+from jaxnets.backprop.relu import RELU
+from jaxnets.backprop.rule import LayerRule
+from jaxnets.losses import cross_entropy, half_mse, mse, squared_error
+from jaxnets.models.alexnet_layers import AdaptiveAveragePool, LocalResponseNorm
+from jaxnets.models.batch_norm import BatchNorm
+from jaxnets.models.layers import MaxPool, flatten
+from jaxnets.models.mlp import DenseWithOnes
+
+# By the names that the gradient check and the exercises give them. The losses of probabilities are
+# steps of the slides; networks take the losses of logits.
+RULES: dict[str, LayerRule] = {
+    "dense": DENSE,
+    "dense_with_ones": DENSE_WITH_ONES,
+    "flatten": FLATTEN,
+    "sigmoid": SIGMOID,
+    "relu": RELU,
+    "softmax": SOFTMAX,
+    "conv": CONV,
+    "max_pool": MAX_POOL,
+    "adaptive_average_pool": ADAPTIVE_AVERAGE_POOL,
+    "local_response_norm": LOCAL_RESPONSE_NORM,
+    "dropout": DROPOUT,
+    "batch_norm": BATCH_NORM,
+    "cross_entropy": CROSS_ENTROPY,
+    "softmax_then_cross_entropy": SOFTMAX_THEN_CROSS_ENTROPY,
+    "softmax_cross_entropy": SOFTMAX_CROSS_ENTROPY,
+    "squared_error": SQUARED_ERROR,
+    "half_squared_error": HALF_SQUARED_ERROR,
+    "mse": MSE,
+    "half_mse": HALF_MSE,
+}
+
+# By a layer's class, or the function that a layer or a loss is.
+KINDS: dict[Any, LayerRule] = {
+    nn.Dense: DENSE,
+    DenseWithOnes: DENSE_WITH_ONES,
+    flatten: FLATTEN,
+    nn.sigmoid: SIGMOID,
+    nn.relu: RELU,
+    nn.softmax: SOFTMAX,
+    nn.Conv: CONV,
+    MaxPool: MAX_POOL,
+    AdaptiveAveragePool: ADAPTIVE_AVERAGE_POOL,
+    LocalResponseNorm: LOCAL_RESPONSE_NORM,
+    nn.Dropout: DROPOUT,
+    BatchNorm: BATCH_NORM,
+    cross_entropy: SOFTMAX_CROSS_ENTROPY,
+    squared_error: SQUARED_ERROR,
+    mse: MSE,
+    half_mse: HALF_MSE,
+}
+
+
+def register(kind: Any, rule: LayerRule) -> None:
+    """Declares the rule of a layer's class, or of a function."""
+    KINDS[kind] = rule
+
+
+def rule_of(layer: Any) -> LayerRule | None:
+    """The rule of a layer of a chain, or of a loss; None if there is none.
+
+    A subclass has none of its own accord: it may compute something else.
+    """
+    kind = layer if hasattr(layer, "__name__") else type(layer)  # Functions have a name.
+    return KINDS.get(kind)

@@ -1,0 +1,1 @@
+"""Faster forms of the layers in `backprop`, each for some platforms: `accelerate` applies them."""

@@ -1,0 +1,138 @@
+"""Convolutions on a CPU: few channels by one matrix product, many by Winograd's algorithm."""
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxnets.backprop import convolution as pair
+from jaxnets.backprop.convolution import CONV, Images, Outputs, by_group
+from jaxnets.backprop.rule import Params, Setting
+from jaxnets.backprop.rules import register
+from jaxnets.backprop.windows import Padding, Pads, Size, window_pads, window_slices
+from jaxnets.kernels import winograd
+from jaxnets.kernels.by_rule import conv_by_rule, is_plain_conv
+from jaxnets.kernels.kernel import CPU, Kernel
+from jaxnets.kernels.xla import product_of_rows
+
+SMALL_WINDOW = 32  # numbers in a window; a first layer on grey images has 9
+# By window: from how many channels on Winograd's algorithm is faster (benchmarks/winograd.py).
+FEWEST_CHANNELS: dict[Size, int] = {(3, 3): 128, (5, 5): 64}
+
+
+class FastConv(nn.Conv):
+    """A Flax convolution on a CPU."""
+
+
+def fast_conv_forward(
+    params: Params, x: Images, *, strides: Size = (1, 1), padding: Padding = "SAME", groups: int = 1
+) -> tuple[Outputs, tuple[Images, Params]]:
+    """Returns what `conv_forward` returns, each group computed in the way that is fastest."""
+    kernel = params["kernel"]
+    pads = window_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
+    z = by_group(_convolve, groups, x, kernel, strides, pads)
+    if "bias" in params:
+        z = z + params["bias"]
+    return z, (x, params)
+
+
+def fast_conv_backward(
+    cache: tuple[Images, Params],
+    dz: Outputs,
+    *,
+    strides: Size,
+    padding: Padding,
+    groups: int,
+    input_gradient: bool = True,
+) -> tuple[Params, Images | None]:
+    """Returns what `conv_backward` returns, each gradient computed in the way that is fastest."""
+    x, params = cache
+    # All three gradients read dz: without the barrier XLA computes it anew for some of them.
+    dz = lax.optimization_barrier(dz)
+    kernel = params["kernel"]
+    image, window = x.shape[1:3], kernel.shape[:2]
+    pads = window_pads(image, window, strides, padding)
+    d_params = {"kernel": by_group(_kernel_gradient, groups, x, dz, window, strides, pads)}
+    if "bias" in params:
+        d_params = {**d_params, "bias": dz.sum((0, 1, 2))}
+    if not input_gradient:
+        return d_params, None
+    return d_params, by_group(_image_gradient, groups, dz, kernel, image, strides, pads)
+
+
+def _is_small(window: Size, channels: int) -> bool:
+    """Whether one matrix product with the windows laid out in rows beats XLA's convolution."""
+    return window[0] * window[1] * channels <= SMALL_WINDOW
+
+
+def _is_wide(x: jax.Array, window: Size, features: int, strides: Size, pads: Pads) -> bool:
+    """Whether Winograd's algorithm beats XLA's convolution: with many channels and tiles."""
+    many = min(x.shape[-1], features) >= FEWEST_CHANNELS.get(tuple(window), math.inf)
+    return many and winograd.is_faster(x, window, strides, pads)
+
+
+def _window_rows(x: jax.Array, window: Size, strides: Size, pads: Pads) -> jax.Array:
+    """Lays the windows out in rows (im2col): [B, h, w, kh kw C]."""
+    return jnp.concatenate(window_slices(x, window, strides, pads, fill=0), axis=-1)
+
+
+def _convolve(x: jax.Array, kernel: jax.Array, strides: Size, pads: Pads) -> jax.Array:
+    kh, kw, channels, features = kernel.shape
+    if _is_small((kh, kw), channels):
+        rows = _window_rows(x, (kh, kw), strides, pads)
+        return rows @ kernel.reshape(kh * kw * channels, features)
+    if _is_wide(x, (kh, kw), features, strides, pads):
+        return winograd.convolve(x, kernel, pads)
+    return pair.convolve(x, kernel, strides, pads)
+
+
+def _kernel_gradient(
+    x: jax.Array, dz: jax.Array, window: Size, strides: Size, pads: Pads
+) -> jax.Array:
+    channels, features = x.shape[-1], dz.shape[-1]
+    if _is_small(window, channels):
+        rows = _window_rows(x, window, strides, pads)
+        return product_of_rows(rows, dz).reshape(*window, channels, features)
+    if _is_wide(x, window, features, strides, pads):
+        return winograd.kernel_gradient(x, dz, window, pads)
+    return pair.kernel_gradient(x, dz, window, strides, pads)
+
+
+def _image_gradient(
+    dz: jax.Array, kernel: jax.Array, image: Size, strides: Size, pads: Pads
+) -> jax.Array:
+    window = kernel.shape[:2]
+    padding = pair.image_gradient_pads(dz, window, image, strides, pads)
+    if _is_wide(dz, window, kernel.shape[2], strides, padding):
+        return winograd.convolve(dz, lax.rev(kernel, (0, 1)).swapaxes(2, 3), padding)
+    return pair.image_gradient(dz, kernel, image, strides, pads)
+
+
+# The last one by Winograd's algorithm.
+_MANY = Setting(
+    (128, 2, 2, 64),
+    {"kernel": (5, 5, 64, 64), "bias": (64,)},
+    static={"strides": (1, 1), "padding": "SAME", "groups": 1},
+)
+FAST_CONV = CONV._replace(
+    forward=fast_conv_forward, backward=fast_conv_backward, settings=[*CONV.settings, _MANY]
+)
+register(FastConv, FAST_CONV)
+
+
+def _replace(layer: Any) -> list[Any] | None:
+    return [conv_by_rule(FastConv, layer, FAST_CONV)] if is_plain_conv(layer) else None
+
+
+KERNEL = Kernel(
+    name="fast_conv",
+    run=1,
+    replace=_replace,
+    rule=FAST_CONV,
+    pair=CONV,
+    platforms=CPU,
+    benchmark="python benchmarks/winograd.py; python benchmarks/step.py",
+)

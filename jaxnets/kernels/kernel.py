@@ -1,0 +1,39 @@
+"""What a kernel declares: the layers it replaces, where, and the pair that it must equal."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from jaxnets.backprop.rule import LayerRule
+from jaxnets.models.chain import Layer
+
+CPU = ("cpu",)
+ANY: tuple[str, ...] = ()  # Every platform.
+
+
+class Kernel(NamedTuple):
+    """A faster form of a layer, or of a run of layers, of a chain.
+
+    What replaces the layers is of a kind of its own, for which the kernel's rule is registered.
+    Both gradients take that rule: the one by hand, and jax.grad through `by_rule`.
+    """
+
+    name: str
+    run: int  # How many layers it looks at.
+    # (*layers) -> as many layers, so that every layer keeps its place; None: they stay.
+    replace: Callable[..., Sequence[Layer] | None]
+    rule: LayerRule  # How it computes, and what it is tried on.
+    pair: LayerRule  # What it must equal: the taught pair, or several of them composed.
+    platforms: tuple[str, ...]  # Where it is faster.
+    benchmark: str  # The command that shows it.
+    sharded: bool = True  # Whether XLA may split its batch over devices.
+    float32_error: float = 1e-5  # The most by which it may be away from the pair in float64.
+
+    def fits(self, platform: str, sharded: bool) -> bool:
+        """Whether it is for this platform, and for a batch that XLA splits over devices."""
+        return platform in (self.platforms or (platform,)) and (self.sharded or not sharded)
+
+
+def with_kind(kind: Any, layer: Any, **changes: Any) -> Any:
+    """The same Flax layer as another class, with some fields changed."""
+    fields = {name: getattr(layer, name) for name in layer.__dataclass_fields__ if name != "parent"}
+    return kind(**{**fields, **changes})

@@ -1,0 +1,212 @@
+"""Kernels: which layers they replace and where; they equal the pairs; what plain leaves out."""
+
+import dataclasses
+from typing import Any, cast
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import quick_jit, random_images, random_params, slow
+
+from jaxnets.backprop import convolution, pooling
+from jaxnets.backprop.check import relative_error
+from jaxnets.backprop.network import manual_loss_and_grad
+from jaxnets.data.batches import Batch
+from jaxnets.experiment import Experiment
+from jaxnets.gradcheck.compare import compiled, judge
+from jaxnets.gradcheck.kernels import check_kernel
+from jaxnets.gradcheck.layers import TOLERANCES, problem_of, with_backward
+from jaxnets.kernels.accelerate import KERNELS, accelerate
+from jaxnets.kernels.conv_pool import CONV_POOL, ConvPool, conv_pool_backward
+from jaxnets.kernels.convolution import FastConv
+from jaxnets.kernels.dense import WideDense
+from jaxnets.kernels.paired import PairedMaxPool, paired_relu, relu_behind_norm
+from jaxnets.kernels.pooling import OverlappingMaxPool
+from jaxnets.losses import LOSSES
+from jaxnets.models import MODELS
+from jaxnets.models.batch_norm import BatchNorm
+from jaxnets.models.chain import Chain, with_precision
+from jaxnets.models.cnn import cnn
+from jaxnets.models.layers import MaxPool, flatten
+from jaxnets.training.parallel import Parallel
+from jaxnets.training.step import autodiff_loss_and_grad
+
+
+def kinds(chain):
+    return [layer if hasattr(layer, "__name__") else type(layer) for layer in chain.layers]
+
+
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        slow(k, id=k.name) if "convolution" in k.name else pytest.param(k, id=k.name)
+        for k in KERNELS
+    ],
+)
+def test_a_kernel_equals_its_pair(kernel):
+    row = check_kernel(kernel)
+    assert row.ok, row
+    assert row.errors["float64"].value <= 1e-10 and kernel.benchmark.startswith("python bench")
+
+
+def test_every_layer_keeps_its_place_and_its_parameters():
+    plain = cnn()
+    fast = accelerate(plain, "cpu")
+    joined = [ConvPool, paired_relu, paired_relu]
+    dense = [flatten, WideDense, paired_relu, nn.Dropout, nn.Dense]
+    assert kinds(fast) == [*joined, *joined, *dense]
+    shapes = [
+        jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
+        for model in (plain, fast)
+    ]
+    assert shapes[0] == shapes[1]
+
+
+def test_on_accelerators_and_for_a_batch_that_xla_splits_fewer_layers_change():
+    paired = [nn.Conv, paired_relu, PairedMaxPool] * 2
+    assert kinds(accelerate(cnn(), "tpu"))[:7] == [*paired, flatten]
+    assert kinds(accelerate(cnn(), "gpu"))[7] is nn.Dense
+    sharded = accelerate(cnn(), "cpu", sharded=True)
+    assert kinds(sharded)[:3] == [FastConv, paired_relu, PairedMaxPool]
+    small = accelerate(MODELS["alexnet_small_bn"](), "cpu")
+    assert kinds(small)[:4] == [FastConv, BatchNorm, relu_behind_norm, OverlappingMaxPool]
+    assert kinds(accelerate(MODELS["cnn_tiny"](), "tpu"))[2] is relu_behind_norm
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda: with_precision(cnn(), "mixed"),
+        lambda: cnn(activation="sigmoid"),
+        lambda: Chain([nn.Conv(4, (3, 3)), nn.relu, MaxPool(3, 2)]),
+        lambda: Chain([nn.Conv(4, (5, 5)), nn.relu, MaxPool(2, 2)]),
+        lambda: Chain([nn.Conv(4, (3, 3), strides=2), nn.relu, MaxPool(2, 2)]),
+        lambda: Chain([nn.Conv(4, (3, 3), kernel_dilation=2), nn.relu, MaxPool(2, 2)]),
+        lambda: Chain([nn.Conv(4, (3, 3), padding="CIRCULAR"), nn.relu, MaxPool(2, 2)]),
+    ],
+)
+def test_other_convolutions_are_not_joined_with_their_pools(change):
+    assert ConvPool not in kinds(accelerate(change(), "cpu"))
+
+
+@pytest.fixture
+def batch(tiny):
+    images = np.asarray(tiny.train.images[:8])
+    return Batch(images, tiny.train.labels[:8], np.ones(8, np.float32))
+
+
+def test_plain_manual_runs_the_taught_pairs_alone(tiny, tiny_preset, batch, break_rule):
+    """On a CPU, where kernels would replace most layers of the network."""
+    called = []
+
+    def noting(pair):
+        return lambda *inputs, **static: called.append(pair.__name__) or pair(*inputs, **static)
+
+    break_rule(nn.Conv, backward=noting(convolution.conv_backward))
+    break_rule(MaxPool, backward=noting(pooling.max_pool_backward))
+    config = tiny_preset("cnn", hidden=(8,), gradients="manual", kernels="plain")
+    experiment = Experiment.create(config, tiny)
+    assert experiment.trained is experiment.model
+    traced = jax.make_jaxpr(experiment.train_step())(experiment.init_state(), batch)
+    assert called == ["max_pool_backward", "conv_backward"] * 2
+    program = str(traced)
+    assert "optimization_barrier" not in program and " cond[" not in program
+
+
+def test_plain_auto_is_stock_autodiff_of_stock_layers(tiny, tiny_preset, batch):
+    config = tiny_preset("cnn", hidden=(8,), kernels="plain")
+    experiment = Experiment.create(config, tiny)
+    stock = autodiff_loss_and_grad(experiment.model.apply, LOSSES["cross_entropy"])
+    params, key = experiment.init_state().params, jax.random.key(0)
+    ours, theirs = (
+        str(jax.make_jaxpr(way)(params, batch, key)) for way in (experiment.loss_and_grad, stock)
+    )
+    assert ours == theirs and "custom_vjp" not in ours and "select_and_scatter" in ours
+
+
+@dataclasses.dataclass(frozen=True)
+class AbsentDevice:
+    """A device of a machine that is not there."""
+
+    platform: str
+    process_index: int
+
+
+@pytest.mark.parametrize("gradients", ["auto", "manual"])
+def test_a_step_for_devices_that_are_not_here_has_their_layers(tiny, tiny_preset, batch, gradients):
+    """Traced on a CPU machine for a TPU."""
+    device = AbsentDevice("tpu", 0)
+    config = tiny_preset("cnn", hidden=(8,), gradients=gradients)
+    here = Experiment.create(config, tiny)
+    there = Experiment.create(config, tiny, Parallel(cast(Any, [device])))
+    state = here.init_state()
+    ours, theirs = (str(jax.make_jaxpr(e.train_step())(state, batch)) for e in (here, there))
+    assert "optimization_barrier" in ours and "optimization_barrier" not in theirs
+    assert "conv_general_dilated" in theirs and "conv_general_dilated" not in ours
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "joined"), [("jit", False), ("pmap", True)])
+def test_both_compares_the_pass_that_trains(tiny, tiny_preset, monkeypatch, kind, joined):
+    """On two devices: jit splits the batch itself."""
+    seen = []
+
+    def recorded(model, *others):
+        seen.append(ConvPool in kinds(model))
+        return manual_loss_and_grad(model, *others)
+
+    for name in ("jaxnets.experiment", "jaxnets.oracle"):
+        monkeypatch.setattr(f"{name}.manual_loss_and_grad", recorded)
+    config = tiny_preset("cnn", hidden=(8,), gradients="both", devices=2, parallel=kind, epochs=1)
+    Experiment.create(config, tiny).train()
+    assert len(seen) >= 2 and set(seen) == {joined}
+
+
+def test_ties_of_plain_areas_and_edges_go_to_the_first_as_in_xla():
+    """Pictures have many: their background."""
+    layers = [
+        nn.Conv(6, (3, 3), padding="VALID", name="conv"), nn.relu, MaxPool(2, 2),
+        flatten, nn.Dense(2, name="logits"),
+    ]  # fmt: skip
+    plain = Chain(layers)
+    images = np.array(random_images(5, 9, 10, 4))
+    images[0] = 0.75
+    images[1] = images[1, :1]  # equal rows
+    images[2] = images[2, :, :1]  # equal columns
+    images[3, :6] = images[3, 0, 0]
+    params = random_params(plain, images.shape[1:])
+
+    def loss(model):
+        return quick_jit(
+            jax.grad(
+                lambda params, x: (model.apply({"params": params}, x) ** 2).sum(), argnums=(0, 1)
+            )
+        )(params, images)
+
+    assert relative_error(loss(accelerate(plain, "cpu")), loss(plain))[0] < 1e-5
+
+
+def without_overlaps(cache, d_out, **static):
+    """Takes each window's tile for the window's own."""
+    d_params, _ = conv_pool_backward(cache, d_out, **static)
+    even, odd = (d_out.at[:, start::2].set(0) for start in (1, 0))
+    images = [conv_pool_backward(cache, d, **static)[1] for d in (even, odd)]
+    return d_params, jnp.where(images[1] != 0, *reversed(images))  # pyright: ignore
+
+
+def bias_at_four_places(cache, d_out, **static):
+    """Gives the bias the gradient of all four outputs."""
+    d_params, dx = conv_pool_backward(cache, d_out, **static)
+    return {**d_params, "bias": 4 * d_params["bias"]}, dx
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wrong", [without_overlaps, bias_at_four_places])
+def test_a_wrong_backward_pass_is_found_by_both_oracles(wrong):
+    rule = with_backward(CONV_POOL, wrong)
+    (program,) = compiled([(problem_of(rule, rule.settings[0]), "float64")])
+    error, differences = judge(program)
+    assert error.value > TOLERANCES["float64"]
+    assert differences.error.value > TOLERANCES["differences"]

@@ -120,12 +120,14 @@ def test_differences_find_what_autodiff_would_share():
     assert row.errors["float64"].value == 0 and row.errors[DIFFERENCES].value > 1e-2
 
 
-def test_not_a_number_and_a_wrong_shape_are_infinite_errors():
+def test_not_a_number_and_a_wrong_shape_or_name_are_infinite_errors():
     x = np.array([0.5, 2.0])
     nan = check("nan", [problem(jnp.sin, x, manual=lambda x: x * jnp.nan)], TOLERANCES)
     assert {error.value for error in nan.errors.values()} == {np.inf}
     error = compare.disagreement({"x": np.ones((2, 1))}, {"x": np.ones(2)})
     assert error == Error(np.inf, "x, whose shape is (2, 1), not (2,)")
+    error = compare.disagreement({"y": np.ones(2)}, {"x": np.ones(2)})
+    assert error == Error(np.inf, "x, got y")
     # An error is relative to the array's largest element; where all are 0, it is absolute.
     for theirs, relative in (([0.0, 0.0], 0.5), ([0.0, -4.0], 0.125)):
         ours = {"x": np.array(theirs) + np.array([0.5, 0.0])}

@@ -210,7 +210,7 @@ def judge(program: Program) -> tuple[Error, Differences]:
 
 
 def disagreement(ours: Any, theirs: Any) -> Error:
-    """The largest relative error of a leaf; infinite if one has the wrong shape."""
+    """The largest relative error of a leaf; infinite if one has the wrong name or shape."""
     pairs = zip(_named_leaves(theirs), jax.tree.leaves(ours), strict=True)
     return _misshapen(ours, theirs) or max(
         Error(relative_error(value, expected)[0], name) for (name, expected), value in pairs
@@ -218,8 +218,11 @@ def disagreement(ours: Any, theirs: Any) -> Error:
 
 
 def _misshapen(ours: Any, theirs: Any) -> Error | None:
-    """The error of the first leaf that has not the shape it should have."""
-    for (name, expected), value in zip(_named_leaves(theirs), jax.tree.leaves(ours), strict=True):
+    """The error of the first leaf that has not the name or the shape it should have."""
+    pairs = zip(_named_leaves(theirs), _named_leaves(ours), strict=True)
+    for (name, expected), (called, value) in pairs:
+        if called != name:
+            return Error(np.inf, f"{name}, got {called}")
         if value.shape != expected.shape:
             return Error(np.inf, f"{name}, whose shape is {value.shape}, not {expected.shape}")
     return None

@@ -13,7 +13,7 @@ Interval = tuple[float, float]
 
 
 def two_sided_z(alpha: float) -> float:
-    """How many standard errors a normal variable exceeds, either way, with the chance alpha."""
+    """The z with P(|X| > z) = alpha, for a standard normal variable X."""
     return NormalDist().inv_cdf(1 - alpha / 2)
 
 
@@ -124,7 +124,7 @@ def paired_interval(only_a: int, only_b: int, total: int, alpha: float) -> Inter
 def sample_size(
     effect: float, alpha: float, power: float, variance: float, variance_if_equal: float
 ) -> int:
-    """How many finds a difference with the chance `power`, in one look at the end.
+    """The sample size n that finds a difference with the chance `power`, in one look at the end.
 
         n = (z_(1 - α/2) sqrt(v_0) + z_power sqrt(v_1))² / effect²
 

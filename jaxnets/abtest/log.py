@@ -18,7 +18,7 @@ from jaxnets.errors import UserError, first_line
 
 ARMS = ("A", "B")
 COLUMNS = ("arm", "correct")  # user, time and model are optional, others are ignored.
-MAX_LINE = 1 << 16  # Characters; a file may be anybody's.
+MAX_LINE = 1 << 16  # Characters; a file may be untrusted.
 MAX_MODELS = 1000  # Names of models and versions.
 
 

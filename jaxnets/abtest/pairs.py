@@ -13,7 +13,7 @@ from jaxnets.display import printable, table
 
 @dataclasses.dataclass(frozen=True)
 class Pairs:
-    """How many pictures both models, one alone, or neither classified right."""
+    """The numbers of pictures that both models, one alone, or neither classified right."""
 
     names: tuple[str, str]  # The run folders.
     dataset: str
@@ -37,7 +37,7 @@ class Pairs:
 
     @property
     def right(self) -> tuple[int, int]:
-        """How many pictures A and B classify right."""
+        """The numbers of pictures that A and B classify right."""
         return self.both + self.only_a, self.both + self.only_b
 
     @property
@@ -46,7 +46,10 @@ class Pairs:
         return (self.only_b - self.only_a) / self.total
 
     def needed(self, plan: Plan) -> int | None:
-        """How many pictures find the plan's effect, if the models disagree as often as here."""
+        """The number of pictures that finds the plan's effect.
+
+        It assumes that the models disagree as often as here. None if they never disagree.
+        """
         if not (disagreements := (self.only_a + self.only_b) / self.total):
             return None
         disagreements = max(disagreements, plan.effect)
@@ -106,7 +109,7 @@ def to_text(pairs: Pairs, plan: Plan) -> str:
 
 
 def _conclusions(pairs: Pairs, plan: Plan, p: float, interval: classical.Interval) -> list[str]:
-    """What may be concluded, in sentences."""
+    """The conclusions that the counts allow, in sentences."""
     disagree = pairs.only_a + pairs.only_b
     if not disagree:
         return ["The models are right on the same pictures: there is no difference to test."]
@@ -134,7 +137,7 @@ def _conclusions(pairs: Pairs, plan: Plan, p: float, interval: classical.Interva
 
 
 def _limits(pairs: Pairs, plan: Plan, p: float) -> list[str]:
-    """What may not be concluded, in sentences."""
+    """The limits of these conclusions, in sentences."""
     found = [
         "The p counts only if these pictures chose nothing before: no network, no setting, no "
         "epoch.",

@@ -30,7 +30,7 @@ MAX_USERS = 10**12  # No plan is longer.
 
 @dataclasses.dataclass(frozen=True)
 class Sequence:
-    """What is known after each value; the arrays are [..., N] float64."""
+    """The estimate, interval and p after each value; the arrays are [..., N] float64."""
 
     estimate: np.ndarray
     low: np.ndarray
@@ -79,7 +79,7 @@ def confidence_sequence(
       begins: Where it is False, the interval is infinite, too, [..., N] bool.
 
     Returns:
-      What is known after each value.
+      The Sequence after each value.
     """
     values = np.asarray(values, np.float64)
     t, rho2 = np.arange(1, values.shape[-1] + 1), mixture(alpha, planned)
@@ -137,7 +137,9 @@ def are_enough(outcomes: np.ndarray, in_b: np.ndarray) -> np.ndarray:
 def users_needed(
     deviation: float, effect: float, alpha: float, power: float, planned: int = PLANNED
 ) -> int:
-    """How many values decide, with the chance `power`, if the mean is `effect`: at most so many.
+    """The number of values after which the test has decided, with the chance `power`.
+
+    It is an upper bound, for values whose mean is `effect`.
 
     After t of them the estimate lies above effect - z σ / sqrt(t) with that chance, so it is enough
     that half of the interval's width is smaller than this.

@@ -1,4 +1,4 @@
-"""What an experiment shows: the sequential test, the test of one look, users still needed."""
+"""The results of an experiment: the sequential test, the test of one look, users still needed."""
 
 import dataclasses
 import math
@@ -22,7 +22,7 @@ UNLIKELY = 0.001  # A split or feedback that is rarer than this by chance is a m
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What was decided before the first user came."""
+    """The choices that are made before the first user comes."""
 
     alpha: float = 0.05  # The chance of a false alarm.
     effect: float = 0.02  # The smallest difference in accuracy that matters.
@@ -91,7 +91,7 @@ class Trial:
 
     @property
     def drifts(self) -> bool:
-        """Whether two intervals share nothing: the difference changed while users came."""
+        """Whether two intervals are disjoint: the difference changed while users came."""
         return bool(self.sequence.low.max() > self.sequence.high.min())
 
     @property
@@ -169,7 +169,7 @@ def _feedback(users: Users, is_paired: bool) -> tuple[tuple[float, float] | None
     compared = shown.all(axis=1) == is_paired
     given = users.judged / np.maximum(users.shown, 1) if users.counts_silence else users.judged
     a, b = (given[compared & shown[:, arm], arm] for arm in (0, 1))
-    if not (len(a) and len(b)):  # Who saw both models may judge one alone.
+    if not (len(a) and len(b)):  # A user who saw both models may give feedback on one alone.
         return None, 1.0
     means = float(a.mean()), float(b.mean())
     if is_paired:
@@ -202,7 +202,10 @@ def _once(
 
 
 def _needed_once(a: np.ndarray, b: np.ndarray, is_paired: bool, plan: Plan) -> int | None:
-    """How many users in all find the plan's effect in one look, if answers vary as so far."""
+    """The number of users that finds the plan's effect in one look; None if no answer differs.
+
+    It assumes that answers vary as they did so far.
+    """
     if is_paired:
         variance = float(np.var(b - a))
     else:

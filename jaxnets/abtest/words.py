@@ -1,4 +1,4 @@
-"""What an experiment shows, as a table, in sentences and for programs: what follows, what not."""
+"""The results of an experiment as a table, in sentences and as JSON: conclusions and limits."""
 
 import dataclasses
 from typing import Any
@@ -68,7 +68,7 @@ def to_values(trial: Trial) -> dict[str, Any]:
 
 
 def conclusions(trial: Trial) -> list[str]:
-    """What may be concluded, in sentences."""
+    """The conclusions that the experiment allows, in sentences."""
     if trial.unbalanced:
         a, b = trial.users
         share = 100 * trial.plan.share_b
@@ -108,7 +108,7 @@ def conclusions(trial: Trial) -> list[str]:
 
 
 def _feedback(trial: Trial) -> str:
-    """How much feedback the users gave on each model."""
+    """The amount of feedback that the users gave on each model, as a phrase."""
     a, b = trial.feedback or (0.0, 0.0)
     if trial.counts_silence:
         return f"users gave feedback on {100 * a:.3g} % of A's answers and {100 * b:.3g} % of B's"
@@ -116,7 +116,7 @@ def _feedback(trial: Trial) -> str:
 
 
 def _winner(trial: Trial, level: str) -> str:
-    """Which model is better, and by how much."""
+    """Names the better model, and says by how much it is better."""
     better, at = trial.winner or "", trial.decided_at or trial.count
     now = trial.interval or trial.once
     still = now[0] > 0 or now[1] < 0
@@ -132,7 +132,7 @@ def _winner(trial: Trial, level: str) -> str:
 
 
 def _unknown(trial: Trial) -> str:
-    """Why there is no interval yet."""
+    """The reason why there is no interval yet."""
     if trial.count < MIN_USERS:
         return (
             f"Nothing may be concluded yet: the sequential test begins at {MIN_USERS} users, and "
@@ -147,7 +147,7 @@ def _unknown(trial: Trial) -> str:
 
 
 def _needed(trial: Trial) -> list[str]:
-    """How many users the plan still needs."""
+    """The number of users that the plan still needs, in a sentence."""
     plan = trial.plan
     if trial.needed is None or trial.needed_once is None:
         return []
@@ -160,7 +160,7 @@ def _needed(trial: Trial) -> list[str]:
 
 
 def limits(trial: Trial) -> list[str]:
-    """What may not be concluded, in sentences."""
+    """The limits of the conclusions, in sentences."""
     found = [
         f"The p of one look ({p_text(trial.p)}) counts only if you chose {trial.count:,} users "
         "before the start, and did not look before. Else use the sequential line."

@@ -106,7 +106,7 @@ def _over_devices(sums, axis_name: str | None):
 
 
 def _plain_batch_norm(params, x, mask, *, epsilon, axis_name):
-    """Flax's own layer; its statistics move by a tenth of the gradient that autodiff shall see."""
+    """Flax's own layer, whose statistics move by a tenth of the gradient that autodiff must see."""
     layer = nn.BatchNorm(momentum=0.9, epsilon=epsilon, use_fast_variance=False)
     stats = {name: params[name] for name in STATISTICS}
     variables = {"params": {name: params[name] for name in ("scale", "bias")}, "batch_stats": stats}

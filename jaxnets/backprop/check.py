@@ -1,4 +1,4 @@
-"""How far hand-derived gradients are from others."""
+"""The relative error between two gradients."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -17,9 +17,9 @@ def relative_error(ours: Any, theirs: Any, floor: float = 0.0) -> tuple[float, s
     error; in both it is none.
 
     Args:
-      ours: The tree to judge.
+      ours: The tree to check.
       theirs: A tree of the same structure and shapes.
-      floor: What divides instead of max |theirs| where that is smaller. A gradient that should be 0
+      floor: The divisor where max |theirs| is smaller. A gradient that should be 0
         is a sum of terms that cancel up to rounding: beside 0 any rounding is infinitely wrong,
         beside the terms it is not. Where both are 0, the error is max |ours - theirs|.
     """

@@ -153,7 +153,7 @@ def image_gradient_pads(
 
 
 def _reaches(dz: jax.Array, strides: Size) -> list[int]:
-    """How many rows and columns dz spans once they stand a stride apart."""
+    """The rows and columns that dz spans when a stride lies between neighbours."""
     return [s * (places - 1) + 1 for s, places in zip(strides, dz.shape[1:3], strict=True)]
 
 

@@ -87,7 +87,7 @@ def manual_loss_and_grad(model: Chain, loss: str, find_rule: FindRule = rule_of)
         metrics = metric_of(LOSSES[loss])(logits, batch.labels, losses, batch.mask)
 
         # Backward: L = sum of mask * losses, so dL/dlosses is the mask. Before the first layer
-        # with parameters nobody needs a gradient.
+        # with parameters no gradient is needed.
         d_out = loss_rule.backward(loss_cache, batch.mask.astype(losses.dtype)).astype(out.dtype)
         gradients = {}
         for index in range(len(pairs) - 1, first - 1, -1):

@@ -1,9 +1,9 @@
-"""What a layer is, in one declaration that stands beside its pair of passes.
+"""A layer's rule: one declaration that stands beside the layer's pair of passes.
 
 A pair is `f_forward(x, ...) -> (out, cache)` and `f_backward(cache, d_out, ...) -> dx`. In every
 pair, d_v or dv is the gradient of v and has v's shape; the cache is what the forward pass returned,
 and the backward pass takes the same keyword arguments. A layer with parameters returns (d_params,
-dx). With input_gradient=False, for a network's first layer, nobody needs dx and it is None.
+dx). With input_gradient=False, for a network's first layer, dx is not needed and is None.
 
 `rules.py` finds a layer's rule, `network.py` composes the pairs into a network's backward pass, and
 `gradcheck/` holds each against the plain formulation in its declared settings. The faster forms of

@@ -82,7 +82,7 @@ def register(kind: Any, rule: LayerRule) -> None:
 def rule_of(layer: Any) -> LayerRule | None:
     """The rule of a layer of a chain, or of a loss; None if there is none.
 
-    A subclass has none of its own accord: it may compute something else.
+    A subclass does not inherit its parent's rule: it may compute something else.
     """
     kind = layer if hasattr(layer, "__name__") else type(layer)  # Functions have a name.
     return KINDS.get(kind)

@@ -52,7 +52,7 @@ Move = dict[int, np.ndarray]  # The change of each leaf that changes, by the lea
 
 
 class Passes(NamedTuple):
-    """What is compared, in one precision. The functions take (inputs, constants)."""
+    """The passes that are compared, in one precision. The functions take (inputs, constants)."""
 
     inputs: Any  # A tree of arrays, with respect to which the gradient is taken.
     constants: Any
@@ -110,7 +110,7 @@ class Error(NamedTuple):
 
 
 class Row(NamedTuple):
-    """What a check of a layer or network has found."""
+    """The result of the check of a layer or network."""
 
     name: str
     tried: list[str]  # The problems' labels.

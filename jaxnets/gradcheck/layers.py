@@ -146,7 +146,7 @@ def _labels(kind: str, batch: int, num_classes: int) -> np.ndarray:
 
 
 def _label(setting: Setting) -> str:
-    """What a setting tries, as "4x5 kernel 5x3 bias 3"."""
+    """The label of a setting, as "4x5 kernel 5x3 bias 3"."""
     sizes = {"": setting.x, **setting.params}
     parts = [f"{name} {'x'.join(map(str, shape))}".lstrip() for name, shape in sizes.items()]
     if setting.numbers != "normal":

@@ -109,7 +109,7 @@ def conv_pool_backward(
     if not input_gradient:
         return d_params, None
     dx = _input_gradient(d_out, winner, kernel)
-    # The rows and columns that no window reached, and the padding, whose gradient nobody needs.
+    # The rows and columns that no window reached, and the padding, whose gradient is not needed.
     edges = [
         (-low, padded - reached - high, 0)
         for padded, reached, (low, high) in zip(
@@ -137,7 +137,7 @@ def _padded(x: jax.Array, padding: Padding) -> jax.Array:
 
 
 def _tiles(x: jax.Array) -> Grid:
-    """What each of the 4 x 4 pixels of a tile sees; the tiles begin two apart: [B, h, w, C]."""
+    """The 4 x 4 pixels of all tiles, which begin two apart: an array [B, h, w, C] for each."""
     h, w = (2 * (size // 2) - 2 for size in x.shape[1:3])
     return [[x[:, a : a + h : 2, b : b + w : 2] for b in range(4)] for a in range(4)]
 

@@ -30,7 +30,7 @@ class FastConv(nn.Conv):
 def fast_conv_forward(
     params: Params, x: Images, *, strides: Size = (1, 1), padding: Padding = "SAME", groups: int = 1
 ) -> tuple[Outputs, tuple[Images, Params]]:
-    """Returns what `conv_forward` returns, each group computed in the way that is fastest."""
+    """Returns what `conv_forward` returns; each group is computed in its fastest form."""
     kernel = params["kernel"]
     pads = window_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
     z = by_group(_convolve, groups, x, kernel, strides, pads)
@@ -48,7 +48,7 @@ def fast_conv_backward(
     groups: int,
     input_gradient: bool = True,
 ) -> tuple[Params, Images | None]:
-    """Returns what `conv_backward` returns, each gradient computed in the way that is fastest."""
+    """Returns what `conv_backward` returns; each gradient is computed in its fastest form."""
     x, params = cache
     # All three gradients read dz: without the barrier XLA computes it anew for some of them.
     dz = lax.optimization_barrier(dz)

@@ -1,4 +1,4 @@
-"""What a kernel declares: the layers it replaces, where, and the pair that it must equal."""
+"""The declaration of a kernel: the layers it replaces, where, and the pair that it must equal."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple

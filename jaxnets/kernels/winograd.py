@@ -50,7 +50,7 @@ Kernel = Float[Array, "r r C K"]
 
 
 class Tiling(NamedTuple):
-    """How tiles cover a layer's outputs; the last ones may hang over."""
+    """The tiles that cover a layer's outputs; the last ones may reach beyond them."""
 
     step: int  # The outputs of a tile, in each direction.
     outputs: list[int]  # Rows and columns.

@@ -1,4 +1,4 @@
-"""How to keep XLA on a CPU from choices that are slow."""
+"""Functions that keep XLA on a CPU from slow choices."""
 
 from collections.abc import Callable
 from typing import Any

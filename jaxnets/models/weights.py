@@ -21,7 +21,7 @@ from jaxnets.models.alexnet import TORCHVISION, params_from_torchvision
 PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".pickle")
 # Named as in a file's header. Narrower ones become float32 exactly, wider ones are rounded to it.
 FLOATS = ("F16", "BF16", "F32", "F64")
-OURS = "params/"  # So begin the names of a checkpoint's parameters, as params/conv1/kernel.
+OURS = "params/"  # The prefix of the names of a checkpoint's parameters, as params/conv1/kernel.
 # The tensor of the last layer with an element for each class, and on which of its axes.
 HEAD, OUR_HEAD = (f"{TORCHVISION['logits']}.bias", 0), (f"{OURS}logits/kernel", -1)
 

@@ -1,4 +1,4 @@
-"""When training ends before its last epoch: at its target, or when the loss no longer falls.
+"""Ends training before its last epoch: at its target, or when the loss no longer falls.
 
 Source: Prechelt 1998, "Early Stopping - But When?"; the epochs are counted as Keras' EarlyStopping
 counts them.

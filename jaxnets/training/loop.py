@@ -30,7 +30,7 @@ class NonFiniteLossError(RunFailedError):
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """How far a run has come."""
+    """The progress of a run: its state, and the sums of an unfinished epoch."""
 
     state: TrainState  # Its step says how much of which epoch is done.
     metrics: Metrics | None = None  # The sums over the done part of the epoch; None at its start.
@@ -39,7 +39,7 @@ class Checkpoint:
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal stopped a run; `checkpoint` is how far it has come, `signal` its number."""
+    """A signal stopped a run; `checkpoint` is the run's progress, `signal` the signal's number."""
 
     def __init__(self, checkpoint: Checkpoint, signal: int):
         super().__init__(f"interrupted after step {int(checkpoint.state.step)}")

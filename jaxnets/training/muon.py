@@ -34,7 +34,7 @@ def muon(
 
 
 def matrices(params: Any) -> Any:
-    """Which axes of each parameter are a matrix's rows and columns; None where it has only one."""
+    """The axes that are the rows and columns of each parameter's matrix; None for a single axis."""
 
     def axes(leaf: Any) -> contrib.MuonDimensionNumbers | None:
         rows = tuple(range(leaf.ndim - 1))

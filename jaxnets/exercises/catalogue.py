@@ -80,6 +80,6 @@ def layer_of(exercise: Exercise) -> str:
 
 
 def input_gradient_of(exercise: Exercise) -> str:
-    """What an exercise's file calls the gradient of its input: dx, dp or dz."""
+    """The name of the input's gradient in an exercise's file: dx, dp or dz."""
     last = (TEMPLATES / f"{layer_of(exercise)}.py").read_text("utf-8").splitlines()[-1]
     return last.split()[-1]

@@ -209,7 +209,7 @@ SHEETS = {
 
 
 class Answered(NamedTuple):
-    """What became of one question."""
+    """The result of one question."""
 
     name: str
     verdict: str  # "right", "wrong" or "blank".
@@ -231,7 +231,7 @@ def sheet_text(name: str, sheet: Sheet, file: str) -> str:
 
 
 def check_sheet(source: str, path: str) -> tuple[str, list[Answered]]:
-    """The name of a filled-in sheet's exercise, and what became of each question.
+    """The name of a filled-in sheet's exercise, and the result of each question.
 
     Raises:
       UserError: It is no sheet.
@@ -246,7 +246,7 @@ def check_sheet(source: str, path: str) -> tuple[str, list[Answered]]:
 
 
 def _entries(source: str, path: str) -> dict[str, str]:
-    """What stands behind each =, without comments; rows may go on in the next lines."""
+    """The text behind each =, without comments; rows may go on in the next lines."""
     found: dict[str, str] = {}
     name = ""
     for number, line in enumerate(source.translate(FULL_WIDTH).splitlines(), start=1):
@@ -267,7 +267,7 @@ def _is_complete(value: str) -> bool:
 
 
 def _answered(question: Question, text: str) -> Answered:
-    """Compares what stands behind a question's = with its answer."""
+    """Compares the text behind a question's = with its answer."""
     if text in ("", '""', "''"):
         return Answered(question.name, "blank")
     try:

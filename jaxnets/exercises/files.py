@@ -1,4 +1,4 @@
-"""A student's file: what it is read from, and which exercises are in it."""
+"""Reads a student's file, and finds the exercises in it."""
 
 import os
 import stat

@@ -36,7 +36,7 @@ MIB_FOR_JAX = 1024  # In a container, beside what a submission may take.
 
 
 class Grade(NamedTuple):
-    """What became of one exercise of one student."""
+    """The result of one exercise of one student."""
 
     name: str
     exercise: str
@@ -46,7 +46,7 @@ class Grade(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """What a submission may use."""
+    """The time and memory that a submission may use."""
 
     seconds: int = 20  # Of a processor.
     memory: int = 2048  # MiB.
@@ -89,7 +89,7 @@ def submissions_in(folder: str) -> list[Submission]:
 
 
 def _submissions(name: str, path: Path) -> list[Submission]:
-    """What one file answers; whatever is wrong with it is its own failure."""
+    """The submissions of one file; an error in the file is a failure of this file alone."""
     try:
         source = read_source(str(path))
         if path.suffix == ".toml":
@@ -127,7 +127,11 @@ def _grade_of_sheet(name: str, path: Path, source: str) -> Grade:
 
 
 def _importable(function: str, beside: Sequence[str]) -> frozenset[str]:
-    """What a function gets of jaxnets: of what others in its file import, no backward pass."""
+    """The names of jaxnets that a function may import.
+
+    These are the imports of its own exercise, and those of the other exercises in its file that
+    are no backward pass.
+    """
     answers = {exercise.function for exercise in exercises().values()}
     others = [name for other in beside for name in imports_of(exercise_of_function(other))]
     harmless = [name for name in others if name.rpartition(".")[2] not in answers]
@@ -195,7 +199,10 @@ def run_submission(
 
 
 def _task(submission: Submission, cases: Sequence[Case], limits: Limits) -> bytes:
-    """What a child reads. Python's parser of syntax trees works in one thread at a time only."""
+    """The task that a child reads, as bytes.
+
+    Python's parser of syntax trees works in one thread at a time only: call this in one thread.
+    """
     task = {
         "source": submission.source,
         "name": submission.exercise,

@@ -1,4 +1,4 @@
-"""What the judge says beyond which gradient is wrong, to one who asks for a hint."""
+"""The judge's hints: more than which gradient is wrong, for a student who asks."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any

@@ -56,7 +56,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the judge says; a notebook shows it, and it is true if the exercise is passed."""
+    """The judge's result; a notebook shows it, and it is true if the exercise is passed."""
 
     exercise: str
     passed: bool
@@ -207,7 +207,7 @@ def verdict(
 
 
 def _without_arrays(name: str, cases: Sequence[Case], reason: str, *, hint: bool) -> Verdict:
-    """The verdict where a backward pass has failed; its hint is what is asked for."""
+    """The verdict where a backward pass has failed; its hint names the expected shapes."""
     call, right = cases[0].call, cases[0].right
     shapes = ", ".join(f"{call.gradient_name(leaf)} {right[leaf].shape}" for leaf in right)
     return Verdict(name, False, (), reason, None, (f"the first setting asks for {shapes}",) * hint)

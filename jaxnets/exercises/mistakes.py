@@ -86,7 +86,7 @@ class Operand(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where a student's code has failed."""
+    """The place in a student's code that has failed."""
 
     frame: FrameType
     line: int
@@ -239,7 +239,7 @@ def _in_place(array: str, node: ast.Subscript, place: Place) -> str:
 
 
 def _no_array(operand: Operand) -> str | None:
-    """Why an operand cannot be computed with."""
+    """The reason why an operand is not an array; None if there is none."""
     text, value = operand
     if value is ...:
         return f"{text} is still ..., the blank to fill in"
@@ -257,7 +257,7 @@ def _no_array(operand: Operand) -> str | None:
 
 
 def _no_fit(node: ast.AST | None, arrays: list[Operand], message: str) -> str | None:
-    """Why the shapes of two arrays do not go together; None if it is something else."""
+    """The reason why two arrays' shapes do not fit; None if the error is another one."""
     if len(arrays) != 2:
         return None
     (first, a), (second, b) = ((one.text, one.value.shape) for one in arrays)

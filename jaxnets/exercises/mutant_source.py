@@ -9,7 +9,7 @@ MUTANTS = Path(__file__).parents[1] / "gradcheck" / "mutants.py"
 
 
 class MutantSource(NamedTuple):
-    """What a file needs to hold a wrong backward pass."""
+    """The source of a wrong backward pass, with all that a file of it needs."""
 
     layer: str
     function: str  # Its source from `def` on.

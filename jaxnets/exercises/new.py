@@ -57,7 +57,7 @@ def text_of(exercise: Exercise, file: str = "") -> str:
 
 
 def imports_of(exercise: Exercise) -> frozenset[str]:
-    """What an exercise's file imports of jaxnets, as "jaxnets.losses.probabilities_of"."""
+    """The names that an exercise's file imports, as "jaxnets.losses.probabilities_of"."""
     return frozenset(
         f"{node.module}.{alias.name}"
         for node in ast.walk(ast.parse(text_of(exercise)))

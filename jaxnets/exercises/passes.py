@@ -32,13 +32,13 @@ class Call(NamedTuple):
     dx: str = "dx"  # What the exercise calls the gradient of its input.
 
     def gradient_name(self, leaf: str) -> str:
-        """What a gradient is called in the code: d_params["kernel"] or dx."""
+        """The name of a gradient in the code: d_params["kernel"] or dx."""
         name = leaf.partition(".")[2]
         return f'd_params["{name}"]' if name else self.dx
 
 
 class ResultError(Exception):
-    """A backward pass returned what is no gradient, or has differentiated."""
+    """A backward pass returned something other than a gradient, or used autodiff."""
 
 
 def gradients_of(

@@ -85,7 +85,7 @@ class Running:
 
 
 class Sandbox(NamedTuple):
-    """Where submissions run."""
+    """The kind of sandbox in which submissions run."""
 
     kind: str = BUBBLEWRAP  # Or PODMAN, DOCKER, TRUST.
     image: str = IMAGE  # Of a container.
@@ -123,7 +123,7 @@ class Sandbox(NamedTuple):
 
         Args:
           program: The program's text.
-          task: What it reads.
+          task: The bytes on its stdin.
           memory: MiB that a container may take.
           wait: Seconds from child.STARTED on.
           most: Bytes of an answer; beyond them the program is ended.

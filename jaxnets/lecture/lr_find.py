@@ -148,7 +148,7 @@ def to_text(found: RangeTest, config: Config) -> str:
 
 
 def suggestion(found: RangeTest, config: Config) -> str:
-    """Which learning rates to try."""
+    """The sentence that suggests learning rates."""
     rates = [f"{float(f'{rate:.1g}'):g}" for rate in (found.steepest, found.lowest)]
     return (
         f"The loss falls fastest at a learning rate of {found.steepest:.2g} and is lowest at "

@@ -28,11 +28,11 @@ BAR: dict[str, Any] = dict(unit="epoch", leave=False, disable=None, dynamic_ncol
 
 
 class TrainingSummary(NamedTuple):
-    """How one run ended."""
+    """The losses and accuracies at the end of one run."""
 
     train_loss: float  # The mean over the last epoch, before each update, as in metrics.jsonl.
     train_accuracy: float
-    loss: float  # On the split that judges the runs.
+    loss: float  # On the split by which the runs are ranked.
     accuracy: float
 
 

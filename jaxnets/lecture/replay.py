@@ -38,8 +38,8 @@ SLIDE_BEST, SLIDE_FINAL = 200, TrainingSummary(0.31931881, 0.91, 0.30098108, 0.9
 class Replay(NamedTuple):
     """One seed's whole procedure."""
 
-    search: dict[int, TrainingSummary]  # How each hidden size ended, judged on validation images.
-    final: TrainingSummary  # How the best one ended, judged on the test images.
+    search: dict[int, TrainingSummary]  # The result of each hidden size, on validation images.
+    final: TrainingSummary  # The result of the best one, on the test images.
 
 
 def held_out(data: Dataset) -> Dataset:

@@ -1,4 +1,4 @@
-"""How a search and a comparison keep what they found: JSON for programs, CSV for tables."""
+"""Writes the results of a search or a comparison: JSON for programs, CSV for tables."""
 
 import csv
 import io

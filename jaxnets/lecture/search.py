@@ -37,7 +37,7 @@ Point = tuple[Any, ...]  # One value of each field searched over.
 
 @dataclasses.dataclass
 class Search:
-    """What is searched, and what is known so far."""
+    """The settings of a search, and its results so far."""
 
     flags: dict[str, Any]  # The config's, without those searched over and the seed.
     over: dict[str, list[Any]]  # The values of each field searched over.
@@ -159,7 +159,7 @@ def search_all(given: dict[str, Any], over: dict[str, list[Any]], seeds: int) ->
 
 
 def train_missing(search: Search, seeds: Sequence[int], data: Dataset) -> None:
-    """Trains what is not done yet, judged on validation images; writes after every program."""
+    """Trains what is not done yet, with validation images; writes after every program."""
     programs = collections.defaultdict(list)  # Each holds the runs that train side by side.
     for run in search.missing(seeds):
         config = search.config(*run)

@@ -1,4 +1,4 @@
-"""What the comparison trains its networks with, where it is not a network's own recipe."""
+"""The comparison's recipes for networks that do not take their own recipe."""
 
 from jaxnets.config.recipes import Recipe
 

@@ -1,4 +1,4 @@
-"""What `python -m jaxnets compare` is asked for: its flags read and checked, before jax starts."""
+"""The request of `python -m jaxnets compare`: flags read and checked before jax starts."""
 
 import dataclasses
 import importlib.util
@@ -10,11 +10,11 @@ from jaxnets.errors import UserError, unknown
 from jaxnets.lecture.compare.recipes import REGRESSION
 
 INSTALL = "pip install scikit-learn"
-LONG = ("alexnet", "cnn_")  # How the names of networks begin that train longer than all others.
+LONG = ("alexnet", "cnn_")  # The prefix of the networks that train longer than all others.
 
 
 class Task(NamedTuple):
-    """What can be compared in a task."""
+    """The models, data sets and scores of a task."""
 
     networks: tuple[str, ...]
     baselines: tuple[str, ...]  # scikit-learn's models, defined in models.py.
@@ -46,7 +46,7 @@ TASKS = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Request(Options):
-    """What to compare: the command's flags, which `resolved` completes."""
+    """The command's flags, which `resolved` completes."""
 
     task: str = option(
         "classification",

@@ -1,4 +1,4 @@
-"""What a comparison has found: rows, the capacity curve's verdicts, who wins where, the files.
+"""The results of a comparison: rows, the capacity curve's verdicts, each data set's winner, files.
 
 A row is flat, in compare.json as in compare.csv. It names a model and a data set, and gives the
 hidden size in the capacity curve (None outside it). Then comes `why` it could not be trained, or
@@ -66,7 +66,7 @@ class Results:
         return [row["verdict"] for row in curve]
 
     def closing(self) -> list[str]:
-        """Which model wins, a line for each data set; then what all of them show together."""
+        """The winner of each data set, a line each; then the conclusion from all of them."""
         lines, title = [], title_of(f"test_{TASKS[self.request.task].ranks_by}")
         for data in self.samples:
             scores = self._scores(data.name)

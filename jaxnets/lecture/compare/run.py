@@ -101,7 +101,7 @@ def _row(model: str, hidden: int | None, request: Request, data: Dataset) -> Row
 
 
 def _notes(request: Request) -> list[str]:
-    """What a reader should know before the tables."""
+    """The notes that a reader needs before the tables."""
     own = "every network by its own recipe"
     if request.epochs is not None:
         own += f", but {request.epochs} epochs"

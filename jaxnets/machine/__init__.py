@@ -1,1 +1,1 @@
-"""What a run finds: devices, compiler options, memory, other processes."""
+"""The machine of a run: devices, compiler options, memory, other processes."""

@@ -1,6 +1,6 @@
-"""Who may take part in a run of several processes, and the way that their messages take.
+"""The admission of processes to a run, and how messages travel between processes.
 
-JAX's coordinator takes messages from anybody. So it listens on a Unix socket in a private folder.
+JAX's coordinator takes messages from any sender. So its socket is a Unix one in a private folder.
 The other processes connect to process 0's listener at --coordinator, where
 
     process 0 sends   "jaxnets1", a nonce
@@ -8,9 +8,10 @@ The other processes connect to process 0's listener at --coordinator, where
     process 0 sends   a verdict, MAC("admit", the verdict and all of this)
 
 and then the connection carries what JAX in process I and the coordinator send each other. MAC is
-HMAC-SHA256 with the secret that the processes share. Who proves nothing for some seconds, or is the
-oldest of too many, is cut off. Each process_id is admitted once. When all are there, the listener
-closes. No process connects again: JAX ends a run whose connection breaks. Nothing is encrypted.
+HMAC-SHA256 with the secret that the processes share. A connection that does not authenticate within
+some seconds is closed; so is the oldest of too many. Each process_id is admitted once. When all are
+there, the listener closes. No process connects again: JAX ends a run whose connection breaks.
+Nothing is encrypted.
 """
 
 import contextlib
@@ -44,15 +45,15 @@ MAGIC, NONCE_BYTES, MAC_BYTES = b"jaxnets1", 32, 32
 PROCESS = struct.Struct("!II")  # process_id, num_processes
 JOIN_BYTES = PROCESS.size + NONCE_BYTES + MAC_BYTES
 ADMITTED, USED_ID, OTHER_NUMBER = b"\1", b"\2", b"\3"  # The verdicts.
-NO_VERDICT = bytes(1 + MAC_BYTES)  # To a stranger; whoever knows the secret sees what it means.
+NO_VERDICT = bytes(1 + MAC_BYTES)  # The answer to a process that does not prove the secret.
 
 HANDSHAKE_SECONDS = 5
-MAX_VISITORS = 128  # Connections that have proved nothing yet.
+MAX_VISITORS = 128  # Connections that have not authenticated yet.
 RETRY_SECONDS = 0.1
 
 
 class Place(NamedTuple):
-    """Which process of which run this is."""
+    """The place of this process in its run."""
 
     coordinator: str
     num_processes: int
@@ -60,7 +61,7 @@ class Place(NamedTuple):
 
 
 class Tunnel:
-    """This process's way to JAX's coordinator, which for JAX is at `address`.
+    """A tunnel from this process to JAX's coordinator. JAX itself connects to `address`.
 
     `host` is the address of this machine that the run's other machines reach.
     """
@@ -122,7 +123,7 @@ class Tunnel:
 
 
 def _say_who_is_awaited(place: Place, seconds: float) -> None:
-    """Prints a line before the silence, of so many seconds at most, until all have joined."""
+    """Prints which processes this one waits for, and until when at the latest."""
     coordinator, count, number = place
     until = time.strftime("%H:%M:%S", time.localtime(time.time() + seconds))
     whom = f"process 0 at {coordinator}"
@@ -149,7 +150,7 @@ def listen(coordinator: str) -> socket.socket:
 
 
 class _Visitor:
-    """Somebody who has connected and proved nothing yet."""
+    """A connection that has not authenticated yet."""
 
     def __init__(self, connection: socket.socket):
         self.connection, self.received = connection, b""
@@ -163,7 +164,7 @@ class _Visitor:
             self.connection.send(message)
 
     def has_asked(self) -> bool:
-        """Whether its request is here, or will never be."""
+        """Whether the request is complete, or can no longer come."""
         chunk = b""
         with contextlib.suppress(OSError):
             chunk = self.connection.recv(JOIN_BYTES - len(self.received))
@@ -216,7 +217,7 @@ def admit(
 def judge(
     challenge: bytes, received: bytes, secret: bytes, num_processes: int, missing: set[int]
 ) -> tuple[bytes, int | None]:
-    """The answer to one who wants to join, and its process_id if it may."""
+    """The answer to a process that wants to join, and its process_id if it is admitted."""
     content, mac = received[:-MAC_BYTES], received[-MAC_BYTES:]
     proof = _mac(secret, b"join", challenge, content)
     if len(received) != JOIN_BYTES or not hmac.compare_digest(mac, proof):

@@ -1,4 +1,4 @@
-"""The processes of one run: what they ask each other, and how they end together.
+"""The processes of one run: their messages to each other, and their common end.
 
 JAX's runtime connects them through the coordinator, in process 0, which admission.py keeps from
 strangers. This file adds what JAX leaves to its users (docs/several-hosts.md). A signal to one
@@ -70,7 +70,7 @@ def connected(
 
 
 def find_place(coordinator: str | None, num_processes: int | None, process_id: int | None) -> Place:
-    """Which process this is, as the flags or what JAX finds say."""
+    """The place of this process in its run, from the flags or from what JAX finds."""
     if coordinator and num_processes and process_id is not None:
         return Place(coordinator, num_processes, process_id)
     reason = "it found none"
@@ -106,7 +106,7 @@ def devices_of_all_processes(per_process: int) -> Devices:
 def parse_exit_message(received: str) -> tuple[str, int] | None:
     """The line and the exit status of another process; None if a run sends no such message.
 
-    Whoever sends it has proved the secret, but may be of another version.
+    Its sender knows the secret, but may run another version.
     """
     try:
         text, status = json.loads(received)
@@ -118,7 +118,7 @@ def parse_exit_message(received: str) -> tuple[str, int] | None:
 
 
 class Connection(Processes):
-    """This process's connection to the others, which they ask with the same calls.
+    """This process's connection to the others; every process makes the same calls.
 
     A call's `name` is used once in a run. The first process prints and writes the run folder. The
     client is JAX's, of the coordinator: the store of keys and values, and barriers.
@@ -178,7 +178,7 @@ class Connection(Processes):
     def _cpu_client(self) -> Any:
         """JAX's CPUs, whose sums gloo sends over the network of the run."""
         with contextlib.suppress(ValueError, OSError):
-            import resource  # gloo keeps each stranger's connection open: room for many.
+            import resource  # gloo keeps foreign connections open: leave room for many.
 
             most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -30,7 +30,7 @@ Devices = list[Any]  # A list of jax.Device, which type checkers do not take for
 
 
 class Processes:
-    """How a run's processes exchange values: here for a single process, Connection for several."""
+    """The exchange of values between a run's processes: here one; Connection is for several."""
 
     is_first = True
 
@@ -134,7 +134,7 @@ def versions() -> dict[str, str]:
 
 
 def surroundings(devices: Devices) -> dict[str, Any]:
-    """What may change a result's last bits beside the config, by its names in config.json.
+    """The facts beside the config that may change a result's last bits, by their config.json names.
 
     An accelerator's numbers do not depend on the cores beside it.
     """

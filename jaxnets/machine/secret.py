@@ -33,7 +33,7 @@ def find_secret(secret_file: str | None, coordinator: str) -> bytes | Path:
 
 
 def read_secret(path: Path, name: str) -> bytes:
-    """Reads a file that nobody else can have read or written."""
+    """Reads a file that no other user can have read or written."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # No pipe's writer.
         with open(descriptor, "rb") as file:
@@ -50,7 +50,7 @@ def read_secret(path: Path, name: str) -> bytes:
 
 
 def own_secret_file(coordinator: str) -> Path:
-    """Where process 0 leaves a secret for the same user's processes on the same machine."""
+    """The file in which process 0 leaves a secret for this user's processes on this machine."""
     folder = Path(tempfile.gettempdir()) / f"jaxnets-{os.geteuid()}"
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)

@@ -1,4 +1,4 @@
-"""What a run says of a network that is no better than one that always gives the same answer."""
+"""A note for a network at chance level: no better than always giving the same answer."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""How a checkpoint is read; a run that is not resumed reads none and does not load this."""
+"""Reads checkpoints; a run that is not resumed reads none and does not load this module."""
 
 import sys
 from pathlib import Path
@@ -14,7 +14,7 @@ from jaxnets.runs.checkpoints import FORMAT, crc32, form_of, named_leaves
 
 # A network of a thousand layers has a header of half as many bytes.
 MAX_HEADER_BYTES = 1 << 20
-WARNED = 3  # Damaged checkpoints that are named; a stranger's folder may hold thousands.
+WARNED = 3  # Damaged checkpoints that are named; an untrusted folder may hold thousands.
 
 
 def read_newest(

@@ -1,7 +1,7 @@
-"""Where a run went bad: the first step, and in it the first layer, that is infinite or NaN.
+"""Finds the first step of a run, and in it the first layer, that is infinite or NaN.
 
-A run looks at its losses and, before it saves them, at its parameters; by then what was before is
-gone. So the steps since the last checkpoint are taken again, one by one, with a look into each.
+A run checks its losses and, before it saves them, its parameters. By then the earlier values are
+gone. So the steps since the last checkpoint are taken again, one by one, and each is checked.
 """
 
 import dataclasses

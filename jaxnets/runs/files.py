@@ -1,4 +1,4 @@
-"""The files of a run: written whole or not at all, and read as if a stranger had written them."""
+"""The files of a run: written whole or not at all, and read as untrusted."""
 
 import contextlib
 import json
@@ -28,7 +28,7 @@ def replacing(path: Path) -> Iterator[BufferedWriter]:
     """
     partial = path.with_name(path.name + ".partial")
     with naming(path):
-        # A crash left it; or it is somebody's link, which must not be followed.
+        # A crash left it; or it is another user's link, which must not be followed.
         partial.unlink(missing_ok=True)
         try:
             with partial.open("xb") as stream:

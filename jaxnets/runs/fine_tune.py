@@ -33,7 +33,7 @@ def with_weights_of_run(flags: dict[str, Any]) -> dict[str, Any]:
     if flags.get("model", config.model) == config.model:
         brought |= {name: x for name in BROUGHT if (x := getattr(config, name)) is not None}
     shape = folder.read(CONFIG).get("image_shape")
-    if isinstance(shape, list) and shape:  # A stranger's file; what a size is, Config checks.
+    if isinstance(shape, list) and shape:  # It may be untrusted; Config checks the size.
         brought["decode_size"] = shape[0]
     file = short_path(str(path_of(folder.path / CHECKPOINTS, steps[-1])))
     return {**brought, **flags, "init_from": file}

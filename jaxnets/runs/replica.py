@@ -7,7 +7,7 @@ from jaxnets.runs.run_folder import METRICS, RunFolder
 
 
 class ReplicaRunFolder(RunFolder):
-    """The run folder in a process that does not write it: whatever it is sent, it touches no file.
+    """The run folder in a process that does not write it: it touches no file.
 
     Every process trains with the same calls, so that no caller asks which process writes.
     """

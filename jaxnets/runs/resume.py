@@ -1,4 +1,4 @@
-"""Which interrupted run --resume continues, and what may change in it."""
+"""Finds the interrupted run that --resume continues, and checks what changes in it."""
 
 import sys
 from dataclasses import asdict, fields, replace
@@ -20,7 +20,7 @@ from jaxnets.training.step import TrainState
 # These belong to the process, not to the run.
 OF_THE_PROCESS = ("workdir", "resume", "overwrite", "dry_run")
 
-# What follows a run changes nothing in it: a config.json of before these fields is read, too.
+# Observers change nothing in a run: a config.json written before these fields existed is read, too.
 FOLLOWS = ("track", "profile", "report")
 
 # What may change on resume: where and how the run works, not what it computes. Data and weights are
@@ -37,7 +37,7 @@ RESUME_MAY_CHANGE = (
 
 def resumed_config(flags: dict[str, Any]) -> Config:
     """The interrupted run's own config, with what the flags may change in it."""
-    # What goes with --resume is checked before there is a model to check the rest with.
+    # Flags of the process are checked first: the other flags need the run's model.
     asked = preset(**{name: flags[name] for name in OF_THE_PROCESS if name in flags})
     if "workdir" in flags:
         folder = RunFolder.open(flags["workdir"])
@@ -57,7 +57,7 @@ def resumed_config(flags: dict[str, Any]) -> Config:
     if changed:
         raise UserError(f"resume: expected the settings of {folder.path}: {'; '.join(changed)}")
     changes = {name: flags[name] for name in RESUME_MAY_CHANGE if name in flags}
-    # A profile is of one process, and a stranger's config.json names no folder to write to.
+    # A profile is of one process; an untrusted config.json must not name a folder to write to.
     of_this_process = {"overwrite": False, "profile": None, "workdir": str(folder.path)}
     config = replace(stored, **{**of_this_process, **changes})
     _refuse_finished(folder, stored, config)
@@ -163,7 +163,7 @@ def _holds_only_weights(folder: RunFolder) -> bool:
 
 
 def load_checkpoint(folder: RunFolder | None, experiment: Experiment) -> Checkpoint:
-    """How far a run has come, if there is one; with a new optimizer if it kept only its weights."""
+    """A run's last checkpoint, or a fresh state; the optimizer is new if only weights were kept."""
     state = experiment.init_state()
     if folder is None:
         return Checkpoint(state)
@@ -206,7 +206,7 @@ def warn_of_other_surroundings(began: dict[str, Any], now: dict[str, Any]) -> No
     """Warns if a run or a search began under other versions or on another machine.
 
     Args:
-      began: What its JSON file holds.
+      began: The content of its JSON file.
       now: The present `surroundings`.
     """
 

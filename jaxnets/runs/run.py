@@ -33,11 +33,11 @@ class Run:
 
     Attributes:
       experiment: The network, the data and what trains them.
-      folder: Where the run is kept.
-      processes: What this process asks the others.
-      checkpoint: How far the run has come.
-      note: What is unusual about its recipe, or "".
-      progress: The class of what is shown: a bar, and a line an epoch.
+      folder: The run's folder.
+      processes: The exchange of values with the run's other processes.
+      checkpoint: The run's progress.
+      note: A line on what is unusual about the recipe, or "".
+      progress: The class of the display: a bar, and a line an epoch.
       hooks: Objects whose epoch(record) and test(metrics) are called when these are known.
       closing_lines: Called with the run and its test metrics; returns what `finish` prints last.
     """
@@ -100,7 +100,7 @@ class Run:
 
     @property
     def headline(self) -> str:
-        """What is about to be trained, on which data and devices; from where, if resumed."""
+        """The lines that name the network, the data and the devices; if resumed, the step, too."""
         config, data, devices = self.config, self.experiment.data, self.experiment.parallel.devices
         params = self.checkpoint.state.params
         accelerator = "" if devices[0].platform != "cpu" else " (no accelerator)"
@@ -177,7 +177,7 @@ class Run:
             self.folder.wait()
 
     def _why_stopped(self) -> str | None:
-        """Why training ends before its last epoch, if it does."""
+        """The reason why training ends before its last epoch, or None."""
         config = self.config
         if config.early_stopping is None and not config.stop_at_target:
             return None
@@ -225,7 +225,7 @@ class Run:
         return test
 
     def result(self, test: Metrics | None) -> dict[str, Any]:
-        """What result.json holds; nothing is tested where there are no test images."""
+        """The content of result.json; without test images the test's values are None."""
         history, config = self.folder.records(), self.config
         state, devices = self.checkpoint.state, self.experiment.parallel.devices
         trained, validated = terminal.seconds_of(history)
@@ -250,7 +250,7 @@ class Run:
         }
 
     def _save(self, checkpoint: Checkpoint) -> None:
-        """Saves how far the run has come; NonFiniteLossError if a parameter is not finite."""
+        """Saves the run's progress; NonFiniteLossError if a parameter is not finite."""
         step = int(checkpoint.state.step)
         if self.processes.is_first:
             if not all_finite(checkpoint.state.params):
@@ -338,7 +338,7 @@ def write_config(folder: RunFolder, experiment: Experiment, inputs: dict[str, st
 def _connected(flags: dict[str, Any]) -> Iterator[Processes]:
     """Connects with the run's other processes if the flags say so."""
     connection = {name: flags[name] for name in SINGLE_PROCESS if name in flags}
-    # With --resume the rest is checked when there is a model to check it with.
+    # With --resume the other flags are checked later, when the run's model is known.
     config = preset(**(connection if flags.get("resume") else flags))
     if not config.is_distributed:
         yield Processes()

@@ -28,7 +28,7 @@ RUNS = Path("runs")
 
 
 def num_params(params: Any) -> int:
-    """How many numbers the network learns."""
+    """The number of parameters, each a single number."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
@@ -41,7 +41,7 @@ def params_sha256(params: Any) -> str:
 
 
 class RunFolder:
-    """Where a run is kept; all that evaluating, predicting and serving need."""
+    """The folder of a run: all that evaluating, predicting and serving need."""
 
     def __init__(self, path: Path):
         """A folder that `create` made or `open` found."""
@@ -298,7 +298,7 @@ def make_folder(workdir: str | None, name: str) -> Path:
 
 
 def _place(workdir: str) -> Path:
-    """Where a run's folder is, without links; what a crash left beside it is put there."""
+    """The path of a run's folder, without links; a replacement that a crash left is put there."""
     path = Path(os.path.realpath(os.path.expanduser(workdir)))
     with _writing(path):
         files.end_replacing(path)

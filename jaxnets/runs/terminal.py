@@ -1,4 +1,4 @@
-"""What a run shows on the terminal, and the signals that come from there and ask it to stop."""
+"""A run's lines on the terminal, and the signals from there that stop it."""
 
 import contextlib
 import errno
@@ -71,7 +71,7 @@ def large_folder_note(state: TrainState, config: Config) -> str:
 
 
 def seconds_of(records: Sequence[Any]) -> tuple[float, float]:
-    """How long all epochs of a run trained and validated."""
+    """The seconds in which all epochs of a run trained and validated."""
     names = ("seconds", "validation_seconds")  # An older version wrote the first alone.
     trained, validated = (sum(record.get(name) or 0.0 for record in records) for name in names)
     return trained, validated
@@ -80,7 +80,7 @@ def seconds_of(records: Sequence[Any]) -> tuple[float, float]:
 def ending(
     test: Metrics, names: Sequence[str], config: Config, where: str, records: Sequence[Any]
 ) -> str:
-    """What a run says last: mistakes, time, its folder `where` and commands to use it."""
+    """The last lines of a run: mistakes, time, its folder `where` and commands to use it."""
     wrong, count = int(test.count - test.correct), int(test.count)
     trained, validated = seconds_of(records)
     line = f"{wrong:,} of {count:,} test images are wrong; trained in {duration(trained)}"
@@ -103,7 +103,7 @@ def ending(
 
 
 def saved(checkpoint: Checkpoint, loader: TrainLoader, epochs: int) -> str:
-    """How far a run had come that was saved on a signal."""
+    """The line that names the step after which a signal saved a run."""
     step = int(checkpoint.state.step)
     epoch = max(1, -(-step // loader.steps))  # That of the step itself.
     return f"saved after step {step:,} (epoch {epoch} of {epochs})"

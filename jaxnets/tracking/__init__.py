@@ -1,1 +1,1 @@
-"""What follows a run that asks for it: trackers (--track) and JAX's profiler (--profile)."""
+"""Optional observers of a run: trackers (--track) and JAX's profiler (--profile)."""

@@ -21,7 +21,7 @@ def check(track: str, profile: str | None) -> None:
             path = Path(profile).expanduser().absolute()
             there = next(parent for parent in (path, *path.parents) if parent.exists())
             can_be_written = there.is_dir() and os.access(there, os.W_OK)
-        except (OSError, RuntimeError):  # A name that is too long; ~ of nobody.
+        except (OSError, RuntimeError):  # A name that is too long; ~ of no user.
             can_be_written = False
         if not can_be_written:
             raise UserError(f"profile: expected a folder that can be written, got {profile}")

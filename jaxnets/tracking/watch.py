@@ -1,6 +1,6 @@
 """Follows a run: its numbers and pictures go to trackers, some of its steps to a profile.
 
-A tracker that fails while the run trains is left, with a line on stderr: the run goes on.
+A tracker that fails while the run trains is disabled, and stderr says so: the run goes on.
 """
 
 import contextlib
@@ -32,22 +32,22 @@ from jaxnets.serving.predict import create_predictor
 from jaxnets.tracking.check import check
 from jaxnets.tracking.pictures import confusion_picture, sample_picture
 
-PROJECT = "jaxnets"  # Under this name a tracker that knows projects shows the runs.
-KEYS = "runs.json"  # In TRACKING: by tracker, what continues the same tracked run.
+PROJECT = "jaxnets"  # The runs' project, in trackers that have projects.
+KEYS = "runs.json"  # In TRACKING: each tracker's key, which continues the same tracked run.
 KEY = re.compile(r"[\w.-]{1,128}")
 SAMPLES, CANDIDATES = 16, 512  # Test images shown, of the first so many, wrong ones first.
-# Fields of Config that are no hyperparameters: where a run works, and what it shows to whom.
+# Fields of Config that are no hyperparameters: where a run works, and what observes it.
 NOT_SENT = {*SINGLE_PROCESS, *OF_THE_PROCESS, *FOLLOWS}
 
 
 class Tracker(Protocol):
-    """What shows runs: one call for each thing that it is given. Steps count from the run's start.
+    """A tracker of runs, with a call for each kind of value. Steps count from the run's start.
 
     `Tracker(name, folder, config, key, step)` opens a new run of this name, or with a key the one
     that had it, which has come to this step; the folder is the run's own for trackers.
     """
 
-    key: str  # What continues the run.
+    key: str  # The tracker's own name of the run, by which it continues the run.
     how_to_see: str  # The command that shows it.
 
     def scalars(self, values: dict[str, float], step: int) -> None: ...
@@ -92,7 +92,7 @@ class Tracking(contextlib.AbstractContextManager):
         keys = read_json(folder / KEYS) if (folder / KEYS).exists() else {}
         for tracker in run.config.track.split(","):
             key = keys.get(tracker)
-            if not (isinstance(key, str) and KEY.fullmatch(key)):  # A stranger may have written it.
+            if not (isinstance(key, str) and KEY.fullmatch(key)):  # It may be untrusted.
                 key = None
             try:
                 with _silenced():

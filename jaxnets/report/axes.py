@@ -9,7 +9,7 @@ LOG_RANGE = 30  # From this ratio on, positive numbers stand on a logarithmic ax
 
 
 class Axis(NamedTuple):
-    """Where numbers stand between two pixels."""
+    """The scale of numbers between two pixels, linear or logarithmic."""
 
     low: float
     high: float

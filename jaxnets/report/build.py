@@ -84,7 +84,7 @@ def write_into(folder: Path) -> None:
 
 
 def to_text(written: dict[str, Any]) -> str:
-    """What `write_report` returns, in lines."""
+    """The lines that say what `write_report` returned."""
     lines = [
         f"{short_path(written['report'])}: {written['bytes'] / 1e6:.2f} MB, "
         f"{written['figures']} figures; open it in a browser"
@@ -129,7 +129,7 @@ def report(runs: Sequence[RunFacts], words: Words) -> tuple[str, list[Figure]]:
 
 
 def _prefixes(runs: Sequence[RunFacts]) -> list[str]:
-    """What each run's figures and anchors begin with: its name, if it is the only one of it."""
+    """The prefix of each run's figures and anchors: its name, numbered if several share it."""
     if len(runs) == 1:
         return [""]
     found: list[str] = []

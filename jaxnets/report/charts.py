@@ -100,7 +100,7 @@ def _thinned(one: Series) -> Series:
 
 
 def _tips(figure, series, x: Axis, x_all, x_label: str, show, top: float) -> None:
-    """What a pointer shows at each epoch: a line, and the values in the figure's first row."""
+    """Adds the tips that a pointer shows at each epoch: a line, and the values in the first row."""
     half = (x.end - x.start) / max(len(x_all) - 1, 1) / 2
     for at in x_all:
         values = [f"{x_label} {at:g}"]
@@ -125,7 +125,7 @@ def _tips(figure, series, x: Axis, x_all, x_label: str, show, top: float) -> Non
 
 
 def _legend_rows(series: Sequence[Series]) -> list[list[tuple[int, str]]]:
-    """Which labels stand in which row of a legend, with the numbers of their series."""
+    """The rows of a legend: labels with the numbers of their series."""
     rows: list[list[tuple[int, str]]] = [[]]
     used = 0.0
     for one in series:

@@ -1,4 +1,4 @@
-"""What JAX finds on this machine, and which of it would be used."""
+"""The devices that JAX finds on this machine, and those that would be used."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What a trained network does with the test images: its mistakes, and how sure it is of them."""
+"""A trained network's predictions for the test images: mistakes, scores and confidence."""
 
 from importlib import resources
 from pathlib import Path
@@ -27,7 +27,7 @@ REJECTED_MNIST_LABELS = {
 
 
 class Predictions(NamedTuple):
-    """What a network says of N images."""
+    """A network's predictions for N images."""
 
     labels: np.ndarray  # [N]
     probabilities: np.ndarray  # [N, K] float32
@@ -49,7 +49,7 @@ class Predictions(NamedTuple):
 
     @property
     def confusion(self) -> np.ndarray:
-        """How often which class was taken for which, [K, K]; row: label, column: prediction."""
+        """The confusion matrix [K, K] of counts; row: label, column: prediction."""
         size = self.probabilities.shape[1]
         counts = np.zeros((size, size), np.int64)
         np.add.at(counts, (self.labels, self.classes), 1)
@@ -92,7 +92,7 @@ def class_scores(confusion: np.ndarray) -> ClassScores:
 
 
 class Calibration(NamedTuple):
-    """How often the network is right in each bin of its confidence."""
+    """The network's accuracy in each bin of its confidence."""
 
     edges: np.ndarray  # [bins + 1] A bin holds its upper edge.
     accuracy: np.ndarray  # [bins] NaN where a bin is empty.

@@ -63,7 +63,7 @@ def learning_figures(runs: Sequence[RunFacts], words: Words, prefix: str = "") -
 
 
 def _waiting(run: RunFacts) -> list[float | None]:
-    """Which share of each epoch's time was spent waiting for data."""
+    """The share of each epoch's time that was spent waiting for data."""
     pairs = zip(run.column("data_seconds"), run.column("seconds"), strict=True)
     return [data / seconds if data is not None and seconds else None for data, seconds in pairs]
 
@@ -118,7 +118,7 @@ def scores_figure(
 
 
 def calibration_figure(found: Calibration, words: Words, prefix: str = "") -> Figure:
-    """How often the network is right when it is so sure."""
+    """The figure of the network's accuracy by its confidence."""
     return reliability(
         f"{prefix}calibration",
         words("calibration"),

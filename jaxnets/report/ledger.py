@@ -172,7 +172,7 @@ class Norms(NamedTuple):
 
 
 def norms(folder: RunFolder, trained: TrainedNetwork, found: Gradients) -> list[Norms]:
-    """How large each layer's weights, gradient and next update are.
+    """The norms of each layer's weights, gradient and next update.
 
     The learning rate is the config's, as a schedule ends near 0; momentum is the checkpoint's.
     """

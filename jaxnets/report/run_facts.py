@@ -1,4 +1,4 @@
-"""What there is of a run, and what is missing: a folder may be damaged, a data set elsewhere."""
+"""The facts of a run, and what is missing: a folder may be damaged, a data set elsewhere."""
 
 import contextlib
 import dataclasses

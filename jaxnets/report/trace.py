@@ -107,7 +107,7 @@ def _to_values(path: Path, found: Passes, names: tuple[str, ...]) -> dict[str, A
 
 
 def to_text(values: dict[str, Any]) -> str:
-    """What `trace` returns, in a line."""
+    """The line that says what `trace` returned."""
     label, answer = printable(values["label"]), printable(values["answer"])
     text = f"{short_path(values['trace'])}: answer {answer}, loss {values['loss']:.4g} for {label}"
     return f"{text}; forward in blue, backward in red"

@@ -86,7 +86,7 @@ def _best(row: np.ndarray, labels: Sequence[str], top: int) -> Best:
 
 
 def _to_values(found: list[list[Best]], each: bool) -> dict[str, Any]:
-    """What --json prints for a picture: its classes, or its text and each character's classes."""
+    """The JSON values of a picture: its classes, or its text and each character's classes."""
     if not each:
         return {"predictions": found[0][0]}
     characters = [

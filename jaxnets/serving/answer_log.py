@@ -7,7 +7,7 @@ from jaxnets.abtest.log import Answer, Users, read_csv
 from jaxnets.errors import UserError, first_line
 from jaxnets.serving.server import feedback
 
-SQLITE = b"SQLite format 3\0"  # How every such file begins.
+SQLITE = b"SQLite format 3\0"  # The first bytes of every such file.
 MAX_ANSWERS = 5_000_000
 
 
@@ -25,7 +25,7 @@ def read_users(path: str) -> Users:
             is_database = stream.read(len(SQLITE)) == SQLITE
     except UserError:
         raise
-    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: ~ of nobody.
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: ~ of no user.
         raise UserError(f"{path}: expected a log or a run folder: {first_line(error)}") from None
     if is_database:
         answers = (

@@ -173,7 +173,7 @@ def _lines(found: Iterable[Character]) -> list[list[Character]]:
 
 
 def rules_on_paper(ink: np.ndarray) -> np.ndarray:
-    """Where the ink [H, W] bool is that of ruled or squared paper: [H, W] bool.
+    """The mask [H, W] bool of ink [H, W] bool that belongs to ruled or squared paper.
 
     Its lines are two or more that cross the picture. Strokes that cross them stay.
     """

@@ -165,7 +165,7 @@ def _is_mnist_like(grey: Image.Image) -> bool:
 
 
 def _find_ink(grey: Image.Image, light: np.ndarray) -> np.ndarray:
-    """How much ink each pixel [H, W] has, from 0 to 1; the ink is lighter than the paper."""
+    """The ink of each pixel [H, W], from 0 to 1; the ink is lighter than the paper."""
     smooth = ndimage.gaussian_filter(_to_floats(grey), min(1, max(grey.size) / WORK)) - light
     # An opening keeps what is wider than strokes, as the edge of a shadow.
     wide = max(3, round(min(grey.size) * THICKEST))

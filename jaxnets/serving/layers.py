@@ -27,7 +27,7 @@ FUNCTIONS = {flatten: "flatten", nn.relu: "relu", nn.sigmoid: "sigmoid", nn.soft
 
 
 class PlainNetwork(NamedTuple):
-    """What a program without Flax needs to run a network."""
+    """A network as a program without Flax can run it."""
 
     image_shape: tuple[int, int, int]  # (H, W, C) of the pictures.
     # One row a layer: its kind, its numbers, and `shape`, its output's for one picture.

@@ -1,4 +1,4 @@
-"""Where a command writes its file."""
+"""The file that a command writes."""
 
 from pathlib import Path
 

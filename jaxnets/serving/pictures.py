@@ -1,4 +1,4 @@
-"""What a user may hand over as pictures: files, pictures of Pillow, arrays, and many of them."""
+"""Pictures in the forms that users give: files, pictures of Pillow, arrays, and lists of them."""
 
 import contextlib
 import math

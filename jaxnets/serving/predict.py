@@ -131,7 +131,7 @@ def load_predictor(workdir: str, prepare_as: str = "auto") -> Predictor:
     Args:
       workdir: The folder of a finished or an interrupted run.
       prepare_as: "digit" if a picture is a photo or scan of one written character; "digits" if
-        `prepare_each` shall find several; "picture" to cut it to a square and resize it; "auto" for
+        `prepare_each` is to find several; "picture" to cut it to a square and resize it; "auto" for
         "digit" if the run has grey images of 28 x 28 and class names of one character, as MNIST's.
         Then several characters are an error.
 

@@ -16,7 +16,7 @@ Arrays = dict[str, np.ndarray]
 
 
 class Archive(NamedTuple):
-    """What an archive holds."""
+    """The content of an archive."""
 
     metadata: dict[str, Any]
     arrays: Arrays

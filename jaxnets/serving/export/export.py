@@ -70,7 +70,7 @@ def export(workdir: str, kind: str | None = None, output: str | None = None) -> 
 
 
 def to_text(made: Export) -> str:
-    """What was written and proved."""
+    """The lines that name the file and the check that it passed."""
     height, width, channels = made.image_shape
     return (
         f"{short_path(str(made.path))}: {made.bytes / 1e6:.2f} MB, images [batch, {height}, "

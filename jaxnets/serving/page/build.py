@@ -32,7 +32,7 @@ Files = dict[str, tuple[str, bytes]]  # A file's name → its media type and its
 
 # The layers that network.js has.
 KINDS = ("flatten", "dropout", *ACTIVATIONS, "dense", "dense_with_ones", "conv", "max_pool")
-MAX_CLASSES = 100  # More bars and buttons nobody reads.
+MAX_CLASSES = 100  # More bars and buttons could not be read.
 MAX_PARAMS = 2_000_000  # A phone has to compute with them.
 MAX_FLOAT32 = 450_000  # More parameters are written in float16: half as many bytes.
 LARGEST_FLOAT16 = 65_504
@@ -114,7 +114,7 @@ def write_page(workdir: str, output: str) -> dict[str, Any]:
 
 
 def to_text(written: dict[str, Any]) -> str:
-    """What `write_page` returns, in a line."""
+    """The line that says what `write_page` returned."""
     text = f"{short_path(written['page'])}: {written['bytes'] / 1e6:.2f} MB"
     text += f", {written['weights']} weights"
     if written["largest_difference"]:
@@ -200,6 +200,6 @@ def _weights(trained: TrainedNetwork) -> np.ndarray:
 
 
 def _dtype_of(weights: np.ndarray) -> str:
-    """How the page holds the weights: in float16 where float32 would take too many bytes."""
+    """The page's dtype of the weights: float16 where float32 would take too many bytes."""
     fits = bool(np.all(np.abs(weights) <= LARGEST_FLOAT16))
     return "float16" if weights.size > MAX_FLOAT32 and fits else "float32"

@@ -1,4 +1,4 @@
-"""Who is answered by which model, and the names under which answers come back with feedback."""
+"""The assignment of users to models, and the signed answers to which feedback refers."""
 
 import base64
 import dataclasses
@@ -35,7 +35,7 @@ class Assignment:
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What a picture was answered, as the client brings it back with a feedback."""
+    """The answer for a picture, which the client sends back with its feedback."""
 
     request: str
     user: str

@@ -1,4 +1,4 @@
-"""Gathers what arrives while something is at work, and then does all of it at once.
+"""Gathers the items that arrive while a batch is at work into the next batch.
 
 Nothing waits for a clock: the first item starts at once, and those that come meanwhile are the next
 batch. So a lone request has no delay, and a busy server has large batches. The network's images are
@@ -43,7 +43,7 @@ class Gatherer(Generic[Item, Result]):
         self._task: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
-        """How many items wait."""
+        """The number of items that wait."""
         return len(self._waiting)
 
     def put(self, items: Sequence[Item]) -> list["asyncio.Future[Result]"]:

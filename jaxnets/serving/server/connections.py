@@ -1,4 +1,4 @@
-"""uvicorn's connections with limits that it lacks: on heads, on idle ones, on their number.
+"""uvicorn's connections with limits that it lacks: on request heads, idle time and number.
 
 A head that comes slowly, is endless or never ends is cut off. Beyond the most connections the
 longest idle one makes room: one that waits for a request, the rest of one, or its answer's reader.
@@ -37,7 +37,7 @@ class Connections:
         self.stopping = False
 
     async def sweep(self) -> None:
-        """Cuts off, for ever, heads and farewells that take too long."""
+        """Closes connections that idle, send a head or end too slowly; it never returns."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(1)

@@ -1,4 +1,4 @@
-"""The log of an A/B test: who was answered by which model, and whether the answer was right.
+"""The log of an A/B test: each user's model, its answers, and whether they were right.
 
 It is a SQLite file with a write-ahead log: a reader never waits for the server, nor the server for
 a reader, and what was committed survives `kill -9` and a power cut. Any tool reads it:
@@ -37,7 +37,7 @@ create table if not exists setting (name text primary key, value blob not null);
 """
 KEY_BYTES = 32
 WAIT = 30.0  # Seconds that a writer waits for another one.
-MAX_ROW = 1 << 16  # Bytes of a row, and of each text, that a reader takes from anybody's file.
+MAX_ROW = 1 << 16  # Bytes of a row, and of each text, that a reader takes from an untrusted file.
 MAX_STEPS = 200  # Millions of SQLite's instructions: five million rows take 55.
 
 
@@ -87,7 +87,7 @@ def rows(path: str | Path) -> Iterator[Feedback]:
 
 
 def _table(log: sqlite3.Connection) -> list[tuple]:
-    """What the table of feedback is, and its columns: name, type, default, key, whether hidden."""
+    """The feedback table's kind and its columns: name, type, default, key, whether hidden."""
     kind = "select type, rootpage > 0 from sqlite_master where name = 'feedback'"
     return [*log.execute(kind), *log.execute("pragma table_xinfo(feedback)")]
 
@@ -105,7 +105,7 @@ def _open_to_read(path: Path) -> sqlite3.Connection:
 
 
 def _checked(path: str | Path, row: tuple) -> Feedback:
-    """A row whose file may be anybody's."""
+    """A row of a file that may be untrusted."""
     found = Feedback(*row)
     texts = found.user, found.model, found.version, found.prediction, found.request
     sound = isinstance(found.time, float) and all(isinstance(text, str) for text in texts)

@@ -1,4 +1,4 @@
-"""What stands around all routes: headers, the count, names of the host, slow readers, bugs."""
+"""Middleware for all routes: headers, the count, names of the host, slow readers, bugs."""
 
 import asyncio
 import re

@@ -1,4 +1,4 @@
-"""What a request may take: bytes, seconds, memory. Beyond it the answer is one line and a 4xx."""
+"""The limits of a request: bytes, seconds, memory. Beyond them the answer is one line and a 4xx."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""What Prometheus reads under /metrics."""
+"""The metrics that Prometheus reads under /metrics."""
 
 from prometheus_client import (
     CollectorRegistry,

@@ -125,7 +125,7 @@ class Model:
 
 
 def _program_of(trained: TrainedNetwork) -> tuple:
-    """What determines the compiled network beside its parameters."""
+    """The fields and shapes that determine the compiled network beside its parameters."""
     config, leaves = trained.config, jax.tree.leaves_with_path(trained.params)
     fields = ("model", "precision", *MODEL_FIELDS)
     shapes = [(path, leaf.shape, str(leaf.dtype)) for path, leaf in leaves]
@@ -140,7 +140,7 @@ def _check_same_form(old: TrainedNetwork, new: TrainedNetwork) -> None:
 
 
 def files_of(folder: str) -> list[tuple]:
-    """What changes with a run's checkpoints: their names, times, sizes and inodes."""
+    """The names, times, sizes and inodes of a run's files, which change with its checkpoints."""
     found = []
     for path in (Path(folder), Path(folder) / "checkpoints"):
         with contextlib.suppress(OSError), os.scandir(path) as entries:

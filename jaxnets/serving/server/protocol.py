@@ -27,7 +27,7 @@ MAX_ID = 256  # Characters of a request's id, which the answer repeats.
 
 @dataclasses.dataclass(frozen=True)
 class Inference:
-    """What a request asks for."""
+    """The images and outputs of a request."""
 
     images: np.ndarray  # [N, H, W, C] float32 from 0 to 1.
     outputs: tuple[tuple[str, bool], ...]  # Each output's name, and whether it is to be bytes.

@@ -1,4 +1,4 @@
-"""What the routes share: the models, who is assigned to which, pictures, and the feedback."""
+"""The service behind the routes: models, users' assignment to them, pictures, feedback."""
 
 import asyncio
 import contextlib
@@ -85,7 +85,7 @@ class Service:
             self.log.close()
 
     def stop(self) -> None:
-        """From now on the server is not ready: others shall not be sent to it."""
+        """Marks the server as not ready, so that no further requests are sent to it."""
         self.ready = False
 
     def find(self, name: str, version: str | None = None) -> tuple[Model, Version]:
@@ -136,7 +136,7 @@ class Service:
     async def predict(
         self, images: Images, key: str | None, top: int, every: bool
     ) -> list[dict[str, Any]]:
-        """What the user's model answers for images, or what every model does.
+        """The answers of the user's model for images, or those of every model.
 
         Without a key each request is a user of its own.
         """

@@ -20,7 +20,7 @@ def main(arguments: list[str]) -> int:
 
 
 def console_script() -> None:
-    """What the script `jaxnets` calls."""
+    """The entry point of the script `jaxnets`."""
     run_process(main)
 
 

@@ -15,7 +15,9 @@ Logs = dict[str, float]  # loss, accuracy, after an epoch also val_loss, val_acc
 
 
 class Callback:
-    """What `Network.fit` calls as it trains: override what you need.
+    """The base class of callbacks, which `Network.fit` calls as it trains.
+
+    Override the methods that you need.
 
     `self.model.stop_training = True` ends the training. Epochs and batches are counted from 0, as
     in Keras; `model` is the Network.
@@ -43,9 +45,10 @@ NAMES = [name for name in vars(Callback) if name.startswith("on_")]
 
 
 class Callbacks:
-    """All callbacks of a training. The first error of one stops the training, and waits.
+    """All callbacks of a training.
 
-    Raised in the middle of a step, it would cost the network its parameters.
+    The first error raised by a callback stops the training and is raised at the end. Raised in the
+    middle of a step, it would cost the network its parameters.
     """
 
     def __init__(self, model: Any, callbacks: Any):
@@ -68,7 +71,7 @@ class Callbacks:
         return callback
 
     def for_loop(self, signal_came: Callable[[], int], batch_size: int) -> loop.Callbacks:
-        """What the training calls; with `on_train_batch_end` each step is taken alone."""
+        """The loop's callbacks; with `on_train_batch_end` each step is taken alone."""
         ours = Callback.on_train_batch_end
         methods = [getattr(type(callback), ours.__name__, ours) for callback in self._given]
         want_batches = any(method is not ours for method in methods)

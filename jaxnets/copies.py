@@ -17,7 +17,10 @@ class Copied:
     """The part of a Network by which Python copies and pickles it."""
 
     def __deepcopy__(self, memo: Any) -> Self:
-        """A network that is as far; config, data and experiment, which never change, are shared."""
+        """A network at the same point of training.
+
+        Config, data and experiment, which never change, are shared.
+        """
         other: Any = type(self).__new__(type(self))
         vars(other).update(vars(self), history=copy.deepcopy(vars(self)["history"]))
         if other._checkpoint is not None:

@@ -1,4 +1,4 @@
-"""What a terminal shows: lines that fit, colours, names, tables, commands to be pasted."""
+"""Text for a terminal: lines that fit, colours, names, tables, commands to be pasted."""
 
 import itertools
 import os
@@ -14,7 +14,10 @@ LONGEST = 2000  # Characters of a message: a file may hold a text of any length.
 
 
 class Described:
-    """Shows its facts instead of its arrays, and says where what it lacks is (facts.py)."""
+    """Shows facts instead of arrays, and suggests the right attribute for a wrong one.
+
+    Both come from facts.py.
+    """
 
     def __repr__(self) -> str:
         from jaxnets.facts import to_text
@@ -57,7 +60,7 @@ def one_line(text: str) -> str:
 
 
 def program(command: str) -> list[str]:
-    """How the user's shell starts a command, in words, as it started this process."""
+    """The words by which the user's shell starts a command, as it started this process."""
     script = sys.argv[0]
     name = os.path.basename(script)
     if name.removesuffix(".exe") == "jaxnets":
@@ -147,7 +150,7 @@ def four_digits(value: float) -> str:
 
 
 def width_of(text: str) -> int:
-    r"""How many columns of a terminal a text takes.
+    r"""The number of columns that a text takes in a terminal.
 
     >>> width_of("bird"), width_of("鸟"), width_of("e\u0301")  # e and its accent
     (4, 2, 1)

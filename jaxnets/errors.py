@@ -1,4 +1,4 @@
-"""What may end a command, and its one line: never a traceback."""
+"""Errors that end a command with one line: never a traceback."""
 
 import contextlib
 import io
@@ -58,7 +58,7 @@ def _is_not_installed(module: str) -> bool:
 
 
 def _how_to_install() -> str:
-    """Which Python has what is missing, or how to install it."""
+    """The advice to start another Python, which has jaxnets' packages, or to install them."""
     for folder in dict.fromkeys((os.path.dirname(sys.argv[0]), "")):
         for name in ("bin/python", "Scripts/python.exe"):
             python = os.path.join(folder, ".venv", *name.split("/"))

@@ -1,4 +1,4 @@
-"""What a config and a data set determine: each part is built once, then they train together.
+"""A config and a data set made into the parts of a training, each built once.
 
 >>> import jaxnets
 >>> config = jaxnets.preset("softmax", epochs=1)
@@ -57,7 +57,7 @@ class Experiment(Described):
     loader: TrainLoader  # The training data in batches.
     schedule: optax.Schedule  # The rate at every step; the plateau's reductions come on top.
     optimizer: optax.GradientTransformation  # The update rule with that schedule.
-    augment: Augment  # What a step does to its batch first.
+    augment: Augment  # The change of each batch before its step.
     loss_and_grad: LossAndGrad  # The gradient by autodiff or by hand.
 
     @classmethod
@@ -123,7 +123,7 @@ class Experiment(Described):
             from jaxnets.models.weights import load_weights
 
             state = state.replace(params=load_weights(self.config.init_from, state.params))
-        # XLA, out of memory in an array that nobody waits for yet, would hang.
+        # Wait here: XLA would hang at an asynchronous out-of-memory error.
         return jax.block_until_ready(self.parallel.replicate(state))
 
     def train(self, callbacks: Callbacks | None = None) -> tuple[TrainState, list[Record]]:
@@ -240,7 +240,7 @@ class Experiment(Described):
         return self.parallel.compile(gradient_step)
 
     def _compile_epoch(self, callbacks: Callbacks) -> loop.RunEpoch:
-        """An epoch, compiled in the way that is fastest for this network."""
+        """An epoch, compiled in the fastest form for this network."""
         loss_and_grad, loader, parallel = self.loss_and_grad, self.loader, self.parallel
         if self.config.gradients == "both":
             from jaxnets.oracle import with_check

@@ -1,6 +1,6 @@
-"""What objects say of themselves: facts instead of arrays, and the right name for a wrong one.
+"""Reprs that show facts instead of arrays, and hints for wrong attribute names.
 
-Loaded when an object is shown, or asked for what it does not have. Nothing here imports JAX.
+Loaded when an object is shown, or asked for an attribute that it lacks. Nothing here imports JAX.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 NETWORK = 'jaxnets.Network("cnn")'
-# What users of other libraries look for, and where it is.
+# Attributes that users of other libraries look for, and the ones that jaxnets has.
 ANSWERS = {
     "fit": f"{NETWORK}.fit() trains",
     "evaluate": f"{NETWORK}.evaluate() tests",
@@ -73,7 +73,7 @@ def _state(state: Any) -> dict[str, Any]:
 
 
 def _count(tree: Any) -> int:
-    """How many numbers a tree of dictionaries holds."""
+    """The number of elements in a tree of dictionaries."""
     return sum(map(_count, tree.values())) if hasattr(tree, "values") else tree.size
 
 

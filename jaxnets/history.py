@@ -1,4 +1,4 @@
-"""What happened in each epoch of a training: a list of records, and their columns by name."""
+"""The history of a training: a list of each epoch's record, and columns by name."""
 
 from typing import Any, overload
 

@@ -83,7 +83,7 @@ class Metrics(Described):
 
     @property
     def scores(self) -> dict[str, float]:
-        """What a record says beside the loss."""
+        """The values of a record beside the loss."""
         return {"accuracy": self.accuracy}
 
     @property

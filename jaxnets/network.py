@@ -51,7 +51,7 @@ Data = Any  # A Dataset, a data set's name or folder, or arrays as `data.arrays.
 
 
 class Network(Copied, Described):
-    """A network, its data, and how far it is trained.
+    """A network, its data and its training progress.
 
     A pickle holds what `save` writes, without the data. `jaxnets.Classifier` is for scikit-learn.
 
@@ -120,7 +120,7 @@ class Network(Copied, Described):
         self._begin()
 
     def _begin(self) -> None:
-        """Goes back to where the network was made or loaded."""
+        """Resets the network to its state when it was made or loaded."""
         self.config, self._data, self._folder = self._made
         self.history = History(self._folder.records() if self._folder else ())
         self.stop_training = False
@@ -164,7 +164,7 @@ class Network(Copied, Described):
         return self._reached().state
 
     def _reached(self) -> Checkpoint:
-        """How far the training has come."""
+        """The training's last checkpoint, or a fresh one."""
         if self._checkpoint is None:
             self._checkpoint = load_checkpoint(self._folder, self.experiment)
             # A killed run may have logged epochs whose checkpoint was not written any more.
@@ -291,7 +291,7 @@ class Network(Copied, Described):
 
     @property
     def _why_stopped(self) -> str | None:
-        """Why early_stopping or stop_at_target ended the training, if one did."""
+        """The reason why early_stopping or stop_at_target ended the training, or None."""
         target = self.config.target_accuracy if self.config.stop_at_target else None
         return why_stopped(self.history, self.config.early_stopping, target)
 

@@ -93,7 +93,7 @@ class RegressionMetrics(Described):
 
     @property
     def scores(self) -> dict[str, float]:
-        """What a record says beside the loss: R², which has no unit."""
+        """The values of a record beside the loss: R², which has no unit."""
         return {"r2": self.r2}
 
     @property

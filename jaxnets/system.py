@@ -1,4 +1,4 @@
-"""What the operating system gives a process: a folder for its cache, and limits of memory."""
+"""The operating system's part: a folder for the cache, and limits of memory."""
 
 import contextlib
 import os

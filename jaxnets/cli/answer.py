@@ -1,4 +1,4 @@
-"""What a command prints: JSON for machines, lines for people."""
+"""Prints a command's result: JSON for machines, lines for people."""
 
 import json
 from typing import Any

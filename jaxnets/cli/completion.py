@@ -34,7 +34,7 @@ compdef _jaxnets jaxnets""",
 
 
 def answer(arguments: Sequence[str], commands: Mapping[str, tuple[type[Options], ...]]) -> str:
-    """What `jaxnets completion` prints: a shell's script or, asked by it, words."""
+    """The output of `jaxnets completion`: a shell's script or, for that script, words."""
     if len(arguments) == 2 and arguments[0] == "words":
         return "\n".join(words(arguments[1], commands))
     if len(arguments) != 1 or arguments[0] not in SCRIPTS:

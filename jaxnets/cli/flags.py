@@ -72,7 +72,7 @@ def print_version() -> None:
 
 
 def _usage(command: str) -> str:
-    """How a command is started, without the folders of what starts it."""
+    """The words that start a command, each without its folder."""
     return " ".join(map(os.path.basename, program(command)))
 
 

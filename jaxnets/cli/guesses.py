@@ -1,4 +1,4 @@
-"""What users of other programs type, and the right flag or command for it. Loaded for mistakes."""
+"""The right flag or command for a name from other programs. Loaded only after a mistake."""
 
 from collections.abc import Collection
 
@@ -77,7 +77,7 @@ MODELS |= dict.fromkeys(
 
 
 def for_flag(flag: str, known: Collection[str]) -> str:
-    """What to try instead of an unknown flag, or nothing; never one that removes something."""
+    """Suggests a flag for an unknown one, or ""; never one that removes something."""
     name = flag.lstrip("-").lower()
     if (right := f"--{NAMES.get(name, '')}") in known:
         return f"; did you mean {right}?"
@@ -89,7 +89,7 @@ def for_flag(flag: str, known: Collection[str]) -> str:
 
 
 def for_command(name: str, known: Collection[str]) -> str:
-    """What to try instead of an unknown command, or nothing."""
+    """Suggests a command for an unknown one, or ""."""
     if (sentence := COMMANDS.get(name.lower().lstrip("-"))) is not None:
         return f"; {sentence}"
     if model := same_name(name, PRESETS):
@@ -100,7 +100,7 @@ def for_command(name: str, known: Collection[str]) -> str:
 
 
 def for_word(word: str, flags: Collection[str]) -> str:
-    """Which flag a word without dashes was meant to be, or nothing."""
+    """Suggests a flag for a word without dashes, or ""."""
     name, equals, value = word.partition("=")
     if equals and (right := same_name(name, [flag[2:] for flag in flags])):
         return f"; did you mean --{right}={value}?"
@@ -111,13 +111,13 @@ def for_word(word: str, flags: Collection[str]) -> str:
 
 
 def for_model(name: str) -> str:
-    """What to try instead of a network that other courses have, or nothing."""
+    """Suggests a network for one that other courses have, or ""."""
     sentence = MODELS.get(name.lower().rstrip("0123456789-_"))
     return f"; {sentence}" if sentence else ""
 
 
 def for_value(name: str, text: str) -> str:
-    """What to try instead of a value that is no number, or nothing."""
+    """Suggests a flag for a value that is not a number, or ""."""
     if name != "devices":
         return ""
     if (kind := text.lower()) in ("cpu", "gpu", "tpu"):

@@ -1,4 +1,4 @@
-"""What a recipe becomes with another optimizer or on few pictures, and the note that says so."""
+"""Adapts a recipe to another optimizer or to few pictures, with a note that says so."""
 
 import dataclasses
 import math

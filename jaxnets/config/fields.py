@@ -298,7 +298,7 @@ class Config(Options):
 
     @property
     def watcher(self) -> str | None:
-        """What needs validation images, if anything does."""
+        """The setting that needs validation images, as a phrase; None if there is none."""
         if self.schedule == "plateau":
             return "schedule: plateau watches the validation error"
         if self.stop_at_target:

@@ -27,7 +27,7 @@ def read_flags(path: str, over: Sequence[str] = ()) -> dict[str, Any]:
       path: A TOML file whose keys are flags (`batch_size = 32`, `hidden = [128, 64]`), the
         config.json of a run, or its run folder. TOML may come through a pipe that has a writer, as
         `<(command)` and /dev/stdin are.
-      over: What is searched over, as "hidden=4,8": the file does not set it.
+      over: The fields that are searched over, as "hidden=4,8": the file does not set these.
 
     Raises:
       UserError: The file is missing, no TOML or JSON, or holds something else.
@@ -57,7 +57,7 @@ def read_flags(path: str, over: Sequence[str] = ()) -> dict[str, Any]:
 def _content(file: Path) -> bytes:
     """A file's first bytes, more than MAX_BYTES if it has them.
 
-    A named pipe to which nobody writes is a ValueError: reading it would wait for ever. So is what
+    A named pipe without a writer is a ValueError: reading it would wait for ever. So is what
     is neither a file nor a pipe, as a device.
     """
 

@@ -1,4 +1,4 @@
-"""What users of other programs type for a field, and its right name. Loaded for mistakes."""
+"""The right name for a field's name from other programs. Loaded only after a mistake."""
 
 from collections.abc import Collection, Iterable
 from typing import Any
@@ -42,7 +42,7 @@ def unknown_field(name: str, known: Iterable[str]) -> UserError:
     return UserError(f'unknown field "{name}"{hint}')
 
 
-# Fields that are for train.py alone, and what a Network has instead.
+# Fields that only train.py supports, and what a Network has instead.
 INSTEAD = {
     "workdir": "net.save(DIR) writes the run folder",
     "overwrite": "net.save(DIR, overwrite=True) replaces a run",

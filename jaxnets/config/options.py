@@ -18,7 +18,7 @@ TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", s
 METAVARS = {int: "N", float: "X", str: "NAME"}
 # Metavars of texts that may name a file.
 PATHS = ("FOLDER", "FILE", "RUN|FILE", "NAME|FOLDER")
-CUSTOM = "custom:"  # So begins, in a run's files, what only the Python that trained it has.
+CUSTOM = "custom:"  # In a run's files, the prefix of a user's own function or optimizer.
 
 
 def option(
@@ -157,5 +157,5 @@ def _is_path(value: Any) -> bool:
     """Whether a text can name a file; one from an untrusted config.json may not."""
     try:
         return b"\0" not in os.fsencode(Path(value).expanduser())
-    except (TypeError, ValueError, RuntimeError):  # Not a text; not Unicode; ~ of nobody.
+    except (TypeError, ValueError, RuntimeError):  # Not a text; not Unicode; ~ of no user.
         return False

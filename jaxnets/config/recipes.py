@@ -1,4 +1,4 @@
-"""What each network of the lecture is trained with when nothing else is asked for."""
+"""The default recipe of each network of the lecture."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ _LARGE_ALEXNET |= dict(normalize="none", epochs=2, learning_rate=0.01)
 _SMALL_ALEXNET: Recipe = _ALEXNET | dict(dropout=0.3, input_size=None, normalize="imagenet")
 _SMALL_ALEXNET |= dict(augment="crop", epochs=20, learning_rate=0.03, nesterov=True)
 
-# What each network is trained with when nothing else is asked for: network | training. The
+# The default recipe of each network: the network's fields | the training's. It is the
 # lecture's recipe where it has one (shared words: "Keras' default" where its code leaves an
 # argument out); the others are ours, measured in docs/train.md.
 PRESETS: dict[str, Recipe] = {

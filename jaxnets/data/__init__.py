@@ -1,1 +1,1 @@
-"""Where images come from, and how they are split and batched. Nothing here imports jax."""
+"""Images: loaded, split and batched. Nothing here imports jax."""

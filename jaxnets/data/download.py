@@ -35,7 +35,7 @@ pooch.get_logger().setLevel("ERROR")  # The progress bar says enough.
 
 
 class _MirrorError(ValueError):
-    """Why a mirror failed. pooch asks again after a ValueError."""
+    """The failure of a mirror. It is a ValueError, because pooch asks again after one."""
 
 
 def download(

@@ -14,8 +14,8 @@ def prefetch(items: Iterator[Item], depth: int = DEPTH) -> Generator[Item]:
     """Yields the same items in the same order, made ahead by a thread, at most `depth` at a time.
 
     An error in making an item is raised where the item is asked for. The thread ends with the
-    items. A loop that may end early must close the generator, which waits for the item in the
-    making.
+    items. A loop that may end early must close the generator, which waits for the item that is
+    being made.
 
     >>> list(prefetch(iter("abc")))
     ['a', 'b', 'c']

@@ -83,7 +83,7 @@ def find(name: str, data_dir: str | None) -> Path | None:
 
 
 def _roots(data_dir: str | None) -> list[Path]:
-    """Where prepared data sets are looked for."""
+    """The folders in which prepared data sets are looked for."""
     if data_dir is not None:
         return [Path(data_dir).expanduser()]
     roots = [os.environ.get("TFDS_DATA_DIR"), "~/tensorflow_datasets"]

@@ -81,7 +81,7 @@ def _decoded(path: Path | bytes, side: int | None) -> Iterator[Image.Image]:
 
 
 def _weight(picture: Image.Image) -> float:
-    """How many pixels the picture counts as."""
+    """The number of pixels as which the picture counts."""
     return picture.width * picture.height * WEIGHTS.get(picture.format or "", 1)
 
 

@@ -112,12 +112,12 @@ def natural_size(sides: np.ndarray, input_size: int | None) -> int:
 
 
 def _places(root: Path) -> list[Path]:
-    """Where files may be kept for the next start: in the folder, else in the user's cache."""
+    """The folders that may keep files for the next start: this one, else the user's cache."""
     digest = hashlib.sha256(os.fsencode(root)).hexdigest()[:16]
     places = [root / CACHE]
     with contextlib.suppress(UserError):  # A user without a home folder.
         places.append(cache_folder("pictures") / digest)
-    return places[places[0].is_symlink() :]  # A link in somebody's folder may lead anywhere.
+    return places[places[0].is_symlink() :]  # A link in another user's folder may lead anywhere.
 
 
 def _list(

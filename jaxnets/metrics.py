@@ -29,10 +29,10 @@ class Metrics(Described):
     """Sums over examples; adding two gives the metrics of both sets of examples."""
 
     loss_sum: Sum
-    correct: Sum  # How many had their label as the largest logit.
-    top5_correct: Sum  # How many had their label among the five largest logits.
+    correct: Sum  # The number whose label has the largest logit.
+    top5_correct: Sum  # The number whose label is among the five largest logits.
     confusion: Sum  # [K, K]; row: label, column: prediction.
-    count: Sum  # How many examples; padding counts nothing.
+    count: Sum  # The number of examples; padding counts nothing.
 
     @classmethod
     def of(
@@ -49,7 +49,7 @@ class Metrics(Described):
         num_classes, labels = logits.shape[1], classes_of(labels)
         picked = jnp.take_along_axis(logits, labels[:, None], axis=1)
         earlier = jnp.arange(num_classes)[None, :] < labels[:, None]
-        # How many classes come before the label; of equal logits the lower class comes first.
+        # The number of classes before the label; of equal logits the lower class comes first.
         rank = ((logits > picked) | ((logits == picked) & earlier)).sum(axis=1)
         has_nan = jnp.isnan(logits).any(axis=1)
         weight = (mask > 0).astype(losses.dtype)

@@ -189,7 +189,7 @@ class Network(Copied, Described):
           x: Images to train on, all of them, instead of the network's data. Those of a second call
             are the same.
           y: Their labels: numbers from 0, or texts.
-          epochs: How many; by default those of the recipe that are left, or as many again.
+          epochs: The number; by default those of the recipe that are left, or as many again.
           callbacks: One or several jaxnets.Callback, or functions (epoch, logs).
           verbose: 1 for a bar and a line an epoch, 2 for the lines alone, 0 for nothing.
           validation_data: (images, labels) to evaluate after each epoch, beside x and y.

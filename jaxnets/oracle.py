@@ -146,7 +146,7 @@ def gradient_check(
     Args:
       gradient_step: (state, batch) -> what `both_loss_and_grads` returns, of the next step.
       tolerance: The relative error at which the run ends, by RunFailedError.
-      check_every: How many steps lie between two checks.
+      check_every: The number of steps from one check to the next.
       report: Called with every relative error.
     """
     first: dict[str, float] = {}  # The largest number in a layer's first gradient.

@@ -31,7 +31,7 @@ class RegressionMetrics(Described):
     sizes: Sum  # Σ |y|
     deviations: Sum  # Σ (y - c)
     deviation_squares: Sum  # Σ (y - c)²
-    count: Sum  # How many examples; padding counts nothing.
+    count: Sum  # The number of examples; padding counts nothing.
 
     @classmethod
     def of(

@@ -80,7 +80,7 @@ def local_response_norm_forward(
     Args:
       x: The input.
       k: The offset, above 0 so that silence divides by something.
-      n: How many neighbouring channels take part, the channel itself included.
+      n: The number of neighbouring channels, the channel itself included.
       alpha: α, the weight of the squares.
       beta: β, the exponent.
 

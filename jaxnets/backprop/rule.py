@@ -24,13 +24,13 @@ class Setting(NamedTuple):
 
     x: tuple[int, ...]  # The input's shape.
     params: Mapping[str, tuple[int, ...]] = {}  # The parameters' shapes by name.
-    labels: str = ""  # What a loss compares with: "classes", "one_hot" rows or "probabilities".
-    # What x holds: "normal"; "integers" or "equal", which tie, and the parameters are whole numbers
+    labels: str = ""  # A loss's labels: "classes", "one_hot" rows or "probabilities".
+    # Values of x: "normal"; "integers" or "equal", which tie, and the parameters are whole numbers
     # too; "huge", whose exponential overflows; "shares", which lie between 0 and 1.
     numbers: str = "normal"
     scale: float = 1.0  # A factor of x, and of the step of the central differences.
     static: Mapping[str, Any] = {}  # The layer's other arguments.
-    padding: int = 0  # How many of the last rows the mask leaves out.
+    padding: int = 0  # The number of last rows that the mask leaves out.
 
 
 class LayerRule(NamedTuple):

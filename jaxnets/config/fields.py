@@ -24,7 +24,7 @@ AUGMENTATIONS = ("none", "shift", "crop", "flip", "colour", "pca", "cutout", "mi
 AUGMENTATIONS += ("affine", "affine_wide", "strokes")  # training/augment.py, data/batches.py
 TRACKERS = ("none", "tensorboard", "trackio", "wandb", "mlflow")  # Those of --track (tracking/).
 
-_PLACE = ("coordinator", "num_processes", "process_id")  # Which process of several this is.
+_PLACE = ("coordinator", "num_processes", "process_id")  # This process's place among several.
 # The fields that describe a run's processes, with their values for a single process.
 SINGLE_PROCESS = {"distributed": False, **dict.fromkeys((*_PLACE, "secret_file"))}
 

@@ -22,7 +22,7 @@ from jaxnets.errors import UserError, first_line, interruptible
 # A mirror that has not answered by then is out of reach, whatever hangs: names, routes or TLS.
 PROBE_SECONDS = 3.0
 TIMEOUT = (5.0, 20.0)  # Seconds to wait for a connection, and for the next bytes.
-RETRIES = 2  # How often a mirror is asked again for a file that came damaged or not whole.
+RETRIES = 2  # Further requests to a mirror for a file that came damaged or not whole.
 CHUNK = 1 << 20
 REASONS = {
     requests.exceptions.InvalidSchema: "not https",

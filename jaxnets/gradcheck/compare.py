@@ -99,7 +99,7 @@ class Problem(NamedTuple):
     step: float = 1e-5  # h of the central differences.
     ties: bool = False  # The inputs stand on kinks: a leaf may have nowhere to take a difference.
     large: bool = False  # It takes longer to run than to compile well.
-    moves: int = 3  # How many directions, and coordinates of every leaf, are differenced along.
+    moves: int = 3  # The number of directions, and of coordinates of every leaf, that are tried.
 
 
 class Error(NamedTuple):
@@ -116,10 +116,10 @@ class Row(NamedTuple):
     tried: list[str]  # The problems' labels.
     errors: dict[str, Error]  # The largest in each precision that is used, and of DIFFERENCES.
     tolerances: dict[str, float]  # The largest allowed value of each error.
-    compared: int  # How many directions and coordinates were differenced.
-    kinks: int  # How many others were passed over because a kink lay within them.
+    compared: int  # The number of directions and coordinates that were differenced.
+    kinks: int  # The number of others, passed over because a kink lay within them.
     seconds: float
-    note: str = ""  # What the last column says instead of the worst leaf.
+    note: str = ""  # The last column's text, instead of the worst leaf.
 
     @property
     def ok(self) -> bool:

@@ -45,8 +45,8 @@ class Network(NamedTuple):
 
     config: Config
     image: tuple[int, int, int] = (28, 28, 1)  # H, W, C
-    batch: int = 8  # How many images; the last of more than two only fills the batch up.
-    moves: int = 3  # How many directions, and coordinates of every leaf.
+    batch: int = 8  # The number of images; the last of more than two only fills the batch up.
+    moves: int = 3  # The number of directions, and of coordinates of every leaf.
     step: float = 1e-5  # With more units, more kinks lie within a step.
     slow: bool = False  # Whether it is checked only on request.
 

@@ -36,7 +36,7 @@ def run(model: str | None = None, mutant: str | None = None, as_json: bool = Fal
     """Checks the gradients by hand, printing a row of the table as soon as it is known.
 
     Args:
-      model: Which network; "all" is every layer and network, None leaves out the slow networks:
+      model: The network; "all" is every layer and network, None leaves out the slow networks:
         AlexNet's other forms and sizes.
       mutant: A wrong backward pass, to be checked instead.
       as_json: Whether it prints JSON, at the end.

@@ -18,12 +18,12 @@ class Kernel(NamedTuple):
     """
 
     name: str
-    run: int  # How many layers it looks at.
+    run: int  # The number of layers that it looks at.
     # (*layers) -> as many layers, so that every layer keeps its place; None: they stay.
     replace: Callable[..., Sequence[Layer] | None]
-    rule: LayerRule  # How it computes, and what it is tried on.
-    pair: LayerRule  # What it must equal: the taught pair, or several of them composed.
-    platforms: tuple[str, ...]  # Where it is faster.
+    rule: LayerRule  # Its own passes, and the settings on which they are tried.
+    pair: LayerRule  # The taught pair that it must equal, or several of them composed.
+    platforms: tuple[str, ...]  # The platforms on which it is faster.
     benchmark: str  # The command that shows it.
     sharded: bool = True  # Whether XLA may split its batch over devices.
     float32_error: float = 1e-5  # The most by which it may be away from the pair in float64.

@@ -1,7 +1,7 @@
 """The processes of one run: their messages to each other, and their common end.
 
-JAX's runtime connects them through the coordinator, in process 0, which admission.py keeps from
-strangers. This file adds what JAX leaves to its users (docs/several-hosts.md). A signal to one
+JAX's runtime connects them through the coordinator, in process 0; admission.py protects it from
+other programs. This file adds what JAX leaves to its users (docs/several-hosts.md). A signal to one
 process stops all before the same step. A process that fails or is lost ends the others, with a line
 that says why. Texts travel through the coordinator's store of keys and values, also before JAX has
 devices; arrays travel between devices.
@@ -38,8 +38,8 @@ OWN_FLAGS = ("process_id", "workdir", "data_dir", "secret_file")
 JOIN_SECONDS = 30
 # A process that sends no heartbeat for so long is lost. JAX looks twice in that time.
 HEARTBEAT_SECONDS = 30
-TICK_SECONDS = 0.25  # How often a process looks for messages.
-LEAVE_SECONDS = 10  # How long a process that fails waits for the others to receive its message.
+TICK_SECONDS = 0.25  # Seconds between two looks for messages.
+LEAVE_SECONDS = 10  # Seconds in which the others can receive a failing process's message.
 FOREVER = 10**9  # Milliseconds. A process that waits in vain is ended by its thread or by JAX.
 
 

@@ -20,7 +20,7 @@ from jaxnets.system import cache_folder, memory_limits
 
 HUGE_PAGE = 1 << 21
 
-# What to do where JAX does not find the accelerator.
+# The advice where JAX does not find the accelerator.
 ACCELERATORS = {
     "gpu": 'pip install "jax[cuda13]" finds one of NVIDIA\'s',
     "tpu": 'pip install "jax[tpu]" finds one',

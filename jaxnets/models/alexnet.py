@@ -211,7 +211,7 @@ def _initializers(init: str, name: str) -> dict[str, Any]:
     raise ValueError(f"init: expected he or paper, got {init!r}")
 
 
-# Where torchvision's alexnet keeps each layer. `weight` and `bias` follow after a dot.
+# The name of each layer in torchvision's alexnet. `weight` and `bias` follow after a dot.
 TORCHVISION = {
     "conv1": "features.0",
     "conv2": "features.3",

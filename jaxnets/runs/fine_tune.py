@@ -9,7 +9,7 @@ from jaxnets.runs.checkpoints import path_of
 from jaxnets.runs.resume import read_config
 from jaxnets.runs.run_folder import CHECKPOINTS, CONFIG, RunFolder
 
-# What the weights were trained with and need again.
+# The settings with which the weights were trained, and which they need again.
 BROUGHT = ("model", "hidden", "activation", "dropout", "input_size", "normalize")
 
 

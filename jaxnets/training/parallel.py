@@ -45,7 +45,7 @@ class Parallel:
 
         Args:
           function: (replicated arguments ..., batch) -> replicated values.
-          replicated: How many arguments every device holds whole.
+          replicated: The number of arguments that every device holds whole.
           donate: Whether the result may reuse the first argument's memory.
         """
         if self.kind == "pmap":

@@ -19,7 +19,7 @@ FACTOR, MAX_REDUCTIONS = 0.1, 3
 class Plateau(NamedTuple):
     """The plateau's part of the optimiser's state, and so of a checkpoint."""
 
-    drops: Any  # How often the learning rate was divided by 10.
+    drops: Any  # The number of times that the learning rate was divided by 10.
     best: Any  # The lowest validation error so far.
     stale: Any  # The number of epochs since then, or since the last drop.
 

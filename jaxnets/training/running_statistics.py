@@ -21,7 +21,7 @@ def with_statistics(
     Args:
       rule: The update rule.
       names: The names of the parameters that are statistics, in whichever layer.
-      reduction: How gradients combine.
+      reduction: The config's reduction of gradients, "mean" or "sum".
 
     Raises:
       UserError: The gradient is a sum over the examples, so the statistics would move too far.

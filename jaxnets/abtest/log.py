@@ -49,7 +49,7 @@ class Users:
     def of(cls, answers: Iterable[Answer]) -> "Users":
         """Counts the answers of each user, in 19 bytes an answer while it reads.
 
-        A user is told from another by 64 bits of a hash: two of five million share them with a
+        Users are distinguished by 64 bits of a hash: two of five million share them with a
         chance of 1e-6.
         """
         times, hashes = array("d"), bytearray()

@@ -106,7 +106,7 @@ def effects(outcomes: np.ndarray, in_b: np.ndarray, share_b: float = 0.5) -> np.
     π is the chance of B. As m_i does not depend on user i, each φ_i has the difference as its mean.
 
     Args:
-      outcomes: What each user answered, in the order in which they came, [..., N].
+      outcomes: Each user's answer, in the order in which they came, [..., N].
       in_b: Whether the user got model B, [..., N] bool.
       share_b: π, between 0 and 1.
     """
@@ -125,7 +125,7 @@ def are_enough(outcomes: np.ndarray, in_b: np.ndarray) -> np.ndarray:
     0.2 were wrong.
 
     Args:
-      outcomes: What each user answered, from 0 (wrong) to 1 (right), [..., N].
+      outcomes: Each user's answer, from 0 (wrong) to 1 (right), [..., N].
       in_b: Whether the user got model B, [..., N] bool.
     """
     t, right = np.arange(1, outcomes.shape[-1] + 1), np.cumsum(outcomes, -1)

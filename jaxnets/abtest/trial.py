@@ -36,7 +36,7 @@ class Trial:
 
     plan: Plan
     paired: bool  # Every user saw both models; else each saw one.
-    users: tuple[int, int]  # How many saw A and B; if paired, they are the same users.
+    users: tuple[int, int]  # The numbers of users who saw A and B; if paired, the same users.
     left_out: int  # Users of the other kind.
     answers: int
     models: dict[str, tuple[str, ...]]
@@ -46,13 +46,13 @@ class Trial:
     test: str  # The test of one look.
     once: classical.Interval
     p: float
-    split_p: float  # How likely a split as uneven as this is by chance; 1 if paired.
+    split_p: float  # The chance of a split as uneven as this; 1 if paired.
     # Each model's mean over the users: the share of their answers that have feedback. Where the log
     # has such answers alone: the number of them.
     feedback: tuple[float, float] | None
-    feedback_p: float  # How likely feedback as different as this is by chance.
+    feedback_p: float  # The chance of feedback as different as this.
     counts_silence: bool  # Whether the log has answers without feedback, too.
-    # How many users in all find the plan's effect; None while no answer differs from another.
+    # The number of users that finds the plan's effect; None while no answer differs.
     needed_once: int | None  # In one look at the end.
     needed: int | None  # In looks at any time.
 

@@ -22,7 +22,7 @@ class Exercise(NamedTuple):
     level: int  # 1 easy, 3 hard.
     minutes: int
     about: str
-    function: str = ""  # What the student's function is called.
+    function: str = ""  # The name of the student's function.
 
 
 @functools.cache

@@ -14,7 +14,7 @@ from jaxnets.errors import UserError
 TOLERANCE = 1e-3  # Of a number's size, or of 1 if that is larger: three digits are enough.
 EXAMPLE = "a number as 1.5 or 1/8, or rows as [[1, 2], [3, 4]]"
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-# What a Chinese keyboard or a PDF gives for the signs of a sheet.
+# Signs of a Chinese keyboard or a PDF, and the sheet's own signs for them.
 FULL_WIDTH = str.maketrans("，（）［］【】＝．－−／＋“”＃", ',()[][]=.--/+""#')
 MAX_DEPTH = 3  # Of brackets, and the sheet.
 MAX_TEXT = 30  # Characters of an answer in a message.

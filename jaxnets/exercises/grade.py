@@ -59,8 +59,8 @@ class Submission(NamedTuple):
     name: str  # The student's.
     exercise: str  # The file's name where it has none.
     source: str = ""
-    imports: frozenset[str] = frozenset()  # What it gets of jaxnets, as full names.
-    grade: Grade | None = None  # Where nothing need run.
+    imports: frozenset[str] = frozenset()  # The names of jaxnets that it may import, in full.
+    grade: Grade | None = None  # Set where nothing need run.
 
 
 def submissions_in(folder: str) -> list[Submission]:

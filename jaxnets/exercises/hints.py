@@ -16,7 +16,7 @@ def hints(name: str, row: Row, cases: Sequence[Any], answers: Sequence[Mapping])
 
     Args:
       name: The function's name.
-      row: What the comparison has found.
+      row: The comparison's result.
       cases: The judge's cases.
       answers: The gradients that were returned for each.
     """

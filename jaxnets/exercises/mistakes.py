@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxnets.errors import did_you_mean, first_line
 
-# What students of other libraries write, and what JAX has for it.
+# Names from other libraries that students write, and JAX's own.
 ELSEWHERE = {"matmul": "@", "mm": "@", "permute": "transpose", "unsqueeze": "x[:, None]"}
 IMPORTS = {
     "jnp": "import jax.numpy as jnp",

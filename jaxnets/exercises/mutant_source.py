@@ -13,7 +13,7 @@ class MutantSource(NamedTuple):
 
     layer: str
     function: str  # Its source from `def` on.
-    imports: list[ast.Import | ast.ImportFrom]  # What it uses, a name each.
+    imports: list[ast.Import | ast.ImportFrom]  # The imports that it uses, a name each.
     helpers: list[str]  # The sources of what else it calls.
     forward: str  # The source of the forward pass that keeps its cache, if it is the mutant's own.
 

@@ -29,7 +29,7 @@ class Call(NamedTuple):
     d_out: Any
     static: Mapping[str, Any]
     params: tuple[str, ...]  # The parameters whose gradients it returns; () is a layer without.
-    dx: str = "dx"  # What the exercise calls the gradient of its input.
+    dx: str = "dx"  # The exercise's name for the gradient of its input.
 
     def gradient_name(self, leaf: str) -> str:
         """The name of a gradient in the code: d_params["kernel"] or dx."""

@@ -127,7 +127,7 @@ class Sandbox(NamedTuple):
           memory: MiB that a container may take.
           wait: Seconds from child.STARTED on.
           most: Bytes of an answer; beyond them the program is ended.
-          errors: Where stderr goes.
+          errors: The destination of stderr.
           running: Gets the process, to end it from another thread.
         """
         name = f"jaxnets-{uuid.uuid4().hex}"

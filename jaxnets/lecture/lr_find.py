@@ -26,7 +26,7 @@ from jaxnets.runs.memory import check_enough_memory
 from jaxnets.runs.run import adapted, load_data
 from jaxnets.training.loop import Callbacks, Checkpoint, NonFiniteLossError
 
-SMOOTHING = 0.9  # How much of the mean a step's loss keeps of the one before.
+SMOOTHING = 0.9  # The share of the earlier mean in the mean after a step.
 EXPLODED = 4.0  # The test ends at so many times the lowest loss.
 HALF = 5  # Half of the steps over which a slope is taken.
 FIRST = 5  # The first steps say more about the batch than about the rate.

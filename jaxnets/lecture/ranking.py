@@ -25,7 +25,7 @@ class Rank:
     accuracy: float
     deviation: float  # The accuracies' standard deviation; NaN for one seed.
     loss: float
-    lead: float  # How far the winner is ahead: the mean of the differences, seed by seed.
+    lead: float  # The winner's lead: the mean of the differences, seed by seed.
     # The chance of such a difference or a larger one if there were none: paired t-test, Holm's
     # correction for the number of points. NaN for the winner, or with one seed.
     p: float

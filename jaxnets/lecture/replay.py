@@ -26,7 +26,7 @@ from jaxnets.runs.run import Run, inputs_sha256, write_config
 from jaxnets.runs.run_folder import SEARCH
 from jaxnets.training.loop import Callbacks, Checkpoint
 
-# What the slide prints: training loss and accuracy, then validation's (the last: the test's).
+# The slide's numbers: training loss and accuracy, then validation's (the last: the test's).
 SLIDE = {
     100: TrainingSummary(0.61235563, 0.798364, 0.5979167190591659, 0.797),
     200: TrainingSummary(0.5519253, 0.851945, 0.5074925231099131, 0.853),

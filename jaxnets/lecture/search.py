@@ -41,7 +41,7 @@ class Search:
 
     flags: dict[str, Any]  # The config's, without those searched over and the seed.
     over: dict[str, list[Any]]  # The values of each field searched over.
-    folder: Path = Path()  # Where the results lie.
+    folder: Path = Path()  # The folder of the results.
     began: dict[str, Any] = dataclasses.field(default_factory=dict)  # The first `surroundings`.
     runs: dict[tuple[Point, int], TrainingSummary] = dataclasses.field(default_factory=dict)
 

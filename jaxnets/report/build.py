@@ -30,7 +30,7 @@ from jaxnets.serving.output import output_path
 from jaxnets.serving.trained import TrainedNetwork, to_input
 
 SURROUNDINGS = ("device", "processor", "cores", "num_devices", "versions", "data_sha256")
-# What of config.json the table of settings leaves out: other parts of the report say it.
+# Fields of config.json that the table of settings leaves out: other parts of the report say them.
 NO_SETTINGS = (*SURROUNDINGS, "class_names", "image_shape", "num_classes", "device_platform")
 NO_DIFFERENCE = ("workdir", "overwrite", "data_sha256", "init_from_sha256")
 FACTS = ("model", "dataset", "num_params", "epochs", "seconds", "validation_accuracy")

@@ -74,7 +74,7 @@ class ClassScores(NamedTuple):
     precision: np.ndarray  # Of the images that were taken for the class, how many are of it.
     recall: np.ndarray  # Of the class' images, how many were found.
     f1: np.ndarray  # The harmonic mean of both.
-    support: np.ndarray  # How many images the class has.
+    support: np.ndarray  # The number of images of the class.
 
 
 def class_scores(confusion: np.ndarray) -> ClassScores:

@@ -33,7 +33,7 @@ from jaxnets.training.step import autodiff_loss_and_grad
 # Larger networks are compared in float32 alone: float64 takes them minutes.
 MAX_PARAMS = 5_000_000
 IMAGES, FEW_IMAGES = 32, 2
-COPIES = 8  # How often the parameters are in memory at once, at most.
+COPIES = 8  # The most copies of the parameters in memory at once.
 
 Tree = Any  # Arrays by layer and name.
 
@@ -41,7 +41,7 @@ Tree = Any  # Arrays by layer and name.
 class Gradients(NamedTuple):
     """Gradients of the summed loss of some training images, in one or several precisions."""
 
-    count: int  # How many images.
+    count: int  # The number of images.
     manual: dict[str, Tree]  # By hand.
     automatic: dict[str, Tree]  # By autodiff of the plain network.
     kernels: Tree | None  # By hand with this machine's kernels, in float64.
@@ -168,7 +168,7 @@ class Norms(NamedTuple):
     layer: str
     weights: float
     gradient: float  # Of the mean loss of the images.
-    update: float  # What one step adds to the weights, at the config's own learning rate.
+    update: float  # The change of the weights by one step, at the config's own learning rate.
 
 
 def norms(folder: RunFolder, trained: TrainedNetwork, found: Gradients) -> list[Norms]:

@@ -7,7 +7,7 @@ from jaxnets.report.summary import Row, totals
 from jaxnets.report.svg import Figure, shortened
 
 WIDTH, ROW, TOP = 640, 46, 30
-# Where the columns begin: glyph, name, shape, and the bars of parameters and FLOPs.
+# The left edges of the columns: glyph, name, shape, and the bars of parameters and FLOPs.
 GLYPH, NAME, SHAPE, PARAMS, FLOPS = 34, 74, 240, 350, 500
 BAR = 110
 MAPS = 4  # Squares of a glyph, at most.

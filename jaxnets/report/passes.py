@@ -34,7 +34,7 @@ class Step(NamedTuple):
 class Passes(NamedTuple):
     """Both passes of one image."""
 
-    image: np.ndarray  # What the network sees, [H, W, C].
+    image: np.ndarray  # The network's input, [H, W, C].
     steps: list[Step]
     label: int
     loss: float

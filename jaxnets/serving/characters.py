@@ -22,7 +22,7 @@ MAX_PARTS = 1_000  # A photo of anything else may have thousands.
 # Fractions of a character's height:
 WHOLE = 0.45  # A lower part is a fragment,
 MAX_LIFT = 0.3  # which is at most so far away from the rest.
-MIN_HEIGHT = 0.3  # What stays lower is a dash or dirt.
+MIN_HEIGHT = 0.3  # A lower character is a dash or dirt.
 # Two parts are pieces of one character if they have so much of the narrower one's width in common
 # and their gap is at most such a part of the height of both. Two characters in a column are higher
 # than so many times their width.

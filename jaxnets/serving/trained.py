@@ -18,7 +18,7 @@ from jaxnets.system import check_memory
 from jaxnets.training.crops import center_crop
 from jaxnets.training.step import to_float
 
-COPIES = 3  # How often the parameters are in memory at once, at most.
+COPIES = 3  # The most copies of the parameters in memory at once.
 MAX_SIDE = 4096  # The largest image side that a config.json may have.
 
 

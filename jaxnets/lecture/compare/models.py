@@ -30,7 +30,7 @@ from jaxnets.training.step import to_float
 
 NEIGHBOURS = 5
 
-Numbers = dict[str, Any]  # What training adds to a row (results.py).
+Numbers = dict[str, Any]  # The values that training adds to a row (results.py).
 
 
 def fit(model: str, hidden: int | None, request: Request, data: Dataset) -> Numbers:

@@ -81,7 +81,7 @@ class Request(Options):
         None, "folder for the results", metavar="FOLDER", unset="runs/compare-<date>-<time>"
     )
     json: bool = option(False, "print JSON instead of tables")
-    notes: tuple[str, ...] = ()  # What was left out, and why.
+    notes: tuple[str, ...] = ()  # Lines on what was left out, and why.
 
 
 def resolved(flags: Request) -> Request:

@@ -22,12 +22,12 @@ from jaxnets.system import check_memory
 LIBRARIES = 300 << 20  # Bytes, of scikit-learn and Matplotlib: ulimit -v of 1,150 MB was too low.
 NAME, SHORT_NAME, NUMBER = 20, 17, 10  # The columns' widths; regression has shorter names.
 WIDE = 98  # Columns of a terminal for all of regression's; others do without the epochs.
-# How the picture shows the scores of each part; the marks differ where the colours do not.
+# The picture's style for the scores of each part; the marks differ, not only the colours.
 PART_STYLES: dict[str, dict[str, Any]] = {
     "train": {"marker": "s", "color": "tab:orange", "markerfacecolor": "none"},
     "test": {"marker": "o", "color": "tab:blue"},
 }
-# Where a legend covers no dot: above the axes, beside the title.
+# The legend's place, where it covers no dot: above the axes, beside the title.
 ABOVE: dict[str, Any] = {
     "loc": "lower right",
     "bbox_to_anchor": (1, 1),

@@ -22,7 +22,7 @@ from jaxnets.serving.server.service import Service
 
 MAX_KEY = 256  # Characters of a user's key.
 MAX_PICTURES = 64  # Files in a request.
-TOP = 5  # How many classes are named.
+TOP = 5  # The number of classes that are named.
 UNSAID = ("", "application/x-www-form-urlencoded")  # curl's own, unless told: the content decides.
 READ = ("multipart/form-data", "application/octet-stream", *UNSAID)
 # It warns of every form that is damaged; the answer says so.

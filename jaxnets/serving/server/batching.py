@@ -34,7 +34,7 @@ class Gatherer(Generic[Item, Result]):
 
         Args:
           work: Gets 1 to `batch` items, returns a result for each. Its error is that of each item.
-          thread: Where it runs; several gatherers may share one.
+          thread: The thread in which it runs; several gatherers may share one.
           batch: The most items at once.
           waiting: The most items that wait.
         """

@@ -189,7 +189,8 @@ def test_the_network_knows_its_devices_and_evaluates_without_them():
         model.apply({"params": params}, IMAGES), small().apply({"params": params}, IMAGES)
     )
     assert (
-        create_model(preset("cnn_tiny", precision="float64"), 10).layers[1].param_dtype == "float64"
+        create_model(preset("cnn_tiny", precision="float64"), 10).layers[1].param_dtype
+        == jnp.float64
     )
 
 

@@ -294,7 +294,8 @@ def test_the_shares_of_processes_are_the_batch_and_nobody_reads_anothers(tiny, w
 
 
 def test_each_process_has_the_rows_of_its_own_devices(monkeypatch):
-    devices = [SimpleNamespace(process_index=process) for process in (0, 0, 1, 1, 2, 2)]
+    processes = (0, 0, 1, 1, 2, 2)
+    devices = [SimpleNamespace(process_index=n, platform="cpu") for n in processes]
     monkeypatch.setattr("jaxnets.training.parallel.Mesh", lambda *_: None)
     for process in range(3):
         monkeypatch.setattr(jax, "process_index", lambda process=process: process)

@@ -111,14 +111,20 @@ def _image_gradient(
     return pair.image_gradient(dz, kernel, image, strides, pads)
 
 
-# The last one by Winograd's algorithm.
-_MANY = Setting(
-    (128, 2, 2, 64),
-    {"kernel": (5, 5, 64, 64), "bias": (64,)},
-    static={"strides": (1, 1), "padding": "SAME", "groups": 1},
-)
+def _many(x: tuple[int, ...], window: Size, padding: Padding = "SAME") -> Setting:
+    """As many channels as Winograd's algorithm takes, and as many filters."""
+    params = {"kernel": (*window, x[-1], x[-1]), "bias": x[-1:]}
+    return Setting(x, params, static={"strides": (1, 1), "padding": padding, "groups": 1})
+
+
 FAST_CONV = CONV._replace(
-    forward=fast_conv_forward, backward=fast_conv_backward, settings=[*CONV.settings, _MANY]
+    forward=fast_conv_forward,
+    backward=fast_conv_backward,
+    settings=[
+        *CONV.settings,
+        _many((128, 2, 2, 64), (5, 5)),
+        _many((16, 9, 8, 128), (3, 3), ((0, 1), (2, 1))),  # The last tiles hang over.
+    ],
 )
 register(FastConv, FAST_CONV)
 

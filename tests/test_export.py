@@ -94,6 +94,16 @@ def test_an_exported_network_has_the_logits_of_flax(tmp_path, model, kind):
         assert np.abs(found - expected).max() <= 1e-5 * max(1, np.abs(expected).max())
 
 
+def test_a_file_for_three_platforms_has_none_of_the_cpus_kernels():
+    pytest.importorskip("flatbuffers")
+    content = export.content_of(trained("cnn"), "stablehlo")
+    program = jax.export.deserialize(bytearray(content))
+    assert program.platforms == ("cpu", "cuda", "tpu")
+    text = program.mlir_module()
+    assert all(f"stablehlo.{name}" in text for name in ("convolution", "reduce_window"))
+    assert "optimization_barrier" not in text
+
+
 DIGESTS = """
 import hashlib
 from test_export import FORMATS, export, trained

@@ -6,6 +6,7 @@ process of their own; all others ask for one device (`tiny_preset`, `run_main`).
 
 import contextlib
 import functools
+import gc
 import itertools
 import json
 import os
@@ -282,6 +283,17 @@ def keras(tmp_path_factory):
         keras = pytest.importorskip("keras", reason="Keras, the oracle here, is not installed")
     assert keras.backend.backend() == "torch"
     return keras
+
+
+@pytest.fixture(scope="module", autouse=True)
+def memory_given_back():
+    """Lets go of a file's compiled programs: a worker of the whole suite took 15 GB."""
+    yield
+    from jaxnets.gradcheck.compare import _return_freed_memory
+
+    jax.clear_caches()
+    gc.collect()
+    _return_freed_memory()
 
 
 @pytest.fixture

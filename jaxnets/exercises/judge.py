@@ -5,6 +5,7 @@ The student's code is only asked for arrays. What is right is computed from the 
 
 import ast
 import inspect
+import math
 import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -42,6 +43,9 @@ from jaxnets.gradcheck.compare import (
     with_statistics_aside,
 )
 from jaxnets.gradcheck.layers import TOLERANCES, forward_problem_of
+
+# Of more numbers than these, a sum in few digits may be right and far away.
+MOST_NUMBERS = 1000
 
 
 @dataclass(frozen=True)
@@ -131,7 +135,9 @@ def cases_of(function: str) -> list[Case]:
     drawn = drawn_settings(layer_of(exercise), rule)
     cases = []
     for dtype in PRECISIONS:
-        settings = [*rule.settings, *drawn] if dtype == "float64" else rule.settings
+        settings = [*rule.settings, *drawn]
+        if dtype != "float64":
+            settings = [one for one in rule.settings if math.prod(one.x) <= MOST_NUMBERS]
         problems = [forward_problem_of(rule, setting) for setting in settings]
         with precision(dtype):
             passes = [problem.at(dtype) for problem in problems]

@@ -34,7 +34,7 @@ WIDE_DENSE = DENSE._replace(
     backward=wide_dense_backward,
     settings=[
         Setting((batch, inputs), {"kernel": (inputs, outputs), "bias": (outputs,)})
-        for batch, inputs, outputs in [(2, 3, WIDE), (9, WIDE, WIDE), (40, 9, 9)]
+        for batch, inputs, outputs in [(2, 3, WIDE), (9, WIDE, WIDE), (9, 9, WIDE)]
     ]
     + [Setting((5, 6), {"kernel": (6, 2)})],
 )

@@ -329,16 +329,17 @@ def _gradients(
             " × ".join(map(str, one.shape)),
             *(f"{x:.15g}" for x in (one.manual, one.automatic)),
             *(f"{error:.1e}" for error in one.errors.values()),
-            *([] if one.kernels is None else [f"{one.kernels:.1e}"]),
             words("yes" if one.ok else "no"),
         ]
         for one in entries
     ]
     head = [words("gradient"), "", words("largest_manual"), words("largest_automatic")]
-    head += [*found.manual, *([] if found.kernels is None else [words("kernels")])]
-    head += [words("agrees")]
+    head += [*found.manual, words("agrees")]
     html = f"<h4>{escape(words('ledger'))}</h4>{document.table(head, rows)}"
-    html += f'<p class="note">{escape(words("ledger_note", found.count, allowed))}</p>'
+    note = words("ledger_note", found.count, allowed)
+    if found.kernels is not None:
+        note += words("kernels_note", f"{max(one.kernels or 0 for one in entries):.1e}")
+    html += f'<p class="note">{escape(note)}</p>'
     ratios = [
         [one.layer, *(plain(x) for x in one[1:]), plain(one.update / (one.weights or 1))]
         for one in sizes

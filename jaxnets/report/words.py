@@ -129,13 +129,14 @@ TEXTS = {
     "ledger_note": (
         "Every array's gradient on {} training images with the run's weights, derived by hand and "
         "by autodiff of the plain network. The error is the largest difference relative to the "
-        "array's largest number; allowed are {}. Kernels are the faster forms of some layers, "
-        "beside the derived pairs in float64.",
+        "array's largest number; allowed are {}.",
         "用本次训练的权重在 {} 张训练图像上计算每个数组的梯度：手工推导与对普通网络的自动微分。"
-        "误差是最大差值与数组最大值之比；允许值为 {}。“加速核”一列是部分层的更快形式，"
-        "在 float64 下与推导出的反向传播比较。",
+        "误差是最大差值与数组最大值之比；允许值为 {}。",
     ),
-    "kernels": ("kernels", "加速核"),
+    "kernels_note": (
+        " Kernels, faster forms of some layers, agree with the derived passes to {} in float64.",
+        "加速核（部分层的更快形式）在 float64 下与推导结果的相对误差不超过 {}。",
+    ),
     "ledger_errors": ("Relative error of each gradient by hand", "手工推导梯度的相对误差"),
     "relative_error": ("relative error", "相对误差"),
     "largest_manual": ("largest, by hand", "最大元素（手工）"),

@@ -48,8 +48,8 @@ TARGETS = (
     "*metrics.py",
     "training/step.py",
     "training/scan.py",
+    "training/large_batch.py",
 )
-TARGETS += ("training/large_batch.py",)
 ORACLES = ("torch", "torchvision", "keras")
 _LAYERS = ("test_backprop_drawn", "test_backprop_layers", "test_gradcheck", "test_models")
 _LAYERS += ("test_losses_metrics",)

@@ -21,7 +21,7 @@ import numpy as np
 import optax
 
 from jaxnets.backprop.network import manual_loss_and_grad
-from jaxnets.config.fields import NO_VALIDATION, Config
+from jaxnets.config.fields import CUSTOM_FIELDS, NO_VALIDATION, Config
 from jaxnets.config.options import CUSTOM
 from jaxnets.data.datasets import Dataset, Split
 from jaxnets.display import Described
@@ -52,7 +52,7 @@ class Experiment(Described):
     config: Config
     data: Dataset
     model: Chain
-    trained: Chain  # The same as a step computes it: with kernels, or as it is.
+    step_model: Chain  # The same as a step computes it: with kernels, or as it is.
     parallel: Parallel  # The devices, and how functions are placed on them: jit or pmap.
     loader: TrainLoader  # The training data in batches.
     schedule: optax.Schedule  # The rate at every step; the plateau's reductions come on top.
@@ -82,10 +82,16 @@ class Experiment(Described):
         if size is not None or smoothing or set(names) - {"shift"}:
             from jaxnets.training.augment import augmentation
 
-            until, dtype = augmented * loader.steps, param_dtype_of(config.precision)
-            own = config.augment
-            platform = parallel.platform
-            augment = augmentation(names, data, size, smoothing, until, own, dtype, platform)
+            augment = augmentation(
+                names,
+                data,
+                size,
+                smoothing,
+                until=augmented * loader.steps,
+                custom=config.augment,
+                dtype=param_dtype_of(config.precision),
+                platform=parallel.platform,
+            )
         model = create_model(config, data.num_classes)
         convolutions = has_layer(model, nn.Conv)
         parallel = Parallel(parallel.devices, parallel.kind, convolutions=convolutions)
@@ -94,12 +100,12 @@ class Experiment(Described):
 
             model = over_devices(model, parallel.axis_name)
         optimizer = optimizer_of(config, schedule, model)
-        trained = model
+        step_model = model
         if config.kernels == "fast":
-            trained = accelerate(model, parallel.platform, sharded=parallel.sharded)
-        loss_and_grad = make_loss_and_grad(config, trained)
+            step_model = accelerate(model, parallel.platform, sharded=parallel.sharded)
+        loss_and_grad = make_loss_and_grad(config, step_model)
         parts = loader, schedule, optimizer, augment, loss_and_grad
-        return cls(config, data, model, trained, parallel, *parts)
+        return cls(config, data, model, step_model, parallel, *parts)
 
     def init_state(self) -> TrainState:
         """The first parameters, drawn or read, and the optimizer's state, on the devices.
@@ -245,7 +251,7 @@ class Experiment(Described):
         if self.config.gradients == "both":
             from jaxnets.oracle import with_check
 
-            models = self.model, self.trained
+            models = self.model, self.step_model
             callbacks = with_check(self.config, *models, self.gradient_step, callbacks)
         images = loader.split.images
         use_scan = (
@@ -326,7 +332,7 @@ def _check_data(config: Config, data: Dataset) -> None:
     """Raises UserError if the data set does not fit the config."""
     expect(config, Config, 'jaxnets.preset("cnn")')
     expect(data, Dataset, 'jaxnets.load_dataset("mnist")')
-    for name in ("loss", "optimizer", "augment"):
+    for name in CUSTOM_FIELDS:
         value = getattr(config, name)
         if isinstance(value, str) and value.startswith(CUSTOM):
             own = value.removeprefix(CUSTOM)

@@ -20,8 +20,8 @@ from typing import Any, Self
 import numpy as np
 
 from jaxnets.callbacks import Callbacks, bar_for
-from jaxnets.config.fields import Config, preset
-from jaxnets.config.guesses import CUSTOM_FIELDS, check_fit, check_network
+from jaxnets.config.fields import CUSTOM_FIELDS, Config, preset
+from jaxnets.config.guesses import check_fit, check_network
 from jaxnets.config.options import is_custom
 from jaxnets.config.recipes import DEFAULT_MODEL
 from jaxnets.copies import Copied

@@ -289,11 +289,11 @@ def keras(tmp_path_factory):
 def memory_given_back():
     """Lets go of a file's compiled programs: a worker of the whole suite took 15 GB."""
     yield
-    from jaxnets.gradcheck.compare import _return_freed_memory
+    from jaxnets.machine.platform import return_freed_memory
 
     jax.clear_caches()
     gc.collect()
-    _return_freed_memory()
+    return_freed_memory()
 
 
 @pytest.fixture

@@ -108,7 +108,7 @@ def test_plain_manual_runs_the_taught_pairs_alone(tiny, tiny_preset, batch, brea
     break_rule(MaxPool, backward=noting(pooling.max_pool_backward))
     config = tiny_preset("cnn", hidden=(8,), gradients="manual", kernels="plain")
     experiment = Experiment.create(config, tiny)
-    assert experiment.trained is experiment.model
+    assert experiment.step_model is experiment.model
     traced = jax.make_jaxpr(experiment.train_step())(experiment.init_state(), batch)
     assert called == ["max_pool_backward", "conv_backward"] * 2
     program = str(traced)

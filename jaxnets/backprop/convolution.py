@@ -177,9 +177,10 @@ def _plain_convolution(params, x, *, strides, padding, groups):
     return layer.apply({"params": params}, x)
 
 
-def _setting(
+def setting_of(
     x, window, filters, strides=(1, 1), padding: Any = "SAME", groups=1, biased=True
 ) -> Setting:
+    """The setting of images of shape x, filtered by so many windows."""
     params = {"kernel": (*window, x[-1] // groups, filters)}
     params |= {"bias": (filters,)} if biased else {}
     return Setting(x, params, static=_static(strides, padding, groups))
@@ -190,19 +191,19 @@ CONV = LayerRule(
     backward=conv_backward,
     plain=_plain_convolution,
     settings=[
-        _setting((2, 5, 5, 2), (3, 3), 3),
-        _setting((1, 1, 1, 1), (1, 1), 1),
-        _setting((2, 7, 6, 2), (3, 2), 4, strides=(2, 3), padding="VALID"),
-        _setting((2, 6, 6, 2), (4, 3), 3),
-        _setting((2, 8, 7, 9), (3, 4), 4, strides=(2, 2)),
-        _setting((1, 6, 5, 3), (2, 3), 2, padding=((2, 1), (0, 3)), biased=False),
-        _setting((2, 8, 8, 5), (3, 3), 2, strides=(3, 3), padding="VALID"),
-        _setting((40, 5, 5, 6), (3, 3), 6),
-        _setting((2, 5, 6, 4), (3, 2), 6, groups=2),
-        _setting((3, 6, 6, 20), (3, 3), 8, groups=4),
-        _setting((2, 7, 5, 18), (3, 3), 6, groups=2, strides=(2, 2)),
-        _setting((2, 5, 5, 3), (2, 2), 3, groups=3, padding="VALID", biased=False),
-        _setting((1, 19, 19, 3), (11, 11), 4, strides=(4, 4), padding=2),
+        setting_of((2, 5, 5, 2), (3, 3), 3),
+        setting_of((1, 1, 1, 1), (1, 1), 1),
+        setting_of((2, 7, 6, 2), (3, 2), 4, strides=(2, 3), padding="VALID"),
+        setting_of((2, 6, 6, 2), (4, 3), 3),
+        setting_of((2, 8, 7, 9), (3, 4), 4, strides=(2, 2)),
+        setting_of((1, 6, 5, 3), (2, 3), 2, padding=((2, 1), (0, 3)), biased=False),
+        setting_of((2, 8, 8, 5), (3, 3), 2, strides=(3, 3), padding="VALID"),
+        setting_of((40, 5, 5, 6), (3, 3), 6),
+        setting_of((2, 5, 6, 4), (3, 2), 6, groups=2),
+        setting_of((3, 6, 6, 20), (3, 3), 8, groups=4),
+        setting_of((2, 7, 5, 18), (3, 3), 6, groups=2, strides=(2, 2)),
+        setting_of((2, 5, 5, 3), (2, 2), 3, groups=3, padding="VALID", biased=False),
+        setting_of((1, 19, 19, 3), (11, 11), 4, strides=(4, 4), padding=2),
     ],
     inputs=("params", "x"),
     static=_static_of,

@@ -55,7 +55,8 @@ def _plain_dense(params, x):
     return layer.apply({"params": params}, x)
 
 
-def _setting(batch: int, inputs: int, outputs: int) -> Setting:
+def setting_of(batch: int, inputs: int, outputs: int) -> Setting:
+    """The setting of a layer with these sizes and a bias."""
     return Setting((batch, inputs), {"kernel": (inputs, outputs), "bias": (outputs,)})
 
 
@@ -64,7 +65,10 @@ DENSE = LayerRule(
     backward=dense_backward,
     plain=_plain_dense,
     settings=[
-        *(_setting(*sizes) for sizes in [(4, 5, 3), (6, 3, 7), (9, 9, 9), (1, 1, 1), (40, 2, 12)]),
+        *(
+            setting_of(*sizes)
+            for sizes in [(4, 5, 3), (6, 3, 7), (9, 9, 9), (1, 1, 1), (40, 2, 12)]
+        ),
         Setting((5, 6), {"kernel": (6, 2)}),
     ],
     inputs=("params", "x"),

@@ -325,6 +325,10 @@ class Config(Options):
         return (60 * number, "seconds") if unit == "minute" else (number, f"{unit}s")
 
 
+# Fields that may be functions of the user's, in the order in which a missing one is named.
+CUSTOM_FIELDS = ("loss", "optimizer", "augment")
+
+
 def preset(model: str = DEFAULT_MODEL, **changes: Any) -> Config:
     """Returns a network's own recipe, with some fields changed.
 

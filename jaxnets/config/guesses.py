@@ -50,8 +50,6 @@ INSTEAD = {
     "dry_run": "nothing is kept before net.save(DIR)",
     "latent_dims": "only train.py searches first; hidden=200 trains one size",
 }
-# Fields that may be functions of the user's.
-CUSTOM_FIELDS = ("loss", "optimizer", "augment")
 
 
 def check_network(model: object, settings: Collection[str]) -> None:

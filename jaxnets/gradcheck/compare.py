@@ -5,7 +5,6 @@ differences need the forward pass only and serve in float64.
 """
 
 import contextlib
-import ctypes
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,6 +20,7 @@ from jaxnets.machine.platform import (
     compiler_options,
     compiler_options_for_init,
     default_platform,
+    return_freed_memory,
 )
 from jaxnets.models.batch_norm import join_statistics, split_statistics
 
@@ -177,7 +177,7 @@ def compiled(wanted: Sequence[tuple[Problem, str]]) -> Iterator[Program]:
     # None compiles any more while one runs: for an AlexNet each of the two takes a gigabyte.
     for program, first, second in zip(lowered, both, number, strict=True):
         if program.problem.large:
-            _return_freed_memory()
+            return_freed_memory()
         yield program._replace(both=first, number=second)
 
 
@@ -355,10 +355,3 @@ def precision(dtype: str) -> Iterator[None]:
             yield
     finally:
         jax.config.update("jax_enable_x64", before)
-
-
-def _return_freed_memory() -> None:
-    """Gives the system what glibc keeps of freed memory, in holes and in its threads' heaps."""
-    libc: Any = ctypes.CDLL(None) if os.name == "posix" else None
-    if hasattr(libc, "malloc_trim"):
-        libc.malloc_trim(0)

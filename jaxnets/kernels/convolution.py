@@ -10,7 +10,7 @@ from jax import lax
 
 from jaxnets.backprop import convolution as pair
 from jaxnets.backprop.convolution import CONV, Images, Outputs, by_group
-from jaxnets.backprop.rule import Params, Setting
+from jaxnets.backprop.rule import Params
 from jaxnets.backprop.rules import register
 from jaxnets.backprop.windows import Padding, Pads, Size, window_pads, window_slices
 from jaxnets.kernels import winograd
@@ -111,19 +111,14 @@ def _image_gradient(
     return pair.image_gradient(dz, kernel, image, strides, pads)
 
 
-def _many(x: tuple[int, ...], window: Size, padding: Padding = "SAME") -> Setting:
-    """As many channels as Winograd's algorithm takes, and as many filters."""
-    params = {"kernel": (*window, x[-1], x[-1]), "bias": x[-1:]}
-    return Setting(x, params, static={"strides": (1, 1), "padding": padding, "groups": 1})
-
-
 FAST_CONV = CONV._replace(
     forward=fast_conv_forward,
     backward=fast_conv_backward,
     settings=[
         *CONV.settings,
-        _many((128, 2, 2, 64), (5, 5)),
-        _many((16, 9, 8, 128), (3, 3), ((0, 1), (2, 1))),  # The last tiles hang over.
+        # By Winograd's algorithm; in the second one the last tiles hang over.
+        pair.setting_of((128, 2, 2, 64), (5, 5), 64),
+        pair.setting_of((16, 9, 8, 128), (3, 3), 128, padding=((0, 1), (2, 1))),
     ],
 )
 register(FastConv, FAST_CONV)

@@ -5,7 +5,7 @@ from typing import Any
 import flax.linen as nn
 from jax import lax
 
-from jaxnets.backprop.dense import DENSE, Inputs, Outputs, dense_backward
+from jaxnets.backprop.dense import DENSE, Inputs, Outputs, dense_backward, setting_of
 from jaxnets.backprop.rule import Params, Setting
 from jaxnets.backprop.rules import register
 from jaxnets.kernels.by_rule import dense_by_rule
@@ -33,10 +33,9 @@ def wide_dense_backward(
 WIDE_DENSE = DENSE._replace(
     backward=wide_dense_backward,
     settings=[
-        Setting((batch, inputs), {"kernel": (inputs, outputs), "bias": (outputs,)})
-        for batch, inputs, outputs in [(2, 3, WIDE), (9, WIDE, WIDE), (9, 9, WIDE)]
-    ]
-    + [Setting((5, 6), {"kernel": (6, 2)})],
+        *(setting_of(*sizes) for sizes in [(2, 3, WIDE), (9, WIDE, WIDE), (9, 9, WIDE)]),
+        Setting((5, 6), {"kernel": (6, 2)}),
+    ],
 )
 register(WideDense, WIDE_DENSE)
 

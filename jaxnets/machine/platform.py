@@ -275,3 +275,10 @@ def keep_freed_memory() -> None:
     if (length := libc.sbrk(0) - first) > 0:  # Else the system granted no such address space.
         madv_hugepage = 14  # sys/mman.h
         libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(length), madv_hugepage)
+
+
+def return_freed_memory() -> None:
+    """Gives the system what glibc keeps of freed memory, in holes and in its threads' heaps."""
+    libc: Any = ctypes.CDLL(None) if os.name == "posix" else None
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)

@@ -38,6 +38,7 @@ def augmentation(
     data: Dataset,
     input_size: int | None = None,
     label_smoothing: float = 0.0,
+    *,
     until: float = np.inf,
     custom: Any = None,
     dtype: Any = jnp.float32,

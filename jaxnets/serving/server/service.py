@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import ctypes
 import secrets
 import sys
 import time
@@ -16,6 +15,7 @@ import numpy as np
 from jaxnets.data.pictures.decode import BadPictureError, read_picture
 from jaxnets.display import one_line, printable
 from jaxnets.errors import UserError
+from jaxnets.machine.platform import return_freed_memory
 from jaxnets.serving.server.assignment import Answer, Assignment, sign
 from jaxnets.serving.server.batching import FullError, Gatherer
 from jaxnets.serving.server.feedback import Feedback, FeedbackLog
@@ -30,7 +30,6 @@ MAX_FEEDBACK = 10_000  # Rows that wait for the disk.
 ROWS = 1000  # In one transaction.
 # Pixels of a picture after which glibc gives memory back, in 1 to 10 ms. Else it keeps 0.9 GB.
 LARGE = 4_000_000
-LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 class Service:
@@ -120,8 +119,8 @@ class Service:
                 return to_float(predictor.prepare(picture))
             finally:
                 del picture
-                if is_large and hasattr(LIBC, "malloc_trim"):
-                    LIBC.malloc_trim(0)
+                if is_large:
+                    return_freed_memory()
 
         try:
             return await asyncio.get_running_loop().run_in_executor(self._decoders, work)

@@ -34,20 +34,20 @@ def main(arguments: list[str]) -> int:
         check(flags.get("track", "none"), flags.get("profile"))
 
     # Imported when the flags are known to be right: JAX takes a second.
-    from jaxnets import lecture
+    from jaxnets.lecture.replay import observers_of, search_first
     from jaxnets.runs.run import Run
 
     with contextlib.ExitStack() as stack:
-        run = stack.enter_context(Run.open(flags))  # loads the data, builds the network
-        lecture.prepare(run)  # the slides' own search and lines, where the config asks for them
+        # It loads the data and builds the network; where a config has latent_dims, it searches.
+        run = stack.enter_context(Run.open(flags, search_first))
+        observers = observers_of(run)  # a bar and a line an epoch, or the slides' own lines
         if run.config.track != "none" or run.config.profile is not None:
-            from jaxnets.tracking.watch import watched
+            from jaxnets.tracking.watch import trackers_of
 
-            stack.enter_context(watched(run))  # trackers and the profiler follow what comes
+            observers += stack.enter_context(trackers_of(run))
         print(run.headline, flush=True)
-        for record in run.epochs():  # trains, validates, logs, saves
-            run.report(record)
-        run.finish()  # tests, writes result.json
+        run.train(observers)  # trains, validates, logs, saves
+        run.finish(observers)  # tests, writes result.json
     if run.config.report and not run.config.dry_run and run.processes.is_first:
         from jaxnets.report.build import write_into
 

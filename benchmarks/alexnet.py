@@ -53,14 +53,15 @@ def our_step(images: np.ndarray, labels: np.ndarray, gradients: str) -> Callable
 
     import jaxnets
     from jaxnets.data.batches import Batch
-    from jaxnets.experiment import create_model, create_parallel, make_loss_and_grad
+    from jaxnets.experiment import find_devices, make_loss_and_grad
     from jaxnets.kernels.accelerate import accelerate
+    from jaxnets.models import create_model
     from jaxnets.training.optimizer import create_optimizer
     from jaxnets.training.parallel import Parallel
     from jaxnets.training.step import TrainState, make_train_step
 
     config = jaxnets.preset("alexnet", input_size=IMAGE_SIZE, gradients=gradients)
-    parallel = Parallel(create_parallel(config).devices, convolutions=True)
+    parallel = Parallel(find_devices(config), convolutions=True)
     model = create_model(config, NUM_CLASSES)
     optimizer = create_optimizer("sgd", LEARNING_RATE, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
     compiled = parallel.compile(

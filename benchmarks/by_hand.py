@@ -16,9 +16,9 @@ import flax.linen as nn
 import jax
 
 import jaxnets
-from jaxnets.experiment import create_model
+from jaxnets.models import create_model
 from jaxnets.models.chain import has_layer
-from jaxnets.training.loop import Checkpoint
+from jaxnets.training.step import Checkpoint
 
 NETWORKS = ("softmax", "mlp_sequential", "mlp_functional", "mlp", "mlp_handwritten")
 NETWORKS += ("cnn", "cnn_bn", "cnn_tiny", "alexnet_small", "alexnet_small_bn")

@@ -42,16 +42,17 @@ from jaxnets.config.fields import Config
 from jaxnets.display import one_line
 from jaxnets.errors import StoppedError, UserError
 from jaxnets.experiment import Experiment
-from jaxnets.runs import run
+from jaxnets.runs import request, run
 from jaxnets.runs.checkpoints import named_leaves
-from jaxnets.runs.resume import read_config
+from jaxnets.runs.request import read_config
+from jaxnets.runs.resume import tree_of
 from jaxnets.runs.run_folder import RESULT, RunFolder
 
 # Python's own names for the calls that may change a name or a file.
 CALLS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"}
 State = dict[str, bytes | None]  # Each path's content; None is a folder's.
 CUTS = 8  # Bytes at which a write is cut in turn.
-CREATE, INIT, LOAD = Experiment.create, Experiment.init_state, run.load_data
+CREATE, INIT, LOAD = Experiment.create, Experiment.init_state, request.load_data
 
 
 class Event(NamedTuple):
@@ -371,7 +372,7 @@ class Runs:
         try:
             with self._resumed(folder) as resumed:
                 seed, step = resumed.config.seed, int(resumed.checkpoint.state.step)
-                found = digest(resumed.tree(resumed.checkpoint))
+                found = digest(tree_of(resumed.checkpoint, resumed.experiment.data.num_classes))
                 records = [without_times(record) for record in resumed.folder.records()]
         except UserError as error:
             message = str(error)
@@ -431,7 +432,7 @@ class Runs:
 
         with contextlib.ExitStack() as stack:
             for target, name, value in (
-                (run, "load_data", lambda config, **_: None),
+                (request, "load_data", lambda config, **_: self._made(config)[0].data),
                 (Experiment, "create", create),
                 (Experiment, "init_state", lambda ours: self._made(ours.config)[1]),
                 (os, "fsync", lambda file: None),

@@ -16,7 +16,7 @@ import jax
 from sgemm import sgemm_rate
 
 import jaxnets
-from jaxnets.training.loop import Checkpoint
+from jaxnets.training.step import Checkpoint
 
 DENSE = ("softmax", "mlp_sequential", "mlp_functional", "mlp", "mlp_handwritten")
 

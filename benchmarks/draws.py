@@ -16,7 +16,7 @@ import numpy as np
 from scipy.stats import ttest_ind
 
 import jaxnets
-from jaxnets.training.loop import Checkpoint
+from jaxnets.training.step import Checkpoint
 
 
 def numpy_params(seed: int, params: Any) -> Any:

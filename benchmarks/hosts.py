@@ -32,8 +32,8 @@ import numpy as np
 from idx_files import idx_bytes
 
 from jaxnets.data.idx import FILES, read_idx
-from jaxnets.experiment import create_model
-from jaxnets.runs.resume import read_config
+from jaxnets.models import create_model
+from jaxnets.runs.request import read_config
 from jaxnets.runs.run_folder import CONFIG, RunFolder
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -22,7 +22,7 @@ from PIL import Image
 import jaxnets
 from jaxnets.data.pictures import store as picture_store
 from jaxnets.experiment import Experiment
-from jaxnets.runs.run import load_data
+from jaxnets.runs.request import load_data
 
 CLASSES = 10
 DISTINCT = 500  # Pictures with a content of their own; the others are hard links to them.

@@ -73,8 +73,8 @@ def tutorial(folder: str, seed: int) -> float:
     import keras
     from keras import layers
 
-    from jaxnets.config.fields import preset
-    from jaxnets.runs.run import load_data
+    from jaxnets.config.resolve import preset
+    from jaxnets.runs.request import load_data
 
     data = load_data(preset("cnn", dataset=folder, decode_size=180))
     train, test = ((np.asarray(part.images), part.labels) for part in (data.train, data.test))

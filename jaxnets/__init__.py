@@ -6,7 +6,7 @@ The names below are all that a notebook needs; they are imported when first used
 
 import sys
 
-__version__ = "0.1.0"
+from jaxnets.version import __version__ as __version__
 
 if sys.version_info < (3, 11):  # noqa: UP036 (macOS has 3.9, and pip's message names another package)
     found = ".".join(map(str, sys.version_info[:3]))
@@ -16,7 +16,8 @@ TYPE_CHECKING = False  # typing's own takes as long to import as all else that `
 if TYPE_CHECKING:
     from jaxnets.callbacks import Callback
     from jaxnets.classifier import Classifier as Classifier
-    from jaxnets.config.fields import Config, preset
+    from jaxnets.config.fields import Config
+    from jaxnets.config.resolve import preset
     from jaxnets.data.datasets import Dataset
     from jaxnets.data.load import load_dataset
     from jaxnets.exercises.judge import judge
@@ -37,7 +38,7 @@ _HOMES |= dict(
     plot="figure",
     load_dataset="data.load",
     load_predictor="serving.predict",
-    preset="config.fields",
+    preset="config.resolve",
 )
 
 

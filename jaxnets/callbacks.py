@@ -2,14 +2,13 @@
 
 import inspect
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from jaxnets.errors import UserError
-from jaxnets.experiment import Record
 from jaxnets.metrics import Metrics
-from jaxnets.runs.terminal import Progress
-from jaxnets.training import loop
+from jaxnets.training.observer import Observer, Record
+from jaxnets.training.step import Checkpoint, TrainState
 
 Logs = dict[str, float]  # loss, accuracy, after an epoch also val_loss, val_accuracy and others.
 
@@ -44,7 +43,7 @@ def bar_for(verbose: int | str) -> bool | None:
 NAMES = [name for name in vars(Callback) if name.startswith("on_")]
 
 
-class Callbacks:
+class Callbacks(Observer):
     """All callbacks of a training.
 
     The first error raised by a callback stops the training and is raised at the end. Raised in the
@@ -54,7 +53,6 @@ class Callbacks:
     def __init__(self, model: Any, callbacks: Any):
         given = callbacks if isinstance(callbacks, Sequence) else [callbacks]
         self._model, self.error = model, None
-        self.shown: Progress | None = None
         self._given = [self._complete(callback) for callback in given]
 
     def _complete(self, callback: Any) -> Any:
@@ -70,32 +68,33 @@ class Callbacks:
         callback.model = self._model
         return callback
 
-    def for_loop(self, signal_came: Callable[[], int], batch_size: int) -> loop.Callbacks:
-        """The loop's callbacks; with `on_train_batch_end` each step is taken alone."""
+    @property
+    def sees_every_step(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether a callback has its own `on_train_batch_end`: each step is then taken alone."""
         ours = Callback.on_train_batch_end
         methods = [getattr(type(callback), ours.__name__, ours) for callback in self._given]
-        want_batches = any(method is not ours for method in methods)
+        return any(method is not ours for method in methods)
 
-        def progress(images: int, metrics: Metrics) -> None:
-            if self.shown is not None:
-                self.shown.update(images, metrics)
-            if want_batches:
-                batch = -(-int(metrics.count) // batch_size) - 1
-                logs = {"loss": metrics.loss, "accuracy": metrics.accuracy}
-                self.call("on_train_batch_end", batch, logs)
+    def should_stop(self) -> int:
+        return self._model.stop_training
 
-        return loop.Callbacks(
-            progress=progress,
-            gradient_error=lambda error: self.shown and self.shown.gradient_error(error),
-            stop=lambda: signal_came() or self._model.stop_training,
-            before_step=(lambda *_: None) if want_batches else None,
-        )
+    def should_end(self) -> bool:
+        return self._model.stop_training
 
-    def epoch(self, record: Record, logs: Logs) -> None:
-        """Shows an epoch, and calls the callbacks at its end."""
-        if self.shown is not None:
-            self.shown.epoch(record)
-        self.call("on_epoch_end", record["epoch"] - 1, logs)
+    def on_train_begin(self, start: Checkpoint) -> None:
+        self.call("on_train_begin", {})
+
+    def on_epoch_begin(self, epoch: int) -> None:
+        self.call("on_epoch_begin", epoch, {})
+
+    def on_steps_end(self, count: int, metrics: Metrics) -> None:
+        if self.sees_every_step:
+            batch = -(-int(metrics.count) // self._model.experiment.loader.batch_size) - 1
+            logs = {"loss": metrics.loss, "accuracy": metrics.accuracy}
+            self.call("on_train_batch_end", batch, logs)
+
+    def on_epoch_end(self, record: Record, state: TrainState) -> None:
+        self.call("on_epoch_end", record["epoch"] - 1, self._model.history.last)
 
     def call(self, name: str, *arguments: Any) -> None:
         """Calls a method of every callback that has it."""

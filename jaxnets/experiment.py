@@ -11,7 +11,7 @@ True
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self
 
 import flax.linen as nn
@@ -20,26 +20,41 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxnets import oracle
 from jaxnets.backprop.network import manual_loss_and_grad
 from jaxnets.config.fields import CUSTOM_FIELDS, NO_VALIDATION, Config
 from jaxnets.config.options import CUSTOM
 from jaxnets.data.datasets import Dataset, Split
 from jaxnets.display import Described
 from jaxnets.errors import UserError, expect
+from jaxnets.history import History
 from jaxnets.kernels.accelerate import accelerate
 from jaxnets.losses import find_loss
-from jaxnets.machine.platform import compiler_options_for_init, set_up_jax
+from jaxnets.machine.platform import Devices, compiler_options_for_init, set_up_jax
 from jaxnets.metrics import metric_of
-from jaxnets.models import MODELS
-from jaxnets.models.chain import Chain, has_layer, param_dtype_of, with_precision
+from jaxnets.models import create_model
+from jaxnets.models.batch_norm import STATISTICS, over_devices
+from jaxnets.models.chain import Chain, has_layer, param_dtype_of
+from jaxnets.models.weights import load_weights
 from jaxnets.training import loop, step
+from jaxnets.training.augment import augmentation
+from jaxnets.training.crops import with_center_crop, with_ten_crops
 from jaxnets.training.large_batch import accumulate_gradients
-from jaxnets.training.loop import Callbacks, Checkpoint, TrainLoader
+from jaxnets.training.loop import TrainLoader
+from jaxnets.training.observer import Observer, Record
 from jaxnets.training.optimizer import create_optimizer, create_schedule
 from jaxnets.training.parallel import Parallel
-from jaxnets.training.step import Augment, LossAndGrad, Params, TrainState, TrainStep
-
-Record = dict[str, Any]  # An epoch's line of metrics.jsonl.
+from jaxnets.training.plateau import with_plateau, with_reduced_rate
+from jaxnets.training.running_statistics import with_statistics
+from jaxnets.training.scan import scanned_epoch
+from jaxnets.training.step import (
+    Augment,
+    Checkpoint,
+    LossAndGrad,
+    Params,
+    TrainState,
+    TrainStep,
+)
 
 # A folder's pictures are read into memory for a compiled loop only if they take no more than this.
 MAX_SCAN_BYTES = 512 << 20
@@ -61,7 +76,7 @@ class Experiment(Described):
     loss_and_grad: LossAndGrad  # The gradient by autodiff or by hand.
 
     @classmethod
-    def create(cls, config: Config, data: Dataset, parallel: Parallel | None = None) -> Self:
+    def create(cls, config: Config, data: Dataset, devices: Devices | None = None) -> Self:
         """Builds each part; the devices are those that the config asks for if none are given.
 
         Raises:
@@ -69,7 +84,11 @@ class Experiment(Described):
             augmented or cropped as asked.
         """
         _check_data(config, data)
-        parallel = parallel or create_parallel(config)
+        devices = devices or find_devices(config)
+        model = create_model(config, data.num_classes)
+        parallel = Parallel(devices, config.parallel, convolutions=has_layer(model, nn.Conv))
+        if has_layer(model, nn.BatchNorm):
+            model = over_devices(model, parallel.axis_name)
         size = config.batch_size or len(data.train)
         augmented = config.epochs - config.clean_epochs if config.clean_epochs else np.inf
         choices = config.seed, ",".join(config.augmentations), config.steps_per_epoch, augmented
@@ -80,8 +99,6 @@ class Experiment(Described):
         augment = step.no_augmentation
         names, size, smoothing = config.augmentations, config.input_size, config.label_smoothing
         if size is not None or smoothing or set(names) - {"shift"}:
-            from jaxnets.training.augment import augmentation
-
             augment = augmentation(
                 names,
                 data,
@@ -92,13 +109,6 @@ class Experiment(Described):
                 dtype=param_dtype_of(config.precision),
                 platform=parallel.platform,
             )
-        model = create_model(config, data.num_classes)
-        convolutions = has_layer(model, nn.Conv)
-        parallel = Parallel(parallel.devices, parallel.kind, convolutions=convolutions)
-        if has_layer(model, nn.BatchNorm):
-            from jaxnets.models.batch_norm import over_devices
-
-            model = over_devices(model, parallel.axis_name)
         optimizer = optimizer_of(config, schedule, model)
         step_model = model
         if config.kernels == "fast":
@@ -126,62 +136,50 @@ class Experiment(Described):
         options = compiler_options_for_init(self.parallel.platform)
         state = jax.jit(init, compiler_options=options)(key)
         if self.config.init_from is not None:
-            from jaxnets.models.weights import load_weights
-
             state = state.replace(params=load_weights(self.config.init_from, state.params))
         # Wait here: XLA would hang at an asynchronous out-of-memory error.
         return jax.block_until_ready(self.parallel.replicate(state))
 
-    def train(self, callbacks: Callbacks | None = None) -> tuple[TrainState, list[Record]]:
-        """Trains for all epochs; returns the trained state and every epoch's record (a History)."""
-        from jaxnets.history import History
-
+    def train(self, observers: Sequence[Observer] = ()) -> tuple[TrainState, History]:
+        """Trains for all epochs; returns the trained state and every epoch's record."""
         state, history = self.init_state(), History()
-        for trained, record in self.epochs(Checkpoint(state), callbacks):
+        for trained, record in self.epochs(Checkpoint(state), observers):
             state = trained
             history.append(record)
         return state, history
 
     def epochs(
-        self, start: Checkpoint, callbacks: Callbacks | None = None
+        self, start: Checkpoint, observers: Sequence[Observer] = ()
     ) -> Iterator[tuple[TrainState, Record]]:
-        """Trains epoch by epoch and validates after each.
+        """Trains epoch by epoch and validates after each, as `training.loop.train_epochs` does."""
+        done = int(start.state.step) // self.loader.steps
+        numbers = range(done, self.config.epochs)
+        run_epoch = self._compile_epoch(observers)
+        return loop.train_epochs(run_epoch, self._validated, start, numbers, observers)
 
-        Args:
-          start: Where to start. Its state is donated, and so is each state that was yielded as
-            soon as the next epoch begins: do not use it afterwards.
-          callbacks: Called as the epoch proceeds.
-
-        Yields:
-          The state after an epoch, and the epoch's record.
-        """
-        run_epoch = self._compile_epoch(callbacks or Callbacks())
-        for epoch in range(int(start.state.step) // self.loader.steps, self.config.epochs):
-            end = run_epoch(start, epoch)
-            state, trained, validation, seconds = end.state, end.metrics, None, None
-            assert trained is not None  # A split has an example at least.
-            if len(self.data.validation):
-                started = time.perf_counter()
-                validation = self.evaluate(state.params, self.data.validation, ten_crop=False)
-                seconds = time.perf_counter() - started
-            record = {
-                "epoch": epoch + 1,
-                "step": int(state.step),
-                **_scores("train", trained, trained),
-                **_scores("validation", validation, trained),
-                "learning_rate": self._learning_rate(int(state.step) - 1),
-                "seconds": end.seconds,
-                "data_seconds": end.data_seconds,
-                "validation_seconds": seconds,
-                "images_per_second": int(trained.count) / end.seconds,
-            }
-            if self.config.schedule == "plateau":
-                from jaxnets.training.plateau import with_reduced_rate
-
-                state = with_reduced_rate(state, record, self.config.patience)
-                state = self.parallel.replicate(state)
-            yield state, record
-            start = Checkpoint(state)
+    def _validated(self, epoch: int, end: Checkpoint) -> tuple[TrainState, Record]:
+        """The state after an epoch, and the epoch's record with the metrics of both splits."""
+        state, trained, validation, seconds = end.state, end.metrics, None, None
+        assert trained is not None  # A split has an example at least.
+        if len(self.data.validation):
+            started = time.perf_counter()
+            validation = self.evaluate(state.params, self.data.validation, ten_crop=False)
+            seconds = time.perf_counter() - started
+        record = {
+            "epoch": epoch + 1,
+            "step": int(state.step),
+            **_scores("train", trained, trained),
+            **_scores("validation", validation, trained),
+            "learning_rate": self._learning_rate(int(state.step) - 1),
+            "seconds": end.seconds,
+            "data_seconds": end.data_seconds,
+            "validation_seconds": seconds,
+            "images_per_second": int(trained.count) / end.seconds,
+        }
+        if self.config.schedule == "plateau":
+            state = with_reduced_rate(state, record, self.config.patience)
+            state = self.parallel.replicate(state)
+        return state, record
 
     def _learning_rate(self, step: int) -> float | None:
         """The schedule's; None if the optimizer is a user's own, with its own learning rate."""
@@ -213,8 +211,6 @@ class Experiment(Described):
         loss, apply = find_loss(self.config.loss), self.model.apply
         metric = metric_of(loss)
         if self.config.input_size is not None:
-            from jaxnets.training.crops import with_center_crop, with_ten_crops
-
             with_crops = with_ten_crops if ten_crop else with_center_crop
             apply = with_crops(apply, self.config.input_size)
         if self.data.is_regression:
@@ -245,48 +241,37 @@ class Experiment(Described):
         gradient_step = step.make_gradient_step(chosen, axis_name=axis_name, augment=self.augment)
         return self.parallel.compile(gradient_step)
 
-    def _compile_epoch(self, callbacks: Callbacks) -> loop.RunEpoch:
+    def _compile_epoch(self, observers: Sequence[Observer]) -> loop.RunEpoch:
         """An epoch, compiled in the fastest form for this network."""
         loss_and_grad, loader, parallel = self.loss_and_grad, self.loader, self.parallel
         if self.config.gradients == "both":
-            from jaxnets.oracle import with_check
-
             models = self.model, self.step_model
-            callbacks = with_check(self.config, *models, self.gradient_step, callbacks)
+            check = oracle.GradientCheck(self.config, *models, self.gradient_step, observers)
+            observers = [*observers, check]
         images = loader.split.images
         use_scan = (
-            callbacks.before_step is None
+            not any(observer.sees_every_step for observer in observers)
             and prefers_scan(self.model, parallel)
             and (isinstance(images, np.ndarray) or images.nbytes <= MAX_SCAN_BYTES)
         )
         dense = not has_layer(self.model, nn.Conv)
         if self.config.kernels == "fast" and dense and not parallel.sharded:
             loss_and_grad = accumulate_gradients(loss_and_grad)
-        compile_epoch = loop.stepped_epoch
-        if use_scan:
-            from jaxnets.training.scan import scanned_epoch as compile_epoch
-        return compile_epoch(self.train_step(loss_and_grad), loader, parallel, callbacks)
+        compile_epoch = scanned_epoch if use_scan else loop.stepped_epoch
+        return compile_epoch(self.train_step(loss_and_grad), loader, parallel, observers)
 
 
-def create_model(config: Config, num_classes: int) -> Chain:
-    """The config's network with this many logits."""
-    names = ("hidden", "activation", "dropout", "input_size", "init", "normalize")
-    sizes = {name: getattr(config, name) for name in names if getattr(config, name) is not None}
-    return with_precision(MODELS[config.model](num_classes=num_classes, **sizes), config.precision)
-
-
-def create_parallel(config: Config) -> Parallel:
+def find_devices(config: Config) -> Devices:
     """The devices that the config asks for; UserError if they are not there."""
     if config.is_distributed and not jax.distributed.is_initialized():
-        raise UserError("distributed and coordinator are for train.py alone")
-    devices = set_up_jax(
+        raise UserError("only train.py supports distributed and coordinator")
+    return set_up_jax(
         config.devices,
         config.precision,
         platform=config.platform,
         cpu_devices=config.cpu_devices,
         connected=config.is_distributed,
     )
-    return Parallel(devices, config.parallel)
 
 
 def optimizer_of(
@@ -297,13 +282,8 @@ def optimizer_of(
         config.optimizer, schedule, config.momentum, config.nesterov, config.weight_decay
     )
     if config.schedule == "plateau":
-        from jaxnets.training.plateau import with_plateau
-
         rule = with_plateau(rule)
     if has_layer(model, nn.BatchNorm):
-        from jaxnets.models.batch_norm import STATISTICS
-        from jaxnets.training.running_statistics import with_statistics
-
         rule = with_statistics(rule, STATISTICS, config.reduction)
     return rule
 

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from jaxnets.display import Described
 from jaxnets.losses import Labels, Loss, classes_of, squared_error
+from jaxnets.regression_metrics import RegressionMetrics
 
 Sum = Any  # A JAX array on a device, a NumPy one where an epoch is added up.
 
@@ -98,7 +99,5 @@ def metric_of(loss: Loss) -> MetricFunction:
     RegressionMetrics' other arguments, mean and scale, give scores in the target's own units.
     """
     if loss is squared_error:
-        from jaxnets.regression_metrics import RegressionMetrics
-
         return RegressionMetrics.of
     return Metrics.of

@@ -9,45 +9,57 @@
 [7, 2]
 """
 
-import contextlib
 import dataclasses
 import os
 import signal
 import warnings
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
 from jaxnets.callbacks import Callbacks, bar_for
-from jaxnets.config.fields import CUSTOM_FIELDS, Config, preset
-from jaxnets.config.guesses import check_fit, check_network
+from jaxnets.config.fields import CUSTOM_FIELDS, Config
+from jaxnets.config.guesses import unknown_field
 from jaxnets.config.options import is_custom
 from jaxnets.config.recipes import DEFAULT_MODEL
+from jaxnets.config.resolve import resolve
 from jaxnets.copies import Copied
 from jaxnets.data.arrays import NAME, from_arrays, to_split
 from jaxnets.data.datasets import Dataset, Split
 from jaxnets.display import Described, show
 from jaxnets.errors import UserError
-from jaxnets.experiment import Experiment, create_model
+from jaxnets.experiment import Experiment
 from jaxnets.history import History
 from jaxnets.machine.platform import Processes
 from jaxnets.metrics import Metrics
+from jaxnets.models import create_model
 from jaxnets.report import summary
-from jaxnets.runs.fine_tune import with_weights_of_run
-from jaxnets.runs.resume import check_optimizer, load_checkpoint, read_config
-from jaxnets.runs.run import Run, adapted, inputs_sha256, load_data, write_config
+from jaxnets.runs.request import load_data, read_config, request, run_with_weights
+from jaxnets.runs.resume import check_optimizer, load_checkpoint
+from jaxnets.runs.run import Run, inputs_sha256, write_config
 from jaxnets.runs.run_folder import CONFIG, RunFolder
 from jaxnets.runs.terminal import Progress, stop_on_interrupt
 from jaxnets.runs.weights_only import keep_weights_only
 from jaxnets.serving.pictures import Pictures
 from jaxnets.serving.predict import Predictor, create_predictor, load_predictor
-from jaxnets.training import loop
-from jaxnets.training.early_stopping import why_stopped
-from jaxnets.training.loop import Checkpoint, Interrupted, NonFiniteLossError
-from jaxnets.training.step import TrainState
+from jaxnets.training.early_stopping import early_stopping
+from jaxnets.training.loop import Interrupted, NonFiniteLossError
+from jaxnets.training.observer import Observer, Record, Stop
+from jaxnets.training.step import Checkpoint, TrainState
 
 Data = Any  # A Dataset, a data set's name or folder, or arrays as `data.arrays.from_arrays` takes.
+
+
+# Fields that only train.py supports, and what a Network has instead.
+INSTEAD = {
+    "workdir": "net.save(DIR) writes the run folder",
+    "overwrite": "net.save(DIR, overwrite=True) replaces a run",
+    "resume": "jaxnets.load(DIR) continues a run",
+    "dry_run": "nothing is kept before net.save(DIR)",
+    "latent_dims": "only train.py searches first; hidden=200 trains one size",
+}
 
 
 class Network(Copied, Described):
@@ -77,16 +89,18 @@ class Network(Copied, Described):
         Raises:
           UserError: A name, a value, or the data do not fit.
         """
-        check_network(model, settings)
+        _check_made(model, settings)
         self._given = {"model": model, "data": data, **settings}
-        given = vars(model) if isinstance(model, Config) else {"model": model}
-        given = {**given, **settings}
-        if given.get("init_from"):
-            given = with_weights_of_run(given)
-        config = Config(**given) if isinstance(model, Config) else preset(**given)
-        config, dataset = _with_data(config, data)
-        dataset = dataset or load_data(config)
-        config, self._note = adapted(config, given, dataset)
+        base = model if isinstance(model, Config) else None
+        given: dict[str, Any] = {"latent_dims": None}  # Only train.py searches first.
+        given |= settings if base else {"model": model, **settings}
+        dataset = None
+        if data is not None:
+            weights = run_with_weights(given.get("init_from", base and base.init_from))
+            asked = resolve(given, base=base, weights=weights).config
+            name, dataset = _named(data, asked)
+            given["dataset"] = name
+        config, dataset, self._notes = request(given, dataset, base=base)
         self._made: tuple[Config, Dataset | None, RunFolder | None] = config, dataset, None
         self._begin()
         _ = self.experiment  # What does not fit is said at once.
@@ -114,8 +128,11 @@ class Network(Copied, Described):
         return network
 
     def _read(self, folder: RunFolder, config: Config, data: Data) -> None:
-        config = config if data is None else dataclasses.replace(config, data_dir=None)
-        self._made, self._note = (*_with_data(config, data), folder), ""
+        config, dataset = dataclasses.replace(config, latent_dims=None), None
+        if data is not None:
+            name, dataset = _named(data, config)
+            config = dataclasses.replace(config, dataset=name, data_dir=None)
+        self._made, self._notes = (config, dataset, folder), ()
         self._given = {"model": config, "data": data}
         self._begin()
 
@@ -204,7 +221,7 @@ class Network(Copied, Described):
             as it was made or loaded.
           KeyboardInterrupt: Ctrl-C; the steps until then are kept, and `fit` trains on.
         """
-        settings = check_fit(settings, x is not None, validation_data, validation_split)
+        settings = _check_fit(settings, x is not None, validation_data, validation_split)
         if x is not None or settings:
             share = validation_split or 0.0
             self._take(
@@ -216,16 +233,19 @@ class Network(Copied, Described):
             )
         hooks, start, first = Callbacks(self, callbacks), self._reached(), len(self.history)
         self._plan(epochs)
-        if verbose and self._note and not first:
-            show(self._note)
-        loader, self.stop_training = self.experiment.loader, False
-        with contextlib.ExitStack() as stack:
-            signal_came = stack.enter_context(stop_on_interrupt())
+        for note in self._notes if verbose and not first else ():
+            show(note)
+        self.stop_training = False
+        early = early_stopping(self.config, self.history)
+        with stop_on_interrupt() as signal_came:
+            shown = []
             if verbose:
-                progress = Progress(self.config.epochs, loader, start, bar_for(verbose))
-                hooks.shown = stack.enter_context(progress)
+                loader, bar = self.experiment.loader, bar_for(verbose)
+                shown = [Progress(self.config.epochs, loader, bar)]
             try:
-                self._train(start, hooks, hooks.for_loop(signal_came, loader.batch_size))
+                watching = [_Reached(self), early, Stop(signal_came), *shown, hooks]
+                for _ in self.experiment.epochs(start, watching):
+                    pass
             except Interrupted as interrupted:
                 self._checkpoint = interrupted.checkpoint
             except BaseException as error:  # The parameters were given to the step that failed.
@@ -234,8 +254,8 @@ class Network(Copied, Described):
                     error.args = (f"{error}; try a learning_rate below {rate:g}",)
                 self._begin()
                 raise
-        if verbose and (reason := self._why_stopped):
-            show(reason)
+        if verbose and early.reason:
+            show(early.reason)
         hooks.call("on_train_end", self.history[first:].last)
         if hooks.error is not None:
             raise hooks.error
@@ -274,26 +294,7 @@ class Network(Copied, Described):
         total = done + (epochs or (self.config.epochs - done) or self._made[0].epochs)
         if total != self.config.epochs:
             old, self.config = self.experiment, dataclasses.replace(self.config, epochs=total)
-            self._experiment = Experiment.create(self.config, old.data, old.parallel)
-
-    def _train(self, start: Checkpoint, hooks: Callbacks, callbacks: loop.Callbacks) -> None:
-        """Trains from a checkpoint to the config's last epoch, or until it is stopped."""
-        hooks.call("on_train_begin", {})
-        hooks.call("on_epoch_begin", int(start.state.step) // self.experiment.loader.steps, {})
-        for state, record in self.experiment.epochs(start, callbacks):
-            self._checkpoint = Checkpoint(state)
-            self.history.append(record)
-            hooks.epoch(record, self.history.last)
-            if self.stop_training or self._why_stopped:
-                break
-            if record["epoch"] < self.config.epochs:
-                hooks.call("on_epoch_begin", record["epoch"], {})
-
-    @property
-    def _why_stopped(self) -> str | None:
-        """The reason why early_stopping or stop_at_target ended the training, or None."""
-        target = self.config.target_accuracy if self.config.stop_at_target else None
-        return why_stopped(self.history, self.config.early_stopping, target)
+            self._experiment = Experiment.create(self.config, old.data, old.parallel.devices)
 
     def evaluate(self, images: Any = None, labels: Any = None) -> Metrics:
         """The metrics of the test images, or of others: a Split, or images and their labels."""
@@ -331,7 +332,8 @@ class Network(Copied, Described):
 
     @property
     def _finished(self) -> bool:
-        return len(self.history) == self.config.epochs or self._why_stopped is not None
+        early = early_stopping(self.config, self.history)
+        return len(self.history) == self.config.epochs or early.reason is not None
 
     def summary(self) -> None:
         """Prints the layers with their shapes, parameters and arithmetic."""
@@ -355,11 +357,10 @@ class Network(Copied, Described):
         test = self.evaluate() if self._finished and len(self.data.test) else None
         with RunFolder.replace(str(path), self.config.model, overwrite=overwrite) as folder:
             write_config(folder, self.experiment, inputs_sha256(self.experiment))
-            run = Run(self.experiment, folder, Processes(), checkpoint.state)
-            run.checkpoint = checkpoint
             for record in self.history:
                 folder.log(record)
-            folder.save(int(checkpoint.state.step), run.tree(checkpoint))
+            run = Run(self.experiment, folder, Processes(), checkpoint)
+            run.on_save(checkpoint)
             if self._finished:
                 folder.finish(run.result(test))
                 if self.config.weights_only:
@@ -376,14 +377,61 @@ class Network(Copied, Described):
         return self
 
 
+class _Reached(Observer):
+    """Keeps a network's checkpoint and history while it trains."""
+
+    def __init__(self, network: Network):
+        self._network = network
+
+    def on_epoch_end(self, record: Record, state: TrainState) -> None:
+        self._network._checkpoint = Checkpoint(state)
+        self._network.history.append(record)
+
+
 load = Network.load
 
 
-def _with_data(config: Config, data: Data) -> tuple[Config, Dataset | None]:
-    """The config with the name of the data, and these if they are no name."""
-    dataset, name = None, config.dataset if data is None else data
-    if not isinstance(name, str | os.PathLike):
-        dataset = data if isinstance(data, Dataset) else from_arrays(data, config.validation_size)
-        dataset, name = dataset.limited(config.limit), dataset.name
-    # Only train.py searches first.
-    return dataclasses.replace(config, dataset=os.fspath(name), latent_dims=None), dataset
+def _named(data: Data, config: Config) -> tuple[str, Dataset | None]:
+    """The name of the data, and these if they are no name."""
+    if isinstance(data, str | os.PathLike):
+        return os.fspath(data), None
+    dataset = data if isinstance(data, Dataset) else from_arrays(data, config.validation_size)
+    return dataset.name, dataset.limited(config.limit)
+
+
+def _check_made(model: object, settings: Collection[str]) -> None:
+    """Raises UserError for what a Network cannot be made of."""
+    if not isinstance(model, str | Config):
+        got = type(model).__name__
+        raise UserError(f'model: expected a name as "cnn", or a Config, got {got}')
+    for name in settings:
+        if name in INSTEAD:
+            raise UserError(f"{name}: {INSTEAD[name]}")
+
+
+def _check_fit(
+    settings: dict[str, Any], has_data: bool, validation_data: object, share: float | None
+) -> dict[str, Any]:
+    """The settings of `Network.fit` that are fields of Config.
+
+    Raises:
+      UserError: Another name; validation data without x and y; or validation given twice.
+    """
+    if settings.get("shuffle", True) is not True:
+        raise UserError("shuffle: every epoch has its own order, which seed determines")
+    settings = {name: value for name, value in settings.items() if name != "shuffle"}
+    for name in settings:
+        if name not in Config.__dataclass_fields__:
+            known = ("epochs", "callbacks", "verbose", *Config.__dataclass_fields__)
+            raise unknown_field(name, known)
+    for name, value in (("validation_data", validation_data), ("validation_split", share)):
+        if value is not None and not has_data:
+            raise UserError(
+                f'{name}: expected with x and y; Network("cnn", validation_size=...) holds '
+                "images back"
+            )
+    if share is not None and (validation_data is not None or not 0 <= share < 1):
+        raise UserError(
+            f"validation_split: expected from 0 to below 1, without validation_data, got {share}"
+        )
+    return settings

@@ -8,8 +8,7 @@ network in float32 at the numbers that the forward pass by hand gave. Where thes
 rounding away from the plain layer's own, it does not follow.
 """
 
-import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -22,11 +21,13 @@ from jaxnets.backprop.check import largest, relative_error
 from jaxnets.backprop.network import manual_loss_and_grad
 from jaxnets.backprop.rule import LayerRule
 from jaxnets.backprop.rules import rule_of
+from jaxnets.config.fields import Config
 from jaxnets.data.batches import Batch
 from jaxnets.errors import RunFailedError
 from jaxnets.losses import LOSSES
 from jaxnets.models.chain import Chain, with_precision
-from jaxnets.training.step import autodiff_loss_and_grad
+from jaxnets.training.observer import Observer
+from jaxnets.training.step import TrainState, autodiff_loss_and_grad
 
 # The relative error at which a run ends.
 GRADIENT_TOLERANCE = {"float32": 1e-4, "float64": 1e-9, "bfloat16": 0.05, "mixed": 0.05}
@@ -122,51 +123,50 @@ def _moved_to(output: jax.Array) -> Callable[[jax.Array], jax.Array]:
     return move
 
 
-def with_check(
-    config: Any, model: Chain, trained: Chain, gradient_step: Callable, callbacks: Any
-) -> Any:
-    """Returns a run's callbacks with the `gradient_check` that its config asks for."""
-    wide = "float64" if config.precision == "float64" else "float32"
-    both = gradient_step(both_loss_and_grads(model, trained, config.loss, wide))
-    tolerance = config.gradient_tolerance
-    if tolerance is None:
-        tolerance = GRADIENT_TOLERANCE[config.precision]
-    check = gradient_check(both, tolerance, config.check_every, callbacks.gradient_error)
-    return dataclasses.replace(callbacks, before_step=check)
+class GradientCheck(Observer):
+    """Compares both gradients before a step, and ends the run where they disagree."""
 
+    sees_every_step = True
 
-def gradient_check(
-    gradient_step: Callable[..., Any],
-    tolerance: float,
-    check_every: int,
-    report: Callable[[float], Any],
-) -> Callable[[int, Any, Any], None]:
-    """Returns a `Callbacks.before_step` that compares both gradients.
+    def __init__(
+        self,
+        config: Config,
+        model: Chain,
+        trained: Chain,
+        gradient_step: Callable,
+        observers: Sequence[Observer] = (),
+    ):
+        """Takes the run's config and networks as `both_loss_and_grads` does.
 
-    Args:
-      gradient_step: (state, batch) -> what `both_loss_and_grads` returns, of the next step.
-      tolerance: The relative error at which the run ends, by RunFailedError.
-      check_every: The number of steps from one check to the next.
-      report: Called with every relative error.
-    """
-    first: dict[str, float] = {}  # The largest number in a layer's first gradient.
+        Args:
+          config: Its precision, loss, check_every and gradient_tolerance.
+          model: A chain of layers.
+          trained: The same as the pass by hand takes it.
+          gradient_step: loss_and_grad -> (state, batch) -> what that returns, of the next step.
+          observers: They are told of every check.
+        """
+        wide = "float64" if config.precision == "float64" else "float32"
+        self._both = gradient_step(both_loss_and_grads(model, trained, config.loss, wide))
+        tolerance = config.gradient_tolerance
+        self._tolerance = GRADIENT_TOLERANCE[config.precision] if tolerance is None else tolerance
+        self._every, self._observers = config.check_every, observers
+        self._first: dict[str, float] = {}  # The largest number in a layer's first gradient.
 
-    def check(done: int, state: Any, batch: Any) -> None:
-        if done % check_every:
+    def before_step(self, step: int, state: TrainState, batch: Batch) -> None:
+        if step % self._every:
             return
-        metrics, (manual, automatic) = jax.device_get(gradient_step(state, batch))
+        metrics, (manual, automatic) = jax.device_get(self._both(state, batch))
         if not np.isfinite(metrics.loss_sum):
             return  # The step itself ends the run, and says which layer was first.
         error, leaf = 0.0, ""
         for layer, gradients in automatic.items():
-            size = max(first.setdefault(layer, largest(gradients)), largest(gradients))
+            size = max(self._first.setdefault(layer, largest(gradients)), largest(gradients))
             found, name = relative_error(manual[layer], gradients, floor=FLOOR * size)
             error, leaf = max((error, leaf), (found, f"['{layer}']{name}"))
-        report(error)
-        if not error <= tolerance:
+        for observer in self._observers:
+            observer.on_gradient_check(error)
+        if not error <= self._tolerance:
             raise RunFailedError(
-                f"gradients disagree at step {done}: relative error {error:.1e} in {leaf}, "
-                f"expected at most {tolerance:.1e}"
+                f"gradients disagree at step {step}: relative error {error:.1e} in {leaf}, "
+                f"expected at most {self._tolerance:.1e}"
             )
-
-    return check

@@ -30,12 +30,20 @@ from jaxtyping import install_import_hook
 from safetensors.numpy import load_file
 
 import jaxnets
+from jaxnets.training.observer import Observer
 
 os.environ["LANGUAGE"] = "en"  # --help speaks the reader's language.
 
 ROOT = Path(__file__).resolve().parent.parent
 HANGS = 600  # Seconds after which a process hangs, however slow the machine.
 TRAIN, VALIDATION, TEST, SIDE, CLASSES = 160, 40, 50, 12, 3
+
+
+def watching(**methods):
+    """An observer with these methods."""
+    observer = Observer()
+    vars(observer).update(methods)
+    return observer
 
 
 def check_types(function):

@@ -10,14 +10,16 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from jaxnets.config.fields import preset
+from jaxnets.config.resolve import preset
 from jaxnets.data.datasets import Dataset, Split
 from jaxnets.experiment import Experiment
 from jaxnets.machine.platform import Processes
+from jaxnets.runs.resume import tree_of
 from jaxnets.runs.run import Run, inputs_sha256, write_config
 from jaxnets.runs.run_folder import RunFolder
 from jaxnets.serving.server.app import create_app
 from jaxnets.serving.server.service import Service
+from jaxnets.training.step import Checkpoint
 
 NAMES = tuple("0123456789")
 
@@ -31,12 +33,12 @@ class SoftmaxRun:
         experiment = Experiment.create(preset("softmax", batch_size=2, devices=1), data)
         self.path, self.folder = path, RunFolder.create(str(path), "softmax", overwrite=True)
         write_config(self.folder, experiment, inputs_sha256(experiment))
-        self._run = Run(experiment, self.folder, Processes(), experiment.init_state())
+        self._run = Run(experiment, self.folder, Processes(), Checkpoint(experiment.init_state()))
         self.save(step, seed)
 
     def save(self, step, seed):
         """Saves a checkpoint with other parameters."""
-        rng, (tree,) = np.random.default_rng(seed), [self._run.tree(self._run.checkpoint)]
+        rng, (tree,) = np.random.default_rng(seed), [tree_of(self._run.checkpoint, len(NAMES))]
         (name,) = tree["params"]
         shapes = {key: leaf.shape for key, leaf in tree["params"][name].items()}
         drawn = {key: rng.normal(0, 0.2, shape) for key, shape in shapes.items()}

@@ -24,9 +24,8 @@ from conftest import (
 )
 from safetensors.numpy import load_file, save_file
 
-from jaxnets.config.fields import preset
-from jaxnets.config.named_recipes import PAPER
-from jaxnets.config.recipes import PRESETS
+from jaxnets.config.recipes import PAPER, PRESETS
+from jaxnets.config.resolve import preset
 from jaxnets.experiment import Experiment
 from jaxnets.machine.platform import compiler_options_for_init
 from jaxnets.models import MODELS

@@ -24,16 +24,17 @@ ROOMS = {
     "abtest": "display errors figure",
     "config": "display errors",
     "data": "display errors system",
-    "models": "display errors",
+    "models": "config display errors",
     "history": "curves display errors",
+    "version": "",
     "losses": "errors",
     "metrics": "display losses regression_metrics",
     "regression_metrics": "display",
-    "machine": "__version__ display errors system",
+    "machine": "version display errors system",
     "backprop": "models losses metrics data.batches",
-    "training": "data display errors losses machine metrics",
+    "training": "config data display errors losses machine metrics",
     "kernels": "backprop models",
-    "oracle": "backprop data.batches errors losses models training",
+    "oracle": "backprop config data.batches errors losses models training",
     "experiment": "backprop config data display errors history kernels losses machine metrics "
     "models oracle training",
     "runs": "config data display errors experiment machine metrics models system training",
@@ -42,21 +43,21 @@ ROOMS = {
     "exercises": "backprop display errors gradcheck losses machine models system",
     "lecture": "config data display errors experiment figure losses machine metrics models "
     "regression_metrics runs system training",
-    "callbacks": "errors experiment metrics runs training",
+    "callbacks": "errors metrics training",
     "copies": "runs",
     "classifier": "config data errors network",
-    "network": "callbacks config copies data display errors experiment history machine metrics "
+    "network": "callbacks config copies data display errors experiment history machine metrics models "
     "report runs serving training",
     "report": "backprop config data display errors experiment gradcheck kernels losses machine "
     "models oracle runs serving system training",
-    "serving": "__version__ abtest config data display errors experiment machine models runs "
+    "serving": "version abtest config data display errors experiment machine models runs "
     "system training",
-    "tracking": "config display errors experiment metrics runs serving",
-    "cli": "__version__ abtest config display errors exercises experiment figure gradcheck lecture "
-    "report serving system",
+    "tracking": "config display errors experiment metrics runs serving training",
+    "cli": "abtest config display errors exercises experiment figure gradcheck lecture models report "
+    "serving system training version",
     "__main__": "cli errors",
     "": "callbacks classifier config data exercises experiment facts figure history network "
-    "serving",
+    "serving version",
     "train.py": "cli errors lecture report runs tracking",
 }
 MAY_IMPORT = {room: set(others.split()) for room, others in ROOMS.items()}
@@ -97,6 +98,23 @@ def test_a_room_imports_only_what_the_table_allows_and_jax_only_where_it_may_tak
             library, message = name.split(".")[0], f"{path.relative_to(ROOT)} imports {name}"
             assert library != "jaxnets" or f"{name}.".startswith(allowed), message
             assert library not in JAX or room not in WITHOUT_JAX, message
+
+
+def test_files_import_each_other_in_no_circle():
+    """Within a room too, inside functions too, and for type checkers alone too."""
+    paths = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for _, path in sources()}
+    paths = {name.removesuffix(".__init__"): path for name, path in paths.items()}
+    below = {
+        module: {
+            found
+            for name in imports(path)
+            if (found := name if name in paths else name.rpartition(".")[0]) in paths
+        }
+        - {module}
+        for module, path in paths.items()
+    }
+    del below["jaxnets"]  # It names what a notebook needs, and imports it when it is used.
+    graphlib.TopologicalSorter(below).prepare()  # It raises CycleError.
 
 
 def test_the_table_has_no_room_that_does_not_exist_and_no_circle():
@@ -149,8 +167,6 @@ def test_code_that_differentiates_would_be_found(source):
 
 
 def test_no_module_is_a_drawer_for_everything():
-    for _, path in sources():
-        assert len(path.read_text().splitlines()) <= 400, path
     for folder in ("jaxnets", "tests", "benchmarks"):
         for path in (ROOT / folder).rglob("*.py"):
             assert path.stem not in ("utils", "util", "helpers", "misc", "common"), path

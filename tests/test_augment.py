@@ -16,7 +16,8 @@ from scipy import stats
 
 from jaxnets import experiment
 from jaxnets.backprop import losses as pairs
-from jaxnets.config.fields import AUGMENTATIONS, preset
+from jaxnets.config.fields import AUGMENTATIONS
+from jaxnets.config.resolve import preset
 from jaxnets.data.batches import Batch
 from jaxnets.data.datasets import Dataset, Split
 from jaxnets.errors import RunFailedError

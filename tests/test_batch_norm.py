@@ -16,15 +16,15 @@ from jaxnets.backprop.batch_norm import batch_norm_backward, batch_norm_forward
 from jaxnets.backprop.network import manual_loss_and_grad
 from jaxnets.backprop.relu import relu_backward
 from jaxnets.backprop.rules import rule_of
-from jaxnets.config.fields import preset
+from jaxnets.config.resolve import preset
 from jaxnets.data.batches import Batch
 from jaxnets.errors import UserError
-from jaxnets.experiment import Experiment, create_model, optimizer_of
+from jaxnets.experiment import Experiment, optimizer_of
 from jaxnets.kernels import paired
 from jaxnets.kernels.accelerate import accelerate
 from jaxnets.losses import LOSSES
 from jaxnets.machine.platform import set_up_jax
-from jaxnets.models import MODELS
+from jaxnets.models import MODELS, create_model
 from jaxnets.models.batch_norm import STATISTICS, BatchNorm, fold, over_devices
 from jaxnets.models.chain import Chain
 from jaxnets.models.layers import HE, flatten

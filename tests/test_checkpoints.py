@@ -16,7 +16,7 @@ import pytest
 from conftest import history, params_sha256
 from safetensors.numpy import load_file
 
-from jaxnets.config.fields import preset
+from jaxnets.config.resolve import preset
 from jaxnets.errors import UserError
 from jaxnets.runs import checkpoint_reader, checkpoints
 from jaxnets.runs.checkpoints import CheckpointTimer

@@ -17,7 +17,8 @@ from jaxnets.cli.commands import COMMANDS
 from jaxnets.cli.flags import parse_flags
 from jaxnets.cli.help import BEGINNERS
 from jaxnets.config.adapt import learning_rate_note
-from jaxnets.config.fields import Config, preset
+from jaxnets.config.fields import Config
+from jaxnets.config.resolve import preset, recipe_of
 
 NUMERIC = [f.name for f in dataclasses.fields(Config) if re.search("int|float", str(f.type))]
 MAY_BE_ZERO = {"dropout", "gradient_tolerance", "label_smoothing", "momentum", "process_id", "seed"}
@@ -245,10 +246,10 @@ def test_every_command_shows_its_flags_and_with_help_all_those_of_train(
     ],
 )
 def test_a_learning_rate_that_another_optimizer_brings_is_noted(model, optimizer, note):
-    found = learning_rate_note(preset(model, optimizer=optimizer))
+    found = learning_rate_note(preset(model, optimizer=optimizer), recipe_of(model))
     assert note in found and bool(found) == bool(note)
     own = preset(model, optimizer=optimizer, learning_rate=0.4)
-    assert not learning_rate_note(own)
+    assert not learning_rate_note(own, recipe_of(model))
 
 
 def test_that_note_is_in_the_headline(run_main, tiny_flags):
@@ -308,14 +309,14 @@ def test_a_run_whose_reader_has_read_enough_is_saved(run_python, tiny_flags, tmp
         import os, sys, train
         from jaxnets.errors import run_process
         from jaxnets.runs.terminal import Progress
-        epoch = Progress.epoch
-        def last_epoch_read(progress, record):
+        epoch = Progress.on_epoch_end
+        def last_epoch_read(progress, record, state):
             if record["epoch"] == 2:
                 reader, writer = os.pipe()
                 os.close(reader)
                 os.dup2(writer, 1)
-            epoch(progress, record)
-        Progress.epoch = last_epoch_read
+            epoch(progress, record, state)
+        Progress.on_epoch_end = last_epoch_read
         sys.argv[0] = "train.py"
         run_process(train.main)
     """

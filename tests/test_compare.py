@@ -19,8 +19,8 @@ from conftest import read_json
 
 from jaxnets import figure
 from jaxnets.backprop.network import manual_loss_and_grad
-from jaxnets.config.fields import preset
 from jaxnets.config.recipes import PRESETS
+from jaxnets.config.resolve import preset
 from jaxnets.data.batches import Batch
 from jaxnets.data.datasets import Dataset, Split
 from jaxnets.errors import UserError

@@ -13,10 +13,9 @@ from conftest import ROOT, params_sha256, read_json
 
 from jaxnets.cli.flags import parse_flags
 from jaxnets.config import file
-from jaxnets.config.fields import preset
 from jaxnets.config.file import read_flags
 from jaxnets.config.recipes import PRESETS
-from jaxnets.runs.resume import from_json
+from jaxnets.config.resolve import config_from_json, preset
 
 TEXT = """
 model = "mlp_functional"
@@ -61,7 +60,7 @@ def test_what_a_run_writes_is_read_back(model, run_main, tmp_path):
     path = tmp_path / "config.json"
     path.write_text(json.dumps({**vars(config), "versions": {"jax": "1"}, "num_classes": 10}))
     assert preset(**read_flags(str(path))) == preset(model, epochs=3, seed=7, learning_rate=0.25)
-    assert from_json(read_json(path)) == config
+    assert config_from_json(read_json(path)) == config
 
 
 def test_a_run_is_repeated_by_its_folder_to_the_same_bits(train_tiny, run_main, tmp_path):

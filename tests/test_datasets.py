@@ -15,9 +15,8 @@ import pytest
 
 from jaxnets.data import cifar, download, published
 from jaxnets.data.datasets import Dataset, Split, assemble
-from jaxnets.data.idx import FILES
+from jaxnets.data.idx import FILES, PublishedFile
 from jaxnets.data.load import load_dataset
-from jaxnets.data.published import PublishedFile
 from jaxnets.errors import UserError
 
 FASHION = "T-shirt/top, Trouser, Pullover, Dress, Coat, Sandal, Shirt, Sneaker, Bag, Ankle boot"

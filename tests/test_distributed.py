@@ -260,7 +260,7 @@ def test_what_a_cluster_says_of_its_processes_is_taken(monkeypatch):
 
 def test_other_commands_do_not_connect(run_command):
     flags = ("--coordinator=here:1234", "--num_processes=2", "--process_id=0")
-    run_command("devices", *flags).assert_refused("for train.py alone")
+    run_command("devices", *flags).assert_refused("only train.py supports")
 
 
 class Seen:

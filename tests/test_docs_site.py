@@ -18,8 +18,8 @@ import flags_page
 import links
 
 from jaxnets.cli.commands import COMMANDS
-from jaxnets.cli.flags import ConfigFile
 from jaxnets.config.fields import Config
+from jaxnets.config.file import ConfigFile
 from jaxnets.config.options import options_of
 
 

@@ -16,7 +16,7 @@ import trustme
 
 from jaxnets.data import download as module
 from jaxnets.data.download import download
-from jaxnets.data.published import PublishedFile
+from jaxnets.data.idx import PublishedFile
 from jaxnets.errors import UserError
 
 CONTENT = bytes(range(256)) * 9000  # Two chunks and a bit.

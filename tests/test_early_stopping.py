@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from conftest import history, params_sha256, read_json, records, slow
 
-from jaxnets.config.fields import preset
+from jaxnets.config.resolve import preset
 from jaxnets.errors import UserError
 from jaxnets.training.early_stopping import why_stopped
 

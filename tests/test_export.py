@@ -14,10 +14,10 @@ import pytest
 from conftest import ROOT, random_images, random_params, read_json, slow
 from safetensors import safe_open
 
-from jaxnets.config.fields import preset
 from jaxnets.config.recipes import PRESETS
+from jaxnets.config.resolve import preset
 from jaxnets.errors import RunFailedError, UserError
-from jaxnets.experiment import create_model
+from jaxnets.models import create_model
 from jaxnets.serving.export import archive, export
 from jaxnets.serving.trained import TrainedNetwork
 

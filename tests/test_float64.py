@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import quick_jit, slow, train_on
 
-from jaxnets.config.fields import preset
+from jaxnets.config.resolve import preset
 from jaxnets.data.batches import Batch
 from jaxnets.data.datasets import Dataset, Split
 from jaxnets.experiment import Experiment, init_state
@@ -19,8 +19,8 @@ from jaxnets.models.alexnet_layers import Enlarge, Normalize
 from jaxnets.models.chain import Chain, with_precision
 from jaxnets.regression_metrics import RegressionMetrics
 from jaxnets.training.augment import augmentation
-from jaxnets.training.loop import Checkpoint
 from jaxnets.training.optimizer import create_schedule
+from jaxnets.training.step import Checkpoint
 
 pytestmark = pytest.mark.usefixtures("float64")
 STEPS, PEAK = 20, 0.04

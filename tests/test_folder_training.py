@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import as_flags, assert_close, assert_same, params_sha256, read_json, slow
+from conftest import as_flags, assert_close, assert_same, params_sha256, read_json, slow, watching
 from PIL import Image
 
 from jaxnets import experiment
@@ -55,8 +55,8 @@ def way(request, monkeypatch):
 # Prints how many heaps glibc has once a process has read a folder of pictures.
 HEAPS = """
 import ctypes, sys
-from jaxnets.config.fields import preset
-from jaxnets.runs.run import load_data
+from jaxnets.config.resolve import preset
+from jaxnets.runs.request import load_data
 
 folder, facts = sys.argv[1:]
 load_data(preset(model="mlp", dataset=folder))
@@ -218,7 +218,7 @@ def test_data_seconds_are_those_that_the_step_waited(tiny, tiny_preset, monkeypa
     images = Slow(tiny.train.images, lambda: wait(making))
     data = dataclasses.replace(tiny, train=Split(images, tiny.train.labels))
     ours = Experiment.create(tiny_preset("cnn", epochs=1, batch_size=8), data)
-    watch = loop.Callbacks(progress=lambda count, metrics: wait(step))
+    watch = [watching(on_steps_end=lambda count, metrics: wait(step))]
     ((_, record),) = ours.epochs(loop.Checkpoint(ours.init_state()), watch)
     assert record["data_seconds"] == 20 * making
 

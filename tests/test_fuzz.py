@@ -17,7 +17,7 @@ import pytest
 from conftest import HANGS, ROOT, slow
 from PIL import Image
 
-from jaxnets.config.fields import preset
+from jaxnets.config.resolve import preset
 from jaxnets.data.cifar import load_cifar
 from jaxnets.data.idx import read_idx
 from jaxnets.data.load import load_dataset
@@ -26,7 +26,8 @@ from jaxnets.data.pictures.folder import load_folder
 from jaxnets.display import one_line
 from jaxnets.errors import UserError
 from jaxnets.lecture.search import Search
-from jaxnets.runs import files, run
+from jaxnets.runs import files
+from jaxnets.runs.request import load_data
 from jaxnets.runs.run_folder import RunFolder
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -214,7 +215,7 @@ def test_a_link_to_a_file_elsewhere_is_refused(tmp_path, tiny_folder, file):
 def test_a_folders_name_is_escaped_where_it_is_printed(tmp_path, tiny_folder, run_main):
     shutil.copytree(tiny_folder, tmp_path / "red\x1b[31m\n")
     config = preset("softmax", data_dir=str(tmp_path / "red\x1b[31m\n"), epochs=1, devices=1)
-    assert run.load_data(config).name == r"red\x1b[31m\n"
+    assert load_data(config).name == r"red\x1b[31m\n"
 
 
 @pytest.fixture

@@ -8,8 +8,9 @@ from conftest import ROOT
 
 import train
 from jaxnets.cli import commands, help, language
-from jaxnets.cli.flags import ConfigFile, parse_command, parse_flags
+from jaxnets.cli.flags import parse_command, parse_flags
 from jaxnets.config.fields import Config
+from jaxnets.config.file import ConfigFile
 from jaxnets.config.options import options_of
 from jaxnets.display import width_of
 from jaxnets.errors import UserError

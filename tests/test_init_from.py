@@ -9,9 +9,10 @@ from conftest import as_flags, read_json, saved_params, write_idx_folder
 from flax.traverse_util import unflatten_dict
 from safetensors.numpy import load_file, save_file
 
+from jaxnets.config.resolve import preset, resolve
 from jaxnets.errors import UserError
 from jaxnets.models.weights import load_weights
-from jaxnets.runs.fine_tune import with_weights_of_run
+from jaxnets.runs.request import run_with_weights
 
 
 @pytest.fixture
@@ -76,12 +77,13 @@ def test_a_tuned_run_is_resumed_from_the_same_weights_only(
 
 
 def test_flags_win_over_what_the_run_brings(first):
-    flags = with_weights_of_run({"init_from": str(first), "hidden": (5,), "decode_size": 9})
-    assert (flags["model"], flags["hidden"], flags["decode_size"]) == ("mlp_functional", (5,), 9)
-    other = with_weights_of_run({"init_from": str(first), "model": "cnn"})
-    assert "hidden" not in other and other["decode_size"] == 12
-    file = {"init_from": "w.safetensors"}
-    assert with_weights_of_run(file) is file
+    weights = run_with_weights(str(first))
+    config, _ = resolve({"hidden": (5,), "decode_size": 9}, weights=weights)
+    assert (config.model, config.hidden, config.decode_size) == ("mlp_functional", (5,), 9)
+    assert str(config.init_from).endswith(".safetensors")
+    other, _ = resolve({"model": "cnn"}, weights=weights)
+    assert other.hidden == preset("cnn").hidden and other.decode_size == 12
+    assert run_with_weights("w.safetensors") is None is run_with_weights(None)
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from jaxnets.callbacks import Callback
-from jaxnets.config.fields import preset
 from jaxnets.config.recipes import PRESETS
+from jaxnets.config.resolve import preset
 from jaxnets.data.batches import epoch_order, train_batches
 from jaxnets.data.datasets import Split
 from jaxnets.experiment import Experiment

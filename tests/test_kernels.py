@@ -30,7 +30,6 @@ from jaxnets.models.batch_norm import BatchNorm
 from jaxnets.models.chain import Chain, with_precision
 from jaxnets.models.cnn import cnn
 from jaxnets.models.layers import MaxPool, flatten
-from jaxnets.training.parallel import Parallel
 from jaxnets.training.step import autodiff_loss_and_grad
 
 
@@ -140,7 +139,7 @@ def test_a_step_for_devices_that_are_not_here_has_their_layers(tiny, tiny_preset
     device = AbsentDevice("tpu", 0)
     config = tiny_preset("cnn", hidden=(8,), gradients=gradients)
     here = Experiment.create(config, tiny)
-    there = Experiment.create(config, tiny, Parallel(cast(Any, [device])))
+    there = Experiment.create(config, tiny, cast(Any, [device]))
     state = here.init_state()
     ours, theirs = (str(jax.make_jaxpr(e.train_step())(state, batch)) for e in (here, there))
     assert "optimization_barrier" in ours and "optimization_barrier" not in theirs

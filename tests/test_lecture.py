@@ -4,19 +4,21 @@ import dataclasses
 import functools
 import io
 import re
+from typing import Any, cast
 
 import numpy as np
 import pytest
-from conftest import params_sha256, read_json, slow
+from conftest import params_sha256, read_json, slow, watching
 
-from jaxnets.config.fields import preset
+from jaxnets.config.resolve import preset
 from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment
 from jaxnets.lecture.log import KerasLog, SlideBar
 from jaxnets.lecture.many import TrainingSummary, can_vmap, train_many
 from jaxnets.lecture.replay import Replay, choose, held_out, replay_many, table
 from jaxnets.metrics import Metrics
-from jaxnets.training.loop import Checkpoint, TrainLoader
+from jaxnets.training.loop import TrainLoader
+from jaxnets.training.step import Checkpoint
 
 HAND = ["--model=mlp_handwritten", "--latent_dims=5,9,7", "--epochs=6", "--learning_rate=1e-3"]
 
@@ -63,7 +65,8 @@ def test_a_convolution_trains_one_run_after_the_other(tiny, tiny_preset):
     runs = [tiny_preset("cnn", seed=seed, epochs=1, augment="none") for seed in (0, 1)]
     assert not can_vmap(runs[0])
     epochs = []
-    found = train_many(runs, tiny, tiny.validation, lambda: epochs.append(1))
+    watch = [watching(on_epoch_end=lambda record, state: epochs.append(1))]
+    found = train_many(runs, tiny, tiny.validation, watch)
     assert len(epochs) == 2
     assert found == [train_alone(config, tiny, tiny.validation) for config in runs]
 
@@ -180,8 +183,9 @@ def test_the_slides_bar_stands_on_a_terminal(monkeypatch, capsys):
     monkeypatch.setattr(screen, "isatty", lambda: True)
     monkeypatch.setattr("sys.stderr", screen)
     bar = SlideBar("Parameter latent_dims=200", 20)
-    bar.step({"epoch": 20, "train_loss": 0.5519253, "train_accuracy": 0.851945})
-    bar.close()
+    record: Any = {"epoch": 20, "train_loss": 0.5519253, "train_accuracy": 0.851945}
+    bar.on_epoch_end(record, cast(Any, None))
+    bar.on_train_end()
     line = "Parameter latent_dims=200, epoch=20 , loss=0.5519253 , accuracy=0.851945"
     assert f"{line}:   5%|" in screen.getvalue() and capsys.readouterr().out == ""
 
@@ -190,12 +194,13 @@ def test_the_slides_bar_stands_on_a_terminal(monkeypatch, capsys):
 
 
 def test_keras_lines_are_the_slides_to_the_last_digit(capsys, tiny):
-    state = Experiment.create(preset("softmax"), tiny).init_state()
     record = {"epoch": 45, "train_loss": 0.080445871, "train_accuracy": 0.8864}
     line = "Train Epoch: 45 Loss= 0.080445871 Accuracy= 0.8863999843597412"
     test = dataclasses.replace(Metrics.zero(2), correct=np.int64(8705), count=np.int64(10000))
-    with KerasLog(50, TrainLoader(tiny.train, 32, 0), Checkpoint(state)) as log:
-        assert (log.epoch_line(record), log.test_line(test)) == (line, "acc: 0.8705")
+    log = KerasLog(50, TrainLoader(tiny.train, 32, 0))
+    log.on_train_begin(Checkpoint(Experiment.create(preset("softmax"), tiny).init_state()))
+    assert (log.epoch_line(record), log.test_line(test)) == (line, "acc: 0.8705")
+    log.on_train_end()
 
 
 @pytest.mark.usefixtures("quick_steps")

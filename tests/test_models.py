@@ -12,8 +12,8 @@ import pytest
 from conftest import assert_normal, num_params, quick_jit, random_images, random_params, shapes_of
 
 from jaxnets.backprop.check import relative_error
-from jaxnets.config.fields import preset
 from jaxnets.config.recipes import PRESETS
+from jaxnets.config.resolve import preset
 from jaxnets.data.batches import Batch
 from jaxnets.experiment import Experiment
 from jaxnets.models import MODELS

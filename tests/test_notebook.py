@@ -74,9 +74,9 @@ def test_what_it_names_exists():
 
 
 def test_a_name_that_does_not_exist_is_found():
-    there = "from jaxnets.runs import run\nimport jaxnets\njaxnets.preset('cnn', epochs=1)\n"
-    look_up_names(there + "run.load_data")
-    for wrong in (there + "run.load_dataed", there.replace("epochs", "epoch")):
+    there = "from jaxnets.runs import request\nimport jaxnets\njaxnets.preset('cnn', epochs=1)\n"
+    look_up_names(there + "request.load_data")
+    for wrong in (there + "request.load_dataed", there.replace("epochs", "epoch")):
         with pytest.raises(AttributeError):
             look_up_names(wrong)
     for wrong in ("from jaxnets.experiment import epoch", "import jaxnets.experiments"):

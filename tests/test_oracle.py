@@ -2,28 +2,30 @@
 
 import contextlib
 from types import SimpleNamespace
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import quick_jit, random_params, slow, train_on
+from conftest import quick_jit, random_params, slow, train_on, watching
 
 from jaxnets.backprop import dense
 from jaxnets.backprop.check import relative_error
-from jaxnets.config.fields import preset
+from jaxnets.config.resolve import preset
 from jaxnets.data.batches import Batch
 from jaxnets.errors import RunFailedError
-from jaxnets.experiment import Experiment, create_model
+from jaxnets.experiment import Experiment
 from jaxnets.kernels.accelerate import accelerate
 from jaxnets.kernels.paired import paired_relu
 from jaxnets.losses import LOSSES
+from jaxnets.models import create_model
 from jaxnets.models.chain import Chain, with_precision
 from jaxnets.models.layers import MaxPool, flatten
-from jaxnets.oracle import GRADIENT_TOLERANCE, both_loss_and_grads, gradient_check
-from jaxnets.training.loop import Callbacks, Checkpoint, NonFiniteLossError
-from jaxnets.training.step import autodiff_loss_and_grad, to_float
+from jaxnets.oracle import GRADIENT_TOLERANCE, GradientCheck, both_loss_and_grads
+from jaxnets.training.loop import NonFiniteLossError
+from jaxnets.training.step import Checkpoint, autodiff_loss_and_grad, to_float
 
 NAN, INF = float("nan"), float("inf")
 
@@ -81,11 +83,15 @@ def test_a_gradient_of_zero_is_measured_by_its_layers_first(first, manual, autom
         both = tuple({"other": other, "layer": layer} for layer in layers)
         return SimpleNamespace(loss_sum=1.0), both
 
-    check = gradient_check(gradient_step, 1e-4, 10, lambda error: None)
-    check(0, None, None)
-    check(5, None, None)
+    config = preset("mlp", gradients="both", check_every=10)
+    check = GradientCheck(
+        config, network("float32"), network("float32"), lambda both: gradient_step
+    )
+    nothing: Any = None
+    check.before_step(0, nothing, nothing)
+    check.before_step(5, nothing, nothing)
     with contextlib.nullcontext() if agree else pytest.raises(RunFailedError, match="'layer'"):
-        check(10, None, None)
+        check.before_step(10, nothing, nothing)
 
 
 def network(precision):
@@ -243,7 +249,7 @@ def test_a_run_ends_at_a_wrong_gradient_and_not_at_units_that_rounding_moved(
     break_rule(nn.Dense, backward=backward)
     state, errors = experiment.init_state(), []
     state = state.replace(params=state.params | {"hidden1": jax.tree.map(jnp.asarray, hidden)})
-    run = experiment.epochs(Checkpoint(state), Callbacks(gradient_error=errors.append))
+    run = experiment.epochs(Checkpoint(state), [watching(on_gradient_check=errors.append)])
     with contextlib.nullcontext() if agree else pytest.raises(RunFailedError, match="disagree"):
         next(run)
     assert len(errors) == (experiment.loader.steps if agree else 1)

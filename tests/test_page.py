@@ -27,20 +27,23 @@ from PIL import Image, ImageDraw, ImageFilter
 from scipy import ndimage as scipy_ndimage
 from test_docs import anchors_of
 
-from jaxnets.config.fields import preset
+from jaxnets.config.resolve import preset
 from jaxnets.data.datasets import Dataset, Split
 from jaxnets.data.pictures.decode import BadPictureError
 from jaxnets.errors import UserError
-from jaxnets.experiment import Experiment, create_model
+from jaxnets.experiment import Experiment
 from jaxnets.losses import LOSSES
 from jaxnets.machine.platform import Processes
+from jaxnets.models import create_model
 from jaxnets.models.chain import with_precision
+from jaxnets.runs.resume import tree_of
 from jaxnets.runs.run import Run, inputs_sha256, write_config
 from jaxnets.runs.run_folder import RunFolder
 from jaxnets.serving.digit import to_digit
 from jaxnets.serving.layers import folded
 from jaxnets.serving.page import build
 from jaxnets.serving.trained import TrainedNetwork
+from jaxnets.training.step import Checkpoint
 
 ndimage: Any = scipy_ndimage  # Its functions' types are unions of all that they may return.
 
@@ -377,8 +380,8 @@ def softmax_run(tmp_path_factory):
     inputs = inputs_sha256(experiment)
     with RunFolder.create(str(tmp_path_factory.mktemp("runs") / "softmax"), "softmax") as folder:
         write_config(folder, experiment, inputs)
-        run = Run(experiment, folder, Processes(), experiment.init_state())
-        folder.save(1, run.tree(run.checkpoint))  # That of step 0 is refused.
+        run = Run(experiment, folder, Processes(), Checkpoint(experiment.init_state()))
+        folder.save(1, tree_of(run.checkpoint, 3))  # That of step 0 is refused.
     return folder.path
 
 

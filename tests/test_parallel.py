@@ -216,7 +216,7 @@ def test_every_device_gets_the_next_share_of_a_batch(kind, axis):
 def test_devices_that_are_given_compile_as_the_network_needs(
     tiny, tiny_preset, monkeypatch, name, convolutions
 ):
-    devices, seen = Parallel(set_up_jax(1)), []
+    devices, seen = set_up_jax(1), []
     monkeypatch.setattr(
         parallel_module, "compiler_options_for_step", lambda *given: seen.append(given)
     )

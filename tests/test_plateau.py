@@ -118,9 +118,7 @@ def test_the_rate_that_is_recorded_is_the_one_that_moves_the_parameters(tiny, ti
         rule = create_optimizer("sgd", rate)
         again = again.replace(opt_state=rule.init(again.params))
         step = experiment.train_step(optimizer=rule)
-        run_epoch = loop.stepped_epoch(
-            step, experiment.loader, experiment.parallel, loop.Callbacks()
-        )
+        run_epoch = loop.stepped_epoch(step, experiment.loader, experiment.parallel, [])
         again = run_epoch(loop.Checkpoint(again), epoch).state
     for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(again.params), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-6 * np.abs(b).max())

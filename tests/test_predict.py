@@ -14,18 +14,20 @@ from conftest import ROOT, read_json, slow
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from jaxnets.config.fields import preset
+from jaxnets.config.resolve import preset
 from jaxnets.data.datasets import Dataset, Split
 from jaxnets.data.pictures.decode import BadPictureError
 from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment
 from jaxnets.machine.platform import Processes
+from jaxnets.runs.resume import tree_of
 from jaxnets.runs.run import Run, inputs_sha256, write_config
 from jaxnets.runs.run_folder import RunFolder
 from jaxnets.serving import answer
 from jaxnets.serving.answer import draw
 from jaxnets.serving.digit import otsu, to_digit, to_digits
 from jaxnets.serving.predict import load_predictor
+from jaxnets.training.step import Checkpoint
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 from digits import PAPERS, as_picture, page_of, row_of
@@ -57,8 +59,8 @@ def colour_run(tmp_path_factory):
     inputs = inputs_sha256(experiment)
     with RunFolder.create(str(tmp_path_factory.mktemp("runs") / "colour"), "softmax") as folder:
         write_config(folder, experiment, inputs)
-        run = Run(experiment, folder, Processes(), experiment.init_state())
-        folder.save(1, run.tree(run.checkpoint))  # That of step 0 is refused.
+        run = Run(experiment, folder, Processes(), Checkpoint(experiment.init_state()))
+        folder.save(1, tree_of(run.checkpoint, 3))  # That of step 0 is refused.
     return folder.path
 
 

@@ -29,7 +29,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from jaxnets.config.fields import Config, preset
+from jaxnets.config.fields import Config
+from jaxnets.config.resolve import config_from_json, preset
 from jaxnets.data.load import load_dataset
 from jaxnets.errors import RunFailedError
 from jaxnets.experiment import Experiment
@@ -37,7 +38,6 @@ from jaxnets.report.figures import learning_figures
 from jaxnets.report.run_facts import read_run
 from jaxnets.report.words import Words
 from jaxnets.runs.replica import ReplicaRunFolder
-from jaxnets.runs.resume import from_json
 from jaxnets.runs.run_folder import CONFIG, SEARCH, RunFolder, make_folder
 from jaxnets.runs.terminal import ends_in_one_line
 
@@ -79,7 +79,7 @@ def test_config_json_has_every_field_and_all_that_reproduces_the_run(finished_ru
     names = re.findall(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     assert config["processor"].startswith(names[0] if names else "")
     assert config["processor"].endswith(platform.machine())
-    assert from_json(config) == preset(
+    assert config_from_json(config) == preset(
         "cnn", data_dir=config["data_dir"], validation_size=40, batch_size=4, epochs=20,
         learning_rate=0.01, workdir=str(finished_run.folder),
     )  # fmt: skip
@@ -395,7 +395,7 @@ def test_resume_refuses_what_would_be_another_run(
     assert train_tiny("softmax", "--resume").status == 0
     before = content(run)
     finished = train_tiny("softmax", "--resume")
-    finished.assert_refused("finished one (--epochs above 2 continues it)")
+    finished.assert_refused("finished one (epochs above 2 continue it)")
     assert content(run) == before
     os.truncate(run / "config.json", 100)
     train_tiny("softmax", "--resume").assert_refused("config.json: cannot be read")

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from conftest import CLASSES, read_json
 
-from jaxnets.config.fields import preset
+from jaxnets.config.resolve import preset
 from jaxnets.errors import UserError
 from jaxnets.metrics import Metrics
-from jaxnets.runs.run import load_data
+from jaxnets.runs.request import load_data
 from jaxnets.runs.terminal import ending
 
 

@@ -6,8 +6,8 @@ from conftest import read_json, slow
 from PIL import Image
 
 from jaxnets.config import adapt
-from jaxnets.config.adapt import STEPS, for_small_set
-from jaxnets.config.fields import preset
+from jaxnets.config.adapt import STEPS, Pictures, for_small_set
+from jaxnets.config.resolve import preset
 
 NAMES = ("circle", "square", "triangle")
 CHANGED = {"batch_size", "epochs", "optimizer", "learning_rate", "schedule", "augment"}
@@ -17,7 +17,7 @@ CHANGED |= {"momentum", "nesterov"}
 def changes(given=(), count=511, names=NAMES, model="cnn", **settings):
     """The fields that the recipe for a small set changes, and what is noted."""
     config = preset(model, **settings)
-    adapted, note = for_small_set(config, {*given, *settings}, count, names)
+    adapted, note = for_small_set(config, {*given, *settings}, Pictures(count, names))
     new = {n: x for n, x in vars(adapted).items() if x != getattr(config, n)}
     return new, note
 
@@ -36,7 +36,7 @@ def test_few_pictures_are_trained_on_in_small_batches_for_many_epochs():
 @pytest.mark.parametrize("count", [2, 20, 33, 511, 3000])
 @pytest.mark.parametrize("model", ["softmax", "mlp", "cnn", "alexnet", "alexnet_small"])
 def test_a_run_takes_at_least_its_steps_and_no_epoch_more(count, model):
-    adapted, note = for_small_set(preset(model), (), count, NAMES)
+    adapted, note = for_small_set(preset(model), (), Pictures(count, NAMES))
     steps = -(-count // (adapted.batch_size or count))
     assert note and STEPS <= adapted.epochs * steps < STEPS + steps
     assert adapted.batch_size == min(32, count)

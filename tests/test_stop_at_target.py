@@ -5,10 +5,10 @@ import itertools
 
 import numpy as np
 import pytest
-from conftest import assert_close, history, params_sha256, read_json, records, slow
+from conftest import assert_close, history, params_sha256, read_json, records, slow, watching
 
 from jaxnets import Network
-from jaxnets.config.fields import preset
+from jaxnets.config.resolve import preset
 from jaxnets.data.batches import train_batches
 from jaxnets.data.datasets import Split
 from jaxnets.errors import UserError
@@ -132,8 +132,8 @@ def test_an_epoch_of_one_step_takes_the_examples_of_its_turn(tiny, tiny_preset, 
         image[number % 12 :] = 0
     train = dataclasses.replace(tiny.train, images=images)
     ours = Experiment.create(config, dataclasses.replace(tiny, train=train))
-    callbacks = loop.Callbacks(before_step=lambda done, state, batch: None)
-    *_, (stepped, _) = ours.epochs(loop.Checkpoint(ours.init_state()), callbacks)
+    every_step = [watching(sees_every_step=True)]
+    *_, (stepped, _) = ours.epochs(loop.Checkpoint(ours.init_state()), every_step)
     assert_close(ours.train()[0].params, stepped.params, 1e-12)
 
 
@@ -143,7 +143,7 @@ def test_a_short_epoch_in_one_loop_is_one_step_by_step(tiny, tiny_preset, float6
     ours, ends = Experiment.create(config, tiny), []
     for make_epoch in (scan.scanned_epoch, loop.stepped_epoch):
         state = ours.init_state()
-        run_epoch = make_epoch(ours.train_step(), ours.loader, ours.parallel, loop.Callbacks())
+        run_epoch = make_epoch(ours.train_step(), ours.loader, ours.parallel, [])
         counts = []
         for epoch in range(2):
             end = run_epoch(loop.Checkpoint(state), epoch)

@@ -7,10 +7,9 @@ import jax.numpy as jnp
 import pytest
 from conftest import num_params, slow
 
-from jaxnets.config.fields import preset
 from jaxnets.config.recipes import PRESETS
-from jaxnets.experiment import create_model
-from jaxnets.models import MODELS
+from jaxnets.config.resolve import preset
+from jaxnets.models import MODELS, create_model
 from jaxnets.report.summary import summary, totals
 
 IMAGE = (28, 28, 1)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxnets.config.fields import preset
-from jaxnets.experiment import create_model
+from jaxnets.config.resolve import preset
+from jaxnets.models import create_model
 from jaxnets.report.network_figure import network_figure
 from jaxnets.report.summary import summary, totals
 

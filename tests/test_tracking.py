@@ -20,7 +20,7 @@ from conftest import as_flags, read_json, records
 
 from jaxnets.runs.sparkline import ASCII, BLOCKS, loss_line
 from jaxnets.tracking import pictures
-from jaxnets.tracking.watch import hyperparameters, scalars_of, watched
+from jaxnets.tracking.watch import hyperparameters, scalars_of, trackers_of
 
 
 @pytest.fixture
@@ -164,11 +164,9 @@ def test_a_dry_run_is_neither_tracked_nor_profiled(trackio, run_main, tiny_folde
 
 def test_of_several_processes_only_the_first_tracks(trackio, tiny_preset, tmp_path):
     config = tiny_preset("softmax", track="trackio", profile=str(tmp_path / "profile"))
-    run: Any = types.SimpleNamespace(
-        config=config, processes=types.SimpleNamespace(is_first=False), hooks=[]
-    )
-    with watched(run):
-        assert not run.hooks and not trackio.calls
+    run: Any = types.SimpleNamespace(config=config, processes=types.SimpleNamespace(is_first=False))
+    with trackers_of(run) as trackers:
+        assert not trackers and not trackio.calls
 
 
 def test_overwrite_replaces_a_tracked_run(trackio, train_tiny, tmp_path):

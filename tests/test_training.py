@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import assert_close, assert_same, leaves, quick_jit, slow, train_on
+from conftest import assert_close, assert_same, leaves, quick_jit, slow, train_on, watching
 
 from jaxnets import experiment
 from jaxnets.data.batches import Batch
@@ -234,7 +234,7 @@ def test_an_epoch_in_one_loop_is_an_epoch_step_by_step(tiny, tiny_preset, float6
     changes = {"hidden": (16,), "momentum": 0.9, "precision": "float64", **changes}
     ours = Experiment.create(tiny_preset(model, **changes), tiny)
     seen, ends = [], []
-    watch = loop.Callbacks(progress=lambda count, total: seen.append((count, int(total.count))))
+    watch = [watching(on_steps_end=lambda count, all: seen.append((count, int(all.count))))]
     for make_epoch in EPOCHS:
         state = ours.init_state()
         run_epoch = make_epoch(ours.train_step(), ours.loader, ours.parallel, watch)
@@ -262,8 +262,7 @@ def test_a_long_epoch_in_one_loop_is_cut_where_it_may_be_saved_stopped_and_taken
     seen, saved = [], []
 
     def run(make_epoch, checkpoint=None, **watch):
-        watch = loop.Callbacks(**watch)
-        run_epoch = make_epoch(ours.train_step(), ours.loader, ours.parallel, watch)
+        run_epoch = make_epoch(ours.train_step(), ours.loader, ours.parallel, [watching(**watch)])
         end: Any = run_epoch(checkpoint or loop.Checkpoint(ours.init_state()), 0)
         return end.state, end.metrics
 
@@ -274,13 +273,13 @@ def test_a_long_epoch_in_one_loop_is_cut_where_it_may_be_saved_stopped_and_taken
     def save(checkpoint):
         saved.append((int(checkpoint.state.step), int(checkpoint.metrics.count)))
 
-    whole, metrics = run(scan.scanned_epoch, due=due, save=save)
+    whole, metrics = run(scan.scanned_epoch, should_save=due, on_save=save)
     assert (seen, saved, int(metrics.count)) == ([2, 4], [(4, 128)], 160)
     # A run by steps, stopped where no loop is cut, resumes in one.
     for make_epoch, answers, done in ((EPOCHS[0], [0, 15], 2), (EPOCHS[1], [0, 0, 0, 15], 3)):
         asked = iter(answers)
         with pytest.raises(loop.Interrupted) as stopped:
-            run(make_epoch, stop=lambda asked=asked: next(asked))
+            run(make_epoch, should_stop=lambda asked=asked: next(asked))
         assert int(stopped.value.checkpoint.state.step) == done
         rest, total = run(scan.scanned_epoch, stopped.value.checkpoint)
         assert int(total.count) == 160
@@ -302,7 +301,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(
         return state.replace(step=state.step + 1), metrics
 
     ours = Experiment.create(tiny_preset("softmax"), tiny)
-    run_epoch = make_epoch(train_step, ours.loader, ours.parallel, loop.Callbacks())
+    run_epoch = make_epoch(train_step, ours.loader, ours.parallel, [])
     with pytest.raises(loop.NonFiniteLossError, match=f"the loss of step 3 is {bad}"):
         run_epoch(loop.Checkpoint(ours.init_state()), 0)
 

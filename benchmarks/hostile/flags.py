@@ -6,8 +6,8 @@ from unittest import mock
 
 from hostile.damage import Rng, letters, status_of
 from jaxnets.cli import commands
-from jaxnets.cli.flags import ConfigFile
 from jaxnets.config.fields import Config
+from jaxnets.config.file import ConfigFile
 from jaxnets.config.options import options_of
 
 # The flags of train.py and of every command.
@@ -78,18 +78,13 @@ def start_jax(folder: Path) -> None:
 def config_of(words: list[str]) -> None:
     """The config that train.py's flags ask for."""
     from jaxnets.cli.flags import parse_flags
-    from jaxnets.config.fields import preset
-    from jaxnets.machine.platform import Processes
-    from jaxnets.runs.fine_tune import with_weights_of_run
-    from jaxnets.runs.resume import config_to_resume
+    from jaxnets.config.resolve import resolve
+    from jaxnets.runs.request import run_to_resume, run_with_weights
 
     flags = parse_flags(words)
-    if flags.get("init_from"):
-        flags = with_weights_of_run(flags)
-    if flags.get("resume"):
-        config_to_resume(flags, Processes())
-    else:
-        preset(**flags)
+    weights = run_with_weights(flags.get("init_from"))
+    resumed = run_to_resume(flags) if flags.get("resume") else None
+    resolve(flags, weights=weights, resumed=resumed)
 
 
 def flags_case(sample: None, folder: Path, rng: Rng) -> None:
@@ -102,8 +97,8 @@ def flags_case(sample: None, folder: Path, rng: Rng) -> None:
     work = ("gradcheck.run.run", "report.summary.summary", "report.summary.to_text",
             "report.summary.to_values", "lecture.search.search_all", "lecture.ranking.to_text",
             "lecture.ranking.to_values", "lecture.ranking.plot", "lecture.compare.run.run",
-            "serving.answer.answer", "experiment.create_parallel", "report.devices.to_text",
-            "report.devices.to_values", "lecture.lr_find.load_data", "lecture.lr_find.range_test",
+            "serving.answer.answer", "experiment.find_devices", "report.devices.to_text",
+            "report.devices.to_values", "lecture.lr_find.request", "lecture.lr_find.range_test",
             "lecture.lr_find.plot", "figure.check_picture", "lecture.lr_find.to_text",
             "lecture.lr_find.to_values", "serving.paired.compare_runs", "abtest.pairs.to_values",
             "abtest.pairs.to_text")  # fmt: skip

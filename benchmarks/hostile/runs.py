@@ -19,6 +19,7 @@ def run_samples(folder: Path) -> dict[str, Any]:
     """The files of a run of softmax regression on 4 x 4 pixels, and its parameters' form."""
     import jax
 
+    from jaxnets.runs.resume import tree_of
     from jaxnets.runs.run import Run
 
     data_dir = folder / "data"
@@ -36,7 +37,7 @@ def run_samples(folder: Path) -> dict[str, Any]:
     with Run.open(flags) as run:
         opened = run.folder
         opened.log(record)
-        like = jax.device_get(run.tree(run.checkpoint))
+        like = jax.device_get(tree_of(run.checkpoint, 3))
         opened.save(3, like)
     return {
         "folder": opened.path,
@@ -48,8 +49,8 @@ def run_samples(folder: Path) -> dict[str, Any]:
 
 def config_case(sample: dict[str, Any], folder: Path, rng: Rng) -> None:
     """config.json, read by --resume and by predict."""
-    from jaxnets.runs import resume as resuming
-    from jaxnets.runs import run
+    from jaxnets.config.resolve import resolve
+    from jaxnets.runs import request
     from jaxnets.runs.run_folder import RunFolder
     from jaxnets.serving import trained
 
@@ -58,13 +59,14 @@ def config_case(sample: dict[str, Any], folder: Path, rng: Rng) -> None:
         enlarge(rng, folder / "config.json")
 
     def resume() -> None:
-        config = resuming.resumed_config({"resume": True, "workdir": str(folder)})
+        given = {"resume": True, "workdir": str(folder)}
+        config = resolve(given, resumed=request.run_to_resume(given)).config
         if config.dataset == "mnist" and config.data_dir is not None:
-            run.load_data(config)
+            request.load_data(config)
 
     def read() -> None:
         opened = RunFolder.open(str(folder))
-        config = resuming.read_config(opened)
+        config = request.read_config(opened)
         shape, names = trained._form(opened)
         if config.model == "softmax":
             trained._params_like(opened, config, trained.create_model(config, len(names)), shape)
@@ -123,7 +125,7 @@ def search_case(sample: dict[str, Any], folder: Path, rng: Rng) -> None:
     from jaxnets.lecture import ranking, replay
     from jaxnets.lecture.search import Search
     from jaxnets.metrics import Metrics
-    from jaxnets.runs.resume import read_config
+    from jaxnets.runs.request import read_config
     from jaxnets.runs.run_folder import RunFolder
 
     test = dataclasses.replace(Metrics.zero(10), count=np.int64(1))
@@ -147,7 +149,7 @@ def search_case(sample: dict[str, Any], folder: Path, rng: Rng) -> None:
     def close() -> None:
         opened = RunFolder.open(str(folder))
         run: Any = SimpleNamespace(folder=opened, config=read_config(opened), experiment=None)
-        print(replay.closing_table(run, test))
+        replay.ClosingTable(run).on_finish(test)
 
     with deep_folder(folder / "d", 3000) if rng.randint(0, 49) == 0 else contextlib.nullcontext():
         status_of(close if slides else resume)

@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from jaxnets.config.fields import preset
+from jaxnets.config.resolve import preset
 
 Params = dict[str, dict[str, np.ndarray]]  # Each layer's kernel and bias, laid out as in Flax.
 

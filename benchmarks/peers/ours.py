@@ -6,13 +6,14 @@ import jax
 import numpy as np
 
 from benchmarks.peers.networks import Network, Params
-from jaxnets.config.fields import preset
+from jaxnets.config.resolve import preset
 from jaxnets.data.datasets import Dataset, Split
-from jaxnets.experiment import Experiment, create_model
+from jaxnets.experiment import Experiment
 from jaxnets.machine.platform import set_up_jax
+from jaxnets.models import create_model
 from jaxnets.serving.predict import to_predictor
 from jaxnets.serving.trained import TrainedNetwork
-from jaxnets.training.loop import Checkpoint
+from jaxnets.training.step import Checkpoint
 
 ENDLESS = 10**5  # Epochs that a config may have at most.
 

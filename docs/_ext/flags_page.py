@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from sphinx.application import Sphinx
 
 from jaxnets.cli.commands import ABOUT_TRAIN, COMMANDS
-from jaxnets.cli.flags import ConfigFile
-from jaxnets.cli.help import HEADINGS, TRAIN_HINT, entry, is_positional, metavar
+from jaxnets.cli.help import HEADINGS, TRAIN_HINT, entry
 from jaxnets.cli.language import Say, words_of
 from jaxnets.config.fields import Config
-from jaxnets.config.options import Options, options_of
+from jaxnets.config.file import ConfigFile
+from jaxnets.config.options import Options, is_positional, metavar, options_of
 
 MARKER = "<!-- the flags -->"  # Stands in docs/reference/cli.md.
 

@@ -11,12 +11,14 @@ from typing import Any
 
 from jaxnets.cli.answer import JSON, print_answer
 from jaxnets.cli.exercise_commands import ANSWERS, THE_LOCALE, Exercise, Grade
-from jaxnets.cli.flags import ConfigFile, parse_command, print_version, unknown_flag
+from jaxnets.cli.flags import parse_command, print_version, unknown_flag
 from jaxnets.cli.language import LANGUAGES, words_of
 from jaxnets.cli.run_commands import Abtest, Export, Page, Predict, Report, Serve, Trace
-from jaxnets.config.fields import COUNT, Config, preset
+from jaxnets.config.fields import COUNT, Config
+from jaxnets.config.file import ConfigFile
 from jaxnets.config.options import Options, option, parse
 from jaxnets.config.recipes import DEFAULT_MODEL, PRESETS
+from jaxnets.config.resolve import preset
 from jaxnets.display import short_path
 from jaxnets.errors import DONE, RUN_FAILED, UserError, same_name
 from jaxnets.lecture.compare.request import Request, resolved
@@ -136,7 +138,7 @@ class Summary(Options):
             wanted = "height, width and 1 or 3 channels, as 28,28,1"
             raise UserError(f"image_shape: expected {wanted}, got {self.image_shape}")
 
-        from jaxnets.experiment import create_model
+        from jaxnets.models import create_model
         from jaxnets.report import summary
 
         if self.draw:
@@ -253,10 +255,11 @@ class Devices(Options):
     def run(self, **given: Any) -> int:
         config = preset(**given)
 
-        from jaxnets.experiment import create_parallel
+        from jaxnets.experiment import find_devices
         from jaxnets.report.devices import to_text, to_values
+        from jaxnets.training.parallel import Parallel
 
-        values = to_values(create_parallel(config))
+        values = to_values(Parallel(find_devices(config), config.parallel))
         print_answer(values, to_text(values), self.json)
         return DONE
 

@@ -8,28 +8,20 @@ import os
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from jaxnets import __version__
 from jaxnets.config.fields import Config
-from jaxnets.config.options import Options, option, options_of, parse
+from jaxnets.config.file import ConfigFile, read_flags
+from jaxnets.config.options import Options, is_positional, metavar, options_of, parse
 from jaxnets.config.recipes import ALIASES
 from jaxnets.display import program
 from jaxnets.errors import UserError, same_name, unknown
 from jaxnets.system import check_memory
+from jaxnets.version import __version__
 
 OTHERS = ("--help", "--help_all", "--version")  # Flags that are no fields.
 
 # Names that many programs have for a value; config/recipes.py has those for flags.
 VALUES = dict(cuda="gpu", hand="manual", autodiff="auto", fp32="float32", fp64="float64")
 VALUES |= dict(bf16="bfloat16", amp="mixed", xent="cross_entropy", ce="cross_entropy")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ConfigFile(Options):
-    """The flag that goes with those of Config."""
-
-    config: str | None = option(
-        None, "file with flags, TOML or a run's config.json; flags on the line win", metavar="FILE"
-    )
 
 
 def parse_flags(arguments: Sequence[str], description: str = "") -> dict[str, Any]:
@@ -114,8 +106,6 @@ def _read(
             given[field.name] = not name.startswith("--no_")
             continue
         if not equals and (not rest or rest[0].startswith("--")):
-            from jaxnets.cli.help import metavar
-
             meaning = field.metadata["help"].partition(";")[0]
             wanted = f"{name}={metavar(field)} ({meaning})"
             raise UserError(f"{field.name}: expected {wanted}, got {text}")
@@ -138,8 +128,6 @@ def _read(
 
         given |= positionals(words, positional, flags, started)
     if path := given.pop("config", None):
-        from jaxnets.config.file import read_flags
-
         given = read_flags(path, given.get("over", ())) | given
     check_memory()  # JAX is imported next, and would abort under too low a limit.
     return given
@@ -158,8 +146,3 @@ def _parse(field: dataclasses.Field, text: str) -> Any:
 
         raise unknown("model", text, allowed, guesses.for_model(text))
     return value
-
-
-def is_positional(field: dataclasses.Field) -> bool:
-    """Whether an option is a word without a flag; one whose metavar is as [RUN] may be left out."""
-    return field.default is dataclasses.MISSING or str(field.metadata["metavar"]).startswith("[")

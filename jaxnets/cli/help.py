@@ -5,11 +5,12 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from jaxnets.cli.flags import ConfigFile, is_positional
 from jaxnets.cli.language import Say, fill, words_of
-from jaxnets.config.fields import Config, preset
-from jaxnets.config.options import METAVARS, Options, options_of, show, types_of
+from jaxnets.config.fields import Config
+from jaxnets.config.file import ConfigFile
+from jaxnets.config.options import Options, is_positional, metavar, options_of, show
 from jaxnets.config.recipes import DEFAULT_MODEL, MODEL_FIELDS, PRESETS
+from jaxnets.config.resolve import preset
 
 # --help shows BEGINNERS; --help_all shows all flags, with a heading before each field of HEADINGS.
 BEGINNERS = {"model", "hidden", "dataset", "data_dir", "epochs", "batch_size", "optimizer"}
@@ -50,12 +51,6 @@ def help_text(
     elif Config in kinds and not everything:
         parts.append(fill(say(TRAIN_HINT), WIDTH))
     return "\n\n".join(filter(None, parts))
-
-
-def metavar(field: dataclasses.Field) -> str:
-    """The placeholder for an option's value in the help."""
-    kind, element, _ = types_of(field)
-    return field.metadata["metavar"] or METAVARS[element] + ",..." * (kind is tuple)
 
 
 def entry(field: dataclasses.Field, value: Any, say: Say = str, note: str = "") -> tuple[str, str]:

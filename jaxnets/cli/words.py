@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from jaxnets.cli import guesses
-from jaxnets.cli.help import metavar
+from jaxnets.config.options import metavar
 from jaxnets.errors import UserError
 
 

@@ -3,8 +3,9 @@
 import dataclasses
 import math
 from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
-from jaxnets.config.fields import Config, preset
+from jaxnets.config.fields import Config
 from jaxnets.config.recipes import KERAS_RATES, Recipe
 
 STEPS, BATCH_SIZE = 800, 32
@@ -17,20 +18,14 @@ UPDATE_RULE |= dict(momentum=0.0, nesterov=False)
 ALEXNET_RATE = 1e-3
 
 
-def adapt(
-    config: Config, given: Collection[str], count: int | None, class_names: Sequence[str]
-) -> tuple[Config, str]:
-    """Both of the following: `for_small_set` if there is a count of pictures."""
-    notes = [learning_rate_note(config)]
-    if count is not None:
-        config, note = for_small_set(config, given, count, class_names)
-        notes.append(note)
-    return config, "\n".join(filter(None, notes))
+class Pictures(NamedTuple):
+    """A training set of the user's own pictures."""
+
+    count: int
+    class_names: Sequence[str]
 
 
-def for_small_set(
-    config: Config, given: Collection[str], count: int, class_names: Sequence[str]
-) -> tuple[Config, str]:
+def for_small_set(config: Config, given: Collection[str], pictures: Pictures) -> tuple[Config, str]:
     """A config that learns from few pictures, and the line that says so.
 
     Where the network's own recipe would take less than STEPS steps in all, batches are smaller and
@@ -40,14 +35,14 @@ def for_small_set(
     Args:
       config: The network's recipe with the user's settings.
       given: The fields that the user has set: they stay, and with one of an update rule all of it.
-      count: The number of training pictures.
-      class_names: Names of the classes.
+      pictures: The training pictures.
 
     Returns:
       The same config and "" if its steps are enough, or if it is the lecture's search and training
       or a paper's, which are repeated as they are. For a part of the set, the same config with
       batches that are no larger, and "".
     """
+    count = pictures.count
     size = min(config.batch_size or count, count)
     if config.limit or config.dry_run:
         if config.batch_size is not None and "batch_size" not in given:
@@ -61,7 +56,7 @@ def for_small_set(
         changes |= UPDATE_RULE
         if config.model.startswith("alexnet"):
             changes["learning_rate"] = ALEXNET_RATE
-    are_characters = all(len(name) == 1 for name in class_names)
+    are_characters = all(len(name) == 1 for name in pictures.class_names)
     changes["augment"] = "crop" if are_characters else "crop,flip"
     changes = {name: value for name, value in changes.items() if name not in given}
     batches = math.ceil(count / changes.get("batch_size", size))
@@ -77,13 +72,13 @@ def for_small_set(
     )
 
 
-def learning_rate_note(config: Config) -> str:
-    """The line that says which learning rate another optimizer brought (see `preset`), or ""."""
-    usual, rate = preset(config.model, recipe=config.recipe), config.learning_rate
-    brought = rate == KERAS_RATES.get(config.optimizer) != usual.learning_rate
-    if config.optimizer == usual.optimizer or not brought:
+def learning_rate_note(config: Config, recipe: Recipe) -> str:
+    """The line that says which learning rate another optimizer than the recipe's brought, or ""."""
+    rate, usual = config.learning_rate, recipe["learning_rate"]
+    brought = rate == KERAS_RATES.get(config.optimizer) != usual
+    if config.optimizer == recipe["optimizer"] or not brought:
         return ""
     return (
         f"note: {config.optimizer} starts with Keras' default learning rate {rate:g} and no "
-        f"momentum, since the recipe's {usual.learning_rate:g} is for {usual.optimizer}"
+        f"momentum, since the recipe's {usual:g} is for {recipe['optimizer']}"
     )

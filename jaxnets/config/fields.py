@@ -6,17 +6,10 @@ Nothing here imports jax, so that `--help` and a wrong flag answer at once.
 import dataclasses
 import re
 from collections.abc import Iterator
-from typing import Any
 
+from jaxnets.config.address import is_address
 from jaxnets.config.options import Options, is_custom, option
-from jaxnets.config.recipes import (
-    DEFAULT_MODEL,
-    LARGE_ALEXNETS,
-    MODEL_FIELDS,
-    NAMED,
-    PRESETS,
-    brought_by,
-)
+from jaxnets.config.recipes import DEFAULT_MODEL, LARGE_ALEXNETS, MODEL_FIELDS, NAMED, PRESETS
 from jaxnets.errors import UserError, unknown
 
 NO_VALIDATION = "but no images are held back (validation_size=N)"
@@ -35,8 +28,8 @@ COUNT, UNITS, FRACTION = (1, 10**6), (1, 65536), (0.0, 1.0)  # The smallest and 
 class Config(Options):
     """Everything that a run depends on.
 
-    Use `preset(model, **changes)` to start from the lecture's recipe. Values out of range raise
-    UserError (a ValueError) that says what was expected and what came.
+    Use `jaxnets.preset(model, **changes)` to start from the lecture's recipe. Values out of range
+    raise UserError (a ValueError) that says what was expected and what came.
     """
 
     # The network.
@@ -287,9 +280,18 @@ class Config(Options):
         if self.secret_file is not None and not self.is_distributed:
             yield "secret_file: expected with coordinator or distributed"
         if self.coordinator is not None:
-            from jaxnets.config.address import mistakes_with_coordinator
+            yield from self._mistakes_with(self.coordinator)
 
-            yield from mistakes_with_coordinator(self)
+    def _mistakes_with(self, coordinator: str) -> Iterator[str]:
+        """Yields an error for each field that does not fit the coordinator."""
+        if not is_address(coordinator):
+            yield f"coordinator: expected HOST:PORT, got {coordinator!r}"
+        if self.replay_seeds > 1:
+            yield f"replay_seeds: expected 1 with coordinator, got {self.replay_seeds}"
+        last, index = (self.num_processes or 0) - 1, self.process_id or 0
+        if index > last:
+            numbers = f"from 0 to {last} for num_processes {last + 1}"
+            yield f"process_id: expected a whole number {numbers}, got {index}"
 
     @property
     def is_distributed(self) -> bool:
@@ -327,42 +329,3 @@ class Config(Options):
 
 # Fields that may be functions of the user's, in the order in which a missing one is named.
 CUSTOM_FIELDS = ("loss", "optimizer", "augment")
-
-
-def preset(model: str = DEFAULT_MODEL, **changes: Any) -> Config:
-    """Returns a network's own recipe, with some fields changed.
-
-    Some fields bring others with them, unless these are among the changes too:
-
-    - recipe="paper" brings the fields of PAPER, "fast" those of FAST; the others change these.
-    - optimizer, if it is not the recipe's: Keras' default learning rate, and no momentum.
-    - hidden: no search over latent_dims.
-    - limit: batches of at most so many images. dry_run: one epoch.
-    - init_from, of an AlexNet: normalize="imagenet", whose pixels trained torchvision's weights.
-
-    Args:
-      model: A key of PRESETS.
-      **changes: Fields of Config.
-
-    Raises:
-      UserError: An unknown model or field, or a value out of range.
-
-    >>> preset("mlp", epochs=1).learning_rate
-    0.1
-    """
-    if model not in PRESETS:
-        raise unknown("model", model, PRESETS)
-    for name in changes:
-        if name not in Config.__dataclass_fields__:
-            from jaxnets.config.guesses import unknown_field
-
-            raise unknown_field(name, Config.__dataclass_fields__)
-    recipe = dict(optimizer=Config.optimizer, batch_size=Config.batch_size) | PRESETS[model]
-    recipe |= brought_by(recipe, changes)
-    config = Config(**{"model": model, **recipe, **changes})
-    if "patience" in changes and config.schedule != "plateau":  # Its default may stand unused.
-        raise UserError(
-            f"patience: expected schedule plateau with it, got {config.schedule}; "
-            f"early_stopping={config.patience} ends training"
-        )
-    return config

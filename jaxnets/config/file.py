@@ -10,14 +10,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxnets.config.fields import SINGLE_PROCESS, Config, preset
-from jaxnets.config.options import parse
+from jaxnets.config.fields import SINGLE_PROCESS, Config
+from jaxnets.config.options import Options, option, parse
+from jaxnets.config.resolve import preset
 from jaxnets.errors import UserError, did_you_mean, first_line
 
 MAX_BYTES = 1 << 20
 WAIT = 1.0  # Seconds within which a named pipe's writer must come.
 # Fields of config.json that belong to the run that wrote it: where it was kept, and how it began.
 OF_THE_RUN = ("workdir", "overwrite", "resume", "dry_run", *SINGLE_PROCESS)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ConfigFile(Options):
+    """The flag that goes with those of Config."""
+
+    config: str | None = option(
+        None, "file with flags, TOML or a run's config.json; flags on the line win", metavar="FILE"
+    )
 
 
 def read_flags(path: str, over: Sequence[str] = ()) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """The right name for a field's name from other programs. Loaded only after a mistake."""
 
-from collections.abc import Collection, Iterable
-from typing import Any
+from collections.abc import Iterable
 
 from jaxnets.config.recipes import ALIASES
 from jaxnets.errors import UserError, did_you_mean
@@ -40,55 +39,3 @@ def unknown_field(name: str, known: Iterable[str]) -> UserError:
     else:
         hint = did_you_mean(name, known, quote='"') or " (help(jaxnets.Config) lists them)"
     return UserError(f'unknown field "{name}"{hint}')
-
-
-# Fields that only train.py supports, and what a Network has instead.
-INSTEAD = {
-    "workdir": "net.save(DIR) writes the run folder",
-    "overwrite": "net.save(DIR, overwrite=True) replaces a run",
-    "resume": "jaxnets.load(DIR) continues a run",
-    "dry_run": "nothing is kept before net.save(DIR)",
-    "latent_dims": "only train.py searches first; hidden=200 trains one size",
-}
-
-
-def check_network(model: object, settings: Collection[str]) -> None:
-    """Raises UserError for what a Network cannot be made of."""
-    from jaxnets.config.fields import Config
-
-    if not isinstance(model, str | Config):
-        got = type(model).__name__
-        raise UserError(f'model: expected a name as "cnn", or a Config, got {got}')
-    for name in settings:
-        if name in INSTEAD:
-            raise UserError(f"{name}: {INSTEAD[name]}")
-
-
-def check_fit(
-    settings: dict[str, Any], has_data: bool, validation_data: object, share: float | None
-) -> dict[str, Any]:
-    """The settings of `Network.fit` that are fields of Config.
-
-    Raises:
-      UserError: Another name; validation data without x and y; or validation given twice.
-    """
-    from jaxnets.config.fields import Config
-
-    if settings.get("shuffle", True) is not True:
-        raise UserError("shuffle: every epoch has its own order, which seed determines")
-    settings = {name: value for name, value in settings.items() if name != "shuffle"}
-    for name in settings:
-        if name not in Config.__dataclass_fields__:
-            known = ("epochs", "callbacks", "verbose", *Config.__dataclass_fields__)
-            raise unknown_field(name, known)
-    for name, value in (("validation_data", validation_data), ("validation_split", share)):
-        if value is not None and not has_data:
-            raise UserError(
-                f'{name}: expected with x and y; Network("cnn", validation_size=...) holds '
-                "images back"
-            )
-    if share is not None and (validation_data is not None or not 0 <= share < 1):
-        raise UserError(
-            f"validation_split: expected from 0 to below 1, without validation_data, got {share}"
-        )
-    return settings

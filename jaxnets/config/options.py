@@ -78,6 +78,17 @@ def types_of(field: dataclasses.Field) -> tuple[type, type, bool]:
     return (tuple, parts[0], optional) if parts else (kind, kind, optional)
 
 
+def is_positional(field: dataclasses.Field) -> bool:
+    """Whether an option is a word without a flag; one whose metavar is as [RUN] may be left out."""
+    return field.default is dataclasses.MISSING or str(field.metadata["metavar"]).startswith("[")
+
+
+def metavar(field: dataclasses.Field) -> str:
+    """The placeholder for an option's value in the help."""
+    kind, element, _ = types_of(field)
+    return field.metadata["metavar"] or METAVARS[element] + ",..." * (kind is tuple)
+
+
 def parse(field: dataclasses.Field, text: str) -> Any:
     """The value that a text stands for; the class checks whether it is allowed."""
     kind, element, _ = types_of(field)

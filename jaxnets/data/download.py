@@ -16,7 +16,7 @@ import requests
 import urllib3
 from tqdm import tqdm
 
-from jaxnets.data.published import PublishedFile
+from jaxnets.data.idx import PublishedFile
 from jaxnets.errors import UserError, first_line, interruptible
 
 # A mirror that has not answered by then is out of reach, whatever hangs: names, routes or TLS.

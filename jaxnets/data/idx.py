@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -29,6 +30,14 @@ FILES = {
 }
 UNSIGNED_BYTE = 0x08
 MAX_GZIP_RATIO = 1032  # Deflate packs no more bytes into one.
+
+
+class PublishedFile(NamedTuple):
+    """A file whose content is known before it is downloaded; its size is in bytes."""
+
+    name: str
+    size: int
+    sha256: str
 
 
 def load_mnist(data_dir: str | None, validation_size: int | None, as_bytes: bool) -> Dataset:

@@ -14,25 +14,17 @@ from jaxnets.errors import UserError
 from jaxnets.system import cache_folder
 
 
-class PublishedFile(NamedTuple):
-    """A file whose content is known before it is downloaded; its size is in bytes."""
-
-    name: str
-    size: int
-    sha256: str
-
-
 class PublishedSet(NamedTuple):
     """A data set's files, and the addresses below which all of them lie."""
 
     mirrors: tuple[str, ...]
-    files: tuple[PublishedFile, ...]
+    files: tuple[idx.PublishedFile, ...]
     class_names: str = ""  # In the order of the labels; empty if a file of the set has them.
 
 
-def _files(names: Sequence[str], *known: tuple[int, str]) -> tuple[PublishedFile, ...]:
+def _files(names: Sequence[str], *known: tuple[int, str]) -> tuple[idx.PublishedFile, ...]:
     """The files of these names, with the size and the digest of each."""
-    return tuple(PublishedFile(name, *rest) for name, rest in zip(names, known, strict=True))
+    return tuple(idx.PublishedFile(name, *rest) for name, rest in zip(names, known, strict=True))
 
 
 IDX_FILES = [f"{name}.gz" for name in idx.FILES]  # The files of a set published as MNIST is.
@@ -121,7 +113,7 @@ def load(name: str, data_dir: str | None, validation_size: int | None, **form: A
     return idx.load_idx(name, folder, published.class_names.split(", "), validation_size)
 
 
-def _find(file: PublishedFile, folder: Path, *, unpacked: bool) -> Path | None:
+def _find(file: idx.PublishedFile, folder: Path, *, unpacked: bool) -> Path | None:
     """The file in a folder, as published or, if `unpacked`, without its gzip; None if missing."""
     if unpacked:
         return idx.find(folder, file.name.removesuffix(".gz"))

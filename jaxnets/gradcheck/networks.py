@@ -12,10 +12,10 @@ import numpy as np
 
 from jaxnets.backprop.network import manual_loss_and_grad
 from jaxnets.backprop.rules import rule_of
-from jaxnets.config.fields import Config, preset
+from jaxnets.config.fields import Config
 from jaxnets.config.recipes import PRESETS
+from jaxnets.config.resolve import preset
 from jaxnets.data.batches import Batch
-from jaxnets.experiment import create_model
 from jaxnets.gradcheck.compare import (
     DIFFERENCES,
     Passes,
@@ -27,6 +27,7 @@ from jaxnets.gradcheck.compare import (
 from jaxnets.kernels import winograd
 from jaxnets.kernels.accelerate import accelerate
 from jaxnets.losses import LOSSES
+from jaxnets.models import create_model
 from jaxnets.models.chain import Chain, Layer, map_layers
 from jaxnets.oracle import both_loss_and_grads
 from jaxnets.training.step import LossAndGrad, autodiff_loss_and_grad, summed_loss

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.signal import lfilter
 from tqdm import tqdm
 
-from jaxnets.config.fields import Config, preset
+from jaxnets.config.fields import Config
 from jaxnets.data.datasets import Dataset
 from jaxnets.display import columns, show
 from jaxnets.errors import UserError
@@ -23,8 +23,10 @@ from jaxnets.experiment import Experiment, optimizer_of
 from jaxnets.figure import create_figure, save
 from jaxnets.metrics import Metrics
 from jaxnets.runs.memory import check_enough_memory
-from jaxnets.runs.run import adapted, load_data
-from jaxnets.training.loop import Callbacks, Checkpoint, NonFiniteLossError
+from jaxnets.runs.request import request
+from jaxnets.training.loop import NonFiniteLossError
+from jaxnets.training.observer import Observer
+from jaxnets.training.step import Checkpoint
 
 SMOOTHING = 0.9  # The share of the earlier mean in the mean after a step.
 EXPLODED = 4.0  # The test ends at so many times the lowest loss.
@@ -72,10 +74,8 @@ def find(
     given: dict[str, Any], lowest: float, highest: float, steps: int
 ) -> tuple[Config, RangeTest]:
     """The config that the flags ask for and its `range_test`; notes of the config go to stderr."""
-    config = preset(**given)
-    data = load_data(config)
-    config, note = adapted(config, given, data)
-    if note:
+    config, data, notes = request(given)
+    for note in notes:
         show(note, sys.stderr)
     return config, range_test(config, data, lowest, highest, steps)
 
@@ -110,36 +110,45 @@ def range_test(
     rule = optimizer_of(config, schedule, experiment.model)
     experiment = dataclasses.replace(experiment, config=config, schedule=schedule, optimizer=rule)
     check_enough_memory(experiment)
-    rates = np.geomspace(lowest, highest, steps).tolist()
-    losses: list[float] = []
-    before: list[Metrics] = []
-
-    def note(count: int, metrics: Metrics) -> None:
-        """Notes the loss of one step, by what it adds to the sums of its epoch."""
-        new = before and int(metrics.count) > count
-        loss_sum = float(metrics.loss_sum) - (float(before[-1].loss_sum) if new else 0.0)
-        before[:] = [metrics]
-        losses.append(loss_sum / count)
-        bar.update()
-        found = RangeTest(tuple(rates[: len(losses)]), tuple(losses))
-        has_exploded = found.smoothed[-1] > EXPLODED * found.smoothed.min()
-        if len(losses) == steps or (len(losses) > 2 * FIRST and has_exploded):
-            raise _Exploded
-
-    # With a `before_step` an epoch is never one compiled loop: each step's loss is seen.
-    callbacks = Callbacks(progress=note, before_step=lambda step, state, batch: None)
+    rates = tuple(np.geomspace(lowest, highest, steps).tolist())
     with tqdm(total=steps, unit="step", leave=False, disable=None, dynamic_ncols=True) as bar:
+        watch = _Losses(rates, bar)
         try:
-            for _ in experiment.epochs(Checkpoint(experiment.init_state()), callbacks):
+            for _ in experiment.epochs(Checkpoint(experiment.init_state()), [watch]):
                 pass
         except (_Exploded, NonFiniteLossError):
             pass
+    losses = watch.losses
     if len(losses) <= FIRST + 1:
         raise UserError(
             f"min_rate: expected one at which the loss stays finite for {FIRST + 2} steps, got "
             f"{lowest:g}"
         )
-    return RangeTest(tuple(rates[: len(losses)]), tuple(losses))
+    return RangeTest(rates[: len(losses)], tuple(losses))
+
+
+class _Losses(Observer):
+    """Notes the loss of each step, until it explodes."""
+
+    sees_every_step = True  # An epoch is never one compiled loop.
+
+    def __init__(self, rates: tuple[float, ...], bar: tqdm):
+        self._rates, self._bar = rates, bar
+        self._before: Metrics | None = None
+        self.losses: list[float] = []
+
+    def on_steps_end(self, count: int, metrics: Metrics) -> None:
+        """Notes what one step adds to the sums of its epoch."""
+        goes_on = self._before is not None and int(metrics.count) > count
+        before = float(self._before.loss_sum) if self._before and goes_on else 0.0
+        self._before = metrics
+        self.losses.append((float(metrics.loss_sum) - before) / count)
+        self._bar.update()
+        found = RangeTest(self._rates[: len(self.losses)], tuple(self.losses))
+        has_exploded = found.smoothed[-1] > EXPLODED * found.smoothed.min()
+        enough = len(self.losses) > 2 * FIRST
+        if len(self.losses) == len(self._rates) or (enough and has_exploded):
+            raise _Exploded
 
 
 def to_text(found: RangeTest, config: Config) -> str:

@@ -2,29 +2,42 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from tqdm import tqdm
 
 from jaxnets.config.fields import Config
 from jaxnets.data.batches import Batch, epoch_order
 from jaxnets.data.datasets import Dataset, Split
-from jaxnets.experiment import Experiment, Record, create_model, init_state, optimizer_of
+from jaxnets.experiment import Experiment, init_state, optimizer_of
 from jaxnets.machine.platform import compiler_options_for_init
+from jaxnets.models import create_model
 from jaxnets.models.chain import has_layer
 from jaxnets.runs.memory import check_enough_memory
 from jaxnets.training.large_batch import accumulate_gradients
-from jaxnets.training.loop import Callbacks, Checkpoint, NonFiniteLossError
+from jaxnets.training.loop import NonFiniteLossError, train_epochs
+from jaxnets.training.observer import Observer, Record
 from jaxnets.training.optimizer import create_schedule
 from jaxnets.training.scan import make_train_epoch
-from jaxnets.training.step import TrainState
+from jaxnets.training.step import Checkpoint, TrainState
 
 # A bar of epochs, for tqdm: on stderr, and only if that is a terminal.
 BAR: dict[str, Any] = dict(unit="epoch", leave=False, disable=None, dynamic_ncols=True)
+
+
+class EpochBar(Observer):
+    """Moves a bar on by the epochs that end at once."""
+
+    def __init__(self, bar: tqdm, epochs: int = 1):
+        self._bar, self._epochs = bar, epochs
+
+    def on_epoch_end(self, record: Record, state: TrainState) -> None:
+        self._bar.update(self._epochs)
 
 
 class TrainingSummary(NamedTuple):
@@ -52,23 +65,23 @@ def train_many(
     configs: Sequence[Config],
     data: Dataset,
     judge: Split,
-    progress: Callable[[], Any] = lambda: None,
+    observers: Sequence[Observer] = (),
 ) -> list[TrainingSummary]:
     """Trains configs that differ in seed and learning_rate, each as if trained by itself.
 
     Dense networks of one shape train in one compiled program, mapped over the runs: a layer whose
     inputs are the same for all of them is one wide matrix product, faster than its parts. A
     convolution mapped over its kernels is a grouped one, which is slow on a CPU: such networks
-    train one after the other. The results are equal up to the order of sums. `progress` is called
-    after every epoch of a run, or of all runs at once.
+    train one after the other. The results are equal up to the order of sums. The observers watch
+    each run's epochs, or those of all runs at once.
     """
     if can_vmap(configs[0]):
-        return _train_vmapped(configs, data, judge, progress)
+        return _train_vmapped(configs, data, judge, observers)
     summaries = []
     for config in configs:
         try:
             experiment = Experiment.create(config, data)
-            summaries.append(train_one(experiment, judge, lambda record: progress()))
+            summaries.append(train_one(experiment, judge, observers))
         except NonFiniteLossError:
             summaries.append(DIVERGED)
     return summaries
@@ -82,27 +95,19 @@ def can_vmap(config: Config) -> bool:
 
 
 def train_one(
-    experiment: Experiment,
-    judge: Split,
-    each: Callable[[Record], Any],
-    callbacks: Callbacks | None = None,
+    experiment: Experiment, judge: Split, observers: Sequence[Observer] = ()
 ) -> TrainingSummary:
-    """Trains one run by itself, without validation; calls `each` with every epoch's record."""
+    """Trains one run by itself, without validation."""
     data = dataclasses.replace(experiment.data, validation=experiment.data.train[:0])
     experiment = dataclasses.replace(experiment, data=data)
     check_enough_memory(experiment)
-    state, record = experiment.init_state(), {}
-    for trained, record in experiment.epochs(Checkpoint(state), callbacks):
-        state = trained
-        each(record)
-    judged = experiment.evaluate(state.params, judge)
-    return TrainingSummary(
-        record["train_loss"], record["train_accuracy"], judged.loss, judged.accuracy
-    )
+    state, history = experiment.train(observers)
+    judged, last = experiment.evaluate(state.params, judge), history[-1]
+    return TrainingSummary(last["train_loss"], last["train_accuracy"], judged.loss, judged.accuracy)
 
 
 def _train_vmapped(
-    configs: Sequence[Config], data: Dataset, judge: Split, progress: Callable[[], Any]
+    configs: Sequence[Config], data: Dataset, judge: Split, observers: Sequence[Observer]
 ) -> list[TrainingSummary]:
     """Trains all runs at once: the one training step, mapped over them by jax.vmap."""
     experiment = Experiment.create(dataclasses.replace(configs[0], devices=1), data)
@@ -128,19 +133,27 @@ def _train_vmapped(
     options = compiler_options_for_init(parallel.platform)
     states = jax.jit(jax.vmap(init), compiler_options=options)(keys, peaks)
     steps = jax.vmap(step, in_axes=(0, 0, None if full else 0))
-    epoch = make_train_epoch(lambda states, batch: steps(states, peaks, batch))
-    run_epoch = parallel.compile(epoch, replicated=3, donate=True)
-
+    train_epoch = make_train_epoch(lambda states, batch: steps(states, peaks, batch))
+    compiled = parallel.compile(train_epoch, replicated=3, donate=True)
     images, labels = jax.device_put((np.asarray(loader.split.images), loader.split.labels))
-    metrics: Any = None
-    for number in range(config.epochs):
-        runs = configs[:1] if full else configs
-        orders = [epoch_order(len(data.train), loader.batch_size, run.seed, number) for run in runs]
-        rows = orders[0] if full else jax.tree.map(lambda *rows: np.stack(rows, axis=1), *orders)
-        states, metrics = run_epoch(states, images, labels, rows)
-        jax.block_until_ready(states)
-        progress()
 
+    def run_epoch(start: Checkpoint, epoch: int) -> Checkpoint:
+        runs = configs[:1] if full else configs
+        orders = [epoch_order(len(data.train), loader.batch_size, run.seed, epoch) for run in runs]
+        rows = orders[0] if full else jax.tree.map(lambda *rows: np.stack(rows, axis=1), *orders)
+        states, metrics = compiled(start.state, images, labels, rows)
+        return jax.block_until_ready(Checkpoint(states, metrics))
+
+    ended: list[Checkpoint] = [Checkpoint(states)]
+
+    def unvalidated(epoch: int, end: Checkpoint) -> tuple[TrainState, Record]:
+        ended[:] = [end]
+        return end.state, {"epoch": epoch + 1}
+
+    epochs = range(config.epochs)
+    for _ in train_epochs(run_epoch, unvalidated, ended[0], epochs, observers):
+        pass
+    states, metrics = ended[0].state, ended[0].metrics
     metrics = jax.tree.map(lambda x: np.asarray(x, np.float64).sum(axis=0), metrics)
 
     def summary(run: int) -> TrainingSummary:

@@ -6,7 +6,6 @@ best on those is trained anew, for 50 steps, on all of them.
 """
 
 import collections
-import contextlib
 import dataclasses
 import statistics
 from collections.abc import Iterator, Sequence
@@ -18,13 +17,15 @@ from jaxnets.display import show
 from jaxnets.display import table as aligned
 from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment
-from jaxnets.lecture.log import SlideBar
+from jaxnets.lecture.log import HandwrittenLog, KerasLog, SlideBar
 from jaxnets.lecture.many import TrainingSummary, summary_from_json, train_many, train_one
+from jaxnets.machine.platform import Processes
 from jaxnets.metrics import Metrics
 from jaxnets.runs import terminal
-from jaxnets.runs.run import Run, inputs_sha256, write_config
-from jaxnets.runs.run_folder import SEARCH
-from jaxnets.training.loop import Callbacks, Checkpoint
+from jaxnets.runs.run import Run
+from jaxnets.runs.run_folder import SEARCH, RunFolder
+from jaxnets.runs.terminal import Progress
+from jaxnets.training.observer import Observer, Stop
 
 # The slide's numbers: training loss and accuracy, then validation's (the last: the test's).
 SLIDE = {
@@ -42,6 +43,15 @@ class Replay(NamedTuple):
     final: TrainingSummary  # The result of the best one, on the test images.
 
 
+def observers_of(run: Run) -> list[Observer]:
+    """What prints a run's lines: as on the slides, where its config asks for that."""
+    kind = Progress
+    if run.config.log_format == "lecture":
+        kind = HandwrittenLog if run.config.model == "mlp_handwritten" else KerasLog
+    progress = kind(run.config.epochs, run.experiment.loader)
+    return [progress, ClosingTable(run)] if run.folder.read(SEARCH) else [progress]
+
+
 def held_out(data: Dataset) -> Dataset:
     """The first twelfth of the training images as validation images: 5,000 of MNIST's 60,000."""
     if not (count := len(data.train) // 12):
@@ -54,47 +64,50 @@ def choose(search: dict[int, TrainingSummary]) -> int:
     return max(search, key=lambda size: search[size].accuracy)
 
 
-def search_first(run: Run) -> None:
+def search_first(experiment: Experiment, folder: RunFolder, processes: Processes) -> Experiment:
     """Trains every size of config.latent_dims for config.search_epochs, in the slide's lines.
 
-    It leaves the run with the best size; what was found is kept in the run folder.
+    What was found is kept in the run folder. It returns the experiment of the best size.
     """
-    config, parts = run.config, held_out(run.experiment.data)
+    config, parts = experiment.config, held_out(experiment.data)
     found: dict[int, TrainingSummary] = {}
     print("Start searching the best parameter...", flush=True)
-    with terminal.stop_on_interrupt() as stop:
-        callbacks = Callbacks(stop=run.processes.synchronised_stop(stop))
+    with terminal.stop_on_interrupt() as signal_came:
+        stop = Stop(processes.synchronised_stop(signal_came))
         for size in config.latent_dims or ():
             trial = _single(config, size, config.seed, epochs=config.search_epochs)
-            experiment = Experiment.create(trial, parts, run.experiment.parallel)
             name = f"Parameter latent_dims={size}"
-            with contextlib.closing(SlideBar(name, config.search_epochs)) as bar:
-                found[size] = train_one(experiment, parts.validation, bar.step, callbacks)
+            watching = [stop, SlideBar(name, config.search_epochs)]
+            trained = Experiment.create(trial, parts, experiment.parallel.devices)
+            found[size] = train_one(trained, parts.validation, watching)
             loss, accuracy = found[size].loss, found[size].accuracy
             show(f"{name}, validation_loss={loss}, validation_accuracy={accuracy}.\n")
     best = choose(found)
     print(f"The best parameter is {best}.\n", flush=True)
-    run.folder.write(SEARCH, {str(size): found[size]._asdict() for size in found})
-    old, single = run.experiment, _single(config, best, config.seed)
-    run.experiment = Experiment.create(single, old.data, old.parallel)
-    run.checkpoint = Checkpoint(run.experiment.init_state())
-    write_config(run.folder, run.experiment, inputs_sha256(run.experiment))
+    folder.write(SEARCH, {str(size): found[size]._asdict() for size in found})
+    single = _single(config, best, config.seed)
+    return Experiment.create(single, experiment.data, experiment.parallel.devices)
 
 
-def closing_table(run: Run, test: Metrics) -> str:
-    """`table` for a run that began with a search."""
-    folder, config = run.folder, run.config
-    try:
-        kept = folder.read(SEARCH)
-        found = {int(size): summary_from_json(values) for size, values in kept.items()}
-        config = dataclasses.replace(config, latent_dims=tuple(found))
-    except (ValueError, TypeError, AttributeError, OverflowError) as error:
-        raise UserError(f"{folder.path / SEARCH}: damaged: {error}") from error
-    last = folder.records()[-1]
-    final = TrainingSummary(last["train_loss"], last["train_accuracy"], test.loss, test.accuracy)
-    seeds = range(config.seed + 1, config.seed + config.replay_seeds)
-    others = replay_many(config, run.experiment.data, seeds) if seeds else []
-    return table([Replay(found, final), *others])
+class ClosingTable(Observer):
+    """Prints `table` at the end of a run that began with a search."""
+
+    def __init__(self, run: Run):
+        self._run = run
+
+    def on_finish(self, test: Metrics) -> None:
+        folder, config = self._run.folder, self._run.config
+        try:
+            kept = folder.read(SEARCH)
+            found = {int(size): summary_from_json(values) for size, values in kept.items()}
+            config = dataclasses.replace(config, latent_dims=tuple(found))
+        except (ValueError, TypeError, AttributeError, OverflowError) as error:
+            raise UserError(f"{folder.path / SEARCH}: damaged: {error}") from error
+        last = folder.records()[-1]
+        summary = last["train_loss"], last["train_accuracy"], test.loss, test.accuracy
+        seeds = range(config.seed + 1, config.seed + config.replay_seeds)
+        others = replay_many(config, self._run.experiment.data, seeds) if seeds else []
+        print(f"\n{table([Replay(found, TrainingSummary(*summary)), *others])}\n")
 
 
 def _single(config: Config, size: int, seed: int, **changes: int) -> Config:

@@ -7,7 +7,6 @@ changes. Here all settings have the same seeds, and ranking.py compares them in 
 import collections
 import contextlib
 import dataclasses
-import functools
 import itertools
 import json
 import os
@@ -18,18 +17,26 @@ from typing import Any
 
 from tqdm import tqdm
 
-from jaxnets.config.fields import Config, preset
+from jaxnets.config.fields import Config
+from jaxnets.config.resolve import preset
 from jaxnets.data.datasets import Dataset
 from jaxnets.display import show
 from jaxnets.errors import UserError, on_interrupt
 from jaxnets.experiment import Experiment
 from jaxnets.lecture import results
-from jaxnets.lecture.many import BAR, TrainingSummary, can_vmap, summary_from_json, train_many
+from jaxnets.lecture.many import (
+    BAR,
+    EpochBar,
+    TrainingSummary,
+    can_vmap,
+    summary_from_json,
+    train_many,
+)
 from jaxnets.lecture.replay import held_out
 from jaxnets.machine.platform import surroundings
 from jaxnets.runs.files import check_only_files, locked, read_json
+from jaxnets.runs.request import request
 from jaxnets.runs.resume import warn_of_other_surroundings
-from jaxnets.runs.run import adapted, load_data
 from jaxnets.runs.run_folder import make_folder
 
 Point = tuple[Any, ...]  # One value of each field searched over.
@@ -58,7 +65,11 @@ class Search:
 
     def config(self, point: Point, seed: int) -> Config:
         """The config of one run."""
-        return preset(**self.flags, **dict(zip(self.over, point, strict=True)), seed=seed)
+        return preset(**self.flags, **self.values(point), seed=seed)
+
+    def values(self, point: Point) -> dict[str, Any]:
+        """A point's value of each field searched over."""
+        return dict(zip(self.over, point, strict=True))
 
     def name(self, point: Point) -> str:
         """A text such as "hidden=64x32 learning_rate=0.1"."""
@@ -68,7 +79,7 @@ class Search:
         """Each field's value as --over takes it."""
         return {
             field: "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
-            for field, value in zip(self.over, point, strict=True)
+            for field, value in self.values(point).items()
         }
 
     def missing(self, seeds: Sequence[int]) -> list[tuple[Point, int]]:
@@ -137,14 +148,13 @@ def search_all(given: dict[str, Any], over: dict[str, list[Any]], seeds: int) ->
         if name in given or name in ("model", "seed", "dataset", "data_dir", "limit", "workdir"):
             raise UserError(f"over: {name} cannot be searched over here")
     search = Search(given, over)
-    configs = [search.config(point, first) for point in search.points]
-    data = load_data(configs[0])
+    asked = search.config(search.points[0], first)
+    config, data, notes = request({**given, **search.values(search.points[0]), "seed": first})
     if not len(data.validation):
         data = held_out(data)
-    config, note = adapted(configs[0], {*given, *over}, data)
-    if note:
+    for note in notes:
         show(note, sys.stderr)
-    search.flags |= {n: x for n, x in vars(config).items() if x != getattr(configs[0], n)}
+    search.flags |= {n: x for n, x in vars(config).items() if x != getattr(asked, n)}
     configs = [search.config(point, first) for point in search.points]
     for config in configs:
         experiment = Experiment.create(config, data)  # It raises if its batches do not fit.
@@ -171,7 +181,7 @@ def train_missing(search: Search, seeds: Sequence[int], data: Dataset) -> None:
         for runs in programs.values():
             bar.set_description(search.name(runs[0][0]))
             configs = [search.config(*run) for run in runs]
-            progress = functools.partial(bar.update, len(runs))
-            summaries = train_many(configs, data, data.validation, progress)
+            observers = [EpochBar(bar, len(runs))]
+            summaries = train_many(configs, data, data.validation, observers)
             search.runs.update(zip(runs, summaries, strict=True))
             search.write()

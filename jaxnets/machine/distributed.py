@@ -29,7 +29,7 @@ from jax._src.lib import _jax  # pyright: ignore[reportPrivateImportUsage]
 from jaxnets.display import one_line
 from jaxnets.errors import UserError, first_line, message_and_status
 from jaxnets.machine.admission import Place, Tunnel
-from jaxnets.machine.platform import Devices, Processes, versions
+from jaxnets.machine.platform import Processes, versions
 
 # Flags that may differ from process to process: only process 0's workdir counts, the data are
 # compared by their checksum, and the secret is proved.
@@ -86,21 +86,6 @@ def find_place(coordinator: str | None, num_processes: int | None, process_id: i
         "distributed: JAX finds no TPU pod, SLURM, Open MPI or Kubernetes here; "
         f"expected --coordinator, --num_processes and --process_id ({reason})"
     )
-
-
-def devices_of_all_processes(per_process: int) -> Devices:
-    """The first devices of each process, in the order of processes; all must have as many."""
-    owned = [
-        sorted((d for d in jax.devices() if d.process_index == process), key=lambda d: d.id)
-        for process in range(jax.process_count())
-    ]
-    for process, theirs in enumerate(owned):
-        if len(theirs) != len(owned[0]):
-            raise UserError(
-                f"devices: expected as many in each process, process 0 has {len(owned[0])}, "
-                f"process {process} {len(theirs)}"
-            )
-    return [device for theirs in owned for device in theirs[:per_process]]
 
 
 def parse_exit_message(received: str) -> tuple[str, int] | None:

@@ -14,9 +14,9 @@ from typing import Any
 import jax
 from jax._src.distributed import global_state
 
-from jaxnets import __version__
 from jaxnets.errors import UserError
 from jaxnets.system import cache_folder, memory_limits
+from jaxnets.version import __version__
 
 HUGE_PAGE = 1 << 21
 
@@ -103,9 +103,22 @@ def set_up_jax(
     per_process = devices // processes if devices else default
     if not connected:
         return found[:per_process]
-    from jaxnets.machine.distributed import devices_of_all_processes
-
     return devices_of_all_processes(per_process)
+
+
+def devices_of_all_processes(per_process: int) -> Devices:
+    """The first devices of each process, in the order of processes; all must have as many."""
+    owned = [
+        sorted((d for d in jax.devices() if d.process_index == process), key=lambda d: d.id)
+        for process in range(jax.process_count())
+    ]
+    for process, theirs in enumerate(owned):
+        if len(theirs) != len(owned[0]):
+            raise UserError(
+                f"devices: expected as many in each process, process 0 has {len(owned[0])}, "
+                f"process {process} {len(theirs)}"
+            )
+    return [device for theirs in owned for device in theirs[:per_process]]
 
 
 def _found(platform: str | None) -> Devices:

@@ -17,12 +17,13 @@ from jaxnets.backprop.check import largest, relative_error
 from jaxnets.backprop.network import manual_loss_and_grad
 from jaxnets.data.batches import Batch, train_batches
 from jaxnets.data.datasets import Dataset
-from jaxnets.experiment import create_model, optimizer_of
+from jaxnets.experiment import optimizer_of
 from jaxnets.gradcheck.compare import PRECISIONS, precision, quick_options
 from jaxnets.gradcheck.networks import TOLERANCES
 from jaxnets.kernels.accelerate import accelerate
 from jaxnets.losses import LOSSES
 from jaxnets.machine.platform import default_platform
+from jaxnets.models import create_model
 from jaxnets.oracle import FLOOR, both_loss_and_grads
 from jaxnets.runs import checkpoint_reader, checkpoints
 from jaxnets.runs.run_folder import CHECKPOINTS, RunFolder, num_params

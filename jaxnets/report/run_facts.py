@@ -9,7 +9,7 @@ from typing import Any
 from jaxnets.data.datasets import Dataset
 from jaxnets.errors import UserError, message_and_status
 from jaxnets.report.words import Words
-from jaxnets.runs.run import load_data
+from jaxnets.runs.request import load_data
 from jaxnets.runs.run_folder import CONFIG, RESULT, RunFolder
 from jaxnets.serving.trained import TrainedNetwork, load_network
 

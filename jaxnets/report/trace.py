@@ -8,16 +8,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnets.config.fields import Config, preset
+from jaxnets.config.fields import Config
+from jaxnets.config.resolve import preset
 from jaxnets.data.pictures.decode import BadPictureError, read_picture, to_square
 from jaxnets.display import printable, short_path
 from jaxnets.errors import UserError
-from jaxnets.experiment import create_model
 from jaxnets.machine.platform import compiler_options_for_init, default_platform, set_up_jax
+from jaxnets.models import create_model
 from jaxnets.report.passes import Passes, passes_of
 from jaxnets.report.svg import figure_path, write_figure
 from jaxnets.report.trace_figure import trace_figure
-from jaxnets.runs.run import load_data
+from jaxnets.runs.request import load_data
 from jaxnets.serving.digit import SIDE, WORK, to_digit
 from jaxnets.serving.predict import usual_preparation
 from jaxnets.serving.trained import TrainedNetwork, load_network, to_input

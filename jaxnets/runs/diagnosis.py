@@ -5,42 +5,54 @@ gone. So the steps since the last checkpoint are taken again, one by one, and ea
 """
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxnets.config.fields import SINGLE_PROCESS
 from jaxnets.data.batches import Batch
 from jaxnets.experiment import Experiment
-from jaxnets.machine.platform import Processes
 from jaxnets.models.batch_norm import over_devices
 from jaxnets.models.chain import Chain, Layer
 from jaxnets.runs.checkpoints import all_finite
-from jaxnets.runs.resume import last_saved
-from jaxnets.runs.run import Run
-from jaxnets.training.loop import Callbacks, Checkpoint, NonFiniteLossError
-from jaxnets.training.step import TrainState
+from jaxnets.training.loop import NonFiniteLossError
+from jaxnets.training.observer import Observer, Record
+from jaxnets.training.step import Checkpoint, TrainState
 
 
-def diagnose(run: Run, error: NonFiniteLossError) -> str:
-    """Finds the first bad step and layer, in this process alone; returns the message.
+def diagnose(
+    experiment: Experiment,
+    last: Checkpoint,
+    records: Sequence[Record],
+    error: NonFiniteLossError,
+) -> str:
+    """Says which step and layer are the first bad ones, what is kept, and what to try.
 
-    It says also what is kept, and gives a hint.
+    Args:
+      experiment: The run's, for this process alone.
+      last: The run's last checkpoint, whose state is donated.
+      records: The run's epochs so far.
+      error: The error that ended it.
     """
-    run.folder.wait()
-    if run.config.is_distributed:  # From here on the other processes do not take part.
-        run.processes = Processes()
-        single = dataclasses.replace(run.config, **SINGLE_PROCESS, devices=None)
-        run.experiment = Experiment.create(single, run.experiment.data)
-    last = last_saved(run, run.experiment.init_state())
-    saved, records = int(last.state.step), run.folder.records()
+    saved = int(last.state.step)
     last_epoch = 1 + (records[-1]["epoch"] if records else 0)
-    found = find_bad_step(run.experiment, last, last_epoch)
+    found = find_bad_step(experiment, last, last_epoch)
     kept = f"the checkpoint of step {saved} is kept" if saved else "nothing was saved before"
-    hint = f"try a --learning_rate below {run.config.learning_rate:g}"
+    hint = f"try a --learning_rate below {experiment.config.learning_rate:g}"
     return f"{found or error}; {kept}; {hint}"
+
+
+class _Look(Observer):
+    """Calls a function before every step."""
+
+    sees_every_step = True
+
+    def __init__(self, look: Callable[[int, TrainState, Any], None]):
+        self._look = look
+
+    def before_step(self, step: int, state: TrainState, batch: Any) -> None:
+        self._look(step, state, batch)
 
 
 def find_bad_step(experiment: Experiment, checkpoint: Checkpoint, last_epoch: int) -> str | None:
@@ -79,7 +91,7 @@ def find_bad_step(experiment: Experiment, checkpoint: Checkpoint, last_epoch: in
         raise NonFiniteLossError(f"{what}, beginning with {place}")
 
     try:
-        for _ in experiment.epochs(checkpoint, Callbacks(before_step=look)):
+        for _ in experiment.epochs(checkpoint, [_Look(look)]):
             pass
     except NonFiniteLossError as error:
         return str(error)

@@ -1,124 +1,22 @@
-"""Finds the interrupted run that --resume continues, and checks what changes in it."""
+"""Reads the checkpoint with which --resume goes on, and checks what has changed since."""
 
 import sys
-from dataclasses import asdict, fields, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from jaxnets.config.fields import SINGLE_PROCESS, Config, preset
+from jaxnets.config.fields import SINGLE_PROCESS, Config
+from jaxnets.config.resolve import OF_THE_PROCESS, refuse_finished
 from jaxnets.display import one_line, show
 from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment
 from jaxnets.machine.platform import Processes, surroundings
-from jaxnets.runs.run import Run
-from jaxnets.runs.run_folder import CONFIG, RUNS, SEARCH, RunFolder
-from jaxnets.training.loop import Checkpoint
+from jaxnets.metrics import Metrics
+from jaxnets.runs.request import read_config
+from jaxnets.runs.run_folder import CONFIG, RunFolder
 from jaxnets.training.optimizer import create_schedule
-from jaxnets.training.step import TrainState
-
-# These belong to the process, not to the run.
-OF_THE_PROCESS = ("workdir", "resume", "overwrite", "dry_run")
-
-# Observers change nothing in a run: a config.json written before these fields existed is read, too.
-FOLLOWS = ("track", "profile", "report")
-
-# What may change on resume: where and how the run works, not what it computes. Data and weights are
-# compared by their SHA-256, so their paths may change; the number of epochs may only grow.
-RESUME_MAY_CHANGE = (
-    *OF_THE_PROCESS,
-    *("epochs", "dataset", "data_dir", "init_from", "platform", "cpu_devices", "devices"),
-    *("parallel", "log_format", "target_accuracy", "checkpoint_every", "keep"),
-    *("early_stopping", "stop_at_target", "weights_only"),
-    *FOLLOWS,
-    *SINGLE_PROCESS,
-)
-
-
-def resumed_config(flags: dict[str, Any]) -> Config:
-    """The interrupted run's own config, with what the flags may change in it."""
-    # Flags of the process are checked first: the other flags need the run's model.
-    asked = preset(**{name: flags[name] for name in OF_THE_PROCESS if name in flags})
-    if "workdir" in flags:
-        folder = RunFolder.open(flags["workdir"])
-    else:
-        folder = _newest_unfinished(flags.get("model", asked.model))
-    stored = read_config(folder)
-    began = asdict(stored)
-    if searched := folder.read(SEARCH):
-        began["latent_dims"] = tuple(int(size) for size in searched)
-    changed = [
-        f"{name} was {began[name]}, got {ours}"
-        for name, ours in flags.items()
-        if name not in RESUME_MAY_CHANGE and ours != began[name]
-    ]
-    if flags.get("epochs", stored.epochs) < stored.epochs:
-        changed.append(f"epochs was {stored.epochs}, got {flags['epochs']} (it may only grow)")
-    if changed:
-        raise UserError(f"resume: expected the settings of {folder.path}: {'; '.join(changed)}")
-    changes = {name: flags[name] for name in RESUME_MAY_CHANGE if name in flags}
-    # A profile is of one process; an untrusted config.json must not name a folder to write to.
-    of_this_process = {"overwrite": False, "profile": None, "workdir": str(folder.path)}
-    config = replace(stored, **{**of_this_process, **changes})
-    _refuse_finished(folder, stored, config)
-    return config
-
-
-def config_to_resume(flags: dict[str, Any], processes: Processes) -> Config:
-    """The config that the first process resumes, with each process' own flags."""
-    from jaxnets.machine.distributed import OWN_FLAGS
-
-    stored = processes.broadcast_json("config", lambda: asdict(resumed_config(flags)))
-    own = {name: flags[name] for name in OWN_FLAGS if name in flags}
-    return replace(from_json(stored), **own)
-
-
-def _newest_unfinished(model: str) -> RunFolder:
-    """The model's unfinished run under runs/ that was last written to."""
-    found = []
-    for path in RUNS.glob(f"*/{CONFIG}"):
-        try:
-            folder = RunFolder.open(str(path.parent))
-            ours = folder.read(CONFIG).get("model") == model
-        except UserError as error:
-            print(one_line(f"warning: {error}; looking for another run"), file=sys.stderr)
-            continue
-        if ours and not folder.finished:
-            written = max(entry.stat().st_mtime_ns for entry in folder.path.iterdir())
-            found.append((written, folder.path.name, folder))
-    if not found:
-        raise UserError(
-            f"resume: found no unfinished run of {model} in {RUNS.resolve()}; "
-            "--workdir=DIR names another folder, --model=NAME another model"
-        )
-    return max(found)[2]
-
-
-def read_config(folder: RunFolder) -> Config:
-    """The run's own config, checked like one of flags.
-
-    Raises:
-      UserError: config.json is damaged, of another version, or not a run's.
-    """
-    written = folder.read(CONFIG)
-    if "model" not in written:
-        raise UserError(f"{folder.path / CONFIG}: expected a run's, found no model in it")
-    try:
-        return from_json(written)
-    except UserError as error:
-        raise UserError(f"{folder.path / CONFIG}: {error}") from error
-
-
-def from_json(values: dict[str, Any]) -> Config:
-    """The config of a run's config.json; a missing field's default could train something else."""
-    names = {field.name for field in fields(Config)}
-    if missing := sorted(names - set(FOLLOWS) - values.keys()):
-        raise UserError(f"no {', '.join(missing)}: another version of jaxnets wrote it")
-    found: dict[str, Any] = {name: values[name] for name in values.keys() & names}
-    try:
-        return Config(**found)
-    except (ValueError, TypeError, RecursionError) as error:  # A wrong type, or nested too deep.
-        raise UserError(f"damaged: {error}") from error
+from jaxnets.training.step import Checkpoint, TrainState
 
 
 def prepare_to_resume(folder: RunFolder, experiment: Experiment, inputs: dict[str, str]) -> bool:
@@ -129,8 +27,8 @@ def prepare_to_resume(folder: RunFolder, experiment: Experiment, inputs: dict[st
     versions or another machine.
     """
     config, stored = experiment.config, read_config(folder)
-    # The process that had the lock may have finished the run.
-    _refuse_finished(folder, stored, config)
+    if folder.finished:  # By the process that had the lock.
+        refuse_finished(str(folder.path), stored.epochs, config.epochs)
     texts = {
         "data_sha256": (f"the data of {_source(stored)}", f"{_source(config)} with "),
         "init_from_sha256": (config.init_from, ""),
@@ -168,34 +66,41 @@ def load_checkpoint(folder: RunFolder | None, experiment: Experiment) -> Checkpo
     if folder is None:
         return Checkpoint(state)
     if not _holds_only_weights(folder):
-        return last_saved(Run(experiment, folder, Processes(), state), state)
+        return last_saved(folder, Processes(), experiment, state)
     step, params = folder.read_params(state.params)
     state = state.replace(step=np.int32(step), params=params)
     return Checkpoint(experiment.parallel.replicate(state))
 
 
-def last_saved(run: Run, state: TrainState) -> Checkpoint:
+def last_saved(
+    folder: RunFolder, processes: Processes, experiment: Experiment, state: TrainState
+) -> Checkpoint:
     """A run's last checkpoint, or the fresh state if none was saved."""
-    like = run.tree(Checkpoint(state))
-    tree = run.folder.restore(like) if run.processes.is_first else None
-    if not run.processes.broadcast_json("restored", lambda: tree is not None):
+    like = tree_of(Checkpoint(state), experiment.data.num_classes)
+    tree = folder.restore(like) if processes.is_first else None
+    if not processes.broadcast_json("restored", lambda: tree is not None):
         return Checkpoint(state)
-    tree = run.processes.broadcast_arrays(tree, like)
+    tree = processes.broadcast_arrays(tree, like)
     parts = {name: tree[name] for name in ("step", "params", "opt_state")}
     return Checkpoint(
-        state.replace(**run.experiment.parallel.replicate(parts)),
+        state.replace(**experiment.parallel.replicate(parts)),
         tree["metrics"] if tree["metrics"].count else None,
         float(tree["seconds"]),
         float(tree["data_seconds"]),
     )
 
 
-def _refuse_finished(folder: RunFolder, stored: Config, config: Config) -> None:
-    if folder.finished and config.epochs <= stored.epochs:
-        raise UserError(
-            f"resume: expected an interrupted run, {folder.path} holds a finished one "
-            f"(--epochs above {stored.epochs} continues it)"
-        )
+def tree_of(checkpoint: Checkpoint, num_classes: int) -> dict[str, Any]:
+    """A checkpoint's arrays: without the key, which the seed determines, and zeros for None."""
+    state = checkpoint.state
+    return {
+        "step": state.step,
+        "params": state.params,
+        "opt_state": state.opt_state,
+        "metrics": checkpoint.metrics or Metrics.zero(num_classes),
+        "seconds": np.float64(checkpoint.seconds),
+        "data_seconds": np.float64(checkpoint.data_seconds),
+    }
 
 
 def _source(config: Config) -> str:

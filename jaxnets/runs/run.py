@@ -3,96 +3,100 @@
 import contextlib
 import dataclasses
 import tempfile
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
-
-from jaxnets.config.fields import SINGLE_PROCESS, Config, preset
+from jaxnets.config.fields import SINGLE_PROCESS, Config
 from jaxnets.config.options import name_of
-from jaxnets.data.arrays import NAME as ARRAYS
-from jaxnets.data.datasets import Dataset
-from jaxnets.data.load import load_dataset
+from jaxnets.config.resolve import StoredRun, resolve
 from jaxnets.display import columns, fold, printable, short_path, show
 from jaxnets.errors import RunFailedError, interruptible
-from jaxnets.experiment import Experiment, Record
-from jaxnets.machine.platform import Processes, describe, keep_freed_memory, surroundings
+from jaxnets.experiment import Experiment
+from jaxnets.machine.distributed import connected
+from jaxnets.machine.platform import Processes, describe, surroundings
 from jaxnets.metrics import Metrics
+from jaxnets.models.weights import describe_weights, weights_sha256
 from jaxnets.runs import terminal
 from jaxnets.runs.checkpoints import CheckpointTimer, all_finite
+from jaxnets.runs.diagnosis import diagnose
+from jaxnets.runs.memory import check_enough_memory
+from jaxnets.runs.replica import ReplicaRunFolder
+from jaxnets.runs.request import request, run_to_resume, run_with_weights
+from jaxnets.runs.resume import last_saved, prepare_to_resume, tree_of
 from jaxnets.runs.run_folder import CONFIG, RunFolder, num_params, params_sha256
-from jaxnets.runs.terminal import Progress
-from jaxnets.system import memory_limits
-from jaxnets.training.loop import Callbacks, Checkpoint, Interrupted, NonFiniteLossError
-from jaxnets.training.step import TrainState
+from jaxnets.runs.weights_only import keep_weights_only
+from jaxnets.training.early_stopping import early_stopping
+from jaxnets.training.loop import Interrupted, NonFiniteLossError
+from jaxnets.training.observer import Observer, Record, Stop
+from jaxnets.training.step import Checkpoint, TrainState
+
+# (an experiment with latent_dims, the run's folder, its processes) -> one with the size chosen.
+Search = Callable[[Experiment, RunFolder, Processes], Experiment]
 
 
-class Run:
-    """One run of train.py. Open it with `Run.open`, train in `epochs`, end with `finish`.
+class Run(Observer):
+    """One run of train.py. Open it with `Run.open`, then `train`, then `finish`.
+
+    It is the first observer of its own training: it logs every epoch, and saves.
 
     Attributes:
       experiment: The network, the data and what trains them.
       folder: The run's folder.
       processes: The exchange of values with the run's other processes.
       checkpoint: The run's progress.
-      note: A line on what is unusual about the recipe, or "".
-      progress: The class of the display: a bar, and a line an epoch.
-      hooks: Objects whose epoch(record) and test(metrics) are called when these are known.
-      closing_lines: Called with the run and its test metrics; returns what `finish` prints last.
+      notes: Lines on what is unusual about the recipe.
     """
 
     def __init__(
-        self, experiment: Experiment, folder: RunFolder, processes: Processes, state: TrainState
+        self,
+        experiment: Experiment,
+        folder: RunFolder,
+        processes: Processes,
+        checkpoint: Checkpoint,
+        notes: Sequence[str] = (),
     ):
         self.experiment, self.folder, self.processes = experiment, folder, processes
-        self.checkpoint, self.note = Checkpoint(state), ""
-        self.progress: Callable[..., Progress] = Progress
-        self.hooks: list[Any] = []
-        self.closing_lines: Callable[[Run, Metrics], str | None] = lambda run, test: None
+        self.checkpoint, self.notes = checkpoint, notes
+        self._early = early_stopping(self.config, folder.records())
+        step, steps = int(checkpoint.state.step), experiment.loader.steps
+        self._timer = CheckpointTimer(*self.config.checkpoint_interval, steps, step)
 
     @classmethod
     @contextlib.contextmanager
-    def open(cls, flags: dict[str, Any]) -> Iterator["Run"]:
+    def open(cls, flags: dict[str, Any], search: Search | None = None) -> Iterator["Run"]:
         """Opens the run that the flags ask for: a new one, or an interrupted one with --resume.
 
         It connects the processes, finds the devices, loads the data and locks the folder. What
         ends the run in between becomes one line that says what is kept and how to resume.
+
+        Args:
+          flags: Fields of Config.
+          search: Chooses one of the hidden sizes in latent_dims, where a config has them.
 
         Raises:
           UserError: The request cannot be met.
           RunFailedError: The run cannot reach its end: a loss is not finite, the disk is full.
           StoppedError: A signal stopped the run.
         """
-        if flags.get("init_from"):
-            from jaxnets.runs.fine_tune import with_weights_of_run
-
-            flags = with_weights_of_run(flags)
         with _connected(flags) as processes:
-            if flags.get("resume"):
-                from jaxnets.runs.resume import config_to_resume, last_saved
-
-                config = config_to_resume(flags, processes)
-            else:
-                config, last_saved = preset(**flags), None
-            data, note = load_data(config, as_bytes=True), ""  # A quarter of the memory.
-            if last_saved is None:
-                config, note = adapted(config, flags, data)
+            resumed = _run_to_resume(flags, processes) if flags.get("resume") else None
+            config, data, notes = request(flags, resumed=resumed, as_bytes=True)
             experiment = Experiment.create(config, data)
-            if memory_limits():
-                from jaxnets.runs.memory import check_enough_memory
-
-                check_enough_memory(experiment)
+            check_enough_memory(experiment)
             state = experiment.init_state()  # First, as it may raise: then no folder is made.
             folder = _open_folder(experiment, processes)
             with terminal.ends_in_one_line(folder.path, config.dry_run), folder:
-                run = cls(experiment, folder, processes, state)
-                run.note = note
-                if last_saved is not None:
-                    run.checkpoint = last_saved(run, state)
-                    step = int(run.checkpoint.state.step)
+                checkpoint = Checkpoint(state)
+                if config.resume:
+                    checkpoint = last_saved(folder, processes, experiment, state)
+                    step = int(checkpoint.state.step)
                     folder.drop_records_after(step, step // experiment.loader.steps)
-                yield run
+                if search is not None and config.latent_dims is not None:
+                    experiment = search(experiment, folder, processes)
+                    write_config(folder, experiment, inputs_sha256(experiment))
+                    checkpoint = Checkpoint(experiment.init_state())
+                yield cls(experiment, folder, processes, checkpoint, notes)
 
     @property
     def config(self) -> Config:
@@ -112,109 +116,97 @@ class Run:
             f"gradients {config.gradients}"
         )
         if config.init_from is not None:
-            from jaxnets.models.weights import describe_weights
-
             line += f"\n{describe_weights(config.init_from, params)}"
         large = terminal.large_folder_note(self.checkpoint.state, config)
-        line += "".join(f"\n{note}" for note in (self.note, large) if note)
+        line += "".join(f"\n{note}" for note in (*self.notes, large) if note)
         if config.resume:
             where = printable(short_path(str(self.folder.path)))
             step = int(self.checkpoint.state.step)
             line += f"\nresuming {where} after step {step:,}"
         return fold(line, columns())
 
-    def epochs(self) -> Iterator[Record]:
-        """Trains; after each epoch it validates, logs and yields the epoch's record.
+    def train(self, observers: Sequence[Observer] = ()) -> None:
+        """Trains; after each epoch it validates, logs and saves.
 
         Raises:
           Interrupted: A signal came; the run was saved.
           NonFiniteLossError: The message names the first bad step and layer.
         """
         try:
-            yield from self._epochs()
+            self._train(observers)
         except NonFiniteLossError as error:
-            from jaxnets.runs.diagnosis import diagnose
-
-            message = self.processes.broadcast_json("diagnosis", partial(diagnose, self, error))
+            message = self.processes.broadcast_json("diagnosis", partial(self._diagnose, error))
             raise NonFiniteLossError(message) from None
 
-    def _epochs(self) -> Iterator[Record]:
-        loader, step = self.experiment.loader, int(self.checkpoint.state.step)
-        self._timer = CheckpointTimer(*self.config.checkpoint_interval, loader.steps, step)
-        with (
-            terminal.stop_on_interrupt() as stop,
-            self.progress(self.config.epochs, loader, self.checkpoint) as self._shown,
-        ):
-            callbacks = Callbacks(
-                progress=self._shown.update,
-                gradient_error=self._shown.gradient_error,
-                stop=self.processes.synchronised_stop(stop),
-                due=lambda step: self._timer.due(step, saving=self.folder.saving),
-                save=self._save,
-            )
+    def _train(self, observers: Sequence[Observer]) -> None:
+        with terminal.stop_on_interrupt() as signal_came:
             try:
-                if not step:  # What cannot be saved to ends the run before it has cost time.
-                    self._save(self.checkpoint)
+                if not int(self.checkpoint.state.step):
+                    # What cannot be saved to ends the run before it has cost time.
+                    self.on_save(self.checkpoint)
                     self.folder.wait()
-                trained = self.experiment.epochs(self.checkpoint, callbacks)
-                for state, record in () if self._why_stopped() else trained:
-                    self.checkpoint = Checkpoint(state)
-                    self.folder.log(record)
-                    yield record
-                    is_last = record["epoch"] == self.config.epochs or bool(self._why_stopped())
-                    if is_last or callbacks.due(record["step"]):
-                        self._save(self.checkpoint)
-                    if is_last:
-                        break
-                if number := stop():  # The signal came after the last step.
+                if not self._early.should_end():
+                    stop = Stop(self.processes.synchronised_stop(signal_came))
+                    watching = [self._early, self, stop, *observers]
+                    for state, record in self.experiment.epochs(self.checkpoint, watching):
+                        is_last = record["epoch"] == self.config.epochs or self._early.should_end()
+                        if is_last or self.should_save(int(state.step)):
+                            self.on_save(self.checkpoint)
+                if number := signal_came():  # The signal came after the last step.
                     raise Interrupted(self.checkpoint, number)
             except Interrupted as interrupted:
-                self._save(interrupted.checkpoint)
+                self.on_save(interrupted.checkpoint)
                 self.folder.wait()  # In here, where a second SIGHUP does not cut it short.
-                where = terminal.saved(interrupted.checkpoint, loader, self.config.epochs)
-                interrupted.add_note(where)
+                loader, epochs = self.experiment.loader, self.config.epochs
+                interrupted.add_note(terminal.saved(interrupted.checkpoint, loader, epochs))
+                raise
+            except BrokenPipeError:  # stdout's reader, such as `head`, has ended: so does the run.
+                self.on_save(self.checkpoint)
                 raise
             self.folder.wait()
 
-    def _why_stopped(self) -> str | None:
-        """The reason why training ends before its last epoch, or None."""
-        config = self.config
-        if config.early_stopping is None and not config.stop_at_target:
-            return None
-        from jaxnets.training.early_stopping import why_stopped
+    def on_epoch_end(self, record: Record, state: TrainState) -> None:
+        self.checkpoint = Checkpoint(state)
+        self.folder.log(record)
 
-        target = config.target_accuracy if config.stop_at_target else None
-        return why_stopped(self.folder.records(), config.early_stopping, target)
+    def should_save(self, step: int) -> bool:
+        return self._timer.due(step, saving=self.folder.saving)
 
-    def report(self, record: Record) -> None:
-        try:
-            self._shown.epoch(record)
-        except BrokenPipeError:  # stdout's reader, such as `head`, has ended: so does the run.
-            self._save(self.checkpoint)
-            raise
-        for hook in self.hooks:
-            hook.epoch(record)
+    def on_save(self, checkpoint: Checkpoint) -> None:
+        """Saves the run's progress; NonFiniteLossError if a parameter is not finite."""
+        step = int(checkpoint.state.step)
+        if self.processes.is_first:
+            if not all_finite(checkpoint.state.params):
+                raise NonFiniteLossError(f"the parameters after step {step} are not finite")
+            self.folder.save(step, tree_of(checkpoint, self.experiment.data.num_classes))
+        self._timer.saved(step)
 
-    def finish(self) -> Metrics:
+    def _diagnose(self, error: NonFiniteLossError) -> str:
+        """Finds the first bad step and layer, and says what is kept."""
+        self.folder.wait()
+        experiment = self.experiment
+        if self.config.is_distributed:  # From here on the other processes do not take part.
+            single = dataclasses.replace(self.config, **SINGLE_PROCESS, devices=None)
+            experiment = Experiment.create(single, experiment.data)
+        last = last_saved(self.folder, Processes(), experiment, experiment.init_state())
+        return diagnose(experiment, last, self.folder.records(), error)
+
+    def finish(self, observers: Sequence[Observer] = ()) -> Metrics:
         """Tests once, writes result.json, prints how the run ended; returns the test's metrics.
 
         Raises:
           RunFailedError: The test accuracy is below the target.
         """
-        if reason := self._why_stopped():
+        if reason := self._early.reason:
             show(reason)
         test = self.experiment.evaluate(self.checkpoint.state.params, self.experiment.data.test)
-        print(self._shown.test_line(test))
-        result = self.result(test)
-        self.folder.finish(result)
-        for hook in self.hooks:
-            hook.test(test)
+        for observer in observers:
+            observer.on_test(test)
+        self.folder.finish(self.result(test))
         if self.config.weights_only and self.processes.is_first:
-            from jaxnets.runs.weights_only import keep_weights_only
-
             keep_weights_only(self.folder, self.checkpoint.state.params)
-        if lines := self.closing_lines(self, test):
-            print(f"\n{lines}\n")
+        for observer in observers:
+            observer.on_finish(test)
         where, names = short_path(str(self.folder.path)), self.experiment.data.class_names
         show(terminal.ending(test, names, self.config, where, self.folder.records()))
         target = self.config.target_accuracy
@@ -249,63 +241,11 @@ class Run:
             "params_sha256": params_sha256(state.params),
         }
 
-    def _save(self, checkpoint: Checkpoint) -> None:
-        """Saves the run's progress; NonFiniteLossError if a parameter is not finite."""
-        step = int(checkpoint.state.step)
-        if self.processes.is_first:
-            if not all_finite(checkpoint.state.params):
-                raise NonFiniteLossError(f"the parameters after step {step} are not finite")
-            self.folder.save(step, self.tree(checkpoint))
-        self._timer.saved(step)
-
-    def tree(self, checkpoint: Checkpoint) -> dict[str, Any]:
-        """A checkpoint's arrays: without the key, which the seed determines, and zeros for None."""
-        state = checkpoint.state
-        return {
-            "step": state.step,
-            "params": state.params,
-            "opt_state": state.opt_state,
-            "metrics": checkpoint.metrics or Metrics.zero(self.experiment.data.num_classes),
-            "seconds": np.float64(checkpoint.seconds),
-            "data_seconds": np.float64(checkpoint.data_seconds),
-        }
-
-
-def load_data(config: Config, *, as_bytes: bool = False) -> Dataset:
-    """The config's data set, limited as it asks."""
-    keep_freed_memory()  # Before threads read pictures.
-    two_batches = 2 * (config.batch_size or 128) if config.dry_run else None
-    data = load_dataset(
-        config.dataset,
-        config.data_dir,
-        config.validation_size,
-        decode_size=config.decode_size,
-        input_size=config.input_size,
-        on_bad_image=config.on_bad_image,
-        as_bytes=as_bytes,
-    )
-    return data.limited(config.limit or two_batches)
-
-
-def adapted(config: Config, given: Collection[str], data: Dataset) -> tuple[Config, str]:
-    """The config with another recipe if the set is a small one of pictures, and what to note.
-
-    The fields in `given` keep their values.
-    """
-    are_pictures = data.name == ARRAYS or not isinstance(data.train.images, np.ndarray)
-    if not are_pictures and "optimizer" not in given:
-        return config, ""
-    from jaxnets.config.adapt import adapt
-
-    return adapt(config, given, len(data.train) if are_pictures else None, data.class_names)
-
 
 def inputs_sha256(experiment: Experiment) -> dict[str, str]:
     """The digests of the data and the first weights, by their names in config.json."""
     inputs = {"data_sha256": experiment.data.checksum}
     if experiment.config.init_from is not None:
-        from jaxnets.models.weights import weights_sha256
-
         inputs["init_from_sha256"] = weights_sha256(experiment.config.init_from)
     return inputs
 
@@ -339,16 +279,21 @@ def _connected(flags: dict[str, Any]) -> Iterator[Processes]:
     """Connects with the run's other processes if the flags say so."""
     connection = {name: flags[name] for name in SINGLE_PROCESS if name in flags}
     # With --resume the other flags are checked later, when the run's model is known.
-    config = preset(**(connection if flags.get("resume") else flags))
+    weights = None if flags.get("resume") else run_with_weights(flags.get("init_from"))
+    config = resolve(connection if flags.get("resume") else flags, weights=weights).config
     if not config.is_distributed:
         yield Processes()
         return
-    from jaxnets.machine.distributed import connected
-
     where = config.coordinator, config.num_processes, config.process_id, config.secret_file
     # It tells the others why it ends, so Ctrl-C must not end it at once.
     with interruptible(), connected(*where, flags) as processes:
         yield processes
+
+
+def _run_to_resume(flags: dict[str, Any], processes: Processes) -> StoredRun:
+    """The run that the first process resumes."""
+    found = processes.broadcast_json("run", lambda: run_to_resume(flags).to_json())
+    return StoredRun.from_json(found)
 
 
 def _open_folder(experiment: Experiment, processes: Processes) -> RunFolder:
@@ -359,8 +304,6 @@ def _open_folder(experiment: Experiment, processes: Processes) -> RunFolder:
     config, inputs = experiment.config, inputs_sha256(experiment)
     processes.assert_equal("inputs", inputs)
     if not processes.is_first:
-        from jaxnets.runs.replica import ReplicaRunFolder
-
         return ReplicaRunFolder(processes.broadcast_json("folder", dict))  # Only receives.
     if config.resume:
         folder = RunFolder.open(str(config.workdir))
@@ -371,8 +314,6 @@ def _open_folder(experiment: Experiment, processes: Processes) -> RunFolder:
     try:
         must_write = True
         if config.resume:
-            from jaxnets.runs.resume import prepare_to_resume
-
             must_write = prepare_to_resume(folder, experiment, inputs)
         if must_write:
             write_config(folder, experiment, inputs)

@@ -30,8 +30,9 @@ from jaxnets.display import (
 )
 from jaxnets.errors import RunFailedError, StoppedError, on_interrupt
 from jaxnets.metrics import Metrics
-from jaxnets.training.loop import Checkpoint, Interrupted, TrainLoader
-from jaxnets.training.step import TrainState
+from jaxnets.training.loop import Interrupted, TrainLoader
+from jaxnets.training.observer import Observer, Record
+from jaxnets.training.step import Checkpoint, TrainState
 
 # A closed terminal or a lost connection is SIGHUP; Windows has none.
 HANG_UP = getattr(signal, "SIGHUP", None)
@@ -126,19 +127,20 @@ def fitting(parts: Sequence[tuple[int, str]], width: int) -> str:
     return line
 
 
-class Progress(contextlib.AbstractContextManager):
+class Progress(Observer):
     """A line an epoch, and a bar over all images of a run, on stderr if that is a terminal."""
 
-    def __init__(
-        self, epochs: int, loader: TrainLoader, checkpoint: Checkpoint, bar: bool | None = None
-    ):
-        """Starts the bar where the run stands; a True shows it on stdout, a False never."""
-        self._epochs, self._error = epochs, 0.0
-        step = int(checkpoint.state.step)
+    def __init__(self, epochs: int, loader: TrainLoader, bar: bool | None = None):
+        """Takes the run's epochs and data; a True shows the bar on stdout, a False never."""
+        self._epochs, self._loader, self._bar_wanted = epochs, loader, bar
+        self._error, self._best = 0.0, 0.0  # The largest gradient error, and validation accuracy.
+
+    def on_train_begin(self, start: Checkpoint) -> None:
+        """Starts the bar where the run stands."""
+        step, loader, bar = int(start.state.step), self._loader, self._bar_wanted
         self._epoch = step // loader.steps
-        self._best = 0.0  # The largest validation accuracy.
         self._bar = tqdm(
-            total=loader.images_in(loader.steps * epochs),
+            total=loader.images_in(loader.steps * self._epochs),
             initial=loader.images_in(step),
             file=sys.stdout if bar else None,
             disable=None if bar is None else not bar,
@@ -147,8 +149,8 @@ class Progress(contextlib.AbstractContextManager):
             leave=False,
         )
 
-    def update(self, images: int, metrics: Metrics) -> None:
-        """Moves the bar by some images; the metrics are the epoch's so far."""
+    def on_steps_end(self, count: int, metrics: Metrics) -> None:
+        """Moves the bar by so many images."""
         if not self._bar.disable:
             parts = [
                 (2, f"epoch {self._epoch + 1}/{self._epochs}"),
@@ -160,21 +162,21 @@ class Progress(contextlib.AbstractContextManager):
             room = columns(self._bar.fp) - len("100%|" + 6 * "-" + "| 00:00:00 left, ")
             text = fitting([part for part in parts if part[1]], room)
             self._bar.set_postfix_str(text, refresh=False)
-        with _outliving_the_terminal():
-            self._bar.update(images)
+        with _ignoring_hangup():
+            self._bar.update(count)
 
-    def gradient_error(self, error: float) -> None:
+    def on_gradient_check(self, error: float) -> None:
         """Notes the error of a check of the gradients; the largest is shown."""
         self._error = max(self._error, error)
 
-    def epoch(self, record: dict[str, Any]) -> None:
+    def on_epoch_end(self, record: Record, state: TrainState) -> None:
         self._epoch = record["epoch"]
-        with _outliving_the_terminal():
+        with _ignoring_hangup():
             self._bar.clear()
             print(self.epoch_line(record), flush=True)
             self._bar.refresh()
 
-    def epoch_line(self, record: dict[str, Any]) -> str:
+    def epoch_line(self, record: Record) -> str:
         width, validated = columns(), ""
         for long in (True, False):  # The short words, where the long ones do not fit.
             accuracy = "accuracy" if long else "acc"
@@ -202,11 +204,14 @@ class Progress(contextlib.AbstractContextManager):
         before, text, after = line.rpartition(validated)
         return before + paint(text, "green") + after if best and text else line
 
+    def on_test(self, test: Metrics) -> None:
+        print(self.test_line(test))
+
     def test_line(self, test: Metrics) -> str:
         return f"test loss {four_digits(test.loss)}  accuracy {test.accuracy:.4f}"
 
-    def __exit__(self, *exception) -> None:
-        with _outliving_the_terminal():
+    def on_train_end(self) -> None:
+        with _ignoring_hangup():
             self._bar.close()
             sys.stdout.flush()
 
@@ -271,7 +276,7 @@ def stop_on_interrupt() -> Iterator[Callable[[], int]]:
 
 
 @contextlib.contextmanager
-def _outliving_the_terminal() -> Iterator[None]:
+def _ignoring_hangup() -> Iterator[None]:
     """Drops what is printed to a terminal that is gone: its SIGHUP may come later, or never."""
     try:
         yield

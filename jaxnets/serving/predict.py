@@ -18,8 +18,8 @@ from jaxnets.data.datasets import Dataset
 from jaxnets.data.pictures.decode import BadPictureError, to_square
 from jaxnets.display import Described
 from jaxnets.errors import UserError
-from jaxnets.experiment import create_model
 from jaxnets.machine.platform import compiler_options, default_platform
+from jaxnets.models import create_model
 from jaxnets.models.chain import Chain
 from jaxnets.serving.digit import LARGEST, SIDE, WORK, to_digit, to_digits
 from jaxnets.serving.pictures import SINGLE, Picture, Pictures, as_list, to_picture

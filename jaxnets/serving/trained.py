@@ -9,10 +9,10 @@ import jax.numpy as jnp
 from jaxnets.config.fields import Config
 from jaxnets.data.datasets import MAX_CLASSES
 from jaxnets.errors import UserError
-from jaxnets.experiment import create_model
 from jaxnets.machine.platform import set_up_jax
+from jaxnets.models import create_model
 from jaxnets.models.chain import Chain
-from jaxnets.runs.resume import read_config
+from jaxnets.runs.request import read_config
 from jaxnets.runs.run_folder import CONFIG, RunFolder
 from jaxnets.system import check_memory
 from jaxnets.training.crops import center_crop

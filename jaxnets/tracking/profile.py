@@ -1,58 +1,49 @@
 """JAX's profiler around some steps of a run."""
 
-import contextlib
 import sys
 from pathlib import Path
-from typing import Any
 
 import jax
 
 from jaxnets.display import one_line, short_path, show
 from jaxnets.errors import first_line
-from jaxnets.experiment import Record, prefers_scan
+from jaxnets.experiment import Experiment, prefers_scan
 from jaxnets.metrics import Metrics
-from jaxnets.runs.run import Run
+from jaxnets.training.observer import Observer
+from jaxnets.training.step import Checkpoint
 
 STEPS = 10  # Steps in a profile; of a network whose epoch is one compiled loop, one such loop.
 
 
-class Profile(contextlib.AbstractContextManager):
-    """The hook of a run that profiles some of its steps, not the first, which is compiled."""
+class Profile(Observer):
+    """Profiles some steps of a run, not the first, which is compiled."""
 
-    def __init__(self, run: Run, folder: Path):
-        self._folder, self._is_on, self._failed = folder, False, False
-        experiment, done = run.experiment, int(run.checkpoint.state.step)
-        self._is_loop = experiment.config.gradients != "both" and prefers_scan(
+    def __init__(self, experiment: Experiment, folder: Path):
+        self._experiment, self._folder = experiment, folder
+        self._is_on, self._failed, self._calls = False, False, 0
+        self._first, self._last = 1, 1 + STEPS
+
+    def on_train_begin(self, start: Checkpoint) -> None:
+        experiment, done = self._experiment, int(start.state.step)
+        is_loop = experiment.config.gradients != "both" and prefers_scan(
             experiment.model, experiment.parallel
         )
         left = experiment.config.epochs * experiment.loader.steps - done
-        only_one = self._is_loop and left <= experiment.loader.steps
-        self._first, self._updates = (0 if only_one else 1), 0
-        self._last = self._first + (1 if self._is_loop else STEPS)
-        make_progress = run.progress
+        self._first = 0 if is_loop and left <= experiment.loader.steps else 1  # The only loop.
+        self._last = self._first + (1 if is_loop else STEPS)
+        self._turn()
 
-        def progress(*arguments: Any) -> Any:
-            shown: Any = make_progress(*arguments)
-            update = shown.update
-
-            def counted(images: int, metrics: Metrics) -> None:
-                update(images, metrics)
-                self._updates += 1
-                self._turn()
-
-            shown.update = counted
-            self._turn()
-            return shown
-
-        run.progress = progress
+    def on_steps_end(self, count: int, metrics: Metrics) -> None:
+        self._calls += 1
+        self._turn()
 
     def _turn(self) -> None:
         """Starts or stops the profiler where it is time for that."""
         try:
-            if self._updates == self._first and not self._is_on:
+            if self._calls == self._first and not self._is_on:
                 jax.profiler.start_trace(str(self._folder))
                 self._is_on = True
-            elif self._updates >= self._last and self._is_on:
+            elif self._calls >= self._last and self._is_on:
                 self._stop()
         except Exception as error:  # Another profiler runs, or the disk is full.
             self._failed = True
@@ -62,15 +53,12 @@ class Profile(contextlib.AbstractContextManager):
         self._is_on = False
         jax.profiler.stop_trace()
 
-    def epoch(self, record: Record) -> None:
-        """Nothing: the profile counts steps."""
-
-    def test(self, metrics: Metrics) -> None:
+    def on_finish(self, test: Metrics) -> None:
         if not self._failed:
             where = short_path(str(self._folder))
             show(f"profile: tensorboard --logdir={where} (docs/tracking.md says how to open it)")
 
-    def __exit__(self, *exception) -> None:
+    def on_train_end(self) -> None:
         if self._is_on:  # The run ended before.
-            self._last = self._updates
+            self._last = self._calls
             self._turn()

@@ -19,18 +19,20 @@ import numpy as np
 
 from jaxnets.config.fields import SINGLE_PROCESS, Config
 from jaxnets.config.options import options_of, show
+from jaxnets.config.resolve import FOLLOWS, OF_THE_PROCESS
 from jaxnets.display import one_line
 from jaxnets.display import show as show_line
 from jaxnets.errors import UserError, first_line
-from jaxnets.experiment import Record
 from jaxnets.metrics import Metrics
 from jaxnets.runs.files import mkdir, read_json, write_text
-from jaxnets.runs.resume import FOLLOWS, OF_THE_PROCESS
 from jaxnets.runs.run import Run
 from jaxnets.runs.run_folder import TRACKING
 from jaxnets.serving.predict import create_predictor
 from jaxnets.tracking.check import check
 from jaxnets.tracking.pictures import confusion_picture, sample_picture
+from jaxnets.tracking.profile import Profile
+from jaxnets.training.observer import Observer, Record
+from jaxnets.training.step import TrainState
 
 PROJECT = "jaxnets"  # The runs' project, in trackers that have projects.
 KEYS = "runs.json"  # In TRACKING: each tracker's key, which continues the same tracked run.
@@ -59,29 +61,27 @@ class Tracker(Protocol):
 
 
 @contextlib.contextmanager
-def watched(run: Run) -> Iterator[None]:
-    """Follows a run in a block as its config asks; of several processes only the first does.
+def trackers_of(run: Run) -> Iterator[list[Observer]]:
+    """The observers that a run's config asks for; of several processes only the first has any.
 
     Raises:
       UserError: A package is missing, or a tracker cannot begin.
     """
-    config = run.config
+    config, observers = run.config, []
     if config.dry_run or not run.processes.is_first:  # A dry run keeps nothing.
-        yield
+        yield observers
         return
     check(config.track, config.profile)  # A resumed run's config may ask for what is not here.
     with contextlib.ExitStack() as stack:
         if config.track != "none":
-            run.hooks.append(stack.enter_context(Tracking(run)))
+            observers.append(stack.enter_context(contextlib.closing(Tracking(run))))
         if config.profile is not None:
-            from jaxnets.tracking.profile import Profile
-
-            run.hooks.append(stack.enter_context(Profile(run, Path(config.profile).expanduser())))
-        yield
+            observers.append(Profile(run.experiment, Path(config.profile).expanduser()))
+        yield observers
 
 
-class Tracking(contextlib.AbstractContextManager):
-    """The hook of a run that sends what is known after an epoch and after the test."""
+class Tracking(Observer):
+    """Sends to trackers what is known after an epoch and after the test."""
 
     def __init__(self, run: Run):
         self._run, self._finished = run, False
@@ -99,7 +99,7 @@ class Tracking(contextlib.AbstractContextManager):
                     kind = importlib.import_module(f"jaxnets.tracking.to_{tracker}").OpenTracker
                     opened = kind(name, folder, config, key, step)
             except Exception as error:
-                self._close()
+                self.close()
                 raise UserError(f"track: {tracker}: {first_line(error)}") from error
             self._trackers[tracker], keys[tracker] = opened, opened.key
             if key is None:  # A resumed run may not have been tracked before.
@@ -107,19 +107,19 @@ class Tracking(contextlib.AbstractContextManager):
                     self._send(tracker, "scalars", scalars_of(record), record["step"])
         write_text(folder / KEYS, json.dumps(keys, indent=2) + "\n")
 
-    def epoch(self, record: Record) -> None:
+    def on_epoch_end(self, record: Record, state: TrainState) -> None:
         """Sends an epoch's numbers, and the parameters after it."""
-        parameters = parameters_by_path(self._run.checkpoint.state.params)
+        parameters = parameters_by_path(state.params)
         for tracker in list(self._trackers):
             self._send(tracker, "scalars", scalars_of(record), record["step"])
             self._send(tracker, "histograms", parameters, record["step"])
 
-    def test(self, metrics: Metrics) -> None:
+    def on_finish(self, test: Metrics) -> None:
         """Sends the test's numbers, its confusion matrix, and test images with predictions."""
         self._finished, step = True, int(self._run.checkpoint.state.step)
-        values = {"test/loss": metrics.loss, "test/accuracy": metrics.accuracy}
+        values = {"test/loss": test.loss, "test/accuracy": test.accuracy}
         names = self._run.experiment.data.class_names
-        matrix = confusion_picture(np.asarray(metrics.confusion), names)
+        matrix = confusion_picture(np.asarray(test.confusion), names)
         samples = samples_of(self._run)
         for tracker in list(self._trackers):
             self._send(tracker, "scalars", values, step)
@@ -140,12 +140,10 @@ class Tracking(contextlib.AbstractContextManager):
             text = f"warning: {name} gets nothing more of this run: {first_line(error)}"
             show_line(one_line(text), sys.stderr)
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Tells the trackers that the run has ended, and whether it was finished."""
         for tracker in list(self._trackers):
             self._send(tracker, "close", self._finished)
-
-    def __exit__(self, *exception) -> None:
-        self._close()
 
 
 def hyperparameters(config: Config) -> dict[str, Any]:

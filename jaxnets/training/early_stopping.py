@@ -7,7 +7,36 @@ counts them.
 from collections.abc import Sequence
 from typing import Any
 
+from jaxnets.config.fields import Config
 from jaxnets.display import four_digits
+from jaxnets.training.observer import Observer, Record
+from jaxnets.training.step import TrainState
+
+
+class EarlyStopping(Observer):
+    """Ends a training when `why_stopped` has a reason, which it keeps."""
+
+    def __init__(
+        self, history: Sequence[Record], patience: int | None = None, target: float | None = None
+    ):
+        """Takes the records of the epochs before, and the arguments of `why_stopped`."""
+        self._history, self._limits = list(history), (patience, target)
+
+    @property
+    def reason(self) -> str | None:
+        return why_stopped(self._history, *self._limits)
+
+    def on_epoch_end(self, record: Record, state: TrainState) -> None:
+        self._history.append(record)
+
+    def should_end(self) -> bool:
+        return self.reason is not None
+
+
+def early_stopping(config: Config, history: Sequence[Record]) -> EarlyStopping:
+    """The observer that a config asks for; the records are those of the epochs before."""
+    target = config.target_accuracy if config.stop_at_target else None
+    return EarlyStopping(history, config.early_stopping, target)
 
 
 def why_stopped(

@@ -5,7 +5,7 @@ import contextlib
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -16,8 +16,9 @@ from jaxnets.data.datasets import Split
 from jaxnets.data.prefetch import prefetch
 from jaxnets.errors import RunFailedError, UserError
 from jaxnets.metrics import Metrics
+from jaxnets.training.observer import Observer, Record
 from jaxnets.training.parallel import Parallel
-from jaxnets.training.step import TrainState, TrainStep
+from jaxnets.training.step import Checkpoint, TrainState, TrainStep
 
 # Steps that are dispatched ahead of the last result: enough to keep a device busy.
 IN_FLIGHT = 2
@@ -28,41 +29,12 @@ class NonFiniteLossError(RunFailedError):
     """The loss or the parameters became infinite or NaN; the message names the step."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Checkpoint:
-    """The progress of a run: its state, and the sums of an unfinished epoch."""
-
-    state: TrainState  # Its step says how much of which epoch is done.
-    metrics: Metrics | None = None  # The sums over the done part of the epoch; None at its start.
-    seconds: float = 0.0  # Seconds spent on this part,
-    data_seconds: float = 0.0  # and how many of these it waited for batches.
-
-
 class Interrupted(KeyboardInterrupt):
     """A signal stopped a run; `checkpoint` is the run's progress, `signal` the signal's number."""
 
     def __init__(self, checkpoint: Checkpoint, signal: int):
         super().__init__(f"interrupted after step {int(checkpoint.state.step)}")
         self.checkpoint, self.signal = checkpoint, signal
-
-
-@dataclasses.dataclass(frozen=True)
-class Callbacks:
-    """Functions that are called as an epoch proceeds."""
-
-    # After steps: their number of examples, and the epoch's metrics so far.
-    progress: Callable[[int, Metrics], Any] = lambda count, metrics: None
-    # After each check of the gradients: its relative error.
-    gradient_error: Callable[[float], Any] = lambda error: None
-    # Before every step (every STEPS_AT_ONCE in a compiled loop). It returns 0, or the number of a
-    # signal, and then the run ends by raising Interrupted.
-    stop: Callable[[], int] = lambda: 0
-    # Within an epoch: the number of steps done. It returns whether to save now.
-    due: Callable[[int], bool] = lambda step: False
-    save: Callable[[Checkpoint], Any] = lambda checkpoint: None
-    # Before every step: the number of steps done, the state and the batch. With it an epoch is
-    # never one compiled loop.
-    before_step: Callable[[int, TrainState, Any], Any] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,8 +92,46 @@ class TrainLoader:
 RunEpoch = Callable[[Checkpoint, int], Checkpoint]  # (start, epoch) -> the epoch's end
 
 
+def train_epochs(
+    run_epoch: RunEpoch,
+    validated: Callable[[int, Checkpoint], tuple[TrainState, Record]],
+    start: Checkpoint,
+    epochs: range,
+    observers: Sequence[Observer] = (),
+) -> Iterator[tuple[TrainState, Record]]:
+    """The loop of every training: epoch by epoch, until the last or until an observer ends it.
+
+    Args:
+      run_epoch: Trains one epoch.
+      validated: (epoch, its end) -> the state with which the next begins, and the epoch's record.
+      start: Where to start. Its state is donated, and so is each state that was yielded as soon as
+        the next epoch begins: do not use it afterwards.
+      epochs: The numbers of the epochs, counted from 0.
+      observers: They watch, in this order.
+
+    Yields:
+      The state after an epoch, and the epoch's record.
+    """
+    try:
+        for observer in observers:
+            observer.on_train_begin(start)
+        for epoch in epochs:
+            for observer in observers:
+                observer.on_epoch_begin(epoch)
+            state, record = validated(epoch, run_epoch(start, epoch))
+            for observer in observers:
+                observer.on_epoch_end(record, state)
+            yield state, record
+            if any(observer.should_end() for observer in observers):
+                break
+            start = Checkpoint(state)
+    finally:
+        for observer in observers:
+            observer.on_train_end()
+
+
 def stepped_epoch(
-    train_step: TrainStep, loader: TrainLoader, parallel: Parallel, callbacks: Callbacks
+    train_step: TrainStep, loader: TrainLoader, parallel: Parallel, observers: Sequence[Observer]
 ) -> RunEpoch:
     """An epoch whose steps are dispatched from Python, while a thread prepares the next batches."""
     compiled = parallel.compile(train_step, donate=True)
@@ -138,7 +148,8 @@ def stepped_epoch(
                 before = 0 if metrics is None else int(metrics.count)
                 done += 1
                 metrics = accumulate_metrics(metrics, pending.popleft(), f"step {done}")
-                callbacks.progress(int(metrics.count) - before, metrics)
+                for observer in observers:
+                    observer.on_steps_end(int(metrics.count) - before, metrics)
 
         def reached() -> Checkpoint:
             collect(leave=0)
@@ -153,19 +164,42 @@ def stepped_epoch(
                 data_seconds += time.perf_counter() - asked
                 if batch is None:
                     break
-                if signal := callbacks.stop():
-                    raise Interrupted(reached(), signal)
-                if callbacks.due(done + len(pending)):
-                    callbacks.save(reached())
+                stop_or_save(done + len(pending), reached, observers)
                 batch = parallel.split(batch)
-                if callbacks.before_step is not None:
-                    callbacks.before_step(done + len(pending), state, batch)
+                for observer in observers:
+                    if observer.sees_every_step:
+                        observer.before_step(done + len(pending), state, batch)
                 state, step_metrics = compiled(state, batch)
                 pending.append(step_metrics)
                 collect(leave=IN_FLIGHT)
         return reached()
 
     return run_epoch
+
+
+def stop_or_save(
+    step: int,
+    reached: Callable[[], Checkpoint],
+    observers: Sequence[Observer],
+    *,
+    begun: bool = True,
+) -> None:
+    """Stops before a step, or saves, where an observer asks for it.
+
+    Args:
+      step: The number of steps done.
+      reached: Waits for these steps and returns their checkpoint.
+      observers: They are asked in this order.
+      begun: Whether the epoch has begun: its start needs no save.
+
+    Raises:
+      Interrupted: A signal came.
+    """
+    if signal := next(filter(None, (observer.should_stop() for observer in observers)), 0):
+        raise Interrupted(reached(), signal)
+    for observer in observers:
+        if begun and observer.should_save(step):
+            observer.on_save(reached())
 
 
 def accumulate_metrics(total: Metrics | None, metrics: Metrics, where: str) -> Metrics:

@@ -6,6 +6,7 @@ waits for the host. On the CPU a convolution is 10 to 20 times slower in such a 
 """
 
 import time
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -15,8 +16,9 @@ from jaxtyping import Array, Shaped
 from jaxnets.data.batches import Batch, epoch_order, shift_corners
 from jaxnets.training import loop
 from jaxnets.training.crops import shift
+from jaxnets.training.observer import Observer
 from jaxnets.training.parallel import Parallel
-from jaxnets.training.step import TrainState, TrainStep
+from jaxnets.training.step import Checkpoint, TrainState, TrainStep
 
 # After this many steps a compiled loop lets the host save or stop: an epoch of MNIST's 55,000
 # images is one loop if a batch has 27 images or more.
@@ -61,13 +63,16 @@ def order_of_steps(loader: loop.TrainLoader, start: int, stop: int) -> tuple[np.
 
 
 def scanned_epoch(
-    train_step: TrainStep, loader: loop.TrainLoader, parallel: Parallel, callbacks: loop.Callbacks
+    train_step: TrainStep,
+    loader: loop.TrainLoader,
+    parallel: Parallel,
+    observers: Sequence[Observer],
 ) -> loop.RunEpoch:
     """An epoch in one compiled loop, cut after every STEPS_AT_ONCE steps to be saved or stopped."""
     compiled = parallel.compile(make_train_epoch(train_step), replicated=3, donate=True)
     images, labels = parallel.replicate((np.asarray(loader.split.images), loader.split.labels))
 
-    def run_epoch(start: loop.Checkpoint, epoch: int) -> loop.Checkpoint:
+    def run_epoch(start: Checkpoint, epoch: int) -> Checkpoint:
         started = time.perf_counter() - start.seconds
         state, metrics, done = start.state, start.metrics, int(start.state.step)
         first = epoch * loader.steps
@@ -79,16 +84,13 @@ def scanned_epoch(
             rows = (*rows, np.stack(corners))
         ours = parallel.rows(size)
 
-        def reached() -> loop.Checkpoint:
+        def reached() -> Checkpoint:
             jax.block_until_ready(state)
             seconds = time.perf_counter() - started
-            return loop.Checkpoint(state, metrics, seconds, start.data_seconds)
+            return Checkpoint(state, metrics, seconds, start.data_seconds)
 
         while (begin := done - first) < loader.steps:
-            if signal := callbacks.stop():
-                raise loop.Interrupted(reached(), signal)
-            if begin and callbacks.due(done):
-                callbacks.save(reached())
+            loop.stop_or_save(done, reached, observers, begun=begin > 0)
             # Cut at the same steps wherever the epoch was resumed.
             end = (begin // STEPS_AT_ONCE + 1) * STEPS_AT_ONCE
             part = parallel.split(tuple(array[begin:end, ours] for array in rows), axis=1)
@@ -99,7 +101,8 @@ def scanned_epoch(
                 loop.check_finite(loss_sum, f"step {done}")
             total = jax.tree.map(lambda x: x.sum(axis=0), stacked)
             metrics = loop.accumulate_metrics(metrics, total, f"step {done}")
-            callbacks.progress(int(total.count), metrics)
+            for observer in observers:
+                observer.on_steps_end(int(total.count), metrics)
         return reached()
 
     return run_epoch

@@ -5,6 +5,7 @@ batch's examples. `autodiff_loss_and_grad` makes one with jax.grad; the hand-der
 same signature. The division by the number of examples stands once, here.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +20,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from jaxnets.data.batches import Batch
 from jaxnets.display import Described
 from jaxnets.losses import Loss
-from jaxnets.metrics import MetricFunction, metric_of
+from jaxnets.metrics import MetricFunction, Metrics, metric_of
 
 Images = Any  # A NumPy array or a JAX array.
 Params = Any
@@ -41,6 +42,16 @@ class TrainState(Described, flax.struct.PyTreeNode, repr=False):
     params: Params
     opt_state: optax.OptState
     key: jax.Array  # The seed's key, which no step changes; step n uses fold_in(key, n).
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """The progress of a run: its state, and the sums of an unfinished epoch."""
+
+    state: TrainState  # Its step says how much of which epoch is done.
+    metrics: Metrics | None = None  # The sums over the done part of the epoch; None at its start.
+    seconds: float = 0.0  # Seconds spent on this part,
+    data_seconds: float = 0.0  # and how many of these it waited for batches.
 
 
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Sums]]

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from jaxnets.config.fields import Config, preset
+from jaxnets.config.fields import Config
+from jaxnets.config.resolve import preset
 from jaxnets.data.datasets import Dataset, Split
 from jaxnets.experiment import Experiment
 from jaxnets.lecture.compare.recipes import CURVE, REGRESSION
@@ -25,8 +26,7 @@ from jaxnets.metrics import Metrics
 from jaxnets.regression_metrics import RegressionMetrics
 from jaxnets.runs.memory import check_enough_memory
 from jaxnets.runs.run_folder import num_params
-from jaxnets.training.loop import Checkpoint
-from jaxnets.training.step import to_float
+from jaxnets.training.step import Checkpoint, to_float
 
 NEIGHBOURS = 5
 

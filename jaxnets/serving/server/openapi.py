@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from jaxnets import __version__
 from jaxnets.serving.server import limits
 from jaxnets.serving.server.models import Model
+from jaxnets.version import __version__
 
 TEXT = {"type": "string"}
 NUMBER = {"type": "number"}

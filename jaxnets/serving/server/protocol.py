@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxnets import __version__
 from jaxnets.serving.server.limits import RequestError, parse_json, to_json
 from jaxnets.serving.server.models import Model, Version
 from jaxnets.serving.server.pixels import to_images, to_numbers
+from jaxnets.version import __version__
 
 INPUT, PROBABILITIES, LABELS = "images", "probabilities", "labels"
 OUTPUTS = (PROBABILITIES, LABELS)

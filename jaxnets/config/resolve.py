@@ -1,0 +1,235 @@
+"""The one maker of a Config: from what a user set, the recipes, another run, and the pictures.
+
+Nothing here reads a file: what the folder of another run holds comes as a StoredRun.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from jaxnets.config.adapt import Pictures, for_small_set, learning_rate_note
+from jaxnets.config.fields import SINGLE_PROCESS, Config
+from jaxnets.config.guesses import unknown_field
+from jaxnets.config.options import is_custom
+from jaxnets.config.recipes import DEFAULT_MODEL, KERAS_RATES, NAMED, PRESETS, Recipe
+from jaxnets.errors import UserError, unknown
+
+# These belong to the process, not to the run.
+OF_THE_PROCESS = ("workdir", "resume", "overwrite", "dry_run")
+
+# Observers change nothing in a run: a config.json written before these fields existed is read, too.
+FOLLOWS = ("track", "profile", "report")
+
+# What may change on resume: where and how the run works, not what it computes. Data and weights are
+# compared by their SHA-256, so their paths may change; the number of epochs may only grow.
+RESUME_MAY_CHANGE = (
+    *OF_THE_PROCESS,
+    *("epochs", "dataset", "data_dir", "init_from", "platform", "cpu_devices", "devices"),
+    *("parallel", "log_format", "target_accuracy", "checkpoint_every", "keep"),
+    *("early_stopping", "stop_at_target", "weights_only"),
+    *FOLLOWS,
+    *SINGLE_PROCESS,
+)
+
+# The settings with which a run's weights were trained, and which they need again.
+WITH_WEIGHTS = ("model", "hidden", "activation", "dropout", "input_size", "normalize")
+
+
+class StoredRun(NamedTuple):
+    """What a Config needs of another run's folder: one to resume, or one that gives its weights."""
+
+    path: str  # The folder.
+    config: Config
+    finished: bool
+    latent_dims: tuple[int, ...] | None  # The hidden sizes that it compared first.
+    weights: str | None  # The file of its last checkpoint.
+    image_side: Any  # Pixels, as config.json has it: it may be untrusted.
+
+    def to_json(self) -> dict[str, Any]:
+        return self._asdict() | {"config": dataclasses.asdict(self.config)}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "StoredRun":
+        sizes = values["latent_dims"]
+        config = config_from_json(values["config"])
+        return cls(**{**values, "config": config, "latent_dims": sizes and tuple(sizes)})
+
+
+class Resolved(NamedTuple):
+    """A Config, and the lines that say what is unusual about it."""
+
+    config: Config
+    notes: tuple[str, ...] = ()
+
+
+def resolve(
+    given: Mapping[str, Any],
+    *,
+    base: Config | None = None,
+    resumed: StoredRun | None = None,
+    weights: StoredRun | None = None,
+    pictures: Pictures | None = None,
+) -> Resolved:
+    """Makes a Config of the fields that a user set.
+
+    A resumed run keeps its own, but for what may change, and so does a whole Config that is given.
+    Any other has, each over the one before:
+
+    1. the network's recipe, or its named one (config/recipes.py), whole;
+    2. what some of the fields set bring with them (see `preset`);
+    3. the settings of the run that gives its weights;
+    4. the fields set;
+    5. where the pictures are known and few, a recipe for few (config/adapt.py).
+
+    Args:
+      given: Fields of Config.
+      base: A whole Config of the user's, whose fields count as set.
+      resumed: The run that goes on.
+      weights: The run that `init_from` names, if it names one.
+      pictures: The training pictures of a set of the user's own; None before they are read, and for
+        any other set.
+
+    Raises:
+      UserError: An unknown model or field, a value out of range, or one that may not change.
+    """
+    for name in given:
+        if name not in Config.__dataclass_fields__:
+            raise unknown_field(name, Config.__dataclass_fields__)
+    if base is not None:
+        given = {**vars(base), **given}
+    if weights is not None:
+        given = _with_weights(given, weights)
+    if resumed is not None:
+        return Resolved(_continued(given, resumed))
+    recipe = recipe_of(given.get("model", DEFAULT_MODEL), given.get("recipe"))
+    if base is not None:
+        config = Config(**given)
+    else:
+        config = Config(**{**recipe, **_brought(recipe, given), **given})
+        if "patience" in given and config.schedule != "plateau":  # Its default may stand unused.
+            raise UserError(
+                f"patience: expected schedule plateau with it, got {config.schedule}; "
+                f"early_stopping={config.patience} ends training"
+            )
+    notes = [learning_rate_note(config, recipe)]
+    if pictures is not None:
+        config, note = for_small_set(config, given, pictures)
+        notes.append(note)
+    return Resolved(config, tuple(filter(None, notes)))
+
+
+def preset(model: str = DEFAULT_MODEL, **changes: Any) -> Config:
+    """Returns a network's own recipe, with some fields changed.
+
+    Some fields bring others with them, unless these are among the changes too:
+
+    - recipe="paper" is the paper's recipe, "fast" one of seconds, instead of the network's own.
+    - optimizer, if it is not the recipe's: Keras' default learning rate, and no momentum.
+    - hidden: no search over latent_dims.
+    - limit: batches of at most so many images. dry_run: one epoch.
+    - init_from, of an AlexNet: normalize="imagenet", whose pixels trained torchvision's weights.
+
+    Args:
+      model: A key of PRESETS.
+      **changes: Fields of Config.
+
+    Raises:
+      UserError: An unknown model or field, or a value out of range.
+
+    >>> preset("mlp", epochs=1).learning_rate
+    0.1
+    """
+    return resolve({"model": model, **changes}).config
+
+
+def recipe_of(model: str, name: str | None = None) -> Recipe:
+    """A network's whole recipe: its own, or the one that has a name.
+
+    Raises:
+      UserError: No such network.
+    """
+    if model not in PRESETS:
+        raise unknown("model", model, PRESETS)
+    recipe = NAMED.get(name or "", {}).get(model, PRESETS[model])
+    return {"model": model, "optimizer": Config.optimizer, "batch_size": None} | recipe
+
+
+def config_from_json(values: Mapping[str, Any]) -> Config:
+    """The config of a run's config.json; a missing field's default could train something else."""
+    names = set(Config.__dataclass_fields__)
+    if missing := sorted(names - set(FOLLOWS) - values.keys()):
+        raise UserError(f"no {', '.join(missing)}: another version of jaxnets wrote it")
+    found: dict[str, Any] = {name: values[name] for name in values.keys() & names}
+    try:
+        return Config(**found)
+    except (ValueError, TypeError, RecursionError) as error:  # A wrong type, or nested too deep.
+        raise UserError(f"damaged: {error}") from error
+
+
+def _brought(recipe: Recipe, given: Mapping[str, Any]) -> Recipe:
+    """The fields of a recipe that other fields bring with them (see `preset`)."""
+    brought: Recipe = {}
+    if given.get("init_from") is not None and "normalize" in recipe:
+        brought["normalize"] = "imagenet"
+    if (optimizer := given.get("optimizer", recipe["optimizer"])) != recipe["optimizer"]:
+        brought |= dict(momentum=0.0, nesterov=False)
+        if is_custom(optimizer):
+            brought |= dict(learning_rate=KERAS_RATES["adam"], weight_decay=0.0)
+        else:
+            brought["learning_rate"] = KERAS_RATES.get(optimizer)
+    if given.get("dry_run"):
+        brought |= dict(epochs=1, search_epochs=1, clean_epochs=0)
+    size, limit = recipe["batch_size"], given.get("limit")
+    if size and isinstance(limit, int):
+        brought["batch_size"] = max(1, min(size, limit))
+    if "hidden" in given:
+        for name in ("latent_dims", "replay_seeds"):
+            if given.get(name) is not None:
+                raise UserError(f"hidden and {name} exclude each other, got both")
+        brought["latent_dims"] = None
+    return brought
+
+
+def _with_weights(given: Mapping[str, Any], run: StoredRun) -> dict[str, Any]:
+    """The fields set, over those of the run whose weights are taken; init_from names their file."""
+    if run.weights is None:
+        raise UserError(f"init_from: expected a trained run, found no checkpoint in {run.path}")
+    theirs: dict[str, Any] = {}
+    if given.get("model", run.config.model) == run.config.model:
+        theirs |= {n: x for n in WITH_WEIGHTS if (x := getattr(run.config, n)) is not None}
+    if run.image_side is not None:
+        theirs["decode_size"] = run.image_side
+    return {**theirs, **given, "init_from": run.weights}
+
+
+def _continued(given: Mapping[str, Any], run: StoredRun) -> Config:
+    """An interrupted run's own config, with what the fields set may change in it."""
+    began = dataclasses.asdict(run.config)
+    if run.latent_dims is not None:
+        began["latent_dims"] = run.latent_dims
+    changed = [
+        f"{name} was {began[name]}, got {ours}"
+        for name, ours in given.items()
+        if name not in RESUME_MAY_CHANGE and ours != began[name]
+    ]
+    epochs = run.config.epochs
+    if given.get("epochs", epochs) < epochs:
+        changed.append(f"epochs was {epochs}, got {given['epochs']} (it may only grow)")
+    if changed:
+        raise UserError(f"resume: expected the settings of {run.path}: {'; '.join(changed)}")
+    # A profile is of one process; an untrusted config.json must not name a folder to write to.
+    own = {"overwrite": False, "profile": None, "workdir": run.path}
+    changes = {name: given[name] for name in RESUME_MAY_CHANGE if name in given}
+    config = dataclasses.replace(run.config, **{**own, **changes})
+    if run.finished:
+        refuse_finished(run.path, epochs, config.epochs)
+    return config
+
+
+def refuse_finished(path: str, epochs: int, wanted: int) -> None:
+    """Raises UserError unless a finished run of so many epochs is wanted to have more."""
+    if wanted <= epochs:
+        raise UserError(
+            f"resume: expected an interrupted run, {path} holds a finished one "
+            f"(epochs above {epochs} continue it)"
+        )

@@ -1,0 +1,146 @@
+"""What a user asks for, made into a Config and its data; the runs that it names are read here."""
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxnets.config.adapt import Pictures
+from jaxnets.config.fields import Config
+from jaxnets.config.resolve import OF_THE_PROCESS, StoredRun, config_from_json, resolve
+from jaxnets.data.arrays import NAME as ARRAYS
+from jaxnets.data.datasets import Dataset
+from jaxnets.data.load import load_dataset
+from jaxnets.display import one_line, short_path
+from jaxnets.errors import UserError
+from jaxnets.machine.platform import keep_freed_memory
+from jaxnets.runs.checkpoints import path_of
+from jaxnets.runs.run_folder import CHECKPOINTS, CONFIG, RUNS, SEARCH, RunFolder
+
+
+class Request(NamedTuple):
+    """A Config with its data, and the lines that say what is unusual about it."""
+
+    config: Config
+    data: Dataset
+    notes: tuple[str, ...]
+
+
+def request(
+    given: Mapping[str, Any],
+    data: Dataset | None = None,
+    *,
+    base: Config | None = None,
+    resumed: StoredRun | None = None,
+    as_bytes: bool = False,
+) -> Request:
+    """Resolves the fields that a user set, once more when the pictures are known.
+
+    Args:
+      given: Fields of Config.
+      data: The data; by default the set that the Config names.
+      base: A whole Config of the user's, whose fields count as set.
+      resumed: The run that goes on.
+      as_bytes: Whether MNIST's pixels stay bytes.
+
+    Raises:
+      UserError: The request cannot be met.
+    """
+    weights = run_with_weights(given.get("init_from", base and base.init_from))
+    known: dict[str, Any] = dict(base=base, resumed=resumed, weights=weights)
+    if data is None:
+        data = load_data(resolve(given, **known).config, as_bytes=as_bytes)
+    are_pictures = data.name == ARRAYS or not isinstance(data.train.images, np.ndarray)
+    pictures = Pictures(len(data.train), data.class_names) if are_pictures else None
+    config, notes = resolve(given, **known, pictures=pictures)
+    return Request(config, data, notes)
+
+
+def load_data(config: Config, *, as_bytes: bool = False) -> Dataset:
+    """The config's data set, limited as it asks."""
+    keep_freed_memory()  # Before threads read pictures.
+    two_batches = 2 * (config.batch_size or 128) if config.dry_run else None
+    data = load_dataset(
+        config.dataset,
+        config.data_dir,
+        config.validation_size,
+        decode_size=config.decode_size,
+        input_size=config.input_size,
+        on_bad_image=config.on_bad_image,
+        as_bytes=as_bytes,
+    )
+    return data.limited(config.limit or two_batches)
+
+
+def read_config(folder: RunFolder) -> Config:
+    """The run's own config, checked like one of flags.
+
+    Raises:
+      UserError: config.json is damaged, of another version, or not a run's.
+    """
+    written = folder.read(CONFIG)
+    if "model" not in written:
+        raise UserError(f"{folder.path / CONFIG}: expected a run's, found no model in it")
+    try:
+        return config_from_json(written)
+    except UserError as error:
+        raise UserError(f"{folder.path / CONFIG}: {error}") from error
+
+
+def run_with_weights(init_from: str | None) -> StoredRun | None:
+    """The run with initial weights; None if `init_from` names a file, or nothing.
+
+    Raises:
+      UserError: The folder's config.json is damaged.
+    """
+    path = os.path.expanduser(init_from or "")
+    return _stored(RunFolder.open(path)) if os.path.exists(os.path.join(path, CONFIG)) else None
+
+
+def run_to_resume(given: Mapping[str, Any]) -> StoredRun:
+    """The run in `workdir`, else the model's unfinished one that was last written to.
+
+    Raises:
+      UserError: There is none, or it is damaged.
+    """
+    # The fields of the process are checked first: the others need the run's model.
+    asked = resolve({name: given[name] for name in OF_THE_PROCESS if name in given}).config
+    if "workdir" in given:
+        return _stored(RunFolder.open(given["workdir"]))
+    return _stored(_newest_unfinished(given.get("model", asked.model)))
+
+
+def _stored(folder: RunFolder) -> StoredRun:
+    searched, steps = folder.read(SEARCH), folder.steps
+    shape = folder.read(CONFIG).get("image_shape")
+    weights = short_path(str(path_of(folder.path / CHECKPOINTS, steps[-1]))) if any(steps) else None
+    return StoredRun(
+        path=str(folder.path),
+        config=read_config(folder),
+        finished=folder.finished,
+        latent_dims=tuple(int(size) for size in searched) if searched else None,
+        weights=weights,
+        image_side=shape[0] if isinstance(shape, list) and shape else None,
+    )
+
+
+def _newest_unfinished(model: str) -> RunFolder:
+    found = []
+    for path in RUNS.glob(f"*/{CONFIG}"):
+        try:
+            folder = RunFolder.open(str(path.parent))
+            ours = folder.read(CONFIG).get("model") == model
+        except UserError as error:
+            print(one_line(f"warning: {error}; looking for another run"), file=sys.stderr)
+            continue
+        if ours and not folder.finished:
+            written = max(entry.stat().st_mtime_ns for entry in folder.path.iterdir())
+            found.append((written, folder.path.name, folder))
+    if not found:
+        raise UserError(
+            f"resume: found no unfinished run of {model} in {RUNS.resolve()}; "
+            "--workdir=DIR names another folder, --model=NAME another model"
+        )
+    return max(found)[2]

@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> int:
         check(flags.get("track", "none"), flags.get("profile"))
 
     # Imported when the flags are known to be right: JAX takes a second.
-    from jaxnets.lecture.replay import observers_of, search_first
+    from jaxnets.course.replay import observers_of, search_first
     from jaxnets.runs.run import Run
 
     with contextlib.ExitStack() as stack:
@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> int:
         run.train(observers)  # trains, validates, logs, saves
         run.finish(observers)  # tests, writes result.json
     if run.config.report and not run.config.dry_run and run.processes.is_first:
-        from jaxnets.report.build import write_into
+        from jaxnets.viz.report.build import write_into
 
         write_into(run.folder.path)
     return DONE

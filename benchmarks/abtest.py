@@ -27,17 +27,17 @@ import time
 
 import numpy as np
 
-from jaxnets.abtest.classical import two_sided_z
-from jaxnets.abtest.log import Users
-from jaxnets.abtest.picture import ORANGE
-from jaxnets.abtest.sequential import (
+from jaxnets.deploy.abtest.classical import two_sided_z
+from jaxnets.deploy.abtest.log import Users
+from jaxnets.deploy.abtest.picture import ORANGE
+from jaxnets.deploy.abtest.sequential import (
     MIN_USERS,
     Sequence,
     are_enough,
     confidence_sequence,
     effects,
 )
-from jaxnets.abtest.trial import Plan, evaluate
+from jaxnets.deploy.abtest.trial import Plan, evaluate
 
 ALPHA = 0.05
 
@@ -196,7 +196,7 @@ def print_missing(experiments: int, users: int, seed: int) -> None:
 
 def plot(path: str, experiments: int, users: int, seed: int) -> None:
     """Draws the share of A/A experiments at 0.9 with a false alarm so far."""
-    from jaxnets.figure import create_figure, save
+    from jaxnets.viz.figure import create_figure, save
 
     right, in_b = draw(0.9, 0.9, experiments, users, seed)
     z = z_alarms(right, in_b)

@@ -11,10 +11,10 @@ import argparse
 import jax
 
 import jaxnets
-from jaxnets.backprop.check import relative_error
 from jaxnets.data.batches import train_batches
 from jaxnets.experiment import Experiment
-from jaxnets.oracle import both_loss_and_grads
+from jaxnets.gradcheck.errors import relative_error
+from jaxnets.gradcheck.oracle import both_loss_and_grads
 
 
 def main() -> None:

@@ -16,8 +16,8 @@ from PIL import Image
 
 from jaxnets.data.load import load_dataset
 from jaxnets.data.pictures.decode import BadPictureError
-from jaxnets.serving.digit import to_digit, to_digits
-from jaxnets.serving.predict import Predictor, load_predictor
+from jaxnets.predict.digit import to_digit, to_digits
+from jaxnets.predict.predict import Predictor, load_predictor
 
 Paper = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 MARGIN = 50  # Pixels around the digits.

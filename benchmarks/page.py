@@ -14,7 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from browser import Browser
 
-from jaxnets.serving.page.build import to_text, write_page
+from jaxnets.viz.page.build import to_text, write_page
 
 WARM, MOVES = 40, 200  # Chromium compiles what has run often.
 

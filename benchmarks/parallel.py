@@ -30,11 +30,11 @@ from in_turn import in_turn
 from jax import lax
 
 import jaxnets
-from jaxnets.backprop.check import relative_error
 from jaxnets.config.recipes import LARGE_ALEXNETS, PRESETS
 from jaxnets.data.batches import train_batches
 from jaxnets.data.datasets import Split
 from jaxnets.experiment import Experiment
+from jaxnets.gradcheck.errors import relative_error
 from jaxnets.gradcheck.networks import record_branches
 from jaxnets.machine.platform import compiler_options
 from jaxnets.models.chain import map_layers

@@ -11,10 +11,9 @@ import time
 from sgemm import sgemm_rate
 
 import jaxnets
-from jaxnets.lecture.many import train_many
-from jaxnets.lecture.replay import held_out
 from jaxnets.training.observer import Observer, Record
 from jaxnets.training.step import TrainState
+from jaxnets.tune.many import held_out, train_many
 
 SIZES, SEEDS, STEPS = (100, 200, 300), 10, 20
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import httpx
 
-from jaxnets.serving.server.feedback import read
+from jaxnets.deploy.server.feedback import read
 
 HERE = Path(__file__).parent
 

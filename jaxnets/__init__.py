@@ -14,30 +14,35 @@ if sys.version_info < (3, 11):  # noqa: UP036 (macOS has 3.9, and pip's message 
 
 TYPE_CHECKING = False  # typing's own takes as long to import as all else that `--help` needs.
 if TYPE_CHECKING:
-    from jaxnets.callbacks import Callback
-    from jaxnets.classifier import Classifier as Classifier
     from jaxnets.config.fields import Config
     from jaxnets.config.resolve import preset
+    from jaxnets.course.exercises.judge import judge
     from jaxnets.data.datasets import Dataset
     from jaxnets.data.load import load_dataset
-    from jaxnets.exercises.judge import judge
     from jaxnets.experiment import Experiment
-    from jaxnets.figure import plot
-    from jaxnets.history import History
-    from jaxnets.network import Network, load
-    from jaxnets.serving.predict import load_predictor
+    from jaxnets.notebook.callbacks import Callback
+    from jaxnets.notebook.classifier import Classifier as Classifier
+    from jaxnets.notebook.network import Network, load
+    from jaxnets.predict.predict import load_predictor
+    from jaxnets.training.history import History
+    from jaxnets.viz.figure import plot
 
 __all__ = ["Callback", "Config", "Dataset", "Experiment", "History", "Network", "load"]
 __all__ += ["judge", "load_dataset", "load_predictor", "plot", "preset"]
 
-_HOMES = dict(Callback="callbacks", Config="config.fields", Dataset="data.datasets")
-_HOMES |= dict(Classifier="classifier")  # Not in __all__: it needs scikit-learn.
-_HOMES |= dict(Experiment="experiment", History="history", Network="network", load="network")
-_HOMES |= dict(
-    judge="exercises.judge",
-    plot="figure",
+_HOMES = dict(
+    Callback="notebook.callbacks",
+    Classifier="notebook.classifier",  # Not in __all__: it needs scikit-learn.
+    Config="config.fields",
+    Dataset="data.datasets",
+    Experiment="experiment",
+    History="training.history",
+    Network="notebook.network",
+    judge="course.exercises.judge",
+    load="notebook.network",
     load_dataset="data.load",
-    load_predictor="serving.predict",
+    load_predictor="predict.predict",
+    plot="viz.figure",
     preset="config.resolve",
 )
 

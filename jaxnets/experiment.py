@@ -20,14 +20,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxnets import oracle
 from jaxnets.backprop.network import manual_loss_and_grad
 from jaxnets.config.fields import CUSTOM_FIELDS, NO_VALIDATION, Config
 from jaxnets.config.options import CUSTOM
 from jaxnets.data.datasets import Dataset, Split
 from jaxnets.display import Described
 from jaxnets.errors import UserError, expect
-from jaxnets.history import History
+from jaxnets.gradcheck import oracle
 from jaxnets.kernels.accelerate import accelerate
 from jaxnets.losses import find_loss
 from jaxnets.machine.platform import Devices, compiler_options_for_init, set_up_jax
@@ -39,6 +38,7 @@ from jaxnets.models.weights import load_weights
 from jaxnets.training import loop, step
 from jaxnets.training.augment import augmentation
 from jaxnets.training.crops import with_center_crop, with_ten_crops
+from jaxnets.training.history import History
 from jaxnets.training.large_batch import accumulate_gradients
 from jaxnets.training.loop import TrainLoader
 from jaxnets.training.observer import Observer, Record

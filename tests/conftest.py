@@ -262,8 +262,8 @@ def cache(monkeypatch, tmp_path):
 @pytest.fixture(scope="session")
 def bubblewrap():
     """The sandbox of `grade`; tests that need it are skipped where it cannot start."""
+    from jaxnets.course.exercises.sandbox import Sandbox
     from jaxnets.errors import UserError
-    from jaxnets.exercises.sandbox import Sandbox
 
     try:
         Sandbox().check()

@@ -55,7 +55,7 @@ REACHES = {
     "reads_the_answers": "return open('ROOT/docs/exercises-answers.md').read()",
     "reads_our_backward_pass": "return open('ROOT/jaxnets/backprop/relu.py').read()",
     "imports_our_backward_pass": "import jaxnets.backprop.relu",
-    "imports_the_judge": "import jaxnets.exercises.judge",
+    "imports_the_judge": "import jaxnets.course.exercises.judge",
     "finds_our_passes_in_memory": """
         return any('jaxnets.backprop' in name or 'gradcheck.layers' in name for name in sys.modules)
     """,
@@ -269,7 +269,7 @@ AUTODIFF = {
     """,
     **{f"imports_{name.replace('.', '_')}": f"import {name}" for name in (
         "torch", "tensorflow", "keras", "flax", "optax", "chex", "sympy", "scipy", "autograd",
-        "onnx", "cffi", "pip", "jaxnets.network",
+        "onnx", "cffi", "pip", "jaxnets.notebook.network",
     )},
 }  # fmt: skip
 AUTODIFF = {

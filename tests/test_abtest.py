@@ -16,15 +16,15 @@ from PIL import Image
 from scipy import integrate, optimize, stats
 
 import train
-from jaxnets import figure
-from jaxnets.abtest import classical, log, sequential, words
-from jaxnets.abtest.log import Answer, Users
-from jaxnets.abtest.pairs import Pairs
-from jaxnets.abtest.trial import Plan, evaluate
+from jaxnets.deploy import answer_log
+from jaxnets.deploy.abtest import classical, log, sequential, words
+from jaxnets.deploy.abtest.log import Answer, Users
+from jaxnets.deploy.abtest.pairs import Pairs
+from jaxnets.deploy.abtest.trial import Plan, evaluate
+from jaxnets.deploy.server import feedback
+from jaxnets.deploy.server.feedback import Feedback, FeedbackLog
 from jaxnets.errors import UserError
-from jaxnets.serving import answer_log
-from jaxnets.serving.server import feedback
-from jaxnets.serving.server.feedback import Feedback, FeedbackLog
+from jaxnets.viz import figure
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 from abtest import draw, missing, returning, stops, z_alarms
@@ -364,9 +364,9 @@ def test_what_is_no_log_is_refused(tmp_path, run_command, monkeypatch):
 LIMITED = """
 import resource, sys
 from pathlib import Path
-from jaxnets.abtest import trial, words
+from jaxnets.deploy.abtest import trial, words
 from jaxnets.errors import run_process
-from jaxnets.serving import answer_log
+from jaxnets.deploy import answer_log
 
 def main(arguments):
     users = answer_log.read_users(arguments[0])
@@ -626,7 +626,7 @@ def test_the_interval_is_drawn(kind, log_file, tmp_path, run_command):
 
 def test_a_picture_shows_what_the_table_says():
     matplotlib = pytest.importorskip("matplotlib.figure", reason="it draws; not installed")
-    from jaxnets.abtest.picture import draw as draw_trial
+    from jaxnets.deploy.abtest.picture import draw as draw_trial
 
     found = trial_of(0.8, 0.95, 3000)
     axes = matplotlib.Figure().subplots()
@@ -674,7 +674,7 @@ def runs(tiny_folder, tmp_path_factory):
 
 
 def test_two_runs_are_compared_on_the_same_pictures(runs, tiny, run_command):
-    from jaxnets.serving.predict import load_predictor
+    from jaxnets.predict.predict import load_predictor
 
     outcome = run_command("abtest", *runs, "--json")
     assert (outcome.status, outcome.err) == (0, "")
@@ -731,7 +731,7 @@ def test_runs_that_cannot_be_compared_are_refused(runs, log_file, run_command, t
 
 def test_pairs_that_show_nothing_say_how_many_pictures_would():
     pairs = Pairs(("a", "b"), "mnist", 900, 20, 25, 55)
-    from jaxnets.abtest.pairs import to_text
+    from jaxnets.deploy.abtest.pairs import to_text
 
     text, needed = to_text(pairs, Plan(effect=0.01)), pairs.needed(Plan(effect=0.01))
     assert "No difference is shown: of the 45 pictures" in text and needed is not None

@@ -16,11 +16,11 @@ from conftest import ROOT
 from PIL import Image
 
 import jaxnets
-from jaxnets import figure
 from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment
-from jaxnets.history import History
 from jaxnets.metrics import Metrics
+from jaxnets.training.history import History
+from jaxnets.viz import figure
 
 
 def test_tab_shows_the_public_names_each_of_which_is_there():
@@ -40,8 +40,8 @@ def test_importing_it_imports_no_library():
 
 def test_no_message_of_python_names_a_flag():
     """But those of files that only commands use, or that name another tool's flags."""
-    rooms = ("config", "data", "models", "training", "experiment.py", "losses.py", "network.py")
-    rooms += ("callbacks.py", "classifier.py", "serving/predict.py", "serving/digit.py")
+    rooms = ("config", "data", "models", "training", "experiment.py", "losses.py", "notebook")
+    rooms += ("predict/predict.py", "predict/digit.py")
     others = {"file.py", "tfds.py"}
     for room in rooms:
         path = ROOT / "jaxnets" / room

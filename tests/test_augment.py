@@ -22,7 +22,6 @@ from jaxnets.data.batches import Batch
 from jaxnets.data.datasets import Dataset, Split
 from jaxnets.errors import RunFailedError
 from jaxnets.experiment import Experiment
-from jaxnets.lecture.many import train_many
 from jaxnets.losses import cross_entropy
 from jaxnets.metrics import Metrics
 from jaxnets.models import MODELS
@@ -39,6 +38,7 @@ from jaxnets.training.step import (
     no_augmentation,
     to_float,
 )
+from jaxnets.tune.many import train_many
 
 # Bytes
 

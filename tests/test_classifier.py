@@ -18,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from jaxnets.classifier import Classifier
+from jaxnets.notebook.classifier import Classifier
 
 QUICK: dict[str, Any] = dict(epochs=40, batch_size=32, learning_rate=0.5, augment="none", devices=1)
 

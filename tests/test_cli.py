@@ -413,7 +413,7 @@ RAISE_SIGNAL = """if True:
         ("import", "jaxnets.cli.commands", "jaxnets summary"),
         ("import", "jaxlib._jax", "jaxnets summary"),
         pytest.param("callback", "jaxnets.runs.run", "train.py", marks=pytest.mark.slow),
-        pytest.param("callback", "jaxnets.report.summary", "jaxnets summary"),
+        pytest.param("callback", "jaxnets.viz.summary", "jaxnets summary"),
     ],
 )
 def test_ctrl_c_before_any_work_ends_the_process_in_one_line(run_python, how, module, command):
@@ -467,8 +467,7 @@ def test_a_network_too_large_for_the_limit_is_refused_before_its_run_begins(
 
     limits = [("ulimit -d", 600 << 20, 560 << 20)]
     monkeypatch.setattr(system, "memory_limits", lambda: limits)
-    for module in ("jaxnets.runs.memory", "jaxnets.runs.run"):
-        monkeypatch.setattr(f"{module}.memory_limits", lambda: limits)
+    monkeypatch.setattr("jaxnets.runs.memory.memory_limits", lambda: limits)
     # 144 x 4000 + 4000 x 4000 + 4000 x 3 weights in float32 are 63 MB, and too many
     # for the 40 MB that JAX leaves. So are 198 runs side by side of the smaller network.
     message = "not enough memory: expected about [\\d,]+ MB, got a limit of 600 MB .*"

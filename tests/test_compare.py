@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 from conftest import read_json
 
-from jaxnets import figure
 from jaxnets.backprop.network import manual_loss_and_grad
 from jaxnets.config.recipes import PRESETS
 from jaxnets.config.resolve import preset
@@ -25,16 +24,17 @@ from jaxnets.data.batches import Batch
 from jaxnets.data.datasets import Dataset, Split
 from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment
-from jaxnets.lecture.compare import run as command
-from jaxnets.lecture.compare.models import fit_baseline, fit_network
-from jaxnets.lecture.compare.recipes import REGRESSION
-from jaxnets.lecture.compare.request import Request
-from jaxnets.lecture.compare.results import Results
-from jaxnets.lecture.compare.samples import CURVE_NOISE, cut, diabetes, digits, small_and_noisy
 from jaxnets.losses import squared_error
 from jaxnets.models.chain import with_precision
 from jaxnets.models.mlp import mlp
 from jaxnets.training.step import autodiff_loss_and_grad
+from jaxnets.tune.compare import run as command
+from jaxnets.tune.compare.models import fit_baseline, fit_network
+from jaxnets.tune.compare.recipes import REGRESSION
+from jaxnets.tune.compare.request import Request
+from jaxnets.tune.compare.results import Results
+from jaxnets.tune.compare.samples import CURVE_NOISE, cut, diabetes, digits, small_and_noisy
+from jaxnets.viz import figure
 
 
 @pytest.fixture(scope="module")
@@ -252,7 +252,7 @@ def test_the_closing_lines_say_who_wins_where(results):
 
 
 def test_a_request_is_read_without_jax(run_python):
-    code = "import sys; from jaxnets.lecture.compare import request; print('jax' in sys.modules)"
+    code = "import sys; from jaxnets.tune.compare import request; print('jax' in sys.modules)"
     assert run_python("-c", code).out == "False\n"
 
 

@@ -22,22 +22,22 @@ from jaxnets.backprop.convolution import conv_backward
 from jaxnets.backprop.pooling import max_pool_backward
 from jaxnets.backprop.rules import RULES
 from jaxnets.cli.language import words_of
-from jaxnets.errors import UserError
-from jaxnets.exercises import judge
-from jaxnets.exercises.bugs import BUGS
-from jaxnets.exercises.catalogue import (
+from jaxnets.course.exercises import judge
+from jaxnets.course.exercises.bugs import BUGS
+from jaxnets.course.exercises.catalogue import (
     COMPUTE,
     FILL_IN,
     FIND_THE_BUG,
     exercises,
     input_gradient_of,
 )
-from jaxnets.exercises.compute import SHEETS, check_sheet
-from jaxnets.exercises.drawn import drawn_settings
-from jaxnets.exercises.mutant_source import MUTANTS, mutant_sources
-from jaxnets.exercises.new import imports_of, text_of
-from jaxnets.exercises.passes import Call, ResultError, gradients_of, run_source
-from jaxnets.exercises.rules import functions_of, parse_exercise, violation
+from jaxnets.course.exercises.compute import SHEETS, check_sheet
+from jaxnets.course.exercises.drawn import drawn_settings
+from jaxnets.course.exercises.mutant_source import MUTANTS, mutant_sources
+from jaxnets.course.exercises.new import imports_of, text_of
+from jaxnets.course.exercises.passes import Call, ResultError, gradients_of, run_source
+from jaxnets.course.exercises.rules import functions_of, parse_exercise, violation
+from jaxnets.errors import UserError
 from jaxnets.gradcheck import mutants
 from jaxnets.training.step import make_train_step
 

@@ -11,11 +11,11 @@ from conftest import ROOT
 
 from jaxnets.cli.exercise_texts import translated
 from jaxnets.cli.language import words_of
-from jaxnets.exercises import command, compute, hints, judge, mistakes, passes, rules
-from jaxnets.exercises.bugs import BUGS
-from jaxnets.exercises.catalogue import exercises
-from jaxnets.exercises.compute import SHEETS
-from jaxnets.exercises.new import text_of as file_of
+from jaxnets.course.exercises import command, compute, hints, judge, mistakes, passes, rules
+from jaxnets.course.exercises.bugs import BUGS
+from jaxnets.course.exercises.catalogue import exercises
+from jaxnets.course.exercises.compute import SHEETS
+from jaxnets.course.exercises.new import text_of as file_of
 
 TEXTS = json.loads((ROOT / "jaxnets/cli/exercises.zh.json").read_text("utf-8"))
 SAY = words_of("zh", "exercises")

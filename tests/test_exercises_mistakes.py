@@ -9,8 +9,8 @@ from conftest import ROOT
 
 import jaxnets
 from jaxnets.cli.language import words_of
-from jaxnets.exercises import judge
-from jaxnets.exercises.passes import Call, run_source
+from jaxnets.course.exercises import judge
+from jaxnets.course.exercises.passes import Call, run_source
 
 HEAD = """\
 import jax.numpy as jnp

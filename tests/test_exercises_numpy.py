@@ -7,7 +7,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-from jaxnets.exercises.compute import SHEETS
+from jaxnets.course.exercises.compute import SHEETS
 
 NOTEBOOK = json.loads((ROOT / "docs" / "exercises-numpy.ipynb").read_text("utf-8"))
 

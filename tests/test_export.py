@@ -16,10 +16,10 @@ from safetensors import safe_open
 
 from jaxnets.config.recipes import PRESETS
 from jaxnets.config.resolve import preset
+from jaxnets.deploy.export import archive, export
 from jaxnets.errors import RunFailedError, UserError
 from jaxnets.models import create_model
-from jaxnets.serving.export import archive, export
-from jaxnets.serving.trained import TrainedNetwork
+from jaxnets.predict.trained import TrainedNetwork
 
 TINY = {  # What changes in each network; the large AlexNets see pictures of 63 pixels.
     "softmax": {},

@@ -10,7 +10,7 @@ from conftest import assert_same, read_json
 
 import jaxnets
 from jaxnets.errors import UserError
-from jaxnets.network import Network
+from jaxnets.notebook.network import Network
 from jaxnets.runs.run_folder import params_sha256
 
 QUICK: dict[str, Any] = dict(epochs=3, devices=1, batch_size=16, augment="none")

@@ -25,10 +25,10 @@ from jaxnets.data.pictures import decode
 from jaxnets.data.pictures.folder import load_folder
 from jaxnets.display import one_line
 from jaxnets.errors import UserError
-from jaxnets.lecture.search import Search
 from jaxnets.runs import files
 from jaxnets.runs.request import load_data
 from jaxnets.runs.run_folder import RunFolder
+from jaxnets.tune.search import Search
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import fuzz

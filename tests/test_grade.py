@@ -10,13 +10,13 @@ import pytest
 from hostile_submissions import ENDS, RIGHT, SELF, WRITE, relu
 from test_exercises import answer_to
 
-from jaxnets.exercises import command, grade, sandbox
-from jaxnets.exercises.catalogue import FILL_IN, FIND_THE_BUG, exercises
-from jaxnets.exercises.grade import Grade, Limits, arrays_of, grades_of, submissions_in
-from jaxnets.exercises.judge import cases_of, verdict
-from jaxnets.exercises.new import imports_of, text_of
-from jaxnets.exercises.sandbox import Sandbox
-from jaxnets.exercises.sources import sources_of
+from jaxnets.course.exercises import command, grade, sandbox
+from jaxnets.course.exercises.catalogue import FILL_IN, FIND_THE_BUG, exercises
+from jaxnets.course.exercises.grade import Grade, Limits, arrays_of, grades_of, submissions_in
+from jaxnets.course.exercises.judge import cases_of, verdict
+from jaxnets.course.exercises.new import imports_of, text_of
+from jaxnets.course.exercises.sandbox import Sandbox
+from jaxnets.course.exercises.sources import sources_of
 
 SHEET = 'exercise = "compute7"\nmean = 4\nsum = 12\nw_mean = 0.6\nw_sum = -0.2\nrate = 0.0333\n'
 
@@ -95,7 +95,7 @@ def test_a_submission_gets_the_backward_pass_of_its_own_exercise_only():
     assert "dense_backward" in "".join(sources_of(grade._importable("bug6", ["bug6"])).values())
     both = ["max_pool_backward", "bug6"]
     assert grade._importable("max_pool_backward", both) == {"jaxnets.backprop.windows.window_pads"}
-    for name, source in sources_of(["jaxnets.exercises.passes.run_source"]).items():
+    for name, source in sources_of(["jaxnets.course.exercises.passes.run_source"]).items():
         assert not re.search(r"def \w+_backward\(", source), name
 
 
@@ -228,7 +228,7 @@ def test_rows_are_printed_as_they_come(submissions, monkeypatch, capsys):
         yield Grade("ann", "compute7", True)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("jaxnets.exercises.grade.grades_of", half)
+    monkeypatch.setattr("jaxnets.course.exercises.grade.grades_of", half)
     folder = submissions({"ann.toml": SHEET, "zoe.toml": SHEET})
     with pytest.raises(KeyboardInterrupt):
         command.grade(str(folder), Limits(), Sandbox(), False)

@@ -13,13 +13,13 @@ import jax
 import numpy as np
 import pytest
 
-from jaxnets.callbacks import Callback
 from jaxnets.config.recipes import PRESETS
 from jaxnets.config.resolve import preset
 from jaxnets.data.batches import epoch_order, train_batches
 from jaxnets.data.datasets import Split
 from jaxnets.experiment import Experiment
-from jaxnets.network import Network
+from jaxnets.notebook.callbacks import Callback
+from jaxnets.notebook.network import Network
 from jaxnets.training import optimizer
 
 # Keras 3.15 turns its variables into arrays in a way that NumPy 2 deprecates.

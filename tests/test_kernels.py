@@ -11,11 +11,11 @@ import pytest
 from conftest import quick_jit, random_images, random_params, slow
 
 from jaxnets.backprop import convolution, pooling
-from jaxnets.backprop.check import relative_error
 from jaxnets.backprop.network import manual_loss_and_grad
 from jaxnets.data.batches import Batch
 from jaxnets.experiment import Experiment
 from jaxnets.gradcheck.compare import compiled, judge
+from jaxnets.gradcheck.errors import relative_error
 from jaxnets.gradcheck.kernels import check_kernel
 from jaxnets.gradcheck.layers import TOLERANCES, problem_of, with_backward
 from jaxnets.kernels.accelerate import KERNELS, accelerate
@@ -156,7 +156,7 @@ def test_both_compares_the_pass_that_trains(tiny, tiny_preset, monkeypatch, kind
         seen.append(ConvPool in kinds(model))
         return manual_loss_and_grad(model, *others)
 
-    for name in ("jaxnets.experiment", "jaxnets.oracle"):
+    for name in ("jaxnets.experiment", "jaxnets.gradcheck.oracle"):
         monkeypatch.setattr(f"{name}.manual_loss_and_grad", recorded)
     config = tiny_preset("cnn", hidden=(8,), gradients="both", devices=2, parallel=kind, epochs=1)
     Experiment.create(config, tiny).train()

@@ -11,14 +11,14 @@ import pytest
 from conftest import params_sha256, read_json, slow, watching
 
 from jaxnets.config.resolve import preset
+from jaxnets.course.replay import Replay, choose, replay_many, table
+from jaxnets.course.slide_lines import KerasLog, SlideBar
 from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment
-from jaxnets.lecture.log import KerasLog, SlideBar
-from jaxnets.lecture.many import TrainingSummary, can_vmap, train_many
-from jaxnets.lecture.replay import Replay, choose, held_out, replay_many, table
 from jaxnets.metrics import Metrics
 from jaxnets.training.loop import TrainLoader
 from jaxnets.training.step import Checkpoint
+from jaxnets.tune.many import TrainingSummary, can_vmap, held_out, train_many
 
 HAND = ["--model=mlp_handwritten", "--latent_dims=5,9,7", "--epochs=6", "--learning_rate=1e-3"]
 

@@ -7,11 +7,11 @@ import pytest
 from conftest import CLASSES, as_flags
 from PIL import Image
 
-from jaxnets import figure
 from jaxnets.data.batches import epoch_order
 from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment
-from jaxnets.lecture.lr_find import RangeTest, range_test, to_text
+from jaxnets.tune.lr_find import RangeTest, range_test, to_text
+from jaxnets.viz import figure
 
 LOWEST, HIGHEST, STEPS = 1e-4, 1.0, 23
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from conftest import assert_normal, num_params, quick_jit, random_images, random_params, shapes_of
 
-from jaxnets.backprop.check import relative_error
 from jaxnets.config.recipes import PRESETS
 from jaxnets.config.resolve import preset
 from jaxnets.data.batches import Batch
 from jaxnets.experiment import Experiment
+from jaxnets.gradcheck.errors import relative_error
 from jaxnets.models import MODELS
 from jaxnets.models.alexnet_layers import AdaptiveAveragePool, Enlarge, LocalResponseNorm
 from jaxnets.models.chain import Chain, with_precision

@@ -12,18 +12,18 @@ import pytest
 from conftest import quick_jit, random_params, slow, train_on, watching
 
 from jaxnets.backprop import dense
-from jaxnets.backprop.check import relative_error
 from jaxnets.config.resolve import preset
 from jaxnets.data.batches import Batch
 from jaxnets.errors import RunFailedError
 from jaxnets.experiment import Experiment
+from jaxnets.gradcheck.errors import relative_error
+from jaxnets.gradcheck.oracle import GRADIENT_TOLERANCE, GradientCheck, both_loss_and_grads
 from jaxnets.kernels.accelerate import accelerate
 from jaxnets.kernels.paired import paired_relu
 from jaxnets.losses import LOSSES
 from jaxnets.models import create_model
 from jaxnets.models.chain import Chain, with_precision
 from jaxnets.models.layers import MaxPool, flatten
-from jaxnets.oracle import GRADIENT_TOLERANCE, GradientCheck, both_loss_and_grads
 from jaxnets.training.loop import NonFiniteLossError
 from jaxnets.training.step import Checkpoint, autodiff_loss_and_grad, to_float
 

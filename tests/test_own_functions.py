@@ -9,7 +9,7 @@ from conftest import assert_same, read_json
 
 import jaxnets
 from jaxnets.errors import UserError
-from jaxnets.network import Network
+from jaxnets.notebook.network import Network
 
 
 def my_loss(logits, labels):

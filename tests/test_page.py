@@ -36,14 +36,14 @@ from jaxnets.losses import LOSSES
 from jaxnets.machine.platform import Processes
 from jaxnets.models import create_model
 from jaxnets.models.chain import with_precision
+from jaxnets.predict.digit import to_digit
+from jaxnets.predict.layers import folded
+from jaxnets.predict.trained import TrainedNetwork
 from jaxnets.runs.resume import tree_of
 from jaxnets.runs.run import Run, inputs_sha256, write_config
 from jaxnets.runs.run_folder import RunFolder
-from jaxnets.serving.digit import to_digit
-from jaxnets.serving.layers import folded
-from jaxnets.serving.page import build
-from jaxnets.serving.trained import TrainedNetwork
 from jaxnets.training.step import Checkpoint
+from jaxnets.viz.page import build
 
 ndimage: Any = scipy_ndimage  # Its functions' types are unions of all that they may return.
 

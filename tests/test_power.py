@@ -10,8 +10,8 @@ import pytest
 from conftest import ROOT, VALIDATION, as_flags
 
 from jaxnets.errors import UserError
-from jaxnets.lecture.many import TrainingSummary
-from jaxnets.lecture.search import Search
+from jaxnets.tune.many import TrainingSummary
+from jaxnets.tune.search import Search
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import crash

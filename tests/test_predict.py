@@ -17,16 +17,16 @@ from scipy import ndimage
 from jaxnets.config.resolve import preset
 from jaxnets.data.datasets import Dataset, Split
 from jaxnets.data.pictures.decode import BadPictureError
+from jaxnets.deploy import answer
+from jaxnets.deploy.answer import draw
 from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment
 from jaxnets.machine.platform import Processes
+from jaxnets.predict.digit import otsu, to_digit, to_digits
+from jaxnets.predict.predict import load_predictor
 from jaxnets.runs.resume import tree_of
 from jaxnets.runs.run import Run, inputs_sha256, write_config
 from jaxnets.runs.run_folder import RunFolder
-from jaxnets.serving import answer
-from jaxnets.serving.answer import draw
-from jaxnets.serving.digit import otsu, to_digit, to_digits
-from jaxnets.serving.predict import load_predictor
 from jaxnets.training.step import Checkpoint
 
 sys.path.insert(0, str(ROOT / "benchmarks"))

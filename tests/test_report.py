@@ -25,10 +25,11 @@ from jaxnets.data.load import load_dataset
 from jaxnets.experiment import Experiment, optimizer_of
 from jaxnets.losses import LOSSES
 from jaxnets.models.chain import with_precision
-from jaxnets.report import axes, build, charts, evaluation, figures, ledger, passes, svg, words
-from jaxnets.report.run_facts import read_run
 from jaxnets.runs.resume import load_checkpoint
 from jaxnets.runs.sparkline import loss_line
+from jaxnets.viz import svg
+from jaxnets.viz.report import axes, build, charts, evaluation, figures, ledger, passes, words
+from jaxnets.viz.report.run_facts import read_run
 
 ENGLISH = words.Words("en")
 MARKUP = '<img src=x onerror="alert(1)">&\x07</text></svg><script>alert(2)</script>'

@@ -12,11 +12,11 @@ import pytest
 from conftest import ROOT
 from hostile_submissions import AIMS, AUTODIFF, ENDS, REACHES, RIGHT, all_in_one, relu
 
+from jaxnets.course.exercises import child, sandbox, without_autodiff
+from jaxnets.course.exercises.grade import Limits, Submission, run_submission
+from jaxnets.course.exercises.judge import cases_of, verdict
+from jaxnets.course.exercises.sandbox import Sandbox
 from jaxnets.errors import RunFailedError, UserError
-from jaxnets.exercises import child, sandbox, without_autodiff
-from jaxnets.exercises.grade import Limits, Submission, run_submission
-from jaxnets.exercises.judge import cases_of, verdict
-from jaxnets.exercises.sandbox import Sandbox
 
 CASES = []
 
@@ -124,7 +124,7 @@ def test_an_image_s_folder_of_packages_is_all_that_a_submission_needs(
 ):
     """What the image in docs/teachers.md holds runs a submission by itself."""
     folder = tmp_path / "packages"
-    made = run_python("-m", "jaxnets.exercises.without_autodiff", folder)
+    made = run_python("-m", "jaxnets.course.exercises.without_autodiff", folder)
     assert made.status == 0, made
     monkeypatch.setattr(sandbox, "packages_folder", lambda: folder)
     monkeypatch.setattr(sandbox, "site_folders", lambda: [])

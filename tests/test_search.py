@@ -12,9 +12,9 @@ import pytest
 from conftest import history, read_json
 from scipy import stats
 
-from jaxnets import figure
-from jaxnets.lecture import ranking, search
-from jaxnets.lecture.many import TrainingSummary
+from jaxnets.tune import ranking, search
+from jaxnets.tune.many import TrainingSummary
+from jaxnets.viz import figure
 
 
 def read(tmp_path):
@@ -106,8 +106,8 @@ BLOCKED = """if True:
     import sys
     from jaxnets.cli import commands
     from jaxnets.errors import run_main
-    from jaxnets.lecture import search
-    from jaxnets.lecture.compare import run
+    from jaxnets.tune import search
+    from jaxnets.tune.compare import run
 
     def block(*_):
         print("training", flush=True)

@@ -16,13 +16,13 @@ from conftest import HANGS
 from served import NAMES, Served, SoftmaxRun, inference, png, random_bytes
 from uvicorn.config import Config
 
+from jaxnets.deploy.server import guard, limits, models, pixels, service
+from jaxnets.deploy.server.assignment import Answer, Assignment, sign, verify
+from jaxnets.deploy.server.connections import Connections, StoppableServer
+from jaxnets.deploy.server.feedback import read
+from jaxnets.deploy.server.limits import RequestError
 from jaxnets.display import one_line
-from jaxnets.serving.predict import load_predictor
-from jaxnets.serving.server import guard, limits, models, pixels, service
-from jaxnets.serving.server.assignment import Answer, Assignment, sign, verify
-from jaxnets.serving.server.connections import Connections, StoppableServer
-from jaxnets.serving.server.feedback import read
-from jaxnets.serving.server.limits import RequestError
+from jaxnets.predict.predict import load_predictor
 from jaxnets.training.step import to_float
 
 INFER = "/v2/models/a/infer"

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
+from jaxnets.deploy.server.feedback import Feedback, FeedbackLog, read
 from jaxnets.errors import UserError
-from jaxnets.serving.server.feedback import Feedback, FeedbackLog, read
 
 
 def row(number: int, arm="A", correct=True, label: str | None = "7"):
@@ -101,7 +101,7 @@ KILLED = """
 import sys
 from pathlib import Path
 from test_serve_feedback import row
-from jaxnets.serving.server.feedback import FeedbackLog
+from jaxnets.deploy.server.feedback import FeedbackLog
 log = FeedbackLog(Path(sys.argv[1]))
 for number in range(10**9):
     log.append([row(number)])

@@ -21,8 +21,8 @@ from conftest import HANGS
 from PIL import Image
 from served import SoftmaxRun, inference, png, random_bytes
 
-from jaxnets.serving.server import connections, limits
-from jaxnets.serving.server.feedback import read
+from jaxnets.deploy.server import connections, limits
+from jaxnets.deploy.server.feedback import read
 
 pytestmark = pytest.mark.slow
 

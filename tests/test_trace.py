@@ -9,8 +9,8 @@ from PIL import Image
 
 from jaxnets.config.resolve import preset
 from jaxnets.models import create_model
-from jaxnets.report.network_figure import network_figure
-from jaxnets.report.summary import summary, totals
+from jaxnets.viz.network_figure import network_figure
+from jaxnets.viz.summary import summary, totals
 
 
 def texts(svg: str) -> list[str]:
@@ -42,7 +42,7 @@ def test_a_small_network_is_drawn_whole_and_its_numbers_are_numpys(
     assert (outcome.status, outcome.err) == (0, "")
     shown = texts((tmp_path / "trace.svg").read_text("utf-8"))
 
-    from jaxnets.report.trace import _fresh
+    from jaxnets.viz.trace import _fresh
 
     params = _fresh(preset("mlp", hidden=(3,))).params
     x = mnist.test.images[7].ravel()

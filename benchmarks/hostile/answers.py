@@ -20,7 +20,7 @@ QUERIES = [
 
 def log_samples(folder: Path) -> dict[str, bytes]:
     """The same answers as CSV and as the server keeps them."""
-    from jaxnets.serving.server.feedback import Feedback, FeedbackLog
+    from jaxnets.deploy.server.feedback import Feedback, FeedbackLog
 
     rows = [
         Feedback(float(n), f"user {n % 90}", "cnn", "1", "AB"[n % 2], "7", None, n % 3 > 0, f"r{n}")
@@ -38,9 +38,9 @@ def log_samples(folder: Path) -> dict[str, bytes]:
 
 def log_case(sample: dict[str, bytes], folder: Path, rng: Rng) -> None:
     """A damaged log, read and tested as `jaxnets abtest LOG` does it."""
-    from jaxnets.abtest import trial, words
+    from jaxnets.deploy.abtest import trial, words
+    from jaxnets.deploy.answer_log import read_users
     from jaxnets.display import show
-    from jaxnets.serving.answer_log import read_users
 
     path, kind = folder / "log", rng.choice(sorted(sample))
     if kind == "csv" and half(rng):

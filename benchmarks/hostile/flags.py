@@ -94,14 +94,14 @@ def flags_case(sample: None, folder: Path, rng: Rng) -> None:
     if command == "train":
         status_of(lambda: config_of(words))
         return
-    work = ("gradcheck.run.run", "report.summary.summary", "report.summary.to_text",
-            "report.summary.to_values", "lecture.search.search_all", "lecture.ranking.to_text",
-            "lecture.ranking.to_values", "lecture.ranking.plot", "lecture.compare.run.run",
-            "serving.answer.answer", "experiment.find_devices", "report.devices.to_text",
-            "report.devices.to_values", "lecture.lr_find.request", "lecture.lr_find.range_test",
-            "lecture.lr_find.plot", "figure.check_picture", "lecture.lr_find.to_text",
-            "lecture.lr_find.to_values", "serving.paired.compare_runs", "abtest.pairs.to_values",
-            "abtest.pairs.to_text")  # fmt: skip
+    work = ("gradcheck.run.run", "viz.summary.summary", "viz.summary.to_text",
+            "viz.summary.to_values", "tune.search.search_all", "tune.ranking.to_text",
+            "tune.ranking.to_values", "tune.ranking.plot", "tune.compare.run.run",
+            "deploy.answer.answer", "experiment.find_devices", "viz.devices.to_text",
+            "viz.devices.to_values", "tune.lr_find.request", "tune.lr_find.range_test",
+            "tune.lr_find.plot", "viz.figure.check_picture", "tune.lr_find.to_text",
+            "tune.lr_find.to_values", "deploy.paired.compare_runs", "deploy.abtest.pairs.to_values",
+            "deploy.abtest.pairs.to_text")  # fmt: skip
     with contextlib.ExitStack() as stack:
         if command == "summary" and rng.randint(0, 9) == 0:  # It takes a while.
             work = ()
@@ -109,7 +109,7 @@ def flags_case(sample: None, folder: Path, rng: Rng) -> None:
             done = "" if name.endswith("to_text") else 0
             stack.enter_context(mock.patch(f"jaxnets.{name}", return_value=done))
         as_it_is = lambda config, given, data: (config, "")  # noqa: E731 (data is a 0)
-        stack.enter_context(mock.patch("jaxnets.lecture.lr_find.adapted", as_it_is))
+        stack.enter_context(mock.patch("jaxnets.tune.lr_find.adapted", as_it_is))
         found = mock.Mock(folder="runs")
-        stack.enter_context(mock.patch("jaxnets.lecture.search.search_all", return_value=found))
+        stack.enter_context(mock.patch("jaxnets.tune.search.search_all", return_value=found))
         status_of(lambda: commands.main([command, *words]))

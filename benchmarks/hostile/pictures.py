@@ -94,7 +94,7 @@ def picture_case(sample: tuple[dict[str, bytes], list[bytes]], folder: Path, rng
     """A picture is damaged, or has many scans, or as many pixels as are allowed."""
     from jaxnets.data.pictures.decode import BadPictureError, read_header, read_picture, to_square
     from jaxnets.display import printable
-    from jaxnets.serving.digit import to_digit, to_digits
+    from jaxnets.predict.digit import to_digit, to_digits
 
     made, large = sample
     name, other = (rng.choice(sorted(made)) for _ in range(2))

@@ -50,9 +50,9 @@ def run_samples(folder: Path) -> dict[str, Any]:
 def config_case(sample: dict[str, Any], folder: Path, rng: Rng) -> None:
     """config.json, read by --resume and by predict."""
     from jaxnets.config.resolve import resolve
+    from jaxnets.predict import trained
     from jaxnets.runs import request
     from jaxnets.runs.run_folder import RunFolder
-    from jaxnets.serving import trained
 
     (folder / "config.json").write_bytes(damage_json(rng, sample["config"]))
     if rng.randint(0, 49) == 0:
@@ -122,11 +122,12 @@ SEARCH = {
 
 def search_case(sample: dict[str, Any], folder: Path, rng: Rng) -> None:
     """search.json of a resumed search or of the slides' network, and result.json."""
-    from jaxnets.lecture import ranking, replay
-    from jaxnets.lecture.search import Search
+    from jaxnets.course import replay
     from jaxnets.metrics import Metrics
     from jaxnets.runs.request import read_config
     from jaxnets.runs.run_folder import RunFolder
+    from jaxnets.tune import ranking
+    from jaxnets.tune.search import Search
 
     test = dataclasses.replace(Metrics.zero(10), count=np.int64(1))
     search = Search(SEARCH["flags"], SEARCH["over"])

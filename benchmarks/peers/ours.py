@@ -11,8 +11,8 @@ from jaxnets.data.datasets import Dataset, Split
 from jaxnets.experiment import Experiment
 from jaxnets.machine.platform import set_up_jax
 from jaxnets.models import create_model
-from jaxnets.serving.predict import to_predictor
-from jaxnets.serving.trained import TrainedNetwork
+from jaxnets.predict.predict import to_predictor
+from jaxnets.predict.trained import TrainedNetwork
 from jaxnets.training.step import Checkpoint
 
 ENDLESS = 10**5  # Epochs that a config may have at most.

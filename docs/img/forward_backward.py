@@ -3,7 +3,7 @@
 Run it by `python docs/img/forward_backward.py`.
 
 One example goes through a network of two inputs, two hidden units and two classes. Its numbers come
-from `jaxnets.report.passes.passes_of`, the same layer pairs that train every network here.
+from `jaxnets.viz.report.passes.passes_of`, the same layer pairs that train every network here.
 """
 
 from pathlib import Path
@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from jaxnets.models.mlp import mlp
-from jaxnets.report.passes import Array, Passes, passes_of
-from jaxnets.report.svg import Figure, write_figure
+from jaxnets.viz.report.passes import Array, Passes, passes_of
+from jaxnets.viz.svg import Figure, write_figure
 
 X = np.array([1.0, 2.0], np.float32)
 PARAMS = {

@@ -21,7 +21,7 @@ from jaxnets.config.recipes import DEFAULT_MODEL, PRESETS
 from jaxnets.config.resolve import preset
 from jaxnets.display import short_path
 from jaxnets.errors import DONE, RUN_FAILED, UserError, same_name
-from jaxnets.lecture.compare.request import Request, resolved
+from jaxnets.tune.compare.request import Request, resolved
 
 ABOUT_TRAIN = "Train a network and report its test accuracy."
 ABOUT_COMPLETION = "Print what lets Tab complete in bash, zsh or fish."
@@ -109,7 +109,7 @@ class Gradcheck(Options):
             if getattr(self, name) and not self.mine:
                 raise UserError(f"{name}: expected it with --mine=FILE, got it alone")
         if self.mine:
-            from jaxnets.exercises.command import check_mine
+            from jaxnets.course.exercises.command import check_mine
 
             say = words_of(self.language, "exercises")
             passed, values, text = check_mine(self.mine, self.hint, say)
@@ -139,17 +139,17 @@ class Summary(Options):
             raise UserError(f"image_shape: expected {wanted}, got {self.image_shape}")
 
         from jaxnets.models import create_model
-        from jaxnets.report import summary
+        from jaxnets.viz import summary
 
         if self.draw:
-            from jaxnets.report.svg import figure_path, write_figure
+            from jaxnets.viz.svg import figure_path, write_figure
 
             path = figure_path(self.draw)
         rows = summary.summary(create_model(config, self.num_classes), self.image_shape)
         what = config.model, rows, self.image_shape
         values = summary.to_values(*what)
         if self.draw:
-            from jaxnets.report.network_figure import network_figure
+            from jaxnets.viz.network_figure import network_figure
 
             write_figure(path, network_figure(*what))
         print_answer(values, summary.to_text(*what), self.json)
@@ -177,8 +177,8 @@ class Search(Options):
             wanted = "--over=FIELD=A,B,... at least once, as --over=hidden=100,200"
             raise UserError(f"over: expected {wanted}, got none")
 
-        from jaxnets.lecture import ranking
-        from jaxnets.lecture.search import search_all
+        from jaxnets.tune import ranking
+        from jaxnets.tune.search import search_all
 
         found = search_all(given, over, self.seeds)
         drawn = ranking.plot(found)
@@ -205,8 +205,8 @@ class LrFind(Options):
             )
         preset(**given)  # It raises if the flags are wrong, before JAX is imported.
 
-        from jaxnets.figure import check_picture
-        from jaxnets.lecture import lr_find
+        from jaxnets.tune import lr_find
+        from jaxnets.viz.figure import check_picture
 
         if self.plot:
             check_picture(self.plot)
@@ -240,7 +240,7 @@ class Compare(Request):
     def run(self) -> int:
         request = resolved(self)
 
-        from jaxnets.lecture.compare.run import run
+        from jaxnets.tune.compare.run import run
 
         run(request)
         return DONE
@@ -256,8 +256,8 @@ class Devices(Options):
         config = preset(**given)
 
         from jaxnets.experiment import find_devices
-        from jaxnets.report.devices import to_text, to_values
         from jaxnets.training.parallel import Parallel
+        from jaxnets.viz.devices import to_text, to_values
 
         values = to_values(Parallel(find_devices(config), config.parallel))
         print_answer(values, to_text(values), self.json)

@@ -36,7 +36,7 @@ class Exercise(Options):
             raise UserError("output: expected it with exercise new NAME")
 
         from jaxnets.cli.exercise_texts import translated
-        from jaxnets.exercises import command
+        from jaxnets.course.exercises import command
 
         say = words_of(self.language, "exercises")
         if word == "list":
@@ -70,9 +70,9 @@ class Grade(Options):
     json: bool = option(False, JSON)
 
     def run(self) -> int:
-        from jaxnets.exercises.command import grade
-        from jaxnets.exercises.grade import Limits
-        from jaxnets.exercises.sandbox import TRUST, Sandbox
+        from jaxnets.course.exercises.command import grade
+        from jaxnets.course.exercises.grade import Limits
+        from jaxnets.course.exercises.sandbox import TRUST, Sandbox
 
         limits = Limits(self.seconds, self.memory, 10.0 * self.seconds)
         sandbox = Sandbox(TRUST if self.trust else self.sandbox, self.image)

@@ -13,7 +13,7 @@ from jaxnets.display import short_path
 from jaxnets.errors import DONE, WRONG_REQUEST, UserError, not_installed
 
 if TYPE_CHECKING:
-    from jaxnets.abtest.trial import Plan
+    from jaxnets.deploy.abtest.trial import Plan
 
 RUN = "run folder, which train.py names at its end"
 OUTPUT = "file to write, which replaces an older one; also -o FILE"
@@ -53,7 +53,7 @@ class Predict(_OfRun):
             raise UserError(f"expected the run before the pictures: predict {runs[0]} IMAGE...")
         _check_exist(self.run_folder)
 
-        from jaxnets.serving.answer import answer
+        from jaxnets.deploy.answer import answer
 
         all_good = answer(
             self.run_folder,
@@ -76,7 +76,7 @@ class Page(_OfRun):
     def run(self) -> int:
         _check_exist(self.run_folder)
 
-        from jaxnets.serving.page.build import to_text, write_page
+        from jaxnets.viz.page.build import to_text, write_page
 
         written = write_page(self.run_folder, self.output)
         print_answer(written, to_text(written), self.json)
@@ -102,7 +102,7 @@ class Report(Options):
     def run(self) -> int:
         _check_exist(*self.runs)
 
-        from jaxnets.report.build import to_text, write_report
+        from jaxnets.viz.report.build import to_text, write_report
 
         written = write_report(self.runs, self.output, self.figures, self.language)
         print_answer(written, to_text(written), self.json)
@@ -135,7 +135,7 @@ class Trace(Options):
             raise UserError(f"expected one run, or flags of a fresh network, got {others[0]} too")
         _check_exist(*self.run_folder)
 
-        from jaxnets.report.trace import to_text, trace
+        from jaxnets.viz.trace import to_text, trace
 
         run = self.run_folder[0] if self.run_folder else None
         values = trace(run, given, self.image, self.label, self.svg)
@@ -165,7 +165,7 @@ class Export(_OfRun):
     def run(self) -> int:
         _check_exist(self.run_folder)
 
-        from jaxnets.serving.export import export
+        from jaxnets.deploy.export import export
 
         made = export.export(self.run_folder, self.format, self.output)
         print_answer(export.to_values(made), export.to_text(made), self.json)
@@ -201,7 +201,7 @@ class Abtest(Options):
     json: bool = option(False, JSON)
 
     def run(self) -> int:
-        from jaxnets.abtest.trial import Plan
+        from jaxnets.deploy.abtest.trial import Plan
 
         plan = Plan(self.alpha, self.effect, self.power, _share_b(self.split))
         if len(self.given) == 1:
@@ -218,16 +218,16 @@ class Abtest(Options):
         if self.dataset or self.data_dir:
             raise UserError("dataset and data_dir: expected two runs with them, got a log")
 
-        from jaxnets.abtest import trial, words
-        from jaxnets.serving.answer_log import read_users
+        from jaxnets.deploy.abtest import trial, words
+        from jaxnets.deploy.answer_log import read_users
 
         if self.plot:
-            from jaxnets.figure import check_picture
+            from jaxnets.viz.figure import check_picture
 
             check_picture(self.plot)
         found = trial.evaluate(read_users(log), plan)
         if self.plot:
-            from jaxnets.abtest.picture import plot
+            from jaxnets.deploy.abtest.picture import plot
 
             plot(found, self.plot)
         return words.to_values(found), words.to_text(found, short_path(log))
@@ -240,8 +240,8 @@ class Abtest(Options):
             raise UserError("plot and split: expected a log with them, got two runs")
         _check_exist(*self.given)
 
-        from jaxnets.abtest import pairs
-        from jaxnets.serving.paired import compare_runs
+        from jaxnets.deploy.abtest import pairs
+        from jaxnets.deploy.paired import compare_runs
 
         found = compare_runs(run_a, run_b, self.dataset, self.data_dir)
         return pairs.to_values(found, plan), pairs.to_text(found, plan)
@@ -278,7 +278,7 @@ class Serve(Options):
             if importlib.util.find_spec(name) is None:
                 raise not_installed(name, "serve")
 
-        from jaxnets.serving.server.start import serve
+        from jaxnets.deploy.server.start import serve
 
         return serve(
             self.runs,

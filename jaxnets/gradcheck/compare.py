@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxnets.backprop.check import MAX_PART, largest, relative_error
+from jaxnets.gradcheck.errors import MAX_PART, largest, relative_error
 from jaxnets.machine.platform import (
     OLDER_EMITTER,
     compiler_options,

@@ -2,7 +2,7 @@
 
 Each has the signature of the backward pass that it replaces, and its docstring says what its
 author thought. Students get them under neutral names, from `jaxnets exercise new bug1` on: see
-exercises/bugs.py. `jaxnets gradcheck --mutant=NAME` shows that the check finds one.
+course/exercises/bugs.py. `jaxnets gradcheck --mutant=NAME` shows that the check finds one.
 """
 
 import jax

@@ -24,12 +24,12 @@ from jaxnets.gradcheck.compare import (
     check,
     with_statistics_aside,
 )
+from jaxnets.gradcheck.oracle import both_loss_and_grads
 from jaxnets.kernels import winograd
 from jaxnets.kernels.accelerate import accelerate
 from jaxnets.losses import LOSSES
 from jaxnets.models import create_model
 from jaxnets.models.chain import Chain, Layer, map_layers
-from jaxnets.oracle import both_loss_and_grads
 from jaxnets.training.step import LossAndGrad, autodiff_loss_and_grad, summed_loss
 
 # The layers' tolerances. With fewer digits than float64's, the gradient's oracle is

@@ -24,10 +24,10 @@ from jaxnets.display import one_line
 from jaxnets.display import show as show_line
 from jaxnets.errors import UserError, first_line
 from jaxnets.metrics import Metrics
+from jaxnets.predict.predict import create_predictor
 from jaxnets.runs.files import mkdir, read_json, write_text
 from jaxnets.runs.run import Run
 from jaxnets.runs.run_folder import TRACKING
-from jaxnets.serving.predict import create_predictor
 from jaxnets.tracking.check import check
 from jaxnets.tracking.pictures import confusion_picture, sample_picture
 from jaxnets.tracking.profile import Profile

@@ -1,0 +1,131 @@
+"""The exercises as commands: what they print, and whether the student has passed."""
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from jaxnets import display
+from jaxnets.course.exercises.catalogue import COMPUTE, exercise_called, exercises
+from jaxnets.course.exercises.compute import check_sheet, hint_for
+from jaxnets.course.exercises.files import read_source
+from jaxnets.course.exercises.new import write_new
+from jaxnets.errors import UserError
+
+Say = Callable[[str], str]  # Says a text in the reader's language.
+
+
+def listing(say: Say) -> tuple[list[dict[str, Any]], str]:
+    """Every exercise, as values and as a table."""
+    values = [
+        {
+            "name": found.name,
+            "kind": found.kind,
+            "level": found.level,
+            "minutes": found.minutes,
+            "about": found.about,
+        }
+        for found in exercises().values()
+    ]
+    rows = [list(map(str, value.values())) for value in values]
+    rows = [[name, *map(say, facts)] for name, *facts in rows]
+    table = display.table([list(map(say, values[0])), *rows], "<<>><")
+    return values, "\n".join([*table, "", say("jaxnets exercise new NAME writes one into a file")])
+
+
+def write(name: str, output: str | None, translated: Say) -> tuple[str, str]:
+    """Writes an exercise into a file; returns its path and the command that checks it."""
+    exercise = exercise_called(name)
+    path = write_new(exercise, output, translated)
+    file = display.short_path(str(path))
+    if exercise.kind == COMPUTE:
+        return str(path), f"jaxnets exercise check {file}"
+    return str(path), f"jaxnets gradcheck --mine={file}"
+
+
+def check_numbers(path: str, hint: bool, say: Say) -> tuple[bool, dict[str, Any], str]:
+    """Checks a sheet: whether all numbers are right, the values, and the lines that say so."""
+    if path.endswith(".py"):
+        raise UserError(f"{path}: jaxnets gradcheck --mine={path} checks a backward pass")
+    name, found = check_sheet(read_source(path), path)
+    right = sum(answered.verdict == "right" for answered in found)
+    passed = right == len(found)
+    lines = []
+    for answered in found:
+        line = f"{answered.name:12} {say(answered.verdict)}"
+        line += say(": ") + say(answered.note) if answered.note else ""
+        if hint and answered.verdict != "right":
+            line += say(f" (hint: {hint_for(name, answered.name)})")
+        lines.append(line)
+    verdict = "passed" if passed else "FAILED"
+    lines.append(say(f"{name}: {verdict}, {right} of {len(found)} right"))
+    values = {"exercise": name, "passed": passed, "answers": [row._asdict() for row in found]}
+    return passed, values, "\n".join(lines)
+
+
+def check_mine(path: str, hint: bool, say: Say) -> tuple[bool, list[dict[str, Any]], str]:
+    """Judges the backward passes in a student's file, and returns what `check_numbers` does."""
+    if path.endswith(".toml"):
+        raise UserError(f"{path}: jaxnets exercise check {path} checks computed numbers")
+
+    from jaxnets.course.exercises.judge import judge_file
+    from jaxnets.machine.platform import set_up_jax
+
+    set_up_jax(keep_memory=False)
+    verdicts = judge_file(path, hint=hint)
+    lines = []
+    for verdict in verdicts:
+        lines.append(display.paint(say(verdict.line), "green" if verdict else "red"))
+        lines += [f"  {say(line)}" for line in verdict.hints]
+    if not all(verdicts) and not hint and any(verdict.row for verdict in verdicts):
+        lines.append(say("--hint says more"))
+    return all(verdicts), [_values(verdict) for verdict in verdicts], "\n".join(lines)
+
+
+def grade(folder: str, limits: Any, sandbox: Any, as_json: bool) -> None:
+    """Grades a folder of submissions, and prints each row as soon as it is known.
+
+    Args:
+      folder: The folder.
+      limits: grade.Limits.
+      sandbox: sandbox.Sandbox.
+      as_json: Whether the rows are the objects of a list in JSON, else the lines of a table.
+    """
+    from jaxnets.course.exercises.grade import grades_of, submissions_in
+    from jaxnets.machine.platform import set_up_jax
+
+    set_up_jax(keep_memory=False)
+    submissions = submissions_in(folder)
+    head = ["name", "exercise", "verdict", "first wrong, or why"]
+    names = [[_cell(found.name), _cell(found.exercise)] for found in submissions]
+    widths = [max(map(display.width_of, column)) for column in zip(head, *names, strict=False)]
+    passed, before = 0, "["
+    for found, cells in zip(grades_of(submissions, limits, sandbox), names, strict=True):
+        passed += found.passed
+        if as_json:
+            print(f"{before}\n{json.dumps(found._asdict(), indent=2)}", end="", flush=True)
+            before = ","
+            continue
+        if head:
+            print(display.line(head, [*widths[:2], 7, 0], "<<<<"))
+            head = []
+        why = ": ".join(filter(None, (found.wrong, found.reason)))
+        row = [*cells, "passed" if found.passed else "FAILED", display.one_line(why)]
+        print(display.line(row, [*widths[:2], 7, 0], "<<<<"), flush=True)
+    print("\n]" if as_json else f"{passed} of {len(submissions)} passed")
+
+
+def _cell(name: str) -> str:
+    """A name in its column: spaces that could separate columns are escaped, too."""
+    return re.sub("  +", lambda spaces: r"\x20" * len(spaces[0]), display.printable(name))
+
+
+def _values(verdict: Any) -> dict[str, Any]:
+    wrong: Sequence[str] = verdict.wrong
+    return {
+        "exercise": verdict.exercise,
+        "passed": verdict.passed,
+        "wrong": list(wrong),
+        "reason": verdict.reason,
+        "hints": list(verdict.hints),
+    }

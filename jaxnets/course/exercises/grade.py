@@ -1,0 +1,296 @@
+"""Grades a folder of submissions: each runs in a sandbox of its own, which answers with arrays.
+
+The judge stays in this process. It compares the arrays with the right ones, so nothing that a
+submission prints, patches or exits with makes it pass, and nothing ends or changes another's row.
+"""
+
+import collections
+import functools
+import json
+import math
+import os
+import pickle
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxnets.course.exercises import child
+from jaxnets.course.exercises.catalogue import exercise_of_function, exercises
+from jaxnets.course.exercises.compute import check_sheet
+from jaxnets.course.exercises.files import exercises_in, read_source
+from jaxnets.course.exercises.judge import Case, cases_of, verdict
+from jaxnets.course.exercises.new import imports_of
+from jaxnets.course.exercises.sandbox import Running, Sandbox
+from jaxnets.course.exercises.sources import sources_of
+from jaxnets.display import one_line
+from jaxnets.errors import UserError, first_line
+
+MAX_ANSWER = 1 << 24  # Bytes; the largest right answer has 60 kB.
+MAX_HEAD = 1 << 16  # Bytes of the line before the arrays.
+MAX_REASON = 200  # Characters of what a submission says.
+MAX_AXES = 8
+MIB_FOR_JAX = 1024  # In a container, beside what a submission may take.
+
+
+class Grade(NamedTuple):
+    """The result of one exercise of one student."""
+
+    name: str
+    exercise: str
+    passed: bool
+    wrong: str = ""  # The first wrong array, or number.
+    reason: str = ""
+
+
+class Limits(NamedTuple):
+    """The time and memory that a submission may use."""
+
+    seconds: int = 20  # Of a processor.
+    memory: int = 2048  # MiB.
+    wait: float = 200.0  # Seconds until it is ended, whatever it waits for.
+
+
+class Submission(NamedTuple):
+    """One exercise in a student's file, before it is graded."""
+
+    name: str  # The student's.
+    exercise: str  # The file's name where it has none.
+    source: str = ""
+    imports: frozenset[str] = frozenset()  # The names of jaxnets that it may import, in full.
+    grade: Grade | None = None  # Set where nothing need run.
+
+
+def submissions_in(folder: str) -> list[Submission]:
+    """Every exercise of a folder: one file or one folder for each student.
+
+    Raises:
+      UserError: There is no such folder, or nothing is in it.
+    """
+    if not Path(folder).is_dir():
+        raise UserError(f"{folder}: expected a folder of submissions")
+    found = []
+    for entry in sorted(Path(folder).iterdir()):
+        name, files = entry.stem, [entry]
+        if entry.is_dir() and not entry.is_symlink():  # A link leads to no submission.
+            try:
+                name, files = entry.name, sorted(entry.iterdir())
+            except OSError as error:
+                found.append(_failed(entry.name, entry, str(error.strerror)))
+                continue
+        for path in files:
+            if path.suffix in (".py", ".toml"):
+                found += _submissions(name, path)
+    if not found:
+        raise UserError(f"{folder}: expected files .py or .toml, one student each, or in folders")
+    return found
+
+
+def _submissions(name: str, path: Path) -> list[Submission]:
+    """The submissions of one file; an error in the file is a failure of this file alone."""
+    try:
+        source = read_source(str(path))
+        if path.suffix == ".toml":
+            grade = _grade_of_sheet(name, path, source)
+            return [Submission(name, grade.exercise, grade=grade)]
+        functions, reason = exercises_in(source, path.name)
+    except Exception as error:
+        return [_failed(name, path, first_line(error))]
+    if reason:
+        return [_failed(name, path, reason, function) for function in functions]
+    return [
+        Submission(name, function, source, _importable(function, functions))
+        for function in functions
+    ]
+
+
+def _failed(name: str, path: Path, reason: str, exercise: str = "") -> Submission:
+    exercise = exercise or path.name
+    reason = reason.removeprefix(f"{path}: ").removeprefix(f"{path.name}: ")
+    return Submission(name, exercise, grade=Grade(name, exercise, False, reason=_short(reason)))
+
+
+def _short(text: str) -> str:
+    text = one_line(text)
+    return text if len(text) <= MAX_REASON else f"{text[: MAX_REASON - 1]}…"
+
+
+def _grade_of_sheet(name: str, path: Path, source: str) -> Grade:
+    exercise, answered = check_sheet(source, path.name)
+    missed = [row for row in answered if row.verdict != "right"]
+    if not missed:
+        return Grade(name, exercise, True)
+    right = len(answered) - len(missed)
+    return Grade(name, exercise, False, missed[0].name, f"{right} of {len(answered)} right")
+
+
+def _importable(function: str, beside: Sequence[str]) -> frozenset[str]:
+    """The names of jaxnets that a function may import.
+
+    These are the imports of its own exercise, and those of the other exercises in its file that
+    are no backward pass.
+    """
+    answers = {exercise.function for exercise in exercises().values()}
+    others = [name for other in beside for name in imports_of(exercise_of_function(other))]
+    harmless = [name for name in others if name.rpartition(".")[2] not in answers]
+    return imports_of(exercise_of_function(function)).union(harmless)
+
+
+def grades_of(
+    submissions: Sequence[Submission], limits: Limits, sandbox: Sandbox
+) -> Generator[Grade, None, None]:
+    """Yields a grade for each submission, in their order, as soon as it is known.
+
+    Several sandboxes run at a time; JAX computes in this thread alone.
+
+    Raises:
+      UserError: The sandbox is not installed, or cannot start.
+    """
+    if any(submission.grade is None for submission in submissions):
+        sandbox.check()
+    judges: dict[str, list[Case]] = {}
+    running: collections.deque[tuple[Submission, Future | None]] = collections.deque()
+    workers, processes = os.cpu_count() or 1, Running()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for submission in submissions:
+                started = None
+                if submission.grade is None:
+                    name = submission.exercise
+                    judges[name] = judges.get(name) or cases_of(name)
+                    task = _task(submission, judges[name], limits)
+                    started = pool.submit(_run, task, judges[name], limits, sandbox, processes)
+                running.append((submission, started))
+                while len(running) > workers:
+                    yield _grade(*running.popleft(), judges)
+            while running:
+                yield _grade(*running.popleft(), judges)
+        finally:  # After Ctrl-C nothing runs on.
+            pool.shutdown(wait=False, cancel_futures=True)
+            processes.end()
+
+
+def _grade(
+    submission: Submission, started: Future | None, judges: Mapping[str, list[Case]]
+) -> Grade:
+    if submission.grade is not None or started is None:
+        return submission.grade or Grade(submission.name, submission.exercise, False)
+    name, exercise = submission.name, submission.exercise
+    try:
+        answers = started.result()
+        if isinstance(answers, str):
+            return Grade(name, exercise, False, reason=_short(answers))
+        found = verdict(exercise, judges[exercise], answers)
+    except Exception as error:  # Its row alone.
+        reason = f"it cannot be graded: {type(error).__name__}: {first_line(error)}"
+        return Grade(name, exercise, False, reason=_short(reason))
+    return Grade(
+        name, exercise, found.passed, found.wrong[0] if found.wrong else "", _short(found.reason)
+    )
+
+
+def run_submission(
+    submission: Submission, cases: Sequence[Case], limits: Limits, sandbox: Sandbox
+) -> list[dict[str, np.ndarray]] | str:
+    """Runs a submission in a sandbox; its arrays, or why there are none."""
+    return _run(_task(submission, cases, limits), cases, limits, sandbox)
+
+
+def _task(submission: Submission, cases: Sequence[Case], limits: Limits) -> bytes:
+    """The task that a child reads, as bytes.
+
+    Python's parser of syntax trees works in one thread at a time only: call this in one thread.
+    """
+    task = {
+        "source": submission.source,
+        "name": submission.exercise,
+        "sources": _sources(submission.imports),
+        "calls": [tuple(case.call) for case in cases],
+        "seconds": limits.seconds,
+        "memory": limits.memory << 20,
+    }
+    return pickle.dumps(task)
+
+
+@functools.cache
+def _sources(imports: frozenset[str]) -> dict[str, str]:
+    passes = "jaxnets.course.exercises.passes"
+    needed = [f"{passes}.Call", f"{passes}.gradients_of", f"{passes}.run_source"]
+    return sources_of([*needed, *sorted(imports)])
+
+
+def _run(
+    task: bytes,
+    cases: Sequence[Case],
+    limits: Limits,
+    sandbox: Sandbox,
+    running: Running | None = None,
+) -> list[dict[str, np.ndarray]] | str:
+    answer = sandbox.run(
+        Path(child.__file__).read_text("utf-8"),
+        task,
+        memory=limits.memory + MIB_FOR_JAX,
+        wait=limits.wait,
+        most=MAX_ANSWER,
+        running=running,
+    )
+    if answer is None:
+        return "it was still running: its time is over"
+    if len(answer) > MAX_ANSWER:
+        return "it answered with more than is right"
+    if not answer.startswith(child.STARTED):
+        return f"its process did not start: {answer.decode(errors='replace')[-MAX_REASON:]}"
+    return arrays_of(answer.removeprefix(child.STARTED), cases) or (
+        "it ended without an answer: its process ended itself, or passed "
+        f"{limits.seconds} s or {limits.memory} MiB"
+    )
+
+
+def arrays_of(answer: bytes, cases: Sequence[Case]) -> list[dict[str, np.ndarray]] | str:
+    """Reads an answer that may be forged: a line of JSON, then numbers in float64.
+
+    Nothing is computed before all shapes are the right ones. An empty answer is "".
+    """
+    if not answer:
+        return ""
+    head, _, content = answer.partition(b"\n")
+    try:
+        values: Any = json.loads(head) if len(head) <= MAX_HEAD else None
+        if isinstance(reason := values.get("reason"), str):
+            return reason or "it gave no reason"
+        rows = [dict(row) for row in values["shapes"]]
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return "its answer cannot be read"
+    if [set(row) for row in rows] != [set(case.right) for case in cases]:
+        return "its answer has not the gradients that were asked for"
+    zipped = list(zip(rows, cases, strict=True))
+    for row, case in zipped:
+        for name, shape in row.items():
+            if shape != list(right := case.right[name].shape):
+                return f"{case.call.gradient_name(name)}: expected the shape {right}" + _got(shape)
+    shapes = [{name: case.right[name].shape for name in row} for row, case in zipped]
+    if 8 * sum(math.prod(shape) for row in shapes for shape in row.values()) != len(content):
+        return "its answer has not the size that it says"
+    return list(_split(shapes, content))
+
+
+def _got(shape: Any) -> str:
+    sizes = isinstance(shape, list) and len(shape) <= MAX_AXES
+    if not sizes or not all(type(size) is int and 0 <= size <= MAX_ANSWER for size in shape):
+        return ", got no shape"
+    return f", got {tuple(shape)}"
+
+
+def _split(
+    rows: Sequence[Mapping[str, Sequence[int]]], content: bytes
+) -> Iterator[dict[str, np.ndarray]]:
+    start = 0
+    for row in rows:
+        found = {}
+        for name, shape in row.items():
+            count = math.prod(shape)
+            found[name] = np.frombuffer(content, "<f8", count, start).reshape(shape)
+            start += 8 * count
+        yield found

@@ -1,0 +1,259 @@
+"""Judges a student's backward pass as `gradcheck` judges ours: by autodiff and by differences.
+
+The student's code is only asked for arrays. What is right is computed from the forward pass.
+"""
+
+import ast
+import inspect
+import math
+import textwrap
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxnets.backprop.rule import LayerRule
+from jaxnets.backprop.rules import RULES
+from jaxnets.course.exercises.bugs import BUGS
+from jaxnets.course.exercises.catalogue import (
+    FIND_THE_BUG,
+    exercise_of_function,
+    input_gradient_of,
+    layer_of,
+)
+from jaxnets.course.exercises.drawn import drawn_settings
+from jaxnets.course.exercises.files import exercises_in, read_source
+from jaxnets.course.exercises.hints import hints
+from jaxnets.course.exercises.passes import Call, ResultError, gradients_of, run_source
+from jaxnets.course.exercises.rules import violation
+from jaxnets.gradcheck.compare import (
+    DIFFERENCES,
+    PRECISIONS,
+    Error,
+    Passes,
+    Program,
+    Row,
+    central_differences,
+    precision,
+    quick_options,
+    with_statistics_aside,
+)
+from jaxnets.gradcheck.errors import relative_error
+from jaxnets.gradcheck.layers import TOLERANCES, forward_problem_of
+
+# Of more numbers than these, a sum in few digits may be right and far away.
+MOST_NUMBERS = 1000
+# A student's loop over the elements of a larger window takes JAX longer to compile than it may.
+WIDEST = 64
+
+
+@dataclass(frozen=True)
+class Case:
+    """A layer in one setting and precision: the call, and what it must return."""
+
+    program: Program
+    passes: Passes
+    call: Call
+    right: dict[str, np.ndarray]  # By autodiff of the plain formulation.
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The judge's result; a notebook shows it, and it is true if the exercise is passed."""
+
+    exercise: str
+    passed: bool
+    wrong: tuple[str, ...] = ()  # The wrong gradients, the first one first.
+    reason: str = ""  # Why nothing could be compared, or the shape of the first wrong one.
+    row: Row | None = None
+    hints: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return self.passed
+
+    def __repr__(self) -> str:
+        return "\n".join([self.line, *self.hints])
+
+    @property
+    def line(self) -> str:
+        """One line: passed or failed, and which gradient is wrong."""
+        if self.passed:
+            return f"{self.exercise}: passed"
+        if self.reason:
+            return f"{self.exercise}: FAILED: {': '.join([*self.wrong[:1], self.reason])}"
+        return f"{self.exercise}: FAILED: {' and '.join(self.wrong)} is wrong"
+
+
+def judge(function: Callable[..., Any], *, hint: bool = False) -> Verdict:
+    """Judges a backward pass of your own, in a notebook.
+
+    Args:
+      function: It is named after its exercise: `dense_backward`, `bug15`.
+      hint: Whether to say more than which gradient is wrong.
+
+    Raises:
+      UserError: No exercise has this name.
+    """
+    name = function.__name__
+    exercise_of_function(name)
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    except (OSError, TypeError, SyntaxError):
+        tree = ast.Module([], [])  # Python does not have its source.
+    if found := violation(tree):
+        return Verdict(name, False, reason=found)
+    cases = cases_of(name)
+    try:
+        answers = list(gradients_of(function, [case.call for case in cases]))
+    except ResultError as error:
+        return _without_arrays(name, cases, str(error), hint=hint)
+    return verdict(name, cases, answers, hint=hint)
+
+
+def rule_for(function: str) -> LayerRule:
+    """The layer of which a function is the backward pass, with the cache that it gets.
+
+    Raises:
+      UserError: No exercise has this function.
+    """
+    exercise = exercise_of_function(function)
+    if exercise.kind == FIND_THE_BUG:
+        from jaxnets.gradcheck.mutants import MUTANTS
+
+        return MUTANTS[BUGS[exercise.name].mutant]
+    return RULES[exercise.name]
+
+
+def cases_of(function: str) -> list[Case]:
+    """A layer in all its settings and precisions, each precision compiled as one program.
+
+    In float64 it is tried in drawn settings too, without differences.
+    """
+    exercise = exercise_of_function(function)
+    rule, dx = rule_for(function), input_gradient_of(exercise)
+    drawn = drawn_settings(layer_of(exercise), rule)
+    declared = [one for one in rule.settings if math.prod(one.static.get("window", ())) <= WIDEST]
+    cases = []
+    for dtype in PRECISIONS:
+        settings = [one for one in declared if math.prod(one.x) <= MOST_NUMBERS]
+        if dtype == "float64":
+            settings = [*declared, *drawn]
+        problems = [forward_problem_of(rule, setting) for setting in settings]
+        with precision(dtype):
+            passes = [problem.at(dtype) for problem in problems]
+            for setting, problem, one, found in zip(
+                settings, problems, passes, _outcomes(passes), strict=True
+            ):
+                cache, d_out, gradient = found
+                call = Call(dtype, cache, d_out, dict(setting.static), tuple(setting.params), dx)
+                apart, number = with_statistics_aside(one), None
+                if (
+                    apart.number
+                    and dtype == "float64"
+                    and not any(setting is other for other in drawn)
+                ):
+                    number = _compiled(apart.number, apart.inputs, apart.constants)
+                program = Program(problem, dtype, None, number)
+                cases.append(Case(program, apart, call, _flat(gradient)))
+    return cases
+
+
+def _outcomes(passes: Sequence[Passes]) -> list[tuple[Any, Any, Any]]:
+    """The cache, the gradient from above and autodiff's gradient of each."""
+    arrays = [(one.inputs, one.constants) for one in passes]
+    forwards: list[Any] = [one.manual for one in passes]  # See forward_problem_of.
+
+    def run(arrays):
+        return [
+            (forward(*array)[1], array[1][1], one.automatic(*array)["gradient"])
+            for one, forward, array in zip(passes, forwards, arrays, strict=True)
+        ]
+
+    return jax.tree.map(np.asarray, _compiled(run, arrays)(arrays))
+
+
+def _compiled(function: Callable[..., Any], *arguments: Any) -> Any:
+    return jax.jit(function, compiler_options=quick_options()).lower(*arguments).compile()
+
+
+def verdict(
+    name: str, cases: Sequence[Case], answers: Sequence[Mapping[str, Any]], *, hint: bool = False
+) -> Verdict:
+    """Compares the arrays that a backward pass has returned for each case."""
+    started = time.perf_counter()
+    errors = dict.fromkeys(TOLERANCES, Error())
+    wrong: list[str] = []
+    reason, compared, kinks = "", 0, 0
+    for case, answer in zip(cases, answers, strict=True):
+        dtype = case.program.dtype
+        for leaf, expected in case.right.items():
+            error = _error(leaf, answer[leaf], expected)
+            errors[dtype] = max(errors[dtype], error)
+            if answer[leaf].shape != expected.shape and not reason:
+                wrong.insert(0, case.call.gradient_name(leaf))
+                reason = f"expected the shape {expected.shape}, got {answer[leaf].shape}"
+            if not error.value <= TOLERANCES[dtype]:
+                wrong.append(case.call.gradient_name(leaf))
+        if case.program.number and all(
+            answer[leaf].shape == right.shape for leaf, right in case.right.items()
+        ):
+            with precision(dtype), np.errstate(all="ignore"):  # It may hold anything.
+                tree = _tree(answer, case.passes.inputs)
+                found = central_differences(case.program, case.passes, tree)
+            errors[DIFFERENCES] = max(errors[DIFFERENCES], found.error)
+            compared, kinks = compared + found.compared, kinks + found.kinks
+    labels = list(dict.fromkeys(case.program.problem.label for case in cases))
+    seconds = time.perf_counter() - started
+    row = Row(name, labels, errors, TOLERANCES, compared, kinks, seconds)
+    wrong = list(dict.fromkeys(wrong))
+    if not row.ok and not wrong:  # Only the differences have found it.
+        wrong = ["a gradient"]
+    said = tuple(hints(name, row, cases, answers)) if hint else ()
+    return Verdict(name, row.ok, tuple(wrong), reason, row, said)
+
+
+def _without_arrays(name: str, cases: Sequence[Case], reason: str, *, hint: bool) -> Verdict:
+    """The verdict where a backward pass has failed; its hint names the expected shapes."""
+    call, right = cases[0].call, cases[0].right
+    shapes = ", ".join(f"{call.gradient_name(leaf)} {right[leaf].shape}" for leaf in right)
+    return Verdict(name, False, (), reason, None, (f"the first setting asks for {shapes}",) * hint)
+
+
+def _error(leaf: str, answer: np.ndarray, expected: np.ndarray) -> Error:
+    if answer.shape != expected.shape:
+        return Error(np.inf, f"{leaf}, whose shape is {answer.shape}, not {expected.shape}")
+    return Error(relative_error(answer, expected)[0], f"gradient.{leaf}")
+
+
+def _flat(gradient: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    named = {f"params.{name}": leaf for name, leaf in gradient.get("params", {}).items()}
+    return named | {"x": gradient["x"]}
+
+
+def _tree(answer: Mapping[str, Any], like: Mapping[str, Any]) -> dict[str, Any]:
+    params = {name: answer[f"params.{name}"] for name in like.get("params", {})}
+    return ({"params": params} if params else {}) | {"x": answer["x"]}
+
+
+def judge_file(path: str, *, hint: bool = False) -> list[Verdict]:
+    """Judges every exercise in a file of the student's own.
+
+    Raises:
+      UserError: It cannot be read, or has no function that is named after an exercise.
+    """
+    source = read_source(path)
+    names, reason = exercises_in(source, path)
+    if reason:
+        return [Verdict(name, False, reason=reason) for name in names]
+    return [_judged(source, path, name, hint) for name in names]
+
+
+def _judged(source: str, path: str, name: str, hint: bool) -> Verdict:
+    cases = cases_of(name)
+    answers = run_source(source, path, name, [case.call for case in cases])
+    if isinstance(answers, str):
+        return _without_arrays(name, cases, answers, hint=hint)
+    return verdict(name, cases, answers, hint=hint)

@@ -1,0 +1,166 @@
+"""Runs a student's backward pass on the judge's numbers; no answer is known here.
+
+This runs in the student's process, in a notebook, or in the confined process of `grade`.
+"""
+
+import contextlib
+import inspect
+import io
+import itertools
+import linecache
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnets.course.exercises.mistakes import mistake
+from jaxnets.gradcheck.compare import QUICK_COMPILATION, precision
+
+
+class Call(NamedTuple):
+    """One call of a backward pass."""
+
+    dtype: str  # One of compare.PRECISIONS.
+    cache: Any
+    d_out: Any
+    static: Mapping[str, Any]
+    params: tuple[str, ...]  # The parameters whose gradients it returns; () is a layer without.
+    dx: str = "dx"  # The exercise's name for the gradient of its input.
+
+    def gradient_name(self, leaf: str) -> str:
+        """The name of a gradient in the code: d_params["kernel"] or dx."""
+        name = leaf.partition(".")[2]
+        return f'd_params["{name}"]' if name else self.dx
+
+
+class ResultError(Exception):
+    """A backward pass returned something other than a gradient, or used autodiff."""
+
+
+def gradients_of(
+    backward: Callable[..., Any], calls: Sequence[Call]
+) -> Iterator[dict[str, np.ndarray]]:
+    """Each call's gradients as NumPy arrays, by their names: "params.kernel", "x".
+
+    All calls of a precision are compiled as one program, which takes a third of the time.
+    """
+    for dtype, group in itertools.groupby(calls, key=lambda call: call.dtype):
+        same = list(group)
+        _expect_arguments(backward, same[0])
+        with precision(dtype):
+            arrays = jax.tree.map(jnp.asarray, [(call.cache, call.d_out) for call in same])
+            try:
+                found = _run(partial(_named, backward, same), arrays)
+            except ResultError:
+                raise
+            except Exception as error:
+                code = getattr(inspect.unwrap(backward), "__code__", None)
+                raise ResultError(mistake(error, code.co_filename if code else "")) from error
+            for call, row in zip(same, found, strict=True):
+                yield {
+                    name: _numbers(call.gradient_name(name), array) for name, array in row.items()
+                }
+
+
+def _expect_arguments(backward: Callable[..., Any], call: Call) -> None:
+    signature = inspect.signature(backward)
+    try:
+        signature.bind(call.cache, call.d_out, **call.static)
+    except TypeError:
+        wanted = ", ".join(["cache", "d_out", *call.static])
+        raise ResultError(f"expected the arguments ({wanted}), got {signature}") from None
+
+
+def _run(function: Callable[..., list[dict[str, Any]]], arrays: Any) -> list[dict[str, Any]]:
+    """Compiles a function, which must not differentiate; one for concrete numbers just runs."""
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(printed):
+            lowered = jax.jit(function, compiler_options=QUICK_COMPILATION).lower(arrays)
+    except Exception:  # It uses NumPy, asks for a number's value, or is wrong: then this says how.
+        return function(arrays)
+    # JAX names its transformations in what it compiles, whoever called them.
+    if found := re.search(r"\b(jvp|transpose)\(", lowered.as_text(debug_info=True)):
+        how = "differentiates" if found[1] == "jvp" else "transposes"
+        raise ResultError(f"it {how} by JAX; a gradient by hand is derived without it")
+    if printed.getvalue():  # It prints what it computes, which has no numbers yet.
+        return function(arrays)
+    return lowered.compile()(arrays)
+
+
+def _named(
+    backward: Callable[..., Any], calls: Sequence[Call], arrays: Sequence[tuple[Any, Any]]
+) -> list[dict[str, Any]]:
+    return [
+        _named_result(call, backward(*array, **call.static))
+        for call, array in zip(calls, arrays, strict=True)
+    ]
+
+
+def _named_result(call: Call, result: Any) -> dict[str, Any]:
+    if result is None:
+        raise ResultError("it returns nothing; its last line must be a return")
+    if not call.params:
+        return {"x": _array(call.dx, result)}
+    if not isinstance(result, tuple | list) or len(result) != 2:
+        raise ResultError(f"expected (d_params, dx), d_params a dict, got {_kind(result)}")
+    d_params, dx = result
+    if not isinstance(d_params, Mapping):
+        got = f"{_kind(d_params)} as d_params"
+        raise ResultError(f"expected (d_params, dx), d_params a dict, got {got}")
+    if set(d_params) != set(call.params):
+        names = ", ".join(map(str, d_params)) or "nothing"
+        raise ResultError(f"d_params: expected {', '.join(call.params)}, got {names}")
+    named = {f"params.{name}": d_params[name] for name in call.params}
+    return {
+        name: _array(call.gradient_name(name), value) for name, value in (named | {"x": dx}).items()
+    }
+
+
+def _array(name: str, value: Any) -> jax.Array:
+    """An array, a number or nested lists of numbers, as an array."""
+    if value is ...:
+        raise ResultError(f"{name} is still ..., the blank to fill in")
+    if not isinstance(value, jax.Array | np.ndarray | np.generic | int | float | list):
+        raise ResultError(f"{name}: expected an array, got {_kind(value)}")
+    try:
+        return jnp.asarray(value)
+    except (TypeError, ValueError):
+        raise ResultError(f"{name}: expected numbers, in rows of one length") from None
+
+
+def _numbers(name: str, array: Any) -> np.ndarray:
+    """Real numbers as float64, which holds every precision's exactly."""
+    found = np.asarray(array)
+    if jnp.issubdtype(found.dtype, jnp.complexfloating):
+        raise ResultError(f"{name}: expected real numbers, got {found.dtype}")
+    return found.astype(np.float64)
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, tuple | list):
+        return f"a {type(value).__name__} of {len(value)}"
+    if isinstance(value, jax.Array | np.ndarray):
+        return "an array"
+    if value is None:
+        return "None"
+    return "..., the blank to fill in" if value is ... else f"a {type(value).__name__}"
+
+
+def run_source(
+    source: str, path: str, name: str, calls: Sequence[Call]
+) -> list[dict[str, np.ndarray]] | str:
+    """Runs a file and its function on each call; what goes wrong is returned in one line."""
+    linecache.cache[path] = len(source), None, source.splitlines(keepends=True), path
+    try:
+        namespace: dict[str, Any] = {"__name__": "exercise"}
+        exec(compile(source, path, "exec"), namespace)
+        return list(gradients_of(namespace[name], calls))
+    except ResultError as error:
+        return str(error)
+    except (Exception, SystemExit) as error:
+        return mistake(error, path)

@@ -1,0 +1,1 @@
+"""Bringing a trained network to its users: export, server, A/B test."""

@@ -1,0 +1,218 @@
+"""`python -m jaxnets predict`: reads the pictures of the command line and prints predictions."""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from jaxnets.data.pictures.decode import FORMATS, BadPictureError, read_picture
+from jaxnets.display import has_colours, line, printable, width_of
+from jaxnets.display import show as show_lines
+from jaxnets.errors import UserError
+from jaxnets.predict.predict import BATCH, load_predictor
+
+STDIN = "-"
+LEVELS = 2  # Of folders within a folder: its classes, or parts such as train with their classes.
+MAX_STDIN = 1 << 26  # Bytes, kept in memory beside the decoded picture.
+RAMP = " .:-=+*#%@"  # From black to white.
+BLOCKS = " \u2584\u2580\u2588"  # Nothing, the lower half, the upper half, both.
+WIDEST = 64  # Columns of a drawing; wider images are reduced.
+
+Best = list[dict[str, Any]]  # The most probable classes: {"label": ..., "probability": ...}.
+
+
+def answer(
+    workdir: str,
+    names: Sequence[str],
+    *,
+    top: int = 5,
+    prepare_as: str = "auto",
+    as_json: bool = False,
+    show: bool = False,
+) -> bool:
+    """Prints predictions for files, folders of pictures and "-" for stdin.
+
+    Pictures that cannot be read are reported on stderr; returns whether every one was read.
+    """
+    if list(names).count(STDIN) > 1:
+        raise UserError("expected - for stdin at most once")
+    predictor = load_predictor(workdir, prepare_as)
+    if not predictor.finished:
+        _report(f"note: the run is not finished: its parameters are those of step {predictor.step}")
+    labels = predictor.class_names
+    width = max(width_of(printable(label)) for label in labels)
+    each = prepare_as == "digits"
+    all_good, batch, answers = True, [], []
+
+    def flush() -> None:
+        images = [image for _, lines in batch for line in lines for image in line]
+        rows = iter(predictor.probabilities(images))
+        for name, lines in batch:
+            found = [[_best(next(rows), labels, top) for _ in line] for line in lines]
+            seen = [[predictor.seen(image) if show else None for image in line] for line in lines]
+            if as_json:
+                answers.append({"image": name, **_to_values(found, each)})
+            elif each:
+                _print_each(name, found, seen)
+            else:
+                _print(name, found[0][0], width, seen[0][0])
+        batch.clear()
+
+    for name, path in _files(names):
+        try:
+            if isinstance(path, BadPictureError):
+                raise path
+            batch.append((name, predictor.prepare_each(_read(path, predictor.decode_size))))
+        except BadPictureError as error:
+            all_good = False
+            flush()  # The pictures before it come first.
+            _report(f"error: {name}: {error}")
+        if each or len(batch) == BATCH:
+            flush()
+    flush()
+    if as_json:
+        print(json.dumps(answers, indent=2))
+    return all_good
+
+
+def _best(row: np.ndarray, labels: Sequence[str], top: int) -> Best:
+    """The most probable classes, the first of equals first."""
+    order = np.argsort(-row, kind="stable")[:top]
+    return [{"label": labels[k], "probability": float(row[k])} for k in order]
+
+
+def _to_values(found: list[list[Best]], each: bool) -> dict[str, Any]:
+    """The JSON values of a picture: its classes, or its text and each character's classes."""
+    if not each:
+        return {"predictions": found[0][0]}
+    characters = [
+        {"line": number, "predictions": best}
+        for number, line in enumerate(found, 1)
+        for best in line
+    ]
+    return {"text": "\n".join(map(_text, found)), "characters": characters}
+
+
+def _text(line: list[Best]) -> str:
+    """The characters of a line; classes with longer names are parted by spaces."""
+    labels = [best[0]["label"] for best in line]
+    return ("" if all(len(label) == 1 for label in labels) else " ").join(labels)
+
+
+def _files(names: Sequence[str]) -> Iterator[tuple[str, Path | BadPictureError]]:
+    """Yields each picture's name, and its file, or an error if it has none."""
+    endings = {ending for ending, kind in Image.registered_extensions().items() if kind in FORMATS}
+    for name in names:
+        path, found = Path(name), False
+        if name == STDIN or not path.is_dir():
+            yield name, path
+            continue
+        for file in _in_folder(path, endings, LEVELS):
+            found = True
+            yield file
+        if not found:
+            yield name, BadPictureError("no pictures in this folder, and none in its folders")
+
+
+def _in_folder(
+    folder: Path, endings: set[str], levels: int
+) -> Iterator[tuple[str, Path | BadPictureError]]:
+    """Yields a folder's pictures; where it has none, those of its folders, so many levels deep."""
+    try:
+        entries = sorted(entry for entry in folder.iterdir() if entry.name[0] != ".")
+    except OSError as error:
+        yield str(folder), BadPictureError(error.strerror or str(error))
+        return
+    files = [entry for entry in entries if entry.suffix.lower() in endings and not entry.is_dir()]
+    yield from ((str(file), file) for file in files)
+    if levels and not files:
+        for entry in entries:
+            if entry.is_dir() and not entry.is_symlink():  # A link may lead back to the folder.
+                yield from _in_folder(entry, endings, levels - 1)
+
+
+def _read(path: Path, side: int) -> Image.Image:
+    """Decodes a picture, from stdin if the path is "-"."""
+    try:
+        content = sys.stdin.buffer.read(MAX_STDIN + 1) if str(path) == STDIN else path
+        if isinstance(content, bytes) and len(content) > MAX_STDIN:
+            raise BadPictureError(f"expected at most {MAX_STDIN:,} bytes, got more")
+        return read_picture(content, side)
+    except MemoryError:
+        raise BadPictureError("not enough memory to decode it") from None
+
+
+def _print(name: str, best: Best, width: int, seen: np.ndarray | None) -> None:
+    """Prints a table on a terminal, else lines of name, label and probability; draws `seen`."""
+    is_terminal = sys.stdout.isatty()
+    if is_terminal:
+        print(printable(name))
+    if seen is not None:
+        _draw(seen)
+    for prediction in best:
+        label, probability = printable(prediction["label"]), prediction["probability"]
+        if is_terminal:
+            print("    " + line([label, f"{probability:.4f}"], [width, 0], "<<"))
+        else:
+            print(f"{printable(name)}\t{label}\t{probability:.6f}")
+
+
+def _print_each(name: str, found: list[list[Best]], seen: list[list[np.ndarray | None]]) -> None:
+    """Prints each line of characters with their probabilities, on a terminal each one's classes."""
+    is_terminal = sys.stdout.isatty()
+    if is_terminal:
+        print(printable(name))
+    for line_found, images in zip(found, seen, strict=True):
+        text = printable(_text(line_found))
+        if is_terminal:
+            print(f"    {text}")
+        for best, image in zip(line_found, images, strict=True):
+            if image is not None:
+                _draw(image)
+            if is_terminal:
+                cells = [f"{printable(one['label'])} {one['probability']:.4f}" for one in best]
+                show_lines("    " + "   ".join(cells))
+        if not is_terminal:
+            sure = [f"{best[0]['probability']:.6f}" for best in line_found]
+            print("\t".join([printable(name), text, *sure]))
+
+
+def _draw(image: np.ndarray) -> None:
+    blocks = (sys.stdout.encoding or "").lower().startswith("utf")
+    print(draw(image, blocks=blocks, colour=has_colours(sys.stdout)))
+
+
+def _report(line: str) -> None:
+    sys.stdout.flush()
+    print(printable(line), file=sys.stderr)
+
+
+def draw(image: np.ndarray, *, blocks: bool, colour: bool) -> str:
+    """The image [H, W, 1 or 3] uint8 in characters, each for two pixels, one above the other.
+
+    These are half blocks, coloured by escape sequences of 24 bits, or ten plain characters.
+    """
+    picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
+    if picture.width > WIDEST:
+        height = max(1, round(picture.height * WIDEST / picture.width))
+        picture = picture.resize((WIDEST, height), Image.Resampling.BOX)
+    picture = picture.crop((0, 0, picture.width, picture.height + picture.height % 2))
+    if blocks and colour:
+        pixels = np.asarray(picture.convert("RGB"))
+        block = "\x1b[38;2;{};{};{};48;2;{};{};{}m\u2580".format
+        lines = [
+            "".join(block(*upper, *lower) for upper, lower in zip(*rows, strict=True)) + "\x1b[0m"
+            for rows in zip(pixels[::2], pixels[1::2], strict=True)
+        ]
+    elif blocks:
+        upper, lower = (np.asarray(picture.convert("L"))[row::2] > 127 for row in (0, 1))
+        lines = ["".join(BLOCKS[code] for code in row) for row in 2 * upper + lower]
+    else:
+        grey = np.asarray(picture.convert("L"), np.float32)
+        codes = (grey[::2] + grey[1::2]) / 2 * len(RAMP) / 256
+        lines = ["".join(RAMP[code] for code in row) for row in codes.astype(int)]
+    return "\n".join(line.rstrip(" ") for line in lines)

@@ -1,0 +1,141 @@
+"""Starts the server: loads the runs, listens, answers until a signal comes."""
+
+import asyncio
+import contextlib
+import functools
+import ipaddress
+import json
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from uvicorn.config import Config
+
+from jaxnets.deploy.server.app import create_app
+from jaxnets.deploy.server.connections import KEEP_ALIVE, Connection, Connections, StoppableServer
+from jaxnets.deploy.server.limits import SLOW
+from jaxnets.deploy.server.models import names_of
+from jaxnets.deploy.server.service import Service, report
+from jaxnets.display import short_path, show
+from jaxnets.errors import BY_SIGNAL, UserError, first_line
+
+BACKLOG = 1024  # Connections that the system accepts before this process does.
+
+
+def serve(
+    folders: Sequence[str],
+    *,
+    share: float = 0.5,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    feedback: str | None = None,
+    as_json: bool = False,
+) -> int:
+    """Serves one or two runs until a signal comes; returns the exit status.
+
+    Args:
+      folders: The run folders, at most two.
+      share: The part of the users that the first one answers.
+      host: The address or the name to listen at.
+      port: The port; 0 takes a free one.
+      feedback: The log's file; by default beside the first run.
+      as_json: Whether the line that says where the server listens is JSON.
+
+    Raises:
+      UserError: A run cannot be served, the log not written, or the address not be listened at.
+    """
+    listener = _listen(host, port)
+    with contextlib.closing(listener):
+        path = Path(feedback).expanduser() if feedback else default_log(folders)
+        service = Service(folders, share, path)
+        address = listener.getsockname()
+        url = f"http://{f'[{address[0]}]' if ':' in address[0] else address[0]}:{address[1]}"
+        is_loopback = ipaddress.ip_address(address[0].partition("%")[0]).is_loopback
+        if not is_loopback:
+            report(f"warning: whoever reaches {address[0]} may ask and answer: there is no login")
+        served = [f"{model.name} version {model.version.name}" for model in service.models]
+
+        def announce() -> None:
+            if as_json:
+                names = [model.name for model in service.models]
+                print(json.dumps({"url": url, "models": names, "feedback": str(path)}), flush=True)
+                return
+            show(f"serving {' and '.join(served)} at {url} (Ctrl-C stops)")
+            show(f"feedback: {short_path(str(path))}")
+
+        hosts = frozenset({"localhost", "127.0.0.1", "[::1]", host.lower()})
+        return _run(service, listener, hosts if is_loopback else None, announce)
+
+
+def default_log(folders: Sequence[str]) -> Path:
+    """The feedback's file of a pair of runs: beside the first one's folder."""
+    name = "-".join(["feedback", *names_of(folders)])
+    return Path(folders[0]).expanduser().resolve().parent / f"{name}.sqlite"
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket at an address, which no other process listens at."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except (OSError, UnicodeError) as error:
+        raise UserError(f"host: cannot listen at {host}: {first_line(error)}") from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        hint = "; --port=0 takes a free one" if port else ""
+        raise UserError(
+            f"port: cannot listen at {host}:{port}: {first_line(error)}{hint}"
+        ) from error
+    return listener
+
+
+def _run(
+    service: Service,
+    listener: socket.socket,
+    hosts: frozenset[str] | None,
+    announce: Callable[[], None],
+) -> int:
+    group = Connections()
+    config = Config(
+        create_app(service, hosts),
+        http=functools.partial(Connection, group),  # type: ignore[arg-type]
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level="critical",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=int(SLOW),
+    )
+    server = StoppableServer(config, group, service.stop)
+
+    async def main() -> None:
+        async with service.running():
+            sweeper = asyncio.create_task(group.sweep())
+            started = asyncio.create_task(_announce_when_started(server, announce))
+            await server.serve(sockets=[listener])
+            sweeper.cancel()
+            await started  # Its error is that of stdout.
+
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        runner.run(main())
+    report("stopped: what was accepted is answered and saved")
+    return BY_SIGNAL + server.signal
+
+
+async def _announce_when_started(server: StoppableServer, announce: Callable[[], None]) -> None:
+    while not server.started:
+        await asyncio.sleep(0.01)
+    try:
+        announce()
+    except OSError:
+        server.should_exit = True
+        raise

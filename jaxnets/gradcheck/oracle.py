@@ -1,0 +1,172 @@
+"""The gradients by hand beside those of stock JAX, which --gradients=both compares while it trains.
+
+A gradient by hand in 8 binary digits differs from one of a float32 network for two reasons. Its own
+rounding is small: below 1 %. But the forward pass rounds too, so a few ReLUs and max pools stand on
+the other side of their kinks, where the function has another slope: the `cnn` then differs by 69 %
+in one leaf. In float32 one such ReLU of `alexnet` makes 3 %. So stock JAX differentiates the plain
+network in float32 at the numbers that the forward pass by hand gave. Where these are more than
+rounding away from the plain layer's own, it does not follow.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxnets.backprop.network import manual_loss_and_grad
+from jaxnets.backprop.rule import LayerRule
+from jaxnets.backprop.rules import rule_of
+from jaxnets.config.fields import Config
+from jaxnets.data.batches import Batch
+from jaxnets.errors import RunFailedError
+from jaxnets.gradcheck.errors import largest, relative_error
+from jaxnets.losses import LOSSES
+from jaxnets.models.chain import Chain, with_precision
+from jaxnets.training.observer import Observer
+from jaxnets.training.step import TrainState, autodiff_loss_and_grad
+
+# The relative error at which a run ends.
+GRADIENT_TOLERANCE = {"float32": 1e-4, "float64": 1e-9, "bfloat16": 0.05, "mixed": 0.05}
+# An array smaller than this part of its layer's largest, in this gradient or in the run's first, is
+# compared with that part: it is a sum that cancels, or what is left when all is learned.
+FLOOR = 0.1
+# How many units in the last place of the largest output a layer's output by hand may be away from
+# the plain layer's. With more digits than bfloat16's, Winograd's tiles round the most: by up to 327
+# units in 632 draws of wide layers, images and kernels (benchmarks/winograd.py --rounding). In
+# float32 800 units are 9.5e-5: a forward pass that is wrong by less is below GRADIENT_TOLERANCE.
+UNITS = {"bfloat16": 8, "float32": 800, "float64": 800}
+
+
+def both_loss_and_grads(model: Chain, trained: Chain, loss: str, precision: str):
+    """Returns f(params, batch, key) -> (Metrics, (gradients by hand, gradients of stock JAX)).
+
+    Args:
+      model: A chain of layers.
+      trained: The same as the pass by hand takes it: with kernels, or as it is.
+      loss: One of losses.LOSSES.
+      precision: The one in which stock JAX computes; one with more digits than the model's shows
+        the rounding of the gradients by hand.
+    """
+    plain_model = with_precision(model, precision)
+
+    def loss_and_grads(params: Any, batch: Batch, key: jax.Array):
+        outputs: list[jax.Array] = []
+
+        def recording(layer: Any) -> LayerRule | None:
+            rule = rule_of(layer)
+            if rule is None:
+                return None
+
+            def forward(*inputs: Any, **static: Any):
+                out, cache = rule.forward(*inputs, **static)
+                if rule.first_output:
+                    outputs.append(_rounded(rule.first_output(*inputs, **static)))
+                    return out, cache
+                outputs.append(_rounded(out))
+                return outputs[-1], cache
+
+            return rule._replace(forward=forward)
+
+        metrics, manual = manual_loss_and_grad(trained, loss, recording)(params, batch, key)
+        at_outputs = _at_outputs(plain_model, trained, outputs)
+        plain = autodiff_loss_and_grad(at_outputs.apply, LOSSES[loss])
+        return metrics, (manual, plain(params, batch, key)[1])
+
+    return loss_and_grads
+
+
+def _rounded(x: jax.Array) -> jax.Array:
+    """The same numbers: XLA may keep more digits than x has, and then both passes see others."""
+    wide, info = jnp.promote_types(x.dtype, jnp.float32), jnp.finfo(x.dtype)
+    return lax.reduce_precision(x.astype(wide), info.nexp, info.nmant).astype(x.dtype)
+
+
+def _at_outputs(model: Chain, trained: Chain, outputs: list[jax.Array]) -> Chain:
+    """The network whose functions without parameters, and whose loss, see these layers' outputs.
+
+    Of the layers that one kernel computes it sees the first's and the last's, not those between.
+    """
+    remaining, layers, at, before = iter(outputs), [], _unchanged, None
+    for layer, twin in zip(model.layers, trained.layers, strict=True):
+        layers.append(layer if isinstance(layer, nn.Module) else _after(at, layer))
+        at = _moved_to(next(remaining)) if rule_of(layer) else _unchanged
+        at = _unchanged if before and before.first_output else at
+        before = rule_of(twin)
+    return Chain([*layers, at])
+
+
+def _unchanged(x: jax.Array) -> jax.Array:
+    return x
+
+
+def _after(first: Callable[..., jax.Array], second: Callable[..., jax.Array]):
+    return lambda x: second(first(x))
+
+
+def _moved_to(output: jax.Array) -> Callable[[jax.Array], jax.Array]:
+    """A function that moves x to the output as far as rounding goes, and is differentiated as x.
+
+    The output may lack the last rows and columns.
+    """
+
+    def move(x: jax.Array) -> jax.Array:
+        part = tuple(map(slice, output.shape))
+        units = UNITS[output.dtype.name]
+        reach = units * float(jnp.finfo(output.dtype).eps) * jnp.max(jnp.abs(x))
+        change = jnp.clip(output.astype(x.dtype) - x[part], -reach, reach)
+        return x.at[part].add(lax.stop_gradient(change))
+
+    return move
+
+
+class GradientCheck(Observer):
+    """Compares both gradients before a step, and ends the run where they disagree."""
+
+    sees_every_step = True
+
+    def __init__(
+        self,
+        config: Config,
+        model: Chain,
+        trained: Chain,
+        gradient_step: Callable,
+        observers: Sequence[Observer] = (),
+    ):
+        """Takes the run's config and networks as `both_loss_and_grads` does.
+
+        Args:
+          config: Its precision, loss, check_every and gradient_tolerance.
+          model: A chain of layers.
+          trained: The same as the pass by hand takes it.
+          gradient_step: loss_and_grad -> (state, batch) -> what that returns, of the next step.
+          observers: They are told of every check.
+        """
+        wide = "float64" if config.precision == "float64" else "float32"
+        self._both = gradient_step(both_loss_and_grads(model, trained, config.loss, wide))
+        tolerance = config.gradient_tolerance
+        self._tolerance = GRADIENT_TOLERANCE[config.precision] if tolerance is None else tolerance
+        self._every, self._observers = config.check_every, observers
+        self._first: dict[str, float] = {}  # The largest number in a layer's first gradient.
+
+    def before_step(self, step: int, state: TrainState, batch: Batch) -> None:
+        if step % self._every:
+            return
+        metrics, (manual, automatic) = jax.device_get(self._both(state, batch))
+        if not np.isfinite(metrics.loss_sum):
+            return  # The step itself ends the run, and says which layer was first.
+        error, leaf = 0.0, ""
+        for layer, gradients in automatic.items():
+            size = max(self._first.setdefault(layer, largest(gradients)), largest(gradients))
+            found, name = relative_error(manual[layer], gradients, floor=FLOOR * size)
+            error, leaf = max((error, leaf), (found, f"['{layer}']{name}"))
+        for observer in self._observers:
+            observer.on_gradient_check(error)
+        if not error <= self._tolerance:
+            raise RunFailedError(
+                f"gradients disagree at step {step}: relative error {error:.1e} in {leaf}, "
+                f"expected at most {self._tolerance:.1e}"
+            )

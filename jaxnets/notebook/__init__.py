@@ -1,0 +1,1 @@
+"""A network as Keras and scikit-learn know it."""

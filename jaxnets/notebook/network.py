@@ -1,0 +1,437 @@
+"""A network as a user of Keras knows it: one object that is fitted, tested, asked and saved.
+
+>>> import jaxnets
+>>> net = jaxnets.Network("softmax", epochs=1)
+>>> history = net.fit(verbose=0)
+>>> history["val_accuracy"][-1] > 0.9, net.evaluate().accuracy > 0.9
+(True, True)
+>>> net.predict(net.data.test.images[:2]).argmax(axis=1).tolist()
+[7, 2]
+"""
+
+import dataclasses
+import os
+import signal
+import warnings
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from jaxnets.config.fields import CUSTOM_FIELDS, Config
+from jaxnets.config.guesses import unknown_field
+from jaxnets.config.options import is_custom
+from jaxnets.config.recipes import DEFAULT_MODEL
+from jaxnets.config.resolve import resolve
+from jaxnets.data.arrays import NAME, from_arrays, to_split
+from jaxnets.data.datasets import Dataset, Split
+from jaxnets.display import Described, show
+from jaxnets.errors import UserError
+from jaxnets.experiment import Experiment
+from jaxnets.machine.platform import Processes
+from jaxnets.metrics import Metrics
+from jaxnets.models import create_model
+from jaxnets.notebook.callbacks import Callbacks, bar_for
+from jaxnets.notebook.copies import Copied
+from jaxnets.predict.pictures import Pictures
+from jaxnets.predict.predict import Predictor, create_predictor, load_predictor
+from jaxnets.runs.request import load_data, read_config, request, run_with_weights
+from jaxnets.runs.resume import check_optimizer, load_checkpoint
+from jaxnets.runs.run import Run, inputs_sha256, write_config
+from jaxnets.runs.run_folder import CONFIG, RunFolder
+from jaxnets.runs.terminal import Progress, stop_on_interrupt
+from jaxnets.runs.weights_only import keep_weights_only
+from jaxnets.training.early_stopping import early_stopping
+from jaxnets.training.history import History
+from jaxnets.training.loop import Interrupted, NonFiniteLossError
+from jaxnets.training.observer import Observer, Record, Stop
+from jaxnets.training.step import Checkpoint, TrainState
+from jaxnets.viz import summary
+
+Data = Any  # A Dataset, a data set's name or folder, or arrays as `data.arrays.from_arrays` takes.
+
+
+# Fields that only train.py supports, and what a Network has instead.
+INSTEAD = {
+    "workdir": "net.save(DIR) writes the run folder",
+    "overwrite": "net.save(DIR, overwrite=True) replaces a run",
+    "resume": "jaxnets.load(DIR) continues a run",
+    "dry_run": "nothing is kept before net.save(DIR)",
+    "latent_dims": "only train.py searches first; hidden=200 trains one size",
+}
+
+
+class Network(Copied, Described):
+    """A network, its data and its training progress.
+
+    A pickle holds what `save` writes, without the data. `jaxnets.Classifier` is for scikit-learn.
+
+    Attributes:
+      config: The settings.
+      history: The records of all epochs so far.
+      stop_training: A callback sets it to end `fit`.
+    """
+
+    def __init__(self, model: str | Config = DEFAULT_MODEL, data: Data = None, **settings: Any):
+        """Makes a network with the lecture's recipe.
+
+        Args:
+          model: The network's name, as "cnn" or "mlp"; or a Config, which `preset` makes.
+          data: A name ("mnist", "cifar10"), a folder of pictures, a Dataset; arrays (images,
+            labels), a tenth of which each is for validation and test; or what Keras' `load_data`
+            returns: ((images, labels), (images, labels)) for training and test.
+          **settings: Fields of Config, as epochs=5, optimizer="adam". Three may be your own: a loss
+            (logits [B, K], labels [B]) -> losses [B]; an optimizer, which is a transformation of
+            optax's, or a function of the learning rate that makes one; and an augment (key, image
+            [H, W, C]) -> image.
+
+        Raises:
+          UserError: A name, a value, or the data do not fit.
+        """
+        _check_made(model, settings)
+        self._given = {"model": model, "data": data, **settings}
+        base = model if isinstance(model, Config) else None
+        given: dict[str, Any] = {"latent_dims": None}  # Only train.py searches first.
+        given |= settings if base else {"model": model, **settings}
+        dataset = None
+        if data is not None:
+            weights = run_with_weights(given.get("init_from", base and base.init_from))
+            asked = resolve(given, base=base, weights=weights).config
+            name, dataset = _named(data, asked)
+            given["dataset"] = name
+        config, dataset, self._notes = request(given, dataset, base=base)
+        self._made: tuple[Config, Dataset | None, RunFolder | None] = config, dataset, None
+        self._begin()
+        _ = self.experiment  # What does not fit is said at once.
+
+    @classmethod
+    def load(cls, workdir: str | os.PathLike[str], data: Data = None, **functions: Any) -> Self:
+        """Reads a run folder, which `save` or train.py wrote; `fit` trains on.
+
+        Args:
+          workdir: The folder of a finished or an interrupted run.
+          data: Data to train on; by default the run's, which `predict` does not need.
+          **functions: The run's own loss, optimizer and augment, which no file holds: `fit` and
+            `evaluate` need them, `predict` does not.
+
+        Raises:
+          UserError: The folder holds no run, or a damaged one.
+        """
+        network, folder = cls.__new__(cls), RunFolder.open(os.fspath(workdir))
+        config = read_config(folder)
+        for name in functions:
+            if name not in CUSTOM_FIELDS or not is_custom(getattr(config, name)):
+                raise UserError(f"{name}: expected the run's own settings, but a function of yours")
+        config = dataclasses.replace(config, **functions)
+        network._read(folder, config, data)
+        return network
+
+    def _read(self, folder: RunFolder, config: Config, data: Data) -> None:
+        config, dataset = dataclasses.replace(config, latent_dims=None), None
+        if data is not None:
+            name, dataset = _named(data, config)
+            config = dataclasses.replace(config, dataset=name, data_dir=None)
+        self._made, self._notes = (config, dataset, folder), ()
+        self._given = {"model": config, "data": data}
+        self._begin()
+
+    def _begin(self) -> None:
+        """Resets the network to its state when it was made or loaded."""
+        self.config, self._data, self._folder = self._made
+        self.history = History(self._folder.records() if self._folder else ())
+        self.stop_training = False
+        self._experiment: Experiment | None = None
+        self._checkpoint: Checkpoint | None = None
+        self._predictor: Predictor | None = None
+
+    @property
+    def experiment(self) -> Experiment:
+        """The immutable parts that the config and the data determine (model, loader, step)."""
+        if self._experiment is None:
+            if self._data is None:
+                if self.config.dataset == NAME:
+                    ways = "net.fit(x, y) or jaxnets.load(DIR, data=(x, y))"
+                    raise UserError(f"data: the arrays are in no file; expected {ways}")
+                self._data = load_data(self.config)
+            if self._data.is_regression:
+                raise UserError("data: expected classes; Experiment.create(...).train() regresses")
+            self._experiment = Experiment.create(self.config, self._data)
+        return self._experiment
+
+    @property
+    def data(self) -> Dataset:
+        return self.experiment.data
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of the probabilities."""
+        return (self.predictor if self._experiment is None else self.data).class_names
+
+    @property
+    def classes_(self) -> np.ndarray:
+        """The labels of the classes, as they are in the data: numbers from 0, or names."""
+        names = self.class_names
+        numbers = np.arange(len(names))
+        return numbers if names == tuple(map(str, numbers)) else np.array(names)
+
+    @property
+    def state(self) -> TrainState:
+        """Parameters, optimizer state and step; the next `fit` takes their memory."""
+        return self._reached().state
+
+    def _reached(self) -> Checkpoint:
+        """The training's last checkpoint, or a fresh one."""
+        if self._checkpoint is None:
+            self._checkpoint = load_checkpoint(self._folder, self.experiment)
+            # A killed run may have logged epochs whose checkpoint was not written any more.
+            del self.history[int(self._checkpoint.state.step) // self.experiment.loader.steps :]
+        return self._checkpoint
+
+    def fit(
+        self,
+        x: Any = None,
+        y: Any = None,
+        *,
+        epochs: int | None = None,
+        callbacks: Any = (),
+        verbose: int | str = 1,
+        validation_data: Any = None,
+        validation_split: float | None = None,
+        **settings: Any,
+    ) -> History:
+        """Trains; a second call trains on, as `train.py --resume` with more epochs does.
+
+        Args:
+          x: Images to train on, all of them, instead of the network's data. Those of a second call
+            are the same.
+          y: Their labels: numbers from 0, or texts.
+          epochs: The number; by default those of the recipe that are left, or as many again.
+          callbacks: One or several jaxnets.Callback, or functions (epoch, logs).
+          verbose: 1 for a bar and a line an epoch, 2 for the lines alone, 0 for nothing.
+          validation_data: (images, labels) to evaluate after each epoch, beside x and y.
+          validation_split: The share of x that is held back for that, drawn at random.
+          **settings: Fields of Config for a network that is not trained yet, as batch_size=32.
+
+        Returns:
+          The records of these epochs.
+
+        Raises:
+          RunFailedError: The loss is not finite, or the gradients disagree. The network is then
+            as it was made or loaded.
+          KeyboardInterrupt: Ctrl-C; the steps until then are kept, and `fit` trains on.
+        """
+        settings = _check_fit(settings, x is not None, validation_data, validation_split)
+        if x is not None or settings:
+            share = validation_split or 0.0
+            self._take(
+                x,
+                y,
+                validation_data,
+                share,
+                settings if epochs is None else {**settings, "epochs": epochs},
+            )
+        hooks, start, first = Callbacks(self, callbacks), self._reached(), len(self.history)
+        self._plan(epochs)
+        for note in self._notes if verbose and not first else ():
+            show(note)
+        self.stop_training = False
+        early = early_stopping(self.config, self.history)
+        with stop_on_interrupt() as signal_came:
+            shown = []
+            if verbose:
+                loader, bar = self.experiment.loader, bar_for(verbose)
+                shown = [Progress(self.config.epochs, loader, bar)]
+            try:
+                watching = [_Reached(self), early, Stop(signal_came), *shown, hooks]
+                for _ in self.experiment.epochs(start, watching):
+                    pass
+            except Interrupted as interrupted:
+                self._checkpoint = interrupted.checkpoint
+            except BaseException as error:  # The parameters were given to the step that failed.
+                if isinstance(error, NonFiniteLossError):
+                    rate = self.config.learning_rate
+                    error.args = (f"{error}; try a learning_rate below {rate:g}",)
+                self._begin()
+                raise
+        if verbose and early.reason:
+            show(early.reason)
+        hooks.call("on_train_end", self.history[first:].last)
+        if hooks.error is not None:
+            raise hooks.error
+        if number := signal_came():
+            signal.raise_signal(number)
+        return self.history[first:]
+
+    def _take(self, x: Any, y: Any, validation: Any, share: float, settings: Any) -> None:
+        """Gives data and settings to an untrained network; others keep theirs."""
+        given, dataset = {**self._given, **settings}, None
+        if x is not None:
+            pair, count = x if y is None else (x, y), given.get("validation_size", share)
+            dataset = from_arrays(pair, count, validation=validation, test=False)
+            given |= {"data": dataset, "validation_size": len(dataset.validation)}
+        reached = self._checkpoint
+        if self._folder is None and (reached is None or not int(reached.state.step)):
+            self.__init__(**given)
+            return
+        known = self._folder.read(CONFIG).get("data_sha256") if self._folder else self.data.checksum
+        what = next((name for name in settings if name != "epochs"), "x and y")
+        if what in settings or (dataset is not None and dataset.checksum != known):
+            raise UserError(
+                f"{what}: expected those of the first fit, as the network is trained; "
+                f'Network("{self.config.model}", ...) begins another'
+            )
+        if self._data is None:
+            self._data = dataset
+
+    def _plan(self, epochs: int | None) -> None:
+        """Sets the config's epochs to what they will be after the next training."""
+        if self._folder is not None:
+            check_optimizer(self._folder)
+        if epochs is not None:
+            dataclasses.replace(self.config, epochs=epochs)  # Raises UserError if it is no number.
+        done = int(self.state.step) // self.experiment.loader.steps
+        total = done + (epochs or (self.config.epochs - done) or self._made[0].epochs)
+        if total != self.config.epochs:
+            old, self.config = self.experiment, dataclasses.replace(self.config, epochs=total)
+            self._experiment = Experiment.create(self.config, old.data, old.parallel.devices)
+
+    def evaluate(self, images: Any = None, labels: Any = None) -> Metrics:
+        """The metrics of the test images, or of others: a Split, or images and their labels."""
+        split = images if labels is None else to_split(images, labels, self.class_names)
+        expected = self.data.image_shape
+        if isinstance(split, Split) and (shape := split.images.shape[1:]) != expected:
+            raise UserError(f"expected images of {expected}, as in training, got {shape}")
+        return self.experiment.evaluate(self.state, split)
+
+    def score(self, images: Any, labels: Any) -> float:
+        """The share of images whose most probable class is their label."""
+        split = to_split(images, labels, self.class_names)
+        return float(np.mean(self.predict(split.images).argmax(axis=1) == split.labels))
+
+    def predict(self, pictures: Pictures) -> np.ndarray:
+        """The probability of each class, [N, K] float32, as `Predictor` gives it.
+
+        A picture is a path, one of Pillow, or an array of bytes or of floats from 0 to 1.
+        """
+        if not self.predictor.step and self.config.init_from is None:
+            message = "the network is not trained: its weights are random; net.fit() trains it"
+            warnings.warn(message, UserWarning, stacklevel=2)
+        return self.predictor(pictures)
+
+    predict_proba = predict
+
+    @property
+    def predictor(self) -> Predictor:
+        """The network without its training, from pictures to probabilities."""
+        if self._folder is not None and self._checkpoint is None:  # As loaded: without its data.
+            self._predictor = self._predictor or load_predictor(str(self._folder.path))
+        elif self._predictor is None or self._predictor.step != int(self.state.step):
+            self._predictor = create_predictor(self.config, self.data, self.state, self._finished)
+        return self._predictor
+
+    @property
+    def _finished(self) -> bool:
+        early = early_stopping(self.config, self.history)
+        return len(self.history) == self.config.epochs or early.reason is not None
+
+    def summary(self) -> None:
+        """Prints the layers with their shapes, parameters and arithmetic."""
+        known = self.predictor if self._experiment is None else self.data
+        model = create_model(self.config, len(known.class_names))
+        rows = summary.summary(model, known.image_shape)
+        show(summary.to_text(self.config.model, rows, known.image_shape))
+
+    def save(self, workdir: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+        """Writes a run folder as train.py does, and returns its path.
+
+        `train.py --resume`, `jaxnets predict` and `jaxnets.load` read it. A network that is trained
+        to its last epoch is tested for it.
+
+        Raises:
+          UserError: The folder holds a run, unless `overwrite`; or it cannot be written.
+        """
+        path, checkpoint = Path(workdir).expanduser(), self._reached()
+        if (path / CONFIG).exists() and not overwrite:
+            raise UserError(f"{path} holds a run; net.save(DIR, overwrite=True) replaces it")
+        test = self.evaluate() if self._finished and len(self.data.test) else None
+        with RunFolder.replace(str(path), self.config.model, overwrite=overwrite) as folder:
+            write_config(folder, self.experiment, inputs_sha256(self.experiment))
+            for record in self.history:
+                folder.log(record)
+            run = Run(self.experiment, folder, Processes(), checkpoint)
+            run.on_save(checkpoint)
+            if self._finished:
+                folder.finish(run.result(test))
+                if self.config.weights_only:
+                    keep_weights_only(folder, checkpoint.state.params)
+        return path.resolve()
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The arguments that the network was made with."""
+        return dict(self._given)
+
+    def set_params(self, **params: Any) -> Self:
+        """Makes the network anew, untrained, with some arguments changed."""
+        self.__init__(**{**self._given, **params})
+        return self
+
+
+class _Reached(Observer):
+    """Keeps a network's checkpoint and history while it trains."""
+
+    def __init__(self, network: Network):
+        self._network = network
+
+    def on_epoch_end(self, record: Record, state: TrainState) -> None:
+        self._network._checkpoint = Checkpoint(state)
+        self._network.history.append(record)
+
+
+load = Network.load
+
+
+def _named(data: Data, config: Config) -> tuple[str, Dataset | None]:
+    """The name of the data, and these if they are no name."""
+    if isinstance(data, str | os.PathLike):
+        return os.fspath(data), None
+    dataset = data if isinstance(data, Dataset) else from_arrays(data, config.validation_size)
+    return dataset.name, dataset.limited(config.limit)
+
+
+def _check_made(model: object, settings: Collection[str]) -> None:
+    """Raises UserError for what a Network cannot be made of."""
+    if not isinstance(model, str | Config):
+        got = type(model).__name__
+        raise UserError(f'model: expected a name as "cnn", or a Config, got {got}')
+    for name in settings:
+        if name in INSTEAD:
+            raise UserError(f"{name}: {INSTEAD[name]}")
+
+
+def _check_fit(
+    settings: dict[str, Any], has_data: bool, validation_data: object, share: float | None
+) -> dict[str, Any]:
+    """The settings of `Network.fit` that are fields of Config.
+
+    Raises:
+      UserError: Another name; validation data without x and y; or validation given twice.
+    """
+    if settings.get("shuffle", True) is not True:
+        raise UserError("shuffle: every epoch has its own order, which seed determines")
+    settings = {name: value for name, value in settings.items() if name != "shuffle"}
+    for name in settings:
+        if name not in Config.__dataclass_fields__:
+            known = ("epochs", "callbacks", "verbose", *Config.__dataclass_fields__)
+            raise unknown_field(name, known)
+    for name, value in (("validation_data", validation_data), ("validation_split", share)):
+        if value is not None and not has_data:
+            raise UserError(
+                f'{name}: expected with x and y; Network("cnn", validation_size=...) holds '
+                "images back"
+            )
+    if share is not None and (validation_data is not None or not 0 <= share < 1):
+        raise UserError(
+            f"validation_split: expected from 0 to below 1, without validation_data, got {share}"
+        )
+    return settings

@@ -1,0 +1,187 @@
+"""Loads a trained run and predicts the classes of new pictures."""
+
+import dataclasses
+import functools
+import math
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from jaxnets.config.fields import Config
+from jaxnets.data.arrays import as_pixels
+from jaxnets.data.datasets import Dataset
+from jaxnets.data.pictures.decode import BadPictureError, to_square
+from jaxnets.display import Described
+from jaxnets.errors import UserError
+from jaxnets.machine.platform import compiler_options, default_platform
+from jaxnets.models import create_model
+from jaxnets.models.chain import Chain
+from jaxnets.predict.digit import LARGEST, SIDE, WORK, to_digit, to_digits
+from jaxnets.predict.pictures import SINGLE, Picture, Pictures, as_list, to_picture
+from jaxnets.predict.trained import TrainedNetwork, load_network, to_input
+from jaxnets.training.crops import center_crop
+from jaxnets.training.step import TrainState, to_float
+
+BATCH = 128  # The most pictures in a batch.
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Predictor(Described):
+    """The network of a run, from pictures to probabilities."""
+
+    config: Config
+    image_shape: tuple[int, int, int]  # (H, W, C) of the training images, before crops.
+    class_names: tuple[str, ...]  # K texts from files: escape them wherever you show them.
+    prepare_as: str  # "auto" (one digit), "digit", "digits" or "picture", as `load_predictor` says.
+    step: int  # The number of training steps.
+    finished: bool
+    # The compiled network: images [B, H, W, C] → probabilities [B, K] float32.
+    forward: Callable[[np.ndarray], jax.Array]
+
+    @property
+    def as_digits(self) -> bool:
+        """Whether pictures are converted to MNIST's format, or only cut to a square."""
+        return self.prepare_as != "picture"
+
+    def __call__(self, pictures: Pictures) -> np.ndarray:
+        """Returns each class' probability, [N, K] float32; a single picture is N = 1.
+
+        Args:
+          pictures: One or many, of any size: paths, pictures of Pillow, arrays [H, W] or [H, W, C]
+            in a list, or one array [N, H, W, C] or [N, H, W]. Pixels are bytes, or floats from 0 to
+            1. Arrays of the size of the training images pass unchanged; the rest is prepared as
+            `jaxnets predict` prepares it.
+
+        Raises:
+          UserError: The pixels are others, or the array has another shape.
+          BadPictureError: A file is no picture, or a digit was expected and there is no ink, or
+            several digits.
+        """
+        images = []
+        for number, picture in enumerate(as_list(pictures, self.image_shape)):
+            try:
+                images.append(self._image(picture))
+            except BadPictureError as error:
+                name = picture if isinstance(picture, str | os.PathLike) else f"picture {number}"
+                raise BadPictureError(f"{name}: {error}") from None
+        if any(image.dtype != np.uint8 for image in images):
+            images = [to_float(image) for image in images]
+        return self.probabilities(images)
+
+    def _image(self, picture: Picture) -> np.ndarray:
+        """The network's input for one picture, [H, W, C] uint8 or float32."""
+        if not isinstance(picture, SINGLE):
+            pixels = as_pixels(picture)
+            is_row = pixels.shape == (math.prod(self.image_shape),)
+            if is_row or self.image_shape in (pixels.shape, (*pixels.shape, 1)):
+                return pixels.reshape(self.image_shape)
+        return self.prepare(to_picture(picture, self.decode_size))
+
+    @property
+    def decode_size(self) -> int:
+        """The `side` of `read_picture`: a file's picture need not have more detail."""
+        if self.prepare_as == "digits":
+            return int(LARGEST**0.5)
+        return WORK if self.as_digits else self.image_shape[0]
+
+    def prepare(self, picture: Image.Image) -> np.ndarray:
+        """Converts a picture to the data set's format, [H, W, C] uint8."""
+        if self.as_digits:
+            return to_digit(picture, single=self.prepare_as == "auto")[..., None]
+        height, width, _ = self.image_shape
+        if height != width:
+            raise UserError(f"expected a run on square images, this one has {height} x {width}")
+        return to_square(picture, self.image_shape)
+
+    def prepare_each(self, picture: Image.Image) -> list[list[np.ndarray]]:
+        """As `prepare` for each of the picture's digits, in lines; else for all of the picture."""
+        if self.prepare_as != "digits":
+            return [[self.prepare(picture)]]
+        return [[image[..., None] for image in line] for line in to_digits(picture)]
+
+    def seen(self, image: np.ndarray) -> np.ndarray:
+        """Returns the part of a prepared image that the network sees, [h, w, C]."""
+        return center_crop(image, self.config.input_size)
+
+    def probabilities(self, images: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+        """Returns the probability of each class for prepared images, [N, H, W, C] → [N, K] float32.
+
+        They are bytes, or floats from 0 to 1.
+
+        Batches have one size, a power of two of at most BATCH: few are ever compiled.
+        """
+        out = np.zeros((len(images), len(self.class_names)), np.float32)
+        size = min(BATCH, 1 << max(len(images) - 1, 0).bit_length())
+        for start in range(0, len(images), size):
+            batch = images[start : start + size]
+            padded = np.zeros((size, *self.image_shape), images[0].dtype)
+            padded[: len(batch)] = batch
+            out[start : start + size] = np.asarray(self.forward(padded))[: len(batch)]
+        return out
+
+
+def load_predictor(workdir: str, prepare_as: str = "auto") -> Predictor:
+    """Loads a run's network from its last checkpoint; the data set is not needed.
+
+    Args:
+      workdir: The folder of a finished or an interrupted run.
+      prepare_as: "digit" if a picture is a photo or scan of one written character; "digits" if
+        `prepare_each` is to find several; "picture" to cut it to a square and resize it; "auto" for
+        "digit" if the run has grey images of 28 x 28 and class names of one character, as MNIST's.
+        Then several characters are an error.
+
+    Raises:
+      UserError: The folder holds no run, a damaged one, or no checkpoint yet.
+    """
+    return to_predictor(load_network(workdir), prepare_as)
+
+
+def to_predictor(
+    trained: TrainedNetwork, prepare_as: str = "auto", forward: Callable | None = None
+) -> Predictor:
+    """A trained network's predictor; `forward` is its `compile_forward`, if known."""
+    config, image_shape, class_names = trained.config, trained.image_shape, trained.class_names
+    if prepare_as in ("digit", "digits") and image_shape != (SIDE, SIDE, 1):
+        raise UserError(f"prepare: digits are {(SIDE, SIDE, 1)}, the run has images {image_shape}")
+    if prepare_as == "auto":
+        prepare_as = usual_preparation(image_shape, class_names)
+    forward = forward or compile_forward(config, trained.model, trained.params)
+    step, finished = trained.step, trained.finished
+    return Predictor(config, image_shape, class_names, prepare_as, step, finished, forward)
+
+
+def usual_preparation(image_shape: tuple[int, ...], class_names: Sequence[str]) -> str:
+    """The `prepare_as` of a run: "auto" where it reads characters, else "picture"."""
+    reads = image_shape == (SIDE, SIDE, 1) and all(len(name) == 1 for name in class_names)
+    return "auto" if reads else "picture"
+
+
+def compile_network(config: Config, model: Chain) -> Callable[[Any, np.ndarray], jax.Array]:
+    """The network, compiled for each batch size that it gets: (params, images) → probabilities."""
+
+    def probabilities(params, images):
+        logits = model.apply({"params": params}, to_input(config, images))
+        return jax.nn.softmax(jnp.asarray(logits, jnp.float32))
+
+    return jax.jit(probabilities, compiler_options=compiler_options(default_platform()))
+
+
+def compile_forward(config: Config, model: Chain, params: Any) -> Callable[[np.ndarray], jax.Array]:
+    """The compiled network with its parameters, as in `Predictor.forward`."""
+    return functools.partial(compile_network(config, model), jax.device_put(params))
+
+
+def create_predictor(config: Config, data: Dataset, state: TrainState, finished: bool) -> Predictor:
+    """The network as it is in a training, whose further steps do not change it."""
+    params = jax.tree.map(np.array, jax.device_get(state.params))
+    model, step = create_model(config, data.num_classes), int(state.step)
+    height, width, channels = data.image_shape
+    shape = (height, width, channels)
+    return to_predictor(
+        TrainedNetwork(config, model, params, shape, data.class_names, step, finished)
+    )

@@ -1,1 +1,0 @@
-"""Predictions of a trained run for new pictures."""

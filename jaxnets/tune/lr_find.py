@@ -1,0 +1,217 @@
+"""The learning-rate range test: which learning rate to begin with, found in a hundred steps.
+
+The rate grows from step to step by one factor; the loss falls, fastest at some rate, and explodes
+at another. Source: Smith 2017, "Cyclical Learning Rates for Training Neural Networks", section 3.3.
+"""
+
+import dataclasses
+import math
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from scipy.signal import lfilter
+from tqdm import tqdm
+
+from jaxnets.config.fields import Config
+from jaxnets.data.datasets import Dataset
+from jaxnets.display import columns, show
+from jaxnets.errors import UserError
+from jaxnets.experiment import Experiment, optimizer_of
+from jaxnets.metrics import Metrics
+from jaxnets.runs.memory import check_enough_memory
+from jaxnets.runs.request import request
+from jaxnets.training.loop import NonFiniteLossError
+from jaxnets.training.observer import Observer
+from jaxnets.training.step import Checkpoint
+from jaxnets.viz.figure import create_figure, save
+
+SMOOTHING = 0.9  # The share of the earlier mean in the mean after a step.
+EXPLODED = 4.0  # The test ends at so many times the lowest loss.
+HALF = 5  # Half of the steps over which a slope is taken.
+FIRST = 5  # The first steps say more about the batch than about the rate.
+WIDTH, HEIGHT = 64, 12  # Characters of the curve in a terminal.
+
+
+class _Exploded(Exception):
+    """The loss has exploded: larger rates say nothing more."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RangeTest:
+    """The loss of each step, by the step's learning rate."""
+
+    rates: tuple[float, ...]
+    losses: tuple[float, ...]
+
+    @property
+    def smoothed(self) -> np.ndarray:
+        """The exponential mean of the losses, free of its start: m_t / (1 - β^t), as Adam's."""
+        means = lfilter([1 - SMOOTHING], [1, -SMOOTHING], self.losses)
+        return np.asarray(means) / (1 - SMOOTHING ** np.arange(1, len(self.losses) + 1))
+
+    @property
+    def lowest(self) -> float:
+        """The rate at which the smoothed loss is lowest."""
+        return self.rates[FIRST + int(self.smoothed[FIRST:].argmin())]
+
+    @property
+    def steepest(self) -> float:
+        """The rate, below the lowest, at which the smoothed loss falls fastest with log(rate).
+
+        A slope is that of 2 HALF steps, since those of single steps are noise.
+        """
+        smoothed, start, end = self.smoothed, FIRST + HALF, self.rates.index(self.lowest) + 1 - HALF
+        if start >= end:
+            return self.lowest
+        slopes = smoothed[start + HALF : end + HALF] - smoothed[start - HALF : end - HALF]
+        return self.rates[start + int(slopes.argmin())]
+
+
+def find(
+    given: dict[str, Any], lowest: float, highest: float, steps: int
+) -> tuple[Config, RangeTest]:
+    """The config that the flags ask for and its `range_test`; notes of the config go to stderr."""
+    config, data, notes = request(given)
+    for note in notes:
+        show(note, sys.stderr)
+    return config, range_test(config, data, lowest, highest, steps)
+
+
+def range_test(
+    config: Config, data: Dataset, lowest: float, highest: float, steps: int
+) -> RangeTest:
+    """Takes training steps with learning rates from `lowest` to `highest`, evenly on a log scale.
+
+    It ends before that when the loss explodes.
+
+    Args:
+      config: The network and its training; its learning rate and schedule are not used.
+      data: Its training images are used alone.
+      lowest: The first step's learning rate, above 0.
+      highest: The last step's.
+      steps: The number of steps, at least 20.
+
+    Raises:
+      UserError: Not one step after the first ones gave a finite loss.
+    """
+    gradients = "manual" if config.gradients == "both" else config.gradients
+    unwatched: dict[str, Any] = dict(early_stopping=None, stop_at_target=False, clean_epochs=0)
+    config = dataclasses.replace(config, schedule="constant", gradients=gradients, **unwatched)
+    data = dataclasses.replace(data, validation=data.train[:0])
+    experiment = Experiment.create(config, data)
+    config = dataclasses.replace(config, epochs=math.ceil(steps / experiment.loader.steps))
+
+    def schedule(count: Any) -> Any:
+        return lowest * (highest / lowest) ** (jnp.asarray(count, float) / (steps - 1))
+
+    rule = optimizer_of(config, schedule, experiment.model)
+    experiment = dataclasses.replace(experiment, config=config, schedule=schedule, optimizer=rule)
+    check_enough_memory(experiment)
+    rates = tuple(np.geomspace(lowest, highest, steps).tolist())
+    with tqdm(total=steps, unit="step", leave=False, disable=None, dynamic_ncols=True) as bar:
+        watch = _Losses(rates, bar)
+        try:
+            for _ in experiment.epochs(Checkpoint(experiment.init_state()), [watch]):
+                pass
+        except (_Exploded, NonFiniteLossError):
+            pass
+    losses = watch.losses
+    if len(losses) <= FIRST + 1:
+        raise UserError(
+            f"min_rate: expected one at which the loss stays finite for {FIRST + 2} steps, got "
+            f"{lowest:g}"
+        )
+    return RangeTest(rates[: len(losses)], tuple(losses))
+
+
+class _Losses(Observer):
+    """Notes the loss of each step, until it explodes."""
+
+    sees_every_step = True  # An epoch is never one compiled loop.
+
+    def __init__(self, rates: tuple[float, ...], bar: tqdm):
+        self._rates, self._bar = rates, bar
+        self._before: Metrics | None = None
+        self.losses: list[float] = []
+
+    def on_steps_end(self, count: int, metrics: Metrics) -> None:
+        """Notes what one step adds to the sums of its epoch."""
+        goes_on = self._before is not None and int(metrics.count) > count
+        before = float(self._before.loss_sum) if self._before and goes_on else 0.0
+        self._before = metrics
+        self.losses.append((float(metrics.loss_sum) - before) / count)
+        self._bar.update()
+        found = RangeTest(self._rates[: len(self.losses)], tuple(self.losses))
+        has_exploded = found.smoothed[-1] > EXPLODED * found.smoothed.min()
+        enough = len(self.losses) > 2 * FIRST
+        if len(self.losses) == len(self._rates) or (enough and has_exploded):
+            raise _Exploded
+
+
+def to_text(found: RangeTest, config: Config) -> str:
+    """The curve, and what it suggests."""
+    return "\n".join([*_curve(found), "", suggestion(found, config)])
+
+
+def suggestion(found: RangeTest, config: Config) -> str:
+    """The sentence that suggests learning rates."""
+    rates = [f"{float(f'{rate:.1g}'):g}" for rate in (found.steepest, found.lowest)]
+    return (
+        f"The loss falls fastest at a learning rate of {found.steepest:.2g} and is lowest at "
+        f"{found.lowest:.2g}: try --learning_rate={' to '.join(dict.fromkeys(rates))}. "
+        f"The recipe of {config.model} has {config.learning_rate:g} with {config.optimizer}, "
+        f"schedule {config.schedule}."
+    )
+
+
+def to_values(found: RangeTest, config: Config) -> dict[str, Any]:
+    """The same for machines."""
+    return {
+        "model": config.model,
+        "optimizer": config.optimizer,
+        "learning_rates": list(found.rates),
+        "losses": list(found.losses),
+        "smoothed": found.smoothed.tolist(),
+        "steepest": found.steepest,
+        "lowest": found.lowest,
+    }
+
+
+def plot(found: RangeTest, config: Config, path: str) -> None:
+    """Draws the losses into a file, by its ending as PNG, SVG or PDF.
+
+    Raises:
+      UserError: The file cannot be written.
+    """
+    figure = create_figure(7, 4)
+    axes = figure.subplots()
+    axes.plot(found.rates, found.losses, color="tab:blue", alpha=0.3, label="each step")
+    axes.plot(found.rates, found.smoothed, color="tab:blue", label="smoothed")
+    at = {found.steepest: "falls fastest", found.lowest: "lowest"}
+    for (rate, name), style in zip(at.items(), (":", "--"), strict=False):
+        axes.axvline(rate, color="black", linestyle=style, label=f"{name}: {rate:.2g}")
+    top = 1.1 * max(found.smoothed[0], np.median(found.smoothed))
+    axes.set(xscale="log", xlabel="learning rate", ylabel="training loss", title=config.model)
+    axes.set_ylim(0.9 * min(found.losses), max(top, 1.05 * min(found.losses)))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    save(figure, path)
+
+
+def _curve(found: RangeTest) -> Iterator[str]:
+    """The smoothed loss over the rates, drawn in characters."""
+    width = min(WIDTH, columns(sys.stdout) - 12)
+    places = np.linspace(0, len(found.rates) - 1, width).round().astype(int)
+    # An explosion would leave the curve a flat line: what is higher than the start is cut.
+    top, low = found.smoothed[: 2 * FIRST].max(), found.smoothed.min()
+    heights = np.minimum(found.smoothed[places], top)
+    rows = np.round((heights - low) / max(top - low, 1e-12) * (HEIGHT - 1)).astype(int)
+    for row in reversed(range(HEIGHT)):
+        label = {HEIGHT - 1: f"{top:.3g}", 0: f"{low:.3g}"}.get(row, "")
+        yield f"{label:>8} |" + "".join("*" if at == row else " " for at in rows).rstrip()
+    yield " " * 9 + "+" + "-" * width
+    first, last = f"{found.rates[0]:.1g}", f"{found.rates[-1]:.1g}"
+    yield " " * 10 + first + last.rjust(width - len(first)) + "  learning rate"

@@ -1,0 +1,175 @@
+"""Runs that differ in their seed, and perhaps in their learning rate: trained side by side."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from jaxnets.config.fields import Config
+from jaxnets.data.batches import Batch, epoch_order
+from jaxnets.data.datasets import Dataset, Split
+from jaxnets.errors import UserError
+from jaxnets.experiment import Experiment, init_state, optimizer_of
+from jaxnets.machine.platform import compiler_options_for_init
+from jaxnets.models import create_model
+from jaxnets.models.chain import has_layer
+from jaxnets.runs.memory import check_enough_memory
+from jaxnets.training.large_batch import accumulate_gradients
+from jaxnets.training.loop import NonFiniteLossError, train_epochs
+from jaxnets.training.observer import Observer, Record
+from jaxnets.training.optimizer import create_schedule
+from jaxnets.training.scan import make_train_epoch
+from jaxnets.training.step import Checkpoint, TrainState
+
+# A bar of epochs, for tqdm: on stderr, and only if that is a terminal.
+BAR: dict[str, Any] = dict(unit="epoch", leave=False, disable=None, dynamic_ncols=True)
+
+
+class EpochBar(Observer):
+    """Moves a bar on by the epochs that end at once."""
+
+    def __init__(self, bar: tqdm, epochs: int = 1):
+        self._bar, self._epochs = bar, epochs
+
+    def on_epoch_end(self, record: Record, state: TrainState) -> None:
+        self._bar.update(self._epochs)
+
+
+class TrainingSummary(NamedTuple):
+    """The losses and accuracies at the end of one run."""
+
+    train_loss: float  # The mean over the last epoch, before each update, as in metrics.jsonl.
+    train_accuracy: float
+    loss: float  # On the split by which the runs are ranked.
+    accuracy: float
+
+
+DIVERGED = TrainingSummary(math.nan, math.nan, math.nan, 0.0)
+
+
+def summary_from_json(values: dict[str, Any]) -> TrainingSummary:
+    """The summary that a file holds, null for NaN; TypeError or ValueError for anything else."""
+    numbers = {name: math.nan if x is None else float(x) for name, x in values.items()}
+    summary = TrainingSummary(**numbers)
+    if not 0 <= summary.accuracy <= 1 or math.inf in map(abs, numbers.values()):
+        raise ValueError(f"expected how a run ended, found {values}")
+    return summary
+
+
+def held_out(data: Dataset) -> Dataset:
+    """The first twelfth of the training images as validation images: 5,000 of MNIST's 60,000."""
+    if not (count := len(data.train) // 12):
+        raise UserError(f"expected 12 training images or more to search, found {len(data.train)}")
+    return dataclasses.replace(data, train=data.train[count:], validation=data.train[:count])
+
+
+def train_many(
+    configs: Sequence[Config],
+    data: Dataset,
+    judge: Split,
+    observers: Sequence[Observer] = (),
+) -> list[TrainingSummary]:
+    """Trains configs that differ in seed and learning_rate, each as if trained by itself.
+
+    Dense networks of one shape train in one compiled program, mapped over the runs: a layer whose
+    inputs are the same for all of them is one wide matrix product, faster than its parts. A
+    convolution mapped over its kernels is a grouped one, which is slow on a CPU: such networks
+    train one after the other. The results are equal up to the order of sums. The observers watch
+    each run's epochs, or those of all runs at once.
+    """
+    if can_vmap(configs[0]):
+        return _train_vmapped(configs, data, judge, observers)
+    summaries = []
+    for config in configs:
+        try:
+            experiment = Experiment.create(config, data)
+            summaries.append(train_one(experiment, judge, observers))
+        except NonFiniteLossError:
+            summaries.append(DIVERGED)
+    return summaries
+
+
+def can_vmap(config: Config) -> bool:
+    """Whether runs of this config train side by side in one program."""
+    if config.augment != "none" or config.steps_per_epoch is not None:
+        return False
+    return not has_layer(create_model(config, num_classes=2), nn.Conv)
+
+
+def train_one(
+    experiment: Experiment, judge: Split, observers: Sequence[Observer] = ()
+) -> TrainingSummary:
+    """Trains one run by itself, without validation."""
+    data = dataclasses.replace(experiment.data, validation=experiment.data.train[:0])
+    experiment = dataclasses.replace(experiment, data=data)
+    check_enough_memory(experiment)
+    state, history = experiment.train(observers)
+    judged, last = experiment.evaluate(state.params, judge), history[-1]
+    return TrainingSummary(last["train_loss"], last["train_accuracy"], judged.loss, judged.accuracy)
+
+
+def _train_vmapped(
+    configs: Sequence[Config], data: Dataset, judge: Split, observers: Sequence[Observer]
+) -> list[TrainingSummary]:
+    """Trains all runs at once: the one training step, mapped over them by jax.vmap."""
+    experiment = Experiment.create(dataclasses.replace(configs[0], devices=1), data)
+    check_enough_memory(experiment, len(configs))
+    config, loader, parallel = experiment.config, experiment.loader, experiment.parallel
+    loss_and_grad, full = experiment.loss_and_grad, loader.steps == 1
+    if full:  # One batch has no order: all runs share it.
+        loss_and_grad = accumulate_gradients(loss_and_grad)
+    # Every schedule is proportional to its peak, so the peak is a number of the run.
+    shape = create_schedule(config.schedule, 1.0, config.epochs * loader.steps)
+
+    def optimizer(peak: Any):
+        return optimizer_of(config, lambda count: peak * shape(count), experiment.model)
+
+    def init(key: jax.Array, peak: jax.Array) -> TrainState:
+        return init_state(experiment.model, optimizer(peak), data, key)
+
+    def step(state: TrainState, peak: jax.Array, batch: Batch):
+        return experiment.train_step(loss_and_grad, optimizer(peak))(state, batch)
+
+    keys = jax.vmap(jax.random.key)(jnp.array([config.seed for config in configs]))
+    peaks = jnp.array([config.learning_rate for config in configs], float)
+    options = compiler_options_for_init(parallel.platform)
+    states = jax.jit(jax.vmap(init), compiler_options=options)(keys, peaks)
+    steps = jax.vmap(step, in_axes=(0, 0, None if full else 0))
+    train_epoch = make_train_epoch(lambda states, batch: steps(states, peaks, batch))
+    compiled = parallel.compile(train_epoch, replicated=3, donate=True)
+    images, labels = jax.device_put((np.asarray(loader.split.images), loader.split.labels))
+
+    def run_epoch(start: Checkpoint, epoch: int) -> Checkpoint:
+        runs = configs[:1] if full else configs
+        orders = [epoch_order(len(data.train), loader.batch_size, run.seed, epoch) for run in runs]
+        rows = orders[0] if full else jax.tree.map(lambda *rows: np.stack(rows, axis=1), *orders)
+        states, metrics = compiled(start.state, images, labels, rows)
+        return jax.block_until_ready(Checkpoint(states, metrics))
+
+    ended: list[Checkpoint] = [Checkpoint(states)]
+
+    def unvalidated(epoch: int, end: Checkpoint) -> tuple[TrainState, Record]:
+        ended[:] = [end]
+        return end.state, {"epoch": epoch + 1}
+
+    epochs = range(config.epochs)
+    for _ in train_epochs(run_epoch, unvalidated, ended[0], epochs, observers):
+        pass
+    states, metrics = ended[0].state, ended[0].metrics
+    metrics = jax.tree.map(lambda x: np.asarray(x, np.float64).sum(axis=0), metrics)
+
+    def summary(run: int) -> TrainingSummary:
+        params, last = jax.tree.map(lambda x: x[run], (states.params, metrics))
+        try:
+            judged = experiment.evaluate(params, judge)
+        except NonFiniteLossError:
+            return DIVERGED
+        return TrainingSummary(last.loss, last.accuracy, judged.loss, judged.accuracy)
+
+    return [summary(run) for run in range(len(configs))]

@@ -1,0 +1,1 @@
+"""Looking at networks, runs and predictions: figures, summary, trace, report and page."""

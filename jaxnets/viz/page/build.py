@@ -1,0 +1,205 @@
+"""Builds the page of a trained run: its files for a server, or one file for a disk.
+
+The page's own programs and texts lie in assets/. What changes from run to run is `run.js`: the
+layers, the class names and the weights.
+"""
+
+import base64
+import hashlib
+import importlib.metadata
+import json
+import re
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from jaxnets.config.options import is_custom
+from jaxnets.display import printable, short_path
+from jaxnets.errors import UserError
+from jaxnets.models.chain import Chain
+from jaxnets.models.layers import ACTIVATIONS
+from jaxnets.predict.digit import SIDE
+from jaxnets.predict.layers import describe, folded
+from jaxnets.predict.trained import TrainedNetwork, load_network
+from jaxnets.runs import files
+from jaxnets.viz.output import output_path
+
+Files = dict[str, tuple[str, bytes]]  # A file's name → its media type and its content.
+
+# The layers that network.js has.
+KINDS = ("flatten", "dropout", *ACTIVATIONS, "dense", "dense_with_ones", "conv", "max_pool")
+MAX_CLASSES = 100  # More bars and buttons could not be read.
+MAX_PARAMS = 2_000_000  # A phone has to compute with them.
+MAX_FLOAT32 = 450_000  # More parameters are written in float16: half as many bytes.
+LARGEST_FLOAT16 = 65_504
+LITTLE_ENDIAN = {"float16": "<f2", "float32": "<f4"}
+
+MEDIA_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+}
+STYLE = re.compile(r'<link rel="stylesheet" href="([\w.]+)">')
+SCRIPT = re.compile(r'<script src="([\w.]+)"></script>')
+# Nothing is loaded; only the styles and programs with these digests count.
+POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; style-src {}; script-src {}"
+
+
+def page_files(trained: TrainedNetwork) -> Files:
+    """Returns the page's files by name; "index.html" links to the others.
+
+    No file has an inline program or style, so that a server may forbid them.
+
+    Raises:
+      UserError: The page cannot show this network.
+    """
+    folder = resources.files("jaxnets.viz.page") / "assets"
+    found = {entry.name: entry.read_bytes() for entry in folder.iterdir() if entry.is_file()}
+    found["run.js"] = run_script(trained).encode()
+    return {
+        name: (MEDIA_TYPES[Path(name).suffix], content) for name, content in sorted(found.items())
+    }
+
+
+def one_file(page: Files) -> str:
+    """Returns the page as one HTML document that loads nothing.
+
+    Its content-security policy lists the digest of each inlined style and program, and forbids
+    every other one and every request.
+    """
+    digests: dict[str, list[str]] = {"style": [], "script": []}
+
+    def inlined(tag: str, name: str) -> str:
+        text = page[name][1].decode()
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        digests[tag].append(f"'sha256-{digest}'")
+        return f"<{tag}>{text}</{tag}>"
+
+    html = page["index.html"][1].decode()
+    html = STYLE.sub(lambda found: inlined("style", found[1]), html)
+    html = SCRIPT.sub(lambda found: inlined("script", found[1]), html)
+    policy = POLICY.format(*(" ".join(digests[tag]) for tag in ("style", "script")))
+    meta = f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+    return html.replace("<head>", f"<head>\n{meta}", 1)
+
+
+def write_page(workdir: str, output: str) -> dict[str, Any]:
+    """Writes the page of a run into a file; the old file stays if anything fails.
+
+    Returns:
+      What was written: "page", "bytes", "weights" ("float32" or "float16") and
+      "largest_difference" between a weight of the run and of the page.
+
+    Raises:
+      UserError: There is no such run or folder, or the page cannot show the network.
+    """
+    path = output_path(output)
+    trained = folded(load_network(workdir))
+    text = one_file(page_files(trained))
+    files.write_text(path, text)
+    weights = _weights(trained)
+    dtype = _dtype_of(weights)
+    with np.errstate(invalid="ignore"):
+        difference = np.abs(weights.astype(dtype).astype(weights.dtype) - weights).max()
+    return {
+        "page": str(path),
+        "bytes": len(text.encode()),
+        "weights": dtype,
+        "largest_difference": float(difference),
+    }
+
+
+def to_text(written: dict[str, Any]) -> str:
+    """The line that says what `write_page` returned."""
+    text = f"{short_path(written['page'])}: {written['bytes'] / 1e6:.2f} MB"
+    text += f", {written['weights']} weights"
+    if written["largest_difference"]:
+        text += f" (at most {written['largest_difference']:.1g} from the run's)"
+    return f"{text}; open it in a browser"
+
+
+def run_script(trained: TrainedNetwork) -> str:
+    """The program run.js, which only defines RUN: the layers, the names, the weights in base64.
+
+    Raises:
+      UserError: The page cannot show this network.
+    """
+    trained = folded(trained)
+    config, names = trained.config, trained.class_names
+    if trained.image_shape != (SIDE, SIDE, 1):
+        raise UserError(f"expected a run on images (28, 28, 1), got {trained.image_shape}")
+    if config.loss == "squared_error":
+        raise UserError("expected a run that tells classes apart, got one with squared_error")
+    if is_custom(config.loss):
+        raise UserError(f"expected a run with a loss of jaxnets, got {config.loss}")
+    if len(names) > MAX_CLASSES:
+        raise UserError(f"expected a run with at most {MAX_CLASSES} classes, got {len(names):,}")
+    layers = _layers(trained.model, trained.params, config.model)
+    weights = _weights(trained)
+    dtype = _dtype_of(weights)
+    run = {
+        "model": config.model,
+        "loss": config.loss,
+        "classNames": [printable(name) for name in names],
+        "asDigits": all(len(name) == 1 for name in names),
+        "step": trained.step,
+        "finished": trained.finished,
+        "layers": layers,
+        "dtype": dtype,
+        "weights": base64.b64encode(weights.astype(LITTLE_ENDIAN[dtype]).tobytes()).decode(),
+        "repository": _repository(),
+    }
+    # "<" would let a name end the element that holds the program.
+    return f'"use strict";\nconst RUN = {json.dumps(run)};\n'.replace("<", "\\u003c")
+
+
+def _repository() -> str | None:
+    """The project's address, as pip has it of pyproject.toml; None if there is none."""
+    try:
+        urls = importlib.metadata.metadata("jaxnets").get_all("Project-URL") or []
+    except importlib.metadata.PackageNotFoundError:  # The project's folder alone is there.
+        return None
+    return dict(url.split(", ", 1) for url in urls).get("Repository")
+
+
+def _layers(model: Chain, params: Any, name: str) -> list[dict[str, Any]]:
+    """Each layer's kind and numbers, name and arrays' shapes, in the order of the weights."""
+    found = []
+    for layer in model.layers:
+        row = describe(layer)
+        if row["kind"] not in KINDS or row.get("padding"):
+            raise UserError(f"expected a dense network or the CNN, got {name}")
+        if (own := getattr(layer, "name", None)) in params:
+            row |= _arrays(own, params)
+        found.append(row)
+    if (count := sum(leaf.size for leaf in jax.tree.leaves(params))) > MAX_PARAMS:
+        raise UserError(f"expected at most {MAX_PARAMS:,} parameters, {name} has {count:,}")
+    return found
+
+
+def _arrays(name: str | None, params: Any) -> dict[str, Any]:
+    """A layer's name and the shapes of its kernel and bias."""
+    arrays = params[name]
+    return {"name": name, "shapes": {key: list(arrays[key].shape) for key in _keys(arrays)}}
+
+
+def _keys(arrays: Any) -> list[str]:
+    return [key for key in ("kernel", "bias") if key in arrays]
+
+
+def _weights(trained: TrainedNetwork) -> np.ndarray:
+    """All parameters in one row, float32: layer by layer, each one's kernel before its bias."""
+    names = [layer.name for layer in trained.model.layers if isinstance(layer, nn.Module)]
+    arrays = [trained.params[name] for name in names if name in trained.params]
+    rows = [np.ravel(np.asarray(each[key], np.float32)) for each in arrays for key in _keys(each)]
+    return np.concatenate(rows)
+
+
+def _dtype_of(weights: np.ndarray) -> str:
+    """The page's dtype of the weights: float16 where float32 would take too many bytes."""
+    fits = bool(np.all(np.abs(weights) <= LARGEST_FLOAT16))
+    return "float16" if weights.size > MAX_FLOAT32 and fits else "float32"

@@ -1,0 +1,352 @@
+"""The kinds of figures of a report: curves, dots on an axis, a matrix of counts, pictures."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxnets.display import width_of
+from jaxnets.viz.report.axes import Axis, axis_of, percent, plain
+from jaxnets.viz.svg import (
+    DASHES,
+    SERIES,
+    Figure,
+    element,
+    escape,
+    shortened,
+    signed_pixels,
+    text_width,
+)
+
+WIDTH = 380  # Pixels of every figure, so that letters have one size; a phone shows about as many.
+MAX_POINTS = 200  # Of a curve; more would be no finer.
+MAX_NAMED = 30  # Classes whose names and counts can be read in a matrix.
+
+
+class Series(NamedTuple):
+    """A curve."""
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float | None]  # None, infinite or NaN: no point.
+    number: int  # It gives the colour and the dashes.
+
+
+def curves(
+    name: str,
+    title: str,
+    alt: str,
+    series: Sequence[Series],
+    *,
+    x_label: str,
+    show: Callable[[float], str] = plain,
+    log: bool | None = None,
+) -> Figure:
+    """Curves over the epochs; a pointer shows the values of an epoch."""
+    legend = _legend_rows(series)
+    top, bottom = 24 + 18 * len(legend) * (len(series) > 1), 40
+    figure = Figure(name, WIDTH, top + 170 + bottom, title, alt)
+    series = [_thinned(one) for one in series]
+    known = [y for one in series for y in one.y if y is not None and math.isfinite(y)]
+    x_all = sorted({x for one in series for x in one.x})
+    y = axis_of(known, top + 170, top, log=log)
+    if show is percent and max(known, default=0) <= 1:
+        y = y._replace(high=min(y.high, 1.0))
+    ticks = y.ticks()
+    left = max(56.0, max(text_width(show(tick), 12) for tick in ticks) + 12)
+    first, last = min(x_all, default=0), max(x_all, default=1)
+    one = 0.5 * (first == last)  # A single epoch stands in the middle.
+    x = Axis(first - one, last + one, left + 6, WIDTH - 14)
+    for tick in ticks:
+        figure.line(left, y(tick), WIDTH - 8, y(tick))
+        label = show(tick)
+        figure.text(left - 6, y(tick) + 4, label, text_anchor="end", fill="soft")
+    for tick in sorted({round(tick) for tick in x.ticks(6)}):
+        if first <= tick <= last:
+            figure.text(x(tick), top + 188, str(tick), text_anchor="middle", fill="soft")
+    figure.text((left + WIDTH) / 2, top + 206, x_label, text_anchor="middle", fill="soft")
+    if len(series) > 1:
+        _draw_legend(figure, legend, 26)
+    for one in series:
+        colour, dash = SERIES[one.number % len(SERIES)], DASHES[one.number % len(DASHES)]
+        points = [
+            (x(a), y(b))
+            for a, b in zip(one.x, one.y, strict=True)
+            if b is not None and math.isfinite(b)
+        ]
+        figure.add(
+            "polyline",
+            points=" ".join(f"{a:.1f},{b:.1f}" for a, b in points),
+            fill="none",
+            stroke=colour,
+            stroke_width=2,
+            stroke_dasharray=dash or None,
+            stroke_linejoin="round",
+        )
+        if len(points) <= 30:
+            for a, b in points:
+                figure.add("circle", cx=a, cy=b, r=2.5, fill=colour)
+    _tips(figure, series, x, x_all, x_label, show, top)
+    return figure
+
+
+def _thinned(one: Series) -> Series:
+    """The curve with at most MAX_POINTS points, the last one among them."""
+    if len(one.x) <= MAX_POINTS:
+        return one
+    at = np.unique(np.linspace(0, len(one.x) - 1, MAX_POINTS).round().astype(int))
+    return one._replace(x=[one.x[i] for i in at], y=[one.y[i] for i in at])
+
+
+def _tips(figure, series, x: Axis, x_all, x_label: str, show, top: float) -> None:
+    """Adds the tips that a pointer shows at each epoch: a line, and the values in the first row."""
+    half = (x.end - x.start) / max(len(x_all) - 1, 1) / 2
+    for at in x_all:
+        values = [f"{x_label} {at:g}"]
+        for number, one in enumerate(series):
+            known = dict(zip(one.x, one.y, strict=True))
+            value = known.get(at)
+            if value is not None and math.isfinite(value) and number < 3:
+                values.append(f"{shortened(one.label, 14)} {show(value)}")
+        line = element("line", x1=x(at), x2=x(at), y1=top, y2=top + 170, stroke="soft")
+        text = " · ".join(values)
+        size = min(12, 12 * (WIDTH - 12) / text_width(text, 12))
+        shown = line + element(
+            "text",
+            escape(text),
+            x=WIDTH / 2,
+            y=14,
+            font_size=size,
+            text_anchor="middle",
+            fill="ink",
+        )
+        figure.tip(x(at) - half, top, 2 * half, 170, shown)
+
+
+def _legend_rows(series: Sequence[Series]) -> list[list[tuple[int, str]]]:
+    """The rows of a legend: labels with the numbers of their series."""
+    rows: list[list[tuple[int, str]]] = [[]]
+    used = 0.0
+    for one in series:
+        label = shortened(one.label, 44)
+        width = 34 + text_width(label, 12)
+        if rows[-1] and used + width > WIDTH - 56:
+            rows.append([])
+            used = 0.0
+        rows[-1].append((one.number, label))
+        used += width
+    return rows
+
+
+def _draw_legend(figure: Figure, rows: list[list[tuple[int, str]]], y: float) -> None:
+    for row, entries in enumerate(rows):
+        x = 56.0
+        for number, label in entries:
+            colour, dash = SERIES[number % len(SERIES)], DASHES[number % len(DASHES)]
+            at = y + 18 * row
+            figure.line(
+                x, at, x + 20, at, stroke=colour, stroke_width=2.5, stroke_dasharray=dash or None
+            )
+            figure.text(x + 25, at + 4, label)
+            x += 34 + text_width(label, 12)
+
+
+def dots(
+    name: str,
+    title: str,
+    alt: str,
+    rows: Sequence[tuple[str, Sequence[float]]],
+    labels: Sequence[str],
+    *,
+    x_label: str,
+    log: bool = False,
+    show: Callable[[float], str] = plain,
+) -> Figure:
+    """For each row its values as marks on one axis: circles, squares and triangles."""
+    longest = max((text_width(shortened(row, 18), 12) for row, _ in rows), default=0)
+    left = max(56.0, longest + 14)
+    legend = _mark_rows(labels, left)
+    top = 14 + 18 * len(legend)
+    height = 20 * len(rows)
+    figure = Figure(name, WIDTH, top + height + 40, title, alt)
+    known = [v for _, values in rows for v in values if math.isfinite(v) and (v > 0 or not log)]
+    axis = axis_of(known, left + 8, WIDTH - 22, log=log)
+    for tick in axis.ticks(4):
+        figure.line(axis(tick), top, axis(tick), top + height)
+        figure.text(
+            axis(tick),
+            top + height + 16,
+            show(tick),
+            text_anchor="middle",
+            fill="soft",
+            font_size=11,
+        )
+    figure.text((left + WIDTH) / 2, top + height + 34, x_label, text_anchor="middle", fill="soft")
+    for at, entries in enumerate(legend):
+        for number, label, x in entries:
+            _mark(figure, number, x + 5, 10 + 18 * at)
+            figure.text(x + 14, 14 + 18 * at, label)
+    for number, (row, values) in enumerate(rows):
+        y = top + 20 * number + 10
+        figure.line(left, y, WIDTH - 14, y, stroke_dasharray="1 3")
+        figure.text(left - 6, y + 4, shortened(row, 18), text_anchor="end")
+        for kind, value in enumerate(values):
+            if math.isfinite(value) and (value > 0 or not log):
+                hint = escape(f"{row}, {labels[kind]}: {show(value)}")
+                _mark(figure, kind, axis(value), y, f"<title>{hint}</title>")
+    return figure
+
+
+def _mark_rows(labels: Sequence[str], left: float) -> list[list[tuple[int, str, float]]]:
+    """The legend of marks: rows of (number, label, x)."""
+    rows: list[list[tuple[int, str, float]]] = [[]]
+    x = 12.0
+    for number, label in enumerate(labels):
+        width = 28 + text_width(label, 12)
+        if rows[-1] and x + width > WIDTH:
+            rows.append([])
+            x = 12.0
+        rows[-1].append((number, label, x))
+        x += width
+    return rows
+
+
+def _mark(figure: Figure, kind: int, x: float, y: float, content: str = "") -> None:
+    colour = SERIES[kind % len(SERIES)]
+    if kind == 0:
+        figure.add("circle", content, cx=x, cy=y, r=4.5, fill=colour)
+    elif kind == 1:
+        figure.add("rect", content, x=x - 4, y=y - 4, width=8, height=8, fill=colour)
+    else:
+        points = f"{x:.1f},{y - 5:.1f} {x + 5:.1f},{y + 4:.1f} {x - 5:.1f},{y + 4:.1f}"
+        figure.add("polygon", content, points=points, fill=colour)
+
+
+def matrix(
+    name: str,
+    title: str,
+    alt: str,
+    counts: np.ndarray,
+    names: Sequence[str],
+    *,
+    row_label: str,
+    column_label: str,
+) -> Figure:
+    """Counts [K, K], each cell coloured by its share of the row; a pointer names a cell."""
+    size = len(names)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    if size > MAX_NAMED:
+        figure = Figure(name, WIDTH, WIDTH + 10, title, alt)
+        figure.text(WIDTH / 2 + 10, 16, column_label, text_anchor="middle", fill="soft")
+        _upright(figure, 16, WIDTH / 2, row_label)
+        side = WIDTH - 40
+        figure.image(26, 26, side, side, signed_pixels(np.sqrt(shares)))
+        figure.rect(26, 26, side, side, fill="none", stroke="line")
+        return figure
+    short = [shortened(name, 12) for name in names]
+    longest = max(text_width(label, 11) for label in short)
+    left = 30 + longest
+    cell = (WIDTH - left - 6) / size
+    turned = longest > cell - 4
+    top = 28 + (longest if turned else 14)
+    figure = Figure(name, WIDTH, top + cell * size + 8, title, alt)
+    figure.text(left + cell * size / 2, 14, column_label, text_anchor="middle", fill="soft")
+    _upright(figure, 14, top + cell * size / 2, row_label)
+    number_size = min(11.0, cell / 2.4)
+    for k in range(size):
+        figure.text(left - 6, top + cell * (k + 0.5) + 4, short[k], text_anchor="end", font_size=11)
+        x = left + cell * (k + 0.5)
+        if turned:
+            figure.text(
+                0,
+                0,
+                short[k],
+                font_size=11,
+                transform=f"translate({x + 4:.1f},{top - 6:.1f}) rotate(-90)",
+            )
+        else:
+            figure.text(x, top - 6, short[k], text_anchor="middle", font_size=11)
+    for row in range(size):
+        for column in range(size):
+            count, x, y = int(counts[row, column]), left + cell * column, top + cell * row
+            hint = f"{row_label}: {names[row]}, {column_label}: {names[column]}: {count:,}"
+            # At most half of the colour: the count is then dark enough on it, or light enough.
+            share = float(shares[row, column])
+            strength = 0.5 * (share if row == column else math.sqrt(share))
+            figure.add(
+                "rect",
+                f"<title>{escape(hint)}</title>",
+                x=x + 0.5,
+                y=y + 0.5,
+                width=cell - 1,
+                height=cell - 1,
+                fill="c1" if row == column else "c2",
+                fill_opacity=max(strength, 0.04),
+            )
+            if count and number_size >= 7:
+                figure.text(
+                    x + cell / 2,
+                    y + cell / 2 + number_size * 0.36,
+                    str(count),
+                    text_anchor="middle",
+                    font_size=_fitting(str(count), number_size, cell),
+                    pointer_events="none",
+                )
+    return figure
+
+
+def _upright(figure: Figure, x: float, y: float, text: str) -> None:
+    """A text that is read from below."""
+    where = f"translate({x:.1f},{y:.1f}) rotate(-90)"
+    figure.text(0, 0, text, text_anchor="middle", fill="soft", transform=where)
+
+
+def _fitting(text: str, size: float, width: float) -> float:
+    return min(size, (width - 3) / (0.6 * width_of(text)))
+
+
+def reliability(
+    name: str,
+    title: str,
+    alt: str,
+    edges: np.ndarray,
+    accuracy: np.ndarray,
+    share: np.ndarray,
+    *,
+    x_label: str,
+    y_label: str,
+    share_label: str,
+) -> Figure:
+    """Accuracy in each bin of confidence beside the diagonal, and how many examples each has."""
+    figure, left, side = Figure(name, WIDTH, 330, title, alt), 56, 200
+    x = Axis(0, 1, left, WIDTH - 24)
+    y = Axis(0, 1, 14 + side, 14)
+    for tick in (0, 0.25, 0.5, 0.75, 1):
+        figure.line(left, y(tick), x(1), y(tick))
+        figure.text(left - 6, y(tick) + 4, f"{100 * tick:g} %", text_anchor="end", fill="soft")
+        figure.text(x(tick), 302, f"{100 * tick:g} %", text_anchor="middle", fill="soft")
+    figure.text((left + WIDTH) / 2, 322, x_label, text_anchor="middle", fill="soft")
+    _upright(figure, 13, 14 + side / 2, y_label)
+    _upright(figure, 13, 256, share_label)
+    most = share.max(initial=0) or 1.0
+    for k in range(len(accuracy)):
+        a, b = x(edges[k]) + 1, x(edges[k + 1]) - 1
+        if share[k] > 0:
+            hint = f"{edges[k]:.2f} - {edges[k + 1]:.2f}: {percent(float(accuracy[k]))}"
+            hint += f", {share_label} {percent(float(share[k]))}"
+            figure.add(
+                "rect",
+                f"<title>{escape(hint)}</title>",
+                x=a,
+                y=y(accuracy[k]),
+                width=b - a,
+                height=max(y(0) - y(accuracy[k]), 1),
+                fill="c1",
+                fill_opacity=0.75,
+            )
+            tall = max(50 * float(share[k] / most), 1)
+            figure.rect(a, 284 - tall, b - a, tall, fill="c3", fill_opacity=0.75)
+    figure.line(left, 284, x(1), 284)
+    figure.line(x(0), y(0), x(1), y(1), stroke="ink", stroke_width=1.5, stroke_dasharray="6 3")
+    return figure

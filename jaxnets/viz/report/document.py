@@ -1,0 +1,89 @@
+"""The parts of a report in HTML. Every text is escaped here or comes as HTML."""
+
+import base64
+import hashlib
+import re
+from collections.abc import Sequence
+from importlib import resources
+
+from jaxnets.viz.svg import DARK, LIGHT, Figure, escape
+
+# Nothing is loaded and no program runs; only the style with this digest counts.
+POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; style-src '{}'"
+SHORT = 24  # Characters of a row's name that are kept in one line.
+
+
+def document(language: str, title: str, nav: str, body: str, footer: str) -> str:
+    """A page that loads nothing; nav and body are HTML."""
+    style = _style()
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    policy = POLICY.format(f"sha256-{digest}")
+    html = [
+        f'<!doctype html>\n<html lang="{language}">\n<head>\n<meta charset="utf-8">',
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        '<meta name="color-scheme" content="light dark">',
+        f"<title>{escape(title)}</title>\n<style>{style}</style>\n</head>\n<body>",
+        f"<header><h1>{escape(title)}</h1></header>\n<nav>{nav}</nav>",
+        f"<main>\n{body}</main>",
+        f"<footer>{escape(footer)}</footer>\n</body>\n</html>\n",
+    ]
+    return "\n".join(html)
+
+
+def _style() -> str:
+    """The style sheet with the colours of both themes."""
+    light, dark = (
+        "".join(f"--{name}:{value};" for name, value in theme.items()) for theme in (LIGHT, DARK)
+    )
+    text = (resources.files("jaxnets.viz.report") / "assets" / "report.css").read_text("utf-8")
+    return (
+        f":root{{color-scheme:light dark;{light}}}\n"
+        f"@media (prefers-color-scheme:dark){{:root{{{dark}}}}}\n{text}"
+    )
+
+
+def headed(heading: str, html: str, anchor: str) -> str:
+    """HTML below a heading."""
+    return f'<h3 id="{escape(anchor)}">{escape(heading)}</h3>\n{html}'
+
+
+def details(summary: str, html: str) -> str:
+    """HTML that a click opens."""
+    return f"<details><summary>{escape(summary)}</summary>{html}</details>\n"
+
+
+def card(html: str) -> str:
+    """A box."""
+    return f'<div class="card">{html}</div>\n'
+
+
+def figures_of(parts: Sequence[tuple[Figure, str]], kind: str = "figures") -> str:
+    """Figures beside each other, each with its title and a note."""
+    html = ""
+    for figure, note in parts:
+        note = f'<p class="note">{escape(note)}</p>' if note else ""
+        html += f'<figure id="{escape(figure.name)}"><figcaption><h4>{escape(figure.title)}</h4>'
+        html += f"</figcaption>{figure.inline()}{note}</figure>\n"
+    return f'<div class="{kind}">\n{html}</div>\n' if html else ""
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table that scrolls on its own where it is too wide; numbers stand on the right."""
+    is_number = [
+        all(re.fullmatch(r"[-–\d.,e+ %]+", row[k]) for row in rows) for k in range(len(head))
+    ]
+
+    def cells(row: Sequence[str], tag: str) -> str:
+        html = ""
+        for k, text in enumerate(row):
+            name = "th" if k == 0 and tag == "td" else tag
+            is_long = tag == "td" and (k > 0 or len(text) > SHORT)
+            kind = ' class="number"' if is_number[k] else ' class="long"' if is_long else ""
+            scope = "" if name == "td" else ' scope="col"' if tag == "th" else ' scope="row"'
+            html += f"<{name}{kind}{scope}>{escape(text)}</{name}>"
+        return f"<tr>{html}</tr>"
+
+    top = f"<thead>{cells(head, 'th')}</thead>" if any(head) else ""
+    body = "".join(cells(row, "td") for row in rows)
+    return f'<div class="scroll"><table>{top}<tbody>{body}</tbody></table></div>'

@@ -1,0 +1,159 @@
+"""A trained network's predictions for the test images: mistakes, scores and confidence."""
+
+from importlib import resources
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxnets.data.batches import eval_batches
+from jaxnets.data.datasets import Dataset, Split
+from jaxnets.data.idx import read_idx
+from jaxnets.predict.predict import compile_forward
+from jaxnets.predict.trained import TrainedNetwork
+
+BATCH = 500
+BINS = 10
+TEST_IMAGES = "mnist/t10k-images-idx3-ubyte.gz"
+
+# The 15 test images of MNIST whose label most people reject: of five, at most two chose it. By
+# their index in the test file, with the label that three or more chose, if there is one. Source:
+# Northcutt, Athalye and Mueller 2021 (arXiv:2103.14749), labelerrors.com;
+# github.com/cleanlab/label-errors, mturk/mnist_mturk.json at commit 5457895.
+REJECTED_MNIST_LABELS = {
+    947: 9, 1621: 6, 1901: 4, 2130: None, 2462: 0, 2597: 3, 2654: None, 3520: None, 3558: 0,
+    5937: 3, 6651: 6, 6783: 6, 8527: None, 9679: None, 9729: 6,
+}  # fmt: skip
+
+
+class Predictions(NamedTuple):
+    """A network's predictions for N images."""
+
+    labels: np.ndarray  # [N]
+    probabilities: np.ndarray  # [N, K] float32
+    rows: np.ndarray  # [N] Where the images stand in their split.
+
+    @property
+    def classes(self) -> np.ndarray:
+        """The most probable class of each image, [N]; of equal ones the first."""
+        return self.probabilities.argmax(axis=1)
+
+    @property
+    def confidences(self) -> np.ndarray:
+        """The probability of that class, [N]."""
+        return self.probabilities.max(axis=1, initial=0)
+
+    @property
+    def right(self) -> np.ndarray:
+        return self.classes == self.labels
+
+    @property
+    def confusion(self) -> np.ndarray:
+        """The confusion matrix [K, K] of counts; row: label, column: prediction."""
+        size = self.probabilities.shape[1]
+        counts = np.zeros((size, size), np.int64)
+        np.add.at(counts, (self.labels, self.classes), 1)
+        return counts
+
+
+def predict(trained: TrainedNetwork, split: Split) -> Predictions:
+    """The network's answers for every image of a split that can be read."""
+    forward = compile_forward(trained.config, trained.model, trained.params)
+    parts, read = [], []
+    for batch in eval_batches(split, min(BATCH, len(split))):
+        parts.append(np.asarray(forward(batch.images)))
+        read.append(batch.mask > 0)
+    rows = np.flatnonzero(np.concatenate(read)[: len(split)])
+    probabilities = np.nan_to_num(np.concatenate(parts)[: len(split)][rows])
+    return Predictions(split.labels[rows], probabilities, rows)
+
+
+class ClassScores(NamedTuple):
+    """Each class' scores, [K] in [0, 1]; NaN where they divide by nothing."""
+
+    precision: np.ndarray  # Of the images that were taken for the class, how many are of it.
+    recall: np.ndarray  # Of the class' images, how many were found.
+    f1: np.ndarray  # The harmonic mean of both.
+    support: np.ndarray  # The number of images of the class.
+
+
+def class_scores(confusion: np.ndarray) -> ClassScores:
+    """Precision, recall and F1 of each class.
+
+    >>> scores = class_scores(np.array([[3, 1], [0, 4]]))
+    >>> scores.precision.tolist(), scores.recall.tolist()
+    ([1.0, 0.8], [0.75, 1.0])
+    """
+    hits, support, taken = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
+    with np.errstate(invalid="ignore"):
+        return ClassScores(
+            hits / taken, hits / support, 2 * hits / (support + taken), np.asarray(support)
+        )
+
+
+class Calibration(NamedTuple):
+    """The network's accuracy in each bin of its confidence."""
+
+    edges: np.ndarray  # [bins + 1] A bin holds its upper edge.
+    accuracy: np.ndarray  # [bins] NaN where a bin is empty.
+    confidence: np.ndarray  # [bins] The mean.
+    share: np.ndarray  # [bins] Of all images.
+
+    @property
+    def error(self) -> float:
+        """The expected calibration error: the mean |accuracy - confidence| of an image's bin.
+
+        Source: Guo et al. 2017, equation 3.
+        """
+        return float(np.nansum(self.share * np.abs(self.accuracy - self.confidence)))
+
+
+def calibration(found: Predictions, bins: int = BINS) -> Calibration:
+    """Sorts the images into bins of equal width by the probability of the class they got."""
+    edges = np.linspace(0, 1, bins + 1)
+    at = np.searchsorted(edges[1:-1], found.confidences)
+    count = np.bincount(at, minlength=bins)
+    with np.errstate(invalid="ignore"):
+        right = np.bincount(at, found.right, bins) / count
+        sure = np.bincount(at, found.confidences, bins) / count
+    return Calibration(edges, right, sure, count / max(len(at), 1))
+
+
+class Mistake(NamedTuple):
+    """A test image that got another class."""
+
+    row: int  # In the test split.
+    label: int
+    predicted: int
+    confidence: float
+    is_rejected: bool = False  # Whether most people reject the label.
+    better: int | None = None  # The label that most people choose instead.
+
+
+def mistakes(found: Predictions, data: Dataset, count: int) -> list[Mistake]:
+    """The mistakes of which the network was most sure."""
+    known = rejected_labels(data)
+    at = np.flatnonzero(~found.right)
+    at = at[np.argsort(-found.confidences[at], kind="stable")][:count]
+    worst = []
+    for i in at:
+        row = int(found.rows[i])
+        content = _content(data.test, row) if known else b""
+        both = int(found.labels[i]), int(found.classes[i])
+        sure = float(found.confidences[i])
+        worst.append(Mistake(row, *both, sure, content in known, known.get(content)))
+    return worst
+
+
+def rejected_labels(data: Dataset) -> dict[bytes, int | None]:
+    """REJECTED_MNIST_LABELS by the images' content, wherever they stand in the split."""
+    if data.name != "mnist" or data.image_shape != (28, 28, 1):
+        return {}
+    images = read_idx(Path(str(resources.files("jaxnets.data"))) / TEST_IMAGES, rank=3)
+    return {images[row].tobytes(): label for row, label in REJECTED_MNIST_LABELS.items()}
+
+
+def _content(split: Split, row: int) -> bytes:
+    """An image's bytes, as in an IDX file."""
+    image = np.asarray(split.images[row])
+    return (image if image.dtype == np.uint8 else np.rint(255 * image).astype(np.uint8)).tobytes()

@@ -1,0 +1,305 @@
+"""A run's figures, each made of what there is."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from jaxnets.data.datasets import Dataset
+from jaxnets.display import printable
+from jaxnets.viz.report.axes import percent, plain
+from jaxnets.viz.report.charts import WIDTH, Series, curves, dots, matrix, reliability
+from jaxnets.viz.report.evaluation import Calibration, ClassScores, Mistake, Predictions
+from jaxnets.viz.report.ledger import Entry, Norms
+from jaxnets.viz.report.passes import Passes
+from jaxnets.viz.report.run_facts import RunFacts
+from jaxnets.viz.report.words import Words
+from jaxnets.viz.svg import Figure, shortened, signed_pixels, text_width, tiled
+
+MAX_FILTERS, FILTER_COLUMNS = 64, 8
+CHANNELS = 8  # Maps that are shown of a layer.
+MAX_SIDE = 64  # Pixels of a picture; larger ones are reduced.
+MISTAKES = 16
+MISTAKE_COLUMNS = 4
+MAX_CLASS_ROWS = 40
+
+# The figures of the records: name, its columns, how numbers are shown.
+CURVES = {
+    "loss_curve": ("train_loss", "validation_loss"),
+    "accuracy_curve": ("train_accuracy", "validation_accuracy"),
+    "rate_curve": ("learning_rate",),
+    "speed_curve": ("images_per_second",),
+    "wait_curve": ("waiting",),
+}
+SHARES = ("accuracy_curve", "wait_curve")
+
+
+def learning_figures(runs: Sequence[RunFacts], words: Words, prefix: str = "") -> list[Figure]:
+    """Curves of a run; of several runs, one curve each of what can be compared."""
+    found = []
+    for name, columns in CURVES.items():
+        series = []
+        for number, run in enumerate(runs):
+            for column in columns if len(runs) == 1 else columns[-1:]:
+                y = _waiting(run) if column == "waiting" else run.column(column)
+                x = [epoch or 0.0 for epoch in run.column("epoch")]
+                part = column.partition("_")[0] if len(columns) > 1 else name
+                label = run.name if len(runs) > 1 else words(part)
+                if any(value is not None for value in y):
+                    number = number if len(runs) > 1 else columns.index(column)
+                    series.append(Series(printable(label), x, y, number))
+        title = words(name)
+        if len(runs) > 1 and len(columns) > 1:
+            title += f" ({words('validation')})"
+        if series:
+            show = percent if name in SHARES else plain
+            alt = f"{title}. " + "; ".join(_from_to(one, words, show) for one in series[:6])
+            file = prefix + name.partition("_")[0]
+            log = None if name in ("loss_curve", "speed_curve") else False
+            found.append(
+                curves(file, title, alt, series, x_label=words("epoch"), show=show, log=log)
+            )
+    return found
+
+
+def _waiting(run: RunFacts) -> list[float | None]:
+    """The share of each epoch's time that was spent waiting for data."""
+    pairs = zip(run.column("data_seconds"), run.column("seconds"), strict=True)
+    return [data / seconds if data is not None and seconds else None for data, seconds in pairs]
+
+
+def _from_to(series: Series, words: Words, show) -> str:
+    known = [(x, y) for x, y in zip(series.x, series.y, strict=True) if y is not None]
+    (x1, y1), (x2, y2) = known[0], known[-1]
+    return words("first_last", series.label, show(y1), f"{x1:g}", show(y2), f"{x2:g}")
+
+
+def confusion_figure(
+    found: Predictions, names: Sequence[str], words: Words, prefix: str = ""
+) -> Figure:
+    """The confusion matrix of the test images."""
+    counts = found.confusion
+    wrong = counts - np.diag(counts.diagonal())
+    row, column = divmod(int(wrong.argmax()), len(names))
+    worst = words("none")
+    if wrong.any():
+        worst = words("taken_for", names[row], names[column], int(wrong[row, column]))
+    alt = words("confusion_alt", f"{found.right.sum():,}", f"{len(found.labels):,}", worst)
+    return matrix(
+        f"{prefix}confusion",
+        words("confusion"),
+        alt,
+        counts,
+        [printable(n) for n in names],
+        row_label=words("label"),
+        column_label=words("prediction"),
+    )
+
+
+def scores_figure(
+    scores: ClassScores, names: Sequence[str], words: Words, prefix: str = ""
+) -> Figure:
+    """Each class' precision, recall and F1; of many classes those with the lowest F1."""
+    order = np.arange(len(names))
+    if len(names) > MAX_CLASS_ROWS:
+        order = np.argsort(np.nan_to_num(scores.f1), kind="stable")[:MAX_CLASS_ROWS]
+    rows = [
+        (
+            printable(names[int(k)]),
+            [float(x[k]) for x in (scores.precision, scores.recall, scores.f1)],
+        )
+        for k in order
+    ]
+    worst = int(np.nan_to_num(scores.f1, nan=2).argmin())
+    alt = words("scores_alt", names[worst], percent(float(scores.f1[worst])))
+    labels = [words(name) for name in ("precision", "recall", "f1")]
+    title, x_label = words("scores"), words("score")
+    return dots(f"{prefix}scores", title, alt, rows, labels, x_label=x_label, show=percent)
+
+
+def calibration_figure(found: Calibration, words: Words, prefix: str = "") -> Figure:
+    """The figure of the network's accuracy by its confidence."""
+    return reliability(
+        f"{prefix}calibration",
+        words("calibration"),
+        words("calibration_alt", percent(found.error)),
+        found.edges,
+        np.nan_to_num(found.accuracy),
+        found.share,
+        x_label=words("confidence"),
+        y_label=words("accuracy"),
+        share_label=words("images_share"),
+    )
+
+
+def mistakes_figure(
+    found: Sequence[Mistake], data: Dataset, words: Words, prefix: str = ""
+) -> Figure:
+    """The pictures of the mistakes with label, prediction and confidence."""
+    names, cell = [printable(name) for name in data.class_names], WIDTH / MISTAKE_COLUMNS
+    side, tall = cell - 26, cell + 30
+    rows = -(-len(found) // MISTAKE_COLUMNS)
+    first = found[0]
+    text = words("mistake", names[first.label], names[first.predicted], percent(first.confidence))
+    title, alt = words("mistakes"), words("mistakes_alt", text)
+    figure = Figure(f"{prefix}mistakes", WIDTH, rows * tall + 4, title, alt)
+    for number, mistake in enumerate(found):
+        x, y = number % MISTAKE_COLUMNS * cell, number // MISTAKE_COLUMNS * tall
+        figure.image(x + 13, y + 6, side, side, picture(data, mistake.row))
+        lines = [
+            (f"{words('label')} {names[mistake.label]}", "soft"),
+            (f"{words('prediction')} {names[mistake.predicted]}", "ink"),
+            (f"{100 * mistake.confidence:.2f} %", "soft"),
+        ]
+        if mistake.is_rejected:
+            figure.rect(x + 10, y + 3, side + 6, side + 6, fill="none", stroke="c2", stroke_width=3)
+            text = words("doubtful_label")
+            if mistake.better is not None:
+                text = words("wrong_label", names[mistake.better])
+            lines[2] = (text, "c2")
+        for at, (text, colour) in enumerate(lines):
+            size = min(11.0, 11 * (cell - 4) / text_width(text, 11))
+            text = text if size >= 7 else shortened(text, 18)
+            figure.text(
+                x + cell / 2,
+                y + side + 22 + 14 * at,
+                text,
+                text_anchor="middle",
+                font_size=max(size, 7),
+                fill=colour,
+            )
+    return figure
+
+
+def picture(data: Dataset, row: int) -> np.ndarray:
+    """A test image as bytes [h, w] or [h, w, 3], at most MAX_SIDE a side."""
+    image = np.asarray(data.test.images[row])
+    if image.dtype != np.uint8:
+        image = np.rint(255 * np.clip(image, 0, 1)).astype(np.uint8)
+    image = image[..., 0] if image.shape[2] == 1 else image
+    drawn = Image.fromarray(image)
+    drawn.thumbnail((MAX_SIDE, MAX_SIDE))
+    return np.asarray(drawn)
+
+
+def filters_figure(found: Passes, words: Words, prefix: str = "") -> Figure | None:
+    """The weights of the first layer as pictures; None if they are none."""
+    step = next(step for step in found.steps if step.params)
+    if (weights := _as_pictures(step.params["kernel"].value, found.image.shape)) is None:
+        return None
+    shown = weights[:MAX_FILTERS]
+    sheet = tiled(np.stack([_tile(tile) for tile in shown]), FILTER_COLUMNS)
+    rows = -(-len(shown) // FILTER_COLUMNS)
+    tile = (WIDTH - 8) / FILTER_COLUMNS
+    title = words("filters", step.layer)
+    alt = words("filters_alt", len(shown), len(weights))
+    figure = Figure(f"{prefix}filters", WIDTH, rows * tile + 8, title, alt)
+    width = (WIDTH - 8) * sheet.shape[1] / (FILTER_COLUMNS * (shown.shape[2] + 1) - 1)
+    height = width * sheet.shape[0] / sheet.shape[1]
+    figure.image(4, 4, width, height, sheet)
+    return figure
+
+
+def _as_pictures(kernel: np.ndarray, image: tuple[int, ...]) -> np.ndarray | None:
+    """A kernel as [K, h, w, c]: of a convolution its windows, of a dense layer whole images."""
+    if kernel.ndim == 4:
+        return np.moveaxis(kernel, -1, 0)
+    size = int(np.prod(image))
+    if kernel.ndim != 2 or len(kernel) not in (size, size + 1):  # The last row may be the bias.
+        return None
+    return kernel[:size].T.reshape(-1, *image)
+
+
+def _tile(weights: np.ndarray) -> np.ndarray:
+    """Weights [h, w, c] as pixels [h, w, 4]: of three channels colours, else signs."""
+    if weights.shape[2] != 3:
+        return signed_pixels(weights.mean(axis=2))
+    low, high = weights.min(), weights.max()
+    colours = (255 * (weights - low) / ((high - low) or 1)).astype(np.uint8)
+    return np.concatenate([colours, np.full_like(colours[..., :1], 255)], axis=2)
+
+
+def activations_figure(found: Passes, name: str, words: Words, prefix: str = "") -> Figure:
+    """An image, and the first channels of every layer's output."""
+    title, alt = words("activations"), words("activations_alt", name)
+    image = np.rint(255 * np.clip(found.image, 0, 1)).astype(np.uint8)
+    rows = [(f"{words('image')}, {words('label')} {name}", _reduced(image))]
+    for step in found.steps:
+        value = step.output.value
+        if step.layer == "flatten":
+            continue  # The same numbers in a row.
+        shape = " × ".join(map(str, value.shape))
+        rows.append((f"{step.layer}: {shape}", value))
+    height = sum(18 + _row_height(value) + 8 for _, value in rows)
+    figure = Figure(f"{prefix}activations", WIDTH, height, title, alt)
+    y = 0.0
+    for label, value in rows:
+        figure.text(4, y + 13, label, font_size=11, fill="soft")
+        _draw_output(figure, y + 18, value)
+        y += 18 + _row_height(value) + 8
+    return figure
+
+
+def _reduced(image: np.ndarray) -> np.ndarray:
+    return image[..., 0] if image.shape[2] == 1 else image
+
+
+def _row_height(value: np.ndarray) -> float:
+    if value.dtype == np.uint8 or value.ndim == 3:
+        return (WIDTH - 8) / CHANNELS - 2
+    return 8.0 * -(-value.size // 64) if value.size > 16 else 14
+
+
+def _draw_output(figure: Figure, y: float, value: np.ndarray) -> None:
+    side = (WIDTH - 8) / CHANNELS - 2
+    if value.dtype == np.uint8:
+        figure.image(4, y, side, side, value)
+    elif value.ndim == 3:
+        maps = np.moveaxis(value, -1, 0)[:CHANNELS]
+        step = max(1, -(-maps.shape[1] // MAX_SIDE))
+        largest = float(np.abs(maps).max(initial=0))
+        for number, one in enumerate(maps):
+            x = 4 + number * (side + 2)
+            figure.image(x, y, side, side, signed_pixels(one[::step, ::step], largest))
+            figure.rect(x, y, side, side, fill="none", stroke="line", stroke_width=0.5)
+    else:
+        columns = 64 if value.size > 16 else value.size
+        rows = -(-value.size // columns)
+        padded = np.zeros(rows * columns, np.float32)
+        padded[: value.size] = value.ravel()
+        width, height = WIDTH - 8, _row_height(value)
+        figure.image(4, y, width, height, signed_pixels(padded.reshape(rows, columns)))
+        figure.rect(4, y, width, height, fill="none", stroke="line", stroke_width=0.5)
+
+
+def norms_figure(found: Sequence[Norms], words: Words, prefix: str = "") -> Figure:
+    """Each layer's weights, gradient and update on a logarithmic axis."""
+    rows = [(one.layer, [one.weights, one.gradient, one.update]) for one in found]
+    ratios = [one.update / one.weights if one.weights else 0.0 for one in found]
+    worst = int(np.argmax(ratios))
+    alt = words("norms_alt", plain(ratios[worst]), found[worst].layer)
+    labels = [words(name) for name in ("weights", "gradient", "update")]
+    return dots(
+        f"{prefix}norms", words("norms"), alt, rows, labels, x_label=words("norm"), log=True
+    )
+
+
+def ledger_figure(found: Sequence[Entry], words: Words, prefix: str = "") -> Figure:
+    """Each array's relative errors in three precisions on a logarithmic axis."""
+    rows = [(f"{one.layer}.{one.array}", list(one.errors.values())) for one in found]
+    error, entry, dtype = max(
+        (error, f"{entry.layer}.{entry.array}", dtype)
+        for entry in found
+        for dtype, error in entry.errors.items()
+    )
+    alt = words("ledger_alt", f"{error:.1e}", entry, dtype)
+    return dots(
+        f"{prefix}ledger",
+        words("ledger_errors"),
+        alt,
+        rows,
+        list(found[0].errors),
+        x_label=words("relative_error"),
+        log=True,
+        show=lambda x: f"{x:.0e}",
+    )

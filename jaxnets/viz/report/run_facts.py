@@ -1,0 +1,93 @@
+"""The facts of a run, and what is missing: a folder may be damaged, a data set elsewhere."""
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from jaxnets.data.datasets import Dataset
+from jaxnets.errors import UserError, message_and_status
+from jaxnets.predict.trained import TrainedNetwork, load_network
+from jaxnets.runs.request import load_data
+from jaxnets.runs.run_folder import CONFIG, RESULT, RunFolder
+from jaxnets.viz.report.words import Words
+
+
+@dataclasses.dataclass
+class RunFacts:
+    """A run as a report sees it. Its texts come from files: escape them."""
+
+    name: str
+    folder: RunFolder
+    config: dict[str, Any] = dataclasses.field(default_factory=dict)  # As written.
+    result: dict[str, Any] = dataclasses.field(default_factory=dict)  # As written.
+    records: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    trained: TrainedNetwork | None = None
+    data: Dataset | None = None
+    missing: list[str] = dataclasses.field(default_factory=list)  # Sentences for the reader.
+
+    @contextlib.contextmanager
+    def attempt(self, words: Words, part: str | None = None) -> Iterator[None]:
+        """Notes what goes wrong in a block, unless it is a bug, and goes on after it."""
+        try:
+            yield
+        except Exception as error:
+            if (known := message_and_status(error)) is None:
+                raise
+            text = known[0] if part is None else words("no_part", words(part), known[0])
+            self.missing.append(text)
+
+    def column(self, name: str) -> list[float | None]:
+        """A number of each epoch; None where it is none."""
+        return [number_in(record, name) for record in self.records]
+
+
+def number_in(values: dict[str, Any], name: str) -> float | None:
+    """A number of a JSON file, which may hold anything; None if it is none that can be drawn."""
+    value = values.get(name)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        with contextlib.suppress(OverflowError):  # A whole number has any number of digits.
+            if math.isfinite(value := float(value)):
+                return value
+    return None
+
+
+def read_run(workdir: str, words: Words) -> RunFacts:
+    """Reads a run folder, its network and its data set, as far as they are there.
+
+    Raises:
+      UserError: There is no run, or its folder holds links.
+    """
+    folder = RunFolder.open(workdir)
+    run = RunFacts(folder.path.name, folder)
+    with run.attempt(words):
+        run.config = folder.read(CONFIG)
+    with run.attempt(words):
+        run.records = folder.records()
+    with run.attempt(words):
+        run.result = folder.read(RESULT)
+    if run.config:
+        with run.attempt(words):
+            run.trained = load_network(str(folder.path))
+    if run.trained is not None:
+        _add_data(run, run.trained, words)
+    if not run.records:
+        run.missing.append(words("untrained"))
+    return run
+
+
+def _add_data(run: RunFacts, trained: TrainedNetwork, words: Words) -> None:
+    try:
+        data = load_data(trained.config)
+    except (UserError, OSError) as error:
+        run.missing.append(words("no_data", error))
+        return
+    if (data.image_shape, data.class_names) != (trained.image_shape, trained.class_names):
+        run.missing.append(words("other_form"))
+    elif data.checksum != run.config.get("data_sha256"):
+        run.missing.append(words("other_data"))
+    elif data.is_regression:
+        run.missing.append(words("regression"))
+    else:
+        run.data = data

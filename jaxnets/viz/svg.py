@@ -1,0 +1,252 @@
+"""A small writer of SVG: one source for a figure in a page, in an SVG file and in a PNG file.
+
+In a page the colours are CSS variables, so that a figure follows the theme of its reader. In a file
+they are those of the light theme; `Figure.themed` has both.
+"""
+
+import base64
+import html
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from jaxnets.display import printable, width_of
+from jaxnets.errors import UserError, not_installed
+from jaxnets.runs import files
+from jaxnets.viz.output import output_path
+
+# Colours by name in each theme. c1 to c6 tell series apart; they differ in lightness too, for
+# readers who do not tell all hues apart, and each has a contrast of 4.5 or more to the card.
+LIGHT = dict(
+    page="#f6f7f9",
+    card="#ffffff",
+    ink="#1b1f26",
+    soft="#59616e",
+    line="#d5d9e0",
+    bad="#a8300b",
+    good="#1a6d33",
+    c1="#0b5cad",
+    c2="#c2410c",
+    c3="#0f766e",
+    c4="#86198f",
+    c5="#6b5900",
+    c6="#be185d",
+)
+DARK = dict(
+    page="#14161a",
+    card="#1d2026",
+    ink="#e6e9ee",
+    soft="#a3abb8",
+    line="#3a404b",
+    bad="#ff9c78",
+    good="#7fd494",
+    c1="#7ab8ff",
+    c2="#ff983e",
+    c3="#5fd3c0",
+    c4="#d9a2f0",
+    c5="#d9c84a",
+    c6="#ff8fc0",
+)
+SERIES = ("c1", "c2", "c3", "c4", "c5", "c6")
+DASHES = ("", "6 3", "2 3", "8 3 2 3")  # Beside the colour, for readers who see none.
+FONT = 'system-ui, "Segoe UI", Roboto, "Noto Sans CJK SC", "PingFang SC", "Microsoft YaHei", '
+FONT += '"DejaVu Sans", sans-serif'
+# Above and below zero, on both themes.
+ABOVE, BELOW = (232, 113, 10), (47, 127, 232)
+TITLE = 30  # Height of the title that a figure has in a file of its own.
+
+
+def escape(text: Any) -> str:
+    r"""A text that can neither end an attribute nor begin an element, whatever a file holds.
+
+    >>> print(escape("<b>&\x07"))
+    &lt;b&gt;&amp;\x07
+    """
+    return html.escape(printable(str(text)))
+
+
+def shortened(text: str, length: int) -> str:
+    """A name with at most so many characters."""
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def text_width(text: str, size: float) -> float:
+    """About how many pixels a text takes; no font is at hand."""
+    return 0.57 * size * width_of(text)
+
+
+class Figure:
+    """A drawing with a name, a title and a text for those who cannot see it."""
+
+    def __init__(self, name: str, width: float, height: float, title: str, alt: str):
+        self.name, self.width, self.height, self.title, self.alt = name, width, height, title, alt
+        self._parts: list[str] = []
+
+    def add(self, tag: str, content: str = "", **attributes: Any) -> None:
+        """Adds an element; colours are names of LIGHT, and underscores stand for dashes."""
+        self._parts.append(element(tag, content, **attributes))
+
+    def rect(self, x: float, y: float, width: float, height: float, **attributes: Any) -> None:
+        self.add("rect", x=x, y=y, width=max(width, 0), height=max(height, 0), **attributes)
+
+    def line(self, x1: float, y1: float, x2: float, y2: float, stroke="line", **attributes: Any):
+        self.add("line", x1=x1, y1=y1, x2=x2, y2=y2, stroke=stroke, **attributes)
+
+    def text(self, x: float, y: float, text: str, **attributes: Any) -> None:
+        """A text whose base line begins (or ends, or has its middle) at a point."""
+        given = {"font_size": 12, "fill": "ink", **attributes}
+        self.add("text", escape(text), x=x, y=y, **given)
+
+    def image(self, x: float, y: float, width: float, height: float, pixels: np.ndarray) -> None:
+        """A picture [h, w], [h, w, 3] or [h, w, 4] uint8, whose pixels stay squares."""
+        self.add(
+            "image",
+            x=x,
+            y=y,
+            width=width,
+            height=height,
+            href=data_uri(pixels),
+            preserveAspectRatio="none",
+            image_rendering="pixelated",
+        )
+
+    def tip(self, x: float, y: float, width: float, height: float, shown: str) -> None:
+        """Shows elements while the pointer is in a rectangle; a file has none of this."""
+        area = element("rect", x=x, y=y, width=width, height=height, fill="none")
+        tip = element("g", shown, class_="tip")
+        self._parts.append(f"\0{element('g', area + tip, class_='hit')}\0")
+
+    def inline(self) -> str:
+        """The figure for a page."""
+        box = f"0 0 {_number(self.width)} {_number(self.height)}"
+        body = "".join(self._parts).replace("\0", "")
+        return f'<svg viewBox="{box}" role="img" aria-label="{escape(self.alt)}">{body}</svg>\n'
+
+    def standalone(self) -> str:
+        """The figure as an SVG file: with its title, on the light theme's background."""
+        return re.sub(r"var\(--(\w+)\)", lambda found: LIGHT[found[1]], self._file())
+
+    def themed(self) -> str:
+        """The same in the theme of its reader; for browsers, which know media queries."""
+        light, dark = (
+            f":root{{{';'.join(f'--{name}:{colour}' for name, colour in theme.items())}}}"
+            for theme in (LIGHT, DARK)
+        )
+        return self._file(f"{light}@media (prefers-color-scheme:dark){{{dark}}}")
+
+    def _file(self, style: str = "") -> str:
+        """The figure with its title and a background; its colours are still variables."""
+        width, height = _number(self.width), _number(self.height + TITLE)
+        body = re.sub("\0.*?\0", "", "".join(self._parts))
+        # The one is for browsers, the other for resvg and Inkscape.
+        body = body.replace(
+            'image-rendering="pixelated"',
+            'image-rendering="optimizeSpeed" class="pixels"',
+        )
+        title = element(
+            "text", escape(self.title), x=12, y=20, font_size=15, font_weight=600, fill="ink"
+        )
+        return (
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
+            f'viewBox="0 -{TITLE} {width} {height}" font-family="{html.escape(FONT)}" role="img">'
+            f"<title>{escape(self.title)}</title><desc>{escape(self.alt)}</desc>"
+            f"<style>.pixels{{image-rendering:pixelated}}{style}</style>"
+            + element("rect", y=-TITLE, width=width, height=height, fill="card")
+            + f'<g transform="translate(0,-{TITLE})">{title}</g>{body}</svg>\n'
+        )
+
+
+def element(tag: str, content: str = "", **attributes: Any) -> str:
+    """An element of SVG; a colour is one of LIGHT's names."""
+    written = []
+    for name, value in attributes.items():
+        if value is None:
+            continue
+        if isinstance(value, float | int):
+            value = _number(value)
+        elif name in ("fill", "stroke") and value in LIGHT:
+            value = f"var(--{value})"
+        name = name.rstrip("_")
+        name = name if name in ("preserveAspectRatio", "viewBox") else name.replace("_", "-")
+        written.append(f'{name}="{html.escape(str(value))}"')
+    return f"<{tag} {' '.join(written)}" + (f">{content}</{tag}>" if content else "/>")
+
+
+def _number(value: float) -> str:
+    """A number of pixels with two digits after the point, if it needs them."""
+    return f"{value:.2f}".rstrip("0").rstrip(".") if value % 1 else str(int(value))
+
+
+def data_uri(pixels: np.ndarray) -> str:
+    """A picture as an address that needs no request."""
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
+
+
+Colour = tuple[int, int, int]
+
+
+def signed_pixels(
+    values: np.ndarray,
+    largest: float | None = None,
+    colours: tuple[Colour, Colour] = (ABOVE, BELOW),
+) -> np.ndarray:
+    """Numbers [h, w] as pixels [h, w, 4]: orange above zero, blue below, clear at zero."""
+    values = np.nan_to_num(np.asarray(values, np.float32), posinf=0, neginf=0)
+    largest = largest or float(np.abs(values).max(initial=0)) or 1.0
+    pixels = np.empty((*values.shape, 4), np.uint8)
+    pixels[..., :3] = np.where((values >= 0)[..., None], *colours)
+    pixels[..., 3] = np.clip(np.abs(values) / largest, 0, 1) ** 0.7 * 255  # Small ones show too.
+    return pixels
+
+
+def tiled(tiles: np.ndarray, columns: int) -> np.ndarray:
+    """Puts pictures [n, h, w, c] beside and below each other, a clear pixel apart."""
+    count, height, width, channels = tiles.shape
+    rows = -(-count // columns)
+    sheet = np.zeros((rows * (height + 1) - 1, columns * (width + 1) - 1, channels), tiles.dtype)
+    for number, tile in enumerate(tiles):
+        y, x = number // columns * (height + 1), number % columns * (width + 1)
+        sheet[y : y + height, x : x + width] = tile
+    return sheet
+
+
+def write_figure(path: Path, figure: Figure) -> None:
+    """Writes a figure into a file, by its ending as SVG or PNG."""
+    text = figure.standalone()
+    content = to_png(text) if path.suffix.lower() == ".png" else text.encode()
+    with files.replacing(path) as stream:
+        stream.write(content)
+
+
+def figure_path(output: str) -> Path:
+    """The path of a figure that may be written; UserError before any work is done."""
+    path = output_path(output)
+    if (kind := path.suffix.lower()) not in (".svg", ".png"):
+        raise UserError(f"expected a figure as .svg or .png, got {kind or output}")
+    if kind == ".png":
+        check_png()
+    return path
+
+
+def to_png(svg: str) -> bytes:
+    """Draws an SVG file with resvg, twice as large."""
+    return _resvg().svg_to_bytes(svg_string=svg, zoom=2, sans_serif_family="DejaVu Sans")
+
+
+def check_png() -> None:
+    """Raises UserError where resvg is missing: before the work is done."""
+    _resvg()
+
+
+def _resvg() -> Any:
+    try:
+        import resvg_py
+    except ImportError:
+        raise not_installed("resvg-py", "report") from None
+    return resvg_py

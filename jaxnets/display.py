@@ -5,38 +5,12 @@ import os
 import sys
 import unicodedata
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 # A command follows these, to the end of the line.
 RESUME, REPORT, PICTURES = "resume with: ", "its report: ", "your own pictures: "
 COLOURS = {"red": 31, "green": 32}
 LONGEST = 2000  # Characters of a message: a file may hold a text of any length.
-
-
-class Described:
-    """Shows facts instead of arrays, and suggests the right attribute for a wrong one.
-
-    Both come from facts.py.
-    """
-
-    def __repr__(self) -> str:
-        from jaxnets.facts import to_text
-
-        return to_text(self)
-
-    def _repr_html_(self) -> str:
-        from jaxnets.facts import to_html
-
-        return to_html(self)
-
-    if not TYPE_CHECKING:  # Type checkers then find wrong names.
-
-        def __getattr__(self, name):
-            if not name.startswith("_") or name == "__sklearn_tags__":
-                from jaxnets.facts import check
-
-                check(type(self).__name__, name)
-            return getattr(super(), "__getattr__", super().__getattribute__)(name)
 
 
 def printable(text: str) -> str:

@@ -24,8 +24,8 @@ from jaxnets.backprop.network import manual_loss_and_grad
 from jaxnets.config.fields import CUSTOM_FIELDS, NO_VALIDATION, Config
 from jaxnets.config.options import CUSTOM
 from jaxnets.data.datasets import Dataset, Split
-from jaxnets.display import Described
 from jaxnets.errors import UserError, expect
+from jaxnets.facts import Described
 from jaxnets.gradcheck import oracle
 from jaxnets.kernels.accelerate import accelerate
 from jaxnets.losses import find_loss
@@ -116,6 +116,11 @@ class Experiment(Described):
         loss_and_grad = make_loss_and_grad(config, step_model)
         parts = loader, schedule, optimizer, augment, loss_and_grad
         return cls(config, data, model, step_model, parallel, *parts)
+
+    def _facts(self) -> dict[str, Any]:
+        names = ("model", "epochs", "batch_size", "optimizer", "learning_rate", "loss", "gradients")
+        own = {"data": self.data.name, "devices": len(self.parallel.devices)}
+        return {name: getattr(self.config, name) for name in names} | own
 
     def init_state(self) -> TrainState:
         """The first parameters, drawn or read, and the optimizer's state, on the devices.

@@ -1,13 +1,12 @@
 """Reprs that show facts instead of arrays, and hints for wrong attribute names.
 
-Loaded when an object is shown, or asked for an attribute that it lacks. Nothing here imports JAX.
+Nothing here imports JAX.
 """
 
-import dataclasses
 import difflib
 import html
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 NETWORK = 'jaxnets.Network("cnn")'
 # Attributes that users of other libraries look for, and the ones that jaxnets has.
@@ -51,86 +50,48 @@ def check(owner: str, name: str, known: Sequence[str] = ()) -> None:
         raise AttributeError(f'{owner} has no "{name}"; did you mean {near[0]}?')
 
 
-def _size(shape: Iterable[int]) -> str:
+class Described:
+    """Shows facts instead of arrays, and suggests the right attribute for a wrong one."""
+
+    def _facts(self) -> dict[str, Any]:
+        """The names and values that a repr shows."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return to_text(self)
+
+    def _repr_html_(self) -> str:
+        return to_html(self)
+
+    if not TYPE_CHECKING:  # Type checkers then find wrong names.
+
+        def __getattr__(self, name):
+            if not name.startswith("_") or name == "__sklearn_tags__":
+                check(type(self).__name__, name)
+            return getattr(super(), "__getattr__", super().__getattribute__)(name)
+
+
+def size_text(shape: Iterable[int]) -> str:
+    """A shape as text.
+
+    >>> size_text((28, 28, 1))
+    '28 x 28 x 1'
+    """
     return " x ".join(map(str, shape))
 
 
-def _config(config: Any) -> dict[str, Any]:
-    fields = dataclasses.fields(config)
-    changed = [field.name for field in fields if getattr(config, field.name) != field.default]
-    return {"model": config.model} | {name: getattr(config, name) for name in changed}
-
-
-def _dataset(data: Any) -> dict[str, Any]:
-    parts = {"train": data.train, "validation": data.validation, "test": data.test}
-    classes = {} if data.is_regression else {"classes": data.num_classes}
-    sizes = {name: len(part) for name, part in parts.items()}
-    return {"name": data.name, "image": _size(data.image_shape)} | classes | sizes
-
-
-def _state(state: Any) -> dict[str, Any]:
-    return {"step": int(state.step), "parameters": _count(state.params)}
-
-
-def _count(tree: Any) -> int:
-    """The number of elements in a tree of dictionaries."""
-    return sum(map(_count, tree.values())) if hasattr(tree, "values") else tree.size
-
-
-def _chain(chain: Any) -> dict[str, Any]:
-    kinds = [getattr(layer, "__name__", type(layer).__name__) for layer in chain.layers]
-    names = [getattr(layer, "name", None) for layer in chain.layers]
-    return {"layers": [name or kind for name, kind in zip(names, kinds, strict=True)]}
-
-
-def _experiment(experiment: Any) -> dict[str, Any]:
-    names = ("model", "epochs", "batch_size", "optimizer", "learning_rate", "loss", "gradients")
-    own = {"data": experiment.data.name, "devices": len(experiment.parallel.devices)}
-    return {name: getattr(experiment.config, name) for name in names} | own
-
-
-def _network(network: Any) -> dict[str, Any]:
-    done, config = len(network.history), network.config
-    return {"model": config.model, "data": config.dataset, "epochs": f"{done} of {config.epochs}"}
-
-
-def _metrics(metrics: Any) -> dict[str, Any]:
-    return {"loss": metrics.loss, **metrics.scores, "examples": int(metrics.count)}
-
-
-def _predictor(predictor: Any) -> dict[str, Any]:
-    own = {"image": _size(predictor.image_shape), "classes": len(predictor.class_names)}
-    return {"model": predictor.config.model, **own, "step": predictor.step}
-
-
-# By the name of the class, which is not imported here.
-FACTS: dict[str, Callable[[Any], dict[str, Any]]] = {
-    "Config": _config,
-    "Split": lambda split: {"images": len(split), "image": _size(split.images.shape[1:])},
-    "Dataset": _dataset,
-    "Chain": _chain,
-    "TrainState": _state,
-    "Experiment": _experiment,
-    "Network": _network,
-    "Metrics": _metrics,
-    "RegressionMetrics": _metrics,
-    "Predictor": _predictor,
-}
-
-
-def to_text(thing: Any) -> str:
+def to_text(thing: Described) -> str:
     """The facts in one line; an object that cannot say them, as a tracer's, is only named."""
     try:
-        facts = FACTS[type(thing).__name__](thing)
+        facts = thing._facts()
     except Exception:
         return object.__repr__(thing)
     return f"{type(thing).__name__}({', '.join(f'{n}={_show(x)}' for n, x in facts.items())})"
 
 
-def to_html(thing: Any) -> str:
+def to_html(thing: Described) -> str:
     """The facts as a table; names come from files, so that every text is escaped."""
-    facts = FACTS[type(thing).__name__](thing)
-    cells = [(name, html.escape(_show(value))) for name, value in facts.items()]
+    cells = [(name, html.escape(_show(value))) for name, value in thing._facts().items()]
     rows = "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in cells)
     table = f"<table><caption>{type(thing).__name__}</caption>{rows}</table>"
     confusion = getattr(thing, "confusion", None)

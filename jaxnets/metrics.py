@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxnets.display import Described
+from jaxnets.facts import Described
 from jaxnets.losses import Labels, Loss, classes_of, squared_error
 from jaxnets.regression_metrics import RegressionMetrics
 
@@ -68,6 +68,9 @@ class Metrics(Described):
         """The metrics of no examples, as 64-bit NumPy numbers."""
         zero, confusion = np.zeros((), np.int64), np.zeros((num_classes, num_classes), np.int64)
         return cls(np.zeros((), np.float64), zero, zero, confusion, zero)
+
+    def _facts(self) -> dict[str, Any]:
+        return {"loss": self.loss, **self.scores, "examples": int(self.count)}
 
     @property
     def loss(self) -> float:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxnets.display import Described
+from jaxnets.facts import Described
 
 Sum = Any  # A JAX array on a device, a NumPy one where an epoch is added up.
 
@@ -66,6 +66,9 @@ class RegressionMetrics(Described):
             deviation_squares=total(jnp.square(deviations)),
             count=jnp.sum((mask > 0).astype(losses.dtype)).astype(jnp.int32),
         )
+
+    def _facts(self) -> dict[str, Any]:
+        return {"loss": self.loss, **self.scores, "examples": int(self.count)}
 
     @property
     def loss(self) -> float:

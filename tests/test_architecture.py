@@ -18,28 +18,28 @@ ROOMS = {
     # The ground.
     "version": "",
     "facts": "",
-    "display": "facts",
+    "display": "",
     "errors": "display",
     "curves": "",
     "system": "errors",
     # The core.
-    "config": "display errors",
-    "data": "display errors system",
+    "config": "errors facts",
+    "data": "display errors facts system",
     "losses": "errors",
-    "regression_metrics": "display",
-    "metrics": "display losses regression_metrics",
-    "models": "config display errors",
+    "regression_metrics": "facts",
+    "metrics": "facts losses regression_metrics",
+    "models": "config display errors facts",
     "backprop": "data losses metrics models",
     "kernels": "backprop models",
     "machine": "display errors system version",
-    "training": "config curves data display errors losses machine metrics",
+    "training": "config curves data display errors facts losses machine metrics",
     "gradcheck": "backprop config data display errors kernels losses machine models system "
     "training",
-    "experiment": "backprop config data display errors gradcheck kernels losses machine metrics "
+    "experiment": "backprop config data errors facts gradcheck kernels losses machine metrics "
     "models training",
     "runs": "config data display errors experiment machine metrics models system training",
     # The wings: the core knows none of them.
-    "predict": "config data display errors machine models runs system training",
+    "predict": "config data errors facts machine models runs system training",
     "viz": "backprop config data display errors experiment gradcheck kernels losses machine "
     "models predict runs system training",
     "tune": "config data display errors experiment machine metrics models regression_metrics "
@@ -48,7 +48,7 @@ ROOMS = {
     "tracking": "config display errors experiment metrics predict runs training",
     "course": "backprop config data display errors experiment gradcheck losses machine metrics "
     "models runs system training tune",
-    "notebook": "config data display errors experiment machine metrics models predict runs "
+    "notebook": "config data display errors experiment facts machine metrics models predict runs "
     "training viz",
     # The entrances.
     "cli": "config course deploy display errors experiment gradcheck models system training tune "

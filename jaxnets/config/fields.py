@@ -6,6 +6,7 @@ Nothing here imports jax, so that `--help` and a wrong flag answer at once.
 import dataclasses
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from jaxnets.config.address import is_address
 from jaxnets.config.options import Options, is_custom, option
@@ -216,6 +217,11 @@ class Config(Options):
         False, "keep only the weights of the finished run, without the optimizer's state"
     )
     target_accuracy: float | None = option(None, "least test accuracy, else status 1", FRACTION)
+
+    def _facts(self) -> dict[str, Any]:
+        fields = dataclasses.fields(self)
+        changed = [field.name for field in fields if getattr(self, field.name) != field.default]
+        return {"model": self.model} | {name: getattr(self, name) for name in changed}
 
     def __post_init__(self):
         super().__post_init__()

@@ -10,8 +10,8 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from jaxnets.display import Described
 from jaxnets.errors import UserError, same_name, unknown
+from jaxnets.facts import Described
 
 MAX_NUMBERS = 100  # In one value; a config.json may come from an untrusted source.
 TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxnets.display import Described
 from jaxnets.errors import UserError
+from jaxnets.facts import Described, size_text
 
 # The default size of the validation split, at most a tenth of the training images.
 VALIDATION_SIZE = 5000
@@ -27,6 +27,9 @@ class Split(Described):
     # Pictures (data/pictures/store.py) that are read when they are asked for.
     images: Any
     labels: np.ndarray  # [N] int32 in [0, K).
+
+    def _facts(self) -> dict[str, Any]:
+        return {"images": len(self), "image": size_text(self.images.shape[1:])}
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -63,6 +66,12 @@ class Dataset(Described):
                 f"{self.name}: expected a name for each of {self.num_classes} classes, "
                 f"got {len(self.class_names)}"
             )
+
+    def _facts(self) -> dict[str, Any]:
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        classes = {} if self.is_regression else {"classes": self.num_classes}
+        sizes = {name: len(part) for name, part in parts.items()}
+        return {"name": self.name, "image": size_text(self.image_shape)} | classes | sizes
 
     def limited(self, count: int | None) -> "Dataset":
         """The same set with at most so many images in each part, drawn without regard to order."""

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxnets.display import Described
+from jaxnets.facts import Described
 from jaxnets.models.alexnet_layers import Enlarge, Normalize
 
 Layer = Callable[..., jax.Array]
@@ -46,6 +46,11 @@ class Chain(Described, nn.Module):
             else:
                 x = layer(x)
         return x
+
+    def _facts(self) -> dict[str, Any]:
+        kinds = [getattr(layer, "__name__", type(layer).__name__) for layer in self.layers]
+        names = [getattr(layer, "name", None) for layer in self.layers]
+        return {"layers": [name or kind for name, kind in zip(names, kinds, strict=True)]}
 
     def dropout_keys(self) -> dict[int, jax.Array]:
         """The key of each dropout layer by its index, which is folded into the caller's key."""

@@ -26,9 +26,10 @@ from jaxnets.config.recipes import DEFAULT_MODEL
 from jaxnets.config.resolve import resolve
 from jaxnets.data.arrays import NAME, from_arrays, to_split
 from jaxnets.data.datasets import Dataset, Split
-from jaxnets.display import Described, show
+from jaxnets.display import show
 from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment
+from jaxnets.facts import Described
 from jaxnets.machine.platform import Processes
 from jaxnets.metrics import Metrics
 from jaxnets.models import create_model
@@ -104,6 +105,11 @@ class Network(Copied, Described):
         self._made: tuple[Config, Dataset | None, RunFolder | None] = config, dataset, None
         self._begin()
         _ = self.experiment  # What does not fit is said at once.
+
+    def _facts(self) -> dict[str, Any]:
+        done, config = len(self.history), self.config
+        epochs = f"{done} of {config.epochs}"
+        return {"model": config.model, "data": config.dataset, "epochs": epochs}
 
     @classmethod
     def load(cls, workdir: str | os.PathLike[str], data: Data = None, **functions: Any) -> Self:

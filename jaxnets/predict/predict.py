@@ -16,8 +16,8 @@ from jaxnets.config.fields import Config
 from jaxnets.data.arrays import as_pixels
 from jaxnets.data.datasets import Dataset
 from jaxnets.data.pictures.decode import BadPictureError, to_square
-from jaxnets.display import Described
 from jaxnets.errors import UserError
+from jaxnets.facts import Described, size_text
 from jaxnets.machine.platform import compiler_options, default_platform
 from jaxnets.models import create_model
 from jaxnets.models.chain import Chain
@@ -42,6 +42,10 @@ class Predictor(Described):
     finished: bool
     # The compiled network: images [B, H, W, C] → probabilities [B, K] float32.
     forward: Callable[[np.ndarray], jax.Array]
+
+    def _facts(self) -> dict[str, Any]:
+        own = {"image": size_text(self.image_shape), "classes": len(self.class_names)}
+        return {"model": self.config.model, **own, "step": self.step}
 
     @property
     def as_digits(self) -> bool:

@@ -2,7 +2,9 @@
 
 from typing import Any, overload
 
+from jaxnets.curves import to_svg
 from jaxnets.display import four_digits
+from jaxnets.errors import did_you_mean
 
 # Keras' names of the columns.
 KERAS = {
@@ -38,8 +40,6 @@ class History(list[dict[str, Any]]):
             return super().__getitem__(key)
         name = KERAS.get(key, key)
         if self and name not in self[0]:
-            from jaxnets.errors import did_you_mean
-
             known = [*self.history, *self[0]]
             raise KeyError(f"{key}{did_you_mean(key, known)} (known: {', '.join(known)})")
         return [record[name] for record in self]
@@ -69,8 +69,6 @@ class History(list[dict[str, Any]]):
 
     def _repr_html_(self) -> str:
         """The curves of loss and accuracy, and a table with a row an epoch."""
-        from jaxnets.curves import to_svg
-
         names = {name: KERAS.get(name, name) for name in SHOWN}
         shown = [name for name in names if self and self[-1].get(names[name]) is not None]
         rows = ["".join(f"<td>{record[names[name]]:.4g}</td>" for name in shown) for record in self]

@@ -18,7 +18,7 @@ from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxnets.data.batches import Batch
-from jaxnets.display import Described
+from jaxnets.facts import Described
 from jaxnets.losses import Loss
 from jaxnets.metrics import MetricFunction, Metrics, metric_of
 
@@ -42,6 +42,10 @@ class TrainState(Described, flax.struct.PyTreeNode, repr=False):
     params: Params
     opt_state: optax.OptState
     key: jax.Array  # The seed's key, which no step changes; step n uses fold_in(key, n).
+
+    def _facts(self) -> dict[str, Any]:
+        count = sum(leaf.size for leaf in jax.tree.leaves(self.params))
+        return {"step": int(self.step), "parameters": count}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnets.models.alexnet_layers import AdaptiveAveragePool, Enlarge, LocalResponseNorm, Normalize
+from jaxnets.models.batch_norm import fold
 from jaxnets.models.chain import has_layer
 from jaxnets.models.layers import MaxPool, flatten
 from jaxnets.models.mlp import DenseWithOnes
@@ -39,8 +40,6 @@ def folded(trained: TrainedNetwork) -> TrainedNetwork:
     """The same network with each batch norm in the layer beside it."""
     if not has_layer(trained.model, nn.BatchNorm):
         return trained
-    from jaxnets.models.batch_norm import fold
-
     model, params = fold(trained.model, trained.params)
     return dataclasses.replace(trained, model=model, params=params)
 

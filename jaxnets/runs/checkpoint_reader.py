@@ -1,4 +1,4 @@
-"""Reads checkpoints; a run that is not resumed reads none and does not load this module."""
+"""Reads checkpoints."""
 
 import sys
 from pathlib import Path

@@ -21,6 +21,7 @@ import numpy as np
 
 from jaxnets.errors import RunFailedError, UserError, first_line
 from jaxnets.runs import checkpoints, files
+from jaxnets.runs.checkpoint_reader import read_newest
 
 CONFIG, METRICS, CHECKPOINTS, RESULT = "config.json", "metrics.jsonl", "checkpoints", "result.json"
 SEARCH, TRACKING, REPORT = "search.json", "tracking", "report.html"
@@ -263,8 +264,6 @@ class RunFolder:
 
     def _read_newest(self, like: Any, *, whole: bool = True) -> tuple[int, Any] | None:
         """The newest sound checkpoint's step and tree; if read whole, damaged ones are removed."""
-        from jaxnets.runs.checkpoint_reader import read_newest
-
         folder, remove = self.path / CHECKPOINTS, whole and self._lock is not None
         while True:
             paths = {step: checkpoints.path_of(folder, step) for step in reversed(self.steps)}

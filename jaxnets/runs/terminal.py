@@ -30,6 +30,8 @@ from jaxnets.display import (
 )
 from jaxnets.errors import RunFailedError, StoppedError, on_interrupt
 from jaxnets.metrics import Metrics
+from jaxnets.runs.chance import chance_note
+from jaxnets.runs.sparkline import loss_line
 from jaxnets.training.loop import Interrupted, TrainLoader
 from jaxnets.training.observer import Observer, Record
 from jaxnets.training.step import Checkpoint, TrainState
@@ -87,8 +89,6 @@ def ending(
     line = f"{wrong:,} of {count:,} test images are wrong; trained in {duration(trained)}"
     line += f", validated in {duration(validated)}\n" if validated else "\n"
     if sys.stdout.isatty():
-        from jaxnets.runs.sparkline import loss_line
-
         line = loss_line(records, columns()) + line
     if config.dry_run:
         return line + NOTHING_KEPT
@@ -96,8 +96,6 @@ def ending(
         printable(shlex.join([*program(name), where])) for name in ("report", "predict")
     )
     if test.correct <= (counts := np.asarray(test.confusion).sum(axis=1)).max():
-        from jaxnets.runs.chance import chance_note
-
         line += chance_note(test.accuracy, counts, names, config)
     line += f"run folder: {printable(where)}\n{REPORT}{report}"
     return f"{line}\n{PICTURES}{predict} PICTURE"

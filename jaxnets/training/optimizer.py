@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxnets.errors import UserError
+from jaxnets.training.muon import muon
 
 # Keras' RMSprop: rho 0.9, epsilon 1e-7 under the root.
 RMSPROP_DECAY, RMSPROP_EPSILON = 0.9, 1e-7
@@ -72,8 +73,6 @@ def create_optimizer(
     if name == "adam":
         return optax.adamw(learning_rate, weight_decay=weight_decay)
     if name == "muon":
-        from jaxnets.training.muon import muon
-
         return muon(learning_rate, weight_decay)
     if name == "sgd":
         rule = optax.sgd(learning_rate, momentum=momentum or None, nesterov=nesterov)

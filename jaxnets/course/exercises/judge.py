@@ -43,6 +43,7 @@ from jaxnets.gradcheck.compare import (
 )
 from jaxnets.gradcheck.errors import relative_error
 from jaxnets.gradcheck.layers import TOLERANCES, forward_problem_of
+from jaxnets.gradcheck.mutants import MUTANTS
 
 # Of more numbers than these, a sum in few digits may be right and far away.
 MOST_NUMBERS = 1000
@@ -121,8 +122,6 @@ def rule_for(function: str) -> LayerRule:
     """
     exercise = exercise_of_function(function)
     if exercise.kind == FIND_THE_BUG:
-        from jaxnets.gradcheck.mutants import MUTANTS
-
         return MUTANTS[BUGS[exercise.name].mutant]
     return RULES[exercise.name]
 

@@ -356,7 +356,7 @@ def test_a_link_in_place_of_the_secret_is_replaced_and_never_read(temporary):
     victim.write_text("v" * 64)
     secret_file = own_secret_file(place.coordinator)
     secret_file.symlink_to(victim)
-    with pytest.raises(UserError, match="expected a file of yours .*no link"):
+    with pytest.raises(UserError, match="expected a file that only you can read .*not a link"):
         read_secret(secret_file, "coordinator")
     tunnel = Tunnel(place, None, HANGS)  # Of a single process: it admits nobody.
     assert not secret_file.is_symlink() and len(read_secret(secret_file, "coordinator")) == 64

@@ -332,8 +332,9 @@ def test_an_augmentation_draws_alike_with_and_without_others():
     np.testing.assert_array_equal(both, expected)
 
 
-def test_the_devices_of_a_pmap_see_their_share_of_the_one_batch():
-    augment, key, batch = all_of(*BUT_MIXUP.split(",")), jax.random.key(0), a_batch()
+@pytest.mark.parametrize("names", ["crop,flip", slow(BUT_MIXUP)])
+def test_the_devices_of_a_pmap_see_their_share_of_the_one_batch(names):
+    augment, key, batch = all_of(*names.split(",")), jax.random.key(0), a_batch()
     whole = np.asarray(augment(key, 0, batch, 0).images)
     for first in range(0, 16, 2):
         share = jax.tree.map(lambda x, first=first: x[first : first + 2], batch)
@@ -456,8 +457,10 @@ def test_every_step_augments_by_its_own_key_and_the_gradient_check_by_the_same()
         assert_same(step(state, batch)[1], {"images": expected.images, "labels": expected.labels})
 
 
-def test_only_the_cpu_has_a_conditional_for_each_name_that_is_always_applied():
-    key, names = jax.random.key(0), ("flip", "affine", "mixup")
+@pytest.mark.usefixtures("uniform_weights")
+@pytest.mark.parametrize("names", ["flip,mixup", slow("flip,affine,mixup")])
+def test_only_the_cpu_has_a_conditional_for_each_name_that_is_always_applied(names):
+    key, names = jax.random.key(0), names.split(",")
 
     def conditionals(until, platform="cpu"):
         augment = augmentation(names, data_of(coloured(50)), until=until, platform=platform)
@@ -475,6 +478,7 @@ def test_only_the_cpu_has_a_conditional_for_each_name_that_is_always_applied():
 # The last epochs
 
 
+@pytest.mark.usefixtures("uniform_weights")
 @pytest.mark.parametrize("names", ["crop,flip", "mixup"])
 def test_from_a_step_on_images_are_the_middle_of_what_is_stored(names):
     names, batch, key = names.split(","), a_batch(), jax.random.key(0)
@@ -488,7 +492,7 @@ def test_from_a_step_on_images_are_the_middle_of_what_is_stored(names):
 
 
 @pytest.mark.usefixtures("uniform_weights", "quick_steps")
-@pytest.mark.parametrize("names", ["shift", "flip", pytest.param("shift,flip,mixup", marks=SLOW)])
+@pytest.mark.parametrize("names", ["shift,flip", *map(slow, ["shift", "flip", "shift,flip,mixup"])])
 @pytest.mark.parametrize("in_one_loop", [True, pytest.param(False, marks=SLOW)])
 def test_the_clean_epochs_are_those_of_a_run_without_augmentation(
     pictures, monkeypatch, names, in_one_loop
@@ -587,7 +591,7 @@ def assert_scores(metrics, p, labels):
 
 
 @pytest.mark.usefixtures("quick_steps")
-@pytest.mark.parametrize(("devices", "kind"), [(1, "jit"), (8, "jit"), (8, "pmap")])
+@pytest.mark.parametrize(("devices", "kind"), [(1, "jit"), slow(8, "jit"), (8, "pmap")])
 def test_a_larger_picture_is_evaluated_in_its_middle_or_as_the_mean_of_ten_crops(
     large, monkeypatch, devices, kind
 ):

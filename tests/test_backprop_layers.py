@@ -41,13 +41,14 @@ def assert_agrees(rule: LayerRule, setting: Setting, dtype: str = "float64"):
     assert error.value <= TOLERANCES[dtype], error
 
 
+@pytest.mark.parametrize("differenced", [1, slow(4)])
 @pytest.mark.parametrize("name", RULES)
-def test_every_pair_agrees_with_both_oracles(name):
-    """In all settings with autodiff, in the first four with central differences too."""
+def test_every_pair_agrees_with_both_oracles(name, differenced):
+    """In all settings with autodiff, in the first ones with central differences too."""
     rule = RULES[name]
-    for setting in rule.settings[4:]:
+    for setting in rule.settings[differenced:]:
         assert_agrees(rule, setting)
-    problems = [problem_of(rule, setting) for setting in rule.settings[:4]]
+    problems = [problem_of(rule, setting) for setting in rule.settings[:differenced]]
     wanted = [(problem, "float64") for problem in problems]
     wanted += [(problems[0], "float32"), *[(problems[0], "bfloat16")] * rule.bfloat16]
     for program in compiled(wanted):
@@ -57,7 +58,8 @@ def test_every_pair_agrees_with_both_oracles(name):
         assert differences.compared or program.dtype != "float64" or program.problem.ties
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
+# A narrower result in float64 is found above: its error is larger than the tolerance.
+@pytest.mark.parametrize("dtype", [slow("float64"), "float32", "bfloat16"])
 @pytest.mark.parametrize("name", RULES)
 def test_every_pair_keeps_shapes_and_dtypes(name, dtype):
     with precision(dtype):
@@ -86,8 +88,9 @@ def test_every_layer_of_every_network_and_every_loss_has_a_rule_that_a_network_r
 # The derived rules inside autodiff
 
 
+@pytest.mark.parametrize("every", [4, slow(2)])
 @pytest.mark.parametrize("name", ["dense", "conv", "max_pool"])
-def test_autodiff_through_a_rule_takes_its_backward_pass(name):
+def test_autodiff_through_a_rule_takes_its_backward_pass(name, every):
     rule = RULES[name]
 
     def forward(*inputs, **static):
@@ -96,7 +99,7 @@ def test_autodiff_through_a_rule_takes_its_backward_pass(name):
     def backward(pull_back, d_out, **static):
         return pull_back(d_out) if "params" in rule.inputs else pull_back(d_out)[0]
 
-    for setting in rule.settings[::2]:
+    for setting in rule.settings[::every]:
         assert_agrees(with_backward(rule._replace(forward=forward), backward), setting, "float32")
 
 

@@ -1,5 +1,6 @@
 """Batch normalization: Flax's and PyTorch's numbers, the statistics' way through a whole run."""
 
+import functools
 from typing import Any, cast
 
 import chex
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import random_params, shapes_of, slow
+from conftest import quick_jit, random_params, shapes_of, slow
 
 import jaxnets
 from jaxnets.backprop.batch_norm import batch_norm_backward, batch_norm_forward
@@ -139,8 +140,8 @@ def test_folding_into_a_neighbour_keeps_the_logits_and_leaves_no_batch_norm():
         params = random_params(model, (side, side, 1))
         folded, arrays = fold(model, params)
         images = RNG.random((3, side, side, 1), np.float32)
-        expected: Any = model.apply({"params": params}, images)
-        found: Any = folded.apply({"params": arrays}, images)
+        expected: Any = quick_jit(model.apply)({"params": params}, images)
+        found: Any = quick_jit(folded.apply)({"params": arrays}, images)
         assert not any(isinstance(layer, nn.BatchNorm) for layer in folded.layers)
         assert shapes_of(folded, images.shape[1:]).keys() == arrays.keys()
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
@@ -259,9 +260,7 @@ def test_a_saved_run_trains_on_to_the_same_bits(tmp_path, gradients):
 
 
 def test_a_relu_behind_a_norm_keeps_x_only_as_a_kernel():
-    caches = []
-
-    def noting(layer):
+    def noting(caches, layer):
         rule = rule_of(layer)
         if rule is None or layer not in (nn.relu, paired.relu_behind_norm):
             return rule
@@ -270,11 +269,19 @@ def test_a_relu_behind_a_norm_keeps_x_only_as_a_kernel():
     model = small()
     batch = Batch(jnp.asarray(IMAGES), jnp.asarray(LABELS), jnp.ones(6))
     params = jax.tree.map(jnp.asarray, random_params(model, IMAGES.shape[1:]))
-    _, expected = GRADIENTS["plain"](model)(params, batch, KEY)
+    _, expected = quick_jit(GRADIENTS["plain"](model))(params, batch, KEY)
+
+    def by_hand(network, *arguments):
+        caches = []
+        way = manual_loss_and_grad(network, "cross_entropy", functools.partial(noting, caches))
+        return way(*arguments)[1], caches
+
+    kept = []
     for network in (accelerate(model, "cpu"), model):
-        _, gradients = manual_loss_and_grad(network, "cross_entropy", noting)(params, batch, KEY)
+        gradients, caches = quick_jit(functools.partial(by_hand, network))(params, batch, KEY)
         chex.assert_trees_all_close(gradients, expected, rtol=1e-4, atol=1e-5)
-    x, y = caches
+        kept += caches
+    x, y = kept
     assert x.min() < 0
     assert y.min() == 0  # The plain network keeps y, up to rounding max(x, 0).
     np.testing.assert_allclose(y, np.maximum(x, 0), atol=1e-5)

@@ -123,7 +123,7 @@ def pipe(tmp_path):
 
 def test_a_pipe_without_a_writer_gets_one_line(pipe, run_main, monkeypatch):
     monkeypatch.setattr(file, "WAIT", 0.01)
-    run_main(f"--config={pipe}").assert_refused("pipe: a pipe to which nobody writes")
+    run_main(f"--config={pipe}").assert_refused("pipe: a pipe without a writer")
 
 
 @pytest.mark.parametrize("path", ["/dev/zero", "/dev/null"])

@@ -37,7 +37,7 @@ def test_the_command_takes_the_flags_of_train(run_command):
 @pytest.mark.parametrize(
     ("flags", "count", "used"),
     [
-        ([], 1, 1),
+        slow([], 1, 1),
         slow(["--devices=3"], 3, 3),
         slow(["--cpu_devices=8"], 8, 8),
         (["--cpu_devices=8", "--devices=2"], 8, 2),
@@ -69,7 +69,7 @@ def test_without_a_home_folder_compiled_programs_are_not_kept(monkeypatch):
         jax.config.update("jax_compilation_cache_dir", before)
 
 
-@pytest.mark.parametrize("name", ["tpu", "nonsense"])
+@pytest.mark.parametrize("name", [slow("tpu"), "nonsense"])
 def test_platforms_that_jax_cannot_start_are_named_in_a_line(run_python, name):
     outcome = run_python("-m", "jaxnets", "devices", env={**os.environ, "JAX_PLATFORMS": name})
     outcome.assert_refused("platform: JAX finds no device: ", name)

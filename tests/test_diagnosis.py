@@ -79,6 +79,7 @@ def test_the_step_and_the_layer_are_named_and_the_last_good_checkpoint_is_kept(
 ):
     monkeypatch.setattr(experiment, "prefers_scan", lambda model, parallel: use_scan)
     flags = ["mlp_sequential", "--schedule=constant", "--checkpoint_every=1epoch", "--keep=1"]
+    flags += ["--hidden=16,8"]
     flags += [f"--validation_size={validation}", f"--batch_size={32 if validation else 40}"]
     assert train_tiny(*flags, "--epochs=1").status == 0
     good = saved_params(tmp_path / "run")

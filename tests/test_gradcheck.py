@@ -26,7 +26,7 @@ NETWORKS = network_checks.networks()
 relu_sides, max_pool_winners = cast(Any, (sides_of(nn.relu), sides_of(MaxPool(2, 2))))
 
 
-SLOW = ("cnn", "cnn_bn", "cnn_tiny", "mlp_sequential", "mlp_functional")
+SLOW = ("cnn", "cnn_bn", "cnn_tiny", "mlp", "mlp_sequential", "mlp_functional")
 SMALL = [name for name in NETWORKS if not name.startswith("alexnet")]
 
 

@@ -87,9 +87,17 @@ def test_a_drop_is_a_tenth_of_the_rate_in_every_rule(name, arguments):
 SLOW = dict(schedule="plateau", learning_rate=0.5, patience=1, epochs=8)
 
 
-@pytest.mark.parametrize("gradients", ["auto", "manual"])
 @pytest.mark.parametrize(
-    "way", [{}, {"devices": 8, "parallel": "jit"}, {"devices": 8, "parallel": "pmap"}], ids=str
+    ("way", "gradients"),
+    [
+        ({}, "manual"),
+        ({"devices": 8, "parallel": "jit"}, "auto"),
+        ({"devices": 8, "parallel": "pmap"}, "manual"),
+        slow({}, "auto"),
+        slow({"devices": 8, "parallel": "jit"}, "manual"),
+        slow({"devices": 8, "parallel": "pmap"}, "auto"),
+    ],
+    ids=str,
 )
 def test_a_record_has_the_rate_of_its_epoch_in_every_way_to_train(
     tiny, tiny_preset, gradients, way

@@ -225,6 +225,7 @@ def test_samples_show_the_image_and_names_that_are_markup_or_long():
     assert (picture[20:60, 20:60] == 128).all() and (picture[20:60, tile + 30 : 200] == 200).all()
 
 
+@pytest.mark.usefixtures("quick_steps")
 @pytest.mark.parametrize(
     "flags, epochs",  # The epochs that are done when the profile ends.
     [

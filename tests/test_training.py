@@ -353,11 +353,11 @@ def test_the_same_seed_trains_the_same_and_another_moves_parameters_and_order(
     ("name", "changes"),
     [
         ("softmax", {}),
-        ("mlp_sequential", {}),
-        ("mlp_functional", {}),
+        slow("mlp_sequential", {}),
+        slow("mlp_functional", {}),
         ("mlp", {}),
         ("mlp_handwritten", {"batch_size": None, "epochs": 100, "learning_rate": 5e-4}),
-        ("cnn", {"augment": "none", "learning_rate": 0.03}),
+        slow("cnn", {"augment": "none", "learning_rate": 0.03}),
     ],
 )
 def test_every_small_network_learns_the_tiny_set(tiny, tiny_preset, name, changes):
@@ -398,9 +398,11 @@ def test_the_handwritten_network_trains_as_the_slides_numpy_code_does(tiny, tiny
 
 
 @pytest.mark.usefixtures("quick_steps")
-@pytest.mark.parametrize(("model", "epochs"), [("mlp", 20), slow("mlp_functional", 20), ("cnn", 4)])
+@pytest.mark.parametrize(
+    ("model", "epochs"), [("mlp", 20), slow("mlp_functional", 20), ("cnn", 1), slow("cnn", 4)]
+)
 def test_gradients_by_hand_train_like_differentiated_ones(tiny, tiny_preset, model, epochs):
-    """100 steps of the dense networks and 20 of the cnn, dropout and augmentation included."""
+    """100 steps of the dense networks and 5 or 20 of the cnn, dropout and augmentation included."""
     manual, automatic = (
         train_on(tiny, tiny_preset(model, gradients=gradients, epochs=epochs))
         for gradients in ("manual", "auto")

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import assert_close, quick_jit
+from conftest import assert_close, quick_jit, slow
 from jax import lax
 
 from jaxnets.kernels import winograd
@@ -18,6 +18,22 @@ GEOMETRIES = {
     "5x5, ragged": (5, (8, 7), ((0, 4), (1, 0))),
 }
 STEPS = {3: (3, 4, 5, 6), 5: (3, 4)}  # By window: the outputs of a tile.
+ONE_BLOCK, BLOCKS = 2**25, 3_000
+CASES = [
+    (name, step, block)
+    for name in GEOMETRIES
+    for step in STEPS[GEOMETRIES[name][0]]
+    for block in (ONE_BLOCK, BLOCKS)
+]
+# Each geometry, each step and both sizes of a block; the whole suite tries all combinations.
+FAST = [
+    ("one tile", 5, ONE_BLOCK),
+    ("ragged", 6, BLOCKS),
+    ("padding cut off", 4, ONE_BLOCK),
+    ("padding cut off", 3, BLOCKS),
+    ("5x5", 3, ONE_BLOCK),
+    ("5x5, ragged", 4, BLOCKS),
+]
 
 
 def plain(x, kernel, pads):
@@ -25,9 +41,8 @@ def plain(x, kernel, pads):
     return lax.conv_general_dilated(x, kernel, (1, 1), pads, dimension_numbers=letters)
 
 
-@pytest.mark.parametrize("block", [2**25, 3_000], ids=["one block", "blocks"])
 @pytest.mark.parametrize(
-    "name, step", [(name, step) for name in GEOMETRIES for step in STEPS[GEOMETRIES[name][0]]]
+    "name, step, block", [case if case in FAST else slow(*case) for case in CASES]
 )
 def test_values_and_gradients_are_xlas_in_float64(float64, monkeypatch, name, step, block):
     monkeypatch.setattr(winograd, "STEPS", (step,))
@@ -100,7 +115,7 @@ def num_xla_convolutions(inputs, static):
     return str(traced).count("conv_general_dilated[")
 
 
-@pytest.mark.parametrize("image, batch", [(6, 32), (8, 32), (10, 32), (6, 128)])
+@pytest.mark.parametrize("image, batch", [(6, 32), slow(8, 32), (10, 32), slow(6, 128)])
 def test_a_wide_layer_takes_it_forward_and_backward_and_agrees_with_flax(image, batch):
     inputs, static = layer(image=image, batch=batch)
     assert num_xla_convolutions(inputs, static) == 0

@@ -11,10 +11,9 @@ Then the replay's share of the machine's sgemm rate, taken before and after:
     operations of the matrix products / seconds / sgemm rate
 
 The products are those of training as the slides have it: forward, both kernels' gradients, the
-hidden layer's gradient, for every image and all 785 inputs. (The program leaves out most of the
-black pixels, so that it may exceed 1; the pixels' gradient, which nobody needs, is not counted.)
-The seconds are once those of the 110 steps, the first of each network at the others' median since
-it waits for the compiler, and once those of the whole process.
+hidden layer's gradient, for every image and all 785 inputs. (The pixels' gradient, which nobody
+needs, is not counted.) The seconds are once those of the 110 steps, the first of each network at
+the others' median since it waits for the compiler, and once those of the whole process.
 """
 
 import argparse

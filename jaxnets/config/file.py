@@ -79,7 +79,7 @@ def _content(file: Path) -> bytes:
         if stat.S_ISFIFO(mode):
             select.select([stream], [], [], WAIT)
             if (first := stream.raw.read(1)) == b"":  # None if a writer has not written yet.
-                raise ValueError("a pipe to which nobody writes")
+                raise ValueError("a pipe without a writer")
             os.set_blocking(stream.fileno(), True)
         elif not stat.S_ISREG(mode):
             raise ValueError("neither a file nor a pipe")

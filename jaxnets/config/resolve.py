@@ -36,7 +36,7 @@ WITH_WEIGHTS = ("model", "hidden", "activation", "dropout", "input_size", "norma
 
 
 class StoredRun(NamedTuple):
-    """What a Config needs of another run's folder: one to resume, or one that gives its weights."""
+    """The part of another run that a Config needs: to resume it, or to take its weights."""
 
     path: str  # The folder.
     config: Config

@@ -44,7 +44,7 @@ class Replay(NamedTuple):
 
 
 def observers_of(run: Run) -> list[Observer]:
-    """What prints a run's lines: as on the slides, where its config asks for that."""
+    """The observers that print a run's lines: as on the slides, where its config asks for that."""
     kind = Progress
     if run.config.log_format == "lecture":
         kind = HandwrittenLog if run.config.model == "mlp_handwritten" else KerasLog

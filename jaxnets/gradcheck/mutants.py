@@ -217,7 +217,7 @@ def dropout_redraws_mask(cache, d_out, *, rate):
 
 @breaks("dropout")
 def dropout_forgets_scale(cache, d_out, *, rate):
-    """What was silenced gets no gradient."""
+    """A silenced number gets no gradient."""
     return jnp.where(cache, d_out, 0)
 
 
@@ -284,7 +284,7 @@ def conv_bias_as_mean(cache, dz, **sliding):
 
 
 def slices_of(x, fill, *, window, strides, padding):
-    """What each element of the window sees of x and of the padding, which holds `fill`."""
+    """The numbers under each element of the window; the padding holds `fill`."""
     pads = window_pads(x.shape[1:3], window, strides, padding)
     return window_slices(x, window, strides, pads, fill)
 

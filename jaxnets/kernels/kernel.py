@@ -29,7 +29,7 @@ class Kernel(NamedTuple):
     float32_error: float = 1e-5  # The most by which it may be away from the pair in float64.
 
     def fits(self, platform: str, sharded: bool) -> bool:
-        """Whether it is for this platform, and for a batch that XLA splits over devices."""
+        """Whether the kernel is for this platform, and for a batch that XLA splits over devices."""
         return platform in (self.platforms or (platform,)) and (self.sharded or not sharded)
 
 

@@ -44,7 +44,7 @@ def read_secret(path: Path, name: str) -> bytes:
     except OSError as error:
         reason = error.strerror
     raise UserError(
-        f"{name}: expected a file of yours that nobody else may read (chmod 600), no link, "
+        f"{name}: expected a file that only you can read (chmod 600), not a link, "
         f"got {path} ({reason}); {HOW}"
     )
 
@@ -57,7 +57,7 @@ def own_secret_file(coordinator: str) -> Path:
     status = folder.lstat()
     if not (stat.S_ISDIR(status.st_mode) and _is_private(status)):
         raise UserError(
-            f"{folder}: expected a folder of yours that nobody else may enter, got "
+            f"{folder}: expected a folder that only you can access, got "
             f"{stat.filemode(status.st_mode)}; remove it or set {VARIABLE}"
         )
     return folder / host_and_port(coordinator)[1]

@@ -217,7 +217,7 @@ def read_records(path: Path) -> list[dict[str, Any]]:
 
 
 def _is_record(record: Any) -> bool:
-    """Whether it has the numbers that are read from an epoch's record, whole or finite ones."""
+    """Whether a line has the numbers that are read from an epoch's record, whole or finite ones."""
     if not isinstance(record, dict) or "validation_accuracy" not in record:
         return False
     if len(record) > MAX_FIELDS or any(isinstance(x, list | dict) for x in record.values()):

@@ -1,4 +1,4 @@
-"""What a user asks for, made into a Config and its data; the runs that it names are read here."""
+"""A user's request, made into a Config and its data; the runs that it names are read here."""
 
 import os
 import sys

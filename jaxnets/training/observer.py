@@ -1,4 +1,4 @@
-"""What watches a training: the one protocol of progress bars, trackers, callbacks and checks."""
+"""The protocol of a training's observers: progress bars, trackers, callbacks and checks."""
 
 from collections.abc import Callable
 from typing import Any

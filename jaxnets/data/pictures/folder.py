@@ -267,7 +267,7 @@ def _recall(records: np.ndarray, places: Sequence[Path]) -> np.ndarray:
 
 
 def _has_fields(dtype: np.dtype) -> bool:
-    """Whether it is a path of any length and FIELDS."""
+    """Whether the type has a path of any length and FIELDS."""
     if not dtype.names or dtype.names[0] != "path" or dtype["path"].kind != "S":
         return False
     return dtype == np.dtype([("path", dtype["path"]), *FIELDS])

@@ -57,7 +57,8 @@ REACHES = {
     "imports_our_backward_pass": "import jaxnets.backprop.relu",
     "imports_the_judge": "import jaxnets.course.exercises.judge",
     "finds_our_passes_in_memory": """
-        return any('jaxnets.backprop' in name or 'gradcheck.layers' in name for name in sys.modules)
+        ours = 'jaxnets.backprop', 'gradcheck.layer_check'
+        return any(part in name for name in sys.modules for part in ours)
     """,
     "lists_homes": "return bool(os.listdir('/home'))",
     "reads_the_environment": """

@@ -17,7 +17,7 @@ from scipy import integrate, optimize, stats
 
 import train
 from jaxnets.deploy import answer_log
-from jaxnets.deploy.abtest import classical, log, sequential, words
+from jaxnets.deploy.abtest import classical, log, presentation, sequential
 from jaxnets.deploy.abtest.log import Answer, Users
 from jaxnets.deploy.abtest.pairs import Pairs
 from jaxnets.deploy.abtest.trial import Plan, evaluate
@@ -291,8 +291,8 @@ def test_twice_the_answers_of_the_same_users_show_no_more():
     once, twice = (evaluate(users_of(right[0], in_b[0], n), Plan()) for n in (1, 2))
     assert (once.p, once.interval) == (twice.p, twice.interval)
     assert (once.answers, twice.answers, twice.count) == (600, 1200, 600)
-    assert "The 1,200 answers are no 1,200 trials" in words.to_text(twice, "log")
-    assert "trials" not in words.to_text(once, "log")
+    assert "The 1,200 answers are no 1,200 trials" in presentation.to_text(twice, "log")
+    assert "trials" not in presentation.to_text(once, "log")
 
 
 def test_the_servers_log_and_csv_are_read_alike(tmp_path, run_command):
@@ -364,13 +364,13 @@ def test_what_is_no_log_is_refused(tmp_path, run_command, monkeypatch):
 LIMITED = """
 import resource, sys
 from pathlib import Path
-from jaxnets.deploy.abtest import trial, words
+from jaxnets.deploy.abtest import presentation, trial
 from jaxnets.errors import run_process
 from jaxnets.deploy import answer_log
 
 def main(arguments):
     users = answer_log.read_users(arguments[0])
-    print(words.to_text(trial.evaluate(users, trial.Plan()), "log"))
+    print(presentation.to_text(trial.evaluate(users, trial.Plan()), "log"))
     return 0
 
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -468,20 +468,20 @@ def test_many_users_take_little_memory_each(tmp_path, run_limited):
 
 def test_a_better_model_is_named_with_the_interval_and_what_does_not_follow():
     found = trial_of(0.8, 0.95, 1000)
-    text = words.to_text(found, "log")
+    text = presentation.to_text(found, "log")
     assert found.winner == "B" and found.interval is not None and found.interval[0] > 0
     low, high = (f"{round(100 * end, 2):g}" for end in found.interval)
     assert f"B is better than A, by {low} to {high} percentage points (95 %, valid at any" in text
     assert f"decided after {found.decided_at} users. You may stop." in text
     assert "too large on average" in text and "before the start, and did not look before" in text
     worse = trial_of(0.95, 0.8, 1000)
-    assert worse.winner == "A" and "A is better than B, by" in words.to_text(worse, "log")
+    assert worse.winner == "A" and "A is better than B, by" in presentation.to_text(worse, "log")
 
 
 def test_what_was_decided_stays_decided():
     seeds = (trial_of(0.9, 0.95, 1000, seed) for seed in range(100))
     found = next(t for t in seeds if t.winner and t.interval and t.interval[0] <= 0)
-    at, text = found.decided_at or 0, words.to_text(found, "log")
+    at, text = found.decided_at or 0, presentation.to_text(found, "log")
     low, high = found.interval_after(at) or (0, 0)
     then = f"by {round(100 * low, 2):g} to {round(100 * high, 2):g} percentage points"
     assert (
@@ -496,16 +496,15 @@ def test_too_few_users_or_wrong_answers_let_nothing_be_concluded():
         (400, 0.99, "would have 10 right and 10 wrong answers"),
     ):
         found = trial_of(accuracy, accuracy, users)
-        assert (found.interval, found.winner, words.to_values(found)["sequential"]["low"]) == (
-            (None,) * 3
-        )
-        text = words.to_text(found, "log")
+        low = presentation.to_values(found)["sequential"]["low"]
+        assert (found.interval, found.winner, low) == (None,) * 3
+        text = presentation.to_text(found, "log")
         assert "Nothing may be concluded yet: the sequential test begins" in text and why in text
 
 
 def test_no_difference_shown_is_not_called_none():
     found = trial_of(0.9, 0.9, 2000)
-    text = words.to_text(found, "log")
+    text = presentation.to_text(found, "log")
     assert found.winner is None and "No difference is shown yet" in text
     assert (
         f"by {found.needed:,} users in all, {int(found.needed or 0) - 2000:,} more than now" in text
@@ -513,14 +512,14 @@ def test_no_difference_shown_is_not_called_none():
     assert "does not mean that the models are equally good" in text
     low, high = found.interval or (0, 0)
     between = Plan(effect=(abs(low) + abs(high)) / 2)
-    assert "shown yet" in words.to_text(trial_of(0.9, 0.9, 2000, plan=between), "log")
-    close = trial_of(0.9, 0.9, 2000, plan=Plan(effect=0.1))
-    assert "Neither model is better by 10 percentage points or more" in words.to_text(close, "log")
+    assert "shown yet" in presentation.to_text(trial_of(0.9, 0.9, 2000, plan=between), "log")
+    close = presentation.to_text(trial_of(0.9, 0.9, 2000, plan=Plan(effect=0.1)), "log")
+    assert "Neither model is better by 10 percentage points or more" in close
 
 
 def test_a_split_that_is_no_chance_forbids_every_conclusion():
     found = trial_of(0.7, 0.95, 1000, share_b=0.3, plan=Plan(share_b=0.5))
-    text = words.to_text(found, "log")
+    text = presentation.to_text(found, "log")
     assert found.unbalanced and found.winner is None
     assert "Conclude nothing: " in text and "better" not in text.partition("What you may not")[0]
     assert not trial_of(0.7, 0.95, 1000, share_b=0.3).unbalanced
@@ -561,11 +560,11 @@ def test_feedback_that_differs_is_said_and_forbids_every_conclusion():
     answers = [Answer("AB"[n % 2], n % 5 > 0, f"{n}", "") for n in range(2000)]
     more = [Answer("B", True, f"{n}", "") for n in range(1, 500, 2)]
     found = evaluate(Users.of(answers + more), Plan())
-    text = words.to_text(found, "log")
+    text = presentation.to_text(found, "log")
     assert found.lopsided and found.winner is None
     assert "a user gave feedback 1 times on A and 1.25 times on B. Equal habits" in text
     silent = [Answer("A", None, f"{n}", "") for n in range(0, 500, 2)]
-    values = words.to_values(evaluate(Users.of(answers + silent), Plan()))
+    values = presentation.to_values(evaluate(Users.of(answers + silent), Plan()))
     (said,) = values["conclusions"]
     assert "users gave feedback on 87.5 % of A's answers and 100 % of B's" in said
     assert values["lopsided"] and values["feedback"] == {"A": 0.875, "B": 1}
@@ -577,7 +576,7 @@ def test_a_difference_that_turns_round_forbids_every_conclusion():
     right, in_b = (np.concatenate([one[0], two[0]]) for one, two in zip(first, second, strict=True))
     found = evaluate(users_of(right, in_b), Plan())
     assert found.drifts and found.winner is None
-    assert "the difference changed while users came" in words.to_text(found, "log")
+    assert "the difference changed while users came" in presentation.to_text(found, "log")
 
 
 def test_users_who_saw_both_models_are_compared_with_themselves():
@@ -591,14 +590,14 @@ def test_users_who_saw_both_models_are_compared_with_themselves():
     assert found.test == "McNemar's exact test"
     assert found.p == pytest.approx(stats.binomtest(only_b, only_a + only_b).pvalue)
     np.testing.assert_array_equal(found.values, right[:, 1] * 1.0 - right[:, 0])
-    assert "7 users who saw one model alone: left out" in words.to_text(found, "log")
+    assert "7 users who saw one model alone: left out" in presentation.to_text(found, "log")
 
 
 def test_models_that_always_agree_are_not_compared():
     answers = [Answer(arm, n % 3 > 0, str(n), "") for n in range(200) for arm in "AB"]
     found = evaluate(Users.of(answers), Plan())
     assert found.interval is None and found.needed is None and found.p == 1
-    assert "both models were right equally often" in words.to_text(found, "log")
+    assert "both models were right equally often" in presentation.to_text(found, "log")
 
 
 # The command.

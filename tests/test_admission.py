@@ -328,7 +328,7 @@ def test_a_secret_that_others_may_know_is_refused(temporary):
     (temporary / "short").chmod(0o600)
     for mode in (0o644, 0o640, 0o620, 0o602):
         file.chmod(mode)
-        with pytest.raises(UserError, match="expected a file of yours .*it has -r"):
+        with pytest.raises(UserError, match="expected a file that only you can read .*it has -r"):
             find_secret(str(file), "127.0.0.1:8476")
     file.chmod(0o600)
     for name in ("link", "pipe", "short", "none", "."):
@@ -345,7 +345,7 @@ def test_a_secret_is_kept_in_a_folder_of_ones_own(temporary):
         lambda: (folder.mkdir(), folder.chmod(0o755)),
     ):
         make()
-        with pytest.raises(UserError, match="expected a folder of yours"):
+        with pytest.raises(UserError, match="expected a folder that only you can access"):
             Tunnel(Place(f"127.0.0.1:{free_port()}", 2, 0), None, HANGS)
         folder.rmdir() if folder.is_dir() and not folder.is_symlink() else folder.unlink()
     assert list(temporary.iterdir()) == [elsewhere] and not any(elsewhere.iterdir())

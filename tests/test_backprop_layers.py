@@ -22,7 +22,7 @@ from jaxnets.backprop.rules import KINDS, RULES, rule_of
 from jaxnets.data.batches import Batch
 from jaxnets.experiment import Experiment
 from jaxnets.gradcheck.compare import DIFFERENCES, compiled, disagreement, judge, precision
-from jaxnets.gradcheck.layers import TOLERANCES, problem_of, with_backward
+from jaxnets.gradcheck.layer_check import TOLERANCES, problem_of, with_backward
 from jaxnets.kernels.accelerate import accelerate
 from jaxnets.kernels.by_rule import by_rule
 from jaxnets.losses import LOSSES

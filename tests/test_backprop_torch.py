@@ -12,7 +12,7 @@ from conftest import quick_jit
 from jaxnets.backprop.rule import Setting
 from jaxnets.backprop.rules import RULES
 from jaxnets.gradcheck.compare import disagreement, precision
-from jaxnets.gradcheck.layers import problem_of
+from jaxnets.gradcheck.layer_check import problem_of
 
 torch = pytest.importorskip("torch", reason="PyTorch, the oracle of these tests, is not installed")
 F = torch.nn.functional

@@ -28,7 +28,7 @@ from jaxnets.losses import squared_error
 from jaxnets.models.chain import with_precision
 from jaxnets.models.mlp import mlp
 from jaxnets.training.step import autodiff_loss_and_grad
-from jaxnets.tune.compare import run as command
+from jaxnets.tune.compare import comparison as command
 from jaxnets.tune.compare.models import fit_baseline, fit_network
 from jaxnets.tune.compare.recipes import REGRESSION
 from jaxnets.tune.compare.request import Request

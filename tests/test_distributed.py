@@ -246,7 +246,7 @@ def test_a_run_over_a_network_needs_a_secret(run_main, monkeypatch):
     monkeypatch.setenv("JAXNETS_SECRET", "s" * 32)
     run_main(*flags[:2], "--process_id=0").assert_refused("coordinator: cannot listen on 203.0.113")
     run_main(*flags, "--secret_file=no/such").assert_refused(
-        "secret_file: expected a file of yours"
+        "secret_file: expected a file that only you can read"
     )
 
 

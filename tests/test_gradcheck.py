@@ -13,11 +13,10 @@ from conftest import slow
 
 from jaxnets.backprop.rules import RULES
 from jaxnets.config.recipes import PRESETS
-from jaxnets.gradcheck import compare
+from jaxnets.gradcheck import command, compare
 from jaxnets.gradcheck import networks as network_checks
-from jaxnets.gradcheck import run as command
 from jaxnets.gradcheck.compare import DIFFERENCES, Error, Passes, Problem, Row, check
-from jaxnets.gradcheck.layers import TOLERANCES
+from jaxnets.gradcheck.layer_check import TOLERANCES
 from jaxnets.gradcheck.networks import sides_of
 from jaxnets.kernels.accelerate import KERNELS
 from jaxnets.models.layers import MaxPool

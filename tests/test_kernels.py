@@ -17,7 +17,7 @@ from jaxnets.experiment import Experiment
 from jaxnets.gradcheck.compare import compiled, judge
 from jaxnets.gradcheck.errors import relative_error
 from jaxnets.gradcheck.kernels import check_kernel
-from jaxnets.gradcheck.layers import TOLERANCES, problem_of, with_backward
+from jaxnets.gradcheck.layer_check import TOLERANCES, problem_of, with_backward
 from jaxnets.kernels.accelerate import KERNELS, accelerate
 from jaxnets.kernels.conv_pool import CONV_POOL, ConvPool, conv_pool_backward
 from jaxnets.kernels.convolution import FastConv

@@ -7,7 +7,7 @@ from conftest import slow
 
 from jaxnets.backprop.rules import RULES
 from jaxnets.gradcheck.compare import DIFFERENCES, compiled, judge
-from jaxnets.gradcheck.layers import TOLERANCES, problem_of
+from jaxnets.gradcheck.layer_check import TOLERANCES, problem_of
 from jaxnets.gradcheck.mutants import MUTANTS
 
 # They are wrong where the layer has no derivative, and so nowhere a difference could be taken.

@@ -37,7 +37,7 @@ from jaxnets.machine.platform import Processes
 from jaxnets.models import create_model
 from jaxnets.models.chain import with_precision
 from jaxnets.predict.digit import to_digit
-from jaxnets.predict.layers import folded
+from jaxnets.predict.folding import folded
 from jaxnets.predict.trained import TrainedNetwork
 from jaxnets.runs.resume import tree_of
 from jaxnets.runs.run import Run, inputs_sha256, write_config

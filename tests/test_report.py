@@ -28,10 +28,10 @@ from jaxnets.models.chain import with_precision
 from jaxnets.runs.resume import load_checkpoint
 from jaxnets.runs.sparkline import loss_line
 from jaxnets.viz import svg
-from jaxnets.viz.report import axes, build, charts, evaluation, figures, ledger, passes, words
+from jaxnets.viz.report import axes, build, charts, evaluation, figures, ledger, passes, texts
 from jaxnets.viz.report.run_facts import read_run
 
-ENGLISH = words.Words("en")
+ENGLISH = texts.Words("en")
 MARKUP = '<img src=x onerror="alert(1)">&\x07</text></svg><script>alert(2)</script>'
 
 
@@ -485,7 +485,7 @@ def assert_not_blank(picture, name):
 
 
 def test_the_texts_have_the_same_places_in_both_languages():
-    for name, pair in words.TEXTS.items():
+    for name, pair in texts.TEXTS.items():
         places = [sorted(re.findall(r"\{(\d*)\}", text)) for text in pair]
         assert len(places[0]) == len(places[1]) and all(pair), name
 
@@ -563,7 +563,7 @@ def test_the_page_in_a_browser(run, written, tmp_path):
         for language, theme, width in views:
             if language == "zh":
                 facts = dataclasses.replace(run, missing=[])
-                path.write_text(build.report([facts, facts], words.Words("zh"))[0], "utf-8")
+                path.write_text(build.report([facts, facts], texts.Words("zh"))[0], "utf-8")
             feature = {"name": "prefers-color-scheme", "value": theme}
             page.call("Emulation.setEmulatedMedia", features=[feature])
             page.resize(width, 900, mobile=width < 600)

@@ -39,7 +39,7 @@ from jaxnets.runs.run_folder import CONFIG, SEARCH, RunFolder, make_folder
 from jaxnets.runs.terminal import ends_in_one_line
 from jaxnets.viz.report.figures import learning_figures
 from jaxnets.viz.report.run_facts import read_run
-from jaxnets.viz.report.words import Words
+from jaxnets.viz.report.texts import Words
 
 RECORD = [
     "epoch", "step", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy",

@@ -107,13 +107,13 @@ BLOCKED = """if True:
     from jaxnets.cli import commands
     from jaxnets.errors import run_main
     from jaxnets.tune import search
-    from jaxnets.tune.compare import run
+    from jaxnets.tune.compare import comparison
 
     def block(*_):
         print("training", flush=True)
         sys.stdin.read()
 
-    search.train_many = run.fit = block
+    search.train_many = comparison.fit = block
     sys.exit(run_main(commands.main))
 """
 

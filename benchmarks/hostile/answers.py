@@ -38,7 +38,7 @@ def log_samples(folder: Path) -> dict[str, bytes]:
 
 def log_case(sample: dict[str, bytes], folder: Path, rng: Rng) -> None:
     """A damaged log, read and tested as `jaxnets abtest LOG` does it."""
-    from jaxnets.deploy.abtest import trial, words
+    from jaxnets.deploy.abtest import presentation, trial
     from jaxnets.deploy.answer_log import read_users
     from jaxnets.display import show
 
@@ -52,8 +52,8 @@ def log_case(sample: dict[str, bytes], folder: Path, rng: Rng) -> None:
 
     def test() -> None:
         found = trial.evaluate(read_users(str(path)), trial.Plan())
-        show(words.to_text(found, path.name))
-        json.dumps(words.to_values(found), allow_nan=False)
+        show(presentation.to_text(found, path.name))
+        json.dumps(presentation.to_values(found), allow_nan=False)
 
     status_of(test)
 

@@ -94,9 +94,9 @@ def flags_case(sample: None, folder: Path, rng: Rng) -> None:
     if command == "train":
         status_of(lambda: config_of(words))
         return
-    work = ("gradcheck.run.run", "viz.summary.summary", "viz.summary.to_text",
+    work = ("gradcheck.command.run", "viz.summary.summary", "viz.summary.to_text",
             "viz.summary.to_values", "tune.search.search_all", "tune.ranking.to_text",
-            "tune.ranking.to_values", "tune.ranking.plot", "tune.compare.run.run",
+            "tune.ranking.to_values", "tune.ranking.plot", "tune.compare.comparison.run",
             "deploy.answer.answer", "experiment.find_devices", "viz.devices.to_text",
             "viz.devices.to_values", "tune.lr_find.request", "tune.lr_find.range_test",
             "tune.lr_find.plot", "viz.figure.check_picture", "tune.lr_find.to_text",

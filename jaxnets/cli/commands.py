@@ -116,7 +116,7 @@ class Gradcheck(Options):
             print_answer(values, text, self.json)
             return DONE if passed else RUN_FAILED
 
-        from jaxnets.gradcheck.run import run
+        from jaxnets.gradcheck.command import run
 
         return DONE if run(self.model, self.mutant, self.json) else RUN_FAILED
 
@@ -240,7 +240,7 @@ class Compare(Request):
     def run(self) -> int:
         request = resolved(self)
 
-        from jaxnets.tune.compare.run import run
+        from jaxnets.tune.compare.comparison import run
 
         run(request)
         return DONE

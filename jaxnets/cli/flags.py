@@ -124,7 +124,7 @@ def _read(
         raise unknown_flag("--language", [*flags, *OTHERS])
     positional = [field for field in options if is_positional(field)]
     if words or positional:
-        from jaxnets.cli.words import positionals
+        from jaxnets.cli.positionals import positionals
 
         given |= positionals(words, positional, flags, started)
     if path := given.pop("config", None):

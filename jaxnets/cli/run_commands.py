@@ -218,7 +218,7 @@ class Abtest(Options):
         if self.dataset or self.data_dir:
             raise UserError("dataset and data_dir: expected two runs with them, got a log")
 
-        from jaxnets.deploy.abtest import trial, words
+        from jaxnets.deploy.abtest import presentation, trial
         from jaxnets.deploy.answer_log import read_users
 
         if self.plot:
@@ -230,7 +230,7 @@ class Abtest(Options):
             from jaxnets.deploy.abtest.picture import plot
 
             plot(found, self.plot)
-        return words.to_values(found), words.to_text(found, short_path(log))
+        return presentation.to_values(found), presentation.to_text(found, short_path(log))
 
     def _of_runs(self, plan: "Plan") -> tuple[dict[str, Any], str]:
         run_a, run_b, *others = self.given

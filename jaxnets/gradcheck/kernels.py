@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxnets.backprop.rule import Setting
 from jaxnets.gradcheck.compare import Error, Row, disagreement, precision, quick_options
-from jaxnets.gradcheck.layers import problem_of
+from jaxnets.gradcheck.layer_check import problem_of
 from jaxnets.kernels.kernel import Kernel
 
 FLOAT64 = 1e-10

@@ -18,7 +18,7 @@ from jaxnets.backprop.probability_losses import LOG_OFFSET
 from jaxnets.backprop.rule import LayerRule
 from jaxnets.backprop.rules import RULES
 from jaxnets.backprop.windows import window_pads, window_slices
-from jaxnets.gradcheck.layers import with_backward
+from jaxnets.gradcheck.layer_check import with_backward
 from jaxnets.losses import probabilities_of
 
 MUTANTS: dict[str, LayerRule] = {}  # The broken layers, by the names of the functions below.

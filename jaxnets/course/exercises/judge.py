@@ -42,7 +42,7 @@ from jaxnets.gradcheck.compare import (
     with_statistics_aside,
 )
 from jaxnets.gradcheck.errors import relative_error
-from jaxnets.gradcheck.layers import TOLERANCES, forward_problem_of
+from jaxnets.gradcheck.layer_check import TOLERANCES, forward_problem_of
 from jaxnets.gradcheck.mutants import MUTANTS
 
 # Of more numbers than these, a sum in few digits may be right and far away.

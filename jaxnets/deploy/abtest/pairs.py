@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from jaxnets.deploy.abtest import classical
+from jaxnets.deploy.abtest.presentation import OTHER, interval_text, p_text, points
 from jaxnets.deploy.abtest.trial import Plan
-from jaxnets.deploy.abtest.words import OTHER, interval_text, p_text, points
 from jaxnets.display import printable, table
 
 

@@ -17,7 +17,7 @@ from jaxnets.deploy.export import archive, stablehlo
 from jaxnets.display import short_path
 from jaxnets.errors import RunFailedError, not_installed
 from jaxnets.models.chain import with_precision
-from jaxnets.predict import layers
+from jaxnets.predict import folding
 from jaxnets.predict.trained import TrainedNetwork, load_network, to_input
 from jaxnets.runs.files import replacing
 from jaxnets.viz.output import output_path
@@ -97,7 +97,7 @@ def content_of(trained: TrainedNetwork, kind: str) -> bytes:
     if kind == "stablehlo":
         params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), trained.params)
         return stablehlo.to_bytes(_forward(trained), params, trained.image_shape)
-    network = layers.plain(trained)
+    network = folding.plain(trained)
     metadata = {
         "format": "jaxnets 1",
         "layers": network.layers,

@@ -23,7 +23,7 @@ from jaxnets.errors import UserError
 from jaxnets.models.chain import Chain
 from jaxnets.models.layers import ACTIVATIONS
 from jaxnets.predict.digit import SIDE
-from jaxnets.predict.layers import describe, folded
+from jaxnets.predict.folding import describe, folded
 from jaxnets.predict.trained import TrainedNetwork, load_network
 from jaxnets.runs import files
 from jaxnets.viz.output import output_path

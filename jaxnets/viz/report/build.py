@@ -26,7 +26,7 @@ from jaxnets.viz.report.evaluation import (
 from jaxnets.viz.report.figures import MISTAKES
 from jaxnets.viz.report.passes import passes_of
 from jaxnets.viz.report.run_facts import RunFacts, number_in, read_run
-from jaxnets.viz.report.words import Words
+from jaxnets.viz.report.texts import Words
 from jaxnets.viz.svg import Figure, check_png, escape, write_figure
 
 SURROUNDINGS = ("device", "processor", "cores", "num_devices", "versions", "data_sha256")

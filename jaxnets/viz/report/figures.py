@@ -13,7 +13,7 @@ from jaxnets.viz.report.evaluation import Calibration, ClassScores, Mistake, Pre
 from jaxnets.viz.report.ledger import Entry, Norms
 from jaxnets.viz.report.passes import Passes
 from jaxnets.viz.report.run_facts import RunFacts
-from jaxnets.viz.report.words import Words
+from jaxnets.viz.report.texts import Words
 from jaxnets.viz.svg import Figure, shortened, signed_pixels, text_width, tiled
 
 MAX_FILTERS, FILTER_COLUMNS = 64, 8

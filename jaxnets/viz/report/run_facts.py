@@ -11,7 +11,7 @@ from jaxnets.errors import UserError, message_and_status
 from jaxnets.predict.trained import TrainedNetwork, load_network
 from jaxnets.runs.request import load_data
 from jaxnets.runs.run_folder import CONFIG, RESULT, RunFolder
-from jaxnets.viz.report.words import Words
+from jaxnets.viz.report.texts import Words
 
 
 @dataclasses.dataclass

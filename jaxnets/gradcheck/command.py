@@ -10,7 +10,7 @@ from jaxnets.backprop.rules import RULES
 from jaxnets.errors import unknown
 from jaxnets.gradcheck.compare import DIFFERENCES, PRECISIONS, Row
 from jaxnets.gradcheck.kernels import check_kernel
-from jaxnets.gradcheck.layers import check_layer
+from jaxnets.gradcheck.layer_check import check_layer
 from jaxnets.gradcheck.mutants import MUTANTS
 from jaxnets.gradcheck.networks import (
     Network,

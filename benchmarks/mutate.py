@@ -85,7 +85,6 @@ FIRST = {  # Words of the names of the tests that are run before the others, whi
     "accelerate": "kernel",
     "by_rule": "kernel",
     "rules": "rule or derived or pair or layer",
-    "check": "relative_error or check",
     "metrics": "metric or count or top5 or scikit",
     "regression_metrics": "metric or regression or scikit",
     "rule": "rule or derived or pair or layer",

@@ -9,6 +9,7 @@ from jaxnets.cli import commands
 from jaxnets.config.fields import Config
 from jaxnets.config.file import ConfigFile
 from jaxnets.config.options import options_of
+from jaxnets.config.resolve import resolve
 
 # The flags of train.py and of every command.
 FLAGS = {
@@ -78,7 +79,6 @@ def start_jax(folder: Path) -> None:
 def config_of(words: list[str]) -> None:
     """The config that train.py's flags ask for."""
     from jaxnets.cli.flags import parse_flags
-    from jaxnets.config.resolve import resolve
     from jaxnets.runs.request import run_to_resume, run_with_weights
 
     flags = parse_flags(words)
@@ -98,7 +98,7 @@ def flags_case(sample: None, folder: Path, rng: Rng) -> None:
             "viz.summary.to_values", "tune.search.search_all", "tune.ranking.to_text",
             "tune.ranking.to_values", "tune.ranking.plot", "tune.compare.comparison.run",
             "deploy.answer.answer", "experiment.find_devices", "viz.devices.to_text",
-            "viz.devices.to_values", "tune.lr_find.request", "tune.lr_find.range_test",
+            "viz.devices.to_values", "tune.lr_find.range_test",
             "tune.lr_find.plot", "viz.figure.check_picture", "tune.lr_find.to_text",
             "tune.lr_find.to_values", "deploy.paired.compare_runs", "deploy.abtest.pairs.to_values",
             "deploy.abtest.pairs.to_text")  # fmt: skip
@@ -108,8 +108,8 @@ def flags_case(sample: None, folder: Path, rng: Rng) -> None:
         for name in work:
             done = "" if name.endswith("to_text") else 0
             stack.enter_context(mock.patch(f"jaxnets.{name}", return_value=done))
-        as_it_is = lambda config, given, data: (config, "")  # noqa: E731 (data is a 0)
-        stack.enter_context(mock.patch("jaxnets.tune.lr_find.adapted", as_it_is))
+        without_data = lambda given: (resolve(given).config, 0, ())  # noqa: E731
+        stack.enter_context(mock.patch("jaxnets.tune.lr_find.request", without_data))
         found = mock.Mock(folder="runs")
         stack.enter_context(mock.patch("jaxnets.tune.search.search_all", return_value=found))
         status_of(lambda: commands.main([command, *words]))

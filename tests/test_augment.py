@@ -291,7 +291,7 @@ def test_every_name_of_the_flag_is_known_to_the_step(tiny, tiny_preset):
 
 
 @pytest.mark.usefixtures("uniform_weights")
-@pytest.mark.parametrize("names", [*ORDER, ALL])
+@pytest.mark.parametrize("names", [*ORDER, slow(ALL)])
 def test_a_step_draws_the_same_again_and_every_other_step_and_place_others(names):
     augment = all_of(*names.split(","))
     keys = [jax.random.fold_in(jax.random.key(0), step) for step in (0, 0, 1)]
@@ -445,7 +445,7 @@ def test_the_check_of_the_gradients_sees_the_mixed_pictures(pictures, break_rule
 @pytest.mark.usefixtures("uniform_weights")
 def test_every_step_augments_by_its_own_key_and_the_gradient_check_by_the_same():
     """A way to the gradient that hands the augmented batch on shows what a step sees."""
-    augment, batch, key = all_of(), a_batch(), jax.random.key(5)
+    augment, batch, key = all_of("crop", "flip"), a_batch(), jax.random.key(5)
 
     def seen(params, batch, key):
         return Metrics.zero(3), {"images": batch.images, "labels": batch.labels}

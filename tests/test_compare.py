@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import read_json
+from conftest import read_json, slow
 
 from jaxnets.backprop.network import manual_loss_and_grad
 from jaxnets.config.recipes import PRESETS
@@ -84,7 +84,7 @@ def test_the_gradient_of_regression_by_hand_is_autodiffs(float64):
     np.testing.assert_allclose(ours[1]["logits"]["bias"], expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("gradients", ["auto", "manual"])
+@pytest.mark.parametrize("gradients", [slow("auto"), "manual"])
 def test_the_linear_network_reaches_least_squares(patients, gradients):
     config = regression("linear", batch_size=None, gradients=gradients)
     params = Experiment.create(config, patients).train()[0].params

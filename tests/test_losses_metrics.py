@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import quick_jit
+from conftest import quick_jit, slow
 from scipy.special import softmax
 
 from jaxnets.backprop.rules import rule_of
@@ -58,7 +58,7 @@ def metrics_of(logits, labels, mask=None):
 
 @pytest.mark.parametrize("soft", [False, True], ids=["classes", "soft"])
 @pytest.mark.parametrize("scale", [0.0, 1.0, 30.0])
-@pytest.mark.parametrize("classes", [2, 3, 10])
+@pytest.mark.parametrize("classes", [2, slow(3), 10])
 def test_the_losses_by_both_ways_are_those_of_numpy(float64, scale, classes, soft):
     logits, labels = random_batch(classes=classes, scale=scale)
     y = np.eye(classes)[labels]
@@ -249,7 +249,7 @@ def test_each_loss_is_trained_with_the_metrics_that_suit_it():
 
 
 @pytest.mark.usefixtures("quick_steps")
-@pytest.mark.parametrize(("devices", "kind"), [(1, "jit"), (8, "jit"), (8, "pmap")])
+@pytest.mark.parametrize(("devices", "kind"), [(1, "jit"), slow(8, "jit"), (8, "pmap")])
 def test_an_evaluation_counts_every_example_once(tiny, tiny_preset, monkeypatch, devices, kind):
     monkeypatch.setattr(loop, "EVAL_BATCH_SIZE", 16)  # 50 images: four batches, the last ragged.
     config = tiny_preset("mlp_sequential", devices=devices, parallel=kind, loss="cross_entropy")
@@ -265,7 +265,7 @@ def test_an_evaluation_counts_every_example_once(tiny, tiny_preset, monkeypatch,
 
 
 @pytest.mark.usefixtures("quick_steps")
-@pytest.mark.parametrize(("devices", "images", "size"), [(1, 50, 50), (8, 3, 8), (8, 50, 56)])
+@pytest.mark.parametrize(("devices", "images", "size"), [(1, 50, 50), slow(8, 3, 8), (8, 50, 56)])
 def test_a_small_split_is_not_padded_to_a_large_batch(
     tiny, tiny_preset, monkeypatch, devices, images, size
 ):

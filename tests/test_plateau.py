@@ -136,9 +136,10 @@ def test_the_rate_that_is_recorded_is_the_one_that_moves_the_parameters(tiny, ti
     ("steps", "way"),
     [
         slow((7, 3, 11), ["--gradients=both"]),  # An epoch is then not one compiled loop.
-        ((1, 1, 1, 1), ["--devices=8", "--parallel=pmap"]),
+        ((1, 1, 1, 1), []),
+        slow((1, 1, 1, 1), ["--devices=8", "--parallel=pmap"]),
     ],
-    ids=["at any step", "between epochs in one loop, pmapped"],
+    ids=["at any step", "between epochs in one loop", "between epochs in one loop, pmapped"],
 )
 def test_an_interrupted_plateau_continues_where_it_was(
     run_main, tiny_flags, tmp_path, interrupt_after, steps, way

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from conftest import as_flags, read_json, records
+from conftest import as_flags, read_json, records, slow
 
 from jaxnets.runs.sparkline import ASCII, BLOCKS, loss_line
 from jaxnets.tracking import pictures
@@ -231,8 +231,12 @@ def test_samples_show_the_image_and_names_that_are_markup_or_long():
     [
         (["softmax"], 1),  # In the second compiled loop.
         (["softmax", "--epochs=1"], 0),  # In the only one.
-        (["cnn"], 2),  # It has ten steps in all: at the run's end.
-        (["cnn", "--epochs=4"], 2),  # After eleven of twenty steps, in the third epoch.
+        # Step by step it has ten in all: at the run's end.
+        (["softmax", "--gradients=both"], 2),
+        slow(["cnn"], 2),
+        # After eleven of twenty steps, in the third epoch.
+        (["softmax", "--gradients=both", "--epochs=4"], 2),
+        slow(["cnn", "--epochs=4"], 2),
     ],
 )
 def test_some_steps_are_profiled_once(flags, epochs, train_tiny, monkeypatch, tmp_path):

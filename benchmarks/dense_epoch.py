@@ -10,6 +10,8 @@ layer's input but the first's.
 import statistics
 import sys
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -17,11 +19,12 @@ from sgemm import sgemm_rate
 
 import jaxnets
 from jaxnets.training.step import Checkpoint
+from jaxnets.trees import LayerParams
 
 DENSE = ("softmax", "mlp_sequential", "mlp_functional", "mlp", "mlp_handwritten")
 
 
-def flops_per_image(params: dict, model) -> int:
+def flops_per_image(params: Mapping[Any, LayerParams], model) -> int:
     """Of the matrix products of one image's training."""
     sizes = [
         params[layer.name]["kernel"].size for layer in model.layers if isinstance(layer, nn.Dense)

@@ -5,9 +5,12 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
+from typing import TypeVar
 
 from jaxnets.display import one_line, short_path, show
+
+Kind = TypeVar("Kind")
 
 # Exit statuses: done; the run failed; the request was wrong; 128 + a signal's number.
 DONE, RUN_FAILED, WRONG_REQUEST, BY_SIGNAL = 0, 1, 2, 128
@@ -93,7 +96,7 @@ def _end(*_) -> None:
 
 
 @contextlib.contextmanager
-def on_interrupt(message: str) -> Iterator[None]:
+def on_interrupt(message: str) -> Generator[None]:
     """Changes what the process says if Ctrl-C ends it in this block."""
     global _interrupt_message
     before, _interrupt_message = _interrupt_message, message
@@ -104,7 +107,7 @@ def on_interrupt(message: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def interruptible() -> Iterator[None]:
+def interruptible() -> Generator[None]:
     """Lets Ctrl-C raise a KeyboardInterrupt in this block, which has something to clean up."""
     if signal.getsignal(signal.SIGINT) is not _end:
         yield
@@ -174,7 +177,7 @@ def _leave_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def expect(value, kind: type, example: str):
+def expect(value: object, kind: type[Kind], example: str) -> Kind:
     """Returns a value; raises UserError unless it is of a kind, which the example is."""
     if isinstance(value, kind):
         return value

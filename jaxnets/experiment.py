@@ -30,7 +30,7 @@ from jaxnets.gradcheck import oracle
 from jaxnets.kernels.accelerate import accelerate
 from jaxnets.losses import find_loss
 from jaxnets.machine.platform import Devices, compiler_options_for_init, set_up_jax
-from jaxnets.metrics import metric_of
+from jaxnets.metrics import Sums, metric_of
 from jaxnets.models import create_model
 from jaxnets.models.batch_norm import STATISTICS, over_devices
 from jaxnets.models.chain import Chain, has_layer, param_dtype_of
@@ -50,6 +50,8 @@ from jaxnets.training.scan import scanned_epoch
 from jaxnets.training.step import (
     Augment,
     Checkpoint,
+    EvalStep,
+    GradientStep,
     LossAndGrad,
     Params,
     TrainState,
@@ -105,7 +107,7 @@ class Experiment(Described):
                 size,
                 smoothing,
                 until=augmented * loader.steps,
-                custom=config.augment,
+                custom=config.augment if callable(config.augment) else None,
                 dtype=param_dtype_of(config.precision),
                 platform=parallel.platform,
             )
@@ -193,7 +195,11 @@ class Experiment(Described):
         return float(np.asarray(self.schedule(step)))
 
     def evaluate(
-        self, params: Params, split: Split | None = None, *, ten_crop: bool | None = None
+        self,
+        params: Params | TrainState,
+        split: Split | None = None,
+        *,
+        ten_crop: bool | None = None,
     ) -> Any:
         """The Metrics of every example of a split (the test's), in regression RegressionMetrics.
 
@@ -202,17 +208,17 @@ class Experiment(Described):
         examples = expect(self.data.test if split is None else split, Split, "data.test")
         if not len(examples):
             raise UserError(f"{self.data.name}: expected images to evaluate, got none")
-        params = getattr(params, "params", params)
+        params = params.params if isinstance(params, TrainState) else params
         ten_crop = self.config.ten_crop if ten_crop is None else ten_crop
         eval_step, views = self._eval_step(ten_crop), 10 if ten_crop else 1
         return loop.evaluate(eval_step, params, examples, self.parallel, views)
 
     @functools.cached_property
-    def _eval_step(self) -> Callable[[bool], Callable]:
+    def _eval_step(self) -> Callable[[bool], EvalStep]:
         """The compiled step of an evaluation, with ten crops or not; each is compiled once."""
         return functools.cache(self._compile_eval)
 
-    def _compile_eval(self, ten_crop: bool) -> Callable:
+    def _compile_eval(self, ten_crop: bool) -> EvalStep:
         loss, apply = find_loss(self.config.loss), self.model.apply
         metric = metric_of(loss)
         if self.config.input_size is not None:
@@ -240,7 +246,9 @@ class Experiment(Described):
             augment=self.augment,
         )
 
-    def gradient_step(self, loss_and_grad: LossAndGrad | None = None) -> Callable:
+    def gradient_step(
+        self, loss_and_grad: Callable[..., tuple[Sums, Any]] | None = None
+    ) -> GradientStep:
         """The compiled function (state, batch) -> (metrics, gradients) of the next step."""
         chosen, axis_name = loss_and_grad or self.loss_and_grad, self.parallel.axis_name
         gradient_step = step.make_gradient_step(chosen, axis_name=axis_name, augment=self.augment)
@@ -335,6 +343,6 @@ def _check_data(config: Config, data: Dataset) -> None:
         )
 
 
-def _scores(part: str, metrics: Any, like: Any) -> Record:
+def _scores(part: str, metrics: Sums | None, like: Sums) -> Record:
     """A part's loss and scores by their names in a record; None where there are no examples."""
     return {f"{part}_{name}": getattr(metrics, name, None) for name in ("loss", *like.scores)}

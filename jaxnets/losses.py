@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from jaxnets.errors import UserError
@@ -16,7 +17,7 @@ Labels = Int[Array, " B"] | Float[Array, "B K"]  # classes from 0 to K - 1, or p
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
 
 
-def probabilities_of(labels: Labels, num_classes: int, dtype) -> Float[Array, "B K"]:
+def probabilities_of(labels: Labels, num_classes: int, dtype: DTypeLike) -> Float[Array, "B K"]:
     """The labels as y, each row with the sum 1: classes one-hot, probabilities as they are.
 
     >>> probabilities_of(jnp.array([1]), 3, jnp.float32).tolist()
@@ -94,7 +95,7 @@ def squared_error(outputs: Float[Array, "B K"], targets: Float[Array, "B K"]) ->
     return jnp.square(outputs - targets).mean(axis=1)
 
 
-class _Losses(dict):
+class _Losses(dict[str, Loss]):
     """Losses by name; another name, as of a user's own in a run's config.json, is an error."""
 
     def __missing__(self, name: str) -> Loss:

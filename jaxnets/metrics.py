@@ -1,6 +1,6 @@
 """Metrics as sums and counts over examples, divided once: exact for ragged batches and devices."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import flax.struct
@@ -11,13 +11,7 @@ from jaxtyping import Array, Float
 
 from jaxnets.facts import Described
 from jaxnets.losses import Labels, Loss, classes_of, squared_error
-from jaxnets.regression_metrics import RegressionMetrics
-
-Sum = Any  # A JAX array on a device, a NumPy one where an epoch is added up.
-
-# (outputs [B, K], labels, losses [B], mask [B]) -> the sums of one batch, which have at least
-# loss_sum, count and loss.
-MetricFunction = Callable[..., Any]
+from jaxnets.regression_metrics import RegressionMetrics, Sum
 
 
 def _counted(total: jax.Array) -> jax.Array:
@@ -42,7 +36,7 @@ class Metrics(Described):
         labels: Labels,
         losses: Float[Array, " B"],
         mask: Float[Array, " B"],
-    ):
+    ) -> "Metrics":
         """The metrics of one batch, whose mask is 1 for an example and 0 for padding.
 
         A NaN among the logits counts as wrong; soft labels count as their most probable class.
@@ -77,7 +71,7 @@ class Metrics(Described):
         """Mean loss of an example."""
         return float(self.loss_sum) / int(self.count)
 
-    def __iter__(self):  # As Keras' evaluate returns them.
+    def __iter__(self) -> Iterator[float]:  # As Keras' evaluate returns them.
         return iter((self.loss, self.accuracy))
 
     @property
@@ -94,6 +88,11 @@ class Metrics(Described):
     def top5_accuracy(self) -> float:
         """Share of examples whose label is among the five largest logits, in [0, 1]."""
         return int(self.top5_correct) / int(self.count)
+
+
+Sums = Metrics | RegressionMetrics  # The metrics of classes, or of predicted numbers.
+# (outputs [B, K], labels, losses [B], mask [B]) -> the sums of one batch.
+MetricFunction = Callable[..., Sums]
 
 
 def metric_of(loss: Loss) -> MetricFunction:

@@ -10,7 +10,8 @@ from jaxtyping import Array, Float
 
 from jaxnets.facts import Described
 
-Sum = Any  # A JAX array on a device, a NumPy one where an epoch is added up.
+# A JAX array on a device, NumPy's array or number where an epoch is added up.
+Sum = jax.Array | np.ndarray | np.number
 
 # A variation below this share of Σ (y - c)² is the rounding of float32 sums: the targets do not
 # vary, or c lies so far from them that these sums cannot tell.
@@ -43,8 +44,8 @@ class RegressionMetrics(Described):
         *,
         mean: float = 0.0,
         scale: float = 1.0,
-        center: Any = 0.0,
-    ):
+        center: float | np.ndarray = 0.0,
+    ) -> "RegressionMetrics":
         """The metrics of one batch, in the target's own units: scale * target + mean.
 
         The targets are standardised, by a mean and then a scale, or as they are. The center, a

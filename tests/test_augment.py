@@ -6,6 +6,7 @@ The oracles: NumPy slices of images in which every pixel tells its place, torchv
 import collections
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -411,10 +412,11 @@ def test_smooth_labels_give_pytorchs_loss(share):
     torch = pytest.importorskip("torch", reason="PyTorch is the oracle; not installed")
     rng = np.random.default_rng(0)
     logits, labels = rng.standard_normal((6, 4), np.float32), np.array([0, 3, 1, 1, 2, 0], np.int32)
-    batch = Batch(None, jnp.eye(4)[labels], np.ones(6, np.float32))
+    none: Any = None
+    batch = Batch(none, jnp.eye(4)[labels], np.ones(6, np.float32))
     smoothed = module.smoothed(batch, share).labels
     np.testing.assert_allclose(smoothed.sum(axis=1), 1, rtol=1e-6)
-    ours = np.asarray(cross_entropy(jnp.asarray(logits), smoothed))
+    ours = np.asarray(cross_entropy(jnp.asarray(logits), jnp.asarray(smoothed)))
     loss = torch.nn.CrossEntropyLoss(reduction="none", label_smoothing=share)
     theirs = loss(torch.from_numpy(logits), torch.from_numpy(labels).long()).numpy()
     np.testing.assert_allclose(ours, theirs, rtol=1e-5)

@@ -189,10 +189,8 @@ def test_the_network_knows_its_devices_and_evaluates_without_them():
     np.testing.assert_array_equal(
         model.apply({"params": params}, IMAGES), small().apply({"params": params}, IMAGES)
     )
-    assert (
-        create_model(preset("cnn_tiny", precision="float64"), 10).layers[1].param_dtype
-        == jnp.float64
-    )
+    norm = create_model(preset("cnn_tiny", precision="float64"), 10).layers[1]
+    assert isinstance(norm, nn.BatchNorm) and norm.param_dtype == jnp.float64
 
 
 @pytest.mark.slow

@@ -166,7 +166,8 @@ def test_a_save_copies_the_arrays_and_does_not_wait_for_the_disk(folder, monkeyp
     ready.set()
     folder.save(1, {"x": x})  # The same step is not written twice.
     assert not folder.saving
-    assert RunFolder(folder.path).restore({"x": x})["x"].tolist() == [0, 0, 0]
+    restored = RunFolder(folder.path).restore({"x": x})
+    assert restored and restored["x"].tolist() == [0, 0, 0]
 
 
 def test_a_name_is_on_the_disk_after_its_content_and_before_it_is_relied_on(folder, monkeypatch):

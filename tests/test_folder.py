@@ -280,7 +280,7 @@ def test_bad_pictures_are_told_once_and_left_out_or_masked(parts, capsys, monkey
         eval_batches(data.train, 6),
         train_batches(data.train, 6, seed=0, epoch=1),
     ):
-        seen = [Split(b.images[b.mask == 1], b.labels[b.mask == 1]) for b in batches]
+        seen = [Split(b.images[b.mask == 1], np.asarray(b.labels[b.mask == 1])) for b in batches]
         assert contents(*seen) == good
     note = capsys.readouterr().err
     assert note.startswith("note: 1 bad picture is skipped: train/cat/004")

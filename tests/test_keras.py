@@ -107,7 +107,7 @@ def test_every_step_follows_keras(system):
             state, metrics = step(state, batch)
             real = batch.mask > 0
             theirs = system.theirs.train_on_batch(
-                *for_keras(Split(batch.images, batch.labels), real), return_dict=True
+                *for_keras(Split(batch.images, np.asarray(batch.labels)), real), return_dict=True
             )
             sizes.append(int(real.sum()))
             errors.append(abs(metrics.loss - float(theirs["loss"])))

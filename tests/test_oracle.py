@@ -81,7 +81,8 @@ def test_a_gradient_of_zero_is_measured_by_its_layers_first(first, manual, autom
         other, zeros = {"kernel": np.ones(4)}, np.zeros(2)
         layers = [{"kernel": np.full(3, number), "bias": zeros} for number in next(steps)]
         both = tuple({"other": other, "layer": layer} for layer in layers)
-        return SimpleNamespace(loss_sum=1.0), both
+        sums: Any = SimpleNamespace(loss_sum=1.0)
+        return sums, both
 
     config = preset("mlp", gradients="both", check_every=10)
     check = GradientCheck(
@@ -248,7 +249,7 @@ def test_a_run_ends_at_a_wrong_gradient_and_not_at_units_that_rounding_moved(
 
     break_rule(nn.Dense, backward=backward)
     state, errors = experiment.init_state(), []
-    state = state.replace(params=state.params | {"hidden1": jax.tree.map(jnp.asarray, hidden)})
+    state = state.replace(params={**state.params, "hidden1": jax.tree.map(jnp.asarray, hidden)})
     run = experiment.epochs(Checkpoint(state), [watching(on_gradient_check=errors.append)])
     with contextlib.nullcontext() if agree else pytest.raises(RunFailedError, match="disagree"):
         next(run)

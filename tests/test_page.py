@@ -112,7 +112,7 @@ def both_passes_in_jax(network: TrainedNetwork, images, labels):
         x, values = image[None], [image[None]]
         for layer, zero in zip(model.layers, zeros, strict=True):
             name = getattr(layer, "name", None)
-            if name in params:
+            if isinstance(layer, nn.Module) and name in params:
                 x = layer.apply({"params": params[name]}, x)
             elif not isinstance(layer, nn.Dropout):
                 x = layer(x)

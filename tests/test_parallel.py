@@ -203,7 +203,7 @@ def test_what_is_not_mutated_lives(check):
 @pytest.mark.parametrize("axis", [0, 1])
 def test_every_device_gets_the_next_share_of_a_batch(kind, axis):
     rows = np.arange(3 * 8).reshape((8, 3) if axis == 0 else (3, 8))
-    shares = Parallel(set_up_jax(4), kind).split(rows, axis)
+    shares: Any = Parallel(set_up_jax(4), kind).split(rows, axis)
     expected = np.split(rows, 4, axis)
     if kind == "pmap":
         np.testing.assert_array_equal(shares, np.stack(expected))

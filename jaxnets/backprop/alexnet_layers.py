@@ -41,8 +41,8 @@ def adaptive_average_pool_backward(cache: Shape, d_out: Outputs, *, output_size:
     return jnp.einsum("iu,jv,bijc->buvc", rows, columns, d_out)
 
 
-def _plain_adaptive_average_pool(x, output_size):
-    def parts(size, places):
+def _plain_adaptive_average_pool(x: Images, output_size: Size) -> Outputs:
+    def parts(size: int, places: int) -> list[slice]:
         return [slice(i * size // places, -(-(i + 1) * size // places)) for i in range(places)]
 
     rows, columns = map(parts, x.shape[1:3], output_size)

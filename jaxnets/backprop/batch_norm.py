@@ -1,7 +1,5 @@
 """Batch normalization: each channel gets mean 0 and variance 1 over the batch."""
 
-from typing import Any
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -10,11 +8,13 @@ from jaxtyping import Array, Float
 
 from jaxnets.backprop.rule import LayerRule, Params, Setting
 from jaxnets.models.batch_norm import STATISTICS, follow, normalized, widened
+from jaxnets.trees import Tree
 
 Numbers = Float[Array, "B *sizes C"]
 Mask = Float[Array, " B"]
+Channels = Float[Array, " C"]
 # X, w, γ, μ, r, n, and the gradients of the running statistics.
-Cache = tuple[Any, ...]
+Cache = tuple[Numbers, jax.Array, Channels, Channels, Channels, jax.Array, Params]
 
 
 def batch_norm_forward(
@@ -101,11 +101,13 @@ def _sums(values: jax.Array) -> jax.Array:
     return values.sum(tuple(range(values.ndim - 1)))
 
 
-def _over_devices(sums, axis_name: str | None):
+def _over_devices(sums: Tree, axis_name: str | None) -> Tree:
     return sums if axis_name is None else lax.psum(sums, axis_name)
 
 
-def _plain_batch_norm(params, x, mask, *, epsilon, axis_name):
+def _plain_batch_norm(
+    params: Params, x: Numbers, mask: Mask, *, epsilon: float, axis_name: str | None
+) -> Numbers:
     """Flax's own layer, whose statistics move by a tenth of the gradient that autodiff must see."""
     layer = nn.BatchNorm(momentum=0.9, epsilon=epsilon, use_fast_variance=False)
     stats = {name: params[name] for name in STATISTICS}

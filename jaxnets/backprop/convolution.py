@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.linen.linear import canonicalize_padding
+from flax.typing import PaddingLike
 from jax import lax
 from jaxtyping import Array, Float
 
@@ -89,7 +90,13 @@ def conv_backward(
     return d_params, by_group(image_gradient, groups, dz, kernel, image, strides, pads)
 
 
-def by_group(function: Callable[..., jax.Array], groups: int, a: jax.Array, b: jax.Array, *sizes):
+def by_group(
+    function: Callable[..., jax.Array],
+    groups: int,
+    a: jax.Array,
+    b: jax.Array,
+    *sizes: Size | Pads,
+) -> jax.Array:
     """Joins what a function of two arrays and sizes gives for each group's channels."""
     blocks = zip(jnp.split(a, groups, axis=-1), jnp.split(b, groups, axis=-1), strict=True)
     return jnp.concatenate([function(*block, *sizes) for block in blocks], axis=-1)
@@ -157,7 +164,7 @@ def _reaches(dz: jax.Array, strides: Size) -> list[int]:
     return [s * (places - 1) + 1 for s, places in zip(strides, dz.shape[1:3], strict=True)]
 
 
-def _static(strides, padding, groups: int) -> dict[str, Any]:
+def _static(strides: Size | int | None, padding: PaddingLike, groups: int) -> dict[str, Any]:
     """`conv_forward`'s arguments from those of Flax, where a number stands for two, or of lax."""
     strides = strides or 1
     strides = (strides, strides) if isinstance(strides, int) else tuple(strides)
@@ -170,15 +177,23 @@ def _static_of(layer: nn.Conv) -> dict[str, Any]:
     return _static(layer.strides, layer.padding, layer.feature_group_count)
 
 
-def _plain_convolution(params, x, *, strides, padding, groups):
+def _plain_convolution(
+    params: Params, x: Images, *, strides: Size, padding: Padding, groups: int
+) -> Outputs:
     filters, window = params["kernel"].shape[-1], params["kernel"].shape[:2]
     biased = "bias" in params
     layer = nn.Conv(filters, window, strides, padding, feature_group_count=groups, use_bias=biased)
-    return layer.apply({"params": params}, x)
+    return layer.bind({"params": params})(x)
 
 
 def setting_of(
-    x, window, filters, strides=(1, 1), padding: Any = "SAME", groups=1, biased=True
+    x: tuple[int, ...],
+    window: tuple[int, int],
+    filters: int,
+    strides: Size = (1, 1),
+    padding: PaddingLike = "SAME",
+    groups: int = 1,
+    biased: bool = True,
 ) -> Setting:
     """The setting of images of shape x, filtered by so many windows."""
     params = {"kernel": (*window, x[-1] // groups, filters)}

@@ -50,9 +50,9 @@ def dense_backward(
     return d_params, dz @ params["kernel"].T if input_gradient else None
 
 
-def _plain_dense(params, x):
+def _plain_dense(params: Params, x: Inputs) -> Outputs:
     layer = nn.Dense(params["kernel"].shape[1], use_bias="bias" in params)
-    return layer.apply({"params": params}, x)
+    return layer.bind({"params": params})(x)
 
 
 def setting_of(batch: int, inputs: int, outputs: int) -> Setting:

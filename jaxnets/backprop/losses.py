@@ -47,7 +47,7 @@ def softmax_cross_entropy_backward(cache: tuple[Rows, Labels], d_losses: Losses)
     return (p - y) * d_losses[:, None]
 
 
-def rows_of(labels, like):
+def rows_of(labels: Labels, like: Rows) -> Rows:
     """The labels as rows of probabilities, for the plain formulations: not by `losses.py`."""
     return labels if labels.ndim == 2 else jnp.eye(like.shape[1], dtype=like.dtype)[labels]
 

@@ -14,11 +14,10 @@ from jaxnets.backprop.rule import FindRule
 from jaxnets.backprop.rules import rule_of
 from jaxnets.data.batches import Batch
 from jaxnets.losses import LOSSES
-from jaxnets.metrics import metric_of
+from jaxnets.metrics import Sums, metric_of
 from jaxnets.models.alexnet_layers import Enlarge, Normalize
-from jaxnets.models.chain import Chain
-
-Params = dict[str, Any]
+from jaxnets.models.chain import Chain, Layer
+from jaxnets.trees import LayerParams, Params, Tree
 
 
 class Pair(NamedTuple):
@@ -29,7 +28,7 @@ class Pair(NamedTuple):
     backward: Callable[..., Any]  # (cache, d_out, input_gradient) -> (d_params, dx)
 
 
-def pair_of(layer: Any, find_rule: FindRule = rule_of) -> Pair:
+def pair_of(layer: Layer, find_rule: FindRule = rule_of) -> Pair:
     """The hand-derived pair of a layer of a chain."""
     if isinstance(layer, Enlarge | Normalize):
         # It stands before every parameter, so nothing flows back through it.
@@ -38,25 +37,34 @@ def pair_of(layer: Any, find_rule: FindRule = rule_of) -> Pair:
     if rule is None:
         raise ValueError(f"expected a layer with a hand-derived pair, got {layer}")
     has_params, static = "params" in rule.inputs, rule.static(layer)
-    dtype = getattr(layer, "dtype", None)
+    dtype, param_dtype = (getattr(layer, name, None) for name in ("dtype", "param_dtype"))
 
-    def cast(arrays: Any) -> Any:  # Flax's layers with parameters compute in their own dtype.
+    def cast(arrays: Tree) -> Tree:  # Flax's layers with parameters compute in their own dtype.
         return jax.tree.map(lambda array: array.astype(dtype or array.dtype), arrays)
 
-    def forward(params: Params | None, x: jax.Array, key: Any = None, mask: Any = None):
+    def forward(
+        params: LayerParams | None,
+        x: jax.Array,
+        key: jax.Array | None = None,
+        mask: jax.Array | None = None,
+    ) -> tuple[jax.Array, Any]:
         arrays = {**cast({"params": params, "x": x}), "key": key, "mask": mask}
         return rule.forward(*(arrays[name] for name in rule.inputs), **static)
 
-    def backward(cache, d_out: jax.Array, input_gradient: bool):
+    def backward(
+        cache: object, d_out: jax.Array, input_gradient: bool
+    ) -> tuple[LayerParams, jax.Array | None]:
         if not has_params:
             return {}, rule.backward(cache, d_out, **static)
         d_params, dx = rule.backward(cache, cast(d_out), input_gradient=input_gradient, **static)
-        return {name: d.astype(layer.param_dtype) for name, d in d_params.items()}, dx
+        return {name: d.astype(param_dtype) for name, d in d_params.items()}, dx
 
     return Pair(forward, backward)
 
 
-def manual_loss_and_grad(model: Chain, loss: str, find_rule: FindRule = rule_of):
+def manual_loss_and_grad(
+    model: Chain, loss: str, find_rule: FindRule = rule_of
+) -> Callable[[Params, Batch, jax.Array], tuple[Sums, Params]]:
     """The loss_and_grad by the derivations in `backprop/`.
 
     Args:
@@ -72,7 +80,7 @@ def manual_loss_and_grad(model: Chain, loss: str, find_rule: FindRule = rule_of)
     names = [getattr(layer, "name", None) or "" for layer in model.layers]  # "": no parameters
     loss_rule: Any = rule_of(LOSSES[loss])
 
-    def loss_and_grad(params: Params, batch: Batch, key: jax.Array):
+    def loss_and_grad(params: Params, batch: Batch, key: jax.Array) -> tuple[Sums, Params]:
         batch = jax.tree.map(jnp.asarray, batch)
         keys: Any = model.apply({}, method=Chain.dropout_keys, rngs={"dropout": key})
         first = next(i for i, name in enumerate(names) if name in params)

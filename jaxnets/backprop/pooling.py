@@ -77,7 +77,13 @@ def max_pool_backward(
     return dx[:, top : top + height, left : left + width]
 
 
-def _setting(x, window, strides, padding: Padding = "VALID", numbers: str = "normal") -> Setting:
+def _setting(
+    x: tuple[int, ...],
+    window: Size,
+    strides: Size,
+    padding: Padding = "VALID",
+    numbers: str = "normal",
+) -> Setting:
     static = {"window": window, "strides": strides, "padding": padding}
     return Setting(x, numbers=numbers, static=static)
 

@@ -3,13 +3,16 @@
 Behind a softmax they are losses of logits.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from jaxnets.backprop.activations import softmax_backward, softmax_forward
 from jaxnets.backprop.losses import SCORES_AND_LABELS, Losses, Rows, rows_of
 from jaxnets.backprop.rule import SCORES, LayerRule, Setting
-from jaxnets.losses import probabilities_of
+from jaxnets.losses import Labels, probabilities_of
 
 # The slides add it to p so that log(0) never occurs.
 LOG_OFFSET = 1e-12
@@ -118,20 +121,20 @@ HALF_SQUARED_ERROR = LayerRule(
 )
 
 
-def _after_softmax(rule: LayerRule, settings) -> LayerRule:
+def _after_softmax(rule: LayerRule, settings: Sequence[Setting]) -> LayerRule:
     """A loss of probabilities and one-hot rows as one of logits and labels: two links."""
 
-    def forward(logits, labels):
+    def forward(logits: Rows, labels: Labels) -> tuple[Losses, tuple[Rows, Any]]:
         probabilities, softmax_cache = softmax_forward(logits)
         y = probabilities_of(labels, logits.shape[-1], logits.dtype)
         losses, loss_cache = rule.forward(probabilities, y)
         return losses, (softmax_cache, loss_cache)
 
-    def backward(cache, d_losses):
+    def backward(cache: tuple[Rows, Any], d_losses: Losses) -> Rows:
         softmax_cache, loss_cache = cache
         return softmax_backward(softmax_cache, rule.backward(loss_cache, d_losses))
 
-    def plain(x, labels):
+    def plain(x: Rows, labels: Labels) -> Losses:
         return rule.plain(jax.nn.softmax(x), rows_of(labels, x))
 
     return LayerRule(forward, backward, plain, settings, INPUTS)

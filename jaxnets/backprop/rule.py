@@ -16,7 +16,9 @@ from typing import Any, NamedTuple
 import jax
 from jaxtyping import Array, Float
 
-Params = dict[str, Float[Array, "..."]]
+from jaxnets.models.chain import Layer
+
+Params = dict[str, Float[Array, "..."]]  # A layer's own, by name.
 
 
 class Setting(NamedTuple):
@@ -36,7 +38,7 @@ class Setting(NamedTuple):
 class LayerRule(NamedTuple):
     """A layer: its two passes, what they must equal, and what they are tried on."""
 
-    forward: Callable[..., Any]  # (*inputs, **static) -> (out, cache)
+    forward: Callable[..., tuple[jax.Array, Any]]  # (*inputs, **static) -> (out, cache)
     # (cache, d_out, **static) -> dx; with parameters (d_params, dx), and it then takes
     # input_gradient too.
     backward: Callable[..., Any]
@@ -55,7 +57,7 @@ class LayerRule(NamedTuple):
     first_output: Callable[..., jax.Array] | None = None
 
 
-FindRule = Callable[[Any], LayerRule | None]  # `rules.rule_of`, or one that changes some rules.
+FindRule = Callable[[Layer], LayerRule | None]  # `rules.rule_of`, or one that changes some rules.
 
 
 # Settings that several layers have in common.

@@ -1,7 +1,5 @@
 """Every layer's rule: which pair belongs to which layer or loss."""
 
-from typing import Any
-
 import flax.linen as nn
 
 from jaxnets.backprop.activations import SIGMOID, SOFTMAX
@@ -26,6 +24,7 @@ from jaxnets.backprop.rule import LayerRule
 from jaxnets.losses import cross_entropy, half_mse, mse, squared_error
 from jaxnets.models.alexnet_layers import AdaptiveAveragePool, LocalResponseNorm
 from jaxnets.models.batch_norm import BatchNorm
+from jaxnets.models.chain import Layer
 from jaxnets.models.layers import MaxPool, flatten
 from jaxnets.models.mlp import DenseWithOnes
 
@@ -53,8 +52,8 @@ RULES: dict[str, LayerRule] = {
     "half_mse": HALF_MSE,
 }
 
-# By a layer's class, or the function that a layer or a loss is.
-KINDS: dict[Any, LayerRule] = {
+Kind = type | Layer  # A layer's class, or the function that a layer or a loss is.
+KINDS: dict[object, LayerRule] = {
     nn.Dense: DENSE,
     DenseWithOnes: DENSE_WITH_ONES,
     flatten: FLATTEN,
@@ -74,12 +73,12 @@ KINDS: dict[Any, LayerRule] = {
 }
 
 
-def register(kind: Any, rule: LayerRule) -> None:
+def register(kind: Kind, rule: LayerRule) -> None:
     """Declares the rule of a layer's class, or of a function."""
     KINDS[kind] = rule
 
 
-def rule_of(layer: Any) -> LayerRule | None:
+def rule_of(layer: object) -> LayerRule | None:
     """The rule of a layer of a chain, or of a loss; None if there is none.
 
     A subclass does not inherit its parent's rule: it may compute something else.

@@ -21,7 +21,7 @@ ALEXNET_RATE = 1e-3
 class Pictures(NamedTuple):
     """A training set of the user's own pictures."""
 
-    count: int
+    number: int
     class_names: Sequence[str]
 
 
@@ -42,7 +42,7 @@ def for_small_set(config: Config, given: Collection[str], pictures: Pictures) ->
       or a paper's, which are repeated as they are. For a part of the set, the same config with
       batches that are no larger, and "".
     """
-    count = pictures.count
+    count = pictures.number
     size = min(config.batch_size or count, count)
     if config.limit or config.dry_run:
         if config.batch_size is not None and "batch_size" not in given:

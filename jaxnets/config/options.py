@@ -20,9 +20,11 @@ METAVARS = {int: "N", float: "X", str: "NAME"}
 PATHS = ("FOLDER", "FILE", "RUN|FILE", "NAME|FOLDER")
 CUSTOM = "custom:"  # In a run's files, the prefix of a user's own function or optimizer.
 
+Field = dataclasses.Field[Any]
+
 
 def option(
-    default: Any,
+    default: object,
     help: str,
     allowed: tuple[Any, ...] = (),
     *,
@@ -62,12 +64,12 @@ class Options(Described):
             _check(field, getattr(self, field.name))
 
 
-def options_of(kind: type[Options]) -> list[dataclasses.Field]:
+def options_of(kind: type[Options]) -> list[Field]:
     """The fields of a class that are options."""
     return [field for field in dataclasses.fields(kind) if field.metadata]
 
 
-def types_of(field: dataclasses.Field) -> tuple[type, type, bool]:
+def types_of(field: Field) -> tuple[type, type, bool]:
     """A field's type, the type of a tuple's parts (else its own), and whether it may be None.
 
     `tuple[int, ...] | None` is (tuple, int, True).
@@ -78,18 +80,18 @@ def types_of(field: dataclasses.Field) -> tuple[type, type, bool]:
     return (tuple, parts[0], optional) if parts else (kind, kind, optional)
 
 
-def is_positional(field: dataclasses.Field) -> bool:
+def is_positional(field: Field) -> bool:
     """Whether an option is a word without a flag; one whose metavar is as [RUN] may be left out."""
     return field.default is dataclasses.MISSING or str(field.metadata["metavar"]).startswith("[")
 
 
-def metavar(field: dataclasses.Field) -> str:
+def metavar(field: Field) -> str:
     """The placeholder for an option's value in the help."""
     kind, element, _ = types_of(field)
     return field.metadata["metavar"] or METAVARS[element] + ",..." * (kind is tuple)
 
 
-def parse(field: dataclasses.Field, text: str) -> Any:
+def parse(field: Field, text: str) -> object:
     """The value that a text stands for; the class checks whether it is allowed."""
     kind, element, _ = types_of(field)
     if text == field.metadata["none"]:
@@ -104,7 +106,7 @@ def parse(field: dataclasses.Field, text: str) -> Any:
         raise UserError(f"{field.name}: expected {_expected(field)}, got {text!r}") from None
 
 
-def show(field: dataclasses.Field, value: Any) -> str:
+def show(field: Field, value: object) -> str:
     """A value as the help shows it."""
     if value is None or value == ():
         return field.metadata["none"] or field.metadata["unset"] or "none"
@@ -113,21 +115,21 @@ def show(field: dataclasses.Field, value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def is_custom(value: Any) -> bool:
+def is_custom(value: object) -> bool:
     """Whether a value is a user's own function or optimizer, or the text that stands for one."""
     if isinstance(value, str):
         return value.startswith(CUSTOM)
     return callable(value) or (hasattr(value, "init") and hasattr(value, "update"))
 
 
-def name_of(value: Any) -> Any:
+def name_of(value: object) -> object:
     """A value as a run's files have it: CUSTOM and the name of what is the user's own."""
     if isinstance(value, str) or not is_custom(value):
         return value
     return CUSTOM + getattr(value, "__name__", type(value).__name__)
 
 
-def _expected(field: dataclasses.Field) -> str:
+def _expected(field: Field) -> str:
     """An option's type in words."""
     kind, element, _ = types_of(field)
     if kind is not tuple:
@@ -136,7 +138,7 @@ def _expected(field: dataclasses.Field) -> str:
     return f"{'numbers' if element is int else 'names'} as {example}"
 
 
-def _check(field: dataclasses.Field, value: Any) -> None:
+def _check(field: Field, value: object) -> None:
     """Raises UserError if a value has the wrong type or is out of range."""
     kind, element, optional = types_of(field)
     name, allowed, none = field.name, field.metadata["allowed"], field.metadata["none"]

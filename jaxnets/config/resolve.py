@@ -118,7 +118,7 @@ def resolve(
     return Resolved(config, tuple(filter(None, notes)))
 
 
-def preset(model: str = DEFAULT_MODEL, **changes: Any) -> Config:
+def preset(model: str = DEFAULT_MODEL, **changes: object) -> Config:
     """Returns a network's own recipe, with some fields changed.
 
     Some fields bring others with them, unless these are among the changes too:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jaxnets.data.datasets import (
     MAX_CLASSES,
@@ -22,7 +23,11 @@ WANTED = "images [N, H, W] or [N, H, W, C] with C = 1 or 3, or rows [N, S * S] o
 
 
 def from_arrays(
-    pairs: Any, validation_size: float | None = None, *, validation: Any = None, test: bool = True
+    pairs: Sequence[Any],
+    validation_size: float | None = None,
+    *,
+    validation: tuple[ArrayLike, ArrayLike] | None = None,
+    test: bool = True,
 ) -> Dataset:
     """Makes a data set of images and their labels: arrays, data frames of pandas or lists.
 
@@ -67,7 +72,7 @@ def from_arrays(
     return assemble(NAME, parts, class_names, checksum, count)
 
 
-def to_split(images: Any, labels: Any, class_names: Sequence[str]) -> Split:
+def to_split(images: ArrayLike, labels: ArrayLike, class_names: Sequence[str]) -> Split:
     """Checks images and their labels.
 
     Args:
@@ -90,19 +95,19 @@ def to_split(images: Any, labels: Any, class_names: Sequence[str]) -> Split:
     return Split(images, labels.astype(np.int32))
 
 
-def to_images(images: Any) -> np.ndarray:
+def to_images(images: ArrayLike) -> np.ndarray:
     """Images [N, H, W, C] of arrays as `to_split` takes them."""
     images = as_pixels(images)
     if images.ndim == 2 and (side := math.isqrt(images.shape[1])) ** 2 == images.shape[1]:
         images = images.reshape(-1, side, side)
     if images.ndim == 3:
         images = images[..., None]
-    if images.ndim != 4 or images.shape[3] not in (1, 3):
+    if images.ndim != 4 or images.shape[-1] not in (1, 3):
         raise UserError(f"data: expected {WANTED}, got {images.shape}")
     return images
 
 
-def as_pixels(array: Any) -> np.ndarray:
+def as_pixels(array: ArrayLike) -> np.ndarray:
     """An array's pixels as uint8, or as float32 from 0 to 1.
 
     Raises:
@@ -132,16 +137,16 @@ def _class_names(parts: Sequence[Any]) -> tuple[str, ...]:
     return tuple(map(str, range(min(largest, MAX_CLASSES) + 1)))
 
 
-def _labels(labels: Any) -> np.ndarray:
+def _labels(labels: ArrayLike) -> np.ndarray:
     """Labels [N], texts as NumPy's; rows of one-hot labels become numbers."""
     try:
-        labels = np.asarray(labels)
-        if labels.dtype.kind in "OT":  # Of pandas: texts, or its own numbers.
-            labels = np.array(labels.tolist())
+        array = np.asarray(labels)
+        if array.dtype.kind in "OT":  # Of pandas: texts, or its own numbers.
+            array = np.array(array.tolist())
     except ValueError as error:  # Lists of several lengths.
         raise UserError(f"data: expected a label for each image, got {error}") from None
-    if labels.dtype.kind not in "biufU":
-        raise UserError(f"data: expected whole numbers or texts as labels, got {labels.dtype}")
-    if labels.ndim == 2:
-        labels = labels[:, 0] if labels.shape[1] == 1 else labels.argmax(axis=1)
-    return labels
+    if array.dtype.kind not in "biufU":
+        raise UserError(f"data: expected whole numbers or texts as labels, got {array.dtype}")
+    if array.ndim == 2:
+        array = array[:, 0] if array.shape[1] == 1 else array.argmax(axis=1)
+    return array

@@ -1,13 +1,16 @@
 """Batches of a split: a new permutation in every epoch, the last batch padded and masked."""
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
 from jaxnets.data.datasets import Split
 
-Array = Any  # A NumPy array here, a JAX array once it has reached a device.
+if TYPE_CHECKING:  # JAX itself is not imported here.
+    from jaxtyping import Array as JaxArray
+
+Array: TypeAlias = "np.ndarray | JaxArray"  # JAX's once it has reached a device.
 
 SHIFT = 2  # The most pixels by which --augment=shift moves an image.
 ALL = slice(None)
@@ -85,7 +88,7 @@ def _batch(split: Split, order: np.ndarray, mask: np.ndarray) -> Batch:
     return Batch(images, split.labels[order], mask)
 
 
-def shift(images: np.ndarray, corners: np.ndarray) -> np.ndarray:
+def shift(images: Array, corners: np.ndarray) -> np.ndarray:
     """Moves images [B, H, W, C] by up to SHIFT pixels in both directions, black moving in.
 
     The corners [B, 2] are where each image's window begins in the image with margins of SHIFT.

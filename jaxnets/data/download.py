@@ -5,7 +5,7 @@ import functools
 import os
 import shutil
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -128,7 +128,7 @@ def _save(file: PublishedFile, url: str, path: str, _: pooch.Pooch) -> None:
 
 
 @contextlib.contextmanager
-def _opened(url: str, timeout: tuple[float, float]) -> Iterator[requests.Response]:
+def _opened(url: str, timeout: tuple[float, float]) -> Generator[requests.Response]:
     """A response whose body is not yet read; raises _MirrorError if there is none."""
     with requests.Session() as session:
         session.adapters.pop("http://")  # A redirect to http is refused too.

@@ -6,6 +6,7 @@ followed by unsigned bytes. Source: Y. LeCun, "The MNIST database", section "Fil
 
 import gzip
 import hashlib
+import io
 import math
 import os
 import struct
@@ -138,7 +139,7 @@ def read_idx(path: Path, rank: int) -> np.ndarray:
         raise UserError(f"{path}: cannot be read: {first_line(error)}") from error
 
 
-def _parse(path: Path, stream, rank: int, most: int) -> np.ndarray:
+def _parse(path: Path, stream: io.BufferedIOBase, rank: int, most: int) -> np.ndarray:
     """Reads the header and exactly as many bytes as it promises, at most `most`."""
     size = 4 + 4 * rank
     header = stream.read(size)

@@ -7,8 +7,9 @@ differences need the forward pass only and serve in float64.
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from types import EllipsisType
 from typing import Any, NamedTuple
 
 import jax
@@ -51,10 +52,13 @@ def quick_options(*, fast: bool = False) -> dict[str, Any]:
 Move = dict[int, np.ndarray]  # The change of each leaf that changes, by the leaf's number.
 
 
+Inputs = Mapping[str, Any]  # Arrays by name, or trees of them.
+
+
 class Passes(NamedTuple):
     """The passes that are compared, in one precision. The functions take (inputs, constants)."""
 
-    inputs: Any  # A tree of arrays, with respect to which the gradient is taken.
+    inputs: Inputs  # A tree of arrays, with respect to which the gradient is taken.
     constants: Any
     manual: Callable[..., dict[str, Any]]  # -> {"output": ..., "gradient": a tree like inputs}
     automatic: Callable[..., dict[str, Any]]  # The same by autodiff of the plain formulation.
@@ -74,7 +78,7 @@ def with_statistics_aside(passes: Passes) -> Passes:
         return passes
 
     def apart(function: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
-        def outcome(inputs, constants):
+        def outcome(inputs: Inputs, constants: tuple[Any, Inputs]) -> dict[str, Any]:
             found = function(join_statistics(inputs, constants[1]), constants[0])
             gradient, followed = split_statistics(found["gradient"])
             return {"output": [found["output"], followed], "gradient": gradient}
@@ -83,7 +87,7 @@ def with_statistics_aside(passes: Passes) -> Passes:
 
     differenced = passes.number
 
-    def number(inputs, constants):
+    def number(inputs: Inputs, constants: tuple[Any, Inputs]) -> tuple[jax.Array, list[jax.Array]]:
         assert differenced is not None
         return differenced(join_statistics(inputs, constants[1]), constants[0])
 
@@ -185,10 +189,10 @@ def _lowered(problem: Problem, dtype: str) -> Program:
     with precision(dtype):
         passes = problem.at(dtype)
 
-        def both(inputs, constants):
+        def both(inputs: Inputs, constants: object) -> tuple[dict[str, Any], dict[str, Any]]:
             return passes.manual(inputs, constants), passes.automatic(inputs, constants)
 
-        def lower(function):
+        def lower(function: Callable[..., Any]) -> jax.stages.Lowered:
             options = quick_options(fast=problem.large and dtype == "float64")
             jitted = jax.jit(function, compiler_options=options)
             return jitted.lower(passes.inputs, passes.constants)
@@ -209,7 +213,7 @@ def judge(program: Program) -> tuple[Error, Differences]:
         return error, central_differences(program, passes, manual["gradient"])
 
 
-def disagreement(ours: Any, theirs: Any) -> Error:
+def disagreement(ours: object, theirs: object) -> Error:
     """The largest relative error of a leaf; infinite if one has the wrong name or shape."""
     pairs = zip(_named_leaves(theirs), jax.tree.leaves(ours), strict=True)
     return _misshapen(ours, theirs) or max(
@@ -217,7 +221,7 @@ def disagreement(ours: Any, theirs: Any) -> Error:
     )
 
 
-def _misshapen(ours: Any, theirs: Any) -> Error | None:
+def _misshapen(ours: object, theirs: object) -> Error | None:
     """The error of the first leaf that has not the name or the shape it should have."""
     pairs = zip(_named_leaves(theirs), _named_leaves(ours), strict=True)
     for (name, expected), (called, value) in pairs:
@@ -228,7 +232,7 @@ def _misshapen(ours: Any, theirs: Any) -> Error | None:
     return None
 
 
-def central_differences(program: Program, passes: Passes, gradient: Any) -> Differences:
+def central_differences(program: Program, passes: Passes, gradient: Inputs) -> Differences:
     """Compares a gradient with (f(x + h d) - f(x - h d)) / 2h, which needs no derivative.
 
     Along random directions d of length 1 it is compared with the inner product of gradient and d.
@@ -286,7 +290,9 @@ def _slopes_along(
     # One room for both ends: JAX reads it where it is, and those of AlexNet take 500 MB each.
     rooms = {index: np.empty(leaves[index].shape) for index in move}
 
-    def end(index: int, sign: int, rows: Any = ..., out: np.ndarray | None = None) -> np.ndarray:
+    def end(
+        index: int, sign: int, rows: slice | EllipsisType = ..., out: np.ndarray | None = None
+    ) -> np.ndarray:
         moved = np.multiply(move[index][rows], sign * step, out=out, dtype=np.float64)
         moved += leaves[index][rows]
         return moved
@@ -309,7 +315,7 @@ def _slopes_along(
     return (above - below) / (2 * step), float(rise) / (2 * step)
 
 
-def _rows(array: np.ndarray) -> Iterator[Any]:
+def _rows(array: np.ndarray) -> Iterator[slice | EllipsisType]:
     """Indices of an array's rows in parts of some megabytes: AlexNet's largest array takes 300."""
     if array.size <= MAX_PART:
         yield ...
@@ -339,14 +345,14 @@ def _coordinates(number: int, slope: np.ndarray, rng: np.random.Generator) -> It
     yield from map(along, rng.choice(slope.size, min(slope.size, ATTEMPTS), replace=False))
 
 
-def _named_leaves(tree: Any) -> Iterable[tuple[str, Any]]:
+def _named_leaves(tree: object) -> Iterable[tuple[str, Any]]:
     """The leaves with their paths, as "gradient.conv1.kernel"."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         yield jax.tree_util.keystr(path, simple=True, separator="."), leaf
 
 
 @contextlib.contextmanager
-def precision(dtype: str) -> Iterator[None]:
+def precision(dtype: str) -> Generator[None]:
     """Allows float64 just where it is wanted, and matrix products in all their digits."""
     before = jax.config.values["jax_enable_x64"]
     jax.config.update("jax_enable_x64", dtype == "float64")

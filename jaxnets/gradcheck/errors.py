@@ -1,15 +1,15 @@
 """The relative error between two gradients."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 import numpy as np
+from numpy.typing import ArrayLike
 
 MAX_PART = 1 << 20  # numbers
 
 
-def relative_error(ours: Any, theirs: Any, floor: float = 0.0) -> tuple[float, str]:
+def relative_error(ours: object, theirs: object, floor: float = 0.0) -> tuple[float, str]:
     """The largest relative error over the leaves of two trees of arrays, and the leaf's path.
 
     A leaf's error is max |ours - theirs| / max |theirs|: elements near zero are measured by their
@@ -34,7 +34,7 @@ def relative_error(ours: Any, theirs: Any, floor: float = 0.0) -> tuple[float, s
     return worst, place
 
 
-def largest(tree: Any) -> float:
+def largest(tree: object) -> float:
     """The largest |x| of the finite numbers x in a tree of arrays; 0 if there are none."""
     sizes = [
         np.max(np.abs(part), initial=0.0, where=np.isfinite(part))
@@ -44,7 +44,7 @@ def largest(tree: Any) -> float:
     return float(max(sizes, default=0.0))
 
 
-def _parts(leaf: Any) -> Iterator[np.ndarray]:
+def _parts(leaf: ArrayLike) -> Iterator[np.ndarray]:
     """An array in float64 in parts of some megabytes: AlexNet's largest takes 300."""
     array = np.atleast_1d(np.asarray(leaf))
     for part in np.array_split(array, 1 + array.size // MAX_PART):

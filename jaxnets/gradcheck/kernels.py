@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from jaxnets.backprop.rule import Setting
-from jaxnets.gradcheck.compare import Error, Row, disagreement, precision, quick_options
+from jaxnets.gradcheck.compare import Error, Inputs, Row, disagreement, precision, quick_options
 from jaxnets.gradcheck.layer_check import problem_of
 from jaxnets.kernels.kernel import Kernel
 
@@ -48,24 +48,24 @@ def check_kernel(kernel: Kernel) -> Row:
     return Row(name, tried, errors, tolerances, 0, 0, seconds, note)
 
 
-def _arrays(kernel: Kernel, setting: Setting, dtype: str) -> Any:
+def _arrays(kernel: Kernel, setting: Setting, dtype: str) -> tuple[Inputs, Any]:
     """The (inputs, constants) of a setting."""
     with precision(dtype):
         passes = problem_of(kernel.rule, setting).at(dtype)
         return passes.inputs, passes.constants
 
 
-def _widened(leaf: Any) -> np.ndarray:
+def _widened(leaf: jax.Array) -> np.ndarray:
     array = np.asarray(leaf)
     return array.astype(np.float64) if array.dtype == np.float32 else array
 
 
-def _lowered(kernel: Kernel, setting: Setting, dtype: str) -> Any:
+def _lowered(kernel: Kernel, setting: Setting, dtype: str) -> jax.stages.Lowered:
     """The program (inputs, constants) -> the kernel's output and gradients, the pair's."""
     with precision(dtype):
         ours, pair = (problem_of(rule, setting).at(dtype) for rule in (kernel.rule, kernel.pair))
 
-        def both(inputs, constants):
+        def both(inputs: Inputs, constants: object) -> tuple[dict[str, Any], dict[str, Any]]:
             return ours.manual(inputs, constants), pair.manual(inputs, constants)
 
         jitted = jax.jit(both, compiler_options=quick_options())

@@ -8,19 +8,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnets.backprop.rule import LayerRule, Setting
+from jaxnets.backprop.rule import LayerRule, Params, Setting
 from jaxnets.gradcheck.compare import (
     DIFFERENCES,
+    Inputs,
     Passes,
     Problem,
     Row,
     check,
     with_statistics_aside,
 )
+from jaxnets.trees import Tree
 
 # bfloat16 has 8 binary digits: it rounds by up to 2^-9 = 0.002. Autodiff adds a bias's gradient up
 # in it, so that a convolution's is wrong by 0.02.
 TOLERANCES = {"float64": 1e-10, "float32": 1e-5, "bfloat16": 4e-2, DIFFERENCES: 1e-6}
+
+Constants = tuple[jax.Array | None, jax.Array]  # The labels, and the gradient of the output.
 
 
 def check_layer(name: str, rule: LayerRule) -> Row:
@@ -41,7 +45,7 @@ def _whole_problem_of(rule: LayerRule, setting: Setting) -> Problem:
     static = dict(setting.static)
     call = partial(_call, rule, setting)
 
-    def manual(inputs, constants):
+    def manual(inputs: Inputs, constants: Constants) -> dict[str, Any]:
         labels, d_out = constants
         out, cache = call(rule.forward, inputs, labels)
         gradients = rule.backward(cache, d_out, **static)
@@ -52,14 +56,14 @@ def _whole_problem_of(rule: LayerRule, setting: Setting) -> Problem:
         assert no_dx is None
         return {"output": [out, alone], "gradient": dict(zip(inputs, gradients, strict=True))}
 
-    def automatic(inputs, constants):
+    def automatic(inputs: Inputs, constants: Constants) -> dict[str, Any]:
         labels, d_out = constants
         out, pull_back = jax.vjp(lambda inputs: call(rule.plain, inputs, labels), inputs)
         gradient = pull_back(d_out)[0]
         output = [out, gradient["params"]] if "params" in inputs else out
         return {"output": output, "gradient": gradient}
 
-    def number(inputs, constants):
+    def number(inputs: Inputs, constants: Constants) -> tuple[jax.Array, list[jax.Array]]:
         labels, d_out = constants
         sides = [call(rule.sides, inputs, labels)] if rule.sides else []
         return (call(rule.plain, inputs, labels) * d_out).sum(), sides
@@ -84,7 +88,9 @@ def with_backward(rule: LayerRule, backward: Callable[..., Any]) -> LayerRule:
         return rule._replace(backward=backward)
 
     @wraps(backward)
-    def with_input_gradient(*arrays, input_gradient=True, **static):
+    def with_input_gradient(
+        *arrays: object, input_gradient: bool = True, **static: object
+    ) -> tuple[Params, jax.Array | None]:
         d_params, dx = backward(*arrays, **static)
         return d_params, dx if input_gradient else None
 
@@ -95,13 +101,19 @@ def forward_problem_of(rule: LayerRule, setting: Setting) -> Problem:
     """The same problem, whose manual pass is the forward pass alone: it returns (out, cache)."""
     problem = _whole_problem_of(rule, setting)
 
-    def forward(inputs, constants):
+    def forward(inputs: Inputs, constants: Constants) -> tuple[jax.Array, Any]:
         return _call(rule, setting, rule.forward, inputs, constants[0])
 
     return problem._replace(at=lambda precision: problem.at(precision)._replace(manual=forward))
 
 
-def _call(rule: LayerRule, setting: Setting, function: Any, inputs: Any, labels: Any) -> Any:
+def _call(
+    rule: LayerRule,
+    setting: Setting,
+    function: Callable[..., Tree],
+    inputs: Inputs,
+    labels: jax.Array | None,
+) -> Tree:
     arrays = {**inputs, "labels": labels}
     if "key" in rule.inputs:
         arrays["key"] = jax.random.key(0)

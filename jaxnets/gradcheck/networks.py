@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -31,6 +31,7 @@ from jaxnets.losses import LOSSES
 from jaxnets.models import create_model
 from jaxnets.models.chain import Chain, Layer, map_layers
 from jaxnets.training.step import LossAndGrad, autodiff_loss_and_grad, summed_loss
+from jaxnets.trees import Params
 
 # The layers' tolerances. With fewer digits than float64's, the gradient's oracle is
 # `oracle.both_loss_and_grads`, and the loss is compared with that of a float32 network.
@@ -114,7 +115,7 @@ def problem_of(network: Network, *, kernels: bool = False) -> Problem:
     def at(precision: str) -> Passes:
         model = create_model(dataclasses.replace(network.config, precision=precision), NUM_CLASSES)
 
-        def number(params, batch):
+        def number(params: Params, batch: Batch) -> tuple[jax.Array, list[jax.Array]]:
             sides: list[jax.Array] = []
             recording = map_layers(model, lambda layer: record_branches(layer, sides))
             total = summed_loss(recording.apply, loss)
@@ -123,12 +124,12 @@ def problem_of(network: Network, *, kernels: bool = False) -> Problem:
 
         trained = accelerate(model, "cpu") if kernels else model
 
-        def manual(params, batch):
+        def manual(params: Params, batch: Batch) -> dict[str, Any]:
             as_many = _few_images_as_many() if precision == "float64" else contextlib.nullcontext()
             with as_many:
                 return _outcome(manual_loss_and_grad(trained, network.config.loss), params, batch)
 
-        def automatic(params, batch):
+        def automatic(params: Params, batch: Batch) -> dict[str, Any]:
             if precision == "float64" and kernels:
                 return _outcome(manual_loss_and_grad(model, network.config.loss), params, batch)
             if precision == "float64":
@@ -151,7 +152,7 @@ def problem_of(network: Network, *, kernels: bool = False) -> Problem:
 
 
 @contextlib.contextmanager
-def _few_images_as_many() -> Iterator[None]:
+def _few_images_as_many() -> Generator[None]:
     """Lets the convolutions of few images take the kernels that a batch in training takes.
 
     For float64: in float32 Winograd's tiles round by more than the tolerance.
@@ -163,7 +164,7 @@ def _few_images_as_many() -> Iterator[None]:
         winograd.FEWEST_TILES = before
 
 
-def _outcome(loss_and_grad: LossAndGrad, params: Any, batch: Batch) -> dict[str, Any]:
+def _outcome(loss_and_grad: LossAndGrad, params: Params, batch: Batch) -> dict[str, Any]:
     metrics, gradient = loss_and_grad(params, batch, jax.random.key(0))
     return {"output": metrics.loss_sum, "gradient": gradient}
 
@@ -190,7 +191,7 @@ def record_branches(layer: Layer, sides: list[jax.Array]) -> Layer:
     return recording_layer
 
 
-def _random_params(model: Chain, images: np.ndarray) -> Any:
+def _random_params(model: Chain, images: np.ndarray) -> Params:
     """Kernels as He et al. 2015 draw them, biases that are not 0, a batch norm's scales about 1.
 
     With scales about 0, biases outweigh what the norm lets through. Then some units fire for hardly
@@ -199,7 +200,7 @@ def _random_params(model: Chain, images: np.ndarray) -> Any:
     shapes = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
     rng = np.random.default_rng(1)
 
-    def draw(path: Any, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+    def draw(path: Sequence[Any], leaf: jax.ShapeDtypeStruct) -> np.ndarray:
         spread = 0.1 if len(leaf.shape) == 1 else np.sqrt(2 / np.prod(leaf.shape[:-1]))
         mean = 1.0 if path[-1].key in ("scale", "var") else 0.0
         return mean + np.float32(spread) * rng.standard_normal(leaf.shape, np.float32)

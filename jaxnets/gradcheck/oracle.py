@@ -25,9 +25,11 @@ from jaxnets.data.batches import Batch
 from jaxnets.errors import RunFailedError
 from jaxnets.gradcheck.errors import largest, relative_error
 from jaxnets.losses import LOSSES
-from jaxnets.models.chain import Chain, with_precision
+from jaxnets.metrics import Sums
+from jaxnets.models.chain import Chain, Layer, with_precision
 from jaxnets.training.observer import Observer
-from jaxnets.training.step import TrainState, autodiff_loss_and_grad
+from jaxnets.training.step import GradientStep, TrainState, autodiff_loss_and_grad
+from jaxnets.trees import Params
 
 # The relative error at which a run ends.
 GRADIENT_TOLERANCE = {"float32": 1e-4, "float64": 1e-9, "bfloat16": 0.05, "mixed": 0.05}
@@ -41,7 +43,9 @@ FLOOR = 0.1
 UNITS = {"bfloat16": 8, "float32": 800, "float64": 800}
 
 
-def both_loss_and_grads(model: Chain, trained: Chain, loss: str, precision: str):
+def both_loss_and_grads(
+    model: Chain, trained: Chain, loss: str, precision: str
+) -> Callable[[Params, Batch, jax.Array], tuple[Sums, tuple[Params, Params]]]:
     """Returns f(params, batch, key) -> (Metrics, (gradients by hand, gradients of stock JAX)).
 
     Args:
@@ -53,15 +57,17 @@ def both_loss_and_grads(model: Chain, trained: Chain, loss: str, precision: str)
     """
     plain_model = with_precision(model, precision)
 
-    def loss_and_grads(params: Any, batch: Batch, key: jax.Array):
+    def loss_and_grads(
+        params: Params, batch: Batch, key: jax.Array
+    ) -> tuple[Sums, tuple[Params, Params]]:
         outputs: list[jax.Array] = []
 
-        def recording(layer: Any) -> LayerRule | None:
+        def recording(layer: Layer) -> LayerRule | None:
             rule = rule_of(layer)
             if rule is None:
                 return None
 
-            def forward(*inputs: Any, **static: Any):
+            def forward(*inputs: object, **static: object) -> tuple[jax.Array, Any]:
                 out, cache = rule.forward(*inputs, **static)
                 if rule.first_output:
                     outputs.append(_rounded(rule.first_output(*inputs, **static)))
@@ -103,7 +109,7 @@ def _unchanged(x: jax.Array) -> jax.Array:
     return x
 
 
-def _after(first: Callable[..., jax.Array], second: Callable[..., jax.Array]):
+def _after(first: Callable[..., jax.Array], second: Callable[..., jax.Array]) -> Layer:
     return lambda x: second(first(x))
 
 
@@ -133,7 +139,7 @@ class GradientCheck(Observer):
         config: Config,
         model: Chain,
         trained: Chain,
-        gradient_step: Callable,
+        gradient_step: Callable[..., GradientStep],
         observers: Sequence[Observer] = (),
     ):
         """Takes the run's config and networks as `both_loss_and_grads` does.

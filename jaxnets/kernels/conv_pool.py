@@ -41,6 +41,7 @@ from jaxnets.backprop.windows import Padding, Pads, window_pads
 from jaxnets.kernels.by_rule import conv_by_rule, is_plain_conv
 from jaxnets.kernels.kernel import CPU, Kernel
 from jaxnets.kernels.xla import product_of_rows, stored
+from jaxnets.models.chain import Layer
 from jaxnets.models.layers import MaxPool
 
 WINDOW = (3, 3)
@@ -266,15 +267,21 @@ class ConvPool(nn.Conv):
     """A Flax convolution whose output is the max pool's."""
 
 
-def _setting(x, filters, padding: Padding = "VALID", biased=True, numbers="normal") -> Setting:
+def _setting(
+    x: tuple[int, ...],
+    filters: int,
+    padding: Padding = "VALID",
+    biased: bool = True,
+    numbers: str = "normal",
+) -> Setting:
     params = {"kernel": (*WINDOW, x[-1], filters)}
     params |= {"bias": (filters,)} if biased else {}
     return Setting(x, params, numbers=numbers, static={"padding": padding})
 
 
-def _plain(params, x, *, padding):
+def _plain(params: Params, x: Images, *, padding: Padding) -> Outputs:
     layer = nn.Conv(params["kernel"].shape[-1], WINDOW, padding=padding, use_bias="bias" in params)
-    return nn.max_pool(layer.apply({"params": params}, x), (2, 2), (2, 2))
+    return nn.max_pool(layer.bind({"params": params})(x), (2, 2), (2, 2))
 
 
 CONV_POOL = LayerRule(
@@ -304,26 +311,27 @@ _CONV: Any = {"strides": (1, 1), "groups": 1}
 _POOL: Any = {"window": (2, 2), "strides": (2, 2), "padding": "VALID"}
 
 
-def _pairs_forward(params, x, *, padding):
+def _pairs_forward(params: Params, x: Images, *, padding: Padding) -> tuple[Outputs, Any]:
     z, conv_cache = conv_forward(params, x, padding=padding, **_CONV)
     y, pool_cache = max_pool_forward(z, **_POOL)
     return y, (conv_cache, pool_cache)
 
 
-def _pairs_backward(cache, dy, *, padding, input_gradient=True):
+def _pairs_backward(
+    cache: tuple[Any, Any], dy: Outputs, *, padding: Padding, input_gradient: bool = True
+) -> tuple[Params, Images | None]:
     conv_cache, pool_cache = cache
     dz = max_pool_backward(pool_cache, dy, **_POOL)
-    static = {"padding": padding, "input_gradient": input_gradient, **_CONV}
-    return conv_backward(conv_cache, dz, **static)
+    return conv_backward(conv_cache, dz, padding=padding, input_gradient=input_gradient, **_CONV)
 
 
-def _replace(conv: Any, activation: Any, pool: Any) -> list[Any] | None:
+def _replace(conv: Layer, activation: Layer, pool: Layer) -> Sequence[Layer] | None:
     """[ConvPool, ReLU, ReLU] for a 3x3 convolution, ReLU and 2x2 max pool.
 
     The second ReLU changes nothing: every layer keeps its place, from which dropout has its key. In
     bfloat16 the layers stay as they are, for Winograd's sums would lose its 8 binary digits.
     """
-    joinable = (
+    if not (
         activation is nn.relu
         and pool == MaxPool(2, 2)
         and is_plain_conv(conv)
@@ -331,8 +339,9 @@ def _replace(conv: Any, activation: Any, pool: Any) -> list[Any] | None:
         and conv.strides in (None, 1, (1, 1))
         and conv.feature_group_count == 1
         and conv.dtype in (None, jnp.float32, jnp.float64)
-    )
-    return [conv_by_rule(ConvPool, conv, CONV_POOL), nn.relu, nn.relu] if joinable else None
+    ):
+        return None
+    return [conv_by_rule(ConvPool, conv, CONV_POOL), nn.relu, nn.relu]
 
 
 KERNEL = Kernel(

@@ -1,7 +1,6 @@
 """Convolutions on a CPU: few channels by one matrix product, many by Winograd's algorithm."""
 
 import math
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -17,6 +16,7 @@ from jaxnets.kernels import winograd
 from jaxnets.kernels.by_rule import conv_by_rule, is_plain_conv
 from jaxnets.kernels.kernel import CPU, Kernel
 from jaxnets.kernels.xla import product_of_rows
+from jaxnets.models.chain import Layer
 
 SMALL_WINDOW = 32  # numbers in a window; a first layer on grey images has 9
 # By window: from how many channels on Winograd's algorithm is faster (benchmarks/winograd.py).
@@ -124,7 +124,7 @@ FAST_CONV = CONV._replace(
 register(FastConv, FAST_CONV)
 
 
-def _replace(layer: Any) -> list[Any] | None:
+def _replace(layer: Layer) -> list[Layer] | None:
     return [conv_by_rule(FastConv, layer, FAST_CONV)] if is_plain_conv(layer) else None
 
 

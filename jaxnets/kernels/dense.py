@@ -1,7 +1,5 @@
 """Wide dense layers: the input's gradient by the order of the product that is faster on a CPU."""
 
-from typing import Any
-
 import flax.linen as nn
 from jax import lax
 
@@ -10,6 +8,7 @@ from jaxnets.backprop.rule import Params, Setting
 from jaxnets.backprop.rules import register
 from jaxnets.kernels.by_rule import dense_by_rule
 from jaxnets.kernels.kernel import CPU, Kernel
+from jaxnets.models.chain import Layer
 
 # From this many outputs on, XLA on the CPU is slower at dz Wᵀ than at W dzᵀ: 7 times for AlexNet's
 # dense6 at batch 128, 1.5 times for the CNN's hidden layer.
@@ -40,7 +39,7 @@ WIDE_DENSE = DENSE._replace(
 register(WideDense, WIDE_DENSE)
 
 
-def _replace(layer: Any) -> list[Any] | None:
+def _replace(layer: Layer) -> list[Layer] | None:
     if type(layer) is not nn.Dense or layer.features < WIDE:
         return None
     return [dense_by_rule(WideDense, layer, WIDE_DENSE)]

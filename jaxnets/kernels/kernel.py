@@ -1,10 +1,14 @@
 """The declaration of a kernel: the layers it replaces, where, and the pair that it must equal."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
+
+import flax.linen as nn
 
 from jaxnets.backprop.rule import LayerRule
 from jaxnets.models.chain import Layer
+
+Module = TypeVar("Module", bound=nn.Module)
 
 CPU = ("cpu",)
 ANY: tuple[str, ...] = ()  # Every platform.
@@ -33,7 +37,7 @@ class Kernel(NamedTuple):
         return platform in (self.platforms or (platform,)) and (self.sharded or not sharded)
 
 
-def with_kind(kind: Any, layer: Any, **changes: Any) -> Any:
+def with_kind(kind: type[Module], layer: nn.Module, **changes: object) -> Module:
     """The same Flax layer as another class, with some fields changed."""
     fields = {name: getattr(layer, name) for name in layer.__dataclass_fields__ if name != "parent"}
     return kind(**{**fields, **changes})

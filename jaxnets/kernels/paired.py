@@ -8,11 +8,13 @@ from typing import Any
 
 import flax.linen as nn
 
-from jaxnets.backprop.batch_norm import BATCH_NORM, batch_norm_backward
+from jaxnets.backprop.batch_norm import BATCH_NORM, Cache, Mask, batch_norm_backward
+from jaxnets.backprop.batch_norm import Numbers as Normed
 from jaxnets.backprop.convolution import CONV
 from jaxnets.backprop.dense import DENSE
 from jaxnets.backprop.pooling import MAX_POOL, Images, Outputs
 from jaxnets.backprop.relu import RELU, Numbers, relu_forward
+from jaxnets.backprop.rule import Params
 from jaxnets.backprop.rules import register
 from jaxnets.kernels.by_rule import by_rule, conv_by_rule, dense_by_rule, is_plain_conv
 from jaxnets.kernels.kernel import ANY, Kernel
@@ -52,16 +54,16 @@ register(relu_behind_norm, RELU_BEHIND_NORM)
 def _batch_norm_by_rule(layer: BatchNorm) -> BatchNorm:
     """The same layer, whose training pass autodiff differentiates by the pair."""
 
-    def backward(cache, dy, **static):
+    def backward(cache: Cache, dy: Normed, **static: Any) -> tuple[Params, Normed | None, None]:
         return (*batch_norm_backward(cache, dy, **static), None)  # None: the mask has no gradient.
 
-    def training_pass(params, x, mask, **static):
+    def training_pass(params: Params, x: Normed, mask: Mask, **static: Any) -> Normed:
         return by_rule(BATCH_NORM._replace(backward=backward), static, params, x, mask)
 
     return layer.clone(training_pass=training_pass)
 
 
-def paired(layer: Any) -> Layer:
+def paired(layer: Layer) -> Layer:
     """The same layer, which jax.grad differentiates by its pair, or the layer itself."""
     if is_plain_conv(layer):
         return conv_by_rule(nn.Conv, layer, CONV)
@@ -76,7 +78,7 @@ def paired(layer: Any) -> Layer:
     return paired_relu if layer is nn.relu else layer
 
 
-def _behind_norm(norm: Any, layer: Any) -> list[Any] | None:
+def _behind_norm(norm: Layer, layer: Layer) -> list[Layer] | None:
     return [norm, relu_behind_norm] if type(norm) is BatchNorm and layer is nn.relu else None
 
 

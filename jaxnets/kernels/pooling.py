@@ -8,6 +8,7 @@ from jaxnets.backprop.windows import Padding, Size
 from jaxnets.kernels.by_rule import by_rule
 from jaxnets.kernels.kernel import CPU, Kernel
 from jaxnets.kernels.xla import stored
+from jaxnets.models.chain import Layer
 from jaxnets.models.layers import MaxPool
 
 
@@ -35,7 +36,7 @@ OVERLAPPING_MAX_POOL = MAX_POOL._replace(forward=overlapping_max_pool_forward)
 register(OverlappingMaxPool, OVERLAPPING_MAX_POOL)
 
 
-def _replace(layer: Any) -> list[Any] | None:
+def _replace(layer: Layer) -> list[Layer] | None:
     if type(layer) is not MaxPool or layer.window == layer.stride:
         return None
     return [OverlappingMaxPool(layer.window, layer.stride)]

@@ -1,12 +1,13 @@
 """Functions that keep XLA on a CPU from slow choices."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
+
+from jaxnets.trees import Tree
 
 
 def product_of_rows(rows: Float[Array, "*N M"], dz: Float[Array, "*N K"]) -> Float[Array, "M K"]:
@@ -16,7 +17,7 @@ def product_of_rows(rows: Float[Array, "*N M"], dz: Float[Array, "*N K"]) -> Flo
     return jnp.einsum("gnm,gnk->gmk", rows, dz).sum(axis=0)
 
 
-def stored(function: Callable[..., Any], *arrays: Any) -> Any:
+def stored(function: Callable[..., Tree], *arrays: object) -> Tree:
     """Calls function(*arrays); XLA must store the result, it never fuses a branch with its uses.
 
     The barrier keeps XLA from folding the condition away. A barrier alone would not do: XLA on the

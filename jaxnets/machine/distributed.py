@@ -16,7 +16,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import jax
@@ -24,7 +24,7 @@ import numpy as np
 from jax._src import xla_bridge
 from jax._src.clusters import ClusterEnv
 from jax._src.distributed import global_state
-from jax._src.lib import _jax  # pyright: ignore[reportPrivateImportUsage]
+from jax._src.lib import _jax  # pyright: ignore[reportPrivateImportUsage, reportPrivateUsage]
 
 from jaxnets.display import one_line
 from jaxnets.errors import UserError, first_line, message_and_status
@@ -50,7 +50,7 @@ def connected(
     process_id: int | None,
     secret_file: str | None,
     flags: dict[str, Any],
-) -> Iterator["Connection"]:
+) -> Generator["Connection"]:
     """Connects this process to the others while the context lasts; enter it before JAX starts.
 
     An error in one process ends all: the others print its message and exit with its status. All

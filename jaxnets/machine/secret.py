@@ -8,6 +8,7 @@ import socket
 import stat
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from jaxnets.errors import UserError
 
@@ -79,7 +80,7 @@ def host_and_port(coordinator: str) -> tuple[str, str]:
     return host.strip("[]"), port
 
 
-def addresses(coordinator: str) -> list[tuple[int, tuple]]:
+def addresses(coordinator: str) -> list[tuple[int, tuple[Any, ...]]]:
     """Each family and address of the coordinator."""
     found = socket.getaddrinfo(*host_and_port(coordinator), type=socket.SOCK_STREAM)
     return [(family, address) for family, _, _, _, address in found]

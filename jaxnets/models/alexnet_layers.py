@@ -5,12 +5,12 @@ In the shapes: B examples, H rows, W columns, C channels.
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 
@@ -29,7 +29,9 @@ class AdaptiveAveragePool:
         return jnp.einsum("ih,jw,bhwc->bijc", rows, columns, x)
 
 
-def averaging_matrices(cells: Sequence[int], image: Sequence[int], dtype) -> Iterator[jax.Array]:
+def averaging_matrices(
+    cells: Sequence[int], image: Sequence[int], dtype: DTypeLike
+) -> Iterator[jax.Array]:
     """For rows and columns, [cells, size]: line i is 1/n at the n positions of cell i, else 0."""
     for count, size in zip(cells, image, strict=True):
         cell, position = np.arange(count)[:, None], np.arange(size)
@@ -65,7 +67,7 @@ class Enlarge:
     """
 
     size: int
-    dtype: Any = dataclasses.field(default=jnp.float32, repr=False)  # At least.
+    dtype: DTypeLike = dataclasses.field(default=jnp.float32, repr=False)  # At least.
 
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B {self.size} {self.size} 3"]:
         shape = (x.shape[0], self.size, self.size)
@@ -81,7 +83,7 @@ class Normalize:
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    dtype: Any = dataclasses.field(default=jnp.float32, repr=False)  # At least.
+    dtype: DTypeLike = dataclasses.field(default=jnp.float32, repr=False)  # At least.
 
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W 3"]:
         x = x.astype(jnp.promote_types(x.dtype, self.dtype))

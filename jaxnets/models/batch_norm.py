@@ -15,23 +15,28 @@ them in a collection of their own, and every function would pass two trees on in
 In the shapes: B examples, C channels.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import lax
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jaxnets.models.chain import Chain, Layer, map_layers
 from jaxnets.models.layers import flatten
+from jaxnets.trees import LayerParams, Params
 
 LINEAR = nn.Conv, nn.Dense
 STATISTICS = ("mean", "var")  # The parameters that no loss depends on while it trains.
 
 Numbers = Float[Array, "B *sizes C"]
+Mask = Float[Array, " B"]
+Channels = Float[Array | np.ndarray, " C"]
 
 
 class BatchNorm(nn.BatchNorm):
@@ -45,7 +50,9 @@ class BatchNorm(nn.BatchNorm):
     training_pass: Callable[..., jax.Array] | None = None
 
     @nn.compact
-    def __call__(self, x: Numbers, use_running_average: bool | None = True, *, mask: Any = None):
+    def __call__(
+        self, x: Numbers, use_running_average: bool | None = True, *, mask: Mask | None = None
+    ) -> Numbers:
         """Normalizes by the running statistics, or by those of the batch's rows with mask 1."""
         zeros, ones = nn.initializers.zeros, nn.initializers.ones
         first = {"scale": ones, "bias": zeros, "mean": zeros, "var": ones}
@@ -60,7 +67,9 @@ class BatchNorm(nn.BatchNorm):
         return forward(params, x, mask, epsilon=self.epsilon, axis_name=self.axis_name)
 
 
-def normalized(params: Any, x: Any, mean: Any, var: Any, epsilon: float) -> Any:
+def normalized(
+    params: LayerParams, x: Numbers, mean: Channels, var: Channels, epsilon: float
+) -> Numbers:
     """Returns scale (x - mean) / sqrt(var + epsilon) + bias, computed in float32 at least."""
     y = (widened(x, params["scale"].dtype) - mean) * (
         params["scale"] * lax.rsqrt(var + epsilon)
@@ -68,12 +77,12 @@ def normalized(params: Any, x: Any, mean: Any, var: Any, epsilon: float) -> Any:
     return _rounded(y, x.dtype).astype(x.dtype)
 
 
-def widened(x: Any, dtype: Any) -> Any:
+def widened(x: Numbers, dtype: DTypeLike) -> Numbers:
     """Returns x in a dtype with more digits, without those that x lost."""
     return _rounded(x.astype(dtype), x.dtype)
 
 
-def _rounded(x: Any, dtype: Any) -> Any:
+def _rounded(x: Numbers, dtype: DTypeLike) -> Numbers:
     """Returns x with a dtype's digits: XLA may keep more, and each program others."""
     if x.dtype == dtype:
         return x
@@ -82,7 +91,7 @@ def _rounded(x: Any, dtype: Any) -> Any:
 
 
 def over_batch(
-    params: Any, x: Numbers, mask: Float[Array, " B"], *, epsilon: float, axis_name: str | None
+    params: LayerParams, x: Numbers, mask: Mask, *, epsilon: float, axis_name: str | None
 ) -> Numbers:
     """The training pass, plainly, for autodiff: `backprop/batch_norm.py` derives it by hand."""
     wide = widened(x, params["scale"].dtype)
@@ -101,17 +110,24 @@ def over_batch(
     return follow(y, {name: params[name] for name in batch}, batch, mask.sum())
 
 
+Followed = tuple[LayerParams, LayerParams, jax.Array]
+
+
 @jax.custom_vjp
-def follow(y: Any, running: Any, batch: Any, count: Any) -> Any:
+def follow(y: Numbers, running: LayerParams, batch: LayerParams, count: jax.Array) -> Numbers:
     """Returns y; autodiff takes count (running - batch) for the gradient of the statistics."""
     return y
 
 
-def _follow_forward(y: Any, running: Any, batch: Any, count: Any):
+def _follow_forward(
+    y: Numbers, running: LayerParams, batch: LayerParams, count: jax.Array
+) -> tuple[Numbers, Followed]:
     return y, (running, batch, count)
 
 
-def _follow_backward(cache: Any, dy: Any):
+def _follow_backward(
+    cache: Followed, dy: Numbers
+) -> tuple[Numbers, LayerParams, LayerParams | None, jax.Array | None]:
     running, batch, count = cache
     return (
         dy,
@@ -133,7 +149,7 @@ def over_devices(model: Chain, axis_name: str | None) -> Chain:
     return map_layers(model, convert)
 
 
-def fold(model: Chain, params: Any) -> tuple[Chain, Any]:
+def fold(model: Chain, params: Params) -> tuple[Chain, Params]:
     """Returns the same evaluation without batch norms, and its parameters.
 
     With running statistics a batch norm is an affine map of each channel: s x + t with
@@ -149,7 +165,8 @@ def fold(model: Chain, params: Any) -> tuple[Chain, Any]:
       ValueError: Neither layer beside a batch norm can take it.
     """
     layers: list[Any] = []
-    folded, waiting = dict(params), None
+    folded: dict[Any, LayerParams] = dict(params)
+    waiting = None
     for layer in model.layers:
         if isinstance(layer, nn.BatchNorm):
             norm, before = folded.pop(layer.name), layers[-1]
@@ -177,18 +194,18 @@ def fold(model: Chain, params: Any) -> tuple[Chain, Any]:
     return (Chain(layers), folded) if len(layers) < len(model.layers) else (model, params)
 
 
-def split_statistics(tree: Any) -> tuple[Any, Any]:
+def split_statistics(tree: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Cuts a tree of parameters, or one like it, into all but the statistics, and the statistics.
 
     >>> split_statistics({"norm1": {"scale": 1.0, "mean": 0.5}, "logits": {"bias": 2.0}})
     ({'norm1': {'scale': 1.0}, 'logits': {'bias': 2.0}}, {'norm1': {'mean': 0.5}})
     """
-    parts: tuple[dict, dict] = ({}, {})
+    parts: tuple[dict[Any, Any], dict[Any, Any]] = ({}, {})
     for path, leaf in flatten_dict(tree).items():
         parts[path[-1] in STATISTICS][path] = leaf
     return unflatten_dict(parts[0]), unflatten_dict(parts[1])
 
 
-def join_statistics(weights: Any, statistics: Any) -> Any:
+def join_statistics(weights: Mapping[str, Any], statistics: Mapping[str, Any]) -> dict[str, Any]:
     """Undoes `split_statistics`."""
     return unflatten_dict(flatten_dict(weights) | flatten_dict(statistics))

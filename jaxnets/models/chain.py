@@ -2,18 +2,24 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from jaxnets.facts import Described
 from jaxnets.models.alexnet_layers import Enlarge, Normalize
 
-Layer = Callable[..., jax.Array]
+
+@runtime_checkable
+class Layer(Protocol):
+    """A Flax layer, or a function without parameters; a protocol, of which a check can name one."""
+
+    def __call__(self, *inputs: Any, **settings: Any) -> jax.Array: ...
 
 
 class Chain(Described, nn.Module):
@@ -30,7 +36,11 @@ class Chain(Described, nn.Module):
     preserve_adopted_names: ClassVar[bool] = True
 
     def __call__(
-        self, x: Float[Array | np.ndarray, "B *sizes"], *, train: bool = False, mask: Any = None
+        self,
+        x: Float[Array | np.ndarray, "B *sizes"],
+        *,
+        train: bool = False,
+        mask: Float[Array, " B"] | None = None,
     ) -> Float[Array, "B *outputs"]:
         """The forward pass: logits [B, K] from images [B, H, W, C] or rows [B, D].
 
@@ -92,7 +102,7 @@ def with_precision(chain: Chain, precision: str) -> Chain:
     return map_layers(chain, convert)
 
 
-def param_dtype_of(precision: str) -> Any:
+def param_dtype_of(precision: str) -> DTypeLike:
     """The dtype of the parameters, the loss and labels that are probabilities."""
     return jnp.float64 if precision == "float64" else jnp.float32
 

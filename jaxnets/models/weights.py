@@ -6,7 +6,7 @@ files are, can run any code while it is read; none is ever read here.
 
 import contextlib
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxnets.display import printable
 from jaxnets.errors import UserError
 from jaxnets.models.alexnet import TORCHVISION, params_from_torchvision
+from jaxnets.trees import Params
 
 PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".pickle")
 # Named as in a file's header. Narrower ones become float32 exactly, wider ones are rounded to it.
@@ -28,7 +29,7 @@ HEAD, OUR_HEAD = (f"{TORCHVISION['logits']}.bias", 0), (f"{OURS}logits/kernel", 
 Shape = tuple[int, ...]
 
 
-def load_weights(path: str, fresh: Any) -> Any:
+def load_weights(path: str, fresh: Params) -> Params:
     """The parameters that a file holds.
 
     Where the file's last layer has another number of classes than the network, that layer stays
@@ -43,7 +44,7 @@ def load_weights(path: str, fresh: Any) -> Any:
       UserError: The file does not fit; the message says what was expected and what was found.
     """
     with _opened(path) as file:
-        ours = _is_checkpoint(file)
+        ours = _are_ours(file.keys())
         names = [n for n in file.keys() if n.startswith(OURS) or not ours]  # noqa: SIM118
         slices = {name: file.get_slice(name) for name in names}
         shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
@@ -65,10 +66,10 @@ def load_weights(path: str, fresh: Any) -> Any:
     return jax.tree.map(lambda leaf, wanted: leaf.astype(wanted.dtype), params, dict(fresh))
 
 
-def describe_weights(path: str, params: Any) -> str:
+def describe_weights(path: str, params: Params) -> str:
     """One line that says which weights `load_weights` took from the file."""
     with _opened(path) as file:
-        head, axis = OUR_HEAD if _is_checkpoint(file) else HEAD
+        head, axis = OUR_HEAD if _are_ours(file.keys()) else HEAD
         theirs = file.get_slice(head).get_shape()[axis]
     ours, path = params["logits"]["kernel"].shape[-1], printable(path)
     if theirs == ours:
@@ -86,7 +87,7 @@ def weights_sha256(path: str) -> str:
 
 
 @contextlib.contextmanager
-def _opened(path: str) -> Iterator[Any]:
+def _opened(path: str) -> Generator[Any]:
     """The file, if it is a sound safetensors file; a UserError about its tensors gets its name."""
     import safetensors
 
@@ -116,11 +117,12 @@ def _opened(path: str) -> Iterator[Any]:
         raise UserError(f"init_from: {given}: {error}") from None
 
 
-def _is_checkpoint(file: Any) -> bool:
-    return any(name.startswith(OURS) for name in file.keys())  # noqa: SIM118
+def _are_ours(names: Iterable[str]) -> bool:
+    """Whether a file of tensors with these names is a checkpoint."""
+    return any(name.startswith(OURS) for name in names)
 
 
-def _check_ours(shapes: dict[str, Shape], dtypes: dict[str, str], fresh: Any) -> bool:
+def _check_ours(shapes: dict[str, Shape], dtypes: dict[str, str], fresh: Params) -> bool:
     """As `_check`, for a run's checkpoint."""
     named: dict[str, Any] = flatten_dict(dict(fresh), sep="/")
     wanted = {OURS + name: leaf.shape for name, leaf in named.items()}
@@ -135,7 +137,7 @@ def _check_ours(shapes: dict[str, Shape], dtypes: dict[str, str], fresh: Any) ->
     return new_head
 
 
-def _check(shapes: dict[str, Shape], dtypes: dict[str, str], fresh: Any) -> bool:
+def _check(shapes: dict[str, Shape], dtypes: dict[str, str], fresh: Params) -> bool:
     """Raises UserError if a needed tensor has another shape or is not of floats.
 
     Returns whether the file's last layer is whole and has another number of classes.

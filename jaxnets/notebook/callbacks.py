@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxnets.errors import UserError
-from jaxnets.metrics import Metrics
+from jaxnets.metrics import Sums
 from jaxnets.training.observer import Observer, Record
 from jaxnets.training.step import Checkpoint, TrainState
 
@@ -87,11 +87,10 @@ class Callbacks(Observer):
     def on_epoch_begin(self, epoch: int) -> None:
         self.call("on_epoch_begin", epoch, {})
 
-    def on_steps_end(self, count: int, metrics: Metrics) -> None:
+    def on_steps_end(self, count: int, metrics: Sums) -> None:
         if self.sees_every_step:
             batch = -(-int(metrics.count) // self._model.experiment.loader.batch_size) - 1
-            logs = {"loss": metrics.loss, "accuracy": metrics.accuracy}
-            self.call("on_train_batch_end", batch, logs)
+            self.call("on_train_batch_end", batch, {"loss": metrics.loss, **metrics.scores})
 
     def on_epoch_end(self, record: Record, state: TrainState) -> None:
         self.call("on_epoch_end", record["epoch"] - 1, self._model.history.last)

@@ -56,17 +56,18 @@ def plain(trained: TrainedNetwork) -> PlainNetwork:
     for layer in trained.model.layers:
         if (row := describe(layer))["kind"] == "dropout":
             continue
-        params = trained.params.get(getattr(layer, "name", None), {})
+        name = getattr(layer, "name", None)
+        params = trained.params.get(name, {})
         x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
         shape = jax.eval_shape(functools.partial(apply_layer, layer), params, x).shape[1:]
         if params:
-            row["name"] = layer.name
+            row["name"] = name
             found = {name: np.asarray(leaf, np.float32) for name, leaf in params.items()}
             if row["kind"] == "dense_with_ones":  # Its last row is what others call a bias.
                 row["kind"] = "dense"
                 found = {"kernel": found["kernel"][:-1], "bias": found["kernel"][-1]}
-            for name, leaf in found.items():
-                arrays[f"{layer.name}.{name}"] = np.ascontiguousarray(leaf)
+            for part, leaf in found.items():
+                arrays[f"{name}.{part}"] = np.ascontiguousarray(leaf)
         layers.append({**row, "shape": list(shape)})
     return PlainNetwork(trained.image_shape, layers, arrays)
 

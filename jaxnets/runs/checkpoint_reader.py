@@ -2,7 +2,6 @@
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -11,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from jaxnets.display import one_line
 from jaxnets.errors import UserError, first_line
 from jaxnets.runs.checkpoints import FORMAT, crc32, form_of, named_leaves
+from jaxnets.trees import Tree
 
 # A network of a thousand layers has a header of half as many bytes.
 MAX_HEADER_BYTES = 1 << 20
@@ -18,8 +18,8 @@ WARNED = 3  # Damaged checkpoints that are named; an untrusted folder may hold t
 
 
 def read_newest(
-    paths: dict[int, Path], like: Any, *, whole: bool, remove: bool
-) -> tuple[int, Any] | None:
+    paths: dict[int, Path], like: Tree, *, whole: bool, remove: bool
+) -> tuple[int, Tree] | None:
     """Reads the first sound checkpoint: its step and its tree; None without any.
 
     Args:
@@ -55,7 +55,7 @@ def read_newest(
     return None
 
 
-def read(path: Path, like: Any, *, whole: bool = True) -> Any:
+def read(path: Path, like: Tree, *, whole: bool = True) -> Tree:
     """Reads a checkpoint as NumPy arrays in the structure of `like`.
 
     It may come from an untrusted source. Before memory is taken, the library checks the header
@@ -95,7 +95,7 @@ def read(path: Path, like: Any, *, whole: bool = True) -> Any:
     return jax.tree.unflatten(jax.tree.structure(like), arrays)
 
 
-def _read_array(checkpoint: Any, name: str, checksum: str | None) -> np.ndarray:
+def _read_array(checkpoint: safe_open, name: str, checksum: str | None) -> np.ndarray:
     try:
         array = checkpoint.get_tensor(name)
     except SafetensorError as error:

@@ -47,7 +47,7 @@ class CheckpointTimer:
         return step // self._steps > self._step // self._steps
 
 
-def all_finite(tree: Any) -> bool:
+def all_finite(tree: object) -> bool:
     """Whether no element of any array is infinite or NaN."""
     return all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(tree))
 
@@ -90,7 +90,7 @@ def kept_steps(steps: Sequence[int], keep: int, records: Sequence[dict[str, Any]
     return {step for step in steps if step == best or step in steps[-keep:]}
 
 
-def named_leaves(tree: Any) -> dict[str, Any]:
+def named_leaves(tree: object) -> dict[str, Any]:
     """The leaves of a tree by their paths, as `params/conv1/kernel`."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     named = {jax.tree_util.keystr(path, simple=True, separator="/"): x for path, x in leaves}
@@ -120,7 +120,7 @@ def write(path: Path, arrays: dict[str, np.ndarray]) -> None:
             file.write(_bytes(arrays[name]))
 
 
-def form_of(array: Any) -> tuple[str, tuple[int, ...]]:
+def form_of(array: jax.ShapeDtypeStruct | jax.Array | np.ndarray) -> tuple[str, tuple[int, ...]]:
     """The dtype by its name in a header (F32, BF16, U8, BOOL), and the shape."""
     name, bits = array.dtype.name, 8 * array.dtype.itemsize
     names = {"bool": "BOOL", "bfloat16": "BF16"}

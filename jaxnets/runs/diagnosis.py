@@ -6,7 +6,6 @@ gone. So the steps since the last checkpoint are taken again, one by one, and ea
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 import jax
 import numpy as np
@@ -18,7 +17,8 @@ from jaxnets.models.chain import Chain, Layer
 from jaxnets.runs.checkpoints import all_finite
 from jaxnets.training.loop import NonFiniteLossError
 from jaxnets.training.observer import Observer, Record
-from jaxnets.training.step import Checkpoint, TrainState
+from jaxnets.training.step import Checkpoint, Images, TrainState
+from jaxnets.trees import Params
 
 
 def diagnose(
@@ -48,10 +48,10 @@ class _Look(Observer):
 
     sees_every_step = True
 
-    def __init__(self, look: Callable[[int, TrainState, Any], None]):
+    def __init__(self, look: Callable[[int, TrainState, Batch], None]):
         self._look = look
 
-    def before_step(self, step: int, state: TrainState, batch: Any) -> None:
+    def before_step(self, step: int, state: TrainState, batch: Batch) -> None:
         self._look(step, state, batch)
 
 
@@ -98,7 +98,7 @@ def find_bad_step(experiment: Experiment, checkpoint: Checkpoint, last_epoch: in
     return None
 
 
-def first_bad_output(model: Chain, params: Any, images: Any, key: jax.Array) -> str | None:
+def first_bad_output(model: Chain, params: Params, images: Images, key: jax.Array) -> str | None:
     """Names the first layer of a forward pass whose output is not finite; the key is the step's."""
     after = ""
     for number, layer in enumerate(model.layers, start=1):
@@ -112,10 +112,10 @@ def first_bad_output(model: Chain, params: Any, images: Any, key: jax.Array) -> 
     return None
 
 
-def _first_bad_layer(what: str, layers: Iterable[Layer], tree: Any) -> str | None:
+def _first_bad_layer(what: str, layers: Iterable[Layer], tree: Params) -> str | None:
     """Names the first of some layers whose part of a tree like the parameters is not finite."""
     for layer in layers:
-        name = getattr(layer, "name", None)
+        name = getattr(layer, "name", "")
         if name in tree and not all_finite(tree[name]):
             return f"{what} {name}"
     return None

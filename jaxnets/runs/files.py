@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from io import BufferedWriter
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ ENDINGS = (".json", ".jsonl", ".safetensors", ".csv", ".png", ".partial")
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[BufferedWriter]:
+def replacing(path: Path) -> Generator[BufferedWriter]:
     """Yields a new file, which takes the path's place if the block raises nothing.
 
     The content is on the disk before the rename, and the rename before this returns.
@@ -43,7 +43,7 @@ def replacing(path: Path) -> Iterator[BufferedWriter]:
 
 
 @contextlib.contextmanager
-def replacing_folder(path: Path) -> Iterator[Path]:
+def replacing_folder(path: Path) -> Generator[Path]:
     """Yields where to write a new folder, which takes the path's place if the block raises nothing.
 
     It is PATH.partial/new. After the block PATH becomes PATH.partial/old, and the new one PATH.
@@ -109,7 +109,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextlib.contextmanager
-def naming(path: Path) -> Iterator[None]:
+def naming(path: Path) -> Generator[None]:
     """Lets an OSError name the file, which a failed write, unlike a failed open, does not."""
     try:
         yield
@@ -147,7 +147,7 @@ def lock(folder: Path) -> int | None:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Generator[None]:
     """Keeps a folder locked for a block, as `lock` does it."""
     descriptor = lock(folder)
     try:
@@ -216,7 +216,7 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def _is_record(record: Any) -> bool:
+def _is_record(record: object) -> bool:
     """Whether a line has the numbers that are read from an epoch's record, whole or finite ones."""
     if not isinstance(record, dict) or "validation_accuracy" not in record:
         return False

@@ -1,7 +1,6 @@
 """Whether a limited memory is enough to train a network, known before any of it is taken."""
 
 import functools
-from typing import Any
 
 import jax
 import numpy as np
@@ -33,5 +32,5 @@ def check_enough_memory(experiment: Experiment, runs: int = 1) -> None:
     check_memory(more + runs * (STATES * _num_bytes(state) + OUTPUTS * _num_bytes(outputs)))
 
 
-def _num_bytes(tree: Any) -> int:
+def _num_bytes(tree: object) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

@@ -32,5 +32,5 @@ class ReplicaRunFolder(RunFolder):
     def drop_records_after(self, step: int, epochs: int) -> None:
         self._contents[METRICS] = [r for r in self.records() if r["step"] <= step]
 
-    def save(self, step: int, tree: Any) -> None:
+    def save(self, step: int, tree: object) -> None:
         """The first process saves."""

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from typing import Any
 
@@ -64,7 +64,7 @@ class Run(Observer):
 
     @classmethod
     @contextlib.contextmanager
-    def open(cls, flags: dict[str, Any], search: Search | None = None) -> Iterator["Run"]:
+    def open(cls, flags: dict[str, Any], search: Search | None = None) -> Generator["Run"]:
         """Opens the run that the flags ask for: a new one, or an interrupted one with --resume.
 
         It connects the processes, finds the devices, loads the data and locks the folder. What
@@ -275,7 +275,7 @@ def write_config(folder: RunFolder, experiment: Experiment, inputs: dict[str, st
 
 
 @contextlib.contextmanager
-def _connected(flags: dict[str, Any]) -> Iterator[Processes]:
+def _connected(flags: dict[str, Any]) -> Generator[Processes]:
     """Connects with the run's other processes if the flags say so."""
     connection = {name: flags[name] for name in SINGLE_PROCESS if name in flags}
     # With --resume the other flags are checked later, when the run's model is known.

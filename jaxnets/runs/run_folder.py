@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,18 +22,19 @@ import numpy as np
 from jaxnets.errors import RunFailedError, UserError, first_line
 from jaxnets.runs import checkpoints, files
 from jaxnets.runs.checkpoint_reader import read_newest
+from jaxnets.trees import Params, Tree
 
 CONFIG, METRICS, CHECKPOINTS, RESULT = "config.json", "metrics.jsonl", "checkpoints", "result.json"
 SEARCH, TRACKING, REPORT = "search.json", "tracking", "report.html"
 RUNS = Path("runs")
 
 
-def num_params(params: Any) -> int:
+def num_params(params: Params) -> int:
     """The number of parameters, each a single number."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
-def params_sha256(params: Any) -> str:
+def params_sha256(params: Params) -> str:
     """The digest of the parameters' bytes, leaf by leaf in tree order."""
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(params):
@@ -56,7 +57,7 @@ class RunFolder:
     def __enter__(self) -> "RunFolder":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *exception) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         if kind is KeyboardInterrupt:  # At once: the checkpoint being written is not waited for.
             self._pending = None
         self.close()
@@ -87,7 +88,7 @@ class RunFolder:
 
     @classmethod
     @contextlib.contextmanager
-    def replace(cls, workdir: str, model: str, *, overwrite: bool) -> Iterator["RunFolder"]:
+    def replace(cls, workdir: str, model: str, *, overwrite: bool) -> Generator["RunFolder"]:
         """Yields a new folder, which takes the place of workdir when the block has filled it.
 
         Until then the run in workdir stays as it is. Raises UserError as `create` does.
@@ -191,7 +192,7 @@ class RunFolder:
         if text.encode() != (self.path / METRICS).read_bytes():  # Half a line may be no UTF-8.
             files.write_text(self.path / METRICS, text)
 
-    def save(self, step: int, tree: Any) -> None:
+    def save(self, step: int, tree: object) -> None:
         """Saves a checkpoint in the background; the next call, or `wait`, raises its error."""
         self.check_in_place()
         self.wait()
@@ -243,7 +244,7 @@ class RunFolder:
             if lock is not None:
                 os.close(lock)
 
-    def restore(self, like: Any) -> Any:
+    def restore(self, like: Tree) -> Tree | None:
         """Reads the last checkpoint as NumPy arrays in the structure of `like`; None without one.
 
         A damaged one is reported on stderr, and under the lock removed if an older one is sound.
@@ -251,7 +252,7 @@ class RunFolder:
         self._saved_step, tree = self._read_newest(like) or (None, None)
         return tree
 
-    def read_params(self, like: Any) -> tuple[int, Any]:
+    def read_params(self, like: Tree) -> tuple[int, Tree]:
         """The last sound checkpoint's step and parameters, in the structure of `like`.
 
         A damaged one is reported on stderr; nothing is written. UserError if nothing is trained.
@@ -262,7 +263,7 @@ class RunFolder:
             raise UserError(f"{self.path / CHECKPOINTS}: no checkpoint of a trained network{only}")
         return found[0], found[1]["params"]
 
-    def _read_newest(self, like: Any, *, whole: bool = True) -> tuple[int, Any] | None:
+    def _read_newest(self, like: Tree, *, whole: bool = True) -> tuple[int, Tree] | None:
         """The newest sound checkpoint's step and tree; if read whole, damaged ones are removed."""
         folder, remove = self.path / CHECKPOINTS, whole and self._lock is not None
         while True:
@@ -322,7 +323,7 @@ def _replaceable(path: Path, overwrite: bool) -> list[str]:
 
 
 @contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def _writing(path: Path) -> Generator[None]:
     """Turns what fails in a run folder into one line; rmtree recurses into its folders."""
     try:
         yield

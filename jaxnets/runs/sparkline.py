@@ -3,7 +3,7 @@
 import math
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TextIO
 
 BLOCKS, ASCII = "▁▂▃▄▅▆▇█", "_.:-=+*#"  # From the lowest to the highest bar.
 MOST_BARS = 40
@@ -28,7 +28,7 @@ def bars(values: Sequence[float], levels: str = BLOCKS, most: int = MOST_BARS) -
     return "".join(levels[round((x - low) / span * (len(levels) - 1))] for x in logs)
 
 
-def loss_line(records: Sequence[dict[str, Any]], width: int, stream: Any = None) -> str:
+def loss_line(records: Sequence[dict[str, Any]], width: int, stream: TextIO | None = None) -> str:
     """The line of a run's validation losses, else of its training losses; "" before two epochs.
 
     Where the stream's (stdout's) encoding lacks the blocks, the bars are ASCII.

@@ -7,9 +7,10 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from threading import current_thread, main_thread
+from types import FrameType
 from typing import Any
 
 import jax
@@ -29,7 +30,7 @@ from jaxnets.display import (
     short_path,
 )
 from jaxnets.errors import RunFailedError, StoppedError, on_interrupt
-from jaxnets.metrics import Metrics
+from jaxnets.metrics import Metrics, Sums
 from jaxnets.runs.chance import chance_note
 from jaxnets.runs.sparkline import loss_line
 from jaxnets.training.loop import Interrupted, TrainLoader
@@ -147,13 +148,13 @@ class Progress(Observer):
             leave=False,
         )
 
-    def on_steps_end(self, count: int, metrics: Metrics) -> None:
+    def on_steps_end(self, count: int, metrics: Sums) -> None:
         """Moves the bar by so many images."""
         if not self._bar.disable:
             parts = [
                 (2, f"epoch {self._epoch + 1}/{self._epochs}"),
                 (5, f"loss {four_digits(metrics.loss)}"),
-                (4, f"acc {metrics.accuracy:.4f}"),
+                (4, f"acc {metrics.scores['accuracy']:.4f}"),
                 (3, f"gradient error {self._error:.1e}" if self._error else ""),
                 (1, f"{self._bar.format_dict['rate'] or 0:,.0f} images/s"),
             ]
@@ -215,7 +216,7 @@ class Progress(Observer):
 
 
 @contextlib.contextmanager
-def ends_in_one_line(folder: Path, dry_run: bool) -> Iterator[None]:
+def ends_in_one_line(folder: Path, dry_run: bool) -> Generator[None]:
     """Turns what ends a run early into one line, with the command that resumes it."""
     hint = NOTHING_KEPT if dry_run else how_to_resume(folder)
     at_once = f"stopped at once; {hint}"
@@ -238,7 +239,7 @@ def ends_in_one_line(folder: Path, dry_run: bool) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def stop_on_interrupt() -> Iterator[Callable[[], int]]:
+def stop_on_interrupt() -> Generator[Callable[[], int]]:
     """Yields a function that returns the number of the signal that has come, else 0.
 
     After a SIGINT or SIGTERM the next of either stops the process at once. A SIGHUP never does: a
@@ -247,7 +248,7 @@ def stop_on_interrupt() -> Iterator[Callable[[], int]]:
     """
     came, when = 0, 0.0
 
-    def ask(number, frame):
+    def ask(number: int, frame: FrameType | None) -> None:
         nonlocal came, when
         if number == HANG_UP:
             _leave_lost_terminal()
@@ -260,7 +261,9 @@ def stop_on_interrupt() -> Iterator[Callable[[], int]]:
     if current_thread() is not main_thread():
         yield lambda: came  # Signals belong to the main thread.
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before: dict[int, Any] = {
+        number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)
+    }
     if HANG_UP is not None and signal.getsignal(HANG_UP) != signal.SIG_IGN:
         before[HANG_UP] = signal.getsignal(HANG_UP)
     for number in before:
@@ -274,7 +277,7 @@ def stop_on_interrupt() -> Iterator[Callable[[], int]]:
 
 
 @contextlib.contextmanager
-def _ignoring_hangup() -> Iterator[None]:
+def _ignoring_hangup() -> Generator[None]:
     """Drops what is printed to a terminal that is gone: its SIGHUP may come later, or never."""
     try:
         yield

@@ -8,7 +8,7 @@ import jax
 from jaxnets.display import one_line, short_path, show
 from jaxnets.errors import first_line
 from jaxnets.experiment import Experiment, prefers_scan
-from jaxnets.metrics import Metrics
+from jaxnets.metrics import Metrics, Sums
 from jaxnets.training.observer import Observer
 from jaxnets.training.step import Checkpoint
 
@@ -33,7 +33,7 @@ class Profile(Observer):
         self._last = self._first + (1 if is_loop else STEPS)
         self._turn()
 
-    def on_steps_end(self, count: int, metrics: Metrics) -> None:
+    def on_steps_end(self, count: int, metrics: Sums) -> None:
         self._calls += 1
         self._turn()
 

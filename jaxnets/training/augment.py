@@ -14,13 +14,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import DTypeLike
 
 from jaxnets.data.batches import Batch
 from jaxnets.data.datasets import Dataset
 from jaxnets.errors import UserError
 from jaxnets.losses import probabilities_of
 from jaxnets.training.crops import center_crop, window_of, window_size
-from jaxnets.training.step import Augment, to_float
+from jaxnets.training.step import Augment, Number, to_float
+from jaxnets.trees import Tree
+
+Change = Callable[[jax.Array, jax.Array], jax.Array]  # (key, image) -> image
 
 # Folded into the step's key, which dropout uses too, with the small numbers of devices and layers.
 STREAM = 0x61756721
@@ -40,8 +44,8 @@ def augmentation(
     label_smoothing: float = 0.0,
     *,
     until: float = np.inf,
-    custom: Any = None,
-    dtype: Any = jnp.float32,
+    custom: Change | None = None,
+    dtype: DTypeLike = jnp.float32,
     platform: str = "cpu",
 ) -> Augment:
     """Composes augmentations, the crop to the network's input size and label smoothing.
@@ -63,23 +67,29 @@ def augmentation(
     """
     order = (*ORDER, "custom")
     names = [name for name in order if name in names]
-    changes: dict[str, Callable] = {
+    changes: dict[str, Change] = {
         "flip": flip,
         "colour": colour,
         "cutout": cutout,
         "affine": affine,
         "affine_wide": affine_wide,
         "strokes": strokes,
-        "custom": partial(checked, change=custom),
     }
+    if custom is not None:
+        changes["custom"] = partial(checked, change=custom)
     if "pca" in names:
         changes["pca"] = partial(pca, components=jnp.asarray(principal_components(data)))
 
-    def augment(key: jax.Array, step: Any, batch: Batch, first: Any) -> Batch:
+    def augment(key: jax.Array, step: Number, batch: Batch, first: Number) -> Batch:
         places = first + jnp.arange(len(batch.labels))
         keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, STREAM), places)
 
-        def changed(name: str, change: Callable, otherwise: Callable, x: Any) -> Any:
+        def changed(
+            name: str,
+            change: Callable[[jax.Array, Any], Tree],
+            otherwise: Callable[[Any], Any],
+            x: object,
+        ) -> Tree:
             own = jax.vmap(jax.random.fold_in, (0, None))(keys, order.index(name))
             if until == np.inf and platform != "cpu":
                 # There the host would wait for the condition.
@@ -119,7 +129,7 @@ def augmentation(
     return augment
 
 
-def checked(key: jax.Array, image: jax.Array, change: Callable) -> jax.Array:
+def checked(key: jax.Array, image: jax.Array, change: Change) -> jax.Array:
     """An image as a user's function changes it."""
     changed = jnp.asarray(change(key, image), image.dtype)
     if changed.shape != image.shape:
@@ -315,7 +325,7 @@ def mixup(keys: jax.Array, batch: Batch) -> Batch:
     Source: Zhang et al. 2018, equation 1, which draws one w for a batch.
     """
 
-    def mixed(key: jax.Array, real: jax.Array, example: Any, neighbour: Any) -> Any:
+    def mixed(key: jax.Array, real: jax.Array, example: Tree, neighbour: Tree) -> Tree:
         weight = jax.random.beta(key, MIXUP_ALPHA, MIXUP_ALPHA, dtype=jnp.float32)
         weight = jnp.where(real, weight, 1)
 

@@ -1,10 +1,12 @@
 """Windows of pictures: those that are stored larger than the network's input, and shifted ones."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, overload
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from flax.typing import VariableDict
 from jax import lax
 
 from jaxnets.data.batches import SHIFT
@@ -42,6 +44,10 @@ def window_size(shape: tuple[int, ...], input_size: int | None) -> tuple[int, in
     return min(height, input_size or height), min(width, input_size or width)
 
 
+@overload
+def center_crop(images: np.ndarray, input_size: int | None) -> np.ndarray: ...
+@overload
+def center_crop(images: jax.Array, input_size: int | None) -> jax.Array: ...
 def center_crop(images: Images, input_size: int | None) -> Images:
     """Cuts out the middle, [..., h, w, C], of images [..., H, W, C].
 
@@ -82,7 +88,7 @@ def with_ten_crops(apply: Callable[..., Any], input_size: int) -> Callable[..., 
     the cross-entropy is -log p[label].
     """
 
-    def mean_log_probabilities(variables: Any, images: jax.Array) -> jax.Array:
+    def mean_log_probabilities(variables: VariableDict, images: jax.Array) -> jax.Array:
         crops = ten_crops(images, input_size)
         logits = apply(variables, crops.reshape(-1, *crops.shape[2:]))
         logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))

@@ -1,6 +1,6 @@
 """The history of a training: a list of each epoch's record, and columns by name."""
 
-from typing import Any, overload
+from typing import Any, SupportsIndex, overload
 
 from jaxnets.curves import to_svg
 from jaxnets.display import four_digits
@@ -27,13 +27,15 @@ class History(list[dict[str, Any]]):
     """
 
     @overload
-    def __getitem__(self, key: str) -> list[Any]: ...
-    @overload
-    def __getitem__(self, key: int) -> dict[str, Any]: ...
+    def __getitem__(self, key: SupportsIndex) -> dict[str, Any]: ...
     @overload
     def __getitem__(self, key: slice) -> "History": ...
+    @overload
+    def __getitem__(self, key: str) -> list[Any]: ...
 
-    def __getitem__(self, key: Any) -> Any:
+    def __getitem__(
+        self, key: str | SupportsIndex | slice
+    ) -> "list[Any] | dict[str, Any] | History":
         if isinstance(key, slice):
             return History(super().__getitem__(key))
         if not isinstance(key, str):

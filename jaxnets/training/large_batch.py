@@ -1,6 +1,7 @@
 """A large batch of a dense network in blocks, which stay in the processor's cache."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,8 @@ from jax import lax
 from jaxtyping import PRNGKeyArray
 
 from jaxnets.data.batches import Batch
-from jaxnets.training.step import LossAndGrad, Params
+from jaxnets.training.step import LossAndGrad, Number
+from jaxnets.trees import Params, Tree
 
 # Examples a block: MNIST's 60,000 are 60 blocks. On two cores 750 to 1,000 were the fastest
 # (benchmarks/dense_epoch.py mlp_handwritten).
@@ -23,12 +25,12 @@ def accumulate_gradients(loss_and_grad: LossAndGrad, size: int = BLOCK_SIZE) -> 
     the keys of dropout. The last block may have fewer examples.
     """
 
-    def summed(params: Params, batch: Batch, key: PRNGKeyArray):
+    def summed(params: Params, batch: Batch, key: PRNGKeyArray) -> tuple[Any, Any]:
         count, rest = divmod(len(batch.labels), size)
         if count + bool(rest) == 1:
             return loss_and_grad(params, batch, key)
 
-        def add_block(number, total, length: int = size):
+        def add_block(number: Number, total: Tree, length: int = size) -> Tree:
             rows = partial(lax.dynamic_slice_in_dim, start_index=number * size, slice_size=length)
             block_key = jax.random.fold_in(key, number)
             sums = loss_and_grad(params, jax.tree.map(rows, batch), block_key)

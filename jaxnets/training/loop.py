@@ -6,7 +6,6 @@ import dataclasses
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import jax
 import numpy as np
@@ -15,10 +14,11 @@ from jaxnets.data.batches import Batch, eval_batches, train_batches
 from jaxnets.data.datasets import Split
 from jaxnets.data.prefetch import prefetch
 from jaxnets.errors import RunFailedError, UserError
-from jaxnets.metrics import Metrics
+from jaxnets.metrics import Sum, Sums
 from jaxnets.training.observer import Observer, Record
 from jaxnets.training.parallel import Parallel
-from jaxnets.training.step import Checkpoint, TrainState, TrainStep
+from jaxnets.training.step import Checkpoint, EvalStep, TrainState, TrainStep
+from jaxnets.trees import Params
 
 # Steps that are dispatched ahead of the last result: enough to keep a device busy.
 IN_FLIGHT = 2
@@ -140,7 +140,7 @@ def stepped_epoch(
         started = time.perf_counter() - start.seconds
         state, metrics, data_seconds = start.state, start.metrics, start.data_seconds
         done = int(state.step)
-        pending: collections.deque[Metrics] = collections.deque()
+        pending: collections.deque[Sums] = collections.deque()
 
         def collect(leave: int) -> None:
             nonlocal metrics, done
@@ -202,7 +202,7 @@ def stop_or_save(
             observer.on_save(reached())
 
 
-def accumulate_metrics(total: Metrics | None, metrics: Metrics, where: str) -> Metrics:
+def accumulate_metrics(total: Sums | None, metrics: Sums, where: str) -> Sums:
     """Adds a batch's metrics on the host, in 64 bits: an epoch's sums are exact there."""
     metrics = on_host(metrics)
     if total is not None:
@@ -212,7 +212,7 @@ def accumulate_metrics(total: Metrics | None, metrics: Metrics, where: str) -> M
     return metrics
 
 
-def on_host(metrics: Metrics) -> Metrics:
+def on_host(metrics: Sums) -> Sums:
     """The same numbers in 64 bits."""
     return jax.tree.map(
         lambda x: x.astype(np.float64 if np.issubdtype(x.dtype, np.floating) else np.int64),
@@ -220,15 +220,15 @@ def on_host(metrics: Metrics) -> Metrics:
     )
 
 
-def check_finite(loss_sum: np.floating, where: str) -> None:
+def check_finite(loss_sum: Sum, where: str) -> None:
     """Raises NonFiniteLossError if a loss is infinite or NaN; the message says where."""
     if not np.isfinite(loss_sum):
         raise NonFiniteLossError(f"the loss of {where} is {loss_sum}")
 
 
 def evaluate(
-    eval_step: Callable, params: Any, split: Split, parallel: Parallel, views: int = 1
-) -> Metrics:
+    eval_step: EvalStep, params: Params, split: Split, parallel: Parallel, views: int = 1
+) -> Sums:
     """The metrics of every example of a split, which has at least one.
 
     The eval_step (params, batch) -> metrics is compiled by parallel.compile. A batch has at most

@@ -1,7 +1,5 @@
 """Muon: momentum whose matrices are made orthogonal before each step; only its runs load this."""
 
-from typing import Any
-
 import jax
 import optax
 from optax import contrib
@@ -33,10 +31,10 @@ def muon(
     )
 
 
-def matrices(params: Any) -> Any:
+def matrices(params: optax.Params) -> optax.Params:
     """The axes that are the rows and columns of each parameter's matrix; None for a single axis."""
 
-    def axes(leaf: Any) -> contrib.MuonDimensionNumbers | None:
+    def axes(leaf: jax.Array) -> contrib.MuonDimensionNumbers | None:
         rows = tuple(range(leaf.ndim - 1))
         return contrib.MuonDimensionNumbers(rows, (leaf.ndim - 1,)) if rows else None
 

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from jaxnets.metrics import Metrics
+from jaxnets.data.batches import Batch
+from jaxnets.metrics import Metrics, Sums
 from jaxnets.training.step import Checkpoint, TrainState
 
 Record = dict[str, Any]  # An epoch's line of metrics.jsonl.
@@ -21,10 +22,10 @@ class Observer:
     def on_epoch_begin(self, epoch: int) -> None:
         """Called before an epoch; epochs are counted from 0."""
 
-    def before_step(self, step: int, state: TrainState, batch: Any) -> None:
+    def before_step(self, step: int, state: TrainState, batch: Batch) -> None:
         """Called before every step: with the steps done, the state and the batch."""
 
-    def on_steps_end(self, count: int, metrics: Metrics) -> None:
+    def on_steps_end(self, count: int, metrics: Sums) -> None:
         """Called after steps: with their number of examples, and the epoch's metrics so far."""
 
     def on_gradient_check(self, error: float) -> None:

@@ -1,16 +1,20 @@
 """Update rules and learning-rate schedules by name, from optax."""
 
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 
 from jaxnets.errors import UserError
 from jaxnets.training.muon import muon
 
 # Keras' RMSprop: rho 0.9, epsilon 1e-7 under the root.
 RMSPROP_DECAY, RMSPROP_EPSILON = 0.9, 1e-7
+
+# A user's own: (learning rate, or its schedule) -> the update rule.
+MakeOptimizer = Callable[[optax.ScalarOrSchedule], optax.GradientTransformation]
 
 
 def create_schedule(name: str, peak: float, steps: int) -> optax.Schedule:
@@ -31,7 +35,7 @@ def create_schedule(name: str, peak: float, steps: int) -> optax.Schedule:
         raise ValueError(f"schedule: expected {names}, got {name!r}")
 
     @jax.jit  # One program: optax's operations, one by one, are compiled in 0.9 s (one_cycle).
-    def schedule(step):
+    def schedule(step: ArrayLike) -> ArrayLike:
         # Of an int32, one_cycle computes a part in float32, in a run in float64, too.
         step = jnp.asarray(step, float)
         if name == "cosine":
@@ -47,7 +51,7 @@ def create_schedule(name: str, peak: float, steps: int) -> optax.Schedule:
 
 
 def create_optimizer(
-    name: Any,
+    name: str | optax.GradientTransformation | MakeOptimizer,
     learning_rate: optax.ScalarOrSchedule,
     momentum: float = 0.0,
     nesterov: bool = False,

@@ -1,7 +1,6 @@
 """A step on several devices: by jit over a sharded batch, or by pmap. One function serves both."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +9,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxnets.errors import UserError
 from jaxnets.machine.platform import Devices, compiler_options_for_step
+from jaxnets.trees import Tree
 
 AXIS = "devices"
 
@@ -40,7 +40,9 @@ class Parallel:
         # What pmap takes and returns is this process's alone.
         self._mesh = Mesh(np.array(self._here if kind == "pmap" else devices), (AXIS,))
 
-    def compile(self, function: Callable, *, replicated: int = 1, donate: bool = False) -> Callable:
+    def compile(
+        self, function: Callable[..., Tree], *, replicated: int = 1, donate: bool = False
+    ) -> Callable[..., Tree]:
         """Compiles a function whose last argument is split over the devices.
 
         Args:
@@ -59,13 +61,13 @@ class Parallel:
         donated = (0,) if donate else ()
         return jax.jit(function, donate_argnums=donated, compiler_options=self._options)
 
-    def replicate(self, tree: Any) -> Any:
+    def replicate(self, tree: Tree) -> Tree:
         """Copies a tree, the same in every process, to every device."""
         everywhere = NamedSharding(self._mesh, PartitionSpec())
         if everywhere.is_fully_addressable:
             return jax.device_put(tree, everywhere)
 
-        def put(leaf: Any) -> jax.Array:
+        def put(leaf: jax.Array) -> jax.Array:
             if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
                 data = put(jax.random.key_data(leaf))
                 return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
@@ -84,7 +86,7 @@ class Parallel:
         if size % len(self.devices):
             raise UserError(f"batch_size {size} is not divisible by {len(self.devices)} devices")
 
-    def split(self, tree: Any, axis: int = 0) -> Any:
+    def split(self, tree: Tree, axis: int = 0) -> Tree:
         """Gives each of this process's devices its share of every array along the examples' axis.
 
         Each of several processes passes its own `rows`. UserError if they cannot be shared evenly.
@@ -93,7 +95,7 @@ class Parallel:
         size = jax.tree.leaves(tree)[0].shape[axis]
         self.check_batch_size(size * len(self.devices) // count)
 
-        def shares(x: Any) -> Any:
+        def shares(x: np.ndarray) -> np.ndarray:
             """[..., B, ...] → [count, ..., B / count, ...]: a view, no copy."""
             shape = (*x.shape[:axis], count, x.shape[axis] // count, *x.shape[axis + 1 :])
             return np.moveaxis(x.reshape(shape), axis, 0)

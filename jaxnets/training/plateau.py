@@ -15,13 +15,15 @@ from jaxnets.training.step import TrainState
 # "The learning rate was initialized at 0.01 and reduced three times prior to termination."
 FACTOR, MAX_REDUCTIONS = 0.1, 3
 
+Scalar = jax.Array | np.ndarray | np.number
+
 
 class Plateau(NamedTuple):
     """The plateau's part of the optimiser's state, and so of a checkpoint."""
 
-    drops: Any  # The number of times that the learning rate was divided by 10.
-    best: Any  # The lowest validation error so far.
-    stale: Any  # The number of epochs since then, or since the last drop.
+    drops: Scalar  # The number of times that the learning rate was divided by 10.
+    best: Scalar  # The lowest validation error so far.
+    stale: Scalar  # The number of epochs since then, or since the last drop.
 
     @property
     def factor(self) -> float:
@@ -35,11 +37,13 @@ def with_plateau(rule: optax.GradientTransformation) -> optax.GradientTransforma
     Every rule's update is proportional to its learning rate, so the update is scaled.
     """
 
-    def init(params: Any) -> Plateau:
+    def init(params: optax.Params) -> Plateau:
         none = jnp.zeros((), jnp.int32)
         return Plateau(drops=none, best=jnp.full((), jnp.inf, jnp.float32), stale=none)
 
-    def update(updates: Any, state: Any, params: Any = None):
+    def update(
+        updates: optax.Updates, state: Any, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, Any]:
         def scaled(update: jax.Array) -> jax.Array:
             return update * jnp.asarray(FACTOR, update.dtype) ** state.drops
 
@@ -61,7 +65,7 @@ def with_reduced_rate(state: TrainState, record: dict[str, Any], patience: int) 
     return state.replace(opt_state=opt_state)
 
 
-def update_plateau(opt_state: Any, error: float, patience: int) -> Any:
+def update_plateau(opt_state: Any, error: float, patience: int) -> tuple[Any, ...]:
     """Returns the state of a rule `with_plateau` after an epoch with this validation error.
 
     The rate drops after `patience` epochs without a new lowest error since the last drop.

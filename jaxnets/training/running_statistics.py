@@ -1,6 +1,6 @@
 """The step of running statistics, which no update rule may touch: they only follow the batches."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import jax
@@ -29,11 +29,13 @@ def with_statistics(
     if reduction != "mean":
         raise UserError(f"reduction: expected mean for a network with batch norm, got {reduction}")
 
-    def update(updates: Any, state: Any, params: Any = None):
+    def update(
+        updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, optax.OptState]:
         gradients = updates
         updates, state = rule.update(gradients, state, params)
 
-        def chosen(path: Any, update: jax.Array, gradient: jax.Array) -> jax.Array:
+        def chosen(path: Sequence[Any], update: jax.Array, gradient: jax.Array) -> jax.Array:
             return -RATE * gradient if path[-1].key in names else update
 
         return jax.tree_util.tree_map_with_path(chosen, updates, gradients), state

@@ -6,7 +6,7 @@ waits for the host. On the CPU a convolution is 10 to 20 times slower in such a 
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -14,6 +14,7 @@ from jax import lax
 from jaxtyping import Array, Shaped
 
 from jaxnets.data.batches import Batch, epoch_order, shift_corners
+from jaxnets.metrics import Sums
 from jaxnets.training import loop
 from jaxnets.training.crops import shift
 from jaxnets.training.observer import Observer
@@ -24,8 +25,10 @@ from jaxnets.training.step import Checkpoint, TrainState, TrainStep
 # images is one loop if a batch has 27 images or more.
 STEPS_AT_ONCE = 2048
 
+Rows = tuple[jax.Array, ...]  # The order, the mask and, for a shift, the corners.
 
-def make_train_epoch(train_step: TrainStep):
+
+def make_train_epoch(train_step: TrainStep) -> Callable[..., tuple[TrainState, Sums]]:
     """Returns epoch(state, images, labels, (order, mask[, corners])) -> (state, metrics a step).
 
     The order and mask [S, B] are those of `data.batches.epoch_order`. If the images are shifted,
@@ -34,14 +37,17 @@ def make_train_epoch(train_step: TrainStep):
     """
 
     def train_epoch(
-        state: TrainState, images: Shaped[Array, "N *pixels"], labels: Shaped[Array, "N *K"], rows
-    ):
+        state: TrainState,
+        images: Shaped[Array, "N *pixels"],
+        labels: Shaped[Array, "N *K"],
+        rows: Rows,
+    ) -> tuple[TrainState, Sums]:
         if len(rows) == 2 and rows[0].shape == (1, len(images)):
             # A full batch has no order: no copy is needed.
-            state, metrics = train_step(state, Batch(images, labels, rows[1][0]))  # type: ignore
+            state, metrics = train_step(state, Batch(images, labels, rows[1][0]))
             return state, jax.tree.map(lambda x: x[None], metrics)
 
-        def body(state: TrainState, row):
+        def body(state: TrainState, row: Rows) -> tuple[TrainState, Sums]:
             indices, mask, *corners = row
             chosen = images[indices]
             if corners:
@@ -96,7 +102,7 @@ def scanned_epoch(
             part = parallel.split(tuple(array[begin:end, ours] for array in rows), axis=1)
             state, stacked = compiled(state, images, labels, part)
             stacked = loop.on_host(stacked)
-            for loss_sum in stacked.loss_sum:
+            for loss_sum in np.asarray(stacked.loss_sum):
                 done += 1
                 loop.check_finite(loss_sum, f"step {done}")
             total = jax.tree.map(lambda x: x.sum(axis=0), stacked)

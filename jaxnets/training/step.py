@@ -7,7 +7,7 @@ same signature. The division by the number of examples stands once, here.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, overload
 
 import flax.struct
 import jax
@@ -15,19 +15,19 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 
 from jaxnets.data.batches import Batch
 from jaxnets.facts import Described
 from jaxnets.losses import Loss
-from jaxnets.metrics import MetricFunction, Metrics, metric_of
+from jaxnets.metrics import MetricFunction, Sums, metric_of
+from jaxnets.trees import Params, Tree
 
-Images = Any  # A NumPy array or a JAX array.
-Params = Any
-Sums = Any  # Metrics; in regression RegressionMetrics.
+Images = np.ndarray | jax.Array
 LossAndGrad = Callable[[Params, Batch, jax.Array], tuple[Sums, Params]]
+Number = jax.Array | int
 # (the step's key and number, a batch, its first row's place in the whole one) -> the augmented one
-Augment = Callable[[jax.Array, Any, Batch, Any], Batch]
+Augment = Callable[[jax.Array, Number, Batch, Number], Batch]
 
 # 1/255, which is 0.010101... in base 256, is cut in two. A byte times the first part is exact in 24
 # binary digits, and the sum is the correctly rounded quotient. XLA would multiply by the rounded
@@ -53,14 +53,20 @@ class Checkpoint:
     """The progress of a run: its state, and the sums of an unfinished epoch."""
 
     state: TrainState  # Its step says how much of which epoch is done.
-    metrics: Metrics | None = None  # The sums over the done part of the epoch; None at its start.
+    metrics: Sums | None = None  # The sums over the done part of the epoch; None at its start.
     seconds: float = 0.0  # Seconds spent on this part,
     data_seconds: float = 0.0  # and how many of these it waited for batches.
 
 
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Sums]]
+GradientStep = Callable[[TrainState, Batch], tuple[Sums, Any]]  # One gradient, or two beside.
+EvalStep = Callable[[Params, Batch], Sums]
 
 
+@overload
+def to_float(images: np.ndarray) -> np.ndarray: ...
+@overload
+def to_float(images: jax.Array) -> jax.Array: ...
 def to_float(images: Images) -> Images:
     """Bytes 0 to 255 as float32 from 0 to 1, correctly rounded; floats pass unchanged.
 
@@ -76,21 +82,23 @@ def to_float(images: Images) -> Images:
     return images * THREE_DIGITS + images * REST
 
 
-def no_augmentation(key: jax.Array, step: Any, batch: Batch, first: Any) -> Batch:
+def no_augmentation(key: jax.Array, step: Number, batch: Batch, first: Number) -> Batch:
     """Returns the batch, its images as floats."""
     return batch._replace(images=to_float(batch.images))
 
 
-def summed_loss(apply: Callable[..., Any], loss: Loss, metric: MetricFunction | None = None):
+def summed_loss(
+    apply: Callable[..., Any], loss: Loss, metric: MetricFunction | None = None
+) -> Callable[..., tuple[jax.Array, Sums]]:
     """Returns f(params, batch, **apply_arguments) -> (sum of the losses, Metrics)."""
     metric = metric or metric_of(loss)
 
-    def total(params: Params, batch: Batch, **arguments) -> tuple[Float[Array, ""], Sums]:
-        batch = jax.tree.map(jnp.asarray, batch)
-        logits = apply({"params": params}, batch.images, **arguments)
+    def total(params: Params, batch: Batch, **arguments: object) -> tuple[jax.Array, Sums]:
+        images, labels, mask = jax.tree.map(jnp.asarray, batch)
+        logits = apply({"params": params}, images, **arguments)
         logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-        metrics = metric(logits, batch.labels, loss(logits, batch.labels), batch.mask)
-        return metrics.loss_sum, metrics
+        metrics = metric(logits, labels, loss(logits, labels), mask)
+        return jnp.asarray(metrics.loss_sum), metrics
 
     return total
 
@@ -104,7 +112,7 @@ def autodiff_loss_and_grad(apply: Callable[..., Any], loss: Loss) -> LossAndGrad
     """
     grad = jax.grad(summed_loss(apply, loss), has_aux=True)
 
-    def loss_and_grad(params: Params, batch: Batch, key: PRNGKeyArray):
+    def loss_and_grad(params: Params, batch: Batch, key: PRNGKeyArray) -> tuple[Sums, Params]:
         gradients, metrics = grad(params, batch, train=True, mask=batch.mask, rngs={"dropout": key})
         return metrics, gradients
 
@@ -144,11 +152,14 @@ def make_train_step(
 
 
 def make_gradient_step(
-    loss_and_grad: LossAndGrad, *, axis_name: str | None = None, augment: Augment = no_augmentation
-):
+    loss_and_grad: Callable[..., tuple[Sums, Any]],
+    *,
+    axis_name: str | None = None,
+    augment: Augment = no_augmentation,
+) -> GradientStep:
     """Returns f(state, batch) -> (metrics, gradients), summed over the examples of all devices."""
 
-    def gradient_step(state: TrainState, batch: Batch) -> tuple[Sums, Params]:
+    def gradient_step(state: TrainState, batch: Batch) -> tuple[Sums, Any]:
         key = jax.random.fold_in(state.key, state.step)
         if axis_name is None:
             return loss_and_grad(state.params, augment(key, state.step, batch, 0), key)
@@ -160,7 +171,7 @@ def make_gradient_step(
     return gradient_step
 
 
-def add_over(axis_name: str, tree: Any) -> Any:
+def add_over(axis_name: str, tree: Tree) -> Tree:
     """Adds every array of a tree over the devices, by one all-reduce.
 
     XLA makes one all-reduce of arrays of one type, so the metrics' counts travel as floats. These
@@ -178,7 +189,7 @@ def make_eval_step(
     *,
     metric: MetricFunction | None = None,
     axis_name: str | None = None,
-) -> Callable[[Params, Batch], Sums]:
+) -> EvalStep:
     """Returns step(params, batch) -> metrics: the forward pass alone, nothing dropped.
 
     The arguments are those of `autodiff_loss_and_grad` and `make_train_step`. The metric is by

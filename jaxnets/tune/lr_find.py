@@ -20,7 +20,7 @@ from jaxnets.data.datasets import Dataset
 from jaxnets.display import columns, show
 from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment, optimizer_of
-from jaxnets.metrics import Metrics
+from jaxnets.metrics import Sums
 from jaxnets.runs.memory import check_enough_memory
 from jaxnets.runs.request import request
 from jaxnets.training.loop import NonFiniteLossError
@@ -134,10 +134,10 @@ class _Losses(Observer):
 
     def __init__(self, rates: tuple[float, ...], bar: tqdm):
         self._rates, self._bar = rates, bar
-        self._before: Metrics | None = None
+        self._before: Sums | None = None
         self.losses: list[float] = []
 
-    def on_steps_end(self, count: int, metrics: Metrics) -> None:
+    def on_steps_end(self, count: int, metrics: Sums) -> None:
         """Notes what one step adds to the sums of its epoch."""
         goes_on = self._before is not None and int(metrics.count) > count
         before = float(self._before.loss_sum) if self._before and goes_on else 0.0

@@ -6,7 +6,7 @@ import mmap
 import re
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,7 @@ def read_square(path: Path | bytes, shape: tuple[int, int, int]) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _decoded(path: Path | bytes, side: int | None) -> Iterator[Image.Image]:
+def _decoded(path: Path | bytes, side: int | None) -> Generator[Image.Image]:
     with _opened(path) as picture:
         whole = _weight(picture)
         if side is not None:
@@ -86,7 +86,7 @@ def _weight(picture: Image.Image) -> float:
 
 
 @contextlib.contextmanager
-def _turn(weight: float) -> Iterator[None]:
+def _turn(weight: float) -> Generator[None]:
     """Waits until other threads' pictures leave room for the weight."""
     global _in_use
     with _room:
@@ -107,7 +107,7 @@ def read_header(path: Path) -> tuple[int, int, bool]:
 
 
 @contextlib.contextmanager
-def _opened(path: Path | bytes) -> Iterator[Image.Image]:
+def _opened(path: Path | bytes) -> Generator[Image.Image]:
     """Opens a picture and reads its header; whatever Pillow raises becomes a BadPictureError."""
     if isinstance(path, Path) and not path.is_file():  # Opening a pipe would wait for ever.
         raise BadPictureError("not a file" if path.exists() else "no such file")

@@ -14,12 +14,13 @@ import threading
 import time
 import uuid
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, overload
 
 import numpy as np
+from numpy.typing import DTypeLike
 from tqdm import tqdm
 
 from jaxnets.data.pictures.decode import BadPictureError, read_square
@@ -32,6 +33,8 @@ MAX_STORED = 8 << 30  # A set that is larger when decoded is not stored.
 KEPT = 2  # Stored files that are kept in a folder: of other sizes, or of its former content.
 STALE_AFTER = 24 * 3600.0  # Seconds; a younger file may be another run's, half written.
 NAMED = 5  # Bad pictures that a report names.
+
+Index = int | np.ndarray  # A row, or several.
 
 
 class BadPictures:
@@ -176,21 +179,25 @@ class Pictures:
         """The bytes of all pictures, decoded."""
         return int(np.prod(self.shape))
 
-    def __getitem__(self, index: Any) -> Any:
+    @overload
+    def __getitem__(self, index: slice) -> "Pictures": ...
+    @overload
+    def __getitem__(self, index: Index) -> np.ndarray: ...
+    def __getitem__(self, index: Index | slice) -> "np.ndarray | Pictures":
         if isinstance(index, slice):
             return self.select(index)
         rows = self._rows[index]
         images = self._source.read(np.atleast_1d(rows))
         return images if np.ndim(rows) else images[0]
 
-    def select(self, rows: Any) -> "Pictures":
+    def select(self, rows: np.ndarray | slice) -> "Pictures":
         """Another view, of some of the pictures."""
         return Pictures(self._source, self._rows[rows])
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         return self._source.read(self._rows).astype(dtype or self.dtype, copy=False)
 
-    def readable(self, index: Any) -> np.ndarray:
+    def readable(self, index: Index) -> np.ndarray:
         """Returns 1.0 for each picture of the index, 0.0 for those that proved bad when read."""
         bad = list(self._source.bad_rows)
         return 1 - np.isin(self._rows[index], bad).astype(np.float32)
@@ -270,7 +277,7 @@ def save_rows(rows: np.ndarray, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def whole_file(place: Path, name: Callable[[], str]) -> Iterator[IO[bytes]]:
+def whole_file(place: Path, name: Callable[[], str]) -> Generator[IO[bytes]]:
     """Opens a file that gets its name when it is whole, and is removed otherwise.
 
     A power cut may lose the name; the file is then made again.

@@ -61,7 +61,7 @@ def predict(trained: TrainedNetwork, split: Split) -> Predictions:
     forward = compile_forward(trained.config, trained.model, trained.params)
     parts, read = [], []
     for batch in eval_batches(split, min(BATCH, len(split))):
-        parts.append(np.asarray(forward(batch.images)))
+        parts.append(np.asarray(forward(np.asarray(batch.images))))
         read.append(batch.mask > 0)
     rows = np.flatnonzero(np.concatenate(read)[: len(split)])
     probabilities = np.nan_to_num(np.concatenate(parts)[: len(split)][rows])

@@ -6,11 +6,11 @@
 
 The mutants are mutmut's: `+` for `-`, `<` for `<=`, a number plus one, a keyword argument that is
 missing, `and` for `or`, a value that is None, a string with XX around it. Docstrings, annotations,
-imports, a `raise` and the `Setting`s on which a layer is tried are left alone. Each mutant is
-written into a copy of the checkout and must make its module's tests (`TESTS`, the most particular
-first) fail, in a process that is forked after the heavy imports. Results are kept one a line; a
-second call with the same file continues where the first stopped. `--checkout=DIR` mutates another
-state of the code.
+imports, a `raise`, zip's `strict` and the `Setting`s on which a layer is tried are left alone. Each
+mutant is written into a copy of the checkout and must make its module's tests (`TESTS`, the most
+particular first) fail, in a process that is forked after the heavy imports. Results are kept one a
+line; a second call with the same file continues where the first stopped. `--checkout=DIR` mutates
+another state of the code.
 
 Left out are the tests that look at the source's text (test_docs, test_mutants, test_architecture):
 they would kill any mutant of the lines they quote, whatever it computes. PyTorch, torchvision
@@ -158,8 +158,8 @@ def _is_docstring(node: libcst.CSTNode) -> bool:
 
 def _is_setting(node: libcst.CSTNode) -> bool:
     """Whether a node says on which inputs a layer is tried: a test's data, not the program's."""
-    if isinstance(node, libcst.Arg):
-        return node.keyword is not None and node.keyword.value == "settings"
+    if isinstance(node, libcst.Arg):  # Without `strict` the same is computed.
+        return node.keyword is not None and node.keyword.value in ("settings", "strict")
     kinds = libcst.FunctionDef | libcst.ClassDef | libcst.BaseList | libcst.ListComp
     return isinstance(node, kinds) and "Setting(" in libcst.Module([]).code_for_node(node)
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import quick_jit, random_images, random_params, slow
+from conftest import assert_close, quick_jit, random_images, random_params, slow
 from jaxtyping import TypeCheckError
 
 from jaxnets.backprop import activations, convolution, dense, dropout, losses, pooling, relu
@@ -25,6 +25,8 @@ from jaxnets.gradcheck.compare import DIFFERENCES, compiled, disagreement, judge
 from jaxnets.gradcheck.layer_check import TOLERANCES, problem_of, with_backward
 from jaxnets.kernels.accelerate import accelerate
 from jaxnets.kernels.by_rule import by_rule
+from jaxnets.kernels.convolution import FAST_CONV
+from jaxnets.kernels.dense import WIDE_DENSE
 from jaxnets.losses import LOSSES
 from jaxnets.models import MODELS
 from jaxnets.models.chain import Chain
@@ -160,13 +162,29 @@ def test_autodiff_with_kernels_adds_a_biass_gradient_up_in_more_than_16_bits(
 # Single facts
 
 
-@pytest.mark.parametrize("name", ["dense", "dense_with_ones", "conv"])
-def test_the_first_layer_computes_no_input_gradient(name):
-    rule, setting = RULES[name], RULES[name].settings[0]
+@pytest.mark.parametrize("name", ["dense", "dense_with_ones", "conv", "fast_conv", "wide_dense"])
+def test_a_gradient_is_one_product_and_the_first_layer_takes_no_second(name):
+    rule = dict(RULES, fast_conv=FAST_CONV, wide_dense=WIDE_DENSE)[name]
+    setting = rule.settings[0]
     params = {name: jnp.ones(shape) for name, shape in setting.params.items()}
     z, cache = rule.forward(params, jnp.ones(setting.x), **setting.static)
-    d_params, dx = rule.backward(cache, z, **setting.static, input_gradient=False)
+
+    def backward(cache, dz, *, first):
+        return rule.backward(cache, dz, **setting.static, input_gradient=not first)
+
+    d_params, dx = backward(cache, z, first=True)
     assert dx is None and d_params.keys() == params.keys()
+    for first in (True, False):
+        program = str(jax.make_jaxpr(functools.partial(backward, first=first))(cache, z))
+        products = program.count("dot_general[") + program.count("conv_general_dilated[")
+        assert products == (1 if first else 2)
+
+
+def test_a_convolution_without_further_arguments_is_flaxs():
+    x, kernel = (jnp.asarray(random_images(*shape)) for shape in ((2, 5, 6, 4), (3, 2, 4, 3)))
+    params, layer = {"kernel": kernel}, nn.Conv(3, (3, 2), use_bias=False)
+    z, _ = convolution.conv_forward(params, x)
+    assert_close(z, layer.apply({"params": params}, x), 1e-6)
 
 
 def test_sigmoid_neither_overflows_nor_loses_small_values():
@@ -186,8 +204,8 @@ def test_relu_and_max_pool_let_a_nan_through_wherever_it_stands():
 def test_a_max_pool_counts_its_elements_in_as_few_bytes_as_hold_them_and_one_more():
     for window, dtype in (((15, 17), jnp.uint8), ((16, 16), jnp.int32)):
         pool = functools.partial(pooling.max_pool_forward, window=window, strides=(1, 1))
-        _, (winner, _) = jax.eval_shape(pool, jax.ShapeDtypeStruct((1, 17, 17, 1), jnp.float32))
-        assert winner.dtype == dtype
+        _, (winner, rest) = jax.eval_shape(pool, jax.ShapeDtypeStruct((1, 17, 17, 1), jnp.float32))
+        assert winner.dtype == dtype and rest.size == 0
 
 
 def test_wrong_arguments_are_errors():

@@ -1,6 +1,7 @@
 """Kernels: which layers they replace and where; they equal the pairs; what plain leaves out."""
 
 import dataclasses
+import functools
 from typing import Any, cast
 
 import flax.linen as nn
@@ -175,6 +176,15 @@ def test_both_compares_the_pass_that_trains(tiny, tiny_preset, monkeypatch, kind
     config = tiny_preset("cnn", hidden=(8,), gradients="both", devices=2, parallel=kind, epochs=1)
     Experiment.create(config, tiny).train()
     assert len(seen) >= 2 and set(seen) == {joined}
+
+
+@pytest.mark.parametrize("channels, in_tiles", [(1, False), (3, False), (4, True)])
+def test_more_channels_than_colours_are_convolved_and_pooled_in_tiles(channels, in_tiles):
+    """Tiles of 4x4 pixels take a matrix product; grey and colour images are summed in one loop."""
+    params = {"kernel": jnp.ones((3, 3, channels, 3)), "bias": jnp.zeros(3)}
+    forward = functools.partial(CONV_POOL.forward, padding="VALID")
+    program = str(jax.make_jaxpr(forward)(params, jnp.ones((2, 6, 6, channels))))
+    assert ("dot_general[" in program) == in_tiles
 
 
 def test_ties_of_plain_areas_and_edges_go_to_the_first_as_in_xla():

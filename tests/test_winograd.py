@@ -1,5 +1,8 @@
 """Wide convolutions by Winograd's algorithm, against XLA's convolution and autodiff."""
 
+import functools
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,6 +44,16 @@ def plain(x, kernel, pads):
     return lax.conv_general_dilated(x, kernel, (1, 1), pads, dimension_numbers=letters)
 
 
+def products(traced):
+    return [e for e in traced.eqns if e.primitive.name == "dot_general"]
+
+
+def tiled(traced):
+    """The places of each product M, the one with three axes: [places, N, K]."""
+    shapes = [product.outvars[0].aval.shape for product in products(traced)]
+    return [shape[0] for shape in shapes if len(shape) == 3]
+
+
 @pytest.mark.parametrize(
     "name, step, block", [case if case in FAST else slow(*case) for case in CASES]
 )
@@ -62,6 +75,25 @@ def test_values_and_gradients_are_xlas_in_float64(float64, monkeypatch, name, st
 
     wanted = z, quick_jit(theirs)(x, kernel, dz)
     assert_close(quick_jit(ours)(x, kernel, dz), wanted, 1e-13)
+
+
+@pytest.mark.parametrize("channels, features", [(4, 5), (5, 4)])
+@pytest.mark.parametrize("room, blocks", [(4, (3, 4)), (2.5, (1, 2, 2, 2)), (0.5, (1,) * 7)])
+def test_blocks_of_images_fill_their_room(monkeypatch, channels, features, room, blocks):
+    """V and M [places, tiles, channels] have at most BLOCK numbers, or those of one image."""
+    rows, columns, places = 2, 3, 5**2  # Tiles of 3x3 outputs.
+    monkeypatch.setattr(winograd, "STEPS", (3,))
+    monkeypatch.setattr(winograd, "BLOCK", int(room * rows * columns * places * 5))
+    shapes = (7, 8, 11, channels), (3, 3, channels, features), (7, 6, 9, features)
+    x, kernel, dz = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
+    pads = ((0, 0), (0, 0))
+    for traced in (
+        jax.make_jaxpr(lambda x, kernel: winograd.convolve(x, kernel, pads))(x, kernel),
+        jax.make_jaxpr(lambda x, dz: winograd.kernel_gradient(x, dz, (3, 3), pads))(x, dz),
+    ):
+        factors = [e.invars[0].aval.shape for e in products(traced)]
+        tiles = [shape[1] for shape in factors if shape[0] == places and len(shape) == 3]
+        assert sorted(tiles) == [images * rows * columns for images in blocks]
 
 
 @pytest.mark.parametrize("size, step", [(size, step) for size in STEPS for step in STEPS[size]])
@@ -87,13 +119,11 @@ def test_the_matrices_are_exact(size, step):
     ],
 )
 def test_a_layer_has_the_tiles_that_take_fewest_products(batch, image, size, places):
-    """M [places, N, K] is the one product with three axes."""
     shapes = (batch, image, image, 2), (size, size, 2, 3)
     inputs = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
     pads = ((size // 2, size // 2),) * 2
     traced = jax.make_jaxpr(lambda x, kernel: winograd.convolve(x, kernel, pads))(*inputs)
-    products = [e.outvars[0].aval.shape for e in traced.eqns if e.primitive.name == "dot_general"]
-    assert [shape[0] for shape in products if len(shape) == 3] == [places]
+    assert tiled(traced) == [places]
 
 
 def layer(channels=128, features=128, *, size=3, image=6, batch=32, dtype=np.float32, **static):
@@ -145,3 +175,53 @@ def test_other_layers_do_not(change):
     (params, x), static = layer(**change)
     params = params | {"kernel": params["kernel"][:, :, : x.shape[-1] // static["groups"]]}
     assert num_xla_convolutions((params, x), static) == 3 * static["groups"]
+
+
+XLA, ROWS, TILES = "XLA", "rows of windows", "tiles of {0}x{0} pixels".format
+
+
+def form_of(x, window, features, strides=(1, 1), padding="SAME", groups=1):
+    """How a CPU computes each group of a convolution, by the program that is traced."""
+    params = {"kernel": jax.ShapeDtypeStruct((*window, x[-1] // groups, features), jnp.float32)}
+    static = {"strides": strides, "padding": padding, "groups": groups}
+    forward = functools.partial(FAST_CONV.forward, **static)
+    traced = jax.make_jaxpr(forward)(params, jax.ShapeDtypeStruct(x, jnp.float32))
+    if "conv_general_dilated[" in str(traced):
+        return XLA
+    places = tiled(traced)
+    return TILES(math.isqrt(places[0])) if places else ROWS
+
+
+@pytest.mark.parametrize(
+    "form, x, window, features, static",
+    [
+        # The networks' layers, 128 images at a time.
+        (ROWS, (128, 28, 28, 1), (3, 3), 32, {"padding": "VALID"}),  # cnn, conv1
+        (XLA, (128, 13, 13, 32), (3, 3), 64, {"padding": "VALID"}),  # cnn, conv2
+        (XLA, (128, 224, 224, 3), (11, 11), 64, {"strides": (4, 4)}),  # alexnet, conv1
+        (TILES(8), (128, 27, 27, 64), (5, 5), 192, {}),  # conv2
+        (TILES(7), (128, 13, 13, 192), (3, 3), 384, {}),  # conv3
+        (XLA, (128, 27, 27, 96), (5, 5), 256, {"groups": 2}),  # alexnet_paper, conv2
+        (TILES(7), (128, 13, 13, 384), (3, 3), 384, {"groups": 2}),  # conv4
+        # A window of 32 numbers and one of 33.
+        (ROWS, (1, 9, 12, 1), (4, 8), 4, {}),
+        (ROWS, (1, 9, 12, 2), (8, 2), 4, {}),
+        (XLA, (1, 9, 12, 1), (3, 11), 4, {}),
+        (XLA, (1, 9, 12, 3), (11, 1), 4, {}),
+        # Too few channels on either side; a window without a threshold.
+        (TILES(5), (128, 5, 5, 128), (3, 3), 128, {"padding": "VALID"}),
+        (XLA, (128, 5, 5, 127), (3, 3), 128, {"padding": "VALID"}),
+        (XLA, (128, 5, 5, 128), (3, 3), 127, {"padding": "VALID"}),
+        (XLA, (128, 5, 5, 63), (5, 5), 64, {}),
+        (XLA, (128, 6, 6, 512), (4, 4), 512, {}),
+        # One tile too few.
+        (XLA, (127, 5, 5, 128), (3, 3), 128, {"padding": "VALID"}),
+        # 2x4 outputs take 72 products by windows, and half of that in a tile; 2x2 take 36 and 25.
+        (TILES(6), (128, 4, 6, 128), (3, 3), 128, {"padding": "VALID"}),
+        (XLA, (128, 4, 4, 128), (3, 3), 128, {"padding": "VALID"}),
+    ],
+)
+def test_a_convolutions_form_depends_on_channels_window_and_tiles(
+    form, x, window, features, static
+):
+    assert form_of(x, window, features, **static) == form

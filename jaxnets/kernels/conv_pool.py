@@ -60,9 +60,7 @@ Winners = UInt8[Array, "B h w K"]
 Cache = tuple[Images, Params, Winners]
 
 
-def conv_pool_forward(
-    params: Params, x: Images, *, padding: Padding = "VALID"
-) -> tuple[Outputs, Cache]:
+def conv_pool_forward(params: Params, x: Images, *, padding: Padding) -> tuple[Outputs, Cache]:
     """Takes the largest of each 2 x 2 outputs of a convolution: y = max z, z = X * W + b.
 
         y_bijk = max over p, q in {0, 1} of z_b,(2i + p),(2j + q),k

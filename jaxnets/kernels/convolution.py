@@ -28,7 +28,7 @@ class FastConv(nn.Conv):
 
 
 def fast_conv_forward(
-    params: Params, x: Images, *, strides: Size = (1, 1), padding: Padding = "SAME", groups: int = 1
+    params: Params, x: Images, *, strides: Size, padding: Padding, groups: int
 ) -> tuple[Outputs, tuple[Images, Params]]:
     """Returns what `conv_forward` returns; each group is computed in its fastest form."""
     kernel = params["kernel"]

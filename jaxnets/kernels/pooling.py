@@ -20,7 +20,7 @@ class OverlappingMaxPool(MaxPool):
 
 
 def overlapping_max_pool_forward(
-    x: Images, *, window: Size, strides: Size, padding: Padding = "VALID"
+    x: Images, *, window: Size, strides: Size, padding: Padding
 ) -> tuple[Outputs, Cache]:
     """Returns what `max_pool_forward` returns, its winners stored.
 

@@ -160,7 +160,7 @@ def _blocks(numbers: int, *arrays: jax.Array) -> Iterable[tuple[jax.Array, ...]]
       arrays: Arrays of as many images.
     """
     images = len(arrays[0])
-    count = min(images, -(-images * numbers // BLOCK))
+    count = -(-images // max(BLOCK // numbers, 1))
     return zip(*(jnp.array_split(array, count) for array in arrays), strict=True)
 
 

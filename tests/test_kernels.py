@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import quick_jit, random_images, random_params, slow
+from conftest import assert_close, quick_jit, random_images, random_params, slow
 
 from jaxnets.backprop import convolution, pooling
 from jaxnets.backprop.network import manual_loss_and_grad
@@ -20,7 +20,7 @@ from jaxnets.gradcheck.errors import relative_error
 from jaxnets.gradcheck.kernels import check_kernel
 from jaxnets.gradcheck.layer_check import TOLERANCES, problem_of, with_backward
 from jaxnets.kernels.accelerate import KERNELS, accelerate
-from jaxnets.kernels.conv_pool import CONV_POOL, ConvPool, conv_pool_backward
+from jaxnets.kernels.conv_pool import CONV_POOL, ConvPool, conv_outputs, conv_pool_backward
 from jaxnets.kernels.convolution import FastConv
 from jaxnets.kernels.dense import WideDense
 from jaxnets.kernels.paired import PairedMaxPool, paired_relu, relu_behind_norm
@@ -185,6 +185,19 @@ def test_more_channels_than_colours_are_convolved_and_pooled_in_tiles(channels, 
     forward = functools.partial(CONV_POOL.forward, padding="VALID")
     program = str(jax.make_jaxpr(forward)(params, jnp.ones((2, 6, 6, channels))))
     assert ("dot_general[" in program) == in_tiles
+
+
+@pytest.mark.parametrize("channels, biased, padding", [(3, True, "SAME"), (4, False, "VALID")])
+def test_the_outputs_behind_a_joined_pool_are_the_convolutions(channels, biased, padding):
+    """`--gradients=both` compares at them; the pool drops the last of odd rows and columns."""
+    x, kernel = (
+        jnp.asarray(random_images(*shape)) for shape in ((2, 7, 9, channels), (3, 3, channels, 4))
+    )
+    params = {"kernel": kernel} | ({"bias": kernel[0, 0, 0]} if biased else {})
+    z = conv_outputs(params, x, padding=padding)
+    wanted, _ = convolution.conv_forward(params, x, padding=padding)
+    assert_close(z, wanted[:, : z.shape[1], : z.shape[2]], 1e-6)
+    assert z.shape[1:] == (*(size // 2 * 2 for size in wanted.shape[1:3]), 4)
 
 
 def test_ties_of_plain_areas_and_edges_go_to_the_first_as_in_xla():

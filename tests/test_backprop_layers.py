@@ -15,7 +15,16 @@ import pytest
 from conftest import assert_close, quick_jit, random_images, random_params, slow
 from jaxtyping import TypeCheckError
 
-from jaxnets.backprop import activations, convolution, dense, dropout, losses, pooling, relu
+from jaxnets.backprop import (
+    activations,
+    convolution,
+    dense,
+    dropout,
+    losses,
+    pooling,
+    relu,
+    windows,
+)
 from jaxnets.backprop.network import pair_of
 from jaxnets.backprop.rule import LayerRule, Setting
 from jaxnets.backprop.rules import KINDS, RULES, rule_of
@@ -214,6 +223,9 @@ def test_wrong_arguments_are_errors():
         pooling.max_pool_forward(x, window=(3, 3), strides=(1, 1))
     with pytest.raises(ValueError, match="'SAME', 'VALID' or pairs of ints, got 'CIRCULAR'"):
         convolution.conv_forward(params, x, padding="CIRCULAR")
+    for window, pads in (((1, 1), [(0, 0)] * 3), ((1, 1, 1), [(0, 0)] * 2)):  # Three directions.
+        with pytest.raises(ValueError, match="argument 2 is (longer|shorter) than argument 1"):
+            windows.window_pads((2, 2), window, (1, 1), pads)
     with pytest.raises(ValueError, match="between 0 and 1, got 40"):
         dropout.dropout_forward(jax.random.key(0), jnp.ones(2), rate=40.0)
 

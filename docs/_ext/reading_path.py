@@ -16,7 +16,7 @@ PATH: dict[str, dict[str, str]] = {
     "A network is a list of layers": {
         "jaxnets/models/layers.py": "the layers that are functions: flatten, max pooling",
         "jaxnets/models/chain.py": "`Chain`: the forward pass is a loop over the list",
-        "jaxnets/models/cnn.py": "the CNN: ten layers",
+        "jaxnets/models/cnn.py": "the CNN: the list of its layers",
         "jaxnets/losses.py": "one loss an example, from logits and labels",
         "jaxnets/metrics.py": "what is counted: sums, which add up over batches and devices",
     },

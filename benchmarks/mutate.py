@@ -75,7 +75,7 @@ FIRST = {  # Words of the names of the tests that are run before the others, whi
     "relu": "relu",
     "batch_norm": "norm",
     "conv_pool": "pool or tie or conv",
-    "winograd": "xla or matrices or tiles or wide or layers or conv",
+    "winograd": "xla or matrices or tiles or blocks or wide or layers or conv",
     "probability_losses": "loss or entropy or squared or mse or reduc",
     "losses": "loss or entropy or squared or mse or reduc",
     "network": "network or hand or manual or pair",

@@ -97,12 +97,30 @@ def test_on_accelerators_and_for_a_batch_that_xla_splits_fewer_layers_change():
         lambda: Chain([nn.Conv(4, (3, 3)), nn.relu, MaxPool(3, 2)]),
         lambda: Chain([nn.Conv(4, (5, 5)), nn.relu, MaxPool(2, 2)]),
         lambda: Chain([nn.Conv(4, (3, 3), strides=2), nn.relu, MaxPool(2, 2)]),
+        lambda: Chain([nn.Conv(4, (3, 3), feature_group_count=2), nn.relu, MaxPool(2, 2)]),
         lambda: Chain([nn.Conv(4, (3, 3), kernel_dilation=2), nn.relu, MaxPool(2, 2)]),
         lambda: Chain([nn.Conv(4, (3, 3), padding="CIRCULAR"), nn.relu, MaxPool(2, 2)]),
     ],
 )
 def test_other_convolutions_are_not_joined_with_their_pools(change):
     assert ConvPool not in kinds(accelerate(change(), "cpu"))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv(4, 3),  # One direction; so is the next.
+        nn.Conv(4, (3,)),
+        nn.Conv(4, (3, 3), kernel_dilation=2),
+        nn.Conv(4, (3, 3), input_dilation=(1, 2)),
+        nn.Conv(4, (3, 3), mask=np.zeros((3, 3, 1, 4))),
+        nn.Conv(4, (3, 3), padding="REFLECT"),
+    ],
+    ids=["number", "line", "kernel_dilation", "input_dilation", "mask", "padding"],
+)
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+def test_a_convolution_of_another_form_stays_with_stock_autodiff(layer, platform):
+    assert accelerate(Chain([layer]), platform).layers[0] is layer
 
 
 @pytest.fixture

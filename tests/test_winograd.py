@@ -105,6 +105,25 @@ def test_the_matrices_are_exact(size, step):
     np.testing.assert_allclose(z, d == i + w, atol=1e-14)
 
 
+@pytest.mark.parametrize("size, step", [(3, 4), (3, 6), (5, 4)])
+def test_with_another_point_the_sums_would_round_more(monkeypatch, size, step):
+    """The largest sum |Aᵀ| [(|G| 1) * (|Bᵀ| 1)], by which rounding errors grow."""
+
+    def growth(points):
+        monkeypatch.setattr(winograd, "POINTS", points)
+        at, bt, g = map(np.abs, winograd.matrices(size, step))
+        return (at @ (g.sum(1) * bt.sum(1))).max()
+
+    ours = winograd.POINTS
+    least, count = growth(ours), size + step - 2
+    small = {
+        sign * number for number in (1 / 4, 1 / 3, 1 / 2, 1, 3 / 2, 2, 3, 4) for sign in (1, -1)
+    }
+    for place in range(count):
+        for other in small - set(ours[:count]):
+            assert growth((*ours[:place], other, *ours[place + 1 :])) > least
+
+
 @pytest.mark.parametrize(
     "batch, image, size, places",
     [

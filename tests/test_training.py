@@ -418,3 +418,19 @@ def test_a_run_checks_its_gradients_and_stops_at_the_step_where_they_disagree(ti
     config = tiny_preset("softmax", gradients="both", check_every=2, gradient_tolerance=0.0)
     with pytest.raises(RunFailedError, match=r"at step 0: relative error .*expected"):
         train_on(tiny, config)
+
+
+def test_an_observer_that_began_is_told_of_the_end_after_an_error_too(tiny, tiny_preset):
+    ours, called = Experiment.create(tiny_preset("softmax", epochs=1), tiny), []
+
+    def refuse(start):
+        raise RunFailedError("no")
+
+    first = watching(
+        on_train_begin=lambda start: called.append("begin"),
+        on_train_end=lambda: called.append("end"),
+    )
+    second = watching(on_train_begin=refuse, on_train_end=lambda: called.append("never"))
+    with pytest.raises(RunFailedError):
+        next(ours.epochs(loop.Checkpoint(ours.init_state()), [first, second]))
+    assert called == ["begin", "end"]

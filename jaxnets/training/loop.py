@@ -112,9 +112,10 @@ def train_epochs(
     Yields:
       The state after an epoch, and the epoch's record.
     """
-    try:
+    with contextlib.ExitStack() as stack:
         for observer in observers:
             observer.on_train_begin(start)
+            stack.callback(observer.on_train_end)
         for epoch in epochs:
             for observer in observers:
                 observer.on_epoch_begin(epoch)
@@ -125,9 +126,6 @@ def train_epochs(
             if any(observer.should_end() for observer in observers):
                 break
             start = Checkpoint(state)
-    finally:
-        for observer in observers:
-            observer.on_train_end()
 
 
 def stepped_epoch(

@@ -35,7 +35,7 @@ class Observer:
         """Called after an epoch and its validation. The next epoch donates the state."""
 
     def on_train_end(self) -> None:
-        """Called once, also after an error."""
+        """Called once, also after an error, if the training has begun."""
 
     def on_test(self, test: Metrics) -> None:
         """Called with the metrics of the test images."""

@@ -123,6 +123,12 @@ def test_a_convolution_of_another_form_stays_with_stock_autodiff(layer, platform
     assert accelerate(Chain([layer]), platform).layers[0] is layer
 
 
+@pytest.mark.parametrize("one", [None, 1, (1, 1)])
+def test_a_dilation_of_one_is_none(one: Any):
+    layer = nn.Conv(4, (3, 3), kernel_dilation=one, input_dilation=one)
+    assert kinds(accelerate(Chain([layer]), "cpu")) == [FastConv]
+
+
 @pytest.fixture
 def batch(tiny):
     images = np.asarray(tiny.train.images[:8])

@@ -107,6 +107,7 @@ MAX_POOL = LayerRule(
         _setting((2, 6, 4, 3), (2, 2), (2, 2), numbers="integers"),
         _setting((2, 7, 7, 2), (3, 3), (2, 2), numbers="integers"),
         _setting((1, 5, 5, 2), (3, 3), (2, 2), "SAME", numbers="equal"),
+        _setting((1, 16, 16, 1), (16, 16), (16, 16)),  # The winners take more than a byte.
     ],
     static=_static,
     sides=lambda x, **static: max_pool_forward(x, **static)[1][0],

@@ -40,7 +40,7 @@ class Chain(Described, nn.Module):
         x: Float[Array | np.ndarray, "B *sizes"],
         *,
         train: bool = False,
-        mask: Float[Array, " B"] | None = None,
+        mask: Float[Array | np.ndarray, " B"] | None = None,
     ) -> Float[Array, "B *outputs"]:
         """The forward pass: logits [B, K] from images [B, H, W, C] or rows [B, D].
 

@@ -298,7 +298,7 @@ MUCH = 2 << 30  # Bytes.
 
 @pytest.fixture(autouse=True)
 def memory_given_back():
-    """Lets go of compiled programs where they are many: a worker of the whole suite took 15 GB."""
+    """Lets go of compiled programs where they are many."""
     yield
     if resident() > MUCH:
         from jaxnets.machine.platform import return_freed_memory

@@ -25,13 +25,14 @@ def test_there_are_mutants_of_most_layers():
     assert unbroken == others
 
 
-SLOW = ("max_pool_counts_ties", "max_pool_tie_to_last", "conv_forgets_groups")
+SLOW = ("conv_forgets_groups",)
 
 
 @pytest.mark.parametrize("name", [slow(name) if name in SLOW else name for name in MUTANTS])
 def test_a_mutant_is_killed(name):
-    """In float64, in as few of its settings as it takes."""
+    """In float64, in as few of its settings as it takes: some compile in 14 GB."""
     rule, killers = MUTANTS[name], set()
+    wanted = {"autodiff"} if name in WRONG_AT_TIES_ONLY else {"autodiff", "differences"}
     for setting in rule.settings:
         (program,) = compiled([(problem_of(rule, setting), "float64")])
         error, differences = judge(program)
@@ -39,9 +40,9 @@ def test_a_mutant_is_killed(name):
             killers.add("autodiff")
         if differences.error.value > TOLERANCES[DIFFERENCES]:
             killers.add("differences")
-        if len(killers) == 2:
+        if killers >= wanted:
             break
-    assert killers == {"autodiff"} | (set() if name in WRONG_AT_TIES_ONLY else {"differences"})
+    assert killers == wanted
 
 
 @pytest.mark.parametrize("name", MUTANTS)

@@ -47,7 +47,7 @@ class Chain(Described, nn.Module):
         With `train`, dropout drops by rngs={"dropout": key}, and batch norm counts mask's rows.
         """
         keys = self.dropout_keys() if train else {}
-        x = jnp.asarray(x)
+        x, mask = jnp.asarray(x), None if mask is None else jnp.asarray(mask)
         for index, layer in enumerate(self.layers):
             if isinstance(layer, nn.Dropout):
                 x = layer(x, deterministic=not train, rng=keys.get(index))

@@ -432,7 +432,7 @@ class Runs:
 
         with contextlib.ExitStack() as stack:
             for target, name, value in (
-                (request, "load_data", lambda config, **_: self._made(config)[0].data),
+                (run, "load_data", lambda config, **_: self._made(config)[0].data),
                 (Experiment, "create", create),
                 (Experiment, "init_state", lambda ours: self._made(ours.config)[1]),
                 (os, "fsync", lambda file: None),

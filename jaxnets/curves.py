@@ -1,7 +1,4 @@
-"""The curves of a training as a picture inside a page: SVG, which needs no package.
-
-Loaded when a notebook shows a History.
-"""
+"""The curves of a training as a picture inside a page: SVG, which needs no package."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The right name for a field's name from other programs. Loaded only after a mistake."""
+"""The right name for a field's name from other programs."""
 
 from collections.abc import Iterable
 

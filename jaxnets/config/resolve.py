@@ -40,10 +40,12 @@ class StoredRun(NamedTuple):
 
     path: str  # The folder.
     config: Config
-    finished: bool
-    latent_dims: tuple[int, ...] | None  # The hidden sizes that it compared first.
-    weights: str | None  # The file of its last checkpoint.
-    image_side: Any  # Pixels, as config.json has it: it may be untrusted.
+    # Of a run to resume.
+    finished: bool = False
+    latent_dims: tuple[int, ...] | None = None  # The hidden sizes that it compared first.
+    # Of a run that gives its weights.
+    weights: str | None = None  # The file of its last checkpoint.
+    image_side: Any = None  # Pixels, as config.json has it: it may be untrusted.
 
     def to_json(self) -> dict[str, Any]:
         return self._asdict() | {"config": dataclasses.asdict(self.config)}

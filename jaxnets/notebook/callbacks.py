@@ -54,6 +54,10 @@ class Callbacks(Observer):
         given = callbacks if isinstance(callbacks, Sequence) else [callbacks]
         self._model, self.error = model, None
         self._given = [self._complete(callback) for callback in given]
+        # With an `on_train_batch_end` of its own each step is taken alone.
+        ours = Callback.on_train_batch_end
+        methods = [getattr(type(callback), ours.__name__, ours) for callback in self._given]
+        self.sees_every_step = any(method is not ours for method in methods)
 
     def _complete(self, callback: Any) -> Any:
         """The callback itself, with its model; a function becomes one with on_epoch_end."""
@@ -67,13 +71,6 @@ class Callbacks(Observer):
             )
         callback.model = self._model
         return callback
-
-    @property
-    def sees_every_step(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Whether a callback has its own `on_train_batch_end`: each step is then taken alone."""
-        ours = Callback.on_train_batch_end
-        methods = [getattr(type(callback), ours.__name__, ours) for callback in self._given]
-        return any(method is not ours for method in methods)
 
     def should_stop(self) -> int:
         return self._model.stop_training

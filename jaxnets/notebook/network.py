@@ -14,8 +14,9 @@ import os
 import signal
 import warnings
 from collections.abc import Collection
+from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeGuard
 
 import numpy as np
 
@@ -23,7 +24,6 @@ from jaxnets.config.fields import CUSTOM_FIELDS, Config
 from jaxnets.config.guesses import unknown_field
 from jaxnets.config.options import is_custom
 from jaxnets.config.recipes import DEFAULT_MODEL
-from jaxnets.config.resolve import resolve
 from jaxnets.data.arrays import NAME, from_arrays, to_split
 from jaxnets.data.datasets import Dataset, Split
 from jaxnets.display import show
@@ -37,7 +37,7 @@ from jaxnets.notebook.callbacks import Callbacks, bar_for
 from jaxnets.notebook.copies import Copied
 from jaxnets.predict.pictures import Pictures
 from jaxnets.predict.predict import Predictor, create_predictor, load_predictor
-from jaxnets.runs.request import load_data, read_config, request, run_with_weights
+from jaxnets.runs.request import load_data, read_config, request
 from jaxnets.runs.resume import check_optimizer, load_checkpoint
 from jaxnets.runs.run import Run, inputs_sha256, write_config
 from jaxnets.runs.run_folder import CONFIG, RunFolder
@@ -95,13 +95,9 @@ class Network(Copied, Described):
         base = model if isinstance(model, Config) else None
         given: dict[str, Any] = {"latent_dims": None}  # Only train.py searches first.
         given |= settings if base else {"model": model, **settings}
-        dataset = None
         if data is not None:
-            weights = run_with_weights(given.get("init_from", base and base.init_from))
-            asked = resolve(given, base=base, weights=weights).config
-            name, dataset = _named(data, asked)
-            given["dataset"] = name
-        config, dataset, self._notes = request(given, dataset, base=base)
+            given["dataset"] = _name_of(data)
+        config, dataset, self._notes = request(given, partial(_dataset_of, data), base=base)
         self._made: tuple[Config, Dataset | None, RunFolder | None] = config, dataset, None
         self._begin()
         _ = self.experiment  # What does not fit is said at once.
@@ -136,8 +132,8 @@ class Network(Copied, Described):
     def _read(self, folder: RunFolder, config: Config, data: Data) -> None:
         config, dataset = dataclasses.replace(config, latent_dims=None), None
         if data is not None:
-            name, dataset = _named(data, config)
-            config = dataclasses.replace(config, dataset=name, data_dir=None)
+            config = dataclasses.replace(config, dataset=_name_of(data), data_dir=None)
+            dataset = None if _is_name(data) else _dataset_of(data, config)
         self._made, self._notes = (config, dataset, folder), ()
         self._given = {"model": config, "data": data}
         self._begin()
@@ -397,12 +393,23 @@ class _Reached(Observer):
 load = Network.load
 
 
-def _named(data: Data, config: Config) -> tuple[str, Dataset | None]:
-    """The name of the data, and these if they are no name."""
-    if isinstance(data, str | os.PathLike):
-        return os.fspath(data), None
+def _is_name(data: Data) -> TypeGuard[str | os.PathLike[str]]:
+    return isinstance(data, str | os.PathLike)
+
+
+def _name_of(data: Data) -> str:
+    """The name that a config has for data."""
+    if _is_name(data):
+        return os.fspath(data)
+    return data.name if isinstance(data, Dataset) else NAME
+
+
+def _dataset_of(data: Data, config: Config) -> Dataset:
+    """The data, limited as the config asks; those that it names if there are none."""
+    if data is None or _is_name(data):
+        return load_data(config)
     dataset = data if isinstance(data, Dataset) else from_arrays(data, config.validation_size)
-    return dataset.name, dataset.limited(config.limit)
+    return dataset.limited(config.limit)
 
 
 def _check_made(model: object, settings: Collection[str]) -> None:

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,36 +28,6 @@ class Request(NamedTuple):
     notes: tuple[str, ...]
 
 
-def request(
-    given: Mapping[str, Any],
-    data: Dataset | None = None,
-    *,
-    base: Config | None = None,
-    resumed: StoredRun | None = None,
-    as_bytes: bool = False,
-) -> Request:
-    """Resolves the fields that a user set, once more when the pictures are known.
-
-    Args:
-      given: Fields of Config.
-      data: The data; by default the set that the Config names.
-      base: A whole Config of the user's, whose fields count as set.
-      resumed: The run that goes on.
-      as_bytes: Whether MNIST's pixels stay bytes.
-
-    Raises:
-      UserError: The request cannot be met.
-    """
-    weights = run_with_weights(given.get("init_from", base and base.init_from))
-    known: dict[str, Any] = dict(base=base, resumed=resumed, weights=weights)
-    if data is None:
-        data = load_data(resolve(given, **known).config, as_bytes=as_bytes)
-    are_pictures = data.name == ARRAYS or not isinstance(data.train.images, np.ndarray)
-    pictures = Pictures(len(data.train), data.class_names) if are_pictures else None
-    config, notes = resolve(given, **known, pictures=pictures)
-    return Request(config, data, notes)
-
-
 def load_data(config: Config, *, as_bytes: bool = False) -> Dataset:
     """The config's data set, limited as it asks."""
     keep_freed_memory()  # Before threads read pictures.
@@ -72,6 +42,33 @@ def load_data(config: Config, *, as_bytes: bool = False) -> Dataset:
         as_bytes=as_bytes,
     )
     return data.limited(config.limit or two_batches)
+
+
+def request(
+    given: Mapping[str, Any],
+    load: Callable[[Config], Dataset] = load_data,
+    *,
+    base: Config | None = None,
+    resumed: StoredRun | None = None,
+) -> Request:
+    """Resolves the fields that a user set, once more when the pictures are known.
+
+    Args:
+      given: Fields of Config.
+      load: Loads the data of a Config.
+      base: A whole Config of the user's, whose fields count as set.
+      resumed: The run that goes on.
+
+    Raises:
+      UserError: The request cannot be met.
+    """
+    weights = run_with_weights(given.get("init_from", base and base.init_from))
+    known: dict[str, Any] = dict(base=base, resumed=resumed, weights=weights)
+    data = load(resolve(given, **known).config)
+    are_pictures = data.name == ARRAYS or not isinstance(data.train.images, np.ndarray)
+    pictures = Pictures(len(data.train), data.class_names) if are_pictures else None
+    config, notes = resolve(given, **known, pictures=pictures)
+    return Request(config, data, notes)
 
 
 def read_config(folder: RunFolder) -> Config:
@@ -96,7 +93,13 @@ def run_with_weights(init_from: str | None) -> StoredRun | None:
       UserError: The folder's config.json is damaged.
     """
     path = os.path.expanduser(init_from or "")
-    return _stored(RunFolder.open(path)) if os.path.exists(os.path.join(path, CONFIG)) else None
+    if not os.path.exists(os.path.join(path, CONFIG)):
+        return None
+    folder = RunFolder.open(path)
+    steps, shape = folder.steps, folder.read(CONFIG).get("image_shape")
+    last = short_path(str(path_of(folder.path / CHECKPOINTS, steps[-1]))) if any(steps) else None
+    side = shape[0] if isinstance(shape, list) and shape else None
+    return StoredRun(path, read_config(folder), weights=last, image_side=side)
 
 
 def run_to_resume(given: Mapping[str, Any]) -> StoredRun:
@@ -108,22 +111,12 @@ def run_to_resume(given: Mapping[str, Any]) -> StoredRun:
     # The fields of the process are checked first: the others need the run's model.
     asked = resolve({name: given[name] for name in OF_THE_PROCESS if name in given}).config
     if "workdir" in given:
-        return _stored(RunFolder.open(given["workdir"]))
-    return _stored(_newest_unfinished(given.get("model", asked.model)))
-
-
-def _stored(folder: RunFolder) -> StoredRun:
-    searched, steps = folder.read(SEARCH), folder.steps
-    shape = folder.read(CONFIG).get("image_shape")
-    weights = short_path(str(path_of(folder.path / CHECKPOINTS, steps[-1]))) if any(steps) else None
-    return StoredRun(
-        path=str(folder.path),
-        config=read_config(folder),
-        finished=folder.finished,
-        latent_dims=tuple(int(size) for size in searched) if searched else None,
-        weights=weights,
-        image_side=shape[0] if isinstance(shape, list) and shape else None,
-    )
+        folder = RunFolder.open(given["workdir"])
+    else:
+        folder = _newest_unfinished(given.get("model", asked.model))
+    path, config, searched = str(folder.path), read_config(folder), folder.read(SEARCH)
+    sizes = tuple(int(size) for size in searched) or None
+    return StoredRun(path, config, finished=folder.finished, latent_dims=sizes)
 
 
 def _newest_unfinished(model: str) -> RunFolder:

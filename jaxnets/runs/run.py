@@ -22,7 +22,7 @@ from jaxnets.runs.checkpoints import CheckpointTimer, all_finite
 from jaxnets.runs.diagnosis import diagnose
 from jaxnets.runs.memory import check_enough_memory
 from jaxnets.runs.replica import ReplicaRunFolder
-from jaxnets.runs.request import request, run_to_resume, run_with_weights
+from jaxnets.runs.request import load_data, request, run_to_resume, run_with_weights
 from jaxnets.runs.resume import last_saved, prepare_to_resume, tree_of
 from jaxnets.runs.run_folder import CONFIG, RunFolder, num_params, params_sha256
 from jaxnets.runs.weights_only import keep_weights_only
@@ -81,7 +81,7 @@ class Run(Observer):
         """
         with _connected(flags) as processes:
             resumed = _run_to_resume(flags, processes) if flags.get("resume") else None
-            config, data, notes = request(flags, resumed=resumed, as_bytes=True)
+            config, data, notes = request(flags, partial(load_data, as_bytes=True), resumed=resumed)
             experiment = Experiment.create(config, data)
             check_enough_memory(experiment)
             state = experiment.init_state()  # First, as it may raise: then no folder is made.

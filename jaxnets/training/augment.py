@@ -1,4 +1,4 @@
-"""Augmentations on the device, in the step; only runs that use them load this file.
+"""Augmentations on the device, in the step.
 
 The pictures travel as bytes, and there is no worker process whose order could change the result.
 Each augmentation is a pure function of one image and its own key. The key comes from the run's

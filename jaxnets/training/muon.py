@@ -1,4 +1,4 @@
-"""Muon: momentum whose matrices are made orthogonal before each step; only its runs load this."""
+"""Muon: momentum whose matrices are made orthogonal before each step."""
 
 import jax
 import optax

@@ -4,15 +4,11 @@ import copy
 import importlib.util
 import json
 import re
-import sys
 
+import notebooks
 import pytest
-from conftest import ROOT
 from test_docs import anchors_of, missing_references
 from test_notebook import look_up_names, missing_flags
-
-sys.path.insert(0, str(ROOT / "benchmarks"))
-import notebooks
 
 NAMES = notebooks.names()
 EDITIONS = [(name, language) for name in NAMES for language in notebooks.LANGUAGES]

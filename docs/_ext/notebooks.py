@@ -1,6 +1,6 @@
 """Makes the lecture's notebooks, English and Chinese, from their plain sources, and runs them.
 
-python benchmarks/notebooks.py [NAME ...] [--check | --texts]
+python docs/_ext/notebooks.py [NAME ...] [--check | --texts]
 
 A source, docs/_lecture/NAME.md, holds a notebook in reading order: its code once, in fences of
 ```python, and between them a text in both languages, parted by a line <!-- zh -->. So both editions
@@ -23,8 +23,8 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parent.parent
-DOCS = ROOT / "docs"
+DOCS = Path(__file__).resolve().parent.parent
+ROOT = DOCS.parent
 SOURCES = DOCS / "_lecture"
 LANGUAGES = ("en", "zh")
 CHINESE = "<!-- zh -->"

@@ -23,22 +23,12 @@ from jaxnets.backprop.pooling import max_pool_backward
 from jaxnets.backprop.rules import RULES
 from jaxnets.cli.language import words_of
 from jaxnets.course.exercises import judge
-from jaxnets.course.exercises.bugs import BUGS
-from jaxnets.course.exercises.catalogue import (
-    COMPUTE,
-    FILL_IN,
-    FIND_THE_BUG,
-    exercises,
-    input_gradient_of,
-)
-from jaxnets.course.exercises.compute import SHEETS, check_sheet
+from jaxnets.course.exercises.catalogue import BLANKS, BUGS, EXERCISES, SHEETS, imports_of
+from jaxnets.course.exercises.compute import check_sheet
 from jaxnets.course.exercises.drawn import drawn_settings
-from jaxnets.course.exercises.mutant_source import MUTANTS, mutant_sources
-from jaxnets.course.exercises.new import imports_of, text_of
+from jaxnets.course.exercises.files import parse_exercise, violation
 from jaxnets.course.exercises.passes import Call, ResultError, gradients_of, run_source
-from jaxnets.course.exercises.rules import functions_of, parse_exercise, violation
 from jaxnets.errors import UserError
-from jaxnets.gradcheck import mutants
 from jaxnets.training.step import make_train_step
 
 DENSE = """
@@ -63,58 +53,25 @@ def mine(tmp_path):
     return write
 
 
-def of_kind(kind):
-    return [exercise for exercise in exercises().values() if exercise.kind == kind]
-
-
-def test_every_layer_pair_and_every_wrong_one_is_an_exercise():
-    exercised = set(RULES)
-    assert {exercise.name for exercise in of_kind(FILL_IN)} == exercised
-    assert {bug.mutant for bug in BUGS.values()} == set(mutants.MUTANTS)
+def test_every_layer_pair_is_an_exercise():
+    assert set(BLANKS) == set(RULES)
     assert list(BUGS) == [f"bug{number}" for number in range(1, len(BUGS) + 1)]
-    for exercise in exercises().values():
+    assert len(EXERCISES) == len(SHEETS) + len(BLANKS) + len(BUGS)
+    for exercise in EXERCISES.values():
         assert exercise.level in (1, 2, 3) and 5 <= exercise.minutes <= 60
 
 
-@pytest.mark.parametrize("name", [exercise.name for exercise in of_kind(FIND_THE_BUG)])
-def test_a_bug_in_a_file_is_the_wrong_pass_without_its_name(name):
-    text, mutant = text_of(exercises()[name]), BUGS[name].mutant
-    assert mutant not in text
-    theirs = {
-        node.name: node
-        for node in ast.parse(MUTANTS.read_text("utf-8")).body
-        if isinstance(node, ast.FunctionDef)
-    }[mutant]
+@pytest.mark.parametrize("exercise", [*BLANKS.values(), *BUGS.values()], ids=lambda one: one.name)
+def test_a_file_has_its_function_and_keeps_the_rules(exercise):
+    text = exercise.text()
     tree = parse_exercise(text)
     assert isinstance(tree, ast.Module)
-    ours = tree.body[-1]
-    assert isinstance(ours, ast.FunctionDef) and ours.name == name
-    assert list(map(ast.dump, ours.body)) == list(map(ast.dump, theirs.body))
-    assert ast.dump(ours.args) == ast.dump(theirs.args)
-    assert violation(tree, imports_of(exercises()[name])) is None
-    exec(text, {})  # It has all the imports and helpers that it needs.
-    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    assert names & set(mutants.__dict__) <= set(functions_of(tree)) | imported(tree)
-
-
-def imported(tree):
-    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
-    return {alias.asname or alias.name for node in nodes for alias in node.names}
-
-
-def test_a_layer_that_a_bug_breaks_is_the_one_of_its_source():
-    for name, rule in mutants.MUTANTS.items():
-        assert rule.plain is RULES[mutant_sources()[name].layer].plain
-
-
-@pytest.mark.parametrize("name", [exercise.name for exercise in of_kind(FILL_IN)])
-def test_a_blank_names_the_gradient_that_is_missing_and_keeps_the_rules(name):
-    text = text_of(exercises()[name])
-    tree = parse_exercise(text)
-    assert isinstance(tree, ast.Module)
-    assert functions_of(tree) == [f"{name}_backward"]
-    assert violation(tree, imports_of(exercises()[name])) is None
-    assert f"gradcheck --mine=my_{name}.py" in text
+    last = tree.body[-1]
+    assert isinstance(last, ast.FunctionDef) and last.name == exercise.function
+    assert violation(tree, imports_of(exercise)) is None
+    exec(text, {})  # It has all the imports that it needs.
+    assert f"gradcheck --mine=my_{exercise.name}.py" in text
+    assert not [bug.mutant for bug in BUGS.values() if bug.mutant in text]
 
 
 @pytest.mark.slow
@@ -153,7 +110,7 @@ def test_a_new_exercise_is_judged_before_and_after_it_is_solved(run_command, tmp
 
 @pytest.mark.slow
 def test_a_bug_is_judged_with_the_cache_that_it_gets_and_at_its_ties(run_command, mine):
-    text = text_of(exercises()["bug12"])
+    text = EXERCISES["bug12"].text()
     outcome = run_command("gradcheck", f"--mine={mine(text)}", "--hint")
     assert outcome.status == 1 and "bug12: FAILED: dx is wrong" in outcome.out
     assert "the differences agree" in outcome.out and BUGS["bug12"].hint[:30] in outcome.out
@@ -182,7 +139,7 @@ BIAS, SCALE, MEAN, VAR = (f'd_params["{name}"]' for name in ("bias", "scale", "m
 
 @pytest.mark.slow
 def test_a_batch_norm_is_judged_by_what_the_loss_depends_on():
-    text = text_of(exercises()["batch_norm"])
+    text = EXERCISES["batch_norm"].text()
     head, _, end = text.partition("    d_scale = ...")
     end = end[end.index("    return") :]
     judged = {
@@ -234,7 +191,7 @@ def test_a_batch_norm_is_judged_by_what_the_loss_depends_on():
     ],
 )
 def test_a_bug_of_batch_norm_is_a_wrong_dx_until_it_is_repaired(name, mistake, repair):
-    text, cases = text_of(exercises()[name]), judge.cases_of(name)
+    text, cases = EXERCISES[name].text(), judge.cases_of(name)
     assert text.count(mistake) == 1
     for source, wrong in ((text, ("dx",)), (text.replace(mistake, repair), ())):
         answers = run_source(source, "mine.py", name, [case.call for case in cases])
@@ -253,8 +210,10 @@ def test_a_gradient_has_the_name_that_it_has_in_the_file():
         "bug15": "dp",
         "bug18": "dz",
     }
-    assert {name: input_gradient_of(exercises()[name]) for name in names} == names
-    assert {input_gradient_of(exercise) for exercise in of_kind(FILL_IN)} == {"dx", "dp", "dz"}
+    found = BLANKS | BUGS
+    assert {name: found[name].gradient for name in names} == names
+    for blank in BLANKS.values():  # It is the last word of the code.
+        assert blank.code.split()[-1] == blank.gradient
 
 
 def test_a_wrong_shape_is_not_said_to_be_a_kink():
@@ -373,8 +332,6 @@ def test_a_mistake_that_few_shapes_or_rates_show_is_found(name, function, wrong,
 
 def test_drawn_settings_are_the_same_in_every_process_and_reach_far():
     for name, rule in RULES.items():
-        if name not in exercises():
-            continue
         first, second = (drawn_settings(name, rule) for _ in range(2))
         assert first == second and first != drawn_settings(f"{name}s", rule)
         assert any(setting.x[0] > 8 for setting in first)
@@ -391,19 +348,18 @@ PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 def answer_to(name):
     """The file of an exercise to fill in, with the function of the answers' page."""
     (answer,) = (code for code in PYTHON.findall(ANSWERS) if f"def {name}_backward(" in code)
-    text = text_of(exercises()[name])
+    text = EXERCISES[name].text()
     return text[: text.index("def ")] + answer
 
 
 def test_the_page_lists_every_exercise_and_shows_the_bugs_without_their_names():
-    for exercise in exercises().values():
-        if exercise.kind != FIND_THE_BUG:
-            row = f"{exercise.name} | {exercise.level} | {exercise.minutes} | {exercise.about}"
-            assert f"| {row} |" in PAGE
+    for exercise in [*SHEETS.values(), *BLANKS.values()]:
+        row = f"{exercise.name} | {exercise.level} | {exercise.minutes} | {exercise.about}"
+        assert f"| {row} |" in PAGE
     shown = {code.partition("(")[0].removeprefix("def "): code for code in PYTHON.findall(PAGE)}
     assert list(shown) == list(BUGS)
     for name, code in shown.items():
-        assert text_of(exercises()[name]).endswith(code)
+        assert EXERCISES[name].text().endswith(code)
         effort = f"Level {BUGS[name].level}, {BUGS[name].minutes} minutes."
         assert f"#### {name}\n\n{effort}" in PAGE
         assert " ".join(BUGS[name].question.split()) in " ".join(PAGE.split())
@@ -453,13 +409,13 @@ def test_the_chinese_answers_are_the_same_answers():
         [re.findall(pattern, page) for page in (chinese, ANSWERS)]
         for pattern in (r"<summary>\w+", r"`[^`\n]+`", r"(?<=\| )-?\d[\d.e-]*(?: ± [\d.]+)?(?= \|)")
     )
-    assert len(names[0]) == 2 * len(BUGS) + len(SHEETS) + len(of_kind(FILL_IN)) + 4
+    assert len(names[0]) == 2 * len(BUGS) + len(SHEETS) + len(BLANKS) + 4
     assert len(codes[0]) > 40 and len(numbers[0]) == 18
     for ours, theirs in (names, codes, numbers):
         assert ours == theirs
 
 
-@pytest.mark.parametrize("name", [slow(exercise.name) for exercise in of_kind(FILL_IN)])
+@pytest.mark.parametrize("name", [*map(slow, BLANKS)])
 def test_the_answers_pass(name, run_command, mine, monkeypatch):
     if name != "dense":  # The most exact precision takes a third of the time.
         monkeypatch.setattr(judge, "PRECISIONS", ("float64",))
@@ -479,7 +435,7 @@ def test_what_the_teachers_pages_and_the_slides_name_exists():
         text = re.sub(r"^```\w*$", "", page.read_text("utf-8"), flags=re.MULTILINE)
         named = set(re.findall(r"(?:`|<code>|new )([a-z_]+\d*)(?:`|</code>|\n|<)", text))
         flags = {"--seconds", "--memory", "passed", "wrong", "reason", "name", "exercise", "numpy"}
-        unknown = named - flags - {"grade", "nobody"} - bets - set(exercises())
+        unknown = named - flags - {"grade", "nobody"} - bets - set(EXERCISES)
         assert not unknown, page
 
 
@@ -795,7 +751,7 @@ def test_the_numbers_to_compute_are_those_that_autodiff_finds(float64):
     shift = jax.grad(lambda c: norm(x + c, 5, 1) @ dy)(0.0)
     right["compute8"] |= dict(fixed=fixed, shift=shift)
 
-    assert set(right) == set(SHEETS) == {exercise.name for exercise in of_kind(COMPUTE)}
+    assert set(right) == set(SHEETS)
     for name, sheet in SHEETS.items():
         assert {question.name for question in sheet.questions} == set(right[name])
         for question in sheet.questions:
@@ -807,7 +763,7 @@ def test_the_list_is_a_table_and_json_and_needs_no_jax(run_command, run_python):
     code += "; assert 'jax' not in sys.modules"
     outcome = run_python("-c", code, "exercise", "--json")
     assert outcome.status == 0, outcome.err
-    assert [row["name"] for row in json.loads(outcome.out)] == list(exercises())
+    assert [row["name"] for row in json.loads(outcome.out)] == list(EXERCISES)
     table = run_command("exercise").out
-    assert all(re.search(rf"^{name} +[cf]", table, re.MULTILINE) for name in exercises())
+    assert all(re.search(rf"^{name} +[cf]", table, re.MULTILINE) for name in EXERCISES)
     assert not any(bug.mutant in table for bug in BUGS.values())

@@ -11,17 +11,14 @@ from conftest import ROOT
 
 from jaxnets.cli.exercise_texts import translated
 from jaxnets.cli.language import words_of
-from jaxnets.course.exercises import command, compute, hints, judge, mistakes, passes, rules
-from jaxnets.course.exercises.bugs import BUGS
-from jaxnets.course.exercises.catalogue import exercises
-from jaxnets.course.exercises.compute import SHEETS
-from jaxnets.course.exercises.new import text_of as file_of
+from jaxnets.course.exercises import command, compute, files, judge, mistakes, passes
+from jaxnets.course.exercises.catalogue import BUGS, EXERCISES, SHEETS
 
 TEXTS = json.loads((ROOT / "jaxnets/cli/exercises.zh.json").read_text("utf-8"))
 SAY = words_of("zh", "exercises")
 # What has the judge's sentences. An error of the request (a UserError) is English everywhere.
-REASONS = [passes, mistakes, rules.violation, rules._reason, rules._module, rules._name]
-SPEAKS = [hints, judge.Verdict, judge.verdict, judge._without_arrays]
+REASONS = [passes, mistakes, files.violation, files._reason, files._module, files._name]
+SPEAKS = [judge.Verdict, judge.verdict, judge._without_arrays, judge._hints, judge._looks]
 SPEAKS += [compute._answered, compute._count, compute._value, compute._number]
 SPEAKS += [command.listing, command.check_numbers, command.check_mine]
 CODE = {"jax", "jaxnets", "numpy", "exercise", "new", "NAME", "hint", "JAX", "d_params", "dx"}
@@ -89,7 +86,7 @@ def test_every_hint_and_title_is_chinese_as_on_the_pages():
         (ROOT / "docs" / "zh" / name).read_text("utf-8")
         for name in ("exercises.md", "exercises-answers.md")
     )
-    for exercise in exercises().values():
+    for exercise in EXERCISES.values():
         assert TEXTS.get(exercise.about, exercise.about) in page
     for bug in BUGS.values():
         assert f"\n{TEXTS[bug.hint]}\n" in answers
@@ -148,9 +145,9 @@ def code_in(source: str) -> str:
     return ast.dump(tree)
 
 
-@pytest.mark.parametrize("name", exercises())
+@pytest.mark.parametrize("name", EXERCISES)
 def test_a_file_in_chinese_has_the_code_of_the_english_one_and_no_english_sentence(name):
-    english = file_of(exercises()[name])
+    english = EXERCISES[name].text()
     chinese = translated(english, SAY)
     same = tomllib.loads if name in SHEETS else code_in
     assert same(chinese) == same(english)

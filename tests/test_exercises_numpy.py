@@ -7,7 +7,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-from jaxnets.course.exercises.compute import SHEETS
+from jaxnets.course.exercises.catalogue import SHEETS
 
 NOTEBOOK = json.loads((ROOT / "docs" / "exercises-numpy.ipynb").read_text("utf-8"))
 
@@ -123,7 +123,7 @@ def test_its_questions_are_those_of_the_sheets(name):
     text = "\n".join("".join(cell["source"]) for cell in NOTEBOOK["cells"])
     sheet = SHEETS[name]
     assert (
-        f"### {name}: {sheet.title}\n\nLevel {sheet.level}, about {sheet.minutes} minutes." in text
+        f"### {name}: {sheet.about}\n\nLevel {sheet.level}, about {sheet.minutes} minutes." in text
     )
     assert sheet.given in text
     for question in sheet.questions:

@@ -11,10 +11,9 @@ from hostile_submissions import ENDS, RIGHT, SELF, WRITE, relu
 from test_exercises import answer_to
 
 from jaxnets.course.exercises import command, grade, sandbox
-from jaxnets.course.exercises.catalogue import FILL_IN, FIND_THE_BUG, exercises
+from jaxnets.course.exercises.catalogue import BLANKS, BUGS, imports_of
 from jaxnets.course.exercises.grade import Grade, Limits, arrays_of, grades_of, submissions_in
 from jaxnets.course.exercises.judge import cases_of, verdict
-from jaxnets.course.exercises.new import imports_of, text_of
 from jaxnets.course.exercises.sandbox import Sandbox
 from jaxnets.course.exercises.sources import sources_of
 
@@ -81,10 +80,9 @@ def test_no_hostile_submission_passes_or_touches_its_neighbours(submissions, bub
 @pytest.mark.slow
 def test_every_answer_passes_and_bugs_are_found(submissions, bubblewrap):
     """The sandbox has what each exercise imports, and judges as the judge at home."""
-    found = [exercise for exercise in exercises().values() if exercise.function]
-    right = {f"{one.name}.py": answer_to(one.name) for one in found if one.kind == FILL_IN}
-    bugs = [one.name for one in found if one.kind == FIND_THE_BUG and imports_of(one)]
-    wrong = {f"{name}.py": text_of(exercises()[name]) for name in bugs}
+    right = {f"{name}.py": answer_to(name) for name in BLANKS}
+    bugs = [name for name, bug in BUGS.items() if imports_of(bug)]
+    wrong = {f"{name}.py": BUGS[name].text() for name in bugs}
     rows = graded(submissions(right | wrong))
     assert {f"{name}.py" for name, row in rows.items() if row.passed} == set(right)
     for name in bugs:

@@ -6,10 +6,12 @@ import pytest
 from conftest import slow
 
 from jaxnets.backprop.rules import RULES
+from jaxnets.course.exercises.catalogue import BUGS
+from jaxnets.course.exercises.judge import broken
 from jaxnets.gradcheck.compare import DIFFERENCES, compiled, judge
 from jaxnets.gradcheck.layer_check import TOLERANCES, problem_of
-from jaxnets.gradcheck.mutants import MUTANTS
 
+MUTANTS = {bug.mutant: broken(bug) for bug in BUGS.values()}
 # They are wrong where the layer has no derivative, and so nowhere a difference could be taken.
 WRONG_AT_TIES_ONLY = {"relu_passes_at_zero", "max_pool_counts_ties", "max_pool_tie_to_last"}
 

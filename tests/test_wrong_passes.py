@@ -1,6 +1,6 @@
 """Backward passes that are wrong for some shapes or arguments alone: gradcheck finds each.
 
-The wrong passes of `gradcheck/mutants.py` are wrong nearly everywhere. These are right wherever a
+The bugs of `course/exercises/bugs.toml` are wrong nearly everywhere. These are right wherever a
 narrow check would look: for batches of up to eight, unequal sides, the usual rate.
 """
 

@@ -116,9 +116,11 @@ class Gradcheck(Options):
             print_answer(values, text, self.json)
             return DONE if passed else RUN_FAILED
 
+        from jaxnets.course.exercises.judge import mutant
         from jaxnets.gradcheck.command import run
 
-        return DONE if run(self.model, self.mutant, self.json) else RUN_FAILED
+        wrong = None if self.mutant is None else (self.mutant, mutant(self.mutant))
+        return DONE if run(self.model, wrong, self.json) else RUN_FAILED
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,52 +1,174 @@
-"""All exercises by their names; listing them needs no JAX."""
+"""All exercises. They are data, in sheets.toml, blanks.toml and bugs.toml; no JAX is needed."""
 
-import functools
-import re
+import ast
+import textwrap
+import tomllib
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from string import Template
+from typing import Any, ClassVar
 
-from jaxnets.course.exercises.bugs import BUGS
-from jaxnets.course.exercises.compute import SHEETS
-from jaxnets.course.exercises.mutant_source import mutant_sources
 from jaxnets.errors import unknown
 
-TEMPLATES = Path(__file__).parent / "templates"
 COMPUTE, FILL_IN, FIND_THE_BUG = "compute", "fill in", "find the bug"
+ANSWER = "a number as 1.5 or 1/8, or rows as [[1, 2], [3, 4]]"  # What a sheet takes.
+WIDTH = 88
 
 
-class Exercise(NamedTuple):
-    """One exercise."""
+@dataclass(frozen=True, kw_only=True)
+class Exercise:
+    """One exercise, which is written into a file of the student's own."""
 
     name: str  # As `jaxnets exercise new` takes it.
-    kind: str
     level: int  # 1 easy, 3 hard.
     minutes: int
     about: str
-    function: str = ""  # The name of the student's function.
+    kind: ClassVar[str]
+    suffix: ClassVar[str] = ".py"
+    function: ClassVar[str] = ""  # The name of the student's function; "" where there is none.
+
+    @property
+    def file(self) -> str:
+        """The name of its file, if the student gives none."""
+        return f"my_{self.name}{self.suffix}"
+
+    def text(self, file: str = "") -> str:
+        """The text of its file, whose first lines name it."""
+        raise NotImplementedError
 
 
-@functools.cache
-def exercises() -> dict[str, Exercise]:
-    """Every exercise: numbers to compute, backward passes to fill in, and wrong ones."""
-    found = [
-        Exercise(name, COMPUTE, sheet.level, sheet.minutes, sheet.title)
-        for name, sheet in SHEETS.items()
-    ]
-    for path in sorted(TEMPLATES.glob("[a-z]*.py")):
-        facts = re.match(
-            r'"""Exercise \w+: (.*), backward\.\n\nLevel (\d), about (\d+) minutes',
-            path.read_text("utf-8"),
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """One line of a sheet to fill in."""
+
+    name: str
+    asks: str
+    answer: Any  # A number, or lists of numbers.
+    hint: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sheet(Exercise):
+    """Questions about one situation, whose answers are numbers."""
+
+    kind, suffix = COMPUTE, ".toml"
+    given: str
+    questions: list[Question]
+
+    def text(self, file: str = "") -> str:
+        about = f'Replace each "" by {ANSWER}. Three digits are enough. Then: '
+        given, about = (textwrap.fill(text, WIDTH - 2) for text in (self.given, about))
+        head = (
+            f"Exercise {self.name}: {self.about}. Level {self.level}, about {self.minutes} minutes."
+            f"\n\n{given}\n\n{about}\n\n    jaxnets exercise check {file or self.file}"
         )
-        assert facts, path
-        function = f"{path.stem}_backward"
-        level, minutes = int(facts[2]), int(facts[3])
-        found.append(Exercise(path.stem, FILL_IN, level, minutes, facts[1], function))
-    found.sort(key=lambda exercise: (exercise.kind, exercise.level))
-    sources = mutant_sources()
-    for name, bug in BUGS.items():
-        layer = sources[bug.mutant].layer.replace("_", " ")
-        found.append(Exercise(name, FIND_THE_BUG, bug.level, bug.minutes, layer, name))
-    return {exercise.name: exercise for exercise in found}
+        lines = [f"# {line}".rstrip() for line in head.split("\n")]
+        lines += ["", f'exercise = "{self.name}"']
+        for question in self.questions:
+            lines += ["", f"# {question.asks}", f'{question.name} = ""']
+        return "\n".join(lines) + "\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blank(Exercise):
+    """A backward pass to fill in."""
+
+    kind = FILL_IN
+    forward: str  # The formula of the forward pass.
+    arguments: str  # What the backward pass takes and returns, as its docstring says it.
+    code: str  # The backward pass, in which $arguments stands for these.
+    gradient: str = "dx"  # The name of its input's gradient.
+
+    @property
+    def layer(self) -> str:
+        """The layer whose backward pass it is."""
+        return self.name
+
+    @property
+    def function(self) -> str:
+        return f"{self.name}_backward"
+
+    def text(self, file: str = "") -> str:
+        code = Template(self.code).substitute(arguments=_indented(self.arguments))
+        return (
+            f'"""Exercise {self.name}: {self.about}, backward.\n\n'
+            f"Level {self.level}, about {self.minutes} minutes. Replace every `...` below, then "
+            f"ask the judge:\n\n    jaxnets gradcheck --mine={file or self.file}\n\n"
+            f'The forward pass:\n\n{_indented(self.forward)}\n"""\n\n{code}'
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bug(Exercise):
+    """A backward pass that is wrong in one way."""
+
+    kind = FIND_THE_BUG
+    right: Blank  # The exercise of the same layer.
+    mutant: str  # The mistake's name, as `gradcheck --mutant` takes it; no student sees it.
+    question: str
+    hint: str
+    code: str
+    forward: str = ""  # A forward pass whose cache is another one than the layer's.
+
+    @property
+    def layer(self) -> str:
+        """The layer that it breaks."""
+        return self.right.layer
+
+    @property
+    def function(self) -> str:
+        return self.name
+
+    @property
+    def gradient(self) -> str:
+        """The name of its input's gradient."""
+        return self.right.gradient
+
+    def text(self, file: str = "") -> str:
+        if self.forward:
+            forward = _indented(self.forward.replace('"""', "'''"))
+            facts = f"The forward pass, which returns (y, cache):\n\n{forward}"
+        else:
+            formula = _indented(self.right.forward)
+            facts = f"The forward pass:\n\n{formula}\n\n{self.right.arguments}"
+        return (
+            f'"""Exercise {self.name}: one thing is wrong in this backward pass ({self.about}).\n\n'
+            f"Level {self.level}, about {self.minutes} minutes. Find it by reading, repair it "
+            f"here, then ask the judge:\n\n    jaxnets gradcheck --mine={file or self.file}\n\n"
+            f"{facts}\n\nThe docstring of the function is what its author thought.\n\n"
+            f'{textwrap.fill(self.question, WIDTH)}\n"""\n\n{self.code}'
+        )
+
+
+def _indented(text: str) -> str:
+    return textwrap.indent(text, "    ")
+
+
+def _data(file: str) -> dict[str, dict[str, Any]]:
+    return tomllib.loads(Path(__file__).with_name(file).read_text("utf-8"))
+
+
+def _sheet(name: str, questions: dict[str, dict[str, Any]], **facts: Any) -> Sheet:
+    asked = [Question(name=name, **question) for name, question in questions.items()]
+    return Sheet(name=name, questions=asked, **facts)
+
+
+def _bug(name: str, layer: str, code: str, helpers: dict[str, str], **facts: Any) -> Bug:
+    about, code = layer.replace("_", " "), Template(code).substitute(helpers)
+    return Bug(name=name, right=BLANKS[layer], about=about, code=code, **facts)
+
+
+SHEETS = {name: _sheet(name, **facts) for name, facts in _data("sheets.toml").items()}
+BLANKS = {name: Blank(name=name, **facts) for name, facts in _data("blanks.toml").items()}
+_bugs = _data("bugs.toml")
+_helpers = _bugs.pop("helpers")  # Functions that several bugs call.
+BUGS = {name: _bug(name, helpers=_helpers, **facts) for name, facts in _bugs.items()}
+EXERCISES: dict[str, Exercise] = {
+    **dict(sorted(SHEETS.items(), key=lambda item: item[1].level)),
+    **BLANKS,
+    **BUGS,
+}
+BY_FUNCTION = {exercise.function: exercise for exercise in [*BLANKS.values(), *BUGS.values()]}
 
 
 def exercise_called(name: str) -> Exercise:
@@ -55,31 +177,27 @@ def exercise_called(name: str) -> Exercise:
     Raises:
       UserError: There is none.
     """
-    if name not in exercises():
-        raise unknown("exercise", name, exercises())
-    return exercises()[name]
+    if name not in EXERCISES:
+        raise unknown("exercise", name, EXERCISES)
+    return EXERCISES[name]
 
 
-def exercise_of_function(function: str) -> Exercise:
+def exercise_of_function(function: str) -> Blank | Bug:
     """The exercise that a function of this name answers.
 
     Raises:
       UserError: There is none.
     """
-    by_function = {found.function: found for found in exercises().values() if found.function}
-    if function not in by_function:
-        raise unknown("exercise", function, by_function)
-    return by_function[function]
+    if function not in BY_FUNCTION:
+        raise unknown("exercise", function, BY_FUNCTION)
+    return BY_FUNCTION[function]
 
 
-def layer_of(exercise: Exercise) -> str:
-    """The layer of which an exercise is the backward pass, as its template is called."""
-    if exercise.kind == FIND_THE_BUG:
-        return mutant_sources()[BUGS[exercise.name].mutant].layer
-    return exercise.name
-
-
-def input_gradient_of(exercise: Exercise) -> str:
-    """The name of the input's gradient in an exercise's file: dx, dp or dz."""
-    last = (TEMPLATES / f"{layer_of(exercise)}.py").read_text("utf-8").splitlines()[-1]
-    return last.split()[-1]
+def imports_of(exercise: Blank | Bug) -> frozenset[str]:
+    """The names that an exercise's file imports, as "jaxnets.losses.probabilities_of"."""
+    return frozenset(
+        f"{node.module}.{alias.name}"
+        for node in ast.walk(ast.parse(exercise.code))
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("jaxnets.")
+        for alias in node.names
+    )

@@ -3,13 +3,13 @@
 import json
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from jaxnets import display
-from jaxnets.course.exercises.catalogue import COMPUTE, exercise_called, exercises
-from jaxnets.course.exercises.compute import check_sheet, hint_for
+from jaxnets.course.exercises.catalogue import COMPUTE, EXERCISES, SHEETS, exercise_called
+from jaxnets.course.exercises.compute import check_sheet
 from jaxnets.course.exercises.files import read_source
-from jaxnets.course.exercises.new import write_new
 from jaxnets.errors import UserError
 
 Say = Callable[[str], str]  # Says a text in the reader's language.
@@ -17,30 +17,41 @@ Say = Callable[[str], str]  # Says a text in the reader's language.
 
 def listing(say: Say) -> tuple[list[dict[str, Any]], str]:
     """Every exercise, as values and as a table."""
-    values = [
-        {
-            "name": found.name,
-            "kind": found.kind,
-            "level": found.level,
-            "minutes": found.minutes,
-            "about": found.about,
-        }
-        for found in exercises().values()
-    ]
-    rows = [list(map(str, value.values())) for value in values]
-    rows = [[name, *map(say, facts)] for name, *facts in rows]
-    table = display.table([list(map(say, values[0])), *rows], "<<>><")
+    facts = ("name", "kind", "level", "minutes", "about")
+    values = [{fact: getattr(found, fact) for fact in facts} for found in EXERCISES.values()]
+    rows = [[row["name"], *(say(str(row[fact])) for fact in facts[1:])] for row in values]
+    table = display.table([list(map(say, facts)), *rows], "<<>><")
     return values, "\n".join([*table, "", say("jaxnets exercise new NAME writes one into a file")])
 
 
 def write(name: str, output: str | None, translated: Say) -> tuple[str, str]:
-    """Writes an exercise into a file; returns its path and the command that checks it."""
+    """Writes an exercise into a file, never over another one.
+
+    Args:
+      name: The exercise.
+      output: The file; None names it after the exercise.
+      translated: Says the file's docstrings and comments in the reader's language.
+
+    Returns:
+      The file's path, and the command that checks it.
+
+    Raises:
+      UserError: The file exists, or it cannot be written.
+    """
     exercise = exercise_called(name)
-    path = write_new(exercise, output, translated)
-    file = display.short_path(str(path))
-    if exercise.kind == COMPUTE:
-        return str(path), f"jaxnets exercise check {file}"
-    return str(path), f"jaxnets gradcheck --mine={file}"
+    path = Path(output or exercise.file)
+    if path.suffix != exercise.suffix:
+        raise UserError(f"output: expected a name with {exercise.suffix}, got {str(path)!r}")
+    text, file = translated(exercise.text(path.name)), display.short_path(str(path))
+    try:
+        with path.open("x", encoding="utf-8") as opened:
+            opened.write(text)
+    except FileExistsError:
+        raise UserError(f"{file} is there already; expected a new name: --output=FILE") from None
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror}") from error
+    check = "exercise check " if exercise.kind == COMPUTE else "gradcheck --mine="
+    return str(path), f"jaxnets {check}{file}"
 
 
 def check_numbers(path: str, hint: bool, say: Say) -> tuple[bool, dict[str, Any], str]:
@@ -50,12 +61,13 @@ def check_numbers(path: str, hint: bool, say: Say) -> tuple[bool, dict[str, Any]
     name, found = check_sheet(read_source(path), path)
     right = sum(answered.verdict == "right" for answered in found)
     passed = right == len(found)
+    hints = {question.name: question.hint for question in SHEETS[name].questions}
     lines = []
     for answered in found:
         line = f"{answered.name:12} {say(answered.verdict)}"
         line += say(": ") + say(answered.note) if answered.note else ""
         if hint and answered.verdict != "right":
-            line += say(f" (hint: {hint_for(name, answered.name)})")
+            line += say(f" (hint: {hints[answered.name]})")
         lines.append(line)
     verdict = "passed" if passed else "FAILED"
     lines.append(say(f"{name}: {verdict}, {right} of {len(found)} right"))

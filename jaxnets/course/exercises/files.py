@@ -1,12 +1,28 @@
-"""Reads a student's file, and finds the exercises in it."""
+"""Reads a student's file, finds the exercises in it, and names what no exercise needs.
 
+The names of autodiff and of other imports are an honest mistake, found before the file runs. This
+is no protection: that is sandbox.py.
+"""
+
+import ast
 import os
 import stat
+import warnings
 
-from jaxnets.course.exercises.catalogue import exercise_of_function, exercises
-from jaxnets.course.exercises.new import imports_of
-from jaxnets.course.exercises.rules import MAX_SOURCE, functions_of, parse_exercise, violation
-from jaxnets.errors import UserError, did_you_mean
+from jaxnets.course.exercises.catalogue import BY_FUNCTION, imports_of
+from jaxnets.errors import UserError, did_you_mean, first_line
+
+MAX_SOURCE = 100_000  # Characters.
+NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+NO_WAITING = getattr(os, "O_NONBLOCK", 0)  # A named pipe would keep the reader waiting.
+MODULES = {"jax", "jax.numpy", "jax.lax", "jax.nn", "numpy", "math", "functools", "itertools"}
+OF_JAX = {"numpy", "lax", "nn", "Array", "jit", "vmap", "tree", "random"}  # After "jax.".
+
+DIFFERENTIATES = {
+    "grad", "value_and_grad", "hessian", "jacfwd", "jacrev", "jacobian", "vjp", "jvp", "linearize",
+    "linear_transpose", "checkpoint", "remat", "custom_vjp", "custom_jvp", "custom_gradient",
+    "closure_convert", "custom_root", "custom_linear_solve",
+}  # fmt: skip
 
 
 def read_source(path: str) -> str:
@@ -16,7 +32,7 @@ def read_source(path: str) -> str:
       UserError: It is none, too large, or no text.
     """
     try:
-        file = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | _without_waiting())
+        file = os.open(path, os.O_RDONLY | NO_LINK | NO_WAITING)
     except OSError as error:
         raise UserError(f"{path}: expected a file of yours: {error.strerror}") from error
     try:
@@ -35,10 +51,6 @@ def read_source(path: str) -> str:
     return source
 
 
-def _without_waiting() -> int:
-    return getattr(os, "O_NONBLOCK", 0)  # A named pipe would keep the reader waiting.
-
-
 def exercises_in(source: str, path: str) -> tuple[list[str], str]:
     """The functions that are exercises, and why they cannot be judged: "" if they can.
 
@@ -48,13 +60,74 @@ def exercises_in(source: str, path: str) -> tuple[list[str], str]:
     tree = parse_exercise(source)
     if isinstance(tree, str):
         raise UserError(f"{path}: {tree}")
-    defined = functions_of(tree)
-    known = {exercise.function for exercise in exercises().values()} - {""}
-    names = list(dict.fromkeys(name for name in defined if name in known))
+    defined = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+    names = list(dict.fromkeys(name for name in defined if name in BY_FUNCTION))
     if not names:
-        hint = next(filter(None, (did_you_mean(name, known) for name in defined)), "")
+        hint = next(filter(None, (did_you_mean(name, BY_FUNCTION) for name in defined)), "")
         got = ", ".join(defined) or "none"
         wanted = "expected a function of an exercise, as dense_backward or bug15"
         raise UserError(f"{path}: {wanted}, got {got}{hint} (jaxnets exercise lists all)")
-    allowed = frozenset().union(*(imports_of(exercise_of_function(name)) for name in names))
+    allowed = frozenset().union(*(imports_of(BY_FUNCTION[name]) for name in names))
     return names, violation(tree, allowed) or ""
+
+
+def parse_exercise(source: str) -> ast.Module | str:
+    """The syntax tree of a source, or why there is none."""
+    if len(source) > MAX_SOURCE:
+        return f"expected at most {MAX_SOURCE:,} characters, got {len(source):,}"
+    try:
+        with warnings.catch_warnings(action="ignore"):  # They would quote the source.
+            return ast.parse(source)
+    except SyntaxError as error:
+        return f"line {error.lineno}: {error.msg}"
+    except (ValueError, RecursionError, MemoryError) as error:
+        return f"no Python: {first_line(error)}"
+
+
+def violation(tree: ast.AST, allowed: frozenset[str] = frozenset()) -> str | None:
+    """The first thing in a file that no exercise needs, with its line; None if there is none.
+
+    Args:
+      tree: The file's syntax tree.
+      allowed: Names of jaxnets that the exercise imports itself, as "jaxnets.losses.expected".
+    """
+    found = [
+        (getattr(node, "lineno", 0), reason)
+        for node in ast.walk(tree)
+        if (reason := _reason(node, allowed))
+    ]
+    return "line {}: {}".format(*min(found)) if found else None
+
+
+def _reason(node: ast.AST, allowed: frozenset[str]) -> str | None:
+    if isinstance(node, ast.Import):
+        return next(filter(None, (_module(alias.name) for alias in node.names)), None)
+    if isinstance(node, ast.ImportFrom):
+        module = node.module or "."
+        for alias in node.names:
+            if f"{module}.{alias.name}" in allowed or f"{module}.{alias.name}" in MODULES:
+                continue
+            if reason := _module(module) or _name(alias.name):
+                return reason
+            if module == "jax" and alias.name not in OF_JAX:
+                return f"imports jax.{alias.name}; an exercise needs no more than jax.numpy"
+            if alias.name == "*":
+                return "imports *; name what you import"
+        return None
+    if isinstance(node, ast.Attribute):
+        of_jax = isinstance(node.value, ast.Name) and node.value.id == "jax"
+        other = of_jax and node.attr not in OF_JAX
+        return _name(node.attr) or (f"uses jax.{node.attr}" if other else None)
+    return None
+
+
+def _module(name: str) -> str | None:
+    if name in MODULES:
+        return None
+    return f"imports {name}; an exercise may import {', '.join(sorted(MODULES))}"
+
+
+def _name(name: str) -> str | None:
+    if name in DIFFERENTIATES:
+        return f"uses {name}; a gradient by hand is derived without it"
+    return None

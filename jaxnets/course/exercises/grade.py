@@ -18,11 +18,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxnets.course.exercises import child
-from jaxnets.course.exercises.catalogue import exercise_of_function, exercises
+from jaxnets.course.exercises.catalogue import BY_FUNCTION, imports_of
 from jaxnets.course.exercises.compute import check_sheet
 from jaxnets.course.exercises.files import exercises_in, read_source
 from jaxnets.course.exercises.judge import Case, cases_of, verdict
-from jaxnets.course.exercises.new import imports_of
 from jaxnets.course.exercises.sandbox import Running, Sandbox
 from jaxnets.course.exercises.sources import sources_of
 from jaxnets.display import one_line
@@ -132,10 +131,9 @@ def _importable(function: str, beside: Sequence[str]) -> frozenset[str]:
     These are the imports of its own exercise, and those of the other exercises in its file that
     are no backward pass.
     """
-    answers = {exercise.function for exercise in exercises().values()}
-    others = [name for other in beside for name in imports_of(exercise_of_function(other))]
-    harmless = [name for name in others if name.rpartition(".")[2] not in answers]
-    return imports_of(exercise_of_function(function)).union(harmless)
+    others = {name for other in beside for name in imports_of(BY_FUNCTION[other])}
+    harmless = {name for name in others if name.rpartition(".")[2] not in BY_FUNCTION}
+    return imports_of(BY_FUNCTION[function]) | harmless
 
 
 def grades_of(

@@ -8,27 +8,22 @@ import inspect
 import math
 import textwrap
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from jaxnets.backprop.pooling import max_pool_forward
 from jaxnets.backprop.rule import LayerRule
 from jaxnets.backprop.rules import RULES
-from jaxnets.course.exercises.bugs import BUGS
-from jaxnets.course.exercises.catalogue import (
-    FIND_THE_BUG,
-    exercise_of_function,
-    input_gradient_of,
-    layer_of,
-)
+from jaxnets.course.exercises.catalogue import BUGS, Bug, exercise_of_function
 from jaxnets.course.exercises.drawn import drawn_settings
-from jaxnets.course.exercises.files import exercises_in, read_source
-from jaxnets.course.exercises.hints import hints
+from jaxnets.course.exercises.files import exercises_in, read_source, violation
 from jaxnets.course.exercises.passes import Call, ResultError, gradients_of, run_source
-from jaxnets.course.exercises.rules import violation
+from jaxnets.errors import unknown
 from jaxnets.gradcheck.compare import (
     DIFFERENCES,
     PRECISIONS,
@@ -42,13 +37,13 @@ from jaxnets.gradcheck.compare import (
     with_statistics_aside,
 )
 from jaxnets.gradcheck.errors import relative_error
-from jaxnets.gradcheck.layer_check import TOLERANCES, forward_problem_of
-from jaxnets.gradcheck.mutants import MUTANTS
+from jaxnets.gradcheck.layer_check import TOLERANCES, forward_problem_of, with_backward
 
 # Of more numbers than these, a sum in few digits may be right and far away.
 MOST_NUMBERS = 1000
 # A student's loop over the elements of a larger window takes JAX longer to compile than it may.
 WIDEST = 64
+CLOSE = 1e-9  # Of numbers in float64 that are meant to be the same.
 
 
 @dataclass(frozen=True)
@@ -114,16 +109,27 @@ def judge(function: Callable[..., Any], *, hint: bool = False) -> Verdict:
     return verdict(name, cases, answers, hint=hint)
 
 
-def rule_for(function: str) -> LayerRule:
-    """The layer of which a function is the backward pass, with the cache that it gets.
+def mutant(name: str) -> LayerRule:
+    """The layer that the mistake of a bug breaks, by the mistake's name.
 
     Raises:
-      UserError: No exercise has this function.
+      UserError: There is none.
     """
-    exercise = exercise_of_function(function)
-    if exercise.kind == FIND_THE_BUG:
-        return MUTANTS[BUGS[exercise.name].mutant]
-    return RULES[exercise.name]
+    bugs = {bug.mutant: bug for bug in BUGS.values()}
+    if name not in bugs:
+        raise unknown("mutant", name, bugs)
+    return broken(bugs[name])
+
+
+def broken(bug: Bug) -> LayerRule:
+    """The layer that a bug breaks, with the bug's passes."""
+    rule, passes = RULES[bug.layer], dict[str, Any]()
+    if bug.forward:
+        exec(bug.forward, {"jnp": jnp, "max_pool_forward": max_pool_forward}, passes)
+        (forward,) = passes.values()
+        rule = rule._replace(forward=forward)
+    exec(bug.code, passes)
+    return with_backward(rule, passes[bug.name])
 
 
 def cases_of(function: str) -> list[Case]:
@@ -132,8 +138,8 @@ def cases_of(function: str) -> list[Case]:
     In float64 it is tried in drawn settings too, without differences.
     """
     exercise = exercise_of_function(function)
-    rule, dx = rule_for(function), input_gradient_of(exercise)
-    drawn = drawn_settings(layer_of(exercise), rule)
+    rule = broken(exercise) if isinstance(exercise, Bug) else RULES[exercise.layer]
+    drawn = drawn_settings(exercise.layer, rule)
     declared = [one for one in rule.settings if math.prod(one.static.get("window", ())) <= WIDEST]
     cases = []
     for dtype in PRECISIONS:
@@ -147,7 +153,8 @@ def cases_of(function: str) -> list[Case]:
                 settings, problems, passes, _outcomes(passes), strict=True
             ):
                 cache, d_out, gradient = found
-                call = Call(dtype, cache, d_out, dict(setting.static), tuple(setting.params), dx)
+                static, params = dict(setting.static), tuple(setting.params)
+                call = Call(dtype, cache, d_out, static, params, exercise.gradient)
                 apart, number = with_statistics_aside(one), None
                 if (
                     apart.number
@@ -210,7 +217,7 @@ def verdict(
     wrong = list(dict.fromkeys(wrong))
     if not row.ok and not wrong:  # Only the differences have found it.
         wrong = ["a gradient"]
-    said = tuple(hints(name, row, cases, answers)) if hint else ()
+    said = tuple(_hints(row, cases, answers)) if hint else ()
     return Verdict(name, row.ok, tuple(wrong), reason, row, said)
 
 
@@ -256,3 +263,67 @@ def _judged(source: str, path: str, name: str, hint: bool) -> Verdict:
     if isinstance(answers, str):
         return _without_arrays(name, cases, answers, hint=hint)
     return verdict(name, cases, answers, hint=hint)
+
+
+def _hints(row: Row, cases: Sequence[Case], answers: Sequence[Mapping]) -> Iterator[str]:
+    """Yields the errors, the first setting in which a gradient is wrong, and what it looks like."""
+    if not any(_is_misshapen(*pair) for pair in zip(cases, answers, strict=True)):
+        yield "relative errors: " + ", ".join(
+            f"{key} {error.value:.1e} (at most {row.tolerances[key]:.0e})"
+            for key, error in row.errors.items()
+        )
+    if row.ok:
+        return
+    exact = [
+        (case, answer)
+        for case, answer in zip(cases, answers, strict=True)
+        if case.program.dtype == "float64"
+    ]
+    leaves = dict.fromkeys(leaf for case, _ in exact for leaf in case.right)
+    for leaf in leaves:
+        wrong = [pair for pair in exact if _is_wrong(leaf, *pair)]
+        if not wrong:
+            continue
+        case, answer = wrong[0]
+        yours, right = answer[leaf], case.right[leaf]
+        label = case.call.gradient_name(leaf)
+        yield f"{label} is wrong in {len(wrong)} of {len(exact)} settings, first in: " + (
+            case.program.problem.label
+        )
+        yield _looks(label, yours, right)
+    exact, differences = row.errors["float64"].value, row.errors[DIFFERENCES].value
+    if row.kinks and differences <= row.tolerances[DIFFERENCES] < exact < np.inf:
+        yield "the differences agree: it is wrong only where the function has a kink or a tie"
+    if row.name in BUGS:
+        yield f"hint: {BUGS[row.name].hint}"
+
+
+def _is_misshapen(case: Case, answer: Mapping[str, np.ndarray]) -> bool:
+    return any(answer[leaf].shape != right.shape for leaf, right in case.right.items())
+
+
+def _is_wrong(leaf: str, case: Case, answer: Mapping[str, np.ndarray]) -> bool:
+    if leaf not in case.right:  # This setting has no bias.
+        return False
+    yours, right = answer[leaf], case.right[leaf]
+    return yours.shape != right.shape or not np.allclose(
+        yours, right, rtol=0, atol=CLOSE * (np.abs(right).max(initial=0) or 1)
+    )
+
+
+def _looks(label: str, yours: np.ndarray, right: np.ndarray) -> str:
+    """Compares a wrong array with the right one, without showing the right one."""
+    if yours.shape != right.shape:
+        return f"{label}: expected the shape {right.shape}, got {yours.shape}"
+    if not np.isfinite(yours).all():
+        return f"{label}: it holds numbers that are not finite"
+    if np.allclose(yours, right):
+        return f"{label}: right, but rounded to fewer digits than float64 has"
+    where = np.abs(yours - right) > CLOSE * (np.abs(right).max(initial=0) or 1)
+    steepest = np.abs(right).argmax()
+    ratio = yours.flat[steepest] / (right.flat[steepest] or 1)
+    if ratio and np.allclose(yours, ratio * right, rtol=0, atol=CLOSE * np.abs(yours).max()):
+        return f"{label}: each number is {ratio:.4g} times the right one"
+    if np.allclose(np.sort(yours, axis=None), np.sort(right, axis=None)):
+        return f"{label}: the right numbers stand in the wrong places"
+    return f"{label}: {where.sum()} of {where.size} numbers are wrong"

@@ -2,7 +2,9 @@
 
 import itertools
 import os
+import re
 import sys
+import textwrap
 import unicodedata
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +13,8 @@ from typing import Any
 RESUME, REPORT, PICTURES = "resume with: ", "its report: ", "your own pictures: "
 COLOURS = {"red": 31, "green": 32}
 LONGEST = 2000  # Characters of a message: a file may hold a text of any length.
+# What may stand alone on a line: a word, or one Chinese character with the marks that follow it.
+PIECES = re.compile(r"（*(?:[^\s\u2e80-\uffef]+|[\u2e80-\uffef])[，。；：、）]*|\s+")
 
 
 def printable(text: str) -> str:
@@ -80,14 +84,30 @@ def fold(text: str, width: int) -> str:
         if len(line) <= width:
             lines.append(line)
             continue
-        import textwrap
-
         mark = next((mark for mark in (REPORT, PICTURES) if mark in line), RESUME)
         line, mark, command = line.partition(mark)
         indent = {"subsequent_indent": "  ", "break_on_hyphens": False, "break_long_words": False}
         lines += textwrap.wrap(line + mark, width, **indent)
         lines += [f"  {command}"] if command else []
     return "\n".join(lines)
+
+
+def fill(text: str, width: int) -> str:
+    """Breaks a text into lines, in Chinese between any two characters.
+
+    >>> print(fill("训练一个 CNN。结束", 10))
+    训练一个
+    CNN。结束
+    """
+    if text.isascii():
+        return textwrap.fill(text, width, break_on_hyphens=False)
+    lines = [""]
+    for piece in PIECES.findall(" ".join(text.split())):
+        if width_of(lines[-1] + piece.rstrip()) > width:
+            lines[-1] = lines[-1].rstrip()
+            lines.append("")
+        lines[-1] += piece if lines[-1] else piece.lstrip()
+    return "\n".join(lines).rstrip()
 
 
 def paint(text: str, colour: str, stream: Any = None) -> str:

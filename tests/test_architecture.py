@@ -20,6 +20,7 @@ ROOMS = {
     "facts": "",
     "display": "",
     "errors": "display",
+    "language": "errors",
     "curves": "",
     "system": "errors",
     # The core.
@@ -52,16 +53,16 @@ ROOMS = {
     "notebook": "config data display errors experiment facts machine metrics models predict runs "
     "training viz",
     # The entrances.
-    "cli": "config course deploy display errors experiment gradcheck models system training tune "
-    "version viz",
+    "cli": "config course deploy display errors experiment gradcheck language models system "
+    "training tune version viz",
     "__main__": "cli errors",
     "": "config course data experiment facts notebook predict training version viz",
     "train.py": "cli course errors runs tracking viz",
 }
 MAY_IMPORT = {room: set(others.split()) for room, others in ROOMS.items()}
 
-WITHOUT_JAX = ("version", "display", "errors", "facts", "curves", "system", "config", "data")
-WITHOUT_JAX += ("cli", "__main__", "")
+WITHOUT_JAX = ("version", "display", "errors", "language", "facts", "curves", "system", "config")
+WITHOUT_JAX += ("data", "cli", "__main__", "")
 JAX = {"jax", "jaxlib", "flax", "optax", "chex", "orbax"}
 DIFFERENTIATES = {
     "grad", "value_and_grad", "vjp", "jvp", "linearize", "linear_transpose", "jacfwd", "jacrev",

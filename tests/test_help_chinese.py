@@ -1,45 +1,40 @@
-"""--help in Chinese: a text for every English one, in lines that fit."""
+"""The Chinese catalogue: complete, with the same values; --help in Chinese, in lines that fit."""
 
-import json
 import re
 
+import chinese
 import pytest
-from conftest import ROOT
+from babel.messages.pofile import read_po
 
 import train
-from jaxnets.cli import commands, help, language
+from jaxnets import language
+from jaxnets.cli import commands
 from jaxnets.cli.flags import parse_command, parse_flags
-from jaxnets.config.fields import Config
-from jaxnets.config.file import ConfigFile
-from jaxnets.config.options import options_of
 from jaxnets.display import width_of
 from jaxnets.errors import UserError
 
-TEXTS = json.loads((ROOT / "jaxnets/cli/help.zh.json").read_text("utf-8"))
 NAMES = re.compile(r"--\w+|\b[a-z]+_\w+\b|\b[A-Z]{3,}\b|\b\d[\d,.]*\d\b")  # As --model, half_mse.
-OWN = {"usage:", "flags:", "default: ", "default: on", "one of: ", "none", "not for "}
-OWN |= {help.MODEL_HINT, help.TRAIN_HINT, commands.ABOUT_TRAIN, commands.ABOUT_COMPLETION}
-OWN |= {commands.COMMANDS_HINT, *help.HEADINGS.values()}
-KINDS = [Config, ConfigFile, *(command for command, *_ in commands.COMMANDS.values())]
+with chinese.CATALOGUE.open("rb") as file:
+    TEXTS = {str(entry.id): str(entry.string) for entry in read_po(file) if entry.id}
 
 
-def english_texts() -> set[str]:
-    """Every text that --help may show."""
-    documents = [train.__doc__, *(kind.__doc__ for kind, *_ in commands.COMMANDS.values())]
-    parts = {part for text in documents for part in (text or "").strip().split("\n\n")}
-    fields = [field.metadata for kind in KINDS for field in options_of(kind)]
-    shown = {text for data in fields for text in (data["help"], data["unset"]) if text}
-    return OWN | parts | shown
-
-
-def test_every_text_of_the_help_has_a_chinese_one_and_none_is_left_over():
-    assert english_texts() - TEXTS.keys() == set(), "jaxnets/cli/help.zh.json lacks these"
-    assert TEXTS.keys() - english_texts() == set(), "nothing shows these any more"
+def test_the_catalogue_has_the_texts_of_today_and_no_others():
+    now = chinese.CATALOGUE.read_text("utf-8")
+    assert now == chinese.renewed(), "run python docs/_ext/chinese.py"
+    assert [text for text, said in TEXTS.items() if not said] == [], "these have no Chinese"
 
 
 @pytest.mark.parametrize("text", sorted(TEXTS), ids=lambda text: text[:30])
-def test_a_chinese_text_keeps_flags_names_and_numbers(text):
+def test_a_chinese_text_keeps_flags_names_and_values(text):
     assert set(NAMES.findall(text)) <= set(NAMES.findall(TEXTS[text]))
+    values = [f"◆{number}◆" for number in range(text.count("{}"))]
+    assert sorted(re.findall("◆[0-9]+◆", TEXTS[text].format(*values))) == values
+
+
+def test_what_is_shown_is_what_the_catalogue_has():
+    with language.speaking("zh"):
+        for text, said in TEXTS.items():
+            assert language._(text) == said
 
 
 def shown(capsys, read, *arguments) -> str:
@@ -88,9 +83,10 @@ def test_the_locale_chooses_the_language_and_the_flag_wins(monkeypatch, capsys, 
 
 
 def test_a_text_without_a_chinese_one_stays_english_and_a_wrong_language_is_refused():
-    say = language.words_of("zh")
-    assert say("new text") == "new text" and say("network to train") == "要训练的网络"
-    with pytest.raises(UserError, match="unknown language"):
-        language.words_of("fr")
+    with language.speaking("zh"):
+        assert language._("new {}", 1) == "new 1" and language._("all") == "全部"
+    assert language._("all") == "all"
+    with pytest.raises(UserError, match="unknown language"), language.speaking("fr"):
+        pass
     with pytest.raises(UserError, match="unknown flag --language"):
         parse_flags(["--language=zh"])

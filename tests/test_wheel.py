@@ -50,6 +50,7 @@ def test_a_wheel_brings_train_and_the_script(site, run_installed):
     assert (site / "jaxnets/viz/report/assets/report.css").exists()
     outcome = run_installed(SCRIPT, "train", "--help")
     assert outcome.status == 0 and "jaxnets train --model=cnn" in outcome.out
+    assert "要训练的网络" in run_installed(SCRIPT, "train", "--help", "--language=zh").out
 
 
 def test_its_licence_is_the_code_s_and_mnist_s_with_both_texts(site):

@@ -12,7 +12,7 @@ from typing import Any
 from jaxnets.cli.answer import JSON, print_answer
 from jaxnets.cli.exercise_commands import ANSWERS, THE_LOCALE, Exercise, Grade
 from jaxnets.cli.flags import parse_command, print_version, unknown_flag
-from jaxnets.cli.language import LANGUAGES, words_of
+from jaxnets.cli.language import words_of
 from jaxnets.cli.run_commands import Abtest, Export, Page, Predict, Report, Serve, Trace
 from jaxnets.config.fields import COUNT, Config
 from jaxnets.config.file import ConfigFile
@@ -21,11 +21,9 @@ from jaxnets.config.recipes import DEFAULT_MODEL, PRESETS
 from jaxnets.config.resolve import preset
 from jaxnets.display import short_path
 from jaxnets.errors import DONE, RUN_FAILED, UserError, same_name
+from jaxnets.language import LANGUAGES, _, speaking
 from jaxnets.tune.compare.request import Request, resolved
 
-ABOUT_TRAIN = "Train a network and report its test accuracy."
-ABOUT_COMPLETION = "Print what lets Tab complete in bash, zsh or fish."
-COMMANDS_HINT = "jaxnets COMMAND --help lists a command's flags, jaxnets --version the version."
 RATES = (1e-12, 1e4)  # The smallest and the largest learning rate.
 
 
@@ -33,7 +31,8 @@ def main(arguments: Sequence[str]) -> int:
     """Runs the command that comes first; returns the exit status."""
     if not arguments or arguments[0] in ("-h", "--help"):
         chosen = [text.partition("=")[2] for text in arguments if text.startswith("--language=")]
-        print(_help(*chosen[:1]), flush=True)
+        with speaking(next(iter(chosen), None)):
+            print(_help(), flush=True)
         return DONE
     if arguments[0] == "--version":
         print_version()
@@ -56,20 +55,19 @@ def main(arguments: Sequence[str]) -> int:
     return command.run(**flags)
 
 
-def _help(language: str | None = None) -> str:
-    say = words_of(language)
-    about = {"train": ABOUT_TRAIN}
-    about |= {name: str(command.__doc__) for name, (command, *_) in COMMANDS.items()}
-    about["completion"] = ABOUT_COMPLETION
-    return "\n".join(
-        [
-            f"{say('usage:')} jaxnets COMMAND [--flag=value ...]",
-            "",
-            *(f"  {name:12}{say(text)}" for name, text in about.items()),
-            "",
-            say(COMMANDS_HINT),
-        ]
-    )
+def abouts() -> dict[str, str]:
+    """What each command does."""
+    return {
+        "train": _("Train a network and report its test accuracy."),
+        **{name: _(str(command.__doc__)) for name, (command, *_others) in COMMANDS.items()},
+        "completion": _("Print what lets Tab complete in bash, zsh or fish."),
+    }
+
+
+def _help() -> str:
+    hint = _("jaxnets COMMAND --help lists a command's flags, jaxnets --version the version.")
+    lines = [f"  {name:12}{text}" for name, text in abouts().items()]
+    return "\n".join([f"{_('usage:')} jaxnets COMMAND [--flag=value ...]", "", *lines, "", hint])
 
 
 def _train(arguments: Sequence[str]) -> int:

@@ -4,10 +4,11 @@ import dataclasses
 from functools import partial
 
 from jaxnets.cli.answer import JSON, print_answer
-from jaxnets.cli.language import LANGUAGES, words_of
+from jaxnets.cli.language import words_of
 from jaxnets.config.options import Options, option
 from jaxnets.display import short_path
 from jaxnets.errors import DONE, RUN_FAILED, UserError
+from jaxnets.language import LANGUAGES
 
 ANSWERS, THE_LOCALE = "language of the answers, not of JSON", "the locale's"
 

@@ -4,7 +4,8 @@ import inspect
 import re
 import textwrap
 
-from jaxnets.cli.language import Say, fill
+from jaxnets.cli.language import Say
+from jaxnets.display import fill
 
 WIDTH = 88
 FLAGS = re.MULTILINE | re.DOTALL

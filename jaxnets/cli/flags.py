@@ -14,6 +14,7 @@ from jaxnets.config.options import Options, is_positional, metavar, options_of, 
 from jaxnets.config.recipes import ALIASES
 from jaxnets.display import program
 from jaxnets.errors import UserError, same_name, unknown
+from jaxnets.language import speaking
 from jaxnets.system import check_memory
 from jaxnets.version import __version__
 
@@ -32,10 +33,7 @@ def parse_flags(arguments: Sequence[str], description: str = "") -> dict[str, An
     >>> parse_flags(["--model=mlp", "--hidden=64,32", "--learning-rate=0.5"])
     {'model': 'mlp', 'hidden': (64, 32), 'learning_rate': 0.5}
     """
-    started = _usage("train")
-    if not started.endswith("train.py"):
-        description = description.replace("python train.py", "jaxnets train")
-    return _read(arguments, started, description, [Config, ConfigFile])
+    return _read(arguments, _usage("train"), description, [Config, ConfigFile])
 
 
 def parse_command(
@@ -75,7 +73,7 @@ def _read(
     flags = {f"--{field.name}": field for field in options if not is_positional(field)}
     flags |= {f"--no_{field.name}": field for field in options if field.type is bool}
     given: dict[str, Any] = {}
-    words, help_flag, language, rest = [], "", {}, list(arguments)
+    words, help_flag, language, rest = [], "", None, list(arguments)
     while rest:
         text = rest.pop(0)
         if text == "--":  # Only words follow, even if they begin with a dash.
@@ -96,7 +94,7 @@ def _read(
             continue
         if name not in flags:
             if name == "--language":
-                language = {"language": value}
+                language = value
                 continue
             raise unknown_flag(name, [*flags, *OTHERS])
         field = flags[name]
@@ -117,10 +115,13 @@ def _read(
     if help_flag:
         from jaxnets.cli.help import help_text
 
-        everything = help_flag == "--help_all"
-        print(help_text(started, description, kinds, given | language, everything), flush=True)
+        with speaking(given.get("language", language)):
+            text = help_text(started, description, kinds, given, help_flag == "--help_all")
+        if not started.endswith("train.py"):
+            text = text.replace("python train.py", "jaxnets train")
+        print(text, flush=True)
         raise SystemExit(0)
-    if language:  # It is the help's.
+    if language is not None:  # It is the help's.
         raise unknown_flag("--language", [*flags, *OTHERS])
     positional = [field for field in options if is_positional(field)]
     if words or positional:

@@ -1,36 +1,23 @@
-"""The language of --help and of the exercises: English, or Chinese by the locale or --language=zh.
+"""The language of the exercises: English, or Chinese by the locale or --language=zh.
 
-help.zh.json and exercises.zh.json have a Chinese text for each English one. A text that changes
+exercises.zh.json has a Chinese text for each English one. A text that changes
 needs a new one, which the tests demand; without it the English text is shown.
 """
 
 import json
-import locale
-import os
 import re
-import sys
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
-from jaxnets.display import width_of
 from jaxnets.errors import unknown
+from jaxnets.language import LANGUAGES, of_locale
 
 Say = Callable[[str], str]
-LANGUAGES = ("en", "zh")
-# In this order, as gettext reads them.
-VARIABLES = ("LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG")
-# What may stand alone on a line: a word, or one Chinese character with the marks that follow it.
-PIECES = re.compile(r"（*(?:[^\s\u2e80-\uffef]+|[\u2e80-\uffef])[，。；：、）]*|\s+")
 
 
-def words_of(language: str | None = None, table: str = "help") -> Say:
+def words_of(language: str | None, table: str) -> Say:
     """The function that says a text of a table in a language; None asks the locale."""
-    if language is None:
-        names = [os.environ.get(name, "") for name in VARIABLES]
-        name = next(filter(None, names), None) or locale.getlocale()[0] or ""
-        chinese = name.lower().startswith(("zh", "chinese")) and _can_print("中文")
-        language = "zh" if chinese else "en"
+    language = language or of_locale()
     if language not in LANGUAGES:
         raise unknown("language", language, LANGUAGES)
     return _chinese(table).__getitem__ if language == "zh" else str
@@ -54,30 +41,3 @@ def _chinese(table: str) -> _Texts:
     renamed = {a.replace("python train.py", "jaxnets train"): b for a, b in texts.items()}
     renamed = {a: b.replace("python train.py", "jaxnets train") for a, b in renamed.items()}
     return _Texts(renamed | texts)
-
-
-def _can_print(text: str) -> bool:
-    """Whether stdout's encoding has the characters."""
-    try:
-        text.encode(sys.stdout.encoding or "ascii")
-    except (UnicodeEncodeError, AttributeError):
-        return False
-    return True
-
-
-def fill(text: str, width: int) -> str:
-    """Breaks a text into lines, in Chinese between any two characters.
-
-    >>> print(fill("训练一个 CNN。结束", 10))
-    训练一个
-    CNN。结束
-    """
-    if text.isascii():
-        return textwrap.fill(text, width, break_on_hyphens=False)
-    lines = [""]
-    for piece in PIECES.findall(" ".join(text.split())):
-        if width_of(lines[-1] + piece.rstrip()) > width:
-            lines[-1] = lines[-1].rstrip()
-            lines.append("")
-        lines[-1] += piece if lines[-1] else piece.lstrip()
-    return "\n".join(lines).rstrip()

@@ -1,0 +1,60 @@
+"""Brings jaxnets/zh.po up to date: `python docs/_ext/chinese.py`; then translate what is empty."""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+from babel.messages.catalog import Catalog
+from babel.messages.extract import extract_from_file
+from babel.messages.pofile import read_po, write_po
+
+import train
+from jaxnets.cli.commands import COMMANDS
+from jaxnets.config.fields import Config
+from jaxnets.config.file import ConfigFile
+from jaxnets.config.options import options_of
+
+ROOT = Path(__file__).resolve().parents[2]
+CATALOGUE = ROOT / "jaxnets" / "zh.po"
+HEADER = """\
+# The Chinese texts of jaxnets, each after the English one that the code has.
+msgid ""
+msgstr ""
+"Language: zh\\n"
+"Content-Type: text/plain; charset=utf-8\\n"
+
+"""
+
+
+def texts() -> Iterator[tuple[str, str]]:
+    """The files, and every text in them that may be shown in Chinese."""
+    for path in sorted((ROOT / "jaxnets").rglob("*.py")):  # What `_` or N_ marks.
+        if "from jaxnets.language import" in path.read_text("utf-8"):
+            for _line, text, *_rest in extract_from_file("python", path):
+                yield str(path.relative_to(ROOT)), str(text)
+    yield from (("train.py", part) for part in str(train.__doc__).strip().split("\n\n"))
+    commands = [kind for kind, *_others in COMMANDS.values()]
+    for kind in [Config, ConfigFile, *commands]:
+        file = kind.__module__.replace(".", "/") + ".py"
+        if kind in commands:
+            yield file, str(kind.__doc__)
+        for field in options_of(kind):
+            yield from ((file, text) for key in ("help", "unset") if (text := field.metadata[key]))
+
+
+def renewed() -> str:
+    """The catalogue with the texts of today; one that is new has no Chinese yet."""
+    with CATALOGUE.open("rb") as file:
+        catalogue = read_po(file, locale="zh")
+    today = Catalog()
+    for place, text in texts():
+        today.add(text, locations=[(place, 0)])
+    catalogue.update(today, no_fuzzy_matching=True)
+    catalogue.obsolete.clear()
+    written = io.BytesIO()
+    write_po(written, catalogue, width=100, include_lineno=False, omit_header=True)
+    return HEADER + written.getvalue().decode()
+
+
+if __name__ == "__main__":
+    CATALOGUE.write_text(renewed(), "utf-8")

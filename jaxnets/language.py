@@ -1,0 +1,76 @@
+"""The language in which texts are shown: English as the code has them, or that of a .po file.
+
+`_` says a text, as in gettext, which itself reads compiled files alone: a clone would have none.
+`python docs/_ext/chinese.py` brings zh.po up to date with the code.
+"""
+
+import contextlib
+import json
+import locale
+import os
+import re
+import sys
+from collections.abc import Generator, Mapping
+from contextvars import ContextVar
+from pathlib import Path
+
+from jaxnets.errors import unknown
+
+LANGUAGES = ("en", "zh")
+# In this order, as gettext reads them.
+VARIABLES = ("LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG")
+ENTRY = re.compile(r'^msgid ((?:".*"\n)+)msgstr ((?:".*"\n?)+)', re.MULTILINE)
+
+_texts: ContextVar[Mapping[str, str] | None] = ContextVar("texts", default=None)
+
+
+def _(text: str, *values: object) -> str:
+    """A text in the language of `speaking`, with the values in its {}; else as it is."""
+    said = (_texts.get() or {}).get(text, text)
+    return said.format(*values) if values else said
+
+
+def N_(text: str) -> str:
+    """Marks a text that `_` says later."""
+    return text
+
+
+@contextlib.contextmanager
+def speaking(language: str | None) -> Generator[None]:
+    """Lets `_` say texts in one of LANGUAGES within the block; None is the locale's."""
+    language = language or of_locale()
+    if language not in LANGUAGES:
+        raise unknown("language", language, LANGUAGES)
+    token = _texts.set(None if language == "en" else _read(Path(__file__).with_name("zh.po")))
+    try:
+        yield
+    finally:
+        _texts.reset(token)
+
+
+def of_locale() -> str:
+    """The locale's language; English where stdout cannot show its characters."""
+    names = [os.environ.get(name, "") for name in VARIABLES]
+    name = next(filter(None, names), None) or locale.getlocale()[0] or ""
+    chinese = name.lower().startswith(("zh", "chinese")) and _can_print("中文")
+    return "zh" if chinese else "en"
+
+
+def _read(path: Path) -> dict[str, str]:
+    """The texts of a .po file, but for its head, whose text is empty."""
+    pairs = (map(_joined, pair) for pair in ENTRY.findall(path.read_text("utf-8")))
+    return {text: said for text, said in pairs if text}
+
+
+def _joined(lines: str) -> str:
+    """The text in one or more lines, each in quotes as in JSON."""
+    return "".join(map(json.loads, lines.splitlines()))
+
+
+def _can_print(text: str) -> bool:
+    """Whether stdout's encoding has the characters."""
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except (UnicodeEncodeError, AttributeError):
+        return False
+    return True

@@ -19,7 +19,7 @@ import jaxnets
 from jaxnets.data.batches import Batch
 from jaxnets.training.augment import augmentation
 
-ALL = "crop,flip,colour,cutout,mixup,affine,strokes"
+ALL = "crop,flip,mixup,affine,strokes"
 
 
 def compiled(names: str, data: jaxnets.Dataset, backend: str, batch: Batch) -> Callable:
@@ -39,7 +39,7 @@ def milliseconds(program: Callable, batch: Batch, calls: int = 100) -> float:
 def main() -> None:
     """Prints a line for each set of names."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", default=["affine,strokes", "colour,affine", ALL])
+    parser.add_argument("names", nargs="*", default=["affine,strokes", "flip,affine", ALL])
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
     data = jaxnets.load_dataset("mnist")

@@ -48,7 +48,6 @@ TARGETS = (
     "*metrics.py",
     "training/step.py",
     "training/scan.py",
-    "training/large_batch.py",
 )
 ORACLES = ("torch", "torchvision", "keras")
 _LAYERS = ("test_backprop_drawn", "test_backprop_layers", "test_gradcheck", "test_models")
@@ -89,7 +88,6 @@ FIRST = {  # Words of the names of the tests that are run before the others, whi
     "regression_metrics": "metric or regression or scikit",
     "rule": "rule or derived or pair or layer",
     "scan": "loop or scan or epoch",
-    "large_batch": "block or pixel or black or zeros",
     "step": "step or rule or block or gradient",
 }
 QUICK = "-x -q --no-header --tb=line -p no:cacheprovider -p no:randomly --hypothesis-seed=0"

@@ -20,7 +20,7 @@ from idx_files import idx_bytes
 
 MODELS = (
     "softmax", "mlp_sequential", "mlp_functional", "mlp", "mlp_handwritten", "cnn", "cnn_bn",
-    "cnn_tiny", "alexnet", "alexnet_paper", "alexnet_ungrouped", "alexnet_small",
+    "cnn_tiny", "alexnet", "alexnet_paper", "alexnet_small",
     "alexnet_small_bn",
 )  # fmt: skip
 PMAP = (["--cpu_devices=4", "--parallel=pmap"], ["--cpu_devices=4", "--parallel=jit"])

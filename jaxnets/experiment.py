@@ -39,7 +39,6 @@ from jaxnets.training import loop, step
 from jaxnets.training.augment import augmentation
 from jaxnets.training.crops import with_center_crop, with_ten_crops
 from jaxnets.training.history import History
-from jaxnets.training.large_batch import accumulate_gradients
 from jaxnets.training.loop import TrainLoader
 from jaxnets.training.observer import Observer, Record
 from jaxnets.training.optimizer import create_optimizer, create_schedule
@@ -256,7 +255,7 @@ class Experiment(Described):
 
     def _compile_epoch(self, observers: Sequence[Observer]) -> loop.RunEpoch:
         """An epoch, compiled in the fastest form for this network."""
-        loss_and_grad, loader, parallel = self.loss_and_grad, self.loader, self.parallel
+        loader, parallel = self.loader, self.parallel
         if self.config.gradients == "both":
             models = self.model, self.step_model
             check = oracle.GradientCheck(self.config, *models, self.gradient_step, observers)
@@ -267,11 +266,8 @@ class Experiment(Described):
             and prefers_scan(self.model, parallel)
             and (isinstance(images, np.ndarray) or images.nbytes <= MAX_SCAN_BYTES)
         )
-        dense = not has_layer(self.model, nn.Conv)
-        if self.config.kernels == "fast" and dense and not parallel.sharded:
-            loss_and_grad = accumulate_gradients(loss_and_grad)
         compile_epoch = scanned_epoch if use_scan else loop.stepped_epoch
-        return compile_epoch(self.train_step(loss_and_grad), loader, parallel, observers)
+        return compile_epoch(self.train_step(self.loss_and_grad), loader, parallel, observers)
 
 
 def find_devices(config: Config) -> Devices:

@@ -70,7 +70,7 @@ def pytest_configure(config):
 
     # The shapes in the signatures of these rooms are checked in the tests, and only there.
     rooms = "backprop", "losses", "metrics", "regression_metrics", "models", "training.step"
-    rooms = [f"jaxnets.{room}" for room in (*rooms, "training.scan", "training.large_batch")]
+    rooms = [f"jaxnets.{room}" for room in (*rooms, "training.scan")]
     install_import_hook(rooms, "conftest.check_types")
 
     from jaxnets.gradcheck.compare import QUICK_COMPILATION

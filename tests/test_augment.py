@@ -29,7 +29,7 @@ from jaxnets.models import MODELS
 from jaxnets.runs.checkpoints import all_finite
 from jaxnets.training import augment as module
 from jaxnets.training import loop, scan
-from jaxnets.training.augment import ORDER, augmentation, principal_components
+from jaxnets.training.augment import STREAMS, augmentation, principal_components
 from jaxnets.training.crops import center_crop, ten_crops, with_ten_crops
 from jaxnets.training.step import (
     TrainState,
@@ -152,54 +152,6 @@ def test_a_flip_mirrors_half_of_the_images():
     assert_each_is_one_of(many(module.flip, image), [image, np.fliplr(image)])
 
 
-def test_cutout_blackens_a_square_around_any_pixel():
-    image = placed(8, 10, 3)
-    cut = []
-    for y, x in np.ndindex(8, 10):
-        hole = image.copy()
-        hole[max(0, y - 1) : y + 1, max(0, x - 1) : x + 1] = 0
-        cut.append(hole)
-    assert_each_is_one_of(many(module.cutout, image, 8000), cut)
-
-
-def torchvisions(name):
-    """One of torchvision's functions, for images with their channels last."""
-    torch = pytest.importorskip("torch", reason="PyTorch is the oracle; not installed")
-    functional = pytest.importorskip(
-        "torchvision.transforms.functional", reason="torchvision is the oracle; not installed"
-    )
-
-    def function(images, *arguments):
-        result = getattr(functional, name)(torch.from_numpy(images).movedim(-1, -3), *arguments)
-        return jax.tree.map(lambda x: x.movedim(-3, -1).numpy(), result)
-
-    return function
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("name", ["brightness", "contrast", "saturation"])
-def test_an_adjustment_of_colours_is_torchvisions(name, channels):
-    adjust, origin = torchvisions(f"adjust_{name}"), module.ORIGINS[name]
-    images = random_images(5, 6, 7, channels)
-    for factor, image in zip((0.6, 0.9, 1.0, 1.2, 1.4), images, strict=True):
-        ours = module.adjust(image, jnp.float32(factor), origin(image))
-        np.testing.assert_allclose(ours, adjust(image, factor), rtol=0, atol=2e-6)
-
-
-@pytest.mark.parametrize("name", ["brightness", "contrast", "saturation"])
-def test_the_factors_of_colour_are_uniform_from_06_to_14(monkeypatch, name):
-    for other in {"brightness", "contrast", "saturation"} - {name}:
-        monkeypatch.setitem(module.ORIGINS, other, lambda image: image)  # Nothing changes.
-    image = np.full((2, 1, 3), 0.5, np.float32)
-    image[0, 0] = [0.4, 0.5, 0.6]
-    changed = many(module.colour, image).astype(np.float64)
-    # Of brightness all pixels, of the others the distance between red and blue.
-    first, second = changed[:, 0, 0, 2], changed[:, 0, 0, 0]
-    factors = changed[:, 1, 0, 0] / 0.5 if name == "brightness" else (first - second) / 0.2
-    assert 0.6 - 1e-5 <= factors.min() < 0.61 and 1.39 < factors.max() <= 1.4 + 1e-5
-    assert stats.kstest(factors, stats.uniform(0.6, 0.8).cdf).pvalue > 1e-3
-
-
 def coloured(count, side=6, seed=0):
     """Pictures whose channels hang together, as bytes."""
     rng = np.random.default_rng(seed)
@@ -271,6 +223,7 @@ def test_padding_is_mixed_into_nothing_whatever_it_holds():
 
 # Together, in the step
 
+ORDER = [name for name in STREAMS if name != "custom"]
 ALL = ",".join(ORDER)
 BUT_MIXUP = ALL.replace(",mixup", "")
 
@@ -554,8 +507,13 @@ def test_the_middle_of_an_image():
 
 
 def test_the_ten_crops_are_torchvisions():
+    torch = pytest.importorskip("torch", reason="PyTorch is the oracle; not installed")
+    functional = pytest.importorskip(
+        "torchvision.transforms.functional", reason="torchvision is the oracle; not installed"
+    )
     images = random_images(2, 10, 12, 3)
-    theirs = torchvisions("ten_crop")(images, 6)
+    theirs = functional.ten_crop(torch.from_numpy(images).movedim(-1, -3), 6)
+    theirs = [crop.movedim(-3, -1).numpy() for crop in theirs]
     # It crops the mirrored image, so that its upper left is our upper right, mirrored.
     theirs = [theirs[number] for number in (0, 1, 2, 3, 4, 6, 5, 8, 7, 9)]
     np.testing.assert_array_equal(ten_crops(jnp.asarray(images), 6), theirs)

@@ -253,7 +253,7 @@ def test_tab_offers_commands_flags_and_values(script, shell):
     assert offered("jaxnets su") == ["summary"]
     assert offered("jaxnets train --le") == ["--learning_rate="]
     small = ["alexnet_small", "alexnet_small_bn"]
-    wanted = ["alexnet", "alexnet_paper", *small, "alexnet_ungrouped"]
+    wanted = ["alexnet", "alexnet_paper", *small]
     assert offered("jaxnets summary --model=alex") == wanted
 
 

@@ -150,9 +150,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits_and_leaves_no_thread(
     run_main, flags, folder, tmp_path, interrupt_after, way
 ):
     # By steps, as every gradient is checked, from a network that compiles at once.
-    more = as_flags(
-        model="softmax", gradients="both", augment="shift,crop,flip,cutout,mixup", epochs=3
-    )
+    more = as_flags(model="softmax", gradients="both", augment="shift,crop,flip,mixup", epochs=3)
     flags = [*flags, *more]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert run_main(*flags, f"--workdir={whole}").status == 0

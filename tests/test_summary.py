@@ -5,7 +5,7 @@ import json
 import jax
 import jax.numpy as jnp
 import pytest
-from conftest import num_params, slow
+from conftest import num_params
 
 from jaxnets.config.recipes import PRESETS
 from jaxnets.config.resolve import preset
@@ -15,9 +15,7 @@ from jaxnets.viz.summary import summary, totals
 IMAGE = (28, 28, 1)
 
 
-@pytest.mark.parametrize(
-    "name", [slow(name) if name == "alexnet_ungrouped" else name for name in sorted(PRESETS)]
-)
+@pytest.mark.parametrize("name", sorted(PRESETS))
 def test_every_network_has_its_parameters_and_last_shape(name):
     model = create_model(preset(name), 10)
     rows = summary(model, IMAGE)

@@ -18,7 +18,6 @@ from jaxnets.experiment import Experiment
 from jaxnets.machine.platform import set_up_jax
 from jaxnets.metrics import Metrics
 from jaxnets.training import loop, scan
-from jaxnets.training.large_batch import accumulate_gradients
 from jaxnets.training.optimizer import create_optimizer, create_schedule
 from jaxnets.training.parallel import Parallel
 
@@ -185,27 +184,15 @@ def test_a_step_goes_along_the_mean_or_sum_of_the_real_examples_gradient(
     ],
 )
 @pytest.mark.slow
-def test_padding_and_blocks_of_a_batch_change_no_sum(tiny, tiny_preset, loss):
+def test_padding_of_a_batch_changes_no_sum(tiny, tiny_preset, loss):
     ours = Experiment.create(tiny_preset("mlp", hidden=(16,), loss=loss), tiny)
-    state, whole = ours.init_state(), ours.loss_and_grad
+    state = ours.init_state()
 
-    def sums(way, padding):
-        return quick_jit(way)(state.params, a_batch(tiny.train, 27, padding), state.key)
+    def sums(padding):
+        batch = a_batch(tiny.train, 27, padding)
+        return quick_jit(ours.loss_and_grad)(state.params, batch, state.key)
 
-    expected = sums(whole, 0)
-    for way in (whole, *(accumulate_gradients(whole, size) for size in (8, 12, 20, 32))):
-        assert_close(sums(way, 5), expected, 1e-6)
-
-
-def test_every_block_has_a_key_of_its_own():
-    def draw(params, batch, key) -> Any:
-        return jax.random.normal(key), jax.random.uniform(key)
-
-    batch = Batch(jnp.zeros((10, 1)), jnp.zeros(10), jnp.ones(10))
-    key = jax.random.key(0)
-    keys = [jax.random.fold_in(key, block) for block in range(3)]
-    total: Any = accumulate_gradients(draw, 4)({}, batch, key)
-    assert total[0] == pytest.approx(float(sum(jax.random.normal(key) for key in keys)), rel=1e-5)
+    assert_close(sums(5), sums(0), 1e-6)
 
 
 # Epochs

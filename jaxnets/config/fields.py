@@ -14,7 +14,7 @@ from jaxnets.config.recipes import DEFAULT_MODEL, LARGE_ALEXNETS, MODEL_FIELDS, 
 from jaxnets.errors import UserError, unknown
 
 NO_VALIDATION = "but no images are held back (validation_size=N)"
-AUGMENTATIONS = ("none", "shift", "crop", "flip", "colour", "pca", "cutout", "mixup")
+AUGMENTATIONS = ("none", "shift", "crop", "flip", "pca", "mixup")
 AUGMENTATIONS += ("affine", "affine_wide", "strokes")  # training/augment.py, data/batches.py
 TRACKERS = ("none", "tensorboard", "trackio", "wandb", "mlflow")  # Those of --track (tracking/).
 
@@ -88,7 +88,7 @@ class Config(Options):
     on_bad_image: str = option("skip", "report a broken picture, or end the run", ("skip", "fail"))
     augment: str = option(
         "none",
-        "changes: shift, crop, flip, colour, pca, cutout, mixup, affine, affine_wide, strokes",
+        "changes: shift, crop, flip, pca, mixup, affine, affine_wide, strokes",
         metavar="NAME,...",
         custom=True,
     )

@@ -9,7 +9,7 @@ MODEL_FIELDS = ("hidden", "activation", "dropout", "input_size", "latent_dims")
 MODEL_FIELDS += ("init", "normalize", "recipe")
 # Names that many programs have for a field; config/guesses.py answers others.
 ALIASES = dict(lr="learning_rate", bs="batch_size", wd="weight_decay")
-LARGE_ALEXNETS = ("alexnet", "alexnet_paper", "alexnet_ungrouped")
+LARGE_ALEXNETS = ("alexnet", "alexnet_paper")
 
 # Keras' default learning rates, for an optimizer that is not the recipe's.
 KERAS_RATES = {"sgd": 0.01, "rmsprop": 0.001, "adam": 0.001, "muon": 0.001}

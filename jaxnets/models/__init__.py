@@ -19,7 +19,6 @@ MODELS: dict[str, Callable[..., Chain]] = {
     "cnn_tiny": cnn_bn.cnn_tiny,
     "alexnet": alexnet.alexnet,
     "alexnet_paper": alexnet.alexnet_paper,
-    "alexnet_ungrouped": partial(alexnet.alexnet_paper, groups=1),
     "alexnet_small": alexnet.alexnet_small,
     "alexnet_small_bn": partial(alexnet.alexnet_small, batch_norm=True),
 }

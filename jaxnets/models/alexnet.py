@@ -1,4 +1,4 @@
-"""AlexNet, which the lecture gives as a title: three networks of that name, and a small one.
+"""AlexNet, which the lecture gives as a title: two networks of that name, and a small one.
 
 `alexnet`, the form of 2014:
 

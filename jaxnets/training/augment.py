@@ -28,13 +28,12 @@ Change = Callable[[jax.Array, jax.Array], jax.Array]  # (key, image) -> image
 
 # Folded into the step's key, which dropout uses too, with the small numbers of devices and layers.
 STREAM = 0x61756721
-# The order in which they are applied, mixup last. Each draws from keys of its own.
-ORDER = ("crop", "flip", "colour", "pca", "cutout", "mixup", "affine", "affine_wide", "strokes")
+# The order in which they are applied, mixup last. Each draws from keys of its own: those of its
+# number, which stays with it, so that recorded runs can be trained again.
+STREAMS = dict(crop=0, flip=1, pca=3, mixup=5, affine=6, affine_wide=7, strokes=8, custom=9)
 
-JITTER = 0.4  # Of brightness, contrast and saturation.
 COLOUR_DEVIATION = 0.1  # Krizhevsky et al. 2012.
 MIXUP_ALPHA = 0.2  # Zhang et al. 2018, of the range 0.1 to 0.4 for ImageNet.
-LUMINANCE = (0.2989, 0.587, 0.114)  # ITU-R BT.601, as torchvision's rgb_to_grayscale.
 
 
 def augmentation(
@@ -65,12 +64,9 @@ def augmentation(
     Returns:
       (key, step, batch, first) -> batch, images float32; labels [B, K] with mixup or smoothing.
     """
-    order = (*ORDER, "custom")
-    names = [name for name in order if name in names]
+    names = [name for name in STREAMS if name in names]
     changes: dict[str, Change] = {
         "flip": flip,
-        "colour": colour,
-        "cutout": cutout,
         "affine": affine,
         "affine_wide": affine_wide,
         "strokes": strokes,
@@ -90,7 +86,7 @@ def augmentation(
             otherwise: Callable[[Any], Any],
             x: object,
         ) -> Tree:
-            own = jax.vmap(jax.random.fold_in, (0, None))(keys, order.index(name))
+            own = jax.vmap(jax.random.fold_in, (0, None))(keys, STREAMS[name])
             if until == np.inf and platform != "cpu":
                 # There the host would wait for the condition.
                 return lax.optimization_barrier(change(own, x))
@@ -171,40 +167,6 @@ def flip(key: jax.Array, image: jax.Array) -> jax.Array:
     return jnp.where(jax.random.bernoulli(key), image[:, ::-1], image)
 
 
-def colour(key: jax.Array, image: jax.Array) -> jax.Array:
-    """Changes brightness, contrast and saturation, in this order, by factors from 0.6 to 1.4.
-
-    With a factor f, x becomes y + f (x - y), clipped to [0, 1]. y is black for brightness, the
-    image's mean grey for contrast, each pixel's grey for saturation.
-
-    Source: torchvision.transforms.ColorJitter(0.4, 0.4, 0.4), which draws the order too.
-    """
-    factors = jax.random.uniform(key, (3,), jnp.float32, 1 - JITTER, 1 + JITTER)
-    for factor, origin in zip(factors, ORIGINS.values(), strict=True):
-        image = adjust(image, factor, origin(image))
-    return image
-
-
-def adjust(image: jax.Array, factor: jax.Array, origin: jax.Array) -> jax.Array:
-    """Returns y + f (x - y), clipped to [0, 1]."""
-    return jnp.clip(origin + factor * (image - origin), 0, 1)
-
-
-def grey(image: jax.Array) -> jax.Array:
-    """Returns the luminance [H, W, 1]; a grey image passes unchanged."""
-    if image.shape[2] == 1:
-        return image
-    red, green, blue = jnp.split(image, 3, axis=2)
-    return LUMINANCE[0] * red + LUMINANCE[1] * green + LUMINANCE[2] * blue
-
-
-ORIGINS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "brightness": jnp.zeros_like,
-    "contrast": lambda image: grey(image.mean(axis=(0, 1), keepdims=True)),
-    "saturation": grey,
-}
-
-
 def pca(key: jax.Array, image: jax.Array, components: jax.Array) -> jax.Array:
     """Adds Σᵢ αᵢ λᵢ vᵢ to every pixel [3] of an image, αᵢ from N(0, 0.1) once for the image.
 
@@ -235,20 +197,6 @@ def principal_components(data: Dataset, sample: int = 1000) -> np.ndarray:
     values, vectors = np.linalg.eigh(products / count - np.outer(mean, mean))
     signs = np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(3)])
     return (values * vectors * signs).astype(np.float32)
-
-
-def cutout(key: jax.Array, image: jax.Array) -> jax.Array:
-    """Blackens a square around a random pixel of an image.
-
-    Its side is a quarter of the image's height; where it reaches over the edge it is smaller.
-    Source: DeVries and Taylor 2017, section 3.
-    """
-    height, width = image.shape[:2]
-    side = height // 4
-    corner = jax.random.randint(key, (2,), 0, jnp.array([height, width])) - side // 2
-    rows, columns = jnp.arange(height) - corner[0], jnp.arange(width) - corner[1]
-    in_rows, in_columns = ((place >= 0) & (place < side) for place in (rows, columns))
-    return jnp.where(in_rows[:, None, None] & in_columns[None, :, None], 0, image)
 
 
 def affine(key: jax.Array, image: jax.Array, degrees: float = 10, share: float = 0.1) -> jax.Array:

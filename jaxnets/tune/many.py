@@ -20,7 +20,6 @@ from jaxnets.machine.platform import compiler_options_for_init
 from jaxnets.models import create_model
 from jaxnets.models.chain import has_layer
 from jaxnets.runs.memory import check_enough_memory
-from jaxnets.training.large_batch import accumulate_gradients
 from jaxnets.training.loop import NonFiniteLossError, train_epochs
 from jaxnets.training.observer import Observer, Record
 from jaxnets.training.optimizer import create_schedule
@@ -121,9 +120,7 @@ def _train_vmapped(
     experiment = Experiment.create(dataclasses.replace(configs[0], devices=1), data)
     check_enough_memory(experiment, len(configs))
     config, loader, parallel = experiment.config, experiment.loader, experiment.parallel
-    loss_and_grad, full = experiment.loss_and_grad, loader.steps == 1
-    if full:  # One batch has no order: all runs share it.
-        loss_and_grad = accumulate_gradients(loss_and_grad)
+    full = loader.steps == 1  # One batch has no order: all runs share it.
     # Every schedule is proportional to its peak, so the peak is a number of the run.
     shape = create_schedule(config.schedule, 1.0, config.epochs * loader.steps)
 
@@ -134,7 +131,7 @@ def _train_vmapped(
         return init_state(experiment.model, optimizer(peak), data, key)
 
     def step(state: TrainState, peak: jax.Array, batch: Batch):
-        return experiment.train_step(loss_and_grad, optimizer(peak))(state, batch)
+        return experiment.train_step(experiment.loss_and_grad, optimizer(peak))(state, batch)
 
     keys = jax.vmap(jax.random.key)(jnp.array([config.seed for config in configs]))
     peaks = jnp.array([config.learning_rate for config in configs], float)

@@ -20,7 +20,7 @@ from typing import Any
 from benchmarks.peers import page, run
 from benchmarks.peers.ways import NETWORKS
 from jaxnets.errors import DONE, UserError, run_process, unknown
-from jaxnets.runs.files import replacing
+from jaxnets.files import replacing
 
 
 def main(arguments: list[str]) -> int:

@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from jaxnets.notebook.classifier import Classifier as Classifier
     from jaxnets.notebook.network import Network, load
     from jaxnets.predict.predict import load_predictor
-    from jaxnets.training.history import History
-    from jaxnets.viz.figure import plot
+    from jaxnets.training.history import History, plot
 
 __all__ = ["Callback", "Config", "Dataset", "Experiment", "History", "Network", "load"]
 __all__ += ["judge", "load_dataset", "load_predictor", "plot", "preset"]
@@ -42,7 +41,7 @@ _HOMES = dict(
     load="notebook.network",
     load_dataset="data.load",
     load_predictor="predict.predict",
-    plot="viz.figure",
+    plot="training.history",
     preset="config.resolve",
 )
 

@@ -93,48 +93,7 @@ def to_html(thing: Described) -> str:
     """The facts as a table; names come from files, so that every text is escaped."""
     cells = [(name, html.escape(_show(value))) for name, value in thing._facts().items()]
     rows = "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in cells)
-    table = f"<table><caption>{type(thing).__name__}</caption>{rows}</table>"
-    confusion = getattr(thing, "confusion", None)
-    return table if confusion is None else table + _matrix(confusion.tolist())
-
-
-def _matrix(confusion: list[list[int]]) -> str:
-    """The picture of a confusion matrix: a row for each label, a column for each prediction.
-
-    A cell is blue on the diagonal and orange elsewhere; its strength is the root of its share of
-    the row, so that few mistakes are seen. Up to 20 classes have their counts and numbers.
-    """
-    count = len(confusion)
-    named, edge = count <= 20, 46
-    cell = 34 if named else max(3, 600 // count)
-    side, drawn = edge + cell * count + 6, []
-    for row, counts in enumerate(confusion):
-        middle = edge + cell * (row + 0.5)
-        if named:
-            drawn.append(f'<text x="{edge - 6}" y="{middle + 4}" text-anchor="end">{row}</text>')
-            drawn.append(f'<text x="{middle}" y="{edge - 6}" text-anchor="middle">{row}</text>')
-        for column, number in enumerate(counts):
-            if number:
-                x, strength = edge + cell * column, (number / sum(counts)) ** 0.5
-                colour, ink = "#1f5fb0" if row == column else "#c44e00", strength > 0.7
-                drawn.append(
-                    f'<rect x="{x}" y="{edge + cell * row}" width="{cell - 1}" height="{cell - 1}" '
-                    f'fill="{colour}" fill-opacity="{strength:.2f}"><title>label {row}, prediction '
-                    f"{column}: {number}</title></rect>"
-                )
-                if named:
-                    drawn.append(
-                        f'<text x="{x + cell / 2}" y="{middle + 4}" text-anchor="middle" '
-                        f'fill="{"#fff" if ink else "#222"}">{number}</text>'
-                    )
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{side}" height="{side}" role="img" '
-        f'viewBox="0 0 {side} {side}" style="background:#fff;max-width:100%;height:auto" '
-        'font-family="sans-serif" font-size="11" fill="#222"><title>confusion matrix: rows are '
-        f'labels, columns predictions</title><text x="{edge}" y="14">prediction</text>'
-        f'<text transform="translate(14 {edge + 28}) rotate(-90)">label</text>'
-        f"{''.join(drawn)}</svg>"
-    )
+    return f"<table><caption>{type(thing).__name__}</caption>{rows}</table>"
 
 
 def _show(value: Any) -> str:

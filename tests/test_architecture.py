@@ -16,53 +16,55 @@ PACKAGE = ROOT / "jaxnets"
 # Training receives functions, so it knows neither networks nor passes.
 ROOMS = {
     # The ground.
+    "trees": "",
     "version": "",
     "facts": "",
     "display": "",
     "errors": "display",
+    "files": "display errors",
+    "drawing": "display errors files",
     "language": "errors",
-    "curves": "",
     "system": "errors",
     # The core.
     "config": "errors facts",
     "data": "display errors facts system",
-    "trees": "",
     "losses": "errors",
     "regression_metrics": "facts",
-    "metrics": "facts losses regression_metrics",
+    "metrics": "drawing facts losses regression_metrics",
     "models": "config display errors facts trees",
     "backprop": "data losses metrics models trees",
     "kernels": "backprop models trees",
     "machine": "display errors system version",
-    "training": "config curves data display errors facts losses machine metrics trees",
+    "training": "config data display drawing errors facts losses machine metrics trees",
     "gradcheck": "backprop config data display errors kernels losses machine metrics models "
     "system training trees",
     "experiment": "backprop config data errors facts gradcheck kernels losses machine metrics "
-    "models training trees",
-    "runs": "config data display errors experiment machine metrics models system training trees",
+    "models training",
+    "runs": "config data display errors experiment files machine metrics models system training "
+    "trees",
     # The wings: the core knows none of them.
     "predict": "config data errors facts machine models runs system training",
-    "viz": "backprop config data display errors experiment gradcheck kernels losses machine "
-    "models predict runs system training",
-    "tune": "config data display errors experiment machine metrics models regression_metrics "
-    "runs system training viz",
-    "deploy": "config data display errors machine models predict runs training version viz",
-    "tracking": "config display errors experiment metrics predict runs training",
-    "course": "backprop config data display errors experiment gradcheck losses machine metrics "
-    "models runs system training tune",
+    "viz": "backprop config data display drawing errors experiment files gradcheck kernels "
+    "losses machine models predict runs system training",
+    "tune": "config data display errors experiment files machine metrics models "
+    "regression_metrics runs system training viz",
+    "deploy": "config data display errors files machine models predict runs training version viz",
+    "tracking": "config display errors experiment files metrics predict runs training",
+    "course": "backprop config data display errors experiment gradcheck machine metrics runs "
+    "system training tune",
     "notebook": "config data display errors experiment facts machine metrics models predict runs "
     "training viz",
     # The entrances.
-    "cli": "config course deploy display errors experiment gradcheck language models system "
-    "training tune version viz",
+    "cli": "config course deploy display drawing errors experiment gradcheck language models "
+    "system training tune version viz",
     "__main__": "cli errors",
-    "": "config course data experiment facts notebook predict training version viz",
+    "": "config course data experiment facts notebook predict training version",
     "train.py": "cli course errors runs tracking viz",
 }
 MAY_IMPORT = {room: set(others.split()) for room, others in ROOMS.items()}
 
-WITHOUT_JAX = ("version", "display", "errors", "language", "facts", "curves", "system", "config")
-WITHOUT_JAX += ("data", "cli", "__main__", "")
+WITHOUT_JAX = ("drawing", "files", "version", "display", "errors", "language", "facts", "system")
+WITHOUT_JAX += ("config", "data", "cli", "__main__", "")
 JAX = {"jax", "jaxlib", "flax", "optax", "chex", "orbax"}
 DIFFERENTIATES = {
     "grad", "value_and_grad", "vjp", "jvp", "linearize", "linear_transpose", "jacfwd", "jacrev",

@@ -17,6 +17,7 @@ import pytest
 from conftest import HANGS, ROOT, slow
 from PIL import Image
 
+from jaxnets import files
 from jaxnets.config.resolve import preset
 from jaxnets.data.cifar import load_cifar
 from jaxnets.data.idx import read_idx
@@ -25,7 +26,6 @@ from jaxnets.data.pictures import decode
 from jaxnets.data.pictures.folder import load_folder
 from jaxnets.display import one_line
 from jaxnets.errors import UserError
-from jaxnets.runs import files
 from jaxnets.runs.request import load_data
 from jaxnets.runs.run_folder import RunFolder
 from jaxnets.tune.search import Search

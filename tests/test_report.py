@@ -20,15 +20,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from jaxnets.curves import to_svg
 from jaxnets.data.load import load_dataset
+from jaxnets.drawing import charts, svg
 from jaxnets.experiment import Experiment, optimizer_of
 from jaxnets.losses import LOSSES
 from jaxnets.models.chain import with_precision
 from jaxnets.runs.resume import load_checkpoint
 from jaxnets.runs.sparkline import loss_line
-from jaxnets.viz import svg
-from jaxnets.viz.report import axes, build, charts, evaluation, figures, ledger, passes, texts
+from jaxnets.training.history import History, plot
+from jaxnets.viz.report import build, evaluation, figures, ledger, passes, texts
 from jaxnets.viz.report.run_facts import read_run
 
 ENGLISH = texts.Words("en")
@@ -468,7 +468,7 @@ def test_each_figure_is_a_picture_in_both_forms(written, tmp_path):
     pytest.importorskip("resvg_py", reason="resvg-py, which draws PNG files, is not installed")
     for figure in written[1]:
         for kind in ("svg", "png"):
-            svg.write_figure(tmp_path / f"{figure.name}.{kind}", figure)
+            figure.save(tmp_path / f"{figure.name}.{kind}")
         text = (tmp_path / f"{figure.name}.svg").read_text("utf-8")
         assert "var(" not in text and "\0" not in text and svg.escape(figure.title) in text
         with Image.open(tmp_path / f"{figure.name}.png") as drawn:
@@ -515,11 +515,11 @@ def test_ticks_are_few_round_and_on_the_axis(seed):
     rng = np.random.default_rng(seed)
     values = rng.lognormal(rng.normal(0, 6), rng.uniform(0, 4), rng.integers(1, 9)).tolist()
     for log in (None, True, False):
-        axis = axes.axis_of(values, 0, 100, log=log)
+        axis = charts.axis_of(values, 0, 100, log=log)
         ticks = axis.ticks()
         assert 1 <= len(ticks) <= 9 and ticks == sorted(ticks)
         assert all(-1e-6 <= axis(tick) <= 100 + 1e-6 for tick in [*ticks, *values])
-        assert len({axes.plain(tick) for tick in ticks}) == len(ticks)
+        assert len({charts.plain(tick) for tick in ticks}) == len(ticks)
 
 
 def test_curves_of_strange_numbers_are_drawn():
@@ -538,7 +538,7 @@ def test_curves_of_any_finite_numbers_are_drawn(log, values):
     records = [
         {"epoch": e, "train_loss": abs(x), "validation_loss": None} for e, x in enumerate(values)
     ]
-    assert not re.search("nan|inf", to_svg(records) + loss_line(records, 80))
+    assert not re.search("nan|inf", plot(History(records)).standalone() + loss_line(records, 80))
 
 
 def test_many_classes_and_epochs_stay_small(tiny):

@@ -142,7 +142,7 @@ def test_the_default_folder_is_named_by_model_and_time_and_never_taken_twice(tmp
     """Fifty times eight threads ask at once, all in the same second."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("time.strftime", lambda form: "20260101-000000")
-    monkeypatch.setattr("jaxnets.runs.files.sync_folder", lambda path: None)
+    monkeypatch.setattr("jaxnets.files.sync_folder", lambda path: None)
     together = threading.Barrier(8)
 
     def make(_):

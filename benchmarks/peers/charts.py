@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from jaxnets.viz.svg import Figure, text_width
+from jaxnets.drawing.svg import Figure, text_width
 
 WIDTH, ROW, LEFT = 380, 38, 12  # Pixels; a phone shows about as many.
 

@@ -13,8 +13,8 @@ from benchmarks.peers.charts import Bar, bars
 from benchmarks.peers.networks import Network, flops_per_image, network_of
 from benchmarks.peers.run import GROWTH, TARGETS
 from benchmarks.peers.ways import NETWORKS, OURS
-from jaxnets.viz.report.charts import Series, curves
-from jaxnets.viz.svg import Figure
+from jaxnets.drawing.charts import Series, curves
+from jaxnets.drawing.svg import Figure
 
 Measurement = dict[str, Any]
 NONE = "–"  # A cell without a number.

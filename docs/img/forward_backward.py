@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxnets.drawing.svg import Figure
 from jaxnets.models.mlp import mlp
 from jaxnets.viz.report.passes import Array, Passes, passes_of
-from jaxnets.viz.svg import Figure, write_figure
 
 X = np.array([1.0, 2.0], np.float32)
 PARAMS = {
@@ -158,4 +158,4 @@ def _text(figure: Figure, x: float, y: float, text: str, colour: str, anchor: st
 
 if __name__ == "__main__":
     for language, ending in (("en", ""), ("zh", ".zh")):
-        write_figure(FOLDER / f"forward-backward{ending}.svg", draw(passes(), language))
+        draw(passes(), language).save(FOLDER / f"forward-backward{ending}.svg")

@@ -142,16 +142,16 @@ class Summary(Options):
         from jaxnets.viz import summary
 
         if self.draw:
-            from jaxnets.viz.svg import figure_path, write_figure
+            from jaxnets.drawing.svg import figure_path
 
-            path = figure_path(self.draw)
+            figure_path(self.draw)  # What cannot be written is said at once.
         rows = summary.summary(create_model(config, self.num_classes), self.image_shape)
         what = config.model, rows, self.image_shape
         values = summary.to_values(*what)
         if self.draw:
             from jaxnets.viz.network_figure import network_figure
 
-            write_figure(path, network_figure(*what))
+            network_figure(*what).save(self.draw)
         print_answer(values, summary.to_text(*what), self.json)
         return DONE
 

@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxnets.runs.files import replacing
+from jaxnets.files import replacing
 
 FORMAT = {"format": "jaxnets checkpoint", "version": "1"}
 NAME = re.compile(r"(0|[1-9][0-9]{0,17})\.safetensors")

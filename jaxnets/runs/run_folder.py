@@ -19,8 +19,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxnets import files
 from jaxnets.errors import RunFailedError, UserError, first_line
-from jaxnets.runs import checkpoints, files
+from jaxnets.runs import checkpoints
 from jaxnets.runs.checkpoint_reader import read_newest
 from jaxnets.trees import Params, Tree
 

@@ -23,9 +23,9 @@ from jaxnets.config.resolve import FOLLOWS, OF_THE_PROCESS
 from jaxnets.display import one_line
 from jaxnets.display import show as show_line
 from jaxnets.errors import UserError, first_line
+from jaxnets.files import mkdir, read_json, write_text
 from jaxnets.metrics import Metrics
 from jaxnets.predict.predict import create_predictor
-from jaxnets.runs.files import mkdir, read_json, write_text
 from jaxnets.runs.run import Run
 from jaxnets.runs.run_folder import TRACKING
 from jaxnets.tracking.check import check

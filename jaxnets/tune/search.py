@@ -23,8 +23,8 @@ from jaxnets.data.datasets import Dataset
 from jaxnets.display import show
 from jaxnets.errors import UserError, on_interrupt
 from jaxnets.experiment import Experiment
+from jaxnets.files import check_only_files, locked, read_json
 from jaxnets.machine.platform import surroundings
-from jaxnets.runs.files import check_only_files, locked, read_json
 from jaxnets.runs.request import request
 from jaxnets.runs.resume import warn_of_other_surroundings
 from jaxnets.runs.run_folder import make_folder

@@ -1,7 +1,6 @@
 """Pictures drawn with matplotlib, which is optional: the extra `compare` brings it."""
 
 import io
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,36 +23,6 @@ def create_figure(width: float, height: float) -> Any:
             return stream.getvalue()
 
     return ShownFigure(figsize=(width, height), layout="constrained")
-
-
-def plot(history: Sequence[dict[str, Any]]) -> Any:
-    """Draws loss and accuracy over the epochs, of training and validation.
-
-    Args:
-      history: What `Network.fit` returns, or `jaxnets.load(DIR).history`.
-
-    Returns:
-      A figure of matplotlib, which a notebook shows; `plot(history).savefig("curves.png")` writes
-      a file.
-
-    Raises:
-      UserError: matplotlib is not installed, or there is no epoch yet.
-    """
-    if (figure := create_figure(9, 3.4)) is None:
-        raise not_installed("matplotlib", "compare")
-    if not isinstance(history, list) or not history:
-        raise UserError("plot: expected the history of an epoch or more, as net.fit() returns it")
-    epochs = [record["epoch"] for record in history]
-    for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        for part, line in (("train", "o-"), ("validation", "s--")):
-            values = [record[f"{part}_{name}"] for record in history]
-            if None not in values:
-                axes.plot(epochs, values, line, markersize=3, label=part)
-        axes.set(xlabel="epoch", title=name)
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.grid(alpha=0.3)
-        axes.legend()
-    return figure
 
 
 def check_picture(path: str) -> None:

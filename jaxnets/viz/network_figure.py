@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from jaxnets.viz.report.axes import plain
+from jaxnets.drawing.charts import plain
+from jaxnets.drawing.svg import Figure, shortened
 from jaxnets.viz.summary import Row, totals
-from jaxnets.viz.svg import Figure, shortened
 
 WIDTH, ROW, TOP = 640, 46, 30
 # The left edges of the columns: glyph, name, shape, and the bars of parameters and FLOPs.

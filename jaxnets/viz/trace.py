@@ -12,6 +12,7 @@ from jaxnets.config.fields import Config
 from jaxnets.config.resolve import preset
 from jaxnets.data.pictures.decode import BadPictureError, read_picture, to_square
 from jaxnets.display import printable, short_path
+from jaxnets.drawing.svg import figure_path
 from jaxnets.errors import UserError
 from jaxnets.machine.platform import compiler_options_for_init, default_platform, set_up_jax
 from jaxnets.models import create_model
@@ -20,7 +21,6 @@ from jaxnets.predict.predict import usual_preparation
 from jaxnets.predict.trained import TrainedNetwork, load_network, to_input
 from jaxnets.runs.request import load_data
 from jaxnets.viz.report.passes import Passes, passes_of
-from jaxnets.viz.svg import figure_path, write_figure
 from jaxnets.viz.trace_figure import trace_figure
 
 DIGITS = tuple("0123456789")
@@ -61,7 +61,7 @@ def trace(
         own = int(np.argmax(logits))
     found = passes_of(trained.model, trained.params, x, own, trained.config.loss)
     title = f"{trained.config.model}: one image forward and backward"
-    write_figure(path, trace_figure(found, title, [printable(name) for name in names]))
+    trace_figure(found, title, [printable(name) for name in names]).save(path)
     return _to_values(path, found, names)
 
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jaxnets.drawing.svg import Figure, shortened, signed_pixels, text_width
 from jaxnets.viz.report.passes import Array, Passes
-from jaxnets.viz.svg import Figure, shortened, signed_pixels, text_width
 
 WIDTH = 920
 MARGIN, LEFT, BOX, RIGHT = 14, 360, 518, 388  # The parameters' boxes stand left of the values'.

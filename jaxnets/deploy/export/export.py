@@ -16,11 +16,10 @@ import numpy as np
 from jaxnets.deploy.export import archive, stablehlo
 from jaxnets.display import short_path
 from jaxnets.errors import RunFailedError, not_installed
+from jaxnets.files import output_path, replacing
 from jaxnets.models.chain import with_precision
 from jaxnets.predict import folding
 from jaxnets.predict.trained import TrainedNetwork, load_network, to_input
-from jaxnets.runs.files import replacing
-from jaxnets.viz.output import output_path
 
 # What each format needs beside jaxnets, and what proves it.
 NEEDS = {"safetensors": (), "stablehlo": ("flatbuffers",), "onnx": ("onnx", "onnxruntime")}

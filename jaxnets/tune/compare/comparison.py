@@ -9,7 +9,7 @@ from typing import Any
 from jaxnets import display
 from jaxnets.data.datasets import Dataset
 from jaxnets.errors import RunFailedError, UserError, on_interrupt
-from jaxnets.runs.files import locked
+from jaxnets.files import locked
 from jaxnets.runs.run_folder import make_folder
 from jaxnets.system import check_memory
 from jaxnets.tune.compare.models import fit

@@ -17,16 +17,16 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from jaxnets import files
 from jaxnets.config.options import is_custom
 from jaxnets.display import printable, short_path
 from jaxnets.errors import UserError
+from jaxnets.files import output_path
 from jaxnets.models.chain import Chain
 from jaxnets.models.layers import ACTIVATIONS
 from jaxnets.predict.digit import SIDE
 from jaxnets.predict.folding import describe, folded
 from jaxnets.predict.trained import TrainedNetwork, load_network
-from jaxnets.runs import files
-from jaxnets.viz.output import output_path
 
 Files = dict[str, tuple[str, bytes]]  # A file's name → its media type and its content.
 

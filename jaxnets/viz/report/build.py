@@ -7,16 +7,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxnets import files
 from jaxnets.data.datasets import Dataset
 from jaxnets.display import short_path, show
+from jaxnets.drawing.charts import percent, plain
+from jaxnets.drawing.svg import Figure, check_png, escape
 from jaxnets.errors import UserError
+from jaxnets.files import output_path
 from jaxnets.machine.platform import versions
 from jaxnets.predict.trained import TrainedNetwork, to_input
-from jaxnets.runs import files
 from jaxnets.runs.run_folder import REPORT
-from jaxnets.viz.output import output_path
 from jaxnets.viz.report import document, figures, ledger
-from jaxnets.viz.report.axes import percent, plain
 from jaxnets.viz.report.evaluation import (
     calibration,
     class_scores,
@@ -27,7 +28,6 @@ from jaxnets.viz.report.figures import MISTAKES
 from jaxnets.viz.report.passes import passes_of
 from jaxnets.viz.report.run_facts import RunFacts, number_in, read_run
 from jaxnets.viz.report.texts import Words
-from jaxnets.viz.svg import Figure, check_png, escape, write_figure
 
 SURROUNDINGS = ("device", "processor", "cores", "num_devices", "versions", "data_sha256")
 # Fields of config.json that the table of settings leaves out: other parts of the report say them.
@@ -68,7 +68,7 @@ def write_report(
     if folder is not None:
         for figure in drawn:
             for kind in ("svg", "png"):
-                write_figure(Path(folder).expanduser() / f"{figure.name}.{kind}", figure)
+                figure.save(Path(folder).expanduser() / f"{figure.name}.{kind}")
     return {
         "report": str(path),
         "bytes": len(text.encode()),

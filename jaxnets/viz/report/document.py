@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from importlib import resources
 
-from jaxnets.viz.svg import DARK, LIGHT, Figure, escape
+from jaxnets.drawing.svg import DARK, LIGHT, Figure, escape
 
 # Nothing is loaded and no program runs; only the style with this digest counts.
 POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; style-src '{}'"

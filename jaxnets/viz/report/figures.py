@@ -7,14 +7,13 @@ from PIL import Image
 
 from jaxnets.data.datasets import Dataset
 from jaxnets.display import printable
-from jaxnets.viz.report.axes import percent, plain
-from jaxnets.viz.report.charts import WIDTH, Series, curves, dots, matrix, reliability
+from jaxnets.drawing.charts import WIDTH, Series, curves, dots, matrix, percent, plain, reliability
+from jaxnets.drawing.svg import Figure, shortened, signed_pixels, text_width, tiled
 from jaxnets.viz.report.evaluation import Calibration, ClassScores, Mistake, Predictions
 from jaxnets.viz.report.ledger import Entry, Norms
 from jaxnets.viz.report.passes import Passes
 from jaxnets.viz.report.run_facts import RunFacts
 from jaxnets.viz.report.texts import Words
-from jaxnets.viz.svg import Figure, shortened, signed_pixels, text_width, tiled
 
 MAX_FILTERS, FILTER_COLUMNS = 64, 8
 CHANNELS = 8  # Maps that are shown of a layer.

@@ -1,4 +1,4 @@
-"""The files of a run: written whole or not at all, and read as untrusted."""
+"""Files: written whole or not at all, and read as untrusted."""
 
 import contextlib
 import json
@@ -106,6 +106,16 @@ def write_text(path: Path, text: str) -> None:
     """Writes a whole file or leaves the old one."""
     with replacing(path) as stream:
         stream.write(text.encode())
+
+
+def output_path(output: str) -> Path:
+    """The path of a file that may be written; UserError before any work is done."""
+    path = Path(output).expanduser()
+    if path.exists() and not path.is_file():
+        raise UserError(f"output: expected a file, {output} is none")
+    if not path.parent.is_dir():
+        raise UserError(f"output: no such folder: {path.parent}")
+    return path
 
 
 @contextlib.contextmanager

@@ -7,17 +7,19 @@ they are those of the light theme; `Figure.themed` has both.
 import base64
 import html
 import io
+import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from jaxnets import files
 from jaxnets.display import printable, width_of
 from jaxnets.errors import UserError, not_installed
-from jaxnets.runs import files
-from jaxnets.viz.output import output_path
+from jaxnets.files import output_path
 
 # Colours by name in each theme. c1 to c6 tell series apart; they differ in lightness too, for
 # readers who do not tell all hues apart, and each has a contrast of 4.5 or more to the card.
@@ -93,8 +95,8 @@ class Figure:
     def rect(self, x: float, y: float, width: float, height: float, **attributes: Any) -> None:
         self.add("rect", x=x, y=y, width=max(width, 0), height=max(height, 0), **attributes)
 
-    def line(self, x1: float, y1: float, x2: float, y2: float, stroke="line", **attributes: Any):
-        self.add("line", x1=x1, y1=y1, x2=x2, y2=y2, stroke=stroke, **attributes)
+    def line(self, x1: float, y1: float, x2: float, y2: float, **attributes: Any) -> None:
+        self.add("line", x1=x1, y1=y1, x2=x2, y2=y2, **{"stroke": "line", **attributes})
 
     def text(self, x: float, y: float, text: str, **attributes: Any) -> None:
         """A text whose base line begins (or ends, or has its middle) at a point."""
@@ -120,6 +122,29 @@ class Figure:
         tip = element("g", shown, class_="tip")
         self._parts.append(f"\0{element('g', area + tip, class_='hit')}\0")
 
+    @classmethod
+    def beside(cls, name: str, title: str, figures: Sequence["Figure"]) -> "Figure":
+        """One figure of several, each below its own title."""
+        height = TITLE + max(figure.height for figure in figures)
+        alt = " ".join(figure.alt for figure in figures)
+        whole = cls(name, sum(figure.width for figure in figures), height, title, alt)
+        x = 0.0
+        for figure in figures:
+            whole.text(x + 12, 20, figure.title, font_weight=600)
+            whole.add("g", "".join(figure._parts), transform=f"translate({x:g},{TITLE})")
+            x += figure.width
+        return whole
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the figure into a file, by its ending as SVG or PNG.
+
+        Raises:
+          UserError: Another ending, no such folder, or resvg, which draws a PNG, is missing.
+        """
+        path, text = figure_path(os.fspath(path)), self.standalone()
+        with files.replacing(path) as stream:
+            stream.write(to_png(text) if path.suffix.lower() == ".png" else text.encode())
+
     def inline(self) -> str:
         """The figure for a page."""
         box = f"0 0 {_number(self.width)} {_number(self.height)}"
@@ -129,6 +154,8 @@ class Figure:
     def standalone(self) -> str:
         """The figure as an SVG file: with its title, on the light theme's background."""
         return re.sub(r"var\(--(\w+)\)", lambda found: LIGHT[found[1]], self._file())
+
+    _repr_svg_ = standalone  # In a notebook.
 
     def themed(self) -> str:
         """The same in the theme of its reader; for browsers, which know media queries."""
@@ -152,7 +179,8 @@ class Figure:
         )
         return (
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
-            f'viewBox="0 -{TITLE} {width} {height}" font-family="{html.escape(FONT)}" role="img">'
+            f'viewBox="0 -{TITLE} {width} {height}" style="max-width:100%;height:auto" '
+            f'font-family="{html.escape(FONT)}" role="img">'
             f"<title>{escape(self.title)}</title><desc>{escape(self.alt)}</desc>"
             f"<style>.pixels{{image-rendering:pixelated}}{style}</style>"
             + element("rect", y=-TITLE, width=width, height=height, fill="card")
@@ -214,14 +242,6 @@ def tiled(tiles: np.ndarray, columns: int) -> np.ndarray:
         y, x = number // columns * (height + 1), number % columns * (width + 1)
         sheet[y : y + height, x : x + width] = tile
     return sheet
-
-
-def write_figure(path: Path, figure: Figure) -> None:
-    """Writes a figure into a file, by its ending as SVG or PNG."""
-    text = figure.standalone()
-    content = to_png(text) if path.suffix.lower() == ".png" else text.encode()
-    with files.replacing(path) as stream:
-        stream.write(content)
 
 
 def figure_path(output: str) -> Path:

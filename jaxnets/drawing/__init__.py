@@ -1,0 +1,1 @@
+"""Figures as SVG: one source for a notebook, a page, an SVG and a PNG file."""

@@ -17,7 +17,6 @@ import contextlib
 import itertools
 import json
 import os
-import secrets
 import signal
 import socket
 import subprocess
@@ -69,7 +68,6 @@ class Hosts:
         self.names = [f"jaxhost{number}" for number in range(count)] if namespaces else []
 
     def __enter__(self) -> "Hosts":
-        os.environ.setdefault("JAXNETS_SECRET", secrets.token_hex())
         if self.namespaces:
             ip("link add jaxbridge type bridge")
             ip("link set jaxbridge up")

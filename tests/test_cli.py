@@ -76,7 +76,6 @@ def assert_failed(outcome, message):
         ("--coordinator=here --num_processes=2 --process_id=0", ["expected HOST:PORT"]),
         ("--coordinator=here:65536 --num_processes=2 --process_id=0", ["expected HOST:PORT"]),
         (f"--coordinator={'h' * 64}:7 --num_processes=2 --process_id=0", ["expected HOST:PORT"]),
-        ("--secret_file=here", ["secret_file: expected with coordinator or distributed"]),
         (
             "--coordinator=[::1]:7 --num_processes=2 --process_id=2",
             ["process_id: expected a whole number from 0 to 1 for num_processes 2, got 2"],

@@ -70,7 +70,7 @@ def test_a_tracker_gets_each_epoch_the_test_and_what_is_needed_to_compare(
     (_, _, began), *rest, last = trackio.calls
     assert (began["name"], began["resume"]) == ("run", "never") and last[0] == "finish"
     assert began["config"]["learning_rate"] == 0.5 and began["config"]["hidden"] == "none"
-    assert not {"workdir", "secret_file", "track"} & set(began["config"])
+    assert not {"workdir", "coordinator", "track"} & set(began["config"])
     assert {name for name, *_ in rest} == {"log"}
 
     written = records(tmp_path / "run")

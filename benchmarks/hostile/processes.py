@@ -214,6 +214,6 @@ def _environment(rng: Rng, folder: Path) -> dict[str, str]:
         {"COLUMNS": "1"}, {"TERM": "dumb"}, {"PYTHONOPTIMIZE": "2"},
         {"XDG_CACHE_HOME": "/dev/null"},
         {"XDG_CACHE_HOME": ""}, {"HOME": "/dev/null"}, {"TMPDIR": "/nowhere"},
-        {"NO_COLOR": "1"}, {"JAXNETS_SECRET": "x"}, {"XDG_CACHE_HOME": "", "HOME": "relative"},
+        {"NO_COLOR": "1"}, {"XDG_CACHE_HOME": "", "HOME": "relative"},
     ])  # fmt: skip
     return env | changes

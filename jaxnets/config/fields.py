@@ -20,7 +20,7 @@ TRACKERS = ("none", "tensorboard", "trackio", "wandb", "mlflow")  # Those of --t
 
 _PLACE = ("coordinator", "num_processes", "process_id")  # This process's place among several.
 # The fields that describe a run's processes, with their values for a single process.
-SINGLE_PROCESS = {"distributed": False, **dict.fromkeys((*_PLACE, "secret_file"))}
+SINGLE_PROCESS = {"distributed": False, **dict.fromkeys(_PLACE)}
 
 COUNT, UNITS, FRACTION = (1, 10**6), (1, 65536), (0.0, 1.0)  # The smallest and the largest value.
 
@@ -176,12 +176,6 @@ class Config(Options):
     )
     num_processes: int | None = option(None, "number of processes, with coordinator", UNITS)
     process_id: int | None = option(None, "number of this process, from 0", (0, 65535))
-    secret_file: str | None = option(
-        None,
-        "file with the secret of all processes (docs/several-hosts.md)",
-        metavar="FILE",
-        unset="the environment's JAXNETS_SECRET",
-    )
     precision: str = option(
         "float32",
         "number format; bfloat16 keeps parameters in float32, mixed also the last layer",
@@ -283,8 +277,6 @@ class Config(Options):
         missing = [name for name in _PLACE if getattr(self, name) is None]
         if 0 < len(missing) < len(_PLACE):
             yield f"{', '.join(_PLACE)}: expected all or none, got no {' and no '.join(missing)}"
-        if self.secret_file is not None and not self.is_distributed:
-            yield "secret_file: expected with coordinator or distributed"
         if self.coordinator is not None:
             yield from self._mistakes_with(self.coordinator)
 

@@ -1,10 +1,11 @@
 """The processes of one run: their messages to each other, and their common end.
 
-JAX's runtime connects them through the coordinator, in process 0; admission.py protects it from
-other programs. This file adds what JAX leaves to its users (docs/several-hosts.md). A signal to one
-process stops all before the same step. A process that fails or is lost ends the others, with a line
-that says why. Texts travel through the coordinator's store of keys and values, also before JAX has
-devices; arrays travel between devices.
+JAX's runtime connects them through its coordinator, in process 0. The coordinator believes whoever
+connects, so it listens on no other address than --coordinator: one of a private network
+(docs/several-hosts.md). This file adds what JAX leaves to its users. A signal to one process stops
+all before the same step. A process that fails or is lost ends the others, with a line that says
+why. Texts travel through the coordinator's store of keys and values, also before JAX has devices;
+arrays travel between devices.
 """
 
 import atexit
@@ -13,6 +14,7 @@ import ctypes
 import json
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -22,18 +24,16 @@ from typing import Any
 import jax
 import numpy as np
 from jax._src import xla_bridge
-from jax._src.clusters import ClusterEnv
 from jax._src.distributed import global_state
 from jax._src.lib import _jax  # pyright: ignore[reportPrivateImportUsage, reportPrivateUsage]
 
-from jaxnets.display import one_line
+from jaxnets.display import one_line, show
 from jaxnets.errors import UserError, first_line, message_and_status
-from jaxnets.machine.admission import Place, Tunnel
 from jaxnets.machine.platform import Processes, versions
 
-# Flags that may differ from process to process: only process 0's workdir counts, the data are
-# compared by their checksum, and the secret is proved.
-OWN_FLAGS = ("process_id", "workdir", "data_dir", "secret_file")
+# Flags that may differ from process to process: only process 0's workdir counts, and the data are
+# compared by their checksum.
+OWN_FLAGS = ("process_id", "workdir", "data_dir")
 
 JOIN_SECONDS = 30
 # A process that sends no heartbeat for so long is lost. JAX looks twice in that time.
@@ -48,7 +48,6 @@ def connected(
     coordinator: str | None,
     num_processes: int | None,
     process_id: int | None,
-    secret_file: str | None,
     flags: dict[str, Any],
 ) -> Generator["Connection"]:
     """Connects this process to the others while the context lasts; enter it before JAX starts.
@@ -57,8 +56,9 @@ def connected(
     flags but OWN_FLAGS must be the same in all. Without a coordinator (HOST:PORT of process 0), JAX
     finds all three on a TPU pod and under SLURM, Open MPI or Kubernetes.
     """
-    place = find_place(coordinator, num_processes, process_id)
-    connection = Connection(place, secret_file)
+    if coordinator and process_id == 0:
+        _assert_can_listen(coordinator)
+    connection = Connection(coordinator, num_processes, process_id)
     try:
         shared = {name: value for name, value in flags.items() if name not in OWN_FLAGS}
         connection.assert_equal("flags", {**versions(), **shared})
@@ -69,30 +69,41 @@ def connected(
     connection.finish()
 
 
-def find_place(coordinator: str | None, num_processes: int | None, process_id: int | None) -> Place:
-    """The place of this process in its run, from the flags or from what JAX finds."""
-    if coordinator and num_processes and process_id is not None:
-        return Place(coordinator, num_processes, process_id)
-    reason = "it found none"
+def _assert_can_listen(coordinator: str) -> None:
+    """Process 0 alone listens on the coordinator's address; JAX would share a used port."""
+    reason = "it stands for all addresses"
     try:
-        found: Any = ClusterEnv.auto_detect_unset_distributed_params(
-            os.environ.get("JAX_COORDINATOR_ADDRESS"), None, None, None, None, JOIN_SECONDS
-        )
-        if None not in found[:3]:
-            return Place(*found[:3])
-    except (RuntimeError, OSError, ValueError, KeyError) as error:
-        reason = first_line(error)
+        family, _, _, _, address = _resolve(coordinator)
+        if address[0] not in ("0.0.0.0", "::"):
+            socket.create_server(address, family=family).close()
+            return
+    except OSError as error:
+        reason = error.strerror
     raise UserError(
-        "distributed: JAX finds no TPU pod, SLURM, Open MPI or Kubernetes here; "
-        f"expected --coordinator, --num_processes and --process_id ({reason})"
+        f"coordinator: cannot listen on {coordinator} ({reason}): expected an address of the "
+        "machine of process 0 and a free port"
     )
 
 
-def parse_exit_message(received: str) -> tuple[str, int] | None:
-    """The line and the exit status of another process; None if a run sends no such message.
+def _resolve(coordinator: str) -> tuple[Any, ...]:
+    """The first entry of getaddrinfo for HOST:PORT or [HOST]:PORT."""
+    host, _, port = coordinator.rpartition(":")
+    return socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
 
-    Its sender knows the secret, but may run another version.
-    """
+
+def _say_who_is_awaited(coordinator: str, count: int, number: int) -> None:
+    """Prints which processes this one waits for, and until when at the latest."""
+    until = time.strftime("%H:%M:%S", time.localtime(time.time() + JOIN_SECONDS))
+    whom = f"process 0 at {coordinator}"
+    if number == 0:
+        others = "process 1" if count == 2 else f"processes 1 to {count - 1}"
+        whom = f"{others} to come to {coordinator}"
+    if count > 1:
+        show(f"note: process {number} of {count} waits for {whom} until {until}", sys.stderr)
+
+
+def parse_exit_message(received: str) -> tuple[str, int] | None:
+    """The line and the exit status of another process; None if a run sends no such message."""
     try:
         text, status = json.loads(received)
     except (ValueError, TypeError, RecursionError):
@@ -109,20 +120,20 @@ class Connection(Processes):
     client is JAX's, of the coordinator: the store of keys and values, and barriers.
     """
 
-    def __init__(self, place: Place, secret_file: str | None):
-        self._tunnel = Tunnel(place, secret_file, JOIN_SECONDS)
+    def __init__(self, coordinator: str | None, num_processes: int | None, process_id: int | None):
         self._exit_lock = threading.Lock()  # Taken by the thread that ends the process.
         self._exit_barrier_lock = threading.Lock()  # Taken by the one that waits for the others.
         self._has_failed = False
         self._stops: list[SynchronisedStop] = []
         self._finished = threading.Event()
         self._exit_message = (
-            f"coordinator {place.coordinator}: not all {place.num_processes} joined within "
-            f"{JOIN_SECONDS} s: expected one at work on each process_id",
+            f"coordinator: not all {num_processes or 'processes'} joined at "
+            f"{coordinator or 'the address that JAX found'} within {JOIN_SECONDS} s: expected one "
+            "at work on each process_id, and process 0 to be reachable",
             2,
         )
         self._exit_in_one_line_on_abort()
-        self._start_jax(place)
+        self._start_jax(coordinator, num_processes, process_id)
         # JAX has no public name for the process's number, if it found it, nor for its client.
         self.client: Any = global_state.client
         self.process_id = global_state.process_id
@@ -138,39 +149,34 @@ class Connection(Processes):
             sys.stderr.isatty = lambda: False
         threading.Thread(target=self._watch, daemon=True, name="other processes").start()
 
-    def _start_jax(self, place: Place) -> None:
+    def _start_jax(
+        self, coordinator: str | None, num_processes: int | None, process_id: int | None
+    ) -> None:
+        if coordinator and num_processes and process_id is not None:
+            _say_who_is_awaited(coordinator, num_processes, process_id)
         with contextlib.suppress(AttributeError):  # Else JAX handles SIGTERM itself.
             jax.config.update("jax_enable_preemption_service", False)
         try:
             jax.distributed.initialize(
-                self._tunnel.address,
-                place.num_processes,
-                place.process_id,
-                coordinator_bind_address=self._tunnel.address,
+                coordinator,
+                num_processes,
+                process_id,
+                coordinator_bind_address=coordinator,
                 initialization_timeout=JOIN_SECONDS - 5,  # It takes five more.
                 heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
             )
-        except RuntimeError as error:
+        except (RuntimeError, OSError, ValueError, KeyError) as error:
             if "must be called before" in str(error):
                 raise UserError(f"distributed: {error}") from None
+            if coordinator is None and global_state.client is None:
+                raise UserError(
+                    "distributed: JAX finds no TPU pod, SLURM, Open MPI or Kubernetes here; "
+                    "expected --coordinator, --num_processes and --process_id "
+                    f"({first_line(error)})"
+                ) from None
             raise UserError(f"{self._exit_message[0]} ({first_line(error)})") from None
-        finally:
-            self._tunnel.remove_files()
         if jax.config.values["jax_cpu_collectives_implementation"] == "gloo":
-            # Else it listens on the address of the machine's own name.
-            xla_bridge.register_backend_factory("cpu", self._cpu_client, fail_quietly=False)
-
-    def _cpu_client(self) -> Any:
-        """JAX's CPUs, whose sums gloo sends over the network of the run."""
-        with contextlib.suppress(ValueError, OSError):
-            import resource  # gloo keeps foreign connections open: leave room for many.
-
-            most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-            resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-        gloo = _jax.make_gloo_tcp_collectives(
-            distributed_client=global_state.client, hostname=self._tunnel.host
-        )
-        return xla_bridge.make_cpu_client(gloo)
+            xla_bridge.register_backend_factory("cpu", _cpu_client, fail_quietly=False)
 
     def assert_equal(self, name: str, values: dict[str, Any]) -> None:
         """Raises UserError on all processes if their values, which JSON must hold, differ."""
@@ -221,7 +227,6 @@ class Connection(Processes):
         self.client.wait_at_barrier("jaxnets/finished", FOREVER)
         self._finished.set()
         jax.distributed.shutdown()
-        self._tunnel.drain(LEAVE_SECONDS)
 
     def leave(self, error: BaseException) -> None:
         """Sends this process's error to the others; Python then exits without JAX, which waits."""
@@ -275,8 +280,6 @@ class Connection(Processes):
     def _exit(self) -> None:
         """Ends the process from any thread, with one line even if several threads end it."""
         text, status = self._exit_message
-        with contextlib.suppress(OSError):
-            self._tunnel.remove_files()  # Where not all processes came, JAX aborts.
         if self._exit_lock.acquire(blocking=False):
             print(f"error: {one_line(text)}", file=sys.stderr)
         else:
@@ -296,6 +299,19 @@ class Connection(Processes):
         ctypes.CDLL(None).signal(signal.SIGABRT, self._on_abort)
         if os.environ.get("TF_CPP_MIN_LOG_LEVEL") != "0":  # 0 asks for every line of the log.
             _silence_jax_log()
+
+
+def _cpu_client() -> Any:
+    """JAX's CPUs, whose sums gloo sends over the network of the run.
+
+    By itself gloo takes the address of the machine's own name: on Debian, one of loopback.
+    """
+    family, _, _, _, address = _resolve(global_state.coordinator_address or "")
+    with socket.socket(family, socket.SOCK_DGRAM) as route:  # It sends nothing.
+        route.connect(address)
+        host = route.getsockname()[0]
+    gloo = _jax.make_gloo_tcp_collectives(distributed_client=global_state.client, hostname=host)
+    return xla_bridge.make_cpu_client(gloo)
 
 
 class SynchronisedStop:

@@ -284,7 +284,7 @@ def _connected(flags: dict[str, Any]) -> Generator[Processes]:
     if not config.is_distributed:
         yield Processes()
         return
-    where = config.coordinator, config.num_processes, config.process_id, config.secret_file
+    where = config.coordinator, config.num_processes, config.process_id
     # It tells the others why it ends, so Ctrl-C must not end it at once.
     with interruptible(), connected(*where, flags) as processes:
         yield processes

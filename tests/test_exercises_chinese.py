@@ -18,7 +18,7 @@ TEXTS = json.loads((ROOT / "jaxnets/cli/exercises.zh.json").read_text("utf-8"))
 SAY = words_of("zh", "exercises")
 # What has the judge's sentences. An error of the request (a UserError) is English everywhere.
 REASONS = [passes, mistakes, files.violation, files._reason, files._module, files._name]
-SPEAKS = [judge.Verdict, judge.verdict, judge._without_arrays, judge._hints, judge._looks]
+SPEAKS = [judge.Verdict, judge.verdict, judge._hints, judge._looks]
 SPEAKS += [compute._answered, compute._count, compute._value, compute._number]
 SPEAKS += [command.listing, command.check_numbers, command.check_mine]
 CODE = {"jax", "jaxnets", "numpy", "exercise", "new", "NAME", "hint", "JAX", "d_params", "dx"}

@@ -11,8 +11,7 @@ import pytest
 from conftest import params_sha256, read_json, slow, watching
 
 from jaxnets.config.resolve import preset
-from jaxnets.course.replay import Replay, choose, replay_many, table
-from jaxnets.course.slide_lines import KerasLog, SlideBar
+from jaxnets.course.replay import KerasLog, Replay, SlideBar, choose, replay_many, table
 from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment
 from jaxnets.metrics import Metrics

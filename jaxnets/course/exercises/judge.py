@@ -32,11 +32,11 @@ from jaxnets.gradcheck.compare import (
     Program,
     Row,
     central_differences,
+    disagreement,
     precision,
     quick_options,
     with_statistics_aside,
 )
-from jaxnets.gradcheck.errors import relative_error
 from jaxnets.gradcheck.layer_check import TOLERANCES, forward_problem_of, with_backward
 
 # Of more numbers than these, a sum in few digits may be right and far away.
@@ -105,7 +105,7 @@ def judge(function: Callable[..., Any], *, hint: bool = False) -> Verdict:
     try:
         answers = list(gradients_of(function, [case.call for case in cases]))
     except ResultError as error:
-        return _without_arrays(name, cases, str(error), hint=hint)
+        answers = str(error)
     return verdict(name, cases, answers, hint=hint)
 
 
@@ -186,9 +186,18 @@ def _compiled(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def verdict(
-    name: str, cases: Sequence[Case], answers: Sequence[Mapping[str, Any]], *, hint: bool = False
+    name: str,
+    cases: Sequence[Case],
+    answers: Sequence[Mapping[str, Any]] | str,
+    *,
+    hint: bool = False,
 ) -> Verdict:
-    """Compares the arrays that a backward pass has returned for each case."""
+    """Compares the arrays that a backward pass has returned for each case, or says why not."""
+    if isinstance(answers, str):
+        call, right = cases[0].call, cases[0].right
+        shapes = ", ".join(f"{call.gradient_name(leaf)} {right[leaf].shape}" for leaf in right)
+        hints = (f"the first setting asks for {shapes}",) if hint else ()
+        return Verdict(name, False, reason=answers, hints=hints)
     started = time.perf_counter()
     errors = dict.fromkeys(TOLERANCES, Error())
     wrong: list[str] = []
@@ -196,7 +205,7 @@ def verdict(
     for case, answer in zip(cases, answers, strict=True):
         dtype = case.program.dtype
         for leaf, expected in case.right.items():
-            error = _error(leaf, answer[leaf], expected)
+            error = disagreement({leaf: answer[leaf]}, {leaf: expected})
             errors[dtype] = max(errors[dtype], error)
             if answer[leaf].shape != expected.shape and not reason:
                 wrong.insert(0, case.call.gradient_name(leaf))
@@ -217,21 +226,8 @@ def verdict(
     wrong = list(dict.fromkeys(wrong))
     if not row.ok and not wrong:  # Only the differences have found it.
         wrong = ["a gradient"]
-    said = tuple(_hints(row, cases, answers)) if hint else ()
-    return Verdict(name, row.ok, tuple(wrong), reason, row, said)
-
-
-def _without_arrays(name: str, cases: Sequence[Case], reason: str, *, hint: bool) -> Verdict:
-    """The verdict where a backward pass has failed; its hint names the expected shapes."""
-    call, right = cases[0].call, cases[0].right
-    shapes = ", ".join(f"{call.gradient_name(leaf)} {right[leaf].shape}" for leaf in right)
-    return Verdict(name, False, (), reason, None, (f"the first setting asks for {shapes}",) * hint)
-
-
-def _error(leaf: str, answer: np.ndarray, expected: np.ndarray) -> Error:
-    if answer.shape != expected.shape:
-        return Error(np.inf, f"{leaf}, whose shape is {answer.shape}, not {expected.shape}")
-    return Error(relative_error(answer, expected)[0], f"gradient.{leaf}")
+    hints = tuple(_hints(row, cases, answers)) if hint else ()
+    return Verdict(name, row.ok, tuple(wrong), reason, row, hints)
 
 
 def _flat(gradient: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -254,15 +250,12 @@ def judge_file(path: str, *, hint: bool = False) -> list[Verdict]:
     names, reason = exercises_in(source, path)
     if reason:
         return [Verdict(name, False, reason=reason) for name in names]
-    return [_judged(source, path, name, hint) for name in names]
-
-
-def _judged(source: str, path: str, name: str, hint: bool) -> Verdict:
-    cases = cases_of(name)
-    answers = run_source(source, path, name, [case.call for case in cases])
-    if isinstance(answers, str):
-        return _without_arrays(name, cases, answers, hint=hint)
-    return verdict(name, cases, answers, hint=hint)
+    verdicts = []
+    for name in names:
+        cases = cases_of(name)
+        answers = run_source(source, path, name, [case.call for case in cases])
+        verdicts.append(verdict(name, cases, answers, hint=hint))
+    return verdicts
 
 
 def _hints(row: Row, cases: Sequence[Case], answers: Sequence[Mapping]) -> Iterator[str]:

@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
 
     flags = parse_flags(arguments, description=__doc__ or "")
     if "track" in flags or "profile" in flags:
-        from jaxnets.tracking.check import check
+        from jaxnets.tracking.trackers import check
 
         check(flags.get("track", "none"), flags.get("profile"))
 

@@ -45,9 +45,7 @@ def trackio(monkeypatch):
     fake.Histogram = fake.Image = lambda array: array
     fake.calls, fake.broken = calls, broken
     monkeypatch.setitem(sys.modules, "trackio", fake)
-    monkeypatch.delitem(sys.modules, "jaxnets.tracking.to_trackio", raising=False)
-    yield fake
-    sys.modules.pop("jaxnets.tracking.to_trackio", None)
+    return fake
 
 
 def logged(calls, kind):

@@ -4,7 +4,6 @@ A tracker that fails while the run trains is disabled, and stderr says so: the r
 """
 
 import contextlib
-import importlib
 import io
 import json
 import math
@@ -12,7 +11,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import numpy as np
@@ -28,36 +27,17 @@ from jaxnets.metrics import Metrics
 from jaxnets.predict.predict import create_predictor
 from jaxnets.runs.run import Run
 from jaxnets.runs.run_folder import TRACKING
-from jaxnets.tracking.check import check
 from jaxnets.tracking.pictures import confusion_picture, sample_picture
 from jaxnets.tracking.profile import Profile
+from jaxnets.tracking.trackers import TRACKERS, Tracker, check
 from jaxnets.training.observer import Observer, Record
 from jaxnets.training.step import TrainState
 
-PROJECT = "jaxnets"  # The runs' project, in trackers that have projects.
 KEYS = "runs.json"  # In TRACKING: each tracker's key, which continues the same tracked run.
 KEY = re.compile(r"[\w.-]{1,128}")
 SAMPLES, CANDIDATES = 16, 512  # Test images shown, of the first so many, wrong ones first.
 # Fields of Config that are no hyperparameters: where a run works, and what observes it.
 NOT_SENT = {*SINGLE_PROCESS, *OF_THE_PROCESS, *FOLLOWS}
-
-
-class Tracker(Protocol):
-    """A tracker of runs, with a call for each kind of value. Steps count from the run's start.
-
-    `Tracker(name, folder, config, key, step)` opens a new run of this name, or with a key the one
-    that had it, which has come to this step; the folder is the run's own for trackers.
-    """
-
-    key: str  # The tracker's own name of the run, by which it continues the run.
-    how_to_see: str  # The command that shows it.
-
-    def scalars(self, values: dict[str, float], step: int) -> None: ...
-    def histograms(self, arrays: dict[str, np.ndarray], step: int) -> None: ...
-    def picture(self, name: str, pixels: np.ndarray, step: int) -> None:
-        """Shows pixels [H, W, 3] uint8."""
-
-    def close(self, finished: bool) -> None: ...
 
 
 @contextlib.contextmanager
@@ -96,8 +76,7 @@ class Tracking(Observer):
                 key = None
             try:
                 with _silenced():
-                    kind = importlib.import_module(f"jaxnets.tracking.to_{tracker}").OpenTracker
-                    opened = kind(name, folder, config, key, step)
+                    opened = TRACKERS[tracker][0](name, folder, config, key, step)
             except Exception as error:
                 self.close()
                 raise UserError(f"track: {tracker}: {first_line(error)}") from error

@@ -29,11 +29,17 @@ from jaxnets.models.chain import with_precision
 from jaxnets.models.mlp import mlp
 from jaxnets.training.step import autodiff_loss_and_grad
 from jaxnets.tune.compare import comparison as command
-from jaxnets.tune.compare.models import fit_baseline, fit_network
-from jaxnets.tune.compare.recipes import REGRESSION
-from jaxnets.tune.compare.request import Request
-from jaxnets.tune.compare.results import Results
-from jaxnets.tune.compare.samples import CURVE_NOISE, cut, diabetes, digits, small_and_noisy
+from jaxnets.tune.compare.comparison import Results
+from jaxnets.tune.compare.models import (
+    CURVE_NOISE,
+    cut,
+    diabetes,
+    digits,
+    fit_baseline,
+    fit_network,
+    small_and_noisy,
+)
+from jaxnets.tune.compare.request import REGRESSION, Request
 from jaxnets.viz import figure
 
 

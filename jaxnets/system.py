@@ -19,8 +19,9 @@ def memory_limits() -> list[tuple[str, int, int]]:
     """The limits of this process's memory: a name, the limit, what JAX alone takes; in bytes.
 
     With less than that, JAX's imports and XLA's threads and compiler abort, or hang. Measured with
-    an empty compilation cache (benchmarks/memory.py): the CNN takes 411 MB of RLIMIT_DATA on two
-    cores, 1,448 on 16. RLIMIT_AS counts the libraries' 300 MB, too, a container only what was used.
+    an empty compilation cache (tests/stress/test_processes.py): the CNN takes 411 MB of RLIMIT_DATA
+    on two cores, 1,448 on 16. RLIMIT_AS counts the libraries' 300 MB, too, a container only what
+    was used.
     """
     try:
         import resource

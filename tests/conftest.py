@@ -5,6 +5,7 @@ process of their own; all others ask for one device (`tiny_preset`, `run_main`).
 """
 
 import contextlib
+import faulthandler
 import functools
 import gc
 import itertools
@@ -52,6 +53,14 @@ def check_types(function):
     return function if function.__name__ == "__init__" else check(function)
 
 
+def pytest_addoption(parser):
+    """How much of the tests marked `stress`."""
+    group = parser.getgroup("stress")
+    group.addoption("--cases", type=int, help="how many harms each of the stress tests does")
+    group.addoption("--seed", type=int, default=0, help="which")
+    group.addoption("--netns", action="store_true", help="hosts in network namespaces, as root")
+
+
 def pytest_configure(config):
     """Keeps compiled programs beside pytest's own cache: nothing outside the project is touched.
 
@@ -90,9 +99,20 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.slow)
 
 
+def pytest_runtest_setup(item):
+    """Lets a stress test take hours."""
+    if item.get_closest_marker("stress"):
+        faulthandler.cancel_dump_traceback_later()
+
+
 def slow(*values, id=None):
     """One of a test's cases, which only the whole suite runs."""
     return pytest.param(*values, id=id, marks=pytest.mark.slow)
+
+
+def stress(*values, id=None):
+    """One of a test's cases, which only `-m stress` runs."""
+    return pytest.param(*values, id=id, marks=pytest.mark.stress)
 
 
 def quick_jit(function):
@@ -170,10 +190,15 @@ def as_flags(**settings):
     return [f"--{name}={value}" for name, value in settings.items()]
 
 
-def write_idx(path: Path, array: np.ndarray) -> Path:
-    """Writes an IDX file of unsigned bytes as LeCun's page describes it."""
+def idx_bytes(array: np.ndarray) -> bytes:
+    """An IDX file of unsigned bytes as LeCun's page describes it."""
     header = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
-    path.write_bytes(header + array.astype(np.uint8).tobytes())
+    return header + array.astype(np.uint8).tobytes()
+
+
+def write_idx(path: Path, array: np.ndarray) -> Path:
+    """Writes an IDX file."""
+    path.write_bytes(idx_bytes(array))
     return path
 
 
@@ -200,10 +225,15 @@ def records(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
+def without_times(record: dict[str, Any]) -> dict[str, Any]:
+    """A record's numbers that a resumed run repeats."""
+    times = {"seconds", "data_seconds", "validation_seconds", "images_per_second"}
+    return {name: value for name, value in record.items() if name not in times}
+
+
 def history(folder: Path) -> list[dict[str, Any]]:
     """A run's records without their times."""
-    times = {"seconds", "data_seconds", "validation_seconds", "images_per_second"}
-    return [{k: v for k, v in record.items() if k not in times} for record in records(folder)]
+    return [without_times(record) for record in records(folder)]
 
 
 def saved_params(folder: Path) -> tuple[int, dict[str, np.ndarray]]:

@@ -402,9 +402,3 @@ def test_ctrl_c_while_jax_is_imported_is_one_line(run_python):
     """
     outcome = run_python("-c", code, "--model=softmax")
     assert (outcome.status, outcome.err) == (130, "error: interrupted\n")
-
-
-@pytest.mark.slow
-def test_kills_while_saving_lose_nothing(run_python):
-    outcome = run_python("benchmarks/kill.py", "--kills=3", "--jobs=softmax")
-    assert outcome.status == 0 and "3 kills survived: " in outcome.out, outcome

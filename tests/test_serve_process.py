@@ -17,7 +17,7 @@ import httpx
 import numpy as np
 import pytest
 from browser import CHROMIUM, Browser
-from conftest import HANGS
+from conftest import HANGS, stress
 from PIL import Image
 from served import SoftmaxRun, inference, png, random_bytes
 
@@ -172,9 +172,10 @@ def test_a_signal_under_load_loses_nothing_that_was_accepted(start, tmp_path, nu
     assert set(requests_of(answered)) == set(found) and len(found) == len(answered)
 
 
-def test_kill_9_under_load_loses_no_accepted_feedback(start, tmp_path):
+@pytest.mark.parametrize("kills", [2, stress(20)])
+def test_kill_9_under_load_loses_no_accepted_feedback(start, tmp_path, kills):
     answered = []
-    for _ in range(2):  # benchmarks/serve_kill.py: twenty times.
+    for _ in range(kills):
         process = start()
         answered += under_load(process, process.child.kill)
         found = [row.request for row in read(tmp_path / "log")]

@@ -1,20 +1,39 @@
-"""Hostile input: a share of benchmarks/fuzz.py, and the smallest of each kind that it found."""
+"""Hostile files and command lines: does anything but a plain refusal come out?
+
+Each case damages a sound file, or makes one up, and has it read as a command of ours would. It
+fails on an exception that `errors.run_main` does not turn into a line, on a line that a terminal
+would obey, on a pickle read, a process started or a connection made, and on anything written, moved
+or removed outside its folder. Hypothesis draws a share in the whole suite; `pytest -m stress
+tests/stress/test_hostile.py [-k SURFACE] [--cases=N] [--seed=S]` draws thousands, and holds them to
+bounds of memory and processor time. docs/security.md has the counts. Below stand the smallest cases
+of each kind that were found.
+"""
 
 import contextlib
+import faulthandler
 import json
 import os
+import random
+import re
 import shutil
 import struct
 import subprocess
-import sys
 import tarfile
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import commands
+import damage
 import numpy as np
 import pytest
+import surfaces
 from conftest import HANGS, ROOT, slow
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from jaxnets import files
@@ -26,24 +45,114 @@ from jaxnets.data.pictures import decode
 from jaxnets.data.pictures.folder import load_folder
 from jaxnets.display import one_line
 from jaxnets.errors import UserError
+from jaxnets.machine.platform import set_up_jax
 from jaxnets.runs.request import load_data
 from jaxnets.runs.run_folder import RunFolder
 from jaxnets.tune.search import Search
 
-sys.path.insert(0, str(ROOT / "benchmarks"))
-import fuzz
-from hostile import data, processes, runs
-from hostile import pictures as hostile_pictures
+SECONDS = 10.0
+# A case may take so much memory, and so many times the bytes of what it reads: gzip unpacks to
+# 1,032 times as much, and pixels become float32.
+MEMORY_MB, TIMES = 64, 1032 * 6
+WARM = 50  # The first cases fill caches, and need not keep the bounds.
 
-CASES = {"checkpoint": 8, "folder": 15, "config": 25, "search": 25, "flags": 25, "process": 2}
+
+class Surface(NamedTuple):
+    """What is attacked.
+
+    Attributes:
+      cases: How many `-m stress` draws.
+      drawn: How many Hypothesis draws in the whole suite.
+      prepare: Makes sound samples in a folder, once; returns what a case needs.
+      case: Draws hostile input into an empty folder and has it read. One that starts a process
+        returns its seconds and its memory in MB.
+      memory_mb: In place of MEMORY_MB.
+      seconds: In place of SECONDS.
+    """
+
+    cases: int
+    drawn: int
+    prepare: Callable[[Path], Any]
+    case: Callable[[Any, Path, random.Random], tuple[float, float] | None]
+    memory_mb: int = MEMORY_MB
+    seconds: float = SECONDS
+
+
+SURFACES = {
+    "idx": Surface(25_000, 40, surfaces.idx_samples, surfaces.idx_case),
+    "cifar": Surface(5_000, 40, surfaces.cifar_samples, surfaces.cifar_case),
+    "picture": Surface(25_000, 40, surfaces.picture_samples, surfaces.picture_case, 1000),
+    "folder": Surface(3_000, 15, surfaces.folder_samples, surfaces.folder_case),
+    "config": Surface(15_000, 25, surfaces.run_samples, surfaces.config_case),
+    "metrics": Surface(8_000, 40, surfaces.run_samples, surfaces.metrics_case),
+    "search": Surface(4_000, 25, surfaces.run_samples, surfaces.search_case),
+    "weights": Surface(6_000, 40, surfaces.weight_samples, surfaces.weights_case),
+    "checkpoint": Surface(4_000, 8, surfaces.run_samples, surfaces.checkpoint_case),
+    "answers": Surface(4_000, 40, surfaces.log_samples, surfaces.log_case),
+    "flags": Surface(10_000, 25, lambda _: set_up_jax(), commands.flags_case),
+    "process": Surface(500, 2, commands.process_samples, commands.process_case, 1024, 60.0),
+}
+
+
+def resident_mb(field: str) -> float:
+    """This process' memory: VmRSS now, VmHWM at its most."""
+    found = re.search(rf"{field}:\s*(\d+)", Path("/proc/self/status").read_text())
+    return int(found[1]) / 1024 if found else 0
+
+
+@pytest.fixture(params=SURFACES)
+def attack(request, tmp_path, monkeypatch):
+    """A surface, and a function that meets one of its cases; what `damage` forbids is an error."""
+    for name, place in (("HOME", tmp_path), ("XDG_CACHE_HOME", tmp_path / "cache")):
+        monkeypatch.setenv(name, str(place))
+    damage.guard([tmp_path / "case", tmp_path / "cache"])
+    surface, folder, outside = SURFACES[request.param], tmp_path / "case", tmp_path / "outside"
+    outside.mkdir()
+    (outside / "victim").write_bytes(b"untouched")
+    (tmp_path / "samples").mkdir()
+    sample = surface.prepare(tmp_path / "samples")
+
+    def meet(rng: random.Random) -> tuple[float, float] | None:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        taken = surface.case(sample, folder, rng)
+        assert [p.name for p in outside.iterdir()] == ["victim"]
+        assert (outside / "victim").read_bytes() == b"untouched"
+        return taken
+
+    return surface, meet, folder
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("surface", fuzz.SURFACES)
-def test_nothing_but_a_plain_refusal_comes_out(surface, tmp_path, monkeypatch):
-    monkeypatch.setattr(processes, "HANG", HANGS)
-    with fuzz.own_home(tmp_path):
-        fuzz.run_cases(surface, CASES.get(surface, 40), tmp_path, shrink=True, measured=False)
+def test_nothing_but_a_plain_refusal_comes_out(attack):
+    surface, meet, _ = attack
+    checks: Any = list(HealthCheck)
+    options = settings(
+        max_examples=surface.drawn, deadline=None, database=None, derandomize=True,
+        phases=(Phase.generate, Phase.shrink), suppress_health_check=checks,
+    )  # fmt: skip
+    options(given(st.randoms(use_true_random=False))(lambda rng: meet(rng) and None))()
+
+
+@pytest.mark.stress
+def test_nor_from_thousands_within_bounds_of_time_and_memory(attack, request):
+    """A case is drawn with its number as the seed, from `--seed` on."""
+    surface, meet, folder = attack
+    first = request.config.getoption("seed")
+    for number in range(first, first + (request.config.getoption("cases") or surface.cases)):
+        faulthandler.dump_traceback_later(HANGS, exit=True)
+        Path("/proc/self/clear_refs").write_text("5")
+        before, began = resident_mb("VmRSS"), time.process_time()
+        try:
+            taken = meet(random.Random(number))
+        except BaseException as error:
+            error.add_note(f"seed {number}")
+            raise
+        files = sum(p.lstat().st_blocks for p in folder.rglob("*")) / 2**11
+        most = surface.memory_mb + (0 if taken else TIMES * files)
+        seconds, mb = taken or (time.process_time() - began, resident_mb("VmHWM") - before)
+        if taken or number >= first + WARM:
+            assert mb <= most and seconds <= surface.seconds, (number, mb, files, seconds)
 
 
 def test_a_home_that_nobody_has_is_refused(run_command):
@@ -67,7 +176,7 @@ def test_what_stdout_cannot_show_is_escaped(run_python):
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory):
     """A run of softmax regression with one checkpoint: its folder, config, record and form."""
-    return runs.run_samples(tmp_path_factory.mktemp("sample"))
+    return surfaces.run_samples(tmp_path_factory.mktemp("sample"))
 
 
 @pytest.fixture
@@ -169,12 +278,12 @@ def test_folders_in_folders_are_no_traceback(folder, depth):
 
 
 def test_a_strange_search_is_one_line(tmp_path):
-    kept = json.loads(json.dumps(runs.SEARCH))
+    kept = json.loads(json.dumps(surfaces.SEARCH))
     strange_fields = [{"point": [[[]]]}, {"point": [0.3]}, {"seed": "1"}]
     for change in [*strange_fields, {"accuracy": 1e308}, {"loss": "x"}]:
         strange = {**kept, "runs": [{**kept["runs"][0], **change}]}
         (tmp_path / "search.json").write_text(json.dumps(strange))
-        search = Search(runs.SEARCH["flags"], runs.SEARCH["over"])
+        search = Search(surfaces.SEARCH["flags"], surfaces.SEARCH["over"])
         with pytest.raises(UserError, match="damaged"), search.open(str(tmp_path), resume=True):
             pass
 
@@ -183,7 +292,7 @@ def endless(member):
     """Its end, 10^26 bytes away, was gone to ten kilobytes at a time (by Python 3.11)."""
     header = bytearray(member.tobuf(tarfile.GNU_FORMAT))
     header[124:136] = b"\x80" + b"\x7f" * 11
-    data.sign(header, 0)
+    surfaces.sign(header, 0)
     return bytes(header) * 2
 
 
@@ -244,7 +353,7 @@ def test_a_cache_that_is_a_link_is_neither_read_nor_written(pictures, tmp_path):
 def test_a_cache_that_is_no_cache_is_made_anew_and_a_pipe_is_not_waited_for(pictures):
     np.asarray(load_folder(pictures).train.images)
     index, files = pictures / ".jaxnets" / "files.npy", [*(pictures / ".jaxnets").iterdir()]
-    for content in hostile_pictures.caches_of({}):
+    for content in surfaces.caches_of():
         for path in files:
             path.write_bytes(content)
         assert len(np.asarray(load_folder(pictures).train.images)) == 4

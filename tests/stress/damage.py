@@ -8,6 +8,7 @@ import random
 import re
 import struct
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,6 @@ from typing import Any
 from jaxnets.errors import DONE, run_main
 
 Rng = random.Random  # Or what Hypothesis draws in its place, whose cases shrink.
-
-
-# What may not happen
 
 
 class Escape(AssertionError):
@@ -62,6 +60,13 @@ def watch(event: str, arguments: tuple[Any, ...]) -> None:
                 raise Escape(f"{event} of {real}")
 
 
+def guard(allowed: list[Path]) -> None:
+    """Lets the code under test write in these places alone."""
+    if not ALLOWED:  # A hook stays to the process' end.
+        sys.addaudithook(watch)
+    ALLOWED[:] = map(os.path.realpath, allowed)
+
+
 @contextlib.contextmanager
 def watched() -> Iterator[None]:
     """While it lasts, what it never may do is an Escape."""
@@ -98,20 +103,8 @@ def status_of(main: Callable[[], Any]) -> int:
 # How a file is damaged
 
 NUMBERS = [
-    0,
-    1,
-    2,
-    0x7F,
-    0x80,
-    0xFF,
-    0x7FFF,
-    0xFFFF,
-    2**31 - 1,
-    2**31,
-    2**32 - 1,
-    2**63 - 1,
-    2**64 - 1,
-]
+    0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**64 - 1,
+]  # fmt: skip
 WIDTHS = [struct.Struct(form) for form in ("<B", "<H", ">H", "<I", ">I", "<Q", ">Q")]
 KINDS = ("flip", "set", "number", "cut", "drop", "repeat", "insert", "splice")
 

@@ -1,28 +1,31 @@
 """Power cuts: what they leave is resumed or refused, and what was saved is kept.
 
-benchmarks/crash.py records what a run does to its files, and says what a power cut may leave.
+`pytest -m stress tests/stress/test_power.py [--cases=1000] [--seed=0]` tries many more states.
 """
 
+import collections
+import os
 import random
-import sys
 
+import power
 import pytest
-from conftest import ROOT, VALIDATION, as_flags
+from conftest import VALIDATION, as_flags, slow, stress
+from power import Event, LostError, Recorder, Runs
 
 from jaxnets.errors import UserError
 from jaxnets.tune.many import TrainingSummary
 from jaxnets.tune.search import Search
 
-sys.path.insert(0, str(ROOT / "benchmarks"))
-import crash
-from crash import Event, LostError, Recorder, Runs
+
+@pytest.fixture(scope="module")
+def flags(tiny_folder):
+    flags = dict(model="softmax", data_dir=tiny_folder, validation_size=VALIDATION, batch_size=32)
+    return as_flags(**flags, epochs=2, checkpoint_every="1steps", devices=1)
 
 
 @pytest.fixture(scope="module")
-def runs(tiny_folder, tmp_path_factory):
-    flags = dict(model="softmax", data_dir=tiny_folder, validation_size=VALIDATION, batch_size=32)
-    flags |= dict(epochs=2, checkpoint_every="1steps", devices=1)
-    return Runs(tmp_path_factory.mktemp("power"), as_flags(**flags))
+def runs(flags, tmp_path_factory):
+    return Runs(tmp_path_factory.mktemp("power"), flags)
 
 
 @pytest.fixture(scope="module")
@@ -104,14 +107,13 @@ def test_code_that_does_not_wait_for_the_disk_is_found(runs, events, wrong):
 
 
 @pytest.mark.slow
-def test_a_record_that_was_cut_or_is_zeros_hides_none_that_was_saved(runs, events, monkeypatch):
-    monkeypatch.setattr(crash, "CUTS", 40)
+def test_a_record_that_was_cut_or_is_zeros_hides_none_that_was_saved(runs, events):
     (inode,) = metrics(events)
     appended = [n for n, e in enumerate(events) if (e.kind, e.inode) == ("write", inode)]
     at = appended[-1]
     assert len(appended) == 2 and events[at].details[0] > 0  # The second epoch's.
     before = [event for event in events[:at] if event.kind != "start"]
-    states = runs.states([*before, Event("start"), events[at]], 1000, random.Random(0))
+    states = runs.states([*before, Event("start"), events[at]], 1000, random.Random(0), cuts=40)
     found = [runs.check(*state) for state in states]
     assert set(found) == {"resumed"} and len(found) > 100
 
@@ -128,9 +130,9 @@ def test_what_a_search_has_written_survives(tmp_path):
             recorder.promise("runs", len(found.runs))
     root, kept = (tmp_path / "root").stat().st_ino, set()
     for number, (promised, state) in enumerate(
-        crash.crash_states(recorder.events, root, 20, random.Random(0))
+        power.crash_states(recorder.events, root, 20, random.Random(0))
     ):
-        crash.write_state(state, tmp_path / str(number))
+        power.write_state(state, tmp_path / str(number))
         again = Search({"model": "mlp"}, over)
         try:
             with again.open(str(tmp_path / str(number) / folder), resume=True):
@@ -141,7 +143,22 @@ def test_what_a_search_has_written_survives(tmp_path):
     assert kept == {0, 2, 4, 6}
 
 
-@pytest.mark.slow
-def test_what_may_follow_a_run_in_its_folder_loses_nothing_either(run_python):
-    outcome = run_python("benchmarks/crash.py", "--states=400", "--trained=4")
-    assert outcome.status == 0 and "'trained to its end'" in outcome.out, outcome
+@pytest.mark.parametrize(
+    ("cases", "trained"),
+    [slow(400, 4), stress(1000, 20)],
+)
+def test_nor_does_what_follows_a_run_in_its_folder(flags, tmp_path, request, cases, trained):
+    """So many states are also `trained` to their end."""
+    rng, runs = random.Random(request.config.getoption("seed")), Runs(tmp_path, flags)
+    found = [runs.record(), runs.record("--resume", "--epochs=3")]
+    found.append(runs.record("--overwrite", "--seed=1", stop_after=10))
+    last = runs.folder / "checkpoints" / "9.safetensors"
+    os.truncate(last, last.stat().st_size - 1)
+    runs.promised["saved"] = (1, 8)
+    found.append(runs.record("--resume"))
+    states = [state for events in found for state in runs.states(events, 64, rng)]
+    drawn = rng.sample(states, min(len(states), request.config.getoption("cases") or cases))
+    outcomes = collections.Counter(
+        runs.check(*state, train_on=number < trained) for number, state in enumerate(drawn)
+    )
+    assert outcomes["trained to its end"] and outcomes["resumed"] and outcomes["finished"]

@@ -1,8 +1,8 @@
 """Mutates the core automatically, one place at a time, and counts the mutants that the tests kill.
 
     pip install mutmut
-    python benchmarks/mutate.py --sample=150 --seed=0 --results=mutants.tsv
-    python benchmarks/mutate.py --module=backprop/pooling --results=pooling.tsv
+    python tests/stress/mutate.py --sample=150 --seed=0 --results=mutants.tsv
+    python tests/stress/mutate.py --module=backprop/pooling --results=pooling.tsv
 
 The mutants are mutmut's: `+` for `-`, `<` for `<=`, a number plus one, a keyword argument that is
 missing, `and` for `or`, a value that is None, a string with XX around it. Docstrings, annotations,
@@ -324,7 +324,7 @@ def record(path: Path, results: dict[str, Result], result: Result) -> None:
 def main() -> int:
     """Returns 0 if every mutant is killed, 1 if any survives."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--checkout", type=Path, default=Path(__file__).resolve().parent.parent)
+    parser.add_argument("--checkout", type=Path, default=Path(__file__).resolve().parents[2])
     parser.add_argument("--module", help="only modules that begin so, e.g. backprop/pooling")
     parser.add_argument("--sample", type=int, help="how many mutants are drawn (default: all)")
     parser.add_argument("--seed", type=int, default=0)

@@ -1,18 +1,14 @@
-"""Replays the states that a power cut may leave of a run's files, and resumes from each.
+"""What a power cut may leave of a run's files: records a run, yields the states, opens each.
 
-    python benchmarks/crash.py [--states=1000] [--seed=0] [--trained=20]
-
-Runs are recorded: what happens to each file and name, and each fsync. After every event the power
-is cut. Until its fsync a write may be missing, cut short at any byte or zeros in part; a new name,
-a rename and a removal may be missing until the fsync of their folder; and none waits for another.
-All combinations are tried where they are few, others are drawn with the seed. Each state is opened
-as `--resume` does it: it must continue with the very numbers that the run had at that step, or be
-refused in one line. Nothing may be lost that was on the disk before the run went on. So many
-`--trained` states are also trained to their end, to the same params_sha256. Exit status 1 if not.
+What happens to each file and name is recorded, and each fsync. After every event the power is cut.
+Until its fsync a write may be missing, cut short at any byte or zeros in part; a new name, a rename
+and a removal may be missing until the fsync of their folder; and none waits for another. All
+combinations are tried where they are few, others are drawn. Each state is opened as `--resume` does
+it: it must continue with the very numbers that the run had at that step, or be refused in one line.
+Nothing may be lost that was on the disk before the run went on.
 Source: Pillai et al. 2014 (ALICE), section 3; Mohan et al. 2018 (CrashMonkey).
 """
 
-import argparse
 import collections
 import contextlib
 import dataclasses
@@ -25,7 +21,6 @@ import os
 import random
 import shutil
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -33,9 +28,8 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 import numpy as np
-from kill import TIMES, write_data
+from conftest import without_times
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import train
 from jaxnets import experiment
 from jaxnets.config.fields import Config
@@ -51,7 +45,6 @@ from jaxnets.runs.run_folder import RESULT, RunFolder
 # Python's own names for the calls that may change a name or a file.
 CALLS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"}
 State = dict[str, bytes | None]  # Each path's content; None is a folder's.
-CUTS = 8  # Bytes at which a write is cut in turn.
 CREATE, INIT, LOAD = Experiment.create, Experiment.init_state, request.load_data
 
 
@@ -179,11 +172,12 @@ def _listen() -> None:
 
 
 def crash_states(
-    events: Sequence[Event], root: int, limit: int, rng: random.Random
+    events: Sequence[Event], root: int, limit: int, rng: random.Random, cuts: int = 8
 ) -> Iterator[tuple[dict[str, Any], State]]:
     """Yields what was promised and each different state that a power cut may leave, event by event.
 
-    After an event all states are tried if they are at most `limit`, else so many are drawn.
+    After an event all states are tried if they are at most `limit`, else so many are drawn. A write
+    is cut at so many bytes in turn.
     """
     operations: dict[int, list[Event]] = collections.defaultdict(list)
     safe: dict[int, int] = collections.Counter()
@@ -201,7 +195,7 @@ def crash_states(
         if not started:
             continue
         pending = [(i, e) for i, all_of in operations.items() for e in all_of[safe[i] :]]
-        options = [_outcomes(e, rng) for _, e in pending]
+        options = [_outcomes(e, rng, cuts) for _, e in pending]
         if math.prod(map(len, options)) <= limit:
             chosen = itertools.product(*options)
         else:
@@ -219,12 +213,12 @@ def crash_states(
                 yield promised, state
 
 
-def _outcomes(event: Event, rng: random.Random) -> list[tuple | None]:
+def _outcomes(event: Event, rng: random.Random, most: int) -> list[tuple | None]:
     """What a crash may leave of an event that is not on the disk: nothing first, all of it last."""
     if event.kind != "write":
         return [None, event.details]
     start, data = event.details
-    cuts = rng.sample(range(1, len(data)), min(CUTS, len(data) - 1))
+    cuts = rng.sample(range(1, len(data)), min(most, len(data) - 1))
     parts = [data[:cut] for cut in cuts]
     for cut in (0, *cuts):
         parts += [data[:cut] + bytes(len(data) - cut), bytes(cut) + data[cut:]]
@@ -272,11 +266,6 @@ def digest(tree: Any) -> str:
     arrays = {name: x for name, x in named_leaves(tree).items() if "seconds" not in name}
     parts = (f"{name} {x.dtype} {np.asarray(x).tobytes()}" for name, x in sorted(arrays.items()))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def without_times(record: dict[str, Any]) -> dict[str, Any]:
-    """A record's numbers that a resumed run repeats."""
-    return {name: value for name, value in record.items() if name not in TIMES}
 
 
 class Runs:
@@ -354,9 +343,9 @@ class Runs:
         with contextlib.redirect_stdout(io.StringIO()):
             train.main([*given, *flags])
 
-    def states(self, events: Sequence[Event], limit: int, rng: random.Random):
+    def states(self, events: Sequence[Event], limit: int, rng: random.Random, cuts: int = 8):
         """`crash_states` of what was recorded."""
-        return crash_states(events, self.root.stat().st_ino, limit, rng)
+        return crash_states(events, self.root.stat().st_ino, limit, rng, cuts)
 
     def check(self, promised: dict[str, Any], state: State, *, train_on: bool = False) -> str:
         """Opens a state; returns what came of it, or raises LostError."""
@@ -440,49 +429,3 @@ class Runs:
                 stack.enter_context(mock.patch.object(target, name, value))
             stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
             yield stack.enter_context(run.Run.open({"resume": True, "workdir": str(folder)}))
-
-
-def recordings(runs: Runs) -> Iterator[tuple[str, list[Event]]]:
-    """A run, and what may follow it in its folder."""
-    yield "a new run", runs.record()
-    yield "more epochs", runs.record("--resume", "--epochs=3")
-    yield "overwritten", runs.record("--overwrite", "--seed=1", stop_after=10)
-    last = runs.folder / "checkpoints" / "9.safetensors"
-    os.truncate(last, last.stat().st_size - 1)
-    runs.promised["saved"] = (1, 8)
-    yield "resumed before a damaged checkpoint", runs.record("--resume")
-
-
-def main() -> int:
-    """Records, cuts the power, opens, and reports."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--states", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--trained", type=int, default=20)
-    arguments = parser.parse_args()
-    rng, found = random.Random(arguments.seed), collections.Counter()
-    with tempfile.TemporaryDirectory() as name:
-        write_data(Path(name))
-        runs = Runs(Path(name), [
-            "--model=softmax", f"--data_dir={name}", "--validation_size=40", "--batch_size=32",
-            "--epochs=2", "--checkpoint_every=1steps", "--schedule=constant", "--devices=1",
-        ])  # fmt: skip
-        states = []
-        for title, events in list(recordings(runs)):
-            left = list(runs.states(events, 64, rng))
-            print(f"{title}: {len(events)} events, {len(left):,} states", flush=True)
-            states += left
-        drawn = rng.sample(states, min(len(states), arguments.states))
-        for number, (promised, state) in enumerate(drawn):
-            try:
-                train_on = number < arguments.trained
-                found[runs.check(promised, state, train_on=train_on)] += 1
-            except LostError as error:
-                found["lost"] += 1
-                print(f"lost: {error}; left: {sorted(state)}", flush=True)
-    print(f"{found.total():,} states: {dict(found)}")
-    return int(found["lost"] > 0)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

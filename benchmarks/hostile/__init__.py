@@ -1,1 +1,0 @@
-"""Hostile input of every kind, for benchmarks/fuzz.py and tests/test_fuzz.py."""

@@ -14,8 +14,8 @@ from hypothesis import assume, given, settings
 from jaxnets.backprop.probability_losses import LOG_OFFSET
 from jaxnets.backprop.rule import Setting
 from jaxnets.backprop.rules import RULES
-from jaxnets.gradcheck.compare import disagreement, precision
-from jaxnets.gradcheck.layer_check import TOLERANCES, problem_of
+from jaxnets.gradcheck.compare import TOLERANCES, disagreement, precision
+from jaxnets.gradcheck.layer_check import problem_of
 from jaxnets.kernels.accelerate import KERNELS
 from jaxnets.kernels.conv_pool import WINDOW
 from jaxnets.kernels.dense import WIDE

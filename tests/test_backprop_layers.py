@@ -31,8 +31,15 @@ from jaxnets.backprop.rule import LayerRule, Setting
 from jaxnets.backprop.rules import KINDS, RULES, rule_of
 from jaxnets.data.batches import Batch
 from jaxnets.experiment import Experiment
-from jaxnets.gradcheck.compare import DIFFERENCES, compiled, disagreement, judge, precision
-from jaxnets.gradcheck.layer_check import TOLERANCES, problem_of, with_backward
+from jaxnets.gradcheck.compare import (
+    DIFFERENCES,
+    TOLERANCES,
+    compiled,
+    disagreement,
+    judge,
+    precision,
+)
+from jaxnets.gradcheck.layer_check import problem_of, with_backward
 from jaxnets.kernels.accelerate import accelerate
 from jaxnets.kernels.by_rule import by_rule
 from jaxnets.kernels.convolution import FAST_CONV

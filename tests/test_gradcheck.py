@@ -15,8 +15,7 @@ from jaxnets.backprop.rules import RULES
 from jaxnets.config.recipes import PRESETS
 from jaxnets.gradcheck import command, compare
 from jaxnets.gradcheck import networks as network_checks
-from jaxnets.gradcheck.compare import DIFFERENCES, Error, Passes, Problem, Row, check
-from jaxnets.gradcheck.layer_check import TOLERANCES
+from jaxnets.gradcheck.compare import DIFFERENCES, TOLERANCES, Error, Passes, Problem, Row, check
 from jaxnets.gradcheck.networks import sides_of
 from jaxnets.kernels.accelerate import KERNELS
 from jaxnets.models.layers import MaxPool

@@ -15,10 +15,9 @@ from jaxnets.backprop import convolution, pooling
 from jaxnets.backprop.network import manual_loss_and_grad
 from jaxnets.data.batches import Batch
 from jaxnets.experiment import Experiment
-from jaxnets.gradcheck.compare import compiled, judge
+from jaxnets.gradcheck.compare import TOLERANCES, compiled, judge
 from jaxnets.gradcheck.errors import relative_error
-from jaxnets.gradcheck.kernels import check_kernel
-from jaxnets.gradcheck.layer_check import TOLERANCES, problem_of, with_backward
+from jaxnets.gradcheck.layer_check import check_kernel, problem_of, with_backward
 from jaxnets.kernels.accelerate import KERNELS, accelerate
 from jaxnets.kernels.conv_pool import CONV_POOL, ConvPool, conv_outputs, conv_pool_backward
 from jaxnets.kernels.convolution import FastConv

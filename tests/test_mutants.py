@@ -8,8 +8,8 @@ from conftest import slow
 from jaxnets.backprop.rules import RULES
 from jaxnets.course.exercises.catalogue import BUGS
 from jaxnets.course.exercises.judge import broken
-from jaxnets.gradcheck.compare import DIFFERENCES, compiled, judge
-from jaxnets.gradcheck.layer_check import TOLERANCES, problem_of
+from jaxnets.gradcheck.compare import DIFFERENCES, TOLERANCES, compiled, judge
+from jaxnets.gradcheck.layer_check import problem_of
 
 MUTANTS = {bug.mutant: broken(bug) for bug in BUGS.values()}
 # They are wrong where the layer has no derivative, and so nowhere a difference could be taken.

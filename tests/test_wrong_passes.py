@@ -14,8 +14,8 @@ from conftest import quick_jit, slow
 
 from jaxnets.backprop.rules import RULES
 from jaxnets.gradcheck import networks
-from jaxnets.gradcheck.compare import compiled, disagreement, precision
-from jaxnets.gradcheck.layer_check import TOLERANCES, problem_of, with_backward
+from jaxnets.gradcheck.compare import TOLERANCES, compiled, disagreement, precision
+from jaxnets.gradcheck.layer_check import problem_of, with_backward
 from jaxnets.kernels import conv_pool, convolution, paired, pooling, winograd
 from jaxnets.kernels.accelerate import KERNELS
 

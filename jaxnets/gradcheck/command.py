@@ -9,8 +9,7 @@ from jaxnets import display
 from jaxnets.backprop.rule import LayerRule
 from jaxnets.backprop.rules import RULES
 from jaxnets.gradcheck.compare import DIFFERENCES, PRECISIONS, Row
-from jaxnets.gradcheck.kernels import check_kernel
-from jaxnets.gradcheck.layer_check import check_layer
+from jaxnets.gradcheck.layer_check import check_kernel, check_layer
 from jaxnets.gradcheck.networks import (
     Network,
     check_network,

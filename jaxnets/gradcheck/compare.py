@@ -27,6 +27,9 @@ from jaxnets.models.batch_norm import join_statistics, split_statistics
 
 PRECISIONS = ("float64", "float32", "bfloat16")
 DIFFERENCES = "differences"
+# The largest error that is allowed. bfloat16 has 8 binary digits: it rounds by up to 2^-9 = 0.002.
+# Autodiff adds a bias's gradient up in it, so that a convolution's is wrong by 0.02.
+TOLERANCES = {"float64": 1e-10, "float32": 1e-5, "bfloat16": 4e-2, DIFFERENCES: 1e-6}
 ATTEMPTS = 40  # at directions, or at coordinates of a leaf, without a kink
 
 # For hundreds of programs that run once: no time is spent on making them fast.
@@ -249,9 +252,8 @@ def central_differences(program: Program, passes: Passes, gradient: Inputs) -> D
     size = sum(slope.size for slope in slopes)
     rng = np.random.default_rng(0)
 
-    def trials() -> Iterator[
-        Any
-    ]:  # One after the other, for a direction is as large as the slopes.
+    # One after the other, for a direction is as large as the slopes.
+    def trials() -> Iterator[tuple[str, Iterator[Move], Any]]:
         yield "a direction", _directions(slopes, rng), length / np.sqrt(size)
         names = [name for name, _ in _named_leaves(passes.inputs)]
         for number, (name, slope) in enumerate(zip(names, slopes, strict=True)):

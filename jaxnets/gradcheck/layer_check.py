@@ -1,5 +1,6 @@
-"""Each layer pair beside its plain formulation, which stock JAX differentiates."""
+"""Each layer pair beside its plain formulation, each kernel beside the pair that it must equal."""
 
+import time
 from collections.abc import Callable
 from functools import partial, wraps
 from typing import Any
@@ -10,19 +11,21 @@ import numpy as np
 
 from jaxnets.backprop.rule import LayerRule, Params, Setting
 from jaxnets.gradcheck.compare import (
-    DIFFERENCES,
+    TOLERANCES,
+    Error,
     Inputs,
     Passes,
     Problem,
     Row,
     check,
+    compiled,
+    disagreement,
+    judge,
+    precision,
     with_statistics_aside,
 )
+from jaxnets.kernels.kernel import Kernel
 from jaxnets.trees import Tree
-
-# bfloat16 has 8 binary digits: it rounds by up to 2^-9 = 0.002. Autodiff adds a bias's gradient up
-# in it, so that a convolution's is wrong by 0.02.
-TOLERANCES = {"float64": 1e-10, "float32": 1e-5, "bfloat16": 4e-2, DIFFERENCES: 1e-6}
 
 Constants = tuple[jax.Array | None, jax.Array]  # The labels, and the gradient of the output.
 
@@ -32,6 +35,48 @@ def check_layer(name: str, rule: LayerRule) -> Row:
     problems = [problem_of(rule, setting) for setting in rule.settings]
     tolerances = {key: x for key, x in TOLERANCES.items() if rule.bfloat16 or key != "bfloat16"}
     return check(name, problems, tolerances)
+
+
+def check_kernel(kernel: Kernel) -> Row:
+    """Compares a kernel with its pair in all its settings.
+
+    In float64 the two agree. In float32 both are compared with the pair in float64: a kernel may
+    round more than the pair does, and the row says how much.
+    """
+    started = time.perf_counter()
+    problems = [_problem_beside_pair(kernel, setting) for setting in kernel.rule.settings]
+    programs = (compiled([(one, dtype) for one in problems]) for dtype in ("float64", "float32"))
+    in_float64, in_float32, of_pair = Error(), Error(), Error()
+    for wide, narrow in zip(*programs, strict=True):
+        in_float64 = max(in_float64, judge(wide)[0])
+        with precision("float32"):
+            passes = narrow.problem.at("float32")
+            given = passes.inputs, passes.constants
+            ours, pair = narrow.both(*given)
+        with precision("float64"):
+            _, exact = wide.both(*jax.tree.map(_widened, given))
+        in_float32 = max(in_float32, disagreement(ours, exact))
+        of_pair = max(of_pair, disagreement(pair, exact))
+    tried, errors = [one.label for one in problems], {"float64": in_float64, "float32": in_float32}
+    tolerances = {"float64": TOLERANCES["float64"], "float32": kernel.float32_error}
+    note = f"the pair itself {of_pair.value:.1e} in float32"
+    seconds = time.perf_counter() - started
+    return Row(f"kernel: {kernel.name}", tried, errors, tolerances, 0, 0, seconds, note)
+
+
+def _problem_beside_pair(kernel: Kernel, setting: Setting) -> Problem:
+    """A kernel in one of its settings, whose oracle is the pair."""
+    problem, oracle = (problem_of(rule, setting) for rule in (kernel.rule, kernel.pair))
+
+    def at(precision: str) -> Passes:
+        return problem.at(precision)._replace(automatic=oracle.at(precision).manual, number=None)
+
+    return problem._replace(at=at)
+
+
+def _widened(leaf: jax.Array) -> np.ndarray:
+    array = np.asarray(leaf)
+    return array.astype(np.float64) if array.dtype == np.float32 else array
 
 
 def problem_of(rule: LayerRule, setting: Setting) -> Problem:

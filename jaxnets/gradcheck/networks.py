@@ -18,6 +18,7 @@ from jaxnets.config.resolve import preset
 from jaxnets.data.batches import Batch
 from jaxnets.gradcheck.compare import (
     DIFFERENCES,
+    TOLERANCES,
     Passes,
     Problem,
     Row,
@@ -33,9 +34,6 @@ from jaxnets.models.chain import Chain, Layer, map_layers
 from jaxnets.training.step import LossAndGrad, autodiff_loss_and_grad, summed_loss
 from jaxnets.trees import Params
 
-# The layers' tolerances. With fewer digits than float64's, the gradient's oracle is
-# `oracle.both_loss_and_grads`, and the loss is compared with that of a float32 network.
-TOLERANCES = {"float64": 1e-10, "float32": 1e-5, "bfloat16": 4e-2, DIFFERENCES: 1e-6}
 NUM_CLASSES = 10
 # The parameters in float64, their gradients and what is computed of them; XLA's compiler. Of
 # ulimit -d alexnet took 3,450 MB, alexnet_small 815, cnn 600, softmax 333.
@@ -70,7 +68,11 @@ def networks() -> dict[str, Network]:
 
 
 def check_network(name: str, network: Network) -> Row:
-    """Compares a network's gradients with autodiff and central differences."""
+    """Compares a network's gradients with autodiff and central differences.
+
+    With fewer digits than float64's, the gradient's oracle is `oracle.both_loss_and_grads`, and the
+    loss is compared with that of a float32 network.
+    """
     return check(f"{name}, {network.config.loss}", [problem_of(network)], TOLERANCES)
 
 

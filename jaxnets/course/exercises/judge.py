@@ -27,6 +27,7 @@ from jaxnets.errors import unknown
 from jaxnets.gradcheck.compare import (
     DIFFERENCES,
     PRECISIONS,
+    TOLERANCES,
     Error,
     Passes,
     Program,
@@ -37,7 +38,7 @@ from jaxnets.gradcheck.compare import (
     quick_options,
     with_statistics_aside,
 )
-from jaxnets.gradcheck.layer_check import TOLERANCES, forward_problem_of, with_backward
+from jaxnets.gradcheck.layer_check import forward_problem_of, with_backward
 
 # Of more numbers than these, a sum in few digits may be right and far away.
 MOST_NUMBERS = 1000

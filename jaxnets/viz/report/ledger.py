@@ -17,9 +17,8 @@ from jaxnets.backprop.network import manual_loss_and_grad
 from jaxnets.data.batches import Batch, train_batches
 from jaxnets.data.datasets import Dataset
 from jaxnets.experiment import optimizer_of
-from jaxnets.gradcheck.compare import PRECISIONS, precision, quick_options
+from jaxnets.gradcheck.compare import PRECISIONS, TOLERANCES, precision, quick_options
 from jaxnets.gradcheck.errors import largest, relative_error
-from jaxnets.gradcheck.networks import TOLERANCES
 from jaxnets.gradcheck.oracle import FLOOR, both_loss_and_grads
 from jaxnets.kernels.accelerate import accelerate
 from jaxnets.losses import LOSSES

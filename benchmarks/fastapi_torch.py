@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import torch  # pyright: ignore[reportMissingImports]
 import uvicorn
-from fastapi import FastAPI, Request  # pyright: ignore[reportMissingImports]
-from pydantic import BaseModel  # pyright: ignore[reportMissingImports]
+from fastapi import FastAPI, Request
+from pydantic import BaseModel
 from safetensors.numpy import load_file
 
 nn = torch.nn

@@ -9,9 +9,8 @@ waits for the answer and sends the next one. Both servers get the same bytes:
     json    {"image": [784 numbers]}; ours also assigns a user and signs its answer
     tensor  the Open Inference Protocol's binary tensor; theirs skips the JSON before it
 
-That both answer alike, within 1e-4, is checked first. Needs the extras serve and oracle, fastapi
-and uvloop. Exit status 1 below 1,500 requests/s, above 100 ms for the slowest percent, or below
-twice theirs.
+That both answer alike, within 1e-4, is checked first. Needs the extras serve and oracle. Exit
+status 1 below 1,500 requests/s, above 100 ms for the slowest percent, or below twice theirs.
 """
 
 import argparse

@@ -16,11 +16,11 @@ from conftest import HANGS
 from served import NAMES, Served, SoftmaxRun, inference, png, random_bytes
 from uvicorn.config import Config
 
-from jaxnets.deploy.server import guard, limits, models, pixels, service
-from jaxnets.deploy.server.assignment import Answer, Assignment, sign, verify
-from jaxnets.deploy.server.connections import Connections, StoppableServer
+from jaxnets.deploy.server import app, limits, models, protocol, service
+from jaxnets.deploy.server.connections import StoppableServer
 from jaxnets.deploy.server.feedback import read
 from jaxnets.deploy.server.limits import RequestError
+from jaxnets.deploy.server.service import Answer, Assignment, sign, verify
 from jaxnets.display import one_line
 from jaxnets.predict.predict import load_predictor
 from jaxnets.training.step import to_float
@@ -55,6 +55,7 @@ def server(runs, tmp_path_factory):
 
 def test_the_protocol_describes_the_server_and_its_models(server):
     assert server.get("/v2/health/live") == {"live": True}
+    assert server.ask("HEAD", "/v2/health/live").status_code == 200
     assert server.get("/v2/health/ready") == {"ready": True}
     assert server.get("/v2")["extensions"] == ["binary_tensor_data"]
     for path in ("/v2/models/b", "/v2/models/b/versions/1"):
@@ -73,10 +74,9 @@ def test_the_protocol_describes_the_server_and_its_models(server):
 
 def test_a_server_that_stops_is_not_ready(runs, tmp_path):
     with Served([runs["a"].path], tmp_path / "log") as server:
-        group = Connections()
-        stoppable = StoppableServer(Config(server.app), group, server.service.stop)
+        stoppable = StoppableServer(Config(server.app), lambda: None, server.service.stop)
         stoppable.handle_exit(signal.SIGTERM, None)
-        assert stoppable.should_exit and not stoppable.force_exit and group.stopping
+        assert stoppable.should_exit and not stoppable.force_exit
         answer = server.ask("GET", "/v2/health/ready")
         assert (answer.status_code, answer.json()) == (503, {"ready": False})
         server.post(INFER, inference(random_bytes(1)))  # What still comes is answered.
@@ -201,8 +201,8 @@ def test_pixels_in_json_are_the_networks_own(server, runs, largest):
 
 
 def test_bytes_become_the_floats_of_the_training():
-    values, shape = pixels.to_numbers("image", [[0.0, *range(1, 256)]], 255)
-    images = pixels.to_images("image", values, shape, (16, 16, 1), 255)
+    values, shape = protocol.to_numbers("image", [[0.0, *range(1, 256)]], 255)
+    images = protocol.to_images("image", values, shape, (16, 16, 1), 255)
     np.testing.assert_array_equal(images.ravel(), to_float(np.arange(256, dtype=np.uint8)))
 
 
@@ -351,19 +351,19 @@ def tensor(**changes):
 @pytest.mark.parametrize(
     ("path", "values", "complaint"),
     [
-        (INFER, {}, "inputs: expected a list of one tensor"),
-        (INFER, {"inputs": [1]}, "inputs: expected"),
-        (INFER, {"inputs": []}, "inputs: expected"),
-        (INFER, tensor(name="x"), 'expected "images"'),
-        (INFER, tensor(datatype="INT8"), "datatype: expected FP32"),
-        (INFER, tensor(datatype={}), "datatype: expected FP32"),
+        (INFER, {}, "inputs: expected, but missing"),
+        (INFER, {"inputs": [1]}, "inputs.0: expected a valid object, got 1"),
+        (INFER, {"inputs": []}, "inputs: List should have at least 1 item"),
+        (INFER, tensor(name="x"), "inputs.0.name: expected 'images', got 'x'"),
+        (INFER, tensor(datatype="INT8"), "datatype: expected 'FP32', 'FP64'"),
+        (INFER, tensor(datatype={}), "datatype: expected 'FP32', 'FP64'"),
         (INFER, tensor(shape=[2, 784]), "expected 1,568 numbers"),
         (INFER, tensor(shape=[784]), "expected the shape"),
         (INFER, tensor(shape=[]), "expected the shape"),
         (INFER, tensor(shape=[-1, 784]), "expected 1 to 1,024 images"),
         (INFER, tensor(shape=[10**30, 784]), "expected 1 to 1,024 images"),
-        (INFER, tensor(shape=[True, 784]), "shape: expected whole numbers"),
-        (INFER, tensor(shape="1x784"), "shape: expected whole numbers"),
+        (INFER, tensor(shape=[True, 784]), "shape.0: expected a valid integer, got True"),
+        (INFER, tensor(shape="1x784"), "shape: expected a valid list, got '1x784'"),
         (INFER, tensor(data=[256] + [0] * 783), "pixels from 0 to 255"),
         (INFER, tensor(data=[-1] + [0] * 783), "pixels from 0 to 255"),
         (INFER, tensor(data=[0.5] * 784, datatype="FP32", shape=[1, 784, 1]), "the shape"),
@@ -378,22 +378,26 @@ def tensor(**changes):
         (INFER, tensor(data={}), "expected a list of numbers"),
         (INFER, tensor(data=[]), "got 0"),
         (INFER, tensor(parameters={"binary_data_size": 784}), "either data or"),
-        (INFER, {**tensor(), "parameters": {"binary_data_output": None}}, "expected a bool"),
-        (INFER, tensor(parameters=[1]), "parameters: expected an object"),
-        (INFER, {**tensor(), "outputs": [{"name": "x"}]}, "outputs: expected"),
-        (INFER, {**tensor(), "outputs": [{"name": []}]}, "outputs: expected"),
-        (INFER, {**tensor(), "outputs": {"name": "labels"}}, "outputs: expected"),
-        (INFER, {**tensor(), "id": "x" * 300}, "id: expected"),
+        (INFER, {**tensor(), "parameters": {"binary_data_output": 1}}, "expected a valid boolean"),
+        (INFER, tensor(parameters=[1]), "parameters: expected a valid object"),
+        (INFER, {**tensor(), "outputs": [{"name": "x"}]}, "outputs.0.name: expected 'prob"),
+        (INFER, {**tensor(), "outputs": [{"name": []}]}, "outputs.0.name: expected 'prob"),
+        (INFER, {**tensor(), "outputs": {"name": "labels"}}, "outputs: expected a valid list"),
+        (INFER, {**tensor(), "outputs": [{"name": "labels"}] * 2}, "outputs: expected each once"),
+        (INFER, {**tensor(), "id": "x" * 300}, "id: String should have at most 256"),
         ("/predict", {}, "expected image or images"),
         ("/predict", {"image": [0] * 783}, "expected the shape"),
         ("/predict", {"images": [[0] * 784] * 1025}, "expected 1 to 1,024 images"),
         ("/predict", {"image": [0] * 784, "images": []}, "lists of pixels, got both"),
         ("/predict", {"image": [0] * 784, "max": 2}, "max: expected 1 or 255"),
-        ("/predict", {"image": [0] * 784, "max": True}, "max: expected 1 or 255"),
+        ("/predict", {"image": [0] * 784, "max": True}, "max: expected a valid integer, got True"),
+        ("/predict", {"image": [0] * 784, "max": 1.0}, "max: expected a valid integer, got 1.0"),
         ("/predict", {"image": "0" * 784}, "expected a list of numbers"),
         ("/predict?top=0", {"image": [0] * 784}, "top: expected"),
         ("/predict?top=²", {"image": [0] * 784}, "top: expected"),
-        ("/feedback", {"correct": True}, "expected the text of an answer"),
+        ("/feedback", {"correct": True}, "answer: expected, but missing"),
+        ("/feedback", {"answer": 7, "correct": 1}, "correct: expected a valid boolean, got 1"),
+        ("/feedback", {"answer": 7, "correct": True}, "expected the text of an answer"),
         ("/feedback", {"answer": "x" * 10_000, "correct": True}, "expected the text of an answer"),
     ],
 )  # fmt: skip
@@ -498,7 +502,7 @@ def test_a_body_over_the_limit_is_refused_and_forgotten(server, monkeypatch):
 
 
 def test_too_many_images_at_a_time_are_put_off(server, monkeypatch):
-    monkeypatch.setattr(server.service.models[0].version.images, "_most", 3)
+    monkeypatch.setattr(server.service.models[0].version.images, "most", 3)
     assert "try again" in server.refusal(503, "POST", INFER, json=inference(random_bytes(4)))
     server.post(INFER, inference(random_bytes(3)))
 
@@ -515,7 +519,7 @@ def test_who_does_not_read_a_large_answer_is_given_up(server, monkeypatch, capfd
         if len(sent) > 2:  # The head, a part: the system's buffers are full.
             await asyncio.Event().wait()
 
-    monkeypatch.setattr(guard, "PART", 100)
+    monkeypatch.setattr(app, "PART", 100)
     scope = {"type": "http", "method": "GET", "path": "/run.js", "headers": [], "query_string": b""}
     server.run(server.app(scope, receive, send))
     assert len(sent) == 3 and len(sent[1]["body"]) == 100
@@ -589,14 +593,20 @@ def test_a_run_without_a_page_has_a_plain_one_and_names_stay_text(tmp_path):
 def test_the_description_has_every_route(server):
     described = server.get("/openapi.json")
     assert described["openapi"].startswith("3.1")
-    found = {(path, method.upper()) for path, item in described["paths"].items() for method in item}
-    routes = {
-        (route.path, method)
-        for route in server.app.app.routes
-        for method in route.methods - {"HEAD"}
+    found = {(path, method) for path, item in described["paths"].items() for method in item}
+    read = {"/", "/metrics", "/openapi.json", "/v2", "/v2/health/live", "/v2/health/ready"}
+    for path in read:
+        assert server.ask("GET", path).status_code == 200
+    of_model = {("", "get"), ("/ready", "get"), ("/infer", "post")}
+    assert found == {
+        *((path, "get") for path in read),
+        *((path, "post") for path in ("/predict", "/compare", "/feedback")),
+        *((f"/v2/models/{{name}}{end}", method) for end, method in of_model),
+        *((f"/v2/models/{{name}}/versions/{{version}}{end}", method) for end, method in of_model),
     }
-    assert found == routes - {("/{stem}.{ending}", "GET")}
-    for status in ("200", "400", "404"):
+    for name in ("Pixels", "Feedback", "Inference", "Answer", "Inferred", "Error"):
+        assert described["components"]["schemas"][name]["properties"]
+    for status in ("200", "4XX", "503"):
         operation = described["paths"]["/predict"]["post"]
         assert operation["responses"][status]["content"]["application/json"]["schema"]
 

@@ -1,8 +1,8 @@
-"""uvicorn's connections with limits that it lacks: on request heads, idle time and number.
+"""uvicorn's connections with limits that it lacks: on request heads, waiting time and number.
 
-A head that comes slowly, is endless or never ends is cut off. Beyond the most connections the
-longest idle one makes room: one that waits for a request, the rest of one, or its answer's reader.
-On shutdown a request is still answered if the system accepted its connection.
+A head that comes slowly, is endless or never ends is cut off. Beyond the most connections the one
+makes room that has waited longest for its client: for a request, the rest of one, or a reader. On
+shutdown a request is still answered if the system accepted its connection.
 """
 
 import asyncio
@@ -23,72 +23,50 @@ from jaxnets.deploy.server.limits import to_json
 MAX_CONNECTIONS = 500
 MAX_HEAD = 1 << 16  # Bytes of a request's line and headers.
 MAX_PIPELINE = 16  # Requests of a connection that wait for the answer to an earlier one.
-KEEP_ALIVE = 60  # Seconds that a connection may be idle between two requests.
 GRACE = 0.3  # Seconds after the order to stop in which a request may still come.
-
-
-class Connections:
-    """All connections of a server: when each became idle, the longest first."""
-
-    def __init__(self, most: int = MAX_CONNECTIONS):
-        self.most = most
-        self.idle: dict[Connection, float] = {}
-        self.closing: dict[Connection, float] = {}
-        self.stopping = False
-
-    async def sweep(self) -> None:
-        """Closes connections that idle, send a head or end too slowly; it never returns."""
-        loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(1)
-            now = loop.time()
-            for connection, since in list(self.idle.items()):
-                if now - since > connection.patience:
-                    connection.close()
-            for connection, since in list(self.closing.items()):
-                if now - since > limits.SLOW:
-                    connection.transport.abort()
+SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
 
 
 class Connection(HttpToolsProtocol):
     """One connection."""
 
-    def __init__(self, group: Connections, **arguments: Any):
-        """As uvicorn makes it, in a group."""
-        super().__init__(**arguments)
-        self._group, self._head = group, 0
+    since = math.inf  # When it began to wait for its client; never while the server works.
+    _head = 0  # Bytes of a head that has not ended.
 
     @property
     def is_answering(self) -> bool:
         """Whether the head of a request has come, and not all of its answer is written."""
         return self.cycle is not None and not self.cycle.response_complete
 
-    @property
-    def patience(self) -> float:
-        """Seconds that the connection may be idle."""
-        if self.is_answering:  # The body and the answer have clocks of their own.
-            return math.inf
-        return limits.SLOW if self.cycle is None or self._head else KEEP_ALIVE
+    def is_late(self, now: float) -> bool:
+        """Whether a head, or the reader of an answer's end, has had its time.
+
+        The body and the answer have clocks of their own, and so has a connection between requests.
+        """
+        waits = self.transport.is_closing() or self._head or self.cycle is None
+        return bool(waits) and now - self.since > limits.SLOW
+
+    def _wait(self) -> None:
+        self.since = self.loop.time()
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        if len(self.connections) > self._group.most:
-            oldest = next(iter(self._group.idle), None)
-            if oldest is None:
+        if len(self.connections) > MAX_CONNECTIONS:
+            oldest: Any = min(self.connections, key=lambda one: one.since)  # type: ignore
+            if oldest.since == math.inf:
                 self._refuse(503, "too many connections: try again")
-                return
-            oldest.transport.abort()
-            self._group.idle.pop(oldest)
+            else:
+                oldest.transport.abort()
+                oldest.since = math.inf  # It is the oldest no more.
         self._wait()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._group.idle.pop(self, None)
-        self._group.closing.pop(self, None)
-        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
             return
+        if not (self._head or self.is_answering):  # A head begins.
+            self._wait()
         self._head += len(data)
         super().data_received(data)
         if self._head > MAX_HEAD and not self.transport.is_closing():
@@ -98,10 +76,7 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
-        self._head = 0
-        self._group.idle.pop(self, None)
-        if self._group.stopping:
-            self.cycle.keep_alive = False
+        self._head, self.since = 0, math.inf
         if len(self.pipeline) > MAX_PIPELINE:
             raise ValueError("too many requests at a time")  # The parser stops: 400.
 
@@ -112,7 +87,7 @@ class Connection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._head = 0
         if self.is_answering:
-            self._group.idle.pop(self, None)
+            self.since = math.inf
         super().on_message_complete()
 
     def pause_writing(self) -> None:
@@ -121,41 +96,13 @@ class Connection(HttpToolsProtocol):
 
     def resume_writing(self) -> None:
         if self.is_answering:
-            self._group.idle.pop(self, None)
+            self.since = math.inf
         super().resume_writing()
-
-    def _wait(self) -> None:
-        """From now on the connection is idle."""
-        self._group.idle.pop(self, None)
-        self._group.idle[self] = self.loop.time()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self.transport.is_closing():
-            self._group.closing[self] = self.loop.time()
-        elif self.cycle.response_complete:
+        if self.cycle.response_complete:  # Else an answer to the next request has begun.
             self._wait()
-
-    def close(self) -> None:
-        """Closes the connection when what was written is sent."""
-        self._group.idle.pop(self, None)
-        self._group.closing[self] = self.loop.time()
-        self.transport.close()
-
-    def timeout_keep_alive_handler(self) -> None:
-        """The group has its own clock."""
-
-    def shutdown(self) -> None:
-        """Closes the connection after the answer to a request that is here or comes soon."""
-        if self.is_answering:
-            self.cycle.keep_alive = False
-        else:  # Twice soon: what has come by then is read before.
-            soon = self.loop.call_soon
-            self.loop.call_later(GRACE, lambda: soon(lambda: soon(self._close_if_idle)))
-
-    def _close_if_idle(self) -> None:
-        if self in self._group.idle and not self.is_answering:
-            self.close()
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(400, "expected a request of HTTP/1.1")
@@ -167,38 +114,54 @@ class Connection(HttpToolsProtocol):
         body = to_json({"error": message})
         head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
         self.transport.write(STATUS_LINE[status] + head % len(body) + body)
-        self.close()
+        self.transport.close()
 
 
 class StoppableServer(Server):
     """uvicorn's server, which a signal stops gracefully and a second one at once."""
 
-    def __init__(self, config: Config, group: Connections, on_stop: Callable[[], None]):
-        """A server that is not started yet; calls `on_stop` when it is ordered to stop."""
+    signal = 0  # The one that stopped it.
+
+    def __init__(self, config: Config, on_start: Callable[[], None], on_stop: Callable[[], None]):
+        """Calls `on_start` when it listens, and `on_stop` when it is ordered to stop."""
         super().__init__(config)
-        self.group, self._on_stop = group, on_stop
-        self.signal = 0  # The one that stopped it.
+        self._on_start, self._on_stop = on_start, on_stop
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_start()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Cuts off who is late, ten times a second."""
+        now = asyncio.get_running_loop().time()
+        for connection in list(self.server_state.connections):
+            if connection.is_late(now):  # type: ignore
+                connection.transport.abort()
+        return await super().on_tick(counter)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Lets the loop handle SIGINT and SIGTERM, and SIGHUP where there is one."""
-        names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-        numbers = [getattr(signal, name) for name in names]
-        before = {number: signal.getsignal(number) for number in numbers}
-        for number in numbers:
-            if before[number] is not signal.SIG_IGN:  # As in a shell's background, or by nohup.
+        """Takes the signals, which uvicorn would raise again at the end."""
+        before = {number: signal.getsignal(number) for number in SIGNALS}
+        for number, handler in before.items():
+            if handler is not signal.SIG_IGN:  # As in a shell's background, or by nohup.
                 signal.signal(number, self.handle_exit)
         try:
             yield
         finally:
-            for number in numbers:
-                signal.signal(number, before[number])
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        self.force_exit = self.should_exit
+        self.should_exit = True
+        self._on_stop()
+        self.signal = self.signal or sig
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stops listening, and takes over what the system accepted: it would reset that."""
-        loop, accepted = asyncio.get_running_loop(), []
-        for known in list(self.server_state.connections):  # Those are told before it is closed.
-            known.shutdown()
+        """Answers what comes soon by connections that the system accepted: it would reset them."""
+        loop = asyncio.get_running_loop()
+        accepted = []
         for listener in sockets or ():
             listener.setblocking(False)
             with contextlib.suppress(OSError):  # BlockingIOError: there is no further one.
@@ -209,15 +172,11 @@ class StoppableServer(Server):
         for connection in accepted:
             connection.setblocking(False)
             await loop.connect_accepted_socket(self._connection, connection)
+        if not self.force_exit:
+            await asyncio.sleep(GRACE)
+            for _ in range(2):  # What has come by then is read before they are closed.
+                await asyncio.sleep(0)
         await super().shutdown(sockets)
 
     def _connection(self) -> Connection:
-        return Connection(
-            self.group, config=self.config, server_state=self.server_state, app_state={}
-        )
-
-    def handle_exit(self, sig: int, frame: Any) -> None:
-        self.force_exit = self.should_exit
-        self.should_exit, self.group.stopping = True, True
-        self._on_stop()
-        self.signal = self.signal or sig
+        return Connection(config=self.config, server_state=self.server_state, app_state={})

@@ -1,8 +1,13 @@
 """The limits of a request: bytes, seconds, memory. Beyond them the answer is one line and a 4xx."""
 
 import asyncio
+import contextlib
 import json
+from collections.abc import AsyncIterator
 from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
 
 from jaxnets.display import one_line
 
@@ -11,7 +16,6 @@ MAX_JSON = 4 << 20  # Bytes of JSON; Python's objects take up to 30 times as muc
 MAX_BUFFERED = 128 << 20  # Bytes that all requests' bodies may take at a time.
 SLOW = 20.0  # Seconds in which a request must have come, and a part of its answer must be taken.
 MAX_MESSAGE = 300  # Characters of an error, which may quote the request.
-
 
 JSON = "application/json"
 CLOSE = {"Connection": "close"}  # Of an answer to a request that was not read to its end.
@@ -23,7 +27,11 @@ class RequestError(Exception):
 
     def __init__(self, status: int, message: str, headers: dict[str, str] | None = None):
         super().__init__(one_line(message)[:MAX_MESSAGE])
-        self.status, self.headers = status, headers or {}
+        self.status, self.headers = status, headers
+
+    def answer(self) -> Response:
+        """The answer to the request."""
+        return Response(to_json({"error": str(self)}), self.status, self.headers, JSON)
 
 
 def busy(what: str) -> RequestError:
@@ -37,69 +45,46 @@ class Room:
     def __init__(self, most: int = MAX_BUFFERED):
         self.most, self.used = most, 0
 
-    def take(self, count: int) -> None:
-        """Takes bytes; RequestError if too many are in use."""
-        if self.used + count > self.most:
-            raise busy("too many bodies at a time")
-        self.used += count
-
-    def release(self, count: int) -> None:
-        self.used -= count
-
-
-class Body:
-    """Reads a request's body, and counts it as long as the request lasts."""
-
-    def __init__(self, room: Room):
-        self._room, self._taken = room, 0
-
-    def __enter__(self) -> "Body":
-        return self
-
-    def __exit__(self, *_) -> None:
-        self._room.release(self._taken)
-
-    async def read(self, request: Any, most: int, seconds: float = SLOW) -> bytes:
-        """All bytes of a body.
+    @contextlib.asynccontextmanager
+    async def body(self, request: Request, most: int) -> AsyncIterator[bytes]:
+        """All bytes of a request's body, which take room until the block ends.
 
         Raises:
-          RequestError: They are more than `most`, are compressed, or take longer than `seconds`.
+          RequestError: They are more than `most` or than there is room for, are compressed, or take
+            longer than SLOW seconds.
         """
         if request.headers.get("content-encoding", "identity") != "identity":
-            raise _refused(415, "content-encoding: expected none")
-        declared = request.headers.get("content-length", "0")
-        too_many = f"expected at most {most:,} bytes"
-        if not declared.isdecimal() or len(declared) > 15:
-            raise _refused(400, "content-length: expected a number")
-        parts, length = [], 0
+            raise RequestError(415, "content-encoding: expected none", CLOSE)
+        declared = int(request.headers.get("content-length", 0))  # The parser let digits through.
+        too_many = f"expected at most {most:,} bytes, got "
+        parts, length, taken, more = [], 0, 0, True
         try:
-            async with asyncio.timeout(seconds):
-                while True:
-                    message = await request.receive()
-                    if message["type"] == "http.disconnect":
-                        raise _refused(400, "the client went away")
-                    part = message.get("body", b"")
-                    length += len(part)
-                    # What is too much is read a little further, and dropped: a client that still
-                    # sends would not see the answer.
-                    if length > 4 * most or int(declared) > 4 * most:
-                        raise _refused(413, f"{too_many}, got {max(length, int(declared)):,}")
-                    if length <= most:
-                        self._room.take(len(part))
-                        self._taken += len(part)
-                        parts.append(part)
-                    if not message.get("more_body", False):
-                        break
-        except TimeoutError:
-            raise _refused(408, f"expected the body within {seconds:g} seconds") from None
-        if length > most:
-            raise _refused(413, f"{too_many}, got {length:,}")
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-def _refused(status: int, message: str) -> RequestError:
-    """A body that was not read to its end: the connection cannot be used again."""
-    return RequestError(status, message, CLOSE)
+            try:
+                async with asyncio.timeout(SLOW):
+                    while more:
+                        message = await request.receive()
+                        if message["type"] == "http.disconnect":
+                            raise RequestError(400, "the client went away", CLOSE)
+                        part, more = message.get("body", b""), message.get("more_body", False)
+                        length += len(part)
+                        # What is too much is read a little further, and dropped: a client that
+                        # still sends would not see the answer.
+                        if max(length, declared) > 4 * most:
+                            raise RequestError(413, f"{too_many}{max(length, declared):,}", CLOSE)
+                        if length <= most:
+                            if self.used + len(part) > self.most:
+                                raise busy("too many bodies at a time")
+                            self.used += len(part)
+                            taken += len(part)
+                            parts.append(part)
+            except TimeoutError:
+                late = f"expected the body within {SLOW:g} seconds"
+                raise RequestError(408, late, CLOSE) from None
+            if length > most:
+                raise RequestError(413, f"{too_many}{length:,}", CLOSE)
+            yield parts[0] if len(parts) == 1 else b"".join(parts)
+        finally:
+            self.used -= taken
 
 
 def parse_json(text: bytes) -> dict[str, Any]:

@@ -1,20 +1,26 @@
-"""The served runs: each network compiled to its batch sizes, and replaced when its run goes on."""
+"""The served runs: each network compiled to its batch sizes, and replaced when its run goes on.
+
+Nothing waits for a clock: the first image starts at once, and those that come meanwhile are the
+next batch. So a lone request has no delay, and a busy server has large batches. The feedback is
+gathered so, too: a batch of it is one transaction.
+"""
 
 import asyncio
 import contextlib
 import dataclasses
-import functools
 import os
 import re
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import jax
 import numpy as np
 
 from jaxnets.config.recipes import MODEL_FIELDS
-from jaxnets.deploy.server.batching import Gatherer
+from jaxnets.deploy.server.limits import busy
 from jaxnets.errors import UserError, message_and_status
 from jaxnets.predict.predict import Predictor, compile_network, to_predictor
 from jaxnets.predict.trained import TrainedNetwork, load_network
@@ -26,6 +32,67 @@ LOOK_EVERY = 1.0  # Seconds between two looks at a run folder.
 
 Images = Sequence[np.ndarray] | np.ndarray  # float32 [H, W, C] each.
 Observe = Callable[[str, int, int], None]  # Gets a model's name, images and size of each batch.
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Gatherer(Generic[Item, Result]):
+    """Hands items that wait to a function in a thread, in the order of arrival, batch by batch."""
+
+    def __init__(
+        self,
+        work: Callable[[Sequence[Item]], Sequence[Result]],
+        thread: Executor,
+        *,
+        batch: int,
+        waiting: int,
+        full: str,
+    ):
+        """Starts nothing yet.
+
+        Args:
+          work: Gets 1 to `batch` items, returns a result for each. Its error is that of each item.
+          thread: The thread in which it runs; several gatherers may share one.
+          batch: The most items at once.
+          waiting: The most items that wait.
+          full: What a client is told beyond them.
+        """
+        self._work, self._thread, self._batch = work, thread, batch
+        self.most, self._full = waiting, full
+        self._waiting: deque[tuple[Item, asyncio.Future[Result]]] = deque()
+        self._task: asyncio.Task[None] | None = None
+
+    def __len__(self) -> int:
+        """The number of items that wait."""
+        return len(self._waiting)
+
+    def put(self, items: Sequence[Item]) -> list["asyncio.Future[Result]"]:
+        """Queues items; RequestError with 503, and none of them, if too many would wait."""
+        if len(self._waiting) + len(items) > self.most:
+            raise busy(self._full)
+        loop = asyncio.get_running_loop()
+        futures = [loop.create_future() for _ in items]
+        self._waiting.extend(zip(items, futures, strict=True))
+        if self._task is None:
+            self._task = loop.create_task(self._run())
+        return futures
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._waiting:
+            count = min(self._batch, len(self._waiting))
+            items, futures = zip(*(self._waiting.popleft() for _ in range(count)), strict=True)
+            try:
+                results = await loop.run_in_executor(self._thread, self._work, items)
+            except Exception as error:
+                for future in futures:
+                    if not future.done():  # Else its request was given up.
+                        future.set_exception(error)
+                continue
+            for future, result in zip(futures, results, strict=True):
+                if not future.done():
+                    future.set_result(result)
+        self._task = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,7 +107,10 @@ class Version:
     images: Gatherer[np.ndarray, np.ndarray]  # float32 [H, W, C] → probabilities [K].
 
     async def probabilities(self, images: Images) -> np.ndarray:
-        """Each class' probability, [N, K], for float32 images [H, W, C] from 0 to 1."""
+        """Each class' probability, [N, K], for float32 images [H, W, C] from 0 to 1.
+
+        RequestError with 503 if too many wait.
+        """
         futures = self.images.put(list(images))
         if len(futures) == 1:
             return (await futures[0])[None]
@@ -64,10 +134,10 @@ class Model:
         self.version = self._load(None)
         self.earlier: Version | None = None
 
-    def find(self, name: str | None) -> Version | None:
-        """The version of a name, the newest for None, or None if there is none."""
-        known = [one for one in (self.version, self.earlier) if one is not None]
-        return next((one for one in known if name in (None, one.name)), None)
+    @property
+    def versions(self) -> list[Version]:
+        """The newest version, behind the one before it."""
+        return [one for one in (self.earlier, self.version) if one is not None]
 
     def _load(self, before: Version | None) -> Version:
         """Reads the last checkpoint; what `before` has compiled is used again where it fits."""
@@ -84,8 +154,7 @@ class Model:
             if _program_of(old) == _program_of(trained):
                 compiled = before.compiled
         compiled = compiled or compile_network(trained.config, trained.model)
-        forward = functools.partial(compiled, jax.device_put(trained.params))
-        predictor = to_predictor(trained, forward=forward)
+        predictor = to_predictor(trained, compiled=compiled)
         for size in self.sizes:
             np.asarray(predictor.forward(np.zeros((size, *trained.image_shape), np.float32)))
 
@@ -96,7 +165,9 @@ class Model:
             self._observe(self.name, len(images), size)
             return list(np.asarray(predictor.forward(batch)))[: len(images)]
 
-        images = Gatherer(work, self._thread, batch=max(self.sizes), waiting=WAITING)
+        images = Gatherer(
+            work, self._thread, batch=max(self.sizes), waiting=WAITING, full="too many images wait"
+        )
         return Version(name, trained, digest, compiled, predictor, images)
 
     async def watch(self, loader: Executor, report: Callable[[str], None]) -> None:

@@ -1,35 +1,150 @@
-"""The service behind the routes: models, users' assignment to them, pictures, feedback."""
+"""The service behind the routes: models, users' assignment to them, pictures, feedback, numbers."""
 
 import asyncio
+import base64
 import contextlib
+import dataclasses
+import hashlib
+import hmac
+import json
 import secrets
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 
 from jaxnets.data.pictures.decode import BadPictureError, read_picture
-from jaxnets.deploy.server.assignment import Answer, Assignment, sign
-from jaxnets.deploy.server.batching import FullError, Gatherer
 from jaxnets.deploy.server.feedback import Feedback, FeedbackLog
-from jaxnets.deploy.server.limits import RequestError, Room, busy
-from jaxnets.deploy.server.metrics import Metrics
-from jaxnets.deploy.server.models import SIZES, Images, Model, Version, names_of
+from jaxnets.deploy.server.limits import RequestError, Room
+from jaxnets.deploy.server.models import SIZES, Gatherer, Images, Model, Version, names_of
+from jaxnets.deploy.server.protocol import best_classes
 from jaxnets.display import one_line, printable
 from jaxnets.errors import UserError
 from jaxnets.machine.platform import return_freed_memory
 from jaxnets.training.step import to_float
 
 ARMS = "AB"
+MAX_TOKEN = 4096  # Characters of a signed answer.
+MAC_BYTES = 16
 DECODERS = 2  # Threads that decode and prepare pictures.
 MAX_FEEDBACK = 10_000  # Rows that wait for the disk.
 ROWS = 1000  # In one transaction.
 # Pixels of a picture after which glibc gives memory back, in 1 to 10 ms. Else it keeps 0.9 GB.
 LARGE = 4_000_000
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+Made = TypeVar("Made", Counter, Gauge, Histogram)
+
+
+class Metrics:
+    """The numbers of one server, which Prometheus reads under /metrics."""
+
+    content_type = "text/plain; version=0.0.4; charset=utf-8"
+
+    def __init__(self, sizes: tuple[int, ...]):
+        """Begins with zeros, in a registry of its own; `sizes` are the compiled batch sizes."""
+        disable_created_metrics()  # The time at which each number began.
+        self._registry = CollectorRegistry()
+
+        def make(kind: type[Made], name: str, text: str, *labels: str, **more: Any) -> Made:
+            return kind(f"jaxnets_{name}", text, labels, registry=self._registry, **more)
+
+        text = "Seconds from a request's head to its answer"
+        self.requests = make(Counter, "requests", "Answered requests", "route", "status")
+        self.seconds = make(Histogram, "request_seconds", text, "route", buckets=SECONDS)
+        self.images = make(Counter, "images", "Images that a network was given", "model")
+        self.batch = make(Histogram, "batch_images", "Images in a batch", "model", buckets=sizes)
+        self.padding = make(Counter, "padding_images", "Empty places in batches", "model")
+        self.waiting = make(Gauge, "waiting_images", "Images that wait now", "model")
+        self.version = make(Gauge, "model_info", "1 for what is served now", "model", "version")
+        self.feedback = make(Counter, "feedback", "Saved feedback", "arm", "correct")
+
+    def saw_request(self, route: str, status: int, seconds: float) -> None:
+        """Counts an answered request; 0 is the status of one that was not answered."""
+        self.requests.labels(route, status).inc()
+        self.seconds.labels(route).observe(seconds)
+
+    def saw_batch(self, model: str, images: int, size: int) -> None:
+        """Counts a batch of so many images, padded to a size."""
+        self.images.labels(model).inc(images)
+        self.batch.labels(model).observe(images)
+        self.padding.labels(model).inc(size - images)
+
+    def text(self, models: Sequence[Model]) -> bytes:
+        """All numbers in Prometheus' format."""
+        self.version.clear()  # Of versions that are gone.
+        for model in models:
+            for version in model.versions:
+                served = int(version is model.version)
+                self.version.labels(model.name, version.name).set(served)
+        return generate_latest(self._registry)
+
+
+@dataclasses.dataclass(frozen=True)
+class Assignment:
+    """A split of the users between the arms A and B, the same after every restart."""
+
+    models: tuple[str, ...]  # One name, or the two arms' names.
+    share: float  # The part of the users that A answers, from 0 to 1.
+
+    def user(self, key: str) -> str:
+        """The hash of a user's key, in this experiment: 32 hexadecimal digits.
+
+        Another pair of models divides the users anew.
+        """
+        text = "\0".join([*self.models, key])
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+    def arm(self, user: str) -> int:
+        """The number of the user's model: 0 for A, 1 for B."""
+        return int(len(self.models) > 1 and int(user[:13], 16) >= self.share * 16**13)
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """The answer for a picture, which the client sends back with its feedback."""
+
+    request: str
+    user: str
+    model: str
+    version: str
+    arm: str
+    prediction: str
+
+
+def sign(key: bytes, answer: Answer) -> str:
+    """The answer as a text that only the key's owner can make."""
+    fields = json.dumps(list(vars(answer).values()), separators=(",", ":")).encode()
+    mac = hmac.digest(key, fields, "sha256")[:MAC_BYTES]
+    return base64.urlsafe_b64encode(mac + fields).decode()
+
+
+def verify(key: bytes, text: object) -> Answer:
+    """The answer that `sign` made into a text; RequestError for any other text."""
+    wrong = RequestError(400, "answer: expected the text of an answer of this server")
+    if not isinstance(text, str) or len(text) > MAX_TOKEN:
+        raise wrong
+    try:
+        content = base64.b64decode(text.encode("ascii"), altchars=b"-_", validate=True)
+    except ValueError:
+        raise wrong from None
+    mac, fields = content[:MAC_BYTES], content[MAC_BYTES:]
+    if not hmac.compare_digest(mac, hmac.digest(key, fields, "sha256")[:MAC_BYTES]):
+        raise wrong
+    values: Sequence[str] = json.loads(fields)
+    return Answer(*values)
 
 
 class Service:
@@ -60,9 +175,16 @@ class Service:
                 f"expected two runs on the same images and classes, got {a.image_shape} with "
                 f"{len(a.class_names)} classes and {b.image_shape} with {len(b.class_names)}"
             )
+        self.image_shape, self.class_names = a.image_shape, a.class_names  # A new version's, too.
         self.assignment = Assignment(tuple(names), share)
         self.log = FeedbackLog(log)
-        self._rows = Gatherer(self.log.append, self._disk, batch=ROWS, waiting=MAX_FEEDBACK)
+        self._rows = Gatherer(
+            self.log.append,
+            self._disk,
+            batch=ROWS,
+            waiting=MAX_FEEDBACK,
+            full="too much feedback waits",
+        )
         self.ready = True
         for model in self.models:
             self.metrics.waiting.labels(model.name).set_function(
@@ -91,19 +213,13 @@ class Service:
         """A model and its version by name; RequestError with 404 if there is none."""
         for model in self.models:
             if model.name == name:
-                if found := model.find(version):
-                    return model, found
+                for found in reversed(model.versions):
+                    if version in (None, found.name):
+                        return model, found
                 now = model.version.name
                 raise RequestError(404, f"{name}: expected version {now}, got {version!r:.80}")
         known = ", ".join(model.name for model in self.models)
         raise RequestError(404, f"model: expected {known}, got {name!r:.80}")
-
-    async def probabilities(self, version: Version, images: Images) -> np.ndarray:
-        """Each class' probability, [N, K]; RequestError with 503 if too much waits."""
-        try:
-            return await version.probabilities(images)
-        except FullError:
-            raise busy("too many images wait") from None
 
     async def prepare(self, content: bytes, name: str) -> np.ndarray:
         """A picture's file as the network's image, [H, W, C] float32.
@@ -140,36 +256,22 @@ class Service:
         Without a key each request is a user of its own.
         """
         user = self.assignment.user(secrets.token_hex(16) if key is None else key)
-        arms = range(len(self.models)) if every else [self.assignment.arm(user)]
         requests = [secrets.token_hex(12) for _ in images]
-        versions = [(arm, self.models[arm], self.models[arm].version) for arm in arms]
-        tasks = [self.probabilities(version, images) for _, _, version in versions]
-        found = [await tasks[0]] if len(tasks) == 1 else await asyncio.gather(*tasks)
-        answers = []
-        for (arm, model, version), rows in zip(versions, found, strict=True):
-            named = {"model": model.name, "version": version.name, "arm": ARMS[arm]}
-            pictures = [
-                self._picture(request, user, named, row, version.trained.class_names, top)
-                for request, row in zip(requests, rows, strict=True)
-            ]
-            answers.append({**named, "pictures": pictures})
-        return answers
 
-    def _picture(
-        self,
-        request: str,
-        user: str,
-        named: dict[str, str],
-        row: np.ndarray,
-        labels: tuple[str, ...],
-        top: int,
-    ) -> dict[str, Any]:
-        """A picture's best classes, and the answer's name for its feedback."""
-        values = row.tolist()
-        order = np.argsort(-row, kind="stable")[:top].tolist()
-        best = [{"label": labels[k], "probability": values[k]} for k in order]
-        answer = Answer(request, user, **named, prediction=labels[order[0]])
-        return {"predictions": best, "answer": sign(self.log.key, answer)}
+        async def answer(arm: int) -> dict[str, Any]:
+            model, version = self.models[arm], self.models[arm].version
+            named = {"model": model.name, "version": version.name, "arm": ARMS[arm]}
+            pictures = []
+            rows = await version.probabilities(images)
+            for request, row in zip(requests, rows, strict=True):
+                best = best_classes(row, self.class_names, top)
+                given = Answer(request, user, **named, prediction=best[0]["label"])
+                pictures.append({"predictions": best, "answer": sign(self.log.key, given)})
+            return {**named, "pictures": pictures}
+
+        if not every:
+            return [await answer(self.assignment.arm(user))]
+        return await asyncio.gather(*map(answer, range(len(self.models))))
 
     async def save(self, answer: Answer, correct: bool, label: str | None) -> None:
         """Saves a feedback; when this returns it is on the disk.
@@ -182,8 +284,6 @@ class Service:
         try:
             (saved,) = self._rows.put([row])
             is_in = await saved
-        except FullError:
-            raise busy("too much feedback waits") from None
         except OSError as error:
             report(f"error: {error}")
             raise RequestError(503, "the feedback could not be saved") from None

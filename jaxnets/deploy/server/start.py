@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import functools
 import ipaddress
 import json
 import socket
@@ -12,7 +11,7 @@ from pathlib import Path
 from uvicorn.config import Config
 
 from jaxnets.deploy.server.app import create_app
-from jaxnets.deploy.server.connections import KEEP_ALIVE, Connection, Connections, StoppableServer
+from jaxnets.deploy.server.connections import Connection, StoppableServer
 from jaxnets.deploy.server.limits import SLOW
 from jaxnets.deploy.server.models import names_of
 from jaxnets.deploy.server.service import Service, report
@@ -20,6 +19,7 @@ from jaxnets.display import short_path, show
 from jaxnets.errors import BY_SIGNAL, UserError, first_line
 
 BACKLOG = 1024  # Connections that the system accepts before this process does.
+KEEP_ALIVE = 60  # Seconds that a connection may be idle between two requests.
 
 
 def serve(
@@ -100,10 +100,9 @@ def _run(
     hosts: frozenset[str] | None,
     announce: Callable[[], None],
 ) -> int:
-    group = Connections()
     config = Config(
         create_app(service, hosts),
-        http=functools.partial(Connection, group),  # type: ignore[arg-type]
+        http=Connection,
         ws="none",
         lifespan="off",
         log_config=None,
@@ -115,27 +114,13 @@ def _run(
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=int(SLOW),
     )
-    server = StoppableServer(config, group, service.stop)
+    server = StoppableServer(config, announce, service.stop)
 
     async def main() -> None:
         async with service.running():
-            sweeper = asyncio.create_task(group.sweep())
-            started = asyncio.create_task(_announce_when_started(server, announce))
             await server.serve(sockets=[listener])
-            sweeper.cancel()
-            await started  # Its error is that of stdout.
 
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(main())
     report("stopped: what was accepted is answered and saved")
     return BY_SIGNAL + server.signal
-
-
-async def _announce_when_started(server: StoppableServer, announce: Callable[[], None]) -> None:
-    while not server.started:
-        await asyncio.sleep(0.01)
-    try:
-        announce()
-    except OSError:
-        server.should_exit = True
-        raise

@@ -29,7 +29,7 @@ import numpy as np
 
 from jaxnets.deploy.abtest.classical import two_sided_z
 from jaxnets.deploy.abtest.log import Users
-from jaxnets.deploy.abtest.picture import ORANGE
+from jaxnets.deploy.abtest.presentation import ORANGE
 from jaxnets.deploy.abtest.sequential import (
     MIN_USERS,
     Sequence,

@@ -16,7 +16,6 @@ from PIL import Image
 from scipy import integrate, optimize, stats
 
 import train
-from jaxnets.deploy import answer_log
 from jaxnets.deploy.abtest import classical, log, presentation, sequential
 from jaxnets.deploy.abtest.log import Answer, Users
 from jaxnets.deploy.abtest.pairs import Pairs
@@ -346,7 +345,7 @@ def test_a_malformed_log_is_refused_in_a_line(text, part, tmp_path, run_command)
 
 
 def test_what_is_no_log_is_refused(tmp_path, run_command, monkeypatch):
-    monkeypatch.setattr(answer_log, "MAX_ANSWERS", 3)
+    monkeypatch.setattr(log, "MAX_ANSWERS", 3)
     monkeypatch.setattr(log, "MAX_MODELS", 3)
     path = tmp_path / "log"
     path.write_bytes(b"arm,correct\nA,\xff\n")
@@ -364,12 +363,11 @@ def test_what_is_no_log_is_refused(tmp_path, run_command, monkeypatch):
 LIMITED = """
 import resource, sys
 from pathlib import Path
-from jaxnets.deploy.abtest import presentation, trial
+from jaxnets.deploy.abtest import log, presentation, trial
 from jaxnets.errors import run_process
-from jaxnets.deploy import answer_log
 
 def main(arguments):
-    users = answer_log.read_users(arguments[0])
+    users = log.read_users(arguments[0])
     print(presentation.to_text(trial.evaluate(users, trial.Plan()), "log"))
     return 0
 
@@ -625,7 +623,7 @@ def test_the_interval_is_drawn(kind, log_file, tmp_path, run_command):
 
 def test_a_picture_shows_what_the_table_says():
     matplotlib = pytest.importorskip("matplotlib.figure", reason="it draws; not installed")
-    from jaxnets.deploy.abtest.picture import draw as draw_trial
+    from jaxnets.deploy.abtest.presentation import draw as draw_trial
 
     found = trial_of(0.8, 0.95, 3000)
     axes = matplotlib.Figure().subplots()

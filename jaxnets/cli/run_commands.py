@@ -219,7 +219,7 @@ class Abtest(Options):
             raise UserError("dataset and data_dir: expected two runs with them, got a log")
 
         from jaxnets.deploy.abtest import presentation, trial
-        from jaxnets.deploy.answer_log import read_users
+        from jaxnets.deploy.abtest.log import read_users
 
         if self.plot:
             from jaxnets.viz.figure import check_picture
@@ -227,9 +227,7 @@ class Abtest(Options):
             check_picture(self.plot)
         found = trial.evaluate(read_users(log), plan)
         if self.plot:
-            from jaxnets.deploy.abtest.picture import plot
-
-            plot(found, self.plot)
+            presentation.plot(found, self.plot)
         return presentation.to_values(found), presentation.to_text(found, short_path(log))
 
     def _of_runs(self, plan: "Plan") -> tuple[dict[str, Any], str]:
@@ -241,9 +239,8 @@ class Abtest(Options):
         _check_exist(*self.given)
 
         from jaxnets.deploy.abtest import pairs
-        from jaxnets.deploy.paired import compare_runs
 
-        found = compare_runs(run_a, run_b, self.dataset, self.data_dir)
+        found = pairs.compare_runs(run_a, run_b, self.dataset, self.data_dir)
         return pairs.to_values(found, plan), pairs.to_text(found, plan)
 
 
@@ -274,7 +271,7 @@ class Serve(Options):
             raise UserError("split: expected two runs with it, got one")
         share_b = _share_b(self.split)
         _check_exist(*self.runs)
-        for name in ("starlette", "uvicorn", "httptools", "prometheus_client", "python_multipart"):
+        for name in ("fastapi", "uvicorn", "httptools", "prometheus_client", "python_multipart"):
             if importlib.util.find_spec(name) is None:
                 raise not_installed(name, "serve")
 

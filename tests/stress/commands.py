@@ -71,8 +71,8 @@ WORK = ("gradcheck.command.run", "viz.summary.summary", "viz.summary.to_text",
         "deploy.answer.answer", "experiment.find_devices", "viz.devices.to_text",
         "viz.devices.to_values", "tune.lr_find.range_test",
         "tune.lr_find.plot", "viz.figure.check_picture", "tune.lr_find.to_text",
-        "tune.lr_find.to_values", "deploy.paired.compare_runs", "deploy.abtest.pairs.to_values",
-        "deploy.abtest.pairs.to_text")  # fmt: skip
+        "tune.lr_find.to_values", "deploy.abtest.pairs.compare_runs",
+        "deploy.abtest.pairs.to_values", "deploy.abtest.pairs.to_text")  # fmt: skip
 
 
 def config_of(words: list[str]) -> None:

@@ -33,7 +33,7 @@ from jaxnets.data.load import load_dataset
 from jaxnets.data.pictures.decode import BadPictureError, read_header, read_picture, to_square
 from jaxnets.data.pictures.folder import load_folder
 from jaxnets.deploy.abtest import presentation, trial
-from jaxnets.deploy.answer_log import read_users
+from jaxnets.deploy.abtest.log import read_users
 from jaxnets.deploy.server.feedback import Feedback, FeedbackLog
 from jaxnets.display import printable, show
 from jaxnets.errors import UserError

@@ -1,1 +1,1 @@
-"""The A/B test: which of two models is better, and may one say so yet. Statistics only, no jax."""
+"""The A/B test: which of two models is better, and may one say so yet."""

@@ -1,10 +1,11 @@
-"""The answers of an experiment: those of a CSV file, and what each user gave."""
+"""The answers of an experiment, by user: the server's database, or a CSV file from elsewhere."""
 
 import contextlib
 import csv
 import dataclasses
 import datetime
 import hashlib
+import itertools
 import math
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxnets.deploy.server import feedback
 from jaxnets.display import printable
 from jaxnets.errors import UserError, first_line
 
@@ -20,6 +22,8 @@ ARMS = ("A", "B")
 COLUMNS = ("arm", "correct")  # user, time and model are optional, others are ignored.
 MAX_LINE = 1 << 16  # Characters; a file may be untrusted.
 MAX_MODELS = 1000  # Names of models and versions.
+MAX_ANSWERS = 5_000_000
+SQLITE = b"SQLite format 3\0"  # The first bytes of every such file.
 
 
 class Answer(NamedTuple):
@@ -87,6 +91,37 @@ class Users:
     def shares(self) -> np.ndarray:
         """The share of right answers of A and B, [N, 2]; NaN where there are none."""
         return self.right / np.where(self.judged, self.judged, math.nan)
+
+
+def read_users(path: str) -> Users:
+    """Reads the answers of a log, by user: the server's SQLite, or CSV as in `read_csv`.
+
+    Raises:
+      UserError: There is no such file, or it is damaged, of another form, or empty.
+    """
+    try:
+        file = Path(path).expanduser()
+        if file.exists() and not file.is_file():  # A device or a pipe may never end.
+            raise UserError(f"{path}: expected a log or a run folder, found neither")
+        with file.open("rb") as stream:
+            is_database = stream.read(len(SQLITE)) == SQLITE
+    except UserError:
+        raise
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: ~ of no user.
+        raise UserError(f"{path}: expected a log or a run folder: {first_line(error)}") from None
+    if is_database:
+        answers = (
+            Answer(row.arm, row.correct, row.user, f"{row.model} version {row.version}")
+            for row in feedback.rows(file)
+        )
+    else:
+        answers = read_csv(file)
+    users = Users.of(itertools.islice(answers, MAX_ANSWERS + 1))
+    if not users.judged.any():
+        raise UserError(f"{path}: expected answers of users, found none")
+    if users.shown.sum() > MAX_ANSWERS:
+        raise UserError(f"{path}: expected at most {MAX_ANSWERS:,} answers, found more")
+    return users
 
 
 def read_csv(path: str | Path) -> Iterator[Answer]:

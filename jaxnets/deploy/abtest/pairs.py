@@ -1,14 +1,19 @@
-"""Two models on the same labelled pictures: a table of four counts, and McNemar's test."""
+"""Two runs on the same labelled pictures: a table of four counts, and McNemar's test."""
 
 import dataclasses
 from typing import Any
 
 import numpy as np
 
+from jaxnets.data.datasets import Dataset
+from jaxnets.data.load import load_dataset
 from jaxnets.deploy.abtest import classical
 from jaxnets.deploy.abtest.presentation import OTHER, interval_text, p_text, points
 from jaxnets.deploy.abtest.trial import Plan
 from jaxnets.display import printable, table
+from jaxnets.errors import UserError
+from jaxnets.predict.predict import to_predictor
+from jaxnets.predict.trained import TrainedNetwork, load_network
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +50,15 @@ class Pairs:
         """B's accuracy minus A's."""
         return (self.only_b - self.only_a) / self.total
 
+    @property
+    def p(self) -> tuple[float, float]:
+        """McNemar's two-sided p: exact, and the mid-p."""
+        return classical.mcnemar(self.only_a, self.only_b)
+
+    def interval(self, plan: Plan) -> classical.Interval:
+        """The interval of the difference."""
+        return classical.paired_interval(self.only_a, self.only_b, self.total, plan.alpha)
+
     def needed(self, plan: Plan) -> int | None:
         """The number of pictures that finds the plan's effect.
 
@@ -57,10 +71,72 @@ class Pairs:
         return classical.sample_size(plan.effect, plan.alpha, plan.power, variance, disagreements)
 
 
+def compare_runs(
+    run_a: str, run_b: str, dataset: str | None = None, data_dir: str | None = None
+) -> Pairs:
+    """Counts on which test pictures both networks, one alone, or neither is right.
+
+    Args:
+      run_a: The folder of a finished or an interrupted run.
+      run_b: The other one's.
+      dataset: The name or the folder of a data set, as in `load_dataset`; None for the runs' own.
+      data_dir: The folder of its files.
+
+    Raises:
+      UserError: A folder holds no run, the runs have different data sets, or a network does not fit
+        the pictures or their classes.
+    """
+    names, right, sets = (run_a, run_b), [], []
+    for name in names:
+        network = load_network(name)
+        data = _load(network, dataset, data_dir)
+        _check_fits(name, network, data)
+        sets.append(data)
+        if sets[0].name != data.name or not np.array_equal(sets[0].test.labels, data.test.labels):
+            raise UserError(
+                f"expected runs of one data set, got {sets[0].name} and {data.name}, whose test "
+                "pictures are others; --dataset=NAME tests both on another"
+            )
+        right.append(_right(network, data))
+    return Pairs.of(names, sets[0].name, *right)
+
+
+def _load(network: TrainedNetwork, dataset: str | None, data_dir: str | None) -> Dataset:
+    """The data set in the form on which the network was trained; all of its test pictures."""
+    config, size = network.config, None
+    if dataset is None and data_dir is None:
+        dataset, data_dir, size = config.dataset, config.data_dir, config.validation_size
+    return load_dataset(
+        dataset or "mnist",
+        data_dir,
+        size,
+        decode_size=network.image_shape[0],
+        input_size=config.input_size,
+        on_bad_image=config.on_bad_image,
+    )
+
+
+def _check_fits(name: str, network: TrainedNetwork, data: Dataset) -> None:
+    """Raises UserError unless the network takes the pictures and has their classes."""
+    if data.image_shape != network.image_shape:
+        raise UserError(
+            f"{name}: expected pictures of {network.image_shape}, those of {data.name} are "
+            f"{data.image_shape}"
+        )
+    if data.class_names != network.class_names:
+        ours, theirs = (", ".join(map(printable, x.class_names))[:60] for x in (network, data))
+        raise UserError(f"{name}: expected the classes {ours}, {data.name} has {theirs}")
+
+
+def _right(network: TrainedNetwork, data: Dataset) -> np.ndarray:
+    """Whether the network's first class is the picture's, for each test picture, [N] bool."""
+    classes = to_predictor(network).probabilities(data.test.images).argmax(axis=1)
+    return classes == data.test.labels
+
+
 def to_values(pairs: Pairs, plan: Plan) -> dict[str, Any]:
     """The result for machines."""
-    exact, mid = classical.mcnemar(pairs.only_a, pairs.only_b)
-    low, high = classical.paired_interval(pairs.only_a, pairs.only_b, pairs.total, plan.alpha)
+    (exact, mid), (low, high) = pairs.p, pairs.interval(plan)
     return {
         "runs": dict(zip("AB", pairs.names, strict=True)),
         "dataset": pairs.dataset,
@@ -79,15 +155,14 @@ def to_values(pairs: Pairs, plan: Plan) -> dict[str, Any]:
             "power": plan.power,
             "count": pairs.needed(plan),
         },
-        "conclusions": _conclusions(pairs, plan, exact, (low, high)),
-        "limits": _limits(pairs, plan, exact),
+        "conclusions": _conclusions(pairs, plan),
+        "limits": _limits(pairs, plan),
     }
 
 
 def to_text(pairs: Pairs, plan: Plan) -> str:
     """The tables, and what follows from them."""
-    exact, mid = classical.mcnemar(pairs.only_a, pairs.only_b)
-    interval = classical.paired_interval(pairs.only_a, pairs.only_b, pairs.total, plan.alpha)
+    exact, mid = pairs.p
     rows = [["", "right", "accuracy"]]
     for arm, name, right in zip("AB", pairs.names, pairs.right, strict=True):
         rows.append([f"{arm}  {printable(name)}", f"{right:,}", f"{right / pairs.total:.4f}"])
@@ -98,19 +173,19 @@ def to_text(pairs: Pairs, plan: Plan) -> str:
     lines += [*table(rows, "<>>"), "", *table(counts, "<>>"), ""]
     lines += [
         f"B - A  {pairs.difference:+.4f}   {100 * (1 - plan.alpha):g} % interval "
-        f"{interval_text(interval)}",
+        f"{interval_text(pairs.interval(plan))}",
         f"McNemar's test: exact p {p_text(exact)}, mid-p {p_text(mid)}",
         "",
-        *_conclusions(pairs, plan, exact, interval),
+        *_conclusions(pairs, plan),
         "",
         "What you may not conclude:",
     ]
-    return "\n".join([*lines, *(f"- {sentence}" for sentence in _limits(pairs, plan, exact))])
+    return "\n".join([*lines, *(f"- {sentence}" for sentence in _limits(pairs, plan))])
 
 
-def _conclusions(pairs: Pairs, plan: Plan, p: float, interval: classical.Interval) -> list[str]:
+def _conclusions(pairs: Pairs, plan: Plan) -> list[str]:
     """The conclusions that the counts allow, in sentences."""
-    disagree = pairs.only_a + pairs.only_b
+    disagree, p = pairs.only_a + pairs.only_b, pairs.p[0]
     if not disagree:
         return ["The models are right on the same pictures: there is no difference to test."]
     better = "B" if pairs.only_b > pairs.only_a else "A"
@@ -121,7 +196,7 @@ def _conclusions(pairs: Pairs, plan: Plan, p: float, interval: classical.Interva
             f"on which one model alone is right, {better} has {most:,}. If both were equally "
             f"good, such a lead or a larger one would come with a chance of {p_text(p)}."
         ]
-    low, high = interval
+    low, high = pairs.interval(plan)
     sentences = [
         f"No difference is shown: of the {disagree:,} pictures on which one model alone is right, "
         f"{better} has {most:,}, as a fair coin may give. B may be worse by up to "
@@ -136,7 +211,7 @@ def _conclusions(pairs: Pairs, plan: Plan, p: float, interval: classical.Interva
     return sentences
 
 
-def _limits(pairs: Pairs, plan: Plan, p: float) -> list[str]:
+def _limits(pairs: Pairs, plan: Plan) -> list[str]:
     """The limits of these conclusions, in sentences."""
     found = [
         "The p counts only if these pictures chose nothing before: no network, no setting, no "
@@ -145,6 +220,6 @@ def _limits(pairs: Pairs, plan: Plan, p: float) -> list[str]:
         "One run of each is compared, not two recipes: another seed gives another network (jaxnets "
         "search compares recipes).",
     ]
-    if p >= plan.alpha:
+    if pairs.p[0] >= plan.alpha:
         found.append("That no difference is shown does not mean that the models are equally good.")
     return found

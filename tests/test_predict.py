@@ -393,7 +393,7 @@ def test_predict_reads_several_digits_or_says_that_there_are(
 
 def test_a_photo_is_cut_to_the_middle_of_what_the_data_set_would_store(colour_run):
     predictor = load_predictor(str(colour_run))
-    assert not predictor.as_digits
+    assert predictor.prepare_as == "picture"
     rng = np.random.default_rng(0)
     photo = Image.fromarray(rng.integers(0, 256, (144, 200, 3), np.uint8))
     # Pillow's own: the middle 144 x 144 reduced by 2, each pixel from the triangle over 4 x 4.

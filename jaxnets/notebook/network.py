@@ -35,8 +35,7 @@ from jaxnets.metrics import Metrics
 from jaxnets.models import create_model
 from jaxnets.notebook.callbacks import Callbacks, bar_for
 from jaxnets.notebook.copies import Copied
-from jaxnets.predict.pictures import Pictures
-from jaxnets.predict.predict import Predictor, create_predictor, load_predictor
+from jaxnets.predict.predict import Pictures, Predictor, create_predictor, load_predictor
 from jaxnets.runs.request import load_data, read_config, request
 from jaxnets.runs.resume import check_optimizer, load_checkpoint
 from jaxnets.runs.run import Run, inputs_sha256, write_config

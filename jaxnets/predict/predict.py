@@ -1,33 +1,39 @@
-"""Loads a trained run and predicts the classes of new pictures."""
+"""Loads a trained run and predicts the classes of new pictures: files, Pillow's, arrays, lists."""
 
+import contextlib
 import dataclasses
 import functools
 import math
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from jaxnets.config.fields import Config
 from jaxnets.data.arrays import as_pixels
 from jaxnets.data.datasets import Dataset
-from jaxnets.data.pictures.decode import BadPictureError, to_square
+from jaxnets.data.pictures.decode import BadPictureError, read_picture, to_8_bits, to_square
 from jaxnets.errors import UserError
 from jaxnets.facts import Described, size_text
 from jaxnets.machine.platform import compiler_options, default_platform
 from jaxnets.models import create_model
 from jaxnets.models.chain import Chain
 from jaxnets.predict.digit import LARGEST, SIDE, WORK, to_digit, to_digits
-from jaxnets.predict.pictures import SINGLE, Picture, Pictures, as_list, to_picture
 from jaxnets.predict.trained import TrainedNetwork, load_network, to_input
 from jaxnets.training.crops import center_crop
 from jaxnets.training.step import TrainState, to_float
 
+Picture = Any  # A path, a file's bytes, a picture of Pillow, or an array [H, W] or [H, W, C].
+Pictures = Picture | Sequence[Picture]  # An array [N, H, W] or [N, H, W, C], too.
+
 BATCH = 128  # The most pictures in a batch.
+SINGLE = (str, os.PathLike, bytes, Image.Image)
+CHANNELS = (1, 3, 4)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -46,11 +52,6 @@ class Predictor(Described):
     def _facts(self) -> dict[str, Any]:
         own = {"image": size_text(self.image_shape), "classes": len(self.class_names)}
         return {"model": self.config.model, **own, "step": self.step}
-
-    @property
-    def as_digits(self) -> bool:
-        """Whether pictures are converted to MNIST's format, or only cut to a square."""
-        return self.prepare_as != "picture"
 
     def __call__(self, pictures: Pictures) -> np.ndarray:
         """Returns each class' probability, [N, K] float32; a single picture is N = 1.
@@ -91,11 +92,11 @@ class Predictor(Described):
         """The `side` of `read_picture`: a file's picture need not have more detail."""
         if self.prepare_as == "digits":
             return int(LARGEST**0.5)
-        return WORK if self.as_digits else self.image_shape[0]
+        return self.image_shape[0] if self.prepare_as == "picture" else WORK
 
     def prepare(self, picture: Image.Image) -> np.ndarray:
         """Converts a picture to the data set's format, [H, W, C] uint8."""
-        if self.as_digits:
+        if self.prepare_as != "picture":
             return to_digit(picture, single=self.prepare_as == "auto")[..., None]
         height, width, _ = self.image_shape
         if height != width:
@@ -129,6 +130,46 @@ class Predictor(Described):
         return out
 
 
+def as_list(pictures: Pictures, image_shape: tuple[int, int, int]) -> list[Picture]:
+    """The single pictures, of which one alone or an array of many may be given.
+
+    In an array of three dimensions the last one is of channels if it is 1, 3 or 4, unless the first
+    counts images of the data set, whose shape is (H, W, C).
+    """
+    if isinstance(pictures, SINGLE):
+        return [pictures]
+    if isinstance(pictures, Sequence):
+        return list(pictures)
+    array = np.asarray(pictures)
+    if array.ndim == 2 and array.shape[1] == math.prod(image_shape):  # A row an image.
+        array = array.reshape(-1, *image_shape)
+    shape = array.shape
+    if not 2 <= array.ndim <= 4:
+        raise UserError(f"expected pictures [N, H, W, C], [H, W, C] or [H, W], got shape {shape}")
+    many = array.ndim == 4 or shape[1:] == image_shape[:2] or shape[-1] not in CHANNELS
+    return list(array) if array.ndim > 2 and many and shape != image_shape else [array]
+
+
+def to_picture(picture: Picture, side: int) -> Image.Image:
+    """One picture as `read_picture` decodes it; `side` is as there."""
+    if isinstance(picture, Image.Image):
+        with contextlib.suppress(Exception):  # As of a file whose metadata are damaged.
+            picture = ImageOps.exif_transpose(picture)
+        return to_8_bits(picture)
+    if isinstance(picture, bytes):
+        return read_picture(picture, side)
+    if isinstance(picture, str | os.PathLike):
+        return read_picture(Path(os.path.expanduser(picture)), side)
+    pixels = as_pixels(picture)
+    if pixels.dtype != np.uint8:
+        pixels = np.rint(255 * pixels).astype(np.uint8)
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[:, :, 0]
+    if not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in CHANNELS)):
+        raise UserError(f"expected a picture [H, W] or [H, W, C], got shape {pixels.shape}")
+    return to_8_bits(Image.fromarray(pixels))
+
+
 def load_predictor(workdir: str, prepare_as: str = "auto") -> Predictor:
     """Loads a run's network from its last checkpoint; the data set is not needed.
 
@@ -146,15 +187,16 @@ def load_predictor(workdir: str, prepare_as: str = "auto") -> Predictor:
 
 
 def to_predictor(
-    trained: TrainedNetwork, prepare_as: str = "auto", forward: Callable | None = None
+    trained: TrainedNetwork, prepare_as: str = "auto", compiled: Callable | None = None
 ) -> Predictor:
-    """A trained network's predictor; `forward` is its `compile_forward`, if known."""
+    """A trained network's predictor; `compiled` is its `compile_network`, if known."""
     config, image_shape, class_names = trained.config, trained.image_shape, trained.class_names
     if prepare_as in ("digit", "digits") and image_shape != (SIDE, SIDE, 1):
         raise UserError(f"prepare: digits are {(SIDE, SIDE, 1)}, the run has images {image_shape}")
     if prepare_as == "auto":
         prepare_as = usual_preparation(image_shape, class_names)
-    forward = forward or compile_forward(config, trained.model, trained.params)
+    compiled = compiled or compile_network(config, trained.model)
+    forward = functools.partial(compiled, jax.device_put(trained.params))
     step, finished = trained.step, trained.finished
     return Predictor(config, image_shape, class_names, prepare_as, step, finished, forward)
 
@@ -173,11 +215,6 @@ def compile_network(config: Config, model: Chain) -> Callable[[Any, np.ndarray],
         return jax.nn.softmax(jnp.asarray(logits, jnp.float32))
 
     return jax.jit(probabilities, compiler_options=compiler_options(default_platform()))
-
-
-def compile_forward(config: Config, model: Chain, params: Any) -> Callable[[np.ndarray], jax.Array]:
-    """The compiled network with its parameters, as in `Predictor.forward`."""
-    return functools.partial(compile_network(config, model), jax.device_put(params))
 
 
 def create_predictor(config: Config, data: Dataset, state: TrainState, finished: bool) -> Predictor:

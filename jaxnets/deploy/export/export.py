@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.export
+import jax.numpy as jnp
 import numpy as np
 
-from jaxnets.deploy.export import archive, stablehlo
+from jaxnets.deploy.export import archive
 from jaxnets.display import short_path
 from jaxnets.errors import RunFailedError, not_installed
 from jaxnets.files import output_path, replacing
@@ -24,6 +26,7 @@ from jaxnets.predict.trained import TrainedNetwork, load_network, to_input
 # What each format needs beside jaxnets, and what proves it.
 NEEDS = {"safetensors": (), "stablehlo": ("flatbuffers",), "onnx": ("onnx", "onnxruntime")}
 BY = {"safetensors": "NumPy", "stablehlo": "JAX", "onnx": "ONNX Runtime"}
+PLATFORMS = ("cpu", "cuda", "tpu")  # Of a StableHLO file.
 BATCHES = (1, 3, 8)  # The sizes that are compared: no size is compiled into a file.
 TOLERANCE = 1e-5  # Of a logit, relative to the largest logit if that is above 1.
 
@@ -94,8 +97,12 @@ def _forward(trained: TrainedNetwork) -> Callable[[Any, Any], Any]:
 def content_of(trained: TrainedNetwork, kind: str) -> bytes:
     """The file of a network, in one of the formats."""
     if kind == "stablehlo":
-        params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), trained.params)
-        return stablehlo.to_bytes(_forward(trained), params, trained.image_shape)
+        params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), trained.params)
+        forward = _forward(trained)
+        network = jax.jit(lambda images: forward(params, images))  # The parameters are in it.
+        (batch,) = jax.export.symbolic_shape("batch")  # The batch's size stays free.
+        images = jax.ShapeDtypeStruct((batch, *trained.image_shape), jnp.float32)
+        return bytes(jax.export.export(network, platforms=PLATFORMS)(images).serialize())
     network = folding.plain(trained)
     metadata = {
         "format": "jaxnets 1",

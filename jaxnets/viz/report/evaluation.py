@@ -9,7 +9,7 @@ import numpy as np
 from jaxnets.data.batches import eval_batches
 from jaxnets.data.datasets import Dataset, Split
 from jaxnets.data.idx import read_idx
-from jaxnets.predict.predict import compile_forward
+from jaxnets.predict.predict import to_predictor
 from jaxnets.predict.trained import TrainedNetwork
 
 BATCH = 500
@@ -58,7 +58,7 @@ class Predictions(NamedTuple):
 
 def predict(trained: TrainedNetwork, split: Split) -> Predictions:
     """The network's answers for every image of a split that can be read."""
-    forward = compile_forward(trained.config, trained.model, trained.params)
+    forward = to_predictor(trained).forward
     parts, read = [], []
     for batch in eval_batches(split, min(BATCH, len(split))):
         parts.append(np.asarray(forward(np.asarray(batch.images))))

@@ -105,6 +105,17 @@ def best_peer(rows: Rows, best: Callable = max, among: str = "") -> float | None
     return best(theirs, default=None)
 
 
+def cells(rows: Rows, way: str, best: Callable = max) -> list[str]:
+    """A way's median, and its ratio to the best peer's."""
+    return [shown(rows[way].median), ratio(rows[way].median, best_peer(rows, best))]
+
+
+def ranged(rows: Rows, way: str, best: Callable = max) -> list[str]:
+    """A way's median, its range, and the median's ratio to the best peer's."""
+    median, of_best = cells(rows, way, best)
+    return [median, rows[way].range, of_best]
+
+
 def rounds_of(ones: list[Measurement]) -> str:
     """How often everything was measured."""
     count = 1 + max(one["round"] for one in ones)
@@ -211,12 +222,7 @@ def _rates(
     wall, cpu = spreads(ones, images_per_second), spreads(ones, images_per_cpu_second)
     lines = [
         [
-            way,
-            shown(rate.median),
-            rate.range,
-            ratio(rate.median, best_peer(wall)),
-            shown(cpu[way].median),
-            ratio(cpu[way].median, best_peer(cpu)),
+            *(way, *ranged(wall, way), *cells(cpu, way)),
             _share(rate.median, flops, machine_rate(parts, "sgemm_gflops")),
             _share(rate.median, size, machine_rate(parts, "copy_gb")),
         ]
@@ -293,11 +299,10 @@ def _accuracy(parts: dict[str, list[Measurement]], figures: list[Figure]) -> str
             if way not in wall:
                 lines.append([*line, "never", *[NONE] * 6])
                 continue
-            seconds, of_best = wall[way], ratio(wall[way].median, best_peer(wall, min))
-            line += [shown(seconds.median), seconds.range]
-            line += [of_best, ratio(seconds.median, best_peer(wall, min, EXAMPLE))]
-            line += [shown(cpu[way].median), ratio(cpu[way].median, best_peer(cpu, min))]
-            lines.append([*line, ratio(cpu[way].median, best_peer(cpu, min, EXAMPLE))])
+            *_, of_best = seconds = ranged(wall, way, min)
+            line += [*seconds, ratio(wall[way].median, best_peer(wall, min, EXAMPLE))]
+            line += [*cells(cpu, way, min), ratio(cpu[way].median, best_peer(cpu, min, EXAMPLE))]
+            lines.append(line)
             if of_best != NONE:
                 rows.append(Bar(way, float(of_best), of_best, way.startswith(OURS)))
         head = ["", "rounds that get there", "accuracy at the end", "seconds", "from, to"]
@@ -322,16 +327,8 @@ def _inference(parts: dict[str, list[Measurement]]) -> str:
         text += "A single image, milliseconds:\n\n"
         head = ["", "median", "from, to", FASTEST, "95 of 100 below", "CPU ms", FASTEST]
         lines = [
-            [
-                way,
-                shown(x.median),
-                x.range,
-                ratio(x.median, best_peer(wall, min)),
-                shown(slow[way].median),
-                shown(cpu[way].median),
-                ratio(cpu[way].median, best_peer(cpu, min)),
-            ]
-            for way, x in wall.items()
+            [way, *ranged(wall, way, min), shown(slow[way].median), *cells(cpu, way, min)]
+            for way in wall
         ]
         text += table(head, lines) + "\n"
     return f"## Prediction\n\n`cnn`, images as float32.\n\n{text}" if text else ""
@@ -349,17 +346,7 @@ def _start(parts: dict[str, list[Measurement]]) -> str:
         here = [one for one in ones if one["cold"] is cold]
         wall = spreads(here, lambda one: one["wall"][0])
         cpu = spreads(here, lambda one: one["cpu"][0])
-        lines = [
-            [
-                way,
-                shown(x.median),
-                x.range,
-                ratio(x.median, best_peer(wall, min)),
-                shown(cpu[way].median),
-                ratio(cpu[way].median, best_peer(cpu, min)),
-            ]
-            for way, x in wall.items()
-        ]
+        lines = [[way, *ranged(wall, way, min), *cells(cpu, way, min)] for way in wall]
         head = [f"{'cold' if cold else 'warm'} cache", "seconds", "from, to", FASTEST]
         head += ["CPU seconds", FASTEST]
         text += table(head, lines) + "\n"
@@ -374,10 +361,7 @@ def _memory(parts: dict[str, list[Measurement]]) -> str:
         ("to an accuracy", [o | {"way": _program(o)} for o in parts.get("accuracy", [])]),
     ):
         if peaks := spreads(ones, lambda one: one["peak_mb"]):
-            best = best_peer(peaks, min)
-            lines = [
-                [way, shown(x.median), x.range, ratio(x.median, best)] for way, x in peaks.items()
-            ]
+            lines = [[way, *ranged(peaks, way, min)] for way in peaks]
             text += table([what, "MB", "from, to", SMALLEST], lines) + "\n"
     return f"## Peak memory\n\nThe largest resident size of a process.\n\n{text}" if text else ""
 
@@ -403,11 +387,7 @@ def _growth(parts: dict[str, list[Measurement]], figures: list[Figure]) -> str:
         for way in ways:
             line = [way]
             for x in values:
-                if way in points[x]:
-                    rate = points[x][way].median
-                    line += [shown(rate), ratio(rate, best_peer(points[x]))]
-                else:
-                    line += [NONE, NONE]
+                line += cells(points[x], way) if way in points[x] else [NONE, NONE]
             lines.append(line)
             known = [points[x][way].median if way in points[x] else None for x in values]
             series.append(Series(way, values, known, len(series)))

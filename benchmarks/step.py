@@ -29,7 +29,7 @@ def images_per_second(
     import jaxnets
     from jaxnets.data.batches import train_batches
     from jaxnets.experiment import Experiment
-    from jaxnets.kernels.accelerate import accelerate
+    from jaxnets.kernels import accelerate
     from jaxnets.losses import LOSSES
     from jaxnets.training.step import TrainState, autodiff_loss_and_grad, make_train_step
 

@@ -27,7 +27,7 @@ from jaxnets.data.datasets import Dataset, Split
 from jaxnets.errors import UserError, expect
 from jaxnets.facts import Described
 from jaxnets.gradcheck import oracle
-from jaxnets.kernels.accelerate import accelerate
+from jaxnets.kernels import accelerate
 from jaxnets.losses import find_loss
 from jaxnets.machine.platform import Devices, compiler_options_for_init, set_up_jax
 from jaxnets.metrics import Sums, metric_of
@@ -41,10 +41,15 @@ from jaxnets.training.crops import with_center_crop, with_ten_crops
 from jaxnets.training.history import History
 from jaxnets.training.loop import TrainLoader
 from jaxnets.training.observer import Observer, Record
-from jaxnets.training.optimizer import create_optimizer, create_schedule
+from jaxnets.training.optimizer import (
+    PLATEAU_FACTOR,
+    create_optimizer,
+    create_schedule,
+    update_plateau,
+    with_plateau,
+    with_statistics,
+)
 from jaxnets.training.parallel import Parallel
-from jaxnets.training.plateau import with_plateau, with_reduced_rate
-from jaxnets.training.running_statistics import with_statistics
 from jaxnets.training.scan import scanned_epoch
 from jaxnets.training.step import (
     Augment,
@@ -183,8 +188,12 @@ class Experiment(Described):
             "images_per_second": int(trained.count) / end.seconds,
         }
         if self.config.schedule == "plateau":
-            state = with_reduced_rate(state, record, self.config.patience)
-            state = self.parallel.replicate(state)
+            opt_state: Any = state.opt_state
+            if record["learning_rate"] is not None:
+                record["learning_rate"] *= PLATEAU_FACTOR ** int(opt_state[-1].drops)
+            error = 1 - record["validation_accuracy"]
+            opt_state = update_plateau(opt_state, error, self.config.patience)
+            state = self.parallel.replicate(state.replace(opt_state=opt_state))
         return state, record
 
     def _learning_rate(self, step: int) -> float | None:

@@ -186,7 +186,6 @@ MAY_BE_ANYTHING = {
     "_check_scans(picture": "Pillow's JPEG, a class that it loads when it opens one",
     "_sources(builder": "of TensorFlow Datasets, which is imported where it is used",
     "update(state": "Optax's states have no type in common",
-    "plateau_of(opt_state": "Optax's states have no type in common",
     "update_plateau(opt_state": "Optax's states have no type in common",
     "evaluate -> ": "a union would let no caller write metrics.accuracy",
     "__call__(inputs": "of a protocol that each layer fits",

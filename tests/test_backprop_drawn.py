@@ -16,7 +16,7 @@ from jaxnets.backprop.rule import Setting
 from jaxnets.backprop.rules import RULES
 from jaxnets.gradcheck.compare import TOLERANCES, disagreement, precision
 from jaxnets.gradcheck.layer_check import problem_of
-from jaxnets.kernels.accelerate import KERNELS
+from jaxnets.kernels import KERNELS
 from jaxnets.kernels.conv_pool import WINDOW
 from jaxnets.kernels.dense import WIDE
 

@@ -40,7 +40,7 @@ from jaxnets.gradcheck.compare import (
     precision,
 )
 from jaxnets.gradcheck.layer_check import problem_of, with_backward
-from jaxnets.kernels.accelerate import accelerate
+from jaxnets.kernels import accelerate
 from jaxnets.kernels.by_rule import by_rule
 from jaxnets.kernels.convolution import FAST_CONV
 from jaxnets.kernels.dense import WIDE_DENSE

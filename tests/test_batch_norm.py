@@ -21,16 +21,15 @@ from jaxnets.config.resolve import preset
 from jaxnets.data.batches import Batch
 from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment, optimizer_of
-from jaxnets.kernels import paired
-from jaxnets.kernels.accelerate import accelerate
+from jaxnets.kernels import accelerate, paired
 from jaxnets.losses import LOSSES
 from jaxnets.machine.platform import set_up_jax
 from jaxnets.models import MODELS, create_model
 from jaxnets.models.batch_norm import STATISTICS, BatchNorm, fold, over_devices
 from jaxnets.models.chain import Chain
 from jaxnets.models.layers import HE, flatten
+from jaxnets.training.optimizer import with_statistics
 from jaxnets.training.parallel import Parallel
-from jaxnets.training.running_statistics import with_statistics
 from jaxnets.training.step import TrainState, autodiff_loss_and_grad, make_train_step
 
 RNG = np.random.default_rng(0)

@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 
 from jaxnets.config.resolve import preset
 from jaxnets.errors import UserError
-from jaxnets.runs import checkpoint_reader, checkpoints
+from jaxnets.runs import checkpoints
 from jaxnets.runs.checkpoints import CheckpointTimer
 from jaxnets.runs.run_folder import RunFolder
 
@@ -298,7 +298,7 @@ def test_who_resumes_removes_what_is_damaged_and_who_predicts_nothing(
 def test_what_cannot_be_read_may_be_sound_and_stays(folder, monkeypatch, capsys, fault):
     folder.keep = 2
     save(folder, 1, 2)
-    path, safe_open = file_of(folder.path, 2), checkpoint_reader.safe_open
+    path, safe_open = file_of(folder.path, 2), checkpoints.safe_open
     if fault == "Is a directory":
         path.unlink()
         path.mkdir()
@@ -309,7 +309,7 @@ def test_what_cannot_be_read_may_be_sound_and_stays(folder, monkeypatch, capsys,
             os.truncate(path, path.stat().st_size - 1)
         return opened
 
-    monkeypatch.setattr(checkpoint_reader, "safe_open", open_then_cut_short)
+    monkeypatch.setattr(checkpoints, "safe_open", open_then_cut_short)
     assert folder.restore(TREE)["step"] == 7
     assert f"2.safetensors: cannot be restored: {fault}" in capsys.readouterr().err
     assert steps(folder.path) == [1, 2]
@@ -340,9 +340,7 @@ def assert_refused(folder, monkeypatch):
             with pytest.raises(UserError, match="7.safetensors: cannot be restored: "):
                 folder.read_params(TREE["params"])
 
-    monkeypatch.setattr(
-        checkpoint_reader, "_read_array", lambda *_: pytest.fail("memory was taken")
-    )
+    monkeypatch.setattr(checkpoints, "_read_array", lambda *_: pytest.fail("memory was taken"))
     return check
 
 
@@ -394,7 +392,7 @@ def test_a_header_is_no_longer_than_its_file_nor_than_a_megabyte(
     header, data = parts
     for length in (2**63, 2**64 - 1, len(json.dumps(header)) + len(data) + 1):
         assert_refused(lay_out(header, data, length))
-    monkeypatch.setattr(checkpoint_reader, "safe_open", lambda *_, **__: pytest.fail("it was read"))
+    monkeypatch.setattr(checkpoints, "safe_open", lambda *_, **__: pytest.fail("it was read"))
     assert_refused(lay_out({}, length=2**31))
     os.truncate(file_of(folder.path, 7), 2**32)  # A hole: it takes no room.
     with pytest.raises(UserError, match="at most 1,048,576 bytes, found 2,147,483,648"):

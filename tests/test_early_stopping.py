@@ -6,7 +6,7 @@ from conftest import history, params_sha256, read_json, records, slow
 
 from jaxnets.config.resolve import preset
 from jaxnets.errors import UserError
-from jaxnets.training.early_stopping import why_stopped
+from jaxnets.training.observer import why_stopped
 
 CASES = [  # Losses, a patience, and the epoch after which training stops.
     ([0.5, 0.4, 0.4, 0.3], 2, None),

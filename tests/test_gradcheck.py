@@ -17,7 +17,7 @@ from jaxnets.gradcheck import command, compare
 from jaxnets.gradcheck import networks as network_checks
 from jaxnets.gradcheck.compare import DIFFERENCES, TOLERANCES, Error, Passes, Problem, Row, check
 from jaxnets.gradcheck.networks import sides_of
-from jaxnets.kernels.accelerate import KERNELS
+from jaxnets.kernels import KERNELS
 from jaxnets.models.layers import MaxPool
 
 NETWORKS = network_checks.networks()

@@ -18,7 +18,7 @@ from jaxnets.experiment import Experiment
 from jaxnets.gradcheck.compare import TOLERANCES, compiled, judge
 from jaxnets.gradcheck.errors import relative_error
 from jaxnets.gradcheck.layer_check import check_kernel, problem_of, with_backward
-from jaxnets.kernels.accelerate import KERNELS, accelerate
+from jaxnets.kernels import KERNELS, accelerate
 from jaxnets.kernels.conv_pool import CONV_POOL, ConvPool, conv_outputs, conv_pool_backward
 from jaxnets.kernels.convolution import FastConv
 from jaxnets.kernels.dense import WideDense

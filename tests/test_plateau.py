@@ -11,8 +11,7 @@ from jaxnets.data.load import load_dataset
 from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment
 from jaxnets.training import loop
-from jaxnets.training.optimizer import create_optimizer
-from jaxnets.training.plateau import plateau_of, update_plateau, with_plateau
+from jaxnets.training.optimizer import create_optimizer, update_plateau, with_plateau
 
 
 def drops_of(errors, patience):
@@ -20,7 +19,7 @@ def drops_of(errors, patience):
     opt_state, drops = with_plateau(optax.sgd(1.0)).init({"w": jnp.zeros(2)}), []
     for error in errors:
         opt_state = update_plateau(opt_state, error, patience)
-        drops.append(int(plateau_of(opt_state).drops))
+        drops.append(int(opt_state[-1].drops))
     return drops
 
 
@@ -77,7 +76,7 @@ def test_a_drop_is_a_tenth_of_the_rate_in_every_rule(name, arguments):
         for number, gradient in enumerate(gradients):
             if rule is ours and number in (1, 2):
                 state = update_plateau(state, 0.5, patience=1)
-                assert int(plateau_of(state).drops) == number - 1
+                assert int(state[-1].drops) == number - 1
             updates, state = jax.jit(rule.update)(gradient, state, now)
             now = optax.apply_updates(now, updates)
         ends.append(now)

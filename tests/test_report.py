@@ -26,7 +26,7 @@ from jaxnets.experiment import Experiment, optimizer_of
 from jaxnets.losses import LOSSES
 from jaxnets.models.chain import with_precision
 from jaxnets.runs.resume import load_checkpoint
-from jaxnets.runs.sparkline import loss_line
+from jaxnets.runs.terminal import loss_line
 from jaxnets.training.history import History, plot
 from jaxnets.viz.report import build, evaluation, figures, ledger, passes, texts
 from jaxnets.viz.report.run_facts import read_run

@@ -117,6 +117,14 @@ def test_a_config_without_one_of_its_fields_is_refused(finished_run, run_main, t
         outcome.assert_refused("config.json: ", expected)
 
 
+@pytest.mark.parametrize("size", ["many", "2.5", "9" * 5000])
+def test_a_search_of_sizes_that_are_no_numbers_is_refused(finished_run, run_main, tmp_path, size):
+    shutil.copy(finished_run.folder / "config.json", tmp_path)
+    (tmp_path / "search.json").write_text(json.dumps({size: {}}))
+    outcome = run_main("--resume", f"--workdir={tmp_path}")
+    outcome.assert_refused("search.json: expected hidden sizes: ")
+
+
 @pytest.fixture
 def interrupted_run(train_tiny, tmp_path, interrupt_after):
     """A run that has begun; whoever resumes it is interrupted at once."""

@@ -34,8 +34,7 @@ from jaxnets.config.resolve import config_from_json, preset
 from jaxnets.data.load import load_dataset
 from jaxnets.errors import RunFailedError
 from jaxnets.experiment import Experiment
-from jaxnets.runs.replica import ReplicaRunFolder
-from jaxnets.runs.run_folder import CONFIG, SEARCH, RunFolder, make_folder
+from jaxnets.runs.run_folder import CONFIG, SEARCH, ReplicaRunFolder, RunFolder, make_folder
 from jaxnets.runs.terminal import ends_in_one_line
 from jaxnets.viz.report.figures import learning_figures
 from jaxnets.viz.report.run_facts import read_run

@@ -14,7 +14,7 @@ from jaxnets.data.datasets import Split
 from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment
 from jaxnets.training import loop, scan
-from jaxnets.training.early_stopping import why_stopped
+from jaxnets.training.observer import why_stopped
 
 STOP = ("--target_accuracy=0.9", "--stop_at_target", "--epochs=40", "--steps_per_epoch=2")
 

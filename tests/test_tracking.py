@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from conftest import as_flags, read_json, records, slow
 
-from jaxnets.runs.sparkline import ASCII, BLOCKS, loss_line
+from jaxnets.runs.terminal import ASCII, BLOCKS, loss_line
 from jaxnets.tracking import pictures
 from jaxnets.tracking.watch import hyperparameters, scalars_of, trackers_of
 

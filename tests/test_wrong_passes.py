@@ -16,8 +16,7 @@ from jaxnets.backprop.rules import RULES
 from jaxnets.gradcheck import networks
 from jaxnets.gradcheck.compare import TOLERANCES, compiled, disagreement, precision
 from jaxnets.gradcheck.layer_check import problem_of, with_backward
-from jaxnets.kernels import conv_pool, convolution, paired, pooling, winograd
-from jaxnets.kernels.accelerate import KERNELS
+from jaxnets.kernels import KERNELS, conv_pool, convolution, paired, pooling, winograd
 
 LAYERS = RULES | {kernel.name: kernel.rule for kernel in KERNELS}
 NETWORKS = networks.networks()

@@ -18,7 +18,7 @@ from jaxnets.gradcheck.networks import (
     networks,
     num_bytes,
 )
-from jaxnets.kernels.accelerate import KERNELS
+from jaxnets.kernels import KERNELS
 from jaxnets.machine.platform import set_up_jax
 from jaxnets.system import check_memory, memory_limits
 

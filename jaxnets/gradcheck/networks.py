@@ -26,8 +26,7 @@ from jaxnets.gradcheck.compare import (
     with_statistics_aside,
 )
 from jaxnets.gradcheck.oracle import both_loss_and_grads
-from jaxnets.kernels import winograd
-from jaxnets.kernels.accelerate import accelerate
+from jaxnets.kernels import accelerate, winograd
 from jaxnets.losses import LOSSES
 from jaxnets.models import create_model
 from jaxnets.models.chain import Chain, Layer, map_layers

@@ -39,8 +39,7 @@ from jaxnets.backprop.rule import LayerRule, Params, Setting
 from jaxnets.backprop.rules import register
 from jaxnets.backprop.windows import Padding, Pads, window_pads
 from jaxnets.kernels.by_rule import conv_by_rule, is_plain_conv
-from jaxnets.kernels.kernel import CPU, Kernel
-from jaxnets.kernels.xla import product_of_rows, stored
+from jaxnets.kernels.kernel import CPU, Kernel, product_of_rows, stored
 from jaxnets.models.chain import Layer
 from jaxnets.models.layers import MaxPool
 

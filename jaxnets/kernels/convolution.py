@@ -14,8 +14,7 @@ from jaxnets.backprop.rules import register
 from jaxnets.backprop.windows import Padding, Pads, Size, window_pads, window_slices
 from jaxnets.kernels import winograd
 from jaxnets.kernels.by_rule import conv_by_rule, is_plain_conv
-from jaxnets.kernels.kernel import CPU, Kernel
-from jaxnets.kernels.xla import product_of_rows
+from jaxnets.kernels.kernel import CPU, Kernel, product_of_rows
 from jaxnets.models.chain import Layer
 
 SMALL_WINDOW = 32  # numbers in a window; a first layer on grey images has 9

@@ -6,8 +6,7 @@ from jaxnets.backprop.pooling import MAX_POOL, Cache, Images, Outputs, max_pool_
 from jaxnets.backprop.rules import register
 from jaxnets.backprop.windows import Padding, Size
 from jaxnets.kernels.by_rule import by_rule
-from jaxnets.kernels.kernel import CPU, Kernel
-from jaxnets.kernels.xla import stored
+from jaxnets.kernels.kernel import CPU, Kernel, stored
 from jaxnets.models.chain import Layer
 from jaxnets.models.layers import MaxPool
 

@@ -10,7 +10,7 @@ That is gradient descent at the rate 0.1, whose gradient is μ - m: the derivati
 The layer states this gradient, summed over the examples like every other one. So whatever handles
 parameters handles the statistics: sums over devices, checkpoints, resumed runs, exports. Flax keeps
 them in a collection of their own, and every function would pass two trees on instead of one.
-`training/running_statistics.py` takes their step.
+`training/optimizer.py` takes their step.
 
 In the shapes: B examples, C channels.
 """

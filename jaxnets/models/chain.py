@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from jaxnets.facts import Described
 from jaxnets.models.alexnet_layers import Enlarge, Normalize
+from jaxnets.trees import LayerParams
 
 
 @runtime_checkable
@@ -110,3 +111,12 @@ def param_dtype_of(precision: str) -> DTypeLike:
 def map_layers(chain: Chain, change: Callable[[Layer], Layer]) -> Chain:
     """Returns the chain with every layer changed; names, and so parameters, stay."""
     return Chain([change(layer) for layer in chain.layers])
+
+
+def apply_layer(layer: Layer, params: LayerParams, x: jax.Array) -> jax.Array:
+    """The output of one layer alone, as in an evaluation: dropout drops nothing."""
+    if isinstance(layer, nn.Dropout):
+        return x
+    if isinstance(layer, nn.Module):
+        layer = layer.clone(parent=None).bind({"params": params})
+    return layer(x)

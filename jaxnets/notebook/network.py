@@ -41,11 +41,9 @@ from jaxnets.runs.resume import check_optimizer, load_checkpoint
 from jaxnets.runs.run import Run, inputs_sha256, write_config
 from jaxnets.runs.run_folder import CONFIG, RunFolder
 from jaxnets.runs.terminal import Progress, stop_on_interrupt
-from jaxnets.runs.weights_only import keep_weights_only
-from jaxnets.training.early_stopping import early_stopping
 from jaxnets.training.history import History
 from jaxnets.training.loop import Interrupted, NonFiniteLossError
-from jaxnets.training.observer import Observer, Record, Stop
+from jaxnets.training.observer import EarlyStopping, Observer, Record, Stop
 from jaxnets.training.step import Checkpoint, TrainState
 from jaxnets.viz import summary
 
@@ -237,7 +235,7 @@ class Network(Copied, Described):
         for note in self._notes if verbose and not first else ():
             show(note)
         self.stop_training = False
-        early = early_stopping(self.config, self.history)
+        early = EarlyStopping(self.config, self.history)
         with stop_on_interrupt() as signal_came:
             shown = []
             if verbose:
@@ -333,7 +331,7 @@ class Network(Copied, Described):
 
     @property
     def _finished(self) -> bool:
-        early = early_stopping(self.config, self.history)
+        early = EarlyStopping(self.config, self.history)
         return len(self.history) == self.config.epochs or early.reason is not None
 
     def summary(self) -> None:
@@ -363,9 +361,7 @@ class Network(Copied, Described):
             run = Run(self.experiment, folder, Processes(), checkpoint)
             run.on_save(checkpoint)
             if self._finished:
-                folder.finish(run.result(test))
-                if self.config.weights_only:
-                    keep_weights_only(folder, checkpoint.state.params)
+                run.write_result(test)
         return path.resolve()
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:

@@ -17,10 +17,9 @@ import numpy as np
 
 from jaxnets.models.alexnet_layers import AdaptiveAveragePool, Enlarge, LocalResponseNorm, Normalize
 from jaxnets.models.batch_norm import fold
-from jaxnets.models.chain import has_layer
+from jaxnets.models.chain import apply_layer, has_layer
 from jaxnets.models.layers import MaxPool, flatten
 from jaxnets.models.mlp import DenseWithOnes
-from jaxnets.models.single_layer import apply_layer
 from jaxnets.predict.trained import TrainedNetwork
 from jaxnets.training.crops import window_size
 

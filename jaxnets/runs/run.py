@@ -20,15 +20,17 @@ from jaxnets.models.weights import describe_weights, weights_sha256
 from jaxnets.runs import terminal
 from jaxnets.runs.checkpoints import CheckpointTimer, all_finite
 from jaxnets.runs.diagnosis import diagnose
-from jaxnets.runs.memory import check_enough_memory
-from jaxnets.runs.replica import ReplicaRunFolder
-from jaxnets.runs.request import load_data, request, run_to_resume, run_with_weights
+from jaxnets.runs.request import (
+    check_enough_memory,
+    load_data,
+    request,
+    run_to_resume,
+    run_with_weights,
+)
 from jaxnets.runs.resume import last_saved, prepare_to_resume, tree_of
-from jaxnets.runs.run_folder import CONFIG, RunFolder, num_params, params_sha256
-from jaxnets.runs.weights_only import keep_weights_only
-from jaxnets.training.early_stopping import early_stopping
+from jaxnets.runs.run_folder import CONFIG, ReplicaRunFolder, RunFolder, num_params, params_sha256
 from jaxnets.training.loop import Interrupted, NonFiniteLossError
-from jaxnets.training.observer import Observer, Record, Stop
+from jaxnets.training.observer import EarlyStopping, Observer, Record, Stop
 from jaxnets.training.step import Checkpoint, TrainState
 
 # (an experiment with latent_dims, the run's folder, its processes) -> one with the size chosen.
@@ -58,7 +60,7 @@ class Run(Observer):
     ):
         self.experiment, self.folder, self.processes = experiment, folder, processes
         self.checkpoint, self.notes = checkpoint, notes
-        self._early = early_stopping(self.config, folder.records())
+        self._early = EarlyStopping(self.config, folder.records())
         step, steps = int(checkpoint.state.step), experiment.loader.steps
         self._timer = CheckpointTimer(*self.config.checkpoint_interval, steps, step)
 
@@ -202,9 +204,7 @@ class Run(Observer):
         test = self.experiment.evaluate(self.checkpoint.state.params, self.experiment.data.test)
         for observer in observers:
             observer.on_test(test)
-        self.folder.finish(self.result(test))
-        if self.config.weights_only and self.processes.is_first:
-            keep_weights_only(self.folder, self.checkpoint.state.params)
+        self.write_result(test)
         for observer in observers:
             observer.on_finish(test)
         where, names = short_path(str(self.folder.path)), self.experiment.data.class_names
@@ -216,7 +216,13 @@ class Run(Observer):
             )
         return test
 
-    def result(self, test: Metrics | None) -> dict[str, Any]:
+    def write_result(self, test: Metrics | None) -> None:
+        """Writes result.json, after which the run is finished, and drops what is not to be kept."""
+        self.folder.finish(self._result(test))
+        if self.config.weights_only:
+            self.folder.keep_weights_only(self.checkpoint.state.params)
+
+    def _result(self, test: Metrics | None) -> dict[str, Any]:
         """The content of result.json; without test images the test's values are None."""
         history, config = self.folder.records(), self.config
         state, devices = self.checkpoint.state, self.experiment.parallel.devices

@@ -22,7 +22,6 @@ import numpy as np
 from jaxnets import files
 from jaxnets.errors import RunFailedError, UserError, first_line
 from jaxnets.runs import checkpoints
-from jaxnets.runs.checkpoint_reader import read_newest
 from jaxnets.trees import Params, Tree
 
 CONFIG, METRICS, CHECKPOINTS, RESULT = "config.json", "metrics.jsonl", "checkpoints", "result.json"
@@ -155,6 +154,15 @@ class RunFolder:
         self.wait()
         self.write(RESULT, result)
 
+    def keep_weights_only(self, params: Params) -> None:
+        """Leaves a finished run one checkpoint, which holds nothing but its parameters."""
+        self.check_in_place()
+        *old, last = self.steps
+        path = checkpoints.path_of(self.path / CHECKPOINTS, last)
+        checkpoints.write(path, checkpoints.copied({"params": params}))
+        for step in old:
+            checkpoints.path_of(self.path / CHECKPOINTS, step).unlink()
+
     def read(self, name: str) -> dict[str, Any]:
         """Reads config.json or search.json; a missing file is empty."""
         return files.read_json(self.path / name) if (self.path / name).exists() else {}
@@ -200,8 +208,7 @@ class RunFolder:
         if step == self._saved_step:  # Interrupted once more before the next step.
             return
         # Copies: the arrays' own memory is given to the next step before they are written.
-        leaves = checkpoints.named_leaves(tree).items()
-        arrays = {name: np.array(leaf, order="C") for name, leaf in leaves}
+        arrays = checkpoints.copied(tree)
         thread = ThreadPoolExecutor(1)
         self._pending = thread.submit(self._write_checkpoint, step, arrays)
         thread.shutdown(wait=False)
@@ -271,7 +278,40 @@ class RunFolder:
             paths = {step: checkpoints.path_of(folder, step) for step in reversed(self.steps)}
             # The run that trains in the folder may just have removed one.
             with contextlib.suppress(FileNotFoundError):
-                return read_newest(paths, like, whole=whole, remove=remove)
+                return checkpoints.read_newest(paths, like, whole=whole, remove=remove)
+
+
+class ReplicaRunFolder(RunFolder):
+    """The run folder in a process that does not write it: it touches no file.
+
+    Every process trains with the same calls, so that no caller asks which process writes.
+    """
+
+    def __init__(self, snapshot: dict[str, Any]):
+        """Takes the first process' `RunFolder.snapshot`."""
+        super().__init__(Path(snapshot["path"]))
+        self._contents = snapshot
+
+    def read(self, name: str) -> dict[str, Any]:
+        return self._contents[name]
+
+    def write(self, name: str, values: dict[str, Any]) -> None:
+        self._contents[name] = values
+
+    def records(self) -> list[dict[str, Any]]:
+        return list(self._contents[METRICS])
+
+    def log(self, record: dict[str, Any]) -> None:
+        self._contents[METRICS].append(record)
+
+    def drop_records_after(self, step: int, epochs: int) -> None:
+        self._contents[METRICS] = [r for r in self.records() if r["step"] <= step]
+
+    def save(self, step: int, tree: object) -> None:
+        """The first process saves."""
+
+    def keep_weights_only(self, params: Params) -> None:
+        """The first process does."""
 
 
 def make_folder(workdir: str | None, name: str) -> Path:

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import math
 import os
 import shlex
 import signal
@@ -11,7 +12,7 @@ from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from threading import current_thread, main_thread
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
 import jax
 import numpy as np
@@ -31,8 +32,6 @@ from jaxnets.display import (
 )
 from jaxnets.errors import RunFailedError, StoppedError, on_interrupt
 from jaxnets.metrics import Metrics, Sums
-from jaxnets.runs.chance import chance_note
-from jaxnets.runs.sparkline import loss_line
 from jaxnets.training.loop import Interrupted, TrainLoader
 from jaxnets.training.observer import Observer, Record
 from jaxnets.training.step import Checkpoint, TrainState
@@ -41,6 +40,8 @@ from jaxnets.training.step import Checkpoint, TrainState
 HANG_UP = getattr(signal, "SIGHUP", None)
 
 LARGE_FOLDER = 500_000_000  # Bytes.
+BLOCKS, ASCII = "▁▂▃▄▅▆▇█", "_.:-=+*#"  # From the lowest to the highest bar.
+MOST_BARS = 40
 NOTHING_KEPT = "dry run: nothing was kept"
 
 # Seconds within which a second signal is the same request. timeout(1) signals the process and its
@@ -97,9 +98,52 @@ def ending(
         printable(shlex.join([*program(name), where])) for name in ("report", "predict")
     )
     if test.correct <= (counts := np.asarray(test.confusion).sum(axis=1)).max():
-        line += chance_note(test.accuracy, counts, names, config)
+        line += (
+            f"note: test accuracy {test.accuracy:.4f} is no better than always answering "
+            f"{printable(names[int(counts.argmax())])} ({counts.max() / counts.sum():.4f}): try "
+            f"another --learning_rate than {config.learning_rate:g}, or more --epochs than "
+            f"{config.epochs}\n"
+        )
     line += f"run folder: {printable(where)}\n{REPORT}{report}"
     return f"{line}\n{PICTURES}{predict} PICTURE"
+
+
+def bars(values: Sequence[float], levels: str = BLOCKS, most: int = MOST_BARS) -> str:
+    """A bar for each value, or for the mean of some neighbours; as high as its logarithm.
+
+    Losses fall by powers of ten: on a logarithmic scale the later epochs differ, too. A value that
+    is not above 0 counts as the smallest that is.
+
+    >>> bars([2.3, 0.6, 0.3, 0.2, 0.2])
+    '█▄▂▁▁'
+    """
+    least = min((value for value in values if value > 0), default=1.0)
+    logs = [math.log(max(value, least)) for value in values]
+    if len(logs) > most:
+        ends = [len(logs) * bar // most for bar in range(most + 1)]
+        parts = [logs[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+        logs = [sum(part) / len(part) for part in parts]
+    low, span = min(logs), (max(logs) - min(logs)) or 1.0
+    return "".join(levels[round((x - low) / span * (len(levels) - 1))] for x in logs)
+
+
+def loss_line(records: Sequence[dict[str, Any]], width: int, stream: TextIO | None = None) -> str:
+    """The line of a run's validation losses, else of its training losses; "" before two epochs.
+
+    Where the stream's (stdout's) encoding lacks the blocks, the bars are ASCII.
+    """
+    part = "validation" if records and records[-1]["validation_loss"] is not None else "train"
+    losses = [record[f"{part}_loss"] for record in records]
+    if len(losses) < 2:
+        return ""
+    try:
+        BLOCKS.encode((stream or sys.stdout).encoding)
+        levels = BLOCKS
+    except (UnicodeError, LookupError, TypeError):  # None, where the stream is no file.
+        levels = ASCII
+    start, end = f"{part} loss {losses[0]:.3g} ", f" {losses[-1]:.3g}\n"
+    most = max(1, min(MOST_BARS, width - len(start) - len(end)))
+    return f"{start}{bars(losses, levels, most)}{end}"
 
 
 def saved(checkpoint: Checkpoint, loader: TrainLoader, epochs: int) -> str:

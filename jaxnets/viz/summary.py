@@ -13,8 +13,7 @@ import numpy as np
 from jaxnets.display import table
 from jaxnets.errors import UserError
 from jaxnets.machine.platform import set_up_jax
-from jaxnets.models.chain import Chain
-from jaxnets.models.single_layer import apply_layer
+from jaxnets.models.chain import Chain, apply_layer
 
 
 class Row(NamedTuple):

@@ -20,12 +20,12 @@ from jaxnets.experiment import optimizer_of
 from jaxnets.gradcheck.compare import PRECISIONS, TOLERANCES, precision, quick_options
 from jaxnets.gradcheck.errors import largest, relative_error
 from jaxnets.gradcheck.oracle import FLOOR, both_loss_and_grads
-from jaxnets.kernels.accelerate import accelerate
+from jaxnets.kernels import accelerate
 from jaxnets.losses import LOSSES
 from jaxnets.machine.platform import default_platform
 from jaxnets.models import create_model
 from jaxnets.predict.trained import TrainedNetwork, to_input
-from jaxnets.runs import checkpoint_reader, checkpoints
+from jaxnets.runs import checkpoints
 from jaxnets.runs.run_folder import CHECKPOINTS, RunFolder, num_params
 from jaxnets.system import check_memory
 from jaxnets.training.step import autodiff_loss_and_grad
@@ -202,6 +202,6 @@ def _optimizer_state(
     path = checkpoints.path_of(folder.path / CHECKPOINTS, trained.step)
     like = {"opt_state": jax.eval_shape(optimizer.init, trained.params)}
     try:
-        return checkpoint_reader.read(path, like, whole=False)["opt_state"]
+        return checkpoints.read(path, like, whole=False)["opt_state"]
     except (ValueError, OSError):
         return optimizer.init(trained.params)

@@ -207,11 +207,17 @@ def not_installed(package: str, extra: str) -> UserError:
 
 def did_you_mean(value: str, known: Iterable[str], quote: str = "") -> str:
     """The question for the nearest name that exists, or nothing if none is near."""
+    near = nearest(value, known)
+    return f"; did you mean {quote}{near}{quote}?" if near else ""
+
+
+def nearest(value: str, known: Iterable[str]) -> str | None:
+    """The name that exists and looks most like a value; None if none is near."""
     import difflib  # Only for mistakes.
 
     names = {_letters(name): name for name in known}
     near = difflib.get_close_matches(_letters(value), names, n=1, cutoff=0.65)
-    return f"; did you mean {quote}{names[near[0]]}{quote}?" if near else ""
+    return names[near[0]] if near else None
 
 
 def same_name(value: str, known: Iterable[str]) -> str | None:

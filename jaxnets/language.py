@@ -38,7 +38,7 @@ def N_(text: str) -> str:
 @contextlib.contextmanager
 def speaking(language: str | None) -> Generator[None]:
     """Lets `_` say texts in one of LANGUAGES within the block; None is the locale's."""
-    language = language or of_locale()
+    language = of_locale() if language is None else language
     if language not in LANGUAGES:
         raise unknown("language", language, LANGUAGES)
     token = _texts.set(None if language == "en" else _read(Path(__file__).with_name("zh.po")))

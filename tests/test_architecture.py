@@ -50,8 +50,8 @@ ROOMS = {
     "regression_metrics runs system training viz",
     "deploy": "config data display errors files machine models predict runs training version viz",
     "tracking": "config display errors experiment files metrics predict runs training",
-    "course": "backprop config data display errors experiment gradcheck machine metrics runs "
-    "system training tune",
+    "course": "backprop config data display errors experiment gradcheck language machine metrics "
+    "runs system training tune",
     "notebook": "config data display errors experiment facts machine metrics models predict runs "
     "training viz",
     # The entrances.

@@ -21,7 +21,6 @@ from jaxnets.backprop.batch_norm import batch_norm_backward
 from jaxnets.backprop.convolution import conv_backward
 from jaxnets.backprop.pooling import max_pool_backward
 from jaxnets.backprop.rules import RULES
-from jaxnets.cli.language import words_of
 from jaxnets.course.exercises import judge
 from jaxnets.course.exercises.catalogue import BLANKS, BUGS, EXERCISES, SHEETS, imports_of
 from jaxnets.course.exercises.compute import check_sheet
@@ -29,6 +28,7 @@ from jaxnets.course.exercises.drawn import drawn_settings
 from jaxnets.course.exercises.files import parse_exercise, violation
 from jaxnets.course.exercises.passes import Call, ResultError, gradients_of, run_source
 from jaxnets.errors import UserError
+from jaxnets.language import _, speaking
 from jaxnets.training.step import make_train_step
 
 DENSE = """
@@ -386,11 +386,13 @@ def defined_in(path):
 
 
 def test_every_file_and_function_that_a_hint_or_an_answer_names_exists():
-    package, texts = ROOT / "jaxnets", words_of("zh", "exercises")
+    package = ROOT / "jaxnets"
     everywhere = set().union(*map(defined_in, package.rglob("*.py")))
     chinese = (ROOT / "docs" / "zh" / "exercises-answers.md").read_text("utf-8")
     said = [text for bug in BUGS.values() for text in (bug.hint, bug.question)]
-    said += [texts(text) for text in said] + re.findall("<details>.*?</details>", ANSWERS, re.S)
+    with speaking("zh"):
+        said += list(map(_, said))
+    said += re.findall("<details>.*?</details>", ANSWERS, re.S)
     said += re.findall("<details>.*?</details>", chinese, re.S)
     named = 0
     for text in said:

@@ -26,9 +26,9 @@ def test_the_catalogue_has_the_texts_of_today_and_no_others():
 
 @pytest.mark.parametrize("text", sorted(TEXTS), ids=lambda text: text[:30])
 def test_a_chinese_text_keeps_flags_names_and_values(text):
-    assert set(NAMES.findall(text)) <= set(NAMES.findall(TEXTS[text]))
-    values = [f"◆{number}◆" for number in range(text.count("{}"))]
-    assert sorted(re.findall("◆[0-9]+◆", TEXTS[text].format(*values))) == values
+    assert set(NAMES.findall(text)) - {"FAILED"} <= set(NAMES.findall(TEXTS[text]))
+    if values := [f"◆{number}◆" for number in range(text.count("{}"))]:
+        assert sorted(re.findall("◆[0-9]+◆", TEXTS[text].format(*values))) == values
 
 
 def test_what_is_shown_is_what_the_catalogue_has():

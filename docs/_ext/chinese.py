@@ -1,6 +1,7 @@
 """Brings jaxnets/zh.po up to date: `python docs/_ext/chinese.py`; then translate what is empty."""
 
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from jaxnets.cli.commands import COMMANDS
 from jaxnets.config.fields import Config
 from jaxnets.config.file import ConfigFile
 from jaxnets.config.options import options_of
+from jaxnets.course.exercises.catalogue import BLANKS, BUGS, EXERCISES, PROSE, SHEETS
 
 ROOT = Path(__file__).resolve().parents[2]
 CATALOGUE = ROOT / "jaxnets" / "zh.po"
@@ -40,6 +42,24 @@ def texts() -> Iterator[tuple[str, str]]:
             yield file, str(kind.__doc__)
         for field in options_of(kind):
             yield from ((file, text) for key in ("help", "unset") if (text := field.metadata[key]))
+    yield from (("jaxnets/course/exercises", text) for text in of_exercises())
+
+
+def of_exercises() -> Iterator[str]:
+    """The texts of the exercises' data; of the code its docstrings and what reads as a sentence."""
+    yield from dict.fromkeys(exercise.about for exercise in EXERCISES.values())
+    for sheet in SHEETS.values():
+        yield sheet.given
+        yield from (text for asked in sheet.questions for text in (asked.asks, asked.hint))
+    for blank in BLANKS.values():
+        yield from (blank.forward, blank.arguments)
+    for bug in BUGS.values():
+        yield from (bug.question, bug.hint)
+    for code in [
+        *(one.code for one in BLANKS.values()),
+        *(b.code + b.forward for b in BUGS.values()),
+    ]:
+        yield from (text for text in PROSE.findall(code) if re.search("[A-Za-z]{2} [a-z]{2}", text))
 
 
 def renewed() -> str:

@@ -12,7 +12,6 @@ from typing import Any
 from jaxnets.cli.answer import JSON, print_answer
 from jaxnets.cli.exercise_commands import ANSWERS, THE_LOCALE, Exercise, Grade
 from jaxnets.cli.flags import parse_command, print_version, unknown_flag
-from jaxnets.cli.language import words_of
 from jaxnets.cli.run_commands import Abtest, Export, Page, Predict, Report, Serve, Trace
 from jaxnets.config.fields import COUNT, Config
 from jaxnets.config.file import ConfigFile
@@ -109,8 +108,8 @@ class Gradcheck(Options):
         if self.mine:
             from jaxnets.course.exercises.command import check_mine
 
-            say = words_of(self.language, "exercises")
-            passed, values, text = check_mine(self.mine, self.hint, say)
+            with speaking("en" if self.json else self.language):
+                passed, values, text = check_mine(self.mine, self.hint)
             print_answer(values, text, self.json)
             return DONE if passed else RUN_FAILED
 

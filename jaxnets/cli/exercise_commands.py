@@ -1,14 +1,12 @@
 """The commands of exercises: list, write and check them, grade submissions."""
 
 import dataclasses
-from functools import partial
 
 from jaxnets.cli.answer import JSON, print_answer
-from jaxnets.cli.language import words_of
 from jaxnets.config.options import Options, option
 from jaxnets.display import short_path
 from jaxnets.errors import DONE, RUN_FAILED, UserError
-from jaxnets.language import LANGUAGES
+from jaxnets.language import LANGUAGES, _, speaking
 
 ANSWERS, THE_LOCALE = "language of the answers, not of JSON", "the locale's"
 
@@ -36,21 +34,21 @@ class Exercise(Options):
         if self.output and word != "new":
             raise UserError("output: expected it with exercise new NAME")
 
-        from jaxnets.cli.exercise_texts import translated
         from jaxnets.course.exercises import command
 
-        say = words_of(self.language, "exercises")
-        if word == "list":
-            print_answer(*command.listing(say), self.json)
-            return DONE
         if word == "check":
-            right, values, text = command.check_numbers(rest[0], self.hint, say)
+            with speaking("en" if self.json else self.language):
+                right, values, text = command.check_numbers(rest[0], self.hint)
             print_answer(values, text, self.json)
             return DONE if right else RUN_FAILED
-        path, next_command = command.write(rest[0], self.output, partial(translated, say=say))
-        wrote = say(f"wrote {short_path(path)}; work on it, then:")
-        text = f"{wrote}\n  {next_command}"
-        print_answer({"file": path, "command": next_command}, text, self.json)
+        with speaking(self.language):
+            if word == "list":
+                values, text = command.listing()
+            else:
+                path, next_command = command.write(rest[0], self.output)
+                values = {"file": path, "command": next_command}
+                text = _("wrote {}; work on it, then:", short_path(path)) + f"\n  {next_command}"
+        print_answer(values, text, self.json)
         return DONE
 
 

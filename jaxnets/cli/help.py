@@ -63,7 +63,9 @@ def entry(field: dataclasses.Field, value: Any, note: str = "") -> tuple[str, st
         name = metavar(field)
     else:
         name = f"--{field.name}={metavar(field)}"
-        notes.append(note or _("default: {}", _(show(field, value))))
+        shown = show(field, value)
+        default = _(shown) if value is None or value == () else shown
+        notes.append(note or _("default: {}", default))
     return name, _(field.metadata["help"]) + (f" [{'; '.join(notes)}]" if notes else "")
 
 

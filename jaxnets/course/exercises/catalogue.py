@@ -1,6 +1,7 @@
 """All exercises. They are data, in sheets.toml, blanks.toml and bugs.toml; no JAX is needed."""
 
 import ast
+import re
 import textwrap
 import tomllib
 from dataclasses import dataclass
@@ -8,11 +9,14 @@ from pathlib import Path
 from string import Template
 from typing import Any, ClassVar
 
+from jaxnets.display import fill
 from jaxnets.errors import unknown
+from jaxnets.language import N_, _
 
-COMPUTE, FILL_IN, FIND_THE_BUG = "compute", "fill in", "find the bug"
-ANSWER = "a number as 1.5 or 1/8, or rows as [[1, 2], [3, 4]]"  # What a sheet takes.
+COMPUTE, FILL_IN, FIND_THE_BUG = N_("compute"), N_("fill in"), N_("find the bug")
 WIDTH = 88
+# A docstring's first line or a comment in code.
+PROSE = re.compile(r'(?<=""")[^"\n]+|(?<=# ).+')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +36,16 @@ class Exercise:
         """The name of its file, if the student gives none."""
         return f"my_{self.name}{self.suffix}"
 
+    @property
+    def _head(self) -> tuple[str, str]:
+        return self.name, _(self.about)
+
+    @property
+    def _effort(self) -> tuple[int, int]:
+        return self.level, self.minutes
+
     def text(self, file: str = "") -> str:
-        """The text of its file, whose first lines name it."""
+        """The text of its file, in the reader's language; its first lines name the file."""
         raise NotImplementedError
 
 
@@ -56,16 +68,22 @@ class Sheet(Exercise):
     questions: list[Question]
 
     def text(self, file: str = "") -> str:
-        about = f'Replace each "" by {ANSWER}. Three digits are enough. Then: '
-        given, about = (textwrap.fill(text, WIDTH - 2) for text in (self.given, about))
-        head = (
-            f"Exercise {self.name}: {self.about}. Level {self.level}, about {self.minutes} minutes."
-            f"\n\n{given}\n\n{about}\n\n    jaxnets exercise check {file or self.file}"
-        )
-        lines = [f"# {line}".rstrip() for line in head.split("\n")]
+        parts = [
+            _("Exercise {}: {}. Level {}, about {} minutes.", *self._head, *self._effort),
+            fill(_(self.given), WIDTH - 2),
+            fill(
+                _(
+                    'Replace each "" by a number as 1.5 or 1/8, or rows as [[1, 2], [3, 4]]. Three '
+                    "digits are enough. Then:"
+                ),
+                WIDTH - 2,
+            ),
+            f"    jaxnets exercise check {file or self.file}",
+        ]
+        lines = [f"# {line}".rstrip() for line in "\n\n".join(parts).split("\n")]
         lines += ["", f'exercise = "{self.name}"']
         for question in self.questions:
-            lines += ["", f"# {question.asks}", f'{question.name} = ""']
+            lines += ["", f"# {_(question.asks)}", f'{question.name} = ""']
         return "\n".join(lines) + "\n"
 
 
@@ -89,13 +107,18 @@ class Blank(Exercise):
         return f"{self.name}_backward"
 
     def text(self, file: str = "") -> str:
-        code = Template(self.code).substitute(arguments=_indented(self.arguments))
-        return (
-            f'"""Exercise {self.name}: {self.about}, backward.\n\n'
-            f"Level {self.level}, about {self.minutes} minutes. Replace every `...` below, then "
-            f"ask the judge:\n\n    jaxnets gradcheck --mine={file or self.file}\n\n"
-            f'The forward pass:\n\n{_indented(self.forward)}\n"""\n\n{code}'
-        )
+        code = Template(_said(self.code)).substitute(arguments=_indented(_(self.arguments)))
+        parts = [
+            _("Exercise {}: {}, backward.", *self._head),
+            _(
+                "Level {}, about {} minutes. Replace every `...` below, then ask the judge:",
+                *self._effort,
+            ),
+            f"    jaxnets gradcheck --mine={file or self.file}",
+            _("The forward pass:"),
+            _indented(_(self.forward)),
+        ]
+        return '"""' + "\n\n".join(parts) + f'\n"""\n\n{code}'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,19 +148,29 @@ class Bug(Exercise):
         return self.right.gradient
 
     def text(self, file: str = "") -> str:
+        parts = [
+            _("Exercise {}: one thing is wrong in this backward pass ({}).", *self._head),
+            _(
+                "Level {}, about {} minutes. Find it by reading, repair it here, then ask the "
+                "judge:",
+                *self._effort,
+            ),
+            f"    jaxnets gradcheck --mine={file or self.file}",
+        ]
         if self.forward:
-            forward = _indented(self.forward.replace('"""', "'''"))
-            facts = f"The forward pass, which returns (y, cache):\n\n{forward}"
+            parts += [_("The forward pass, which returns (y, cache):")]
+            parts += [_indented(_said(self.forward).replace('"""', "'''"))]
         else:
-            formula = _indented(self.right.forward)
-            facts = f"The forward pass:\n\n{formula}\n\n{self.right.arguments}"
-        return (
-            f'"""Exercise {self.name}: one thing is wrong in this backward pass ({self.about}).\n\n'
-            f"Level {self.level}, about {self.minutes} minutes. Find it by reading, repair it "
-            f"here, then ask the judge:\n\n    jaxnets gradcheck --mine={file or self.file}\n\n"
-            f"{facts}\n\nThe docstring of the function is what its author thought.\n\n"
-            f'{textwrap.fill(self.question, WIDTH)}\n"""\n\n{self.code}'
-        )
+            parts += [_("The forward pass:"), _indented(_(self.right.forward))]
+            parts += [_(self.right.arguments)]
+        parts += [_("The docstring of the function is what its author thought.")]
+        parts += [fill(_(self.question), WIDTH)]
+        return '"""' + "\n\n".join(parts) + f'\n"""\n\n{_said(self.code)}'
+
+
+def _said(code: str) -> str:
+    """Code whose docstrings' first lines and comments are in the reader's language."""
+    return PROSE.sub(lambda found: _(found[0]), code)
 
 
 def _indented(text: str) -> str:

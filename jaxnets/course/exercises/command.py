@@ -2,35 +2,37 @@
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from jaxnets import display
 from jaxnets.course.exercises.catalogue import COMPUTE, EXERCISES, SHEETS, exercise_called
-from jaxnets.course.exercises.compute import check_sheet
+from jaxnets.course.exercises.compute import RIGHT, check_sheet
 from jaxnets.course.exercises.files import read_source
 from jaxnets.errors import UserError
+from jaxnets.language import N_, _
 
-Say = Callable[[str], str]  # Says a text in the reader's language.
+FACTS = N_("name"), N_("kind"), N_("level"), N_("minutes"), N_("about")
 
 
-def listing(say: Say) -> tuple[list[dict[str, Any]], str]:
+def listing() -> tuple[list[dict[str, Any]], str]:
     """Every exercise, as values and as a table."""
-    facts = ("name", "kind", "level", "minutes", "about")
-    values = [{fact: getattr(found, fact) for fact in facts} for found in EXERCISES.values()]
-    rows = [[row["name"], *(say(str(row[fact])) for fact in facts[1:])] for row in values]
-    table = display.table([list(map(say, facts)), *rows], "<<>><")
-    return values, "\n".join([*table, "", say("jaxnets exercise new NAME writes one into a file")])
+    values = [{fact: getattr(found, fact) for fact in FACTS} for found in EXERCISES.values()]
+    rows = [
+        [found.name, _(found.kind), str(found.level), str(found.minutes), _(found.about)]
+        for found in EXERCISES.values()
+    ]
+    table = display.table([list(map(_, FACTS)), *rows], "<<>><")
+    return values, "\n".join([*table, "", _("jaxnets exercise new NAME writes one into a file")])
 
 
-def write(name: str, output: str | None, translated: Say) -> tuple[str, str]:
+def write(name: str, output: str | None) -> tuple[str, str]:
     """Writes an exercise into a file, never over another one.
 
     Args:
       name: The exercise.
       output: The file; None names it after the exercise.
-      translated: Says the file's docstrings and comments in the reader's language.
 
     Returns:
       The file's path, and the command that checks it.
@@ -42,7 +44,7 @@ def write(name: str, output: str | None, translated: Say) -> tuple[str, str]:
     path = Path(output or exercise.file)
     if path.suffix != exercise.suffix:
         raise UserError(f"output: expected a name with {exercise.suffix}, got {str(path)!r}")
-    text, file = translated(exercise.text(path.name)), display.short_path(str(path))
+    text, file = exercise.text(path.name), display.short_path(str(path))
     try:
         with path.open("x", encoding="utf-8") as opened:
             opened.write(text)
@@ -54,28 +56,28 @@ def write(name: str, output: str | None, translated: Say) -> tuple[str, str]:
     return str(path), f"jaxnets {check}{file}"
 
 
-def check_numbers(path: str, hint: bool, say: Say) -> tuple[bool, dict[str, Any], str]:
+def check_numbers(path: str, hint: bool) -> tuple[bool, dict[str, Any], str]:
     """Checks a sheet: whether all numbers are right, the values, and the lines that say so."""
     if path.endswith(".py"):
         raise UserError(f"{path}: jaxnets gradcheck --mine={path} checks a backward pass")
     name, found = check_sheet(read_source(path), path)
-    right = sum(answered.verdict == "right" for answered in found)
+    right = sum(answered.verdict == RIGHT for answered in found)
     passed = right == len(found)
     hints = {question.name: question.hint for question in SHEETS[name].questions}
     lines = []
     for answered in found:
-        line = f"{answered.name:12} {say(answered.verdict)}"
-        line += say(": ") + say(answered.note) if answered.note else ""
-        if hint and answered.verdict != "right":
-            line += say(f" (hint: {hints[answered.name]})")
+        line = f"{answered.name:12} {_(answered.verdict)}"
+        line += _(": ") + answered.note if answered.note else ""
+        if hint and answered.verdict != RIGHT:
+            line += _(" (hint: {})", _(hints[answered.name]))
         lines.append(line)
-    verdict = "passed" if passed else "FAILED"
-    lines.append(say(f"{name}: {verdict}, {right} of {len(found)} right"))
+    verdict = _("passed") if passed else _("FAILED")
+    lines.append(_("{}: {}, {} of {} right", name, verdict, right, len(found)))
     values = {"exercise": name, "passed": passed, "answers": [row._asdict() for row in found]}
     return passed, values, "\n".join(lines)
 
 
-def check_mine(path: str, hint: bool, say: Say) -> tuple[bool, list[dict[str, Any]], str]:
+def check_mine(path: str, hint: bool) -> tuple[bool, list[dict[str, Any]], str]:
     """Judges the backward passes in a student's file, and returns what `check_numbers` does."""
     if path.endswith(".toml"):
         raise UserError(f"{path}: jaxnets exercise check {path} checks computed numbers")
@@ -87,10 +89,10 @@ def check_mine(path: str, hint: bool, say: Say) -> tuple[bool, list[dict[str, An
     verdicts = judge_file(path, hint=hint)
     lines = []
     for verdict in verdicts:
-        lines.append(display.paint(say(verdict.line), "green" if verdict else "red"))
-        lines += [f"  {say(line)}" for line in verdict.hints]
+        lines.append(display.paint(verdict.line, "green" if verdict else "red"))
+        lines += [f"  {line}" for line in verdict.hints]
     if not all(verdicts) and not hint and any(verdict.row for verdict in verdicts):
-        lines.append(say("--hint says more"))
+        lines.append(_("--hint says more"))
     return all(verdicts), [_values(verdict) for verdict in verdicts], "\n".join(lines)
 
 

@@ -10,12 +10,14 @@ from typing import Any, NamedTuple
 
 from jaxnets.course.exercises.catalogue import SHEETS, Question
 from jaxnets.errors import UserError
+from jaxnets.language import N_, _
 
 TOLERANCE = 1e-3  # Of a number's size, or of 1 if that is larger: three digits are enough.
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 # Signs of a Chinese keyboard or a PDF, and the sheet's own signs for them.
 FULL_WIDTH = str.maketrans("，（）［］【】＝．－−／＋“”＃", ',()[][]=.--/+""#')
 MAX_DEPTH = 3  # Of brackets, and the sheet.
+RIGHT, WRONG, BLANK = N_("right"), N_("wrong"), N_("blank")
 MAX_TEXT = 30  # Characters of an answer in a message.
 
 
@@ -23,7 +25,7 @@ class Answered(NamedTuple):
     """The result of one question."""
 
     name: str
-    verdict: str  # "right", "wrong" or "blank".
+    verdict: str  # RIGHT, WRONG or BLANK.
     note: str = ""
 
 
@@ -66,17 +68,18 @@ def _is_complete(value: str) -> bool:
 def _answered(question: Question, text: str) -> Answered:
     """Compares the text behind a question's = with its answer."""
     if text in ("", '""', "''"):
-        return Answered(question.name, "blank")
+        return Answered(question.name, BLANK)
     try:
         given = _value(text.strip("\"'"))
     except ValueError as error:
-        return Answered(question.name, "wrong", str(error))
+        return Answered(question.name, WRONG, str(error))
     wanted, got = _shape(question.answer), _shape(given)
     if wanted != got:
-        return Answered(question.name, "wrong", f"expected {_count(wanted)}, got {_count(got)}")
+        note = _("expected {}, got {}", _count(wanted), _count(got))
+        return Answered(question.name, WRONG, note)
     pairs = zip(_flat(given), _flat(question.answer), strict=True)
     right = all(abs(a - b) <= TOLERANCE * max(1.0, abs(b)) for a, b in pairs)
-    return Answered(question.name, "right" if right else "wrong")
+    return Answered(question.name, RIGHT if right else WRONG)
 
 
 def _value(text: str) -> Any:
@@ -92,16 +95,17 @@ def _value(text: str) -> Any:
         elif part in "])":
             row = rows.pop()
             if not rows:
-                raise ValueError(f"one bracket too many in {_short(text)}")
+                raise ValueError(_("one bracket too many in {}", _short(text)))
             rows[-1].append(row)
         elif part != "," and part.strip():
             rows[-1].append(_number(part.strip("\"' ")))
         if len(rows) > MAX_DEPTH:
-            raise ValueError(f"too many brackets in {_short(text)}")
+            raise ValueError(_("too many brackets in {}", _short(text)))
     if len(rows) > 1:
-        raise ValueError(f"a bracket is not closed in {_short(text)}")
+        raise ValueError(_("a bracket is not closed in {}", _short(text)))
     if len(rows[0]) != 1:
-        raise ValueError(f"expected a number as 1.5, or a row as [1, 2], got {_short(text)}")
+        wanted = _("expected a number as 1.5, or a row as [1, 2], got {}", _short(text))
+        raise ValueError(wanted)
     return rows[0][0]
 
 
@@ -113,12 +117,12 @@ def _number(text: str) -> float:
     """
     parts = [re.sub(r"^([+-])\s+", r"\1", part.strip()) for part in text.split("/")]
     if len(parts) > 2 or not all(map(NUMBER.fullmatch, parts)):
-        raise ValueError(f"expected a number as 1.5 or 1/8, got {_short(text)}")
+        raise ValueError(_("expected a number as 1.5 or 1/8, got {}", _short(text)))
     above, *below = map(float, parts)
     if below == [0]:
-        raise ValueError(f"{_short(text)} divides by 0")
+        raise ValueError(_("{} divides by 0", _short(text)))
     if not all(map(math.isfinite, [above, *below])):
-        raise ValueError(f"{_short(text)} is too large")
+        raise ValueError(_("{} is too large", _short(text)))
     return above / below[0] if below else above
 
 
@@ -139,11 +143,10 @@ def _shape(value: Any) -> tuple[int, ...] | None:
 
 def _count(shape: tuple[int, ...] | None) -> str:
     if shape is None:
-        return "no rows of numbers of one length"
+        return _("no rows of numbers of one length")
     if not shape:
-        return "a number"
-    rows = " rows of ".join(map(str, shape))
-    return rows if len(shape) > 1 else f"{rows} numbers"
+        return _("a number")
+    return _("{} numbers", *shape) if len(shape) == 1 else _("{} rows of {}", *shape)
 
 
 def _flat(value: Any) -> list[float]:

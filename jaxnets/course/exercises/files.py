@@ -11,6 +11,7 @@ import warnings
 
 from jaxnets.course.exercises.catalogue import BY_FUNCTION, imports_of
 from jaxnets.errors import UserError, did_you_mean, first_line
+from jaxnets.language import _
 
 MAX_SOURCE = 100_000  # Characters.
 NO_LINK = getattr(os, "O_NOFOLLOW", 0)
@@ -96,7 +97,7 @@ def violation(tree: ast.AST, allowed: frozenset[str] = frozenset()) -> str | Non
         for node in ast.walk(tree)
         if (reason := _reason(node, allowed))
     ]
-    return "line {}: {}".format(*min(found)) if found else None
+    return _("line {}: {}", *min(found)) if found else None
 
 
 def _reason(node: ast.AST, allowed: frozenset[str]) -> str | None:
@@ -110,24 +111,24 @@ def _reason(node: ast.AST, allowed: frozenset[str]) -> str | None:
             if reason := _module(module) or _name(alias.name):
                 return reason
             if module == "jax" and alias.name not in OF_JAX:
-                return f"imports jax.{alias.name}; an exercise needs no more than jax.numpy"
+                return _("imports jax.{}; an exercise needs no more than jax.numpy", alias.name)
             if alias.name == "*":
-                return "imports *; name what you import"
+                return _("imports *; name what you import")
         return None
     if isinstance(node, ast.Attribute):
         of_jax = isinstance(node.value, ast.Name) and node.value.id == "jax"
         other = of_jax and node.attr not in OF_JAX
-        return _name(node.attr) or (f"uses jax.{node.attr}" if other else None)
+        return _name(node.attr) or (_("uses jax.{}", node.attr) if other else None)
     return None
 
 
 def _module(name: str) -> str | None:
     if name in MODULES:
         return None
-    return f"imports {name}; an exercise may import {', '.join(sorted(MODULES))}"
+    return _("imports {}; an exercise may import {}", name, ", ".join(sorted(MODULES)))
 
 
 def _name(name: str) -> str | None:
     if name in DIFFERENTIATES:
-        return f"uses {name}; a gradient by hand is derived without it"
+        return _("uses {}; a gradient by hand is derived without it", name)
     return None

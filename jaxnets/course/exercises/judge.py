@@ -39,6 +39,7 @@ from jaxnets.gradcheck.compare import (
     with_statistics_aside,
 )
 from jaxnets.gradcheck.layer_check import forward_problem_of, with_backward
+from jaxnets.language import _
 
 # Of more numbers than these, a sum in few digits may be right and far away.
 MOST_NUMBERS = 1000
@@ -78,10 +79,12 @@ class Verdict:
     def line(self) -> str:
         """One line: passed or failed, and which gradient is wrong."""
         if self.passed:
-            return f"{self.exercise}: passed"
+            return _("{}: passed", self.exercise)
         if self.reason:
-            return f"{self.exercise}: FAILED: {': '.join([*self.wrong[:1], self.reason])}"
-        return f"{self.exercise}: FAILED: {' and '.join(self.wrong)} is wrong"
+            why = _(": ").join([*self.wrong[:1], self.reason])
+        else:
+            why = _("{} is wrong", _(" and ").join(self.wrong))
+        return _("{}: FAILED: {}", self.exercise, why)
 
 
 def judge(function: Callable[..., Any], *, hint: bool = False) -> Verdict:
@@ -197,7 +200,7 @@ def verdict(
     if isinstance(answers, str):
         call, right = cases[0].call, cases[0].right
         shapes = ", ".join(f"{call.gradient_name(leaf)} {right[leaf].shape}" for leaf in right)
-        hints = (f"the first setting asks for {shapes}",) if hint else ()
+        hints = (_("the first setting asks for {}", shapes),) if hint else ()
         return Verdict(name, False, reason=answers, hints=hints)
     started = time.perf_counter()
     errors = dict.fromkeys(TOLERANCES, Error())
@@ -210,7 +213,7 @@ def verdict(
             errors[dtype] = max(errors[dtype], error)
             if answer[leaf].shape != expected.shape and not reason:
                 wrong.insert(0, case.call.gradient_name(leaf))
-                reason = f"expected the shape {expected.shape}, got {answer[leaf].shape}"
+                reason = _("expected the shape {}, got {}", expected.shape, answer[leaf].shape)
             if not error.value <= TOLERANCES[dtype]:
                 wrong.append(case.call.gradient_name(leaf))
         if case.program.number and all(
@@ -226,7 +229,7 @@ def verdict(
     row = Row(name, labels, errors, TOLERANCES, compared, kinks, seconds)
     wrong = list(dict.fromkeys(wrong))
     if not row.ok and not wrong:  # Only the differences have found it.
-        wrong = ["a gradient"]
+        wrong = [_("a gradient")]
     hints = tuple(_hints(row, cases, answers)) if hint else ()
     return Verdict(name, row.ok, tuple(wrong), reason, row, hints)
 
@@ -262,10 +265,12 @@ def judge_file(path: str, *, hint: bool = False) -> list[Verdict]:
 def _hints(row: Row, cases: Sequence[Case], answers: Sequence[Mapping]) -> Iterator[str]:
     """Yields the errors, the first setting in which a gradient is wrong, and what it looks like."""
     if not any(_is_misshapen(*pair) for pair in zip(cases, answers, strict=True)):
-        yield "relative errors: " + ", ".join(
-            f"{key} {error.value:.1e} (at most {row.tolerances[key]:.0e})"
-            for key, error in row.errors.items()
-        )
+        found = []
+        for key, error in row.errors.items():
+            name = _("differences") if key == DIFFERENCES else key
+            most = format(row.tolerances[key], ".0e")
+            found.append(_("{} {} (at most {})", name, format(error.value, ".1e"), most))
+        yield _("relative errors: {}", _(", ").join(found))
     if row.ok:
         return
     exact = [
@@ -273,7 +278,7 @@ def _hints(row: Row, cases: Sequence[Case], answers: Sequence[Mapping]) -> Itera
         for case, answer in zip(cases, answers, strict=True)
         if case.program.dtype == "float64"
     ]
-    leaves = dict.fromkeys(leaf for case, _ in exact for leaf in case.right)
+    leaves = dict.fromkeys(leaf for case, _answer in exact for leaf in case.right)
     for leaf in leaves:
         wrong = [pair for pair in exact if _is_wrong(leaf, *pair)]
         if not wrong:
@@ -281,15 +286,16 @@ def _hints(row: Row, cases: Sequence[Case], answers: Sequence[Mapping]) -> Itera
         case, answer = wrong[0]
         yours, right = answer[leaf], case.right[leaf]
         label = case.call.gradient_name(leaf)
-        yield f"{label} is wrong in {len(wrong)} of {len(exact)} settings, first in: " + (
-            case.program.problem.label
+        yield _(
+            "{} is wrong in {} of {} settings, first in: {}",
+            *(label, len(wrong), len(exact), case.program.problem.label),
         )
         yield _looks(label, yours, right)
     exact, differences = row.errors["float64"].value, row.errors[DIFFERENCES].value
     if row.kinks and differences <= row.tolerances[DIFFERENCES] < exact < np.inf:
-        yield "the differences agree: it is wrong only where the function has a kink or a tie"
+        yield _("the differences agree: it is wrong only where the function has a kink or a tie")
     if row.name in BUGS:
-        yield f"hint: {BUGS[row.name].hint}"
+        yield _("hint: {}", _(BUGS[row.name].hint))
 
 
 def _is_misshapen(case: Case, answer: Mapping[str, np.ndarray]) -> bool:
@@ -308,16 +314,16 @@ def _is_wrong(leaf: str, case: Case, answer: Mapping[str, np.ndarray]) -> bool:
 def _looks(label: str, yours: np.ndarray, right: np.ndarray) -> str:
     """Compares a wrong array with the right one, without showing the right one."""
     if yours.shape != right.shape:
-        return f"{label}: expected the shape {right.shape}, got {yours.shape}"
+        return _("{}: expected the shape {}, got {}", label, right.shape, yours.shape)
     if not np.isfinite(yours).all():
-        return f"{label}: it holds numbers that are not finite"
+        return _("{}: it holds numbers that are not finite", label)
     if np.allclose(yours, right):
-        return f"{label}: right, but rounded to fewer digits than float64 has"
+        return _("{}: right, but rounded to fewer digits than float64 has", label)
     where = np.abs(yours - right) > CLOSE * (np.abs(right).max(initial=0) or 1)
     steepest = np.abs(right).argmax()
     ratio = yours.flat[steepest] / (right.flat[steepest] or 1)
     if ratio and np.allclose(yours, ratio * right, rtol=0, atol=CLOSE * np.abs(yours).max()):
-        return f"{label}: each number is {ratio:.4g} times the right one"
+        return _("{}: each number is {} times the right one", label, format(ratio, ".4g"))
     if np.allclose(np.sort(yours, axis=None), np.sort(right, axis=None)):
-        return f"{label}: the right numbers stand in the wrong places"
-    return f"{label}: {where.sum()} of {where.size} numbers are wrong"
+        return _("{}: the right numbers stand in the wrong places", label)
+    return _("{}: {} of {} numbers are wrong", label, where.sum(), where.size)

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxnets.errors import did_you_mean, first_line
+from jaxnets.errors import first_line, nearest
+from jaxnets.language import N_, _
 
 # Names from other libraries that students write, and JAX's own.
 ELSEWHERE = {"matmul": "@", "mm": "@", "permute": "transpose", "unsqueeze": "x[:, None]"}
@@ -24,50 +25,56 @@ IMPORTS = {
 IN_PLACE = {ast.Add: "add", ast.Mult: "multiply", ast.Div: "divide"}  # x.at[i].add(1) for +=.
 PRODUCTS = {"dot", "matmul"}
 MAX_TEXT = 40  # Characters of the student's code in a message.
-MAX_ARRAYS = 3  # In a message.
+# Of one array, of two and of three, the most in a message.
+SHAPES = (
+    N_("{} is {}: {}"),
+    N_("{} is {}, {} is {}: {}"),
+    N_("{} is {}, {} is {}, {} is {}: {}"),
+)
+NOT_DEFINED = N_("{} is not defined; did you mean {}?")
 UNKNOWN = object()  # The value of what cannot be computed once more.
 
 
 # Messages of Python, NumPy and JAX, and what they mean. Each {} stands for a group.
 SAID = {
-    "truth value of an array": (
+    "truth value of an array": N_(
         "if and while ask for one answer, not for an array of them; use jnp.where"
     ),
-    r"axis (-?\d+) is out of bounds for array of dimension (\d+)": (
+    r"axis (-?\d+) is out of bounds for array of dimension (\d+)": N_(
         "there is no axis {}; the number of axes is {}, and the first is axis 0"
     ),
-    r"index (-?\d+) is out of bounds for axis (\d+) with size (\d+)": (
+    r"index (-?\d+) is out of bounds for axis (\d+) with size (\d+)": N_(
         "there is no index {}; axis {} has the size {}, and the first index is 0"
     ),
-    r"Too many indices: array is (\d+)-dim\w+, but (\d+) were": (
+    r"Too many indices: array is (\d+)-dim\w+, but (\d+) were": N_(
         "the number of axes is {}, the number of indices {}"
     ),
-    r"cannot reshape .*\(size (\d+)\) into shape (.+) \(size (\d+)\)": (
+    r"cannot reshape .*\(size (\d+)\) into shape (.+) \(size (\d+)\)": N_(
         "{} numbers do not fill the shape {}, which takes {}"
     ),
-    r"(\w+)\(\) got an unexpected keyword argument 'dim'": (
+    r"(\w+)\(\) got an unexpected keyword argument 'dim'": N_(
         "in {} there is no argument dim; did you mean axis?"
     ),
-    r"(\w+)\(\) got an unexpected keyword argument 'keepdim'": (
+    r"(\w+)\(\) got an unexpected keyword argument 'keepdim'": N_(
         "in {} there is no argument keepdim; did you mean keepdims?"
     ),
-    r"'axis' is an invalid keyword argument for (\w+)|\b(\w+)\(\) got .* argument 'axis'": (
+    r"'axis' is an invalid keyword argument for (\w+)|\b(\w+)\(\) got .* argument 'axis'": N_(
         "Python's own {} has no argument axis; use the one of jnp"
     ),
-    r"(\w+)\(\) got an unexpected keyword argument '(\w+)'": "in {} there is no argument {}",
-    r"not enough values to unpack \(expected (\d+), got (\d+)\)": (
+    r"(\w+)\(\) got an unexpected keyword argument '(\w+)'": N_("in {} there is no argument {}"),
+    r"not enough values to unpack \(expected (\d+), got (\d+)\)": N_(
         "the number of names before the = is {}, the number of values {}"
     ),
-    r"too many values to unpack \(expected (\d+)": (
+    r"too many values to unpack \(expected (\d+)": N_(
         "the number of names before the = is {}, and there are more values"
     ),
-    r"Size of label '(\w)' for operand \d+ \((\d+)\) does not match .*\((\d+)\)": (
+    r"Size of label '(\w)' for operand \d+ \((\d+)\) does not match .*\((\d+)\)": N_(
         "the letter {} stands for an axis of {} and for one of {}"
     ),
-    r"sum subscript '(\w+)' does not contain the correct number": (
+    r"sum subscript '(\w+)' does not contain the correct number": N_(
         "{} must have a letter for each axis"
     ),
-    r"lhs feature dimension size .* but (\d+) // (\d+) != (\d+)": (
+    r"lhs feature dimension size .* but (\d+) // (\d+) != (\d+)": N_(
         "the input has {} channels in {} groups, the kernel takes {} channels; "
         "dimension_numbers says which axis holds them"
     ),
@@ -111,9 +118,9 @@ class Place(NamedTuple):
 def mistake(error: BaseException, file: str) -> str:
     """Says what is wrong in a student's file: its line, and the shapes of the arrays there."""
     if isinstance(error, RecursionError):
-        return "it calls itself without an end"
+        return _("it calls itself without an end")
     place = _place(error, file)
-    return f"line {place.line}: {_reason(error, place)}" if place else _plain(error)
+    return _("line {}: {}", place.line, _reason(error, place)) if place else _plain(error)
 
 
 def _place(error: BaseException, file: str) -> Place | None:
@@ -157,7 +164,8 @@ def _reason(error: BaseException, place: Place) -> str:
     if isinstance(error, KeyError) and isinstance(node, ast.Subscript):
         owner, key = place.operand(node.value), place.operand(node.slice)
         if isinstance(owner.value, Mapping):
-            return f"{owner.text} has no {key.text} here; it has {', '.join(owner.value)}"
+            known = ", ".join(owner.value)
+            return _("{} has no {} here; it has {}", owner.text, key.text, known)
     if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store):
         array = place.operand(node.value)
         if isinstance(array.value, jax.Array):
@@ -167,14 +175,15 @@ def _reason(error: BaseException, place: Place) -> str:
         if isinstance(node, ast.Call):
             function = place.operand(node.func)
             if function.value is not UNKNOWN and not callable(function.value):
-                return f"{function.text} is {_kind(function.value)}, not a function"
+                return _("{} is {}, not a function", function.text, _kind(function.value))
         for operand in operands:
             if said := _no_array(operand):
                 return said
     arrays = list({one.text: one for one in operands if one.is_array}.values())
-    shapes = ", ".join(f"{one.text} is {one.value.shape}" for one in arrays[:MAX_ARRAYS])
     said = _no_fit(node, arrays, first_line(error)) or _plain(error)
-    return f"{shapes}: {said}" if shapes else said
+    shown = arrays[: len(SHAPES)]
+    parts = [part for one in shown for part in (one.text, one.value.shape)]
+    return _(SHAPES[len(shown) - 1], *parts, said) if shown else said
 
 
 def _parts(node: ast.AST | None) -> Iterator[ast.expr]:
@@ -197,29 +206,33 @@ def _parts(node: ast.AST | None) -> Iterator[ast.expr]:
 
 def _no_name(error: NameError, name: str, place: Place) -> str:
     if isinstance(error, UnboundLocalError):
-        return f"{name} has no value yet"
+        return _("{} has no value yet", name)
     if name in IMPORTS:
-        return f"{name} is not defined; the file needs the line {IMPORTS[name]}"
+        return _("{} is not defined; the file needs the line {}", name, IMPORTS[name])
     for owner, value in place.names.items():
         if isinstance(value, Mapping) and name in value:
-            return f'{name} is not defined; did you mean {owner}["{name}"]?'
+            entry = f'{owner}["{name}"]'
+            return _(NOT_DEFINED, name, entry)
     for alias, value in place.frame.f_globals.items():
         if isinstance(value, ModuleType) and value.__name__ == name:
-            return f"{name} is not defined; did you mean {alias}?"
-    if hint := did_you_mean(name, place.names):
-        return f"{name} is not defined{hint}"
-    return f"{name} is not defined; the names here are {', '.join(place.names)}"
+            return _(NOT_DEFINED, name, alias)
+    if near := nearest(name, place.names):
+        return _(NOT_DEFINED, name, near)
+    return _("{} is not defined; the names here are {}", name, ", ".join(place.names))
 
 
 def _no_attribute(node: ast.Attribute, place: Place) -> str:
     owner, name = place.operand(node.value), node.attr
     if said := _no_array(owner):
         return said
-    text = owner.text if isinstance(owner.value, ModuleType) else _kind(owner.value)
-    if name in ELSEWHERE:
-        return f"{text} has no attribute {name}; did you mean {ELSEWHERE[name]}?"
+    if isinstance(owner.value, jax.Array | np.ndarray):
+        said = _("an array has no attribute {}", name)
+    else:
+        text = owner.text if isinstance(owner.value, ModuleType) else _kind(owner.value)
+        said = _("{} has no attribute {}", text, name)
     known = [one for one in dir(owner.value) if not one.startswith("_")]
-    return f"{text} has no attribute {name}{did_you_mean(name, known)}"
+    near = ELSEWHERE.get(name) or nearest(name, known)
+    return said + _("; did you mean {}?", near) if near else said
 
 
 def _in_place(array: str, node: ast.Subscript, place: Place) -> str:
@@ -232,27 +245,25 @@ def _in_place(array: str, node: ast.Subscript, place: Place) -> str:
             how, value = IN_PLACE[type(operator)], place.operand(new).text
         case ast.AugAssign(op=ast.Sub(), value=new):
             how, value = "add", f"-({place.operand(new).text})"
-    return (
-        "an array of JAX does not change in place; write "
-        f"{array} = {array}.at[{index}].{how}({value})"
-    )
+    right = f"{array} = {array}.at[{index}].{how}({value})"
+    return _("an array of JAX does not change in place; write {}", right)
 
 
 def _no_array(operand: Operand) -> str | None:
     """The reason why an operand is not an array; None if there is none."""
     text, value = operand
     if value is ...:
-        return f"{text} is still ..., the blank to fill in"
+        return _("{} is still ..., the blank to fill in", text)
     if value is None:
-        return f"{text} is None, not an array"
+        return _("{} is None, not an array", text)
     if isinstance(value, Mapping):
         entries = ", ".join(f'{text}["{name}"]' for name in value)
-        return f"{text} is a dict; its arrays are {entries}"
+        return _("{} is a dict; its arrays are {}", text, entries)
     if isinstance(value, tuple) and not all(isinstance(part, int) for part in value):
         parts = ", ".join(f"{text}[{number}]" for number in range(len(value)))
-        return f"{text} is a tuple; its parts are {parts}"
+        return _("{} is a tuple; its parts are {}", text, parts)
     if callable(value) and not isinstance(value, type):
-        return f"{text} is a function, not an array; call it with ( )"
+        return _("{} is a function, not an array; call it with ( )", text)
     return None
 
 
@@ -269,28 +280,29 @@ def _no_fit(node: ast.AST | None, arrays: list[Operand], message: str) -> str | 
         case _:
             product = False
     if product:
-        columns, rows = a[-1], b[-2] if len(b) > 1 else b[0]
-        across, down = ("numbers" if len(shape) == 1 else "" for shape in (a, b))
-        return (
-            f"{first} has {columns} {across or 'columns'} and {second} has {rows} {down or 'rows'}"
-            "; in a product of matrices these must be equal"
+        left = a[-1], _("columns") if len(a) > 1 else _("numbers")
+        right = (b[-2], _("rows")) if len(b) > 1 else (b[0], _("numbers"))
+        return _(
+            "{} has {} {} and {} has {} {}; in a product of matrices these must be equal",
+            *(first, *left, second, *right),
         )
     if not isinstance(node, ast.BinOp) and "broadcast" not in message:
         return None
     small, large = sorted((a, b), key=len)
     if len(small) < len(large) and small == large[: len(small)]:
-        return f"a sum with keepdims=True is {(*small, 1)} instead of {small}, which fits"
-    return "number by number, both sizes of an axis must be equal, or one of them 1"
+        fits = (*small, 1)
+        return _("a sum with keepdims=True is {} instead of {}, which fits", fits, small)
+    return _("number by number, both sizes of an axis must be equal, or one of them 1")
 
 
 def _plain(error: BaseException) -> str:
     """The message of Python or JAX; in the words of the exercises where students often see it."""
     message = first_line(error)
     if isinstance(error, SyntaxError):
-        return f"line {error.lineno}: {error.msg}"
+        return _("line {}: {}", error.lineno, error.msg)
     for pattern, said in SAID.items():
         if found := re.search(pattern, message):
-            return said.format(*(group.lstrip("_") for group in found.groups() if group))
+            return _(said, *(group.lstrip("_") for group in found.groups() if group))
     message = re.sub(r"'?\b(DynamicJaxprTracer|JitTracer|ArrayImpl)\b'?", "array", message)
     kind = type(error).__name__
     return kind if message == kind else f"{kind}: {message}"
@@ -298,5 +310,5 @@ def _plain(error: BaseException) -> str:
 
 def _kind(value: Any) -> str:
     if isinstance(value, jax.Array | np.ndarray):
-        return "an array"
-    return f"a {type(value).__name__}"
+        return _("an array")
+    return _("a {}", type(value).__name__)

@@ -19,6 +19,9 @@ import numpy as np
 
 from jaxnets.course.exercises.mistakes import mistake
 from jaxnets.gradcheck.compare import QUICK_COMPILATION, precision
+from jaxnets.language import N_, _
+
+NO_PAIR = N_("expected (d_params, dx), d_params a dict, got {}")
 
 
 class Call(NamedTuple):
@@ -72,7 +75,7 @@ def _expect_arguments(backward: Callable[..., Any], call: Call) -> None:
         signature.bind(call.cache, call.d_out, **call.static)
     except TypeError:
         wanted = ", ".join(["cache", "d_out", *call.static])
-        raise ResultError(f"expected the arguments ({wanted}), got {signature}") from None
+        raise ResultError(_("expected the arguments ({}), got {}", wanted, signature)) from None
 
 
 def _run(function: Callable[..., list[dict[str, Any]]], arrays: Any) -> list[dict[str, Any]]:
@@ -85,8 +88,8 @@ def _run(function: Callable[..., list[dict[str, Any]]], arrays: Any) -> list[dic
         return function(arrays)
     # JAX names its transformations in what it compiles, whoever called them.
     if found := re.search(r"\b(jvp|transpose)\(", lowered.as_text(debug_info=True)):
-        how = "differentiates" if found[1] == "jvp" else "transposes"
-        raise ResultError(f"it {how} by JAX; a gradient by hand is derived without it")
+        how = _("differentiates") if found[1] == "jvp" else _("transposes")
+        raise ResultError(_("it {} by JAX; a gradient by hand is derived without it", how))
     if printed.getvalue():  # It prints what it computes, which has no numbers yet.
         return function(arrays)
     return lowered.compile()(arrays)
@@ -103,18 +106,17 @@ def _named(
 
 def _named_result(call: Call, result: Any) -> dict[str, Any]:
     if result is None:
-        raise ResultError("it returns nothing; its last line must be a return")
+        raise ResultError(_("it returns nothing; its last line must be a return"))
     if not call.params:
         return {"x": _array(call.dx, result)}
     if not isinstance(result, tuple | list) or len(result) != 2:
-        raise ResultError(f"expected (d_params, dx), d_params a dict, got {_kind(result)}")
+        raise ResultError(_(NO_PAIR, _kind(result)))
     d_params, dx = result
     if not isinstance(d_params, Mapping):
-        got = f"{_kind(d_params)} as d_params"
-        raise ResultError(f"expected (d_params, dx), d_params a dict, got {got}")
+        raise ResultError(_(NO_PAIR, _("{} as d_params", _kind(d_params))))
     if set(d_params) != set(call.params):
-        names = ", ".join(map(str, d_params)) or "nothing"
-        raise ResultError(f"d_params: expected {', '.join(call.params)}, got {names}")
+        wanted, got = ", ".join(call.params), ", ".join(map(str, d_params)) or _("nothing")
+        raise ResultError(_("d_params: expected {}, got {}", wanted, got))
     named = {f"params.{name}": d_params[name] for name in call.params}
     return {
         name: _array(call.gradient_name(name), value) for name, value in (named | {"x": dx}).items()
@@ -124,31 +126,31 @@ def _named_result(call: Call, result: Any) -> dict[str, Any]:
 def _array(name: str, value: Any) -> jax.Array:
     """An array, a number or nested lists of numbers, as an array."""
     if value is ...:
-        raise ResultError(f"{name} is still ..., the blank to fill in")
+        raise ResultError(_("{} is still ..., the blank to fill in", name))
     if not isinstance(value, jax.Array | np.ndarray | np.generic | int | float | list):
-        raise ResultError(f"{name}: expected an array, got {_kind(value)}")
+        raise ResultError(_("{}: expected an array, got {}", name, _kind(value)))
     try:
         return jnp.asarray(value)
     except (TypeError, ValueError):
-        raise ResultError(f"{name}: expected numbers, in rows of one length") from None
+        raise ResultError(_("{}: expected numbers, in rows of one length", name)) from None
 
 
 def _numbers(name: str, array: Any) -> np.ndarray:
     """Real numbers as float64, which holds every precision's exactly."""
     found = np.asarray(array)
     if jnp.issubdtype(found.dtype, jnp.complexfloating):
-        raise ResultError(f"{name}: expected real numbers, got {found.dtype}")
+        raise ResultError(_("{}: expected real numbers, got {}", name, found.dtype))
     return found.astype(np.float64)
 
 
 def _kind(value: Any) -> str:
     if isinstance(value, tuple | list):
-        return f"a {type(value).__name__} of {len(value)}"
+        return _("a {} of {}", type(value).__name__, len(value))
     if isinstance(value, jax.Array | np.ndarray):
-        return "an array"
+        return _("an array")
     if value is None:
-        return "None"
-    return "..., the blank to fill in" if value is ... else f"a {type(value).__name__}"
+        return _("None")
+    return _("..., the blank to fill in") if value is ... else _("a {}", type(value).__name__)
 
 
 def run_source(

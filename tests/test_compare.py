@@ -100,7 +100,7 @@ def test_the_linear_network_reaches_least_squares(patients, gradients):
 
 
 @pytest.mark.usefixtures("quick_steps")
-def test_the_scores_of_regression_are_scikit_learns_in_the_targets_units(patients):
+def test_scores_of_regression_are_scikit_learns_in_the_targets_units(patients):
     from sklearn import metrics
 
     fit = fit_network(regression("mlp", epochs=3, gradients="manual"), patients)
@@ -134,9 +134,7 @@ def test_diabetes_is_standardised_by_its_training_part(patients):
 # The classifiers that are no networks
 
 
-def test_the_baselines_classify_and_linear_regression_is_least_squares_on_one_hot_labels(
-    tiny, sklearn
-):
+def test_baselines_classify_and_linear_regression_is_least_squares(tiny, sklearn):
     names = ["linear_regression", "logistic_regression", "knn"]
     fits = [fit_baseline(name, tiny, seed=0) for name in names]
     x, y = (split.images.reshape(len(split), -1) for split in (tiny.train, tiny.test))
@@ -161,7 +159,7 @@ def test_each_cluster_takes_the_label_of_most_of_its_members(sklearn):
 # The data sets
 
 
-def test_digits_are_split_with_the_seed_and_every_image_is_used_once(sklearn):
+def test_digits_are_split_with_the_seed_into_all_images(sklearn):
     from sklearn.datasets import load_digits
 
     data, other = digits(0), digits(1)
@@ -173,7 +171,7 @@ def test_digits_are_split_with_the_seed_and_every_image_is_used_once(sklearn):
     assert data.checksum == other.checksum
 
 
-def test_a_cut_is_drawn_with_the_seed_and_has_every_class(tiny):
+def test_a_cut_is_drawn_with_the_seed_from_every_class(tiny):
     def examples(split):
         return {(bytes(x), int(y)) for x, y in zip(split.images, split.labels, strict=True)}
 
@@ -263,9 +261,7 @@ def test_a_request_is_read_without_jax(run_python):
 
 
 @pytest.mark.usefixtures("quick_steps")
-def test_networks_and_baselines_are_compared_and_the_files_say_the_same(
-    run_compare, tiny_folder, tmp_path, sklearn
-):
+def test_the_files_of_a_comparison_say_what_it_prints(run_compare, tiny_folder, tmp_path, sklearn):
     folder = tmp_path / "out"
     models = "softmax,linear_regression,knn,kmeans"
     flags = [f"--models={models}", f"--data_dir={tiny_folder}", f"--workdir={folder}"]
@@ -294,7 +290,7 @@ def test_networks_and_baselines_are_compared_and_the_files_say_the_same(
     run_compare(*flags).assert_refused("workdir: expected an empty folder", "compare.csv")
 
 
-def test_a_network_that_does_not_fit_says_why_in_its_row(run_compare, tmp_path, sklearn):
+def test_a_network_that_does_not_fit_says_why(run_compare, tmp_path, sklearn):
     flags = ["--models=cnn,knn", "--datasets=digits", "--curve=none", f"--workdir={tmp_path}"]
     outcome = run_compare(*flags, "--json")
     assert (outcome.status, outcome.err) == (0, "")

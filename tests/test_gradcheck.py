@@ -88,7 +88,7 @@ def problem(function, x, manual=None, automatic=None, kinks=False):
     return Problem("x", lambda dtype: passes._replace(inputs={"x": jnp.asarray(x, dtype)}))
 
 
-def test_a_kink_within_reach_is_noticed_another_coordinate_taken_and_no_mistake_hidden():
+def test_a_kink_within_reach_is_replaced_and_hides_no_mistake():
     row = check("relu", [problem(jax.nn.relu, KINKY, kinks=True)], TOLERANCES)
     assert row.ok and row.kinks > 0 and row.compared >= 3
     unnoticed = check("relu", [problem(jax.nn.relu, KINKY)], TOLERANCES)
@@ -98,7 +98,7 @@ def test_a_kink_within_reach_is_noticed_another_coordinate_taken_and_no_mistake_
     assert all(errors[column].value > 0.1 for column in ("float64", DIFFERENCES))
 
 
-def test_a_leaf_with_nothing_but_kinks_fails_unless_it_was_meant_to():
+def test_a_leaf_of_kinks_alone_fails_unless_it_ties():
     everywhere = problem(jax.nn.relu, np.array([4e-6, -4e-6]), kinks=True)
     row = check("relu", [everywhere], TOLERANCES)
     assert not row.ok and "kinks everywhere" in row.worst and row.compared == 0
@@ -118,7 +118,7 @@ def test_differences_find_what_autodiff_would_share():
     assert row.errors["float64"].value == 0 and row.errors[DIFFERENCES].value > 1e-2
 
 
-def test_not_a_number_and_a_wrong_shape_or_name_are_infinite_errors():
+def test_nan_wrong_shapes_and_wrong_names_are_infinite_errors():
     x = np.array([0.5, 2.0])
     nan = check("nan", [problem(jnp.sin, x, manual=lambda x: x * jnp.nan)], TOLERANCES)
     assert {error.value for error in nan.errors.values()} == {np.inf}
@@ -132,7 +132,7 @@ def test_not_a_number_and_a_wrong_shape_or_name_are_infinite_errors():
         assert compare.disagreement(ours, {"x": np.array(theirs)}) == Error(relative, "x")
 
 
-def test_the_table_and_the_status_of_what_agrees_and_of_what_does_not(run_command):
+def test_table_and_status_say_what_agrees_and_what_does_not(run_command):
     outcome = run_command("gradcheck", "--model=softmax")
     assert outcome.status == 0 and outcome.err == ""
     header, row, summary = outcome.out.splitlines()
@@ -201,7 +201,7 @@ def test_a_wrong_request_is_refused_in_one_line(flags, said, run_command):
     run_command(*flags).assert_refused(*said)
 
 
-def test_the_package_is_a_command_and_its_help_needs_no_jax(run_python):
+def test_the_package_is_a_command_whose_help_needs_no_jax(run_python):
     outcome = run_python("-m", "jaxnets", "gradchek")
     outcome.assert_refused('unknown command "gradchek"', 'did you mean "gradcheck"?')
     code = (

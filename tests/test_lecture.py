@@ -101,7 +101,7 @@ def test_a_twelfth_of_eleven_images_is_refused(tiny):
 
 @pytest.mark.usefixtures("quick_steps")
 @pytest.mark.slow
-def test_every_network_of_a_replay_ends_as_a_run_by_itself(tiny, tiny_preset):
+def test_a_replay_s_networks_end_as_runs_by_themselves(tiny, tiny_preset):
     settings = dict(search_epochs=4, epochs=3, batch_size=None, learning_rate=1e-3)
     config = tiny_preset("mlp_handwritten", latent_dims=(5, 9), **settings)
     (replay,) = replay_many(config, tiny, [3])
@@ -167,7 +167,7 @@ def test_a_hidden_size_of_ones_own_is_not_searched(run_main, tiny_flags):
     assert shown.status == 0 and "searching" not in shown.out and "slide" not in shown.out
 
 
-def test_the_first_of_equals_is_chosen_and_the_table_has_the_slide_and_the_spread():
+def test_the_first_of_equals_wins_and_the_table_shows_spread():
     assert choose({100: judged(0.8), 200: judged(0.9), 300: judged(0.9)}) == 200
     one, other = (Replay({100: judged(x)}, judged(x)) for x in (0.9, 0.92))
     lines = table([one, other]).splitlines()

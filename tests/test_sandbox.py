@@ -119,9 +119,7 @@ def test_a_container_s_command_shuts_the_submission_in():
 
 
 @pytest.mark.slow
-def test_an_image_s_folder_of_packages_is_all_that_a_submission_needs(
-    tmp_path, run_python, monkeypatch
-):
+def test_a_container_s_packages_are_all_that_a_submission_needs(tmp_path, run_python, monkeypatch):
     """What the image in docs/teachers.md holds runs a submission by itself."""
     folder = tmp_path / "packages"
     made = run_python("-m", "jaxnets.course.exercises.without_autodiff", folder)
@@ -143,7 +141,7 @@ def test_what_cannot_start_says_why(monkeypatch):
         Sandbox().check()
 
 
-def test_the_filter_has_a_number_for_each_call_of_an_architecture():
+def test_the_filter_knows_the_calls_of_each_architecture():
     for machine, calls in sandbox.REFUSED.items():
         program = sandbox.filter_of_calls(machine)
         assert len(program) == 8 * (6 + 2 * len(calls) + 2 + 5)

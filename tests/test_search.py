@@ -33,7 +33,7 @@ def a_search(tmp_path, scores):
 
 
 @pytest.mark.slow
-def test_every_combination_is_trained_with_every_seed_as_train_py_trains_it(
+def test_every_combination_and_seed_is_trained_as_train_py_does(
     run_command, run_main, tiny_flags, tmp_path
 ):
     both = ["--model=mlp", "--loss=cross_entropy", *tiny_flags]
@@ -120,7 +120,7 @@ BLOCKED = """if True:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["search", "compare"])
-def test_a_second_process_is_refused_until_the_first_has_ended_however_it_ends(
+def test_a_second_process_is_refused_until_the_first_ends(
     run_command, start_python, tiny_folder, tiny_flags, tmp_path, command
 ):
     if command == "compare":
@@ -145,9 +145,7 @@ def test_a_second_process_is_refused_until_the_first_has_ended_however_it_ends(
 
 @pytest.mark.usefixtures("quick_steps")
 @pytest.mark.slow
-def test_json_is_for_machines_and_a_run_that_diverged_has_no_loss(
-    run_command, tiny_flags, tmp_path
-):
+def test_a_run_that_diverged_has_no_loss_in_json(run_command, tiny_flags, tmp_path):
     flags = ["--model=softmax", "--optimizer=sgd", "--loss=mse", *tiny_flags, "--seeds=2"]
     over = "--over=learning_rate=0.1,9999"
     values = json.loads(run_command("search", over, *flags, "--json").out)
@@ -155,7 +153,7 @@ def test_json_is_for_machines_and_a_run_that_diverged_has_no_loss(
     assert "NaN" not in (tmp_path / "run" / "search.json").read_text()
 
 
-def test_the_p_is_scipys_paired_test_with_statsmodels_order_of_holm():
+def test_p_is_scipys_paired_test_corrected_as_holm_did():
     rng = np.random.default_rng(0)
     ours, theirs = rng.normal(0.9, 0.01, 8), rng.normal(0.89, 0.01, 8)
     p = ranking.paired_p(list(ours - theirs))
@@ -197,7 +195,7 @@ def test_noise_is_called_noise_and_a_lead_significant(tmp_path):
     assert "one seed cannot tell a lead from luck" in ranking.to_text(single)
 
 
-def test_the_picture_has_the_means_and_an_axis_that_spans_the_scores(monkeypatch, tmp_path):
+def test_the_picture_has_means_and_an_axis_spanning_the_scores(monkeypatch, tmp_path):
     pytest.importorskip("matplotlib", reason="it draws; not installed")
     figures = []
 

@@ -58,9 +58,7 @@ def logged(calls, kind):
     return found
 
 
-def test_a_tracker_gets_each_epoch_the_test_and_what_is_needed_to_compare(
-    trackio, train_tiny, tmp_path
-):
+def test_a_tracker_gets_config_epochs_test_and_pictures(trackio, train_tiny, tmp_path):
     outcome = train_tiny("softmax", "--track=trackio")
     assert outcome.status == 0 and outcome.err == ""
     assert "what a tracker prints" not in outcome.out
@@ -100,7 +98,7 @@ def test_a_resumed_run_continues_the_same_tracked_run(trackio, train_tiny, run_m
     assert not trackio.calls
 
 
-def test_a_run_that_is_tracked_from_its_resume_on_sends_what_it_has_done(
+def test_a_run_tracked_since_its_resume_sends_earlier_epochs(
     trackio, train_tiny, run_main, tmp_path
 ):
     train_tiny("softmax")
@@ -130,9 +128,7 @@ def test_a_tracker_that_cannot_begin_is_one_line(trackio, train_tiny):
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "trackio", "wandb", "mlflow"])
-def test_without_its_package_a_tracker_is_refused_before_the_run_begins(
-    name, train_tiny, monkeypatch, tmp_path
-):
+def test_a_tracker_without_its_package_is_refused_at_once(name, train_tiny, monkeypatch, tmp_path):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     extra = f"pip install 'jaxnets[{name}]'"
     train_tiny("softmax", f"--track={name}").assert_refused("is not installed", extra)
@@ -182,7 +178,7 @@ def test_a_run_of_before_these_flags_can_be_resumed(train_tiny, run_main, tmp_pa
     assert len(records(path.parent)) == 3
 
 
-def test_what_a_stranger_writes_into_a_run_names_neither_a_folder_nor_a_tracked_run(
+def test_a_strange_run_names_neither_folder_nor_tracked_run(
     trackio, train_tiny, run_main, tmp_path
 ):
     train_tiny("softmax", "--track=trackio")
@@ -202,7 +198,7 @@ def test_what_has_no_number_is_not_sent(tiny_preset):
 
 
 @pytest.mark.parametrize("classes", [3, 100])
-def test_a_confusion_matrix_is_blue_on_the_diagonal_and_orange_elsewhere(classes):
+def test_a_confusion_matrix_is_blue_where_right_and_orange_elsewhere(classes):
     confusion = 5 * np.eye(classes, dtype=np.int64)
     names = [f"class {number}" for number in range(classes)]
     right = pictures.confusion_picture(confusion, names).astype(int)
@@ -215,7 +211,7 @@ def test_a_confusion_matrix_is_blue_on_the_diagonal_and_orange_elsewhere(classes
     assert len(rows) and rows.mean() < right.shape[0] / 2 < columns.mean()
 
 
-def test_samples_show_the_image_and_names_that_are_markup_or_long():
+def test_samples_show_images_and_names_of_markup_or_length():
     images = [np.full((4, 4, 1), 0.5, np.float32), np.full((4, 4, 3), 200, np.uint8)]
     names = ["<b>" * 20, "鸟\x1b[2J"]
     picture = pictures.sample_picture(images, names, [f"{name} 0.50" for name in names])

@@ -273,7 +273,7 @@ def test_a_transposed_winograd_gradient_is_found_in_alexnet_small(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_wrong_relu_behind_a_batch_norm_is_found_in_a_network(break_rule):
+def test_a_wrong_relu_behind_a_norm_is_found(break_rule):
     break_rule(paired.relu_behind_norm, backward=lambda x, dy: jnp.where(x > -0.1, dy, 0))
     assert error_of_network("cnn_tiny") > 1e-3
 

@@ -55,7 +55,7 @@ def test_no_message_of_python_names_a_flag():
                     assert not found or file.name in others, (file, text.value)
 
 
-def test_several_numbers_may_be_a_list_and_one_may_be_alone():
+def test_several_numbers_may_be_a_list_one_may_be_alone():
     assert jaxnets.preset("mlp", hidden=[128, 64]) == jaxnets.preset("mlp", hidden=(128, 64))
     assert jaxnets.preset("mlp", hidden=128).hidden == (128,)
 
@@ -91,7 +91,7 @@ def trained(experiment):
     return experiment.train()
 
 
-def test_a_state_is_evaluated_as_its_parameters_on_the_test_by_default(experiment, trained):
+def test_a_state_is_evaluated_as_its_parameters(experiment, trained):
     state, _ = trained
     expected = experiment.evaluate(state.params, experiment.data.test)
     for metrics in (experiment.evaluate(state), experiment.evaluate(state.params)):
@@ -112,7 +112,7 @@ def test_an_argument_of_another_kind_is_refused_in_a_sentence(experiment, traine
         assert message in str(refused.value)
 
 
-def test_the_history_is_a_list_of_records_whose_columns_have_their_own_and_keras_names(trained):
+def test_the_history_has_records_and_columns_by_keras_names(trained):
     history = trained[1]
     assert [record["epoch"] for record in history] == history["epoch"] == [1, 2]
     assert history["loss"] == history["train_loss"] == [r["train_loss"] for r in history]
@@ -181,7 +181,7 @@ def test_a_history_shows_its_curves(trained):
     assert "<svg" not in history[:1]._repr_html_() and "<svg" not in History()._repr_html_()
 
 
-def test_curves_of_equal_and_of_infinite_losses_have_only_finite_points(trained):
+def test_curves_of_equal_or_infinite_losses_are_finite(trained):
     values = (0.5, 0.5, float("inf"), float("nan"))
     history = History({**trained[1][0], "epoch": e, "train_loss": x} for e, x in enumerate(values))
     root, _ = drawn(history._repr_html_())

@@ -89,7 +89,7 @@ def test_every_pair_keeps_shapes_and_dtypes(name, dtype):
             chex.assert_trees_all_equal_shapes_and_dtypes(found["gradient"], passes.inputs)
 
 
-def test_every_layer_of_every_network_and_every_loss_has_a_rule_that_a_network_reaches():
+def test_every_layer_and_loss_has_a_rule_in_use():
     layers = [layer for model in MODELS.values() for layer in model().layers]
     assert all(map(pair_of, layers))
     reached = [rule_of(layer) for layer in [*layers, *LOSSES.values()]]
@@ -156,9 +156,7 @@ def test_a_network_with_derived_rules_never_reaches_xlas_slow_gradient(model, sh
     ids=["conv", "dense", "ones"],
 )
 @pytest.mark.parametrize("platform", ["cpu", slow("gpu")])
-def test_autodiff_with_kernels_adds_a_biass_gradient_up_in_more_than_16_bits(
-    layer, shape, platform
-):
+def test_autodiff_with_kernels_adds_bias_gradients_in_float32(layer, shape, platform):
     """Against NumPy in float64; stock JAX stays at 256 or 8,192 of these 25,088 ones."""
     model = accelerate(Chain([layer.clone(dtype=jnp.bfloat16)]), platform)
     x = random_images(*shape)
@@ -180,7 +178,7 @@ def test_autodiff_with_kernels_adds_a_biass_gradient_up_in_more_than_16_bits(
 
 
 @pytest.mark.parametrize("name", ["dense", "dense_with_ones", "conv", "fast_conv", "wide_dense"])
-def test_a_gradient_is_one_product_and_the_first_layer_takes_no_second(name):
+def test_a_gradient_is_one_product_of_the_first_layer(name):
     rule = dict(RULES, fast_conv=FAST_CONV, wide_dense=WIDE_DENSE)[name]
     setting = rule.settings[0]
     params = {name: jnp.ones(shape) for name, shape in setting.params.items()}
@@ -210,7 +208,7 @@ def test_sigmoid_neither_overflows_nor_loses_small_values():
     np.testing.assert_allclose(y, [0, np.exp(-80.0), 0.5, 1, 1], rtol=1e-6)
 
 
-def test_relu_and_max_pool_let_a_nan_through_wherever_it_stands():
+def test_relu_and_max_pool_let_a_nan_through():
     y, _ = relu.relu_forward(jnp.array([-1.0, 0.0, 1.0, jnp.nan]))
     assert jnp.isnan(y).tolist() == [False, False, False, True]
     for position in range(4):
@@ -218,7 +216,7 @@ def test_relu_and_max_pool_let_a_nan_through_wherever_it_stands():
         assert jnp.isnan(pooling.max_pool_forward(x, window=(2, 2), strides=(2, 2))[0]).all()
 
 
-def test_a_max_pool_counts_its_elements_in_as_few_bytes_as_hold_them_and_one_more():
+def test_a_max_pool_counts_elements_in_few_bytes():
     for window, dtype in (((15, 17), jnp.uint8), ((16, 16), jnp.int32)):
         pool = functools.partial(pooling.max_pool_forward, window=window, strides=(1, 1))
         _, (winner, rest) = jax.eval_shape(pool, jax.ShapeDtypeStruct((1, 17, 17, 1), jnp.float32))

@@ -89,7 +89,7 @@ def test_a_peer_has_the_logits_of_the_networks_own_chain(library, model, request
         *(slow(library, "cnn") for library in ("keras", "flax", "jax")),
     ],
 )
-def test_a_step_of_training_leads_a_peer_to_the_same_logits(library, model, request):
+def test_a_step_leads_a_peer_to_the_same_logits(library, model, request):
     """NumPy's and PyTorch's gradients are no autodiff of JAX's; the others must agree with them."""
     network, params, images, labels = problem(model, 32)
     other = "numpy" if network.is_dense and library != "numpy" else "torch"
@@ -205,7 +205,7 @@ def test_every_ratio_is_that_of_the_numbers_beside_it():
 @pytest.mark.parametrize(
     ("column", "machine", "work"), [(-2, "matrix product .*?", "MFLOP"), (-1, "copy of .*?", "kB")]
 )
-def test_the_shares_of_the_machine_are_those_of_the_rates_shown(column, machine, work):
+def test_shares_of_the_machine_are_of_the_rates_shown(column, machine, work):
     text, _ = page.draw(numbers(), "page")
     (rate,) = map(float, re.findall(rf"\| {machine}\| ([\d.]+)", text))
     section = text.partition("### cnn")[2]
@@ -235,7 +235,7 @@ def test_a_program_that_never_gets_there_is_said_so():
         assert {row[0]: row[1:6] for row in rows}[way] == expected
 
 
-def test_the_page_names_the_machine_what_is_left_out_and_what_failed():
+def test_the_page_names_machine_omissions_and_failures():
     text, figures = page.draw(numbers(), "page")
     for part in (
         "a processor",
@@ -364,7 +364,7 @@ def test_epochs_are_timed_when_their_lines_come(tmp_path):
     assert page.reached({"epochs": epochs}, 0.9) == epochs[1]
 
 
-def test_a_round_has_each_way_that_is_installed_and_no_other(monkeypatch, tmp_path):
+def test_a_round_has_each_installed_way_and_no_other(monkeypatch, tmp_path):
     made = run.jobs(run.PARTS, ["cnn"], tmp_path, quick=True)
     ways = {one.labels["way"] for one in made if one.labels["part"] == "rate"}
     assert ways == {way.name for way in TRAINING if "cnn" in way.networks and not way.missing}

@@ -49,7 +49,7 @@ def test_the_lock_file_has_what_pyproject_requires_with_hashes():
     assert direct <= set(needed), RENEW
 
 
-def test_dependencies_have_floors_which_the_gate_tests_and_no_bounds_above():
+def test_dependencies_have_tested_floors_and_no_bounds_above():
     floors = pins(".ci/colab.txt")
     for name, requirement in requirements().items():
         for specifier in requirement.specifier:
@@ -57,7 +57,7 @@ def test_dependencies_have_floors_which_the_gate_tests_and_no_bounds_above():
             assert Version(specifier.version) == floors[name][0], f"{name} in .ci/colab.txt"
 
 
-def test_every_dependency_and_data_set_has_its_licence_in_the_table():
+def test_every_dependency_and_data_set_has_its_licence():
     page = (ROOT / "docs" / "security.md").read_text()
     table = page.partition("## What comes from others")[2].partition("\n## ")[0]
     listed = {canonicalize_name(name) for name in re.findall(r"`([\w-]+)`", table)}
@@ -93,7 +93,7 @@ NOTEBOOKS = sorted(path for path in (ROOT / "docs").rglob("*.ipynb") if "_site" 
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: str(path.relative_to(ROOT / "docs")))
-def test_a_notebook_imports_what_the_extra_brings_and_says_so_first(path):
+def test_a_notebook_imports_what_its_extra_brings(path):
     cells = json.loads(path.read_text("utf-8"))["cells"]
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     needed = set().union(*map(imported, code)) - sys.stdlib_module_names

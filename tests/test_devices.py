@@ -14,7 +14,7 @@ from jaxnets.errors import UserError
 from jaxnets.machine.platform import set_up_jax
 
 
-def test_the_command_shows_what_jax_finds_and_what_would_be_used(run_command):
+def test_the_command_shows_what_jax_finds_and_uses(run_command):
     values = json.loads(run_command("devices", "--json").out)
     versions = values.pop("versions")
     assert values == {
@@ -45,7 +45,7 @@ def test_the_command_takes_the_flags_of_train(run_command):
     ],
     ids=str,
 )
-def test_a_fresh_python_simulates_as_many_devices_as_are_asked_for(run_python, flags, count, used):
+def test_a_fresh_python_simulates_the_devices_asked_for(run_python, flags, count, used):
     outcome = run_python("-m", "jaxnets", "devices", "--json", *flags)
     values = json.loads(outcome.out)
     assert (values["count"], values["used"]) == (count, used)
@@ -84,7 +84,7 @@ def test_without_an_accelerator_the_refusal_says_what_to_install(run_python):
     assert 'pip install "jax[tpu]"' in outcome.err.splitlines()[-1]
 
 
-def test_simulated_devices_are_the_cpus_also_where_there_is_an_accelerator(monkeypatch):
+def test_simulated_devices_are_the_cpus_beside_an_accelerator_too(monkeypatch):
     accelerator = type("Device", (), {"platform": "gpu", "device_kind": "H100"})()
     monkeypatch.setattr(jax, "local_devices", lambda: [accelerator] * 2)
     assert len(set_up_jax()) == len(set_up_jax(platform="gpu")) == 2

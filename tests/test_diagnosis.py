@@ -51,7 +51,7 @@ def test_the_first_layer_whose_output_overflows_is_named():
         assert named == f"the output of {bad}"
 
 
-def test_a_layer_without_a_name_is_named_by_the_one_before():
+def test_a_nameless_layer_is_named_by_the_one_before():
     def square(x):
         return x * x
 
@@ -74,7 +74,7 @@ def test_a_layer_without_a_name_is_named_by_the_one_before():
         *(slow(True, *where) for where in [(7, 40), (7, 0), (9, 40), (9, 0)]),
     ],
 )
-def test_the_step_and_the_layer_are_named_and_the_last_good_checkpoint_is_kept(
+def test_step_and_layer_are_named_the_good_checkpoint_kept(
     train_tiny, tmp_path, poison, monkeypatch, use_scan, step, validation
 ):
     monkeypatch.setattr(experiment, "prefers_scan", lambda model, parallel: use_scan)

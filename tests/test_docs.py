@@ -34,7 +34,7 @@ def stands_in(excerpt: str, source: str) -> bool:
     return any("\n" + textwrap.indent(excerpt, margin) in "\n" + source for margin in margins)
 
 
-def test_every_block_of_python_is_an_example_the_slides_or_stands_word_for_word_in_its_file():
+def test_every_block_of_python_is_tested_or_quoted():
     fences = [fence for page in CHAPTER for fence in FENCE.findall(page.read_text("utf-8"))]
     blocks = [textwrap.dedent(text) for _, language, text in fences if language == "python"]
     assert len(blocks) > 40
@@ -166,7 +166,7 @@ def hosts_of(text: str) -> set[str]:
     return {host.rstrip(".:") for host in re.findall(other, text)}
 
 
-def test_every_address_leads_to_a_known_site_and_every_known_site_is_named():
+def test_every_address_leads_to_a_known_site():
     """A mistyped host is well formed: without a network only a list finds it."""
     notebooks = (ROOT / "docs").rglob("*.ipynb")
     files = [*DOCUMENTS, *notebooks, *(ROOT / "jaxnets").rglob("*.py")]

@@ -62,7 +62,7 @@ def english_of(page: Path) -> Path:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
-def test_a_translation_has_the_code_and_the_formulas_of_the_english_page(page):
+def test_a_translation_has_the_english_code_and_formulas(page):
     english = english_of(page)
     assert english.exists(), f"{page} translates nothing"
     assert differences(page, english) == []

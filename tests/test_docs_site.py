@@ -118,7 +118,7 @@ def site(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
-def test_chinese_words_are_found_in_a_browser_and_nothing_comes_from_the_network(site, tmp_path):
+def test_chinese_words_are_found_in_a_browser_offline(site, tmp_path):
     with Browser(tmp_path / "chromium") as browser:
         for question, found in (
             ("反向传播", True), ("链式法则", True), ("损失函数求", True), ("backpropagation", True),
@@ -144,7 +144,7 @@ def test_chinese_words_are_found_in_a_browser_and_nothing_comes_from_the_network
 
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
-def test_a_page_fits_a_phone_with_whole_words_and_without_errors(site, tmp_path):
+def test_a_page_fits_a_phone_without_errors(site, tmp_path):
     with Browser(tmp_path / "chromium") as browser:
         browser.resize(390, 844, mobile=True)
         browser.call("Page.navigate", url=(site / "chain.html").as_uri())

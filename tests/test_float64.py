@@ -135,7 +135,7 @@ def test_images_are_normalized_and_enlarged_in_all_digits():
 @pytest.mark.parametrize(
     "schedule", ["constant", slow("cosine"), "one_cycle", slow("step"), "plateau"]
 )
-def test_the_recorded_rate_is_the_one_of_the_epochs_last_step(tiny, tiny_preset, schedule):
+def test_the_recorded_rate_is_that_of_the_last_step(tiny, tiny_preset, schedule):
     """A gradient of 1 moves a bias by the rate; each epoch is a step, the last ones resumed."""
     patience = {"patience": 2} if schedule == "plateau" else {}
     config = tiny_preset(

@@ -77,7 +77,7 @@ def test_every_layer_keeps_its_place_and_its_parameters():
     assert shapes[0] == shapes[1]
 
 
-def test_on_accelerators_and_for_a_batch_that_xla_splits_fewer_layers_change():
+def test_on_accelerators_and_for_split_batches_fewer_layers_change():
     paired = [nn.Conv, paired_relu, PairedMaxPool] * 2
     assert kinds(accelerate(cnn(), "tpu"))[:7] == [*paired, flatten]
     assert kinds(accelerate(cnn(), "gpu"))[7] is nn.Dense
@@ -172,7 +172,7 @@ class AbsentDevice:
 
 
 @pytest.mark.parametrize("gradients", ["auto", "manual"])
-def test_a_step_for_devices_that_are_not_here_has_their_layers(tiny, tiny_preset, batch, gradients):
+def test_a_step_for_absent_devices_has_their_layers(tiny, tiny_preset, batch, gradients):
     """Traced on a CPU machine for a TPU."""
     device = AbsentDevice("tpu", 0)
     config = tiny_preset("cnn", hidden=(8,), gradients=gradients)
@@ -223,7 +223,7 @@ def test_the_outputs_behind_a_joined_pool_are_the_convolutions(channels, biased,
     assert z.shape[1:] == (*(size // 2 * 2 for size in wanted.shape[1:3]), 4)
 
 
-def test_ties_of_plain_areas_and_edges_go_to_the_first_as_in_xla():
+def test_ties_go_to_the_first_as_in_xla():
     """Pictures have many: their background."""
     layers = [
         nn.Conv(6, (3, 3), padding="VALID", name="conv"), nn.relu, MaxPool(2, 2),

@@ -49,7 +49,7 @@ def test_both_editions_have_the_same_outputs_formulas_and_solutions(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_outputs_are_small_and_name_no_place_and_no_error(name):
+def test_the_outputs_are_small_without_places_or_errors(name):
     for language in notebooks.LANGUAGES:
         assert notebooks.path_of(name, language).stat().st_size < 200_000
     for _, _, outputs in kept(name, "en"):
@@ -75,7 +75,7 @@ def test_what_it_names_exists_and_its_links_lead_somewhere(name, language):
                 assert anchor in anchors_of(path.parent / file), target
 
 
-def test_another_machines_rounding_is_no_difference_and_another_result_is_one():
+def test_another_machines_rounding_is_no_difference():
     old = ["loss=0.6124, accuracy=0.7984", "error 3e-08"]
     assert not notebooks.differences(old, ["loss=0.6125, accuracy=0.7971", "error 2e-07"])
     for wrong in ("loss=0.8124, accuracy=0.7984", "loss=0.6124, wrong=0.7984"):
@@ -85,7 +85,7 @@ def test_another_machines_rounding_is_no_difference_and_another_result_is_one():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_it_runs_and_prints_what_is_kept_and_its_solutions_are_right(name):
+def test_it_prints_what_is_kept_and_solutions_are_right(name):
     """The cells run; then each fill-in again, with its solution and with a wrong answer."""
     for package in ("nbclient", "nbformat", "ipykernel", "matplotlib"):
         if importlib.util.find_spec(package) is None:

@@ -80,7 +80,7 @@ def test_the_losses_by_both_ways_are_those_of_numpy(float64, scale, classes, sof
                 np.testing.assert_allclose(losses, wanted, rtol=tolerance, atol=tolerance)
 
 
-def test_the_losses_of_extreme_logits_are_exact_and_their_gradients_finite():
+def test_losses_of_extreme_logits_are_exact_their_gradients_finite():
     logits = jnp.array([[1e4, -1e4, -1e4, -1e4], [1e4, -1e4, -1e4, -1e4], [1e4] * 4])
     labels, undecided = jnp.array([0, 1, 2]), 0.75**2 + 3 * 0.25**2
     expected = {
@@ -111,7 +111,7 @@ def test_the_losses_means_and_the_metrics_are_scikit_learns(sklearn_metrics):
     assert float(mse(logits, labels).mean()) == pytest.approx(expected, rel=1e-6)
 
 
-def test_a_confusion_matrix_has_a_row_for_each_label_and_a_column_for_each_prediction():
+def test_a_confusion_matrix_has_labels_as_rows_predictions_as_columns():
     logits = np.eye(3, dtype=np.float32)[[0, 1, 1, 2, 2]]
     metrics = metrics_of(logits, np.array([0, 0, 1, 1, 1]))
     assert metrics.confusion.tolist() == [[1, 1, 0], [0, 1, 2], [0, 0, 0]]
@@ -122,7 +122,7 @@ def test_a_confusion_matrix_has_a_row_for_each_label_and_a_column_for_each_predi
     assert metrics.accuracy == 2 / 3
 
 
-def test_a_label_of_fifth_rank_counts_and_of_tied_logits_the_lower_class_comes_first():
+def test_a_label_of_fifth_rank_counts_ties_go_lower():
     logits = np.zeros((8, 8), np.float32)
     metrics = metrics_of(logits, np.arange(8))
     assert metrics.accuracy == 1 / 8  # All are taken for class 0.
@@ -135,7 +135,7 @@ def test_a_label_of_fifth_rank_counts_and_of_tied_logits_the_lower_class_comes_f
 
 
 @pytest.mark.parametrize("kind", ["classes", "numbers"])
-def test_metrics_add_up_over_batches_and_padding_counts_nothing_whatever_it_holds(kind):
+def test_metrics_add_up_over_batches_and_padding_counts_nothing(kind):
     if kind == "classes":
         outputs, targets = random_batch(size=125)
         measure, names = metrics_of, ["loss", "accuracy", "top5_accuracy"]
@@ -176,7 +176,7 @@ def test_sums_over_many_batches_are_exact():
     assert total.loss == pytest.approx(0.4 / 2**34, rel=1e-12)
 
 
-def test_a_sum_of_losses_beyond_the_largest_number_is_not_finite():
+def test_a_sum_of_losses_beyond_the_largest_is_infinite():
     batch = Metrics(np.float64(1e308), np.int64(1), np.int64(1), np.zeros((2, 2)), np.int64(1))
     once = loop.accumulate_metrics(None, batch, "step 1")
     with pytest.raises(loop.NonFiniteLossError, match="the loss of step 2 is inf"):
@@ -211,14 +211,14 @@ def test_the_metrics_of_regression_are_the_oracles(request, oracle, outputs, mea
     assert found == pytest.approx([mse_of(y, p), r2_of(y, p), wmape, loss], rel=1e-5)
 
 
-def test_scores_that_nothing_can_be_divided_by_are_not_a_number():
+def test_scores_with_nothing_to_divide_by_are_nan():
     metrics = regression_metrics_of(np.ones((4, 1), np.float32), np.zeros((4, 1), np.float32))
     assert np.isnan(metrics.r2) and np.isnan(metrics.wmape) and metrics.mse == 1
 
 
 @pytest.mark.parametrize("center", [False, True], ids=["around 0", "around their mean"])
 @pytest.mark.parametrize("constant", [0.1, 0.3, 7.3, 333.3])
-def test_targets_that_do_not_vary_have_no_r2_whatever_rounding_leaves(constant, center):
+def test_targets_that_do_not_vary_have_no_r2(constant, center):
     for size in (7, 1000):
         targets = np.full((size, 1), constant, np.float32)
         units = {"center": constant} if center else {}
@@ -226,7 +226,7 @@ def test_targets_that_do_not_vary_have_no_r2_whatever_rounding_leaves(constant, 
 
 
 @pytest.mark.parametrize("oracle", ["numpy", "sklearn"])
-def test_r2_of_targets_far_from_0_is_the_oracles_around_their_mean_and_else_none(request, oracle):
+def test_r2_of_targets_far_from_0_is_the_oracles(request, oracle):
     """Around 0, the sums of float32 have lost the variation: 0.99999998 where R² is 0.80."""
     theirs = numpys_r2
     if oracle == "sklearn":

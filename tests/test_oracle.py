@@ -51,7 +51,7 @@ NAN, INF = float("nan"), float("inf")
         ([INF, 1.0], [1.0, 1.0], 9.0, INF),
     ],
 )
-def test_an_error_is_relative_to_an_array_or_to_the_floor(ours, theirs, floor, expected):
+def test_an_error_is_relative_to_array_or_floor(ours, theirs, floor, expected):
     ours, theirs = (
         {"a": np.zeros(2), "b": np.array(ours)},
         {"a": np.zeros(2), "b": np.array(theirs)},
@@ -124,9 +124,7 @@ def moved_units(break_rule, inputs, precision, units):
     ("precision", "units", "agree"),
     [("float32", 740, True), ("float32", 2000, False), ("bfloat16", 4, True)],
 )
-def test_the_oracle_takes_the_side_of_a_kink_to_which_rounding_moved_a_unit(
-    break_rule, precision, units, agree
-):
+def test_the_oracle_takes_the_side_to_which_rounding_moved(break_rule, precision, units, agree):
     model = with_precision(
         Chain([nn.Dense(16, name="hidden"), nn.relu, nn.Dense(3, name="logits")]), precision
     )
@@ -138,7 +136,7 @@ def test_the_oracle_takes_the_side_of_a_kink_to_which_rounding_moved_a_unit(
 
 
 @pytest.mark.slow
-def test_gradients_of_alexnet_agree_though_winograds_tiles_move_units_over_their_kinks():
+def test_alexnets_gradients_agree_though_tiles_move_units_over_kinks():
     """Where the oracle does not follow them, nearly every run with --gradients=both ends."""
     config = preset("alexnet_small_bn")
     model = create_model(config, 10)
@@ -168,7 +166,7 @@ def test_gradients_in_16_bits_agree_with_float32_below_one_percent(tiny, precisi
 
 
 @pytest.mark.slow
-def test_where_nothing_rounds_the_oracle_is_the_plain_network_differentiated_as_a_whole(tiny):
+def test_where_nothing_rounds_the_oracle_is_the_plain_network(tiny):
     model = network("float32")
     batch = Batch(to_float(tiny.train.images[:64]), tiny.train.labels[:64], np.ones(64, np.float32))
     plain = quick_jit(autodiff_loss_and_grad(model.apply, LOSSES["cross_entropy"]))
@@ -218,7 +216,7 @@ def test_a_run_ends_where_gradients_in_16_bits_disagree(break_rule, tiny, tiny_p
 
 @pytest.mark.usefixtures("quick_steps")
 @pytest.mark.parametrize(("factor", "agree"), [(1 + 2e-5, True), (1 + 2e-4, False)])
-def test_a_run_in_float32_ends_at_an_error_of_a_ten_thousandth(
+def test_a_float32_run_ends_at_a_ten_thousandths_error(
     break_rule, tiny, tiny_preset, factor, agree
 ):
     def backward(cache, dz, **static):
@@ -234,7 +232,7 @@ def test_a_run_in_float32_ends_at_an_error_of_a_ten_thousandth(
 
 @pytest.mark.usefixtures("quick_steps")
 @pytest.mark.parametrize(("factor", "agree"), [(1, True), (1 + 2e-4, False)])
-def test_a_run_ends_at_a_wrong_gradient_and_not_at_units_that_rounding_moved(
+def test_a_run_ends_at_wrong_gradients_not_at_rounding(
     break_rule, tiny, tiny_preset, factor, agree
 ):
     config = tiny_preset(
@@ -274,7 +272,7 @@ def test_no_alarm_where_everything_is_learned_and_gradients_are_rounding(
 
 
 @pytest.mark.usefixtures("quick_steps")
-def test_a_run_that_diverges_says_so_and_not_that_gradients_disagree(tiny, tiny_preset):
+def test_a_diverging_run_does_not_say_that_gradients_disagree(tiny, tiny_preset):
     changes: dict = dict(optimizer="sgd", learning_rate=1e4, weight_decay=1.0)
     config = tiny_preset("mlp_functional", gradients="both", check_every=1, **changes)
     with pytest.raises(NonFiniteLossError, match="the loss of step"):

@@ -31,7 +31,7 @@ def trained(network):
     return network
 
 
-def test_an_own_loss_and_optimizer_train_as_the_same_by_name(make):
+def test_own_loss_and_optimizer_train_as_those_by_name(make):
     named = trained(make(optimizer="adam", learning_rate=0.01))
     for optimizer in (
         optax.adam,
@@ -67,7 +67,7 @@ def test_a_step_of_an_own_loss_is_jax_grads(make, tiny):
         np.testing.assert_allclose(ours[name], expected["logits"][name], rtol=1e-5, atol=1e-6)
 
 
-def test_an_optimizer_with_its_own_rate_has_none_in_the_history(make):
+def test_an_optimizers_own_rate_is_not_in_the_history(make):
     history = make(optimizer=optax.sgd(0.1)).fit(verbose=0)
     assert history["learning_rate"] == [None, None] and "learning_rate" not in history.last
     assert "loss" in history._repr_html_()

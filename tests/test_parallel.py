@@ -85,7 +85,7 @@ WITH_DROPOUT = {**WITHOUT_DROPOUT, "dropout": 0.3, "augment": "flip"}
     ],
     ids=str,
 )
-def test_steps_on_several_devices_are_those_on_one_by_one_all_reduce_each(
+def test_steps_on_several_devices_are_those_on_one(
     tiny, tiny_preset, on_one_device, name, changes, gradients, devices, kind
 ):
     changes = {**changes, "gradients": gradients}

@@ -63,7 +63,7 @@ def test_the_rate_falls_when_pytorchs_does(seed, patience):
         ("adam", {"weight_decay": 0.01}),
     ],
 )
-def test_a_drop_is_a_tenth_of_the_rate_in_every_rule(name, arguments):
+def test_a_drop_is_a_tenth_in_every_rule(name, arguments):
     """Two steps at 0.05 and two at a tenth, against the rule with that schedule of optax."""
     rng = np.random.default_rng(0)
     params, *gradients = ({"w": jnp.asarray(rng.standard_normal(7), jnp.float32)} for _ in range(5))
@@ -98,9 +98,7 @@ SLOW = dict(schedule="plateau", learning_rate=0.5, patience=1, epochs=8)
     ],
     ids=str,
 )
-def test_a_record_has_the_rate_of_its_epoch_in_every_way_to_train(
-    tiny, tiny_preset, gradients, way
-):
+def test_a_record_has_the_rate_of_its_epoch(tiny, tiny_preset, gradients, way):
     config = tiny_preset("softmax", gradients=gradients, **SLOW, **way)
     _, records = Experiment.create(config, tiny).train()
     errors = [1 - record["validation_accuracy"] for record in records]
@@ -113,7 +111,7 @@ def test_a_record_has_the_rate_of_its_epoch_in_every_way_to_train(
 
 @pytest.mark.usefixtures("quick_steps")
 @pytest.mark.slow
-def test_the_rate_that_is_recorded_is_the_one_that_moves_the_parameters(tiny, tiny_preset):
+def test_the_recorded_rate_is_the_one_that_trains(tiny, tiny_preset):
     """A run whose rate falls by hand, epoch by epoch, ends with the same parameters."""
     state, records = Experiment.create(tiny_preset("softmax", **SLOW), tiny).train()
     rates = [record["learning_rate"] for record in records]

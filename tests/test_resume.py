@@ -76,7 +76,7 @@ def test_what_changes_no_number_may_change_and_is_written_down(
 
 
 @pytest.mark.parametrize("finished", [True, slow(False)])
-def test_a_run_with_more_epochs_ends_as_one_that_had_them_from_the_beginning(
+def test_more_epochs_end_as_if_asked_from_the_start(
     train_tiny, run_main, tmp_path, interrupt_after, finished
 ):
     whole, run = tmp_path / "whole", tmp_path / "run"
@@ -141,9 +141,7 @@ def warnings_of(outcome):
     return lines
 
 
-def test_other_versions_and_another_machine_are_told_in_one_line_at_every_resume(
-    train_tiny, interrupted_run
-):
+def test_other_versions_and_machines_are_told_at_every_resume(train_tiny, interrupted_run):
     path = interrupted_run / "config.json"
     ours = read_json(path)
     assert warnings_of(train_tiny("softmax", "--resume")) == []
@@ -211,7 +209,7 @@ def test_the_flags_that_began_a_replay_resume_it(train_tiny, run_until_interrupt
     ],
     ids=["jit and pmap", "dropout under jit"],
 )
-def test_a_run_resumes_on_other_devices_to_the_same_numbers_but_for_rounding(
+def test_a_run_resumes_on_other_devices_but_for_rounding(
     train_tiny, tmp_path, interrupt_after, flags, ways
 ):
     assert train_tiny(*flags, f"--workdir={tmp_path / 'whole'}").status == 0
@@ -262,7 +260,7 @@ WRITERS = {
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_a_full_disk_is_one_line_and_the_run_resumes_later(train_tiny, tmp_path, monkeypatch, name):
+def test_a_full_disk_is_one_line_and_resumes_later(train_tiny, tmp_path, monkeypatch, name):
     """The disk has room for so many bytes of that file: the process' own limit refuses more."""
     whole, run, writer = tmp_path / "whole", tmp_path / "run", WRITERS[name]
     assert train_tiny("softmax", f"--workdir={whole}").status == 0
@@ -313,9 +311,7 @@ def test_a_clock_that_jumps_changes_nothing(train_tiny, tmp_path, monkeypatch):
     assert params_sha256(run) == params_sha256(whole) and history(run) == history(whole)
 
 
-def test_steps_do_not_wait_for_a_slow_disk_and_its_saves_do_not_pile_up(
-    train_tiny, tmp_path, monkeypatch
-):
+def test_steps_do_not_wait_for_a_slow_disk(train_tiny, tmp_path, monkeypatch):
     """A save is due at each of ten steps, and the one of step 1 not written before the last."""
     now, saves, write, save = itertools.count(), [], checkpoints.write, CheckpointTimer.saved
     trained, log = threading.Event(), RunFolder.log
@@ -360,7 +356,7 @@ def test_signals_ask_and_one_more_stops_at_once(monkeypatch):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_a_hang_up_asks_and_nothing_after_it_cuts_the_saving_short(monkeypatch):
+def test_after_a_hang_up_nothing_cuts_the_saving_short(monkeypatch):
     before, now = signal.getsignal(signal.SIGHUP), itertools.count(0.0)
     monkeypatch.setattr(terminal.time, "monotonic", lambda: next(now))
     try:

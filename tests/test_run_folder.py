@@ -55,14 +55,14 @@ def content(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_finished_run_has_the_files_of_the_contract_and_its_result_was_written_last(finished_run):
+def test_a_finished_run_has_its_files_the_result_last(finished_run):
     names = sorted(path.name for path in finished_run.folder.iterdir())
     assert names == ["checkpoints", "config.json", "metrics.jsonl", "result.json"]
     written = {path.name: path.stat().st_mtime_ns for path in content(finished_run.folder)}
     assert written.pop("result.json") >= max(written.values())
 
 
-def test_config_json_has_every_field_and_all_that_reproduces_the_run(finished_run, tiny):
+def test_config_json_has_all_that_reproduces_the_run(finished_run, tiny):
     config = read_json(finished_run.folder / "config.json")
     expected = {
         "device_platform": "cpu", "num_devices": 1, "data_sha256": tiny.checksum,
@@ -84,7 +84,7 @@ def test_config_json_has_every_field_and_all_that_reproduces_the_run(finished_ru
     )  # fmt: skip
 
 
-def test_metrics_jsonl_has_one_record_an_epoch_and_result_json_agrees_with_them(finished_run):
+def test_metrics_jsonl_has_an_epoch_a_line_as_the_result(finished_run):
     history = records(finished_run.folder)
     assert [record["epoch"] for record in history] == list(range(1, 21))
     for record in history:
@@ -110,7 +110,7 @@ def test_metrics_jsonl_has_one_record_an_epoch_and_result_json_agrees_with_them(
     assert (result["test_accuracy"] * 50) % 1 == pytest.approx(0, abs=1e-9)
 
 
-def test_the_digest_is_that_of_the_saved_parameters_leaf_by_leaf(finished_run):
+def test_the_digest_is_of_the_saved_parameters_by_leaf(finished_run):
     step, saved = saved_params(finished_run.folder)
     assert step == 800
     digest = hashlib.sha256()
@@ -137,7 +137,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch, call):
 
 
 @pytest.mark.slow
-def test_the_default_folder_is_named_by_model_and_time_and_never_taken_twice(tmp_path, monkeypatch):
+def test_the_default_folder_has_model_and_time_never_twice(tmp_path, monkeypatch):
     """Fifty times eight threads ask at once, all in the same second."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("time.strftime", lambda form: "20260101-000000")
@@ -156,7 +156,7 @@ def test_the_default_folder_is_named_by_model_and_time_and_never_taken_twice(tmp
 
 
 @pytest.mark.slow
-def test_folders_of_any_name_are_trained_in_resumed_and_predicted_from(
+def test_folders_of_any_name_train_resume_and_predict(
     train_tiny, run_command, tmp_path, monkeypatch, interrupt_after
 ):
     monkeypatch.chdir(tmp_path)
@@ -174,7 +174,7 @@ def test_folders_of_any_name_are_trained_in_resumed_and_predicted_from(
 
 
 @pytest.mark.slow
-def test_a_folder_of_any_name_where_the_locale_has_only_ascii(run_python, tiny_flags, tmp_path):
+def test_a_folder_of_any_name_in_an_ascii_locale(run_python, tiny_flags, tmp_path):
     ascii_only = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     run = tmp_path / "é"
     Image.new("L", (12, 12), 200).save(tmp_path / "grey.png")
@@ -187,7 +187,7 @@ def test_a_folder_of_any_name_where_the_locale_has_only_ascii(run_python, tiny_f
     assert run_python(*predict, env=ascii_only).status == 0
 
 
-def test_a_run_is_saved_before_it_trains_and_nothing_untrained_is_predicted_with(
+def test_a_run_saved_before_it_trains_predicts_nothing(
     train_tiny, run_command, tmp_path, interrupt_after
 ):
     interrupt_after(0)
@@ -237,7 +237,7 @@ def test_whatever_a_run_writes_is_read_back_bit_by_bit(written):
         assert repr(folder.records()) == repr(written)  # By repr -0.0 is another number than 0.0.
 
 
-def test_a_run_with_a_huge_loss_is_finished_resumed_and_read(train_tiny, tmp_path):
+def test_a_run_with_a_huge_loss_is_resumed_and_read(train_tiny, tmp_path):
     flags = ["--hidden=16,16", "--loss=cross_entropy", "--learning_rate=1e4"]
     assert train_tiny("mlp", *flags).status == 0
     assert train_tiny("mlp", "--resume", "--epochs=3").status == 0
@@ -249,7 +249,7 @@ def test_a_run_with_a_huge_loss_is_finished_resumed_and_read(train_tiny, tmp_pat
 
 
 @pytest.mark.parametrize("beside", ["run-2", "other"])
-def test_an_error_in_a_folder_beside_the_run_has_its_own_message(tmp_path, beside):
+def test_an_error_beside_the_run_has_its_own_message(tmp_path, beside):
     full = OSError(errno.ENOSPC, "full", str(tmp_path / beside / "file"))
     with pytest.raises(OSError, match="full") as raised, ends_in_one_line(tmp_path / "run", False):
         raise full
@@ -260,9 +260,7 @@ def test_an_error_in_a_folder_beside_the_run_has_its_own_message(tmp_path, besid
 
 
 @pytest.mark.usefixtures("quick_steps")
-def test_a_record_has_the_learning_rate_of_its_last_step_and_validation_only_of_a_set(
-    tiny_folder, tiny_preset
-):
+def test_a_record_has_its_last_rate_validation_where_a_set(tiny_folder, tiny_preset):
     data = load_dataset(data_dir=str(tiny_folder), validation_size=0)
     changes = dict(validation_size=0, batch_size=40, schedule="cosine", learning_rate=0.5)
     _, history = Experiment.create(tiny_preset("softmax", **changes, epochs=4), data).train()
@@ -308,7 +306,7 @@ def test_what_another_process_sends_is_written_nowhere(finished_run, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_second_process_is_refused_until_the_first_has_ended_however_it_ends(
+def test_a_second_process_is_refused_until_the_first_ends(
     run_main, start_python, tiny_flags, tmp_path, interrupt_after
 ):
     code = (
@@ -333,7 +331,7 @@ def test_a_second_process_is_refused_until_the_first_has_ended_however_it_ends(
     assert run_main(*flags, "--overwrite").status == 130
 
 
-def test_where_there_are_no_locks_a_run_says_so_and_trains(train_tiny, tmp_path, monkeypatch):
+def test_without_locks_a_run_says_so_and_trains(train_tiny, tmp_path, monkeypatch):
     refuse = Mock(side_effect=OSError(errno.ENOLCK, os.strerror(errno.ENOLCK)))
     monkeypatch.setattr("fcntl.flock", refuse)
     without_locks = train_tiny("softmax")
@@ -353,7 +351,7 @@ def test_where_there_are_no_locks_a_run_says_so_and_trains(train_tiny, tmp_path,
     ],
     ids=["at any step", "between epochs in one loop"],
 )
-def test_a_run_interrupted_again_and_again_ends_as_if_it_had_not_been(
+def test_a_run_interrupted_again_and_again_ends_the_same(
     train_tiny, run_main, tmp_path, interrupt_after, model, steps
 ):
     flags, whole, parts = [model, "--epochs=3"], tmp_path / "whole", tmp_path / "run"
@@ -401,7 +399,7 @@ def test_resume_refuses_what_would_be_another_run(
 
 
 @pytest.mark.slow
-def test_a_run_writes_its_report_into_its_folder_and_a_new_run_replaces_it(train_tiny, tmp_path):
+def test_a_run_writes_its_report_a_new_run_removes_it(train_tiny, tmp_path):
     report = tmp_path / "run" / "report.html"
     assert "report.html: " in train_tiny("softmax", "--report").out.splitlines()[-1]
     assert "<title>" in report.read_text()

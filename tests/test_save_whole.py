@@ -77,7 +77,7 @@ for first in (True, False):
 """
 
 
-def test_a_process_that_ends_anywhere_leaves_the_old_run_or_the_new_one(run_python, tmp_path):
+def test_a_process_ending_anywhere_leaves_old_or_new_run(run_python, tmp_path):
     ended = run_python("-c", KILLED, tmp_path)
     assert ended.status == 0, ended.err
     for found, before in zip(map(json.loads, ended.out.splitlines()), ("none", "old"), strict=True):
@@ -114,7 +114,7 @@ def test_an_error_while_saving_leaves_the_old_run(network, tmp_path, monkeypatch
     assert params_sha256(jaxnets.load(folder).state.params) == params_sha256(network.state.params)
 
 
-def test_a_run_is_loaded_where_a_process_ended_between_the_renames(network, tmp_path):
+def test_a_run_is_loaded_from_between_the_renames(network, tmp_path):
     folder = network.save(tmp_path / "run")
     beside = tmp_path / "run.partial"
     beside.mkdir()

@@ -45,7 +45,7 @@ def test_a_limit_larger_than_a_batch_changes_no_other_setting():
         preset("cnn", limit=0)
 
 
-def test_a_limited_run_says_so_and_is_resumed_with_its_limit(train_tiny, run_main, tmp_path):
+def test_a_limited_run_says_so_and_resumes_so(train_tiny, run_main, tmp_path):
     outcome = train_tiny("softmax", "--limit=30", "--batch_size=10")
     assert "30 train, 30 validation, 30 test images" in outcome.out
     result = read_json(tmp_path / "run" / "result.json")
@@ -90,7 +90,7 @@ def test_the_one_epoch_of_a_dry_run_augments_its_images():
     assert preset("cnn_bn").clean_epochs > preset("cnn_bn", dry_run=True).clean_epochs == 0
 
 
-def test_the_set_of_a_dry_run_is_limited_only_where_no_limit_is_given(tiny_preset):
+def test_a_dry_runs_set_is_limited_where_none_is_given(tiny_preset):
     sizes = [
         len(load_data(tiny_preset("softmax", dry_run=True, **changes)).train)
         for changes in ({}, {"limit": 10}, {"batch_size": 48}, {"batch_size": None})
@@ -106,7 +106,7 @@ def test_the_set_of_a_dry_run_is_limited_only_where_no_limit_is_given(tiny_prese
         ([[5, 0, 0], [3, 1, 0], [3, 0, 0]], False),
     ],
 )
-def test_a_run_is_at_chance_if_one_answer_would_be_right_as_often(confusion, is_noted):
+def test_at_chance_one_answer_would_be_right_as_often(confusion, is_noted):
     counts = np.array(confusion)
     correct, total = counts.trace(), counts.sum()
     test = Metrics(np.float64(9.0), correct, total, counts, total)

@@ -22,7 +22,7 @@ def changes(given=(), count=511, names=NAMES, model="cnn", **settings):
     return new, note
 
 
-def test_few_pictures_are_trained_on_in_small_batches_for_many_epochs():
+def test_few_pictures_get_small_batches_and_many_epochs():
     new, note = changes()
     assert new.keys() <= CHANGED and (new["batch_size"], new["epochs"]) == (32, 50)
     assert (new["optimizer"], new["augment"]) == ("adam", "crop,flip")
@@ -35,7 +35,7 @@ def test_few_pictures_are_trained_on_in_small_batches_for_many_epochs():
 
 @pytest.mark.parametrize("count", [2, 20, 33, 511, 3000])
 @pytest.mark.parametrize("model", ["softmax", "mlp", "cnn", "alexnet", "alexnet_small"])
-def test_a_run_takes_at_least_its_steps_and_no_epoch_more(count, model):
+def test_a_run_takes_its_steps_and_no_epoch_more(count, model):
     adapted, note = for_small_set(preset(model), (), Pictures(count, NAMES))
     steps = -(-count // (adapted.batch_size or count))
     assert note and STEPS <= adapted.epochs * steps < STEPS + steps
@@ -64,7 +64,7 @@ def test_what_the_user_has_set_stays(given, unchanged):
 
 
 @pytest.mark.parametrize("given", [dict(limit=100), dict(dry_run=True)])
-def test_who_asks_for_a_part_of_the_set_gets_the_networks_recipe(given):
+def test_a_part_of_the_set_gets_the_networks_recipe(given):
     assert changes(**given) == ({}, "")
     # Of 100 pictures 81 may be there to train on.
     assert changes(**given, count=81) == ({"batch_size": 81}, "")
@@ -102,9 +102,7 @@ def pictures(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_run_says_and_keeps_it_and_is_resumed_with_it(
-    pictures, run_main, tmp_path, interrupt_after
-):
+def test_a_run_says_keeps_and_resumes_it(pictures, run_main, tmp_path, interrupt_after):
     folder = tmp_path / "run"
     flags = f"--dataset={pictures}", "--model=softmax", f"--workdir={folder}", "--devices=1"
     interrupt_after(20)

@@ -45,7 +45,7 @@ def train_to_target(train_tiny):
 @pytest.mark.parametrize(
     "flags", [(), slow("--devices=8", id="eight devices"), slow("--gradients=manual")]
 )
-def test_a_run_stops_at_its_target_tests_once_and_says_so(flags, train_to_target, tmp_path):
+def test_a_run_stops_at_its_target_and_says_so(flags, train_to_target, tmp_path):
     outcome = train_to_target(*([flags] if isinstance(flags, str) else flags))
     assert (outcome.status, outcome.err) == (0, "")
     *before, last = records(tmp_path / "run")
@@ -93,7 +93,7 @@ def test_a_resumed_run_of_short_epochs_has_the_same_bits(
     assert (history(tmp_path / "run"), params_sha256(tmp_path / "run")) == (whole, bits)
 
 
-def test_a_target_may_be_set_on_resume_and_a_reached_one_ends_the_run(
+def test_a_target_may_be_set_on_resume(
     train_to_target, run_main, interrupt_after, tmp_path, monkeypatch
 ):
     interrupt_after(2)
@@ -124,7 +124,7 @@ def test_short_epochs_are_whole_passes_cut_into_pieces():
         np.testing.assert_array_equal(order * mask, [b.labels * b.mask for b in whole[start:stop]])
 
 
-def test_an_epoch_of_one_step_takes_the_examples_of_its_turn(tiny, tiny_preset, float64):
+def test_an_epoch_of_one_step_takes_its_own_examples(tiny, tiny_preset, float64):
     """In one loop and step by step: a batch is not all examples."""
     config = tiny_preset("mlp", hidden=(8,), precision="float64", steps_per_epoch=1, epochs=3)
     images = tiny.train.images.copy()
@@ -138,7 +138,7 @@ def test_an_epoch_of_one_step_takes_the_examples_of_its_turn(tiny, tiny_preset, 
 
 
 @pytest.mark.slow
-def test_a_short_epoch_in_one_loop_is_one_step_by_step(tiny, tiny_preset, float64):
+def test_a_short_epoch_in_one_loop_is_step_by_step(tiny, tiny_preset, float64):
     config = tiny_preset("mlp", hidden=(8,), precision="float64", steps_per_epoch=3)
     ours, ends = Experiment.create(config, tiny), []
     for make_epoch in (scan.scanned_epoch, loop.stepped_epoch):
@@ -211,7 +211,7 @@ def test_what_does_not_fit_is_refused(settings, message):
         preset("cnn", **settings)
 
 
-def test_an_epoch_longer_than_a_pass_is_refused_in_one_line(train_tiny, run_command):
+def test_an_epoch_longer_than_a_pass_is_refused(train_tiny, run_command):
     outcome = train_tiny("softmax", "--steps_per_epoch=6")
     outcome.assert_refused("steps_per_epoch: expected at most the 5 steps of a pass over the 160")
     flags = ("--stop_at_target", "--target_accuracy=0.9", "--over=hidden=8,16", "--model=mlp")

@@ -23,7 +23,7 @@ def test_every_network_has_its_parameters_and_last_shape(name):
     assert rows[-1].shape == (10,) and len(rows) == len(model.layers)
 
 
-def test_the_arithmetic_is_two_for_every_weight_and_one_for_every_bias():
+def test_the_arithmetic_is_two_a_weight_one_a_bias():
     flatten, hidden, relu, logits = summary(MODELS["mlp"](), IMAGE)
     assert [row.params for row in (flatten, hidden, relu, logits)] == [0, 401_920, 0, 5_130]
     assert flatten.flops == 0

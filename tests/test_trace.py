@@ -34,7 +34,7 @@ def test_a_runs_own_numbers_are_drawn(run_command, finished_run, tmp_path, tiny)
 
 
 @pytest.mark.slow
-def test_a_small_network_is_drawn_whole_and_its_numbers_are_numpys(
+def test_a_small_network_is_drawn_whole_with_numpys_numbers(
     run_command, tmp_path, monkeypatch, mnist
 ):
     monkeypatch.chdir(tmp_path)
@@ -89,7 +89,7 @@ def test_wrong_requests_are_refused(run_command, finished_run, tmp_path, monkeyp
 
 
 @pytest.mark.parametrize("model", ["cnn", "softmax"])
-def test_the_picture_of_a_network_has_every_layer_with_its_numbers(model):
+def test_the_picture_has_every_layer_with_its_numbers(model):
     rows = summary(create_model(preset(model), 10), (28, 28, 1))
     figure = network_figure(model, rows, (28, 28, 1))
     shown = texts(figure.standalone())

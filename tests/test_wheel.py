@@ -53,7 +53,7 @@ def test_a_wheel_brings_train_and_the_script(site, run_installed):
     assert "要训练的网络" in run_installed(SCRIPT, "train", "--help", "--language=zh").out
 
 
-def test_its_licence_is_the_code_s_and_mnist_s_with_both_texts(site):
+def test_its_licence_is_the_codes_and_mnists(site):
     folder = next(site.glob("*.dist-info"))
     metadata = Parser().parsestr((folder / "METADATA").read_text("utf-8"))
     expression = metadata["License-Expression"]

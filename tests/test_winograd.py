@@ -165,7 +165,7 @@ def num_xla_convolutions(inputs, static):
 
 
 @pytest.mark.parametrize("image, batch", [(6, 32), slow(8, 32), (10, 32), slow(6, 128)])
-def test_a_wide_layer_takes_it_forward_and_backward_and_agrees_with_flax(image, batch):
+def test_a_wide_layer_takes_it_and_agrees_with_flax(image, batch):
     inputs, static = layer(image=image, batch=batch)
     assert num_xla_convolutions(inputs, static) == 0
 

@@ -338,7 +338,7 @@ def pictures(tmp_path, cache):
     return tmp_path / "set"
 
 
-def test_a_cache_that_is_a_link_is_neither_read_nor_written(pictures, tmp_path):
+def test_a_cache_that_is_a_link_is_left_alone(pictures, tmp_path):
     outside = tmp_path / "outside"
     outside.mkdir()
     old = outside / "letter.partial"
@@ -350,7 +350,7 @@ def test_a_cache_that_is_a_link_is_neither_read_nor_written(pictures, tmp_path):
     assert any((tmp_path / "cache").rglob("*.npy"))
 
 
-def test_a_cache_that_is_no_cache_is_made_anew_and_a_pipe_is_not_waited_for(pictures):
+def test_a_cache_that_is_no_cache_is_made_anew(pictures):
     np.asarray(load_folder(pictures).train.images)
     index, files = pictures / ".jaxnets" / "files.npy", [*(pictures / ".jaxnets").iterdir()]
     for content in surfaces.caches_of():
@@ -366,7 +366,7 @@ def test_a_cache_that_is_no_cache_is_made_anew_and_a_pipe_is_not_waited_for(pict
     assert len(load_folder(pictures).train) == 4
 
 
-def test_threads_decode_no_more_pixels_at_a_time_than_one_may(pictures, monkeypatch):
+def test_threads_together_decode_no_more_pixels_than_one_may(pictures, monkeypatch):
     """They may take a gigabyte, whatever their files' sizes."""
     at_work, most = [], []
     converted = decode.to_8_bits
@@ -392,7 +392,7 @@ def test_threads_decode_no_more_pixels_at_a_time_than_one_may(pictures, monkeypa
     assert max(most) == 1
 
 
-def test_an_idx_header_is_held_to_the_files_size_before_memory_is_taken(tmp_path):
+def test_an_idx_header_is_held_to_the_files_size(tmp_path):
     path = tmp_path / "train-images-idx3-ubyte"
     path.write_bytes(bytes([0, 0, 8, 3]) + struct.pack(">3I", 2**32 - 1, 2**32 - 1, 2**32 - 1))
     with pytest.raises(UserError, match="it cannot hold so many"):

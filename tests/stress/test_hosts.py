@@ -132,7 +132,7 @@ def test_several_processes_train_as_one_does(name, way, gradients, hosts, mnist,
 
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM])
 @pytest.mark.parametrize("victim", [0, -1])
-def test_what_ends_one_process_ends_all_and_the_run_goes_on(victim, sign, hosts, tmp_path):
+def test_what_ends_one_process_ends_all_and_it_resumes(victim, sign, hosts, tmp_path):
     count, start = hosts
     whole, folder = tmp_path / "whole", tmp_path / "run"
     assert {status for status, _ in ends(*start(*LONG, f"--workdir={whole}"))} == {0}

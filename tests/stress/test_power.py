@@ -41,7 +41,7 @@ def outcomes(runs, events, count):
 
 
 @pytest.mark.slow
-def test_a_power_cut_at_any_moment_loses_nothing_that_was_saved(runs, events):
+def test_a_power_cut_at_any_moment_loses_nothing_saved(runs, events):
     assert outcomes(runs, events, 200) == {"refused, nothing saved", "resumed", "finished"}
 
 
@@ -107,7 +107,7 @@ def test_code_that_does_not_wait_for_the_disk_is_found(runs, events, wrong):
 
 
 @pytest.mark.slow
-def test_a_record_that_was_cut_or_is_zeros_hides_none_that_was_saved(runs, events):
+def test_a_cut_or_zeroed_record_hides_none_that_was_saved(runs, events):
     (inode,) = metrics(events)
     appended = [n for n, e in enumerate(events) if (e.kind, e.inode) == ("write", inode)]
     at = appended[-1]

@@ -198,7 +198,7 @@ def trained(places, tmp_path):
 
 @pytest.mark.stress
 @pytest.mark.parametrize("name", COMMANDS)
-def test_ctrl_c_at_any_moment_is_one_line_or_comes_too_late(name, trained, tmp_path, request):
+def test_ctrl_c_at_any_moment_is_one_line(name, trained, tmp_path, request):
     """From the first millisecond on. Before our first line the interrupt is Python's."""
     # A file of ours but the package's __init__ that had begun, or something dropped later on.
     ours = rf'File "{ROOT}/(?!jaxnets/__init__.py)|Exception ignored|^error: '

@@ -45,7 +45,7 @@ ROOMS = {
     # The wings: the core knows none of them.
     "predict": "config data errors facts machine models runs system training",
     "viz": "backprop config data display drawing errors experiment files gradcheck kernels "
-    "losses machine models predict runs system training",
+    "language losses machine models predict runs system training",
     "tune": "config data display errors experiment files machine metrics models "
     "regression_metrics runs system training viz",
     "deploy": "config data display errors files machine models predict runs training version viz",

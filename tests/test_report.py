@@ -23,22 +23,22 @@ from PIL import Image
 from jaxnets.data.load import load_dataset
 from jaxnets.drawing import charts, svg
 from jaxnets.experiment import Experiment, optimizer_of
+from jaxnets.language import speaking
 from jaxnets.losses import LOSSES
 from jaxnets.models.chain import with_precision
 from jaxnets.runs.resume import load_checkpoint
 from jaxnets.runs.terminal import loss_line
 from jaxnets.training.history import History, plot
-from jaxnets.viz.report import build, evaluation, figures, ledger, passes, texts
+from jaxnets.viz.report import build, evaluation, figures, ledger, passes
 from jaxnets.viz.report.run_facts import read_run
 
-ENGLISH = texts.Words("en")
 MARKUP = '<img src=x onerror="alert(1)">&\x07</text></svg><script>alert(2)</script>'
 
 
 @pytest.fixture(scope="module")
 def run(finished_run):
     """The facts of a finished run."""
-    return read_run(str(finished_run.folder), ENGLISH)
+    return read_run(str(finished_run.folder))
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def gradients(run, drawn):
 @pytest.fixture(scope="module")
 def written(run, gradients):
     """Its report and figures."""
-    return build.report([dataclasses.replace(run, missing=[])], ENGLISH)
+    return build.report([dataclasses.replace(run, missing=[])])
 
 
 @pytest.fixture
@@ -256,7 +256,7 @@ def test_a_large_network_is_compared_in_float32_alone(run, monkeypatch):
     monkeypatch.setattr(ledger, "MAX_PARAMS", 10)
     monkeypatch.setattr(ledger, "gradients", compute)
     facts = dataclasses.replace(run, missing=[])
-    parts, after = build._gradients(facts, run.trained, run.data, ENGLISH, "")
+    parts, after = build._gradients(facts, run.trained, run.data, "")
     assert [figure.name for figure, _ in parts] == ["norms", "ledger"]
     assert "float64" in facts.missing[0] and "float32 1e-05" in after
 
@@ -329,7 +329,7 @@ def test_markup_in_names_is_inert(run):
         result={"model": MARKUP, "test_accuracy": MARKUP, "dataset": {MARKUP: [MARKUP] * 999}},
         missing=[MARKUP],
     )
-    html, drawn = build.report([hostile, dataclasses.replace(hostile, missing=[])], ENGLISH)
+    html, drawn = build.report([hostile, dataclasses.replace(hostile, missing=[])])
     assert_inert(html)
     assert "alert(1)" in Tags(html).text
     assert len({figure.name for figure in drawn}) == len(drawn)
@@ -352,7 +352,7 @@ def test_pictures_of_a_folder_are_read(run, tmp_path):
     data = dataclasses.replace(data, class_names=("a", "b", "c"), num_classes=3)
     trained = dataclasses.replace(run.trained, class_names=data.class_names)
     facts = dataclasses.replace(run, data=data, trained=trained, missing=[])
-    names = {figure.name for figure in build.report([facts], ENGLISH)[1]}
+    names = {figure.name for figure in build.report([facts])[1]}
     assert set(NAMES) - names <= {"mistakes"} and facts.missing == []
     image = Image.open(tmp_path / "test" / "a" / "1.png")
     np.testing.assert_array_equal(figures.picture(data, 1), np.asarray(image))
@@ -364,7 +364,7 @@ def damaged(folder, name, text):
 
 def test_an_unfinished_run_is_said_to_be_one(copy):
     (copy / "result.json").unlink()
-    html, drawn = build.report([read_run(str(copy), ENGLISH)], ENGLISH)
+    html, drawn = build.report([read_run(str(copy))])
     assert "The run is not finished" in html and "confusion" in {figure.name for figure in drawn}
 
 
@@ -381,8 +381,8 @@ def test_an_unfinished_run_is_said_to_be_one(copy):
 )
 def test_a_damaged_run_gives_what_is_there_and_says_what_is_missing(copy, damage, says, has, lacks):
     damage(copy)
-    run = read_run(str(copy), ENGLISH)
-    html, drawn = build.report([run], ENGLISH)
+    run = read_run(str(copy))
+    html, drawn = build.report([run])
     names = {figure.name for figure in drawn}
     assert has in names and lacks not in names
     assert_inert(html)
@@ -400,7 +400,7 @@ def test_hostile_numbers_are_left_out(copy):
     config = {f"key{k}": [k] * 99 for k in range(5000)} | {"epochs": 10**400}
     (copy / "config.json").write_text(json.dumps(config))
     (copy / "result.json").write_text(json.dumps({"seconds": 10**400, "epochs": float("nan")}))
-    html, drawn = build.report([read_run(str(copy), ENGLISH)], ENGLISH)
+    html, drawn = build.report([read_run(str(copy))])
     assert_inert(html)
     assert len(html) < 300_000 and {figure.name for figure in drawn} >= {"loss", "accuracy"}
     assert not re.search(r'="-?(nan|inf)', html)
@@ -411,8 +411,8 @@ def test_a_run_whose_data_are_gone_or_others_shows_what_needs_none(copy, gone):
     config = read_json(copy / "config.json")
     config |= {"data_dir": str(copy / "nowhere")} if gone else {"data_sha256": "0" * 64}
     (copy / "config.json").write_text(json.dumps(config))
-    run = read_run(str(copy), ENGLISH)
-    html, drawn = build.report([run], ENGLISH)
+    run = read_run(str(copy))
+    html, drawn = build.report([run])
     assert {figure.name for figure in drawn} == {*NAMES[:5], "filters"}
     (said,) = run.missing
     assert ("not at hand" if gone else "other images") in said and svg.escape(said) in html
@@ -421,8 +421,8 @@ def test_a_run_whose_data_are_gone_or_others_shows_what_needs_none(copy, gone):
 def test_several_runs_stand_side_by_side_with_what_differs(run, copy, tmp_path):
     config = read_json(copy / "config.json") | {"learning_rate": 0.25}
     (copy / "config.json").write_text(json.dumps(config))
-    second = read_run(str(copy.rename(tmp_path / run.name)), ENGLISH)
-    html, drawn = build.report([run, second], ENGLISH)
+    second = read_run(str(copy.rename(tmp_path / run.name)))
+    html, drawn = build.report([run, second])
     names = [figure.name for figure in drawn]
     assert len(names) == len(set(names)) and "runs-loss" in names
     assert {f"{run.name}-confusion", f"{run.name}-2-confusion"} <= set(names)
@@ -482,12 +482,6 @@ def assert_not_blank(picture, name):
     colours = picture.getcolors(picture.width * picture.height)
     assert colours is not None and len(colours) > 20, name
     assert np.asarray(picture).std() > 5, name
-
-
-def test_the_texts_have_the_same_places_in_both_languages():
-    for name, pair in texts.TEXTS.items():
-        places = [sorted(re.findall(r"\{(\d*)\}", text)) for text in pair]
-        assert len(places[0]) == len(places[1]) and all(pair), name
 
 
 def contrast(one: str, other: str) -> float:
@@ -563,7 +557,8 @@ def test_the_page_in_a_browser(run, written, tmp_path):
         for language, theme, width in views:
             if language == "zh":
                 facts = dataclasses.replace(run, missing=[])
-                path.write_text(build.report([facts, facts], texts.Words("zh"))[0], "utf-8")
+                with speaking("zh"):
+                    path.write_text(build.report([facts, facts], "zh")[0], "utf-8")
             feature = {"name": "prefers-color-scheme", "value": theme}
             page.call("Emulation.setEmulatedMedia", features=[feature])
             page.resize(width, 900, mobile=width < 600)

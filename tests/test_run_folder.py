@@ -38,7 +38,6 @@ from jaxnets.runs.run_folder import CONFIG, SEARCH, ReplicaRunFolder, RunFolder,
 from jaxnets.runs.terminal import ends_in_one_line
 from jaxnets.viz.report.figures import learning_figures
 from jaxnets.viz.report.run_facts import read_run
-from jaxnets.viz.report.texts import Words
 
 RECORD = [
     "epoch", "step", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy",
@@ -243,9 +242,9 @@ def test_a_run_with_a_huge_loss_is_resumed_and_read(train_tiny, tmp_path):
     assert train_tiny("mlp", "--resume", "--epochs=3").status == 0
     losses = [record["train_loss"] for record in records(tmp_path / "run")]
     assert len(losses) == 3 and losses[0] > 2**63
-    read = read_run(str(tmp_path / "run"), Words("en"))
+    read = read_run(str(tmp_path / "run"))
     assert (read.column("train_loss"), read.missing) == (losses, [])
-    assert learning_figures([read], Words("en"), "")
+    assert learning_figures([read], "")
 
 
 @pytest.mark.parametrize("beside", ["run-2", "other"])

@@ -66,7 +66,8 @@ def abouts() -> dict[str, str]:
 def _help() -> str:
     hint = _("jaxnets COMMAND --help lists a command's flags, jaxnets --version the version.")
     lines = [f"  {name:12}{text}" for name, text in abouts().items()]
-    return "\n".join([f"{_('usage:')} jaxnets COMMAND [--flag=value ...]", "", *lines, "", hint])
+    usage = _("usage:") + " jaxnets COMMAND [--flag=value ...]"
+    return "\n".join([usage, "", *lines, "", hint])
 
 
 def _train(arguments: Sequence[str]) -> int:

@@ -14,6 +14,7 @@ from jaxnets.drawing.charts import percent, plain
 from jaxnets.drawing.svg import Figure, check_png, escape
 from jaxnets.errors import UserError
 from jaxnets.files import output_path
+from jaxnets.language import N_, _, speaking
 from jaxnets.machine.platform import versions
 from jaxnets.predict.trained import TrainedNetwork, to_input
 from jaxnets.runs.run_folder import REPORT
@@ -27,14 +28,21 @@ from jaxnets.viz.report.evaluation import (
 from jaxnets.viz.report.figures import MISTAKES
 from jaxnets.viz.report.passes import passes_of
 from jaxnets.viz.report.run_facts import RunFacts, number_in, read_run
-from jaxnets.viz.report.texts import Words
 
 SURROUNDINGS = ("device", "processor", "cores", "num_devices", "versions", "data_sha256")
 # Fields of config.json that the table of settings leaves out: other parts of the report say them.
 NO_SETTINGS = (*SURROUNDINGS, "class_names", "image_shape", "num_classes", "device_platform")
 NO_DIFFERENCE = ("workdir", "overwrite", "data_sha256", "init_from_sha256")
-FACTS = ("model", "dataset", "num_params", "epochs", "seconds", "validation_accuracy")
-FACTS += ("test_accuracy", "test_loss")
+FACTS = {
+    "model": N_("network"),
+    "dataset": N_("data"),
+    "num_params": N_("parameters"),
+    "epochs": N_("epochs"),
+    "seconds": N_("seconds of training"),
+    "validation_accuracy": N_("validation accuracy"),
+    "test_accuracy": N_("test accuracy"),
+    "test_loss": N_("test loss"),
+}
 MAX_SETTINGS = 200  # A config.json may come from anywhere.
 LONGEST = 200  # Characters of a value in a table.
 
@@ -58,12 +66,13 @@ def write_report(
     Raises:
       UserError: There is no such run, or nothing can be written there.
     """
-    path, words = output_path(output), Words(language)
+    path = output_path(output)
     if folder is not None:
         check_png()
         _make_folder(folder)
-    runs = [read_run(workdir, words) for workdir in workdirs]
-    text, drawn = report(runs, words)
+    with speaking(language):
+        runs = [read_run(workdir) for workdir in workdirs]
+        text, drawn = report(runs, language)
     files.write_text(path, text)
     if folder is not None:
         for figure in drawn:
@@ -103,19 +112,19 @@ def _make_folder(folder: str) -> None:
         raise UserError(f"figures: cannot make the folder {folder}: {error.strerror}") from error
 
 
-def report(runs: Sequence[RunFacts], words: Words) -> tuple[str, list[Figure]]:
+def report(runs: Sequence[RunFacts], language: str = "en") -> tuple[str, list[Figure]]:
     """The report as an HTML document, and its figures."""
     names, drawn = _prefixes(runs), []
     parts, links = [], []
     if len(runs) > 1:
-        title = words("runs", len(runs))
-        section = _comparison(runs, words)
+        title = _("{} runs side by side", len(runs))
+        section = _comparison(runs)
         parts.append(section.html)
         drawn += section.figures
     else:
-        title = f"{words('report')}: {runs[0].name}"
+        title = _("Report") + f": {runs[0].name}"
     for run, prefix in zip(runs, names, strict=True):
-        section = _run_section(run, words, prefix)
+        section = _run_section(run, prefix)
         anchor = f"run-{prefix}"
         heading = f"<h2>{escape(run.name)}</h2>\n" if len(runs) > 1 else ""
         parts.append(f'<section id="{anchor}">\n{heading}{section.html}</section>\n')
@@ -124,8 +133,8 @@ def report(runs: Sequence[RunFacts], words: Words) -> tuple[str, list[Figure]]:
     if len(runs) == 1:
         links = re.findall(r'<h3 id="([^"]*)">([^<]*)</h3>', parts[0])
     nav = " ".join(f'<a href="#{anchor}">{name}</a>' for anchor, name in links)
-    footer = words("made_by", versions()["jaxnets"])
-    return document.document(words.language, title, nav, "".join(parts), footer), drawn
+    footer = _("Made by jaxnets {}. This file loads nothing.", versions()["jaxnets"])
+    return document.document(language, title, nav, "".join(parts), footer), drawn
 
 
 def _prefixes(runs: Sequence[RunFacts]) -> list[str]:
@@ -142,10 +151,10 @@ def _prefixes(runs: Sequence[RunFacts]) -> list[str]:
     return found
 
 
-def _comparison(runs: Sequence[RunFacts], words: Words) -> Section:
+def _comparison(runs: Sequence[RunFacts]) -> Section:
     """Several runs side by side: results, what differs in their settings, their curves."""
     names = [run.name for run in runs]
-    rows = [[words(name), *(_value_of(run, name) for run in runs)] for name in FACTS]
+    rows = [[_(text), *(_value_of(run, name) for run in runs)] for name, text in FACTS.items()]
     results = document.table(["", *names], rows)
     keys = [key for run in runs for key in run.config]
     differences = [
@@ -155,12 +164,12 @@ def _comparison(runs: Sequence[RunFacts], words: Words) -> Section:
     ]
     settings = document.table(["", *names], differences)
     if not differences:
-        settings = f"<p>{escape(words('no_differences'))}</p>"
-    drawn = figures.learning_figures(runs, words, "runs-")
-    html = document.headed(words("results"), document.card(results), "results")
-    html += document.headed(words("differences"), document.card(settings), "differences")
+        settings = document.paragraph(_("The runs have the same settings."))
+    drawn = figures.learning_figures(runs, "runs-")
+    html = document.headed(_("Results"), document.card(results), "results")
+    html += document.headed(_("What differs"), document.card(settings), "differences")
     html += document.headed(
-        words("learning"), document.figures_of([(figure, "") for figure in drawn]), "learning"
+        _("Learning"), document.figures_of([(figure, "") for figure in drawn]), "learning"
     )
     return Section(html, drawn)
 
@@ -193,58 +202,62 @@ def _shown(value: Any) -> str:
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
-def _run_section(run: RunFacts, words: Words, prefix: str) -> Section:
+def _run_section(run: RunFacts, prefix: str) -> Section:
     """A run: what it is, how it learned, its mistakes, a look inside, its gradients."""
-    html, drawn = "", []
+    html, drawn, inside = "", [], _("Inside the network")
 
-    def add(heading: str, parts: list[tuple[Figure, str]], after: str = "") -> None:
+    def add(name: str, heading: str, parts: list[tuple[Figure, str]], after: str = "") -> None:
         nonlocal html
         if parts or after:
-            kind = "figures" if heading == "learning" else "figures columns"
+            kind = "figures" if name == "learning" else "figures columns"
             html += document.headed(
-                words(heading), document.figures_of(parts, kind) + after, prefix + heading
+                heading, document.figures_of(parts, kind) + after, prefix + name
             )
-            drawn.extend(figure for figure, _ in parts)
+            drawn.extend(figure for figure, _note in parts)
 
-    add("learning", *_learning(run, words, prefix))
+    add("learning", _("Learning"), *_learning(run, prefix))
     if run.trained is not None and run.data is not None:
         trained, data = run.trained, run.data
-        for heading, part in (
-            ("classes", _mistakes),
-            ("inside", _inside),
-            ("gradients", _gradients),
+        for name, heading, part in (
+            ("classes", _("Mistakes"), _mistakes),
+            ("inside", inside, _inside),
+            ("gradients", _("Gradients"), _gradients),
         ):
-            with run.attempt(words, heading):
-                add(heading, *part(run, trained, data, words, prefix))
+            with run.attempt(heading):
+                add(name, heading, *part(run, trained, data, prefix))
     elif run.trained is not None:
-        with run.attempt(words, "inside"):
-            add("inside", *_filters_alone(run.trained, words, prefix))
-    html = _overview(run, words) + html + _settings(run, words, prefix)
+        with run.attempt(inside):
+            add("inside", inside, *_filters_alone(run.trained, prefix))
+    html = _overview(run) + html + _settings(run, prefix)
     return Section(html, drawn)
 
 
 Parts = tuple[list[tuple[Figure, str]], str]  # Figures with notes, and HTML after them.
 
 
-def _overview(run: RunFacts, words: Words) -> str:
+def _overview(run: RunFacts) -> str:
     facts = "".join(
-        f"<div><dt>{escape(words(name))}</dt><dd>{escape(_value_of(run, name))}</dd></div>"
-        for name in FACTS
+        f"<div><dt>{escape(_(text))}</dt><dd>{escape(_value_of(run, name))}</dd></div>"
+        for name, text in FACTS.items()
     )
     html = f'<dl class="facts">{facts}</dl>\n'
     if run.trained is not None and not run.trained.finished:
-        html += f"<p>{escape(words('unfinished', f'{run.trained.step:,}'))}</p>\n"
+        step = format(run.trained.step, ",")
+        text = _("The run is not finished: this is how far it had come after step {}.", step)
+        html += document.paragraph(text)
     if run.trained is not None and run.trained.config.ten_crop:
-        html += f"<p>{escape(words('crops'))}</p>\n"
+        text = _("The run was tested on ten crops of each image; here it sees the middle one.")
+        html += document.paragraph(text)
     if run.missing:
         items = "".join(f"<li>{escape(text)}</li>" for text in run.missing)
-        html += f'<div class="card missing"><h4>{escape(words("missing"))}</h4>'
+        title = _("What is missing")
+        html += f'<div class="card missing"><h4>{escape(title)}</h4>'
         html += f"<ul>{items}</ul></div>\n"
     return html
 
 
-def _learning(run: RunFacts, words: Words, prefix: str) -> Parts:
-    drawn = figures.learning_figures([run], words, prefix)
+def _learning(run: RunFacts, prefix: str) -> Parts:
+    drawn = figures.learning_figures([run], prefix)
     if not drawn:
         return [], ""
     names = ["epoch", "train_loss", "validation_loss", "train_accuracy", "validation_accuracy"]
@@ -255,72 +268,86 @@ def _learning(run: RunFacts, words: Words, prefix: str) -> Parts:
     ]
     head = [name.replace("_", " ") for name in names]
     shown = rows if len(rows) <= 200 else [*rows[:100], *rows[-100:]]
-    return [(figure, "") for figure in drawn], (
-        f'<p class="note">{escape(words("hint_curves"))}</p>\n'
-        + document.details(words("as_table"), document.table(head, shown))
+    note = _(
+        "Training numbers are averages over an epoch, with dropout and augmentation; validation "
+        "numbers are taken after it. Point at a curve for its values."
     )
+    table = document.details(_("The numbers as a table"), document.table(head, shown))
+    return [(figure, "") for figure in drawn], document.paragraph(note, "note") + table
 
 
-def _mistakes(
-    run: RunFacts, trained: TrainedNetwork, data: Dataset, words: Words, prefix: str
-) -> Parts:
+def _mistakes(run: RunFacts, trained: TrainedNetwork, data: Dataset, prefix: str) -> Parts:
     found = predict(trained, data.test)
     names = trained.class_names
     scores, calibrated = class_scores(found.confusion), calibration(found)
-    note = words("calibration_note", len(calibrated.accuracy), f"{100 * calibrated.error:.3g} %")
+    note = _(
+        "Above the dashed line the network is right more often than it says, below it "
+        "less often. Expected calibration error (Guo et al. 2017, {} bins): {}.",
+        *(len(calibrated.accuracy), format(100 * calibrated.error, ".3g") + " %"),
+    )
     parts = [
-        (figures.confusion_figure(found, names, words, prefix), ""),
-        (figures.calibration_figure(calibrated, words, prefix), note),
-        (figures.scores_figure(scores, names, words, prefix), ""),
+        (figures.confusion_figure(found, names, prefix), ""),
+        (figures.calibration_figure(calibrated, prefix), note),
+        (figures.scores_figure(scores, names, prefix), ""),
     ]
     after = ""
     if worst := mistakes(found, data, MISTAKES):
         marked = any(one.is_rejected for one in worst)
-        figure = figures.mistakes_figure(worst, data, words, prefix)
-        parts.append((figure, words("wrong_labels_note") if marked else ""))
+        figure = figures.mistakes_figure(worst, data, prefix)
+        note = _(
+            "Framed: one of the 15 labels of MNIST's test images that most people reject, with the "
+            "label that they choose instead, if they agree on one. Source: Northcutt, Athalye and "
+            "Mueller 2021, arXiv:2103.14749, labelerrors.com."
+        )
+        parts.append((figure, note if marked else ""))
     else:
-        after = f'<p class="note">{escape(words("no_mistakes"))}</p>\n'
+        after = document.paragraph(_("No test image is wrong."), "note")
     rows = [
         [name, *(f"{x:.4f}" if np.isfinite(x) else "–" for x in three), f"{count:,}"]
         for name, *three, count in zip(names, *scores, strict=True)
     ]
-    head = [words(name) for name in ("class", "precision", "recall", "f1", "support")]
-    return parts, after + document.details(words("scores"), document.table(head, rows))
+    head = [_("class"), _("precision"), _("recall"), _("F1"), _("images")]
+    return parts, after + document.details(
+        _("Precision, recall and F1 of each class"), document.table(head, rows)
+    )
 
 
-def _inside(
-    run: RunFacts, trained: TrainedNetwork, data: Dataset, words: Words, prefix: str
-) -> Parts:
+def _inside(run: RunFacts, trained: TrainedNetwork, data: Dataset, prefix: str) -> Parts:
     image = np.asarray(to_input(trained.config, np.asarray(data.test.images[0])[None]))[0]
     label = int(data.test.labels[0])
     found = passes_of(trained.model, trained.params, image, label, trained.config.loss)
     name = trained.class_names[label]
     drawn = [
-        figures.filters_figure(found, words, prefix),
-        figures.activations_figure(found, name, words, prefix),
+        figures.filters_figure(found, prefix),
+        figures.activations_figure(found, name, prefix),
     ]
     return [(figure, "") for figure in drawn if figure is not None], ""
 
 
-def _filters_alone(trained: TrainedNetwork, words: Words, prefix: str) -> Parts:
+def _filters_alone(trained: TrainedNetwork, prefix: str) -> Parts:
     """The first layer's weights, without an image of the data set."""
     blank = np.asarray(to_input(trained.config, np.zeros((1, *trained.image_shape), np.uint8)))[0]
     found = passes_of(trained.model, trained.params, blank, 0, trained.config.loss)
-    figure = figures.filters_figure(found, words, prefix)
+    figure = figures.filters_figure(found, prefix)
     return [(figure, "")] if figure is not None else [], ""
 
 
-def _gradients(
-    run: RunFacts, trained: TrainedNetwork, data: Dataset, words: Words, prefix: str
-) -> Parts:
+def _gradients(run: RunFacts, trained: TrainedNetwork, data: Dataset, prefix: str) -> Parts:
     found = ledger.gradients(trained, data)
     entries, sizes = ledger.ledger(trained, found), ledger.norms(run.folder, trained, found)
     if len(found.manual) == 1:
-        run.missing.append(words("large_network", f"{ledger.MAX_PARAMS:,}"))
-    rate = f"{trained.config.learning_rate:g}"
+        most = format(ledger.MAX_PARAMS, ",")
+        run.missing.append(
+            _("the ledger's float64 and bfloat16: the network has more than {} parameters", most)
+        )
+    note = _(
+        "Euclidean norms by layer, of the first {} training images. The update is that of one step "
+        "with learning rate {}; about a thousandth of the weights is usual.",
+        *(found.count, format(trained.config.learning_rate, "g")),
+    )
     parts = [
-        (figures.norms_figure(sizes, words, prefix), words("norms_note", found.count, rate)),
-        (figures.ledger_figure(entries, words, prefix), ""),
+        (figures.norms_figure(sizes, prefix), note),
+        (figures.ledger_figure(entries, prefix), ""),
     ]
     allowed = ", ".join(f"{dtype} {ledger.TOLERANCES[dtype]:.0e}" for dtype in found.manual)
     rows = [
@@ -329,27 +356,39 @@ def _gradients(
             " × ".join(map(str, one.shape)),
             *(f"{x:.15g}" for x in (one.manual, one.automatic)),
             *(f"{error:.1e}" for error in one.errors.values()),
-            words("yes" if one.ok else "no"),
+            _("yes") if one.ok else _("no"),
         ]
         for one in entries
     ]
-    head = [words("gradient"), "", words("largest_manual"), words("largest_automatic")]
-    head += [*found.manual, words("agrees")]
-    html = f"<h4>{escape(words('ledger'))}</h4>{document.table(head, rows)}"
-    note = words("ledger_note", found.count, allowed)
+    head = [_("gradient"), "", _("largest, by hand"), _("by autodiff")]
+    head += [*found.manual, _("agrees")]
+    title = _("The gradient ledger: by hand against autodiff")
+    html = f"<h4>{escape(title)}</h4>{document.table(head, rows)}"
+    note = _(
+        "Every array's gradient on {} training images with the run's weights, derived by "
+        "hand and by autodiff of the plain network. The error is the largest difference "
+        "relative to the array's largest number; allowed are {}.",
+        *(found.count, allowed),
+    )
     if found.kernels is not None:
-        note += words("kernels_note", f"{max(one.kernels or 0 for one in entries):.1e}")
-    html += f'<p class="note">{escape(note)}</p>'
+        note += _(
+            " Kernels, faster forms of some layers, agree with the derived passes to {} in "
+            "float64.",
+            format(max(one.kernels or 0 for one in entries), ".1e"),
+        )
+    html += document.paragraph(note, "note")
     ratios = [
         [one.layer, *(plain(x) for x in one[1:]), plain(one.update / (one.weights or 1))]
         for one in sizes
     ]
-    head = [words(n) for n in ("layer", "weights", "gradient", "update", "update_ratio")]
-    more = document.details(words("norms"), document.table(head, ratios))
+    head = [_("layer"), _("weights"), _("gradient"), _("update"), _("update / weights")]
+    more = document.details(
+        _("Size of weights, gradients and updates"), document.table(head, ratios)
+    )
     return parts, document.card(html + more)
 
 
-def _settings(run: RunFacts, words: Words, prefix: str) -> str:
+def _settings(run: RunFacts, prefix: str) -> str:
     """The configuration and where the run was trained."""
     where = [[name, _shown(run.config[name])] for name in SURROUNDINGS if name in run.config]
     settings = [[k, _shown(v)] for k, v in run.config.items() if k not in NO_SETTINGS]
@@ -357,18 +396,18 @@ def _settings(run: RunFacts, words: Words, prefix: str) -> str:
     html = ""
     if where:
         html += document.headed(
-            words("environment"),
+            _("Environment"),
             document.card(document.table(["", ""], where)),
             f"{prefix}environment",
         )
     if settings:
         rows = document.table(["", ""], settings)
-        shown = document.details(words("all_settings"), rows)
+        shown = document.details(_("All settings"), rows)
         main = ("optimizer", "learning_rate", "schedule", "batch_size", "epochs", "loss")
         main += ("augment", "precision", "gradients", "seed")
         short = [[key, value] for key, value in settings if key in main]
         html += document.headed(
-            words("configuration"),
+            _("Configuration"),
             document.card(document.table(["", ""], short) + shown),
             f"{prefix}settings",
         )

@@ -43,6 +43,11 @@ def _style() -> str:
     )
 
 
+def paragraph(text: str, kind: str = "") -> str:
+    """A paragraph, perhaps of a class."""
+    return f'<p class="{kind}">{escape(text)}</p>\n' if kind else f"<p>{escape(text)}</p>\n"
+
+
 def headed(heading: str, html: str, anchor: str) -> str:
     """HTML below a heading."""
     return f'<h3 id="{escape(anchor)}">{escape(heading)}</h3>\n{html}'

@@ -9,11 +9,11 @@ from jaxnets.data.datasets import Dataset
 from jaxnets.display import printable
 from jaxnets.drawing.charts import WIDTH, Series, curves, dots, matrix, percent, plain, reliability
 from jaxnets.drawing.svg import Figure, shortened, signed_pixels, text_width, tiled
+from jaxnets.language import N_, _
 from jaxnets.viz.report.evaluation import Calibration, ClassScores, Mistake, Predictions
 from jaxnets.viz.report.ledger import Entry, Norms
 from jaxnets.viz.report.passes import Passes
 from jaxnets.viz.report.run_facts import RunFacts
-from jaxnets.viz.report.texts import Words
 
 MAX_FILTERS, FILTER_COLUMNS = 64, 8
 CHANNELS = 8  # Maps that are shown of a layer.
@@ -22,41 +22,40 @@ MISTAKES = 16
 MISTAKE_COLUMNS = 4
 MAX_CLASS_ROWS = 40
 
-# The figures of the records: name, its columns, how numbers are shown.
+# The figures of the records: name, title and columns.
 CURVES = {
-    "loss_curve": ("train_loss", "validation_loss"),
-    "accuracy_curve": ("train_accuracy", "validation_accuracy"),
-    "rate_curve": ("learning_rate",),
-    "speed_curve": ("images_per_second",),
-    "wait_curve": ("waiting",),
+    "loss": (N_("Loss after each epoch"), ["train_loss", "validation_loss"]),
+    "accuracy": (N_("Accuracy after each epoch"), ["train_accuracy", "validation_accuracy"]),
+    "rate": (N_("Learning rate"), ["learning_rate"]),
+    "speed": (N_("Images per second"), ["images_per_second"]),
+    "wait": (N_("Share of the time spent waiting for data"), ["waiting"]),
 }
-SHARES = ("accuracy_curve", "wait_curve")
+SHARES = ("accuracy", "wait")
 
 
-def learning_figures(runs: Sequence[RunFacts], words: Words, prefix: str = "") -> list[Figure]:
+def learning_figures(runs: Sequence[RunFacts], prefix: str = "") -> list[Figure]:
     """Curves of a run; of several runs, one curve each of what can be compared."""
     found = []
-    for name, columns in CURVES.items():
+    for name, (title, columns) in CURVES.items():
+        title = _(title)
+        labels = [_("training"), _("validation")] if len(columns) > 1 else [title]
         series = []
         for number, run in enumerate(runs):
             for column in columns if len(runs) == 1 else columns[-1:]:
                 y = _waiting(run) if column == "waiting" else run.column(column)
                 x = [epoch or 0.0 for epoch in run.column("epoch")]
-                part = column.partition("_")[0] if len(columns) > 1 else name
-                label = run.name if len(runs) > 1 else words(part)
+                label = run.name if len(runs) > 1 else labels[columns.index(column)]
                 if any(value is not None for value in y):
                     number = number if len(runs) > 1 else columns.index(column)
                     series.append(Series(printable(label), x, y, number))
-        title = words(name)
         if len(runs) > 1 and len(columns) > 1:
-            title += f" ({words('validation')})"
+            title += f" ({labels[-1]})"
         if series:
             show = percent if name in SHARES else plain
-            alt = f"{title}. " + "; ".join(_from_to(one, words, show) for one in series[:6])
-            file = prefix + name.partition("_")[0]
-            log = None if name in ("loss_curve", "speed_curve") else False
+            alt = f"{title}. " + "; ".join(_from_to(one, show) for one in series[:6])
+            log = None if name in ("loss", "speed") else False
             found.append(
-                curves(file, title, alt, series, x_label=words("epoch"), show=show, log=log)
+                curves(prefix + name, title, alt, series, x_label=_("epoch"), show=show, log=log)
             )
     return found
 
@@ -67,37 +66,37 @@ def _waiting(run: RunFacts) -> list[float | None]:
     return [data / seconds if data is not None and seconds else None for data, seconds in pairs]
 
 
-def _from_to(series: Series, words: Words, show) -> str:
+def _from_to(series: Series, show) -> str:
     known = [(x, y) for x, y in zip(series.x, series.y, strict=True) if y is not None]
     (x1, y1), (x2, y2) = known[0], known[-1]
-    return words("first_last", series.label, show(y1), f"{x1:g}", show(y2), f"{x2:g}")
+    values = series.label, show(y1), format(x1, "g"), show(y2), format(x2, "g")
+    return _("{} from {} in epoch {} to {} in epoch {}", *values)
 
 
-def confusion_figure(
-    found: Predictions, names: Sequence[str], words: Words, prefix: str = ""
-) -> Figure:
+def confusion_figure(found: Predictions, names: Sequence[str], prefix: str = "") -> Figure:
     """The confusion matrix of the test images."""
     counts = found.confusion
     wrong = counts - np.diag(counts.diagonal())
     row, column = divmod(int(wrong.argmax()), len(names))
-    worst = words("none")
+    worst = _("none")
     if wrong.any():
-        worst = words("taken_for", names[row], names[column], int(wrong[row, column]))
-    alt = words("confusion_alt", f"{found.right.sum():,}", f"{len(found.labels):,}", worst)
+        worst = _("{} taken for {} ({} times)", names[row], names[column], int(wrong[row, column]))
+    alt = _(
+        "{} of {} test images are right. Most frequent mistake: {}.",
+        *(format(found.right.sum(), ","), format(len(found.labels), ","), worst),
+    )
     return matrix(
         f"{prefix}confusion",
-        words("confusion"),
+        _("Confusion matrix"),
         alt,
         counts,
         [printable(n) for n in names],
-        row_label=words("label"),
-        column_label=words("prediction"),
+        row_label=_("label"),
+        column_label=_("prediction"),
     )
 
 
-def scores_figure(
-    scores: ClassScores, names: Sequence[str], words: Words, prefix: str = ""
-) -> Figure:
+def scores_figure(scores: ClassScores, names: Sequence[str], prefix: str = "") -> Figure:
     """Each class' precision, recall and F1; of many classes those with the lowest F1."""
     order = np.arange(len(names))
     if len(names) > MAX_CLASS_ROWS:
@@ -110,51 +109,54 @@ def scores_figure(
         for k in order
     ]
     worst = int(np.nan_to_num(scores.f1, nan=2).argmin())
-    alt = words("scores_alt", names[worst], percent(float(scores.f1[worst])))
-    labels = [words(name) for name in ("precision", "recall", "f1")]
-    title, x_label = words("scores"), words("score")
+    alt = _("Lowest F1: class {} with {}.", names[worst], percent(float(scores.f1[worst])))
+    labels = [_("precision"), _("recall"), _("F1")]
+    title, x_label = _("Precision, recall and F1 of each class"), _("score")
     return dots(f"{prefix}scores", title, alt, rows, labels, x_label=x_label, show=percent)
 
 
-def calibration_figure(found: Calibration, words: Words, prefix: str = "") -> Figure:
+def calibration_figure(found: Calibration, prefix: str = "") -> Figure:
     """The figure of the network's accuracy by its confidence."""
     return reliability(
         f"{prefix}calibration",
-        words("calibration"),
-        words("calibration_alt", percent(found.error)),
+        _("Calibration"),
+        _(
+            "Expected calibration error {}. On the dashed line, confidence equals accuracy.",
+            percent(found.error),
+        ),
         found.edges,
         np.nan_to_num(found.accuracy),
         found.share,
-        x_label=words("confidence"),
-        y_label=words("accuracy"),
-        share_label=words("images_share"),
+        x_label=_("confidence"),
+        y_label=_("accuracy"),
+        share_label=_("images"),
     )
 
 
-def mistakes_figure(
-    found: Sequence[Mistake], data: Dataset, words: Words, prefix: str = ""
-) -> Figure:
+def mistakes_figure(found: Sequence[Mistake], data: Dataset, prefix: str = "") -> Figure:
     """The pictures of the mistakes with label, prediction and confidence."""
     names, cell = [printable(name) for name in data.class_names], WIDTH / MISTAKE_COLUMNS
     side, tall = cell - 26, cell + 30
     rows = -(-len(found) // MISTAKE_COLUMNS)
     first = found[0]
-    text = words("mistake", names[first.label], names[first.predicted], percent(first.confidence))
-    title, alt = words("mistakes"), words("mistakes_alt", text)
+    seen = names[first.label], names[first.predicted], percent(first.confidence)
+    text = _("label {}, taken for {} with {}", *seen)
+    label, prediction = _("label"), _("prediction")
+    title, alt = _("The most confident mistakes"), _("The first: {}.", text)
     figure = Figure(f"{prefix}mistakes", WIDTH, rows * tall + 4, title, alt)
     for number, mistake in enumerate(found):
         x, y = number % MISTAKE_COLUMNS * cell, number // MISTAKE_COLUMNS * tall
         figure.image(x + 13, y + 6, side, side, picture(data, mistake.row))
         lines = [
-            (f"{words('label')} {names[mistake.label]}", "soft"),
-            (f"{words('prediction')} {names[mistake.predicted]}", "ink"),
+            (f"{label} {names[mistake.label]}", "soft"),
+            (f"{prediction} {names[mistake.predicted]}", "ink"),
             (f"{100 * mistake.confidence:.2f} %", "soft"),
         ]
         if mistake.is_rejected:
             figure.rect(x + 10, y + 3, side + 6, side + 6, fill="none", stroke="c2", stroke_width=3)
-            text = words("doubtful_label")
+            text = _("label is doubtful")
             if mistake.better is not None:
-                text = words("wrong_label", names[mistake.better])
+                text = _("label is wrong: {}", names[mistake.better])
             lines[2] = (text, "c2")
         for at, (text, colour) in enumerate(lines):
             size = min(11.0, 11 * (cell - 4) / text_width(text, 11))
@@ -181,7 +183,7 @@ def picture(data: Dataset, row: int) -> np.ndarray:
     return np.asarray(drawn)
 
 
-def filters_figure(found: Passes, words: Words, prefix: str = "") -> Figure | None:
+def filters_figure(found: Passes, prefix: str = "") -> Figure | None:
     """The weights of the first layer as pictures; None if they are none."""
     step = next(step for step in found.steps if step.params)
     if (weights := _as_pictures(step.params["kernel"].value, found.image.shape)) is None:
@@ -190,8 +192,8 @@ def filters_figure(found: Passes, words: Words, prefix: str = "") -> Figure | No
     sheet = tiled(np.stack([_tile(tile) for tile in shown]), FILTER_COLUMNS)
     rows = -(-len(shown) // FILTER_COLUMNS)
     tile = (WIDTH - 8) / FILTER_COLUMNS
-    title = words("filters", step.layer)
-    alt = words("filters_alt", len(shown), len(weights))
+    title = _("First layer's weights: {}", step.layer)
+    alt = _("{} of {} filters; orange is above zero, blue below.", len(shown), len(weights))
     figure = Figure(f"{prefix}filters", WIDTH, rows * tile + 8, title, alt)
     width = (WIDTH - 8) * sheet.shape[1] / (FILTER_COLUMNS * (shown.shape[2] + 1) - 1)
     height = width * sheet.shape[0] / sheet.shape[1]
@@ -218,11 +220,16 @@ def _tile(weights: np.ndarray) -> np.ndarray:
     return np.concatenate([colours, np.full_like(colours[..., :1], 255)], axis=2)
 
 
-def activations_figure(found: Passes, name: str, words: Words, prefix: str = "") -> Figure:
+def activations_figure(found: Passes, name: str, prefix: str = "") -> Figure:
     """An image, and the first channels of every layer's output."""
-    title, alt = words("activations"), words("activations_alt", name)
+    title = _("One test image through the layers")
+    alt = _(
+        "The image of class {}, then the first channels of each layer; orange is above zero, blue "
+        "below.",
+        name,
+    )
     image = np.rint(255 * np.clip(found.image, 0, 1)).astype(np.uint8)
-    rows = [(f"{words('image')}, {words('label')} {name}", _reduced(image))]
+    rows = [(_("image, label {}", name), _reduced(image))]
     for step in found.steps:
         value = step.output.value
         if step.layer == "flatten":
@@ -271,19 +278,26 @@ def _draw_output(figure: Figure, y: float, value: np.ndarray) -> None:
         figure.rect(4, y, width, height, fill="none", stroke="line", stroke_width=0.5)
 
 
-def norms_figure(found: Sequence[Norms], words: Words, prefix: str = "") -> Figure:
+def norms_figure(found: Sequence[Norms], prefix: str = "") -> Figure:
     """Each layer's weights, gradient and update on a logarithmic axis."""
     rows = [(one.layer, [one.weights, one.gradient, one.update]) for one in found]
     ratios = [one.update / one.weights if one.weights else 0.0 for one in found]
     worst = int(np.argmax(ratios))
-    alt = words("norms_alt", plain(ratios[worst]), found[worst].layer)
-    labels = [words(name) for name in ("weights", "gradient", "update")]
+    found_in = plain(ratios[worst]), found[worst].layer
+    alt = _("The largest ratio of update to weights: {} in {}.", *found_in)
+    labels = [_("weights"), _("gradient"), _("update")]
     return dots(
-        f"{prefix}norms", words("norms"), alt, rows, labels, x_label=words("norm"), log=True
+        f"{prefix}norms",
+        _("Size of weights, gradients and updates"),
+        alt,
+        rows,
+        labels,
+        x_label=_("norm"),
+        log=True,
     )
 
 
-def ledger_figure(found: Sequence[Entry], words: Words, prefix: str = "") -> Figure:
+def ledger_figure(found: Sequence[Entry], prefix: str = "") -> Figure:
     """Each array's relative errors in three precisions on a logarithmic axis."""
     rows = [(f"{one.layer}.{one.array}", list(one.errors.values())) for one in found]
     error, entry, dtype = max(
@@ -291,14 +305,14 @@ def ledger_figure(found: Sequence[Entry], words: Words, prefix: str = "") -> Fig
         for entry in found
         for dtype, error in entry.errors.items()
     )
-    alt = words("ledger_alt", f"{error:.1e}", entry, dtype)
+    alt = _("The largest relative error: {} in {} ({}).", format(error, ".1e"), entry, dtype)
     return dots(
         f"{prefix}ledger",
-        words("ledger_errors"),
+        _("Relative error of each gradient by hand"),
         alt,
         rows,
         list(found[0].errors),
-        x_label=words("relative_error"),
+        x_label=_("relative error"),
         log=True,
         show=lambda x: f"{x:.0e}",
     )

@@ -8,10 +8,10 @@ from typing import Any
 
 from jaxnets.data.datasets import Dataset
 from jaxnets.errors import UserError, message_and_status
+from jaxnets.language import _
 from jaxnets.predict.trained import TrainedNetwork, load_network
 from jaxnets.runs.request import load_data
 from jaxnets.runs.run_folder import CONFIG, RESULT, RunFolder
-from jaxnets.viz.report.texts import Words
 
 
 @dataclasses.dataclass
@@ -28,14 +28,14 @@ class RunFacts:
     missing: list[str] = dataclasses.field(default_factory=list)  # Sentences for the reader.
 
     @contextlib.contextmanager
-    def attempt(self, words: Words, part: str | None = None) -> Iterator[None]:
+    def attempt(self, part: str = "") -> Iterator[None]:
         """Notes what goes wrong in a block, unless it is a bug, and goes on after it."""
         try:
             yield
         except Exception as error:
             if (known := message_and_status(error)) is None:
                 raise
-            text = known[0] if part is None else words("no_part", words(part), known[0])
+            text = _("{}: {}", part, known[0]) if part else known[0]
             self.missing.append(text)
 
     def column(self, name: str) -> list[float | None]:
@@ -53,7 +53,7 @@ def number_in(values: dict[str, Any], name: str) -> float | None:
     return None
 
 
-def read_run(workdir: str, words: Words) -> RunFacts:
+def read_run(workdir: str) -> RunFacts:
     """Reads a run folder, its network and its data set, as far as they are there.
 
     Raises:
@@ -61,33 +61,35 @@ def read_run(workdir: str, words: Words) -> RunFacts:
     """
     folder = RunFolder.open(workdir)
     run = RunFacts(folder.path.name, folder)
-    with run.attempt(words):
+    with run.attempt():
         run.config = folder.read(CONFIG)
-    with run.attempt(words):
+    with run.attempt():
         run.records = folder.records()
-    with run.attempt(words):
+    with run.attempt():
         run.result = folder.read(RESULT)
     if run.config:
-        with run.attempt(words):
+        with run.attempt():
             run.trained = load_network(str(folder.path))
     if run.trained is not None:
-        _add_data(run, run.trained, words)
+        _add_data(run, run.trained)
     if not run.records:
-        run.missing.append(words("untrained"))
+        run.missing.append(_("no epoch has ended yet"))
     return run
 
 
-def _add_data(run: RunFacts, trained: TrainedNetwork, words: Words) -> None:
+def _add_data(run: RunFacts, trained: TrainedNetwork) -> None:
     try:
         data = load_data(trained.config)
     except (UserError, OSError) as error:
-        run.missing.append(words("no_data", error))
+        run.missing.append(_("the data set is not at hand: {}", error))
         return
     if (data.image_shape, data.class_names) != (trained.image_shape, trained.class_names):
-        run.missing.append(words("other_form"))
+        run.missing.append(
+            _("the data set at hand has other classes or image sizes than the run's")
+        )
     elif data.checksum != run.config.get("data_sha256"):
-        run.missing.append(words("other_data"))
+        run.missing.append(_("the data set at hand has other images than the run's"))
     elif data.is_regression:
-        run.missing.append(words("regression"))
+        run.missing.append(_("a regression has no classes to be wrong about"))
     else:
         run.data = data

@@ -29,7 +29,6 @@ import numpy as np
 
 from jaxnets.deploy.abtest.classical import two_sided_z
 from jaxnets.deploy.abtest.log import Users
-from jaxnets.deploy.abtest.presentation import ORANGE
 from jaxnets.deploy.abtest.sequential import (
     MIN_USERS,
     Sequence,
@@ -38,6 +37,7 @@ from jaxnets.deploy.abtest.sequential import (
     effects,
 )
 from jaxnets.deploy.abtest.trial import Plan, evaluate
+from jaxnets.drawing.charts import Line, Series, curves, percent
 
 ALPHA = 0.05
 
@@ -196,29 +196,26 @@ def print_missing(experiments: int, users: int, seed: int) -> None:
 
 def plot(path: str, experiments: int, users: int, seed: int) -> None:
     """Draws the share of A/A experiments at 0.9 with a false alarm so far."""
-    from jaxnets.viz.figure import create_figure, save
-
     right, in_b = draw(0.9, 0.9, experiments, users, seed)
     z = z_alarms(right, in_b)
     z[:, : MIN_USERS - 1] = False
-    figure = create_figure(7, 4)
-    axes = figure.subplots()
-    seen = np.arange(1, users + 1)
-    for alarms, name, colour in (
-        (z, "z-test after every user", ORANGE),
-        (sequential(right, in_b).decided, "sequential test", "tab:blue"),
+    decided, series = sequential(right, in_b).decided, []
+    for number, (alarms, name) in enumerate(
+        [(z, "z-test after every user"), (decided, "sequential test")]
     ):
-        share = 100 * np.maximum.accumulate(alarms, axis=1).mean(axis=0)
-        axes.plot(seen[::5], share[::5], color=colour, linewidth=2)
-        at, name = 0.98 * users, f"{name}: {share[-1]:.1f} %"
-        axes.text(at, share[-1] + 1, name, color=colour, ha="right")
-    axes.axhline(100 * ALPHA, color="black", linestyle="--", linewidth=1)
-    axes.text(0.98 * users, 100 * ALPHA + 0.7, "promised: 5 %", ha="right")
-    axes.set(xlabel="users so far", ylabel="A/A experiments with a false alarm, %")
-    axes.set_xlim(0, users)
-    axes.set_ylim(0, 45)
-    axes.grid(alpha=0.3)
-    save(figure, path)
+        share = np.maximum.accumulate(alarms, axis=1).mean(axis=0).tolist()
+        label = f"{name}: {100 * share[-1]:.1f} %"
+        series.append(Series(label, range(1, users + 1), share, number))
+    figure = curves(
+        "abtest-looks",
+        "A/A experiments with a false alarm",
+        "; ".join(one.label for one in series),
+        series,
+        x_label="users so far",
+        show=percent,
+        level=Line("promised: 5 %", ALPHA),
+    )
+    figure.save(path)
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ MAX_JSON_BYTES = 16 << 20  # Python's objects take up to 30 times as much.
 MAX_RECORDS_BYTES = 64 << 20  # The most epochs, 100,000, have half as many.
 MAX_FIELDS, MAX_LINE_BYTES = 20, 4096  # Limits of an epoch's record.
 # Endings of a run's and a search's files, which no folder in theirs may have.
-ENDINGS = (".json", ".jsonl", ".safetensors", ".csv", ".png", ".partial")
+ENDINGS = (".json", ".jsonl", ".safetensors", ".csv", ".svg", ".partial")
 
 
 @contextlib.contextmanager
@@ -108,13 +108,13 @@ def write_text(path: Path, text: str) -> None:
         stream.write(text.encode())
 
 
-def output_path(output: str) -> Path:
+def output_path(output: str, flag: str = "output") -> Path:
     """The path of a file that may be written; UserError before any work is done."""
     path = Path(output).expanduser()
     if path.exists() and not path.is_file():
-        raise UserError(f"output: expected a file, {output} is none")
+        raise UserError(f"{flag}: expected a file, {output} is none")
     if not path.parent.is_dir():
-        raise UserError(f"output: no such folder: {path.parent}")
+        raise UserError(f"{flag}: no such folder: {path.parent}")
     return path
 
 

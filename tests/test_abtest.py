@@ -17,13 +17,14 @@ from scipy import integrate, optimize, stats
 
 import train
 from jaxnets.deploy.abtest import classical, log, presentation, sequential
+from jaxnets.deploy.abtest.classical import two_sided_z
 from jaxnets.deploy.abtest.log import Answer, Users
 from jaxnets.deploy.abtest.pairs import Pairs
 from jaxnets.deploy.abtest.trial import Plan, evaluate
 from jaxnets.deploy.server import feedback
 from jaxnets.deploy.server.feedback import Feedback, FeedbackLog
+from jaxnets.drawing.charts import WIDTH
 from jaxnets.errors import UserError
-from jaxnets.viz import figure
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 from abtest import draw, missing, returning, stops, z_alarms
@@ -608,37 +609,37 @@ def log_file(tmp_path):
     return write(tmp_path / "log.csv", "arm,correct\n" + "".join(rows))
 
 
-@pytest.mark.parametrize("kind", ["png", "svg"])
-def test_the_interval_is_drawn(kind, log_file, tmp_path, run_command):
-    pytest.importorskip("matplotlib", reason="it draws the picture; not installed")
-    path = tmp_path / f"a.{kind}"
-    outcome = run_command("abtest", log_file, f"--plot={path}")
+def test_the_interval_is_drawn_as_svg_or_png(log_file, tmp_path, run_command):
+    outcome = run_command("abtest", log_file, f"--plot={tmp_path / 'a.svg'}")
     assert (outcome.status, outcome.err) == (0, "") and "B is better than A" in outcome.out
-    if kind == "svg":
-        assert "</svg>" in path.read_text()
-        return
-    with Image.open(path) as picture:
-        assert picture.size == (1050, 600)
+    assert "</svg>" in (tmp_path / "a.svg").read_text()
+    pytest.importorskip("resvg_py", reason="it draws PNG files; not installed")
+    assert run_command("abtest", log_file, f"--plot={tmp_path / 'a.png'}").status == 0
+    with Image.open(tmp_path / "a.png") as drawn:
+        assert drawn.width == 2 * WIDTH
 
 
 def test_a_picture_shows_what_the_table_says():
-    matplotlib = pytest.importorskip("matplotlib.figure", reason="it draws; not installed")
-    from jaxnets.deploy.abtest.presentation import draw as draw_trial
-
     found = trial_of(0.8, 0.95, 3000)
-    axes = matplotlib.Figure().subplots()
-    draw_trial(axes, found)
-    (band,) = axes.collections
-    last = [y for x, y in band.get_paths()[0].vertices if x == 3000]
-    assert (min(last), max(last)) == pytest.approx([100 * end for end in found.interval or ()])
-    names = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert names[-1] == f"decided after {found.decided_at:,} users"
+    drawn = presentation.plot(found)
+    low, high = (100 * end for end in found.interval or ())
+    assert f"holds at all looks {low:.2f} to {high:.2f}" in drawn.alt
+    assert f"decided after {found.decided_at:,} users" in drawn.standalone()
+    (band,) = re.findall(r'<polygon points="([^"]*)"', drawn.standalone())
+    places = np.array([pair.split(",") for pair in band.split()], float)
+    curves = re.findall(r'<polyline points="([^"]*)"', drawn.standalone())
+    x, estimate, below, above = (
+        np.array([pair.split(",") for pair in curve.split()], float)[-1, at]
+        for curve, at in zip([curves[0], *curves], (0, 1, 1, 1), strict=True)
+    )
+    edges = sorted(places[places[:, 0] == x, 1])  # Pixels grow downwards.
+    assert edges[0] < above < estimate < below < edges[1]
+    pixels_per_point = (below - above) / (200 * two_sided_z(0.05) * standard_error(found.values))
+    assert edges[1] - edges[0] == pytest.approx((high - low) * pixels_per_point, rel=0.02)
 
 
-def test_without_matplotlib_a_picture_is_refused(log_file, run_command, monkeypatch):
-    monkeypatch.setattr(figure, "create_figure", lambda width, height: None)
-    outcome = run_command("abtest", log_file, "--plot=a.png")
-    outcome.assert_refused("matplotlib is not installed", "pip install 'jaxnets[compare]'")
+def standard_error(values):
+    return np.std(values, ddof=1) / math.sqrt(len(values))
 
 
 @pytest.mark.parametrize(
@@ -650,12 +651,10 @@ def test_without_matplotlib_a_picture_is_refused(log_file, run_command, monkeypa
         (["--split=nan/1"], "split: expected two percentages"),
         (["--alpha=0"], "alpha: expected a number from 1e-06 to 0.5, got 0.0"),
         (["--dataset=mnist"], "expected two runs with them, got a log"),
-        (["--plot=a.xyz"], "plot: expected a picture as .png or .svg, got 'xyz'"),
+        (["--plot=a.xyz"], "plot: expected a figure as .svg or .png, got .xyz"),
     ],
 )
 def test_a_wrong_request_is_refused(flags, part, log_file, run_command):
-    if "plot" in flags[0]:
-        pytest.importorskip("matplotlib", reason="it draws the picture; not installed")
     run_command("abtest", log_file, *flags).assert_refused(part)
 
 

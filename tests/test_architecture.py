@@ -46,9 +46,10 @@ ROOMS = {
     "predict": "config data errors facts machine models runs system training",
     "viz": "backprop config data display drawing errors experiment files gradcheck kernels "
     "language losses machine models predict runs system training",
-    "tune": "config data display errors experiment files machine metrics models "
-    "regression_metrics runs system training viz",
-    "deploy": "config data display errors files machine models predict runs training version viz",
+    "tune": "config data display drawing errors experiment files machine metrics models "
+    "regression_metrics runs system training",
+    "deploy": "config data display drawing errors files machine models predict runs training "
+    "version viz",
     "tracking": "config display errors experiment files metrics predict runs training",
     "course": "backprop config data display errors experiment gradcheck language machine metrics "
     "runs system training tune",

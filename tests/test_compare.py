@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import functools
-import importlib.util
 import json
 import math
 import signal
@@ -40,7 +39,6 @@ from jaxnets.tune.compare.models import (
     small_and_noisy,
 )
 from jaxnets.tune.compare.request import REGRESSION, Request
-from jaxnets.viz import figure
 
 
 @pytest.fixture(scope="module")
@@ -284,8 +282,7 @@ def test_the_files_of_a_comparison_say_what_it_prints(run_compare, tiny_folder, 
         assert f"{row['test_accuracy']:.4f}" in outcome.out
     for sentence in found["closing"]:
         assert sentence in outcome.out
-    if importlib.util.find_spec("matplotlib"):
-        assert (folder / "compare.png").read_bytes().startswith(b"\x89PNG")
+    assert "</svg>" in (folder / "compare.svg").read_text("utf-8")
 
     run_compare(*flags).assert_refused("workdir: expected an empty folder", "compare.csv")
 
@@ -357,15 +354,7 @@ def test_an_interrupt_keeps_what_is_done(
     assert len((tmp_path / "compare.csv").read_text().splitlines()) == where + 1
 
 
-def test_the_picture_shows_the_difference_between_good_models(monkeypatch, tmp_path):
-    pytest.importorskip("matplotlib", reason="it draws; not installed")
-    figures = []
-
-    def create_figure(width, height):
-        figures.append(figure.create_figure(width, height))
-        return figures[-1]
-
-    monkeypatch.setattr(command, "create_figure", create_figure)
+def test_the_picture_shows_the_difference_between_good_models():
     rows = [
         {"dataset": "mnist", "model": model, "hidden": None, "train_accuracy": train}
         | {"test_accuracy": test}
@@ -377,9 +366,9 @@ def test_the_picture_shows_the_difference_between_good_models(monkeypatch, tmp_p
     ]
     rows += [{**rows[0], "hidden": 16, "verdict": "best"}, {**rows[1], "hidden": 64}]
     samples: Any = [SimpleNamespace(name="mnist", test=range(100))]
-    command._draw(Results(Request(), samples, rows), tmp_path / "compare.png")
-    scores, curve = figures[0].axes
-    low, high = scores.get_xlim()
-    assert 0.8 < low < 0.9 and 1.0 < high < 1.1  # From 0 on the two would lie 9 % apart.
-    assert [text.get_text() for text in scores.texts] == ["0.9000", "0.9900"]
-    assert [text.get_text() for text in curve.texts] == ["0.9000\nbest", "0.9900"]
+    drawn = command.plot(Results(Request(), samples, rows))
+    scores, capacity = drawn.standalone().split(">capacity on mnist<")
+    assert ">0.95<" in scores and ">0<" not in scores  # From 0 on the two would lie 9 % apart.
+    for part, lacks in ((scores, ">best<"), (capacity, ">mlp<")):
+        assert ">0.9000<" in part and ">0.9900<" in part and lacks not in part
+    assert "mlp" not in drawn.alt and "16 0.9000 best, 64 0.9900" in drawn.alt

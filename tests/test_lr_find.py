@@ -1,17 +1,16 @@
 """The learning-rate range test: its losses beside NumPy's, and what it suggests."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
 from conftest import CLASSES, as_flags
-from PIL import Image
 
 from jaxnets.data.batches import epoch_order
 from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment
-from jaxnets.tune.lr_find import RangeTest, range_test, to_text
-from jaxnets.viz import figure
+from jaxnets.tune.lr_find import RangeTest, plot, range_test, to_text
 
 LOWEST, HIGHEST, STEPS = 1e-4, 1.0, 23
 
@@ -90,17 +89,17 @@ def test_a_loss_that_only_rises_is_lowest_at_its_begin(tiny_preset):
 
 
 def test_the_command_prints_a_curve_draws_and_speaks_json(run_command, tiny_folder, tmp_path):
-    pytest.importorskip("matplotlib", reason="it draws the picture; not installed")
     data = as_flags(data_dir=tiny_folder, validation_size=40, batch_size=32, devices=1)
     flags = ["--model=softmax", *data, "--steps=30"]
-    outcome = run_command("lr-find", *flags, f"--plot={tmp_path / 'a.png'}")
+    outcome = run_command("lr-find", *flags, f"--plot={tmp_path / 'a.svg'}")
     assert (outcome.status, outcome.err) == (0, "")
     *lines, _, advice = outcome.out.splitlines()
     assert outcome.out.isascii() and max(map(len, lines)) < 100
     assert advice.startswith("The loss falls fastest at a learning rate of ")
     assert advice.endswith("The recipe of softmax has 0.5 with sgd, schedule cosine.")
-    with Image.open(tmp_path / "a.png") as picture:
-        assert picture.size == (1050, 600)
+    picture = (tmp_path / "a.svg").read_text("utf-8")
+    assert advice in picture and "falls fastest: " in picture and picture.count("<polyline") == 2
+    assert picture.count('stroke-dasharray="2 3"') == 2  # In the legend and at its rate.
     values = json.loads(run_command("lr_find", *flags, "--json").out)
     assert len(values["losses"]) == len(values["learning_rates"]) <= 30
     assert f"{values['steepest']:.2g}" in advice and f"{values['lowest']:.2g}" in advice
@@ -127,25 +126,26 @@ def test_losses_that_are_never_finite_are_a_wrong_request(tiny_preset, tiny):
 @pytest.mark.parametrize(
     ("path", "part"),
     [
-        ("a.xyz", "plot: expected a picture as .png or .svg, got 'xyz'"),
-        ("a", "plot: expected a picture as .png or .svg, got 'a'"),
-        ("no/a.png", "plot: no such folder: no"),
-        ("folder.png", "plot: not a file: folder.png"),
+        ("a.xyz", "plot: expected a figure as .svg or .png, got .xyz"),
+        ("a", "plot: expected a figure as .svg or .png, got a"),
+        ("no/a.svg", "plot: no such folder: no"),
+        ("folder.svg", "plot: expected a file, folder.svg is none"),
     ],
 )
-def test_a_picture_that_cannot_be_drawn_is_refused(
-    path, part, run_command, tiny_folder, tmp_path, monkeypatch
-):
-    pytest.importorskip("matplotlib", reason="it draws the picture; not installed")
+def test_a_picture_that_cannot_be_drawn_is_refused(path, part, run_command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "folder.png").mkdir()
-    flags = as_flags(model="softmax", data_dir=tiny_folder, batch_size=32, steps=20, devices=1)
-    run_command("lr_find", *flags, f"--plot={path}").assert_refused(part)
+    (tmp_path / "folder.svg").mkdir()
+    run_command("lr_find", f"--plot={path}").assert_refused(part)
 
 
-def test_without_matplotlib_a_picture_is_refused_before_anything_is_trained(
-    run_command, monkeypatch
-):
-    monkeypatch.setattr(figure, "create_figure", lambda width, height: None)
+def test_without_resvg_a_png_is_refused_before_anything_is_trained(run_command, monkeypatch):
+    monkeypatch.setitem(sys.modules, "resvg_py", None)
     outcome = run_command("lr_find", "--plot=a.png")
-    outcome.assert_refused("matplotlib is not installed", "pip install 'jaxnets[compare]'")
+    outcome.assert_refused("resvg-py is not installed", "pip install 'jaxnets[report]'")
+
+
+def test_an_exploded_loss_is_cut_in_the_picture(tiny_preset):
+    losses = (*np.linspace(2, 1, 20).tolist(), 1e30)
+    found = RangeTest(tuple(np.geomspace(0.01, 1, 21).tolist()), losses)
+    drawn = plot(found, tiny_preset("softmax")).standalone()
+    assert ">1.5<" in drawn and "e+" not in drawn.replace(">1e+", "")

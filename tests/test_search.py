@@ -1,7 +1,6 @@
 """The search over settings and seeds: its results, its statistics, resuming after an interrupt."""
 
 import csv
-import importlib.util
 import json
 import math
 import signal
@@ -14,7 +13,6 @@ from scipy import stats
 
 from jaxnets.tune import ranking, search
 from jaxnets.tune.many import TrainingSummary
-from jaxnets.viz import figure
 
 
 def read(tmp_path):
@@ -44,8 +42,7 @@ def test_every_combination_and_seed_is_trained_as_train_py_does(
     assert "hidden=8x4 learning_rate=0.5" in shown.out and "paired t-test over 3 seeds" in shown.out
     rows = list(csv.DictReader((tmp_path / "run" / "search.csv").read_text().splitlines()))
     assert len(rows) == 18 and {row["hidden"] for row in rows} == {"4", "8x4"}
-    if importlib.util.find_spec("matplotlib"):
-        assert (tmp_path / "run" / "search.png").read_bytes().startswith(b"\x89PNG")
+    assert "</svg>" in (tmp_path / "run" / "search.svg").read_text("utf-8")
 
     one = ["--hidden=8,4", "--learning_rate=0.5", "--seed=1", f"--workdir={tmp_path / 'one'}"]
     assert run_main(*both, *one).status == 0
@@ -195,20 +192,10 @@ def test_noise_is_called_noise_and_a_lead_significant(tmp_path):
     assert "one seed cannot tell a lead from luck" in ranking.to_text(single)
 
 
-def test_the_picture_has_means_and_an_axis_spanning_the_scores(monkeypatch, tmp_path):
-    pytest.importorskip("matplotlib", reason="it draws; not installed")
-    figures = []
-
-    def create_figure(width, height):
-        figures.append(figure.create_figure(width, height))
-        return figures[-1]
-
-    monkeypatch.setattr(ranking, "create_figure", create_figure)
-    assert ranking.plot(a_search(tmp_path, {100: [0.96, 0.97], 200: [0.98, 0.99]}))
-    (axes,) = figures[0].axes
-    assert [text.get_text() for text in axes.texts] == ["0.9650", "0.9850"]
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["hidden=100", "hidden=200"]
-    low, high = axes.get_xlim()
-    assert 0.95 < low < 0.96 and 0.99 < high < 1
-    first, second = (text.xy[1] for text in axes.texts)  # The first setting stands above.
-    assert axes.transData.transform((0, first))[1] > axes.transData.transform((0, second))[1]
+def test_the_picture_has_means_and_an_axis_spanning_the_scores(tmp_path):
+    drawn = ranking.plot(a_search(tmp_path, {100: [0.96, 0.97], 200: [0.98, 0.99]})).standalone()
+    means = drawn.index(">0.9650<"), drawn.index(">0.9850<")
+    assert means[0] < means[1]  # The first setting stands above.
+    assert drawn.index(">hidden=100<") < drawn.index(">hidden=200<")
+    assert drawn.count('stroke="#c2410c"') == 2  # The deviations.
+    assert drawn.count("<circle") == 4 + 1 and ">0.96<" in drawn and ">0.9<" not in drawn

@@ -144,7 +144,7 @@ class Summary(Options):
         if self.draw:
             from jaxnets.drawing.svg import figure_path
 
-            figure_path(self.draw)  # What cannot be written is said at once.
+            figure_path(self.draw, "draw")  # What cannot be written is said at once.
         rows = summary.summary(create_model(config, self.num_classes), self.image_shape)
         what = config.model, rows, self.image_shape
         values = summary.to_values(*what)
@@ -181,9 +181,8 @@ class Search(Options):
         from jaxnets.tune.search import search_all
 
         found = search_all(given, over, self.seeds)
-        drawn = ranking.plot(found)
-        hint = "" if drawn else " (matplotlib would draw a plot)"
-        text = f"{ranking.to_text(found)}\n\nresults: {short_path(str(found.folder))}{hint}"
+        ranking.plot(found).save(found.folder / "search.svg")
+        text = f"{ranking.to_text(found)}\n\nresults: {short_path(str(found.folder))}"
         print_answer(ranking.to_values(found), text, self.json)
         return DONE
 
@@ -205,14 +204,14 @@ class LrFind(Options):
             )
         preset(**given)  # It raises if the flags are wrong, before JAX is imported.
 
+        from jaxnets.drawing.svg import figure_path
         from jaxnets.tune import lr_find
-        from jaxnets.viz.figure import check_picture
 
         if self.plot:
-            check_picture(self.plot)
+            figure_path(self.plot, "plot")
         config, found = lr_find.find(given, self.min_rate, self.max_rate, self.steps)
         if self.plot:
-            lr_find.plot(found, config, self.plot)
+            lr_find.plot(found, config).save(self.plot)
         values = lr_find.to_values(found, config)
         print_answer(values, lr_find.to_text(found, config), self.json)
         return DONE

@@ -222,12 +222,12 @@ class Abtest(Options):
         from jaxnets.deploy.abtest.log import read_users
 
         if self.plot:
-            from jaxnets.viz.figure import check_picture
+            from jaxnets.drawing.svg import figure_path
 
-            check_picture(self.plot)
+            figure_path(self.plot, "plot")
         found = trial.evaluate(read_users(log), plan)
         if self.plot:
-            presentation.plot(found, self.plot)
+            presentation.plot(found).save(self.plot)
         return presentation.to_values(found), presentation.to_text(found, short_path(log))
 
     def _of_runs(self, plan: "Plan") -> tuple[dict[str, Any], str]:

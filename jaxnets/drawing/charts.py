@@ -1,8 +1,8 @@
 """The kinds of charts: curves, dots on an axis, a matrix of counts, accuracy by confidence."""
 
 import math
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -109,10 +109,30 @@ def percent(value: float) -> str:
 class Series(NamedTuple):
     """A curve."""
 
-    label: str
+    label: str  # Without one it is not in the legend.
     x: Sequence[float]
     y: Sequence[float | None]  # None, infinite or NaN: no point.
     number: int  # It gives the colour and the dashes.
+    faint: bool = False
+
+
+Key = tuple[str, dict[str, Any]]  # A legend's label, and how its line looks.
+
+
+class Band(NamedTuple):
+    """The area between two curves."""
+
+    label: str
+    x: Sequence[float]
+    low: Sequence[float]  # Where an edge is infinite or NaN there is no area.
+    high: Sequence[float]
+
+
+class Line(NamedTuple):
+    """A straight line across a chart."""
+
+    label: str
+    at: float
 
 
 def curves(
@@ -124,13 +144,44 @@ def curves(
     x_label: str,
     show: Callable[[float], str] = plain,
     log: bool | None = None,
+    log_x: bool = False,
+    band: Band | None = None,
+    level: Line | None = None,
+    marks: Sequence[Line] = (),
+    notes: Mapping[float, str] | None = None,
 ) -> Figure:
-    """Curves over the epochs; a pointer shows the values of an epoch."""
-    legend = _legend_rows(series)
-    top, bottom = 24 + 18 * len(legend) * (len(series) > 1), 40
-    figure = Figure(name, WIDTH, top + 170 + bottom, title, alt)
+    """Curves over the epochs, or over another x; a pointer shows the values of an x.
+
+    Args:
+      name: The figure's.
+      title: The figure's.
+      alt: The text for those who cannot see it.
+      series: The curves.
+      x_label: The name of x.
+      show: How numbers on the y axis are written.
+      log: Whether the y axis is logarithmic; None decides by the range.
+      log_x: Whether the x axis is.
+      band: An area behind the curves.
+      level: A horizontal line.
+      marks: Vertical lines.
+      notes: The only ticks of the x axis, with the lines of text below each.
+    """
     series = [_thinned(one) for one in series]
-    known = [y for one in series for y in one.y if y is not None and math.isfinite(y)]
+    keys = [(one.label, _style(one.number, one.faint)) for one in series if one.label]
+    if band:
+        keys.append((band.label, {"stroke": "c1", "stroke_width": 12, "stroke_opacity": 0.2}))
+    level_style = {"stroke": "ink", "stroke_width": 1, "stroke_dasharray": "4 3"}
+    keys += [(level.label, level_style)] if level else []
+    mark_styles = [_style(2 + number) for number in range(len(marks))]
+    keys += [(mark.label, style) for mark, style in zip(marks, mark_styles, strict=True)]
+    legend = _legend_rows(keys) if len(keys) > 1 else []
+    below = max((note.count("\n") + 1 for note in (notes or {}).values() if note), default=0)
+    top, bottom = 24 + 18 * len(legend), 40 + 13 * below
+    figure = Figure(name, WIDTH, top + 170 + bottom, title, alt)
+    shown = [y for one in series for y in one.y]
+    shown += [*band.low, *band.high] if band else []
+    shown += [level.at] if level else []
+    known = [y for y in shown if y is not None and math.isfinite(y)]
     x_all = sorted({x for one in series for x in one.x})
     y = axis_of(known, top + 170, top, log=log)
     if show is percent and max(known, default=0) <= 1:
@@ -139,38 +190,67 @@ def curves(
     left = max(56.0, max(text_width(show(tick), 12) for tick in ticks) + 12)
     first, last = min(x_all, default=0), max(x_all, default=1)
     one = 0.5 * (first == last)  # A single epoch stands in the middle.
-    x = Axis(first - one, last + one, left + 6, WIDTH - 14)
+    margin = 0 if notes is None else 24
+    x = Axis(first - one, last + one, left + 6 + margin, WIDTH - 14 - margin, log_x)
     for tick in ticks:
         figure.line(left, y(tick), WIDTH - 8, y(tick))
         label = show(tick)
         figure.text(left - 6, y(tick) + 4, label, text_anchor="end", fill="soft")
-    for tick in sorted({round(tick) for tick in x.ticks(6)}):
-        if first <= tick <= last:
-            figure.text(x(tick), top + 188, str(tick), text_anchor="middle", fill="soft")
-    figure.text((left + WIDTH) / 2, top + 206, x_label, text_anchor="middle", fill="soft")
-    if len(series) > 1:
-        _draw_legend(figure, legend, 26)
+    centred = {"text_anchor": "middle", "fill": "soft"}
+    if notes is not None:
+        wide = (x.end - x.start) / max(len(notes) - 1, 1)
+        for tick, note in notes.items():
+            for row, text in enumerate([f"{tick:g}", *note.splitlines()]):
+                size = _fitting(text, 12 if row == 0 else 11, wide)
+                figure.text(x(tick), top + 188 + 13 * row, text, font_size=size, **centred)
+    else:
+        places = x.ticks(4) if log_x else sorted({round(tick) for tick in x.ticks(6)})
+        for tick in places:
+            if first <= tick <= last:
+                label = plain(tick) if log_x else str(tick)
+                at = min(x(tick), WIDTH - 2 - text_width(label, 12) / 2)
+                figure.text(at, top + 188, label, **centred)
+    figure.text((left + WIDTH) / 2, top + 166 + bottom, x_label, **centred)
+    _draw_legend(figure, legend, 26)
+    if band:
+        edges = [(a, low, high) for a, low, high in zip(*band[1:], strict=True)]
+        edges = [edge for edge in edges if all(map(math.isfinite, edge))]
+        around = [(a, low) for a, low, _ in edges] + [(a, high) for a, _, high in edges[::-1]]
+        figure.add("polygon", points=_points(around, x, y), fill="c1", fill_opacity=0.2)
+    if level:
+        figure.line(left, y(level.at), WIDTH - 8, y(level.at), **level_style)
+    for mark, style in zip(marks, mark_styles, strict=True):
+        figure.line(x(mark.at), top, x(mark.at), top + 170, **style)
     for one in series:
-        colour, dash = SERIES[one.number % len(SERIES)], DASHES[one.number % len(DASHES)]
-        points = [
-            (x(a), y(b))
-            for a, b in zip(one.x, one.y, strict=True)
-            if b is not None and math.isfinite(b)
-        ]
+        style = _style(one.number, one.faint)
+        known = [(a, b) for a, b in zip(one.x, one.y, strict=True) if b is not None]
+        points = [(a, b) for a, b in known if math.isfinite(b)]
         figure.add(
             "polyline",
-            points=" ".join(f"{a:.1f},{b:.1f}" for a, b in points),
+            points=_points(points, x, y),
             fill="none",
-            stroke=colour,
-            stroke_width=2,
-            stroke_dasharray=dash or None,
             stroke_linejoin="round",
+            **style,
         )
         if len(points) <= 30:
             for a, b in points:
-                figure.add("circle", cx=a, cy=b, r=2.5, fill=colour)
+                figure.add("circle", cx=x(a), cy=y(b), r=2.5, fill=style["stroke"])
     _tips(figure, series, x, x_all, x_label, show, top)
     return figure
+
+
+def _style(number: int, faint: bool = False) -> dict[str, Any]:
+    """The look of a curve."""
+    return {
+        "stroke": SERIES[number % len(SERIES)],
+        "stroke_width": 2,
+        "stroke_dasharray": DASHES[number % len(DASHES)] or None,
+        "stroke_opacity": 0.35 if faint else None,
+    }
+
+
+def _points(places: Sequence[tuple[float, float]], x: Axis, y: Axis) -> str:
+    return " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in places)
 
 
 def _thinned(one: Series) -> Series:
@@ -214,54 +294,68 @@ def _tips(
         figure.tip(x(at) - half, top, 2 * half, 170, shown)
 
 
-def _legend_rows(series: Sequence[Series]) -> list[list[tuple[int, str]]]:
-    """The rows of a legend: labels with the numbers of their series."""
-    rows: list[list[tuple[int, str]]] = [[]]
+def _legend_rows(keys: Sequence[Key]) -> list[list[Key]]:
+    """The rows of a legend."""
+    rows: list[list[Key]] = [[]]
     used = 0.0
-    for one in series:
-        label = shortened(one.label, 44)
+    for label, style in keys:
+        label = shortened(label, 44)
         width = 34 + text_width(label, 12)
         if rows[-1] and used + width > WIDTH - 56:
             rows.append([])
             used = 0.0
-        rows[-1].append((one.number, label))
+        rows[-1].append((label, style))
         used += width
     return rows
 
 
-def _draw_legend(figure: Figure, rows: list[list[tuple[int, str]]], y: float) -> None:
+def _draw_legend(figure: Figure, rows: list[list[Key]], y: float) -> None:
     for row, entries in enumerate(rows):
-        x = 56.0
-        for number, label in entries:
-            colour, dash = SERIES[number % len(SERIES)], DASHES[number % len(DASHES)]
-            at = y + 18 * row
-            figure.line(
-                x, at, x + 20, at, stroke=colour, stroke_width=2.5, stroke_dasharray=dash or None
-            )
+        x, at = 56.0, y + 18 * row
+        for label, style in entries:
+            figure.line(x, at, x + 20, at, **style)
             figure.text(x + 25, at + 4, label)
             x += 34 + text_width(label, 12)
+
+
+class Row(NamedTuple):
+    """A row of marks."""
+
+    name: str
+    values: Sequence[float | Sequence[float]]  # By label, one or several each.
+    spread: float = 0.0  # Drawn on both sides of the last value.
+    note: str = ""  # To the right.
 
 
 def dots(
     name: str,
     title: str,
     alt: str,
-    rows: Sequence[tuple[str, Sequence[float]]],
+    rows: Sequence[Row],
     labels: Sequence[str],
     *,
     x_label: str,
     log: bool = False,
     show: Callable[[float], str] = plain,
+    width: int = WIDTH,
 ) -> Figure:
     """For each row its values as marks on one axis: circles, squares and triangles."""
-    longest = max((text_width(shortened(row, 18), 12) for row, _ in rows), default=0)
-    left = max(56.0, longest + 14)
+    names = [shortened(row.name, width // 21) for row in rows]
+    left = max([56.0, *(text_width(name, 12) + 14 for name in names)])
+    right = width - max((text_width(row.note, 11) + 6 for row in rows if row.note), default=0)
     legend = _mark_rows(labels, left)
     top = 14 + 18 * len(legend)
     height = 20 * len(rows)
-    figure = Figure(name, WIDTH, top + height + 40, title, alt)
-    known = [v for _, values in rows for v in values if math.isfinite(v) and (v > 0 or not log)]
-    axis = axis_of(known, left + 8, WIDTH - 22, log=log)
+    figure = Figure(name, width, top + height + 40, title, alt)
+    drawn = [
+        (number, row, kind, value, row.spread * (kind == len(row.values) - 1))
+        for number, row in enumerate(rows)
+        for kind, values in enumerate(row.values)
+        for value in (values if isinstance(values, Sequence) else [values])
+        if math.isfinite(value) and (value > 0 or not log)
+    ]
+    ends = [end for *_, value, spread in drawn for end in (value - spread, value + spread)]
+    axis = axis_of(ends, left + 8, right - 22, log=log)
     for tick in axis.ticks(4):
         figure.line(axis(tick), top, axis(tick), top + height)
         figure.text(
@@ -272,19 +366,24 @@ def dots(
             fill="soft",
             font_size=11,
         )
-    figure.text((left + WIDTH) / 2, top + height + 34, x_label, text_anchor="middle", fill="soft")
+    figure.text((left + right) / 2, top + height + 34, x_label, text_anchor="middle", fill="soft")
     for at, entries in enumerate(legend):
         for number, label, x in entries:
             _mark(figure, number, x + 5, 10 + 18 * at)
             figure.text(x + 14, 14 + 18 * at, label)
-    for number, (row, values) in enumerate(rows):
+    for number, row in enumerate(rows):
         y = top + 20 * number + 10
-        figure.line(left, y, WIDTH - 14, y, stroke_dasharray="1 3")
-        figure.text(left - 6, y + 4, shortened(row, 18), text_anchor="end")
-        for kind, value in enumerate(values):
-            if math.isfinite(value) and (value > 0 or not log):
-                hint = escape(f"{row}, {labels[kind]}: {show(value)}")
-                _mark(figure, kind, axis(value), y, f"<title>{hint}</title>")
+        figure.line(left, y, right - 14, y, stroke_dasharray="1 3")
+        figure.text(left - 6, y + 4, names[number], text_anchor="end")
+        figure.text(right, y + 4, row.note, font_size=11)
+    for number, row, kind, value, spread in drawn:
+        y = top + 20 * number + 10
+        hint = escape(f"{row.name}, {labels[kind]}: {show(value)}")
+        if spread:
+            ends = axis(value - spread), axis(value + spread)
+            figure.line(ends[0], y, ends[1], y, stroke=SERIES[kind], stroke_width=2)
+        faint = 0.5 if isinstance(row.values[kind], Sequence) else None
+        _mark(figure, kind, axis(value), y, f"<title>{hint}</title>", faint)
     return figure
 
 
@@ -302,15 +401,17 @@ def _mark_rows(labels: Sequence[str], left: float) -> list[list[tuple[int, str, 
     return rows
 
 
-def _mark(figure: Figure, kind: int, x: float, y: float, content: str = "") -> None:
-    colour = SERIES[kind % len(SERIES)]
+def _mark(
+    figure: Figure, kind: int, x: float, y: float, content: str = "", opacity: float | None = None
+) -> None:
+    look = {"fill": SERIES[kind % len(SERIES)], "fill_opacity": opacity}
     if kind == 0:
-        figure.add("circle", content, cx=x, cy=y, r=4.5, fill=colour)
+        figure.add("circle", content, cx=x, cy=y, r=4.5, **look)
     elif kind == 1:
-        figure.add("rect", content, x=x - 4, y=y - 4, width=8, height=8, fill=colour)
+        figure.add("rect", content, x=x - 4, y=y - 4, width=8, height=8, **look)
     else:
         points = f"{x:.1f},{y - 5:.1f} {x + 5:.1f},{y + 4:.1f} {x - 5:.1f},{y + 4:.1f}"
-        figure.add("polygon", content, points=points, fill=colour)
+        figure.add("polygon", content, points=points, **look)
 
 
 def matrix(

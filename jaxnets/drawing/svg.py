@@ -123,16 +123,19 @@ class Figure:
         self._parts.append(f"\0{element('g', area + tip, class_='hit')}\0")
 
     @classmethod
-    def beside(cls, name: str, title: str, figures: Sequence["Figure"]) -> "Figure":
-        """One figure of several, each below its own title."""
-        height = TITLE + max(figure.height for figure in figures)
-        alt = " ".join(figure.alt for figure in figures)
-        whole = cls(name, sum(figure.width for figure in figures), height, title, alt)
-        x = 0.0
-        for figure in figures:
-            whole.text(x + 12, 20, figure.title, font_weight=600)
-            whole.add("g", "".join(figure._parts), transform=f"translate({x:g},{TITLE})")
-            x += figure.width
+    def grid(cls, name: str, title: str, rows: Sequence[Sequence["Figure"]]) -> "Figure":
+        """One figure of rows of others, each below its own title."""
+        width = max(sum(figure.width for figure in row) for row in rows)
+        heights = [TITLE + max(figure.height for figure in row) for row in rows]
+        alt = " ".join(figure.alt for row in rows for figure in row)
+        whole, y = cls(name, width, sum(heights), title, alt), 0.0
+        for row, height in zip(rows, heights, strict=True):
+            x = 0.0
+            for figure in row:
+                whole.text(x + 12, y + 20, figure.title, font_weight=600)
+                whole.add("g", "".join(figure._parts), transform=f"translate({x:g},{y + TITLE:g})")
+                x += figure.width
+            y += height
         return whole
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -244,11 +247,11 @@ def tiled(tiles: np.ndarray, columns: int) -> np.ndarray:
     return sheet
 
 
-def figure_path(output: str) -> Path:
+def figure_path(output: str, flag: str = "output") -> Path:
     """The path of a figure that may be written; UserError before any work is done."""
-    path = output_path(output)
+    path = output_path(output, flag)
     if (kind := path.suffix.lower()) not in (".svg", ".png"):
-        raise UserError(f"expected a figure as .svg or .png, got {kind or output}")
+        raise UserError(f"{flag}: expected a figure as .svg or .png, got {kind or output}")
     if kind == ".png":
         check_png()
     return path

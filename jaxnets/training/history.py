@@ -111,4 +111,4 @@ def plot(history: Sequence[dict[str, Any]]) -> Figure:
         last = [f"{one.label} {show(one.y[-1])}" for one in series if one.y[-1] is not None]
         alt = f"{name} after epoch {epochs[-1]}: {', '.join(last)}."
         drawn.append(curves(name, name, alt, series, x_label="epoch", show=show))
-    return Figure.beside("history", f"after epoch {epochs[-1]}", drawn)
+    return Figure.grid("history", f"after epoch {epochs[-1]}", [drawn])

@@ -18,6 +18,8 @@ from tqdm import tqdm
 from jaxnets.config.fields import Config
 from jaxnets.data.datasets import Dataset
 from jaxnets.display import columns, show
+from jaxnets.drawing.charts import Line, Series, curves
+from jaxnets.drawing.svg import Figure
 from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment, optimizer_of
 from jaxnets.metrics import Sums
@@ -25,7 +27,6 @@ from jaxnets.runs.request import check_enough_memory, request
 from jaxnets.training.loop import NonFiniteLossError
 from jaxnets.training.observer import Observer
 from jaxnets.training.step import Checkpoint
-from jaxnets.viz.figure import create_figure, save
 
 SMOOTHING = 0.9  # The share of the earlier mean in the mean after a step.
 EXPLODED = 4.0  # The test ends at so many times the lowest loss.
@@ -179,25 +180,26 @@ def to_values(found: RangeTest, config: Config) -> dict[str, Any]:
     }
 
 
-def plot(found: RangeTest, config: Config, path: str) -> None:
-    """Draws the losses into a file, by its ending as PNG, SVG or PDF.
-
-    Raises:
-      UserError: The file cannot be written.
-    """
-    figure = create_figure(7, 4)
-    axes = figure.subplots()
-    axes.plot(found.rates, found.losses, color="tab:blue", alpha=0.3, label="each step")
-    axes.plot(found.rates, found.smoothed, color="tab:blue", label="smoothed")
-    at = {found.steepest: "falls fastest", found.lowest: "lowest"}
-    for (rate, name), style in zip(at.items(), (":", "--"), strict=False):
-        axes.axvline(rate, color="black", linestyle=style, label=f"{name}: {rate:.2g}")
-    top = 1.1 * max(found.smoothed[0], np.median(found.smoothed))
-    axes.set(xscale="log", xlabel="learning rate", ylabel="training loss", title=config.model)
-    axes.set_ylim(0.9 * min(found.losses), max(top, 1.05 * min(found.losses)))
-    axes.grid(alpha=0.3)
-    axes.legend()
-    save(figure, path)
+def plot(found: RangeTest, config: Config) -> Figure:
+    """Draws the losses over the learning rates, and marks the two that are suggested."""
+    # An explosion would leave the curves flat lines: what is much higher than the start is cut.
+    top = max(1.1 * found.smoothed[0], 1.1 * np.median(found.smoothed), 1.05 * min(found.losses))
+    rates = {found.steepest: "falls fastest", found.lowest: "lowest"}
+    return curves(
+        "lr_find",
+        f"{config.model}: training loss by learning rate",
+        suggestion(found, config),
+        [
+            Series(name, found.rates, [min(loss, top) for loss in losses], 0, faint)
+            for name, losses, faint in (
+                ("each step", found.losses, True),
+                ("smoothed", found.smoothed.tolist(), False),
+            )
+        ],
+        x_label="learning rate",
+        log_x=True,
+        marks=[Line(f"{name}: {rate:.2g}", rate) for rate, name in rates.items()],
+    )
 
 
 def _curve(found: RangeTest) -> Iterator[str]:

@@ -10,9 +10,10 @@ import numpy as np
 from scipy import stats
 
 from jaxnets.display import four_digits, table
+from jaxnets.drawing.charts import Row, dots
+from jaxnets.drawing.svg import Figure
 from jaxnets.tune.results import finite
 from jaxnets.tune.search import Search
-from jaxnets.viz.figure import create_figure
 
 SIGNIFICANCE = 0.05  # The chance of a false alarm that "significant" allows.
 
@@ -121,24 +122,15 @@ def to_values(search: Search) -> dict[str, Any]:
     return finite(values)
 
 
-def plot(search: Search) -> bool:
-    """Draws every seed's accuracy, mean and deviation; False without matplotlib."""
-    figure = create_figure(8, 1.4 + 0.6 * len(search.points))
-    if figure is None:
-        return False
-    axes = figure.subplots()
-    above = {"xytext": (0, 6), "textcoords": "offset points", "ha": "center", "fontsize": 8}
-    for place, point in enumerate(search.points):
+def plot(search: Search) -> Figure:
+    """Draws every seed's accuracy, mean and standard deviation."""
+    rows = []
+    for point in search.points:
         scores = [search.runs[point, seed].accuracy for seed in search.seeds]
-        axes.plot(scores, [place + 0.2] * len(scores), "o", color="tab:blue", alpha=0.4)
-        mean, deviation = np.mean(scores), np.std(scores, ddof=1) if len(scores) > 1 else 0
-        axes.errorbar(mean, place - 0.1, xerr=deviation, fmt="s", color="black", capsize=4)
-        axes.annotate(f"{mean:.4f}", (mean, place - 0.1), **above)
-    names = [search.name(point) for point in search.points]
-    axes.set_yticks(range(len(names)), names)
-    axes.set(ylim=(len(names) - 0.5, -0.6), title=search.flags["model"])
-    axes.set_xlabel("validation accuracy: seeds, mean ± standard deviation")
-    axes.margins(x=0.08)
-    axes.grid(axis="x", alpha=0.3)
-    figure.savefig(search.folder / "search.png", dpi=150)
-    return True
+        mean = statistics.mean(scores)
+        deviation = statistics.stdev(scores) if len(scores) > 1 else 0.0
+        rows.append(Row(search.name(point), [scores, mean], deviation, f"{mean:.4f}"))
+    title = f"{search.flags['model']}: validation accuracy"
+    alt = "; ".join(f"{row.name} {row.note} ± {row.spread:.4f}" for row in rows)
+    labels = ["a seed", "mean ± standard deviation"]
+    return dots("search", title, alt, rows, labels, x_label="validation accuracy", width=640)

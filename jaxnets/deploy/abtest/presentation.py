@@ -9,11 +9,10 @@ from jaxnets.deploy.abtest.classical import two_sided_z
 from jaxnets.deploy.abtest.sequential import EXPECTED, MIN_USERS
 from jaxnets.deploy.abtest.trial import Trial
 from jaxnets.display import printable, table
-from jaxnets.viz.figure import create_figure, save
+from jaxnets.drawing.charts import MAX_POINTS, Band, Line, Series, curves
+from jaxnets.drawing.svg import Figure
 
 OTHER = {"A": "B", "B": "A"}
-MAX_POINTS = 500  # Of a picture: more would be no finer on paper.
-ORANGE = "#c04a00"  # Matplotlib's is too light to be read on white.
 
 
 def to_text(trial: Trial, name: str) -> str:
@@ -227,46 +226,32 @@ def p_text(p: float) -> str:
     return f"{p:.2g}" if p >= 1e-300 else "< 1e-300"
 
 
-def plot(trial: Trial, path: str) -> None:
-    """Draws the difference with both intervals over the number of users, into a PNG, SVG or PDF.
-
-    Raises:
-      UserError: The file cannot be written.
-    """
-    figure = create_figure(7, 4)
-    draw(figure.subplots(), trial)
-    save(figure, path)
-
-
-def draw(axes, trial: Trial) -> None:
-    """Draws into the axes of a figure."""
+def plot(trial: Trial) -> Figure:
+    """Draws the difference with both intervals over the number of users."""
     start = min(MIN_USERS, trial.count) - 1
     count = min(MAX_POINTS, trial.count - start)
     at = np.linspace(start, trial.count - 1, count).round().astype(int)
-    at = np.union1d(at, [(trial.decided_at or trial.count) - 1])
-    users, sequence, level = at + 1, trial.sequence, 100 * (1 - trial.plan.alpha)
-    estimate = 100 * sequence.estimate[at]
-    axes.fill_between(
-        users,
-        *(
-            np.where(np.isfinite(edge[at]), 100 * edge[at], np.nan)
-            for edge in (sequence.low, sequence.high)
-        ),
-        color="tab:blue",
-        alpha=0.25,
-        label=f"{level:g} % at all looks together",
+    users, level = (at + 1).tolist(), 100 * (1 - trial.plan.alpha)
+    low, estimate, high = (
+        100 * x[at] for x in (trial.sequence.low, trial.sequence.estimate, trial.sequence.high)
     )
     half = 100 * two_sided_z(trial.plan.alpha) * _errors(trial.values)[at]
-    axes.plot(users, estimate - half, "--", color=ORANGE, label=f"{level:g} % at one look")
-    axes.plot(users, estimate + half, "--", color=ORANGE)
-    axes.plot(users, estimate, color="tab:blue", label="difference B - A")
-    axes.axhline(0, color="black", linewidth=1)
-    if (decided := trial.decided_at) is not None:
-        axes.axvline(decided, color="tab:green", label=f"decided after {decided:,} users")
-    axes.set(xlabel="users", ylabel="B - A, percentage points of accuracy")
-    axes.set_xlim(1, max(trial.count, 2))
-    axes.grid(alpha=0.3)
-    axes.legend()
+    decided = trial.decided_at
+    return curves(
+        "abtest",
+        "B - A in percentage points of accuracy",
+        f"After {trial.count:,} users the difference is {estimate[-1]:.2f}, its interval that "
+        f"holds at all looks {low[-1]:.2f} to {high[-1]:.2f}.",
+        [
+            Series("difference B - A", users, estimate.tolist(), 0),
+            Series(f"{level:g} % at one look", users, (estimate - half).tolist(), 1),
+            Series("", users, (estimate + half).tolist(), 1),
+        ],
+        x_label="users",
+        band=Band(f"{level:g} % at all looks together", users, low.tolist(), high.tolist()),
+        level=Line("no difference", 0.0),
+        marks=[Line(f"decided after {decided:,} users", decided)] if decided is not None else [],
+    )
 
 
 def _errors(values: np.ndarray) -> np.ndarray:

@@ -19,6 +19,8 @@ from typing import Any
 
 from jaxnets import display
 from jaxnets.data.datasets import Dataset
+from jaxnets.drawing import charts
+from jaxnets.drawing.svg import Figure
 from jaxnets.errors import RunFailedError, UserError, on_interrupt
 from jaxnets.files import locked
 from jaxnets.runs.run_folder import make_folder
@@ -26,18 +28,10 @@ from jaxnets.system import check_memory
 from jaxnets.tune import results as files
 from jaxnets.tune.compare.models import CURVE_NOISE, fit, load, small_and_noisy
 from jaxnets.tune.compare.request import TASKS, Request
-from jaxnets.viz.figure import create_figure
 
-LIBRARIES = 300 << 20  # Bytes, of scikit-learn and Matplotlib: ulimit -v of 1,150 MB was too low.
+LIBRARIES = 300 << 20  # Bytes, of scikit-learn: ulimit -v of 1,150 MB was too low.
 NAME, SHORT_NAME, NUMBER = 20, 17, 10  # The columns' widths; regression has shorter names.
 WIDE = 98  # Columns of a terminal for all of regression's; others do without the epochs.
-# The picture's style for the scores of each part; the marks differ, not only the colours.
-PART_STYLES: dict[str, dict[str, Any]] = {
-    "train": {"marker": "s", "color": "tab:orange", "markerfacecolor": "none"},
-    "test": {"marker": "o", "color": "tab:blue"},
-}
-# The legend's place, where it covers no dot: above the axes, beside the title.
-ABOVE: dict[str, Any] = dict(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False)
 FORMATS = {"parameters": ",", "epochs": ",", "seconds": ".1f", "test_mse": ",.0f"}
 
 TITLES = {"mse": "MSE", "r2": "R2", "wmape": "wMAPE"}
@@ -169,7 +163,7 @@ def run(request: Request) -> None:
                 display.show(text)
         results.finished = True
         results.write(folder)
-        _draw(results, folder / "compare.png")
+        plot(results).save(folder / "compare.svg")
     where = f"results: {display.short_path(str(folder))}"
     print(files.to_json(results.to_values()).rstrip() if request.json else where)
 
@@ -250,76 +244,57 @@ def _aligned(cells: Sequence[str], shown: Sequence[str]) -> str:
     return display.line(cells, widths, "<" + ">" * len(shown) + "<")
 
 
-def _draw(results: Results, path: Path) -> None:
-    """Draws each data set's scores and capacity curve, where matplotlib is installed."""
-    models = len(results.request.models)
-    figure = create_figure(11, max(4, 1 + 0.4 * models) * len(results.samples))
-    if figure is None:
-        return
-    grid = figure.subplots(len(results.samples), 2, squeeze=False)
+def plot(results: Results) -> Figure:
+    """Draws each data set's scores and its capacity curve.
+
+    The axes span the scores, not 0 to 1: so 0.96 and 0.99 lie apart.
+    """
+    parts, drawn = ("test", "train"), []
     title = title_of(TASKS[results.request.task].ranks_by)
-    for (left, right), data in zip(grid, results.samples, strict=True):
-        _draw_scores(left, results, data.name)
-        left.set_xlabel(title)
-        left.set_title(data.name, loc="left")
-        right.set(xlabel="hidden units", ylabel=title)
-        right.set_title(f"capacity on {data.name}", loc="left")
-        _draw_curve(right, results, data.name)
-    figure.savefig(path, dpi=120)
+    for data in results.samples:
+        rows, curve = (_finite_rows(results, data.name, curve=curve) for curve in (False, True))
+        marks = [
+            charts.Row(
+                row["model"],
+                [results.score(row, part) for part in parts],
+                note=f"{results.score(row):.4f}",
+            )
+            for row in rows
+        ]
+        alt = f"{title} on {data.name}: " + ", ".join(f"{mark.name} {mark.note}" for mark in marks)
+        drawn.append(
+            [charts.dots("scores", data.name, alt, marks, parts, x_label=title, width=420)]
+        )
+        if curve:
+            sizes = [row["hidden"] for row in curve]
+            notes = {
+                row["hidden"]: f"{results.score(row):.4f}\n{row.get('verdict', '')}"
+                for row in curve
+            }
+            series = [
+                charts.Series(part, sizes, [results.score(row, part) for row in curve], number)
+                for number, part in enumerate(parts)
+            ]
+            alt = f"{title} by hidden units: "
+            alt += ", ".join(f"{size} {' '.join(note.split())}" for size, note in notes.items())
+            drawn[-1].append(
+                charts.curves(
+                    "capacity",
+                    f"capacity on {data.name}",
+                    alt,
+                    series,
+                    x_label="hidden units",
+                    log_x=True,
+                    notes=notes,
+                )
+            )
+    return Figure.grid("compare", title, drawn)
 
 
 def _finite_rows(results: Results, name: str, *, curve: bool = False) -> list[Row]:
     """The rows of a data set, or of its capacity curve, whose scores are numbers."""
     rows = results.trained(name, curve=curve)
     return [r for r in rows if math.isfinite(results.score(r) + results.score(r, "train"))]
-
-
-def _draw_scores(axes: Any, results: Results, name: str) -> None:
-    """Draws each model's training and test score as dots, the test's with its number.
-
-    The axis spans the scores, not 0 to 1: so 0.96 and 0.99 lie apart. A bar would have to begin at
-    0, a dot need not.
-    """
-    rows = _finite_rows(results, name)
-    models = [row["model"] for row in rows]
-    for part, style in PART_STYLES.items():
-        scores = [results.score(row, part) for row in rows]
-        axes.plot(scores, models, linestyle="none", label=part, **style)
-    above = {"xytext": (0, 7), "textcoords": "offset points", "ha": "center", "fontsize": 8}
-    for row in rows:
-        score = results.score(row)
-        axes.annotate(f"{score:.4f}", (score, row["model"]), **above)
-    axes.invert_yaxis()
-    axes.margins(x=0.1, y=0.12)
-    axes.grid(alpha=0.3)
-    axes.legend(**ABOVE)
-
-
-def _draw_curve(axes: Any, results: Results, name: str) -> None:
-    """Draws training and test score over the hidden size, on a logarithmic scale."""
-    rows = _finite_rows(results, name, curve=True)
-    if not rows:
-        axes.set_axis_off()
-        return
-    sizes = [row["hidden"] for row in rows]
-    for part, style in PART_STYLES.items():
-        scores = [results.score(row, part) for row in rows]
-        axes.plot(sizes, scores, "-", label=part, **style)
-    below: dict[str, Any] = {
-        "xytext": (0, -8),
-        "textcoords": "offset points",
-        "ha": "center",
-        "va": "top",
-    }
-    below["bbox"] = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
-    for row in rows:
-        text = f"{results.score(row):.4f}\n{row.get('verdict', '')}".rstrip()
-        axes.annotate(text, (row["hidden"], results.score(row)), fontsize=8, **below)
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(sizes, map(str, sizes))
-    axes.margins(0.15, 0.2)
-    axes.grid(alpha=0.3)
-    axes.legend(**ABOVE)
 
 
 def title_of(column: str) -> str:

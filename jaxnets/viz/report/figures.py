@@ -7,7 +7,17 @@ from PIL import Image
 
 from jaxnets.data.datasets import Dataset
 from jaxnets.display import printable
-from jaxnets.drawing.charts import WIDTH, Series, curves, dots, matrix, percent, plain, reliability
+from jaxnets.drawing.charts import (
+    WIDTH,
+    Row,
+    Series,
+    curves,
+    dots,
+    matrix,
+    percent,
+    plain,
+    reliability,
+)
 from jaxnets.drawing.svg import Figure, shortened, signed_pixels, text_width, tiled
 from jaxnets.language import N_, _
 from jaxnets.viz.report.evaluation import Calibration, ClassScores, Mistake, Predictions
@@ -101,13 +111,7 @@ def scores_figure(scores: ClassScores, names: Sequence[str], prefix: str = "") -
     order = np.arange(len(names))
     if len(names) > MAX_CLASS_ROWS:
         order = np.argsort(np.nan_to_num(scores.f1), kind="stable")[:MAX_CLASS_ROWS]
-    rows = [
-        (
-            printable(names[int(k)]),
-            [float(x[k]) for x in (scores.precision, scores.recall, scores.f1)],
-        )
-        for k in order
-    ]
+    rows = [Row(printable(names[k]), [float(x[k]) for x in scores[:3]]) for k in order.tolist()]
     worst = int(np.nan_to_num(scores.f1, nan=2).argmin())
     alt = _("Lowest F1: class {} with {}.", names[worst], percent(float(scores.f1[worst])))
     labels = [_("precision"), _("recall"), _("F1")]
@@ -280,7 +284,7 @@ def _draw_output(figure: Figure, y: float, value: np.ndarray) -> None:
 
 def norms_figure(found: Sequence[Norms], prefix: str = "") -> Figure:
     """Each layer's weights, gradient and update on a logarithmic axis."""
-    rows = [(one.layer, [one.weights, one.gradient, one.update]) for one in found]
+    rows = [Row(one.layer, one[1:]) for one in found]
     ratios = [one.update / one.weights if one.weights else 0.0 for one in found]
     worst = int(np.argmax(ratios))
     found_in = plain(ratios[worst]), found[worst].layer
@@ -299,7 +303,7 @@ def norms_figure(found: Sequence[Norms], prefix: str = "") -> Figure:
 
 def ledger_figure(found: Sequence[Entry], prefix: str = "") -> Figure:
     """Each array's relative errors in three precisions on a logarithmic axis."""
-    rows = [(f"{one.layer}.{one.array}", list(one.errors.values())) for one in found]
+    rows = [Row(f"{one.layer}.{one.array}", list(one.errors.values())) for one in found]
     error, entry, dtype = max(
         (error, f"{entry.layer}.{entry.array}", dtype)
         for entry in found

@@ -9,15 +9,19 @@
 [7, 2]
 """
 
+import copy
 import dataclasses
 import os
+import shutil
 import signal
+import tempfile
 import warnings
-from collections.abc import Collection
+import weakref
 from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeGuard
 
+import jax
 import numpy as np
 
 from jaxnets.config.fields import CUSTOM_FIELDS, Config
@@ -34,7 +38,6 @@ from jaxnets.machine.platform import Processes
 from jaxnets.metrics import Metrics
 from jaxnets.models import create_model
 from jaxnets.notebook.callbacks import Callbacks, bar_for
-from jaxnets.notebook.copies import Copied
 from jaxnets.predict.predict import Pictures, Predictor, create_predictor, load_predictor
 from jaxnets.runs.request import load_data, read_config, request
 from jaxnets.runs.resume import check_optimizer, load_checkpoint
@@ -60,7 +63,7 @@ INSTEAD = {
 }
 
 
-class Network(Copied, Described):
+class Network(Described):
     """A network, its data and its training progress.
 
     A pickle holds what `save` writes, without the data. `jaxnets.Classifier` is for scikit-learn.
@@ -87,15 +90,20 @@ class Network(Copied, Described):
         Raises:
           UserError: A name, a value, or the data do not fit.
         """
-        _check_made(model, settings)
+        if not isinstance(model, str | Config):
+            got = type(model).__name__
+            raise UserError(f'model: expected a name as "cnn", or a Config, got {got}')
+        for name in settings:
+            if name in INSTEAD:
+                raise UserError(f"{name}: {INSTEAD[name]}")
         self._given = {"model": model, "data": data, **settings}
         base = model if isinstance(model, Config) else None
         given: dict[str, Any] = {"latent_dims": None}  # Only train.py searches first.
         given |= settings if base else {"model": model, **settings}
         if data is not None:
             given["dataset"] = _name_of(data)
-        config, dataset, self._notes = request(given, partial(_dataset_of, data), base=base)
-        self._made: tuple[Config, Dataset | None, RunFolder | None] = config, dataset, None
+        made, self._data, self._notes = request(given, partial(_dataset_of, data), base=base)
+        self._made, self._folder = made, None
         self._begin()
         _ = self.experiment  # What does not fit is said at once.
 
@@ -131,13 +139,13 @@ class Network(Copied, Described):
         if data is not None:
             config = dataclasses.replace(config, dataset=_name_of(data), data_dir=None)
             dataset = None if _is_name(data) else _dataset_of(data, config)
-        self._made, self._notes = (config, dataset, folder), ()
+        self._made, self._data, self._folder, self._notes = config, dataset, folder, ()
         self._given = {"model": config, "data": data}
         self._begin()
 
     def _begin(self) -> None:
-        """Resets the network to its state when it was made or loaded."""
-        self.config, self._data, self._folder = self._made
+        """Resets the network to its state when it was made or loaded; the data stay."""
+        self.config = self._made
         self.history = History(self._folder.records() if self._folder else ())
         self.stop_training = False
         self._experiment: Experiment | None = None
@@ -220,16 +228,10 @@ class Network(Copied, Described):
             as it was made or loaded.
           KeyboardInterrupt: Ctrl-C; the steps until then are kept, and `fit` trains on.
         """
-        settings = _check_fit(settings, x is not None, validation_data, validation_split)
+        _check_fit(settings, x is not None, validation_data, validation_split)
+        settings.pop("shuffle", None)
         if x is not None or settings:
-            share = validation_split or 0.0
-            self._take(
-                x,
-                y,
-                validation_data,
-                share,
-                settings if epochs is None else {**settings, "epochs": epochs},
-            )
+            self._take(x, y, validation_data, validation_split or 0.0, settings, epochs)
         hooks, start, first = Callbacks(self, callbacks), self._reached(), len(self.history)
         self._plan(epochs)
         for note in self._notes if verbose and not first else ():
@@ -262,9 +264,13 @@ class Network(Copied, Described):
             signal.raise_signal(number)
         return self.history[first:]
 
-    def _take(self, x: Any, y: Any, validation: Any, share: float, settings: Any) -> None:
+    def _take(
+        self, x: Any, y: Any, validation: Any, share: float, settings: Any, epochs: int | None
+    ) -> None:
         """Gives data and settings to an untrained network; others keep theirs."""
         given, dataset = {**self._given, **settings}, None
+        if epochs is not None:
+            given["epochs"] = epochs
         if x is not None:
             pair, count = x if y is None else (x, y), given.get("validation_size", share)
             dataset = from_arrays(pair, count, validation=validation, test=False)
@@ -274,8 +280,8 @@ class Network(Copied, Described):
             self.__init__(**given)
             return
         known = self._folder.read(CONFIG).get("data_sha256") if self._folder else self.data.checksum
-        what = next((name for name in settings if name != "epochs"), "x and y")
-        if what in settings or (dataset is not None and dataset.checksum != known):
+        what = next(iter(settings), "x and y")
+        if settings or (dataset is not None and dataset.checksum != known):
             raise UserError(
                 f"{what}: expected those of the first fit, as the network is trained; "
                 f'Network("{self.config.model}", ...) begins another'
@@ -290,7 +296,7 @@ class Network(Copied, Described):
         if epochs is not None:
             dataclasses.replace(self.config, epochs=epochs)  # Raises UserError if it is no number.
         done = int(self.state.step) // self.experiment.loader.steps
-        total = done + (epochs or (self.config.epochs - done) or self._made[0].epochs)
+        total = done + (epochs or (self.config.epochs - done) or self._made.epochs)
         if total != self.config.epochs:
             old, self.config = self.experiment, dataclasses.replace(self.config, epochs=total)
             self._experiment = Experiment.create(self.config, old.data, old.parallel.devices)
@@ -373,6 +379,38 @@ class Network(Copied, Described):
         self.__init__(**{**self._given, **params})
         return self
 
+    def __deepcopy__(self, memo: Any) -> Self:
+        """A network at the same point of training.
+
+        Config, data and experiment, which never change, are shared.
+        """
+        other = type(self).__new__(type(self))
+        vars(other).update(vars(self), history=copy.deepcopy(self.history))
+        if self._checkpoint is not None:
+            state = jax.tree.map(lambda leaf: leaf.copy(), self._checkpoint.state)
+            other._checkpoint = dataclasses.replace(self._checkpoint, state=state)
+        return other
+
+    def __copy__(self) -> Self:
+        return self.__deepcopy__({})  # The next `fit` takes the memory of the state.
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The config and the files of a run folder: a pickle holds no data."""
+        with tempfile.TemporaryDirectory() as folder:
+            loaded = self._folder if self._checkpoint is None else None
+            path = loaded.path if loaded else self.save(Path(folder) / "run")
+            files = [found for found in path.rglob("*") if found.is_file()]
+            contents = {str(found.relative_to(path)): found.read_bytes() for found in files}
+        return {"config": self.config, "files": contents}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        path = Path(tempfile.mkdtemp(prefix="jaxnets-"))
+        weakref.finalize(self, shutil.rmtree, path, ignore_errors=True)
+        for name, content in state["files"].items():
+            (path / name).parent.mkdir(exist_ok=True)
+            (path / name).write_bytes(content)
+        self._read(RunFolder.open(str(path)), state["config"], None)
+
 
 class _Reached(Observer):
     """Keeps a network's checkpoint and history while it trains."""
@@ -407,29 +445,19 @@ def _dataset_of(data: Data, config: Config) -> Dataset:
     return dataset.limited(config.limit)
 
 
-def _check_made(model: object, settings: Collection[str]) -> None:
-    """Raises UserError for what a Network cannot be made of."""
-    if not isinstance(model, str | Config):
-        got = type(model).__name__
-        raise UserError(f'model: expected a name as "cnn", or a Config, got {got}')
-    for name in settings:
-        if name in INSTEAD:
-            raise UserError(f"{name}: {INSTEAD[name]}")
-
-
 def _check_fit(
     settings: dict[str, Any], has_data: bool, validation_data: object, share: float | None
-) -> dict[str, Any]:
-    """The settings of `Network.fit` that are fields of Config.
+) -> None:
+    """Checks what `Network.fit` is given besides the data.
 
     Raises:
-      UserError: Another name; validation data without x and y; or validation given twice.
+      UserError: A setting that is no field of Config; validation data without x and y; or
+        validation given twice.
     """
     if settings.get("shuffle", True) is not True:
         raise UserError("shuffle: every epoch has its own order, which seed determines")
-    settings = {name: value for name, value in settings.items() if name != "shuffle"}
     for name in settings:
-        if name not in Config.__dataclass_fields__:
+        if name not in ("shuffle", *Config.__dataclass_fields__):
             known = ("epochs", "callbacks", "verbose", *Config.__dataclass_fields__)
             raise unknown_field(name, known)
     for name, value in (("validation_data", validation_data), ("validation_split", share)):
@@ -442,4 +470,3 @@ def _check_fit(
         raise UserError(
             f"validation_split: expected from 0 to below 1, without validation_data, got {share}"
         )
-    return settings

@@ -5,10 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import history, params_sha256, slow
+from conftest import slow
 
-from jaxnets.data.load import load_dataset
-from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment
 from jaxnets.training import loop
 from jaxnets.training.optimizer import create_optimizer, update_plateau, with_plateau
@@ -129,35 +127,6 @@ def test_the_recorded_rate_is_the_one_that_trains(tiny, tiny_preset):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-6 * np.abs(b).max())
 
 
-@pytest.mark.parametrize(
-    ("steps", "way"),
-    [
-        slow((7, 3, 11), ["--gradients=both"]),  # An epoch is then not one compiled loop.
-        ((1, 1, 1, 1), []),
-        slow((1, 1, 1, 1), ["--devices=8", "--parallel=pmap"]),
-    ],
-    ids=["at any step", "between epochs in one loop", "between epochs in one loop, pmapped"],
-)
-def test_an_interrupted_plateau_continues_where_it_was(
-    run_main, tiny_flags, tmp_path, interrupt_after, steps, way
-):
-    """In the middle of its waiting, of an epoch, and right after a drop."""
-    flags = [
-        "--model=softmax", *tiny_flags, "--epochs=7", "--schedule=plateau", "--patience=2",
-        "--learning_rate=0.5", *way,
-    ]  # fmt: skip
-    assert run_main(*flags, f"--workdir={tmp_path / 'whole'}").status == 0
-    for number, count in enumerate(steps):
-        interrupt_after(count)
-        assert run_main(*flags, *(["--resume"] if number else [])).status == 130
-    interrupt_after(10**9)
-    assert run_main(*flags, "--resume").status == 0
-    whole, parts = tmp_path / "whole", tmp_path / "run"
-    assert history(whole) == history(parts)
-    assert len({record["learning_rate"] for record in history(whole)}) > 1
-    assert params_sha256(whole) == params_sha256(parts)
-
-
 def test_before_its_first_drop_a_plateau_is_a_constant(tiny, tiny_preset):
     configs = [
         tiny_preset("softmax", schedule="plateau", patience=100),
@@ -165,12 +134,3 @@ def test_before_its_first_drop_a_plateau_is_a_constant(tiny, tiny_preset):
     ]
     params = [Experiment.create(config, tiny).train()[0].params for config in configs]
     jax.tree.map(np.testing.assert_array_equal, *params)
-
-
-def test_without_validation_images_there_is_no_plateau(tiny_folder, tiny_preset):
-    with pytest.raises(UserError, match="plateau watches the validation error"):
-        tiny_preset("softmax", schedule="plateau", validation_size=0)
-    data = load_dataset(data_dir=str(tiny_folder), validation_size=0)
-    config = tiny_preset("softmax", schedule="plateau")
-    with pytest.raises(UserError, match="plateau watches the validation error"):
-        Experiment.create(config, data).init_state()

@@ -342,22 +342,39 @@ def test_without_locks_a_run_says_so_and_trains(train_tiny, tmp_path, monkeypatc
     assert without_locks.status == without_fcntl.status == 0
 
 
+PLATEAU = "softmax --epochs=7 --schedule=plateau --patience=2 --learning_rate=0.5"
+EARLY = "softmax --epochs=40 --learning_rate=20 --early_stopping=2 --schedule=constant"
+PARTS = "--steps_per_epoch=3 --epochs=4 --augment=shift --schedule=one_cycle"
+MUON = "--optimizer=muon --label_smoothing=0.1"
+
+
 @pytest.mark.parametrize(
-    ("model", "steps"),
+    ("flags", "questions"),
     [
-        pytest.param("cnn", (0, 3, 5, 1), marks=pytest.mark.slow),
-        slow("mlp_functional", (0, 0, 0, 1, 1)),
+        slow("cnn --epochs=3", (0, 3, 5, 1), id="at any step"),
+        slow("mlp_functional --epochs=3", (0, 0, 0, 1, 1), id="between epochs in one loop"),
+        # In the middle of a plateau's waiting, of an epoch, and right after a drop.
+        slow(f"{PLATEAU} --gradients=both", (7, 3, 11), id="plateau, at any step"),
+        pytest.param(PLATEAU, (1, 1, 1, 1), id="plateau in one loop"),
+        slow(f"{PLATEAU} --devices=8 --parallel=pmap", (1, 1, 1, 1), id="plateau, pmapped"),
+        slow(EARLY, (3,), id="before it stops early"),
+        pytest.param(EARLY, (None,), id="when it would stop early"),
+        # Five steps are a pass: epochs of three begin and end within one, and cross its end.
+        pytest.param(f"softmax {PARTS}", (2,), id="epochs shorter than a pass"),
+        slow(f"cnn {PARTS} {MUON}", (7,), id="within one of them, by muon"),
     ],
-    ids=["at any step", "between epochs in one loop"],
 )
 def test_a_run_interrupted_again_and_again_ends_the_same(
-    train_tiny, run_main, tmp_path, interrupt_after, model, steps
+    train_tiny, run_main, tmp_path, interrupt_after, flags, questions
 ):
-    flags, whole, parts = [model, "--epochs=3"], tmp_path / "whole", tmp_path / "run"
-    assert train_tiny(*flags, f"--workdir={whole}").status == 0
-    for number, count in enumerate(steps):
-        interrupt_after(count)
-        train_tiny(*flags, *(["--resume"] if number else [])).assert_interrupted(parts)
+    """After so many questions whether to stop; None: after the last epoch."""
+    whole, parts = tmp_path / "whole", tmp_path / "run"
+    left_alone = train_tiny(*flags.split(), f"--workdir={whole}")
+    assert left_alone.status == 0
+    for number, count in enumerate(questions):
+        interrupt_after(len(records(whole)) if count is None else count)
+        resume = ["--resume"] if number else []
+        train_tiny(*flags.split(), *resume).assert_interrupted(parts)
         assert not (parts / "result.json").exists()
     interrupt_after(10**9)
     with (parts / "metrics.jsonl").open("a") as stream:
@@ -365,6 +382,7 @@ def test_a_run_interrupted_again_and_again_ends_the_same(
     outcome = run_main("--resume", f"--workdir={parts}")  # It needs nothing else.
     assert (outcome.status, outcome.err) == (0, "")
     assert params_sha256(parts) == params_sha256(whole) and history(parts) == history(whole)
+    assert ("stopped early" in outcome.out) == ("stopped early" in left_alone.out)
 
 
 def test_resume_refuses_what_would_be_another_run(
@@ -376,10 +394,12 @@ def test_resume_refuses_what_would_be_another_run(
     interrupt_after(1)
     assert train_tiny("softmax").status == 130
     before = content(run)
-    outcome = train_tiny("mlp", "--resume", "--learning_rate=0.25", "--epochs=1")
+    changes = "--learning_rate=0.25", "--epochs=1", "--steps_per_epoch=3"
+    outcome = train_tiny("mlp", "--resume", *changes)
     outcome.assert_refused(
         f"resume: expected the settings of {run}: model was softmax, got mlp; "
-        "learning_rate was 0.5, got 0.25; epochs was 2, got 1 (it may only grow)"
+        "learning_rate was 0.5, got 0.25; steps_per_epoch was None, got 3; "
+        "epochs was 2, got 1 (it may only grow)"
     )
     changed = {**tiny_arrays, "t10k-images": 255 - tiny_arrays["t10k-images"]}
     folder = write_idx_folder(tmp_path / "other", changed)

@@ -1,4 +1,4 @@
-"""Training that stops at its target, and epochs that are shorter than a pass over the images."""
+"""Training that stops early or at its target, and epochs that are shorter than a pass."""
 
 import dataclasses
 import itertools
@@ -11,10 +11,88 @@ from jaxnets import Network
 from jaxnets.config.resolve import preset
 from jaxnets.data.batches import train_batches
 from jaxnets.data.datasets import Split
+from jaxnets.data.load import load_dataset
 from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment
 from jaxnets.training import loop, scan
 from jaxnets.training.observer import why_stopped
+
+CASES = [  # Losses, a patience, and the epoch after which training stops.
+    ([0.5, 0.4, 0.4, 0.3], 2, None),
+    ([0.5, 0.4, 0.4, 0.4], 2, 4),  # As low as the lowest is no better.
+    ([0.5, 0.6], 1, 2),
+    ([0.5, 0.6, 0.4, 0.5, 0.45, 0.41], 3, 6),
+]
+
+
+def first_stop(losses, patience):
+    """The epoch after which training ends."""
+    records = [{"epoch": n, "validation_loss": loss} for n, loss in enumerate(losses, start=1)]
+    ends = (n for n in range(1, len(losses) + 1) if why_stopped(records[:n], patience))
+    return next(ends, None)
+
+
+@pytest.mark.parametrize(("losses", "patience", "epoch"), CASES)
+def test_training_stops_after_patience_epochs_without_a_lower_loss(losses, patience, epoch):
+    assert first_stop(losses, patience) == epoch
+
+
+def test_epochs_without_a_validation_loss_are_passed_over():
+    """A record may lack it: by another program's hand, or by an earlier version's."""
+    assert first_stop([None, 0.3, None, 0.3], 2) == 4
+    assert first_stop([None, None, None], 1) is None
+
+
+@pytest.mark.parametrize("patience", [1, 2, 5])
+def test_training_stops_when_kerass_does(patience, keras):
+    class Model:
+        stop_training = False
+
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        losses = (0.2 + 0.8 ** np.arange(40) + rng.integers(0, 5, 40) / 50).tolist()
+        theirs = keras.callbacks.EarlyStopping(monitor="val_loss", patience=patience, mode="min")
+        theirs.set_model(model := Model())
+        theirs.on_train_begin()
+        stopped = None
+        for number, loss in enumerate(losses):
+            theirs.on_epoch_end(number, {"val_loss": loss})
+            if model.stop_training:
+                stopped = number + 1
+                break
+        assert first_stop(losses, patience) == stopped
+
+
+@pytest.fixture
+def stopping_early(train_tiny):
+    """A run whose loss falls to 0 in a few epochs, and so no further."""
+    settings = ("--epochs=40", "--learning_rate=20", "--early_stopping=2", "--schedule=constant")
+    return lambda *flags: train_tiny("softmax", *settings, *flags)
+
+
+def test_a_run_stops_early_and_says_why(stopping_early, tmp_path):
+    outcome = stopping_early()
+    assert (outcome.status, outcome.err) == (0, "")
+    losses = [record["validation_loss"] for record in records(tmp_path / "run")]
+    assert len(losses) < 40 and len(losses) - 1 - losses.index(min(losses)) == 2
+    best = losses.index(min(losses)) + 1
+    line = f"no validation loss below the {min(losses):.4f} of epoch {best} in 2 epochs"
+    assert f"stopped early: {line}" in outcome.out.splitlines()
+    result = read_json(tmp_path / "run" / "result.json")
+    assert (result["epochs"], result["steps"]) == (len(losses), len(losses) * 5)
+
+
+def test_a_stopped_run_trains_longer_with_more_patience(stopping_early, run_main, tmp_path):
+    stopping_early()
+    epochs = len(history(tmp_path / "run"))
+    again = "--resume", f"--workdir={tmp_path / 'run'}"
+    outcome = run_main(*again, "--early_stopping=4")
+    outcome.assert_refused("holds a finished one")
+    assert run_main(*again, "--early_stopping=4", "--epochs=41").status == 0
+    assert len(history(tmp_path / "run")) > epochs
+
+
+# At the target, and epochs that are shorter than a pass over the images
 
 STOP = ("--target_accuracy=0.9", "--stop_at_target", "--epochs=40", "--steps_per_epoch=2")
 
@@ -60,8 +138,6 @@ def test_a_run_stops_at_its_target_and_says_so(flags, train_to_target, tmp_path)
 
 
 def test_a_run_whose_test_misses_the_target_has_status_1(train_tiny, tmp_path, monkeypatch):
-    from jaxnets.experiment import Experiment
-
     evaluate = Experiment.evaluate
 
     def wrong_on_the_test(self, params, split=None, **arguments):
@@ -73,24 +149,6 @@ def test_a_run_whose_test_misses_the_target_has_status_1(train_tiny, tmp_path, m
     outcome = train_tiny("softmax", *STOP)
     assert outcome.status == 1 and "stopped at the target" in outcome.out
     assert "target_accuracy: expected a test accuracy of 0.9" in outcome.err
-
-
-@pytest.mark.parametrize(("model", "times"), [("softmax", 2), slow("cnn", 7)])
-def test_a_resumed_run_of_short_epochs_has_the_same_bits(
-    model, times, train_tiny, run_main, interrupt_after, tmp_path, monkeypatch
-):
-    """Five steps are a pass: epochs of three begin and end within one, and cross its end."""
-    flags = ("--steps_per_epoch=3", "--epochs=4", "--augment=shift", "--schedule=one_cycle")
-    train_tiny(model, *flags)
-    whole, bits = history(tmp_path / "run"), params_sha256(tmp_path / "run")
-    assert [record["step"] for record in whole] == [3, 6, 9, 12]
-    interrupt_after(times)
-    assert train_tiny(model, *flags, "--overwrite").status == 130
-    monkeypatch.undo()
-    again = ("--resume", f"--workdir={tmp_path / 'run'}")
-    run_main(*again, "--steps_per_epoch=2").assert_refused("steps_per_epoch was 3, got 2")
-    assert run_main(*again).status == 0
-    assert (history(tmp_path / "run"), params_sha256(tmp_path / "run")) == (whole, bits)
 
 
 def test_a_target_may_be_set_on_resume(
@@ -155,20 +213,6 @@ def test_a_short_epoch_in_one_loop_is_step_by_step(tiny, tiny_preset, float64):
     assert_close(ends[0][0], ends[1][0], 1e-12)
 
 
-@pytest.mark.parametrize("model", [slow("softmax"), slow("cnn")])
-def test_muon_with_smooth_labels_resumes_to_the_same_bits(
-    model, train_tiny, run_main, interrupt_after, tmp_path, monkeypatch
-):
-    flags = ("--optimizer=muon", "--label_smoothing=0.1", "--steps_per_epoch=3")
-    assert train_tiny(model, *flags).status == 0
-    whole, bits = history(tmp_path / "run"), params_sha256(tmp_path / "run")
-    interrupt_after(1 if model == "softmax" else 4)
-    assert train_tiny(model, *flags, "--overwrite").status == 130
-    monkeypatch.undo()
-    assert run_main("--resume", f"--workdir={tmp_path / 'run'}").status == 0
-    assert (history(tmp_path / "run"), params_sha256(tmp_path / "run")) == (whole, bits)
-
-
 def test_the_fast_recipe_is_the_cnns_and_flags_change_it():
     config = preset("cnn", recipe="fast")
     assert (config.dropout, config.augment, config.optimizer) == (0, "none", "sgd")
@@ -197,6 +241,8 @@ def test_network_fit_stops_as_train_py_does(train_to_target, tiny_folder, tmp_pa
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        (dict(early_stopping=2, validation_size=0), "early_stopping watches the validation loss"),
+        (dict(schedule="plateau", validation_size=0), "plateau watches the validation error"),
         (dict(stop_at_target=True), "stop_at_target: expected with target_accuracy, got none"),
         (
             dict(stop_at_target=True, target_accuracy=0.9, validation_size=0),
@@ -211,8 +257,19 @@ def test_what_does_not_fit_is_refused(settings, message):
         preset("cnn", **settings)
 
 
-def test_an_epoch_longer_than_a_pass_is_refused(train_tiny, run_command):
+def test_an_epoch_is_no_longer_than_a_pass(train_tiny):
     outcome = train_tiny("softmax", "--steps_per_epoch=6")
     outcome.assert_refused("steps_per_epoch: expected at most the 5 steps of a pass over the 160")
-    flags = ("--stop_at_target", "--target_accuracy=0.9", "--over=hidden=8,16", "--model=mlp")
-    run_command("search", *flags).assert_refused("search has none")
+
+
+@pytest.mark.parametrize("flag", ["--early_stopping=2", "--target_accuracy=0.9"])
+def test_a_search_stops_neither_early_nor_at_a_target(flag, run_command):
+    outcome = run_command("search", flag, "--over=hidden=8,16", "--model=mlp")
+    outcome.assert_refused(f"{flag[2:].partition('=')[0]}: search has none")
+
+
+def test_without_validation_images_of_the_data_there_is_no_plateau(tiny_folder, tiny_preset):
+    data = load_dataset(data_dir=str(tiny_folder), validation_size=0)
+    config = tiny_preset("softmax", schedule="plateau")
+    with pytest.raises(UserError, match="plateau watches the validation error"):
+        Experiment.create(config, data).init_state()

@@ -1,6 +1,7 @@
 """Brings jaxnets/zh.po up to date: `python docs/_ext/chinese.py`; then translate what is empty."""
 
 import io
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,9 @@ def texts() -> Iterator[tuple[str, str]]:
         if "from jaxnets.language import" in path.read_text("utf-8"):
             for _line, text, *_rest in extract_from_file("python", path):
                 yield str(path.relative_to(ROOT)), str(text)
+    for path in sorted((ROOT / "jaxnets").rglob("assets/*.json")):  # Of the pages.
+        for text in json.loads(path.read_text("utf-8")).values():
+            yield str(path.relative_to(ROOT)), text
     yield from (("train.py", part) for part in str(train.__doc__).strip().split("\n\n"))
     commands = [kind for kind, *_others in COMMANDS.values()]
     for kind in [Config, ConfigFile, *commands]:

@@ -8,10 +8,10 @@ from starlette.exceptions import HTTPException
 from jaxnets.deploy.server.models import Version
 from jaxnets.deploy.server.service import Service
 from jaxnets.errors import UserError
-from jaxnets.viz.page.build import MEDIA_TYPES, Files, page_files
+from jaxnets.viz.page.build import MEDIA_TYPES, Files, page_files, with_texts
 
 INDEX = "index.html"
-OWN = ("answers.js", "answers.css", "plain.html")
+OWN = ("answers.js", "answers.css", "plain.html", "answers.json")
 # No inline program, no other host, no frame around it.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
@@ -47,6 +47,7 @@ def served_files(version: Version) -> Files:
     """The page's files and this server's own; a plain page where the network has none."""
     folder = resources.files("jaxnets.deploy.server") / "assets"
     own = {name: (folder / name).read_bytes() for name in OWN}
+    own["answers.js"] = with_texts(own["answers.js"], own["answers.json"])
     try:
         files = page_files(version.trained)
         html = files[INDEX][1].decode()

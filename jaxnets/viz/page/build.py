@@ -22,6 +22,7 @@ from jaxnets.config.options import is_custom
 from jaxnets.display import printable, short_path
 from jaxnets.errors import UserError
 from jaxnets.files import output_path
+from jaxnets.language import LANGUAGES, _, speaking
 from jaxnets.models.chain import Chain
 from jaxnets.models.layers import ACTIVATIONS
 from jaxnets.predict.digit import SIDE
@@ -60,9 +61,20 @@ def page_files(trained: TrainedNetwork) -> Files:
     folder = resources.files("jaxnets.viz.page") / "assets"
     found = {entry.name: entry.read_bytes() for entry in folder.iterdir() if entry.is_file()}
     found["run.js"] = run_script(trained).encode()
+    found["texts.js"] = with_texts(found["texts.js"], found.pop("texts.json"))
     return {
         name: (MEDIA_TYPES[Path(name).suffix], content) for name, content in sorted(found.items())
     }
+
+
+def with_texts(program: bytes, texts: bytes) -> bytes:
+    """A program whose TEXTS are those of a JSON file, in every language."""
+    english, said = json.loads(texts), {}
+    for language in LANGUAGES:
+        with speaking(language):
+            said[language] = {key: _(text) for key, text in english.items()}
+    filled = f"const TEXTS = {json.dumps(said, ensure_ascii=False)};"
+    return program.replace(b"const TEXTS = {};", filled.encode())
 
 
 def one_file(page: Files) -> str:

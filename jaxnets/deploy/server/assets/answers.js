@@ -2,26 +2,7 @@
 // Shows what the server's models answer for the drawing, side by side, with buttons for feedback.
 // The page sends the document the event "drawing": detail.pixels are its bytes, null for no ink.
 (() => {
-  const TEXTS = {
-    en: {
-      title: "What this server's models answer",
-      hint: "Press right or wrong: each answer counts in the test of the models.",
-      right: "right",
-      wrong: "wrong",
-      saved: "saved, thank you",
-      failed: "The server did not answer: ",
-      version: (model, version) => `${model}, step ${version}`,
-    },
-    zh: {
-      title: "本服务器各模型的回答",
-      hint: "请点“对”或“错”：每个回答都计入模型的对比测试。",
-      right: "对",
-      wrong: "错",
-      saved: "已保存，谢谢",
-      failed: "服务器没有回答：",
-      version: (model, version) => `${model}，第 ${version} 步`,
-    },
-  };
+  const TEXTS = {}; // Filled in from answers.json where the page is built.
   const WAIT = 250; // Milliseconds without a further stroke, after which the models are asked.
   const TOP = 3;
 
@@ -93,7 +74,7 @@
   function card({ model, version, arm, pictures: [picture] }) {
     const made = element("article", "", { class: "model-answer" });
     const name = answers.length > 1 ? `${arm}: ${model}` : model;
-    made.append(element("h3", texts().version(name, version)));
+    made.append(element("h3", texts().version.replace(/\{(\w+)\}/g, (_, key) => ({ model: name, version })[key])));
     const best = element("p", picture.predictions[0].label, { class: "model-best" });
     const list = element("ol", "", { class: "model-bars" });
     for (const { label, probability } of picture.predictions) {

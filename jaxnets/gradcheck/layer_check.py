@@ -81,14 +81,14 @@ def _widened(leaf: jax.Array) -> np.ndarray:
 
 def problem_of(rule: LayerRule, setting: Setting) -> Problem:
     """A layer's pair in one of its settings."""
-    whole = _whole_problem_of(rule, setting)
+    whole = whole_problem_of(rule, setting)
     return whole._replace(at=lambda precision: with_statistics_aside(whole.at(precision)))
 
 
-def _whole_problem_of(rule: LayerRule, setting: Setting) -> Problem:
+def whole_problem_of(rule: LayerRule, setting: Setting) -> Problem:
     """The same, running statistics among the parameters."""
     static = dict(setting.static)
-    call = partial(_call, rule, setting)
+    call = partial(call_layer, rule, setting)
 
     def manual(inputs: Inputs, constants: Constants) -> dict[str, Any]:
         labels, d_out = constants
@@ -142,23 +142,14 @@ def with_backward(rule: LayerRule, backward: Callable[..., Any]) -> LayerRule:
     return rule._replace(backward=with_input_gradient)
 
 
-def forward_problem_of(rule: LayerRule, setting: Setting) -> Problem:
-    """The same problem, whose manual pass is the forward pass alone: it returns (out, cache)."""
-    problem = _whole_problem_of(rule, setting)
-
-    def forward(inputs: Inputs, constants: Constants) -> tuple[jax.Array, Any]:
-        return _call(rule, setting, rule.forward, inputs, constants[0])
-
-    return problem._replace(at=lambda precision: problem.at(precision)._replace(manual=forward))
-
-
-def _call(
+def call_layer(
     rule: LayerRule,
     setting: Setting,
     function: Callable[..., Tree],
     inputs: Inputs,
     labels: jax.Array | None,
 ) -> Tree:
+    """Calls one of a rule's functions of its forward pass in a setting."""
     arrays = {**inputs, "labels": labels}
     if "key" in rule.inputs:
         arrays["key"] = jax.random.key(0)

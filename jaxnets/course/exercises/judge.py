@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnets.backprop.pooling import max_pool_forward
-from jaxnets.backprop.rule import LayerRule
+from jaxnets.backprop.rule import LayerRule, Setting
 from jaxnets.backprop.rules import RULES
 from jaxnets.course.exercises.catalogue import BUGS, Bug, exercise_of_function
 from jaxnets.course.exercises.drawn import drawn_settings
@@ -38,7 +38,7 @@ from jaxnets.gradcheck.compare import (
     quick_options,
     with_statistics_aside,
 )
-from jaxnets.gradcheck.layer_check import forward_problem_of, with_backward
+from jaxnets.gradcheck.layer_check import call_layer, whole_problem_of, with_backward
 from jaxnets.language import _
 
 # Of more numbers than these, a sum in few digits may be right and far away.
@@ -143,44 +143,42 @@ def cases_of(function: str) -> list[Case]:
     """
     exercise = exercise_of_function(function)
     rule = broken(exercise) if isinstance(exercise, Bug) else RULES[exercise.layer]
-    drawn = drawn_settings(exercise.layer, rule)
     declared = [one for one in rule.settings if math.prod(one.static.get("window", ())) <= WIDEST]
     cases = []
     for dtype in PRECISIONS:
         settings = [one for one in declared if math.prod(one.x) <= MOST_NUMBERS]
         if dtype == "float64":
-            settings = [*declared, *drawn]
-        problems = [forward_problem_of(rule, setting) for setting in settings]
+            settings = [*declared, *drawn_settings(exercise.layer, rule)]
+        problems = [whole_problem_of(rule, setting) for setting in settings]
         with precision(dtype):
-            passes = [problem.at(dtype) for problem in problems]
-            for setting, problem, one, found in zip(
-                settings, problems, passes, _outcomes(passes), strict=True
-            ):
-                cache, d_out, gradient = found
+            whole = [problem.at(dtype) for problem in problems]
+            outcomes = _outcomes(rule, settings, whole)
+            passes = [with_statistics_aside(one) for one in whole]
+            for index, setting in enumerate(settings):
+                cache, d_out, gradient = outcomes[index]
                 static, params = dict(setting.static), tuple(setting.params)
                 call = Call(dtype, cache, d_out, static, params, exercise.gradient)
-                apart, number = with_statistics_aside(one), None
-                if (
-                    apart.number
-                    and dtype == "float64"
-                    and not any(setting is other for other in drawn)
-                ):
-                    number = _compiled(apart.number, apart.inputs, apart.constants)
-                program = Program(problem, dtype, None, number)
-                cases.append(Case(program, apart, call, _flat(gradient)))
+                one, number = passes[index], None
+                if one.number and dtype == "float64" and index < len(declared):
+                    number = _compiled(one.number, one.inputs, one.constants)
+                program = Program(problems[index], dtype, None, number)
+                cases.append(Case(program, one, call, _flat(gradient)))
     return cases
 
 
-def _outcomes(passes: Sequence[Passes]) -> list[tuple[Any, Any, Any]]:
-    """The cache, the gradient from above and autodiff's gradient of each."""
+def _outcomes(
+    rule: LayerRule, settings: Sequence[Setting], passes: Sequence[Passes]
+) -> list[tuple[Any, Any, Any]]:
+    """The cache, the gradient from above and autodiff's gradient in each setting."""
     arrays = [(one.inputs, one.constants) for one in passes]
-    forwards: list[Any] = [one.manual for one in passes]  # See forward_problem_of.
 
     def run(arrays):
-        return [
-            (forward(*array)[1], array[1][1], one.automatic(*array)["gradient"])
-            for one, forward, array in zip(passes, forwards, arrays, strict=True)
-        ]
+        found = []
+        for setting, one, (inputs, constants) in zip(settings, passes, arrays, strict=True):
+            labels, d_out = constants
+            _out, cache = call_layer(rule, setting, rule.forward, inputs, labels)
+            found.append((cache, d_out, one.automatic(inputs, constants)["gradient"]))
+        return found
 
     return jax.tree.map(np.asarray, _compiled(run, arrays)(arrays))
 

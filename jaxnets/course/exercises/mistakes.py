@@ -175,7 +175,7 @@ def _reason(error: BaseException, place: Place) -> str:
         if isinstance(node, ast.Call):
             function = place.operand(node.func)
             if function.value is not UNKNOWN and not callable(function.value):
-                return _("{} is {}, not a function", function.text, _kind(function.value))
+                return _("{} is {}, not a function", function.text, kind_of(function.value))
         for operand in operands:
             if said := _no_array(operand):
                 return said
@@ -228,7 +228,7 @@ def _no_attribute(node: ast.Attribute, place: Place) -> str:
     if isinstance(owner.value, jax.Array | np.ndarray):
         said = _("an array has no attribute {}", name)
     else:
-        text = owner.text if isinstance(owner.value, ModuleType) else _kind(owner.value)
+        text = owner.text if isinstance(owner.value, ModuleType) else kind_of(owner.value)
         said = _("{} has no attribute {}", text, name)
     known = [one for one in dir(owner.value) if not one.startswith("_")]
     near = ELSEWHERE.get(name) or nearest(name, known)
@@ -308,7 +308,8 @@ def _plain(error: BaseException) -> str:
     return kind if message == kind else f"{kind}: {message}"
 
 
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
+    """The kind of a value, in the reader's language."""
     if isinstance(value, jax.Array | np.ndarray):
         return _("an array")
     return _("a {}", type(value).__name__)

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnets.course.exercises.mistakes import mistake
+from jaxnets.course.exercises.mistakes import kind_of, mistake
 from jaxnets.gradcheck.compare import QUICK_COMPILATION, precision
 from jaxnets.language import N_, _
 
@@ -146,11 +146,9 @@ def _numbers(name: str, array: Any) -> np.ndarray:
 def _kind(value: Any) -> str:
     if isinstance(value, tuple | list):
         return _("a {} of {}", type(value).__name__, len(value))
-    if isinstance(value, jax.Array | np.ndarray):
-        return _("an array")
     if value is None:
         return _("None")
-    return _("..., the blank to fill in") if value is ... else _("a {}", type(value).__name__)
+    return _("..., the blank to fill in") if value is ... else kind_of(value)
 
 
 def run_source(

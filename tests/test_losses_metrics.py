@@ -250,15 +250,17 @@ def test_each_loss_is_trained_with_the_metrics_that_suit_it():
 
 @pytest.mark.usefixtures("quick_steps")
 @pytest.mark.parametrize(("devices", "kind"), [(1, "jit"), slow(8, "jit"), (8, "pmap")])
-def test_an_evaluation_counts_every_example_once(tiny, tiny_preset, monkeypatch, devices, kind):
-    monkeypatch.setattr(loop, "EVAL_BATCH_SIZE", 16)  # 50 images: four batches, the last ragged.
+def test_an_evaluation_counts_every_example_once(tiny, tiny_preset, devices, kind):
+    test = tiny.test[
+        np.arange(2 * loop.EVAL_BATCH_SIZE + 76) % len(tiny.test)
+    ]  # The last is ragged.
     config = tiny_preset("mlp_sequential", devices=devices, parallel=kind, loss="cross_entropy")
     experiment = Experiment.create(config, tiny)
     state = experiment.init_state()
-    metrics = experiment.evaluate(state.params, tiny.test)
+    metrics = experiment.evaluate(state.params, test)
     variables = {"params": jax.device_get(state.params)}
-    expected = metrics_of(experiment.model.apply(variables, tiny.test.images), tiny.test.labels)
-    assert int(metrics.count) == 50
+    expected = metrics_of(experiment.model.apply(variables, test.images), test.labels)
+    assert int(metrics.count) == len(test)
     assert metrics.accuracy == expected.accuracy
     assert metrics.loss == pytest.approx(expected.loss, rel=1e-6)
     np.testing.assert_array_equal(metrics.confusion, expected.confusion)

@@ -5,7 +5,6 @@ import pytest
 from conftest import read_json, slow
 from PIL import Image
 
-from jaxnets.config import adapt
 from jaxnets.config.adapt import STEPS, Pictures, for_small_set
 from jaxnets.config.resolve import preset
 
@@ -87,9 +86,8 @@ def test_letters_and_digits_are_not_mirrored():
 
 
 @pytest.fixture
-def pictures(tmp_path, monkeypatch):
-    """A folder of 60 pictures whose bright half is their class; few steps are enough."""
-    monkeypatch.setattr(adapt, "STEPS", 100)
+def pictures(tmp_path):
+    """A folder of 60 pictures whose bright half is their class."""
     rng = np.random.default_rng(0)
     for number in range(60):
         image = rng.integers(0, 128, (20, 24, 3), np.uint8)
@@ -105,6 +103,7 @@ def pictures(tmp_path, monkeypatch):
 def test_a_run_says_keeps_and_resumes_it(pictures, run_main, tmp_path, interrupt_after):
     folder = tmp_path / "run"
     flags = f"--dataset={pictures}", "--model=softmax", f"--workdir={folder}", "--devices=1"
+    flags += ("--epochs=50",)
     interrupt_after(20)
     outcome = run_main(*flags)
     assert outcome.status == 130 and "training pictures are few" in outcome.out.replace("\n ", "")

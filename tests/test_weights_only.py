@@ -6,8 +6,6 @@ from conftest import params_sha256, saved_params
 from PIL import Image
 from safetensors.numpy import load_file
 
-from jaxnets.runs import terminal
-
 
 def test_a_finished_run_keeps_only_its_weights(train_tiny, run_command, tmp_path):
     assert train_tiny("mlp_functional", f"--workdir={tmp_path / 'whole'}").status == 0
@@ -46,10 +44,9 @@ def test_an_interrupted_one_is_resumed(train_tiny, run_main, interrupt_after, tm
     assert len(list((tmp_path / "run" / "checkpoints").iterdir())) == 1
 
 
-@pytest.mark.parametrize(("limit", "is_noted"), [(10**6, True), (10**9, False)])
-def test_a_large_folder_is_announced_before_it_is_filled(limit, is_noted, train_tiny, monkeypatch):
-    monkeypatch.setattr(terminal, "LARGE_FOLDER", limit)
-    outcome = train_tiny("cnn", "--keep=4")
-    # 36,227 parameters and as many momenta of four bytes, five times.
-    line = "note: the run folder takes up to 1 MB, 0 MB a checkpoint; --keep=1"
+@pytest.mark.parametrize(("keep", "is_noted"), [(4, False), (1999, True)])
+def test_a_large_folder_is_announced_before_it_is_filled(keep, is_noted, train_tiny):
+    outcome = train_tiny("cnn", f"--keep={keep}")
+    # 36,227 parameters and as many momenta of four bytes, 2,000 times.
+    line = "note: the run folder takes up to 580 MB, 0 MB a checkpoint; --keep=1"
     assert outcome.out.splitlines()[1].startswith(line) == is_noted

@@ -1,6 +1,7 @@
 """Text for a terminal: lines that fit, colours, names, tables, commands to be pasted."""
 
 import itertools
+import json
 import os
 import re
 import sys
@@ -132,6 +133,14 @@ def show(text: str, stream: Any = None) -> None:
     if text.startswith("error: "):
         text = paint("error:", "red", stream) + text.removeprefix("error:")
     print(text, file=stream, flush=True)
+
+
+def print_answer(values: Any, text: str, as_json: bool) -> None:
+    """Prints the values as JSON, or the text that says the same."""
+    if as_json:
+        print(json.dumps(values, indent=2))
+    else:
+        show(text)
 
 
 def four_digits(value: float) -> str:

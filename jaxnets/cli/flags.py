@@ -8,19 +8,19 @@ import os
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from jaxnets.config.fields import Config
+from jaxnets.config.fields import ALIASES, Config
 from jaxnets.config.file import ConfigFile, read_flags
 from jaxnets.config.options import Options, is_positional, metavar, options_of, parse
-from jaxnets.config.recipes import ALIASES
 from jaxnets.display import program
 from jaxnets.errors import UserError, same_name, unknown
 from jaxnets.language import speaking
 from jaxnets.system import check_memory
 from jaxnets.version import __version__
 
+JSON = "print JSON instead of a table"
 OTHERS = ("--help", "--help_all", "--version")  # Flags that are no fields.
 
-# Names that many programs have for a value; config/recipes.py has those for flags.
+# Names that many programs have for a value; config/fields.py has those for flags.
 VALUES = dict(cuda="gpu", hand="manual", autodiff="auto", fp32="float32", fp64="float64")
 VALUES |= dict(bf16="bfloat16", amp="mixed", xent="cross_entropy", ce="cross_entropy")
 
@@ -125,12 +125,34 @@ def _read(
         raise unknown_flag("--language", [*flags, *OTHERS])
     positional = [field for field in options if is_positional(field)]
     if words or positional:
-        from jaxnets.cli.positionals import positionals
-
-        given |= positionals(words, positional, flags, started)
+        given |= _positionals(words, positional, flags, started)
     if path := given.pop("config", None):
         given = read_flags(path, given.get("over", ())) | given
     check_memory()  # JAX is imported next, and would abort under too low a limit.
+    return given
+
+
+def _positionals(
+    words: list[str], fields: Sequence[dataclasses.Field], flags: Collection[str], started: str
+) -> dict[str, Any]:
+    """Gives each positional option a word; an option whose type is tuple takes all the rest."""
+    needed = [field for field in fields if field.default is dataclasses.MISSING]
+    if len(words) < len(needed):
+        missing = " ".join(map(metavar, needed[len(words) :]))
+        wanted = " ".join([started, *map(metavar, fields)])
+        got = f"only {' '.join(words)}" if words else "none"
+        raise UserError(f"expected {missing}, got {got}: {wanted} (--help explains)")
+    given: dict[str, Any] = {}
+    for field in fields:
+        if field.type is str:
+            given[field.name], *words = words
+        else:
+            given[field.name], words = tuple(words), []
+    if words:
+        from jaxnets.cli import guesses
+
+        hint = guesses.for_word(words[0], flags)
+        raise UserError(f"expected flags as --name=value, got {words[0]!r}{hint}")
     return given
 
 

@@ -2,8 +2,7 @@
 
 from collections.abc import Collection
 
-from jaxnets.config.fields import TRACKERS
-from jaxnets.config.guesses import NAMES
+from jaxnets.config.fields import NAMES, TRACKERS
 from jaxnets.config.recipes import PRESETS
 from jaxnets.errors import did_you_mean, same_name
 

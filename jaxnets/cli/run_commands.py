@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxnets.cli.answer import JSON, print_answer
+from jaxnets.cli.flags import JSON
 from jaxnets.config.fields import COUNT
 from jaxnets.config.options import Options, option
-from jaxnets.display import short_path
+from jaxnets.display import print_answer, short_path
 from jaxnets.errors import DONE, WRONG_REQUEST, UserError, not_installed
 
 if TYPE_CHECKING:

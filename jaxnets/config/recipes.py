@@ -7,8 +7,6 @@ DEFAULT_MODEL = "cnn"
 # Fields for which only some models have a value: those whose presets name them.
 MODEL_FIELDS = ("hidden", "activation", "dropout", "input_size", "latent_dims")
 MODEL_FIELDS += ("init", "normalize", "recipe")
-# Names that many programs have for a field; config/guesses.py answers others.
-ALIASES = dict(lr="learning_rate", bs="batch_size", wd="weight_decay")
 LARGE_ALEXNETS = ("alexnet", "alexnet_paper")
 
 # Keras' default learning rates, for an optimizer that is not the recipe's.

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from jaxnets.config.adapt import Pictures, for_small_set, learning_rate_note
-from jaxnets.config.fields import SINGLE_PROCESS, Config
-from jaxnets.config.guesses import unknown_field
+from jaxnets.config.fields import SINGLE_PROCESS, Config, unknown_field
 from jaxnets.config.options import is_custom
 from jaxnets.config.recipes import DEFAULT_MODEL, KERAS_RATES, NAMED, PRESETS, Recipe
 from jaxnets.errors import UserError, unknown

@@ -5,8 +5,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from jaxnets.config.fields import Config
-from jaxnets.config.guesses import unknown_field
+from jaxnets.config.fields import Config, unknown_field
 from jaxnets.config.recipes import DEFAULT_MODEL
 from jaxnets.data.arrays import from_arrays, to_images
 from jaxnets.errors import UserError

@@ -24,8 +24,7 @@ from typing import Any, Self, TypeGuard
 import jax
 import numpy as np
 
-from jaxnets.config.fields import CUSTOM_FIELDS, Config
-from jaxnets.config.guesses import unknown_field
+from jaxnets.config.fields import CUSTOM_FIELDS, Config, unknown_field
 from jaxnets.config.options import is_custom
 from jaxnets.config.recipes import DEFAULT_MODEL
 from jaxnets.data.arrays import NAME, from_arrays, to_split

@@ -256,7 +256,7 @@ def test_a_large_network_is_compared_in_float32_alone(run, monkeypatch):
     monkeypatch.setattr(ledger, "MAX_PARAMS", 10)
     monkeypatch.setattr(ledger, "gradients", compute)
     facts = dataclasses.replace(run, missing=[])
-    parts, after = build._gradients(facts, run.trained, run.data, "")
+    parts, after = build._gradients(facts)
     assert [figure.name for figure, _ in parts] == ["norms", "ledger"]
     assert "float64" in facts.missing[0] and "float32 1e-05" in after
 
@@ -426,7 +426,7 @@ def test_several_runs_stand_side_by_side_with_what_differs(run, copy, tmp_path):
     names = [figure.name for figure in drawn]
     assert len(names) == len(set(names)) and "runs-loss" in names
     assert {f"{run.name}-confusion", f"{run.name}-2-confusion"} <= set(names)
-    section = html.partition('id="differences"')[2].partition("<h3")[0]
+    section = html.partition('id="runs-differences"')[2].partition("<h3")[0]
     found = re.findall(r'<th[^>]*scope="row">(\w+)</th>', section)
     assert found == ["learning_rate"]
     assert "0.01" in section and "0.25" in section

@@ -244,7 +244,7 @@ def test_a_run_with_a_huge_loss_is_resumed_and_read(train_tiny, tmp_path):
     assert len(losses) == 3 and losses[0] > 2**63
     read = read_run(str(tmp_path / "run"))
     assert (read.column("train_loss"), read.missing) == (losses, [])
-    assert learning_figures([read], "")
+    assert learning_figures([read])
 
 
 @pytest.mark.parametrize("beside", ["run-2", "other"])

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxnets import files
-from jaxnets.data.datasets import Dataset
 from jaxnets.display import short_path, show
 from jaxnets.drawing.charts import percent, plain
 from jaxnets.drawing.svg import Figure, check_png, escape
@@ -16,22 +15,18 @@ from jaxnets.errors import UserError
 from jaxnets.files import output_path
 from jaxnets.language import N_, _, speaking
 from jaxnets.machine.platform import versions
-from jaxnets.predict.trained import TrainedNetwork, to_input
+from jaxnets.predict.trained import to_input
 from jaxnets.runs.run_folder import REPORT
 from jaxnets.viz.report import document, figures, ledger
-from jaxnets.viz.report.evaluation import (
-    calibration,
-    class_scores,
-    mistakes,
-    predict,
-)
-from jaxnets.viz.report.figures import MISTAKES
+from jaxnets.viz.report.evaluation import calibration, class_scores, mistakes, predict
 from jaxnets.viz.report.passes import passes_of
 from jaxnets.viz.report.run_facts import RunFacts, number_in, read_run
 
 SURROUNDINGS = ("device", "processor", "cores", "num_devices", "versions", "data_sha256")
 # Fields of config.json that the table of settings leaves out: other parts of the report say them.
 NO_SETTINGS = (*SURROUNDINGS, "class_names", "image_shape", "num_classes", "device_platform")
+MAIN = ("optimizer", "learning_rate", "schedule", "batch_size", "epochs", "loss")
+MAIN += ("augment", "precision", "gradients", "seed")
 NO_DIFFERENCE = ("workdir", "overwrite", "data_sha256", "init_from_sha256")
 FACTS = {
     "model": N_("network"),
@@ -47,11 +42,14 @@ MAX_SETTINGS = 200  # A config.json may come from anywhere.
 LONGEST = 200  # Characters of a value in a table.
 
 
-class Section(NamedTuple):
-    """A part of the report, in HTML, and its figures."""
+class Part(NamedTuple):
+    """What a section shows: figures, each with a note, and HTML after them."""
 
-    html: str
-    figures: list[Figure]
+    figures: list[tuple[Figure, str]]
+    after: str = ""
+
+
+NOTHING = Part([])
 
 
 def write_report(
@@ -114,64 +112,71 @@ def _make_folder(folder: str) -> None:
 
 def report(runs: Sequence[RunFacts], language: str = "en") -> tuple[str, list[Figure]]:
     """The report as an HTML document, and its figures."""
-    names, drawn = _prefixes(runs), []
-    parts, links = [], []
+    drawn: list[Figure] = []
+    body, links = "", []
+    title = _("Report") + f": {runs[0].name}"
     if len(runs) > 1:
         title = _("{} runs side by side", len(runs))
-        section = _comparison(runs)
-        parts.append(section.html)
-        drawn += section.figures
-    else:
-        title = _("Report") + f": {runs[0].name}"
-    for run, prefix in zip(runs, names, strict=True):
-        section = _run_section(run, prefix)
-        anchor = f"run-{prefix}"
+        for name, heading, part in _comparison(runs):
+            body += _section(name, heading, part, drawn, "runs-")
+    for run, prefix in zip(runs, _prefixes(runs), strict=True):
+        sections = ""
+        for name, heading, part_of in SECTIONS:
+            with run.attempt(_(heading)):
+                sections += _section(name, _(heading), part_of(run), drawn, prefix)
         heading = f"<h2>{escape(run.name)}</h2>\n" if len(runs) > 1 else ""
-        parts.append(f'<section id="{anchor}">\n{heading}{section.html}</section>\n')
-        links.append((anchor, escape(run.name)))
-        drawn += section.figures
+        links.append((f"run-{prefix}", escape(run.name)))
+        body += f'<section id="run-{prefix}">\n{heading}{_overview(run)}{sections}</section>\n'
     if len(runs) == 1:
-        links = re.findall(r'<h3 id="([^"]*)">([^<]*)</h3>', parts[0])
+        links = re.findall(r'<h3 id="([^"]*)">([^<]*)</h3>', body)
     nav = " ".join(f'<a href="#{anchor}">{name}</a>' for anchor, name in links)
     footer = _("Made by jaxnets {}. This file loads nothing.", versions()["jaxnets"])
-    return document.document(language, title, nav, "".join(parts), footer), drawn
+    return document.document(language, title, nav, body, footer), drawn
+
+
+def _section(name: str, heading: str, part: Part, drawn: list[Figure], prefix: str) -> str:
+    """A section's HTML; its figures are named with the prefix and added to those drawn."""
+    for figure, _note in part.figures:
+        figure.name = prefix + figure.name
+        drawn.append(figure)
+    columns = "" if name == "learning" else " columns"
+    html = document.figures_of(part.figures, f"figures{columns}") + part.after
+    return document.headed(heading, html, prefix + name) if html else ""
 
 
 def _prefixes(runs: Sequence[RunFacts]) -> list[str]:
     """The prefix of each run's figures and anchors: its name, numbered if several share it."""
     if len(runs) == 1:
         return [""]
-    found: list[str] = []
+    found = ["runs-"]  # That of what compares them.
     for run in runs:
         name = re.sub(r"[^A-Za-z0-9_.]+", "-", run.name).strip("-.") or "run"
         number = 1
         while (prefix := f"{name}-{number}-" if number > 1 else f"{name}-") in found:
             number += 1
         found.append(prefix)
-    return found
+    return found[1:]
 
 
-def _comparison(runs: Sequence[RunFacts]) -> Section:
+def _comparison(runs: Sequence[RunFacts]) -> list[tuple[str, str, Part]]:
     """Several runs side by side: results, what differs in their settings, their curves."""
-    names = [run.name for run in runs]
+    names = ["", *(run.name for run in runs)]
     rows = [[_(text), *(_value_of(run, name) for run in runs)] for name, text in FACTS.items()]
-    results = document.table(["", *names], rows)
+    results = document.card(document.table(names, rows))
     keys = [key for run in runs for key in run.config]
     differences = [
         [key, *(_shown(run.config.get(key)) for run in runs)]
         for key in [*dict.fromkeys(keys)][:MAX_SETTINGS]
         if key not in NO_DIFFERENCE and len({_shown(run.config.get(key)) for run in runs}) > 1
     ]
-    settings = document.table(["", *names], differences)
+    settings = document.table(names, differences)
     if not differences:
         settings = document.paragraph(_("The runs have the same settings."))
-    drawn = figures.learning_figures(runs, "runs-")
-    html = document.headed(_("Results"), document.card(results), "results")
-    html += document.headed(_("What differs"), document.card(settings), "differences")
-    html += document.headed(
-        _("Learning"), document.figures_of([(figure, "") for figure in drawn]), "learning"
-    )
-    return Section(html, drawn)
+    return [
+        ("results", _("Results"), Part([], results)),
+        ("differences", _("What differs"), Part([], document.card(settings))),
+        ("learning", _("Learning"), Part([(one, "") for one in figures.learning_figures(runs)])),
+    ]
 
 
 def _value_of(run: RunFacts, name: str) -> str:
@@ -202,39 +207,6 @@ def _shown(value: Any) -> str:
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
-def _run_section(run: RunFacts, prefix: str) -> Section:
-    """A run: what it is, how it learned, its mistakes, a look inside, its gradients."""
-    html, drawn, inside = "", [], _("Inside the network")
-
-    def add(name: str, heading: str, parts: list[tuple[Figure, str]], after: str = "") -> None:
-        nonlocal html
-        if parts or after:
-            kind = "figures" if name == "learning" else "figures columns"
-            html += document.headed(
-                heading, document.figures_of(parts, kind) + after, prefix + name
-            )
-            drawn.extend(figure for figure, _note in parts)
-
-    add("learning", _("Learning"), *_learning(run, prefix))
-    if run.trained is not None and run.data is not None:
-        trained, data = run.trained, run.data
-        for name, heading, part in (
-            ("classes", _("Mistakes"), _mistakes),
-            ("inside", inside, _inside),
-            ("gradients", _("Gradients"), _gradients),
-        ):
-            with run.attempt(heading):
-                add(name, heading, *part(run, trained, data, prefix))
-    elif run.trained is not None:
-        with run.attempt(inside):
-            add("inside", inside, *_filters_alone(run.trained, prefix))
-    html = _overview(run) + html + _settings(run, prefix)
-    return Section(html, drawn)
-
-
-Parts = tuple[list[tuple[Figure, str]], str]  # Figures with notes, and HTML after them.
-
-
 def _overview(run: RunFacts) -> str:
     facts = "".join(
         f"<div><dt>{escape(_(text))}</dt><dd>{escape(_value_of(run, name))}</dd></div>"
@@ -256,10 +228,10 @@ def _overview(run: RunFacts) -> str:
     return html
 
 
-def _learning(run: RunFacts, prefix: str) -> Parts:
-    drawn = figures.learning_figures([run], prefix)
+def _learning(run: RunFacts) -> Part:
+    drawn = figures.learning_figures([run])
     if not drawn:
-        return [], ""
+        return NOTHING
     names = ["epoch", "train_loss", "validation_loss", "train_accuracy", "validation_accuracy"]
     names += ["learning_rate", "seconds", "images_per_second"]
     rows = [
@@ -273,12 +245,13 @@ def _learning(run: RunFacts, prefix: str) -> Parts:
         "numbers are taken after it. Point at a curve for its values."
     )
     table = document.details(_("The numbers as a table"), document.table(head, shown))
-    return [(figure, "") for figure in drawn], document.paragraph(note, "note") + table
+    return Part([(figure, "") for figure in drawn], document.paragraph(note, "note") + table)
 
 
-def _mistakes(run: RunFacts, trained: TrainedNetwork, data: Dataset, prefix: str) -> Parts:
-    found = predict(trained, data.test)
-    names = trained.class_names
+def _mistakes(run: RunFacts) -> Part:
+    if run.trained is None or run.data is None:
+        return NOTHING
+    found, names = predict(run.trained, run.data.test), run.trained.class_names
     scores, calibrated = class_scores(found.confusion), calibration(found)
     note = _(
         "Above the dashed line the network is right more often than it says, below it "
@@ -286,14 +259,14 @@ def _mistakes(run: RunFacts, trained: TrainedNetwork, data: Dataset, prefix: str
         *(len(calibrated.accuracy), format(100 * calibrated.error, ".3g") + " %"),
     )
     parts = [
-        (figures.confusion_figure(found, names, prefix), ""),
-        (figures.calibration_figure(calibrated, prefix), note),
-        (figures.scores_figure(scores, names, prefix), ""),
+        (figures.confusion_figure(found, names), ""),
+        (figures.calibration_figure(calibrated), note),
+        (figures.scores_figure(scores, names), ""),
     ]
     after = ""
-    if worst := mistakes(found, data, MISTAKES):
+    if worst := mistakes(found, run.data, figures.MISTAKES):
         marked = any(one.is_rejected for one in worst)
-        figure = figures.mistakes_figure(worst, data, prefix)
+        figure = figures.mistakes_figure(worst, run.data)
         note = _(
             "Framed: one of the 15 labels of MNIST's test images that most people reject, with the "
             "label that they choose instead, if they agree on one. Source: Northcutt, Athalye and "
@@ -307,33 +280,29 @@ def _mistakes(run: RunFacts, trained: TrainedNetwork, data: Dataset, prefix: str
         for name, *three, count in zip(names, *scores, strict=True)
     ]
     head = [_("class"), _("precision"), _("recall"), _("F1"), _("images")]
-    return parts, after + document.details(
-        _("Precision, recall and F1 of each class"), document.table(head, rows)
-    )
+    title = _("Precision, recall and F1 of each class")
+    return Part(parts, after + document.details(title, document.table(head, rows)))
 
 
-def _inside(run: RunFacts, trained: TrainedNetwork, data: Dataset, prefix: str) -> Parts:
-    image = np.asarray(to_input(trained.config, np.asarray(data.test.images[0])[None]))[0]
-    label = int(data.test.labels[0])
+def _inside(run: RunFacts) -> Part:
+    """The first layer's weights and, with the data set, an image through all layers."""
+    if (trained := run.trained) is None:
+        return NOTHING
+    image, label = np.zeros(trained.image_shape, np.uint8), 0
+    if run.data is not None:
+        image, label = np.asarray(run.data.test.images[0]), int(run.data.test.labels[0])
+    image = np.asarray(to_input(trained.config, image[None]))[0]
     found = passes_of(trained.model, trained.params, image, label, trained.config.loss)
-    name = trained.class_names[label]
-    drawn = [
-        figures.filters_figure(found, prefix),
-        figures.activations_figure(found, name, prefix),
-    ]
-    return [(figure, "") for figure in drawn if figure is not None], ""
+    drawn = [figures.filters_figure(found)]
+    if run.data is not None:
+        drawn.append(figures.activations_figure(found, trained.class_names[label]))
+    return Part([(figure, "") for figure in drawn if figure is not None])
 
 
-def _filters_alone(trained: TrainedNetwork, prefix: str) -> Parts:
-    """The first layer's weights, without an image of the data set."""
-    blank = np.asarray(to_input(trained.config, np.zeros((1, *trained.image_shape), np.uint8)))[0]
-    found = passes_of(trained.model, trained.params, blank, 0, trained.config.loss)
-    figure = figures.filters_figure(found, prefix)
-    return [(figure, "")] if figure is not None else [], ""
-
-
-def _gradients(run: RunFacts, trained: TrainedNetwork, data: Dataset, prefix: str) -> Parts:
-    found = ledger.gradients(trained, data)
+def _gradients(run: RunFacts) -> Part:
+    if run.trained is None or run.data is None:
+        return NOTHING
+    trained, found = run.trained, ledger.gradients(run.trained, run.data)
     entries, sizes = ledger.ledger(trained, found), ledger.norms(run.folder, trained, found)
     if len(found.manual) == 1:
         most = format(ledger.MAX_PARAMS, ",")
@@ -346,8 +315,8 @@ def _gradients(run: RunFacts, trained: TrainedNetwork, data: Dataset, prefix: st
         *(found.count, format(trained.config.learning_rate, "g")),
     )
     parts = [
-        (figures.norms_figure(sizes, prefix), note),
-        (figures.ledger_figure(entries, prefix), ""),
+        (figures.norms_figure(sizes), note),
+        (figures.ledger_figure(entries), ""),
     ]
     allowed = ", ".join(f"{dtype} {ledger.TOLERANCES[dtype]:.0e}" for dtype in found.manual)
     rows = [
@@ -385,30 +354,29 @@ def _gradients(run: RunFacts, trained: TrainedNetwork, data: Dataset, prefix: st
     more = document.details(
         _("Size of weights, gradients and updates"), document.table(head, ratios)
     )
-    return parts, document.card(html + more)
+    return Part(parts, document.card(html + more))
 
 
-def _settings(run: RunFacts, prefix: str) -> str:
-    """The configuration and where the run was trained."""
+def _environment(run: RunFacts) -> Part:
     where = [[name, _shown(run.config[name])] for name in SURROUNDINGS if name in run.config]
+    return Part([], document.card(document.table(["", ""], where)) if where else "")
+
+
+def _settings(run: RunFacts) -> Part:
     settings = [[k, _shown(v)] for k, v in run.config.items() if k not in NO_SETTINGS]
     settings = settings[:MAX_SETTINGS]
-    html = ""
-    if where:
-        html += document.headed(
-            _("Environment"),
-            document.card(document.table(["", ""], where)),
-            f"{prefix}environment",
-        )
-    if settings:
-        rows = document.table(["", ""], settings)
-        shown = document.details(_("All settings"), rows)
-        main = ("optimizer", "learning_rate", "schedule", "batch_size", "epochs", "loss")
-        main += ("augment", "precision", "gradients", "seed")
-        short = [[key, value] for key, value in settings if key in main]
-        html += document.headed(
-            _("Configuration"),
-            document.card(document.table(["", ""], short) + shown),
-            f"{prefix}settings",
-        )
-    return html
+    if not settings:
+        return NOTHING
+    short = document.table(["", ""], [[key, value] for key, value in settings if key in MAIN])
+    whole = document.details(_("All settings"), document.table(["", ""], settings))
+    return Part([], document.card(short + whole))
+
+
+SECTIONS = (
+    ("learning", N_("Learning"), _learning),
+    ("classes", N_("Mistakes"), _mistakes),
+    ("inside", N_("Inside the network"), _inside),
+    ("gradients", N_("Gradients"), _gradients),
+    ("environment", N_("Environment"), _environment),
+    ("settings", N_("Configuration"), _settings),
+)

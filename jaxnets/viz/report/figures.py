@@ -43,7 +43,7 @@ CURVES = {
 SHARES = ("accuracy", "wait")
 
 
-def learning_figures(runs: Sequence[RunFacts], prefix: str = "") -> list[Figure]:
+def learning_figures(runs: Sequence[RunFacts]) -> list[Figure]:
     """Curves of a run; of several runs, one curve each of what can be compared."""
     found = []
     for name, (title, columns) in CURVES.items():
@@ -64,9 +64,7 @@ def learning_figures(runs: Sequence[RunFacts], prefix: str = "") -> list[Figure]
             show = percent if name in SHARES else plain
             alt = f"{title}. " + "; ".join(_from_to(one, show) for one in series[:6])
             log = None if name in ("loss", "speed") else False
-            found.append(
-                curves(prefix + name, title, alt, series, x_label=_("epoch"), show=show, log=log)
-            )
+            found.append(curves(name, title, alt, series, x_label=_("epoch"), show=show, log=log))
     return found
 
 
@@ -83,7 +81,7 @@ def _from_to(series: Series, show) -> str:
     return _("{} from {} in epoch {} to {} in epoch {}", *values)
 
 
-def confusion_figure(found: Predictions, names: Sequence[str], prefix: str = "") -> Figure:
+def confusion_figure(found: Predictions, names: Sequence[str]) -> Figure:
     """The confusion matrix of the test images."""
     counts = found.confusion
     wrong = counts - np.diag(counts.diagonal())
@@ -96,7 +94,7 @@ def confusion_figure(found: Predictions, names: Sequence[str], prefix: str = "")
         *(format(found.right.sum(), ","), format(len(found.labels), ","), worst),
     )
     return matrix(
-        f"{prefix}confusion",
+        "confusion",
         _("Confusion matrix"),
         alt,
         counts,
@@ -106,7 +104,7 @@ def confusion_figure(found: Predictions, names: Sequence[str], prefix: str = "")
     )
 
 
-def scores_figure(scores: ClassScores, names: Sequence[str], prefix: str = "") -> Figure:
+def scores_figure(scores: ClassScores, names: Sequence[str]) -> Figure:
     """Each class' precision, recall and F1; of many classes those with the lowest F1."""
     order = np.arange(len(names))
     if len(names) > MAX_CLASS_ROWS:
@@ -116,13 +114,13 @@ def scores_figure(scores: ClassScores, names: Sequence[str], prefix: str = "") -
     alt = _("Lowest F1: class {} with {}.", names[worst], percent(float(scores.f1[worst])))
     labels = [_("precision"), _("recall"), _("F1")]
     title, x_label = _("Precision, recall and F1 of each class"), _("score")
-    return dots(f"{prefix}scores", title, alt, rows, labels, x_label=x_label, show=percent)
+    return dots("scores", title, alt, rows, labels, x_label=x_label, show=percent)
 
 
-def calibration_figure(found: Calibration, prefix: str = "") -> Figure:
+def calibration_figure(found: Calibration) -> Figure:
     """The figure of the network's accuracy by its confidence."""
     return reliability(
-        f"{prefix}calibration",
+        "calibration",
         _("Calibration"),
         _(
             "Expected calibration error {}. On the dashed line, confidence equals accuracy.",
@@ -137,7 +135,7 @@ def calibration_figure(found: Calibration, prefix: str = "") -> Figure:
     )
 
 
-def mistakes_figure(found: Sequence[Mistake], data: Dataset, prefix: str = "") -> Figure:
+def mistakes_figure(found: Sequence[Mistake], data: Dataset) -> Figure:
     """The pictures of the mistakes with label, prediction and confidence."""
     names, cell = [printable(name) for name in data.class_names], WIDTH / MISTAKE_COLUMNS
     side, tall = cell - 26, cell + 30
@@ -147,7 +145,7 @@ def mistakes_figure(found: Sequence[Mistake], data: Dataset, prefix: str = "") -
     text = _("label {}, taken for {} with {}", *seen)
     label, prediction = _("label"), _("prediction")
     title, alt = _("The most confident mistakes"), _("The first: {}.", text)
-    figure = Figure(f"{prefix}mistakes", WIDTH, rows * tall + 4, title, alt)
+    figure = Figure("mistakes", WIDTH, rows * tall + 4, title, alt)
     for number, mistake in enumerate(found):
         x, y = number % MISTAKE_COLUMNS * cell, number // MISTAKE_COLUMNS * tall
         figure.image(x + 13, y + 6, side, side, picture(data, mistake.row))
@@ -187,7 +185,7 @@ def picture(data: Dataset, row: int) -> np.ndarray:
     return np.asarray(drawn)
 
 
-def filters_figure(found: Passes, prefix: str = "") -> Figure | None:
+def filters_figure(found: Passes) -> Figure | None:
     """The weights of the first layer as pictures; None if they are none."""
     step = next(step for step in found.steps if step.params)
     if (weights := _as_pictures(step.params["kernel"].value, found.image.shape)) is None:
@@ -198,7 +196,7 @@ def filters_figure(found: Passes, prefix: str = "") -> Figure | None:
     tile = (WIDTH - 8) / FILTER_COLUMNS
     title = _("First layer's weights: {}", step.layer)
     alt = _("{} of {} filters; orange is above zero, blue below.", len(shown), len(weights))
-    figure = Figure(f"{prefix}filters", WIDTH, rows * tile + 8, title, alt)
+    figure = Figure("filters", WIDTH, rows * tile + 8, title, alt)
     width = (WIDTH - 8) * sheet.shape[1] / (FILTER_COLUMNS * (shown.shape[2] + 1) - 1)
     height = width * sheet.shape[0] / sheet.shape[1]
     figure.image(4, 4, width, height, sheet)
@@ -224,7 +222,7 @@ def _tile(weights: np.ndarray) -> np.ndarray:
     return np.concatenate([colours, np.full_like(colours[..., :1], 255)], axis=2)
 
 
-def activations_figure(found: Passes, name: str, prefix: str = "") -> Figure:
+def activations_figure(found: Passes, name: str) -> Figure:
     """An image, and the first channels of every layer's output."""
     title = _("One test image through the layers")
     alt = _(
@@ -241,7 +239,7 @@ def activations_figure(found: Passes, name: str, prefix: str = "") -> Figure:
         shape = " × ".join(map(str, value.shape))
         rows.append((f"{step.layer}: {shape}", value))
     height = sum(18 + _row_height(value) + 8 for _, value in rows)
-    figure = Figure(f"{prefix}activations", WIDTH, height, title, alt)
+    figure = Figure("activations", WIDTH, height, title, alt)
     y = 0.0
     for label, value in rows:
         figure.text(4, y + 13, label, font_size=11, fill="soft")
@@ -282,7 +280,7 @@ def _draw_output(figure: Figure, y: float, value: np.ndarray) -> None:
         figure.rect(4, y, width, height, fill="none", stroke="line", stroke_width=0.5)
 
 
-def norms_figure(found: Sequence[Norms], prefix: str = "") -> Figure:
+def norms_figure(found: Sequence[Norms]) -> Figure:
     """Each layer's weights, gradient and update on a logarithmic axis."""
     rows = [Row(one.layer, one[1:]) for one in found]
     ratios = [one.update / one.weights if one.weights else 0.0 for one in found]
@@ -291,7 +289,7 @@ def norms_figure(found: Sequence[Norms], prefix: str = "") -> Figure:
     alt = _("The largest ratio of update to weights: {} in {}.", *found_in)
     labels = [_("weights"), _("gradient"), _("update")]
     return dots(
-        f"{prefix}norms",
+        "norms",
         _("Size of weights, gradients and updates"),
         alt,
         rows,
@@ -301,7 +299,7 @@ def norms_figure(found: Sequence[Norms], prefix: str = "") -> Figure:
     )
 
 
-def ledger_figure(found: Sequence[Entry], prefix: str = "") -> Figure:
+def ledger_figure(found: Sequence[Entry]) -> Figure:
     """Each array's relative errors in three precisions on a logarithmic axis."""
     rows = [Row(f"{one.layer}.{one.array}", list(one.errors.values())) for one in found]
     error, entry, dtype = max(
@@ -311,7 +309,7 @@ def ledger_figure(found: Sequence[Entry], prefix: str = "") -> Figure:
     )
     alt = _("The largest relative error: {} in {} ({}).", format(error, ".1e"), entry, dtype)
     return dots(
-        f"{prefix}ledger",
+        "ledger",
         _("Relative error of each gradient by hand"),
         alt,
         rows,

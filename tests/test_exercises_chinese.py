@@ -27,7 +27,7 @@ def test_every_hint_and_title_is_chinese_as_on_the_pages():
             assert f"| {question.name} | `{question.answer}` | {_(question.hint)} |" in answers
 
 
-def test_the_list_and_the_numbers_are_chinese_and_json_is_english(run_command, tmp_path):
+def test_list_and_numbers_are_chinese_and_json_is_english(run_command, tmp_path):
     listed = run_command("exercise", "--language=zh").out
     assert listed.startswith("练习 ") and "\ndense  " in listed and "带一列 1 的全连接层" in listed
     path = tmp_path / "sheet.toml"
@@ -46,9 +46,7 @@ def test_the_list_and_the_numbers_are_chinese_and_json_is_english(run_command, t
 
 
 @pytest.mark.slow
-def test_the_judge_answers_in_chinese_by_the_flag_and_by_the_locale(
-    run_command, tmp_path, monkeypatch
-):
+def test_the_judge_answers_in_chinese_by_flag_and_locale(run_command, tmp_path, monkeypatch):
     monkeypatch.setattr(judge, "PRECISIONS", ("float64",))
     path = tmp_path / "mine.py"
     path.write_text("def relu_backward(cache, dy):\n    return 2 * dy * (cache > 0)\n")
@@ -76,7 +74,7 @@ def code_in(source: str) -> str:
 
 
 @pytest.mark.parametrize("name", EXERCISES)
-def test_a_file_in_chinese_has_the_code_of_the_english_one_and_no_english_sentence(name):
+def test_a_chinese_file_has_english_code_and_no_english_sentence(name):
     english = EXERCISES[name].text()
     with speaking("zh"):
         chinese = EXERCISES[name].text()

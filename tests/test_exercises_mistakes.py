@@ -122,7 +122,7 @@ ELEMENTS = "number by number, both sizes of an axis must be equal, or one of the
         ("1 / 0", "ZeroDivisionError: division by zero"),
     ],
 )
-def test_an_error_is_said_with_its_line_and_shapes_in_both_languages(line, message):
+def test_an_error_has_its_line_and_shapes_in_both_languages(line, message):
     lines = line if " = " in line else f"dx = {line}"
     found, chinese = said(lines), said_in_chinese(lines)
     assert found == f"line 6: {message}" and chinese.startswith("第 6 行：")
@@ -139,7 +139,7 @@ def test_an_error_is_said_with_its_line_and_shapes_in_both_languages(line, messa
         ("d[x < 0] -= x", "d = d.at[x < 0].add(-(x))"),
     ],
 )
-def test_an_assignment_in_place_is_answered_with_the_line_to_write(line, message):
+def test_an_assignment_in_place_is_answered_with_the_right_line(line, message):
     assert said(f"d = dz\n{line}") == (
         f"line 7: an array of JAX does not change in place; write {message}"
     )
@@ -219,13 +219,13 @@ def test_nested_lists_are_arrays(line):
     np.testing.assert_array_equal(found["x"], SOFTMAX.cache * SOFTMAX.d_out)
 
 
-def test_numpy_in_loops_is_run_on_numbers_and_print_shows_them(capsys):
+def test_numpy_in_loops_runs_on_numbers_that_print_shows(capsys):
     lines = "dx = np.zeros((4, 3))\nfor i in range(4):\n    dx[i, 0] = cache[i, 0] * dz[i, 0]"
     assert said(f"{lines}\nreturn dx", SOFTMAX, unpacked="print(dz)") == "passes"
     assert capsys.readouterr().out.startswith("[[1. 1. 1.]\n")
 
 
-def test_the_first_mistake_of_a_newcomer_is_plain_with_hint_and_in_chinese(run_command, tmp_path):
+def test_a_newcomer_s_first_mistake_is_plain_in_both_languages(run_command, tmp_path):
     path = tmp_path / "my_dense.py"
     assert run_command("exercise", "new", "dense", f"--output={path}").status == 0
     path.write_text(path.read_text().replace("d_kernel = ...", "d_kernel = x @ dz"))
@@ -245,7 +245,7 @@ def test_the_first_mistake_of_a_newcomer_is_plain_with_hint_and_in_chinese(run_c
     ]
 
 
-def test_a_notebook_gets_the_line_of_its_function_and_no_traceback():
+def test_a_notebook_gets_its_function_s_line_without_traceback():
     def softmax_backward(cache, dp):
         return cache @ dp
 
@@ -279,7 +279,7 @@ def dense_backward(cache, dz):
     )
 
 
-def test_a_result_in_fewer_digits_is_not_said_to_be_in_the_wrong_places():
+def test_a_result_in_fewer_digits_is_called_rounded():
     def relu_backward(cache, dy):
         return jnp.where(cache > 0, dy, 0).astype("float32")
 

@@ -96,7 +96,7 @@ def test_it_has_no_output_and_valid_cells():
     assert not any(cell.get("outputs") for cell in NOTEBOOK["cells"])
 
 
-def test_with_numpy_alone_blanks_are_blank_answers_pass_and_mistakes_do_not():
+def test_numpy_alone_tells_blanks_answers_and_mistakes_apart():
     count = sum(len(sheet.questions) for sheet in SHEETS.values())
     blank = run(sources())
     assert sum(line.endswith(" blank") for line in blank) == count

@@ -35,7 +35,7 @@ def drawn_settings(layer: str, rule: LayerRule) -> list[Setting]:
             return (*_integers(random, low, high, 1), *_integers(random, 1, LARGEST, count - 1))
 
         like = rule.settings[number % len(rule.settings)]
-        x, params, static = DRAW.get(layer, _resized)(like, sizes, random)
+        x, params, static = _drawn(layer, like, sizes, random)
         if "rate" in static:  # One in each part of 0 to 1.
             static = {"rate": round((number + random.uniform()) / len(BATCHES), 2)}
         padding = min(like.padding, x[0] - 2)  # Rows that a mask leaves out, but for two.
@@ -47,67 +47,45 @@ def _integers(random: np.random.Generator, low: int, high: int, count: int) -> t
     return tuple(map(int, random.integers(low, high + 1, count)))
 
 
-Drawn = tuple[tuple[int, ...], dict[str, tuple[int, ...]], dict[str, Any]]
-
-
-def _resized(like: Setting, sizes: Sizes, random: np.random.Generator) -> Drawn:
-    return sizes(len(like.x)), {}, dict(like.static)
-
-
-def _dense(like: Setting, sizes: Sizes, random: np.random.Generator) -> Drawn:
-    batch, inputs, outputs = sizes(3)
-    params = {"kernel": (inputs, outputs), "bias": (outputs,)}
-    return (batch, inputs), {name: params[name] for name in like.params}, {}
-
-
-def _dense_with_ones(like: Setting, sizes: Sizes, random: np.random.Generator) -> Drawn:
-    batch, inputs, outputs = sizes(3)
-    return (batch, inputs), {"kernel": (inputs + 1, outputs)}, {}
-
-
-def _batch_norm(like: Setting, sizes: Sizes, random: np.random.Generator) -> Drawn:
-    batch, *others = sizes(len(like.x))
-    x = (max(batch, 2), *others)  # The variance of one number is 0.
-    return x, {name: x[-1:] for name in like.params}, dict(like.static)
-
-
-def _response_norm(like: Setting, sizes: Sizes, random: np.random.Generator) -> Drawn:
-    k, alpha, beta = random.uniform((0.5, 0.05, 0.25), (2.0, 0.3, 1.5)).round(2).tolist()
-    (n,) = _integers(random, 1, 7, 1)
-    return sizes(len(like.x)), {}, {"k": k, "n": n, "alpha": alpha, "beta": beta}
-
-
-def _average_pool(like: Setting, sizes: Sizes, random: np.random.Generator) -> Drawn:
-    return sizes(4), {}, {"output_size": _integers(random, 1, 7, 2)}
+def _drawn(
+    layer: str, like: Setting, sizes: Sizes, random: np.random.Generator
+) -> tuple[tuple[int, ...], dict[str, tuple[int, ...]], dict[str, Any]]:
+    """Draws x, params and static of a setting like a declared one."""
+    x, params = (), {}
+    static: dict[str, Any] = dict(like.static)
+    match layer:
+        case "dense":
+            batch, inputs, outputs = sizes(3)
+            x, params = (batch, inputs), {"kernel": (inputs, outputs), "bias": (outputs,)}
+        case "dense_with_ones":
+            batch, inputs, outputs = sizes(3)
+            x, params = (batch, inputs), {"kernel": (inputs + 1, outputs)}
+        case "batch_norm":
+            batch, *others = sizes(len(like.x))
+            x = (max(batch, 2), *others)  # The variance of one number is 0.
+            params = {name: x[-1:] for name in like.params}
+        case "local_response_norm":
+            k, alpha, beta = random.uniform((0.5, 0.05, 0.25), (2.0, 0.3, 1.5)).round(2).tolist()
+            (n,) = _integers(random, 1, 7, 1)
+            x, static = sizes(len(like.x)), {"k": k, "n": n, "alpha": alpha, "beta": beta}
+        case "adaptive_average_pool":
+            x, static = sizes(4), {"output_size": _integers(random, 1, 7, 2)}
+        case "max_pool":
+            x = sizes(4)
+            static = {"window": _window(x[1:3], random), "strides": _integers(random, 1, 4, 2)}
+            static["padding"] = str(random.choice(["SAME", "VALID"]))
+        case "conv":
+            batch, height, width, channels, filters = sizes(5)
+            window = _window((height, width), random)
+            (groups,) = _integers(random, 1, 2, 1)
+            x = (min(batch, LARGEST), height, width, channels * groups)
+            params = {"kernel": (*window, channels, filters * groups), "bias": (filters * groups,)}
+            static = {"strides": _integers(random, 1, 3, 2), "groups": groups}
+            static["padding"] = str(random.choice(["SAME", "VALID"]))
+        case _:
+            x = sizes(len(like.x))
+    return x, {name: params[name] for name in like.params}, static
 
 
 def _window(image: tuple[int, ...], random: np.random.Generator) -> tuple[int, ...]:
     return tuple(min(size, k) for size, k in zip(image, _integers(random, 1, 4, 2), strict=True))
-
-
-def _max_pool(like: Setting, sizes: Sizes, random: np.random.Generator) -> Drawn:
-    x = sizes(4)
-    static = {"window": _window(x[1:3], random), "strides": _integers(random, 1, 4, 2)}
-    return x, {}, {**static, "padding": str(random.choice(["SAME", "VALID"]))}
-
-
-def _conv(like: Setting, sizes: Sizes, random: np.random.Generator) -> Drawn:
-    batch, height, width, channels, filters = sizes(5)
-    window = _window((height, width), random)
-    (groups,) = _integers(random, 1, 2, 1)
-    params = {"kernel": (*window, channels, filters * groups), "bias": (filters * groups,)}
-    static = {"strides": _integers(random, 1, 3, 2), "groups": groups}
-    static |= {"padding": str(random.choice(["SAME", "VALID"]))}
-    x = (min(batch, LARGEST), height, width, channels * groups)
-    return x, {name: params[name] for name in like.params}, static
-
-
-DRAW: dict[str, Callable[[Setting, Sizes, np.random.Generator], Drawn]] = {
-    "dense": _dense,
-    "dense_with_ones": _dense_with_ones,
-    "batch_norm": _batch_norm,
-    "local_response_norm": _response_norm,
-    "adaptive_average_pool": _average_pool,
-    "max_pool": _max_pool,
-    "conv": _conv,
-}

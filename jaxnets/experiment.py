@@ -176,12 +176,15 @@ class Experiment(Described):
             started = time.perf_counter()
             validation = self.evaluate(state.params, self.data.validation, ten_crop=False)
             seconds = time.perf_counter() - started
+        rate = None  # A user's own optimizer has its own.
+        if not isinstance(self.config.optimizer, optax.GradientTransformation):
+            rate = float(np.asarray(self.schedule(int(state.step) - 1)))
         record = {
             "epoch": epoch + 1,
             "step": int(state.step),
             **_scores("train", trained, trained),
             **_scores("validation", validation, trained),
-            "learning_rate": self._learning_rate(int(state.step) - 1),
+            "learning_rate": rate,
             "seconds": end.seconds,
             "data_seconds": end.data_seconds,
             "validation_seconds": seconds,
@@ -195,12 +198,6 @@ class Experiment(Described):
             opt_state = update_plateau(opt_state, error, self.config.patience)
             state = self.parallel.replicate(state.replace(opt_state=opt_state))
         return state, record
-
-    def _learning_rate(self, step: int) -> float | None:
-        """The schedule's; None if the optimizer is a user's own, with its own learning rate."""
-        if isinstance(self.config.optimizer, optax.GradientTransformation):
-            return None
-        return float(np.asarray(self.schedule(step)))
 
     def evaluate(
         self,

@@ -16,7 +16,7 @@ from jaxnets.deploy.server.app import create_app
 from jaxnets.deploy.server.service import Service
 from jaxnets.experiment import Experiment
 from jaxnets.machine.platform import Processes
-from jaxnets.runs.resume import tree_of
+from jaxnets.runs.checkpoints import tree_of
 from jaxnets.runs.run import Run, inputs_sha256, write_config
 from jaxnets.runs.run_folder import RunFolder
 from jaxnets.training.step import Checkpoint

@@ -18,7 +18,7 @@ from jaxnets.gradcheck.compare import TOLERANCES, disagreement, precision
 from jaxnets.gradcheck.layer_check import problem_of
 from jaxnets.kernels import KERNELS
 from jaxnets.kernels.conv_pool import WINDOW
-from jaxnets.kernels.dense import WIDE
+from jaxnets.kernels.layers import WIDE
 
 LAYERS = RULES | {kernel.name: kernel.rule for kernel in KERNELS}
 SMALL, BATCH = st.integers(1, 4), st.sampled_from([1, 2, 3, 7, 8, 9, 16, 33])

@@ -43,7 +43,7 @@ from jaxnets.gradcheck.layer_check import problem_of, with_backward
 from jaxnets.kernels import accelerate
 from jaxnets.kernels.by_rule import by_rule
 from jaxnets.kernels.convolution import FAST_CONV
-from jaxnets.kernels.dense import WIDE_DENSE
+from jaxnets.kernels.layers import WIDE_DENSE
 from jaxnets.losses import LOSSES
 from jaxnets.models import MODELS
 from jaxnets.models.chain import Chain

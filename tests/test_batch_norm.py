@@ -21,7 +21,8 @@ from jaxnets.config.resolve import preset
 from jaxnets.data.batches import Batch
 from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment, optimizer_of
-from jaxnets.kernels import accelerate, paired
+from jaxnets.kernels import accelerate
+from jaxnets.kernels.layers import relu_behind_norm
 from jaxnets.losses import LOSSES
 from jaxnets.machine.platform import set_up_jax
 from jaxnets.models import MODELS, create_model
@@ -259,7 +260,7 @@ def test_a_saved_run_trains_on_to_the_same_bits(tmp_path, gradients):
 def test_a_relu_behind_a_norm_keeps_x_only_as_a_kernel():
     def noting(caches, layer):
         rule = rule_of(layer)
-        if rule is None or layer not in (nn.relu, paired.relu_behind_norm):
+        if rule is None or layer not in (nn.relu, relu_behind_norm):
             return rule
         return rule._replace(backward=lambda x, dy: caches.append(x) or relu_backward(x, dy))
 

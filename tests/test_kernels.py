@@ -21,9 +21,13 @@ from jaxnets.gradcheck.layer_check import check_kernel, problem_of, with_backwar
 from jaxnets.kernels import KERNELS, accelerate
 from jaxnets.kernels.conv_pool import CONV_POOL, ConvPool, conv_outputs, conv_pool_backward
 from jaxnets.kernels.convolution import FastConv
-from jaxnets.kernels.dense import WideDense
-from jaxnets.kernels.paired import PairedMaxPool, paired_relu, relu_behind_norm
-from jaxnets.kernels.pooling import OverlappingMaxPool
+from jaxnets.kernels.layers import (
+    OverlappingMaxPool,
+    PairedMaxPool,
+    WideDense,
+    paired_relu,
+    relu_behind_norm,
+)
 from jaxnets.losses import LOSSES
 from jaxnets.models import MODELS
 from jaxnets.models.batch_norm import BatchNorm

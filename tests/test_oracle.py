@@ -19,7 +19,7 @@ from jaxnets.experiment import Experiment
 from jaxnets.gradcheck.errors import relative_error
 from jaxnets.gradcheck.oracle import GRADIENT_TOLERANCE, GradientCheck, both_loss_and_grads
 from jaxnets.kernels import accelerate
-from jaxnets.kernels.paired import paired_relu
+from jaxnets.kernels.layers import paired_relu
 from jaxnets.losses import LOSSES
 from jaxnets.models import create_model
 from jaxnets.models.chain import Chain, with_precision

@@ -39,7 +39,7 @@ from jaxnets.models.chain import with_precision
 from jaxnets.predict.digit import to_digit
 from jaxnets.predict.folding import folded
 from jaxnets.predict.trained import TrainedNetwork
-from jaxnets.runs.resume import tree_of
+from jaxnets.runs.checkpoints import tree_of
 from jaxnets.runs.run import Run, inputs_sha256, write_config
 from jaxnets.runs.run_folder import RunFolder
 from jaxnets.training.step import Checkpoint

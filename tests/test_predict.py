@@ -24,7 +24,7 @@ from jaxnets.experiment import Experiment
 from jaxnets.machine.platform import Processes
 from jaxnets.predict.digit import otsu, to_digit, to_digits
 from jaxnets.predict.predict import load_predictor
-from jaxnets.runs.resume import tree_of
+from jaxnets.runs.checkpoints import tree_of
 from jaxnets.runs.run import Run, inputs_sha256, write_config
 from jaxnets.runs.run_folder import RunFolder
 from jaxnets.training.step import Checkpoint

@@ -1,15 +1,15 @@
 """Faster forms of the layers in `backprop`, each for some platforms: `accelerate` applies them."""
 
-from jaxnets.kernels import conv_pool, convolution, dense, paired, pooling
+from jaxnets.kernels import conv_pool, convolution, layers
 from jaxnets.models.chain import Chain, map_layers
 
 # In the order in which they look at a chain.
 KERNELS = (
     conv_pool.KERNEL,
     convolution.KERNEL,
-    dense.KERNEL,
-    pooling.KERNEL,
-    paired.RELU_KERNEL,
+    layers.DENSE_KERNEL,
+    layers.POOL_KERNEL,
+    layers.RELU_KERNEL,
 )
 
 
@@ -17,7 +17,7 @@ def accelerate(model: Chain, platform: str, *, sharded: bool = False) -> Chain:
     """The same network with its layers replaced by kernels that are faster on this platform.
 
     Parameters, values and gradients are the same up to rounding. Where no kernel fits, jax.grad
-    takes a layer's gradient from its pair (`paired.py`). The chain is for training alone: call
+    takes a layer's gradient from its pair (`layers.paired`). The chain is for training alone: call
     `model` itself for an evaluation.
 
     Args:
@@ -25,11 +25,11 @@ def accelerate(model: Chain, platform: str, *, sharded: bool = False) -> Chain:
       platform: "cpu", "gpu" or "tpu": the devices', or those of a machine that is not there.
       sharded: Whether XLA splits the batch over devices by itself, as jit does on several.
     """
-    layers = list(model.layers)
+    chain = list(model.layers)
     for kernel in KERNELS:
         if not kernel.fits(platform, sharded):
             continue
-        for start in range(len(layers) - kernel.run + 1):
+        for start in range(len(chain) - kernel.run + 1):
             run = slice(start, start + kernel.run)
-            layers[run] = kernel.replace(*layers[run]) or layers[run]
-    return map_layers(Chain(layers), paired.paired)
+            chain[run] = kernel.replace(*chain[run]) or chain[run]
+    return map_layers(Chain(chain), layers.paired)

@@ -23,6 +23,8 @@ from safetensors import SafetensorError, safe_open
 from jaxnets.display import one_line
 from jaxnets.errors import UserError, first_line
 from jaxnets.files import replacing
+from jaxnets.metrics import Metrics
+from jaxnets.training.step import Checkpoint
 from jaxnets.trees import Tree
 
 FORMAT = {"format": "jaxnets checkpoint", "version": "1"}
@@ -96,6 +98,19 @@ def kept_steps(steps: Sequence[int], keep: int, records: Sequence[dict[str, Any]
     known = [step for step in steps if scores.get(step) is not None]
     best = max(known, key=lambda step: scores[step], default=None)
     return {step for step in steps if step == best or step in steps[-keep:]}
+
+
+def tree_of(checkpoint: Checkpoint, num_classes: int) -> dict[str, Any]:
+    """A checkpoint's arrays: without the key, which the seed determines, and zeros for None."""
+    state = checkpoint.state
+    return {
+        "step": state.step,
+        "params": state.params,
+        "opt_state": state.opt_state,
+        "metrics": checkpoint.metrics or Metrics.zero(num_classes),
+        "seconds": np.float64(checkpoint.seconds),
+        "data_seconds": np.float64(checkpoint.data_seconds),
+    }
 
 
 def named_leaves(tree: object) -> dict[str, Any]:

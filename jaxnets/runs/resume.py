@@ -12,7 +12,7 @@ from jaxnets.display import one_line, show
 from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment
 from jaxnets.machine.platform import Processes, surroundings
-from jaxnets.metrics import Metrics
+from jaxnets.runs.checkpoints import tree_of
 from jaxnets.runs.request import read_config
 from jaxnets.runs.run_folder import CONFIG, RunFolder
 from jaxnets.training.optimizer import create_schedule
@@ -88,19 +88,6 @@ def last_saved(
         float(tree["seconds"]),
         float(tree["data_seconds"]),
     )
-
-
-def tree_of(checkpoint: Checkpoint, num_classes: int) -> dict[str, Any]:
-    """A checkpoint's arrays: without the key, which the seed determines, and zeros for None."""
-    state = checkpoint.state
-    return {
-        "step": state.step,
-        "params": state.params,
-        "opt_state": state.opt_state,
-        "metrics": checkpoint.metrics or Metrics.zero(num_classes),
-        "seconds": np.float64(checkpoint.seconds),
-        "data_seconds": np.float64(checkpoint.data_seconds),
-    }
 
 
 def _source(config: Config) -> str:

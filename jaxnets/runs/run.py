@@ -7,6 +7,8 @@ from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from typing import Any
 
+import jax
+
 from jaxnets.config.fields import SINGLE_PROCESS, Config
 from jaxnets.config.options import name_of
 from jaxnets.config.resolve import StoredRun, resolve
@@ -18,7 +20,7 @@ from jaxnets.machine.platform import Processes, describe, surroundings
 from jaxnets.metrics import Metrics
 from jaxnets.models.weights import describe_weights, weights_sha256
 from jaxnets.runs import terminal
-from jaxnets.runs.checkpoints import CheckpointTimer, all_finite
+from jaxnets.runs.checkpoints import CheckpointTimer, all_finite, tree_of
 from jaxnets.runs.diagnosis import diagnose
 from jaxnets.runs.request import (
     check_enough_memory,
@@ -27,11 +29,13 @@ from jaxnets.runs.request import (
     run_to_resume,
     run_with_weights,
 )
-from jaxnets.runs.resume import last_saved, prepare_to_resume, tree_of
+from jaxnets.runs.resume import last_saved, prepare_to_resume
 from jaxnets.runs.run_folder import CONFIG, ReplicaRunFolder, RunFolder, num_params, params_sha256
 from jaxnets.training.loop import Interrupted, NonFiniteLossError
 from jaxnets.training.observer import EarlyStopping, Observer, Record, Stop
 from jaxnets.training.step import Checkpoint, TrainState
+
+LARGE_FOLDER = 500_000_000  # Bytes.
 
 # (an experiment with latent_dims, the run's folder, its processes) -> one with the size chosen.
 Search = Callable[[Experiment, RunFolder, Processes], Experiment]
@@ -108,7 +112,7 @@ class Run(Observer):
     def headline(self) -> str:
         """The lines that name the network, the data and the devices; if resumed, the step, too."""
         config, data, devices = self.config, self.experiment.data, self.experiment.parallel.devices
-        params = self.checkpoint.state.params
+        state, params = self.checkpoint.state, self.checkpoint.state.params
         accelerator = "" if devices[0].platform != "cpu" else " (no accelerator)"
         parts = {"train": data.train, "validation": data.validation, "test": data.test}
         sizes = [f"{len(part):,} {name}" for name, part in parts.items() if len(part)]
@@ -119,12 +123,17 @@ class Run(Observer):
         )
         if config.init_from is not None:
             line += f"\n{describe_weights(config.init_from, params)}"
-        large = terminal.large_folder_note(self.checkpoint.state, config)
-        line += "".join(f"\n{note}" for note in (*self.notes, large) if note)
+        line += "".join(f"\n{note}" for note in self.notes)
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves((params, state.opt_state)))
+        total = (config.keep + 1) * size  # The best one, too.
+        if total > LARGE_FOLDER and not config.dry_run:
+            line += (
+                f"\nnote: the run folder takes up to {total / 1e6:,.0f} MB, {size / 1e6:,.0f} MB a "
+                "checkpoint; --keep=1 keeps fewer, --weights_only in the end only the weights"
+            )
         if config.resume:
             where = printable(short_path(str(self.folder.path)))
-            step = int(self.checkpoint.state.step)
-            line += f"\nresuming {where} after step {step:,}"
+            line += f"\nresuming {where} after step {int(state.step):,}"
         return fold(line, columns())
 
     def train(self, observers: Sequence[Observer] = ()) -> None:
@@ -159,8 +168,10 @@ class Run(Observer):
             except Interrupted as interrupted:
                 self.on_save(interrupted.checkpoint)
                 self.folder.wait()  # In here, where a second SIGHUP does not cut it short.
-                loader, epochs = self.experiment.loader, self.config.epochs
-                interrupted.add_note(terminal.saved(interrupted.checkpoint, loader, epochs))
+                step = int(interrupted.checkpoint.state.step)
+                epoch = max(1, -(-step // self.experiment.loader.steps))  # That of the step itself.
+                where = f"(epoch {epoch} of {self.config.epochs})"
+                interrupted.add_note(f"saved after step {step:,} {where}")
                 raise
             except BrokenPipeError:  # stdout's reader, such as `head`, has ended: so does the run.
                 self.on_save(self.checkpoint)

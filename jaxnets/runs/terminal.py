@@ -14,7 +14,6 @@ from threading import current_thread, main_thread
 from types import FrameType
 from typing import Any, TextIO
 
-import jax
 import numpy as np
 from tqdm import tqdm
 
@@ -39,7 +38,6 @@ from jaxnets.training.step import Checkpoint, TrainState
 # A closed terminal or a lost connection is SIGHUP; Windows has none.
 HANG_UP = getattr(signal, "SIGHUP", None)
 
-LARGE_FOLDER = 500_000_000  # Bytes.
 BLOCKS, ASCII = "▁▂▃▄▅▆▇█", "_.:-=+*#"  # From the lowest to the highest bar.
 MOST_BARS = 40
 NOTHING_KEPT = "dry run: nothing was kept"
@@ -61,18 +59,6 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min {seconds} s"
     return f"{minutes // 60:,} h {minutes % 60} min"
-
-
-def large_folder_note(state: TrainState, config: Config) -> str:
-    """The line that announces a run folder of more than LARGE_FOLDER bytes."""
-    size = sum(leaf.nbytes for leaf in jax.tree.leaves((state.params, state.opt_state)))
-    total = (config.keep + 1) * size  # The best one, too.
-    if total <= LARGE_FOLDER or config.dry_run:
-        return ""
-    return (
-        f"note: the run folder takes up to {total / 1e6:,.0f} MB, {size / 1e6:,.0f} MB a "
-        "checkpoint; --keep=1 keeps fewer, --weights_only in the end only the weights"
-    )
 
 
 def seconds_of(records: Sequence[Any]) -> tuple[float, float]:
@@ -144,19 +130,6 @@ def loss_line(records: Sequence[dict[str, Any]], width: int, stream: TextIO | No
     start, end = f"{part} loss {losses[0]:.3g} ", f" {losses[-1]:.3g}\n"
     most = max(1, min(MOST_BARS, width - len(start) - len(end)))
     return f"{start}{bars(losses, levels, most)}{end}"
-
-
-def saved(checkpoint: Checkpoint, loader: TrainLoader, epochs: int) -> str:
-    """The line that names the step after which a signal saved a run."""
-    step = int(checkpoint.state.step)
-    epoch = max(1, -(-step // loader.steps))  # That of the step itself.
-    return f"saved after step {step:,} (epoch {epoch} of {epochs})"
-
-
-def how_to_resume(folder: Path) -> str:
-    """The command that resumes a run, to be pasted into the same shell."""
-    where = f"--workdir={short_path(str(folder))}"
-    return RESUME + shlex.join([*program("train"), "--resume", where])
 
 
 def fitting(parts: Sequence[tuple[int, str]], width: int) -> str:
@@ -262,7 +235,9 @@ class Progress(Observer):
 @contextlib.contextmanager
 def ends_in_one_line(folder: Path, dry_run: bool) -> Generator[None]:
     """Turns what ends a run early into one line, with the command that resumes it."""
-    hint = NOTHING_KEPT if dry_run else how_to_resume(folder)
+    where = f"--workdir={short_path(str(folder))}"
+    resume = RESUME + shlex.join([*program("train"), "--resume", where])
+    hint = NOTHING_KEPT if dry_run else resume
     at_once = f"stopped at once; {hint}"
     try:
         with on_interrupt(at_once):

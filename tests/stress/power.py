@@ -37,9 +37,8 @@ from jaxnets.display import one_line
 from jaxnets.errors import StoppedError, UserError
 from jaxnets.experiment import Experiment
 from jaxnets.runs import request, run
-from jaxnets.runs.checkpoints import named_leaves
+from jaxnets.runs.checkpoints import named_leaves, tree_of
 from jaxnets.runs.request import read_config
-from jaxnets.runs.resume import tree_of
 from jaxnets.runs.run_folder import RESULT, RunFolder
 
 # Python's own names for the calls that may change a name or a file.

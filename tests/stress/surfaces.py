@@ -43,8 +43,7 @@ from jaxnets.models.weights import load_weights
 from jaxnets.predict import trained
 from jaxnets.predict.digit import to_digit, to_digits
 from jaxnets.runs import request
-from jaxnets.runs.checkpoints import kept_steps
-from jaxnets.runs.resume import tree_of
+from jaxnets.runs.checkpoints import kept_steps, tree_of
 from jaxnets.runs.run import Run
 from jaxnets.runs.run_folder import RunFolder
 from jaxnets.tune import ranking

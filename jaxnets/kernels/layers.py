@@ -1,0 +1,183 @@
+"""Kernels of one layer, and the layers of which jax.grad takes the gradient from their pair.
+
+XLA's gradient of a max pool (select-and-scatter) takes 6 to 9 times as long on a CPU, that of a
+batch norm computes more than the pair. A bias' gradient is added up in more than 16 bits.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+from jax import lax
+
+from jaxnets.backprop.batch_norm import BATCH_NORM, Mask, batch_norm_backward
+from jaxnets.backprop.batch_norm import Cache as NormCache
+from jaxnets.backprop.batch_norm import Numbers as Normed
+from jaxnets.backprop.convolution import CONV
+from jaxnets.backprop.dense import DENSE, Inputs, dense_backward, setting_of
+from jaxnets.backprop.dense import Outputs as DenseOutputs
+from jaxnets.backprop.pooling import MAX_POOL, Cache, Images, Outputs, max_pool_forward
+from jaxnets.backprop.relu import RELU, Numbers, relu_forward
+from jaxnets.backprop.rule import Params, Setting
+from jaxnets.backprop.rules import register
+from jaxnets.backprop.windows import Padding, Size
+from jaxnets.kernels.by_rule import by_rule, conv_by_rule, dense_by_rule, is_plain_conv
+from jaxnets.kernels.kernel import ANY, CPU, Kernel, stored
+from jaxnets.models.batch_norm import BatchNorm
+from jaxnets.models.chain import Layer
+from jaxnets.models.layers import MaxPool
+from jaxnets.models.mlp import DenseWithOnes
+
+# From this many outputs on, XLA on the CPU is slower at dz Wᵀ than at W dzᵀ: 7 times for AlexNet's
+# dense6 at batch 128, 1.5 times for the CNN's hidden layer.
+WIDE = 128
+
+
+class WideDense(nn.Dense):
+    """A Flax dense layer with many outputs: dX by the order of the product that a CPU prefers."""
+
+
+def wide_dense_backward(
+    cache: tuple[Inputs, Params], dz: DenseOutputs, *, input_gradient: bool = True
+) -> tuple[Params, Inputs | None]:
+    """The gradients of `dense_backward`, with dX = dz Wᵀ computed as (W dzᵀ)ᵀ."""
+    kernel = cache[1]["kernel"]
+    d_params, _ = dense_backward(cache, dz, input_gradient=False)
+    # Without the barrier XLA would turn this into dz Wᵀ again.
+    return d_params, lax.optimization_barrier(kernel @ dz.T).T if input_gradient else None
+
+
+WIDE_DENSE = DENSE._replace(
+    backward=wide_dense_backward,
+    settings=[
+        *(setting_of(*sizes) for sizes in [(2, 3, WIDE), (9, WIDE, WIDE), (9, 9, WIDE)]),
+        Setting((5, 6), {"kernel": (6, 2)}),
+    ],
+)
+register(WideDense, WIDE_DENSE)
+
+
+def _wide(layer: Layer) -> list[Layer] | None:
+    if type(layer) is not nn.Dense or layer.features < WIDE:
+        return None
+    return [dense_by_rule(WideDense, layer, WIDE_DENSE)]
+
+
+DENSE_KERNEL = Kernel(
+    name="wide_dense",
+    run=1,
+    replace=_wide,
+    rule=WIDE_DENSE,
+    pair=DENSE,
+    platforms=CPU,
+    benchmark="python benchmarks/step.py",
+)
+
+
+class OverlappingMaxPool(MaxPool):
+    """A max pool whose windows overlap, and whose winners XLA on a CPU must store."""
+
+    def __call__(self, x: Images) -> Outputs:
+        return by_rule(OVERLAPPING_MAX_POOL, OVERLAPPING_MAX_POOL.static(self), x)
+
+
+def overlapping_max_pool_forward(
+    x: Images, *, window: Size, strides: Size, padding: Padding
+) -> tuple[Outputs, Cache]:
+    """Returns what `max_pool_forward` returns, its winners stored.
+
+    The backward pass reads them in several places, where XLA would compute them anew: the pools of
+    AlexNet's step took twice the time (benchmarks/step.py).
+    """
+    static: dict[str, Any] = {"window": window, "strides": strides, "padding": padding}
+    y, (_, empty) = max_pool_forward(x, **static)
+    return y, (stored(lambda x: max_pool_forward(x, **static)[1][0], x), empty)
+
+
+OVERLAPPING_MAX_POOL = MAX_POOL._replace(forward=overlapping_max_pool_forward)
+register(OverlappingMaxPool, OVERLAPPING_MAX_POOL)
+
+
+def _overlapping(layer: Layer) -> list[Layer] | None:
+    if type(layer) is not MaxPool or layer.window == layer.stride:
+        return None
+    return [OverlappingMaxPool(layer.window, layer.stride)]
+
+
+POOL_KERNEL = Kernel(
+    name="overlapping_max_pool",
+    run=1,
+    replace=_overlapping,
+    rule=OVERLAPPING_MAX_POOL,
+    pair=MAX_POOL,
+    platforms=CPU,
+    benchmark="python benchmarks/step.py",
+)
+
+
+class PairedMaxPool(MaxPool):
+    """A max pool that autodiff differentiates by its pair."""
+
+    def __call__(self, x: Images) -> Outputs:
+        return by_rule(MAX_POOL, MAX_POOL.static(self), x)
+
+
+def paired_relu(x: Numbers) -> Numbers:
+    """A ReLU as its pair computes it: autodiff finds the pair's gradient."""
+    return relu_forward(x)[0]
+
+
+def relu_behind_norm(x: Numbers) -> Numbers:
+    """A ReLU behind a batch norm."""
+    return relu_forward(x)[0]
+
+
+# Behind a batch norm a ReLU keeps x, which is positive just where y is. XLA computes x again from
+# what the norm keeps, and y need not wait for the backward pass: alexnet_small_bn takes 1.00 of the
+# CPU time of jax.grad instead of 1.05 (benchmarks/by_hand.py).
+RELU_BEHIND_NORM = RELU._replace(forward=lambda x: (relu_forward(x)[0], x))
+
+register(PairedMaxPool, MAX_POOL)
+register(paired_relu, RELU)
+register(relu_behind_norm, RELU_BEHIND_NORM)
+
+
+def _batch_norm_by_rule(layer: BatchNorm) -> BatchNorm:
+    """The same layer, whose training pass autodiff differentiates by the pair."""
+
+    def backward(cache: NormCache, dy: Normed, **static: Any) -> tuple[Params, Normed | None, None]:
+        return (*batch_norm_backward(cache, dy, **static), None)  # None: the mask has no gradient.
+
+    def training_pass(params: Params, x: Normed, mask: Mask, **static: Any) -> Normed:
+        return by_rule(BATCH_NORM._replace(backward=backward), static, params, x, mask)
+
+    return layer.clone(training_pass=training_pass)
+
+
+def paired(layer: Layer) -> Layer:
+    """The same layer, which jax.grad differentiates by its pair, or the layer itself."""
+    if is_plain_conv(layer):
+        return conv_by_rule(nn.Conv, layer, CONV)
+    if type(layer) is nn.Dense:
+        return dense_by_rule(nn.Dense, layer, DENSE)
+    if type(layer) is DenseWithOnes:  # It hands on its kernel and its bias apart.
+        return dense_by_rule(DenseWithOnes, layer, DENSE)
+    if type(layer) is BatchNorm:
+        return _batch_norm_by_rule(layer)
+    if type(layer) is MaxPool:
+        return PairedMaxPool(layer.window, layer.stride)
+    return paired_relu if layer is nn.relu else layer
+
+
+def _behind_norm(norm: Layer, layer: Layer) -> list[Layer] | None:
+    return [norm, relu_behind_norm] if type(norm) is BatchNorm and layer is nn.relu else None
+
+
+RELU_KERNEL = Kernel(
+    name="relu_behind_norm",
+    run=2,
+    replace=_behind_norm,
+    rule=RELU_BEHIND_NORM,
+    pair=RELU,
+    platforms=ANY,
+    benchmark="python benchmarks/by_hand.py alexnet_small_bn",
+)

@@ -84,7 +84,7 @@ def _drawn(
             static["padding"] = str(random.choice(["SAME", "VALID"]))
         case _:
             x = sizes(len(like.x))
-    return x, {name: params[name] for name in like.params}, static
+    return x, {name: params[name] for name in params if name in like.params}, static
 
 
 def _window(image: tuple[int, ...], random: np.random.Generator) -> tuple[int, ...]:

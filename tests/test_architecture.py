@@ -27,7 +27,7 @@ ROOMS = {
     "system": "errors",
     # The core.
     "config": "errors facts",
-    "data": "display errors facts system",
+    "data": "display errors facts files system",
     "losses": "errors",
     "regression_metrics": "facts",
     "metrics": "drawing facts losses regression_metrics",

@@ -1,19 +1,20 @@
-"""A folder of pictures as a data set: its forms, its mistakes, stored and streamed alike."""
+"""A folder of pictures as a data set: its forms, its mistakes, decoded once."""
 
+import contextlib
 import itertools
 import os
 import shutil
 import subprocess
+import tempfile
 import threading
+import time
 from unittest.mock import Mock
 
 import numpy as np
 import pytest
-from conftest import slow
+from conftest import HANGS, slow
 from PIL import Image
 
-from jaxnets.data.batches import eval_batches, train_batches
-from jaxnets.data.datasets import Split
 from jaxnets.data.load import load_dataset
 from jaxnets.data.pictures import folder as folders
 from jaxnets.data.pictures import store as storage
@@ -80,18 +81,10 @@ def expected(numbers):
     return sorted((label, np.asarray(picture(label, n)).tobytes()) for label, n in pairs)
 
 
-@pytest.fixture(params=["stored", "streamed"])
-def way(request, monkeypatch):
-    """Both ways to the pixels."""
-    if request.param == "streamed":
-        monkeypatch.setattr(storage, "MAX_STORED", 0)
-    return request.param
-
-
 # What a folder may look like
 
 
-def test_parts_lie_in_folders_of_their_own(tmp_path, way):
+def test_parts_lie_in_folders_of_their_own(tmp_path):
     root = write_parts(tmp_path / "set", (12, 4, 5), ("train", "validation", "test"))
     data = load_folder(root)
     assert (data.name, data.num_classes, data.image_shape) == ("set", 2, (8, 8, 3))
@@ -100,8 +93,6 @@ def test_parts_lie_in_folders_of_their_own(tmp_path, way):
         assert split.images.shape == (2 * count, 8, 8, 3)
         assert contents(split) == expected(range(count))
     assert sizes(load_folder(root, validation_size=0)) == [24, 0, 10]
-    stored = list(root.glob(".jaxnets/*-8x8x3.npy"))
-    assert len(stored) == 2 * (way == "stored")
 
 
 @pytest.mark.parametrize("ending", ["jpg", "jpeg", "png", "bmp", "gif", "webp", "tif", "tiff"])
@@ -253,7 +244,7 @@ def test_a_folder_that_cannot_be_read_is_refused(classes, monkeypatch):
 # Bad pictures
 
 
-def test_bad_pictures_are_told_once_and_left_out_or_masked(parts, capsys, monkeypatch):
+def test_bad_pictures_are_told_once_and_left_out(parts, capsys, monkeypatch):
     """One is no picture at all, one is damaged where its header does not show it."""
     (parts / "train/bird/003.png").write_bytes(b"")
     path = parts / "train/cat/004.png"
@@ -269,31 +260,18 @@ def test_bad_pictures_are_told_once_and_left_out_or_masked(parts, capsys, monkey
         assert note.startswith("note: 2 bad pictures are skipped: train/bird/003.png: empty file; ")
         assert "train/cat/004.png: " in note and note.count("\n") == 1
     assert len(checksums) == 1
-    assert len(list(parts.glob(".jaxnets/*x*.npy"))) == 1
-
-    shutil.rmtree(parts / ".jaxnets")
-    monkeypatch.setattr(storage, "MAX_STORED", 0)
-    data, note = load_folder(parts, validation_size=0), capsys.readouterr().err
-    assert len(data.train) == 23 and "003.png: empty file" in note
-    for batches in (
-        train_batches(data.train, 6, seed=0, epoch=0),
-        eval_batches(data.train, 6),
-        train_batches(data.train, 6, seed=0, epoch=1),
-    ):
-        seen = [Split(b.images[b.mask == 1], np.asarray(b.labels[b.mask == 1])) for b in batches]
-        assert contents(*seen) == good
-    note = capsys.readouterr().err
-    assert note.startswith("note: 1 bad picture is skipped: train/cat/004")
-    assert note.count("\n") == 1
 
 
 @pytest.mark.parametrize("name", ["bird/003.png", "cat/004.png"])
-def test_bad_pictures_may_end_the_run(parts, way, name):
+def test_bad_pictures_may_end_the_run(parts, name):
     path = parts / "train" / name
     path.write_bytes(path.read_bytes()[:-40])
-    with pytest.raises(UserError, match=f"train/{name}: .*on_bad_image=skip"):
-        data = load_folder(parts, on_bad_image="fail")
-        np.asarray(data.train.images)
+    for policy in ("fail", "skip", "fail"):  # The last time, from what is stored.
+        with contextlib.ExitStack() as stack:
+            if policy == "fail":
+                match = f"train/{name}: .*on_bad_image=skip"
+                stack.enter_context(pytest.raises(UserError, match=match))
+            load_folder(parts, on_bad_image=policy)
 
 
 def test_a_set_or_class_of_bad_pictures_alone_is_refused(tmp_path, capsys):
@@ -321,32 +299,27 @@ def test_links_may_not_lead_out_of_the_folder(tmp_path, parts, capsys):
     assert "1 bad picture is skipped: train/bird/out.png: a link that leads out" in note
 
 
-# Stored pictures, and streamed ones
+# Decoded once
 
 
-def test_stored_and_streamed_pictures_are_the_same_array_until_they_are_gone(tmp_path, monkeypatch):
+def stored(cache):
+    """The files of pixels in the user's cache."""
+    return [path for path in cache.glob("jaxnets/pictures/*") if not path.suffix]
+
+
+def test_decoded_pictures_are_an_array_that_outlives_the_folder_and_the_cache(tmp_path, cache):
     root = write(tmp_path / "set", size=(40, 30), ending="jpg")
-    stored = load_folder(root, decode_size=16)
-    shutil.rmtree(root / ".jaxnets")
-    monkeypatch.setattr(storage, "MAX_STORED", 0)
-    streamed = load_folder(root, decode_size=16)
-    assert not list(root.glob(".jaxnets/*x*.npy"))
-    assert stored.checksum == streamed.checksum
-    for ours, theirs in zip(parts_of(stored), parts_of(streamed), strict=True):
-        np.testing.assert_array_equal(np.asarray(ours.images), np.asarray(theirs.images))
-        np.testing.assert_array_equal(ours.labels, theirs.labels)
-    array = np.asarray(stored.train.images)
-    order = np.array([5, 0, 5, len(array) - 1])
-    for images in (stored.train.images, streamed.train.images):
-        assert (images.shape, len(images), images.nbytes) == (array.shape, len(array), array.nbytes)
-        np.testing.assert_array_equal(images[order], array[order])
-        np.testing.assert_array_equal(images[3], array[3])
-        np.testing.assert_array_equal(np.asarray(images[4:9]), array[4:9])
-        np.testing.assert_array_equal(images[4:9][np.array([1])], array[5:6])
-        assert len(images[:0]) == 0 and np.asarray(images[:0]).shape == (0, 16, 16, 3)
+    images = load_folder(root, decode_size=16).train.images
     shutil.rmtree(root)
-    with pytest.raises(OSError, match="gone while in use"):
-        np.asarray(streamed.train.images)
+    shutil.rmtree(cache)
+    array = np.asarray(images)
+    order = np.array([5, 0, 5, len(array) - 1])
+    assert (images.shape, len(images), images.nbytes) == (array.shape, len(array), array.nbytes)
+    np.testing.assert_array_equal(images[order], array[order])
+    np.testing.assert_array_equal(images[3], array[3])
+    np.testing.assert_array_equal(np.asarray(images[4:9]), array[4:9])
+    np.testing.assert_array_equal(images[4:9][np.array([1])], array[5:6])
+    assert len(images[:0]) == 0 and np.asarray(images[:0]).shape == (0, 16, 16, 3)
 
 
 def decodes(monkeypatch):
@@ -356,7 +329,7 @@ def decodes(monkeypatch):
     return reads
 
 
-def test_a_second_start_reads_no_file_but_those_that_have_changed(tmp_path, monkeypatch):
+def test_a_second_start_reads_no_file_until_one_has_changed(tmp_path, monkeypatch):
     root = write(tmp_path / "set", ending="bmp")
     before = load_folder(root)
     with monkeypatch.context() as patch:
@@ -376,65 +349,98 @@ def test_a_second_start_reads_no_file_but_those_that_have_changed(tmp_path, monk
     assert load_folder(copy).checksum != after.checksum
 
 
-def test_stored_pictures_that_are_damaged_are_stored_anew(classes, monkeypatch):
+def test_stored_pictures_that_are_damaged_are_stored_anew(classes, monkeypatch, cache):
     before = contents(load_folder(classes).train)
-    (path,) = classes.glob(".jaxnets/*x*.npy")
+    (path,) = stored(cache)
+    facts = path.with_suffix(".json")
     content, reads = path.read_bytes(), decodes(monkeypatch)
-    for number, damaged in enumerate((content[:-1], content + b"x", b"", b"x" * 999), start=1):
-        path.write_bytes(damaged)
-        (classes / ".jaxnets/files.npy").write_bytes(damaged)
+    damages = [(path, b) for b in (content[:-1], content + b"x", b"")]
+    damages += [(facts, b) for b in (b"", b"[]", b"{}", b'{"shape": [1]}')]
+    for number, (file, damaged) in enumerate(damages, start=1):
+        file.write_bytes(damaged)
         assert contents(load_folder(classes).train) == before
         assert len(reads.mock_calls) == 60 * number
         assert path.read_bytes() == content
 
 
-def test_what_cannot_be_stored_beside_the_pictures_is_in_the_users_cache_or_streamed(
-    classes, monkeypatch, cache
-):
-    (classes / ".jaxnets").write_text("in the way")
-    assert everything(load_folder(classes)) == expected(range(30))
-    assert len(list(cache.rglob("*x*.npy"))) == 1
+def test_without_a_cache_pictures_are_decoded_for_one_run(classes, monkeypatch, cache, tmp_path):
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    cache.write_text("in the way")
     reads = decodes(monkeypatch)
+    for number in (1, 2):
+        assert everything(load_folder(classes)) == expected(range(30))
+        assert len(reads.mock_calls) == 60 * number
+    cache.unlink()
+    monkeypatch.setenv("XDG_CACHE_HOME", "~nobody-knows")  # A user without a home folder.
+    assert everything(load_folder(classes)) == expected(range(30))
+    assert not list(temporary.iterdir())
+
+
+def test_a_cache_that_cannot_be_written_is_read(classes, monkeypatch, cache):
+    load_folder(classes)
+    before, reads = sorted(cache.rglob("*")), decodes(monkeypatch)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
     assert everything(load_folder(classes)) == expected(range(30))
     reads.assert_not_called()
-    shutil.rmtree(cache)
-    cache.write_text("in the way")
-    assert everything(load_folder(classes)) == expected(range(30))
-    assert len(reads.mock_calls) == 60
+    assert everything(load_folder(classes, decode_size=8)) == expected(range(30))
+    assert len(reads.mock_calls) == 60 and sorted(cache.rglob("*")) == before
 
 
-def test_a_full_disk_or_one_with_little_room_makes_pictures_stream(classes, monkeypatch, capsys):
+def test_a_full_disk_ends_the_run_in_one_line_and_leaves_nothing(classes, monkeypatch, cache):
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", Mock(side_effect=OSError(28, "No space left on device")))
-        data = load_folder(classes)
-    err = capsys.readouterr().err
-    assert err.count("\n") == 1 and "No space left on device" in err and "every epoch" in err
-    assert everything(data) == expected(range(30))
-    assert list((classes / ".jaxnets").iterdir()) == []
+        refused(classes, "cannot keep the decoded pictures: No space left on device; XDG_CACHE")
     usage = shutil.disk_usage(classes)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=20_000))
-    assert everything(load_folder(classes)) == expected(range(30))
-    assert not list(classes.glob(".jaxnets/*x*.npy"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10_000))
+    reads = decodes(monkeypatch)
+    refused(classes, "pictures: they take 0.0 GB, 0.0 are free; XDG_CACHE_HOME names another fol")
+    reads.assert_not_called()
+    assert stored(cache) == []
 
 
-def test_no_more_than_two_stored_sets_are_kept(classes):
-    half = classes / ".jaxnets" / "0.partial"
-    for age, size in enumerate((8, 9, 10, 11)):
-        load_folder(classes, decode_size=size)
-        (path,) = classes.glob(f".jaxnets/*-{size}x{size}x3.npy")
-        os.utime(path, (age, age))
-        half.write_text("of a crash")
-        os.utime(half, (0, 0))
-    sizes = sorted(path.name.split("-")[1] for path in classes.glob(".jaxnets/*x*.npy"))
-    assert sizes == ["10x10x3.npy", "11x11x3.npy"]
-
-
-def test_an_interrupt_while_storing_leaves_nothing_half_written(classes, monkeypatch):
+def test_an_interrupt_while_decoding_leaves_nothing_half_written(classes, monkeypatch, cache):
     monkeypatch.setattr(storage, "read_square", Mock(side_effect=KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         load_folder(classes)
-    assert list((classes / ".jaxnets").iterdir()) == []
+    assert {path.suffix for path in (cache / "jaxnets/pictures").iterdir()} == {".lock"}
     assert not [thread for thread in threading.enumerate() if "Pool" in thread.name]
+
+
+def test_several_processes_decode_a_folder_once(classes, start_python, tmp_path, cache):
+    """The first is held while it decodes; the second says so, and takes what the first has made."""
+    code = """
+import pathlib, sys, time
+from jaxnets.data.pictures import store
+from jaxnets.data.pictures.folder import load_folder
+
+name, root, folder = sys.argv[1], sys.argv[2], pathlib.Path(sys.argv[3])
+read_square = store.read_square
+
+def held(*arguments):
+    (folder / name).touch()
+    while not (folder / "go").exists():
+        time.sleep(0.02)
+    return read_square(*arguments)
+
+store.read_square = held
+print(load_folder(root).checksum)
+"""
+
+    def start(name):
+        return start_python("-c", code, name, classes, tmp_path)
+
+    with start("first") as first:
+        while not (tmp_path / "first").exists():
+            assert first.poll() is None, first.communicate()
+            time.sleep(0.02)
+        with start("second") as second:
+            assert second.stderr.readline().startswith("note: another process decodes these pict")
+            (tmp_path / "go").touch()
+            outputs = [process.communicate(timeout=HANGS) for process in (first, second)]
+    assert outputs[0] == outputs[1] == (f"{load_folder(classes).checksum}\n", "")
+    assert not (tmp_path / "second").exists()
 
 
 def test_load_dataset_takes_a_path(tmp_path, classes, monkeypatch):

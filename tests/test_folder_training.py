@@ -1,4 +1,4 @@
-"""Training on a folder of pictures: as on an array, however the pictures are read."""
+"""Training on a folder of pictures: as on an array."""
 
 import ctypes
 import dataclasses
@@ -17,10 +17,8 @@ from PIL import Image
 
 from jaxnets import experiment
 from jaxnets.data.datasets import Split
-from jaxnets.data.pictures import store as storage
 from jaxnets.data.pictures.folder import load_folder
 from jaxnets.experiment import Experiment
-from jaxnets.runs.checkpoints import all_finite
 from jaxnets.training import loop, scan
 
 PARTS = {"train": "train", "t10k": "test"}
@@ -43,13 +41,6 @@ def folder(tiny_arrays, tmp_path):
 @pytest.fixture
 def flags(folder, tmp_path):
     return as_flags(dataset=folder, batch_size=32, epochs=2, devices=1, workdir=tmp_path / "run")
-
-
-@pytest.fixture(params=["stored", "streamed"])
-def way(request, monkeypatch):
-    if request.param == "streamed":
-        monkeypatch.setattr(storage, "MAX_STORED", 0)
-    return request.param
 
 
 # Prints how many heaps glibc has once a process has read a folder of pictures.
@@ -87,10 +78,6 @@ def test_pictures_train_to_the_bits_of_their_array(folder, tiny_preset, model, m
     stored, (record,) = trained(data, config)
     assert_same(stored, expected)
     assert (record["data_seconds"] == 0) == (model == "mlp")  # One loop waits for no batch.
-    shutil.rmtree(folder / ".jaxnets")
-    monkeypatch.setattr(storage, "MAX_STORED", 0)
-    data = load_folder(folder)
-    assert_same(trained(data, config)[0], expected)
     # Pictures that are too many for memory are trained on step by step.
     monkeypatch.setattr(experiment, "MAX_SCAN_BYTES", 100)
     monkeypatch.setattr(scan, "scanned_epoch", None)
@@ -98,43 +85,24 @@ def test_pictures_train_to_the_bits_of_their_array(folder, tiny_preset, model, m
     assert_close(params, expected[0], 1e-6)
 
 
-@pytest.mark.usefixtures("quick_steps")
-@pytest.mark.parametrize(("model", "batch_size"), [slow("cnn", 32), ("softmax", 1)])
-def test_a_picture_that_proves_bad_counts_nowhere_nor_does_a_batch_of_one(
-    folder, tiny_preset, monkeypatch, model, batch_size
-):
-    monkeypatch.setattr(storage, "MAX_STORED", 0)
-    monkeypatch.setattr(experiment, "MAX_SCAN_BYTES", 100)
-    for part in PARTS.values():
-        path = sorted((folder / part).rglob("*.png"))[7]
-        path.write_bytes(path.read_bytes()[:-30])
-    data = load_folder(folder, validation_size=0)
-    (params, test), history = trained(data, tiny_preset(model, batch_size=batch_size))
-    assert (len(data.train), len(data.test), test.count) == (200, 50, 49)
-    assert all_finite(params)
-    for record in history:
-        assert (record["train_accuracy"] * 199) % 1 == pytest.approx(0, abs=1e-9)
-        assert record["train_loss"] < 2
-
-
 # Runs
 
 
 @pytest.mark.usefixtures("quick_steps")
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("more", "way"),
+    "more",
     [
-        slow(["--model=cnn", "--devices=2"], "streamed"),
-        slow(["--model=cnn", "--gradients=manual"], "stored"),
-        slow(["--model=cnn", "--decode_size=20", "--augment=shift"], "streamed"),
-        slow(["--model=mlp", "--gradients=both", "--check_every=1"], "streamed"),
-        slow(["--model=mlp_sequential", "--devices=2"], "stored"),
-        slow(["--model=mlp_handwritten", "--search_epochs=1", "--latent_dims=4,8"], "stored"),
+        ["--model=cnn", "--devices=2"],
+        ["--model=cnn", "--gradients=manual"],
+        ["--model=cnn", "--decode_size=20", "--augment=shift"],
+        ["--model=mlp", "--gradients=both", "--check_every=1"],
+        ["--model=mlp_sequential", "--devices=2"],
+        ["--model=mlp_handwritten", "--search_epochs=1", "--latent_dims=4,8"],
     ],
-    indirect=["way"],
     ids=str,
 )
-def test_every_way_to_train_takes_a_folder(run_main, flags, tmp_path, more, way):
+def test_every_way_to_train_takes_a_folder(run_main, flags, tmp_path, more):
     hidden = [] if "handwritten" in more[0] else ["--hidden=16"]
     outcome = run_main(*flags, "--epochs=1", *hidden, *more)
     assert (outcome.status, outcome.err) == (0, "")
@@ -142,12 +110,9 @@ def test_every_way_to_train_takes_a_folder(run_main, flags, tmp_path, more, way)
     assert (result["dataset"], result["test_count"]) == ("set", 50)
 
 
-@pytest.mark.parametrize(
-    "way", ["streamed", pytest.param("stored", marks=pytest.mark.slow)], indirect=True
-)
 @pytest.mark.slow
 def test_an_interrupted_run_resumes_to_the_same_bits_and_leaves_no_thread(
-    run_main, flags, folder, tmp_path, interrupt_after, way
+    run_main, flags, folder, tmp_path, interrupt_after
 ):
     # By steps, as every gradient is checked, from a network that compiles at once.
     more = as_flags(model="softmax", gradients="both", augment="shift,crop,flip,mixup", epochs=3)

@@ -82,10 +82,7 @@ def eval_batches(split: Split, batch_size: int, rows: slice = ALL) -> Iterator[B
 
 def _batch(split: Split, order: np.ndarray, mask: np.ndarray) -> Batch:
     """The batch of one row of an order."""
-    images = split.images[order]
-    if hasattr(split.images, "readable"):  # Pictures, of which any may prove bad when it is read.
-        mask = mask * split.images.readable(order)
-    return Batch(images, split.labels[order], mask)
+    return Batch(split.images[order], split.labels[order], mask)
 
 
 def shift(images: Array, corners: np.ndarray) -> np.ndarray:

@@ -4,14 +4,13 @@ Their array_record files are read through `builder_from_directory(...).as_data_s
 needs neither TensorFlow nor a network. Preparing one needs both.
 """
 
-import contextlib
 import hashlib
 import importlib.util
 import json
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -20,7 +19,6 @@ from jaxnets.data.pictures import store
 from jaxnets.data.pictures.folder import natural_size
 from jaxnets.display import printable
 from jaxnets.errors import UserError, first_line
-from jaxnets.system import cache_folder
 
 # Well-known sets, for suggestions; any other that is prepared is found too.
 _WELL_KNOWN = """
@@ -38,11 +36,6 @@ VERSION = re.compile(r"\d+\.\d+\.\d+", re.ASCII)
 INFO_FILES = ("dataset_info.json", "features.json")
 CLASS_KEYS = ("pythonClassName", "python_class_name", "type")
 FEATURES = "tensorflow_datasets.core.features."
-
-# What is kept of a data set for the next start.
-INDEX = "index.npy"
-ROW = np.dtype([("label", "i4"), ("good", "?")])
-UNREAD = np.iinfo(np.int32).min  # The label of a record that was not read yet.
 
 
 def is_known(name: str, data_dir: str | None) -> bool:
@@ -117,35 +110,31 @@ def load(
     sources = _sources(name, folder, builder, image)
     splits = np.repeat(list(sources), [len(source) for source in sources.values()])
     firsts = {split: np.argmax(splits == split) for split in sources}
-    place = cache_folder("tfds") / _digest(folder, times=True)[:16]
-    rows = _recall(place / INDEX, len(splits))
+    labels = np.zeros(len(splits), np.int32)
+    bad = store.BadPictures(on_bad_image, name=lambda row: f"{name}, record {row}")
 
     def read(row: int) -> bytes:
         split = splits[row]
         try:
             example = sources[split][int(row - firsts[split])]
-            rows["label"][row] = example[label]
+            labels[row] = example[label]
             return example[image]
         except Exception as error:  # Damaged files raise whatever their reader does.
             raise UserError(f"{folder}: damaged: {first_line(error)}") from error
 
-    source = store.Encoded(
-        content=read,
-        name=lambda row: f"{name}, record {row}",
-        key=lambda: "pixels",
-        shape=(size, size, 1 if channels == 1 else 3),
-        bad=store.BadPictures(on_bad_image),
-    )
-    pixels, _ = store.open_pixels(source, rows["good"], [place])
-    if (rows["label"] == UNREAD).any():
-        for _ in store.in_threads(read, len(rows), "reading labels"):
-            pass
-    store.save_rows(rows, place / INDEX)
-    source.bad.report()
-    labels = rows["label"][rows["good"]]
+    def decode(stream: IO[bytes]) -> store.Facts:
+        square = (size, size, 1 if channels == 1 else 3)
+        shape = store.write_pixels(stream, read, range(len(splits)), square, bad)
+        return {"shape": shape, "labels": labels.tolist()}
+
+    key = f"{_digest(folder, times=True)[:32]}-{size}"
+    pixels, facts = store.decode_once("tfds", key, decode, bad)
+    bad.report()
+    good = bad.good(len(splits))
+    labels, splits = np.array(facts["labels"], np.int32)[good], splits[good]
     parts = {
         part: Split(store.Pictures(pixels, indices), labels[indices])
-        for part, indices in _parts(splits[rows["good"]], labels).items()
+        for part, indices in _parts(splits, labels).items()
     }
     description = np.frombuffer(_digest(folder, times=False).encode(), np.uint8)
     names = tuple(map(printable, features[label].names))
@@ -254,17 +243,6 @@ def _digest(folder: Path, *, times: bool) -> str:
             found = path.stat()
             digest.update(f"{path.name} {found.st_size} {times and found.st_mtime_ns}\n".encode())
     return digest.hexdigest()
-
-
-def _recall(path: Path, count: int) -> np.ndarray:
-    """[N] of ROW as they were kept, or all good and unread."""
-    with contextlib.suppress(OSError, ValueError):
-        rows = np.array(store.open_npy(path))
-        if (rows.shape, rows.dtype) == ((count,), ROW):
-            return rows
-    rows = np.ones(count, ROW)
-    rows["label"] = UNREAD
-    return rows
 
 
 def _parts(splits: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:

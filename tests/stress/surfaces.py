@@ -31,7 +31,6 @@ from jaxnets.course import replay
 from jaxnets.data.cifar import FORMS, load_cifar
 from jaxnets.data.load import load_dataset
 from jaxnets.data.pictures.decode import BadPictureError, read_header, read_picture, to_square
-from jaxnets.data.pictures.folder import load_folder
 from jaxnets.deploy.abtest import presentation, trial
 from jaxnets.deploy.abtest.log import read_users
 from jaxnets.deploy.server.feedback import Feedback, FeedbackLog
@@ -330,20 +329,16 @@ def picture_case(made: dict[str, bytes], folder: Path, rng: Rng) -> None:
 
 # Folders of pictures, with names and links as archives may hold them
 
-PICTURES = ("grey.png", "rgb.png")
 NAMES = [
     "\x1b[31mred", "a\nb", "\udcff\udc80", "\u202e", ".hidden", "a\tb", "x" * 200, "train", "test",
-    "validation", "val", "\x7f", "cat", "files.npy", ".jaxnets", "4.png",
+    "validation", "val", "\x7f", "cat", "4.png",
 ]  # fmt: skip
 
 
 def folder_samples(folder: Path) -> dict[str, bytes]:
-    """Two pictures, and what load_folder keeps beside them."""
+    """Two pictures."""
     every = picture_samples(folder)
-    made = {name: every[name] for name in PICTURES}
-    lay_out(folder / "set", made)
-    load_folder(folder / "set")
-    return made | {p.name: p.read_bytes() for p in (folder / "set" / ".jaxnets").iterdir()}
+    return {name: every[name] for name in ("grey.png", "rgb.png")}
 
 
 def lay_out(root: Path, made: dict[str, bytes]) -> None:
@@ -357,15 +352,15 @@ def lay_out(root: Path, made: dict[str, bytes]) -> None:
 
 
 def folder_case(made: dict[str, bytes], folder: Path, rng: Rng) -> None:
-    """Names, links, pipes, and a cache that somebody else has made."""
+    """Names, links, pipes, folders in each other, damaged pictures."""
     root, outside = folder / "set", folder.parent / "outside"
     lay_out(root, made)
     kind, stack = "", contextlib.ExitStack()
     for _ in range(rng.randint(1, 3)):
         if kind in ("link", "pipe"):  # Through which this function would write.
             break
-        kind = rng.choice(["class", "picture", "link", "pipe", "cache", "cache", "bad", "deep"])
-        place = root / rng.choice(["", "cat", "dog", ".jaxnets"])
+        kind = rng.choice(["class", "picture", "link", "pipe", "bad", "deep"])
+        place = root / rng.choice(["", "cat", "dog"])
         place.mkdir(exist_ok=True)
         path = place / rng.choice([*NAMES, letters(rng).replace("/", "")])
         with contextlib.suppress(OSError):  # Some names are none, or are taken.
@@ -380,13 +375,6 @@ def folder_case(made: dict[str, bytes], folder: Path, rng: Rng) -> None:
                 path.symlink_to(rng.choice([outside, outside / "victim", Path("/dev/zero")]))
             elif kind == "pipe":
                 os.mkfifo(path)
-            elif kind == "cache":
-                (root / ".jaxnets").mkdir(exist_ok=True)
-                name = rng.choice(sorted(set(made) - set(PICTURES)))
-                content = rng.choice([*caches_of(), made[name]])
-                if half(rng):
-                    content = damage(rng, content, made[name])
-                (root / ".jaxnets" / name).write_bytes(content)
             else:
                 (root / "cat" / "5.png").write_bytes(damage(rng, made["rgb.png"]))
 
@@ -396,19 +384,6 @@ def folder_case(made: dict[str, bytes], folder: Path, rng: Rng) -> None:
 
     with stack:
         status_of(load)
-
-
-def caches_of() -> list[bytes]:
-    """Files for .jaxnets that NumPy reads as something else, or that declare too much."""
-    archive, strange, plain = io.BytesIO(), io.BytesIO(), io.BytesIO()
-    np.save(plain, np.zeros(3))
-    np.savez(archive, x=np.zeros(1))
-    np.save(strange, np.zeros(2, [("path", "f8"), ("bytes", "S3")]))
-    header = "{'descr': '|u1', 'fortran_order': False, 'shape': (%s,)}"
-    headers = [(header % size).ljust(117) + "\n" for size in (10**12, 10**30, -1)]
-    headers.append(("(" * 3000).ljust(5000))
-    declared = [b"\x93NUMPY\1\0" + struct.pack("<H", len(h)) + h.encode() for h in headers]
-    return [archive.getvalue(), strange.getvalue(), plain.getvalue(), *declared]
 
 
 # Run folders: what a run writes, written by somebody else

@@ -59,8 +59,9 @@ def digests(paths: Any) -> dict[str, str]:
 
 
 def of_pictures(run: Path) -> Any:
-    """What a training on pictures leaves, and the store that it keeps beside them."""
-    return of_run(run), digests((run.parent / "pictures" / ".jaxnets").glob("*-*x*.npy"))
+    """What a training on pictures leaves, and the decoded pictures in the user's cache."""
+    decoded = (run.parent / "cache").glob("jaxnets/pictures/*")
+    return of_run(run), list(digests(p for p in decoded if not p.suffix).values())
 
 
 def of_comparison(run: Path) -> Any:
@@ -121,7 +122,7 @@ def write_pictures(folder, arrays):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["softmax", *(stress(name) for name in JOBS if name != "softmax")])
 def test_killed_and_continued_a_command_leaves_the_same_bytes(
-    name, places, tiny_arrays, tmp_path, request
+    name, places, tiny_arrays, tmp_path, request, monkeypatch
 ):
     wanted = request.config.getoption("cases") or 3
     rng = random.Random(f"{request.config.getoption('seed')} {name}")
@@ -129,6 +130,7 @@ def test_killed_and_continued_a_command_leaves_the_same_bytes(
     while kills < wanted:
         folder = tmp_path / str(number)
         places |= {"pictures": folder / "pictures", "run": folder / "run"}
+        monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         if name == "pictures":
             write_pictures(places["pictures"], tiny_arrays)
         run, job, killed_here = places["run"], JOBS[name], 0

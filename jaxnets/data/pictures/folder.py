@@ -7,40 +7,39 @@ A part that is missing is taken from the training pictures. The test takes a ten
 each picture's name, so that a picture stays where it is when others are added. The validation then
 takes `validation_size` pictures, from every class its share.
 
-Every file is read once. An index keeps what was found while a file's size and time of change stay
-the same, as git does. A second start then reads no picture at all.
+Every picture is decoded once, into the user's cache folder. A second start finds it there by the
+names, sizes and times of change of all files, and reads no picture at all.
 """
 
 import contextlib
+import functools
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
 from jaxnets.data.datasets import MAX_CLASSES, Dataset, Split, validation_count
 from jaxnets.data.pictures import store
-from jaxnets.data.pictures.decode import BadPictureError, read_header, read_picture
+from jaxnets.data.pictures.decode import BadPictureError, read_header
 from jaxnets.display import printable
 from jaxnets.errors import UserError, first_line
-from jaxnets.system import cache_folder
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 PARTS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
-CACHE = ".jaxnets"  # Hidden, so that it is not taken for a class.
 TEST_SHARE = 0.1  # Share of the training pictures, if there is no test folder.
 # Pictures that all have this size or less are kept as they are, others take the default.
 SMALL, DEFAULT_SIZE = 96, 64
-INDEX = "files.npy"
-FIELDS = [  # The index's fields after the path.
-    ("bytes", "i8"),
-    ("changed", "i8"),
-    ("digest", "u8", 2),  # BLAKE2b of the content, 128 bits.
-    ("side", "i4"),  # Pixels, 0 if the picture is not square.
-    ("grey", "?"),
-    ("good", "?"),
-]
+# What is found in a picture's file before it is decoded.
+FOUND = np.dtype(
+    [
+        ("digest", "V16"),  # BLAKE2b of the content, 128 bits.
+        ("side", "i4"),  # Pixels, 0 if the picture is not square.
+        ("grey", "?"),
+    ]
+)
 
 
 def load_folder(
@@ -53,8 +52,7 @@ def load_folder(
 ) -> Dataset:
     """Loads a folder of pictures.
 
-    A set of up to 8 GB, decoded, is decoded once and kept in DIR/.jaxnets. If that cannot be
-    written, the user's cache folder holds it. A larger set is decoded in every epoch.
+    It is decoded once and kept in the user's cache folder.
 
     Args:
       folder: DIR.
@@ -76,52 +74,51 @@ def load_folder(
         what = "not a folder" if root.exists() else "no such folder"
         raise UserError(f"dataset: {what}: {root}; expected one of pictures")
     root = root.resolve()
-    bad, places = store.BadPictures(on_bad_image), _places(root)
-    paths, labels, parts, classes, given = _list(root, bad, with_validation=validation_size != 0)
-    records = _examine(root, paths, places, bad)
-    good = records["good"]
-    if not good.any():
-        bad.report()
-        raise _refused(root, "no picture can be decoded")
-    size = decode_size or natural_size(records["side"][good], input_size)
-    source = store.Encoded(
-        content=lambda row: root / os.fsdecode(paths[row]),
-        name=lambda row: os.fsdecode(paths[row]),
-        key=lambda: _checksum(records)[:32],
-        shape=(size, size, 1 if records["grey"][good].all() else 3),
-        bad=bad,
-    )
-    pixels, place = store.open_pixels(source, good, places)
-    if place is not None:
-        store.save_rows(records, place / INDEX)
+    paths, labels, parts, classes, given = _list(root, with_validation=validation_size != 0)
+    bad = store.BadPictures(on_bad_image, name=lambda row: os.fsdecode(bytes(paths[row])))
+
+    def decode(stream: IO[bytes]) -> store.Facts:
+        found = np.zeros(len(paths), FOUND)
+        look = functools.partial(_look, root, paths, found)
+        for row, reason in enumerate(store.in_threads(look, len(paths), "looking at pictures")):
+            if reason:
+                bad.add(row, reason)
+        good = bad.good(len(paths))
+        size = decode_size or natural_size(found["side"][good], input_size)
+        shape = store.write_pixels(
+            stream,
+            content=lambda row: root / os.fsdecode(bytes(paths[row])),
+            rows=np.flatnonzero(good).tolist(),
+            shape=(size, size, 1 if found["grey"][good].all() else 3),
+            bad=bad,
+        )
+        good = bad.good(len(paths))
+        return {"shape": shape, "checksum": _checksum(paths[good], found["digest"][good])}
+
+    key = _key(root, paths, (decode_size, None if decode_size else input_size))
+    pixels, facts = store.decode_once("pictures", key, decode, bad)
     bad.report()
+    good = bad.good(len(paths))
+    if not good.any():
+        raise _refused(root, "no picture can be decoded")
     labels, parts = labels[good], parts[good]
     _split_off(paths[good], labels, parts, given, validation_size)
     _check_classes(root, labels, parts, classes, given)
     rows = [np.flatnonzero(parts == number) for number in range(len(PARTS))]
     train, validation, test = (Split(store.Pictures(pixels, r), labels[r]) for r in rows)
-    names, checksum = tuple(map(printable, classes)), _checksum(records)
-    return Dataset(printable(root.name), len(names), train, validation, test, checksum, names)
+    name, names = printable(root.name), tuple(map(printable, classes))
+    return Dataset(name, len(names), train, validation, test, facts["checksum"], names)
 
 
 def natural_size(sides: np.ndarray, input_size: int | None) -> int:
     """The default decode_size."""
-    if 0 < sides[0] <= SMALL and (sides == sides[0]).all():
+    if len(sides) and 0 < sides[0] <= SMALL and (sides == sides[0]).all():
         return int(sides[0])
     return round(input_size * 8 / 7) if input_size else DEFAULT_SIZE
 
 
-def _places(root: Path) -> list[Path]:
-    """The folders that may keep files for the next start: this one, else the user's cache."""
-    digest = hashlib.sha256(os.fsencode(root)).hexdigest()[:16]
-    places = [root / CACHE]
-    with contextlib.suppress(UserError):  # A user without a home folder.
-        places.append(cache_folder("pictures") / digest)
-    return places[places[0].is_symlink() :]  # A link in another user's folder may lead anywhere.
-
-
 def _list(
-    root: Path, bad: store.BadPictures, with_validation: bool
+    root: Path, with_validation: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str], tuple[str, ...]]:
     """Finds the picture files: their paths, labels and parts, the classes, the parts given.
 
@@ -136,7 +133,7 @@ def _list(
         paths, labels, parts = [], [], []
         for part, folder in folders.items():
             for label, name in enumerate(classes):
-                files = np.array(sorted(_files(os.fsencode(folder / name), root, bad)))
+                files = np.array(sorted(_files(os.fsencode(folder / name), root)))
                 if not len(files):
                     raise _refused(folder / name, f"no pictures ({' '.join(ENDINGS)})")
                 paths.append(files)
@@ -190,95 +187,55 @@ def _folders(path: Path) -> list[str]:
         )
 
 
-def _files(folder: bytes, root: Path, bad: store.BadPictures) -> Iterator[bytes]:
-    """The picture files below a folder, however deep, relative to the root; no link leads out."""
+def _files(folder: bytes, root: Path) -> Iterator[bytes]:
+    """The picture files below a folder, however deep, relative to the root."""
     start = len(os.path.join(os.fsencode(root), b""))
     endings = tuple(map(os.fsencode, ENDINGS))
     folders = [folder]
     while folders:
         with os.scandir(folders.pop()) as entries:
             for entry in entries:
-                name, path = entry.name, entry.path[start:]
-                if name.startswith(b"."):
+                if entry.name.startswith(b"."):
                     continue
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(entry.path)
-                elif name.lower().endswith(endings):
-                    real = os.fsdecode(os.path.realpath(entry.path) if entry.is_symlink() else b"")
-                    if real and not Path(real).is_relative_to(root):
-                        bad.add(os.fsdecode(path), "a link that leads out of the folder")
-                    else:
-                        yield path
+                elif entry.name.lower().endswith(endings) and not entry.is_dir():
+                    yield entry.path[start:]
 
 
-def _examine(
-    root: Path, paths: np.ndarray, places: Sequence[Path], bad: store.BadPictures
-) -> np.ndarray:
-    """Looks at every file that is new or has changed; returns [N] of the path and FIELDS."""
-    records = np.zeros(len(paths), [("path", paths.dtype), *FIELDS])
-    records["path"] = paths
+def _key(root: Path, paths: np.ndarray, settings: tuple[int | None, ...]) -> str:
+    """A name for the files as they are now, and for the settings by which they are decoded."""
     start = os.fsencode(root)
-    for row, path in enumerate(paths):  # One by one: a list of all would take much memory.
-        with contextlib.suppress(OSError):  # Reported when the file is looked at.
-            found = os.stat(os.path.join(start, bytes(path)))
-            records["bytes"][row], records["changed"][row] = found.st_size, found.st_mtime_ns
-    known = _recall(records, places)
-    unknown, doubtful = np.flatnonzero(~records["good"]), known & ~records["good"]
-
-    def look(number: int) -> str:
-        """Notes what a file is; returns why it is bad."""
-        row = unknown[number]
-        path = root / os.fsdecode(bytes(paths[row]))
-        try:
-            width, height, grey = read_header(path)
-            if doubtful[row]:  # Its header may not show what was wrong with it.
-                read_picture(path)
-            with path.open("rb") as stream:
-                digest = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16))
-        except (BadPictureError, OSError) as error:
-            return str(error)
-        records["digest"][row] = np.frombuffer(digest.digest(), "u8")
-        records["side"][row] = width if width == height else 0
-        records["grey"][row], records["good"][row] = grey, True
-        return ""
-
-    reasons = store.in_threads(look, len(unknown), "looking at pictures")
-    for row, reason in zip(unknown, reasons, strict=True):
-        if reason:
-            bad.add(os.fsdecode(paths[row]), reason)
-    return records
-
-
-def _recall(records: np.ndarray, places: Sequence[Path]) -> np.ndarray:
-    """Fills in what an index knows of unchanged files; returns [N] bool, which those are."""
-    for place in places:
-        with contextlib.suppress(OSError, ValueError):
-            index = np.array(store.open_npy(place / INDEX))
-            if index.ndim != 1 or not len(index) or not _has_fields(index.dtype):
-                continue
-            index = index[np.argsort(index["path"])]
-            at = np.searchsorted(index["path"], records["path"]) % len(index)
-            same = [index[name][at] == records[name] for name in ("path", "bytes", "changed")]
-            known = np.logical_and.reduce(same)
-            for name, *_ in FIELDS:
-                records[name][known] = index[name][at[known]]
-            return known
-    return np.zeros(len(records), bool)
-
-
-def _has_fields(dtype: np.dtype) -> bool:
-    """Whether the type has a path of any length and FIELDS."""
-    if not dtype.names or dtype.names[0] != "path" or dtype["path"].kind != "S":
-        return False
-    return dtype == np.dtype([("path", dtype["path"]), *FIELDS])
-
-
-def _checksum(records: np.ndarray) -> str:
-    """The SHA-256 of the good pictures' names and contents' digests."""
-    digest = hashlib.sha256()
-    for path in records["path"][records["good"]]:
+    digest = hashlib.sha256(start + f"\0{settings}".encode())
+    for path in paths:  # One by one: a list of all would take much memory.
         digest.update(path + b"\0")
-    digest.update(records["digest"][records["good"]].tobytes())
+        with contextlib.suppress(OSError):  # Reported when the file is looked at.
+            found = os.stat(os.path.join(start, path))
+            digest.update(f"{found.st_size} {found.st_mtime_ns}\0".encode())
+    return digest.hexdigest()[:32]
+
+
+def _look(root: Path, paths: np.ndarray, found: np.ndarray, row: int) -> str:
+    """Fills in what a file is, of FOUND; returns why it is bad."""
+    path = root / os.fsdecode(bytes(paths[row]))
+    if path.is_symlink() and not path.resolve().is_relative_to(root):
+        return "a link that leads out of the folder"
+    try:
+        width, height, grey = read_header(path)
+        with path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16))
+    except (BadPictureError, OSError) as error:
+        return str(error)
+    found[row] = (digest.digest(), width if width == height else 0, grey)
+    return ""
+
+
+def _checksum(paths: np.ndarray, digests: np.ndarray) -> str:
+    """The SHA-256 of pictures' names and contents' digests."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path + b"\0")
+    digest.update(digests.tobytes())
     return digest.hexdigest()
 
 

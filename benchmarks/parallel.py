@@ -1,10 +1,8 @@
-"""Several devices beside one: the same parameters, and what a step costs.
+"""Several devices beside one: the same parameters? What a step costs is in step.py.
 
     python benchmarks/parallel.py                      every network: 20 steps, jit and pmap
     python benchmarks/parallel.py cnn mlp              some of them
     python benchmarks/parallel.py alexnet --devices 2 8
-    python benchmarks/parallel.py --time               the CNN's step on 1 and 8 devices, its parts
-    python benchmarks/parallel.py --time --batch_size=1024
 
 The steps are taken on 500 of MNIST's images in batches of 128, every fourth of 116; the large
 AlexNets take 5, on 68 images in batches of 16, every fifth of 4. AlexNets train at a tenth of their
@@ -12,22 +10,15 @@ recipe's rate, at which the first steps do not diverge. Differences are the larg
 array over its largest |b|, against one device: after all steps, and after each single one taken
 from the one device's state. For a single step that differs by more, the units are counted that a
 ReLU or a max pool treats otherwise. The accuracies are those of 1,000 test images, or of 64.
-Times have the batch's way from the host included; each way runs in processes of its own, in turn:
-whole steps on one device, alone and as one of eight that are simulated, and on eight; the gradients
-of each device's rows alone, and with their sum over the devices.
 """
 
 import argparse
 import dataclasses
 import functools
 import itertools
-import statistics
-import time
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-from in_turn import in_turn
 from jax import lax
 
 import jaxnets
@@ -39,15 +30,9 @@ from jaxnets.gradcheck.errors import relative_error
 from jaxnets.gradcheck.networks import record_branches
 from jaxnets.machine.platform import compiler_options
 from jaxnets.models.chain import map_layers
-from jaxnets.training.step import make_gradient_step, to_float
+from jaxnets.training.step import to_float
 
 STEPS, STEPS_OF_LARGE, BATCH, DEVICES = 20, 5, 128, (1, 2, 4, 8)
-# Placement, devices, how many the CPU simulates, and how much of a step.
-WAYS = (
-    "jit:1:1:step",
-    *("jit:1:8:step", "jit:1:8:gradients"),
-    *("jit:8:8:step", "pmap:8:8:step", "pmap:8:8:gradients", "pmap:8:8:added"),
-)
 
 
 def some_mnist(large: bool):
@@ -178,77 +163,20 @@ def compare(name: str, precision: str, counts: list[int]) -> list[int]:
     return totals
 
 
-def milliseconds(way: str, batch_size: int) -> float:
-    """A step of the CNN, or a part of it, median of 7 times 10."""
-    kind, devices, simulated, part = way.split(":")
-    config = jaxnets.preset(
-        "cnn",
-        batch_size=batch_size,
-        parallel=kind,
-        devices=int(devices),
-        cpu_devices=int(simulated),
-        augment="none",
-    )
-    data = jaxnets.load_dataset("mnist")
-    experiment = Experiment.create(config, data)
-    parallel, state = experiment.parallel, experiment.init_state()
-    if part == "step":
-        step: Any = parallel.compile(experiment.train_step(), donate=True)
-    else:  # What pmap returns of gradients that are not added are the first device's.
-        axis_name = parallel.axis_name if part == "added" else None
-        gradients = make_gradient_step(
-            experiment.loss_and_grad, axis_name=axis_name, augment=experiment.augment
-        )
-        compiled = parallel.compile(gradients)
-
-        def step_without_update(state, batch):
-            return state, compiled(state, batch)
-
-        step = step_without_update
-
-    batch = next(train_batches(data.train, batch_size, seed=0, epoch=0))
-    seconds = []
-    for number in range(8):
-        started = time.perf_counter()
-        for _ in range(10):
-            state, result = step(state, parallel.split(batch))
-            jax.block_until_ready((state, result))
-        if number:  # The first compiles.
-            seconds.append((time.perf_counter() - started) / 10)
-    return 1000 * statistics.median(seconds)
-
-
 def main() -> None:
-    """Compares, or measures."""
+    """Compares and counts."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("models", nargs="*", default=list(PRESETS))
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--devices", nargs="*", type=int, default=list(DEVICES))
-    parser.add_argument("--time", action="store_true")
-    parser.add_argument("--batch_size", type=int, default=BATCH)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--way", choices=WAYS, help="internal: run one way and print its time")
     flags = parser.parse_args()
-    if flags.way:
-        print(milliseconds(flags.way, flags.batch_size))
-    elif flags.time:
-        times = in_turn(WAYS, flags.rounds)
-        for way in WAYS:
-            ratio = statistics.median(
-                ours / one for ours, one in zip(times[way], times[WAYS[0]], strict=True)
-            )
-            print(
-                f"{way:18s}{statistics.median(times[way]):6.1f} ms, batch {flags.batch_size}"
-                f"  ({min(times[way]):.1f} to {max(times[way]):.1f})  {ratio:.2f} x one device"
-            )
-    else:
-        found = [compare(name, flags.precision, flags.devices) for name in flags.models]
-        ways, good, steps, near, crossed = (sum(numbers) for numbers in zip(*found, strict=True))
-        print(f"{good} of {ways} ways end as one device does")
-        print(
-            f"{near} of {steps} steps from its states go where it went; "
-            f"of the other {steps - near}, {crossed} saw a unit on the other side of its kink"
-        )
+    found = [compare(name, flags.precision, flags.devices) for name in flags.models]
+    ways, good, steps, near, crossed = (sum(numbers) for numbers in zip(*found, strict=True))
+    print(f"{good} of {ways} ways end as one device does")
+    print(
+        f"{near} of {steps} steps from its states go where it went; "
+        f"of the other {steps - near}, {crossed} saw a unit on the other side of its kink"
+    )
 
 
 if __name__ == "__main__":

@@ -36,14 +36,6 @@ class Exercise:
         """The name of its file, if the student gives none."""
         return f"my_{self.name}{self.suffix}"
 
-    @property
-    def _head(self) -> tuple[str, str]:
-        return self.name, _(self.about)
-
-    @property
-    def _effort(self) -> tuple[int, int]:
-        return self.level, self.minutes
-
     def text(self, file: str = "") -> str:
         """The text of its file, in the reader's language; its first lines name the file."""
         raise NotImplementedError
@@ -68,16 +60,15 @@ class Sheet(Exercise):
     questions: list[Question]
 
     def text(self, file: str = "") -> str:
+        facts = self.name, _(self.about), self.level, self.minutes
+        how = _(
+            'Replace each "" by a number as 1.5 or 1/8, or rows as [[1, 2], [3, 4]]. Three digits '
+            "are enough. Then:"
+        )
         parts = [
-            _("Exercise {}: {}. Level {}, about {} minutes.", *self._head, *self._effort),
+            _("Exercise {}: {}. Level {}, about {} minutes.", *facts),
             fill(_(self.given), WIDTH - 2),
-            fill(
-                _(
-                    'Replace each "" by a number as 1.5 or 1/8, or rows as [[1, 2], [3, 4]]. Three '
-                    "digits are enough. Then:"
-                ),
-                WIDTH - 2,
-            ),
+            fill(how, WIDTH - 2),
             f"    jaxnets exercise check {file or self.file}",
         ]
         lines = [f"# {line}".rstrip() for line in "\n\n".join(parts).split("\n")]
@@ -108,12 +99,10 @@ class Blank(Exercise):
 
     def text(self, file: str = "") -> str:
         code = Template(_said(self.code)).substitute(arguments=_indented(_(self.arguments)))
+        how = N_("Level {}, about {} minutes. Replace every `...` below, then ask the judge:")
         parts = [
-            _("Exercise {}: {}, backward.", *self._head),
-            _(
-                "Level {}, about {} minutes. Replace every `...` below, then ask the judge:",
-                *self._effort,
-            ),
+            _("Exercise {}: {}, backward.", self.name, _(self.about)),
+            _(how, self.level, self.minutes),
             f"    jaxnets gradcheck --mine={file or self.file}",
             _("The forward pass:"),
             _indented(_(self.forward)),
@@ -148,13 +137,13 @@ class Bug(Exercise):
         return self.right.gradient
 
     def text(self, file: str = "") -> str:
+        how = N_(
+            "Level {}, about {} minutes. Find it by reading, repair it here, then ask the judge:"
+        )
+        title = N_("Exercise {}: one thing is wrong in this backward pass ({}).")
         parts = [
-            _("Exercise {}: one thing is wrong in this backward pass ({}).", *self._head),
-            _(
-                "Level {}, about {} minutes. Find it by reading, repair it here, then ask the "
-                "judge:",
-                *self._effort,
-            ),
+            _(title, self.name, _(self.about)),
+            _(how, self.level, self.minutes),
             f"    jaxnets gradcheck --mine={file or self.file}",
         ]
         if self.forward:

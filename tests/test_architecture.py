@@ -56,8 +56,8 @@ ROOMS = {
     "notebook": "config data display errors experiment facts machine metrics models predict runs "
     "training viz",
     # The entrances.
-    "cli": "config course deploy display drawing errors experiment gradcheck language models "
-    "system training tune version viz",
+    "cli": "config course deploy display drawing errors experiment gradcheck language machine "
+    "models system training tune version viz",
     "__main__": "cli errors",
     "": "config course data experiment facts notebook predict training version",
     "train.py": "cli course errors runs tracking viz",

@@ -9,8 +9,7 @@ from PIL import Image
 
 from jaxnets.config.resolve import preset
 from jaxnets.models import create_model
-from jaxnets.viz.network_figure import network_figure
-from jaxnets.viz.summary import summary, totals
+from jaxnets.viz.summary import network_figure, summary, totals
 
 
 def texts(svg: str) -> list[str]:

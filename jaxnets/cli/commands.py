@@ -16,7 +16,7 @@ from jaxnets.config.file import ConfigFile
 from jaxnets.config.options import Options, option, parse
 from jaxnets.config.recipes import DEFAULT_MODEL, PRESETS
 from jaxnets.config.resolve import preset
-from jaxnets.display import print_answer, short_path
+from jaxnets.display import print_answer, short_path, table
 from jaxnets.errors import DONE, RUN_FAILED, UserError, same_name
 from jaxnets.language import LANGUAGES, _, speaking
 from jaxnets.tune.compare.request import Request, resolved
@@ -216,9 +216,7 @@ class Summary(Options):
         what = config.model, rows, self.image_shape
         values = summary.to_values(*what)
         if self.draw:
-            from jaxnets.viz.network_figure import network_figure
-
-            network_figure(*what).save(self.draw)
+            summary.network_figure(*what).save(self.draw)
         print_answer(values, summary.to_text(*what), self.json)
         return DONE
 
@@ -322,11 +320,18 @@ class Devices(Options):
         config = preset(**given)
 
         from jaxnets.experiment import find_devices
+        from jaxnets.machine.platform import inventory
         from jaxnets.training.parallel import Parallel
-        from jaxnets.viz.devices import to_text, to_values
 
-        values = to_values(Parallel(find_devices(config), config.parallel))
-        print_answer(values, to_text(values), self.json)
+        parallel = Parallel(find_devices(config), config.parallel)
+        values = inventory(parallel.devices, parallel.kind)
+        lines = [
+            ("platform", values["platform"]),
+            ("devices", f"{values['count']} x {values['kind']}"),
+            ("used", f"{values['used']} by {values['parallel']} ({values['description']})"),
+            ("versions", ", ".join(" ".join(pair) for pair in values["versions"].items())),
+        ]
+        print_answer(values, "\n".join(table(lines, "<<")), self.json)
         return DONE
 
 

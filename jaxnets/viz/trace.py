@@ -1,8 +1,9 @@
 """`jaxnets trace`: one image's numbers through a run's network, or through a fresh one."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from jaxnets.config.fields import Config
 from jaxnets.config.resolve import preset
 from jaxnets.data.pictures.decode import BadPictureError, read_picture, to_square
 from jaxnets.display import printable, short_path
-from jaxnets.drawing.svg import figure_path
+from jaxnets.drawing.svg import Figure, figure_path, shortened, signed_pixels, text_width
 from jaxnets.errors import UserError
 from jaxnets.machine.platform import compiler_options_for_init, default_platform, set_up_jax
 from jaxnets.models import create_model
@@ -20,10 +21,32 @@ from jaxnets.predict.digit import SIDE, WORK, to_digit
 from jaxnets.predict.predict import usual_preparation
 from jaxnets.predict.trained import TrainedNetwork, load_network, to_input
 from jaxnets.runs.request import load_data
-from jaxnets.viz.report.passes import Passes, passes_of
-from jaxnets.viz.trace_figure import trace_figure
+from jaxnets.viz.report.passes import Array, Passes, passes_of
 
 DIGITS = tuple("0123456789")
+
+# The figure, in pixels: the boxes of the parameters stand left of those of the outputs.
+WIDTH = 920
+MARGIN, LEFT, BOX, RIGHT = 14, 360, 518, 388
+LINE = 14  # Pixels of a line of numbers.
+WHOLE = 40  # An array with as many numbers is shown whole; of larger ones some, and a picture.
+GAP = ", "
+PICTURE = 52  # Pixels of a picture's height.
+MAPS = 4
+# Above and below zero: forward in blue and grey, backward in red and grey.
+FORWARD, BACKWARD = ((21, 101, 192), (130, 130, 130)), ((198, 40, 40), (130, 130, 130))
+
+
+class Box(NamedTuple):
+    """Where an array stands, its gradient in the right half."""
+
+    x: float
+    width: float
+    per_line: int  # How many numbers a line of each half has.
+    gap: float  # On both sides of the gradient.
+
+
+PARAMS, OUTPUT = Box(MARGIN, LEFT, 3, 6), Box(RIGHT, BOX, 5, 10)
 
 
 def trace(
@@ -112,3 +135,125 @@ def to_text(values: dict[str, Any]) -> str:
     label, answer = printable(values["label"]), printable(values["answer"])
     text = f"{short_path(values['trace'])}: answer {answer}, loss {values['loss']:.4g} for {label}"
     return f"{text}; forward in blue, backward in red"
+
+
+def trace_figure(found: Passes, title: str, class_names: Sequence[str]) -> Figure:
+    """Draws both passes: every layer's parameters and output, with their gradients."""
+    name = class_names[found.label]
+    alt = f"{title}: loss {_number(found.loss)} for class {name}. " + "; ".join(
+        f"{step.layer} with {step.output.value.size:,} numbers" for step in found.steps
+    )
+    heights = [_height(step.output, OUTPUT) for step in found.steps]
+    needs = [
+        max(height + 34, sum(_height(array, PARAMS) + 8 for array in step.params.values()) + 10)
+        for step, height in zip(found.steps, heights, strict=True)
+    ]
+    image = Array(found.image, None)
+    total = 40 + _height(image, OUTPUT) + sum(needs) + 90
+    figure = Figure("trace", WIDTH, total, title, alt)
+    figure.text(MARGIN, 20, "forward: values", fill="c1", font_weight=600)
+    figure.text(MARGIN + 130, 20, "backward: gradients of the loss", fill="bad", font_weight=600)
+    y = 34.0
+    _draw_box(figure, y, OUTPUT, "image", image)
+    y += _height(image, OUTPUT)
+    flows = False  # Nothing flows back before the first layer with parameters.
+    for step, height, need in zip(found.steps, heights, needs, strict=True):
+        _arrows(figure, y, flows, shortened(step.layer, 40))
+        flows = step.output.gradient is not None
+        _draw_box(figure, y + 34, OUTPUT, "output", step.output)
+        at = y + 10
+        for key, array in step.params.items():
+            _draw_box(figure, at, PARAMS, key, array)
+            figure.line(MARGIN + LEFT, at + 14, RIGHT, y + 48, stroke="c1", stroke_width=1.2)
+            at += _height(array, PARAMS) + 8
+        y += need if need > height + 34 else height + 34
+        if need > height + 34:  # The parameters are taller: the line goes on to the next layer.
+            low = y - (need - height - 34)
+            figure.line(RIGHT + 40, low, RIGHT + 40, y, stroke="c1", stroke_width=1.5)
+            if flows:
+                figure.line(RIGHT + 60, low, RIGHT + 60, y, stroke="bad", stroke_width=1.5)
+    _arrows(figure, y, True, "loss")
+    figure.rect(RIGHT, y + 34, BOX, 40, fill="none", stroke="line", rx=6)
+    line = f"{_number(found.loss)}   for class {shortened(name, 30)}"
+    figure.text(RIGHT + 10, y + 58, line, fill="c1", font_weight=600)
+    figure.text(RIGHT + BOX / 2 + 10, y + 58, "1", fill="bad", font_weight=600)
+    return figure
+
+
+def _number(value: float) -> str:
+    return f"{value + 0.0:.3g}"  # -0 is 0.
+
+
+def _arrows(figure: Figure, y: float, backward: bool, label: str) -> None:
+    """A blue arrow down and, where a gradient flows, a red one up."""
+    for x, colour, tip in ((RIGHT + 40, "c1", y + 34), (RIGHT + 60, "bad", y)):
+        if colour == "c1" or backward:
+            towards = 6 if tip > y else -6
+            figure.line(x, y, x, y + 34, stroke=colour, stroke_width=1.5)
+            points = f"{x - 4},{tip - towards} {x + 4},{tip - towards} {x},{tip}"
+            figure.add("polygon", points=points, fill=colour)
+    figure.text(RIGHT + 76, y + 22, label, font_weight=600)
+
+
+def _lines(value: np.ndarray, per_line: int) -> list[str]:
+    """An array's numbers: all of a small one, else the first and the largest with its place."""
+    flat = value.ravel()
+    if value.size <= WHOLE:
+        texts = list(map(_number, flat.tolist()))
+        return [GAP.join(texts[i : i + per_line]) for i in range(0, len(texts), per_line)]
+    at = np.unravel_index(int(np.abs(flat).argmax()), value.shape)
+    first = GAP.join(map(_number, flat[: per_line - 1].tolist()))
+    place = ", ".join(str(int(i)) for i in at)
+    return [f"first {first} …", f"largest {_number(float(value[at]))} at [{place}]"]
+
+
+def _height(array: Array, box: Box) -> float:
+    numbers = LINE * len(_lines(array.value, box.per_line))
+    return 26 + numbers + (PICTURE + 8 if array.value.size > WHOLE else 0) + 6
+
+
+def _draw_box(figure: Figure, y: float, box: Box, name: str, array: Array) -> None:
+    """An array on the left and its gradient on the right: large ones as pictures, and numbers."""
+    figure.rect(box.x, y, box.width, _height(array, box), fill="none", stroke="line", rx=6)
+    title = f"{name}  {' × '.join(map(str, array.value.shape))}"
+    figure.text(box.x + 10, y + 17, title, fill="soft")
+    half = box.width / 2
+    width = half - 10 - box.gap
+    for value, x, colour, colours in (
+        (array.value, box.x + 10, "c1", FORWARD),
+        (array.gradient, box.x + half + box.gap, "bad", BACKWARD),
+    ):
+        if value is None:
+            continue
+        top = y + 24
+        if value.size > WHOLE:
+            _picture(figure, x, top, width, value, colours)
+            top += PICTURE + 8
+        for number, text in enumerate(_lines(value, box.per_line)):
+            size = min(11.0, 11 * width / text_width(text, 11))
+            figure.text(x, top + 12 + LINE * number, text, fill=colour, font_size=size)
+
+
+def _picture(figure: Figure, x, y, width, value: np.ndarray, colours) -> None:
+    """The first maps of a stack, the rows of a matrix or a row of numbers, at most 64 a side."""
+    if value.ndim == 3:
+        maps = np.moveaxis(value, -1, 0)[:MAPS]
+        largest = float(np.abs(value).max(initial=0))
+        for number, one in enumerate(maps):
+            step = max(1, -(-max(one.shape) // 64))
+            pixels = signed_pixels(one[::step, ::step], largest, colours)
+            figure.image(x + number * (PICTURE + 4), y, PICTURE, PICTURE, pixels)
+            figure.rect(x + number * (PICTURE + 4), y, PICTURE, PICTURE, fill="none", stroke="line")
+        return
+    if value.ndim == 1:
+        columns = 64
+        rows = -(-value.size // columns)
+        padded = np.zeros(rows * columns, value.dtype)
+        padded[: value.size] = value
+        table = padded.reshape(rows, columns)
+    else:
+        table = value.reshape(-1, value.shape[-1])
+    step = [max(1, -(-size // 64)) for size in table.shape]
+    pixels = signed_pixels(table[:: step[0], :: step[1]], None, colours)
+    figure.image(x, y, width, PICTURE, pixels)
+    figure.rect(x, y, width, PICTURE, fill="none", stroke="line")

@@ -68,8 +68,7 @@ def hostile_words(rng: Rng, flags: list[str], count: int) -> list[str]:
 WORK = ("gradcheck.command.run", "viz.summary.summary", "viz.summary.to_text",
         "viz.summary.to_values", "tune.search.search_all", "tune.ranking.to_text",
         "tune.ranking.to_values", "tune.ranking.plot", "tune.compare.comparison.run",
-        "deploy.answer.answer", "experiment.find_devices", "viz.devices.to_text",
-        "viz.devices.to_values", "tune.lr_find.range_test",
+        "deploy.answer.answer", "experiment.find_devices", "tune.lr_find.range_test",
         "tune.lr_find.plot", "tune.lr_find.to_text", "tune.lr_find.to_values",
         "deploy.abtest.pairs.compare_runs", "deploy.abtest.pairs.to_values",
         "deploy.abtest.pairs.to_text")  # fmt: skip

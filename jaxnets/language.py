@@ -38,7 +38,7 @@ def N_(text: str) -> str:
 @contextlib.contextmanager
 def speaking(language: str | None) -> Generator[None]:
     """Lets `_` say texts in one of LANGUAGES within the block; None is the locale's."""
-    language = of_locale() if language is None else language
+    language = _of_locale() if language is None else language
     if language not in LANGUAGES:
         raise unknown("language", language, LANGUAGES)
     token = _texts.set(None if language == "en" else _read(Path(__file__).with_name("zh.po")))
@@ -48,7 +48,7 @@ def speaking(language: str | None) -> Generator[None]:
         _texts.reset(token)
 
 
-def of_locale() -> str:
+def _of_locale() -> str:
     """The locale's language; English where stdout cannot show its characters."""
     names = [os.environ.get(name, "") for name in VARIABLES]
     name = next(filter(None, names), None) or locale.getlocale()[0] or ""
@@ -64,7 +64,7 @@ def _read(path: Path) -> dict[str, str]:
 
 def _joined(lines: str) -> str:
     """The text in one or more lines, each in quotes as in JSON."""
-    return "".join(map(json.loads, lines.splitlines()))
+    return json.loads(lines.rstrip().replace('"\n"', ""))
 
 
 def _can_print(text: str) -> bool:

@@ -68,6 +68,18 @@ def test_a_kernel_equals_its_pair(kernel):
     assert row.errors["float64"].value <= 1e-10 and kernel.benchmark.startswith("python bench")
 
 
+def test_a_kernel_that_differs_from_its_pair_is_found():
+    kernel = next(kernel for kernel in KERNELS if kernel.name == "wide_dense")
+    forward = kernel.rule.forward
+
+    def wrong(*inputs, **static):
+        out, cache = forward(*inputs, **static)
+        return 2 * out, cache
+
+    row = check_kernel(kernel._replace(rule=kernel.rule._replace(forward=wrong)))
+    assert not row.ok and min(error.value for error in row.errors.values()) > 0.5
+
+
 def test_every_layer_keeps_its_place_and_its_parameters():
     plain = cnn()
     fast = accelerate(plain, "cpu")

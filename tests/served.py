@@ -27,18 +27,19 @@ NAMES = tuple("0123456789")
 class SoftmaxRun:
     """A run of softmax regression on digits, with drawn parameters, which NumPy computes too."""
 
-    def __init__(self, path, seed=0, step=1, names=NAMES):
-        split = Split(np.zeros((4, 28, 28, 1), np.uint8), np.array([0, 1, 2, 0], np.int32))
+    def __init__(self, path, seed=0, step=1, names=NAMES, shape=(28, 28, 1)):
+        split = Split(np.zeros((4, *shape), np.uint8), np.array([0, 1, 2, 0], np.int32))
         data = Dataset("pictures", len(names), split, split, split, "none", names)
         experiment = Experiment.create(preset("softmax", batch_size=2, devices=1), data)
         self.path, self.folder = path, RunFolder.create(str(path), "softmax", overwrite=True)
         write_config(self.folder, experiment, inputs_sha256(experiment))
+        self._classes = len(names)
         self._run = Run(experiment, self.folder, Processes(), Checkpoint(experiment.init_state()))
         self.save(step, seed)
 
     def save(self, step, seed):
         """Saves a checkpoint with other parameters."""
-        rng, (tree,) = np.random.default_rng(seed), [tree_of(self._run.checkpoint, len(NAMES))]
+        rng, (tree,) = np.random.default_rng(seed), [tree_of(self._run.checkpoint, self._classes)]
         (name,) = tree["params"]
         shapes = {key: leaf.shape for key, leaf in tree["params"][name].items()}
         drawn = {key: rng.normal(0, 0.2, shape) for key, shape in shapes.items()}

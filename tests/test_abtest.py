@@ -50,7 +50,7 @@ def trial_of(a, b, users, seed=0, plan=None, share_b=0.5):
 
 
 @pytest.mark.parametrize("t", [1, 30, 500, 20_000])
-def test_at_the_intervals_edge_the_mixture_of_likelihood_ratios_is_one_in_alpha(t):
+def test_the_mixture_is_one_in_alpha_at_the_intervals_edge(t):
     """∫ exp(λ S - λ² t / 2) dN(λ; 0, ρ²) = 1 / α for S = t times the half width."""
     alpha, rho2 = 0.05, sequential.mixture(0.05)
     total = t * float(sequential.half_width(t, alpha, rho2))
@@ -108,7 +108,7 @@ def test_equal_values_are_no_certainty():
         assert np.isinf(found.low).all() and (found.p == 1).all()
 
 
-def test_looked_at_after_every_user_the_z_test_is_wrong_and_the_sequential_one_is_not():
+def test_many_looks_mislead_the_z_test_alone():
     right, in_b = draw(0.8, 0.8, 500, 1000, seed=0)
     z = z_alarms(right, in_b)
     assert z[:, 99:].any(axis=1).mean() > 0.25
@@ -124,14 +124,14 @@ def test_two_thousand_experiments_of_two_thousand_users(accuracy, least):
     assert least < z_alarms(right, in_b)[:, 99:].any(axis=1).mean() < 0.42
 
 
-def test_a_model_that_few_users_get_raises_no_more_false_alarms():
+def test_a_rare_model_raises_no_more_false_alarms():
     right, in_b = draw(0.95, 0.95, 400, 2000, 0, share_b=0.1)
     assert run_sequential(right, in_b, 0.1).decided[:, -1].mean() <= 0.05
     early = sequential.confidence_sequence(sequential.effects(right, in_b, 0.1))
     assert early.decided[:, -1].mean() > 0.12  # Without the rule of ten answers.
 
 
-def test_a_difference_is_found_and_its_interval_holds_at_every_look():
+def test_a_difference_is_found_and_every_interval_holds_it():
     right, in_b = draw(0.90, 0.95, 400, 2000, seed=1)
     found = run_sequential(right, in_b)
     stop = stops(found.decided)
@@ -162,7 +162,7 @@ def test_the_z_test_is_the_chi2_test_of_the_table(counts):
     assert classical.z_test(*counts) == pytest.approx(theirs.pvalue, rel=1e-9)
 
 
-def test_the_intervals_of_shares_are_those_of_scipy_and_of_newcombes_paper():
+def test_intervals_of_shares_are_those_of_scipy_and_newcombe():
     theirs = stats.binomtest(95, 100).proportion_ci(0.95, method="wilson")
     assert classical.wilson(95, 100, 0.05) == pytest.approx(tuple(theirs), rel=1e-9)
     # Newcombe 1998, table II, (a) and (b), method 10.
@@ -236,7 +236,7 @@ def test_the_sample_size_is_that_of_statsmodels(effect, share, alpha, power, pri
     assert classical.sample_size(effect, alpha, power, *parts) == math.ceil(printed)
 
 
-def test_so_many_users_and_pictures_have_the_power_over_every_outcome():
+def test_so_many_users_and_pictures_have_the_power():
     x = np.arange(436)
     a, b = stats.binom.pmf(x, 435, 0.9), stats.binom.pmf(x, 435, 0.95)
     pooled = (x[:, None] + x[None]) / 870
@@ -465,7 +465,7 @@ def test_many_users_take_little_memory_each(tmp_path, run_limited):
 # What is said.
 
 
-def test_a_better_model_is_named_with_the_interval_and_what_does_not_follow():
+def test_a_better_model_is_named_with_interval_and_limits():
     found = trial_of(0.8, 0.95, 1000)
     text = presentation.to_text(found, "log")
     assert found.winner == "B" and found.interval is not None and found.interval[0] > 0
@@ -524,7 +524,7 @@ def test_a_split_that_is_no_chance_forbids_every_conclusion():
     assert not trial_of(0.7, 0.95, 1000, share_b=0.3).unbalanced
 
 
-def test_feedback_that_goes_missing_differently_decides_equal_models_and_is_found():
+def test_feedback_that_goes_missing_differently_is_found():
     rng = RNG(0)
     for reported, answers, silence, found_by in (
         (0.4, 1, False, 1),  # By the split of the users who gave feedback,

@@ -93,7 +93,7 @@ def test_an_exported_network_has_the_logits_of_flax(tmp_path, model, kind):
         assert np.abs(found - expected).max() <= 1e-5 * max(1, np.abs(expected).max())
 
 
-def test_a_file_for_three_platforms_has_none_of_the_cpus_kernels():
+def test_a_file_for_three_platforms_has_no_kernel():
     pytest.importorskip("flatbuffers")
     content = export.content_of(trained("cnn"), "stablehlo")
     program = jax.export.deserialize(bytearray(content))
@@ -179,9 +179,7 @@ def damage(network: TrainedNetwork) -> TrainedNetwork:
     return dataclasses.replace(network, params=params)
 
 
-def test_a_file_with_other_logits_is_an_error_and_leaves_the_old_one(
-    finished_run, tmp_path, monkeypatch
-):
+def test_a_file_with_other_logits_leaves_the_old_one(finished_run, tmp_path, monkeypatch):
     path = tmp_path / "cnn.safetensors"
     path.write_text("old")
     right = export.content_of
@@ -206,7 +204,7 @@ def test_a_wrong_request_is_one_line(finished_run, run_command, tmp_path, monkey
     outcome.assert_refused("onnx is not installed; install the extra: pip install")
 
 
-def test_a_network_that_the_package_lacks_a_description_of_is_found():
+def test_a_layer_without_a_description_is_an_error():
     """A layer that is added to a network must be added to the exports, too."""
     network = trained("cnn")
     strange = dataclasses.replace(
@@ -216,7 +214,7 @@ def test_a_network_that_the_package_lacks_a_description_of_is_found():
         export.content_of(strange, "safetensors")
 
 
-def test_what_is_deployed_names_the_input_and_output_of_the_file():
+def test_deployments_name_the_files_input_and_output():
     """docs/deploy: Triton's description against the file, both YAMLs against each other."""
     onnx = pytest.importorskip("onnx", reason="it writes the file; not installed")
     yaml = pytest.importorskip("yaml", reason="Flax brings it")

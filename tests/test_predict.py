@@ -13,21 +13,15 @@ import pytest
 from conftest import ROOT, read_json, slow
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
+from served import SoftmaxRun
 
 from jaxnets.config.resolve import preset
-from jaxnets.data.datasets import Dataset, Split
 from jaxnets.data.pictures.decode import BadPictureError
 from jaxnets.deploy import answer
 from jaxnets.deploy.answer import draw
 from jaxnets.errors import UserError
-from jaxnets.experiment import Experiment
-from jaxnets.machine.platform import Processes
 from jaxnets.predict.digit import otsu, to_digit, to_digits
 from jaxnets.predict.predict import load_predictor
-from jaxnets.runs.checkpoints import tree_of
-from jaxnets.runs.run import Run, inputs_sha256, write_config
-from jaxnets.runs.run_folder import RunFolder
-from jaxnets.training.step import Checkpoint
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 from digits import PAPERS, as_picture, page_of, row_of
@@ -52,16 +46,10 @@ def predictor(mnist_run):
 @pytest.fixture(scope="session")
 def colour_run(tmp_path_factory):
     """A checkpoint of softmax regression on colour pictures of 72 x 72 with three classes."""
-    split = Split(np.zeros((4, 72, 72, 3), np.uint8), np.array([0, 1, 2, 0], np.int32))
     names = ("cat", "\x1b[31mdog\n", "鸟")
-    data = Dataset("pictures", 3, split, split, split, "none", names)
-    experiment = Experiment.create(preset("softmax", batch_size=2, devices=1), data)
-    inputs = inputs_sha256(experiment)
-    with RunFolder.create(str(tmp_path_factory.mktemp("runs") / "colour"), "softmax") as folder:
-        write_config(folder, experiment, inputs)
-        run = Run(experiment, folder, Processes(), Checkpoint(experiment.init_state()))
-        folder.save(1, tree_of(run.checkpoint, 3))  # That of step 0 is refused.
-    return folder.path
+    run = SoftmaxRun(tmp_path_factory.mktemp("runs") / "colour", names=names, shape=(72, 72, 3))
+    run.folder.close()
+    return run.path
 
 
 @pytest.fixture
@@ -158,7 +146,7 @@ def test_digits_are_recognised_however_they_come(predictor, digits, count, loss,
 
 @pytest.mark.parametrize("width", [3, 8, 14, 30])
 @pytest.mark.parametrize("ink, paper", [(20, 240), (240, 20), (110, 170)])
-def test_ink_fills_the_box_and_its_mass_lies_in_the_middle(width, ink, paper):
+def test_ink_fills_the_box_and_is_centred(width, ink, paper):
     image = to_digit(drawn_seven(width=width, ink=ink, paper=paper))
     assert (image.shape, image.dtype) == ((28, 28), np.uint8)
     rows, columns = (np.flatnonzero((image > 127).any(axis)) for axis in (1, 0))
@@ -168,7 +156,7 @@ def test_ink_fills_the_box_and_its_mass_lies_in_the_middle(width, ink, paper):
     assert image[0].max() == 0 and image.max() > 200
 
 
-def test_thin_strokes_become_as_thick_as_mnists_and_thick_ones_stay():
+def test_thin_strokes_alone_are_thickened():
     mass = {width: to_digit(drawn_seven(width=width)).sum() / 255 for width in (2, 4, 8, 14, 30)}
     assert mass[2] > 45  # A line of 2 pixels in 180, only scaled, would leave 0.2 pixels: 7.
     assert abs(mass[2] - mass[8]) < 0.25 * mass[8]
@@ -235,7 +223,7 @@ def typed(text, size=100, ink=20, paper=240, margin=60):
     [slow(p, id=name) if name == "white paper" else p for name, p in PAPERS.items()],
     ids=PAPERS,
 )
-def test_digits_in_a_row_are_found_and_read_from_left_to_right(predictor, digits, paper):
+def test_digits_in_a_row_are_read_from_the_left(predictor, digits, paper):
     images, labels = digits
     raw = predictor.probabilities(images[..., None]).argmax(axis=1)
     rng, right, read = np.random.default_rng(0), 0, []
@@ -391,7 +379,7 @@ def test_predict_reads_several_digits_or_says_that_there_are(
 # Photos
 
 
-def test_a_photo_is_cut_to_the_middle_of_what_the_data_set_would_store(colour_run):
+def test_a_photo_is_cut_as_the_data_set_cuts(colour_run):
     predictor = load_predictor(str(colour_run))
     assert predictor.prepare_as == "picture"
     rng = np.random.default_rng(0)
@@ -452,7 +440,7 @@ def test_probabilities_are_an_evaluations_of_any_number_of_pictures(predictor, m
         ({"precision": "int4"}, ["unknown precision"]),
     ],
 )
-def test_a_config_that_is_not_the_runs_own_is_one_line(predict, mnist_run, tmp_path, values, parts):
+def test_a_config_of_another_run_is_one_line(predict, mnist_run, tmp_path, values, parts):
     """None takes a value out of config.json."""
     folder = shutil.copytree(mnist_run, tmp_path / "run")
     config = read_json(folder / "config.json") | values
@@ -462,7 +450,7 @@ def test_a_config_that_is_not_the_runs_own_is_one_line(predict, mnist_run, tmp_p
     predict(folder, tmp_path / "any.png").assert_refused(*parts)
 
 
-def test_a_folder_without_a_run_or_a_checkpoint_is_one_line(predict, mnist_run, tmp_path):
+def test_a_folder_without_run_or_checkpoint_is_one_line(predict, mnist_run, tmp_path):
     predict(tmp_path / "no", "any.png").assert_refused("expected a run folder, found no config")
     predict(tmp_path, "any.png").assert_refused("expected a run folder, found no config")
     for text in ("", "{", "[]", "7", "[" * 100_000, "\0\xff"):
@@ -512,7 +500,7 @@ def test_an_interrupted_run_predicts_says_so_and_is_only_read(predict, mnist_run
 # The command line
 
 
-def test_lines_and_json_have_the_name_the_label_and_the_probability(
+def test_lines_and_json_have_name_label_and_probability(
     predict, mnist_run, tmp_path, predictor, seven
 ):
     colour, empty = tmp_path / "colour.png", tmp_path / "empty.png"
@@ -535,9 +523,7 @@ def test_lines_and_json_have_the_name_the_label_and_the_probability(
     assert json.loads(outcome.out) == [{"image": str(seven), "predictions": whole}]
 
 
-def test_a_folder_gives_all_its_pictures_in_order_and_bad_ones_are_named(
-    predict, mnist_run, tmp_path
-):
+def test_a_folder_gives_its_pictures_and_names_bad_ones(predict, mnist_run, tmp_path):
     folder = tmp_path / "pictures"
     (folder / "deeper").mkdir(parents=True)
     for name in ("b.jpg", "a.PNG", ".hidden.png", "deeper/c.png"):
@@ -616,9 +602,7 @@ def test_a_drawing_shows_each_pixel_in_half_a_block():
     assert draw(colours, blocks=True, colour=True) == "\x1b[38;2;1;2;3;48;2;4;5;6m▀\x1b[0m"
 
 
-def test_show_draws_what_the_network_saw_on_a_terminal_in_colours(
-    predict, mnist_run, monkeypatch, seven
-):
+def test_show_draws_what_the_network_saw(predict, mnist_run, monkeypatch, seven):
     drawing = draw(to_digit(drawn_seven())[..., None], blocks=True, colour=False)
     outcome = predict(mnist_run, seven, "--show", "--top=1")
     assert outcome.status == 0
@@ -634,7 +618,7 @@ def test_show_draws_what_the_network_saw_on_a_terminal_in_colours(
     assert label == "7" and 0.1 < float(probability) <= 1
 
 
-def test_a_path_a_picture_arrays_and_lists_of_them_have_the_same_probabilities(predictor, seven):
+def test_pictures_in_every_form_have_the_same_probabilities(predictor, seven):
     picture = Image.open(seven)
     one, two = predictor([picture]), predictor([picture, picture])  # A batch of each rounds alike.
     assert one.argmax() == 7 and one.sum() == pytest.approx(1, abs=1e-5)
@@ -648,7 +632,7 @@ def test_a_path_a_picture_arrays_and_lists_of_them_have_the_same_probabilities(p
     np.testing.assert_array_equal(predictor(grey / 255), one)
 
 
-def test_images_of_the_data_set_pass_unchanged_as_bytes_and_as_floats(predictor, mnist, digits):
+def test_images_of_the_data_set_pass_unchanged(predictor, mnist, digits):
     images, _ = digits
     expected = predictor.probabilities(images[..., None])
     for given in (images, images[..., None], list(images), images.astype(int)):

@@ -213,7 +213,7 @@ def blank():
     return {"image": [0] * 784}
 
 
-def test_a_user_has_one_model_and_the_split_is_that_asked_for(server):
+def test_a_user_keeps_one_model_and_the_split_holds(server):
     for key in ("ann", "bob", "käthe"):
         headers = {"X-User": key.encode()}
         arms = {server.post("/predict", blank(), headers=headers)["arm"] for _ in range(3)}
@@ -304,9 +304,7 @@ def requests(server):
         asking.join()
 
 
-def test_a_new_checkpoint_is_taken_over_and_no_request_is_lost(
-    tmp_path, looking, monkeypatch, capfd
-):
+def test_a_new_checkpoint_takes_over_without_a_lost_request(tmp_path, looking, monkeypatch, capfd):
     reports = []  # Stderr is read once, at the end: capfd loses what is written while it reads.
     report = service.report
     monkeypatch.setattr(service, "report", lambda line: (report(line), reports.append(line)))
@@ -445,7 +443,7 @@ def test_what_is_no_picture_is_refused_in_one_line(server, content, complaint):
     assert complaint in form
 
 
-def test_a_request_of_the_wrong_kind_is_refused_in_one_line(server):
+def test_a_request_of_the_wrong_kind_is_refused(server):
     refusal = server.refusal
     assert "expected a, b" in refusal(404, "GET", "/v2/models/<script>/ready")
     assert "expected version 1" in refusal(404, "GET", "/v2/models/a/versions/2")
@@ -564,7 +562,7 @@ def test_the_page_forbids_inline_programs_and_has_none(server):
         assert server.ask("GET", f"/{name}").status_code == 200, name
 
 
-def test_a_run_without_a_page_has_a_plain_one_and_names_stay_text(tmp_path):
+def test_a_plain_page_shows_names_as_text(tmp_path):
     names = ("<script>alert(1)</script>", "b\u202e", "\ud800")
     run = SoftmaxRun(tmp_path / "<b>x", names=names)
     with run.folder, Served([run.path], tmp_path / "log") as server:

@@ -183,7 +183,7 @@ def test_kill_9_under_load_loses_no_accepted_feedback(start, tmp_path, kills):
         assert len(found) == len(set(found))
 
 
-def test_a_request_that_is_being_sent_is_answered_after_the_order_to_stop(start):
+def test_a_half_sent_request_is_answered_after_the_stop(start):
     process = start()
     body = json.dumps(inference(random_bytes(1))).encode()
     head = "POST /v2/models/a/infer HTTP/1.1\r\nHost: localhost\r\n"
@@ -236,7 +236,7 @@ def test_connections_that_come_after_the_order_to_stop_are_answered(start):
     assert process.child.wait(timeout=HANGS) == 143
 
 
-def test_a_closed_stdout_ends_it_in_a_line_or_not_at_all(start_python, runs, tmp_path):
+def test_a_full_stdout_ends_it_in_a_line(start_python, runs, tmp_path):
     flags = ["-m", "jaxnets", "serve", runs[0].path, "--port=0", f"--feedback={tmp_path / 'log'}"]
     with open("/dev/full", "w") as full:
         with start_python(*flags, stdout=full) as process:

@@ -82,7 +82,7 @@ def rows(path: str | Path) -> Iterator[Feedback]:
                     raise UserError(f"{path}: expected a feedback log, found another table or none")
             for row in log.execute(f"select {COLUMNS} from feedback order by rowid"):
                 yield _checked(path, row)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeError) as error:  # The text of an error may be no Unicode.
         raise UserError(f"{path}: expected a feedback log: {first_line(error)}") from error
 
 

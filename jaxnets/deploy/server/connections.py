@@ -160,21 +160,20 @@ class StoppableServer(Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Answers what comes soon by connections that the system accepted: it would reset them."""
-        loop = asyncio.get_running_loop()
-        accepted = []
+        loop, accepted = asyncio.get_running_loop(), []
         for listener in sockets or ():
             listener.setblocking(False)
             with contextlib.suppress(OSError):  # BlockingIOError: there is no further one.
                 while True:
                     accepted.append(listener.accept()[0])
-        for server in self.servers:
-            server.close()
+        for listener in [*self.servers, *(sockets or ())]:
+            listener.close()
         for connection in accepted:
             connection.setblocking(False)
             await loop.connect_accepted_socket(self._connection, connection)
         if not self.force_exit:
             await asyncio.sleep(GRACE)
-            for _ in range(2):  # What has come by then is read before they are closed.
+            for _ in range(2):  # What came during a long step is read before they are closed.
                 await asyncio.sleep(0)
         await super().shutdown(sockets)
 

@@ -128,16 +128,16 @@ class FeedbackLog:
         try:
             if not path.exists():
                 os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-            self._log = sqlite3.connect(path, timeout=WAIT, check_same_thread=False)
+            self._log = sqlite3.connect(
+                path, timeout=WAIT, isolation_level="IMMEDIATE", check_same_thread=False
+            )
         except (OSError, sqlite3.Error) as error:
             raise UserError(f"feedback: cannot write to {path}: {first_line(error)}") from error
         try:
-            self._log.isolation_level = None  # Transactions begin where this code begins them.
             self._log.execute("pragma journal_mode = wal")
             self._log.execute("pragma synchronous = full")  # A commit is on the disk.
-            with self._transaction():
-                for statement in SCHEMA.split(";"):
-                    self._log.execute(statement)
+            self._log.executescript(SCHEMA)
+            with self._log:
                 new = ("key", secrets.token_bytes(KEY_BYTES))
                 self._log.execute("insert or ignore into setting values (?, ?)", new)
             found = self._log.execute("select value from setting where name = 'key'").fetchone()
@@ -149,18 +149,6 @@ class FeedbackLog:
             self._log.close()
             raise UserError(f"feedback: expected a log in {path}: {first_line(error)}") from error
         self.key = key  # Signs the answers, over restarts too.
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
-        """Commits all that the block writes, or nothing."""
-        self._log.execute("begin immediate")
-        try:
-            yield
-            self._log.execute("commit")
-        except BaseException:
-            if self._log.in_transaction:
-                self._log.execute("rollback")
-            raise
 
     def append(self, rows: Sequence[Feedback]) -> list[bool]:
         """Appends rows in one transaction, which is on the disk when this returns.
@@ -174,7 +162,7 @@ class FeedbackLog:
         """
         marks = ", ".join("?" * len(Feedback._fields))
         try:
-            with self._transaction():
+            with self._log:  # Commits all of them, or nothing.
                 return [self._append(row, marks) for row in rows]
         except sqlite3.Error as error:
             raise OSError(f"cannot write to {self.path}: {first_line(error)}") from error

@@ -1,6 +1,6 @@
 """A plain server of the CNN in FastAPI and PyTorch, which benchmarks/serve.py asks beside ours.
 
-    python benchmarks/fastapi_torch.py RUN PORT
+    python -m benchmarks.fastapi_torch RUN PORT
 
 It is what their tutorials show: an endpoint, pydantic for JSON, one forward pass an image, on
 uvicorn with uvloop and httptools. /tensor takes the bytes of the Open Inference Protocol and skips
@@ -11,47 +11,27 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch  # pyright: ignore[reportMissingImports]
 import uvicorn
-from fastapi import FastAPI, Request
-from pydantic import BaseModel
+from fastapi import FastAPI, Request  # pyright: ignore[reportMissingImports]
+from pydantic import BaseModel  # pyright: ignore[reportMissingImports]
 from safetensors.numpy import load_file
 
-nn = torch.nn
+from benchmarks.peers.networks import layers_of, network_of
+from benchmarks.peers.pytorch import build, set_params
 
 
 def load(run: str) -> Any:
     """The network of a run's last checkpoint, in PyTorch's layout."""
     path = max(Path(run, "checkpoints").iterdir(), key=lambda path: int(path.stem))
-    params = {n.removeprefix("params/"): x for n, x in load_file(path).items() if "params/" in n}
-
-    def layer(made, name, kernel):
-        made.weight.data = torch.from_numpy(np.ascontiguousarray(kernel))
-        made.bias.data = torch.from_numpy(params[f"{name}/bias"])
-        return made
-
-    def convolution(name):
-        kernel = params[f"{name}/kernel"].transpose(3, 2, 0, 1)
-        return layer(nn.Conv2d(kernel.shape[1], kernel.shape[0], 3), name, kernel)
-
-    channels, units = params["conv2/kernel"].shape[3], params["hidden/kernel"].shape[1]
-    side = round((params["hidden/kernel"].shape[0] / channels) ** 0.5)
-    hidden = params["hidden/kernel"].reshape(side, side, channels, units)
-    hidden = hidden.transpose(3, 2, 0, 1).reshape(units, -1)
-    logits = params["logits/kernel"].T
-    return nn.Sequential(
-        convolution("conv1"),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        convolution("conv2"),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        layer(nn.Linear(hidden.shape[1], units), "hidden", hidden),
-        nn.ReLU(),
-        layer(nn.Linear(units, len(logits)), "logits", logits),
-    ).eval()
+    arrays, network = load_file(path), network_of("cnn")
+    params = {
+        layer: {name: arrays[f"params/{layer}/{name}"] for name in ("kernel", "bias")}
+        for layer, _, _ in layers_of(network)
+    }
+    model = build(network)
+    set_params(model, params)
+    return model.eval()
 
 
 class Image(BaseModel):

@@ -17,6 +17,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import os
 import socket
 import statistics
 import subprocess
@@ -32,7 +33,7 @@ import numpy as np
 
 from jaxnets.machine.platform import versions
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).resolve().parents[1]
 LEAST, MOST_MS, TIMES = 1500, 100, 2
 TOLERANCE = 1e-4
 
@@ -128,7 +129,7 @@ def asked(port: int, path: str, kind: str, connections: int, seconds: float) -> 
 @contextlib.contextmanager
 def started(command: list[str], port: int) -> Iterator[None]:
     """A server, when it listens."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
     try:
         while True:
             if process.poll() is not None:
@@ -171,14 +172,14 @@ def main() -> int:
     parser.add_argument("--connections", type=int, default=64)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        run = given.run or f"{folder}/cnn"
+        run = os.path.abspath(given.run or f"{folder}/cnn")
         if not given.run:
             flags = ["--model=cnn", "--epochs=1", "--limit=5000", f"--workdir={run}"]
-            train = [sys.executable, str(HERE.parent / "train.py"), *flags]
+            train = [sys.executable, str(ROOT / "train.py"), *flags]
             subprocess.run(train, check=True, stdout=subprocess.DEVNULL)
         ours, theirs = free_port(), free_port()
         serve = ["-m", "jaxnets", "serve", run, f"--port={ours}", f"--feedback={folder}/log"]
-        peer = [str(HERE / "fastapi_torch.py"), run, str(theirs)]
+        peer = ["-m", "benchmarks.fastapi_torch", run, str(theirs)]
         with started([sys.executable, *serve], ours), started([sys.executable, *peer], theirs):
             image = np.arange(784, dtype=np.uint8)
             mine = probabilities(ours, "/predict?top=10", image)

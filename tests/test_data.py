@@ -15,11 +15,10 @@ from conftest import HANGS, write_idx
 from scipy import ndimage
 
 from jaxnets.data import batches as module
-from jaxnets.data.batches import epoch_order, eval_batches, train_batches
+from jaxnets.data.batches import DEPTH, epoch_order, eval_batches, prefetch, train_batches
 from jaxnets.data.datasets import Split
 from jaxnets.data.idx import FILES, read_idx
 from jaxnets.data.load import load_dataset
-from jaxnets.data.prefetch import DEPTH, prefetch
 from jaxnets.errors import UserError
 
 TRAIN_COUNTS = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]

@@ -307,7 +307,7 @@ def stored(cache):
     return [path for path in cache.glob("jaxnets/pictures/*") if not path.suffix]
 
 
-def test_decoded_pictures_are_an_array_that_outlives_the_folder_and_the_cache(tmp_path, cache):
+def test_decoded_pictures_outlive_the_folder_and_the_cache(tmp_path, cache):
     root = write(tmp_path / "set", size=(40, 30), ending="jpg")
     images = load_folder(root, decode_size=16).train.images
     shutil.rmtree(root)
@@ -388,7 +388,7 @@ def test_a_cache_that_cannot_be_written_is_read(classes, monkeypatch, cache):
     assert len(reads.mock_calls) == 60 and sorted(cache.rglob("*")) == before
 
 
-def test_a_full_disk_ends_the_run_in_one_line_and_leaves_nothing(classes, monkeypatch, cache):
+def test_a_full_disk_ends_the_run_and_leaves_nothing(classes, monkeypatch, cache):
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", Mock(side_effect=OSError(28, "No space left on device")))
         refused(classes, "cannot keep the decoded pictures: No space left on device; XDG_CACHE")

@@ -1,7 +1,12 @@
-"""Batches of a split: a new permutation in every epoch, the last batch padded and masked."""
+"""Batches of a split: a new permutation in every epoch, the last batch padded and masked.
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+A thread makes the next ones while the device computes.
+"""
+
+import collections
+from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -14,6 +19,9 @@ Array: TypeAlias = "np.ndarray | JaxArray"  # JAX's once it has reached a device
 
 SHIFT = 2  # The most pixels by which --augment=shift moves an image.
 ALL = slice(None)
+DEPTH = 2  # Batches made ahead: one is ready while the next is made.
+
+Item = TypeVar("Item")
 
 
 class Batch(NamedTuple):
@@ -102,3 +110,25 @@ def shift_corners(batch_size: int, seed: int, epoch: int, step: int) -> np.ndarr
     """Draws a batch's corners [B, 2] uint8, uniformly."""
     rng = np.random.default_rng((seed, epoch, step))
     return rng.integers(0, 2 * SHIFT + 1, (2, batch_size)).T.astype(np.uint8)
+
+
+def prefetch(items: Iterator[Item], depth: int = DEPTH) -> Generator[Item]:
+    """Yields the same items in the same order, made ahead by a thread, at most `depth` at a time.
+
+    An error in making an item is raised where the item is asked for. The thread ends with the
+    items. A loop that may end early must close the generator, which waits for the item that is
+    being made.
+
+    >>> list(prefetch(iter("abc")))
+    ['a', 'b', 'c']
+    """
+    end = object()
+    with ThreadPoolExecutor(1, "prefetch") as thread:
+        ahead = collections.deque(thread.submit(next, items, end) for _ in range(depth))
+        try:
+            while (item := ahead.popleft().result()) is not end:
+                ahead.append(thread.submit(next, items, end))
+                yield item  # type: ignore[misc]
+        finally:
+            for future in ahead:
+                future.cancel()

@@ -18,8 +18,6 @@ from jaxnets.errors import UserError
 from jaxnets.system import cache_folder, memory_limits
 from jaxnets.version import __version__
 
-HUGE_PAGE = 1 << 21
-
 # The advice where JAX does not find the accelerator.
 ACCELERATORS = {
     "gpu": 'pip install "jax[cuda13]" finds one of NVIDIA\'s',
@@ -82,7 +80,8 @@ def set_up_jax(
     if (count := cpu_devices or (devices and -(-devices // processes))) is not None:
         with contextlib.suppress(RuntimeError):  # Raised where JAX runs already: a notebook.
             jax.config.update("jax_num_cpu_devices", count)
-    if keep_memory or _has_ulimit():  # Else each thread takes a heap of its own.
+    # Under a ulimit, too: else each thread takes a heap of its own.
+    if keep_memory or any("ulimit" in name for name, *_ in memory_limits()):
         keep_freed_memory()
     found = _found(platform)
     if cpu_devices is not None:
@@ -269,20 +268,14 @@ def _keep_compiled_programs() -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
-def _has_ulimit() -> bool:
-    return any("ulimit" in name for name, *_ in memory_limits())
-
-
 @functools.cache
 def keep_freed_memory() -> None:
-    """Tells glibc to keep freed memory for the next step, and Linux to lay it out in huge pages.
+    """Tells glibc to keep freed memory for the next step.
 
     A step's temporary arrays take tens of megabytes to a gigabyte. By default each is mapped anew
-    and cleared page by page, and reads in strides look up its 4 KB pages again and again. In one
-    heap of 2 MB pages, AlexNet's step takes 0.91 of the time (jaxlib 0.10.2, Intel Xeon;
-    benchmarks/step.py); the CNN's takes 0.95 to 1.0, on an AMD EPYC 0.7. Call it before any
-    thread allocates memory, also one that reads pictures: with a second heap, each step's arrays
-    are mapped anew. Without glibc nothing is set.
+    and cleared page by page: the CNN's step then takes twice the time (jaxlib 0.10.2, AMD EPYC).
+    Call it before any thread allocates memory, also one that reads pictures: with a second heap,
+    each step's arrays are mapped anew. Without glibc nothing is set.
     """
     libc: Any = ctypes.CDLL(None) if os.name == "posix" else None
     if not hasattr(libc, "mallopt"):
@@ -291,17 +284,6 @@ def keep_freed_memory() -> None:
     libc.mallopt(m_arena_max, 1)
     libc.mallopt(m_mmap_max, 0)
     libc.mallopt(m_trim_threshold, -1)
-    if _has_ulimit():
-        return  # The heap's free memory would count, too, and the threads would lack it.
-    # Grows the heap once and advises that new address space, without touching any of it.
-    size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
-    libc.malloc.restype = libc.sbrk.restype = ctypes.c_void_p
-    start = libc.sbrk(0)
-    libc.free(ctypes.c_void_p(libc.malloc(ctypes.c_size_t(size))))
-    first = -(-start // HUGE_PAGE) * HUGE_PAGE
-    if (length := libc.sbrk(0) - first) > 0:  # Else the system granted no such address space.
-        madv_hugepage = 14  # sys/mman.h
-        libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(length), madv_hugepage)
 
 
 def return_freed_memory() -> None:

@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 import jax
 import numpy as np
 
-from jaxnets.data.batches import Batch, eval_batches, train_batches
+from jaxnets.data.batches import Batch, eval_batches, prefetch, train_batches
 from jaxnets.data.datasets import Split
-from jaxnets.data.prefetch import prefetch
 from jaxnets.errors import RunFailedError, UserError
 from jaxnets.metrics import Sum, Sums
 from jaxnets.training.observer import Observer, Record

@@ -415,7 +415,7 @@ def test_the_same_network_is_trained_until_it_is_good_enough(name, run_python):
 def test_no_peer_but_ours_loads_the_training_of_jaxnets():
     """A peer that imported it would get its allocator's settings, and its start-up time."""
     for path in (ROOT / "benchmarks" / "peers").glob("*.py"):
-        if path.stem in ("ours", "onnx_session", "page", "charts", "run"):
+        if path.stem in ("ours", "onnx_session", "page", "run"):
             continue
         found = set(re.findall(r"^(?:from|import) (jaxnets[\w.]*)", path.read_text(), re.MULTILINE))
         known = {"config.resolve", "data.datasets", "data.load"}

@@ -9,12 +9,11 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.peers.charts import Bar, bars
 from benchmarks.peers.networks import Network, flops_per_image, network_of
 from benchmarks.peers.run import GROWTH, TARGETS
 from benchmarks.peers.ways import NETWORKS, OURS
 from jaxnets.drawing.charts import Series, curves
-from jaxnets.drawing.svg import Figure
+from jaxnets.drawing.svg import Figure, text_width
 
 Measurement = dict[str, Any]
 NONE = "–"  # A cell without a number.
@@ -23,6 +22,7 @@ EXAMPLE = " example"  # The name of a library's own MNIST example has it.
 BEST, FASTEST, SMALLEST = "/ best peer", "/ fastest peer", "/ smallest peer"
 FASTEST_EXAMPLE = "/ fastest example"
 SHARES = "/ matrix product", "/ copy"  # Of the machine's own rates.
+WIDTH, ROW, LEFT = 380, 38, 12  # Pixels; a phone shows about as many.
 
 
 def write(found: dict[str, Any], path: Path) -> None:
@@ -130,6 +130,35 @@ def images_per_second(one: Measurement, clock: str = "wall") -> float:
 def images_per_cpu_second(one: Measurement) -> float:
     """The same by the processor's clock, which other processes hardly disturb."""
     return images_per_second(one, "cpu")
+
+
+class Bar(NamedTuple):
+    """A row of a figure."""
+
+    label: str
+    value: float
+    text: str  # Beside the bar.
+    is_ours: bool
+
+
+def bars(name: str, title: str, rows: Sequence[Bar], reference: str) -> Figure:
+    """Horizontal bars from 0, and a line at 1, which is the reference."""
+    end = max([1.0, *(bar.value for bar in rows)])
+    unit = (WIDTH - LEFT - 56) / end
+    alt = "; ".join(f"{bar.label}: {bar.text}" for bar in rows)
+    figure = Figure(name, WIDTH, 30 + ROW * len(rows), title, alt)
+    side = "start" if unit < WIDTH / 3 else "middle" if unit < 0.8 * WIDTH else "end"
+    figure.text(LEFT + unit, 14, f"1 = {reference}", text_anchor=side, fill="soft")
+    for number, bar in enumerate(rows):
+        y = 22 + ROW * number
+        figure.text(LEFT, y + 13, bar.label)
+        figure.rect(LEFT, y + 18, unit * bar.value, 14, fill="c1" if bar.is_ours else "c2")
+        end_of_bar = unit * bar.value
+        if end_of_bar < unit < end_of_bar + 12 + text_width(bar.text, 12):
+            end_of_bar = unit  # The line would go through the number.
+        figure.text(LEFT + end_of_bar + 6, y + 29, bar.text)
+        figure.line(LEFT + unit, y + 16, LEFT + unit, y + 34, stroke="ink", stroke_width=2)
+    return figure
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -17,7 +17,7 @@ from jaxnets.deploy.server.service import Service
 from jaxnets.experiment import Experiment
 from jaxnets.machine.platform import Processes
 from jaxnets.runs.checkpoints import tree_of
-from jaxnets.runs.run import Run, inputs_sha256, write_config
+from jaxnets.runs.run import Run, write_config
 from jaxnets.runs.run_folder import RunFolder
 from jaxnets.training.step import Checkpoint
 
@@ -32,7 +32,7 @@ class SoftmaxRun:
         data = Dataset("pictures", len(names), split, split, split, "none", names)
         experiment = Experiment.create(preset("softmax", batch_size=2, devices=1), data)
         self.path, self.folder = path, RunFolder.create(str(path), "softmax", overwrite=True)
-        write_config(self.folder, experiment, inputs_sha256(experiment))
+        write_config(self.folder, experiment)
         self._classes = len(names)
         self._run = Run(experiment, self.folder, Processes(), Checkpoint(experiment.init_state()))
         self.save(step, seed)

@@ -40,7 +40,7 @@ from jaxnets.predict.digit import to_digit
 from jaxnets.predict.folding import folded
 from jaxnets.predict.trained import TrainedNetwork
 from jaxnets.runs.checkpoints import tree_of
-from jaxnets.runs.run import Run, inputs_sha256, write_config
+from jaxnets.runs.run import Run, write_config
 from jaxnets.runs.run_folder import RunFolder
 from jaxnets.training.step import Checkpoint
 from jaxnets.viz.page import build
@@ -378,9 +378,8 @@ def softmax_run(tmp_path_factory):
     split = Split(np.zeros((4, 28, 28, 1), np.uint8), np.array([0, 1, 2, 0], np.int32))
     data = Dataset("pictures", 3, split, split, split, "none", ("a", "b", "<b>"))
     experiment = Experiment.create(preset("softmax", batch_size=2, devices=1), data)
-    inputs = inputs_sha256(experiment)
     with RunFolder.create(str(tmp_path_factory.mktemp("runs") / "softmax"), "softmax") as folder:
-        write_config(folder, experiment, inputs)
+        write_config(folder, experiment)
         run = Run(experiment, folder, Processes(), Checkpoint(experiment.init_state()))
         folder.save(1, tree_of(run.checkpoint, 3))  # That of step 0 is refused.
     return folder.path

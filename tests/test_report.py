@@ -233,7 +233,7 @@ def test_a_wrong_gradient_disagrees_in_the_ledger(run, gradients):
 def test_the_norms_are_those_of_the_next_update(run, drawn, gradients):
     trained, found = drawn, gradients
     experiment = Experiment.create(trained.config, run.data)
-    state = load_checkpoint(run.folder, experiment).state
+    state = load_checkpoint(run.folder, experiment, experiment.init_state()).state
     optimizer = optimizer_of(
         trained.config, lambda step: trained.config.learning_rate, trained.model
     )

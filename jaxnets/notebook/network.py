@@ -40,7 +40,7 @@ from jaxnets.notebook.callbacks import Callbacks, bar_for
 from jaxnets.predict.predict import Pictures, Predictor, create_predictor, load_predictor
 from jaxnets.runs.request import load_data, read_config, request
 from jaxnets.runs.resume import check_optimizer, load_checkpoint
-from jaxnets.runs.run import Run, inputs_sha256, write_config
+from jaxnets.runs.run import Run, write_config
 from jaxnets.runs.run_folder import CONFIG, RunFolder
 from jaxnets.runs.terminal import Progress, stop_on_interrupt
 from jaxnets.training.history import History
@@ -189,7 +189,10 @@ class Network(Described):
     def _reached(self) -> Checkpoint:
         """The training's last checkpoint, or a fresh one."""
         if self._checkpoint is None:
-            self._checkpoint = load_checkpoint(self._folder, self.experiment)
+            state = self.experiment.init_state()
+            self._checkpoint = Checkpoint(state)
+            if self._folder is not None:
+                self._checkpoint = load_checkpoint(self._folder, self.experiment, state)
             # A killed run may have logged epochs whose checkpoint was not written any more.
             del self.history[int(self._checkpoint.state.step) // self.experiment.loader.steps :]
         return self._checkpoint
@@ -360,7 +363,7 @@ class Network(Described):
             raise UserError(f"{path} holds a run; net.save(DIR, overwrite=True) replaces it")
         test = self.evaluate() if self._finished and len(self.data.test) else None
         with RunFolder.replace(str(path), self.config.model, overwrite=overwrite) as folder:
-            write_config(folder, self.experiment, inputs_sha256(self.experiment))
+            write_config(folder, self.experiment)
             for record in self.history:
                 folder.log(record)
             run = Run(self.experiment, folder, Processes(), checkpoint)

@@ -60,22 +60,18 @@ def _holds_only_weights(folder: RunFolder) -> bool:
     return folder.finished and read_config(folder).weights_only
 
 
-def load_checkpoint(folder: RunFolder | None, experiment: Experiment) -> Checkpoint:
-    """A run's last checkpoint, or a fresh state; the optimizer is new if only weights were kept."""
-    state = experiment.init_state()
-    if folder is None:
-        return Checkpoint(state)
-    if not _holds_only_weights(folder):
-        return last_saved(folder, Processes(), experiment, state)
-    step, params = folder.read_params(state.params)
-    state = state.replace(step=np.int32(step), params=params)
-    return Checkpoint(experiment.parallel.replicate(state))
-
-
-def last_saved(
-    folder: RunFolder, processes: Processes, experiment: Experiment, state: TrainState
+def load_checkpoint(
+    folder: RunFolder, experiment: Experiment, state: TrainState, processes: Processes | None = None
 ) -> Checkpoint:
-    """A run's last checkpoint, or the fresh state if none was saved."""
+    """A run's last checkpoint, or the fresh state if none was saved.
+
+    The optimizer is new if only weights were kept. Of several processes the first one reads.
+    """
+    if _holds_only_weights(folder):
+        step, params = folder.read_params(state.params)
+        state = state.replace(step=np.int32(step), params=params)
+        return Checkpoint(experiment.parallel.replicate(state))
+    processes = processes or Processes()
     like = tree_of(Checkpoint(state), experiment.data.num_classes)
     tree = folder.restore(like) if processes.is_first else None
     if not processes.broadcast_json("restored", lambda: tree is not None):

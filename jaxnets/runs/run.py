@@ -29,7 +29,7 @@ from jaxnets.runs.request import (
     run_to_resume,
     run_with_weights,
 )
-from jaxnets.runs.resume import last_saved, prepare_to_resume
+from jaxnets.runs.resume import load_checkpoint, prepare_to_resume
 from jaxnets.runs.run_folder import CONFIG, ReplicaRunFolder, RunFolder, num_params, params_sha256
 from jaxnets.training.loop import Interrupted, NonFiniteLossError
 from jaxnets.training.observer import EarlyStopping, Observer, Record, Stop
@@ -95,12 +95,12 @@ class Run(Observer):
             with terminal.ends_in_one_line(folder.path, config.dry_run), folder:
                 checkpoint = Checkpoint(state)
                 if config.resume:
-                    checkpoint = last_saved(folder, processes, experiment, state)
+                    checkpoint = load_checkpoint(folder, experiment, state, processes)
                     step = int(checkpoint.state.step)
                     folder.drop_records_after(step, step // experiment.loader.steps)
                 if search is not None and config.latent_dims is not None:
                     experiment = search(experiment, folder, processes)
-                    write_config(folder, experiment, inputs_sha256(experiment))
+                    write_config(folder, experiment)
                     checkpoint = Checkpoint(experiment.init_state())
                 yield cls(experiment, folder, processes, checkpoint, notes)
 
@@ -201,7 +201,7 @@ class Run(Observer):
         if self.config.is_distributed:  # From here on the other processes do not take part.
             single = dataclasses.replace(self.config, **SINGLE_PROCESS, devices=None)
             experiment = Experiment.create(single, experiment.data)
-        last = last_saved(self.folder, Processes(), experiment, experiment.init_state())
+        last = load_checkpoint(self.folder, experiment, experiment.init_state())
         return diagnose(experiment, last, self.folder.records(), error)
 
     def finish(self, observers: Sequence[Observer] = ()) -> Metrics:
@@ -267,7 +267,7 @@ def inputs_sha256(experiment: Experiment) -> dict[str, str]:
     return inputs
 
 
-def write_config(folder: RunFolder, experiment: Experiment, inputs: dict[str, str]) -> None:
+def write_config(folder: RunFolder, experiment: Experiment) -> None:
     """Writes config.json: every field, versions, device, digests, the shape of the data.
 
     A resumed run keeps the versions and the machine on which it began: every resume elsewhere says
@@ -283,7 +283,7 @@ def write_config(folder: RunFolder, experiment: Experiment, inputs: dict[str, st
         {
             **{name: name_of(value) for name, value in dataclasses.asdict(settings).items()},
             **where,
-            **inputs,
+            **inputs_sha256(experiment),
             "image_shape": list(data.image_shape),
             "num_classes": data.num_classes,
             "class_names": data.class_names,
@@ -333,7 +333,7 @@ def _open_folder(experiment: Experiment, processes: Processes) -> RunFolder:
         if config.resume:
             must_write = prepare_to_resume(folder, experiment, inputs)
         if must_write:
-            write_config(folder, experiment, inputs)
+            write_config(folder, experiment)
     except BaseException:
         folder.close()  # Releases its lock: the request is refused.
         raise

@@ -162,11 +162,7 @@ class Figure:
 
     def themed(self) -> str:
         """The same in the theme of its reader; for browsers, which know media queries."""
-        light, dark = (
-            f":root{{{';'.join(f'--{name}:{colour}' for name, colour in theme.items())}}}"
-            for theme in (LIGHT, DARK)
-        )
-        return self._file(f"{light}@media (prefers-color-scheme:dark){{{dark}}}")
+        return self._file(both_themes())
 
     def _file(self, style: str = "") -> str:
         """The figure with its title and a background; its colours are still variables."""
@@ -189,6 +185,19 @@ class Figure:
             + element("rect", y=-TITLE, width=width, height=height, fill="card")
             + f'<g transform="translate(0,-{TITLE})">{title}</g>{body}</svg>\n'
         )
+
+
+def both_themes() -> str:
+    """The colours as CSS variables, of the reader's theme or of the one in `data-theme`."""
+    light, dark = (
+        f"color-scheme:{scheme};" + "".join(f"--{name}:{value};" for name, value in theme.items())
+        for scheme, theme in (("light", LIGHT), ("dark", DARK))
+    )
+    return (
+        f":root{{{light}}}\n"
+        f'@media (prefers-color-scheme:dark){{:root:not([data-theme="light"]){{{dark}}}}}\n'
+        f':root[data-theme="dark"]{{{dark}}}\n'
+    )
 
 
 def element(tag: str, content: str = "", **attributes: Any) -> str:

@@ -20,6 +20,7 @@ import numpy as np
 from jaxnets import files
 from jaxnets.config.options import is_custom
 from jaxnets.display import printable, short_path
+from jaxnets.drawing.svg import both_themes
 from jaxnets.errors import UserError
 from jaxnets.files import output_path
 from jaxnets.language import LANGUAGES, _, speaking
@@ -61,6 +62,7 @@ def page_files(trained: TrainedNetwork) -> Files:
     folder = resources.files("jaxnets.viz.page") / "assets"
     found = {entry.name: entry.read_bytes() for entry in folder.iterdir() if entry.is_file()}
     found["run.js"] = run_script(trained).encode()
+    found["page.css"] = both_themes().encode() + found["page.css"]
     found["texts.js"] = with_texts(found["texts.js"], found.pop("texts.json"))
     return {
         name: (MEDIA_TYPES[Path(name).suffix], content) for name, content in sorted(found.items())

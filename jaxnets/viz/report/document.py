@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from importlib import resources
 
-from jaxnets.drawing.svg import DARK, LIGHT, Figure, escape
+from jaxnets.drawing.svg import Figure, both_themes, escape
 
 # Nothing is loaded and no program runs; only the style with this digest counts.
 POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; style-src '{}'"
@@ -15,7 +15,8 @@ SHORT = 24  # Characters of a row's name that are kept in one line.
 
 def document(language: str, title: str, nav: str, body: str, footer: str) -> str:
     """A page that loads nothing; nav and body are HTML."""
-    style = _style()
+    folder = resources.files("jaxnets.viz.report") / "assets"
+    style = both_themes() + (folder / "report.css").read_text("utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     policy = POLICY.format(f"sha256-{digest}")
     html = [
@@ -29,18 +30,6 @@ def document(language: str, title: str, nav: str, body: str, footer: str) -> str
         f"<footer>{escape(footer)}</footer>\n</body>\n</html>\n",
     ]
     return "\n".join(html)
-
-
-def _style() -> str:
-    """The style sheet with the colours of both themes."""
-    light, dark = (
-        "".join(f"--{name}:{value};" for name, value in theme.items()) for theme in (LIGHT, DARK)
-    )
-    text = (resources.files("jaxnets.viz.report") / "assets" / "report.css").read_text("utf-8")
-    return (
-        f":root{{color-scheme:light dark;{light}}}\n"
-        f"@media (prefers-color-scheme:dark){{:root{{{dark}}}}}\n{text}"
-    )
 
 
 def paragraph(text: str, kind: str = "") -> str:

@@ -1,10 +1,6 @@
 "use strict";
 // Arrays as pictures: one square for each number, blue below 0, orange above.
 
-const COLOURS = {
-  light: { zero: [255, 255, 255], below: [20, 84, 190], above: [200, 74, 8], line: [205, 208, 214] },
-  dark: { zero: [18, 20, 25], below: [92, 164, 255], above: [255, 152, 62], line: [62, 67, 78] },
-};
 const CURVE = 0.6; // Small numbers would be invisible: strength = |v / largest| ** CURVE.
 
 function isDark() {
@@ -69,7 +65,9 @@ function tiles(height, width, number, indexOf, columns = tileColumns(height, wid
 
 /** The colours of 511 strengths from -1 to 1, each as one number of 32 bits. */
 function palette() {
-  const { zero, below, above, line } = COLOURS[isDark() ? "dark" : "light"];
+  const style = getComputedStyle(document.documentElement);
+  const [zero, below, above, line] = ["card", "c1", "c2", "line"].map((name) =>
+    style.getPropertyValue(`--${name}`).match(/[0-9a-f]{2}/g).map((part) => parseInt(part, 16)));
   const pack = ([r, g, b]) => (255 << 24) | (b << 16) | (g << 8) | r;
   const table = new Int32Array(511);
   for (let n = -255; n <= 255; n++) {

@@ -28,7 +28,7 @@ function onExamples(network) {
   for (const { label, image } of examplePictures()) {
     const pass = forward(network, image);
     loss += lossOf(network, pass, label) / examples.length;
-    right += pass.p.indexOf(Math.max(...pass.p)) === label ? 1 : 0;
+    right += largestAt(pass.p) === label ? 1 : 0;
   }
   return { loss, right };
 }
@@ -42,14 +42,20 @@ function measured() {
   return { loss: lossOf(state.network, state.pass, state.label), p: state.pass.p[state.label], right };
 }
 
+/** Runs the network with its new weights, forward and backward. */
+function runAgain() {
+  runForward();
+  if (state.pass && state.label !== null) state.back = backward(state.network, state.pass, state.label);
+}
+
 function takeStep() {
   if (!state.back) return;
-  const before = measured(), weights = state.network;
-  state.undo.push(weights);
+  const before = measured();
+  state.undo.push(state.network);
   if (state.undo.length > MOST_STEPS) state.undo.shift();
   state.steps++;
   state.network = stepped(state.network, state.back.gradients, rateNow());
-  compute();
+  runAgain();
   moved = { before, after: measured() };
   render();
 }
@@ -58,7 +64,7 @@ function undoStep() {
   if (!state.undo.length) return;
   state.network = state.undo.pop();
   state.steps--;
-  compute();
+  runAgain();
   moved = "undone";
   render();
 }

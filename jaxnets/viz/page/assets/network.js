@@ -43,23 +43,27 @@ function product(sizes) {
   return sizes.reduce((a, b) => a * b, 1);
 }
 
+/** The place of the number with the largest size. */
+function largestAt(values) {
+  let best = 0;
+  for (let n = 1; n < values.length; n++) if (Math.abs(values[n]) > Math.abs(values[best])) best = n;
+  return best;
+}
+
 // ---- Layers: forward(layer, x) → {y, cache};  backward(layer, x, y, cache, dy) → {dx, ...} ----
 // A layer that chooses among numbers has held(x, y, cache), too: its output at x with the choices of
 // the pass that gave y and the cache. It has no kinks.
 
 const same = (layer, shape) => shape;
+const unchanged = (layer, x) => ({ y: x }), unchangedGradient = (layer, x, y, cache, dy) => ({ dx: dy });
 
 const KINDS = {
   flatten: {
     outShape: (layer, shape) => [product(shape)],
-    forward: (layer, x) => ({ y: x }),
-    backward: (layer, x, y, cache, dy) => ({ dx: dy }),
+    forward: unchanged,
+    backward: unchangedGradient,
   },
-  dropout: { // Only training drops.
-    outShape: same,
-    forward: (layer, x) => ({ y: x }),
-    backward: (layer, x, y, cache, dy) => ({ dx: dy }),
-  },
+  dropout: { outShape: same, forward: unchanged, backward: unchangedGradient }, // Only training drops.
   relu: {
     outShape: same,
     forward: reluForward,
@@ -69,11 +73,6 @@ const KINDS = {
   sigmoid: { outShape: same, forward: sigmoidForward, backward: sigmoidBackward },
   softmax: { outShape: same, forward: softmaxForward, backward: softmaxBackward },
   dense: { outShape: (layer) => [layer.shapes.kernel[1]], forward: denseForward, backward: denseBackward },
-  dense_with_ones: {
-    outShape: (layer) => [layer.shapes.kernel[1]],
-    forward: denseForward,
-    backward: denseBackward,
-  },
   conv: {
     outShape: (layer, [height, width]) => {
       const [rows, columns, , outputs] = layer.shapes.kernel;
@@ -90,6 +89,8 @@ const KINDS = {
     held: (x, y, winners) => y.map((_, n) => x[winners[n]]),
   },
 };
+
+KINDS.dense_with_ones = KINDS.dense;
 
 /** z_k = Σ_d x_d W_dk + b_k. With a column of ones, b is the last row of W. */
 function denseForward(layer, x) {

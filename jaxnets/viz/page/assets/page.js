@@ -11,12 +11,10 @@ const state = {
   time: { forward: null, backward: null },
 };
 
-/** Runs the network on the picture, and backwards if the true class is chosen. */
-function compute() {
-  state.pass = state.back = null;
-  if (!state.pixels) return;
-  state.pass = forward(state.network, Float64Array.from(state.pixels, (byte) => byte / 255));
-  if (state.label !== null) state.back = backward(state.network, state.pass, state.label);
+/** Runs the network on the picture. */
+function runForward() {
+  state.back = null;
+  state.pass = state.pixels && forward(state.network, Float64Array.from(state.pixels, (byte) => byte / 255));
 }
 
 /** What lies on the paper, as the network sees it; null if there is no ink. */
@@ -41,8 +39,7 @@ function seeDrawing(time, now = false) {
   state.pixels = pixels;
   if (!pixels) state.label = null;
   moved = null;
-  state.pass = state.back = null;
-  if (pixels) state.pass = forward(state.network, Float64Array.from(pixels, (byte) => byte / 255));
+  runForward();
   if (!pixels || state.label === null) {
     render();
     state.time.forward = performance.now() - time;
@@ -96,7 +93,7 @@ function renderForward() {
     image.data[4 * n + 3] = 255;
   }
   context.putImageData(image, 0, 0);
-  const { pass, classNames } = state, best = pass ? pass.p.indexOf(Math.max(...pass.p)) : -1;
+  const { pass, classNames } = state, best = pass ? largestAt(pass.p) : -1;
   const answer = pass ? say("answer", { name: classNames[best], p: share(pass.p[best]) }) : say("nothing");
   if (byId("answer").textContent !== answer) byId("answer").textContent = answer;
   [...byId("bars").children].forEach((bar, k) => {

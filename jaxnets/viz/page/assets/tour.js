@@ -5,12 +5,6 @@ const TOUR_SECONDS = 6;
 
 let tourStops = [], tourAt = -1, tourTimer = 0, tourRuns = false;
 
-function largestAt(values) {
-  let best = 0;
-  for (let n = 1; n < values.length; n++) if (Math.abs(values[n]) > Math.abs(values[best])) best = n;
-  return best;
-}
-
 /** The stops for this network: [element to look at, text, cell to open]. */
 function stopsOfTour() {
   const { network, classNames } = state, { layers } = network, stops = [], last = layers.length;
@@ -31,7 +25,7 @@ function stopsOfTour() {
     const { window, inShape, outShape } = layers[pool];
     stop(pool, "tourPool", () => ({ window, before: count(product(inShape)), after: count(product(outShape)) }));
   }
-  const best = () => state.pass.p.indexOf(Math.max(...state.pass.p)), label = () => classNames[state.label];
+  const best = () => largestAt(state.pass.p), label = () => classNames[state.label];
   stop(last - 1, "tourScores", () => ({ value: digits(values(last - 1)[best()]), name: classNames[best()] }));
   stop(last, "tourP", () => ({ name: classNames[best()], p: share(state.pass.p[best()]) }), () => ({ n: last, view: "p", index: best() }));
   stop(last, "tourLoss", () => ({ name: label(), loss: digits(lossOf(state.network, state.pass, state.label)) }));
@@ -57,7 +51,7 @@ function startTour() {
     seeDrawing(performance.now(), true);
   }
   if (!state.pass) return byId("paper").focus();
-  if (state.label === null) chooseLabel(state.pass.p.indexOf(Math.max(...state.pass.p)));
+  if (state.label === null) chooseLabel(largestAt(state.pass.p));
   tourStops = stopsOfTour();
   tourRuns = !matchMedia("(prefers-reduced-motion: reduce)").matches;
   byId("tour").hidden = false;

@@ -213,7 +213,7 @@ def test_a_fault_of_the_judge_is_one_row_s(submissions, monkeypatch):
     jobs = submissions_in(str(submissions({"ann": relu(RIGHT), "zoe.toml": SHEET})))
     monkeypatch.setattr(Sandbox, "check", lambda self: None)
     monkeypatch.setattr(grade, "cases_of", lambda name: [])
-    monkeypatch.setattr(grade, "_run", lambda *_: 1 / 0)
+    monkeypatch.setattr(grade, "run_submission", lambda *_: 1 / 0)
     ann, zoe = grades_of(jobs, Limits(), Sandbox())
     assert ann.reason == "it cannot be graded: ZeroDivisionError: division by zero"
     assert zoe.passed

@@ -7,10 +7,9 @@ submission prints, patches or exits with makes it pass, and nothing ends or chan
 import collections
 import functools
 import json
-import math
 import os
 import pickle
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -157,9 +156,10 @@ def grades_of(
                 started = None
                 if submission.grade is None:
                     name = submission.exercise
-                    judges[name] = judges.get(name) or cases_of(name)
-                    task = _task(submission, judges[name], limits)
-                    started = pool.submit(_run, task, judges[name], limits, sandbox, processes)
+                    judges[name] = cases = judges.get(name) or cases_of(name)
+                    _sources(submission.imports)  # Python's syntax trees want one thread at a time.
+                    job = submission, cases, limits, sandbox, processes
+                    started = pool.submit(run_submission, *job)
                 running.append((submission, started))
                 while len(running) > workers:
                     yield _grade(*running.popleft(), judges)
@@ -190,17 +190,13 @@ def _grade(
 
 
 def run_submission(
-    submission: Submission, cases: Sequence[Case], limits: Limits, sandbox: Sandbox
+    submission: Submission,
+    cases: Sequence[Case],
+    limits: Limits,
+    sandbox: Sandbox,
+    running: Running | None = None,
 ) -> list[dict[str, np.ndarray]] | str:
     """Runs a submission in a sandbox; its arrays, or why there are none."""
-    return _run(_task(submission, cases, limits), cases, limits, sandbox)
-
-
-def _task(submission: Submission, cases: Sequence[Case], limits: Limits) -> bytes:
-    """The task that a child reads, as bytes.
-
-    Python's parser of syntax trees works in one thread at a time only: call this in one thread.
-    """
     task = {
         "source": submission.source,
         "name": submission.exercise,
@@ -209,26 +205,9 @@ def _task(submission: Submission, cases: Sequence[Case], limits: Limits) -> byte
         "seconds": limits.seconds,
         "memory": limits.memory << 20,
     }
-    return pickle.dumps(task)
-
-
-@functools.cache
-def _sources(imports: frozenset[str]) -> dict[str, str]:
-    passes = "jaxnets.course.exercises.passes"
-    needed = [f"{passes}.Call", f"{passes}.gradients_of", f"{passes}.run_source"]
-    return sources_of([*needed, *sorted(imports)])
-
-
-def _run(
-    task: bytes,
-    cases: Sequence[Case],
-    limits: Limits,
-    sandbox: Sandbox,
-    running: Running | None = None,
-) -> list[dict[str, np.ndarray]] | str:
     answer = sandbox.run(
         Path(child.__file__).read_text("utf-8"),
-        task,
+        pickle.dumps(task),
         memory=limits.memory + MIB_FOR_JAX,
         wait=limits.wait,
         most=MAX_ANSWER,
@@ -244,6 +223,13 @@ def _run(
         "it ended without an answer: its process ended itself, or passed "
         f"{limits.seconds} s or {limits.memory} MiB"
     )
+
+
+@functools.cache
+def _sources(imports: frozenset[str]) -> dict[str, str]:
+    passes = "jaxnets.course.exercises.passes"
+    needed = [f"{passes}.Call", f"{passes}.gradients_of", f"{passes}.run_source"]
+    return sources_of([*needed, *sorted(imports)])
 
 
 def arrays_of(answer: bytes, cases: Sequence[Case]) -> list[dict[str, np.ndarray]] | str:
@@ -268,10 +254,13 @@ def arrays_of(answer: bytes, cases: Sequence[Case]) -> list[dict[str, np.ndarray
         for name, shape in row.items():
             if shape != list(right := case.right[name].shape):
                 return f"{case.call.gradient_name(name)}: expected the shape {right}" + _got(shape)
-    shapes = [{name: case.right[name].shape for name in row} for row, case in zipped]
-    if 8 * sum(math.prod(shape) for row in shapes for shape in row.values()) != len(content):
+    counts = [case.right[name].size for row, case in zipped for name in row]
+    if 8 * sum(counts) != len(content):
         return "its answer has not the size that it says"
-    return list(_split(shapes, content))
+    arrays = iter(np.split(np.frombuffer(content, "<f8"), np.cumsum(counts)[:-1]))
+    return [
+        {name: next(arrays).reshape(case.right[name].shape) for name in row} for row, case in zipped
+    ]
 
 
 def _got(shape: Any) -> str:
@@ -279,16 +268,3 @@ def _got(shape: Any) -> str:
     if not sizes or not all(type(size) is int and 0 <= size <= MAX_ANSWER for size in shape):
         return ", got no shape"
     return f", got {tuple(shape)}"
-
-
-def _split(
-    rows: Sequence[Mapping[str, Sequence[int]]], content: bytes
-) -> Iterator[dict[str, np.ndarray]]:
-    start = 0
-    for row in rows:
-        found = {}
-        for name, shape in row.items():
-            count = math.prod(shape)
-            found[name] = np.frombuffer(content, "<f8", count, start).reshape(shape)
-            start += 8 * count
-        yield found

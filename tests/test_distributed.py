@@ -182,8 +182,8 @@ def test_garbage_idle_connections_and_late_processes_change_nothing(
         with start(0) as first:
             wait_for(lambda: (host, port) in listening(first), [first])
             assert listening(first) == {(host, port)}
-            attack((host, port), GREETINGS * 40)  # While process 0 waits for the other.
             with start(1) as second:
+                attack((host, port), GREETINGS * 40)  # While process 0 waits for the other.
                 processes = [first, second]
                 wait_for(lambda: len(list(tmp_path.glob("--process_id=*"))) == 2, processes)
                 attack((host, port), GREETINGS * 40)  # While they train.

@@ -119,7 +119,10 @@ def decode_once(
     can hold. Where the cache cannot be written, the pixels are made for this run alone, in the
     temporary folder.
     """
-    pixels, facts = _find_or_make(kind, key, lambda stream: decode(stream) | {"bad": bad.reasons})
+    with interruptible():
+        pixels, facts = _find_or_make(
+            kind, key, lambda stream: decode(stream) | {"bad": bad.reasons}
+        )
     for row, reason in facts["bad"].items():
         bad.add(int(row), reason)
     return pixels, facts
@@ -136,13 +139,13 @@ def _find_or_make(
     if path is not None:
         with contextlib.suppress(*ABSENT):
             return _open(path)
-    if path is None or not os.access(path.parent, os.W_OK):
-        with tempfile.TemporaryDirectory(prefix="jaxnets-") as temporary:
-            return _make(Path(temporary) / key, decode)  # A mapped file outlives its name.
-    with interruptible(), _locked(path.with_suffix(".lock")):
-        with contextlib.suppress(*ABSENT):  # Another process may have made them.
-            return _open(path)
-        return _make(path, decode)
+    if path is not None and os.access(path.parent, os.W_OK):
+        with _locked(path.with_suffix(".lock")):
+            with contextlib.suppress(*ABSENT):  # Another process may have made them.
+                return _open(path)
+            return _make(path, decode)
+    with tempfile.TemporaryDirectory(prefix="jaxnets-") as temporary:
+        return _make(Path(temporary) / "pixels", decode)  # A mapped file outlives its name.
 
 
 def _open(path: Path) -> tuple[np.ndarray, Facts]:

@@ -1,7 +1,7 @@
 """The kinds of charts: curves, dots on an axis, a matrix of counts, accuracy by confidence."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -116,9 +116,6 @@ class Series(NamedTuple):
     faint: bool = False
 
 
-Key = tuple[str, dict[str, Any]]  # A legend's label, and how its line looks.
-
-
 class Band(NamedTuple):
     """The area between two curves."""
 
@@ -174,9 +171,10 @@ def curves(
     keys += [(level.label, level_style)] if level else []
     mark_styles = [_style(2 + number) for number in range(len(marks))]
     keys += [(mark.label, style) for mark, style in zip(marks, mark_styles, strict=True)]
-    legend = _legend_rows(keys) if len(keys) > 1 else []
+    keys = keys if len(keys) > 1 else []
+    legend = _legend([label for label, _ in keys], 56)
     below = max((note.count("\n") + 1 for note in (notes or {}).values() if note), default=0)
-    top, bottom = 24 + 18 * len(legend), 40 + 13 * below
+    top, bottom = 24 + 18 * (legend[-1][2] + 1 if legend else 0), 40 + 13 * below
     figure = Figure(name, WIDTH, top + 170 + bottom, title, alt)
     shown = [y for one in series for y in one.y]
     shown += [*band.low, *band.high] if band else []
@@ -208,10 +206,12 @@ def curves(
         for tick in places:
             if first <= tick <= last:
                 label = plain(tick) if log_x else str(tick)
-                at = min(x(tick), WIDTH - 2 - text_width(label, 12) / 2)
+                at = min(x(tick), WIDTH - 5 - text_width(label, 12) / 2)
                 figure.text(at, top + 188, label, **centred)
     figure.text((left + WIDTH) / 2, top + 166 + bottom, x_label, **centred)
-    _draw_legend(figure, legend, 26)
+    for (label, at, row), (_, style) in zip(legend, keys, strict=True):
+        figure.line(at, 26 + 18 * row, at + 20, 26 + 18 * row, **style)
+        figure.text(at + 25, 30 + 18 * row, label)
     if band:
         edges = [(a, low, high) for a, low, high in zip(*band[1:], strict=True)]
         edges = [edge for edge in edges if all(map(math.isfinite, edge))]
@@ -294,28 +294,18 @@ def _tips(
         figure.tip(x(at) - half, top, 2 * half, 170, shown)
 
 
-def _legend_rows(keys: Sequence[Key]) -> list[list[Key]]:
-    """The rows of a legend."""
-    rows: list[list[Key]] = [[]]
-    used = 0.0
-    for label, style in keys:
+def _legend(labels: Iterable[str], left: float) -> list[tuple[str, float, int]]:
+    """The labels of a legend with the x and the row of each."""
+    places: list[tuple[str, float, int]] = []
+    x, row = left, 0
+    for label in labels:
         label = shortened(label, 44)
         width = 34 + text_width(label, 12)
-        if rows[-1] and used + width > WIDTH - 56:
-            rows.append([])
-            used = 0.0
-        rows[-1].append((label, style))
-        used += width
-    return rows
-
-
-def _draw_legend(figure: Figure, rows: list[list[Key]], y: float) -> None:
-    for row, entries in enumerate(rows):
-        x, at = 56.0, y + 18 * row
-        for label, style in entries:
-            figure.line(x, at, x + 20, at, **style)
-            figure.text(x + 25, at + 4, label)
-            x += 34 + text_width(label, 12)
+        if x > left and x + width > WIDTH:
+            x, row = left, row + 1
+        places.append((label, x, row))
+        x += width
+    return places
 
 
 class Row(NamedTuple):
@@ -343,8 +333,8 @@ def dots(
     names = [shortened(row.name, width // 21) for row in rows]
     left = max([56.0, *(text_width(name, 12) + 14 for name in names)])
     right = width - max((text_width(row.note, 11) + 6 for row in rows if row.note), default=0)
-    legend = _mark_rows(labels, left)
-    top = 14 + 18 * len(legend)
+    legend = _legend(labels, 12)
+    top = 32 + 18 * legend[-1][2]
     height = 20 * len(rows)
     figure = Figure(name, width, top + height + 40, title, alt)
     drawn = [
@@ -367,10 +357,9 @@ def dots(
             font_size=11,
         )
     figure.text((left + right) / 2, top + height + 34, x_label, text_anchor="middle", fill="soft")
-    for at, entries in enumerate(legend):
-        for number, label, x in entries:
-            _mark(figure, number, x + 5, 10 + 18 * at)
-            figure.text(x + 14, 14 + 18 * at, label)
+    for number, (label, x, row) in enumerate(legend):
+        _mark(figure, number, x + 5, 10 + 18 * row)
+        figure.text(x + 14, 14 + 18 * row, label)
     for number, row in enumerate(rows):
         y = top + 20 * number + 10
         figure.line(left, y, right - 14, y, stroke_dasharray="1 3")
@@ -385,20 +374,6 @@ def dots(
         faint = 0.5 if isinstance(row.values[kind], Sequence) else None
         _mark(figure, kind, axis(value), y, f"<title>{hint}</title>", faint)
     return figure
-
-
-def _mark_rows(labels: Sequence[str], left: float) -> list[list[tuple[int, str, float]]]:
-    """The legend of marks: rows of (number, label, x)."""
-    rows: list[list[tuple[int, str, float]]] = [[]]
-    x = 12.0
-    for number, label in enumerate(labels):
-        width = 28 + text_width(label, 12)
-        if rows[-1] and x + width > WIDTH:
-            rows.append([])
-            x = 12.0
-        rows[-1].append((number, label, x))
-        x += width
-    return rows
 
 
 def _mark(

@@ -106,6 +106,10 @@ def test_flags_win_over_what_the_run_brings(first):
             ["logits/kernel of shape (9, 3); this network has logits/kernel of shape (8, 3)"],
         ),
         (
+            lambda x: x.update({"params/logits/kernel": np.ones((8, 9), "f4")}),
+            ["logits/kernel of shape (8, 9); this network has logits/kernel of shape (8, 3)"],
+        ),
+        (
             lambda x: x.update({"params/hidden1/bias": np.full(12, np.inf, "f4")}),
             ["params/hidden1/bias: expected finite float32 numbers"],
         ),

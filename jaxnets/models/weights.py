@@ -48,8 +48,10 @@ def load_weights(path: str, fresh: Params) -> Params:
         names = [n for n in file.keys() if n.startswith(OURS) or not ours]  # noqa: SIM118
         slices = {name: file.get_slice(name) for name in names}
         shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
-        dtypes = {name: part.get_dtype() for name, part in slices.items()}
-        new_head = (_check_ours if ours else _check)(shapes, dtypes, fresh)
+        new_head = _check(shapes, fresh, ours)
+        for name, part in slices.items():  # Surplus tensors too: NumPy has no FP8.
+            if (found := part.get_dtype()) not in FLOATS:
+                raise UserError(f"{name}: expected float32 numbers, found {found}")
         tensors = {name: file.get_tensor(name) for name in names}
         dtype = jax.tree.leaves(fresh)[0].dtype
         for name, tensor in tensors.items():
@@ -122,42 +124,38 @@ def _are_ours(names: Iterable[str]) -> bool:
     return any(name.startswith(OURS) for name in names)
 
 
-def _check_ours(shapes: dict[str, Shape], dtypes: dict[str, str], fresh: Params) -> bool:
-    """As `_check`, for a run's checkpoint."""
-    named: dict[str, Any] = flatten_dict(dict(fresh), sep="/")
-    wanted = {OURS + name: leaf.shape for name, leaf in named.items()}
-    head, axis = OUR_HEAD
-    kernel, ours = shapes.get(head, ()), wanted[head]
-    new_head = kernel[:axis] == ours[:axis] and kernel[axis:] != ours[axis:]
-    for name in sorted(wanted.keys() | shapes.keys()):
-        expected, found = wanted.get(name), shapes.get(name)
-        if found != expected and not (new_head and name.startswith(f"{OURS}logits/")):
-            raise _other_shape(name.removeprefix(OURS), found, expected)
-    _check_dtypes(dtypes)
-    return new_head
-
-
-def _check(shapes: dict[str, Shape], dtypes: dict[str, str], fresh: Params) -> bool:
-    """Raises UserError if a needed tensor has another shape or is not of floats.
+def _check(shapes: dict[str, Shape], fresh: Params, ours: bool) -> bool:
+    """Raises UserError if a tensor has another shape than in the network.
 
     Returns whether the file's last layer is whole and has another number of classes.
     """
-    if fresh.keys() != TORCHVISION.keys():
+    if ours:
+        named: dict[str, Any] = flatten_dict(dict(fresh), sep="/")
+        wanted = {OURS + name: leaf.shape for name, leaf in named.items()}
+        names, last, axis = wanted.keys() | shapes.keys(), f"{OURS}logits/", -1
+    elif fresh.keys() == TORCHVISION.keys():
+        wanted = {}
+        for layer, prefix in TORCHVISION.items():
+            kernel, bias = (fresh[layer][part].shape for part in ("kernel", "bias"))
+            # [height, width, in, out] there is [out, in, height, width], and [in, out] [out, in].
+            weight = (kernel[3], kernel[2], *kernel[:2]) if len(kernel) == 4 else kernel[::-1]
+            wanted |= {f"{prefix}.weight": weight, f"{prefix}.bias": bias}
+        # params_from_torchvision reports missing and surplus tensors.
+        names, last, axis = wanted.keys() & shapes.keys(), TORCHVISION["logits"], 0
+    else:
         raise UserError("the file is no checkpoint of a run with the same network")
-    head = TORCHVISION["logits"]
-    weight, bias = shapes.get(f"{head}.weight", ()), shapes.get(f"{head}.bias", ())
-    units, classes = fresh["logits"]["kernel"].shape
-    new_head = weight[1:] == (units,) and bias == weight[:1] and bias != (classes,)
-    for layer, prefix in TORCHVISION.items():
-        kernel, bias = (fresh[layer][part].shape for part in ("kernel", "bias"))
-        # [height, width, in, out] there is [out, in, height, width], and [in, out] is [out, in].
-        weight = (kernel[3], kernel[2], *kernel[:2]) if len(kernel) == 4 else kernel[::-1]
-        for name, wanted in ((f"{prefix}.weight", weight), (f"{prefix}.bias", bias)):
-            # params_from_torchvision reports missing and surplus tensors.
-            found = shapes.get(name, wanted)
-            if found != wanted and not (new_head and layer == "logits"):
-                raise _other_shape(name, found, wanted)
-    _check_dtypes(dtypes)  # Surplus tensors too: NumPy has no FP8.
+
+    def sizes_in(found: dict[str, Shape]) -> tuple[list[int], list[list[int]]]:
+        """The last layer's numbers of classes, and its other sizes."""
+        others = [list(found.get(name) or (0,)) for name in wanted if name.startswith(last)]
+        return [sizes.pop(axis) for sizes in others], others
+
+    (theirs, others), (here, same) = sizes_in(shapes), sizes_in(wanted)
+    new_head = others == same and len(set(theirs)) == 1 and theirs != here
+    for name in sorted(names):
+        found, expected = shapes.get(name), wanted.get(name)
+        if found != expected and not (new_head and name.startswith(last)):
+            raise _other_shape(name.removeprefix(OURS), found, expected)
     return new_head
 
 
@@ -169,9 +167,3 @@ def _other_shape(name: str, theirs: Shape | None, ours: Shape | None) -> UserErr
     """
     has = [f"{name} of shape {shape}" if shape else f"no {name}" for shape in (theirs, ours)]
     return UserError(f"the file has {has[0]}; this network has {has[1]}")
-
-
-def _check_dtypes(dtypes: dict[str, str]) -> None:
-    for name, dtype in dtypes.items():
-        if dtype not in FLOATS:
-            raise UserError(f"{name}: expected float32 numbers, found {dtype}")

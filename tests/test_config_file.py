@@ -131,6 +131,10 @@ def test_a_device_gets_one_line(path, run_main):
     run_main(f"--config={path}").assert_refused(f"{path}: neither a file nor a pipe")
 
 
+def test_an_empty_name_gets_one_line(run_main):
+    run_main("--config=").assert_refused("config: expected a file, got an empty name")
+
+
 def test_a_pipe_with_a_writer_is_read_to_its_end(pipe):
     pipe.write_text("epochs = 3")
     assert file.read_flags(str(pipe)) == {"epochs": 3}

@@ -126,7 +126,7 @@ def _read(
     positional = [field for field in options if is_positional(field)]
     if words or positional:
         given |= _positionals(words, positional, flags, started)
-    if path := given.pop("config", None):
+    if (path := given.pop("config", None)) is not None:
         given = read_flags(path, given.get("over", ())) | given
     check_memory()  # JAX is imported next, and would abort under too low a limit.
     return given

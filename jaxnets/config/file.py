@@ -42,6 +42,8 @@ def read_flags(path: str, over: Sequence[str] = ()) -> dict[str, Any]:
     Raises:
       UserError: The file is missing, no TOML or JSON, or holds something else.
     """
+    if not path:
+        raise UserError("config: expected a file, got an empty name")
     file = Path(path).expanduser()
     if file.is_dir():
         file /= "config.json"

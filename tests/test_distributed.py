@@ -208,6 +208,20 @@ def test_garbage_idle_connections_and_late_processes_change_nothing(
     assert params_sha256(tmp_path / "run") == params_sha256(tmp_path / "left alone")
 
 
+@pytest.mark.slow
+def test_two_processes_of_one_number_end_the_run(
+    start_python, start_processes, tiny_folder, tmp_path
+):
+    """JAX ends all; nobody trains with the wrong one."""
+    flags = ("--epochs=100000", f"--workdir={tmp_path / 'run'}")
+    processes = start_processes(*flags)
+    with start_python(*processes[1].args[1:]) as third:
+        for process in (*processes, third):
+            out, error = ended(process)
+            assert process.returncode in (1, 2) and error.startswith("error: "), error
+            assert error.count("\n") == 1
+
+
 def test_processes_with_different_flags_are_refused(start_processes, tmp_path):
     folder = tmp_path / "run"
     processes = start_processes(f"--workdir={folder}", second=("--learning_rate=0.25",))

@@ -516,6 +516,18 @@ def test_ticks_are_few_round_and_on_the_axis(seed):
         assert len({charts.plain(tick) for tick in ticks}) == len(ticks)
 
 
+@pytest.mark.parametrize(
+    ("shape", "pictures"),
+    [((28, 28, 1), 1), ((5, 5, 64), 8), ((10,), 1), ((300,), 1), ((3, 3, 32, 64), 1)],
+)
+def test_arrays_of_any_shape_and_with_nan_are_drawn(shape, pictures):
+    value = np.ones(shape, np.float32)
+    value.flat[1:3] = np.nan, np.inf
+    figure = svg.Figure("x", 100, 100, "title", "alt")
+    figure.array(0, 0, 90, 10, value, maps=8)
+    assert figure.standalone().count("<image") == pictures
+
+
 def test_curves_of_strange_numbers_are_drawn():
     values = [None, float("inf"), float("nan"), 2.0, 2.0]
     series = [charts.Series("a", [1, 2, 3, 4, 5], values, 0), charts.Series("b", [1.0], [None], 1)]

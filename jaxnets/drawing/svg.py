@@ -57,6 +57,7 @@ SERIES = ("c1", "c2", "c3", "c4", "c5", "c6")
 DASHES = ("", "6 3", "2 3", "8 3 2 3")  # Beside the colour, for readers who see none.
 FONT = 'system-ui, "Segoe UI", Roboto, "Noto Sans CJK SC", "PingFang SC", "Microsoft YaHei", '
 FONT += '"DejaVu Sans", sans-serif'
+Colour = tuple[int, int, int]
 # Above and below zero, on both themes.
 ABOVE, BELOW = (232, 113, 10), (47, 127, 232)
 TITLE = 30  # Height of the title that a figure has in a file of its own.
@@ -115,6 +116,34 @@ class Figure:
             preserveAspectRatio="none",
             image_rendering="pixelated",
         )
+
+    def array(
+        self,
+        x: float,
+        y: float,
+        width: float,
+        height: float,
+        value: np.ndarray,
+        *,
+        maps: int,
+        colours: tuple[Colour, Colour] = (ABOVE, BELOW),
+    ) -> None:
+        """An array by its signs: squares of its first maps, its rows, or a row in rows of 64."""
+        value = np.nan_to_num(value, posinf=0, neginf=0)
+        if value.ndim == 3:
+            boxes = [(x + n * (height + 2), height, value[..., n]) for n in range(value.shape[2])]
+            boxes = boxes[:maps]
+        elif value.ndim == 1:
+            columns = 64 if value.size > 16 else value.size
+            boxes = [(x, width, np.pad(value, (0, -value.size % columns)).reshape(-1, columns))]
+        else:
+            boxes = [(x, width, value.reshape(-1, value.shape[-1]))]
+        largest = float(np.abs(value).max(initial=0))
+        for left, wide, table in boxes:
+            rows, columns = (max(1, -(-size // 64)) for size in table.shape)  # At most 64 a side.
+            pixels = signed_pixels(table[::rows, ::columns], largest, colours)
+            self.image(left, y, wide, height, pixels)
+            self.rect(left, y, wide, height, fill="none", stroke="line", stroke_width=0.5)
 
     def tip(self, x: float, y: float, width: float, height: float, shown: str) -> None:
         """Shows elements while the pointer is in a rectangle; a file has none of this."""
@@ -226,9 +255,6 @@ def data_uri(pixels: np.ndarray) -> str:
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
-
-
-Colour = tuple[int, int, int]
 
 
 def signed_pixels(

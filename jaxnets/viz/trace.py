@@ -13,7 +13,7 @@ from jaxnets.config.fields import Config
 from jaxnets.config.resolve import preset
 from jaxnets.data.pictures.decode import BadPictureError, read_picture, to_square
 from jaxnets.display import printable, short_path
-from jaxnets.drawing.svg import Figure, figure_path, shortened, signed_pixels, text_width
+from jaxnets.drawing.svg import Figure, figure_path, shortened, text_width
 from jaxnets.errors import UserError
 from jaxnets.machine.platform import compiler_options_for_init, default_platform, set_up_jax
 from jaxnets.models import create_model
@@ -227,33 +227,8 @@ def _draw_box(figure: Figure, y: float, box: Box, name: str, array: Array) -> No
             continue
         top = y + 24
         if value.size > WHOLE:
-            _picture(figure, x, top, width, value, colours)
+            figure.array(x, top, width, PICTURE, value, maps=MAPS, colours=colours)
             top += PICTURE + 8
         for number, text in enumerate(_lines(value, box.per_line)):
             size = min(11.0, 11 * width / text_width(text, 11))
             figure.text(x, top + 12 + LINE * number, text, fill=colour, font_size=size)
-
-
-def _picture(figure: Figure, x, y, width, value: np.ndarray, colours) -> None:
-    """The first maps of a stack, the rows of a matrix or a row of numbers, at most 64 a side."""
-    if value.ndim == 3:
-        maps = np.moveaxis(value, -1, 0)[:MAPS]
-        largest = float(np.abs(value).max(initial=0))
-        for number, one in enumerate(maps):
-            step = max(1, -(-max(one.shape) // 64))
-            pixels = signed_pixels(one[::step, ::step], largest, colours)
-            figure.image(x + number * (PICTURE + 4), y, PICTURE, PICTURE, pixels)
-            figure.rect(x + number * (PICTURE + 4), y, PICTURE, PICTURE, fill="none", stroke="line")
-        return
-    if value.ndim == 1:
-        columns = 64
-        rows = -(-value.size // columns)
-        padded = np.zeros(rows * columns, value.dtype)
-        padded[: value.size] = value
-        table = padded.reshape(rows, columns)
-    else:
-        table = value.reshape(-1, value.shape[-1])
-    step = [max(1, -(-size // 64)) for size in table.shape]
-    pixels = signed_pixels(table[:: step[0], :: step[1]], None, colours)
-    figure.image(x, y, width, PICTURE, pixels)
-    figure.rect(x, y, width, PICTURE, fill="none", stroke="line")

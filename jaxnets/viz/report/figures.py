@@ -27,6 +27,7 @@ from jaxnets.viz.report.run_facts import RunFacts
 
 MAX_FILTERS, FILTER_COLUMNS = 64, 8
 CHANNELS = 8  # Maps that are shown of a layer.
+SIDE = (WIDTH - 8) / CHANNELS - 2  # Of a map.
 MAX_SIDE = 64  # Pixels of a picture; larger ones are reduced.
 MISTAKES = 16
 MISTAKE_COLUMNS = 4
@@ -243,7 +244,10 @@ def activations_figure(found: Passes, name: str) -> Figure:
     y = 0.0
     for label, value in rows:
         figure.text(4, y + 13, label, font_size=11, fill="soft")
-        _draw_output(figure, y + 18, value)
+        if value.dtype == np.uint8:
+            figure.image(4, y + 18, SIDE, SIDE, value)
+        else:
+            figure.array(4, y + 18, WIDTH - 8, _row_height(value), value, maps=CHANNELS)
         y += 18 + _row_height(value) + 8
     return figure
 
@@ -254,30 +258,8 @@ def _reduced(image: np.ndarray) -> np.ndarray:
 
 def _row_height(value: np.ndarray) -> float:
     if value.dtype == np.uint8 or value.ndim == 3:
-        return (WIDTH - 8) / CHANNELS - 2
+        return SIDE
     return 8.0 * -(-value.size // 64) if value.size > 16 else 14
-
-
-def _draw_output(figure: Figure, y: float, value: np.ndarray) -> None:
-    side = (WIDTH - 8) / CHANNELS - 2
-    if value.dtype == np.uint8:
-        figure.image(4, y, side, side, value)
-    elif value.ndim == 3:
-        maps = np.moveaxis(value, -1, 0)[:CHANNELS]
-        step = max(1, -(-maps.shape[1] // MAX_SIDE))
-        largest = float(np.abs(maps).max(initial=0))
-        for number, one in enumerate(maps):
-            x = 4 + number * (side + 2)
-            figure.image(x, y, side, side, signed_pixels(one[::step, ::step], largest))
-            figure.rect(x, y, side, side, fill="none", stroke="line", stroke_width=0.5)
-    else:
-        columns = 64 if value.size > 16 else value.size
-        rows = -(-value.size // columns)
-        padded = np.zeros(rows * columns, np.float32)
-        padded[: value.size] = value.ravel()
-        width, height = WIDTH - 8, _row_height(value)
-        figure.image(4, y, width, height, signed_pixels(padded.reshape(rows, columns)))
-        figure.rect(4, y, width, height, fill="none", stroke="line", stroke_width=0.5)
 
 
 def norms_figure(found: Sequence[Norms]) -> Figure:

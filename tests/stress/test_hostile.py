@@ -136,7 +136,7 @@ def test_nothing_but_a_plain_refusal_comes_out(attack):
 
 
 @pytest.mark.stress
-def test_nor_from_thousands_within_bounds_of_time_and_memory(attack, request):
+def test_thousands_stay_within_time_and_memory(attack, request):
     """A case is drawn with its number as the seed, from `--seed` on."""
     surface, meet, folder = attack
     first, taken_at_most = request.config.getoption("seed"), np.zeros(2)

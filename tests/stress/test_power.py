@@ -147,7 +147,7 @@ def test_what_a_search_has_written_survives(tmp_path):
     ("cases", "trained"),
     [slow(400, 4), stress(1000, 20)],
 )
-def test_nor_does_what_follows_a_run_in_its_folder(flags, tmp_path, request, cases, trained):
+def test_what_follows_a_run_in_its_folder_loses_nothing(flags, tmp_path, request, cases, trained):
     """So many states are also `trained` to their end."""
     rng, runs = random.Random(request.config.getoption("seed")), Runs(tmp_path, flags)
     found = [runs.record(), runs.record("--resume", "--epochs=3")]

@@ -5,7 +5,7 @@ gone. So the steps since the last checkpoint are taken again, one by one, and ea
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import jax
 import numpy as np
@@ -43,18 +43,6 @@ def diagnose(
     return f"{found or error}; {kept}; {hint}"
 
 
-class _Look(Observer):
-    """Calls a function before every step."""
-
-    sees_every_step = True
-
-    def __init__(self, look: Callable[[int, TrainState, Batch], None]):
-        self._look = look
-
-    def before_step(self, step: int, state: TrainState, batch: Batch) -> None:
-        self._look(step, state, batch)
-
-
 def find_bad_step(experiment: Experiment, checkpoint: Checkpoint, last_epoch: int) -> str | None:
     """Says which step goes bad and where in the network it begins, without a full stop.
 
@@ -69,29 +57,32 @@ def find_bad_step(experiment: Experiment, checkpoint: Checkpoint, last_epoch: in
     train_step = parallel.compile(experiment.train_step())
     gradient_step = experiment.gradient_step()
 
-    def look(step: int, state: TrainState, batch: Batch) -> None:
-        after, metrics = train_step(state, batch)
-        loss = float(metrics.loss_sum)
-        if np.isfinite(loss) and all_finite(after.params):
-            return
-        what = f"the loss of step {step + 1} is {loss}"
-        if np.isfinite(loss):
-            what = f"step {step + 1} is the first that is not finite"
-        _, derived = gradient_step(state, batch)
-        if parallel.axis_name is not None:
-            batch = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
-        key = jax.random.fold_in(state.key, state.step)
-        images = experiment.augment(key, state.step, batch, 0).images
-        place = (
-            first_bad_output(model, state.params, images, key)
-            or (None if np.isfinite(loss) else "the loss of finite logits")
-            or _first_bad_layer("the gradient of", reversed(model.layers), derived)
-            or _first_bad_layer("the update of", model.layers, after.params)
-        )
-        raise NonFiniteLossError(f"{what}, beginning with {place}")
+    class Look(Observer):
+        sees_every_step = True
+
+        def before_step(self, step: int, state: TrainState, batch: Batch) -> None:
+            after, metrics = train_step(state, batch)
+            loss = float(metrics.loss_sum)
+            if np.isfinite(loss) and all_finite(after.params):
+                return
+            what = f"the loss of step {step + 1} is {loss}"
+            if np.isfinite(loss):
+                what = f"step {step + 1} is the first that is not finite"
+            _, derived = gradient_step(state, batch)
+            if parallel.axis_name is not None:
+                batch = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
+            key = jax.random.fold_in(state.key, state.step)
+            images = experiment.augment(key, state.step, batch, 0).images
+            place = (
+                first_bad_output(model, state.params, images, key)
+                or (None if np.isfinite(loss) else "the loss of finite logits")
+                or _first_bad_layer("the gradient of", reversed(model.layers), derived)
+                or _first_bad_layer("the update of", model.layers, after.params)
+            )
+            raise NonFiniteLossError(f"{what}, beginning with {place}")
 
     try:
-        for _ in experiment.epochs(checkpoint, [_Look(look)]):
+        for _ in experiment.epochs(checkpoint, [Look()]):
             pass
     except NonFiniteLossError as error:
         return str(error)

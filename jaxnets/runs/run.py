@@ -86,7 +86,10 @@ class Run(Observer):
           StoppedError: A signal stopped the run.
         """
         with _connected(flags) as processes:
-            resumed = _run_to_resume(flags, processes) if flags.get("resume") else None
+            resumed = None
+            if flags.get("resume"):
+                found = processes.broadcast_json("run", lambda: run_to_resume(flags).to_json())
+                resumed = StoredRun.from_json(found)
             config, data, notes = request(flags, partial(load_data, as_bytes=True), resumed=resumed)
             experiment = Experiment.create(config, data)
             check_enough_memory(experiment)
@@ -305,12 +308,6 @@ def _connected(flags: dict[str, Any]) -> Generator[Processes]:
     # It tells the others why it ends, so Ctrl-C must not end it at once.
     with interruptible(), connected(*where, flags) as processes:
         yield processes
-
-
-def _run_to_resume(flags: dict[str, Any], processes: Processes) -> StoredRun:
-    """The run that the first process resumes."""
-    found = processes.broadcast_json("run", lambda: run_to_resume(flags).to_json())
-    return StoredRun.from_json(found)
 
 
 def _open_folder(experiment: Experiment, processes: Processes) -> RunFolder:

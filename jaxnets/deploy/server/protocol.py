@@ -39,7 +39,7 @@ Text = Annotated[Any, WithJsonSchema({"type": ["string", "null"]})]
 class Strict(BaseModel):
     """What a client sends: true is no number, and "1" neither."""
 
-    model_config = ConfigDict(strict=True)
+    model_config = ConfigDict(strict=True, frozen=True)  # What is frozen is not copied as default.
 
 
 class Pixels(Strict):

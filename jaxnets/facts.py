@@ -58,10 +58,17 @@ class Described:
         raise NotImplementedError
 
     def __repr__(self) -> str:
-        return to_text(self)
+        try:
+            facts = self._facts()
+        except Exception:  # A tracer has none.
+            return object.__repr__(self)
+        return f"{type(self).__name__}({', '.join(f'{n}={_show(x)}' for n, x in facts.items())})"
 
     def _repr_html_(self) -> str:
-        return to_html(self)
+        # Names come from files, so every text is escaped.
+        cells = [(name, html.escape(_show(value))) for name, value in self._facts().items()]
+        rows = "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in cells)
+        return f"<table><caption>{type(self).__name__}</caption>{rows}</table>"
 
     if not TYPE_CHECKING:  # Type checkers then find wrong names.
 
@@ -78,22 +85,6 @@ def size_text(shape: Iterable[int]) -> str:
     '28 x 28 x 1'
     """
     return " x ".join(map(str, shape))
-
-
-def to_text(thing: Described) -> str:
-    """The facts in one line; an object that cannot say them, as a tracer's, is only named."""
-    try:
-        facts = thing._facts()
-    except Exception:
-        return object.__repr__(thing)
-    return f"{type(thing).__name__}({', '.join(f'{n}={_show(x)}' for n, x in facts.items())})"
-
-
-def to_html(thing: Described) -> str:
-    """The facts as a table; names come from files, so that every text is escaped."""
-    cells = [(name, html.escape(_show(value))) for name, value in thing._facts().items()]
-    rows = "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in cells)
-    return f"<table><caption>{type(thing).__name__}</caption>{rows}</table>"
 
 
 def _show(value: Any) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxnets.drawing.charts import matrix
-from jaxnets.facts import Described, to_html
+from jaxnets.facts import Described
 from jaxnets.losses import Labels, Loss, classes_of, squared_error
 from jaxnets.regression_metrics import RegressionMetrics, Sum
 
@@ -72,7 +72,7 @@ class Metrics(Described):
         names = [str(number) for number in range(len(counts))]
         labels = {"row_label": "label", "column_label": "prediction"}
         drawn = matrix("confusion", "confusion matrix", alt, counts, names, **labels)
-        return to_html(self) + drawn.standalone()
+        return super()._repr_html_() + drawn.standalone()
 
     @property
     def loss(self) -> float:

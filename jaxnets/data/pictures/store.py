@@ -168,7 +168,7 @@ def _make(path: Path, decode: Callable[[IO[bytes]], Facts]) -> tuple[np.ndarray,
     except OSError as error:
         raise UserError(
             f"{path.parent}: cannot keep the decoded pictures: {first_line(error)}; "
-            "XDG_CACHE_HOME names another folder, --decode_size=N makes them smaller"
+            "XDG_CACHE_HOME names another folder, decode_size=N makes them smaller"
         ) from error
 
 

@@ -194,21 +194,9 @@ def curves(
         figure.line(left, y(tick), WIDTH - 8, y(tick))
         label = show(tick)
         figure.text(left - 6, y(tick) + 4, label, text_anchor="end", fill="soft")
-    centred = {"text_anchor": "middle", "fill": "soft"}
-    if notes is not None:
-        wide = (x.end - x.start) / max(len(notes) - 1, 1)
-        for tick, note in notes.items():
-            for row, text in enumerate([f"{tick:g}", *note.splitlines()]):
-                size = _fitting(text, 12 if row == 0 else 11, wide)
-                figure.text(x(tick), top + 188 + 13 * row, text, font_size=size, **centred)
-    else:
-        places = x.ticks(4) if log_x else sorted({round(tick) for tick in x.ticks(6)})
-        for tick in places:
-            if first <= tick <= last:
-                label = plain(tick) if log_x else str(tick)
-                at = min(x(tick), WIDTH - 5 - text_width(label, 12) / 2)
-                figure.text(at, top + 188, label, **centred)
-    figure.text((left + WIDTH) / 2, top + 166 + bottom, x_label, **centred)
+    _draw_x_ticks(figure, x, top + 188, notes)
+    centre = {"text_anchor": "middle", "fill": "soft"}
+    figure.text((left + WIDTH) / 2, top + 166 + bottom, x_label, **centre)
     for (label, at, row), (_, style) in zip(legend, keys, strict=True):
         figure.line(at, 26 + 18 * row, at + 20, 26 + 18 * row, **style)
         figure.text(at + 25, 30 + 18 * row, label)
@@ -237,6 +225,20 @@ def curves(
                 figure.add("circle", cx=x(a), cy=y(b), r=2.5, fill=style["stroke"])
     _tips(figure, series, x, x_all, x_label, show, top)
     return figure
+
+
+def _draw_x_ticks(figure: Figure, x: Axis, y: float, notes: Mapping[float, str] | None) -> None:
+    """Round numbers; or those with notes, each above its lines of text."""
+    if notes is None:
+        places = x.ticks(4) if x.log else {round(tick) for tick in x.ticks(6)}
+        notes = {tick: "" for tick in places if x.low <= tick <= x.high}
+    wide = (x.end - x.start) / max(len(notes) - 1, 1)
+    for tick, note in notes.items():
+        for row, text in enumerate([plain(tick), *note.splitlines()]):
+            size = _fitting(text, 12 if row == 0 else 11, wide)
+            at = min(x(tick), WIDTH - 5 - text_width(text, size) / 2)
+            look = {"font_size": size, "text_anchor": "middle", "fill": "soft"}
+            figure.text(at, y + 13 * row, text, **look)
 
 
 def _style(number: int, faint: bool = False) -> dict[str, Any]:

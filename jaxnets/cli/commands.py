@@ -54,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def abouts() -> dict[str, str]:
-    """What each command does."""
+    """A line on each command."""
     return {
         "train": _("Train a network and report its test accuracy."),
         **{name: _(str(command.__doc__)) for name, (command, *_others) in COMMANDS.items()},

@@ -1,4 +1,4 @@
-"""What kernels have in common: their declaration, and what keeps XLA on a CPU from slow choices."""
+"""The common parts of kernels: their declaration, and what keeps XLA on a CPU from slow choices."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar

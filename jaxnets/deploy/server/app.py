@@ -127,7 +127,7 @@ def create_app(service: Service, hosts: frozenset[str] | None = None) -> "Guard"
 
     @app.get("/v2")
     async def server() -> dict[str, Any]:
-        """What the server is."""
+        """The server's metadata."""
         return {"name": "jaxnets", "version": __version__, "extensions": ["binary_tensor_data"]}
 
     # Each of these is asked for a model, and for one of its versions.
@@ -138,7 +138,7 @@ def create_app(service: Service, hosts: frozenset[str] | None = None) -> "Guard"
 
     @of_model.get("", response_model=protocol.ModelMetadata)
     async def model(request: Request) -> Any:
-        """What a model is."""
+        """A model's metadata."""
         found, _ = service.find(**request.path_params)
         count = len(service.class_names)
         return {
@@ -316,7 +316,7 @@ async def _refuse_http(request: Request, error: Any) -> Response:
 
 
 class Guard:
-    """What stands around all routes: headers, hosts, slow readers, faults, the count."""
+    """The layer around all routes: headers, hosts, slow readers, faults, the count."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""What a request and its answer look like: this server's own JSON, and the Open Inference Protocol.
+"""Requests and answers: this server's own JSON, and the Open Inference Protocol.
 
 Both ways of asking become images, and both answers are made of the same probabilities. The models
 below check the requests and are the schemas of /openapi.json.
@@ -37,7 +37,7 @@ Text = Annotated[Any, WithJsonSchema({"type": ["string", "null"]})]
 
 
 class Strict(BaseModel):
-    """What a client sends: true is no number, and "1" neither."""
+    """A request's part: true is no number, and "1" neither."""
 
     model_config = ConfigDict(strict=True, frozen=True)  # What is frozen is not copied as default.
 
@@ -148,7 +148,7 @@ class Inferred(BaseModel):
 
 
 class ModelMetadata(BaseModel):
-    """What a model is."""
+    """A model's metadata."""
 
     name: str
     versions: list[str]

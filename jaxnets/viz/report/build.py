@@ -43,7 +43,7 @@ LONGEST = 200  # Characters of a value in a table.
 
 
 class Part(NamedTuple):
-    """What a section shows: figures, each with a note, and HTML after them."""
+    """A section's parts: figures, each with a note, and HTML after them."""
 
     figures: list[tuple[Figure, str]]
     after: str = ""

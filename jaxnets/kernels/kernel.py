@@ -56,7 +56,7 @@ def product_of_rows(rows: Float[Array, "*N M"], dz: Float[Array, "*N K"]) -> Flo
 
 
 def stored(function: Callable[..., Tree], *arrays: object) -> Tree:
-    """Calls function(*arrays); XLA must store the result, it never fuses a branch with its uses.
+    """Calls `function(*arrays)`; XLA must store the result, it never fuses a branch with its uses.
 
     The barrier keeps XLA from folding the condition away. A barrier alone would not do: XLA on the
     CPU removes it before it fuses.

@@ -204,6 +204,7 @@ def test_plot_writes_what_a_notebook_shows(trained, tmp_path):
     figure.save(tmp_path / "curves.svg")
     assert (tmp_path / "curves.svg").read_text() == figure._repr_svg_()
     assert figure._repr_svg_() in trained[1]._repr_html_()
+    assert repr(figure).startswith("Figure('history', 760 x ")
     for wrong in (History(), trained[0]):
         with pytest.raises(UserError, match="expected the history of an epoch or more"):
             jaxnets.plot(wrong)

@@ -89,6 +89,9 @@ class Figure:
         self.name, self.width, self.height, self.title, self.alt = name, width, height, title, alt
         self._parts: list[str] = []
 
+    def __repr__(self) -> str:
+        return f"Figure({self.name!r}, {self.width:g} x {self.height:g})"
+
     def add(self, tag: str, content: str = "", **attributes: Any) -> None:
         """Adds an element; colours are names of LIGHT, and underscores stand for dashes."""
         self._parts.append(element(tag, content, **attributes))

@@ -466,7 +466,7 @@ def test_a_network_too_large_for_the_limit_is_refused_before_its_run_begins(
 
     limits = [("ulimit -d", 600 << 20, 560 << 20)]
     monkeypatch.setattr(system, "memory_limits", lambda: limits)
-    monkeypatch.setattr("jaxnets.runs.request.memory_limits", lambda: limits)
+    monkeypatch.setattr("jaxnets.runs.memory.memory_limits", lambda: limits)
     # 144 x 4000 + 4000 x 4000 + 4000 x 3 weights in float32 are 63 MB, and too many
     # for the 40 MB that JAX leaves. So are 198 runs side by side of the smaller network.
     message = "not enough memory: expected about [\\d,]+ MB, got a limit of 600 MB .*"

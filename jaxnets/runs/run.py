@@ -22,13 +22,8 @@ from jaxnets.models.weights import describe_weights, weights_sha256
 from jaxnets.runs import terminal
 from jaxnets.runs.checkpoints import CheckpointTimer, all_finite, tree_of
 from jaxnets.runs.diagnosis import diagnose
-from jaxnets.runs.request import (
-    check_enough_memory,
-    load_data,
-    request,
-    run_to_resume,
-    run_with_weights,
-)
+from jaxnets.runs.memory import check_enough_memory
+from jaxnets.runs.request import load_data, request, run_to_resume, run_with_weights
 from jaxnets.runs.resume import load_checkpoint, prepare_to_resume
 from jaxnets.runs.run_folder import CONFIG, ReplicaRunFolder, RunFolder, num_params, params_sha256
 from jaxnets.training.loop import Interrupted, NonFiniteLossError

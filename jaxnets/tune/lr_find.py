@@ -23,7 +23,8 @@ from jaxnets.drawing.svg import Figure
 from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment, optimizer_of
 from jaxnets.metrics import Sums
-from jaxnets.runs.request import check_enough_memory, request
+from jaxnets.runs.memory import check_enough_memory
+from jaxnets.runs.request import request
 from jaxnets.training.loop import NonFiniteLossError
 from jaxnets.training.observer import Observer
 from jaxnets.training.step import Checkpoint

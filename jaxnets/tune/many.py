@@ -19,7 +19,7 @@ from jaxnets.experiment import Experiment, init_state, optimizer_of
 from jaxnets.machine.platform import compiler_options_for_init
 from jaxnets.models import create_model
 from jaxnets.models.chain import has_layer
-from jaxnets.runs.request import check_enough_memory
+from jaxnets.runs.memory import check_enough_memory
 from jaxnets.training.loop import NonFiniteLossError, train_epochs
 from jaxnets.training.observer import Observer, Record
 from jaxnets.training.optimizer import create_schedule

@@ -24,7 +24,7 @@ from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment
 from jaxnets.metrics import Metrics
 from jaxnets.regression_metrics import RegressionMetrics
-from jaxnets.runs.request import check_enough_memory
+from jaxnets.runs.memory import check_enough_memory
 from jaxnets.runs.run_folder import num_params
 from jaxnets.training.step import Checkpoint, to_float
 from jaxnets.tune.compare.request import CURVE, REGRESSION, TASKS, Request

@@ -119,23 +119,6 @@ def test_the_papers_recipe_is_its_section_5():
         assert {"dropout", "input_size", "init", "normalize"} <= set(PRESETS[name])
 
 
-@pytest.mark.parametrize(
-    ("flags", "parts"),
-    [
-        (["--model=cnn", "--recipe=paper"], ["recipe: cnn has no paper (only for alexnet, "]),
-        (["--model=alexnet_small", "--recipe=paper"], ["recipe: alexnet_small has no paper"]),
-        (["--model=alexnet", "--recipe=papr"], ['unknown recipe "papr"; did you mean "paper"']),
-        (["--model=cnn", "--init=paper"], ["init: cnn has none", "alexnet_small"]),
-        (["--model=cnn", "--normalize=none"], ["only for alexnet, alexnet_paper, alexnet_small"]),
-        (["--model=alexnet", "--init=xavier"], ['unknown init "xavier"']),
-        (["--model=alexnet", "--input_size=62"], ["from 63 to 1024 for alexnet, got 62"]),
-        (["--model=alexnet", "--validation_size=0", "--schedule=plateau"], ["no images are held"]),
-    ],
-)
-def test_a_wrong_request_is_refused(run_main, flags, parts):
-    run_main(*flags).assert_refused(*parts)
-
-
 # Pixels
 
 

@@ -479,23 +479,6 @@ def test_under_pmap_the_clean_epochs_are_those_of_one_device(pictures):
 # The flag
 
 
-@pytest.mark.parametrize(
-    ("flags", "parts"),
-    [
-        ("--augment=flop", ['did you mean "flip"']),
-        ("--augment=crop,mixpu", ['unknown augment "mixpu"; did you mean "mixup"']),
-        ("--augment=crop,", ['unknown augment ""']),
-        ("--augment=none,flip", ["none alone, got none,flip"]),
-        ("--augment=flip,flip", ["each name once", "got flip,flip"]),
-        ("--augment=flip,pca", ["pca needs 3 channels", "have 1"]),
-        ("--ten_crop", ["ten_crop: cnn has no"]),
-        ("--ten_crop --model=alexnet", ["larger than input_size 64", "12x12"]),
-    ],
-)
-def test_what_cannot_be_augmented_or_cropped_is_refused(run_main, tiny_flags, flags, parts):
-    run_main(*flags.split(), *tiny_flags).assert_refused(*parts)
-
-
 # Evaluation
 
 

@@ -310,29 +310,6 @@ def test_each_number_is_kept_as_soon_as_it_is_there(run_in_process, tmp_path, mo
     assert "- startup, Flax: no" in (tmp_path / "page.md").read_text()
 
 
-@pytest.mark.parametrize(
-    ("flag", "parts"),
-    [
-        ("--part=rates", ("rates", "rate")),
-        ("--network=cnm", ("cnm", "cnn")),
-        ("--draw", ("draw", "expected numbers")),
-        ("--rounds=0", ("rounds", "1 or more", "0")),
-    ],
-)
-def test_a_wrong_request_is_one_line(flag, parts, run_in_process, tmp_path):
-    outcome = run_in_process(main, "benchmarks", flag, f"--output={tmp_path / 'none.json'}")
-    outcome.assert_refused(*parts)
-
-
-@pytest.mark.parametrize("content", ["{", "[]", '{"measurements": []}'])
-def test_a_file_of_other_numbers_is_one_line(content, run_in_process, tmp_path):
-    output = tmp_path / "numbers.json"
-    output.write_text(content)
-    for flag in ("--draw", "--part=machine"):
-        outcome = run_in_process(main, "benchmarks", flag, f"--output={output}")
-        outcome.assert_refused("expected the numbers of a benchmark")
-
-
 def job(code, **labels):
     labels = {"part": "rate", "way": "a way", **labels}
     return run.Job(labels, ["-c", code], {"MARK": "here"})

@@ -78,13 +78,6 @@ def test_time_is_counted_from_the_last_save(monkeypatch, every, seconds):
     assert CheckpointTimer(2, "steps", 5, step=0).due(2, saving=True)  # However slow the disk.
 
 
-@pytest.mark.parametrize("wrong", ["5", "steps", "0steps", "-1epochs", "1.5minutes", "2hours", ""])
-def test_an_interval_that_is_none_is_refused(train_tiny, wrong):
-    train_tiny("cnn", f"--checkpoint_every={wrong}").assert_refused(
-        "checkpoint_every: expected a number and a unit as 500steps", repr(wrong)
-    )
-
-
 @pytest.mark.parametrize(
     ("model", "expected"),
     [

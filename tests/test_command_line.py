@@ -43,51 +43,6 @@ def test_what_is_clear_is_taken(given, meant):
 
 
 @pytest.mark.parametrize(
-    ("words", "answer"),
-    [
-        ("cnn", "got 'cnn'; did you mean --model=cnn?"),
-        ("CNN", "did you mean --model=cnn?"),
-        ("mnist", "did you mean --dataset=mnist?"),
-        ("epochs=3", "did you mean --epochs=3?"),
-        ("-m cnn", "unknown flag -m; did you mean --model?"),
-        ("--layers=3", "did you mean --hidden?"),
-        ("--data=x", "did you mean --dataset?"),
-        ("--gpus=2", "did you mean --devices?"),
-        ("--gpu", "did you mean --platform=gpu?"),
-        ("--device=gpu", "--platform=gpu names a kind of device"),
-        ("--devices=cuda", "expected a whole number, got 'cuda'; did you mean --platform=gpu?"),
-        ("--devices=0,1", "did you mean --devices=2?"),
-        ("--output_dir=x", "did you mean --workdir?"),
-        ("--verbose", "unknown flag --verbose; a run always shows its progress"),
-        ("--save=x", "every run is saved, --workdir=FOLDER says where"),
-        ("--wandb", "did you mean --track=wandb?"),
-        ("--tensorboard=logs", "did you mean --track=tensorboard?"),
-        ("--plot", "jaxnets report RUN draws the curves"),
-        ("--draw", "jaxnets page RUN"),
-        ("--runs", "jaxnets report RUN"),
-        ("--models", "did you mean --model=NAME"),
-        ("--patience=3", "patience: expected schedule plateau with it, got one_cycle; early_stop"),
-        ("--early_stopping=2 --patience=5", "patience: expected schedule plateau with it"),
-        ("--model=LeNet-5", 'unknown model "LeNet-5"; did you mean --model=cnn? (known: '),
-        ("--model=resnet50", "; --model=alexnet_small and --model=alexnet are the deepest (known"),
-        ("--model=lstm", "; every network takes pictures, --model=cnn above all (known: "),
-        (
-            "--early_stopping",
-            "early_stopping: expected --early_stopping=N (epochs without a lower validation loss "
-            "until training ends), got --early_stopping",
-        ),
-        (
-            "--coordinator=10.0.0.1:8476",
-            "coordinator, num_processes, process_id: expected all or none, got no "
-            "num_processes and no process_id",
-        ),
-    ],
-)
-def test_what_is_not_clear_is_answered_with_the_right_flag(run_main, words, answer):
-    run_main(*words.split()).assert_refused(answer)
-
-
-@pytest.mark.parametrize(
     "flag", ["--overwrit", "--overrite", "--lrr=1", "--force", "--replace", "--delete", "--over"]
 )
 def test_no_answer_names_a_flag_that_removes_a_run(run_main, flag):
@@ -101,43 +56,6 @@ def test_far_names_are_no_suggestion(run_main):
         outcome = run_main(words)
         outcome.assert_refused("unknown")
         assert "did you mean" not in outcome.err
-
-
-@pytest.mark.parametrize(
-    ("words", "answer"),
-    [
-        ("eval", 'unknown command "eval"; every run ends with a test'),
-        ("Predikt", 'did you mean "predict"?'),
-        ("cnn", "did you mean summary --model=cnn?"),
-        ("sweep", "did you mean search?"),
-        ("list", "jaxnets report RUN shows one or several"),
-        ("--Runs", "jaxnets report RUN shows one or several"),
-        ("models", "summary --model=NAME shows one of softmax, "),
-        ("datasets", "train --dataset=NAME takes mnist, "),
-        ("draw", "did you mean page (to draw digits) or summary --draw=FILE"),
-        ("plot", "did you mean report?"),
-        ("wandb", "did you mean train --track=wandb?"),
-        ("--tensorboard", "did you mean train --track=tensorboard?"),
-        ("summary cnn", "did you mean --model=cnn?"),
-        ("compare --model=cnn", "did you mean --models?"),
-        ("predict runs/cnn", "got only runs/cnn: jaxnets predict RUN IMAGE... (--help explains)"),
-        (
-            "predict none a.png",
-            "found no config.json; train.py prints its name at the end of a run",
-        ),
-        ("search", "at least once, as --over=hidden=100,200, got none"),
-        ("search --over=hidden:1,2", "got 'hidden:1,2'; did you mean --over=hidden=1,2?"),
-        ("completion tcsh", "expected a shell of bash, zsh, fish, got tcsh"),
-    ],
-)
-def test_guessed_commands_are_answered(run_command, words, answer, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    run_command(*words.split()).assert_refused(answer)
-
-
-def test_a_run_and_its_pictures_in_the_wrong_order_are_noticed(run_command, finished_run):
-    outcome = run_command("predict", "seven.jpg", finished_run.folder)
-    outcome.assert_refused(f"expected the run before the pictures: predict {finished_run.folder} ")
 
 
 def test_the_newest_run_is_named_where_none_is_found(run_command, tmp_path, monkeypatch):

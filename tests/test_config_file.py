@@ -72,46 +72,6 @@ def test_a_run_is_repeated_by_its_folder_to_the_same_bits(train_tiny, run_main, 
     assert ours.pop("workdir") != theirs.pop("workdir") and ours == theirs
 
 
-@pytest.mark.parametrize(
-    ("text", "parts"),
-    [
-        ("epoch = 3", ["flags.toml", "unknown flag epoch; did you mean epochs?"]),
-        ("epochs = 'many'", ["flags.toml", "epochs: expected a whole number, got 'many'"]),
-        ("epochs = 0", ["epochs: expected a whole number from 1 to"]),
-        ("epochs = true", ["epochs: expected a whole number, got True"]),
-        ("hidden = [1.5]\nmodel='mlp'", ["hidden: expected a whole number, got 1.5"]),
-        ("[train]\nepochs = 3", ["unknown flag train"]),
-        ("epochs: 3", ["expected a TOML file", "line 1"]),
-        ("\udcff", ["expected a TOML file"]),
-    ],
-)
-def test_a_wrong_file_gets_one_line(text, parts, run_main, tmp_path):
-    path = tmp_path / "flags.toml"
-    path.write_bytes(text.encode(errors="surrogateescape"))
-    run_main(f"--config={path}").assert_refused(*parts)
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "part"),
-    [
-        ("missing.toml", None, "No such file or directory"),
-        ("run", None, "config.json: No such file or directory"),
-        ("a.json", "[1, 2]", "expected names and values"),
-        ("a.json", "{}", "no model"),
-        ("a.json", '{"model": "cnn", "epochs": -1}', "epochs: expected a whole number from 1"),
-        ("a.json", "[" * 100_000, "expected the config.json of a run"),
-        ("a.toml", "#" * (2 << 20), "more than 1,048,576 bytes"),
-    ],
-)
-def test_what_is_no_config_file_gets_one_line(name, text, part, run_main, tmp_path):
-    path = tmp_path / name
-    if text is not None:
-        path.write_text(text)
-    elif name == "run":
-        path.mkdir()
-    run_main(f"--config={path}").assert_refused(part)
-
-
 @pytest.fixture
 def pipe(tmp_path):
     """A named pipe, which a test may write to before it is read."""
@@ -124,15 +84,6 @@ def pipe(tmp_path):
 def test_a_pipe_without_a_writer_gets_one_line(pipe, run_main, monkeypatch):
     monkeypatch.setattr(file, "WAIT", 0.01)
     run_main(f"--config={pipe}").assert_refused("pipe: a pipe without a writer")
-
-
-@pytest.mark.parametrize("path", ["/dev/zero", "/dev/null"])
-def test_a_device_gets_one_line(path, run_main):
-    run_main(f"--config={path}").assert_refused(f"{path}: neither a file nor a pipe")
-
-
-def test_an_empty_name_gets_one_line(run_main):
-    run_main("--config=").assert_refused("config: expected a file, got an empty name")
 
 
 def test_a_pipe_with_a_writer_is_read_to_its_end(pipe):

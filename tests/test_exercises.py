@@ -517,21 +517,6 @@ def test_what_cannot_be_parsed_is_one_line(source):
     assert isinstance(parse_exercise(source), str)
 
 
-@pytest.mark.parametrize(
-    ("source", "parts"),
-    [
-        ("x = 1", ["expected a function of an exercise", "got none"]),
-        ("def dense_backwards(): pass", ["did you mean dense_backward?"]),
-        ("def f(:", ["line 1: "]),
-        ("\udcff", ["expected a text in UTF-8"]),
-    ],
-)
-def test_a_file_without_an_exercise_is_refused_in_one_line(source, parts, tmp_path, run_command):
-    path = tmp_path / "mine.py"
-    path.write_bytes(source.encode(errors="surrogateescape"))
-    run_command("gradcheck", f"--mine={path}").assert_refused(str(path), *parts)
-
-
 def test_a_student_s_mistake_is_one_line_with_its_place(run_command, mine):
     wrong = DENSE.replace("x.T @ dz", "x @ dz")
     outcome = run_command("gradcheck", f"--mine={mine(wrong)}")
@@ -545,26 +530,6 @@ def test_a_student_s_mistake_is_one_line_with_its_place(run_command, mine):
     assert outcome.out == (
         "dense_backward: FAILED: line 4: uses grad; a gradient by hand is derived without it\n"
     )
-
-
-@pytest.mark.parametrize(
-    ("flags", "parts"),
-    [
-        (["exercise", "new"], ["expected exercise, exercise new NAME or exercise check FILE"]),
-        (["exercise", "new", "dens"], ['unknown exercise "dens"', 'did you mean "dense"?']),
-        (["exercise", "new", "bug99"], ["unknown exercise"]),
-        (["exercise", "new", "dense", "--output=a.txt"], ["expected a name with .py"]),
-        (["exercise", "new", "dense", "--output=nowhere/a.py"], ["nowhere/a.py"]),
-        (["exercise", "check", "my_dense.py"], ["gradcheck --mine=my_dense.py"]),
-        (["exercise", "check", "nowhere.toml"], ["nowhere.toml", "No such file"]),
-        (["gradcheck", "--mine=my_compute1.toml"], ["exercise check my_compute1.toml"]),
-        (["gradcheck", "--mine=.", "--model=cnn"], ["model and mine exclude each other"]),
-        (["gradcheck", "--mine=."], [".: expected a file, got a folder"]),
-        (["gradcheck", "--hint"], ["hint: expected it with --mine=FILE"]),
-    ],
-)
-def test_a_wrong_request_is_refused_in_one_line(flags, parts, run_command):
-    run_command(*flags).assert_refused(*parts)
 
 
 def filled(name, answers):
@@ -589,13 +554,6 @@ def test_a_sheet_is_blank_then_right_then_wrong(name, run_command, tmp_path, min
     assert outcome.status == 1 and f"FAILED, {count - 2} of {count} right" in outcome.out
     assert f"(hint: {SHEETS[name].questions[-1].hint})" in outcome.out
     assert str(SHEETS[name].questions[-1].answer) not in outcome.out
-
-
-@pytest.mark.parametrize(
-    "source", ["", "exercise = 1", 'exercise = "compute99"', "a = [", "a = " + "[" * 5000, "\0"]
-)
-def test_what_is_no_sheet_is_refused(source, run_command, mine):
-    run_command("exercise", "check", mine(source, "s.toml")).assert_refused("s.toml: expected")
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -267,22 +266,6 @@ def test_trusted_submissions_run_without_a_sandbox(submissions, run_command):
     assert json.loads(outcome.out) == [
         {"name": "ann", "exercise": "relu_backward", "passed": True, "wrong": "", "reason": ""}
     ]
-
-
-@pytest.mark.parametrize(
-    ("flags", "said"),
-    [
-        ([], "expected SUBMISSIONS"),
-        (["nowhere"], "nowhere: expected a folder of submissions"),
-        (["empty"], "empty: expected files .py or .toml"),
-        (["empty", "--seconds=0"], "seconds: expected"),
-        (["empty", "--sandbox=chroot"], 'unknown sandbox "chroot"'),
-    ],
-)
-def test_a_wrong_request_is_refused_in_one_line(flags, said, run_command, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    Path("empty").mkdir()
-    run_command("grade", *flags).assert_refused(said)
 
 
 def test_without_a_sandbox_nothing_runs(run_command, monkeypatch, submissions):

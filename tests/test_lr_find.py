@@ -105,37 +105,10 @@ def test_the_command_prints_a_curve_draws_and_speaks_json(run_command, tiny_fold
     assert f"{values['steepest']:.2g}" in advice and f"{values['lowest']:.2g}" in advice
 
 
-@pytest.mark.parametrize(
-    ("flags", "part"),
-    [
-        (["--min_rate=1", "--max_rate=0.1"], "max_rate: expected more than min_rate 1, got 0.1"),
-        (["--steps=3"], "steps: expected a whole number from 20"),
-    ],
-)
-def test_a_wrong_request_is_refused(flags, part, run_command, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    run_command("lr_find", *flags).assert_refused(part)
-
-
 def test_losses_that_are_never_finite_are_a_wrong_request(tiny_preset, tiny):
     config = tiny_preset("mlp_sequential", hidden=(8,), loss="cross_entropy")
     with pytest.raises(UserError, match="min_rate: expected one at which the loss stays finite"):
         range_test(config, tiny, 1e30, 1e31, 50)
-
-
-@pytest.mark.parametrize(
-    ("path", "part"),
-    [
-        ("a.xyz", "plot: expected a figure as .svg or .png, got .xyz"),
-        ("a", "plot: expected a figure as .svg or .png, got a"),
-        ("no/a.svg", "plot: no such folder: no"),
-        ("folder.svg", "plot: expected a file, folder.svg is none"),
-    ],
-)
-def test_a_picture_that_cannot_be_drawn_is_refused(path, part, run_command, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "folder.svg").mkdir()
-    run_command("lr_find", f"--plot={path}").assert_refused(part)
 
 
 def test_without_resvg_a_png_is_refused_before_anything_is_trained(run_command, monkeypatch):

@@ -105,32 +105,8 @@ def test_a_saved_run_names_its_functions_and_predicts_without_them(
     assert_same(trained(again).state.params, trained(network).state.params)
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        (
-            dict(loss=my_loss, gradients="manual"),
-            "gradients: expected auto, for a loss of your own",
-        ),
-        (dict(loss=my_loss, model="mlp_handwritten"), "gradients: expected auto"),
-        (dict(optimizer=optax.adam, weight_decay=0.1), "weight_decay: expected none beside"),
-        (dict(optimizer=lambda rate: rate), "a transformation of optax's, got "),
-        (dict(optimizer=3), 'unknown optimizer "3"'),
-        (dict(loss="my_loss"), 'unknown loss "my_loss"'),
-        (dict(schedule=my_loss), "unknown schedule"),
-    ],
-)
-def test_what_does_not_fit_an_own_function_is_said(settings, message, make):
-    with pytest.raises(UserError, match=message):
-        make(**settings)
-
-
 def test_a_function_that_returns_another_shape_is_refused(make):
     with pytest.raises(UserError, match=r"loss: .* shape \(32,\), got shape \(\)"):
         make(loss=lambda logits, labels: my_loss(logits, labels).mean()).fit(verbose=0)
     with pytest.raises(UserError, match=r"augment: .* shape \(12, 12, 1\), got one of \(12, 12\)"):
         make(augment=lambda key, image: image[..., 0]).fit(verbose=0)
-
-
-def test_no_command_line_stands_for_an_own_function(train_tiny):
-    train_tiny("softmax", "--loss=custom:my_loss").assert_refused("expected my_loss")

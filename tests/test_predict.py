@@ -19,7 +19,6 @@ from jaxnets.config.resolve import preset
 from jaxnets.data.pictures.decode import BadPictureError
 from jaxnets.deploy import answer
 from jaxnets.deploy.answer import draw
-from jaxnets.errors import UserError
 from jaxnets.predict.digit import otsu, to_digit, to_digits
 from jaxnets.predict.predict import load_predictor
 
@@ -647,27 +646,6 @@ def test_images_of_the_data_set_pass_unchanged(predictor, mnist, digits):
     moved = np.roll(images[0], 5, axis=1)  # As a picture it would be centred.
     np.testing.assert_array_equal(predictor(moved), predictor.probabilities(moved[None, ..., None]))
     assert np.abs(predictor(moved) - predictor(Image.fromarray(moved))).max() > 0.01
-
-
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        (np.full((28, 28), 255.0), "floats from 0 to 1, got float64 from 255.0 to 255.0"),
-        (
-            np.full((28, 28), 256),
-            "bytes from 0 to 255 or as floats from 0 to 1, got int64 from 256",
-        ),
-        (np.full((28, 28), np.nan), "got float64 from nan"),
-        (np.zeros(784), r"expected pictures \[N, H, W, C\], .* got shape \(784,\)"),
-        ([np.zeros(783)], r"expected a picture .* got shape \(783,\)"),
-        (np.zeros((2, 9, 9, 2)), r"expected a picture .* got shape \(9, 9, 2\)"),
-        (7, r"got shape \(\)"),
-        ([None], "got object"),
-    ],
-)
-def test_what_is_no_picture_is_refused_in_a_sentence(predictor, given, message):
-    with pytest.raises(UserError, match=message):
-        predictor(given)
 
 
 def test_a_picture_that_cannot_be_read_is_named(predictor, seven):

@@ -444,17 +444,6 @@ def test_the_command_writes_a_report_or_json(run_command, finished_run, tmp_path
     assert values["missing"] == {finished_run.folder.name: []}
 
 
-def test_what_is_no_run_or_cannot_be_written_is_refused(run_command, finished_run, tmp_path):
-    run_command("report", tmp_path).assert_refused("found no config.json")
-    run_command("report", tmp_path / "none").assert_refused("expected a run folder")
-    run_command("report").assert_refused("expected RUN...")
-    output = tmp_path / "no" / "a.html"
-    run_command("report", finished_run.folder, "-o", output).assert_refused(
-        "output: no such folder: "
-    )
-    run_command("report", finished_run.folder, "--language=fr").assert_refused("language")
-
-
 def test_without_resvg_the_extra_is_named_before_the_work(
     run_command, finished_run, tmp_path, monkeypatch
 ):

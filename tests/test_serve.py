@@ -612,28 +612,6 @@ def test_the_description_has_every_route(server):
 # The command
 
 
-@pytest.mark.parametrize(
-    ("flags", "complaint"),
-    [
-        ([], "expected RUN [RUN_B], got none"),
-        (["a", "b", "c"], "expected one run or two, got 3"),
-        (["nowhere"], "expected a run folder, found no config.json"),
-        (["a", "a", "--split=50"], "split: expected two percentages as 50/50, got '50'"),
-        (["a", "--split=90/10"], "split: expected two runs with it, got one"),
-        (["a", "--port=70000"], "port: expected a whole number from 0 to 65535"),
-        (["a", "--host=300.1.1.1"], "host: cannot listen at 300.1.1.1"),
-        (["a", "--prot=1"], "did you mean --port?"),
-    ],
-)
-def test_a_wrong_command_is_refused_in_one_line(
-    run_command, tmp_path, monkeypatch, flags, complaint
-):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "a").mkdir()
-    run_command("serve", *flags).assert_refused(complaint)
-    assert [path.name for path in tmp_path.iterdir()] == ["a"]
-
-
 def test_a_log_that_cannot_be_written_is_refused(run_command, runs, tmp_path):
     flags = ["--port=0", f"--feedback={tmp_path / 'nowhere' / 'log'}"]
     run_command("serve", runs["a"].path, *flags).assert_refused("feedback: cannot write to")

@@ -159,10 +159,6 @@ def test_thousands_stay_within_time_and_memory(attack, request):
     print("{:,} cases, {:.2f} s and {:.0f} MB at most".format(cases, *taken_at_most))  # With -s.
 
 
-def test_a_home_that_nobody_has_is_refused(run_command):
-    run_command("predict", "~nobody-here/x", "a.png").assert_refused("expected a run folder")
-
-
 def test_a_message_is_one_line_of_bounded_length():
     assert one_line("a\n b\x1b[2J\u202e") == r"a b\x1b[2J\u202e"
     assert len(one_line("\x1b" * 10**6)) < 10**4

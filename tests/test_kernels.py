@@ -135,7 +135,8 @@ def test_other_convolutions_are_not_joined_with_their_pools(change):
 )
 @pytest.mark.parametrize("platform", ["cpu", "gpu"])
 def test_a_convolution_of_another_form_stays_with_stock_autodiff(layer, platform):
-    assert accelerate(Chain([layer]), platform).layers[0] is layer
+    chain = Chain([layer])
+    assert accelerate(chain, platform).layers[0] is chain.layers[0]
 
 
 @pytest.mark.parametrize("one", [None, 1, (1, 1)])

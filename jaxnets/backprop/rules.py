@@ -73,7 +73,7 @@ KINDS: dict[object, LayerRule] = {
 }
 
 
-def register(kind: Kind, rule: LayerRule) -> None:
+def register_rule(kind: Kind, rule: LayerRule) -> None:
     """Declares the rule of a layer's class, or of a function."""
     KINDS[kind] = rule
 

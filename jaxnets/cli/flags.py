@@ -129,7 +129,16 @@ def _read(
     if (path := given.pop("config", None)) is not None:
         given = read_flags(path, given.get("over", ())) | given
     check_memory()  # JAX is imported next, and would abort under too low a limit.
+    if is_file_of_python(given.get("model")):
+        from jaxnets.models.own import from_file
+
+        given["model"] = from_file(given["model"])
     return given
+
+
+def is_file_of_python(value: object) -> bool:
+    """Whether a network's name is that of a file."""
+    return isinstance(value, str) and value.endswith(".py")
 
 
 def _positionals(
@@ -164,7 +173,7 @@ def _parse(field: dataclasses.Field, text: str) -> Any:
         from jaxnets.cli import guesses
 
         raise UserError(f"{error}{guesses.for_value(field.name, alias)}") from None
-    if field.name == "model" and value not in allowed:
+    if field.name == "model" and value not in allowed and not is_file_of_python(value):
         from jaxnets.cli import guesses
 
         raise unknown("model", text, allowed, guesses.for_model(text))

@@ -17,6 +17,8 @@ AUGMENTATIONS = ("none", "shift", "crop", "flip", "pca", "mixup")
 AUGMENTATIONS += ("affine", "affine_wide", "strokes")  # training/augment.py, data/batches.py
 TRACKERS = ("none", "tensorboard", "trackio", "wandb", "mlflow")  # Those of --track (tracking/).
 
+OWN_NAME = re.compile(r"\w[\w.-]{0,63}", re.ASCII)  # Of a network of the user's own.
+
 _PLACE = ("coordinator", "num_processes", "process_id")  # This process's place among several.
 # The fields that describe a run's processes, with their values for a single process.
 SINGLE_PROCESS = {"distributed": False, **dict.fromkeys(_PLACE)}
@@ -33,7 +35,14 @@ class Config(Options):
     """
 
     # The network.
-    model: str = option(DEFAULT_MODEL, "network to train", tuple(PRESETS))
+    model: str = option(
+        DEFAULT_MODEL,
+        "network to train, or FILE.py with a function model(num_classes)",
+        tuple(PRESETS),
+        others=True,
+    )
+    # The rows of models/as_data.py for a network of the user's own, which `model` then names.
+    layers: list[dict[str, Any]] | None = dataclasses.field(default=None, hash=False)
     recipe: str | None = option(
         None,
         "paper: train an AlexNet as its paper of 2012 did; fast: take the cnn to 99 % in seconds",
@@ -214,6 +223,7 @@ class Config(Options):
     def _facts(self) -> dict[str, Any]:
         fields = dataclasses.fields(self)
         changed = [field.name for field in fields if getattr(self, field.name) != field.default]
+        changed = [name for name in changed if name != "layers"]
         return {"model": self.model} | {name: getattr(self, name) for name in changed}
 
     def __post_init__(self):
@@ -224,7 +234,11 @@ class Config(Options):
 
     def _mistakes(self) -> Iterator[str]:
         """Yields an error for each combination of fields that does not fit."""
-        model, recipe = self.model, PRESETS[self.model]
+        model, recipe = self.model, PRESETS.get(self.model, {})
+        if self.layers is None and model not in PRESETS:
+            yield str(unknown("model", model, PRESETS))
+        if self.layers is not None and (model in PRESETS or not OWN_NAME.fullmatch(model)):
+            yield f"model: expected letters and digits, and no name of the lecture, got {model!r}"
         if self.recipe is not None and model not in (owners := NAMED[self.recipe]):
             yield f"recipe: {model} has no {self.recipe} (only for {', '.join(owners)})"
         for name in MODEL_FIELDS:

@@ -33,6 +33,7 @@ def option(
     metavar: str | None = None,
     repeated: bool = False,
     custom: bool = False,
+    others: bool = False,
 ) -> Any:
     """Returns a dataclass field that is also a flag.
 
@@ -45,6 +46,7 @@ def option(
       metavar: The placeholder for the value in the help.
       repeated: Whether the flag may be given several times, once for each part of a tuple.
       custom: Whether Python may give a function instead of a name.
+      others: Whether other texts than `allowed` are checked by the class.
     """
     metadata = {key: value for key, value in locals().items() if key != "default"}
     return dataclasses.field(default=default, metadata=metadata)
@@ -146,7 +148,7 @@ def _check(field: Field, value: object) -> None:
         return
     if field.metadata["custom"] and is_custom(value):
         return
-    if element is str and allowed and value not in allowed:
+    if element is str and allowed and value not in allowed and not field.metadata["others"]:
         raise unknown(name, str(value), allowed)
     values: Any = value if kind is tuple else (value,)
     may_be_empty = field.default == () or none is not None

@@ -58,6 +58,9 @@ PRESETS: dict[str, Recipe] = {
     "alexnet_small_bn": _SMALL_ALEXNET | dict(dropout=0.0, learning_rate=0.2, label_smoothing=0.1),
 }
 
+# A network of the user's own, whose file may say otherwise: what trains most networks.
+OWN: Recipe = dict(optimizer="adam", learning_rate=0.001, schedule="one_cycle", batch_size=128)
+
 # --recipe=paper: Krizhevsky et al. 2012. Section 5: the update rule, the initialisation, a rate of
 # 0.01 divided by 10 when the validation error stops falling, three times in all; about 90 epochs.
 # Section 2: bytes minus their mean. How long to wait for the error to fall is ours.

@@ -4,13 +4,13 @@ Nothing here reads a file: what the folder of another run holds comes as a Store
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from jaxnets.config.adapt import Pictures, for_small_set, learning_rate_note
-from jaxnets.config.fields import SINGLE_PROCESS, Config, unknown_field
-from jaxnets.config.options import is_custom
-from jaxnets.config.recipes import DEFAULT_MODEL, KERAS_RATES, NAMED, PRESETS, Recipe
+from jaxnets.config.fields import CUSTOM_FIELDS, SINGLE_PROCESS, Config, unknown_field
+from jaxnets.config.options import is_custom, name_of
+from jaxnets.config.recipes import DEFAULT_MODEL, KERAS_RATES, NAMED, OWN, PRESETS, Recipe
 from jaxnets.errors import UserError, unknown
 
 # These belong to the process, not to the run.
@@ -18,6 +18,7 @@ OF_THE_PROCESS = ("workdir", "resume", "overwrite", "dry_run")
 
 # Observers change nothing in a run: a config.json written before these fields existed is read, too.
 FOLLOWS = ("track", "profile", "report")
+LATER = (*FOLLOWS, "layers")  # Fields that a run of an earlier version lacks.
 
 # What may change on resume: where and how the run works, not what it computes. Data and weights are
 # compared by their SHA-256, so their paths may change; the number of epochs may only grow.
@@ -31,7 +32,17 @@ RESUME_MAY_CHANGE = (
 )
 
 # The settings with which a run's weights were trained, and which they need again.
-WITH_WEIGHTS = ("model", "hidden", "activation", "dropout", "input_size", "normalize")
+WITH_WEIGHTS = ("model", "layers", "hidden", "activation", "dropout", "input_size", "normalize")
+
+
+class OwnNetwork(NamedTuple):
+    """A network of the user's own, in the place of a model's name; models/own.py makes it."""
+
+    name: str
+    layers: list[dict[str, Any]]  # Its rows; before the data are known, those of ten classes.
+    recipe: Recipe = {}
+    # (image_shape, num_classes) -> the same for these data.
+    for_data: Callable[[tuple[int, ...], int], "OwnNetwork"] | None = None
 
 
 class StoredRun(NamedTuple):
@@ -93,6 +104,9 @@ def resolve(
     Raises:
       UserError: An unknown model or field, a value out of range, or one that may not change.
     """
+    own, own_recipe = given.get("model"), Recipe()
+    if isinstance(own, OwnNetwork):
+        given, own_recipe = {**given, "model": own.name, "layers": own.layers}, own.recipe
     for name in given:
         if name not in Config.__dataclass_fields__:
             raise unknown_field(name, Config.__dataclass_fields__)
@@ -101,8 +115,11 @@ def resolve(
     if weights is not None:
         given = _with_weights(given, weights)
     if resumed is not None:
-        return Resolved(_continued(given, resumed))
-    recipe = recipe_of(given.get("model", DEFAULT_MODEL), given.get("recipe"))
+        return Resolved(_continued(given, resumed, own_recipe))
+    if given.get("layers") is None:
+        recipe = recipe_of(given.get("model", DEFAULT_MODEL), given.get("recipe"))
+    else:
+        recipe = {**OWN, **own_recipe}
     if base is not None:
         config = Config(**given)
     else:
@@ -158,7 +175,7 @@ def recipe_of(model: str, name: str | None = None) -> Recipe:
 def config_from_json(values: Mapping[str, Any]) -> Config:
     """The config of a run's config.json; a missing field's default could train something else."""
     names = set(Config.__dataclass_fields__)
-    if missing := sorted(names - set(FOLLOWS) - values.keys()):
+    if missing := sorted(names - set(LATER) - values.keys()):
         raise UserError(f"no {', '.join(missing)}: another version of jaxnets wrote it")
     found: dict[str, Any] = {name: values[name] for name in values.keys() & names}
     try:
@@ -203,11 +220,16 @@ def _with_weights(given: Mapping[str, Any], run: StoredRun) -> dict[str, Any]:
     return {**theirs, **given, "init_from": run.weights}
 
 
-def _continued(given: Mapping[str, Any], run: StoredRun) -> Config:
-    """An interrupted run's own config, with what the fields set may change in it."""
+def _continued(given: Mapping[str, Any], run: StoredRun, own_recipe: Recipe) -> Config:
+    """An interrupted run's own config, with what the fields set may change in it.
+
+    Functions of the user's own, which no file holds, come from the recipe of his network.
+    """
     began = dataclasses.asdict(run.config)
     if run.latent_dims is not None:
         began["latent_dims"] = run.latent_dims
+    if "layers" in given and given["layers"] != began["layers"]:
+        raise UserError(f"resume: the layers of {given['model']} are not those of {run.path}")
     changed = [
         f"{name} was {began[name]}, got {ours}"
         for name, ours in given.items()
@@ -220,6 +242,7 @@ def _continued(given: Mapping[str, Any], run: StoredRun) -> Config:
         raise UserError(f"resume: expected the settings of {run.path}: {'; '.join(changed)}")
     # A profile is of one process; an untrusted config.json must not name a folder to write to.
     own = {"overwrite": False, "profile": None, "workdir": run.path}
+    own |= {n: x for n, x in own_recipe.items() if n in CUSTOM_FIELDS and name_of(x) == began[n]}
     changes = {name: given[name] for name in RESUME_MAY_CHANGE if name in given}
     config = dataclasses.replace(run.config, **{**own, **changes})
     if run.finished:

@@ -36,7 +36,7 @@ from jaxtyping import Array, Float, UInt8
 from jaxnets.backprop.convolution import conv_backward, conv_forward
 from jaxnets.backprop.pooling import max_pool_backward, max_pool_forward
 from jaxnets.backprop.rule import LayerRule, Params, Setting
-from jaxnets.backprop.rules import register
+from jaxnets.backprop.rules import register_rule
 from jaxnets.backprop.windows import Padding, Pads, window_pads
 from jaxnets.kernels.by_rule import conv_by_rule, is_plain_conv
 from jaxnets.kernels.kernel import CPU, Kernel, product_of_rows, stored
@@ -302,7 +302,7 @@ CONV_POOL = LayerRule(
     bfloat16=False,
     first_output=conv_outputs,
 )
-register(ConvPool, CONV_POOL)
+register_rule(ConvPool, CONV_POOL)
 
 _CONV: Any = {"strides": (1, 1), "groups": 1}
 _POOL: Any = {"window": (2, 2), "strides": (2, 2), "padding": "VALID"}

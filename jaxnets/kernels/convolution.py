@@ -10,7 +10,7 @@ from jax import lax
 from jaxnets.backprop import convolution as pair
 from jaxnets.backprop.convolution import CONV, Images, Outputs, by_group
 from jaxnets.backprop.rule import Params
-from jaxnets.backprop.rules import register
+from jaxnets.backprop.rules import register_rule
 from jaxnets.backprop.windows import Padding, Pads, Size, window_pads, window_slices
 from jaxnets.kernels import winograd
 from jaxnets.kernels.by_rule import conv_by_rule, is_plain_conv
@@ -120,7 +120,7 @@ FAST_CONV = CONV._replace(
         pair.setting_of((16, 9, 8, 128), (3, 3), 128, padding=((0, 1), (2, 1))),
     ],
 )
-register(FastConv, FAST_CONV)
+register_rule(FastConv, FAST_CONV)
 
 
 def _replace(layer: Layer) -> list[Layer] | None:

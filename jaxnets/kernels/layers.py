@@ -18,7 +18,7 @@ from jaxnets.backprop.dense import Outputs as DenseOutputs
 from jaxnets.backprop.pooling import MAX_POOL, Cache, Images, Outputs, max_pool_forward
 from jaxnets.backprop.relu import RELU, Numbers, relu_forward
 from jaxnets.backprop.rule import Params, Setting
-from jaxnets.backprop.rules import register
+from jaxnets.backprop.rules import register_rule
 from jaxnets.backprop.windows import Padding, Size
 from jaxnets.kernels.by_rule import by_rule, conv_by_rule, dense_by_rule, is_plain_conv
 from jaxnets.kernels.kernel import ANY, CPU, Kernel, stored
@@ -53,7 +53,7 @@ WIDE_DENSE = DENSE._replace(
         Setting((5, 6), {"kernel": (6, 2)}),
     ],
 )
-register(WideDense, WIDE_DENSE)
+register_rule(WideDense, WIDE_DENSE)
 
 
 def _wide(layer: Layer) -> list[Layer] | None:
@@ -94,7 +94,7 @@ def overlapping_max_pool_forward(
 
 
 OVERLAPPING_MAX_POOL = MAX_POOL._replace(forward=overlapping_max_pool_forward)
-register(OverlappingMaxPool, OVERLAPPING_MAX_POOL)
+register_rule(OverlappingMaxPool, OVERLAPPING_MAX_POOL)
 
 
 def _overlapping(layer: Layer) -> list[Layer] | None:
@@ -136,9 +136,9 @@ def relu_behind_norm(x: Numbers) -> Numbers:
 # CPU time of jax.grad instead of 1.05 (benchmarks/by_hand.py).
 RELU_BEHIND_NORM = RELU._replace(forward=lambda x: (relu_forward(x)[0], x))
 
-register(PairedMaxPool, MAX_POOL)
-register(paired_relu, RELU)
-register(relu_behind_norm, RELU_BEHIND_NORM)
+register_rule(PairedMaxPool, MAX_POOL)
+register_rule(paired_relu, RELU)
+register_rule(relu_behind_norm, RELU_BEHIND_NORM)
 
 
 def _batch_norm_by_rule(layer: BatchNorm) -> BatchNorm:

@@ -1,10 +1,14 @@
-"""The networks of the lecture: each a function that returns its chain of layers."""
+"""The networks of the lecture: each a function that returns its chain of layers.
+
+A network of the user's own is rows of plain data (`as_data.py`), which a file made (`own.py`).
+"""
 
 from collections.abc import Callable
 from functools import partial
 
 from jaxnets.config.fields import Config
 from jaxnets.models import alexnet, cnn, cnn_bn, mlp
+from jaxnets.models.as_data import from_rows
 from jaxnets.models.chain import Chain, with_precision
 
 # The variants are arguments, not classes; the recipes in config/recipes.py give their sizes.
@@ -24,8 +28,16 @@ MODELS: dict[str, Callable[..., Chain]] = {
 }
 
 
-def create_model(config: Config, num_classes: int) -> Chain:
-    """The config's network with this many logits."""
+def create_model(config: Config, num_classes: int, *, draws: bool = True) -> Chain:
+    """The config's network with this many logits.
+
+    Args:
+      config: Its model and sizes, or its layers.
+      num_classes: K; a network of the user's own has been made for it.
+      draws: Whether the network draws its first weights (`as_data.from_rows`).
+    """
+    if config.layers is not None:
+        return with_precision(from_rows(config.layers, draws=draws), config.precision)
     names = ("hidden", "activation", "dropout", "input_size", "init", "normalize")
     sizes = {name: getattr(config, name) for name in names if getattr(config, name) is not None}
     return with_precision(MODELS[config.model](num_classes=num_classes, **sizes), config.precision)

@@ -11,9 +11,12 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from jaxnets.errors import UserError
 from jaxnets.facts import Described
 from jaxnets.models.alexnet_layers import Enlarge, Normalize
 from jaxnets.trees import LayerParams
+
+SHORT = {"BatchNorm": "norm", "LayerNorm": "norm", "DenseWithOnes": "dense"}  # In made-up names.
 
 
 @runtime_checkable
@@ -26,15 +29,27 @@ class Layer(Protocol):
 class Chain(Described, nn.Module):
     """Applies its layers one after the other.
 
-    A layer is a named Flax layer (nn.Dense, nn.Conv), nn.Dropout, or a function without
-    parameters (nn.relu, flatten, MaxPool(2)). The list is all that there is to know about the
-    network: what else walks through it, the hand-derived gradients among others, reads `layers`.
+    A layer is a Flax layer (nn.Dense, nn.Conv), nn.Dropout, or a function without parameters
+    (nn.relu, flatten, MaxPool(2)). A Flax layer without a name gets one by its kind: conv1, conv2,
+    dense1. The list is all that there is to know about the network: what else walks through it, the
+    hand-derived gradients among others, reads `layers`.
+
+    >>> from jaxnets.models.layers import MaxPool, flatten
+    >>> Chain([nn.Conv(32, (3, 3)), nn.relu, MaxPool(2), flatten, nn.Dense(10)])
+    Chain(layers=['conv1', 'relu', 'MaxPool', 'flatten', 'dense1'])
+
+    Raises:
+      UserError: Two layers have one name, or one layer stands at two places.
     """
 
     layers: Sequence[Layer]  # In the order of the forward pass; the last one gives the logits.
 
     # Flax would rename the layers layers_0, layers_3, ... by their place in the list.
     preserve_adopted_names: ClassVar[bool] = True
+
+    def __post_init__(self):
+        self.layers = named(self.layers)
+        super().__post_init__()
 
     def __call__(
         self,
@@ -70,6 +85,38 @@ class Chain(Described, nn.Module):
             return {}
         key = self.make_rng("dropout")
         return {index: jax.random.fold_in(key, index) for index in indices}
+
+
+def named(layers: Sequence[Layer]) -> Sequence[Layer]:
+    """The layers, each Flax layer with a name: its own, or its kind and a number."""
+    names: dict[str, int] = {}  # With the place of their layer.
+    for place, layer in enumerate(layers, start=1):
+        if not callable(layer):
+            got = f"{type(layer).__name__} {layer!r:.40}"
+            raise UserError(f"layer {place}: expected a layer or a function, got {got}")
+        if isinstance(layer, nn.Module) and layer.name is not None:
+            if (other := names.setdefault(layer.name, place)) != place:
+                raise UserError(
+                    f"layers {other} and {place} have the name {layer.name}; expected one for each"
+                )
+            if not layer.name.isidentifier():
+                raise UserError(f"layer {place}: expected a name as conv1, got {layer.name!r}")
+    modules = [layer for layer in layers if isinstance(layer, nn.Module)]
+    for place, layer in enumerate(modules):
+        if any(layer is other for other in modules[:place]):
+            kind = type(layer).__name__
+            raise UserError(f"a layer ({kind}) stands at two places; expected one for each place")
+    found, counts = [], dict[str, int]()
+    for layer in layers:
+        if isinstance(layer, nn.Module) and not isinstance(layer, nn.Dropout):
+            kind = SHORT.get(type(layer).__name__) or type(layer).__name__.lower()
+            counts[kind] = counts.get(kind, 0) + 1
+            if layer.name is None:
+                while f"{kind}{counts[kind]}" in names:
+                    counts[kind] += 1
+                layer = layer.clone(name=f"{kind}{counts[kind]}")
+        found.append(layer)
+    return found
 
 
 def has_layer(chain: Chain, kind: type[nn.Module]) -> bool:

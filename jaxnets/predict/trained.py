@@ -48,7 +48,7 @@ def load_network(workdir: str) -> TrainedNetwork:
     config = read_config(folder)
     image_shape, class_names = _form(folder)
     set_up_jax(None, config.precision)
-    model = create_model(config, len(class_names))
+    model = create_model(config, len(class_names), draws=False)
     like = _params_like(folder, config, model, image_shape)
     check_memory(COPIES * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(like)))
     step, params = folder.read_params(like)

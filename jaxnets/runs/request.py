@@ -9,7 +9,13 @@ import numpy as np
 
 from jaxnets.config.adapt import Pictures
 from jaxnets.config.fields import Config
-from jaxnets.config.resolve import OF_THE_PROCESS, StoredRun, config_from_json, resolve
+from jaxnets.config.resolve import (
+    OF_THE_PROCESS,
+    OwnNetwork,
+    StoredRun,
+    config_from_json,
+    resolve,
+)
 from jaxnets.data.arrays import NAME as ARRAYS
 from jaxnets.data.datasets import Dataset
 from jaxnets.data.load import load_dataset
@@ -64,7 +70,13 @@ def request(
     """
     weights = run_with_weights(given.get("init_from", base and base.init_from))
     known: dict[str, Any] = dict(base=base, resumed=resumed, weights=weights)
-    data = load(resolve(given, **known).config)
+    own = given.get("model")
+    if isinstance(own, OwnNetwork) and resumed is not None:  # Its own, until the data are known.
+        data = load(resolve({**given, "model": own.name}, **known).config)
+    else:
+        data = load(resolve(given, **known).config)
+    if isinstance(own, OwnNetwork) and own.for_data is not None:
+        given = {**given, "model": own.for_data(data.image_shape, data.num_classes)}
     are_pictures = data.name == ARRAYS or not isinstance(data.train.images, np.ndarray)
     pictures = Pictures(len(data.train), data.class_names) if are_pictures else None
     config, notes = resolve(given, **known, pictures=pictures)
@@ -113,7 +125,8 @@ def run_to_resume(given: Mapping[str, Any]) -> StoredRun:
     if "workdir" in given:
         folder = RunFolder.open(given["workdir"])
     else:
-        folder = _newest_unfinished(given.get("model", asked.model))
+        model = given.get("model", asked.model)
+        folder = _newest_unfinished(model.name if isinstance(model, OwnNetwork) else model)
     path, config, searched = str(folder.path), read_config(folder), folder.read(SEARCH)
     try:
         sizes = tuple(map(int, searched)) or None

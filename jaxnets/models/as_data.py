@@ -1,0 +1,253 @@
+"""A chain of layers as plain data, which a run folder records and which runs no code.
+
+A row is a layer: its kind, its name, and the settings that differ from its defaults.
+
+    nn.Conv(32, (3, 3), kernel_init=HE)
+    {"kind": "Conv", "name": "conv1", "features": 32, "kernel_size": [3, 3],
+     "kernel_init": {"variance_scaling": {"scale": 2.0, "mode": "fan_in", ...}}}
+
+The kinds are Flax' layers and ours. A layer of the user's own is named with its file and the file's
+SHA-256; it is found only if the user has named that file in this process (`know_file`).
+"""
+
+import dataclasses
+import hashlib
+import inspect
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import flax.linen as nn
+from flax.linen import activation
+
+from jaxnets.errors import UserError, first_line
+from jaxnets.models.alexnet_layers import AdaptiveAveragePool, Enlarge, LocalResponseNorm, Normalize
+from jaxnets.models.batch_norm import BatchNorm
+from jaxnets.models.chain import Chain, Layer
+from jaxnets.models.layers import MaxPool, flatten
+from jaxnets.models.mlp import DenseWithOnes
+
+Row = dict[str, Any]
+Kind = Callable[..., Any]  # A layer's class, or the function that it is.
+
+OURS = (MaxPool, AdaptiveAveragePool, LocalResponseNorm, Enlarge, Normalize)
+OURS += (BatchNorm, DenseWithOnes, flatten)
+KINDS: dict[str, Any] = {kind.__name__: kind for kind in OURS}
+# Flax' dropout and layers, but for those with state, which a chain has not; and its activations.
+STATEFUL = ("BatchNorm", "SpectralNorm", "WeightNorm")
+INITIALIZERS = ("variance_scaling", "normal", "truncated_normal", "uniform", "constant")
+INITIALIZERS += ("orthogonal", "delta_orthogonal", "zeros", "ones")
+# A field of every Flax layer; and the dtypes, which the run's precision sets.
+NO_SETTINGS = ("parent", "name", "dtype", "param_dtype")
+NO_SETTING_OF_ROW = ("kind", "own", "file", "sha256")
+MOST_LAYERS = 1000  # A config.json may come from anyone.
+
+# The user's own layers and initializers by name and their file's SHA-256, and the files by that.
+_own: dict[tuple[str, str | None], Any] = {}
+_files: dict[str, Path] = {}
+
+
+def to_rows(chain: Chain) -> list[Row]:
+    """The rows of a chain.
+
+    Raises:
+      UserError: A layer has a setting that is no plain data.
+    """
+    return [_to_row(layer) for layer in chain.layers]
+
+
+def from_rows(rows: object, *, draws: bool = True) -> Chain:
+    """The chain of `to_rows`.
+
+    Args:
+      rows: Rows, which may come from anyone.
+      draws: Whether the chain draws its first weights. If not, an initializer of the user's own is
+        not needed.
+
+    Raises:
+      UserError: They are no rows, or a file of the user's is needed and not known.
+    """
+    if not isinstance(rows, list) or not 0 < len(rows) <= MOST_LAYERS:
+        raise UserError(f"layers: expected 1 to {MOST_LAYERS} rows, got {rows!r:.40}")
+    return Chain([_from_row(row, draws) for row in rows])
+
+
+def know_file(path: Path, module: ModuleType) -> None:
+    """Lets chains find the layers that a file of the user's defines, which has been run."""
+    digest = _digest(path)
+    _files[digest] = path
+    for name, value in vars(module).items():
+        if callable(value) and getattr(value, "__module__", None) == module.__name__:
+            _own[name, digest] = value
+
+
+def own_parts(rows: object) -> list[Row]:
+    """The rows' layers and initializers of the user's own, each as {"own", "file", "sha256"}."""
+    if isinstance(rows, Mapping):
+        found = [dict(rows)] if "own" in rows else []
+        return found + own_parts([*rows.values()])
+    if not isinstance(rows, Sequence) or isinstance(rows, str):
+        return []
+    return [part for row in rows for part in own_parts(row)]
+
+
+def own_files(rows: object) -> dict[str, Path]:
+    """The files of `own_parts` that are known, by their names in the rows."""
+    parts = own_parts(rows)
+    return {one["file"]: _files[one["sha256"]] for one in parts if one["sha256"] in _files}
+
+
+def _to_row(layer: Layer) -> Row:
+    name = getattr(layer, "name", None)
+    named = {"name": name} if name else {}
+    if _is_function(layer):
+        return _kind_of(layer)
+    where = f"{type(layer).__name__} {name or ''}".rstrip()
+    if type(layer).__name__ in STATEFUL and type(layer).__module__.startswith("flax."):
+        raise UserError(f"{where}: expected jaxnets.BatchNorm, whose statistics are parameters")
+    row = {**_kind_of(type(layer)), **named}
+    if not dataclasses.is_dataclass(layer):
+        if vars(layer):
+            raise UserError(f"{where}: expected a dataclass, whose settings can be recorded")
+        return row
+    for field in dataclasses.fields(layer):
+        value = getattr(layer, field.name)
+        if field.name in ("dtype", "param_dtype") and value not in (None, field.default):
+            raise UserError(f"{where}: {field.name}: expected none; the run's precision sets it")
+        if field.name in NO_SETTINGS or not field.init or value is field.default:
+            continue
+        if value != field.default or type(value) is not type(field.default):
+            row[field.name] = _to_data(value, f"{where}: {field.name}")
+    return row
+
+
+def _kind_of(kind: Kind) -> Row:
+    """{"kind"} of ours and Flax'; {"own", "file", "sha256"} of one of the user's."""
+    name = kind.__name__
+    if _known(name) is kind:
+        return {"kind": name}
+    return _own_row(kind)
+
+
+def _own_row(value: Kind) -> Row:
+    """The name, file and digest of what is the user's own, which is known from now on."""
+    name, module = value.__name__, sys.modules.get(value.__module__)
+    if not name.isidentifier() or "<locals>" in value.__qualname__:
+        raise UserError(f"{value.__qualname__}: expected a function with a name, defined in a file")
+    try:
+        path = Path(inspect.getsourcefile(module or value) or "")
+    except TypeError:  # Defined in a notebook.
+        path = Path()
+    if not path.is_file():
+        _own[name, None] = value
+        return {"own": name, "file": None, "sha256": None}
+    digest = _digest(path)
+    _own[name, digest], _files[digest] = value, path
+    return {"own": name, "file": path.name, "sha256": digest}
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _known(name: str) -> Kind | None:
+    """The kind of ours or Flax' that has a name; None if there is none."""
+    if name in KINDS:
+        return KINDS[name]
+    found = getattr(nn, name, None)
+    if isinstance(found, type) and issubclass(found, nn.Module) and found is not nn.Module:
+        return None if name in STATEFUL else found
+    return found if _is_function(found) and getattr(activation, name, None) is found else None
+
+
+def _is_function(layer: object) -> bool:
+    return hasattr(layer, "__name__") and not isinstance(layer, type)
+
+
+def _to_data(value: object, where: str) -> object:
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Chain):
+        return to_rows(value)
+    if isinstance(value, list | tuple):
+        return [_to_data(part, where) for part in value]
+    if _is_function(value) and callable(value):
+        return _initializer_to_data(value)
+    raise UserError(f"{where}: expected numbers, texts, or an initializer, got {value!r:.60}")
+
+
+def _initializer_to_data(draw: Callable[..., Any]) -> Row:
+    """An initializer of Flax' as its maker's name and settings; the user's own by its name."""
+    maker = draw.__qualname__.partition(".")[0]
+    made: Any = getattr(nn.initializers, maker, None)
+    if maker not in INITIALIZERS or draw.__globals__ is not made.__globals__:
+        return _own_row(draw)
+    if made is draw:  # zeros, ones
+        return {maker: {}}
+    wanted = inspect.signature(made).parameters
+    settings = inspect.getclosurevars(draw).nonlocals
+    return {
+        maker: {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in settings.items()
+            if name in wanted and name != "dtype" and value != wanted[name].default
+        }
+    }
+
+
+def _from_row(row: object, draws: bool) -> Layer:
+    if not isinstance(row, dict) or not isinstance(name := row.get("kind", row.get("own")), str):
+        raise UserError(f"layers: expected a row with a kind, got {row!r:.60}")
+    kind = _find_own(row) if "own" in row else _known(name)
+    if kind is None:
+        raise UserError(f"layers: expected a kind of layer, got {name!r:.40}")
+    if _is_function(kind):
+        return kind
+    given = {key: value for key, value in row.items() if key not in NO_SETTING_OF_ROW}
+    fields = getattr(kind, "__dataclass_fields__", {}).keys() - set(NO_SETTINGS) | {"name"}
+    if unknown := given.keys() - fields:
+        raise UserError(f"layers: {name} has no setting {min(unknown)!r:.40}")
+    try:
+        return kind(**{key: _from_data(value, draws) for key, value in given.items()})
+    except UserError:
+        raise
+    except Exception as error:  # What a kind makes of a wrong setting.
+        raise UserError(f"layers: {name}: {first_line(error)}") from error
+
+
+def _find_own(part: Row) -> Kind:
+    """What the user's file defines, if it is known.
+
+    Raises:
+      UserError: It is not; the message says which file is needed.
+    """
+    name, file, digest = part["own"], part.get("file"), part.get("sha256")
+    if (name, digest) in _own:
+        return _own[name, digest]
+    if file is None:
+        raise UserError(f"{name!r:.40}: a layer of your own, which no file holds; define it first")
+    raise UserError(
+        f"{name!r:.40} is a layer of the user's own: expected layers=FILE, {str(file)!r:.80} of "
+        f"SHA-256 {str(digest)[:12]}…, as the run folder keeps it in layers/"
+    )
+
+
+def _from_data(value: object, draws: bool) -> object:
+    if isinstance(value, list):
+        if value and all(isinstance(row, dict) for row in value):
+            return from_rows(value, draws=draws)
+        return tuple(_from_data(part, draws) for part in value)
+    if not isinstance(value, dict):
+        return value
+    if "own" in value:
+        if draws or (value["own"], value.get("sha256")) in _own:
+            return _find_own(value)
+        return nn.initializers.zeros  # Only its shape is asked for.
+    ((maker, settings),) = value.items()
+    if maker not in INITIALIZERS:
+        raise UserError(f"layers: expected an initializer, got {maker!r:.40}")
+    made: Any = getattr(nn.initializers, maker)
+    given = {name: _from_data(part, draws) for name, part in settings.items()}
+    return made if maker in ("zeros", "ones") else made(**given)

@@ -1,0 +1,163 @@
+"""Networks of the user's own: a file with a function `model(num_classes)`, that function, a Chain.
+
+A file may also have `recipe = dict(...)`, fields of Config, and `optimizer(learning_rate)`.
+"""
+
+import ast
+import contextlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Callable, Generator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxnets.config.fields import Config, unknown_field
+from jaxnets.config.recipes import PRESETS
+from jaxnets.config.resolve import OwnNetwork
+from jaxnets.errors import UserError, first_line
+from jaxnets.models.as_data import Row, from_rows, know_file, to_rows
+from jaxnets.models.chain import Chain, Layer
+
+TEN_CLASSES = 10  # Until the data are known.
+
+
+def from_file(file: str) -> OwnNetwork:
+    """The network that a file's function `model` makes; the file is run.
+
+    Raises:
+      UserError: It cannot be read or run, or has no such function; with the file and the line.
+    """
+    path = Path(file).expanduser()
+    module = run_file(path)
+    make, recipe = getattr(module, "model", None), getattr(module, "recipe", {})
+    if not callable(make):
+        raise UserError(f"{file}: expected a function model(num_classes), found none")
+    if path.stem in PRESETS:
+        raise UserError(f"{file}: expected a name of its own, got that of a network of the lecture")
+    if not isinstance(recipe, dict):
+        raise UserError(f"{file}: recipe: expected a dict of settings, got {recipe!r:.60}")
+    for name in recipe:
+        if name not in Config.__dataclass_fields__:
+            raise UserError(f"{file}: recipe: {unknown_field(name, Config.__dataclass_fields__)}")
+    if callable(optimizer := getattr(module, "optimizer", None)):
+        recipe = {**recipe, "optimizer": optimizer}
+    return _network(path.stem, make, recipe, _Place(path, make))
+
+
+def from_object(model: Chain | Callable[[int], Chain]) -> OwnNetwork:
+    """The network of a Chain, or of a function (num_classes) -> Chain.
+
+    Raises:
+      UserError: It makes no network.
+    """
+    if isinstance(model, Chain):
+        return _network("chain", lambda num_classes: model, {}, _Place())
+    return _network(getattr(model, "__name__", "own"), model, {}, _Place())
+
+
+def run_file(path: Path) -> ModuleType:
+    """Runs a file of the user's, as `python FILE` does, and knows its layers from then on.
+
+    Raises:
+      UserError: It cannot be read or run.
+    """
+    name = f"jaxnets_own.{path.stem}"  # A file jax.py does not take the place of JAX.
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise UserError(f"{path}: expected a file of Python, found none")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    folder = str(path.resolve().parent)
+    with _Place(path).in_one_line(""):
+        sys.path.insert(0, folder)
+        try:
+            spec.loader.exec_module(module)
+        finally:
+            sys.path.remove(folder)
+    know_file(path.resolve(), module)
+    return module
+
+
+class _Place:
+    """Where a user's network is written, for errors of one line."""
+
+    def __init__(self, path: Path | None = None, make: Callable[..., Any] | None = None):
+        self._path = path
+        self._line = getattr(getattr(make, "__code__", None), "co_firstlineno", 1)
+
+    def of(self, layer: str = "") -> str:
+        """The file and the line, of a layer where the file gives it a name."""
+        if self._path is None:
+            return ""
+        found = self._line
+        for node in ast.walk(ast.parse(self._path.read_bytes())):
+            if isinstance(node, ast.keyword) and node.arg == "name":
+                named = node.value
+                found = named.lineno if ast.unparse(named) == repr(layer) else found
+        return f"{self._path}:{found}: "
+
+    @contextlib.contextmanager
+    def in_one_line(self, doing: str) -> Generator[None]:
+        """Turns an error in the user's code into one line with its place."""
+        try:
+            yield
+        except SyntaxError as error:
+            raise UserError(f"{error.filename}:{error.lineno}: {error.msg}") from error
+        except Exception as error:
+            steps = traceback.extract_tb(error.__traceback__)
+            ours = [step for step in steps if self._path and step.filename == str(self._path)]
+            where = f"{self._path}:{ours[-1].lineno}: " if ours else self.of()
+            kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+            raise UserError(f"{where}{doing}{kind}{first_line(error)}") from error
+
+
+def _network(
+    name: str, make: Callable[[int], Any], recipe: dict[str, Any], place: _Place
+) -> OwnNetwork:
+    def of(num_classes: int) -> tuple[list[Row], Chain]:
+        with place.in_one_line(f"model({num_classes}): "):
+            made = make(num_classes)
+            if not isinstance(made, Chain):
+                raise UserError(f"expected a jaxnets.Chain, got {type(made).__name__}")
+            rows = to_rows(made)
+            return rows, from_rows(rows)
+
+    def for_data(image_shape: tuple[int, ...], num_classes: int) -> OwnNetwork:
+        rows, chain = of(num_classes)
+        _check_shapes(chain, image_shape, num_classes, place)
+        return OwnNetwork(name, rows, recipe, for_data)
+
+    return OwnNetwork(name, of(TEN_CLASSES)[0], recipe, for_data)
+
+
+def _check_shapes(
+    chain: Chain, image_shape: tuple[int, ...], num_classes: int, place: _Place
+) -> None:
+    """Raises UserError, with the layer, unless the chain makes logits of these images."""
+    x: Any = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
+
+    def run(layer: Layer, x: jax.Array) -> jax.Array:
+        return Chain([layer]).init_with_output(jax.random.key(0), x)[0]
+
+    for number, layer in enumerate(chain.layers, start=1):
+        name = getattr(layer, "name", None) or ""
+        kind = getattr(layer, "__name__", type(layer).__name__)
+        what = f"layer {number} ({' '.join(filter(None, [kind, name]))})"
+        before = " x ".join(map(str, x.shape[1:]))
+        try:
+            x = jax.eval_shape(lambda x, layer=layer: run(layer, x), x)
+            fits = 0 not in x.shape
+        except Exception as error:
+            raise UserError(
+                f"{place.of(name)}{what} does not take {before}: {first_line(error)}"
+            ) from error
+        if not fits:
+            raise UserError(f"{place.of(name)}{what}: images of {before} are too small for it")
+    if x.shape != (2, num_classes):
+        got = " x ".join(map(str, x.shape[1:]))
+        raise UserError(f"{place.of(name)}{what}: expected {num_classes} logits, got {got}")

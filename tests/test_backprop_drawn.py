@@ -74,6 +74,13 @@ def max_pools(draw):
 
 
 @st.composite
+def average_pools(draw):
+    image, window, strides, _ = draw(sliding(4).filter(lambda drawn: drawn[3] == "VALID"))
+    static = {"window": window, "strides": strides}
+    return Setting((draw(BATCH), *image, draw(SMALL)), static=static)
+
+
+@st.composite
 def joined_pools(draw):
     image, channels, filters = draw(pairs(2, 9)), draw(st.integers(1, 6)), draw(st.integers(1, 6))
     padding = draw(st.sampled_from(["SAME", "VALID"]) | st.tuples(pairs(0, 3), pairs(0, 3)))
@@ -134,6 +141,23 @@ def batch_norms(draw):
 
 
 @st.composite
+def layer_norms(draw):
+    sizes, width = draw(st.lists(st.integers(1, 5), max_size=2)), draw(st.integers(3, 40))
+    batch = draw(BATCH | st.just(width))
+    params = {
+        name: (width,) for name in draw(st.sampled_from(["bias", "scale", "bias scale"])).split()
+    }
+    static = {"epsilon": draw(st.sampled_from([1e-6, 1e-3, 0.1]))}
+    return Setting((batch, *sizes, width), params, static=static)
+
+
+@st.composite
+def leaky_relus(draw):
+    slope = draw(st.floats(1e-3, 2))
+    return draw(arrays())._replace(static={"slope": slope})
+
+
+@st.composite
 def arrays(draw, numbers=("normal", "integers", "huge")):
     return Setting(images(draw, 4), numbers=draw(st.sampled_from(numbers)))
 
@@ -154,13 +178,19 @@ DRAWN = {
     "flatten": arrays(),
     "sigmoid": arrays(),
     "relu": arrays(),
+    "leaky_relu": leaky_relus(),
+    "tanh": arrays(),
+    "gelu": arrays(),
     "softmax": rows() | arrays(("normal",)),
     "conv": convolutions(),
     "max_pool": max_pools(),
+    "average_pool": average_pools(),
+    "global_average_pool": arrays(("normal",)),
     "adaptive_average_pool": averages(),
     "local_response_norm": response_norms(),
     "dropout": dropouts(),
     "batch_norm": batch_norms(),
+    "layer_norm": layer_norms(),
     "cross_entropy": rows(**SHARES, scales=(1.0, LOG_OFFSET)),
     # Where a probability underflows, the two steps lose their digits.
     "softmax_then_cross_entropy": rows(LABELS, ("normal", "equal")),

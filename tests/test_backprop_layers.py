@@ -40,14 +40,15 @@ from jaxnets.gradcheck.compare import (
     precision,
 )
 from jaxnets.gradcheck.layer_check import problem_of, with_backward
+from jaxnets.gradcheck.oracle import both_loss_and_grads
 from jaxnets.kernels import accelerate
 from jaxnets.kernels.by_rule import by_rule
 from jaxnets.kernels.convolution import FAST_CONV
 from jaxnets.kernels.layers import WIDE_DENSE
 from jaxnets.losses import LOSSES
 from jaxnets.models import MODELS
-from jaxnets.models.chain import Chain
-from jaxnets.models.layers import MaxPool, flatten
+from jaxnets.models.chain import Chain, with_precision
+from jaxnets.models.layers import AveragePool, LeakyReLU, MaxPool, flatten, global_average_pool
 from jaxnets.models.mlp import DenseWithOnes
 
 
@@ -96,12 +97,14 @@ def test_every_layer_and_loss_has_a_rule_in_use():
     # The other activations are for --activation; no network has the slides' steps.
     others = {"sigmoid", "softmax", "cross_entropy", "softmax_then_cross_entropy"}
     others |= {"half_squared_error", "squared_error"}
+    # These are for networks of one's own.
+    others |= {"tanh", "leaky_relu", "gelu", "average_pool", "global_average_pool", "layer_norm"}
     assert {name for name, rule in RULES.items() if rule not in reached} <= others
     assert {id(rule) for rule in KINDS.values()} >= {id(rule) for rule in reached if rule}
     assert rule_of(type("MaxPool", (), {"__module__": "mine"})()) is None
     assert rule_of(type("Mine", (nn.Dense,), {})(3)) is None
     with pytest.raises(ValueError, match="expected a layer with a hand-derived pair, got"):
-        pair_of(nn.gelu)
+        pair_of(nn.silu)
 
 
 # The derived rules inside autodiff
@@ -208,9 +211,11 @@ def test_sigmoid_neither_overflows_nor_loses_small_values():
     np.testing.assert_allclose(y, [0, np.exp(-80.0), 0.5, 1, 1], rtol=1e-6)
 
 
-def test_relu_and_max_pool_let_a_nan_through():
-    y, _ = relu.relu_forward(jnp.array([-1.0, 0.0, 1.0, jnp.nan]))
-    assert jnp.isnan(y).tolist() == [False, False, False, True]
+def test_activations_and_max_pool_let_a_nan_through():
+    for name in ("relu", "leaky_relu", "tanh", "gelu"):
+        static = {"slope": 0.1} if name == "leaky_relu" else {}
+        y, _ = RULES[name].forward(jnp.array([-1.0, 0.0, 1.0, jnp.nan]), **static)
+        assert jnp.isnan(y).tolist() == [False, False, False, True]
     for position in range(4):
         x = jnp.ones(4).at[position].set(jnp.nan).reshape(1, 2, 2, 1)
         assert jnp.isnan(pooling.max_pool_forward(x, window=(2, 2), strides=(2, 2))[0]).all()
@@ -232,6 +237,10 @@ def test_wrong_arguments_are_errors():
     for window, pads in (((1, 1), [(0, 0)] * 3), ((1, 1, 1), [(0, 0)] * 2)):  # Three directions.
         with pytest.raises(ValueError, match="argument 2 is (longer|shorter) than argument 1"):
             windows.window_pads((2, 2), window, (1, 1), pads)
+    with pytest.raises(ValueError, match=r"window of \(3, 3\) does not fit .* \(2, 2\)"):
+        pooling.average_pool_forward(x, window=(3, 3), strides=(1, 1))
+    with pytest.raises(ValueError, match="LeakyReLU: expected a slope above 0, got 0"):
+        LeakyReLU(0)
     with pytest.raises(ValueError, match="between 0 and 1, got 40"):
         dropout.dropout_forward(jax.random.key(0), jnp.ones(2), rate=40.0)
 
@@ -247,8 +256,56 @@ def test_the_static_arguments_are_those_of_the_flax_layer():
     for dilated in (nn.Conv(8, (3, 3), kernel_dilation=2), nn.Conv(8, 3, input_dilation=(1, 2))):
         with pytest.raises(ValueError, match="expected a convolution without dilation"):
             RULES["conv"].static(dilated)
-    wanted = {"window": (3, 3), "strides": (2, 2), "padding": "VALID"}
-    assert RULES["max_pool"].static(MaxPool(3, 2)) == wanted
+    wanted = {"window": (3, 3), "strides": (2, 2)}
+    assert RULES["average_pool"].static(AveragePool(3, 2)) == wanted
+    assert RULES["max_pool"].static(MaxPool(3, 2)) == {**wanted, "padding": "VALID"}
+    for layer, slope in ((LeakyReLU(0.2), 0.2), (LeakyReLU(), 0.01), (nn.leaky_relu, 0.01)):
+        assert RULES["leaky_relu"].static(layer) == {"slope": slope}
+    assert RULES["layer_norm"].static(nn.LayerNorm(1e-3)) == {"epsilon": 1e-3}
+    others: dict[str, Any] = {"reduction_axes": (1, 2), "feature_axes": 1, "axis_name": "devices"}
+    for name, value in others.items():
+        layer = nn.LayerNorm(name="norm1", **{name: value})
+        with pytest.raises(ValueError, match=f"^LayerNorm norm1: expected {name}=[^\\n]*$"):
+            pair_of(layer)
+
+
+NEWER = Chain(
+    [
+        nn.Conv(6, (3, 3), name="conv1"),
+        nn.LayerNorm(name="norm1", use_bias=False),
+        nn.gelu,
+        AveragePool(3, 2),
+        nn.Conv(8, (3, 3), name="conv2"),
+        nn.LayerNorm(name="norm2", use_bias=False, use_scale=False),
+        LeakyReLU(0.1),
+        global_average_pool,
+        nn.Dense(7, name="hidden1"),
+        nn.LayerNorm(name="norm3", use_scale=False),
+        nn.tanh,
+        nn.Dense(3, name="logits"),
+    ]
+)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
+def test_a_network_of_the_newer_layers_agrees_with_autodiff(dtype):
+    """By hand and with kernels; a layer norm may have a scale, a bias, both or none."""
+    with precision(dtype):
+        plain = with_precision(NEWER, dtype)
+        params = random_params(plain, (9, 9, 2))
+        assert sorted(params["norm3"]) == ["bias"] and "norm2" not in params
+        mask = np.array([1, 1, 1, 0], np.float32)
+        batch = Batch(random_images(4, 9, 9, 2), np.array([0, 1, 2, 0], np.int32), mask)
+        for model in (plain, accelerate(plain, "cpu")):
+            both = both_loss_and_grads(plain, model, "cross_entropy", dtype)
+            # In bfloat16 each pair is compared above; here the dtypes are.
+            run = (
+                functools.partial(jax.eval_shape, both) if dtype == "bfloat16" else quick_jit(both)
+            )
+            _, (ours, theirs) = run(params, batch, jax.random.key(0))
+            chex.assert_trees_all_equal_shapes_and_dtypes(ours, theirs, params)
+            if dtype != "bfloat16":
+                assert disagreement(ours, theirs).value <= TOLERANCES[dtype]
 
 
 # Shapes in the signatures

@@ -44,6 +44,19 @@ def max_pool(x, *, window, strides, padding):
     return F.max_pool2d(images, window, strides).permute(0, 2, 3, 1)
 
 
+def average_pool(x, *, window, strides):
+    return F.avg_pool2d(x.permute(0, 3, 1, 2), window, strides).permute(0, 2, 3, 1)
+
+
+def leaky_relu(x, *, slope):
+    """PyTorch's derivative at 0 is the slope, JAX' is 1."""
+    return F.leaky_relu(x, slope) + torch.where(x == 0, (1 - slope) * x, 0)
+
+
+def layer_norm(params, x, *, epsilon):
+    return F.layer_norm(x, x.shape[-1:], params.get("scale"), params.get("bias"), epsilon)
+
+
 def local_response_norm(x, *, k=2.0, n=5, alpha=1e-4, beta=0.75):
     """PyTorch divides its alpha by n."""
     rows = x.reshape(-1, x.shape[-1], 1)
@@ -72,13 +85,19 @@ STOCK = {
     "flatten": lambda x: x.flatten(1),
     "sigmoid": torch.sigmoid,
     "relu": torch.relu,
+    "leaky_relu": leaky_relu,
+    "tanh": torch.tanh,
+    "gelu": lambda x: F.gelu(x, approximate="tanh"),
     "softmax": lambda x: F.softmax(x, dim=-1),
     "conv": conv,
     "max_pool": max_pool,
+    "average_pool": average_pool,
+    "global_average_pool": lambda x: F.adaptive_avg_pool2d(x.permute(0, 3, 1, 2), 1).flatten(1),
     "adaptive_average_pool": lambda x, output_size: F.adaptive_avg_pool2d(
         x.permute(0, 3, 1, 2), output_size
     ).permute(0, 2, 3, 1),
     "local_response_norm": local_response_norm,
+    "layer_norm": layer_norm,
     **PROBABILITY_LOSSES,
     "softmax_then_cross_entropy": behind_softmax("cross_entropy"),
     "softmax_cross_entropy": lambda z, labels: F.cross_entropy(z, labels, reduction="none"),

@@ -96,11 +96,30 @@ def at_one_place(array, *_):
     return array.at[9, ..., 0].multiply(2) if array.ndim == 2 else array.at[9, 3, 2, 0].multiply(2)
 
 
-WIDER = "sigmoid", "relu", "softmax", "softmax_cross_entropy", "mse", "local_response_norm"
+WIDER = (
+    "sigmoid",
+    "relu",
+    "tanh",
+    "gelu",
+    "layer_norm",
+    "softmax",
+    "softmax_cross_entropy",
+    "mse",
+    "local_response_norm",
+)
 LARGER = "cross_entropy", "squared_error", "half_squared_error", "half_mse", "max_pool", "conv"
 for layer in WIDER:
     of_x(layer, "more than five numbers in a row", has_wide_rows, without_last_channel)
-for layer in (*LARGER, "dense_with_ones", "dropout", "adaptive_average_pool", "conv_pool"):
+for layer in (
+    *LARGER,
+    "leaky_relu",
+    "average_pool",
+    "global_average_pool",
+    "dense_with_ones",
+    "dropout",
+    "adaptive_average_pool",
+    "conv_pool",
+):
     of_x(layer, "more than eight examples", has_large_batch, without_last_example)
 for layer in ("softmax", "softmax_then_cross_entropy", "dense", "wide_dense"):
     of_x(layer, "square", is_square, transposed)
@@ -123,6 +142,10 @@ of_x(
     half,
 )
 of_x("batch_norm", "one example at one place", has_large_batch, at_one_place)
+of_x("layer_norm", "square", is_square, transposed)
+of_x("average_pool", "overlaps", lambda dx, d, static: static["window"] > static["strides"], half)
+of_x("average_pool", "gaps", lambda dx, d, static: static["window"] < static["strides"], half)
+of_x("leaky_relu", "slope", lambda dx, d, static: static["slope"] > 0.2, half)
 of_x("max_pool", "windows of 256", lambda dx, d, static: static["window"][0] > 15, half)
 of_x("conv", "stride of three", lambda dx, d, static: 3 in static["strides"], half)
 
@@ -139,6 +162,9 @@ of_params(
     "kernel",
     lambda kernel: kernel[:, :, ::-1],
 )
+of_params("layer_norm", "no bias", lambda cache, *_: "bias" not in cache[1], "scale", half)
+of_params("layer_norm", "no scale", lambda cache, *_: "scale" not in cache[1], "bias", half)
+of_params("layer_norm", "epsilon", lambda cache, d, s: s["epsilon"] > 1e-3, "scale", half)
 of_params("batch_norm", "epsilon", lambda cache, d, s: s["epsilon"] > 1e-5, "scale", half)
 
 

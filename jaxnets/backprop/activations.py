@@ -1,10 +1,13 @@
-"""The slides' other activation functions: sigmoid and softmax."""
+"""The activation functions beside the ReLU: the slides' sigmoid and softmax, and newer ones."""
+
+import math
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxnets.backprop.rule import ELEMENTWISE, SCORES, LayerRule
+from jaxnets.models.layers import LeakyReLU
 
 Numbers = Float[Array, "*sizes"]
 Scores = Float[Array, "*sizes K"]
@@ -65,3 +68,98 @@ def softmax_backward(cache: Scores, dp: Scores) -> Scores:
 
 
 SOFTMAX = LayerRule(softmax_forward, softmax_backward, jax.nn.softmax, SCORES)
+
+
+def tanh_forward(x: Numbers) -> tuple[Numbers, Numbers]:
+    """Squeezes every number into (-1, 1): y = (eˣ - e⁻ˣ) / (eˣ + e⁻ˣ). The cache is y.
+
+    Source: LeCun et al. 1998, "Efficient BackProp", section 4.4.
+    """
+    y = jnp.tanh(x)
+    return y, y
+
+
+def tanh_backward(cache: Numbers, dy: Numbers) -> Numbers:
+    """Applies the chain rule to y = s / c with s = eˣ - e⁻ˣ and c = eˣ + e⁻ˣ.
+
+    s' = c and c' = s, so
+
+        ∂y/∂x = (s' c - s c') / c² = (c² - s²) / c² = 1 - y²
+        dx = dy (1 - y²)
+    """
+    y = cache
+    return dy * (1 - y**2)
+
+
+TANH = LayerRule(tanh_forward, tanh_backward, jnp.tanh, ELEMENTWISE)
+
+
+def leaky_relu_forward(x: Numbers, *, slope: float) -> tuple[Numbers, Numbers]:
+    """Keeps what is positive and shrinks the rest: y = x for x >= 0, else slope x.
+
+    The cache is y: the slope is above 0, so y has the sign of x, and the next layer keeps y anyway.
+
+    Source: Maas et al. 2013, "Rectifier nonlinearities improve neural network acoustic models",
+    section 2.
+    """
+    y = jnp.where(x >= 0, x, slope * x)
+    return y, y
+
+
+def leaky_relu_backward(cache: Numbers, dy: Numbers, *, slope: float) -> Numbers:
+    """Shrinks the gradient where x was negative.
+
+    ∂y/∂x = 1 for x >= 0, else slope     at the kink x = 0 we take 1, as JAX; PyTorch takes slope
+    """
+    y = cache
+    return jnp.where(y >= 0, dy, slope * dy)
+
+
+LEAKY_RELU = LayerRule(
+    forward=leaky_relu_forward,
+    backward=leaky_relu_backward,
+    plain=lambda x, slope: jax.nn.leaky_relu(x, slope),
+    settings=[
+        setting._replace(static={"slope": slope})
+        for setting, slope in zip(ELEMENTWISE, (0.01, 0.3, 0.1, 0.01, 0.2), strict=True)
+    ],
+    static=lambda layer: {"slope": getattr(layer, "slope", LeakyReLU.slope)},
+    sides=lambda x, slope: x >= 0,
+)
+
+
+SCALE, CUBIC = math.sqrt(2 / math.pi), 0.044715  # c and a of GELU's tanh form.
+
+
+def gelu_forward(x: Numbers) -> tuple[Numbers, Numbers]:
+    """Weighs every number by about the share of a normal distribution that lies below it.
+
+        y = x (1 + t) / 2,   t = tanh(u),   u = c (x + a x³)
+
+    with c = sqrt(2 / π) and a = 0.044715. The cache is x: y has a minimum near x = -0.75, so two x
+    have the same y.
+
+    Source: Hendrycks and Gimpel 2016, section 2, the approximation by tanh.
+    """
+    return x * (1 + _tanh_of_gelu(x)) / 2, x
+
+
+def gelu_backward(cache: Numbers, dy: Numbers) -> Numbers:
+    """Applies the product rule and the chain rule to y = x (1 + t) / 2.
+
+    ∂u/∂x = c (1 + 3 a x²)
+    ∂t/∂x = (1 - t²) ∂u/∂x                   as tanh_backward
+    ∂y/∂x = (1 + t) / 2 + x ∂t/∂x / 2
+    dx = dy ∂y/∂x
+    """
+    x = cache
+    t = _tanh_of_gelu(x)
+    slope_of_t = (1 - t**2) * (SCALE * (1 + 3 * CUBIC * x**2))
+    return dy * ((1 + t) / 2 + x * slope_of_t / 2)
+
+
+def _tanh_of_gelu(x: jax.Array) -> jax.Array:
+    return jnp.tanh(SCALE * (x + CUBIC * x**3))
+
+
+GELU = LayerRule(gelu_forward, gelu_backward, jax.nn.gelu, ELEMENTWISE)

@@ -48,7 +48,7 @@ def pair_of(layer: Layer, find_rule: FindRule = rule_of) -> Pair:
         key: jax.Array | None = None,
         mask: jax.Array | None = None,
     ) -> tuple[jax.Array, Any]:
-        arrays = {**cast({"params": params, "x": x}), "key": key, "mask": mask}
+        arrays = {**cast({"params": params or {}, "x": x}), "key": key, "mask": mask}
         return rule.forward(*(arrays[name] for name in rule.inputs), **static)
 
     def backward(

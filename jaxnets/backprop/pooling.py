@@ -1,5 +1,8 @@
-"""The max pool: the maximum of each window of `windows.py`."""
+"""The pools: the maximum or the mean of each window of `windows.py`, or of the whole image."""
 
+import math
+from collections.abc import Iterator, Sequence
+from functools import reduce
 from typing import Any
 
 import flax.linen as nn
@@ -15,7 +18,8 @@ from jaxnets.models.layers import MaxPool
 Images = Float[Array, "B H W C"]
 Outputs = Float[Array, "B h w C"]
 Winners = UInt8[Array, "B h w C"] | Int[Array, "B h w C"]
-Cache = tuple[Winners, Float[Array, "0 H W C"]]  # The empty array remembers the images' shape.
+Shape = Float[Array, "0 H W C"]  # An empty array remembers the images' shape.
+Cache = tuple[Winners, Shape]
 
 
 def max_pool_forward(
@@ -54,27 +58,54 @@ def max_pool_backward(
     In a tie the first in row-major order of the window wins, as in XLA.
     """
     winner, empty = cache
-    height, width, channels = empty.shape[1:]
-    (kh, kw), (sh, sw), (_, h, w, _) = window, strides, d_out.shape
+    height, width = empty.shape[1:3]
     (top, _), (left, _) = window_pads((height, width), window, strides, padding)
-    # Cut the padded image into rows x columns cells of sh x sw pixels. The pixels of cell (i, j)
-    # are seen by window (i, j), as its elements (0, 0) to (sh - 1, sw - 1), by window (i - 1, j),
-    # as its elements (sh, 0) to (2 sh - 1, sw - 1), and so on.
-    rows, columns = -(-(top + height) // sh), -(-(left + width) // sw)
     dx = jnp.zeros((), d_out.dtype)
+    for number, place in _cells((top + height, left + width), d_out.shape[1:3], window, strides):
+        won = lax.pad(winner, jnp.zeros((), winner.dtype), place)[:, :, None, :, None]
+        gradient = lax.pad(d_out, jnp.zeros((), d_out.dtype), place)[:, :, None, :, None]
+        dx += jnp.where(won == jnp.asarray(number, winner.dtype), gradient, 0)
+    return _joined(dx)[:, top : top + height, left : left + width]
+
+
+Place = Sequence[tuple[int, int, int]]  # As lax.pad takes it.
+
+
+def _cells(
+    image: Size, places: Size, window: Size, strides: Size
+) -> Iterator[tuple[np.ndarray, Place]]:
+    """Yields one entry for each of the windows that see a pixel.
+
+    Cut the image into rows x columns cells of sh x sw pixels. The pixels of cell (i, j) are seen by
+    window (i, j), as its elements (0, 0) to (sh - 1, sw - 1), by window (i - 1, j), as its elements
+    (sh, 0) to (2 sh - 1, sw - 1), and so on.
+
+    Args:
+      image: (top + H, left + W), the rows and columns of the image and of the padding before it.
+      places: (h, w).
+      window: (kh, kw).
+      strides: (sh, sw).
+
+    Yields:
+      (number, place): number [sh, 1, sw, 1] says which of the window's kh kw elements a pixel is,
+      and kh kw where it is none; place pads the windows' numbers [B, h, w, C] to those of the
+      cells, [B, rows, columns, C].
+    """
+    (h, w), (kh, kw), (sh, sw) = places, window, strides
+    rows, columns = -(-image[0] // sh), -(-image[1] // sw)
     for down in range(-(-kh // sh)):
         for right in range(-(-kw // sw)):
             a, b = np.arange(sh) + down * sh, np.arange(sw) + right * sw
             inside = (a < kh)[:, None] & (b < kw)
-            number = np.where(inside, a[:, None] * kw + b, kh * kw)  # which never wins
-            number = jnp.asarray(number, winner.dtype)[:, None, :, None]
+            number = np.where(inside, a[:, None] * kw + b, kh * kw)
             beside = (down, rows - h - down, 0), (right, columns - w - right, 0)
-            place = ((0, 0, 0), *beside, (0, 0, 0))
-            won = lax.pad(winner, jnp.zeros((), winner.dtype), place)
-            gradient = lax.pad(d_out, jnp.zeros((), d_out.dtype), place)
-            dx += jnp.where(won[:, :, None, :, None] == number, gradient[:, :, None, :, None], 0)
-    dx = dx.reshape(-1, rows * sh, columns * sw, channels)
-    return dx[:, top : top + height, left : left + width]
+            yield number[:, None, :, None], ((0, 0, 0), *beside, (0, 0, 0))
+
+
+def _joined(cells: Float[Array, "B rows sh columns sw C"]) -> Images:
+    """The image whose cells these are."""
+    batch, rows, sh, columns, sw, channels = cells.shape
+    return cells.reshape(batch, rows * sh, columns * sw, channels)
 
 
 def _setting(
@@ -111,4 +142,81 @@ MAX_POOL = LayerRule(
     ],
     static=_static,
     sides=lambda x, **static: max_pool_forward(x, **static)[1][0],
+)
+
+
+def average_pool_forward(x: Images, *, window: Size, strides: Size) -> tuple[Outputs, Shape]:
+    """Takes the mean of each window, without padding.
+
+        y_bijc = 1/(kh kw) sum over a, a' of X_b,(sh i + a),(sw j + a'),c
+
+    Args:
+      x: X.
+      window: (kh, kw).
+      strides: (sh, sw); smaller than the window, the windows overlap.
+
+    Source: LeCun et al. 1998, section II B, whose subsampling has a weight and a bias too.
+    """
+    pads = window_pads(x.shape[1:3], window, strides, "VALID")
+    total = reduce(jnp.add, window_slices(x, window, strides, pads, fill=0))
+    return total / math.prod(window), x[:0]
+
+
+def average_pool_backward(cache: Shape, d_out: Outputs, *, window: Size, strides: Size) -> Images:
+    """Gives each element of a window the same share of the window's gradient.
+
+    ∂y_bijc/∂X_buvc = 1/(kh kw) where window (i, j) sees (u, v), else 0
+    dX_buvc = 1/(kh kw) sum of d_out_bijc over the windows (i, j) that see (u, v)
+    """
+    (height, width), elements = cache.shape[1:3], math.prod(window)
+    dx = jnp.zeros((), d_out.dtype)
+    for number, place in _cells((height, width), d_out.shape[1:3], window, strides):
+        share = lax.pad(d_out / elements, jnp.zeros((), d_out.dtype), place)
+        dx += jnp.where(number < elements, share[:, :, None, :, None], 0)
+    return _joined(dx)[:, :height, :width]
+
+
+def _average_setting(x: tuple[int, ...], window: Size, strides: Size) -> Setting:
+    return Setting(x, static={"window": window, "strides": strides})
+
+
+AVERAGE_POOL = LayerRule(
+    forward=average_pool_forward,
+    backward=average_pool_backward,
+    plain=lambda x, window, strides: nn.avg_pool(x, window, strides),
+    settings=[
+        _average_setting((40, 6, 6, 5), (2, 2), (2, 2)),
+        _average_setting((1, 1, 1, 1), (1, 1), (1, 1)),
+        _average_setting((2, 7, 7, 2), (3, 3), (2, 2)),
+        _average_setting((2, 5, 6, 2), (3, 2), (1, 2)),
+        _average_setting((1, 8, 7, 2), (2, 2), (3, 3)),
+        _average_setting((2, 5, 5, 9), (5, 5), (1, 1)),
+    ],
+    static=lambda layer: {"window": (layer.window,) * 2, "strides": (layer.stride,) * 2},
+)
+
+
+def global_average_pool_forward(x: Images) -> tuple[Float[Array, "B C"], Shape]:
+    """Takes the mean of each channel over all places: y_bc = 1/(H W) sum over i, j of X_bijc.
+
+    Source: Lin et al. 2013, "Network in network", section 3.2.
+    """
+    return x.mean((1, 2)), x[:0]
+
+
+def global_average_pool_backward(cache: Shape, d_out: Float[Array, "B C"]) -> Images:
+    """Gives every place the same share.
+
+    ∂y_bc/∂X_bijc = 1/(H W), so dX_bijc = d_out_bc / (H W)
+    """
+    height, width = cache.shape[1:3]
+    share = d_out[:, None, None] / (height * width)
+    return jnp.broadcast_to(share, (len(d_out), *cache.shape[1:]))
+
+
+GLOBAL_AVERAGE_POOL = LayerRule(
+    forward=global_average_pool_forward,
+    backward=global_average_pool_backward,
+    plain=lambda x: nn.avg_pool(x, x.shape[1:3])[:, 0, 0],
+    settings=[*map(Setting, [(2, 3, 4, 5), (1, 1, 1, 1), (40, 4, 4, 9), (3, 1, 6, 2)])],
 )

@@ -2,15 +2,16 @@
 
 import flax.linen as nn
 
-from jaxnets.backprop.activations import SIGMOID, SOFTMAX
+from jaxnets.backprop.activations import GELU, LEAKY_RELU, SIGMOID, SOFTMAX, TANH
 from jaxnets.backprop.alexnet_layers import ADAPTIVE_AVERAGE_POOL, LOCAL_RESPONSE_NORM
 from jaxnets.backprop.batch_norm import BATCH_NORM
 from jaxnets.backprop.convolution import CONV
 from jaxnets.backprop.dense import DENSE, FLATTEN
 from jaxnets.backprop.dense_with_ones import DENSE_WITH_ONES
 from jaxnets.backprop.dropout import DROPOUT
+from jaxnets.backprop.layer_norm import LAYER_NORM
 from jaxnets.backprop.losses import SOFTMAX_CROSS_ENTROPY
-from jaxnets.backprop.pooling import MAX_POOL
+from jaxnets.backprop.pooling import AVERAGE_POOL, GLOBAL_AVERAGE_POOL, MAX_POOL
 from jaxnets.backprop.probability_losses import (
     CROSS_ENTROPY,
     HALF_MSE,
@@ -25,7 +26,7 @@ from jaxnets.losses import cross_entropy, half_mse, mse, squared_error
 from jaxnets.models.alexnet_layers import AdaptiveAveragePool, LocalResponseNorm
 from jaxnets.models.batch_norm import BatchNorm
 from jaxnets.models.chain import Layer
-from jaxnets.models.layers import MaxPool, flatten
+from jaxnets.models.layers import AveragePool, LeakyReLU, MaxPool, flatten, global_average_pool
 from jaxnets.models.mlp import DenseWithOnes
 
 # By the names that the gradient check and the exercises give them. The losses of probabilities are
@@ -36,13 +37,19 @@ RULES: dict[str, LayerRule] = {
     "flatten": FLATTEN,
     "sigmoid": SIGMOID,
     "relu": RELU,
+    "leaky_relu": LEAKY_RELU,
+    "tanh": TANH,
+    "gelu": GELU,
     "softmax": SOFTMAX,
     "conv": CONV,
     "max_pool": MAX_POOL,
+    "average_pool": AVERAGE_POOL,
+    "global_average_pool": GLOBAL_AVERAGE_POOL,
     "adaptive_average_pool": ADAPTIVE_AVERAGE_POOL,
     "local_response_norm": LOCAL_RESPONSE_NORM,
     "dropout": DROPOUT,
     "batch_norm": BATCH_NORM,
+    "layer_norm": LAYER_NORM,
     "cross_entropy": CROSS_ENTROPY,
     "softmax_then_cross_entropy": SOFTMAX_THEN_CROSS_ENTROPY,
     "softmax_cross_entropy": SOFTMAX_CROSS_ENTROPY,
@@ -59,13 +66,20 @@ KINDS: dict[object, LayerRule] = {
     flatten: FLATTEN,
     nn.sigmoid: SIGMOID,
     nn.relu: RELU,
+    LeakyReLU: LEAKY_RELU,
+    nn.leaky_relu: LEAKY_RELU,
+    nn.tanh: TANH,
+    nn.gelu: GELU,
     nn.softmax: SOFTMAX,
     nn.Conv: CONV,
     MaxPool: MAX_POOL,
+    AveragePool: AVERAGE_POOL,
+    global_average_pool: GLOBAL_AVERAGE_POOL,
     AdaptiveAveragePool: ADAPTIVE_AVERAGE_POOL,
     LocalResponseNorm: LOCAL_RESPONSE_NORM,
     nn.Dropout: DROPOUT,
     BatchNorm: BATCH_NORM,
+    nn.LayerNorm: LAYER_NORM,
     cross_entropy: SOFTMAX_CROSS_ENTROPY,
     squared_error: SQUARED_ERROR,
     mse: MSE,

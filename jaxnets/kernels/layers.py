@@ -1,7 +1,8 @@
 """Kernels of one layer, and the layers of which jax.grad takes the gradient from their pair.
 
-XLA's gradient of a max pool (select-and-scatter) takes 6 to 9 times as long on a CPU, that of a
-batch norm computes more than the pair. A bias' gradient is added up in more than 16 bits.
+XLA's gradient of a max pool (select-and-scatter) takes 6 to 9 times as long on a CPU, that of an
+average pool up to 30 times, that of a batch norm computes more than the pair. A bias' gradient is
+added up in more than 16 bits.
 """
 
 from typing import Any
@@ -15,7 +16,14 @@ from jaxnets.backprop.batch_norm import Numbers as Normed
 from jaxnets.backprop.convolution import CONV
 from jaxnets.backprop.dense import DENSE, Inputs, dense_backward, setting_of
 from jaxnets.backprop.dense import Outputs as DenseOutputs
-from jaxnets.backprop.pooling import MAX_POOL, Cache, Images, Outputs, max_pool_forward
+from jaxnets.backprop.pooling import (
+    AVERAGE_POOL,
+    MAX_POOL,
+    Cache,
+    Images,
+    Outputs,
+    max_pool_forward,
+)
 from jaxnets.backprop.relu import RELU, Numbers, relu_forward
 from jaxnets.backprop.rule import Params, Setting
 from jaxnets.backprop.rules import register_rule
@@ -24,7 +32,7 @@ from jaxnets.kernels.by_rule import by_rule, conv_by_rule, dense_by_rule, is_pla
 from jaxnets.kernels.kernel import ANY, CPU, Kernel, stored
 from jaxnets.models.batch_norm import BatchNorm
 from jaxnets.models.chain import Layer
-from jaxnets.models.layers import MaxPool
+from jaxnets.models.layers import AveragePool, MaxPool
 from jaxnets.models.mlp import DenseWithOnes
 
 # From this many outputs on, XLA on the CPU is slower at dz Wᵀ than at W dzᵀ: 7 times for AlexNet's
@@ -121,6 +129,13 @@ class PairedMaxPool(MaxPool):
         return by_rule(MAX_POOL, MAX_POOL.static(self), x)
 
 
+class PairedAveragePool(AveragePool):
+    """An average pool that autodiff differentiates by its pair."""
+
+    def __call__(self, x: Images) -> Outputs:
+        return by_rule(AVERAGE_POOL, AVERAGE_POOL.static(self), x)
+
+
 def paired_relu(x: Numbers) -> Numbers:
     """A ReLU as its pair computes it: autodiff finds the pair's gradient."""
     return relu_forward(x)[0]
@@ -137,6 +152,7 @@ def relu_behind_norm(x: Numbers) -> Numbers:
 RELU_BEHIND_NORM = RELU._replace(forward=lambda x: (relu_forward(x)[0], x))
 
 register_rule(PairedMaxPool, MAX_POOL)
+register_rule(PairedAveragePool, AVERAGE_POOL)
 register_rule(paired_relu, RELU)
 register_rule(relu_behind_norm, RELU_BEHIND_NORM)
 
@@ -165,6 +181,8 @@ def paired(layer: Layer) -> Layer:
         return _batch_norm_by_rule(layer)
     if type(layer) is MaxPool:
         return PairedMaxPool(layer.window, layer.stride)
+    if type(layer) is AveragePool:
+        return PairedAveragePool(layer.window, layer.stride)
     return paired_relu if layer is nn.relu else layer
 
 

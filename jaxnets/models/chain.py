@@ -138,7 +138,7 @@ def with_precision(chain: Chain, precision: str) -> Chain:
     last = [layer for layer in chain.layers if isinstance(layer, nn.Dense)][-1]
 
     def convert(layer: Layer) -> Layer:
-        if isinstance(layer, nn.Dense | nn.Conv):
+        if isinstance(layer, nn.Dense | nn.Conv | nn.LayerNorm):
             here = kept if precision == "mixed" and layer is last else dtype
             return layer.clone(dtype=here, param_dtype=kept)
         if isinstance(layer, nn.BatchNorm):

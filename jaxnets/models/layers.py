@@ -33,3 +33,40 @@ class MaxPool:
 
     def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
         return nn.max_pool(x, (self.window, self.window), (self.stride, self.stride))
+
+
+@dataclasses.dataclass(frozen=True)
+class AveragePool:
+    """The mean of each window of `window` × `window`, `stride` apart; no padding.
+
+    h = (H - window) // stride + 1.
+    """
+
+    window: int = 2
+    stride: int = 2
+
+    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
+        return nn.avg_pool(x, (self.window, self.window), (self.stride, self.stride))
+
+
+def global_average_pool(x: Float[Array, "B H W C"]) -> Float[Array, "B C"]:
+    """The mean of each channel over all places."""
+    return x.mean((1, 2))
+
+
+@dataclasses.dataclass(frozen=True)
+class LeakyReLU:
+    """x where x >= 0, else slope x. nn.leaky_relu is LeakyReLU(0.01).
+
+    Raises:
+      ValueError: The slope is not above 0. nn.relu has slope 0.
+    """
+
+    slope: float = 0.01
+
+    def __post_init__(self) -> None:
+        if not self.slope > 0:
+            raise ValueError(f"LeakyReLU: expected a slope above 0, got {self.slope}")
+
+    def __call__(self, x: Float[Array, "*sizes"]) -> Float[Array, "*sizes"]:
+        return nn.leaky_relu(x, self.slope)

@@ -24,7 +24,6 @@ def layer_of(rule):
 def test_there_are_mutants_of_most_layers():
     unbroken = set(RULES) - {layer_of(mutant) for mutant in MUTANTS.values()}
     others = {"adaptive_average_pool", "softmax_then_cross_entropy", "mse", "half_mse"}
-    others |= {"tanh", "leaky_relu", "gelu", "average_pool", "global_average_pool", "layer_norm"}
     assert unbroken == others
 
 

@@ -64,16 +64,22 @@ def _drawn(
             batch, *others = sizes(len(like.x))
             x = (max(batch, 2), *others)  # The variance of one number is 0.
             params = {name: x[-1:] for name in like.params}
+        case "layer_norm":
+            x = tuple(max(size, 3) for size in sizes(len(like.x)))  # Two numbers are always ±1.
+            params = {name: x[-1:] for name in like.params}
+        case "leaky_relu":
+            x, static = sizes(len(like.x)), {"slope": round(random.uniform(0.01, 1), 2)}
         case "local_response_norm":
             k, alpha, beta = random.uniform((0.5, 0.05, 0.25), (2.0, 0.3, 1.5)).round(2).tolist()
             (n,) = _integers(random, 1, 7, 1)
             x, static = sizes(len(like.x)), {"k": k, "n": n, "alpha": alpha, "beta": beta}
         case "adaptive_average_pool":
             x, static = sizes(4), {"output_size": _integers(random, 1, 7, 2)}
-        case "max_pool":
+        case "max_pool" | "average_pool":
             x = sizes(4)
             static = {"window": _window(x[1:3], random), "strides": _integers(random, 1, 4, 2)}
-            static["padding"] = str(random.choice(["SAME", "VALID"]))
+            if layer == "max_pool":
+                static["padding"] = str(random.choice(["SAME", "VALID"]))
         case "conv":
             batch, height, width, channels, filters = sizes(5)
             window = _window((height, width), random)

@@ -180,9 +180,12 @@ def assert_same(ours, theirs):
         np.testing.assert_array_equal(a, b)
 
 
-def train_on(data, config):
+BY_STEPS = [watching(sees_every_step=True)]  # With these observers no epoch is one loop.
+
+
+def train_on(data, config, observers=()):
     """The trained state and the epochs' records."""
-    return jaxnets.Experiment.create(config, data).train()
+    return jaxnets.Experiment.create(config, data).train(observers)
 
 
 def as_flags(**settings):
@@ -300,6 +303,14 @@ def bubblewrap():
     except UserError as error:
         pytest.skip(str(error))
     return Sandbox()
+
+
+@pytest.fixture(scope="session")
+def relu_cases():
+    """The exercise relu in its first setting, in float64."""
+    from jaxnets.course.exercises.judge import cases_of
+
+    return cases_of("relu_backward")[:1]
 
 
 @pytest.fixture

@@ -52,7 +52,7 @@ LARGE = {
 
 
 @pytest.mark.parametrize("name", LARGE)
-def test_a_large_alexnet_has_its_number_of_parameters_at_every_size(name):
+def test_a_large_alexnet_has_its_parameters_at_every_size(name):
     count = CONVOLUTIONS[name] + LARGE_DENSE
     for size, shape in ((224, (224, 224, 3)), (64, (64, 64, 3)), (64, (28, 28, 1))):
         assert num_params(LARGE[name](input_size=size), shape) == count
@@ -72,7 +72,7 @@ def test_the_small_alexnet_has_its_number_of_parameters(size, side):
         assert f"{CONVOLUTIONS['alexnet_small'] + dense:,}" in str(networks.alexnet_small.__doc__)
 
 
-def test_the_small_alexnet_takes_grey_images_as_they_are_or_enlarged():
+def test_the_small_alexnet_takes_grey_images_enlarged_or_not():
     def shape(layer, **sizes):
         return shapes_of(MODELS["alexnet_small"](**sizes), (28, 28, 1))[layer]["kernel"].shape
 
@@ -95,7 +95,7 @@ QUICK_KEY = jax.random.key(0, impl="rbg")
         slow("alexnet_small", {}),
     ],
 )
-def test_weights_begin_as_he_et_al_say_or_as_in_the_papers_section_5(name, sizes):
+def test_weights_begin_as_he_or_the_paper_say(name, sizes):
     init = jax.jit(MODELS[name](**sizes).init, compiler_options=compiler_options_for_init("cpu"))
     params = init(QUICK_KEY, jnp.zeros((1, 32, 32, 3)))["params"]
     ones = {"conv2", "conv4", "conv5", "dense6", "dense7"}
@@ -166,7 +166,7 @@ def assert_same_logits(logits, theirs, images):
 
 
 @pytest.mark.parametrize("size", [pytest.param(224, marks=pytest.mark.slow), 64])
-def test_torchvision_takes_our_weights_gives_them_back_and_computes_the_same(theirs, size):
+def test_torchvision_takes_our_weights_and_computes_the_same(theirs, size):
     import torch
 
     model = MODELS["alexnet"](input_size=size)
@@ -253,9 +253,7 @@ def run_from(run_main, tiny_flags):
 
 
 @pytest.mark.slow
-def test_a_file_is_taken_but_for_a_last_layer_of_other_classes_and_that_is_said(
-    weights, file, tiny, tiny_preset
-):
+def test_a_last_layer_of_other_classes_is_drawn_anew(weights, file, tiny, tiny_preset):
     whole, fresh = params_from_torchvision(weights), small_params(classes=7)
     loaded = load_weights(str(file), small_params())
     chex.assert_trees_all_equal(loaded, whole, strict=True)
@@ -368,7 +366,7 @@ def test_the_line_that_converts_a_pickle_does(tmp_path, run_from, weights):
 
 
 @pytest.mark.slow
-def test_a_run_from_a_file_says_so_and_is_resumed_from_the_same_file_only(
+def test_a_run_from_a_file_resumes_from_that_file_only(
     run_from, file, tmp_path, interrupt_after, weights
 ):
     whole = run_from(file, f"--workdir={tmp_path / 'whole'}")

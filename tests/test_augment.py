@@ -12,10 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import assert_close, assert_same, quick_jit, random_images, slow, train_on
+from conftest import BY_STEPS, assert_close, assert_same, quick_jit, random_images, slow, train_on
 from scipy import stats
 
-from jaxnets import experiment
 from jaxnets.backprop import losses as pairs
 from jaxnets.config.fields import AUGMENTATIONS
 from jaxnets.config.resolve import preset
@@ -28,7 +27,7 @@ from jaxnets.metrics import Metrics
 from jaxnets.models import MODELS
 from jaxnets.runs.checkpoints import all_finite
 from jaxnets.training import augment as module
-from jaxnets.training import loop, scan
+from jaxnets.training import loop
 from jaxnets.training.augment import STREAMS, augmentation, principal_components
 from jaxnets.training.crops import center_crop, ten_crops, with_ten_crops
 from jaxnets.training.step import (
@@ -44,7 +43,7 @@ from jaxnets.tune.many import train_many
 # Bytes
 
 
-def test_every_byte_becomes_the_float_that_numpy_divides_to_and_floats_pass():
+def test_every_byte_becomes_numpys_float_and_floats_pass():
     every = np.arange(256, dtype=np.uint8)
     for floats in (to_float(every), jax.jit(to_float)(every)):
         assert floats.dtype == np.float32
@@ -133,13 +132,13 @@ def many(function, image, count=2000, **arguments):
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_a_crop_of_a_larger_picture_is_any_window_of_it(dtype):
+def test_a_larger_pictures_crop_is_any_of_its_windows(dtype):
     image = placed(7, 6, 3, dtype)
     windows = [image[y : y + 4, x : x + 4] for y in range(4) for x in range(3)]
     assert_each_is_one_of(many(module.crop, image, input_size=4), windows)
 
 
-def test_a_crop_of_a_picture_of_the_networks_size_moves_it_by_an_eighth():
+def test_a_crop_of_the_networks_size_moves_by_an_eighth():
     image = placed(16, 9, 2)
     padded = np.pad(image, ((2, 2), (2, 2), (0, 0)))
     windows = [padded[y : y + 16, x : x + 9] for y in range(5) for x in range(5)]
@@ -180,7 +179,7 @@ def test_the_principal_components_are_numpys(dtype):
     np.testing.assert_array_equal(sampled, principal_components(data_of(images[:101:10])))
 
 
-def test_pca_moves_all_pixels_of_a_picture_alike_by_normal_multiples():
+def test_pca_moves_all_pixels_alike_by_normal_multiples():
     components = principal_components(data_of(coloured(50)))
     image = random_images(2, 3, 3)
     moves = many(module.pca, image, components=components).astype(np.float64) - image
@@ -246,7 +245,7 @@ def test_every_name_of_the_flag_is_known_to_the_step(tiny, tiny_preset):
 
 @pytest.mark.usefixtures("uniform_weights")
 @pytest.mark.parametrize("names", [*ORDER, slow(ALL)])
-def test_a_step_draws_the_same_again_and_every_other_step_and_place_others(names):
+def test_a_step_draws_the_same_again_others_differ(names):
     augment = all_of(*names.split(","))
     keys = [jax.random.fold_in(jax.random.key(0), step) for step in (0, 0, 1)]
     first, again, later = (augment(key, 0, a_batch(), 0) for key in keys)
@@ -256,7 +255,7 @@ def test_a_step_draws_the_same_again_and_every_other_step_and_place_others(names
     assert first.images.dtype == np.float32
 
 
-def test_every_example_of_every_augmentation_has_a_key_of_its_own(monkeypatch):
+def test_every_example_has_a_key_of_every_augmentation(monkeypatch):
     """All together; each is replaced by a function that writes its key into its place."""
 
     def show(key, image, place, **_):
@@ -287,7 +286,7 @@ def test_an_augmentation_draws_alike_with_and_without_others():
 
 
 @pytest.mark.parametrize("names", ["crop,flip", slow(BUT_MIXUP)])
-def test_the_devices_of_a_pmap_see_their_share_of_the_one_batch(names):
+def test_pmaps_devices_see_their_share_of_one_batch(names):
     augment, key, batch = all_of(*names.split(",")), jax.random.key(0), a_batch()
     whole = np.asarray(augment(key, 0, batch, 0).images)
     for first in range(0, 16, 2):
@@ -316,18 +315,14 @@ def config_of(model, **changes):
         pytest.param(8, "pmap", BUT_MIXUP, 1e-5, marks=SLOW),
     ],
 )
-def test_an_epoch_in_one_loop_and_step_by_step_on_all_devices_train_on_the_same_pictures(
-    pictures, monkeypatch, devices, parallel, names, tolerance
-):
+def test_loop_and_steps_train_on_the_same_pictures(pictures, devices, parallel, names, tolerance):
     common = dict(hidden=(16,), loss="cross_entropy")
     scanned, _ = train_on(pictures, config_of("mlp", augment=names, **common))
     plain, _ = train_on(pictures, config_of("mlp", **common))
     kernel, other = (state.params["logits"]["kernel"] for state in (scanned, plain))
     assert np.abs(kernel - other).max() > 1e-5
-    monkeypatch.setattr(experiment, "prefers_scan", lambda model, parallel: False)
-    monkeypatch.setattr(scan, "scanned_epoch", None)
     config = config_of("mlp", augment=names, devices=devices, parallel=parallel, **common)
-    stepped, _ = train_on(pictures, config)
+    stepped, _ = train_on(pictures, config, BY_STEPS)
     assert_close(stepped.params, scanned.params, tolerance)
 
 
@@ -398,7 +393,7 @@ def test_the_check_of_the_gradients_sees_the_mixed_pictures(pictures, break_rule
 
 
 @pytest.mark.usefixtures("uniform_weights")
-def test_every_step_augments_by_its_own_key_and_the_gradient_check_by_the_same():
+def test_step_and_gradient_check_augment_by_one_key():
     """A way to the gradient that hands the augmented batch on shows what a step sees."""
     augment, batch, key = all_of("crop", "flip"), a_batch(), jax.random.key(5)
 
@@ -414,7 +409,7 @@ def test_every_step_augments_by_its_own_key_and_the_gradient_check_by_the_same()
 
 @pytest.mark.usefixtures("uniform_weights")
 @pytest.mark.parametrize("names", ["flip,mixup", slow("flip,affine,mixup")])
-def test_only_the_cpu_has_a_conditional_for_each_name_that_is_always_applied(names):
+def test_only_the_cpu_has_conditionals_for_what_always_applies(names):
     key, names = jax.random.key(0), names.split(",")
 
     def conditionals(until, platform="cpu"):
@@ -435,7 +430,7 @@ def test_only_the_cpu_has_a_conditional_for_each_name_that_is_always_applied(nam
 
 @pytest.mark.usefixtures("uniform_weights")
 @pytest.mark.parametrize("names", ["crop,flip", "mixup"])
-def test_from_a_step_on_images_are_the_middle_of_what_is_stored(names):
+def test_from_a_step_on_images_are_the_stored_middle(names):
     names, batch, key = names.split(","), a_batch(), jax.random.key(0)
     until = quick_jit(augmentation(names, data_of(coloured(50)), 12, until=3))
     always = quick_jit(augmentation(names, data_of(coloured(50)), 12))
@@ -449,20 +444,16 @@ def test_from_a_step_on_images_are_the_middle_of_what_is_stored(names):
 @pytest.mark.usefixtures("uniform_weights", "quick_steps")
 @pytest.mark.parametrize("names", ["shift,flip", *map(slow, ["shift", "flip", "shift,flip,mixup"])])
 @pytest.mark.parametrize("in_one_loop", [True, pytest.param(False, marks=SLOW)])
-def test_the_clean_epochs_are_those_of_a_run_without_augmentation(
-    pictures, monkeypatch, names, in_one_loop
-):
+def test_clean_epochs_are_those_of_a_run_without_augmentation(pictures, names, in_one_loop):
     """A run of two epochs, and two experiments that train one of them each."""
-    if not in_one_loop:
-        monkeypatch.setattr(experiment, "prefers_scan", lambda model, parallel: False)
-    common = dict(hidden=(16,), loss="cross_entropy")
-    whole, _ = train_on(pictures, config_of("mlp", augment=names, clean_epochs=1, **common))
+    common, watch = dict(hidden=(16,), loss="cross_entropy"), [] if in_one_loop else BY_STEPS
+    whole, _ = train_on(pictures, config_of("mlp", augment=names, clean_epochs=1, **common), watch)
     changed = Experiment.create(config_of("mlp", augment=names, **common), pictures)
     plain = Experiment.create(config_of("mlp", **common), pictures)
-    state, _ = next(changed.epochs(loop.Checkpoint(changed.init_state())))
-    state, _ = next(plain.epochs(loop.Checkpoint(state)))
+    state, _ = next(changed.epochs(loop.Checkpoint(changed.init_state()), watch))
+    state, _ = next(plain.epochs(loop.Checkpoint(state), watch))
     assert_close(whole.params, state.params, 1e-6)
-    augmented, _ = train_on(pictures, config_of("mlp", augment=names, **common))
+    augmented, _ = train_on(pictures, config_of("mlp", augment=names, **common), watch)
     kernel, other = (s.params["logits"]["kernel"] for s in (whole, augmented))
     assert np.abs(kernel - other).max() > 1e-5
 
@@ -535,9 +526,7 @@ def assert_scores(metrics, p, labels):
 
 @pytest.mark.usefixtures("quick_steps")
 @pytest.mark.parametrize(("devices", "kind"), [(1, "jit"), slow(8, "jit"), (8, "pmap")])
-def test_a_larger_picture_is_evaluated_in_its_middle_or_as_the_mean_of_ten_crops(
-    large, monkeypatch, devices, kind
-):
+def test_a_larger_picture_is_evaluated_in_middle_or_ten_crops(large, monkeypatch, devices, kind):
     monkeypatch.setattr(loop, "EVAL_BATCH_SIZE", 160)
     experiment, params = large(ten_crop=True, devices=devices, parallel=kind)
     test, total, p = experiment.data.test, 0, 0
@@ -591,9 +580,7 @@ def test_an_affine_map_is_scipys():
 @pytest.mark.parametrize(
     ("name", "degrees", "share"), [("affine", 10, 0.1), ("affine_wide", 15, 0.15)]
 )
-def test_an_affine_map_turns_scales_shears_and_moves_as_far_as_it_says(
-    name, degrees, share, monkeypatch
-):
+def test_an_affine_map_goes_as_far_as_it_says(name, degrees, share, monkeypatch):
     """The matrix R [[1, k], [0, 1]] D is taken apart; 400 draws come near each limit."""
     monkeypatch.setattr(module, "warp", lambda _, matrix, offset: jnp.c_[matrix, offset])
     maps = np.asarray(many(getattr(module, name), np.zeros((4, 4, 1), np.float32), 400))

@@ -133,7 +133,7 @@ def test_padding_has_no_gradient_and_changes_none():
     jax.tree.map(np.testing.assert_array_equal, *found)
 
 
-def test_folding_into_a_neighbour_keeps_the_logits_and_leaves_no_batch_norm():
+def test_folding_keeps_the_logits_and_leaves_no_batch_norm():
     for model in (small(), MODELS["cnn_bn"](), MODELS["cnn_tiny"]()):
         side = 8 if len(model.layers) == 5 else 28
         params = random_params(model, (side, side, 1))
@@ -149,7 +149,7 @@ def test_folding_into_a_neighbour_keeps_the_logits_and_leaves_no_batch_norm():
 
 
 @pytest.mark.parametrize("behind", [nn.relu, nn.Conv(2, (3, 3), name="conv2")])
-def test_a_batch_norm_that_no_neighbour_can_take_is_not_folded(behind):
+def test_a_batch_norm_without_a_neighbour_is_not_folded(behind):
     norm = BatchNorm(name="norm1")
     model = Chain([nn.Conv(2, (3, 3), name="conv1"), nn.relu, norm, behind])
     with pytest.raises(ValueError, match="expected a linear layer without padding"):
@@ -167,7 +167,7 @@ def test_no_update_rule_moves_the_statistics():
     assert moved == pytest.approx({"scale": -22.5, "bias": -22.5, "mean": -0.2, "var": -0.2})
 
 
-def test_the_rule_that_a_config_asks_for_leaves_the_statistics_alone():
+def test_a_configs_own_rule_leaves_the_statistics_alone():
     """Whoever builds it: the run, the learning-rate range test, the report's next update."""
     model = small()
     params = random_params(model, IMAGES.shape[1:])
@@ -254,7 +254,7 @@ def test_a_saved_run_trains_on_to_the_same_bits(tmp_path, gradients):
     chex.assert_trees_all_equal(other.evaluate(), whole.evaluate())
 
 
-def test_a_relu_behind_a_norm_keeps_x_only_as_a_kernel():
+def test_relu_behind_a_norm_keeps_x_as_a_kernel():
     def noting(caches, layer):
         rule = rule_of(layer)
         if rule is None or layer not in (nn.relu, relu_behind_norm):

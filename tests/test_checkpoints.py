@@ -163,32 +163,6 @@ def test_a_save_copies_the_arrays_and_waits_for_nothing(folder, monkeypatch):
     assert restored and restored["x"].tolist() == [0, 0, 0]
 
 
-def test_a_name_is_on_the_disk_after_its_content(folder, monkeypatch):
-    """What a power failure leaves is then a whole checkpoint, with its history."""
-    calls, fsync, replace, unlink = [], os.fsync, os.replace, os.unlink
-
-    def note(call, name, path):
-        calls.append((name, os.path.relpath(path, folder.path)))
-        call()
-
-    save(folder, 1)
-    monkeypatch.setattr(
-        os, "fsync", lambda f: note(lambda: fsync(f), "fsync", os.readlink(f"/proc/self/fd/{f}"))
-    )
-    monkeypatch.setattr(os, "replace", lambda a, b: note(lambda: replace(a, b), "to", b))
-    monkeypatch.setattr(
-        os, "unlink", lambda path: os.path.exists(path) and note(lambda: unlink(path), "rm", path)
-    )
-    save(folder, 2)
-    folder.write("config.json", {"seed": 1})
-    assert calls == [
-        ("fsync", "metrics.jsonl"), ("fsync", "."), ("fsync", "checkpoints/2.safetensors.partial"),
-        ("to", "checkpoints/2.safetensors"), ("fsync", "checkpoints"),
-        ("rm", "checkpoints/1.safetensors"),
-        ("fsync", "config.json.partial"), ("to", "config.json"), ("fsync", "."),
-    ]  # fmt: skip
-
-
 @pytest.mark.parametrize("call", ["fsync", "replace", "open"])
 def test_a_failed_save_is_an_error_of_the_next_call(folder, monkeypatch, call):
     save(folder, 1)

@@ -44,9 +44,7 @@ def test_every_numeric_flag_refuses_what_is_no_sound_number(run_main, tmp_path, 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_workdir_that_is_or_holds_something_else_is_refused_and_kept(
-    run_main, tiny_flags, tmp_path
-):
+def test_a_workdir_of_other_files_is_refused_and_kept(run_main, tiny_flags, tmp_path):
     (tmp_path / "run").mkdir()
     file = tmp_path / "run" / "thesis.tex"
     file.write_text("years of work")
@@ -62,7 +60,7 @@ def test_a_workdir_that_is_or_holds_something_else_is_refused_and_kept(
 # Runs that fall short
 
 
-def test_a_missed_target_accuracy_is_status_1_after_the_whole_run(run_main, tiny_flags, tmp_path):
+def test_a_missed_target_is_status_1_after_the_run(run_main, tiny_flags, tmp_path):
     flags = ["--model=softmax", *tiny_flags, "--learning_rate=1e-9"]
     outcome = run_main(*flags, "--target_accuracy=1.0")
     assert_failed(outcome, r"target_accuracy: expected a test accuracy of 1.0, got 0\.\d+")
@@ -73,9 +71,7 @@ def test_a_missed_target_accuracy_is_status_1_after_the_whole_run(run_main, tiny
 @pytest.mark.usefixtures("quick_steps")
 @pytest.mark.parametrize("devices", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.slow
-def test_a_loss_that_is_not_finite_is_status_1_and_one_line(
-    run_main, tiny_flags, tmp_path, devices
-):
+def test_a_loss_not_finite_is_status_1_and_one_line(run_main, tiny_flags, tmp_path, devices):
     flags = ["--learning_rate=1e4", "--weight_decay=1", "--dropout=0", f"--devices={devices}"]
     flags += ["--checkpoint_every=1000steps"]  # By default a busy machine may have saved by then.
     assert_failed(
@@ -141,9 +137,7 @@ def test_help_shows_the_defaults_of_the_model_that_is_named(run_main, capsys):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_shows_its_flags_and_with_help_all_those_of_train(
-    run_command, capsys, command
-):
+def test_every_command_shows_its_flags_and_those_of_train(run_command, capsys, command):
     assert "--json print JSON" in shown_help(run_command, capsys, command, "--help")
     text = shown_help(run_command, capsys, command, "--help-all")
     assert ("--momentum" in text) == (
@@ -254,9 +248,7 @@ def test_a_run_whose_reader_has_read_enough_is_saved(run_python, tiny_flags, tmp
     ],
     ids=["SIGINT", "SIGTERM", "SIGINT twice"],
 )
-def test_a_process_that_is_stopped_and_resumed_ends_with_the_same_parameters(
-    run_python, finished_run, tmp_path, signals
-):
+def test_stopped_and_resumed_a_process_ends_the_same(run_python, finished_run, tmp_path, signals):
     """A signal comes in epoch 4 of 20, a second one before the next step, which takes an hour.
 
     The process sends them itself: a slow machine might be too late. SIGKILL: test_resume.py.
@@ -331,7 +323,7 @@ RAISE_SIGNAL = """if True:
         pytest.param("callback", "jaxnets.viz.summary", "jaxnets summary"),
     ],
 )
-def test_ctrl_c_before_any_work_ends_the_process_in_one_line(run_python, how, module, command):
+def test_ctrl_c_before_any_work_is_one_line(run_python, how, module, command):
     outcome = run_python("-c", RAISE_SIGNAL, how, module, *command.split())
     assert outcome == (130, "", "error: interrupted\n")
 
@@ -355,9 +347,7 @@ needs_ulimit = pytest.mark.skipif(sys.platform != "linux", reason="Linux alone h
 
 @needs_ulimit
 @pytest.mark.parametrize(("limit", "megabytes"), [("d", 300), ("v", 500)])
-def test_too_little_memory_for_jax_is_one_line_before_it_is_imported(
-    tiny_flags, tmp_path, limit, megabytes
-):
+def test_too_little_memory_for_jax_is_one_line(tiny_flags, tmp_path, limit, megabytes):
     over = "--over=learning_rate=0.1,0.2"
     for arguments in (
         ["train.py", "--model=alexnet", *tiny_flags],
@@ -375,7 +365,7 @@ def test_too_little_memory_for_jax_is_one_line_before_it_is_imported(
 
 
 @pytest.mark.slow
-def test_a_network_too_large_for_the_limit_is_refused_before_its_run_begins(
+def test_a_network_too_large_for_memory_is_refused_first(
     train_tiny, run_command, tiny_flags, tmp_path, monkeypatch
 ):
     from jaxnets import system
@@ -424,7 +414,7 @@ def test_a_command_has_enough_with_what_jax_takes(command):
     assert megabytes > 500 and (done.returncode, done.stderr) == (0, "")
 
 
-def test_what_jax_says_of_a_lack_of_memory_is_one_line(run_in_process):
+def test_jaxs_own_lack_of_memory_is_one_line(run_in_process):
     outcome = run_in_process(lambda _: jnp.zeros(2**50, jnp.uint8).block_until_ready(), "train.py")
     assert (outcome.status, outcome.out) == (1, "")
     assert re.fullmatch("error: not enough memory: .*1125899906842624 bytes.*\n", outcome.err)

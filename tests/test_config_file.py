@@ -39,7 +39,7 @@ def toml(tmp_path):
     return write
 
 
-def test_a_file_is_read_as_its_flags_on_the_command_line_would_be(toml):
+def test_a_file_is_read_as_its_flags_would_be(toml):
     flags = ["--model=mlp_functional", "--hidden=64,32", "--batch-size=full", "--learning_rate=1"]
     flags += ["--no_nesterov", "--augment=shift,flip"]
     assert parse_flags([toml(TEXT)]) == parse_flags(flags)
@@ -63,7 +63,7 @@ def test_what_a_run_writes_is_read_back(model, run_main, tmp_path):
     assert config_from_json(read_json(path)) == config
 
 
-def test_a_run_is_repeated_by_its_folder_to_the_same_bits(train_tiny, run_main, tmp_path):
+def test_a_run_is_repeated_by_its_folder_bit_by_bit(train_tiny, run_main, tmp_path):
     assert train_tiny("mlp_functional", "--hidden=8", "--seed=3").status == 0
     first, second = tmp_path / "run", tmp_path / "again"
     assert run_main(f"--config={first}", f"--workdir={second}").status == 0
@@ -81,8 +81,7 @@ def pipe(tmp_path):
     os.close(reader)
 
 
-def test_a_pipe_without_a_writer_gets_one_line(pipe, run_main, monkeypatch):
-    monkeypatch.setattr(file, "WAIT", 0.01)
+def test_a_pipe_without_a_writer_gets_one_line(pipe, run_main):
     run_main(f"--config={pipe}").assert_refused("pipe: a pipe without a writer")
 
 
@@ -91,10 +90,11 @@ def test_a_pipe_with_a_writer_is_read_to_its_end(pipe):
     assert file.read_flags(str(pipe)) == {"epochs": 3}
 
 
-def test_a_slow_writer_is_waited_for(pipe, monkeypatch):
-    monkeypatch.setattr(file, "WAIT", 0.0)
+def test_a_slow_writer_is_waited_for(pipe):
     with pipe.open("w") as writer:
-        timer = threading.Timer(0.1, lambda: (writer.write("epochs = 3"), writer.close()))
+        timer = threading.Timer(
+            1.2 * file.WAIT, lambda: (writer.write("epochs = 3"), writer.close())
+        )
         timer.start()
         assert file.read_flags(str(pipe)) == {"epochs": 3}
         timer.join()

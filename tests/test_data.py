@@ -39,7 +39,7 @@ def no_thread_is_left_behind():
 
 @plain_and_gzip
 @pytest.mark.parametrize("shape", [(5,), (2, 3, 4), (1, 1, 1)])
-def test_an_idx_file_is_read_as_it_was_written_gzip_or_not(tmp_path, shape, pack):
+def test_an_idx_file_is_read_as_it_was_written(tmp_path, shape, pack):
     array = np.random.default_rng(0).integers(0, 256, shape)
     path = write_idx(tmp_path / "file", array)
     path.write_bytes(pack(path.read_bytes()))
@@ -91,7 +91,7 @@ def test_a_file_of_another_form_is_refused(tmp_path, content, message, pack):
 
 
 @plain_and_gzip
-def test_a_header_that_promises_two_billion_images_fails_fast_in_little_memory(tmp_path, pack):
+def test_a_header_of_two_billion_images_fails_fast_and_small(tmp_path, pack):
     path = tmp_path / "file"
     path.write_bytes(pack(idx(2**31, 28, 28, size=1000)))
     started = time.thread_time()  # Other processes' work does not count.
@@ -106,7 +106,7 @@ def test_a_header_that_promises_two_billion_images_fails_fast_in_little_memory(t
     assert time.thread_time() - started < 1
 
 
-def test_no_flipped_bit_of_a_gzip_file_changes_what_is_read(tmp_path):
+def test_no_flipped_bit_of_gzip_changes_what_is_read(tmp_path):
     path = write_idx(tmp_path / "file", IMAGES)
     whole = gzip.compress(path.read_bytes(), mtime=0)
     refused = 0
@@ -127,7 +127,7 @@ def test_no_flipped_bit_of_a_gzip_file_changes_what_is_read(tmp_path):
 
 
 @pytest.mark.parametrize("gzipped", ["none", "all", "labels"])
-def test_a_folder_is_read_and_its_first_training_images_held_back(
+def test_a_folder_is_read_its_first_images_held_back(
     tmp_path, tiny_folder, tiny, tiny_arrays, gzipped
 ):
     folder = shutil.copytree(tiny_folder, tmp_path / "tiny")
@@ -185,7 +185,7 @@ def test_a_data_dir_that_is_no_folder_is_refused(tmp_path, tiny_folder):
 # MNIST
 
 
-def test_mnist_is_split_as_in_the_lecture_and_has_the_published_class_counts_and_mean(mnist):
+def test_mnist_has_the_lectures_split_and_the_published_counts(mnist):
     splits = (mnist.train, mnist.validation, mnist.test)
     assert [len(split) for split in splits] == [55_000, 5_000, 10_000]
     assert (mnist.num_classes, mnist.image_shape) == (10, (28, 28, 1))
@@ -201,7 +201,7 @@ def test_mnist_is_split_as_in_the_lecture_and_has_the_published_class_counts_and
     assert total / (60_000 * 784) == pytest.approx(0.1307, abs=5e-5)
 
 
-def test_a_flipped_byte_of_the_package_or_a_missing_file_is_found(tmp_path, monkeypatch):
+def test_a_flipped_byte_or_a_missing_file_is_found(tmp_path, monkeypatch):
     folder = shutil.copytree(str(resources.files("jaxnets.data") / "mnist"), tmp_path / "mnist")
     monkeypatch.setattr(resources, "files", lambda package: tmp_path)
     assert len(load_dataset("mnist").test) == 10_000
@@ -227,7 +227,7 @@ def _numbered(size):
 
 
 @pytest.mark.parametrize(("size", "batch_size"), [(10, 3), (10, 5), (10, 10), (7, 8), (1, 1)])
-def test_an_epoch_has_every_example_once_and_padding_at_its_end(size, batch_size):
+def test_an_epoch_has_every_example_once_padding_last(size, batch_size):
     split = _numbered(size)
     random = list(train_batches(split, batch_size, seed=1, epoch=2))
     ordered = list(eval_batches(split, batch_size))
@@ -258,7 +258,7 @@ def _shifts(image):
     return [ndimage.shift(image, (down, right, 0), order=0) for down in moves for right in moves]
 
 
-def test_every_shifted_image_is_one_of_the_25_shifts_each_equally_often():
+def test_every_shift_of_25_is_drawn_equally_often():
     image = np.arange(1, 43, dtype=np.float32).reshape(7, 6, 1)  # No two shifts are equal.
     count = 5000
     corners = module.shift_corners(count, seed=0, epoch=0, step=0)
@@ -270,7 +270,7 @@ def test_every_shifted_image_is_one_of_the_25_shifts_each_equally_often():
     assert 131 < min(frequency) <= max(frequency) < 269
 
 
-def test_an_augmented_epoch_keeps_its_labels_differs_from_others_and_may_begin_anywhere(tiny):
+def test_an_augmented_epoch_keeps_labels_and_may_begin_anywhere(tiny):
     def epoch(number, augment="shift", **more):
         return list(train_batches(tiny.train, 30, seed=3, epoch=number, augment=augment, **more))
 
@@ -310,7 +310,7 @@ def test_bytes_are_the_pixels_that_floats_are_made_of(tiny_folder, tiny):
 # Batches made ahead: the same, in the same order
 
 
-def test_the_items_come_in_their_order_and_an_error_where_its_item_is_asked_for():
+def test_items_and_errors_come_in_their_order():
     assert list(prefetch(iter(range(100)))) == list(range(100))
     assert list(prefetch(iter([]))) == []
     assert list(prefetch(iter([None, None]))) == [None, None]
@@ -345,7 +345,7 @@ def test_a_loop_that_ends_early_ends_the_thread(error):
                 raise error
 
 
-def test_a_loop_that_ends_early_waits_for_the_item_in_the_making_alone(monkeypatch):
+def test_a_loop_that_ends_early_waits_for_one_item(monkeypatch):
     made, may_continue = [], threading.Event()
 
     def items():

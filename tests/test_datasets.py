@@ -44,7 +44,7 @@ def parts(train, test, **more):
     return {"train": split(train), "test": split(test)} | more
 
 
-def test_a_tenth_but_at_most_5000_images_are_held_back_by_default():
+def test_a_tenth_at_most_5000_images_are_held_back():
     def sizes(count, validation_size):
         data = assemble("it", parts([0, 1] * (count // 2), [0]), "ab", "", validation_size)
         return len(data.train), len(data.validation)
@@ -115,7 +115,7 @@ def zipped(tmp_path, tiny_folder, monkeypatch):
     return folder
 
 
-def test_what_is_missing_is_downloaded_and_the_cache_held_to_the_published_digests(
+def test_what_is_missing_is_downloaded_the_cache_held_to_digests(
     monkeypatch, cache, zipped, tiny, tmp_path
 ):
     asked = []
@@ -174,7 +174,7 @@ def test_every_published_set_says_offline_what_to_place_where(
     ended.set()
 
 
-def test_a_user_without_a_home_folder_is_refused_in_a_line(monkeypatch, run_main):
+def test_a_user_without_a_home_folder_is_refused(monkeypatch, run_main):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr("os.path.expanduser", lambda path: path)  # So it answers there.
     run_main("--dataset=cifar10").assert_refused("this user has no home folder", "XDG_CACHE_HOME")
@@ -359,9 +359,7 @@ def test_no_member_of_an_archive_is_ever_written(tmp_path, made):
     assert sorted(str(p) for p in tmp_path.rglob("*")) == before
 
 
-def test_an_archive_that_unpacks_to_too_much_is_refused_in_little_memory(
-    tmp_path, made, monkeypatch
-):
+def test_an_archive_of_too_much_is_refused_in_little_memory(tmp_path, made, monkeypatch):
     name = made[0]
     monkeypatch.setattr(cifar, "MAX_BYTES", 1 << 20)
     file = header(f"{cifar.FORMS[name].folder}/{cifar.FORMS[name].test}", size=1 << 40)

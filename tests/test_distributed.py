@@ -128,7 +128,7 @@ def start_processes(start_python, tiny_folder):
 
 
 @pytest.mark.slow
-def test_a_signal_to_one_stops_all_and_one_process_resumes_to_the_same_end(
+def test_a_signal_stops_all_and_one_process_resumes(
     start_processes, run_main, tiny_folder, tmp_path
 ):
     folder = tmp_path / "two"
@@ -147,7 +147,7 @@ def test_a_signal_to_one_stops_all_and_one_process_resumes_to_the_same_end(
 
 
 @pytest.mark.slow
-def test_a_process_that_is_killed_ends_the_others_in_a_line(start_processes, tmp_path):
+def test_a_killed_process_ends_the_others_in_a_line(start_processes, tmp_path):
     folder = tmp_path / "run"
     processes = start_processes("--epochs=100000", f"--workdir={folder}")
     wait_for((folder / "metrics.jsonl").exists, processes)  # An epoch is trained.
@@ -268,7 +268,7 @@ class Seen:
 
 
 @pytest.mark.parametrize("way", ["train", "eval"])
-def test_the_shares_of_processes_are_the_batch_and_nobody_reads_anothers(tiny, way):
+def test_the_shares_of_processes_are_the_batch(tiny, way):
     def batches(split, rows=slice(None)):
         if way == "eval":
             return eval_batches(split, 24, rows)

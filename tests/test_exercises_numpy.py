@@ -1,6 +1,7 @@
 """The exercises in NumPy alone: run without any other package, blank, wrong and right."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -74,18 +75,10 @@ def solved(cell: str) -> str:
                     f"    {question.name}=...", f"    {question.name}={question.answer}"
                 )
     for blank, answer in ANSWERS.items():
+        if f"def {blank}_backward" in cell:
+            blank = f"{answer.partition(' = ')[0]} = ..."
         if "=" in blank:
-            cell = "\n".join(
-                line.replace(line.strip(), answer) if line.strip().startswith(blank) else line
-                for line in cell.split("\n")
-            )
-    for name, answer in ANSWERS.items():
-        if f"def {name}_backward" in cell:
-            blank = answer.split(" = ")[0] + " = ..."
-            cell = "\n".join(
-                line.replace(line.strip(), answer) if line.strip().startswith(blank) else line
-                for line in cell.split("\n")
-            )
+            cell = re.sub(rf"^( *){re.escape(blank)}.*", rf"\1{answer}", cell, flags=re.MULTILINE)
     return cell
 
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import quick_jit, slow, train_on
+from test_training import numpy_schedule, numpy_update
 
 from jaxnets.config.resolve import preset
 from jaxnets.data.batches import Batch
@@ -28,15 +29,7 @@ STEPS, PEAK = 20, 0.04
 
 def rate_of(schedule, n):
     """The rate of step n of STEPS, from the definition."""
-    if schedule == "cosine":
-        return PEAK * (1 + np.cos(np.pi * n / STEPS)) / 2
-    if schedule == "step":
-        return PEAK * 0.1 ** ((n >= STEPS // 2) + (n >= STEPS * 3 // 4))
-    if schedule == "one_cycle":
-        start, top, end = PEAK / 25, int(0.3 * STEPS), PEAK / 25e4
-        low, share = (start, 1 - n / top) if n < top else (end, (n - top) / (STEPS - top))
-        return low + (PEAK - low) * (1 + np.cos(np.pi * share)) / 2
-    return PEAK
+    return numpy_schedule(schedule, PEAK, STEPS, n)
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "one_cycle", "step"])
@@ -46,22 +39,6 @@ def test_a_schedule_has_its_rate_whatever_the_steps_type(schedule, dtype):
     found = [float(np.asarray(rate(dtype(n)))) for n in range(STEPS)]
     expected = [rate_of(schedule, n) for n in range(STEPS)]
     np.testing.assert_allclose(found, expected, rtol=1e-14, atol=1e-17)
-
-
-def update_of(optimizer, decay, memory, name, v, g, rate, n):
-    """The parameter after step n (from 0), by the rule's own formulas."""
-    if optimizer == "sgd":  # With Nesterov's momentum.
-        g = g + decay * v
-        m = memory[name] = 0.9 * memory.get(name, 0) + g
-        return v - rate * (g + 0.9 * m)
-    if optimizer == "rmsprop":
-        g = g + decay * v
-        s = memory[name] = 0.9 * memory.get(name, 0) + 0.1 * g**2
-        return v - rate * g / np.sqrt(s + 1e-7)
-    m, s = memory.get(name, (0, 0))
-    m, s = memory[name] = 0.9 * m + 0.1 * g, 0.999 * s + 0.001 * g**2
-    m, s = m / (1 - 0.9 ** (n + 1)), s / (1 - 0.999 ** (n + 1))
-    return v - rate * (m / (np.sqrt(s) + 1e-8) + decay * v)
 
 
 @pytest.mark.usefixtures("quick_steps")
@@ -83,7 +60,7 @@ def test_twenty_steps_are_numpys(tiny, tiny_preset, optimizer, schedule, smoothi
         epochs=4, steps_per_epoch=5,
     )  # fmt: skip
     experiment = Experiment.create(config, tiny)
-    params = jax.device_get(experiment.init_state().params["logits"])
+    params = dict(jax.device_get(experiment.init_state().params["logits"]))
     memory: dict = {}
     for n, batch in enumerate(experiment.loader.batches(0, STEPS, slice(None))):
         x = batch.images.reshape(len(batch.labels), -1).astype(np.float64)
@@ -95,10 +72,10 @@ def test_twenty_steps_are_numpys(tiny, tiny_preset, optimizer, schedule, smoothi
         mask = np.asarray(batch.mask, float)[:, None]
         dz = mask * (p / p.sum(axis=1, keepdims=True) - y) / mask.sum()
         gradients, rate = {"kernel": x.T @ dz, "bias": dz.sum(axis=0)}, rate_of(schedule, n)
-        params = {
-            name: update_of(optimizer, 0.01, memory, name, v, gradients[name], rate, n)
-            for name, v in params.items()
-        }
+        for name, v in params.items():
+            step = optimizer, v, gradients[name], rate, n + 1, memory.get(name, (0, 0))
+            more: dict = dict(momentum=0.9, nesterov=True, weight_decay=0.01)
+            params[name], memory[name] = numpy_update(*step, **more)
     found = train_on(tiny, config)[0].params["logits"]
     for name, expected in params.items():
         np.testing.assert_allclose(found[name], expected, rtol=0, atol=1e-12)

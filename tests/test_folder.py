@@ -100,7 +100,7 @@ def test_a_part_has_several_names_and_a_picture_several_endings(tmp_path, ending
     assert sizes(load_folder(root)) == [6, 4, 2]
 
 
-def test_endings_may_be_of_any_case_pictures_deeper_and_other_files_beside_them(parts):
+def test_endings_of_any_case_deeper_pictures_and_other_files(parts):
     (parts / "train/bird/000.png").rename(parts / "train/bird/000.PnG")
     (parts / "train/cat/more").mkdir()
     (parts / "train/cat/005.png").rename(parts / "train/cat/more/005.png")
@@ -125,7 +125,7 @@ def test_pictures_may_lie_as_deep_as_a_path_is_long(parts, depth):
         subprocess.run(["rm", "-rf", "d"], cwd=top, check=True)
 
 
-def test_a_folder_of_classes_is_split_by_names_and_stays_so_when_others_are_added(tmp_path):
+def test_a_folder_of_classes_is_split_by_names(tmp_path):
     root = write(tmp_path / "set", count=60)
     before = load_folder(root)
     train, validation, test = sizes(before)
@@ -182,7 +182,7 @@ def test_the_size_of_pictures(tmp_path, size, options, side):
     assert load_folder(root, **options).image_shape == (side, side, 3)
 
 
-def test_one_picture_of_another_kind_changes_the_form_of_a_set(tmp_path):
+def test_one_picture_of_another_kind_changes_a_sets_form(tmp_path):
     root = write_parts(tmp_path / "set", mode="L")
     assert load_folder(root).image_shape == (8, 8, 1)
     picture(0, 99).save(root / "train/bird/colour.png")
@@ -211,7 +211,7 @@ def test_what_is_no_data_set_is_refused(tmp_path):
     refused(write(tmp_path / "one", ("cat",)), "2 to 1000 classes, found 1: cat")
 
 
-def test_a_class_must_have_pictures_enough_and_the_same_name_in_every_part(tmp_path):
+def test_a_class_has_pictures_and_its_name_in_every_part(tmp_path):
     root = write(tmp_path / "classes")
     (root / "dog\x1b[31m").mkdir()
     refused(root, r"dog\\x1b\[31m: no pictures \(\.jpg")

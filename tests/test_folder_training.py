@@ -111,7 +111,7 @@ def test_every_way_to_train_takes_a_folder(run_main, flags, tmp_path, more):
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_resumes_to_the_same_bits_and_leaves_no_thread(
+def test_an_interrupted_run_resumes_and_leaves_no_thread(
     run_main, flags, folder, tmp_path, interrupt_after
 ):
     # By steps, as every gradient is checked, from a network that compiles at once.

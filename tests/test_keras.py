@@ -183,7 +183,7 @@ def test_keras_refuses_what_the_slides_misprint(keras):
     assert list(inspect.signature(model.evaluate).parameters)[:3] == ["x", "y", "batch_size"]
 
 
-def test_a_network_has_the_history_and_calls_the_callbacks_of_keras(keras, mnist):
+def test_a_network_has_the_history_and_callbacks_of_keras(keras, mnist):
     def noting(kind, calls):
         """A callback that notes each call, its number and the names of its logs."""
 

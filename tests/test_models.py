@@ -213,7 +213,7 @@ def test_dropout_drops_only_when_told_to_train():
         assert np.abs(trained - other).max() > 0.01
 
 
-def test_dropout_drops_its_share_scales_the_rest_and_differs_between_layers():
+def test_dropout_drops_its_share_and_scales_the_rest():
     one, two = Chain([nn.Dropout(0.4)]), Chain([nn.Dropout(0.4), nn.Dropout(0.4)])
     x = np.ones((100, 1000), np.float32)
 

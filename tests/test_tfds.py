@@ -110,7 +110,7 @@ def numbers_of(split):
     return sorted(numbers.tolist())
 
 
-def test_a_prepared_set_is_read_with_its_splits_and_class_names_and_kept(zoo, monkeypatch):
+def test_a_prepared_set_is_read_and_kept(zoo, monkeypatch):
     data = load_dataset("zoo", str(zoo))
     assert (data.name, data.num_classes, data.image_shape) == ("zoo", 3, (8, 8, 3))
     assert data.class_names == ("cat", "dog", r"a <b>bird</b>\x1b[31m")
@@ -156,7 +156,7 @@ def test_a_set_is_found_where_tensorflow_datasets_keeps_them(zoo, tmp_path, monk
         load_dataset("zoo:2.0.0")
 
 
-def test_the_newest_version_is_taken_and_a_configuration_must_be_named(tmp_path, load):
+def test_the_newest_version_is_taken_a_configuration_named(tmp_path, load):
     def train_size(name):
         return len(load_dataset(name, str(tmp_path), 0).train)
 
@@ -184,9 +184,7 @@ WITHHELD = [(image, -1) for image, _ in numbered(5)]
     ],
     ids=lambda value: " ".join(value) if isinstance(value, dict) else None,
 )
-def test_splits_that_are_missing_or_have_no_labels_are_made_up_for(
-    tmp_path, load, splits, expected
-):
+def test_missing_splits_and_labels_are_made_up_for(tmp_path, load, splits, expected):
     prepare(tmp_path, splits, shape=(8, 8, 3))
     data = load()
     assert sizes(data) == expected
@@ -212,7 +210,7 @@ def test_pictures_of_different_sizes_become_squares(tmp_path, load):
 
 
 @pytest.mark.parametrize("names", [NAMES[:2], NAMES, [*NAMES, "fish"]])
-def test_another_set_in_the_same_place_is_not_taken_for_the_first(tmp_path, load, names):
+def test_another_set_in_the_same_place_is_noticed(tmp_path, load, names):
     prepare(tmp_path, {"train": numbered(30), "test": numbered(6)})
     load()
     shutil.rmtree(tmp_path / "zoo")
@@ -242,7 +240,7 @@ def test_what_cannot_be_read_is_told_with_what_is_missing(zoo, tmp_path, monkeyp
         load_dataset("zoo", str(zoo))
 
 
-def test_the_names_are_those_of_tensorflow_datasets_and_lead_out_of_no_folder(zoo):
+def test_names_are_tensorflow_datasets_and_lead_nowhere_else(zoo):
     import tensorflow_datasets as tfds
 
     assert set(prepared_sets.NAMES) <= set(tfds.list_builders(with_community_datasets=False))
@@ -338,7 +336,7 @@ def test_damaged_metadata_and_labels_are_refused(copy):
     refused(copy, "expected labels from 0 to 1 in its train part, found 2")
 
 
-def test_a_picture_that_cannot_be_decoded_is_told_and_left_out(tmp_path, load, capsys):
+def test_a_picture_that_cannot_be_decoded_is_left_out(tmp_path, load, capsys):
     examples = numbered(40)
     examples[7] = (b"no picture", 1)
     prepare(tmp_path, {"train": examples, "test": numbered(9)}, shape=(8, 8, 3))

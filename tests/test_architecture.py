@@ -32,7 +32,7 @@ ROOMS = {
     "regression_metrics": "facts",
     "metrics": "drawing facts losses regression_metrics",
     "models": "config display errors facts trees",
-    "backprop": "data losses metrics models trees",
+    "backprop": "data errors losses metrics models trees",
     "kernels": "backprop models trees",
     "machine": "display errors system version",
     "training": "config data display drawing errors facts losses machine metrics trees",
@@ -45,7 +45,7 @@ ROOMS = {
     # The wings: the core knows none of them.
     "predict": "config data errors facts machine models runs system training",
     "viz": "backprop config data display drawing errors experiment files gradcheck kernels "
-    "language losses machine models predict runs system training",
+    "language losses machine models predict runs system training trees",
     "tune": "config data display drawing errors experiment files machine metrics models "
     "regression_metrics runs system training",
     "deploy": "config data display drawing errors files machine models predict runs training "

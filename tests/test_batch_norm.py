@@ -148,12 +148,13 @@ def test_folding_keeps_the_logits_and_leaves_no_batch_norm():
     assert fold(plain, {})[0] is plain
 
 
-@pytest.mark.parametrize("behind", [nn.relu, nn.Conv(2, (3, 3), name="conv2")])
-def test_a_batch_norm_without_a_neighbour_is_not_folded(behind):
-    norm = BatchNorm(name="norm1")
-    model = Chain([nn.Conv(2, (3, 3), name="conv1"), nn.relu, norm, behind])
-    with pytest.raises(ValueError, match="expected a linear layer without padding"):
-        fold(model, random_params(model, (8, 8, 1)))
+@pytest.mark.parametrize(
+    "behind",
+    [nn.relu, nn.Conv(2, (3, 3)), nn.Conv(2, (3, 3), padding="VALID", feature_group_count=2)],
+)
+def test_a_batch_norm_that_no_neighbour_can_take_stays(behind):
+    model = Chain([nn.Conv(2, (3, 3)), nn.relu, BatchNorm(), behind])
+    assert fold(model, random_params(model, (8, 8, 1)))[0] is model
 
 
 def test_no_update_rule_moves_the_statistics():

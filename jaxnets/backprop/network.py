@@ -1,65 +1,110 @@
 """Back-propagation through a whole network: its chain of layers forward, then backward.
 
 The network is stated once, in models/. Here every layer of it finds its pair (`rule.py`), and the
-chain rule is the loop in `manual_loss_and_grad`. Nothing here differentiates.
+chain rule is the loop in `chain_pair`. Nothing here differentiates.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxnets.backprop.rule import FindRule
+from jaxnets.backprop.rule import FindRule, Pair
 from jaxnets.backprop.rules import rule_of
 from jaxnets.data.batches import Batch
+from jaxnets.errors import UserError
 from jaxnets.losses import LOSSES
 from jaxnets.metrics import Sums, metric_of
 from jaxnets.models.alexnet_layers import Enlarge, Normalize
-from jaxnets.models.chain import Chain, Layer
+from jaxnets.models.chain import Chain, Layer, name_of
 from jaxnets.trees import LayerParams, Params, Tree
 
 
-class Pair(NamedTuple):
-    """A layer's two passes in one signature."""
-
-    # (params, x, key, mask) -> (out, cache); key is a dropout layer's, mask the batch's.
-    forward: Callable[..., Any]
-    backward: Callable[..., Any]  # (cache, d_out, input_gradient) -> (d_params, dx)
-
-
 def pair_of(layer: Layer, find_rule: FindRule = rule_of) -> Pair:
-    """The hand-derived pair of a layer of a chain."""
-    if isinstance(layer, Enlarge | Normalize):
-        # It stands before every parameter, so nothing flows back through it.
-        return Pair(lambda params, x, *_: (layer(x), ()), lambda *_: ({}, None))
+    """The hand-derived pair of a layer of a chain.
+
+    Raises:
+      UserError: The layer has no rule.
+    """
     rule = find_rule(layer)
+    if rule is None and isinstance(layer, Enlarge | Normalize):
+        # It stands before every parameter, so nothing flows back through it.
+        return Pair(lambda params, x, *_: (layer(x), ()), lambda *_: ({}, None), has_params=False)
     if rule is None:
-        raise ValueError(f"expected a layer with a hand-derived pair, got {layer}")
-    has_params, static = "params" in rule.inputs, rule.static(layer)
+        raise UserError(
+            f"gradients: {name_of(layer)} has no rule and so no gradient by hand; register_rule "
+            "enters one, gradients=auto needs none"
+        )
+    static = with_pairs(rule.static(layer), find_rule)
+    inner = [value for value in static.values() if isinstance(value, Pair)]
+    has_params = any(pair.has_params for pair in inner) if inner else "params" in rule.inputs
     dtype, param_dtype = (getattr(layer, name, None) for name in ("dtype", "param_dtype"))
 
     def cast(arrays: Tree) -> Tree:  # Flax's layers with parameters compute in their own dtype.
         return jax.tree.map(lambda array: array.astype(dtype or array.dtype), arrays)
 
     def forward(
-        params: LayerParams | None,
+        params: LayerParams,
         x: jax.Array,
-        key: jax.Array | None = None,
+        key: object = None,
         mask: jax.Array | None = None,
     ) -> tuple[jax.Array, Any]:
-        arrays = {**cast({"params": params or {}, "x": x}), "key": key, "mask": mask}
+        arrays = {**cast({"params": params or {}, "x": x}), "key": key, "keys": key, "mask": mask}
         return rule.forward(*(arrays[name] for name in rule.inputs), **static)
 
     def backward(
         cache: object, d_out: jax.Array, input_gradient: bool
     ) -> tuple[LayerParams, jax.Array | None]:
-        if not has_params:
+        if "params" not in rule.inputs:
             return {}, rule.backward(cache, d_out, **static)
         d_params, dx = rule.backward(cache, cast(d_out), input_gradient=input_gradient, **static)
-        return {name: d.astype(param_dtype) for name, d in d_params.items()}, dx
+        kept = param_dtype if dtype else None  # Others compute in their parameters' own.
+        return jax.tree.map(lambda d: d.astype(kept or d.dtype), d_params), dx
 
-    return Pair(forward, backward)
+    return Pair(forward, backward, has_params)
+
+
+def chain_pair(chain: Chain, find_rule: FindRule = rule_of) -> Pair:
+    """The pair of a chain: its layers' passes one after the other, and the chain rule backward.
+
+    The parameters, and the gradients, are by the layers' names; the keys by their indices.
+    """
+    pairs = [pair_of(layer, find_rule) for layer in chain.layers]
+    names = [getattr(layer, "name", None) or "" for layer in chain.layers]
+    first = next((i for i, pair in enumerate(pairs) if pair.has_params), len(pairs))
+
+    def forward(
+        params: Params, out: jax.Array, keys: Mapping[int, Any], mask: jax.Array | None
+    ) -> tuple[jax.Array, list[Any]]:
+        caches = []  # What each layer must remember.
+        for index, (pair, name) in enumerate(zip(pairs, names, strict=True)):
+            out, cache = pair.forward(params.get(name, {}), out, keys.get(index, {}), mask)
+            caches.append(cache)
+        return out, caches
+
+    def backward(
+        caches: Sequence[Any], d_out: jax.Array, input_gradient: bool
+    ) -> tuple[Params, jax.Array | None]:
+        gradients = {}
+        # Before the first layer with parameters only a chain within a block needs gradients.
+        end = 0 if input_gradient else first
+        for index in range(len(pairs) - 1, end - 1, -1):
+            needed = input_gradient or index > first
+            d_params, d_out = pairs[index].backward(caches[index], d_out, needed)
+            if d_params:
+                gradients[names[index]] = d_params
+        return gradients, d_out
+
+    return Pair(forward, backward, has_params=first < len(pairs))
+
+
+def with_pairs(static: Mapping[str, Any], find_rule: FindRule = rule_of) -> dict[str, Any]:
+    """A layer's settings, its chains as their pairs."""
+    return {
+        name: chain_pair(value, find_rule) if isinstance(value, Chain) else value
+        for name, value in static.items()
+    }
 
 
 def manual_loss_and_grad(
@@ -76,32 +121,19 @@ def manual_loss_and_grad(
       (params, batch, key) -> (Metrics, gradients), both summed over the batch's examples, which
       is the signature of `training.step.autodiff_loss_and_grad`.
     """
-    pairs = [pair_of(layer, find_rule) for layer in model.layers]
-    names = [getattr(layer, "name", None) or "" for layer in model.layers]  # "": no parameters
+    pair = chain_pair(model, find_rule)
     loss_rule: Any = rule_of(LOSSES[loss])
 
     def loss_and_grad(params: Params, batch: Batch, key: jax.Array) -> tuple[Sums, Params]:
         batch = jax.tree.map(jnp.asarray, batch)
         keys: Any = model.apply({}, method=Chain.dropout_keys, rngs={"dropout": key})
-        first = next(i for i, name in enumerate(names) if name in params)
-
-        # Forward: each layer's output, and what it must remember.
-        out, caches = batch.images, []
-        for index, (pair, name) in enumerate(zip(pairs, names, strict=True)):
-            out, cache = pair.forward(params.get(name), out, keys.get(index), batch.mask)
-            caches.append(cache)
+        out, caches = pair.forward(params, batch.images, keys, batch.mask)
         logits = out.astype(jnp.promote_types(out.dtype, jnp.float32))
         losses, loss_cache = loss_rule.forward(logits, batch.labels)
         metrics = metric_of(LOSSES[loss])(logits, batch.labels, losses, batch.mask)
-
-        # Backward: L = sum of mask * losses, so dL/dlosses is the mask. Before the first layer
-        # with parameters no gradient is needed.
+        # L = sum of mask * losses, so dL/dlosses is the mask.
         d_out = loss_rule.backward(loss_cache, batch.mask.astype(losses.dtype)).astype(out.dtype)
-        gradients = {}
-        for index in range(len(pairs) - 1, first - 1, -1):
-            d_params, d_out = pairs[index].backward(caches[index], d_out, index > first)
-            if d_params:
-                gradients[names[index]] = d_params
+        gradients, _ = pair.backward(caches, d_out, False)
         return metrics, gradients
 
     return loss_and_grad

@@ -19,13 +19,24 @@ from jaxtyping import Array, Float
 from jaxnets.models.chain import Layer
 
 Params = dict[str, Float[Array, "..."]]  # A layer's own, by name.
+Shapes = Mapping[str, Any]  # Shapes by name, or of the chains of a residual block by theirs.
+
+
+class Pair(NamedTuple):
+    """The two passes of a layer, or of a chain of layers, in one signature."""
+
+    # (params, x, key, mask) -> (out, cache). The key is a dropout layer's, a chain's are a dict by
+    # its layers' indices; the mask is the batch's.
+    forward: Callable[..., Any]
+    backward: Callable[..., Any]  # (cache, d_out, input_gradient) -> (d_params, dx)
+    has_params: bool
 
 
 class Setting(NamedTuple):
     """One call on which a pair is tried."""
 
     x: tuple[int, ...]  # The input's shape.
-    params: Mapping[str, tuple[int, ...]] = {}  # The parameters' shapes by name.
+    params: Shapes = {}  # The parameters' shapes by name.
     labels: str = ""  # A loss's labels: "classes", "one_hot" rows or "probabilities".
     # Values of x: "normal"; "integers" or "equal", which tie, and the parameters are whole numbers
     # too; "huge", whose exponential overflows; "shares", which lie between 0 and 1.
@@ -45,8 +56,9 @@ class LayerRule(NamedTuple):
     # (*inputs, **static) -> out in stock JAX or Flax, which autodiff differentiates.
     plain: Callable[..., Any]
     settings: Sequence[Setting]  # The calls on which the pair is tried.
-    inputs: tuple[str, ...] = ("x",)  # Forward's arrays: "params", "key", "x", "labels", "mask".
-    # Reads the static arguments from a layer of a network.
+    # Forward's arrays: "params", "key", "x", "labels", "mask"; "keys" are those of its chains.
+    inputs: tuple[str, ...] = ("x",)
+    # Reads the static arguments from a layer of a network. The pair gets a chain as its own Pair.
     static: Callable[[Any], dict[str, Any]] = lambda layer: {}
     # For central differences: (*inputs, **static) -> on which side of its kink each unit is, as
     # x > 0, or which element has won. None: no kinks.

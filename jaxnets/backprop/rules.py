@@ -21,6 +21,7 @@ from jaxnets.backprop.probability_losses import (
     SQUARED_ERROR,
 )
 from jaxnets.backprop.relu import RELU
+from jaxnets.backprop.residual import RESIDUAL
 from jaxnets.backprop.rule import LayerRule
 from jaxnets.losses import cross_entropy, half_mse, mse, squared_error
 from jaxnets.models.alexnet_layers import AdaptiveAveragePool, LocalResponseNorm
@@ -28,6 +29,7 @@ from jaxnets.models.batch_norm import BatchNorm
 from jaxnets.models.chain import Layer
 from jaxnets.models.layers import AveragePool, LeakyReLU, MaxPool, flatten, global_average_pool
 from jaxnets.models.mlp import DenseWithOnes
+from jaxnets.models.residual import Residual
 
 # By the names that the gradient check and the exercises give them. The losses of probabilities are
 # steps of the slides; networks take the losses of logits.
@@ -80,6 +82,7 @@ KINDS: dict[object, LayerRule] = {
     nn.Dropout: DROPOUT,
     BatchNorm: BATCH_NORM,
     nn.LayerNorm: LAYER_NORM,
+    Residual: RESIDUAL,
     cross_entropy: SOFTMAX_CROSS_ENTROPY,
     squared_error: SQUARED_ERROR,
     mse: MSE,

@@ -8,7 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
+from jaxnets.backprop.network import with_pairs
 from jaxnets.backprop.rule import LayerRule, Params, Setting
 from jaxnets.gradcheck.compare import (
     TOLERANCES,
@@ -87,12 +89,12 @@ def problem_of(rule: LayerRule, setting: Setting) -> Problem:
 
 def whole_problem_of(rule: LayerRule, setting: Setting) -> Problem:
     """The same, running statistics among the parameters."""
-    static = dict(setting.static)
+    static = with_pairs(setting.static)
     call = partial(call_layer, rule, setting)
 
     def manual(inputs: Inputs, constants: Constants) -> dict[str, Any]:
         labels, d_out = constants
-        out, cache = call(rule.forward, inputs, labels)
+        out, cache = call_layer(rule, setting._replace(static=static), rule.forward, inputs, labels)
         gradients = rule.backward(cache, d_out, **static)
         if "params" not in inputs:
             return {"output": out, "gradient": {"x": gradients}}
@@ -153,9 +155,11 @@ def call_layer(
     arrays = {**inputs, "labels": labels}
     if "key" in rule.inputs:
         arrays["key"] = jax.random.key(0)
+    if "keys" in rule.inputs:
+        arrays["keys"] = {}  # No setting drops anything within a block.
     if "mask" in rule.inputs:
         rows = jnp.arange(len(arrays["x"]), 0, -1)
-        arrays["mask"] = (rows > setting.padding).astype(arrays["params"]["scale"].dtype)
+        arrays["mask"] = (rows > setting.padding).astype(arrays["x"].dtype)
     return function(*(arrays[name] for name in rule.inputs), **setting.static)
 
 
@@ -165,10 +169,9 @@ def _draw(setting: Setting) -> tuple[dict[str, Any], np.ndarray | None]:
     if setting.params:
         # Whole numbers tie in every order of the sums.
         kind = "integers" if setting.numbers in ("integers", "equal") else "normal"
-        inputs["params"] = {
-            name: _numbers(kind, shape, seed)
-            for seed, (name, shape) in enumerate(setting.params.items(), start=1)
-        }
+        shapes = enumerate(flatten_dict(dict(setting.params)).items(), start=1)
+        drawn = {path: _numbers(kind, shape, seed) for seed, (path, shape) in shapes}
+        inputs["params"] = unflatten_dict(drawn)
     inputs["x"] = setting.scale * _numbers(setting.numbers, setting.x)
     return inputs, _labels(setting.labels, *setting.x) if setting.labels else None
 
@@ -195,7 +198,7 @@ def _labels(kind: str, batch: int, num_classes: int) -> np.ndarray:
 
 def _label(setting: Setting) -> str:
     """The label of a setting, as "4x5 kernel 5x3 bias 3"."""
-    sizes = {"": setting.x, **setting.params}
+    sizes = {"": setting.x, **flatten_dict(dict(setting.params), sep=".")}
     parts = [f"{name} {'x'.join(map(str, shape))}".lstrip() for name, shape in sizes.items()]
     if setting.numbers != "normal":
         parts.insert(1, setting.numbers)

@@ -29,7 +29,7 @@ from jaxnets.gradcheck.oracle import both_loss_and_grads
 from jaxnets.kernels import accelerate, winograd
 from jaxnets.losses import LOSSES
 from jaxnets.models import create_model
-from jaxnets.models.chain import Chain, Layer, map_layers
+from jaxnets.models.chain import Chain, Layer, map_layers, walk
 from jaxnets.training.step import LossAndGrad, autodiff_loss_and_grad, summed_loss
 from jaxnets.trees import Params
 
@@ -78,8 +78,8 @@ def check_network(name: str, network: Network) -> Row:
 def has_kernels(network: Network) -> bool:
     """Whether a CPU's kernels replace any of its layers."""
     model = create_model(network.config, NUM_CLASSES)
-    layers = zip(model.layers, accelerate(model, "cpu").layers, strict=True)
-    return any(rule_of(plain) is not rule_of(fast) for plain, fast in layers)
+    layers = zip(walk(model), walk(accelerate(model, "cpu")), strict=True)
+    return any(rule_of(plain) is not rule_of(fast) for (_, plain), (_, fast) in layers)
 
 
 def check_network_with_kernels(name: str, network: Network) -> Row:

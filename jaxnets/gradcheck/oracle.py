@@ -8,7 +8,7 @@ network in float32 at the numbers that the forward pass by hand gave. Where thes
 rounding away from the plain layer's own, it does not follow.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -26,10 +26,11 @@ from jaxnets.errors import RunFailedError
 from jaxnets.gradcheck.errors import largest, relative_error
 from jaxnets.losses import LOSSES
 from jaxnets.metrics import Sums
-from jaxnets.models.chain import Chain, Layer, with_precision
+from jaxnets.models.chain import Chain, Layer, chains_of, with_precision
+from jaxnets.models.residual import Residual
 from jaxnets.training.observer import Observer
 from jaxnets.training.step import GradientStep, TrainState, autodiff_loss_and_grad
-from jaxnets.trees import Params
+from jaxnets.trees import Params, by_layer
 
 # The relative error at which a run ends.
 GRADIENT_TOLERANCE = {"float32": 1e-4, "float64": 1e-9, "bfloat16": 0.05, "mixed": 0.05}
@@ -41,6 +42,8 @@ FLOOR = 0.1
 # units in 632 draws of wide layers, images and kernels (benchmarks/winograd.py --rounding). In
 # float32 800 units are 9.5e-5: a forward pass that is wrong by less is below GRADIENT_TOLERANCE.
 UNITS = {"bfloat16": 8, "float32": 800, "float64": 800}
+
+Move = Callable[[jax.Array], jax.Array]  # Of a layer's output to other numbers.
 
 
 def both_loss_and_grads(
@@ -78,7 +81,7 @@ def both_loss_and_grads(
             return rule._replace(forward=forward)
 
         metrics, manual = manual_loss_and_grad(trained, loss, recording)(params, batch, key)
-        at_outputs = _at_outputs(plain_model, trained, outputs)
+        at_outputs = _at_outputs(plain_model, trained, iter(outputs), _unchanged)
         plain = autodiff_loss_and_grad(at_outputs.apply, LOSSES[loss])
         return metrics, (manual, plain(params, batch, key)[1])
 
@@ -91,15 +94,24 @@ def _rounded(x: jax.Array) -> jax.Array:
     return lax.reduce_precision(x.astype(wide), info.nexp, info.nmant).astype(x.dtype)
 
 
-def _at_outputs(model: Chain, trained: Chain, outputs: list[jax.Array]) -> Chain:
+def _at_outputs(model: Chain, trained: Chain, outputs: Iterator[jax.Array], at: Move) -> Chain:
     """The network whose functions without parameters, and whose loss, see these layers' outputs.
 
     Of the layers that one kernel computes it sees the first's and the last's, not those between.
+    `at` moves the network's input, which both branches of a residual block then see.
     """
-    remaining, layers, at, before = iter(outputs), [], _unchanged, None
+    layers, before = [], None
     for layer, twin in zip(model.layers, trained.layers, strict=True):
-        layers.append(layer if isinstance(layer, nn.Module) else _after(at, layer))
-        at = _moved_to(next(remaining)) if rule_of(layer) else _unchanged
+        if isinstance(layer, Residual):
+            branches = {"shortcut": Chain([]), **chains_of(layer)}
+            twins = {"shortcut": Chain([]), **chains_of(twin)}
+            moved: Any = {
+                n: _at_outputs(branches[n], twins[n], outputs, at) for n in ("chain", "shortcut")
+            }
+            layers.append(layer.clone(**moved))
+        else:
+            layers.append(layer if isinstance(layer, nn.Module) else _after(at, layer))
+        at = _moved_to(next(outputs)) if rule_of(layer) else _unchanged
         at = _unchanged if before and before.first_output else at
         before = rule_of(twin)
     return Chain([*layers, at])
@@ -109,11 +121,11 @@ def _unchanged(x: jax.Array) -> jax.Array:
     return x
 
 
-def _after(first: Callable[..., jax.Array], second: Callable[..., jax.Array]) -> Layer:
+def _after(first: Move, second: Callable[..., jax.Array]) -> Layer:
     return lambda x: second(first(x))
 
 
-def _moved_to(output: jax.Array) -> Callable[[jax.Array], jax.Array]:
+def _moved_to(output: jax.Array) -> Move:
     """A function that moves x to the output as far as rounding goes, and is differentiated as x.
 
     The output may lack the last rows and columns.
@@ -165,9 +177,10 @@ class GradientCheck(Observer):
         if not np.isfinite(metrics.loss_sum):
             return  # The step itself ends the run, and says which layer was first.
         error, leaf = 0.0, ""
-        for layer, gradients in automatic.items():
+        by_hand = by_layer(manual)
+        for layer, gradients in by_layer(automatic).items():
             size = max(self._first.setdefault(layer, largest(gradients)), largest(gradients))
-            found, name = relative_error(manual[layer], gradients, floor=FLOOR * size)
+            found, name = relative_error(by_hand[layer], gradients, floor=FLOOR * size)
             error, leaf = max((error, leaf), (found, f"['{layer}']{name}"))
         for observer in self._observers:
             observer.on_gradient_check(error)

@@ -1,7 +1,7 @@
 """Faster forms of the layers in `backprop`, each for some platforms: `accelerate` applies them."""
 
 from jaxnets.kernels import conv_pool, convolution, layers
-from jaxnets.models.chain import Chain, map_layers
+from jaxnets.models.chain import Chain, map_chains
 
 # In the order in which they look at a chain.
 KERNELS = (
@@ -25,11 +25,14 @@ def accelerate(model: Chain, platform: str, *, sharded: bool = False) -> Chain:
       platform: "cpu", "gpu" or "tpu": the devices', or those of a machine that is not there.
       sharded: Whether XLA splits the batch over devices by itself, as jit does on several.
     """
-    chain = list(model.layers)
-    for kernel in KERNELS:
-        if not kernel.fits(platform, sharded):
-            continue
-        for start in range(len(chain) - kernel.run + 1):
-            run = slice(start, start + kernel.run)
-            chain[run] = kernel.replace(*chain[run]) or chain[run]
-    return map_layers(Chain(chain), layers.paired)
+    kernels = [kernel for kernel in KERNELS if kernel.fits(platform, sharded)]
+
+    def faster(chain: Chain) -> Chain:
+        found = list(chain.layers)
+        for kernel in kernels:
+            for start in range(len(found) - kernel.run + 1):
+                run = slice(start, start + kernel.run)
+                found[run] = kernel.replace(*found[run]) or found[run]
+        return Chain(list(map(layers.paired, found)))
+
+    return map_chains(model, faster)

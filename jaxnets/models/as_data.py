@@ -28,12 +28,13 @@ from jaxnets.models.batch_norm import BatchNorm
 from jaxnets.models.chain import Chain, Layer
 from jaxnets.models.layers import MaxPool, flatten
 from jaxnets.models.mlp import DenseWithOnes
+from jaxnets.models.residual import Residual
 
 Row = dict[str, Any]
 Kind = Callable[..., Any]  # A layer's class, or the function that it is.
 
 OURS = (MaxPool, AdaptiveAveragePool, LocalResponseNorm, Enlarge, Normalize)
-OURS += (BatchNorm, DenseWithOnes, flatten)
+OURS += (BatchNorm, DenseWithOnes, Residual, flatten)
 KINDS: dict[str, Any] = {kind.__name__: kind for kind in OURS}
 # Flax' dropout and layers, but for those with state, which a chain has not; and its activations.
 STATEFUL = ("BatchNorm", "SpectralNorm", "WeightNorm")

@@ -15,6 +15,7 @@ them in a collection of their own, and every function would pass two trees on in
 In the shapes: B examples, C channels.
 """
 
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -27,7 +28,7 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jaxnets.models.chain import Chain, Layer, map_layers
+from jaxnets.models.chain import Chain, Layer, chains_of, map_layers
 from jaxnets.models.layers import flatten
 from jaxnets.trees import LayerParams, Params
 
@@ -150,7 +151,7 @@ def over_devices(model: Chain, axis_name: str | None) -> Chain:
 
 
 def fold(model: Chain, params: Params) -> tuple[Chain, Params]:
-    """Returns the same evaluation without batch norms, and its parameters.
+    """Returns the same evaluation with batch norms in the layers beside them, and its parameters.
 
     With running statistics a batch norm is an affine map of each channel: s x + t with
     s = scale / sqrt(var + epsilon) and t = bias - s mean. After a layer W x + b, and before one
@@ -159,30 +160,29 @@ def fold(model: Chain, params: Params) -> tuple[Chain, Params]:
         after:   W' = s W,   b' = s b + t
         before:  W' = W s,   b' = b + W t      t is the same at every place, and so sums over them
 
-    A network without batch norms is returned as it is.
-
-    Raises:
-      ValueError: Neither layer beside a batch norm can take it.
+    A batch norm between other layers stays. A network of which all stay is returned as it is.
     """
+    given: list[Any] = list(model.layers)
     layers: list[Any] = []
-    folded: dict[Any, LayerParams] = dict(params)
+    folded: dict[Any, Any] = dict(params)
     waiting = None
-    for layer in model.layers:
+    for index, layer in enumerate(given):
         if isinstance(layer, nn.BatchNorm):
-            norm, before = folded.pop(layer.name), layers[-1]
-            s = norm["scale"] / (norm["var"] + layer.epsilon) ** 0.5
-            t = norm["bias"] - s * norm["mean"]
-            if isinstance(before, LINEAR):
+            before = layers[-1] if layers else None
+            behind = next(filter(_mixes_channels, given[index + 1 :]), None)
+            if type(before) in LINEAR or _takes_before(behind):
+                norm = folded.pop(layer.name)
+                s = norm["scale"] / (norm["var"] + layer.epsilon) ** 0.5
+                t = norm["bias"] - s * norm["mean"]
+                if before is None or type(before) not in LINEAR:
+                    waiting = s[:, None], t[:, None]
+                    continue
                 linear = folded[before.name]
                 bias = s * linear.get("bias", 0) + t
                 folded[before.name] = {"kernel": s * linear["kernel"], "bias": bias}
                 layers[-1] = before.clone(use_bias=True)
-            else:
-                waiting = s[:, None], t[:, None]
-            continue
-        if waiting is not None and layer is not flatten and not isinstance(layer, nn.Dropout):
-            if not isinstance(layer, LINEAR) or getattr(layer, "padding", "VALID") != "VALID":
-                raise ValueError(f"expected a linear layer without padding, got {layer!r:.200}")
+                continue
+        elif waiting is not None and _mixes_channels(layer):
             (s, t), waiting, linear = waiting, None, folded[layer.name]
             shape = linear["kernel"].shape
             # A dense layer sees the channels of every place: [places, C, K], like a window's.
@@ -190,8 +190,28 @@ def fold(model: Chain, params: Params) -> tuple[Chain, Params]:
             bias = linear.get("bias", 0) + (t * kernel).sum((0, 1))
             folded[layer.name] = {"kernel": (s * kernel).reshape(shape), "bias": bias}
             layer = layer.clone(use_bias=True)
+        for name, inner in chains_of(layer).items():
+            own = folded.get(layer.name, {})
+            chain, arrays = fold(inner, own.get(name, {}))
+            if chain is not inner:
+                folded[layer.name] = {**own, name: arrays}
+                change: Any = {name: chain}
+                layer = layer.clone(**change)
         layers.append(layer)
-    return (Chain(layers), folded) if len(layers) < len(model.layers) else (model, params)
+    same = len(layers) == len(given) and all(map(operator.is_, layers, given))
+    return (model, params) if same else (Chain(layers), folded)
+
+
+def _mixes_channels(layer: Layer) -> bool:
+    """Whether an affine map of each channel cannot simply move behind this layer."""
+    return layer is not flatten and not isinstance(layer, nn.Dropout)
+
+
+def _takes_before(layer: Layer | None) -> bool:
+    """Whether a batch norm before this layer can be part of it: it is linear, without padding."""
+    if type(layer) is nn.Conv:
+        return layer.padding == "VALID" and layer.feature_group_count == 1
+    return type(layer) is nn.Dense
 
 
 def split_statistics(tree: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -1,7 +1,7 @@
 """A network as a chain of layers, stated once: Flax runs it forward, `backprop` backward."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import flax.linen as nn
@@ -29,10 +29,11 @@ class Layer(Protocol):
 class Chain(Described, nn.Module):
     """Applies its layers one after the other.
 
-    A layer is a Flax layer (nn.Dense, nn.Conv), nn.Dropout, or a function without parameters
-    (nn.relu, flatten, MaxPool(2)). A Flax layer without a name gets one by its kind: conv1, conv2,
-    dense1. The list is all that there is to know about the network: what else walks through it, the
-    hand-derived gradients among others, reads `layers`.
+    A layer is a Flax layer (nn.Dense, nn.Conv), nn.Dropout, a function without parameters (nn.relu,
+    flatten, MaxPool(2)), or a layer of chains (Residual), which takes `train` and `mask` too. A
+    Flax layer without a name gets one by its kind: conv1, conv2, dense1. The list is all that there
+    is to know about the network: what else walks through it, the hand-derived gradients among
+    others, reads `layers`.
 
     >>> from jaxnets.models.layers import MaxPool, flatten
     >>> Chain([nn.Conv(32, (3, 3)), nn.relu, MaxPool(2), flatten, nn.Dense(10)])
@@ -62,24 +63,37 @@ class Chain(Described, nn.Module):
 
         With `train`, dropout drops by rngs={"dropout": key}, and batch norm counts mask's rows.
         """
-        keys = self.dropout_keys() if train else {}
+        keys = self._own_keys() if train else {}
         x, mask = jnp.asarray(x), None if mask is None else jnp.asarray(mask)
         for index, layer in enumerate(self.layers):
             if isinstance(layer, nn.Dropout):
                 x = layer(x, deterministic=not train, rng=keys.get(index))
             elif isinstance(layer, nn.BatchNorm):
                 x = layer(x, use_running_average=not train, mask=mask)
+            elif chains_of(layer):
+                x = layer(x, train=train, mask=mask)
             else:
                 x = layer(x)
         return x
 
     def _facts(self) -> dict[str, Any]:
-        kinds = [getattr(layer, "__name__", type(layer).__name__) for layer in self.layers]
-        names = [getattr(layer, "name", None) for layer in self.layers]
-        return {"layers": [name or kind for name, kind in zip(names, kinds, strict=True)]}
+        return {"layers": [name_of(layer) for layer in self.layers]}
 
-    def dropout_keys(self) -> dict[int, jax.Array]:
-        """The key of each dropout layer by its index, which is folded into the caller's key."""
+    def dropout_keys(self) -> dict[int, Any]:
+        """The key of each dropout layer by its index; of a layer of chains, those by their names.
+
+        The keys are those of a forward pass: each chain draws its own once.
+        """
+        within = {index: chains_of(layer) for index, layer in enumerate(self.layers)}
+        inner = {
+            index: {name: chain.dropout_keys() for name, chain in chains.items()}
+            for index, chains in within.items()
+            if chains
+        }
+        return self._own_keys() | inner
+
+    def _own_keys(self) -> dict[int, jax.Array]:
+        """The keys of this chain's own dropout layers: their index is folded into one key."""
         indices = [i for i, layer in enumerate(self.layers) if isinstance(layer, nn.Dropout)]
         if not indices:
             return {}
@@ -119,9 +133,36 @@ def named(layers: Sequence[Layer]) -> Sequence[Layer]:
     return found
 
 
+def name_of(layer: Layer) -> str:
+    """A layer's name; of one without parameters, its function's or class'."""
+    kind = getattr(layer, "__name__", type(layer).__name__)
+    return getattr(layer, "name", None) or kind
+
+
+def chains_of(layer: Layer) -> dict[str, Chain]:
+    """The chains that a layer is made of, by the names of its fields; most layers have none."""
+    if not isinstance(layer, nn.Module):
+        return {}
+    names = [field.name for field in dataclasses.fields(layer) if field.name != "parent"]
+    fields = {name: getattr(layer, name) for name in names}
+    return {name: value for name, value in fields.items() if isinstance(value, Chain)}
+
+
+def walk(chain: Chain) -> Iterator[tuple[tuple[str, ...], Layer]]:
+    """Every layer with its path among the parameters, in the order of the forward pass.
+
+    The layers of a residual block come before the block.
+    """
+    for layer in chain.layers:
+        here = getattr(layer, "name", None) or ""
+        for name, inner in chains_of(layer).items():
+            yield from (((here, name, *path), one) for path, one in walk(inner))
+        yield (here,), layer
+
+
 def has_layer(chain: Chain, kind: type[nn.Module]) -> bool:
     """Whether any layer is of this kind, as nn.Conv."""
-    return any(isinstance(layer, kind) for layer in chain.layers)
+    return any(isinstance(layer, kind) for _, layer in walk(chain))
 
 
 def with_precision(chain: Chain, precision: str) -> Chain:
@@ -135,14 +176,15 @@ def with_precision(chain: Chain, precision: str) -> Chain:
     """
     dtype = jnp.dtype("bfloat16" if precision == "mixed" else precision)
     kept = param_dtype_of(precision)
-    last = [layer for layer in chain.layers if isinstance(layer, nn.Dense)][-1]
+    last = _last_computing(chain) if precision == "mixed" else []
 
     def convert(layer: Layer) -> Layer:
-        if isinstance(layer, nn.Dense | nn.Conv | nn.LayerNorm):
-            here = kept if precision == "mixed" and layer is last else dtype
-            return layer.clone(dtype=here, param_dtype=kept)
-        if isinstance(layer, nn.BatchNorm):
+        if isinstance(layer, nn.BatchNorm):  # It computes in float32 at least.
             return layer.clone(param_dtype=kept)
+        if isinstance(layer, nn.Module):
+            here = kept if any(layer is one for one in last) else dtype
+            dtypes: dict[str, Any] = {"dtype": here, "param_dtype": kept}
+            return layer.clone(**{name: x for name, x in dtypes.items() if hasattr(layer, name)})
         if isinstance(layer, Enlarge | Normalize):  # Of images, which are float32.
             return dataclasses.replace(layer, dtype=kept)
         return layer
@@ -150,14 +192,38 @@ def with_precision(chain: Chain, precision: str) -> Chain:
     return map_layers(chain, convert)
 
 
+def _last_computing(chain: Chain) -> list[Layer]:
+    """The last layer that computes in a dtype of its own; of a residual block each branch's."""
+    for layer in reversed(chain.layers):
+        found = [one for inner in chains_of(layer).values() for one in _last_computing(inner)]
+        if found:
+            return found
+        is_module = isinstance(layer, nn.Module) and not isinstance(layer, nn.BatchNorm)
+        if is_module and hasattr(layer, "dtype"):
+            return [layer]
+    return []
+
+
 def param_dtype_of(precision: str) -> DTypeLike:
     """The dtype of the parameters, the loss and labels that are probabilities."""
     return jnp.float64 if precision == "float64" else jnp.float32
 
 
+def map_chains(chain: Chain, change: Callable[[Chain], Chain]) -> Chain:
+    """Returns the chain changed after every chain within its layers; names stay."""
+    layers = []
+    for layer in chain.layers:
+        inner: Any = {name: map_chains(one, change) for name, one in chains_of(layer).items()}
+        layers.append(layer.clone(**inner) if isinstance(layer, nn.Module) and inner else layer)
+    return change(Chain(layers))
+
+
 def map_layers(chain: Chain, change: Callable[[Layer], Layer]) -> Chain:
-    """Returns the chain with every layer changed; names, and so parameters, stay."""
-    return Chain([change(layer) for layer in chain.layers])
+    """Returns the chain with every layer changed, those of residual blocks too.
+
+    The layers' names, and so the parameters, stay. A block is changed after its layers.
+    """
+    return map_chains(chain, lambda one: Chain([change(layer) for layer in one.layers]))
 
 
 def apply_layer(layer: Layer, params: LayerParams, x: jax.Array) -> jax.Array:

@@ -5,20 +5,21 @@ gone. So the steps since the last checkpoint are taken again, one by one, and ea
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
+import flax.linen as nn
 import jax
 import numpy as np
 
 from jaxnets.data.batches import Batch
 from jaxnets.experiment import Experiment
 from jaxnets.models.batch_norm import over_devices
-from jaxnets.models.chain import Chain, Layer
+from jaxnets.models.chain import Chain, Layer, map_layers, name_of, walk
 from jaxnets.runs.checkpoints import all_finite
 from jaxnets.training.loop import NonFiniteLossError
 from jaxnets.training.observer import Observer, Record
 from jaxnets.training.step import Checkpoint, Images, TrainState
-from jaxnets.trees import Params
+from jaxnets.trees import Params, by_layer
 
 
 def diagnose(
@@ -73,11 +74,12 @@ def find_bad_step(experiment: Experiment, checkpoint: Checkpoint, last_epoch: in
                 batch = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
             key = jax.random.fold_in(state.key, state.step)
             images = experiment.augment(key, state.step, batch, 0).images
+            names = [".".join(path) for path, _ in walk(model)]
             place = (
                 first_bad_output(model, state.params, images, key)
                 or (None if np.isfinite(loss) else "the loss of finite logits")
-                or _first_bad_layer("the gradient of", reversed(model.layers), derived)
-                or _first_bad_layer("the update of", model.layers, after.params)
+                or _first_bad_layer("the gradient of", reversed(names), derived)
+                or _first_bad_layer("the update of", names, after.params)
             )
             raise NonFiniteLossError(f"{what}, beginning with {place}")
 
@@ -91,22 +93,45 @@ def find_bad_step(experiment: Experiment, checkpoint: Checkpoint, last_epoch: in
 
 def first_bad_output(model: Chain, params: Params, images: Images, key: jax.Array) -> str | None:
     """Names the first layer of a forward pass whose output is not finite; the key is the step's."""
+    bad: list[str] = []
     after = ""
-    for number, layer in enumerate(model.layers, start=1):
-        until_here = Chain(model.layers[:number])
-        output = until_here.apply({"params": params}, images, train=True, rngs={"dropout": key})
-        name = getattr(layer, "name", None)
-        if not all_finite(output):
-            kind = getattr(layer, "__name__", type(layer).__name__)
-            return f"the output of {name or kind + after}"
+
+    def look(output: jax.Array, name: str, kind: str) -> None:
+        nonlocal after
+        if not bad and not all_finite(output):
+            bad.append(f"the output of {name or kind + after}")
         after = f" after {name}" if name else after
-    return None
+
+    def watched(layer: Layer) -> Layer:
+        def function(x: jax.Array) -> jax.Array:
+            output = layer(x)
+            look(output, "", name_of(layer))
+            return output
+
+        return layer if isinstance(layer, nn.Module) else function
+
+    def watch(
+        call: Callable[..., jax.Array],
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+        context: nn.module.InterceptorContext,
+    ) -> jax.Array:
+        output, module = call(*args, **kwargs), context.module
+        if context.method_name == "__call__" and not isinstance(module, Chain):
+            name = "" if isinstance(module, nn.Dropout) else ".".join(module.path)
+            look(output, name, type(module).__name__)
+        return output
+
+    with nn.intercept_methods(watch):
+        network, given = map_layers(model, watched), {"params": params}
+        network.apply(given, images, train=True, rngs={"dropout": key})
+    return bad[0] if bad else None
 
 
-def _first_bad_layer(what: str, layers: Iterable[Layer], tree: Params) -> str | None:
+def _first_bad_layer(what: str, layers: Iterable[str], tree: Params) -> str | None:
     """Names the first of some layers whose part of a tree like the parameters is not finite."""
-    for layer in layers:
-        name = getattr(layer, "name", "")
-        if name in tree and not all_finite(tree[name]):
+    arrays = by_layer(tree)
+    for name in layers:
+        if name in arrays and not all_finite(arrays[name]):
             return f"{what} {name}"
     return None

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -15,7 +15,8 @@ from jaxnets.drawing.charts import plain
 from jaxnets.drawing.svg import Figure, shortened
 from jaxnets.errors import UserError
 from jaxnets.machine.platform import set_up_jax
-from jaxnets.models.chain import Chain, apply_layer
+from jaxnets.models.chain import Chain, apply_layer, chains_of
+from jaxnets.models.residual import Residual
 
 # The picture, in pixels.
 WIDTH, ROW, TOP = 640, 46, 30
@@ -32,6 +33,7 @@ class Row(NamedTuple):
     shape: tuple[int, ...]  # The output's for one image.
     params: int
     flops: int  # The forward pass of one image: a multiplication and an addition are two.
+    depth: int = 0  # In how many residual blocks it stands, whose own rows count it too.
 
 
 def summary(model: Chain, image_shape: Sequence[int]) -> list[Row]:
@@ -43,15 +45,22 @@ def summary(model: Chain, image_shape: Sequence[int]) -> list[Row]:
         variables = jax.eval_shape(model.init, jax.random.key(0), x)
     except ZeroDivisionError:
         raise too_small from None
-    rows = []
-    for layer in model.layers:
-        params = variables["params"].get(getattr(layer, "name", None), {})
-        x, flops = _forward(layer, params, x)
-        if 0 in x.shape:
-            raise too_small
-        size = sum(leaf.size for leaf in jax.tree.leaves(params))
-        rows.append(Row(describe_layer(layer, params), tuple(x.shape[1:]), size, flops))
+    rows = list(_rows(model, variables["params"], x, 0))
+    if any(0 in row.shape for row in rows):
+        raise too_small
     return rows
+
+
+def _rows(chain: Chain, params: Any, x: Any, depth: int) -> Iterator[Row]:
+    """Each layer's row; those of a block's layers follow the block's."""
+    for layer in chain.layers:
+        own, before = params.get(getattr(layer, "name", None), {}), x
+        x, flops = _forward(layer, own, x)
+        size = sum(leaf.size for leaf in jax.tree.leaves(own))
+        yield Row(describe_layer(layer, own), tuple(x.shape[1:]), size, flops, depth)
+        for name, inner in chains_of(layer).items():
+            for row in _rows(inner, own.get(name, {}), before, depth + 1):
+                yield row if name == "chain" else row._replace(layer=f"{name}: {row.layer}")
 
 
 def _forward(layer: Any, params: Any, x: jax.ShapeDtypeStruct) -> tuple[Any, int]:
@@ -69,6 +78,8 @@ def describe_layer(layer: Any, params: Any) -> str:
         kind += f" {'x'.join(map(str, np.atleast_1d(layer.kernel_size)))}"
     if isinstance(layer, nn.Dropout):
         return f"{kind} {layer.rate:g}"
+    if isinstance(layer, Residual):
+        return f"{layer.name} (chain + {'shortcut' if layer.shortcut else 'x'})"
     if params:
         return f"{layer.name} ({kind})"
     if dataclasses.is_dataclass(layer):
@@ -82,7 +93,8 @@ def to_text(title: str, rows: Sequence[Row], image_shape: Sequence[int]) -> str:
     cells = [("layer", "output shape", "parameters", "FLOPs")]
     for row in [Row("image", tuple(image_shape), 0, 0), *rows]:
         shape = " x ".join(map(str, row.shape))
-        cells.append((row.layer, shape, f"{row.params:,}", f"{row.flops:,}"))
+        name = 2 * row.depth * " " + row.layer
+        cells.append((name, shape, f"{row.params:,}", f"{row.flops:,}"))
     head, *lines = table(cells, "<<>>")
     rule = "-" * len(head)
     params, flops = totals(rows)
@@ -107,11 +119,13 @@ def to_values(title: str, rows: Sequence[Row], image_shape: Sequence[int]) -> di
 
 def totals(rows: Sequence[Row]) -> tuple[int, int]:
     """Parameters and operations of the whole network."""
-    return sum(row.params for row in rows), sum(row.flops for row in rows)
+    outermost = [row for row in rows if not row.depth]
+    return sum(row.params for row in outermost), sum(row.flops for row in outermost)
 
 
 def network_figure(title: str, rows: Sequence[Row], image_shape: Sequence[int]) -> Figure:
-    """Draws the rows of `summary`, the image first."""
+    """Draws the rows of `summary`, the image first; a residual block is one row."""
+    rows = [row for row in rows if not row.depth]
     params, flops = totals(rows)
     alt = f"{title}: " + "; ".join(
         f"{row.layer}, {_shape(row.shape)}, {row.params:,} parameters" for row in rows

@@ -119,7 +119,7 @@ def _to_values(path: Path, found: Passes, names: tuple[str, ...]) -> dict[str, A
         gradient = step.output.gradient
         layers.append(
             {
-                "layer": step.layer,
+                "layer": step.label,
                 "shape": list(step.output.value.shape),
                 "largest": float(np.abs(step.output.value).max()),
                 "largest_gradient": None if gradient is None else float(np.abs(gradient).max()),
@@ -141,7 +141,7 @@ def trace_figure(found: Passes, title: str, class_names: Sequence[str]) -> Figur
     """Draws both passes: every layer's parameters and output, with their gradients."""
     name = class_names[found.label]
     alt = f"{title}: loss {_number(found.loss)} for class {name}. " + "; ".join(
-        f"{step.layer} with {step.output.value.size:,} numbers" for step in found.steps
+        f"{step.label} with {step.output.value.size:,} numbers" for step in found.steps
     )
     heights = [_height(step.output, OUTPUT) for step in found.steps]
     needs = [
@@ -158,7 +158,7 @@ def trace_figure(found: Passes, title: str, class_names: Sequence[str]) -> Figur
     y += _height(image, OUTPUT)
     flows = False  # Nothing flows back before the first layer with parameters.
     for step, height, need in zip(found.steps, heights, needs, strict=True):
-        _arrows(figure, y, flows, shortened(step.layer, 40))
+        _arrows(figure, y, flows, shortened(step.label, 40))
         flows = step.output.gradient is not None
         _draw_box(figure, y + 34, OUTPUT, "output", step.output)
         at = y + 10

@@ -188,7 +188,9 @@ def picture(data: Dataset, row: int) -> np.ndarray:
 
 def filters_figure(found: Passes) -> Figure | None:
     """The weights of the first layer as pictures; None if they are none."""
-    step = next(step for step in found.steps if step.params)
+    step = next((step for step in found.steps if "kernel" in step.params), None)
+    if step is None:
+        return None
     if (weights := _as_pictures(step.params["kernel"].value, found.image.shape)) is None:
         return None
     shown = weights[:MAX_FILTERS]
@@ -235,8 +237,8 @@ def activations_figure(found: Passes, name: str) -> Figure:
     rows = [(_("image, label {}", name), _reduced(image))]
     for step in found.steps:
         value = step.output.value
-        if step.layer == "flatten":
-            continue  # The same numbers in a row.
+        if step.layer == "flatten" or step.within:
+            continue  # The same numbers in a row; of a residual block its output alone.
         shape = " × ".join(map(str, value.shape))
         rows.append((f"{step.layer}: {shape}", value))
     height = sum(18 + _row_height(value) + 8 for _, value in rows)

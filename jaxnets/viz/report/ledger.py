@@ -24,11 +24,13 @@ from jaxnets.kernels import accelerate
 from jaxnets.losses import LOSSES
 from jaxnets.machine.platform import default_platform
 from jaxnets.models import create_model
+from jaxnets.models.chain import walk
 from jaxnets.predict.trained import TrainedNetwork, to_input
 from jaxnets.runs import checkpoints
 from jaxnets.runs.run_folder import CHECKPOINTS, RunFolder, num_params
 from jaxnets.system import check_memory
 from jaxnets.training.step import autodiff_loss_and_grad
+from jaxnets.trees import by_layer
 
 # Larger networks are compared in float32 alone: float64 takes them minutes.
 MAX_PARAMS = 5_000_000
@@ -131,9 +133,10 @@ class Entry(NamedTuple):
 
 
 def layers_of(trained: TrainedNetwork) -> list[str]:
-    """The layers with parameters, in the order of the forward pass."""
-    names = [getattr(layer, "name", None) or "" for layer in trained.model.layers]
-    return [name for name in names if name in trained.params]
+    """The layers with parameters, in the order of the forward pass, as `by_layer` names them."""
+    names = [".".join(path) for path, _ in walk(trained.model)]
+    with_params = by_layer(trained.params)
+    return [name for name in names if name in with_params]
 
 
 def ledger(trained: TrainedNetwork, found: Gradients) -> list[Entry]:
@@ -143,19 +146,22 @@ def ledger(trained: TrainedNetwork, found: Gradients) -> list[Entry]:
     --gradients=both does: it is a sum that cancels.
     """
     widest, entries = next(iter(found.manual)), []
+    by_hand = {dtype: by_layer(tree) for dtype, tree in found.manual.items()}
+    by_autodiff = {dtype: by_layer(tree) for dtype, tree in found.automatic.items()}
+    by_kernels = None if found.kernels is None else by_layer(found.kernels)
     for layer in layers_of(trained):
-        for name, reference in found.automatic[widest][layer].items():
+        for name, reference in by_autodiff[widest][layer].items():
             at = np.unravel_index(np.abs(reference).argmax(), reference.shape)
             errors = {}
-            for dtype, automatic in found.automatic.items():
+            for dtype, automatic in by_autodiff.items():
                 floor = FLOOR * largest(automatic[layer])
-                pair = found.manual[dtype][layer][name], automatic[layer][name]
+                pair = by_hand[dtype][layer][name], automatic[layer][name]
                 errors[dtype] = relative_error(*pair, floor=floor)[0]
-            manual = float(found.manual[widest][layer][name][at])
+            manual = float(by_hand[widest][layer][name][at])
             kernels = None
-            if found.kernels is not None:
-                pairs = found.manual["float64"][layer]
-                both = found.kernels[layer][name], pairs[name]
+            if by_kernels is not None:
+                pairs = by_hand["float64"][layer]
+                both = by_kernels[layer][name], pairs[name]
                 kernels = relative_error(*both, floor=FLOOR * largest(pairs))[0]
             numbers = manual, float(reference[at]), errors, kernels
             entries.append(Entry(layer, name, reference.shape, *numbers))
@@ -188,7 +194,8 @@ def norms(folder: RunFolder, trained: TrainedNetwork, found: Gradients) -> list[
 
     opt_state = _optimizer_state(folder, trained, optimizer)
     compiled = jax.jit(sizes, compiler_options=quick_options())
-    parts = jax.device_get(compiled(params, opt_state, found.manual["float32"]))
+    found_sizes = jax.device_get(compiled(params, opt_state, found.manual["float32"]))
+    parts = [by_layer(part) for part in found_sizes]
     return [
         Norms(layer, *(float(np.sqrt(sum(part[layer].values()))) for part in parts))
         for layer in layers_of(trained)

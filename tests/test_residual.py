@@ -1,0 +1,204 @@
+"""Residual blocks, one in another, through everything that walks through a network's layers."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import quick_jit, random_params
+
+from jaxnets.backprop.network import manual_loss_and_grad
+from jaxnets.backprop.residual import RESIDUAL
+from jaxnets.data.batches import Batch
+from jaxnets.errors import UserError
+from jaxnets.gradcheck.compare import TOLERANCES, disagreement, precision
+from jaxnets.gradcheck.layer_check import check_layer
+from jaxnets.gradcheck.oracle import both_loss_and_grads
+from jaxnets.kernels import accelerate
+from jaxnets.losses import LOSSES
+from jaxnets.models.as_data import from_rows, to_rows
+from jaxnets.models.batch_norm import BatchNorm, fold, over_devices
+from jaxnets.models.chain import Chain, walk, with_precision
+from jaxnets.models.layers import flatten
+from jaxnets.models.residual import Residual
+from jaxnets.runs.diagnosis import first_bad_output
+from jaxnets.training.step import autodiff_loss_and_grad
+from jaxnets.trees import by_layer
+from jaxnets.viz.report.passes import passes_of
+from jaxnets.viz.summary import summary, totals
+
+RNG = np.random.default_rng(0)
+SHAPE, KEY = (6, 6, 3), jax.random.key(3)
+IMAGES, LABELS = RNG.random((5, *SHAPE)), np.array([0, 1, 2, 0, 1], np.int32)
+
+
+def batch(dtype):
+    """Five images, the last of which is padding."""
+    return Batch(IMAGES.astype(dtype), LABELS, np.array([1, 1, 1, 1, 0], dtype))
+
+
+def conv(features, window=3, strides=1):
+    return nn.Conv(features, (window, window), strides=strides, use_bias=False)
+
+
+def network():
+    """A block, and one with a projection, in which a third has its batch norm first."""
+    inner = Residual([BatchNorm(), nn.relu, nn.Dropout(0.5), conv(6)])
+    first = Residual([conv(4), BatchNorm(), nn.relu, nn.Dropout(0.3), conv(4), BatchNorm()])
+    second = Residual([conv(6, strides=2), BatchNorm(), nn.relu, inner], [conv(6, 1, 2)])
+    head = [nn.relu, flatten, nn.Dropout(0.2), nn.Dense(3, name="logits")]
+    return Chain([conv(4), BatchNorm(), nn.relu, first, nn.relu, second, *head])
+
+
+@pytest.fixture(scope="module")
+def params():
+    drawn = random_params(network(), SHAPE)
+    return jax.tree.map(lambda leaf: leaf + 0.3 * RNG.random(leaf.shape), drawn)
+
+
+def in_float32(tree):
+    return jax.tree.map(np.float32, tree)
+
+
+def test_parameters_lie_by_block_chain_and_layer(params):
+    assert [name for name in by_layer(params) if "conv" in name] == [
+        "conv1",
+        "residual1.chain.conv1",
+        "residual1.chain.conv2",
+        "residual2.chain.conv1",
+        "residual2.chain.residual1.chain.conv1",
+        "residual2.shortcut.conv1",
+    ]
+    paths = [".".join(path) for path, _ in walk(network())]
+    assert sorted(by_layer(params)) == sorted(name for name in paths if name in by_layer(params))
+
+
+def test_the_pair_is_that_of_autodiff_and_of_differences():
+    row = check_layer("residual", RESIDUAL)
+    assert row.ok, row
+    assert row.compared > 60
+
+
+def test_gradients_agree_with_dropout_padding_and_kernels(params):
+    """Inner dropout layers draw the same masks by hand, and padding counts in no batch norm."""
+    with precision("float64"):
+        model = with_precision(network(), "float64")
+        fast, loss = accelerate(model, "cpu"), LOSSES["cross_entropy"]
+        ways = [
+            autodiff_loss_and_grad(model.apply, loss),
+            manual_loss_and_grad(model, "cross_entropy"),
+            manual_loss_and_grad(fast, "cross_entropy"),
+            autodiff_loss_and_grad(fast.apply, loss),
+        ]
+        given = params, batch("float64"), KEY
+        expected, *found = quick_jit(lambda *given: [way(*given) for way in ways])(*given)
+    kinds = [type(layer).__name__ for _, layer in walk(fast)]
+    assert kinds.count("FastConv") == 6 and "relu" not in {
+        getattr(layer, "__name__", "") for _, layer in walk(fast)
+    }
+    for one in found:
+        assert disagreement(one, expected).value <= TOLERANCES["float64"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "mixed"])
+def test_both_gradients_agree_in_fewer_digits(params, dtype):
+    model = with_precision(network(), dtype)
+    both = both_loss_and_grads(model, accelerate(model, "cpu"), "cross_entropy", "float32")
+    _, (found, expected) = quick_jit(both)(in_float32(params), batch("float32"), KEY)
+    assert disagreement(found, expected).value <= (1e-4 if dtype == "float32" else 0.05)
+
+
+def test_mixed_precision_ends_in_float32_wherever_the_end_is():
+    def dtypes(*layers):
+        model = with_precision(Chain(layers), "mixed")
+        return {".".join(path): getattr(layer, "dtype", None) for path, layer in walk(model)}
+
+    found = dtypes(conv(4), nn.LayerNorm(), Residual([conv(4), BatchNorm()], [conv(4)]), nn.relu)
+    assert {name: jnp.dtype(dtype).name for name, dtype in found.items() if dtype} == {
+        "conv1": "bfloat16",
+        "norm1": "bfloat16",
+        "residual1.chain.conv1": "float32",
+        "residual1.shortcut.conv1": "float32",
+    }
+    assert dtypes(nn.relu, flatten) == {"": None}
+
+
+def test_folding_reaches_blocks_and_leaves_what_no_layer_can_take(params):
+    with precision("float64"):
+        model = with_precision(network(), "float64")
+        folded, arrays = fold(model, params)
+        left = [".".join(path) for path, layer in walk(folded) if isinstance(layer, nn.BatchNorm)]
+        assert left == ["residual2.chain.residual1.chain.norm1"]
+        assert by_layer(arrays).keys() >= set(left)
+        expected, found = (
+            quick_jit(one.apply)({"params": own}, IMAGES)
+            for one, own in ((model, params), (folded, arrays))
+        )
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10 * np.abs(expected).max())
+    alone = Chain([Residual([BatchNorm(), nn.relu])])
+    assert fold(alone, {})[0] is alone
+
+
+def test_the_passes_of_an_image_hold_autodiffs_gradients(params):
+    found = passes_of(network(), params, IMAGES[0].astype(np.float32), 1, "cross_entropy")
+    model, arrays = fold(network(), params)
+
+    def loss(arrays):
+        logits: Any = model.apply({"params": arrays}, IMAGES[:1].astype(np.float32))
+        return LOSSES["cross_entropy"](logits, jnp.array([1]))[0]
+
+    gradient = by_layer(quick_jit(jax.grad(loss))(in_float32(arrays)))
+    paths = [".".join(path) for path, layer in walk(model) if not isinstance(layer, nn.Dropout)]
+    assert [step.label for step in found.steps][4:7] == [
+        "residual1.chain: conv2 (Conv 3x3)",
+        "residual1 (chain + x)",
+        "relu",
+    ]
+    for path, step in zip(paths, found.steps, strict=True):
+        assert step.output.gradient is not None
+        for name, array in step.params.items():
+            if array.gradient is None:
+                assert name in ("mean", "var")
+                continue
+            np.testing.assert_allclose(array.gradient, gradient[path][name], rtol=0, atol=2e-5)
+
+
+def test_a_summary_counts_a_block_once():
+    rows = summary(network(), SHAPE)
+    count = sum(leaf.size for leaf in jax.tree.leaves(random_params(network(), SHAPE)))
+    assert totals(rows)[0] == count
+    assert [row.layer for row in rows if row.depth == 2] == [
+        "norm1 (BatchNorm)",
+        "relu",
+        "Dropout 0.5",
+        "conv1 (Conv 3x3)",
+    ]
+
+
+def test_the_first_bad_layer_is_found_within_blocks(params):
+    broken = jax.tree.map(jnp.asarray, params)
+    inner = broken["residual2"]["chain"]["residual1"]["chain"]
+    assert first_bad_output(network(), broken, jnp.asarray(IMAGES), KEY) is None
+    inner["norm1"]["scale"] = jnp.full(6, jnp.nan)
+    named = first_bad_output(network(), broken, jnp.asarray(IMAGES), KEY)
+    assert named == "the output of residual2.chain.residual1.chain.norm1"
+
+
+def test_devices_reach_the_norms_of_blocks():
+    found = [layer for _, layer in walk(over_devices(network(), "devices"))]
+    assert [layer.axis_name for layer in found if isinstance(layer, BatchNorm)] == ["devices"] * 5
+
+
+def test_a_block_is_recorded_as_data():
+    model = network()
+    assert to_rows(from_rows(to_rows(model))) == to_rows(model)
+
+
+def test_branches_of_other_shapes_and_layers_without_a_rule_are_refused():
+    x = jnp.ones((2, 4, 4, 1))
+    with pytest.raises(UserError, match="its chain gives 4 x 4 x 3 and its shortcut 4 x 4 x 1"):
+        Chain([Residual([conv(3)])]).init(KEY, x)
+    with pytest.raises(UserError, match="gradients: silu has no rule and so no gradient by hand"):
+        manual_loss_and_grad(Chain([Residual([nn.silu]), nn.Dense(2)]), "cross_entropy")

@@ -43,8 +43,8 @@ for (const [image, label, places] of DATA) {
     passes[name] = backward(network, pass, label);
   }
   for (const kind in KINDS) KINDS[kind].backward = right[kind];
-  for (const n of network.layers.keys()) for (const array of ["value", "kernel", "bias"]) {
-    const of = ({ d, gradients }) => (array === "value" ? d[n] : gradients[n][array]);
+  for (const n of network.layers.keys()) for (const array of ["value", "kernel", "scale", "bias"]) {
+    const of = ({ inputs, gradients }) => (array === "value" ? inputs[n] : gradients[n][array]);
     if (!of(passes.right)) continue;
     for (const place of places) {
       const index = Math.floor(place * of(passes.right).length);

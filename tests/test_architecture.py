@@ -43,7 +43,7 @@ ROOMS = {
     "runs": "config data display errors experiment files machine metrics models system training "
     "trees",
     # The wings: the core knows none of them.
-    "predict": "config data errors facts machine models runs system training",
+    "predict": "backprop config data errors facts machine models runs system training",
     "viz": "backprop config data display drawing errors experiment files gradcheck kernels "
     "language losses machine models predict runs system training trees",
     "tune": "config data display drawing errors experiment files machine metrics models "

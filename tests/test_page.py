@@ -349,7 +349,7 @@ def test_many_weights_are_in_float16_and_the_difference_is_told():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (dict(model="alexnet_small"), "expected a dense network or the CNN, got alexnet_small"),
+        (dict(model="alexnet_small"), "cannot show alexnet_small: it has no layer normalize"),
         (
             dict(image_shape=(32, 32, 3)),
             r"expected a run on images \(28, 28, 1\), got \(32, 32, 3\)",
@@ -411,6 +411,8 @@ def test_every_derivation_that_the_page_links_to_exists():
     links = {(pages[name], anchor) for name, anchor in links}
     links |= set(re.findall(r'"([\w-]+\.md)#([a-z-]+)"', sums))
     assert len(links) > 10
+    for module in re.findall(r'"(\w+\.py)"', sums):
+        assert (ROOT / "jaxnets" / "backprop" / module).exists()
     for page, anchor in links:
         assert anchor in anchors_of(ROOT / "docs" / "backprop" / page), (page, anchor)
     table = re.search(r"CHINESE_ANCHORS = \{(.*?)\}", sums, re.DOTALL)

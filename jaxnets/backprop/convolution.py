@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 
 from jaxnets.backprop.rule import LayerRule, Params, Setting
 from jaxnets.backprop.windows import Padding, Pads, Size, window_pads
+from jaxnets.errors import UserError
 
 Images = Float[Array, "B H W C"]
 Outputs = Float[Array, "B h w K"]
@@ -172,8 +173,14 @@ def _static(strides: Size | int | None, padding: PaddingLike, groups: int) -> di
 
 
 def _static_of(layer: nn.Conv) -> dict[str, Any]:
-    if any(np.any(np.asarray(d or 1) != 1) for d in (layer.input_dilation, layer.kernel_dilation)):
-        raise ValueError(f"expected a convolution without dilation, got {layer}")
+    dilated = any(
+        np.any(np.asarray(d or 1) != 1) for d in (layer.input_dilation, layer.kernel_dilation)
+    )
+    if dilated or layer.mask is not None or np.size(layer.kernel_size) != 2:
+        raise UserError(
+            "expected a convolution without dilation or mask, in two dimensions, got "
+            f"{layer.name or 'another'}"
+        )
     return _static(layer.strides, layer.padding, layer.feature_group_count)
 
 

@@ -5,6 +5,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jaxnets.backprop.rule import LayerRule, Params, Setting
+from jaxnets.errors import UserError
 
 Inputs = Float[Array, "B D"]
 Outputs = Float[Array, "B K"]
@@ -20,8 +21,17 @@ def dense_forward(params: Params, x: Inputs) -> tuple[Outputs, tuple[Inputs, Par
         slides' second layer.
       x: X.
 
+    Raises:
+      UserError: X has other axes than [B, D].
+
     Source: slide "全连接神经网络的自定义编码实现", FullConnectionLayer.forward.
     """
+    if x.ndim != 2:
+        sizes = " x ".join(map(str, x.shape[1:]))
+        raise UserError(
+            f"a dense layer takes rows, got {sizes}: put flatten before it, or take nn.Conv(K, "
+            "(1, 1)), which is a dense layer at each place"
+        )
     z = x @ params["kernel"]
     if "bias" in params:
         z = z + params["bias"]

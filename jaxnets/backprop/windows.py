@@ -14,6 +14,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from jaxnets.errors import UserError
+
 Size = Sequence[int]  # two numbers, for rows and for columns
 Pads = Sequence[tuple[int, int]]  # (top, bottom), (left, right)
 Padding = str | Pads
@@ -23,17 +25,17 @@ def window_pads(image: Size, window: Size, strides: Size, padding: Padding) -> P
     """Works out ((top, bottom), (left, right)): what is added around an image of H x W.
 
     VALID adds none. SAME makes h = ceil(H / sh): it adds max((h - 1) sh + kh - H, 0) rows, the odd
-    one at the bottom. Another padding, or too large a window, is a ValueError.
+    one at the bottom. Another padding, or too large a window, is a UserError.
     """
     if isinstance(padding, str) and padding in ("SAME", "VALID"):
         pads = lax.padtype_to_pads(image, window, strides, padding)
     elif isinstance(padding, str | int):
-        raise ValueError(f"padding: expected 'SAME', 'VALID' or pairs of ints, got {padding!r}")
+        raise UserError(f"padding: expected 'SAME', 'VALID' or pairs of ints, got {padding!r}")
     else:
         pads = [(low, high) for low, high in padding]
     padded = tuple(low + size + high for size, (low, high) in zip(image, pads, strict=True))
     if any(k > size for k, size in zip(window, padded, strict=True)):
-        raise ValueError(f"a window of {tuple(window)} does not fit in an image of {padded}")
+        raise UserError(f"a window of {tuple(window)} does not fit in an image of {padded}")
     return pads
 
 

@@ -15,85 +15,150 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnets.backprop.rules import rule_of
+from jaxnets.backprop.windows import window_pads
+from jaxnets.errors import UserError
 from jaxnets.models.alexnet_layers import AdaptiveAveragePool, Enlarge, LocalResponseNorm, Normalize
-from jaxnets.models.batch_norm import fold
-from jaxnets.models.chain import apply_layer, has_layer
-from jaxnets.models.layers import MaxPool, flatten
+from jaxnets.models.batch_norm import BatchNorm, fold
+from jaxnets.models.chain import Chain, Layer, apply_layer, chains_of
+from jaxnets.models.layers import AveragePool, LeakyReLU, MaxPool, flatten, global_average_pool
 from jaxnets.models.mlp import DenseWithOnes
+from jaxnets.models.residual import Residual
 from jaxnets.predict.trained import TrainedNetwork
 from jaxnets.training.crops import window_size
 
-FUNCTIONS = {flatten: "flatten", nn.relu: "relu", nn.sigmoid: "sigmoid", nn.softmax: "softmax"}
+Rows = list[dict[str, Any]]
+Shape = tuple[int, ...]  # Of one picture or row of numbers: (H, W, C) or (D,).
+
+BRANCHES = ("chain", "shortcut")  # Of a residual layer.
+# Each layer's kind, and its fields in a row.
+KINDS: dict[object, tuple[str, ...]] = {
+    nn.Conv: ("conv",),
+    nn.Dense: ("dense",),
+    DenseWithOnes: ("dense_with_ones",),
+    nn.Dropout: ("dropout", "rate"),
+    BatchNorm: ("batch_norm", "epsilon"),
+    nn.LayerNorm: ("layer_norm", "epsilon"),
+    Residual: ("residual",),
+    MaxPool: ("max_pool", "window", "stride"),
+    AveragePool: ("average_pool", "window", "stride"),
+    AdaptiveAveragePool: ("adaptive_average_pool", "size"),
+    LocalResponseNorm: ("local_response_norm", "k", "n", "alpha", "beta"),
+    Enlarge: ("enlarge", "size"),
+    Normalize: ("normalize", "mean", "std"),
+    LeakyReLU: ("leaky_relu", "slope"),
+    flatten: ("flatten",),
+    global_average_pool: ("global_average_pool",),
+    nn.relu: ("relu",),
+    nn.sigmoid: ("sigmoid",),
+    nn.softmax: ("softmax",),
+    nn.tanh: ("tanh",),
+    nn.gelu: ("gelu",),
+}
 
 
 class PlainNetwork(NamedTuple):
     """A network as a program without Flax can run it."""
 
     image_shape: tuple[int, int, int]  # (H, W, C) of the pictures.
-    # One row a layer: its kind, its numbers, and `shape`, its output's for one picture.
-    layers: list[dict[str, Any]]
-    arrays: dict[str, np.ndarray]  # By name, as "conv1.kernel"; float32.
+    # One row a layer: its kind, its numbers, and `shape`, its output's for one picture. A residual
+    # layer has the rows of its `chain` and of its `shortcut`, of which the identity has none.
+    layers: Rows
+    arrays: dict[str, np.ndarray]  # By path, as "conv1.kernel"; float32.
 
 
 def folded(trained: TrainedNetwork) -> TrainedNetwork:
-    """The same network with each batch norm in the layer beside it."""
-    if not has_layer(trained.model, nn.BatchNorm):
-        return trained
+    """The same network with each batch norm in the layer beside it, if that can take it."""
     model, params = fold(trained.model, trained.params)
     return dataclasses.replace(trained, model=model, params=params)
 
 
-def plain(trained: TrainedNetwork) -> PlainNetwork:
-    """The layers and arrays of a run's network, without what only trains: dropout, batch norm."""
+def plain(trained: TrainedNetwork, as_taught: bool = False) -> PlainNetwork:
+    """The layers and arrays of a run's network.
+
+    Args:
+      trained: The network.
+      as_taught: Keeps dropout layers, which do nothing, and a bias that is a column of ones.
+
+    Raises:
+      UserError: The network has a layer that no row describes, as one of the user's own.
+    """
     trained = folded(trained)
-    layers: list[dict[str, Any]] = []
-    arrays: dict[str, np.ndarray] = {}
     height, width = window_size(trained.image_shape, trained.config.input_size)
     shape = (height, width, trained.image_shape[2])
+    rows, arrays = _rows(trained.model, trained.params, shape, as_taught)
     if shape != trained.image_shape:
-        layers.append({"kind": "center_crop", "shape": list(shape)})
-    for layer in trained.model.layers:
-        if (row := describe(layer))["kind"] == "dropout":
+        rows.insert(0, {"kind": "center_crop", "shape": list(shape)})
+    return PlainNetwork(trained.image_shape, rows, arrays)
+
+
+def _rows(
+    chain: Chain, params: Any, shape: Shape, as_taught: bool, path: str = ""
+) -> tuple[Rows, dict[str, np.ndarray]]:
+    """The rows and the arrays of a chain; the path is that of the layer which holds it."""
+    rows: Rows = []
+    arrays: dict[str, np.ndarray] = {}
+    for layer in chain.layers:
+        row = describe(layer, shape)
+        if row["kind"] == "dropout" and not as_taught:
             continue
         name = getattr(layer, "name", None)
-        params = trained.params.get(name, {})
+        own: Any = params.get(name, {})
+        if name:
+            row["name"] = f"{path}{name}"
+        found = dict(own)
+        if row["kind"] == "residual":
+            found, branches = {}, chains_of(layer)
+            for part in BRANCHES:  # Without a shortcut it is the identity, which has no layers.
+                inner, where = branches.get(part, Chain([])), f"{row['name']}.{part}."
+                row[part], more = _rows(inner, own.get(part, {}), shape, as_taught, where)
+                arrays |= more
+        if row["kind"] == "layer_norm":  # Flax' may have neither.
+            found = {"scale": np.ones(shape[-1]), "bias": np.zeros(shape[-1]), **own}
+        if row["kind"] == "dense_with_ones" and not as_taught:
+            row["kind"] = "dense"  # Its last row is what others call a bias.
+            found = {"kernel": found["kernel"][:-1], "bias": found["kernel"][-1]}
+        for part, leaf in found.items():
+            arrays[f"{row['name']}.{part}"] = np.ascontiguousarray(leaf, np.float32)
         x = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-        shape = jax.eval_shape(functools.partial(apply_layer, layer), params, x).shape[1:]
-        if params:
-            row["name"] = name
-            found = {name: np.asarray(leaf, np.float32) for name, leaf in params.items()}
-            if row["kind"] == "dense_with_ones":  # Its last row is what others call a bias.
-                row["kind"] = "dense"
-                found = {"kernel": found["kernel"][:-1], "bias": found["kernel"][-1]}
-            for part, leaf in found.items():
-                arrays[f"{name}.{part}"] = np.ascontiguousarray(leaf)
-        layers.append({**row, "shape": list(shape)})
-    return PlainNetwork(trained.image_shape, layers, arrays)
+        shape = jax.eval_shape(functools.partial(apply_layer, layer), own, x).shape[1:]
+        rows.append({**row, "shape": list(shape)})
+    return rows, arrays
 
 
-def describe(layer: Any) -> dict[str, Any]:
-    """A layer's kind and numbers."""
-    match layer:
-        case nn.Conv():
-            padding = 0 if layer.padding == "VALID" else layer.padding  # Or pixels on each side.
-            stride, groups = int(np.max(layer.strides or 1)), layer.feature_group_count
-            sizes = {"window": layer.kernel_size, "stride": stride, "padding": padding}
-            return {"kind": "conv", **sizes, "groups": groups}
-        case DenseWithOnes():
-            return {"kind": "dense_with_ones"}
-        case nn.Dense():
-            return {"kind": "dense"}
-        case nn.Dropout():
-            return {"kind": "dropout", "rate": layer.rate}
-        case MaxPool():
-            return {"kind": "max_pool", "window": layer.window, "stride": layer.stride}
-        case AdaptiveAveragePool():
-            return {"kind": "adaptive_average_pool", "size": layer.size}
-        case LocalResponseNorm():
-            sizes = {"k": layer.k, "n": layer.n, "alpha": layer.alpha, "beta": layer.beta}
-            return {"kind": "local_response_norm", **sizes}
-        case Enlarge():
-            return {"kind": "enlarge", "size": layer.size}
-        case Normalize():
-            return {"kind": "normalize", "mean": list(layer.mean), "std": list(layer.std)}
-    return {"kind": FUNCTIONS[layer]}
+def describe(layer: Layer, shape: Shape) -> dict[str, Any]:
+    """A layer's kind and numbers, for an input of this shape.
+
+    Raises:
+      UserError: No row describes this layer.
+    """
+    if layer is nn.leaky_relu:
+        layer = LeakyReLU()
+    # A subclass of a layer may compute something else.
+    kind, *fields = KINDS.get(layer if hasattr(layer, "__name__") else type(layer), [""])
+    if kind == "dense" and len(shape) > 1:
+        raise _not_described(layer, "it works at each place of a picture, as nn.Conv(K, (1, 1))")
+    if not kind:
+        raise _not_described(layer, "it is no layer of Flax or jaxnets that they know")
+    row = {"kind": kind, **{field: getattr(layer, field) for field in fields}}
+    rule = rule_of(layer)
+    try:
+        static = rule.static(layer) if rule else {}  # It refuses settings that have no rule.
+        if isinstance(layer, nn.Conv):
+            window = np.ravel(layer.kernel_size).tolist()
+            pads = window_pads(shape[:2], window, static["strides"], static["padding"])
+            if np.min(pads) < 0:
+                raise ValueError("its padding is negative")
+            row |= {"window": window, "stride": static["strides"], "padding": pads}
+            row["groups"] = static["groups"]
+    except ValueError as error:
+        raise _not_described(layer, str(error)) from None
+    return row
+
+
+def _not_described(layer: Any, reason: str) -> UserError:
+    named = getattr(layer, "name", None) or getattr(layer, "__name__", type(layer).__name__)
+    return UserError(
+        f"safetensors, onnx and the page cannot hold {named}: {reason}; a StableHLO file can: "
+        "jaxnets export RUN --format=stablehlo"
+    )

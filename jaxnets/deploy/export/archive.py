@@ -5,6 +5,7 @@ Its metadata are texts of JSON: `layers` (kind, numbers, output shape), `config`
 """
 
 import json
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -50,10 +51,18 @@ def logits(archive: Archive, images: Images) -> np.ndarray:
     Returns:
       The logits [B, K], float32.
     """
-    x = np.asarray(images, np.float32)
-    for layer in archive.metadata["layers"]:
-        x = LAYERS[layer["kind"]](x, layer, archive.arrays)
+    return _chain(np.asarray(images, np.float32), archive.metadata["layers"], archive.arrays)
+
+
+def _chain(x: np.ndarray, layers: list[dict], arrays: Arrays) -> np.ndarray:
+    for layer in layers:
+        x = LAYERS[layer["kind"]](x, layer, arrays)
     return x
+
+
+def _residual(x: np.ndarray, layer: dict, arrays: Arrays) -> np.ndarray:
+    """The chain's output plus the shortcut's; a shortcut without layers is the identity."""
+    return _chain(x, layer["chain"], arrays) + _chain(x, layer["shortcut"], arrays)
 
 
 def _center_crop(x: Images, layer: dict, arrays: Arrays) -> Images:
@@ -80,24 +89,34 @@ def _normalize(x: Images, layer: dict, arrays: Arrays) -> Images:
     return (x - mean) / std
 
 
-def _windows(x: Images, window: tuple[int, int], stride: int) -> np.ndarray:
+def _windows(x: Images, window: Sequence[int], stride: int | Sequence[int]) -> np.ndarray:
     """Every window of the pictures: [B, h, w, C, rows, columns]."""
-    windows = np.lib.stride_tricks.sliding_window_view(x, window, axis=(1, 2))
-    return windows[:, ::stride, ::stride]
+    windows = np.lib.stride_tricks.sliding_window_view(x, tuple(window), axis=(1, 2))
+    down, right = np.broadcast_to(stride, 2)
+    return windows[:, ::down, ::right]
 
 
 def _conv(x: Images, layer: dict, arrays: Arrays) -> Images:
     """out[b, i, j, k] = sum of the window at (i, j) times kernel k, plus the bias of k."""
-    kernel, bias = (arrays[f"{layer['name']}.{name}"] for name in ("kernel", "bias"))
-    side, groups = (layer["padding"],) * 2, layer["groups"]
-    windows = _windows(np.pad(x, ((0, 0), side, side, (0, 0))), layer["window"], layer["stride"])
+    kernel, groups = arrays[f"{layer['name']}.kernel"], layer["groups"]
+    pads = np.broadcast_to(layer["padding"], (2, 2))  # (top, bottom), (left, right).
+    x = np.pad(x, ((0, 0), *pads, (0, 0)))
+    windows = _windows(x, layer["window"], layer["stride"])
     parts = zip(np.split(windows, groups, axis=3), np.split(kernel, groups, axis=3), strict=True)
     out = [np.tensordot(part, k, axes=((4, 5, 3), (0, 1, 2))) for part, k in parts]
-    return np.concatenate(out, axis=3) + bias
+    return np.concatenate(out, axis=3) + arrays.get(f"{layer['name']}.bias", np.float32(0))
 
 
 def _max_pool(x: Images, layer: dict, arrays: Arrays) -> Images:
     return _windows(x, (layer["window"],) * 2, layer["stride"]).max(axis=(4, 5))
+
+
+def _average_pool(x: Images, layer: dict, arrays: Arrays) -> Images:
+    return _windows(x, (layer["window"],) * 2, layer["stride"]).mean(axis=(4, 5))
+
+
+def _global_average_pool(x: Images, layer: dict, arrays: Arrays) -> np.ndarray:
+    return x.mean(axis=(1, 2))
 
 
 def _adaptive_average_pool(x: Images, layer: dict, arrays: Arrays) -> Images:
@@ -111,8 +130,8 @@ def _adaptive_average_pool(x: Images, layer: dict, arrays: Arrays) -> Images:
 
 def _local_response_norm(x: Images, layer: dict, arrays: Arrays) -> Images:
     n = layer["n"]
-    squares = np.pad(x * x, ((0, 0),) * 3 + ((n // 2, (n - 1) // 2),))
-    sums = np.lib.stride_tricks.sliding_window_view(squares, n, axis=3).sum(axis=4)
+    squares = np.pad(x * x, ((0, 0),) * (x.ndim - 1) + ((n // 2, (n - 1) // 2),))
+    sums = np.lib.stride_tricks.sliding_window_view(squares, n, axis=-1).sum(axis=-1)
     return x * (layer["k"] + layer["alpha"] * sums) ** -layer["beta"]
 
 
@@ -125,17 +144,47 @@ def _dense(x: np.ndarray, layer: dict, arrays: Arrays) -> np.ndarray:
     return x @ arrays[f"{layer['name']}.kernel"] + bias
 
 
+def _batch_norm(x: np.ndarray, layer: dict, arrays: Arrays) -> np.ndarray:
+    scale, bias, mean, var = _of(layer, arrays, "scale", "bias", "mean", "var")
+    return scale * (x - mean) / np.sqrt(var + np.float32(layer["epsilon"])) + bias
+
+
+def _layer_norm(x: np.ndarray, layer: dict, arrays: Arrays) -> np.ndarray:
+    scale, bias = _of(layer, arrays, "scale", "bias")
+    x = x - x.mean(axis=-1, keepdims=True)
+    var = (x * x).mean(axis=-1, keepdims=True)
+    return scale * x / np.sqrt(var + np.float32(layer["epsilon"])) + bias
+
+
+def _of(layer: dict, arrays: Arrays, *names: str) -> list[np.ndarray]:
+    return [arrays[f"{layer['name']}.{name}"] for name in names]
+
+
 def _relu(x: np.ndarray, layer: dict, arrays: Arrays) -> np.ndarray:
     return np.maximum(x, 0)
+
+
+def _leaky_relu(x: np.ndarray, layer: dict, arrays: Arrays) -> np.ndarray:
+    return np.where(x > 0, x, np.float32(layer["slope"]) * x)
 
 
 def _sigmoid(x: np.ndarray, layer: dict, arrays: Arrays) -> np.ndarray:
     return 1 / (1 + np.exp(-x))
 
 
+def _tanh(x: np.ndarray, layer: dict, arrays: Arrays) -> np.ndarray:
+    return np.tanh(x)
+
+
+def _gelu(x: np.ndarray, layer: dict, arrays: Arrays) -> np.ndarray:
+    """The form with tanh, not that with the error function."""
+    u = np.float32((2 / np.pi) ** 0.5) * (x + np.float32(0.044715) * x**3)
+    return x * (1 + np.tanh(u)) / 2
+
+
 def _softmax(x: np.ndarray, layer: dict, arrays: Arrays) -> np.ndarray:
-    powers = np.exp(x - x.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
+    powers = np.exp(x - x.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)
 
 
 LAYERS = {
@@ -144,11 +193,19 @@ LAYERS = {
     "normalize": _normalize,
     "conv": _conv,
     "max_pool": _max_pool,
+    "average_pool": _average_pool,
+    "global_average_pool": _global_average_pool,
     "adaptive_average_pool": _adaptive_average_pool,
     "local_response_norm": _local_response_norm,
     "flatten": _flatten,
     "dense": _dense,
+    "batch_norm": _batch_norm,
+    "layer_norm": _layer_norm,
+    "residual": _residual,
     "relu": _relu,
+    "leaky_relu": _leaky_relu,
     "sigmoid": _sigmoid,
+    "tanh": _tanh,
+    "gelu": _gelu,
     "softmax": _softmax,
 }

@@ -13,8 +13,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import flax.linen as nn
-import jax
 import numpy as np
 
 from jaxnets import files
@@ -24,16 +22,16 @@ from jaxnets.drawing.svg import both_themes
 from jaxnets.errors import UserError
 from jaxnets.files import output_path
 from jaxnets.language import LANGUAGES, _, speaking
-from jaxnets.models.chain import Chain
-from jaxnets.models.layers import ACTIVATIONS
 from jaxnets.predict.digit import SIDE
-from jaxnets.predict.folding import describe, folded
+from jaxnets.predict.folding import BRANCHES, PlainNetwork, Rows, plain
 from jaxnets.predict.trained import TrainedNetwork, load_network
 
 Files = dict[str, tuple[str, bytes]]  # A file's name → its media type and its content.
 
 # The layers that network.js has.
-KINDS = ("flatten", "dropout", *ACTIVATIONS, "dense", "dense_with_ones", "conv", "max_pool")
+KINDS = ("flatten", "dropout", "dense", "dense_with_ones", "conv", "residual", "batch_norm")
+KINDS += ("layer_norm", "local_response_norm", "max_pool", "average_pool", "global_average_pool")
+KINDS += ("adaptive_average_pool", "relu", "leaky_relu", "sigmoid", "softmax", "tanh", "gelu")
 MAX_CLASSES = 100  # More bars and buttons could not be read.
 MAX_PARAMS = 2_000_000  # A phone has to compute with them.
 MAX_FLOAT32 = 450_000  # More parameters are written in float16: half as many bytes.
@@ -112,10 +110,10 @@ def write_page(workdir: str, output: str) -> dict[str, Any]:
       UserError: There is no such run or folder, or the page cannot show the network.
     """
     path = output_path(output)
-    trained = folded(load_network(workdir))
+    trained = load_network(workdir)
     text = one_file(page_files(trained))
     files.write_text(path, text)
-    weights = _weights(trained)
+    weights = _weights(plain(trained, as_taught=True))
     dtype = _dtype_of(weights)
     with np.errstate(invalid="ignore"):
         difference = np.abs(weights.astype(dtype).astype(weights.dtype) - weights).max()
@@ -142,7 +140,6 @@ def run_script(trained: TrainedNetwork) -> str:
     Raises:
       UserError: The page cannot show this network.
     """
-    trained = folded(trained)
     config, names = trained.config, trained.class_names
     if trained.image_shape != (SIDE, SIDE, 1):
         raise UserError(f"expected a run on images (28, 28, 1), got {trained.image_shape}")
@@ -152,8 +149,13 @@ def run_script(trained: TrainedNetwork) -> str:
         raise UserError(f"expected a run with a loss of jaxnets, got {config.loss}")
     if len(names) > MAX_CLASSES:
         raise UserError(f"expected a run with at most {MAX_CLASSES} classes, got {len(names):,}")
-    layers = _layers(trained.model, trained.params, config.model)
-    weights = _weights(trained)
+    network = plain(trained, as_taught=True)
+    layers = _with_shapes(network.layers, network.arrays, config.model)
+    weights = _weights(network)
+    if weights.size > MAX_PARAMS:
+        raise UserError(
+            f"expected at most {MAX_PARAMS:,} parameters, {config.model} has {weights.size:,}"
+        )
     dtype = _dtype_of(weights)
     run = {
         "model": config.model,
@@ -180,37 +182,25 @@ def _repository() -> str | None:
     return dict(url.split(", ", 1) for url in urls).get("Repository")
 
 
-def _layers(model: Chain, params: Any, name: str) -> list[dict[str, Any]]:
-    """Each layer's kind and numbers, name and arrays' shapes, in the order of the weights."""
+def _with_shapes(rows: Rows, arrays: dict[str, np.ndarray], model: str) -> Rows:
+    """The layers' rows with the shapes of their arrays, in the order of the weights."""
     found = []
-    for layer in model.layers:
-        row = describe(layer)
-        if row["kind"] not in KINDS or row.get("padding"):
-            raise UserError(f"expected a dense network or the CNN, got {name}")
-        if (own := getattr(layer, "name", None)) in params:
-            row |= _arrays(own, params)
+    for row in rows:
+        if row["kind"] not in KINDS:
+            raise UserError(f"the page cannot show {model}: it has no layer {row['kind']}")
+        if row["kind"] == "residual":
+            branches = {part: _with_shapes(row[part], arrays, model) for part in BRANCHES}
+            row = row | branches
+        elif path := row.get("name"):
+            own = {name: x for name, x in arrays.items() if name.rpartition(".")[0] == path}
+            row = row | {"shapes": {name.rpartition(".")[2]: x.shape for name, x in own.items()}}
         found.append(row)
-    if (count := sum(leaf.size for leaf in jax.tree.leaves(params))) > MAX_PARAMS:
-        raise UserError(f"expected at most {MAX_PARAMS:,} parameters, {name} has {count:,}")
     return found
 
 
-def _arrays(name: str | None, params: Any) -> dict[str, Any]:
-    """A layer's name and the shapes of its kernel and bias."""
-    arrays = params[name]
-    return {"name": name, "shapes": {key: list(arrays[key].shape) for key in _keys(arrays)}}
-
-
-def _keys(arrays: Any) -> list[str]:
-    return [key for key in ("kernel", "bias") if key in arrays]
-
-
-def _weights(trained: TrainedNetwork) -> np.ndarray:
-    """All parameters in one row, float32: layer by layer, each one's kernel before its bias."""
-    names = [layer.name for layer in trained.model.layers if isinstance(layer, nn.Module)]
-    arrays = [trained.params[name] for name in names if name in trained.params]
-    rows = [np.ravel(np.asarray(each[key], np.float32)) for each in arrays for key in _keys(each)]
-    return np.concatenate(rows)
+def _weights(network: PlainNetwork) -> np.ndarray:
+    """All parameters in one row, float32, layer by layer."""
+    return np.concatenate([np.ravel(array) for array in network.arrays.values()])
 
 
 def _dtype_of(weights: np.ndarray) -> str:

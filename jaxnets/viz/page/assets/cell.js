@@ -26,7 +26,7 @@ function closeCell() {
 function renderCell() {
   if (!chosenCell) return;
   const { n, view, index } = chosenCell;
-  const gradient = ["dx", "dW", "db", "dz", "mask", "winners"].includes(view);
+  const gradient = ["dx", "dW", "db", "dscale", "dshift", "dz", "mask", "winners"].includes(view);
   if (!state.pass || (gradient && !state.back)) return closeCell();
   const found = explain(state, n, view, index);
   byId("cell").hidden = false;
@@ -42,6 +42,7 @@ function renderCell() {
 
 /** The file and heading of a derivation, in the language of the page if it is translated. */
 function derivation(place) {
+  if (place.endsWith(".py")) return `jaxnets/backprop/${place}`;
   const [page, anchor] = place.split("#");
   const chinese = language === "zh" && page === NETWORK;
   return `docs/${chinese ? "zh/" : ""}backprop/${page}#${chinese ? CHINESE_ANCHORS[anchor] : anchor}`;

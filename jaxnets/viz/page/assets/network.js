@@ -23,19 +23,33 @@ function fromFloat16(bits) {
   return sign * (1 + fraction / 1024) * 2 ** (exponent - 15);
 }
 
-/** The network of run.js: its loss, and its layers with their arrays and shapes. */
+/**
+ * The network of run.js: its loss, and its layers with their arrays and shapes, in one row.
+ *
+ * values[0] is the picture and values[n + 1] the output of layer n; a layer's `sources` are the places
+ * of its inputs. A residual block is a layer "fork", the layers of both branches, which are one
+ * deeper, and a layer "add" with two sources.
+ */
 function readNetwork(run) {
-  const weights = readWeights(run);
-  let start = 0, shape = [28, 28, 1];
-  const layers = run.layers.map((read) => {
-    const layer = { ...read, inShape: shape, kernel: null, bias: null };
+  const weights = readWeights(run), layers = [], shapes = [[28, 28, 1]];
+  let start = 0;
+  const add = (read, sources, depth, branch) => {
+    const layer = { ...read, sources, depth, branch, inShape: shapes[sources[0]], outShape: read.shape };
     for (const [name, sizes] of Object.entries(read.shapes ?? {})) {
       layer[name] = weights.slice(start, start + product(sizes));
       start += product(sizes);
     }
-    shape = layer.outShape = KINDS[layer.kind].outShape(layer, shape);
-    return layer;
-  });
+    shapes.push(layer.outShape);
+    return layers.push(layer); // The place of its output.
+  };
+  const addAll = (rows, first, depth, branch) => rows.reduce((source, row) => {
+    if (row.kind !== "residual") return add(row, [source], depth, branch);
+    const block = { name: row.name, identity: row.shortcut.length === 0 };
+    const fork = add({ ...block, kind: "fork", shape: shapes[source] }, [source], depth, branch);
+    const ends = ["chain", "shortcut"].map((inner) => addAll(row[inner], fork, depth + 1, inner));
+    return add({ ...block, kind: "add", shape: row.shape }, ends, depth, branch);
+  }, first);
+  addAll(run.layers, 0, 0);
   return { model: run.model, loss: run.loss, layers };
 }
 
@@ -51,46 +65,55 @@ function largestAt(values) {
 }
 
 // ---- Layers: forward(layer, x) → {y, cache};  backward(layer, x, y, cache, dy) → {dx, ...} ----
-// A layer that chooses among numbers has held(x, y, cache), too: its output at x with the choices of
-// the pass that gave y and the cache. It has no kinks.
+// Beside dx stand the gradients of the layer's arrays by their names. A layer that chooses among numbers
+// has held(x, y, cache, layer), too: its output at x with the choices of the pass that gave y and the
+// cache. It has no kinks.
 
-const same = (layer, shape) => shape;
+/** What a ReLU, or a leaky one, multiplies a gradient with: at their kinks 0, and 1. */
+const maskAt = ({ kind, slope }, x) => (kind === "relu" ? Number(x > 0) : x >= 0 ? 1 : slope);
 const unchanged = (layer, x) => ({ y: x }), unchangedGradient = (layer, x, y, cache, dy) => ({ dx: dy });
 
 const KINDS = {
-  flatten: {
-    outShape: (layer, shape) => [product(shape)],
-    forward: unchanged,
-    backward: unchangedGradient,
-  },
-  dropout: { outShape: same, forward: unchanged, backward: unchangedGradient }, // Only training drops.
+  flatten: { forward: unchanged, backward: unchangedGradient },
+  dropout: { forward: unchanged, backward: unchangedGradient }, // Only training drops.
+  fork: { forward: unchanged, backward: unchangedGradient },
+  // y = F + S: each summand has the gradient dy.
+  add: { forward: (layer, x, other) => ({ y: x.map((value, n) => value + other[n]) }), backward: unchangedGradient },
   relu: {
-    outShape: same,
-    forward: reluForward,
-    backward: reluBackward,
+    forward: (layer, x) => ({ y: x.map((value) => (value > 0 ? value : 0)) }),
+    backward: (layer, x, y, cache, dy) => ({ dx: dy.map((value, n) => (y[n] > 0 ? value : 0)) }),
     held: (x, y) => x.map((value, n) => (y[n] > 0 ? value : 0)),
   },
-  sigmoid: { outShape: same, forward: sigmoidForward, backward: sigmoidBackward },
-  softmax: { outShape: same, forward: softmaxForward, backward: softmaxBackward },
-  dense: { outShape: (layer) => [layer.shapes.kernel[1]], forward: denseForward, backward: denseBackward },
-  conv: {
-    outShape: (layer, [height, width]) => {
-      const [rows, columns, , outputs] = layer.shapes.kernel;
-      return [height - rows + 1, width - columns + 1, outputs];
-    },
-    forward: convolutionForward,
-    backward: convolutionBackward,
+  leaky_relu: {
+    forward: ({ slope }, x) => ({ y: x.map((value) => (value >= 0 ? value : slope * value)), cache: x }),
+    backward: ({ slope }, x, y, cache, dy) => ({ dx: dy.map((value, n) => (x[n] >= 0 ? value : slope * value)) }),
+    held: (x, y, before, { slope }) => x.map((value, n) => (before[n] >= 0 ? value : slope * value)),
   },
+  sigmoid: { forward: sigmoidForward, backward: (layer, x, y, cache, dy) => ({ dx: dy.map((d, n) => d * y[n] * (1 - y[n])) }) },
+  tanh: {
+    forward: (layer, x) => ({ y: x.map(Math.tanh) }),
+    backward: (layer, x, y, cache, dy) => ({ dx: dy.map((d, n) => d * (1 - y[n] * y[n])) }),
+  },
+  gelu: {
+    forward: (layer, x) => ({ y: x.map((value) => (value * (1 + geluTanh(value))) / 2) }),
+    backward: (layer, x, y, cache, dy) => ({ dx: dy.map((d, n) => d * geluSlope(x[n])) }),
+  },
+  softmax: { forward: softmaxForward, backward: softmaxBackward },
+  dense: { forward: denseForward, backward: denseBackward },
+  dense_with_ones: { forward: denseForward, backward: denseBackward },
+  conv: { forward: convolutionForward, backward: convolutionBackward },
   max_pool: {
-    outShape: ({ window, stride }, [height, width, channels]) =>
-      [Math.floor((height - window) / stride) + 1, Math.floor((width - window) / stride) + 1, channels],
     forward: maxPoolForward,
     backward: maxPoolBackward,
     held: (x, y, winners) => y.map((_, n) => x[winners[n]]),
   },
+  average_pool: { forward: averageForward, backward: averageBackward },
+  adaptive_average_pool: { forward: averageForward, backward: averageBackward },
+  global_average_pool: { forward: averageForward, backward: averageBackward },
+  batch_norm: { forward: batchNormForward, backward: batchNormBackward },
+  layer_norm: { forward: layerNormForward, backward: layerNormBackward },
+  local_response_norm: { forward: responseNormForward, backward: responseNormBackward },
 };
-
-KINDS.dense_with_ones = KINDS.dense;
 
 /** z_k = Σ_d x_d W_dk + b_k. With a column of ones, b is the last row of W. */
 function denseForward(layer, x) {
@@ -123,21 +146,38 @@ function denseBackward(layer, x, z, cache, dz) {
   return { dx, kernel: dW, bias: layer.bias && dz.slice() };
 }
 
-/** z_ijk = Σ_{a,a',c} x_{i+a,j+a',c} W_{a,a',c,k} + b_k. */
+/**
+ * What the loops of a convolution need: x with its padding's zeros, its rows' length in numbers, the
+ * window, the steps, and how many input and output channels a group has.
+ */
+function convolutionSizes({ inShape, outShape, shapes, padding, stride, groups }, x) {
+  const [height, width, channels] = inShape, [rows, columns, outputs] = outShape, [[top, bottom], [left, right]] = padding;
+  const [tall, wide, inputs] = shapes.kernel, [down, across] = stride, row = (left + width + right) * channels;
+  const inside = (y) => (top + y) * row + left * channels; // Where row y of x begins.
+  let padded = x;
+  if (top || bottom || left || right) {
+    padded = new Float64Array((top + height + bottom) * row);
+    for (let y = 0; y < height; y++) padded.set(x.subarray(y * width * channels, (y + 1) * width * channels), inside(y));
+  }
+  return { groups, height, length: width * channels, channels, rows, columns, outputs, tall, wide, inputs, down, across, row, inside, padded, each: outputs / groups };
+}
+
+/** z_ijk = Σ_{a,a',c} x'_{si+a,tj+a',c} W_{a,a',c,k} + b_k, x' with its padding; c in the group of k. */
 function convolutionForward(layer, x) {
-  const [, width, channels] = layer.inShape, [rows, columns, outputs] = layer.outShape;
-  const [tall, wide] = layer.shapes.kernel, W = layer.kernel, b = layer.bias;
-  const z = new Float64Array(rows * columns * outputs);
+  const { groups, channels, rows, columns, outputs, tall, wide, inputs, down, across, row, padded, each } = convolutionSizes(layer, x);
+  const W = layer.kernel, { bias } = layer, z = new Float64Array(rows * columns * outputs);
   for (let i = 0; i < rows; i++) {
     for (let j = 0; j < columns; j++) {
       const out = (i * columns + j) * outputs;
-      if (b) for (let k = 0; k < outputs; k++) z[out + k] = b[k];
-      for (let a = 0; a < tall; a++) {
-        const from = ((i + a) * width + j) * channels, weights = a * wide * channels;
-        for (let n = 0; n < wide * channels; n++) { // n counts a' and c.
-          const value = x[from + n], row = (weights + n) * outputs;
+      if (bias) z.set(bias, out);
+      for (let a = 0; a < tall; a++) for (let b = 0; b < wide; b++) {
+        const from = (i * down + a) * row + (j * across + b) * channels, weights = (a * wide + b) * inputs;
+        for (let c = 0; c < channels; c++) {
+          const value = padded[from + c];
           if (value === 0) continue;
-          for (let k = 0; k < outputs; k++) z[out + k] += value * W[row + k];
+          const group = groups === 1 ? 0 : Math.floor(c / inputs), first = group * each;
+          const at = (weights + c - group * inputs) * outputs;
+          for (let k = first; k < first + each; k++) z[out + k] += value * W[at + k];
         }
       }
     }
@@ -146,52 +186,47 @@ function convolutionForward(layer, x) {
 }
 
 /**
- * dW_{a,a',c,k} = Σ_ij x_{i+a,j+a',c} dz_ijk,  db_k = Σ_ij dz_ijk,
- * dx_uvc = Σ_{a,a',k} dz_{u-a,v-a',k} W_{a,a',c,k}.
+ * dW_{a,a',c,k} = Σ_ij x'_{si+a,tj+a',c} dz_ijk,  db_k = Σ_ij dz_ijk,
+ * dx'_uvc = Σ dz_ijk W_{a,a',c,k} over all i, a with si + a = u, all j, a' with tj + a' = v, and k.
  */
 function convolutionBackward(layer, x, z, cache, dz) {
-  const [, width, channels] = layer.inShape, [rows, columns, outputs] = layer.outShape;
-  const [tall, wide] = layer.shapes.kernel, W = layer.kernel;
-  const dW = new Float64Array(W.length), db = new Float64Array(outputs);
-  const dx = new Float64Array(x.length), used = new Int32Array(outputs), d = new Float64Array(outputs);
+  const sizes = convolutionSizes(layer, x), { groups, channels, rows, columns, outputs, tall, wide, inputs } = sizes;
+  const { down, across, row, padded, each, height, length, inside } = sizes;
+  const W = layer.kernel, dW = new Float64Array(W.length), db = new Float64Array(outputs);
+  const dPadded = new Float64Array(padded.length), used = new Int32Array(outputs), d = new Float64Array(outputs);
+  const ends = new Int32Array(outputs / each); // Where each group's channels end among the used ones.
   for (let i = 0; i < rows; i++) {
     for (let j = 0; j < columns; j++) {
       const out = (i * columns + j) * outputs;
       let count = 0; // Behind a pool most are zero: only the others are walked.
       for (let k = 0; k < outputs; k++) {
         const value = dz[out + k];
-        if (value === 0) continue;
-        db[k] += value;
-        d[count] = value;
-        used[count++] = k;
+        if (value !== 0) {
+          db[k] += value;
+          d[count] = value;
+          used[count++] = k;
+        }
+        if ((k + 1) % each === 0) ends[(k + 1) / each - 1] = count;
       }
       if (count === 0) continue;
-      for (let a = 0; a < tall; a++) {
-        const from = ((i + a) * width + j) * channels, weights = a * wide * channels;
-        for (let n = 0; n < wide * channels; n++) {
-          const value = x[from + n], row = (weights + n) * outputs;
+      for (let a = 0; a < tall; a++) for (let b = 0; b < wide; b++) {
+        const from = (i * down + a) * row + (j * across + b) * channels, weights = (a * wide + b) * inputs;
+        for (let c = 0; c < channels; c++) {
+          const value = padded[from + c], group = groups === 1 ? 0 : Math.floor(c / inputs), end = ends[group];
+          const at = (weights + c - group * inputs) * outputs;
           let sum = 0;
-          for (let m = 0; m < count; m++) {
-            const at = row + used[m];
-            dW[at] += value * d[m];
-            sum += d[m] * W[at];
+          for (let m = group ? ends[group - 1] : 0; m < end; m++) {
+            dW[at + used[m]] += value * d[m];
+            sum += d[m] * W[at + used[m]];
           }
-          dx[from + n] += sum;
+          dPadded[from + c] += sum;
         }
       }
     }
   }
+  const dx = new Float64Array(x.length);
+  for (let y = 0; y < height; y++) dx.set(dPadded.subarray(inside(y), inside(y) + length), y * length);
   return { dx, kernel: dW, bias: layer.bias && db };
-}
-
-/** y = max(x, 0). */
-function reluForward(layer, x) {
-  return { y: x.map((value) => (value > 0 ? value : 0)) };
-}
-
-/** dx = dy where y > 0, else 0. */
-function reluBackward(layer, x, y, cache, dy) {
-  return { dx: dy.map((value, n) => (y[n] > 0 ? value : 0)) };
 }
 
 /** y = 1 / (1 + e⁻ˣ), expanded by eˣ where x is negative. */
@@ -204,9 +239,15 @@ function sigmoidForward(layer, x) {
   };
 }
 
-/** dx = dy y (1 - y). */
-function sigmoidBackward(layer, x, y, cache, dy) {
-  return { dx: dy.map((value, n) => value * y[n] * (1 - y[n])) };
+/** t = tanh u with u = √(2/π) (x + 0.044715 x³). */
+function geluTanh(x) {
+  return Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3));
+}
+
+/** The derivative of x (1 + t) / 2: (1 + t) / 2 + x (1 - t²) u′ / 2 with u′ = √(2/π) (1 + 0.134145 x²). */
+function geluSlope(x) {
+  const t = geluTanh(x);
+  return (1 + t + x * (1 - t * t) * Math.sqrt(2 / Math.PI) * (1 + 3 * 0.044715 * x * x)) / 2;
 }
 
 /** p_i = e^x_i / Σ_j e^x_j over the last axis. */
@@ -269,24 +310,137 @@ function maxPoolBackward(layer, x, y, winners, dy) {
   return { dx };
 }
 
+/** The rows and the columns that each place of an average pool takes: [[from, to], ...], `to` not. */
+function cellsOf({ kind, window, stride, size, inShape, outShape }) {
+  return [0, 1].map((axis) => {
+    const old = inShape[axis];
+    if (kind === "global_average_pool") return [[0, old]];
+    return Array.from({ length: outShape[axis] }, (_, i) => kind === "average_pool"
+      ? [i * stride, i * stride + window] : [Math.floor((i * old) / size), Math.ceil(((i + 1) * old) / size)]);
+  });
+}
+
+/** Calls each(out, at, share) for every output, every input in its window, and 1 / their number. */
+function eachOfAverages(layer, each) {
+  const [, width, channels] = layer.inShape, [rows, columns] = cellsOf(layer);
+  let out = 0;
+  for (const [top, bottom] of rows) for (const [left, right] of columns) {
+    const share = 1 / ((bottom - top) * (right - left));
+    for (let c = 0; c < channels; c++, out++) {
+      for (let u = top; u < bottom; u++) for (let v = left; v < right; v++) each(out, (u * width + v) * channels + c, share);
+    }
+  }
+}
+
+/** y_ijc: the mean of each window. */
+function averageForward(layer, x) {
+  const y = new Float64Array(product(layer.outShape));
+  eachOfAverages(layer, (out, at, share) => { y[out] += share * x[at]; });
+  return { y };
+}
+
+/** Each number of a window of n gets dy / n. */
+function averageBackward(layer, x, y, cache, dy) {
+  const dx = new Float64Array(x.length);
+  eachOfAverages(layer, (out, at, share) => { dx[at] += share * dy[out]; });
+  return { dx };
+}
+
+/** y = γ x̂ + β with x̂ = (x - μ) / √(v + ε), μ and v of training: a factor and a summand of each channel. */
+function batchNormForward({ scale, bias, mean, var: variance, epsilon }, x) {
+  const channels = scale.length, normal = x.map((value, n) => (value - mean[n % channels]) / Math.sqrt(variance[n % channels] + epsilon));
+  return { y: normal.map((value, n) => scale[n % channels] * value + bias[n % channels]), cache: normal };
+}
+
+/** dx = γ dy / √(v + ε),  dγ = Σ dy x̂,  dβ = Σ dy, over all places. */
+function batchNormBackward({ scale, var: variance, epsilon }, x, y, normal, dy) {
+  const channels = scale.length, dx = dy.map((d, n) => (scale[n % channels] * d) / Math.sqrt(variance[n % channels] + epsilon));
+  return { dx, ...normGradients(channels, normal, dy) };
+}
+
+function normGradients(channels, normal, dy) {
+  const scale = new Float64Array(channels), bias = new Float64Array(channels);
+  dy.forEach((d, n) => {
+    scale[n % channels] += d * normal[n];
+    bias[n % channels] += d;
+  });
+  return { scale, bias };
+}
+
+/** y = γ x̂ + β with x̂ = r (x - μ) and r = 1 / √(v + ε), μ and v over the last axis. The cache: x̂, and r. */
+function layerNormForward({ scale, bias, epsilon }, x) {
+  const size = scale.length, normal = new Float64Array(x.length), r = new Float64Array(x.length / size);
+  for (let place = 0; place < r.length; place++) {
+    const part = x.subarray(place * size, (place + 1) * size), mean = part.reduce((a, b) => a + b, 0) / size;
+    r[place] = 1 / Math.sqrt(part.reduce((sum, value) => sum + (value - mean) ** 2, 0) / size + epsilon);
+    for (let c = 0; c < size; c++) normal[place * size + c] = r[place] * (part[c] - mean);
+  }
+  return { y: normal.map((value, n) => scale[n % size] * value + bias[n % size]), cache: { normal, r } };
+}
+
+/** dx = r (dx̂ - mean(dx̂) - x̂ mean(dx̂ x̂)) with dx̂ = γ dy; dγ and dβ as a batch norm's. */
+function layerNormBackward({ scale }, x, y, { normal, r }, dy) {
+  const size = scale.length, dNormal = dy.map((d, n) => scale[n % size] * d), dx = new Float64Array(x.length);
+  for (let place = 0; place < r.length; place++) {
+    const { mean, inner } = layerNormMeans(place, dNormal, normal, size);
+    for (let n = place * size; n < (place + 1) * size; n++) dx[n] = r[place] * (dNormal[n] - mean - normal[n] * inner);
+  }
+  return { dx, ...normGradients(size, normal, dy) };
+}
+
+/** The means of dx̂ and of dx̂ x̂ at a place. */
+function layerNormMeans(place, dNormal, normal, size) {
+  let mean = 0, inner = 0;
+  for (let n = place * size; n < (place + 1) * size; n++) {
+    mean += dNormal[n] / size;
+    inner += (dNormal[n] * normal[n]) / size;
+  }
+  return { mean, inner };
+}
+
+/** The sum of the numbers of `below` channels below each channel to `above` above it. */
+function neighbourSums(values, channels, below, above) {
+  return values.map((_, n) => {
+    const c = n % channels, from = n - Math.min(below, c), to = n + Math.min(above, channels - 1 - c);
+    let sum = 0;
+    for (let m = from; m <= to; m++) sum += values[m];
+    return sum;
+  });
+}
+
+/** y_c = x_c s_c^-β with s_c = k + α Σ x², over the n channels around c. The cache is s. */
+function responseNormForward({ inShape, k, n, alpha, beta }, x) {
+  const sums = neighbourSums(x.map((value) => value * value), inShape.at(-1), n >> 1, (n - 1) >> 1);
+  const s = sums.map((sum) => k + alpha * sum);
+  return { y: x.map((value, at) => value * s[at] ** -beta), cache: s };
+}
+
+/** dx_c = dy_c s_c^-β - 2 α β x_c Σ dy y / s, over the channels that see c. */
+function responseNormBackward({ inShape, n, alpha, beta }, x, y, s, dy) {
+  const shared = neighbourSums(dy.map((d, at) => (d * y[at]) / s[at]), inShape.at(-1), (n - 1) >> 1, n >> 1);
+  return { dx: dy.map((d, at) => d * s[at] ** -beta - 2 * alpha * beta * x[at] * shared[at]) };
+}
+
 // ---- The whole network ----
 
 /**
  * The forward pass of one picture.
  *
  * values[0] is the picture and values[n + 1] the output of layer n; the last one is the logits.
- * With `from` and `before`, the passes through the layers before `from` are taken from `before`.
- * If `held`, ReLUs and pools choose what they chose in `before`.
+ * With `from` and `before`, `image` is the input of layer `from` alone, or the logits behind the last
+ * one, and the other numbers before that layer are those of `before`. If `held`, ReLUs and pools
+ * choose what they chose in `before`.
  */
 function forward(network, image, from = 0, before = null, held = false) {
   const values = before ? before.values.slice(0, from + 1) : [image];
   const caches = before ? before.caches.slice(0, from) : [];
-  values[from] = image;
+  if (from === network.layers.length) values[from] = image;
   for (let n = from; n < network.layers.length; n++) {
-    const layer = network.layers[n], kind = KINDS[layer.kind];
+    const layer = network.layers[n], kind = KINDS[layer.kind], [source, other] = layer.sources;
+    const x = n === from ? image : values[source];
     const { y, cache } = held && kind.held
-      ? { y: kind.held(values[n], before.values[n + 1], before.caches[n]) }
-      : kind.forward(layer, values[n]);
+      ? { y: kind.held(x, before.values[n + 1], before.caches[n], layer) }
+      : kind.forward(layer, x, values[other]);
     values.push(y);
     caches.push(cache);
   }
@@ -314,28 +468,29 @@ function lossGradient(network, p, label) {
 }
 
 /**
- * The backward pass: d[n] is the gradient of values[n], gradients[n] has that of layer n's arrays.
+ * The backward pass: d[n] is the gradient of values[n], inputs[n] that of layer n's input alone, and
+ * gradients[n] has those of its arrays. A value that two layers read has the sum of both gradients.
  */
 function backward(network, pass, label) {
-  const count = network.layers.length, d = new Array(count + 1), gradients = new Array(count);
+  const count = network.layers.length, d = new Array(count + 1), inputs = new Array(count), gradients = new Array(count);
   const { dp, dz } = lossGradient(network, pass.p, label);
   d[count] = dz;
   for (let n = count - 1; n >= 0; n--) {
-    const layer = network.layers[n];
-    const found = KINDS[layer.kind].backward(layer, pass.values[n], pass.values[n + 1], pass.caches[n], d[n + 1]);
-    d[n] = found.dx;
-    gradients[n] = { kernel: found.kernel ?? null, bias: found.bias ?? null };
+    const layer = network.layers[n], { sources } = layer, x = pass.values[sources[0]];
+    const { dx, ...arrays } = KINDS[layer.kind].backward(layer, x, pass.values[n + 1], pass.caches[n], d[n + 1]);
+    inputs[n] = dx;
+    gradients[n] = arrays;
+    for (const source of sources) d[source] = d[source] ? d[source].map((sum, at) => sum + dx[at]) : dx;
   }
-  return { d, gradients, dp };
+  return { d, inputs, gradients, dp };
 }
 
 /** A copy of the network after one step of gradient descent: W ← W - η dW for every array. */
 function stepped(network, gradients, rate) {
-  const moved = (v, dv) => v && v.map((value, n) => value - rate * dv[n]);
-  const layers = network.layers.map((layer, n) => ({
-    ...layer,
-    kernel: moved(layer.kernel, gradients[n].kernel),
-    bias: moved(layer.bias, gradients[n].bias),
-  }));
+  const layers = network.layers.map((layer, n) => {
+    const moved = Object.entries(gradients[n]).filter(([, dv]) => dv).map(([name, dv]) =>
+      [name, layer[name].map((value, at) => value - rate * dv[at])]);
+    return { ...layer, ...Object.fromEntries(moved) };
+  });
   return { ...network, layers };
 }

@@ -127,7 +127,7 @@ function translate() {
   document.title = `${RUN.model} – ${say("title")}`;
   document.querySelectorAll("[data-text]").forEach((each) => { each.textContent = say(each.dataset.text); });
   document.querySelectorAll("[data-label]").forEach((each) => each.setAttribute("aria-label", say(each.dataset.label)));
-  const params = state.network.layers.reduce((sum, { kernel, bias }) => sum + (kernel?.length ?? 0) + (bias?.length ?? 0), 0);
+  const params = state.network.layers.flatMap(({ shapes }) => Object.values(shapes ?? {})).reduce((sum, shape) => sum + product(shape), 0);
   byId("about").textContent = say("about", { model: RUN.model, params: count(params), steps: count(RUN.step) });
   byId("language").textContent = say("language");
   byId("language").lang = language === "zh" ? "en" : "zh-Hans";

@@ -1,6 +1,8 @@
 "use strict";
 // The strip: a card for each layer with its numbers forward, and its gradients backward.
 
+const PLAIN = new Set(["flatten", "dropout"]); // They change no number.
+
 let cards = [];
 
 /** What a card is called; n = -1 is the picture, n = the number of layers the loss. */
@@ -9,7 +11,8 @@ function layerTitle(n) {
   if (n < 0) return say("layer_input");
   if (!layer) return say("layer_loss");
   const [rows, columns] = layer.shapes?.kernel ?? [];
-  return say(`layer_${layer.kind}`, { ...layer, rows, columns });
+  const title = say(`layer_${layer.kind}`, { ...layer, rows, columns });
+  return layer.branch === "shortcut" && !layer.name ? say("inShortcut", { title }) : title;
 }
 
 /** The views of a card: [name, shape, the array in the present state, whether it is a gradient]. */
@@ -22,7 +25,7 @@ function viewsOf(n) {
     const shape = [state.classNames.length];
     return [["p", shape, () => state.pass?.p], ["dz", shape, () => state.back?.d[last], true]];
   }
-  const views = [["y", layer.outShape, () => state.pass?.values[n + 1]]];
+  const views = layer.kind === "fork" ? [] : [["y", layer.outShape, () => state.pass?.values[n + 1]]];
   const gradient = (name) => () => state.back?.gradients[n][name];
   const now = () => state.network.layers[n], { kind } = layer;
   if (layer.kernel) {
@@ -33,10 +36,16 @@ function viewsOf(n) {
     if (ones) views.push(["db", layer.outShape, () => gradient("kernel")()?.subarray(cut), true]);
     if (layer.bias) views.push(["db", layer.shapes.bias, gradient("bias"), true]);
   }
-  if (kind === "relu") views.push(["mask", layer.outShape, () => state.back && state.pass.values[n + 1].map((y) => (y > 0 ? 1 : 0)), true]);
+  if (layer.scale) {
+    views.push(["scale", layer.shapes.scale, () => now().scale], ["dscale", layer.shapes.scale, gradient("scale"), true]);
+    views.push(["dshift", layer.shapes.bias, gradient("bias"), true]);
+  }
+  if (kind === "relu" || kind === "leaky_relu") {
+    views.push(["mask", layer.outShape, () => state.back && state.pass.values[layer.sources[0]].map((x) => maskAt(layer, x)), true]);
+  }
   if (kind === "max_pool") views.push(["winners", layer.inShape, () => state.back && winnersOf(n), true]);
   const isFirst = n === firstLayer(network); // Its dX is the picture's.
-  if (!isFirst && kind !== "flatten" && kind !== "dropout") views.push(["dx", layer.inShape, () => state.back?.d[n], true]);
+  if (!isFirst && !PLAIN.has(kind) && kind !== "add") views.push(["dx", layer.inShape, () => state.back?.inputs[n], true]);
   return views;
 }
 
@@ -61,15 +70,14 @@ function buildCard(n) {
   ahead.append(forwardTitle, forwardText);
   behind.append(backwardTitle, backwardText, waiting);
   const { network } = state, layer = network.layers[n], kind = layer ? layer.kind : network.loss;
-  const formulas = FORMULAS[n < 0 ? "input" : kind];
-  const plain = layer && (kind === "flatten" || kind === "dropout");
+  const formulas = formulasOf(layer ?? (n < 0 ? "input" : kind)), plain = PLAIN.has(kind);
   const maps = plain ? [] : viewsOf(n).map(([view, shape, array, isGradient = false]) => {
-    const symbols = { y: layer?.kernel ? "z" : "y", x: "X", W: "W", dW: "dW", db: "db", dx: "dX" };
+    const symbols = { y: layer?.kernel ? "z" : "y", x: "X", W: "W", dW: "dW", db: "db", dx: "dX", scale: "γ", dscale: "dγ", dshift: "dβ" };
     const isClass = view === "p" || view === "dz";
-    const flattened = view === "dx" && network.layers[n - 1]?.kind === "flatten";
+    const above = view === "dx" && network.layers[layer?.sources[0] - 1], flattened = above?.kind === "flatten";
     const map = heatMap({
       shape,
-      drawn: flattened ? network.layers[n - 1].inShape : shape,
+      drawn: flattened ? above.inShape : shape,
       title: () => say(`view_${view}`),
       name: (index) => isClass ? `${view}[${state.classNames[index]}]` : named(symbols[view] ?? say(`view_${view}`).split(/[:：]/)[0], shape, index),
       choose: (index, focus) => showCell(n, view, index, map, focus),
@@ -87,7 +95,7 @@ function buildCard(n) {
       backwardTitle.textContent = say("backward");
       const hasBias = layer?.bias || kind === "dense_with_ones";
       const forwardFormula = formulas.y ?? formulas.p ?? formulas.x;
-      const backwardFormulas = ["dz", "dW", "db", "dx"].filter((view) => formulas[view] && (view !== "db" || hasBias));
+      const backwardFormulas = ["dz", "dW", "db", "dscale", "dshift", "dx"].filter((view) => formulas[view] && (view !== "db" || hasBias));
       forwardText.replaceChildren(...formulaNodes(layer?.kernel && !hasBias ? forwardFormula.replaceAll(/ \+ b(\[k\])?/g, "") : forwardFormula));
       backwardText.replaceChildren(...backwardFormulas.map((view) => element("p", {}, ...formulaNodes(formulas[view]))));
       waiting.textContent = say("needsTruth");
@@ -104,6 +112,7 @@ function buildCard(n) {
       waiting.hidden = Boolean(state.back) || plain;
     },
   };
+  card.element.style.setProperty("--depth", layer?.depth ?? 0);
   card.translate();
   return card;
 }

@@ -5,13 +5,18 @@
 // products [where, a, b] under the head [A, B], or lines [text, number]; extra are lines that are
 // added to the products. `check` says which number a central difference moves.
 
-const NETWORK = "lecture-network.md", IMAGES = "convolution-pooling.md";
+const NETWORK = "lecture-network.md", IMAGES = "convolution-pooling.md", NORMS = "norms-dropout.md";
 const ANCHORS = {
-  flatten: `${IMAGES}#flatten`, dropout: "norms-dropout.md#dropout", relu: `${NETWORK}#relu`,
+  flatten: `${IMAGES}#flatten`, dropout: `${NORMS}#dropout`, relu: `${NETWORK}#relu`,
   sigmoid: `${NETWORK}#sigmoid`, softmax: `${NETWORK}#softmax`, dense: `${NETWORK}#dense-layer`,
   dense_with_ones: `${NETWORK}#the-slides-bias-a-column-of-ones`, conv: `${IMAGES}#convolution`,
   max_pool: `${IMAGES}#max-pooling`, cross_entropy: `${NETWORK}#cross-entropy`,
   mse: `${NETWORK}#squared-errors`, half_mse: `${NETWORK}#squared-errors`,
+  adaptive_average_pool: `${IMAGES}#adaptive-average-pooling`, batch_norm: `${NORMS}#batch-normalisation`,
+  local_response_norm: `${NORMS}#local-response-normalisation`,
+  // Derived in the docstrings of jaxnets/backprop/.
+  leaky_relu: "activations.py", tanh: "activations.py", gelu: "activations.py", average_pool: "pooling.py",
+  global_average_pool: "pooling.py", layer_norm: "layer_norm.py", fork: "residual.py", add: "residual.py",
 };
 // The headings of NETWORK in Chinese; the other pages are in English only.
 const CHINESE_ANCHORS = {
@@ -22,12 +27,6 @@ const CHINESE_ANCHORS = {
 
 /** The formulas of a layer's views, in the lecture's symbols. */
 const FORMULAS = {
-  conv: {
-    y: "z[i, j, k] = Σ_{a, a′, c} X[i + a, j + a′, c] · W[a, a′, c, k] + b[k]",
-    dW: "dW[a, a′, c, k] = Σ_{i, j} X[i + a, j + a′, c] · dz[i, j, k]",
-    db: "db[k] = Σ_{i, j} dz[i, j, k]",
-    dx: "dX[u, v, c] = Σ_{a, a′, k} dz[u − a, v − a′, k] · W[a, a′, c, k]",
-  },
   dense: {
     y: "z = X W + b:   z[k] = Σ_{d} X[d] · W[d, k] + b[k]",
     dW: "dW = Xᵀ dz:   dW[d, k] = X[d] · dz[k]",
@@ -35,11 +34,33 @@ const FORMULAS = {
     dx: "dX = dz Wᵀ:   dX[d] = Σ_{k} dz[k] · W[d, k]",
   },
   relu: { y: "y = max(x, 0)", dx: "dx = dy · 1[x > 0]" },
+  leaky_relu: { y: "y = max(x, 0) + s · min(x, 0)", dx: "dx = dy · (1[x ≥ 0] + s · 1[x < 0])" },
   sigmoid: { y: "y = 1 / (1 + e^{−x})", dx: "dx = dy · y · (1 − y)" },
+  tanh: { y: "y = (e^{x} − e^{−x}) / (e^{x} + e^{−x})", dx: "dx = dy · (1 − y^{2})" },
+  gelu: {
+    y: "y = x · (1 + t) / 2,   t = tanh(√(2/π) · (x + 0.044715 x^{3}))",
+    dx: "dx = dy · ((1 + t) / 2 + x · (1 − t^{2}) · √(2/π) · (1 + 0.134145 x^{2}) / 2)",
+  },
   softmax: { y: "p[i] = e^{x[i]} / Σ_{j} e^{x[j]}", dx: "dx[j] = p[j] · (dp[j] − Σ_{i} dp[i] · p[i])" },
   max_pool: {
     y: "y[i, j, c] = max_{a, a′} X[s·i + a, s·j + a′, c]",
     dx: "dX[u, v, c] = Σ_{i, j} dy[i, j, c] · 1[X[u, v, c] = max]",
+  },
+  average_pool: {
+    y: "y[i, j, c] = 1/n Σ_{a, a′} X[s·i + a, s·j + a′, c]", dx: "dX[u, v, c] = 1/n Σ_{i, j} dy[i, j, c]",
+  },
+  global_average_pool: { y: "y[c] = 1/n Σ_{i, j} X[i, j, c]", dx: "dX[i, j, c] = dy[c] / n" },
+  adaptive_average_pool: { y: "y[i, j, c] = 1/n Σ_{u, v} X[u, v, c]", dx: "dX[u, v, c] = Σ_{i, j} dy[i, j, c] / n" },
+  batch_norm: {
+    y: "y = γ · x̂ + β,   x̂ = (x − μ) / √(v + ε)", dscale: "dγ = Σ dy · x̂", dshift: "dβ = Σ dy", dx: "dx = dy · γ / √(v + ε)",
+  },
+  layer_norm: {
+    y: "y[c] = γ[c] · x̂[c] + β[c],   x̂ = r · (x − mean x),   r = 1 / √(var x + ε)",
+    dscale: "dγ[c] = Σ dy[c] · x̂[c]", dshift: "dβ[c] = Σ dy[c]",
+    dx: "dx = r · (dx̂ − mean(dx̂) − x̂ · mean(dx̂ · x̂)),   dx̂ = γ · dy",
+  },
+  local_response_norm: {
+    y: "y[c] = x[c] · s[c]^{−β},   s[c] = k + α Σ x^{2}", dx: "dx[c] = dy[c] · s[c]^{−β} − 2αβ · x[c] · Σ dy · y / s",
   },
   flatten: { y: "y = x", dx: "dx = dy" },
   dropout: { y: "y = x", dx: "dx = dy" },
@@ -54,11 +75,38 @@ const FORMULAS = {
   },
   input: { x: "X = g / 255", dx: "dX = ∂L / ∂X" },
 };
-FORMULAS.dense_with_ones = {
-  ...FORMULAS.dense,
-  y: "z = [X 1] W:   z[k] = Σ_{d} X[d] · W[d, k] + 1 · W[784, k]",
-  db: "dW[784, k] = 1 · dz[k]",
-};
+
+/** The formulas of a layer, or of a loss; those of some layers hold their sizes. */
+function formulasOf(layer) {
+  const { kind = layer, shapes, identity } = layer;
+  if (kind === "conv") return convolutionFormulas(layer);
+  if (kind === "dense_with_ones") {
+    const last = shapes.kernel[0] - 1;
+    return {
+      ...FORMULAS.dense,
+      y: `z = [X 1] W:   z[k] = Σ_{d} X[d] · W[d, k] + 1 · W[${last}, k]`,
+      db: `dW[${last}, k] = 1 · dz[k]`,
+    };
+  }
+  if (kind === "fork") return { y: `y = F(X) + ${identity ? "X" : "S(X)"}`, dx: `dX = dX_{F} + ${identity ? "dy" : "dX_{S}"}` };
+  if (kind === "add") return { y: `y = F + ${identity ? "X" : "S"}`, dx: identity ? "dF = dy" : "dF = dS = dy" };
+  return FORMULAS[kind];
+}
+
+function convolutionFormulas({ stride: [down, across], padding: [[top], [left]], groups, shapes: { kernel } }) {
+  const times = (step, index) => (step === 1 ? index : `${step}${index}`), plus = (pad, sign) => (pad ? ` ${sign} ${pad}` : "");
+  const inputs = kernel[2], each = kernel[3] / groups, channel = groups === 1 ? "c" : `${inputs}⌊k/${each}⌋ + c`;
+  const row = `${times(down, "i")} + a${plus(top, "−")}`, column = `${times(across, "j")} + a′${plus(left, "−")}`;
+  const X = `X[${row}, ${column}, ${channel}]`;
+  return {
+    y: `z[i, j, k] = Σ_{a, a′, c} ${X} · W[a, a′, c, k] + b[k]`,
+    dW: `dW[a, a′, c, k] = Σ_{i, j} ${X} · dz[i, j, k]`,
+    db: "db[k] = Σ_{i, j} dz[i, j, k]",
+    dx: down === 1 && across === 1 && groups === 1
+      ? `dX[u, v, c] = Σ_{a, a′, k} dz[u${plus(top, "+")} − a, v${plus(left, "+")} − a′, k] · W[a, a′, c, k]`
+      : `dX[u, v, ${channel}] = Σ dz[i, j, k] · W[a, a′, c, k],   ${row} = u,   ${column} = v`,
+  };
+}
 
 /** A formula as text and elements: what stands in _{...} is set low, in ^{...} high. */
 function formulaNodes(formula) {
@@ -90,13 +138,13 @@ function explain(state, n, view, index) {
   const { network, pass, back } = state, layer = network.layers[n];
   if (n < 0) return explainPicture(state, view, index);
   if (!layer) return explainLoss(state, view, index);
-  const kind = layer.kind, x = pass.values[n], y = pass.values[n + 1], dy = back?.d[n + 1];
-  const scene = { network, layer, x, y, dy, dx: back?.d[n], gradient: back?.gradients[n], winners: pass.caches[n] };
-  const found = view === "W" || view === "b" ? explainWeight(scene, view, index) : EXPLAIN[kind](scene, view, index);
-  const array = { dW: "kernel", db: layer.bias ? "bias" : "kernel", dx: "value" }[view];
+  const { kind, sources } = layer, [x, other] = sources.map((source) => pass.values[source]), y = pass.values[n + 1];
+  const scene = { n, network, layer, x, other, y, dy: back?.d[n + 1], dx: back?.inputs[n], gradient: back?.gradients[n], cache: pass.caches[n], back };
+  const found = WEIGHTS[view] ? explainWeight(scene, view, index) : EXPLAIN[kind](scene, view, index), formulas = formulasOf(layer);
+  const array = { dW: "kernel", db: layer.bias ? "bias" : "kernel", dx: "value", dscale: "scale", dshift: "bias" }[view];
   const moved = view === "db" && !layer.bias ? layer.kernel.length - layer.outShape[0] + index : index;
   return {
-    formula: FORMULAS[kind][view] ?? FORMULAS[kind].dx,
+    formula: formulas[view] ?? formulas.dx,
     anchor: ANCHORS[kind],
     check: array && back ? { n, array, index: moved } : null,
     ...found,
@@ -117,10 +165,20 @@ function firstLayer(network) {
   return network.layers.findIndex((layer) => layer.kind !== "flatten");
 }
 
+// The views of arrays that learn, and the arrays' names and symbols.
+const WEIGHTS = { W: ["kernel", "W"], b: ["bias", "b"], scale: ["scale", "γ"] };
+
 function explainWeight({ layer, gradient }, view, index) {
-  const array = view === "W" ? "kernel" : "bias", value = layer[array][index], dv = gradient?.[array][index];
-  const lines = gradient ? [[`d${view}`, dv], ["η", rateNow()], [`${view} − η d${view}`, value - rateNow() * dv]] : [];
-  return { symbol: named(view, layer.shapes[array], index), value, formula: `${view} ← ${view} − η d${view}`, lines };
+  const [array, symbol] = WEIGHTS[view], value = layer[array][index], dv = gradient?.[array][index];
+  const lines = gradient ? [[`d${symbol}`, dv], ["η", rateNow()], [`${symbol} − η d${symbol}`, value - rateNow() * dv]] : [];
+  return { symbol: named(symbol, layer.shapes[array], index), value, formula: `${symbol} ← ${symbol} − η d${symbol}`, lines };
+}
+
+/** Explains a layer that treats each number by itself; both functions give lines behind x, and behind dy. */
+function elementwise(linesOfY, linesOfDx) {
+  return ({ layer, x, y, dy, dx, cache }, view, n) => view === "y"
+    ? { symbol: named(layer.kind === "softmax" ? "p" : "y", layer.outShape, n), value: y[n], lines: [["x", x[n]], ...linesOfY(x[n], n, cache, layer)] }
+    : { symbol: named("dX", layer.inShape, n), value: dx[n], lines: [[layer.kind === "softmax" ? "dp" : "dy", dy[n]], ...linesOfDx(x[n], y[n], n, cache, layer)] };
 }
 
 const EXPLAIN = {
@@ -128,25 +186,71 @@ const EXPLAIN = {
   dense_with_ones: explainDense,
   conv: explainConvolution,
   max_pool: explainPool,
-  relu: ({ layer, x, y, dy, dx }, view, n) =>
-    view === "y"
-      ? { symbol: named("y", layer.outShape, n), value: y[n], lines: [["x", x[n]]] }
-      : explainMasked(layer, view, n, dx?.[n], [["y", y[n]], ["dy", dy[n]]], y[n] > 0),
-  sigmoid: ({ layer, x, y, dy, dx }, view, n) =>
-    view === "y"
-      ? { symbol: named("y", layer.outShape, n), value: y[n], lines: [["x", x[n]]] }
-      : { symbol: named("dX", layer.inShape, n), value: dx[n], lines: [["dy", dy[n]], ["y", y[n]], ["1 − y", 1 - y[n]]] },
-  softmax: ({ layer, x, y, dy, dx }, view, n) =>
-    view === "y"
-      ? { symbol: named("p", layer.outShape, n), value: y[n], lines: [["x", x[n]]] }
-      : { symbol: named("dX", layer.inShape, n), value: dx[n], lines: [["p", y[n]], ["dp", dy[n]]] },
+  average_pool: explainAverage,
+  adaptive_average_pool: explainAverage,
+  global_average_pool: explainAverage,
+  relu: explainMasked,
+  leaky_relu: explainMasked,
+  sigmoid: elementwise(() => [], (x, y) => [["y", y], ["1 − y", 1 - y]]),
+  tanh: elementwise(() => [], (x, y) => [["1 − y^{2}", 1 - y * y]]),
+  gelu: elementwise((x) => [["t", geluTanh(x)]], (x) => [["∂y / ∂x", geluSlope(x)]]),
+  softmax: elementwise(() => [], (x, y) => [["p", y]]),
+  local_response_norm: elementwise((x, n, s) => [["s", s[n]]], (x, y, n, s) => [["x", x], ["s", s[n]]]),
+  batch_norm: explainNorm,
+  layer_norm: explainNorm,
   flatten: explainSame,
   dropout: explainSame,
+  fork: explainFork,
+  add: ({ layer, x, other, y }, view, n) => ({
+    symbol: named("y", layer.outShape, n), value: y[n],
+    lines: [[say("chain"), x[n]], [say("shortcut"), other[n]]],
+  }),
 };
 
-function explainMasked(layer, view, n, dx, lines, passes) {
-  if (view === "mask") return { symbol: named("mask", layer.outShape, n), value: passes ? 1 : 0, lines: [lines[0]] };
-  return { symbol: named("dX", layer.inShape, n), value: dx, lines };
+/** The gradients from both branches. */
+function explainFork({ n, layer, network, dx, back }, view, index) {
+  const lines = network.layers.flatMap((reader, at) => reader.sources.map((source) => [reader, at, source]))
+    .filter(([, , source]) => source === n + 1)
+    .map(([, at]) => [`dX, ${layerTitle(at)}`, back.inputs[at][index]]);
+  return { symbol: named("dX", layer.inShape, index), value: dx[index], lines };
+}
+
+function explainNorm({ layer, x, y, dy, dx, gradient, cache }, view, index) {
+  const { scale, bias, mean, kind } = layer, channels = scale.length, c = index % channels, isBatch = kind === "batch_norm";
+  const normal = isBatch ? cache : cache.normal, r = isBatch ? 1 / Math.sqrt(layer.var[c] + layer.epsilon) : cache.r[Math.floor(index / channels)];
+  if (view === "y") {
+    const lines = [["x", x[index]], ["mean x", isBatch ? mean[c] : x[index] - normal[index] / r], ["r", r], ["x̂", normal[index]], ["γ", scale[c]], ["β", bias[c]]];
+    return { symbol: named("y", layer.outShape, index), value: y[index], lines };
+  }
+  if (view === "dx") {
+    const lines = [["dy", dy[index]], ["γ", scale[c]], ["r", r]];
+    if (!isBatch) {
+      const means = layerNormMeans(Math.floor(index / channels), dy.map((d, n) => scale[n % channels] * d), normal, channels);
+      lines.push(["mean(dx̂)", means.mean], ["x̂", normal[index]], ["mean(dx̂ · x̂)", means.inner]);
+    }
+    return { symbol: named("dX", layer.inShape, index), value: dx[index], lines };
+  }
+  const isScale = view === "dscale", terms = [];
+  for (let n = index; n < dy.length; n += channels) terms.push([named("dy", layer.outShape, n), dy[n], isScale ? normal[n] : 1]);
+  const value = gradient[isScale ? "scale" : "bias"][index];
+  return { symbol: `${isScale ? "dγ" : "dβ"}[${index}]`, value, head: ["dy", isScale ? "x̂" : "1"], terms, extra: [] };
+}
+
+function explainAverage({ layer, x, y, dy, dx }, view, index) {
+  const terms = [], { inShape, outShape } = layer;
+  eachOfAverages(layer, (out, at, share) => {
+    if (view === "y" && out === index) terms.push([named("X", inShape, at), x[at], share]);
+    if (view === "dx" && at === index) terms.push([named("dy", outShape, out), dy[out], share]);
+  });
+  if (view === "y") return { symbol: named("y", outShape, index), value: y[index], head: ["X", "1/n"], terms, extra: [] };
+  return { symbol: named("dX", inShape, index), value: dx[index], head: ["dy", "1/n"], terms, extra: [] };
+}
+
+/** A ReLU's numbers, and a leaky one's. */
+function explainMasked({ layer, x, y, dy, dx }, view, n) {
+  if (view === "y") return { symbol: named("y", layer.outShape, n), value: y[n], lines: [["x", x[n]]] };
+  if (view === "mask") return { symbol: named("mask", layer.outShape, n), value: maskAt(layer, x[n]), lines: [["x", x[n]]] };
+  return { symbol: named("dX", layer.inShape, n), value: dx[n], lines: [["x", x[n]], ["dy", dy[n]]] };
 }
 
 function explainSame({ layer, x, dy }, view, n) {
@@ -179,40 +283,48 @@ function explainDense({ layer, x, y, dy, dx, gradient }, view, index) {
 }
 
 function explainConvolution({ layer, x, y, dy, dx, gradient }, view, index) {
-  const { inShape, outShape } = layer, [, width, channels] = inShape, [rows, columns, outputs] = outShape;
-  const [tall, wide] = layer.shapes.kernel, W = layer.kernel, terms = [];
-  const weight = (a, b, c, k) => ((a * wide + b) * channels + c) * outputs + k;
+  const { inShape, outShape, groups } = layer, [height, width, channels] = inShape, [rows, columns, outputs] = outShape;
+  const [tall, wide, inputs] = layer.shapes.kernel, W = layer.kernel, terms = [];
+  const [down, across] = layer.stride, [[top], [left]] = layer.padding;
+  const weight = (a, b, c, k) => ((a * wide + b) * inputs + c) * outputs + k;
   const of = (...at) => (channels === 1 ? at.filter((_, n) => n !== 2) : at).join(", ");
+  const firstOf = (k) => Math.floor((k * groups) / outputs) * inputs; // The first channel that output k sees.
+  const inside = (u, v) => u >= 0 && v >= 0 && u < height && v < width; // Else it is the padding's zero.
   if (view === "y") {
-    const [i, j, k] = indicesOf(outShape, index);
-    for (let a = 0; a < tall; a++) for (let b = 0; b < wide; b++) for (let c = 0; c < channels; c++) {
-      const at = ((i + a) * width + j + b) * channels + c;
-      terms.push([`X[${of(i + a, j + b, c)}] · W[${[a, b, c, k].join(", ")}]`, x[at], W[weight(a, b, c, k)]]);
+    const [i, j, k] = indicesOf(outShape, index), first = firstOf(k);
+    for (let a = 0; a < tall; a++) for (let b = 0; b < wide; b++) for (let c = 0; c < inputs; c++) {
+      const u = i * down + a - top, v = j * across + b - left;
+      if (!inside(u, v)) continue;
+      const at = (u * width + v) * channels + first + c;
+      terms.push([`X[${of(u, v, first + c)}] · W[${[a, b, c, k].join(", ")}]`, x[at], W[weight(a, b, c, k)]]);
     }
     const extra = layer.bias ? [[say("bias"), layer.bias[k]]] : [];
     return { symbol: named("z", outShape, index), value: y[index], head: ["X", "W"], terms, extra };
   }
   if (view === "dx") {
-    const [u, v, c] = indicesOf(inShape, index);
+    const [u, v, channel] = indicesOf(inShape, index);
     for (let a = 0; a < tall; a++) for (let b = 0; b < wide; b++) {
-      const i = u - a, j = v - b;
-      if (i < 0 || j < 0 || i >= rows || j >= columns) continue;
+      const i = (u + top - a) / down, j = (v + left - b) / across;
+      if (!Number.isInteger(i) || !Number.isInteger(j) || i < 0 || j < 0 || i >= rows || j >= columns) continue;
       for (let k = 0; k < outputs; k++) {
+        const c = channel - firstOf(k);
+        if (c < 0 || c >= inputs) continue;
         terms.push([`dz[${i}, ${j}, ${k}] · W[${[a, b, c, k].join(", ")}]`, dy[(i * columns + j) * outputs + k], W[weight(a, b, c, k)]]);
       }
     }
     return { symbol: named("dX", inShape, index), value: dx[index], head: ["dz", "W"], terms, extra: [] };
   }
-  const [a, b, c, k] = view === "db" ? [0, 0, 0, index] : indicesOf(layer.shapes.kernel, index);
+  const [a, b, c, k] = view === "db" ? [0, 0, 0, index] : indicesOf(layer.shapes.kernel, index), channel = firstOf(k) + c;
   for (let i = 0; i < rows; i++) for (let j = 0; j < columns; j++) {
-    const d = dy[(i * columns + j) * outputs + k], at = ((i + a) * width + j + b) * channels + c;
-    terms.push(view === "db" ? [`dz[${i}, ${j}, ${k}]`, d, 1] : [`X[${of(i + a, j + b, c)}] · dz[${i}, ${j}, ${k}]`, x[at], d]);
+    const d = dy[(i * columns + j) * outputs + k], u = i * down + a - top, v = j * across + b - left;
+    if (view === "db") terms.push([`dz[${i}, ${j}, ${k}]`, d, 1]);
+    else if (inside(u, v)) terms.push([`X[${of(u, v, channel)}] · dz[${i}, ${j}, ${k}]`, x[(u * width + v) * channels + channel], d]);
   }
   if (view === "db") return { symbol: `db[${k}]`, value: gradient.bias[k], head: ["dz", "1"], terms, extra: [] };
   return { symbol: named("dW", layer.shapes.kernel, index), value: gradient.kernel[index], head: ["X", "dz"], terms, extra: [] };
 }
 
-function explainPool({ layer, x, y, dy, dx, winners }, view, index) {
+function explainPool({ layer, x, y, dy, dx, cache: winners }, view, index) {
   const { inShape, outShape, window, stride } = layer, [, width, channels] = inShape;
   if (view === "y") {
     const [i, j, c] = indicesOf(outShape, index), lines = [];
@@ -257,11 +369,12 @@ function explainLoss({ network, pass, back, label, classNames }, view, index) {
  * With ε = 10⁻⁶ the losses' rounding would make errors of 10⁻⁸; at 10⁻⁴ hardly more choices change.
  */
 function checkDerivative({ network, pass, label }, { n, array, index }, derived, epsilon = 1e-4) {
+  const input = pass.values[network.layers[n]?.sources[0] ?? n];
   const lossAt = (move, held = false) => {
-    const weights = array === "value" ? pass.values[n].slice() : network.layers[n][array];
+    const weights = array === "value" ? input.slice() : network.layers[n][array];
     const before = weights[index];
     weights[index] = before + move;
-    const x = array === "value" ? weights : pass.values[n];
+    const x = array === "value" ? weights : input;
     const loss = lossOf(network, forward(network, x, n, pass, held), label);
     weights[index] = before;
     return loss;

@@ -13,7 +13,7 @@ function stopsOfTour() {
   const opened = (n, view, array) => () => ({ n, view, index: largestAt(array()) });
   stop(-1, "tourPicture", () => ({ ink: state.pass.values[0].filter((v) => v > 0).length }));
   const sum = first((layer) => layer.kernel), { shapes, name } = layers[sum];
-  const terms = layers[sum].kind === "conv" ? product(shapes.kernel.slice(0, 3)) : 784;
+  const terms = layers[sum].kind === "conv" ? product(shapes.kernel.slice(0, 3)) : product(layers[sum].inShape);
   stop(sum, "tourSum", () => {
     const z = values(sum);
     return { name, count: count(terms), value: digits(z[largestAt(z)]) };

@@ -21,6 +21,8 @@ import numpy as np
 import optax
 
 from jaxnets.backprop.network import manual_loss_and_grad
+from jaxnets.backprop.rule import FindRule
+from jaxnets.backprop.rules import OURS, OwnPasses, rule_of
 from jaxnets.config.fields import CUSTOM_FIELDS, NO_VALIDATION, Config
 from jaxnets.config.options import CUSTOM
 from jaxnets.data.datasets import Dataset, Split
@@ -80,16 +82,33 @@ class Experiment(Described):
     optimizer: optax.GradientTransformation  # The update rule with that schedule.
     augment: Augment  # The change of each batch before its step.
     loss_and_grad: LossAndGrad  # The gradient by autodiff or by hand.
+    own: OwnPasses  # The user's own backward passes, if there are any.
 
     @classmethod
-    def create(cls, config: Config, data: Dataset, devices: Devices | None = None) -> Self:
+    def create(
+        cls,
+        config: Config,
+        data: Dataset,
+        devices: Devices | None = None,
+        own: OwnPasses = OURS,
+    ) -> Self:
         """Builds each part; the devices are those that the config asks for if none are given.
+
+        Args:
+          config: The settings.
+          data: The data set.
+          devices: The devices.
+          own: The passes of config.mine, which no file is run for here.
 
         Raises:
           UserError: The devices are not there, the batches do not fit, or the images cannot be
             augmented or cropped as asked.
         """
         _check_data(config, data)
+        if config.mine and not own.sha256:
+            again = "train.py --mine=FILE or jaxnets.load(DIR, mine=...)"
+            names = ", ".join(name.removeprefix(CUSTOM) for name in config.mine)
+            raise UserError(f"mine: expected {names} again, by {again}")
         devices = devices or find_devices(config)
         model = create_model(config, data.num_classes)
         parallel = Parallel(devices, config.parallel, convolutions=has_layer(model, nn.Conv))
@@ -119,8 +138,8 @@ class Experiment(Described):
         step_model = model
         if config.kernels == "fast":
             step_model = accelerate(model, parallel.platform, sharded=parallel.sharded)
-        loss_and_grad = make_loss_and_grad(config, step_model)
-        parts = loader, schedule, optimizer, augment, loss_and_grad
+        loss_and_grad = make_loss_and_grad(config, step_model, own.find_rule)
+        parts = loader, schedule, optimizer, augment, loss_and_grad, own
         return cls(config, data, model, step_model, parallel, *parts)
 
     def _facts(self) -> dict[str, Any]:
@@ -264,7 +283,8 @@ class Experiment(Described):
         loader, parallel = self.loader, self.parallel
         if self.config.gradients == "both":
             models = self.model, self.step_model
-            check = oracle.GradientCheck(self.config, *models, self.gradient_step, observers)
+            given = self.gradient_step, observers, self.own.find_rule
+            check = oracle.GradientCheck(self.config, *models, *given)
             observers = [*observers, check]
         images = loader.split.images
         use_scan = (
@@ -303,11 +323,11 @@ def optimizer_of(
     return rule
 
 
-def make_loss_and_grad(config: Config, model: Chain) -> LossAndGrad:
+def make_loss_and_grad(config: Config, model: Chain, find_rule: FindRule = rule_of) -> LossAndGrad:
     """The loss_and_grad that the config asks for; "both" trains by the one by hand."""
     if config.gradients == "auto":
         return step.autodiff_loss_and_grad(model.apply, find_loss(config.loss))
-    return manual_loss_and_grad(model, config.loss)
+    return manual_loss_and_grad(model, config.loss, find_rule)
 
 
 def init_state(

@@ -214,7 +214,7 @@ def read_records(path: Path) -> list[dict[str, Any]]:
         with path.open("rb") as stream:
             while (line := stream.readline(MAX_LINE_BYTES)).endswith(b"\n") and b"\0" not in line:
                 record = json.loads(line)
-                if not _is_record(record):
+                if not is_record(record):
                     raise ValueError(f"expected an epoch's record in line {len(records) + 1}")
                 records.append(record)
     except OSError as error:
@@ -226,7 +226,7 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def _is_record(record: object) -> bool:
+def is_record(record: object) -> bool:
     """Whether a line has the numbers that are read from an epoch's record, whole or finite ones."""
     if not isinstance(record, dict) or "validation_accuracy" not in record:
         return False

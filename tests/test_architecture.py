@@ -40,8 +40,8 @@ ROOMS = {
     "system training trees",
     "experiment": "backprop config data errors facts gradcheck kernels losses machine metrics "
     "models training",
-    "runs": "config data display errors experiment files machine metrics models system training "
-    "trees",
+    "runs": "backprop config data display errors experiment files machine metrics models system "
+    "training trees",
     # The wings: the core knows none of them.
     "predict": "backprop config data errors facts machine models runs system training",
     "viz": "backprop config data display drawing errors experiment files gradcheck kernels "
@@ -51,10 +51,10 @@ ROOMS = {
     "deploy": "config data display drawing errors files machine models predict runs training "
     "version viz",
     "tracking": "config display errors experiment files metrics predict runs training",
-    "course": "backprop config data display errors experiment gradcheck language machine metrics "
-    "runs system training tune",
-    "notebook": "config data display errors experiment facts machine metrics models predict runs "
-    "training viz",
+    "course": "backprop config data display errors experiment gradcheck language losses machine "
+    "metrics models runs system training tune",
+    "notebook": "backprop config course data display errors experiment facts machine metrics "
+    "models predict runs training viz",
     # The entrances.
     "cli": "config course deploy display drawing errors experiment gradcheck language machine "
     "models system training tune version viz",

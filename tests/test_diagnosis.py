@@ -21,8 +21,8 @@ def poison(monkeypatch):
     honest = experiment.make_loss_and_grad
 
     def with_poison(step: int, layer: str) -> None:
-        def make_loss_and_grad(config, model):
-            way = honest(config, model)
+        def make_loss_and_grad(config, *others):
+            way = honest(config, *others)
             bad = jax.random.key_data(jax.random.fold_in(jax.random.key(config.seed), step))
 
             def poisoned(params, batch, key):

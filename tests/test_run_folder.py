@@ -251,11 +251,17 @@ def test_a_run_with_a_huge_loss_is_resumed_and_read(train_tiny, tmp_path):
 @pytest.mark.parametrize("beside", ["run-2", "other"])
 def test_an_error_beside_the_run_has_its_own_message(tmp_path, beside):
     full = OSError(errno.ENOSPC, "full", str(tmp_path / beside / "file"))
-    with pytest.raises(OSError, match="full") as raised, ends_in_one_line(tmp_path / "run", False):
+    with (
+        pytest.raises(OSError, match="full") as raised,
+        ends_in_one_line(tmp_path / "run", Config()),
+    ):
         raise full
     assert raised.value is full
     inside = OSError(errno.ENOSPC, "full", str(tmp_path / "run" / "file"))
-    with pytest.raises(RunFailedError, match="resume"), ends_in_one_line(tmp_path / "run", False):
+    with (
+        pytest.raises(RunFailedError, match="resume"),
+        ends_in_one_line(tmp_path / "run", Config()),
+    ):
         raise inside
 
 

@@ -115,14 +115,14 @@ def manual_loss_and_grad(
     Args:
       model: A chain of layers.
       loss: One of losses.LOSSES; its metrics are those of `metric_of`.
-      find_rule: Finds a layer's rule, by default its own.
+      find_rule: Finds the rule of a layer and of the loss, by default its own.
 
     Returns:
       (params, batch, key) -> (Metrics, gradients), both summed over the batch's examples, which
       is the signature of `training.step.autodiff_loss_and_grad`.
     """
     pair = chain_pair(model, find_rule)
-    loss_rule: Any = rule_of(LOSSES[loss])
+    loss_rule: Any = find_rule(LOSSES[loss])
 
     def loss_and_grad(params: Params, batch: Batch, key: jax.Array) -> tuple[Sums, Params]:
         batch = jax.tree.map(jnp.asarray, batch)

@@ -1,5 +1,8 @@
 """Every layer's rule: which pair belongs to which layer or loss."""
 
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
 import flax.linen as nn
 
 from jaxnets.backprop.activations import GELU, LEAKY_RELU, SIGMOID, SOFTMAX, TANH
@@ -22,7 +25,7 @@ from jaxnets.backprop.probability_losses import (
 )
 from jaxnets.backprop.relu import RELU
 from jaxnets.backprop.residual import RESIDUAL
-from jaxnets.backprop.rule import LayerRule
+from jaxnets.backprop.rule import FindRule, LayerRule
 from jaxnets.losses import cross_entropy, half_mse, mse, squared_error
 from jaxnets.models.alexnet_layers import AdaptiveAveragePool, LocalResponseNorm
 from jaxnets.models.batch_norm import BatchNorm
@@ -102,3 +105,23 @@ def rule_of(layer: object) -> LayerRule | None:
     """
     kind = layer if hasattr(layer, "__name__") else type(layer)  # Functions have a name.
     return KINDS.get(kind)
+
+
+class Wrong(NamedTuple):
+    """What is wrong in a backward pass of the user's own."""
+
+    function: str
+    layer: str
+    gradients: tuple[str, ...]  # The wrong ones.
+    reason: str  # Why nothing could be compared; "" if all could.
+
+
+class OwnPasses(NamedTuple):
+    """Backward passes of the user's own, which train in place of ours."""
+
+    find_rule: FindRule = rule_of
+    sha256: Mapping[str, str] = {}  # The digest of each function's source, by its name.
+    wrong: Sequence[Wrong] = ()  # Those that the judge has found wrong.
+
+
+OURS = OwnPasses()

@@ -127,7 +127,12 @@ def _read(
     if words or positional:
         given |= _positionals(words, positional, flags, started)
     if (path := given.pop("config", None)) is not None:
-        given = read_flags(path, given.get("over", ())) | given
+        read = read_flags(path, given.get("over", ()))
+        if read.get("mine") and "mine" not in given:  # Code is named where it is wanted alone.
+            raise UserError(
+                f"mine: expected --mine=FILE,... beside {path}, which runs no code itself"
+            )
+        given = read | given
     check_memory()  # JAX is imported next, and would abort under too low a limit.
     if is_file_of_python(given.get("model")):
         from jaxnets.models.own import from_file

@@ -161,6 +161,16 @@ class Config(Options):
         "gradients=manual runs their derivations alone, and auto is stock autodiff",
         ("fast", "plain"),
     )
+    mine: tuple[str, ...] = option(
+        (),
+        "files with backward passes of your own (exercise new), which are judged, then train in "
+        "place of ours",
+        metavar="FILE,...",
+        unset="ours",
+    )
+    even_if_wrong: bool = option(
+        False, "train with wrong passes in mine, and by the right ones for comparison"
+    )
     check_every: int = option(100, "steps between two checks of gradients=both", (1, 10**9))
     gradient_tolerance: float | None = option(
         None, "relative error that ends a run with gradients=both", FRACTION, unset="by precision"
@@ -271,6 +281,14 @@ class Config(Options):
             yield "label_smoothing: squared_error has no labels"
         if is_custom(self.loss) and self.gradients != "auto":
             yield f"gradients: expected auto, for a loss of your own, got {self.gradients}"
+        for name, value in (("gradients", "auto"), ("kernels", "fast")):
+            if self.mine and getattr(self, name) == value:
+                wanted = "manual or both" if name == "gradients" else "plain"
+                yield f"{name}: expected {wanted} with mine, got {value}"
+        if self.mine and self.replay_seeds > 1:
+            yield f"replay_seeds: expected 1 with mine, got {self.replay_seeds}"
+        if self.even_if_wrong and not self.mine:
+            yield "even_if_wrong: expected with mine=FILE, got no mine"
         if is_custom(self.optimizer) and self.weight_decay:
             yield "weight_decay: expected none beside an optimizer of your own, which may have one"
         if self.stop_at_target and self.target_accuracy is None:

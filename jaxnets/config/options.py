@@ -61,7 +61,8 @@ class Options(Described):
             x = getattr(self, field.name)
             if x == "full" == field.metadata["none"]:  # As on the command line.
                 object.__setattr__(self, field.name, None)
-            if types_of(field)[:2] == (tuple, int) and isinstance(x, list | int):  # [64, 32] or 64.
+            kind, element, _ = types_of(field)
+            if kind is tuple and isinstance(x, list | element):  # [64, 32] or 64.
                 object.__setattr__(self, field.name, tuple(x if isinstance(x, list) else [x]))
             _check(field, getattr(self, field.name))
 
@@ -136,7 +137,7 @@ def _expected(field: Field) -> str:
     kind, element, _ = types_of(field)
     if kind is not tuple:
         return TYPE_NAMES[kind]
-    example = show(field, field.default) if field.default else "64,64"
+    example = show(field, field.default) if field.default else "64,64" if element is int else "a,b"
     return f"{'numbers' if element is int else 'names'} as {example}"
 
 

@@ -18,7 +18,7 @@ OF_THE_PROCESS = ("workdir", "resume", "overwrite", "dry_run")
 
 # Observers change nothing in a run: a config.json written before these fields existed is read, too.
 FOLLOWS = ("track", "profile", "report")
-LATER = (*FOLLOWS, "layers")  # Fields that a run of an earlier version lacks.
+LATER = (*FOLLOWS, "layers", "mine", "even_if_wrong")  # Fields that a run of an earlier version lacks.
 
 # What may change on resume: where and how the run works, not what it computes. Data and weights are
 # compared by their SHA-256, so their paths may change; the number of epochs may only grow.
@@ -27,6 +27,7 @@ RESUME_MAY_CHANGE = (
     *("epochs", "dataset", "data_dir", "init_from", "platform", "cpu_devices", "devices"),
     *("parallel", "log_format", "target_accuracy", "checkpoint_every", "keep"),
     *("early_stopping", "stop_at_target", "weights_only"),
+    "mine",  # Its digest is compared.
     *FOLLOWS,
     *SINGLE_PROCESS,
 )
@@ -53,6 +54,7 @@ class StoredRun(NamedTuple):
     # Of a run to resume.
     finished: bool = False
     latent_dims: tuple[int, ...] | None = None  # The hidden sizes that it compared first.
+    mine_sha256: Any = None  # The digests of its user's own passes; they may be untrusted.
     # Of a run that gives its weights.
     weights: str | None = None  # The file of its last checkpoint.
     image_side: Any = None  # Pixels, as config.json has it: it may be untrusted.
@@ -144,6 +146,7 @@ def preset(model: str = DEFAULT_MODEL, **changes: object) -> Config:
     - recipe="paper" is the paper's recipe, "fast" one of seconds, instead of the network's own.
     - optimizer, if it is not the recipe's: Keras' default learning rate, and no momentum.
     - hidden: no search over latent_dims.
+    - mine: gradients="manual" and kernels="plain".
     - limit: batches of at most so many images. dry_run: one epoch.
     - init_from, of an AlexNet: normalize="imagenet", whose pixels trained torchvision's weights.
 
@@ -195,6 +198,8 @@ def _brought(recipe: Recipe, given: Mapping[str, Any]) -> Recipe:
             brought |= dict(learning_rate=KERAS_RATES["adam"], weight_decay=0.0)
         else:
             brought["learning_rate"] = KERAS_RATES.get(optimizer)
+    if given.get("mine"):
+        brought |= dict(gradients="manual", kernels="plain")
     if given.get("dry_run"):
         brought |= dict(epochs=1, search_epochs=1, clean_epochs=0)
     size, limit = recipe["batch_size"], given.get("limit")

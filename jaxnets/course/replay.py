@@ -77,7 +77,8 @@ def search_first(experiment: Experiment, folder: RunFolder, processes: Processes
             trial = _single(config, size, config.seed, epochs=config.search_epochs)
             name = f"Parameter latent_dims={size}"
             watching = [stop, SlideBar(name, config.search_epochs)]
-            trained = Experiment.create(trial, parts, experiment.parallel.devices)
+            same = experiment.parallel.devices, experiment.own
+            trained = Experiment.create(trial, parts, *same)
             found[size] = train_one(trained, parts.validation, watching)
             loss, accuracy = found[size].loss, found[size].accuracy
             show(f"{name}, validation_loss={loss}, validation_accuracy={accuracy}.\n")
@@ -85,7 +86,8 @@ def search_first(experiment: Experiment, folder: RunFolder, processes: Processes
     print(f"The best parameter is {best}.\n", flush=True)
     folder.write(SEARCH, {str(size): found[size]._asdict() for size in found})
     single = _single(config, best, config.seed)
-    return Experiment.create(single, experiment.data, experiment.parallel.devices)
+    same = experiment.data, experiment.parallel.devices, experiment.own
+    return Experiment.create(single, *same)
 
 
 class ClosingTable(Observer):

@@ -18,7 +18,7 @@ import numpy as np
 from jax import lax
 
 from jaxnets.backprop.network import manual_loss_and_grad
-from jaxnets.backprop.rule import LayerRule
+from jaxnets.backprop.rule import FindRule, LayerRule
 from jaxnets.backprop.rules import rule_of
 from jaxnets.config.fields import Config
 from jaxnets.data.batches import Batch
@@ -47,7 +47,7 @@ Move = Callable[[jax.Array], jax.Array]  # Of a layer's output to other numbers.
 
 
 def both_loss_and_grads(
-    model: Chain, trained: Chain, loss: str, precision: str
+    model: Chain, trained: Chain, loss: str, precision: str, find_rule: FindRule = rule_of
 ) -> Callable[[Params, Batch, jax.Array], tuple[Sums, tuple[Params, Params]]]:
     """Returns f(params, batch, key) -> (Metrics, (gradients by hand, gradients of stock JAX)).
 
@@ -57,6 +57,7 @@ def both_loss_and_grads(
       loss: One of losses.LOSSES.
       precision: The one in which stock JAX computes; one with more digits than the model's shows
         the rounding of the gradients by hand.
+      find_rule: Finds the rules of the pass by hand.
     """
     plain_model = with_precision(model, precision)
 
@@ -66,9 +67,9 @@ def both_loss_and_grads(
         outputs: list[jax.Array] = []
 
         def recording(layer: Layer) -> LayerRule | None:
-            rule = rule_of(layer)
-            if rule is None:
-                return None
+            rule = find_rule(layer)
+            if rule is None or layer is LOSSES[loss]:
+                return rule
 
             def forward(*inputs: object, **static: object) -> tuple[jax.Array, Any]:
                 out, cache = rule.forward(*inputs, **static)
@@ -153,6 +154,7 @@ class GradientCheck(Observer):
         trained: Chain,
         gradient_step: Callable[..., GradientStep],
         observers: Sequence[Observer] = (),
+        find_rule: FindRule = rule_of,
     ):
         """Takes the run's config and networks as `both_loss_and_grads` does.
 
@@ -162,9 +164,11 @@ class GradientCheck(Observer):
           trained: The same as the pass by hand takes it.
           gradient_step: loss_and_grad -> (state, batch) -> what that returns, of the next step.
           observers: They are told of every check.
+          find_rule: Finds the rules of the pass by hand.
         """
         wide = "float64" if config.precision == "float64" else "float32"
-        self._both = gradient_step(both_loss_and_grads(model, trained, config.loss, wide))
+        both = both_loss_and_grads(model, trained, config.loss, wide, find_rule)
+        self._both = gradient_step(both)
         tolerance = config.gradient_tolerance
         self._tolerance = GRADIENT_TOLERANCE[config.precision] if tolerance is None else tolerance
         self._every, self._observers = config.check_every, observers

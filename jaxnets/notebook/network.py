@@ -17,6 +17,7 @@ import signal
 import tempfile
 import warnings
 import weakref
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeGuard
@@ -24,9 +25,11 @@ from typing import Any, Self, TypeGuard
 import jax
 import numpy as np
 
+from jaxnets.backprop.rules import OURS, OwnPasses
 from jaxnets.config.fields import CUSTOM_FIELDS, Config, unknown_field
-from jaxnets.config.options import is_custom
+from jaxnets.config.options import is_custom, name_of
 from jaxnets.config.recipes import DEFAULT_MODEL
+from jaxnets.course.exercises.mine import own_passes
 from jaxnets.data.arrays import NAME, from_arrays, to_split
 from jaxnets.data.datasets import Dataset, Split
 from jaxnets.display import show
@@ -41,7 +44,7 @@ from jaxnets.predict.predict import Pictures, Predictor, create_predictor, load_
 from jaxnets.runs.request import load_data, read_config, request
 from jaxnets.runs.resume import check_optimizer, load_checkpoint
 from jaxnets.runs.run import Run, write_config
-from jaxnets.runs.run_folder import CONFIG, RunFolder
+from jaxnets.runs.run_folder import CONFIG, MINE_SHA256, RunFolder
 from jaxnets.runs.terminal import Progress, stop_on_interrupt
 from jaxnets.training.history import History
 from jaxnets.training.loop import Interrupted, NonFiniteLossError
@@ -84,10 +87,12 @@ class Network(Described):
           **settings: Fields of Config, as epochs=5, optimizer="adam". Three may be your own: a loss
             (logits [B, K], labels [B]) -> losses [B]; an optimizer, which is a transformation of
             optax's, or a function of the learning rate that makes one; and an augment (key, image
-            [H, W, C]) -> image.
+            [H, W, C]) -> image. `mine` are backward passes of your own, files or functions, as
+            mine=[dense_backward]; they are judged first.
 
         Raises:
           UserError: A name, a value, or the data do not fit.
+          RunFailedError: A pass of `mine` is wrong, without even_if_wrong=True.
         """
         if not isinstance(model, str | Config):
             got = type(model).__name__
@@ -101,6 +106,9 @@ class Network(Described):
         given |= settings if base else {"model": model, **settings}
         if data is not None:
             given["dataset"] = _name_of(data)
+        self._mine, self._own = _listed(settings.get("mine", ())), None
+        if self._mine:
+            given["mine"] = tuple(map(name_of, self._mine))
         made, self._data, self._notes = request(given, partial(_dataset_of, data), base=base)
         self._made, self._folder = made, None
         self._begin()
@@ -118,28 +126,33 @@ class Network(Described):
         Args:
           workdir: The folder of a finished or an interrupted run.
           data: Data to train on; by default the run's, which `predict` does not need.
-          **functions: The run's own loss, optimizer and augment, which no file holds: `fit` and
-            `evaluate` need them, `predict` does not.
+          **functions: The run's own loss, optimizer, augment and mine, which no file holds: `fit`
+            and `evaluate` need them, `predict` does not.
 
         Raises:
           UserError: The folder holds no run, or a damaged one.
         """
         network, folder = cls.__new__(cls), RunFolder.open(os.fspath(workdir))
-        config = read_config(folder)
+        config, mine = read_config(folder), _listed(functions.pop("mine", ()))
+        if mine:
+            config = dataclasses.replace(config, mine=tuple(map(name_of, mine)))
         for name in functions:
             if name not in CUSTOM_FIELDS or not is_custom(getattr(config, name)):
                 raise UserError(f"{name}: expected the run's own settings, but a function of yours")
         config = dataclasses.replace(config, **functions)
-        network._read(folder, config, data)
+        network._read(folder, config, data, mine)
         return network
 
-    def _read(self, folder: RunFolder, config: Config, data: Data) -> None:
+    def _read(
+        self, folder: RunFolder, config: Config, data: Data, mine: Sequence[Any] = ()
+    ) -> None:
         config, dataset = dataclasses.replace(config, latent_dims=None), None
         if data is not None:
             config = dataclasses.replace(config, dataset=_name_of(data), data_dir=None)
             dataset = None if _is_name(data) else _dataset_of(data, config)
         self._made, self._data, self._folder, self._notes = config, dataset, folder, ()
         self._given = {"model": config, "data": data}
+        self._mine, self._own = mine, None
         self._begin()
 
     def _begin(self) -> None:
@@ -162,8 +175,17 @@ class Network(Described):
                 self._data = load_data(self.config)
             if self._data.is_regression:
                 raise UserError("data: expected classes; Experiment.create(...).train() regresses")
-            self._experiment = Experiment.create(self.config, self._data)
+            self._experiment = Experiment.create(
+                self.config, self._data, own=self._passes(self._data)
+            )
         return self._experiment
+
+    def _passes(self, data: Dataset) -> OwnPasses:
+        """The user's own backward passes, judged once."""
+        if self._own is None:
+            kept = self._folder.read(CONFIG).get(MINE_SHA256, {}) if self._folder else None
+            self._own = own_passes(self._mine, self.config, data, kept) if self._mine else OURS
+        return self._own
 
     @property
     def data(self) -> Dataset:
@@ -301,7 +323,8 @@ class Network(Described):
         total = done + (epochs or (self.config.epochs - done) or self._made.epochs)
         if total != self.config.epochs:
             old, self.config = self.experiment, dataclasses.replace(self.config, epochs=total)
-            self._experiment = Experiment.create(self.config, old.data, old.parallel.devices)
+            same = old.data, old.parallel.devices, old.own
+            self._experiment = Experiment.create(self.config, *same)
 
     def evaluate(self, images: Any = None, labels: Any = None) -> Metrics:
         """The metrics of the test images, or of others: a Split, or images and their labels."""
@@ -426,6 +449,11 @@ class _Reached(Observer):
 
 
 load = Network.load
+
+
+def _listed(mine: Any) -> list[Any]:
+    """Backward passes of the user's own, one or several, as a list."""
+    return list(mine) if isinstance(mine, list | tuple) else [mine]
 
 
 def _is_name(data: Data) -> TypeGuard[str | os.PathLike[str]]:

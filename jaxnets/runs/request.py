@@ -23,7 +23,7 @@ from jaxnets.display import one_line, short_path
 from jaxnets.errors import UserError
 from jaxnets.machine.platform import keep_freed_memory
 from jaxnets.runs.checkpoints import path_of
-from jaxnets.runs.run_folder import CHECKPOINTS, CONFIG, RUNS, SEARCH, RunFolder
+from jaxnets.runs.run_folder import CHECKPOINTS, CONFIG, MINE_SHA256, RUNS, SEARCH, RunFolder
 
 
 class Request(NamedTuple):
@@ -132,7 +132,9 @@ def run_to_resume(given: Mapping[str, Any]) -> StoredRun:
         sizes = tuple(map(int, searched)) or None
     except ValueError as error:
         raise UserError(f"{folder.path / SEARCH}: expected hidden sizes: {error}") from error
-    return StoredRun(path, config, finished=folder.finished, latent_dims=sizes)
+    mine = folder.read(CONFIG).get(MINE_SHA256)
+    finished = folder.finished
+    return StoredRun(path, config, finished=finished, latent_dims=sizes, mine_sha256=mine)
 
 
 def _newest_unfinished(model: str) -> RunFolder:

@@ -14,12 +14,12 @@ from jaxnets.experiment import Experiment
 from jaxnets.machine.platform import Processes, surroundings
 from jaxnets.runs.checkpoints import tree_of
 from jaxnets.runs.request import read_config
-from jaxnets.runs.run_folder import CONFIG, RunFolder
+from jaxnets.runs.run_folder import CONFIG, MINE_SHA256, RunFolder
 from jaxnets.training.optimizer import create_schedule
 from jaxnets.training.step import Checkpoint, TrainState
 
 
-def prepare_to_resume(folder: RunFolder, experiment: Experiment, inputs: dict[str, str]) -> bool:
+def prepare_to_resume(folder: RunFolder, experiment: Experiment, inputs: dict[str, Any]) -> bool:
     """Checks that a locked run may resume, and removes its result.json if the epochs grow.
 
     Returns whether config.json must be rewritten; UserError if the run has finished, or if it began
@@ -32,6 +32,7 @@ def prepare_to_resume(folder: RunFolder, experiment: Experiment, inputs: dict[st
     texts = {
         "data_sha256": (f"the data of {_source(stored)}", f"{_source(config)} with "),
         "init_from_sha256": (config.init_from, ""),
+        MINE_SHA256: ("passes of your own", ""),
     }
     began = folder.read(CONFIG)
     for name, ours in inputs.items():

@@ -9,12 +9,14 @@ from typing import Any
 
 import jax
 
+from jaxnets.backprop.rules import OURS, OwnPasses
 from jaxnets.config.fields import SINGLE_PROCESS, Config
 from jaxnets.config.options import name_of
 from jaxnets.config.resolve import StoredRun, resolve
+from jaxnets.data.datasets import Dataset
 from jaxnets.display import columns, fold, printable, short_path, show
 from jaxnets.errors import RunFailedError, interruptible
-from jaxnets.experiment import Experiment
+from jaxnets.experiment import Experiment, find_devices
 from jaxnets.machine.distributed import connected
 from jaxnets.machine.platform import Processes, describe, surroundings
 from jaxnets.metrics import Metrics
@@ -25,7 +27,14 @@ from jaxnets.runs.diagnosis import diagnose
 from jaxnets.runs.memory import check_enough_memory
 from jaxnets.runs.request import load_data, request, run_to_resume, run_with_weights
 from jaxnets.runs.resume import load_checkpoint, prepare_to_resume
-from jaxnets.runs.run_folder import CONFIG, ReplicaRunFolder, RunFolder, num_params, params_sha256
+from jaxnets.runs.run_folder import (
+    CONFIG,
+    MINE_SHA256,
+    ReplicaRunFolder,
+    RunFolder,
+    num_params,
+    params_sha256,
+)
 from jaxnets.training.loop import Interrupted, NonFiniteLossError
 from jaxnets.training.observer import EarlyStopping, Observer, Record, Stop
 from jaxnets.training.step import Checkpoint, TrainState
@@ -34,6 +43,8 @@ LARGE_FOLDER = 500_000_000  # Bytes.
 
 # (an experiment with latent_dims, the run's folder, its processes) -> one with the size chosen.
 Search = Callable[[Experiment, RunFolder, Processes], Experiment]
+# (files, a config with mine, its data, the digests of a run that goes on) -> its user's own passes
+Judge = Callable[[Sequence[str], Config, Dataset, Any], OwnPasses]
 
 
 class Run(Observer):
@@ -65,7 +76,9 @@ class Run(Observer):
 
     @classmethod
     @contextlib.contextmanager
-    def open(cls, flags: dict[str, Any], search: Search | None = None) -> Generator["Run"]:
+    def open(
+        cls, flags: dict[str, Any], search: Search | None = None, judge: Judge | None = None
+    ) -> Generator["Run"]:
         """Opens the run that the flags ask for: a new one, or an interrupted one with --resume.
 
         It connects the processes, finds the devices, loads the data and locks the folder. What
@@ -74,6 +87,8 @@ class Run(Observer):
         Args:
           flags: Fields of Config.
           search: Chooses one of the hidden sizes in latent_dims, where a config has them.
+          judge: Judges and reads the files of --mine: those of the flags, as a run folder runs no
+            code.
 
         Raises:
           UserError: The request cannot be met.
@@ -86,11 +101,14 @@ class Run(Observer):
                 found = processes.broadcast_json("run", lambda: run_to_resume(flags).to_json())
                 resumed = StoredRun.from_json(found)
             config, data, notes = request(flags, partial(load_data, as_bytes=True), resumed=resumed)
-            experiment = Experiment.create(config, data)
+            devices, files, own = find_devices(config), flags.get("mine"), OURS
+            if judge is not None and files:
+                own = judge(files, config, data, resumed and (resumed.mine_sha256 or {}))
+            experiment = Experiment.create(config, data, devices, own)
             check_enough_memory(experiment)
             state = experiment.init_state()  # First, as it may raise: then no folder is made.
             folder = _open_folder(experiment, processes)
-            with terminal.ends_in_one_line(folder.path, config.dry_run), folder:
+            with terminal.ends_in_one_line(folder.path, config), folder:
                 checkpoint = Checkpoint(state)
                 if config.resume:
                     checkpoint = load_checkpoint(folder, experiment, state, processes)
@@ -119,6 +137,8 @@ class Run(Observer):
             f"{', '.join(sizes)} images | {describe(devices)}{accelerator} | {config.precision} | "
             f"gradients {config.gradients}"
         )
+        if own := self.experiment.own.sha256:
+            line += f" (yours: {', '.join(own)})"
         if config.init_from is not None:
             line += f"\n{describe_weights(config.init_from, params)}"
         line += "".join(f"\n{note}" for note in self.notes)
@@ -198,7 +218,7 @@ class Run(Observer):
         experiment = self.experiment
         if self.config.is_distributed:  # From here on the other processes do not take part.
             single = dataclasses.replace(self.config, **SINGLE_PROCESS, devices=None)
-            experiment = Experiment.create(single, experiment.data)
+            experiment = Experiment.create(single, experiment.data, own=experiment.own)
         last = load_checkpoint(self.folder, experiment, experiment.init_state())
         return diagnose(experiment, last, self.folder.records(), error)
 
@@ -257,11 +277,13 @@ class Run(Observer):
         }
 
 
-def inputs_sha256(experiment: Experiment) -> dict[str, str]:
-    """The digests of the data and the first weights, by their names in config.json."""
-    inputs = {"data_sha256": experiment.data.checksum}
+def inputs_sha256(experiment: Experiment) -> dict[str, Any]:
+    """The digests of the data, the first weights and own passes, by their names in config.json."""
+    inputs: dict[str, Any] = {"data_sha256": experiment.data.checksum}
     if experiment.config.init_from is not None:
         inputs["init_from_sha256"] = weights_sha256(experiment.config.init_from)
+    if experiment.own.sha256:
+        inputs[MINE_SHA256] = dict(experiment.own.sha256)
     return inputs
 
 

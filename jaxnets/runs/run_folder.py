@@ -1,7 +1,7 @@
 """The run folder: config.json, metrics.jsonl, checkpoints/ and, last of all, result.json.
 
 A run that began with a search has search.json too, one with --track the folder tracking/,
-one with --report report.html.
+one with --report report.html, one with --even_if_wrong mine.json.
 """
 
 import contextlib
@@ -26,6 +26,8 @@ from jaxnets.trees import Params, Tree
 
 CONFIG, METRICS, CHECKPOINTS, RESULT = "config.json", "metrics.jsonl", "checkpoints", "result.json"
 SEARCH, TRACKING, REPORT = "search.json", "tracking", "report.html"
+MINE = "mine.json"  # What is wrong in passes of the user's own, and the records of the right ones.
+MINE_SHA256 = "mine_sha256"  # In config.json.
 RUNS = Path("runs")
 
 
@@ -164,17 +166,17 @@ class RunFolder:
             checkpoints.path_of(self.path / CHECKPOINTS, step).unlink()
 
     def read(self, name: str) -> dict[str, Any]:
-        """Reads config.json or search.json; a missing file is empty."""
+        """Reads config.json, search.json or mine.json; a missing file is empty."""
         return files.read_json(self.path / name) if (self.path / name).exists() else {}
 
     def write(self, name: str, values: dict[str, Any]) -> None:
-        """Writes config.json, search.json or result.json."""
+        """Writes config.json, search.json, mine.json or result.json."""
         self.check_in_place()
         files.write_text(self.path / name, json.dumps(values, indent=2) + "\n")
 
     def snapshot(self) -> dict[str, Any]:
         """The path and the contents as JSON, from which another process makes a replica."""
-        contents = {name: self.read(name) for name in (CONFIG, SEARCH)}
+        contents = {name: self.read(name) for name in (CONFIG, SEARCH, MINE)}
         return {"path": str(self.path), METRICS: self.records(), **contents}
 
     def records(self) -> list[dict[str, Any]]:
@@ -349,7 +351,7 @@ def _place(workdir: str) -> Path:
 def _replaceable(path: Path, overwrite: bool) -> list[str]:
     """The names in a folder; UserError if it holds a run (without overwrite) or other files."""
     found = sorted(os.listdir(path))
-    ours = (CONFIG, SEARCH, METRICS, CHECKPOINTS, RESULT, TRACKING, REPORT)
+    ours = (CONFIG, SEARCH, METRICS, CHECKPOINTS, RESULT, TRACKING, REPORT, MINE)
     others = [name for name in found if name.removesuffix(".partial") not in ours]
     if others:
         raise UserError(f"workdir: expected an empty folder, {path} holds {others[0]}")

@@ -233,17 +233,17 @@ class Progress(Observer):
 
 
 @contextlib.contextmanager
-def ends_in_one_line(folder: Path, dry_run: bool) -> Generator[None]:
+def ends_in_one_line(folder: Path, config: Config) -> Generator[None]:
     """Turns what ends a run early into one line, with the command that resumes it."""
-    where = f"--workdir={short_path(str(folder))}"
-    resume = RESUME + shlex.join([*program("train"), "--resume", where])
-    hint = NOTHING_KEPT if dry_run else resume
+    where, mine = f"--workdir={short_path(str(folder))}", f"--mine={','.join(config.mine)}"
+    words = [*program("train"), "--resume", where, *([mine] if config.mine else [])]
+    hint = NOTHING_KEPT if config.dry_run else RESUME + shlex.join(words)
     at_once = f"stopped at once; {hint}"
     try:
         with on_interrupt(at_once):
             yield
     except Interrupted as stopped:
-        saved = () if dry_run else getattr(stopped, "__notes__", ())
+        saved = () if config.dry_run else getattr(stopped, "__notes__", ())
         message = "; ".join(["interrupted", *saved, hint])
         raise StoppedError(message, stopped.signal) from None
     except KeyboardInterrupt:

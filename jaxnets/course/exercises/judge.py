@@ -19,7 +19,7 @@ import numpy as np
 from jaxnets.backprop.pooling import max_pool_forward
 from jaxnets.backprop.rule import LayerRule, Setting
 from jaxnets.backprop.rules import RULES
-from jaxnets.course.exercises.catalogue import BUGS, Bug, exercise_of_function
+from jaxnets.course.exercises.catalogue import BUGS, Blank, Bug, exercise_of_function
 from jaxnets.course.exercises.drawn import drawn_settings
 from jaxnets.course.exercises.files import exercises_in, read_source, violation
 from jaxnets.course.exercises.passes import Call, ResultError, gradients_of, run_source
@@ -127,13 +127,20 @@ def mutant(name: str) -> LayerRule:
 
 def broken(bug: Bug) -> LayerRule:
     """The layer that a bug breaks, with the bug's passes."""
-    rule, passes = RULES[bug.layer], dict[str, Any]()
-    if bug.forward:
-        exec(bug.forward, {"jnp": jnp, "max_pool_forward": max_pool_forward}, passes)
+    passes = dict[str, Any]()
+    exec(bug.code, passes)
+    return with_backward(layer_of(bug), passes[bug.name])
+
+
+def layer_of(exercise: Blank | Bug) -> LayerRule:
+    """The layer of an exercise, with the forward pass whose cache the exercise takes."""
+    rule = RULES[exercise.layer]
+    if isinstance(exercise, Bug) and exercise.forward:
+        passes = dict[str, Any]()
+        exec(exercise.forward, {"jnp": jnp, "max_pool_forward": max_pool_forward}, passes)
         (forward,) = passes.values()
         rule = rule._replace(forward=forward)
-    exec(bug.code, passes)
-    return with_backward(rule, passes[bug.name])
+    return rule
 
 
 def cases_of(function: str) -> list[Case]:
@@ -142,7 +149,7 @@ def cases_of(function: str) -> list[Case]:
     In float64 it is tried in drawn settings too, without differences.
     """
     exercise = exercise_of_function(function)
-    rule = broken(exercise) if isinstance(exercise, Bug) else RULES[exercise.layer]
+    rule = layer_of(exercise)
     declared = [one for one in rule.settings if math.prod(one.static.get("window", ())) <= WIDEST]
     cases = []
     for dtype in PRECISIONS:
@@ -248,7 +255,15 @@ def judge_file(path: str, *, hint: bool = False) -> list[Verdict]:
     Raises:
       UserError: It cannot be read, or has no function that is named after an exercise.
     """
-    source = read_source(path)
+    return judge_source(read_source(path), path, hint=hint)
+
+
+def judge_source(source: str, path: str, *, hint: bool = False) -> list[Verdict]:
+    """The same of a file that is read already; its path is for messages.
+
+    Raises:
+      UserError: It has no function that is named after an exercise.
+    """
     names, reason = exercises_in(source, path)
     if reason:
         return [Verdict(name, False, reason=reason) for name in names]

@@ -40,6 +40,15 @@ SAID = {
     "truth value of an array": N_(
         "if and while ask for one answer, not for an array of them; use jnp.where"
     ),
+    r"Attempted boolean conversion of traced array": N_(
+        "if and while need a number, and a compiled step has none; use jnp.where"
+    ),
+    r"__array__\(\) was called on traced array": N_(
+        "NumPy needs numbers, and a compiled step has none; use jnp in place of np"
+    ),
+    r"Abstract tracer value encountered": N_(
+        "this needs a number, and a compiled step has none; use jnp in place of Python's functions"
+    ),
     r"axis (-?\d+) is out of bounds for array of dimension (\d+)": N_(
         "there is no axis {}; the number of axes is {}, and the first is axis 0"
     ),

@@ -99,12 +99,17 @@ def _named(
     backward: Callable[..., Any], calls: Sequence[Call], arrays: Sequence[tuple[Any, Any]]
 ) -> list[dict[str, Any]]:
     return [
-        _named_result(call, backward(*array, **call.static))
+        named_result(call, backward(*array, **call.static))
         for call, array in zip(calls, arrays, strict=True)
     ]
 
 
-def _named_result(call: Call, result: Any) -> dict[str, Any]:
+def named_result(call: Call, result: Any) -> dict[str, Any]:
+    """What a backward pass returned, as arrays by the names of `gradients_of`.
+
+    Raises:
+      ResultError: It is something else.
+    """
     if result is None:
         raise ResultError(_("it returns nothing; its last line must be a return"))
     if not call.params:
@@ -151,15 +156,20 @@ def _kind(value: Any) -> str:
     return _("..., the blank to fill in") if value is ... else kind_of(value)
 
 
+def run_file(source: str, path: str) -> dict[str, Any]:
+    """Runs a file whose text is known; returns what it defines."""
+    linecache.cache[path] = len(source), None, source.splitlines(keepends=True), path
+    namespace: dict[str, Any] = {"__name__": "exercise"}
+    exec(compile(source, path, "exec"), namespace)
+    return namespace
+
+
 def run_source(
     source: str, path: str, name: str, calls: Sequence[Call]
 ) -> list[dict[str, np.ndarray]] | str:
     """Runs a file and its function on each call; what goes wrong is returned in one line."""
-    linecache.cache[path] = len(source), None, source.splitlines(keepends=True), path
     try:
-        namespace: dict[str, Any] = {"__name__": "exercise"}
-        exec(compile(source, path, "exec"), namespace)
-        return list(gradients_of(namespace[name], calls))
+        return list(gradients_of(run_file(source, path)[name], calls))
     except ResultError as error:
         return str(error)
     except (Exception, SystemExit) as error:

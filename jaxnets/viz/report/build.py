@@ -1,5 +1,6 @@
 """Builds the report of one or several runs: one HTML file that loads nothing."""
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -248,6 +249,43 @@ def _learning(run: RunFacts) -> Part:
     return Part([(figure, "") for figure in drawn], document.paragraph(note, "note") + table)
 
 
+def _mine(run: RunFacts) -> Part:
+    """The training by wrong passes of the user's own, beside the one by the right passes."""
+    records, wrong = (run.mine.get(name) for name in ("right", "wrong"))
+    if not isinstance(records, list) or not isinstance(wrong, list) or not records:
+        return NOTHING
+    records = [record for record in records if files.is_record(record)]
+    right = dataclasses.replace(run, name=_("the right derivation"), records=records)
+    both = [dataclasses.replace(run, name=_("your derivation")), right]
+    drawn = [one for one in figures.learning_figures(both) if one.name in ("loss", "accuracy")]
+    for figure in drawn:
+        figure.name = f"mine-{figure.name}"
+    html = ""
+    for one in wrong:
+        found = one if isinstance(one, dict) else {}
+        names, why = found.get("gradients"), str(found.get("reason"))
+        if isinstance(names, list) and names:
+            why = _("{} is wrong", _(" and ").join(map(str, names)))
+        where = f"{found.get('function')} ({found.get('layer')})"
+        html += document.paragraph(where + _(": ") + why)
+    if 0 < (epoch := len(run.records)) <= len(records):
+        validated = number_in(records[epoch - 1], "validation_accuracy") is not None
+        part = "validation" if validated else "train"
+        accuracies, losses = (
+            [number_in(one.records[epoch - 1], f"{part}_{name}") or 0.0 for one in both]
+            for name in ("accuracy", "loss")
+        )
+        text = _(
+            "After epoch {} the accuracy is {} instead of {}, the loss {} instead of {}.",
+            *(epoch, *map(percent, accuracies), *map(plain, losses)),
+        )
+        html += document.paragraph(text)
+    if ended := run.mine.get("ended"):
+        html += document.paragraph(_("So the training by it ended: {}", ended))
+    text = _("Both trainings began with the same weights and saw the same images in one order.")
+    return Part([(one, "") for one in drawn], html + document.paragraph(text, "note"))
+
+
 def _mistakes(run: RunFacts) -> Part:
     if run.trained is None or run.data is None:
         return NOTHING
@@ -345,6 +383,8 @@ def _gradients(run: RunFacts) -> Part:
             "float64.",
             format(max(one.kernels or 0 for one in entries), ".1e"),
         )
+    if run.config.get("mine"):
+        note += _(" The run was trained by its user's own passes; the derived ones here are ours.")
     html += document.paragraph(note, "note")
     ratios = [
         [one.layer, *(plain(x) for x in one[1:]), plain(one.update / (one.weights or 1))]
@@ -373,6 +413,7 @@ def _settings(run: RunFacts) -> Part:
 
 
 SECTIONS = (
+    ("mine", N_("Your derivation beside the right one"), _mine),
     ("learning", N_("Learning"), _learning),
     ("classes", N_("Mistakes"), _mistakes),
     ("inside", N_("Inside the network"), _inside),

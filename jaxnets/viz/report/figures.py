@@ -51,16 +51,17 @@ def learning_figures(runs: Sequence[RunFacts]) -> list[Figure]:
         title = _(title)
         labels = [_("training"), _("validation")] if len(columns) > 1 else [title]
         series = []
+        known = [one for one in columns if any(x is not None for r in runs for x in r.column(one))]
         for number, run in enumerate(runs):
-            for column in columns if len(runs) == 1 else columns[-1:]:
+            for column in columns if len(runs) == 1 else known[-1:]:
                 y = _waiting(run) if column == "waiting" else run.column(column)
                 x = [epoch or 0.0 for epoch in run.column("epoch")]
                 label = run.name if len(runs) > 1 else labels[columns.index(column)]
                 if any(value is not None for value in y):
                     number = number if len(runs) > 1 else columns.index(column)
                     series.append(Series(printable(label), x, y, number))
-        if len(runs) > 1 and len(columns) > 1:
-            title += f" ({labels[-1]})"
+        if len(runs) > 1 and len(columns) > 1 and known:
+            title += f" ({labels[columns.index(known[-1])]})"
         if series:
             show = percent if name in SHARES else plain
             alt = f"{title}. " + "; ".join(_from_to(one, show) for one in series[:6])

@@ -11,7 +11,7 @@ from jaxnets.errors import UserError, message_and_status
 from jaxnets.language import _
 from jaxnets.predict.trained import TrainedNetwork, load_network
 from jaxnets.runs.request import load_data
-from jaxnets.runs.run_folder import CONFIG, RESULT, RunFolder
+from jaxnets.runs.run_folder import CONFIG, MINE, RESULT, RunFolder
 
 
 @dataclasses.dataclass
@@ -23,6 +23,7 @@ class RunFacts:
     config: dict[str, Any] = dataclasses.field(default_factory=dict)  # As written.
     result: dict[str, Any] = dataclasses.field(default_factory=dict)  # As written.
     records: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    mine: dict[str, Any] = dataclasses.field(default_factory=dict)  # Wrong passes, as written.
     trained: TrainedNetwork | None = None
     data: Dataset | None = None
     missing: list[str] = dataclasses.field(default_factory=list)  # Sentences for the reader.
@@ -67,6 +68,8 @@ def read_run(workdir: str) -> RunFacts:
         run.records = folder.records()
     with run.attempt():
         run.result = folder.read(RESULT)
+    with run.attempt():
+        run.mine = folder.read(MINE)
     if run.config:
         with run.attempt():
             run.trained = load_network(str(folder.path))

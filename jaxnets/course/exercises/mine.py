@@ -1,0 +1,234 @@
+"""Trains with backward passes of the user's own: judged first, then in place of ours.
+
+`train.py --mine=my_dense.py` names files, `Network("mlp", mine=[dense_backward])` functions. With
+--even_if_wrong a wrong one trains too, after the right one: same seed, same data.
+"""
+
+import dataclasses
+import hashlib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial, wraps
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnets.backprop.rule import LayerRule
+from jaxnets.backprop.rules import OURS, RULES, OwnPasses, Wrong, rule_of
+from jaxnets.config.fields import Config
+from jaxnets.course.exercises.catalogue import Blank, Bug, exercise_of_function
+from jaxnets.course.exercises.files import exercises_in, read_source
+from jaxnets.course.exercises.judge import Verdict, broken, judge, judge_source, layer_of
+from jaxnets.course.exercises.mistakes import mistake
+from jaxnets.course.exercises.passes import Call, ResultError, named_result, run_file
+from jaxnets.data.batches import Batch
+from jaxnets.data.datasets import Dataset
+from jaxnets.display import paint, show
+from jaxnets.errors import RunFailedError, UserError
+from jaxnets.experiment import make_loss_and_grad
+from jaxnets.gradcheck.layer_check import with_backward
+from jaxnets.language import speaking
+from jaxnets.losses import LOSSES
+from jaxnets.models import create_model
+from jaxnets.models.chain import Layer, map_layers
+from jaxnets.runs import terminal
+from jaxnets.runs.run import Run
+from jaxnets.runs.run_folder import MINE
+from jaxnets.training.observer import EarlyStopping, Record, Stop
+from jaxnets.training.step import Checkpoint
+
+Backward = Callable[..., Any]
+
+
+class Source(NamedTuple):
+    """A file of the user's, or a function in a notebook."""
+
+    where: str  # The file's path; the function's name.
+    text: str  # "" if Python does not have it.
+    exercises: list[Blank | Bug]
+    function: Backward | None  # None: a file.
+
+    def judged(self) -> list[Verdict]:
+        return (
+            judge_source(self.text, self.where) if self.function is None else [judge(self.function)]
+        )
+
+    def passes(self) -> dict[str, Backward]:
+        """The functions by their names; this runs the file."""
+        if self.function is not None:
+            return {self.where: self.function}
+        try:
+            return run_file(self.text, self.where)
+        except (Exception, SystemExit) as error:
+            raise UserError(f"mine: {self.where}: {mistake(error, self.where)}") from error
+
+
+def own_passes(
+    mine: Sequence[str | Backward],
+    config: Config,
+    data: Dataset,
+    kept: Mapping[str, str] | None = None,
+) -> OwnPasses:
+    """Judges backward passes, prints the verdicts, and puts the passes in place of ours.
+
+    Args:
+      mine: Files as `jaxnets exercise new` writes them, or functions named after an exercise.
+      config: The network, its loss, and even_if_wrong.
+      data: Its data set.
+      kept: The digests with which a run began that goes on; None for a new run.
+
+    Raises:
+      UserError: A file holds no exercise, two passes are of one layer, the network has no such
+        layer, the digests differ, or JAX cannot compile a step with them.
+      RunFailedError: A gradient is wrong, without even_if_wrong: status 1, as of `gradcheck`.
+    """
+    sources = list(map(_source, mine))
+    _check_layers([exercise for source in sources for exercise in source.exercises], config)
+    digests = {
+        exercise.function: hashlib.sha256(source.text.encode()).hexdigest()
+        for source in sources
+        for exercise in source.exercises
+    }
+    if kept is not None and kept != digests:
+        raise UserError(
+            f"mine: expected the passes with which the run began, SHA-256 {kept or 'none'}, "
+            f"got {digests}"
+        )
+    wrong = []
+    with speaking(None):  # As gradcheck --mine.
+        for verdict in (verdict for source in sources for verdict in source.judged()):
+            show(paint(verdict.line, "green" if verdict else "red"))
+            if not verdict:
+                function, layer = verdict.exercise, exercise_of_function(verdict.exercise).layer
+                wrong.append(Wrong(function, layer, verdict.wrong, verdict.reason))
+    if wrong and not config.even_if_wrong:
+        names = ", ".join(one.function for one in wrong)
+        raise RunFailedError(
+            f"mine: expected right gradients, got wrong ones of {names}; even_if_wrong trains with "
+            "them all the same"
+        )
+    rules = []
+    for source in sources:
+        passes = source.passes()
+        for exercise in source.exercises:
+            rule = _rule_of(exercise, passes[exercise.function], source.where)
+            rules.append((RULES[exercise.layer], rule))
+
+    def find_rule(layer: object) -> LayerRule | None:
+        rule = rule_of(layer)
+        return next((own for ours, own in rules if ours is rule), rule)
+
+    own = OwnPasses(find_rule, digests, wrong)
+    _trace(own, config, data)
+    return own
+
+
+def _source(one: str | Backward) -> Source:
+    """Reads a file, of which nothing runs, or the text of a function."""
+    if isinstance(one, str):
+        text = read_source(one)
+        return Source(one, text, [*map(exercise_of_function, exercises_in(text, one)[0])], None)
+    name = getattr(one, "__name__", "")
+    try:
+        text = inspect.getsource(one)
+    except (OSError, TypeError):
+        text = ""
+    return Source(name, text, [exercise_of_function(name)], one)
+
+
+def _check_layers(exercises: Sequence[Blank | Bug], config: Config) -> None:
+    """Raises UserError if the network lacks an exercise's layer, or two exercises share one."""
+    layers: list[Any] = [LOSSES[config.loss]]
+
+    def note(layer: Layer) -> Layer:
+        layers.append(layer)
+        return layer
+
+    map_layers(create_model(config, num_classes=2), note)
+    known = [name for name, rule in RULES.items() if any(rule_of(one) is rule for one in layers)]
+    found: dict[str, str] = {}
+    for exercise in exercises:
+        layer, function = exercise.layer, exercise.function
+        if layer not in known:
+            has = f"{config.model} has none (it has {', '.join(known)})"
+            raise UserError(f"mine: {function} is a backward pass of {layer}, and {has}")
+        if other := found.get(layer):
+            raise UserError(f"mine: expected one pass of {layer}, got {other} and {function}")
+        found[layer] = function
+
+
+def _trace(own: OwnPasses, config: Config, data: Dataset) -> None:
+    """Takes a step of the network without numbers: what fails in it is said before a run begins."""
+    model, rows = create_model(config, data.num_classes), config.batch_size or len(data.train)
+    images = jax.ShapeDtypeStruct((rows, *data.image_shape), jnp.float32)
+    key = jax.random.key(0)
+    batch = Batch(images, np.zeros(rows, np.int32), np.ones(rows, np.float32))
+    params = jax.eval_shape(model.init, key, images)["params"]
+    jax.eval_shape(make_loss_and_grad(config, model, own.find_rule), params, batch, key)
+
+
+def _rule_of(exercise: Blank | Bug, backward: Backward, where: str) -> LayerRule:
+    """The layer with the user's backward pass; what fails in it while JAX traces it is one line."""
+    rule = layer_of(exercise)
+    # Its gradients have the right shapes, if not the right numbers.
+    like = broken(exercise) if isinstance(exercise, Bug) and exercise.forward else rule
+
+    @wraps(backward)
+    def checked(cache: Any, d_out: jax.Array, **static: Any) -> Any:
+        wanted = jax.eval_shape(partial(like.backward, **static), cache, d_out)
+        d_params, dx = wanted if "params" in rule.inputs else ({}, wanted)
+        call = Call("", cache, d_out, static, tuple(d_params), exercise.gradient)
+        try:
+            found = named_result(call, backward(cache, d_out, **static))
+        except ResultError as error:
+            raise UserError(f"mine: {where}: {exercise.function}: {error}") from error
+        except Exception as error:
+            file = backward.__code__.co_filename
+            raise UserError(f"mine: {where}: {mistake(error, file)}") from error
+        for leaf, shape in {**{f"params.{n}": d for n, d in d_params.items()}, "x": dx}.items():
+            if found[leaf].shape != shape.shape:
+                name, got = call.gradient_name(leaf), found[leaf].shape
+                raise UserError(
+                    f"mine: {where}: {exercise.function}: {name}: expected the shape "
+                    f"{shape.shape}, got {got}: a step of training needs it"
+                )
+            found[leaf] = found[leaf].astype(shape.dtype)
+        params = {name: found[f"params.{name}"] for name in d_params}
+        return (params, found["x"]) if params else found["x"]
+
+    return with_backward(rule, checked)
+
+
+def right_first(run: Run) -> None:
+    """Trains by the right passes, where wrong ones are to train; the records are for a report.
+
+    First, since a wrong gradient may end its own training. A resumed run does not repeat it.
+    """
+    experiment, wrong = run.experiment, run.experiment.own.wrong
+    if not wrong or run.folder.read(MINE):
+        return
+    config, records = experiment.config, list[Record]()
+    right = dataclasses.replace(
+        experiment,
+        own=OURS,
+        loss_and_grad=make_loss_and_grad(config, experiment.step_model),
+    )
+    show("first by the right derivation, with the same seed and data:")
+    with terminal.stop_on_interrupt() as signal_came:
+        stop = Stop(run.processes.synchronised_stop(signal_came))
+        shown = terminal.Progress(config.epochs, right.loader)
+        watching = [EarlyStopping(config, []), stop, shown]
+        for _, record in right.epochs(Checkpoint(right.init_state()), watching):
+            records.append(record)
+    run.folder.write(MINE, {"wrong": [one._asdict() for one in wrong], "right": records})
+    show("now by yours:")
+
+
+def keep_end(run: Run, error: RunFailedError) -> RunFailedError:
+    """Keeps for the report how wrong passes have ended a training; raises any other error."""
+    if not (kept := run.folder.read(MINE)):
+        raise error
+    run.folder.write(MINE, {**kept, "ended": str(error)})
+    return error

@@ -1,0 +1,268 @@
+"""Training with backward passes of one's own: judged, put in place of ours, never from a folder."""
+
+import re
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import assert_same, params_sha256, read_json, records
+
+import jaxnets
+from jaxnets.backprop.rules import OURS
+from jaxnets.course.exercises import judge
+from jaxnets.course.exercises.catalogue import EXERCISES
+from jaxnets.course.exercises.mine import own_passes
+from jaxnets.errors import RunFailedError, UserError
+
+DENSE = """
+def dense_backward(cache, dz):
+    x, params = cache
+    d_params = {"kernel": x.T @ dz}
+    if "bias" in params:
+        d_params["bias"] = dz.sum(axis=0)
+    return d_params, dz @ params["kernel"].T
+"""
+RELU = """
+import jax.numpy as jnp
+
+def relu_backward(cache, dy):
+    return jnp.where(cache > 0, dy, 0)
+"""
+LOSS = """
+from jaxnets.losses import probabilities_of
+
+def softmax_cross_entropy_backward(cache, d_losses):
+    p, labels = cache
+    return (p - probabilities_of(labels, p.shape[-1], p.dtype)) * d_losses[:, None]
+"""
+MARK = "\nopen({!r}, 'a').write('ran')\n"
+
+
+@pytest.fixture(autouse=True)
+def quick_judge(monkeypatch):
+    """The judge compares in float64 alone: a third of its time."""
+    monkeypatch.setattr(judge, "PRECISIONS", ("float64",))
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """Writes a file of the student's into the folder where a command then runs."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(source, name="mine.py"):
+        (tmp_path / name).write_text(source)
+        return name
+
+    return write
+
+
+def test_right_passes_train_as_ours_bit_for_bit(mine, train_tiny, tmp_path):
+    """All three places of a rule: with parameters, without, and the loss."""
+    files = [mine(DENSE, "a.py"), mine(RELU + LOSS, "b.py")]
+    outcome = train_tiny("mlp_functional", f"--mine={','.join(files)}")
+    names = ["dense_backward", "relu_backward", "softmax_cross_entropy_backward"]
+    assert outcome.status == 0
+    assert outcome.out.startswith("".join(f"{name}: passed\n" for name in names))
+    assert f"gradients manual (yours: {', '.join(names)})" in " ".join(outcome.out.split())
+    config = read_json(tmp_path / "run" / "config.json")
+    assert (config["gradients"], config["kernels"]) == ("manual", "plain")
+    assert config["mine"] == files and list(config["mine_sha256"]) == names
+    ours = params_sha256(tmp_path / "run")
+    train_tiny("mlp_functional", "--overwrite", "--gradients=manual", "--kernels=plain")
+    assert params_sha256(tmp_path / "run") == ours
+
+
+def test_a_wrong_pass_is_refused_and_leaves_no_folder(mine, train_tiny, tmp_path):
+    outcome = train_tiny("mlp_functional", f"--mine={mine(EXERCISES['bug10'].text())}")
+    assert (outcome.status, outcome.out) == (1, "bug10: FAILED: dx is wrong\n")
+    assert "got wrong ones of bug10; even_if_wrong trains with them" in outcome.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_wrong_pass_trains_beside_the_right_one_into_the_report(
+    mine, train_tiny, run_command, tmp_path
+):
+    name = mine(EXERCISES["bug10"].text())
+    outcome = train_tiny("mlp_functional", f"--mine={name}", "--even_if_wrong")
+    assert outcome.status == 0 and "bug10: FAILED: dx is wrong\n" in outcome.out
+    kept, folder = read_json(tmp_path / "run" / "mine.json"), tmp_path / "run"
+    assert kept["wrong"] == [
+        {"function": "bug10", "layer": "relu", "gradients": ["dx"], "reason": ""}
+    ]
+    train_tiny("mlp_functional", "--gradients=manual", "--kernels=plain", f"--workdir={tmp_path}/b")
+    right = [record["train_loss"] for record in records(tmp_path / "b")]
+    assert [record["train_loss"] for record in kept["right"]] == right
+    assert right[-1] < records(folder)[-1]["train_loss"]
+    for language, said in (("en", "bug10 (relu): dx is wrong"), ("zh", "bug10 (relu)：dx 是错的")):
+        run_command("report", folder, f"--output={tmp_path}/r.html", f"--language={language}")
+        page = (tmp_path / "r.html").read_text("utf-8")
+        figure = page[page.index('id="mine-loss"') : page.index('id="mine-accuracy"')]
+        assert said in page and figure.count("<polyline") + figure.count("<path") >= 2
+
+
+@pytest.mark.parametrize(
+    ("change", "end"),
+    [
+        ("1e30 * (p - y)", r"the loss of step \d+ is (nan|inf)|step \d+ is the first"),
+        ("p - 2 * y", "gradients disagree at step 0"),
+    ],
+)
+def test_the_end_of_a_wrong_training_is_reported(change, end, mine, train_tiny, tmp_path):
+    source = LOSS.replace("    return (p - prob", "    y = prob").replace(
+        "dtype)) * d_losses[:, None]", f"dtype)\n    return ({change}) * d_losses[:, None]"
+    )
+    flags = ["--even_if_wrong", "--report", "--optimizer=sgd", "--learning_rate=1"]
+    flags += ["--gradients=both"] if "disagree" in end else []
+    outcome = train_tiny("mlp_functional", f"--mine={mine(source)}", *flags)
+    assert outcome.status == 1 and re.search(end, outcome.err)
+    page = (tmp_path / "run" / "report.html").read_text("utf-8")
+    assert re.search(f"So the training by it ended: .*({end})", page) and 'id="mine-loss"' in page
+
+
+def test_both_compares_a_right_pass_with_autodiff_while_it_trains(mine, train_tiny):
+    flags = [f"--mine={mine(DENSE)}", "--gradients=both", "--check_every=1"]
+    outcome = train_tiny("mlp_functional", *flags)
+    assert outcome.status == 0 and re.search(r"grad(ient)? error [\d.]+e-0[678]", outcome.out)
+
+
+def test_a_run_folder_of_a_stranger_runs_no_code(
+    mine, train_tiny, run_main, run_command, interrupt_after, tmp_path, monkeypatch
+):
+    """Its config.json names a file that would leave a mark where it runs."""
+    folder, mark = tmp_path / "run", tmp_path / "mark"
+    name = mine(DENSE)
+    interrupt_after(2)
+    interrupted = train_tiny("mlp_functional", f"--mine={name}", "--epochs=4")
+    assert interrupted.status == 130 and f"--mine={name}" in interrupted.err
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(judge, "PRECISIONS", ("float64",))
+    mine(DENSE + MARK.format(str(mark)))
+    resume = ["--resume", f"--workdir={folder}"]
+    run_main(*resume).assert_refused("mine: expected mine.py again, by train.py --mine=FILE")
+    run_main(f"--config={folder}").assert_refused("mine: expected --mine=FILE,... beside")
+    run_main(*resume, f"--mine={name}").assert_refused("with which the run began, SHA-256")
+    run_main(*resume, f"--mine={mine(RELU, 'r.py')}").assert_refused("with which the run began")
+    with pytest.raises(UserError, match=r"mine: expected mine.py again, by .*load\(DIR, mine="):
+        jaxnets.load(folder).fit()
+    assert not mark.exists()  # Nor where the user names it: its digest is another one.
+    assert run_main(*resume, f"--mine={mine(DENSE, 'moved.py')}").status == 0
+    image = np.zeros((1, 12, 12, 1), np.uint8)
+    assert jaxnets.load(folder).predict(image).shape == (1, 3)
+    assert run_command("report", folder, f"--output={tmp_path}/r.html").status == 0
+    assert not mark.exists()
+
+
+def test_a_folder_that_began_without_takes_no_pass(mine, train_tiny, run_main, tmp_path):
+    train_tiny("mlp_functional", "--epochs=1")
+    resume = ["--resume", f"--workdir={tmp_path}/run", "--epochs=2"]
+    run_main(*resume, f"--mine={mine(DENSE)}").assert_refused("gradients: expected manual or both")
+
+
+LAYERS = "flatten, relu, softmax_cross_entropy"
+
+
+@pytest.mark.parametrize(
+    ("source", "flags", "message"),
+    [
+        (DENSE, ["--gradients=auto"], "gradients: expected manual or both with mine, got auto"),
+        (DENSE, ["--kernels=fast"], "kernels: expected plain with mine, got fast"),
+        (None, ["--even_if_wrong"], "even_if_wrong: expected with mine=FILE, got no mine"),
+        (None, ["--mine=no.py"], "no.py: expected a file of yours: No such file"),
+        ("x = 1", [], "mine.py: expected a function of an exercise"),
+        ("def f(:", [], "mine.py: line 1: "),
+        (DENSE + EXERCISES["bug1"].code, [], "one pass of dense, got dense_backward and bug1"),
+        (
+            "def conv_backward(cache, dz, **sliding): return 1",
+            [],
+            f"a backward pass of conv, and mlp_functional has none (it has dense, {LAYERS})",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_one_line(source, flags, message, mine, train_tiny):
+    given = [] if source is None else [f"--mine={mine(source)}"]
+    train_tiny("mlp_functional", *given, *flags).assert_refused(message)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (
+            "    return {'kernel': x.T @ dz, 'bias': dz.sum(0)}, dz @ w",
+            "mine.py: line 4: dz is (32, 3), w is (64, 3)",
+        ),
+        (
+            "    return {'kernel': dz.T @ x, 'bias': dz.sum(0)}, dz @ w.T",
+            'd_params["kernel"]: expected the shape (64, 3), got (3, 64)',
+        ),
+        ("    return dz", "expected (d_params, dx)"),
+        (
+            "    import numpy\n    return numpy.asarray(dz)",
+            "line 5: dz is (32, 3): NumPy needs numbers",
+        ),
+        (
+            "    if dz.sum() > 0:\n        return 1\n    return 2",
+            "line 4: if and while need a number",
+        ),
+        ("    return {'kernel': float(w[0, 0])}, x", "line 4: this needs a number"),
+    ],
+)
+def test_a_pass_that_cannot_be_traced_is_one_line(
+    lines, message, mine, run_main, tiny_flags, tmp_path
+):
+    source = "def dense_backward(cache, dz):\n    x, params = cache\n    w = params['kernel']\n"
+    flags = [f"--mine={mine(source + lines)}", "--even_if_wrong", *tiny_flags]
+    outcome = run_main("--model=mlp_functional", *flags)
+    assert outcome.status == 2 and message in outcome.err and outcome.err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_commands_that_take_no_pass_say_so(mine, run_command, tiny_flags):
+    flags = ["--model=softmax", f"--mine={mine(DENSE)}", *tiny_flags]
+    for command in (["search", "--over=learning_rate=0.1,0.2"], ["lr_find"]):
+        run_command(*command, *flags).assert_refused("mine: expected mine.py again, by train.py")
+
+
+def test_functions_of_a_notebook_train_a_network(tiny, tmp_path):
+    def dense_backward(cache, dz):
+        x, params = cache
+        d_params = {"kernel": x.T @ dz, "bias": dz.sum(axis=0)}
+        return {name: d_params[name] for name in params}, dz @ params["kernel"].T
+
+    def relu_backward(cache, dy):
+        return jnp.maximum(dy, 0)
+
+    quick = dict(batch_size=32, epochs=2, devices=1)
+    ours = jaxnets.Network("mlp", tiny, gradients="manual", kernels="plain", **quick)
+    own = jaxnets.Network("mlp", tiny, mine=[dense_backward], **quick)
+    assert own.config.mine == ("custom:dense_backward",)
+    for network in (ours, own):
+        network.fit(epochs=1, verbose=0)
+    assert_same(own.state.params, ours.state.params)
+    folder = own.save(tmp_path / "run")
+    loaded = jaxnets.load(folder, data=tiny, mine=dense_backward)
+    for network in (loaded, own):
+        network.fit(epochs=1, verbose=0)
+    assert_same(loaded.state.params, own.state.params)
+    with pytest.raises(UserError, match="passes with which the run began"):
+        jaxnets.load(folder, data=tiny, mine=[relu_backward]).fit()
+    with pytest.raises(RunFailedError, match="wrong ones of relu_backward"):
+        jaxnets.Network("mlp", tiny, mine=relu_backward, **quick)
+    wrong = jaxnets.Network("mlp", tiny, mine=relu_backward, even_if_wrong=True, **quick)
+    assert np.isfinite(wrong.fit(verbose=0)["loss"]).all()
+
+
+def test_a_bug_whose_cache_is_another_trains_when_repaired(mine, tiny):
+    """The forward pass of bug12 keeps x in place of y."""
+    text = EXERCISES["bug12"].text()
+    config = jaxnets.preset("mlp", mine=("mine.py",), even_if_wrong=True, batch_size=8)
+    wrong = own_passes([mine(text)], config, tiny).wrong
+    assert [one.function for one in wrong] == ["bug12"]
+    repaired = own_passes([mine(text.replace("x < 0", "x <= 0"))], config, tiny)
+    assert not repaired.wrong
+    quick = dict(batch_size=32, epochs=1, devices=1, gradients="manual", kernels="plain")
+    states = [
+        jaxnets.Experiment.create(jaxnets.preset("mlp", **quick), tiny, None, own).train()[0]
+        for own in (OURS, repaired)
+    ]
+    assert_same(states[1].params, states[0].params)

@@ -10,7 +10,7 @@ from conftest import assert_same, params_sha256, read_json, records
 import jaxnets
 from jaxnets.backprop.rules import OURS
 from jaxnets.course.exercises import judge
-from jaxnets.course.exercises.catalogue import EXERCISES
+from jaxnets.course.exercises.catalogue import BUGS, EXERCISES
 from jaxnets.course.exercises.mine import own_passes
 from jaxnets.errors import RunFailedError, UserError
 
@@ -171,7 +171,7 @@ LAYERS = "flatten, relu, softmax_cross_entropy"
         (None, ["--mine=no.py"], "no.py: expected a file of yours: No such file"),
         ("x = 1", [], "mine.py: expected a function of an exercise"),
         ("def f(:", [], "mine.py: line 1: "),
-        (DENSE + EXERCISES["bug1"].code, [], "one pass of dense, got dense_backward and bug1"),
+        (DENSE + BUGS["bug1"].code, [], "one pass of dense, got dense_backward and bug1"),
         (
             "def conv_backward(cache, dz, **sliding): return 1",
             [],

@@ -18,7 +18,12 @@ OF_THE_PROCESS = ("workdir", "resume", "overwrite", "dry_run")
 
 # Observers change nothing in a run: a config.json written before these fields existed is read, too.
 FOLLOWS = ("track", "profile", "report")
-LATER = (*FOLLOWS, "layers", "mine", "even_if_wrong")  # Fields that a run of an earlier version lacks.
+LATER = (
+    *FOLLOWS,
+    "layers",
+    "mine",
+    "even_if_wrong",
+)  # Fields that a run of an earlier version lacks.
 
 # What may change on resume: where and how the run works, not what it computes. Data and weights are
 # compared by their SHA-256, so their paths may change; the number of epochs may only grow.

@@ -162,7 +162,7 @@ def _check_layers(exercises: Sequence[Blank | Bug], config: Config) -> None:
 def _trace(own: OwnPasses, config: Config, data: Dataset) -> None:
     """Takes a step of the network without numbers: what fails in it is said before a run begins."""
     model, rows = create_model(config, data.num_classes), config.batch_size or len(data.train)
-    images = jax.ShapeDtypeStruct((rows, *data.image_shape), jnp.float32)
+    images: Any = jax.ShapeDtypeStruct((rows, *data.image_shape), jnp.float32)
     key = jax.random.key(0)
     batch = Batch(images, np.zeros(rows, np.int32), np.ones(rows, np.float32))
     params = jax.eval_shape(model.init, key, images)["params"]

@@ -253,14 +253,14 @@ def test_an_error_beside_the_run_has_its_own_message(tmp_path, beside):
     full = OSError(errno.ENOSPC, "full", str(tmp_path / beside / "file"))
     with (
         pytest.raises(OSError, match="full") as raised,
-        ends_in_one_line(tmp_path / "run", Config()),
+        ends_in_one_line(tmp_path / "run", preset("softmax")),
     ):
         raise full
     assert raised.value is full
     inside = OSError(errno.ENOSPC, "full", str(tmp_path / "run" / "file"))
     with (
         pytest.raises(RunFailedError, match="resume"),
-        ends_in_one_line(tmp_path / "run", Config()),
+        ends_in_one_line(tmp_path / "run", preset("softmax")),
     ):
         raise inside
 

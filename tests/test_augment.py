@@ -442,8 +442,15 @@ def test_from_a_step_on_images_are_the_stored_middle(names):
 
 
 @pytest.mark.usefixtures("uniform_weights", "quick_steps")
-@pytest.mark.parametrize("names", ["shift,flip", *map(slow, ["shift", "flip", "shift,flip,mixup"])])
-@pytest.mark.parametrize("in_one_loop", [True, pytest.param(False, marks=SLOW)])
+@pytest.mark.parametrize(
+    ("names", "in_one_loop"),
+    [
+        ("shift,flip", True),
+        slow("flip", True),
+        slow("shift,flip,mixup", True),
+        slow("shift,flip,mixup", False),
+    ],
+)
 def test_clean_epochs_are_those_of_a_run_without_augmentation(pictures, names, in_one_loop):
     """A run of two epochs, and two experiments that train one of them each."""
     common, watch = dict(hidden=(16,), loss="cross_entropy"), [] if in_one_loop else BY_STEPS

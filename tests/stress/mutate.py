@@ -60,6 +60,7 @@ TESTS = {  # By the first prefix that fits; what a checkout lacks is skipped.
     "backprop/": (*_LAYERS, *_TRAINING),
     "kernels/": ("test_kernels", "test_winograd", *_LAYERS, *_TRAINING, "test_oracle"),
     "training/": (*_TRAINING, "test_augment", "test_resume", "test_diagnosis", "test_lecture"),
+    "metrics": ("test_losses_metrics", "test_api", *_TRAINING, "test_compare"),
     "": ("test_losses_metrics", "test_training", "test_parallel", "test_compare", "test_lecture"),
 }
 FIRST = {  # Words of the names of the tests that are run before the others, which are many.

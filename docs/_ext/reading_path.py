@@ -14,7 +14,7 @@ PATH: dict[str, dict[str, str]] = {
         "examples/minimal.py": "this CNN by both gradients, compared and trained, in plain JAX",
     },
     "A network is a list of layers": {
-        "jaxnets/models/layers.py": "the layers that are functions: flatten, max pooling",
+        "jaxnets/models/layers.py": "the layers that are functions: flatten, the pools",
         "jaxnets/models/chain.py": "`Chain`: the forward pass is a loop over the list",
         "jaxnets/models/cnn.py": "the CNN: the list of its layers",
         "jaxnets/losses.py": "one loss an example, from logits and labels",

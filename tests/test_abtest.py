@@ -320,13 +320,14 @@ def test_the_servers_log_and_csv_are_read_alike(tmp_path, run_command):
 
 
 def test_a_log_of_too_much_is_refused(tmp_path, run_command, monkeypatch):
-    monkeypatch.setattr(log, "MAX_ANSWERS", 3)
-    monkeypatch.setattr(log, "MAX_MODELS", 3)
     path = tmp_path / "log"
-    run_command("abtest", write(path, "arm,correct\n" + 9 * "A,1\n")).assert_refused("at most 3")
-    rows = "".join(f"A,1,{name}\n" for name in "abcd")
+    with monkeypatch.context() as patch:
+        patch.setattr(log, "MAX_ANSWERS", 3)
+        outcome = run_command("abtest", write(path, "arm,correct\n" + 9 * "A,1\n"))
+        outcome.assert_refused("at most 3")
+    rows = "".join(f"A,1,{name}\n" for name in range(1001))
     outcome = run_command("abtest", write(path, "arm,correct,model\n" + rows))
-    outcome.assert_refused("expected at most 3 models and versions, found more")
+    outcome.assert_refused("expected at most 1,000 models and versions, found more")
 
 
 LIMITED = """

@@ -503,7 +503,7 @@ def test_the_ten_crops_are_torchvisions():
 @pytest.fixture(scope="module")
 def large():
     """Experiments with a network of 63x63, the smallest input_size, on pictures of 71x70."""
-    data = data_of(coloured(43, side=71)[:, :, :70], classes=7)
+    data = data_of(coloured(109, side=71)[:, :, :70], classes=7)  # More than a batch of crops.
     model = MODELS["softmax"](num_classes=7)
     params = quick_jit(model.init)(jax.random.key(0), jnp.zeros((1, 63, 63, 3)))["params"]
 
@@ -533,8 +533,7 @@ def assert_scores(metrics, p, labels):
 
 @pytest.mark.usefixtures("quick_steps")
 @pytest.mark.parametrize(("devices", "kind"), [(1, "jit"), slow(8, "jit"), (8, "pmap")])
-def test_a_larger_picture_is_evaluated_in_middle_or_ten_crops(large, monkeypatch, devices, kind):
-    monkeypatch.setattr(loop, "EVAL_BATCH_SIZE", 160)
+def test_a_larger_picture_is_evaluated_in_middle_or_ten_crops(large, devices, kind):
     experiment, params = large(ten_crop=True, devices=devices, parallel=kind)
     test, total, p = experiment.data.test, 0, 0
     for mirror in (True, False):
@@ -552,7 +551,7 @@ def test_a_larger_picture_is_trained_on_in_its_middle(large):
     train, optimizer = experiment.data.train, experiment.optimizer
     ours = autodiff_loss_and_grad(experiment.model.apply, cross_entropy)
     state = TrainState(jnp.int32(0), params, optimizer.init(params), jax.random.key(0))
-    batch = Batch(train.images, train.labels, np.ones(43, np.float32))
+    batch = Batch(train.images, train.labels, np.ones(109, np.float32))
     _, metrics = quick_jit(experiment.train_step(ours))(state, batch)
     assert_scores(metrics, numpy_softmax(params, train.images[:, 4:67, 3:66]), train.labels)
 

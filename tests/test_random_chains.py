@@ -67,7 +67,8 @@ class Drawing:
         """Adds one layer, and returns how many that were."""
         is_image = len(self.shape) == 3
         kinds = ANYWHERE + (ON_IMAGES if is_image else ON_ROWS)
-        if left > 2 and self.depth < 2:
+        # The page writes many weights in 16 bits: no block takes long rows.
+        if left > 2 and self.depth < 2 and (is_image or self.shape[0] <= 100):
             kinds = [*kinds, "residual", "projection"]
         if keeps_shape:
             kinds = [*ANYWHERE, "same_conv" if is_image else "same_dense"]
@@ -86,8 +87,6 @@ class Drawing:
         shortcut = None
         if projects:
             shortcut = [self.projection(inner.shape)]
-            if len(self.shape) == 3 and len(inner.shape) == 1:
-                shortcut = [flatten, nn.Dense(inner.shape[0], name="dense1")]
         self.add(Residual(inner.layers, shortcut), inner.shape)
         return used + 1
 

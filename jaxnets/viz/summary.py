@@ -145,7 +145,7 @@ def network_figure(title: str, rows: Sequence[Row], image_shape: Sequence[int]) 
             figure.add("polygon", points=points, fill="soft")
         _glyph(figure, y, row.shape, max(sides))
         weight = 600 if row.params else None
-        figure.text(NAME, y + 4, shortened(row.layer, 24), font_weight=weight)
+        figure.text(NAME, y + 4, shortened(row.layer, 22), font_weight=weight)
         figure.text(SHAPE, y + 4, _shape(row.shape))
         most = max(row.params for row in rows), max(row.flops for row in rows)
         for x, value, largest, colour in (

@@ -6,17 +6,18 @@
 // added to the products. `check` says which number a central difference moves.
 
 const NETWORK = "lecture-network.md", IMAGES = "convolution-pooling.md", NORMS = "norms-dropout.md";
+const OTHERS = "activations.md";
 const ANCHORS = {
   flatten: `${IMAGES}#flatten`, dropout: `${NORMS}#dropout`, relu: `${NETWORK}#relu`,
   sigmoid: `${NETWORK}#sigmoid`, softmax: `${NETWORK}#softmax`, dense: `${NETWORK}#dense-layer`,
   dense_with_ones: `${NETWORK}#the-slides-bias-a-column-of-ones`, conv: `${IMAGES}#convolution`,
   max_pool: `${IMAGES}#max-pooling`, cross_entropy: `${NETWORK}#cross-entropy`,
   mse: `${NETWORK}#squared-errors`, half_mse: `${NETWORK}#squared-errors`,
+  leaky_relu: `${OTHERS}#leaky-relu`, tanh: `${OTHERS}#tanh`, gelu: `${OTHERS}#gelu`,
+  average_pool: `${IMAGES}#average-pooling`, global_average_pool: `${IMAGES}#global-average-pooling`,
   adaptive_average_pool: `${IMAGES}#adaptive-average-pooling`, batch_norm: `${NORMS}#batch-normalisation`,
-  local_response_norm: `${NORMS}#local-response-normalisation`,
-  // Derived in the docstrings of jaxnets/backprop/.
-  leaky_relu: "activations.py", tanh: "activations.py", gelu: "activations.py", average_pool: "pooling.py",
-  global_average_pool: "pooling.py", layer_norm: "layer_norm.py", fork: "residual.py", add: "residual.py",
+  layer_norm: `${NORMS}#layer-normalisation`, local_response_norm: `${NORMS}#local-response-normalisation`,
+  fork: "residual.py", add: "residual.py", // Derived in the docstring of jaxnets/backprop/residual.py.
 };
 // The headings of NETWORK in Chinese; the other pages are in English only.
 const CHINESE_ANCHORS = {

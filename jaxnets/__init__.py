@@ -14,12 +14,18 @@ if sys.version_info < (3, 11):  # noqa: UP036 (macOS has 3.9, and pip's message 
 
 TYPE_CHECKING = False  # typing's own takes as long to import as all else that `--help` needs.
 if TYPE_CHECKING:
+    from jaxnets.backprop.rule import LayerRule
+    from jaxnets.backprop.rules import register_rule
     from jaxnets.config.fields import Config
     from jaxnets.config.resolve import preset
     from jaxnets.course.exercises.judge import judge
     from jaxnets.data.datasets import Dataset
     from jaxnets.data.load import load_dataset
     from jaxnets.experiment import Experiment
+    from jaxnets.gradcheck.layer_check import check_layer
+    from jaxnets.models.batch_norm import BatchNorm
+    from jaxnets.models.chain import Chain
+    from jaxnets.models.layers import MaxPool, flatten
     from jaxnets.notebook.callbacks import Callback
     from jaxnets.notebook.classifier import Classifier as Classifier
     from jaxnets.notebook.network import Network, load
@@ -28,8 +34,18 @@ if TYPE_CHECKING:
 
 __all__ = ["Callback", "Config", "Dataset", "Experiment", "History", "Network", "load"]
 __all__ += ["judge", "load_dataset", "load_predictor", "plot", "preset"]
+# For networks and layers of one's own.
+__all__ += ["BatchNorm", "Chain", "LayerRule", "MaxPool", "check_layer", "flatten"]
+__all__ += ["register_rule"]
 
 _HOMES = dict(
+    BatchNorm="models.batch_norm",
+    Chain="models.chain",
+    LayerRule="backprop.rule",
+    MaxPool="models.layers",
+    check_layer="gradcheck.layer_check",
+    flatten="models.layers",
+    register_rule="backprop.rules",
     Callback="notebook.callbacks",
     Classifier="notebook.classifier",  # Not in __all__: it needs scikit-learn.
     Config="config.fields",

@@ -29,6 +29,7 @@ from jaxnets.data.datasets import Dataset, Split
 from jaxnets.errors import UserError, expect
 from jaxnets.facts import Described
 from jaxnets.gradcheck import oracle
+from jaxnets.gradcheck.layer_check import check_forwards
 from jaxnets.kernels import accelerate
 from jaxnets.losses import find_loss
 from jaxnets.machine.platform import Devices, compiler_options_for_init, set_up_jax
@@ -111,6 +112,8 @@ class Experiment(Described):
             raise UserError(f"mine: expected {names} again, by {again}")
         devices = devices or find_devices(config)
         model = create_model(config, data.num_classes)
+        if config.layers is not None and config.gradients != "auto":
+            check_forwards(model, data.image_shape)
         parallel = Parallel(devices, config.parallel, convolutions=has_layer(model, nn.Conv))
         if has_layer(model, nn.BatchNorm):
             model = over_devices(model, parallel.axis_name)

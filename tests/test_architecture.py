@@ -59,7 +59,8 @@ ROOMS = {
     "cli": "config course deploy display drawing errors experiment gradcheck language machine "
     "models system training tune version viz",
     "__main__": "cli errors",
-    "": "config course data experiment facts notebook predict training version",
+    "": "backprop config course data experiment facts gradcheck models notebook predict training "
+    "version",
     "train.py": "cli course errors runs tracking viz",
 }
 MAY_IMPORT = {room: set(others.split()) for room, others in ROOMS.items()}

@@ -165,7 +165,7 @@ def test_json_says_why_a_mutant_fails(run_command):
 def test_what_is_checked(monkeypatch, run_command):
     row = Row("any", [], dict.fromkeys(TOLERANCES, Error()), TOLERANCES, 0, 0, 0.0)
     checked = []
-    monkeypatch.setattr(command, "check_layer", lambda name, _: checked.append(name) or row)
+    monkeypatch.setattr(command, "check_rule", lambda name, _: checked.append(name) or row)
     monkeypatch.setattr(command, "check_network", lambda name, _: checked.append(name) or row)
     monkeypatch.setattr(command, "check_kernel", lambda kernel: checked.append(kernel.name) or row)
     monkeypatch.setattr(command, "check_network_with_kernels", lambda *_: row)

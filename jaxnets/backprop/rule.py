@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import jax
 from jaxtyping import Array, Float
 
+from jaxnets.errors import UserError
 from jaxnets.models.chain import Layer
 
 Params = dict[str, Float[Array, "..."]]  # A layer's own, by name.
@@ -46,6 +47,10 @@ class Setting(NamedTuple):
     padding: int = 0  # The number of last rows that the mask leaves out.
 
 
+def _itself(*inputs: object, **static: object) -> jax.Array:
+    raise UserError("expected a plain formulation in LayerRule(forward, backward, plain)")
+
+
 class LayerRule(NamedTuple):
     """A layer: its two passes, what they must equal, and what they are tried on."""
 
@@ -53,9 +58,11 @@ class LayerRule(NamedTuple):
     # (cache, d_out, **static) -> dx; with parameters (d_params, dx), and it then takes
     # input_gradient too.
     backward: Callable[..., Any]
-    # (*inputs, **static) -> out in stock JAX or Flax, which autodiff differentiates.
-    plain: Callable[..., Any]
-    settings: Sequence[Setting]  # The calls on which the pair is tried.
+    # (*inputs, **static) -> out in stock JAX or Flax, which autodiff differentiates. A layer of the
+    # user's own is itself its plain formulation.
+    plain: Callable[..., Any] = _itself
+    # The calls on which the pair is tried; `gradcheck.check_layer` is given those of a user's own.
+    settings: Sequence[Setting] = ()
     # Forward's arrays: "params", "key", "x", "labels", "mask"; "keys" are those of its chains.
     inputs: tuple[str, ...] = ("x",)
     # Reads the static arguments from a layer of a network. The pair gets a chain as its own Pair.

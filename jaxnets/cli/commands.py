@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxnets.cli.flags import JSON, parse_command, print_version, unknown_flag
+from jaxnets.cli.flags import JSON, is_file_of_python, parse_command, print_version, unknown_flag
 from jaxnets.cli.run_commands import Abtest, Export, Page, Predict, Report, Serve, Trace
 from jaxnets.config.fields import COUNT, Config
 from jaxnets.config.file import ConfigFile
 from jaxnets.config.options import Options, option, parse
 from jaxnets.config.recipes import DEFAULT_MODEL, PRESETS
-from jaxnets.config.resolve import preset
+from jaxnets.config.resolve import OwnNetwork, preset
 from jaxnets.display import print_answer, short_path, table
 from jaxnets.errors import DONE, RUN_FAILED, UserError, same_name
 from jaxnets.language import LANGUAGES, _, speaking
@@ -86,9 +86,14 @@ class Gradcheck(Options):
 
     model: str | None = option(
         None,
-        "network to check; all checks the slow ones too, and AlexNet at 224 pixels",
+        "network to check, or FILE.py with a function model(num_classes); all checks the slow "
+        "ones too, and AlexNet at 224 pixels",
         ("all", *PRESETS),
         unset="every layer, and every network that is fast",
+        others=True,
+    )
+    image_shape: tuple[int, ...] = option(
+        (28, 28, 1), "of a FILE.py: height, width and channels of an image", (1, 10_000)
     )
     mutant: str | None = option(None, "wrong backward pass to check")
     mine: str | None = option(
@@ -117,7 +122,16 @@ class Gradcheck(Options):
         from jaxnets.gradcheck.command import run
 
         wrong = None if self.mutant is None else (self.mutant, mutant(self.mutant))
-        return DONE if run(self.model, wrong, self.json) else RUN_FAILED
+        model = self.model
+        if is_file_of_python(model):
+            from jaxnets.gradcheck.networks import NUM_CLASSES, Network
+            from jaxnets.models.own import from_file
+
+            height, width, channels = _image_shape(self.image_shape)
+            image = height, width, channels
+            own = from_file(str(model)).for_data(image, NUM_CLASSES)
+            model = Network(preset(own), image)
+        return DONE if run(model, wrong, self.json) else RUN_FAILED
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -200,10 +214,10 @@ class Summary(Options):
     json: bool = option(False, JSON)
 
     def run(self, **given: Any) -> int:
+        if isinstance(own := given.get("model"), OwnNetwork):
+            given["model"] = own.for_data(self.image_shape, self.num_classes)
         config = preset(**given)
-        if len(self.image_shape) != 3 or self.image_shape[2] not in (1, 3):
-            wanted = "height, width and 1 or 3 channels, as 28,28,1"
-            raise UserError(f"image_shape: expected {wanted}, got {self.image_shape}")
+        _image_shape(self.image_shape)
 
         from jaxnets.models import create_model
         from jaxnets.viz import summary
@@ -296,6 +310,14 @@ def _values(text: str) -> tuple[str, list[Any]]:
     if name == "hidden":
         parts = [size.replace("x", ",") for size in parts]
     return name, [parse(fields[name], part) for part in parts]
+
+
+def _image_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The flag's height, width and channels."""
+    if len(shape) != 3 or shape[2] not in (1, 3):
+        wanted = "height, width and 1 or 3 channels, as 28,28,1"
+        raise UserError(f"image_shape: expected {wanted}, got {shape}")
+    return shape
 
 
 class Compare(Request):

@@ -134,7 +134,7 @@ def _read(
             )
         given = read | given
     check_memory()  # JAX is imported next, and would abort under too low a limit.
-    if is_file_of_python(given.get("model")):
+    if Config in kinds and is_file_of_python(given.get("model")):
         from jaxnets.models.own import from_file
 
         given["model"] = from_file(given["model"])

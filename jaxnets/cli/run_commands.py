@@ -20,7 +20,27 @@ OUTPUT = "file to write, which replaces an older one; also -o FILE"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _OfRun(Options):
+class _OfRuns(Options):
+    layers: tuple[str, ...] = option(
+        (),
+        "file with layers of your own, if the run has some; it is run (docs/own-networks.md)",
+        metavar="FILE.py",
+        unset="none is run",
+        repeated=True,
+    )
+
+    def check_exist(self, *run_folders: str) -> None:
+        """Checks that the folders are there, and runs the files of the user's own layers."""
+        _check_exist(*run_folders)
+        if self.layers:
+            from jaxnets.models.own import run_file
+
+            for file in self.layers:
+                run_file(Path(file).expanduser())
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _OfRun(_OfRuns):
     run_folder: str = option(dataclasses.MISSING, RUN, metavar="RUN")
 
 
@@ -51,7 +71,7 @@ class Predict(_OfRun):
             raise UserError("show and json exclude each other, got both")
         if not _holds_run(self.run_folder) and (runs := [*filter(_holds_run, self.images)]):
             raise UserError(f"expected the run before the pictures: predict {runs[0]} IMAGE...")
-        _check_exist(self.run_folder)
+        self.check_exist(self.run_folder)
 
         from jaxnets.deploy.answer import answer
 
@@ -74,7 +94,7 @@ class Page(_OfRun):
     json: bool = option(False, JSON)
 
     def run(self) -> int:
-        _check_exist(self.run_folder)
+        self.check_exist(self.run_folder)
 
         from jaxnets.viz.page.build import to_text, write_page
 
@@ -84,7 +104,7 @@ class Page(_OfRun):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Report(Options):
+class Report(_OfRuns):
     """Show what runs learned, their mistakes and gradients, in one file."""
 
     runs: tuple[str, ...] = option(
@@ -100,7 +120,7 @@ class Report(Options):
     json: bool = option(False, JSON)
 
     def run(self) -> int:
-        _check_exist(*self.runs)
+        self.check_exist(*self.runs)
 
         from jaxnets.viz.report.build import to_text, write_report
 
@@ -110,7 +130,7 @@ class Report(Options):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Trace(Options):
+class Trace(_OfRuns):
     """Draw one image's numbers through a network, forward and backward."""
 
     run_folder: tuple[str, ...] = option(
@@ -133,7 +153,7 @@ class Trace(Options):
         if len(self.run_folder) > 1 or (self.run_folder and given):
             others = [*self.run_folder[1:], *(f"--{name}" for name in given)]
             raise UserError(f"expected one run, or flags of a fresh network, got {others[0]} too")
-        _check_exist(*self.run_folder)
+        self.check_exist(*self.run_folder)
 
         from jaxnets.viz.trace import to_text, trace
 
@@ -163,7 +183,7 @@ class Export(_OfRun):
     json: bool = option(False, JSON)
 
     def run(self) -> int:
-        _check_exist(self.run_folder)
+        self.check_exist(self.run_folder)
 
         from jaxnets.deploy.export import export
 
@@ -173,7 +193,7 @@ class Export(_OfRun):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Abtest(Options):
+class Abtest(_OfRuns):
     """Compare two models, by users' answers or on labelled pictures."""
 
     given: tuple[str, ...] = option(
@@ -236,7 +256,7 @@ class Abtest(Options):
             raise UserError(f"expected a log, or two runs, got {len(self.given)} names")
         if self.plot or self.split != type(self).split:
             raise UserError("plot and split: expected a log with them, got two runs")
-        _check_exist(*self.given)
+        self.check_exist(*self.given)
 
         from jaxnets.deploy.abtest import pairs
 
@@ -245,7 +265,7 @@ class Abtest(Options):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Serve(Options):
+class Serve(_OfRuns):
     """Answer pictures over HTTP, by one run or by two in an A/B test."""
 
     runs: tuple[str, ...] = option(
@@ -270,7 +290,7 @@ class Serve(Options):
         if len(self.runs) == 1 and self.split != type(self).split:
             raise UserError("split: expected two runs with it, got one")
         share_b = _share_b(self.split)
-        _check_exist(*self.runs)
+        self.check_exist(*self.runs)
         for name in ("fastapi", "uvicorn", "httptools", "prometheus_client", "python_multipart"):
             if importlib.util.find_spec(name) is None:
                 raise not_installed(name, "serve")

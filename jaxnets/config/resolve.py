@@ -46,9 +46,9 @@ class OwnNetwork(NamedTuple):
 
     name: str
     layers: list[dict[str, Any]]  # Its rows; before the data are known, those of ten classes.
-    recipe: Recipe = {}
+    recipe: Recipe
     # (image_shape, num_classes) -> the same for these data.
-    for_data: Callable[[tuple[int, ...], int], "OwnNetwork"] | None = None
+    for_data: Callable[[tuple[int, ...], int], "OwnNetwork"]
 
 
 class StoredRun(NamedTuple):
@@ -143,7 +143,14 @@ def resolve(
     return Resolved(config, tuple(filter(None, notes)))
 
 
-def preset(model: str = DEFAULT_MODEL, **changes: object) -> Config:
+def as_plain(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that a user set, for a file: a network of his own by its name and layers."""
+    if isinstance(own := given.get("model"), OwnNetwork):
+        given = {**given, **own.recipe, **given, "model": own.name, "layers": own.layers}
+    return {name: name_of(value) for name, value in given.items()}
+
+
+def preset(model: str | OwnNetwork = DEFAULT_MODEL, **changes: object) -> Config:
     """Returns a network's own recipe, with some fields changed.
 
     Some fields bring others with them, unless these are among the changes too:
@@ -156,7 +163,7 @@ def preset(model: str = DEFAULT_MODEL, **changes: object) -> Config:
     - init_from, of an AlexNet: normalize="imagenet", whose pixels trained torchvision's weights.
 
     Args:
-      model: A key of PRESETS.
+      model: A key of PRESETS, or a network of the user's own.
       **changes: Fields of Config.
 
     Raises:

@@ -9,11 +9,12 @@ from jaxnets import display
 from jaxnets.backprop.rule import LayerRule
 from jaxnets.backprop.rules import RULES
 from jaxnets.gradcheck.compare import DIFFERENCES, PRECISIONS, Row
-from jaxnets.gradcheck.layer_check import check_kernel, check_layer
+from jaxnets.gradcheck.layer_check import check_kernel, check_rule
 from jaxnets.gradcheck.networks import (
     Network,
     check_network,
     check_network_with_kernels,
+    check_own_layers,
     has_kernels,
     networks,
     num_bytes,
@@ -31,13 +32,15 @@ NARROW_WIDTHS = (30, 7, 7, 8, 11, 6)
 
 
 def run(
-    model: str | None = None, mutant: tuple[str, LayerRule] | None = None, as_json: bool = False
+    model: str | Network | None = None,
+    mutant: tuple[str, LayerRule] | None = None,
+    as_json: bool = False,
 ) -> bool:
     """Checks the gradients by hand, printing a row of the table as soon as it is known.
 
     Args:
       model: The network; "all" is every layer and network, None leaves out the slow networks:
-        AlexNet's other forms and sizes.
+        AlexNet's other forms and sizes. A network of the user's own comes with its own layers.
       mutant: A layer with a wrong backward pass and its name, to be checked instead.
       as_json: Whether it prints JSON, at the end.
 
@@ -65,8 +68,10 @@ def run(
     return all_agree
 
 
-def _chosen(model: str | None) -> dict[str, Network]:
+def _chosen(model: str | Network | None) -> dict[str, Network]:
     """The networks that `run` checks."""
+    if isinstance(model, Network):
+        return {model.config.model: model}
     return {
         name: network
         for name, network in networks().items()
@@ -78,13 +83,15 @@ def _rows(
     chosen: dict[str, Network], mutant: tuple[str, LayerRule] | None, with_layers: bool
 ) -> Iterator[Row]:
     if mutant:
-        yield check_layer(*mutant)
+        yield check_rule(*mutant)
         return
     if with_layers:
         for name, rule in RULES.items():
-            yield check_layer(name, rule)
+            yield check_rule(name, rule)
         yield from map(check_kernel, KERNELS)
     for name, network in chosen.items():
+        if network.config.layers is not None:
+            yield from check_own_layers(network)
         yield check_network(name, network)
         if has_kernels(network):
             yield check_network_with_kernels(name, network)

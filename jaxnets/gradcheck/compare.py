@@ -128,6 +128,11 @@ class Row(NamedTuple):
     seconds: float
     note: str = ""  # The last column's text, instead of the worst leaf.
 
+    def __repr__(self) -> str:
+        errors = ", ".join(f"{key} {error.value:.1e}" for key, error in self.errors.items())
+        verdict = "agrees" if self.ok else f"FAILED, worst in {self.worst}"
+        return f"{self.name}: {verdict}; relative errors: {errors}"
+
     @property
     def ok(self) -> bool:
         """Whether every error is within its tolerance."""

@@ -1,10 +1,11 @@
 """Each layer pair beside its plain formulation, each kernel beside the pair that it must equal."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial, wraps
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +13,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxnets.backprop.network import with_pairs
 from jaxnets.backprop.rule import LayerRule, Params, Setting
+from jaxnets.backprop.rules import rule_of
+from jaxnets.errors import UserError, first_line
 from jaxnets.gradcheck.compare import (
     TOLERANCES,
     Error,
@@ -27,12 +30,90 @@ from jaxnets.gradcheck.compare import (
     with_statistics_aside,
 )
 from jaxnets.kernels.kernel import Kernel
-from jaxnets.trees import Tree
+from jaxnets.models.chain import Chain, Layer, apply_layer
+from jaxnets.trees import LayerParams, Tree
 
 Constants = tuple[jax.Array | None, jax.Array]  # The labels, and the gradient of the output.
 
 
-def check_layer(name: str, rule: LayerRule) -> Row:
+def check_layer(layer: Layer, shapes: Sequence[tuple[int, ...]]) -> Row:
+    """Compares the pair of a layer of one's own with autodiff of the layer and with differences.
+
+    >>> import flax.linen as nn
+    >>> check_layer(nn.Dense(3), [(4, 5), (1, 2)]).ok
+    True
+
+    Args:
+      layer: A Flax layer, or a function, with a rule (`register_rule`).
+      shapes: The shapes of inputs on which it is tried, each with a batch first.
+
+    Raises:
+      UserError: It has no rule, or does not take such inputs.
+    """
+    name = getattr(layer, "__name__", type(layer).__name__)
+    rule = rule_of(layer)
+    if rule is None:
+        raise UserError(f"{name}: expected a rule for it: register_rule({name}, LayerRule(...))")
+    if not rule.settings:
+        rule = rule._replace(plain=_plain_of(layer))
+    static = rule.static(layer)
+    settings = [Setting(shape, _param_shapes(layer, shape), static=static) for shape in shapes]
+    return check_rule(name, rule._replace(settings=settings))
+
+
+def check_forwards(model: Chain, image_shape: Sequence[int]) -> None:
+    """Compares the forward passes of the user's own rules with their layers, before a training.
+
+    Raises:
+      UserError: One computes something else; the message names its file and line.
+    """
+    shape = (2, *image_shape)
+    for layer in model.layers:
+        setting, rule = Setting(shape, _param_shapes(layer, shape)), rule_of(layer)
+        inputs = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), _draw(setting)[0])
+        plain = _plain_of(layer)(*inputs.values())
+        if rule is not None and not rule.settings:
+            setting = setting._replace(static=rule.static(layer))
+            error = disagreement(call_layer(rule, setting, rule.forward, inputs, None)[0], plain)
+            if not error.value <= TOLERANCES["float32"]:
+                code = getattr(rule.forward, "__code__", None)
+                where = f"{code.co_filename}:{code.co_firstlineno}: " if code else ""
+                raise UserError(
+                    f"{where}expected the forward pass of {type(layer).__name__} itself, got one "
+                    f"that differs by {error.value:.1e} on {' x '.join(map(str, shape))} numbers"
+                )
+        shape = plain.shape
+
+
+def _plain_of(layer: Layer) -> Callable[..., jax.Array]:
+    """A layer of the user's own as a function of its rule's inputs, which autodiff differentiates.
+
+    It is taken as in an evaluation.
+    """
+
+    def plain(*inputs: LayerParams | jax.Array, **static: object) -> jax.Array:
+        params, x = inputs[0], inputs[-1]
+        assert isinstance(x, jax.Array)
+        return apply_layer(layer, params if isinstance(params, Mapping) else {}, x)
+
+    return plain
+
+
+def _param_shapes(layer: Layer, shape: tuple[int, ...]) -> dict[str, Any]:
+    """The shapes of a layer's parameters for inputs of a shape; nothing is computed."""
+    if not isinstance(layer, nn.Module):
+        return {}
+    chain, x = Chain([layer]), jax.ShapeDtypeStruct(shape, jnp.float32)
+    try:
+        found = jax.eval_shape(lambda x: chain.init(jax.random.key(0), x), x)
+    except (TypeError, ValueError, ZeroDivisionError) as error:
+        kind = type(layer).__name__
+        raise UserError(f"{kind}: does not take {shape}: {first_line(error)}") from error
+    params = next(iter(found.get("params", {}).values()), {})
+    return jax.tree.map(lambda leaf: leaf.shape, params)
+
+
+def check_rule(name: str, rule: LayerRule) -> Row:
     """Compares a layer's pair with autodiff and central differences in all its settings."""
     problems = [problem_of(rule, setting) for setting in rule.settings]
     tolerances = {key: x for key, x in TOLERANCES.items() if rule.bfloat16 or key != "bfloat16"}

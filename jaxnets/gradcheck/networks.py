@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ from jaxnets.gradcheck.compare import (
     check,
     with_statistics_aside,
 )
+from jaxnets.gradcheck.layer_check import check_forwards, check_layer
 from jaxnets.gradcheck.oracle import both_loss_and_grads
 from jaxnets.kernels import accelerate, winograd
 from jaxnets.losses import LOSSES
@@ -64,6 +65,21 @@ def networks() -> dict[str, Network]:
         else:
             found[name] = Network(preset(name))
     return found
+
+
+def check_own_layers(network: Network) -> Iterator[Row]:
+    """Checks each layer of the user's own by itself, on inputs as it gets them in the network."""
+    model = create_model(network.config, NUM_CLASSES)
+    check_forwards(model, network.image)
+    shape = (network.batch, *network.image)
+    for number, layer in enumerate(model.layers, start=1):
+        rule = rule_of(layer)
+        if rule is not None and not rule.settings:
+            yield check_layer(layer, [shape])
+        x = jax.ShapeDtypeStruct((1, *network.image), jnp.float32)
+        first = Chain(model.layers[:number])
+        out = jax.eval_shape(lambda x, first=first: first.init_with_output(jax.random.key(0), x), x)
+        shape = (network.batch, *out[0].shape[1:])
 
 
 def check_network(name: str, network: Network) -> Row:

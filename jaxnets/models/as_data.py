@@ -84,6 +84,23 @@ def know_file(path: Path, module: ModuleType) -> None:
             _own[name, digest] = value
 
 
+def know_kind(value: Kind) -> Row:
+    """Lets chains find a layer or an initializer of the user's own; returns its row."""
+    name, module = value.__name__, sys.modules.get(value.__module__)
+    if not name.isidentifier() or "<locals>" in value.__qualname__:
+        raise UserError(f"{value.__qualname__}: expected a function with a name, defined in a file")
+    try:
+        path = Path(inspect.getsourcefile(module or value) or "")
+    except TypeError:  # Defined in a notebook.
+        path = Path()
+    if not path.is_file():
+        _own[name, None] = value
+        return {"own": name, "file": None, "sha256": None}
+    digest = _digest(path)
+    _own[name, digest], _files[digest] = value, path
+    return {"own": name, "file": path.name, "sha256": digest}
+
+
 def own_parts(rows: object) -> list[Row]:
     """The rows' layers and initializers of the user's own, each as {"own", "file", "sha256"}."""
     if isinstance(rows, Mapping):
@@ -129,24 +146,7 @@ def _kind_of(kind: Kind) -> Row:
     name = kind.__name__
     if _known(name) is kind:
         return {"kind": name}
-    return _own_row(kind)
-
-
-def _own_row(value: Kind) -> Row:
-    """The name, file and digest of what is the user's own, which is known from now on."""
-    name, module = value.__name__, sys.modules.get(value.__module__)
-    if not name.isidentifier() or "<locals>" in value.__qualname__:
-        raise UserError(f"{value.__qualname__}: expected a function with a name, defined in a file")
-    try:
-        path = Path(inspect.getsourcefile(module or value) or "")
-    except TypeError:  # Defined in a notebook.
-        path = Path()
-    if not path.is_file():
-        _own[name, None] = value
-        return {"own": name, "file": None, "sha256": None}
-    digest = _digest(path)
-    _own[name, digest], _files[digest] = value, path
-    return {"own": name, "file": path.name, "sha256": digest}
+    return know_kind(kind)
 
 
 def _digest(path: Path) -> str:
@@ -184,7 +184,7 @@ def _initializer_to_data(draw: Callable[..., Any]) -> Row:
     maker = draw.__qualname__.partition(".")[0]
     made: Any = getattr(nn.initializers, maker, None)
     if maker not in INITIALIZERS or draw.__globals__ is not made.__globals__:
-        return _own_row(draw)
+        return know_kind(draw)
     if made is draw:  # zeros, ones
         return {maker: {}}
     wanted = inspect.signature(made).parameters

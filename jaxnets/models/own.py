@@ -20,7 +20,7 @@ from jaxnets.config.fields import Config, unknown_field
 from jaxnets.config.recipes import PRESETS
 from jaxnets.config.resolve import OwnNetwork
 from jaxnets.errors import UserError, first_line
-from jaxnets.models.as_data import Row, from_rows, know_file, to_rows
+from jaxnets.models.as_data import Kind, Row, from_rows, know_file, know_kind, to_rows
 from jaxnets.models.chain import Chain, Layer
 
 TEN_CLASSES = 10  # Until the data are known.
@@ -81,6 +81,14 @@ def run_file(path: Path) -> ModuleType:
             sys.path.remove(folder)
     know_file(path.resolve(), module)
     return module
+
+
+def know(layer: str | Kind) -> None:
+    """Lets run folders find a layer of the user's own: its class, its function, or its file."""
+    if isinstance(layer, str):
+        run_file(Path(layer).expanduser())
+    else:
+        know_kind(layer)
 
 
 class _Place:

@@ -17,7 +17,7 @@ import signal
 import tempfile
 import warnings
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeGuard
@@ -29,6 +29,7 @@ from jaxnets.backprop.rules import OURS, OwnPasses
 from jaxnets.config.fields import CUSTOM_FIELDS, Config, unknown_field
 from jaxnets.config.options import is_custom, name_of
 from jaxnets.config.recipes import DEFAULT_MODEL
+from jaxnets.config.resolve import OwnNetwork
 from jaxnets.course.exercises.mine import own_passes
 from jaxnets.data.arrays import NAME, from_arrays, to_split
 from jaxnets.data.datasets import Dataset, Split
@@ -39,6 +40,8 @@ from jaxnets.facts import Described
 from jaxnets.machine.platform import Processes
 from jaxnets.metrics import Metrics
 from jaxnets.models import create_model
+from jaxnets.models.chain import Chain
+from jaxnets.models.own import from_file, from_object, know
 from jaxnets.notebook.callbacks import Callbacks, bar_for
 from jaxnets.predict.predict import Pictures, Predictor, create_predictor, load_predictor
 from jaxnets.runs.request import load_data, read_config, request
@@ -52,6 +55,7 @@ from jaxnets.training.observer import EarlyStopping, Observer, Record, Stop
 from jaxnets.training.step import Checkpoint, TrainState
 from jaxnets.viz import summary
 
+Model = str | Config | Chain | Callable[[int], Chain]
 Data = Any  # A Dataset, a data set's name or folder, or arrays as `data.arrays.from_arrays` takes.
 
 
@@ -65,6 +69,9 @@ INSTEAD = {
 }
 
 
+INSTEAD["layers"] = "Network(chain) takes a Chain of your own; hidden=(64, 64) are a recipe's units"
+
+
 class Network(Described):
     """A network, its data and its training progress.
 
@@ -76,11 +83,13 @@ class Network(Described):
       stop_training: A callback sets it to end `fit`.
     """
 
-    def __init__(self, model: str | Config = DEFAULT_MODEL, data: Data = None, **settings: Any):
+    def __init__(self, model: Model = DEFAULT_MODEL, data: Data = None, **settings: Any):
         """Makes a network with the lecture's recipe.
 
         Args:
-          model: The network's name, as "cnn" or "mlp"; or a Config, which `preset` makes.
+          model: The network's name, as "cnn" or "mlp"; one of your own: a Chain, a function
+            (num_classes) -> Chain, or a file, as "my_net.py", with such a function `model`; or a
+            Config, which `preset` makes.
           data: A name ("mnist", "cifar10"), a folder of pictures, a Dataset; arrays (images,
             labels), a tenth of which each is for validation and test; or what Keras' `load_data`
             returns: ((images, labels), (images, labels)) for training and test.
@@ -94,16 +103,18 @@ class Network(Described):
           UserError: A name, a value, or the data do not fit.
           RunFailedError: A pass of `mine` is wrong, without even_if_wrong=True.
         """
-        if not isinstance(model, str | Config):
+        if not (isinstance(model, str | Config) or callable(model)):
             got = type(model).__name__
-            raise UserError(f'model: expected a name as "cnn", or a Config, got {got}')
+            raise UserError(f'model: expected a name as "cnn", a Chain or a Config, got {got}')
         for name in settings:
             if name in INSTEAD:
                 raise UserError(f"{name}: {INSTEAD[name]}")
         self._given = {"model": model, "data": data, **settings}
         base = model if isinstance(model, Config) else None
         given: dict[str, Any] = {"latent_dims": None}  # Only train.py searches first.
-        given |= settings if base else {"model": model, **settings}
+        if not isinstance(model, Config):
+            given["model"] = _model_of(model)
+        given |= settings
         if data is not None:
             given["dataset"] = _name_of(data)
         self._mine, self._own = _listed(settings.get("mine", ())), None
@@ -120,12 +131,20 @@ class Network(Described):
         return {"model": config.model, "data": config.dataset, "epochs": epochs}
 
     @classmethod
-    def load(cls, workdir: str | os.PathLike[str], data: Data = None, **functions: Any) -> Self:
+    def load(
+        cls,
+        workdir: str | os.PathLike[str],
+        data: Data = None,
+        *,
+        layers: Sequence[Any] = (),
+        **functions: Any,
+    ) -> Self:
         """Reads a run folder, which `save` or train.py wrote; `fit` trains on.
 
         Args:
           workdir: The folder of a finished or an interrupted run.
           data: Data to train on; by default the run's, which `predict` does not need.
+          layers: The run's own layers: classes, functions, or files that define them.
           **functions: The run's own loss, optimizer, augment and mine, which no file holds: `fit`
             and `evaluate` need them, `predict` does not.
 
@@ -133,6 +152,8 @@ class Network(Described):
           UserError: The folder holds no run, or a damaged one.
         """
         network, folder = cls.__new__(cls), RunFolder.open(os.fspath(workdir))
+        for layer in layers:
+            know(layer)
         config, mine = read_config(folder), _listed(functions.pop("mine", ()))
         if mine:
             config = dataclasses.replace(config, mine=tuple(map(name_of, mine)))
@@ -454,6 +475,12 @@ load = Network.load
 def _listed(mine: Any) -> list[Any]:
     """Backward passes of the user's own, one or several, as a list."""
     return list(mine) if isinstance(mine, list | tuple) else [mine]
+
+
+def _model_of(model: str | Chain | Callable[[int], Chain]) -> str | OwnNetwork:
+    if isinstance(model, str):
+        return from_file(model) if model.endswith(".py") else model
+    return from_object(model)
 
 
 def _is_name(data: Data) -> TypeGuard[str | os.PathLike[str]]:

@@ -75,7 +75,7 @@ def request(
         data = load(resolve({**given, "model": own.name}, **known).config)
     else:
         data = load(resolve(given, **known).config)
-    if isinstance(own, OwnNetwork) and own.for_data is not None:
+    if isinstance(own, OwnNetwork):
         given = {**given, "model": own.for_data(data.image_shape, data.num_classes)}
     are_pictures = data.name == ARRAYS or not isinstance(data.train.images, np.ndarray)
     pictures = Pictures(len(data.train), data.class_names) if are_pictures else None

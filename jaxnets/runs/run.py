@@ -20,6 +20,7 @@ from jaxnets.experiment import Experiment, find_devices
 from jaxnets.machine.distributed import connected
 from jaxnets.machine.platform import Processes, describe, surroundings
 from jaxnets.metrics import Metrics
+from jaxnets.models.as_data import own_files
 from jaxnets.models.weights import describe_weights, weights_sha256
 from jaxnets.runs import terminal
 from jaxnets.runs.checkpoints import CheckpointTimer, all_finite, tree_of
@@ -297,6 +298,7 @@ def write_config(folder: RunFolder, experiment: Experiment) -> None:
     where = surroundings(experiment.parallel.devices)
     if began:
         where = {name: began[name] for name in where if name in began}
+    folder.keep_files(own_files(experiment.config.layers))
     settings = dataclasses.replace(experiment.config, resume=False, **SINGLE_PROCESS)
     folder.write(
         CONFIG,

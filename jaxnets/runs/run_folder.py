@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ CONFIG, METRICS, CHECKPOINTS, RESULT = "config.json", "metrics.jsonl", "checkpoi
 SEARCH, TRACKING, REPORT = "search.json", "tracking", "report.html"
 MINE = "mine.json"  # What is wrong in passes of the user's own, and the records of the right ones.
 MINE_SHA256 = "mine_sha256"  # In config.json.
+LAYERS = "layers"  # A folder with the files of the user's own layers; nothing runs them from here.
 RUNS = Path("runs")
 
 
@@ -174,6 +175,12 @@ class RunFolder:
         self.check_in_place()
         files.write_text(self.path / name, json.dumps(values, indent=2) + "\n")
 
+    def keep_files(self, kept: Mapping[str, Path]) -> None:
+        """Copies files of the user's own layers, by their names, into the folder."""
+        for name, path in kept.items():
+            files.mkdir(self.path / LAYERS)
+            files.write_text(self.path / LAYERS / name, path.read_text())
+
     def snapshot(self) -> dict[str, Any]:
         """The path and the contents as JSON, from which another process makes a replica."""
         contents = {name: self.read(name) for name in (CONFIG, SEARCH, MINE)}
@@ -312,6 +319,9 @@ class ReplicaRunFolder(RunFolder):
     def save(self, step: int, tree: object) -> None:
         """The first process saves."""
 
+    def keep_files(self, kept: Mapping[str, Path]) -> None:
+        """The first process does."""
+
     def keep_weights_only(self, params: Params) -> None:
         """The first process does."""
 
@@ -351,7 +361,7 @@ def _place(workdir: str) -> Path:
 def _replaceable(path: Path, overwrite: bool) -> list[str]:
     """The names in a folder; UserError if it holds a run (without overwrite) or other files."""
     found = sorted(os.listdir(path))
-    ours = (CONFIG, SEARCH, METRICS, CHECKPOINTS, RESULT, TRACKING, REPORT, MINE)
+    ours = (CONFIG, SEARCH, METRICS, CHECKPOINTS, RESULT, TRACKING, REPORT, MINE, LAYERS)
     others = [name for name in found if name.removesuffix(".partial") not in ours]
     if others:
         raise UserError(f"workdir: expected an empty folder, {path} holds {others[0]}")

@@ -18,7 +18,7 @@ from typing import Any
 from tqdm import tqdm
 
 from jaxnets.config.fields import Config
-from jaxnets.config.resolve import preset
+from jaxnets.config.resolve import OwnNetwork, as_plain, preset
 from jaxnets.data.datasets import Dataset
 from jaxnets.display import show
 from jaxnets.errors import UserError, on_interrupt
@@ -94,7 +94,7 @@ class Search:
             ending = {"seed": seed, **summary._asdict()}
             runs.append({"point": point, **ending})
             lines.append({**self._texts(point), **ending})
-        values = {"flags": self.flags, "over": self.over, **self.began, "runs": runs}
+        values = {"flags": as_plain(self.flags), "over": self.over, **self.began, "runs": runs}
         columns = [*self.over, "seed", *TrainingSummary._fields]
         results.write(self.folder / "search", values, columns, lines)
 
@@ -104,7 +104,7 @@ class Search:
         name = "search.json"
         if resume and not (Path(os.path.expanduser(workdir or "")) / name).exists():
             raise UserError(f"resume: no {name} in {workdir or '--workdir'}")
-        self.folder = make_folder(workdir, f"search-{self.flags['model']}")
+        self.folder = make_folder(workdir, f"search-{as_plain(self.flags)['model']}")
         with locked(self.folder):  # Looks again: another process may have begun in between.
             if resume:
                 self._read(self.folder / name)
@@ -120,7 +120,7 @@ class Search:
         check_only_files(self.folder)
         kept = read_json(path)
         theirs = {name: kept.get(name) for name in ("flags", "over")}
-        ours = json.loads(json.dumps({"flags": self.flags, "over": self.over}))
+        ours = json.loads(json.dumps({"flags": as_plain(self.flags), "over": self.over}))
         if theirs != ours:
             raise UserError(f"resume: expected {theirs} as {path} was begun, got {ours}")
         warn_of_other_surroundings(kept, self.began)
@@ -154,6 +154,8 @@ def search_all(given: dict[str, Any], over: dict[str, list[Any]], seeds: int) ->
         data = held_out(data)
     for note in notes:
         show(note, sys.stderr)
+    if isinstance(own := given["model"], OwnNetwork):
+        search.flags["model"] = own.for_data(data.image_shape, data.num_classes)
     search.flags |= {n: x for n, x in vars(config).items() if x != getattr(asked, n)}
     configs = [search.config(point, first) for point in search.points]
     for config in configs:

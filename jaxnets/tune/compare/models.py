@@ -23,6 +23,7 @@ from jaxnets.data.load import load_dataset
 from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment
 from jaxnets.metrics import Metrics
+from jaxnets.models.own import from_file
 from jaxnets.regression_metrics import RegressionMetrics
 from jaxnets.runs.memory import check_enough_memory
 from jaxnets.runs.run_folder import num_params
@@ -47,7 +48,10 @@ def fit(model: str, hidden: int | None, request: Request, data: Dataset) -> Numb
         changes["gradients"] = "manual"
     if hidden is not None:
         return fit_network(preset(**changes, **CURVE[request.task], hidden=(hidden,)), data)
-    changes |= REGRESSION[model] if data.is_regression else {"model": model}
+    network: Any = model
+    if model.endswith(".py"):
+        network = from_file(model).for_data(data.image_shape, data.num_classes)
+    changes |= REGRESSION[model] if data.is_regression else {"model": network}
     if request.epochs is not None:
         changes["epochs"] = request.epochs
     return fit_network(preset(**changes), data)

@@ -72,7 +72,7 @@ class Request(Options):
     )
     models: tuple[str, ...] = option(
         (),
-        "networks and baselines to compare, as softmax,mlp,knn",
+        "networks and baselines to compare, as softmax,mlp,knn,my_net.py",
         unset="all but alexnets, cnn_bn, cnn_tiny",
     )
     datasets: tuple[str, ...] = option(
@@ -105,7 +105,8 @@ def resolved(flags: Request) -> Request:
     """The request with every model and data set by name, and its curve from small to large."""
     task = TASKS[flags.task]
     for name in flags.models:
-        if name not in (known := (*task.networks, *task.baselines)):
+        may_be_a_file = name.endswith(".py") and flags.task == "classification"
+        if name not in (known := (*task.networks, *task.baselines)) and not may_be_a_file:
             raise unknown("model", name, known)
     for name in flags.datasets:
         if name not in task.datasets:

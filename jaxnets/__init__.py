@@ -25,7 +25,13 @@ if TYPE_CHECKING:
     from jaxnets.gradcheck.layer_check import check_layer
     from jaxnets.models.batch_norm import BatchNorm
     from jaxnets.models.chain import Chain
-    from jaxnets.models.layers import MaxPool, flatten
+    from jaxnets.models.layers import (
+        AveragePool,
+        LeakyReLU,
+        MaxPool,
+        flatten,
+        global_average_pool,
+    )
     from jaxnets.notebook.callbacks import Callback
     from jaxnets.notebook.classifier import Classifier as Classifier
     from jaxnets.notebook.network import Network, load
@@ -35,16 +41,19 @@ if TYPE_CHECKING:
 __all__ = ["Callback", "Config", "Dataset", "Experiment", "History", "Network", "load"]
 __all__ += ["judge", "load_dataset", "load_predictor", "plot", "preset"]
 # For networks and layers of one's own.
-__all__ += ["BatchNorm", "Chain", "LayerRule", "MaxPool", "check_layer", "flatten"]
-__all__ += ["register_rule"]
+__all__ += ["AveragePool", "BatchNorm", "Chain", "LayerRule", "LeakyReLU", "MaxPool"]
+__all__ += ["check_layer", "flatten", "global_average_pool", "register_rule"]
 
 _HOMES = dict(
+    AveragePool="models.layers",
     BatchNorm="models.batch_norm",
     Chain="models.chain",
     LayerRule="backprop.rule",
+    LeakyReLU="models.layers",
     MaxPool="models.layers",
     check_layer="gradcheck.layer_check",
     flatten="models.layers",
+    global_average_pool="models.layers",
     register_rule="backprop.rules",
     Callback="notebook.callbacks",
     Classifier="notebook.classifier",  # Not in __all__: it needs scikit-learn.

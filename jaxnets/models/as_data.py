@@ -26,15 +26,15 @@ from jaxnets.errors import UserError, first_line
 from jaxnets.models.alexnet_layers import AdaptiveAveragePool, Enlarge, LocalResponseNorm, Normalize
 from jaxnets.models.batch_norm import BatchNorm
 from jaxnets.models.chain import Chain, Layer
-from jaxnets.models.layers import MaxPool, flatten
+from jaxnets.models.layers import AveragePool, LeakyReLU, MaxPool, flatten, global_average_pool
 from jaxnets.models.mlp import DenseWithOnes
 from jaxnets.models.residual import Residual
 
 Row = dict[str, Any]
 Kind = Callable[..., Any]  # A layer's class, or the function that it is.
 
-OURS = (MaxPool, AdaptiveAveragePool, LocalResponseNorm, Enlarge, Normalize)
-OURS += (BatchNorm, DenseWithOnes, Residual, flatten)
+OURS = (MaxPool, AveragePool, LeakyReLU, flatten, global_average_pool, BatchNorm, DenseWithOnes)
+OURS += (Residual, AdaptiveAveragePool, LocalResponseNorm, Enlarge, Normalize)
 KINDS: dict[str, Any] = {kind.__name__: kind for kind in OURS}
 # Flax' dropout and layers, but for those with state, which a chain has not; and its activations.
 STATEFUL = ("BatchNorm", "SpectralNorm", "WeightNorm")
@@ -134,9 +134,7 @@ def _to_row(layer: Layer) -> Row:
         value = getattr(layer, field.name)
         if field.name in ("dtype", "param_dtype") and value not in (None, field.default):
             raise UserError(f"{where}: {field.name}: expected none; the run's precision sets it")
-        if field.name in NO_SETTINGS or not field.init or value is field.default:
-            continue
-        if value != field.default or type(value) is not type(field.default):
+        if field.name not in NO_SETTINGS and field.init and value is not field.default:
             row[field.name] = _to_data(value, f"{where}: {field.name}")
     return row
 
@@ -230,7 +228,7 @@ def _find_own(part: Row) -> Kind:
     if file is None:
         raise UserError(f"{name!r:.40}: a layer of your own, which no file holds; define it first")
     raise UserError(
-        f"{name!r:.40} is a layer of the user's own: expected layers=FILE, {str(file)!r:.80} of "
+        f"{name!r:.40} is the user's own: expected layers=FILE, {str(file)!r:.80} of "
         f"SHA-256 {str(digest)[:12]}…, as the run folder keeps it in layers/"
     )
 

@@ -101,7 +101,7 @@ class Chain(Described, nn.Module):
         return {index: jax.random.fold_in(key, index) for index in indices}
 
 
-def named(layers: Sequence[Layer]) -> Sequence[Layer]:
+def named(layers: Sequence[Any]) -> Sequence[Layer]:
     """The layers, each Flax layer with a name: its own, or its kind and a number."""
     names: dict[str, int] = {}  # With the place of their layer.
     for place, layer in enumerate(layers, start=1):
@@ -109,12 +109,12 @@ def named(layers: Sequence[Layer]) -> Sequence[Layer]:
             got = f"{type(layer).__name__} {layer!r:.40}"
             raise UserError(f"layer {place}: expected a layer or a function, got {got}")
         if isinstance(layer, nn.Module) and layer.name is not None:
+            if not (isinstance(layer.name, str) and layer.name.isidentifier()):
+                raise UserError(f"layer {place}: expected a name as conv1, got {layer.name!r:.40}")
             if (other := names.setdefault(layer.name, place)) != place:
                 raise UserError(
                     f"layers {other} and {place} have the name {layer.name}; expected one for each"
                 )
-            if not layer.name.isidentifier():
-                raise UserError(f"layer {place}: expected a name as conv1, got {layer.name!r}")
     modules = [layer for layer in layers if isinstance(layer, nn.Module)]
     for place, layer in enumerate(modules):
         if any(layer is other for other in modules[:place]):

@@ -6,6 +6,7 @@ A file may also have `recipe = dict(...)`, fields of Config, and `optimizer(lear
 import ast
 import contextlib
 import importlib.util
+import os
 import sys
 import traceback
 from collections.abc import Callable, Generator
@@ -118,7 +119,8 @@ class _Place:
             raise UserError(f"{error.filename}:{error.lineno}: {error.msg}") from error
         except Exception as error:
             steps = traceback.extract_tb(error.__traceback__)
-            ours = [step for step in steps if self._path and step.filename == str(self._path)]
+            file = str(self._path and self._path.resolve())
+            ours = [step for step in steps if os.path.realpath(step.filename) == file]
             where = f"{self._path}:{ours[-1].lineno}: " if ours else self.of()
             kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
             raise UserError(f"{where}{doing}{kind}{first_line(error)}") from error

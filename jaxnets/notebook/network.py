@@ -17,7 +17,7 @@ import signal
 import tempfile
 import warnings
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeGuard
@@ -136,7 +136,7 @@ class Network(Described):
         workdir: str | os.PathLike[str],
         data: Data = None,
         *,
-        layers: Sequence[Any] = (),
+        layers: Any = (),
         **functions: Any,
     ) -> Self:
         """Reads a run folder, which `save` or train.py wrote; `fit` trains on.

@@ -111,7 +111,7 @@ def to_values(search: Search) -> dict[str, Any]:
     """The same for machines."""
     ranks, seeds = ranking(search), len(search.seeds)
     values = {
-        "flags": search.flags,
+        "flags": search.plain_flags,
         "over": search.over,
         "seeds": seeds,
         "ranking": [dataclasses.asdict(rank) for rank in ranks],
@@ -130,7 +130,7 @@ def plot(search: Search) -> Figure:
         mean = statistics.mean(scores)
         deviation = statistics.stdev(scores) if len(scores) > 1 else 0.0
         rows.append(Row(search.name(point), [scores, mean], deviation, f"{mean:.4f}"))
-    title = f"{search.flags['model']}: validation accuracy"
+    title = f"{search.plain_flags['model']}: validation accuracy"
     alt = "; ".join(f"{row.name} {row.note} ± {row.spread:.4f}" for row in rows)
     labels = ["a seed", "mean ± standard deviation"]
     return dots("search", title, alt, rows, labels, x_label="validation accuracy", width=640)

@@ -53,6 +53,11 @@ class Search:
     runs: dict[tuple[Point, int], TrainingSummary] = dataclasses.field(default_factory=dict)
 
     @property
+    def plain_flags(self) -> dict[str, Any]:
+        """The flags as a file has them."""
+        return as_plain(self.flags)
+
+    @property
     def points(self) -> list[Point]:
         """Every combination, in the order given."""
         return list(itertools.product(*self.over.values()))
@@ -94,7 +99,7 @@ class Search:
             ending = {"seed": seed, **summary._asdict()}
             runs.append({"point": point, **ending})
             lines.append({**self._texts(point), **ending})
-        values = {"flags": as_plain(self.flags), "over": self.over, **self.began, "runs": runs}
+        values = {"flags": self.plain_flags, "over": self.over, **self.began, "runs": runs}
         columns = [*self.over, "seed", *TrainingSummary._fields]
         results.write(self.folder / "search", values, columns, lines)
 
@@ -104,7 +109,7 @@ class Search:
         name = "search.json"
         if resume and not (Path(os.path.expanduser(workdir or "")) / name).exists():
             raise UserError(f"resume: no {name} in {workdir or '--workdir'}")
-        self.folder = make_folder(workdir, f"search-{as_plain(self.flags)['model']}")
+        self.folder = make_folder(workdir, f"search-{self.plain_flags['model']}")
         with locked(self.folder):  # Looks again: another process may have begun in between.
             if resume:
                 self._read(self.folder / name)
@@ -120,7 +125,7 @@ class Search:
         check_only_files(self.folder)
         kept = read_json(path)
         theirs = {name: kept.get(name) for name in ("flags", "over")}
-        ours = json.loads(json.dumps({"flags": as_plain(self.flags), "over": self.over}))
+        ours = json.loads(json.dumps({"flags": self.plain_flags, "over": self.over}))
         if theirs != ours:
             raise UserError(f"resume: expected {theirs} as {path} was begun, got {ours}")
         warn_of_other_surroundings(kept, self.began)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         flatten,
         global_average_pool,
     )
+    from jaxnets.models.residual import Residual
     from jaxnets.notebook.callbacks import Callback
     from jaxnets.notebook.classifier import Classifier as Classifier
     from jaxnets.notebook.network import Network, load
@@ -42,7 +43,7 @@ __all__ = ["Callback", "Config", "Dataset", "Experiment", "History", "Network", 
 __all__ += ["judge", "load_dataset", "load_predictor", "plot", "preset"]
 # For networks and layers of one's own.
 __all__ += ["AveragePool", "BatchNorm", "Chain", "LayerRule", "LeakyReLU", "MaxPool"]
-__all__ += ["check_layer", "flatten", "global_average_pool", "register_rule"]
+__all__ += ["Residual", "check_layer", "flatten", "global_average_pool", "register_rule"]
 
 _HOMES = dict(
     AveragePool="models.layers",
@@ -62,6 +63,7 @@ _HOMES = dict(
     Experiment="experiment",
     History="training.history",
     Network="notebook.network",
+    Residual="models.residual",
     judge="course.exercises.judge",
     load="notebook.network",
     load_dataset="data.load",

@@ -21,6 +21,7 @@ from jaxnets import (
     LeakyReLU,
     MaxPool,
     Network,
+    Residual,
     check_layer,
     flatten,
     global_average_pool,
@@ -306,6 +307,7 @@ def test_a_name_of_the_lecture_is_no_name_of_ones_own(in_tmp, train_tiny):
 
 
 WRONG_RULES = {
+    "missing": ("", "Swish"),
     "other forward": (
         "register_rule(Swish, LayerRule(lambda x: (2 * x, x), lambda cache, dy: dy))\n",
         ": expected the forward pass of Swish itself, got one that differs by",
@@ -356,7 +358,8 @@ def test_every_setting_of_a_layer_comes_back():
         nn.Conv(6, (3, 2), strides=(2, 1), padding=((1, 0), (2, 1)), feature_group_count=2),
         nn.Conv(4, (3, 3), padding=1, kernel_dilation=(2, 2), use_bias=False, name="other"),
         LeakyReLU(0.2), AveragePool(3, 2), BatchNorm(epsilon=1e-3), nn.LayerNorm(use_bias=False),
-        MaxPool(3, 1), global_average_pool, nn.gelu, nn.Dropout(0.4), nn.Dense(3, bias_init=HE),
+        MaxPool(3, 1), nn.gelu, Residual([nn.Conv(6, (1, 1)), nn.tanh], [nn.Conv(6, (1, 1))]),
+        global_average_pool, nn.Dropout(0.4), nn.Dense(3, bias_init=HE),
     ]  # fmt: skip
     again = from_rows(json.loads(json.dumps(to_rows(Chain(layers)))))
     for ours, theirs in zip(again.layers, Chain(layers).layers, strict=True):

@@ -14,7 +14,7 @@ from jaxnets.backprop.residual import RESIDUAL
 from jaxnets.data.batches import Batch
 from jaxnets.errors import UserError
 from jaxnets.gradcheck.compare import TOLERANCES, disagreement, precision
-from jaxnets.gradcheck.layer_check import check_layer
+from jaxnets.gradcheck.layer_check import check_rule
 from jaxnets.gradcheck.oracle import both_loss_and_grads
 from jaxnets.kernels import accelerate
 from jaxnets.losses import LOSSES
@@ -76,7 +76,7 @@ def test_parameters_lie_by_block_chain_and_layer(params):
 
 
 def test_the_pair_is_that_of_autodiff_and_of_differences():
-    row = check_layer("residual", RESIDUAL)
+    row = check_rule("residual", RESIDUAL)
     assert row.ok, row
     assert row.compared > 60
 

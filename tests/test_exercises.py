@@ -22,7 +22,14 @@ from jaxnets.backprop.convolution import conv_backward
 from jaxnets.backprop.pooling import max_pool_backward
 from jaxnets.backprop.rules import RULES
 from jaxnets.course.exercises import judge
-from jaxnets.course.exercises.catalogue import BLANKS, BUGS, EXERCISES, SHEETS, imports_of
+from jaxnets.course.exercises.catalogue import (
+    BETS,
+    BLANKS,
+    BUGS,
+    EXERCISES,
+    SHEETS,
+    imports_of,
+)
 from jaxnets.course.exercises.compute import check_sheet
 from jaxnets.course.exercises.drawn import drawn_settings
 from jaxnets.course.exercises.files import parse_exercise, violation
@@ -56,7 +63,7 @@ def mine(tmp_path):
 def test_every_layer_pair_is_an_exercise():
     assert set(BLANKS) == set(RULES)
     assert list(BUGS) == [f"bug{number}" for number in range(1, len(BUGS) + 1)]
-    assert len(EXERCISES) == len(SHEETS) + len(BLANKS) + len(BUGS)
+    assert len(EXERCISES) == len(SHEETS) + len(BLANKS) + len(BUGS) + len(BETS)
     for exercise in EXERCISES.values():
         assert exercise.level in (1, 2, 3) and 5 <= exercise.minutes <= 60
 
@@ -374,7 +381,7 @@ def test_every_hint_and_answer_is_folded_on_the_other_page():
         hint, answer = (" ".join(text.split()) for title, text in folds if title == name)
         assert hint == " ".join(bug.hint.split()) and answer
         assert bug.hint[:40] not in PAGE
-    for name, sheet in SHEETS.items():
+    for name, sheet in (SHEETS | BETS).items():
         (text,) = (text for title, text in folds if title == name)
         for question in sheet.questions:
             assert f"| {question.name} | `{question.answer}` | {question.hint} |" in text
@@ -411,8 +418,8 @@ def test_the_chinese_answers_are_the_same_answers():
         [re.findall(pattern, page) for page in (chinese, ANSWERS)]
         for pattern in (r"<summary>\w+", r"`[^`\n]+`", r"(?<=\| )-?\d[\d.e-]*(?: ± [\d.]+)?(?= \|)")
     )
-    assert len(names[0]) == 2 * len(BUGS) + len(SHEETS) + len(BLANKS) + 4
-    assert len(codes[0]) > 40 and len(numbers[0]) == 18
+    assert len(names[0]) == 2 * len(BUGS) + len(SHEETS) + len(BLANKS) + len(BETS) + 4
+    assert len(codes[0]) > 40 and len(numbers[0]) == 40
     for ours, theirs in (names, codes, numbers):
         assert ours == theirs
 
@@ -529,14 +536,15 @@ def filled(name, answers):
     return "\n".join([f'exercise = "{name}"', *lines])
 
 
-@pytest.mark.parametrize("name", SHEETS)
+@pytest.mark.parametrize("name", [*SHEETS, *BETS])
 def test_a_sheet_is_blank_then_right_then_wrong(name, run_command, tmp_path, mine):
     path = tmp_path / "sheet.toml"
     assert run_command("exercise", "new", name, f"--output={path}").status == 0
     outcome = run_command("exercise", "check", path)
-    count = len(SHEETS[name].questions)
+    questions = (SHEETS | BETS)[name].questions
+    count = len(questions)
     assert outcome.status == 1 and f"{name}: FAILED, 0 of {count} right" in outcome.out
-    answers = {question.name: question.answer for question in SHEETS[name].questions}
+    answers = {question.name: question.answer for question in questions}
     outcome = run_command("exercise", "check", mine(filled(name, answers), "right.toml"))
     assert outcome.status == 0 and f"{name}: passed, {count} of {count} right" in outcome.out
     last = list(answers)[-1]
@@ -544,8 +552,9 @@ def test_a_sheet_is_blank_then_right_then_wrong(name, run_command, tmp_path, min
     wrong = mine(filled(name, {**answers, list(answers)[0]: "1"}), "wrong.toml")
     outcome = run_command("exercise", "check", wrong, "--hint")
     assert outcome.status == 1 and f"FAILED, {count - 2} of {count} right" in outcome.out
-    assert f"(hint: {SHEETS[name].questions[-1].hint})" in outcome.out
-    assert str(SHEETS[name].questions[-1].answer) not in outcome.out
+    assert f"(hint: {questions[-1].hint})" in outcome.out
+    assert f"wrong: {questions[-1].then}" in outcome.out or not questions[-1].then
+    assert questions[-1].then or str(questions[-1].answer) not in outcome.out
 
 
 @pytest.mark.parametrize(
@@ -717,5 +726,5 @@ def test_the_list_is_table_or_json_and_needs_no_jax(run_command, run_python):
     assert outcome.status == 0, outcome.err
     assert [row["name"] for row in json.loads(outcome.out)] == list(EXERCISES)
     table = run_command("exercise").out
-    assert all(re.search(rf"^{name} +[cf]", table, re.MULTILINE) for name in EXERCISES)
+    assert all(re.search(rf"^{name} +[bcf]", table, re.MULTILINE) for name in EXERCISES)
     assert not any(bug.mutant in table for bug in BUGS.values())

@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 
 from jaxnets.course.exercises import judge
-from jaxnets.course.exercises.catalogue import BUGS, EXERCISES, SHEETS
+from jaxnets.course.exercises.catalogue import BETS, BUGS, EXERCISES, SHEETS
 from jaxnets.language import _, speaking
 
 
@@ -23,7 +23,8 @@ def test_every_hint_and_title_is_chinese_as_on_the_pages():
             assert _(exercise.about) in page
         for bug in BUGS.values():
             assert f"\n{_(bug.hint)}\n" in answers
-        for question in (question for sheet in SHEETS.values() for question in sheet.questions):
+        sheets = [*SHEETS.values(), *BETS.values()]
+        for question in (question for sheet in sheets for question in sheet.questions):
             assert f"| {question.name} | `{question.answer}` | {_(question.hint)} |" in answers
 
 
@@ -77,7 +78,7 @@ def test_a_chinese_file_has_english_code_and_no_english_sentence(name):
     english = EXERCISES[name].text()
     with speaking("zh"):
         chinese = EXERCISES[name].text()
-    same = tomllib.loads if name in SHEETS else code_in
+    same = tomllib.loads if name in SHEETS | BETS else code_in
     assert same(chinese) == same(english)
     command = r"^[# ]+jaxnets .*my_.*$"
     assert re.findall(command, chinese, re.M) == re.findall(command, english, re.M) != []

@@ -5,7 +5,7 @@ import re
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import assert_same, params_sha256, read_json, records
+from conftest import assert_same, params_sha256, read_json, records, slow
 
 import jaxnets
 from jaxnets.backprop.rules import OURS
@@ -104,7 +104,7 @@ def test_a_wrong_pass_trains_beside_the_right_one_into_the_report(
     ("change", "end"),
     [
         ("1e30 * (p - y)", r"the loss of step \d+ is (nan|inf)|step \d+ is the first"),
-        ("p - 2 * y", "gradients disagree at step 0"),
+        slow("p - 2 * y", "gradients disagree at step 0"),
     ],
 )
 def test_the_end_of_a_wrong_training_is_reported(change, end, mine, train_tiny, tmp_path):
@@ -119,6 +119,7 @@ def test_the_end_of_a_wrong_training_is_reported(change, end, mine, train_tiny, 
     assert re.search(f"So the training by it ended: .*({end})", page) and 'id="mine-loss"' in page
 
 
+@pytest.mark.slow
 def test_both_compares_a_right_pass_with_autodiff_while_it_trains(mine, train_tiny):
     flags = [f"--mine={mine(DENSE)}", "--gradients=both", "--check_every=1"]
     outcome = train_tiny("mlp_functional", *flags)
@@ -191,11 +192,11 @@ def test_what_does_not_fit_is_one_line(source, flags, message, mine, train_tiny)
             "    return {'kernel': x.T @ dz, 'bias': dz.sum(0)}, dz @ w",
             "mine.py: line 4: dz is (32, 3), w is (64, 3)",
         ),
-        (
+        slow(
             "    return {'kernel': dz.T @ x, 'bias': dz.sum(0)}, dz @ w.T",
             'd_params["kernel"]: expected the shape (64, 3), got (3, 64)',
         ),
-        ("    return dz", "expected (d_params, dx)"),
+        slow("    return dz", "expected (d_params, dx)"),
         (
             "    import numpy\n    return numpy.asarray(dz)",
             "line 5: dz is (32, 3): NumPy needs numbers",
@@ -204,7 +205,7 @@ def test_what_does_not_fit_is_one_line(source, flags, message, mine, train_tiny)
             "    if dz.sum() > 0:\n        return 1\n    return 2",
             "line 4: if and while need a number",
         ),
-        ("    return {'kernel': float(w[0, 0])}, x", "line 4: this needs a number"),
+        slow("    return {'kernel': float(w[0, 0])}, x", "line 4: this needs a number"),
     ],
 )
 def test_a_pass_that_cannot_be_traced_is_one_line(
@@ -223,6 +224,7 @@ def test_the_commands_that_take_no_pass_say_so(mine, run_command, tiny_flags):
         run_command(*command, *flags).assert_refused("mine: expected mine.py again, by train.py")
 
 
+@pytest.mark.slow
 def test_functions_of_a_notebook_train_a_network(tiny, tmp_path):
     def dense_backward(cache, dz):
         x, params = cache
@@ -252,6 +254,7 @@ def test_functions_of_a_notebook_train_a_network(tiny, tmp_path):
     assert np.isfinite(wrong.fit(verbose=0)["loss"]).all()
 
 
+@pytest.mark.slow
 def test_a_bug_whose_cache_is_another_trains_when_repaired(mine, tiny):
     """The forward pass of bug12 keeps x in place of y."""
     text = EXERCISES["bug12"].text()

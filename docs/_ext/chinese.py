@@ -15,7 +15,7 @@ from jaxnets.cli.commands import COMMANDS
 from jaxnets.config.fields import Config
 from jaxnets.config.file import ConfigFile
 from jaxnets.config.options import options_of
-from jaxnets.course.exercises.catalogue import BLANKS, BUGS, EXERCISES, PROSE, SHEETS
+from jaxnets.course.exercises.catalogue import BETS, BLANKS, BUGS, EXERCISES, PROSE, SHEETS
 
 ROOT = Path(__file__).resolve().parents[2]
 CATALOGUE = ROOT / "jaxnets" / "zh.po"
@@ -53,9 +53,10 @@ def texts() -> Iterator[tuple[str, str]]:
 def of_exercises() -> Iterator[str]:
     """The texts of the exercises' data; of the code its docstrings and what reads as a sentence."""
     yield from dict.fromkeys(exercise.about for exercise in EXERCISES.values())
-    for sheet in SHEETS.values():
+    for sheet in [*SHEETS.values(), *BETS.values()]:
         yield sheet.given
-        yield from (text for asked in sheet.questions for text in (asked.asks, asked.hint))
+        for asked in sheet.questions:
+            yield from filter(None, (asked.asks, asked.hint, asked.then))
     for blank in BLANKS.values():
         yield from (blank.forward, blank.arguments)
     for bug in BUGS.values():

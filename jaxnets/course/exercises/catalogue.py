@@ -1,9 +1,10 @@
-"""All exercises. They are data, in sheets.toml, blanks.toml and bugs.toml; no JAX is needed."""
+"""All exercises. They are data, in four .toml files beside this one; no JAX is needed."""
 
 import ast
 import re
 import textwrap
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -14,6 +15,7 @@ from jaxnets.errors import unknown
 from jaxnets.language import N_, _
 
 COMPUTE, FILL_IN, FIND_THE_BUG = N_("compute"), N_("fill in"), N_("find the bug")
+BET = N_("bet first")
 WIDTH = 88
 # A docstring's first line or a comment in code.
 PROSE = re.compile(r'(?<=""")[^"\n]+|(?<=# ).+')
@@ -49,6 +51,7 @@ class Question:
     asks: str
     answer: Any  # A number, or lists of numbers.
     hint: str
+    then: str = ""  # What happened, and why: said after a bet.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,19 +59,21 @@ class Sheet(Exercise):
     """Questions about one situation, whose answers are numbers."""
 
     kind, suffix = COMPUTE, ".toml"
+    how: ClassVar[str] = N_(
+        'Replace each "" by a number as 1.5 or 1/8, or rows as [[1, 2], [3, 4]]. Three digits '
+        "are enough. Then:"
+    )
     given: str
+    commands: Sequence[str] = ()
     questions: list[Question]
 
     def text(self, file: str = "") -> str:
         facts = self.name, _(self.about), self.level, self.minutes
-        how = _(
-            'Replace each "" by a number as 1.5 or 1/8, or rows as [[1, 2], [3, 4]]. Three digits '
-            "are enough. Then:"
-        )
         parts = [
             _("Exercise {}: {}. Level {}, about {} minutes.", *facts),
             fill(_(self.given), WIDTH - 2),
-            fill(how, WIDTH - 2),
+            *([_indented("\n".join(self.commands))] if self.commands else []),
+            fill(_(self.how), WIDTH - 2),
             f"    jaxnets exercise check {file or self.file}",
         ]
         lines = [f"# {line}".rstrip() for line in "\n\n".join(parts).split("\n")]
@@ -76,6 +81,14 @@ class Sheet(Exercise):
         for question in self.questions:
             lines += ["", f"# {_(question.asks)}", f'{question.name} = ""']
         return "\n".join(lines) + "\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bet(Sheet):
+    """Questions on what trainings do, with the numbers of possible answers."""
+
+    kind = BET
+    how = N_('Replace each "" by the number of your bet, 1 to 4. This says what happened, and why:')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,9 +183,12 @@ def _data(file: str) -> dict[str, dict[str, Any]]:
     return tomllib.loads(Path(__file__).with_name(file).read_text("utf-8"))
 
 
-def _sheet(name: str, questions: dict[str, dict[str, Any]], **facts: Any) -> Sheet:
-    asked = [Question(name=name, **question) for name, question in questions.items()]
-    return Sheet(name=name, questions=asked, **facts)
+def _sheets(kind: type[Sheet], file: str) -> dict[str, Sheet]:
+    found = {}
+    for name, facts in _data(file).items():
+        asked = [Question(name=key, **question) for key, question in facts["questions"].items()]
+        found[name] = kind(name=name, **{**facts, "questions": asked})
+    return found
 
 
 def _bug(name: str, layer: str, code: str, helpers: dict[str, str], **facts: Any) -> Bug:
@@ -180,7 +196,8 @@ def _bug(name: str, layer: str, code: str, helpers: dict[str, str], **facts: Any
     return Bug(name=name, right=BLANKS[layer], about=about, code=code, **facts)
 
 
-SHEETS = {name: _sheet(name, **facts) for name, facts in _data("sheets.toml").items()}
+SHEETS = _sheets(Sheet, "sheets.toml")
+BETS = _sheets(Bet, "bets.toml")
 BLANKS = {name: Blank(name=name, **facts) for name, facts in _data("blanks.toml").items()}
 _bugs = _data("bugs.toml")
 _helpers = _bugs.pop("helpers")  # Functions that several bugs call.
@@ -189,6 +206,7 @@ EXERCISES: dict[str, Exercise] = {
     **dict(sorted(SHEETS.items(), key=lambda item: item[1].level)),
     **BLANKS,
     **BUGS,
+    **BETS,
 }
 BY_FUNCTION = {exercise.function: exercise for exercise in [*BLANKS.values(), *BUGS.values()]}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxnets import display
-from jaxnets.course.exercises.catalogue import COMPUTE, EXERCISES, SHEETS, exercise_called
+from jaxnets.course.exercises.catalogue import BETS, EXERCISES, SHEETS, exercise_called
 from jaxnets.course.exercises.compute import RIGHT, check_sheet
 from jaxnets.course.exercises.files import read_source
 from jaxnets.errors import UserError
@@ -52,7 +52,7 @@ def write(name: str, output: str | None) -> tuple[str, str]:
         raise UserError(f"{file} is there already; expected a new name: --output=FILE") from None
     except OSError as error:
         raise UserError(f"{file}: {error.strerror}") from error
-    check = "exercise check " if exercise.kind == COMPUTE else "gradcheck --mine="
+    check = "exercise check " if exercise.suffix == ".toml" else "gradcheck --mine="
     return str(path), f"jaxnets {check}{file}"
 
 
@@ -63,7 +63,7 @@ def check_numbers(path: str, hint: bool) -> tuple[bool, dict[str, Any], str]:
     name, found = check_sheet(read_source(path), path)
     right = sum(answered.verdict == RIGHT for answered in found)
     passed = right == len(found)
-    hints = {question.name: question.hint for question in SHEETS[name].questions}
+    hints = {question.name: question.hint for question in (SHEETS | BETS)[name].questions}
     lines = []
     for answered in found:
         line = f"{answered.name:12} {_(answered.verdict)}"

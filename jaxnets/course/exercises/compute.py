@@ -8,7 +8,7 @@ import math
 import re
 from typing import Any, NamedTuple
 
-from jaxnets.course.exercises.catalogue import SHEETS, Question
+from jaxnets.course.exercises.catalogue import BETS, SHEETS, Question
 from jaxnets.errors import UserError
 from jaxnets.language import N_, _
 
@@ -37,10 +37,11 @@ def check_sheet(source: str, path: str) -> tuple[str, list[Answered]]:
     """
     filled = _entries(source, path)
     name = filled.get("exercise", "").strip("\"' ")
-    if name not in SHEETS:
-        known = ", ".join(SHEETS)
+    sheets = SHEETS | BETS
+    if name not in sheets:
+        known = ", ".join(sheets)
         raise UserError(f'{path}: expected a line such as exercise = "compute1" ({known})')
-    questions = SHEETS[name].questions
+    questions = sheets[name].questions
     return name, [_answered(question, filled.get(question.name, "")) for question in questions]
 
 
@@ -79,7 +80,7 @@ def _answered(question: Question, text: str) -> Answered:
         return Answered(question.name, WRONG, note)
     pairs = zip(_flat(given), _flat(question.answer), strict=True)
     right = all(abs(a - b) <= TOLERANCE * max(1.0, abs(b)) for a, b in pairs)
-    return Answered(question.name, RIGHT if right else WRONG)
+    return Answered(question.name, RIGHT if right else WRONG, _(question.then))
 
 
 def _value(text: str) -> Any:

@@ -116,7 +116,7 @@ def test_the_end_of_a_wrong_training_is_reported(change, end, mine, train_tiny, 
     outcome = train_tiny("mlp_functional", f"--mine={mine(source)}", *flags)
     assert outcome.status == 1 and re.search(end, outcome.err)
     page = (tmp_path / "run" / "report.html").read_text("utf-8")
-    assert re.search(f"So the training by it ended: .*({end})", page) and 'id="mine-loss"' in page
+    assert re.search(f"Your training ended: .*({end})", page) and 'id="mine-loss"' in page
 
 
 @pytest.mark.slow

@@ -230,5 +230,6 @@ def keep_end(run: Run, error: RunFailedError) -> RunFailedError:
     """Keeps for the report how wrong passes have ended a training; raises any other error."""
     if not (kept := run.folder.read(MINE)):
         raise error
-    run.folder.write(MINE, {**kept, "ended": str(error)})
+    what = str(error).partition(";")[0]  # Without the advice, which is for right gradients.
+    run.folder.write(MINE, {**kept, "ended": what})
     return error

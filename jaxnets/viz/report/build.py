@@ -260,6 +260,8 @@ def _mine(run: RunFacts) -> Part:
     drawn = [one for one in figures.learning_figures(both) if one.name in ("loss", "accuracy")]
     for figure in drawn:
         figure.name = f"mine-{figure.name}"
+        if not run.records:  # The only curve.
+            figure.title += _(": ") + right.name
     html = ""
     for one in wrong:
         found = one if isinstance(one, dict) else {}
@@ -281,7 +283,7 @@ def _mine(run: RunFacts) -> Part:
         )
         html += document.paragraph(text)
     if ended := run.mine.get("ended"):
-        html += document.paragraph(_("So the training by it ended: {}", ended))
+        html += document.paragraph(_("Your training ended: {}", ended))
     text = _("Both trainings began with the same weights and saw the same images in one order.")
     return Part([(one, "") for one in drawn], html + document.paragraph(text, "note"))
 

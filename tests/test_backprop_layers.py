@@ -318,6 +318,14 @@ def test_a_wrong_shape_is_caught_where_it_enters():
     _, cache = dense.dense_forward({"kernel": jnp.ones((3, 4))}, x)
     with pytest.raises(TypeCheckError, match="'dz'"):
         dense.dense_backward(cache, jnp.ones((3, 4)))  # Three rows for a batch of two.
+    images, three = jnp.ones((2, 6, 6, 1)), jnp.ones((3, 6, 6, 1))
+    same = dict(strides=(1, 1), padding="SAME")
+    _, cache = convolution.conv_forward({"kernel": jnp.ones((3, 3, 1, 1))}, images)
+    with pytest.raises(TypeCheckError, match="'dz'"):
+        convolution.conv_backward(cache, three, groups=1, **same)
+    _, cache = pooling.max_pool_forward(images, window=(2, 2), **same)
+    with pytest.raises(TypeCheckError, match="'d_out'"):
+        pooling.max_pool_backward(cache, three, window=(2, 2), **same)
     with pytest.raises(TypeCheckError, match="'labels'"):
         losses.softmax_cross_entropy_forward(x, jnp.zeros(3, int))
     with pytest.raises(TypeCheckError, match="'x'"):

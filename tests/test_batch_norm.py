@@ -16,7 +16,7 @@ import jaxnets
 from jaxnets.backprop.batch_norm import batch_norm_backward, batch_norm_forward
 from jaxnets.backprop.network import manual_loss_and_grad
 from jaxnets.backprop.relu import relu_backward
-from jaxnets.backprop.rules import rule_of
+from jaxnets.backprop.rules import RULES, rule_of
 from jaxnets.config.resolve import preset
 from jaxnets.data.batches import Batch
 from jaxnets.experiment import optimizer_of
@@ -131,6 +131,17 @@ def test_padding_has_no_gradient_and_changes_none():
         np.testing.assert_array_equal(dx[3], 0)
         found.append((y[:3], dx[:3], d_params["mean"], d_params["var"], d_params["bias"]))
     jax.tree.map(np.testing.assert_array_equal, *found)
+
+
+def test_the_variance_of_numbers_far_from_zero_keeps_its_digits():
+    """By hand and in the layer that autodiff differentiates; E[x²] - E[x]² would lose all."""
+    x = np.float32(1000 + RNG.normal(size=(40, 3)))
+    exact = np.float64(x) - np.float64(x).mean(axis=0)
+    params = {"scale": jnp.ones(3), "bias": jnp.zeros(3), "mean": jnp.zeros(3), "var": jnp.ones(3)}
+    given = params, jnp.asarray(x), jnp.ones(40)
+    rule, static = RULES["batch_norm"], dict(epsilon=1e-5, axis_name=None)
+    for y in (rule.forward(*given, **static)[0], rule.plain(*given, **static)):
+        np.testing.assert_allclose(y, exact / np.sqrt(exact.var(axis=0) + 1e-5), atol=1e-3)
 
 
 def test_folding_keeps_the_logits_and_leaves_no_batch_norm():

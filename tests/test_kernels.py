@@ -21,6 +21,7 @@ from jaxnets.gradcheck.layer_check import check_kernel, problem_of, with_backwar
 from jaxnets.kernels import KERNELS, accelerate
 from jaxnets.kernels.conv_pool import CONV_POOL, ConvPool, conv_outputs, conv_pool_backward
 from jaxnets.kernels.convolution import FastConv
+from jaxnets.kernels.kernel import product_of_rows
 from jaxnets.kernels.layers import (
     OverlappingMaxPool,
     PairedMaxPool,
@@ -44,6 +45,12 @@ def kinds(chain):
 # The settings that reach each branch first: no bias, uneven padding, ties, strides, groups. A wide
 # layer's branch is in test_winograd.py. The whole suite tries all settings.
 FIRST = {"conv_pool": (2, 5, 6), "fast_conv": (2, 5, 10), "overlapping_max_pool": (2, 5, 8)}
+
+
+@pytest.mark.parametrize("count", [1, 8, 9])
+def test_a_product_of_any_number_of_rows_is_numpys(count):
+    rows, dz = random_images(count, 3), random_images(count, 2)
+    assert_close(product_of_rows(jnp.asarray(rows), jnp.asarray(dz)), rows.T @ dz, 1e-6)
 
 
 def in_settings(kernel, numbers):

@@ -51,7 +51,7 @@ TARGETS = (
 )
 ORACLES = ("torch", "torchvision", "keras")
 _LAYERS = ("test_backprop_drawn", "test_backprop_layers", "test_gradcheck", "test_models")
-_LAYERS += ("test_losses_metrics",)
+_LAYERS += ("test_losses_metrics", "test_residual")
 _TRAINING = ("test_training", "test_parallel", "test_alexnet")
 TESTS = {  # By the first prefix that fits; what a checkout lacks is skipped.
     "backprop/probability": ("test_losses_metrics", *_LAYERS, *_TRAINING, "test_compare"),
@@ -61,6 +61,7 @@ TESTS = {  # By the first prefix that fits; what a checkout lacks is skipped.
     "kernels/": ("test_kernels", "test_winograd", *_LAYERS, *_TRAINING, "test_oracle"),
     "training/": (*_TRAINING, "test_augment", "test_resume", "test_diagnosis", "test_lecture"),
     "metrics": ("test_losses_metrics", "test_api", *_TRAINING, "test_compare"),
+    "losses": ("test_losses_metrics", "test_own_functions", *_TRAINING, "test_compare"),
     "": ("test_losses_metrics", "test_training", "test_parallel", "test_compare", "test_lecture"),
 }
 FIRST = {  # Words of the names of the tests that are run before the others, which are many.

@@ -319,7 +319,7 @@ def test_a_wrong_shape_is_caught_where_it_enters():
     with pytest.raises(TypeCheckError, match="'dz'"):
         dense.dense_backward(cache, jnp.ones((3, 4)))  # Three rows for a batch of two.
     images, three = jnp.ones((2, 6, 6, 1)), jnp.ones((3, 6, 6, 1))
-    same = dict(strides=(1, 1), padding="SAME")
+    same: Any = dict(strides=(1, 1), padding="SAME")
     _, cache = convolution.conv_forward({"kernel": jnp.ones((3, 3, 1, 1))}, images)
     with pytest.raises(TypeCheckError, match="'dz'"):
         convolution.conv_backward(cache, three, groups=1, **same)

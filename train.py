@@ -3,6 +3,7 @@
 
     python train.py --model=cnn                      the CNN on MNIST: 99.6 %
     python train.py --model=cnn --gradients=manual   gradients derived by hand
+    python train.py --model=cnn --mine=my_dense.py   gradients that you derived
     python train.py --model=mlp --hidden=128,64 --epochs=5
     python train.py --model=cnn --dataset=cifar10    another data set
 

@@ -1,5 +1,6 @@
 """Training with backward passes of one's own: judged, put in place of ours, never from a folder."""
 
+import json
 import re
 
 import jax.numpy as jnp
@@ -269,3 +270,25 @@ def test_a_bug_whose_cache_is_another_trains_when_repaired(mine, tiny):
         for own in (OURS, repaired)
     ]
     assert_same(states[1].params, states[0].params)
+
+
+MARKUP = "<script>alert(1)</script>"
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        {"right": "no list", "wrong": []},
+        {"right": [1, {"epoch": 1}], "wrong": [MARKUP, {"gradients": 3}]},
+        {"right": [{"epoch": 1}], "wrong": [{"gradients": [MARKUP, {}]}], "ended": [MARKUP]},
+        {"right": [{"step": [[]]}], "wrong": [{"function": MARKUP}], "ended": {"{}": MARKUP}},
+    ],
+)
+def test_a_report_survives_any_mine_json(kept, run_command, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "metrics.jsonl").write_text("")
+    (folder / "mine.json").write_text(json.dumps(kept))
+    outcome = run_command("report", folder, f"--output={tmp_path}/r.html")
+    assert outcome.status == 0 and MARKUP not in (tmp_path / "r.html").read_text("utf-8")

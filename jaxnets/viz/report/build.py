@@ -263,12 +263,12 @@ def _mine(run: RunFacts) -> Part:
         if not run.records:  # The only curve.
             figure.title += _(": ") + right.name
     html = ""
-    for one in wrong:
+    for one in wrong[:MAX_SETTINGS]:
         found = one if isinstance(one, dict) else {}
-        names, why = found.get("gradients"), str(found.get("reason"))
+        names, why = found.get("gradients"), _shown(found.get("reason"))
         if isinstance(names, list) and names:
-            why = _("{} is wrong", _(" and ").join(map(str, names)))
-        where = f"{found.get('function')} ({found.get('layer')})"
+            why = _("{} is wrong", _(" and ").join(map(_shown, names[:MAX_SETTINGS])))
+        where = f"{_shown(found.get('function'))} ({_shown(found.get('layer'))})"
         html += document.paragraph(where + _(": ") + why)
     if 0 < (epoch := len(run.records)) <= len(records):
         validated = number_in(records[epoch - 1], "validation_accuracy") is not None
@@ -283,7 +283,7 @@ def _mine(run: RunFacts) -> Part:
         )
         html += document.paragraph(text)
     if ended := run.mine.get("ended"):
-        html += document.paragraph(_("Your training ended: {}", ended))
+        html += document.paragraph(_("Your training ended: {}", _shown(ended)))
     text = _("Both trainings began with the same weights and saw the same images in one order.")
     return Part([(one, "") for one in drawn], html + document.paragraph(text, "note"))
 

@@ -29,7 +29,11 @@ COMMANDS = [
     ("train --model=LeNet-5", 'unknown model "LeNet-5"; did you mean --model=cnn? (known: '),
     ("train --model=resnet50", "; --model=alexnet_small and --model=alexnet are the deepest"),
     ("train --model=lstm", "; every network takes pictures, --model=cnn above all (known: "),
-    ("train --model --epochs=3", "model: expected --model=NAME (network to train), got --model"),
+    (
+        "train --model --epochs=3",
+        "model: expected --model=NAME (network to train, or ",
+        "got --model",
+    ),
     ("train --models", "did you mean --model=NAME"),
     ("train --dataset=mnits", 'unknown dataset "mnits"', 'did you mean "mnist"'),
     ("train --optimizer=adm", 'unknown optimizer "adm"', 'did you mean "adam"'),

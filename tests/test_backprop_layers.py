@@ -288,25 +288,24 @@ NEWER = Chain(
 )
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
-def test_a_network_of_the_newer_layers_agrees_with_autodiff(dtype):
-    """By hand and with kernels; a layer norm may have a scale, a bias, both or none."""
+@pytest.mark.parametrize("kernels", [slow(True), False])
+@pytest.mark.parametrize("dtype", ["float64", slow("float32"), "bfloat16"])
+def test_a_network_of_the_newer_layers_agrees_with_autodiff(dtype, kernels):
+    """A layer norm may have a scale, a bias, both or none."""
     with precision(dtype):
         plain = with_precision(NEWER, dtype)
         params = random_params(plain, (9, 9, 2))
         assert sorted(params["norm3"]) == ["bias"] and "norm2" not in params
         mask = np.array([1, 1, 1, 0], np.float32)
         batch = Batch(random_images(4, 9, 9, 2), np.array([0, 1, 2, 0], np.int32), mask)
-        for model in (plain, accelerate(plain, "cpu")):
-            both = both_loss_and_grads(plain, model, "cross_entropy", dtype)
-            # In bfloat16 each pair is compared above; here the dtypes are.
-            run = (
-                functools.partial(jax.eval_shape, both) if dtype == "bfloat16" else quick_jit(both)
-            )
-            _, (ours, theirs) = run(params, batch, jax.random.key(0))
-            chex.assert_trees_all_equal_shapes_and_dtypes(ours, theirs, params)
-            if dtype != "bfloat16":
-                assert disagreement(ours, theirs).value <= TOLERANCES[dtype]
+        model = accelerate(plain, "cpu") if kernels else plain
+        both = both_loss_and_grads(plain, model, "cross_entropy", dtype)
+        if dtype == "bfloat16":  # Each pair is compared above; here the dtypes are.
+            _, (ours, theirs) = jax.eval_shape(both, params, batch, jax.random.key(0))
+        else:
+            _, (ours, theirs) = quick_jit(both)(params, batch, jax.random.key(0))
+            assert disagreement(ours, theirs).value <= TOLERANCES[dtype]
+        chex.assert_trees_all_equal_shapes_and_dtypes(ours, theirs, params)
 
 
 # Shapes in the signatures

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxnets.backprop.rule import ELEMENTWISE, SCORES, LayerRule
+from jaxnets.backprop.rule import ELEMENTWISE, SCORES, LayerRule, Setting
 from jaxnets.models.layers import LeakyReLU
 
 Numbers = Float[Array, "*sizes"]
@@ -162,4 +162,13 @@ def _tanh_of_gelu(x: jax.Array) -> jax.Array:
     return jnp.tanh(SCALE * (x + CUBIC * x**3))
 
 
-GELU = LayerRule(gelu_forward, gelu_backward, jax.nn.gelu, ELEMENTWISE)
+GELU = LayerRule(
+    forward=gelu_forward,
+    backward=gelu_backward,
+    plain=jax.nn.gelu,
+    settings=[
+        *map(Setting, [(4, 5), (1, 1), (40, 3, 3, 6)]),
+        Setting((2, 3), numbers="huge"),  # A sum of more of them rounds by what a difference shows.
+        Setting((6, 6), numbers="integers"),
+    ],
+)

@@ -95,11 +95,7 @@ class Experiment(Described):
     ) -> Self:
         """Builds each part; the devices are those that the config asks for if none are given.
 
-        Args:
-          config: The settings.
-          data: The data set.
-          devices: The devices.
-          own: The passes of config.mine, which no file is run for here.
+        The passes of config.mine are given: no file runs here.
 
         Raises:
           UserError: The devices are not there, the batches do not fit, or the images cannot be

@@ -261,7 +261,7 @@ def test_a_bug_whose_cache_is_another_trains_when_repaired(mine, tiny):
     text = EXERCISES["bug12"].text()
     config = jaxnets.preset("mlp", mine=("mine.py",), even_if_wrong=True, batch_size=8)
     wrong = own_passes([mine(text)], config, tiny).wrong
-    assert [one.function for one in wrong] == ["bug12"]
+    assert [one["function"] for one in wrong] == ["bug12"]
     repaired = own_passes([mine(text.replace("x < 0", "x <= 0"))], config, tiny)
     assert not repaired.wrong
     quick = dict(batch_size=32, epochs=1, devices=1, gradients="manual", kernels="plain")

@@ -1,7 +1,7 @@
 """Every layer's rule: which pair belongs to which layer or loss."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 
@@ -107,21 +107,12 @@ def rule_of(layer: object) -> LayerRule | None:
     return KINDS.get(kind)
 
 
-class Wrong(NamedTuple):
-    """What is wrong in a backward pass of the user's own."""
-
-    function: str
-    layer: str
-    gradients: tuple[str, ...]  # The wrong ones.
-    reason: str  # Why nothing could be compared; "" if all could.
-
-
 class OwnPasses(NamedTuple):
     """Backward passes of the user's own, which train in place of ours."""
 
     find_rule: FindRule = rule_of
     sha256: Mapping[str, str] = {}  # The digest of each function's source, by its name.
-    wrong: Sequence[Wrong] = ()  # Those that the judge has found wrong.
+    wrong: Sequence[Mapping[str, Any]] = ()  # What the judge has found, for a run folder.
 
 
 OURS = OwnPasses()

@@ -255,15 +255,7 @@ def judge_file(path: str, *, hint: bool = False) -> list[Verdict]:
     Raises:
       UserError: It cannot be read, or has no function that is named after an exercise.
     """
-    return judge_source(read_source(path), path, hint=hint)
-
-
-def judge_source(source: str, path: str, *, hint: bool = False) -> list[Verdict]:
-    """The same of a file that is read already; its path is for messages.
-
-    Raises:
-      UserError: It has no function that is named after an exercise.
-    """
+    source = read_source(path)
     names, reason = exercises_in(source, path)
     if reason:
         return [Verdict(name, False, reason=reason) for name in names]

@@ -4,6 +4,7 @@
 --even_if_wrong a wrong one trains too, after the right one: same seed, same data.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import inspect
@@ -16,11 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnets.backprop.rule import LayerRule
-from jaxnets.backprop.rules import OURS, RULES, OwnPasses, Wrong, rule_of
+from jaxnets.backprop.rules import OURS, RULES, OwnPasses, rule_of
 from jaxnets.config.fields import Config
 from jaxnets.course.exercises.catalogue import Blank, Bug, exercise_of_function
 from jaxnets.course.exercises.files import exercises_in, read_source
-from jaxnets.course.exercises.judge import Verdict, broken, judge, judge_source, layer_of
+from jaxnets.course.exercises.judge import Verdict, broken, judge, judge_file, layer_of
 from jaxnets.course.exercises.mistakes import mistake
 from jaxnets.course.exercises.passes import Call, ResultError, named_result, run_file
 from jaxnets.data.batches import Batch
@@ -42,25 +43,19 @@ from jaxnets.training.step import Checkpoint
 Backward = Callable[..., Any]
 
 
-class Source(NamedTuple):
-    """A file of the user's, or a function in a notebook."""
+class Own(NamedTuple):
+    """A backward pass of the user's own."""
 
-    where: str  # The file's path; the function's name.
+    exercise: Blank | Bug
+    where: str  # The file's path; in a notebook the function's name.
     text: str  # "" if Python does not have it.
-    exercises: list[Blank | Bug]
-    function: Backward | None  # None: a file.
+    function: Backward | None  # None: the file defines it.
 
-    def judged(self) -> list[Verdict]:
-        return (
-            judge_source(self.text, self.where) if self.function is None else [judge(self.function)]
-        )
-
-    def passes(self) -> dict[str, Backward]:
-        """The functions by their names; this runs the file."""
-        if self.function is not None:
-            return {self.where: self.function}
+    @property
+    def backward(self) -> Backward:
+        """The function; this runs its file."""
         try:
-            return run_file(self.text, self.where)
+            return self.function or run_file(self.text, self.where)[self.exercise.function]
         except (Exception, SystemExit) as error:
             raise UserError(f"mine: {self.where}: {mistake(error, self.where)}") from error
 
@@ -84,58 +79,51 @@ def own_passes(
         layer, the digests differ, or JAX cannot compile a step with them.
       RunFailedError: A gradient is wrong, without even_if_wrong: status 1, as of `gradcheck`.
     """
-    sources = list(map(_source, mine))
-    _check_layers([exercise for source in sources for exercise in source.exercises], config)
-    digests = {
-        exercise.function: hashlib.sha256(source.text.encode()).hexdigest()
-        for source in sources
-        for exercise in source.exercises
-    }
+    found = [own for one in mine for own in _own(one)]
+    _check_layers([own.exercise for own in found], config)
+    digests = {o.exercise.function: hashlib.sha256(o.text.encode()).hexdigest() for o in found}
     if kept is not None and kept != digests:
-        raise UserError(
-            f"mine: expected the passes with which the run began, SHA-256 {kept or 'none'}, "
-            f"got {digests}"
-        )
+        began = f"expected the passes with which the run began, SHA-256 {kept or 'none'}"
+        raise UserError(f"mine: {began}, got {digests}")
     wrong = []
     with speaking(None):  # As gradcheck --mine.
-        for verdict in (verdict for source in sources for verdict in source.judged()):
-            show(paint(verdict.line, "green" if verdict else "red"))
-            if not verdict:
-                function, layer = verdict.exercise, exercise_of_function(verdict.exercise).layer
-                wrong.append(Wrong(function, layer, verdict.wrong, verdict.reason))
+        for one in mine:
+            for verdict in judge_file(one) if isinstance(one, str) else [judge(one)]:
+                show(paint(verdict.line, "green" if verdict else "red"))
+                wrong += [] if verdict else [verdict]
     if wrong and not config.even_if_wrong:
-        names = ", ".join(one.function for one in wrong)
+        names = ", ".join(verdict.exercise for verdict in wrong)
         raise RunFailedError(
             f"mine: expected right gradients, got wrong ones of {names}; even_if_wrong trains with "
             "them all the same"
         )
-    rules = []
-    for source in sources:
-        passes = source.passes()
-        for exercise in source.exercises:
-            rule = _rule_of(exercise, passes[exercise.function], source.where)
-            rules.append((RULES[exercise.layer], rule))
+    rules = [(RULES[own.exercise.layer], _rule_of(own)) for own in found]
 
     def find_rule(layer: object) -> LayerRule | None:
         rule = rule_of(layer)
         return next((own for ours, own in rules if ours is rule), rule)
 
-    own = OwnPasses(find_rule, digests, wrong)
+    own = OwnPasses(find_rule, digests, list(map(_finding, wrong)))
     _trace(own, config, data)
     return own
 
 
-def _source(one: str | Backward) -> Source:
-    """Reads a file, of which nothing runs, or the text of a function."""
+def _own(one: str | Backward) -> list[Own]:
+    """The exercises in a file, of which nothing runs, or the one that a function answers."""
     if isinstance(one, str):
         text = read_source(one)
-        return Source(one, text, [*map(exercise_of_function, exercises_in(text, one)[0])], None)
-    name = getattr(one, "__name__", "")
-    try:
+        names = exercises_in(text, one)[0]
+        return [Own(exercise_of_function(name), one, text, None) for name in names]
+    name, text = getattr(one, "__name__", ""), ""
+    with contextlib.suppress(OSError, TypeError):
         text = inspect.getsource(one)
-    except (OSError, TypeError):
-        text = ""
-    return Source(name, text, [exercise_of_function(name)], one)
+    return [Own(exercise_of_function(name), name, text, one)]
+
+
+def _finding(verdict: Verdict) -> dict[str, Any]:
+    """What a run folder keeps of a wrong pass."""
+    name, layer = verdict.exercise, exercise_of_function(verdict.exercise).layer
+    return dict(function=name, layer=layer, gradients=verdict.wrong, reason=verdict.reason)
 
 
 def _check_layers(exercises: Sequence[Blank | Bug], config: Config) -> None:
@@ -169,9 +157,11 @@ def _trace(own: OwnPasses, config: Config, data: Dataset) -> None:
     jax.eval_shape(make_loss_and_grad(config, model, own.find_rule), params, batch, key)
 
 
-def _rule_of(exercise: Blank | Bug, backward: Backward, where: str) -> LayerRule:
+def _rule_of(own: Own) -> LayerRule:
     """The layer with the user's backward pass; what fails in it while JAX traces it is one line."""
-    rule = layer_of(exercise)
+    exercise, backward = own.exercise, own.backward
+    rule, where = layer_of(exercise), f"mine: {own.where}"
+    file = getattr(getattr(inspect.unwrap(backward), "__code__", None), "co_filename", "")
     # Its gradients have the right shapes, if not the right numbers.
     like = broken(exercise) if isinstance(exercise, Bug) and exercise.forward else rule
 
@@ -183,18 +173,16 @@ def _rule_of(exercise: Blank | Bug, backward: Backward, where: str) -> LayerRule
         try:
             found = named_result(call, backward(cache, d_out, **static))
         except ResultError as error:
-            raise UserError(f"mine: {where}: {exercise.function}: {error}") from error
+            raise UserError(f"{where}: {exercise.function}: {error}") from error
         except Exception as error:
-            file = backward.__code__.co_filename
-            raise UserError(f"mine: {where}: {mistake(error, file)}") from error
-        for leaf, shape in {**{f"params.{n}": d for n, d in d_params.items()}, "x": dx}.items():
-            if found[leaf].shape != shape.shape:
-                name, got = call.gradient_name(leaf), found[leaf].shape
+            raise UserError(f"{where}: {mistake(error, file)}") from error
+        for leaf, one in {**{f"params.{n}": d for n, d in d_params.items()}, "x": dx}.items():
+            if found[leaf].shape != one.shape:
+                shapes = f"expected the shape {one.shape}, got {found[leaf].shape}"
                 raise UserError(
-                    f"mine: {where}: {exercise.function}: {name}: expected the shape "
-                    f"{shape.shape}, got {got}: a step of training needs it"
+                    f"{where}: {exercise.function}: {call.gradient_name(leaf)}: {shapes}"
                 )
-            found[leaf] = found[leaf].astype(shape.dtype)
+            found[leaf] = found[leaf].astype(one.dtype)
         params = {name: found[f"params.{name}"] for name in d_params}
         return (params, found["x"]) if params else found["x"]
 
@@ -210,11 +198,8 @@ def right_first(run: Run) -> None:
     if not wrong or run.folder.read(MINE):
         return
     config, records = experiment.config, list[Record]()
-    right = dataclasses.replace(
-        experiment,
-        own=OURS,
-        loss_and_grad=make_loss_and_grad(config, experiment.step_model),
-    )
+    ours = make_loss_and_grad(config, experiment.step_model)
+    right = dataclasses.replace(experiment, own=OURS, loss_and_grad=ours)
     show("first by the right derivation, with the same seed and data:")
     with terminal.stop_on_interrupt() as signal_came:
         stop = Stop(run.processes.synchronised_stop(signal_came))
@@ -222,7 +207,7 @@ def right_first(run: Run) -> None:
         watching = [EarlyStopping(config, []), stop, shown]
         for _, record in right.epochs(Checkpoint(right.init_state()), watching):
             records.append(record)
-    run.folder.write(MINE, {"wrong": [one._asdict() for one in wrong], "right": records})
+    run.folder.write(MINE, {"wrong": wrong, "right": records})
     show("now by yours:")
 
 

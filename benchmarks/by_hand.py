@@ -22,6 +22,7 @@ from jaxnets.training.step import Checkpoint
 
 NETWORKS = ("softmax", "mlp_sequential", "mlp_functional", "mlp", "mlp_handwritten")
 NETWORKS += ("cnn", "cnn_bn", "cnn_tiny", "alexnet_small", "alexnet_small_bn")
+NETWORKS += ("resnet20",)
 WAYS = ("auto", "manual")
 
 

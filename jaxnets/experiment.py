@@ -37,7 +37,7 @@ from jaxnets.metrics import Sums, metric_of
 from jaxnets.models import create_model
 from jaxnets.models.batch_norm import STATISTICS, over_devices
 from jaxnets.models.chain import Chain, has_layer, param_dtype_of
-from jaxnets.models.weights import load_weights
+from jaxnets.models.weights import head_of, load_weights
 from jaxnets.training import loop, step
 from jaxnets.training.augment import augmentation
 from jaxnets.training.crops import with_center_crop, with_ten_crops
@@ -165,7 +165,8 @@ class Experiment(Described):
         options = compiler_options_for_init(self.parallel.platform)
         state = jax.jit(init, compiler_options=options)(key)
         if self.config.init_from is not None:
-            state = state.replace(params=load_weights(self.config.init_from, state.params))
+            head = head_of(self.model, state.params)
+            state = state.replace(params=load_weights(self.config.init_from, state.params, head))
         # Wait here: XLA would hang at an asynchronous out-of-memory error.
         return jax.block_until_ready(self.parallel.replicate(state))
 

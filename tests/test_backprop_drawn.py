@@ -4,8 +4,10 @@ They stand beside the settings that each pair declares: shapes and arguments may
 ways than a list holds. The draws are the same in every run.
 """
 
+import itertools
 from typing import Any
 
+import flax.linen as nn
 import hypothesis.strategies as st
 import pytest
 from conftest import quick_jit, slow
@@ -19,6 +21,8 @@ from jaxnets.gradcheck.layer_check import problem_of
 from jaxnets.kernels import KERNELS
 from jaxnets.kernels.conv_pool import WINDOW
 from jaxnets.kernels.layers import WIDE
+from jaxnets.models.chain import Chain
+from jaxnets.models.residual import Residual
 
 LAYERS = RULES | {kernel.name: kernel.rule for kernel in KERNELS}
 SMALL, BATCH = st.integers(1, 4), st.sampled_from([1, 2, 3, 7, 8, 9, 16, 33])
@@ -158,6 +162,39 @@ def leaky_relus(draw):
 
 
 @st.composite
+def residual_dense_layers(draw):
+    batch, width = draw(BATCH), draw(WIDTH)
+    return Setting((batch, width), {"kernel": (width, width), "bias": (width,)})
+
+
+def residual(width, depth, has_shortcut):
+    """A dense block, another one in it, ..., as parameters' shapes and chains."""
+    chain, shapes = [], {}
+    for _ in range(depth):
+        inner = [Residual(chain)] if chain else []
+        chain = [nn.Dense(2), nn.tanh, nn.Dense(width, use_bias=False), *inner]
+        nested = {"residual1": {"chain": shapes}} if inner else {}
+        rows = {"dense1": {"kernel": (width, 2), "bias": (2,)}, "dense2": {"kernel": (2, width)}}
+        shapes = rows | nested
+    static, params = {"chain": Chain(chain)}, {"chain": shapes}
+    if has_shortcut:
+        static["shortcut"] = Chain([nn.sigmoid, nn.Dense(width, use_bias=False)])
+        params["shortcut"] = {"dense1": {"kernel": (width, width)}}
+    return params, static
+
+
+# Flax numbers its layers at random, which no strategy may.
+SIZES = itertools.product((1, 3), (1, 2, 3), (False, True))
+RESIDUALS = [(size[0], *residual(*size)) for size in SIZES]
+
+
+@st.composite
+def residuals(draw):
+    width, params, static = draw(st.sampled_from(RESIDUALS))
+    return Setting((draw(BATCH), width), params, static=static)
+
+
+@st.composite
 def arrays(draw, numbers=("normal", "integers", "huge")):
     return Setting(images(draw, 4), numbers=draw(st.sampled_from(numbers)))
 
@@ -191,6 +228,8 @@ DRAWN = {
     "dropout": dropouts(),
     "batch_norm": batch_norms(),
     "layer_norm": layer_norms(),
+    "residual": residuals(),
+    "residual_dense": residual_dense_layers(),
     "cross_entropy": rows(**SHARES, scales=(1.0, LOG_OFFSET)),
     # Where a probability underflows, the two steps lose their digits.
     "softmax_then_cross_entropy": rows(LABELS, ("normal", "equal")),

@@ -97,7 +97,7 @@ def test_every_layer_and_loss_has_a_rule_in_use():
     reached = [rule_of(layer) for layer in [*layers, *LOSSES.values()]]
     # The other activations are for --activation; no network has the slides' steps.
     others = {"sigmoid", "softmax", "cross_entropy", "softmax_then_cross_entropy"}
-    others |= {"half_squared_error", "squared_error"}
+    others |= {"half_squared_error", "squared_error", "residual_dense"}
     # These are for networks of one's own.
     others |= {"tanh", "leaky_relu", "gelu", "average_pool", "global_average_pool", "layer_norm"}
     assert {name for name, rule in RULES.items() if rule not in reached} <= others

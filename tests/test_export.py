@@ -34,8 +34,10 @@ TINY = {  # What changes in each network; the large AlexNets see pictures of 63 
     "alexnet_small_bn": dict(input_size=28, normalize="imagenet"),
     "alexnet": dict(input_size=63),
     "alexnet_paper": dict(input_size=63, normalize="paper"),
+    "resnet20": {},
 }
 LARGE = ("alexnet", "alexnet_paper")
+SLOW = (*LARGE, "alexnet_small", "alexnet_small_bn", "cnn_bn", "resnet20")
 FORMATS = ("safetensors", "stablehlo", "onnx")
 CASES = [(name, kind) for name in TINY for kind in FORMATS]
 # XLA takes long for programs with 60 million constants, and all of these have the same layers.
@@ -75,7 +77,7 @@ def test_every_network_is_tried():
 
 @pytest.mark.parametrize(
     ("model", "kind"),  # A batch norm and a convolution of cnn_bn are in cnn_tiny too.
-    [slow(*case) if "alexnet" in case[0] or case[0] == "cnn_bn" else case for case in CASES],
+    [case if case[0] not in SLOW else slow(*case) for case in CASES],
 )
 def test_an_exported_network_has_the_logits_of_flax(tmp_path, model, kind):
     if kind != "safetensors":

@@ -24,7 +24,7 @@ NETWORKS = network_checks.networks()
 relu_sides, max_pool_winners = cast(Any, (sides_of(nn.relu), sides_of(MaxPool(2, 2))))
 
 
-SLOW = ("cnn", "cnn_tiny", "mlp", "mlp_sequential", "mlp_functional")
+SLOW = ("resnet20", "cnn", "cnn_tiny", "mlp", "mlp_sequential", "mlp_functional")
 LARGE = [name for name in NETWORKS if name.startswith(("alexnet", "cnn_bn"))]
 
 
@@ -181,7 +181,7 @@ def test_what_is_checked(monkeypatch, run_command):
     assert NETWORKS["alexnet 224"].image == (224, 224, 3)
     kernels = {kernel.name for kernel in KERNELS}
     assert names("--model=all") == {*RULES, *kernels, *NETWORKS}
-    slow = {name for name in NETWORKS if name.startswith("alexnet")}
+    slow = {name for name in NETWORKS if name.startswith(("alexnet", "resnet"))}
     slow -= {"alexnet", "alexnet_small"}
     assert names() == {*RULES, *kernels, *NETWORKS} - slow
     assert names("--model=cnn") == {"cnn"}

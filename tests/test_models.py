@@ -55,6 +55,7 @@ def as_float64(params):
         ("cnn", {}, 431_242),
         ("cnn_bn", {}, 169_258),
         ("cnn_tiny", {}, 9_362),
+        ("resnet20", {}, 274_042),  # test_resnet.py counts PyTorch's.
     ],
 )
 def test_a_network_of_the_lecture_has_its_number_of_parameters(mnist, name, changes, count):

@@ -27,7 +27,7 @@ COMMANDS = [
     ("train --model=--", 'unknown model "--"'),
     ("train --model=\x1b[2Jcnn", r'unknown model "\x1b[2Jcnn"; did you mean "cnn"?'),
     ("train --model=LeNet-5", 'unknown model "LeNet-5"; did you mean --model=cnn? (known: '),
-    ("train --model=resnet50", "; --model=alexnet_small and --model=alexnet are the deepest"),
+    ("train --model=resnet50", "; --model=resnet20 is the deepest"),
     ("train --model=lstm", "; every network takes pictures, --model=cnn above all (known: "),
     (
         "train --model --epochs=3",

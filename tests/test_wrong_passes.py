@@ -168,6 +168,19 @@ of_params("layer_norm", "epsilon", lambda cache, d, s: s["epsilon"] > 1e-3, "sca
 of_params("batch_norm", "epsilon", lambda cache, d, s: s["epsilon"] > 1e-5, "scale", half)
 
 
+@wrong_for("residual")
+def residual_without_its_input(right, cache, d_out, *, chain, shortcut=None):
+    d_params, dx = right
+    return (d_params, dx - d_out) if shortcut is None else right
+
+
+@wrong_for("residual")
+def residual_with_half_a_shortcut(right, cache, d_out, *, chain, shortcut=None):
+    d_params, dx = right
+    halves = jax.tree.map(half, d_params.get("shortcut", {}))
+    return ({**d_params, "shortcut": halves} if halves else d_params), dx
+
+
 @wrong_for("softmax")
 def softmax_over_the_examples_of_a_square(right, p, dp):
     return p * (dp - (dp * p).sum(axis=0)) if is_square(p) else right

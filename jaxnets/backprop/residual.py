@@ -7,7 +7,9 @@ from typing import Any
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from jaxnets.backprop.rule import LayerRule, Pair, Setting, Shapes
+from jaxnets.backprop.activations import sigmoid_backward, sigmoid_forward
+from jaxnets.backprop.dense import dense_backward, dense_forward
+from jaxnets.backprop.rule import LayerRule, Pair, Params, Setting, Shapes
 from jaxnets.models.batch_norm import STATISTICS, BatchNorm
 from jaxnets.models.chain import Chain, Layer
 from jaxnets.models.residual import Residual, added
@@ -156,4 +158,51 @@ RESIDUAL = LayerRule(
     ],
     inputs=("params", "x", "keys", "mask"),
     static=lambda layer: {"chain": layer.chain, "shortcut": layer.shortcut},
+)
+
+
+Rows = Float[Array, "B D"]
+
+
+def residual_dense_forward(params: Params, x: Rows) -> tuple[Rows, tuple[Rows, Params, Rows]]:
+    """The smallest block, written out: y = x + sigmoid(x W + b), W [D, D].
+
+    No network has it: it is an exercise.
+    """
+    z, _ = dense_forward(params, x)
+    s, _ = sigmoid_forward(z)
+    return x + s, (x, params, s)
+
+
+def residual_dense_backward(
+    cache: tuple[Rows, Params, Rows], dy: Rows, *, input_gradient: bool = True
+) -> tuple[Params, Rows | None]:
+    """Applies the chain rule to y = x + s, s = sigmoid(z), z = x W + b.
+
+    ds = dy                 the sum hands dy to both summands
+    dz = dy s (1 - s)
+    dW = xᵀ dz, db = sum_b dz_b
+    dx = dz Wᵀ + dy         x reaches y through z, and directly
+    """
+    x, params, s = cache
+    dz = sigmoid_backward(s, dy)
+    d_params, dx = dense_backward((x, params), dz, input_gradient=input_gradient)
+    return d_params, None if dx is None else dx + dy
+
+
+def _plain_residual_dense(params: Params, x: Rows) -> Rows:
+    layer = Residual([nn.Dense(x.shape[1], name="dense"), nn.sigmoid])
+    out: Any = layer.apply({"params": {"chain": {"dense": params}}}, x)
+    return out
+
+
+RESIDUAL_DENSE = LayerRule(
+    forward=residual_dense_forward,
+    backward=residual_dense_backward,
+    plain=_plain_residual_dense,
+    settings=[
+        Setting((batch, width), {"kernel": (width, width), "bias": (width,)})
+        for batch, width in [(4, 5), (6, 6), (1, 1), (40, 3)]
+    ],
+    inputs=("params", "x"),
 )

@@ -24,7 +24,7 @@ from jaxnets.backprop.probability_losses import (
     SQUARED_ERROR,
 )
 from jaxnets.backprop.relu import RELU
-from jaxnets.backprop.residual import RESIDUAL
+from jaxnets.backprop.residual import RESIDUAL, RESIDUAL_DENSE
 from jaxnets.backprop.rule import FindRule, LayerRule
 from jaxnets.losses import cross_entropy, half_mse, mse, squared_error
 from jaxnets.models.alexnet_layers import AdaptiveAveragePool, LocalResponseNorm
@@ -35,7 +35,7 @@ from jaxnets.models.mlp import DenseWithOnes
 from jaxnets.models.residual import Residual
 
 # By the names that the gradient check and the exercises give them. The losses of probabilities are
-# steps of the slides; networks take the losses of logits.
+# steps of the slides; networks take the losses of logits. "residual_dense" is an exercise.
 RULES: dict[str, LayerRule] = {
     "dense": DENSE,
     "dense_with_ones": DENSE_WITH_ONES,
@@ -55,6 +55,8 @@ RULES: dict[str, LayerRule] = {
     "dropout": DROPOUT,
     "batch_norm": BATCH_NORM,
     "layer_norm": LAYER_NORM,
+    "residual": RESIDUAL,
+    "residual_dense": RESIDUAL_DENSE,
     "cross_entropy": CROSS_ENTROPY,
     "softmax_then_cross_entropy": SOFTMAX_THEN_CROSS_ENTROPY,
     "softmax_cross_entropy": SOFTMAX_CROSS_ENTROPY,

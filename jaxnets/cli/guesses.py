@@ -67,7 +67,7 @@ COMMANDS |= dict.fromkeys(("tune", "sweep", "grid"), "did you mean search?")
 MODELS: dict[str, str] = dict.fromkeys(("lenet", "convnet", "conv"), "did you mean --model=cnn?")
 MODELS |= dict.fromkeys(
     ("resnet", "vgg", "densenet", "inception", "mobilenet", "efficientnet"),
-    "--model=alexnet_small and --model=alexnet are the deepest",
+    "--model=resnet20 is the deepest",
 )
 MODELS |= dict.fromkeys(
     ("lstm", "gru", "rnn", "gpt", "bert", "transformer", "vit"),

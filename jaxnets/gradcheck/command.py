@@ -40,7 +40,8 @@ def run(
 
     Args:
       model: The network; "all" is every layer and network, None leaves out the slow networks:
-        AlexNet's other forms and sizes. A network of the user's own comes with its own layers.
+        AlexNet's other forms and sizes, and resnet20. A network of the user's own comes with its
+        own layers.
       mutant: A layer with a wrong backward pass and its name, to be checked instead.
       as_json: Whether it prints JSON, at the end.
 

@@ -52,7 +52,7 @@ class Network(NamedTuple):
 
 
 def networks() -> dict[str, Network]:
-    """Every network of the lecture, AlexNet's forms also at the size of ImageNet's images."""
+    """Every network that has a recipe, AlexNet's forms also at the size of ImageNet's images."""
     found = {}
     for name, recipe in PRESETS.items():
         slow = name not in ("alexnet", "alexnet_small")
@@ -62,6 +62,8 @@ def networks() -> dict[str, Network]:
             found[name] = Network(preset(name), batch=2, moves=2, slow=slow)
             large, image = preset(name, input_size=224), (224, 224, 3)
             found[f"{name} 224"] = Network(large, image, batch=2, moves=1, step=1e-6, slow=True)
+        elif name == "resnet20":
+            found[name] = Network(preset(name), (32, 32, 3), batch=4, step=1e-6, slow=True)
         else:
             found[name] = Network(preset(name))
     return found

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 from jaxnets.config.fields import Config
-from jaxnets.models import alexnet, cnn, cnn_bn, mlp
+from jaxnets.models import alexnet, cnn, cnn_bn, mlp, resnet
 from jaxnets.models.as_data import from_rows
 from jaxnets.models.chain import Chain, with_precision
 
@@ -25,6 +25,7 @@ MODELS: dict[str, Callable[..., Chain]] = {
     "alexnet_paper": alexnet.alexnet_paper,
     "alexnet_small": alexnet.alexnet_small,
     "alexnet_small_bn": partial(alexnet.alexnet_small, batch_norm=True),
+    "resnet20": resnet.resnet20,
 }
 
 

@@ -17,19 +17,25 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxnets.display import printable
 from jaxnets.errors import UserError
 from jaxnets.models.alexnet import TORCHVISION, params_from_torchvision
+from jaxnets.models.chain import Chain
 from jaxnets.trees import Params
 
 PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".pickle")
 # Named as in a file's header. Narrower ones become float32 exactly, wider ones are rounded to it.
 FLOATS = ("F16", "BF16", "F32", "F64")
 OURS = "params/"  # The prefix of the names of a checkpoint's parameters, as params/conv1/kernel.
-# The tensor of the last layer with an element for each class, and on which of its axes.
-HEAD, OUR_HEAD = (f"{TORCHVISION['logits']}.bias", 0), (f"{OURS}logits/kernel", -1)
+HEAD = "logits"  # The last layer of the lecture's networks.
 
 Shape = tuple[int, ...]
 
 
-def load_weights(path: str, fresh: Params) -> Params:
+def head_of(model: Chain, params: Params) -> str:
+    """The name of a network's last layer with parameters."""
+    names = [getattr(layer, "name", None) or "" for layer in model.layers]
+    return [name for name in names if name in params][-1]
+
+
+def load_weights(path: str, fresh: Params, head: str = HEAD) -> Params:
     """The parameters that a file holds.
 
     Where the file's last layer has another number of classes than the network, that layer stays
@@ -39,6 +45,7 @@ def load_weights(path: str, fresh: Params) -> Params:
       path: A .safetensors file: a checkpoint of a run with the same network or, for an AlexNet, the
         tensors features.0.weight, ..., classifier.6.bias.
       fresh: The network's freshly drawn parameters, which give the shapes and dtypes.
+      head: The name of its last layer.
 
     Raises:
       UserError: The file does not fit; the message says what was expected and what was found.
@@ -48,7 +55,7 @@ def load_weights(path: str, fresh: Params) -> Params:
         names = [n for n in file.keys() if n.startswith(OURS) or not ours]  # noqa: SIM118
         slices = {name: file.get_slice(name) for name in names}
         shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
-        new_head = _check(shapes, fresh, ours)
+        new_head = _check(shapes, fresh, head, ours)
         for name, part in slices.items():  # Surplus tensors too: NumPy has no FP8.
             if (found := part.get_dtype()) not in FLOATS:
                 raise UserError(f"{name}: expected float32 numbers, found {found}")
@@ -64,16 +71,19 @@ def load_weights(path: str, fresh: Params) -> Params:
         else:
             params = params_from_torchvision(tensors)
     if new_head:
-        params["logits"] = jax.device_get(fresh["logits"])
+        params[head] = jax.device_get(fresh[head])
     return jax.tree.map(lambda leaf, wanted: leaf.astype(wanted.dtype), params, dict(fresh))
 
 
-def describe_weights(path: str, params: Params) -> str:
+def describe_weights(path: str, params: Params, head: str = HEAD) -> str:
     """One line that says which weights `load_weights` took from the file."""
     with _opened(path) as file:
-        head, axis = OUR_HEAD if _are_ours(file.keys()) else HEAD
-        theirs = file.get_slice(head).get_shape()[axis]
-    ours, path = params["logits"]["kernel"].shape[-1], printable(path)
+        name, axis = f"{TORCHVISION[HEAD]}.bias", 0
+        if _are_ours(file.keys()):
+            own = [name for name in sorted(file.keys()) if name.startswith(f"{OURS}{head}/")]
+            name, axis = own[0], -1
+        theirs = file.get_slice(name).get_shape()[axis]
+    ours, path = jax.tree.leaves(params[head])[0].shape[-1], printable(path)
     if theirs == ours:
         return f"weights from {path}, the last layer of {ours:,} classes too"
     return (
@@ -124,7 +134,7 @@ def _are_ours(names: Iterable[str]) -> bool:
     return any(name.startswith(OURS) for name in names)
 
 
-def _check(shapes: dict[str, Shape], fresh: Params, ours: bool) -> bool:
+def _check(shapes: dict[str, Shape], fresh: Params, head: str, ours: bool) -> bool:
     """Raises UserError if a tensor has another shape than in the network.
 
     Returns whether the file's last layer is whole and has another number of classes.
@@ -132,7 +142,7 @@ def _check(shapes: dict[str, Shape], fresh: Params, ours: bool) -> bool:
     if ours:
         named: dict[str, Any] = flatten_dict(dict(fresh), sep="/")
         wanted = {OURS + name: leaf.shape for name, leaf in named.items()}
-        names, last, axis = wanted.keys() | shapes.keys(), f"{OURS}logits/", -1
+        names, last, axis = wanted.keys() | shapes.keys(), f"{OURS}{head}/", -1
     elif fresh.keys() == TORCHVISION.keys():
         wanted = {}
         for layer, prefix in TORCHVISION.items():
@@ -141,7 +151,7 @@ def _check(shapes: dict[str, Shape], fresh: Params, ours: bool) -> bool:
             weight = (kernel[3], kernel[2], *kernel[:2]) if len(kernel) == 4 else kernel[::-1]
             wanted |= {f"{prefix}.weight": weight, f"{prefix}.bias": bias}
         # params_from_torchvision reports missing and surplus tensors.
-        names, last, axis = wanted.keys() & shapes.keys(), TORCHVISION["logits"], 0
+        names, last, axis = wanted.keys() & shapes.keys(), TORCHVISION[HEAD], 0
     else:
         raise UserError("the file is no checkpoint of a run with the same network")
 

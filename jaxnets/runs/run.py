@@ -21,7 +21,7 @@ from jaxnets.machine.distributed import connected
 from jaxnets.machine.platform import Processes, describe, surroundings
 from jaxnets.metrics import Metrics
 from jaxnets.models.as_data import own_files
-from jaxnets.models.weights import describe_weights, weights_sha256
+from jaxnets.models.weights import describe_weights, head_of, weights_sha256
 from jaxnets.runs import terminal
 from jaxnets.runs.checkpoints import CheckpointTimer, all_finite, tree_of
 from jaxnets.runs.diagnosis import diagnose
@@ -141,7 +141,8 @@ class Run(Observer):
         if own := self.experiment.own.sha256:
             line += f" (yours: {', '.join(own)})"
         if config.init_from is not None:
-            line += f"\n{describe_weights(config.init_from, params)}"
+            head = head_of(self.experiment.model, params)
+            line += f"\n{describe_weights(config.init_from, params, head)}"
         line += "".join(f"\n{note}" for note in self.notes)
         size = sum(leaf.nbytes for leaf in jax.tree.leaves((params, state.opt_state)))
         total = (config.keep + 1) * size  # The best one, too.

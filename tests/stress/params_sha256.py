@@ -17,6 +17,7 @@ from pathlib import Path
 MODELS = (
     "softmax", "mlp_sequential", "mlp_functional", "mlp", "mlp_handwritten", "cnn", "cnn_bn",
     "cnn_tiny", "alexnet", "alexnet_paper", "alexnet_small", "alexnet_small_bn",
+    "resnet20",
 )  # fmt: skip
 RUNS = [f"--model={model} --gradients={way}" for model in MODELS for way in ("auto", "manual")]
 RUNS += [

@@ -57,6 +57,9 @@ def _drawn(
         case "dense":
             batch, inputs, outputs = sizes(3)
             x, params = (batch, inputs), {"kernel": (inputs, outputs), "bias": (outputs,)}
+        case "residual_dense":
+            batch, width = sizes(2)
+            x, params = (batch, width), {"kernel": (width, width), "bias": (width,)}
         case "dense_with_ones":
             batch, inputs, outputs = sizes(3)
             x, params = (batch, inputs), {"kernel": (inputs + 1, outputs)}

@@ -9,7 +9,11 @@ from jaxnets.config.recipes import PRESETS, Recipe
 from jaxnets.errors import UserError, unknown
 
 INSTALL = "pip install scikit-learn"
-LONG = ("alexnet", "cnn_")  # The prefix of the networks that train longer than all others.
+LONG = (
+    "alexnet",
+    "cnn_",
+    "resnet",
+)  # The prefix of the networks that train longer than all others.
 
 # Regression, on numeric columns. Each recipe names the network that it changes.
 REGRESSION: dict[str, Recipe] = {
@@ -73,7 +77,7 @@ class Request(Options):
     models: tuple[str, ...] = option(
         (),
         "networks and baselines to compare, as softmax,mlp,knn,my_net.py",
-        unset="all but alexnets, cnn_bn, cnn_tiny",
+        unset="all but alexnets, cnn_bn, cnn_tiny, resnet20",
     )
     datasets: tuple[str, ...] = option(
         (), "data sets: mnist, digits (which comes with scikit-learn)", unset="both"

@@ -103,9 +103,9 @@ class Experiment(Described):
         """
         _check_data(config, data)
         if config.mine and not own.sha256:
-            again = "train.py --mine=FILE or jaxnets.load(DIR, mine=...)"
+            again = "mine=FILE of train.py, or jaxnets.load(DIR, mine=...)"
             names = ", ".join(name.removeprefix(CUSTOM) for name in config.mine)
-            raise UserError(f"mine: expected {names} again, by {again}")
+            raise UserError(f"mine: expected {names} again: {again}")
         devices = devices or find_devices(config)
         model = create_model(config, data.num_classes)
         if config.layers is not None and config.gradients != "auto":

@@ -18,6 +18,7 @@ from jaxnets.cli.flags import parse_flags
 from jaxnets.cli.help import BEGINNERS
 from jaxnets.config.adapt import learning_rate_note
 from jaxnets.config.fields import Config
+from jaxnets.config.options import options_of
 from jaxnets.config.resolve import preset, recipe_of
 
 NUMERIC = [f.name for f in dataclasses.fields(Config) if re.search("int|float", str(f.type))]
@@ -122,10 +123,10 @@ def test_help_needs_no_jax_and_answers_at_once(run_python):
 def test_help_shows_a_beginners_flags_and_help_all_the_rest(run_main, capsys):
     some, all_of_them = (shown_help(run_main, capsys, flag) for flag in ("--help", "--help_all"))
     shown = re.findall(r"--\w+", all_of_them.replace("[no_]", ""))
-    for field in dataclasses.fields(Config):
+    for field in options_of(Config):
         assert f"--{field.name}" in shown and field.metadata["help"] in all_of_them
         assert (f"--{field.name}" in re.findall(r"--\w+", some)) == (field.name in BEGINNERS)
-    assert len(BEGINNERS) == 13
+    assert len(BEGINNERS) == 14
 
 
 def test_help_shows_the_defaults_of_the_model_that_is_named(run_main, capsys):

@@ -141,11 +141,11 @@ def test_a_run_folder_of_a_stranger_runs_no_code(
     monkeypatch.setattr(judge, "PRECISIONS", ("float64",))
     mine(DENSE + MARK.format(str(mark)))
     resume = ["--resume", f"--workdir={folder}"]
-    run_main(*resume).assert_refused("mine: expected mine.py again, by train.py --mine=FILE")
+    run_main(*resume).assert_refused("mine: expected mine.py again: mine=FILE of train.py")
     run_main(f"--config={folder}").assert_refused("mine: expected --mine=FILE,... beside")
     run_main(*resume, f"--mine={name}").assert_refused("with which the run began, SHA-256")
     run_main(*resume, f"--mine={mine(RELU, 'r.py')}").assert_refused("with which the run began")
-    with pytest.raises(UserError, match=r"mine: expected mine.py again, by .*load\(DIR, mine="):
+    with pytest.raises(UserError, match=r"mine: expected mine.py again: .*load\(DIR, mine="):
         jaxnets.load(folder).fit()
     assert not mark.exists()  # Nor where the user names it: its digest is another one.
     assert run_main(*resume, f"--mine={mine(DENSE, 'moved.py')}").status == 0
@@ -222,7 +222,7 @@ def test_a_pass_that_cannot_be_traced_is_one_line(
 def test_the_commands_that_take_no_pass_say_so(mine, run_command, tiny_flags):
     flags = ["--model=softmax", f"--mine={mine(DENSE)}", *tiny_flags]
     for command in (["search", "--over=learning_rate=0.1,0.2"], ["lr_find"]):
-        run_command(*command, *flags).assert_refused("mine: expected mine.py again, by train.py")
+        run_command(*command, *flags).assert_refused("mine: expected mine.py again: mine=FILE of")
 
 
 @pytest.mark.slow

@@ -224,9 +224,8 @@ def judge(program: Program) -> tuple[Error, Differences]:
 def disagreement(ours: object, theirs: object) -> Error:
     """The largest relative error of a leaf; infinite if one has the wrong name or shape."""
     pairs = zip(_named_leaves(theirs), jax.tree.leaves(ours), strict=True)
-    return _misshapen(ours, theirs) or max(
-        Error(relative_error(value, expected)[0], name) for (name, expected), value in pairs
-    )
+    errors = (Error(relative_error(value, expected)[0], name) for (name, expected), value in pairs)
+    return _misshapen(ours, theirs) or max(errors, key=lambda error: error.value)
 
 
 def _misshapen(ours: object, theirs: object) -> Error | None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -139,7 +140,8 @@ def problem_of(network: Network, *, kernels: bool = False) -> Problem:
             recording = map_layers(model, lambda layer: record_branches(layer, sides))
             total = summed_loss(recording.apply, loss)
             arguments = {"train": True, "mask": batch.mask, "rngs": {"dropout": jax.random.key(0)}}
-            return total(params, batch, **arguments)[0], sides
+            with nn.intercept_methods(record_modules(sides)):
+                return total(params, batch, **arguments)[0], sides
 
         trained = accelerate(model, "cpu") if kernels else model
 
@@ -188,7 +190,7 @@ def _outcome(loss_and_grad: LossAndGrad, params: Params, batch: Batch) -> dict[s
     return {"output": metrics.loss_sum, "gradient": gradient}
 
 
-def sides_of(layer: Layer) -> Callable[[jax.Array], jax.Array] | None:
+def sides_of(layer: Layer) -> Callable[..., jax.Array] | None:
     """Returns the side of its kink on which a layer computes each unit; None: it has no kinks.
 
     Between its kinks, and only there, a network is smooth.
@@ -200,7 +202,7 @@ def sides_of(layer: Layer) -> Callable[[jax.Array], jax.Array] | None:
 def record_branches(layer: Layer, sides: list[jax.Array]) -> Layer:
     """The same layer, which appends the sides on which it is computed."""
     layer_sides = sides_of(layer)
-    if layer_sides is None:
+    if layer_sides is None or isinstance(layer, nn.Module):
         return layer
 
     def recording_layer(x: jax.Array) -> jax.Array:
@@ -208,6 +210,24 @@ def record_branches(layer: Layer, sides: list[jax.Array]) -> Layer:
         return layer(x)
 
     return recording_layer
+
+
+def record_modules(sides: list[jax.Array]) -> Callable[..., Any]:
+    """For `nn.intercept_methods`: the same of Flax layers, whose parameters may move the kink."""
+
+    def recording(
+        call: Callable[..., object],
+        args: tuple[jax.Array, ...],
+        kwargs: dict[str, object],
+        context: nn.module.InterceptorContext,
+    ) -> object:
+        layer, rule = context.module, rule_of(context.module)
+        if rule and rule.sides and context.method_name == "__call__":
+            inputs = {"params": layer.variables.get("params", {}), "x": args[0]}
+            sides.append(rule.sides(*map(inputs.get, rule.inputs), **rule.static(layer)))
+        return call(*args, **kwargs)
+
+    return recording
 
 
 def _random_params(model: Chain, images: np.ndarray) -> Params:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -303,6 +304,8 @@ def test_a_bad_file_is_one_line_with_its_place(in_tmp, train_tiny, text, message
 
 def test_a_name_of_the_lecture_is_no_name_of_ones_own(in_tmp, train_tiny):
     (in_tmp / "cnn.py").write_text(TEN_LINES)
+    (in_tmp / "my_net.py").write_text(TEN_LINES)
+    train_tiny("my_net").assert_refused('unknown model "my_net"; did you mean --model=my_net.py?')
     train_tiny("cnn.py").assert_refused("cnn.py: expected a name of its own, got that of a network")
 
 
@@ -442,6 +445,9 @@ def test_a_network_object_takes_a_function_or_a_chain(tiny, tmp_path, model):
 def test_a_chain_of_other_classes_is_refused(tiny):
     with pytest.raises(UserError, match=r"^layer 4 \(Dense dense2\): expected 3 logits, got 5$"):
         Network(own_chain(5), tiny)
+    layer: Any = nn.Dense(3)
+    with pytest.raises(UserError, match=r"^model: expected a Chain or a function .*, got Dense$"):
+        Network(layer, tiny)
     with pytest.raises(UserError, match="Network.chain. takes a Chain of your own"):
         Network("mlp", tiny, layers=[64])
 

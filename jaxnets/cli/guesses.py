@@ -1,5 +1,6 @@
 """The right flag or command for a name from other programs. Loaded only after a mistake."""
 
+import os
 from collections.abc import Collection
 
 from jaxnets.config.fields import NAMES, TRACKERS
@@ -110,7 +111,9 @@ def for_word(word: str, flags: Collection[str]) -> str:
 
 
 def for_model(name: str) -> str:
-    """Suggests a network for one that other courses have, or ""."""
+    """Suggests a file of this name, or a network for one that other courses have, or ""."""
+    if os.path.exists(f"{name}.py"):
+        return f"; did you mean --model={name}.py?"
     sentence = MODELS.get(name.lower().rstrip("0123456789-_"))
     return f"; {sentence}" if sentence else ""
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -58,7 +59,11 @@ def from_object(model: Chain | Callable[[int], Chain]) -> OwnNetwork:
     """
     if isinstance(model, Chain):
         return _network("chain", lambda num_classes: model, {}, _Place())
-    return _network(getattr(model, "__name__", "own"), model, {}, _Place())
+    if isinstance(model, nn.Module):
+        got = type(model).__name__
+        raise UserError(f"model: expected a Chain or a function (num_classes) -> Chain, got {got}")
+    name = getattr(model, "__name__", "")
+    return _network(name if name.isidentifier() else "own", model, {}, _Place())
 
 
 def run_file(path: Path) -> ModuleType:

@@ -18,13 +18,13 @@ NETWORK, LAYER = (ROOT / "examples" / f"own_{what}.py" for what in ("network", "
 
 
 @pytest.mark.parametrize("file", [slow(NETWORK, id="network"), LAYER])
-def test_an_example_of_ones_own_trains_by_hand_as_by_autodiff(train_tiny, tmp_path, file):
+def test_an_own_example_trains_by_hand_as_by_autodiff(train_tiny, tmp_path, file):
     flags = "--epochs=8", "--gradients=both", f"--workdir={tmp_path / 'run'}"
     assert train_tiny(str(file), *flags).status == 0  # 1 where they disagree.
     assert read_json(tmp_path / "run" / "result.json")["test_accuracy"] > 0.9
 
 
-def test_the_layer_of_ones_own_is_judged_right_in_a_network_too(run_command):
+def test_an_own_layer_is_judged_right_in_a_network_too(run_command):
     checked = run_command("gradcheck", f"--model={LAYER}", "--json")
     assert checked.status == 0 and json.loads(checked.out)["rows"][0]["name"] == "PReLU"
 

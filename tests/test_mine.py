@@ -80,7 +80,7 @@ def test_a_wrong_pass_is_refused_and_leaves_no_folder(mine, train_tiny, tmp_path
     assert not (tmp_path / "run").exists()
 
 
-def test_a_wrong_pass_trains_beside_the_right_one_into_the_report(
+def test_a_wrong_pass_trains_beside_the_right_into_the_report(
     mine, train_tiny, run_command, tmp_path
 ):
     name = mine(EXERCISES["bug10"].text())

@@ -216,7 +216,7 @@ def test_a_run_folder_runs_no_code_that_is_not_named(
     assert resumed.status == 0, resumed.err
 
 
-def test_a_resumed_network_of_a_file_ends_with_the_same_bits(in_tmp, digits, run_main):
+def test_a_resumed_network_of_a_file_ends_the_same(in_tmp, digits, run_main):
     (in_tmp / "swish.py").write_text(
         OWN_LAYER.replace(', momentum=0.5, optimizer="sgd"', "")
         + "\n\ndef optimizer(rate):\n    import optax\n    return optax.adamw(rate)\n"
@@ -302,7 +302,7 @@ def test_a_bad_file_is_one_line_with_its_place(in_tmp, train_tiny, text, message
     train_tiny("my_net.py").assert_refused(message)
 
 
-def test_a_name_of_the_lecture_is_no_name_of_ones_own(in_tmp, train_tiny):
+def test_a_name_of_the_lecture_is_not_ones_own(in_tmp, train_tiny):
     (in_tmp / "cnn.py").write_text(TEN_LINES)
     (in_tmp / "my_net.py").write_text(TEN_LINES)
     train_tiny("my_net").assert_refused('unknown model "my_net"; did you mean --model=my_net.py?')

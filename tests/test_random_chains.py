@@ -273,7 +273,7 @@ def assert_page_is_right(found, expected, note):
 
 
 @pytest.mark.parametrize("examples", [10, slow(200)])
-def test_drawn_networks_agree_by_hand_in_onnx_and_on_the_page(examples, float64):
+def test_drawn_networks_agree_by_hand_in_onnx_and_the_page(examples, float64):
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnx")
     rng, cases, expected = np.random.default_rng(0), [], []
@@ -346,7 +346,7 @@ def swish(x):
         (nn.Conv(2, (3, 3), padding=((-1, 0), (0, 0))), "conv1: its padding is negative"),
     ],
 )
-def test_a_layer_without_a_row_is_named_and_exported_by_stablehlo_alone(layer, named, tmp_path):
+def test_a_layer_without_a_row_is_exported_by_stablehlo_alone(layer, named, tmp_path):
     chain = Chain([layer, flatten, nn.Dense(CLASSES, name="logits")])
     for attempt in (build.page_files, lambda ours: export.content_of(ours, "onnx")):
         with pytest.raises(UserError, match=f"the page cannot hold {named}.*--format=stablehlo"):
@@ -358,7 +358,7 @@ def test_a_layer_without_a_row_is_named_and_exported_by_stablehlo_alone(layer, n
     assert_near(found, expected, 1e-5, named)
 
 
-def test_an_archive_with_one_number_for_two_is_read_as_before():
+def test_an_archive_with_one_number_for_two_is_read():
     """A convolution's row of earlier versions had its stride and its padding as one number each."""
     chain = [nn.Conv(2, (3, 3), 2, 1, name="conv1"), flatten, nn.Dense(CLASSES, name="logits")]
     rows = folding.plain(network(Chain(chain)))

@@ -188,7 +188,7 @@ def test_a_block_is_recorded_as_data():
     assert to_rows(from_rows(to_rows(model))) == to_rows(model)
 
 
-def test_branches_of_other_shapes_and_layers_without_a_rule_are_refused():
+def test_branches_of_other_shapes_or_without_a_rule_are_refused():
     x = jnp.ones((2, 4, 4, 1))
     with pytest.raises(UserError, match="its chain gives 4 x 4 x 3 and its shortcut 4 x 4 x 1"):
         Chain([Residual([conv(3)])]).init(KEY, x)

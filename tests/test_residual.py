@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import quick_jit, random_params
+from flax.traverse_util import flatten_dict
+from safetensors.numpy import save_file
 
 from jaxnets.backprop.network import manual_loss_and_grad
 from jaxnets.data.batches import Batch
@@ -21,6 +23,7 @@ from jaxnets.models.batch_norm import BatchNorm, fold, over_devices
 from jaxnets.models.chain import Chain, walk, with_precision
 from jaxnets.models.layers import flatten
 from jaxnets.models.residual import Residual
+from jaxnets.models.weights import describe_weights, head_of, load_weights
 from jaxnets.runs.diagnosis import first_bad_output
 from jaxnets.training.step import autodiff_loss_and_grad
 from jaxnets.trees import by_layer
@@ -194,3 +197,20 @@ def test_branches_of_other_shapes_or_without_a_rule_are_refused():
         Chain([Residual([conv(3)])]).init(KEY, x)
     with pytest.raises(UserError, match="gradients: silu has no rule and so no gradient by hand"):
         manual_loss_and_grad(Chain([Residual([nn.silu]), nn.Dense(2)]), "cross_entropy")
+
+
+def test_weights_of_blocks_are_loaded_under_a_head_of_any_name(tmp_path):
+    def drawn(classes):
+        chain = Chain([Residual([nn.Dense(4)]), nn.Dense(classes)])
+        return chain, chain.init(KEY, jnp.ones((1, 4)))["params"]
+
+    (chain, theirs), (_, ours) = drawn(3), drawn(2)
+    path = str(tmp_path / "weights.safetensors")
+    save_file(
+        {f"params/{n}": np.asarray(x) for n, x in flatten_dict(theirs, sep="/").items()}, path
+    )
+    found = load_weights(path, ours, head_of(chain, ours))
+    block = found["residual1"]["chain"]["dense1"]["kernel"]
+    np.testing.assert_array_equal(block, theirs["residual1"]["chain"]["dense1"]["kernel"])
+    np.testing.assert_array_equal(found["dense1"]["kernel"], ours["dense1"]["kernel"])
+    assert "it has 3 classes there and 2 here" in describe_weights(path, ours, "dense1")

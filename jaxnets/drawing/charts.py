@@ -332,7 +332,7 @@ def dots(
     width: int = WIDTH,
 ) -> Figure:
     """For each row its values as marks on one axis: circles, squares and triangles."""
-    names = [shortened(row.name, width // 21) for row in rows]
+    names = [shortened(row.name, width // 17) for row in rows]
     left = max([56.0, *(text_width(name, 12) + 14 for name in names)])
     right = width - max((text_width(row.note, 11) + 6 for row in rows if row.note), default=0)
     legend = _legend(labels, 12)

@@ -265,9 +265,15 @@ def _row_height(value: np.ndarray) -> float:
     return 8.0 * -(-value.size // 64) if value.size > 16 else 14
 
 
+def _in_few_letters(name: str, most: int = 22) -> str:
+    """A layer's name without a block's "chain", and without its middle if it is still long."""
+    name = name.replace(".chain.", ".")
+    return name if len(name) <= most else f"{name[:10]}…{name[11 - most :]}"
+
+
 def norms_figure(found: Sequence[Norms]) -> Figure:
     """Each layer's weights, gradient and update on a logarithmic axis."""
-    rows = [Row(one.layer, one[1:]) for one in found]
+    rows = [Row(_in_few_letters(one.layer), one[1:]) for one in found]
     ratios = [one.update / one.weights if one.weights else 0.0 for one in found]
     worst = int(np.argmax(ratios))
     found_in = plain(ratios[worst]), found[worst].layer
@@ -286,7 +292,9 @@ def norms_figure(found: Sequence[Norms]) -> Figure:
 
 def ledger_figure(found: Sequence[Entry]) -> Figure:
     """Each array's relative errors in three precisions on a logarithmic axis."""
-    rows = [Row(f"{one.layer}.{one.array}", list(one.errors.values())) for one in found]
+    rows = [
+        Row(_in_few_letters(f"{one.layer}.{one.array}"), list(one.errors.values())) for one in found
+    ]
     error, entry, dtype = max(
         (error, f"{entry.layer}.{entry.array}", dtype)
         for entry in found

@@ -115,6 +115,7 @@ def _rows(
                 arrays |= more
         if row["kind"] == "layer_norm":  # Flax' may have neither.
             found = {"scale": np.ones(shape[-1]), "bias": np.zeros(shape[-1]), **own}
+            row["fixed"] = sorted(found.keys() - own.keys())
         if row["kind"] == "dense_with_ones" and not as_taught:
             row["kind"] = "dense"  # Its last row is what others call a bias.
             found = {"kernel": found["kernel"][:-1], "bias": found["kernel"][-1]}

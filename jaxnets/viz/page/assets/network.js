@@ -478,6 +478,7 @@ function backward(network, pass, label) {
   for (let n = count - 1; n >= 0; n--) {
     const layer = network.layers[n], { sources } = layer, x = pass.values[sources[0]];
     const { dx, ...arrays } = KINDS[layer.kind].backward(layer, x, pass.values[n + 1], pass.caches[n], d[n + 1]);
+    for (const name of layer.fixed ?? []) delete arrays[name]; // A layer norm that has no γ or no β.
     inputs[n] = dx;
     gradients[n] = arrays;
     for (const source of sources) d[source] = d[source] ? d[source].map((sum, at) => sum + dx[at]) : dx;

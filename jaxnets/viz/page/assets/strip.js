@@ -37,8 +37,9 @@ function viewsOf(n) {
     if (layer.bias) views.push(["db", layer.shapes.bias, gradient("bias"), true]);
   }
   if (layer.scale) {
-    views.push(["scale", layer.shapes.scale, () => now().scale], ["dscale", layer.shapes.scale, gradient("scale"), true]);
-    views.push(["dshift", layer.shapes.bias, gradient("bias"), true]);
+    const { scale, bias } = layer.shapes, learns = (name) => !layer.fixed?.includes(name);
+    if (learns("scale")) views.push(["scale", scale, () => now().scale], ["dscale", scale, gradient("scale"), true]);
+    if (learns("bias")) views.push(["dshift", bias, gradient("bias"), true]);
   }
   if (kind === "relu" || kind === "leaky_relu") {
     views.push(["mask", layer.outShape, () => state.back && state.pass.values[layer.sources[0]].map((x) => maskAt(layer, x)), true]);

@@ -20,6 +20,7 @@ ANSWERS = {
     "compile": f'optimizer, loss and learning_rate are settings: {NETWORK[:-1]}, optimizer="adam")',
     "history": f"{NETWORK}.fit() returns it",
     "create_model": f"{NETWORK} makes a network",
+    "chain": f"{NETWORK}.experiment.model is its chain of layers",
     "load_data": 'jaxnets.load_dataset("mnist") loads a data set',
     "params": f"{NETWORK}.state.params has the parameters",
 }

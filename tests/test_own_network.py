@@ -204,7 +204,8 @@ def test_a_run_folder_runs_no_code_that_is_not_named(
         assert missing in outcome.err + outcome.out, command
     run_main("--resume", "--workdir=run", "--epochs=3").assert_refused(missing)
     file.write_text(OWN_LAYER + "# changed\n")
-    run_command("page", "run", "--layers=swish.py").assert_refused(missing)
+    page = run_command("page", "run", "--layers=swish.py")
+    page.assert_refused(missing, "the one that you named has changed since")
     changed = run_main("--resume", "--workdir=run", "--epochs=3", "--model=swish.py")
     changed.assert_refused("resume: the layers of swish are not those of")
     assert ran.exists()
@@ -287,6 +288,22 @@ BAD_FILES = {
     "a recipe": (
         MODEL + "recipe = dict(lr=1)\n",
         'my_net.py: recipe: unknown field "lr"; did you m',
+    ),
+    "a class": (
+        MODEL.format("flatten, nn.Dense"),
+        "my_net.py:5: model(10): layer 2: expected a layer, as Dense(...), got the class Dense",
+    ),
+    "no list": (
+        GOOD + "def model(k):\n    return Chain(nn.Dense(k))\n",
+        "my_net.py:5: model(10): expected a list of layers, got Dense",
+    ),
+    "one dimension": (
+        MODEL.format("nn.Conv(4, 3), flatten, nn.Dense(num_classes)"),
+        "layer 1 (Conv conv1): expected a kernel_size for rows and columns, as (3, 3), got 3",
+    ),
+    "an optimizer": (
+        MODEL.format("flatten, nn.Dense(num_classes)") + "def optimizer(rate):\n    return optax\n",
+        "my_net.py:7: optimizer(learning_rate): NameError: name 'optax' is not defined",
     ),
     "a value": (
         MODEL.format("flatten, nn.Dense(num_classes)") + "recipe = dict(seed=-1)\n",
@@ -467,6 +484,56 @@ def test_check_layer_judges_a_layer_of_ones_own(doubled_rule):
     assert "output" in check_layer(Doubled(), [(4, 3)]).worst
     with pytest.raises(UserError, match=r"^silu: expected a rule for it: register_rule\(silu, "):
         check_layer(nn.silu, [(2, 2)])
+
+
+MISTAKES = {
+    "no inputs": (dict(inputs=("x",)), "the layer has parameters (a): expected LayerRule(..., inp"),
+    "no keyword": (
+        dict(backward=lambda cache, dy: None),
+        "unexpected keyword argument 'input_grad",
+    ),
+    "dx alone": (
+        dict(backward=lambda cache, dy, input_gradient=True: dy),
+        "backward: expected (d_params, dx) of a layer with parameters, got one value",
+    ),
+    "dx always": (
+        dict(backward=lambda cache, dy, input_gradient=True: ({"a": dy[0]}, dy)),
+        "backward: expected dx None with input_gradient=False, got an array",
+    ),
+    "no cache": (dict(forward=lambda params, x: x), "Doubled: ValueError: "),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), MISTAKES.values(), ids=MISTAKES)
+def test_check_layer_names_a_mistake_in_one_line(doubled_rule, changes, message):
+    register_rule(Doubled, doubled_rule._replace(**changes))
+    with pytest.raises(UserError) as error:
+        check_layer(Doubled(), [(4, 3)])
+    assert message in str(error.value) and "\n" not in str(error.value)
+    assert str(error.value).startswith(f"{__file__}:")
+
+
+@pytest.mark.parametrize(
+    ("gradient", "worst"),
+    [({}, "gradient.params.a, got "), ({"a": 1, "b": 1}, "gradient.x, got gradient.params.b")],
+    ids=["too few", "too many"],
+)
+def test_check_layer_counts_the_gradients(doubled_rule, gradient, worst):
+    def backward(cache, dy, *, input_gradient=True):
+        return {name: dy.sum(0) for name in gradient}, dy if input_gradient else None
+
+    register_rule(Doubled, doubled_rule._replace(backward=backward))
+    assert worst in check_layer(Doubled(), [(4, 3)]).worst
+
+
+def test_check_layer_asks_for_a_layer_and_shapes():
+    layer: Any = nn.Dense
+    wrong: list[Any] = [(4, 5), [], [()]]
+    for shapes in wrong:
+        with pytest.raises(UserError, match=r"^Dense: expected shapes with a batch first, as "):
+            check_layer(nn.Dense(3), shapes)
+    with pytest.raises(UserError, match=r"^Dense: expected a layer, as Dense\(\), got its class"):
+        check_layer(layer, [(4, 5)])
 
 
 def test_check_layer_takes_ours():

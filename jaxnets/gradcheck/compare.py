@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import zip_longest
 from types import EllipsisType
 from typing import Any, NamedTuple
 
@@ -230,9 +231,10 @@ def disagreement(ours: object, theirs: object) -> Error:
 
 def _misshapen(ours: object, theirs: object) -> Error | None:
     """The error of the first leaf that has not the name or the shape it should have."""
-    pairs = zip(_named_leaves(theirs), _named_leaves(ours), strict=True)
+    nothing = ("nothing", None)
+    pairs = zip_longest(_named_leaves(theirs), _named_leaves(ours), fillvalue=nothing)
     for (name, expected), (called, value) in pairs:
-        if called != name:
+        if called != name or expected is None or value is None:
             return Error(np.inf, f"{name}, got {called}")
         if value.shape != expected.shape:
             return Error(np.inf, f"{name}, whose shape is {value.shape}, not {expected.shape}")

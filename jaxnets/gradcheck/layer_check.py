@@ -1,8 +1,10 @@
 """Each layer pair beside its plain formulation, each kernel beside the pair that it must equal."""
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial, wraps
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -31,6 +33,7 @@ from jaxnets.gradcheck.compare import (
 )
 from jaxnets.kernels.kernel import Kernel
 from jaxnets.models.chain import Chain, Layer, apply_layer
+from jaxnets.models.own import Place
 from jaxnets.trees import LayerParams, Tree
 
 Constants = tuple[jax.Array | None, jax.Array]  # The labels, and the gradient of the output.
@@ -48,17 +51,22 @@ def check_layer(layer: Layer, shapes: Sequence[tuple[int, ...]]) -> Row:
       shapes: The shapes of inputs on which it is tried, each with a batch first.
 
     Raises:
-      UserError: It has no rule, or does not take such inputs.
+      UserError: It has no rule, or a rule that fails, or does not take such inputs.
     """
-    name = getattr(layer, "__name__", type(layer).__name__)
+    name = _kind_of(layer)
+    if isinstance(layer, type):
+        raise UserError(f"{name}: expected a layer, as {name}(), got its class")
+    if not shapes or not all(isinstance(shape, tuple | list) and shape for shape in shapes):
+        raise UserError(f"{name}: expected shapes with a batch first, as [(4, 5)], got {shapes}")
     rule = rule_of(layer)
     if rule is None:
         raise UserError(f"{name}: expected a rule for it: register_rule({name}, LayerRule(...))")
+    failing = contextlib.nullcontext()
     if not rule.settings:
-        rule = rule._replace(plain=_plain_of(layer))
-    static = rule.static(layer)
-    settings = [Setting(shape, _param_shapes(layer, shape), static=static) for shape in shapes]
-    return check_rule(name, rule._replace(settings=settings))
+        rule, failing = rule._replace(plain=_plain_of(layer)), _in_one_line(layer, rule)
+    with failing:
+        settings = [_setting_of(layer, rule, tuple(shape)) for shape in shapes]
+        return check_rule(name, rule._replace(settings=settings))
 
 
 def check_forwards(model: Chain, image_shape: Sequence[int]) -> None:
@@ -73,16 +81,41 @@ def check_forwards(model: Chain, image_shape: Sequence[int]) -> None:
         inputs = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), _draw(setting)[0])
         plain = _plain_of(layer)(*inputs.values())
         if rule is not None and not rule.settings:
-            setting = setting._replace(static=rule.static(layer))
-            error = disagreement(call_layer(rule, setting, rule.forward, inputs, None)[0], plain)
+            with _in_one_line(layer, rule):
+                setting = _setting_of(layer, rule, shape)
+                out, _cache = call_layer(rule, setting, rule.forward, inputs, None)
+            error = disagreement(out, plain)
             if not error.value <= TOLERANCES["float32"]:
                 code = getattr(rule.forward, "__code__", None)
                 where = f"{code.co_filename}:{code.co_firstlineno}: " if code else ""
                 raise UserError(
-                    f"{where}expected the forward pass of {type(layer).__name__} itself, got one "
+                    f"{where}expected the forward pass of {_kind_of(layer)} itself, got one "
                     f"that differs by {error.value:.1e} on {' x '.join(map(str, shape))} numbers"
                 )
         shape = plain.shape
+
+
+@contextlib.contextmanager
+def _in_one_line(layer: Layer, rule: LayerRule) -> Generator[None]:
+    """Turns an error in the user's own rule into one line with its place."""
+    path = Path(getattr(getattr(rule.backward, "__code__", None), "co_filename", ""))
+    place = Place(path if path.is_file() else None, rule.backward)  # A notebook has no file.
+    with place.in_one_line(f"{_kind_of(layer)}: "):
+        yield
+
+
+def _kind_of(layer: Layer | type) -> str:
+    return getattr(layer, "__name__", type(layer).__name__)
+
+
+def _setting_of(layer: Layer, rule: LayerRule, shape: tuple[int, ...]) -> Setting:
+    params = _param_shapes(layer, shape)
+    if params and "params" not in rule.inputs:
+        raise UserError(
+            f"the layer has parameters ({', '.join(params)}): expected LayerRule(..., "
+            f'inputs=("params", "x")), got inputs={rule.inputs}'
+        )
+    return Setting(shape, params, static=rule.static(layer))
 
 
 def _plain_of(layer: Layer) -> Callable[..., jax.Array]:
@@ -180,9 +213,11 @@ def whole_problem_of(rule: LayerRule, setting: Setting) -> Problem:
         if "params" not in inputs:
             return {"output": out, "gradient": {"x": gradients}}
         # A network's first layer computes the parameters' gradients alone.
-        alone, no_dx = rule.backward(cache, d_out, **static, input_gradient=False)
-        assert no_dx is None
-        return {"output": [out, alone], "gradient": dict(zip(inputs, gradients, strict=True))}
+        alone, no_dx = _both(rule.backward(cache, d_out, **static, input_gradient=False))
+        if no_dx is not None:
+            raise UserError("backward: expected dx None with input_gradient=False, got an array")
+        gradients = dict(zip(inputs, _both(gradients), strict=True))
+        return {"output": [out, alone], "gradient": gradients}
 
     def automatic(inputs: Inputs, constants: Constants) -> dict[str, Any]:
         labels, d_out = constants
@@ -223,6 +258,14 @@ def with_backward(rule: LayerRule, backward: Callable[..., Any]) -> LayerRule:
         return d_params, dx if input_gradient else None
 
     return rule._replace(backward=with_input_gradient)
+
+
+def _both(gradients: object) -> tuple[object, object]:
+    """What the backward pass of a layer with parameters returns."""
+    if not isinstance(gradients, tuple) or len(gradients) != 2:
+        got = f"{len(gradients)} values" if isinstance(gradients, tuple) else "one value"
+        raise UserError(f"backward: expected (d_params, dx) of a layer with parameters, got {got}")
+    return gradients
 
 
 def call_layer(

@@ -227,9 +227,11 @@ def _find_own(part: Row) -> Kind:
         return _own[name, digest]
     if file is None:
         raise UserError(f"{name!r:.40}: a layer of your own, which no file holds; define it first")
+    changed = any(known == name for known, _ in _own)
     raise UserError(
         f"{name!r:.40} is the user's own: expected layers=FILE, {str(file)!r:.80} of "
         f"SHA-256 {str(digest)[:12]}…, as the run folder keeps it in layers/"
+        + ("; the one that you named has changed since" if changed else "")
     )
 
 

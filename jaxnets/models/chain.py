@@ -49,6 +49,8 @@ class Chain(Described, nn.Module):
     preserve_adopted_names: ClassVar[bool] = True
 
     def __post_init__(self):
+        if not isinstance(self.layers, Sequence):
+            raise UserError(f"expected a list of layers, got {type(self.layers).__name__}")
         self.layers = named(self.layers)
         super().__post_init__()
 
@@ -108,6 +110,11 @@ def named(layers: Sequence[Any]) -> Sequence[Layer]:
         if not callable(layer):
             got = f"{type(layer).__name__} {layer!r:.40}"
             raise UserError(f"layer {place}: expected a layer or a function, got {got}")
+        if isinstance(layer, type):
+            kind = layer.__name__
+            raise UserError(
+                f"layer {place}: expected a layer, as {kind}(...), got the class {kind}"
+            )
         if isinstance(layer, nn.Module) and layer.name is not None:
             if not (isinstance(layer.name, str) and layer.name.isidentifier()):
                 raise UserError(f"layer {place}: expected a name as conv1, got {layer.name!r:.40}")

@@ -5,6 +5,7 @@ A file may also have `recipe = dict(...)`, fields of Config, and `optimizer(lear
 
 import ast
 import contextlib
+import functools
 import importlib.util
 import os
 import sys
@@ -47,8 +48,19 @@ def from_file(file: str) -> OwnNetwork:
         if name not in Config.__dataclass_fields__:
             raise UserError(f"{file}: recipe: {unknown_field(name, Config.__dataclass_fields__)}")
     if callable(optimizer := getattr(module, "optimizer", None)):
-        recipe = {**recipe, "optimizer": optimizer}
-    return _network(path.stem, make, recipe, _Place(path, make))
+        recipe = {**recipe, "optimizer": _in_one_line(optimizer, Place(path, optimizer))}
+    return _network(path.stem, make, recipe, Place(path, make))
+
+
+def _in_one_line(optimizer: Callable[..., Any], place: "Place") -> Callable[..., Any]:
+    """The same function, whose errors are one line."""
+
+    @functools.wraps(optimizer)
+    def made(learning_rate: object) -> object:
+        with place.in_one_line("optimizer(learning_rate): "):
+            return optimizer(learning_rate)
+
+    return made
 
 
 def from_object(model: Chain | Callable[[int], Chain]) -> OwnNetwork:
@@ -58,12 +70,12 @@ def from_object(model: Chain | Callable[[int], Chain]) -> OwnNetwork:
       UserError: It makes no network.
     """
     if isinstance(model, Chain):
-        return _network("chain", lambda num_classes: model, {}, _Place())
+        return _network("chain", lambda num_classes: model, {}, Place())
     if isinstance(model, nn.Module):
         got = type(model).__name__
         raise UserError(f"model: expected a Chain or a function (num_classes) -> Chain, got {got}")
     name = getattr(model, "__name__", "")
-    return _network(name if name.isidentifier() else "own", model, {}, _Place())
+    return _network(name if name.isidentifier() else "own", model, {}, Place())
 
 
 def run_file(path: Path) -> ModuleType:
@@ -79,7 +91,7 @@ def run_file(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     folder = str(path.resolve().parent)
-    with _Place(path).in_one_line(""):
+    with Place(path).in_one_line(""):
         sys.path.insert(0, folder)
         try:
             spec.loader.exec_module(module)
@@ -97,7 +109,7 @@ def know(layer: str | Kind) -> None:
         know_kind(layer)
 
 
-class _Place:
+class Place:
     """Where a user's network is written, for errors of one line."""
 
     def __init__(self, path: Path | None = None, make: Callable[..., Any] | None = None):
@@ -132,7 +144,7 @@ class _Place:
 
 
 def _network(
-    name: str, make: Callable[[int], Any], recipe: dict[str, Any], place: _Place
+    name: str, make: Callable[[int], Any], recipe: dict[str, Any], place: Place
 ) -> OwnNetwork:
     def of(num_classes: int) -> tuple[list[Row], Chain]:
         with place.in_one_line(f"model({num_classes}): "):
@@ -151,7 +163,7 @@ def _network(
 
 
 def _check_shapes(
-    chain: Chain, image_shape: tuple[int, ...], num_classes: int, place: _Place
+    chain: Chain, image_shape: tuple[int, ...], num_classes: int, place: Place
 ) -> None:
     """Raises UserError, with the layer, unless the chain makes logits of these images."""
     x: Any = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
@@ -164,6 +176,12 @@ def _check_shapes(
         kind = getattr(layer, "__name__", type(layer).__name__)
         what = f"layer {number} ({' '.join(filter(None, [kind, name]))})"
         before = " x ".join(map(str, x.shape[1:]))
+        window = getattr(layer, "kernel_size", ())
+        if len(x.shape) == 4 and isinstance(window, int):
+            raise UserError(
+                f"{place.of(name)}{what}: expected a kernel_size for rows and columns, as "
+                f"({window}, {window}), got {window}"
+            )
         try:
             x = jax.eval_shape(lambda x, layer=layer: run(layer, x), x)
             fits = 0 not in x.shape

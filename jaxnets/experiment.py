@@ -36,7 +36,8 @@ from jaxnets.machine.platform import Devices, compiler_options_for_init, set_up_
 from jaxnets.metrics import Sums, metric_of
 from jaxnets.models import create_model
 from jaxnets.models.batch_norm import STATISTICS, over_devices
-from jaxnets.models.chain import Chain, has_layer, param_dtype_of
+from jaxnets.models.chain import Chain, has_layer
+from jaxnets.models.precision import param_dtype_of
 from jaxnets.models.weights import head_of, load_weights
 from jaxnets.training import loop, step
 from jaxnets.training.augment import augmentation

@@ -18,6 +18,7 @@ from jaxtyping import TypeCheckError
 
 from jaxnets.backprop import (
     activations,
+    average_pool,
     convolution,
     dense,
     dropout,
@@ -48,9 +49,10 @@ from jaxnets.kernels.convolution import FAST_CONV
 from jaxnets.kernels.layers import WIDE_DENSE
 from jaxnets.losses import LOSSES
 from jaxnets.models import MODELS
-from jaxnets.models.chain import Chain, with_precision
+from jaxnets.models.chain import Chain
 from jaxnets.models.layers import AveragePool, LeakyReLU, MaxPool, flatten, global_average_pool
 from jaxnets.models.mlp import DenseWithOnes
+from jaxnets.models.precision import with_precision
 
 
 def assert_agrees(rule: LayerRule, setting: Setting, dtype: str = "float64"):
@@ -239,7 +241,7 @@ def test_wrong_arguments_are_errors():
         with pytest.raises(ValueError, match="argument 2 is (longer|shorter) than argument 1"):
             windows.window_pads((2, 2), window, (1, 1), pads)
     with pytest.raises(ValueError, match=r"window of \(3, 3\) does not fit .* \(2, 2\)"):
-        pooling.average_pool_forward(x, window=(3, 3), strides=(1, 1))
+        average_pool.average_pool_forward(x, window=(3, 3), strides=(1, 1))
     with pytest.raises(ValueError, match="LeakyReLU: expected a slope above 0, got 0"):
         LeakyReLU(0)
     with pytest.raises(ValueError, match="between 0 and 1, got 40"):

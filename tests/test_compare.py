@@ -24,8 +24,8 @@ from jaxnets.data.datasets import Dataset, Split
 from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment
 from jaxnets.losses import squared_error
-from jaxnets.models.chain import with_precision
 from jaxnets.models.mlp import mlp
+from jaxnets.models.precision import with_precision
 from jaxnets.training.step import autodiff_loss_and_grad
 from jaxnets.tune.compare import comparison as command
 from jaxnets.tune.compare.comparison import Results

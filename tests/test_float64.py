@@ -17,7 +17,8 @@ from jaxnets.data.batches import Batch
 from jaxnets.data.datasets import Dataset, Split
 from jaxnets.experiment import Experiment, init_state
 from jaxnets.models.alexnet_layers import Enlarge, Normalize
-from jaxnets.models.chain import Chain, with_precision
+from jaxnets.models.chain import Chain
+from jaxnets.models.precision import with_precision
 from jaxnets.regression_metrics import RegressionMetrics
 from jaxnets.training.augment import augmentation
 from jaxnets.training.optimizer import create_schedule

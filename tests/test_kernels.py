@@ -32,9 +32,10 @@ from jaxnets.kernels.layers import (
 from jaxnets.losses import LOSSES
 from jaxnets.models import MODELS
 from jaxnets.models.batch_norm import BatchNorm
-from jaxnets.models.chain import Chain, with_precision
+from jaxnets.models.chain import Chain
 from jaxnets.models.cnn import cnn
 from jaxnets.models.layers import MaxPool, flatten
+from jaxnets.models.precision import with_precision
 from jaxnets.training.step import autodiff_loss_and_grad
 
 

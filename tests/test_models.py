@@ -18,8 +18,9 @@ from jaxnets.experiment import Experiment
 from jaxnets.gradcheck.errors import relative_error
 from jaxnets.models import MODELS
 from jaxnets.models.alexnet_layers import AdaptiveAveragePool, Enlarge, LocalResponseNorm
-from jaxnets.models.chain import Chain, with_precision
+from jaxnets.models.chain import Chain
 from jaxnets.models.layers import MaxPool, flatten
+from jaxnets.models.precision import with_precision
 
 
 @functools.cache

@@ -33,7 +33,7 @@ from jaxnets.data.pictures.decode import BadPictureError
 from jaxnets.errors import UserError
 from jaxnets.losses import LOSSES
 from jaxnets.models import create_model
-from jaxnets.models.chain import with_precision
+from jaxnets.models.precision import with_precision
 from jaxnets.predict.digit import to_digit
 from jaxnets.predict.folding import folded
 from jaxnets.predict.trained import TrainedNetwork

@@ -25,7 +25,7 @@ from jaxnets.drawing import charts, svg
 from jaxnets.experiment import Experiment, optimizer_of
 from jaxnets.language import speaking
 from jaxnets.losses import LOSSES
-from jaxnets.models.chain import with_precision
+from jaxnets.models.precision import with_precision
 from jaxnets.runs.resume import load_checkpoint
 from jaxnets.runs.terminal import loss_line
 from jaxnets.training.history import History, plot

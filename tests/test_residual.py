@@ -20,8 +20,9 @@ from jaxnets.kernels import accelerate
 from jaxnets.losses import LOSSES
 from jaxnets.models.as_data import from_rows, to_rows
 from jaxnets.models.batch_norm import BatchNorm, fold, over_devices
-from jaxnets.models.chain import Chain, walk, with_precision
+from jaxnets.models.chain import Chain, walk
 from jaxnets.models.layers import flatten
+from jaxnets.models.precision import with_precision
 from jaxnets.models.residual import Residual
 from jaxnets.models.weights import describe_weights, head_of, load_weights
 from jaxnets.runs.diagnosis import first_bad_output

@@ -1,8 +1,6 @@
-"""The pools: the maximum or the mean of each window of `windows.py`, or of the whole image."""
+"""The max pool: the maximum of each window of `windows.py`."""
 
-import math
 from collections.abc import Iterator, Sequence
-from functools import reduce
 from typing import Any
 
 import flax.linen as nn
@@ -61,17 +59,17 @@ def max_pool_backward(
     height, width = empty.shape[1:3]
     (top, _), (left, _) = window_pads((height, width), window, strides, padding)
     dx = jnp.zeros((), d_out.dtype)
-    for number, place in _cells((top + height, left + width), d_out.shape[1:3], window, strides):
+    for number, place in cells((top + height, left + width), d_out.shape[1:3], window, strides):
         won = lax.pad(winner, jnp.zeros((), winner.dtype), place)[:, :, None, :, None]
         gradient = lax.pad(d_out, jnp.zeros((), d_out.dtype), place)[:, :, None, :, None]
         dx += jnp.where(won == jnp.asarray(number, winner.dtype), gradient, 0)
-    return _joined(dx)[:, top : top + height, left : left + width]
+    return joined(dx)[:, top : top + height, left : left + width]
 
 
 Place = Sequence[tuple[int, int, int]]  # As lax.pad takes it.
 
 
-def _cells(
+def cells(
     image: Size, places: Size, window: Size, strides: Size
 ) -> Iterator[tuple[np.ndarray, Place]]:
     """Yields one entry for each of the windows that see a pixel.
@@ -102,10 +100,10 @@ def _cells(
             yield number[:, None, :, None], ((0, 0, 0), *beside, (0, 0, 0))
 
 
-def _joined(cells: Float[Array, "B rows sh columns sw C"]) -> Images:
+def joined(pixels: Float[Array, "B rows sh columns sw C"]) -> Images:
     """The image whose cells these are."""
-    batch, rows, sh, columns, sw, channels = cells.shape
-    return cells.reshape(batch, rows * sh, columns * sw, channels)
+    batch, rows, sh, columns, sw, channels = pixels.shape
+    return pixels.reshape(batch, rows * sh, columns * sw, channels)
 
 
 def _setting(
@@ -142,81 +140,4 @@ MAX_POOL = LayerRule(
     ],
     static=_static,
     sides=lambda x, **static: max_pool_forward(x, **static)[1][0],
-)
-
-
-def average_pool_forward(x: Images, *, window: Size, strides: Size) -> tuple[Outputs, Shape]:
-    """Takes the mean of each window, without padding.
-
-        y_bijc = 1/(kh kw) sum over a, a' of X_b,(sh i + a),(sw j + a'),c
-
-    Args:
-      x: X.
-      window: (kh, kw).
-      strides: (sh, sw); smaller than the window, the windows overlap.
-
-    Source: LeCun et al. 1998, section II B, whose subsampling has a weight and a bias too.
-    """
-    pads = window_pads(x.shape[1:3], window, strides, "VALID")
-    total = reduce(jnp.add, window_slices(x, window, strides, pads, fill=0))
-    return total / math.prod(window), x[:0]
-
-
-def average_pool_backward(cache: Shape, d_out: Outputs, *, window: Size, strides: Size) -> Images:
-    """Gives each element of a window the same share of the window's gradient.
-
-    ∂y_bijc/∂X_buvc = 1/(kh kw) where window (i, j) sees (u, v), else 0
-    dX_buvc = 1/(kh kw) sum of d_out_bijc over the windows (i, j) that see (u, v)
-    """
-    (height, width), elements = cache.shape[1:3], math.prod(window)
-    dx = jnp.zeros((), d_out.dtype)
-    for number, place in _cells((height, width), d_out.shape[1:3], window, strides):
-        share = lax.pad(d_out / elements, jnp.zeros((), d_out.dtype), place)
-        dx += jnp.where(number < elements, share[:, :, None, :, None], 0)
-    return _joined(dx)[:, :height, :width]
-
-
-def _average_setting(x: tuple[int, ...], window: Size, strides: Size) -> Setting:
-    return Setting(x, static={"window": window, "strides": strides})
-
-
-AVERAGE_POOL = LayerRule(
-    forward=average_pool_forward,
-    backward=average_pool_backward,
-    plain=lambda x, window, strides: nn.avg_pool(x, window, strides),
-    settings=[
-        _average_setting((40, 6, 6, 5), (2, 2), (2, 2)),
-        _average_setting((1, 1, 1, 1), (1, 1), (1, 1)),
-        _average_setting((2, 7, 7, 2), (3, 3), (2, 2)),
-        _average_setting((2, 5, 6, 2), (3, 2), (1, 2)),
-        _average_setting((1, 8, 7, 2), (2, 2), (3, 3)),
-        _average_setting((2, 5, 5, 9), (5, 5), (1, 1)),
-    ],
-    static=lambda layer: {"window": (layer.window,) * 2, "strides": (layer.stride,) * 2},
-)
-
-
-def global_average_pool_forward(x: Images) -> tuple[Float[Array, "B C"], Shape]:
-    """Takes the mean of each channel over all places: y_bc = 1/(H W) sum over i, j of X_bijc.
-
-    Source: Lin et al. 2013, "Network in network", section 3.2.
-    """
-    return x.mean((1, 2)), x[:0]
-
-
-def global_average_pool_backward(cache: Shape, d_out: Float[Array, "B C"]) -> Images:
-    """Gives every place the same share.
-
-    ∂y_bc/∂X_bijc = 1/(H W), so dX_bijc = d_out_bc / (H W)
-    """
-    height, width = cache.shape[1:3]
-    share = d_out[:, None, None] / (height * width)
-    return jnp.broadcast_to(share, (len(d_out), *cache.shape[1:]))
-
-
-GLOBAL_AVERAGE_POOL = LayerRule(
-    forward=global_average_pool_forward,
-    backward=global_average_pool_backward,
-    plain=lambda x: nn.avg_pool(x, x.shape[1:3])[:, 0, 0],
-    settings=[*map(Setting, [(2, 3, 4, 5), (1, 1, 1, 1), (40, 4, 4, 9), (3, 1, 6, 2)])],
 )

@@ -7,6 +7,7 @@ import flax.linen as nn
 
 from jaxnets.backprop.activations import GELU, LEAKY_RELU, SIGMOID, SOFTMAX, TANH
 from jaxnets.backprop.alexnet_layers import ADAPTIVE_AVERAGE_POOL, LOCAL_RESPONSE_NORM
+from jaxnets.backprop.average_pool import AVERAGE_POOL, GLOBAL_AVERAGE_POOL
 from jaxnets.backprop.batch_norm import BATCH_NORM
 from jaxnets.backprop.convolution import CONV
 from jaxnets.backprop.dense import DENSE, FLATTEN
@@ -14,7 +15,7 @@ from jaxnets.backprop.dense_with_ones import DENSE_WITH_ONES
 from jaxnets.backprop.dropout import DROPOUT
 from jaxnets.backprop.layer_norm import LAYER_NORM
 from jaxnets.backprop.losses import SOFTMAX_CROSS_ENTROPY
-from jaxnets.backprop.pooling import AVERAGE_POOL, GLOBAL_AVERAGE_POOL, MAX_POOL
+from jaxnets.backprop.pooling import MAX_POOL
 from jaxnets.backprop.probability_losses import (
     CROSS_ENTROPY,
     HALF_MSE,

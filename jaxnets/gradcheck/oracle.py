@@ -26,7 +26,8 @@ from jaxnets.errors import RunFailedError
 from jaxnets.gradcheck.errors import largest, relative_error
 from jaxnets.losses import LOSSES
 from jaxnets.metrics import Sums
-from jaxnets.models.chain import Chain, Layer, chains_of, with_precision
+from jaxnets.models.chain import Chain, Layer, chains_of
+from jaxnets.models.precision import with_precision
 from jaxnets.models.residual import Residual
 from jaxnets.training.observer import Observer
 from jaxnets.training.step import GradientStep, TrainState, autodiff_loss_and_grad

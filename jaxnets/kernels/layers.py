@@ -10,6 +10,7 @@ from typing import Any
 import flax.linen as nn
 from jax import lax
 
+from jaxnets.backprop.average_pool import AVERAGE_POOL
 from jaxnets.backprop.batch_norm import BATCH_NORM, Mask, batch_norm_backward
 from jaxnets.backprop.batch_norm import Cache as NormCache
 from jaxnets.backprop.batch_norm import Numbers as Normed
@@ -17,7 +18,6 @@ from jaxnets.backprop.convolution import CONV
 from jaxnets.backprop.dense import DENSE, Inputs, dense_backward, setting_of
 from jaxnets.backprop.dense import Outputs as DenseOutputs
 from jaxnets.backprop.pooling import (
-    AVERAGE_POOL,
     MAX_POOL,
     Cache,
     Images,

@@ -9,7 +9,8 @@ from functools import partial
 from jaxnets.config.fields import Config
 from jaxnets.models import alexnet, cnn, cnn_bn, mlp, resnet
 from jaxnets.models.as_data import from_rows
-from jaxnets.models.chain import Chain, with_precision
+from jaxnets.models.chain import Chain
+from jaxnets.models.precision import with_precision
 
 # The variants are arguments, not classes; the recipes in config/recipes.py give their sizes.
 MODELS: dict[str, Callable[..., Chain]] = {

@@ -65,6 +65,7 @@ TESTS = {  # By the first prefix that fits; what a checkout lacks is skipped.
     "": ("test_losses_metrics", "test_training", "test_parallel", "test_compare", "test_lecture"),
 }
 FIRST = {  # Words of the names of the tests that are run before the others, which are many.
+    "average_pool": "pool",
     "pooling": "pool",
     "windows": "pool or conv",
     "convolution": "conv",

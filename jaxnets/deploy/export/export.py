@@ -19,7 +19,7 @@ from jaxnets.deploy.export import archive
 from jaxnets.display import short_path
 from jaxnets.errors import RunFailedError, not_installed
 from jaxnets.files import output_path, replacing
-from jaxnets.models.chain import with_precision
+from jaxnets.models.precision import with_precision
 from jaxnets.predict import folding
 from jaxnets.predict.trained import TrainedNetwork, load_network, to_input
 

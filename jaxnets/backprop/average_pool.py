@@ -1,0 +1,90 @@
+"""The average pools: the mean of each window of `windows.py`, or of the whole image."""
+
+import math
+from functools import reduce
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from jaxnets.backprop.pooling import Images, Outputs, Shape, cells, joined
+from jaxnets.backprop.rule import LayerRule, Setting
+from jaxnets.backprop.windows import Size, window_pads, window_slices
+
+
+def average_pool_forward(x: Images, *, window: Size, strides: Size) -> tuple[Outputs, Shape]:
+    """Takes the mean of each window, without padding.
+
+        y_bijc = 1/(kh kw) sum over a, a' of X_b,(sh i + a),(sw j + a'),c
+
+    Args:
+      x: X.
+      window: (kh, kw).
+      strides: (sh, sw); smaller than the window, the windows overlap.
+
+    Source: LeCun et al. 1998, section II B, whose subsampling has a weight and a bias too.
+    """
+    pads = window_pads(x.shape[1:3], window, strides, "VALID")
+    total = reduce(jnp.add, window_slices(x, window, strides, pads, fill=0))
+    return total / math.prod(window), x[:0]
+
+
+def average_pool_backward(cache: Shape, d_out: Outputs, *, window: Size, strides: Size) -> Images:
+    """Gives each element of a window the same share of the window's gradient.
+
+    ∂y_bijc/∂X_buvc = 1/(kh kw) where window (i, j) sees (u, v), else 0
+    dX_buvc = 1/(kh kw) sum of d_out_bijc over the windows (i, j) that see (u, v)
+    """
+    (height, width), elements = cache.shape[1:3], math.prod(window)
+    dx = jnp.zeros((), d_out.dtype)
+    for number, place in cells((height, width), d_out.shape[1:3], window, strides):
+        share = lax.pad(d_out / elements, jnp.zeros((), d_out.dtype), place)
+        dx += jnp.where(number < elements, share[:, :, None, :, None], 0)
+    return joined(dx)[:, :height, :width]
+
+
+def _setting(x: tuple[int, ...], window: Size, strides: Size) -> Setting:
+    return Setting(x, static={"window": window, "strides": strides})
+
+
+AVERAGE_POOL = LayerRule(
+    forward=average_pool_forward,
+    backward=average_pool_backward,
+    plain=lambda x, window, strides: nn.avg_pool(x, window, strides),
+    settings=[
+        _setting((40, 6, 6, 5), (2, 2), (2, 2)),
+        _setting((1, 1, 1, 1), (1, 1), (1, 1)),
+        _setting((2, 7, 7, 2), (3, 3), (2, 2)),
+        _setting((2, 5, 6, 2), (3, 2), (1, 2)),
+        _setting((1, 8, 7, 2), (2, 2), (3, 3)),
+        _setting((2, 5, 5, 9), (5, 5), (1, 1)),
+    ],
+    static=lambda layer: {"window": (layer.window,) * 2, "strides": (layer.stride,) * 2},
+)
+
+
+def global_average_pool_forward(x: Images) -> tuple[Float[Array, "B C"], Shape]:
+    """Takes the mean of each channel over all places: y_bc = 1/(H W) sum over i, j of X_bijc.
+
+    Source: Lin et al. 2013, "Network in network", section 3.2.
+    """
+    return x.mean((1, 2)), x[:0]
+
+
+def global_average_pool_backward(cache: Shape, d_out: Float[Array, "B C"]) -> Images:
+    """Gives every place the same share.
+
+    ∂y_bc/∂X_bijc = 1/(H W), so dX_bijc = d_out_bc / (H W)
+    """
+    height, width = cache.shape[1:3]
+    share = d_out[:, None, None] / (height * width)
+    return jnp.broadcast_to(share, (len(d_out), *cache.shape[1:]))
+
+
+GLOBAL_AVERAGE_POOL = LayerRule(
+    forward=global_average_pool_forward,
+    backward=global_average_pool_backward,
+    plain=lambda x: nn.avg_pool(x, x.shape[1:3])[:, 0, 0],
+    settings=[*map(Setting, [(2, 3, 4, 5), (1, 1, 1, 1), (40, 4, 4, 9), (3, 1, 6, 2)])],
+)

@@ -145,8 +145,8 @@ def test_ten_lines_in_a_file_go_all_the_way(in_tmp, digits, run_main, run_comman
     np.testing.assert_allclose(served, probabilities, atol=1e-6)
     more = run_main("--resume", "--workdir=run", "--epochs=3")
     assert more.status == 0, more.err
-    straight = run_main("--resume", "--workdir=run", "--model=my_net", "--epochs=2")
-    straight.assert_refused("epochs was 3, got 2")
+    fewer = run_main("--resume", "--workdir=run", "--epochs=2")
+    fewer.assert_refused("epochs was 3, got 2")
 
 
 @pytest.mark.slow

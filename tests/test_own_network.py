@@ -30,6 +30,8 @@ from jaxnets import (
 )
 from jaxnets.backprop.rules import KINDS
 from jaxnets.errors import UserError
+from jaxnets.gradcheck.networks import Network as Checked
+from jaxnets.gradcheck.networks import check_own_layers
 from jaxnets.models import MODELS, as_data
 from jaxnets.models.as_data import from_rows, to_rows
 from jaxnets.models.layers import HE
@@ -534,6 +536,16 @@ def test_check_layer_asks_for_a_layer_and_shapes():
             check_layer(nn.Dense(3), shapes)
     with pytest.raises(UserError, match=r"^Dense: expected a layer, as Dense\(\), got its class"):
         check_layer(layer, [(4, 5)])
+
+
+def test_own_layers_in_a_residual_block_are_checked(tiny, doubled_rule):
+    chain = Chain([flatten, Residual([Doubled()]), nn.Dense(3)])
+    network = Checked(Network(chain, tiny).config, (2, 2, 3))
+    assert [(row.name, row.ok) for row in check_own_layers(network)] == [("Doubled", True)]
+    wrong = doubled_rule._replace(forward=lambda params, x: (params["a"] * x, (params, x)))
+    register_rule(Doubled, wrong)
+    with pytest.raises(UserError, match="expected the forward pass of Doubled itself"):
+        Network(chain, tiny, gradients="manual")
 
 
 def test_check_layer_takes_ours():

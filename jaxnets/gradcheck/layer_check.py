@@ -32,7 +32,7 @@ from jaxnets.gradcheck.compare import (
     with_statistics_aside,
 )
 from jaxnets.kernels.kernel import Kernel
-from jaxnets.models.chain import Chain, Layer, apply_layer
+from jaxnets.models.chain import Chain, Layer, apply_layer, chains_of
 from jaxnets.models.own import Place
 from jaxnets.trees import LayerParams, Tree
 
@@ -77,6 +77,8 @@ def check_forwards(model: Chain, image_shape: Sequence[int]) -> None:
     """
     shape = (2, *image_shape)
     for layer in model.layers:
+        for inner in chains_of(layer).values():
+            check_forwards(inner, shape[1:])
         setting, rule = Setting(shape, _param_shapes(layer, shape)), rule_of(layer)
         inputs = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), _draw(setting)[0])
         plain = _plain_of(layer)(*inputs.values())

@@ -31,7 +31,7 @@ from jaxnets.gradcheck.oracle import both_loss_and_grads
 from jaxnets.kernels import accelerate, winograd
 from jaxnets.losses import LOSSES
 from jaxnets.models import create_model
-from jaxnets.models.chain import Chain, Layer, map_layers, walk
+from jaxnets.models.chain import Chain, Layer, chains_of, map_layers, walk
 from jaxnets.training.step import LossAndGrad, autodiff_loss_and_grad, summed_loss
 from jaxnets.trees import Params
 
@@ -74,15 +74,19 @@ def check_own_layers(network: Network) -> Iterator[Row]:
     """Checks each layer of the user's own by itself, on inputs as it gets them in the network."""
     model = create_model(network.config, NUM_CLASSES)
     check_forwards(model, network.image)
-    shape = (network.batch, *network.image)
-    for number, layer in enumerate(model.layers, start=1):
+    yield from _check_own_layers(model, (network.batch, *network.image))
+
+
+def _check_own_layers(model: Chain, shape: tuple[int, ...]) -> Iterator[Row]:
+    for layer in model.layers:
+        for inner in chains_of(layer).values():
+            yield from _check_own_layers(inner, shape)
         rule = rule_of(layer)
         if rule is not None and not rule.settings:
             yield check_layer(layer, [shape])
-        x = jax.ShapeDtypeStruct((1, *network.image), jnp.float32)
-        first = Chain(model.layers[:number])
-        out = jax.eval_shape(lambda x, first=first: first.init_with_output(jax.random.key(0), x), x)
-        shape = (network.batch, *out[0].shape[1:])
+        x, alone = jax.ShapeDtypeStruct(shape, jnp.float32), Chain([layer])
+        out = jax.eval_shape(lambda x, one=alone: one.init_with_output(jax.random.key(0), x), x)
+        shape = out[0].shape
 
 
 def check_network(name: str, network: Network) -> Row:

@@ -219,7 +219,7 @@ def test_a_run_folder_runs_no_code_that_is_not_named(
     assert resumed.status == 0, resumed.err
 
 
-def test_a_resumed_network_of_a_file_ends_the_same(in_tmp, digits, run_main):
+def test_a_resumed_network_of_a_file_ends_the_same(in_tmp, digits, run_main, interrupt_after):
     (in_tmp / "swish.py").write_text(
         OWN_LAYER.replace(', momentum=0.5, optimizer="sgd"', "")
         + "\n\ndef optimizer(rate):\n    import optax\n    return optax.adamw(rate)\n"
@@ -232,6 +232,9 @@ def test_a_resumed_network_of_a_file_ends_the_same(in_tmp, digits, run_main):
     more = run_main("--resume", "--workdir=parts", "--epochs=3", "--model=swish.py")
     assert more.status == 0, more.err
     assert params_sha256(in_tmp / "parts") == params_sha256(in_tmp / "whole")
+    interrupt_after(3)
+    stopped = run_main(*flags, "--epochs=3", "--workdir=stopped")
+    assert stopped.err.rstrip().endswith("--workdir=stopped --model=swish.py")
 
 
 GOOD = "import flax.linen as nn\nfrom jaxnets import Chain, flatten\n\n"

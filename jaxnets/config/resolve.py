@@ -47,6 +47,7 @@ class OwnNetwork(NamedTuple):
     name: str
     layers: list[dict[str, Any]]  # Its rows; before the data are known, those of ten classes.
     recipe: Recipe
+    file: str | None  # As the user named it; None in Python.
     # (image_shape, num_classes) -> the same for these data.
     for_data: Callable[[tuple[int, ...], int], "OwnNetwork"]
 

@@ -116,6 +116,11 @@ class Place:
         self._path = path
         self._line = getattr(getattr(make, "__code__", None), "co_firstlineno", 1)
 
+    @property
+    def file(self) -> str | None:
+        """The file; None in a notebook."""
+        return None if self._path is None else str(self._path)
+
     def of(self, layer: str = "") -> str:
         """The file and the line, of a layer where the file gives it a name."""
         if self._path is None:
@@ -157,9 +162,9 @@ def _network(
     def for_data(image_shape: tuple[int, ...], num_classes: int) -> OwnNetwork:
         rows, chain = of(num_classes)
         _check_shapes(chain, image_shape, num_classes, place)
-        return OwnNetwork(name, rows, recipe, for_data)
+        return OwnNetwork(name, rows, recipe, place.file, for_data)
 
-    return OwnNetwork(name, of(TEN_CLASSES)[0], recipe, for_data)
+    return OwnNetwork(name, of(TEN_CLASSES)[0], recipe, place.file, for_data)
 
 
 def _check_shapes(

@@ -12,7 +12,7 @@ import jax
 from jaxnets.backprop.rules import OURS, OwnPasses
 from jaxnets.config.fields import SINGLE_PROCESS, Config
 from jaxnets.config.options import name_of
-from jaxnets.config.resolve import StoredRun, resolve
+from jaxnets.config.resolve import OwnNetwork, StoredRun, resolve
 from jaxnets.data.datasets import Dataset
 from jaxnets.display import columns, fold, printable, short_path, show
 from jaxnets.errors import RunFailedError, interruptible
@@ -109,7 +109,9 @@ class Run(Observer):
             check_enough_memory(experiment)
             state = experiment.init_state()  # First, as it may raise: then no folder is made.
             folder = _open_folder(experiment, processes)
-            with terminal.ends_in_one_line(folder.path, config), folder:
+            model = flags.get("model")
+            file = model.file if isinstance(model, OwnNetwork) else None
+            with terminal.ends_in_one_line(folder.path, config, file), folder:
                 checkpoint = Checkpoint(state)
                 if config.resume:
                     checkpoint = load_checkpoint(folder, experiment, state, processes)

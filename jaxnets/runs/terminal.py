@@ -233,10 +233,17 @@ class Progress(Observer):
 
 
 @contextlib.contextmanager
-def ends_in_one_line(folder: Path, config: Config) -> Generator[None]:
-    """Turns what ends a run early into one line, with the command that resumes it."""
-    where, mine = f"--workdir={short_path(str(folder))}", f"--mine={','.join(config.mine)}"
-    words = [*program("train"), "--resume", where, *([mine] if config.mine else [])]
+def ends_in_one_line(folder: Path, config: Config, file: str | None = None) -> Generator[None]:
+    """Turns what ends a run early into one line, with the command that resumes it.
+
+    Args:
+      folder: The run's.
+      config: The run's.
+      file: That of the user's own network, which its layers or its optimizer may need again.
+    """
+    words = [*program("train"), "--resume", f"--workdir={short_path(str(folder))}"]
+    words += [f"--model={file}"] if file else []
+    words += [f"--mine={','.join(config.mine)}"] if config.mine else []
     hint = NOTHING_KEPT if config.dry_run else RESUME + shlex.join(words)
     at_once = f"stopped at once; {hint}"
     try:

@@ -212,14 +212,16 @@ def test_a_run_folder_runs_no_code_that_is_not_named(
     changed.assert_refused("resume: the layers of swish are not those of")
     assert ran.exists()
     ran.unlink()
-    outcome = run_command("export", "run", f"--layers={kept}", "--output=a.stablehlo")
+    outcome = run_command("trace", "run", "--image=0", f"--layers={kept}")
     assert outcome.status == 0 and ran.exists(), outcome.err
     shutil.copy(kept, file)
     resumed = run_main("--resume", "--workdir=run", "--epochs=3", "--model=swish.py")
     assert resumed.status == 0, resumed.err
 
 
-def test_a_resumed_network_of_a_file_ends_the_same(in_tmp, digits, run_main, interrupt_after):
+def test_a_resumed_network_of_a_file_ends_the_same(
+    in_tmp, digits, run_main, run_command, interrupt_after
+):
     (in_tmp / "swish.py").write_text(
         OWN_LAYER.replace(', momentum=0.5, optimizer="sgd"', "")
         + "\n\ndef optimizer(rate):\n    import optax\n    return optax.adamw(rate)\n"
@@ -232,6 +234,8 @@ def test_a_resumed_network_of_a_file_ends_the_same(in_tmp, digits, run_main, int
     more = run_main("--resume", "--workdir=parts", "--epochs=3", "--model=swish.py")
     assert more.status == 0, more.err
     assert params_sha256(in_tmp / "parts") == params_sha256(in_tmp / "whole")
+    reported = run_command("report", "parts", "--layers=swish.py")
+    assert "missing of parts: the size of updates: the optimizer is the user's own" in reported.out
     interrupt_after(3)
     stopped = run_main(*flags, "--epochs=3", "--workdir=stopped")
     assert stopped.err.rstrip().endswith("--workdir=stopped --model=swish.py")

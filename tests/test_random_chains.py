@@ -337,6 +337,8 @@ def test_the_page_of_a_network_of_every_kind_of_layer_is_right(float64):
 
 @pytest.mark.parametrize("kind", ["safetensors", "onnx", "stablehlo"])
 def test_a_network_of_every_kind_of_layer_is_exported(kind, tmp_path):
+    for package in export.NEEDS[kind]:
+        pytest.importorskip(package)
     ours, images = network(every_kind()), np.random.default_rng(0).random((3, *IMAGE), np.float32)
     expected = np.asarray(ours.model.apply({"params": ours.params}, images))
     found = logits_of(kind, export.content_of(ours, kind), tmp_path / "file", images)
@@ -362,6 +364,7 @@ def test_a_layer_without_a_row_is_exported_by_stablehlo_alone(layer, named, tmp_
     for attempt in (build.page_files, lambda ours: export.content_of(ours, "onnx")):
         with pytest.raises(UserError, match=f"the page cannot hold {named}.*--format=stablehlo"):
             attempt(network(chain))
+    pytest.importorskip("flatbuffers")
     images = np.random.default_rng(0).random((3, *IMAGE), np.float32)
     expected = np.asarray(chain.apply({"params": network(chain).params}, images))
     content = export.content_of(network(chain), "stablehlo")

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxnets import files
+from jaxnets.config.options import is_custom
 from jaxnets.display import short_path, show
 from jaxnets.drawing.charts import percent, plain
 from jaxnets.drawing.svg import Figure, check_png, escape
@@ -343,7 +344,11 @@ def _gradients(run: RunFacts) -> Part:
     if run.trained is None or run.data is None:
         return NOTHING
     trained, found = run.trained, ledger.gradients(run.trained, run.data)
-    entries, sizes = ledger.ledger(trained, found), ledger.norms(run.folder, trained, found)
+    entries, sizes = ledger.ledger(trained, found), []
+    if is_custom(trained.config.optimizer):
+        run.missing.append(_("the size of updates: the optimizer is the user's own"))
+    else:
+        sizes = ledger.norms(run.folder, trained, found)
     if len(found.manual) == 1:
         most = format(ledger.MAX_PARAMS, ",")
         run.missing.append(
@@ -354,10 +359,8 @@ def _gradients(run: RunFacts) -> Part:
         "with learning rate {}; about a thousandth of the weights is usual.",
         *(found.count, format(trained.config.learning_rate, "g")),
     )
-    parts = [
-        (figures.norms_figure(sizes), note),
-        (figures.ledger_figure(entries), ""),
-    ]
+    parts = [(figures.norms_figure(sizes), note)] if sizes else []
+    parts.append((figures.ledger_figure(entries), ""))
     allowed = ", ".join(f"{dtype} {ledger.TOLERANCES[dtype]:.0e}" for dtype in found.manual)
     rows = [
         [
@@ -393,10 +396,10 @@ def _gradients(run: RunFacts) -> Part:
         for one in sizes
     ]
     head = [_("layer"), _("weights"), _("gradient"), _("update"), _("update / weights")]
-    more = document.details(
-        _("Size of weights, gradients and updates"), document.table(head, ratios)
-    )
-    return Part(parts, document.card(html + more))
+    if sizes:
+        title = _("Size of weights, gradients and updates")
+        html += document.details(title, document.table(head, ratios))
+    return Part(parts, document.card(html))
 
 
 def _environment(run: RunFacts) -> Part:

@@ -17,7 +17,7 @@ from jaxnets.errors import UserError
 from jaxnets.losses import LOSSES
 from jaxnets.metrics import Sums, metric_of
 from jaxnets.models.alexnet_layers import Enlarge, Normalize
-from jaxnets.models.chain import Chain, Layer, name_of
+from jaxnets.models.chain import Chain, Layer, layer_name
 from jaxnets.trees import LayerParams, Params, Tree
 
 
@@ -33,7 +33,7 @@ def pair_of(layer: Layer, find_rule: FindRule = rule_of) -> Pair:
         return Pair(lambda params, x, *_: (layer(x), ()), lambda *_: ({}, None), has_params=False)
     if rule is None:
         raise UserError(
-            f"gradients: {name_of(layer)} has no rule and so no gradient by hand; register_rule "
+            f"gradients: {layer_name(layer)} has no rule and so no gradient by hand; register_rule "
             "enters one, gradients=auto needs none"
         )
     static = with_pairs(rule.static(layer), find_rule)

@@ -30,7 +30,7 @@ from jaxnets.backprop.rule import FindRule, LayerRule
 from jaxnets.losses import cross_entropy, half_mse, mse, squared_error
 from jaxnets.models.alexnet_layers import AdaptiveAveragePool, LocalResponseNorm
 from jaxnets.models.batch_norm import BatchNorm
-from jaxnets.models.chain import Layer
+from jaxnets.models.chain import Layer, kind_of
 from jaxnets.models.layers import AveragePool, LeakyReLU, MaxPool, flatten, global_average_pool
 from jaxnets.models.mlp import DenseWithOnes
 from jaxnets.models.residual import Residual
@@ -106,8 +106,7 @@ def rule_of(layer: object) -> LayerRule | None:
 
     A subclass does not inherit its parent's rule: it may compute something else.
     """
-    kind = layer if hasattr(layer, "__name__") else type(layer)  # Functions have a name.
-    return KINDS.get(kind)
+    return KINDS.get(kind_of(layer))
 
 
 class OwnPasses(NamedTuple):

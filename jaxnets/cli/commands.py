@@ -127,10 +127,8 @@ class Gradcheck(Options):
             from jaxnets.gradcheck.networks import NUM_CLASSES, Network
             from jaxnets.models.own import from_file
 
-            height, width, channels = _image_shape(self.image_shape)
-            image = height, width, channels
-            own = from_file(str(model)).for_data(image, NUM_CLASSES)
-            model = Network(preset(own), image)
+            image = _image_shape(self.image_shape)
+            model = Network(preset(from_file(str(model)).for_data(image, NUM_CLASSES)), image)
         return DONE if run(model, wrong, self.json) else RUN_FAILED
 
 
@@ -214,10 +212,10 @@ class Summary(Options):
     json: bool = option(False, JSON)
 
     def run(self, **given: Any) -> int:
+        shape = _image_shape(self.image_shape)
         if isinstance(own := given.get("model"), OwnNetwork):
-            given["model"] = own.for_data(self.image_shape, self.num_classes)
+            given["model"] = own.for_data(shape, self.num_classes)
         config = preset(**given)
-        _image_shape(self.image_shape)
 
         from jaxnets.models import create_model
         from jaxnets.viz import summary
@@ -312,12 +310,13 @@ def _values(text: str) -> tuple[str, list[Any]]:
     return name, [parse(fields[name], part) for part in parts]
 
 
-def _image_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+def _image_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
     """The flag's height, width and channels."""
     if len(shape) != 3 or shape[2] not in (1, 3):
         wanted = "height, width and 1 or 3 channels, as 28,28,1"
         raise UserError(f"image_shape: expected {wanted}, got {shape}")
-    return shape
+    height, width, channels = shape
+    return height, width, channels
 
 
 class Compare(Request):

@@ -33,10 +33,10 @@ class _OfRuns(Options):
         """Checks that the folders are there, and runs the files of the user's own layers."""
         _check_exist(*run_folders)
         if self.layers:
-            from jaxnets.models.own import run_file
+            from jaxnets.models.own import know
 
             for file in self.layers:
-                run_file(Path(file).expanduser())
+                know(file)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -18,12 +18,8 @@ OF_THE_PROCESS = ("workdir", "resume", "overwrite", "dry_run")
 
 # Observers change nothing in a run: a config.json written before these fields existed is read, too.
 FOLLOWS = ("track", "profile", "report")
-LATER = (
-    *FOLLOWS,
-    "layers",
-    "mine",
-    "even_if_wrong",
-)  # Fields that a run of an earlier version lacks.
+# Fields that a run of an earlier version lacks; their defaults are what it did.
+LATER = (*FOLLOWS, "layers", "mine", "even_if_wrong")
 
 # What may change on resume: where and how the run works, not what it computes. Data and weights are
 # compared by their SHA-256, so their paths may change; the number of epochs may only grow.
@@ -147,7 +143,7 @@ def resolve(
 def as_plain(given: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that a user set, for a file: a network of his own by its name and layers."""
     if isinstance(own := given.get("model"), OwnNetwork):
-        given = {**given, **own.recipe, **given, "model": own.name, "layers": own.layers}
+        given = {**own.recipe, **given, "model": own.name, "layers": own.layers}
     return {name: name_of(value) for name, value in given.items()}
 
 

@@ -32,7 +32,7 @@ from jaxnets.gradcheck.compare import (
     with_statistics_aside,
 )
 from jaxnets.kernels.kernel import Kernel
-from jaxnets.models.chain import Chain, Layer, apply_layer, chains_of
+from jaxnets.models.chain import Chain, Layer, apply_layer, chains_of, kind_of
 from jaxnets.models.own import Place
 from jaxnets.trees import LayerParams, Tree
 
@@ -53,7 +53,7 @@ def check_layer(layer: Layer, shapes: Sequence[tuple[int, ...]]) -> Row:
     Raises:
       UserError: It has no rule, or a rule that fails, or does not take such inputs.
     """
-    name = _kind_of(layer)
+    name = kind_of(layer).__name__
     if isinstance(layer, type):
         raise UserError(f"{name}: expected a layer, as {name}(), got its class")
     if not shapes or not all(isinstance(shape, tuple | list) and shape for shape in shapes):
@@ -90,8 +90,9 @@ def check_forwards(model: Chain, image_shape: Sequence[int]) -> None:
             if not error.value <= TOLERANCES["float32"]:
                 code = getattr(rule.forward, "__code__", None)
                 where = f"{code.co_filename}:{code.co_firstlineno}: " if code else ""
+                kind = kind_of(layer).__name__
                 raise UserError(
-                    f"{where}expected the forward pass of {_kind_of(layer)} itself, got one "
+                    f"{where}expected the forward pass of {kind} itself, got one "
                     f"that differs by {error.value:.1e} on {' x '.join(map(str, shape))} numbers"
                 )
         shape = plain.shape
@@ -102,12 +103,8 @@ def _in_one_line(layer: Layer, rule: LayerRule) -> Generator[None]:
     """Turns an error in the user's own rule into one line with its place."""
     path = Path(getattr(getattr(rule.backward, "__code__", None), "co_filename", ""))
     place = Place(path if path.is_file() else None, rule.backward)  # A notebook has no file.
-    with place.in_one_line(f"{_kind_of(layer)}: "):
+    with place.in_one_line(f"{kind_of(layer).__name__}: "):
         yield
-
-
-def _kind_of(layer: Layer | type) -> str:
-    return getattr(layer, "__name__", type(layer).__name__)
 
 
 def _setting_of(layer: Layer, rule: LayerRule, shape: tuple[int, ...]) -> Setting:

@@ -31,7 +31,7 @@ from jaxnets.gradcheck.oracle import both_loss_and_grads
 from jaxnets.kernels import accelerate, winograd
 from jaxnets.losses import LOSSES
 from jaxnets.models import create_model
-from jaxnets.models.chain import Chain, Layer, chains_of, map_layers, walk
+from jaxnets.models.chain import Chain, Layer, chains_of, map_layers, output_shape, walk
 from jaxnets.training.step import LossAndGrad, autodiff_loss_and_grad, summed_loss
 from jaxnets.trees import Params
 
@@ -84,9 +84,7 @@ def _check_own_layers(model: Chain, shape: tuple[int, ...]) -> Iterator[Row]:
         rule = rule_of(layer)
         if rule is not None and not rule.settings:
             yield check_layer(layer, [shape])
-        x, alone = jax.ShapeDtypeStruct(shape, jnp.float32), Chain([layer])
-        out = jax.eval_shape(lambda x, one=alone: one.init_with_output(jax.random.key(0), x), x)
-        shape = out[0].shape
+        shape = output_shape(layer, shape)
 
 
 def check_network(name: str, network: Network) -> Row:

@@ -17,13 +17,7 @@ from jaxnets.backprop.batch_norm import Numbers as Normed
 from jaxnets.backprop.convolution import CONV
 from jaxnets.backprop.dense import DENSE, Inputs, dense_backward, setting_of
 from jaxnets.backprop.dense import Outputs as DenseOutputs
-from jaxnets.backprop.pooling import (
-    MAX_POOL,
-    Cache,
-    Images,
-    Outputs,
-    max_pool_forward,
-)
+from jaxnets.backprop.pooling import MAX_POOL, Cache, Images, Outputs, max_pool_forward
 from jaxnets.backprop.relu import RELU, Numbers, relu_forward
 from jaxnets.backprop.rule import Params, Setting
 from jaxnets.backprop.rules import register_rule

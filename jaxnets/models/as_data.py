@@ -25,7 +25,7 @@ from flax.linen import activation
 from jaxnets.errors import UserError, first_line
 from jaxnets.models.alexnet_layers import AdaptiveAveragePool, Enlarge, LocalResponseNorm, Normalize
 from jaxnets.models.batch_norm import BatchNorm
-from jaxnets.models.chain import Chain, Layer
+from jaxnets.models.chain import Chain, Layer, kind_of
 from jaxnets.models.layers import AveragePool, LeakyReLU, MaxPool, flatten, global_average_pool
 from jaxnets.models.mlp import DenseWithOnes
 from jaxnets.models.residual import Residual
@@ -111,21 +111,20 @@ def own_parts(rows: object) -> list[Row]:
     return [part for row in rows for part in own_parts(row)]
 
 
-def own_files(rows: object) -> dict[str, Path]:
-    """The files of `own_parts` that are known, by their names in the rows."""
-    parts = own_parts(rows)
-    return {one["file"]: _files[one["sha256"]] for one in parts if one["sha256"] in _files}
+def own_files(rows: object) -> set[Path]:
+    """The files of `own_parts` that are known."""
+    return {_files[one["sha256"]] for one in own_parts(rows) if one["sha256"] in _files}
 
 
 def _to_row(layer: Layer) -> Row:
-    name = getattr(layer, "name", None)
-    named = {"name": name} if name else {}
-    if _is_function(layer):
-        return _kind_of(layer)
-    where = f"{type(layer).__name__} {name or ''}".rstrip()
-    if type(layer).__name__ in STATEFUL and type(layer).__module__.startswith("flax."):
+    kind, name = kind_of(layer), getattr(layer, "name", None)
+    where = f"{kind.__name__} {name or ''}".rstrip()
+    if kind.__name__ in STATEFUL and kind.__module__.startswith("flax."):
         raise UserError(f"{where}: expected jaxnets.BatchNorm, whose statistics are parameters")
-    row = {**_kind_of(type(layer)), **named}
+    row = _kind_row(kind)
+    if _is_function(layer):
+        return row
+    row |= {"name": name} if name else {}
     if not dataclasses.is_dataclass(layer):
         if vars(layer):
             raise UserError(f"{where}: expected a dataclass, whose settings can be recorded")
@@ -139,7 +138,7 @@ def _to_row(layer: Layer) -> Row:
     return row
 
 
-def _kind_of(kind: Kind) -> Row:
+def _kind_row(kind: Kind) -> Row:
     """{"kind"} of ours and Flax'; {"own", "file", "sha256"} of one of the user's."""
     name = kind.__name__
     if _known(name) is kind:
@@ -223,7 +222,7 @@ def _find_own(part: Row) -> Kind:
       UserError: It is not; the message says which file is needed.
     """
     name, file, digest = part["own"], part.get("file"), part.get("sha256")
-    if (name, digest) in _own:
+    if isinstance(digest, str | None) and (name, digest) in _own:
         return _own[name, digest]
     if file is None:
         raise UserError(f"{name!r:.40}: a layer of your own, which no file holds; define it first")

@@ -77,7 +77,7 @@ class Chain(Described, nn.Module):
         return x
 
     def _facts(self) -> dict[str, Any]:
-        return {"layers": [name_of(layer) for layer in self.layers]}
+        return {"layers": [layer_name(layer) for layer in self.layers]}
 
     def dropout_keys(self) -> dict[int, Any]:
         """The key of each dropout layer by its index; of a layer of chains, those by their names.
@@ -138,10 +138,21 @@ def named(layers: Sequence[Any]) -> Sequence[Layer]:
     return found
 
 
-def name_of(layer: Layer) -> str:
+def kind_of(layer: object) -> Callable[..., Any]:
+    """A layer's class, or the function that it is; its __name__ says what it is."""
+    kind: Any = layer if hasattr(layer, "__name__") else type(layer)  # Functions have a name.
+    return kind
+
+
+def layer_name(layer: Layer) -> str:
     """A layer's name; of one without parameters, its function's or class'."""
-    kind = getattr(layer, "__name__", type(layer).__name__)
-    return getattr(layer, "name", None) or kind
+    return getattr(layer, "name", None) or kind_of(layer).__name__
+
+
+def output_shape(layer: Layer, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of a layer's output for inputs of a shape, batch first; nothing is computed."""
+    alone, x = Chain([layer]), jax.ShapeDtypeStruct(shape, jnp.float32)
+    return jax.eval_shape(lambda x: alone.init_with_output(jax.random.key(0), x)[0], x).shape
 
 
 def chains_of(layer: Layer) -> dict[str, Chain]:

@@ -16,15 +16,14 @@ from types import ModuleType
 from typing import Any
 
 import flax.linen as nn
-import jax
-import jax.numpy as jnp
 
 from jaxnets.config.fields import Config, unknown_field
 from jaxnets.config.recipes import PRESETS
 from jaxnets.config.resolve import OwnNetwork
 from jaxnets.errors import UserError, first_line
+from jaxnets.facts import size_text
 from jaxnets.models.as_data import Kind, Row, from_rows, know_file, know_kind, to_rows
-from jaxnets.models.chain import Chain, Layer
+from jaxnets.models.chain import Chain, kind_of, output_shape
 
 TEN_CLASSES = 10  # Until the data are known.
 
@@ -171,31 +170,25 @@ def _check_shapes(
     chain: Chain, image_shape: tuple[int, ...], num_classes: int, place: Place
 ) -> None:
     """Raises UserError, with the layer, unless the chain makes logits of these images."""
-    x: Any = jax.ShapeDtypeStruct((2, *image_shape), jnp.float32)
-
-    def run(layer: Layer, x: jax.Array) -> jax.Array:
-        return Chain([layer]).init_with_output(jax.random.key(0), x)[0]
-
+    shape = (2, *image_shape)
     for number, layer in enumerate(chain.layers, start=1):
         name = getattr(layer, "name", None) or ""
-        kind = getattr(layer, "__name__", type(layer).__name__)
-        what = f"layer {number} ({' '.join(filter(None, [kind, name]))})"
-        before = " x ".join(map(str, x.shape[1:]))
+        what = f"layer {number} ({' '.join(filter(None, [kind_of(layer).__name__, name]))})"
+        before = size_text(shape[1:])
         window = getattr(layer, "kernel_size", ())
-        if len(x.shape) == 4 and isinstance(window, int):
+        if len(shape) == 4 and isinstance(window, int):
             raise UserError(
                 f"{place.of(name)}{what}: expected a kernel_size for rows and columns, as "
                 f"({window}, {window}), got {window}"
             )
         try:
-            x = jax.eval_shape(lambda x, layer=layer: run(layer, x), x)
-            fits = 0 not in x.shape
+            shape = output_shape(layer, shape)
         except Exception as error:
             raise UserError(
                 f"{place.of(name)}{what} does not take {before}: {first_line(error)}"
             ) from error
-        if not fits:
+        if 0 in shape:
             raise UserError(f"{place.of(name)}{what}: images of {before} are too small for it")
-    if x.shape != (2, num_classes):
-        got = " x ".join(map(str, x.shape[1:]))
+    if shape != (2, num_classes):
+        got = size_text(shape[1:])
         raise UserError(f"{place.of(name)}{what}: expected {num_classes} logits, got {got}")

@@ -14,7 +14,7 @@ import jax
 from jaxtyping import Array, Float
 
 from jaxnets.errors import UserError
-from jaxnets.facts import Described
+from jaxnets.facts import Described, size_text
 from jaxnets.models.chain import Chain, Layer
 
 
@@ -59,7 +59,7 @@ class Residual(Described, nn.Module):
 def added(ours: jax.Array, theirs: jax.Array) -> jax.Array:
     """The sum of two arrays of one shape."""
     if ours.shape != theirs.shape:
-        sizes = [" x ".join(map(str, branch.shape[1:])) for branch in (ours, theirs)]
+        sizes = [size_text(branch.shape[1:]) for branch in (ours, theirs)]
         raise UserError(
             f"a residual block adds equal shapes: its chain gives {sizes[0]} and its shortcut "
             f"{sizes[1]}; a shortcut such as a 1x1 convolution gives the chain's shape"

@@ -20,7 +20,7 @@ from jaxnets.backprop.windows import window_pads
 from jaxnets.errors import UserError
 from jaxnets.models.alexnet_layers import AdaptiveAveragePool, Enlarge, LocalResponseNorm, Normalize
 from jaxnets.models.batch_norm import BatchNorm, fold
-from jaxnets.models.chain import Chain, Layer, apply_layer, chains_of
+from jaxnets.models.chain import Chain, Layer, apply_layer, chains_of, kind_of, layer_name
 from jaxnets.models.layers import AveragePool, LeakyReLU, MaxPool, flatten, global_average_pool
 from jaxnets.models.mlp import DenseWithOnes
 from jaxnets.models.residual import Residual
@@ -136,7 +136,7 @@ def describe(layer: Layer, shape: Shape) -> dict[str, Any]:
     if layer is nn.leaky_relu:
         layer = LeakyReLU()
     # A subclass of a layer may compute something else.
-    kind, *fields = KINDS.get(layer if hasattr(layer, "__name__") else type(layer), [""])
+    kind, *fields = KINDS.get(kind_of(layer), [""])
     if kind == "dense" and len(shape) > 1:
         raise _not_described(layer, "it works at each place of a picture, as nn.Conv(K, (1, 1))")
     if not kind:
@@ -158,8 +158,7 @@ def describe(layer: Layer, shape: Shape) -> dict[str, Any]:
 
 
 def _not_described(layer: Any, reason: str) -> UserError:
-    named = getattr(layer, "name", None) or getattr(layer, "__name__", type(layer).__name__)
     return UserError(
-        f"safetensors, onnx and the page cannot hold {named}: {reason}; a StableHLO file can: "
-        "jaxnets export RUN --format=stablehlo"
+        f"safetensors, onnx and the page cannot hold {layer_name(layer)}: {reason}; a StableHLO "
+        "file can: jaxnets export RUN --format=stablehlo"
     )

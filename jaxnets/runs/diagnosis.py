@@ -14,7 +14,7 @@ import numpy as np
 from jaxnets.data.batches import Batch
 from jaxnets.experiment import Experiment
 from jaxnets.models.batch_norm import over_devices
-from jaxnets.models.chain import Chain, Layer, map_layers, name_of, walk
+from jaxnets.models.chain import Chain, Layer, layer_name, map_layers, walk
 from jaxnets.runs.checkpoints import all_finite
 from jaxnets.training.loop import NonFiniteLossError
 from jaxnets.training.observer import Observer, Record
@@ -105,7 +105,7 @@ def first_bad_output(model: Chain, params: Params, images: Images, key: jax.Arra
     def watched(layer: Layer) -> Layer:
         def function(x: jax.Array) -> jax.Array:
             output = layer(x)
-            look(output, "", name_of(layer))
+            look(output, "", layer_name(layer))
             return output
 
         return layer if isinstance(layer, nn.Module) else function

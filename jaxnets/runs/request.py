@@ -70,11 +70,10 @@ def request(
     """
     weights = run_with_weights(given.get("init_from", base and base.init_from))
     known: dict[str, Any] = dict(base=base, resumed=resumed, weights=weights)
-    own = given.get("model")
-    if isinstance(own, OwnNetwork) and resumed is not None:  # Its own, until the data are known.
-        data = load(resolve({**given, "model": own.name}, **known).config)
-    else:
-        data = load(resolve(given, **known).config)
+    own, first = given.get("model"), given
+    if isinstance(own, OwnNetwork) and resumed is not None:  # Its layers, until the data are known.
+        first = {**given, "model": own.name}
+    data = load(resolve(first, **known).config)
     if isinstance(own, OwnNetwork):
         given = {**given, "model": own.for_data(data.image_shape, data.num_classes)}
     are_pictures = data.name == ARRAYS or not isinstance(data.train.images, np.ndarray)

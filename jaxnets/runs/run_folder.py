@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -175,11 +175,11 @@ class RunFolder:
         self.check_in_place()
         files.write_text(self.path / name, json.dumps(values, indent=2) + "\n")
 
-    def keep_files(self, kept: Mapping[str, Path]) -> None:
-        """Copies files of the user's own layers, by their names, into the folder."""
-        for name, path in kept.items():
+    def keep_files(self, kept: Iterable[Path]) -> None:
+        """Copies files of the user's own layers into the folder."""
+        for path in kept:
             files.mkdir(self.path / LAYERS)
-            files.write_text(self.path / LAYERS / name, path.read_text())
+            files.write_text(self.path / LAYERS / path.name, path.read_text())
 
     def snapshot(self) -> dict[str, Any]:
         """The path and the contents as JSON, from which another process makes a replica."""
@@ -319,7 +319,7 @@ class ReplicaRunFolder(RunFolder):
     def save(self, step: int, tree: object) -> None:
         """The first process saves."""
 
-    def keep_files(self, kept: Mapping[str, Path]) -> None:
+    def keep_files(self, kept: Iterable[Path]) -> None:
         """The first process does."""
 
     def keep_weights_only(self, params: Params) -> None:

@@ -33,7 +33,7 @@ from jaxnets.gradcheck.layer_check import with_backward
 from jaxnets.language import speaking
 from jaxnets.losses import LOSSES
 from jaxnets.models import create_model
-from jaxnets.models.chain import Layer, map_layers
+from jaxnets.models.chain import walk
 from jaxnets.runs import terminal
 from jaxnets.runs.run import Run
 from jaxnets.runs.run_folder import MINE
@@ -128,14 +128,9 @@ def _finding(verdict: Verdict) -> dict[str, Any]:
 
 def _check_layers(exercises: Sequence[Blank | Bug], config: Config) -> None:
     """Raises UserError if the network lacks an exercise's layer, or two exercises share one."""
-    layers: list[Any] = [LOSSES[config.loss]]
-
-    def note(layer: Layer) -> Layer:
-        layers.append(layer)
-        return layer
-
-    map_layers(create_model(config, num_classes=2), note)
-    known = [name for name, rule in RULES.items() if any(rule_of(one) is rule for one in layers)]
+    layers = [layer for _path, layer in walk(create_model(config, num_classes=2))]
+    rules = [rule_of(one) for one in (*layers, LOSSES[config.loss])]
+    known = [name for name, rule in RULES.items() if any(one is rule for one in rules)]
     found: dict[str, str] = {}
     for exercise in exercises:
         layer, function = exercise.layer, exercise.function

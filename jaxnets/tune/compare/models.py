@@ -36,6 +36,8 @@ TEST_SHARE = 0.2  # The test's share of scikit-learn's examples.
 # The capacity curve has few examples and some wrong labels, which too large a network memorises.
 CURVE_EXAMPLES, CURVE_NOISE = 500, 0.2
 
+_file = functools.cache(from_file)  # A file runs once, whatever the number of data sets.
+
 Numbers = dict[str, Any]  # The values that training adds to a row (results.py).
 
 
@@ -50,7 +52,7 @@ def fit(model: str, hidden: int | None, request: Request, data: Dataset) -> Numb
         return fit_network(preset(**changes, **CURVE[request.task], hidden=(hidden,)), data)
     network: Any = model
     if model.endswith(".py"):
-        network = from_file(model).for_data(data.image_shape, data.num_classes)
+        network = _file(model).for_data(data.image_shape, data.num_classes)
     changes |= REGRESSION[model] if data.is_regression else {"model": network}
     if request.epochs is not None:
         changes["epochs"] = request.epochs

@@ -30,7 +30,6 @@ from jaxnets.config.fields import CUSTOM_FIELDS, Config, unknown_field
 from jaxnets.config.options import is_custom, name_of
 from jaxnets.config.recipes import DEFAULT_MODEL
 from jaxnets.config.resolve import OwnNetwork
-from jaxnets.course.exercises.mine import own_passes
 from jaxnets.data.arrays import NAME, from_arrays, to_split
 from jaxnets.data.datasets import Dataset, Split
 from jaxnets.display import show
@@ -66,10 +65,8 @@ INSTEAD = {
     "resume": "jaxnets.load(DIR) continues a run",
     "dry_run": "nothing is kept before net.save(DIR)",
     "latent_dims": "only train.py searches first; hidden=200 trains one size",
+    "layers": "Network(chain) takes a Chain of your own; hidden=(64, 64) are a recipe's units",
 }
-
-
-INSTEAD["layers"] = "Network(chain) takes a Chain of your own; hidden=(64, 64) are a recipe's units"
 
 
 class Network(Described):
@@ -203,9 +200,13 @@ class Network(Described):
 
     def _passes(self, data: Dataset) -> OwnPasses:
         """The user's own backward passes, judged once."""
+        if not self._mine:
+            return OURS
         if self._own is None:
+            from jaxnets.course.exercises.mine import own_passes  # 0.1 s of each start.
+
             kept = self._folder.read(CONFIG).get(MINE_SHA256, {}) if self._folder else None
-            self._own = own_passes(self._mine, self.config, data, kept) if self._mine else OURS
+            self._own = own_passes(self._mine, self.config, data, kept)
         return self._own
 
     @property

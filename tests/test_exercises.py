@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import ROOT, slow
+from conftest import DENSE_BACKWARD, ROOT, slow
 
 import jaxnets
 from jaxnets.backprop.alexnet_layers import (
@@ -37,15 +37,6 @@ from jaxnets.course.exercises.passes import Call, ResultError, gradients_of, run
 from jaxnets.errors import UserError
 from jaxnets.language import _, speaking
 from jaxnets.training.step import make_train_step
-
-DENSE = """
-def dense_backward(cache, dz):
-    x, params = cache
-    d_params = {"kernel": x.T @ dz}
-    if "bias" in params:
-        d_params["bias"] = dz.sum(axis=0)
-    return d_params, dz @ params["kernel"].T
-"""
 
 
 @pytest.fixture
@@ -504,7 +495,7 @@ def test_what_is_no_gradient_is_named(result, said):
     ],
 )
 def test_what_no_exercise_needs_is_found_with_its_line(line, said):
-    tree = parse_exercise(f"import jax\n{line}\n{DENSE}")
+    tree = parse_exercise(f"import jax\n{line}\n{DENSE_BACKWARD}")
     assert isinstance(tree, ast.Module)
     assert str(violation(tree)).startswith(f"line {3 if 'case' in line else 2}: {said}")
 
@@ -517,14 +508,16 @@ def test_what_cannot_be_parsed_is_one_line(source):
 
 
 def test_a_student_s_mistake_is_one_line_with_its_place(run_command, mine):
-    wrong = DENSE.replace("x.T @ dz", "x @ dz")
+    wrong = DENSE_BACKWARD.replace("x.T @ dz", "x @ dz")
     outcome = run_command("gradcheck", f"--mine={mine(wrong)}")
     assert outcome.status == 1
     assert outcome.out == (
         "dense_backward: FAILED: line 4: x is (4, 5), dz is (4, 3): x has 5 columns and dz has 4 "
         "rows; in a product of matrices these must be equal\n"
     )
-    cheat = DENSE.replace("x.T @ dz", "jax.grad(lambda k: (x @ k * dz).sum())(params['kernel'])")
+    cheat = DENSE_BACKWARD.replace(
+        "x.T @ dz", "jax.grad(lambda k: (x @ k * dz).sum())(params['kernel'])"
+    )
     outcome = run_command("gradcheck", f"--mine={mine('import jax' + cheat)}")
     assert outcome.out == (
         "dense_backward: FAILED: line 4: uses grad; a gradient by hand is derived without it\n"

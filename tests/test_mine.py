@@ -6,7 +6,7 @@ import re
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import assert_same, params_sha256, read_json, records, slow
+from conftest import DENSE_BACKWARD, assert_same, params_sha256, read_json, records, slow
 
 import jaxnets
 from jaxnets.backprop.rules import OURS
@@ -15,14 +15,6 @@ from jaxnets.course.exercises.catalogue import BUGS, EXERCISES
 from jaxnets.course.exercises.mine import own_passes
 from jaxnets.errors import RunFailedError, UserError
 
-DENSE = """
-def dense_backward(cache, dz):
-    x, params = cache
-    d_params = {"kernel": x.T @ dz}
-    if "bias" in params:
-        d_params["bias"] = dz.sum(axis=0)
-    return d_params, dz @ params["kernel"].T
-"""
 RELU = """
 import jax.numpy as jnp
 
@@ -59,7 +51,7 @@ def mine(tmp_path, monkeypatch):
 
 def test_right_passes_train_as_ours_bit_for_bit(mine, train_tiny, tmp_path):
     """All three places of a rule: with parameters, without, and the loss."""
-    files = [mine(DENSE, "a.py"), mine(RELU + LOSS, "b.py")]
+    files = [mine(DENSE_BACKWARD, "a.py"), mine(RELU + LOSS, "b.py")]
     outcome = train_tiny("mlp_functional", f"--mine={','.join(files)}")
     names = ["dense_backward", "relu_backward", "softmax_cross_entropy_backward"]
     assert outcome.status == 0
@@ -122,7 +114,7 @@ def test_the_end_of_a_wrong_training_is_reported(change, end, mine, train_tiny, 
 
 @pytest.mark.slow
 def test_both_compares_a_right_pass_with_autodiff_while_it_trains(mine, train_tiny):
-    flags = [f"--mine={mine(DENSE)}", "--gradients=both", "--check_every=1"]
+    flags = [f"--mine={mine(DENSE_BACKWARD)}", "--gradients=both", "--check_every=1"]
     outcome = train_tiny("mlp_functional", *flags)
     assert outcome.status == 0 and re.search(r"grad(ient)? error [\d.]+e-0[678]", outcome.out)
 
@@ -132,14 +124,14 @@ def test_a_run_folder_of_a_stranger_runs_no_code(
 ):
     """Its config.json names a file that would leave a mark where it runs."""
     folder, mark = tmp_path / "run", tmp_path / "mark"
-    name = mine(DENSE)
+    name = mine(DENSE_BACKWARD)
     interrupt_after(2)
     interrupted = train_tiny("mlp_functional", f"--mine={name}", "--epochs=4")
     assert interrupted.status == 130 and f"--mine={name}" in interrupted.err
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(judge, "PRECISIONS", ("float64",))
-    mine(DENSE + MARK.format(str(mark)))
+    mine(DENSE_BACKWARD + MARK.format(str(mark)))
     resume = ["--resume", f"--workdir={folder}"]
     run_main(*resume).assert_refused("mine: expected mine.py again: mine=FILE of train.py")
     run_main(f"--config={folder}").assert_refused("mine: expected --mine=FILE,... beside")
@@ -148,7 +140,7 @@ def test_a_run_folder_of_a_stranger_runs_no_code(
     with pytest.raises(UserError, match=r"mine: expected mine.py again: .*load\(DIR, mine="):
         jaxnets.load(folder).fit()
     assert not mark.exists()  # Nor where the user names it: its digest is another one.
-    assert run_main(*resume, f"--mine={mine(DENSE, 'moved.py')}").status == 0
+    assert run_main(*resume, f"--mine={mine(DENSE_BACKWARD, 'moved.py')}").status == 0
     image = np.zeros((1, 12, 12, 1), np.uint8)
     assert jaxnets.load(folder).predict(image).shape == (1, 3)
     assert run_command("report", folder, f"--output={tmp_path}/r.html").status == 0
@@ -158,7 +150,9 @@ def test_a_run_folder_of_a_stranger_runs_no_code(
 def test_a_folder_that_began_without_takes_no_pass(mine, train_tiny, run_main, tmp_path):
     train_tiny("mlp_functional", "--epochs=1")
     resume = ["--resume", f"--workdir={tmp_path}/run", "--epochs=2"]
-    run_main(*resume, f"--mine={mine(DENSE)}").assert_refused("gradients: expected manual or both")
+    run_main(*resume, f"--mine={mine(DENSE_BACKWARD)}").assert_refused(
+        "gradients: expected manual or both"
+    )
 
 
 LAYERS = "flatten, relu, softmax_cross_entropy"
@@ -167,13 +161,17 @@ LAYERS = "flatten, relu, softmax_cross_entropy"
 @pytest.mark.parametrize(
     ("source", "flags", "message"),
     [
-        (DENSE, ["--gradients=auto"], "gradients: expected manual or both with mine, got auto"),
-        (DENSE, ["--kernels=fast"], "kernels: expected plain with mine, got fast"),
+        (
+            DENSE_BACKWARD,
+            ["--gradients=auto"],
+            "gradients: expected manual or both with mine, got auto",
+        ),
+        (DENSE_BACKWARD, ["--kernels=fast"], "kernels: expected plain with mine, got fast"),
         (None, ["--even_if_wrong"], "even_if_wrong: expected with mine=FILE, got no mine"),
         (None, ["--mine=no.py"], "no.py: expected a file of yours: No such file"),
         ("x = 1", [], "mine.py: expected a function of an exercise"),
         ("def f(:", [], "mine.py: line 1: "),
-        (DENSE + BUGS["bug1"].code, [], "one pass of dense, got dense_backward and bug1"),
+        (DENSE_BACKWARD + BUGS["bug1"].code, [], "one pass of dense, got dense_backward and bug1"),
         (
             "def conv_backward(cache, dz, **sliding): return 1",
             [],
@@ -220,7 +218,7 @@ def test_a_pass_that_cannot_be_traced_is_one_line(
 
 
 def test_the_commands_that_take_no_pass_say_so(mine, run_command, tiny_flags):
-    flags = ["--model=softmax", f"--mine={mine(DENSE)}", *tiny_flags]
+    flags = ["--model=softmax", f"--mine={mine(DENSE_BACKWARD)}", *tiny_flags]
     for command in (["search", "--over=learning_rate=0.1,0.2"], ["lr_find"]):
         run_command(*command, *flags).assert_refused("mine: expected mine.py again: mine=FILE of")
 

@@ -335,6 +335,24 @@ def test_a_name_of_the_lecture_is_not_ones_own(in_tmp, train_tiny):
     train_tiny("cnn.py").assert_refused("cnn.py: expected a name of its own, got that of a network")
 
 
+def test_a_config_file_brings_a_network_and_runs_no_code(in_tmp, digits, run_main):
+    (in_tmp / "my_net.py").write_text(TEN_LINES)
+    assert run_main("--model=my_net.py", *digits, "--workdir=run").status == 0
+    (in_tmp / "my_net.py").unlink()
+    again = run_main("--config=run", "--workdir=again")
+    assert again.status == 0, again.err
+    assert params_sha256(in_tmp / "again") == params_sha256(in_tmp / "run")
+    other = run_main("--config=run", "--model=softmax", "--workdir=other")
+    assert other.status == 0 and read_json(in_tmp / "other" / "config.json")["layers"] is None
+    written = read_json(in_tmp / "run" / "config.json")
+    (in_tmp / "stranger").mkdir()
+    config = in_tmp / "stranger" / "config.json"
+    config.write_text(json.dumps(written | {"model": "swish.py"}))
+    (in_tmp / "swish.py").write_text(OWN_LAYER)
+    run_main(f"--config={config}", "--workdir=third")
+    assert not (in_tmp / "it_ran").exists()
+
+
 WRONG_RULES = {
     "missing": ("", "Swish"),
     "other forward": (
@@ -413,6 +431,7 @@ STRANGE = {
     "an initializer": [DENSE | {"kernel_init": {"he_normal": {}}}],
     "its settings": [DENSE | {"kernel_init": {"normal": {"x": 1}}}],
     "own": [{"own": "system", "file": "os", "sha256": "0"}],
+    "its digest": [{"own": "system", "file": "os", "sha256": [1]}],
     "a slope": [{"kind": "LeakyReLU", "slope": -1}],
     "a name": [DENSE | {"name": "../a"}],
     "another name": [DENSE | {"name": 3}],

@@ -126,18 +126,21 @@ def _read(
     positional = [field for field in options if is_positional(field)]
     if words or positional:
         given |= _positionals(words, positional, flags, started)
+    named = given.get("model")  # On the command line: a file that --config names runs no code.
     if (path := given.pop("config", None)) is not None:
         read = read_flags(path, given.get("over", ()))
         if read.get("mine") and "mine" not in given:  # Code is named where it is wanted alone.
             raise UserError(
                 f"mine: expected --mine=FILE,... beside {path}, which runs no code itself"
             )
+        if named is not None:
+            read.pop("layers", None)  # They are another network's.
         given = read | given
     check_memory()  # JAX is imported next, and would abort under too low a limit.
-    if Config in kinds and is_file_of_python(given.get("model")):
+    if Config in kinds and is_file_of_python(named):
         from jaxnets.models.own import from_file
 
-        given["model"] = from_file(given["model"])
+        given["model"] = from_file(str(named))
     return given
 
 

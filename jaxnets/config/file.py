@@ -109,7 +109,8 @@ def _of_run(values: dict[str, Any]) -> dict[str, Any]:
         raise UserError("expected that of a run, found no model in it")
     names = [field.name for field in dataclasses.fields(Config) if field.name in values]
     given = {name: values[name] for name in names if name not in OF_THE_RUN}
-    given = {n: tuple(x) if isinstance(x, list) else x for n, x in given.items()}
+    lists = [name for name, x in given.items() if isinstance(x, list) and name != "layers"]
+    given |= {name: tuple(given[name]) for name in lists}
     Config(**given)  # It raises if a value is out of range.
     if given.get("schedule") != "plateau":
         given.pop("patience", None)

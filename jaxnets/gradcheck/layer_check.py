@@ -260,7 +260,7 @@ def with_backward(rule: LayerRule, backward: Callable[..., Any]) -> LayerRule:
 
 
 def _both(gradients: object) -> tuple[object, object]:
-    """What the backward pass of a layer with parameters returns."""
+    """The (d_params, dx) that the backward pass of a layer with parameters returns."""
     if not isinstance(gradients, tuple) or len(gradients) != 2:
         got = f"{len(gradients)} values" if isinstance(gradients, tuple) else "one value"
         raise UserError(f"backward: expected (d_params, dx) of a layer with parameters, got {got}")

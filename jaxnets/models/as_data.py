@@ -216,7 +216,7 @@ def _from_row(row: object, draws: bool) -> Layer:
 
 
 def _find_own(part: Row) -> Kind:
-    """What the user's file defines, if it is known.
+    """The layer or initializer that the user's file defines, if it is known.
 
     Raises:
       UserError: It is not; the message says which file is needed.

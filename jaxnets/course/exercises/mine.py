@@ -121,7 +121,7 @@ def _own(one: str | Backward) -> list[Own]:
 
 
 def _finding(verdict: Verdict) -> dict[str, Any]:
-    """What a run folder keeps of a wrong pass."""
+    """The record of a wrong pass in a run folder."""
     name, layer = verdict.exercise, exercise_of_function(verdict.exercise).layer
     return dict(function=name, layer=layer, gradients=verdict.wrong, reason=verdict.reason)
 

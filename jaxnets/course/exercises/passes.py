@@ -105,7 +105,7 @@ def _named(
 
 
 def named_result(call: Call, result: Any) -> dict[str, Any]:
-    """What a backward pass returned, as arrays by the names of `gradients_of`.
+    """The result of a backward pass, as arrays by the names of `gradients_of`.
 
     Raises:
       ResultError: It is something else.

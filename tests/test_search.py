@@ -174,15 +174,19 @@ def test_a_false_alarm_is_as_rare_as_it_says():
     assert np.mean(alarms) == pytest.approx(0.05, abs=4 * np.sqrt(0.05 * 0.95 / 2000))
 
 
-def test_noise_is_called_noise_and_a_lead_significant(tmp_path):
+def test_a_lead_within_luck_is_not_called_equality(tmp_path):
     luck = a_search(tmp_path, {4: [0.80, 0.90, 0.85], 8: [0.82, 0.86, 0.88]})
     text = ranking.to_text(luck)
-    assert "hidden=8 leads hidden=4 by 0.0033 in accuracy: noise" in text
-    assert "Not significantly different from the winner: hidden=4." in text
+    parts = [0.02, -0.04, 0.03]
+    low, high = stats.ttest_1samp(parts, 0).confidence_interval(0.95)
+    interval = f"95 % interval {low:+.4f} to {high:+.4f}"
+    assert f"hidden=8 leads hidden=4 by 0.0033 in accuracy ({interval}): not significant" in text
+    assert "Not shown to differ from the winner: hidden=4." in text
 
     clear = a_search(tmp_path, {4: [0.80, 0.81, 0.80], 8: [0.90, 0.92, 0.91], 16: [0.5, 0.6, 0.4]})
     text = ranking.to_text(clear)
-    assert "hidden=8 leads hidden=4 by 0.1067 in accuracy: significant" in text
+    assert "hidden=8 leads hidden=4 by 0.1067 in accuracy (95 % interval +0." in text
+    assert "): significant (p = " in text
     assert ranking.to_values(clear)["significant"] is True
     lines = text.splitlines()
     assert lines[1].split() == ["hidden=8", "0.9100", "±", "0.0100", "0.0900"]

@@ -27,6 +27,7 @@ class Rank:
     deviation: float  # The accuracies' standard deviation; NaN for one seed.
     loss: float
     lead: float  # The winner's lead: the mean of the differences, seed by seed.
+    margin: float  # Half of the 95 % interval of this lead alone; NaN for one seed.
     # The chance of such a difference or a larger one if there were none: paired t-test, Holm's
     # correction for the number of points. NaN for the winner, or with one seed.
     p: float
@@ -52,6 +53,7 @@ def ranking(search: Search) -> list[Rank]:
             deviation=statistics.stdev(scores[point]) if len(seeds) > 1 else math.nan,
             loss=statistics.mean(run.loss for run in runs[point]),
             lead=statistics.mean(parts),
+            margin=paired_margin(parts),
             p=p,
         )
         for point, parts, p in zip(order, differences, chances, strict=True)
@@ -68,6 +70,15 @@ def paired_p(differences: Sequence[float]) -> float:
     return float(test.pvalue)
 
 
+def paired_margin(differences: Sequence[float]) -> float:
+    """Half of Student's 95 % interval of the mean difference; NaN for one difference."""
+    count = len(differences)
+    if count < 2:
+        return math.nan
+    quantile = float(stats.t.ppf(1 - SIGNIFICANCE / 2, count - 1))
+    return quantile * statistics.stdev(differences) / math.sqrt(count)
+
+
 def holm(chances: Sequence[float]) -> list[float]:
     """Holm's correction: the i-th smallest of n is multiplied by n - i, and never falls."""
     order = np.argsort(chances)
@@ -78,7 +89,10 @@ def holm(chances: Sequence[float]) -> list[float]:
 
 
 def verdict(ranks: Sequence[Rank], seeds: int) -> str:
-    """Whether the winner's lead is significant or noise, in a sentence."""
+    """Whether the winner's lead is significant, in a sentence.
+
+    A lead that is not significant shows no equality either, so its interval stands beside it.
+    """
     best = ranks[0]
     if len(ranks) == 1:
         return f"Only {best.name} was tried."
@@ -87,12 +101,13 @@ def verdict(ranks: Sequence[Rank], seeds: int) -> str:
     tied = [rank for rank in ranks[1:] if not rank.p < SIGNIFICANCE]
     other = tied[0] if tied else ranks[1]
     lead = (
-        f"{best.name} leads {other.name} by {other.lead:.4f} in accuracy: "
-        f"{'noise' if tied else 'significant'} (p = {other.p:.2g}, paired t-test over {seeds} "
-        f"seeds, Holm's correction)."
+        f"{best.name} leads {other.name} by {other.lead:.4f} in accuracy (95 % interval "
+        f"{other.lead - other.margin:+.4f} to {other.lead + other.margin:+.4f}): "
+        f"{'not significant' if tied else 'significant'} (p = {other.p:.2g}, paired t-test over "
+        f"{seeds} seeds, Holm's correction)."
     )
     names = ", ".join(rank.name for rank in tied)
-    return f"{lead} Not significantly different from the winner: {names}." if tied else lead
+    return f"{lead} Not shown to differ from the winner: {names}." if tied else lead
 
 
 def to_text(search: Search) -> str:

@@ -1,5 +1,6 @@
 """What the site adds to Sphinx: links to the code, formulas, flags, Chinese search."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,8 @@ pytest.importorskip("myst_nb")
 import chinese_search
 import flags_page
 import links
+import nbformat
+from nbformat import v4
 
 from jaxnets.cli.commands import COMMANDS
 from jaxnets.config.fields import Config
@@ -95,6 +98,9 @@ PAGE = """# softmax_cross_entropy_backward：反向传播
 ```{py:function} local_response_norm_backward_of_a_name_wider_than_a_phone(cache: tuple[int, int])
 ```
 """
+PIXEL = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII="
+)
 # How many boxes each word of the table's head is broken into.
 BOXES = """[...document.querySelectorAll("th p")].map((p) => {
   const range = document.createRange();
@@ -109,11 +115,22 @@ def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
     source = folder / "source"
     source.mkdir()
-    (source / "index.md").write_text("# 主页\n\n```{toctree}\nchain\n```\n", "utf-8")
+    (source / "index.md").write_text("# 主页\n\n```{toctree}\nchain\ndrawn\n```\n", "utf-8")
+    drawn = v4.new_output("display_data", data={"image/png": PIXEL})
+    cells = [v4.new_markdown_cell("# 图"), v4.new_code_cell("draw()", outputs=[drawn])]
+    cells[1].metadata = {"mystnb": {"image": {"alt": "一个白色的点"}}}
+    python = {"language_info": {"name": "python"}}
+    nbformat.write(v4.new_notebook(cells=cells, metadata=python), source / "drawn.ipynb")
     (source / "chain.md").write_text(PAGE, "utf-8")
     done = build(source, folder / "site")
     assert done.returncode == 0, done.stderr
     return folder / "site"
+
+
+@pytest.mark.slow
+def test_a_drawn_picture_has_its_cells_words(site):
+    (tag,) = re.findall(r"<img[^>]*_images[^>]*>", (site / "drawn.html").read_text("utf-8"))
+    assert 'alt="一个白色的点"' in tag
 
 
 @pytest.mark.slow

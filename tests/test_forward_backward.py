@@ -77,6 +77,15 @@ def test_every_red_number_is_a_central_difference(file):
 
 
 @pytest.mark.parametrize("file", FILES.values())
+def test_the_description_has_every_gradient(file):
+    (words,) = re.findall("<desc>(.*)</desc>", (ROOT / "docs" / "img" / file).read_text("utf-8"))
+    told = dict(re.findall(r" d(\w+) = \(([^)]*)\)", words))
+    for name, array in gradients().items():
+        assert told.pop(name).split(", ") == [SCRIPT["number"](value) for value in array.ravel()]
+    assert not told
+
+
+@pytest.mark.parametrize("file", FILES.values())
 def test_every_blue_number_is_computed_by_numpy(file):
     _, *blue = texts_of(file, "c1")
     values, loss = forward(ARRAYS, {})

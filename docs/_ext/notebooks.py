@@ -4,10 +4,12 @@ python docs/_ext/notebooks.py [NAME ...] [--check | --texts]
 
 A source, docs/_lecture/NAME.md, holds a notebook in reading order: its code once, in fences of
 ```python, and between them a text in both languages, parted by a line <!-- zh -->. So both editions
-have the same code. It is run once; its outputs go into both notebooks. A picture becomes a PNG of
-at most 64 colours, ids are numbers and times are removed: the same versions on the same machine
-give the same bytes. --check writes nothing and compares with the notebooks that are there. --texts
-runs nothing: it renews the texts and keeps the outputs, if the code is the same.
+have the same code. After a cell that draws, <!-- alt: English | Chinese --> says what its picture
+shows, for those who cannot see it. The code is run once; its outputs go into both notebooks. A
+picture becomes a PNG of at most 64 colours, ids are numbers and times are removed: the same
+versions on the same machine give the same bytes. --check writes nothing and compares with the
+notebooks that are there. --texts runs nothing: it renews the texts and keeps the outputs, if the
+code is the same.
 """
 
 import argparse
@@ -30,6 +32,7 @@ LANGUAGES = ("en", "zh")
 CHINESE = "<!-- zh -->"
 # A line's end between Chinese characters, which would become a space.
 CHINESE_BREAK = re.compile(r"(?<=[\u3000-\uff60])\n(?=[\u3000-\uff60])")
+ALT = re.compile(r"\s*<!-- alt: (.+?) \| (.+?) -->\n", re.DOTALL)
 CODE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SECONDS = 1800  # After which a cell hangs, however slow the machine.
 COLOURS = 64
@@ -42,6 +45,7 @@ class Cell(NamedTuple):
 
     kind: str  # "code" or "markdown"
     text: dict[str, str]  # By language.
+    alt: dict[str, str] = {}  # What a code cell's picture shows, by language.
 
 
 def read_source(name: str) -> list[Cell]:
@@ -53,6 +57,9 @@ def read_source(name: str) -> list[Cell]:
     cells = []
     parts = CODE.split((SOURCES / f"{name}.md").read_text("utf-8"))
     for number, part in enumerate(parts):
+        if number % 2 == 0 and (found := ALT.match(part)):
+            cells[-1] = cells[-1]._replace(alt=dict(zip(LANGUAGES, found.groups(), strict=True)))
+            part = part[found.end() :]
         part = part.strip("\n")
         if number % 2:
             cells.append(Cell("code", dict.fromkeys(LANGUAGES, part)))
@@ -84,6 +91,8 @@ def to_notebook(cells: list[Cell], language: str) -> Any:
     for number, cell in enumerate(cells, start=1):
         new = v4.new_code_cell if cell.kind == "code" else v4.new_markdown_cell
         made.append(new(cell.text[language], id=f"cell-{number:02d}"))
+        if cell.alt:  # MyST-NB gives it to the page's <img>.
+            made[-1].metadata = {"mystnb": {"image": {"alt": cell.alt[language]}}}
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     metadata = {"kernelspec": kernel, "language_info": {"name": "python"}}
     return v4.new_notebook(cells=made, metadata=metadata)

@@ -70,7 +70,11 @@ def draw(found: Passes, language: str) -> Figure:
     alt = f"{words['title']}. {words['input']} x = {_row(found.image)}, "
     alt += f"{words['hidden']} z = {_row(hidden.output.value)}, h = {_row(relu.output.value)}, "
     alt += f"{words['output']} o = {_row(logits.output.value)}, p = {_row(p)}, "
-    alt += f"L = {number(found.loss)}"
+    alt += f"L = {number(found.loss)}. {words['backward'][2:]}: "
+    gradients = {"do": logits.output, "dh": relu.output, "dz": hidden.output}
+    for name, layer in (("2", logits), ("1", hidden)):
+        gradients |= {f"dW{name}": layer.params["kernel"], f"db{name}": layer.params["bias"]}
+    alt += ", ".join(f"{name} = {_row(array.gradient)}" for name, array in gradients.items())
     figure = Figure("forward-backward", WIDTH, LOSS + 88, words["title"], alt)
     figure.text(12, 18, words["forward"], fill="c1", font_size=SIZE, font_weight=600)
     figure.text(

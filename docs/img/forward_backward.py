@@ -74,7 +74,11 @@ def draw(found: Passes, language: str) -> Figure:
     gradients = {"do": logits.output, "dh": relu.output, "dz": hidden.output}
     for name, layer in (("2", logits), ("1", hidden)):
         gradients |= {f"dW{name}": layer.params["kernel"], f"db{name}": layer.params["bias"]}
-    alt += ", ".join(f"{name} = {_row(array.gradient)}" for name, array in gradients.items())
+    alt += ", ".join(
+        f"{name} = {_row(array.gradient)}"
+        for name, array in gradients.items()
+        if array.gradient is not None
+    )
     figure = Figure("forward-backward", WIDTH, LOSS + 88, words["title"], alt)
     figure.text(12, 18, words["forward"], fill="c1", font_size=SIZE, font_weight=600)
     figure.text(

@@ -52,7 +52,7 @@ class FullConnectionModel:
     """The slide's class of that name, its layers written out."""
 
     def __init__(self, rng: np.random.Generator, latent_dims: int):
-        """He's initialisation; the last row of W1 is the bias."""
+        """He's initialization; the last row of W1 is the bias."""
         self.W1 = rng.normal(size=(785, latent_dims)) / np.sqrt(785 / 2)
         self.W2 = rng.normal(size=(latent_dims, 10)) / np.sqrt(latent_dims / 2)
 

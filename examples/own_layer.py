@@ -1,4 +1,4 @@
-"""A layer of one's own with its derived gradient: the ReLU whose slopes are learnt.
+"""A layer of one's own with its derived gradient: the ReLU whose slopes are learned.
 
     python examples/own_layer.py                                        is the derivation right?
     python train.py --model=examples/own_layer.py --gradients=manual    trains by it: 0.97 of MNIST

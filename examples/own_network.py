@@ -8,7 +8,7 @@
 
 Training prints the run's folder. From then on that folder suffices:
 
-    jaxnets report RUN                       what it learnt, and where it errs
+    jaxnets report RUN                       what it learned, and where it errs
     jaxnets page RUN                         a page to draw digits on
     jaxnets export RUN --output=net.onnx     for other programs
 

@@ -620,7 +620,7 @@ def standard_error(values):
 
 @pytest.fixture(scope="module")
 def runs(tiny_folder, tmp_path_factory):
-    """Softmax regression that has learnt little, and one that has learnt."""
+    """Softmax regression that has learned little, and one that has learned."""
     data = dict(data_dir=tiny_folder, validation_size=40, batch_size=32, devices=1)
     folders = [tmp_path_factory.mktemp("abtest") / name for name in ("little", "more")]
     for folder, rate, epochs in zip(folders, (1e-4, 0.5), (1, 8), strict=True):

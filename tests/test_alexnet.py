@@ -129,7 +129,7 @@ def to_torch(images):
     return torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
 
 
-def test_pixels_are_normalised_as_torchvision_does():
+def test_pixels_are_normalized_as_torchvision_does():
     transforms = pytest.importorskip(
         "torchvision.transforms.functional", reason="torchvision is the oracle"
     )

@@ -140,8 +140,8 @@ def test_baselines_classify_and_linear_regression_is_least_squares(tiny, sklearn
     predicted = (y @ kernel + bias).argmax(axis=1)
     assert fits[0]["test_accuracy"] == np.mean(predicted == tiny.test.labels)
     assert all(fit["test_accuracy"] > 0.9 for fit in fits[1:])
-    learnt = 12 * 12 * 3 + 3
-    assert [fit["parameters"] for fit in fits] == [learnt, learnt, None]
+    learned = 12 * 12 * 3 + 3
+    assert [fit["parameters"] for fit in fits] == [learned, learned, None]
 
 
 def test_each_cluster_takes_the_label_of_most_of_its_members(sklearn):

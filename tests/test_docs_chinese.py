@@ -136,3 +136,59 @@ def test_both_glossaries_have_the_same_terms_each_in_its_order():
     assert sorted(row[:2] for row in english) == sorted([row[2], row[0]] for row in chinese)
     for words in ([row[0].lower() for row in english], [row[1].lower() for row in chinese]):
         assert words == sorted(words)
+
+
+# What no sentence may say, and the glossary's word for it.
+CHINESE_SYNONYMS = {
+    "epoch(?!）)": "轮",  # Beside its Chinese word, in brackets, it may stand.
+    "反向计算|前向计算|正向传播|反传": "反向传播",
+    "折点|拐点|尖点": "不可导点",
+    "隐藏层": "隐含层",
+    "学习速率|学习步长": "学习率",
+    "规范化|标准化": "归一化",
+    "正确率|准确度|精准度": "准确率",
+    "查准率": "精确率",
+    "查全率": "召回率",
+    "蒙版|遮罩": "掩码",
+    "雅各比|雅克比": "雅可比矩阵",
+}
+ENGLISH_SYNONYMS = {
+    "normalis": "normalization",
+    "optimis(e|ing|ation)": "optimizer",
+    "initialis": "initialization",
+    r"learnt\b|recognis|regularis|generalis(e|ation)": "regularization",
+    "back-propagation|back propagation": "backpropagation",
+    "hyper-parameter": "hyperparameter",
+    r"(noise|by luck) \(p|are equally good \(p": "significant",  # Not shown to differ is not equal.
+}
+
+
+def sentences_of(path: Path) -> str:
+    """A page's words, without code, quotations and addresses."""
+    texts = [FENCE.sub("", text) for kind, text in cells_of(path) if kind == "markdown"]
+    text = re.sub(r"~~~.*?~~~", "", "\n".join(texts), flags=re.DOTALL)
+    return re.sub(r"`[^`]*`|“[^”]*”|\"[^\"]*\"|\]\([^)]*\)|https?://\S*", "", text)
+
+
+@pytest.mark.parametrize("synonyms", [CHINESE_SYNONYMS, ENGLISH_SYNONYMS], ids=["zh", "en"])
+def test_the_pages_use_the_glossarys_words(synonyms):
+    chinese = synonyms is CHINESE_SYNONYMS
+    terms = {part for row in rows_of("glossary.md") for part in row[chinese].split(", ")}
+    assert set(synonyms.values()) <= terms
+    pages = [path for path in DOCS.rglob("*") if path.suffix in (".md", ".ipynb")]
+    pages = [path for path in pages if not {"_site", "_lecture", "glossary.md"} & set(path.parts)]
+    found = {
+        (str(path.relative_to(DOCS)), match[0])
+        for path in pages
+        if ("zh" in path.parts) == chinese
+        for wrong in synonyms
+        for match in re.finditer(wrong, sentences_of(path))
+    }
+    assert not found
+
+
+def test_a_word_beside_the_glossary_is_found(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("训练两个 epoch，`epoch` 和“epoch”不算，一轮（epoch）也不算。\n", "utf-8")
+    (wrong,) = (wrong for wrong in CHINESE_SYNONYMS if "epoch" in wrong)
+    assert len(re.findall(wrong, sentences_of(page))) == 1

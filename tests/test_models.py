@@ -188,7 +188,7 @@ def test_max_pooling_takes_the_largest_of_each_window(window, stride, size):
     np.testing.assert_array_equal(pooled, windows[:, ::stride, ::stride].max((-2, -1)))
 
 
-def test_local_response_normalisation_divides_by_the_five_channels_around():
+def test_local_response_normalization_divides_by_the_five_channels_around():
     x = 10 * random_images(2, 3, 3, 7)
     expected = np.empty(x.shape)
     for i in range(7):

@@ -501,7 +501,7 @@ def text_of(page, selector):
 
 @pytest.mark.slow
 @needs_browser
-def test_digits_drawn_with_the_mouse_are_recognised(page):
+def test_digits_drawn_with_the_mouse_are_recognized(page):
     page.evaluate("addEventListener && (window.seen = [])")
     page.evaluate("document.addEventListener('drawing', (e) => seen.push(e.detail.pixels?.length))")
     for name in STROKES:

@@ -125,7 +125,7 @@ SLOW = ("a photo", "on white paper", "enlarged and blurred")
     [slow(*how, id=name) if name in SLOW else how for name, how in DISGUISES.items()],
     ids=DISGUISES,
 )
-def test_digits_are_recognised_however_they_come(predictor, digits, count, loss, disguise):
+def test_digits_are_recognized_however_they_come(predictor, digits, count, loss, disguise):
     images, labels = (part[:count] for part in digits)
     rng = np.random.default_rng(0)
     converted = []

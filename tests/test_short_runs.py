@@ -1,4 +1,4 @@
-"""Runs that only try: --limit, --dry_run, and the note about a run that has learnt nothing."""
+"""Runs that only try: --limit, --dry_run, and the note about a run that has learned nothing."""
 
 import dataclasses
 import tempfile
@@ -14,7 +14,7 @@ from jaxnets.runs.terminal import ending
 
 
 def test_a_limit_draws_images_with_their_own_labels(tiny):
-    """The images of a class differ from the others', so that each may be recognised."""
+    """The images of a class differ from the others', so that each may be recognized."""
     limited = tiny.limited(20)
     for name in ("train", "validation", "test"):
         part, whole = getattr(limited, name), getattr(tiny, name)

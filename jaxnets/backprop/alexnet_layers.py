@@ -1,4 +1,4 @@
-"""AlexNet's own layers: the adaptive average pool, normalisation across neighbouring channels."""
+"""AlexNet's own layers: the adaptive average pool, normalization across neighbouring channels."""
 
 from functools import reduce
 

@@ -1,4 +1,4 @@
-"""Back-propagation through a whole network: its chain of layers forward, then backward.
+"""Backpropagation through a whole network: its chain of layers forward, then backward.
 
 The network is stated once, in models/. Here every layer of it finds its pair (`rule.py`), and the
 chain rule is the loop in `chain_pair`. Nothing here differentiates.

@@ -66,7 +66,7 @@ PRESETS: dict[str, Recipe] = {
 # A network of the user's own, whose file may say otherwise: what trains most networks.
 OWN: Recipe = dict(optimizer="adam", learning_rate=0.001, schedule="one_cycle", batch_size=128)
 
-# --recipe=paper: Krizhevsky et al. 2012. Section 5: the update rule, the initialisation, a rate of
+# --recipe=paper: Krizhevsky et al. 2012. Section 5: the update rule, the initialization, a rate of
 # 0.01 divided by 10 when the validation error stops falling, three times in all; about 90 epochs.
 # Section 2: bytes minus their mean. How long to wait for the error to fall is ours.
 PAPER: Recipe = dict(input_size=224, init="paper", normalize="paper", dropout=0.5)

@@ -240,9 +240,9 @@ def compiler_options_for_step(convolutions: bool, platform: str) -> dict[str, An
 
 
 def compiler_options_for_init(platform: str) -> dict[str, Any] | None:
-    """Options for jax.jit of programs that run once: a network's initialisers.
+    """Options for jax.jit of programs that run once: a network's initializers.
 
-    On a CPU LLVM takes 1.5 s to optimise JAX's random numbers, and 0.3 s a level lower with the
+    On a CPU LLVM takes 1.5 s to optimize JAX's random numbers, and 0.3 s a level lower with the
     older emitter; the bits are the same (mlp_handwritten, jaxlib 0.10.2, AMD EPYC).
     """
     if platform == "cpu":

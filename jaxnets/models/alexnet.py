@@ -17,7 +17,7 @@
     dense7   [B, 4096]                               dropout before it, ReLU
     logits   [B, K]
 
-The paper's network has 96-256-384-384-256 features. Local response normalisation follows conv1 and
+The paper's network has 96-256-384-384-256 features. Local response normalization follows conv1 and
 conv2. Two groups of channels do not see each other in conv2, conv4 and conv5; each lived on a GPU
 of its own.
 
@@ -202,7 +202,7 @@ def _classifier(units: int, num_classes: int, dropout: float, init: str) -> list
 
 
 def _initializers(init: str, name: str) -> dict[str, Any]:
-    """The initialisers of a layer's kernel and bias."""
+    """The initializers of a layer's kernel and bias."""
     if init == "he":
         return {"kernel_init": HE, "bias_init": nn.initializers.zeros}
     if init == "paper":

@@ -1,4 +1,4 @@
-"""The layers that Flax lacks or has only as functions, the activations, He's initialisation.
+"""The layers that Flax lacks or has only as functions, the activations, He's initialization.
 
 In the shapes: B examples, H rows, W columns, C channels, D features.
 """

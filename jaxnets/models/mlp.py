@@ -23,7 +23,7 @@ GLOROT = nn.initializers.glorot_uniform()
 
 
 def mlp(num_classes: int = 10, hidden: Sequence[int] = (512,), activation: str = "relu") -> Chain:
-    """Dense layers with an activation between them, initialised as Keras does.
+    """Dense layers with an activation between them, initialized as Keras does.
 
     hidden=() is softmax regression, ŷ = f(Wx + θ) on the slide "神经网络简介"; (64, 64) are the
     slides' Sequential and functional networks; (512,) is the one trained on MNIST.

@@ -2,7 +2,7 @@
 
 A row is flat, in compare.json as in compare.csv. It names a model and a data set, and gives the
 hidden size in the capacity curve (None outside it). Then comes `why` it could not be trained, or
-  parameters: how many numbers it learnt; None if it keeps the examples instead;
+  parameters: how many numbers it learned; None if it keeps the examples instead;
   epochs: None for a baseline;
   seconds: the time of training, a network's compilation included;
   train_accuracy, test_accuracy; in regression mse, r2 and wmape of both parts;

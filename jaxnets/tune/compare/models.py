@@ -109,24 +109,24 @@ def fit_baseline(name: str, data: Dataset, seed: int) -> Numbers:
         warnings.simplefilter("ignore", exceptions.ConvergenceWarning)
         model.fit(x, y)
     parts = ("coef_", "intercept_", "cluster_centers_")
-    learnt = [np.asarray(getattr(model, part, ())) for part in parts]
+    learned = [np.asarray(getattr(model, part, ())) for part in parts]
     if name == "kmeans":
         counts = np.zeros((model.n_clusters, data.num_classes), int)
         np.add.at(counts, (model.labels_, y), 1)
-        learnt.append(counts.argmax(axis=1))
+        learned.append(counts.argmax(axis=1))
     seconds = round(time.perf_counter() - started, 3)
 
     def evaluate(split: Split) -> Any:
         outputs = model.predict(_rows(split))
         if name == "kmeans":
-            outputs = learnt[-1][outputs]
+            outputs = learned[-1][outputs]
         if outputs.ndim == 1:  # Labels.
             outputs = np.eye(data.num_classes)[outputs]
         ones = jnp.ones(len(split))
         return metric(jnp.asarray(outputs), jnp.asarray(split.labels), 0 * ones, ones)
 
     return {
-        "parameters": sum(map(np.size, learnt)) or None,
+        "parameters": sum(map(np.size, learned)) or None,
         "epochs": None,
         "seconds": seconds,
         **_scores(data, evaluate),

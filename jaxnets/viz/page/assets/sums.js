@@ -15,8 +15,8 @@ const ANCHORS = {
   mse: `${NETWORK}#squared-errors`, half_mse: `${NETWORK}#squared-errors`,
   leaky_relu: `${OTHERS}#leaky-relu`, tanh: `${OTHERS}#tanh`, gelu: `${OTHERS}#gelu`,
   average_pool: `${IMAGES}#average-pooling`, global_average_pool: `${IMAGES}#global-average-pooling`,
-  adaptive_average_pool: `${IMAGES}#adaptive-average-pooling`, batch_norm: `${NORMS}#batch-normalisation`,
-  layer_norm: `${NORMS}#layer-normalisation`, local_response_norm: `${NORMS}#local-response-normalisation`,
+  adaptive_average_pool: `${IMAGES}#adaptive-average-pooling`, batch_norm: `${NORMS}#batch-normalization`,
+  layer_norm: `${NORMS}#layer-normalization`, local_response_norm: `${NORMS}#local-response-normalization`,
   fork: "residual.py", add: "residual.py", // Derived in the docstring of jaxnets/backprop/residual.py.
 };
 // The headings of NETWORK in Chinese; the other pages are in English only.

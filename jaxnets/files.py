@@ -127,8 +127,10 @@ def naming(path: Path) -> Generator[None]:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-def lock(folder: Path) -> int | None:
+def lock(folder: Path, *, shared: bool = False) -> int | None:
     """Locks a folder until the returned descriptor is closed or the process ends.
+
+    Several processes may share it, while none has it alone.
 
     The lock is on the folder itself, where no file is left behind or replaced. Without fcntl
     (Windows) or on a file system without locks it is None, and a line on stderr says so.
@@ -140,7 +142,8 @@ def lock(folder: Path) -> int | None:
     else:
         descriptor = os.open(folder, os.O_RDONLY)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
             if not (folder.exists() and os.path.samefile(descriptor, folder)):
                 raise BlockingIOError  # Another process had it, and has removed it.
             return descriptor
@@ -157,9 +160,9 @@ def lock(folder: Path) -> int | None:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Generator[None]:
+def locked(folder: Path, *, shared: bool = False) -> Generator[None]:
     """Keeps a folder locked for a block, as `lock` does it."""
-    descriptor = lock(folder)
+    descriptor = lock(folder, shared=shared)
     try:
         yield
     finally:

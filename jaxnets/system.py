@@ -15,6 +15,15 @@ def cache_folder(name: str = "") -> Path:
     return Path(cache) / "jaxnets" / name
 
 
+def num_cores() -> int:
+    """The cores that this process may use, as many as XLA starts threads."""
+    if (threads := os.environ.get("NPROC", "")).isdecimal():  # XLA heeds it.
+        return max(1, int(threads))
+    if hasattr(os, "sched_getaffinity"):  # On Linux: taskset, SLURM or a container may limit them.
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def memory_limits() -> list[tuple[str, int, int]]:
     """The limits of this process's memory: a name, the limit, what JAX alone takes; in bytes.
 
@@ -27,9 +36,7 @@ def memory_limits() -> list[tuple[str, int, int]]:
         import resource
     except ImportError:  # Windows has no limits.
         return []
-    has_affinity = hasattr(os, "sched_getaffinity")  # Linux: taskset, say, leaves fewer cores.
-    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
-    taken = 480 + 80 * cores  # A core has seven threads, each with its stack.
+    taken = 480 + 80 * num_cores()  # A core has seven threads, each with its stack.
     found = [
         ("ulimit -d", resource.getrlimit(resource.RLIMIT_DATA)[0], taken),
         ("ulimit -v", resource.getrlimit(resource.RLIMIT_AS)[0], taken + 340),

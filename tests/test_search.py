@@ -21,6 +21,11 @@ def read(tmp_path):
     return {(str(run["point"]), run["seed"]): run["accuracy"] for run in runs}
 
 
+def contents(folder):
+    """The files in a folder, however deep."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def a_search(tmp_path, scores):
     """A search that found these accuracies: {hidden: accuracies by seed}."""
     found = search.Search({"model": "mlp"}, {"hidden": [(size,) for size in scores]}, tmp_path)
@@ -130,11 +135,11 @@ def test_a_second_process_is_refused_until_the_first_ends(
         ways = [["--resume", "--seeds=2"], ["--seeds=2"]]
     with start_python("-c", BLOCKED, command, *flags, *ways[0], stdin=subprocess.PIPE) as process:
         assert "training\n" in iter(process.stdout.readline, "")
-        before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+        before = contents(tmp_path / "run")
         for more in ways:
             outcome = run_command(command, *flags, *more)
             outcome.assert_refused("another process is training in", str(tmp_path / "run"))
-        assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+        assert contents(tmp_path / "run") == before
         process.kill()
         process.communicate()
     assert run_command(command, *flags, *ways[0]).status == 0

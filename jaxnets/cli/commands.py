@@ -19,6 +19,7 @@ from jaxnets.config.resolve import OwnNetwork, preset
 from jaxnets.display import print_answer, short_path, table
 from jaxnets.errors import DONE, RUN_FAILED, UserError, same_name
 from jaxnets.language import LANGUAGES, _, speaking
+from jaxnets.tune.backends import Workers
 from jaxnets.tune.compare.request import Request, resolved
 
 ANSWERS, THE_LOCALE = "language of the answers, not of JSON", "the locale's"
@@ -234,8 +235,8 @@ class Summary(Options):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Search(Options):
-    """Compare settings over several seeds, and test if a lead is luck."""
+class Settings(Options):
+    """The settings that a search compares."""
 
     over: tuple[str, ...] = option(
         (),
@@ -245,6 +246,12 @@ class Search(Options):
         repeated=True,
     )
     seeds: int = option(10, "number of seeds for each setting", COUNT)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Search(Workers, Settings):  # In the help the last one's flags come first.
+    """Compare settings over several seeds, and test if a lead is luck."""
+
     json: bool = option(False, JSON)
 
     def run(self, **given: Any) -> int:
@@ -257,7 +264,10 @@ class Search(Options):
         from jaxnets.tune import ranking
         from jaxnets.tune.search import search_all
 
-        found = search_all(given, over, self.seeds)
+        found = search_all(given, over, self.seeds, self)
+        if self.cell is not None:
+            print(f"{len(found.runs)} runs are done in {short_path(str(found.folder))}")
+            return DONE
         ranking.plot(found).save(found.folder / "search.svg")
         text = f"{ranking.to_text(found)}\n\nresults: {short_path(str(found.folder))}"
         print_answer(ranking.to_values(found), text, self.json)

@@ -15,7 +15,7 @@ import jax
 from jax._src.distributed import global_state
 
 from jaxnets.errors import UserError
-from jaxnets.system import cache_folder, memory_limits
+from jaxnets.system import cache_folder, memory_limits, num_cores
 from jaxnets.version import __version__
 
 # The advice where JAX does not find the accelerator.
@@ -157,7 +157,7 @@ def surroundings(devices: Devices) -> dict[str, Any]:
         "device": describe(devices),
         "num_devices": len(devices),
         "processor": cpu_name() if on_cpu else devices[0].device_kind,
-        "cores": _num_cores() if on_cpu else None,
+        "cores": num_cores() if on_cpu else None,
     }
 
 
@@ -178,17 +178,10 @@ def inventory(used: Devices, parallel: str) -> dict[str, Any]:
 def describe(devices: Devices) -> str:
     """The devices in a few words: "CPU, 2 cores" or "8 x TPU v5 lite"."""
     if devices[0].platform == "cpu":
-        cores = f"CPU, {(count := _num_cores())} core{'s' if count > 1 else ''}"
+        cores = f"CPU, {(count := num_cores())} core{'s' if count > 1 else ''}"
         return cores if len(devices) == 1 else f"{cores} as {len(devices)} devices"
     count = "" if len(devices) == 1 else f"{len(devices)} x "
     return f"{count}{devices[0].device_kind}"
-
-
-def _num_cores() -> int:
-    """The cores that this process may use, as many as XLA starts threads."""
-    if hasattr(os, "sched_getaffinity"):  # On Linux: taskset, SLURM or a container may limit them.
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def cpu_name() -> str:

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from jaxnets.config.fields import Config
 from jaxnets.config.resolve import OwnNetwork, as_plain, preset
 from jaxnets.data.datasets import Dataset
-from jaxnets.display import show
+from jaxnets.display import one_line, show
 from jaxnets.errors import UserError, on_interrupt
 from jaxnets.experiment import Experiment
 from jaxnets.files import check_only_files, locked, read_json
@@ -28,7 +28,8 @@ from jaxnets.machine.platform import surroundings
 from jaxnets.runs.request import request
 from jaxnets.runs.resume import warn_of_other_surroundings
 from jaxnets.runs.run_folder import make_folder
-from jaxnets.tune import results
+from jaxnets.tune import cells, results
+from jaxnets.tune.backends import Backend, Failed, Workers
 from jaxnets.tune.many import (
     BAR,
     EpochBar,
@@ -39,6 +40,7 @@ from jaxnets.tune.many import (
     train_many,
 )
 
+JSON = "search.json"
 Point = tuple[Any, ...]  # One value of each field searched over.
 
 
@@ -50,6 +52,10 @@ class Search:
     over: dict[str, list[Any]]  # The values of each field searched over.
     folder: Path = Path()  # The folder of the results.
     began: dict[str, Any] = dataclasses.field(default_factory=dict)  # The first `surroundings`.
+    checksum: str = ""  # The data set's.
+    workers: Workers = Workers()
+    backend: Backend = dataclasses.field(init=False)  # What trains.
+    training: "Training" = dataclasses.field(init=False)
     runs: dict[tuple[Point, int], TrainingSummary] = dataclasses.field(default_factory=dict)
 
     @property
@@ -87,61 +93,101 @@ class Search:
             for field, value in self.values(point).items()
         }
 
+    def cell(self, point: Point, seed: int) -> cells.Cell:
+        """All that determines the result of one run."""
+        return cells.cell(self.config(point, seed), self.checksum)
+
     def missing(self, seeds: Sequence[int]) -> list[tuple[Point, int]]:
         """The points and seeds that are not trained yet."""
         everything = itertools.product(self.points, seeds)
         return [run for run in everything if run not in self.runs]
 
     def write(self) -> None:
-        """Writes search.json, with which a search is resumed too, and search.csv."""
-        runs, lines = [], []
-        for (point, seed), summary in self.runs.items():
-            ending = {"seed": seed, **summary._asdict()}
+        """Writes search.json and search.csv, in which the cells that are done stand in order."""
+        runs, lines, places = [], [], {point: place for place, point in enumerate(self.points)}
+        for point, seed in sorted(self.runs, key=lambda run: (places[run[0]], run[1])):
+            ending = {"seed": seed, **self.runs[point, seed]._asdict()}
             runs.append({"point": point, **ending})
             lines.append({**self._texts(point), **ending})
         values = {"flags": self.plain_flags, "over": self.over, **self.began, "runs": runs}
         columns = [*self.over, "seed", *TrainingSummary._fields]
         results.write(self.folder / "search", values, columns, lines)
 
+    def keep(self, runs: Sequence[tuple[Point, int]], summaries: Sequence[TrainingSummary]) -> None:
+        """Keeps how the runs of one program ended, in the files of their cells first."""
+        program = [self.cell(*run) for run in runs]
+        cells.write(self.folder, program, [summary._asdict() for summary in summaries])
+        self.runs.update(zip(runs, summaries, strict=True))
+        if not self.workers.are_several:
+            self.write()
+
     @contextlib.contextmanager
     def open(self, workdir: str | None, resume: bool) -> Iterator[None]:
-        """Locks the folder for a block, a new one or, with resume, one whose results are read."""
-        name = "search.json"
-        if resume and not (Path(os.path.expanduser(workdir or "")) / name).exists():
-            raise UserError(f"resume: no {name} in {workdir or '--workdir'}")
+        """Locks the folder for a block, a new one or, with resume, one whose cells are read."""
+        given = Path(os.path.expanduser(workdir or ""))
+        if resume and not any((given / name).exists() for name in (JSON, cells.FOLDER)):
+            raise UserError(f"resume: no {JSON} in {workdir or '--workdir'}")
+        if self.workers.are_several and not workdir:
+            raise UserError("cell: expected --workdir=FOLDER too, the same in all processes")
         self.folder = make_folder(workdir, f"search-{self.plain_flags['model']}")
-        with locked(self.folder):  # Looks again: another process may have begun in between.
-            if resume:
-                self._read(self.folder / name)
-            elif (self.folder / name).exists():
-                raise UserError(
-                    f"workdir: {self.folder} already holds a search; --resume continues it"
-                )
-            self.write()  # What cannot be written is refused before anything is trained.
+        with locked(self.folder, shared=self.workers.are_several):
+            # Looks again: another process may have begun in between.
+            if any((self.folder / name).exists() for name in (JSON, cells.FOLDER)):
+                if not (resume or self.workers.are_several):
+                    raise UserError(
+                        f"workdir: {self.folder} already holds a search; --resume continues it"
+                    )
+                self._read()
+            if not self.workers.are_several:
+                self.write()  # What cannot be written is refused before anything is trained.
             yield
 
-    def _read(self, path: Path) -> None:
-        """Reads what is done."""
+    def _read(self) -> None:
+        """Reads what is done: search.json says which search it is, the cells how they ended."""
         check_only_files(self.folder)
-        kept = read_json(path)
-        theirs = {name: kept.get(name) for name in ("flags", "over")}
-        ours = json.loads(json.dumps({"flags": self.plain_flags, "over": self.over}))
-        if theirs != ours:
-            raise UserError(f"resume: expected {theirs} as {path} was begun, got {ours}")
-        warn_of_other_surroundings(kept, self.began)
-        self.began = {name: kept[name] for name in self.began if name in kept}
-        points = {json.dumps(point): point for point in self.points}
-        try:
-            for run in kept["runs"]:
-                point, seed = points[json.dumps(run.pop("point"))], run.pop("seed")
-                if type(seed) is not int:
-                    raise ValueError(f"expected a whole number as seed, found {seed!r}")
-                self.runs[point, seed] = summary_from_json(run)
-        except Exception as error:  # Whatever is not as `write` wrote it.
-            raise UserError(f"{path}: damaged: {error!r:.200}") from error
+        path = self.folder / JSON
+        if path.exists():
+            kept = read_json(path)
+            theirs = {name: kept.get(name) for name in ("flags", "over")}
+            ours = json.loads(json.dumps({"flags": self.plain_flags, "over": self.over}))
+            if theirs != ours:
+                raise UserError(f"resume: expected {theirs} as {path} was begun, got {ours}")
+            if kept.get("runs") and not (self.folder / cells.FOLDER).exists():
+                raise UserError(f"{path}: expected its cells in {cells.FOLDER}/ beside it")
+            warn_of_other_surroundings(kept, self.began)
+            self.began = {name: kept[name] for name in self.began if name in kept}
+        for name, (of, result) in cells.read(self.folder).items():
+            where = self.folder / cells.FOLDER / f"{name}.json"
+            try:
+                seed = of["config"].get("seed", 0)
+                runs = [(x, seed) for x in self.points if cells.digest(self.cell(x, seed)) == name]
+                summary = summary_from_json(result)
+            except Exception as error:  # Whatever is not as `keep` wrote it.
+                raise UserError(f"{where}: damaged: {error!r:.200}") from error
+            if not runs:
+                raise UserError(f"{where}: expected a cell of this search and its data")
+            self.runs[runs[0]] = summary
 
 
-def search_all(given: dict[str, Any], over: dict[str, list[Any]], seeds: int) -> Search:
+class Training:
+    """The work of a search: trains the configs of one program on its data."""
+
+    bar: tqdm | None = None  # In the process of the search it moves on by epochs.
+
+    def __init__(self, data: Dataset):
+        self._data = data
+
+    def __call__(self, configs: Sequence[Config]) -> list[TrainingSummary]:
+        observers = [] if self.bar is None else [EpochBar(self.bar, len(configs))]
+        return train_many(configs, self._data, self._data.validation, observers)
+
+
+def search_all(
+    given: dict[str, Any],
+    over: dict[str, list[Any]],
+    seeds: int,
+    workers: Workers | None = None,
+) -> Search:
     """Trains all that is missing; `given` are flags, and the seeds count from theirs."""
     workdir, resume = given.pop("workdir", None), given.pop("resume", False)
     first = given.pop("seed", 0)
@@ -152,7 +198,7 @@ def search_all(given: dict[str, Any], over: dict[str, list[Any]], seeds: int) ->
     for name in over:
         if name in given or name in ("model", "seed", "dataset", "data_dir", "limit", "workdir"):
             raise UserError(f"over: {name} cannot be searched over here")
-    search = Search(given, over)
+    search = Search(given, over, workers=workers or Workers())
     asked = search.config(search.points[0], first)
     config, data, notes = request({**given, **search.values(search.points[0]), "seed": first})
     if not len(data.validation):
@@ -167,28 +213,66 @@ def search_all(given: dict[str, Any], over: dict[str, list[Any]], seeds: int) ->
         experiment = Experiment.create(config, data)  # It raises if its batches do not fit.
         if config.schedule == "plateau":
             raise UserError("schedule: plateau watches the images on which a search judges")
-    search.began = surroundings(experiment.parallel.devices)
-    with search.open(workdir, resume):
+    search.began, search.checksum = surroundings(experiment.parallel.devices), data.checksum
+    if search.began["cores"] is not None:  # Those of a worker count: they change the last bits.
+        search.began["cores"] = search.workers.threads
+    elif search.workers.processes > 1:
+        raise UserError(f"processes: expected a CPU, got {search.began['device']}; ray shares it")
+    search.training = Training(data)
+    with search.open(workdir, resume), search.workers.started(search.training) as search.backend:
         hint = f"kept: {search.folder} (--resume --workdir={search.folder} continues it)"
         with on_interrupt(f"interrupted; {hint}"):
-            train_missing(search, range(first, first + seeds), data)
+            train_missing(search, range(first, first + seeds))
     return search
 
 
-def train_missing(search: Search, seeds: Sequence[int], data: Dataset) -> None:
-    """Trains what is not done yet, with validation images; writes after every program."""
+def train_missing(
+    search: Search, seeds: Sequence[int], points: Sequence[Point] | None = None
+) -> None:
+    """Trains what is not done yet, with validation images; writes after every program.
+
+    The programs are made of all that is asked for, not of what is missing: so processes that share
+    the search make the same.
+
+    Args:
+      search: The search, whose `backend` has been started.
+      seeds: The seeds to train.
+      points: The settings to train; None means all.
+
+    Raises:
+      UserError, RunFailedError: Some runs have no result; all others are kept.
+    """
     programs = collections.defaultdict(list)  # Each holds the runs that train side by side.
-    for run in search.missing(seeds):
+    for run in itertools.product(search.points if points is None else points, seeds):
         config = search.config(*run)
         if can_vmap(config):
             config = dataclasses.replace(config, seed=0, learning_rate=1.0)
         programs[config].append(run)
-    left = sum(config.epochs * len(runs) for config, runs in programs.items())
-    with tqdm(total=left, **BAR) as bar:
-        for runs in programs.values():
-            bar.set_description(search.name(runs[0][0]))
-            configs = [search.config(*run) for run in runs]
-            observers = [EpochBar(bar, len(runs))]
-            summaries = train_many(configs, data, data.validation, observers)
-            search.runs.update(zip(runs, summaries, strict=True))
-            search.write()
+    tasks = {}
+    for runs in search.workers.share_of(list(programs.values())):
+        if left := [run for run in runs if run not in search.runs]:
+            tasks[tuple(search.config(*run) for run in left)] = left
+    for configs in tasks:
+        search.backend.submit(configs)
+    failures, epochs = [], 0
+    total = sum(configs[0].epochs * len(configs) for configs in tasks)
+    with tqdm(total=total, **BAR) as search.training.bar:
+        bar = search.training.bar
+        while tasks:
+            bar.set_description(search.name(next(iter(tasks.values()))[0][0]))
+            configs, outcome = search.backend.collect()
+            runs = tasks.pop(configs)
+            if isinstance(outcome, Failed):
+                (point, seed), more = runs[0], len(runs) - 1
+                name = f"{search.name(point)} seed={seed}{f' and {more} more' * (more > 0)}"
+                failures.append(outcome._replace(message=f"{name}: {outcome.message}"))
+                if tasks:  # The others go on.
+                    bar.clear()
+                    show(one_line(f"warning: {failures[-1].message}"), sys.stderr)
+            else:
+                search.keep(runs, outcome)
+            epochs += configs[0].epochs * len(runs)
+            bar.update(epochs - bar.n)
+    if failures:
+        others = f" ({len(failures) - 1} others failed, too)" if len(failures) > 1 else ""
+        raise failures[-1].error(f"{others}; kept: {search.folder} (--resume tries again)")

@@ -98,7 +98,7 @@ def flags_case(sample: None, folder: Path, rng: Rng) -> None:
             stack.enter_context(mock.patch(f"jaxnets.{name}", return_value=done))
         without_data = lambda given: (resolve(given).config, 0, ())  # noqa: E731
         stack.enter_context(mock.patch("jaxnets.tune.lr_find.request", without_data))
-        found = mock.Mock(folder=Path("runs"))
+        found = mock.MagicMock(folder=Path("runs"))
         stack.enter_context(mock.patch("jaxnets.tune.search.search_all", return_value=found))
         status_of(lambda: commands.main([command, *words]))
 

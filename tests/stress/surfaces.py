@@ -46,6 +46,7 @@ from jaxnets.runs.checkpoints import kept_steps, tree_of
 from jaxnets.runs.run import Run
 from jaxnets.runs.run_folder import RunFolder
 from jaxnets.tune import ranking
+from jaxnets.tune.many import TrainingSummary
 from jaxnets.tune.search import Search
 
 # IDX files
@@ -462,24 +463,35 @@ def metrics_case(sample: dict[str, Any], folder: Path, rng: Rng) -> None:
 
 
 OUTCOME = {"train_loss": 1.0, "train_accuracy": 0.5, "loss": 1.0, "accuracy": 0.5}
-SEARCH = {
-    "flags": {"model": "softmax"},
-    "over": {"learning_rate": [0.1, 0.5]},
-    "runs": [{"point": [r], "seed": seed, **OUTCOME} for r in (0.1, 0.5) for seed in (0, 1)],
-}
+SEARCH: Any = {"model": "softmax"}, {"learning_rate": [0.1, 0.5]}
+
+
+def write_search(folder: Path) -> tuple[Path, Any]:
+    """Writes a search of two settings with two seeds; returns one cell's file and its content."""
+    search = Search(*SEARCH)
+    with search.open(str(folder), resume=False):
+        runs = [(point, seed) for point in search.points for seed in (0, 1)]
+        search.keep(runs, 4 * [TrainingSummary(**OUTCOME)])
+    path = min((folder / "cells").iterdir())
+    return path, json.loads(path.read_text())
 
 
 def search_case(sample: dict[str, Any], folder: Path, rng: Rng) -> None:
-    """search.json of a resumed search or of the slides' network, and result.json."""
+    """A resumed search's search.json or a cell; search.json of the slides, and result.json."""
     test = dataclasses.replace(Metrics.zero(10), count=np.int64(1))
-    search = Search(SEARCH["flags"], SEARCH["over"])
+    search = Search(*SEARCH)
     (folder / "config.json").write_text(json.dumps(sample["config"]))
     (folder / "metrics.jsonl").write_text(json.dumps(sample["record"]) + "\n")
     slides = half(rng)
-    kept = {"100": OUTCOME, "200": OUTCOME} if slides else SEARCH
-    (folder / "search.json").write_bytes(damage_json(rng, kept))
+    path, kept = folder / "search.json", {"100": OUTCOME, "200": OUTCOME}
+    if not slides:
+        path, kept = write_search(folder)
+        if half(rng):
+            path = folder / "search.json"
+            kept = json.loads(path.read_text())
+    path.write_bytes(damage_json(rng, kept))
     (folder / "result.json").write_bytes(rng.randbytes(rng.randint(0, 20)))
-    enlarge(rng, folder / "search.json")
+    enlarge(rng, path)
 
     def resume() -> None:
         with search.open(str(folder), resume=True):

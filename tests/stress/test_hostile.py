@@ -49,6 +49,7 @@ from jaxnets.errors import UserError
 from jaxnets.machine.platform import set_up_jax
 from jaxnets.runs.request import load_data
 from jaxnets.runs.run_folder import RunFolder
+from jaxnets.tune import cells
 from jaxnets.tune.search import Search
 
 SECONDS = 10.0
@@ -278,14 +279,28 @@ def test_folders_in_folders_are_no_traceback(folder, depth):
 
 
 def test_a_strange_search_is_one_line(tmp_path):
-    kept = json.loads(json.dumps(surfaces.SEARCH))
-    strange_fields = [{"point": [[[]]]}, {"point": [0.3]}, {"seed": "1"}]
-    for change in [*strange_fields, {"accuracy": 1e308}, {"loss": "x"}]:
-        strange = {**kept, "runs": [{**kept["runs"][0], **change}]}
-        (tmp_path / "search.json").write_text(json.dumps(strange))
-        search = Search(surfaces.SEARCH["flags"], surfaces.SEARCH["over"])
-        with pytest.raises(UserError, match="damaged"), search.open(str(tmp_path), resume=True):
+    def open_again(pattern):
+        again = Search(*surfaces.SEARCH)
+        with pytest.raises(UserError, match=pattern), again.open(str(tmp_path), resume=True):
             pass
+
+    path, kept = surfaces.write_search(tmp_path)
+    results = [{"accuracy": 1e308}, {"loss": "x"}, {"loss": []}, {"other": 1}]
+    strange = [{"result": {**kept["result"], **change}} for change in results]
+    strange += [{"of": 1}, {"of": {**kept["of"], "data": "theirs"}}, {"program": 1}]
+    for change in strange:
+        path.write_text(json.dumps(kept | change))
+        open_again(f"{path.name}: damaged")
+    path.write_text("{}")
+    open_again(f"{path.name}: damaged")
+    path.unlink()
+    for of in ({"config": 1}, {"config": {"seed": "1"}}, {"config": {"model": "mlp"}}):
+        foreign = path.with_name(f"{cells.digest(of)}.json")
+        foreign.write_text(json.dumps(kept | {"of": of, "program": []}))
+        open_again(f"{foreign.name}: (damaged|expected a cell of this search)")
+        foreign.unlink()
+    shutil.rmtree(path.parent)
+    open_again("search.json: expected its cells in cells/")
 
 
 def endless(member):

@@ -124,9 +124,8 @@ def test_what_a_search_has_written_survives(tmp_path):
     found = Search({"model": "mlp"}, over)
     with recorder, found.open(str(tmp_path / "root" / folder), resume=False):
         for seed in range(3):
-            for point in found.points:
-                found.runs[point, seed] = TrainingSummary(0.1, 0.9, 0.2, 0.8)
-            found.write()
+            runs = [(point, seed) for point in found.points]
+            found.keep(runs, 2 * [TrainingSummary(0.1, 0.9, 0.2, 0.8)])
             recorder.promise("runs", len(found.runs))
     root, kept = (tmp_path / "root").stat().st_ino, set()
     for number, (promised, state) in enumerate(

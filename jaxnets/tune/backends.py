@@ -1,0 +1,302 @@
+"""Where cells are trained: in this process, in local ones beside it, or on a Ray cluster.
+
+A backend has three functions: `submit` a task, `collect` the outcome of one that has ended, and
+`close`. The work, a function of a task, holds the data: it travels once to each worker or node. A
+task is one compiled program, so its result has the same bits wherever it runs on as many threads.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+import traceback
+import warnings
+from collections.abc import Callable, Generator, Sequence
+from multiprocessing import connection
+from typing import Any, NamedTuple, Protocol
+
+from jaxnets.config.options import Options, option
+from jaxnets.errors import (
+    RUN_FAILED,
+    WRONG_REQUEST,
+    RunFailedError,
+    UserError,
+    first_line,
+    message_and_status,
+    not_installed,
+)
+from jaxnets.system import num_cores
+
+Work = Callable[[Any], Any]
+RETRIES = 3  # How often a task is begun again whose worker ended before it did: Ray's default.
+
+
+class Failed(NamedTuple):
+    """The outcome of a task that has no result: why, in one line."""
+
+    message: str
+    status: int = RUN_FAILED
+
+    def error(self, more: str) -> UserError | RunFailedError:
+        """The error that ends a command with this."""
+        kind = UserError if self.status == WRONG_REQUEST else RunFailedError
+        return kind(self.message + more)
+
+
+class Backend(Protocol):
+    """Processes that train; making one starts them."""
+
+    def submit(self, task: Any) -> None:
+        """Puts a hashable task in the queue."""
+        ...
+
+    def collect(self) -> tuple[Any, Any]:
+        """Waits for a task to end; returns it with its result or Failed. A bug raises."""
+        ...
+
+    def close(self) -> None:
+        """Ends the processes."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Workers(Options):
+    """The flags that say who trains the cells."""
+
+    processes: int = option(
+        1, "number of local processes that train at the same time and share the cores", (1, 512)
+    )
+    ray: str | None = option(
+        None,
+        "Ray cluster that trains: local starts one here, an address joins one",
+        metavar="ADDRESS",
+        unset="none",
+    )
+    cell: str | None = option(
+        None,
+        "share of the work, as 3/8 for the third of eight tasks of a SLURM array; then --resume "
+        "without it collects the results",
+        metavar="I/N",
+        unset="all",
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.ray is not None and self.processes > 1:
+            raise UserError("processes and ray exclude each other, got both")
+        self.share_of([])
+
+    @property
+    def are_several(self) -> bool:
+        """Whether other commands train the other shares, maybe at the same time."""
+        return self.cell is not None
+
+    def share_of(self, programs: Sequence[Any]) -> Sequence[Any]:
+        """The share of the programs that this process trains; I may count from 0 or from 1."""
+        number, slash, count = (self.cell or "0/1").partition("/")
+        if not (slash and number.isdecimal() and count.isdecimal() and 0 < int(count) < 10**6):
+            raise UserError(f"cell: expected I/N as 3/8, got {self.cell!r}")
+        if int(number) > int(count):
+            raise UserError(f"cell: expected a number up to {count}, got {number}")
+        return programs[int(number) % int(count) :: int(count)]
+
+    @property
+    def threads(self) -> int:
+        """The number of threads with which XLA computes a task on a CPU."""
+        return 1 if self.ray is not None else max(1, num_cores() // self.processes)
+
+    @contextlib.contextmanager
+    def started(self, work: Work) -> Generator[Backend]:
+        """Starts the backend that the flags choose, and closes it after the block."""
+        if self.ray is not None:
+            backend = RayCluster(work, self.ray)
+        elif self.processes > 1:
+            backend = LocalProcesses(work, self.processes, self.threads)
+        else:
+            backend = ThisProcess(work)
+        try:
+            yield backend
+        finally:
+            backend.close()
+
+
+def attempt(work: Work, task: Any) -> Any:
+    """The result of a task, or Failed."""
+    try:
+        return work(task)
+    except Exception as error:
+        if (known := message_and_status(error)) is None:
+            raise
+        return Failed(*known)
+
+
+class ThisProcess:
+    """Trains in this process, one task after the other."""
+
+    def __init__(self, work: Work):
+        self._work, self._waiting = work, collections.deque[Any]()
+
+    def submit(self, task: Any) -> None:
+        self._waiting.append(task)
+
+    def collect(self) -> tuple[Any, Any]:
+        task = self._waiting.popleft()
+        return task, attempt(self._work, task)
+
+    def close(self) -> None:
+        pass
+
+
+class _Bug(NamedTuple):
+    """The traceback of an error that is nobody's mistake but ours."""
+
+    text: str
+
+
+class LocalProcesses:
+    """Trains in processes beside this one, each with its part of the threads.
+
+    A process that ends is replaced, and its task is begun again.
+    """
+
+    def __init__(self, work: Work, count: int, threads: int):
+        self._work, self._count, self._threads = pickle.dumps(work), count, threads
+        self._waiting = collections.deque[tuple[Any, int]]()
+        self._idle: list[tuple[Any, Any]] = []  # Processes, each with our end of its pipe.
+        self._busy: dict[Any, tuple[Any, Any, int]] = {}  # By the pipe: process, task, try.
+
+    def submit(self, task: Any) -> None:
+        self._waiting.append((task, 0))
+
+    def collect(self) -> tuple[Any, Any]:
+        while True:
+            while self._waiting and len(self._busy) < self._count:
+                self._hand_out(*self._waiting.popleft())
+            pipe: Any = connection.wait(self._busy)[0]
+            process, task, tries = self._busy.pop(pipe)
+            try:
+                outcome = pipe.recv()
+            except (EOFError, OSError):
+                process.join()
+                if tries < RETRIES:
+                    self._waiting.appendleft((task, tries + 1))
+                    continue
+                how = f"ended with status {process.exitcode}"
+                if process.exitcode < 0:
+                    how = f"was ended by {signal.Signals(-process.exitcode).name}"
+                return task, Failed(f"its process {how}, {tries + 1} times")
+            if isinstance(outcome, _Bug):
+                raise RuntimeError(outcome.text)
+            self._idle.append((process, pipe))
+            return task, outcome
+
+    def close(self) -> None:
+        for process, *_ in [*self._idle, *self._busy.values()]:
+            process.kill()
+            process.join()
+
+    def _hand_out(self, task: Any, tries: int) -> None:
+        """Gives an idle process or a new one a task."""
+        process, pipe = self._idle.pop() if self._idle else self._start()
+        with contextlib.suppress(OSError):  # One that has ended is noticed when it is waited for.
+            pipe.send(task)
+        self._busy[pipe] = process, task, tries
+
+    def _start(self) -> tuple[Any, Any]:
+        context = multiprocessing.get_context("spawn")  # A fork would copy JAX's locks.
+        ours, theirs = context.Pipe()
+        arguments = theirs, self._work, self._threads
+        process = context.Process(target=_serve, args=arguments, daemon=True)
+        # Ctrl-C goes to all processes of a terminal. The new one inherits that it is blocked: it
+        # ends with this one.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        theirs.close()
+        return process, ours
+
+
+def _serve(pipe: Any, work: bytes, threads: int) -> None:
+    """A local process: trains what comes through the pipe."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _limit_threads(threads)
+    function: Work = pickle.loads(work)  # It imports NumPy and JAX.
+    while True:
+        try:
+            task = pipe.recv()
+        except EOFError:
+            return
+        try:
+            outcome = attempt(function, task)
+        except Exception:
+            outcome = _Bug(traceback.format_exc())
+        pipe.send(outcome)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    connection.wait([parent.sentinel])
+    os._exit(1)
+
+
+def _limit_threads(count: int) -> None:
+    """Limits the threads of XLA, and of what scikit-learn uses, before they start."""
+    os.environ |= dict.fromkeys(("NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(count))
+
+
+class RayCluster:
+    """Trains in Ray's core tasks, each on one CPU and, where the cluster has some, one GPU.
+
+    Ray begins a task again whose worker or node ended. Its results travel back, so the machines
+    need no common disk.
+    """
+
+    def __init__(self, work: Work, address: str):
+        # Ray would look for the `uv run` that started us, and report its use to its makers.
+        os.environ |= {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        try:
+            import ray  # pyright: ignore[reportMissingImports]
+        except ModuleNotFoundError:
+            raise not_installed("ray", "ray") from None
+        own: dict[str, Any] = dict(include_dashboard=False) if address == "local" else {}
+        try:
+            with warnings.catch_warnings():
+                # JAX warns of forks; these are replaced by Ray's programs at once.
+                warnings.simplefilter("ignore", RuntimeWarning)
+                ray.init(address, log_to_driver=False, logging_level="ERROR", **own)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise UserError(f"ray: no cluster at {address}: {first_line(error)}") from error
+        self._ray, self._work = ray, ray.put(work)
+        gpus = 1 if ray.cluster_resources().get("GPU") else 0
+        options = dict(num_cpus=1, num_gpus=gpus, max_retries=RETRIES)
+        self._attempt: Any = ray.remote(**options)(_attempt_on_one_cpu)
+        self._running: dict[Any, Any] = {}  # Tasks by their references.
+
+    def submit(self, task: Any) -> None:
+        self._running[self._attempt.remote(self._work, task)] = task
+
+    def collect(self) -> tuple[Any, Any]:
+        (ended,), _ = self._ray.wait(list(self._running))
+        task = self._running.pop(ended)
+        try:
+            return task, self._ray.get(ended)
+        except self._ray.exceptions.RayTaskError:
+            raise  # A bug, with its traceback.
+        except self._ray.exceptions.RayError as error:
+            return task, Failed(first_line(error))
+
+    def close(self) -> None:
+        self._ray.shutdown()
+
+
+def _attempt_on_one_cpu(work: Work, task: Any) -> Any:
+    _limit_threads(1)
+    return attempt(work, task)

@@ -1,0 +1,76 @@
+"""Cells: the pieces of a search or a comparison, each with its result in a file.
+
+FOLDER/cells/<digest>.json is named by the digest of all that determines the result, so any process
+may train any cell, and twice does no harm.
+"""
+
+import hashlib
+import json
+import os
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxnets.config.fields import Config
+from jaxnets.config.options import name_of
+from jaxnets.errors import UserError
+from jaxnets.files import mkdir, read_json, sync_folder, write_text
+from jaxnets.tune.results import to_json
+
+FOLDER = "cells"
+Cell = dict[str, Any]  # All that determines a result, as JSON has it.
+
+
+def cell(config: Config, checksum: str, **others: Any) -> Cell:
+    """The cell of a network's training.
+
+    Fields with their defaults are left out: a field of a later version changes no digest.
+
+    Args:
+      config: The settings, the seed among them.
+      checksum: The digest of the data set.
+      others: What else determines the result.
+    """
+    defaults = {name: field.default for name, field in config.__dataclass_fields__.items()}
+    changed = {n: name_of(x) for n, x in vars(config).items() if x != defaults[n]}
+    return json.loads(json.dumps({"config": changed, "data": checksum, **others}))
+
+
+def digest(of: Cell) -> str:
+    """The name of a cell's file."""
+    return hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def write(folder: Path, program: Sequence[Cell], results: Sequence[dict[str, Any]]) -> None:
+    """Writes the results of the cells that one compiled program has trained."""
+    mkdir(folder / FOLDER)
+    names = list(map(digest, program))
+    for name, of, result in zip(names, program, results, strict=True):
+        # Written under a name of its own: another process may be writing the same cell.
+        own = folder / FOLDER / f"{name}.{socket.gethostname()}-{os.getpid()}"
+        write_text(own, to_json({"of": of, "program": names, "result": result}))
+        own.replace(folder / FOLDER / f"{name}.json")
+    sync_folder(folder / FOLDER)
+
+
+def read(folder: Path) -> dict[str, tuple[Cell, dict[str, Any]]]:
+    """The cells that are done, and their results, by their names.
+
+    Cells of one program count when all are there. So the ones that a killed process left out are
+    trained again in the same program, whose results differ from a smaller one's in the last bits.
+
+    Raises:
+      UserError: A file is damaged, or another cell's.
+    """
+    found, programs = {}, {}
+    for path in sorted((folder / FOLDER).glob("*.json")):
+        kept = read_json(path)
+        of, result, program = (kept.get(name) for name in ("of", "result", "program"))
+        is_whole = isinstance(program, list) and all(isinstance(name, str) for name in program)
+        if not (is_whole and isinstance(of, dict) and isinstance(result, dict)):
+            raise UserError(f"{path}: damaged: expected a cell")
+        if digest(of) != path.stem:
+            raise UserError(f"{path}: damaged: its content has another digest")
+        found[path.stem], programs[path.stem] = (of, result), program
+    return {name: x for name, x in found.items() if all(n in found for n in programs[name])}

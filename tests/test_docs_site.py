@@ -20,6 +20,7 @@ import links
 import nbformat
 from nbformat import v4
 
+import jaxnets
 from jaxnets.cli.commands import COMMANDS
 from jaxnets.config.fields import Config
 from jaxnets.config.file import ConfigFile
@@ -53,6 +54,18 @@ def test_the_page_of_flags_names_every_command_and_flag():
     assert [f"\n## jaxnets {name}\n" in text for name in COMMANDS] == [True] * len(COMMANDS)
     assert "; `--help_all` shows them." in text and "``" not in text.replace("```", "")
     assert "`--learning_rate=X`\n: peak learning rate" in text
+
+
+def test_the_page_of_python_has_every_name_and_field_with_its_help():
+    page = (ROOT / "docs/reference/api.md").read_text("utf-8")
+    missing = [name for name in dir(jaxnets) if f":: jaxnets.{name}\n" not in page]
+    assert missing == ["__version__"]
+    assert flags_page.FIELDS in page
+    text = flags_page.fields()
+    for field in options_of(Config):
+        assert f"\n`{field.name}: " in f"\n{text}"
+    line = "`learning_rate: float`\n: peak learning rate [default: 0.1]\n"
+    assert line in text and "default: by the network" in text
 
 
 def build(source: Path, site: Path) -> subprocess.CompletedProcess:
@@ -115,7 +128,9 @@ def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
     source = folder / "source"
     source.mkdir()
-    (source / "index.md").write_text("# 主页\n\n```{toctree}\nchain\ndrawn\n```\n", "utf-8")
+    (source / "index.md").write_text("# 主页\n\n```{toctree}\nchain\ndrawn\nload\n```\n", "utf-8")
+    load = "# 读取\n\n```{eval-rst}\n.. autofunction:: jaxnets.load\n```\n"
+    (source / "load.md").write_text(load, "utf-8")
     drawn = v4.new_output("display_data", data={"image/png": PIXEL})
     cells = [v4.new_markdown_cell("# 图"), v4.new_code_cell("draw()", outputs=[drawn])]
     cells[1].metadata = {"mystnb": {"image": {"alt": "一个白色的点"}}}
@@ -125,6 +140,12 @@ def site(tmp_path_factory):
     done = build(source, folder / "site")
     assert done.returncode == 0, done.stderr
     return folder / "site"
+
+
+@pytest.mark.slow
+def test_a_bound_function_keeps_its_first_argument(site):
+    page = re.sub("<[^>]+>", "", (site / "load.html").read_text("utf-8"))
+    assert "jaxnets.load(workdir: str" in page
 
 
 @pytest.mark.slow

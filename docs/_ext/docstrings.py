@@ -1,9 +1,12 @@
 """Shows docstrings as they stand: reST would join a formula's lines, and read |x| as markup."""
 
+import inspect
+import pkgutil
 import re
 from typing import Any
 
 from sphinx.application import Sphinx
+from sphinx.util.inspect import stringify_signature
 
 HEADING = re.compile(r"[A-Z][A-Za-z ]*:$")  # "Args:", whose indented lines are no formula.
 MARKUP = re.compile(
@@ -40,6 +43,14 @@ def setup(app: Sphinx) -> dict[str, bool]:
         lines[:] = keep_formulas(lines)
 
     def shorten(app: Sphinx, what: str, name: str, obj: Any, options: Any, *signature: str | None):
+        named = pkgutil.resolve_name(name) if what == "function" else obj
+        if inspect.ismethod(
+            named
+        ):  # `jaxnets.load`: autodoc would take its first argument for cls.
+            found = inspect.signature(named.__func__)
+            kept = [value for key, value in found.parameters.items() if key != "cls"]
+            found = found.replace(parameters=kept, return_annotation=found.empty)
+            signature = (stringify_signature(found).replace("typing.", ""), signature[1])
         return tuple(text and text.replace("jaxlib._jax.Array", "Array") for text in signature)
 
     app.connect("autodoc-process-docstring", process, priority=400)

@@ -1,4 +1,4 @@
-"""The page of commands and flags, from the same fields as --help."""
+"""The page of commands and flags, and Config's fields in Python's, from the same as --help."""
 
 import re
 from collections.abc import Iterator
@@ -13,6 +13,7 @@ from jaxnets.config.options import Options, is_positional, metavar, options_of
 from jaxnets.language import _, speaking
 
 MARKER = "<!-- the flags -->"  # Stands in docs/reference/cli.md.
+FIELDS = "<!-- the fields of Config -->"  # Stands in docs/reference/api.md.
 
 
 def flags(*kinds: type[Options]) -> Iterator[str]:
@@ -41,11 +42,25 @@ def reference() -> str:
     return re.sub(r"(?<![`\[\w-])--\w+(=[A-Z]+)?", r"`\g<0>`", "".join(parts))
 
 
+def fields() -> str:
+    """A definition for each field of Config: its name and type, then the flag's text."""
+    parts = []
+    for field in options_of(Config):
+        if field.name in HEADINGS:
+            parts.append(f"**{HEADINGS[field.name].strip(':').capitalize()}**\n\n")
+        kind = field.type.__name__ if isinstance(field.type, type) else str(field.type)
+        text = entry(field, field.default)[1].replace("<", "&lt;").replace("*", "\\*")
+        parts.append(f"`{field.name}: {kind}`\n: {text}\n\n")
+    return "".join(parts)
+
+
 def fill(app: Sphinx, page: str, text: list[str]) -> None:
     """Puts the flags where a page has the marker."""
     if MARKER in text[0]:
         with speaking("en" if app.config.language == "en" else "zh"):
             text[0] = text[0].replace(MARKER, reference())
+    if FIELDS in text[0]:
+        text[0] = text[0].replace(FIELDS, fields())
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

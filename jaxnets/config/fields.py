@@ -23,6 +23,7 @@ _PLACE = ("coordinator", "num_processes", "process_id")  # This process's place 
 # The fields that describe a run's processes, with their values for a single process.
 SINGLE_PROCESS = {"distributed": False, **dict.fromkeys(_PLACE)}
 
+BY_MODEL = "by the network"  # The default of fields of which each network has its own.
 COUNT, UNITS, FRACTION = (1, 10**6), (1, 65536), (0.0, 1.0)  # The smallest and the largest value.
 
 
@@ -49,15 +50,24 @@ class Config(Options):
         tuple(NAMED),
         unset="our recipe",
     )
-    hidden: tuple[int, ...] | None = option(None, "units of the hidden layers, as 64,64", UNITS)
-    activation: str | None = option(
-        None, "activation of the hidden dense layers", ("relu", "sigmoid", "softmax")
+    hidden: tuple[int, ...] | None = option(
+        None, "units of the hidden layers, as 64,64", UNITS, unset=BY_MODEL
     )
-    dropout: float | None = option(None, "share of units dropped before dense layers", (0.0, 0.95))
+    activation: str | None = option(
+        None,
+        "activation of the hidden dense layers",
+        ("relu", "sigmoid", "softmax"),
+        unset=BY_MODEL,
+    )
+    dropout: float | None = option(
+        None, "share of units dropped before dense layers", (0.0, 0.95), unset=BY_MODEL
+    )
     input_size: int | None = option(
         None, "side in pixels to which images are resized or cropped", (15, 1024), unset="no change"
     )
-    init: str | None = option(None, "initial weights: He et al.'s, or N(0, 0.01)", ("he", "paper"))
+    init: str | None = option(
+        None, "initial weights: He et al.'s, or N(0, 0.01)", ("he", "paper"), unset=BY_MODEL
+    )
     init_from: str | None = option(
         None, "run, or file named as in torchvision, with initial weights", metavar="RUN|FILE"
     )
@@ -66,6 +76,7 @@ class Config(Options):
         "pixel normalization: imagenet subtracts ImageNet's mean and divides by its standard "
         "deviation, paper subtracts that mean from bytes",
         ("none", "imagenet", "paper"),
+        unset=BY_MODEL,
     )
     latent_dims: tuple[int, ...] | None = option(None, "hidden sizes to compare first", UNITS)
     search_epochs: int = option(20, "full-batch steps for each size in latent_dims", COUNT)

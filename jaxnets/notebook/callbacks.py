@@ -24,13 +24,20 @@ class Callback:
 
     model: Any  # The Network.
 
-    def on_train_begin(self, logs: Logs) -> None: ...
-    def on_epoch_begin(self, epoch: int, logs: Logs) -> None: ...
+    def on_train_begin(self, logs: Logs) -> None:
+        """Called before the first step; the logs are empty."""
+
+    def on_epoch_begin(self, epoch: int, logs: Logs) -> None:
+        """Called before an epoch's first step; the logs are empty."""
+
     def on_train_batch_end(self, batch: int, logs: Logs) -> None:
         """Called after a step, while the next two are on their way; the logs are the epoch's."""
 
-    def on_epoch_end(self, epoch: int, logs: Logs) -> None: ...
-    def on_train_end(self, logs: Logs) -> None: ...
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
+        """Called after an epoch and its validation; the logs are its record."""
+
+    def on_train_end(self, logs: Logs) -> None:
+        """Called after the last step; the logs are those of the last epoch."""
 
 
 def bar_for(verbose: int | str) -> bool | None:

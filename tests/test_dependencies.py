@@ -17,7 +17,18 @@ from jaxnets.data.published import SETS
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LOCK = ".ci/requirements-3.11.txt"
-LOCKED = ("test", "compare", "export", "serve", "report", "tensorboard", "clients", "oracle")
+LOCKED = (
+    "test",
+    "compare",
+    "ray",
+    "export",
+    "serve",
+    "postgres",
+    "report",
+    "tensorboard",
+    "clients",
+    "oracle",
+)
 RENEW = "CONTRIBUTING.md has the command that renews the lock file"
 
 

@@ -1,13 +1,22 @@
 """The feedback log: what is in it, who may read it meanwhile, and what a crash leaves."""
 
+import contextlib
+import itertools
+import os
 import signal
 import sqlite3
 import stat
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 import pytest
 
+from jaxnets.deploy.abtest.log import read_users
 from jaxnets.deploy.server.feedback import Feedback, FeedbackLog, read
+from jaxnets.deploy.server.postgres import PostgresLog, shown
+from jaxnets.deploy.server.postgres import rows as postgres_rows
 from jaxnets.errors import UserError
 
 
@@ -23,19 +32,46 @@ def log(tmp_path):
     log.close()
 
 
-def test_rows_are_read_in_the_order_of_arrival(log):
-    rows = [row(3), row(1, "B", False, None), row(2)]
-    assert log.append(rows[:2]) == [True, True]
-    assert log.append(rows[2:]) == [True]
-    assert read(log.path) == rows
+@pytest.fixture
+def url(postgres):
+    return postgres.create()
+
+
+class Place(NamedTuple):
+    """Where a log is, and its two ways there."""
+
+    where: Any
+    open: Any
+    read: Any
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(request, tmp_path):
+    if request.param == "sqlite":
+        return Place(tmp_path / "log.sqlite", FeedbackLog, read)
+    url = request.getfixturevalue("url")
+    return Place(url, PostgresLog, lambda url: [*postgres_rows(url)])
+
+
+def test_rows_are_read_in_the_order_of_arrival(place):
+    rows = [row(3), row(1, "B", False, None), row(2, label="ß ? 七 \\x00")]
+    with contextlib.closing(place.open(place.where)) as log:
+        assert log.append(rows[:2]) == [True, True]
+        assert log.append(rows[2:]) == [True]
+        assert place.read(place.where) == rows
+    assert place.read(place.where) == rows
+
+
+def test_only_its_user_reads_the_file(log):
     assert stat.S_IMODE(log.path.stat().st_mode) == 0o600
 
 
-def test_an_answer_takes_one_feedback_or_the_same_again(log):
-    assert log.append([row(1), row(1), row(1, correct=False, label="1"), row(1, "B")]) == [
-        True, True, False, True,
-    ]  # fmt: skip
-    assert read(log.path) == [row(1), row(1, "B")]
+def test_an_answer_takes_one_feedback_or_the_same_again(place):
+    with contextlib.closing(place.open(place.where)) as log:
+        other = row(1, correct=False, label="1")
+        assert log.append([row(1), row(1), other, row(1, "B")]) == [True, True, False, True]
+        assert log.append([other, row(1)]) == [False, True]
+    assert place.read(place.where) == [row(1), row(1, "B")]
 
 
 def test_reader_and_server_do_not_wait_for_each_other(log):
@@ -50,17 +86,29 @@ def test_reader_and_server_do_not_wait_for_each_other(log):
     reader.close()
 
 
-def test_a_batch_that_fails_leaves_nothing(log):
-    with pytest.raises(OSError, match="CHECK constraint"):
-        log.append([row(1), row(2, arm="C")])
-    assert read(log.path) == []
-    assert log.append([row(1)]) == [True]
+def test_a_batch_that_fails_leaves_nothing(place):
+    with contextlib.closing(place.open(place.where)) as log:
+        with pytest.raises(OSError, match="(?i)check constraint"):
+            log.append([row(1), row(2, arm="C")])
+        assert place.read(place.where) == []
+        assert log.append([row(1)]) == [True]
 
 
-def test_the_key_stays_with_the_log(log):
-    again = FeedbackLog(log.path)
-    assert again.key == log.key and len(log.key) == 32
-    again.close()
+def test_servers_that_start_together_share_one_key(place):
+    together = threading.Barrier(8)
+
+    def start(number):
+        together.wait()
+        with contextlib.closing(place.open(place.where)) as log:
+            log.append([row(number), row(100, correct=bool(number % 2))])
+            return log.key
+
+    with ThreadPoolExecutor(8) as servers:
+        keys = set(servers.map(start, range(8)))
+    assert [len(key) for key in keys] == [32]
+    assert {one.request for one in place.read(place.where)} == {
+        f"request {number}" for number in [*range(8), 100]
+    }
 
 
 def test_another_file_is_refused_in_one_line(tmp_path):
@@ -109,22 +157,165 @@ import sys
 from pathlib import Path
 from test_serve_feedback import row
 from jaxnets.deploy.server.feedback import FeedbackLog
-log = FeedbackLog(Path(sys.argv[1]))
+from jaxnets.deploy.server.postgres import PostgresLog, is_url
+log = PostgresLog(sys.argv[1]) if is_url(sys.argv[1]) else FeedbackLog(Path(sys.argv[1]))
 for number in range(10**9):
     log.append([row(number)])
     print(number, flush=True)
 """
 
 
-def test_what_was_appended_before_a_kill_is_in_the_log(tmp_path, start_python, monkeypatch):
+def test_what_was_appended_before_a_kill_is_in_the_log(place, start_python, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", ":".join(filter(None, sys.path)))
-    path = tmp_path / "log.sqlite"
-    with start_python("-c", KILLED, path) as process:
+    with start_python("-c", KILLED, place.where) as process:
         printed = [int(process.stdout.readline()) for _ in range(20)]
         process.kill()
         rest = process.stdout.read()  # `communicate` would lose what was read ahead.
     assert process.returncode == -signal.SIGKILL
     printed += [int(line) for line in rest.split("\n")[:-1]]
-    found = [int(one.request.split()[1]) for one in read(path)]
+    found = [int(one.request.split()[1]) for one in place.read(place.where)]
     assert found[: len(printed)] == printed == list(range(len(printed)))
     assert len(found) <= len(printed) + 1  # The last may be in the log and not yet printed.
+
+
+# PostgreSQL
+
+
+def test_a_lost_database_is_found_again(postgres, url):
+    with contextlib.closing(PostgresLog(url)) as log:
+        assert log.append([row(1)]) == [True]
+        postgres.ask("postgres", "select pg_terminate_backend(pid) from pg_stat_activity "
+                     "where datname = %s", log._log.info.dbname)  # fmt: skip
+        assert log.append([row(1), row(2)]) == [True, True]
+        postgres.stop()
+        with pytest.raises(OSError, match="cannot write to postgresql://127.0.0.1:") as raised:
+            log.append([row(3)])
+        assert "s3cret" not in str(raised.value) and "owner" not in str(raised.value)
+        postgres.start()
+        assert log.append([row(3)]) == [True]
+    assert [*postgres_rows(url)] == [row(1), row(2), row(3)]
+
+
+def test_what_is_accepted_survives_lost_connections(postgres, url):
+    """Connections end at any moment, also between a commit and its answer."""
+    name, ended, saved = url.rpartition("/")[2], threading.Event(), []
+
+    def append(log, first):
+        with contextlib.closing(log):
+            for number in itertools.count(first):
+                if ended.is_set():
+                    return
+                with contextlib.suppress(OSError):
+                    assert log.append([row(number)]) == [True]
+                    saved.append(f"request {number}")
+
+    with ThreadPoolExecutor(2) as writers:
+        written = [writers.submit(append, PostgresLog(url), first) for first in (0, 10**9)]
+        for _ in range(100):
+            postgres.ask("postgres", "select pg_terminate_backend(pid) from pg_stat_activity "
+                         "where datname = %s", name)  # fmt: skip
+        ended.set()
+        for one in written:
+            one.result()
+    found = [one.request for one in postgres_rows(url)]
+    assert len(saved) > 20 and set(saved) <= set(found) and len(found) == len(set(found))
+
+
+@pytest.mark.slow
+def test_a_database_that_hangs_is_left(postgres, url):
+    with contextlib.closing(PostgresLog(url)) as log:
+        hanging = log._log.info.backend_pid
+        os.kill(hanging, signal.SIGSTOP)
+        try:
+            assert log.append([row(1)]) == [True]  # By another connection.
+            assert log._log.info.backend_pid != hanging
+        finally:
+            os.kill(hanging, signal.SIGCONT)
+    assert [*postgres_rows(url)] == [row(1)]
+
+
+@pytest.mark.slow
+def test_a_held_lock_is_not_waited_for_for_ever(postgres, url):
+    psycopg = pytest.importorskip("psycopg")
+    with contextlib.closing(PostgresLog(url)) as log:
+        with psycopg.connect(url) as other:
+            other.execute("lock table feedback in exclusive mode")
+            with pytest.raises(OSError, match="lock timeout"):
+                log.append([row(1)])
+        assert log.append([row(1)]) == [True]
+
+
+def test_the_least_rights_are_enough(postgres, url):
+    name = url.rpartition("/")[2]
+    PostgresLog(url).close()
+    for user, rights in (
+        ("server", "grant select, insert on feedback to {0}; grant select on setting to {0}"),
+        ("reader", "grant select on feedback to {0}"),
+    ):
+        postgres.ask(name, f"create role {name}_{user} login password 'x'")
+        postgres.ask(name, rights.format(f"{name}_{user}"))
+    with contextlib.closing(PostgresLog(postgres.url(name, f"{name}_server:x"))) as log:
+        assert log.append([row(1), row(2, "B")]) == [True, True]
+    reader = postgres.url(name, f"{name}_reader:x")
+    assert read_users(reader).right.sum(axis=0).tolist() == [1, 1]
+    with pytest.raises(UserError, match="permission denied for table setting"):
+        PostgresLog(reader)
+
+
+def test_another_database_is_refused_in_one_line(postgres, url):
+    name = url.rpartition("/")[2]
+    with pytest.raises(UserError, match='relation "feedback" does not exist'):
+        read_users(url)
+    postgres.ask(name, "create table feedback (id int)")
+    for use in (PostgresLog, read_users):
+        with pytest.raises(UserError, match="expected a (feedback )?log"):
+            use(url)
+    postgres.ask(name, "drop table feedback")
+    PostgresLog(url).close()
+    with pytest.raises(UserError, match="expected answers of users, found none"):
+        read_users(url)
+    postgres.ask(name, "update setting set value = 'k'")
+    with pytest.raises(UserError, match="its key is not 32 bytes"):
+        PostgresLog(url)
+    latin = f"{name}_latin"
+    postgres.ask("postgres", f"create database {latin} encoding 'LATIN1' template template0")
+    with pytest.raises(UserError, match="its encoding is LATIN1, not UTF8"):
+        PostgresLog(postgres.url(latin))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://ann:s3cret@127.0.0.1:{}/postgres",  # No such user.
+        "postgresql://owner:s3cret2@127.0.0.1:{}/postgres",
+        "postgresql://owner:s3cret@127.0.0.1:1/postgres",
+        "postgresql://owner:s3cret@nowhere.invalid/a,b",
+        "postgresql://127.0.0.1:{}/postgres?user=owner&password=s3cret2",
+        "postgresql://owner:s3cret@127.0.0.1:1,[::1]:1/postgres?connect_timeout=1",
+        "postgresql://owner:at@s3cret@127.0.0.1/postgres",
+        "postgresql://owner:slash/s3cret@127.0.0.1/postgres",
+        "postgresql://owner:query?s3cret@127.0.0.1/postgres",
+        "postgresql://owner:100%s3cret@127.0.0.1/postgres",
+        "postgresql://owner:s3cret",
+        "postgresql://owner:s3cret@host:port/postgres",
+        "mysql://owner:s3cret@127.0.0.1/postgres",
+    ],
+)
+def test_no_error_shows_a_password(request, url, run_command, tmp_path):
+    if "{}" in url:
+        url = url.format(request.getfixturevalue("postgres").port)
+    pytest.importorskip("psycopg")
+    for arguments in (["abtest", url], ["abtest", url, url], ["serve", url]):
+        outcome = run_command(*arguments)
+        outcome.assert_refused()
+        assert "s3cret" not in outcome.err
+    with pytest.raises(UserError) as raised:
+        PostgresLog(url)
+    assert "s3cret" not in str(raised.value)
+
+
+def test_a_log_is_shown_by_its_hosts_and_database():
+    pytest.importorskip("psycopg")
+    assert shown("postgresql://ann:x@a:1,[::1]:2/d?sslmode=require") == "postgresql://a:1,[::1]:2/d"
+    assert shown("postgres://ann@a,b:5/") == "postgresql://a,b:5/"
+    assert shown("postgresql:///d?host=/run/p&password=x") == "postgresql:///run/p/d"

@@ -198,8 +198,9 @@ class Abtest(_OfRuns):
 
     given: tuple[str, ...] = option(
         dataclasses.MISSING,
-        "answers of users, as the server's log or as CSV (columns arm: A or B, correct: 1 or 0, "
-        "perhaps user and time); or two run folders, tested on the same pictures",
+        "answers of users, as the server's log (a file, or its URL of PostgreSQL) or as CSV "
+        "(columns arm: A or B, correct: 1 or 0, perhaps user and time); or two run folders, tested "
+        "on the same pictures",
         metavar="LOG|RUN_A RUN_B",
     )
     alpha: float = option(0.05, "chance of a false alarm", (1e-6, 0.5))
@@ -240,6 +241,7 @@ class Abtest(_OfRuns):
 
         from jaxnets.deploy.abtest import presentation, trial
         from jaxnets.deploy.abtest.log import read_users
+        from jaxnets.deploy.server.postgres import is_url, shown
 
         if self.plot:
             from jaxnets.drawing.svg import figure_path
@@ -248,7 +250,8 @@ class Abtest(_OfRuns):
         found = trial.evaluate(read_users(log), plan)
         if self.plot:
             presentation.plot(found).save(self.plot)
-        return presentation.to_values(found), presentation.to_text(found, short_path(log))
+        name = shown(log) if is_url(log) else short_path(log)
+        return presentation.to_values(found), presentation.to_text(found, name)
 
     def _of_runs(self, plan: "Plan") -> tuple[dict[str, Any], str]:
         run_a, run_b, *others = self.given
@@ -278,9 +281,9 @@ class Serve(_OfRuns):
     port: int = option(8000, "port to listen at; 0 takes a free one", (0, 65535))
     feedback: str | None = option(
         None,
-        "SQLite file to which the feedback is appended",
+        "SQLite file to which the feedback is appended, or postgresql://USER@HOST/DATABASE",
         unset="feedback-RUN.sqlite beside the run",
-        metavar="FILE",
+        metavar="FILE|URL",
     )
     json: bool = option(False, "print JSON: the address, the models, the log")
 
@@ -326,7 +329,8 @@ def _check_exist(*run_folders: str) -> None:
             hint = "train.py prints its name at the end of a run"
             if runs := list(Path("runs").glob("*/config.json")):
                 hint = f"the newest is {max(runs, key=os.path.getmtime).parent}"
-            raise UserError(f"{folder}: expected a run folder, found no config.json; {hint}")
+            found = "a URL" if "://" in folder else folder  # It may hold a password.
+            raise UserError(f"{found}: expected a run folder, found no config.json; {hint}")
 
 
 def _holds_run(folder: str) -> bool:

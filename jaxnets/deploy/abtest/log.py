@@ -1,4 +1,4 @@
-"""The answers of an experiment, by user: the server's database, or a CSV file from elsewhere."""
+"""The answers of an experiment, by user: the server's log, or a CSV file from elsewhere."""
 
 import contextlib
 import csv
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxnets.deploy.server import feedback
+from jaxnets.deploy.server import feedback, postgres
 from jaxnets.display import printable
 from jaxnets.errors import UserError, first_line
 
@@ -94,11 +94,34 @@ class Users:
 
 
 def read_users(path: str) -> Users:
-    """Reads the answers of a log, by user: the server's SQLite, or CSV as in `read_csv`.
+    """Reads the answers of a log, by user: the server's, or CSV as in `read_csv`.
+
+    Args:
+      path: A file of SQLite or CSV, or a URL of PostgreSQL.
 
     Raises:
-      UserError: There is no such file, or it is damaged, of another form, or empty.
+      UserError: There is no such log, or it is damaged, of another form, or empty.
     """
+    if postgres.is_url(path):
+        name, answers = postgres.shown(path), _answers(postgres.rows(path))
+    else:
+        name, answers = path, _answers_in_file(path)
+    users = Users.of(itertools.islice(answers, MAX_ANSWERS + 1))
+    if not users.judged.any():
+        raise UserError(f"{name}: expected answers of users, found none")
+    if users.shown.sum() > MAX_ANSWERS:
+        raise UserError(f"{name}: expected at most {MAX_ANSWERS:,} answers, found more")
+    return users
+
+
+def _answers(rows: Iterable[feedback.Feedback]) -> Iterator[Answer]:
+    """The answers of the server's own log."""
+    for row in rows:
+        yield Answer(row.arm, row.correct, row.user, f"{row.model} version {row.version}")
+
+
+def _answers_in_file(path: str) -> Iterator[Answer]:
+    """The answers of a file, whose first bytes tell what it is."""
     try:
         file = Path(path).expanduser()
         if file.exists() and not file.is_file():  # A device or a pipe may never end.
@@ -109,19 +132,7 @@ def read_users(path: str) -> Users:
         raise
     except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: ~ of no user.
         raise UserError(f"{path}: expected a log or a run folder: {first_line(error)}") from None
-    if is_database:
-        answers = (
-            Answer(row.arm, row.correct, row.user, f"{row.model} version {row.version}")
-            for row in feedback.rows(file)
-        )
-    else:
-        answers = read_csv(file)
-    users = Users.of(itertools.islice(answers, MAX_ANSWERS + 1))
-    if not users.judged.any():
-        raise UserError(f"{path}: expected answers of users, found none")
-    if users.shown.sum() > MAX_ANSWERS:
-        raise UserError(f"{path}: expected at most {MAX_ANSWERS:,} answers, found more")
-    return users
+    return _answers(feedback.rows(file)) if is_database else read_csv(file)
 
 
 def read_csv(path: str | Path) -> Iterator[Answer]:

@@ -81,7 +81,7 @@ def rows(path: str | Path) -> Iterator[Feedback]:
                 if _table(log) != _table(own):
                     raise UserError(f"{path}: expected a feedback log, found another table or none")
             for row in log.execute(f"select {COLUMNS} from feedback order by rowid"):
-                yield _checked(path, row)
+                yield checked(path, row)
     except (sqlite3.Error, UnicodeError) as error:  # The text of an error may be no Unicode.
         raise UserError(f"{path}: expected a feedback log: {first_line(error)}") from error
 
@@ -104,7 +104,7 @@ def _open_to_read(path: Path) -> sqlite3.Connection:
     return log
 
 
-def _checked(path: str | Path, row: tuple) -> Feedback:
+def checked(path: str | Path, row: tuple) -> Feedback:
     """A row of a file that may be untrusted."""
     found = Feedback(*row)
     texts = found.user, found.model, found.version, found.prediction, found.request
@@ -126,7 +126,7 @@ class FeedbackLog:
         """
         self.path = path
         try:
-            if not path.exists():
+            with contextlib.suppress(FileExistsError):
                 os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
             self._log = sqlite3.connect(
                 path, timeout=WAIT, isolation_level="IMMEDIATE", check_same_thread=False

@@ -28,6 +28,7 @@ from jaxnets.data.pictures.decode import BadPictureError, read_picture
 from jaxnets.deploy.server.feedback import Feedback, FeedbackLog
 from jaxnets.deploy.server.limits import RequestError, Room
 from jaxnets.deploy.server.models import SIZES, Gatherer, Images, Model, Version, names_of
+from jaxnets.deploy.server.postgres import PostgresLog, is_url
 from jaxnets.deploy.server.protocol import best_classes
 from jaxnets.display import one_line, printable
 from jaxnets.errors import UserError
@@ -145,7 +146,7 @@ class Service:
     """One or two models behind names, and the log of their feedback."""
 
     def __init__(
-        self, folders: Sequence[str], share: float, log: Path, sizes: Sequence[int] = SIZES
+        self, folders: Sequence[str], share: float, log: str | Path, sizes: Sequence[int] = SIZES
     ):
         """Loads the runs and compiles them, then opens the log.
 
@@ -171,7 +172,7 @@ class Service:
             )
         self.image_shape, self.class_names = a.image_shape, a.class_names  # A new version's, too.
         self.assignment = Assignment(tuple(names), share)
-        self.log = FeedbackLog(log)
+        self.log = PostgresLog(str(log)) if is_url(str(log)) else FeedbackLog(Path(log))
         self._rows = Gatherer(
             self.log.append,
             self._disk,

@@ -14,6 +14,7 @@ from jaxnets.deploy.server.app import create_app
 from jaxnets.deploy.server.connections import Connection, StoppableServer
 from jaxnets.deploy.server.limits import SLOW
 from jaxnets.deploy.server.models import names_of
+from jaxnets.deploy.server.postgres import is_url, shown
 from jaxnets.deploy.server.service import Service, report
 from jaxnets.display import short_path, show
 from jaxnets.errors import BY_SIGNAL, UserError, first_line
@@ -38,7 +39,7 @@ def serve(
       share: The part of the users that the first one answers.
       host: The address or the name to listen at.
       port: The port; 0 takes a free one.
-      feedback: The log's file; by default beside the first run.
+      feedback: The log's file or PostgreSQL's URL; by default a file beside the first run.
       as_json: Whether the line that says where the server listens is JSON.
 
     Raises:
@@ -46,8 +47,9 @@ def serve(
     """
     listener = _listen(host, port)
     with contextlib.closing(listener):
-        path = Path(feedback).expanduser() if feedback else default_log(folders)
-        service = Service(folders, share, path)
+        log = feedback or str(default_log(folders))
+        where = shown(log) if is_url(log) else str(Path(log).expanduser())
+        service = Service(folders, share, log if is_url(log) else where)
         address = listener.getsockname()
         url = f"http://{f'[{address[0]}]' if ':' in address[0] else address[0]}:{address[1]}"
         is_loopback = ipaddress.ip_address(address[0].partition("%")[0]).is_loopback
@@ -58,10 +60,10 @@ def serve(
         def announce() -> None:
             if as_json:
                 names = [model.name for model in service.models]
-                print(json.dumps({"url": url, "models": names, "feedback": str(path)}), flush=True)
+                print(json.dumps({"url": url, "models": names, "feedback": where}), flush=True)
                 return
             show(f"serving {' and '.join(served)} at {url} (Ctrl-C stops)")
-            show(f"feedback: {short_path(str(path))}")
+            show(f"feedback: {where if is_url(log) else short_path(where)}")
 
         hosts = frozenset({"localhost", "127.0.0.1", "[::1]", host.lower()})
         return _run(service, listener, hosts if is_loopback else None, announce)

@@ -33,7 +33,7 @@ extensions = [
     "chinese_search",
     "language_switch",
 ]
-exclude_patterns = ["_*", "zh", "deploy", "README.md"]  # The Chinese pages are a tree of their own.
+exclude_patterns = ["_*", "zh", "README.md"]  # The Chinese pages are a tree of their own.
 templates_path = ["_templates"]
 MATHJAX = importlib.util.find_spec("sphinx-mathjax-offline")  # Formulas need no network.
 assert MATHJAX is not None and MATHJAX.origin is not None

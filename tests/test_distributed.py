@@ -256,6 +256,15 @@ def test_a_cluster_says_which_process_this_is(run_python, tiny_folder, tmp_path,
     assert (outcome.status, outcome.err) == (0, "")
 
 
+def test_where_all_flags_are_given_jax_asks_no_cluster(run_python, tiny_folder, monkeypatch):
+    """Asked, Kubernetes gets a warning without its package, and SLURM one GPU a process."""
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    flags = (*FLAGS, "--dry_run", f"--data_dir={tiny_folder}", "--process_id=0")
+    place = (f"--coordinator=127.0.0.1:{free_port()}", "--num_processes=1")
+    outcome = run_python("train.py", *flags, *place)
+    assert (outcome.status, outcome.err) == (0, "")
+
+
 class Seen:
     """Images that remember which of them were read."""
 

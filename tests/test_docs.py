@@ -174,6 +174,7 @@ HOSTS = {
     "docs.pytorch.org",
     "github.com",
     "hothardware.com",
+    "jobset.sigs.k8s.io",
     "keras.io",
     "kk.org",
     "kserve.github.io",

@@ -211,12 +211,12 @@ def test_a_layer_without_a_description_is_an_error():
 
 
 def test_deployments_name_the_files_input_and_output():
-    """docs/deploy: Triton's description against the file, both YAMLs against each other."""
+    """deploy/onnx: Triton's description against the file, both YAMLs against each other."""
     onnx = pytest.importorskip("onnx", reason="it writes the file; not installed")
     yaml = pytest.importorskip("yaml", reason="Flax brings it")
     network = trained("cnn")
     model = onnx.load_from_string(export.content_of(network, "onnx"))
-    folder = ROOT / "docs" / "deploy"
+    folder = ROOT / "deploy" / "onnx"
     config = (folder / "config.pbtxt").read_text()
     for kind, values in (("input", model.graph.input), ("output", model.graph.output)):
         ((name, dims),) = re.findall(

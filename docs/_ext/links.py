@@ -24,9 +24,9 @@ from sphinx.util import logging
 LOGGER = logging.getLogger(__name__)
 DOCS = Path(__file__).resolve().parents[1]
 ROOT = DOCS.parent
-SHOWN = ("jaxnets", "tests", "benchmarks", "docs/deploy")
-ALONE = ("train.py", "LICENSE", "docs/LICENSE")
-ENDINGS = {".py", ".md", ".sh", ".js", ".css", ".yaml", ".pbtxt", ".toml"}
+SHOWN = ("jaxnets", "tests", "benchmarks", "deploy")
+ALONE = ("train.py", "LICENSE", "docs/LICENSE", "deploy/Dockerfile")
+ENDINGS = {".py", ".md", ".sh", ".js", ".css", ".yaml", ".pbtxt", ".toml", ".sbatch"}
 PAGES = {
     "CONTRIBUTING.md": "contributing",
     "CHANGELOG.md": "changelog",

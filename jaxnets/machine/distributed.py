@@ -152,6 +152,7 @@ class Connection(Processes):
     def _start_jax(
         self, coordinator: str | None, num_processes: int | None, process_id: int | None
     ) -> None:
+        all_given = None not in (coordinator, num_processes, process_id)
         if coordinator and num_processes and process_id is not None:
             _say_who_is_awaited(coordinator, num_processes, process_id)
         with contextlib.suppress(AttributeError):  # Else JAX handles SIGTERM itself.
@@ -161,6 +162,8 @@ class Connection(Processes):
                 coordinator,
                 num_processes,
                 process_id,
+                # Else JAX asks SLURM or Kubernetes too, and keeps one GPU a process there.
+                cluster_detection_method="deactivate" if all_given else None,
                 coordinator_bind_address=coordinator,
                 initialization_timeout=JOIN_SECONDS - 5,  # It takes five more.
                 heartbeat_timeout_seconds=HEARTBEAT_SECONDS,

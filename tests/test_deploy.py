@@ -1,0 +1,346 @@
+"""deploy/: every recipe's own lines run here, with the programs of its cluster in miniature."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+import pytest
+from conftest import HANGS, ROOT, read_json
+from test_distributed import free_port, wait_for
+
+from jaxnets.cli.flags import parse_flags
+from jaxnets.config.resolve import preset
+
+yaml = pytest.importorskip("yaml", reason="Flax brings it")
+
+DEPLOY = ROOT / "deploy"
+MANIFESTS = sorted((DEPLOY / "kubernetes").glob("*.yaml"))
+# What stands in for Python: it notes its arguments, one a line, in a file of its own.
+NOTES = '#!/bin/sh\nprintf "%s\\n" "$@" > "$NOTES/$$"\nexit ${STATUS:-0}\n'
+# As SLURM: two processes beside each other, which know their numbers; the status of one that fails.
+SRUN = """#!/bin/sh
+for number in 0 1; do
+    SLURM_PROCID=$number SLURM_LOCALID=$number "$@" &
+    pids="$pids $!"
+done
+for pid in $pids; do wait $pid || status=$?; done
+exit ${status:-0}
+"""
+
+
+class Start(NamedTuple):
+    """What a cluster starts: a script and the variables that it has on each machine."""
+
+    script: str
+    machines: list[dict[str, str]]
+
+
+def pods_of(name: str) -> Any:
+    """The pods of a JobSet's only job."""
+    (job,) = yaml.safe_load((DEPLOY / name).read_text())["spec"]["replicatedJobs"]
+    return job["template"]["spec"]
+
+
+def start_of(recipe: str) -> Start:
+    """What starts the processes of a recipe."""
+    text = (DEPLOY / recipe).read_text()
+    if recipe.endswith(".sbatch"):
+        return Start(text, [{"SLURM_JOB_ID": "7"}])
+    if recipe == "skypilot.yaml":
+        sky = yaml.safe_load(text)
+        shared = {"SKYPILOT_NODE_IPS": "10.0.0.1\n10.0.0.2", "SKYPILOT_NUM_NODES": "2"}
+        ranks = range(sky["num_nodes"])
+        return Start(sky["run"], [shared | {"SKYPILOT_NODE_RANK": str(n)} for n in ranks])
+    if yaml.safe_load(text)["kind"] == "RayJob":
+        return Start(yaml.safe_load(text)["spec"]["entrypoint"], [{"RAY_ADDRESS": "10.0.0.1:6379"}])
+    job = pods_of(recipe)
+    (container,) = job["template"]["spec"]["containers"]
+    (script,) = container["args"]
+    shared = {one["name"]: one["value"] for one in container.get("env", ())}
+    shared["TPU_WORKER_HOSTNAMES"] = "127.0.0.1,localhost"
+    indices = range(job["completions"])
+    return Start(script, [shared | {"JOB_COMPLETION_INDEX": str(n)} for n in indices])
+
+
+@pytest.fixture
+def place(monkeypatch, tmp_path):
+    """An empty folder like the project's, where `python` and SLURM's programs are ours."""
+    for variable in [name for name in os.environ if name.startswith(("SLURM_", "SKYPILOT_"))]:
+        monkeypatch.delenv(variable)
+    programs = dict(python=NOTES, srun=SRUN, getent="#!/bin/sh\n")
+    programs["scontrol"] = '#!/bin/sh\necho "$@" > requeued\n'
+    for folder in ("bin", "notes", ".venv/bin"):
+        (tmp_path / folder).mkdir(parents=True)
+    for name, text in programs.items():
+        (tmp_path / "bin" / name).write_text(text)
+        (tmp_path / "bin" / name).chmod(0o755)
+    (tmp_path / ".venv/bin/activate").touch()
+    (tmp_path / "deploy").symlink_to(DEPLOY)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("NOTES", str(tmp_path / "notes"))
+    return tmp_path
+
+
+def begin(place: Path, start: Start) -> list[subprocess.Popen]:
+    """Starts a recipe's script on each machine, with its folders in `place`."""
+    script = start.script.replace("/app/", "").replace(" /runs/", f" {place}/runs/")
+    script = script.replace("ulimit -l", "true")  # It needs a right that only a TPU's pod has.
+    return [
+        subprocess.Popen(
+            ["bash", "-c", script],
+            cwd=place,
+            env=os.environ | variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for variables in start.machines
+    ]
+
+
+def statuses(processes: list[subprocess.Popen]) -> tuple[list[int], str]:
+    """How processes ended, and all that they printed."""
+    printed = [process.communicate(timeout=HANGS)[0] for process in processes]
+    return [process.returncode for process in processes], "".join(printed)
+
+
+def noted(place: Path) -> list[list[str]]:
+    """The arguments of every `python` that a recipe started, in order."""
+    return sorted(path.read_text().splitlines() for path in (place / "notes").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("there", "then"),
+    [((), []), (("config.json",), ["--resume"]), (("config.json", "result.json"), None)],
+)
+def test_start_begins_continues_or_is_done(place, there, then):
+    (place / "run").mkdir()
+    for name in there:
+        (place / "run" / name).touch()
+    command = ["sh", DEPLOY / "start.sh", "train", place / "run", "--model=my net.py"]
+    done = subprocess.run(command, env=os.environ | {"STATUS": "143"})
+    expected = ["-m", "jaxnets", "train", f"--workdir={place / 'run'}"]
+    assert done.returncode == (0 if then is None else 143)
+    assert noted(place) == ([] if then is None else [[*expected, *then, "--model=my net.py"]])
+
+
+@pytest.mark.parametrize("begun", ["search.json", "cells"])
+def test_start_continues_a_search(place, begun):
+    (place / begun).touch()
+    command = ["sh", DEPLOY / "start.sh", "search", place, "--over=hidden=1"]
+    assert subprocess.run(command).returncode == 0
+    assert noted(place)[0][4:] == ["--resume", "--over=hidden=1"]
+
+
+@pytest.mark.parametrize(("status", "again"), [(0, False), (1, False), (2, False), (143, True)])
+def test_slurm_waits_again_only_for_an_interrupted_run(place, status, again):
+    process = subprocess.run(
+        ["bash", "deploy/slurm/train.sbatch"],
+        cwd=place,
+        env=os.environ | {"STATUS": str(status), "SLURM_JOB_ID": "7"},
+    )
+    assert process.returncode == status
+    requeued = place / "requeued"
+    assert (requeued.read_text() if requeued.exists() else "") == ("requeue 7\n" if again else "")
+
+
+TRAINED = ["slurm/train.sbatch", "kubernetes/train-gpu.yaml", "kubernetes/train-tpu.yaml"]
+TRAINED += ["skypilot.yaml"]
+
+
+@pytest.mark.parametrize("recipe", TRAINED)
+def test_a_recipe_starts_one_run_of_several_processes(place, recipe):
+    start = start_of(recipe)
+    assert statuses(begin(place, start)) == ([0] * len(start.machines), "")
+    calls = [parse_flags(arguments[3:]) for arguments in noted(place)]
+    assert len(calls) == 2 and {tuple(call[:3]) for call in noted(place)} == {
+        ("-m", "jaxnets", "train")
+    }
+    numbers = [call.pop("process_id", None) for call in calls]
+    assert calls[0] == calls[1] and calls[0]["platform"] in ("gpu", "tpu")
+    assert numbers == ([None, None] if calls[0].get("distributed") else [0, 1])
+    config = preset(**calls[0], process_id=numbers[0])
+    if not config.distributed:
+        assert config.num_processes == 2 and config.coordinator in (
+            "cnn-train-0-0.cnn:8476",  # JobSet's name of the first pod.
+            "10.0.0.1:8476",
+        )
+
+
+def test_the_first_pod_has_the_name_of_the_coordinator():
+    """JobSet's rule: JOBSET-JOB-0-INDEX.SUBDOMAIN, and the subdomain is the JobSet's name."""
+    text = (DEPLOY / "kubernetes/train-gpu.yaml").read_text()
+    jobset = yaml.safe_load(text)
+    name, (job,) = jobset["metadata"]["name"], jobset["spec"]["replicatedJobs"]
+    assert f"--coordinator={name}-{job['name']}-0-0.{name}:" in text
+    assert f"getent hosts {name}-{job['name']}-0-$number.{name} " in text
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.stem)
+def test_the_parts_of_a_manifest_fit(path):
+    claimed = yaml.safe_load((DEPLOY / "kubernetes/volume.yaml").read_text())["metadata"]["name"]
+
+    def check(pod):
+        volumes = {volume["name"]: volume for volume in pod.get("volumes", ())}
+        for container in pod["containers"]:
+            mounts = [mount["name"] for mount in container.get("volumeMounts", ())]
+            assert sorted(mounts) == sorted(volumes)
+            assert container["image"] == "REGISTRY/jaxnets"
+        for volume in volumes.values():
+            assert volume.get("persistentVolumeClaim", {"claimName": claimed}) == {
+                "claimName": claimed
+            }
+
+    def walk(value):
+        if isinstance(value, dict):
+            if "containers" in value:
+                check(value)
+            value = list(value.values())
+        if isinstance(value, list):
+            for part in value:
+                walk(part)
+
+    for document in yaml.safe_load_all(path.read_text()):
+        walk(document)
+        for cluster in ("rayClusterSpec", "rayClusterConfig"):
+            if cluster in document["spec"]:
+                version = document["spec"][cluster]["rayVersion"]
+                assert f"ARG RAY={version}\n" in (DEPLOY / "Dockerfile").read_text()
+
+
+@pytest.mark.parametrize("name", ["train-gpu", "train-tpu"])
+def test_a_wrong_request_is_not_tried_again(name):
+    job = pods_of(f"kubernetes/{name}.yaml")
+    (container,) = job["template"]["spec"]["containers"]
+    assert job["completions"] == job["parallelism"] and job["backoffLimit"] == 0
+    assert job["podFailurePolicy"]["rules"] == [
+        {
+            "action": "FailJob",
+            "onExitCodes": {"containerName": container["name"], "operator": "In", "values": [2]},
+        }
+    ]
+
+
+def test_slurm_starts_a_process_for_each_gpu():
+    """JAX gives a process under SLURM one GPU; more processes or fewer would waste some."""
+    flags = dict(re.findall(r"^#SBATCH --([\w-]+)=(\S+)", start_of(TRAINED[0]).script, re.M))
+    assert flags["ntasks-per-node"] == flags["gpus-per-node"]
+
+
+def test_the_image_has_what_pip_builds():
+    """The files of tests/test_wheel.py, which builds them, and what the recipes start."""
+    copied = re.findall(r"^COPY (.*) \S+$", (DEPLOY / "Dockerfile").read_text(), re.M)
+    files = "pyproject.toml README.md LICENSE train.py jaxnets deploy/start.sh"
+    assert " ".join(copied) == files
+
+
+@pytest.fixture
+def real_python(place, tiny_folder):
+    """Makes `python` this one, with a small run on the CPU: later flags win."""
+
+    def use(*flags):
+        given = " ".join(["--model=softmax", "--platform=cpu", f"--data_dir={tiny_folder}", *flags])
+        text = f'#!/bin/sh\ncd "{ROOT}"\nexec "{sys.executable}" "$@" {given}\n'
+        (place / "bin/python").write_text(text)
+
+    return use
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["kubernetes/train-gpu.yaml", "skypilot.yaml"])
+def test_two_machines_of_a_recipe_train_one_run(place, real_python, recipe):
+    real_python("--batch_size=4", "--epochs=1", "--validation_size=40")
+    script, machines = start_of(recipe)
+    script = script.replace("cnn-train-0-0.cnn:8476", "127.0.0.1:8476").replace(
+        "8476", str(free_port())
+    )
+    for variables in machines:
+        variables["SKYPILOT_NODE_IPS"] = "127.0.0.1\n127.0.0.1"
+    for _ in range(2):  # The second time, the run is there and finished.
+        found, printed = statuses(begin(place, Start(script, machines)))
+        assert found == [0, 0], printed
+    assert read_json(place / "runs/cnn/result.json")["num_devices"] == 2
+
+
+@pytest.mark.slow
+def test_slurm_s_interrupted_run_continues(place, real_python, monkeypatch):
+    """SIGTERM to all processes of the step, as SLURM sends it before the time limit."""
+    run = place / "runs/cnn"
+    cluster = {"JOB_ID": free_port(), "STEP_NODELIST": "localhost", "NTASKS": 2}
+    for name, value in cluster.items():
+        monkeypatch.setenv(f"SLURM_{name}", str(value))
+    monkeypatch.setenv("RUN", str(run))
+    start = Start((DEPLOY / "slurm/train.sbatch").read_text(), [{}])
+    real_python("--batch_size=4", "--epochs=100000", "--validation_size=40")
+    lines, seen = run / "metrics.jsonl", 0
+    for _ in range(2):
+        (job,) = begin(place, start)
+        wait_for(lambda old=seen: lines.exists() and lines.stat().st_size > old, [job])
+        for process in psutil.Process(job.pid).children(recursive=True):
+            if process.cmdline()[0] == sys.executable:
+                process.send_signal(signal.SIGTERM)
+        found, printed = statuses([job])
+        assert found == [143], printed
+        assert printed.count("error: interrupted; saved after step") == 2
+        assert (place / "requeued").read_text() == f"requeue {cluster['JOB_ID']}\n"
+        seen = lines.stat().st_size
+    epochs = [json.loads(line)["epoch"] for line in lines.read_text().splitlines()]
+    assert epochs == list(range(1, len(epochs) + 1))
+
+
+def notebook_cells(**changes: str) -> list[str]:
+    """The notebook's code, with some texts changed."""
+    cells = read_json(DEPLOY / "notebook/train.ipynb")["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    for old, new in changes.items():
+        assert any(old in text for text in code), old
+        code = [text.replace(old, new) for text in code]
+    return code
+
+
+def test_the_notebook_is_one_that_kaggle_takes():
+    nbformat = pytest.importorskip("nbformat", reason="Jupyter's")
+    nbformat.validate(nbformat.read(DEPLOY / "notebook/train.ipynb", as_version=4))
+    metadata = read_json(DEPLOY / "notebook/kernel-metadata.json")
+    assert (DEPLOY / "notebook" / metadata["code_file"]).exists()
+    assert metadata["id"] == f"YOUR_NAME/{metadata['title']}"
+    assert len(metadata["dataset_sources"]) == 1
+
+
+@pytest.mark.slow
+def test_kaggle_continues_what_an_earlier_version_kept(tmp_path, tiny_folder, capfd, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    small = ["--model=softmax", "--epochs=2", f"--data_dir={tiny_folder}", "--validation_size=40"]
+    code = notebook_cells(
+        **{'["--model=cnn", "--epochs=20"]': json.dumps(small), "/kaggle": str(tmp_path)}
+    )
+    (tmp_path / "working").mkdir()
+    for _ in range(2):
+        names: dict[str, Any] = {}
+        for cell in code:
+            exec(cell, names)
+    out = capfd.readouterr().out
+    assert out.count("epoch 2/2") == 1 and out.endswith("holds a finished run\n")
+    earlier = tmp_path / "input/jaxnets-train"
+    earlier.mkdir(parents=True)
+    (tmp_path / "working/cnn").rename(earlier / "cnn")
+    (earlier / "cnn/result.json").unlink()
+    names = {}
+    for cell in code:
+        exec(cell, names)
+    assert "--resume" in names["command"] and (tmp_path / "working/cnn/result.json").exists()
+
+
+def test_the_notebook_ends_with_an_error_where_training_fails(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = notebook_cells(**{"--model=cnn": "--modle=cnn"})
+    names: dict[str, Any] = {}
+    with pytest.raises(SystemExit, match="ended with status 2"):
+        for cell in code:
+            exec(cell, names)

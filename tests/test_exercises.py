@@ -28,6 +28,7 @@ from jaxnets.course.exercises.catalogue import (
     BUGS,
     EXERCISES,
     SHEETS,
+    TASKS,
     imports_of,
 )
 from jaxnets.course.exercises.compute import check_sheet
@@ -54,12 +55,14 @@ def mine(tmp_path):
 def test_every_layer_pair_is_an_exercise():
     assert set(BLANKS) == set(RULES) - {"residual"}  # Its passes are those of its layers.
     assert list(BUGS) == [f"bug{number}" for number in range(1, len(BUGS) + 1)]
-    assert len(EXERCISES) == len(SHEETS) + len(BLANKS) + len(BUGS) + len(BETS)
+    assert len(EXERCISES) == len(SHEETS) + len(BLANKS) + len(BUGS) + len(BETS) + len(TASKS)
     for exercise in EXERCISES.values():
         assert exercise.level in (1, 2, 3) and 5 <= exercise.minutes <= 60
 
 
-@pytest.mark.parametrize("exercise", [*BLANKS.values(), *BUGS.values()], ids=lambda one: one.name)
+@pytest.mark.parametrize(
+    "exercise", [*BLANKS.values(), *BUGS.values(), *TASKS.values()], ids=lambda one: one.name
+)
 def test_a_file_has_its_function_and_keeps_the_rules(exercise):
     text = exercise.text()
     tree = parse_exercise(text)
@@ -68,7 +71,8 @@ def test_a_file_has_its_function_and_keeps_the_rules(exercise):
     assert isinstance(last, ast.FunctionDef) and last.name == exercise.function
     assert violation(tree, imports_of(exercise)) is None
     exec(text, {})  # It has all the imports that it needs.
-    assert f"gradcheck --mine=my_{exercise.name}.py" in text
+    check = "exercise check " if exercise.name in TASKS else "gradcheck --mine="
+    assert f"{check}my_{exercise.name}.py" in text
     assert not [bug.mutant for bug in BUGS.values() if bug.mutant in text]
 
 
@@ -354,6 +358,10 @@ def test_the_page_lists_exercises_and_shows_bugs_without_names():
     for exercise in [*SHEETS.values(), *BLANKS.values()]:
         row = f"{exercise.name} | {exercise.level} | {exercise.minutes} | {exercise.about}"
         assert f"| {row} |" in PAGE
+    written = (ROOT / "docs" / "exercises-write.md").read_text("utf-8")
+    for task in TASKS.values():
+        assert f"| {task.name} | {task.level} | {task.minutes} | {task.about} |" in written
+        assert task.solution[task.solution.index("def ") :].strip() in ANSWERS
     shown = {code.partition("(")[0].removeprefix("def "): code for code in PYTHON.findall(PAGE)}
     assert list(shown) == list(BUGS)
     for name, code in shown.items():
@@ -409,7 +417,7 @@ def test_the_chinese_answers_are_the_same_answers():
         [re.findall(pattern, page) for page in (chinese, ANSWERS)]
         for pattern in (r"<summary>\w+", r"`[^`\n]+`", r"(?<=\| )-?\d[\d.e-]*(?: ± [\d.]+)?(?= \|)")
     )
-    assert len(names[0]) == 2 * len(BUGS) + len(SHEETS) + len(BLANKS) + len(BETS) + 4
+    assert len(names[0]) == 2 * len(BUGS) + len(SHEETS) + len(BLANKS) + len(BETS) + len(TASKS) + 4
     assert len(codes[0]) > 40 and len(numbers[0]) == 40
     for ours, theirs in (names, codes, numbers):
         assert ours == theirs
@@ -719,5 +727,5 @@ def test_the_list_is_table_or_json_and_needs_no_jax(run_command, run_python):
     assert outcome.status == 0, outcome.err
     assert [row["name"] for row in json.loads(outcome.out)] == list(EXERCISES)
     table = run_command("exercise").out
-    assert all(re.search(rf"^{name} +[bcf]", table, re.MULTILINE) for name in EXERCISES)
+    assert all(re.search(rf"^{name} +[bcfw]", table, re.MULTILINE) for name in EXERCISES)
     assert not any(bug.mutant in table for bug in BUGS.values())

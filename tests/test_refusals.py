@@ -283,7 +283,7 @@ COMMANDS = [
     ("exercise new bug99", "unknown exercise"),
     ("exercise new dense --output=a.txt", "expected a name with .py"),
     ("exercise new dense --output=nowhere/a.py", "nowhere/a.py"),
-    ("exercise check my_dense.py", "gradcheck --mine=my_dense.py"),
+    ("exercise check nowhere.py", "nowhere.py", "No such file"),
     ("exercise check nowhere.toml", "nowhere.toml", "No such file"),
     ("grade", "expected SUBMISSIONS"),
     ("grade nowhere", "nowhere: expected a folder of submissions"),

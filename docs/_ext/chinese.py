@@ -15,7 +15,16 @@ from jaxnets.cli.commands import COMMANDS
 from jaxnets.config.fields import Config
 from jaxnets.config.file import ConfigFile
 from jaxnets.config.options import options_of
-from jaxnets.course.exercises.catalogue import BETS, BLANKS, BUGS, EXERCISES, PROSE, SHEETS
+from jaxnets.course.exercises.catalogue import (
+    BETS,
+    BLANKS,
+    BUGS,
+    EXERCISES,
+    LOOPS,
+    PROSE,
+    SHEETS,
+    TASKS,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 CATALOGUE = ROOT / "jaxnets" / "zh.po"
@@ -59,10 +68,13 @@ def of_exercises() -> Iterator[str]:
             yield from filter(None, (asked.asks, asked.hint, asked.then))
     for blank in BLANKS.values():
         yield from (blank.forward, blank.arguments)
-    for bug in BUGS.values():
+    for task in TASKS.values():
+        yield from filter(None, (task.formula, task.arguments))
+        yield from (cause.says for cause in task.causes)
+    for bug in [*BUGS.values(), *LOOPS.values()]:
         yield from (bug.question, bug.hint)
     for code in [
-        *(one.code for one in BLANKS.values()),
+        *(one.code for one in [*BLANKS.values(), *TASKS.values()]),
         *(b.code + b.forward for b in BUGS.values()),
     ]:
         yield from (text for text in PROSE.findall(code) if re.search("[A-Za-z]{2} [a-z]{2}", text))

@@ -135,16 +135,16 @@ class Gradcheck(Options):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Exercise(Options):
-    """List exercises, write one into a file of your own, check numbers."""
+    """List exercises, write one into a file of your own, check your answers."""
 
     words: tuple[str, ...] = option(
         (),
-        "new NAME writes an exercise into a file, check FILE checks computed numbers; without a "
-        "word all exercises are listed",
+        "new NAME writes an exercise into a file, check FILE judges your answers; without a word "
+        "all exercises are listed",
         metavar="[new NAME | check FILE]",
     )
     output: str | None = option(None, "file to write", unset="my_NAME", metavar="FILE")
-    hint: bool = option(False, "say more about each wrong number")
+    hint: bool = option(False, "say more about what is wrong")
     language: str | None = option(None, ANSWERS, LANGUAGES, unset=THE_LOCALE)
     json: bool = option(False, JSON)
 
@@ -160,7 +160,8 @@ class Exercise(Options):
 
         if word == "check":
             with speaking("en" if self.json else self.language):
-                right, values, text = command.check_numbers(rest[0], self.hint)
+                check = command.check_mine if rest[0].endswith(".py") else command.check_numbers
+                right, values, text = check(rest[0], self.hint)
             print_answer(values, text, self.json)
             return DONE if right else RUN_FAILED
         with speaking(self.language):

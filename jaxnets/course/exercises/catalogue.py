@@ -1,4 +1,4 @@
-"""All exercises. They are data, in four .toml files beside this one; no JAX is needed."""
+"""All exercises. They are data, in the .toml files beside this one; no JAX is needed."""
 
 import ast
 import re
@@ -8,15 +8,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from jaxnets.display import fill
 from jaxnets.errors import unknown
 from jaxnets.language import N_, _
 
 COMPUTE, FILL_IN, FIND_THE_BUG = N_("compute"), N_("fill in"), N_("find the bug")
-BET = N_("bet first")
+BET, WRITE = N_("bet first"), N_("write code")
+BLANKS_TO_FILL = N_("Level {}, about {} minutes. Replace every `...` below, then ask the judge:")
+TO_REPAIR = N_(
+    "Level {}, about {} minutes. Find it by reading, repair it here, then ask the judge:"
+)
+AUTHOR = N_("The docstring of the function is what its author thought.")
 WIDTH = 88
+Some = TypeVar("Some", bound="Task")
 # A docstring's first line or a comment in code.
 PROSE = re.compile(r'(?<=""")[^"\n]+|(?<=# ).+')
 
@@ -112,10 +118,9 @@ class Blank(Exercise):
 
     def text(self, file: str = "") -> str:
         code = Template(_said(self.code)).substitute(arguments=_indented(_(self.arguments)))
-        how = N_("Level {}, about {} minutes. Replace every `...` below, then ask the judge:")
         parts = [
             _("Exercise {}: {}, backward.", self.name, _(self.about)),
-            _(how, self.level, self.minutes),
+            _(BLANKS_TO_FILL, self.level, self.minutes),
             f"    jaxnets gradcheck --mine={file or self.file}",
             _("The forward pass:"),
             _indented(_(self.forward)),
@@ -150,13 +155,10 @@ class Bug(Exercise):
         return self.right.gradient
 
     def text(self, file: str = "") -> str:
-        how = N_(
-            "Level {}, about {} minutes. Find it by reading, repair it here, then ask the judge:"
-        )
         title = N_("Exercise {}: one thing is wrong in this backward pass ({}).")
         parts = [
             _(title, self.name, _(self.about)),
-            _(how, self.level, self.minutes),
+            _(TO_REPAIR, self.level, self.minutes),
             f"    jaxnets gradcheck --mine={file or self.file}",
         ]
         if self.forward:
@@ -165,8 +167,65 @@ class Bug(Exercise):
         else:
             parts += [_("The forward pass:"), _indented(_(self.right.forward))]
             parts += [_(self.right.arguments)]
-        parts += [_("The docstring of the function is what its author thought.")]
+        parts += [_(AUTHOR)]
         parts += [fill(_(self.question), WIDTH)]
+        return '"""' + "\n\n".join(parts) + f'\n"""\n\n{_said(self.code)}'
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cause:
+    """A usual mistake: the change that makes it of the solution, and what the judge says."""
+
+    says: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task(Exercise):
+    """A function to write, which the judge asks for numbers."""
+
+    kind = WRITE
+    formula: str
+    arguments: str  # What the function takes and returns, as its docstring says it.
+    returns: Sequence[str]  # The names of its results.
+    code: str  # The function with blanks, in which $arguments stands for these.
+    solution: str
+    causes: list[Cause]
+
+    @property
+    def function(self) -> str:
+        return self.name
+
+    def text(self, file: str = "") -> str:
+        code = Template(_said(self.code)).substitute(arguments=_indented(_(self.arguments)))
+        parts = [
+            _("Exercise {}: {}.", self.name, _(self.about)),
+            _(BLANKS_TO_FILL, self.level, self.minutes),
+            f"    jaxnets exercise check {file or self.file}",
+            _indented(_(self.formula)),
+        ]
+        return '"""' + "\n\n".join(parts) + f'\n"""\n\n{code}'
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repair(Task):
+    """A piece of a training program that is wrong in one way: the first of its causes."""
+
+    kind = FIND_THE_BUG
+    formula: str = ""
+    arguments: str = ""
+    question: str
+    hint: str
+
+    def text(self, file: str = "") -> str:
+        parts = [
+            _("Exercise {}: one thing is wrong in this function ({}).", self.name, _(self.about)),
+            _(TO_REPAIR, self.level, self.minutes),
+            f"    jaxnets exercise check {file or self.file}",
+            _(AUTHOR),
+            fill(_(self.question), WIDTH),
+        ]
         return '"""' + "\n\n".join(parts) + f'\n"""\n\n{_said(self.code)}'
 
 
@@ -196,19 +255,32 @@ def _bug(name: str, layer: str, code: str, helpers: dict[str, str], **facts: Any
     return Bug(name=name, right=BLANKS[layer], about=about, code=code, **facts)
 
 
+def _tasks(kind: type[Some], file: str) -> dict[str, Some]:
+    found = {}
+    for name, facts in _data(file).items():
+        causes = [Cause(**cause) for cause in facts["causes"]]
+        found[name] = kind(name=name, **{**facts, "causes": causes})
+    return found
+
+
 SHEETS = _sheets(Sheet, "sheets.toml")
 BETS = _sheets(Bet, "bets.toml")
 BLANKS = {name: Blank(name=name, **facts) for name, facts in _data("blanks.toml").items()}
 _bugs = _data("bugs.toml")
 _helpers = _bugs.pop("helpers")  # Functions that several bugs call.
 BUGS = {name: _bug(name, helpers=_helpers, **facts) for name, facts in _bugs.items()}
+LOOPS = _tasks(Repair, "loops.toml")
+TASKS: dict[str, Task] = {**_tasks(Task, "tasks.toml"), **LOOPS}
 EXERCISES: dict[str, Exercise] = {
     **dict(sorted(SHEETS.items(), key=lambda item: item[1].level)),
+    **TASKS,
     **BLANKS,
     **BUGS,
     **BETS,
 }
-BY_FUNCTION = {exercise.function: exercise for exercise in [*BLANKS.values(), *BUGS.values()]}
+BY_FUNCTION: dict[str, Blank | Bug | Task] = {
+    exercise.function: exercise for exercise in [*BLANKS.values(), *BUGS.values(), *TASKS.values()]
+}
 
 
 def exercise_called(name: str) -> Exercise:
@@ -222,7 +294,7 @@ def exercise_called(name: str) -> Exercise:
     return EXERCISES[name]
 
 
-def exercise_of_function(function: str) -> Blank | Bug:
+def exercise_of_function(function: str) -> Blank | Bug | Task:
     """The exercise that a function of this name answers.
 
     Raises:
@@ -233,7 +305,7 @@ def exercise_of_function(function: str) -> Blank | Bug:
     return BY_FUNCTION[function]
 
 
-def imports_of(exercise: Blank | Bug) -> frozenset[str]:
+def imports_of(exercise: Blank | Bug | Task) -> frozenset[str]:
     """The names that an exercise's file imports, as "jaxnets.losses.probabilities_of"."""
     return frozenset(
         f"{node.module}.{alias.name}"

@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from jaxnets import display
-from jaxnets.course.exercises.catalogue import BETS, EXERCISES, SHEETS, exercise_called
+from jaxnets.course.exercises.catalogue import (
+    BETS,
+    EXERCISES,
+    SHEETS,
+    Blank,
+    Bug,
+    exercise_called,
+)
 from jaxnets.course.exercises.compute import RIGHT, check_sheet
 from jaxnets.course.exercises.files import read_source
 from jaxnets.errors import UserError
@@ -52,14 +59,13 @@ def write(name: str, output: str | None) -> tuple[str, str]:
         raise UserError(f"{file} is there already; expected a new name: --output=FILE") from None
     except OSError as error:
         raise UserError(f"{file}: {error.strerror}") from error
-    check = "exercise check " if exercise.suffix == ".toml" else "gradcheck --mine="
+    a_pass = isinstance(exercise, Blank | Bug)
+    check = "gradcheck --mine=" if a_pass else "exercise check "
     return str(path), f"jaxnets {check}{file}"
 
 
 def check_numbers(path: str, hint: bool) -> tuple[bool, dict[str, Any], str]:
     """Checks a sheet: whether all numbers are right, the values, and the lines that say so."""
-    if path.endswith(".py"):
-        raise UserError(f"{path}: jaxnets gradcheck --mine={path} checks a backward pass")
     name, found = check_sheet(read_source(path), path)
     right = sum(answered.verdict == RIGHT for answered in found)
     passed = right == len(found)
@@ -78,7 +84,7 @@ def check_numbers(path: str, hint: bool) -> tuple[bool, dict[str, Any], str]:
 
 
 def check_mine(path: str, hint: bool) -> tuple[bool, list[dict[str, Any]], str]:
-    """Judges the backward passes in a student's file, and returns what `check_numbers` does."""
+    """Judges the functions in a student's file, and returns what `check_numbers` does."""
     if path.endswith(".toml"):
         raise UserError(f"{path}: jaxnets exercise check {path} checks computed numbers")
 
@@ -91,7 +97,7 @@ def check_mine(path: str, hint: bool) -> tuple[bool, list[dict[str, Any]], str]:
     for verdict in verdicts:
         lines.append(display.paint(verdict.line, "green" if verdict else "red"))
         lines += [f"  {line}" for line in verdict.hints]
-    if not all(verdicts) and not hint and any(verdict.row for verdict in verdicts):
+    if not all(verdicts) and not hint and any(verdict.wrong for verdict in verdicts):
         lines.append(_("--hint says more"))
     return all(verdicts), [_values(verdict) for verdict in verdicts], "\n".join(lines)
 

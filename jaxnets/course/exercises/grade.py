@@ -201,6 +201,7 @@ def run_submission(
         "source": submission.source,
         "name": submission.exercise,
         "sources": _sources(submission.imports),
+        "kind": type(cases[0].call).__name__,
         "calls": [tuple(case.call) for case in cases],
         "seconds": limits.seconds,
         "memory": limits.memory << 20,

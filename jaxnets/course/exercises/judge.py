@@ -1,6 +1,7 @@
-"""Judges a student's backward pass as `gradcheck` judges ours: by autodiff and by differences.
+"""Judges a student's function, which is only asked for arrays.
 
-The student's code is only asked for arrays. What is right is computed from the forward pass.
+A backward pass is judged as `gradcheck` judges ours: by autodiff and by differences. What is right
+is computed from the forward pass. Any other function is judged by numbers: tasks.py.
 """
 
 import ast
@@ -19,10 +20,12 @@ import numpy as np
 from jaxnets.backprop.pooling import max_pool_forward
 from jaxnets.backprop.rule import LayerRule, Setting
 from jaxnets.backprop.rules import RULES
-from jaxnets.course.exercises.catalogue import BUGS, Blank, Bug, exercise_of_function
+from jaxnets.course.exercises import tasks
+from jaxnets.course.exercises.catalogue import BUGS, Blank, Bug, Task, exercise_of_function
 from jaxnets.course.exercises.drawn import drawn_settings
 from jaxnets.course.exercises.files import exercises_in, read_source, violation
-from jaxnets.course.exercises.passes import Call, ResultError, gradients_of, run_source
+from jaxnets.course.exercises.passes import Call, ResultError, answers_of, run_source
+from jaxnets.course.exercises.tasks import CLOSE, looks
 from jaxnets.errors import unknown
 from jaxnets.gradcheck.compare import (
     DIFFERENCES,
@@ -45,7 +48,6 @@ from jaxnets.language import _
 MOST_NUMBERS = 1000
 # A student's loop over the elements of a larger window takes JAX longer to compile than it may.
 WIDEST = 64
-CLOSE = 1e-9  # Of numbers in float64 that are meant to be the same.
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ class Verdict:
 
 
 def judge(function: Callable[..., Any], *, hint: bool = False) -> Verdict:
-    """Judges a backward pass of your own, in a notebook.
+    """Judges a backward pass, or another function of an exercise, of your own, in a notebook.
 
     Args:
       function: It is named after its exercise: `dense_backward`, `bug15`.
@@ -107,7 +109,7 @@ def judge(function: Callable[..., Any], *, hint: bool = False) -> Verdict:
         return Verdict(name, False, reason=found)
     cases = cases_of(name)
     try:
-        answers = list(gradients_of(function, [case.call for case in cases]))
+        answers = answers_of(function, [case.call for case in cases])
     except ResultError as error:
         answers = str(error)
     return verdict(name, cases, answers, hint=hint)
@@ -143,12 +145,15 @@ def layer_of(exercise: Blank | Bug) -> LayerRule:
     return rule
 
 
-def cases_of(function: str) -> list[Case]:
-    """A layer in all its settings and precisions, each precision compiled as one program.
+def cases_of(function: str) -> list[Any]:
+    """A list of Case: a layer in all its settings and precisions. Of a Task, one of tasks.Case.
 
-    In float64 it is tried in drawn settings too, without differences.
+    Each precision is compiled as one program. In float64 a layer is tried in drawn settings too,
+    without differences.
     """
     exercise = exercise_of_function(function)
+    if isinstance(exercise, Task):
+        return tasks.cases_of(exercise)
     rule = layer_of(exercise)
     declared = [one for one in rule.settings if math.prod(one.static.get("window", ())) <= WIDEST]
     cases = []
@@ -196,12 +201,17 @@ def _compiled(function: Callable[..., Any], *arguments: Any) -> Any:
 
 def verdict(
     name: str,
-    cases: Sequence[Case],
+    cases: Sequence[Any],  # As cases_of gives them.
     answers: Sequence[Mapping[str, Any]] | str,
     *,
     hint: bool = False,
 ) -> Verdict:
-    """Compares the arrays that a backward pass has returned for each case, or says why not."""
+    """Compares the arrays that a function has returned for each case, or says why not."""
+    exercise = exercise_of_function(name)
+    if isinstance(exercise, Task):
+        if isinstance(answers, str):
+            return Verdict(name, False, reason=answers)
+        return Verdict(name, *tasks.compared(exercise, cases, answers, hint))
     if isinstance(answers, str):
         call, right = cases[0].call, cases[0].right
         shapes = ", ".join(f"{call.gradient_name(leaf)} {right[leaf].shape}" for leaf in right)
@@ -295,7 +305,7 @@ def _hints(row: Row, cases: Sequence[Case], answers: Sequence[Mapping]) -> Itera
             "{} is wrong in {} of {} settings, first in: {}",
             *(label, len(wrong), len(exact), case.program.problem.label),
         )
-        yield _looks(label, yours, right)
+        yield looks(label, yours, right)
     exact, differences = row.errors["float64"].value, row.errors[DIFFERENCES].value
     if row.kinks and differences <= row.tolerances[DIFFERENCES] < exact < np.inf:
         yield _("the differences agree: it is wrong only where the function has a kink or a tie")
@@ -314,21 +324,3 @@ def _is_wrong(leaf: str, case: Case, answer: Mapping[str, np.ndarray]) -> bool:
     return yours.shape != right.shape or not np.allclose(
         yours, right, rtol=0, atol=CLOSE * (np.abs(right).max(initial=0) or 1)
     )
-
-
-def _looks(label: str, yours: np.ndarray, right: np.ndarray) -> str:
-    """Compares a wrong array with the right one, without showing the right one."""
-    if yours.shape != right.shape:
-        return _("{}: expected the shape {}, got {}", label, right.shape, yours.shape)
-    if not np.isfinite(yours).all():
-        return _("{}: it holds numbers that are not finite", label)
-    if np.allclose(yours, right):
-        return _("{}: right, but rounded to fewer digits than float64 has", label)
-    where = np.abs(yours - right) > CLOSE * (np.abs(right).max(initial=0) or 1)
-    steepest = np.abs(right).argmax()
-    ratio = yours.flat[steepest] / (right.flat[steepest] or 1)
-    if ratio and np.allclose(yours, ratio * right, rtol=0, atol=CLOSE * np.abs(yours).max()):
-        return _("{}: each number is {} times the right one", label, format(ratio, ".4g"))
-    if np.allclose(np.sort(yours, axis=None), np.sort(right, axis=None)):
-        return _("{}: the right numbers stand in the wrong places", label)
-    return _("{}: {} of {} numbers are wrong", label, where.sum(), where.size)

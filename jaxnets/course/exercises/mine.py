@@ -19,7 +19,7 @@ import numpy as np
 from jaxnets.backprop.rule import LayerRule
 from jaxnets.backprop.rules import OURS, RULES, OwnPasses, rule_of
 from jaxnets.config.fields import Config
-from jaxnets.course.exercises.catalogue import Blank, Bug, exercise_of_function
+from jaxnets.course.exercises.catalogue import Blank, Bug, Task, exercise_of_function
 from jaxnets.course.exercises.files import exercises_in, read_source
 from jaxnets.course.exercises.judge import Verdict, broken, judge, judge_file, layer_of
 from jaxnets.course.exercises.mistakes import mistake
@@ -113,16 +113,28 @@ def _own(one: str | Backward) -> list[Own]:
     if isinstance(one, str):
         text = read_source(one)
         names = exercises_in(text, one)[0]
-        return [Own(exercise_of_function(name), one, text, None) for name in names]
+        return [Own(_pass_called(name), one, text, None) for name in names]
     name, text = getattr(one, "__name__", ""), ""
     with contextlib.suppress(OSError, TypeError):
         text = inspect.getsource(one)
-    return [Own(exercise_of_function(name), name, text, one)]
+    return [Own(_pass_called(name), name, text, one)]
+
+
+def _pass_called(name: str) -> Blank | Bug:
+    """The backward pass that a function of this name answers.
+
+    Raises:
+      UserError: It is none.
+    """
+    exercise = exercise_of_function(name)
+    if isinstance(exercise, Task):
+        raise UserError(f"mine: expected a backward pass of a layer, got {name}")
+    return exercise
 
 
 def _finding(verdict: Verdict) -> dict[str, Any]:
     """The record of a wrong pass in a run folder."""
-    name, layer = verdict.exercise, exercise_of_function(verdict.exercise).layer
+    name, layer = verdict.exercise, _pass_called(verdict.exercise).layer
     return dict(function=name, layer=layer, gradients=verdict.wrong, reason=verdict.reason)
 
 

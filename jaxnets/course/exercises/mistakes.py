@@ -37,6 +37,7 @@ UNKNOWN = object()  # The value of what cannot be computed once more.
 
 # Messages of Python, NumPy and JAX, and what they mean. Each {} stands for a group.
 SAID = {
+    "argument must be .*, not 'ellipsis'": N_("a number is still ..., the blank to fill in"),
     "truth value of an array": N_(
         "if and while ask for one answer, not for an array of them; use jnp.where"
     ),

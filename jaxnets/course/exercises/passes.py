@@ -1,9 +1,10 @@
-"""Runs a student's backward pass on the judge's numbers; no answer is known here.
+"""Runs a student's function on the judge's numbers; no answer is known here.
 
 This runs in the student's process, in a notebook, or in the confined process of `grade`.
 """
 
 import contextlib
+import copy
 import inspect
 import io
 import itertools
@@ -21,6 +22,7 @@ from jaxnets.course.exercises.mistakes import kind_of, mistake
 from jaxnets.gradcheck.compare import QUICK_COMPILATION, precision
 from jaxnets.language import N_, _
 
+NOTHING = N_("it returns nothing; its last line must be a return")
 NO_PAIR = N_("expected (d_params, dx), d_params a dict, got {}")
 
 
@@ -40,8 +42,56 @@ class Call(NamedTuple):
         return f'd_params["{name}"]' if name else self.dx
 
 
+class PlainCall(NamedTuple):
+    """One call of a function that is no backward pass."""
+
+    arguments: Mapping[str, Any]  # By position; the names are those of the exercise.
+    settings: Mapping[str, Any]  # By name.
+    returns: Sequence[str]  # The names of its results.
+    functions: str = ""  # The source of functions that come first among the arguments.
+
+    def gradient_name(self, leaf: str) -> str:
+        """The name of a result in the code."""
+        return leaf
+
+
 class ResultError(Exception):
-    """A backward pass returned something other than a gradient, or used autodiff."""
+    """A function returned something other than what was asked for, or used autodiff."""
+
+
+def answers_of(function: Callable[..., Any], calls: Sequence[Any]) -> list[dict[str, np.ndarray]]:
+    """The arrays that a student's function returns for each Call or PlainCall, by their names."""
+    plain = isinstance(calls[0], PlainCall)
+    return list(results_of(function, calls) if plain else gradients_of(function, calls))
+
+
+def results_of(
+    function: Callable[..., Any], calls: Sequence[PlainCall]
+) -> Iterator[dict[str, np.ndarray]]:
+    """Each call's results as NumPy arrays, by the names of `PlainCall.returns`."""
+    for call in calls:
+        functions: dict[str, Any] = {}
+        exec(call.functions, {"np": np}, functions)
+        # Deep: a function that changes an array in place must not change the judge's.
+        arguments = copy.deepcopy(call.arguments)
+        _expect_these(function, [*functions, *arguments], call.settings)
+        with (
+            precision("float64"),
+            np.errstate(all="ignore"),
+        ):  # The verdict says what is not finite.
+            try:
+                result = function(*functions.values(), *arguments.values(), **call.settings)
+            except Exception as error:
+                code = getattr(inspect.unwrap(function), "__code__", None)
+                raise ResultError(mistake(error, code.co_filename if code else "")) from error
+            if result is None:
+                raise ResultError(_(NOTHING))
+            values = [result] if len(call.returns) == 1 else result
+            if not isinstance(values, tuple | list) or len(values) != len(call.returns):
+                wanted = ", ".join(call.returns)
+                raise ResultError(_("expected ({}), got {}", wanted, _kind(result)))
+            named = zip(call.returns, values, strict=True)
+            yield {name: _numbers(name, _array(name, value)) for name, value in named}
 
 
 def gradients_of(
@@ -53,7 +103,7 @@ def gradients_of(
     """
     for dtype, group in itertools.groupby(calls, key=lambda call: call.dtype):
         same = list(group)
-        _expect_arguments(backward, same[0])
+        _expect_these(backward, ["cache", "d_out"], same[0].static)
         with precision(dtype):
             arrays = jax.tree.map(jnp.asarray, [(call.cache, call.d_out) for call in same])
             try:
@@ -69,12 +119,14 @@ def gradients_of(
                 }
 
 
-def _expect_arguments(backward: Callable[..., Any], call: Call) -> None:
-    signature = inspect.signature(backward)
+def _expect_these(
+    function: Callable[..., Any], names: Sequence[str], settings: Mapping[str, Any]
+) -> None:
+    signature = inspect.signature(function)
     try:
-        signature.bind(call.cache, call.d_out, **call.static)
+        signature.bind(*names, **settings)
     except TypeError:
-        wanted = ", ".join(["cache", "d_out", *call.static])
+        wanted = ", ".join([*names, *settings])
         raise ResultError(_("expected the arguments ({}), got {}", wanted, signature)) from None
 
 
@@ -111,7 +163,7 @@ def named_result(call: Call, result: Any) -> dict[str, Any]:
       ResultError: It is something else.
     """
     if result is None:
-        raise ResultError(_("it returns nothing; its last line must be a return"))
+        raise ResultError(_(NOTHING))
     if not call.params:
         return {"x": _array(call.dx, result)}
     if not isinstance(result, tuple | list) or len(result) != 2:
@@ -130,7 +182,8 @@ def named_result(call: Call, result: Any) -> dict[str, Any]:
 
 def _array(name: str, value: Any) -> jax.Array:
     """An array, a number or nested lists of numbers, as an array."""
-    if value is ...:
+    parts = value if isinstance(value, list) else [value]
+    if any(part is ... for part in parts):
         raise ResultError(_("{} is still ..., the blank to fill in", name))
     if not isinstance(value, jax.Array | np.ndarray | np.generic | int | float | list):
         raise ResultError(_("{}: expected an array, got {}", name, _kind(value)))
@@ -165,11 +218,11 @@ def run_file(source: str, path: str) -> dict[str, Any]:
 
 
 def run_source(
-    source: str, path: str, name: str, calls: Sequence[Call]
+    source: str, path: str, name: str, calls: Sequence[Any]
 ) -> list[dict[str, np.ndarray]] | str:
     """Runs a file and its function on each call; what goes wrong is returned in one line."""
     try:
-        return list(gradients_of(run_file(source, path)[name], calls))
+        return answers_of(run_file(source, path)[name], calls)
     except ResultError as error:
         return str(error)
     except (Exception, SystemExit) as error:

@@ -1,0 +1,141 @@
+"""Judges a function by its numbers, and finds the cause of a mistake.
+
+The right numbers come from optax, from autodiff or from NumPy (numbers.py), not from the
+exercise's solution. The solution serves to find the cause: each usual mistake is a change of it.
+If a student's numbers are those of the changed solution, that mistake was made.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxnets.course.exercises.catalogue import Cause, Repair, Task
+from jaxnets.course.exercises.numbers import RUNS
+from jaxnets.course.exercises.passes import PlainCall, ResultError, results_of
+from jaxnets.language import _
+
+CLOSE = 1e-9  # Of numbers in float64 that are meant to be the same.
+MAX_ARGUMENT = 60  # Characters of an argument in a hint.
+Numbers = Mapping[str, np.ndarray]
+
+
+class Case(NamedTuple):
+    """One call of the function, and its right results."""
+
+    call: PlainCall
+    right: Numbers
+
+
+def cases_of(task: Task) -> list[Case]:
+    """The calls of a task, with the right results."""
+    found = []
+    for arguments, settings, results, *functions in RUNS[task.name]():
+        names = dict(zip(task.returns, results, strict=True))
+        right = {name: np.asarray(value, np.float64) for name, value in names.items()}
+        found.append(Case(PlainCall(arguments, settings, task.returns, *functions), right))
+    return found
+
+
+def compared(
+    task: Task, cases: Sequence[Case], answers: Sequence[Numbers], hint: bool
+) -> tuple[bool, tuple[str, ...], str, None, tuple[str, ...]]:
+    """Whether all results are right, the wrong ones, the cause, and hints: a Verdict's fields."""
+    pairs = list(zip(cases, answers, strict=True))
+    wrong = {
+        name: (case, answer[name])
+        for case, answer in reversed(pairs)
+        for name, right in case.right.items()
+        if not same(answer[name], right)
+    }
+    names = tuple(name for name in task.returns if name in wrong)
+    if not names:
+        return True, (), "", None, ()
+    first = min(names, key=lambda name: wrong[name][1].shape == wrong[name][0].right[name].shape)
+    names = (first, *(name for name in names if name != first))
+    case, yours = wrong[first]
+    look = looks(first, yours, case.right[first])
+    causes = causes_of(task, cases, answers, first)
+    said = _("; ").join(_(cause.says) for cause in causes)
+    if isinstance(task, Repair):
+        hints = ((said,) if said else ()) + (_("hint: {}", _(task.hint)),)
+        if task.causes[0] in causes:
+            said = _("it is still wrong")
+        return False, names, said or look.removeprefix(f"{first}: "), None, hints if hint else ()
+    given = {**case.call.arguments, **case.call.settings}
+    shown = ", ".join(f"{name} = {_short(value)}" for name, value in given.items())
+    hints = (_("first wrong for {}", shown), look) if hint else ()
+    return False, names, said or look.removeprefix(f"{first}: "), None, hints
+
+
+def same(yours: np.ndarray, right: np.ndarray) -> bool:
+    """Whether two arrays are the same, up to rounding."""
+    largest = np.abs(right[np.isfinite(right)]).max(initial=0) or 1
+    return yours.shape == right.shape and np.allclose(
+        yours, right, rtol=CLOSE, atol=CLOSE * largest, equal_nan=True
+    )
+
+
+def causes_of(
+    task: Task, cases: Sequence[Case], answers: Sequence[Numbers], first: str
+) -> tuple[Cause, ...]:
+    """The usual mistakes, one or two, that lead to these answers; empty if none does.
+
+    A student may go on rightly from a wrong result. Then one mistake must lead to the first wrong
+    result alone.
+    """
+    for count, names in ((1, task.returns), (2, task.returns), (1, [first])):
+        for causes in itertools.combinations(task.causes, count):
+            changed = task.solution
+            for cause in causes:
+                if cause.old not in changed:
+                    break
+                changed = changed.replace(cause.old, cause.new)
+            else:
+                if _leads_to(changed, task, cases, answers, names):
+                    return causes
+    return ()
+
+
+def _leads_to(
+    source: str,
+    task: Task,
+    cases: Sequence[Case],
+    answers: Sequence[Numbers],
+    names: Sequence[str],
+) -> bool:
+    space: dict[str, Any] = {}
+    exec(source, space)
+    found = results_of(space[task.function], [case.call for case in cases])
+    try:
+        return all(
+            same(answer[name], results[name])
+            for answer, results in zip(answers, found, strict=True)
+            for name in names
+        )
+    except ResultError:
+        return False
+
+
+def looks(label: str, yours: np.ndarray, right: np.ndarray) -> str:
+    """Compares a wrong array with the right one, without showing the right one."""
+    if yours.shape != right.shape:
+        return _("{}: expected the shape {}, got {}", label, right.shape, yours.shape)
+    if not np.isfinite(yours).all():
+        return _("{}: it holds numbers that are not finite", label)
+    if np.allclose(yours, right):
+        return _("{}: right, but rounded to fewer digits than float64 has", label)
+    where = np.abs(yours - right) > CLOSE * (np.abs(right).max(initial=0) or 1)
+    steepest = np.abs(right).argmax()
+    ratio = yours.flat[steepest] / (right.flat[steepest] or 1)
+    if ratio and np.allclose(yours, ratio * right, rtol=0, atol=CLOSE * np.abs(yours).max()):
+        return _("{}: each number is {} times the right one", label, format(ratio, ".4g"))
+    if np.allclose(np.sort(yours, axis=None), np.sort(right, axis=None)):
+        return _("{}: the right numbers stand in the wrong places", label)
+    return _("{}: {} of {} numbers are wrong", label, where.sum(), where.size)
+
+
+def _short(value: Any) -> str:
+    text = " ".join(np.array2string(np.asarray(value), precision=4).split())
+    return text if len(text) <= MAX_ARGUMENT else f"{text[: MAX_ARGUMENT - 1]}…"

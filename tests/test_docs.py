@@ -230,7 +230,10 @@ def missing_references(text: str) -> list[str]:
     return [":".join(found) for found in REFERENCE.findall(text) if not exists(*found)]
 
 
-@pytest.mark.parametrize(("page", "least"), [("lecture-map", 80), ("security", 20), ("abtest", 0)])
+@pytest.mark.parametrize(
+    ("page", "least"),
+    [("lecture-map", 80), ("zh/lecture-map", 80), ("security", 20), ("abtest", 0)],
+)
 def test_what_a_page_names_exists(page, least):
     text = (ROOT / "docs" / f"{page}.md").read_text("utf-8")
     assert len(REFERENCE.findall(text)) > least

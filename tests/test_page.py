@@ -314,7 +314,7 @@ def test_one_file_runs_only_its_own_programs():
     policy = re.search(r'<meta http-equiv="Content-Security-Policy" content="([^"]+)">', html)
     assert policy and policy[1].startswith("default-src 'none'; ")
     digests = re.findall(r"'sha256-([^']+)'", policy[1])
-    parts = re.findall(r"<(style|script)>(.*?)</\1>", html, re.DOTALL)
+    parts = re.findall(r"<(style|script) data-file=[^>]+>(.*?)</\1>", html, re.DOTALL)
     assert len(digests) == len(parts) == html.count("<script") + html.count("<style")
     for digest, (_, text) in zip(digests, parts, strict=True):
         assert base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() == digest
@@ -385,6 +385,7 @@ def test_the_command_writes_one_file_and_says_what_it_holds(
     outcome = run_command("page", softmax_run, "-o", "other.html", "--json")
     assert json.loads(outcome.out) == {
         "page": "other.html", "bytes": size, "weights": "float32", "largest_difference": 0,
+        "pictures": 0,
     }  # fmt: skip
     assert (tmp_path / "other.html").read_bytes() == (tmp_path / "page.html").read_bytes()
     assert sorted(os.listdir()) == ["other.html", "page.html"]
@@ -578,7 +579,7 @@ def test_a_kink_is_named_in_both_languages(page):
     page.click("#check")
     assert text_of(page, "#check-result").startswith("Within ε lies a kink: ")
     page.click("#language")
-    assert text_of(page, "#check-result").startswith("ε 以内有折点：")
+    assert text_of(page, "#check-result").startswith("ε 以内有不可导点：")
     page.click("#language")
 
 

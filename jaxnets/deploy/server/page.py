@@ -8,7 +8,7 @@ from starlette.exceptions import HTTPException
 from jaxnets.deploy.server.models import Version
 from jaxnets.deploy.server.service import Service
 from jaxnets.errors import UserError
-from jaxnets.viz.page.build import MEDIA_TYPES, Files, page_files, with_texts
+from jaxnets.viz.page.build import MEDIA_TYPES, Files, page_files, practice, with_texts
 
 INDEX = "index.html"
 OWN = ("answers.js", "answers.css", "plain.html", "answers.json")
@@ -49,7 +49,7 @@ def served_files(version: Version) -> Files:
     own = {name: (folder / name).read_bytes() for name in OWN}
     own["answers.js"] = with_texts(own["answers.js"], own["answers.json"])
     try:
-        files = page_files(version.trained)
+        files = page_files(version.trained, practice(version.trained))
         html = files[INDEX][1].decode()
     except UserError:
         files, html = {}, own["plain.html"].decode()

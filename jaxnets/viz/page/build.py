@@ -1,10 +1,11 @@
 """Builds the page of a trained run: its files for a server, or one file for a disk.
 
 The page's own programs and texts lie in assets/. What changes from run to run is `run.js`: the
-layers, the class names and the weights.
+layers, the class names and the weights; and `practice.js`: some pictures to train with.
 """
 
 import base64
+import gzip
 import hashlib
 import importlib.metadata
 import json
@@ -13,18 +14,22 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import numpy as np
 
 from jaxnets import files
 from jaxnets.config.options import is_custom
+from jaxnets.data.datasets import Split
 from jaxnets.display import printable, short_path
 from jaxnets.drawing.svg import both_themes
 from jaxnets.errors import UserError
 from jaxnets.files import output_path
 from jaxnets.language import LANGUAGES, _, speaking
+from jaxnets.models.chain import has_layer
 from jaxnets.predict.digit import SIDE
-from jaxnets.predict.folding import BRANCHES, PlainNetwork, Rows, plain
+from jaxnets.predict.folding import BRANCHES, PlainNetwork, Rows, folded, plain
 from jaxnets.predict.trained import TrainedNetwork, load_network
+from jaxnets.runs.request import load_data
 
 Files = dict[str, tuple[str, bytes]]  # A file's name → its media type and its content.
 
@@ -45,14 +50,21 @@ MEDIA_TYPES = {
 }
 STYLE = re.compile(r'<link rel="stylesheet" href="([\w.]+)">')
 SCRIPT = re.compile(r'<script src="([\w.]+)"></script>')
-# Nothing is loaded; only the styles and programs with these digests count.
-POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; style-src {}; script-src {}"
+# Nothing is loaded; only the styles and programs with these digests count, and a worker that the
+# page makes of its own programs.
+POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; worker-src blob:; "
+POLICY += "style-src {}; script-src {}"
+PRACTICE, HELD_OUT = 1600, 400  # Pictures to train with in the page, and to test that with.
 
 
-def page_files(trained: TrainedNetwork) -> Files:
+def page_files(trained: TrainedNetwork, pictures: Split | None = None) -> Files:
     """Returns the page's files by name; "index.html" links to the others.
 
     No file has an inline program or style, so that a server may forbid them.
+
+    Args:
+      trained: A run's network.
+      pictures: With these the page trains: [N, 28, 28, 1] uint8, and their labels.
 
     Raises:
       UserError: The page cannot show this network.
@@ -60,6 +72,7 @@ def page_files(trained: TrainedNetwork) -> Files:
     folder = resources.files("jaxnets.viz.page") / "assets"
     found = {entry.name: entry.read_bytes() for entry in folder.iterdir() if entry.is_file()}
     found["run.js"] = run_script(trained).encode()
+    found["practice.js"] = practice_script(pictures).encode()
     found["page.css"] = both_themes().encode() + found["page.css"]
     found["texts.js"] = with_texts(found["texts.js"], found.pop("texts.json"))
     return {
@@ -87,9 +100,9 @@ def one_file(page: Files) -> str:
 
     def inlined(tag: str, name: str) -> str:
         text = page[name][1].decode()
-        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        digest = _to_text(hashlib.sha256(text.encode()).digest())
         digests[tag].append(f"'sha256-{digest}'")
-        return f"<{tag}>{text}</{tag}>"
+        return f'<{tag} data-file="{name}">{text}</{tag}>'
 
     html = page["index.html"][1].decode()
     html = STYLE.sub(lambda found: inlined("style", found[1]), html)
@@ -103,15 +116,17 @@ def write_page(workdir: str, output: str) -> dict[str, Any]:
     """Writes the page of a run into a file; the old file stays if anything fails.
 
     Returns:
-      What was written: "page", "bytes", "weights" ("float32" or "float16") and
-      "largest_difference" between a weight of the run and of the page.
+      What was written: "page", "bytes", "weights" ("float32" or "float16"),
+      "largest_difference" between a weight of the run and of the page, and "pictures", the number
+      with which the page trains.
 
     Raises:
       UserError: There is no such run or folder, or the page cannot show the network.
     """
     path = output_path(output)
     trained = load_network(workdir)
-    text = one_file(page_files(trained))
+    pictures = practice(trained)
+    text = one_file(page_files(trained, pictures))
     files.write_text(path, text)
     weights = _weights(plain(trained, as_taught=True))
     dtype = _dtype_of(weights)
@@ -122,6 +137,7 @@ def write_page(workdir: str, output: str) -> dict[str, Any]:
         "bytes": len(text.encode()),
         "weights": dtype,
         "largest_difference": float(difference),
+        "pictures": 0 if pictures is None else len(pictures),
     }
 
 
@@ -131,7 +147,52 @@ def to_text(written: dict[str, Any]) -> str:
     text += f", {written['weights']} weights"
     if written["largest_difference"]:
         text += f" (at most {written['largest_difference']:.1g} from the run's)"
+    if written["pictures"]:
+        text += f", {written['pictures']:,} pictures to train with"
     return f"{text}; open it in a browser"
+
+
+def practice(trained: TrainedNetwork) -> Split | None:
+    """Some training images of the run's data, for training in the page; None if it has none.
+
+    No test image is among them: whoever tries learning rates in the page chooses by these. There
+    are none where the data set is not found. A batch norm in the layer beside it trains with that
+    one; another would need the whole batch at once, which the page's layers do not see.
+    """
+    if has_layer(folded(trained).model, nn.BatchNorm):
+        return None
+    try:
+        data = load_data(trained.config, as_bytes=True)
+    except UserError:
+        return None
+    if data.image_shape != trained.image_shape or data.num_classes != len(trained.class_names):
+        return None
+    drawn = np.random.default_rng(0).permutation(len(data.train))[: PRACTICE + HELD_OUT]
+    pictures = data.train[drawn]
+    images = np.asarray(pictures.images)
+    if images.dtype != np.uint8:
+        images = np.rint(255 * images).astype(np.uint8)
+    return Split(images, pictures.labels)
+
+
+def practice_script(pictures: Split | None) -> str:
+    """The program practice.js, which only defines PRACTICE: the pictures, or null.
+
+    `count` of them are trained on, the rest held out: a fifth, at most HELD_OUT.
+    """
+    if pictures is None:
+        return '"use strict";\nconst PRACTICE = null;\n'
+    held_out = min(HELD_OUT, len(pictures) // 5)
+    content = {
+        "images": _to_text(gzip.compress(np.ascontiguousarray(pictures.images).tobytes(), mtime=0)),
+        "labels": [int(label) for label in pictures.labels],
+        "count": len(pictures) - held_out,
+    }
+    return f'"use strict";\nconst PRACTICE = {json.dumps(content)};\n'
+
+
+def _to_text(content: bytes) -> str:
+    return base64.b64encode(content).decode()
 
 
 def run_script(trained: TrainedNetwork) -> str:
@@ -166,7 +227,7 @@ def run_script(trained: TrainedNetwork) -> str:
         "finished": trained.finished,
         "layers": layers,
         "dtype": dtype,
-        "weights": base64.b64encode(weights.astype(LITTLE_ENDIAN[dtype]).tobytes()).decode(),
+        "weights": _to_text(weights.astype(LITTLE_ENDIAN[dtype]).tobytes()),
         "repository": _repository(),
     }
     # "<" would let a name end the element that holds the program.

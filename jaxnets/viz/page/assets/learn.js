@@ -119,12 +119,7 @@ function drawCurve() {
   const svg = byId("curve").querySelector("svg"), [now, ...points] = curvePoints;
   svg.replaceChildren();
   if (!points.length) return;
-  const make = (tag, attributes, text) => {
-    const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
-    for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-    if (text !== undefined) made.textContent = text;
-    svg.append(made);
-  };
+  const make = drawer(svg);
   const lines = examples.length ? ["others", "own"] : ["own"];
   const top = 1.5 * Math.max(0.2, now.own, now.others);
   const x = (rate) => 42 + (265 * (Math.log10(rate) + 4)) / 5;

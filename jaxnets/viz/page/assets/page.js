@@ -1,8 +1,9 @@
 "use strict";
 // The page's state, and what brings it to the screen.
 
+const runsNetwork = readNetwork(RUN); // With the run's weights.
 const state = {
-  network: readNetwork(RUN), // Its weights move with "one step".
+  network: runsNetwork, // Its weights move with "one step", and with training.
   classNames: RUN.classNames,
   undo: [], steps: 0, // The networks before the last steps, and the number of steps.
   pixels: null, // 28 x 28 bytes, as the network sees them.
@@ -96,12 +97,14 @@ function renderForward() {
   const { pass, classNames } = state, best = pass ? largestAt(pass.p) : -1;
   const answer = pass ? say("answer", { name: classNames[best], p: share(pass.p[best]) }) : say("nothing");
   if (byId("answer").textContent !== answer) byId("answer").textContent = answer;
-  [...byId("bars").children].forEach((bar, k) => {
-    const p = pass ? pass.p[k] : 0;
-    bar.classList.toggle("best", k === best);
-    bar.querySelector("i").style.width = `${100 * p}%`;
-    bar.querySelector("span").textContent = pass ? p.toFixed(4) : "–";
-  });
+  for (const bars of document.querySelectorAll(".bars")) {
+    [...bars.children].forEach((bar, k) => {
+      const p = pass ? pass.p[k] : 0;
+      bar.classList.toggle("best", k === best);
+      bar.querySelector("i").style.width = `${100 * p}%`;
+      bar.querySelector("span").textContent = pass ? p.toFixed(4) : "–";
+    });
+  }
 }
 
 function renderLabels() {
@@ -133,14 +136,16 @@ function translate() {
   byId("language").lang = language === "zh" ? "en" : "zh-Hans";
   byId("example").options[0].textContent = say("choose");
   cards.forEach((card) => card.translate());
+  translateTraining();
   renderFacts();
   render();
 }
 
 function init() {
-  byId("bars").classList.toggle("many", state.classNames.length > 14); // Then the best one comes first.
+  const allBars = document.querySelectorAll(".bars");
+  allBars.forEach((bars) => bars.classList.toggle("many", state.classNames.length > 14)); // Then the best one comes first.
   state.classNames.forEach((name, k) => {
-    byId("bars").append(element("li", {}, element("b", { text: name }), element("div", {}, element("i")), element("span")));
+    allBars.forEach((bars) => bars.append(element("li", {}, element("b", { text: name }), element("div", {}, element("i")), element("span"))));
     const input = element("input", { type: "radio", name: "label", value: k });
     input.addEventListener("change", () => chooseLabel(k));
     byId("labels").append(element("label", {}, input, element("span", { text: name })));
@@ -161,6 +166,7 @@ function init() {
   initPaper(seeDrawing);
   initCell();
   initLearning();
+  initTraining();
   initTour();
   buildStrip();
   translate();

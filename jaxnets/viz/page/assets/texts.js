@@ -43,6 +43,16 @@ function element(tag, { text, className, ...attributes } = {}, ...children) {
   return made;
 }
 
+/** Adds elements to a picture: make("line", {x1: 0, ...}). */
+function drawer(svg) {
+  return (tag, attributes, text) => {
+    const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
+    for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+    if (text !== undefined) made.textContent = text;
+    svg.append(made);
+  };
+}
+
 function byId(id) {
   return document.getElementById(id);
 }

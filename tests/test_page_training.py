@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -62,12 +63,13 @@ def train_in_optax(network, pictures, batches, momentum):
     optimizer = optax.sgd(RATE, momentum)
     images, labels = jnp.asarray(pictures.images / 255), jnp.asarray(pictures.labels)
 
-    def loss_of(params, batch):
-        return loss(model.apply({"params": params}, images[batch]), labels[batch]).mean()
+    def loss_of(params, images, labels):
+        logits: Any = model.apply({"params": params}, images)
+        return loss(logits, labels).mean()
 
     @quick_jit
     def step(params, state, batch):
-        value, gradient = jax.value_and_grad(loss_of)(params, batch)
+        value, gradient = jax.value_and_grad(loss_of)(params, images[batch], labels[batch])
         changes, state = optimizer.update(gradient, state, params)
         return optax.apply_updates(params, changes), state, value
 
@@ -76,9 +78,7 @@ def train_in_optax(network, pictures, batches, momentum):
     for batch in batches:
         params, state, value = step(params, state, np.array(batch))
         losses.append(float(value))
-    logits = model.apply({"params": params}, images[-2:])
-    tested = float(loss(logits, labels[-2:]).mean())
-    return params, losses, tested
+    return params, losses, float(loss_of(params, images[-2:], labels[-2:]))
 
 
 @pytest.mark.parametrize(

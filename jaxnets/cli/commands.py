@@ -253,6 +253,11 @@ class Settings(Options):
 class Search(Workers, Settings):  # In the help the last one's flags come first.
     """Compare settings over several seeds, and test if a lead is luck."""
 
+    race: bool = option(
+        False,
+        "look after every seed, and drop a setting once another has surely beaten it; --seeds is "
+        "then the largest number",
+    )
     json: bool = option(False, JSON)
 
     def run(self, **given: Any) -> int:
@@ -265,7 +270,7 @@ class Search(Workers, Settings):  # In the help the last one's flags come first.
         from jaxnets.tune import ranking
         from jaxnets.tune.search import search_all
 
-        found = search_all(given, over, self.seeds, self)
+        found = search_all(given, over, self.seeds, self, self.race)
         if self.cell is not None:
             print(f"{len(found.runs)} runs are done in {short_path(str(found.folder))}")
             return DONE

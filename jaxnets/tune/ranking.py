@@ -1,8 +1,12 @@
-"""Settings ranked by their seeds' accuracies: means, deviations, and whether a lead is luck."""
+"""Settings ranked by their seeds' accuracies: means, deviations, and whether a lead is luck.
+
+After a race (race.py) a p-value would be wrong, as the race has looked before: e-values say it.
+"""
 
 import dataclasses
 import math
 import statistics
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,10 +16,10 @@ from scipy import stats
 from jaxnets.display import four_digits, table
 from jaxnets.drawing.charts import Row, dots
 from jaxnets.drawing.svg import Figure
+from jaxnets.tune.many import TrainingSummary
+from jaxnets.tune.race import SIGNIFICANCE, log_e, threshold
 from jaxnets.tune.results import finite
-from jaxnets.tune.search import Search
-
-SIGNIFICANCE = 0.05  # The chance of a false alarm that "significant" allows.
+from jaxnets.tune.search import Point, Search
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,37 +31,63 @@ class Rank:
     deviation: float  # The accuracies' standard deviation; NaN for one seed.
     loss: float
     lead: float  # The winner's lead: the mean of the differences, seed by seed.
-    margin: float  # Half of the 95 % interval of this lead alone; NaN for one seed.
+    margin: float  # Half of the 95 % interval of this lead alone; NaN as p is.
     # The chance of such a difference or a larger one if there were none: paired t-test, Holm's
-    # correction for the number of points. NaN for the winner, or with one seed.
+    # correction for the number of points. NaN for the winner, with one seed, and in a race.
     p: float
+    seeds: int  # The point was trained with so many.
+    e: float = math.nan  # In a race: the e-value of the winner, or of `beaten_by`, against it.
+    beaten_by: str | None = None  # In a race: the point for which this one was dropped.
 
 
 def ranking(search: Search) -> list[Rank]:
     """The points from the best mean accuracy down; the first given wins ties.
 
+    The points that a race has dropped come last, those that had more seeds first.
+
     Source: paired t-test, Student 1908; correction, Holm 1979.
     """
-    seeds = search.seeds
-    runs = {point: [search.runs[point, seed] for seed in seeds] for point in search.points}
+    drops, runs = search.drops, compared_runs(search)
     scores = {point: [run.accuracy for run in runs[point]] for point in runs}
-    order = sorted(runs, key=lambda point: -statistics.mean(scores[point]))
+
+    def place(point: Point) -> tuple[int, float]:
+        return drops[point].seeds if point in drops else sys.maxsize, statistics.mean(scores[point])
+
+    order = sorted(runs, key=place, reverse=True)
     differences = [
-        [a - b for a, b in zip(scores[order[0]], scores[point], strict=True)] for point in order
+        [a - b for a, b in zip(scores[order[0]], scores[point], strict=False)] for point in order
     ]
-    chances = [math.nan, *holm([paired_p(parts) for parts in differences[1:]])]
+    if search.race_from is None:
+        chances = [math.nan, *holm([paired_p(parts) for parts in differences[1:]])]
+        evidence = [math.nan] * len(order)
+    else:
+        chances = [math.nan] * len(order)
+        evidence = [math.nan, *(math.exp(log_e(np.array(d))[-1]) for d in differences[1:])]
     return [
         Rank(
             name=search.name(point),
             accuracy=statistics.mean(scores[point]),
-            deviation=statistics.stdev(scores[point]) if len(seeds) > 1 else math.nan,
+            deviation=statistics.stdev(scores[point]) if len(parts) > 1 else math.nan,
             loss=statistics.mean(run.loss for run in runs[point]),
             lead=statistics.mean(parts),
-            margin=paired_margin(parts),
+            margin=paired_margin(parts) if search.race_from is None else math.nan,
             p=p,
+            seeds=len(parts),
+            e=drops[point].e if point in drops else e,
+            beaten_by=search.name(search.points[drops[point].by]) if point in drops else None,
         )
-        for point, parts, p in zip(order, differences, chances, strict=True)
+        for point, parts, p, e in zip(order, differences, chances, evidence, strict=True)
     ]
+
+
+def compared_runs(search: Search) -> dict[Point, list[TrainingSummary]]:
+    """Each point's runs by seed: those of all seeds, or until the race has dropped it."""
+    seeds, drops = search.seeds, search.drops
+    counts = {point: drops[point].seeds if point in drops else None for point in search.points}
+    return {
+        point: [search.runs[point, seed] for seed in seeds[:count]]
+        for point, count in counts.items()
+    }
 
 
 def paired_p(differences: Sequence[float]) -> float:
@@ -88,12 +118,14 @@ def holm(chances: Sequence[float]) -> list[float]:
     return corrected.tolist()
 
 
-def verdict(ranks: Sequence[Rank], seeds: int) -> str:
-    """Whether the winner's lead is significant, in a sentence.
+def verdict(ranks: Sequence[Rank], race: bool) -> str:
+    """Whether the winner's lead is significant, or how the race stands, in a sentence.
 
     A lead that is not significant shows no equality either, so its interval stands beside it.
     """
-    best = ranks[0]
+    if race:
+        return race_verdict(ranks)
+    best, seeds = ranks[0], ranks[0].seeds
     if len(ranks) == 1:
         return f"Only {best.name} was tried."
     if seeds < 2:
@@ -110,28 +142,49 @@ def verdict(ranks: Sequence[Rank], seeds: int) -> str:
     return f"{lead} Not shown to differ from the winner: {names}." if tied else lead
 
 
+def race_verdict(ranks: Sequence[Rank]) -> str:
+    """Which points a race has left, and how sure that is."""
+    best, left = ranks[0], [rank.name for rank in ranks if rank.beaten_by is None]
+    runs = f"{best.seeds} seeds and {sum(rank.seeds for rank in ranks)} runs"
+    said = f"{best.name} has won the race after {runs}."
+    if len(left) > 1:
+        said = f"{len(left)} of {len(ranks)} are still in the race after {runs}: {', '.join(left)}."
+    return (
+        f"{said} A setting is dropped once another has an e-value of {threshold(len(ranks)):.3g} "
+        f"against it; the truly best one is ever dropped with a chance of {SIGNIFICANCE:g} at most."
+    )
+
+
 def to_text(search: Search) -> str:
     """The table of means and deviations, and the verdict."""
-    ranks = ranking(search)
-    rows = [["", "validation accuracy", "    loss", "winner's lead", "     p"]]
+    ranks, race = ranking(search), search.race_from is not None
+    end = ["     e", "seeds", "beaten by"] if race else ["     p"]
+    rows = [["", "validation accuracy", "    loss", "winner's lead", *end]]
     for rank in ranks:
         row = [rank.name, f"{rank.accuracy:.4f} ± {rank.deviation:7.4f}", four_digits(rank.loss)]
-        if rank is not ranks[0]:
-            row += [f"{rank.lead:.4f}", f"{rank.p:.2g}"]
+        first = rank is ranks[0]
+        row += (
+            ["", ""]
+            if first
+            else [f"{rank.lead:.4f}", f"{rank.e:.3g}" if race else f"{rank.p:.2g}"]
+        )
+        row += [str(rank.seeds), rank.beaten_by or ""] if race else []
         rows.append([cell.replace("nan", "  -") for cell in row])
-    return "\n".join([*table(rows, "<>>>>"), "", verdict(ranks, len(search.seeds))])
+    return "\n".join([*table(rows, "<>>>>><"), "", verdict(ranks, race)])
 
 
 def to_values(search: Search) -> dict[str, Any]:
     """The same for machines."""
-    ranks, seeds = ranking(search), len(search.seeds)
+    ranks, race = ranking(search), search.race_from is not None
+    beaten = [rank.beaten_by is not None if race else rank.p < SIGNIFICANCE for rank in ranks[1:]]
     values = {
         "flags": search.plain_flags,
         "over": search.over,
-        "seeds": seeds,
+        "seeds": ranks[0].seeds,
+        "race": {"alpha": SIGNIFICANCE, "e": threshold(len(ranks))} if race else None,
         "ranking": [dataclasses.asdict(rank) for rank in ranks],
-        "significant": len(ranks) > 1 and all(rank.p < SIGNIFICANCE for rank in ranks[1:]),
-        "verdict": verdict(ranks, seeds),
+        "significant": len(ranks) > 1 and all(beaten),
+        "verdict": verdict(ranks, race),
         "config": dataclasses.asdict(search.config(search.points[0], 0)),
     }
     return finite(values)
@@ -140,11 +193,12 @@ def to_values(search: Search) -> dict[str, Any]:
 def plot(search: Search) -> Figure:
     """Draws every seed's accuracy, mean and standard deviation."""
     rows = []
-    for point in search.points:
-        scores = [search.runs[point, seed].accuracy for seed in search.seeds]
+    for point, runs in compared_runs(search).items():
+        scores = [run.accuracy for run in runs]
         mean = statistics.mean(scores)
         deviation = statistics.stdev(scores) if len(scores) > 1 else 0.0
-        rows.append(Row(search.name(point), [scores, mean], deviation, f"{mean:.4f}"))
+        note = f"{mean:.4f}" + f", {len(runs)} seeds" * (search.race_from is not None)
+        rows.append(Row(search.name(point), [scores, mean], deviation, note))
     title = f"{search.plain_flags['model']}: validation accuracy"
     alt = "; ".join(f"{row.name} {row.note} ± {row.spread:.4f}" for row in rows)
     labels = ["a seed", "mean ± standard deviation"]

@@ -9,12 +9,14 @@ import contextlib
 import dataclasses
 import itertools
 import json
+import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from jaxnets.config.fields import Config
@@ -39,6 +41,7 @@ from jaxnets.tune.many import (
     summary_from_json,
     train_many,
 )
+from jaxnets.tune.race import Drop, drops, first_look
 
 JSON = "search.json"
 Point = tuple[Any, ...]  # One value of each field searched over.
@@ -57,6 +60,7 @@ class Search:
     backend: Backend = dataclasses.field(init=False)  # What trains.
     training: "Training" = dataclasses.field(init=False)
     runs: dict[tuple[Point, int], TrainingSummary] = dataclasses.field(default_factory=dict)
+    race_from: int | None = None  # A race's first seed; None: every point gets every seed.
 
     @property
     def plain_flags(self) -> dict[str, Any]:
@@ -69,8 +73,28 @@ class Search:
         return list(itertools.product(*self.over.values()))
 
     @property
+    def drops(self) -> dict[Point, Drop]:
+        """The points that a race has dropped."""
+        if self.race_from is None:
+            return {}
+        points, rows = self.points, []
+        for seed in itertools.count(self.race_from):
+            runs = [self.runs.get((point, seed)) for point in points]
+            if not any(runs):
+                break
+            rows.append([run.accuracy if run else math.nan for run in runs])
+        accuracies = np.array(rows).reshape(-1, len(points))
+        return {points[index]: drop for index, drop in drops(accuracies).items()}
+
+    @property
+    def racing(self) -> list[Point]:
+        """The points that a race has not dropped; all of them if this is none."""
+        dropped = self.drops
+        return [point for point in self.points if point not in dropped]
+
+    @property
     def seeds(self) -> list[int]:
-        """The seeds with which every point was trained."""
+        """The seeds with which every point was trained that is still in the race."""
         seeds = sorted({seed for _, seed in self.runs})
         return [seed for seed in seeds if not self.missing([seed])]
 
@@ -99,7 +123,7 @@ class Search:
 
     def missing(self, seeds: Sequence[int]) -> list[tuple[Point, int]]:
         """The points and seeds that are not trained yet."""
-        everything = itertools.product(self.points, seeds)
+        everything = itertools.product(self.racing, seeds)
         return [run for run in everything if run not in self.runs]
 
     def write(self) -> None:
@@ -109,7 +133,8 @@ class Search:
             ending = {"seed": seed, **self.runs[point, seed]._asdict()}
             runs.append({"point": point, **ending})
             lines.append({**self._texts(point), **ending})
-        values = {"flags": self.plain_flags, "over": self.over, **self.began, "runs": runs}
+        values = {"flags": self.plain_flags, "over": self.over}
+        values |= {"race_from": self.race_from, **self.began, "runs": runs}
         columns = [*self.over, "seed", *TrainingSummary._fields]
         results.write(self.folder / "search", values, columns, lines)
 
@@ -148,8 +173,9 @@ class Search:
         path = self.folder / JSON
         if path.exists():
             kept = read_json(path)
-            theirs = {name: kept.get(name) for name in ("flags", "over")}
-            ours = json.loads(json.dumps({"flags": self.plain_flags, "over": self.over}))
+            ours = {"flags": self.plain_flags, "over": self.over, "race_from": self.race_from}
+            ours = json.loads(json.dumps(ours))
+            theirs = {name: kept.get(name) for name in ours}
             if theirs != ours:
                 raise UserError(f"resume: expected {theirs} as {path} was begun, got {ours}")
             if kept.get("runs") and not (self.folder / cells.FOLDER).exists():
@@ -187,8 +213,12 @@ def search_all(
     over: dict[str, list[Any]],
     seeds: int,
     workers: Workers | None = None,
+    race: bool = False,
 ) -> Search:
-    """Trains all that is missing; `given` are flags, and the seeds count from theirs."""
+    """Trains all that is missing; `given` are flags, and the seeds count from theirs.
+
+    A race trains the points that are still in it, until one is left or the seeds are used up.
+    """
     workdir, resume = given.pop("workdir", None), given.pop("resume", False)
     first = given.pop("seed", 0)
     for name in ("overwrite", "target_accuracy", "early_stopping", "stop_at_target", "dry_run"):
@@ -198,7 +228,12 @@ def search_all(
     for name in over:
         if name in given or name in ("model", "seed", "dataset", "data_dir", "limit", "workdir"):
             raise UserError(f"over: {name} cannot be searched over here")
-    search = Search(given, over, workers=workers or Workers())
+    race_from = first if race else None
+    search = Search(given, over, workers=workers or Workers(), race_from=race_from)
+    if race and len(search.points) < 2:
+        raise UserError("race: expected two settings or more, got one")
+    if race and search.workers.are_several:
+        raise UserError("race: expected no --cell: a share does not know the others' results")
     asked = search.config(search.points[0], first)
     config, data, notes = request({**given, **search.values(search.points[0]), "seed": first})
     if not len(data.validation):
@@ -222,7 +257,12 @@ def search_all(
     with search.open(workdir, resume), search.workers.started(search.training) as search.backend:
         hint = f"kept: {search.folder} (--resume --workdir={search.folder} continues it)"
         with on_interrupt(f"interrupted; {hint}"):
-            train_missing(search, range(first, first + seeds))
+            # Before the first look of a race all its settings train side by side.
+            together = first_look(len(search.points)) if race else seeds
+            train_missing(search, range(first, first + seeds)[:together])
+            for seed in range(first, first + seeds)[together:]:
+                if len(search.racing) > 1:
+                    train_missing(search, [seed], search.racing)
     return search
 
 

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,8 @@ import pytest
 from conftest import HANGS, ROOT, read_json
 from test_distributed import free_port, wait_for
 
-from jaxnets.cli.flags import parse_flags
+from jaxnets.cli.commands import COMMANDS
+from jaxnets.cli.flags import parse_command, parse_flags
 from jaxnets.config.resolve import preset
 
 yaml = pytest.importorskip("yaml", reason="Flax brings it")
@@ -237,7 +239,11 @@ def test_the_image_has_what_pip_builds():
     """The files of tests/test_wheel.py, which builds them, and what the recipes start."""
     copied = re.findall(r"^COPY (.*) \S+$", (DEPLOY / "Dockerfile").read_text(), re.M)
     files = "pyproject.toml README.md LICENSE train.py jaxnets deploy/start.sh"
+    files += " deploy/kubernetes/ray_app.py"
     assert " ".join(copied) == files
+    (extras,) = re.findall(r'"\.\[(.*)\]"', (DEPLOY / "Dockerfile").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert set(extras.split(",")) <= set(project["optional-dependencies"])
 
 
 @pytest.fixture
@@ -344,3 +350,42 @@ def test_the_notebook_ends_with_an_error_where_training_fails(tmp_path, monkeypa
     with pytest.raises(SystemExit, match="ended with status 2"):
         for cell in code:
             exec(cell, names)
+
+
+@pytest.mark.parametrize("recipe", ["slurm/search.sbatch", "kubernetes/search.yaml"])
+def test_a_recipe_s_search_has_flags_that_exist(place, recipe):
+    assert statuses(begin(place, start_of(recipe))) == ([0], "")
+    ((_, _, name, *flags),) = noted(place)
+    command, given = parse_command(flags, name, COMMANDS["search"])
+    preset(**given)
+    assert name == "search" and len(command.over) == 1
+    assert command.ray == ("auto" if recipe.endswith(".yaml") else None)
+
+
+@pytest.mark.slow
+def test_the_tasks_of_an_array_share_a_search_and_one_more_collects_it(place):
+    start = start_of("slurm/search.sbatch")
+    small = "--model=softmax --epochs=1 --limit=100 --over=batch_size=16,32,64 --seeds=2"
+    flags = "--model=cnn --epochs=5 --seeds=10 --over=dropout=0,0.25,0.5"
+    assert flags in start.script
+    text = f'#!/bin/sh\nexport PYTHONPATH="{ROOT}"\nexec "{sys.executable}" "$@"\n'
+    (place / "bin/python").write_text(text)
+    tasks = [{"SLURM_ARRAY_TASK_ID": str(n), "SLURM_ARRAY_TASK_COUNT": "3"} for n in range(3)]
+    script, search = start.script.replace(flags, small), place / "runs/search"
+    found, printed = statuses(begin(place, Start(script, tasks)))
+    assert found == [0] * 3, printed
+    assert len(list((search / "cells").iterdir())) == 6 and not (search / "search.json").exists()
+    written = {path: path.stat().st_mtime_ns for path in (search / "cells").iterdir()}
+    found, printed = statuses(begin(place, Start(script, [{}])))
+    assert found == [0] and "batch_size=64" in printed, printed
+    assert len(read_json(search / "search.json")["runs"]) == 6
+    assert {path: path.stat().st_mtime_ns for path in (search / "cells").iterdir()} == written
+
+
+def test_ray_serve_reads_kuberays_application():
+    schema = pytest.importorskip("ray.serve.schema", reason="Ray is not installed")
+    served = yaml.safe_load((DEPLOY / "kubernetes/serve.yaml").read_text())["spec"]
+    config = schema.ServeDeploySchema(**yaml.safe_load(served["serveConfigV2"]))
+    (application,) = config.applications
+    module, function = application.import_path.split(":")
+    assert f"\ndef {function}(" in (DEPLOY / f"kubernetes/{module}.py").read_text()

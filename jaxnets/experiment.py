@@ -155,14 +155,9 @@ class Experiment(Described):
         """
         # Compiled, because Flax's initializers take seconds one by one. The key is an argument, so
         # that one compiled program serves all seeds.
+        self.state_shapes()
         init = functools.partial(init_state, self.model, self.optimizer, self.data)
         key = jax.random.key(self.config.seed)
-        try:
-            empty = any(x.size == 0 for x in jax.tree.leaves(jax.eval_shape(init, key).params))
-        except ZeroDivisionError:  # How some versions of Flax initialize a kernel for nothing.
-            empty = True
-        if empty:
-            raise UserError(f"{self.config.model}: images of {self.data.image_shape} are too small")
         options = compiler_options_for_init(self.parallel.platform)
         state = jax.jit(init, compiler_options=options)(key)
         if self.config.init_from is not None:
@@ -170,6 +165,17 @@ class Experiment(Described):
             state = state.replace(params=load_weights(self.config.init_from, state.params, head))
         # Wait here: XLA would hang at an asynchronous out-of-memory error.
         return jax.block_until_ready(self.parallel.replicate(state))
+
+    def state_shapes(self) -> TrainState:
+        """The shapes of the state; UserError if the images are too small for the network."""
+        init = functools.partial(init_state, self.model, self.optimizer, self.data)
+        try:
+            shapes = jax.eval_shape(init, jax.random.key(self.config.seed))
+        except ZeroDivisionError:  # How some versions of Flax initialize a kernel for nothing.
+            shapes = None
+        if shapes is None or any(x.size == 0 for x in jax.tree.leaves(shapes.params)):
+            raise UserError(f"{self.config.model}: images of {self.data.image_shape} are too small")
+        return shapes
 
     def train(self, observers: Sequence[Observer] = ()) -> tuple[TrainState, History]:
         """Trains for all epochs; returns the trained state and every epoch's record."""
@@ -287,14 +293,17 @@ class Experiment(Described):
             given = self.gradient_step, observers, self.own.find_rule
             check = oracle.GradientCheck(self.config, *models, *given)
             observers = [*observers, check]
-        images = loader.split.images
-        use_scan = (
-            not any(observer.sees_every_step for observer in observers)
-            and prefers_scan(self.model, parallel)
-            and (isinstance(images, np.ndarray) or images.nbytes <= MAX_SCAN_BYTES)
-        )
-        compile_epoch = scanned_epoch if use_scan else loop.stepped_epoch
+        watched = any(observer.sees_every_step for observer in observers)
+        compile_epoch = scanned_epoch if self.scans and not watched else loop.stepped_epoch
         return compile_epoch(self.train_step(self.loss_and_grad), loader, parallel, observers)
+
+    @property
+    def scans(self) -> bool:
+        """Whether an epoch is one compiled loop, where nobody watches each step."""
+        images = self.loader.split.images
+        in_memory = isinstance(images, np.ndarray) or images.nbytes <= MAX_SCAN_BYTES
+        watched = self.config.gradients == "both"
+        return in_memory and not watched and prefers_scan(self.model, self.parallel)
 
 
 def find_devices(config: Config) -> Devices:

@@ -50,14 +50,15 @@ ROOMS = {
     "regression_metrics runs system training",
     "deploy": "config data display drawing errors files machine models predict runs training "
     "version viz",
+    "compile": "config data display errors experiment machine runs training",
     "tracking": "config display errors experiment files metrics predict runs training",
     "course": "backprop config data display errors experiment gradcheck language losses machine "
     "metrics models runs system training tune",
     "notebook": "backprop config course data display errors experiment facts machine metrics "
     "models predict runs training viz",
     # The entrances.
-    "cli": "config course deploy display drawing errors experiment gradcheck language machine "
-    "models system training tune version viz",
+    "cli": "compile config course deploy display drawing errors experiment gradcheck language "
+    "machine models system training tune version viz",
     "__main__": "cli errors",
     "": "backprop config course data experiment facts gradcheck models notebook predict training "
     "version",

@@ -142,7 +142,7 @@ def test_every_command_shows_its_flags_and_those_of_train(run_command, capsys, c
     assert "--json print JSON" in shown_help(run_command, capsys, command, "--help")
     text = shown_help(run_command, capsys, command, "--help-all")
     assert ("--momentum" in text) == (
-        command in ("summary", "search", "lr_find", "trace", "devices")
+        command in ("summary", "search", "lr_find", "trace", "compile", "devices")
     )
 
 

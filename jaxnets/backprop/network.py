@@ -62,7 +62,9 @@ def pair_of(layer: Layer, find_rule: FindRule = rule_of) -> Pair:
         kept = param_dtype if dtype else None  # Others compute in their parameters' own.
         return jax.tree.map(lambda d: d.astype(kept or d.dtype), d_params), dx
 
-    return Pair(forward, backward, has_params)
+    name = layer_name(layer)  # In profiles and compiled programs.
+    named_backward = jax.named_scope(f"backward/{name}")(backward)
+    return Pair(jax.named_scope(name)(forward), named_backward, has_params)
 
 
 def chain_pair(chain: Chain, find_rule: FindRule = rule_of) -> Pair:

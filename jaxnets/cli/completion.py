@@ -6,7 +6,7 @@ So no name of a flag or command is written down twice.
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 
-from jaxnets.config.options import Options, options_of
+from jaxnets.config.options import Options, flag_name, options_of
 from jaxnets.errors import UserError
 
 # Each runs `jaxnets completion words LINE`, where LINE is what was typed so far; where that prints
@@ -67,4 +67,4 @@ def _of(field: dataclasses.Field) -> list[str]:
     if field.type is bool:
         return [f"--no_{field.name}" if field.default else f"--{field.name}"]
     values = [value for value in field.metadata["allowed"] if isinstance(value, str)]
-    return [f"--{field.name}={value}" for value in values or [""]]
+    return [f"--{flag_name(field)}={value}" for value in values or [""]]

@@ -10,7 +10,7 @@ from typing import Any
 
 from jaxnets.config.fields import ALIASES, Config
 from jaxnets.config.file import ConfigFile, read_flags
-from jaxnets.config.options import Options, is_positional, metavar, options_of, parse
+from jaxnets.config.options import Options, flag_name, is_positional, metavar, options_of, parse
 from jaxnets.display import program
 from jaxnets.errors import UserError, same_name, unknown
 from jaxnets.language import speaking
@@ -70,7 +70,7 @@ def _read(
     arguments: Sequence[str], started: str, description: str, kinds: Sequence[type[Options]]
 ) -> dict[str, Any]:
     options = [field for kind in kinds for field in options_of(kind)]
-    flags = {f"--{field.name}": field for field in options if not is_positional(field)}
+    flags = {f"--{flag_name(field)}": field for field in options if not is_positional(field)}
     flags |= {f"--no_{field.name}": field for field in options if field.type is bool}
     given: dict[str, Any] = {}
     words, help_flag, language, rest = [], "", None, list(arguments)
@@ -106,7 +106,7 @@ def _read(
         if not equals and (not rest or rest[0].startswith("--")):
             meaning = field.metadata["help"].partition(";")[0]
             wanted = f"{name}={metavar(field)} ({meaning})"
-            raise UserError(f"{field.name}: expected {wanted}, got {text}")
+            raise UserError(f"{flag_name(field)}: expected {wanted}, got {text}")
         value = value if equals else rest.pop(0)
         if field.metadata["repeated"]:
             given[field.name] = (*given.get(field.name, ()), value)

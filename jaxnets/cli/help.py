@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxnets.config.fields import Config
 from jaxnets.config.file import ConfigFile
-from jaxnets.config.options import Options, is_positional, metavar, options_of, show
+from jaxnets.config.options import Options, flag_name, is_positional, metavar, options_of, show
 from jaxnets.config.recipes import DEFAULT_MODEL, MODEL_FIELDS, PRESETS
 from jaxnets.config.resolve import preset
 from jaxnets.display import fill
@@ -62,7 +62,7 @@ def entry(field: dataclasses.Field, value: Any, note: str = "") -> tuple[str, st
     elif is_positional(field):
         name = metavar(field)
     else:
-        name = f"--{field.name}={metavar(field)}"
+        name = f"--{flag_name(field)}={metavar(field)}"
         shown = show(field, value)
         default = _(shown) if value is None or value == () else shown
         notes.append(note or _("default: {}", default))

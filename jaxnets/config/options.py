@@ -88,6 +88,11 @@ def is_positional(field: Field) -> bool:
     return field.default is dataclasses.MISSING or str(field.metadata["metavar"]).startswith("[")
 
 
+def flag_name(field: Field) -> str:
+    """An option's name as users write it: `for_`, which Python forbids without its dash, is for."""
+    return field.name.rstrip("_")
+
+
 def metavar(field: Field) -> str:
     """The placeholder for an option's value in the help."""
     kind, element, _ = types_of(field)
@@ -106,7 +111,7 @@ def parse(field: Field, text: str) -> object:
             return tuple(element(part) for part in text.strip("[()]").split(","))
         return {"true": True, "false": False}[text] if kind is bool else kind(text)
     except (ValueError, KeyError):
-        raise UserError(f"{field.name}: expected {_expected(field)}, got {text!r}") from None
+        raise UserError(f"{flag_name(field)}: expected {_expected(field)}, got {text!r}") from None
 
 
 def show(field: Field, value: object) -> str:
@@ -144,7 +149,7 @@ def _expected(field: Field) -> str:
 def _check(field: Field, value: object) -> None:
     """Raises UserError if a value has the wrong type or is out of range."""
     kind, element, optional = types_of(field)
-    name, allowed, none = field.name, field.metadata["allowed"], field.metadata["none"]
+    name, allowed, none = flag_name(field), field.metadata["allowed"], field.metadata["none"]
     if value is None and optional:
         return
     if field.metadata["custom"] and is_custom(value):

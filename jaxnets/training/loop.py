@@ -127,11 +127,16 @@ def train_epochs(
             start = Checkpoint(state)
 
 
+def compile_step(train_step: TrainStep, parallel: Parallel) -> TrainStep:
+    """The step on the devices; its state is donated."""
+    return parallel.compile(train_step, donate=True)
+
+
 def stepped_epoch(
     train_step: TrainStep, loader: TrainLoader, parallel: Parallel, observers: Sequence[Observer]
 ) -> RunEpoch:
     """An epoch whose steps are dispatched from Python, while a thread prepares the next batches."""
-    compiled = parallel.compile(train_step, donate=True)
+    compiled = compile_step(train_step, parallel)
 
     def run_epoch(start: Checkpoint, epoch: int) -> Checkpoint:
         started = time.perf_counter() - start.seconds

@@ -1,11 +1,13 @@
 """A step on several devices: by jit over a sharded batch, or by pmap. One function serves both."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.typing import DTypeLike
 
 from jaxnets.errors import UserError
 from jaxnets.machine.platform import Devices, compiler_options_for_step
@@ -50,20 +52,20 @@ class Parallel:
           replicated: The number of arguments that every device holds whole.
           donate: Whether the result may reuse the first argument's memory.
         """
+        donated = (0,) if donate else ()
         if self.kind == "pmap":
-            in_axes = (None,) * replicated + (0,)
+            placed: dict[str, Any] = dict(in_axes=(None,) * replicated + (0,), out_axes=None)
             function = jax.pmap(
-                function, AXIS, in_axes=in_axes, out_axes=None, devices=self.devices
+                function, AXIS, devices=self.devices, donate_argnums=donated, **placed
             )
             if self._options is None or len(self._here) < len(self.devices):
                 return function
             # pmap takes no options; a jit around it passes them, but within one process only.
-        donated = (0,) if donate else ()
         return jax.jit(function, donate_argnums=donated, compiler_options=self._options)
 
     def replicate(self, tree: Tree) -> Tree:
         """Copies a tree, the same in every process, to every device."""
-        everywhere = NamedSharding(self._mesh, PartitionSpec())
+        everywhere = self._everywhere
         if everywhere.is_fully_addressable:
             return jax.device_put(tree, everywhere)
 
@@ -104,7 +106,36 @@ class Parallel:
             return jax.tree.map(shares, tree)
         if len(self.devices) == 1:
             return tree
-        spread = NamedSharding(self._mesh, PartitionSpec(*[None] * axis, AXIS))
+        spread = self._spread(axis)
         if spread.is_fully_addressable:
             return jax.device_put(tree, spread)
         return jax.tree.map(lambda x: jax.make_array_from_process_local_data(spread, x), tree)
+
+    def replicated_shapes(self, tree: Tree) -> Tree:
+        """The shapes of what `replicate` returns, for devices that are not there."""
+        return jax.tree.map(lambda x: _placed(x.shape, x.dtype, self._everywhere), tree)
+
+    def split_shapes(self, tree: Tree, axis: int = 0) -> Tree:
+        """The shapes of what `split` returns of NumPy arrays, for devices that are not there."""
+        if self.kind == "pmap" or len(self.devices) == 1:
+            return self.split(tree, axis)  # They are NumPy's still.
+        processes = len(self.devices) // len(self._here)
+
+        def whole(x: np.ndarray) -> jax.ShapeDtypeStruct:
+            shape = (*x.shape[:axis], processes * x.shape[axis], *x.shape[axis + 1 :])
+            return _placed(shape, x.dtype, self._spread(axis))
+
+        return jax.tree.map(whole, tree)
+
+    @property
+    def _everywhere(self) -> NamedSharding:
+        return NamedSharding(self._mesh, PartitionSpec())
+
+    def _spread(self, axis: int) -> NamedSharding:
+        return NamedSharding(self._mesh, PartitionSpec(*[None] * axis, AXIS))
+
+
+def _placed(
+    shape: tuple[int, ...], dtype: DTypeLike, sharding: NamedSharding
+) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)

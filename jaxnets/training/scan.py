@@ -7,6 +7,7 @@ waits for the host. On the CPU a convolution is 10 to 20 times slower in such a 
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -68,6 +69,33 @@ def order_of_steps(loader: loop.TrainLoader, start: int, stop: int) -> tuple[np.
     return tuple(np.concatenate(arrays)[cut] for arrays in zip(*orders, strict=True))
 
 
+def rows_of_epoch(loader: loop.TrainLoader, epoch: int) -> tuple[np.ndarray, ...]:
+    """The order and mask of an epoch's steps and, if its images are shifted, their corners."""
+    first = epoch * loader.steps
+    rows = order_of_steps(loader, first, first + loader.steps)
+    if "shift" in loader.augment.split(",") and epoch < loader.augmented_epochs:
+        size, seed, steps = loader.batch_size, loader.seed, range(first, first + loader.steps)
+        corners = [shift_corners(size, seed, *divmod(n, loader.steps_per_pass)) for n in steps]
+        rows = (*rows, np.stack(corners))
+    return rows
+
+
+def rows_at_once(
+    rows: tuple[np.ndarray, ...], loader: loop.TrainLoader, parallel: Parallel, begin: int
+) -> tuple[np.ndarray, ...]:
+    """This process's part of an epoch's rows for the loop that goes on at its step `begin`.
+
+    The epoch is cut at the same steps wherever it was resumed.
+    """
+    end = (begin // STEPS_AT_ONCE + 1) * STEPS_AT_ONCE
+    return tuple(array[begin:end, parallel.rows(loader.batch_size)] for array in rows)
+
+
+def compile_scan(train_step: TrainStep, parallel: Parallel) -> Callable[..., Any]:
+    """The function of `make_train_epoch` on the devices; its state is donated."""
+    return parallel.compile(make_train_epoch(train_step), replicated=3, donate=True)
+
+
 def scanned_epoch(
     train_step: TrainStep,
     loader: loop.TrainLoader,
@@ -75,20 +103,14 @@ def scanned_epoch(
     observers: Sequence[Observer],
 ) -> loop.RunEpoch:
     """An epoch in one compiled loop, cut after every STEPS_AT_ONCE steps to be saved or stopped."""
-    compiled = parallel.compile(make_train_epoch(train_step), replicated=3, donate=True)
+    compiled = compile_scan(train_step, parallel)
     images, labels = parallel.replicate((np.asarray(loader.split.images), loader.split.labels))
 
     def run_epoch(start: Checkpoint, epoch: int) -> Checkpoint:
         started = time.perf_counter() - start.seconds
         state, metrics, done = start.state, start.metrics, int(start.state.step)
         first = epoch * loader.steps
-        size, seed = loader.batch_size, loader.seed
-        rows = order_of_steps(loader, first, first + loader.steps)
-        if "shift" in loader.augment.split(",") and epoch < loader.augmented_epochs:
-            steps = range(first, first + loader.steps)
-            corners = [shift_corners(size, seed, *divmod(n, loader.steps_per_pass)) for n in steps]
-            rows = (*rows, np.stack(corners))
-        ours = parallel.rows(size)
+        rows = rows_of_epoch(loader, epoch)
 
         def reached() -> Checkpoint:
             jax.block_until_ready(state)
@@ -97,9 +119,7 @@ def scanned_epoch(
 
         while (begin := done - first) < loader.steps:
             loop.stop_or_save(done, reached, observers, begun=begin > 0)
-            # Cut at the same steps wherever the epoch was resumed.
-            end = (begin // STEPS_AT_ONCE + 1) * STEPS_AT_ONCE
-            part = parallel.split(tuple(array[begin:end, ours] for array in rows), axis=1)
+            part = parallel.split(rows_at_once(rows, loader, parallel, begin), axis=1)
             state, stacked = compiled(state, images, labels, part)
             stacked = loop.on_host(stacked)
             for loss_sum in np.asarray(stacked.loss_sum):

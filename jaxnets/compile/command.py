@@ -1,0 +1,150 @@
+"""The answer of `jaxnets compile`: a training's programs on a machine that is not there."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+from jaxnets.compile import program
+from jaxnets.compile.program import Program, TooLargeError
+from jaxnets.compile.targets import Target, find
+from jaxnets.config.resolve import preset
+from jaxnets.display import table
+from jaxnets.experiment import Experiment
+from jaxnets.runs.request import load_data, request
+
+
+class Compiled(NamedTuple):
+    """A training's programs on a machine, or why they do not fit."""
+
+    experiment: Experiment
+    target: Target
+    flops: float  # Of a step, a device's share, before XLA optimizes it.
+    step: Program | None
+    epoch: Program | None  # None where the host dispatches the steps.
+    too_large: str | None  # What XLA said.
+
+    @property
+    def fits(self) -> bool:
+        """Whether the programs fit into a device's memory."""
+        programs = filter(None, (self.step, self.epoch))
+        room = self.target.memory or float("inf")
+        return self.too_large is None and all(p.memory.total <= room for p in programs)
+
+
+def compile_for(name: str, given: Mapping[str, Any]) -> Compiled:
+    """Compiles the training that the flags of train.py ask for.
+
+    Raises:
+      UserError: No such machine, its compiler is missing, or the request cannot be met.
+    """
+    target = find(name, preset(**given))
+    config, data, _ = request(given, partial(load_data, as_bytes=True))
+    experiment = Experiment.create(config, data, target.devices)
+    flops, step, epoch, too_large = program.flops_asked(experiment), None, None, None
+    try:
+        step = program.compile_step(experiment)
+        epoch = program.compile_epoch(experiment)
+    except TooLargeError as error:
+        too_large = str(error)
+    return Compiled(experiment, target, flops, step, epoch, too_large)
+
+
+def to_values(found: Compiled) -> dict[str, Any]:
+    """The same for machines: a step's values, those of the epoch's loop, and what they are of."""
+    config, parallel = found.experiment.config, found.experiment.parallel
+    return {
+        "for": found.target.name,
+        "device": parallel.devices[0].device_kind,
+        "devices": len(parallel.devices),
+        "parallel": parallel.kind,
+        **{name: getattr(config, name) for name in ("model", "gradients", "precision")},
+        "batch_size": found.experiment.loader.batch_size,
+        "device_memory": found.target.memory,
+        "fits": found.fits,
+        "too_large": found.too_large,
+        "flops_asked": found.flops,
+        **(_values(found.step) if found.step else {}),
+        "epoch": _values(found.epoch) if found.epoch else None,
+    }
+
+
+def _values(made: Program) -> dict[str, Any]:
+    together = {**made.collectives, **made.in_loops}
+    return {
+        "all_reduces": together.get("all-reduce", 0),
+        "all_gathers": together.get("all-gather", 0),
+        "collectives": made.collectives,
+        "collectives_in_loops": made.in_loops,
+        "flops": made.flops,
+        "bytes": made.bytes,
+        "memory": {**made.memory._asdict(), "total": made.memory.total},
+        "donated_arrays": made.donated,
+        "state_arrays": made.state,
+        "convolutions": [c._asdict() for c in made.convolutions],
+    }
+
+
+def to_text(found: Compiled) -> str:
+    """Two columns, the step and the epoch's loop; then each convolution."""
+    config, parallel = found.experiment.config, found.experiment.parallel
+    devices, loader = parallel.devices, found.experiment.loader
+    title = (
+        f"{config.model} for {found.target.name}: {len(devices)} x {devices[0].device_kind}; "
+        f"{parallel.kind}, {loader.batch_size} images a step, gradients {config.gradients}, "
+        f"{config.precision}"
+    )
+    programs = {"a step": found.step, "the epoch's loop": found.epoch}
+    made = {name: p for name, p in programs.items() if p}
+    rows = [["for each device", *made]]
+    rows.append(["collectives", *map(_collectives, made.values())])
+    rows.append(["FLOPs", *(_number(p.flops) for p in made.values())])
+    rows.append(["bytes read and written", *(_number(p.bytes, "B") for p in made.values())])
+    for name in ("arguments", "results", "donated", "temporary", "code", "total"):
+        values = [getattr(p.memory, name) for p in made.values()]
+        rows.append([f"memory: {name}", *(_number(value, "B") for value in values)])
+    rows.append(["donated arrays", *(f"{p.donated} of {p.state}" for p in made.values())])
+    lines = [title, "", *table(rows, "<" + ">" * len(made))] if made else [title]
+    lines += ["", f"FLOPs before XLA optimizes: {_number(found.flops)} a step"]
+    if found.step and found.step.convolutions:
+        named = [(c.name, _forms(c.made)) for c in found.step.convolutions]
+        lines += ["", *table([("convolution", "compiled to"), *named], "<<")]
+    if found.step and not found.epoch and not found.too_large:
+        lines += ["", "The host dispatches the steps: the epoch is no compiled loop."]
+    return "\n".join([*lines, "", _verdict(found)])
+
+
+def _collectives(made: Program) -> str:
+    """As "1 all-reduce", or as "1 all-reduce a step, 1 outside"."""
+
+    def text(kinds: program.Collectives) -> str:
+        return ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+
+    if made.in_loops:
+        return f"{text(made.in_loops)} a step" + (
+            f"; {text(made.collectives)} in all" if made.collectives else ""
+        )
+    return text(made.collectives) or "none"
+
+
+def _forms(made: tuple[str, ...]) -> str:
+    return ", ".join(made) or "no convolution: other operations"
+
+
+def _number(value: float | None, unit: str = "") -> str:
+    """As "1.23 GB"; "unknown" where the compiler does not say."""
+    if value is None:
+        return "unknown"
+    for prefix, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{value / size:.3g} {prefix}{unit}"
+    return f"{value:g} {unit}".rstrip()
+
+
+def _verdict(found: Compiled) -> str:
+    if found.too_large:
+        return f"It does not fit: {found.too_large}"
+    if found.target.memory is None:
+        return "Its devices share this machine's memory."
+    largest = max(p.memory.total for p in (found.step, found.epoch) if p)
+    share = f"{largest / found.target.memory:.2%} of {_number(found.target.memory, 'B')}"
+    return f"It fits: {share}" if found.fits else f"It does not fit: {share}"

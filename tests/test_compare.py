@@ -324,7 +324,7 @@ def test_without_scikit_learn_the_networks_are_compared_all_the_same(
 ):
     monkeypatch.setitem(sys.modules, "sklearn", None)
     seen = []
-    monkeypatch.setattr(command, "fit", lambda model, *_: seen.append(model) or a_fit(0.5))
+    monkeypatch.setattr(command, "fit", lambda model, *_, **__: seen.append(model) or a_fit(0.5))
     flags = [f"--data_dir={tiny_folder}", f"--workdir={tmp_path}", "--curve=none"]
     outcome = run_compare(*flags)
     assert outcome.status == 0 and "pip install scikit-learn" in outcome.out.splitlines()[0]
@@ -339,7 +339,7 @@ def test_an_interrupt_keeps_what_is_done(
 ):
     done = []
 
-    def fit(model, *_):
+    def fit(model, *_, **__):
         if len(done) == where:
             signal.raise_signal(signal.SIGINT)
         done.append(model)
@@ -348,10 +348,16 @@ def test_an_interrupt_keeps_what_is_done(
     monkeypatch.setattr(command, "fit", fit)
     flags = ["--models=softmax,mlp", f"--data_dir={tiny_folder}", f"--workdir={tmp_path}"]
     status, _, err = run_until_interrupted(run_compare, *flags)
-    assert (status, err) == (130, f"error: interrupted; kept: {tmp_path}\n")
+    hint = f"(--resume --workdir={tmp_path} continues it)"
+    assert (status, err) == (130, f"error: interrupted; kept: {tmp_path} {hint}\n")
     found = read_json(tmp_path / "compare.json")
     assert not found["finished"] and len(found["rows"]) == where
     assert len((tmp_path / "compare.csv").read_text().splitlines()) == where + 1
+    monkeypatch.setattr(command, "fit", lambda model, *_, **__: done.append(model) or a_fit(0.5))
+    run_compare(*flags).assert_refused("expected an empty folder")
+    assert run_compare(*flags, "--resume").status == 0
+    assert done == ["softmax", "mlp", *4 * ["hidden"]]  # Each once.
+    assert read_json(tmp_path / "compare.json")["finished"]
 
 
 def test_the_picture_shows_the_difference_between_good_models():

@@ -111,7 +111,7 @@ BLOCKED = """if True:
     from jaxnets.tune import search
     from jaxnets.tune.compare import comparison
 
-    def block(*_):
+    def block(*_, **__):
         print("training", flush=True)
         sys.stdin.read()
 

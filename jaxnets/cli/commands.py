@@ -19,8 +19,8 @@ from jaxnets.config.resolve import OwnNetwork, preset
 from jaxnets.display import print_answer, short_path, table
 from jaxnets.errors import DONE, RUN_FAILED, UserError, same_name
 from jaxnets.language import LANGUAGES, _, speaking
-from jaxnets.tune.backends import Workers
 from jaxnets.tune.compare.request import Request, resolved
+from jaxnets.tune.workers import Workers
 
 ANSWERS, THE_LOCALE = "language of the answers, not of JSON", "the locale's"
 RATES = (1e-12, 1e4)  # The smallest and the largest learning rate.
@@ -335,7 +335,8 @@ def _image_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
     return height, width, channels
 
 
-class Compare(Request):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Compare(Workers, Request):
     """Compare the lecture's models on several data sets."""
 
     def run(self) -> int:
@@ -343,7 +344,7 @@ class Compare(Request):
 
         from jaxnets.tune.compare.comparison import run
 
-        run(request)
+        run(request, self)
         return DONE
 
 

@@ -7,7 +7,6 @@ task is one compiled program, so its result has the same bits wherever it runs o
 
 import collections
 import contextlib
-import dataclasses
 import multiprocessing
 import os
 import pickle
@@ -15,11 +14,12 @@ import signal
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable
 from multiprocessing import connection
 from typing import Any, NamedTuple, Protocol
 
-from jaxnets.config.options import Options, option
+from tqdm import tqdm
+
 from jaxnets.errors import (
     RUN_FAILED,
     WRONG_REQUEST,
@@ -29,7 +29,6 @@ from jaxnets.errors import (
     message_and_status,
     not_installed,
 )
-from jaxnets.system import num_cores
 
 Work = Callable[[Any], Any]
 RETRIES = 3  # How often a task is begun again whose worker ended before it did: Ray's default.
@@ -61,67 +60,6 @@ class Backend(Protocol):
     def close(self) -> None:
         """Ends the processes."""
         ...
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Workers(Options):
-    """The flags that say who trains the cells."""
-
-    processes: int = option(
-        1, "number of local processes that train at the same time and share the cores", (1, 512)
-    )
-    ray: str | None = option(
-        None,
-        "Ray cluster that trains: local starts one here, an address joins one",
-        metavar="ADDRESS",
-        unset="none",
-    )
-    cell: str | None = option(
-        None,
-        "share of the work, as 3/8 for the third of eight tasks of a SLURM array; then --resume "
-        "without it collects the results",
-        metavar="I/N",
-        unset="all",
-    )
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.ray is not None and self.processes > 1:
-            raise UserError("processes and ray exclude each other, got both")
-        self.share_of([])
-
-    @property
-    def are_several(self) -> bool:
-        """Whether other commands train the other shares, maybe at the same time."""
-        return self.cell is not None
-
-    def share_of(self, programs: Sequence[Any]) -> Sequence[Any]:
-        """The share of the programs that this process trains; I may count from 0 or from 1."""
-        number, slash, count = (self.cell or "0/1").partition("/")
-        if not (slash and number.isdecimal() and count.isdecimal() and 0 < int(count) < 10**6):
-            raise UserError(f"cell: expected I/N as 3/8, got {self.cell!r}")
-        if int(number) > int(count):
-            raise UserError(f"cell: expected a number up to {count}, got {number}")
-        return programs[int(number) % int(count) :: int(count)]
-
-    @property
-    def threads(self) -> int:
-        """The number of threads with which XLA computes a task on a CPU."""
-        return 1 if self.ray is not None else max(1, num_cores() // self.processes)
-
-    @contextlib.contextmanager
-    def started(self, work: Work) -> Generator[Backend]:
-        """Starts the backend that the flags choose, and closes it after the block."""
-        if self.ray is not None:
-            backend = RayCluster(work, self.ray)
-        elif self.processes > 1:
-            backend = LocalProcesses(work, self.processes, self.threads)
-        else:
-            backend = ThisProcess(work)
-        try:
-            yield backend
-        finally:
-            backend.close()
 
 
 def attempt(work: Work, task: Any) -> Any:
@@ -226,6 +164,9 @@ def _serve(pipe: Any, work: bytes, threads: int) -> None:
     """A local process: trains what comes through the pipe."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _limit_threads(threads)
+    tqdm.set_lock(
+        threading.RLock()
+    )  # Its own is a semaphore, which would outlive a killed process.
     function: Work = pickle.loads(work)  # It imports NumPy and JAX.
     while True:
         try:
@@ -272,7 +213,7 @@ class RayCluster:
                 # JAX warns of forks; these are replaced by Ray's programs at once.
                 warnings.simplefilter("ignore", RuntimeWarning)
                 ray.init(address, log_to_driver=False, logging_level="ERROR", **own)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except Exception as error:  # They are of many kinds.
             raise UserError(f"ray: no cluster at {address}: {first_line(error)}") from error
         self._ray, self._work = ray, ray.put(work)
         gpus = 1 if ray.cluster_resources().get("GPU") else 0

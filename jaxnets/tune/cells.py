@@ -22,18 +22,19 @@ FOLDER = "cells"
 Cell = dict[str, Any]  # All that determines a result, as JSON has it.
 
 
-def cell(config: Config, checksum: str, **others: Any) -> Cell:
-    """The cell of a network's training.
+def cell(config: Config | None, checksum: str, **others: Any) -> Cell:
+    """The cell of a training.
 
     Fields with their defaults are left out: a field of a later version changes no digest.
 
     Args:
-      config: The settings, the seed among them.
+      config: A network's settings, the seed among them.
       checksum: The digest of the data set.
       others: What else determines the result.
     """
-    defaults = {name: field.default for name, field in config.__dataclass_fields__.items()}
-    changed = {n: name_of(x) for n, x in vars(config).items() if x != defaults[n]}
+    defaults = {name: field.default for name, field in Config.__dataclass_fields__.items()}
+    values = {} if config is None else vars(config)
+    changed = {n: name_of(x) for n, x in values.items() if x != defaults[n]}
     return json.loads(json.dumps({"config": changed, "data": checksum, **others}))
 
 

@@ -31,7 +31,7 @@ from jaxnets.runs.request import request
 from jaxnets.runs.resume import warn_of_other_surroundings
 from jaxnets.runs.run_folder import make_folder
 from jaxnets.tune import cells, results
-from jaxnets.tune.backends import Backend, Failed, Workers
+from jaxnets.tune.backends import Backend, Failed
 from jaxnets.tune.many import (
     BAR,
     EpochBar,
@@ -42,6 +42,7 @@ from jaxnets.tune.many import (
     train_many,
 )
 from jaxnets.tune.race import Drop, drops, first_look
+from jaxnets.tune.workers import Workers
 
 JSON = "search.json"
 Point = tuple[Any, ...]  # One value of each field searched over.

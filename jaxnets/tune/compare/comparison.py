@@ -1,7 +1,8 @@
 """The comparison as a command: trains, prints each row as soon as it is known, writes the files.
 
-A row is flat, in compare.json as in compare.csv. It names a model and a data set, and gives the
-hidden size in the capacity curve (None outside it). Then comes `why` it could not be trained, or
+A cell is a model on a data set; its row is flat, in compare.json as in compare.csv. It names both,
+and gives the hidden size in the capacity curve (None outside it). Then comes `why` it could not be
+trained, or
   parameters: how many numbers it learned; None if it keeps the examples instead;
   epochs: None for a baseline;
   seconds: the time of training, a network's compilation included;
@@ -15,25 +16,37 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jaxnets import display
+from jaxnets.config.fields import Config
 from jaxnets.data.datasets import Dataset
 from jaxnets.drawing import charts
 from jaxnets.drawing.svg import Figure
 from jaxnets.errors import RunFailedError, UserError, on_interrupt
-from jaxnets.files import locked
+from jaxnets.files import check_only_files, locked
 from jaxnets.runs.run_folder import make_folder
 from jaxnets.system import check_memory
+from jaxnets.tune import cells
 from jaxnets.tune import results as files
-from jaxnets.tune.compare.models import CURVE_NOISE, fit, load, small_and_noisy
+from jaxnets.tune.backends import Backend, Failed
+from jaxnets.tune.compare.models import (
+    CURVE_NOISE,
+    Numbers,
+    config_of,
+    fit,
+    load,
+    small_and_noisy,
+)
 from jaxnets.tune.compare.request import TASKS, Request
+from jaxnets.tune.workers import Workers
 
 LIBRARIES = 300 << 20  # Bytes, of scikit-learn: ulimit -v of 1,150 MB was too low.
 NAME, SHORT_NAME, NUMBER = 20, 17, 10  # The columns' widths; regression has shorter names.
 WIDE = 98  # Columns of a terminal for all of regression's; others do without the epochs.
 FORMATS = {"parameters": ",", "epochs": ",", "seconds": ".1f", "test_mse": ",.0f"}
 
+SCORES = ("train_", "test_")  # The prefixes of the columns that hold scores.
 TITLES = {"mse": "MSE", "r2": "R2", "wmape": "wMAPE"}
 TOLERANCE = 0.01  # A test score further below the best of the curve counts as worse.
 
@@ -130,9 +143,10 @@ class Results:
 
     def to_values(self) -> dict[str, Any]:
         """Everything, for machines."""
+        asked = [field.name for field in dataclasses.fields(Request) if field.name != "resume"]
         return {
             "finished": self.finished,
-            "request": dataclasses.asdict(self.request),
+            "request": {name: getattr(self.request, name) for name in asked},
             "datasets": [
                 dict(name=x.name, train=len(x.train), test=len(x.test), sha256=x.checksum)
                 for x in self.samples
@@ -150,15 +164,110 @@ class Results:
         files.write(folder / "compare", self.to_values(), columns, self.rows)
 
 
-def run(request: Request) -> None:
+class Piece(NamedTuple):
+    """A model that is to be trained on a data set, given by its place; a baseline has no config."""
+
+    place: int
+    model: str
+    hidden: int | None
+    config: Config | None = None
+
+
+class Fitting:
+    """The work of a comparison: trains one of its models on one of its data sets."""
+
+    bar = False  # In the process of the comparison a network's training has one.
+
+    def __init__(self, samples: Sequence[Dataset], seed: int):
+        self._samples, self._seed = samples, seed
+
+    def __call__(self, piece: Piece) -> Numbers:
+        data = self._samples[piece.place]
+        if piece.hidden is not None:
+            data = small_and_noisy(data, self._seed)
+        return fit(piece.model, piece.config, data, self._seed, bar=self.bar)
+
+
+class Rows:
+    """The rows of a comparison: read where their cells are done, else trained by a backend."""
+
+    def __init__(self, results: Results, folder: Path, workers: Workers):
+        self._folder, self._request, self._samples = folder, results.request, results.samples
+        self._known: dict[Piece, Row] = {}  # The pieces without their configs.
+        self._waiting: dict[Piece, cells.Cell] = {}
+        done, places = cells.read(folder), range(len(self._samples))
+        pieces = [Piece(place, model, None) for place in places for model in self._request.models]
+        pieces += [Piece(place, "hidden", x) for place in places for x in self._request.curve]
+        for piece in workers.share_of(pieces):
+            data, request = self._samples[piece.place], self._request
+            try:
+                config = config_of(piece.model, piece.hidden, request, data)
+            except (UserError, RunFailedError) as error:
+                self._add(piece, {"why": str(error)})
+                continue
+            size, named = len(data.train), (data.name, piece.model, piece.hidden)
+            of = cells.cell(config, data.checksum, row=named, train_size=size, seed=request.seed)
+            if (found := done.get(cells.digest(of))) is None:
+                self._waiting[piece._replace(config=config)] = of
+            else:  # JSON has no NaN.
+                lost = [n for n, x in found[1].items() if x is None and n.startswith(SCORES)]
+                self._add(piece, found[1] | dict.fromkeys(lost, math.nan))
+
+    def start(self, backend: Backend) -> None:
+        """Puts all that is not done in a queue."""
+        self._backend = backend
+        for piece in self._waiting:
+            backend.submit(piece)
+
+    def finish(self) -> int:
+        """Trains all; returns the number of rows."""
+        while self._waiting:
+            self._collect()
+        return len(self._known)
+
+    def of(self, *place_model_hidden: Any) -> Row:
+        """A row, trained if it is not; one without a result says why."""
+        while (key := Piece(*place_model_hidden)) not in self._known:
+            self._collect()
+        return self._known[key]
+
+    def _collect(self) -> None:
+        piece, outcome = self._backend.collect()
+        of = self._waiting.pop(piece)
+        if isinstance(outcome, Failed):
+            outcome = {"why": outcome.message}
+        else:
+            cells.write(self._folder, [of], [outcome])
+        self._add(piece._replace(config=None), outcome)
+
+    def _add(self, piece: Piece, more: Row) -> None:
+        named = {"dataset": self._samples[piece.place].name}
+        self._known[piece] = named | {"model": piece.model, "hidden": piece.hidden} | more
+
+
+def run(request: Request, workers: Workers) -> None:
     """Compares, prints and draws."""
     check_memory(LIBRARIES)
     samples = load(request)
+    if workers.are_several and request.workdir is None:
+        raise UserError("cell: expected --workdir=FOLDER too, the same in all processes")
     folder, results = make_folder(request.workdir, "compare"), Results(request, samples)
-    with locked(folder), on_interrupt(f"interrupted; kept: {folder}"):
-        if found := sorted(os.listdir(folder)):
+    work, hint = Fitting(samples, request.seed), f"--resume --workdir={folder} continues it"
+    with (
+        locked(folder, shared=workers.are_several),
+        on_interrupt(f"interrupted; kept: {folder} ({hint})"),
+        workers.started(work) as backend,
+    ):
+        found = sorted(os.listdir(folder))
+        if found and not (request.resume or workers.are_several):
             raise UserError(f"workdir: expected an empty folder, {folder} holds {found[0]}")
-        for text in _compare(results, folder):
+        check_only_files(folder)
+        rows, work.bar = Rows(results, folder, workers), True
+        rows.start(backend)
+        if workers.are_several:
+            print(f"{rows.finish()} rows are done in {display.short_path(str(folder))}")
+            return
+        for text in _compare(results, folder, rows):
             if not request.json:
                 display.show(text)
         results.finished = True
@@ -168,27 +277,27 @@ def run(request: Request) -> None:
     print(files.to_json(results.to_values()).rstrip() if request.json else where)
 
 
-def _compare(results: Results, folder: Path) -> Iterator[str]:
+def _compare(results: Results, folder: Path, rows: Rows) -> Iterator[str]:
     """Fills the results and writes them after each row, yielding what is to be printed."""
     request, task = results.request, TASKS[results.request.task]
     yield from _notes(request)
     epochs = ["epochs"] if display.columns() >= WIDE else []
     shown = ["parameters", *epochs, *task.shown, "seconds"]
-    for data in results.samples:
+    for place, data in enumerate(results.samples):
         kind = "rows" if data.is_regression else "images"
         title = f"{data.name}: {len(data.train):,} training and {len(data.test):,} test {kind}"
         if request.train_size == len(data.train):
             title += " (--train_size=full takes all)"
         yield f"\n{title}\n{_aligned(['model', *map(title_of, shown)], shown)}"
         for model in request.models:
-            results.rows.append(_row(model, None, request, data))
+            results.rows.append(rows.of(place, model, None))
             results.write(folder)
             yield _line(results.rows[-1], shown)
     shown = ["parameters", f"train_{task.ranks_by}", f"test_{task.ranks_by}"]
-    for data in results.samples if request.curve else ():
+    for place, data in enumerate(results.samples if request.curve else ()):
         small = small_and_noisy(data, request.seed)
         for hidden in request.curve:
-            results.rows.append(_row("hidden", hidden, request, small))
+            results.rows.append(rows.of(place, "hidden", hidden))
             results.write(folder)
         verdicts = results.judge(data.name)
         kind = "rows" if data.is_regression else f"images, {CURVE_NOISE:.0%} given a random label"
@@ -202,15 +311,6 @@ def _compare(results: Results, folder: Path) -> Iterator[str]:
         if "overfits" in verdicts[: verdicts.index("best") if verdicts else 0]:
             yield "(overfitting does not grow with size here: a larger network generalises best)"
     yield "\n".join(["", *results.closing()])
-
-
-def _row(model: str, hidden: int | None, request: Request, data: Dataset) -> Row:
-    """Trains a model; one that does not fit the data says why."""
-    row = {"dataset": data.name, "model": model, "hidden": hidden}
-    try:
-        return row | fit(model, hidden, request, data)
-    except (UserError, RunFailedError) as error:
-        return row | {"why": str(error)}
 
 
 def _notes(request: Request) -> list[str]:

@@ -38,29 +38,37 @@ CURVE_EXAMPLES, CURVE_NOISE = 500, 0.2
 
 _file = functools.cache(from_file)  # A file runs once, whatever the number of data sets.
 
+OFF: dict[str, Any] = dict(disable=True)  # A bar that does not show.
 Numbers = dict[str, Any]  # The values that training adds to a row (results.py).
 
 
-def fit(model: str, hidden: int | None, request: Request, data: Dataset) -> Numbers:
-    """Trains a model by its name; with a hidden size, a network of the capacity curve."""
+def config_of(model: str, hidden: int | None, request: Request, data: Dataset) -> Config | None:
+    """A network's config; with a hidden size, one of the capacity curve. None for a baseline."""
     if model in TASKS[request.task].baselines:
-        return fit_baseline(model, data, request.seed)
+        return None
     changes: dict[str, Any] = {"validation_size": 0, "devices": 1, "seed": request.seed}
     if request.gradients == "manual":  # auto leaves mlp_handwritten its own gradients.
         changes["gradients"] = "manual"
     if hidden is not None:
-        return fit_network(preset(**changes, **CURVE[request.task], hidden=(hidden,)), data)
+        return preset(**changes, **CURVE[request.task], hidden=(hidden,))
     network: Any = model
     if model.endswith(".py"):
         network = _file(model).for_data(data.image_shape, data.num_classes)
     changes |= REGRESSION[model] if data.is_regression else {"model": network}
     if request.epochs is not None:
         changes["epochs"] = request.epochs
-    return fit_network(preset(**changes), data)
+    return preset(**changes)
 
 
-def fit_network(config: Config, data: Dataset) -> Numbers:
-    """Trains a network; no batch is larger than the training part."""
+def fit(model: str, config: Config | None, data: Dataset, seed: int, *, bar: bool) -> Numbers:
+    """Trains a network by its config, or a baseline by its name."""
+    if config is None:
+        return fit_baseline(model, data, seed)
+    return fit_network(config, data, bar=bar)
+
+
+def fit_network(config: Config, data: Dataset, *, bar: bool = True) -> Numbers:
+    """Trains a network, with a bar of its epochs; no batch is larger than the training part."""
     if config.batch_size is not None:
         batch_size = min(config.batch_size, len(data.train))
         config = dataclasses.replace(config, batch_size=batch_size)
@@ -69,7 +77,7 @@ def fit_network(config: Config, data: Dataset) -> Numbers:
     check_enough_memory(experiment)
     state = experiment.init_state()
     epochs, name = experiment.epochs(Checkpoint(state)), f"{data.name} {config.model}"
-    for trained, _ in tqdm(epochs, name, config.epochs, **BAR):
+    for trained, _ in tqdm(epochs, name, config.epochs, **BAR | ({} if bar else OFF)):
         state = trained
     return {
         "parameters": num_params(state.params),

@@ -101,6 +101,7 @@ class Request(Options):
     workdir: str | None = option(
         None, "folder for the results", metavar="FOLDER", unset="runs/compare-<date>-<time>"
     )
+    resume: bool = option(False, "continue the comparison in workdir")
     json: bool = option(False, "print JSON instead of tables")
     notes: tuple[str, ...] = ()  # Lines on what was left out, and why.
 
@@ -117,6 +118,8 @@ def resolved(flags: Request) -> Request:
             raise unknown("dataset", name, task.datasets)
     if flags.data_dir is not None and flags.task == "regression":
         raise UserError("data_dir: a folder of images is for --task=classification")
+    if flags.resume and flags.workdir is None:
+        raise UserError("resume: expected --workdir=FOLDER too, which holds the comparison")
     if flags.data_dir is not None and flags.datasets:
         raise UserError("datasets and data_dir exclude each other, got both")
 

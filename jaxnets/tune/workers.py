@@ -1,0 +1,73 @@
+"""The flags that say who trains the cells of a search or a comparison, read before jax starts."""
+
+import contextlib
+import dataclasses
+from collections.abc import Generator, Sequence
+from typing import Any
+
+from jaxnets.config.options import Options, option
+from jaxnets.errors import UserError
+from jaxnets.system import num_cores
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Workers(Options):
+    """The flags that say who trains the cells."""
+
+    processes: int = option(
+        1, "number of local processes that train at the same time and share the cores", (1, 512)
+    )
+    ray: str | None = option(
+        None,
+        "Ray cluster that trains: local starts one here, an address joins one",
+        metavar="ADDRESS",
+        unset="none",
+    )
+    cell: str | None = option(
+        None,
+        "share of the work, as 3/8 for the third of eight tasks of a SLURM array; then --resume "
+        "without it collects the results",
+        metavar="I/N",
+        unset="all",
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.ray is not None and self.processes > 1:
+            raise UserError("processes and ray exclude each other, got both")
+        self.share_of([])
+
+    @property
+    def are_several(self) -> bool:
+        """Whether other commands train the other shares, maybe at the same time."""
+        return self.cell is not None
+
+    def share_of(self, programs: Sequence[Any]) -> Sequence[Any]:
+        """The share of the programs that this process trains; I may count from 0 or from 1."""
+        number, slash, count = (self.cell or "0/1").partition("/")
+        if not (slash and number.isdecimal() and count.isdecimal() and 0 < int(count) < 10**6):
+            raise UserError(f"cell: expected I/N as 3/8, got {self.cell!r}")
+        if int(number) > int(count):
+            raise UserError(f"cell: expected a number up to {count}, got {number}")
+        return programs[int(number) % int(count) :: int(count)]
+
+    @property
+    def threads(self) -> int:
+        """The number of threads with which XLA computes a task on a CPU."""
+        return 1 if self.ray is not None else max(1, num_cores() // self.processes)
+
+    @contextlib.contextmanager
+    def started(self, work: Any) -> Generator[Any]:
+        """Starts the backend that the flags choose, and closes it after the block."""
+        from jaxnets.tune import backends  # multiprocessing would take a third of `--help`.
+
+        if self.ray is not None:
+            backend = backends.RayCluster(work, self.ray)
+        elif self.processes > 1:
+            backend = backends.LocalProcesses(work, self.processes, self.threads)
+        else:
+            backend = backends.ThisProcess(work)
+        try:
+            yield backend
+        finally:
+            backend.close()

@@ -324,6 +324,7 @@ COMMANDS = [
     ("serve nowhere", "expected a run folder, found no config.json"),
     ("serve empty empty --split=50", "split: expected two percentages as 50/50, got '50'"),
     ("serve empty --split=90/10", "split: expected two runs with it, got one"),
+    ("serve empty --replicas=2", "replicas: expected --ray=local or --ray=ADDRESS with it"),
     ("serve empty --port=70000", "port: expected a whole number from 0 to 65535"),
     ("serve empty --host=300.1.1.1", "host: cannot listen at 300.1.1.1"),
     ("serve empty --prot=1", "did you mean --port?"),

@@ -285,9 +285,18 @@ class Serve(_OfRuns):
         unset="feedback-RUN.sqlite beside the run",
         metavar="FILE|URL",
     )
+    ray: str | None = option(
+        None,
+        "Ray cluster that serves in several processes: local starts one here, an address joins one",
+        unset="one process, without Ray",
+        metavar="local|ADDRESS",
+    )
+    replicas: int = option(1, "with --ray: number of processes, each on one core", COUNT)
     json: bool = option(False, "print JSON: the address, the models, the log")
 
     def run(self) -> int:
+        if self.replicas > 1 and self.ray is None:
+            raise UserError("replicas: expected --ray=local or --ray=ADDRESS with it")
         if len(self.runs) > 2:
             raise UserError(f"expected one run or two, got {len(self.runs)}")
         if len(self.runs) == 1 and self.split != type(self).split:
@@ -307,6 +316,9 @@ class Serve(_OfRuns):
             port=self.port,
             feedback=self.feedback,
             as_json=self.json,
+            cluster=self.ray,
+            replicas=self.replicas,
+            layers=self.layers,
         )
 
 

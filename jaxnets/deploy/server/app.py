@@ -48,6 +48,7 @@ def create_app(service: Service, hosts: frozenset[str] | None = None) -> "Guard"
     app = FastAPI(
         title="jaxnets",
         version=__version__,
+        lifespan=lambda _: service.running(),  # Which Ray begins and ends, not this server.
         openapi_url=None,  # Its route, below, adds what is read by hand.
         responses={
             "4XX": {"model": protocol.Error, "description": "The request is wrong."},
@@ -334,6 +335,9 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
         begin, status = time.perf_counter(), 0
         if scope["method"] == "HEAD":  # uvicorn sends no body then.
             scope = {**scope, "method": "GET"}

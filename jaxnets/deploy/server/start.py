@@ -4,20 +4,23 @@ import asyncio
 import contextlib
 import ipaddress
 import json
+import os
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from uvicorn.config import Config
 
-from jaxnets.deploy.server.app import create_app
+from jaxnets.deploy.server.app import Guard, create_app
 from jaxnets.deploy.server.connections import Connection, StoppableServer
 from jaxnets.deploy.server.limits import SLOW
-from jaxnets.deploy.server.models import names_of
+from jaxnets.deploy.server.models import SIZES, names_of
 from jaxnets.deploy.server.postgres import is_url, shown
+from jaxnets.deploy.server.replicas import serve_replicas
 from jaxnets.deploy.server.service import Service, report
 from jaxnets.display import short_path, show
 from jaxnets.errors import BY_SIGNAL, UserError, first_line
+from jaxnets.models.own import know
 
 BACKLOG = 1024  # Connections that the system accepts before this process does.
 KEEP_ALIVE = 60  # Seconds that a connection may be idle between two requests.
@@ -31,6 +34,9 @@ def serve(
     port: int = 8000,
     feedback: str | None = None,
     as_json: bool = False,
+    cluster: str | None = None,
+    replicas: int = 1,
+    layers: Sequence[str] = (),
 ) -> int:
     """Serves one or two runs until a signal comes; returns the exit status.
 
@@ -41,6 +47,9 @@ def serve(
       port: The port; 0 takes a free one.
       feedback: The log's file or PostgreSQL's URL; by default a file beside the first run.
       as_json: Whether the line that says where the server listens is JSON.
+      cluster: The Ray cluster that serves, "local" or its address; None for this process alone.
+      replicas: The number of processes in the cluster.
+      layers: The files with layers of the user's own, which a replica runs again.
 
     Raises:
       UserError: A run cannot be served, the log not written, or the address not be listened at.
@@ -48,8 +57,10 @@ def serve(
     listener = _listen(host, port)
     with contextlib.closing(listener):
         log = feedback or str(default_log(folders))
-        where = shown(log) if is_url(log) else str(Path(log).expanduser())
-        service = Service(folders, share, log if is_url(log) else where)
+        where = shown(log) if is_url(log) else os.path.abspath(Path(log).expanduser())
+        log = log if is_url(log) else where
+        # Where others serve, this one finds out first what they would fail by.
+        service = Service(folders, share, log, SIZES if cluster is None else SIZES[:1])
         address = listener.getsockname()
         url = f"http://{f'[{address[0]}]' if ':' in address[0] else address[0]}:{address[1]}"
         is_loopback = ipaddress.ip_address(address[0].partition("%")[0]).is_loopback
@@ -65,8 +76,24 @@ def serve(
             show(f"serving {' and '.join(served)} at {url} (Ctrl-C stops)")
             show(f"feedback: {where if is_url(log) else short_path(where)}")
 
-        hosts = frozenset({"localhost", "127.0.0.1", "[::1]", host.lower()})
-        return _run(service, listener, hosts if is_loopback else None, announce)
+        names = {"localhost", "127.0.0.1", "[::1]", host.lower()}
+        hosts = frozenset(names) if is_loopback else None
+        if cluster is None:
+            return _run(service, listener, hosts, announce)
+        asyncio.run(_close(service))
+    runs = [os.path.abspath(folder) for folder in folders]
+
+    def make_app() -> Guard:
+        for file in layers:
+            know(file)
+        return create_app(Service(runs, share, log), hosts)
+
+    return serve_replicas(make_app, replicas, cluster, address[:2], not is_url(log), announce)
+
+
+async def _close(service: Service) -> None:
+    async with service.running():
+        pass
 
 
 def default_log(folders: Sequence[str]) -> Path:

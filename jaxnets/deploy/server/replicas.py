@@ -1,0 +1,138 @@
+"""The server in several processes, its replicas, under Ray Serve: on this machine or on a cluster.
+
+Each replica is the whole application of `app.py` with models of its own. They share nothing but the
+log: its key signs their answers, and a user's model is a hash, so any of them takes any request.
+"""
+
+import contextlib
+import logging
+import os
+import secrets
+import signal
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from jaxnets.deploy.server.app import Guard
+from jaxnets.deploy.server.connections import SIGNALS
+from jaxnets.deploy.server.limits import SLOW
+from jaxnets.deploy.server.service import report
+from jaxnets.errors import BY_SIGNAL, UserError, first_line, not_installed
+
+NAME = "jaxnets"  # Of the application in the cluster, and of its one deployment.
+AT_A_TIME = 256  # Requests that a replica has: four of its largest batches.
+WAITING = 4096  # Requests that wait for a replica; Ray answers 503 beyond them.
+
+
+def serve_replicas(
+    make_app: Callable[[], Guard],
+    replicas: int,
+    cluster: str,
+    address: tuple[str, int],
+    one_machine: bool,
+    on_start: Callable[[], None],
+) -> int:
+    """Serves an application in several processes until a signal comes; returns the exit status.
+
+    Args:
+      make_app: Makes the application, in each replica.
+      replicas: Their number. Each computes on one core, and has one GPU where the cluster has some.
+      cluster: "local" for a cluster of its own, or the address of one.
+      address: The host and the port at which Ray's proxies listen.
+      one_machine: Whether the replicas must be on one machine, as their log is a file there.
+      on_start: Called when they answer.
+
+    Raises:
+      UserError: The cluster cannot be joined, or has no room for the replicas.
+    """
+    # Ray would look for the `uv run` that started us, and report its use to its makers.
+    os.environ |= {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    is_own = cluster == "local"
+    if is_own:  # Ray listens at every address, and runs what it is sent: only by who has a token.
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    try:
+        import ray  # pyright: ignore[reportMissingImports]
+        from ray import serve  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        raise not_installed("ray[serve]", "ray") from None
+
+    logging.getLogger("ray.serve").setLevel("ERROR")
+
+    def make_on_one_core() -> Guard:
+        os.environ["NPROC"] = "1"  # XLA heeds it when it starts.
+        return make_app()
+
+    own: dict[str, Any] = dict(include_dashboard=False, num_cpus=replicas) if is_own else {}
+    with contextlib.ExitStack() as stack:
+        try:
+            with warnings.catch_warnings():
+                # JAX warns of forks; these are replaced by Ray's programs at once.
+                warnings.simplefilter("ignore", RuntimeWarning)
+                ray.init(cluster, log_to_driver=False, logging_level="ERROR", **own)
+        except Exception as error:  # Of Ray's start it is a plain one.
+            raise UserError(f"ray: no cluster at {cluster}: {first_line(error)}") from None
+        stack.callback(ray.shutdown)
+        machines = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+        if one_machine and len(machines) > 1:
+            raise UserError(
+                f"feedback: expected postgresql://... for a cluster of {len(machines)} machines, "
+                "got a file of this one"
+            )
+        resources = ray.cluster_resources()
+        if resources.get("CPU", 0) < replicas:  # Ray would wait for more.
+            have = f"{resources.get('CPU', 0):g}"
+            raise UserError(
+                f"replicas: expected at most {have}, the cluster's cores, got {replicas}"
+            )
+        deployment = serve.deployment(
+            serve.ingress(make_on_one_core)(),
+            name=NAME,
+            num_replicas=replicas,
+            max_ongoing_requests=AT_A_TIME,
+            max_queued_requests=WAITING,
+            graceful_shutdown_timeout_s=SLOW,
+            ray_actor_options={"num_cpus": 1, "num_gpus": int("GPU" in resources)},
+        )
+        if is_own:
+            stack.callback(serve.shutdown)
+        try:
+            serve.start(http_options=dict(zip(("host", "port"), address, strict=True)))
+            serve.run(deployment.bind(), name=NAME, logging_config={"log_level": "ERROR"})
+        except (RuntimeError, TimeoutError, ray.exceptions.RayError) as error:
+            raise UserError(f"ray: the replicas do not start: {first_line(error)}") from None
+        wait = stack.enter_context(_signals())
+        on_start()
+        number = wait()
+        serve.delete(NAME)
+    report("stopped: what was accepted is answered and saved")
+    return BY_SIGNAL + number
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[Callable[[], int]]:
+    """Yields a function that waits for the order to stop; a second signal has its usual effect."""
+    came, numbers = threading.Event(), list[int]()
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def note(number: int, frame: Any) -> None:
+        numbers.append(number)
+        restore()
+        came.set()
+
+    def wait() -> int:
+        came.wait()
+        return numbers[0]
+
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:  # As in a shell's background, or by nohup.
+            signal.signal(number, note)
+    try:
+        yield wait
+    finally:
+        restore()

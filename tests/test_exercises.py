@@ -5,10 +5,12 @@ import base64
 import inspect
 import json
 import re
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from conftest import DENSE_BACKWARD, ROOT, slow
 
@@ -26,7 +28,9 @@ from jaxnets.course.exercises.catalogue import (
     BETS,
     BLANKS,
     BUGS,
+    COURSE,
     EXERCISES,
+    IDEAS,
     SHEETS,
     TASKS,
     imports_of,
@@ -58,6 +62,9 @@ def test_every_layer_pair_is_an_exercise():
     assert len(EXERCISES) == len(SHEETS) + len(BLANKS) + len(BUGS) + len(BETS) + len(TASKS)
     for exercise in EXERCISES.values():
         assert exercise.level in (1, 2, 3) and 5 <= exercise.minutes <= 60
+    assert sorted(name for names in IDEAS.values() for name in names) == sorted(EXERCISES)
+    assert len(set(COURSE) & set(BUGS)) == 12 and set(COURSE) <= set(EXERCISES)
+    assert sum(EXERCISES[name].minutes for name in COURSE) < 360
 
 
 @pytest.mark.parametrize(
@@ -358,6 +365,11 @@ def test_the_page_lists_exercises_and_shows_bugs_without_names():
     for exercise in [*SHEETS.values(), *BLANKS.values()]:
         row = f"{exercise.name} | {exercise.level} | {exercise.minutes} | {exercise.about}"
         assert f"| {row} |" in PAGE
+    for idea, names in IDEAS.items():
+        ordered = [name for name in EXERCISES if name in names]
+        course = ", ".join(name for name in ordered if name in COURSE)
+        more = ", ".join(name for name in ordered if name not in COURSE)
+        assert f"| {idea} | {course} | {more} |" in PAGE
     written = (ROOT / "docs" / "exercises-write.md").read_text("utf-8")
     for task in TASKS.values():
         assert f"| {task.name} | {task.level} | {task.minutes} | {task.about} |" in written
@@ -550,7 +562,7 @@ def test_a_sheet_is_blank_then_right_then_wrong(name, run_command, tmp_path, min
     assert outcome.status == 0 and f"{name}: passed, {count} of {count} right" in outcome.out
     last = list(answers)[-1]
     answers[last] = np.multiply(answers[last], 1.1).tolist()
-    wrong = mine(filled(name, {**answers, list(answers)[0]: "1"}), "wrong.toml")
+    wrong = mine(filled(name, {**answers, list(answers)[0]: "-77"}), "wrong.toml")
     outcome = run_command("exercise", "check", wrong, "--hint")
     assert outcome.status == 1 and f"FAILED, {count - 2} of {count} right" in outcome.out
     assert f"(hint: {questions[-1].hint})" in outcome.out
@@ -639,6 +651,57 @@ def test_a_line_without_an_equals_sign_is_named():
         check_sheet('exercise = "compute1"\n# z\nz 1.5\n', "s.toml")
 
 
+def sheets_of_training():
+    """The sheets that are about training and measuring, by searching, optax and scikit-learn."""
+    right: dict[str, dict] = {}
+    found = []
+    for u in (2.0**-53, 2.0**-24):
+        h = np.logspace(-8, 0, 800_001)
+        errors = h**2 / 6 + u / h
+        found += [-np.log10(h[errors.argmin()]), -np.log10(errors.min())]
+    h = np.array([1e-2, 1e-3])
+    misses = np.sinh(h) / h - 1, np.expm1(h) / h - 1  # Of e^x at 0.
+    central, one_sided = (miss[0] / miss[1] for miss in misses)
+    right["compute9"] = dict(h64=found[0], error64=found[1], h32=found[2], error32=found[3])
+    right["compute9"] |= dict(central=round(central, 1), one_sided=round(one_sided, 1))
+    right["compute9"] |= dict(too_small=-np.log10(2.0**-53 / 1e-12))
+
+    array = jnp.asarray
+    rule: Any = optax.adam(0.1, b1=0.5, b2=0.96, eps=0)
+    w: Any = array(1.0)
+    state, steps = rule.init(w), []
+    for t, g in ((1, 2.0), (2, -2.0)):
+        update, state = rule.update(array(g), state)
+        w = optax.apply_updates(w, update)
+        hats = state[0].mu / (1 - 0.5**t), state[0].nu / (1 - 0.96**t)
+        steps.append((state[0].mu, state[0].nu, hats, w))
+    keys = [f"{name}{t}" for t in (1, 2) for name in ("m", "v", "hats", "w")]
+    right["compute10"] = dict(zip(keys, [*steps[0], *steps[1]], strict=True))
+    right["compute10"] |= dict(without=1 - 0.1 * steps[0][0] / steps[0][1] ** 0.5)
+
+    # The mean of the squares behind a ReLU, of a normal number by its density.
+    z = np.linspace(-10, 10, 200_001)
+    density = np.exp(-(z**2) / 2) / (2 * np.pi) ** 0.5
+    kept = float(np.sum(np.maximum(z, 0) ** 2 * density) * (z[1] - z[0]))
+    factor = (100 * kept) ** 0.5
+    right["compute11"] = dict(small=0.01 * factor, large=factor, he=1 / factor, no_relu=0.1)
+    right["compute11"] |= dict(small_ten=-10 * np.log10(0.01 * factor))
+    right["compute11"] |= dict(large_ten=10 * np.log10(factor))
+    slope = jax.grad(jax.nn.sigmoid)(0.0)
+    right["compute11"] |= dict(sigmoid=-10 * np.log10(slope))
+
+    metrics: Any = pytest.importorskip("sklearn.metrics")
+    sick = np.repeat([0, 1], (90, 10))
+    called = np.repeat([0, 1, 0, 1], (81, 9, 4, 6))
+    y, p = np.array([10, 20, 30]), np.array([8, 21, 33])
+    scores = metrics.precision_recall_fscore_support(sick, called, average="binary")
+    right["compute12"] = dict(zip(("precision", "recall", "f1"), scores, strict=False))
+    right["compute12"] |= dict(accuracy=metrics.accuracy_score(sick, called))
+    right["compute12"] |= dict(lazy=metrics.accuracy_score(sick, 0 * sick))
+    right["compute12"] |= dict(wmape=np.abs(y - p).sum() / y.sum(), r2=metrics.r2_score(y, p))
+    return right
+
+
 @pytest.mark.slow
 def test_the_numbers_to_compute_are_those_that_autodiff_finds(float64):
     """Each sheet again, in JAX: the slopes by autodiff of the forward pass."""
@@ -713,11 +776,13 @@ def test_the_numbers_to_compute_are_those_that_autodiff_finds(float64):
     shift = jax.grad(lambda c: norm(x + c, 5, 1) @ dy)(0.0)
     right["compute8"] |= dict(fixed=fixed, shift=shift)
 
+    right |= sheets_of_training()
     assert set(right) == set(SHEETS)
     for name, sheet in SHEETS.items():
         assert {question.name for question in sheet.questions} == set(right[name])
         for question in sheet.questions:
-            np.testing.assert_allclose(question.answer, right[name][question.name], atol=1e-6)
+            wanted = right[name][question.name]
+            np.testing.assert_allclose(question.answer, wanted, rtol=2e-5, atol=1e-6)
 
 
 def test_the_list_is_table_or_json_and_needs_no_jax(run_command, run_python):

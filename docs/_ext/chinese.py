@@ -20,6 +20,7 @@ from jaxnets.course.exercises.catalogue import (
     BLANKS,
     BUGS,
     EXERCISES,
+    IDEAS,
     LOOPS,
     PROSE,
     SHEETS,
@@ -62,6 +63,7 @@ def texts() -> Iterator[tuple[str, str]]:
 def of_exercises() -> Iterator[str]:
     """The texts of the exercises' data; of the code its docstrings and what reads as a sentence."""
     yield from dict.fromkeys(exercise.about for exercise in EXERCISES.values())
+    yield from IDEAS
     for sheet in [*SHEETS.values(), *BETS.values()]:
         yield sheet.given
         for asked in sheet.questions:

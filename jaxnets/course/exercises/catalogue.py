@@ -270,13 +270,22 @@ _bugs = _data("bugs.toml")
 _helpers = _bugs.pop("helpers")  # Functions that several bugs call.
 BUGS = {name: _bug(name, helpers=_helpers, **facts) for name, facts in _bugs.items()}
 LOOPS = _tasks(Repair, "loops.toml")
+_bugs_of: dict[str, list[str]] = {}
+for _bug_name, _one in BUGS.items():
+    _bugs_of.setdefault(_one.layer, []).append(_bug_name)
 TASKS: dict[str, Task] = {**_tasks(Task, "tasks.toml"), **LOOPS}
-EXERCISES: dict[str, Exercise] = {
-    **dict(sorted(SHEETS.items(), key=lambda item: item[1].level)),
-    **TASKS,
-    **BLANKS,
-    **BUGS,
-    **BETS,
+_all: dict[str, Exercise] = {**SHEETS, **BETS, **BLANKS, **TASKS, **BUGS}
+_ideas: dict[str, Any] = _data("ideas.toml")
+# The exercises of each idea; where a layer's exercise stands, its bugs stand too.
+IDEAS = {
+    idea: [name for one in names for name in [one, *_bugs_of.get(one, ())]]
+    for idea, names in _ideas["ideas"].items()
+}
+COURSE: Sequence[str] = _ideas["course"]  # The exercises to begin with, in their order.
+EXERCISES = {
+    name: _all[name]
+    for names in IDEAS.values()
+    for name in sorted(names, key=lambda name: COURSE.index(name) if name in COURSE else len(_all))
 }
 BY_FUNCTION: dict[str, Blank | Bug | Task] = {
     exercise.function: exercise for exercise in [*BLANKS.values(), *BUGS.values(), *TASKS.values()]

@@ -9,7 +9,9 @@ from typing import Any
 from jaxnets import display
 from jaxnets.course.exercises.catalogue import (
     BETS,
+    COURSE,
     EXERCISES,
+    IDEAS,
     SHEETS,
     Blank,
     Bug,
@@ -24,14 +26,21 @@ FACTS = N_("name"), N_("kind"), N_("level"), N_("minutes"), N_("about")
 
 
 def listing() -> tuple[list[dict[str, Any]], str]:
-    """Every exercise, as values and as a table."""
-    values = [{fact: getattr(found, fact) for fact in FACTS} for found in EXERCISES.values()]
-    rows = [
-        [found.name, _(found.kind), str(found.level), str(found.minutes), _(found.about)]
-        for found in EXERCISES.values()
-    ]
-    table = display.table([list(map(_, FACTS)), *rows], "<<>><")
-    return values, "\n".join([*table, "", _("jaxnets exercise new NAME writes one into a file")])
+    """Every exercise by its idea, as values and as a table."""
+    values = []
+    rows = [[*map(_, FACTS), _("course"), _("idea")]]
+    for idea, names in IDEAS.items():
+        for found in (one for one in EXERCISES.values() if one.name in names):
+            facts = {fact: getattr(found, fact) for fact in FACTS}
+            course = found.name in COURSE
+            values.append(facts | {"course": course, "idea": idea})
+            effort = [str(found.level), str(found.minutes)]
+            mark = "*" if course else ""
+            rows.append([found.name, _(found.kind), *effort, _(found.about), mark, _(idea)])
+    table = display.table(rows, "<<>><<<")
+    begin = _("* is the course; the others are for more practice")
+    write = _("jaxnets exercise new NAME writes one into a file")
+    return values, "\n".join([*table, "", begin, write])
 
 
 def write(name: str, output: str | None) -> tuple[str, str]:

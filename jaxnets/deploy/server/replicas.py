@@ -9,6 +9,7 @@ import logging
 import os
 import secrets
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -65,7 +66,9 @@ def serve_replicas(
         return make_app()
 
     own: dict[str, Any] = dict(include_dashboard=False, num_cpus=replicas) if is_own else {}
+    stdout = sys.stdout
     with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.redirect_stdout(sys.stderr))  # What Ray says of replicas.
         try:
             with warnings.catch_warnings():
                 # JAX warns of forks; these are replaced by Ray's programs at once.
@@ -95,15 +98,14 @@ def serve_replicas(
             graceful_shutdown_timeout_s=SLOW,
             ray_actor_options={"num_cpus": 1, "num_gpus": int("GPU" in resources)},
         )
-        if is_own:
-            stack.callback(serve.shutdown)
         try:
             serve.start(http_options=dict(zip(("host", "port"), address, strict=True)))
             serve.run(deployment.bind(), name=NAME, logging_config={"log_level": "ERROR"})
         except (RuntimeError, TimeoutError, ray.exceptions.RayError) as error:
             raise UserError(f"ray: the replicas do not start: {first_line(error)}") from None
         wait = stack.enter_context(_signals())
-        on_start()
+        with contextlib.redirect_stdout(stdout):
+            on_start()
         number = wait()
         serve.delete(NAME)
     report("stopped: what was accepted is answered and saved")

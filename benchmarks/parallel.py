@@ -1,6 +1,6 @@
 """Several devices beside one: the same parameters? What a step costs is in step.py.
 
-    python benchmarks/parallel.py                      every network: 20 steps, jit and pmap
+    python benchmarks/parallel.py                      every network: 20 steps, by all three
     python benchmarks/parallel.py cnn mlp              some of them
     python benchmarks/parallel.py alexnet --devices 2 8
 
@@ -126,7 +126,8 @@ def compare(name: str, precision: str, counts: list[int]) -> list[int]:
         changes |= {} if dropout is None else {"dropout": dropout}
         config = jaxnets.preset(name, **changes, devices=1, parallel="jit")
         one = Way(config, data)
-        kinds = ("jit",) if dropout else ("jit", "pmap")  # By pmap every device drops others.
+        # By shard_map and pmap every device drops others.
+        kinds = ("jit",) if dropout else ("jit", "shard_map", "pmap")
         ways = [
             Way(dataclasses.replace(config, devices=devices, parallel=kind), data)
             for kind, devices in itertools.product(kinds, counts)
@@ -153,7 +154,7 @@ def compare(name: str, precision: str, counts: list[int]) -> list[int]:
             totals = [sum(pair) for pair in zip(totals, numbers, strict=True)]
             print(
                 f"{name:18s}{gradients:7s} dropout {dropout or 0:.1f}  "
-                f"{way.config.devices} by {way.config.parallel:5s}{error:.1e}  "
+                f"{way.config.devices} by {way.config.parallel:10s}{error:.1e}  "
                 f"test accuracy {ours:.4f}{'' if ours == accuracy else f' != {accuracy}'}  "
                 f"single steps: {near} of {steps} near, at most {max(way.single_steps):.1e}"
                 f"{f', units across {way.crossed}' if way.crossed else ''}",

@@ -32,8 +32,9 @@ from jaxnets.training.step import autodiff_loss_and_grad, make_gradient_step, ma
 
 WAYS = ("plain", "apart", "auto", "manual")
 # Placement, devices, how many the CPU simulates, and how much of a step.
-PLACED = ("jit:1:1:step", "jit:1:8:step", "jit:1:8:gradients", "jit:8:8:step", "pmap:8:8:step",
-          "pmap:8:8:gradients", "pmap:8:8:added")  # fmt: skip
+PLACED = ("jit:1:1:step", "jit:1:8:step", "jit:1:8:gradients", "jit:8:8:step",
+          "shard_map:8:8:step", "pmap:8:8:step", "pmap:8:8:gradients",
+          "pmap:8:8:added")  # fmt: skip
 
 
 def step_of(way: str, experiment: Experiment) -> Callable[..., Any]:

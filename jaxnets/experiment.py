@@ -78,7 +78,7 @@ class Experiment(Described):
     data: Dataset
     model: Chain
     step_model: Chain  # The same as a step computes it: with kernels, or as it is.
-    parallel: Parallel  # The devices, and how functions are placed on them: jit or pmap.
+    parallel: Parallel  # The devices, and how functions are placed on them.
     loader: TrainLoader  # The training data in batches.
     schedule: optax.Schedule  # The rate at every step; the plateau's reductions come on top.
     optimizer: optax.GradientTransformation  # The update rule with that schedule.

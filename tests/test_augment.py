@@ -72,6 +72,7 @@ SLOW = pytest.mark.slow
         pytest.param("cnn", {"hidden": (16,)}, id="by steps"),
         ("softmax", {"gradients": "both", "check_every": 1}),
         ("mlp", {"devices": 8, "parallel": "pmap"}),
+        ("mlp", {"devices": 8, "parallel": "shard_map"}),
     ],
 )
 @pytest.mark.slow
@@ -311,6 +312,7 @@ def config_of(model, **changes):
         slow(1, "jit", ALL, 1e-6),
         pytest.param(8, "jit", ALL, 1e-5, marks=SLOW),
         pytest.param(8, "pmap", BUT_MIXUP, 1e-5, marks=SLOW),
+        pytest.param(8, "shard_map", BUT_MIXUP, 1e-5, marks=SLOW),
     ],
 )
 def test_loop_and_steps_train_on_the_same_pictures(pictures, devices, parallel, names, tolerance):
@@ -326,8 +328,9 @@ def test_loop_and_steps_train_on_the_same_pictures(pictures, devices, parallel, 
 
 @pytest.mark.usefixtures("uniform_weights", "quick_steps")
 @pytest.mark.slow
-def test_under_pmap_a_device_mixes_its_own_share(pictures):
-    config = config_of("mlp", hidden=(16,), augment="mixup", devices=8, parallel="pmap")
+@pytest.mark.parametrize("kind", ["pmap", "shard_map"])
+def test_a_mapped_device_mixes_its_own_share(pictures, kind):
+    config = config_of("mlp", hidden=(16,), augment="mixup", devices=8, parallel=kind)
     state, _ = train_on(pictures, config)  # A loss that is not finite would end it.
     assert all_finite(state.params)
 

@@ -229,7 +229,15 @@ def test_the_pair_is_pytorchs():
 
 @pytest.mark.parametrize(
     ("gradients", "kind"),
-    [("manual", "pmap"), slow("auto", "pmap"), slow("plain", "pmap"), slow("auto", "jit")],
+    [
+        ("manual", "pmap"),
+        ("auto", "shard_map"),
+        slow("auto", "pmap"),
+        slow("plain", "pmap"),
+        slow("auto", "jit"),
+        slow("manual", "shard_map"),
+        slow("plain", "shard_map"),
+    ],
 )
 def test_a_ragged_batch_on_four_devices_is_that_of_one(gradients, kind):
     """The last of the devices hold padding alone."""

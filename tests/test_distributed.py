@@ -128,11 +128,12 @@ def start_processes(start_python, tiny_folder):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["pmap", "shard_map"])
 def test_a_signal_stops_all_and_one_process_resumes(
-    start_processes, run_main, tiny_folder, tmp_path
+    start_processes, run_main, tiny_folder, tmp_path, kind
 ):
-    folder = tmp_path / "two"
-    processes = start_processes("--epochs=40", f"--workdir={folder}", code=INTERRUPTED)
+    folder, way = tmp_path / "two", f"--parallel={kind}"
+    processes = start_processes("--epochs=40", way, f"--workdir={folder}", code=INTERRUPTED)
     (out, *errors) = [text for process in processes for text in ended(process)]
     assert errors[1] == "" and errors[2] == errors[0]
     assert_resume_hint(errors[0], "interrupted", folder)

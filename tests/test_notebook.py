@@ -178,8 +178,10 @@ def test_it_runs_from_top_to_bottom(monkeypatch, tmp_path):
     wrong = [row[:2] for row in checked if row[3] == "WRONG"]
     assert wrong == [("hidden", "bias"), ("logits", "bias")]
     placed = re.findall(r"^(.*?) +(\d+) all-reduce +relative error (\S+)$", printed, re.MULTILINE)
-    pmap, jit, forgotten = placed
-    assert (pmap[:2], jit[:2], forgotten[1]) == (("pmap", "1"), ("jit", "1"), "0")
-    assert max(float(pmap[2]), float(jit[2])) < 1e-6 and float(forgotten[2]) > 0.1
+    *ways, forgotten = placed
+    assert [way[:2] for way in ways] == [("jit", "1"), ("shard_map", "1"), ("pmap", "1")]
+    assert max(float(way[2]) for way in ways) < 1e-6
+    assert forgotten[1] == "0" and float(forgotten[2]) > 0.1
+    assert "shard_map, psum forgotten: refused" in printed
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 5
     assert re.search(r"^7  (1\.0|0\.9)", printed, re.MULTILINE)

@@ -14,6 +14,7 @@ import optax
 import pytest
 from conftest import slow
 
+from jaxnets.config.recipes import PRESETS
 from jaxnets.data import batches
 from jaxnets.data.batches import Batch, train_batches
 from jaxnets.data.datasets import Split
@@ -64,6 +65,8 @@ def on_one_device(tiny, tiny_preset):
     )
 
 
+LECTURE = ("softmax", "mlp_sequential", "mlp_functional", "mlp", "mlp_handwritten", "cnn",
+           "alexnet_small")  # fmt: skip
 SMALL = {"hidden": (16,)}
 WITHOUT_DROPOUT = {"hidden": (16,), "dropout": 0.0, "learning_rate": 0.01, "augment": "none"}
 WITH_DROPOUT = {**WITHOUT_DROPOUT, "dropout": 0.3, "augment": "flip"}
@@ -78,6 +81,9 @@ WITH_DROPOUT = {**WITHOUT_DROPOUT, "dropout": 0.3, "augment": "flip"}
         ("mlp", SMALL, "auto", 4, "jit"),
         ("mlp", SMALL, "manual", 8, "jit"),
         ("mlp", SMALL, "auto", 8, "pmap"),
+        ("mlp", SMALL, "manual", 4, "shard_map"),
+        ("mlp", SMALL, "auto", 8, "shard_map"),
+        slow("cnn", WITHOUT_DROPOUT, "auto", 8, "shard_map"),
         slow("mlp_functional", SMALL, "auto", 8, "jit"),
         slow("cnn", WITHOUT_DROPOUT, "auto", 8, "pmap"),
         slow("cnn", WITHOUT_DROPOUT, "manual", 8, "jit"),
@@ -93,15 +99,37 @@ def test_steps_on_several_devices_are_those_on_one(
     params, seen, program = after_steps(config, tiny)
     assert furthest(params, on_one_device(name, **changes)) <= 1e-6
     assert seen == 5 * 160
-    assert COLLECTIVE.findall(program.as_text()) == ["all-reduce"] * (devices > 1 or kind == "pmap")
+    assert COLLECTIVE.findall(program.as_text()) == ["all-reduce"] * (devices > 1 or kind != "jit")
 
 
-def check_updates(step, batches):
-    """Softmax regression by pmap against its gradient in NumPy, over an epoch with a ragged end."""
+# Batch norms, which add up sums of their own, are left to test_batch_norm.py.
+@pytest.mark.slow
+@pytest.mark.usefixtures("float64", "quick_steps")
+@pytest.mark.parametrize("gradients", ["auto", "manual"])
+@pytest.mark.parametrize("name", LECTURE)
+def test_shard_map_in_float64_is_one_device_to_1e_12(tiny, tiny_preset, name, gradients):
+    changes: dict[str, Any] = dict(batch_size=48, precision="float64", gradients=gradients)
+    changes |= {"dropout": 0.0} if "dropout" in PRESETS[name] else {}
+    changes |= {"latent_dims": None} if "latent_dims" in PRESETS[name] else {}
+    large = name == "alexnet_small"
+    changes |= {"input_size": 16, "learning_rate": 0.003} if large else {}
+    one, _, _ = after_steps(tiny_preset(name, augment="none", **changes), tiny)
+    for devices in (2,) if large else (1, 2, 4, 8):  # Each has all of its many parameters.
+        way = dict(devices=devices, parallel="shard_map")
+        config = tiny_preset(name, augment="none", **changes, **way)
+        params, seen, program = after_steps(config, tiny)
+        assert furthest(params, one) <= 1e-12
+        assert seen == 5 * 160
+        assert COLLECTIVE.findall(program.as_text()) == ["all-reduce"]
+        assert program.memory_analysis().alias_size_in_bytes > 0  # The state is donated.
+
+
+def check_updates(step, batches, kind):
+    """Softmax regression against its gradient in NumPy, over an epoch with a ragged end."""
     rng = np.random.default_rng(0)
     images, labels = rng.random((22, 2, 2, 1), np.float32), rng.integers(0, 3, 22).astype(np.int32)
     split = Split(images, labels)
-    parallel, optimizer = Parallel(set_up_jax(4), "pmap"), optax.sgd(0.5)
+    parallel, optimizer = Parallel(set_up_jax(4), kind), optax.sgd(0.5)
     apply = MODELS["softmax"](num_classes=3).apply
     loss_and_grad = step.autodiff_loss_and_grad(apply, LOSSES["cross_entropy"])
     train_step = step.make_train_step(loss_and_grad, optimizer, axis_name=parallel.axis_name)
@@ -124,14 +152,14 @@ def check_updates(step, batches):
     assert furthest(state.params, {"logits": {"kernel": kernel, "bias": bias}}) <= 1e-6
 
 
-def check_keys(step, batches):
+def check_keys(step, batches, kind):
     """What the devices draw, added up: each from the step's key with its own number folded in."""
 
     def draw(params, batch, key):
         return jax.random.uniform(key), jax.random.normal(key, (3,))
 
     del batches
-    parallel = Parallel(set_up_jax(4), "pmap")
+    parallel = Parallel(set_up_jax(4), kind)
     state = step.TrainState(jnp.array(7), {}, (), KEY)
     batch = Batch(np.zeros((4, 1, 1, 1), np.float32), np.zeros(4, np.int32), np.ones(4))
     gradient_step = step.make_gradient_step(draw, axis_name=parallel.axis_name)
@@ -143,19 +171,19 @@ def check_keys(step, batches):
 
 KEY = jax.random.key(3)
 PSUM = "lax.psum(jax.tree.map(lambda x: x.astype(floats), tree), axis_name)"
-ADDED = "return add_over(axis_name, loss_and_grad(state.params, batch, key))"
+ADDED = "return add_over(axis_name, loss_and_grad(params, batch, key))"
 # A text of the step or of the batches, and what breaks it.
 MUTANTS = {
     "the reduction removed": (PSUM, "tree"),
     "mean for sum": (PSUM, PSUM.replace("psum", "pmean")),
     "mean for sum, of the gradients only": (
         ADDED,
-        "metrics, g = loss_and_grad(state.params, batch, key)\n"
+        "metrics, g = loss_and_grad(params, batch, key)\n"
         "        return lax.psum(metrics, axis_name), lax.pmean(g, axis_name)",
     ),
     "every device's mean, summed": (
         ADDED,
-        "metrics, g = loss_and_grad(state.params, batch, key)\n"
+        "metrics, g = loss_and_grad(params, batch, key)\n"
         "        g = jax.tree.map(lambda x: x / jnp.maximum(metrics.count, 1), g)\n"
         "        return metrics.replace(count=lax.pmax(1, axis_name)), lax.psum(g, axis_name)",
     ),
@@ -173,6 +201,7 @@ MUTANTS = {
         "key = jax.random.fold_in(key, device)",
         "key = jax.random.fold_in(key, 0)",
     ),
+    "added up by jax.grad, and again": ("varying(axis_name, state.params)", "state.params"),
 }
 
 
@@ -184,22 +213,33 @@ def rewritten(module, old, new):
     return changed
 
 
-@pytest.mark.parametrize("name", MUTANTS)
-def test_a_mutant_of_the_parallel_step_is_killed(name):
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *((name, "pmap") for name in MUTANTS if "jax.grad" not in name),
+        ("the reduction removed", "shard_map"),
+        ("added up by jax.grad, and again", "shard_map"),
+    ],
+)
+def test_a_mutant_of_the_parallel_step_is_killed(name, kind):
+    """By a comparison; shard_map itself refuses a step that adds up nothing."""
+    refused = kind == "shard_map" and name == "the reduction removed"
+    error, text = (ValueError, "out_specs which require") if refused else (AssertionError, None)
     old, new = MUTANTS[name]
     sources = [inspect.getsource(module) for module in (step_module, batches)]
     assert "".join(sources).count(old) == 1
     check = check_keys if "key" in name else check_updates
-    with pytest.raises(AssertionError):
-        check(rewritten(step_module, old, new), rewritten(batches, old, new))
+    with pytest.raises(error, match=text):
+        check(rewritten(step_module, old, new), rewritten(batches, old, new), kind)
 
 
+@pytest.mark.parametrize("kind", ["pmap", "shard_map"])
 @pytest.mark.parametrize("check", [check_updates, check_keys])
-def test_what_is_not_mutated_lives(check):
-    check(step_module, batches)
+def test_what_is_not_mutated_lives(check, kind):
+    check(step_module, batches, kind)
 
 
-@pytest.mark.parametrize("kind", ["jit", "pmap"])
+@pytest.mark.parametrize("kind", ["jit", "pmap", "shard_map"])
 @pytest.mark.parametrize("axis", [0, 1])
 def test_every_device_gets_the_next_share_of_a_batch(kind, axis):
     rows = np.arange(3 * 8).reshape((8, 3) if axis == 0 else (3, 8))

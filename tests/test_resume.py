@@ -201,14 +201,17 @@ def test_the_flags_that_began_a_replay_resume_it(train_tiny, run_until_interrupt
     ("flags", "ways"),
     [
         # With gradients=both an epoch is not one compiled loop.
-        slow(["softmax", "--gradients=both"], ["jit 1", "pmap 2", "jit 4", "pmap 4", "jit 1"]),
+        slow(
+            ["softmax", "--gradients=both"],
+            ["jit 1", "pmap 2", "shard_map 4", "jit 4", "shard_map 1"],
+        ),
         # Dropout draws the same under jit; under pmap every device drops units of its own.
         slow(
             ["cnn", "--hidden=8", "--dropout=0.5", "--augment=crop,flip,mixup"],
             ["jit 1", "jit 2", "jit 1"],
         ),
     ],
-    ids=["jit and pmap", "dropout under jit"],
+    ids=["all placements", "dropout under jit"],
 )
 def test_a_run_resumes_on_other_devices_but_for_rounding(
     train_tiny, tmp_path, interrupt_after, flags, ways

@@ -364,6 +364,7 @@ MUON = "--optimizer=muon --label_smoothing=0.1"
         slow(f"{PLATEAU} --gradients=both", (7, 3, 11), id="plateau, at any step"),
         pytest.param(PLATEAU, (1, 1, 1, 1), id="plateau in one loop"),
         slow(f"{PLATEAU} --devices=8 --parallel=pmap", (1, 1, 1, 1), id="plateau, pmapped"),
+        slow(f"{PLATEAU} --devices=8 --parallel=shard_map", (1, 3), id="plateau, shard_mapped"),
         slow(EARLY, (3,), id="before it stops early"),
         pytest.param(EARLY, (None,), id="when it would stop early"),
         # Five steps are a pass: epochs of three begin and end within one, and cross its end.

@@ -39,7 +39,7 @@ def a_search(tmp_path, scores):
 def test_every_combination_and_seed_is_trained_as_train_py_does(
     run_command, run_main, tiny_flags, tmp_path
 ):
-    both = ["--model=mlp", "--loss=cross_entropy", *tiny_flags]
+    both = ["--model=mlp", "--loss=cross_entropy", "--parallel=pmap", *tiny_flags]
     over = ["--over=hidden=4,8x4", "--over=learning_rate=0.1,0.5,1"]
     shown = run_command("search", *over, "--seeds=3", *both)
     assert shown.status == 0, shown

@@ -306,12 +306,12 @@ def test_an_infinite_loss_stops_the_run_naming_the_step(tiny, tiny_preset, make_
 
 @pytest.mark.usefixtures("quick_steps")
 @pytest.mark.parametrize("watch", [[], slow(BY_STEPS)], ids=["in one loop", "by steps"])
-def test_one_device_and_eight_by_jit_or_pmap_train_alike(tiny, tiny_preset, watch):
+def test_one_device_and_eight_train_alike(tiny, tiny_preset, watch):
     """160 images in batches of 64: the last is ragged, and some devices see padding only."""
     common = dict(hidden=(16,), batch_size=64, augment="shift", loss="cross_entropy")
     config = tiny_preset("mlp", devices=1, parallel="jit", **common)
     one, one_history = train_on(tiny, config, watch)
-    for parallel in ("jit", "pmap"):
+    for parallel in ("jit", "pmap", "shard_map"):
         config = tiny_preset("mlp", devices=8, parallel=parallel, **common)
         eight, history = train_on(tiny, config, watch)
         assert_close(eight.params, one.params, 1e-6)

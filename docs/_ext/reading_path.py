@@ -40,7 +40,7 @@ PATH: dict[str, dict[str, str]] = {
     },
     "Epochs": {
         "jaxnets/training/observer.py": "what may watch a training",
-        "jaxnets/training/parallel.py": "several devices, by jit or pmap",
+        "jaxnets/training/parallel.py": "several devices, by jit, shard_map or pmap",
         "jaxnets/training/loop.py": "`train_epochs`, `stepped_epoch`, `evaluate`",
         "jaxnets/experiment.py": "`Experiment.create`: every part is built once, here",
     },

@@ -28,7 +28,7 @@ def batch_norm_forward(
         x̂_i = r (x_i - μ)                  r = 1 / sqrt(v + ε)
         y_i = γ x̂_i + β
 
-    Under pmap the sums are over all devices, so that their number changes nothing.
+    On several devices the sums are over all of them, so that their number changes nothing.
 
     Args:
       params: {"scale": γ, "bias": β, "mean", "var"}; the running statistics, which follow μ and v,
@@ -81,7 +81,7 @@ def batch_norm_backward(
              = γ r (dy_i - w_i (dβ + x̂_i dγ) / n)
 
     So dx has no component along 1 and along x̂: shifting or stretching a channel changes no y.
-    Under pmap the dβ and dγ in dx are sums over all devices, because x_i changes every y.
+    On several devices the dβ and dγ in dx are sums over all, because x_i changes every y.
 
     Source: Ioffe and Szegedy 2015, section 3, the equations before algorithm 2.
     """

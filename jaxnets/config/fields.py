@@ -195,7 +195,9 @@ class Config(Options):
         None, "number of devices to train on", (1, 4096), unset="all that JAX finds or simulates"
     )
     parallel: str = option(
-        "auto", "how devices share work; auto: jit on one, pmap on several", ("auto", "jit", "pmap")
+        "auto",
+        "how devices share work; auto: jit on one, pmap on several",
+        ("auto", "jit", "pmap", "shard_map"),
     )
     distributed: bool = option(
         False, "train with other processes that JAX finds: TPU pods, SLURM, Open MPI, Kubernetes"

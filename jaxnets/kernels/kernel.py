@@ -61,7 +61,6 @@ def stored(function: Callable[..., Tree], *arrays: object) -> Tree:
     The barrier keeps XLA from folding the condition away. A barrier alone would not do: XLA on the
     CPU removes it before it fuses.
     """
-    results = jax.eval_shape(function, *arrays)
     always = lax.optimization_barrier(jnp.array(True))
-    zeros = jax.tree.map(lambda result: jnp.zeros(result.shape, result.dtype), results)
+    zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(function, *arrays))
     return lax.cond(always, function, lambda *_: zeros, *arrays)

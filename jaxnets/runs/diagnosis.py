@@ -70,7 +70,7 @@ def find_bad_step(experiment: Experiment, checkpoint: Checkpoint, last_epoch: in
             if np.isfinite(loss):
                 what = f"step {step + 1} is the first that is not finite"
             _, derived = gradient_step(state, batch)
-            if parallel.axis_name is not None:
+            if parallel.kind == "pmap":
                 batch = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
             key = jax.random.fold_in(state.key, state.step)
             images = experiment.augment(key, state.step, batch, 0).images

@@ -267,8 +267,8 @@ def mixup(keys: jax.Array, batch: Batch) -> Batch:
         image = w image + (1 - w) other image,  y = w y + (1 - w) other y,  w from Beta(0.2, 0.2)
 
     The order of an epoch is random, so the neighbour is a random example. Every example has its own
-    w, and its own of the keys [B]. Padding is never mixed in. Under pmap each device mixes its own
-    share of the batch. The labels are probabilities [B, K].
+    w, and its own of the keys [B]. Padding is never mixed in. Under pmap and shard_map each device
+    mixes its own share of the batch. The labels are probabilities [B, K].
 
     Source: Zhang et al. 2018, equation 1, which draws one w for a batch.
     """

@@ -1,12 +1,13 @@
-"""A step on several devices: by jit over a sharded batch, or by pmap. One function serves both."""
+"""A step on several devices: by jit, by shard_map or by pmap. One function serves all three."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding
 from jax.typing import DTypeLike
 
 from jaxnets.errors import UserError
@@ -21,10 +22,11 @@ class Parallel:
 
     Attributes:
       devices: The devices of all processes, in their order.
-      kind: "jit" or "pmap".
+      kind: "jit", where a function sees the whole batch; "shard_map" or "pmap", where it runs on
+        every device and sees that device's rows.
       platform: The devices' kind: "cpu", "gpu" or "tpu".
       sharded: Whether XLA splits a batch over several devices by itself.
-      axis_name: The pmapped axis, over which the step adds its sums; None under jit, where XLA
+      axis_name: The devices' axis, over which the step adds its sums; None under jit, where XLA
         adds over devices by itself.
     """
 
@@ -36,23 +38,33 @@ class Parallel:
         self.platform = devices[0].platform
         self.sharded = kind == "jit" and len(devices) > 1
         self._options = compiler_options_for_step(convolutions, self.platform)
-        self.axis_name = AXIS if kind == "pmap" else None
+        self.axis_name = None if kind == "jit" else AXIS
         here = jax.process_index()
         self._here = [device for device in devices if device.process_index == here]
-        # What pmap takes and returns is this process's alone.
+        # What pmap takes and returns is this process's alone. jax.make_mesh would order a TPU's
+        # devices anew, and a process's rows would no longer be those of its devices.
         self._mesh = Mesh(np.array(self._here if kind == "pmap" else devices), (AXIS,))
 
     def compile(
-        self, function: Callable[..., Tree], *, replicated: int = 1, donate: bool = False
+        self,
+        function: Callable[..., Tree],
+        *,
+        replicated: int = 1,
+        axis: int = 0,
+        donate: bool = False,
     ) -> Callable[..., Tree]:
         """Compiles a function whose last argument is split over the devices.
 
         Args:
           function: (replicated arguments ..., batch) -> replicated values.
           replicated: The number of arguments that every device holds whole.
+          axis: The examples' axis of the last argument, as `split` was told.
           donate: Whether the result may reuse the first argument's memory.
         """
         donated = (0,) if donate else ()
+        if self.kind == "shard_map":
+            specs = (*[jax.P()] * replicated, _spec(axis))
+            function = jax.shard_map(function, mesh=self._mesh, in_specs=specs, out_specs=jax.P())
         if self.kind == "pmap":
             placed: dict[str, Any] = dict(in_axes=(None,) * replicated + (0,), out_axes=None)
             function = jax.pmap(
@@ -60,7 +72,9 @@ class Parallel:
             )
             if self._options is None or len(self._here) < len(self.devices):
                 return function
-            # pmap takes no options; a jit around it passes them, but within one process only.
+            # pmap takes no options; a jit around it passes them, but within one process only. The
+            # partial hides pmap's own `lower`, which jax.jit would hand on.
+            function = functools.partial(function)
         return jax.jit(function, donate_argnums=donated, compiler_options=self._options)
 
     def replicate(self, tree: Tree) -> Tree:
@@ -96,14 +110,8 @@ class Parallel:
         count = len(self._here)
         size = jax.tree.leaves(tree)[0].shape[axis]
         self.check_batch_size(size * len(self.devices) // count)
-
-        def shares(x: np.ndarray) -> np.ndarray:
-            """[..., B, ...] → [count, ..., B / count, ...]: a view, no copy."""
-            shape = (*x.shape[:axis], count, x.shape[axis] // count, *x.shape[axis + 1 :])
-            return np.moveaxis(x.reshape(shape), axis, 0)
-
         if self.kind == "pmap":
-            return jax.tree.map(shares, tree)
+            return jax.tree.map(lambda x: _shares(x, count, axis), tree)
         if len(self.devices) == 1:
             return tree
         spread = self._spread(axis)
@@ -129,10 +137,21 @@ class Parallel:
 
     @property
     def _everywhere(self) -> NamedSharding:
-        return NamedSharding(self._mesh, PartitionSpec())
+        return NamedSharding(self._mesh, jax.P())
 
     def _spread(self, axis: int) -> NamedSharding:
-        return NamedSharding(self._mesh, PartitionSpec(*[None] * axis, AXIS))
+        return NamedSharding(self._mesh, _spec(axis))
+
+
+def _spec(axis: int) -> jax.P:
+    """The layout of arrays whose given axis is split over the devices."""
+    return jax.P(*[None] * axis, AXIS)
+
+
+def _shares(x: np.ndarray, count: int, axis: int) -> np.ndarray:
+    """[..., B, ...] → [count, ..., B / count, ...]: a view, no copy."""
+    shape = (*x.shape[:axis], count, x.shape[axis] // count, *x.shape[axis + 1 :])
+    return np.moveaxis(x.reshape(shape), axis, 0)
 
 
 def _placed(

@@ -93,7 +93,7 @@ def rows_at_once(
 
 def compile_scan(train_step: TrainStep, parallel: Parallel) -> Callable[..., Any]:
     """The function of `make_train_epoch` on the devices; its state is donated."""
-    return parallel.compile(make_train_epoch(train_step), replicated=3, donate=True)
+    return parallel.compile(make_train_epoch(train_step), replicated=3, axis=1, donate=True)
 
 
 def scanned_epoch(

@@ -134,7 +134,7 @@ def make_train_step(
       optimizer: The update rule.
       reduction: "mean" divides the gradient by the number of examples on all devices; "sum" does
         not, like the lecture's own code.
-      axis_name: The mapped axis under pmap, over which sums are added.
+      axis_name: The mapped axis of shard_map or pmap, over which sums are added.
       augment: Changes the batch first (training/augment.py).
     """
     gradient_step = make_gradient_step(loss_and_grad, axis_name=axis_name, augment=augment)
@@ -166,9 +166,21 @@ def make_gradient_step(
         device = lax.axis_index(axis_name)
         batch = augment(key, state.step, batch, device * len(batch.labels))
         key = jax.random.fold_in(key, device)  # Each device drops different units.
-        return add_over(axis_name, loss_and_grad(state.params, batch, key))
+        params = varying(axis_name, state.params)
+        return add_over(axis_name, loss_and_grad(params, batch, key))
 
     return gradient_step
+
+
+def varying(axis_name: str, params: Params) -> Params:
+    """The same parameters as if each device had its own.
+
+    Under shard_map, jax.grad adds up the gradients of shared parameters by itself: then `add_over`
+    would count every device's sum once for each device.
+    """
+    if hasattr(lax, "pcast"):
+        return lax.pcast(params, axis_name, to="varying")
+    return getattr(lax, "pvary")(params, axis_name)  # noqa: B009  # jax 0.7
 
 
 def add_over(axis_name: str, tree: Tree) -> Tree:

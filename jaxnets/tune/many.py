@@ -117,7 +117,7 @@ def _train_vmapped(
     configs: Sequence[Config], data: Dataset, judge: Split, observers: Sequence[Observer]
 ) -> list[TrainingSummary]:
     """Trains all runs at once: the one training step, mapped over them by jax.vmap."""
-    experiment = Experiment.create(dataclasses.replace(configs[0], devices=1), data)
+    experiment = Experiment.create(dataclasses.replace(configs[0], devices=1, parallel="jit"), data)
     check_enough_memory(experiment, len(configs))
     config, loader, parallel = experiment.config, experiment.loader, experiment.parallel
     full = loader.steps == 1  # One batch has no order: all runs share it.

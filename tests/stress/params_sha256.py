@@ -23,7 +23,7 @@ RUNS = [f"--model={model} --gradients={way}" for model in MODELS for way in ("au
 RUNS += [
     f"--model={model} --cpu_devices=4 --parallel={way}"
     for model in ("cnn", "mlp")
-    for way in ("pmap", "jit")
+    for way in ("pmap", "shard_map", "jit")
 ]
 
 

@@ -111,7 +111,7 @@ def difference(one, other):
 
 
 @pytest.mark.parametrize("gradients", ["auto", "manual"])
-@pytest.mark.parametrize("way", ["pmap", "jit"])
+@pytest.mark.parametrize("way", ["pmap", "shard_map", "jit"])
 @pytest.mark.parametrize("name", CASES)
 def test_several_processes_train_as_one_does(name, way, gradients, hosts, mnist, tmp_path):
     count, start = hosts

@@ -78,6 +78,7 @@ JOBS = {
     "cnn": Job(f"{TRAIN} --model=cnn", of_run),
     "manual": Job(f"{TRAIN} --model=cnn --devices=2 --gradients=manual", of_run),
     "pmap": Job(f"{TRAIN} --model=cnn --devices=2 --parallel=pmap", of_run),
+    "shard_map": Job(f"{TRAIN} --model=cnn --devices=2 --parallel=shard_map", of_run),
     "both": Job(f"{TRAIN} --model=cnn --devices=2 --parallel=pmap --gradients=manual", of_run),
     "replay": Job(
         "train.py --model=mlp_handwritten --data_dir={idx} --latent_dims=4,8,16 --epochs=30 "

@@ -73,6 +73,14 @@ def test_step_of_an_accelerator_adds_up_once_and_reuses_its_memory(
             assert all("cudnn$conv" in form for form in convolution.made)
 
 
+@pytest.mark.slow
+@TPU
+def test_pmap_on_several_hosts_is_refused_in_a_line(run_command, tiny_folder):
+    flags = f"--model=mlp --for=v5e:4x4 --data_dir={tiny_folder} --batch_size=32"
+    outcome = run_command("compile", *flags.split())
+    assert outcome.status == 2 and outcome.err.endswith("of v5e:4x4, got pmap\n")
+
+
 @pytest.mark.parametrize(("kind", "devices"), [("pmap", 4), ("jit", 2)])
 def test_answer_says_what_the_arrays_and_products_take(run_command, tiny_folder, kind, devices):
     flags = f"--model=mlp --hidden=64 --batch_size=32 --parallel={kind} --for=cpu:{devices}"

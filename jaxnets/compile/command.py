@@ -9,6 +9,7 @@ from jaxnets.compile.program import Program, TooLargeError
 from jaxnets.compile.targets import Target, find
 from jaxnets.config.resolve import preset
 from jaxnets.display import table
+from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment
 from jaxnets.runs.request import load_data, request
 
@@ -40,6 +41,9 @@ def compile_for(name: str, given: Mapping[str, Any]) -> Compiled:
     target = find(name, preset(**given))
     config, data, _ = request(given, partial(load_data, as_bytes=True))
     experiment = Experiment.create(config, data, target.devices)
+    if experiment.parallel.kind == "pmap" and len({d.process_index for d in target.devices}) > 1:
+        # Each process compiles a pmap for its own devices, which JAX cannot do for another's.
+        raise UserError(f"parallel: expected jit for the several hosts of {name}, got pmap")
     flops, step, epoch, too_large = program.flops_asked(experiment), None, None, None
     try:
         step = program.compile_step(experiment)

@@ -44,7 +44,7 @@ function renderCell() {
 function derivation(place) {
   if (place.endsWith(".py")) return `jaxnets/backprop/${place}`;
   const [page, anchor] = place.split("#");
-  const chinese = language === "zh" && page === NETWORK;
+  const chinese = language === "zh";
   return `docs/${chinese ? "zh/" : ""}backprop/${page}#${chinese ? CHINESE_ANCHORS[anchor] : anchor}`;
 }
 

@@ -19,11 +19,16 @@ const ANCHORS = {
   layer_norm: `${NORMS}#layer-normalization`, local_response_norm: `${NORMS}#local-response-normalization`,
   fork: "residual.py", add: "residual.py", // Derived in the docstring of jaxnets/backprop/residual.py.
 };
-// The headings of NETWORK in Chinese; the other pages are in English only.
+// The headings of these pages in Chinese.
 const CHINESE_ANCHORS = {
   "notation": "记号", "relu": "relu", "sigmoid": "sigmoid", "softmax": "softmax",
   "dense-layer": "全连接层", "the-slides-bias-a-column-of-ones": "课件的偏置一列全-1",
-  "cross-entropy": "交叉熵", "squared-errors": "平方误差",
+  "cross-entropy": "交叉熵", "squared-errors": "平方误差", "flatten": "展平", "dropout": "dropout",
+  "convolution": "卷积", "max-pooling": "最大池化", "average-pooling": "平均池化",
+  "global-average-pooling": "全局平均池化", "adaptive-average-pooling": "自适应平均池化",
+  "batch-normalization": "批归一化", "layer-normalization": "层归一化",
+  "local-response-normalization": "局部响应归一化", "leaky-relu": "leaky-relu", "tanh": "tanh",
+  "gelu": "gelu",
 };
 
 /** The formulas of a layer's views, in the lecture's symbols. */

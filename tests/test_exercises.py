@@ -610,6 +610,14 @@ def test_a_right_row_may_be_written_in_many_ways(value):
     assert [row.verdict for row in found[5:7]] == ["right", "right"], found[5]
 
 
+@pytest.mark.parametrize("name", SHEETS)
+def test_a_usual_wrong_number_is_told_its_cause(name):
+    for number, question in enumerate(SHEETS[name].questions):
+        for slip, says in question.slips.items():
+            _, found = check_sheet(filled(name, {question.name: slip}), "s.toml")
+            assert found[number] == (question.name, "wrong", says)
+
+
 NINES = "9" * 5000
 A_NUMBER = "expected a number as 1.5 or 1/8, got"
 

@@ -4,8 +4,8 @@ import ast
 import re
 import textwrap
 import tomllib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
 from typing import Any, ClassVar, TypeVar
@@ -58,6 +58,7 @@ class Question:
     answer: Any  # A number, or lists of numbers.
     hint: str
     then: str = ""  # What happened, and why: said after a bet.
+    slips: Mapping[str, str] = field(default_factory=dict)  # Wrong answers, and their causes.
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -78,9 +78,16 @@ def _answered(question: Question, text: str) -> Answered:
     if wanted != got:
         note = _("expected {}, got {}", _count(wanted), _count(got))
         return Answered(question.name, WRONG, note)
-    pairs = zip(_flat(given), _flat(question.answer), strict=True)
-    right = all(abs(a - b) <= TOLERANCE * max(1.0, abs(b)) for a, b in pairs)
-    return Answered(question.name, RIGHT if right else WRONG, _(question.then))
+    if _is_near(given, question.answer):
+        return Answered(question.name, RIGHT, _(question.then))
+    slips = (says for slip, says in question.slips.items() if _is_near(given, _value(slip)))
+    return Answered(question.name, WRONG, _(question.then or next(slips, "")))
+
+
+def _is_near(given: Any, wanted: Any) -> bool:
+    """Whether two answers of one shape are the same number by number, up to rounding."""
+    pairs = zip(_flat(given), _flat(wanted), strict=True)
+    return all(abs(a - b) <= TOLERANCE * max(1.0, abs(b)) for a, b in pairs)
 
 
 def _value(text: str) -> Any:

@@ -230,8 +230,14 @@ COMMANDS = [
     ("search --model=cnn --over=limit=100,200", "over: limit cannot be searched over"),
     ("search --model=mlp --over=hidden=4 --resume", "resume: no search.json in"),
     ("search --model=mlp --over=hidden=4 --sedes=3", "unknown flag --sedes"),
-    ("search --model=mlp --over=hidden=4 --cell=9/8", "cell: expected a number up to 8, got 9"),
-    ("search --model=mlp --over=hidden=4 --cell=3", "cell: expected I/N as 3/8, got '3'"),
+    (
+        "search --model=mlp --over=hidden=4 --cell=9/8",
+        "expected I/N as 3/8, with I up to N, got '9/8'",
+    ),
+    (
+        "search --model=mlp --over=hidden=4 --cell=3",
+        "cell: expected I/N as 3/8, with I up to N, got '3'",
+    ),
     ("search --model=mlp --over=hidden=4 --cell=1/2", "cell: expected --workdir=FOLDER too"),
     ("search --model=mlp --over=hidden=4 --ray=local --processes=2", "ray exclude each other"),
     (

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import re
 from collections.abc import Generator, Sequence
 from typing import Any
 
@@ -44,12 +45,12 @@ class Workers(Options):
 
     def share_of(self, programs: Sequence[Any]) -> Sequence[Any]:
         """The share of the programs that this process trains; I may count from 0 or from 1."""
-        number, slash, count = (self.cell or "0/1").partition("/")
-        if not (slash and number.isdecimal() and count.isdecimal() and 0 < int(count) < 10**6):
-            raise UserError(f"cell: expected I/N as 3/8, got {self.cell!r}")
-        if int(number) > int(count):
-            raise UserError(f"cell: expected a number up to {count}, got {number}")
-        return programs[int(number) % int(count) :: int(count)]
+        given = "0/1" if self.cell is None else self.cell
+        found = re.fullmatch("([0-9]{1,6})/([0-9]{1,6})", given)
+        number, count = map(int, found.groups()) if found else (1, 0)
+        if number > count or count == 0:
+            raise UserError(f"cell: expected I/N as 3/8, with I up to N, got {given!r}")
+        return programs[number % count :: count]
 
     @property
     def threads(self) -> int:

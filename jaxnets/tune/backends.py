@@ -215,6 +215,8 @@ class RayCluster:
                 ray.init(address, log_to_driver=False, logging_level="ERROR", **own)
         except Exception as error:  # They are of many kinds.
             raise UserError(f"ray: no cluster at {address}: {first_line(error)}") from error
+        # It prints of each lost worker to stdout, where our table or JSON goes.
+        ray._private.worker._worker_logs_enabled = False
         self._ray, self._work = ray, ray.put(work)
         gpus = 1 if ray.cluster_resources().get("GPU") else 0
         options = dict(num_cpus=1, num_gpus=gpus, max_retries=RETRIES)

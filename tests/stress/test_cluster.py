@@ -68,9 +68,10 @@ def test_a_kill_loses_nothing_and_trains_nothing_twice(
                 elif not cluster.kill_worker(rng.randrange(3)):
                     continue
                 kills -= 1
-            err = driver.communicate()[1]
+            out, err = driver.communicate()
             ended = driver.returncode != -signal.SIGKILL
-            assert not ended or (err, driver.returncode) == ("", 0)
+            assert not ended or (err, driver.returncode) == ("", 0), (out, err)
+            assert not ended or out.lstrip().startswith("validation accuracy"), out
         assert results(folder) == expected
         number += 1
 

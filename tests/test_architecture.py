@@ -50,7 +50,7 @@ ROOMS = {
     "regression_metrics runs system training",
     "deploy": "config data display drawing errors files machine models predict runs training "
     "version viz",
-    "compile": "config data display errors experiment machine runs training",
+    "compile": "config data display errors experiment machine runs training trees",
     "tracking": "config display errors experiment files metrics predict runs training",
     "course": "backprop config data display errors experiment gradcheck language losses machine "
     "metrics models runs system training tune",

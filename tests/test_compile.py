@@ -1,5 +1,6 @@
 """Programs for machines that are not there: their collectives, memory, FLOPs and convolutions."""
 
+import dataclasses
 import importlib.util
 import json
 import sys
@@ -71,6 +72,18 @@ def test_step_of_an_accelerator_adds_up_once_and_reuses_its_memory(
         assert len(convolution.made) == convolution.asked, convolution
         if target.startswith("h100"):
             assert all("cudnn$conv" in form for form in convolution.made)
+
+
+def test_cpus_convolutions_are_a_kernels_products(tiny_preset, tiny):
+    config = tiny_preset("cnn", batch_size=8)
+    step = compile_step(Experiment.create(config, tiny, find("cpu:1", config).devices))
+    assert [c[:2] for c in step.convolutions] == [("conv1", 0), ("conv2", 0)]
+    plain = dataclasses.replace(config, kernels="plain")
+    step = compile_step(Experiment.create(plain, tiny, find("cpu:1", plain).devices))
+    asked = {c.name: c.asked for c in step.convolutions}
+    backward = {"conv1 backward": 1, "conv2 backward": 2}  # The first images need no gradient.
+    assert asked == {"conv1 forward": 1, "conv2 forward": 1, **backward}
+    assert {c.name: len(c.made) for c in step.convolutions}["conv2 backward"] == 2
 
 
 @pytest.mark.slow

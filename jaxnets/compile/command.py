@@ -110,7 +110,7 @@ def to_text(found: Compiled) -> str:
     lines = [title, "", *table(rows, "<" + ">" * len(made))] if made else [title]
     lines += ["", f"FLOPs before XLA optimizes: {_number(found.flops)} a step"]
     if found.step and found.step.convolutions:
-        named = [(c.name, _forms(c.made)) for c in found.step.convolutions]
+        named = [(c.name, _forms(c)) for c in found.step.convolutions]
         lines += ["", *table([("convolution", "compiled to"), *named], "<<")]
     if found.step and not found.epoch and not found.too_large:
         lines += ["", "The host dispatches the steps: the epoch is no compiled loop."]
@@ -130,8 +130,10 @@ def _collectives(made: Program) -> str:
     return text(made.collectives) or "none"
 
 
-def _forms(made: tuple[str, ...]) -> str:
-    return ", ".join(made) or "no convolution: other operations"
+def _forms(convolution: program.Convolution) -> str:
+    if not convolution.asked:
+        return "products, by a kernel of jaxnets"
+    return ", ".join(convolution.made) or "no convolution: other operations"
 
 
 def _number(value: float | None, unit: str = "") -> str:

@@ -9,11 +9,13 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
+from flax.traverse_util import flatten_dict
 
 from jaxnets.data.batches import Batch
 from jaxnets.errors import OUT_OF_MEMORY, UserError, first_line
 from jaxnets.experiment import Experiment
 from jaxnets.training import loop, scan
+from jaxnets.trees import Params
 
 # An instruction of HLO that moves data between devices.
 COLLECTIVE = re.compile(
@@ -120,9 +122,11 @@ def _compiled(lowered: Any, experiment: Experiment) -> Program:
             compiled = lowered.compile({"xla_gpu_autotune_level": 0} if gpu else None)
     except jax.errors.JaxRuntimeError as error:
         if OUT_OF_MEMORY in str(error):
-            raise TooLargeError(first_line(error)) from error
+            message = first_line(error).removeprefix(f"{OUT_OF_MEMORY}: ")
+            raise TooLargeError(message) from error
         raise UserError(f"XLA cannot compile it: {first_line(error)}") from error
     text, memory = compiled.as_text(), compiled.memory_analysis()
+    state = experiment.state_shapes()
     cost = compiled.cost_analysis() or {}  # None for a GPU that is not there.
     aliases = text.partition("\n")[0].count("-alias)")
     inside, outside = _collectives(text)
@@ -139,8 +143,8 @@ def _compiled(lowered: Any, experiment: Experiment) -> Program:
             memory.generated_code_size_in_bytes,
         ),
         donated=aliases,
-        state=len(jax.tree.leaves(experiment.state_shapes())),
-        convolutions=list(_convolutions(lowered.as_text("hlo", debug_info=True), text)),
+        state=len(jax.tree.leaves(state)),
+        convolutions=_convolutions(lowered.as_text("hlo", debug_info=True), text, state.params),
     )
 
 
@@ -179,8 +183,11 @@ def _collectives(text: str) -> tuple[Collectives, Collectives]:
     return found
 
 
-def _convolutions(asked: str, made: str) -> Iterator[Convolution]:
-    """The convolutions of a program as it was asked for and as it was compiled, layer by layer."""
+def _convolutions(asked: str, made: str, params: Params) -> list[Convolution]:
+    """The convolutions of a program as it was asked for and as it was compiled, layer by layer.
+
+    Those with parameters of which the program has none stand there, too: a kernel's products.
+    """
     wanted = collections.Counter(
         _place(name) for _, opcode, name in INSTRUCTION.findall(asked) if opcode == "convolution"
     )
@@ -189,8 +196,11 @@ def _convolutions(asked: str, made: str) -> Iterator[Convolution]:
         match, cudnn = INSTRUCTION.search(line), CUDNN.search(line)
         if match and (cudnn or match[2] == "convolution") and _place(match[3]) in found:
             found[_place(match[3])].append(f"{cudnn[1] if cudnn else match[2]} {match[1]}")
-    for place, forms in found.items():
-        yield Convolution(place, wanted[place], tuple(forms))
+    arrays: Any = flatten_dict(params)
+    kernels = {path[-2] for path, leaf in arrays.items() if leaf.ndim == 4}
+    named = {part for place in found for part in WORD.findall(place)}
+    found |= {layer: [] for layer in sorted(kernels - named)}
+    return [Convolution(place, wanted[place], tuple(forms)) for place, forms in found.items()]
 
 
 def _place(name: str) -> str:

@@ -53,6 +53,8 @@ def serve_replicas(
     is_own = cluster == "local"
     if is_own:  # Ray listens at every address, and runs what it is sent: only by who has a token.
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        # On a busy machine Ray would kill its proxy after 5 seconds, before it has run.
+        os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
     try:
         import ray  # pyright: ignore[reportMissingImports]
         from ray import serve  # pyright: ignore[reportMissingImports]

@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import threading
 import time
+from typing import Any
 
 import jax
 import numpy as np
@@ -582,7 +583,8 @@ def test_a_plain_page_shows_names_as_text(tmp_path):
             headers = {"Content-Type": "application/json"}
             told = server.ask("POST", "/feedback", content=content, headers=headers)
             assert told.json() == {"saved": True}
-        labels = {row.label for row in read(server.service.log.path)}
+        log: Any = server.service.log
+        labels = {row.label for row in read(log.path)}
         assert labels >= {names[0], "b\\u202e", "\\ud800"}
 
 

@@ -21,9 +21,10 @@ GIB = 2**30
 TPU_MEMORY = {"v5e": 16 * GIB, "v6e": 32 * GIB}
 TPU_GRIDS = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 CHIPS_OF_HOST = 8  # A grid of more chips is that of several hosts, four chips each.
-# What libtpu would ask the cloud for.
+# What libtpu would ask the cloud for, and its lock.
 TPU_ENVIRONMENT = {
     "TPU_SKIP_MDS_QUERY": "1",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # Else a second process is refused, as on a real TPU.
     "TPU_ACCELERATOR_TYPE": "v5litepod-4",
     "TPU_WORKER_HOSTNAMES": "localhost",
 }

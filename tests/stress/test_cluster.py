@@ -59,12 +59,12 @@ def test_a_kill_loses_nothing_and_trains_nothing_twice(
             driver = start(folder, f"--ray={cluster.address}", *again)
             while driver.poll() is None:
                 time.sleep(rng.uniform(0, 0.5))
-                if not kills or not cluster.workers() or driver.poll() is not None:
+                if not kills or not cluster.is_training() or driver.poll() is not None:
                     continue
                 if what == "driver":
                     driver.kill()
                 elif what == "node":
-                    cluster.replace(rng.randrange(3))
+                    cluster.replace_node(rng.randrange(3))
                 elif not cluster.kill_worker(rng.randrange(3)):
                     continue
                 kills -= 1

@@ -43,7 +43,7 @@ def compile_for(name: str, given: Mapping[str, Any]) -> Compiled:
     experiment = Experiment.create(config, data, target.devices)
     if experiment.parallel.kind == "pmap" and len({d.process_index for d in target.devices}) > 1:
         # Each process compiles a pmap for its own devices, which JAX cannot do for another's.
-        raise UserError(f"parallel: expected jit or shard_map for the several hosts of {name}, got pmap")
+        raise UserError(f"parallel: expected jit or shard_map for several hosts ({name}), got pmap")
     flops, step, epoch, too_large = program.flops_asked(experiment), None, None, None
     try:
         step = program.compile_step(experiment)

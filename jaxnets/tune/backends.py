@@ -13,7 +13,6 @@ import pickle
 import signal
 import threading
 import traceback
-import warnings
 from collections.abc import Callable
 from multiprocessing import connection
 from typing import Any, NamedTuple, Protocol
@@ -27,8 +26,8 @@ from jaxnets.errors import (
     UserError,
     first_line,
     message_and_status,
-    not_installed,
 )
+from jaxnets.machine.ray_cluster import join_ray
 
 Work = Callable[[Any], Any]
 RETRIES = 3  # How often a task is begun again whose worker ended before it did: Ray's default.
@@ -200,23 +199,7 @@ class RayCluster:
     """
 
     def __init__(self, work: Work, address: str):
-        # Ray would look for the `uv run` that started us, and report its use to its makers.
-        os.environ |= {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "RAY_USAGE_STATS_ENABLED": "0"}
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        try:
-            import ray  # pyright: ignore[reportMissingImports]
-        except ModuleNotFoundError:
-            raise not_installed("ray", "ray") from None
-        own: dict[str, Any] = dict(include_dashboard=False) if address == "local" else {}
-        try:
-            with warnings.catch_warnings():
-                # JAX warns of forks; these are replaced by Ray's programs at once.
-                warnings.simplefilter("ignore", RuntimeWarning)
-                ray.init(address, log_to_driver=False, logging_level="ERROR", **own)
-        except Exception as error:  # They are of many kinds.
-            raise UserError(f"ray: no cluster at {address}: {first_line(error)}") from error
-        # It prints of each lost worker to stdout, where our table or JSON goes.
-        ray._private.worker._worker_logs_enabled = False
+        ray = join_ray(address)
         self._ray, self._work = ray, ray.put(work)
         gpus = 1 if ray.cluster_resources().get("GPU") else 0
         options = dict(num_cpus=1, num_gpus=gpus, max_retries=RETRIES)

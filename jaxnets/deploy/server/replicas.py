@@ -7,11 +7,9 @@ log: its key signs their answers, and a user's model is a hash, so any of them t
 import contextlib
 import logging
 import os
-import secrets
 import signal
 import sys
 import threading
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,6 +18,7 @@ from jaxnets.deploy.server.connections import SIGNALS
 from jaxnets.deploy.server.limits import SLOW
 from jaxnets.deploy.server.service import report
 from jaxnets.errors import BY_SIGNAL, UserError, first_line, not_installed
+from jaxnets.machine.ray_cluster import join_ray
 
 NAME = "jaxnets"  # Of the application in the cluster, and of its one deployment.
 AT_A_TIME = 256  # Requests that a replica has: four of its largest batches.
@@ -47,38 +46,24 @@ def serve_replicas(
     Raises:
       UserError: The cluster cannot be joined, or has no room for the replicas.
     """
-    # Ray would look for the `uv run` that started us, and report its use to its makers.
-    os.environ |= {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "RAY_USAGE_STATS_ENABLED": "0"}
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     is_own = cluster == "local"
-    if is_own:  # Ray listens at every address, and runs what it is sent: only by who has a token.
-        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-        # On a busy machine Ray would kill its proxy after 5 seconds, before it has run.
+    if is_own:  # On a busy machine Ray would kill its proxy after 5 seconds, before it has run.
         os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
-    try:
-        import ray  # pyright: ignore[reportMissingImports]
-        from ray import serve  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        raise not_installed("ray[serve]", "ray") from None
-
-    logging.getLogger("ray.serve").setLevel("ERROR")
 
     def make_on_one_core() -> Guard:
         os.environ["NPROC"] = "1"  # XLA heeds it when it starts.
         return make_app()
 
-    own: dict[str, Any] = dict(include_dashboard=False, num_cpus=replicas) if is_own else {}
     stdout = sys.stdout
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.redirect_stdout(sys.stderr))  # What Ray says of replicas.
-        try:
-            with warnings.catch_warnings():
-                # JAX warns of forks; these are replaced by Ray's programs at once.
-                warnings.simplefilter("ignore", RuntimeWarning)
-                ray.init(cluster, log_to_driver=False, logging_level="ERROR", **own)
-        except Exception as error:  # Of Ray's start it is a plain one.
-            raise UserError(f"ray: no cluster at {cluster}: {first_line(error)}") from None
+        ray = join_ray(cluster, num_cpus=replicas if is_own else None)
         stack.callback(ray.shutdown)
+        try:
+            from ray import serve  # pyright: ignore[reportMissingImports]
+        except ImportError:
+            raise not_installed("ray[serve]", "ray") from None
+        logging.getLogger("ray.serve").setLevel("ERROR")
         machines = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
         if one_machine and len(machines) > 1:
             raise UserError(

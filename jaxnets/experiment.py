@@ -301,9 +301,11 @@ class Experiment(Described):
     def scans(self) -> bool:
         """Whether an epoch is one compiled loop, where nobody watches each step."""
         images = self.loader.split.images
-        in_memory = isinstance(images, np.ndarray) or images.nbytes <= MAX_SCAN_BYTES
-        watched = self.config.gradients == "both"
-        return in_memory and not watched and prefers_scan(self.model, self.parallel)
+        return (
+            self.config.gradients != "both"
+            and prefers_scan(self.model, self.parallel)
+            and (isinstance(images, np.ndarray) or images.nbytes <= MAX_SCAN_BYTES)
+        )
 
 
 def find_devices(config: Config) -> Devices:

@@ -135,7 +135,7 @@ class Gradcheck(Options):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Exercise(Options):
-    """List exercises, write one into a file of your own, check your answers."""
+    """List exercises, write one into a file, check your answers."""
 
     words: tuple[str, ...] = option(
         (),
@@ -350,7 +350,7 @@ class Compare(Workers, Request):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Compile(Options):
-    """Compile a training for a machine that is not there: memory, collectives, FLOPs."""
+    """Compile a training for a TPU or GPUs that are not there."""
 
     for_: str | None = option(
         None,

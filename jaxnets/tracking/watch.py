@@ -10,6 +10,7 @@ import math
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import Field
 from pathlib import Path
 from typing import Any
 
@@ -129,10 +130,14 @@ def hyperparameters(config: Config) -> dict[str, Any]:
     """The fields of a config that a tracker compares: numbers, booleans and texts."""
     values = {field: getattr(config, field.name) for field in options_of(Config)}
     return {
-        field.name: value if isinstance(value, bool | int | float | str) else show(field, value)
+        field.name: value if isinstance(value, bool | int | float | str) else _text(field, value)
         for field, value in values.items()
         if field.name not in NOT_SENT
     }
+
+
+def _text(field: Field, value: object) -> str:
+    return show(field, value) if value else "none"  # The help would say what None leads to.
 
 
 def scalars_of(record: Record) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """Joining a Ray cluster, which trains the cells of a search and holds the replicas of a server."""
 
+import logging
 import os
 import secrets
 import warnings
@@ -34,7 +35,7 @@ def join_ray(cluster: str, num_cpus: int | None = None) -> Any:
         with warnings.catch_warnings():
             # JAX warns of forks; these are replaced by Ray's programs at once.
             warnings.simplefilter("ignore", RuntimeWarning)
-            ray.init(cluster, log_to_driver=False, logging_level="ERROR", **own)
+            ray.init(cluster, log_to_driver=False, logging_level=logging.ERROR, **own)
     except Exception as error:  # Of Ray's start it is a plain one.
         raise UserError(f"ray: no cluster at {cluster}: {first_line(error)}") from None
     return ray

@@ -91,7 +91,7 @@ def test_cpus_convolutions_are_a_kernels_products(tiny_preset, tiny):
 def test_pmap_on_several_hosts_is_refused_in_a_line(run_command, tiny_folder):
     flags = f"--model=mlp --for=v5e:4x4 --data_dir={tiny_folder} --batch_size=32"
     outcome = run_command("compile", *flags.split())
-    assert outcome.status == 2 and outcome.err.endswith("of v5e:4x4, got pmap\n")
+    assert outcome.status == 2 and outcome.err.endswith("(v5e:4x4), got pmap\n")
 
 
 @pytest.mark.parametrize(("kind", "devices"), [("pmap", 4), ("jit", 2)])

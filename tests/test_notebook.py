@@ -15,7 +15,7 @@ from typing import Any
 
 import jax
 import pytest
-from conftest import ROOT
+from conftest import HANGS, ROOT
 from PIL import Image
 
 from jaxnets.config.fields import Config
@@ -166,7 +166,8 @@ def test_it_runs_from_top_to_bottom(monkeypatch, tmp_path):
         monkeypatch.delenv(variable, raising=False)
     notebook = nbformat.read(PATH, as_version=4)
     place = {"metadata": {"path": str(tmp_path)}}
-    nbclient.NotebookClient(notebook, timeout=1800, resources=place).execute()
+    client = nbclient.NotebookClient(notebook, timeout=1800, startup_timeout=HANGS, resources=place)
+    client.execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     printed = "".join(output["text"] for output in outputs if output.output_type == "stream")
     assert not [output for output in outputs if output.get("name") == "stderr"], printed

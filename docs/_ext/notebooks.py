@@ -106,7 +106,9 @@ def execute(notebook: Any) -> None:
         paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
         place = {"metadata": {"path": folder}}
-        client = nbclient.NotebookClient(notebook, timeout=SECONDS, resources=place)
+        client = nbclient.NotebookClient(
+            notebook, timeout=SECONDS, startup_timeout=SECONDS, resources=place
+        )
         metadata = copy.deepcopy(notebook.metadata)
         client.execute(env=environment)
         notebook.metadata = metadata  # Without Python's version.

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from conftest import HANGS, stress
+from conftest import HANGS
 from served import SoftmaxRun, inference, random_bytes
 from test_serve_process import Process, requests_of
 
@@ -20,7 +20,8 @@ from jaxnets.deploy.server.feedback import read
 from jaxnets.deploy.server.postgres import rows
 from jaxnets.deploy.server.service import Assignment
 
-pytestmark = pytest.mark.slow
+# Ray gives its own processes a fixed time to start: not enough on cores that others keep busy.
+pytestmark = pytest.mark.stress
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +125,7 @@ async def use(client, user, accepted, until):
                 accepted.append(token)
 
 
-@pytest.mark.parametrize("kills", [1, stress(20)])
+@pytest.mark.parametrize("kills", [1, 20])
 def test_a_killed_replica_loses_no_accepted_feedback(server, kills):
     process, read_log = server
     accepted, until = [], threading.Event()

@@ -12,7 +12,6 @@ import time
 
 import pytest
 from cluster import loopback
-from conftest import slow, stress
 
 SEARCH = "-m jaxnets search --model=softmax --augment=shift --over=learning_rate=0.1,0.2 --seeds=8"
 
@@ -32,9 +31,9 @@ def results(folder):
     return kept["runs"], files
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 @pytest.mark.parametrize("what", ["worker", "node", "driver"])
-@pytest.mark.parametrize("kills", [slow(1), stress(20)])
+@pytest.mark.parametrize("kills", [1, 20])
 def test_a_kill_loses_nothing_and_trains_nothing_twice(
     what, kills, cluster, start_python, tiny_flags, tmp_path, request
 ):
@@ -76,7 +75,7 @@ def test_a_kill_loses_nothing_and_trains_nothing_twice(
         number += 1
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 def test_a_comparison_runs_on_the_cluster(cluster, run_python, tiny_folder, tmp_path):
     command = ["-m", "jaxnets", "compare", f"--data_dir={tiny_folder}", "--epochs=1", "--curve=4"]
     command += ["--models=softmax,mlp", f"--workdir={tmp_path}", f"--ray={cluster.address}"]
@@ -111,7 +110,7 @@ TASKS = """if True:
 """
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 def test_each_task_has_a_result_or_a_line(cluster, run_python):
     outcome = run_python("-c", TASKS, cluster.address)
     failed = "{3: 1.5, 'memory': Failed(message='not enough memory', status=1)}"

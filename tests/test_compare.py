@@ -284,7 +284,7 @@ def test_the_files_of_a_comparison_say_what_it_prints(run_compare, tiny_folder, 
         assert sentence in outcome.out
     assert "</svg>" in (folder / "compare.svg").read_text("utf-8")
 
-    run_compare(*flags).assert_refused("workdir: expected an empty folder", "compare.csv")
+    run_compare(*flags).assert_refused("workdir: expected an empty folder", "holds cells")
 
 
 def test_a_network_that_does_not_fit_says_why(run_compare, tmp_path, sklearn):

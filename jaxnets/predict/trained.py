@@ -33,6 +33,7 @@ class TrainedNetwork:
     class_names: tuple[str, ...]  # K texts from files: escape them wherever you show them.
     step: int  # The number of training steps.
     finished: bool
+    data_sha256: str | None = None  # Of the data that it was trained on, as the run's files say.
 
 
 def load_network(workdir: str) -> TrainedNetwork:
@@ -47,12 +48,15 @@ def load_network(workdir: str) -> TrainedNetwork:
     folder = RunFolder.open(workdir)
     config = read_config(folder)
     image_shape, class_names = _form(folder)
+    checksum = folder.read(CONFIG).get("data_sha256")
     set_up_jax(None, config.precision)
     model = create_model(config, len(class_names), draws=False)
     like = _params_like(folder, config, model, image_shape)
     check_memory(COPIES * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(like)))
     step, params = folder.read_params(like)
-    return TrainedNetwork(config, model, params, image_shape, class_names, step, folder.finished)
+    return TrainedNetwork(
+        config, model, params, image_shape, class_names, step, folder.finished, checksum
+    )
 
 
 def to_input(config: Config, images: Any) -> Any:

@@ -29,7 +29,7 @@ from jaxnets.models.chain import has_layer
 from jaxnets.predict.digit import SIDE
 from jaxnets.predict.folding import BRANCHES, PlainNetwork, Rows, folded, plain
 from jaxnets.predict.trained import TrainedNetwork, load_network
-from jaxnets.runs.request import load_data
+from jaxnets.viz.run_data import data_of
 
 Files = dict[str, tuple[str, bytes]]  # A file's name → its media type and its content.
 
@@ -37,6 +37,7 @@ Files = dict[str, tuple[str, bytes]]  # A file's name → its media type and its
 KINDS = ("flatten", "dropout", "dense", "dense_with_ones", "conv", "residual", "batch_norm")
 KINDS += ("layer_norm", "local_response_norm", "max_pool", "average_pool", "global_average_pool")
 KINDS += ("adaptive_average_pool", "relu", "leaky_relu", "sigmoid", "softmax", "tanh", "gelu")
+IMAGE = SIDE, SIDE, 1
 MAX_CLASSES = 100  # More bars and buttons could not be read.
 MAX_PARAMS = 2_000_000  # A phone has to compute with them.
 MAX_FLOAT32 = 450_000  # More parameters are written in float16: half as many bytes.
@@ -159,13 +160,11 @@ def practice(trained: TrainedNetwork) -> Split | None:
     are none where the data set is not found. A batch norm in the layer beside it trains with that
     one; another would need the whole batch at once, which the page's layers do not see.
     """
-    if has_layer(folded(trained).model, nn.BatchNorm):
+    if trained.image_shape != IMAGE or has_layer(folded(trained).model, nn.BatchNorm):
         return None
     try:
-        data = load_data(trained.config, as_bytes=True)
+        data = data_of(trained, as_bytes=True)
     except UserError:
-        return None
-    if data.image_shape != trained.image_shape or data.num_classes != len(trained.class_names):
         return None
     drawn = np.random.default_rng(0).permutation(len(data.train))[: PRACTICE + HELD_OUT]
     pictures = data.train[drawn]
@@ -202,8 +201,8 @@ def run_script(trained: TrainedNetwork) -> str:
       UserError: The page cannot show this network.
     """
     config, names = trained.config, trained.class_names
-    if trained.image_shape != (SIDE, SIDE, 1):
-        raise UserError(f"expected a run on images (28, 28, 1), got {trained.image_shape}")
+    if trained.image_shape != IMAGE:
+        raise UserError(f"expected a run on images {IMAGE}, got {trained.image_shape}")
     if config.loss == "squared_error":
         raise UserError("expected a run that tells classes apart, got one with squared_error")
     if is_custom(config.loss):

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from jaxnets.data.datasets import Dataset
-from jaxnets.errors import UserError, message_and_status
+from jaxnets.errors import message_and_status
 from jaxnets.language import _
 from jaxnets.predict.trained import TrainedNetwork, load_network
-from jaxnets.runs.request import load_data
 from jaxnets.runs.run_folder import CONFIG, MINE, RESULT, RunFolder
+from jaxnets.viz.run_data import data_of
 
 
 @dataclasses.dataclass
@@ -74,25 +74,8 @@ def read_run(workdir: str) -> RunFacts:
         with run.attempt():
             run.trained = load_network(str(folder.path))
     if run.trained is not None:
-        _add_data(run, run.trained)
+        with run.attempt():
+            run.data = data_of(run.trained)
     if not run.records:
         run.missing.append(_("no epoch has ended yet"))
     return run
-
-
-def _add_data(run: RunFacts, trained: TrainedNetwork) -> None:
-    try:
-        data = load_data(trained.config)
-    except (UserError, OSError) as error:
-        run.missing.append(_("the data set is not at hand: {}", error))
-        return
-    if (data.image_shape, data.class_names) != (trained.image_shape, trained.class_names):
-        run.missing.append(
-            _("the data set at hand has other classes or image sizes than the run's")
-        )
-    elif data.checksum != run.config.get("data_sha256"):
-        run.missing.append(_("the data set at hand has other images than the run's"))
-    elif data.is_regression:
-        run.missing.append(_("a regression has no classes to be wrong about"))
-    else:
-        run.data = data

@@ -150,7 +150,7 @@ def trained(monkeypatch):
     """The cells that searches train, in order: their files by (hidden, seed). They take no time."""
     files = {}
 
-    def train_missing(found, seeds, *others):
+    def train_missing(found, seeds):
         for point, seed in found.missing(seeds):
             hidden = point[0][0]
             name = f"{cells.digest(found.cell(point, seed))}.json"

@@ -44,9 +44,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
 
     def shorten(app: Sphinx, what: str, name: str, obj: Any, options: Any, *signature: str | None):
         named = pkgutil.resolve_name(name) if what == "function" else obj
-        if inspect.ismethod(
-            named
-        ):  # `jaxnets.load`: autodoc would take its first argument for cls.
+        if inspect.ismethod(named):  # `jaxnets.load`, whose first argument autodoc takes for cls.
             found = inspect.signature(named.__func__)
             kept = [value for key, value in found.parameters.items() if key != "cls"]
             found = found.replace(parameters=kept, return_annotation=found.empty)

@@ -152,9 +152,10 @@ class Connection(Processes):
     def _start_jax(
         self, coordinator: str | None, num_processes: int | None, process_id: int | None
     ) -> None:
-        all_given = None not in (coordinator, num_processes, process_id)
+        detection = None  # JAX finds a TPU pod, SLURM, Open MPI or Kubernetes.
         if coordinator and num_processes and process_id is not None:
             _say_who_is_awaited(coordinator, num_processes, process_id)
+            detection = "deactivate"  # Else JAX keeps one GPU a process under SLURM.
         with contextlib.suppress(AttributeError):  # Else JAX handles SIGTERM itself.
             jax.config.update("jax_enable_preemption_service", False)
         try:
@@ -162,8 +163,7 @@ class Connection(Processes):
                 coordinator,
                 num_processes,
                 process_id,
-                # Else JAX asks SLURM or Kubernetes too, and keeps one GPU a process there.
-                cluster_detection_method="deactivate" if all_given else None,
+                cluster_detection_method=detection,
                 coordinator_bind_address=coordinator,
                 initialization_timeout=JOIN_SECONDS - 5,  # It takes five more.
                 heartbeat_timeout_seconds=HEARTBEAT_SECONDS,

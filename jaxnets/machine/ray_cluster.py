@@ -1,5 +1,6 @@
 """Joining a Ray cluster, which trains the cells of a search and holds the replicas of a server."""
 
+import importlib
 import logging
 import os
 import secrets
@@ -28,7 +29,7 @@ def join_ray(cluster: str, num_cpus: int | None = None) -> Any:
         # Ray listens at every address, and runs what it is sent: only by who has a token.
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     try:
-        import ray  # pyright: ignore[reportMissingImports]
+        ray: Any = importlib.import_module("ray")
     except ModuleNotFoundError:
         raise not_installed("ray", "ray") from None
     try:

@@ -163,9 +163,8 @@ def _serve(pipe: Any, work: bytes, threads: int) -> None:
     """A local process: trains what comes through the pipe."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _limit_threads(threads)
-    tqdm.set_lock(
-        threading.RLock()
-    )  # Its own is a semaphore, which would outlive a killed process.
+    # tqdm's own lock is a semaphore, which would outlive a killed process.
+    tqdm.set_lock(threading.RLock())
     function: Work = pickle.loads(work)  # It imports NumPy and JAX.
     while True:
         try:

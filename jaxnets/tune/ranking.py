@@ -162,12 +162,8 @@ def to_text(search: Search) -> str:
     rows = [["", "validation accuracy", "    loss", "winner's lead", *end]]
     for rank in ranks:
         row = [rank.name, f"{rank.accuracy:.4f} ± {rank.deviation:7.4f}", four_digits(rank.loss)]
-        first = rank is ranks[0]
-        row += (
-            ["", ""]
-            if first
-            else [f"{rank.lead:.4f}", f"{rank.e:.3g}" if race else f"{rank.p:.2g}"]
-        )
+        sure = f"{rank.e:.3g}" if race else f"{rank.p:.2g}"
+        row += ["", ""] if rank is ranks[0] else [f"{rank.lead:.4f}", sure]
         row += [str(rank.seeds), rank.beaten_by or ""] if race else []
         rows.append([cell.replace("nan", "  -") for cell in row])
     return "\n".join([*table(rows, "<>>>>><"), "", verdict(ranks, race)])

@@ -263,14 +263,12 @@ def search_all(
             train_missing(search, range(first, first + seeds)[:together])
             for seed in range(first, first + seeds)[together:]:
                 if len(search.racing) > 1:
-                    train_missing(search, [seed], search.racing)
+                    train_missing(search, [seed])
     return search
 
 
-def train_missing(
-    search: Search, seeds: Sequence[int], points: Sequence[Point] | None = None
-) -> None:
-    """Trains what is not done yet, with validation images; writes after every program.
+def train_missing(search: Search, seeds: Sequence[int]) -> None:
+    """Trains the points that no race has dropped, as far as they are not done, with these seeds.
 
     The programs are made of all that is asked for, not of what is missing: so processes that share
     the search make the same.
@@ -278,13 +276,12 @@ def train_missing(
     Args:
       search: The search, whose `backend` has been started.
       seeds: The seeds to train.
-      points: The settings to train; None means all.
 
     Raises:
       UserError, RunFailedError: Some runs have no result; all others are kept.
     """
     programs = collections.defaultdict(list)  # Each holds the runs that train side by side.
-    for run in itertools.product(search.points if points is None else points, seeds):
+    for run in itertools.product(search.racing, seeds):
         config = search.config(*run)
         if can_vmap(config):
             config = dataclasses.replace(config, seed=0, learning_rate=1.0)

@@ -75,10 +75,8 @@ def results_of(
         # Deep: a function that changes an array in place must not change the judge's.
         arguments = copy.deepcopy(call.arguments)
         _expect_these(function, [*functions, *arguments], call.settings)
-        with (
-            precision("float64"),
-            np.errstate(all="ignore"),
-        ):  # The verdict says what is not finite.
+        # The verdict says what is not finite.
+        with precision("float64"), np.errstate(all="ignore"):
             try:
                 result = function(*functions.values(), *arguments.values(), **call.settings)
             except Exception as error:

@@ -62,11 +62,11 @@ def compared(
         hints = ((said,) if said else ()) + (_("hint: {}", _(task.hint)),)
         if task.causes[0] in causes:
             said = _("it is still wrong")
-        return False, names, said or look.removeprefix(f"{first}: "), None, hints if hint else ()
-    given = {**case.call.arguments, **case.call.settings}
-    shown = ", ".join(f"{name} = {_short(value)}" for name, value in given.items())
-    hints = (_("first wrong for {}", shown), look) if hint else ()
-    return False, names, said or look.removeprefix(f"{first}: "), None, hints
+    else:
+        given = {**case.call.arguments, **case.call.settings}
+        shown = ", ".join(f"{name} = {_short(value)}" for name, value in given.items())
+        hints = _("first wrong for {}", shown), look
+    return False, names, said or look.removeprefix(f"{first}: "), None, hints if hint else ()
 
 
 def same(yours: np.ndarray, right: np.ndarray) -> bool:

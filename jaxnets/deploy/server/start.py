@@ -57,8 +57,10 @@ def serve(
     listener = _listen(host, port)
     with contextlib.closing(listener):
         log = feedback or str(default_log(folders))
-        where = shown(log) if is_url(log) else os.path.abspath(Path(log).expanduser())
-        log = log if is_url(log) else where
+        if shared := is_url(log):
+            where = shown(log)
+        else:
+            where = log = os.path.abspath(Path(log).expanduser())
         # Where others serve, this one finds out first what they would fail by.
         service = Service(folders, share, log, SIZES if cluster is None else SIZES[:1])
         address = listener.getsockname()
@@ -74,7 +76,7 @@ def serve(
                 print(json.dumps({"url": url, "models": names, "feedback": where}), flush=True)
                 return
             show(f"serving {' and '.join(served)} at {url} (Ctrl-C stops)")
-            show(f"feedback: {where if is_url(log) else short_path(where)}")
+            show(f"feedback: {where if shared else short_path(where)}")
 
         names = {"localhost", "127.0.0.1", "[::1]", host.lower()}
         hosts = frozenset(names) if is_loopback else None
@@ -88,7 +90,7 @@ def serve(
             know(file)
         return create_app(Service(runs, share, log), hosts)
 
-    return serve_replicas(make_app, replicas, cluster, address[:2], not is_url(log), announce)
+    return serve_replicas(make_app, replicas, cluster, address[:2], not shared, announce)
 
 
 async def _close(service: Service) -> None:

@@ -11,6 +11,7 @@ import itertools
 import os
 import secrets
 import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -104,6 +105,19 @@ def _open_to_read(path: Path) -> sqlite3.Connection:
     return log
 
 
+def _write_ahead(log: sqlite3.Connection) -> None:
+    """Gives a log its write-ahead log: SQLite itself does not wait where several do so at once."""
+    give_up = time.monotonic() + WAIT
+    while True:
+        try:
+            log.execute("pragma journal_mode = wal")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
+                raise
+            time.sleep(0.01)
+
+
 def checked(path: str | Path, row: tuple) -> Feedback:
     """A row of a file that may be untrusted."""
     found = Feedback(*row)
@@ -134,7 +148,7 @@ class FeedbackLog:
         except (OSError, sqlite3.Error) as error:
             raise UserError(f"feedback: cannot write to {path}: {first_line(error)}") from error
         try:
-            self._log.execute("pragma journal_mode = wal")
+            _write_ahead(self._log)
             self._log.execute("pragma synchronous = full")  # A commit is on the disk.
             self._log.executescript(SCHEMA)
             with self._log:

@@ -8,6 +8,7 @@ start of the workers, their imports and compilation, is told apart.
 """
 
 import argparse
+import statistics
 import sys
 import time
 from pathlib import Path
@@ -59,15 +60,18 @@ def main() -> None:
             now = time.perf_counter()
             print(f"{name}: {now - began:.1f} s until each worker has trained a cell", flush=True)
             began = now
-        totals = dict.fromkeys(backends, 0.0)
+        times: dict[str, list[float]] = {name: [] for name in backends}
         for seed in range(SEEDS):
             for name in sorted(backends, reverse=bool(seed % 2)):
-                totals[name] += seconds(backends[name], tasks(seed))
+                times[name].append(seconds(backends[name], tasks(seed)))
         for backend in backends.values():
             backend.close()
-    local, ray = totals["local processes"], totals["Ray"]
-    print(f"{len(RATES)} settings x {SEEDS} seeds: {local:.1f} s by {NODES} local processes,")
-    print(f"{ray:.1f} s on {NODES} nodes of Ray: {ray / local - 1:+.1%}")
+    local, ray = times["local processes"], times["Ray"]
+    print(f"{len(RATES)} settings x {SEEDS} seeds: {sum(local):.1f} s by {NODES} local processes,")
+    print(f"{sum(ray):.1f} s on {NODES} nodes of Ray: {sum(ray) / sum(local) - 1:+.1%}")
+    ratios = [ours / theirs for ours, theirs in zip(ray, local, strict=True)]
+    print(f"median over the seeds: {statistics.median(ratios) - 1:+.1%}")
+    print("each seed:", *(f"{ratio - 1:+.0%}" for ratio in ratios))
 
 
 if __name__ == "__main__":

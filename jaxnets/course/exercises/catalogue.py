@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from jaxnets.display import fill
 from jaxnets.errors import unknown
@@ -86,7 +86,8 @@ class Sheet(Exercise):
         lines = [f"# {line}".rstrip() for line in "\n\n".join(parts).split("\n")]
         lines += ["", f'exercise = "{self.name}"']
         for question in self.questions:
-            lines += ["", f"# {_(question.asks)}", f'{question.name} = ""']
+            asks = fill(_(question.asks), WIDTH - 2).split("\n")
+            lines += ["", *(f"# {line}" for line in asks), f'{question.name} = ""']
         return "\n".join(lines) + "\n"
 
 
@@ -230,6 +231,13 @@ class Repair(Task):
         return '"""' + "\n\n".join(parts) + f'\n"""\n\n{_said(self.code)}'
 
 
+class Step(NamedTuple):
+    """One of the twelve exercises of the course."""
+
+    idea: str
+    exercises: Sequence[str]  # The names of its parts, in their order.
+
+
 def _said(code: str) -> str:
     """Code whose docstrings' first lines and comments are in the reader's language."""
     return PROSE.sub(lambda found: _(found[0]), code)
@@ -276,18 +284,23 @@ for _bug_name, _one in BUGS.items():
     _bugs_of.setdefault(_one.layer, []).append(_bug_name)
 TASKS: dict[str, Task] = {**_tasks(Task, "tasks.toml"), **LOOPS}
 _all: dict[str, Exercise] = {**SHEETS, **BETS, **BLANKS, **TASKS, **BUGS}
-_ideas: dict[str, Any] = _data("ideas.toml")
+_order: dict[str, Any] = _data("ideas.toml")
 # The exercises of each idea; where a layer's exercise stands, its bugs stand too.
 IDEAS = {
     idea: [name for one in names for name in [one, *_bugs_of.get(one, ())]]
-    for idea, names in _ideas["ideas"].items()
+    for idea, names in _order["ideas"].items()
 }
-COURSE: Sequence[str] = _ideas["course"]  # The exercises to begin with, in their order.
-EXERCISES = {
-    name: _all[name]
-    for names in IDEAS.values()
-    for name in sorted(names, key=lambda name: COURSE.index(name) if name in COURSE else len(_all))
+# The exercises to begin with, each of one or several parts.
+COURSE = [Step(**step) for step in _order["course"]]
+_first = {"course": [name for step in COURSE for name in step.exercises], "bugs": _order["bugs"]}
+_front = {*_first["course"], *_first["bugs"], *_order["expert"]}
+# The names of all exercises in their order, in four parts.
+PARTS: dict[str, list[str]] = {
+    **_first,
+    "optional": [name for names in IDEAS.values() for name in names if name not in _front],
+    "expert": _order["expert"],
 }
+EXERCISES = {name: _all[name] for names in PARTS.values() for name in names}
 BY_FUNCTION: dict[str, Blank | Bug | Task] = {
     exercise.function: exercise for exercise in [*BLANKS.values(), *BUGS.values(), *TASKS.values()]
 }

@@ -12,6 +12,7 @@ from jaxnets.course.exercises.catalogue import (
     COURSE,
     EXERCISES,
     IDEAS,
+    PARTS,
     SHEETS,
     Blank,
     Bug,
@@ -25,22 +26,37 @@ from jaxnets.language import N_, _
 FACTS = N_("name"), N_("kind"), N_("level"), N_("minutes"), N_("about")
 
 
+TITLES = {
+    "course": N_("The course: {} exercises in this order, {} minutes"),
+    "bugs": N_("Bugs to find next: {}, {} minutes"),
+    "optional": N_("Optional, by idea: {}, {} minutes"),
+    "expert": N_("Optional, bugs for experts: {}, {} minutes"),
+}
+
+
 def listing() -> tuple[list[dict[str, Any]], str]:
-    """Every exercise by its idea, as values and as a table."""
-    values = []
-    rows = [[*map(_, FACTS), _("course"), _("idea")]]
-    for idea, names in IDEAS.items():
-        for found in (one for one in EXERCISES.values() if one.name in names):
+    """Every exercise in its order, as values and as a table for each of PARTS."""
+    ideas = {name: idea for idea, names in IDEAS.items() for name in names}
+    steps = {name: number for number, step in enumerate(COURSE, 1) for name in step.exercises}
+    values, lines = [], []
+    for part, names in PARTS.items():
+        in_course = part == "course"
+        rows = [[*([""] if in_course else []), *map(_, FACTS), _("idea")]]
+        for name in names:
+            found, step = EXERCISES[name], steps.get(name)
+            idea = COURSE[step - 1].idea if step else ideas[name]
             facts = {fact: getattr(found, fact) for fact in FACTS}
-            course = found.name in COURSE
-            values.append(facts | {"course": course, "idea": idea})
+            values.append(facts | {"part": part, "step": step, "idea": idea})
+            first = step and name == COURSE[step - 1].exercises[0]
+            number = [str(step) if first else ""] if in_course else []
             effort = [str(found.level), str(found.minutes)]
-            mark = "*" if course else ""
-            rows.append([found.name, _(found.kind), *effort, _(found.about), mark, _(idea)])
-    table = display.table(rows, "<<>><<<")
-    begin = _("* is the course; the others are for more practice")
-    write = _("jaxnets exercise new NAME writes one into a file")
-    return values, "\n".join([*table, "", begin, write])
+            rows.append([*number, name, _(found.kind), *effort, _(found.about), _(idea)])
+        minutes = sum(EXERCISES[name].minutes for name in names)
+        count = len(COURSE) if in_course else len(names)
+        table = display.table(rows, ">" * in_course + "<<>><<")
+        lines += [_(TITLES[part], count, minutes), "", *table, ""]
+    lines.append(_("jaxnets exercise new NAME writes one into a file"))
+    return values, "\n".join(lines)
 
 
 def write(name: str, output: str | None) -> tuple[str, str]:

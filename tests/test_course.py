@@ -49,11 +49,11 @@ def section_of(text: str, anchor: str) -> str:
         return text
     hidden = FENCE.sub(lambda block: re.sub(r"(?m)^#", " ", block[0]), text)
     headings = list(re.finditer(r"^(#+) (.*)$", hidden, re.MULTILINE))
-    for heading in headings:
+    for place, heading in enumerate(headings):
         if re.sub(r"[^\w\- ]", "", heading[2].lower()).replace(" ", "-") == anchor:
-            rest = [h.start() for h in headings if h.start() > heading.start()]
-            ends = [h for h in headings if h.start() in rest and len(h[1]) <= len(heading[1])]
-            return text[heading.start() : ends[0].start() if ends else None]
+            later = headings[place + 1 :]
+            ends = [other.start() for other in later if len(other[1]) <= len(heading[1])]
+            return text[heading.start() : min(ends, default=len(text))]
     raise AssertionError(f"no heading #{anchor}")
 
 
@@ -82,14 +82,8 @@ def notebook_minutes(path: Path) -> int:
 
 
 def exercise_minutes(name: str) -> int:
-    """An exercise's minutes; those of the first four bets stand on the page alone."""
-    if name in EXERCISES:
-        return EXERCISES[name].minutes
-    found = re.search(
-        rf"^#### {name}\n+Level \d, (\d+) minutes", text_of(DOCS / "exercises.md"), re.M
-    )
-    assert found, f"no exercise {name}"
-    return int(found[1])
+    """The minutes of an exercise of the catalogue."""
+    return EXERCISES[name].minutes
 
 
 def questions_of(text: str) -> list[str]:
@@ -166,7 +160,7 @@ def test_every_exercise_exists_and_the_course_is_whole():
             practised.update(re.findall(r"`(\w+)`", more))
     assert all(map(exercise_minutes, named | practised))
     assert sorted(notebooks) == [*"123456"]
-    assert set(COURSE) <= named
+    assert {name for step in COURSE for name in step.exercises} <= named
 
 
 @pytest.mark.parametrize(("language", "week"), PAGES)
@@ -211,3 +205,17 @@ def test_a_checkpoint_shows_what_its_commands_print(week, tmp_path, monkeypatch)
             assert command.check_mine(str(file), hint=False)[2] == printed
         else:  # The judge's own tests hold its verdict on a right backward pass.
             assert printed == f"{EXERCISES[name].function}: passed"
+
+
+def test_minutes_are_counted_as_the_first_page_says():
+    index = text_of(FOLDERS["en"] / "index.md")
+    assert f"A minute holds {WORDS_A_MINUTE} words" in index
+    code = "```python\n>>> x = 1\n\n>>> x\n1\n```\n"
+    formulas = "```math\nz = x \\\\ y = z\n```\n$$a = b$$\n"
+    picture = '<img src="a.svg" alt="words that nobody reads">\n'
+    for text, minutes in ((code, 3 * CODE), (formulas, 3 * FORMULA), (picture, PICTURE)):
+        assert reading(text) == pytest.approx(minutes)
+    words = "[one](two.md#three) $x = 1$, don't\n" * WORDS_A_MINUTE
+    assert reading(words) == pytest.approx(3)
+    page = "# A\nno\n## B c\n```sh\n# yes\n```\n### D\nyes\n## E\nno\n"
+    assert re.findall("yes|no", section_of(page, "b-c")) == ["yes", "yes"]

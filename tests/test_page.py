@@ -609,7 +609,7 @@ def test_a_step_moves_the_probability_and_is_undone(page):
 @pytest.mark.slow
 @needs_browser
 def test_a_sum_names_its_derivation_or_links_to_it(page):
-    place = "docs/backprop/convolution-pooling.md#convolution"
+    place = "docs/backprop/convolution.md#convolution"
     page.evaluate("RUN.repository = null")
     draw(page, "1")
     page.click('[data-layer="0"] [data-view="y"] canvas', 0.06, 0.13)
@@ -644,7 +644,7 @@ def test_both_languages_both_themes_and_a_phone(page):
     assert text_of(page, "#answer").startswith("网络认为是 1")
     for kind, place in (
         ("dense", "docs/zh/backprop/lecture-network.md#全连接层"),
-        ("conv", "docs/zh/backprop/convolution-pooling.md#卷积"),
+        ("conv", "docs/zh/backprop/convolution.md#卷积"),
     ):
         assert page.evaluate(f"derivation(ANCHORS.{kind})") == place
     english = page.evaluate(

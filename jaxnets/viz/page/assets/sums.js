@@ -5,17 +5,17 @@
 // products [where, a, b] under the head [A, B], or lines [text, number]; extra are lines that are
 // added to the products. `check` says which number a central difference moves.
 
-const NETWORK = "lecture-network.md", IMAGES = "convolution-pooling.md", NORMS = "norms-dropout.md";
-const OTHERS = "activations.md";
+const NETWORK = "lecture-network.md", LOSSES = "losses.md", NORMS = "norms-dropout.md";
+const CONVOLUTION = "convolution.md", POOLING = "pooling.md", OTHERS = "activations.md";
 const ANCHORS = {
-  flatten: `${IMAGES}#flatten`, dropout: `${NORMS}#dropout`, relu: `${NETWORK}#relu`,
-  sigmoid: `${NETWORK}#sigmoid`, softmax: `${NETWORK}#softmax`, dense: `${NETWORK}#dense-layer`,
-  dense_with_ones: `${NETWORK}#the-slides-bias-a-column-of-ones`, conv: `${IMAGES}#convolution`,
-  max_pool: `${IMAGES}#max-pooling`, cross_entropy: `${NETWORK}#cross-entropy`,
-  mse: `${NETWORK}#squared-errors`, half_mse: `${NETWORK}#squared-errors`,
+  flatten: `${POOLING}#flatten`, dropout: `${NORMS}#dropout`, relu: `${NETWORK}#relu`,
+  sigmoid: `${OTHERS}#sigmoid`, softmax: `${LOSSES}#softmax`, dense: `${NETWORK}#dense-layer`,
+  dense_with_ones: `${NETWORK}#the-slides-bias-a-column-of-ones`, conv: `${CONVOLUTION}#convolution`,
+  max_pool: `${POOLING}#max-pooling`, cross_entropy: `${LOSSES}#cross-entropy`,
+  mse: `${LOSSES}#squared-errors`, half_mse: `${LOSSES}#squared-errors`,
   leaky_relu: `${OTHERS}#leaky-relu`, tanh: `${OTHERS}#tanh`, gelu: `${OTHERS}#gelu`,
-  average_pool: `${IMAGES}#average-pooling`, global_average_pool: `${IMAGES}#global-average-pooling`,
-  adaptive_average_pool: `${IMAGES}#adaptive-average-pooling`, batch_norm: `${NORMS}#batch-normalization`,
+  average_pool: `${POOLING}#average-pooling`, global_average_pool: `${POOLING}#global-average-pooling`,
+  adaptive_average_pool: `${POOLING}#adaptive-average-pooling`, batch_norm: `${NORMS}#batch-normalization`,
   layer_norm: `${NORMS}#layer-normalization`, local_response_norm: `${NORMS}#local-response-normalization`,
   fork: "residual.py", add: "residual.py", // Derived in the docstring of jaxnets/backprop/residual.py.
 };

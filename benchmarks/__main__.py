@@ -7,8 +7,9 @@
 
 Each measurement is a process of its own, and the libraries come in turn, so
 that a drift of the machine meets all alike. The numbers go to
-benchmarks/peers.json (--output), and from there to docs/benchmarks.md with its
-figures (--page). A part that is measured again replaces its old numbers.
+benchmarks/peers.json (--output), and from there to docs/benchmarks.md (--page)
+and, all tables, to benchmarks/notes/peers.md (--tables), each with its figures.
+A part that is measured again replaces its old numbers.
 `pip install -e '.[bench]'` brings the libraries; the missing are left out.
 """
 
@@ -44,6 +45,7 @@ def main(arguments: list[str]) -> int:
     add("--draw", action="store_true", help="measure nothing, draw the page from --output")
     add("--output", type=Path, metavar="FILE", help="the numbers (default: benchmarks/peers.json)")
     add("--page", type=Path, metavar="FILE", help="the page (default: docs/benchmarks.md)")
+    add("--tables", type=Path, metavar="FILE", help="all tables (benchmarks/notes/peers.md)")
     flags = parser.parse_args(arguments)
     parts = _names("part", flags.part, run.PARTS)
     networks = _names("network", flags.network, NETWORKS)
@@ -51,6 +53,7 @@ def main(arguments: list[str]) -> int:
     place = run.ROOT / "runs" / "quick" if flags.quick else run.ROOT
     output = flags.output or place / "benchmarks" / "peers.json"
     to = flags.page or place / "docs" / "benchmarks.md"
+    tables = flags.tables or place / "benchmarks" / "notes" / "peers.md"
     if flags.draw:
         if not output.exists():
             raise UserError(f"draw: expected numbers in {output}, found none")
@@ -72,7 +75,7 @@ def main(arguments: list[str]) -> int:
             with replacing(output) as stream:
                 stream.write(json.dumps(page.merged(old, found), indent=1).encode() + b"\n")
         found = page.merged(old, found)
-    page.write(found, to)
+    page.write(found, to, tables)
     print(to)
     return DONE
 

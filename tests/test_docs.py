@@ -12,7 +12,8 @@ from conftest import ROOT
 CHAPTER = sorted((ROOT / "docs" / "backprop").glob("*.md"))
 PAGES = (ROOT / "docs").rglob("*.md")
 # The links in docs/_lecture are those of the notebooks made of it (test_lecture_notebooks.py).
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(p for p in PAGES if p.parent.name != "_lecture")])
+NOTES = [*(ROOT / "benchmarks").rglob("*.md"), *(ROOT / "tests").glob("*.md")]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(p for p in PAGES if p.parent.name != "_lecture"), *NOTES])
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 # "# path: name of a function" as a block's first line says where its lines stand.
 SOURCE = re.compile(r"# (\w[\w/]*\.py): (\w+)$")
@@ -76,6 +77,22 @@ def test_relative_links_lead_somewhere(document):
         assert path.exists(), f"{document.name} links to {target}"
         if anchor and path.suffix == ".md":
             assert anchor in anchors_of(path), f"{document.name} links to {target}"
+
+
+def ragged_rows(text: str) -> list[str]:
+    """The rows of tables with more or fewer cells than their heads: a page cuts them silently."""
+    tables = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
+    rows = [(table.splitlines()[0], row) for table in tables for row in table.splitlines()]
+    cells = re.compile(r"(?<!\\)\|")
+    return [row for head, row in rows if len(cells.findall(row)) != len(cells.findall(head))]
+
+
+def test_every_row_of_a_table_has_as_many_cells_as_its_head():
+    found = {path: ragged_rows(path.read_text("utf-8")) for path in DOCUMENTS}
+    assert {path: rows for path, rows in found.items() if rows} == {}
+    assert ragged_rows("| a | b |\n| --- | --- |\n| 1 | 2 | 3 |\n| `x \\| y` | 2 |\n") == [
+        "| 1 | 2 | 3 |"
+    ]
 
 
 def is_alt(words: str, chinese: bool) -> bool:

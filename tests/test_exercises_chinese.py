@@ -16,7 +16,7 @@ from jaxnets.language import _, speaking
 def test_every_hint_and_title_is_chinese_as_on_the_pages():
     page, answers = (
         (ROOT / "docs" / "zh" / name).read_text("utf-8")
-        for name in ("exercises.md", "exercises-answers.md")
+        for name in ("exercises-list.md", "exercises-answers.md")
     )
     page += (ROOT / "docs" / "zh" / "exercises-write.md").read_text("utf-8")
     with speaking("zh"):

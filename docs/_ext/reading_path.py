@@ -73,9 +73,9 @@ def table() -> str:
         for path, what in found.items():
             count = lines_of(path)
             files, lines = files + 1, lines + count
-            rows.append(f"| `{path}` | {what} | {count} | {minutes(lines)} |\n")
+            rows.append(f"| `{path}` | {what} | {count} | |\n")
         noun = "file" if files == 1 else "files"
-        rows.append(f"| | *{files} {noun} so far* | *{lines:,}* | |\n")
+        rows.append(f"| | *{files} {noun} so far* | *{lines:,}* | *{minutes(lines)}* |\n")
     return "\n" + "".join(rows) + "\n"
 
 

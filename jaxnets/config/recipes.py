@@ -73,7 +73,7 @@ PAPER: Recipe = dict(input_size=224, init="paper", normalize="paper", dropout=0.
 PAPER |= dict(epochs=90, batch_size=128, learning_rate=0.01, momentum=0.9, weight_decay=5e-4)
 PAPER |= dict(schedule="plateau", augment="crop,flip,pca", ten_crop=True)
 
-# --recipe=fast: 99 % of MNIST in the least time, found on the validation images (docs/train.md):
+# --recipe=fast: 99 % of MNIST in the least time, found on validation images (benchmarks/notes):
 # one cycle over little more than a pass. Dropout and shifts pay off in longer runs alone.
 FAST: Recipe = dict(dropout=0.0, augment="none", label_smoothing=0.1)
 FAST |= dict(batch_size=64, learning_rate=0.1, epochs=2, steps_per_epoch=500)

@@ -6,7 +6,7 @@ would obey, on a pickle read, a process started or a connection made, and on any
 or removed outside its folder. Hypothesis draws a share in the whole suite; `pytest -m stress
 tests/stress/test_hostile.py [-k SURFACE] [--cases=N] [--seed=S]` draws thousands, and holds them to
 bounds of memory and processor time (`--basetemp=/dev/shm/hostile` keeps the thousands of folders in
-memory). docs/security.md has the counts. Below stand the smallest cases
+memory). tests/README.md has the counts. Below stand the smallest cases
 of each kind that were found.
 """
 

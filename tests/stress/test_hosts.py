@@ -5,7 +5,7 @@ address and a host name (Linux, iproute2).
 
 The single process has as many devices as there are processes. The CNN computes in float64: in
 float32, of several hundred thousand units some are so near their kinks that rounding decides
-(docs/parallelism.md, "How equal, in figures"). With dropout off, as the devices of a pmap drop
+(benchmarks/notes/parallelism.md). With dropout off, as the devices of a pmap drop
 other units than a single one does.
 """
 

@@ -1,0 +1,43 @@
+"""The tables of docs/exercises-list.md, in both languages: run this file to renew them."""
+
+import re
+from itertools import groupby
+from pathlib import Path
+
+from jaxnets.course.exercises.catalogue import COURSE
+from jaxnets.course.exercises.command import TITLES, listing
+from jaxnets.language import _, speaking
+
+DOCS = Path(__file__).resolve().parents[1]
+PAGES = {"en": DOCS / "exercises-list.md", "zh": DOCS / "zh" / "exercises-list.md"}
+HEADS = {
+    "en": "| exercise | kind | about | idea | level | minutes |\n",
+    "zh": "| 练习 | 类别 | 内容 | 主题 | 难度 | 分钟 |\n",
+}
+TABLES = re.compile(r"(?<=<!-- the list -->\n).*?(?=<!-- its end -->)", re.DOTALL)
+
+
+def tables(language: str) -> str:
+    """What `jaxnets exercise` lists, in Markdown: a heading and a table for each part."""
+    text = ""
+    with speaking(language):
+        for part, group in groupby(listing()[0], key=lambda one: one["part"]):
+            rows = list(group)
+            count = len(COURSE) if part == "course" else len(rows)
+            title = _(TITLES[part], count, sum(row["minutes"] for row in rows))
+            text += f"\n## {title}\n\n{HEADS[language]}| --- | --- | --- | --- | ---: | ---: |\n"
+            for row in rows:
+                words = [_(row[fact]) for fact in ("kind", "about", "idea")]
+                facts = row["name"], *words, row["level"], row["minutes"]
+                text += f"| {' | '.join(map(str, facts))} |\n"
+    return text + "\n"
+
+
+def renewed(page: str, language: str) -> str:
+    """The page with the tables of today."""
+    return TABLES.sub(lambda _: tables(language), page)
+
+
+if __name__ == "__main__":
+    for language, page in PAGES.items():
+        page.write_text(renewed(page.read_text("utf-8"), language), "utf-8")

@@ -11,7 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Generator, Mapping
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from pathlib import Path
 
 from jaxnets.errors import unknown
@@ -41,11 +41,16 @@ def speaking(language: str | None) -> Generator[None]:
     language = _of_locale() if language is None else language
     if language not in LANGUAGES:
         raise unknown("language", language, LANGUAGES)
-    token = _texts.set(None if language == "en" else _read(Path(__file__).with_name("zh.po")))
+    token = speak(None if language == "en" else _read(Path(__file__).with_name("zh.po")))
     try:
         yield
     finally:
         _texts.reset(token)
+
+
+def speak(texts: Mapping[str, str] | None) -> Token[Mapping[str, str] | None]:
+    """Lets `_` say texts as given here, each after the English one; None is English."""
+    return _texts.set(texts)
 
 
 def _of_locale() -> str:

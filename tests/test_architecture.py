@@ -52,8 +52,8 @@ ROOMS = {
     "version viz",
     "compile": "config data display errors experiment machine runs training trees",
     "tracking": "config display errors experiment files metrics predict runs training",
-    "course": "backprop config data display errors experiment gradcheck language losses machine "
-    "metrics models runs system training tune",
+    "course": "backprop config data display errors experiment files gradcheck language losses "
+    "machine metrics models runs system training tune",
     "notebook": "backprop config course data display errors experiment facts machine metrics "
     "models predict runs training viz",
     # The entrances.

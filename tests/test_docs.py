@@ -198,6 +198,7 @@ HOSTS = {
     "docs.pytorch.org",
     "docs.ray.io",
     "github.com",
+    "gradescope-autograders.readthedocs.io",
     "hothardware.com",
     "jmlr.org",
     "jobset.sigs.k8s.io",

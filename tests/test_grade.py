@@ -229,31 +229,38 @@ def test_a_grading_that_is_stopped_ends_what_runs(submissions, bubblewrap):
     grades.close()
 
 
-def test_numbers_and_passes_are_graded_in_one_table(submissions, bubblewrap, run_command):
+def test_numbers_and_passes_are_graded_in_one_table(submissions, bubblewrap, run_command, tmp_path):
     files = {
         "ann": relu(RIGHT),
         "ben.toml": 'exercise = "compute7"\nmean = 4\nsum = 4\n',
         "eve": relu("return -jnp.where(cache > 0, dy, 0)"),
     }
-    outcome = run_command("grade", submissions(files))
+    folder, table = submissions(files), tmp_path / "points.csv"
+    outcome = run_command("grade", folder, f"--csv={table}", f"--feedback={tmp_path / 'texts'}")
     assert (outcome.status, outcome.out.splitlines()) == (
         0,
         [
-            "name  exercise       verdict  first wrong, or why",
-            "ann   relu_backward  passed",
-            "ben   compute7       FAILED   sum: 1 of 5 right",
-            "eve   relu_backward  FAILED   dx",
+            "student  exercise       verdict  first wrong, or why",
+            "ann      relu_backward  passed",
+            "ben      compute7       FAILED   sum: 1 of 5 right",
+            "eve      relu_backward  FAILED   dx",
             "1 of 3 passed",
         ],
     )
+    assert table.read_text("utf-8-sig").splitlines() == [
+        "name,compute7,relu,points,maximum,status",
+        "ann,0,2,2,4,1 of 2 passed; not handed in: compute7",
+        "ben,0.4,0,0.4,4,0 of 2 passed; not handed in: relu",
+        "eve,0,0,0,4,0 of 2 passed; not handed in: compute7",
+    ]
+    assert "dx: wrong\n" in (tmp_path / "texts" / "eve.txt").read_text("utf-8")
 
 
 @pytest.mark.slow
 def test_trusted_submissions_run_without_a_sandbox(submissions, run_command):
     outcome = run_command("grade", submissions({"ann": relu(RIGHT)}), "--trust", "--json")
-    assert json.loads(outcome.out) == [
-        {"name": "ann", "exercise": "relu_backward", "passed": True, "wrong": "", "reason": ""}
-    ]
+    row = {"name": "ann", "exercise": "relu_backward", "passed": True, "wrong": "", "reason": ""}
+    assert json.loads(outcome.out) == [row | {"checks": {"dx": True}, "file": "my_relu.py"}]
 
 
 def test_without_a_sandbox_nothing_runs(run_command, monkeypatch, submissions, tmp_path):

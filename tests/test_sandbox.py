@@ -112,7 +112,7 @@ def test_a_container_s_command_shuts_the_submission_in():
 
 @pytest.mark.slow
 def test_a_containers_packages_are_enough(tmp_path, run_python, relu_cases, monkeypatch):
-    """What the image in docs/teachers.md holds runs a submission by itself."""
+    """What the image in docs/teachers/grading.md holds runs a submission by itself."""
     folder = tmp_path / "packages"
     made = run_python("-m", "jaxnets.course.exercises.without_autodiff", folder)
     assert made.status == 0, made

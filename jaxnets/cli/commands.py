@@ -187,8 +187,28 @@ class Grade(Options):
     seconds: int = option(20, "processor seconds that a submission may take", (1, 3600))
     memory: int = option(2048, "MiB that a submission may take", (64, 1 << 20))
     sandbox: str = option("bwrap", "where submissions run", ("bwrap", "podman", "docker"))
-    image: str = option("jaxnets-grade", "image of a container (docs/teachers.md)")
+    image: str = option("jaxnets-grade", "image of a container (docs/teachers/grading.md)")
     trust: bool = option(False, "run submissions without a sandbox, because they are your own")
+    exercises: tuple[str, ...] = option(
+        (),
+        "exercises of the assignment, with their points if these are not a fifth of the minutes: "
+        "dense=3,relu",
+        unset="all that anybody has handed in",
+        metavar="NAME,...",
+    )
+    csv: str | None = option(
+        None, "table of the points to write, a row for each student", metavar="FILE"
+    )
+    feedback: str | None = option(
+        None, "folder in which to write a text for each student", metavar="FOLDER"
+    )
+    format: str = option(
+        "table",
+        "what to print: rows, one student's results.json for Gradescope, or the CSV that nbgrader "
+        "exports",
+        ("table", "gradescope", "nbgrader"),
+    )
+    language: str | None = option(None, ANSWERS, LANGUAGES, unset=THE_LOCALE)
     json: bool = option(False, JSON)
 
     def run(self) -> int:
@@ -196,9 +216,18 @@ class Grade(Options):
         from jaxnets.course.exercises.grade import Limits
         from jaxnets.course.exercises.sandbox import TRUST, Sandbox
 
+        if self.json and self.format != "table":
+            raise UserError(f"json and format={self.format} exclude each other, got both")
         limits = Limits(self.seconds, self.memory, 10.0 * self.seconds)
         sandbox = Sandbox(TRUST if self.trust else self.sandbox, self.image)
-        grade(self.submissions, limits, sandbox, self.json)
+        with speaking("en" if self.json else self.language):
+            grade(
+                *(self.submissions, limits, sandbox, self.json),
+                exercises=self.exercises,
+                as_format=self.format,
+                csv=self.csv,
+                feedback=self.feedback,
+            )
         return DONE
 
 

@@ -317,6 +317,12 @@ def exercise_called(name: str) -> Exercise:
     return EXERCISES[name]
 
 
+def check_command(exercise: Exercise, file: str) -> str:
+    """The command that checks an exercise in a file."""
+    a_pass = isinstance(exercise, Blank | Bug)
+    return f"jaxnets {'gradcheck --mine=' if a_pass else 'exercise check '}{file}"
+
+
 def exercise_of_function(function: str) -> Blank | Bug | Task:
     """The exercise that a function of this name answers.
 

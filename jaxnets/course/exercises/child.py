@@ -52,7 +52,9 @@ def prepare(task: dict[str, Any]) -> tuple[list[Any], Any]:
     import numpy as np
 
     from jaxnets.course.exercises import passes
+    from jaxnets.language import speak
 
+    speak(task["texts"])
     for module in task["sources"]:
         importlib.import_module(module)
     calls = [getattr(passes, task["kind"])(*call) for call in task["calls"]]

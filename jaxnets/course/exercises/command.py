@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,17 @@ from jaxnets.course.exercises.catalogue import (
     IDEAS,
     PARTS,
     SHEETS,
-    Blank,
-    Bug,
+    check_command,
     exercise_called,
 )
 from jaxnets.course.exercises.compute import RIGHT, check_sheet
 from jaxnets.course.exercises.files import read_source
 from jaxnets.errors import UserError
+from jaxnets.files import mkdir, output_path, write_text
 from jaxnets.language import N_, _
 
+# What `grade` prints.
+TABLE, GRADESCOPE, NBGRADER = "table", "gradescope", "nbgrader"
 FACTS = N_("name"), N_("kind"), N_("level"), N_("minutes"), N_("about")
 
 
@@ -84,9 +86,7 @@ def write(name: str, output: str | None) -> tuple[str, str]:
         raise UserError(f"{file} is there already; expected a new name: --output=FILE") from None
     except OSError as error:
         raise UserError(f"{file}: {error.strerror}") from error
-    a_pass = isinstance(exercise, Blank | Bug)
-    check = "gradcheck --mine=" if a_pass else "exercise check "
-    return str(path), f"jaxnets {check}{file}"
+    return str(path), check_command(exercise, file)
 
 
 def check_numbers(path: str, hint: bool) -> tuple[bool, dict[str, Any], str]:
@@ -127,7 +127,17 @@ def check_mine(path: str, hint: bool) -> tuple[bool, list[dict[str, Any]], str]:
     return all(verdicts), [_values(verdict) for verdict in verdicts], "\n".join(lines)
 
 
-def grade(folder: str, limits: Any, sandbox: Any, as_json: bool) -> None:
+def grade(
+    folder: str,
+    limits: Any,
+    sandbox: Any,
+    as_json: bool = False,
+    *,
+    exercises: Sequence[str] = (),
+    as_format: str = TABLE,
+    csv: str | None = None,
+    feedback: str | None = None,
+) -> None:
     """Grades a folder of submissions, and prints each row as soon as it is known.
 
     Args:
@@ -135,29 +145,75 @@ def grade(folder: str, limits: Any, sandbox: Any, as_json: bool) -> None:
       limits: grade.Limits.
       sandbox: sandbox.Sandbox.
       as_json: Whether the rows are the objects of a list in JSON, else the lines of a table.
+      exercises: Those of the assignment, as marks.points_of takes them; () is all.
+      as_format: TABLE, or what is printed in the end instead of rows: GRADESCOPE or NBGRADER.
+      csv: The file for the table of points, a row a student.
+      feedback: The folder for a text to each student.
     """
+    from jaxnets.course.exercises import marks
     from jaxnets.course.exercises.grade import grades_of, submissions_in
     from jaxnets.machine.platform import set_up_jax
 
-    set_up_jax(keep_memory=False)
+    points = marks.points_of(exercises)
+    csv_path = output_path(csv, "csv") if csv else None
+    folder_of_texts = _outside(feedback, folder) if feedback else None
     submissions = submissions_in(folder)
-    head = ["name", "exercise", "verdict", "first wrong, or why"]
+    if as_format == GRADESCOPE and len(count := {found.name for found in submissions}) != 1:
+        raise UserError(f"format: expected one student for {GRADESCOPE}, got {len(count)}")
+    set_up_jax(keep_memory=False)
+    grades: Iterable[Any] = grades_of(submissions, limits, sandbox)
+    if as_format == TABLE:
+        grades = _json_rows(grades) if as_json else _table_rows(submissions, grades)
+    students = marks.students_of(list(grades), points)
+    if csv_path:
+        write_text(csv_path, marks.csv_of(students))
+    if folder_of_texts:
+        marks.write_feedback(folder_of_texts, students)
+    if as_format == GRADESCOPE:
+        print(json.dumps(marks.gradescope(students[0]), indent=2))
+    elif as_format == NBGRADER:
+        print(marks.nbgrader(students), end="")
+
+
+def _outside(feedback: str, folder: str) -> Path:
+    """Makes the folder for feedback, which must not be taken for a student's."""
+    path = Path(feedback).expanduser()
+    if path.resolve().is_relative_to(Path(folder).resolve()):
+        raise UserError(f"feedback: expected a folder outside {folder}, got {feedback}")
+    if path.exists() and not path.is_dir():
+        raise UserError(f"feedback: expected a folder, {feedback} is none")
+    mkdir(path)
+    return path
+
+
+def _json_rows(grades: Iterable[Any]) -> Iterator[Any]:
+    """Prints each grade as an object of a list, and yields it."""
+    before = "["
+    for found in grades:
+        values = found._asdict() | {"checks": {check.name: check.right for check in found.checks}}
+        print(f"{before}\n{json.dumps(values, indent=2)}", end="", flush=True)
+        before = ","
+        yield found
+    print("\n]")
+
+
+def _table_rows(submissions: Sequence[Any], grades: Iterable[Any]) -> Iterator[Any]:
+    """Prints each grade as a line of a table, and yields it."""
+    head = [_("student"), _("exercise"), _("verdict"), _("first wrong, or why")]
     names = [[_cell(found.name), _cell(found.exercise)] for found in submissions]
     widths = [max(map(display.width_of, column)) for column in zip(head, *names, strict=False)]
-    passed, before = 0, "["
-    for found, cells in zip(grades_of(submissions, limits, sandbox), names, strict=True):
-        passed += found.passed
-        if as_json:
-            print(f"{before}\n{json.dumps(found._asdict(), indent=2)}", end="", flush=True)
-            before = ","
-            continue
+    widths = [*widths[:2], 7, 0]
+    passed = 0
+    for found, cells in zip(grades, names, strict=True):
         if head:
-            print(display.line(head, [*widths[:2], 7, 0], "<<<<"))
+            print(display.line(head, widths, "<<<<"))
             head = []
-        why = ": ".join(filter(None, (found.wrong, found.reason)))
-        row = [*cells, "passed" if found.passed else "FAILED", display.one_line(why)]
-        print(display.line(row, [*widths[:2], 7, 0], "<<<<"), flush=True)
-    print("\n]" if as_json else f"{passed} of {len(submissions)} passed")
+        passed += found.passed
+        why = _(": ").join(filter(None, (found.wrong, found.reason)))
+        row = [*cells, _("passed") if found.passed else _("FAILED"), display.one_line(why)]
+        print(display.line(row, widths, "<<<<"), flush=True)
+        yield found
+    print(_("{} of {} passed", passed, len(submissions)))
 
 
 def _cell(name: str) -> str:

@@ -41,7 +41,7 @@ INSTALL = (
     "bubblewrap; Fedora: sudo dnf install bubblewrap)"
 )
 OTHERWISE = (
-    "or use a container (--sandbox=podman or docker, see docs/teachers.md), "
+    "or use a container (--sandbox=podman or docker, see docs/teachers/grading.md), "
     "or --trust if the submissions are your own"
 )
 

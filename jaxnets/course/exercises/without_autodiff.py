@@ -225,6 +225,6 @@ def _words(lines: list[str]) -> list[str]:
     return re.findall(r"\w+", "\n".join(code))
 
 
-if __name__ == "__main__":  # A container's image: docs/teachers.md.
+if __name__ == "__main__":  # A container's image: docs/teachers/grading.md.
     for folder in [packages_folder() / "jax", *needed_folders().values()]:
         shutil.copytree(folder, Path(sys.argv[1]) / folder.name)

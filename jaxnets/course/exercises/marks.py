@@ -1,0 +1,276 @@
+"""Points of a class: a table for spreadsheets, a text for each student, Gradescope and nbgrader.
+
+An exercise is worth a point for five of its minutes, unless the teacher says otherwise. Each right
+number or array has its share. A bug is repaired or not: most of its file was right from the start.
+"""
+
+import csv
+import hashlib
+import io
+import os
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxnets import display
+from jaxnets.course.exercises.catalogue import (
+    BY_FUNCTION,
+    EXERCISES,
+    FIND_THE_BUG,
+    PARTS,
+    Exercise,
+    check_command,
+    exercise_called,
+)
+from jaxnets.course.exercises.grade import Grade
+from jaxnets.display import printable
+from jaxnets.errors import UserError
+from jaxnets.files import write_text
+from jaxnets.language import _
+
+MINUTES_OF_A_POINT = 5
+MOST_POINTS = 1000
+FORMULA = tuple("=+-@＝＋－＠")  # A cell that begins with one of these is computed.
+EXCEL = "\ufeff"  # Without this mark Excel does not read UTF-8.
+MAX_NAME = 60  # Characters of a student's name in the name of a file.
+# The columns that `nbgrader export` of nbgrader 0.9 writes.
+COLUMNS = (
+    "assignment", "duedate", "timestamp", "student_id", "last_name", "first_name", "email",
+    "raw_score", "late_submission_penalty", "score", "max_score",
+)  # fmt: skip
+
+
+class Mark(NamedTuple):
+    """The points of one exercise of one student."""
+
+    exercise: Exercise
+    points: float
+    most: float
+    grade: Grade | None  # Of the best of the student's files; None: nothing was handed in.
+
+    @property
+    def passed(self) -> bool:
+        return self.grade is not None and self.grade.passed
+
+
+class Student(NamedTuple):
+    """The points of one student."""
+
+    name: str
+    marks: list[Mark]
+    others: list[Grade]  # Without points: files that nobody can read, exercises not asked for.
+
+    @property
+    def points(self) -> float:
+        return round(sum(mark.points for mark in self.marks), 2)
+
+    @property
+    def most(self) -> float:
+        return round(sum(mark.most for mark in self.marks), 2)
+
+
+def points_of(words: Sequence[str]) -> dict[str, float]:
+    """The points of an assignment's exercises.
+
+    Args:
+      words: Each the name of an exercise, or a name and its points as "dense=3".
+
+    Raises:
+      UserError: There is no such exercise, or these are no points.
+    """
+    found = {}
+    for word in words:
+        name, _equals, points = word.partition("=")
+        exercise = exercise_called(name.strip())
+        try:
+            value = float(points) if points else exercise.minutes / MINUTES_OF_A_POINT
+        except ValueError:
+            value = -1.0
+        if not 0 <= value <= MOST_POINTS:
+            wanted = f"expected NAME or NAME=POINTS, at most {MOST_POINTS} points"
+            raise UserError(f"exercises: {wanted}, got {word!r}")
+        found[exercise.name] = value
+    return found
+
+
+def students_of(grades: Sequence[Grade], points: Mapping[str, float] | None) -> list[Student]:
+    """Every student with the points of each exercise.
+
+    Args:
+      grades: All rows of a grading.
+      points: The assignment's exercises and their points; None: all that anybody has handed in.
+    """
+    if not points:
+        there = {_exercise(grade) for grade in grades}
+        points = points_of([name for name in EXERCISES if name in there])
+    theirs: dict[str, list[Grade]] = {}
+    for grade in grades:
+        theirs.setdefault(grade.name, []).append(grade)
+    students = []
+    for name, rows in theirs.items():
+        marks = []
+        for exercise, most in points.items():
+            rated = [(_points(row, most), row) for row in rows if _exercise(row) == exercise]
+            best, row = max(rated, key=lambda pair: (pair[0], pair[1].passed), default=(0.0, None))
+            marks.append(Mark(EXERCISES[exercise], best, most, row))
+        others = [row for row in rows if row.exercise and _exercise(row) not in points]
+        students.append(Student(name, marks, others))
+    return students
+
+
+def _exercise(grade: Grade) -> str:
+    """The name of the exercise that a row is about; of a file without one, the file's."""
+    found = BY_FUNCTION.get(grade.exercise)
+    return found.name if found else grade.exercise
+
+
+def _points(grade: Grade, most: float) -> float:
+    if grade.passed:
+        return most
+    right = [check.right for check in grade.checks]
+    # Where all are right, differences have found what the comparison has not.
+    if all(right) or EXERCISES[_exercise(grade)].kind == FIND_THE_BUG:
+        return 0.0
+    return round(most * sum(right) / len(right), 2)
+
+
+def csv_of(students: Sequence[Student]) -> str:
+    """The table of a class: a row a student, a column an exercise; for Excel and LibreOffice."""
+    exercises = [mark.exercise.name for mark in students[0].marks]
+    rows: list[list[str]] = [["name", *exercises, "points", "maximum", "status"]]
+    for student in students:
+        numbers = [*(mark.points for mark in student.marks), student.points, student.most]
+        rows.append([_cell(student.name), *map(_number, numbers), _cell(_status(student))])
+    return EXCEL + _rows(rows, "\r\n")
+
+
+def nbgrader(students: Sequence[Student]) -> str:
+    """The table that `nbgrader export` writes: a row for each exercise of each student."""
+    rows: list[Sequence[str]] = [COLUMNS]
+    for index, mark in enumerate(students[0].marks):
+        for student in students:
+            score = str(float(student.marks[index].points))
+            scores = [score, "0.0", score, str(float(mark.most))]
+            rows.append([mark.exercise.name, "", "", _cell(student.name), "", "", "", *scores])
+    return _rows(rows, "\n")
+
+
+def _rows(rows: Sequence[Sequence[str]], end: str) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator=end).writerows(rows)
+    return text.getvalue()
+
+
+def _cell(text: str) -> str:
+    """A text that no spreadsheet takes for a formula."""
+    text = printable(text)
+    return f"'{text}" if text.lstrip().startswith(FORMULA) else text
+
+
+def _number(value: float) -> str:
+    return f"{value:g}"
+
+
+def _status(student: Student) -> str:
+    passed = sum(mark.passed for mark in student.marks)
+    parts = [_("{} of {} passed", passed, len(student.marks))]
+    missing = [mark.exercise.name for mark in student.marks if mark.grade is None]
+    others = [printable(one.exercise) for one in student.others]
+    parts += [_("not handed in: {}", _(", ").join(missing))] if missing else []
+    parts += [_("without points: {}", _(", ").join(others))] if others else []
+    return _("; ").join(parts)
+
+
+def gradescope(student: Student) -> dict[str, Any]:
+    """The content of Gradescope's results.json, after its autograder specification."""
+    tests = [
+        {
+            "name": mark.exercise.name,
+            "score": mark.points,
+            "max_score": mark.most,
+            "status": "passed" if mark.passed else "failed",
+            "output": "\n".join(_explained(mark)),
+            "output_format": "text",
+            "visibility": "visible",
+        }
+        for mark in student.marks
+    ]
+    output = "\n".join(line for one in student.others for line in _unread(one))
+    return {
+        "score": student.points,
+        "output": output or _next(student),
+        "output_format": "text",
+        "stdout_visibility": "hidden",
+        "tests": tests,
+    }
+
+
+def write_feedback(folder: Path, students: Sequence[Student]) -> None:
+    """Writes a text for each student."""
+    for student in students:
+        write_text(folder / _file_of(student.name), feedback(student))
+
+
+def _file_of(name: str) -> str:
+    """The name of a student's text: no other folder's, and no two students share one."""
+    safe = re.sub(r"[^\w .@+-]", "_", name)[:MAX_NAME].strip(" .")
+    if safe != name:
+        safe += f"-{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}"
+    return f"{safe}.txt"
+
+
+def feedback(student: Student) -> str:
+    """The text for a student: points, what is right and wrong, and what to do next.
+
+    It has nothing of another student's, and of the answers no more than the judge says at home.
+    """
+    got = printable(student.name), _number(student.points), _number(student.most)
+    rows = []
+    for mark in student.marks:
+        result = _("passed") if mark.passed else _("not right yet")
+        if mark.grade is None:
+            result = _("not handed in")
+        points = _("{} of {}", _number(mark.points), _number(mark.most))
+        rows.append([mark.exercise.name, points, result])
+    lines = [_("{}: {} of {} points", *got), "", *display.table(rows, "<<<")]
+    for mark in student.marks:
+        if not mark.passed:
+            lines += ["", mark.exercise.name, *(f"  {line}" for line in _explained(mark))]
+    for other in student.others:
+        lines += ["", *_unread(other)]
+    return "\n".join([*lines, "", _next(student)]).rstrip() + "\n"
+
+
+def _explained(mark: Mark) -> list[str]:
+    """What is right and wrong in an exercise, what the judge says, and what to do."""
+    if mark.grade is None:
+        return [_("not handed in; it begins with:"), f"  jaxnets exercise new {mark.exercise.name}"]
+    if mark.passed:
+        return [_("passed")]
+    right = [check.name for check in mark.grade.checks if check.right]
+    lines = [_("right: {}", _(", ").join(right))] if right else []
+    for check in mark.grade.checks:
+        if not check.right:
+            lines.append(_(": ").join([check.name, check.note or _("wrong")]))
+    if reason := mark.grade.reason:
+        lines.append(_("the judge: {}", reason))
+    file = mark.grade.file or mark.exercise.file
+    check = check_command(mark.exercise, shlex.quote(printable(file)))
+    return [*lines, _("more, at home:"), f"  {check} --hint"]
+
+
+def _unread(grade: Grade) -> list[str]:
+    """What is said of a file, or of an exercise, without points."""
+    why = grade.reason or (_("passed") if grade.passed else _("not right yet"))
+    return [_("{}, without points", printable(grade.exercise)), f"  {why}"]
+
+
+def _next(student: Student) -> str:
+    """What a student does who has passed everything: the next exercise of the course."""
+    done = {mark.exercise.name for mark in student.marks}
+    following = next((name for name in PARTS["course"] if name not in done), None)
+    if following is None or not student.marks or not all(mark.passed for mark in student.marks):
+        return ""
+    return _("Everything is right. The course goes on with: jaxnets exercise new {}", following)

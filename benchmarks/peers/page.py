@@ -198,21 +198,23 @@ def front(found: dict[str, Any], name: str, tables: str) -> tuple[str, list[Figu
     compared = [(what, spreads(ones, images_per_second), best) for what, ones, best in rates]
     compared += [(what, spreads(ones, value), min) for what, ones, value in seconds]
     rows = [row for row in (_against_best(*one) for one in compared) if row]
-    text = _head("jaxnets compared with other libraries", found) + (
-        "Every library builds the same network and starts from the same weights; the tests compare "
-        "the logits before and after a step of training. Every measurement is a process of its "
-        "own, and the libraries come in turn. A figure is a median, with the two digits that so "
-        "few rounds carry. For each row the table names the fastest of PyTorch, Keras on "
-        "TensorFlow and on JAX, Flax, scikit-learn, NumPy and ONNX Runtime, as far as they have "
-        "it; below 1 it is faster than jaxnets. Training rates are of epochs after the first, "
-        "with images in memory. The time to an accuracy is that of the whole process, with "
-        "imports, data and compilation, where nothing compiled is kept from earlier processes; "
-        "the others train the "
-        "same network or their own MNIST example, whichever gets there first.\n\n"
+    text = "# jaxnets compared with other libraries\n\n"
+    text += "Each row names the fastest of the others; below 1 it is faster than jaxnets.\n\n"
+    text += table(["", OURS, "best of the others", "times as fast"], rows) + "\n"
+    text += "".join(f"{image_of(figure, name)}\n\n" for figure in figures) + _facts(found)
+    text += (
+        "The others are PyTorch, Keras on TensorFlow and on JAX, Flax, scikit-learn, NumPy, ONNX "
+        "Runtime, as far as they have what a row measures. Every library builds the same network "
+        "and starts from the same weights; the tests compare the logits before and after a step of "
+        "training. Every measurement is a process of its own, and the libraries come in turn. A "
+        "figure is a median, with the two digits that so few rounds carry. Training rates are of "
+        "epochs after the first, with images in memory. The time to an accuracy is that of the "
+        "whole process, with imports, data and compilation, where nothing compiled is kept from "
+        "earlier processes; the others train the same network or their own MNIST example, "
+        f"whichever gets there first. [All tables]({tables}) have spreads, every library, memory "
+        "and growth.\n"
     )
-    text += "".join(f"{image_of(figure, name)}\n\n" for figure in figures)
-    text += table(["", OURS, "best of the others", "which", "times as fast"], rows)
-    return f"{text}\n[All tables]({tables}): spreads, every library, memory, growth.\n", figures
+    return text, figures
 
 
 def _of_network(parts: dict[str, list[Measurement]], network: str) -> list[Measurement]:
@@ -228,14 +230,15 @@ def _against_best(what: str, rows: Rows, best: Callable) -> list[str]:
     peer = best(theirs, key=lambda way: theirs[way])
     pair = [shown(ours.median, digits=2), shown(theirs[peer], digits=2)]
     times = number(pair[0]) / number(pair[1])
-    return [what, *pair, peer, shown(times if best is max else 1 / times, digits=2)]
+    times = shown(times if best is max else 1 / times, digits=2)
+    return [what, pair[0], f"{pair[1]}, {peer}", times]
 
 
 def draw(found: dict[str, Any], name: str) -> tuple[str, list[Figure]]:
     """The page of all tables and its figures; a part without numbers is left out."""
     parts = parts_of(found)
     figures: list[Figure] = []
-    text = _head("jaxnets compared with other libraries: all tables", found) + (
+    text = f"# jaxnets compared with other libraries: all tables\n\n{_facts(found)}" + (
         "Every measurement is a process of its own. The ways come in turn, in each round from "
         "another one on. A figure is the median of the rounds, with the least and the largest "
         "beside it. A ratio is that of the two figures as they are printed. Every library "
@@ -250,11 +253,11 @@ def draw(found: dict[str, Any], name: str) -> tuple[str, list[Figure]]:
     return text, figures
 
 
-def _head(title: str, found: dict[str, Any]) -> str:
+def _facts(found: dict[str, Any]) -> str:
+    """Who has written a page, and on which machine."""
     machine, versions = found["machine"], found["versions"]
     names = ", ".join(f"{name} {version}" for name, version in versions.items())
     text = (
-        f"# {title}\n\n"
         "`python -m benchmarks` has measured this page and written it; do not edit it.\n\n"
         f"Machine: {machine['cores']} cores of {machine['processor']}, {machine['system']}. "
         f"Date: {found['date']}. Versions: {names}.\n\n"
@@ -304,7 +307,7 @@ def _rate_figure(ones: list[Measurement]) -> list[Figure]:
         wall = spreads([one for one in ones if one["network"] == network], images_per_second)
         for way, what in ((OURS, network), (f"{OURS}, gradients by hand", f"{network}, by hand")):
             if way in wall and (best := best_peer(wall)):
-                shares = ratio(wall[way].median, best)
+                shares = shown(wall[way].median / best, digits=2)
                 rows.append(Bar(what, float(shares), shares, True))
     title = "Training rate of jaxnets / the best peer's"
     return [bars("rate", title, rows, "the best peer")] if rows else []

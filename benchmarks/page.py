@@ -2,9 +2,11 @@
 
 It draws a spiral with the mouse, a move at a time. For each move the page measures the time from
 the pen's event until the new probabilities and activations are drawn, and then, with a true class
-chosen, the time of the backward pass until its gradients are drawn.
+chosen, the time of the backward pass until its gradients are drawn. At last it measures from the
+pen's event until the frame is painted, with and without a training in the page's worker.
 """
 
+import os
 import statistics
 import sys
 import tempfile
@@ -17,6 +19,15 @@ from browser import Browser
 from jaxnets.viz.page.build import to_text, write_page
 
 WARM, MOVES = 40, 200  # Chromium compiles what has run often.
+# A message that is sent in a frame's callback arrives when the frame has been painted.
+PAINTED = """
+window.painted = [];
+addEventListener("pointermove", ({ timeStamp }) => requestAnimationFrame(() => {
+  const { port1, port2 } = new MessageChannel();
+  port1.onmessage = () => painted.push(performance.now() - timeStamp);
+  port2.postMessage(null);
+}), true);
+"""
 
 
 def main(run: str) -> None:
@@ -30,6 +41,12 @@ def main(run: str) -> None:
             print("requests:", browser.requests() == [page.as_uri()] and "none but the file itself")
             forward, _ = _draw(browser)
             both = _draw(browser, label=0)
+            browser.evaluate(PAINTED)
+            still, training = _to_paint(browser), None
+            if browser.evaluate("!byId('train').hidden"):
+                browser.click("#train-start")
+                browser.wait("trained && trained.steps > 10")
+                training = _to_paint(browser)
     for name, times in (
         ("pen to probabilities and activations", forward),
         ("the same, a true class chosen", both[0]),
@@ -37,6 +54,20 @@ def main(run: str) -> None:
     ):
         deciles = statistics.quantiles(times, n=10)
         print(f"{name}: median {statistics.median(times):.1f} ms, 90 % below {deciles[-1]:.1f} ms")
+
+    for name, times in (("pen to paint", still), ("pen to paint while it trains", training)):
+        if times:
+            (*_, last) = statistics.quantiles(times, n=20)
+            text = f"{name}: median {statistics.median(times):.1f} ms, 95 % below {last:.1f} ms"
+            print(f"{text} (load {os.getloadavg()[0]:.1f})")
+
+
+def _to_paint(browser: Browser) -> list[float]:
+    """The milliseconds from each move of the pen until its frame is painted."""
+    browser.evaluate("painted.length = 0")
+    _draw(browser)
+    browser.frame()
+    return browser.evaluate("painted")[-MOVES:]
 
 
 def _draw(browser: Browser, label: int | None = None) -> tuple[list[float], list[float]]:

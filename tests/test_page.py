@@ -438,6 +438,20 @@ def test_both_languages_say_the_same_things():
         assert f'"{key}"' in used or f'say("{key}"' in used or f"say(`{stem}_" in used, key
 
 
+def test_numbers_have_one_format_everywhere():
+    page = build.page_files(trained("softmax"))
+    cases = {
+        "0": [0], "0.0001235": [0.00012346], "12.35": [12.349], "18063": [18063.4],
+        "1.000·10⁵": [99999.6], "−1.235·10⁻⁷": [-1.2348e-7], "190": [190.3, 2],
+    }  # fmt: skip
+    texts = page["texts.js"][1].decode()
+    program = f"const navigator = {{}};\n{texts}"
+    program += "console.log(JSON.stringify(DATA.map((given) => digits(...given))))"
+    assert run_javascript(page, program, list(cases.values())) == list(cases)
+    for name, (_, content) in page.items():
+        assert name == "texts.js" or not re.search(rb"toPrecision|toExponential", content), name
+
+
 # In a browser
 
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
@@ -598,11 +612,20 @@ def test_a_step_moves_the_probability_and_is_undone(page):
     page.evaluate(choose.format("10"))  # Far too large: every picture is a 2 now.
     page.click("#step")
     assert "this step was too large" in text_of(page, "#moved")
+    page.click("#step")  # The loss is 0 already, and most examples are wrong.
+    assert "hardly moved" not in text_of(page, "#moved")
+    assert page.evaluate("document.querySelector('#moved .bad') !== null")
+    page.click("#undo")
     page.click("#undo")
     assert page.evaluate("Array.from(state.pass.p)") == after
     page.click("#undo")
     assert page.evaluate("Array.from(state.pass.p)") == before
     assert page.evaluate("document.querySelector('#undo').disabled")
+    page.click("#step")
+    page.click("#step")
+    page.click("#reset")
+    assert page.evaluate("Array.from(state.pass.p)") == before
+    assert page.evaluate("byId('reset').disabled && byId('undo').disabled")
     page.wait("document.querySelectorAll('#curve polyline').length === 2")
 
 
@@ -630,7 +653,10 @@ def test_both_languages_both_themes_and_a_phone(page):
     page.click("#labels label:nth-child(2) input")
     colours = set()
     for _ in range(2):
+        said = page.evaluate("byId('theme').ariaLabel")
+        assert said == page.evaluate("byId('theme').title")
         page.click("#theme")
+        assert page.evaluate("byId('theme').ariaLabel") != said
         colours.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
     assert len(colours) == 2
     page.evaluate("delete document.documentElement.dataset.theme")
@@ -647,6 +673,11 @@ def test_both_languages_both_themes_and_a_phone(page):
         ("conv", "docs/zh/backprop/convolution.md#卷积"),
     ):
         assert page.evaluate(f"derivation(ANCHORS.{kind})") == place
+    half_width = page.evaluate(
+        "[...document.querySelectorAll('figcaption, h3, h4')].map((e) => e.innerText)"
+        ".filter((t) => /[,;:] /.test(t))"
+    )
+    assert not half_width
     english = page.evaluate(
         "[...document.querySelectorAll('h2, h3, h4, p, button:not(#language), figcaption')]"
         ".map((e) => e.innerText).filter((t) => /\\b(the|and|of|is|network)\\b/i.test(t))"
@@ -742,6 +773,8 @@ def test_the_keyboard_suffices(page):
 @needs_browser
 def test_the_tour_walks_through_both_passes_and_pauses(page):
     page.click("#tour-start")
+    page.wait("!byId('tour').hidden")
+    assert page.evaluate("photo.truth === state.label && state.pass.p[state.label] < 0.9")
     texts = []
     for _ in range(20):
         texts.append(text_of(page, "#tour-text"))
@@ -750,8 +783,47 @@ def test_the_tour_walks_through_both_passes_and_pauses(page):
         page.click("#tour-next")
     assert len(texts) == len(set(texts)) == 11
     assert re.search(r"\d+ of them are not 0", texts[0]) and "η = 0.01" in texts[-1]
+    before, after = map(float, re.findall(r"(?:from|to) (0\.\d+)", texts[-1]))
+    assert after - before > 0.01
     page.click("#tour-end")
     assert page.evaluate("document.activeElement.id") == "tour-start"
+    page.click("#clear")
+    draw(page, "1")
+    page.click("#tour-start")
+    page.wait("!byId('tour').hidden")
+    assert not page.evaluate("isSure()")
+
+
+@pytest.mark.slow
+@needs_browser
+def test_where_p_is_almost_1_another_class_is_offered(page):
+    draw(page, "1")
+    page.click("#labels label:nth-child(2) input")
+    page.evaluate("byId('rate').value = '0.03'")
+    while page.evaluate("byId('sure').hidden"):  # p grows with every step.
+        page.evaluate("takeStep()")
+    other = page.evaluate("nextBest()")
+    page.click("#other")
+    assert page.evaluate("state.label") == other != 1
+    assert page.evaluate("byId('sure').hidden && document.activeElement.name === 'label'")
+
+
+@pytest.mark.slow
+@needs_browser
+def test_the_contents_stay_in_sight_and_lead_to_each_layer(page):
+    links = page.evaluate("[...document.querySelectorAll('#index a')].map((a) => a.innerText)")
+    assert links[:4] == ["Draw", "Truth", "The picture", "conv1"]
+    assert len(links) == page.evaluate("cards.length") + 4 and links[-2:] == ["One step", "Train"]
+    for mobile, size in ((False, (1280, 900)), (True, (390, 844))):
+        page.resize(*size, mobile=mobile)
+        page.evaluate("document.querySelector('#index a[href=\"#layer-7\"]').focus()")
+        page.key("Enter", 13, "\r")
+        page.wait("document.querySelector('#index [aria-current]')?.hash === '#layer-7'")
+        boxes = "[byId('index'), byId('layer-7')].map((e) => e.getBoundingClientRect().toJSON())"
+        bar, card = page.evaluate(boxes)
+        assert bar["top"] == 0 and bar["height"] < 60 <= card["top"] + 1 < 200
+        assert page.evaluate("scrollY > 500")
+        page.evaluate("scrollTo(0, 0)")
 
 
 @pytest.mark.slow

@@ -28,6 +28,7 @@ from jaxnets.language import LANGUAGES, _, speaking
 from jaxnets.models.chain import has_layer
 from jaxnets.predict.digit import SIDE
 from jaxnets.predict.folding import BRANCHES, PlainNetwork, Rows, folded, plain
+from jaxnets.predict.predict import to_predictor
 from jaxnets.predict.trained import TrainedNetwork, load_network
 from jaxnets.viz.run_data import data_of
 
@@ -73,7 +74,7 @@ def page_files(trained: TrainedNetwork, pictures: Split | None = None) -> Files:
     folder = resources.files("jaxnets.viz.page") / "assets"
     found = {entry.name: entry.read_bytes() for entry in folder.iterdir() if entry.is_file()}
     found["run.js"] = run_script(trained).encode()
-    found["practice.js"] = practice_script(pictures).encode()
+    found["practice.js"] = practice_script(trained, pictures).encode()
     found["page.css"] = both_themes().encode() + found["page.css"]
     found["texts.js"] = with_texts(found["texts.js"], found.pop("texts.json"))
     return {
@@ -174,10 +175,11 @@ def practice(trained: TrainedNetwork) -> Split | None:
     return Split(images, pictures.labels)
 
 
-def practice_script(pictures: Split | None) -> str:
+def practice_script(trained: TrainedNetwork, pictures: Split | None) -> str:
     """The program practice.js, which only defines PRACTICE: the pictures, or null.
 
-    `count` of them are trained on, the rest held out: a fifth, at most HELD_OUT.
+    `count` of them are trained on, the rest held out: a fifth, at most HELD_OUT. The tour shows the
+    `doubtful` one.
     """
     if pictures is None:
         return '"use strict";\nconst PRACTICE = null;\n'
@@ -186,8 +188,21 @@ def practice_script(pictures: Split | None) -> str:
         "images": _to_text(gzip.compress(np.ascontiguousarray(pictures.images).tobytes(), mtime=0)),
         "labels": [int(label) for label in pictures.labels],
         "count": len(pictures) - held_out,
+        "doubtful": _most_doubtful(trained, pictures),
     }
     return f'"use strict";\nconst PRACTICE = {json.dumps(content)};\n'
+
+
+def _most_doubtful(trained: TrainedNetwork, pictures: Split) -> int:
+    """The picture whose true class and another one have the nearest probabilities.
+
+    The one with the largest loss may have a wrong label.
+    """
+    others = to_predictor(trained).probabilities(pictures.images)
+    true = np.arange(len(pictures)), pictures.labels
+    own = others[true]
+    others[true] = 0
+    return int(np.argmin(np.abs(own - others.max(axis=1))))
 
 
 def _to_text(content: bytes) -> str:

@@ -31,7 +31,8 @@ function renderCell() {
   const found = explain(state, n, view, index);
   byId("cell").hidden = false;
   document.body.classList.add("with-cell");
-  byId("cell-title").textContent = `${layerTitle(n)}: ${found.symbol} = ${(view === "p" ? share : digits)(found.value)}`;
+  const value = (view === "p" ? share : digits)(found.value);
+  byId("cell-title").textContent = say("cellTitle", { layer: layerTitle(n), symbol: found.symbol, value });
   byId("cell-formula").replaceChildren(...formulaNodes(found.formula));
   byId("cell-sum").replaceChildren(found.terms ? termsTable(found) : linesTable(found.lines));
   const link = byId("cell-link"), place = derivation(found.anchor);
@@ -104,8 +105,8 @@ function renderCheck(found) {
     checkDerivative(state, found.check, found.value);
   const rows = linesTable([["L(v + ε)", above], ["L(v − ε)", below], [say("central"), central], [say("derived"), found.value]]);
   const [lossAbove, lossBelow] = rows.querySelectorAll("td"); // Four digits would show no difference.
-  lossAbove.textContent = above.toPrecision(12);
-  lossBelow.textContent = below.toPrecision(12);
+  lossAbove.textContent = digits(above, 12);
+  lossBelow.textContent = digits(below, 12);
   const text = say(verdict, { left: digits(left), right: digits(right), difference: digits(difference) });
   place.append(
     element("p", { text: say("checkText", { epsilon }) }), rows,

@@ -20,7 +20,7 @@ const EXAMPLES = {
 
 let strokes = []; // Lists of [x, y, ...] on the paper.
 let paperCopy = null;
-let photo = null; // A picture instead: {width, height, data}, grey.
+let photo = null; // A picture instead: {width, height, data}, grey; one of the run's own has its class as `truth`.
 const keyPen = { x: PAPER / 2, y: PAPER / 2, down: false };
 
 /** The paper that is seen, and a smaller copy from which the network reads. */
@@ -45,8 +45,35 @@ function wipe(context) {
 
 function clearPaper() {
   strokes = [];
-  photo = null;
+  layPhoto(null);
   paperContexts().forEach(wipe);
+}
+
+/** Notes a picture as what lies on the paper; a dark page does not invert it, as it does strokes. */
+function layPhoto(picture) {
+  photo = picture;
+  byId("paper").classList.toggle("photo", photo !== null);
+}
+
+/** Draws 28 x 28 bytes; black if there are none. */
+function paintPixels(canvas, pixels) {
+  const context = canvas.getContext("2d"), image = context.createImageData(SIDE, SIDE);
+  for (let n = 0; n < SIDE * SIDE; n++) {
+    image.data.fill(pixels ? pixels[n] : 0, 4 * n, 4 * n + 3);
+    image.data[4 * n + 3] = 255;
+  }
+  context.putImageData(image, 0, 0);
+}
+
+/** Puts a picture on the paper that is in the network's own format. */
+function layPicture(pixels, truth) {
+  const canvas = element("canvas", { width: SIDE, height: SIDE }), [paper] = paperContexts();
+  paintPixels(canvas, pixels);
+  clearPaper();
+  layPhoto({ width: SIDE, height: SIDE, data: pixels, truth });
+  paper.imageSmoothingEnabled = false;
+  paper.drawImage(canvas, 0, 0, PAPER, PAPER);
+  paper.imageSmoothingEnabled = true;
 }
 
 /** Draws the end of a stroke, from the point before last. */
@@ -120,7 +147,7 @@ async function openPicture(file) {
   context.fillRect(0, 0, width, height);
   context.drawImage(bitmap, 0, 0, width, height);
   clearPaper();
-  photo = greyOf(context, width, height);
+  layPhoto(greyOf(context, width, height));
   const fit = PAPER / Math.max(width, height);
   paperContexts()[0].drawImage(canvas, (PAPER - fit * width) / 2, (PAPER - fit * height) / 2, fit * width, fit * height);
 }
@@ -190,6 +217,7 @@ function initPaper(changed) {
   });
   byId("example").addEventListener("change", (event) => {
     if (!event.target.value) return;
+    if (event.target.value === "doubtful") return showOwn(PRACTICE.doubtful);
     drawExample(event.target.value);
     changed(event.timeStamp);
   });

@@ -121,9 +121,9 @@ function heatMap({ shape, drawn = shape, title, name, choose }) {
     return index < 0 ? "" : `${name(index)} = ${digits(values[index])}`;
   };
   map.caption = () => {
-    const size = `${title()}, ${shape.join(" × ")}`;
-    caption.textContent = values ? `${size}; ${say("upTo", { value: digits(largest) })}` : size;
-    canvas.setAttribute("aria-label", `${caption.textContent}. ${say("keys")}`);
+    const size = shape.join(" × ");
+    caption.textContent = say(values ? "captionUpTo" : "caption", { title: title(), size, value: digits(largest) });
+    canvas.setAttribute("aria-label", say("keys", { caption: caption.textContent }));
   };
   map.draw = (given) => {
     values = given;

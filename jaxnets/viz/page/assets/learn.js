@@ -4,8 +4,9 @@
 const RATES = [0.0001, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10];
 const MOST_STEPS = 20; // That can be undone: each keeps all weights.
 
-let moved = null; // The last step: {before, after}, as `measured` gives them; or "undone".
+let moved = null; // The last step: {before, after}, as `measured` gives them; or the key of a text.
 let examples = null; // Each example's class and numbers.
+let rightOfRun = null; // How many of them are right with the run's own weights.
 let curvePoints = []; // {rate, own, others}: the losses along the step.
 let curveTask = 0;
 
@@ -69,14 +70,26 @@ function undoStep() {
   render();
 }
 
+/** Back to the run's own weights, whatever was stepped or trained. */
+function resetWeights() {
+  endTraining();
+  state.network = runsNetwork;
+  state.undo = [];
+  state.steps = 0;
+  runAgain();
+  moved = "resetDone";
+  render();
+}
+
 function renderLearning() {
   byId("step").disabled = !state.back;
   byId("undo").disabled = !state.undo.length;
+  byId("reset").disabled = state.network === runsNetwork;
   const place = byId("moved");
   place.replaceChildren();
+  if (typeof moved === "string") place.append(element("p", { text: say(moved) }));
   if (!state.back) place.append(element("p", { className: "hint", text: say("stepFirst") }));
-  else if (moved === "undone") place.append(element("p", { text: say("undone") }));
-  else if (moved) place.append(movedTable(), verdictOf(moved));
+  else if (moved && typeof moved === "object") place.append(movedTable(), verdictOf(moved));
   if (state.steps) place.append(element("p", { className: "hint", text: say("steps", { count: state.steps }) }));
 }
 
@@ -92,8 +105,11 @@ function movedTable() {
 
 function verdictOf({ before, after }) {
   const change = after.loss - before.loss, small = Math.abs(change) < 1e-3 * Math.max(before.loss, 1e-6);
-  const key = after.right < before.right ? (change > 0 ? "worse" : "forgot") : small ? "same" : change < 0 ? "better" : "worse";
-  return element("p", { className: key === "better" || key === "same" ? "good" : "bad", text: say(key) });
+  rightOfRun ??= onExamples(runsNetwork).right;
+  let key = small ? "same" : change < 0 ? "better" : "worse";
+  if (key !== "worse" && after.right < rightOfRun) key = after.right < before.right ? "forgot" : "lost";
+  const text = say(key, { right: after.right, all: examples.length, own: rightOfRun });
+  return element("p", { className: key === "better" || key === "same" ? "good" : "bad", text });
 }
 
 /** Computes the losses after a step of each rate, one at a time so that the page stays alive. */
@@ -137,7 +153,7 @@ function drawCurve() {
   });
   for (const rate of [0.0001, 0.001, 0.01, 0.1, 1, 10]) make("text", { x: x(rate), y: 132, "text-anchor": "middle" }, String(rate));
   make("text", { x: 175, y: 146, "text-anchor": "middle" }, say("rate"));
-  make("text", { x: 38, y: 20, "text-anchor": "end" }, top.toPrecision(2));
+  make("text", { x: 38, y: 20, "text-anchor": "end" }, digits(top, 2));
   make("text", { x: 38, y: 123, "text-anchor": "end" }, "0");
   make("text", { x: 12, y: 70, "text-anchor": "middle" }, "L");
   const distance = ({ rate }) => Math.abs(Math.log(rate / rateNow()));
@@ -155,4 +171,5 @@ function initLearning() {
   });
   byId("step").addEventListener("click", takeStep);
   byId("undo").addEventListener("click", undoStep);
+  byId("reset").addEventListener("click", resetWeights);
 }

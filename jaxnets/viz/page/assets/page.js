@@ -1,6 +1,7 @@
 "use strict";
 // The page's state, and what brings it to the screen.
 
+const SURE = 0.99; // With a larger p of the true class there are no gradients to be seen.
 const runsNetwork = readNetwork(RUN); // With the run's weights.
 const state = {
   network: runsNetwork, // Its weights move with "one step", and with training.
@@ -20,6 +21,7 @@ function runForward() {
 
 /** What lies on the paper, as the network sees it; null if there is no ink. */
 function prepared(grey) {
+  if (grey.truth !== undefined) return grey.data; // One of the run's own.
   if (RUN.asDigits) return toDigit(grey, mayBeRuled());
   return toSquare(photo ? grey : mapped(grey, (value) => 255 - value)); // Drawn light on dark.
 }
@@ -64,9 +66,20 @@ function chooseLabel(label) {
   runBackwards();
 }
 
+/** Whether the gradients are nearly 0: the network is sure of the class that is said to be true. */
+function isSure() {
+  return state.back !== null && state.pass.p[state.label] > SURE;
+}
+
+/** The most probable class but for the one that is said to be true. */
+function nextBest() {
+  return largestAt(state.pass.p.map((p, k) => (k === state.label ? 0 : p)));
+}
+
 /** Draws all that also depends on the true class. */
 function renderGradients() {
   renderLabels();
+  renderOffer();
   renderLearning();
   drawStrip();
   renderCell();
@@ -88,12 +101,7 @@ function render() {
 }
 
 function renderForward() {
-  const context = byId("seen").getContext("2d"), image = context.createImageData(SIDE, SIDE);
-  for (let n = 0; n < SIDE * SIDE; n++) {
-    image.data.fill(state.pixels ? state.pixels[n] : 0, 4 * n, 4 * n + 3);
-    image.data[4 * n + 3] = 255;
-  }
-  context.putImageData(image, 0, 0);
+  paintPixels(byId("seen"), state.pixels);
   const { pass, classNames } = state, best = pass ? largestAt(pass.p) : -1;
   const answer = pass ? say("answer", { name: classNames[best], p: share(pass.p[best]) }) : say("nothing");
   if (byId("answer").textContent !== answer) byId("answer").textContent = answer;
@@ -118,10 +126,31 @@ function renderLabels() {
   });
 }
 
+function renderOffer() {
+  const { classNames, label } = state, sure = isSure(), [text, button] = byId("sure").children;
+  byId("sure").hidden = !sure;
+  if (!sure) return;
+  text.textContent = say("sure", { name: classNames[label] });
+  button.textContent = say("other", { name: classNames[nextBest()] });
+}
+
 function renderFacts() {
   const { forward, backward } = state.time, round = (value) => (value === null ? "–" : value.toFixed(1));
   byId("facts").textContent = say(forward === null ? "factsNone" : "facts",
     { dtype: RUN.dtype, forward: round(forward), backward: round(backward) });
+}
+
+/** The button shows, and says, the other theme. */
+function renderTheme() {
+  const button = byId("theme"), text = say(isDark() ? "toLight" : "toDark");
+  button.classList.toggle("light", !isDark());
+  button.setAttribute("aria-label", text);
+  button.title = text;
+}
+
+function changeTheme() {
+  renderTheme();
+  redrawStrip();
 }
 
 /** Puts every fixed text into the language of the page. */
@@ -134,9 +163,11 @@ function translate() {
   byId("about").textContent = say("about", { model: RUN.model, params: count(params), steps: count(RUN.step) });
   byId("language").textContent = say("language");
   byId("language").lang = language === "zh" ? "en" : "zh-Hans";
-  byId("example").options[0].textContent = say("choose");
+  for (const option of byId("example").options) if (option.dataset.key) option.textContent = say(option.dataset.key);
+  renderTheme();
   cards.forEach((card) => card.translate());
   translateTraining();
+  renderContents();
   renderFacts();
   render();
 }
@@ -150,19 +181,24 @@ function init() {
     input.addEventListener("change", () => chooseLabel(k));
     byId("labels").append(element("label", {}, input, element("span", { text: name })));
   });
-  byId("example").append(element("option", { value: "" }));
+  byId("example").append(element("option", { value: "", "data-key": "choose" }));
+  if (PRACTICE) byId("example").append(element("option", { value: "doubtful", "data-key": "doubtful" }));
   const shown = state.classNames.filter((name) => name in EXAMPLES);
   shown.forEach((name) => byId("example").append(element("option", { text: name, value: name })));
-  byId("example").parentElement.hidden = !shown.length;
+  byId("example").parentElement.hidden = byId("example").length === 1;
   byId("language").addEventListener("click", () => {
     language = language === "zh" ? "en" : "zh";
     translate();
   });
   byId("theme").addEventListener("click", () => {
     document.documentElement.dataset.theme = isDark() ? "light" : "dark";
-    redrawStrip();
+    changeTheme();
   });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redrawStrip);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", changeTheme);
+  byId("other").addEventListener("click", () => {
+    chooseLabel(nextBest());
+    byId("labels").querySelectorAll("input")[state.label].focus(); // The button is gone.
+  });
   initPaper(seeDrawing);
   initCell();
   initLearning();
@@ -170,6 +206,7 @@ function init() {
   initTour();
   buildStrip();
   translate();
+  initContents();
 }
 
 init();

@@ -89,7 +89,7 @@ function buildCard(n) {
   });
   const card = {
     n, maps,
-    element: element("li", { className: plain ? "card plain" : "card", "data-layer": n }, head, ahead, behind),
+    element: element("li", { className: plain ? "card plain" : "card", id: `layer-${n < 0 ? "picture" : n}`, "data-layer": n }, head, ahead, behind),
     translate() {
       head.textContent = layerTitle(n);
       forwardTitle.textContent = say("forward");
@@ -109,10 +109,12 @@ function buildCard(n) {
         if (values && values !== each.drawn) each.map.draw(values);
         each.drawn = values;
       }
-      behind.classList.toggle("lit", Boolean(state.back));
+      card.element.classList.toggle("lit", Boolean(state.back));
       waiting.hidden = Boolean(state.back) || plain;
     },
   };
+  // Before there are gradients, two pictures forward stand beside each other.
+  card.element.classList.toggle("wide", maps.filter(({ isGradient }) => !isGradient).length > 1);
   card.element.style.setProperty("--depth", layer?.depth ?? 0);
   card.translate();
   return card;

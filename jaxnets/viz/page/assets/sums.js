@@ -217,7 +217,7 @@ const EXPLAIN = {
 function explainFork({ n, layer, network, dx, back }, view, index) {
   const lines = network.layers.flatMap((reader, at) => reader.sources.map((source) => [reader, at, source]))
     .filter(([, , source]) => source === n + 1)
-    .map(([, at]) => [`dX, ${layerTitle(at)}`, back.inputs[at][index]]);
+    .map(([, at]) => [say("dxOf", { layer: layerTitle(at) }), back.inputs[at][index]]);
   return { symbol: named("dX", layer.inShape, index), value: dx[index], lines };
 }
 

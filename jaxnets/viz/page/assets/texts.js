@@ -10,16 +10,15 @@ function say(key, values = {}) {
   return TEXTS[language][key].replace(/\{(\w+)\}/g, (_, name) => values[name]);
 }
 
-/** A number with four digits: 0.1235, 12.35, 1.235·10⁻⁷. */
-function digits(value) {
+/** A number with four digits, or more before the point: 0.1235, 12.35, 18063, 1.235·10⁻⁷. */
+function digits(value, figures = 4) {
   if (value === 0 || !Number.isFinite(value)) return String(value).replace("-", "−");
-  const size = Math.abs(value);
-  if (size >= 1e5 || size < 1e-4) {
-    const [mantissa, exponent] = value.toExponential(3).split("e");
+  const [mantissa, exponent] = value.toExponential(figures - 1).split("e");
+  if (exponent >= 5 || exponent < -4) {
     const raised = String(Number(exponent)).replace(/./g, (c) => (c === "-" ? "⁻" : "⁰¹²³⁴⁵⁶⁷⁸⁹"[c]));
     return `${mantissa}·10${raised}`.replace("-", "−");
   }
-  return value.toPrecision(4).replace("-", "−");
+  return value.toFixed(Math.max(0, figures - 1 - exponent)).replace("-", "−");
 }
 
 /** A probability: near 1, with as many digits as it takes to see that it is less. */

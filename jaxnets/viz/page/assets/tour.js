@@ -11,7 +11,10 @@ function stopsOfTour() {
   const first = (test) => layers.findIndex(test), values = (n) => state.pass.values[n + 1];
   const stop = (n, key, facts = () => ({}), cell = null) => stops.push({ n, key, facts, cell });
   const opened = (n, view, array) => () => ({ n, view, index: largestAt(array()) });
-  stop(-1, "tourPicture", () => ({ ink: state.pass.values[0].filter((v) => v > 0).length }));
+  stop(-1, "tourPicture", () => {
+    const picture = state.pass.values[0];
+    return { all: count(picture.length), ink: count(picture.filter((v) => v > 0).length) };
+  });
   const sum = first((layer) => layer.kernel), { shapes, name } = layers[sum];
   const terms = layers[sum].kind === "conv" ? product(shapes.kernel.slice(0, 3)) : product(layers[sum].inShape);
   stop(sum, "tourSum", () => {
@@ -28,7 +31,7 @@ function stopsOfTour() {
   const best = () => largestAt(state.pass.p), label = () => classNames[state.label];
   stop(last - 1, "tourScores", () => ({ value: digits(values(last - 1)[best()]), name: classNames[best()] }));
   stop(last, "tourP", () => ({ name: classNames[best()], p: share(state.pass.p[best()]) }), () => ({ n: last, view: "p", index: best() }));
-  stop(last, "tourLoss", () => ({ name: label(), loss: digits(lossOf(state.network, state.pass, state.label)) }));
+  stop(last, photo?.truth === state.label ? "tourTruth" : "tourLoss", () => ({ name: label(), loss: digits(lossOf(state.network, state.pass, state.label)) }));
   stop(last, "tourDz", () => {
     const value = state.back.d[last][state.label];
     return { name: label(), value: digits(value), direction: say(value > 0 ? "higher" : "lower") };
@@ -43,15 +46,26 @@ function stopsOfTour() {
   return stops;
 }
 
-function startTour() {
-  if (!state.pass) {
-    const known = state.classNames.filter((name) => name in EXAMPLES);
-    if (!known.length) return byId("paper").focus();
-    drawExample(known.includes("3") ? "3" : known[0]);
-    seeDrawing(performance.now(), true);
+/** On an empty paper: the run's picture of which the network is least sure, else such an example. */
+async function showDoubtful() {
+  if (PRACTICE) {
+    await showOwn(PRACTICE.doubtful);
+    return chooseLabel(photo.truth);
   }
+  const sureness = ({ label, image }) => forward(state.network, image).p[label];
+  const [least] = examplePictures().map((each) => [sureness(each), each.label]).sort(([a], [b]) => a - b);
+  if (!least) return;
+  drawExample(state.classNames[least[1]]);
+  seeDrawing(performance.now(), true);
+  chooseLabel(least[1]);
+}
+
+/** Where the network is sure of the truth there are no gradients to be seen: then another class is said to be it. */
+async function startTour() {
+  if (!state.pass) await showDoubtful();
   if (!state.pass) return byId("paper").focus();
   if (state.label === null) chooseLabel(largestAt(state.pass.p));
+  if (isSure()) chooseLabel(nextBest());
   tourStops = stopsOfTour();
   tourRuns = !matchMedia("(prefers-reduced-motion: reduce)").matches;
   byId("tour").hidden = false;

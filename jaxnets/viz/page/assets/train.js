@@ -18,13 +18,6 @@ function makeWorker() {
   return new Worker(URL.createObjectURL(new Blob(parts.map((part) => part.textContent), { type: "text/javascript" })));
 }
 
-/** The bytes of a text in base64, of gzip. */
-async function unpacked(text) {
-  const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-  return new Uint8Array(await new Response(stream).arrayBuffer());
-}
-
 function chosen() {
   const number = (id) => Number(byId(id).value);
   return {
@@ -38,8 +31,8 @@ async function beginTraining() {
   if (!worker) {
     worker = makeWorker();
     worker.onmessage = ({ data }) => showProgress(data);
-    const images = await unpacked(PRACTICE.images);
-    worker.postMessage({ kind: "load", images, labels: PRACTICE.labels, count: PRACTICE.count }, [images.buffer]);
+    await unpackPictures();
+    worker.postMessage({ kind: "load", images: ownPictures, labels: PRACTICE.labels, count: PRACTICE.count });
   }
   if (trainedPoints.length > 1) formerPoints = trainedPoints;
   trainedPoints = [];
@@ -126,20 +119,17 @@ function drawTraining() {
   });
   for (const share of [0, 0.5, 1]) make("text", { x: 30, y: y(share) + 3, "text-anchor": "end" }, `${100 * share} %`);
   make("text", { x: 300, y: 123 }, "0");
-  make("text", { x: 300, y: 18 }, top.toPrecision(2));
+  make("text", { x: 300, y: 18 }, digits(top, 2));
   make("text", { x: 34, y: 132, "text-anchor": "middle" }, "0");
   make("text", { x: 296, y: 132, "text-anchor": "end" }, count(last));
   make("text", { x: 165, y: 144, "text-anchor": "middle" }, say("trainSteps"));
 }
 
-/** The run's own weights again. */
-function leaveTraining() {
+/** Stops for good; the next start begins with fresh weights. */
+function endTraining() {
   pauseTraining();
   training++;
   trained = null;
-  state.network = runsNetwork;
-  runAgain();
-  render();
   renderTraining();
 }
 
@@ -174,7 +164,7 @@ function initTraining() {
   byId("train-maps").append(...learnedMaps.map((map) => map.element));
   byId("train-start").addEventListener("click", () => (running ? pauseTraining() : startTraining()));
   byId("train-step").addEventListener("click", stepTraining);
-  byId("train-leave").addEventListener("click", leaveTraining);
+  byId("train-leave").addEventListener("click", resetWeights);
   for (const id of ["train-rate", "train-batch", "train-optimizer", "train-mistake", "train-seed"]) {
     byId(id).addEventListener("change", () => { // Another training, from fresh weights.
       if (!trained) return;

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from jaxnets.course.exercises.catalogue import COURSE, EXERCISES, SHEETS, TASKS
+from jaxnets.course.exercises.catalogue import BETS, COURSE, EXERCISES, SHEETS, TASKS
 
 DOCS = ROOT / "docs"
 FOLDERS = {"en": DOCS / "course", "zh": DOCS / "zh" / "course"}
@@ -205,6 +205,23 @@ def test_a_checkpoint_shows_what_its_commands_print(week, tmp_path, monkeypatch)
             assert command.check_mine(str(file), hint=False)[2] == printed
         else:  # The judge's own tests hold its verdict on a right backward pass.
             assert printed == f"{EXERCISES[name].function}: passed"
+
+
+@pytest.mark.parametrize("language", FOLDERS)
+def test_numbers_quoted_of_a_bet_are_its_numbers(language):
+    """A paragraph that ends in a bet's name quotes its accuracies and losses, perhaps rounded."""
+    answers, bets = text_of(DOCS / "exercises-answers.md"), []
+    for week in WEEKS:
+        for paragraph in FENCE.sub("", text_of(page_of(language, week))).split("\n\n"):
+            if named := re.search(r"`(bet\d)`(\]\(\S+\))?[)）][.。]$", paragraph.strip()):
+                bets.append(bet := named[1])
+                measured = re.search(rf"<summary>{bet}: .*?</details>", answers, re.DOTALL)
+                assert measured
+                told = [BETS[bet].given, measured[0], *(q.then for q in BETS[bet].questions)]
+                numbers = [float(number) for number in re.findall(r"\d+\.\d+", " ".join(told))]
+                for quoted in re.findall(r"\d\.\d\d+", paragraph):
+                    assert min(abs(float(quoted) - one) for one in numbers) <= 0.0051, quoted
+    assert bets == ["bet5", "bet2", "bet3", "bet8", "bet9", "bet4", "bet7"]
 
 
 def test_minutes_are_counted_as_the_first_page_says():

@@ -203,14 +203,14 @@ def front(found: dict[str, Any], name: str, tables: str) -> tuple[str, list[Figu
     text += table(["", OURS, "best of the others", "times as fast"], rows) + "\n"
     text += "".join(f"{image_of(figure, name)}\n\n" for figure in figures) + _facts(found)
     text += (
-        "The others are PyTorch, Keras on TensorFlow and on JAX, Flax, scikit-learn, NumPy, ONNX "
-        "Runtime, as far as they have what a row measures. Every library builds the same network "
-        "and starts from the same weights; the tests compare the logits before and after a step of "
-        "training. Every measurement is a process of its own, and the libraries come in turn. A "
-        "figure is a median, with the two digits that so few rounds carry. Training rates are of "
-        "epochs after the first, with images in memory. The time to an accuracy is that of the "
-        "whole process, with imports, data and compilation, where nothing compiled is kept from "
-        "earlier processes; the others train the same network or their own MNIST example, "
+        "The others are PyTorch, Keras on TensorFlow and on JAX, Flax, scikit-learn, NumPy and "
+        "ONNX Runtime, as far as they have what a row measures. Every library builds the same "
+        "network and starts from the same weights; the tests compare the logits before and after "
+        "a step of training. Every measurement is a process of its own, and the libraries come in "
+        "turn. A figure is a median, with the two digits that so few rounds carry. Training rates "
+        "are of epochs after the first, with images in memory. The time to an accuracy is that of "
+        "the whole process, with imports, data and compilation, where nothing compiled is kept "
+        "from earlier processes; the others train the same network or their own MNIST example, "
         f"whichever gets there first. [All tables]({tables}) have spreads, every library, memory "
         "and growth.\n"
     )

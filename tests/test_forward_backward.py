@@ -2,14 +2,13 @@
 
 import json
 import re
-import runpy
 
+import forward_backward
 import numpy as np
 import pytest
 from conftest import ROOT
 
-SCRIPT = runpy.run_path(str(ROOT / "docs" / "img" / "forward_backward.py"))
-FILES = {"en": "forward-backward.svg", "zh": "forward-backward.zh.svg"}
+FILES = ("forward-backward.svg", "forward-backward.zh.svg")
 # The parameters as the text states them, and the picture's order: an array for each name.
 NUMBERS = {
     "x": [1, 2], "W1": [[1, -1], [0.5, 1]], "b1": [-1, 1], "W2": [[2, 1], [-1, 1]], "b2": [1, -1],
@@ -53,39 +52,34 @@ def gradients():
 
 
 def as_texts(arrays):
-    return sorted(SCRIPT["number"](value) for array in arrays for value in np.ravel(array))
+    return sorted(forward_backward.number(value) for array in arrays for value in np.ravel(array))
 
 
 def texts_of(file, colour):
     """The texts of a colour in a picture: c1 for values, bad for gradients."""
     svg = (ROOT / "docs" / "img" / file).read_text("utf-8")
-    fill = {"c1": "#0b5cad", "bad": "#a8300b"}[colour]
-    return re.findall(rf'<text [^>]*fill="{fill}"[^>]*>([^<]*)</text>', svg)
+    return re.findall(rf'<text [^>]*fill="var\(--{colour}\)"[^>]*>([^<]*)</text>', svg)
 
 
-@pytest.mark.parametrize("language", FILES)
-def test_the_file_is_what_the_script_draws(language):
-    drawn = SCRIPT["draw"](SCRIPT["passes"](), language).standalone()
-    assert (ROOT / "docs" / "img" / FILES[language]).read_text("utf-8") == drawn
-
-
-@pytest.mark.parametrize("file", FILES.values())
+@pytest.mark.parametrize("file", FILES)
 def test_every_red_number_is_a_central_difference(file):
     title, *red, loss = texts_of(file, "bad")
     assert title.startswith("↑") and loss == "dL = 1"
     assert sorted(red) == as_texts(gradients().values())
 
 
-@pytest.mark.parametrize("file", FILES.values())
+@pytest.mark.parametrize("file", FILES)
 def test_the_description_has_every_gradient(file):
     (words,) = re.findall("<desc>(.*)</desc>", (ROOT / "docs" / "img" / file).read_text("utf-8"))
     told = dict(re.findall(r" d(\w+) = \(([^)]*)\)", words))
     for name, array in gradients().items():
-        assert told.pop(name).split(", ") == [SCRIPT["number"](value) for value in array.ravel()]
+        assert told.pop(name).split(", ") == [
+            forward_backward.number(value) for value in array.ravel()
+        ]
     assert not told
 
 
-@pytest.mark.parametrize("file", FILES.values())
+@pytest.mark.parametrize("file", FILES)
 def test_every_blue_number_is_computed_by_numpy(file):
     _, *blue = texts_of(file, "c1")
     values, loss = forward(ARRAYS, {})
@@ -93,14 +87,14 @@ def test_every_blue_number_is_computed_by_numpy(file):
     shown = [text.rpartition("= ")[2] for text in blue]
     (p,) = [text for text in shown if text.startswith("(0.")]
     (label,) = [text for text in shown if text == "(1, 0)"]
-    shown = [text for text in shown if text not in (p, label, SCRIPT["number"](loss))]
+    shown = [text for text in shown if text not in (p, label, forward_backward.number(loss))]
     assert sorted([*shown, *p.strip("()").split(", ")]) == expected
-    assert f"L = −log p₁ = {SCRIPT['number'](loss)}" in blue
+    assert f"L = −log p₁ = {forward_backward.number(loss)}" in blue
 
 
 def test_each_edge_has_the_gradient_of_its_own_weight():
     """The sets above would not notice two numbers that changed places."""
-    found, exact = SCRIPT["passes"](), gradients()
+    found, exact = forward_backward.passes(), gradients()
     _, hidden, relu, logits = found.steps
     for ours, name in (
         (hidden.params["kernel"].gradient, "W1"),
@@ -111,6 +105,7 @@ def test_each_edge_has_the_gradient_of_its_own_weight():
         (logits.params["bias"].gradient, "b2"),
         (logits.output.gradient, "o"),
     ):
+        assert ours is not None
         np.testing.assert_allclose(ours, exact[name], atol=1e-6, err_msg=name)
 
 

@@ -1,12 +1,8 @@
-"""Draws docs/img/forward-backward.svg and its Chinese sister.
-
-Run it by `python docs/img/forward_backward.py`.
+"""Draws the network of the figure forward-backward, which figures.py writes into files.
 
 One example goes through a network of two inputs, two hidden units and two classes. Its numbers come
 from `jaxnets.viz.report.passes.passes_of`, the same layer pairs that train every network here.
 """
-
-from pathlib import Path
 
 import numpy as np
 
@@ -26,7 +22,6 @@ PARAMS = {
     },
 }
 LABEL = 0  # The first class.
-FOLDER = Path(__file__).parent
 WORDS = {
     "en": {
         "title": "One forward and one backward pass, with numbers",
@@ -68,8 +63,12 @@ def draw(found: Passes, language: str) -> Figure:
     scores = np.exp(logits.output.value)
     p, y = scores / scores.sum(), np.eye(2)[found.label]
     alt = f"{words['title']}. {words['input']} x = {_row(found.image)}, "
+    for name, layer in (("1", hidden), ("2", logits)):
+        kernel, bias = (_row(layer.params[part].value) for part in ("kernel", "bias"))
+        alt += f"W{name} = {kernel}, b{name} = {bias}, "
     alt += f"{words['hidden']} z = {_row(hidden.output.value)}, h = {_row(relu.output.value)}, "
     alt += f"{words['output']} o = {_row(logits.output.value)}, p = {_row(p)}, "
+    alt += f"{words['label']} y = {_row(y)}, "
     alt += f"L = {number(found.loss)}. {words['backward'][2:]}: "
     gradients = {"do": logits.output, "dh": relu.output, "dz": hidden.output}
     for name, layer in (("2", logits), ("1", hidden)):
@@ -95,7 +94,7 @@ def draw(found: Passes, language: str) -> Figure:
         figure.line(x, OUTPUT + 31, x, LOSS, stroke="soft")
     figure.rect(LEFT - BOX / 2, LOSS, RIGHT - LEFT + BOX, 76, fill="card", stroke="soft", rx=8)
     left, right = LEFT - BOX / 2 + 12, RIGHT + BOX / 2 - 12
-    figure.text(left, LOSS + 20, words["loss"], fill="soft", font_size=13)
+    figure.text(left, LOSS + 20, words["loss"], fill="soft", font_size=SIZE)
     _text(figure, left, LOSS + 42, f"p = {_row(p)}", "c1", "start")
     _text(figure, right, LOSS + 42, f"{words['label']} y = {_row(y)}", "c1", "end")
     loss = f"L = −log p{_sub(found.label)} = {number(found.loss)}"
@@ -123,7 +122,7 @@ def _draw_row(
     """Two boxes, a unit each: a line a value with its gradient; the bias stands outside."""
     height = 10 + LINE * len(rows) + (0 if len(rows) > 1 else 2)
     figure.text(
-        (LEFT + RIGHT) / 2, y + height / 2 + 4, word, fill="soft", font_size=13,
+        (LEFT + RIGHT) / 2, y + height / 2 + 4, word, fill="soft", font_size=SIZE,
         text_anchor="middle",
     )  # fmt: skip
     for unit, x in enumerate((LEFT, RIGHT)):
@@ -162,8 +161,3 @@ def _draw_edges(figure: Figure, y1: float, y2: float, kernel: Array) -> None:
 
 def _text(figure: Figure, x: float, y: float, text: str, colour: str, anchor: str) -> None:
     figure.text(x, y, text, fill=colour, font_size=SIZE, text_anchor=anchor)
-
-
-if __name__ == "__main__":
-    for language, ending in (("en", ""), ("zh", ".zh")):
-        draw(passes(), language).save(FOLDER / f"forward-backward{ending}.svg")

@@ -10,6 +10,7 @@ from conftest import ROOT
 
 from jaxnets.course.exercises import judge
 from jaxnets.course.exercises.catalogue import BETS, BUGS, EXERCISES, SHEETS
+from jaxnets.course.exercises.student import shown
 from jaxnets.language import _, speaking
 
 
@@ -24,9 +25,10 @@ def test_every_hint_and_title_is_chinese_as_on_the_pages():
             assert _(exercise.about) in page
         for bug in BUGS.values():
             assert f"\n{_(bug.hint)}\n" in answers
-        sheets = [*SHEETS.values(), *BETS.values()]
-        for question in (question for sheet in sheets for question in sheet.questions):
-            assert f"| {question.name} | `{question.answer}` | {_(question.hint)} |" in answers
+        for sheet in [*SHEETS.values(), *BETS.values()]:
+            for question in sheet.questions:
+                row = question.name, f"`{shown(question.answer)}`", sheet.said(question.hint)
+                assert f"| {' | '.join(row)} |" in answers
 
 
 def test_list_and_numbers_are_chinese_and_json_is_english(run_command, tmp_path):

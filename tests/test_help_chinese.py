@@ -26,6 +26,7 @@ def test_the_catalogue_has_the_texts_of_today_and_no_others():
 def test_a_chinese_text_keeps_flags_names_and_values():
     for text, said in TEXTS.items():
         assert set(NAMES.findall(text)) - {"FAILED"} <= set(NAMES.findall(said)), text
+        assert sorted(re.findall(r"\$\w+", text)) == sorted(re.findall(r"(?a:\$\w+)", said)), text
         if values := [f"◆{number}◆" for number in range(text.count("{}"))]:
             assert sorted(re.findall("◆[0-9]+◆", said.format(*values))) == values, text
 

@@ -69,7 +69,7 @@ def of_exercises() -> Iterator[str]:
         yield sheet.given
         for asked in sheet.questions:
             yield from filter(None, (asked.asks, asked.hint, asked.then))
-            yield from asked.slips.values()
+            yield from (says for _wrong, says in asked.slips)
     for blank in BLANKS.values():
         yield from (blank.forward, blank.arguments)
     for task in TASKS.values():

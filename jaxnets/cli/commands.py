@@ -139,22 +139,30 @@ class Exercise(Options):
 
     words: tuple[str, ...] = option(
         (),
-        "new NAME writes an exercise into a file, check FILE judges your answers; without a word "
-        "all exercises are listed",
-        metavar="[new NAME | check FILE]",
+        "new NAME writes an exercise into a file, check FILE judges your answers, answers [NAME] "
+        "is for teachers; without a word all exercises are listed",
+        metavar="[new|answers NAME | check FILE]",
     )
     output: str | None = option(None, "file to write", unset="my_NAME", metavar="FILE")
+    student: str | None = option(
+        None,
+        "student whose own numbers new and answers put into an exercise to compute",
+        metavar="NAME",
+        unset="everybody's numbers",
+    )
     hint: bool = option(False, "say more about what is wrong")
     language: str | None = option(None, ANSWERS, LANGUAGES, unset=THE_LOCALE)
     json: bool = option(False, JSON)
 
     def run(self) -> int:
         word, *rest = self.words or ("list",)
-        if word not in ("list", "new", "check") or len(rest) != (word != "list"):
-            wanted = "exercise, exercise new NAME or exercise check FILE"
+        counts = {"list": (0,), "new": (1,), "check": (1,), "answers": (0, 1)}
+        if len(rest) not in counts.get(word, ()):
+            wanted = "exercise, exercise new NAME, exercise check FILE or exercise answers"
             raise UserError(f"expected {wanted}, got exercise {' '.join(self.words)}")
-        if self.output and word != "new":
-            raise UserError("output: expected it with exercise new NAME")
+        for flag in ("output", "student"):
+            if getattr(self, flag) and word not in ("new", "answers"):
+                raise UserError(f"{flag}: expected it with exercise new NAME or exercise answers")
 
         from jaxnets.course.exercises import command
 
@@ -167,10 +175,14 @@ class Exercise(Options):
         with speaking(self.language):
             if word == "list":
                 values, text = command.listing()
+            elif word == "answers":
+                name = rest[0] if rest else None
+                values, text = command.answers(name, self.student, self.output)
             else:
-                path, next_command = command.write(rest[0], self.output)
-                values = {"file": path, "command": next_command}
+                path, next_command, note = command.write(rest[0], self.output, self.student)
+                values = {"file": path, "command": next_command, "note": note}
                 text = _("wrote {}; work on it, then:", short_path(path)) + f"\n  {next_command}"
+                text += f"\n{note}" if note else ""
         print_answer(values, text, self.json)
         return DONE
 

@@ -1,15 +1,27 @@
 """All exercises. They are data, in the .toml files beside this one; no JAX is needed."""
 
 import ast
+import functools
 import re
 import textwrap
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from string import Template
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
+import numpy as np
+
+from jaxnets.course.exercises.student import (
+    drawn,
+    near,
+    plain,
+    shown,
+    student_called,
+    value_of,
+    values_of,
+)
 from jaxnets.display import fill
 from jaxnets.errors import unknown
 from jaxnets.language import N_, _
@@ -58,7 +70,7 @@ class Question:
     answer: Any  # A number, or lists of numbers.
     hint: str
     then: str = ""  # What happened, and why: said after a bet.
-    slips: Mapping[str, str] = field(default_factory=dict)  # Wrong answers, and their causes.
+    slips: Sequence[tuple[Any, str]] = ()  # Wrong answers, and their causes.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,21 +84,80 @@ class Sheet(Exercise):
     )
     given: str
     commands: Sequence[str] = ()
-    questions: list[Question]
+    asked: Mapping[str, Mapping[str, Any]]  # The questions as in the file.
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+    draw: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    also: Mapping[str, str] = field(default_factory=dict)
+    keep: Sequence[str] = ()
+    student: str = ""  # Whose numbers it has; "" are everybody's.
+
+    @functools.cached_property
+    def values(self) -> Mapping[str, Any]:
+        """The numbers, what follows from them, and the answers."""
+        answers = {name: str(question["answer"]) for name, question in self.asked.items()}
+        return values_of(self.numbers, {**self.also, **answers})
+
+    @functools.cached_property
+    def questions(self) -> list[Question]:
+        """The questions with their answers."""
+        found = []
+        for name, question in self.asked.items():
+            slips = question.get("slips", {}).items()
+            wrong = [(plain(value_of(slip, self.values)), says) for slip, says in slips]
+            answer = plain(self.values[name])
+            found.append(Question(**{**question, "name": name, "answer": answer, "slips": wrong}))
+        return found
+
+    def of(self, student: str) -> Self:
+        """The sheet with a student's own numbers; this one if all students have the same.
+
+        Raises:
+          UserError: It is no name.
+        """
+        if not self.draw:
+            return self
+        student = student_called(student)
+        found = drawn(self.name, student, self.numbers, self.draw, self._takes)
+        return replace(self, student=student, numbers=found)
+
+    def _takes(self, numbers: Mapping[str, Any]) -> bool:
+        """Whether the answers are finite, and each wrong answer has one cause."""
+        sheet = replace(self, numbers=numbers)
+        if not all(bool(value_of(condition, sheet.values)) for condition in self.keep):
+            return False
+        for question in sheet.questions:
+            known = [question.answer]
+            if not np.isfinite(question.answer).all():
+                return False
+            for wrong, _says in question.slips:
+                if any(near(wrong, other) for other in known):
+                    return False
+                known.append(wrong)
+        return True
+
+    def said(self, text: str) -> str:
+        """One of its texts in the reader's language, with its numbers."""
+        rows = {name: shown(value) for name, value in self.values.items()}
+        facts = {
+            name: f"({row[1:-1]})" if np.ndim(self.values[name]) == 1 else row
+            for name, row in rows.items()
+        }
+        return Template(_(text)).substitute(facts)
 
     def text(self, file: str = "") -> str:
         facts = self.name, _(self.about), self.level, self.minutes
         parts = [
             _("Exercise {}: {}. Level {}, about {} minutes.", *facts),
-            fill(_(self.given), WIDTH - 2),
+            fill(self.said(self.given), WIDTH - 2),
             *([_indented("\n".join(self.commands))] if self.commands else []),
             fill(_(self.how), WIDTH - 2),
             f"    jaxnets exercise check {file or self.file}",
         ]
         lines = [f"# {line}".rstrip() for line in "\n\n".join(parts).split("\n")]
         lines += ["", f'exercise = "{self.name}"']
+        lines += [f'student = "{self.student}"'] if self.student else []
         for question in self.questions:
-            asks = fill(_(question.asks), WIDTH - 2).split("\n")
+            asks = fill(self.said(question.asks), WIDTH - 2).split("\n")
             lines += ["", *(f"# {line}" for line in asks), f'{question.name} = ""']
         return "\n".join(lines) + "\n"
 
@@ -254,8 +325,7 @@ def _data(file: str) -> dict[str, dict[str, Any]]:
 def _sheets(kind: type[Sheet], file: str) -> dict[str, Sheet]:
     found = {}
     for name, facts in _data(file).items():
-        asked = [Question(name=key, **question) for key, question in facts["questions"].items()]
-        found[name] = kind(name=name, **{**facts, "questions": asked})
+        found[name] = kind(name=name, asked=facts.pop("questions"), **facts)
     return found
 
 

@@ -8,12 +8,11 @@ from typing import Any
 
 from jaxnets import display
 from jaxnets.course.exercises.catalogue import (
-    BETS,
     COURSE,
     EXERCISES,
     IDEAS,
     PARTS,
-    SHEETS,
+    Sheet,
     check_command,
     exercise_called,
 )
@@ -61,24 +60,40 @@ def listing() -> tuple[list[dict[str, Any]], str]:
     return values, "\n".join(lines)
 
 
-def write(name: str, output: str | None) -> tuple[str, str]:
+def write(name: str, output: str | None, student: str | None = None) -> tuple[str, str, str]:
     """Writes an exercise into a file, never over another one.
 
     Args:
       name: The exercise.
       output: The file; None names it after the exercise.
+      student: Whose numbers a sheet has; None are everybody's.
 
     Returns:
-      The file's path, and the command that checks it.
+      The file's path, the command that checks it, and a note: "" if there is none.
 
     Raises:
       UserError: The file exists, or it cannot be written.
     """
-    exercise = exercise_called(name)
+    exercise, note = exercise_called(name), ""
+    if student and isinstance(exercise, Sheet) and exercise.draw:
+        exercise = exercise.of(student)
+    elif student:
+        note = _("{} has the same numbers for all students", name)
     path = Path(output or exercise.file)
     if path.suffix != exercise.suffix:
         raise UserError(f"output: expected a name with {exercise.suffix}, got {str(path)!r}")
     text, file = exercise.text(path.name), display.short_path(str(path))
+    _write_new(path, text)
+    return str(path), check_command(exercise, file), note
+
+
+def _write_new(path: Path, text: str) -> None:
+    """Writes a file that was not there.
+
+    Raises:
+      UserError: It was, or it cannot be written.
+    """
+    file = display.short_path(str(path))
     try:
         with path.open("x", encoding="utf-8") as opened:
             opened.write(text)
@@ -86,25 +101,51 @@ def write(name: str, output: str | None) -> tuple[str, str]:
         raise UserError(f"{file} is there already; expected a new name: --output=FILE") from None
     except OSError as error:
         raise UserError(f"{file}: {error.strerror}") from error
-    return str(path), check_command(exercise, file)
+
+
+def answers(
+    name: str | None, student: str | None, output: str | None
+) -> tuple[list[dict[str, Any]], str]:
+    """The answers to one exercise or to all, as values and as text; a file's name if it is written.
+
+    Args:
+      name: The exercise; None means all.
+      student: Whose numbers the sheets have; None are everybody's.
+      output: The file to write; None writes none.
+    """
+    from jaxnets.course.exercises.answers import answer_to
+
+    found = [answer_to(one, student or "") for one in ([name] if name else EXERCISES)]
+    text = "\n\n\n".join(part for _values, part in found)
+    if output:
+        _write_new(Path(output), text + "\n")
+        text = _("wrote {}", display.short_path(output))
+    return [values for values, _part in found], text
 
 
 def check_numbers(path: str, hint: bool) -> tuple[bool, dict[str, Any], str]:
     """Checks a sheet: whether all numbers are right, the values, and the lines that say so."""
-    name, found = check_sheet(read_source(path), path)
+    sheet, found = check_sheet(read_source(path), path)
     right = sum(answered.verdict == RIGHT for answered in found)
     passed = right == len(found)
-    hints = {question.name: question.hint for question in (SHEETS | BETS)[name].questions}
+    hints = {question.name: question.hint for question in sheet.questions}
     lines = []
     for answered in found:
         line = f"{answered.name:12} {_(answered.verdict)}"
         line += _(": ") + answered.note if answered.note else ""
         if hint and answered.verdict != RIGHT:
-            line += _(" (hint: {})", _(hints[answered.name]))
+            line += _(" (hint: {})", sheet.said(hints[answered.name]))
         lines.append(line)
     verdict = _("passed") if passed else _("FAILED")
-    lines.append(_("{}: {}, {} of {} right", name, verdict, right, len(found)))
-    values = {"exercise": name, "passed": passed, "answers": [row._asdict() for row in found]}
+    whose = _("{} (numbers of {})", sheet.name, sheet.student) if sheet.student else sheet.name
+    lines.append(_("{}: {}, {} of {} right", whose, verdict, right, len(found)))
+    values = {
+        "exercise": sheet.name,
+        "student": sheet.student or None,
+        "passed": passed,
+        "answers": [],
+    }
+    values["answers"] = [row._asdict() for row in found]
     return passed, values, "\n".join(lines)
 
 

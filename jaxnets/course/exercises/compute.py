@@ -8,11 +8,13 @@ import math
 import re
 from typing import Any, NamedTuple
 
-from jaxnets.course.exercises.catalogue import BETS, SHEETS, Question
+import numpy as np
+
+from jaxnets.course.exercises.catalogue import BETS, SHEETS, Question, Sheet
+from jaxnets.course.exercises.student import near
 from jaxnets.errors import UserError
 from jaxnets.language import N_, _
 
-TOLERANCE = 1e-3  # Of a number's size, or of 1 if that is larger: three digits are enough.
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 # Signs of a Chinese keyboard or a PDF, and the sheet's own signs for them.
 FULL_WIDTH = str.maketrans("，（）［］【】＝．－−／＋“”＃", ',()[][]=.--/+""#')
@@ -29,8 +31,8 @@ class Answered(NamedTuple):
     note: str = ""
 
 
-def check_sheet(source: str, path: str) -> tuple[str, list[Answered]]:
-    """The name of a filled-in sheet's exercise, and the result of each question.
+def check_sheet(source: str, path: str) -> tuple[Sheet, list[Answered]]:
+    """A filled-in sheet's exercise with the numbers of its student, and each question's result.
 
     Raises:
       UserError: It is no sheet.
@@ -41,8 +43,14 @@ def check_sheet(source: str, path: str) -> tuple[str, list[Answered]]:
     if name not in sheets:
         known = ", ".join(sheets)
         raise UserError(f'{path}: expected a line such as exercise = "compute1" ({known})')
-    questions = sheets[name].questions
-    return name, [_answered(question, filled.get(question.name, "")) for question in questions]
+    sheet = sheets[name]
+    if student := filled.get("student", "").strip("\"' "):
+        sheet = sheet.of(student)
+    pairs = zip(sheet.questions, sheets[name].questions, strict=True)
+    found = [
+        _answered(sheet, one, filled.get(one.name, ""), common.answer) for one, common in pairs
+    ]
+    return sheet, found
 
 
 def _entries(source: str, path: str) -> dict[str, str]:
@@ -66,8 +74,8 @@ def _is_complete(value: str) -> bool:
     return sum(map(value.count, "[(")) <= sum(map(value.count, "])"))
 
 
-def _answered(question: Question, text: str) -> Answered:
-    """Compares the text behind a question's = with its answer."""
+def _answered(sheet: Sheet, question: Question, text: str, common: Any) -> Answered:
+    """Compares the text behind a question's = with its answer; `common` is everybody's."""
     if text in ("", '""', "''"):
         return Answered(question.name, BLANK)
     try:
@@ -78,16 +86,36 @@ def _answered(question: Question, text: str) -> Answered:
     if wanted != got:
         note = _("expected {}, got {}", _count(wanted), _count(got))
         return Answered(question.name, WRONG, note)
-    if _is_near(given, question.answer):
+    if near(given, question.answer):
         return Answered(question.name, RIGHT, _(question.then))
-    slips = (says for slip, says in question.slips.items() if _is_near(given, _value(slip)))
-    return Answered(question.name, WRONG, _(question.then or next(slips, "")))
+    if question.then:
+        return Answered(question.name, WRONG, _(question.then))
+    slips = (says for wrong, says in question.slips if near(given, wrong))
+    if cause := next(slips, None):
+        return Answered(question.name, WRONG, sheet.said(cause))
+    if sheet.student and near(given, common):
+        note = _("that is the answer to everybody's numbers; yours stand in your file")
+        return Answered(question.name, WRONG, note)
+    return Answered(question.name, WRONG, _cause(np.array(given), np.array(question.answer)))
 
 
-def _is_near(given: Any, wanted: Any) -> bool:
-    """Whether two answers of one shape are the same number by number, up to rounding."""
-    pairs = zip(_flat(given), _flat(wanted), strict=True)
-    return all(abs(a - b) <= TOLERANCE * max(1.0, abs(b)) for a, b in pairs)
+def _cause(given: np.ndarray, right: np.ndarray) -> str:
+    """What a wrong answer looks like, whatever the question; "" if like nothing."""
+    for wrong, says in (
+        (-right, N_("the sign is wrong")),
+        (2 * right, N_("a factor 2 is too much")),
+        (right / 2, N_("a factor 2 is missing")),
+        (100 * right, N_("a factor 100 is too much: is it in percent?")),
+        (right.T, N_("rows and columns are exchanged")),
+        (np.abs(right), N_("a minus sign is missing")),
+    ):
+        if near(given, wrong):
+            return _(says)
+    if near(np.sort(given, axis=None), np.sort(right, axis=None)):
+        return _("the right numbers stand in the wrong places")
+    pairs = list(zip(given.flat, right.flat, strict=True))
+    wrong = sum(not near(*pair) for pair in pairs)
+    return _("{} of {} numbers are wrong", wrong, len(pairs)) if wrong < len(pairs) else ""
 
 
 def _value(text: str) -> Any:
@@ -155,7 +183,3 @@ def _count(shape: tuple[int, ...] | None) -> str:
     if not shape:
         return _("a number")
     return _("{} numbers", *shape) if len(shape) == 1 else _("{} rows of {}", *shape)
-
-
-def _flat(value: Any) -> list[float]:
-    return [x for part in value for x in _flat(part)] if isinstance(value, list) else [float(value)]

@@ -55,6 +55,7 @@ class Grade(NamedTuple):
     reason: str = ""
     checks: tuple[Check, ...] = ()  # Empty where nothing could be compared.
     file: str = ""
+    student: str = ""  # Whose numbers a sheet holds; "" are everybody's.
 
 
 class Limits(NamedTuple):
@@ -141,18 +142,20 @@ def _short(text: str) -> str:
 
 
 def _grade_of_sheet(name: str, path: Path, source: str) -> Grade:
-    exercise, answered = check_sheet(source, path.name)
+    sheet, answered = check_sheet(source, path.name)
     checks = []
     for row in answered:
         # After a bet the judge says what happened: that is the answer.
-        note = "" if exercise in BETS else row.note
+        note = "" if sheet.name in BETS else row.note
         note = _(": ").join(filter(None, (_(row.verdict), note)))
         checks.append(Check(row.name, row.verdict == RIGHT, _short(note)))
     missed = [check.name for check in checks if not check.right]
-    if not missed:
-        return Grade(name, exercise, True, checks=tuple(checks))
-    right = _("{} of {} right", len(checks) - len(missed), len(checks))
-    return Grade(name, exercise, False, missed[0], right, tuple(checks))
+    right = _("{} of {} right", len(checks) - len(missed), len(checks)) if missed else ""
+    whose = _("numbers of {}", sheet.student) if sheet.student else ""
+    reason = _("; ").join(filter(None, (right, whose)))
+    wrong = missed[0] if missed else ""
+    grade = Grade(name, sheet.name, not missed, wrong, reason, tuple(checks))
+    return grade._replace(student=sheet.student)
 
 
 def _importable(function: str, beside: Sequence[str]) -> frozenset[str]:

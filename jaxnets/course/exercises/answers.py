@@ -1,0 +1,79 @@
+"""The answers to exercises, for teachers: numbers by NumPy, code from the package."""
+
+import inspect
+from typing import Any
+
+from jaxnets import display
+from jaxnets.course.exercises.catalogue import (
+    Blank,
+    Bug,
+    Exercise,
+    Repair,
+    Sheet,
+    Task,
+    exercise_called,
+)
+from jaxnets.course.exercises.student import shown
+from jaxnets.language import _
+
+PASS = "the package's own pass"
+
+
+def answer_to(name: str, student: str = "") -> tuple[dict[str, Any], str]:
+    """The answer to an exercise, as values and as text.
+
+    Args:
+      name: The exercise.
+      student: Whose numbers a sheet has; "" are everybody's.
+
+    Raises:
+      UserError: There is no such exercise, or the student's name is none.
+    """
+    exercise = exercise_called(name)
+    title, values = _title(exercise), dict[str, Any](exercise=name)
+    if isinstance(exercise, Sheet):
+        sheet = exercise.of(student) if student else exercise
+        values |= {"student": sheet.student or None, "given": sheet.said(sheet.given)}
+        values["answers"] = {question.name: question.answer for question in sheet.questions}
+        rows = [
+            [question.name, shown(question.answer), sheet.said(question.then or question.hint)]
+            for question in sheet.questions
+        ]
+        whose = _("the numbers of {}:", sheet.student) if sheet.student else ""
+        given = display.fill(sheet.said(sheet.given), 80)
+        parts = [
+            title,
+            "\n".join(filter(None, (whose, given))),
+            "\n".join(display.table(rows, "<<<")),
+        ]
+        return values, "\n\n".join(parts)
+    said = []
+    if isinstance(exercise, Repair):
+        said.append(_(exercise.causes[0].says))
+    if isinstance(exercise, Repair | Bug):
+        said.append(_("hint: {}", _(exercise.hint)))
+    values |= {"says": said, "code": _code(exercise)}
+    return values, "\n\n".join([title, *said, values["code"]])
+
+
+def _title(exercise: Exercise) -> str:
+    return _(
+        "{}: {}. Level {}, about {} minutes.",
+        exercise.name,
+        _(exercise.about),
+        exercise.level,
+        exercise.minutes,
+    )
+
+
+def _code(exercise: Exercise) -> str:
+    """A task's solution, or the package's backward pass of a layer."""
+    if isinstance(exercise, Task):
+        return exercise.solution.strip()
+    assert isinstance(exercise, Blank | Bug)
+
+    from jaxnets.backprop.rules import RULES
+
+    backward = inspect.unwrap(RULES[exercise.layer].backward)
+    file = backward.__module__.replace(".", "/")
+    return f"# {file}.py\n{inspect.getsource(backward).rstrip()}"

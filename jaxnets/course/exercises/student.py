@@ -1,0 +1,106 @@
+"""A sheet's numbers: what NumPy computes from them, and how a student's own are drawn."""
+
+import functools
+import hashlib
+import random
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxnets.errors import UserError
+
+TOLERANCE = 1e-3  # Of a number's size, or of 1 if that is larger: three digits are enough.
+NAME = re.compile(r"\w[\w.@'-]{0,60}( [\w.@'-]+){0,5}")
+TRIES = 20_000  # A draw in a thousand is one that a sheet takes, in the worst case.
+
+
+def value_of(expression: str, names: Mapping[str, Any]) -> Any:
+    """The value of a sheet's expression, in which np is NumPy."""
+    with np.errstate(all="ignore"):
+        return eval(_compiled(expression), {"np": np}, dict(names))
+
+
+@functools.cache
+def _compiled(expression: str) -> Any:
+    return compile(expression, "a sheet", "eval")
+
+
+def values_of(numbers: Mapping[str, Any], expressions: Mapping[str, str]) -> dict[str, Any]:
+    """The numbers, lists as arrays, and each expression's value, which the next ones may use."""
+    found = {
+        name: np.array(value, float) if isinstance(value, list) else value
+        for name, value in numbers.items()
+    }
+    for name, expression in expressions.items():
+        found[name] = value_of(expression, found)
+    return found
+
+
+def plain(value: Any) -> Any:
+    """A number, or lists of numbers, without what rounding leaves of a 0."""
+    array = np.asarray(value, float)
+    return np.where(np.abs(array) < 1e-12, 0.0, array).tolist()
+
+
+def shown(value: Any) -> str:
+    """A number in six digits, or rows of them as [1, 2]."""
+    value = plain(value)
+    if isinstance(value, list):
+        return f"[{', '.join(map(shown, value))}]"
+    return f"{value:.6g}"
+
+
+def near(given: Any, wanted: Any) -> bool:
+    """Whether two answers are the same number by number, up to TOLERANCE."""
+    given, wanted = np.asarray(given, float), np.asarray(wanted, float)
+    if given.shape != wanted.shape:
+        return False
+    return bool((np.abs(given - wanted) <= TOLERANCE * np.maximum(1, np.abs(wanted))).all())
+
+
+def student_called(name: str) -> str:
+    """A student's name with single spaces.
+
+    Raises:
+      UserError: It is no name.
+    """
+    name = " ".join(name.split())
+    if not NAME.fullmatch(name):
+        raise UserError(f"student: expected a name or number, as ada or 2024-117, got {name!r}")
+    return name
+
+
+def drawn(
+    exercise: str,
+    student: str,
+    numbers: Mapping[str, Any],
+    draw: Mapping[str, Sequence[Any]],
+    takes: Callable[[dict[str, Any]], bool],
+) -> dict[str, Any]:
+    """A student's own numbers, the same in every process and version of Python.
+
+    Args:
+      exercise: The sheet's name.
+      student: The student's; capital letters do not matter.
+      numbers: Everybody's, which no student gets.
+      draw: What each element of a number may be, or the whole of it.
+      takes: Whether the sheet can be computed by hand with these numbers.
+    """
+    seed = hashlib.sha256(f"{exercise}/{student.casefold()}".encode()).digest()
+    uniform = random.Random(int.from_bytes(seed, "big")).random
+    for _try in range(TRIES):
+        found = {
+            name: _drawn(value, draw[name], uniform) if name in draw else value
+            for name, value in numbers.items()
+        }
+        if found != numbers and takes(found):
+            return found
+    raise AssertionError(f"{exercise}: no numbers for {student}")
+
+
+def _drawn(like: Any, choices: Sequence[Any], uniform: Callable[[], float]) -> Any:
+    if np.ndim(like) == np.ndim(choices[0]):
+        return choices[int(uniform() * len(choices))]
+    return [_drawn(part, choices, uniform) for part in like]

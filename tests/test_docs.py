@@ -13,7 +13,9 @@ CHAPTER = sorted((ROOT / "docs" / "backprop").glob("*.md"))
 PAGES = (ROOT / "docs").rglob("*.md")
 # The links in docs/_lecture are those of the notebooks made of it (test_lecture_notebooks.py).
 NOTES = [*(ROOT / "benchmarks").rglob("*.md"), *(ROOT / "tests").glob("*.md")]
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(p for p in PAGES if p.parent.name != "_lecture"), *NOTES])
+DOCUMENTS = sorted(
+    [*ROOT.glob("*.md"), *(p for p in PAGES if not p.parent.name.startswith("_")), *NOTES]
+)
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 # "# path: name of a function" as a block's first line says where its lines stand.
 SOURCE = re.compile(r"# (\w[\w/]*\.py): (\w+)$")

@@ -17,7 +17,6 @@ from scipy import integrate, optimize, stats
 
 import train
 from jaxnets.deploy.abtest import classical, log, presentation, sequential
-from jaxnets.deploy.abtest.classical import two_sided_z
 from jaxnets.deploy.abtest.log import Answer, Users
 from jaxnets.deploy.abtest.pairs import Pairs
 from jaxnets.deploy.abtest.trial import Plan, evaluate
@@ -25,6 +24,7 @@ from jaxnets.deploy.server import feedback
 from jaxnets.deploy.server.feedback import Feedback, FeedbackLog
 from jaxnets.drawing.charts import WIDTH
 from jaxnets.errors import UserError
+from jaxnets.proportions import mcnemar, two_sided_z, wilson
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 from abtest import draw, missing, returning, stops, z_alarms
@@ -164,7 +164,7 @@ def test_the_z_test_is_the_chi2_test_of_the_table(counts):
 
 def test_intervals_of_shares_are_those_of_scipy_and_newcombe():
     theirs = stats.binomtest(95, 100).proportion_ci(0.95, method="wilson")
-    assert classical.wilson(95, 100, 0.05) == pytest.approx(tuple(theirs), rel=1e-9)
+    assert wilson(95, 100, 0.05) == pytest.approx(tuple(theirs), rel=1e-9)
     # Newcombe 1998, table II, (a) and (b), method 10.
     for counts, printed in (
         ((48, 80, 56, 70), (0.0524, 0.3339)),
@@ -207,7 +207,7 @@ def test_mcnemar_is_the_sum_over_a_fair_coins_outcomes(only_a, only_b):
     chances = [math.comb(total, k) / 2**total for k in range(total + 1)]
     exact = sum(chance for chance in chances if chance <= chances[only_a] * (1 + 1e-12))
     same = sum(c for k, c in enumerate(chances) if k in (only_a, only_b)) / 2
-    found = classical.mcnemar(only_a, only_b)
+    found = mcnemar(only_a, only_b)
     assert found == pytest.approx((exact, exact - same if total else 1), rel=1e-9)
 
 

@@ -19,14 +19,15 @@ ROOMS = {
     "trees": "",
     "version": "",
     "facts": "",
+    "proportions": "",
     "display": "",
-    "errors": "display",
+    "language": "",
+    "errors": "display language",
     "files": "display errors",
     "drawing": "display errors files",
-    "language": "errors",
     "system": "errors",
     # The core.
-    "config": "errors facts",
+    "config": "errors facts language",
     "data": "display errors facts files system",
     "losses": "errors",
     "regression_metrics": "facts",
@@ -45,11 +46,11 @@ ROOMS = {
     # The wings: the core knows none of them.
     "predict": "backprop config data errors facts machine models runs system training",
     "viz": "backprop config data display drawing errors experiment files gradcheck kernels "
-    "language losses machine models predict runs system training trees",
+    "language losses machine models predict proportions runs system training trees",
     "tune": "config data display drawing errors experiment files machine metrics models "
     "regression_metrics runs system training",
-    "deploy": "config data display drawing errors files machine models predict runs training "
-    "version viz",
+    "deploy": "config data display drawing errors files machine models predict proportions runs "
+    "training version viz",
     "compile": "config data display errors experiment machine runs training trees",
     "tracking": "config display errors experiment files metrics predict runs training",
     "course": "backprop config data display errors experiment files gradcheck language losses "
@@ -58,7 +59,7 @@ ROOMS = {
     "models predict runs training viz",
     # The entrances.
     "cli": "compile config course deploy display drawing errors experiment gradcheck language "
-    "machine models system training tune version viz",
+    "machine models runs system training tune version viz",
     "__main__": "cli errors",
     "": "backprop config course data experiment facts gradcheck models notebook predict training "
     "version",
@@ -66,7 +67,17 @@ ROOMS = {
 }
 MAY_IMPORT = {room: set(others.split()) for room, others in ROOMS.items()}
 
-WITHOUT_JAX = ("drawing", "files", "version", "display", "errors", "language", "facts", "system")
+WITHOUT_JAX = (
+    "drawing",
+    "files",
+    "version",
+    "display",
+    "errors",
+    "language",
+    "facts",
+    "system",
+    "proportions",
+)
 WITHOUT_JAX += ("config", "data", "cli", "__main__", "")
 JAX = {"jax", "jaxlib", "flax", "optax", "chex", "orbax"}
 DIFFERENTIATES = {

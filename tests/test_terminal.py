@@ -85,7 +85,7 @@ def here(tmp_path, monkeypatch):
 def test_no_help_and_no_error_wraps(on_terminal):
     names = ["train", "summary", "gradcheck", "search", "lr_find", "compare", "predict"]
     names += ["page", "report", "trace", "serve", "export", "abtest", "devices"]
-    names += ["exercise", "grade"]
+    names += ["exercise", "grade", "runs", "evaluate"]
     right = [[name, flag] for name in names for flag in ("--help", "--help-all")]
     wrong = [["train", "--model=resnet"], ["train", "--device=gpu"], ["eval"], ["predict", "x"]]
     wrong += [
@@ -114,6 +114,8 @@ def commands(tiny_folder, here):
         "resume": ["train", "--resume", "--workdir=runs/softmax-20260101-000000", "--epochs=3"],
         "abtest": ["abtest", *["runs/softmax-20260101-000000"] * 2],
         "predict": ["predict", "runs/softmax-20260101-000000", "a.png", "--show"],
+        "runs": ["runs"],
+        "evaluate": ["evaluate", "runs/softmax-20260101-000000"],
         "summary": ["summary", "--model=softmax"],
         "alexnet": ["summary", "--model=alexnet_paper"],
         "devices": ["devices"],
@@ -133,7 +135,7 @@ def commands(tiny_folder, here):
     }
 
 
-QUICK = ["train", "resume", "predict", "devices"]
+QUICK = ["train", "resume", "predict", "runs", "evaluate", "devices"]
 
 
 @pytest.mark.slow

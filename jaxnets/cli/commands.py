@@ -9,8 +9,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxnets.cli.flags import JSON, is_file_of_python, parse_command, print_version, unknown_flag
-from jaxnets.cli.run_commands import Abtest, Export, Page, Predict, Report, Serve, Trace
+from jaxnets.cli.flags import (
+    ANSWERS,
+    JSON,
+    THE_LOCALE,
+    is_file_of_python,
+    known_language,
+    parse_command,
+    print_version,
+    unknown_flag,
+)
+from jaxnets.cli.run_commands import (
+    Abtest,
+    Evaluate,
+    Export,
+    Page,
+    Predict,
+    Report,
+    Runs,
+    Serve,
+    Trace,
+)
 from jaxnets.config.fields import COUNT, Config
 from jaxnets.config.file import ConfigFile
 from jaxnets.config.options import Options, option, parse
@@ -22,7 +41,6 @@ from jaxnets.language import LANGUAGES, _, speaking
 from jaxnets.tune.compare.request import Request, resolved
 from jaxnets.tune.workers import Workers
 
-ANSWERS, THE_LOCALE = "language of the answers, not of JSON", "the locale's"
 RATES = (1e-12, 1e4)  # The smallest and the largest learning rate.
 
 
@@ -30,7 +48,7 @@ def main(arguments: Sequence[str]) -> int:
     """Runs the command that comes first; returns the exit status."""
     if not arguments or arguments[0] in ("-h", "--help"):
         chosen = [text.partition("=")[2] for text in arguments if text.startswith("--language=")]
-        with speaking(next(iter(chosen), None)):
+        with speaking(known_language(next(iter(chosen), None))):
             print(_help(), flush=True)
         return DONE
     if arguments[0] == "--version":
@@ -444,7 +462,9 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
     "search": (Search, Config, ConfigFile),
     "lr_find": (LrFind, Config, ConfigFile),
     "compare": (Compare,),
+    "runs": (Runs,),
     "predict": (Predict,),
+    "evaluate": (Evaluate,),
     "page": (Page,),
     "report": (Report,),
     "trace": (Trace, Config, ConfigFile),

@@ -13,11 +13,12 @@ from jaxnets.config.file import ConfigFile, read_flags
 from jaxnets.config.options import Options, flag_name, is_positional, metavar, options_of, parse
 from jaxnets.display import program
 from jaxnets.errors import UserError, same_name, unknown
-from jaxnets.language import speaking
+from jaxnets.language import LANGUAGES, speaking
 from jaxnets.system import check_memory
 from jaxnets.version import __version__
 
 JSON = "print JSON instead of a table"
+ANSWERS, THE_LOCALE = "language of the answers, not of JSON", "the locale's"
 OTHERS = ("--help", "--help_all", "--version")  # Flags that are no fields.
 
 # Names that many programs have for a value; config/fields.py has those for flags.
@@ -53,6 +54,13 @@ def unknown_flag(name: str, known: Collection[str]) -> UserError:
     from jaxnets.cli import guesses
 
     return UserError(f"unknown flag {name}{guesses.for_flag(name, known)} (--help_all lists all)")
+
+
+def known_language(language: str | None) -> str | None:
+    """A language that `speaking` knows; raises UserError for another."""
+    if language not in (None, *LANGUAGES):
+        raise unknown("language", language, LANGUAGES)
+    return language
 
 
 def print_version() -> None:
@@ -115,7 +123,7 @@ def _read(
     if help_flag:
         from jaxnets.cli.help import help_text
 
-        with speaking(given.get("language", language)):
+        with speaking(known_language(given.get("language", language))):
             text = help_text(started, description, kinds, given, help_flag == "--help_all")
         if not started.endswith("train.py"):
             text = text.replace("python train.py", "jaxnets train")

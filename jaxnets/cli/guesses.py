@@ -7,8 +7,8 @@ from jaxnets.config.fields import NAMES, TRACKERS
 from jaxnets.config.recipes import PRESETS
 from jaxnets.errors import did_you_mean, same_name
 
-TESTED = "every run ends with a test, result.json holds it"
-RUNS = "each folder in runs/ is a run, jaxnets report RUN shows one or several"
+TESTED = "every run ends with a test, jaxnets evaluate RUN repeats it"
+RUNS = "jaxnets runs lists them"
 
 DATASETS = ("mnist", "fashion_mnist", "kmnist", "cifar10", "cifar100")
 
@@ -49,9 +49,9 @@ COMMANDS = dict(
     help="did you mean --help?",
     version="did you mean --version?",
 )
-COMMANDS |= dict.fromkeys(("eval", "evaluate", "test"), TESTED)
+COMMANDS |= dict.fromkeys(("eval", "test", "score", "accuracy"), "did you mean evaluate?")
 COMMANDS |= dict.fromkeys(("plot", "curves"), "did you mean report?")
-COMMANDS |= dict.fromkeys(("list", "ls", "runs", "history"), RUNS)
+COMMANDS |= dict.fromkeys(("list", "ls", "history"), "did you mean runs?")
 COMMANDS |= dict.fromkeys(
     ("models", "networks"), f"summary --model=NAME shows one of {', '.join(PRESETS)}"
 )

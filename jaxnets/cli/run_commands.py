@@ -3,14 +3,16 @@
 import dataclasses
 import importlib.util
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxnets.cli.flags import JSON
+from jaxnets.cli.flags import JSON, THE_LOCALE
 from jaxnets.config.fields import COUNT
 from jaxnets.config.options import Options, option
-from jaxnets.display import print_answer, short_path
+from jaxnets.display import one_line, print_answer, short_path, show
 from jaxnets.errors import DONE, WRONG_REQUEST, UserError, not_installed
+from jaxnets.language import LANGUAGES
 
 if TYPE_CHECKING:
     from jaxnets.deploy.abtest.trial import Plan
@@ -42,6 +44,26 @@ class _OfRuns(Options):
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _OfRun(_OfRuns):
     run_folder: str = option(dataclasses.MISSING, RUN, metavar="RUN")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Runs(Options):
+    """List the runs of a folder, and how to resume unfinished ones."""
+
+    folder: tuple[str, ...] = option(
+        (), "folder of run folders; without it runs", metavar="[FOLDER]"
+    )
+    json: bool = option(False, JSON)
+
+    def run(self) -> int:
+        if len(self.folder) > 1:
+            raise UserError(f"expected one folder, got {' '.join(self.folder)}")
+
+        from jaxnets.runs import listing
+
+        found = listing.list_runs(*self.folder)
+        print_answer(listing.to_values(found), listing.to_text(found), self.json)
+        return DONE
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,10 +109,58 @@ class Predict(_OfRun):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluate(_OfRun):
+    """Measure a trained run on labelled pictures."""
+
+    on: tuple[str, ...] = option(
+        (),
+        "folder with a folder of pictures for each class, or the name of a data set; without it "
+        "the test images of the run's own data set",
+        metavar="[FOLDER|NAME]",
+    )
+    prepare: str = option(
+        "auto",
+        "how a folder's pictures are prepared, as in predict",
+        ("auto", "digit", "picture"),
+    )
+    sheet: str | None = option(
+        None, "picture of all wrong pictures to draw, as .svg or .png", metavar="FILE"
+    )
+    json: bool = option(False, JSON)
+
+    def run(self) -> int:
+        if len(self.on) > 1:
+            raise UserError(f"expected one folder or data set, got {' '.join(self.on)}")
+        self.check_exist(self.run_folder)
+
+        from jaxnets.drawing.svg import figure_path
+        from jaxnets.viz import evaluate
+
+        if self.sheet:
+            figure_path(self.sheet, "sheet")  # What cannot be written is said at once.
+        found = evaluate.evaluate(self.run_folder, *self.on, prepare_as=self.prepare)
+        if not found.trained.finished:
+            of = f"its parameters are those of step {found.trained.step}"
+            show(f"note: the run is not finished: {of}", sys.stderr)
+        for name, why in found.unreadable:
+            show(f"error: {one_line(f'{name}: {why}')}", sys.stderr)
+        values, text = evaluate.to_values(found), evaluate.to_text(found)
+        if self.sheet and (drawn := evaluate.sheet(found)) is not None:
+            drawn.save(self.sheet)
+            values["sheet"] = self.sheet
+            text += f"\n\nwrong pictures: {short_path(self.sheet)}"
+        print_answer(values, text, self.json)
+        return WRONG_REQUEST if found.unreadable else DONE
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Page(_OfRun):
     """Write a web page that shows a trained run at work, in one file."""
 
     output: str = option("page.html", OUTPUT, metavar="FILE")
+    language: str | None = option(
+        None, "language in which the page begins", LANGUAGES, unset="the browser's"
+    )
     json: bool = option(False, JSON)
 
     def run(self) -> int:
@@ -98,7 +168,7 @@ class Page(_OfRun):
 
         from jaxnets.viz.page.build import to_text, write_page
 
-        written = write_page(self.run_folder, self.output)
+        written = write_page(self.run_folder, self.output, self.language)
         print_answer(written, to_text(written), self.json)
         return DONE
 
@@ -116,7 +186,7 @@ class Report(_OfRuns):
     figures: str | None = option(
         None, "folder for every figure as SVG and PNG (pip install resvg-py)", metavar="FOLDER"
     )
-    language: str = option("en", "language of the report", ("en", "zh"))
+    language: str | None = option(None, "language of the report", LANGUAGES, unset=THE_LOCALE)
     json: bool = option(False, JSON)
 
     def run(self) -> int:

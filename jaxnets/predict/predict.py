@@ -207,12 +207,17 @@ def usual_preparation(image_shape: tuple[int, ...], class_names: Sequence[str]) 
     return "auto" if reads else "picture"
 
 
-def compile_network(config: Config, model: Chain) -> Callable[[Any, np.ndarray], jax.Array]:
-    """The network, compiled for each batch size that it gets: (params, images) → probabilities."""
+def compile_network(
+    config: Config, model: Chain, of: Callable[[jax.Array], jax.Array] = jax.nn.softmax
+) -> Callable[[Any, np.ndarray], jax.Array]:
+    """The network, compiled for each batch size that it gets: (params, images) → probabilities.
+
+    `of` makes them of the logits; log_softmax gives their logarithms.
+    """
 
     def probabilities(params, images):
         logits = model.apply({"params": params}, to_input(config, images))
-        return jax.nn.softmax(jnp.asarray(logits, jnp.float32))
+        return of(jnp.asarray(logits, jnp.float32))
 
     return jax.jit(probabilities, compiler_options=compiler_options(default_platform()))
 

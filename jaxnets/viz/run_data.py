@@ -1,6 +1,8 @@
-"""The data set of a run, as report and page take it: the run's very images, or none."""
+"""The data set of a run, as report and page take it, or another that its network is tested on."""
 
 from jaxnets.data.datasets import Dataset
+from jaxnets.data.load import load_dataset
+from jaxnets.display import printable
 from jaxnets.errors import UserError
 from jaxnets.language import _
 from jaxnets.predict.trained import TrainedNetwork
@@ -25,4 +27,40 @@ def data_of(trained: TrainedNetwork, *, as_bytes: bool = False) -> Dataset:
         raise UserError(_("the data set at hand has other images than the run's"))
     if data.is_regression:
         raise UserError(_("a regression has no classes to be wrong about"))
+    return data
+
+
+def data_named(
+    run: str, trained: TrainedNetwork, dataset: str | None, data_dir: str | None = None
+) -> Dataset:
+    """Loads a data set in the form on which a network was trained; all of its test pictures.
+
+    Args:
+      run: The run's name, for messages.
+      trained: The network.
+      dataset: The name or the folder of a data set, as in `load_dataset`.
+      data_dir: The folder of its files; with neither it is the run's own set.
+
+    Raises:
+      UserError: There is none, or the network does not fit its pictures or their classes.
+    """
+    config, size = trained.config, None
+    if dataset is None and data_dir is None:
+        dataset, data_dir, size = config.dataset, config.data_dir, config.validation_size
+    data = load_dataset(
+        dataset or "mnist",
+        data_dir,
+        size,
+        decode_size=trained.image_shape[0],
+        input_size=config.input_size,
+        on_bad_image=config.on_bad_image,
+    )
+    if data.image_shape != trained.image_shape:
+        raise UserError(
+            f"{run}: expected pictures of {trained.image_shape}, those of {data.name} are "
+            f"{data.image_shape}"
+        )
+    if data.class_names != trained.class_names:
+        ours, theirs = (", ".join(map(printable, x.class_names))[:60] for x in (trained, data))
+        raise UserError(f"{run}: expected the classes {ours}, {data.name} has {theirs}")
     return data

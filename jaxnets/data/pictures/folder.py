@@ -110,6 +110,38 @@ def load_folder(
     return Dataset(name, len(names), train, validation, test, facts["checksum"], names)
 
 
+def labelled_files(folder: str | Path) -> tuple[dict[str, list[Path]], str]:
+    """The pictures of a folder by their class: for a test on all of them.
+
+    Args:
+      folder: DIR/<class>/*.jpg; of a whole data set, DIR/test/<class>/*.jpg.
+
+    Returns:
+      Each class' files, and the part that they are of: "test", or "" without parts.
+
+    Raises:
+      UserError: There are no folders of classes.
+    """
+    root = Path(folder).expanduser()
+    try:
+        parts = _part_folders(root)
+        where = root if parts == {"train": root} else parts.get("test")
+        if where is None:
+            raise _refused(root, f"expected a folder test, found {_some(_folders(root))}")
+        if not (classes := _folders(where)):
+            raise _refused(where, "no folders in it; expected one for each class, as cat/1.jpg")
+        found = {
+            printable(name): sorted(
+                root / os.fsdecode(path) for path in _files(os.fsencode(where / name), root)
+            )
+            for name in classes
+        }
+    except OSError as error:
+        name = os.fsdecode(error.filename or root)
+        raise UserError(printable(f"{name}: cannot be read: {first_line(error)}")) from error
+    return found, "" if where == root else "test"
+
+
 def natural_size(sides: np.ndarray, input_size: int | None) -> int:
     """The default decode_size."""
     if len(sides) and 0 < sides[0] <= SMALL and (sides == sides[0]).all():

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from jaxnets.data.datasets import Dataset
-from jaxnets.data.load import load_dataset
 from jaxnets.deploy.abtest import classical
 from jaxnets.deploy.abtest.presentation import OTHER, interval_text, p_text, points
 from jaxnets.deploy.abtest.trial import Plan
@@ -14,6 +13,8 @@ from jaxnets.display import printable, table
 from jaxnets.errors import UserError
 from jaxnets.predict.predict import to_predictor
 from jaxnets.predict.trained import TrainedNetwork, load_network
+from jaxnets.proportions import Interval, mcnemar
+from jaxnets.viz.run_data import data_named
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,9 +54,9 @@ class Pairs:
     @property
     def p(self) -> tuple[float, float]:
         """McNemar's two-sided p: exact, and the mid-p."""
-        return classical.mcnemar(self.only_a, self.only_b)
+        return mcnemar(self.only_a, self.only_b)
 
-    def interval(self, plan: Plan) -> classical.Interval:
+    def interval(self, plan: Plan) -> Interval:
         """The interval of the difference."""
         return classical.paired_interval(self.only_a, self.only_b, self.total, plan.alpha)
 
@@ -89,8 +90,7 @@ def compare_runs(
     names, right, sets = (run_a, run_b), [], []
     for name in names:
         network = load_network(name)
-        data = _load(network, dataset, data_dir)
-        _check_fits(name, network, data)
+        data = data_named(name, network, dataset, data_dir)
         sets.append(data)
         if sets[0].name != data.name or not np.array_equal(sets[0].test.labels, data.test.labels):
             raise UserError(
@@ -99,33 +99,6 @@ def compare_runs(
             )
         right.append(_right(network, data))
     return Pairs.of(names, sets[0].name, *right)
-
-
-def _load(network: TrainedNetwork, dataset: str | None, data_dir: str | None) -> Dataset:
-    """The data set in the form on which the network was trained; all of its test pictures."""
-    config, size = network.config, None
-    if dataset is None and data_dir is None:
-        dataset, data_dir, size = config.dataset, config.data_dir, config.validation_size
-    return load_dataset(
-        dataset or "mnist",
-        data_dir,
-        size,
-        decode_size=network.image_shape[0],
-        input_size=config.input_size,
-        on_bad_image=config.on_bad_image,
-    )
-
-
-def _check_fits(name: str, network: TrainedNetwork, data: Dataset) -> None:
-    """Raises UserError unless the network takes the pictures and has their classes."""
-    if data.image_shape != network.image_shape:
-        raise UserError(
-            f"{name}: expected pictures of {network.image_shape}, those of {data.name} are "
-            f"{data.image_shape}"
-        )
-    if data.class_names != network.class_names:
-        ours, theirs = (", ".join(map(printable, x.class_names))[:60] for x in (network, data))
-        raise UserError(f"{name}: expected the classes {ours}, {data.name} has {theirs}")
 
 
 def _right(network: TrainedNetwork, data: Dataset) -> np.ndarray:

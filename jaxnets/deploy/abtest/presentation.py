@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from jaxnets.deploy.abtest.classical import two_sided_z
 from jaxnets.deploy.abtest.sequential import EXPECTED, MIN_USERS
 from jaxnets.deploy.abtest.trial import Trial
 from jaxnets.display import printable, table
 from jaxnets.drawing.charts import MAX_POINTS, Band, Line, Series, curves
 from jaxnets.drawing.svg import Figure
+from jaxnets.proportions import two_sided_z
 
 OTHER = {"A": "B", "B": "A"}
 

@@ -16,6 +16,7 @@ from jaxnets.deploy.abtest.sequential import (
     users_needed,
 )
 from jaxnets.errors import UserError
+from jaxnets.proportions import Interval, mcnemar
 
 UNLIKELY = 0.001  # A split or feedback that is rarer than this by chance is a mistake.
 
@@ -44,7 +45,7 @@ class Trial:
     values: np.ndarray  # Each user's estimate of the difference, in the order in which they came.
     sequence: Sequence
     test: str  # The test of one look.
-    once: classical.Interval
+    once: Interval
     p: float
     split_p: float  # The chance of a split as uneven as this; 1 if paired.
     # Each model's mean over the users: the share of their answers that have feedback. Where the log
@@ -80,11 +81,11 @@ class Trial:
         return "B" if self.sequence.estimate[at - 1] > 0 else "A"
 
     @property
-    def interval(self) -> classical.Interval | None:
+    def interval(self) -> Interval | None:
         """The interval that is valid at any look, now; None as long as it is infinite."""
         return self.interval_after(self.count)
 
-    def interval_after(self, count: int) -> classical.Interval | None:
+    def interval_after(self, count: int) -> Interval | None:
         """The same after so many users."""
         low, high = (float(end[count - 1]) for end in (self.sequence.low, self.sequence.high))
         return (low, high) if math.isfinite(low) else None
@@ -182,13 +183,13 @@ def _feedback(users: Users, is_paired: bool) -> tuple[tuple[float, float] | None
 
 def _once(
     a: np.ndarray, b: np.ndarray, is_paired: bool, alpha: float
-) -> tuple[str, classical.Interval, float]:
+) -> tuple[str, Interval, float]:
     """The test of one look: its name, interval and p."""
     is_binary = bool(np.isin(a, (0, 1)).all() and np.isin(b, (0, 1)).all())
     if is_paired and is_binary:
         only_a, only_b = int((a > b).sum()), int((b > a).sum())
         interval = classical.paired_interval(only_a, only_b, len(a), alpha)
-        return "McNemar's exact test", interval, classical.mcnemar(only_a, only_b)[0]
+        return "McNemar's exact test", interval, mcnemar(only_a, only_b)[0]
     if is_paired:
         return ("paired z-test", *classical.paired(b - a, alpha))
     if is_binary:

@@ -4,12 +4,15 @@ from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxnets.data.batches import eval_batches
 from jaxnets.data.datasets import Dataset, Split
 from jaxnets.data.idx import read_idx
-from jaxnets.predict.predict import to_predictor
+from jaxnets.losses import LOSSES
+from jaxnets.predict.predict import compile_network
 from jaxnets.predict.trained import TrainedNetwork
 
 BATCH = 500
@@ -32,6 +35,7 @@ class Predictions(NamedTuple):
     labels: np.ndarray  # [N]
     probabilities: np.ndarray  # [N, K] float32
     rows: np.ndarray  # [N] Where the images stand in their split.
+    log_probabilities: np.ndarray | None = None  # [N, K] float32: finite where these are 0.
 
     @property
     def classes(self) -> np.ndarray:
@@ -47,6 +51,13 @@ class Predictions(NamedTuple):
     def right(self) -> np.ndarray:
         return self.classes == self.labels
 
+    def loss(self, name: str) -> float | None:
+        """The mean of one of LOSSES over the images; None for a loss of the user's own."""
+        if self.log_probabilities is None or name not in LOSSES:
+            return None
+        losses = LOSSES[name](jnp.asarray(self.log_probabilities), jnp.asarray(self.labels))
+        return float(np.asarray(losses, np.float64).mean())
+
     @property
     def confusion(self) -> np.ndarray:
         """The confusion matrix [K, K] of counts; row: label, column: prediction."""
@@ -58,14 +69,15 @@ class Predictions(NamedTuple):
 
 def predict(trained: TrainedNetwork, split: Split) -> Predictions:
     """The network's answers for every image of a split that can be read."""
-    forward = to_predictor(trained).forward
+    forward = compile_network(trained.config, trained.model, jax.nn.log_softmax)
+    params = jax.device_put(trained.params)
     parts, read = [], []
     for batch in eval_batches(split, min(BATCH, len(split))):
-        parts.append(np.asarray(forward(np.asarray(batch.images))))
+        parts.append(np.asarray(forward(params, np.asarray(batch.images))))
         read.append(batch.mask > 0)
     rows = np.flatnonzero(np.concatenate(read)[: len(split)])
-    probabilities = np.nan_to_num(np.concatenate(parts)[: len(split)][rows])
-    return Predictions(split.labels[rows], probabilities, rows)
+    logs = np.concatenate(parts)[: len(split)][rows]
+    return Predictions(split.labels[rows], np.nan_to_num(np.exp(logs)), rows, logs)
 
 
 class ClassScores(NamedTuple):
@@ -108,10 +120,14 @@ class Calibration(NamedTuple):
         return float(np.nansum(self.share * np.abs(self.accuracy - self.confidence)))
 
 
+def bins_of(found: Predictions, bins: int = BINS) -> np.ndarray:
+    """Each image's bin, [N]: of equal width, by the probability of the class that it got."""
+    return np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], found.confidences)
+
+
 def calibration(found: Predictions, bins: int = BINS) -> Calibration:
-    """Sorts the images into bins of equal width by the probability of the class they got."""
-    edges = np.linspace(0, 1, bins + 1)
-    at = np.searchsorted(edges[1:-1], found.confidences)
+    """The network's accuracy in each bin of its confidence."""
+    edges, at = np.linspace(0, 1, bins + 1), bins_of(found, bins)
     count = np.bincount(at, minlength=bins)
     with np.errstate(invalid="ignore"):
         right = np.bincount(at, found.right, bins) / count

@@ -64,7 +64,7 @@ def learning_figures(runs: Sequence[RunFacts]) -> list[Figure]:
             title += f" ({labels[columns.index(known[-1])]})"
         if series:
             show = percent if name in SHARES else plain
-            alt = f"{title}. " + "; ".join(_from_to(one, show) for one in series[:6])
+            alt = f"{title}" + _(". ") + _("; ").join(_from_to(one, show) for one in series[:6])
             log = None if name in ("loss", "speed") else False
             found.append(curves(name, title, alt, series, x_label=_("epoch"), show=show, log=log))
     return found
@@ -137,19 +137,21 @@ def calibration_figure(found: Calibration) -> Figure:
     )
 
 
-def mistakes_figure(found: Sequence[Mistake], data: Dataset) -> Figure:
+def mistakes_figure(
+    found: Sequence[Mistake], data: Dataset, columns: int = MISTAKE_COLUMNS, title: str = ""
+) -> Figure:
     """The pictures of the mistakes with label, prediction and confidence."""
     names, cell = [printable(name) for name in data.class_names], WIDTH / MISTAKE_COLUMNS
     side, tall = cell - 26, cell + 30
-    rows = -(-len(found) // MISTAKE_COLUMNS)
+    rows = -(-len(found) // columns)
     first = found[0]
     seen = names[first.label], names[first.predicted], percent(first.confidence)
     text = _("label {}, taken for {} with {}", *seen)
     label, prediction = _("label"), _("prediction")
-    title, alt = _("The most confident mistakes"), _("The first: {}.", text)
-    figure = Figure("mistakes", WIDTH, rows * tall + 4, title, alt)
+    title, alt = title or _("The most confident mistakes"), _("The first: {}.", text)
+    figure = Figure("mistakes", columns * cell, rows * tall + 4, title, alt)
     for number, mistake in enumerate(found):
-        x, y = number % MISTAKE_COLUMNS * cell, number // MISTAKE_COLUMNS * tall
+        x, y = number % columns * cell, number // columns * tall
         figure.image(x + 13, y + 6, side, side, picture(data, mistake.row))
         lines = [
             (f"{label} {names[mistake.label]}", "soft"),

@@ -1,0 +1,258 @@
+"""`jaxnets runs`: the runs of a folder, as their files say; nothing in a run folder is run."""
+
+import contextlib
+import os
+import shlex
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxnets import files
+from jaxnets.config.fields import Config
+from jaxnets.config.resolve import RESUME_MAY_CHANGE
+from jaxnets.display import columns, one_line, printable, program, short_path, table, width_of
+from jaxnets.errors import UserError
+from jaxnets.runs.run_folder import CONFIG, METRICS, RESULT, RUNS, SEARCH
+
+COMPARISON = "compare.json"
+# Settings that decide what a run computes; model, data, epochs and seed have columns of their own.
+SETTINGS = {*Config.__dataclass_fields__} - {*RESUME_MAY_CHANGE, "model", "layers", "seed"}
+SETTINGS |= {"init_from", "early_stopping"}
+LONGEST = 30  # Characters of a value in a table.
+
+
+class ListedRun(NamedTuple):
+    """A run, as its files say. Its texts may be anything: escape them."""
+
+    path: Path
+    written: float  # When its folder or a file in it last changed, in seconds since 1970.
+    config: dict[str, Any]  # As written.
+    result: dict[str, Any]  # As written; empty in an unfinished run.
+    records: Sequence[dict[str, Any]]
+    finished: bool
+    differs: dict[str, Any] = {}  # The settings in which the listed runs of its network differ.
+
+    @property
+    def dataset(self) -> str:
+        name = self.result.get("dataset", self.config.get("dataset"))
+        return os.path.basename(str(name).rstrip("/")) or str(name)
+
+    @property
+    def epochs(self) -> tuple[int, int | None]:
+        """The epochs that have ended, and those that were asked for."""
+        wanted = self.config.get("epochs")
+        return (
+            self.records[-1]["epoch"] if self.records else 0,
+            wanted if type(wanted) is int else None,
+        )
+
+    @property
+    def validation_accuracy(self) -> float | None:
+        return _number(self.records[-1].get("validation_accuracy")) if self.records else None
+
+    @property
+    def test_accuracy(self) -> float | None:
+        return _number(self.result.get("test_accuracy"))
+
+    @property
+    def resume(self) -> str | None:
+        """The command that continues an unfinished run."""
+        if self.finished:
+            return None
+        words = [*program("train"), "--resume", f"--workdir={short_path(str(self.path))}"]
+        if self.config.get("layers"):
+            words.append("--model=FILE.py")  # Which file it was is not in the folder.
+        if isinstance(mine := self.config.get("mine"), list) and mine:
+            words.append(f"--mine={','.join(map(str, mine))}")
+        return shlex.join(words)
+
+
+class Listing(NamedTuple):
+    """The contents of a folder of runs, each part with the newest first."""
+
+    folder: Path
+    runs: list[ListedRun]
+    others: list[tuple[Path, str]]  # Searches and comparisons: what they are.
+    damaged: list[tuple[Path, str]]  # Folders that cannot be read, and why.
+
+
+def list_runs(folder: str | None = None) -> Listing:
+    """Lists the runs, searches and comparisons of a folder, by default `runs`; or one run.
+
+    Raises:
+      UserError: There is no such folder, or it cannot be read.
+    """
+    root = Path(folder).expanduser() if folder else RUNS
+    if not root.is_dir():
+        hint = "train.py makes it" if folder is None else "expected one of runs"
+        raise UserError(f"{root}: no such folder; {hint}")
+    try:
+        paths = [root] if (root / CONFIG).exists() else _folders(root)
+        newest = sorted(paths, key=_written, reverse=True)
+    except OSError as error:
+        raise UserError(f"{root}: cannot be read: {error.strerror}") from error
+    found = Listing(root, [], [], [])
+    for path in newest:
+        try:
+            files.check_only_files(path)
+            if (path / CONFIG).exists():
+                found.runs.append(_read(path))
+            elif (path / SEARCH).exists():
+                found.others.append((path, _search(files.read_json(path / SEARCH))))
+            elif (path / COMPARISON).exists():
+                found.others.append((path, _comparison(files.read_json(path / COMPARISON))))
+        except UserError as error:
+            found.damaged.append((path, str(error)))
+    return found._replace(runs=_with_differences(found.runs))
+
+
+def _folders(root: Path) -> list[Path]:
+    """The folders in a folder, without hidden ones, links and what is being written."""
+    with os.scandir(root) as entries:
+        return [
+            root / entry.name
+            for entry in entries
+            if entry.is_dir(follow_symlinks=False)
+            and not entry.name.startswith(".")
+            and not entry.name.endswith(".partial")
+        ]
+
+
+def _written(path: Path) -> float:
+    times = [path.stat().st_mtime]
+    with os.scandir(path) as entries:
+        for entry in entries:
+            with contextlib.suppress(OSError):  # It has just been replaced.
+                times.append(entry.stat(follow_symlinks=False).st_mtime)
+    return max(times)
+
+
+def _read(path: Path) -> ListedRun:
+    config = files.read_json(path / CONFIG)
+    if not isinstance(config.get("model"), str):
+        raise UserError(f"{path / CONFIG}: expected a run's, found no model in it")
+    records = files.read_records(path / METRICS) if (path / METRICS).exists() else []
+    finished = (path / RESULT).exists()
+    result = files.read_json(path / RESULT) if finished else {}
+    return ListedRun(path, _written(path), config, result, records, finished)
+
+
+def _search(values: dict[str, Any]) -> str:
+    over, runs = values.get("over"), values.get("runs")
+    names = ", ".join(map(str, over)) if isinstance(over, dict) else "?"
+    return f"a search over {names}, {len(runs) if isinstance(runs, list) else 0} runs"
+
+
+def _comparison(values: dict[str, Any]) -> str:
+    rows = values.get("rows")
+    text = f"a comparison of models, {len(rows) if isinstance(rows, list) else 0} rows"
+    return text if values.get("finished") else f"{text}, unfinished"
+
+
+def _with_differences(runs: list[ListedRun]) -> list[ListedRun]:
+    """The runs with the settings in which those of the same network differ."""
+    groups: dict[Any, list[ListedRun]] = defaultdict(list)
+    for run in runs:
+        groups[run.config["model"]].append(run)
+    differ = {
+        model: [
+            name
+            for name in Config.__dataclass_fields__
+            if name in SETTINGS and len({_shown(run.config.get(name)) for run in group}) > 1
+        ]
+        for model, group in groups.items()
+    }
+    return [
+        run._replace(differs={k: run.config.get(k) for k in differ[run.config["model"]]})
+        for run in runs
+    ]
+
+
+def _number(value: object) -> float | None:
+    """A number of a file, which may hold anything; None if it is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if abs(value) <= 1e300 else None  # NaN is not.
+
+
+def _shown(value: object) -> str:
+    """A value of a file in a table."""
+    if isinstance(value, list):
+        value = "x".join(map(str, value))
+    text = printable("none" if value is None else f"{value}")
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+
+
+def to_values(found: Listing) -> dict[str, Any]:
+    """The listing for machines."""
+    return {
+        "folder": str(found.folder),
+        "runs": [
+            {
+                "name": run.path.name,
+                "path": str(run.path),
+                "model": run.config["model"],
+                "dataset": run.dataset,
+                "epochs_done": run.epochs[0],
+                "epochs": run.epochs[1],
+                "validation_accuracy": run.validation_accuracy,
+                "test_accuracy": run.test_accuracy,
+                "seed": run.config.get("seed"),
+                "finished": run.finished,
+                "resume": run.resume,
+                "differs": run.differs,
+            }
+            for run in found.runs
+        ],
+        "others": [{"path": str(path), "is": text} for path, text in found.others],
+        "damaged": [{"path": str(path), "reason": reason} for path, reason in found.damaged],
+    }
+
+
+def to_text(found: Listing) -> str:
+    """The runs as a table; what makes it wider than the terminal stands in lines of its own."""
+    lines = _table(found.runs)
+    for run in found.runs:
+        if run.resume:
+            done, wanted = run.epochs
+            of = f" of {_shown(wanted)}" if wanted is not None else ""
+            name = printable(run.path.name)
+            lines += [
+                "",
+                f"{name}: unfinished, {done:,}{of} epochs; resume with: {printable(run.resume)}",
+            ]
+    others = [f"{printable(path.name)}: {printable(text)}" for path, text in found.others]
+    lines += ["", *others] if others else []
+    bad = [f"{printable(path.name)}: {one_line(reason)}" for path, reason in found.damaged]
+    lines += ["", "damaged:", *bad] if bad else []
+    if not any((found.runs, others, bad)):
+        where = printable(short_path(str(found.folder)))
+        return f"no runs in {where}; each run of train.py has a folder in {RUNS}"
+    return "\n".join(lines).strip("\n")
+
+
+def _table(runs: Sequence[ListedRun]) -> list[str]:
+    if not runs:
+        return []
+    rows = [["run", "model", "data", "epochs", "val acc", "test acc", "seed"]]
+    for run in runs:
+        done, wanted = run.epochs
+        epochs = f"{done}" if wanted in (done, None) else f"{done}/{_shown(wanted)}"
+        numbers = run.validation_accuracy, run.test_accuracy
+        accuracies = ["-" if x is None else f"{x:.4f}" for x in numbers]
+        texts = map(_shown, (run.path.name, run.config["model"], run.dataset))
+        rows.append([*texts, epochs, *accuracies, _shown(run.config.get("seed"))])
+    differs = [" ".join(f"{k}={_shown(v)}" for k, v in run.differs.items()) for run in runs]
+    align = "<<<>>>>"
+    if any(differs):
+        whole = [[*row, text] for row, text in zip(rows, ["differs", *differs], strict=True)]
+        lines = table(whole, align + "<")
+        if max(map(width_of, lines)) <= columns():
+            return lines
+    lines = table(rows, align)
+    if max(map(width_of, lines)) > columns():  # Each name stands in a line of its own.
+        names, rest = [row[0] for row in rows], table([row[1:] for row in rows], align[1:])
+        lines = [f"{name}\n    {line}" for name, line in zip(names, rest, strict=True)]
+    below = ["", *(f"\n    {text}" if text else "" for text in differs)]
+    return [line + text for line, text in zip(lines, below, strict=True)]

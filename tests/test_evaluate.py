@@ -1,0 +1,160 @@
+"""jaxnets evaluate: numbers against scikit-learn and SciPy; folders, sheets, refusals."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+from conftest import CLASSES, SIDE, TEST, read_json
+from PIL import Image
+from scipy.stats import binomtest
+
+import jaxnets
+from jaxnets.drawing.svg import Figure
+from jaxnets.viz import evaluate
+
+NAMES = [str(number) for number in range(CLASSES)]
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_preset, tmp_path_factory):
+    """A run with a loss that is no cross-entropy, trained so little that it makes mistakes."""
+    net = jaxnets.Network(tiny_preset("mlp", epochs=1, learning_rate=0.01))
+    net.fit(verbose=0)
+    return net.save(tmp_path_factory.mktemp("evaluated") / "run")
+
+
+@pytest.fixture(scope="module")
+def pictures(tiny, tmp_path_factory):
+    """The test images as files in a folder for each class."""
+    root = tmp_path_factory.mktemp("pictures")
+    for name in NAMES:
+        (root / name).mkdir()
+    images = np.rint(255 * np.asarray(tiny.test.images)).astype(np.uint8)
+    for number, (image, label) in enumerate(zip(images, tiny.test.labels, strict=True)):
+        Image.fromarray(image[..., 0]).save(root / str(label) / f"{number}.png")
+    return root
+
+
+@pytest.fixture
+def answers(folder, tiny):
+    """The classes that the Predictor gives the test images."""
+    return jaxnets.load_predictor(str(folder))(tiny.test.images).argmax(axis=1)
+
+
+def test_the_numbers_are_scikit_learns_scipys_and_the_runs(folder, answers, tiny, run_command):
+    metrics = pytest.importorskip("sklearn.metrics")
+    outcome = run_command("evaluate", folder, "--json")
+    values, result = json.loads(outcome.out), read_json(folder / "result.json")
+    assert (outcome.status, outcome.err) == (0, "")
+    assert values["accuracy"] == result["test_accuracy"] < 1
+    assert values["loss"] == pytest.approx(result["test_loss"], rel=1e-5)
+    assert (values["split"], values["pictures"], values["loss_name"]) == ("test", TEST, "mse")
+    right = int((answers == tiny.test.labels).sum())
+    low, high = binomtest(right, TEST).proportion_ci(0.95, method="wilson")
+    found = values["interval"]
+    assert (found["level"], found["method"]) == (0.95, "wilson")
+    assert (found["low"], found["high"]) == (pytest.approx(low), pytest.approx(high))
+    expected = metrics.confusion_matrix(tiny.test.labels, answers, labels=range(CLASSES))
+    assert values["confusion"] == expected.tolist() and values["classes"] == NAMES
+    scores = metrics.precision_recall_fscore_support(
+        tiny.test.labels, answers, labels=range(CLASSES), zero_division=np.nan
+    )
+    for row, *theirs in zip(values["per_class"], *scores, strict=True):
+        ours = [row[name] for name in ("precision", "recall", "f1", "support")]
+        assert [np.nan if x is None else x for x in ours] == pytest.approx(theirs, nan_ok=True)
+    assert len(values["mistakes"]) == TEST - right
+    sure = [one["probability"] for one in values["mistakes"]]
+    assert sure == sorted(sure, reverse=True)
+
+
+def test_the_loss_of_a_sure_network_is_not_cut_off(finished_run, run_command):
+    values = json.loads(run_command("evaluate", finished_run.folder, "--json").out)
+    result = read_json(finished_run.folder / "result.json")
+    assert values["loss"] == pytest.approx(result["test_loss"], rel=1e-4, abs=1e-7)
+
+
+def test_a_folder_of_class_folders_counts_whole(folder, pictures, answers, tiny, run_command):
+    values = json.loads(run_command("evaluate", folder, pictures, "--json").out)
+    assert (values["split"], values["pictures"]) == (None, TEST)
+    assert values["accuracy"] == np.mean(answers == tiny.test.labels)
+    wrong = {str(number) for number in np.flatnonzero(answers != tiny.test.labels)}
+    named = [one["image"] for one in values["mistakes"]]
+    assert {re.sub(r".*/(\d+)\.png", r"\1", name) for name in named} == wrong
+    for one in values["mistakes"]:
+        assert one["image"].startswith(str(pictures / one["label"]))
+
+
+def test_some_of_the_classes_and_a_test_folder_are_enough(folder, pictures, tmp_path, run_command):
+    for part in ("train", "test"):
+        shutil.copytree(pictures / "1", tmp_path / part / "1")
+    (tmp_path / "test" / "1" / "bad.png").write_bytes(b"no picture")
+    outcome = run_command("evaluate", folder, tmp_path, "--json")
+    values, count = json.loads(outcome.out), len(list((pictures / "1").iterdir()))
+    assert outcome.status == 2 and re.fullmatch("error: .*bad.png: not a picture.*\n", outcome.err)
+    assert (values["split"], values["pictures"]) == ("test", count)
+    assert [row["support"] for row in values["per_class"]] == [0, count, 0]
+    assert values["per_class"][0]["recall"] is None
+    assert [one["image"] for one in values["unreadable"]] == [str(tmp_path / "test/1/bad.png")]
+
+
+def test_the_text_has_the_tables_and_names_the_split(folder, pictures, run_command):
+    out = run_command("evaluate", folder).out
+    assert re.match(rf"{folder} on the test images of \S+: \d+ of {TEST} are right\n", out)
+    assert re.search(r"\naccuracy 0\.\d{4}  95 % interval 0\.\d{4} to [01]\.\d{4}\n", out)
+    assert re.search(r"\nloss     0\.\d{4}  \(mse\)\n", out)
+    assert "class  precision  recall      F1  pictures\n0 " in out
+    assert "confusion matrix" in out and "most frequent mistakes\n" in out
+    assert f"{pictures}/" in run_command("evaluate", folder, pictures).out
+
+
+def test_the_sheet_has_every_wrong_picture(folder, tmp_path, run_command):
+    outcome = run_command("evaluate", folder, f"--sheet={tmp_path / 'wrong.svg'}", "--json")
+    values, text = json.loads(outcome.out), (tmp_path / "wrong.svg").read_text("utf-8")
+    assert text.count("<image") == len(values["mistakes"]) > 0
+    assert f"{len(values['mistakes'])} wrong of {TEST} pictures" in text
+    assert values["sheet"] == str(tmp_path / "wrong.svg")
+
+
+def test_a_network_without_mistakes_has_no_sheet(finished_run):
+    found = evaluate.evaluate(str(finished_run.folder))
+    labels = found.found.labels
+    sure = np.eye(CLASSES, dtype=np.float32)[labels]
+    perfect = found._replace(found=found.found._replace(probabilities=sure))
+    assert evaluate.sheet(perfect) is None and isinstance(
+        evaluate.sheet(perfect._replace(found=found.found._replace(probabilities=1 - sure))), Figure
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("{run} {others}", "others: expected folders named as the classes of"),
+        ("{run} {empty}", "empty: no folders in it; expected one for each class"),
+        ("{run} {train}", "expected a folder test, found train"),
+        ("{run} mnist", "expected pictures of (12, 12, 1), those of mnist are (28, 28, 1)"),
+        ("{run} minst", 'unknown dataset "minst"; did you mean "mnist"'),
+        ("{run} mnist kmnist", "expected one folder or data set, got mnist kmnist"),
+        ("nothing", "nothing: expected a run folder, found no config.json"),
+        ("{run} --sheet=a.pdf", "sheet: expected a figure as .svg or .png, got .pdf"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused(words, said, folder, tmp_path, run_command):
+    places = {name: tmp_path / name for name in ("others", "empty", "train")}
+    for name in ("others/emu", "empty", "train/train/0"):
+        (tmp_path / name).mkdir(parents=True)
+    run_command("evaluate", *words.format(run=folder, **places).split()).assert_refused(said)
+
+
+def test_a_picture_of_another_size_is_prepared_as_predict_does(folder, tmp_path, run_command):
+    (tmp_path / "2").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (3 * SIDE, 2 * SIDE), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "2" / "a.png")
+    values = json.loads(run_command("evaluate", folder, tmp_path, "--json").out)
+    predicted = json.loads(run_command("predict", folder, tmp_path / "2/a.png", "--json").out)
+    best = predicted[0]["predictions"][0]
+    assert (values["accuracy"] == 1) == (best["label"] == "2")
+    for one in values["mistakes"]:
+        assert one["prediction"] == best["label"]
+        assert one["probability"] == pytest.approx(best["probability"], rel=1e-5)

@@ -78,12 +78,23 @@ def columns(stream: Any = None) -> int:
         return sys.maxsize
 
 
+def is_screen(stream: Any) -> bool:
+    """Whether a stream is a terminal with a size; some notebooks and runners have one of 0 x 0."""
+    try:
+        return stream.isatty() and os.get_terminal_size(stream.fileno()).columns > 0
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
 def fold(text: str, width: int) -> str:
     """Breaks long lines between words; a command gets a line of its own, and is never broken."""
     lines = []
     for line in text.split("\n"):
-        if len(line) <= width:
+        if width_of(line) <= width:
             lines.append(line)
+            continue
+        if not line.isascii() and not any(mark in line for mark in (REPORT, PICTURES, RESUME)):
+            lines += fill(line, width).split("\n")
             continue
         mark = next((mark for mark in (REPORT, PICTURES) if mark in line), RESUME)
         line, mark, command = line.partition(mark)
@@ -126,12 +137,12 @@ def has_colours(stream: Any) -> bool:
     return os.environ.get("TERM") != "dumb" and not windows and stream.isatty()
 
 
-def show(text: str, stream: Any = None) -> None:
+def show(text: str, stream: Any = None, red: str = "error:") -> None:
     """Prints lines that fit into the terminal, an error's first word in red."""
     stream = stream or sys.stdout
     text = fold(text, columns(stream))
-    if text.startswith("error: "):
-        text = paint("error:", "red", stream) + text.removeprefix("error:")
+    if text.startswith(f"{red} "):
+        text = paint(red, "red", stream) + text.removeprefix(red)
     print(text, file=stream, flush=True)
 
 

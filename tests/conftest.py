@@ -10,6 +10,7 @@ import functools
 import gc
 import itertools
 import json
+import math
 import os
 import re
 import secrets
@@ -103,6 +104,11 @@ def pytest_configure(config):
     quick = (f"--{name}={value}".lower() for name, value in QUICK_COMPILATION.items())
     os.environ.setdefault("XLA_FLAGS", " ".join(quick))
     platform.set_up_jax(cpu_devices=8)
+
+    from jaxnets.runs import terminal
+
+    # What a slow machine alone makes a command say; test_progress.py has a clock of its own.
+    terminal.PATIENCE = terminal.SILENCE = math.inf
 
 
 def pytest_collection_modifyitems(items):

@@ -169,6 +169,8 @@ class KerasLog(Progress):
     Its accuracies have a double's digits: Keras averages single-precision ones over the batches.
     """
 
+    shows_every_epoch = True  # As the slide does.
+
     def epoch_line(self, record: Record) -> str:
         epoch, loss = f"{record['epoch']:02d}", f"{record['train_loss']:.9f}"
         accuracy = float(np.float32(record["train_accuracy"]))

@@ -24,6 +24,7 @@ from jaxnets.display import (
     RESUME,
     columns,
     four_digits,
+    is_screen,
     paint,
     printable,
     program,
@@ -40,6 +41,11 @@ HANG_UP = getattr(signal, "SIGHUP", None)
 
 BLOCKS, ASCII = "▁▂▃▄▅▆▇█", "_.:-=+*#"  # From the lowest to the highest bar.
 MOST_BARS = 40
+# Seconds after which a log gets a line within an epoch: one a minute, if a step takes a quarter.
+SILENCE = 45.0
+# A log has a line for each of so many epochs; of more it has lines so many seconds apart.
+FEW_EPOCHS, APART = 20, 1.0
+PATIENCE = 1.0  # Seconds after which a command says what it is doing.
 NOTHING_KEPT = "dry run: nothing was kept"
 
 # Seconds within which a second signal is the same request. timeout(1) signals the process and its
@@ -144,42 +150,83 @@ def fitting(parts: Sequence[tuple[int, str]], width: int) -> str:
 
 
 class Progress(Observer):
-    """A line an epoch, and a bar over all images of a run, on stderr if that is a terminal."""
+    """A line an epoch, and what goes on within one, on stderr: a bar, or in a log a line a minute.
 
-    def __init__(self, epochs: int, loader: TrainLoader, bar: bool | None = None):
+    A log is what is no terminal, or a terminal without a size, as some notebooks and runners have.
+    Of many short epochs it shows one a second, the first and the last among them.
+    """
+
+    shows_every_epoch = False  # In a log, too.
+
+    def __init__(
+        self,
+        epochs: int,
+        loader: TrainLoader,
+        bar: bool | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
         """Takes the run's epochs and data; a True shows the bar on stdout, a False never."""
         self._epochs, self._loader, self._bar_wanted = epochs, loader, bar
+        self._clock = clock
         self._error, self._best = 0.0, 0.0  # The largest gradient error, and validation accuracy.
 
     def on_train_begin(self, start: Checkpoint) -> None:
         """Starts the bar where the run stands."""
         step, loader, bar = int(start.state.step), self._loader, self._bar_wanted
         self._epoch = step // loader.steps
+        shows_bar = is_screen(sys.stderr) if bar is None else bar
+        self._is_log = bar is None and not shows_bar
+        few = self._epochs <= FEW_EPOCHS or self.shows_every_epoch
+        self._thins = bar is None and not few and not is_screen(sys.stdout)
+        self._total = loader.images_in(loader.steps * self._epochs)
+        self._first = self._done = loader.images_in(step)
+        self._began = self._spoke = self._clock()  # When it began, and last said something.
+        self._held, self._shown = "", -math.inf  # An epoch's line left out; when one was not.
         self._bar = tqdm(
-            total=loader.images_in(loader.steps * self._epochs),
-            initial=loader.images_in(step),
+            total=self._total,
+            initial=self._done,
             file=sys.stdout if bar else None,
-            disable=None if bar is None else not bar,
+            disable=not shows_bar,
             bar_format="{percentage:3.0f}%|{bar}| {remaining} left{postfix}",
             dynamic_ncols=True,
             leave=False,
         )
 
     def on_steps_end(self, count: int, metrics: Sums) -> None:
-        """Moves the bar by so many images."""
+        """Moves the bar by so many images, or prints a log's next line."""
+        self._done += count
         if not self._bar.disable:
-            parts = [
-                (2, f"epoch {self._epoch + 1}/{self._epochs}"),
-                (5, f"loss {four_digits(metrics.loss)}"),
-                (4, f"acc {metrics.scores['accuracy']:.4f}"),
-                (3, f"gradient error {self._error:.1e}" if self._error else ""),
-                (1, f"{self._bar.format_dict['rate'] or 0:,.0f} images/s"),
-            ]
+            rate = self._bar.format_dict["rate"] or 0
+            parts = [(2, f"epoch {self._epoch + 1}/{self._epochs}"), *self._within(metrics, rate)]
             room = columns(self._bar.fp) - len("100%|" + 6 * "-" + "| 00:00:00 left, ")
             text = fitting([part for part in parts if part[1]], room)
             self._bar.set_postfix_str(text, refresh=False)
+        elif self._is_log and (now := self._clock()) - self._spoke >= SILENCE:
+            self._spoke = now
+            with contextlib.suppress(OSError):  # Its reader is gone: a message changes no run.
+                print(self._log_line(metrics, now - self._began), file=sys.stderr, flush=True)
         with _ignoring_hangup():
             self._bar.update(count)
+
+    def _within(self, metrics: Sums, rate: float) -> list[tuple[int, str]]:
+        """The parts of a line within an epoch."""
+        return [
+            (5, f"loss {four_digits(metrics.loss)}"),
+            (4, f"acc {metrics.scores['accuracy']:.4f}"),
+            (3, f"gradient error {self._error:.1e}" if self._error else ""),
+            (1, f"{rate:,.0f} images/s" if rate >= 10 else f"{rate:.2g} images/s"),
+        ]
+
+    def _log_line(self, metrics: Sums, seconds: float) -> str:
+        """A log's line within an epoch, after so many seconds."""
+        steps = self._loader.steps
+        ends = [self._loader.images_in(steps * (self._epoch + k)) for k in (0, 1)]
+        share = (self._done - ends[0]) / (ends[1] - ends[0])
+        rate = (self._done - self._first) / max(seconds, 1e-9)
+        texts = [f"epoch {self._epoch + 1}/{self._epochs} {100 * share:.0f} %"]
+        texts += [text for _, text in self._within(metrics, rate) if text]
+        left = (self._total - self._done) / max(rate, 1e-9)
+        return "  ".join([*texts, f"{duration(left)} left"])
 
     def on_gradient_check(self, error: float) -> None:
         """Notes the error of a check of the gradients; the largest is shown."""
@@ -187,9 +234,14 @@ class Progress(Observer):
 
     def on_epoch_end(self, record: Record, state: TrainState) -> None:
         self._epoch = record["epoch"]
+        line, now = self.epoch_line(record), self._clock()
+        if self._thins and self._epoch < self._epochs and now - self._shown < APART:
+            self._held = line
+            return
+        self._held, self._shown, self._spoke = "", now, now
         with _ignoring_hangup():
             self._bar.clear()
-            print(self.epoch_line(record), flush=True)
+            print(line, flush=True)
             self._bar.refresh()
 
     def epoch_line(self, record: Record) -> str:
@@ -229,7 +281,48 @@ class Progress(Observer):
     def on_train_end(self) -> None:
         with _ignoring_hangup():
             self._bar.close()
+            if self._held:  # It ended early, after an epoch that was left out.
+                print(self._held)
             sys.stdout.flush()
+
+
+class Doing:
+    """What a command is doing, on stderr, once it takes a while: a bar, or in a log a line a part.
+
+    >>> with Doing("report", 2) as doing:
+    ...     doing("reading runs/cnn")
+    ...     doing("comparing gradients")
+    """
+
+    def __init__(self, command: str, parts: int, clock: Callable[[], float] = time.monotonic):
+        """Takes the command's name, and in how many parts it works."""
+        self._command, self._parts, self._clock = command, parts, clock
+        self._number, self._began = 0, clock()
+        self._bar: tqdm[Any] | None = None
+
+    def __enter__(self) -> "Doing":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def __call__(self, what: str) -> None:
+        """Says that the next part begins."""
+        self._number += 1
+        if self._clock() - self._began < PATIENCE:
+            return
+        text = f"{self._command}: {printable(what)}"
+        if not is_screen(sys.stderr):
+            with contextlib.suppress(OSError):  # Its reader is gone.
+                line = f"{text} ({self._number} of {self._parts})"
+                print(line, file=sys.stderr, flush=True)
+            return
+        if self._bar is None:
+            look = "{desc} |{bar}| {n_fmt} of {total_fmt}"
+            self._bar = tqdm(total=self._parts, bar_format=look, dynamic_ncols=True, leave=False)
+        self._bar.n = self._number - 1
+        self._bar.set_description_str(text)
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ from jaxnets.files import output_path, replacing
 from jaxnets.models.precision import with_precision
 from jaxnets.predict import folding
 from jaxnets.predict.trained import TrainedNetwork, load_network, to_input
+from jaxnets.runs.terminal import Doing
 
 # What each format needs beside jaxnets, and what proves it.
 NEEDS = {"safetensors": (), "stablehlo": ("flatbuffers",), "onnx": ("onnx", "onnxruntime")}
@@ -61,11 +62,14 @@ def export(workdir: str, kind: str | None = None, output: str | None = None) -> 
     if missing:
         raise not_installed(missing[0], "export")
     path = output_path(output or f"{Path(workdir).resolve().name}.{kind}")
-    trained = load_network(workdir)
-    content = content_of(trained, kind)
-    with replacing(path) as stream:
+    with Doing("export", 3) as doing, replacing(path) as stream:
+        doing(f"reading {workdir}")
+        trained = load_network(workdir)
+        doing("writing the network")
+        content = content_of(trained, kind)
         stream.write(content)
         stream.flush()
+        doing(f"checking the file by {BY[kind]}")
         difference, largest = _prove(kind, stream.name, trained)
     num_classes = len(trained.class_names)
     return Export(path, kind, len(content), trained.image_shape, num_classes, difference, largest)

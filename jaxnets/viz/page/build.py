@@ -30,6 +30,7 @@ from jaxnets.predict.digit import SIDE
 from jaxnets.predict.folding import BRANCHES, PlainNetwork, Rows, folded, plain
 from jaxnets.predict.predict import to_predictor
 from jaxnets.predict.trained import TrainedNetwork, load_network
+from jaxnets.runs.terminal import Doing
 from jaxnets.viz.run_data import data_of
 
 Files = dict[str, tuple[str, bytes]]  # A file's name → its media type and its content.
@@ -114,8 +115,10 @@ def one_file(page: Files) -> str:
     return html.replace("<head>", f"<head>\n{meta}", 1)
 
 
-def write_page(workdir: str, output: str) -> dict[str, Any]:
+def write_page(workdir: str, output: str, language: str | None = None) -> dict[str, Any]:
     """Writes the page of a run into a file; the old file stays if anything fails.
+
+    Its first language is one of LANGUAGES; None is that of the reader's browser.
 
     Returns:
       What was written: "page", "bytes", "weights" ("float32" or "float16"),
@@ -126,10 +129,16 @@ def write_page(workdir: str, output: str) -> dict[str, Any]:
       UserError: There is no such run or folder, or the page cannot show the network.
     """
     path = output_path(output)
-    trained = load_network(workdir)
-    pictures = practice(trained)
-    text = one_file(page_files(trained, pictures))
-    files.write_text(path, text)
+    with Doing("page", 3) as doing:
+        doing(f"reading {workdir}")
+        trained = load_network(workdir)
+        doing("choosing pictures to train with")
+        pictures = practice(trained)
+        doing("writing the page")
+        text = one_file(page_files(trained, pictures))
+        if language is not None:
+            text = text.replace("<html ", f'<html data-language="{language}" ', 1)
+        files.write_text(path, text)
     weights = _weights(plain(trained, as_taught=True))
     dtype = _dtype_of(weights)
     with np.errstate(invalid="ignore"):

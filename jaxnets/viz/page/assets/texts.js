@@ -3,7 +3,8 @@
 
 const TEXTS = {}; // Filled in where the page is built.
 
-let language = navigator.language?.startsWith("zh") ? "zh" : "en";
+let language = document.documentElement.dataset.language; // As jaxnets page --language says.
+language ??= navigator.language?.startsWith("zh") ? "zh" : "en";
 
 /** A text in the language of the page, with its values. */
 function say(key, values = {}) {

@@ -1,0 +1,113 @@
+"""What a log sees of long and of short epochs, and of commands at work; the clock is given."""
+
+import os
+import re
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from jaxnets.display import is_screen
+from jaxnets.runs import terminal
+from jaxnets.runs.terminal import Doing, Progress
+from jaxnets.training.loop import TrainLoader
+
+
+class Clock:
+    """A clock that stands still until it is moved."""
+
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def training(tiny, monkeypatch):
+    """Trains epochs of five steps before an observer, on a given clock."""
+    monkeypatch.setattr(terminal, "SILENCE", 45.0)
+
+    def train(epochs, seconds, ended=None, kind=Progress):
+        clock, loader = Clock(), TrainLoader(tiny.train, 32, seed=0)
+        progress = kind(epochs, loader, clock=clock)
+        start: Any = SimpleNamespace(state=SimpleNamespace(step=0))
+        progress.on_train_begin(start)
+        for epoch in range(1, (ended or epochs) + 1):
+            for step in range(1, loader.steps + 1):
+                clock.now += seconds / loader.steps
+                metrics: Any = SimpleNamespace(loss=0.25, scores={"accuracy": 0.5}, count=32 * step)
+                progress.on_steps_end(32, metrics)
+            record = {"epoch": epoch, "train_loss": 0.25, "train_accuracy": 0.5, "seconds": seconds}
+            record |= {"validation_loss": None, "validation_accuracy": None}
+            progress.on_epoch_end({**record, "images_per_second": 160 / seconds}, start.state)
+        progress.on_train_end()
+
+    return train
+
+
+def shown(out):
+    """The epochs that have a line."""
+    return [int(number) for number in re.findall(r"^epoch +(\d+)/", out, re.MULTILINE)]
+
+
+def test_a_long_epoch_has_a_line_a_minute_with_rate_and_time_left(training, capsys):
+    training(2, 500.0)
+    out, err = capsys.readouterr()
+    assert shown(out) == [1, 2]
+    lines = err.splitlines()
+    assert lines[0] == "epoch 1/2 20 %  loss 0.2500  acc 0.5000  0.32 images/s  15 min 0 s left"
+    assert lines[-1] == "epoch 2/2 100 %  loss 0.2500  acc 0.5000  0.32 images/s  0.0 s left"
+    assert len(lines) == 10  # Each step takes 100 s here: each has its line.
+
+
+def test_an_epoch_of_half_a_minute_needs_no_further_line(training, capsys):
+    training(3, 30.0)
+    out, err = capsys.readouterr()
+    assert (shown(out), err) == ([1, 2, 3], "")
+
+
+def test_many_short_epochs_are_thinned_to_one_a_second(training, capsys):
+    training(160, 0.3)
+    out, err = capsys.readouterr()
+    assert err == "" and shown(out) == [1, *range(5, 160, 4), 160]
+
+
+def test_twenty_epochs_are_all_shown_and_so_are_those_of_the_slide(training, capsys):
+    training(20, 0.01)
+    assert shown(capsys.readouterr().out) == list(range(1, 21))
+
+    class Slide(Progress):
+        shows_every_epoch = True
+
+    training(50, 0.01, kind=Slide)
+    assert shown(capsys.readouterr().out) == list(range(1, 51))
+
+
+def test_the_last_epoch_of_a_run_that_ends_early_is_shown(training, capsys):
+    training(160, 0.3, ended=7)
+    assert shown(capsys.readouterr().out) == [1, 5, 7]
+
+
+def test_a_terminal_without_a_size_is_a_log():
+    pty = pytest.importorskip("pty")
+    import fcntl
+    import struct
+    import termios
+
+    ours, theirs = pty.openpty()
+    with open(theirs, "w") as stream, open(ours, "rb"):
+        for size, is_one in (((0, 0), False), ((24, 80), True)):
+            fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", *size, 0, 0))
+            assert stream.isatty() and is_screen(stream) == is_one
+    with open(os.devnull, "w") as stream:
+        assert not is_screen(stream)
+
+
+def test_a_command_says_what_it_does_once_it_takes_a_while(monkeypatch, capsys):
+    monkeypatch.setattr(terminal, "PATIENCE", 1.0)
+    clock = Clock()
+    with Doing("report", 3, clock) as doing:
+        for what in ("reading \x1b", "evaluating", "comparing"):
+            doing(what)
+            clock.now += 0.7
+    assert capsys.readouterr() == ("", "report: comparing (3 of 3)\n")

@@ -283,7 +283,7 @@ class Tags(HTMLParser):
 
 NAMED_TAGS = """html head meta title style body header h1 h2 h3 h4 nav a main section figure
 figcaption p dl dt dd div details summary table thead tbody tr th td footer ul li svg g rect line
-text polyline polygon circle image"""
+text polyline polygon circle image label input span"""
 TAGS = set(NAMED_TAGS.split())
 
 
@@ -295,6 +295,7 @@ def assert_inert(html):
         assert not name.startswith("on") and name != "style", (name, value)
         if name in ("href", "src"):
             assert value.startswith(("#", "data:image/png;base64,")), value
+        assert name != "type" or value == "checkbox", value
 
 
 def test_the_report_has_every_figure_and_loads_nothing(written):
@@ -560,21 +561,34 @@ def test_the_page_in_a_browser(run, written, tmp_path):
             if language == "zh":
                 facts = dataclasses.replace(run, missing=[])
                 with speaking("zh"):
-                    path.write_text(build.report([facts, facts], "zh")[0], "utf-8")
+                    path.write_text(build.report([facts, facts])[0], "utf-8")
             feature = {"name": "prefers-color-scheme", "value": theme}
             page.call("Emulation.setEmulatedMedia", features=[feature])
             page.resize(width, 900, mobile=width < 600)
             page.open(path)
+            page.evaluate(
+                "document.querySelectorAll('details.run').forEach((e) => { e.open = true })"
+            )
             assert page.evaluate("document.documentElement.scrollWidth") <= width
             page.screenshot(tmp_path / "page.png", whole=True)
             check_pixels(page, Image.open(tmp_path / "page.png").convert("RGB"), theme)
             assert page.evaluate(CLIPPED) == [] and page.evaluate(OVERLAPPING) == []
         page.evaluate("scrollTo(0, 0)")
-        page.mouse("mouseMoved", *page.place("#runs-accuracy svg", 0.5, 0.6), 0)
+        page.mouse("mouseMoved", *page.place("#runs-accuracy > svg", 0.5, 0.6), 0)
         shown = (
             "getComputedStyle(document.querySelector('#runs-accuracy .hit:hover .tip')).visibility"
         )
         assert page.evaluate(shown) == "visible"
+        curves = "[...document.querySelectorAll('#runs-accuracy > svg > [class^=s]')]"
+        curves += ".map((e) => getComputedStyle(e).display)"
+        assert page.evaluate(curves) == ["inline", "inline"]
+        page.click("#runs-accuracy .k1")
+        assert page.evaluate(curves) == ["inline", "none"]
+        page.key(" ", 32, " ")
+        assert page.evaluate(curves) == ["inline", "inline"]
+        page.evaluate("document.querySelectorAll('details.run').forEach((e) => { e.open = false })")
+        assert page.evaluate("document.documentElement.scrollHeight") < 4500
+        page.evaluate("document.querySelectorAll('details.run').forEach((e) => { e.open = true })")
         page.call("Emulation.setEmulatedMedia", media="print")
         page.resize(718, 900)  # The breadth of A4 without its margins.
         boxes = "[...document.querySelectorAll('.scroll')].filter(e => e.checkVisibility())"
@@ -589,7 +603,8 @@ def check_pixels(page, shot, theme):
     """Demands that no figure is blank, and that the page has its theme's background."""
     assert (sum(shot.getpixel((3, 3))) > 600) == (theme == "light")
     boxes = page.evaluate(
-        "[...document.querySelectorAll('svg')].map((e) => { const b = e.getBoundingClientRect();"
+        "[...document.querySelectorAll('figure > svg')].map((e) => {"
+        "const b = e.getBoundingClientRect();"
         "return [b.left, b.top + scrollY, b.right, b.bottom + scrollY, e.parentNode.id]; })"
     )
     assert len(boxes) >= 12

@@ -11,6 +11,7 @@ from jaxnets.drawing.svg import (
     DASHES,
     SERIES,
     Figure,
+    Key,
     element,
     escape,
     shortened,
@@ -164,17 +165,19 @@ def curves(
       notes: The only ticks of the x axis, with the lines of text below each.
     """
     series = [_thinned(one) for one in series]
-    keys = [(one.label, _style(one.number, one.faint)) for one in series if one.label]
+    keys = [Key(one.label, _style(one.number, one.faint)) for one in series if one.label]
+    only_curves = len(keys) == len(series) and not (band or level or marks)
     if band:
-        keys.append((band.label, {"stroke": "c1", "stroke_width": 12, "stroke_opacity": 0.2}))
+        keys.append(Key(band.label, {"stroke": "c1", "stroke_width": 12, "stroke_opacity": 0.2}))
     level_style = {"stroke": "ink", "stroke_width": 1, "stroke_dasharray": "4 3"}
-    keys += [(level.label, level_style)] if level else []
+    keys += [Key(level.label, level_style)] if level else []
     mark_styles = [_style(2 + number) for number in range(len(marks))]
-    keys += [(mark.label, style) for mark, style in zip(marks, mark_styles, strict=True)]
+    keys += [Key(mark.label, style) for mark, style in zip(marks, mark_styles, strict=True)]
     keys = keys if len(keys) > 1 else []
     legend = _legend([label for label, _ in keys], 56)
     below = max((note.count("\n") + 1 for note in (notes or {}).values() if note), default=0)
-    top, bottom = 24 + 18 * (legend[-1][2] + 1 if legend else 0), 40 + 13 * below
+    legend_height = 18 * (legend[-1][2] + 1 if legend else 0)
+    top, bottom = 24 + legend_height, 40 + 13 * below
     figure = Figure(name, WIDTH, top + 170 + bottom, title, alt)
     shown = [y for one in series for y in one.y]
     shown += [*band.low, *band.high] if band else []
@@ -197,9 +200,16 @@ def curves(
     _draw_x_ticks(figure, x, top + 188, notes)
     centre = {"text_anchor": "middle", "fill": "soft"}
     figure.text((left + WIDTH) / 2, top + 166 + bottom, x_label, **centre)
-    for (label, at, row), (_, style) in zip(legend, keys, strict=True):
-        figure.line(at, 26 + 18 * row, at + 20, 26 + 18 * row, **style)
-        figure.text(at + 25, 30 + 18 * row, label)
+    drawn = []
+    for (label, at, row), key in zip(legend, keys, strict=True):
+        y_line = 10 + 18 * row
+        drawn.append(element("line", x1=at, x2=at + 20, y1=y_line, y2=y_line, **key.style))
+        text = {"x": at + 25, "y": 14 + 18 * row, "font_size": 12, "fill": "ink"}
+        drawn.append(element("text", escape(label), **text))
+    if only_curves and keys:
+        figure.legend(keys, legend_height, drawn)
+    else:
+        figure.add_all(drawn)
     if band:
         edges = [(a, low, high) for a, low, high in zip(*band[1:], strict=True)]
         edges = [edge for edge in edges if all(map(math.isfinite, edge))]
@@ -209,20 +219,16 @@ def curves(
         figure.line(left, y(level.at), WIDTH - 8, y(level.at), **level_style)
     for mark, style in zip(marks, mark_styles, strict=True):
         figure.line(x(mark.at), top, x(mark.at), top + 170, **style)
-    for one in series:
+    for number, one in enumerate(series):
         style = _style(one.number, one.faint)
         known = [(a, b) for a, b in zip(one.x, one.y, strict=True) if b is not None]
         points = [(a, b) for a, b in known if math.isfinite(b)]
-        figure.add(
-            "polyline",
-            points=_points(points, x, y),
-            fill="none",
-            stroke_linejoin="round",
-            **style,
-        )
+        line = {"points": _points(points, x, y), "fill": "none", "stroke_linejoin": "round"}
+        parts = [element("polyline", **line, **style)]
         if len(points) <= 30:
             for a, b in points:
-                figure.add("circle", cx=x(a), cy=y(b), r=2.5, fill=style["stroke"])
+                parts.append(element("circle", cx=x(a), cy=y(b), r=2.5, fill=style["stroke"]))
+        figure.add("g", "".join(parts), class_=f"s{number}")
     _tips(figure, series, x, x_all, x_label, show, top)
     return figure
 
@@ -288,7 +294,7 @@ def _tips(
             "text",
             escape(text),
             x=WIDTH / 2,
-            y=14,
+            y=top - 10,
             font_size=size,
             text_anchor="middle",
             fill="ink",
@@ -348,6 +354,8 @@ def dots(
     ]
     ends = [end for *_, value, spread in drawn for end in (value - spread, value + spread)]
     axis = axis_of(ends, left + 8, right - 22, log=log)
+    if show is percent and max(ends, default=0) <= 1:  # No score is above 100 %.
+        axis = axis._replace(high=min(axis.high, 1.0))
     for tick in axis.ticks(4):
         figure.line(axis(tick), top, axis(tick), top + height)
         figure.text(

@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -82,12 +82,21 @@ def text_width(text: str, size: float) -> float:
     return 0.57 * size * width_of(text)
 
 
+class Key(NamedTuple):
+    """The label and the look of a curve; its elements are of the class s and its number."""
+
+    label: str
+    style: dict[str, Any]
+
+
 class Figure:
     """A drawing with a name, a title and a text for those who cannot see it."""
 
     def __init__(self, name: str, width: float, height: float, title: str, alt: str):
         self.name, self.width, self.height, self.title, self.alt = name, width, height, title, alt
         self._parts: list[str] = []
+        self.keys: list[Key] = []  # Of curves that a page may show or hide, in place of a legend.
+        self.legend_height = 0.0
 
     def __repr__(self) -> str:
         return f"Figure({self.name!r}, {self.width:g} x {self.height:g})"
@@ -95,6 +104,10 @@ class Figure:
     def add(self, tag: str, content: str = "", **attributes: Any) -> None:
         """Adds an element; colours are names of LIGHT, and underscores stand for dashes."""
         self._parts.append(element(tag, content, **attributes))
+
+    def add_all(self, elements: Sequence[str]) -> None:
+        """Adds elements that `element` made."""
+        self._parts += elements
 
     def rect(self, x: float, y: float, width: float, height: float, **attributes: Any) -> None:
         self.add("rect", x=x, y=y, width=max(width, 0), height=max(height, 0), **attributes)
@@ -154,6 +167,11 @@ class Figure:
         tip = element("g", shown, class_="tip")
         self._parts.append(f"\0{element('g', area + tip, class_='hit')}\0")
 
+    def legend(self, keys: Sequence["Key"], height: float, drawn: Sequence[str]) -> None:
+        """A legend at the top, for a file; a page has a box to tick for each of its keys."""
+        self.keys, self.legend_height = list(keys), height
+        self._parts.append(f"\1{''.join(drawn)}\1")
+
     @classmethod
     def grid(cls, name: str, title: str, rows: Sequence[Sequence["Figure"]]) -> "Figure":
         """One figure of rows of others, each below its own title."""
@@ -181,9 +199,10 @@ class Figure:
             stream.write(to_png(text) if path.suffix.lower() == ".png" else text.encode())
 
     def inline(self) -> str:
-        """The figure for a page."""
-        box = f"0 0 {_number(self.width)} {_number(self.height)}"
-        body = "".join(self._parts).replace("\0", "")
+        """The figure for a page, which has the legend in HTML."""
+        height = self.height - self.legend_height
+        box = f"0 {_number(self.legend_height)} {_number(self.width)} {_number(height)}"
+        body = re.sub("\1.*?\1", "", "".join(self._parts)).replace("\0", "")
         return f'<svg viewBox="{box}" role="img" aria-label="{escape(self.alt)}">{body}</svg>\n'
 
     def standalone(self) -> str:
@@ -199,7 +218,7 @@ class Figure:
     def _file(self, style: str = "") -> str:
         """The figure with its title and a background; its colours are still variables."""
         width, height = _number(self.width), _number(self.height + TITLE)
-        body = re.sub("\0.*?\0", "", "".join(self._parts))
+        body = re.sub("\0.*?\0", "", "".join(self._parts)).replace("\1", "")
         # The one is for browsers, the other for resvg and Inkscape.
         body = body.replace(
             'image-rendering="pixelated"',

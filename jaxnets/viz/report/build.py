@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,14 +15,16 @@ from jaxnets.drawing.charts import percent, plain
 from jaxnets.drawing.svg import Figure, check_png, escape
 from jaxnets.errors import UserError
 from jaxnets.files import output_path
-from jaxnets.language import N_, _, speaking
+from jaxnets.language import N_, _, speaking, spoken
 from jaxnets.machine.platform import versions
 from jaxnets.predict.trained import to_input
 from jaxnets.runs.run_folder import REPORT
+from jaxnets.runs.terminal import Doing
 from jaxnets.viz.report import document, figures, ledger
-from jaxnets.viz.report.evaluation import calibration, class_scores, mistakes, predict
+from jaxnets.viz.report.evaluation import Predictions, calibration, class_scores, mistakes
 from jaxnets.viz.report.passes import passes_of
 from jaxnets.viz.report.run_facts import RunFacts, number_in, read_run
+from jaxnets.viz.report.verdicts import accuracy_interval, comparison, verdicts
 
 SURROUNDINGS = ("device", "processor", "cores", "num_devices", "versions", "data_sha256")
 # Fields of config.json that the table of settings leaves out: other parts of the report say them.
@@ -30,6 +32,7 @@ NO_SETTINGS = (*SURROUNDINGS, "class_names", "image_shape", "num_classes", "devi
 MAIN = ("optimizer", "learning_rate", "schedule", "batch_size", "epochs", "loss")
 MAIN += ("augment", "precision", "gradients", "seed")
 NO_DIFFERENCE = ("workdir", "overwrite", "data_sha256", "init_from_sha256")
+INTERVAL = "test_interval"
 FACTS = {
     "model": N_("network"),
     "dataset": N_("data"),
@@ -38,6 +41,7 @@ FACTS = {
     "seconds": N_("seconds of training"),
     "validation_accuracy": N_("validation accuracy"),
     "test_accuracy": N_("test accuracy"),
+    INTERVAL: N_("95 % interval (Wilson)"),
     "test_loss": N_("test loss"),
 }
 MAX_SETTINGS = 200  # A config.json may come from anywhere.
@@ -55,9 +59,11 @@ NOTHING = Part([])
 
 
 def write_report(
-    workdirs: Sequence[str], output: str, folder: str | None = None, language: str = "en"
+    workdirs: Sequence[str], output: str, folder: str | None = None, language: str | None = "en"
 ) -> dict[str, Any]:
     """Writes the report of some runs, and its figures into a folder, as SVG and PNG.
+
+    Its language is one of LANGUAGES; None is the locale's.
 
     Returns:
       What was written: "report", "bytes", "figures" (how many), "figures_folder" and "missing",
@@ -70,9 +76,13 @@ def write_report(
     if folder is not None:
         check_png()
         _make_folder(folder)
-    with speaking(language):
-        runs = [read_run(workdir) for workdir in workdirs]
-        text, drawn = report(runs, language)
+    doing = Doing("report", len(workdirs) * (2 + len(SLOW)))
+    with doing, speaking(language):
+        runs = []
+        for workdir in workdirs:
+            doing(_("reading {}", workdir))
+            runs.append(read_run(workdir))
+        text, drawn = report(runs, doing)
     files.write_text(path, text)
     if folder is not None:
         for figure in drawn:
@@ -89,7 +99,7 @@ def write_report(
 
 def write_into(folder: Path) -> None:
     """Writes a run's report into its folder, and says so: --report of train.py."""
-    show(to_text(write_report([str(folder)], str(folder / REPORT))))
+    show(to_text(write_report([str(folder)], str(folder / REPORT), language=None)))
 
 
 def to_text(written: dict[str, Any]) -> str:
@@ -112,28 +122,43 @@ def _make_folder(folder: str) -> None:
         raise UserError(f"figures: cannot make the folder {folder}: {error.strerror}") from error
 
 
-def report(runs: Sequence[RunFacts], language: str = "en") -> tuple[str, list[Figure]]:
-    """The report as an HTML document, and its figures."""
+def report(
+    runs: Sequence[RunFacts], doing: Callable[[str], None] = lambda what: None
+) -> tuple[str, list[Figure]]:
+    """The report as an HTML document in the language of `speaking`, and its figures.
+
+    It tells `doing` of each slow part when that begins.
+    """
     drawn: list[Figure] = []
     body, links = "", []
-    title = _("Report") + f": {runs[0].name}"
+    title = _("Report") + _(": ") + runs[0].name
+    answers = []
+    for run in runs:
+        doing(_("evaluating {}", run.name))
+        answers.append(run.predictions)
     if len(runs) > 1:
         title = _("{} runs side by side", len(runs))
-        for name, heading, part in _comparison(runs):
+        for name, heading, part in _comparison(runs, answers):
             body += _section(name, heading, part, drawn, "runs-")
     for run, prefix in zip(runs, _prefixes(runs), strict=True):
         sections = ""
         for name, heading, part_of in SECTIONS:
+            if name in SLOW:
+                doing(f"{run.name}: {_(heading)}")
             with run.attempt(_(heading)):
                 sections += _section(name, _(heading), part_of(run), drawn, prefix)
-        heading = f"<h2>{escape(run.name)}</h2>\n" if len(runs) > 1 else ""
+        html = f"{_overview(run, prefix)}{sections}"
         links.append((f"run-{prefix}", escape(run.name)))
-        body += f'<section id="run-{prefix}">\n{heading}{_overview(run)}{sections}</section>\n'
+        if len(runs) > 1:  # Folded: many runs stay a short page.
+            facts = _("test accuracy {}", _value_of(run, "test_accuracy"))
+            heading = f"<h2>{escape(run.name)}</h2><span>{escape(facts)}</span>"
+            html = f'<details class="run"><summary>{heading}</summary>{html}</details>'
+        body += f'<section id="run-{prefix}">\n{html}</section>\n'
     if len(runs) == 1:
         links = re.findall(r'<h3 id="([^"]*)">([^<]*)</h3>', body)
     nav = " ".join(f'<a href="#{anchor}">{name}</a>' for anchor, name in links)
     footer = _("Made by jaxnets {}. This file loads nothing.", versions()["jaxnets"])
-    return document.document(language, title, nav, body, footer), drawn
+    return document.document(spoken(), title, nav, body, footer), drawn
 
 
 def _section(name: str, heading: str, part: Part, drawn: list[Figure], prefix: str) -> str:
@@ -160,9 +185,12 @@ def _prefixes(runs: Sequence[RunFacts]) -> list[str]:
     return found[1:]
 
 
-def _comparison(runs: Sequence[RunFacts]) -> list[tuple[str, str, Part]]:
+def _comparison(
+    runs: Sequence[RunFacts], answers: Sequence[Predictions | None]
+) -> list[tuple[str, str, Part]]:
     """Several runs side by side: results, what differs in their settings, their curves."""
     names = ["", *(run.name for run in runs)]
+    judged = document.verdict_list(comparison([run.name for run in runs], answers))
     rows = [[_(text), *(_value_of(run, name) for run in runs)] for name, text in FACTS.items()]
     results = document.card(document.table(names, rows))
     keys = [key for run in runs for key in run.config]
@@ -175,7 +203,7 @@ def _comparison(runs: Sequence[RunFacts]) -> list[tuple[str, str, Part]]:
     if not differences:
         settings = document.paragraph(_("The runs have the same settings."))
     return [
-        ("results", _("Results"), Part([], results)),
+        ("results", _("Results"), Part([], results + judged)),
         ("differences", _("What differs"), Part([], document.card(settings))),
         ("learning", _("Learning"), Part([(one, "") for one in figures.learning_figures(runs)])),
     ]
@@ -185,6 +213,11 @@ def _value_of(run: RunFacts, name: str) -> str:
     """A fact of a run: from its result, else from its last epoch or its config."""
     if name in ("model", "dataset"):
         return _shown(run.result.get(name, run.config.get(name)))
+    if name == INTERVAL:
+        accuracy, count = (number_in(run.result, key) for key in ("test_accuracy", "test_count"))
+        if accuracy is None or not count or not 0 <= accuracy <= 1 or count < 1:
+            return "–"
+        return accuracy_interval(accuracy * count, int(count))
     value = number_in(run.result, name)
     if value is None and run.records:
         last = {"epochs": "epoch"}.get(name, name)
@@ -209,12 +242,20 @@ def _shown(value: Any) -> str:
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
-def _overview(run: RunFacts) -> str:
-    facts = "".join(
-        f"<div><dt>{escape(_(text))}</dt><dd>{escape(_value_of(run, name))}</dd></div>"
-        for name, text in FACTS.items()
-    )
+def _overview(run: RunFacts, prefix: str) -> str:
+    facts = ""
+    for name, text in FACTS.items():
+        if name != INTERVAL:
+            value = escape(_value_of(run, name))
+            if name == "test_accuracy":
+                value += f"<span>{escape(_value_of(run, INTERVAL))}</span>"
+            facts += f"<div><dt>{escape(_(text))}</dt><dd>{value}</dd></div>"
     html = f'<dl class="facts">{facts}</dl>\n'
+    with run.attempt(_("Verdicts")):
+        if judged := verdicts(run):
+            html += document.headed(
+                _("Verdicts"), document.verdict_list(judged), f"{prefix}verdicts"
+            )
     if run.trained is not None and not run.trained.finished:
         step = format(run.trained.step, ",")
         text = _("The run is not finished: this is how far it had come after step {}.", step)
@@ -290,9 +331,9 @@ def _mine(run: RunFacts) -> Part:
 
 
 def _mistakes(run: RunFacts) -> Part:
-    if run.trained is None or run.data is None:
+    if run.trained is None or run.data is None or (found := run.predictions) is None:
         return NOTHING
-    found, names = predict(run.trained, run.data.test), run.trained.class_names
+    names = run.trained.class_names
     scores, calibrated = class_scores(found.confusion), calibration(found)
     note = _(
         "Above the dashed line the network is right more often than it says, below it "
@@ -417,6 +458,7 @@ def _settings(run: RunFacts) -> Part:
     return Part([], document.card(short + whole))
 
 
+SLOW = ("inside", "gradients")
 SECTIONS = (
     ("mine", N_("Your derivation beside the right one"), _mine),
     ("learning", N_("Learning"), _learning),

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from importlib import resources
 
-from jaxnets.drawing.svg import Figure, both_themes, escape
+from jaxnets.drawing.svg import Figure, both_themes, element, escape
 
 # Nothing is loaded and no program runs; only the style with this digest counts.
 POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; style-src '{}'"
@@ -16,7 +16,7 @@ SHORT = 24  # Characters of a row's name that are kept in one line.
 def document(language: str, title: str, nav: str, body: str, footer: str) -> str:
     """A page that loads nothing; nav and body are HTML."""
     folder = resources.files("jaxnets.viz.report") / "assets"
-    style = both_themes() + (folder / "report.css").read_text("utf-8")
+    style = both_themes() + (folder / "report.css").read_text("utf-8") + _hiding(body)
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     policy = POLICY.format(f"sha256-{digest}")
     html = [
@@ -30,6 +30,13 @@ def document(language: str, title: str, nav: str, body: str, footer: str) -> str
         f"<footer>{escape(footer)}</footer>\n</body>\n</html>\n",
     ]
     return "\n".join(html)
+
+
+def _hiding(body: str) -> str:
+    """The rules by which an unticked box of a figure hides its curve, without a program."""
+    most = max(map(int, re.findall(r'<input type="checkbox" class="k(\d+)"', body)), default=-1)
+    rules = (f"figure:has(.k{n}:not(:checked)) .s{n}" for n in range(most + 1))
+    return f"{', '.join(rules)} {{ display: none; }}\n" if most >= 0 else ""
 
 
 def paragraph(text: str, kind: str = "") -> str:
@@ -58,8 +65,25 @@ def figures_of(parts: Sequence[tuple[Figure, str]], kind: str = "figures") -> st
     for figure, note in parts:
         note = f'<p class="note">{escape(note)}</p>' if note else ""
         html += f'<figure id="{escape(figure.name)}"><figcaption><h4>{escape(figure.title)}</h4>'
-        html += f"</figcaption>{figure.inline()}{note}</figure>\n"
+        html += f"</figcaption>{_boxes(figure)}{figure.inline()}{note}</figure>\n"
     return f'<div class="{kind}">\n{html}</div>\n' if html else ""
+
+
+def _boxes(figure: Figure) -> str:
+    """A figure's legend, in which a tick shows or hides each curve."""
+    html = ""
+    for number, (label, style) in enumerate(figure.keys):
+        line = element("line", x1=0, x2=24, y1=4, y2=4, **style)
+        box = f'<input type="checkbox" class="k{number}" checked>'
+        swatch = f'<svg viewBox="0 0 24 8" aria-hidden="true">{line}</svg>'
+        html += f"<label>{box}{swatch}{escape(label)}</label>"
+    return f'<div class="keys">{html}</div>' if html else ""
+
+
+def verdict_list(verdicts: Sequence[tuple[str, str]]) -> str:
+    """Sentences, each with its kind: good, bad or unknown."""
+    items = "".join(f'<li class="{kind}">{escape(text)}</li>' for kind, text in verdicts)
+    return f'<ul class="verdicts">{items}</ul>\n' if items else ""
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

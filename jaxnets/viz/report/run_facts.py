@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +12,7 @@ from jaxnets.errors import message_and_status
 from jaxnets.language import _
 from jaxnets.predict.trained import TrainedNetwork, load_network
 from jaxnets.runs.run_folder import CONFIG, MINE, RESULT, RunFolder
+from jaxnets.viz.report.evaluation import Predictions, predict
 from jaxnets.viz.run_data import data_of
 
 
@@ -27,6 +29,14 @@ class RunFacts:
     trained: TrainedNetwork | None = None
     data: Dataset | None = None
     missing: list[str] = dataclasses.field(default_factory=list)  # Sentences for the reader.
+
+    @functools.cached_property
+    def predictions(self) -> Predictions | None:
+        """The network's answers for the test images; None where they are not to be had."""
+        with self.attempt(_("Mistakes")):
+            if self.trained is not None and self.data is not None:
+                return predict(self.trained, self.data.test)
+        return None
 
     @contextlib.contextmanager
     def attempt(self, part: str = "") -> Iterator[None]:

@@ -9,12 +9,14 @@ from collections.abc import Callable, Generator, Iterable
 from typing import TypeVar
 
 from jaxnets.display import one_line, short_path, show
+from jaxnets.language import LANGUAGES, N_, _, said, speaking
 
 Kind = TypeVar("Kind")
 
 # Exit statuses: done; the run failed; the request was wrong; 128 + a signal's number.
 DONE, RUN_FAILED, WRONG_REQUEST, BY_SIGNAL = 0, 1, 2, 128
 
+ERROR = N_("error:")
 OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # XLA's error begins with it.
 
 
@@ -160,7 +162,8 @@ def run_main(main: Callable[[list[str]], int]) -> int:
         if (known := message_and_status(error)) is None:
             raise
         message, status = known
-        show(f"error: {one_line(message)}", sys.stderr)
+        with speaking(_language()):
+            show(f"{_(ERROR)} {said(one_line(message))}", sys.stderr, red=_(ERROR))
         if isinstance(error.__context__, BrokenPipeError):
             _leave_stdout()
         if isinstance(error, StoppedError) and error.at_once:
@@ -171,6 +174,12 @@ def run_main(main: Callable[[list[str]], int]) -> int:
     finally:
         if handler is signal.default_int_handler:
             signal.signal(signal.SIGINT, handler)
+
+
+def _language() -> str | None:
+    """The language of the --language on the command line; None for the locale's."""
+    given = [text.partition("=")[2] for text in sys.argv if text.startswith("--language=")]
+    return next((text for text in given if text in LANGUAGES), None)
 
 
 def _leave_stdout() -> None:

@@ -5,6 +5,7 @@
 """
 
 import contextlib
+import functools
 import json
 import locale
 import os
@@ -14,11 +15,11 @@ from collections.abc import Generator, Mapping
 from contextvars import ContextVar, Token
 from pathlib import Path
 
-from jaxnets.errors import unknown
-
 LANGUAGES = ("en", "zh")
 # In this order, as gettext reads them.
 VARIABLES = ("LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG")
+VALUE = re.compile(r"\{\d*\}")  # What stands for a value in a text.
+FEWEST = 5  # Letters of a text that tell a message from others; a word alone may be a flag's.
 ENTRY = re.compile(r'^msgid ((?:".*"\n)+)msgstr ((?:".*"\n?)+)', re.MULTILINE)
 
 _texts: ContextVar[Mapping[str, str] | None] = ContextVar("texts", default=None)
@@ -40,7 +41,7 @@ def speaking(language: str | None) -> Generator[None]:
     """Lets `_` say texts in one of LANGUAGES within the block; None is the locale's."""
     language = _of_locale() if language is None else language
     if language not in LANGUAGES:
-        raise unknown("language", language, LANGUAGES)
+        raise ValueError(f"expected one of {', '.join(LANGUAGES)} as language, got {language!r}")
     token = speak(None if language == "en" else _read(Path(__file__).with_name("zh.po")))
     try:
         yield
@@ -51,6 +52,46 @@ def speaking(language: str | None) -> Generator[None]:
 def speak(texts: Mapping[str, str] | None) -> Token[Mapping[str, str] | None]:
     """Lets `_` say texts as given here, each after the English one; None is English."""
     return _texts.set(texts)
+
+
+def said(message: str) -> str:
+    """A message that the code made in English, in the language of `speaking`.
+
+    An error stays English until it is shown, as it may be raised in a thread, or kept in a file.
+    The catalogue has its text with {} for each value. The longest text that fits counts; then the
+    same for the values, and for each clause of what fits none.
+    """
+    texts = _texts.get()
+    return _fitted(message, _patterns(tuple(texts.items()))) if texts else message
+
+
+def _fitted(message: str, patterns: "Patterns") -> str:
+    for pattern, text in patterns:
+        if found := pattern.fullmatch(message):
+            return text.format(*(_fitted(value, patterns) for value in found.groups()))
+    first, mark, rest = message.partition("; ")
+    return f"{_fitted(first, patterns)}；{_fitted(rest, patterns)}" if mark else message
+
+
+Patterns = list[tuple[re.Pattern[str], str]]
+
+
+@functools.cache
+def _patterns(texts: tuple[tuple[str, str], ...]) -> Patterns:
+    """The texts as patterns, those with the most letters of their own first."""
+    found = []
+    for text, ours in texts:
+        parts = VALUE.split(text)
+        letters = sum(map(str.isalpha, "".join(parts)))
+        if letters >= FEWEST and " " in text:
+            pattern = "(.*?)".join(map(re.escape, parts))
+            found.append((letters, re.compile(pattern, re.DOTALL), ours))
+    return [(pattern, ours) for _letters, pattern, ours in sorted(found, key=lambda one: -one[0])]
+
+
+def spoken() -> str:
+    """The language in which `_` says texts."""
+    return "en" if _texts.get() is None else "zh"
 
 
 def _of_locale() -> str:

@@ -86,7 +86,9 @@ def test_a_text_without_chinese_stays_english():
     with language.speaking("zh"):
         assert language._("new {}", 1) == "new 1" and language._("all") == "全部"
     assert language._("all") == "all"
-    with pytest.raises(UserError, match="unknown language"), language.speaking("fr"):
+    with pytest.raises(ValueError, match="got .fr."), language.speaking("fr"):
         pass
+    with pytest.raises(UserError, match="unknown language"):
+        commands.main(["--help", "--language=fr"])
     with pytest.raises(UserError, match="unknown flag --language"):
         parse_flags(["--language=zh"])

@@ -1,5 +1,6 @@
 """Brings jaxnets/zh.po up to date: `python docs/_ext/chinese.py`; then translate what is empty."""
 
+import ast
 import io
 import json
 import re
@@ -27,6 +28,7 @@ from jaxnets.course.exercises.catalogue import (
     SHEETS,
     TASKS,
 )
+from jaxnets.language import FEWEST
 
 ROOT = Path(__file__).resolve().parents[2]
 CATALOGUE = ROOT / "jaxnets" / "zh.po"
@@ -40,6 +42,16 @@ msgstr ""
 """
 
 
+# Where the errors are raised that a student meets: what is typed, files, exercises, run folders.
+MESSAGES = ("cli/*.py", "config/options.py", "config/file.py", "errors.py", "files.py")
+MESSAGES += ("data/load.py", "data/pictures/folder.py", "drawing/svg.py", "runs/listing.py")
+MESSAGES += ("runs/run_folder.py", "viz/evaluate.py")
+MESSAGES += tuple(f"course/exercises/{name}.py" for name in ("command", "compute", "files"))
+# Which argument is the message, and what stands before it.
+RAISED = {"UserError": (0, ""), "RunFailedError": (0, ""), "_refused": (1, "{}: ")}
+PARTS = ("wanted", "hint")  # Names of variables for parts of a message.
+
+
 def texts() -> Iterator[tuple[str, str]]:
     """The files, and every text in them that may be shown in Chinese."""
     # What `_` or N_ marks; not in an f-string, which Babel reads on Python 3.12 and later alone.
@@ -50,6 +62,9 @@ def texts() -> Iterator[tuple[str, str]]:
     for path in sorted((ROOT / "jaxnets").rglob("assets/*.json")):  # Of the pages.
         for text in json.loads(path.read_text("utf-8")).values():
             yield str(path.relative_to(ROOT)), text
+    for path in sorted(path for part in MESSAGES for path in (ROOT / "jaxnets").glob(part)):
+        for text in dict.fromkeys(messages(ast.parse(path.read_text("utf-8")))):
+            yield str(path.relative_to(ROOT)), text
     yield from (("train.py", part) for part in str(train.__doc__).strip().split("\n\n"))
     commands = [kind for kind, *_others in COMMANDS.values()]
     for kind in [Config, ConfigFile, *commands]:
@@ -59,6 +74,32 @@ def texts() -> Iterator[tuple[str, str]]:
         for field in options_of(kind):
             yield from ((file, text) for key in ("help", "unset") if (text := field.metadata[key]))
     yield from (("jaxnets/course/exercises", text) for text in of_exercises())
+
+
+def messages(module: ast.Module) -> Iterator[str]:
+    """The texts of a module's errors, which `language.said` says: {} stands for each value."""
+    for node in ast.walk(module):
+        found: list[str] = []
+        if isinstance(node, ast.Call) and (name := getattr(node.func, "id", "")) in RAISED:
+            place, before = RAISED[name]
+            found = [before + text_of(node.args[place])]
+        elif isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") in PARTS:
+            either = isinstance(node.value, ast.IfExp)
+            values = [node.value.body, node.value.orelse] if either else [node.value]
+            found = [text_of(value).removeprefix("; ") for value in values]
+        elif isinstance(node, ast.JoinedStr) and (text := text_of(node)).startswith("; "):
+            found = [text[2:]]  # A clause that follows a message.
+        yield from (text for text in found if sum(map(str.isalpha, text)) >= FEWEST)
+
+
+def text_of(node: ast.expr) -> str:
+    """The text of a string's expression, with one {} for values side by side."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    if isinstance(node, ast.JoinedStr):
+        parts = (text_of(part) for part in node.values)
+        return re.sub(r"(\{\})+", "{}", "".join(parts))
+    return "{}"
 
 
 def of_exercises() -> Iterator[str]:

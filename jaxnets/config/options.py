@@ -12,9 +12,11 @@ from typing import Any
 
 from jaxnets.errors import UserError, same_name, unknown
 from jaxnets.facts import Described
+from jaxnets.language import N_
 
 MAX_NUMBERS = 100  # In one value; a config.json may come from an untrusted source.
-TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+TYPE_NAMES = {int: N_("a whole number"), float: N_("a number")}
+TYPE_NAMES |= {bool: N_("true or false"), str: N_("a text")}
 METAVARS = {int: "N", float: "X", str: "NAME"}
 # Metavars of texts that may name a file.
 PATHS = ("FOLDER", "FILE", "RUN|FILE", "NAME|FOLDER")
@@ -170,7 +172,8 @@ def _check(field: Field, value: object) -> None:
         if not fits or (isinstance(part, bool) and element is not bool):
             raise UserError(f"{name}: expected {wanted}, got {part!r}")
         if element in (int, float) and not allowed[0] <= part <= allowed[1]:  # NaN is refused, too.
-            wanted += f" from {allowed[0]} to {allowed[1]}" + (f" or {none}" if none else "")
+            wanted = f"{wanted} from {allowed[0]} to {allowed[1]}"
+            wanted += f" or {none}" if none else ""
             raise UserError(f"{name}: expected {wanted}, got {part}")
 
 

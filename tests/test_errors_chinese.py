@@ -1,0 +1,66 @@
+"""Errors in Chinese where the locale is, for the mistakes that students make most."""
+
+import re
+
+import pytest
+
+from jaxnets.language import said, speaking
+
+MISTAKES = [
+    ("train --epoch=3", "未知的选项 --epoch；是不是想用 --epochs？（用 --help_all 列出全部选项）"),
+    ("train --model=cn", '未知的 model "cn"；是不是想写 "cnn"？（可用：'),
+    ("train --dataset=mnits", '未知的 dataset "mnits"；是不是想写 "mnist"？'),
+    ("train cnn", "选项应写成 --name=value ，得到 'cnn'；是不是想用 --model=cnn？"),
+    ("train epochs=3", "是不是想用 --epochs=3？"),
+    ("train --epochs=many", "epochs：应为 整数，得到 'many'"),
+    ("train --epochs=0", "epochs：应为 1 到 100000 的整数，得到 0"),
+    ("train --learning_rate=fast", "learning_rate：应为 一个数，得到 'fast'"),
+    ("train --overwrite=yes", "overwrite：--overwrite 后面不带值，得到 'yes'"),
+    ("train --optimizer=adm", '未知的 optimizer "adm"；是不是想写 "adam"？'),
+    ("train --resume --workdir=nowhere", "workdir：应为训练文件夹，nowhere 中没有 config.json"),
+    ("train --workdir=full", "workdir：应为空文件夹，"),
+    ("train --dataset=empty/", "其中没有子文件夹；应为 每个类别一个文件夹，如 cat/1.jpg"),
+    ("gradchek", '未知的命令 "gradchek"；是不是想写 "gradcheck"？（可用：'),
+    ("predict runs/none a.png", "runs/none：应为训练文件夹，其中没有 config.json；训练结束时"),
+    ("predict", "应给出 RUN IMAGE...，得到"),
+    ("report none", "none：应为训练文件夹"),
+    ("runs nowhere", "nowhere：没有这个文件夹；"),
+    ("exercise new relus", '未知的 exercise "relus"；是不是想写 "relu"？'),
+    ("exercise check none.py", "none.py：应为你自己的文件："),
+    ("gradcheck --hint", "hint：须与 --mine=FILE 一起使用"),
+    ("summary --image_shape=28,28", "image_shape：应为 高、宽和 1 或 3 个通道，如 28,28,1"),
+    ("summary --draw=a.pdf", "draw：图应为 .svg 或 .png ，得到 .pdf"),
+]
+
+
+@pytest.mark.parametrize(("words", "expected"), MISTAKES, ids=[words for words, _ in MISTAKES])
+def test_a_common_mistake_is_answered_in_chinese(
+    words, expected, run_main, run_command, monkeypatch, tmp_path
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LANGUAGE", "zh_CN")
+    for name in ("empty", "full"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "full" / "essay.txt").touch()
+    command, *flags = words.split()
+    outcome = run_main(*flags) if command == "train" else run_command(command, *flags)
+    assert outcome.status == 2 and outcome.out == ""
+    assert re.fullmatch("错误: .*\n", outcome.err) and outcome.err[:-1].isprintable()
+    assert expected in outcome.err
+    assert not re.search(r"\b(expected|got|unknown|did you mean|found)\b", outcome.err), outcome.err
+
+
+def test_the_flag_chooses_the_language_of_an_error(run_command, monkeypatch):
+    assert run_command("report", "no", "--language=zh").err.startswith("错误: no：应为训练文件夹")
+    monkeypatch.setenv("LANGUAGE", "zh")
+    assert run_command("report", "no", "--language=en").err.startswith("error: no: expected a run")
+    assert run_command("report", "no", "--language=fr").err.startswith('错误: 未知的 language "fr"')
+
+
+def test_what_the_catalogue_lacks_stays_english_by_clauses():
+    message = "hidden: expected a whole number, got 'x'; nobody knows this; did you mean --lr?"
+    assert said(message) == message
+    with speaking("zh"):
+        found = "hidden：应为 整数，得到 'x'；nobody knows this；是不是想用 --lr？"
+        assert said(message) == found
+        assert said("a name: (.*?) {0}") == "a name: (.*?) {0}"

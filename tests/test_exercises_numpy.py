@@ -5,12 +5,16 @@ import re
 import subprocess
 import sys
 
+import notebooks
 import pytest
-from conftest import ROOT
 
 from jaxnets.course.exercises import catalogue
+from jaxnets.language import _, speaking
 
-NOTEBOOK = json.loads((ROOT / "docs" / "exercises-numpy.ipynb").read_text("utf-8"))
+EDITIONS = {
+    language: json.loads(notebooks.path_of("exercises-numpy", language).read_text("utf-8"))
+    for language in notebooks.LANGUAGES
+}
 # Those about backward passes.
 SHEETS = {f"compute{number}": catalogue.SHEETS[f"compute{number}"] for number in range(1, 9)}
 
@@ -57,8 +61,14 @@ ANSWERS = {
 }
 
 
-def sources() -> list[str]:
-    return ["".join(cell["source"]) for cell in NOTEBOOK["cells"] if cell["cell_type"] == "code"]
+def sources(language: str) -> list[str]:
+    cells = EDITIONS[language]["cells"]
+    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+
+
+def say(language: str, text: str) -> str:
+    """What the code says in an edition."""
+    return notebooks.SAYS[text] if language == "zh" else text
 
 
 def run(cells: list[str]) -> list[str]:
@@ -84,42 +94,58 @@ def solved(cell: str) -> str:
     return cell
 
 
-def test_it_has_no_output_and_valid_cells():
-    assert (NOTEBOOK["nbformat"], NOTEBOOK["nbformat_minor"]) == (4, 5)
-    ids = [cell["id"] for cell in NOTEBOOK["cells"]]
+@pytest.mark.parametrize("notebook", EDITIONS.values(), ids=EDITIONS)
+def test_it_has_no_output_and_valid_cells(notebook):
+    assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)
+    ids = [cell["id"] for cell in notebook["cells"]]
     assert len(set(ids)) == len(ids)
-    assert not any(cell.get("outputs") for cell in NOTEBOOK["cells"])
+    assert not any(cell.get("outputs") for cell in notebook["cells"])
+    assert sum(cell["metadata"] == {"tags": ["hide-input"]} for cell in notebook["cells"]) == 9
 
 
-def test_numpy_alone_tells_blanks_answers_and_mistakes_apart():
+@pytest.mark.parametrize("language", EDITIONS)
+def test_numpy_alone_tells_blanks_answers_and_mistakes_apart(language):
+    def failed(text: str, **values: object) -> str:
+        return say(language, f"FAILED: {text}").format(**values)
+
     count = sum(len(sheet.questions) for sheet in SHEETS.values())
-    blank = run(sources())
-    assert sum(line.endswith(" blank") for line in blank) == count
-    failed = [line for line in blank if "FAILED" in line]
-    assert len(failed) == 11 and all("is still ..., the blank" in line for line in failed)
+    verdicts = (say(language, f'"{word}"').strip('"') for word in ("blank", "right", "wrong"))
+    unanswered, right_word, wrong_word = verdicts
+    blank = run(sources(language))
+    assert sum(line.endswith(f" {unanswered}") for line in blank) == count
+    still = [line for line in blank if " ..." in line]
+    assert len(still) == 11
+    blank_dx = failed("{label} is still ..., the blank to fill in", label="dx")
+    assert f"relu_backward: {blank_dx}" in blank
 
-    cells = [solved(cell) for cell in sources()]
+    cells = [solved(cell) for cell in sources(language)]
     right = run(cells)
-    assert sum(line.endswith(" right") for line in right) == count, right
-    assert sum(line.endswith(": passed") for line in right) == 11, right
+    assert sum(line.endswith(f" {right_word}") for line in right) == count, right
+    passed = say(language, "{name}: passed").format(name="")
+    assert sum(line.endswith(passed) for line in right) == 11, right
 
     wrong = run([cell.replace("dz.sum(axis=0)", "dz.mean(axis=0)") for cell in cells])
-    assert "dense_backward: FAILED: db is wrong" in wrong
+    assert f"dense_backward: {failed('{label} is wrong', label='db')}" in wrong
     wrong = run([cell.replace("(dbeta + x_hat * dgamma)", "dbeta") for cell in cells])
-    assert "batch_norm_backward: FAILED: dx is wrong" in wrong
+    assert f"batch_norm_backward: {failed('{label} is wrong', label='dx')}" in wrong
     wrong = run([cell.replace("dz @ W.T", "dz") for cell in cells])
-    assert "dense_backward: FAILED: dx has the shape (4, 3), not (4, 5)" in wrong
+    assert any("(4, 3)" in line and "(4, 5)" in line for line in wrong)
     wrong = run([cell.replace("loss=1.386294", "loss=-1.386294") for cell in cells])
-    assert "loss         wrong" in wrong
+    assert f"loss         {wrong_word}" in wrong
 
 
+@pytest.mark.parametrize("language", EDITIONS)
 @pytest.mark.parametrize("name", SHEETS)
-def test_its_questions_are_those_of_the_sheets(name):
-    text = "\n".join("".join(cell["source"]) for cell in NOTEBOOK["cells"])
+def test_its_questions_are_those_of_the_sheets(name, language):
+    text = "\n".join("".join(cell["source"]) for cell in EDITIONS[language]["cells"])
     sheet = SHEETS[name]
-    assert (
-        f"### {name}: {sheet.about}\n\nLevel {sheet.level}, about {sheet.minutes} minutes." in text
-    )
-    assert sheet.given in text
-    for question in sheet.questions:
-        assert f"- `{question.name}`: {question.asks}" in text
+    with speaking(language):
+        about, given = _(sheet.about), _(sheet.given)
+        asked = [(question.name, _(question.asks)) for question in sheet.questions]
+    head = {
+        "en": f"### {name}: {about}\n\nLevel {sheet.level}, about {sheet.minutes} minutes. {given}",
+        "zh": f"### {name}：{about}\n\n难度 {sheet.level}，约 {sheet.minutes} 分钟。{given}",
+    }
+    assert head[language] in text
+    for question, asks in asked:
+        assert f"- `{question}`{'：' if language == 'zh' else ': '}{asks}" in text

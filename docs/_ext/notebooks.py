@@ -3,13 +3,15 @@
 python docs/_ext/notebooks.py [NAME ...] [--check | --texts]
 
 A source, docs/_lecture/NAME.md, holds a notebook in reading order: its code once, in fences of
-```python, and between them a text in both languages, parted by a line <!-- zh -->. So both editions
-have the same code. After a cell that draws, <!-- alt: English | Chinese --> says what its picture
-shows, for those who cannot see it. The code is run once; its outputs go into both notebooks. A
-picture becomes a PNG of at most 64 colours, ids are numbers and times are removed: the same
-versions on the same machine give the same bytes. --check writes nothing and compares with the
-notebooks that are there. --texts runs nothing: it renews the texts and keeps the outputs, if the
-code is the same.
+```python, and between them a text in both languages, parted by a line <!-- zh -->. What the code
+says (comments, docstrings, labels, what it prints) is English; docs/_lecture/zh.toml has the
+Chinese, and in place of a line "# Chinese fonts" that edition sets fonts. Otherwise both have the
+same code. After a cell that draws, <!-- alt: English | Chinese --> says what its picture shows, for
+those who cannot see it; <!-- folded --> folds a cell on the site. Each edition is run. A picture
+becomes a PNG of at most 64 colours, ids are numbers and times are removed: the same versions on the
+same machine give the same bytes. Chinese labels need a font (Debian: fonts-noto-cjk). --check
+writes nothing and compares with the notebooks that are there. --texts runs nothing: it renews the
+texts and keeps the outputs, if the code is the same.
 """
 
 import argparse
@@ -20,6 +22,7 @@ import os
 import re
 import sys
 import tempfile
+import tomllib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +36,19 @@ CHINESE = "<!-- zh -->"
 # A line's end between Chinese characters, which would become a space.
 CHINESE_BREAK = re.compile(r"(?<=[\u3000-\uff60])\n(?=[\u3000-\uff60])")
 ALT = re.compile(r"\s*<!-- alt: (.+?) \| (.+?) -->\n", re.DOTALL)
+FOLDED = re.compile(r"\s*<!-- folded -->\n")
+# Where the Chinese edition sets fonts: Matplotlib's own has no Chinese characters.
+FONTS_HERE = "# Chinese fonts\n"
+FONTS = """\
+# 图中的汉字：用已安装的中文字体。
+fonts = plt.matplotlib.font_manager.get_font_names()
+plt.rcParams["font.family"] = ["DejaVu Sans"] + [
+    font for font in ("Microsoft YaHei", "Hiragino Sans GB", "Noto Sans CJK SC") if font in fonts
+]
+"""
+SAYS = tomllib.loads((SOURCES / "zh.toml").read_text("utf-8"))
+PIECES = re.compile("|".join(map(re.escape, sorted(SAYS, key=len, reverse=True))))
+UNANSWERED = ("exercises-numpy",)  # Their blanks are the reader's: they are kept without outputs.
 CODE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SECONDS = 1800  # After which a cell hangs, however slow the machine.
 COLOURS = 64
@@ -46,6 +62,17 @@ class Cell(NamedTuple):
     kind: str  # "code" or "markdown"
     text: dict[str, str]  # By language.
     alt: dict[str, str] = {}  # What a code cell's picture shows, by language.
+    folded: bool = False
+
+
+def in_english(code: str) -> str:
+    """A cell's code in the English edition."""
+    return code.replace(FONTS_HERE, "")
+
+
+def in_chinese(code: str) -> str:
+    """A cell's code in the Chinese edition."""
+    return PIECES.sub(lambda piece: SAYS[piece[0]], code).replace(FONTS_HERE, FONTS)
 
 
 def read_source(name: str) -> list[Cell]:
@@ -60,9 +87,14 @@ def read_source(name: str) -> list[Cell]:
         if number % 2 == 0 and (found := ALT.match(part)):
             cells[-1] = cells[-1]._replace(alt=dict(zip(LANGUAGES, found.groups(), strict=True)))
             part = part[found.end() :]
+        if number % 2 == 0 and (found := FOLDED.match(part)):
+            cells[-1] = cells[-1]._replace(folded=True)
+            part = part[found.end() :]
         part = part.strip("\n")
         if number % 2:
-            cells.append(Cell("code", dict.fromkeys(LANGUAGES, part)))
+            editions = (in_english(part + "\n"), in_chinese(part + "\n"))
+            texts = [code.strip("\n") for code in editions]
+            cells.append(Cell("code", dict(zip(LANGUAGES, texts, strict=True))))
         elif part:
             texts = [text.strip("\n") for text in part.split(CHINESE)]
             if len(texts) != len(LANGUAGES) or not all(texts):
@@ -93,18 +125,26 @@ def to_notebook(cells: list[Cell], language: str) -> Any:
         made.append(new(cell.text[language], id=f"cell-{number:02d}"))
         if cell.alt:  # MyST-NB gives it to the page's <img>.
             made[-1].metadata = {"mystnb": {"image": {"alt": cell.alt[language]}}}
+        if cell.folded:
+            made[-1].metadata = {"tags": ["hide-input"]}
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     metadata = {"kernelspec": kernel, "language_info": {"name": "python"}}
     return v4.new_notebook(cells=made, metadata=metadata)
 
 
-def execute(notebook: Any) -> None:
-    """Runs a notebook in an empty folder, with this checkout's package, and tidies its outputs."""
+def execute(notebook: Any, language: str = "en") -> None:
+    """Runs a notebook in an empty folder, with this checkout's package, and tidies its outputs.
+
+    Args:
+      notebook: Gets the outputs.
+      language: That of the judge's verdicts.
+    """
     import nbclient
 
     with tempfile.TemporaryDirectory() as folder:
         paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+        environment["LANGUAGE"] = language
         place = {"metadata": {"path": folder}}
         client = nbclient.NotebookClient(
             notebook, timeout=SECONDS, startup_timeout=SECONDS, resources=place
@@ -145,25 +185,28 @@ def smaller(encoded: str) -> str:
     return base64.b64encode(stream.getvalue()).decode()
 
 
-def executed(name: str, kept: Any = None) -> dict[str, Any]:
-    """Both notebooks of a source, run once; or with the outputs of one that was kept.
+def executed(name: str, kept: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Both notebooks of a source, run; or with the outputs of those that were kept.
 
     Raises:
-      ValueError: The kept one has other code.
+      ValueError: A kept one has other code.
     """
     cells = read_source(name)
     made = {language: to_notebook(cells, language) for language in LANGUAGES}
-    if kept is None:
-        execute(kept := made["en"])
-    codes = [
-        [cell for cell in notebook.cells if cell.cell_type == "code"]
-        for notebook in (kept, *made.values())
-    ]
-    if [cell.source for cell in codes[0]] != [cell.source for cell in codes[1]]:
-        raise ValueError(f"{name}: the code is not that of the notebook, which must run again")
-    for there, *here in zip(*codes, strict=True):
-        for cell in here:
-            cell.outputs, cell.execution_count = there.outputs, there.execution_count
+    for language, notebook in made.items():
+        if name in UNANSWERED:
+            continue
+        if kept is None:
+            execute(notebook, language)
+            continue
+        old, new = (
+            [cell for cell in one.cells if cell.cell_type == "code"]
+            for one in (kept[language], notebook)
+        )
+        if [cell.source for cell in old] != [cell.source for cell in new]:
+            raise ValueError(f"{name}: the code is not that of the notebook, which must run again")
+        for there, here in zip(old, new, strict=True):
+            here.outputs, here.execution_count = there.outputs, there.execution_count
     return made
 
 
@@ -198,11 +241,18 @@ def differences(kept: list[str], found: list[str], tolerance: float = 0.1) -> li
 
 
 def check(name: str) -> list[str]:
-    """Runs a source; how what it prints differs from the notebook that is kept."""
+    """Runs a source; how what it prints differs from the notebooks that are kept."""
+    problems = []
+    for language, notebook in executed(name).items():
+        problems += differences(printed(read(name, language)), printed(notebook))
+    return problems
+
+
+def read(name: str, language: str) -> Any:
+    """A notebook as it is kept."""
     import nbformat
 
-    kept = nbformat.read(path_of(name, "en"), as_version=4)
-    return differences(printed(kept), printed(executed(name)["en"]))
+    return nbformat.read(path_of(name, language), as_version=4)
 
 
 def main() -> int:
@@ -220,7 +270,7 @@ def main() -> int:
             failed |= bool(problems)
             print("\n".join([f"{name}: {'differs' if problems else 'the same'}", *problems]))
             continue
-        kept = nbformat.read(path_of(name, "en"), as_version=4) if given.texts else None
+        kept = {one: read(name, one) for one in LANGUAGES} if given.texts else None
         for language, notebook in executed(name, kept).items():
             path = path_of(name, language)
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -42,7 +42,7 @@ from jaxnets.gradcheck.compare import (
     with_statistics_aside,
 )
 from jaxnets.gradcheck.layer_check import call_layer, whole_problem_of, with_backward
-from jaxnets.language import _
+from jaxnets.language import _, speaking
 
 # Of more numbers than these, a sum in few digits may be right and far away.
 MOST_NUMBERS = 1000
@@ -74,6 +74,7 @@ class Verdict:
     def __bool__(self) -> bool:
         return self.passed
 
+    @speaking(None)
     def __repr__(self) -> str:
         return "\n".join([self.line, *self.hints])
 
@@ -89,6 +90,7 @@ class Verdict:
         return _("{}: FAILED: {}", self.exercise, why)
 
 
+@speaking(None)  # The locale's language, as of the commands.
 def judge(function: Callable[..., Any], *, hint: bool = False) -> Verdict:
     """Judges a backward pass, or another function of an exercise, of your own, in a notebook.
 

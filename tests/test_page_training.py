@@ -164,7 +164,9 @@ def test_the_pictures_are_training_images_with_their_labels(mnist):
     between = Chain([BatchNorm(), nn.relu, flatten, nn.Dense(10)])  # No layer can take it up.
     network = dataclasses.replace(of_mnist, model=between)
     network = dataclasses.replace(network, params=random_params(between, (28, 28, 1), 0))
-    assert build.practice(network) is None
+    examples = build.practice(network)  # It does not train.
+    assert examples is not None and set(examples.labels) == set(range(10))
+    assert len(examples) <= 11 and '"count": 0' in build.practice_script(network, examples)
 
 
 PAGE_FLAGS = ["--model=softmax", "--epochs=1", "--limit=1000", "--validation_size=0"]

@@ -28,7 +28,7 @@ from jaxnets.language import LANGUAGES, _, speaking
 from jaxnets.models.chain import has_layer
 from jaxnets.predict.digit import SIDE
 from jaxnets.predict.folding import BRANCHES, PlainNetwork, Rows, folded, plain
-from jaxnets.predict.predict import to_predictor
+from jaxnets.predict.predict import to_predictor, usual_preparation
 from jaxnets.predict.trained import TrainedNetwork, load_network
 from jaxnets.runs.terminal import Doing
 from jaxnets.viz.run_data import data_of
@@ -36,12 +36,22 @@ from jaxnets.viz.run_data import data_of
 Files = dict[str, tuple[str, bytes]]  # A file's name → its media type and its content.
 
 # The layers that network.js has.
-KINDS = ("flatten", "dropout", "dense", "dense_with_ones", "conv", "residual", "batch_norm")
+KINDS = (
+    "normalize",
+    "flatten",
+    "dropout",
+    "dense",
+    "dense_with_ones",
+    "conv",
+    "residual",
+    "batch_norm",
+)
 KINDS += ("layer_norm", "local_response_norm", "max_pool", "average_pool", "global_average_pool")
 KINDS += ("adaptive_average_pool", "relu", "leaky_relu", "sigmoid", "softmax", "tanh", "gelu")
-IMAGE = SIDE, SIDE, 1
+IMAGE = SIDE, SIDE, 1  # Of those with which the page trains.
+MAX_SIDE = 96  # Pixels: the layers of larger images could not be read.
 MAX_CLASSES = 100  # More bars and buttons could not be read.
-MAX_PARAMS = 2_000_000  # A phone has to compute with them.
+MAX_PARAMS = 4_000_000  # A phone has to compute with them: `cnn` has 3,230,538 on 64 x 64 x 3.
 MAX_FLOAT32 = 450_000  # More parameters are written in float16: half as many bytes.
 LARGEST_FLOAT16 = 65_504
 LITTLE_ENDIAN = {"float16": "<f2", "float32": "<f4"}
@@ -58,6 +68,7 @@ SCRIPT = re.compile(r'<script src="([\w.]+)"></script>')
 POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; worker-src blob:; "
 POLICY += "style-src {}; script-src {}"
 PRACTICE, HELD_OUT = 1600, 400  # Pictures to train with in the page, and to test that with.
+EXAMPLES = 20  # Of a page that does not train: a picture of each class.
 
 
 def page_files(trained: TrainedNetwork, pictures: Split | None = None) -> Files:
@@ -67,7 +78,7 @@ def page_files(trained: TrainedNetwork, pictures: Split | None = None) -> Files:
 
     Args:
       trained: A run's network.
-      pictures: With these the page trains: [N, 28, 28, 1] uint8, and their labels.
+      pictures: `practice` of it, to train with or as examples: [N, H, W, C] uint8, and labels.
 
     Raises:
       UserError: The page cannot show this network.
@@ -122,8 +133,8 @@ def write_page(workdir: str, output: str, language: str | None = None) -> dict[s
 
     Returns:
       What was written: "page", "bytes", "weights" ("float32" or "float16"),
-      "largest_difference" between a weight of the run and of the page, and "pictures", the number
-      with which the page trains.
+      "largest_difference" between a weight of the run and of the page, "pictures", the number of
+      the run's own, and "trains", whether the page trains with them.
 
     Raises:
       UserError: There is no such run or folder, or the page cannot show the network.
@@ -149,6 +160,7 @@ def write_page(workdir: str, output: str, language: str | None = None) -> dict[s
         "weights": dtype,
         "largest_difference": float(difference),
         "pictures": 0 if pictures is None else len(pictures),
+        "trains": pictures is not None and trains(trained),
     }
 
 
@@ -159,19 +171,23 @@ def to_text(written: dict[str, Any]) -> str:
     if written["largest_difference"]:
         text += f" (at most {written['largest_difference']:.1g} from the run's)"
     if written["pictures"]:
-        text += f", {written['pictures']:,} pictures to train with"
+        what = "pictures to train with" if written["trains"] else "example pictures"
+        text += f", {written['pictures']:,} {what}"
     return f"{text}; open it in a browser"
 
 
 def practice(trained: TrainedNetwork) -> Split | None:
-    """Some training images of the run's data, for training in the page; None if it has none.
+    """Some training images of the run's data; None where the data set is not found.
 
-    No test image is among them: whoever tries learning rates in the page chooses by these. There
-    are none where the data set is not found. A batch norm in the layer beside it trains with that
-    one; another would need the whole batch at once, which the page's layers do not see.
+    The first is the one that the tour shows: its true class and another have the nearest
+    probabilities. (The one with the largest loss may have a wrong label.) No test image is among
+    them: whoever tries learning rates in the page chooses by these. A page that does not train has
+    one of each class.
+
+    Raises:
+      UserError: The page cannot show this network.
     """
-    if trained.image_shape != IMAGE or has_layer(folded(trained).model, nn.BatchNorm):
-        return None
+    _shown(trained)
     try:
         data = data_of(trained, as_bytes=True)
     except UserError:
@@ -181,14 +197,32 @@ def practice(trained: TrainedNetwork) -> Split | None:
     images = np.asarray(pictures.images)
     if images.dtype != np.uint8:
         images = np.rint(255 * images).astype(np.uint8)
-    return Split(images, pictures.labels)
+    labels = np.asarray(pictures.labels)
+    others = to_predictor(trained).probabilities(images)
+    own = others[np.arange(len(labels)), labels]
+    others[np.arange(len(labels)), labels] = 0
+    first = int(np.argmin(np.abs(own - others.max(axis=1))))
+    kept = np.arange(len(labels))
+    if not trains(trained):
+        kept = np.unique(labels, return_index=True)[1][:EXAMPLES]
+    kept = np.concatenate([[first], kept[kept != first]])
+    return Split(images[kept], labels[kept])
+
+
+def trains(trained: TrainedNetwork) -> bool:
+    """Whether the page trains the network.
+
+    A batch norm in the layer beside it trains with that one; another would need the whole batch at
+    once, which the page's layers do not see.
+    """
+    return trained.image_shape == IMAGE and not has_layer(folded(trained).model, nn.BatchNorm)
 
 
 def practice_script(trained: TrainedNetwork, pictures: Split | None) -> str:
     """The program practice.js, which only defines PRACTICE: the pictures, or null.
 
-    `count` of them are trained on, the rest held out: a fifth, at most HELD_OUT. The tour shows the
-    `doubtful` one.
+    `count` of them are trained on, the rest held out: a fifth, at most HELD_OUT. It is 0 in a page
+    that does not train.
     """
     if pictures is None:
         return '"use strict";\nconst PRACTICE = null;\n'
@@ -196,22 +230,9 @@ def practice_script(trained: TrainedNetwork, pictures: Split | None) -> str:
     content = {
         "images": _to_text(gzip.compress(np.ascontiguousarray(pictures.images).tobytes(), mtime=0)),
         "labels": [int(label) for label in pictures.labels],
-        "count": len(pictures) - held_out,
-        "doubtful": _most_doubtful(trained, pictures),
+        "count": len(pictures) - held_out if trains(trained) else 0,
     }
     return f'"use strict";\nconst PRACTICE = {json.dumps(content)};\n'
-
-
-def _most_doubtful(trained: TrainedNetwork, pictures: Split) -> int:
-    """The picture whose true class and another one have the nearest probabilities.
-
-    The one with the largest loss may have a wrong label.
-    """
-    others = to_predictor(trained).probabilities(pictures.images)
-    true = np.arange(len(pictures)), pictures.labels
-    own = others[true]
-    others[true] = 0
-    return int(np.argmin(np.abs(own - others.max(axis=1))))
 
 
 def _to_text(content: bytes) -> str:
@@ -225,8 +246,35 @@ def run_script(trained: TrainedNetwork) -> str:
       UserError: The page cannot show this network.
     """
     config, names = trained.config, trained.class_names
-    if trained.image_shape != IMAGE:
-        raise UserError(f"expected a run on images {IMAGE}, got {trained.image_shape}")
+    layers, weights = _shown(trained)
+    dtype = _dtype_of(weights)
+    run = {
+        "model": config.model,
+        "loss": config.loss,
+        "imageShape": trained.image_shape,
+        "classNames": [printable(name) for name in names],
+        "asDigits": usual_preparation(trained.image_shape, names) == "auto",
+        "step": trained.step,
+        "finished": trained.finished,
+        "layers": layers,
+        "dtype": dtype,
+        "weights": _to_text(weights.astype(LITTLE_ENDIAN[dtype]).tobytes()),
+        "repository": _repository(),
+    }
+    # "<" would let a name end the element that holds the program.
+    return f'"use strict";\nconst RUN = {json.dumps(run)};\n'.replace("<", "\\u003c")
+
+
+def _shown(trained: TrainedNetwork) -> tuple[Rows, np.ndarray]:
+    """The rows of the layers, with the shapes of their arrays, and all weights in one row.
+
+    Raises:
+      UserError: The page cannot show this network.
+    """
+    config, names, (height, width, _) = trained.config, trained.class_names, trained.image_shape
+    if height != width or width > MAX_SIDE:
+        most = f"at most {MAX_SIDE} x {MAX_SIDE} pixels"
+        raise UserError(f"expected a run on square images of {most}, got {height} x {width}")
     if config.loss == "squared_error":
         raise UserError("expected a run that tells classes apart, got one with squared_error")
     if is_custom(config.loss):
@@ -240,21 +288,7 @@ def run_script(trained: TrainedNetwork) -> str:
         raise UserError(
             f"expected at most {MAX_PARAMS:,} parameters, {config.model} has {weights.size:,}"
         )
-    dtype = _dtype_of(weights)
-    run = {
-        "model": config.model,
-        "loss": config.loss,
-        "classNames": [printable(name) for name in names],
-        "asDigits": all(len(name) == 1 for name in names),
-        "step": trained.step,
-        "finished": trained.finished,
-        "layers": layers,
-        "dtype": dtype,
-        "weights": _to_text(weights.astype(LITTLE_ENDIAN[dtype]).tobytes()),
-        "repository": _repository(),
-    }
-    # "<" would let a name end the element that holds the program.
-    return f'"use strict";\nconst RUN = {json.dumps(run)};\n'.replace("<", "\\u003c")
+    return layers, weights
 
 
 def _repository() -> str | None:

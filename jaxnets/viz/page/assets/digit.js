@@ -24,16 +24,6 @@ function toDigit(grey, ruled = true) {
   return toFormat(ink, character);
 }
 
-/** The picture as 28 x 28 bytes without a search for ink: for runs that are not on characters. */
-function toSquare(grey) {
-  const side = Math.min(grey.width, grey.height), square = picture(side, side);
-  const left = Math.floor((grey.width - side) / 2), top = Math.floor((grey.height - side) / 2);
-  square.data.forEach((_, at) => {
-    square.data[at] = grey.data[(top + Math.floor(at / side)) * grey.width + left + (at % side)];
-  });
-  return Uint8ClampedArray.from(resized(square, SIDE, SIDE).data, roundHalfEven);
-}
-
 /** The picture with light ink, as bytes, and the light on its paper, from 0 to 1. */
 function lightOnDark(grey) {
   const step = Math.max(1, Math.floor(Math.min(grey.width, grey.height) / 128));

@@ -2,7 +2,9 @@
 // The paper: mouse, touch, pen and keys draw on it; a picture may lie on it instead.
 
 const PAPER = 280, PEN_WIDTH = 24, KEY_STEP = 8; // In the paper's own units.
-const PIXELS = 140; // Of a side of the paper that the network reads: 5 for each of its own.
+const PIXELS = RUN.asDigits ? 140 : 280; // Of a side of the paper that the network reads: 140 are 5 for each of a digit's.
+const LARGEST_PHOTO = 2048; // Pixels of a side; a larger picture is reduced by the browser first.
+const inColour = RUN.imageShape[2] === 3;
 
 // The strokes of each digit, in hundredths of the paper.
 const EXAMPLES = {
@@ -20,7 +22,7 @@ const EXAMPLES = {
 
 let strokes = []; // Lists of [x, y, ...] on the paper.
 let paperCopy = null;
-let photo = null; // A picture instead: {width, height, data}, grey; one of the run's own has its class as `truth`.
+let photo = null; // A picture instead: {width, height, channels, data}; one of the run's own has its class as `truth`.
 const keyPen = { x: PAPER / 2, y: PAPER / 2, down: false };
 
 /** The paper that is seen, and a smaller copy from which the network reads. */
@@ -52,14 +54,15 @@ function clearPaper() {
 /** Notes a picture as what lies on the paper; a dark page does not invert it, as it does strokes. */
 function layPhoto(picture) {
   photo = picture;
-  byId("paper").classList.toggle("photo", photo !== null);
+  byId("paper").classList.toggle("photo", photo !== null || inColour);
 }
 
-/** Draws 28 x 28 bytes; black if there are none. */
+/** Draws the bytes of a picture of the network's size; black if there are none. */
 function paintPixels(canvas, pixels) {
-  const context = canvas.getContext("2d"), image = context.createImageData(SIDE, SIDE);
-  for (let n = 0; n < SIDE * SIDE; n++) {
-    image.data.fill(pixels ? pixels[n] : 0, 4 * n, 4 * n + 3);
+  const [height, width, channels] = RUN.imageShape;
+  const context = canvas.getContext("2d"), image = context.createImageData(width, height);
+  for (let n = 0; n < width * height; n++) {
+    for (let c = 0; c < 3; c++) image.data[4 * n + c] = pixels ? pixels[channels * n + (c % channels)] : 0;
     image.data[4 * n + 3] = 255;
   }
   context.putImageData(image, 0, 0);
@@ -67,19 +70,22 @@ function paintPixels(canvas, pixels) {
 
 /** Puts a picture on the paper that is in the network's own format. */
 function layPicture(pixels, truth) {
-  const canvas = element("canvas", { width: SIDE, height: SIDE }), [paper] = paperContexts();
+  const [height, width, channels] = RUN.imageShape, canvas = element("canvas", { width, height });
   paintPixels(canvas, pixels);
   clearPaper();
-  layPhoto({ width: SIDE, height: SIDE, data: pixels, truth });
-  paper.imageSmoothingEnabled = false;
-  paper.drawImage(canvas, 0, 0, PAPER, PAPER);
-  paper.imageSmoothingEnabled = true;
+  layPhoto({ width, height, channels, data: pixels, truth });
+  for (const context of paperContexts()) {
+    context.imageSmoothingEnabled = false;
+    context.drawImage(canvas, 0, 0, PAPER, PAPER);
+    context.imageSmoothingEnabled = true;
+  }
 }
 
 /** Draws the end of a stroke, from the point before last. */
 function ink(stroke, contexts = paperContexts()) {
   const [x0, y0, x, y] = stroke.length > 2 ? stroke.slice(-4) : [...stroke, ...stroke];
   for (const context of contexts) {
+    if (inColour) context.strokeStyle = byId("ink").value;
     context.beginPath();
     context.moveTo(x0, y0);
     context.lineTo(x, y);
@@ -87,10 +93,22 @@ function ink(stroke, contexts = paperContexts()) {
   }
 }
 
-/** What lies on the paper, in grey; null if there is nothing. */
+/** What lies on the paper, in grey or in colour; null if there is nothing. */
 function onPaper() {
   if (photo) return photo;
-  return strokes.length ? greyOf(paperContexts()[1], PIXELS, PIXELS) : null;
+  return strokes.length ? pictureOf(paperContexts()[1], PIXELS, PIXELS) : null;
+}
+
+/** A canvas' picture with the channels that the network reads. */
+function pictureOf(context, width, height) {
+  if (!inColour) return { ...greyOf(context, width, height), channels: 1 };
+  const { data } = context.getImageData(0, 0, width, height), rgb = new Uint8Array(3 * width * height);
+  for (let n = 0, at = 0; n < data.length; n += 4, at += 3) {
+    rgb[at] = data[n];
+    rgb[at + 1] = data[n + 1];
+    rgb[at + 2] = data[n + 2];
+  }
+  return { width, height, channels: 3, data: rgb };
 }
 
 /**
@@ -136,20 +154,22 @@ function drawExample(name) {
   }
 }
 
-/** Puts a file's picture on the paper, at most 512 pixels wide and high. */
+/** Puts a file's picture on the paper: a character's at most 512 pixels wide and high, else its middle square. */
 async function openPicture(file) {
-  const bitmap = await createImageBitmap(file);
-  const scale = Math.min(1, WORK / Math.max(bitmap.width, bitmap.height));
+  const bitmap = await createImageBitmap(file, { colorSpaceConversion: "none" }); // As Pillow reads it.
+  const scale = Math.min(1, (RUN.asDigits ? WORK : LARGEST_PHOTO) / Math.max(bitmap.width, bitmap.height));
   const [width, height] = [bitmap.width, bitmap.height].map((size) => Math.max(1, Math.round(size * scale)));
-  const canvas = element("canvas", { width, height }), context = canvas.getContext("2d");
+  const canvas = element("canvas", { width, height }), context = canvas.getContext("2d", { willReadFrequently: true });
   context.imageSmoothingQuality = "high";
   context.fillStyle = "#fff"; // Behind what is transparent.
   context.fillRect(0, 0, width, height);
   context.drawImage(bitmap, 0, 0, width, height);
   clearPaper();
-  layPhoto(greyOf(context, width, height));
-  const fit = PAPER / Math.max(width, height);
-  paperContexts()[0].drawImage(canvas, (PAPER - fit * width) / 2, (PAPER - fit * height) / 2, fit * width, fit * height);
+  layPhoto(pictureOf(context, width, height));
+  const fit = PAPER / (RUN.asDigits ? Math.max(width, height) : Math.min(width, height));
+  for (const paper of paperContexts()) {
+    paper.drawImage(canvas, (PAPER - fit * width) / 2, (PAPER - fit * height) / 2, fit * width, fit * height);
+  }
 }
 
 /** Lets the user draw; `changed(event time)` is called when something new lies on the paper. */
@@ -161,7 +181,8 @@ function initPaper(changed) {
     ink(stroke);
   };
   const begin = (x, y) => {
-    if (photo) clearPaper();
+    if (photo && inColour) layPhoto(null); // One may paint over it.
+    else if (photo) clearPaper();
     stroke = [];
     strokes.push(stroke);
     add(x, y);
@@ -215,14 +236,8 @@ function initPaper(changed) {
     stroke = null;
     changed(event.timeStamp);
   });
-  byId("example").addEventListener("change", (event) => {
-    if (!event.target.value) return;
-    if (event.target.value === "doubtful") return showOwn(PRACTICE.doubtful);
-    drawExample(event.target.value);
-    changed(event.timeStamp);
-  });
-  const take = async (file) => {
-    if (!file) return;
+  byId("ink").parentElement.hidden = !inColour;
+  initPictures(async ([file]) => {
     try {
       await openPicture(file);
       byId("problem").textContent = "";
@@ -230,15 +245,6 @@ function initPaper(changed) {
     } catch {
       byId("problem").textContent = say("badPicture");
     }
-  };
-  byId("file").addEventListener("change", (event) => {
-    take(event.target.files[0]);
-    event.target.value = "";
-  });
-  addEventListener("dragover", (event) => event.preventDefault());
-  addEventListener("drop", (event) => {
-    event.preventDefault();
-    take(event.dataTransfer.files[0]);
   });
 }
 

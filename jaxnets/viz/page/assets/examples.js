@@ -1,7 +1,7 @@
 "use strict";
-// The run's own pictures that the page holds: examples to look at, and to train with.
+// Examples to look at: drawn characters, or the run's own pictures, with which the page trains, too.
 
-let ownPictures = null; // Their bytes, one picture after the other, once they are unpacked.
+let ownPictures = null; // The bytes of the run's own, one picture after the other, once they are unpacked.
 
 /** The bytes of a text in base64, of gzip. */
 async function unpacked(text) {
@@ -14,10 +14,37 @@ async function unpackPictures() {
   ownPictures ??= await unpacked(PRACTICE.images);
 }
 
-/** Puts one of them on the paper. */
-async function showOwn(index) {
+function ownPicture(index) {
+  const size = product(RUN.imageShape);
+  return ownPictures.slice(index * size, (index + 1) * size);
+}
+
+/** The run's own picture of each class: the last one, for the first of all is the doubtful one. */
+function ownExamples() {
+  return RUN.classNames.map((_, label) => ({ index: PRACTICE?.labels.lastIndexOf(label) ?? -1, label })).filter(({ index }) => index >= 0);
+}
+
+/** Puts one of the run's own on the paper; the first is the one of which the network is least sure. */
+async function showOwn(index = 0) {
   await unpackPictures();
-  const size = SIDE * SIDE;
-  layPicture(ownPictures.slice(index * size, (index + 1) * size), PRACTICE.labels[index]);
+  layPicture(ownPicture(index), PRACTICE.labels[index]);
   seeDrawing(performance.now(), true);
+}
+
+function initExamples() {
+  const chooser = byId("example"), add = (value, text) => chooser.append(element("option", { value, text }));
+  chooser.append(element("option", { value: "", "data-key": "choose" }));
+  if (PRACTICE) chooser.append(element("option", { value: "own 0", "data-key": "doubtful" }));
+  if (RUN.asDigits) RUN.classNames.filter((name) => name in EXAMPLES).forEach((name) => add(name, name));
+  else ownExamples().forEach(({ index, label }) => add(`own ${index}`, RUN.classNames[label]));
+  chooser.parentElement.hidden = chooser.length === 1;
+  if (PRACTICE && !RUN.asDigits) unpackPictures();
+  chooser.addEventListener("change", () => {
+    const { value } = chooser;
+    if (value.startsWith("own ")) showOwn(Number(value.slice(4)));
+    else if (value) {
+      drawExample(value);
+      seeDrawing(performance.now());
+    }
+  });
 }

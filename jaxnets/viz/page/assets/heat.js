@@ -15,14 +15,16 @@ function layoutOf(shape) {
     const [height, width, channels] = shape;
     return tiles(height, width, channels, (i, j, k) => (i * width + j) * channels + k);
   }
-  if (shape.length === 4) { // A convolution's kernel: a row of tiles for each input channel.
-    const [height, width, inputs, outputs] = shape;
+  if (shape.length === 4) { // A kernel on images: a row of tiles for each input channel.
+    const [height, width, inputs, outputs] = shape, at = (i, j, c, k) => ((i * width + j) * inputs + c) * outputs + k;
+    if (inputs === 3 && outputs * width > 800) { // Too wide: an output's three tiles stand side by side.
+      const columns = 3 * Math.ceil(tileColumns(height, width, 3 * outputs) / 3);
+      return tiles(height, width, 3 * outputs, (i, j, n) => at(i, j, n % 3, Math.floor(n / 3)), columns);
+    }
     const columns = inputs === 1 ? tileColumns(height, width, outputs) : outputs;
-    return tiles(height, width, inputs * outputs,
-      (i, j, k) => ((i * width + j) * inputs + Math.floor(k / outputs)) * outputs + (k % outputs), columns);
+    return tiles(height, width, inputs * outputs, (i, j, n) => at(i, j, Math.floor(n / outputs), n % outputs), columns);
   }
   const [inputs, outputs] = shape; // A dense kernel.
-  if (inputs === 784) return tiles(28, 28, outputs, (i, j, k) => (i * 28 + j) * outputs + k);
   return tiles(outputs, inputs, 1, (k, d) => d * outputs + k); // Wide rather than tall.
 }
 
@@ -95,6 +97,36 @@ function paintHeat(canvas, layout, values) {
   }
   context.putImageData(image, 0, 0);
   return largest;
+}
+
+/**
+ * Numbers of red, green and blue in colour: an image [h, w, 3] from 0 to 1, or the tiles of a kernel
+ * [h, w, 3, K], whose 0 is grey. Nothing in it can be chosen. It has draw(values) and caption().
+ */
+function colourMap({ shape: [height, width, , outputs = 0], title }) {
+  const step = outputs || 1, layout = tiles(height, width, step, (i, j, k) => (i * width + j) * 3 * step + k);
+  const canvas = element("canvas", { width: layout.width, height: layout.height, role: "img" });
+  const caption = element("figcaption");
+  const map = { element: element("figure", { className: "heat colour" }, canvas, caption) };
+  canvas.style.width = `${layout.width * Math.max(1, Math.min(10, Math.floor(260 / layout.width)))}px`;
+  map.caption = () => {
+    caption.textContent = title();
+    canvas.setAttribute("aria-label", title());
+  };
+  map.draw = (values) => {
+    const context = canvas.getContext("2d"), image = context.createImageData(layout.width, layout.height);
+    const largest = outputs ? values.reduce((most, value) => Math.max(most, Math.abs(value)), 1e-12) : 1;
+    layout.cells.forEach((at, n) => {
+      if (at < 0) return; // Between tiles the card's colour shows.
+      for (let c = 0; c < 3; c++) {
+        const value = values[at + c * step] / largest;
+        image.data[4 * n + c] = 255 * (outputs ? (value + 1) / 2 : value);
+      }
+      image.data[4 * n + 3] = 255;
+    });
+    context.putImageData(image, 0, 0);
+  };
+  return map;
 }
 
 /**

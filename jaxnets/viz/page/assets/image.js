@@ -273,6 +273,37 @@ function resizedAlong(image, size, axis) {
   return out;
 }
 
+const BITS = 22; // Of a weight's fraction, as in Pillow's Resample.c.
+
+/**
+ * ImageOps.fit of bytes with BILINEAR: the middle square, resized to `side` pixels, bilinear over all
+ * the pixels that a new one covers. A picture has `channels` numbers a pixel.
+ */
+function toSquare({ width, height, channels, data }, side) {
+  const edge = Math.min(width, height);
+  const across = resampled(data, [height, width, channels], 1, (width - edge) / 2, edge, side);
+  return resampled(across, [height, side, channels], 0, (height - edge) / 2, edge, side);
+}
+
+/** A part of one axis, from `from` on and `extent` long, resized to `size` bytes. */
+function resampled(data, shape, axis, from, extent, size) {
+  const count = shape[axis], before = axis ? shape[0] : 1, after = product(shape.slice(axis + 1));
+  if (size === count && extent === count) return data;
+  const out = new Uint8ClampedArray(before * size * after), scale = extent / size, spread = Math.max(scale, 1);
+  for (let n = 0; n < size; n++) {
+    const centre = from + (n + 0.5) * scale;
+    const first = Math.max(0, Math.trunc(centre - spread + 0.5)), last = Math.min(count, Math.trunc(centre + spread + 0.5));
+    const weights = Array.from({ length: last - first }, (_, m) => Math.max(0, 1 - Math.abs((m + first - centre + 0.5) * (1 / spread))));
+    const sum = weights.reduce((a, b) => a + b, 0), whole = weights.map((weight) => Math.trunc(0.5 + (weight / sum) * (1 << BITS)));
+    for (let line = 0; line < before; line++) for (let a = 0; a < after; a++) {
+      let total = 1 << (BITS - 1), at = (line * count + first) * after + a;
+      for (let m = 0; m < whole.length; m++, at += after) total += whole[m] * data[at];
+      out[(line * size + n) * after + a] = total >> BITS;
+    }
+  }
+  return out;
+}
+
 /** Keys 1981, "Cubic convolution interpolation", with a = -1/2. */
 function bicubic(x) {
   const a = -0.5, t = Math.abs(x);

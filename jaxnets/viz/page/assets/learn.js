@@ -2,7 +2,7 @@
 // One step of gradient descent, its undoing, and the loss along the step.
 
 const RATES = [0.0001, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10];
-const MOST_STEPS = 20; // That can be undone: each keeps all weights.
+const MOST_STEPS = 20, MOST_KEPT = 1e7; // Steps that can be undone, and the weights that they keep in all.
 
 let moved = null; // The last step: {before, after}, as `measured` gives them; or the key of a text.
 let examples = null; // Each example's class and numbers.
@@ -10,17 +10,24 @@ let rightOfRun = null; // How many of them are right with the run's own weights.
 let curvePoints = []; // {rate, own, others}: the losses along the step.
 let curveTask = 0;
 
-/** The example of each class, as the network sees it; drawn once, on a paper of its own. */
+/** The example of each class, as the network sees it: a drawn one, or the run's own. */
 function examplePictures() {
-  examples ??= RUN.asDigits ? state.classNames.flatMap((name, label) => {
+  if (!RUN.asDigits && !ownPictures) return [];
+  examples ??= RUN.asDigits ? drawnExamples() : ownExamples().map(({ index, label }) =>
+    ({ label, image: Float64Array.from(ownPicture(index), (byte) => byte / 255) }));
+  return examples;
+}
+
+/** Drawn once, on a paper of its own. */
+function drawnExamples() {
+  return state.classNames.flatMap((name, label) => {
     if (!(name in EXAMPLES)) return [];
     const context = smallPaper();
     wipe(context);
     for (const points of EXAMPLES[name]) rounded(points).forEach((_, n, stroke) => n % 2 && ink(stroke.slice(0, n + 1), [context]));
     const pixels = toDigit(greyOf(context, PIXELS, PIXELS), false);
     return [{ label, image: Float64Array.from(pixels, (byte) => byte / 255) }];
-  }) : [];
-  return examples;
+  });
 }
 
 /** How the examples fare: the mean of their losses, and how many are right. */
@@ -28,7 +35,7 @@ function onExamples(network) {
   let loss = 0, right = 0;
   for (const { label, image } of examplePictures()) {
     const pass = forward(network, image);
-    loss += lossOf(network, pass, label) / examples.length;
+    loss += lossOf(network, pass, label) / examplePictures().length;
     right += largestAt(pass.p) === label ? 1 : 0;
   }
   return { loss, right };
@@ -53,7 +60,7 @@ function takeStep() {
   if (!state.back) return;
   const before = measured();
   state.undo.push(state.network);
-  if (state.undo.length > MOST_STEPS) state.undo.shift();
+  while (state.undo.length > MOST_STEPS || state.undo.length * weightsOf(state.network) > Math.max(MOST_KEPT, weightsOf(state.network))) state.undo.shift();
   state.steps++;
   state.network = stepped(state.network, state.back.gradients, rateNow());
   runAgain();
@@ -99,7 +106,8 @@ function movedTable() {
     element("td", { text: show(moved.before[key]) }), element("td", { text: show(moved.after[key]) }));
   const body = element("tbody", {}, row(say("movedLoss"), "loss", digits),
     row(say("movedP", { name: state.classNames[state.label] }), "p", share));
-  if (examples.length) body.append(row(say("movedExamples"), "right", (right) => `${right} / ${examples.length}`));
+  const all = examplePictures().length;
+  if (all) body.append(row(say("movedExamples"), "right", (right) => `${right} / ${all}`));
   return element("table", {}, element("thead", {}, element("tr", {}, ...head)), body);
 }
 
@@ -108,25 +116,41 @@ function verdictOf({ before, after }) {
   rightOfRun ??= onExamples(runsNetwork).right;
   let key = small ? "same" : change < 0 ? "better" : "worse";
   if (key !== "worse" && after.right < rightOfRun) key = after.right < before.right ? "forgot" : "lost";
-  const text = say(key, { right: after.right, all: examples.length, own: rightOfRun });
+  const text = say(key, { right: after.right, all: examplePictures().length, own: rightOfRun });
   return element("p", { className: key === "better" || key === "same" ? "good" : "bad", text });
 }
 
-/** Computes the losses after a step of each rate, one at a time so that the page stays alive. */
+const PIECE_TIME = 8; // Milliseconds of the curve's work at a stretch.
+
+/** The losses after a step of each rate, in pieces of one forward pass. */
+function* curveWork(network, pass, back, label) {
+  for (const rate of [0, ...Array.from({ length: 16 }, (_, n) => 10 ** (-4 + n / 3))]) {
+    const there = rate ? stepped(network, back.gradients, rate) : network;
+    const own = lossOf(network, forward(there, pass.values[0]), label);
+    let others = 0;
+    yield;
+    for (const { label: other, image } of examplePictures()) {
+      others += lossOf(there, forward(there, image), other) / examples.length;
+      yield;
+    }
+    curvePoints.push({ rate, own, others });
+  }
+}
+
+/** Computes the curve, a few milliseconds at a time so that the page stays alive. */
 function startCurve() {
   const task = ++curveTask, { network, pass, back, label } = state;
   curvePoints = [];
   byId("curve").hidden = !back;
   if (!back) return;
-  const rates = Array.from({ length: 16 }, (_, n) => 10 ** (-4 + n / 3));
+  const work = curveWork(network, pass, back, label);
   const next = () => {
+    const from = performance.now();
+    let done = false;
+    while (task === curveTask && !done && performance.now() - from < PIECE_TIME) ({ done } = work.next());
     if (task !== curveTask) return; // Something newer is to be drawn.
-    const rate = curvePoints.length ? rates[curvePoints.length - 1] : 0;
-    const there = rate ? stepped(network, back.gradients, rate) : network;
-    const own = lossOf(network, forward(there, pass.values[0]), label);
-    curvePoints.push({ rate, own, others: onExamples(there).loss });
-    if (curvePoints.length <= rates.length) setTimeout(next, 5);
-    else drawCurve();
+    if (done) drawCurve();
+    else setTimeout(next, 5);
   };
   setTimeout(next, 200);
 }
@@ -136,7 +160,7 @@ function drawCurve() {
   svg.replaceChildren();
   if (!points.length) return;
   const make = drawer(svg);
-  const lines = examples.length ? ["others", "own"] : ["own"];
+  const lines = examplePictures().length ? ["others", "own"] : ["own"];
   const top = 1.5 * Math.max(0.2, now.own, now.others);
   const x = (rate) => 42 + (265 * (Math.log10(rate) + 4)) / 5;
   const y = (loss) => 120 - (105 * Math.min(Number.isFinite(loss) ? loss : top, top)) / top;

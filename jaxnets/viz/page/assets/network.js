@@ -31,7 +31,7 @@ function fromFloat16(bits) {
  * deeper, and a layer "add" with two sources.
  */
 function readNetwork(run) {
-  const weights = readWeights(run), layers = [], shapes = [[28, 28, 1]];
+  const weights = readWeights(run), layers = [], shapes = [run.imageShape];
   let start = 0;
   const add = (read, sources, depth, branch) => {
     const layer = { ...read, sources, depth, branch, inShape: shapes[sources[0]], outShape: read.shape };
@@ -50,7 +50,7 @@ function readNetwork(run) {
     return add({ ...block, kind: "add", shape: row.shape }, ends, depth, branch);
   }, first);
   addAll(run.layers, 0, 0);
-  return { model: run.model, loss: run.loss, layers };
+  return { model: run.model, loss: run.loss, imageShape: run.imageShape, layers };
 }
 
 function product(sizes) {
@@ -113,7 +113,22 @@ const KINDS = {
   batch_norm: { forward: batchNormForward, backward: batchNormBackward },
   layer_norm: { forward: layerNormForward, backward: layerNormBackward },
   local_response_norm: { forward: responseNormForward, backward: responseNormBackward },
+  // y = (x - μ) / σ of red, green and blue; grey stands for all three.
+  normalize: {
+    forward: (layer, x) => ({ y: Float64Array.from({ length: product(layer.outShape) }, (_, n) =>
+      (x[colourOf(layer, n)] - layer.mean[n % 3]) / layer.std[n % 3]) }),
+    backward: (layer, x, y, cache, dy) => {
+      const dx = new Float64Array(x.length);
+      dy.forEach((d, n) => { dx[colourOf(layer, n)] += d / layer.std[n % 3]; });
+      return { dx };
+    },
+  },
 };
+
+/** The number of x from which a normalized one comes. */
+function colourOf({ inShape }, n) {
+  return inShape[2] === 1 ? Math.floor(n / 3) : n;
+}
 
 /** z_k = Σ_d x_d W_dk + b_k. With a column of ones, b is the last row of W. */
 function denseForward(layer, x) {

@@ -1,13 +1,14 @@
 "use strict";
 // The page's state, and what brings it to the screen.
 
+const [HEIGHT, WIDTH, CHANNELS] = RUN.imageShape;
 const SURE = 0.99; // With a larger p of the true class there are no gradients to be seen.
 const runsNetwork = readNetwork(RUN); // With the run's weights.
 const state = {
   network: runsNetwork, // Its weights move with "one step", and with training.
   classNames: RUN.classNames,
   undo: [], steps: 0, // The networks before the last steps, and the number of steps.
-  pixels: null, // 28 x 28 bytes, as the network sees them.
+  pixels: null, // The picture's bytes, as the network sees them.
   label: null, // The true class.
   pass: null, back: null, // The numbers of the forward and the backward pass.
   time: { forward: null, backward: null },
@@ -23,7 +24,8 @@ function runForward() {
 function prepared(grey) {
   if (grey.truth !== undefined) return grey.data; // One of the run's own.
   if (RUN.asDigits) return toDigit(grey, mayBeRuled());
-  return toSquare(photo ? grey : mapped(grey, (value) => 255 - value)); // Drawn light on dark.
+  if (CHANNELS === 3 || photo) return toSquare(grey, WIDTH);
+  return toSquare({ ...grey, data: grey.data.map((value) => 255 - value) }, WIDTH); // Drawn light on dark.
 }
 
 let frame = 0;
@@ -127,11 +129,16 @@ function renderLabels() {
 }
 
 function renderOffer() {
-  const { classNames, label } = state, sure = isSure(), [text, button] = byId("sure").children;
+  const { classNames, label } = state, sure = isSure();
   byId("sure").hidden = !sure;
+  byId("sure").replaceChildren();
   if (!sure) return;
-  text.textContent = say("sure", { name: classNames[label] });
-  button.textContent = say("other", { name: classNames[nextBest()] });
+  const button = element("button", { type: "button", id: "other", text: say("other", { name: classNames[nextBest()] }) });
+  button.addEventListener("click", () => {
+    chooseLabel(nextBest());
+    byId("labels").querySelectorAll("input")[state.label].focus(); // The button is gone.
+  });
+  byId("sure").append(say("sure", { name: classNames[label] }), " ", button);
 }
 
 function renderFacts() {
@@ -159,8 +166,10 @@ function translate() {
   document.title = `${RUN.model} – ${say("title")}`;
   document.querySelectorAll("[data-text]").forEach((each) => { each.textContent = say(each.dataset.text); });
   document.querySelectorAll("[data-label]").forEach((each) => each.setAttribute("aria-label", say(each.dataset.label)));
-  const params = state.network.layers.flatMap(({ shapes }) => Object.values(shapes ?? {})).reduce((sum, shape) => sum + product(shape), 0);
-  byId("about").textContent = say("about", { model: RUN.model, params: count(params), steps: count(RUN.step) });
+  byId("about").textContent = say("about", { model: RUN.model, params: count(weightsOf(state.network)), steps: count(RUN.step) });
+  const seen = say("seen", { size: (CHANNELS === 1 ? [HEIGHT, WIDTH] : RUN.imageShape).join(" × ") });
+  byId("seen").setAttribute("aria-label", seen);
+  byId("seen-text").textContent = seen;
   byId("language").textContent = say("language");
   byId("language").lang = language === "zh" ? "en" : "zh-Hans";
   for (const option of byId("example").options) if (option.dataset.key) option.textContent = say(option.dataset.key);
@@ -172,7 +181,13 @@ function translate() {
   render();
 }
 
+/** The number of weights, biases and statistics. */
+function weightsOf({ layers }) {
+  return layers.flatMap(({ shapes }) => Object.values(shapes ?? {})).reduce((sum, shape) => sum + product(shape), 0);
+}
+
 function init() {
+  Object.assign(byId("seen"), { width: WIDTH, height: HEIGHT });
   const allBars = document.querySelectorAll(".bars");
   allBars.forEach((bars) => bars.classList.toggle("many", state.classNames.length > 14)); // Then the best one comes first.
   state.classNames.forEach((name, k) => {
@@ -181,11 +196,7 @@ function init() {
     input.addEventListener("change", () => chooseLabel(k));
     byId("labels").append(element("label", {}, input, element("span", { text: name })));
   });
-  byId("example").append(element("option", { value: "", "data-key": "choose" }));
-  if (PRACTICE) byId("example").append(element("option", { value: "doubtful", "data-key": "doubtful" }));
-  const shown = state.classNames.filter((name) => name in EXAMPLES);
-  shown.forEach((name) => byId("example").append(element("option", { text: name, value: name })));
-  byId("example").parentElement.hidden = byId("example").length === 1;
+  initExamples();
   byId("language").addEventListener("click", () => {
     language = language === "zh" ? "en" : "zh";
     translate();
@@ -195,10 +206,6 @@ function init() {
     changeTheme();
   });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", changeTheme);
-  byId("other").addEventListener("click", () => {
-    chooseLabel(nextBest());
-    byId("labels").querySelectorAll("input")[state.label].focus(); // The button is gone.
-  });
   initPaper(seeDrawing);
   initCell();
   initLearning();

@@ -19,7 +19,7 @@ function layerTitle(n) {
 function viewsOf(n) {
   const { network } = state, last = network.layers.length, layer = network.layers[n];
   if (n < 0) {
-    return [["x", [28, 28, 1], () => state.pass?.values[0]], ["dx", [28, 28, 1], () => state.back?.d[0], true]];
+    return [["x", network.imageShape, () => state.pass?.values[0]], ["dx", network.imageShape, () => state.back?.d[0], true]];
   }
   if (!layer) {
     const shape = [state.classNames.length];
@@ -57,6 +57,26 @@ function winnersOf(n) {
   return won;
 }
 
+/** The shape in which an array of a layer is drawn: that of the image, of which a row of numbers is made. */
+function drawnShape(layer, view, shape) {
+  const above = state.network.layers[layer?.sources[0] - 1];
+  if (above?.kind !== "flatten") return shape;
+  if (view === "dx") return above.inShape;
+  const fromImage = above.sources[0] === 0 && layer.kernel && shape.length === 2;
+  return fromImage ? [...above.inShape, shape[1]] : shape;
+}
+
+/** The colour views beside those of `viewsOf`: of the picture, and of the first kernel, on red, green and blue. */
+function colourViewsOf(n) {
+  const { network } = state, layer = network.layers[n], first = network.layers.findIndex(({ kernel }) => kernel);
+  if (network.imageShape[2] !== 3 || (n >= 0 && n !== first)) return [];
+  if (n < 0) return [["x", network.imageShape, () => state.pass?.values[0]]];
+  const { kernel } = layer.shapes, [rows, outputs] = kernel, ones = layer.kind === "dense_with_ones";
+  const shape = drawnShape(layer, "W", ones ? [rows - 1, outputs] : kernel);
+  if (shape.length !== 4 || shape[2] !== 3) return [];
+  return [["W", shape, () => state.network.layers[n].kernel], ["dW", shape, () => state.back?.gradients[n].kernel, true]];
+}
+
 function buildStrip() {
   const strip = byId("strip");
   cards = [];
@@ -75,10 +95,9 @@ function buildCard(n) {
   const maps = plain ? [] : viewsOf(n).map(([view, shape, array, isGradient = false]) => {
     const symbols = { y: layer?.kernel ? "z" : "y", x: "X", W: "W", dW: "dW", db: "db", dx: "dX", scale: "γ", dscale: "dγ", dshift: "dβ" };
     const isClass = view === "p" || view === "dz";
-    const above = view === "dx" && network.layers[layer?.sources[0] - 1], flattened = above?.kind === "flatten";
     const map = heatMap({
       shape,
-      drawn: flattened ? above.inShape : shape,
+      drawn: drawnShape(layer, view, shape),
       title: () => say(`view_${view}`),
       name: (index) => isClass ? `${view}[${state.classNames[index]}]` : named(symbols[view] ?? say(`view_${view}`).split(/[:：]/)[0], shape, index),
       choose: (index, focus) => showCell(n, view, index, map, focus),
@@ -87,6 +106,11 @@ function buildCard(n) {
     (isGradient ? behind : ahead).append(map.element);
     return { view, map, array, isGradient, drawn: null };
   });
+  for (const [view, shape, array, isGradient = false] of colourViewsOf(n)) {
+    const map = colourMap({ shape, title: () => say(`colour_${view}`) });
+    (isGradient ? behind : ahead).append(map.element);
+    maps.push({ view: `${view} in colour`, map, array, isGradient, drawn: null });
+  }
   const card = {
     n, maps,
     element: element("li", { className: plain ? "card plain" : "card", id: `layer-${n < 0 ? "picture" : n}`, "data-layer": n }, head, ahead, behind),

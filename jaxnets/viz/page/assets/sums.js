@@ -17,6 +17,7 @@ const ANCHORS = {
   average_pool: `${POOLING}#average-pooling`, global_average_pool: `${POOLING}#global-average-pooling`,
   adaptive_average_pool: `${POOLING}#adaptive-average-pooling`, batch_norm: `${NORMS}#batch-normalization`,
   layer_norm: `${NORMS}#layer-normalization`, local_response_norm: `${NORMS}#local-response-normalization`,
+  normalize: `${NETWORK}#notation`,
   fork: "residual.py", add: "residual.py", // Derived in the docstring of jaxnets/backprop/residual.py.
 };
 // The headings of these pages in Chinese.
@@ -69,6 +70,7 @@ const FORMULAS = {
     y: "y[c] = x[c] · s[c]^{−β},   s[c] = k + α Σ x^{2}", dx: "dx[c] = dy[c] · s[c]^{−β} − 2αβ · x[c] · Σ dy · y / s",
   },
   flatten: { y: "y = x", dx: "dx = dy" },
+  normalize: { y: "y[i, j, c] = (X[i, j, c] − μ[c]) / σ[c]", dx: "dX[i, j, c] = dy[i, j, c] / σ[c]" },
   dropout: { y: "y = x", dx: "dx = dy" },
   cross_entropy: { p: "p[k] = e^{z[k]} / Σ_{j} e^{z[j]}", dz: "L = −Σ_{k} y[k] · log p[k]:   dz = p − y" },
   mse: {
@@ -157,11 +159,24 @@ function explain(state, n, view, index) {
   };
 }
 
+function explainNormalize({ layer, x, y, dy, dx }, view, index) {
+  const { inShape, outShape, mean, std } = layer;
+  if (view === "y") {
+    const at = colourOf(layer, index), lines = [[named("X", inShape, at), x[at]], ["μ", mean[index % 3]], ["σ", std[index % 3]]];
+    return { symbol: named("y", outShape, index), value: y[index], lines };
+  }
+  const lines = [];
+  dy.forEach((d, n) => {
+    if (colourOf(layer, n) === index) lines.push([named("dy", outShape, n), d], ["σ", std[n % 3]]);
+  });
+  return { symbol: named("dX", inShape, index), value: dx[index], lines };
+}
+
 function explainPicture(state, view, index) {
   if (view === "dx") return explain(state, firstLayer(state.network), "dx", index);
   const value = state.pass.values[0][index];
   return {
-    symbol: named("X", [28, 28, 1], index), value, formula: FORMULAS.input.x, anchor: `${NETWORK}#notation`,
+    symbol: named("X", state.network.imageShape, index), value, formula: FORMULAS.input.x, anchor: `${NETWORK}#notation`,
     lines: [["g", Math.round(255 * value)]], check: null,
   };
 }
@@ -206,6 +221,7 @@ const EXPLAIN = {
   layer_norm: explainNorm,
   flatten: explainSame,
   dropout: explainSame,
+  normalize: explainNormalize,
   fork: explainFork,
   add: ({ layer, x, other, y }, view, n) => ({
     symbol: named("y", layer.outShape, n), value: y[n],

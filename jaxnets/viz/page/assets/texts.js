@@ -6,9 +6,12 @@ const TEXTS = {}; // Filled in where the page is built.
 let language = document.documentElement.dataset.language; // As jaxnets page --language says.
 language ??= navigator.language?.startsWith("zh") ? "zh" : "en";
 
+const onPictures = typeof RUN === "undefined" || !RUN.asDigits; // Not on characters: some texts are others.
+
 /** A text in the language of the page, with its values. */
 function say(key, values = {}) {
-  return TEXTS[language][key].replace(/\{(\w+)\}/g, (_, name) => values[name]);
+  const texts = TEXTS[language], text = (onPictures && texts[`${key}_picture`]) || texts[key];
+  return text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
 }
 
 /** A number with four digits, or more before the point: 0.1235, 12.35, 18063, 1.235·10⁻⁷. */

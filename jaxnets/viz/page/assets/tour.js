@@ -49,7 +49,7 @@ function stopsOfTour() {
 /** On an empty paper: the run's picture of which the network is least sure, else such an example. */
 async function showDoubtful() {
   if (PRACTICE) {
-    await showOwn(PRACTICE.doubtful);
+    await showOwn();
     return chooseLabel(photo.truth);
   }
   const sureness = ({ label, image }) => forward(state.network, image).p[label];

@@ -134,7 +134,7 @@ function endTraining() {
 }
 
 function translateTraining() {
-  if (!PRACTICE) return;
+  if (!PRACTICE?.count) return;
   const held = PRACTICE.labels.length - PRACTICE.count;
   byId("train-text").textContent = say("trainText", { count: count(PRACTICE.count), held: count(held) });
   const names = (id, key) => { for (const option of byId(id).options) option.textContent = say(`${key}_${option.value}`); };
@@ -146,8 +146,8 @@ function translateTraining() {
 }
 
 function initTraining() {
-  byId("train").hidden = !PRACTICE;
-  if (!PRACTICE) return;
+  byId("train").hidden = !PRACTICE?.count;
+  if (!PRACTICE?.count) return;
   const { layers } = state.network, kinds = new Set(layers.map(({ kind }) => kind)), n = layers.findIndex((layer) => layer.kernel);
   const fill = (id, values) => values.forEach((value) => byId(id).append(element("option", { text: String(value), value })));
   fill("train-rate", TRAIN_RATES);
@@ -159,7 +159,7 @@ function initTraining() {
   byId("train-batch").value = "32";
   const { kernel } = layers[n].shapes, shape = layers[n].kind === "dense_with_ones" ? [kernel[0] - 1, kernel[1]] : kernel;
   learnedMaps = ["W", "dW"].map((view) => heatMap({
-    shape, title: () => say(`view_${view}`), name: (index) => named(view, shape, index), choose: () => {},
+    shape, drawn: drawnShape(layers[n], view, shape), title: () => say(`view_${view}`), name: (index) => named(view, shape, index), choose: () => {},
   }));
   byId("train-maps").append(...learnedMaps.map((map) => map.element));
   byId("train-start").addEventListener("click", () => (running ? pauseTraining() : startTraining()));

@@ -68,7 +68,7 @@ function fresh(network, seed) {
   return { ...network, layers };
 }
 
-/** Trains a network on pictures of bytes, 784 each; the first `count` are trained on, the rest held out. */
+/** Trains a network on pictures of bytes; the first `count` are trained on, the rest held out. */
 class Trainer {
   constructor(network, { images, labels, count }) {
     Object.assign(this, { network, images, labels, count, order: [], steps: 0, heldOut: labels.length - count });
@@ -92,7 +92,8 @@ class Trainer {
   }
 
   imageAt(index) {
-    return Float64Array.from(this.images.subarray(784 * index, 784 * (index + 1)), (byte) => byte / 255);
+    const size = product(this.network.imageShape);
+    return Float64Array.from(this.images.subarray(size * index, size * (index + 1)), (byte) => byte / 255);
   }
 
   /** The pictures of the next batch: every epoch has an order of its own; its last batch may be short. */

@@ -1,0 +1,51 @@
+"use strict";
+// Pictures from outside: a chosen file, what is dropped or pasted, the camera.
+
+/** Calls take(files) with what the user gives: a list that is never empty. */
+function initPictures(take) {
+  const given = (files) => {
+    const all = [...files]; // The list of an input empties with it.
+    if (all.length) take(all);
+  };
+  byId("file").addEventListener("change", ({ target }) => {
+    given(target.files);
+    target.value = "";
+  });
+  addEventListener("dragover", (event) => event.preventDefault());
+  addEventListener("drop", (event) => {
+    event.preventDefault();
+    given(event.dataTransfer.files);
+  });
+  addEventListener("paste", ({ clipboardData }) => given(clipboardData.files));
+  initCamera(given);
+}
+
+/** The camera's picture, while it is asked for; some browsers give none to a file of the disk. */
+function initCamera(given) {
+  const finder = byId("finder"), video = finder.querySelector("video");
+  const close = () => {
+    video.srcObject?.getTracks().forEach((track) => track.stop());
+    video.srcObject = null;
+    finder.hidden = true;
+    byId("camera").focus();
+  };
+  byId("camera").addEventListener("click", async () => {
+    try {
+      video.srcObject = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
+      finder.hidden = false;
+      byId("problem").textContent = "";
+      byId("snap").focus();
+    } catch { // Refused, none there, or no such function: the page is neither https nor localhost.
+      byId("problem").textContent = say("noCamera");
+    }
+  });
+  byId("snap").addEventListener("click", () => {
+    const { videoWidth: width, videoHeight: height } = video;
+    if (!width) return; // No picture yet.
+    const canvas = element("canvas", { width, height });
+    canvas.getContext("2d").drawImage(video, 0, 0);
+    canvas.toBlob((blob) => given([blob]));
+    close();
+  });
+  byId("camera-close").addEventListener("click", close);
+}

@@ -31,6 +31,7 @@ extensions = [
     "docstrings",
     "flags_page",
     "chinese_search",
+    "chinese_lines",
     "language_switch",
 ]
 exclude_patterns = ["_*", "zh", "README.md"]  # The Chinese pages are a tree of their own.

@@ -84,6 +84,7 @@ def test_every_answer_names_flags_and_values_that_exist():
         "models",
         "datasets",
         "layers",
+        "folder",
     }
     assert not (set(guesses.NAMES) | set(guesses.SENTENCES)) & others
     assert not set(guesses.COMMANDS) & set(COMMANDS)

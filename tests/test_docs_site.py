@@ -14,10 +14,12 @@ from conftest import ROOT
 pytest.importorskip("sphinx")
 pytest.importorskip("myst_nb")
 
+import chinese_lines
 import chinese_search
 import flags_page
 import links
 import nbformat
+from docutils import nodes
 from nbformat import v4
 
 import jaxnets
@@ -34,6 +36,13 @@ def test_every_file_that_a_page_may_name_has_a_page():
     assert links.address_of("CONTRIBUTING.md") == "contributing.html"
     assert links.address_of("docs/LICENSE") == "code/docs/LICENSE.html"
     assert links.address_of("pyproject.toml") is None
+
+
+def test_lines_of_chinese_are_joined_and_no_others():
+    words = ["先读，", "\n", "再写 ", "\n", "a", "\n", "一行", "\n", "two", "\n", "三"]
+    paragraph = nodes.paragraph("", "", *map(nodes.Text, words))
+    chinese_lines.join(paragraph)
+    assert paragraph.astext() == "先读，再写 \na\n一行\ntwo\n三"
 
 
 def test_a_name_is_found_at_the_line_that_defines_it():
@@ -129,7 +138,7 @@ def site(tmp_path_factory):
     source = folder / "source"
     source.mkdir()
     (source / "index.md").write_text("# 主页\n\n```{toctree}\nchain\ndrawn\nload\n```\n", "utf-8")
-    load = "# 读取\n\n```{eval-rst}\n.. autofunction:: jaxnets.load\n```\n"
+    load = "# 读取\n\n先读，\n**再**写。\n\n```{eval-rst}\n.. autofunction:: jaxnets.load\n```\n"
     (source / "load.md").write_text(load, "utf-8")
     drawn = v4.new_output("display_data", data={"image/png": PIXEL})
     cells = [v4.new_markdown_cell("# 图"), v4.new_code_cell("draw()", outputs=[drawn])]
@@ -145,7 +154,7 @@ def site(tmp_path_factory):
 @pytest.mark.slow
 def test_a_bound_function_keeps_its_first_argument(site):
     page = re.sub("<[^>]+>", "", (site / "load.html").read_text("utf-8"))
-    assert "jaxnets.load(workdir: str" in page
+    assert "jaxnets.load(workdir: str" in page and "先读，再写。" in page
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@
 
 const TEXTS = {}; // Filled in where the page is built.
 
-let language = document.documentElement.dataset.language; // As jaxnets page --language says.
+let language = globalThis.document?.documentElement.dataset.language; // As jaxnets page --language says.
 language ??= navigator.language?.startsWith("zh") ? "zh" : "en";
 
 const onPictures = typeof RUN === "undefined" || !RUN.asDigits; // Not on characters: some texts are others.

@@ -57,12 +57,15 @@ def _rmsprop() -> Iterator[Asked]:
         yield given, {"learning_rate": 0.1, "decay": 0.7, "epsilon": EPSILON}, after
 
 
-def _adam() -> Iterator[Asked]:
-    rule = optax.adam(0.1, b1=0.6, b2=0.7, eps=EPSILON)
+def _adam(weight_decay: float | None = None) -> Iterator[Asked]:
+    rule: Any = optax.adam(0.1, b1=0.6, b2=0.7, eps=EPSILON)
+    settings = {"learning_rate": 0.1, "beta1": 0.6, "beta2": 0.7, "epsilon": EPSILON}
+    if weight_decay is not None:
+        rule = optax.adamw(0.1, b1=0.6, b2=0.7, eps=EPSILON, weight_decay=weight_decay)
+        settings["weight_decay"] = weight_decay
     steps = _steps(rule, lambda state: [state[0].mu, state[0].nu], "w m v g")
     for number, (given, after) in enumerate(steps):
         given["t"] = 1 + number % STEPS
-        settings = {"learning_rate": 0.1, "beta1": 0.6, "beta2": 0.7, "epsilon": EPSILON}
         yield given, settings, after
 
 
@@ -267,6 +270,7 @@ RUNS: dict[str, Callable[[], Iterator[Asked]]] = {
     "momentum": _momentum,
     "rmsprop": _rmsprop,
     "adam": _adam,
+    "adamw": lambda: _adam(weight_decay=0.3),
     "gradient_check": _gradient_check,
     "deviations": _deviations,
     "scores": _scores,

@@ -213,7 +213,7 @@ def test_numbers_quoted_of_a_bet_are_its_numbers(language):
     answers, bets = text_of(DOCS / "exercises-answers.md"), []
     for week in WEEKS:
         for paragraph in FENCE.sub("", text_of(page_of(language, week))).split("\n\n"):
-            if named := re.search(r"`(bet\d)`(\]\(\S+\))?[)）][.。]$", paragraph.strip()):
+            if named := re.search(r"`(bet\d+)`(\]\(\S+\))?[)）][.。]$", paragraph.strip()):
                 bets.append(bet := named[1])
                 measured = re.search(rf"<summary>{bet}: .*?</details>", answers, re.DOTALL)
                 assert measured

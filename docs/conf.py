@@ -65,6 +65,7 @@ mathjax_path = "tex-svg.js"
 html_search_language = "zh" if CHINESE else "en"
 html_theme = "sphinx_book_theme"
 html_css_files = ["site.css"]
+html_extra_path = ["zh/slides.html" if CHINESE else "slides.html"]
 html_context = {"default_mode": "auto"}
 html_use_index = html_domain_indices = False  # No page links to them.
 html_copy_source = False

@@ -140,7 +140,7 @@ relu      0 of 2    not handed in
 
 compute7
   right: mean
-  sum: wrong
+  sum: wrong: that is the mean; do not divide
   w_mean: blank
   w_sum: blank
   rate: blank

@@ -37,7 +37,7 @@ def name_of(path) -> str:
     return path.relative_to(DOCS).with_suffix("").as_posix().removeprefix("zh/")
 
 
-FOLDERS = {"_site", "_lecture"}
+FOLDERS = {"_site", "_lecture", "_slides"}
 PAGES = [
     p
     for p in sorted(DOCS.rglob("*.md"))

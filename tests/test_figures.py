@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import ROOT
+from PIL import Image
 from scipy import signal
 
 from jaxnets.config.resolve import preset
@@ -67,6 +68,29 @@ def test_a_page_in_each_language_shows_the_figure_with_its_description(drawn):
     if not path.name.startswith("forward-backward"):  # Shown often, and told step by step.
         alt = f' alt="{root.findtext(f"{SVG}desc")}">'
         assert all(tag.endswith(alt) for tag in tags), alt
+
+
+PICTURE = """<picture>
+<source media="(prefers-reduced-motion: reduce) and (prefers-color-scheme: dark)" srcset="{0}page-still-dark{1}.webp">
+<source media="(prefers-reduced-motion: reduce)" srcset="{0}page-still{1}.webp">
+<source media="(prefers-color-scheme: dark)" srcset="{0}page-dark{1}.webp">
+<img src="{0}page{1}.webp" width="780" """  # noqa: E501
+
+
+@pytest.mark.parametrize("end", ["", ".zh"])
+def test_the_animation_is_small_and_shown_with_a_still(end):
+    for name in ("page", "page-dark"):
+        path = DOCS / "_static" / f"{name}{end}.webp"
+        still = Image.open(path.with_name(path.name.replace("page", "page-still", 1)))
+        moving = Image.open(path)
+        assert path.stat().st_size <= 1_000_000
+        assert moving.size == still.size == (780, 480)
+        assert getattr(moving, "n_frames", 1) > 20 and getattr(still, "n_frames", 1) == 1
+    homes = {"README.md": "docs/_static/", "docs/index.md": "_static/"}
+    if end:
+        homes = dict.fromkeys(("docs/zh/README.md", "docs/zh/index.md"), "../_static/")
+    for page, folder in homes.items():
+        assert PICTURE.format(folder, end) in (ROOT / page).read_text("utf-8"), page
 
 
 def luminance(colour: str) -> float:

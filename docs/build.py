@@ -1,6 +1,7 @@
 """Builds the site in both languages: `python docs/build.py [FOLDER]`, by default docs/_site.
 
-A warning is an error, and so is a link that leads nowhere. Needs `pip install -e '.[docs]'`.
+A warning is an error, and so is a link that leads nowhere. Needs `pip install -e '.[docs]'`. The
+site's folder lite/ runs notebooks in the reader's browser (_ext/lite.py).
 """
 
 import shutil
@@ -10,6 +11,9 @@ import tempfile
 from pathlib import Path
 
 DOCS = Path(__file__).parent
+sys.path.insert(0, str(DOCS / "_ext"))
+
+import lite  # noqa: E402
 
 
 def build(site: Path) -> int:
@@ -26,6 +30,7 @@ def build(site: Path) -> int:
         shutil.rmtree(site, ignore_errors=True)
         shutil.move(built / "en", site)
         shutil.move(built / "zh", site / "zh")
+    worst = max(worst, lite.build(site))
     if not worst:
         print(site / "index.html")
     return worst

@@ -33,6 +33,7 @@ extensions = [
     "chinese_search",
     "chinese_lines",
     "language_switch",
+    "lite",
 ]
 exclude_patterns = ["_*", "zh", "README.md"]  # The Chinese pages are a tree of their own.
 templates_path = ["_templates"]
@@ -73,7 +74,7 @@ html_show_sourcelink = False
 html_theme_options = {
     "navbar_persistent": [],
     "search_bar_text": "搜索" if CHINESE else "Search",
-    "article_header_end": ["language-switch.html", "article-header-buttons.html"],
+    "article_header_end": ["lite.html", "language-switch.html", "article-header-buttons.html"],
     "show_toc_level": 2,
     "use_download_button": False,
     "use_fullscreen_button": False,

@@ -211,6 +211,7 @@ HOSTS = {
     "neuralnetworksanddeeplearning.com",
     "pypi.org",
     "pypi.tuna.tsinghua.edu.cn",
+    "pyodide.org",
     "raw.githubusercontent.com",
     "scikit-learn.org",
     "sqlite.org",

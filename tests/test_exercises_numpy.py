@@ -140,8 +140,8 @@ def test_its_questions_are_those_of_the_sheets(name, language):
     text = "\n".join("".join(cell["source"]) for cell in EDITIONS[language]["cells"])
     sheet = SHEETS[name]
     with speaking(language):
-        about, given = _(sheet.about), _(sheet.given)
-        asked = [(question.name, _(question.asks)) for question in sheet.questions]
+        about, given = _(sheet.about), sheet.said(sheet.given)
+        asked = [(question.name, sheet.said(question.asks)) for question in sheet.questions]
     head = {
         "en": f"### {name}: {about}\n\nLevel {sheet.level}, about {sheet.minutes} minutes. {given}",
         "zh": f"### {name}：{about}\n\n难度 {sheet.level}，约 {sheet.minutes} 分钟。{given}",

@@ -5,6 +5,7 @@ for a browser, comes from its own address, cdn.jsdelivr.net: that is the one req
 site. Pyodide has no JAX, so a notebook ends here where jaxnets is first imported.
 """
 
+import importlib.util
 import json
 import re
 import subprocess
@@ -50,6 +51,9 @@ def without_links(text: str) -> str:
 
 def build(site: Path) -> int:
     """Builds the folder lite/ of a site; returns the exit status."""
+    if importlib.util.find_spec("jupyterlite_core") is None:
+        print("jupyterlite-core is missing: pip install -e '.[docs]'", file=sys.stderr)
+        return 1
     with tempfile.TemporaryDirectory() as folder:
         for language in LANGUAGES:
             for name in NAMES:

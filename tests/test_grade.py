@@ -260,7 +260,8 @@ def test_numbers_and_passes_are_graded_in_one_table(submissions, bubblewrap, run
 def test_trusted_submissions_run_without_a_sandbox(submissions, run_command):
     outcome = run_command("grade", submissions({"ann": relu(RIGHT)}), "--trust", "--json")
     row = {"name": "ann", "exercise": "relu_backward", "passed": True, "wrong": "", "reason": ""}
-    assert json.loads(outcome.out) == [row | {"checks": {"dx": True}, "file": "my_relu.py"}]
+    row |= {"checks": {"dx": True}, "file": "my_relu.py", "student": ""}
+    assert json.loads(outcome.out) == [row]
 
 
 def test_without_a_sandbox_nothing_runs(run_command, monkeypatch, submissions, tmp_path):

@@ -123,6 +123,14 @@ def test_a_part_has_its_share_and_a_repair_none(row, points):
     assert student.points == points and len(student.marks) == 1
 
 
+def test_the_status_says_whose_numbers_a_sheet_holds():
+    """A sheet with ada's numbers, handed in by ann, is copied."""
+    row = grade("compute1", True, passed=True)
+    for whose, said in (("ada", "; numbers of ada"), ("ann", ""), ("", "")):
+        text = marks.csv_of(marks.students_of([row._replace(student=whose)], None))
+        assert text.splitlines()[1] == f"ann,2,2,2,1 of 1 passed{said}"
+
+
 def test_points_are_read_or_refused():
     assert marks.points_of(["dense", "relu=0.5"]) == {"dense": 3, "relu": 0.5}
     for word in ("dense=x", "dense=-1", "dense=nan", "dense=1e9"):

@@ -38,11 +38,17 @@ def N_(text: str) -> str:
 
 @contextlib.contextmanager
 def speaking(language: str | None) -> Generator[None]:
-    """Lets `_` say texts in one of LANGUAGES within the block; None is the locale's."""
+    """Lets `_` say texts in one of LANGUAGES within the block.
+
+    None is that of the block around it or, if there is none, the locale's.
+    """
+    if language is None and _texts.get() is not None:
+        yield
+        return
     language = _of_locale() if language is None else language
     if language not in LANGUAGES:
         raise ValueError(f"expected one of {', '.join(LANGUAGES)} as language, got {language!r}")
-    token = speak(None if language == "en" else _read(Path(__file__).with_name("zh.po")))
+    token = speak({} if language == "en" else _read(Path(__file__).with_name("zh.po")))
     try:
         yield
     finally:
@@ -91,7 +97,7 @@ def _patterns(texts: tuple[tuple[str, str], ...]) -> Patterns:
 
 def spoken() -> str:
     """The language in which `_` says texts."""
-    return "en" if _texts.get() is None else "zh"
+    return "zh" if _texts.get() else "en"
 
 
 def _of_locale() -> str:

@@ -39,10 +39,10 @@ def test_every_file_that_a_page_may_name_has_a_page():
 
 
 def test_lines_of_chinese_are_joined_and_no_others():
-    words = ["先读，", "\n", "再写 ", "\n", "a", "\n", "一行", "\n", "two", "\n", "三"]
+    words = ["先读，", "\n", "", "再写 ", "\n", "a", "\n", "一行", "\n", "二行", "\n", "three"]
     paragraph = nodes.paragraph("", "", *map(nodes.Text, words))
     chinese_lines.join(paragraph)
-    assert paragraph.astext() == "先读，再写 \na\n一行\ntwo\n三"
+    assert paragraph.astext() == "先读，再写 \na\n一行二行\nthree"
 
 
 def test_a_name_is_found_at_the_line_that_defines_it():

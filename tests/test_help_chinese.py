@@ -86,6 +86,9 @@ def test_a_text_without_chinese_stays_english():
     with language.speaking("zh"):
         assert language._("new {}", 1) == "new 1" and language._("all") == "全部"
     assert language._("all") == "all"
+    for name in language.LANGUAGES:  # Within a block the locale does not count.
+        with language.speaking(name), language.speaking(None):
+            assert language.spoken() == name
     with pytest.raises(ValueError, match="got .fr."), language.speaking("fr"):
         pass
     with pytest.raises(UserError, match="unknown language"):

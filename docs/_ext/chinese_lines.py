@@ -13,15 +13,11 @@ def join(doctree: nodes.Node) -> None:
     """Removes the end of each line between two Chinese characters."""
     for end in [text for text in doctree.findall(nodes.Text) if text == "\n"]:
         around = end.parent
-        at = around.index(end)
-        before, after = around[:at], around[at + 1 :]
-        if (
-            before
-            and after
-            and ENDS.search(before[-1].astext())
-            and BEGINS.match(after[0].astext())
-        ):
-            around.remove(end)
+        at = next(number for number, child in enumerate(around) if child is end)  # Not an equal.
+        before = "".join(child.astext() for child in around[:at])
+        after = "".join(child.astext() for child in around[at + 1 :])
+        if ENDS.search(before) and BEGINS.match(after):
+            del around[at]
 
 
 def setup(app: Any) -> dict[str, bool]:

@@ -3,17 +3,20 @@
 
 import functools
 import re
+import tomllib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from scipy.stats import chi2_contingency
 
-import jaxnets
 from jaxnets.course.exercises import judge
 from jaxnets.course.exercises.catalogue import TASKS, Repair
+from jaxnets.course.exercises.files import exercises_in
 from jaxnets.course.exercises.grade import Limits, grades_of, submissions_in
 from jaxnets.course.exercises.passes import run_source
+from jaxnets.errors import UserError
 from jaxnets.language import _, speaking
 
 cases_of = functools.cache(judge.cases_of)
@@ -28,7 +31,7 @@ def verdict_of(name, source, **options):
 
 def with_body(name, lines):
     """A student's function of these lines."""
-    head = re.search(r"^def .*:$", TASKS[name].code, re.MULTILINE)
+    head = re.search(rf"^def {name}\(.*:$", TASKS[name].code, re.MULTILINE)
     assert head
     body = "\n    ".join(lines.strip().split("\n"))
     return f"import numpy as np\n\n\n{head[0]}\n    {body}\n"
@@ -273,6 +276,53 @@ def test_a_wrong_answer_gets_its_cause_in_one_line(name, lines, cause):
     assert "\n" not in line and len(line) <= 200
 
 
+with (Path(__file__).parent / "wrong_answers.toml").open("rb") as file:
+    TABLES = tomllib.load(file)
+ANYTHING, SHEETS = (TABLES.pop(name)["wrong"] for name in ("anything", "sheets"))
+
+
+def line_of(name, source):
+    """The line that `exercise check` prints for a file."""
+    try:
+        _names, reason = exercises_in(source, "mine.py")
+    except UserError as error:
+        return str(error)
+    return reason or verdict_of(name, source).line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TABLES)
+def test_mistakes_in_a_student_s_own_way_of_writing_are_named(name):
+    right = TABLES[name]["right"]
+    assert verdict_of(name, with_body(name, right)).passed
+    wrong = []
+    for *edits, cause in TABLES[name]["wrong"]:
+        lines = right
+        for old, new in zip(edits[::2], edits[1::2], strict=True):
+            assert old in lines, old
+            lines = lines.replace(old, new, 1)
+        wrong.append((with_body(name, lines), cause))
+    for instead, cause in ANYTHING:
+        lines = re.sub(
+            r"return (.*)\n$", lambda last, new=instead: new.replace("RESULTS", last[1]), right
+        )
+        wrong.append((with_body(name, lines), cause))
+    body = with_body(name, right)
+    wrong.append((body.replace(f"def {name}(", f"def {name}_(", 1), f"did you mean {name}?"))
+    wrong.append((re.sub(r"\(.*\):\n", "(x):\n", body, count=1), "expected the arguments ("))
+    for source, cause in wrong:
+        line = line_of(name, source)
+        assert cause in line and "\n" not in line and len(line) <= 200, (source, line)
+
+
+def test_each_kind_of_exercise_has_fifty_wrong_answers():
+    counts = {"numbers": len(SHEETS)}
+    for name, table in TABLES.items():
+        count = len(table["wrong"]) + sum(name == other for other, *_ in WRONG)
+        counts[table["kind"]] = counts.get(table["kind"], len(ANYTHING) + 2) + count
+    assert len(counts) == 10 and min(counts.values()) >= 50, counts
+
+
 def test_the_right_numbers_are_those_of_scikit_learn_and_scipy():
     metrics: Any = pytest.importorskip("sklearn.metrics")
     chi_squared: Any = chi2_contingency  # scipy has no types.
@@ -327,13 +377,15 @@ def test_a_task_is_written_checked_and_hinted(run_command, tmp_path):
     run_command("train", f"--mine={path}").assert_refused("backward pass of a layer, got momentum")
 
 
-def test_the_judge_in_a_notebook_takes_a_task_and_speaks_chinese():
+def test_the_judge_in_a_notebook_takes_a_task_and_speaks_chinese(monkeypatch):
+    monkeypatch.setenv("LANGUAGE", "zh_CN")  # Whose language the judge speaks.
+
     def momentum(w, v, g, *, learning_rate, beta):
         v *= beta  # In place, which must not change the judge's arrays.
         v += g
         return w + learning_rate * v, v
 
     with speaking("zh"):
-        line = jaxnets.judge(momentum).line
+        line = judge.judge(momentum).line
         assert line.startswith("momentum：未通过：w：")
         assert _(TASKS["momentum"].causes[0].says) in line

@@ -223,10 +223,15 @@ def _no_name(error: NameError, name: str, place: Place) -> str:
         if isinstance(value, Mapping) and name in value:
             entry = f'{owner}["{name}"]'
             return _(NOT_DEFINED, name, entry)
-    for alias, value in place.frame.f_globals.items():
-        if isinstance(value, ModuleType) and value.__name__ == name:
+    modules = {
+        alias: value.__name__
+        for alias, value in place.frame.f_globals.items()
+        if isinstance(value, ModuleType)
+    }
+    for alias, module in modules.items():
+        if module == name:
             return _(NOT_DEFINED, name, alias)
-    if near := nearest(name, place.names):
+    if near := nearest(name, [*place.names, *modules]):
         return _(NOT_DEFINED, name, near)
     return _("{} is not defined; the names here are {}", name, ", ".join(place.names))
 

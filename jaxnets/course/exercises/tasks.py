@@ -6,6 +6,8 @@ If a student's numbers are those of the changed solution, that mistake was made.
 """
 
 import itertools
+import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -17,6 +19,7 @@ from jaxnets.course.exercises.passes import PlainCall, ResultError, results_of
 from jaxnets.language import _
 
 CLOSE = 1e-9  # Of numbers in float64 that are meant to be the same.
+NICE = (-1, 2, -2, 1 / 2, -1 / 2)  # Factors of one number that are a hint.
 MAX_ARGUMENT = 60  # Characters of an argument in a hint.
 Numbers = Mapping[str, np.ndarray]
 
@@ -108,14 +111,15 @@ def _leads_to(
     space: dict[str, Any] = {}
     exec(source, space)
     found = results_of(space[task.function], [case.call for case in cases])
-    try:
-        return all(
-            same(answer[name], results[name])
-            for answer, results in zip(answers, found, strict=True)
-            for name in names
-        )
-    except ResultError:
-        return False
+    with warnings.catch_warnings(action="ignore"):  # A mistake may take the mean of nothing.
+        try:
+            return all(
+                same(answer[name], results[name])
+                for answer, results in zip(answers, found, strict=True)
+                for name in names
+            )
+        except ResultError:
+            return False
 
 
 def looks(label: str, yours: np.ndarray, right: np.ndarray) -> str:
@@ -129,6 +133,10 @@ def looks(label: str, yours: np.ndarray, right: np.ndarray) -> str:
     where = np.abs(yours - right) > CLOSE * (np.abs(right).max(initial=0) or 1)
     steepest = np.abs(right).argmax()
     ratio = yours.flat[steepest] / (right.flat[steepest] or 1)
+    if math.isclose(ratio, 100):
+        return _("{}: 100 times the right number; is it in percent?", label)
+    if yours.size == 1 and not any(math.isclose(ratio, nice) for nice in NICE):
+        return _("{}: the number is wrong", label)  # Its factor would tell the right one.
     if ratio and np.allclose(yours, ratio * right, rtol=0, atol=CLOSE * np.abs(yours).max()):
         return _("{}: each number is {} times the right one", label, format(ratio, ".4g"))
     if np.allclose(np.sort(yours, axis=None), np.sort(right, axis=None)):

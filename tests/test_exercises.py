@@ -755,8 +755,12 @@ def test_the_numbers_to_compute_are_those_that_autodiff_finds(float64):
     relu = jax.vjp(jax.nn.relu, array([-1.0, 0, 2]))[1](array([5.0, 5, 5]))[0]
     tie = jax.vjp(square, array([[1.0, 3], [3, 2]]))[1](array([[1.0]]))[0]
     overlap = jax.vjp(pool, array([1.0, 4, 2]))[1](array([5.0, -2]))[0]
-    dropped = jax.grad(lambda x: (x * array([1, 0, 1]) / (1 - 0.5)).sum())(jnp.ones(3))
+    dropped = jax.grad(lambda x: (x * array([1, 0, 1]) / (1 - 0.2)).sum())(jnp.ones(3))
     right["compute6"] = dict(relu=relu, tie=tie, overlap=overlap, dropout=dropped)
+    # The mean slope between the two points.
+    slopes = jax.vmap(jax.grad(jax.nn.relu))
+    for name, x in (("at_kink", 0.0), ("near_kink", 0.02)):
+        right["compute6"] |= {name: slopes(x + jnp.linspace(-0.1, 0.1, 100_001)).mean()}
 
     slopes = array([2.0, 4, 6])
     right["compute7"] = dict(mean=slopes.mean(), sum=slopes.sum(), rate=0.1 / 3)

@@ -446,7 +446,8 @@ def test_numbers_have_one_format_everywhere():
         "1.000·10⁵": [99999.6], "−1.235·10⁻⁷": [-1.2348e-7], "190": [190.3, 2],
     }  # fmt: skip
     texts = page["texts.js"][1].decode()
-    program = f"const navigator = {{}};\n{texts}"
+    stubs = "const navigator = {}, document = { documentElement: { dataset: {} } };"
+    program = f"{stubs}\n{texts}"
     program += "console.log(JSON.stringify(DATA.map((given) => digits(...given))))"
     assert run_javascript(page, program, list(cases.values())) == list(cases)
     for name, (_, content) in page.items():

@@ -561,6 +561,21 @@ def test_the_page_forbids_inline_programs_and_has_none(server):
         assert server.ask("GET", f"/{name}").status_code == 200, name
 
 
+@pytest.mark.parametrize(("side", "is_plain"), [(64, False), (100, True)])
+def test_pictures_in_colour_have_the_page_or_the_plain_one(side, is_plain, tmp_path):
+    run = SoftmaxRun(tmp_path / "run", names=("cat", "<b>", "c"), shape=(side, side, 3))
+    with run.folder, Served([run.path], tmp_path / "log") as server:
+        html = server.ask("GET", "/").text
+        assert '<section id="answers" hidden>' in html and "<b>" not in html
+        assert ('id="paper"' not in html) == is_plain
+        linked = set(re.findall(r'(?:src|href)="([\w.]+)"', html))
+        assert linked >= {"answers.js", "answers.css", "page.css", "run.js", "texts.js"}
+        for name in linked:
+            answer = server.ask("GET", f"/{name}")
+            assert answer.status_code == 200, name
+            assert "unsafe" not in answer.headers["content-security-policy"]
+
+
 def test_a_plain_page_shows_names_as_text(tmp_path):
     names = ("<script>alert(1)</script>", "b\u202e", "\ud800")
     run = SoftmaxRun(tmp_path / "<b>x", names=names)

@@ -282,6 +282,63 @@ def test_the_page_shows_both_models_and_its_buttons_save_feedback(server, tmp_pa
         assert all(url.startswith((server.url, "data:")) for url in browser.requests())
 
 
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+def test_the_plain_page_asks_about_several_pictures(start_python, tmp_path):
+    names = ("bicycle", "cat", "<b>piano")
+    pair = [SoftmaxRun(tmp_path / f"run-{n}", n, names=names, shape=(100, 100, 3)) for n in (0, 1)]
+    for run in pair:
+        run.folder.close()
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 100, 100, 3), np.uint8)
+    for n, pixels in enumerate(pictures):
+        (tmp_path / f"{n}.png").write_bytes(png(pixels))
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    process = Process(start_python, pair, tmp_path / "log")
+    try:
+        with Browser(tmp_path / "chromium") as browser:
+            browser.resize(390, 844)
+            browser.call("Page.navigate", url=process.url)
+            browser.wait(
+                "document.readyState === 'complete' && document.querySelector('#file') !== null"
+            )
+
+            def give(*files):
+                root = browser.call("DOM.getDocument")["root"]["nodeId"]
+                node = browser.call("DOM.querySelector", nodeId=root, selector="#file")["nodeId"]
+                paths = [str(tmp_path / file) for file in files]
+                browser.call("DOM.setFileInputFiles", nodeId=node, files=paths)
+
+            give("0.png", "1.png")
+            browser.wait("document.querySelectorAll('.model-answer').length === 4")
+            best = "[...document.querySelectorAll('.model-best')].map((best) => best.innerText)"
+            expected = [run.probabilities(pictures / 255).argmax(axis=1) for run in pair]
+            assert browser.evaluate(best) == [names[run[n]] for n in (0, 1) for run in expected]
+            images = "[...document.querySelectorAll('.asked img')].map((one) => one.naturalWidth)"
+            browser.wait(f"{images}.join() === '100,100'")
+            browser.click(".asked:nth-of-type(2) [data-arm=B][data-kind=wrong]")
+            while not (rows := read(process.log)):
+                browser.frame()
+            assert [(row.arm, row.correct) for row in rows] == [("B", False)]
+            assert rows[0].prediction == names[expected[1][1]]
+            browser.click("#language")
+            shown = browser.evaluate("document.body.innerText")
+            assert "<b>piano" in shown and "已保存" in shown and "Pictures" not in shown
+            colours = set()
+            for _ in range(2):
+                browser.click("#theme")
+                colours.add(browser.evaluate("getComputedStyle(document.body).backgroundColor"))
+            assert len(colours) == 2
+            assert browser.evaluate("document.documentElement.scrollWidth") <= 390
+            assert browser.evaluate("document.cookie") == "" and not browser.problems()
+            assert all(
+                url.startswith((process.url, "data:", "blob:")) for url in browser.requests()
+            )
+            give("bad.png")
+            browser.wait("document.querySelector('.asked .problem') !== null")
+            assert "not a picture" in browser.evaluate("document.querySelector('.asked').innerText")
+    finally:
+        process.stop()
+
+
 # Strangers
 
 

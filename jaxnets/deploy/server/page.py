@@ -8,10 +8,19 @@ from starlette.exceptions import HTTPException
 from jaxnets.deploy.server.models import Version
 from jaxnets.deploy.server.service import Service
 from jaxnets.errors import UserError
-from jaxnets.viz.page.build import MEDIA_TYPES, Files, page_files, practice, with_texts
+from jaxnets.viz.page.build import (
+    MEDIA_TYPES,
+    Files,
+    common_files,
+    facts_script,
+    page_files,
+    practice,
+    with_texts,
+)
 
 INDEX = "index.html"
 OWN = ("answers.js", "answers.css", "plain.html", "answers.json")
+PLAIN = ("page.css", "texts.js", "switches.js", "pictures.js")  # What the plain page takes.
 # No inline program, no other host, no frame around it.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
@@ -52,7 +61,9 @@ def served_files(version: Version) -> Files:
         files = page_files(version.trained, practice(version.trained))
         html = files[INDEX][1].decode()
     except UserError:
-        files, html = {}, own["plain.html"].decode()
+        common, html = common_files(), own["plain.html"].decode()
+        files = {name: common[name] for name in PLAIN}
+        files["run.js"] = MEDIA_TYPES[".js"], facts_script(version.trained).encode()
     # Without an icon of its own a page asks for /favicon.ico.
     links = '<link rel="icon" href="data:,">\n<link rel="stylesheet" href="answers.css">\n'
     html = html.replace("</head>", f"{links}</head>", 1)

@@ -83,15 +83,18 @@ def page_files(trained: TrainedNetwork, pictures: Split | None = None) -> Files:
     Raises:
       UserError: The page cannot show this network.
     """
+    own = {"run.js": run_script(trained), "practice.js": practice_script(trained, pictures)}
+    scripts = {name: (MEDIA_TYPES[".js"], script.encode()) for name, script in own.items()}
+    return dict(sorted((common_files() | scripts).items()))
+
+
+def common_files() -> Files:
+    """The files that are the same for every run."""
     folder = resources.files("jaxnets.viz.page") / "assets"
     found = {entry.name: entry.read_bytes() for entry in folder.iterdir() if entry.is_file()}
-    found["run.js"] = run_script(trained).encode()
-    found["practice.js"] = practice_script(trained, pictures).encode()
     found["page.css"] = both_themes().encode() + found["page.css"]
     found["texts.js"] = with_texts(found["texts.js"], found.pop("texts.json"))
-    return {
-        name: (MEDIA_TYPES[Path(name).suffix], content) for name, content in sorted(found.items())
-    }
+    return {name: (MEDIA_TYPES[Path(name).suffix], content) for name, content in found.items()}
 
 
 def with_texts(program: bytes, texts: bytes) -> bytes:
@@ -245,21 +248,23 @@ def run_script(trained: TrainedNetwork) -> str:
     Raises:
       UserError: The page cannot show this network.
     """
-    config, names = trained.config, trained.class_names
     layers, weights = _shown(trained)
     dtype = _dtype_of(weights)
+    packed = _to_text(weights.astype(LITTLE_ENDIAN[dtype]).tobytes())
+    more = {"loss": trained.config.loss, "layers": layers, "dtype": dtype, "weights": packed}
+    return facts_script(trained, **more, repository=_repository())
+
+
+def facts_script(trained: TrainedNetwork, **more: Any) -> str:
+    """The program run.js with what every run has: the plain page of a server needs no more."""
     run = {
-        "model": config.model,
-        "loss": config.loss,
+        "model": trained.config.model,
         "imageShape": trained.image_shape,
-        "classNames": [printable(name) for name in names],
-        "asDigits": usual_preparation(trained.image_shape, names) == "auto",
+        "classNames": [printable(name) for name in trained.class_names],
+        "asDigits": usual_preparation(trained.image_shape, trained.class_names) == "auto",
         "step": trained.step,
         "finished": trained.finished,
-        "layers": layers,
-        "dtype": dtype,
-        "weights": _to_text(weights.astype(LITTLE_ENDIAN[dtype]).tobytes()),
-        "repository": _repository(),
+        **more,
     }
     # "<" would let a name end the element that holds the program.
     return f'"use strict";\nconst RUN = {json.dumps(run)};\n'.replace("<", "\\u003c")

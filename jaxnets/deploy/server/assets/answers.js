@@ -1,30 +1,26 @@
 "use strict";
-// Shows what the server's models answer for the drawing, side by side, with buttons for feedback.
-// The page sends the document the event "drawing": detail.pixels are its bytes, null for no ink.
+// Shows what the server's models answer, side by side, with buttons for feedback.
+//
+// The page sends the document the event "drawing": detail.pixels are its bytes, null for no ink. The
+// plain page, of a network that the page cannot show, has no paper: files are asked about instead.
 (() => {
   const TEXTS = {}; // Filled in from answers.json where the page is built.
   const WAIT = 250; // Milliseconds without a further stroke, after which the models are asked.
-  const TOP = 3;
+  const TOP = 3, MOST_PICTURES = 50, MOST_NAMES = 30;
 
-  const section = document.getElementById("answers");
+  const section = byId("answers");
   const user = Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) =>
     byte.toString(16).padStart(2, "0"),
   ).join(""); // Of this visit only: nothing is stored.
-  let answers = [];
-  let said = new Map(); // The feedback of each shown answer: "right" or "wrong".
-  let problem = "";
+  // What is asked about, the newest first: {file, url, answers, problem}; of a drawing without file.
+  let asked = [];
+  const told = new Map(); // The feedback on each answer: "right" or "wrong".
+  let failure = ""; // Of the last feedback.
   let timer = 0;
   let asking = new AbortController();
   let isStale = false; // Whether the answers are those of an earlier drawing.
 
-  const texts = () => TEXTS[document.documentElement.lang.startsWith("zh") ? "zh" : "en"];
-
-  function element(tag, text, attributes = {}) {
-    const made = document.createElement(tag);
-    made.textContent = text; // Names may hold markup; here they are text.
-    for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-    return made;
-  }
+  const text = (key, values = {}) => TEXTS[language][key].replace(/\{(\w+)\}/g, (_, name) => values[name]);
 
   async function post(path, body, signal) {
     const isJson = !(body instanceof Blob);
@@ -40,93 +36,113 @@
     return value;
   }
 
-  async function ask(body) {
-    asking.abort();
-    asking = new AbortController();
-    const { signal } = asking;
+  /** Fills in what the models answer for a file or for pixels. */
+  async function ask(one, body, signal) {
     try {
-      const found = await post(`compare?top=${TOP}`, body, signal);
-      answers = found.answers;
-      said = new Map();
+      one.answers = (await post(`compare?top=${TOP}`, body, signal)).answers;
       isStale = false;
-      problem = "";
     } catch (error) {
-      if (signal.aborted) return;
-      answers = [];
-      problem = error.message;
+      if (signal?.aborted) return;
+      one.problem = error.message;
     }
     show();
+  }
+
+  /** One file after the other: the server has room for few at a time. */
+  async function askEach(files) {
+    byId("problem").textContent = "";
+    const given = files.map((file) => ({ file, url: URL.createObjectURL(file), answers: [], problem: "" }));
+    asked = [...given, ...asked];
+    asked.splice(MOST_PICTURES).forEach(({ url }) => URL.revokeObjectURL(url));
+    show();
+    for (const one of given) await ask(one, one.file);
   }
 
   async function tell(answer, word) {
-    said.set(answer, word);
+    told.set(answer, word);
     show();
     try {
       await post("feedback", { answer, correct: word === "right" });
-      problem = "";
+      failure = "";
     } catch (error) {
-      said.delete(answer);
-      problem = error.message;
+      told.delete(answer);
+      failure = error.message;
     }
     show();
   }
 
-  function card({ model, version, arm, pictures: [picture] }) {
-    const made = element("article", "", { class: "model-answer" });
-    const name = answers.length > 1 ? `${arm}: ${model}` : model;
-    made.append(element("h3", texts().version.replace(/\{(\w+)\}/g, (_, key) => ({ model: name, version })[key])));
-    const best = element("p", picture.predictions[0].label, { class: "model-best" });
-    const list = element("ol", "", { class: "model-bars" });
+  function card({ model, version, arm, pictures: [picture] }, several) {
+    const name = several ? `${arm}: ${model}` : model, [{ label: best }] = picture.predictions;
+    const bars = element("ol", { className: "bars" });
     for (const { label, probability } of picture.predictions) {
-      const row = element("li", "");
-      row.append(element("span", label, { class: "model-label" }));
-      row.append(element("meter", "", { value: probability, "aria-hidden": "true" }));
-      const share = `${(100 * probability).toFixed(1)} %`;
-      row.append(element("span", share, { class: "model-share" }));
-      list.append(row);
+      const bar = element("i");
+      bar.style.width = `${100 * probability}%`;
+      const share = element("span", { text: `${(100 * probability).toFixed(1)} %` });
+      bars.append(element("li", { className: label === best ? "best" : "" }, element("b", { text: label, title: label }), element("div", {}, bar), share));
     }
-    made.append(best, list);
-    const buttons = element("p", "", { class: "model-buttons" });
-    const word = said.get(picture.answer);
+    const buttons = element("p", { className: "model-buttons" }), word = told.get(picture.answer);
     for (const kind of ["right", "wrong"]) {
-      const button = element("button", texts()[kind], { type: "button" });
-      button.setAttribute("aria-label", `${texts()[kind]}: ${name}`);
-      button.setAttribute("aria-pressed", String(word === kind));
-      button.dataset.arm = arm;
-      button.dataset.kind = kind;
+      const button = element("button", { type: "button", text: text(kind), "aria-label": `${text(kind)}: ${name}`, "aria-pressed": word === kind, "data-arm": arm, "data-kind": kind });
       button.disabled = word !== undefined || isStale;
       button.addEventListener("click", () => tell(picture.answer, kind));
       buttons.append(button);
     }
-    buttons.append(element("span", word ? texts().saved : "", { role: "status" }));
-    made.append(buttons);
-    return made;
+    buttons.append(element("span", { text: word ? text("saved") : "", role: "status" }));
+    return element("article", { className: "model-answer" }, element("h3", { text: text("version", { model: name, version }) }),
+      element("p", { text: best, className: best.length > 2 ? "model-best long" : "model-best" }), bars, buttons);
+  }
+
+  /** A picture and its answers; a drawing is seen above. */
+  function row({ file, url, answers, problem }) {
+    const cards = element("div", { className: "model-answers" }, ...answers.map((answer) => card(answer, answers.length > 1)));
+    if (problem) cards.append(element("p", { text: text("failed") + problem, role: "alert", className: "problem" }));
+    else if (!answers.length) cards.append(element("p", { text: text("asking"), className: "hint" }));
+    if (!file) return cards;
+    const caption = element("figcaption", { text: file.name });
+    return element("div", { className: "asked" }, element("figure", {}, element("img", { src: url, alt: "" }), caption), cards);
   }
 
   function show() {
-    const cards = element("div", "", { class: "model-answers" });
-    cards.append(...answers.map(card));
-    const parts = [element("h2", texts().title), cards];
-    if (answers.length) parts.push(element("p", texts().hint, { class: "hint" }));
-    if (problem) parts.push(element("p", texts().failed + problem, { role: "alert" }));
+    const parts = [element("h2", { text: text("title") }), ...asked.map(row)];
+    if (asked.some(({ answers }) => answers.length)) parts.push(element("p", { text: text("hint"), className: "hint" }));
+    if (failure) parts.push(element("p", { text: text("failed") + failure, role: "alert" }));
     section.replaceChildren(...parts);
-    section.hidden = !answers.length && !problem;
+    section.hidden = !asked.length;
   }
 
   function drawn({ detail: { pixels } }) {
     clearTimeout(timer);
     asking.abort();
     isStale = true;
-    if (pixels) timer = setTimeout(() => ask({ image: Array.from(pixels) }), WAIT);
-    else answers = [];
+    if (!pixels) asked = [];
+    show();
+    if (!pixels) return;
+    timer = setTimeout(async () => {
+      asking = new AbortController();
+      const one = { answers: [], problem: "" }, { signal } = asking;
+      await ask(one, { image: Array.from(pixels) }, signal);
+      if (signal.aborted) return;
+      asked = [one];
+      show();
+    }, WAIT);
+  }
+
+  function translatePlain() {
+    translateFixed();
+    document.querySelectorAll("[data-own]").forEach((each) => { each.textContent = text(each.dataset.own); });
+    const { model, classNames } = RUN, names = classNames.slice(0, MOST_NAMES).join(text("comma"));
+    const more = classNames.length > MOST_NAMES ? " …" : "";
+    byId("about").textContent = text("plainAbout", { model, count: count(classNames.length), names: names + more });
+    document.title = `${model} – ${text("plainTitle")}`;
     show();
   }
 
-  document.addEventListener("drawing", drawn);
-  const chooser = document.getElementById("picture"); // Of the plain page.
-  if (chooser) chooser.addEventListener("change", () => chooser.files[0] && ask(chooser.files[0]));
-  new MutationObserver(show).observe(document.documentElement, {
-    attributes: true,
-    attributeFilter: ["lang"],
-  });
+  if (byId("paper")) {
+    document.addEventListener("drawing", drawn);
+    new MutationObserver(show).observe(document.documentElement, { attributes: true, attributeFilter: ["lang"] });
+  } else {
+    initSwitches(translatePlain, () => {});
+    initPictures(askEach);
+    translatePlain();
+  }
 })();

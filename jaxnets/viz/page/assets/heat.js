@@ -3,11 +3,6 @@
 
 const CURVE = 0.6; // Small numbers would be invisible: strength = |v / largest| ** CURVE.
 
-function isDark() {
-  const chosen = document.documentElement.dataset.theme;
-  return chosen ? chosen === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-}
-
 /** Where each number of an array stands in its picture: tiles of H x W, one beside the other. */
 function layoutOf(shape) {
   if (shape.length === 1) return vectorLayout(shape[0]);

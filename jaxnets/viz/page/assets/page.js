@@ -147,33 +147,15 @@ function renderFacts() {
     { dtype: RUN.dtype, forward: round(forward), backward: round(backward) });
 }
 
-/** The button shows, and says, the other theme. */
-function renderTheme() {
-  const button = byId("theme"), text = say(isDark() ? "toLight" : "toDark");
-  button.classList.toggle("light", !isDark());
-  button.setAttribute("aria-label", text);
-  button.title = text;
-}
-
-function changeTheme() {
-  renderTheme();
-  redrawStrip();
-}
-
-/** Puts every fixed text into the language of the page. */
+/** Puts all texts into the language of the page. */
 function translate() {
-  document.documentElement.lang = language === "zh" ? "zh-Hans" : "en";
+  translateFixed();
   document.title = `${RUN.model} – ${say("title")}`;
-  document.querySelectorAll("[data-text]").forEach((each) => { each.textContent = say(each.dataset.text); });
-  document.querySelectorAll("[data-label]").forEach((each) => each.setAttribute("aria-label", say(each.dataset.label)));
   byId("about").textContent = say("about", { model: RUN.model, params: count(weightsOf(state.network)), steps: count(RUN.step) });
   const seen = say("seen", { size: (CHANNELS === 1 ? [HEIGHT, WIDTH] : RUN.imageShape).join(" × ") });
   byId("seen").setAttribute("aria-label", seen);
   byId("seen-text").textContent = seen;
-  byId("language").textContent = say("language");
-  byId("language").lang = language === "zh" ? "en" : "zh-Hans";
   for (const option of byId("example").options) if (option.dataset.key) option.textContent = say(option.dataset.key);
-  renderTheme();
   cards.forEach((card) => card.translate());
   translateTraining();
   renderContents();
@@ -197,15 +179,7 @@ function init() {
     byId("labels").append(element("label", {}, input, element("span", { text: name })));
   });
   initExamples();
-  byId("language").addEventListener("click", () => {
-    language = language === "zh" ? "en" : "zh";
-    translate();
-  });
-  byId("theme").addEventListener("click", () => {
-    document.documentElement.dataset.theme = isDark() ? "light" : "dark";
-    changeTheme();
-  });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", changeTheme);
+  initSwitches(translate, redrawStrip);
   initPaper(seeDrawing);
   initCell();
   initLearning();

@@ -1,6 +1,7 @@
 """The answers to exercises, for teachers: numbers by NumPy, code from the package."""
 
 import inspect
+import textwrap
 from typing import Any
 
 from jaxnets import display
@@ -15,8 +16,6 @@ from jaxnets.course.exercises.catalogue import (
 )
 from jaxnets.course.exercises.student import shown
 from jaxnets.language import _
-
-PASS = "the package's own pass"
 
 
 def answer_to(name: str, student: str = "") -> tuple[dict[str, Any], str]:
@@ -76,4 +75,4 @@ def _code(exercise: Exercise) -> str:
 
     backward = inspect.unwrap(RULES[exercise.layer].backward)
     file = backward.__module__.replace(".", "/")
-    return f"# {file}.py\n{inspect.getsource(backward).rstrip()}"
+    return f"# {file}.py\n{textwrap.dedent(inspect.getsource(backward)).rstrip()}"

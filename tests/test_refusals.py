@@ -284,7 +284,10 @@ COMMANDS = [
     ("gradcheck --mine=.", ".: expected a file, got a folder"),
     ("gradcheck --hint", "hint: expected it with --mine=FILE"),
     ("gradcheck --language=en", "expected it with --mine=FILE"),
-    ("exercise new", "expected exercise, exercise new NAME or exercise check FILE"),
+    (
+        "exercise new",
+        "expected exercise, exercise new NAME, exercise check FILE or exercise answers",
+    ),
     ("exercise new dens", 'unknown exercise "dens"', 'did you mean "dense"?'),
     ("exercise new bug99", "unknown exercise"),
     ("exercise new dense --output=a.txt", "expected a name with .py"),

@@ -48,8 +48,8 @@ class RegressionMetrics(Described):
     ) -> "RegressionMetrics":
         """The metrics of one batch, in the target's own units: scale * target + mean.
 
-        The targets are standardised, by a mean and then a scale, or as they are. The center, a
-        number or [K], is the c above in the targets given: where these are not standardised, their
+        The targets are standardized, by a mean and then a scale, or as they are. The center, a
+        number or [K], is the c above in the targets given: where these are not standardized, their
         mean in some other set. The mask is 1 for an example and 0 for padding.
         """
 

@@ -115,7 +115,7 @@ def test_scores_of_regression_are_scikit_learns_in_the_targets_units(patients):
     assert fit["parameters"] == 10 * 64 + 64 + 64 * 64 + 64 + 64 + 1
 
 
-def test_diabetes_is_standardised_by_its_training_part(patients):
+def test_diabetes_is_standardized_by_its_training_part(patients):
     from sklearn.datasets import load_diabetes
 
     assert (len(patients.train), len(patients.test)) == (354, 88)

@@ -197,7 +197,7 @@ def numpys_r2(y, p):
 @pytest.mark.parametrize("oracle", ["numpy", "sklearn"])  # The default suite has NumPy only.
 @pytest.mark.parametrize(("outputs", "mean", "scale", "shift"), UNITS)
 def test_the_metrics_of_regression_are_the_oracles(request, oracle, outputs, mean, scale, shift):
-    """Also of targets that are shifted: not standardised."""
+    """Also of targets that are shifted: not standardized."""
     mse_of, r2_of = lambda y, p: np.square(y - p).mean(), numpys_r2
     if oracle == "sklearn":
         theirs = request.getfixturevalue("sklearn_metrics")

@@ -42,7 +42,7 @@ class Split(Described):
 class Dataset(Described):
     """A data set in the lecture's three parts.
 
-    In regression, labels are targets [N, K] float32, standardised by the mean and the scale that
+    In regression, labels are targets [N, K] float32, standardized by the mean and the scale that
     the training targets have in their own units.
     """
 

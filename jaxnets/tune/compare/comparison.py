@@ -309,7 +309,7 @@ def _compare(results: Results, folder: Path, rows: Rows) -> Iterator[str]:
             "well, else underfits)"
         )
         if "overfits" in verdicts[: verdicts.index("best") if verdicts else 0]:
-            yield "(overfitting does not grow with size here: a larger network generalises best)"
+            yield "(overfitting does not grow with size here: a larger network generalizes best)"
     yield "\n".join(["", *results.closing()])
 
 

@@ -33,7 +33,7 @@ from jaxnets.tune.many import BAR
 
 NEIGHBOURS = 5
 TEST_SHARE = 0.2  # The test's share of scikit-learn's examples.
-# The capacity curve has few examples and some wrong labels, which too large a network memorises.
+# The capacity curve has few examples and some wrong labels, which too large a network memorizes.
 CURVE_EXAMPLES, CURVE_NOISE = 500, 0.2
 
 _file = functools.cache(from_file)  # A file runs once, whatever the number of data sets.
@@ -100,7 +100,7 @@ def fit_baseline(name: str, data: Dataset, seed: int) -> Numbers:
         if name == "linear_regression":
             y = np.eye(data.num_classes, dtype=x.dtype)[y]
     model: Any = {
-        # Least squares in closed form: W, b minimise Σ (xW + b - y)². Labels are one-hot: the
+        # Least squares in closed form: W, b minimize Σ (xW + b - y)². Labels are one-hot: the
         # largest output wins.
         "linear_regression": linear_model.LinearRegression(),
         # Softmax regression by L-BFGS with scikit-learn's own L2 penalty (C = 1), 100 iterations.

@@ -151,7 +151,7 @@ class Sheet(Exercise):
             fill(self.said(self.given), WIDTH - 2),
             *([_indented("\n".join(self.commands))] if self.commands else []),
             fill(_(self.how), WIDTH - 2),
-            f"    jaxnets exercise check {file or self.file}",
+            f"    {check_command(self, file or self.file)}",
         ]
         lines = [f"# {line}".rstrip() for line in "\n\n".join(parts).split("\n")]
         lines += ["", f'exercise = "{self.name}"']
@@ -194,11 +194,11 @@ class Blank(Exercise):
         parts = [
             _("Exercise {}: {}, backward.", self.name, _(self.about)),
             _(BLANKS_TO_FILL, self.level, self.minutes),
-            f"    jaxnets gradcheck --mine={file or self.file}",
+            f"    {check_command(self, file or self.file)}",
             _("The forward pass:"),
             _indented(_(self.forward)),
         ]
-        return '"""' + "\n\n".join(parts) + f'\n"""\n\n{code}'
+        return _module(parts, code)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,7 +232,7 @@ class Bug(Exercise):
         parts = [
             _(title, self.name, _(self.about)),
             _(TO_REPAIR, self.level, self.minutes),
-            f"    jaxnets gradcheck --mine={file or self.file}",
+            f"    {check_command(self, file or self.file)}",
         ]
         if self.forward:
             parts += [_("The forward pass, which returns (y, cache):")]
@@ -242,7 +242,7 @@ class Bug(Exercise):
             parts += [_(self.right.arguments)]
         parts += [_(AUTHOR)]
         parts += [fill(_(self.question), WIDTH)]
-        return '"""' + "\n\n".join(parts) + f'\n"""\n\n{_said(self.code)}'
+        return _module(parts, _said(self.code))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -275,10 +275,10 @@ class Task(Exercise):
         parts = [
             _("Exercise {}: {}.", self.name, _(self.about)),
             _(BLANKS_TO_FILL, self.level, self.minutes),
-            f"    jaxnets exercise check {file or self.file}",
+            f"    {check_command(self, file or self.file)}",
             _indented(_(self.formula)),
         ]
-        return '"""' + "\n\n".join(parts) + f'\n"""\n\n{code}'
+        return _module(parts, code)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -295,11 +295,11 @@ class Repair(Task):
         parts = [
             _("Exercise {}: one thing is wrong in this function ({}).", self.name, _(self.about)),
             _(TO_REPAIR, self.level, self.minutes),
-            f"    jaxnets exercise check {file or self.file}",
+            f"    {check_command(self, file or self.file)}",
             _(AUTHOR),
             fill(_(self.question), WIDTH),
         ]
-        return '"""' + "\n\n".join(parts) + f'\n"""\n\n{_said(self.code)}'
+        return _module(parts, _said(self.code))
 
 
 class Step(NamedTuple):
@@ -307,6 +307,11 @@ class Step(NamedTuple):
 
     idea: str
     exercises: Sequence[str]  # The names of its parts, in their order.
+
+
+def _module(parts: Sequence[str], code: str) -> str:
+    """A Python file: these parts are its docstring."""
+    return '"""' + "\n\n".join(parts) + f'\n"""\n\n{code}'
 
 
 def _said(code: str) -> str:

@@ -94,9 +94,13 @@ class Experiment(Described):
         devices: Devices | None = None,
         own: OwnPasses = OURS,
     ) -> Self:
-        """Builds each part; the devices are those that the config asks for if none are given.
+        """Builds each part.
 
-        The passes of config.mine are given: no file runs here.
+        Args:
+          config: What to train, and how.
+          data: The images and labels.
+          devices: The devices to train on; by default those that the config asks for.
+          own: The passes of config.mine: no file runs here.
 
         Raises:
           UserError: The devices are not there, the batches do not fit, or the images cannot be
@@ -178,7 +182,14 @@ class Experiment(Described):
         return shapes
 
     def train(self, observers: Sequence[Observer] = ()) -> tuple[TrainState, History]:
-        """Trains for all epochs; returns the trained state and every epoch's record."""
+        """Trains for all epochs.
+
+        Args:
+          observers: They are told of each step and epoch, and may stop the training.
+
+        Returns:
+          The trained state, and every epoch's record.
+        """
         state, history = self.init_state(), History()
         for trained, record in self.epochs(Checkpoint(state), observers):
             state = trained
@@ -188,7 +199,15 @@ class Experiment(Described):
     def epochs(
         self, start: Checkpoint, observers: Sequence[Observer] = ()
     ) -> Iterator[tuple[TrainState, Record]]:
-        """Trains epoch by epoch and validates after each, as `training.loop.train_epochs` does."""
+        """Trains epoch by epoch and validates after each, as `training.loop.train_epochs` does.
+
+        Args:
+          start: The state to begin with, and its place in the run.
+          observers: They are told of each step and epoch, and may stop the training.
+
+        Yields:
+          The state and the record after each epoch.
+        """
         done = int(start.state.step) // self.loader.steps
         numbers = range(done, self.config.epochs)
         run_epoch = self._compile_epoch(observers)
@@ -232,9 +251,15 @@ class Experiment(Described):
         *,
         ten_crop: bool | None = None,
     ) -> Any:
-        """The Metrics of every example of a split (the test's), in regression RegressionMetrics.
+        """The metrics of every example of a split.
 
-        The params may be a whole state. The config decides, by default, about ten crops.
+        Args:
+          params: The parameters, or a whole state.
+          split: The images and labels; by default the test's.
+          ten_crop: Whether ten crops of each image are averaged; by default as the config says.
+
+        Returns:
+          Metrics; in regression RegressionMetrics.
         """
         examples = expect(self.data.test if split is None else split, Split, "data.test")
         if not len(examples):
@@ -268,7 +293,15 @@ class Experiment(Described):
         loss_and_grad: LossAndGrad | None = None,
         optimizer: optax.GradientTransformation | None = None,
     ) -> TrainStep:
-        """The training step, not compiled yet; by default with this experiment's own parts."""
+        """The training step, not compiled yet.
+
+        Args:
+          loss_and_grad: The loss and its gradient; by default this experiment's.
+          optimizer: The optax optimizer; by default this experiment's.
+
+        Returns:
+          The function (state, batch) -> (state, metrics).
+        """
         return step.make_train_step(
             loss_and_grad or self.loss_and_grad,
             optimizer or self.optimizer,
@@ -280,7 +313,14 @@ class Experiment(Described):
     def gradient_step(
         self, loss_and_grad: Callable[..., tuple[Sums, Any]] | None = None
     ) -> GradientStep:
-        """The compiled function (state, batch) -> (metrics, gradients) of the next step."""
+        """The gradients of a step, without its update.
+
+        Args:
+          loss_and_grad: The loss and its gradient; by default this experiment's.
+
+        Returns:
+          The compiled function (state, batch) -> (metrics, gradients).
+        """
         chosen, axis_name = loss_and_grad or self.loss_and_grad, self.parallel.axis_name
         gradient_step = step.make_gradient_step(chosen, axis_name=axis_name, augment=self.augment)
         return self.parallel.compile(gradient_step)

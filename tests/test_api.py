@@ -3,6 +3,7 @@
 import ast
 import copy
 import dataclasses
+import inspect
 import pickle
 import re
 import subprocess
@@ -26,6 +27,25 @@ def test_tab_shows_the_public_names_each_of_which_is_there():
         assert getattr(jaxnets, name) is not None
     with pytest.raises(AttributeError, match='^jaxnets has no "Experimen"; did you mean Exp'):
         getattr(jaxnets, "Experimen")  # noqa: B009 (pyright finds the name wrong)
+
+
+def test_the_docstring_of_every_public_function_names_its_arguments():
+    functions = {}
+    for name in jaxnets.__all__:
+        found = getattr(jaxnets, name)
+        members = vars(found).items() if inspect.isclass(found) else [("", found)]
+        for member, value in members:
+            function = getattr(value, "__func__", value)
+            if not member.startswith("_") and inspect.isfunction(function):
+                functions[f"{name}.{member}".rstrip(".")] = function
+    assert len(functions) > 30
+    for name, function in functions.items():
+        text = inspect.getdoc(function) or ""
+        assert text, name
+        for argument in inspect.signature(function).parameters.values():
+            if argument.name in ("self", "cls") or "Never" in str(argument.annotation):
+                continue
+            assert re.search(rf"\n  (\*\*)?{argument.name}: ", text), (name, argument)
 
 
 def test_importing_it_imports_no_library():

@@ -97,7 +97,12 @@ KINDS: dict[object, LayerRule] = {
 
 
 def register_rule(kind: Kind, rule: LayerRule) -> None:
-    """Declares the rule of a layer's class, or of a function."""
+    """Declares the rule of a layer's class, or of a function.
+
+    Args:
+      kind: The class or the function.
+      rule: Its forward and its backward pass.
+    """
     KINDS[kind] = rule
 
 

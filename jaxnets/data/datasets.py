@@ -74,7 +74,11 @@ class Dataset(Described):
         return {"name": self.name, "image": size_text(self.image_shape)} | classes | sizes
 
     def limited(self, count: int | None) -> "Dataset":
-        """The same set with at most so many images in each part, drawn without regard to order."""
+        """The same set with fewer images, drawn without regard to order.
+
+        Args:
+          count: The most images in each part; None keeps all.
+        """
 
         def draw(part: Split) -> Split:
             if count is None or len(part) <= count:

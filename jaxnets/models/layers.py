@@ -16,7 +16,14 @@ HE = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
 def flatten(x: Shaped[Array, "B *sizes"]) -> Shaped[Array, "B D"]:
-    """Each example in one row; D is the product of the other sizes."""
+    """Each example in one row.
+
+    Args:
+      x: Arrays of any shape, an example each.
+
+    Returns:
+      Rows of D numbers; D is the product of the other sizes.
+    """
     return x.reshape(x.shape[0], -1)  # An export's batch has no number yet.
 
 
@@ -50,7 +57,14 @@ class AveragePool:
 
 
 def global_average_pool(x: Float[Array, "B H W C"]) -> Float[Array, "B C"]:
-    """The mean of each channel over all places."""
+    """The mean of each channel over all places.
+
+    Args:
+      x: Activations [B, H, W, C].
+
+    Returns:
+      Means [B, C].
+    """
     return x.mean((1, 2))
 
 

@@ -25,19 +25,42 @@ class Callback:
     model: Any  # The Network.
 
     def on_train_begin(self, logs: Logs) -> None:
-        """Called before the first step; the logs are empty."""
+        """Called before the first step.
+
+        Args:
+          logs: Empty.
+        """
 
     def on_epoch_begin(self, epoch: int, logs: Logs) -> None:
-        """Called before an epoch's first step; the logs are empty."""
+        """Called before an epoch's first step.
+
+        Args:
+          epoch: Its number, from 0.
+          logs: Empty.
+        """
 
     def on_train_batch_end(self, batch: int, logs: Logs) -> None:
-        """Called after a step, while the next two are on their way; the logs are the epoch's."""
+        """Called after a step, while the next two are on their way.
+
+        Args:
+          batch: The step's number in its epoch, from 0.
+          logs: The epoch's training loss and accuracy so far.
+        """
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
-        """Called after an epoch and its validation; the logs are its record."""
+        """Called after an epoch and its validation.
+
+        Args:
+          epoch: Its number, from 0.
+          logs: Its record: losses, accuracies, learning rate.
+        """
 
     def on_train_end(self, logs: Logs) -> None:
-        """Called after the last step; the logs are those of the last epoch."""
+        """Called after the final step.
+
+        Args:
+          logs: The last epoch's record.
+        """
 
 
 def bar_for(verbose: int | str) -> bool | None:

@@ -349,7 +349,12 @@ class Network(Described):
             self._experiment = Experiment.create(self.config, *same)
 
     def evaluate(self, images: Any = None, labels: Any = None) -> Metrics:
-        """The metrics of the test images, or of others: a Split, or images and their labels."""
+        """The metrics of the test images, or of others.
+
+        Args:
+          images: A Split, or images [N, H, W, C]; None are the test images.
+          labels: Their classes [N], numbers or names, if `images` is no Split.
+        """
         split = images if labels is None else to_split(images, labels, self.class_names)
         expected = self.data.image_shape
         if isinstance(split, Split) and (shape := split.images.shape[1:]) != expected:
@@ -357,14 +362,27 @@ class Network(Described):
         return self.experiment.evaluate(self.state, split)
 
     def score(self, images: Any, labels: Any) -> float:
-        """The share of images whose most probable class is their label."""
+        """The accuracy: the share of images whose most probable class is their label.
+
+        Args:
+          images: Images [N, H, W, C].
+          labels: Their classes [N], numbers or names.
+
+        Returns:
+          A number from 0 to 1.
+        """
         split = to_split(images, labels, self.class_names)
         return float(np.mean(self.predict(split.images).argmax(axis=1) == split.labels))
 
     def predict(self, pictures: Pictures) -> np.ndarray:
-        """The probability of each class, [N, K] float32, as `Predictor` gives it.
+        """The probability of each class, as `Predictor` gives it.
 
-        A picture is a path, one of Pillow, or an array of bytes or of floats from 0 to 1.
+        Args:
+          pictures: One or several. A picture is a path, one of Pillow, or an array of bytes or of
+            floats from 0 to 1.
+
+        Returns:
+          Probabilities [N, K] float32.
         """
         if not self.predictor.step and self.config.init_from is None:
             message = "the network is not trained: its weights are random; net.fit() trains it"
@@ -400,6 +418,10 @@ class Network(Described):
         `train.py --resume`, `jaxnets predict` and `jaxnets.load` read it. A network that is trained
         to its last epoch is tested for it.
 
+        Args:
+          workdir: The folder to write.
+          overwrite: Whether a run in it may be replaced.
+
         Raises:
           UserError: The folder holds a run, unless `overwrite`; or it cannot be written.
         """
@@ -418,11 +440,19 @@ class Network(Described):
         return path.resolve()
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The arguments that the network was made with."""
+        """The arguments that the network was made with, as scikit-learn asks for them.
+
+        Args:
+          deep: Changes nothing: no argument has arguments of its own.
+        """
         return dict(self._given)
 
     def set_params(self, **params: Any) -> Self:
-        """Makes the network anew, untrained, with some arguments changed."""
+        """Makes the network anew, untrained.
+
+        Args:
+          **params: The arguments to change.
+        """
         self.__init__(**{**self._given, **params})
         return self
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import shutil
 import sys
@@ -206,6 +207,16 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UserError(f"{path}: expected an object of JSON, found a {type(values).__name__}")
     return values
+
+
+def number_in(values: dict[str, Any], name: str) -> float | None:
+    """A number of a JSON file, which may hold anything; None if it is none that can be drawn."""
+    value = values.get(name)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        with contextlib.suppress(OverflowError):  # A whole number has any number of digits.
+            if math.isfinite(value := float(value)):
+                return value
+    return None
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:

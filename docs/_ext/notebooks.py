@@ -124,9 +124,9 @@ def to_notebook(cells: list[Cell], language: str) -> Any:
         new = v4.new_code_cell if cell.kind == "code" else v4.new_markdown_cell
         made.append(new(cell.text[language], id=f"cell-{number:02d}"))
         if cell.alt:  # MyST-NB gives it to the page's <img>.
-            made[-1].metadata = {"mystnb": {"image": {"alt": cell.alt[language]}}}
+            made[-1].metadata["mystnb"] = {"image": {"alt": cell.alt[language]}}
         if cell.folded:
-            made[-1].metadata = {"tags": ["hide-input"]}
+            made[-1].metadata["tags"] = ["hide-input"]
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     metadata = {"kernelspec": kernel, "language_info": {"name": "python"}}
     return v4.new_notebook(cells=made, metadata=metadata)

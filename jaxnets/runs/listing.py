@@ -13,9 +13,8 @@ from jaxnets.config.fields import Config
 from jaxnets.config.resolve import RESUME_MAY_CHANGE
 from jaxnets.display import columns, one_line, printable, program, short_path, table, width_of
 from jaxnets.errors import UserError
-from jaxnets.runs.run_folder import CONFIG, METRICS, RESULT, RUNS, SEARCH
+from jaxnets.runs.run_folder import COMPARISON, CONFIG, METRICS, RESULT, RUNS, SEARCH
 
-COMPARISON = "compare.json"
 # Settings that decide what a run computes; model, data, epochs and seed have columns of their own.
 SETTINGS = {*Config.__dataclass_fields__} - {*RESUME_MAY_CHANGE, "model", "layers", "seed"}
 SETTINGS |= {"init_from", "early_stopping"}
@@ -49,11 +48,11 @@ class ListedRun(NamedTuple):
 
     @property
     def validation_accuracy(self) -> float | None:
-        return _number(self.records[-1].get("validation_accuracy")) if self.records else None
+        return files.number_in(self.records[-1], "validation_accuracy") if self.records else None
 
     @property
     def test_accuracy(self) -> float | None:
-        return _number(self.result.get("test_accuracy"))
+        return files.number_in(self.result, "test_accuracy")
 
     @property
     def resume(self) -> str | None:
@@ -167,13 +166,6 @@ def _with_differences(runs: list[ListedRun]) -> list[ListedRun]:
         run._replace(differs={k: run.config.get(k) for k in differ[run.config["model"]]})
         for run in runs
     ]
-
-
-def _number(value: object) -> float | None:
-    """A number of a file, which may hold anything; None if it is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if abs(value) <= 1e300 else None  # NaN is not.
 
 
 def _shown(value: object) -> str:

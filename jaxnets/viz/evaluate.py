@@ -255,7 +255,7 @@ def _matrix(found: Evaluation) -> list[str]:
 def _confused(found: Evaluation) -> list[str]:
     """The pairs of classes that are confused most often."""
     names, counts = [printable(name) for name in found.data.class_names], found.found.confusion
-    wrong = counts - np.diag(counts.diagonal())
+    wrong = found.found.confused
     rows = []
     for at in np.argsort(-wrong, axis=None, kind="stable")[:MOST_CONFUSED]:
         label, predicted = divmod(int(at), len(names))

@@ -143,9 +143,8 @@ def check_numbers(path: str, hint: bool) -> tuple[bool, dict[str, Any], str]:
         "exercise": sheet.name,
         "student": sheet.student or None,
         "passed": passed,
-        "answers": [],
+        "answers": [row._asdict() for row in found],
     }
-    values["answers"] = [row._asdict() for row in found]
     return passed, values, "\n".join(lines)
 
 

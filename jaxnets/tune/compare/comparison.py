@@ -25,7 +25,7 @@ from jaxnets.drawing import charts
 from jaxnets.drawing.svg import Figure
 from jaxnets.errors import RunFailedError, UserError, on_interrupt
 from jaxnets.files import check_only_files, locked
-from jaxnets.runs.run_folder import make_folder
+from jaxnets.runs.run_folder import COMPARISON, make_folder
 from jaxnets.system import check_memory
 from jaxnets.tune import cells
 from jaxnets.tune import results as files
@@ -161,7 +161,7 @@ class Results:
         scores = TASKS[self.request.task].scores
         columns += [f"{part}_{score}" for part in ("train", "test") for score in scores]
         columns += ["verdict", "why"]
-        files.write(folder / "compare", self.to_values(), columns, self.rows)
+        files.write((folder / COMPARISON).with_suffix(""), self.to_values(), columns, self.rows)
 
 
 class Piece(NamedTuple):

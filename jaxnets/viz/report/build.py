@@ -14,7 +14,7 @@ from jaxnets.display import short_path, show
 from jaxnets.drawing.charts import percent, plain
 from jaxnets.drawing.svg import Figure, check_png, escape
 from jaxnets.errors import UserError
-from jaxnets.files import output_path
+from jaxnets.files import number_in, output_path
 from jaxnets.language import N_, _, speaking, spoken
 from jaxnets.machine.platform import versions
 from jaxnets.predict.trained import to_input
@@ -23,7 +23,7 @@ from jaxnets.runs.terminal import Doing
 from jaxnets.viz.report import document, figures, ledger
 from jaxnets.viz.report.evaluation import Predictions, calibration, class_scores, mistakes
 from jaxnets.viz.report.passes import passes_of
-from jaxnets.viz.report.run_facts import RunFacts, number_in, read_run
+from jaxnets.viz.report.run_facts import RunFacts, read_run
 from jaxnets.viz.report.verdicts import accuracy_interval, comparison, verdicts
 
 SURROUNDINGS = ("device", "processor", "cores", "num_devices", "versions", "data_sha256")

@@ -59,6 +59,12 @@ class Predictions(NamedTuple):
         return float(np.asarray(losses, np.float64).mean())
 
     @property
+    def confused(self) -> np.ndarray:
+        """The confusion matrix of the mistakes alone: its diagonal is 0."""
+        counts = self.confusion
+        return counts - np.diag(counts.diagonal())
+
+    @property
     def confusion(self) -> np.ndarray:
         """The confusion matrix [K, K] of counts; row: label, column: prediction."""
         size = self.probabilities.shape[1]

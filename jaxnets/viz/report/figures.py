@@ -85,8 +85,7 @@ def _from_to(series: Series, show) -> str:
 
 def confusion_figure(found: Predictions, names: Sequence[str]) -> Figure:
     """The confusion matrix of the test images."""
-    counts = found.confusion
-    wrong = counts - np.diag(counts.diagonal())
+    counts, wrong = found.confusion, found.confused
     row, column = divmod(int(wrong.argmax()), len(names))
     worst = _("none")
     if wrong.any():

@@ -3,12 +3,12 @@
 import contextlib
 import dataclasses
 import functools
-import math
 from collections.abc import Iterator
 from typing import Any
 
 from jaxnets.data.datasets import Dataset
 from jaxnets.errors import message_and_status
+from jaxnets.files import number_in
 from jaxnets.language import _
 from jaxnets.predict.trained import TrainedNetwork, load_network
 from jaxnets.runs.run_folder import CONFIG, MINE, RESULT, RunFolder
@@ -52,16 +52,6 @@ class RunFacts:
     def column(self, name: str) -> list[float | None]:
         """A number of each epoch; None where it is none."""
         return [number_in(record, name) for record in self.records]
-
-
-def number_in(values: dict[str, Any], name: str) -> float | None:
-    """A number of a JSON file, which may hold anything; None if it is none that can be drawn."""
-    value = values.get(name)
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        with contextlib.suppress(OverflowError):  # A whole number has any number of digits.
-            if math.isfinite(value := float(value)):
-                return value
-    return None
 
 
 def read_run(workdir: str) -> RunFacts:

@@ -148,8 +148,7 @@ def confused(found: Predictions, names: Sequence[str]) -> Verdict:
     The p is that of so many of the class' mistakes falling on one other class, times the number of
     pairs (Bonferroni), as the most frequent pair was chosen among all.
     """
-    counts, size = found.confusion, len(names)
-    wrong = counts - np.diag(counts.diagonal())
+    counts, wrong, size = found.confusion, found.confused, len(names)
     total = int(wrong.sum())
     if not total:
         text = _(

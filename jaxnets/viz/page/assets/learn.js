@@ -60,7 +60,8 @@ function takeStep() {
   if (!state.back) return;
   const before = measured();
   state.undo.push(state.network);
-  while (state.undo.length > MOST_STEPS || state.undo.length * weightsOf(state.network) > Math.max(MOST_KEPT, weightsOf(state.network))) state.undo.shift();
+  const most = Math.min(MOST_STEPS, Math.max(1, MOST_KEPT / weightsOf(state.network)));
+  while (state.undo.length > most) state.undo.shift();
   state.steps++;
   state.network = stepped(state.network, state.back.gradients, rateNow());
   runAgain();

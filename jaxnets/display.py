@@ -10,8 +10,12 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
+from jaxnets.language import N_, _
+
 # A command follows these, to the end of the line.
-RESUME, REPORT, PICTURES = "resume with: ", "its report: ", "your own pictures: "
+RESUME = N_("resume with: {}")
+REPORT = N_("its report: {}")
+PICTURES = N_("your own pictures: {}")
 COLOURS = {"red": 31, "green": 32}
 LONGEST = 2000  # Characters of a message: a file may hold a text of any length.
 # What may stand alone on a line: a word, or one Chinese character with the marks that follow it.
@@ -88,18 +92,19 @@ def is_screen(stream: Any) -> bool:
 
 def fold(text: str, width: int) -> str:
     """Breaks long lines between words; a command gets a line of its own, and is never broken."""
+    marks = [_(text).removesuffix("{}") for text in (REPORT, PICTURES, RESUME)]
     lines = []
     for line in text.split("\n"):
         if width_of(line) <= width:
             lines.append(line)
             continue
-        if not line.isascii() and not any(mark in line for mark in (REPORT, PICTURES, RESUME)):
-            lines += fill(line, width).split("\n")
-            continue
-        mark = next((mark for mark in (REPORT, PICTURES) if mark in line), RESUME)
-        line, mark, command = line.partition(mark)
-        indent = {"subsequent_indent": "  ", "break_on_hyphens": False, "break_long_words": False}
-        lines += textwrap.wrap(line + mark, width, **indent)
+        mark = next((mark for mark in marks if mark in line), "")
+        before, mark, command = line.partition(mark) if mark else (line, "", "")
+        if (before + mark).isascii():
+            indent = dict(subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)
+            lines += textwrap.wrap(before + mark, width, **indent)
+        else:
+            lines += fill(before + mark, width).split("\n")
         lines += [f"  {command}"] if command else []
     return "\n".join(lines)
 

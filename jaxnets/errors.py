@@ -17,6 +17,9 @@ Kind = TypeVar("Kind")
 DONE, RUN_FAILED, WRONG_REQUEST, BY_SIGNAL = 0, 1, 2, 128
 
 ERROR = N_("error:")
+INTERRUPTED, NO_MEMORY = N_("interrupted"), N_("not enough memory")
+NO_MODULE, START_WITH = N_("no module named {}: {}"), N_("start it with {}")
+INSTALL = N_("install jaxnets with python3 -m venv .venv && .venv/bin/pip install -e .")
 OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # XLA's error begins with it.
 
 
@@ -45,13 +48,13 @@ def message_and_status(error: BaseException) -> tuple[str, int] | None:
     if isinstance(error, StoppedError):
         return str(error), BY_SIGNAL + error.signal
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted", BY_SIGNAL + signal.SIGINT
+        return INTERRUPTED, BY_SIGNAL + signal.SIGINT
     if isinstance(error, MemoryError):
-        return "not enough memory", RUN_FAILED
+        return NO_MEMORY, RUN_FAILED
     if str(error).startswith(OUT_OF_MEMORY):
-        return f"not enough memory{str(error).removeprefix(OUT_OF_MEMORY)}", RUN_FAILED
+        return f"{NO_MEMORY}{str(error).removeprefix(OUT_OF_MEMORY)}", RUN_FAILED
     if isinstance(error, ModuleNotFoundError) and _is_not_installed(error.name or ""):
-        return f"no module named {error.name}: {_how_to_install()}", WRONG_REQUEST
+        return NO_MODULE.format(error.name, _how_to_install()), WRONG_REQUEST
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror or error}", RUN_FAILED
@@ -68,8 +71,8 @@ def _how_to_install() -> str:
         for name in ("bin/python", "Scripts/python.exe"):
             python = os.path.join(folder, ".venv", *name.split("/"))
             if os.path.exists(python) and os.path.abspath(python) != sys.executable:
-                return f"start it with {short_path(python)}"
-    return "install jaxnets with python3 -m venv .venv && .venv/bin/pip install -e ."
+                return START_WITH.format(short_path(python))
+    return INSTALL
 
 
 class _Stderr(io.FileIO):
@@ -81,11 +84,11 @@ class _Stderr(io.FileIO):
         return len(content)
 
 
-_interrupt_message = "interrupted"
+_interrupt_message = INTERRUPTED
 
 
-def _end(*_) -> None:
-    """Ends the process at once: the handler of SIGINT.
+def _end(*given: object) -> None:
+    """Ends the process at once: the handler of SIGINT, which is given its number and frame.
 
     A KeyboardInterrupt may be lost: NumPy's import turns it into an ImportError, and JAX's callback
     of the garbage collector, which may run anywhere, drops it.
@@ -93,7 +96,7 @@ def _end(*_) -> None:
     with contextlib.suppress(Exception):  # A stream may be full, gone, or just being written to.
         sys.stdout.flush()
     with contextlib.suppress(Exception):
-        show(f"error: {one_line(_interrupt_message)}", sys.stderr)
+        show(f"{_(ERROR)} {said(one_line(_interrupt_message))}", sys.stderr, red=_(ERROR))
     os._exit(BY_SIGNAL + signal.SIGINT)
 
 
@@ -152,7 +155,8 @@ def run_main(main: Callable[[list[str]], int]) -> int:
             raw, sys.stderr.encoding, sys.stderr.errors, line_buffering=True
         )
     try:
-        status = main(sys.argv[1:])
+        with speaking(_language()):
+            status = main(sys.argv[1:])
         sys.stdout.flush()
         return status
     except BrokenPipeError:  # The reader, such as `head`, ended; Python must not complain.

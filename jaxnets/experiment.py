@@ -405,7 +405,7 @@ def _check_data(config: Config, data: Dataset) -> None:
             own = value.removeprefix(CUSTOM)
             raise UserError(f"{name}: expected {own} again: jaxnets.load(DIR, {name}={own})")
     if config.watcher and not len(data.validation):
-        raise UserError(f"{config.watcher}, {NO_VALIDATION}")
+        raise UserError(NO_VALIDATION.format(config.watcher))
     if (config.loss == "squared_error") != data.is_regression:
         expected = "squared_error" if data.is_regression else "cross_entropy, mse or half_mse"
         raise UserError(f"loss: expected {expected} for {data.name}, got {config.loss}")

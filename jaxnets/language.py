@@ -65,18 +65,25 @@ def said(message: str) -> str:
 
     An error stays English until it is shown, as it may be raised in a thread, or kept in a file.
     The catalogue has its text with {} for each value. The longest text that fits counts; then the
-    same for the values, and for each clause of what fits none.
+    same for the values, for each clause of what fits none, and for what follows a name and a colon.
     """
     texts = _texts.get()
-    return _fitted(message, _patterns(tuple(texts.items()))) if texts else message
+    if not texts:
+        return message
+    return texts.get(message) or _fitted(message, _patterns(tuple(texts.items())))
 
 
 def _fitted(message: str, patterns: "Patterns") -> str:
     for pattern, text in patterns:
         if found := pattern.fullmatch(message):
             return text.format(*(_fitted(value, patterns) for value in found.groups()))
-    first, mark, rest = message.partition("; ")
-    return f"{_fitted(first, patterns)}；{_fitted(rest, patterns)}" if mark else message
+    for mark, ours in (("; ", "；"), (": ", "：")):
+        pair = message.split(mark, 1)
+        if len(pair) == 2:
+            parts = [_fitted(part, patterns) for part in pair]
+            if mark == "; " or parts != pair:
+                return ours.join(parts)
+    return message
 
 
 Patterns = list[tuple[re.Pattern[str], str]]

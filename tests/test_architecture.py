@@ -20,37 +20,37 @@ ROOMS = {
     "version": "",
     "facts": "",
     "proportions": "",
-    "display": "",
     "language": "",
+    "display": "language",
     "errors": "display language",
     "files": "display errors",
     "drawing": "display errors files",
     "system": "errors",
     # The core.
     "config": "errors facts language",
-    "data": "display errors facts files system",
+    "data": "display errors facts files language system",
     "losses": "errors",
     "regression_metrics": "facts",
     "metrics": "drawing facts losses regression_metrics",
-    "models": "config display errors facts trees",
+    "models": "config display errors facts language trees",
     "backprop": "data errors losses metrics models trees",
     "kernels": "backprop models trees",
-    "machine": "display errors system version",
-    "training": "config data display drawing errors facts losses machine metrics trees",
-    "gradcheck": "backprop config data display errors kernels losses machine metrics models "
-    "system training trees",
+    "machine": "display errors language system version",
+    "training": "config data display drawing errors facts language losses machine metrics trees",
+    "gradcheck": "backprop config data display errors kernels language losses machine metrics "
+    "models system training trees",
     "experiment": "backprop config data errors facts gradcheck kernels losses machine metrics "
     "models training",
-    "runs": "backprop config data display errors experiment files machine metrics models system "
-    "training trees",
+    "runs": "backprop config data display errors experiment files language machine metrics "
+    "models system training trees",
     # The wings: the core knows none of them.
     "predict": "backprop config data errors facts machine models runs system training",
     "viz": "backprop config data display drawing errors experiment files gradcheck kernels "
     "language losses machine models predict proportions runs system training trees",
-    "tune": "config data display drawing errors experiment files machine metrics models "
+    "tune": "config data display drawing errors experiment files language machine metrics models "
     "regression_metrics runs system training",
-    "deploy": "config data display drawing errors files machine models predict proportions runs "
-    "training version viz",
+    "deploy": "config data display drawing errors files language machine models predict "
+    "proportions runs training version viz",
     "compile": "config data display errors experiment machine runs training trees",
     "tracking": "config display errors experiment files metrics predict runs training",
     "course": "backprop config data display errors experiment files gradcheck language losses "

@@ -1,6 +1,7 @@
 """Brings jaxnets/zh.po up to date: `python docs/_ext/chinese.py`; then translate what is empty."""
 
 import ast
+import contextlib
 import io
 import json
 import re
@@ -42,14 +43,18 @@ msgstr ""
 """
 
 
-# Where the errors are raised that a student meets: what is typed, files, exercises, run folders.
-MESSAGES = ("cli/*.py", "config/options.py", "config/file.py", "errors.py", "files.py")
-MESSAGES += ("data/load.py", "data/pictures/folder.py", "drawing/svg.py", "runs/listing.py")
-MESSAGES += ("runs/run_folder.py", "viz/evaluate.py")
+# Where the errors are raised that a student meets: not those of clusters, servers and trackers.
+MESSAGES = ("cli/*.py", "config/*.py", "data/**/*.py", "deploy/answer.py", "deploy/export/*.py")
+MESSAGES += ("drawing/svg.py", "errors.py", "experiment.py", "files.py", "gradcheck/*.py")
+MESSAGES += ("losses.py", "machine/platform.py", "models/*.py", "predict/*.py", "runs/*.py")
+MESSAGES += ("system.py", "training/*.py", "tune/**/*.py", "viz/**/*.py")
 MESSAGES += tuple(f"course/exercises/{name}.py" for name in ("command", "compute", "files"))
 # Which argument is the message, and what stands before it.
-RAISED = {"UserError": (0, ""), "RunFailedError": (0, ""), "_refused": (1, "{}: ")}
-PARTS = ("wanted", "hint")  # Names of variables for parts of a message.
+ERRORS = ("UserError", "RunFailedError", "NonFiniteLossError", "BadPictureError")
+RAISED = {**dict.fromkeys(ERRORS, (0, "")), "_refused": (1, "{}: ")}
+# Names of variables for parts of a message, and of functions that yield whole ones.
+PARTS = ("wanted", "hint", "what", "again", "numbers", "kept", "promise", "advice")
+MISTAKES = "_mistakes"
 
 
 def texts() -> Iterator[tuple[str, str]]:
@@ -57,7 +62,9 @@ def texts() -> Iterator[tuple[str, str]]:
     # What `_` or N_ marks; not in an f-string, which Babel reads on Python 3.12 and later alone.
     for path in sorted((ROOT / "jaxnets").rglob("*.py")):
         if "from jaxnets.language import" in path.read_text("utf-8"):
-            for _line, text, *_rest in extract_from_file("python", path):
+            with contextlib.redirect_stderr(io.StringIO()):  # It notes f-strings among the values.
+                found = list(extract_from_file("python", path))
+            for _line, text, *_rest in found:
                 yield str(path.relative_to(ROOT)), str(text)
     for path in sorted((ROOT / "jaxnets").rglob("assets/*.json")):  # Of the pages.
         for text in json.loads(path.read_text("utf-8")).values():
@@ -82,14 +89,21 @@ def messages(module: ast.Module) -> Iterator[str]:
         found: list[str] = []
         if isinstance(node, ast.Call) and (name := getattr(node.func, "id", "")) in RAISED:
             place, before = RAISED[name]
-            found = [before + text_of(node.args[place])]
+            found = [before + text for text in either(node.args[place])]
         elif isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") in PARTS:
-            either = isinstance(node.value, ast.IfExp)
-            values = [node.value.body, node.value.orelse] if either else [node.value]
-            found = [text_of(value).removeprefix("; ") for value in values]
+            found = [text.removeprefix("; ") for text in either(node.value)]
+        elif isinstance(node, ast.FunctionDef) and node.name.startswith(MISTAKES):
+            yields = [one.value for one in ast.walk(node) if isinstance(one, ast.Yield)]
+            found = [text for value in yields if value for text in either(value)]
         elif isinstance(node, ast.JoinedStr) and (text := text_of(node)).startswith("; "):
             found = [text[2:]]  # A clause that follows a message.
         yield from (text for text in found if sum(map(str.isalpha, text)) >= FEWEST)
+
+
+def either(node: ast.expr) -> list[str]:
+    """The text of a string's expression, or its two."""
+    parts = [node.body, node.orelse] if isinstance(node, ast.IfExp) else [node]
+    return [text_of(part) for part in parts]
 
 
 def text_of(node: ast.expr) -> str:
@@ -97,9 +111,12 @@ def text_of(node: ast.expr) -> str:
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return node.value
     if isinstance(node, ast.JoinedStr):
-        parts = (text_of(part) for part in node.values)
-        return re.sub(r"(\{\})+", "{}", "".join(parts))
-    return "{}"
+        parts = map(text_of, node.values)
+    elif isinstance(node, ast.BinOp):
+        parts = map(text_of, (node.left, node.right))
+    else:
+        return "{}"
+    return re.sub(r"(\{\})+", "{}", "".join(parts))
 
 
 def of_exercises() -> Iterator[str]:

@@ -33,8 +33,12 @@ ROOT = DOCS.parent
 SOURCES = DOCS / "_lecture"
 LANGUAGES = ("en", "zh")
 CHINESE = "<!-- zh -->"
-# A line's end between Chinese characters, which would become a space.
-CHINESE_BREAK = re.compile(r"(?<=[\u3000-\uff60])\n(?=[\u3000-\uff60])")
+# A line's end between Chinese characters, or beside a Chinese mark, which would become a space.
+CHINESE_BREAK = re.compile(
+    r"(?<=[\u3000-\uff60”])\n *(?=[\u3000-\uff60“])"
+    r"|(?<=[，。；：、！？）”])\n *(?=[\w`$(\[]|\*\*)(?!\d+\. |\$\$|```)"
+    r"|(?<=[\w`$)\]])(?<!```)(?<!\$\$)\n *(?=[，。；：、！？）（“])"
+)
 ALT = re.compile(r"\s*<!-- alt: (.+?) \| (.+?) -->\n", re.DOTALL)
 FOLDED = re.compile(r"\s*<!-- folded -->\n")
 # Where the Chinese edition sets fonts: Matplotlib's own has no Chinese characters.

@@ -565,7 +565,7 @@ def learning_rates(zh: bool) -> Figure:
     alt = (
         f"The training loss of a dense network on 500 digits over {len(losses['0.1'])} steps, by "
         f"learning rate: {'; '.join(told)}.",
-        f"全连接网络在 500 个数字上的{len(losses['0.1'])} 步训练损失，按学习率："
+        f"全连接网络在 500 个数字上训练 {len(losses['0.1'])} 步的损失，按学习率："
         f"{'；'.join(told)}。",
     )[zh]
     series = [

@@ -37,7 +37,7 @@ from jaxnets.config.recipes import DEFAULT_MODEL, PRESETS
 from jaxnets.config.resolve import OwnNetwork, preset
 from jaxnets.display import print_answer, short_path, table
 from jaxnets.errors import DONE, RUN_FAILED, UserError, same_name
-from jaxnets.language import LANGUAGES, _, speaking
+from jaxnets.language import LANGUAGES, _, said, speaking
 from jaxnets.tune.compare.request import Request, resolved
 from jaxnets.tune.workers import Workers
 
@@ -331,10 +331,11 @@ class Search(Workers, Settings):  # In the help the last one's flags come first.
 
         found = search_all(given, over, self.seeds, self, self.race)
         if self.cell is not None:
-            print(f"{len(found.runs)} runs are done in {short_path(str(found.folder))}")
+            print(_("{} runs are done in {}", len(found.runs), short_path(str(found.folder))))
             return DONE
         ranking.plot(found).save(found.folder / "search.svg")
-        text = f"{ranking.to_text(found)}\n\nresults: {short_path(str(found.folder))}"
+        where = _("results: {}", short_path(str(found.folder)))
+        text = f"{ranking.to_text(found)}\n\n{where}"
         print_answer(ranking.to_values(found), text, self.json)
         return DONE
 
@@ -443,11 +444,13 @@ class Devices(Options):
 
         parallel = Parallel(find_devices(config), config.parallel)
         values = inventory(parallel.devices, parallel.kind)
+        used = _("{} by {} ({})", values["used"], values["parallel"], said(values["description"]))
+        versions = ", ".join(" ".join(pair) for pair in values["versions"].items())
         lines = [
-            ("platform", values["platform"]),
-            ("devices", f"{values['count']} x {values['kind']}"),
-            ("used", f"{values['used']} by {values['parallel']} ({values['description']})"),
-            ("versions", ", ".join(" ".join(pair) for pair in values["versions"].items())),
+            (_("platform"), values["platform"]),
+            (_("devices"), f"{values['count']} x {values['kind']}"),
+            (_("used"), used),
+            (_("versions"), versions),
         ]
         print_answer(values, "\n".join(table(lines, "<<")), self.json)
         return DONE

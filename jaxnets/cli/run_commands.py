@@ -11,8 +11,8 @@ from jaxnets.cli.flags import JSON, THE_LOCALE
 from jaxnets.config.fields import COUNT
 from jaxnets.config.options import Options, option
 from jaxnets.display import one_line, print_answer, short_path, show
-from jaxnets.errors import DONE, WRONG_REQUEST, UserError, not_installed
-from jaxnets.language import LANGUAGES
+from jaxnets.errors import DONE, ERROR, WRONG_REQUEST, UserError, not_installed
+from jaxnets.language import LANGUAGES, _, said
 
 if TYPE_CHECKING:
     from jaxnets.deploy.abtest.trial import Plan
@@ -140,15 +140,19 @@ class Evaluate(_OfRun):
             figure_path(self.sheet, "sheet")  # What cannot be written is said at once.
         found = evaluate.evaluate(self.run_folder, *self.on, prepare_as=self.prepare)
         if not found.trained.finished:
-            of = f"its parameters are those of step {found.trained.step}"
-            show(f"note: the run is not finished: {of}", sys.stderr)
+            step = found.trained.step
+            show(
+                _("note: the run is not finished: its parameters are those of step {}", step),
+                sys.stderr,
+            )
         for name, why in found.unreadable:
-            show(f"error: {one_line(f'{name}: {why}')}", sys.stderr)
+            text = one_line(f"{name}: {said(why)}")
+            show(f"{_(ERROR)} {text}", sys.stderr, red=_(ERROR))
         values, text = evaluate.to_values(found), evaluate.to_text(found)
         if self.sheet and (drawn := evaluate.sheet(found)) is not None:
             drawn.save(self.sheet)
             values["sheet"] = self.sheet
-            text += f"\n\nwrong pictures: {short_path(self.sheet)}"
+            text += "\n\n" + _("wrong pictures: {}", short_path(self.sheet))
         print_answer(values, text, self.json)
         return WRONG_REQUEST if found.unreadable else DONE
 

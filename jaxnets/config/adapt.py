@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from jaxnets.config.fields import Config
 from jaxnets.config.recipes import KERAS_RATES, Recipe
+from jaxnets.language import _
 
 STEPS, BATCH_SIZE = 800, 32
 # Of the validation pictures of benchmarks/shapes.py the cnn read 0.52 by Adam alone (0.001, 240
@@ -66,9 +67,12 @@ def for_small_set(config: Config, given: Collection[str], pictures: Pictures) ->
         return config, ""
     config = dataclasses.replace(config, **changes)
     named = [f"{name} {value}" for name, value in changes.items() if value]
-    return config, (
-        f"note: {count:,} training pictures are few, so the recipe becomes {', '.join(named)}: "
-        f"{config.epochs * batches:,} steps; what you set stays"
+    return config, _(
+        "note: {} training pictures are few, so the recipe becomes {}: {} steps; what you set "
+        "stays",
+        f"{count:,}",
+        ", ".join(named),
+        f"{config.epochs * batches:,}",
     )
 
 
@@ -78,7 +82,11 @@ def learning_rate_note(config: Config, recipe: Recipe) -> str:
     brought = rate == KERAS_RATES.get(config.optimizer) != usual
     if config.optimizer == recipe["optimizer"] or not brought:
         return ""
-    return (
-        f"note: {config.optimizer} starts with Keras' default learning rate {rate:g} and no "
-        f"momentum, since the recipe's {usual:g} is for {recipe['optimizer']}"
+    return _(
+        "note: {} starts with Keras' default learning rate {} and no momentum, since the "
+        "recipe's {} is for {}",
+        config.optimizer,
+        f"{rate:g}",
+        f"{usual:g}",
+        recipe["optimizer"],
     )

@@ -11,8 +11,9 @@ from typing import Any
 from jaxnets.config.options import Options, is_custom, option
 from jaxnets.config.recipes import DEFAULT_MODEL, LARGE_ALEXNETS, MODEL_FIELDS, NAMED, PRESETS
 from jaxnets.errors import UserError, did_you_mean, unknown
+from jaxnets.language import N_
 
-NO_VALIDATION = "but no images are held back (validation_size=N)"
+NO_VALIDATION = N_("{}, but no images are held back (validation_size=N)")
 AUGMENTATIONS = ("none", "shift", "crop", "flip", "pca", "mixup")
 AUGMENTATIONS += ("affine", "affine_wide", "strokes")  # training/augment.py, data/batches.py
 TRACKERS = ("none", "tensorboard", "trackio", "wandb", "mlflow")  # Those of --track (tracking/).
@@ -289,7 +290,7 @@ class Config(Options):
             yield f"ten_crop: {model} has no input_size to crop to"
 
         if (watcher := self.watcher) and (self.validation_size == 0 or self.latent_dims):
-            yield f"{watcher}, {NO_VALIDATION}"
+            yield NO_VALIDATION.format(watcher)
         if self.label_smoothing and self.loss == "squared_error":
             yield "label_smoothing: squared_error has no labels"
         if is_custom(self.loss) and self.gradients != "auto":
@@ -344,10 +345,10 @@ class Config(Options):
     def watcher(self) -> str | None:
         """The setting that needs validation images, as a phrase; None if there is none."""
         if self.schedule == "plateau":
-            return "schedule: plateau watches the validation error"
+            return N_("schedule: plateau watches the validation error")
         if self.stop_at_target:
-            return "stop_at_target watches the validation accuracy"
-        return "early_stopping watches the validation loss" if self.early_stopping else None
+            return N_("stop_at_target watches the validation accuracy")
+        return N_("early_stopping watches the validation loss") if self.early_stopping else None
 
     @property
     def augmentations(self) -> tuple[str, ...]:

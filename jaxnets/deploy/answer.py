@@ -12,7 +12,8 @@ from PIL import Image
 from jaxnets.data.pictures.decode import FORMATS, BadPictureError, read_picture
 from jaxnets.display import has_colours, line, printable, width_of
 from jaxnets.display import show as show_lines
-from jaxnets.errors import UserError
+from jaxnets.errors import ERROR, UserError
+from jaxnets.language import _, said
 from jaxnets.predict.predict import BATCH, load_predictor
 
 STDIN = "-"
@@ -42,17 +43,18 @@ def answer(
         raise UserError("expected - for stdin at most once")
     predictor = load_predictor(workdir, prepare_as)
     if not predictor.finished:
-        _report(f"note: the run is not finished: its parameters are those of step {predictor.step}")
+        step = predictor.step
+        _report(_("note: the run is not finished: its parameters are those of step {}", step))
     labels = predictor.class_names
     width = max(width_of(printable(label)) for label in labels)
     each = prepare_as == "digits"
     all_good, batch, answers = True, [], []
 
     def flush() -> None:
-        images = [image for _, lines in batch for line in lines for image in line]
+        images = [image for _name, lines in batch for line in lines for image in line]
         rows = iter(predictor.probabilities(images))
         for name, lines in batch:
-            found = [[_best(next(rows), labels, top) for _ in line] for line in lines]
+            found = [[_best(next(rows), labels, top) for _image in line] for line in lines]
             seen = [[predictor.seen(image) if show else None for image in line] for line in lines]
             if as_json:
                 answers.append({"image": name, **_to_values(found, each)})
@@ -70,7 +72,7 @@ def answer(
         except BadPictureError as error:
             all_good = False
             flush()  # The pictures before it come first.
-            _report(f"error: {name}: {error}")
+            _report(f"{_(ERROR)} {name}: {said(str(error))}")
         if each or len(batch) == BATCH:
             flush()
     flush()

@@ -20,11 +20,19 @@ from jaxnets.gradcheck.networks import (
     num_bytes,
 )
 from jaxnets.kernels import KERNELS
+from jaxnets.language import N_, _
 from jaxnets.machine.platform import set_up_jax
 from jaxnets.system import check_memory, memory_limits
 
 COLUMNS = (*PRECISIONS, DIFFERENCES)
-HEADER = ["relative error", *COLUMNS, "tried", "kinks", "verdict", "nearest to its tolerance"]
+HEADER = [
+    N_("relative error"),
+    *COLUMNS,
+    N_("tried"),
+    N_("kinks"),
+    N_("verdict"),
+    N_("nearest to its tolerance"),
+]
 WIDTHS = (40, *(max(10, len(column)) for column in COLUMNS), 11, 5, 7, 0)
 ALIGN = "<" + ">" * len(COLUMNS) + ">><<"
 WIDE = 150  # Columns of a terminal for all of it; others show name, errors and verdict.
@@ -54,7 +62,7 @@ def run(
         check_memory(max(map(num_bytes, chosen.values()), default=0))
     rows = []
     if not as_json:
-        print(_line(HEADER))
+        print(_line([_(text) for text in HEADER]))
     for row in _rows(chosen, mutant, with_layers=model in (None, "all")):
         rows.append(row)
         if not as_json:
@@ -101,7 +109,8 @@ def _rows(
 def _line(cells: Sequence[str], colour: str | None = None) -> str:
     """A row of the table for this terminal, its verdict in a colour."""
     if display.columns() >= WIDE:
-        line = display.line(cells, WIDTHS, ALIGN)
+        kinks = max(WIDTHS[-3], display.width_of(_(HEADER[-3])))
+        line = display.line(cells, (*WIDTHS[:-3], kinks, *WIDTHS[-2:]), ALIGN)
     else:
         name, *errors = cells[: 1 + len(COLUMNS)]
         widest = NARROW_WIDTHS[0]
@@ -115,15 +124,19 @@ def _line(cells: Sequence[str], colour: str | None = None) -> str:
 
 def _cells(row: Row) -> list[str]:
     errors = [f"{row.errors[key].value:.1e}" if key in row.errors else "" for key in COLUMNS]
-    tried = row.tried[0] if len(row.tried) == 1 else f"{len(row.tried)} settings"
-    return [row.name, *errors, tried, str(row.kinks), "ok" if row.ok else "FAILED", row.worst]
+    tried = row.tried[0] if len(row.tried) == 1 else _("{} settings", len(row.tried))
+    verdict = _("ok") if row.ok else _("FAILED")
+    return [row.name, *errors, tried, str(row.kinks), verdict, row.worst]
 
 
 def _summary(rows: Sequence[Row]) -> str:
     """The verdict under the table, with every error that is too large."""
     lines = [
-        f"{row.name}: {column} {error.value:.1e}, expected at most "
-        f"{row.tolerances[column]:.0e}, in {error.leaf}"
+        _(
+            "{}: {} {}, expected at most {}, in {}",
+            *(row.name, _(column), f"{error.value:.1e}", f"{row.tolerances[column]:.0e}"),
+            error.leaf,
+        )
         for row in rows
         for column, error in row.errors.items()
         if not error.value <= row.tolerances[column]
@@ -131,8 +144,10 @@ def _summary(rows: Sequence[Row]) -> str:
     agree, compared = sum(row.ok for row in rows), sum(row.compared for row in rows)
     kinks, seconds = sum(row.kinks for row in rows), sum(row.seconds for row in rows)
     lines.append(
-        f"{agree} of {len(rows)} agree; {compared} differences taken, {kinks} "
-        f"passed over at a kink; {seconds:.0f} s"
+        _(
+            "{} of {} agree; {} differences taken, {} passed over at a kink; {} s",
+            *(agree, len(rows), compared, kinks, f"{seconds:.0f}"),
+        )
     )
     return "\n".join(lines)
 

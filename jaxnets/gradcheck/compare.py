@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from jaxnets.gradcheck.errors import MAX_PART, largest, relative_error
+from jaxnets.language import N_
 from jaxnets.machine.platform import (
     OLDER_EMITTER,
     compiler_options,
@@ -27,7 +28,7 @@ from jaxnets.machine.platform import (
 from jaxnets.models.batch_norm import join_statistics, split_statistics
 
 PRECISIONS = ("float64", "float32", "bfloat16")
-DIFFERENCES = "differences"
+DIFFERENCES = N_("differences")
 # The largest error that is allowed. bfloat16 has 8 binary digits: it rounds by up to 2^-9 = 0.002.
 # Autodiff adds a bias's gradient up in it, so that a convolution's is wrong by 0.02.
 TOLERANCES = {"float64": 1e-10, "float32": 1e-5, "bfloat16": 4e-2, DIFFERENCES: 1e-6}

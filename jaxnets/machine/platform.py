@@ -15,6 +15,7 @@ import jax
 from jax._src.distributed import global_state
 
 from jaxnets.errors import UserError
+from jaxnets.language import N_
 from jaxnets.system import cache_folder, memory_limits, num_cores
 from jaxnets.version import __version__
 
@@ -175,11 +176,14 @@ def inventory(used: Devices, parallel: str) -> dict[str, Any]:
     }
 
 
+CORE, CORES, SIMULATED = N_("CPU, 1 core"), N_("CPU, {} cores"), N_("{} as {} devices")
+
+
 def describe(devices: Devices) -> str:
     """The devices in a few words: "CPU, 2 cores" or "8 x TPU v5 lite"."""
     if devices[0].platform == "cpu":
-        cores = f"CPU, {(count := num_cores())} core{'s' if count > 1 else ''}"
-        return cores if len(devices) == 1 else f"{cores} as {len(devices)} devices"
+        cores = CORE if (count := num_cores()) == 1 else CORES.format(count)
+        return cores if len(devices) == 1 else SIMULATED.format(cores, len(devices))
     count = "" if len(devices) == 1 else f"{len(devices)} x "
     return f"{count}{devices[0].device_kind}"
 

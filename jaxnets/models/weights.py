@@ -16,6 +16,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxnets.display import printable
 from jaxnets.errors import UserError
+from jaxnets.language import _
 from jaxnets.models.alexnet import TORCHVISION, params_from_torchvision
 from jaxnets.models.chain import Chain
 from jaxnets.trees import Params
@@ -85,10 +86,13 @@ def describe_weights(path: str, params: Params, head: str = HEAD) -> str:
         theirs = file.get_slice(name).get_shape()[axis]
     ours, path = jax.tree.leaves(params[head])[0].shape[-1], printable(path)
     if theirs == ours:
-        return f"weights from {path}, the last layer of {ours:,} classes too"
-    return (
-        f"weights from {path}, but not the last layer: it has {theirs:,} classes there and "
-        f"{ours:,} here, and was drawn anew"
+        return _("weights from {}, the last layer of {} classes too", path, f"{ours:,}")
+    return _(
+        "weights from {}, but not the last layer: it has {} classes there and {} here, and was "
+        "drawn anew",
+        path,
+        f"{theirs:,}",
+        f"{ours:,}",
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxnets.data.batches import Batch
 from jaxnets.experiment import Experiment
+from jaxnets.language import N_
 from jaxnets.models.batch_norm import over_devices
 from jaxnets.models.chain import Chain, Layer, layer_name, map_layers, walk
 from jaxnets.runs.checkpoints import all_finite
@@ -77,9 +78,9 @@ def find_bad_step(experiment: Experiment, checkpoint: Checkpoint, last_epoch: in
             names = [".".join(path) for path, _ in walk(model)]
             place = (
                 first_bad_output(model, state.params, images, key)
-                or (None if np.isfinite(loss) else "the loss of finite logits")
-                or _first_bad_layer("the gradient of", reversed(names), derived)
-                or _first_bad_layer("the update of", names, after.params)
+                or (None if np.isfinite(loss) else N_("the loss of finite logits"))
+                or _first_bad_layer(N_("the gradient of {}"), reversed(names), derived)
+                or _first_bad_layer(N_("the update of {}"), names, after.params)
             )
             raise NonFiniteLossError(f"{what}, beginning with {place}")
 
@@ -99,7 +100,7 @@ def first_bad_output(model: Chain, params: Params, images: Images, key: jax.Arra
     def look(output: jax.Array, name: str, kind: str) -> None:
         nonlocal after
         if not bad and not all_finite(output):
-            bad.append(f"the output of {name or kind + after}")
+            bad.append(N_("the output of {}").format(name or kind + after))
         after = f" after {name}" if name else after
 
     def watched(layer: Layer) -> Layer:
@@ -128,10 +129,10 @@ def first_bad_output(model: Chain, params: Params, images: Images, key: jax.Arra
     return bad[0] if bad else None
 
 
-def _first_bad_layer(what: str, layers: Iterable[str], tree: Params) -> str | None:
+def _first_bad_layer(text: str, layers: Iterable[str], tree: Params) -> str | None:
     """Names the first of some layers whose part of a tree like the parameters is not finite."""
     arrays = by_layer(tree)
     for name in layers:
         if name in arrays and not all_finite(arrays[name]):
-            return f"{what} {name}"
+            return text.format(name)
     return None

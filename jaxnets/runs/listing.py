@@ -11,14 +11,26 @@ from typing import Any, NamedTuple
 from jaxnets import files
 from jaxnets.config.fields import Config
 from jaxnets.config.resolve import RESUME_MAY_CHANGE
-from jaxnets.display import columns, one_line, printable, program, short_path, table, width_of
+from jaxnets.display import (
+    RESUME,
+    columns,
+    one_line,
+    printable,
+    program,
+    short_path,
+    table,
+    width_of,
+)
 from jaxnets.errors import UserError
+from jaxnets.language import N_, _, said
 from jaxnets.runs.run_folder import COMPARISON, CONFIG, METRICS, RESULT, RUNS, SEARCH
 
 # Settings that decide what a run computes; model, data, epochs and seed have columns of their own.
 SETTINGS = {*Config.__dataclass_fields__} - {*RESUME_MAY_CHANGE, "model", "layers", "seed"}
 SETTINGS |= {"init_from", "early_stopping"}
 LONGEST = 30  # Characters of a value in a table.
+SEARCHED, COMPARED = N_("a search over {}, {} runs"), N_("a comparison of models, {} rows")
+UNFINISHED = N_("{}, unfinished")
 
 
 class ListedRun(NamedTuple):
@@ -140,13 +152,13 @@ def _read(path: Path) -> ListedRun:
 def _search(values: dict[str, Any]) -> str:
     over, runs = values.get("over"), values.get("runs")
     names = ", ".join(map(str, over)) if isinstance(over, dict) else "?"
-    return f"a search over {names}, {len(runs) if isinstance(runs, list) else 0} runs"
+    return SEARCHED.format(names, len(runs) if isinstance(runs, list) else 0)
 
 
 def _comparison(values: dict[str, Any]) -> str:
     rows = values.get("rows")
-    text = f"a comparison of models, {len(rows) if isinstance(rows, list) else 0} rows"
-    return text if values.get("finished") else f"{text}, unfinished"
+    text = COMPARED.format(len(rows) if isinstance(rows, list) else 0)
+    return text if values.get("finished") else UNFINISHED.format(text)
 
 
 def _with_differences(runs: list[ListedRun]) -> list[ListedRun]:
@@ -208,26 +220,26 @@ def to_text(found: Listing) -> str:
     for run in found.runs:
         if run.resume:
             done, wanted = run.epochs
-            of = f" of {_shown(wanted)}" if wanted is not None else ""
-            name = printable(run.path.name)
-            lines += [
-                "",
-                f"{name}: unfinished, {done:,}{of} epochs; resume with: {printable(run.resume)}",
-            ]
-    others = [f"{printable(path.name)}: {printable(text)}" for path, text in found.others]
+            epochs = _("{} epochs", f"{done:,}")
+            if wanted is not None:
+                epochs = _("{} of {} epochs", f"{done:,}", _shown(wanted))
+            name, resume = printable(run.path.name), printable(run.resume)
+            lines += ["", _("{}: unfinished, {}; {}", name, epochs, _(RESUME, resume))]
+    others = [f"{printable(path.name)}: {said(printable(text))}" for path, text in found.others]
     lines += ["", *others] if others else []
-    bad = [f"{printable(path.name)}: {one_line(reason)}" for path, reason in found.damaged]
-    lines += ["", "damaged:", *bad] if bad else []
+    bad = [f"{printable(path.name)}: {said(one_line(reason))}" for path, reason in found.damaged]
+    lines += ["", _("damaged:"), *bad] if bad else []
     if not any((found.runs, others, bad)):
         where = printable(short_path(str(found.folder)))
-        return f"no runs in {where}; each run of train.py has a folder in {RUNS}"
+        return _("no runs in {}; each run of train.py has a folder in {}", where, RUNS)
     return "\n".join(lines).strip("\n")
 
 
 def _table(runs: Sequence[ListedRun]) -> list[str]:
     if not runs:
         return []
-    rows = [["run", "model", "data", "epochs", "val acc", "test acc", "seed"]]
+    head = _("run"), _("model"), _("data"), _("epochs"), _("val acc"), _("test acc"), _("seed")
+    rows = [[*head]]
     for run in runs:
         done, wanted = run.epochs
         epochs = f"{done}" if wanted in (done, None) else f"{done}/{_shown(wanted)}"
@@ -238,7 +250,8 @@ def _table(runs: Sequence[ListedRun]) -> list[str]:
     differs = [" ".join(f"{k}={_shown(v)}" for k, v in run.differs.items()) for run in runs]
     align = "<<<>>>>"
     if any(differs):
-        whole = [[*row, text] for row, text in zip(rows, ["differs", *differs], strict=True)]
+        last = [_("differs"), *differs]
+        whole = [[*row, text] for row, text in zip(rows, last, strict=True)]
         lines = table(whole, align + "<")
         if max(map(width_of, lines)) <= columns():
             return lines

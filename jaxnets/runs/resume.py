@@ -11,6 +11,7 @@ from jaxnets.config.resolve import OF_THE_PROCESS, refuse_finished
 from jaxnets.display import one_line, show
 from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment
+from jaxnets.language import _
 from jaxnets.machine.platform import Processes, surroundings
 from jaxnets.runs.checkpoints import tree_of
 from jaxnets.runs.request import read_config
@@ -112,8 +113,12 @@ def warn_of_other_surroundings(began: dict[str, Any], now: dict[str, Any]) -> No
         if isinstance(was.get(name), str | int) and ours not in (was[name], None)
     ]
     if changed:
-        line = f"warning: resumed elsewhere than the run began: {'; '.join(changed)}"
-        show(one_line(f"{line}; the result may differ in its last bits"), sys.stderr)
+        text = _(
+            "warning: resumed elsewhere than the run began: {}; the result may differ in its last "
+            "bits",
+            "; ".join(changed),
+        )
+        show(one_line(text), sys.stderr)
 
 
 def _warn_learning_rate_change(folder: RunFolder, stored: Config, experiment: Experiment) -> None:
@@ -124,9 +129,14 @@ def _warn_learning_rate_change(folder: RunFolder, stored: Config, experiment: Ex
     before = create_schedule(stored.schedule, stored.learning_rate, steps)
     was, now = (float(np.asarray(schedule(step))) for schedule in (before, experiment.schedule))
     if was != now:
-        show(
-            f"warning: schedule {config.schedule} spans {config.epochs} epochs instead of "
-            f"{stored.epochs}: after step {step} the learning rate is {now:.3g} instead of "
+        text = _(
+            "warning: schedule {} spans {} epochs instead of {}: after step {} the learning rate "
+            "is {} instead of {}",
+            config.schedule,
+            config.epochs,
+            stored.epochs,
+            step,
+            f"{now:.3g}",
             f"{was:.3g}",
-            sys.stderr,
         )
+        show(text, sys.stderr)

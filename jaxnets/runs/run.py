@@ -17,6 +17,7 @@ from jaxnets.data.datasets import Dataset
 from jaxnets.display import columns, fold, printable, short_path, show
 from jaxnets.errors import RunFailedError, interruptible
 from jaxnets.experiment import Experiment, find_devices
+from jaxnets.language import N_, _, said
 from jaxnets.machine.distributed import connected
 from jaxnets.machine.platform import Processes, describe, surroundings
 from jaxnets.metrics import Metrics
@@ -41,6 +42,7 @@ from jaxnets.training.observer import EarlyStopping, Observer, Record, Stop
 from jaxnets.training.step import Checkpoint, TrainState
 
 LARGE_FOLDER = 500_000_000  # Bytes.
+SAVED = N_("saved after step {} (epoch {} of {})")
 
 # (an experiment with latent_dims, the run's folder, its processes) -> one with the size chosen.
 Search = Callable[[Experiment, RunFolder, Processes], Experiment]
@@ -132,16 +134,25 @@ class Run(Observer):
         """The lines that name the network, the data and the devices; if resumed, the step, too."""
         config, data, devices = self.config, self.experiment.data, self.experiment.parallel.devices
         state, params = self.checkpoint.state, self.checkpoint.state.params
-        accelerator = "" if devices[0].platform != "cpu" else " (no accelerator)"
-        parts = {"train": data.train, "validation": data.validation, "test": data.test}
-        sizes = [f"{len(part):,} {name}" for name, part in parts.items() if len(part)]
-        line = (
-            f"{config.model}: {num_params(params):,} parameters | {printable(data.name)}: "
-            f"{', '.join(sizes)} images | {describe(devices)}{accelerator} | {config.precision} | "
-            f"gradients {config.gradients}"
-        )
+        where = said(describe(devices))
+        where += _(" (no accelerator)") if devices[0].platform == "cpu" else ""
+        parts = {
+            N_("{} train"): data.train,
+            N_("{} validation"): data.validation,
+            N_("{} test"): data.test,
+        }
+        sizes = [_(text, f"{len(part):,}") for text, part in parts.items() if len(part)]
+        name, number = printable(data.name), f"{num_params(params):,}"
+        texts = [
+            _("{}: {} parameters", config.model, number),
+            _("{}: {} images", name, _(", ").join(sizes)),
+            where,
+            config.precision,
+            _("gradients {}", config.gradients),
+        ]
+        line = " | ".join(texts)
         if own := self.experiment.own.sha256:
-            line += f" (yours: {', '.join(own)})"
+            line += _(" (yours: {})", ", ".join(own))
         if config.init_from is not None:
             head = head_of(self.experiment.model, params)
             line += f"\n{describe_weights(config.init_from, params, head)}"
@@ -149,13 +160,16 @@ class Run(Observer):
         size = sum(leaf.nbytes for leaf in jax.tree.leaves((params, state.opt_state)))
         total = (config.keep + 1) * size  # The best one, too.
         if total > LARGE_FOLDER and not config.dry_run:
-            line += (
-                f"\nnote: the run folder takes up to {total / 1e6:,.0f} MB, {size / 1e6:,.0f} MB a "
-                "checkpoint; --keep=1 keeps fewer, --weights_only in the end only the weights"
+            text = _(
+                "note: the run folder takes up to {} MB, {} MB a checkpoint; --keep=1 keeps fewer, "
+                "--weights_only in the end only the weights",
+                f"{total / 1e6:,.0f}",
+                f"{size / 1e6:,.0f}",
             )
+            line += f"\n{text}"
         if config.resume:
             where = printable(short_path(str(self.folder.path)))
-            line += f"\nresuming {where} after step {int(state.step):,}"
+            line += "\n" + _("resuming {} after step {}", where, f"{int(state.step):,}")
         return fold(line, columns())
 
     def train(self, observers: Sequence[Observer] = ()) -> None:
@@ -192,8 +206,7 @@ class Run(Observer):
                 self.folder.wait()  # In here, where a second SIGHUP does not cut it short.
                 step = int(interrupted.checkpoint.state.step)
                 epoch = max(1, -(-step // self.experiment.loader.steps))  # That of the step itself.
-                where = f"(epoch {epoch} of {self.config.epochs})"
-                interrupted.add_note(f"saved after step {step:,} {where}")
+                interrupted.add_note(SAVED.format(f"{step:,}", epoch, self.config.epochs))
                 raise
             except BrokenPipeError:  # stdout's reader, such as `head`, has ended: so does the run.
                 self.on_save(self.checkpoint)
@@ -233,7 +246,7 @@ class Run(Observer):
           RunFailedError: The test accuracy is below the target.
         """
         if reason := self._early.reason:
-            show(reason)
+            show(said(reason))
         test = self.experiment.evaluate(self.checkpoint.state.params, self.experiment.data.test)
         for observer in observers:
             observer.on_test(test)

@@ -31,6 +31,7 @@ from jaxnets.display import (
     short_path,
 )
 from jaxnets.errors import RunFailedError, StoppedError, on_interrupt
+from jaxnets.language import N_, _
 from jaxnets.metrics import Metrics, Sums
 from jaxnets.training.loop import Interrupted, TrainLoader
 from jaxnets.training.observer import Observer, Record
@@ -46,7 +47,8 @@ SILENCE = 45.0
 # A log has a line for each of so many epochs; of more it has lines so many seconds apart.
 FEW_EPOCHS, APART = 20, 1.0
 PATIENCE = 1.0  # Seconds after which a command says what it is doing.
-NOTHING_KEPT = "dry run: nothing was kept"
+NOTHING_KEPT = N_("dry run: nothing was kept")
+STOPPED, AT_ONCE = N_("interrupted; {}"), N_("stopped at once; {}")
 
 # Seconds within which a second signal is the same request. timeout(1) signals the process and its
 # group. Programs that run others pass on a Ctrl-C, which these have received already.
@@ -80,24 +82,32 @@ def ending(
     """The last lines of a run: mistakes, time, its folder `where` and commands to use it."""
     wrong, count = int(test.count - test.correct), int(test.count)
     trained, validated = seconds_of(records)
-    line = f"{wrong:,} of {count:,} test images are wrong; trained in {duration(trained)}"
-    line += f", validated in {duration(validated)}\n" if validated else "\n"
+    took = duration(trained)
+    if validated:
+        took = _("{}, validated in {}", took, duration(validated))
+    text = _("{} of {} test images are wrong; trained in {}", f"{wrong:,}", f"{count:,}", took)
+    line = f"{text}\n"
     if sys.stdout.isatty():
         line = loss_line(records, columns()) + line
     if config.dry_run:
-        return line + NOTHING_KEPT
+        return line + _(NOTHING_KEPT)
     report, predict = (
         printable(shlex.join([*program(name), where])) for name in ("report", "predict")
     )
     if test.correct <= (counts := np.asarray(test.confusion).sum(axis=1)).max():
-        line += (
-            f"note: test accuracy {test.accuracy:.4f} is no better than always answering "
-            f"{printable(names[int(counts.argmax())])} ({counts.max() / counts.sum():.4f}): try "
-            f"another --learning_rate than {config.learning_rate:g}, or more --epochs than "
-            f"{config.epochs}\n"
+        usual = printable(names[int(counts.argmax())])
+        text = _(
+            "note: test accuracy {} is no better than always answering {} ({}): try another "
+            "--learning_rate than {}, or more --epochs than {}",
+            f"{test.accuracy:.4f}",
+            usual,
+            f"{counts.max() / counts.sum():.4f}",
+            f"{config.learning_rate:g}",
+            config.epochs,
         )
-    line += f"run folder: {printable(where)}\n{REPORT}{report}"
-    return f"{line}\n{PICTURES}{predict} PICTURE"
+        line += f"{text}\n"
+    line += _("run folder: {}", printable(where))
+    return "\n".join([line, _(REPORT, report), _(PICTURES, f"{predict} PICTURE")])
 
 
 def bars(values: Sequence[float], levels: str = BLOCKS, most: int = MOST_BARS) -> str:
@@ -315,7 +325,7 @@ class Doing:
         text = f"{self._command}: {printable(what)}"
         if not is_screen(sys.stderr):
             with contextlib.suppress(OSError):  # Its reader is gone.
-                line = f"{text} ({self._number} of {self._parts})"
+                line = _("{} ({} of {})", text, self._number, self._parts)
                 print(line, file=sys.stderr, flush=True)
             return
         if self._bar is None:
@@ -337,14 +347,14 @@ def ends_in_one_line(folder: Path, config: Config, file: str | None = None) -> G
     words = [*program("train"), "--resume", f"--workdir={short_path(str(folder))}"]
     words += [f"--model={file}"] if file else []
     words += [f"--mine={','.join(config.mine)}"] if config.mine else []
-    hint = NOTHING_KEPT if config.dry_run else RESUME + shlex.join(words)
-    at_once = f"stopped at once; {hint}"
+    hint = NOTHING_KEPT if config.dry_run else RESUME.format(shlex.join(words))
+    at_once = AT_ONCE.format(hint)
     try:
         with on_interrupt(at_once):
             yield
     except Interrupted as stopped:
         saved = () if config.dry_run else getattr(stopped, "__notes__", ())
-        message = "; ".join(["interrupted", *saved, hint])
+        message = STOPPED.format("; ".join([*saved, hint]))
         raise StoppedError(message, stopped.signal) from None
     except KeyboardInterrupt:
         raise StoppedError(at_once, signal.SIGINT, at_once=True) from None

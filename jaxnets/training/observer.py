@@ -9,10 +9,15 @@ from typing import Any
 from jaxnets.config.fields import Config
 from jaxnets.data.batches import Batch
 from jaxnets.display import four_digits
+from jaxnets.language import N_
 from jaxnets.metrics import Metrics, Sums
 from jaxnets.training.step import Checkpoint, TrainState
 
 Record = dict[str, Any]  # An epoch's line of metrics.jsonl.
+
+AT_TARGET = N_("stopped at the target: validation accuracy {} after epoch {}")
+EARLY = N_("stopped early: no validation loss below the {} of epoch {} in 1 epoch")
+EARLY_OF = N_("stopped early: no validation loss below the {} of epoch {} in {} epochs")
 
 
 class Observer:
@@ -119,12 +124,10 @@ def why_stopped(
         last = history[-1]
         accuracy = last.get("validation_accuracy")
         if accuracy is not None and accuracy >= target:
-            reached = f"validation accuracy {accuracy:.4f} after epoch {last['epoch']}"
-            return f"stopped at the target: {reached}"
+            return AT_TARGET.format(f"{accuracy:.4f}", last["epoch"])
     validated = [record for record in history if record.get("validation_loss") is not None]
     best = min(validated, key=lambda record: record["validation_loss"], default=None)
     if patience is None or best is None or history[-1]["epoch"] - best["epoch"] < patience:
         return None
-    lowest = f"{four_digits(best['validation_loss'])} of epoch {best['epoch']}"
-    epochs = "1 epoch" if patience == 1 else f"{patience} epochs"
-    return f"stopped early: no validation loss below the {lowest} in {epochs}"
+    lowest, epoch = four_digits(best["validation_loss"]), best["epoch"]
+    return (EARLY if patience == 1 else EARLY_OF).format(lowest, epoch, patience)

@@ -22,6 +22,7 @@ from jaxnets.drawing.charts import Line, Series, curves
 from jaxnets.drawing.svg import Figure
 from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment, optimizer_of
+from jaxnets.language import _
 from jaxnets.metrics import Sums
 from jaxnets.runs.memory import check_enough_memory
 from jaxnets.runs.request import request
@@ -115,7 +116,7 @@ def range_test(
     with tqdm(total=steps, unit="step", leave=False, disable=None, dynamic_ncols=True) as bar:
         watch = _Losses(rates, bar)
         try:
-            for _ in experiment.epochs(Checkpoint(experiment.init_state()), [watch]):
+            for _epoch in experiment.epochs(Checkpoint(experiment.init_state()), [watch]):
                 pass
         except (_Exploded, NonFiniteLossError):
             pass
@@ -159,12 +160,13 @@ def to_text(found: RangeTest, config: Config) -> str:
 
 def suggestion(found: RangeTest, config: Config) -> str:
     """The sentence that suggests learning rates."""
-    rates = [f"{float(f'{rate:.1g}'):g}" for rate in (found.steepest, found.lowest)]
-    return (
-        f"The loss falls fastest at a learning rate of {found.steepest:.2g} and is lowest at "
-        f"{found.lowest:.2g}: try --learning_rate={' to '.join(dict.fromkeys(rates))}. "
-        f"The recipe of {config.model} has {config.learning_rate:g} with {config.optimizer}, "
-        f"schedule {config.schedule}."
+    rounded = [f"{float(f'{rate:.1g}'):g}" for rate in (found.steepest, found.lowest)]
+    rates = _(" to ").join(dict.fromkeys(rounded))
+    return _(
+        "The loss falls fastest at a learning rate of {} and is lowest at {}: try "
+        "--learning_rate={}. The recipe of {} has {} with {}, schedule {}.",
+        *(f"{found.steepest:.2g}", f"{found.lowest:.2g}", rates),
+        *(config.model, f"{config.learning_rate:g}", config.optimizer, config.schedule),
     )
 
 
@@ -185,19 +187,19 @@ def plot(found: RangeTest, config: Config) -> Figure:
     """Draws the losses over the learning rates, and marks the two that are suggested."""
     # An explosion would leave the curves flat lines: what is much higher than the start is cut.
     top = max(1.1 * found.smoothed[0], 1.1 * np.median(found.smoothed), 1.05 * min(found.losses))
-    rates = {found.steepest: "falls fastest", found.lowest: "lowest"}
+    rates = {found.steepest: _("falls fastest"), found.lowest: _("lowest")}
     return curves(
         "lr_find",
-        f"{config.model}: training loss by learning rate",
+        _("{}: training loss by learning rate", config.model),
         suggestion(found, config),
         [
             Series(name, found.rates, [min(loss, top) for loss in losses], 0, faint)
             for name, losses, faint in (
-                ("each step", found.losses, True),
-                ("smoothed", found.smoothed.tolist(), False),
+                (_("each step"), found.losses, True),
+                (_("smoothed"), found.smoothed.tolist(), False),
             )
         ],
-        x_label="learning rate",
+        x_label=_("learning rate"),
         log_x=True,
         marks=[Line(f"{name}: {rate:.2g}", rate) for rate, name in rates.items()],
     )
@@ -216,4 +218,4 @@ def _curve(found: RangeTest) -> Iterator[str]:
         yield f"{label:>8} |" + "".join("*" if at == row else " " for at in rows).rstrip()
     yield " " * 9 + "+" + "-" * width
     first, last = f"{found.rates[0]:.1g}", f"{found.rates[-1]:.1g}"
-    yield " " * 10 + first + last.rjust(width - len(first)) + "  learning rate"
+    yield " " * 10 + first + last.rjust(width - len(first)) + "  " + _("learning rate")

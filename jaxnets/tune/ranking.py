@@ -16,6 +16,7 @@ from scipy import stats
 from jaxnets.display import four_digits, table
 from jaxnets.drawing.charts import Row, dots
 from jaxnets.drawing.svg import Figure
+from jaxnets.language import _, speaking
 from jaxnets.tune.many import TrainingSummary
 from jaxnets.tune.race import SIGNIFICANCE, log_e, threshold
 from jaxnets.tune.results import finite
@@ -127,39 +128,48 @@ def verdict(ranks: Sequence[Rank], race: bool) -> str:
         return race_verdict(ranks)
     best, seeds = ranks[0], ranks[0].seeds
     if len(ranks) == 1:
-        return f"Only {best.name} was tried."
+        return _("Only {} was tried.", best.name)
     if seeds < 2:
-        return f"{best.name} is ahead, but one seed cannot tell a lead from luck: --seeds=10 can."
+        return _(
+            "{} is ahead, but one seed cannot tell a lead from luck: --seeds=10 can.", best.name
+        )
     tied = [rank for rank in ranks[1:] if not rank.p < SIGNIFICANCE]
     other = tied[0] if tied else ranks[1]
-    lead = (
-        f"{best.name} leads {other.name} by {other.lead:.4f} in accuracy (95 % interval "
-        f"{other.lead - other.margin:+.4f} to {other.lead + other.margin:+.4f}): "
-        f"{'not significant' if tied else 'significant'} (p = {other.p:.2g}, paired t-test over "
-        f"{seeds} seeds, Holm's correction)."
+    sure = _("not significant") if tied else _("significant")
+    lead = _(
+        "{} leads {} by {} in accuracy (95 % interval {} to {}): {} (p = {}, paired t-test over {} "
+        "seeds, Holm's correction).",
+        *(best.name, other.name, f"{other.lead:.4f}"),
+        *(f"{other.lead - other.margin:+.4f}", f"{other.lead + other.margin:+.4f}"),
+        *(sure, f"{other.p:.2g}", seeds),
     )
-    names = ", ".join(rank.name for rank in tied)
-    return f"{lead} Not shown to differ from the winner: {names}." if tied else lead
+    if not tied:
+        return lead
+    names = _(", ").join(rank.name for rank in tied)
+    return lead + _(" Not shown to differ from the winner: {}.", names)
 
 
 def race_verdict(ranks: Sequence[Rank]) -> str:
     """Which points a race has left, and how sure that is."""
     best, left = ranks[0], [rank.name for rank in ranks if rank.beaten_by is None]
-    runs = f"{best.seeds} seeds and {sum(rank.seeds for rank in ranks)} runs"
-    said = f"{best.name} has won the race after {runs}."
+    runs = _("{} seeds and {} runs", best.seeds, sum(rank.seeds for rank in ranks))
+    said = _("{} has won the race after {}.", best.name, runs)
     if len(left) > 1:
-        said = f"{len(left)} of {len(ranks)} are still in the race after {runs}: {', '.join(left)}."
-    return (
-        f"{said} A setting is dropped once another has an e-value of {threshold(len(ranks)):.3g} "
-        f"against it; the truly best one is ever dropped with a chance of {SIGNIFICANCE:g} at most."
+        names = _(", ").join(left)
+        count = len(left), len(ranks)
+        said = _("{} of {} are still in the race after {}: {}.", *count, runs, names)
+    return said + _(
+        " A setting is dropped once another has an e-value of {} against it; the truly best one is "
+        "ever dropped with a chance of {} at most.",
+        *(f"{threshold(len(ranks)):.3g}", f"{SIGNIFICANCE:g}"),
     )
 
 
 def to_text(search: Search) -> str:
     """The table of means and deviations, and the verdict."""
     ranks, race = ranking(search), search.race_from is not None
-    end = ["     e", "seeds", "beaten by"] if race else ["     p"]
-    rows = [["", "validation accuracy", "    loss", "winner's lead", *end]]
+    end = ["     e", _("seeds"), _("beaten by")] if race else ["     p"]
+    rows = [["", _("validation accuracy"), _("    loss"), _("winner's lead"), *end]]
     for rank in ranks:
         row = [rank.name, f"{rank.accuracy:.4f} ± {rank.deviation:7.4f}", four_digits(rank.loss)]
         sure = f"{rank.e:.3g}" if race else f"{rank.p:.2g}"
@@ -173,6 +183,8 @@ def to_values(search: Search) -> dict[str, Any]:
     """The same for machines."""
     ranks, race = ranking(search), search.race_from is not None
     beaten = [rank.beaten_by is not None if race else rank.p < SIGNIFICANCE for rank in ranks[1:]]
+    with speaking("en"):
+        conclusion = verdict(ranks, race)
     values = {
         "flags": search.plain_flags,
         "over": search.over,
@@ -180,7 +192,7 @@ def to_values(search: Search) -> dict[str, Any]:
         "race": {"alpha": SIGNIFICANCE, "e": threshold(len(ranks))} if race else None,
         "ranking": [dataclasses.asdict(rank) for rank in ranks],
         "significant": len(ranks) > 1 and all(beaten),
-        "verdict": verdict(ranks, race),
+        "verdict": conclusion,
         "config": dataclasses.asdict(search.config(search.points[0], 0)),
     }
     return finite(values)

@@ -16,6 +16,7 @@ from jaxnets.display import columns, printable, table, width_of
 from jaxnets.drawing.charts import MAX_NAMED
 from jaxnets.drawing.svg import Figure, shortened
 from jaxnets.errors import UserError
+from jaxnets.language import _
 from jaxnets.predict.predict import to_predictor
 from jaxnets.predict.trained import TrainedNetwork, load_network
 from jaxnets.proportions import Interval, wilson
@@ -82,7 +83,7 @@ def _evaluate(run: str, where: str | None, prepare_as: str, doing: Doing) -> Eva
     trained = load_network(run)
     if trained.config.loss == "squared_error":
         raise UserError(f"{run}: expected a run that tells classes apart, got one of a regression")
-    doing("reading the pictures")
+    doing(_("reading the pictures"))
     files, unreadable, part = None, [], "test"
     if where is None or _is_same_folder(where, trained.config.dataset):
         data = data_of(trained)
@@ -92,7 +93,7 @@ def _evaluate(run: str, where: str | None, prepare_as: str, doing: Doing) -> Eva
         data = data_named(run, trained, where)
     if not len(data.test):
         raise UserError(f"{data.name}: expected test images, found none")
-    doing(f"evaluating {len(data.test):,} pictures")
+    doing(_("evaluating {} pictures", f"{len(data.test):,}"))
     found = predict(trained, data.test)
     return Evaluation(run, trained, data, part, found, files, unreadable)
 
@@ -149,8 +150,10 @@ def sheet(found: Evaluation) -> Figure | None:
     if not worst:
         return None
     count = found.count - found.right
-    shown = f"{len(worst):,} of " if len(worst) < count else ""
-    title = f"{shown}{count:,} wrong of {found.count:,} pictures"
+    number, every = f"{count:,}", f"{found.count:,}"
+    title = _("{} wrong of {} pictures", number, every)
+    if len(worst) < count:
+        title = _("{} of {} wrong of {} pictures", f"{len(worst):,}", number, every)
     wide = min(max(len(worst), MISTAKE_COLUMNS), SHEET_COLUMNS)
     return mistakes_figure(worst, found.data, wide, title)
 
@@ -204,19 +207,23 @@ def _number(value: float | None) -> float | None:
 def to_text(found: Evaluation) -> str:
     """The tables."""
     config, (low, high) = found.trained.config, found.interval
-    where = ("the test images of " if found.part else "") + printable(found.data.name)
+    where = printable(found.data.name)
+    where = _("the test images of {}", where) if found.part else where
+    right = f"{found.right:,}", f"{found.count:,}"
     accuracy = found.right / found.count
+    interval = f"{low:.4f}", f"{high:.4f}"
     loss = found.found.loss(config.loss)
     lines = [
-        f"{printable(found.run)} on {where}: {found.right:,} of {found.count:,} are right",
+        _("{} on {}: {} of {} are right", printable(found.run), where, *right),
         "",
-        f"accuracy {accuracy:.4f}  {100 * LEVEL:g} % interval {low:.4f} to {high:.4f}",
+        _("accuracy {}  {} % interval {} to {}", f"{accuracy:.4f}", f"{100 * LEVEL:g}", *interval),
     ]
-    lines += [] if loss is None else [f"loss     {loss:.4f}  ({config.loss})"]
+    lines += [] if loss is None else [_("loss     {}  ({})", f"{loss:.4f}", config.loss)]
     if config.ten_crop:
-        lines.append("The run was tested on ten crops of each image; here it sees the middle one.")
+        text = _("The run was tested on ten crops of each image; here it sees the middle one.")
+        lines.append(text)
     names = [shortened(printable(name), 24) for name in found.data.class_names]
-    rows = [["class", "precision", "recall", "F1", "pictures"]]
+    rows = [[_("class"), _("precision"), _("recall"), _("F1"), _("pictures")]]
     scores = class_scores(found.found.confusion)
     for name, *three, support in zip(names, *scores, strict=True):
         rows.append([name, *(f"{x:.4f}" if np.isfinite(x) else "-" for x in three), f"{support:,}"])
@@ -225,13 +232,13 @@ def to_text(found: Evaluation) -> str:
     if matrix and max(map(width_of, matrix)) <= columns():
         lines += [
             "",
-            "confusion matrix: a row for each label, a column for each prediction",
+            _("confusion matrix: a row for each label, a column for each prediction"),
             *matrix,
         ]
     if confused := _confused(found):
-        lines += ["", "most frequent mistakes", *confused]
+        lines += ["", _("most frequent mistakes"), *confused]
     if found.files is not None and found.wrong:
-        lines += ["", "most confident mistakes"]
+        lines += ["", _("most confident mistakes")]
         shown = found.wrong[:MOST_CONFUSED]
         wrong = [
             [printable(found.files[one.row]), names[one.predicted], f"{one.confidence:.4f}"]
@@ -260,8 +267,7 @@ def _confused(found: Evaluation) -> list[str]:
     for at in np.argsort(-wrong, axis=None, kind="stable")[:MOST_CONFUSED]:
         label, predicted = divmod(int(at), len(names))
         if count := int(wrong[label, predicted]):
-            of = f"{count:,} of {int(counts[label].sum()):,}"
-            rows.append(
-                [shortened(names[label], 24), "taken for", shortened(names[predicted], 24), of]
-            )
+            of = _("{} of {}", f"{count:,}", f"{int(counts[label].sum()):,}")
+            one, other = (shortened(names[at], 24) for at in (label, predicted))
+            rows.append([one, _("taken for"), other, of])
     return table(rows, "<<<>")

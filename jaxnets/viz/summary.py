@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnets.display import table
+from jaxnets.display import table, width_of
 from jaxnets.drawing.charts import plain
 from jaxnets.drawing.svg import Figure, shortened
 from jaxnets.errors import UserError
+from jaxnets.language import _
 from jaxnets.machine.platform import set_up_jax
 from jaxnets.models.chain import Chain, apply_layer, chains_of
 from jaxnets.models.residual import Residual
@@ -90,17 +91,17 @@ def describe_layer(layer: Any, params: Any) -> str:
 
 def to_text(title: str, rows: Sequence[Row], image_shape: Sequence[int]) -> str:
     """The table and its sums."""
-    cells = [("layer", "output shape", "parameters", "FLOPs")]
-    for row in [Row("image", tuple(image_shape), 0, 0), *rows]:
+    cells = [(_("layer"), _("output shape"), _("parameters"), "FLOPs")]
+    for row in [Row(_("image"), tuple(image_shape), 0, 0), *rows]:
         shape = " x ".join(map(str, row.shape))
         name = 2 * row.depth * " " + row.layer
         cells.append((name, shape, f"{row.params:,}", f"{row.flops:,}"))
     head, *lines = table(cells, "<<>>")
-    rule = "-" * len(head)
+    rule = "-" * width_of(head)
     params, flops = totals(rows)
     sums = [
-        f"parameters: {params:,} ({params * 4 / 1e6:.2f} MB in float32)",
-        f"forward pass of one image: {flops:,} FLOPs",
+        _("parameters: {} ({} MB in float32)", f"{params:,}", f"{params * 4 / 1e6:.2f}"),
+        _("forward pass of one image: {} FLOPs", f"{flops:,}"),
     ]
     return "\n".join([title, rule, head, rule, *lines, rule, *sums])
 

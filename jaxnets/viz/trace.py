@@ -15,6 +15,7 @@ from jaxnets.data.pictures.decode import BadPictureError, read_picture, to_squar
 from jaxnets.display import printable, short_path
 from jaxnets.drawing.svg import Figure, figure_path, shortened, text_width
 from jaxnets.errors import UserError
+from jaxnets.language import _
 from jaxnets.machine.platform import compiler_options_for_init, default_platform, set_up_jax
 from jaxnets.models import create_model
 from jaxnets.predict.digit import SIDE, WORK, to_digit
@@ -132,9 +133,13 @@ def _to_values(path: Path, found: Passes, names: tuple[str, ...]) -> dict[str, A
 
 def to_text(values: dict[str, Any]) -> str:
     """The line that says what `trace` returned."""
-    label, answer = printable(values["label"]), printable(values["answer"])
-    text = f"{short_path(values['trace'])}: answer {answer}, loss {values['loss']:.4g} for {label}"
-    return f"{text}; forward in blue, backward in red"
+    return _(
+        "{}: answer {}, loss {} for {}; forward in blue, backward in red",
+        short_path(values["trace"]),
+        printable(values["answer"]),
+        f"{values['loss']:.4g}",
+        printable(values["label"]),
+    )
 
 
 def trace_figure(found: Passes, title: str, class_names: Sequence[str]) -> Figure:

@@ -30,7 +30,7 @@ from jaxnets.display import paint, show
 from jaxnets.errors import RunFailedError, UserError
 from jaxnets.experiment import make_loss_and_grad
 from jaxnets.gradcheck.layer_check import with_backward
-from jaxnets.language import speaking
+from jaxnets.language import _, speaking
 from jaxnets.losses import LOSSES
 from jaxnets.models import create_model
 from jaxnets.models.chain import walk
@@ -207,15 +207,15 @@ def right_first(run: Run) -> None:
     config, records = experiment.config, list[Record]()
     ours = make_loss_and_grad(config, experiment.step_model)
     right = dataclasses.replace(experiment, own=OURS, loss_and_grad=ours)
-    show("first by the right derivation, with the same seed and data:")
+    show(_("first by the right derivation, with the same seed and data:"))
     with terminal.stop_on_interrupt() as signal_came:
         stop = Stop(run.processes.synchronised_stop(signal_came))
         shown = terminal.Progress(config.epochs, right.loader)
         watching = [EarlyStopping(config, []), stop, shown]
-        for _, record in right.epochs(Checkpoint(right.init_state()), watching):
+        for _state, record in right.epochs(Checkpoint(right.init_state()), watching):
             records.append(record)
     run.folder.write(MINE, {"wrong": wrong, "right": records})
-    show("now by yours:")
+    show(_("now by yours:"))
 
 
 def keep_end(run: Run, error: RunFailedError) -> RunFailedError:

@@ -111,7 +111,6 @@ def _opened(path: Path | bytes) -> Generator[Image.Image]:
     """Opens a picture and reads its header; whatever Pillow raises becomes a BadPictureError."""
     if isinstance(path, Path) and not path.is_file():  # Opening a pipe would wait for ever.
         raise BadPictureError("not a file" if path.exists() else "no such file")
-    too_many = "expected at most {:,} pixels, found ".format
     try:
         with path.open("rb") if isinstance(path, Path) else io.BytesIO(path) as stream:
             if not (size := stream.seek(0, io.SEEK_END)):
@@ -123,14 +122,16 @@ def _opened(path: Path | bytes) -> Generator[Image.Image]:
                 if (weight := _weight(picture)) > MAX_PIXELS:
                     width, height = picture.size
                     most = int(MAX_PIXELS * width * height / weight)
-                    raise BadPictureError(f"{too_many(most)}{width} x {height}")
+                    raise BadPictureError(
+                        f"expected at most {most:,} pixels, found {width} x {height}"
+                    )
                 if picture.format in ("JPEG", "MPO"):
                     _check_scans(picture, stream)
                 yield picture
     except (BadPictureError, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise BadPictureError(f"{too_many(MAX_PIXELS)}more") from None
+        raise BadPictureError(f"expected at most {MAX_PIXELS:,} pixels, found more") from None
     except Image.UnidentifiedImageError:
         raise BadPictureError(f"not a picture ({', '.join(FORMATS)})") from None
     except OSError as error:  # Pillow's own have no number.

@@ -23,6 +23,7 @@ from jaxnets.data.pictures.decode import BadPictureError, read_square
 from jaxnets.display import one_line, printable
 from jaxnets.errors import UserError, first_line, interruptible
 from jaxnets.files import replacing, write_text
+from jaxnets.language import N_, _, said
 from jaxnets.system import cache_folder
 
 WORKERS = min(16, os.cpu_count() or 1)  # Pillow decodes without Python's lock.
@@ -58,10 +59,13 @@ class BadPictures:
         if not self.reasons:
             return
         count = len(self.reasons)
-        first = [self._line(*item) for item in itertools.islice(self.reasons.items(), NAMED)]
-        more = f"; and {count - NAMED:,} more" if count > NAMED else ""
-        noun = "picture is" if count == 1 else "pictures are"
-        _note(f"{count:,} bad {noun} skipped: {'; '.join(first)}{more}")
+        rows = itertools.islice(self.reasons.items(), NAMED)
+        first = [said(self._line(*row)) for row in rows]
+        text = N_("note: {} bad pictures are skipped: {}")
+        if count == 1:
+            text = N_("note: {} bad picture is skipped: {}")
+        more = _("; and {} more", f"{count - NAMED:,}") if count > NAMED else ""
+        _note(_(text, f"{count:,}", _("; ").join(first) + more))
 
     def _line(self, row: int, reason: str) -> str:
         return f"{printable(self._name(row))}: {printable(reason)}"
@@ -69,7 +73,7 @@ class BadPictures:
 
 def _note(line: str) -> None:
     """Prints a note on stderr."""
-    print(one_line(f"note: {line}"), file=sys.stderr, flush=True)
+    print(one_line(line), file=sys.stderr, flush=True)
 
 
 class Pictures:
@@ -179,7 +183,7 @@ def _locked(path: Path) -> Generator[None]:
     try:
         lock.acquire(blocking=False)
     except filelock.Timeout:
-        _note("another process decodes these pictures; this one waits for it")
+        _note(_("note: another process decodes these pictures; this one waits for it"))
         lock.acquire()
     try:
         yield

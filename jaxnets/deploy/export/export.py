@@ -19,6 +19,7 @@ from jaxnets.deploy.export import archive
 from jaxnets.display import short_path
 from jaxnets.errors import RunFailedError, not_installed
 from jaxnets.files import output_path, replacing
+from jaxnets.language import _
 from jaxnets.models.precision import with_precision
 from jaxnets.predict import folding
 from jaxnets.predict.trained import TrainedNetwork, load_network, to_input
@@ -63,13 +64,13 @@ def export(workdir: str, kind: str | None = None, output: str | None = None) -> 
         raise not_installed(missing[0], "export")
     path = output_path(output or f"{Path(workdir).resolve().name}.{kind}")
     with Doing("export", 3) as doing, replacing(path) as stream:
-        doing(f"reading {workdir}")
+        doing(_("reading {}", workdir))
         trained = load_network(workdir)
-        doing("writing the network")
+        doing(_("writing the network"))
         content = content_of(trained, kind)
         stream.write(content)
         stream.flush()
-        doing(f"checking the file by {BY[kind]}")
+        doing(_("checking the file by {}", BY[kind]))
         difference, largest = _prove(kind, stream.name, trained)
     num_classes = len(trained.class_names)
     return Export(path, kind, len(content), trained.image_shape, num_classes, difference, largest)
@@ -77,14 +78,17 @@ def export(workdir: str, kind: str | None = None, output: str | None = None) -> 
 
 def to_text(made: Export) -> str:
     """The lines that name the file and the check that it passed."""
-    height, width, channels = made.image_shape
-    return (
-        f"{short_path(str(made.path))}: {made.bytes / 1e6:.2f} MB, images [batch, {height}, "
-        f"{width}, {channels}] float32 from 0 to 1 -> logits [batch, {made.num_classes}]\n"
-        f"checked by {BY[made.format]} in a new process without Flax: the logits of "
-        f"{sum(BATCHES)} pictures differ by {made.difference:.1e} at most, the largest is "
-        f"{made.largest:.3g}"
+    megabytes, classes = f"{made.bytes / 1e6:.2f}", made.num_classes
+    first = _(
+        "{}: {} MB, images [batch, {}, {}, {}] float32 from 0 to 1 -> logits [batch, {}]",
+        *(short_path(str(made.path)), megabytes, *made.image_shape, classes),
     )
+    second = _(
+        "checked by {} in a new process without Flax: the logits of {} pictures differ by {} at "
+        "most, the largest is {}",
+        *(BY[made.format], sum(BATCHES), f"{made.difference:.1e}", f"{made.largest:.3g}"),
+    )
+    return f"{first}\n{second}"
 
 
 def to_values(made: Export) -> dict[str, Any]:

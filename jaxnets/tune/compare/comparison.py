@@ -25,6 +25,7 @@ from jaxnets.drawing import charts
 from jaxnets.drawing.svg import Figure
 from jaxnets.errors import RunFailedError, UserError, on_interrupt
 from jaxnets.files import check_only_files, locked
+from jaxnets.language import N_, _, said, speaking
 from jaxnets.runs.run_folder import COMPARISON, make_folder
 from jaxnets.system import check_memory
 from jaxnets.tune import cells
@@ -48,6 +49,10 @@ FORMATS = {"parameters": ",", "epochs": ",", "seconds": ".1f", "test_mse": ",.0f
 
 SCORES = ("train_", "test_")  # The prefixes of the columns that hold scores.
 TITLES = {"mse": "MSE", "r2": "R2", "wmape": "wMAPE"}
+# What `title_of` and `judge` say.
+SHOWN = (N_("parameters"), N_("epochs"), N_("seconds"), N_("train accuracy"), N_("test accuracy"))
+SHOWN += (N_("test MSE"), N_("train R2"), N_("test R2"), N_("test wMAPE"))
+VERDICTS = N_("best"), N_("underfits"), N_("overfits")
 TOLERANCE = 0.01  # A test score further below the best of the curve counts as worse.
 
 Row = dict[str, Any]
@@ -101,13 +106,14 @@ class Results:
                 continue
             best = max(scores.values())
             first = [model for model, value in scores.items() if value == best]
-            verb = "wins" if len(first) == 1 else "win"
-            line = f"{data.name}: {' and '.join(first)} {verb}, {title} {best:.4f}"
+            text = N_("{}: {} wins, {} {}") if len(first) == 1 else N_("{}: {} win, {} {}")
+            names = _(" and ").join(first)
+            line = _(text, data.name, names, title, f"{best:.4f}")
             if self.request.task == "classification":
                 error = self._error(data)
                 near = [model for model, value in scores.items() if best - error <= value < best]
-                others = ", ".join(near) or "no other"
-                line += f" (within one standard error, {error:.4f}: {others})"
+                others = _(", ").join(near) or _("no other")
+                line += _(" (within one standard error, {}: {})", f"{error:.4f}", others)
             lines.append(line)
         return lines + self._no_free_lunch()
 
@@ -126,10 +132,10 @@ class Results:
                     weakest = min(ours[one], ours[other], theirs[one], theirs[other])
                     pairs.append((weakest, min(leads), one, other, here.name, there.name))
         if pairs:
-            *_, one, other, here, there = max(pairs)
-            return [f"no free lunch: {one} beats {other} on {here} and loses to it on {there}"]
+            text = _("no free lunch: {} beats {} on {} and loses to it on {}", *max(pairs)[2:])
+            return [text]
         if len(self.samples) > 1 and all(self._scores(data.name) for data in self.samples):
-            return ["no two models change places by more than a standard error"]
+            return [_("no two models change places by more than a standard error")]
         return []
 
     def _scores(self, name: str) -> dict[str, float]:
@@ -143,6 +149,8 @@ class Results:
 
     def to_values(self) -> dict[str, Any]:
         """Everything, for machines."""
+        with speaking("en"):
+            closing = self.closing()
         asked = [field.name for field in dataclasses.fields(Request) if field.name != "resume"]
         return {
             "finished": self.finished,
@@ -152,7 +160,7 @@ class Results:
                 for x in self.samples
             ],
             "rows": self.rows,
-            "closing": self.closing(),
+            "closing": closing,
         }
 
     def write(self, folder: Path) -> None:
@@ -252,10 +260,11 @@ def run(request: Request, workers: Workers) -> None:
     if workers.are_several and request.workdir is None:
         raise UserError("cell: expected --workdir=FOLDER too, the same in all processes")
     folder, results = make_folder(request.workdir, "compare"), Results(request, samples)
-    work, hint = Fitting(samples, request.seed), f"--resume --workdir={folder} continues it"
+    work = Fitting(samples, request.seed)
+    hint = f"kept: {folder} (--resume --workdir={folder} continues it)"
     with (
         locked(folder, shared=workers.are_several),
-        on_interrupt(f"interrupted; kept: {folder} ({hint})"),
+        on_interrupt(f"interrupted; {hint}"),
         workers.started(work) as backend,
     ):
         found = sorted(os.listdir(folder))
@@ -265,15 +274,17 @@ def run(request: Request, workers: Workers) -> None:
         rows, work.bar = Rows(results, folder, workers), True
         rows.start(backend)
         if workers.are_several:
-            print(f"{rows.finish()} rows are done in {display.short_path(str(folder))}")
+            where = display.short_path(str(folder))
+            print(_("{} rows are done in {}", rows.finish(), where))
             return
         for text in _compare(results, folder, rows):
             if not request.json:
                 display.show(text)
         results.finished = True
         results.write(folder)
-        plot(results).save(folder / "compare.svg")
-    where = f"results: {display.short_path(str(folder))}"
+        with speaking("en"):
+            plot(results).save(folder / "compare.svg")
+    where = _("results: {}", display.short_path(str(folder)))
     print(files.to_json(results.to_values()).rstrip() if request.json else where)
 
 
@@ -284,11 +295,14 @@ def _compare(results: Results, folder: Path, rows: Rows) -> Iterator[str]:
     epochs = ["epochs"] if display.columns() >= WIDE else []
     shown = ["parameters", *epochs, *task.shown, "seconds"]
     for place, data in enumerate(results.samples):
-        kind = "rows" if data.is_regression else "images"
-        title = f"{data.name}: {len(data.train):,} training and {len(data.test):,} test {kind}"
+        text = N_("{}: {} training and {} test images")
+        if data.is_regression:
+            text = N_("{}: {} training and {} test rows")
+        title = _(text, data.name, f"{len(data.train):,}", f"{len(data.test):,}")
         if request.train_size == len(data.train):
-            title += " (--train_size=full takes all)"
-        yield f"\n{title}\n{_aligned(['model', *map(title_of, shown)], shown)}"
+            title += _(" (--train_size=full takes all)")
+        head = _("model"), *map(title_of, shown)
+        yield f"\n{title}\n{_aligned(head, shown)}"
         for model in request.models:
             results.rows.append(rows.of(place, model, None))
             results.write(folder)
@@ -300,39 +314,48 @@ def _compare(results: Results, folder: Path, rows: Rows) -> Iterator[str]:
             results.rows.append(rows.of(place, "hidden", hidden))
             results.write(folder)
         verdicts = results.judge(data.name)
-        kind = "rows" if data.is_regression else f"images, {CURVE_NOISE:.0%} given a random label"
-        title = f"capacity on {data.name}: one hidden layer, {len(small.train)} training {kind}"
-        yield f"\n{title}\n{_aligned(['hidden', *map(title_of, shown)], shown)}"
+        size = len(small.train)
+        title = _("capacity on {}: one hidden layer, {} training rows", data.name, size)
+        if not data.is_regression:
+            title = _(
+                "capacity on {}: one hidden layer, {} training images, {} given a random label",
+                *(data.name, size, f"{CURVE_NOISE:.0%}"),
+            )
+        head = _("hidden"), *map(title_of, shown)
+        yield f"\n{title}\n{_aligned(head, shown)}"
         yield from (_line(row, shown) for row in results.rows[-len(request.curve) :])
-        yield (
-            f"(more than {TOLERANCE} below the best: overfits if it fits the training part as "
-            "well, else underfits)"
+        yield _(
+            "(more than {} below the best: overfits if it fits the training part as well, else "
+            "underfits)",
+            TOLERANCE,
         )
         if "overfits" in verdicts[: verdicts.index("best") if verdicts else 0]:
-            yield "(overfitting does not grow with size here: a larger network generalizes best)"
+            yield _("(overfitting does not grow with size here: a larger network generalizes best)")
     yield "\n".join(["", *results.closing()])
 
 
 def _notes(request: Request) -> list[str]:
     """The notes that a reader needs before the tables."""
-    own = "every network by its own recipe"
+    own = _("every network by its own recipe")
     if request.epochs is not None:
-        own += f", but {request.epochs} epochs"
+        own += _(", but {} epochs", request.epochs)
     if request.task == "classification":
-        own += " (made for 60,000 images: on fewer, an epoch has fewer steps)"
-    return [*request.notes, own, "seconds: training, a network's compilation included"]
+        own += _(" (made for 60,000 images: on fewer, an epoch has fewer steps)")
+    time = _("seconds: training, a network's compilation included")
+    return [*map(said, request.notes), own, time]
 
 
 def _line(row: Row, shown: Sequence[str]) -> str:
     """A row of a table; its verdict, if it has one, stands behind it without a title."""
     name = row["model"] if row["hidden"] is None else str(row["hidden"])
     if "why" in row:
-        return f"{name:{NAME}}  {row['why']}"
+        return f"{name:{NAME}}  {said(row['why'])}"
     cells = [
         "-" if row[column] is None else format(row[column], FORMATS.get(column, ".4f"))
         for column in shown
     ]
-    return _aligned([name, *cells, row.get("verdict", "")], shown)
+    verdict = row.get("verdict", "")
+    return _aligned([name, *cells, _(verdict)], shown)
 
 
 def _aligned(cells: Sequence[str], shown: Sequence[str]) -> str:
@@ -340,7 +363,7 @@ def _aligned(cells: Sequence[str], shown: Sequence[str]) -> str:
     is_wide = display.columns() >= WIDE
     name = NAME if is_wide or len(shown) < 6 else SHORT_NAME
     least = NUMBER if is_wide else 7
-    widths = [name, *(max(least, len(title_of(column))) for column in shown), 0]
+    widths = [name, *(max(least, display.width_of(title_of(column))) for column in shown), 0]
     return display.line(cells, widths, "<" + ">" * len(shown) + "<")
 
 
@@ -398,5 +421,6 @@ def _finite_rows(results: Results, name: str, *, curve: bool = False) -> list[Ro
 
 
 def title_of(column: str) -> str:
-    """A column's title: "test_r2" is "test R2"."""
-    return " ".join(TITLES.get(word, word) for word in column.split("_"))
+    """A column's title, one of SHOWN: "test_r2" is "test R2"."""
+    title = " ".join(TITLES.get(word, word) for word in column.split("_"))
+    return _(title)

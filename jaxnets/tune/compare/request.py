@@ -7,8 +7,10 @@ from typing import NamedTuple
 from jaxnets.config.options import Options, option
 from jaxnets.config.recipes import PRESETS, Recipe
 from jaxnets.errors import UserError, unknown
+from jaxnets.language import N_
 
 INSTALL = "pip install scikit-learn"
+ALONE = N_("the networks alone: the baselines and digits need {}")
 LONG = (
     "alexnet",
     "cnn_",
@@ -137,7 +139,7 @@ def resolved(flags: Request) -> Request:
         models, datasets = (
             tuple(name for name in names if name not in missing) for names in (models, datasets)
         )
-        notes = (f"the networks alone: the baselines and digits need {INSTALL}",)
+        notes = (ALONE.format(INSTALL),)
     return dataclasses.replace(
         flags,
         models=tuple(dict.fromkeys(models)),

@@ -144,11 +144,11 @@ def write_page(workdir: str, output: str, language: str | None = None) -> dict[s
     """
     path = output_path(output)
     with Doing("page", 3) as doing:
-        doing(f"reading {workdir}")
+        doing(_("reading {}", workdir))
         trained = load_network(workdir)
-        doing("choosing pictures to train with")
+        doing(_("choosing pictures to train with"))
         pictures = practice(trained)
-        doing("writing the page")
+        doing(_("writing the page"))
         text = one_file(page_files(trained, pictures))
         if language is not None:
             text = text.replace("<html ", f'<html data-language="{language}" ', 1)
@@ -169,14 +169,17 @@ def write_page(workdir: str, output: str, language: str | None = None) -> dict[s
 
 def to_text(written: dict[str, Any]) -> str:
     """The line that says what `write_page` returned."""
-    text = f"{short_path(written['page'])}: {written['bytes'] / 1e6:.2f} MB"
-    text += f", {written['weights']} weights"
+    megabytes = f"{written['bytes'] / 1e6:.2f}"
+    text = _("{}: {} MB, {} weights", short_path(written["page"]), megabytes, written["weights"])
     if written["largest_difference"]:
-        text += f" (at most {written['largest_difference']:.1g} from the run's)"
+        text += _(" (at most {} from the run's)", f"{written['largest_difference']:.1g}")
     if written["pictures"]:
-        what = "pictures to train with" if written["trains"] else "example pictures"
-        text += f", {written['pictures']:,} {what}"
-    return f"{text}; open it in a browser"
+        pictures = f"{written['pictures']:,}"
+        if written["trains"]:
+            text += _(", {} pictures to train with", pictures)
+        else:
+            text += _(", {} example pictures", pictures)
+    return _("{}; open it in a browser", text)
 
 
 def practice(trained: TrainedNetwork) -> Split | None:

@@ -104,14 +104,13 @@ def write_into(folder: Path) -> None:
 
 def to_text(written: dict[str, Any]) -> str:
     """The lines that say what `write_report` returned."""
-    lines = [
-        f"{short_path(written['report'])}: {written['bytes'] / 1e6:.2f} MB, "
-        f"{written['figures']} figures; open it in a browser"
-    ]
+    path, megabytes = short_path(written["report"]), f"{written['bytes'] / 1e6:.2f}"
+    text = _("{}: {} MB, {} figures", path, megabytes, written["figures"])
+    lines = [_("{}; open it in a browser", text)]
     if written["figures_folder"] is not None:
-        lines.append(f"figures as SVG and PNG: {short_path(written['figures_folder'])}")
+        lines.append(_("figures as SVG and PNG: {}", short_path(written["figures_folder"])))
     for name, missing in written["missing"].items():
-        lines += [f"missing of {name}: {text}" for text in missing]
+        lines += [_("missing of {}: {}", name, text) for text in missing]
     return "\n".join(lines)
 
 

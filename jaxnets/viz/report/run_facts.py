@@ -9,7 +9,7 @@ from typing import Any
 from jaxnets.data.datasets import Dataset
 from jaxnets.errors import message_and_status
 from jaxnets.files import number_in
-from jaxnets.language import _
+from jaxnets.language import _, said
 from jaxnets.predict.trained import TrainedNetwork, load_network
 from jaxnets.runs.run_folder import CONFIG, MINE, RESULT, RunFolder
 from jaxnets.viz.report.evaluation import Predictions, predict
@@ -46,7 +46,8 @@ class RunFacts:
         except Exception as error:
             if (known := message_and_status(error)) is None:
                 raise
-            text = _("{}: {}", part, known[0]) if part else known[0]
+            text = said(known[0])
+            text = _("{}: {}", part, text) if part else text
             self.missing.append(text)
 
     def column(self, name: str) -> list[float | None]:

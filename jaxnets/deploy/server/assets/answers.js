@@ -7,6 +7,8 @@
   const TEXTS = {}; // Filled in from answers.json where the page is built.
   const WAIT = 250; // Milliseconds without a further stroke, after which the models are asked.
   const TOP = 3, MOST_PICTURES = 50, MOST_NAMES = 30;
+  // Messages of the server that TEXTS has too; its API answers in English.
+  const PROBLEMS = ["notPicture", "emptyFile", "noInk", "several", "manyPixels", "manyBytes", "damaged", "manyWait", "muchWaits", "notSaved", "twice"];
 
   const section = byId("answers");
   const user = Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) =>
@@ -21,6 +23,16 @@
   let isStale = false; // Whether the answers are those of an earlier drawing.
 
   const text = (key, values = {}) => TEXTS[language][key].replace(/\{(\w+)\}/g, (_, name) => values[name]);
+
+  /** A message of the server in the page's language, where PROBLEMS has it. */
+  function said(message) {
+    for (const key of PROBLEMS) {
+      const escaped = TEXTS.en[key].replace(/[.*+?^$()|[\]\\]/g, "\\$&");
+      const found = message.match(new RegExp(`^${escaped.replace(/\{(\w+)\}/g, "(?<$1>.*)")}$`));
+      if (found) return text(key, found.groups);
+    }
+    return message;
+  }
 
   async function post(path, body, signal) {
     const isJson = !(body instanceof Blob);
@@ -72,7 +84,7 @@
   }
 
   function card({ model, version, arm, pictures: [picture] }, several) {
-    const name = several ? `${arm}: ${model}` : model, [{ label: best }] = picture.predictions;
+    const name = several ? arm + text("colon") + model : model, [{ label: best }] = picture.predictions;
     const bars = element("ol", { className: "bars" });
     for (const { label, probability } of picture.predictions) {
       const bar = element("i");
@@ -82,7 +94,7 @@
     }
     const buttons = element("p", { className: "model-buttons" }), word = told.get(picture.answer);
     for (const kind of ["right", "wrong"]) {
-      const button = element("button", { type: "button", text: text(kind), "aria-label": `${text(kind)}: ${name}`, "aria-pressed": word === kind, "data-arm": arm, "data-kind": kind });
+      const button = element("button", { type: "button", text: text(kind), "aria-label": text(kind) + text("colon") + name, "aria-pressed": word === kind, "data-arm": arm, "data-kind": kind });
       button.disabled = word !== undefined || isStale;
       button.addEventListener("click", () => tell(picture.answer, kind));
       buttons.append(button);
@@ -95,7 +107,7 @@
   /** A picture and its answers; a drawing is seen above. */
   function row({ file, url, answers, problem }) {
     const cards = element("div", { className: "model-answers" }, ...answers.map((answer) => card(answer, answers.length > 1)));
-    if (problem) cards.append(element("p", { text: text("failed") + problem, role: "alert", className: "problem" }));
+    if (problem) cards.append(element("p", { text: text("failed") + said(problem), role: "alert", className: "problem" }));
     else if (!answers.length) cards.append(element("p", { text: text("asking"), className: "hint" }));
     if (!file) return cards;
     const caption = element("figcaption", { text: file.name });
@@ -105,7 +117,7 @@
   function show() {
     const parts = [element("h2", { text: text("title") }), ...asked.map(row)];
     if (asked.some(({ answers }) => answers.length)) parts.push(element("p", { text: text("hint"), className: "hint" }));
-    if (failure) parts.push(element("p", { text: text("failed") + failure, role: "alert" }));
+    if (failure) parts.push(element("p", { text: text("failed") + said(failure), role: "alert" }));
     section.replaceChildren(...parts);
     section.hidden = !asked.length;
   }

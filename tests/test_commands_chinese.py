@@ -1,0 +1,95 @@
+"""What commands print in Chinese where the locale is; JSON and files are the same in English."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from conftest import as_flags, read_json
+
+from jaxnets.display import fold, width_of
+from jaxnets.language import said, speaking
+
+EPOCH = re.compile(r"epoch 1/1  loss [\d.]+  accuracy .*s|test loss [\d.]+  accuracy [\d.]+")
+ENGLISH = re.compile(r"(?<![\w./=\-])[a-z]{2,} [a-z]{2,} [a-z]{2,}")  # Three words in a row.
+
+
+@pytest.fixture
+def chinese(monkeypatch, tmp_path):
+    """A Chinese locale, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LANGUAGE", "zh_CN")
+
+
+def assert_chinese(outcome, *expected):
+    """Demands these texts, and no English sentence among them."""
+    assert outcome.status == 0, outcome.err
+    for text in expected:
+        assert text in outcome.out, outcome.out
+    lines = [line for line in outcome.out.splitlines() if not EPOCH.match(line)]
+    assert not ENGLISH.search("\n".join(lines)), ENGLISH.search("\n".join(lines))
+
+
+def test_a_run_and_what_is_made_of_it_speak_chinese(chinese, run_main, run_command, tiny_folder):
+    flags = as_flags(data_dir=tiny_folder, validation_size=40, batch_size=32, devices=1)
+    trained = run_main("--model=softmax", "--epochs=1", "--workdir=runs/a", *flags)
+    assert_chinese(trained, "160 张训练，40 张验证，50 张测试图像", "梯度 auto", "；训练用时 ")
+    assert_chinese(trained, "\n运行文件夹：runs/a\n查看报告：", "\n识别你自己的图片：")
+    assert sum(map(bool, map(EPOCH.match, trained.out.splitlines()))) == 2
+    assert_chinese(run_command("runs"), "运行", "验证准确率", "种子")
+    evaluated = run_command("evaluate", "runs/a")
+    assert_chinese(evaluated, "的测试图像：50 张中对 ", "准确率 ", " % 置信区间 ", "混淆矩阵：")
+    report = run_command("report", "runs/a", "--output=a.html")
+    assert_chinese(report, "幅图；请用浏览器打开")
+    assert run_command("report", "runs/a", "--language=en").out.endswith("open it in a browser\n")
+    assert_chinese(run_command("export", "runs/a", "--output=a.safetensors"), "已用 NumPy 在")
+    config, result = (read_json(Path(f"runs/a/{name}.json")) for name in ("config", "result"))
+    assert json.dumps([config, result], ensure_ascii=False).isascii()
+
+
+def test_json_is_the_same_in_both_languages(chinese, finished_run, run_command, monkeypatch):
+    folder = str(finished_run.folder)
+    commands = [["runs", folder], ["evaluate", folder], ["summary", "--model=cnn"], ["devices"]]
+    for command in commands:
+        ours = run_command(*command, "--json")
+        monkeypatch.setenv("LANGUAGE", "en")
+        assert run_command(*command, "--json") == ours and ours.out.isascii()
+        monkeypatch.setenv("LANGUAGE", "zh")
+
+
+@pytest.mark.slow
+def test_searches_and_comparisons_keep_english_files(chinese, run_command, tiny_flags, tiny_folder):
+    flags = [flag for flag in tiny_flags if not flag.startswith("--workdir")]
+    search = ["search", "--model=softmax", *flags, "--seeds=2", "--over=learning_rate=0.1,0.2"]
+    assert_chinese(run_command(*search, "--workdir=s"), "第一名的领先", "配对 t 检验", "结果：s")
+    found = json.loads(run_command(*search, "--resume", "--workdir=s", "--json").out)
+    assert "paired t-test over 2 seeds" in found["verdict"]
+    compare = ["compare", f"--data_dir={tiny_folder}", "--models=softmax,mlp", "--epochs=1"]
+    compared = run_command(*compare, "--curve=4,8", "--workdir=c")
+    assert_chinese(compared, "测试准确率", "张训练图像", "上的容量：一个隐含层", "第一，测试准确率")
+    assert "test accuracy" in read_json(Path("c/compare.json"))["closing"][0]
+    found = run_command("lr_find", "--model=softmax", *flags, "--steps=20")
+    assert_chinese(found, "学习率为 ", "时损失最低：试试 --learning_rate=")
+
+
+def test_chinese_columns_are_aligned(chinese, run_command):
+    summary = run_command("summary", "--model=cnn")
+    assert_chinese(summary, "输出形状", "参数量", "一张图像的前向传播：")
+    rule, head, _rule, *rows = summary.out.splitlines()[1:]
+    assert {width_of(line) for line in (head, *rows[:-3])} == {len(rule)}
+    checked = run_command("gradcheck", "--model=softmax")
+    assert_chinese(checked, "相对误差", "中心差分", "不可导点", "1 项中 1 项一致；取了 ")
+    head, row, _end = checked.out.splitlines()
+    assert width_of(head[: head.index("判断")]) == width_of(row[: row.index("一致")])
+
+
+def test_the_message_of_an_interrupt_is_chinese_and_its_command_whole():
+    command = "python train.py --resume --workdir=/" + 90 * "x"
+    message = f"interrupted; saved after step 320 (epoch 1 of 2); resume with: {command}"
+    assert said(message) == message
+    with speaking("zh"):
+        first, rest = fold(said(message), 80).split("\n")
+        assert first == "已中断；已在第 320 步后保存（第 1 轮，共 2 轮）；继续训练："
+        assert rest == f"  {command}"
+        assert said("a/1.jpg: not a picture (PNG)") == "a/1.jpg：不是图片（PNG）"
+        assert said("interrupted") == "已中断"

@@ -101,8 +101,13 @@ def fold(text: str, width: int) -> str:
         mark = next((mark for mark in marks if mark in line), "")
         before, mark, command = line.partition(mark) if mark else (line, "", "")
         if (before + mark).isascii():
-            indent = dict(subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)
-            lines += textwrap.wrap(before + mark, width, **indent)
+            lines += textwrap.wrap(
+                before + mark,
+                width,
+                subsequent_indent="  ",
+                break_on_hyphens=False,
+                break_long_words=False,
+            )
         else:
             lines += fill(before + mark, width).split("\n")
         lines += [f"  {command}"] if command else []

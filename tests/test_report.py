@@ -437,7 +437,7 @@ def test_the_command_writes_a_report_or_json(run_command, finished_run, tmp_path
     monkeypatch.chdir(tmp_path)
     outcome = run_command("report", finished_run.folder, "-o", "a.html", "--language=zh")
     assert (outcome.status, outcome.err) == (0, "")
-    assert re.match(r"a\.html: \d\.\d\d MB, \d+ figures; open it in a browser", outcome.out)
+    assert re.match(r"a\.html：\d\.\d\d MB，\d+ 幅图；请用浏览器打开", outcome.out)
     html = (tmp_path / "a.html").read_text("utf-8")
     assert '<html lang="zh">' in html and "混淆矩阵" in html and "Confusion" not in html
     values = json.loads(run_command("report", finished_run.folder, "--json").out)

@@ -272,8 +272,8 @@ class Config(Options):
         if model in ("cnn", "mlp_handwritten") and len(self.hidden or ()) != 1:
             yield f"hidden: {model} has one hidden layer, got {self.hidden}"
         if model in LARGE_ALEXNETS and (self.input_size or 0) < 63:
-            numbers = f"from 63 to 1024 for {model}"
-            yield f"input_size: expected a whole number {numbers}, got {self.input_size}"
+            numbers = f"a whole number from 63 to 1024 for {model}"
+            yield f"input_size: expected {numbers}, got {self.input_size}"
         if self.replay_seeds > 1 and recipe.get("latent_dims") is None:
             yield f"replay_seeds: {model} has no search to repeat"
 
@@ -333,8 +333,8 @@ class Config(Options):
             yield f"replay_seeds: expected 1 with coordinator, got {self.replay_seeds}"
         last, index = (self.num_processes or 0) - 1, self.process_id or 0
         if index > last:
-            numbers = f"from 0 to {last} for num_processes {last + 1}"
-            yield f"process_id: expected a whole number {numbers}, got {index}"
+            numbers = f"a whole number from 0 to {last} for num_processes {last + 1}"
+            yield f"process_id: expected {numbers}, got {index}"
 
     @property
     def is_distributed(self) -> bool:

@@ -172,8 +172,11 @@ def _check(field: Field, value: object) -> None:
         if not fits or (isinstance(part, bool) and element is not bool):
             raise UserError(f"{name}: expected {wanted}, got {part!r}")
         if element in (int, float) and not allowed[0] <= part <= allowed[1]:  # NaN is refused, too.
-            wanted = f"{wanted} from {allowed[0]} to {allowed[1]}"
-            wanted += f" or {none}" if none else ""
+            low, high = allowed
+            number = wanted
+            wanted = f"{number} from {low} to {high}"
+            if none:
+                wanted = f"{number} from {low} to {high} or {none}"
             raise UserError(f"{name}: expected {wanted}, got {part}")
 
 

@@ -21,8 +21,8 @@ from jaxnets.version import __version__
 
 # The advice where JAX does not find the accelerator.
 ACCELERATORS = {
-    "gpu": 'pip install "jax[cuda13]" finds one of NVIDIA\'s',
-    "tpu": 'pip install "jax[tpu]" finds one',
+    "gpu": N_('pip install "jax[cuda13]" finds one of NVIDIA\'s'),
+    "tpu": N_('pip install "jax[tpu]" finds one'),
 }
 
 Devices = list[Any]  # A list of jax.Device, which type checkers do not take for a type.

@@ -188,7 +188,7 @@ def check_only_files(folder: Path) -> None:
                             raise UserError(f"{entry.path}: expected a file, found a folder")
                         folders.append(entry.path)
                     elif not entry.is_file(follow_symlinks=False):
-                        what = "a link" if entry.is_symlink() else "neither"
+                        what = "a link" if entry.is_symlink() else "something else"
                         raise UserError(f"{entry.path}: expected a file or a folder, found {what}")
         except FileNotFoundError:  # The entries of a run that is being trained come and go.
             continue

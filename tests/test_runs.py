@@ -53,7 +53,8 @@ def root(tmp_path, monkeypatch):
         (root / name.partition(".")[0] / name).write_text(json.dumps(values))
     make_run(root, "broken", 4)
     (root / "broken" / "metrics.jsonl").write_text("7\n")
-    (root / "nothing").mkdir()
+    (root / "nothing").mkdir()  # Of another program: no run, so not a damaged one.
+    (root / "nothing" / "link").symlink_to(root)
     return root
 
 

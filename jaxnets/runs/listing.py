@@ -105,13 +105,15 @@ def list_runs(folder: str | None = None) -> Listing:
         raise UserError(f"{root}: cannot be read: {error.strerror}") from error
     found = Listing(root, [], [], [])
     for path in newest:
+        if not any((path / name).exists() for name in (CONFIG, SEARCH, COMPARISON)):
+            continue
         try:
             files.check_only_files(path)
             if (path / CONFIG).exists():
                 found.runs.append(_read(path))
             elif (path / SEARCH).exists():
                 found.others.append((path, _search(files.read_json(path / SEARCH))))
-            elif (path / COMPARISON).exists():
+            else:
                 found.others.append((path, _comparison(files.read_json(path / COMPARISON))))
         except UserError as error:
             found.damaged.append((path, str(error)))

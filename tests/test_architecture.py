@@ -51,7 +51,7 @@ ROOMS = {
     "regression_metrics runs system training",
     "deploy": "config data display drawing errors files language machine models predict "
     "proportions runs training version viz",
-    "compile": "config data display errors experiment machine runs training trees",
+    "compile": "config data display errors experiment language machine runs training trees",
     "tracking": "config display errors experiment files metrics predict runs training",
     "course": "backprop config data display errors experiment files gradcheck language losses "
     "machine metrics models runs system training tune",

@@ -57,6 +57,24 @@ def test_json_is_the_same_in_both_languages(chinese, finished_run, run_command, 
         monkeypatch.setenv("LANGUAGE", "zh")
 
 
+def test_what_an_experiment_shows_is_said_in_chinese(chinese, run_command, monkeypatch):
+    with Path("log.csv").open("w") as log:
+        log.write("arm,correct,user\n")
+        for user in range(400):  # A is right 60 of 100 times, B always.
+            print("AB"[user % 2], int(user % 2 or user % 10 < 6), user, sep=",", file=log)
+    found = run_command("abtest", "log.csv", "--plot=log.svg")
+    assert_chinese(
+        found, "log.csv：400 个用户，400 个回答", "序贯检验，随时查看", "两比例 z 检验，"
+    )
+    assert_chinese(found, "\nB 优于 A，好 ", "（95 %，随时查看都有效）", "\n不能得出的结论：\n- ")
+    assert "个用户之后有结果" in Path("log.svg").read_text("utf-8")
+    compiled = run_command("compile", "--model=softmax", "--for=cpu:1", "--batch_size=8")
+    assert_chinese(compiled, "softmax 用于 cpu:1：1 x cpu；jit，每步 8 张图像", "读写的字节")
+    ours = run_command("abtest", "log.csv", "--json")
+    monkeypatch.setenv("LANGUAGE", "en")
+    assert run_command("abtest", "log.csv", "--json") == ours and ours.out.isascii()
+
+
 @pytest.mark.slow
 def test_searches_and_comparisons_keep_english_files(chinese, run_command, tiny_flags, tiny_folder):
     flags = [flag for flag in tiny_flags if not flag.startswith("--workdir")]

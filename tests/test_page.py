@@ -670,6 +670,7 @@ def test_both_languages_both_themes_and_a_phone(page):
     page.click("#language")
     assert page.evaluate("document.documentElement.lang") == "zh-Hans"
     assert text_of(page, "#answer").startswith("网络认为是 1")
+    assert text_of(page, "#private") == "你画的内容不会离开本页。"
     for kind, place in (
         ("dense", "docs/zh/backprop/lecture-network.md#全连接层"),
         ("conv", "docs/zh/backprop/convolution.md#卷积"),

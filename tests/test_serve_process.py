@@ -275,7 +275,10 @@ def test_the_page_shows_both_models_and_its_buttons_save_feedback(server, tmp_pa
         assert first.request == second.request
         shown = "[...document.querySelectorAll('.model-best')].map((best) => best.innerText)"
         assert browser.evaluate(shown) == [first.prediction, second.prediction]
+        footer = "document.querySelector('footer').innerText"
+        assert browser.evaluate(footer).endswith("saves your feedback, and no picture.")
         browser.click("#language")
+        assert browser.evaluate(footer).endswith("它保存你的反馈，不保存图片。")
         assert "已保存" in browser.evaluate("document.querySelector('#answers').innerText")
         assert browser.evaluate("document.documentElement.scrollWidth") <= 390
         assert browser.evaluate("document.cookie") == "" and not browser.problems()

@@ -43,15 +43,9 @@ msgstr ""
 """
 
 
-# Where the errors are raised that a student meets: not those of clusters, servers and trackers.
-MESSAGES = ("cli/*.py", "config/*.py", "data/**/*.py", "deploy/answer.py", "deploy/export/*.py")
-MESSAGES += ("drawing/svg.py", "errors.py", "experiment.py", "files.py", "gradcheck/*.py")
-MESSAGES += ("losses.py", "machine/platform.py", "models/*.py", "predict/*.py", "runs/*.py")
-MESSAGES += ("system.py", "training/*.py", "tune/**/*.py", "viz/**/*.py")
-MESSAGES += tuple(f"course/exercises/{name}.py" for name in ("command", "compute", "files"))
 # Which argument is the message, and what stands before it.
-ERRORS = ("UserError", "RunFailedError", "NonFiniteLossError", "BadPictureError")
-RAISED = {**dict.fromkeys(ERRORS, (0, "")), "_refused": (1, "{}: ")}
+SAYING = ("UserError", "RunFailedError", "NonFiniteLossError", "BadPictureError", "report")
+RAISED = {**dict.fromkeys(SAYING, (0, "")), "_refused": (1, "{}: ")}
 # Names of variables for parts of a message, and of functions that yield whole ones.
 PARTS = ("wanted", "hint", "what", "again", "numbers", "kept", "promise", "advice")
 MISTAKES = "_mistakes"
@@ -69,7 +63,7 @@ def texts() -> Iterator[tuple[str, str]]:
     for path in sorted((ROOT / "jaxnets").rglob("assets/*.json")):  # Of the pages.
         for text in json.loads(path.read_text("utf-8")).values():
             yield str(path.relative_to(ROOT)), text
-    for path in sorted(path for part in MESSAGES for path in (ROOT / "jaxnets").glob(part)):
+    for path in sorted((ROOT / "jaxnets").rglob("*.py")):
         for text in dict.fromkeys(messages(ast.parse(path.read_text("utf-8")))):
             yield str(path.relative_to(ROOT)), text
     yield from (("train.py", part) for part in str(train.__doc__).strip().split("\n\n"))

@@ -11,7 +11,10 @@ from jaxnets.config.resolve import preset
 from jaxnets.display import table
 from jaxnets.errors import UserError
 from jaxnets.experiment import Experiment
+from jaxnets.language import N_, _
 from jaxnets.runs.request import load_data, request
+
+MEMORY = (N_("arguments"), N_("results"), N_("donated"), N_("temporary"), N_("code"), N_("total"))
 
 
 class Compiled(NamedTuple):
@@ -39,7 +42,7 @@ def compile_for(name: str, given: Mapping[str, Any]) -> Compiled:
       UserError: No such machine, its compiler is missing, or the request cannot be met.
     """
     target = find(name, preset(**given))
-    config, data, _ = request(given, partial(load_data, as_bytes=True))
+    config, data, _own = request(given, partial(load_data, as_bytes=True))
     experiment = Experiment.create(config, data, target.devices)
     if experiment.parallel.kind == "pmap" and len({d.process_index for d in target.devices}) > 1:
         # Each process compiles a pmap for its own devices, which JAX cannot do for another's.
@@ -92,54 +95,54 @@ def to_text(found: Compiled) -> str:
     """Two columns, the step and the epoch's loop; then each convolution."""
     config, parallel = found.experiment.config, found.experiment.parallel
     devices, loader = parallel.devices, found.experiment.loader
-    title = (
-        f"{config.model} for {found.target.name}: {len(devices)} x {devices[0].device_kind}; "
-        f"{parallel.kind}, {loader.batch_size} images a step, gradients {config.gradients}, "
-        f"{config.precision}"
+    title = _(
+        "{} for {}: {} x {}; {}, {} images a step, gradients {}, {}",
+        *(config.model, found.target.name, len(devices), devices[0].device_kind, parallel.kind),
+        *(loader.batch_size, config.gradients, config.precision),
     )
-    programs = {"a step": found.step, "the epoch's loop": found.epoch}
+    programs = {_("a step"): found.step, _("the epoch's loop"): found.epoch}
     made = {name: p for name, p in programs.items() if p}
-    rows = [["for each device", *made]]
-    rows.append(["collectives", *map(_collectives, made.values())])
+    rows = [[_("for each device"), *made]]
+    rows.append([_("collectives"), *map(_collectives, made.values())])
     rows.append(["FLOPs", *(_number(p.flops) for p in made.values())])
-    rows.append(["bytes read and written", *(_number(p.bytes, "B") for p in made.values())])
-    for name in ("arguments", "results", "donated", "temporary", "code", "total"):
+    rows.append([_("bytes read and written"), *(_number(p.bytes, "B") for p in made.values())])
+    for name in MEMORY:
         values = [getattr(p.memory, name) for p in made.values()]
-        rows.append([f"memory: {name}", *(_number(value, "B") for value in values)])
-    rows.append(["donated arrays", *(f"{p.donated} of {p.state}" for p in made.values())])
+        rows.append([_("memory: {}", _(name)), *(_number(value, "B") for value in values)])
+    donated = [_("{} of {}", p.donated, p.state) for p in made.values()]
+    rows.append([_("donated arrays"), *donated])
     lines = [title, "", *table(rows, "<" + ">" * len(made))] if made else [title]
-    lines += ["", f"FLOPs before XLA optimizes: {_number(found.flops)} a step"]
+    lines += ["", _("FLOPs before XLA optimizes: {} a step", _number(found.flops))]
     if found.step and found.step.convolutions:
         named = [(c.name, _forms(c)) for c in found.step.convolutions]
-        lines += ["", *table([("convolution", "compiled to"), *named], "<<")]
+        lines += ["", *table([(_("convolution"), _("compiled to")), *named], "<<")]
     if found.step and not found.epoch and not found.too_large:
-        lines += ["", "The host dispatches the steps: the epoch is no compiled loop."]
+        lines += ["", _("The host dispatches the steps: the epoch is no compiled loop.")]
     return "\n".join([*lines, "", _verdict(found)])
 
 
 def _collectives(made: Program) -> str:
-    """As "1 all-reduce", or as "1 all-reduce a step, 1 outside"."""
+    """As "1 all-reduce", or as "1 all-reduce a step; 2 all-reduce in all"."""
 
     def text(kinds: program.Collectives) -> str:
         return ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
 
-    if made.in_loops:
-        return f"{text(made.in_loops)} a step" + (
-            f"; {text(made.collectives)} in all" if made.collectives else ""
-        )
-    return text(made.collectives) or "none"
+    if not made.in_loops:
+        return text(made.collectives) or _("none")
+    in_loops = _("{} a step", text(made.in_loops))
+    return in_loops + (_("; {} in all", text(made.collectives)) if made.collectives else "")
 
 
 def _forms(convolution: program.Convolution) -> str:
     if not convolution.asked:
-        return "products, by a kernel of jaxnets"
-    return ", ".join(convolution.made) or "no convolution: other operations"
+        return _("products, by a kernel of jaxnets")
+    return ", ".join(convolution.made) or _("no convolution: other operations")
 
 
 def _number(value: float | None, unit: str = "") -> str:
     """As "1.23 GB"; "unknown" where the compiler does not say."""
     if value is None:
-        return "unknown"
+        return _("unknown")
     for prefix, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if value >= size:
             return f"{value / size:.3g} {prefix}{unit}"
@@ -148,9 +151,10 @@ def _number(value: float | None, unit: str = "") -> str:
 
 def _verdict(found: Compiled) -> str:
     if found.too_large:
-        return f"It does not fit: {found.too_large}"
+        return _("It does not fit: {}", found.too_large)
     if found.target.memory is None:
-        return "Its devices share this machine's memory."
+        return _("Its devices share this machine's memory.")
     largest = max(p.memory.total for p in (found.step, found.epoch) if p)
-    share = f"{largest / found.target.memory:.2%} of {_number(found.target.memory, 'B')}"
-    return f"It fits: {share}" if found.fits else f"It does not fit: {share}"
+    size = _number(found.target.memory, "B")
+    share = _("{} of {}", f"{largest / found.target.memory:.2%}", size)
+    return _("It fits: {}", share) if found.fits else _("It does not fit: {}", share)

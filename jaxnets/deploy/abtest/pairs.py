@@ -7,10 +7,11 @@ import numpy as np
 
 from jaxnets.data.datasets import Dataset
 from jaxnets.deploy.abtest import classical
-from jaxnets.deploy.abtest.presentation import OTHER, interval_text, p_text, points
+from jaxnets.deploy.abtest.presentation import NOT_EQUAL, OTHER, interval_text, p_text, points
 from jaxnets.deploy.abtest.trial import Plan
 from jaxnets.display import printable, table
 from jaxnets.errors import UserError
+from jaxnets.language import _, speaking
 from jaxnets.predict.predict import to_predictor
 from jaxnets.predict.trained import TrainedNetwork, load_network
 from jaxnets.proportions import Interval, mcnemar
@@ -110,6 +111,8 @@ def _right(network: TrainedNetwork, data: Dataset) -> np.ndarray:
 def to_values(pairs: Pairs, plan: Plan) -> dict[str, Any]:
     """The result for machines."""
     (exact, mid), (low, high) = pairs.p, pairs.interval(plan)
+    with speaking("en"):
+        sentences = {"conclusions": _conclusions(pairs, plan), "limits": _limits(pairs, plan)}
     return {
         "runs": dict(zip("AB", pairs.names, strict=True)),
         "dataset": pairs.dataset,
@@ -128,30 +131,30 @@ def to_values(pairs: Pairs, plan: Plan) -> dict[str, Any]:
             "power": plan.power,
             "count": pairs.needed(plan),
         },
-        "conclusions": _conclusions(pairs, plan),
-        "limits": _limits(pairs, plan),
+        **sentences,
     }
 
 
 def to_text(pairs: Pairs, plan: Plan) -> str:
     """The tables, and what follows from them."""
     exact, mid = pairs.p
-    rows = [["", "right", "accuracy"]]
+    rows = [["", _("right"), _("accuracy")]]
     for arm, name, right in zip("AB", pairs.names, pairs.right, strict=True):
         rows.append([f"{arm}  {printable(name)}", f"{right:,}", f"{right / pairs.total:.4f}"])
-    counts = [["", "B right", "B wrong"]]
-    counts += [["A right", f"{pairs.both:,}", f"{pairs.only_a:,}"]]
-    counts += [["A wrong", f"{pairs.only_b:,}", f"{pairs.neither:,}"]]
-    lines = [f"{pairs.total:,} labelled test pictures of {printable(pairs.dataset)}", ""]
+    counts = [["", _("B right"), _("B wrong")]]
+    counts += [[_("A right"), f"{pairs.both:,}", f"{pairs.only_a:,}"]]
+    counts += [[_("A wrong"), f"{pairs.only_b:,}", f"{pairs.neither:,}"]]
+    interval = _("{} interval", f"{100 * (1 - plan.alpha):g} %")
+    name = printable(pairs.dataset)
+    lines = [_("{} labelled test pictures of {}", f"{pairs.total:,}", name), ""]
     lines += [*table(rows, "<>>"), "", *table(counts, "<>>"), ""]
     lines += [
-        f"B - A  {pairs.difference:+.4f}   {100 * (1 - plan.alpha):g} % interval "
-        f"{interval_text(pairs.interval(plan))}",
-        f"McNemar's test: exact p {p_text(exact)}, mid-p {p_text(mid)}",
+        f"B - A  {pairs.difference:+.4f}   {interval} {interval_text(pairs.interval(plan))}",
+        _("McNemar's test: exact p {}, mid-p {}", p_text(exact), p_text(mid)),
         "",
         *_conclusions(pairs, plan),
         "",
-        "What you may not conclude:",
+        _("What you may not conclude:"),
     ]
     return "\n".join([*lines, *(f"- {sentence}" for sentence in _limits(pairs, plan))])
 
@@ -160,39 +163,47 @@ def _conclusions(pairs: Pairs, plan: Plan) -> list[str]:
     """The conclusions that the counts allow, in sentences."""
     disagree, p = pairs.only_a + pairs.only_b, pairs.p[0]
     if not disagree:
-        return ["The models are right on the same pictures: there is no difference to test."]
+        text = _("The models are right on the same pictures: there is no difference to test.")
+        return [text]
     better = "B" if pairs.only_b > pairs.only_a else "A"
     most = max(pairs.only_a, pairs.only_b)
     if p < plan.alpha:
-        return [
-            f"{better} is better than {OTHER[better]} on pictures like these: of the {disagree:,} "
-            f"on which one model alone is right, {better} has {most:,}. If both were equally "
-            f"good, such a lead or a larger one would come with a chance of {p_text(p)}."
-        ]
+        text = _(
+            "{0} is better than {1} on pictures like these: of the {2} on which one model alone is "
+            "right, {0} has {3}. If both were equally good, such a lead or a larger one would come "
+            "with a chance of {4}.",
+            *(better, OTHER[better], f"{disagree:,}", f"{most:,}", p_text(p)),
+        )
+        return [text]
     low, high = pairs.interval(plan)
-    sentences = [
-        f"No difference is shown: of the {disagree:,} pictures on which one model alone is right, "
-        f"{better} has {most:,}, as a fair coin may give. B may be worse by up to "
-        f"{points(max(-low, 0))}, or better by up to {points(max(high, 0))}."
-    ]
+    text = _(
+        "No difference is shown: of the {} pictures on which one model alone is right, {} has {}, "
+        "as a fair coin may give. B may be worse by up to {}, or better by up to {}.",
+        *(f"{disagree:,}", better, f"{most:,}", points(max(-low, 0)), points(max(high, 0))),
+    )
+    sentences = [text]
     if (needed := pairs.needed(plan)) is not None:
         more = max(needed - pairs.total, 0)
-        sentences.append(
-            f"A true difference of {points(plan.effect)} would be found with a chance of "
-            f"{100 * plan.power:g} % by {needed:,} pictures, {more:,} more than here."
+        text = _(
+            "A true difference of {} would be found with a chance of {} % by {} pictures, {} more "
+            "than here.",
+            *(points(plan.effect), f"{100 * plan.power:g}", f"{needed:,}", f"{more:,}"),
         )
+        sentences.append(text)
     return sentences
 
 
 def _limits(pairs: Pairs, plan: Plan) -> list[str]:
     """The limits of these conclusions, in sentences."""
     found = [
-        "The p counts only if these pictures chose nothing before: no network, no setting, no "
-        "epoch.",
-        "Nothing is known about other pictures than those like these: your users' may differ.",
-        "One run of each is compared, not two recipes: another seed gives another network (jaxnets "
-        "search compares recipes).",
+        _(
+            "The p counts only if these pictures chose nothing before: no network, no setting, no "
+            "epoch."
+        ),
+        _("Nothing is known about other pictures than those like these: your users' may differ."),
+        _(
+            "One run of each is compared, not two recipes: another seed gives another network "
+            "(jaxnets search compares recipes)."
+        ),
     ]
-    if pairs.p[0] >= plan.alpha:
-        found.append("That no difference is shown does not mean that the models are equally good.")
-    return found
+    return found + ([_(NOT_EQUAL)] if pairs.p[0] >= plan.alpha else [])

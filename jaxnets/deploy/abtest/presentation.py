@@ -6,36 +6,40 @@ from typing import Any
 import numpy as np
 
 from jaxnets.deploy.abtest.sequential import EXPECTED, MIN_USERS
-from jaxnets.deploy.abtest.trial import Trial
+from jaxnets.deploy.abtest.trial import Plan, Trial
 from jaxnets.display import printable, table
 from jaxnets.drawing.charts import MAX_POINTS, Band, Line, Series, curves
 from jaxnets.drawing.svg import Figure
+from jaxnets.language import N_, _, speaking
 from jaxnets.proportions import two_sided_z
 
 OTHER = {"A": "B", "B": "A"}
+NOT_EQUAL = N_("That no difference is shown does not mean that the models are equally good.")
 
 
 def to_text(trial: Trial, name: str) -> str:
     """The table, and what follows from it; the name is the log's."""
-    kind = f"{trial.answers:,} answers"
-    rows = [["", "users", "accuracy"]]
+    rows = [["", _("users"), _("accuracy")]]
     for arm, users, accuracy in zip("AB", trial.users, trial.accuracy, strict=True):
         models = ", ".join(map(printable, trial.models[arm]))
         rows.append([f"{arm}  {models[:50]}".strip(), f"{users:,}", f"{accuracy:.4f}"])
-    level = f"{100 * (1 - trial.plan.alpha):g} % interval"
-    tests = [[f"B - A  {trial.difference:+.4f}", level, "p"]]
+    tests = [[f"B - A  {trial.difference:+.4f}", _("{} interval", _level(trial.plan)), "p"]]
     p = p_text(float(trial.sequence.p[-1])) if trial.interval else "-"
-    tests.append(["sequential test, at any look", interval_text(trial.interval), p])
-    tests.append([f"{trial.test}, at one look", interval_text(trial.once), p_text(trial.p)])
-    lines = [f"{printable(name)}: {trial.count:,} users, {kind}", ""]
+    tests.append([_("sequential test, at any look"), interval_text(trial.interval), p])
+    once = _("{}, at one look", _(trial.test))
+    tests.append([once, interval_text(trial.once), p_text(trial.p)])
+    users, answers = f"{trial.count:,}", f"{trial.answers:,}"
+    lines = [_("{}: {} users, {} answers", printable(name), users, answers), ""]
     lines += [*table(rows, "<>>"), "", *table(tests, "<<>"), ""]
-    lines += [*conclusions(trial), "", "What you may not conclude:"]
+    lines += [*conclusions(trial), "", _("What you may not conclude:")]
     return "\n".join([*lines, *(f"- {sentence}" for sentence in limits(trial))])
 
 
 def to_values(trial: Trial) -> dict[str, Any]:
     """The result for machines; what is not known is None."""
     low, high = trial.interval or (None, None)
+    with speaking("en"):
+        sentences = {"conclusions": conclusions(trial), "limits": limits(trial)}
     return {
         "plan": dataclasses.asdict(trial.plan),
         "paired": trial.paired,
@@ -67,87 +71,104 @@ def to_values(trial: Trial) -> dict[str, Any]:
         "feedback_p": trial.feedback_p,
         "lopsided": trial.lopsided,
         "drifts": trial.drifts,
-        "conclusions": conclusions(trial),
-        "limits": limits(trial),
+        **sentences,
     }
 
 
 def conclusions(trial: Trial) -> list[str]:
     """The conclusions that the experiment allows, in sentences."""
     if trial.unbalanced:
-        a, b = trial.users
         share = 100 * trial.plan.share_b
-        return [
-            f"Conclude nothing: {a:,} users saw A and {b:,} saw B. A split of {100 - share:g}/"
-            f"{share:g} gives such numbers by chance with p = {p_text(trial.split_p)}. Either the "
-            "assignment is broken, or feedback on one model goes missing."
-        ]
+        text = _(
+            "Conclude nothing: {} users saw A and {} saw B. A split of {}/{} gives such numbers by "
+            "chance with p = {}. Either the assignment is broken, or feedback on one model goes "
+            "missing.",
+            *(f"{users:,}" for users in trial.users),
+            *(f"{100 - share:g}", f"{share:g}", p_text(trial.split_p)),
+        )
+        return [text]
     if trial.lopsided:
-        return [
-            f"Conclude nothing: {_feedback(trial)}. Equal habits give such a difference by chance "
-            f"with p = {p_text(trial.feedback_p)}. Feedback that goes missing differently makes "
-            "equal models differ."
-        ]
+        text = _(
+            "Conclude nothing: {}. Equal habits give such a difference by chance with p = {}. "
+            "Feedback that goes missing differently makes equal models differ.",
+            *(_feedback(trial), p_text(trial.feedback_p)),
+        )
+        return [text]
     if trial.interval is None:
         return [_unknown(trial)]
     if trial.drifts:
-        return [
+        text = _(
             "Conclude nothing: the difference changed while users came, as the intervals of early "
             "and late users contradict each other. Look for what changed."
-        ]
-    low, high = trial.interval
-    level, effect = f"{100 * (1 - trial.plan.alpha):g} %", trial.plan.effect
+        )
+        return [text]
     if trial.winner:
-        return [_winner(trial, level)]
+        return [_winner(trial)]
+    low, high = trial.interval
+    level, effect = _level(trial.plan), trial.plan.effect
     if max(-low, high) < effect:
-        return [
-            f"Neither model is better by {points(effect)} or more ({level}, valid at any look). "
-            "If less does not matter to you, you may stop and keep either."
-        ]
-    return [
-        f"No difference is shown yet. B may be worse by up to {points(-low)}, or better by up to "
-        f"{points(high)} ({level}, valid at any look). You may go on, and look as often "
-        "as you like.",
-        *_needed(trial),
-    ]
+        text = _(
+            "Neither model is better by {} or more ({}, valid at any look). If less does not "
+            "matter to you, you may stop and keep either.",
+            *(points(effect), level),
+        )
+        return [text]
+    text = _(
+        "No difference is shown yet. B may be worse by up to {}, or better by up to {} ({}, valid "
+        "at any look). You may go on, and look as often as you like.",
+        *(points(-low), points(high), level),
+    )
+    return [text, *_needed(trial)]
+
+
+def _level(plan: Plan) -> str:
+    return f"{100 * (1 - plan.alpha):g} %"
 
 
 def _feedback(trial: Trial) -> str:
     """The amount of feedback that the users gave on each model, as a phrase."""
     a, b = trial.feedback or (0.0, 0.0)
     if trial.counts_silence:
-        return f"users gave feedback on {100 * a:.3g} % of A's answers and {100 * b:.3g} % of B's"
-    return f"a user gave feedback {a:.3g} times on A and {b:.3g} times on B"
+        shares = f"{100 * a:.3g}", f"{100 * b:.3g}"
+        return _("users gave feedback on {} % of A's answers and {} % of B's", *shares)
+    return _("a user gave feedback {} times on A and {} times on B", f"{a:.3g}", f"{b:.3g}")
 
 
-def _winner(trial: Trial, level: str) -> str:
+def _winner(trial: Trial) -> str:
     """Names the better model, and says by how much it is better."""
     better, at = trial.winner or "", trial.decided_at or trial.count
     now = trial.interval or trial.once
     still = now[0] > 0 or now[1] < 0
     smaller, larger = sorted(map(abs, now if still else trial.interval_after(at) or now))
-    by = f"by {round(100 * smaller, 2):g} to {points(larger)} ({level}, valid at any look)"
-    text = f"{better} is better than {OTHER[better]}"
+    values = better, OTHER[better], f"{at:,}", f"{round(100 * smaller, 2):g}", points(larger)
     if still:
-        return f"{text}, {by}. The test was decided after {at:,} users. You may stop."
-    return (
-        f"{text}, as the test decided after {at:,} users: then {by}. The users since then showed "
-        "less. The interval has 0 in it again, so the difference may be small. You may stop."
+        return _(
+            "{0} is better than {1}, by {3} to {4} ({5}, valid at any look). The test was decided "
+            "after {2} users. You may stop.",
+            *(*values, _level(trial.plan)),
+        )
+    return _(
+        "{0} is better than {1}, as the test decided after {2} users: then by {3} to {4} ({5}, "
+        "valid at any look). The users since then showed less. The interval has 0 in it again, so "
+        "the difference may be small. You may stop.",
+        *(*values, _level(trial.plan)),
     )
 
 
 def _unknown(trial: Trial) -> str:
     """The reason why there is no interval yet."""
     if trial.count < MIN_USERS:
-        return (
-            f"Nothing may be concluded yet: the sequential test begins at {MIN_USERS} users, and "
-            f"there are {trial.count}."
+        return _(
+            "Nothing may be concluded yet: the sequential test begins at {} users, and there are "
+            "{}.",
+            *(MIN_USERS, trial.count),
         )
     if trial.paired:
-        return "Nothing may be concluded: for every user both models were right equally often."
-    return (
+        return _("Nothing may be concluded: for every user both models were right equally often.")
+    return _(
         "Nothing may be concluded yet: the sequential test begins when each model, were both "
-        f"equally good, would have {EXPECTED} right and {EXPECTED} wrong answers."
+        "equally good, would have {} right and {} wrong answers.",
+        *(EXPECTED, EXPECTED),
     )
 
 
@@ -157,45 +178,56 @@ def _needed(trial: Trial) -> list[str]:
     if trial.needed is None or trial.needed_once is None:
         return []
     more = max(trial.needed - trial.count, 0)
-    return [
-        f"A true difference of {points(plan.effect)} would be found with a chance of at least "
-        f"{100 * plan.power:g} % by {trial.needed:,} users in all, {more:,} more than now. One "
-        f"look at the end, and none before, would need {trial.needed_once:,} in all."
-    ]
+    text = _(
+        "A true difference of {} would be found with a chance of at least {} % by {} users in all, "
+        "{} more than now. One look at the end, and none before, would need {} in all.",
+        *(points(plan.effect), f"{100 * plan.power:g}"),
+        *(f"{count:,}" for count in (trial.needed, more, trial.needed_once)),
+    )
+    return [text]
 
 
 def limits(trial: Trial) -> list[str]:
     """The limits of the conclusions, in sentences."""
-    found = [
-        f"The p of one look ({p_text(trial.p)}) counts only if you chose {trial.count:,} users "
-        "before the start, and did not look before. Else use the sequential line."
-    ]
+    once = _(
+        "The p of one look ({}) counts only if you chose {} users before the start, and did not "
+        "look before. Else use the sequential line.",
+        *(p_text(trial.p), f"{trial.count:,}"),
+    )
+    difference = _(NOT_EQUAL)
     if trial.winner:
-        found.append(
+        difference = _(
             "The difference at the moment of stopping is too large on average. Report the "
             "interval, not the one number."
         )
-    else:
-        found.append("That no difference is shown does not mean that the models are equally good.")
-    found.append(
-        "Nothing is known about users who gave no feedback. If right answers of one model are "
-        "reported more often than those of the other, equal models differ."
-    )
-    found.append(
-        "Nothing is known about other users, other pictures or another time than those of the log, "
-        "and nothing about why one model is better."
-    )
+    found = [
+        once,
+        difference,
+        _(
+            "Nothing is known about users who gave no feedback. If right answers of one model are "
+            "reported more often than those of the other, equal models differ."
+        ),
+        _(
+            "Nothing is known about other users, other pictures or another time than those of the "
+            "log, and nothing about why one model is better."
+        ),
+    ]
     if trial.answers > sum(trial.users):
-        found.append(
-            f"The {trial.answers:,} answers are no {trial.answers:,} trials: those of one user are "
-            "alike. Each user counts once, with the share of right answers."
+        text = _(
+            "The {0} answers are no {0} trials: those of one user are alike. Each user counts "
+            "once, with the share of right answers.",
+            f"{trial.answers:,}",
         )
+        found.append(text)
     if trial.left_out:
-        saw = "one model alone" if trial.paired else "both models"
-        found.append(f"Nothing follows from {trial.left_out:,} users who saw {saw}: left out.")
+        text = N_("Nothing follows from {} users who saw both models: left out.")
+        if trial.paired:
+            text = N_("Nothing follows from {} users who saw one model alone: left out.")
+        found.append(_(text, f"{trial.left_out:,}"))
     for arm, names in trial.models.items():
         if len(names) > 1:
-            found.append(f"{arm} was {len(names)} models or versions: its accuracy is their mix.")
+            text = _("{} was {} models or versions: its accuracy is their mix.", arm, len(names))
+            found.append(text)
     return found
 
 
@@ -205,7 +237,7 @@ def points(difference: float) -> str:
     >>> points(0.0123), points(0.02)
     ('1.23 percentage points', '2 percentage points')
     """
-    return f"{round(100 * difference, 2):g} percentage points"
+    return _("{} percentage points", f"{round(100 * difference, 2):g}")
 
 
 def interval_text(interval: tuple[float, float] | None) -> str:
@@ -214,7 +246,9 @@ def interval_text(interval: tuple[float, float] | None) -> str:
     >>> interval_text((-0.01, 0.02))
     '-0.0100 to +0.0200'
     """
-    return f"{interval[0]:+.4f} to {interval[1]:+.4f}" if interval else "not yet"
+    if interval is None:
+        return _("not yet")
+    return _("{} to {}", f"{interval[0]:+.4f}", f"{interval[1]:+.4f}")
 
 
 def p_text(p: float) -> str:
@@ -231,7 +265,7 @@ def plot(trial: Trial) -> Figure:
     start = min(MIN_USERS, trial.count) - 1
     count = min(MAX_POINTS, trial.count - start)
     at = np.linspace(start, trial.count - 1, count).round().astype(int)
-    users, level = (at + 1).tolist(), 100 * (1 - trial.plan.alpha)
+    users, level = (at + 1).tolist(), _level(trial.plan)
     low, estimate, high = (
         100 * x[at] for x in (trial.sequence.low, trial.sequence.estimate, trial.sequence.high)
     )
@@ -239,18 +273,21 @@ def plot(trial: Trial) -> Figure:
     decided = trial.decided_at
     return curves(
         "abtest",
-        "B - A in percentage points of accuracy",
-        f"After {trial.count:,} users the difference is {estimate[-1]:.2f}, its interval that "
-        f"holds at all looks {low[-1]:.2f} to {high[-1]:.2f}.",
+        _("B - A in percentage points of accuracy"),
+        _(
+            "After {} users the difference is {}, its interval that holds at all looks {} to {}.",
+            f"{trial.count:,}",
+            *(f"{value:.2f}" for value in (estimate[-1], low[-1], high[-1])),
+        ),
         [
-            Series("difference B - A", users, estimate.tolist(), 0),
-            Series(f"{level:g} % at one look", users, (estimate - half).tolist(), 1),
+            Series(_("difference B - A"), users, estimate.tolist(), 0),
+            Series(_("{} at one look", level), users, (estimate - half).tolist(), 1),
             Series("", users, (estimate + half).tolist(), 1),
         ],
-        x_label="users",
-        band=Band(f"{level:g} % at all looks together", users, low.tolist(), high.tolist()),
-        level=Line("no difference", 0.0),
-        marks=[Line(f"decided after {decided:,} users", decided)] if decided is not None else [],
+        x_label=_("users"),
+        band=Band(_("{} at all looks together", level), users, low.tolist(), high.tolist()),
+        level=Line(_("no difference"), 0.0),
+        marks=[Line(_("decided after {} users", f"{decided:,}"), decided)] if decided else [],
     )
 
 

@@ -16,6 +16,7 @@ from jaxnets.deploy.abtest.sequential import (
     users_needed,
 )
 from jaxnets.errors import UserError
+from jaxnets.language import N_
 from jaxnets.proportions import Interval, mcnemar
 
 UNLIKELY = 0.001  # A split or feedback that is rarer than this by chance is a mistake.
@@ -189,17 +190,17 @@ def _once(
     if is_paired and is_binary:
         only_a, only_b = int((a > b).sum()), int((b > a).sum())
         interval = classical.paired_interval(only_a, only_b, len(a), alpha)
-        return "McNemar's exact test", interval, mcnemar(only_a, only_b)[0]
+        return N_("McNemar's exact test"), interval, mcnemar(only_a, only_b)[0]
     if is_paired:
-        return ("paired z-test", *classical.paired(b - a, alpha))
+        return (N_("paired z-test"), *classical.paired(b - a, alpha))
     if is_binary:
         counts = float(a.sum()), len(a), float(b.sum()), len(b)
         return (
-            "two-proportion z-test",
+            N_("two-proportion z-test"),
             classical.newcombe(*counts, alpha),
             classical.z_test(*counts),
         )
-    return ("Welch's z-test", *classical.welch(a, b, alpha))
+    return (N_("Welch's z-test"), *classical.welch(a, b, alpha))
 
 
 def _needed_once(a: np.ndarray, b: np.ndarray, is_paired: bool, plan: Plan) -> int | None:

@@ -32,6 +32,7 @@ from jaxnets.deploy.server.postgres import PostgresLog, is_url
 from jaxnets.deploy.server.protocol import best_classes
 from jaxnets.display import one_line, printable
 from jaxnets.errors import UserError
+from jaxnets.language import said
 from jaxnets.machine.platform import return_freed_memory
 from jaxnets.training.step import to_float
 
@@ -288,6 +289,6 @@ class Service:
 
 
 def report(line: str) -> None:
-    """Prints a line on stderr, which may be closed."""
+    """Prints a line in the locale's language on stderr, which may be closed."""
     with contextlib.suppress(OSError, ValueError):
-        print(one_line(line), file=sys.stderr, flush=True)
+        print(said(one_line(line)), file=sys.stderr, flush=True)

@@ -20,6 +20,7 @@ from jaxnets.deploy.server.replicas import serve_replicas
 from jaxnets.deploy.server.service import Service, report
 from jaxnets.display import short_path, show
 from jaxnets.errors import BY_SIGNAL, UserError, first_line
+from jaxnets.language import _
 from jaxnets.models.own import know
 
 BACKLOG = 1024  # Connections that the system accepts before this process does.
@@ -68,15 +69,15 @@ def serve(
         is_loopback = ipaddress.ip_address(address[0].partition("%")[0]).is_loopback
         if not is_loopback:
             report(f"warning: whoever reaches {address[0]} may ask and answer: there is no login")
-        served = [f"{model.name} version {model.version.name}" for model in service.models]
+        served = [_("{} version {}", m.name, m.version.name) for m in service.models]
 
         def announce() -> None:
             if as_json:
                 names = [model.name for model in service.models]
                 print(json.dumps({"url": url, "models": names, "feedback": where}), flush=True)
                 return
-            show(f"serving {' and '.join(served)} at {url} (Ctrl-C stops)")
-            show(f"feedback: {where if shared else short_path(where)}")
+            show(_("serving {} at {} (Ctrl-C stops)", _(" and ").join(served), url))
+            show(_("feedback: {}", where if shared else short_path(where)))
 
         names = {"localhost", "127.0.0.1", "[::1]", host.lower()}
         hosts = frozenset(names) if is_loopback else None
@@ -107,7 +108,7 @@ def default_log(folders: Sequence[str]) -> Path:
 def _listen(host: str, port: int) -> socket.socket:
     """A socket at an address, which no other process listens at."""
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
+        family, kind, protocol, _name, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         listener = socket.socket(family, kind, protocol)

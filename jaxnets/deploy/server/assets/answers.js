@@ -120,6 +120,7 @@
     if (failure) parts.push(element("p", { text: text("failed") + said(failure), role: "alert" }));
     section.replaceChildren(...parts);
     section.hidden = !asked.length;
+    if (byId("private")) byId("private").textContent = text("private"); // Instead of the page's own.
   }
 
   function drawn({ detail: { pixels } }) {
@@ -152,6 +153,7 @@
   if (byId("paper")) {
     document.addEventListener("drawing", drawn);
     new MutationObserver(show).observe(document.documentElement, { attributes: true, attributeFilter: ["lang"] });
+    show();
   } else {
     initSwitches(translatePlain, () => {});
     initPictures(askEach);

@@ -16,6 +16,7 @@ NOTES = [*(ROOT / "benchmarks").rglob("*.md"), *(ROOT / "tests").glob("*.md")]
 DOCUMENTS = sorted(
     [*ROOT.glob("*.md"), *(p for p in PAGES if not p.parent.name.startswith("_")), *NOTES]
 )
+NOTEBOOKS = sorted(p for p in (ROOT / "docs").rglob("*.ipynb") if "_site" not in p.parts)
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 # "# path: name of a function" as a block's first line says where its lines stand.
 SOURCE = re.compile(r"# (\w[\w/]*\.py): (\w+)$")
@@ -113,9 +114,8 @@ def bad_pictures(text: str, chinese: bool = False) -> list[str]:
 
 
 def test_every_picture_has_words_and_is_a_file_of_ours():
-    notebooks = [p for p in (ROOT / "docs").rglob("*.ipynb") if "_site" not in p.parts]
     texts = [(path, prose_of(path)) for path in DOCUMENTS]
-    for path in notebooks:
+    for path in NOTEBOOKS:
         cells = json.loads(path.read_text("utf-8"))["cells"]
         sources = ["".join(c["source"]) for c in cells if c["cell_type"] == "markdown"]
         texts.append((path, "\n".join(sources)))
@@ -126,7 +126,7 @@ def test_every_picture_has_words_and_is_a_file_of_ours():
 def test_every_picture_that_a_notebook_draws_has_words():
     """MyST-NB makes an <img> of it, whose alt is the cell's (test_docs_site.py)."""
     seen = 0
-    for path in (p for p in (ROOT / "docs").rglob("*.ipynb") if "_site" not in p.parts):
+    for path in NOTEBOOKS:
         for cell in json.loads(path.read_text("utf-8"))["cells"]:
             kinds = {kind for output in cell.get("outputs", ()) for kind in output.get("data", ())}
             if any(kind.startswith("image/") for kind in kinds):
@@ -234,8 +234,7 @@ def hosts_of(text: str) -> set[str]:
 
 def test_every_address_leads_to_a_known_site():
     """A mistyped host is well formed: without a network only a list finds it."""
-    notebooks = (ROOT / "docs").rglob("*.ipynb")
-    files = [*DOCUMENTS, *notebooks, *(ROOT / "jaxnets").rglob("*.py")]
+    files = [*DOCUMENTS, *NOTEBOOKS, *(ROOT / "jaxnets").rglob("*.py")]
     named = {path: hosts_of(path.read_text("utf-8")) for path in files}
     unknown = {str(path.relative_to(ROOT)): found - HOSTS for path, found in named.items()}
     assert {path: found for path, found in unknown.items() if found} == {}

@@ -85,12 +85,11 @@ def convolution(zh: bool) -> Figure:
         f"times dz, where its window lay. The sum is dX = {rows(dx)}; the middle pixel gets "
         f"{middle} = {number(dx[1, 1])}. dW = {rows(d_kernel)}; the first weight gets {met} = "
         f"{number(d_kernel[0, 0])}.",
-        f"X = {rows(x)}，W = {rows(kernel)}。左上角的窗口给出 {terms} = {number(z[0, 0])}；四个窗"
-        f"口给出 "
-        f"z = {rows(z)}。反向传播时每个 dz 都是 1。每个 dz 把乘以 dz 的 W 放回它的窗口所在的位置。"
-        f"相加得 "
-        f"dX = {rows(dx)}；中间的像素得到 {middle} = {number(dx[1, 1])}。dW = {rows(d_kernel)}；"
-        f"第一个权重得到 {met} = {number(d_kernel[0, 0])}。",
+        f"X = {rows(x)}，W = {rows(kernel)}。左上角的窗口给出 {terms} = {number(z[0, 0])}；"
+        f"四个窗口给出 z = {rows(z)}。反向传播时每个 dz 都是 1。每个 dz 把乘以 dz 的 W "
+        f"放回它的窗口所在的位置。相加得 dX = {rows(dx)}；中间的像素得到 {middle} = "
+        f"{number(dx[1, 1])}。dW = {rows(d_kernel)}；第一个权重得到 {met} = "
+        f"{number(d_kernel[0, 0])}。",
     )[zh]
     figure = Figure("convolution", WIDTH, 462, title, alt)
     headline(figure, 18, ("↓ forward: one window at a time", "↓ 前向传播：逐个窗口")[zh], VALUE)
@@ -135,16 +134,14 @@ def im2col(zh: bool) -> Figure:
     d_windows = dz.reshape(4, 1) @ column.T
     title = ("im2col: one matrix product", "im2col：一个矩阵乘积")[zh]
     alt = (
-        f"Each window of X = {rows(x)} is a row of a matrix: {rows(windows)}. Times W as a column, "
-        f"{line_of(kernel)}, it gives z = {line_of(z)}. Backward dz = {line_of(dz)} times the row "
-        f"W "
-        f"gives {rows(d_windows)}, whose rows go back to their windows and are added: dX = "
-        f"{rows(dx)}. dW = {line_of(d_kernel)} is the transposed matrix times dz.",
+        f"Each window of X = {rows(x)} is a row of a matrix: {rows(windows)}. Times W as a "
+        f"column, {line_of(kernel)}, it gives z = {line_of(z)}. Backward dz = {line_of(dz)} times "
+        f"the row W gives {rows(d_windows)}, whose rows go back to their windows and are added: "
+        f"dX = {rows(dx)}. dW = {line_of(d_kernel)} is the transposed matrix times dz.",
         f"X = {rows(x)} 的每个窗口是矩阵的一行：{rows(windows)}。乘以写成一列的 W，"
-        f"{line_of(kernel)}，得 "
-        f"z = {line_of(z)}。反向传播时 dz = {line_of(dz)} 乘以写成一行的 W，得 {rows(d_windows)}；"
-        f"各行放回自己的窗口并相加：dX = {rows(dx)}。dW = {line_of(d_kernel)} 是转置的矩阵乘以 "
-        f"dz。",
+        f"{line_of(kernel)}，得 z = {line_of(z)}。反向传播时 dz = {line_of(dz)} 乘以写成一行的 W，"
+        f"得 {rows(d_windows)}；各行放回自己的窗口并相加：dX = {rows(dx)}。dW = "
+        f"{line_of(d_kernel)} 是转置的矩阵乘以 dz。",
     )[zh]
     figure = Figure("im2col", WIDTH, 362, title, alt)
     headline(
@@ -222,17 +219,13 @@ def max_pool(zh: bool) -> Figure:
     title = ("Max pool: the winner gets the gradient", "最大池化：胜者得到梯度")[zh]
     alt = (
         f"X = {line_of(x)} under two windows of three gives y = {line_of(y)}: {number(x[best])} "
-        f"wins "
-        f"both, as element {winners[0]} of the first window and element {winners[1]} of the "
-        f"second. "
-        f"Backward dy = {line_of(dy)} goes to that winner alone: dX = {line_of(dx)}, with {total} "
-        f"= "
-        f"{number(dx[best])}.",
-        f"X = {line_of(x)} 经过两个长度为 3 的窗口，得 y = {line_of(y)}：{number(x[best])} 在两个"
-        f"窗口中都获胜，"
-        f"它是第一个窗口的元素 {winners[0]}、第二个窗口的元素 {winners[1]}。反向传播时 dy = "
-        f"{line_of(dy)} "
-        f"只传给这个胜者：dX = {line_of(dx)}，其中 {total} = {number(dx[best])}。",
+        f"wins both, as element {winners[0]} of the first window and element {winners[1]} of the "
+        f"second. Backward dy = {line_of(dy)} goes to that winner alone: dX = {line_of(dx)}, with "
+        f"{total} = {number(dx[best])}.",
+        f"X = {line_of(x)} 经过两个长度为 3 的窗口，得 y = {line_of(y)}：{number(x[best])} "
+        f"在两个窗口中都获胜，它是第一个窗口的元素 {winners[0]}、第二个窗口的元素 {winners[1]}。"
+        f"反向传播时 dy = {line_of(dy)} 只传给这个胜者：dX = {line_of(dx)}，其中 {total} = "
+        f"{number(dx[best])}。",
     )[zh]
     notes = (
         ("cache: the winner is element", f"{winners[0]} of window 1, {winners[1]} of window 2"),
@@ -250,14 +243,12 @@ def average_pool(zh: bool) -> Figure:
     alt = (
         f"X = {line_of(x)} under two windows of three gives the means y = {line_of(y)}. Backward "
         f"dy = {line_of(dy)}: each element of the first window gets {number(dy[0])} / 3 = "
-        f"{shares[0]}, "
-        f"each of the second {number(dy[1])} / 3 = {shares[1]}. Both windows see the two numbers "
-        f"in the "
-        f"middle: dX = {line_of(dx)}.",
+        f"{shares[0]}, each of the second {number(dy[1])} / 3 = {shares[1]}. Both windows see the "
+        f"two numbers in the middle: dX = {line_of(dx)}.",
         f"X = {line_of(x)} 经过两个长度为 3 的窗口，得平均值 y = {line_of(y)}。反向传播时 dy = "
-        f"{line_of(dy)}："
-        f"第一个窗口的每个元素得到 {number(dy[0])} / 3 = {shares[0]}，第二个窗口的每个元素得到 "
-        f"{number(dy[1])} / 3 = {shares[1]}。中间两个数在两个窗口中：dX = {line_of(dx)}。",
+        f"{line_of(dy)}：第一个窗口的每个元素得到 {number(dy[0])} / 3 = {shares[0]}，"
+        f"第二个窗口的每个元素得到 {number(dy[1])} / 3 = {shares[1]}。中间两个数在两个窗口中：dX "
+        f"= {line_of(dx)}。",
     )[zh]
     notes = (("each element counts", "one third"), ("每个元素", "各占三分之一"))[zh]
     sums = f"{shares[0]} + {shares[1]} = {number(dx[1])}"
@@ -344,17 +335,14 @@ def batch_norm(zh: bool) -> Figure:
     alt = (
         f"x = {text['x']} has the mean μ = {text['mu']}, the variance σ² = {text['v']} and r = "
         f"{text['r']}. x̂ = {text['normal']}, and with γ = β = 1, y = {text['y']}. Backward dy = "
-        f"{text['dy']} gives dγ = {text['dgamma']}, dβ = {text['dbeta']}, dx̂ = {text['dnormal']}, "
-        f"dr = {text['dr']}, dσ² = {text['dv']}, dμ = {text['dmu']}. Three paths lead to x, by "
-        f"x̂, by μ "
-        f"and by σ²: {paths}. Their sum is dx = {text['dx']}.",
+        f"{text['dy']} gives dγ = {text['dgamma']}, dβ = {text['dbeta']}, dx̂ = "
+        f"{text['dnormal']}, dr = {text['dr']}, dσ² = {text['dv']}, dμ = {text['dmu']}. Three "
+        f"paths lead to x, by x̂, by μ and by σ²: {paths}. Their sum is dx = {text['dx']}.",
         f"x = {text['x']} 的均值 μ = {text['mu']}，方差 σ² = {text['v']}，r = {text['r']}。x̂ = "
         f"{text['normal']}，γ = β = 1 时 y = {text['y']}。反向传播时 dy = {text['dy']} 给出 dγ = "
         f"{text['dgamma']}，dβ = {text['dbeta']}，dx̂ = {text['dnormal']}，dr = {text['dr']}，dσ² "
-        f"= "
-        f"{text['dv']}，dμ = {text['dmu']}。回到 x 的三条路径依次经过 x̂、μ、σ²：{paths}。它们的和"
-        f"是 dx = "
-        f"{text['dx']}。",
+        f"= {text['dv']}，dμ = {text['dmu']}。回到 x 的三条路径依次经过 x̂、μ、σ²：{paths}。"
+        f"它们的和是 dx = {text['dx']}。",
     )[zh]
     figure = Figure("batch-norm", WIDTH, 500, title, alt)
     headline(figure, 18, ("↓ forward", "↓ 前向传播")[zh], VALUE)
@@ -446,15 +434,13 @@ def receptive_field(zh: bool) -> Figure:
     last = seen[-1]
     title = ("Receptive field: what one number sees", "感受野：一个数能看到多少像素")[zh]
     alt = (
-        f"The receptive field r of the lecture's CNN grows from layer to layer, by r = r′ + (k − "
-        f"1) j′ "
-        f"and j = s j′ with window k, stride s and the jump j in pixels: {grown}. On a digit of "
-        f"28 × 28 "
-        f"pixels four nested squares show them, the largest {last.field} × {last.field}.",
-        f"课件的 CNN 中感受野 r 逐层增大，r = r′ + (k − 1) j′，j = s j′，其中 k 是窗口，s 是步幅，"
-        f"j 是以像素计的间隔："
-        f"{grown}。在一个 28 × 28 的数字上，四个嵌套的正方形表示它们，最大的是 {last.field} × "
-        f"{last.field}。",
+        "The receptive field r of the lecture's CNN grows from layer to layer, by r = r′ + (k − "
+        f"1) j′ and j = s j′ with window k, stride s and the jump j in pixels: {grown}. On a "
+        f"digit of 28 × 28 pixels four nested squares show them, the largest {last.field} × "
+        f"{last.field}.",
+        "课件的 CNN 中感受野 r 逐层增大，r = r′ + (k − 1) j′，j = s j′，其中 k 是窗口，s 是步幅，"
+        f"j 是以像素计的间隔：{grown}。在一个 28 × 28 的数字上，四个嵌套的正方形表示它们，"
+        f"最大的是 {last.field} × {last.field}。",
     )[zh]
     figure = Figure("receptive-field", WIDTH, 232, title, alt)
     scale, left, top = 6, 12, 12
@@ -516,14 +502,11 @@ def initialization(zh: bool) -> Figure:
     small, large, he = SPREADS
     alt = (
         f"The standard deviation of the activations through ten layers of n = {UNITS} units with "
-        f"ReLU, "
-        f"on a logarithmic axis. Weights drawn with σ = {small} shrink it to {last[small]}, with "
-        f"σ = "
-        f"{large} blow it up to {last[large]}, and with σ = {he} leave it at {last[he]}.",
+        f"ReLU, on a logarithmic axis. Weights drawn with σ = {small} shrink it to {last[small]}, "
+        f"with σ = {large} blow it up to {last[large]}, and with σ = {he} leave it at {last[he]}.",
         f"激活值的标准差经过十层的变化，每层 n = {UNITS} 个单元，带 ReLU，纵轴是对数刻度。权重以 "
-        f"σ = {small} "
-        f"抽取时，它缩小到 {last[small]}；σ = {large} 时增大到 {last[large]}；σ = {he} 时保持在 "
-        f"{last[he]}。",
+        f"σ = {small} 抽取时，它缩小到 {last[small]}；σ = {large} 时增大到 {last[large]}；σ = "
+        f"{he} 时保持在 {last[he]}。",
     )[zh]
     series = [
         Series(f"σ = {name}", range(LAYERS + 1), kept, n)

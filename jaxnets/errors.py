@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterable
 from typing import TypeVar
 
 from jaxnets.display import one_line, short_path, show
-from jaxnets.language import LANGUAGES, N_, _, said, speaking
+from jaxnets.language import LANGUAGES, N_, _, asked_for, said, speaking
 
 Kind = TypeVar("Kind")
 
@@ -182,8 +182,8 @@ def run_main(main: Callable[[list[str]], int]) -> int:
 
 def _language() -> str | None:
     """The language of the --language on the command line; None for the locale's."""
-    given = [text.partition("=")[2] for text in sys.argv if text.startswith("--language=")]
-    return next((text for text in given if text in LANGUAGES), None)
+    given = asked_for(sys.argv)
+    return given if given in LANGUAGES else None
 
 
 def _leave_stdout() -> None:

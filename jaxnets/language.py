@@ -11,7 +11,7 @@ import locale
 import os
 import re
 import sys
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextvars import ContextVar, Token
 from pathlib import Path
 
@@ -100,6 +100,13 @@ def _patterns(texts: tuple[tuple[str, str], ...]) -> Patterns:
             pattern = "(.*?)".join(map(re.escape, parts))
             found.append((letters, re.compile(pattern, re.DOTALL), ours))
     return [(pattern, ours) for _letters, pattern, ours in sorted(found, key=lambda one: -one[0])]
+
+
+def asked_for(arguments: Sequence[str]) -> str | None:
+    """The value of the first --language= of a command line, whatever it is; None without one."""
+    return next(
+        (text.partition("=")[2] for text in arguments if text.startswith("--language=")), None
+    )
 
 
 def spoken() -> str:

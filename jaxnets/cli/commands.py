@@ -37,7 +37,7 @@ from jaxnets.config.recipes import DEFAULT_MODEL, PRESETS
 from jaxnets.config.resolve import OwnNetwork, preset
 from jaxnets.display import print_answer, short_path, table
 from jaxnets.errors import DONE, RUN_FAILED, UserError, same_name
-from jaxnets.language import LANGUAGES, _, said, speaking
+from jaxnets.language import LANGUAGES, _, asked_for, said, speaking
 from jaxnets.tune.compare.request import Request, resolved
 from jaxnets.tune.workers import Workers
 
@@ -47,8 +47,7 @@ RATES = (1e-12, 1e4)  # The smallest and the largest learning rate.
 def main(arguments: Sequence[str]) -> int:
     """Runs the command that comes first; returns the exit status."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        chosen = [text.partition("=")[2] for text in arguments if text.startswith("--language=")]
-        with speaking(known_language(next(iter(chosen), None))):
+        with speaking(known_language(asked_for(arguments))):
             print(_help(), flush=True)
         return DONE
     if arguments[0] == "--version":

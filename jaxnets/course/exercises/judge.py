@@ -25,7 +25,7 @@ from jaxnets.course.exercises.catalogue import BUGS, Blank, Bug, Task, exercise_
 from jaxnets.course.exercises.drawn import drawn_settings
 from jaxnets.course.exercises.files import exercises_in, read_source, violation
 from jaxnets.course.exercises.passes import Call, ResultError, answers_of, run_source
-from jaxnets.course.exercises.tasks import CLOSE, looks
+from jaxnets.course.exercises.tasks import looks, same
 from jaxnets.errors import unknown
 from jaxnets.gradcheck.compare import (
     DIFFERENCES,
@@ -233,9 +233,7 @@ def verdict(
                 reason = _("expected the shape {}, got {}", expected.shape, answer[leaf].shape)
             if not error.value <= TOLERANCES[dtype]:
                 wrong.append(case.call.gradient_name(leaf))
-        if case.program.number and all(
-            answer[leaf].shape == right.shape for leaf, right in case.right.items()
-        ):
+        if case.program.number and not _is_misshapen(case, answer):
             with precision(dtype), np.errstate(all="ignore"):  # It may hold anything.
                 tree = _tree(answer, case.passes.inputs)
                 found = central_differences(case.program, case.passes, tree)
@@ -297,7 +295,11 @@ def _hints(row: Row, cases: Sequence[Case], answers: Sequence[Mapping]) -> Itera
     ]
     leaves = dict.fromkeys(leaf for case, _answer in exact for leaf in case.right)
     for leaf in leaves:
-        wrong = [pair for pair in exact if _is_wrong(leaf, *pair)]
+        wrong = [  # A setting may have no bias.
+            (case, answer)
+            for case, answer in exact
+            if leaf in case.right and not same(answer[leaf], case.right[leaf])
+        ]
         if not wrong:
             continue
         case, answer = wrong[0]
@@ -317,12 +319,3 @@ def _hints(row: Row, cases: Sequence[Case], answers: Sequence[Mapping]) -> Itera
 
 def _is_misshapen(case: Case, answer: Mapping[str, np.ndarray]) -> bool:
     return any(answer[leaf].shape != right.shape for leaf, right in case.right.items())
-
-
-def _is_wrong(leaf: str, case: Case, answer: Mapping[str, np.ndarray]) -> bool:
-    if leaf not in case.right:  # This setting has no bias.
-        return False
-    yours, right = answer[leaf], case.right[leaf]
-    return yours.shape != right.shape or not np.allclose(
-        yours, right, rtol=0, atol=CLOSE * (np.abs(right).max(initial=0) or 1)
-    )

@@ -29,6 +29,20 @@ SIGNALS = [
 ]
 
 
+@contextlib.contextmanager
+def stopped_by(handler: Callable[[int, Any], None]) -> Iterator[None]:
+    """Gives the orders to stop a handler within the block."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    for number, other in before.items():
+        if other is not signal.SIG_IGN:  # As in a shell's background, or by nohup.
+            signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, other in before.items():
+            signal.signal(number, other)
+
+
 class Connection(HttpToolsProtocol):
     """One connection."""
 
@@ -139,18 +153,9 @@ class StoppableServer(Server):
                 connection.transport.abort()
         return await super().on_tick(counter)
 
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
+    def capture_signals(self) -> contextlib.AbstractContextManager[None]:
         """Takes the signals, which uvicorn would raise again at the end."""
-        before = {number: signal.getsignal(number) for number in SIGNALS}
-        for number, handler in before.items():
-            if handler is not signal.SIG_IGN:  # As in a shell's background, or by nohup.
-                signal.signal(number, self.handle_exit)
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        return stopped_by(self.handle_exit)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         self.force_exit = self.should_exit

@@ -7,14 +7,12 @@ log: its key signs their answers, and a user's model is a hash, so any of them t
 import contextlib
 import logging
 import os
-import signal
+import queue
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 from jaxnets.deploy.server.app import Guard
-from jaxnets.deploy.server.connections import SIGNALS
+from jaxnets.deploy.server.connections import stopped_by
 from jaxnets.deploy.server.limits import SLOW
 from jaxnets.deploy.server.service import report
 from jaxnets.errors import BY_SIGNAL, UserError, first_line, not_installed
@@ -90,38 +88,12 @@ def serve_replicas(
             serve.run(deployment.bind(), name=NAME, logging_config={"log_level": "ERROR"})
         except (RuntimeError, TimeoutError, ray.exceptions.RayError) as error:
             raise UserError(f"ray: the replicas do not start: {first_line(error)}") from None
-        wait = stack.enter_context(_signals())
-        with contextlib.redirect_stdout(stdout):
-            on_start()
-        number = wait()
+        orders = queue.SimpleQueue[int]()
+        # After the block a second signal has its usual effect.
+        with stopped_by(lambda number, frame: orders.put(number)):
+            with contextlib.redirect_stdout(stdout):
+                on_start()
+            number = orders.get()
         serve.delete(NAME)
     report("stopped: what was accepted is answered and saved")
     return BY_SIGNAL + number
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[Callable[[], int]]:
-    """Yields a function that waits for the order to stop; a second signal has its usual effect."""
-    came, numbers = threading.Event(), list[int]()
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    def note(number: int, frame: Any) -> None:
-        numbers.append(number)
-        restore()
-        came.set()
-
-    def wait() -> int:
-        came.wait()
-        return numbers[0]
-
-    for number, handler in before.items():
-        if handler is not signal.SIG_IGN:  # As in a shell's background, or by nohup.
-            signal.signal(number, note)
-    try:
-        yield wait
-    finally:
-        restore()

@@ -486,7 +486,6 @@ def reliability(
     name: str,
     title: str,
     alt: str,
-    edges: np.ndarray,
     accuracy: np.ndarray,
     share: np.ndarray,
     *,
@@ -494,7 +493,10 @@ def reliability(
     y_label: str,
     share_label: str,
 ) -> Figure:
-    """Accuracy in each bin of confidence beside the diagonal, and how many examples each has."""
+    """Accuracy in each bin of confidence beside the diagonal, and how many examples each has.
+
+    The bins have equal widths.
+    """
     figure, left, side = Figure(name, WIDTH, 330, title, alt), 56, 200
     x = Axis(0, 1, left, WIDTH - 24)
     y = Axis(0, 1, 14 + side, 14)
@@ -506,6 +508,7 @@ def reliability(
     _upright(figure, 13, 14 + side / 2, y_label)
     _upright(figure, 13, 256, share_label)
     most = share.max(initial=0) or 1.0
+    edges = np.linspace(0, 1, len(accuracy) + 1)
     for k in range(len(accuracy)):
         a, b = x(edges[k]) + 1, x(edges[k + 1]) - 1
         if share[k] > 0:

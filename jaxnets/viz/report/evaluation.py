@@ -16,7 +16,7 @@ from jaxnets.predict.predict import compile_network
 from jaxnets.predict.trained import TrainedNetwork
 
 BATCH = 500
-BINS = 10
+BINS = 10  # Of confidence, of equal width; a bin holds its upper edge.
 TEST_IMAGES = "mnist/t10k-images-idx3-ubyte.gz"
 
 # The 15 test images of MNIST whose label most people reject: of five, at most two chose it. By
@@ -112,33 +112,36 @@ def class_scores(confusion: np.ndarray) -> ClassScores:
 class Calibration(NamedTuple):
     """The network's accuracy in each bin of its confidence."""
 
-    edges: np.ndarray  # [bins + 1] A bin holds its upper edge.
-    accuracy: np.ndarray  # [bins] NaN where a bin is empty.
-    confidence: np.ndarray  # [bins] The mean.
-    share: np.ndarray  # [bins] Of all images.
-
-    @property
-    def error(self) -> float:
-        """The expected calibration error: the mean |accuracy - confidence| of an image's bin.
-
-        Source: Guo et al. 2017, equation 3.
-        """
-        return float(np.nansum(self.share * np.abs(self.accuracy - self.confidence)))
+    accuracy: np.ndarray  # [BINS] NaN where a bin is empty.
+    share: np.ndarray  # [BINS] Of all images.
+    error: float  # `expected_error`.
 
 
-def bins_of(found: Predictions, bins: int = BINS) -> np.ndarray:
-    """Each image's bin, [N]: of equal width, by the probability of the class that it got."""
-    return np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], found.confidences)
+def bins_of(found: Predictions) -> np.ndarray:
+    """Each image's bin, [N], by the probability of the class that it got."""
+    return np.searchsorted(np.linspace(0, 1, BINS + 1)[1:-1], found.confidences)
 
 
-def calibration(found: Predictions, bins: int = BINS) -> Calibration:
+def expected_error(at: np.ndarray, gaps: np.ndarray) -> float:
+    """The expected calibration error: the mean |accuracy - confidence| of an image's bin.
+
+    Source: Guo et al. 2017, equation 3.
+
+    Args:
+      at: Each image's bin, [N].
+      gaps: 1 or 0 for a right or a wrong answer, less its confidence, [N].
+    """
+    return float(np.abs(np.bincount(at, gaps)).sum() / max(len(at), 1))
+
+
+def calibration(found: Predictions) -> Calibration:
     """The network's accuracy in each bin of its confidence."""
-    edges, at = np.linspace(0, 1, bins + 1), bins_of(found, bins)
-    count = np.bincount(at, minlength=bins)
+    at = bins_of(found)
+    count = np.bincount(at, minlength=BINS)
     with np.errstate(invalid="ignore"):
-        right = np.bincount(at, found.right, bins) / count
-        sure = np.bincount(at, found.confidences, bins) / count
-    return Calibration(edges, right, sure, count / max(len(at), 1))
+        accuracy = np.bincount(at, found.right, BINS) / count
+    error = expected_error(at, found.right - found.confidences.astype(np.float64))
+    return Calibration(accuracy, count / max(len(at), 1), error)
 
 
 class Mistake(NamedTuple):

@@ -127,7 +127,6 @@ def calibration_figure(found: Calibration) -> Figure:
             "Expected calibration error {}. On the dashed line, confidence equals accuracy.",
             percent(found.error),
         ),
-        found.edges,
         np.nan_to_num(found.accuracy),
         found.share,
         x_label=_("confidence"),

@@ -14,7 +14,7 @@ from jaxnets.display import four_digits, printable
 from jaxnets.drawing.charts import percent
 from jaxnets.language import _
 from jaxnets.proportions import mcnemar, wilson
-from jaxnets.viz.report.evaluation import Predictions, bins_of
+from jaxnets.viz.report.evaluation import Predictions, bins_of, expected_error
 from jaxnets.viz.report.run_facts import RunFacts
 
 ALPHA = 0.05  # A verdict is wrong about as often, if chance alone is at work.
@@ -185,11 +185,6 @@ class Calibrated(NamedTuple):
     high: float
     chance: float  # What a calibrated network stays below in 95 % of such sets of images.
     p: float  # The share of calibrated networks with this error or more.
-
-
-def expected_error(at: np.ndarray, gaps: np.ndarray) -> float:
-    """The expected calibration error of images in bins `at` [N], `gaps` [N] right - confidence."""
-    return float(np.abs(np.bincount(at, gaps)).sum() / len(at))
 
 
 def calibrated(found: Predictions, seed: int = 0) -> Calibrated:

@@ -7,9 +7,6 @@ from jaxnets.config.fields import NAMES, TRACKERS
 from jaxnets.config.recipes import PRESETS
 from jaxnets.errors import did_you_mean, same_name
 
-TESTED = "every run ends with a test, jaxnets evaluate RUN repeats it"
-RUNS = "jaxnets runs lists them"
-
 DATASETS = ("mnist", "fashion_mnist", "kmnist", "cifar10", "cifar100")
 
 # Those that have no counterpart.
@@ -29,11 +26,13 @@ SENTENCES |= dict.fromkeys(
     ("save", "save_model"), "every run is saved, --workdir=FOLDER says where"
 )
 SENTENCES |= dict.fromkeys(("workers", "num_workers"), "pictures are decoded on all cores")
-SENTENCES |= dict.fromkeys(("evaluate", "test"), TESTED)
+SENTENCES |= dict.fromkeys(
+    ("evaluate", "test"), "every run ends with a test, jaxnets evaluate RUN repeats it"
+)
 SENTENCES |= {name: f"did you mean --track={name}?" for name in TRACKERS[1:]}
 SENTENCES |= dict.fromkeys(("plot", "curves"), "jaxnets report RUN draws the curves")
 SENTENCES |= dict.fromkeys(("draw", "page"), "jaxnets page RUN writes a page to draw digits on")
-SENTENCES |= dict.fromkeys(("list", "runs"), RUNS)
+SENTENCES |= dict.fromkeys(("list", "runs"), "jaxnets runs lists them")
 SENTENCES |= dict.fromkeys(
     ("list_models", "models"), "did you mean --model=NAME (--help lists them)?"
 )

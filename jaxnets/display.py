@@ -42,6 +42,15 @@ def one_line(text: str) -> str:
     return printable(" ".join(text.split()))
 
 
+def shortened(text: str, length: int) -> str:
+    """A text with at most so many characters, its end left out if it has more.
+
+    >>> shortened("global_average_pool", 8)
+    'global_…'
+    """
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
 def program(command: str) -> list[str]:
     """The words by which the user's shell starts a command, as it started this process."""
     script = sys.argv[0]

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxnets.display import width_of
+from jaxnets.display import shortened, width_of
 from jaxnets.drawing.svg import (
     DASHES,
     SERIES,
@@ -14,7 +14,6 @@ from jaxnets.drawing.svg import (
     Key,
     element,
     escape,
-    shortened,
     signed_pixels,
     text_width,
 )

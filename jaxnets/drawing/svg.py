@@ -72,11 +72,6 @@ def escape(text: Any) -> str:
     return html.escape(printable(str(text)))
 
 
-def shortened(text: str, length: int) -> str:
-    """A name with at most so many characters."""
-    return text if len(text) <= length else text[: length - 1] + "…"
-
-
 def text_width(text: str, size: float) -> float:
     """About how many pixels a text takes; no font is at hand."""
     return 0.57 * size * width_of(text)

@@ -113,11 +113,8 @@ def _line(cells: Sequence[str], colour: str | None = None) -> str:
         line = display.line(cells, (*WIDTHS[:-3], kinks, *WIDTHS[-2:]), ALIGN)
     else:
         name, *errors = cells[: 1 + len(COLUMNS)]
-        widest = NARROW_WIDTHS[0]
-        name = name if len(name) <= widest else f"{name[: widest - 1]}…"
-        line = display.line(
-            [name, *errors, cells[-2]], NARROW_WIDTHS, "<" + ">" * len(errors) + "<"
-        )
+        row = [display.shortened(name, NARROW_WIDTHS[0]), *errors, cells[-2]]
+        line = display.line(row, NARROW_WIDTHS, "<" + ">" * len(errors) + "<")
     verdict = f" {cells[-2]}"
     return line.replace(verdict, f" {display.paint(cells[-2], colour)}") if colour else line
 

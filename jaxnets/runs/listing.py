@@ -18,6 +18,7 @@ from jaxnets.display import (
     printable,
     program,
     short_path,
+    shortened,
     table,
     width_of,
 )
@@ -186,8 +187,7 @@ def _shown(value: object) -> str:
     """A value of a file in a table."""
     if isinstance(value, list):
         value = "x".join(map(str, value))
-    text = printable("none" if value is None else f"{value}")
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+    return shortened(printable("none" if value is None else f"{value}"), LONGEST)
 
 
 def to_values(found: Listing) -> dict[str, Any]:

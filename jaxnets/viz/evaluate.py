@@ -12,9 +12,9 @@ from jaxnets.data.pictures.decode import BadPictureError, read_picture
 from jaxnets.data.pictures.folder import labelled_files
 from jaxnets.data.pictures.store import in_threads
 from jaxnets.data.published import SETS
-from jaxnets.display import columns, printable, table, width_of
+from jaxnets.display import columns, printable, shortened, table, width_of
 from jaxnets.drawing.charts import MAX_NAMED
-from jaxnets.drawing.svg import Figure, shortened
+from jaxnets.drawing.svg import Figure
 from jaxnets.errors import UserError
 from jaxnets.language import _
 from jaxnets.predict.predict import to_predictor

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnets.display import table, width_of
+from jaxnets.display import shortened, table, width_of
 from jaxnets.drawing.charts import plain
-from jaxnets.drawing.svg import Figure, shortened
+from jaxnets.drawing.svg import Figure
 from jaxnets.errors import UserError
 from jaxnets.language import _
 from jaxnets.machine.platform import set_up_jax

@@ -12,8 +12,8 @@ import numpy as np
 from jaxnets.config.fields import Config
 from jaxnets.config.resolve import preset
 from jaxnets.data.pictures.decode import BadPictureError, read_picture, to_square
-from jaxnets.display import printable, short_path
-from jaxnets.drawing.svg import Figure, figure_path, shortened, text_width
+from jaxnets.display import printable, short_path, shortened
+from jaxnets.drawing.svg import Figure, figure_path, text_width
 from jaxnets.errors import UserError
 from jaxnets.language import _
 from jaxnets.machine.platform import compiler_options_for_init, default_platform, set_up_jax

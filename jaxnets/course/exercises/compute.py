@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxnets.course.exercises.catalogue import BETS, SHEETS, Question, Sheet
 from jaxnets.course.exercises.student import near
+from jaxnets.display import shortened
 from jaxnets.errors import UserError
 from jaxnets.language import N_, _
 
@@ -63,7 +64,7 @@ def _entries(source: str, path: str) -> dict[str, str]:
             name, found[entry[1]] = entry[1], entry[2].strip()
         elif text and (not name or _is_complete(found[name])):
             wanted = f"expected NAME = NUMBER in line {number}"
-            raise UserError(f"{path}: {wanted}, got {_short(text)}")
+            raise UserError(f"{path}: {wanted}, got {shortened(text, MAX_TEXT)}")
         elif text:
             found[name] += f" {text}"
     return found
@@ -131,16 +132,18 @@ def _value(text: str) -> Any:
         elif part in "])":
             row = rows.pop()
             if not rows:
-                raise ValueError(_("one bracket too many in {}", _short(text)))
+                raise ValueError(_("one bracket too many in {}", shortened(text, MAX_TEXT)))
             rows[-1].append(row)
         elif part != "," and part.strip():
             rows[-1].append(_number(part.strip("\"' ")))
         if len(rows) > MAX_DEPTH:
-            raise ValueError(_("too many brackets in {}", _short(text)))
+            raise ValueError(_("too many brackets in {}", shortened(text, MAX_TEXT)))
     if len(rows) > 1:
-        raise ValueError(_("a bracket is not closed in {}", _short(text)))
+        raise ValueError(_("a bracket is not closed in {}", shortened(text, MAX_TEXT)))
     if len(rows[0]) != 1:
-        wanted = _("expected a number as 1.5, or a row as [1, 2], got {}", _short(text))
+        wanted = _(
+            "expected a number as 1.5, or a row as [1, 2], got {}", shortened(text, MAX_TEXT)
+        )
         raise ValueError(wanted)
     return rows[0][0]
 
@@ -153,17 +156,13 @@ def _number(text: str) -> float:
     """
     parts = [re.sub(r"^([+-])\s+", r"\1", part.strip()) for part in text.split("/")]
     if len(parts) > 2 or not all(map(NUMBER.fullmatch, parts)):
-        raise ValueError(_("expected a number as 1.5 or 1/8, got {}", _short(text)))
+        raise ValueError(_("expected a number as 1.5 or 1/8, got {}", shortened(text, MAX_TEXT)))
     above, *below = map(float, parts)
     if below == [0]:
-        raise ValueError(_("{} divides by 0", _short(text)))
+        raise ValueError(_("{} divides by 0", shortened(text, MAX_TEXT)))
     if not all(map(math.isfinite, [above, *below])):
-        raise ValueError(_("{} is too large", _short(text)))
+        raise ValueError(_("{} is too large", shortened(text, MAX_TEXT)))
     return above / below[0] if below else above
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT - 1]}…"
 
 
 def _shape(value: Any) -> tuple[int, ...] | None:

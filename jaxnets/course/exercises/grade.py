@@ -25,7 +25,7 @@ from jaxnets.course.exercises.files import exercises_in, read_source
 from jaxnets.course.exercises.judge import Case, cases_of, verdict
 from jaxnets.course.exercises.sandbox import Running, Sandbox
 from jaxnets.course.exercises.sources import sources_of
-from jaxnets.display import one_line
+from jaxnets.display import one_line, shortened
 from jaxnets.errors import UserError, first_line
 from jaxnets.language import _
 
@@ -137,8 +137,7 @@ def _failed(name: str, path: Path, reason: str, exercise: str = "") -> Submissio
 
 
 def _short(text: str) -> str:
-    text = one_line(text)
-    return text if len(text) <= MAX_REASON else f"{text[: MAX_REASON - 1]}…"
+    return shortened(one_line(text), MAX_REASON)
 
 
 def _grade_of_sheet(name: str, path: Path, source: str) -> Grade:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxnets.display import shortened
 from jaxnets.errors import first_line, nearest
 from jaxnets.language import N_, _
 
@@ -118,7 +119,7 @@ class Place(NamedTuple):
         with contextlib.suppress(Exception):
             code = compile(ast.Expression(node), "part", "eval")  # type: ignore[arg-type]
             value = eval(code, self.frame.f_globals, self.names)
-        return Operand(text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT - 1]}…", value)
+        return Operand(shortened(text, MAX_TEXT), value)
 
     @property
     def names(self) -> Mapping[str, Any]:

@@ -16,6 +16,7 @@ import numpy as np
 from jaxnets.course.exercises.catalogue import Cause, Repair, Task
 from jaxnets.course.exercises.numbers import RUNS
 from jaxnets.course.exercises.passes import PlainCall, ResultError, results_of
+from jaxnets.display import shortened
 from jaxnets.language import _
 
 CLOSE = 1e-9  # Of numbers in float64 that are meant to be the same.
@@ -146,4 +147,4 @@ def looks(label: str, yours: np.ndarray, right: np.ndarray) -> str:
 
 def _short(value: Any) -> str:
     text = " ".join(np.array2string(np.asarray(value), precision=4).split())
-    return text if len(text) <= MAX_ARGUMENT else f"{text[: MAX_ARGUMENT - 1]}…"
+    return shortened(text, MAX_ARGUMENT)

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxnets import files
 from jaxnets.config.options import is_custom
-from jaxnets.display import short_path, show
+from jaxnets.display import short_path, shortened, show
 from jaxnets.drawing.charts import percent, plain
 from jaxnets.drawing.svg import Figure, check_png, escape
 from jaxnets.errors import UserError
@@ -238,7 +238,7 @@ def _shown(value: Any) -> str:
         text = ", ".join(f"{key} {part}" for key, part in value.items())
     else:
         text = "–" if value is None else str(value)
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+    return shortened(text, LONGEST)
 
 
 def _overview(run: RunFacts, prefix: str) -> str:

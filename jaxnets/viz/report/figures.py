@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from jaxnets.data.datasets import Dataset
-from jaxnets.display import printable
+from jaxnets.display import printable, shortened
 from jaxnets.drawing.charts import (
     WIDTH,
     Row,
@@ -18,7 +18,7 @@ from jaxnets.drawing.charts import (
     plain,
     reliability,
 )
-from jaxnets.drawing.svg import Figure, shortened, signed_pixels, text_width, tiled
+from jaxnets.drawing.svg import Figure, signed_pixels, text_width, tiled
 from jaxnets.language import N_, _
 from jaxnets.viz.report.evaluation import Calibration, ClassScores, Mistake, Predictions
 from jaxnets.viz.report.ledger import Entry, Norms
@@ -181,8 +181,7 @@ def picture(data: Dataset, row: int) -> np.ndarray:
     image = np.asarray(data.test.images[row])
     if image.dtype != np.uint8:
         image = np.rint(255 * np.clip(image, 0, 1)).astype(np.uint8)
-    image = image[..., 0] if image.shape[2] == 1 else image
-    drawn = Image.fromarray(image)
+    drawn = Image.fromarray(_reduced(image))
     drawn.thumbnail((MAX_SIDE, MAX_SIDE))
     return np.asarray(drawn)
 
@@ -256,6 +255,7 @@ def activations_figure(found: Passes, name: str) -> Figure:
 
 
 def _reduced(image: np.ndarray) -> np.ndarray:
+    """An image [h, w, C], of one channel [h, w]."""
     return image[..., 0] if image.shape[2] == 1 else image
 
 

@@ -14,7 +14,7 @@ from jaxnets.display import has_colours, line, printable, width_of
 from jaxnets.display import show as show_lines
 from jaxnets.errors import ERROR, UserError
 from jaxnets.language import _, said
-from jaxnets.predict.predict import BATCH, load_predictor
+from jaxnets.predict.predict import BATCH, best_classes, load_predictor
 
 STDIN = "-"
 LEVELS = 2  # Of folders within a folder: its classes, or parts such as train with their classes.
@@ -54,7 +54,7 @@ def answer(
         images = [image for _name, lines in batch for line in lines for image in line]
         rows = iter(predictor.probabilities(images))
         for name, lines in batch:
-            found = [[_best(next(rows), labels, top) for _image in line] for line in lines]
+            found = [[best_classes(next(rows), labels, top) for _image in line] for line in lines]
             seen = [[predictor.seen(image) if show else None for image in line] for line in lines]
             if as_json:
                 answers.append({"image": name, **_to_values(found, each)})
@@ -79,12 +79,6 @@ def answer(
     if as_json:
         print(json.dumps(answers, indent=2))
     return all_good
-
-
-def _best(row: np.ndarray, labels: Sequence[str], top: int) -> Best:
-    """The most probable classes, the first of equals first."""
-    order = np.argsort(-row, kind="stable")[:top]
-    return [{"label": labels[k], "probability": float(row[k])} for k in order]
 
 
 def _to_values(found: list[list[Best]], each: bool) -> dict[str, Any]:

@@ -207,6 +207,12 @@ def usual_preparation(image_shape: tuple[int, ...], class_names: Sequence[str]) 
     return "auto" if reads else "picture"
 
 
+def best_classes(row: np.ndarray, labels: Sequence[str], top: int) -> list[dict[str, Any]]:
+    """The most probable classes of a picture, the first of equals first."""
+    values, order = row.tolist(), np.argsort(-row, kind="stable")[:top].tolist()
+    return [{"label": labels[k], "probability": values[k]} for k in order]
+
+
 def compile_network(
     config: Config, model: Chain, of: Callable[[jax.Array], jax.Array] = jax.nn.softmax
 ) -> Callable[[Any, np.ndarray], jax.Array]:

@@ -292,13 +292,6 @@ def to_images(
 # From probabilities [N, K] to answers.
 
 
-def best_classes(row: np.ndarray, labels: Sequence[str], top: int) -> list[dict[str, Any]]:
-    """The most probable classes of a picture, the first of equals first."""
-    values = row.tolist()
-    order = np.argsort(-row, kind="stable")[:top].tolist()
-    return [{"label": labels[k], "probability": values[k]} for k in order]
-
-
 def render_inference(
     named: dict[str, str], labels: Sequence[str], asked: Inference, probabilities: np.ndarray
 ) -> tuple[bytes, int | None]:

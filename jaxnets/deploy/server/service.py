@@ -29,11 +29,11 @@ from jaxnets.deploy.server.feedback import Feedback, FeedbackLog
 from jaxnets.deploy.server.limits import RequestError, Room
 from jaxnets.deploy.server.models import SIZES, Gatherer, Images, Model, Version, names_of
 from jaxnets.deploy.server.postgres import PostgresLog, is_url
-from jaxnets.deploy.server.protocol import best_classes
 from jaxnets.display import one_line, printable
 from jaxnets.errors import UserError
 from jaxnets.language import said
 from jaxnets.machine.platform import return_freed_memory
+from jaxnets.predict.predict import best_classes
 from jaxnets.training.step import to_float
 
 ARMS = "AB"

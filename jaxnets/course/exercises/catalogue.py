@@ -60,6 +60,12 @@ class Exercise:
         """The text of its file, in the reader's language; its first lines name the file."""
         raise NotImplementedError
 
+    def _module(self, file: str, title: str, how: str, parts: Sequence[str], code: str) -> str:
+        """A Python file, whose docstring says how to go on, then these parts."""
+        check = f"    {check_command(self, file or self.file)}"
+        parts = [title, _(how, self.level, self.minutes), check, *parts]
+        return '"""' + "\n\n".join(parts) + f'\n"""\n\n{code}'
+
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
@@ -191,14 +197,9 @@ class Blank(Exercise):
 
     def text(self, file: str = "") -> str:
         code = Template(_said(self.code)).substitute(arguments=_indented(_(self.arguments)))
-        parts = [
-            _("Exercise {}: {}, backward.", self.name, _(self.about)),
-            _(BLANKS_TO_FILL, self.level, self.minutes),
-            f"    {check_command(self, file or self.file)}",
-            _("The forward pass:"),
-            _indented(_(self.forward)),
-        ]
-        return _module(parts, code)
+        title = _("Exercise {}: {}, backward.", self.name, _(self.about))
+        parts = [_("The forward pass:"), _indented(_(self.forward))]
+        return self._module(file, title, BLANKS_TO_FILL, parts, code)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,20 +230,15 @@ class Bug(Exercise):
 
     def text(self, file: str = "") -> str:
         title = N_("Exercise {}: one thing is wrong in this backward pass ({}).")
-        parts = [
-            _(title, self.name, _(self.about)),
-            _(TO_REPAIR, self.level, self.minutes),
-            f"    {check_command(self, file or self.file)}",
-        ]
+        title = _(title, self.name, _(self.about))
         if self.forward:
-            parts += [_("The forward pass, which returns (y, cache):")]
+            parts = [_("The forward pass, which returns (y, cache):")]
             parts += [_indented(_said(self.forward).replace('"""', "'''"))]
         else:
-            parts += [_("The forward pass:"), _indented(_(self.right.forward))]
+            parts = [_("The forward pass:"), _indented(_(self.right.forward))]
             parts += [_(self.right.arguments)]
-        parts += [_(AUTHOR)]
-        parts += [fill(_(self.question), WIDTH)]
-        return _module(parts, _said(self.code))
+        parts += [_(AUTHOR), fill(_(self.question), WIDTH)]
+        return self._module(file, title, TO_REPAIR, parts, _said(self.code))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,13 +268,8 @@ class Task(Exercise):
 
     def text(self, file: str = "") -> str:
         code = Template(_said(self.code)).substitute(arguments=_indented(_(self.arguments)))
-        parts = [
-            _("Exercise {}: {}.", self.name, _(self.about)),
-            _(BLANKS_TO_FILL, self.level, self.minutes),
-            f"    {check_command(self, file or self.file)}",
-            _indented(_(self.formula)),
-        ]
-        return _module(parts, code)
+        title = _("Exercise {}: {}.", self.name, _(self.about))
+        return self._module(file, title, BLANKS_TO_FILL, [_indented(_(self.formula))], code)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,14 +283,10 @@ class Repair(Task):
     hint: str
 
     def text(self, file: str = "") -> str:
-        parts = [
-            _("Exercise {}: one thing is wrong in this function ({}).", self.name, _(self.about)),
-            _(TO_REPAIR, self.level, self.minutes),
-            f"    {check_command(self, file or self.file)}",
-            _(AUTHOR),
-            fill(_(self.question), WIDTH),
-        ]
-        return _module(parts, _said(self.code))
+        title = N_("Exercise {}: one thing is wrong in this function ({}).")
+        title = _(title, self.name, _(self.about))
+        parts = [_(AUTHOR), fill(_(self.question), WIDTH)]
+        return self._module(file, title, TO_REPAIR, parts, _said(self.code))
 
 
 class Step(NamedTuple):
@@ -307,11 +294,6 @@ class Step(NamedTuple):
 
     idea: str
     exercises: Sequence[str]  # The names of its parts, in their order.
-
-
-def _module(parts: Sequence[str], code: str) -> str:
-    """A Python file: these parts are its docstring."""
-    return '"""' + "\n\n".join(parts) + f'\n"""\n\n{code}'
 
 
 def _said(code: str) -> str:

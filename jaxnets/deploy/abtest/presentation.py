@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxnets.deploy.abtest.sequential import EXPECTED, MIN_USERS
+from jaxnets.deploy.abtest.sequential import EXPECTED, MIN_USERS, moments
 from jaxnets.deploy.abtest.trial import Plan, Trial
 from jaxnets.display import printable, table
 from jaxnets.drawing.charts import MAX_POINTS, Band, Line, Series, curves
@@ -269,7 +269,8 @@ def plot(trial: Trial) -> Figure:
     low, estimate, high = (
         100 * x[at] for x in (trial.sequence.low, trial.sequence.estimate, trial.sequence.high)
     )
-    half = 100 * two_sided_z(trial.plan.alpha) * _errors(trial.values)[at]
+    errors = np.sqrt(moments(trial.values)[1][at] / users)
+    half = 100 * two_sided_z(trial.plan.alpha) * errors
     decided = trial.decided_at
     return curves(
         "abtest",
@@ -289,11 +290,3 @@ def plot(trial: Trial) -> Figure:
         level=Line(_("no difference"), 0.0),
         marks=[Line(_("decided after {} users", f"{decided:,}"), decided)] if decided else [],
     )
-
-
-def _errors(values: np.ndarray) -> np.ndarray:
-    """The standard error of the mean after each value, [N]."""
-    t = np.arange(1, len(values) + 1)
-    centered = values - values[0]
-    squares = np.cumsum(centered**2) - t * (np.cumsum(centered) / t) ** 2
-    return np.sqrt(np.maximum(squares, 0) / np.maximum(t - 1, 1) / t)

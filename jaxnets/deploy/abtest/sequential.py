@@ -61,6 +61,15 @@ def half_width(t: np.ndarray | float, alpha: float, rho2: float) -> np.ndarray:
     return np.sqrt(2 * r * (np.log(r) / 2 - math.log(alpha)) / rho2) / t
 
 
+def moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The mean and the variance of the values so far, after each value, [..., N]."""
+    t, first = np.arange(1, values.shape[-1] + 1), values[..., :1]
+    centered = values - first  # The squares of large equal numbers would round.
+    mean = np.cumsum(centered, -1) / t
+    squares = np.cumsum(centered**2, -1) - t * mean**2
+    return mean + first, np.maximum(squares, 0) / np.maximum(t - 1, 1)
+
+
 def confidence_sequence(
     values: np.ndarray,
     alpha: float = 0.05,
@@ -83,12 +92,7 @@ def confidence_sequence(
     """
     values = np.asarray(values, np.float64)
     t, rho2 = np.arange(1, values.shape[-1] + 1), mixture(alpha, planned)
-    first = values[..., :1]
-    centered = values - first  # The squares of large equal numbers would round.
-    mean = np.cumsum(centered, -1) / t
-    squares = np.cumsum(centered**2, -1) - t * mean**2
-    variance = np.maximum(squares, 0) / np.maximum(t - 1, 1)
-    estimate = mean + first
+    estimate, variance = moments(values)
     known = (t >= MIN_USERS) & (variance > 0) & begins
     width = np.where(known, np.sqrt(variance) * half_width(t, alpha, rho2), np.inf)
     r = t * rho2 + 1

@@ -129,6 +129,13 @@ def checked(path: str | Path, row: tuple) -> Feedback:
     return found._replace(correct=bool(found.correct))
 
 
+def checked_key(key: object) -> bytes:
+    """The key that signs the answers, as a log has it; ValueError for a short one to be guessed."""
+    if not isinstance(key, bytes) or len(key) != KEY_BYTES:
+        raise ValueError(f"its key is not {KEY_BYTES} bytes")
+    return key
+
+
 class FeedbackLog:
     """The log as its server has it open; to be used from one thread at a time."""
 
@@ -155,14 +162,11 @@ class FeedbackLog:
                 new = ("key", secrets.token_bytes(KEY_BYTES))
                 self._log.execute("insert or ignore into setting values (?, ?)", new)
             found = self._log.execute("select value from setting where name = 'key'").fetchone()
-            key = found[0] if found else None
-            if not isinstance(key, bytes) or len(key) != KEY_BYTES:  # A short one can be guessed.
-                raise ValueError(f"its key is not {KEY_BYTES} bytes")
+            self.key = checked_key(found[0] if found else None)  # The same after a restart.
             self._log.execute(f"select {COLUMNS} from feedback limit 1")
         except (sqlite3.Error, ValueError) as error:
             self._log.close()
             raise UserError(f"feedback: expected a log in {path}: {first_line(error)}") from error
-        self.key = key  # Signs the answers, over restarts too.
 
     def append(self, rows: Sequence[Feedback]) -> list[bool]:
         """Appends rows in one transaction, which is on the disk when this returns.

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from jaxnets.deploy.server.feedback import KEY_BYTES, Feedback, checked
+from jaxnets.deploy.server.feedback import KEY_BYTES, Feedback, checked, checked_key
 from jaxnets.errors import UserError, first_line, not_installed
 
 SCHEMA = """
@@ -184,9 +184,7 @@ class PostgresLog:
                 log.execute("insert into setting values ('key', %s)", new)
             (key,) = log.execute(get_key).fetchone()
             log.execute(f"select {COLUMNS} from feedback limit 1")
-        if not isinstance(key, bytes) or len(key) != KEY_BYTES:  # A short one can be guessed.
-            raise ValueError(f"its key is not {KEY_BYTES} bytes")
-        return key
+        return checked_key(key)
 
     def append(self, rows: Sequence[Feedback]) -> list[bool]:
         """Appends rows in one transaction, which is committed when this returns.

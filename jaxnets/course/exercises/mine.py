@@ -23,7 +23,7 @@ from jaxnets.course.exercises.catalogue import Blank, Bug, Task, exercise_of_fun
 from jaxnets.course.exercises.files import exercises_in, read_source
 from jaxnets.course.exercises.judge import Verdict, broken, judge, judge_file, layer_of
 from jaxnets.course.exercises.mistakes import mistake
-from jaxnets.course.exercises.passes import Call, ResultError, named_result, run_file
+from jaxnets.course.exercises.passes import Call, ResultError, file_of, named_result, run_file
 from jaxnets.data.batches import Batch
 from jaxnets.data.datasets import Dataset
 from jaxnets.display import paint, show
@@ -168,7 +168,6 @@ def _rule_of(own: Own) -> LayerRule:
     """The layer with the user's backward pass; what fails in it while JAX traces it is one line."""
     exercise, backward = own.exercise, own.backward
     rule, where = layer_of(exercise), f"mine: {own.where}"
-    file = getattr(getattr(inspect.unwrap(backward), "__code__", None), "co_filename", "")
     # Its gradients have the right shapes, if not the right numbers.
     like = broken(exercise) if isinstance(exercise, Bug) and exercise.forward else rule
 
@@ -182,7 +181,7 @@ def _rule_of(own: Own) -> LayerRule:
         except ResultError as error:
             raise UserError(f"{where}: {exercise.function}: {error}") from error
         except Exception as error:
-            raise UserError(f"{where}: {mistake(error, file)}") from error
+            raise UserError(f"{where}: {mistake(error, file_of(backward))}") from error
         for leaf, one in {**{f"params.{n}": d for n, d in d_params.items()}, "x": dx}.items():
             if found[leaf].shape != one.shape:
                 shapes = f"expected the shape {one.shape}, got {found[leaf].shape}"

@@ -80,8 +80,7 @@ def results_of(
             try:
                 result = function(*functions.values(), *arguments.values(), **call.settings)
             except Exception as error:
-                code = getattr(inspect.unwrap(function), "__code__", None)
-                raise ResultError(mistake(error, code.co_filename if code else "")) from error
+                raise ResultError(mistake(error, file_of(function))) from error
             if result is None:
                 raise ResultError(_(NOTHING))
             values = [result] if len(call.returns) == 1 else result
@@ -109,12 +108,16 @@ def gradients_of(
             except ResultError:
                 raise
             except Exception as error:
-                code = getattr(inspect.unwrap(backward), "__code__", None)
-                raise ResultError(mistake(error, code.co_filename if code else "")) from error
+                raise ResultError(mistake(error, file_of(backward))) from error
             for call, row in zip(same, found, strict=True):
                 yield {
                     name: _numbers(call.gradient_name(name), array) for name, array in row.items()
                 }
+
+
+def file_of(function: Callable[..., Any]) -> str:
+    """The name of the file that a function comes from; "" if Python does not know it."""
+    return getattr(getattr(inspect.unwrap(function), "__code__", None), "co_filename", "")
 
 
 def _expect_these(

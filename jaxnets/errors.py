@@ -154,8 +154,10 @@ def run_main(main: Callable[[list[str]], int]) -> int:
         sys.stderr = io.TextIOWrapper(
             raw, sys.stderr.encoding, sys.stderr.errors, line_buffering=True
         )
+    asked = asked_for(sys.argv)
+    language = asked if asked in LANGUAGES else None  # None is the locale's.
     try:
-        with speaking(_language()):
+        with speaking(language):
             status = main(sys.argv[1:])
         sys.stdout.flush()
         return status
@@ -166,7 +168,7 @@ def run_main(main: Callable[[list[str]], int]) -> int:
         if (known := message_and_status(error)) is None:
             raise
         message, status = known
-        with speaking(_language()):
+        with speaking(language):
             show(f"{_(ERROR)} {said(one_line(message))}", sys.stderr, red=_(ERROR))
         if isinstance(error.__context__, BrokenPipeError):
             _leave_stdout()
@@ -178,12 +180,6 @@ def run_main(main: Callable[[list[str]], int]) -> int:
     finally:
         if handler is signal.default_int_handler:
             signal.signal(signal.SIGINT, handler)
-
-
-def _language() -> str | None:
-    """The language of the --language on the command line; None for the locale's."""
-    given = asked_for(sys.argv)
-    return given if given in LANGUAGES else None
 
 
 def _leave_stdout() -> None:

@@ -633,3 +633,31 @@ OVERLAPPING = """[...document.querySelectorAll('svg')].flatMap((svg) => {
   }
   return found;
 })"""
+
+
+def test_gradients_of_zero_have_their_figures():
+    zeros = [ledger.Entry("hidden1", "bias", (64,), 0.0, 0.0, {"float64": 0.0}, 0.0)]
+    assert "hidden1.bias" in figures.ledger_figure(zeros).inline()
+    assert "hidden1" in figures.norms_figure([ledger.Norms("hidden1", 0.0, 0.0, 0.0)]).inline()
+
+
+def test_of_many_classes_the_title_says_which_are_shown(predictions):
+    confusion = np.zeros((100, 100), int)
+    confusion[range(50), range(50)] = 2  # The last 50 have no image, and no score.
+    confusion[30, 31] = 1
+    found = figures.scores_figure(evaluation.class_scores(confusion), [f"c{k}" for k in range(100)])
+    assert found.title == "The 40 classes with the lowest F1"
+    assert "c30" in found.inline() and "c99" not in found.inline()
+
+
+def test_runs_of_one_name_are_told_apart(finished_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in "ab":
+        shutil.copytree(finished_run.folder, tmp_path / folder / "run")
+        shutil.rmtree(tmp_path / folder / "run" / "checkpoints")
+    (tmp_path / "a" / "run" / "metrics.jsonl").unlink()
+    runs = [str(tmp_path / folder / "run") for folder in "ab"]
+    missing = build.write_report(runs, "report.html")["missing"]
+    assert list(missing) == ["a/run", "b/run"]
+    assert any("no epoch" in text for text in missing["a/run"])
+    assert "fewer than two have predictions" in (tmp_path / "report.html").read_text()

@@ -77,6 +77,11 @@ def test_a_falling_loss_is_told_from_one_that_is_done(name, kind, says):
     assert found.kind == kind and found.text.startswith(says), found
 
 
+def test_a_rise_of_both_losses_is_no_overfitting_and_told():
+    found = verdicts.overfitting(run_of(*(np.stack([EPOCHS, EPOCHS + 0.1]) + NOISE).tolist()))
+    assert found.kind == "unknown" and "but the validation loss rises" in found.text, found
+
+
 @pytest.mark.parametrize("count", [0, 1, 4])
 def test_few_epochs_do_not_suffice(count):
     run = run_of(*[[0.5] * count] * 2)
@@ -90,7 +95,7 @@ def test_without_validation_the_training_loss_is_judged():
     run = run_of(train, [None] * len(train))
     assert "0 epochs have a training and a validation loss" in verdicts.overfitting(run).text
     assert "the training loss changed by" in verdicts.still_falling(run).text
-    equal = run_of([0.25] * 9, [0.25] * 9)
+    equal = run_of([0.25 + 1e-9 * k**2 for k in range(9)], [0.25 + 3e-9 * k**2 for k in range(9)])
     assert [verdicts.overfitting(equal).kind, verdicts.still_falling(equal).kind] == ["good"] * 2
 
 
@@ -124,7 +129,7 @@ def test_the_most_confused_classes_are_named_against_chance():
     assert p < 1e-4 and "p < 0.0001" in found.text
     classes[300:314] = np.tile([0, 1, 2, 4], 4)[:14]
     even = verdicts.confused(predictions(labels, classes), list("abcde"))
-    assert even.kind == "unknown" and "no pair stands out" in even.text and "(p 1)" in even.text
+    assert even.kind == "unknown" and "chance gives as much (p 1)" in even.text
     none = verdicts.confused(predictions(labels, labels), list("abcde"))
     assert none.kind == "good" and "all 500 test images are right" in none.text
 
@@ -136,7 +141,25 @@ def test_of_two_classes_the_two_directions_are_compared():
     found = verdicts.confused(predictions(labels, classes), ["cat", "dog"])
     p = stats.binomtest(20, 24).pvalue
     assert found.kind == "bad" and f"(p {p:.2g})" in found.text
-    assert "cat is taken for dog in 20 of 100 images, the other way round 4 times" in found.text
+    assert "cat is taken for dog in 20 of 100 images, the other way round in 4 of 100" in found.text
+
+
+def test_of_unequal_classes_equal_shares_of_mistakes_are_chance():
+    labels = np.repeat([0, 1], [900, 100])
+    classes = labels.copy()
+    classes[:90], classes[900:910] = 1, 0  # A tenth of each.
+    found = verdicts.confused(predictions(labels, classes), ["cat", "dog"])
+    assert found.kind == "unknown" and "(p 1)" in found.text, found
+    classes[10:90], classes[900:940] = 0, 0  # 10 of 900, and 40 of 100.
+    found = verdicts.confused(predictions(labels, classes), ["cat", "dog"])
+    assert found.kind == "bad" and "dog is taken for cat in 40 of 100 images" in found.text, found
+    assert "the other way round in 10 of 900" in found.text
+
+
+def test_one_answer_for_all_images_is_said_so():
+    labels = np.repeat(np.arange(3), 100)
+    found = verdicts.confused(predictions(labels, np.full(300, 1)), list("abc"))
+    assert found == ("bad", "All 300 test images are taken for b.")
 
 
 def drawn(seed, wrongness, count=600):
@@ -186,10 +209,19 @@ def test_two_runs_are_compared_by_mcnemars_exact_test():
     assert f"p {stats.binomtest(0, 4).pvalue:.2g}" in level[0].text
     three = verdicts.comparison(["s", "a", "t"], [answers[2], answers[1], answers[2]])
     assert "right on the same images" in three[1].text
-    assert f"p {2 * stats.binomtest(0, 4).pvalue:.2g}" in three[0].text  # Two tests.
+    assert f"p {3 * stats.binomtest(0, 4).pvalue:.2g}" in three[0].text  # Three pairs.
     other = answers[1]._replace(rows=answers[1].rows + 1)
-    assert "other images" in verdicts.comparison(["s", "o"], [answers[2], other])[0].text
+    assert "different images" in verdicts.comparison(["s", "o"], [answers[2], other])[0].text
     assert verdicts.comparison(["s", "n"], [answers[2], None])[0].kind == "unknown"
+
+
+def test_of_ten_equal_runs_the_best_is_rarely_called_better():
+    rng = np.random.default_rng(0)
+    labels, called = np.zeros(500, int), 0
+    for _ in range(60):
+        runs = [predictions(labels, (rng.random(500) < 0.1).astype(int), size=2) for _ in range(10)]
+        called += any(one.kind == "good" for one in verdicts.comparison(list("abcdefghij"), runs))
+    assert called / 60 <= 0.05
 
 
 def test_the_verdicts_are_chinese_in_a_chinese_report():

@@ -66,7 +66,8 @@ class Axis(NamedTuple):
 
 def axis_of(values: Sequence[float], start: float, end: float, *, log: bool | None = None) -> Axis:
     """An axis that the values fill; it does not begin at 0, so that differences show."""
-    low, high = _within(min(values, default=0.0)), _within(max(values, default=1.0))
+    nothing = 0.1 if log else 0.0
+    low, high = _within(min(values, default=nothing)), _within(max(values, default=1.0))
     if log is None:
         log = low > 0 and high / low > LOG_RANGE
     if log:

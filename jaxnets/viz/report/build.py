@@ -82,6 +82,10 @@ def write_report(
         for workdir in workdirs:
             doing(_("reading {}", workdir))
             runs.append(read_run(workdir))
+        names = [run.name for run in runs]
+        for run in runs:
+            if names.count(run.name) > 1:
+                run.name = short_path(str(run.folder.path))
         text, drawn = report(runs, doing)
     files.write_text(path, text)
     if folder is not None:

@@ -107,15 +107,15 @@ def confusion_figure(found: Predictions, names: Sequence[str]) -> Figure:
 
 def scores_figure(scores: ClassScores, names: Sequence[str]) -> Figure:
     """Each class' precision, recall and F1; of many classes those with the lowest F1."""
-    order = np.arange(len(names))
+    order, title = np.arange(len(names)), _("Precision, recall and F1 of each class")
     if len(names) > MAX_CLASS_ROWS:
-        order = np.argsort(np.nan_to_num(scores.f1), kind="stable")[:MAX_CLASS_ROWS]
+        order = np.argsort(scores.f1, kind="stable")[:MAX_CLASS_ROWS]  # NaN is the last.
+        title = _("The {} classes with the lowest F1", MAX_CLASS_ROWS)
     rows = [Row(printable(names[k]), [float(x[k]) for x in scores[:3]]) for k in order.tolist()]
     worst = int(np.nan_to_num(scores.f1, nan=2).argmin())
     alt = _("Lowest F1: class {} with {}.", names[worst], percent(float(scores.f1[worst])))
     labels = [_("precision"), _("recall"), _("F1")]
-    title, x_label = _("Precision, recall and F1 of each class"), _("score")
-    return dots("scores", title, alt, rows, labels, x_label=x_label, show=percent)
+    return dots("scores", title, alt, rows, labels, x_label=_("score"), show=percent)
 
 
 def calibration_figure(found: Calibration) -> Figure:

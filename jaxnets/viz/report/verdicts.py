@@ -60,10 +60,10 @@ def trend(epochs: Sequence[float], values: Sequence[float]) -> Trend | None:
 
 
 def _columns(run: RunFacts, *names: str) -> list[list[float]]:
-    """Columns of the records, of the epochs that have all of them."""
+    """Columns of the records, of the epochs that have all of them, as far as float32 has digits."""
     rows = zip(*(run.column(name) for name in names), strict=True)
     whole = [row for row in rows if None not in row]
-    return [[float(row[k] or 0) for row in whole] for k in range(len(names))]
+    return [[float(f"{row[k] or 0:.6g}") for row in whole] for k in range(len(names))]
 
 
 def overfitting(run: RunFacts) -> Verdict:
@@ -98,6 +98,14 @@ def overfitting(run: RunFacts) -> Verdict:
             *(f"{epochs[best]:g}", ends[1]),
         )
         return Verdict("bad", text)
+    if of_held_out.rises < ALPHA:
+        text = _(
+            "No overfitting is seen, but the validation loss rises in the last {} epochs (p {}): "
+            "lowest {} after epoch {}, now {}. Its gap to the training loss does not grow (p {}).",
+            *(of_held_out.count, _p(of_held_out.rises), ends[0], f"{epochs[best]:g}", ends[1]),
+            _p(of_gap.rises),
+        )
+        return Verdict("unknown", text)
     where = _("above") if gap >= 0 else _("below")
     text = _(
         "No overfitting is seen: the validation loss ({}) does not rise in the last {} epochs (p "
@@ -146,24 +154,27 @@ def confused(found: Predictions, names: Sequence[str]) -> Verdict:
     """The pair of classes that is confused most, and whether mistakes spread evenly would do it.
 
     The p is that of so many of the class' mistakes falling on one other class, times the number of
-    pairs (Bonferroni), as the most frequent pair was chosen among all.
+    pairs (Bonferroni), as the most frequent pair was chosen among all. Of two classes it is that of
+    so many mistakes falling on one of them, if an image of either is as often wrong.
     """
     counts, wrong, size = found.confusion, found.confused, len(names)
-    total = int(wrong.sum())
-    if not total:
-        text = _(
-            "No classes are confused: all {} test images are right.", format(int(counts.sum()), ",")
-        )
-        return Verdict("good", text)
-    label, predicted = divmod(int(wrong.argmax()), size)
-    most, mistakes = int(wrong[label, predicted]), int(wrong[label].sum())
+    support, every = counts.sum(axis=1), f"{counts.sum():,}"
     names = [printable(name) for name in names]
-    first = names[label], names[predicted], f"{most:,}", f"{int(counts[label].sum()):,}"
+    if not wrong.any():
+        return Verdict("good", _("No classes are confused: all {} test images are right.", every))
+    if len(answers := np.unique(found.classes)) == 1:
+        text = _("All {} test images are taken for {}.", every, names[answers[0]])
+        return Verdict("bad", text)
+    shares = wrong / np.maximum(support, 1)[:, None]
+    label, predicted = divmod(int((shares if size == 2 else wrong).argmax()), size)
+    most, mistakes = int(wrong[label, predicted]), int(wrong[label].sum())
+    first = names[label], names[predicted], f"{most:,}", f"{support[label]:,}"
     if size == 2:
         back = int(wrong[predicted, label])
-        p = float(binomtest(most, most + back).pvalue)
+        p = float(binomtest(most, most + back, support[label] / support.sum()).pvalue)
         text = _(
-            "{} is taken for {} in {} of {} images, the other way round {} times", *first, back
+            "{} is taken for {} in {} of {} images, the other way round in {} of {}",
+            *(*first, f"{back:,}", f"{support[predicted]:,}"),
         )
     else:
         p = min(1.0, size * (size - 1) * float(binom.sf(most - 1, mistakes, 1 / (size - 1))))
@@ -173,7 +184,7 @@ def confused(found: Predictions, names: Sequence[str]) -> Verdict:
         return Verdict("bad", _("Most confused: {}, more than by chance (p {}).", text, _p(p)))
     return Verdict(
         "unknown",
-        _("Most often {}; chance gives as much (p {}): no pair stands out.", text, _p(p)),
+        _("Most often {}; chance gives as much (p {}).", text, _p(p)),
     )
 
 
@@ -223,14 +234,14 @@ def calibration(found: Predictions) -> Verdict:
         how = _("overconfident") if said > was else _("underconfident")
         text = _(
             "Not calibrated, {}: on average it is sure by {} and right in {}. Its expected "
-            "calibration error is {} (95 % interval {} to {}); a calibrated network stays below "
+            "calibration error is {} (95 % interval {} to {}); a calibrated network has at most "
             "{}.",
             *(how, percent(said), percent(was), *numbers),
         )
         return Verdict("bad", text)
     text = _(
         "Calibrated, as far as these images show: the expected calibration error is {} (95 % "
-        "interval {} to {}), and a calibrated network stays below {}.",
+        "interval {} to {}), and a calibrated network has at most {}.",
         *numbers,
     )
     return Verdict("good", text)
@@ -263,27 +274,34 @@ def compared(a: Predictions, b: Predictions) -> Compared | None:
 
 
 def comparison(names: Sequence[str], answers: Sequence[Predictions | None]) -> list[Verdict]:
-    """The best run against each other one: McNemar's test, its p times the number of tests."""
+    """The best run against each other one: McNemar's test, its p times the number of pairs.
+
+    Of all pairs, as the best run was chosen by the same images.
+    """
     known = [(name, one) for name, one in zip(names, answers, strict=True) if one is not None]
     if len(known) < 2:
-        text = _("The runs cannot be tested against each other: their test images are not at hand.")
+        text = _(
+            "The runs cannot be tested against each other: fewer than two have predictions. Each "
+            "run's part says what is missing."
+        )
         return [Verdict("unknown", text)]
+    pairs = len(known) * (len(known) - 1) // 2
     first = int(np.argmax([one.right.mean() for _name, one in known]))
     best, of_best = known.pop(first)
-    return [_against(best, of_best, name, one, len(known)) for name, one in known]
+    return [_against(best, of_best, name, one, pairs) for name, one in known]
 
 
-def _against(best: str, a: Predictions, other: str, b: Predictions, tests: int) -> Verdict:
-    """The verdict on two runs, of so many that are tested."""
+def _against(best: str, a: Predictions, other: str, b: Predictions, pairs: int) -> Verdict:
+    """The verdict on two runs of so many pairs."""
     pair = compared(a, b)
     if pair is None:
-        text = _("{} and {} were tested on other images: they cannot be compared.", best, other)
+        text = _("{} and {} were tested on different images: they cannot be compared.", best, other)
         return Verdict("unknown", text)
     differ = pair.only_a + pair.only_b
     if not differ:
         text = _("{} and {} are right on the same images: there is no difference.", best, other)
         return Verdict("unknown", text)
-    p = min(1.0, pair.p * tests)
+    p = min(1.0, pair.p * pairs)
     if p < ALPHA:
         text = _(
             "{} is better than {}: of the {} images on which one alone is right, it has {} "

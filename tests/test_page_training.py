@@ -128,6 +128,8 @@ def test_an_epoch_has_every_picture_once_and_dropout_drops_its_share(pictures):
     const trainer = new Trainer(network, { images: Uint8Array.from(images), labels, count: 30 });
     trainer.begin(network, settings);
     const epochs = [0, 1].map(() => Array.from({ length: 5 }, () => trainer.nextBatch()));
+    for (let n = 0; n < 5; n++) trainer.step();
+    const { seen } = trainer;
     const { y, cache } = trainer.drops.forward({ rate: 0.3 }, new Float64Array(20000).fill(2));
     const { dx } = trainer.drops.backward({}, null, y, cache, new Float64Array(20000).fill(1));
     const still = KINDS.dropout.forward({ rate: 0.3 }, [1, 2]).y;
@@ -136,13 +138,14 @@ def test_an_epoch_has_every_picture_once_and_dropout_drops_its_share(pictures):
     const spread = Math.sqrt(mean(kernel.map((value) => value ** 2)));
     const same = [fresh(network, 5), others].map((one) => one.layers[1].kernel[7] === kernel[7]);
     const kept = [...new Set(y)], means = [mean(y), mean(dx)];
-    console.log(JSON.stringify({ epochs, means, kept, still, spread, same }));
+    console.log(JSON.stringify({ epochs, seen, means, kept, still, spread, same }));
     """
     found = train_in_javascript(trained("softmax"), pictures, [], program=program)
     for epoch in found["epochs"]:
         assert [len(batch) for batch in epoch] == [7, 7, 7, 7, 2]
         assert sorted(sum(epoch, [])) == list(range(30))
     assert found["epochs"][0] != found["epochs"][1]
+    assert found["seen"] == 30  # Steps times the batch would be 35.
     assert sorted(found["kept"]) == [0, pytest.approx(2 / 0.7)] and found["still"] == [1, 2]
     assert found["means"] == [pytest.approx(2, abs=0.05), pytest.approx(1, abs=0.025)]
     assert found["spread"] == pytest.approx((2 / 784) ** 0.5, rel=0.03)  # Of 7,840 draws.
@@ -193,7 +196,8 @@ def test_the_page_trains_before_the_eyes(softmax_page, tmp_path):
         page.click("#labels label:nth-child(8) input")
         before = page.evaluate("Array.from(state.network.layers[1].kernel)")
         page.evaluate("Trainer.prototype.step = () => { throw new Error('not in the worker'); }")
-        page.click("#train-step")
+        quick = "['start', 'start', 'leave', 'start', 'start', 'step']"
+        page.evaluate(f"{quick}.forEach((id) => byId('train-' + id).click())")  # Pictures unpack.
         page.wait("trained && trained.steps === 1")
         assert page.evaluate("worker instanceof Worker")
         assert "Step 1," in text_of(page, "#train-now")
@@ -210,6 +214,13 @@ def test_the_page_trains_before_the_eyes(softmax_page, tmp_path):
         page.wait("trained.running")  # and goes on once it is seen.
         page.click("#train-start")
         page.wait("!trained.running && state.back")
+        assert page.evaluate("byId('undo').disabled && !byId('reset').disabled")
+        page.evaluate("byId('rate').value = '0.0001'")
+        page.click("#step")
+        assert "steps so far: 1" in text_of(page, "#moved")
+        assert page.evaluate("document.querySelector('#moved .bad') === null")
+        page.click("#undo")
+        assert page.evaluate("state.steps") == 0
         views = page.evaluate("[...document.querySelectorAll('#train-maps canvas')].length")
         assert views == 2 and page.evaluate("trainedPoints.length") > 2
         page.evaluate("byId('train-mistake').value = 'sign'")

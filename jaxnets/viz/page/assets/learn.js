@@ -6,7 +6,7 @@ const MOST_STEPS = 20, MOST_KEPT = 1e7; // Steps that can be undone, and the wei
 
 let moved = null; // The last step: {before, after}, as `measured` gives them; or the key of a text.
 let examples = null; // Each example's class and numbers.
-let rightOfRun = null; // How many of them are right with the run's own weights.
+let rightBefore = null; // How many of them were right before the first step.
 let curvePoints = []; // {rate, own, others}: the losses along the step.
 let curveTask = 0;
 
@@ -59,6 +59,7 @@ function runAgain() {
 function takeStep() {
   if (!state.back) return;
   const before = measured();
+  if (!state.steps) rightBefore = before.right;
   state.undo.push(state.network);
   const most = Math.min(MOST_STEPS, Math.max(1, MOST_KEPT / weightsOf(state.network)));
   while (state.undo.length > most) state.undo.shift();
@@ -114,10 +115,9 @@ function movedTable() {
 
 function verdictOf({ before, after }) {
   const change = after.loss - before.loss, small = Math.abs(change) < 1e-3 * Math.max(before.loss, 1e-6);
-  rightOfRun ??= onExamples(runsNetwork).right;
   let key = small ? "same" : change < 0 ? "better" : "worse";
-  if (key !== "worse" && after.right < rightOfRun) key = after.right < before.right ? "forgot" : "lost";
-  const text = say(key, { right: after.right, all: examplePictures().length, own: rightOfRun });
+  if (key !== "worse" && after.right < rightBefore) key = after.right < before.right ? "forgot" : "lost";
+  const text = say(key, { right: after.right, all: examplePictures().length, own: rightBefore });
   return element("p", { className: key === "better" || key === "same" ? "good" : "bad", text });
 }
 

@@ -5,7 +5,9 @@ const TRAIN_RATES = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3], BATCHES = [1, 8,
 const SPEEDS = { full: 0, slow: 400 }; // Milliseconds between steps.
 const MOST_POINTS = 300; // Of a curve.
 
-let worker = null, running = false, hiddenWhileRunning = false;
+let worker = null, loading = null; // The worker, once it has the pictures; the promise of it.
+let beginning = null; // The promise that the training has begun; null without one.
+let running = false, hiddenWhileRunning = false;
 let training = 0; // The number of the training: reports of an earlier one come too late.
 let trained = null; // The last report of the worker.
 let trainedPoints = [], formerPoints = []; // {steps, loss, accuracy}: of this training and of the one before.
@@ -26,40 +28,49 @@ function chosen() {
   };
 }
 
-/** Starts the worker with the pictures, once, and a training with fresh weights. */
+async function loadWorker() {
+  const made = makeWorker();
+  made.onmessage = ({ data }) => showProgress(data);
+  await unpackPictures();
+  made.postMessage({ kind: "load", images: ownPictures, labels: PRACTICE.labels, count: PRACTICE.count });
+  return made;
+}
+
+/** A training with fresh weights. */
 async function beginTraining() {
-  if (!worker) {
-    worker = makeWorker();
-    worker.onmessage = ({ data }) => showProgress(data);
-    await unpackPictures();
-    worker.postMessage({ kind: "load", images: ownPictures, labels: PRACTICE.labels, count: PRACTICE.count });
-  }
+  const number = ++training;
+  trained = null;
+  worker = await (loading ??= loadWorker());
+  if (number !== training) return; // A later button was quicker.
   if (trainedPoints.length > 1) formerPoints = trainedPoints;
   trainedPoints = [];
-  trained = null;
-  if (!state.undo.includes(runsNetwork)) state.undo.push(runsNetwork);
-  worker.postMessage({ kind: "begin", training: ++training, ...chosen() });
+  worker.postMessage({ kind: "begin", training, ...chosen() });
+}
+
+/** Begins a training if there is none; false if it has ended meanwhile. */
+async function hasBegun() {
+  const own = beginning ??= beginTraining();
+  await own;
+  return own === beginning;
 }
 
 async function startTraining() {
   running = true;
   renderTraining();
-  if (!trained) await beginTraining();
-  if (running) worker.postMessage({ kind: "go", delay: SPEEDS[byId("train-speed").value] });
+  if (await hasBegun() && running) worker.postMessage({ kind: "go", delay: SPEEDS[byId("train-speed").value] });
 }
 
 /** Stops, and then brings the whole page to the weights that have been learned. */
 function pauseTraining() {
   running = false;
-  worker?.postMessage({ kind: "pause" });
+  if (beginning) worker?.postMessage({ kind: "pause" });
   renderTraining();
 }
 
 /** One step, forward and backward through the whole page. */
 async function stepTraining() {
   running = false;
-  if (!trained) await beginTraining();
-  worker.postMessage({ kind: "step" });
+  if (await hasBegun()) worker.postMessage({ kind: "step" });
   renderTraining();
 }
 
@@ -69,7 +80,7 @@ function showProgress(report) {
   trained = report;
   const { weights, tested } = report;
   state.network = { ...state.network, layers: state.network.layers.map((layer, n) => ({ ...layer, ...weights[n] })) };
-  moved = null;
+  [moved, state.undo, state.steps] = [null, [], 0]; // Steps were taken from other weights.
   if (tested.steps >= (trainedPoints.at(-1)?.steps ?? -1) + 1) {
     trainedPoints.push(tested);
     if (trainedPoints.length > MOST_POINTS) trainedPoints = trainedPoints.filter((_, n) => n % 2 === 0);
@@ -129,7 +140,7 @@ function drawTraining() {
 function endTraining() {
   pauseTraining();
   training++;
-  trained = null;
+  trained = beginning = null;
   renderTraining();
 }
 
@@ -167,11 +178,10 @@ function initTraining() {
   byId("train-leave").addEventListener("click", resetWeights);
   for (const id of ["train-rate", "train-batch", "train-optimizer", "train-mistake", "train-seed"]) {
     byId(id).addEventListener("change", () => { // Another training, from fresh weights.
-      if (!trained) return;
-      const was = running;
-      trained = null;
-      if (was) startTraining();
-      else beginTraining();
+      if (!beginning) return;
+      beginning = null;
+      if (running) startTraining();
+      else hasBegun();
     });
   }
   byId("train-speed").addEventListener("change", () => running && startTraining());

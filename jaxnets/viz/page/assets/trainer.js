@@ -81,7 +81,7 @@ class Trainer {
    * one of MISTAKES, or none.
    */
   begin(network, { rate, momentum, batch, seed, mistake }) {
-    Object.assign(this, { network, rate, momentum, batch, steps: 0, order: [], random: randomNumbers(seed + 1) });
+    Object.assign(this, { network, rate, momentum, batch, steps: 0, seen: 0, order: [], random: randomNumbers(seed + 1) });
     this.wrong = MISTAKES[mistake] ?? {};
     this.drops = dropping(randomNumbers(seed + 2));
     for (const [name, kind] of Object.entries(KINDS)) kind.backward = this.wrong.kind === name ? this.wrong.backward : RIGHT[name];
@@ -137,6 +137,7 @@ class Trainer {
       }
     });
     this.steps++;
+    this.seen += batch.length;
     return loss;
   }
 
@@ -173,8 +174,8 @@ function serveTraining() {
       Object.fromEntries(Object.keys(arrays).map((name) => [name, trainer.network.layers[n][name]]))));
     const gradient = copies(trainer.gradient);
     const moved = [weights, gradient].flat().flatMap((arrays) => Object.values(arrays).map((x) => x.buffer));
-    const { steps, count, batch } = trainer;
-    postMessage({ training, steps, epochs: (steps * batch) / count, loss, tested, size, weights, gradient, running: timer !== 0 }, moved);
+    const { steps, seen, count } = trainer;
+    postMessage({ training, steps, epochs: seen / count, loss, tested, size, weights, gradient, running: timer !== 0 }, moved);
   };
   const run = () => {
     const from = performance.now();

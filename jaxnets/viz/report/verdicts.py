@@ -72,8 +72,8 @@ def overfitting(run: RunFacts) -> Verdict:
     of_train, of_held_out = trend(epochs, train), trend(epochs, held_out)
     if of_train is None or of_held_out is None:
         text = _(
-            "Overfitting cannot be judged: {} epochs have a training and a validation loss, and a "
-            "trend needs {}.",
+            "Overfitting cannot be judged: the run has {} of the {} epochs with a training and a "
+            "validation loss that a trend needs.",
             *(len(epochs), FEWEST),
         )
         return Verdict("unknown", text)
@@ -124,8 +124,8 @@ def still_falling(run: RunFacts) -> Verdict:
     found = trend(epochs, losses)
     if found is None:
         text = _(
-            "Whether the loss still falls cannot be judged: {} epochs have ended, and a trend "
-            "needs {}.",
+            "Whether the loss still falls cannot be judged: the run has {} of the {} epochs that a "
+            "trend needs.",
             *(len(losses), FEWEST),
         )
         return Verdict("unknown", text)
@@ -223,7 +223,7 @@ def calibration(found: Predictions) -> Verdict:
     """Whether the network is right as often as it says."""
     if len(found.labels) < MIN_IMAGES:
         text = _(
-            "Calibration cannot be judged: there are {} test images, and it needs {}.",
+            "Calibration cannot be judged: there are {} of the {} test images that it needs.",
             *(len(found.labels), MIN_IMAGES),
         )
         return Verdict("unknown", text)
@@ -310,9 +310,9 @@ def _against(best: str, a: Predictions, other: str, b: Predictions, pairs: int) 
         )
         return Verdict("good", text)
     text = _(
-        "Between {} and {} no difference is shown: of the {} images on which one alone is right, "
+        "Between {} and {} no difference is shown: of the images on which one alone is right, "
         "they have {} and {} (McNemar's exact test, p {}).",
-        *(best, other, f"{differ:,}", f"{pair.only_a:,}", f"{pair.only_b:,}", _p(p)),
+        *(best, other, f"{pair.only_a:,}", f"{pair.only_b:,}", _p(p)),
     )
     return Verdict("unknown", text)
 

@@ -34,7 +34,7 @@ def test_every_hint_and_title_is_chinese_as_on_the_pages():
 def test_list_and_numbers_are_chinese_and_json_is_english(run_command, tmp_path):
     listed = run_command("exercise", "--language=zh").out
     assert (
-        listed.startswith("课程：12 个练习")
+        listed.startswith("课程：21 个练习")
         and "2  dense  " in listed
         and "带一列 1 的全连接层" in listed
     )

@@ -102,12 +102,14 @@ def test_at_chance_one_answer_would_be_right_as_often(confusion, is_noted):
     counts = np.array(confusion)
     correct, total = counts.trace(), counts.sum()
     test = Metrics(np.float64(9.0), correct, total, counts, total)
-    config = preset("softmax", learning_rate=7.0)
-    note = ending(test, ("cat", "d\x1bg", "bird"), config, "runs/x", [])
+    config, names = preset("softmax", learning_rate=7.0), ("cat", "d\x1bg", "bird")
+    note = ending(test, names, config, "runs/x", [])
     assert ("no better than" in note) == is_noted
     if is_noted:
         assert "always answering cat (0.4167)" in note
         assert "another --learning_rate than 7, or more --epochs than 10" in note
+    wrong = preset("softmax", mine=("my_dense.py",), even_if_wrong=True)
+    assert "no better than" not in ending(test, names, wrong, "runs/x", [])
 
 
 def test_a_run_at_chance_says_so(train_tiny):

@@ -4,7 +4,6 @@ import re
 from itertools import groupby
 from pathlib import Path
 
-from jaxnets.course.exercises.catalogue import COURSE
 from jaxnets.course.exercises.command import TITLES, listing
 from jaxnets.language import _, speaking
 
@@ -23,8 +22,7 @@ def tables(language: str) -> str:
     with speaking(language):
         for part, group in groupby(listing()[0], key=lambda one: one["part"]):
             rows = list(group)
-            count = len(COURSE) if part == "course" else len(rows)
-            title = _(TITLES[part], count, sum(row["minutes"] for row in rows))
+            title = _(TITLES[part], len(rows), sum(row["minutes"] for row in rows))
             text += f"\n## {title}\n\n{HEADS[language]}| --- | --- | --- | --- | ---: | ---: |\n"
             for row in rows:
                 words = [_(row[fact]) for fact in ("kind", "about", "idea")]

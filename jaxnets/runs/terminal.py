@@ -94,7 +94,8 @@ def ending(
     report, predict = (
         printable(shlex.join([*program(name), where])) for name in ("report", "predict")
     )
-    if test.correct <= (counts := np.asarray(test.confusion).sum(axis=1)).max():
+    at_chance = test.correct <= (counts := np.asarray(test.confusion).sum(axis=1)).max()
+    if at_chance and not config.even_if_wrong:  # A wrong gradient is a reason of its own.
         usual = printable(names[int(counts.argmax())])
         text = _(
             "note: test accuracy {} is no better than always answering {} ({}): try another "

@@ -86,7 +86,7 @@ class Sheet(Exercise):
     kind, suffix = COMPUTE, ".toml"
     how: ClassVar[str] = N_(
         'Replace each "" by a number as 1.5 or 1/8, or rows as [[1, 2], [3, 4]]. Three digits '
-        "are enough. Then:"
+        "after the point are enough. Then:"
     )
     given: str
     commands: Sequence[str] = ()
@@ -290,10 +290,10 @@ class Repair(Task):
 
 
 class Step(NamedTuple):
-    """One of the twelve exercises of the course."""
+    """One of the twelve steps of the course."""
 
     idea: str
-    exercises: Sequence[str]  # The names of its parts, in their order.
+    exercises: Sequence[str]  # Their names, in order.
 
 
 def _said(code: str) -> str:

@@ -53,9 +53,8 @@ def listing() -> tuple[list[dict[str, Any]], str]:
             effort = [str(found.level), str(found.minutes)]
             rows.append([*number, name, _(found.kind), *effort, _(found.about), _(idea)])
         minutes = sum(EXERCISES[name].minutes for name in names)
-        count = len(COURSE) if in_course else len(names)
         table = display.table(rows, ">" * in_course + "<<>><<")
-        lines += [_(TITLES[part], count, minutes), "", *table, ""]
+        lines += [_(TITLES[part], len(names), minutes), "", *table, ""]
     lines.append(_("jaxnets exercise new NAME writes one into a file"))
     return values, "\n".join(lines)
 

@@ -21,6 +21,8 @@ NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 FULL_WIDTH = str.maketrans("，（）［］【】＝．－−／＋“”＃", ',()[][]=.--/+""#')
 MAX_DEPTH = 3  # Of brackets, and the sheet.
 RIGHT, WRONG, BLANK = N_("right"), N_("wrong"), N_("blank")
+NO_NUMBER = N_("expected a number as 1.5 or 1/8, or a row as [1, 2], got {}")
+ROUNDED = 0.005  # Two digits after the point.
 MAX_TEXT = 30  # Characters of an answer in a message.
 
 
@@ -114,6 +116,8 @@ def _cause(given: np.ndarray, right: np.ndarray) -> str:
             return _(says)
     if near(np.sort(given, axis=None), np.sort(right, axis=None)):
         return _("the right numbers stand in the wrong places")
+    if (np.abs(given - right) <= ROUNDED + 1e-12).all():
+        return _("rounded too far: give three digits after the point")
     pairs = list(zip(given.flat, right.flat, strict=True))
     wrong = sum(not near(*pair) for pair in pairs)
     return _("{} of {} numbers are wrong", wrong, len(pairs)) if wrong < len(pairs) else ""
@@ -141,10 +145,7 @@ def _value(text: str) -> Any:
     if len(rows) > 1:
         raise ValueError(_("a bracket is not closed in {}", shortened(text, MAX_TEXT)))
     if len(rows[0]) != 1:
-        wanted = _(
-            "expected a number as 1.5, or a row as [1, 2], got {}", shortened(text, MAX_TEXT)
-        )
-        raise ValueError(wanted)
+        raise ValueError(_(NO_NUMBER, shortened(text, MAX_TEXT)))
     return rows[0][0]
 
 
@@ -156,7 +157,7 @@ def _number(text: str) -> float:
     """
     parts = [re.sub(r"^([+-])\s+", r"\1", part.strip()) for part in text.split("/")]
     if len(parts) > 2 or not all(map(NUMBER.fullmatch, parts)):
-        raise ValueError(_("expected a number as 1.5 or 1/8, got {}", shortened(text, MAX_TEXT)))
+        raise ValueError(_(NO_NUMBER, shortened(text, MAX_TEXT)))
     above, *below = map(float, parts)
     if below == [0]:
         raise ValueError(_("{} divides by 0", shortened(text, MAX_TEXT)))

@@ -179,9 +179,14 @@ def wrong_relu(cache, dy):
     return jnp.maximum(dy, 0)
 
 
-def wrong_dense_backward(cache, dz, **static):
-    d_params, dx = dense.dense_backward(cache, dz, **static)
-    return {**d_params, "bias": 0 * d_params["bias"]}, dx
+def wrong_dense(**factors):
+    """A dense layer's backward pass, some of whose gradients are these times the right ones."""
+
+    def backward(cache, dz, **static):
+        d_params, dx = dense.dense_backward(cache, dz, **static)
+        return {name: factors.get(name, 1) * d for name, d in d_params.items()}, dx
+
+    return backward
 
 
 def wrong_dense_forward(params, x):
@@ -194,7 +199,7 @@ def wrong_dense_forward(params, x):
     ("kind", "changes"),
     [
         (nn.relu, {"backward": wrong_relu}),
-        (nn.Dense, {"backward": wrong_dense_backward}),
+        (nn.Dense, {"backward": wrong_dense(bias=0)}),
         (nn.Dense, {"forward": wrong_dense_forward}),
     ],
 )
@@ -220,11 +225,7 @@ def test_a_run_ends_where_gradients_in_16_bits_disagree(break_rule, tiny, tiny_p
 def test_a_float32_run_ends_at_a_ten_thousandths_error(
     break_rule, tiny, tiny_preset, factor, agree
 ):
-    def backward(cache, dz, **static):
-        d_params, dx = dense.dense_backward(cache, dz, **static)
-        return {**d_params, "kernel": factor * d_params["kernel"]}, dx
-
-    break_rule(nn.Dense, backward=backward)
+    break_rule(nn.Dense, backward=wrong_dense(kernel=factor))
     config = tiny_preset("mlp_functional", gradients="both", check_every=1)
     found = pytest.raises(RunFailedError, match="gradients disagree at step 0: relative error 2.0")
     with contextlib.nullcontext() if agree else found:
@@ -242,11 +243,7 @@ def test_a_run_ends_at_wrong_gradients_not_at_rounding(
     experiment = Experiment.create(config, tiny)
     hidden = moved_units(break_rule, int(np.prod(tiny.image_shape)), "float32", 740)
 
-    def backward(cache, dz, **static):
-        d_params, dx = dense.dense_backward(cache, dz, **static)
-        return {**d_params, "kernel": factor * d_params["kernel"]}, dx
-
-    break_rule(nn.Dense, backward=backward)
+    break_rule(nn.Dense, backward=wrong_dense(kernel=factor))
     state, errors = experiment.init_state(), []
     state = state.replace(params={**state.params, "hidden1": jax.tree.map(jnp.asarray, hidden)})
     run = experiment.epochs(Checkpoint(state), [watching(on_gradient_check=errors.append)])

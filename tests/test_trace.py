@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -30,6 +31,14 @@ def test_a_runs_own_numbers_are_drawn(run_command, finished_run, tmp_path, tiny)
     for name, layer in layers.items():
         assert name in shown and " × ".join(map(str, layer["shape"])) in shown
     assert f"{values['loss']:.3g}   for class" in shown
+
+
+def test_an_image_of_other_data_than_the_runs_is_refused(run_command, finished_run, tmp_path):
+    copy = shutil.copytree(finished_run.folder, tmp_path / "copy")
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"data_sha256": "0" * 64}))
+    outcome = run_command("trace", copy, "--image=4", f"--svg={tmp_path / 'a.svg'}")
+    assert outcome.status == 2 and "other images than the run's" in outcome.err
 
 
 @pytest.mark.slow

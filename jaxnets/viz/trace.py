@@ -23,6 +23,7 @@ from jaxnets.predict.predict import usual_preparation
 from jaxnets.predict.trained import TrainedNetwork, load_network, to_input
 from jaxnets.runs.request import load_data
 from jaxnets.viz.report.passes import Array, Passes, passes_of
+from jaxnets.viz.run_data import data_of
 
 DIGITS = tuple("0123456789")
 
@@ -101,7 +102,8 @@ def _fresh(config: Config) -> TrainedNetwork:
 def _pixels(trained: TrainedNetwork, image: str) -> tuple[np.ndarray, int | None]:
     """An image in the data set's format, and its class if it is one of the set's."""
     if image.isdecimal() and not os.path.exists(image):
-        test = load_data(trained.config).test
+        is_fresh = trained.data_sha256 is None  # Of no run.
+        test = (load_data(trained.config) if is_fresh else data_of(trained)).test
         if int(image) >= len(test):
             raise UserError(f"image: expected a test image below {len(test):,}, got {image}")
         return np.asarray(test.images[int(image)]), int(test.labels[int(image)])

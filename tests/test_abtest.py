@@ -5,13 +5,14 @@ import csv
 import json
 import math
 import re
+import shutil
 import sqlite3
 import sys
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT, as_flags, read_json
+from conftest import ROOT, as_flags, read_json, write_idx_folder
 from PIL import Image
 from scipy import integrate, optimize, stats
 
@@ -211,17 +212,25 @@ def test_mcnemar_is_the_sum_over_a_fair_coins_outcomes(only_a, only_b):
     assert found == pytest.approx((exact, exact - same if total else 1), rel=1e-9)
 
 
-def test_welch_is_close_to_the_t_test_of_many_users():
-    rng = RNG(0)
-    a, b = rng.random(4000) ** 0.1, rng.random(3000) ** 0.11
-    interval, p = classical.welch(a, b, 0.05)
-    theirs: Any = stats.ttest_ind(b, a, equal_var=False)
-    assert p == pytest.approx(theirs.pvalue, rel=0.02)
-    assert interval == pytest.approx(tuple(theirs.confidence_interval(0.95)), abs=1e-5)
-    interval, p = classical.paired(b - a[:3000], 0.05)
-    theirs = stats.ttest_rel(b, a[:3000])
-    assert p == pytest.approx(theirs.pvalue, rel=0.02)
-    assert interval == pytest.approx(tuple(theirs.confidence_interval(0.95)), abs=1e-5)
+@pytest.mark.parametrize(("n_a", "n_b"), [(2, 2), (5, 3), (4000, 3000)])
+def test_t_tests_are_scipys_however_few_the_users(n_a, n_b):
+    a, b = RNG(0).random(n_a) ** 0.1, RNG(1).random(n_b) ** 0.11
+    welch: Any = stats.ttest_ind(b, a, equal_var=False)
+    pairs: Any = stats.ttest_rel(b, a[:n_b])
+    for theirs, ours in (
+        (welch, classical.welch(a, b, 0.05)),
+        (pairs, classical.paired(b - a[:n_b], 0.05)),
+    ):
+        (low, high), p = ours
+        assert p == pytest.approx(theirs.pvalue, rel=1e-9)
+        assert (low, high) == pytest.approx(np.clip(theirs.confidence_interval(0.95), -1, 1))
+
+
+@pytest.mark.parametrize("share", [0.5, 1 / 3])
+def test_users_who_are_all_alike_prove_nothing(share):
+    values = np.full(7, share)
+    assert classical.welch(values, values + 0.5, 0.05) == ((-1, 1), 1)
+    assert classical.paired(values, 0.05) == ((-1, 1), 1)
 
 
 @pytest.mark.parametrize(
@@ -278,6 +287,12 @@ def test_several_answers_of_a_user_are_one_trial(tmp_path):
     np.testing.assert_array_equal(users.judged, [[3, 0], [0, 1], [0, 1]])
     np.testing.assert_array_equal(users.shown, [[3, 0], [1, 1], [0, 1]])
     assert users.models == {"A": ("old", "older"), "B": ("new",)}
+
+
+def test_rows_without_a_user_are_users_of_their_own(tmp_path):
+    rows = "".join(f"{arm},1,{name}\n" for arm, name in zip("ABBA", ["", " ", 3, ""], strict=True))
+    users = Users.of(log.read_csv(write(tmp_path / "log.csv", "arm,correct,user\n" + rows)))
+    np.testing.assert_array_equal(users.shown, [[1, 0], [0, 1], [0, 1], [1, 0]])
 
 
 def test_answers_of_returning_users_are_no_trials():
@@ -451,6 +466,13 @@ def test_a_better_model_is_named_with_interval_and_limits():
     assert "too large on average" in text and "before the start, and did not look before" in text
     worse = trial_of(0.95, 0.8, 1000)
     assert worse.winner == "A" and "A is better than B, by" in presentation.to_text(worse, "log")
+
+
+def test_no_difference_of_accuracies_is_beyond_one():
+    in_b = np.arange(200) % 2 == 1
+    trial = evaluate(users_of(in_b, in_b), Plan())
+    assert trial.interval and trial.interval[0] > 0.9 and trial.interval[1] == trial.once[1] == 1
+    assert "to 100 percentage points" in presentation.to_text(trial, "log")
 
 
 def test_what_was_decided_stays_decided():
@@ -655,6 +677,17 @@ def test_two_runs_are_compared_on_the_same_pictures(runs, tiny, run_command):
 def test_a_run_beside_itself_shows_nothing(runs, run_command):
     outcome = run_command("abtest", runs[1], runs[1])
     assert "there is no difference to test" in outcome.out
+
+
+def test_runs_of_other_pictures_with_equal_labels_are_refused(
+    runs, tiny_arrays, tmp_path, run_command
+):
+    arrays = {**tiny_arrays, "t10k-images": 255 - tiny_arrays["t10k-images"]}
+    other = shutil.copytree(runs[1], tmp_path / "run")
+    config = read_json(other / "config.json")
+    config["data_dir"] = str(write_idx_folder(tmp_path / "data", arrays))
+    (other / "config.json").write_text(json.dumps(config))
+    run_command("abtest", runs[0], other).assert_refused("test pictures are others")
 
 
 def test_models_may_be_tested_on_other_pictures(runs, tiny_arrays, tmp_path, run_command):

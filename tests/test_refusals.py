@@ -384,9 +384,10 @@ FILES = {
         ("[" * 100_000, "expected the config.json of a run"),
     ],
     "abtest {log.csv}": [
-        ("", "expected a column arm in the first line (arm,correct,user,time), found ''"),
-        ("arm,arm,correct\nA,A,1\n", "expected a column arm"),
-        ("arm,right\nA,1\n", "expected a column correct"),
+        ("", "expected one column arm in the first line (arm,correct,user,time), found ''"),
+        ("arm,arm,correct\nA,A,1\n", "expected one column arm"),
+        ("arm,right\nA,1\n", "expected one column correct"),
+        ("arm,correct,user,User\nA,1,a,b\n", "expected one column user"),
         ("arm,correct\n", "expected answers of users, found none"),
         ("arm,correct\n" + 9 * "A,\n", "found none"),
         ("arm,correct\nC,1\n", 'log.csv, line 2: arm: expected A or B, found "C"'),

@@ -359,6 +359,7 @@ def tensor(**changes):
         (INFER, tensor(shape=[2, 784]), "expected 1,568 numbers"),
         (INFER, tensor(shape=[784]), "expected the shape"),
         (INFER, tensor(shape=[]), "expected the shape"),
+        (INFER, tensor(shape=["1"] * 5), "shape: List should have at most 4 items"),
         (INFER, tensor(shape=[-1, 784]), "expected 1 to 1,024 images"),
         (INFER, tensor(shape=[10**30, 784]), "expected 1 to 1,024 images"),
         (INFER, tensor(shape=[True, 784]), "shape.0: expected a valid integer, got True"),
@@ -383,6 +384,7 @@ def tensor(**changes):
         (INFER, {**tensor(), "outputs": [{"name": []}]}, "outputs.0.name: expected 'prob"),
         (INFER, {**tensor(), "outputs": {"name": "labels"}}, "outputs: expected a valid list"),
         (INFER, {**tensor(), "outputs": [{"name": "labels"}] * 2}, "outputs: expected each once"),
+        (INFER, {**tensor(), "outputs": [{}] * 3}, "outputs: List should have at most 2 items"),
         (INFER, {**tensor(), "id": "x" * 300}, "id: String should have at most 256"),
         ("/predict", {}, "expected image or images"),
         ("/predict", {"image": [0] * 783}, "expected the shape"),
@@ -442,6 +444,12 @@ def test_what_is_no_picture_is_refused_in_one_line(server, content, complaint):
     assert complaint in server.refusal(400, "POST", "/predict", content=content, headers=headers)
     form = server.refusal(400, "POST", "/predict", files={"x": ("picture", content)})
     assert complaint in form
+
+
+def test_a_large_file_of_a_form_needs_no_disk(server, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", "/nowhere")
+    refusal = server.refusal(400, "POST", "/predict", files={"x": ("x", bytes(2 << 20))})
+    assert "not a picture" in refusal
 
 
 def test_a_request_of_the_wrong_kind_is_refused(server):

@@ -373,6 +373,8 @@ def assert_serves(process):
         ([b"GET / HTTP/9\r\n\r\n"], 400),
         ([b"GET /\xff HTTP/1.1\r\nHost: localhost\r\n\r\n"], 400),
         ([b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: x\r\n\r\n"], 400),
+        ([b"POST /predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n"],
+         400),
         ([b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 70_000], 431),
         ([b"GET /" + b"a" * 70_000], 431),
         ([b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 20_000], 431),

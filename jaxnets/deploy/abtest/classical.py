@@ -4,11 +4,15 @@ A and B are right in shares p_A and p_B; the difference is always B minus A.
 """
 
 import math
+from collections.abc import Sequence
 from statistics import NormalDist
 
 import numpy as np
+from scipy.special import stdtr, stdtrit
 
 from jaxnets.proportions import Interval, two_sided_z, wilson
+
+ROUNDING = 1e-24  # A variance that equal shares have by rounding.
 
 
 def z_test(right_a: float, total_a: int, right_b: float, total_b: int) -> float:
@@ -21,14 +25,9 @@ def z_test(right_a: float, total_a: int, right_b: float, total_b: int) -> float:
     """
     pooled = (right_a + right_b) / (total_a + total_b)
     variance = pooled * (1 - pooled) * (1 / total_a + 1 / total_b)
-    return p_of(right_b / total_b - right_a / total_a, variance)
-
-
-def p_of(difference: float, variance: float) -> float:
-    """The two-sided p of a normal difference with such a variance, if the true one is 0."""
-    if variance <= 0:
-        return 1.0 if difference == 0 else 0.0
-    return math.erfc(abs(difference) / math.sqrt(2 * variance))
+    if variance <= 0:  # All answers are right, or all wrong.
+        return 1.0
+    return math.erfc(abs(right_b / total_b - right_a / total_a) / math.sqrt(2 * variance))
 
 
 def newcombe(right_a: float, total_a: int, right_b: float, total_b: int, alpha: float) -> Interval:
@@ -50,20 +49,31 @@ def newcombe(right_a: float, total_a: int, right_b: float, total_b: int, alpha: 
 
 
 def welch(a: np.ndarray, b: np.ndarray, alpha: float) -> tuple[Interval, float]:
-    """The interval of mean(b) - mean(a), and the two-sided p: the normal one, for many users."""
-    variance = float(np.var(a, ddof=1) / len(a) + np.var(b, ddof=1) / len(b))
-    return _normal(float(np.mean(b) - np.mean(a)), variance, alpha)
+    """The interval of mean(b) - mean(a), and the two-sided p, by Welch's t-test."""
+    return _t_test(float(np.mean(b) - np.mean(a)), (a, b), alpha)
 
 
 def paired(differences: np.ndarray, alpha: float) -> tuple[Interval, float]:
-    """The interval of the mean difference, and the two-sided p: the normal one, for many users."""
-    variance = float(np.var(differences, ddof=1) / len(differences))
-    return _normal(float(np.mean(differences)), variance, alpha)
+    """The interval of the mean difference, and the two-sided p, by Student's t-test."""
+    return _t_test(float(np.mean(differences)), (differences,), alpha)
 
 
-def _normal(difference: float, variance: float, alpha: float) -> tuple[Interval, float]:
-    half = two_sided_z(alpha) * math.sqrt(variance)
-    return (difference - half, difference + half), p_of(difference, variance)
+def _t_test(
+    difference: float, samples: Sequence[np.ndarray], alpha: float
+) -> tuple[Interval, float]:
+    """SciPy's tests, which warn where values are equal: these tell nothing about chance."""
+    variances = [float(np.var(sample, ddof=1)) / len(sample) for sample in samples]
+    if (variance := sum(variances)) < ROUNDING:
+        return (-1.0, 1.0), 1.0
+    parts = (v**2 / (len(x) - 1) for v, x in zip(variances, samples, strict=True))
+    freedom, error = variance**2 / sum(parts), math.sqrt(variance)
+    p = 2 * float(stdtr(freedom, -abs(difference) / error))
+    return _around(difference, float(stdtrit(freedom, 1 - alpha / 2)) * error), p
+
+
+def _around(difference: float, half: float) -> Interval:
+    """The interval of a difference of shares, which none beyond 1 is."""
+    return max(difference - half, -1.0), min(difference + half, 1.0)
 
 
 def paired_interval(only_a: int, only_b: int, total: int, alpha: float) -> Interval:
@@ -78,7 +88,7 @@ def paired_interval(only_a: int, only_b: int, total: int, alpha: float) -> Inter
     """
     n, difference = total + 2, (only_b - only_a) / (total + 2)
     variance = ((only_a + only_b + 1) / n - difference**2) / n
-    return _normal(difference, variance, alpha)[0]
+    return _around(difference, two_sided_z(alpha) * math.sqrt(variance))
 
 
 def sample_size(

@@ -19,7 +19,7 @@ from jaxnets.display import printable
 from jaxnets.errors import UserError, first_line
 
 ARMS = ("A", "B")
-COLUMNS = ("arm", "correct")  # user, time and model are optional, others are ignored.
+COLUMNS = {"arm": 1, "correct": 1, "user": 0, "time": 0, "model": 0}  # How often at least.
 MAX_LINE = 1 << 16  # Characters; a file may be untrusted.
 MAX_MODELS = 1000  # Names of models and versions.
 MAX_ANSWERS = 5_000_000
@@ -139,8 +139,8 @@ def read_csv(path: str | Path) -> Iterator[Answer]:
     """Reads a CSV file whose first line names the columns: arm, correct and perhaps user, time.
 
     arm is A or B. correct is 1 or 0, or empty where the user gave no feedback. Rows of one user
-    belong together; without that column each row is a user of its own. Times are seconds or ISO
-    8601. A column model names the model; others are ignored.
+    belong together; a row without one is a user of its own. Times are seconds or ISO 8601. A column
+    model names the model; others are ignored.
 
     Raises:
       UserError: The file cannot be read, or is not of this form.
@@ -149,10 +149,10 @@ def read_csv(path: str | Path) -> Iterator[Answer]:
         with Path(path).open(encoding="utf-8-sig", newline="") as stream:
             rows = csv.reader(iter(lambda: stream.readline(MAX_LINE), ""), strict=True)
             header = [cell.strip().lower() for cell in next(rows, [])]
-            for column in COLUMNS:
-                if header.count(column) != 1:
+            for column, least in COLUMNS.items():
+                if not least <= header.count(column) <= 1:
                     raise UserError(
-                        f"{path}: expected a column {column} in the first line (arm,correct,user,"
+                        f"{path}: expected one column {column} in the first line (arm,correct,user,"
                         f"time), found {','.join(header)[:80]!r}"
                     )
             places = {name: place for place, name in enumerate(header)}
@@ -177,12 +177,13 @@ def _answer(row: Sequence[str], places: dict[str, int], count: int, line: int) -
         return row[places[name]].strip() if name in places else default
 
     if (arm := cell("arm").upper()) not in ARMS:
-        raise ValueError(f"arm: expected A or B, found {_shown(arm)}")
+        raise ValueError(f"arm: expected A or B, found {_shown(cell('arm'))}")
     if (correct := cell("correct")) not in ("0", "1", ""):
         raise ValueError(f"correct: expected 1 or 0, found {_shown(correct)}")
     is_right = correct == "1" if correct else None
     time = _seconds(cell("time", "0"))
-    return Answer(arm, is_right, cell("user", str(line)), cell("model"), time)
+    user = cell("user") or f"\n{line}"  # As no name is, whose spaces are cut.
+    return Answer(arm, is_right, user, cell("model"), time)
 
 
 def _seconds(text: str) -> float:

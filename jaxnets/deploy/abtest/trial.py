@@ -89,7 +89,7 @@ class Trial:
     def interval_after(self, count: int) -> Interval | None:
         """The same after so many users."""
         low, high = (float(end[count - 1]) for end in (self.sequence.low, self.sequence.high))
-        return (low, high) if math.isfinite(low) else None
+        return (max(low, -1.0), min(high, 1.0)) if math.isfinite(low) else None
 
     @property
     def drifts(self) -> bool:
@@ -192,7 +192,7 @@ def _once(
         interval = classical.paired_interval(only_a, only_b, len(a), alpha)
         return N_("McNemar's exact test"), interval, mcnemar(only_a, only_b)[0]
     if is_paired:
-        return (N_("paired z-test"), *classical.paired(b - a, alpha))
+        return (N_("paired t-test"), *classical.paired(b - a, alpha))
     if is_binary:
         counts = float(a.sum()), len(a), float(b.sum()), len(b)
         return (
@@ -200,7 +200,7 @@ def _once(
             classical.newcombe(*counts, alpha),
             classical.z_test(*counts),
         )
-    return (N_("Welch's z-test"), *classical.welch(a, b, alpha))
+    return (N_("Welch's t-test"), *classical.welch(a, b, alpha))
 
 
 def _needed_once(a: np.ndarray, b: np.ndarray, is_paired: bool, plan: Plan) -> int | None:

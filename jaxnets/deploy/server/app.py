@@ -272,6 +272,7 @@ async def _files(request: Request, content: bytes) -> list[tuple[str, bytes]]:
     parser = MultiPartParser(
         request.headers, stream(), max_files=MAX_PICTURES, max_fields=MAX_PICTURES
     )
+    parser.spool_max_size = len(content)  # A part goes to no disk, which may be full.
     try:
         form = await parser.parse()
     except (MultiPartException, KeyError, ValueError, AssertionError) as error:

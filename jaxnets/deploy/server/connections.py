@@ -122,7 +122,8 @@ class Connection(HttpToolsProtocol):
         self._refuse(400, "expected a request of HTTP/1.1")
 
     def _refuse(self, status: int, message: str) -> None:
-        if self.is_answering:
+        waits = self.is_answering and self.cycle.more_body and not self.cycle.response_started
+        if self.is_answering and (self.pipeline or not waits):
             self.transport.abort()  # An answer to another request may be half sent.
             return
         body = to_json({"error": message})

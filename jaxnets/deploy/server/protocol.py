@@ -74,7 +74,7 @@ class Tensor(Strict):
 
     name: Literal["images"]
     datatype: Datatype
-    shape: list[int]
+    shape: list[int] = Field(max_length=MAX_DEPTH)  # Else each of a million items is checked.
     data: Numbers = None
     parameters: Parameters = Parameters()
 
@@ -91,7 +91,7 @@ class Inference(Strict):
 
     id: str | None = Field(None, max_length=256)
     inputs: list[Tensor] = Field(min_length=1, max_length=1)
-    outputs: list[Output] | None = None
+    outputs: list[Output] | None = Field(None, max_length=2)
     parameters: Parameters = Parameters()
 
 

@@ -68,7 +68,10 @@ def serve(
         url = f"http://{f'[{address[0]}]' if ':' in address[0] else address[0]}:{address[1]}"
         is_loopback = ipaddress.ip_address(address[0].partition("%")[0]).is_loopback
         if not is_loopback:
-            report(f"warning: whoever reaches {address[0]} may ask and answer: there is no login")
+            report(
+                f"warning: whoever reaches {address[0]} may ask, answer and see training images: "
+                "there is no login"
+            )
         served = [_("{} version {}", m.name, m.version.name) for m in service.models]
 
         def announce() -> None:

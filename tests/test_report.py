@@ -661,3 +661,11 @@ def test_runs_of_one_name_are_told_apart(finished_run, tmp_path, monkeypatch):
     assert list(missing) == ["a/run", "b/run"]
     assert any("no epoch" in text for text in missing["a/run"])
     assert "fewer than two have predictions" in (tmp_path / "report.html").read_text()
+
+
+def test_the_numbers_of_an_axis_are_told_apart():
+    losses = [0.0099001, 0.009902, 0.0099043]
+    series = [charts.Series("loss", [1.0, 2.0, 3.0], losses, 0)]
+    drawn = charts.curves("l", "t", "a", series, x_label="epoch", log=False).inline()
+    texts = re.findall(r">(0\.0099\d*)<", drawn)
+    assert len(texts) > 2 and len(set(texts)) == len(texts)

@@ -188,15 +188,17 @@ def curves(
     if show is percent and max(known, default=0) <= 1:
         y = y._replace(high=min(y.high, 1.0))
     ticks = y.ticks()
-    left = max(56.0, max(text_width(show(tick), 12) for tick in ticks) + 12)
+    texts = [show(tick) for tick in ticks]
+    if show is plain and len(set(texts)) < len(texts):  # The numbers hardly differ.
+        texts = [f"{tick:.12g}" for tick in ticks]
+    left = max(56.0, max(text_width(text, 12) for text in texts) + 12)
     first, last = min(x_all, default=0), max(x_all, default=1)
     one = 0.5 * (first == last)  # A single epoch stands in the middle.
     margin = 0 if notes is None else 24
     x = Axis(first - one, last + one, left + 6 + margin, WIDTH - 14 - margin, log_x)
-    for tick in ticks:
+    for tick, text in zip(ticks, texts, strict=True):
         figure.line(left, y(tick), WIDTH - 8, y(tick))
-        label = show(tick)
-        figure.text(left - 6, y(tick) + 4, label, text_anchor="end", fill="soft")
+        figure.text(left - 6, y(tick) + 4, text, text_anchor="end", fill="soft")
     _draw_x_ticks(figure, x, top + 188, notes)
     centre = {"text_anchor": "middle", "fill": "soft"}
     figure.text((left + WIDTH) / 2, top + 166 + bottom, x_label, **centre)

@@ -268,8 +268,12 @@ def test_the_static_arguments_are_those_of_the_flax_layer():
     others: dict[str, Any] = {"reduction_axes": (1, 2), "feature_axes": 1, "axis_name": "devices"}
     for name, value in others.items():
         layer = nn.LayerNorm(name="norm1", **{name: value})
-        with pytest.raises(ValueError, match=f"^LayerNorm norm1: expected {name}=[^\\n]*$"):
+        with pytest.raises(UserError, match=f"^LayerNorm norm1: expected {name}=[^\\n]*$"):
             pair_of(layer)
+    with pytest.raises(
+        UserError, match=r"^Dropout: expected no broadcast_dims for .*, got \(1,\)$"
+    ):
+        pair_of(nn.Dropout(0.5, (1,)))
 
 
 NEWER = Chain(

@@ -187,10 +187,10 @@ def test_a_run_folder_runs_no_code_that_is_not_named(
     in_tmp, digits, run_main, run_command, monkeypatch
 ):
     file, ran = in_tmp / "swish.py", in_tmp / "it_ran"
-    file.write_text(OWN_LAYER)
+    file.write_bytes(b"# coding: latin-1, \xe9\r\n" + OWN_LAYER.encode())
     assert run_main("--model=swish.py", *digits, "--workdir=run").status == 0
     kept = in_tmp / "run" / "layers" / "swish.py"
-    assert kept.read_text() == OWN_LAYER
+    assert kept.read_bytes() == file.read_bytes()
     ran.unlink()
     monkeypatch.setattr(as_data, "_own", {})  # As in a new process.
     missing = "is the user's own: expected layers=FILE, 'swish.py' of SHA-256"
@@ -243,11 +243,13 @@ def test_a_resumed_network_of_a_file_ends_the_same(
 
 GOOD = "import flax.linen as nn\nfrom jaxnets import Chain, flatten\n\n"
 MODEL = GOOD + "def model(num_classes):\n    return Chain([{}])\n"
+OWN = MODEL.format("flatten, Own(), nn.Dense(num_classes)")
+OWN += "class Own(nn.Module):\n    @nn.compact\n    def __call__(self, x):\n        {}\n"
 BAD_FILES = {
     "no file": (None, "my_net.py: expected a file of Python, found none"),
     "no syntax": ("x = (\n", "my_net.py:1: '(' was never closed"),
     "no import": ("\nimport nonsense\n", "my_net.py:2: ModuleNotFoundError: No module named 'nons"),
-    "no function": ("model = 3\n", "my_net.py: expected a function model(num_classes), found none"),
+    "no function": ("model = 3\n", "my_net.py: expected a function model(num_classes), got 3"),
     "an error": (
         GOOD + "def model(k):\n    return k / 0\n",
         "my_net.py:5: model(10): ZeroDivision",
@@ -314,6 +316,62 @@ BAD_FILES = {
         MODEL.format("flatten, nn.Dense(num_classes)") + "def optimizer(rate):\n    return optax\n",
         "my_net.py:7: optimizer(learning_rate): NameError: name 'optax' is not defined",
     ),
+    "an optimizer's object": (
+        MODEL.format("flatten, nn.Dense(num_classes)")
+        + "import optax\noptimizer = optax.sgd(0.1)\n",
+        "my_net.py: expected a function optimizer(learning_rate), got GradientTransformationExtra",
+    ),
+    "an exit": ("import sys\nsys.exit(3)\n", "my_net.py:2: SystemExit: 3"),
+    "a null byte": ("x = '\0'\n", "cannot contain null bytes"),
+    "a chain": (
+        GOOD + "model = Chain([flatten, nn.Dense(3)])\n",
+        "my_net.py: expected a function model(num_classes), got Chain(layers=['flatten', 'd",
+    ),
+    "a chain within": (
+        MODEL.format("flatten, Chain([nn.Dense(num_classes)])"),
+        "my_net.py:5: model(10): layer 2: expected a layer, got a Chain; *[...] inserts a list's",
+    ),
+    "a recipe's number": (MODEL + "recipe = {1: 2}\n", 'my_net.py: recipe: unknown field "1"'),
+    "a function of JAX": (
+        MODEL.format("nn.relu, jax.numpy.sin") + "import jax\n",
+        "my_net.py:4: model(10): sin of jax.numpy: expected a function in a file of your own",
+    ),
+    "a partial": (
+        MODEL.format("functools.partial(nn.leaky_relu)") + "import functools\n",
+        "my_net.py:4: model(10): partial of functools: expected a function in a file of your own",
+    ),
+    "a momentum": (
+        MODEL.format("BatchNorm(momentum=0.5)") + "from jaxnets import BatchNorm\n",
+        "my_net.py:5: model(10): BatchNorm: expected no momentum; epsilon is its one setting",
+    ),
+    "a rate": (
+        MODEL.format("flatten, nn.Dropout(20)"),
+        "my_net.py:5: model(10): layer 2: expected a rate from 0 to 1, got 20",
+    ),
+    "no strides": (
+        MODEL.format("nn.Conv(4, (3, 3), strides=0)"),
+        "layer 1 (Conv conv1): expected strides above 0, got 0",
+    ),
+    "a setting's name": (
+        OWN_LAYER.replace("b: float = 1.0", "b: float = 1.0\n    kind: str = ''"),
+        "Swish: expected another name of its setting than kind",
+    ),
+    "statistics of Flax": (
+        OWN.format("return nn.BatchNorm(use_running_average=False)(x)"),
+        'layer 2 (Own own1) does not take 144: Tried to access "mean" from collection "batch_stats',
+    ),
+    "a key of its own": (
+        OWN.format("return nn.Dropout(0.1, deterministic=False)(x)"),
+        'layer 2 (Own own1) does not take 144: Dropout_0 needs PRNG for "dropout"',
+    ),
+    "a statistic's name": (
+        OWN.format("return x - self.param('mean', nn.initializers.zeros, ())"),
+        "Own: expected another name of its parameter than mean, which is a running statistic",
+    ),
+    "whole parameters": (
+        OWN.format("return x * self.param('a', lambda key: 3)"),
+        "own1.a: expected floating-point numbers, got int32",
+    ),
     "a value": (
         MODEL.format("flatten, nn.Dense(num_classes)") + "recipe = dict(seed=-1)\n",
         "seed: expected a whole number from 0 to 2147483647, got -1",
@@ -335,7 +393,7 @@ def test_a_name_of_the_lecture_is_not_ones_own(in_tmp, train_tiny):
     train_tiny("cnn.py").assert_refused("cnn.py: expected a name of its own, got that of a network")
 
 
-def test_a_config_file_brings_a_network_and_runs_no_code(in_tmp, digits, run_main):
+def test_a_config_file_brings_a_network_and_runs_no_code(in_tmp, digits, run_main, run_command):
     (in_tmp / "my_net.py").write_text(TEN_LINES)
     assert run_main("--model=my_net.py", *digits, "--workdir=run").status == 0
     (in_tmp / "my_net.py").unlink()
@@ -351,6 +409,9 @@ def test_a_config_file_brings_a_network_and_runs_no_code(in_tmp, digits, run_mai
     (in_tmp / "swish.py").write_text(OWN_LAYER)
     run_main(f"--config={config}", "--workdir=third")
     assert not (in_tmp / "it_ran").exists()
+    written["layers"][0]["mask"] = [1]  # Flax asks it for its shape.
+    (in_tmp / "run" / "config.json").write_text(json.dumps(written))
+    run_command("predict", "run", "a.png").assert_refused("damaged: no my_net takes (28, 28, 1)")
 
 
 WRONG_RULES = {

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
 from jaxnets.backprop.rule import LayerRule, Setting
+from jaxnets.errors import UserError
 
 Numbers = Float[Array, "*sizes"]
 Mask = Bool[Array, "*sizes"]
@@ -43,6 +44,13 @@ def _drop_and_scale(kept: jax.Array, v: jax.Array, rate: float) -> jax.Array:
     return jnp.where(kept, v / (1 - rate), 0)
 
 
+def _static(layer: nn.Dropout) -> dict[str, float]:
+    if layer.broadcast_dims:
+        got = layer.broadcast_dims
+        raise UserError(f"Dropout: expected no broadcast_dims for gradients by hand, got {got}")
+    return {"rate": layer.rate}
+
+
 DROPOUT = LayerRule(
     forward=dropout_forward,
     backward=dropout_backward,
@@ -62,5 +70,5 @@ DROPOUT = LayerRule(
         ]
     ],
     inputs=("key", "x"),
-    static=lambda layer: {"rate": layer.rate},
+    static=_static,
 )

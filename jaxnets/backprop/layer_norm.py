@@ -8,6 +8,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jaxnets.backprop.rule import LayerRule, Params, Setting
+from jaxnets.errors import UserError
 from jaxnets.models.batch_norm import widened
 
 Numbers = Float[Array, "*sizes D"]
@@ -82,7 +83,7 @@ def _static(layer: nn.LayerNorm) -> dict[str, Any]:
     for name, value in only.items():
         if getattr(layer, name) != value:
             got = getattr(layer, name)
-            raise ValueError(f"LayerNorm {layer.name}: expected {name}={value}, got {got}")
+            raise UserError(f"LayerNorm {layer.name}: expected {name}={value}, got {got}")
     return {"epsilon": layer.epsilon}
 
 

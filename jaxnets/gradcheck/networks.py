@@ -31,7 +31,7 @@ from jaxnets.gradcheck.oracle import both_loss_and_grads
 from jaxnets.kernels import accelerate, winograd
 from jaxnets.losses import LOSSES
 from jaxnets.models import create_model
-from jaxnets.models.chain import Chain, Layer, chains_of, map_layers, output_shape, walk
+from jaxnets.models.chain import Chain, Layer, chains_of, map_layers, shapes_of, walk
 from jaxnets.training.step import LossAndGrad, autodiff_loss_and_grad, summed_loss
 from jaxnets.trees import Params
 
@@ -84,7 +84,7 @@ def _check_own_layers(model: Chain, shape: tuple[int, ...]) -> Iterator[Row]:
         rule = rule_of(layer)
         if rule is not None and not rule.settings:
             yield check_layer(layer, [shape])
-        shape = output_shape(layer, shape)
+        shape = shapes_of(layer, shape)[0].shape
 
 
 def check_network(name: str, network: Network) -> Row:

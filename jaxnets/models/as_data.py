@@ -43,6 +43,7 @@ INITIALIZERS += ("orthogonal", "delta_orthogonal", "zeros", "ones")
 # A field of every Flax layer; and the dtypes, which the run's precision sets.
 NO_SETTINGS = ("parent", "name", "dtype", "param_dtype")
 NO_SETTING_OF_ROW = ("kind", "own", "file", "sha256")
+NO_OWN_MODULES = ("jax", "flax", "numpy", "functools", "builtins", "jaxnets")
 MOST_LAYERS = 1000  # A config.json may come from anyone.
 
 # The user's own layers and initializers by name and their file's SHA-256, and the files by that.
@@ -87,6 +88,8 @@ def know_file(path: Path, module: ModuleType) -> None:
 def know_kind(value: Kind) -> Row:
     """Lets chains find a layer or an initializer of the user's own; returns its row."""
     name, module = value.__name__, sys.modules.get(value.__module__)
+    if value.__module__.partition(".")[0] in NO_OWN_MODULES:
+        raise UserError(f"{name} of {value.__module__}: expected a function in a file of your own")
     if not name.isidentifier() or "<locals>" in value.__qualname__:
         raise UserError(f"{value.__qualname__}: expected a function with a name, defined in a file")
     try:
@@ -131,6 +134,8 @@ def _to_row(layer: Layer) -> Row:
         return row
     for field in dataclasses.fields(layer):
         value = getattr(layer, field.name)
+        if field.name in NO_SETTING_OF_ROW:
+            raise UserError(f"{where}: expected another name of its setting than {field.name}")
         if field.name in ("dtype", "param_dtype") and value not in (None, field.default):
             raise UserError(f"{where}: {field.name}: expected none; the run's precision sets it")
         if field.name not in NO_SETTINGS and field.init and value is not field.default:

@@ -15,6 +15,7 @@ them in a collection of their own, and every function would pass two trees on in
 In the shapes: B examples, C channels.
 """
 
+import dataclasses
 import operator
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -28,12 +29,16 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from jaxnets.errors import UserError
 from jaxnets.models.chain import Chain, Layer, chains_of, map_layers
 from jaxnets.models.layers import flatten
 from jaxnets.trees import LayerParams, Params
 
 LINEAR = nn.Conv, nn.Dense
 STATISTICS = ("mean", "var")  # The parameters that no loss depends on while it trains.
+
+# Of the fields of Flax' layer: all but epsilon are set by what walks through a network.
+SETTABLE = ("epsilon", "axis_name", "dtype", "param_dtype", "parent", "name")
 
 Numbers = Float[Array, "B *sizes C"]
 Mask = Float[Array, " B"]
@@ -49,6 +54,12 @@ class BatchNorm(nn.BatchNorm):
 
     # (params, x, mask, *, epsilon, axis_name) -> y of training; None: `over_batch`.
     training_pass: Callable[..., jax.Array] | None = None
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(nn.BatchNorm):
+            if field.name not in SETTABLE and getattr(self, field.name) != field.default:
+                raise UserError(f"BatchNorm: expected no {field.name}; epsilon is its one setting")
+        super().__post_init__()
 
     @nn.compact
     def __call__(

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from jaxnets.errors import UserError
 from jaxnets.facts import Described
-from jaxnets.trees import LayerParams
+from jaxnets.trees import LayerParams, Params
 
 SHORT = {"BatchNorm": "norm", "LayerNorm": "norm", "DenseWithOnes": "dense"}  # In made-up names.
 
@@ -105,6 +105,14 @@ def named(layers: Sequence[Any]) -> Sequence[Layer]:
     """The layers, each Flax layer with a name: its own, or its kind and a number."""
     names: dict[str, int] = {}  # With the place of their layer.
     for place, layer in enumerate(layers, start=1):
+        if isinstance(layer, Chain):
+            raise UserError(
+                f"layer {place}: expected a layer, got a Chain; *[...] inserts a list's"
+            )
+        if isinstance(layer, nn.Dropout) and not (
+            isinstance(layer.rate, int | float) and 0 <= layer.rate <= 1
+        ):
+            raise UserError(f"layer {place}: expected a rate from 0 to 1, got {layer.rate!r:.40}")
         if not callable(layer):
             got = f"{type(layer).__name__} {layer!r:.40}"
             raise UserError(f"layer {place}: expected a layer or a function, got {got}")
@@ -149,10 +157,22 @@ def layer_name(layer: Layer) -> str:
     return getattr(layer, "name", None) or kind_of(layer).__name__
 
 
-def output_shape(layer: Layer, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of a layer's output for inputs of a shape, batch first; nothing is computed."""
+def shapes_of(layer: Layer, shape: tuple[int, ...]) -> tuple[jax.ShapeDtypeStruct, Params]:
+    """The shapes of a layer's output, and of its parameters by its name; nothing is computed.
+
+    It is called as in an evaluation: with its parameters alone.
+
+    Args:
+      layer: A layer of a chain.
+      shape: The shape of its input, batch first.
+    """
     alone, x = Chain([layer]), jax.ShapeDtypeStruct(shape, jnp.float32)
-    return jax.eval_shape(lambda x: alone.init_with_output(jax.random.key(0), x)[0], x).shape
+
+    def call(x: jax.Array) -> tuple[Any, Params]:
+        params: Any = alone.init(jax.random.key(0), x).get("params", {})
+        return alone.apply({"params": params}, x), params
+
+    return jax.eval_shape(call, x)
 
 
 def chains_of(layer: Layer) -> dict[str, Chain]:

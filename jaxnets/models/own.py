@@ -16,6 +16,9 @@ from types import ModuleType
 from typing import Any
 
 import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict
 
 from jaxnets.config.fields import Config, unknown_field
 from jaxnets.config.recipes import PRESETS
@@ -23,7 +26,8 @@ from jaxnets.config.resolve import OwnNetwork
 from jaxnets.errors import UserError, first_line
 from jaxnets.facts import size_text
 from jaxnets.models.as_data import Kind, Row, from_rows, know_file, know_kind, to_rows
-from jaxnets.models.chain import Chain, kind_of, output_shape
+from jaxnets.models.batch_norm import STATISTICS
+from jaxnets.models.chain import Chain, chains_of, kind_of, shapes_of, walk
 
 TEN_CLASSES = 10  # Until the data are known.
 
@@ -37,16 +41,20 @@ def from_file(file: str) -> OwnNetwork:
     path = Path(file).expanduser()
     module = run_file(path)
     make, recipe = getattr(module, "model", None), getattr(module, "recipe", {})
-    if not callable(make):
-        raise UserError(f"{file}: expected a function model(num_classes), found none")
+    if not callable(make) or isinstance(make, nn.Module):
+        raise UserError(f"{file}: expected a function model(num_classes), got {make!r:.40}")
     if path.stem in PRESETS:
         raise UserError(f"{file}: expected a name of its own, got that of a network of the lecture")
     if not isinstance(recipe, dict):
         raise UserError(f"{file}: recipe: expected a dict of settings, got {recipe!r:.60}")
     for name in recipe:
         if name not in Config.__dataclass_fields__:
-            raise UserError(f"{file}: recipe: {unknown_field(name, Config.__dataclass_fields__)}")
-    if callable(optimizer := getattr(module, "optimizer", None)):
+            error = unknown_field(str(name), Config.__dataclass_fields__)
+            raise UserError(f"{file}: recipe: {error}")
+    if (optimizer := getattr(module, "optimizer", None)) is not None:
+        if not callable(optimizer):
+            got = f"{optimizer!r:.40}"
+            raise UserError(f"{file}: expected a function optimizer(learning_rate), got {got}")
         recipe = {**recipe, "optimizer": _in_one_line(optimizer, Place(path, optimizer))}
     return _network(path.stem, make, recipe, Place(path, make))
 
@@ -137,8 +145,9 @@ class Place:
         try:
             yield
         except SyntaxError as error:
-            raise UserError(f"{error.filename}:{error.lineno}: {error.msg}") from error
-        except Exception as error:
+            line = "" if error.lineno is None else f":{error.lineno}"
+            raise UserError(f"{error.filename or self.file}{line}: {error.msg}") from error
+        except (Exception, SystemExit) as error:
             steps = traceback.extract_tb(error.__traceback__)
             file = str(self._path and self._path.resolve())
             ours = [step for step in steps if os.path.realpath(step.filename) == file]
@@ -170,7 +179,8 @@ def _check_shapes(
     chain: Chain, image_shape: tuple[int, ...], num_classes: int, place: Place
 ) -> None:
     """Raises UserError, with the layer, unless the chain makes logits of these images."""
-    shape = (2, *image_shape)
+    shape: tuple[int, ...] = (2, *image_shape)
+    params: Any = {}  # By their paths.
     for number, layer in enumerate(chain.layers, start=1):
         name = getattr(layer, "name", None) or ""
         what = f"layer {number} ({' '.join(filter(None, [kind_of(layer).__name__, name]))})"
@@ -181,14 +191,30 @@ def _check_shapes(
                 f"{place.of(name)}{what}: expected a kernel_size for rows and columns, as "
                 f"({window}, {window}), got {window}"
             )
+        if 0 in np.ravel(getattr(layer, "strides", 1)):
+            raise UserError(f"{place.of(name)}{what}: expected strides above 0, got 0")
         try:
-            shape = output_shape(layer, shape)
+            out, its_params = shapes_of(layer, shape)
         except Exception as error:
             raise UserError(
                 f"{place.of(name)}{what} does not take {before}: {first_line(error)}"
             ) from error
+        shape = out.shape
+        params |= flatten_dict(its_params)
         if 0 in shape:
             raise UserError(f"{place.of(name)}{what}: images of {before} are too small for it")
     if shape != (2, num_classes):
         got = size_text(shape[1:])
         raise UserError(f"{place.of(name)}{what}: expected {num_classes} logits, got {got}")
+    for path, leaf in params.items():
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            where = f"{place.of(path[0])}{'.'.join(path)}"
+            raise UserError(f"{where}: expected floating-point numbers, got {leaf.dtype}")
+    for path, layer in walk(chain):
+        if chains_of(layer) or isinstance(layer, nn.BatchNorm):
+            continue
+        for name in {p[-1] for p in params if p[: len(path)] == path}.intersection(STATISTICS):
+            raise UserError(
+                f"{place.of(path[-1])}{kind_of(layer).__name__}: expected another name of its "
+                f"parameter than {name}, which is a running statistic of a batch norm"
+            )

@@ -93,6 +93,6 @@ def _params_like(
         like = jax.eval_shape(lambda x: model.init(jax.random.key(0), to_input(config, x)), image)
         if all(leaf.size for leaf in jax.tree.leaves(like)):
             return like["params"]
-    except (ZeroDivisionError, TypeError, ValueError):  # What Flax makes of sizes that do not fit.
+    except Exception:  # What Flax makes of settings that do not fit, which may be anyone's.
         pass
     raise UserError(f"{folder.path / CONFIG}: damaged: no {config.model} takes {image_shape}")

@@ -180,7 +180,8 @@ class RunFolder:
         """Copies files of the user's own layers into the folder."""
         for path in kept:
             files.mkdir(self.path / LAYERS)
-            files.write_text(self.path / LAYERS / path.name, path.read_text())
+            with files.replacing(self.path / LAYERS / path.name) as stream:
+                stream.write(path.read_bytes())  # Its SHA-256 names it.
 
     def snapshot(self) -> dict[str, Any]:
         """The path and the contents as JSON, from which another process makes a replica."""

@@ -337,7 +337,11 @@ def test_the_plain_page_asks_about_several_pictures(start_python, tmp_path):
             )
             give("bad.png")
             browser.wait("document.querySelector('.asked .problem') !== null")
-            assert "not a picture" in browser.evaluate("document.querySelector('.asked').innerText")
+            problem = browser.evaluate("document.querySelector('.asked .problem').innerText")
+            assert problem.startswith("没有回答：这个文件不是图片（JPEG, ")
+            browser.click("#language")
+            problem = browser.evaluate("document.querySelector('.asked .problem').innerText")
+            assert problem.startswith("No answer: picture: not a picture (JPEG, ")
     finally:
         process.stop()
 

@@ -16,6 +16,7 @@ from jaxnets.language import N_, _
 RESUME = N_("resume with: {}")
 REPORT = N_("its report: {}")
 PICTURES = N_("your own pictures: {}")
+NOT_FINISHED = N_("note: the run is not finished: its parameters are those of step {}")
 COLOURS = {"red": 31, "green": 32}
 LONGEST = 2000  # Characters of a message: a file may hold a text of any length.
 # What may stand alone on a line: a word, or one Chinese character with the marks that follow it.

@@ -75,6 +75,11 @@ def _how_to_install() -> str:
     return INSTALL
 
 
+def show_error(message: str) -> None:
+    """Prints an error's line on stderr, in the language of `speaking`."""
+    show(f"{_(ERROR)} {said(one_line(message))}", sys.stderr, red=_(ERROR))
+
+
 class _Stderr(io.FileIO):
     """stderr, which may be full or without a reader: a message is lost, and no status changes."""
 
@@ -96,7 +101,7 @@ def _end(*given: object) -> None:
     with contextlib.suppress(Exception):  # A stream may be full, gone, or just being written to.
         sys.stdout.flush()
     with contextlib.suppress(Exception):
-        show(f"{_(ERROR)} {said(one_line(_interrupt_message))}", sys.stderr, red=_(ERROR))
+        show_error(_interrupt_message)
     os._exit(BY_SIGNAL + signal.SIGINT)
 
 
@@ -169,7 +174,7 @@ def run_main(main: Callable[[list[str]], int]) -> int:
             raise
         message, status = known
         with speaking(language):
-            show(f"{_(ERROR)} {said(one_line(message))}", sys.stderr, red=_(ERROR))
+            show_error(message)
         if isinstance(error.__context__, BrokenPipeError):
             _leave_stdout()
         if isinstance(error, StoppedError) and error.at_once:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from jaxnets.cli.flags import JSON, THE_LOCALE
 from jaxnets.config.fields import COUNT
 from jaxnets.config.options import Options, option
-from jaxnets.display import one_line, print_answer, short_path, show
-from jaxnets.errors import DONE, ERROR, WRONG_REQUEST, UserError, not_installed
-from jaxnets.language import LANGUAGES, _, said
+from jaxnets.display import NOT_FINISHED, print_answer, short_path, show
+from jaxnets.errors import DONE, WRONG_REQUEST, UserError, not_installed, show_error
+from jaxnets.language import LANGUAGES, _
 
 if TYPE_CHECKING:
     from jaxnets.deploy.abtest.trial import Plan
@@ -140,14 +140,9 @@ class Evaluate(_OfRun):
             figure_path(self.sheet, "sheet")  # What cannot be written is said at once.
         found = evaluate.evaluate(self.run_folder, *self.on, prepare_as=self.prepare)
         if not found.trained.finished:
-            step = found.trained.step
-            show(
-                _("note: the run is not finished: its parameters are those of step {}", step),
-                sys.stderr,
-            )
+            show(_(NOT_FINISHED, found.trained.step), sys.stderr)
         for name, why in found.unreadable:
-            text = one_line(f"{name}: {said(why)}")
-            show(f"{_(ERROR)} {text}", sys.stderr, red=_(ERROR))
+            show_error(f"{name}: {why}")
         values, text = evaluate.to_values(found), evaluate.to_text(found)
         if self.sheet and (drawn := evaluate.sheet(found)) is not None:
             drawn.save(self.sheet)

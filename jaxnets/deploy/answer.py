@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from jaxnets.data.pictures.decode import FORMATS, BadPictureError, read_picture
-from jaxnets.display import has_colours, line, printable, width_of
+from jaxnets.display import NOT_FINISHED, has_colours, line, printable, width_of
 from jaxnets.display import show as show_lines
 from jaxnets.errors import ERROR, UserError
 from jaxnets.language import _, said
@@ -43,8 +43,7 @@ def answer(
         raise UserError("expected - for stdin at most once")
     predictor = load_predictor(workdir, prepare_as)
     if not predictor.finished:
-        step = predictor.step
-        _report(_("note: the run is not finished: its parameters are those of step {}", step))
+        _report(_(NOT_FINISHED, predictor.step))
     labels = predictor.class_names
     width = max(width_of(printable(label)) for label in labels)
     each = prepare_as == "digits"

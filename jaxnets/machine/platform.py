@@ -24,6 +24,8 @@ ACCELERATORS = {
     "gpu": N_('pip install "jax[cuda13]" finds one of NVIDIA\'s'),
     "tpu": N_('pip install "jax[tpu]" finds one'),
 }
+# What `describe` says.
+CORE, CORES, SIMULATED = N_("CPU, 1 core"), N_("CPU, {} cores"), N_("{} as {} devices")
 
 Devices = list[Any]  # A list of jax.Device, which type checkers do not take for a type.
 
@@ -174,9 +176,6 @@ def inventory(used: Devices, parallel: str) -> dict[str, Any]:
         "description": describe(used),
         "versions": versions(),
     }
-
-
-CORE, CORES, SIMULATED = N_("CPU, 1 core"), N_("CPU, {} cores"), N_("{} as {} devices")
 
 
 def describe(devices: Devices) -> str:

@@ -10,12 +10,13 @@ import importlib.util
 import os
 import sys
 import traceback
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
@@ -30,6 +31,8 @@ from jaxnets.models.batch_norm import STATISTICS
 from jaxnets.models.chain import Chain, chains_of, kind_of, shapes_of, walk
 
 TEN_CLASSES = 10  # Until the data are known.
+
+ParamShapes = Mapping[tuple[str, ...], jax.ShapeDtypeStruct]  # By their paths.
 
 
 def from_file(file: str) -> OwnNetwork:
@@ -169,7 +172,8 @@ def _network(
 
     def for_data(image_shape: tuple[int, ...], num_classes: int) -> OwnNetwork:
         rows, chain = of(num_classes)
-        _check_shapes(chain, image_shape, num_classes, place)
+        params = _check_shapes(chain, image_shape, num_classes, place)
+        _check_params(chain, params, place)
         return OwnNetwork(name, rows, recipe, place.file, for_data)
 
     return OwnNetwork(name, of(TEN_CLASSES)[0], recipe, place.file, for_data)
@@ -177,10 +181,10 @@ def _network(
 
 def _check_shapes(
     chain: Chain, image_shape: tuple[int, ...], num_classes: int, place: Place
-) -> None:
-    """Raises UserError, with the layer, unless the chain makes logits of these images."""
+) -> ParamShapes:
+    """The shapes of its parameters; UserError unless the chain makes logits of these images."""
     shape: tuple[int, ...] = (2, *image_shape)
-    params: Any = {}  # By their paths.
+    params: Any = {}
     for number, layer in enumerate(chain.layers, start=1):
         name = getattr(layer, "name", None) or ""
         what = f"layer {number} ({' '.join(filter(None, [kind_of(layer).__name__, name]))})"
@@ -206,6 +210,11 @@ def _check_shapes(
     if shape != (2, num_classes):
         got = size_text(shape[1:])
         raise UserError(f"{place.of(name)}{what}: expected {num_classes} logits, got {got}")
+    return params
+
+
+def _check_params(chain: Chain, params: ParamShapes, place: Place) -> None:
+    """Raises UserError for parameters that no step could train."""
     for path, leaf in params.items():
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             where = f"{place.of(path[0])}{'.'.join(path)}"

@@ -11,9 +11,8 @@ import numpy as np
 
 from jaxnets.errors import UserError
 
-TOLERANCE = (
-    1e-3  # Of a number's size, or of 1 if that is larger: three digits after the point are enough.
-)
+# Of a number's size, or of 1 if that is larger: three digits after the point are enough.
+TOLERANCE = 1e-3
 NAME = re.compile(r"\w[\w.@'-]{0,60}( [\w.@'-]+){0,5}")
 TRIES = 20_000  # A draw in a thousand is one that a sheet takes, in the worst case.
 

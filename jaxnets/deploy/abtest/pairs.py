@@ -7,7 +7,14 @@ import numpy as np
 
 from jaxnets.data.datasets import Dataset
 from jaxnets.deploy.abtest import classical
-from jaxnets.deploy.abtest.presentation import NOT_EQUAL, OTHER, interval_text, p_text, points
+from jaxnets.deploy.abtest.presentation import (
+    NOT_EQUAL,
+    OTHER,
+    interval_text,
+    level_text,
+    p_text,
+    points,
+)
 from jaxnets.deploy.abtest.trial import Plan
 from jaxnets.display import printable, table
 from jaxnets.errors import UserError
@@ -144,7 +151,7 @@ def to_text(pairs: Pairs, plan: Plan) -> str:
     counts = [["", _("B right"), _("B wrong")]]
     counts += [[_("A right"), f"{pairs.both:,}", f"{pairs.only_a:,}"]]
     counts += [[_("A wrong"), f"{pairs.only_b:,}", f"{pairs.neither:,}"]]
-    interval = _("{} interval", f"{100 * (1 - plan.alpha):g} %")
+    interval = _("{} interval", level_text(plan))
     name = printable(pairs.dataset)
     lines = [_("{} labelled test pictures of {}", f"{pairs.total:,}", name), ""]
     lines += [*table(rows, "<>>"), "", *table(counts, "<>>"), ""]

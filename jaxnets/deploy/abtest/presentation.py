@@ -23,7 +23,7 @@ def to_text(trial: Trial, name: str) -> str:
     for arm, users, accuracy in zip("AB", trial.users, trial.accuracy, strict=True):
         models = ", ".join(map(printable, trial.models[arm]))
         rows.append([f"{arm}  {models[:50]}".strip(), f"{users:,}", f"{accuracy:.4f}"])
-    tests = [[f"B - A  {trial.difference:+.4f}", _("{} interval", _level(trial.plan)), "p"]]
+    tests = [[f"B - A  {trial.difference:+.4f}", _("{} interval", level_text(trial.plan)), "p"]]
     p = p_text(float(trial.sequence.p[-1])) if trial.interval else "-"
     tests.append([_("sequential test, at any look"), interval_text(trial.interval), p])
     once = _("{}, at one look", _(trial.test))
@@ -105,7 +105,7 @@ def conclusions(trial: Trial) -> list[str]:
     if trial.winner:
         return [_winner(trial)]
     low, high = trial.interval
-    level, effect = _level(trial.plan), trial.plan.effect
+    level, effect = level_text(trial.plan), trial.plan.effect
     if max(-low, high) < effect:
         text = _(
             "Neither model is better by {} or more ({}, valid at any look). If less does not "
@@ -119,10 +119,6 @@ def conclusions(trial: Trial) -> list[str]:
         *(points(-low), points(high), level),
     )
     return [text, *_needed(trial)]
-
-
-def _level(plan: Plan) -> str:
-    return f"{100 * (1 - plan.alpha):g} %"
 
 
 def _feedback(trial: Trial) -> str:
@@ -140,18 +136,19 @@ def _winner(trial: Trial) -> str:
     now = trial.interval or trial.once
     still = now[0] > 0 or now[1] < 0
     smaller, larger = sorted(map(abs, now if still else trial.interval_after(at) or now))
-    values = better, OTHER[better], f"{at:,}", f"{round(100 * smaller, 2):g}", points(larger)
+    by = f"{round(100 * smaller, 2):g}", points(larger)
+    values = better, OTHER[better], f"{at:,}", *by, level_text(trial.plan)
     if still:
         return _(
             "{0} is better than {1}, by {3} to {4} ({5}, valid at any look). The test was decided "
             "after {2} users. You may stop.",
-            *(*values, _level(trial.plan)),
+            *values,
         )
     return _(
         "{0} is better than {1}, as the test decided after {2} users: then by {3} to {4} ({5}, "
         "valid at any look). The users since then showed less. The interval has 0 in it again, so "
         "the difference may be small. You may stop.",
-        *(*values, _level(trial.plan)),
+        *values,
     )
 
 
@@ -240,6 +237,15 @@ def points(difference: float) -> str:
     return _("{} percentage points", f"{round(100 * difference, 2):g}")
 
 
+def level_text(plan: Plan) -> str:
+    """The level of a plan's intervals.
+
+    >>> level_text(Plan(alpha=0.05))
+    '95 %'
+    """
+    return f"{100 * (1 - plan.alpha):g} %"
+
+
 def interval_text(interval: tuple[float, float] | None) -> str:
     """An interval of differences.
 
@@ -265,7 +271,7 @@ def plot(trial: Trial) -> Figure:
     start = min(MIN_USERS, trial.count) - 1
     count = min(MAX_POINTS, trial.count - start)
     at = np.linspace(start, trial.count - 1, count).round().astype(int)
-    users, level = (at + 1).tolist(), _level(trial.plan)
+    users, level = (at + 1).tolist(), level_text(trial.plan)
     low, estimate, high = (
         100 * x[at] for x in (trial.sequence.low, trial.sequence.estimate, trial.sequence.high)
     )

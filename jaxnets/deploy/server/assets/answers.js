@@ -7,8 +7,6 @@
   const TEXTS = {}; // Filled in from answers.json where the page is built.
   const WAIT = 250; // Milliseconds without a further stroke, after which the models are asked.
   const TOP = 3, MOST_PICTURES = 50, MOST_NAMES = 30;
-  // Messages of the server that TEXTS has too; its API answers in English.
-  const PROBLEMS = ["notPicture", "emptyFile", "noInk", "several", "manyPixels", "manyBytes", "damaged", "manyWait", "muchWaits", "notSaved", "twice"];
 
   const section = byId("answers");
   const user = Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) =>
@@ -24,10 +22,10 @@
 
   const text = (key, values = {}) => TEXTS[language][key].replace(/\{(\w+)\}/g, (_, name) => values[name]);
 
-  /** A message of the server in the page's language, where PROBLEMS has it. */
+  /** A message of the server, whose API answers in English, in the page's language where TEXTS has it. */
   function said(message) {
-    for (const key of PROBLEMS) {
-      const escaped = TEXTS.en[key].replace(/[.*+?^$()|[\]\\]/g, "\\$&");
+    for (const [key, english] of Object.entries(TEXTS.en)) {
+      const escaped = english.replace(/[.*+?^$()|[\]\\]/g, "\\$&");
       const found = message.match(new RegExp(`^${escaped.replace(/\{(\w+)\}/g, "(?<$1>.*)")}$`));
       if (found) return text(key, found.groups);
     }

@@ -16,6 +16,7 @@ from conftest import HANGS, slow
 from PIL import Image
 
 from jaxnets.data.load import load_dataset
+from jaxnets.data.pictures import folder
 from jaxnets.data.pictures.folder import load_folder
 from jaxnets.errors import UserError
 
@@ -129,15 +130,48 @@ def test_a_folder_of_classes_is_split_by_names(tmp_path):
     root = write(tmp_path / "set", count=60)
     before = load_folder(root)
     train, validation, test = sizes(before)
-    assert train + validation + test == 120 and 4 <= test <= 22 and validation == (120 - test) // 10
+    assert (train, validation, test) == (98, 10, 12)
     assert everything(before) == expected(range(60))
     counts = np.bincount(before.validation.labels)
     assert abs(counts[0] - counts[1]) <= 1
-    for label, number in itertools.product(range(2), range(60, 90)):
-        picture(label, number).save(root / ("bird", "cat")[label] / f"{number:03}.png")
-    old = expected(range(60))
-    after = contents(load_folder(root).test)
-    assert [item for item in after if item in old] == contents(before.test)
+    assert np.bincount(before.test.labels).tolist() == [6, 6]
+
+
+@pytest.mark.parametrize(
+    ("count", "tests"),
+    [(2, 1), (3, 1), (10, 1), (14, 1), (16, 2), (50, 5), (51, 5), (149, 15)],
+)
+def test_every_class_has_its_share_of_the_test(tmp_path, count, tests):
+    root = write(tmp_path / "set", count=count)
+    picture(0, 998).save(root / "bird/998.png")
+    picture(0, 999).save(root / "bird/999.png")
+    birds, cats = np.bincount(load_folder(root, validation_size=0).test.labels)
+    assert cats == tests and birds == max(1, round((count + 2) / 10))
+
+
+def test_most_pictures_stay_in_their_part_when_others_are_added(tmp_path):
+    root = write(tmp_path / "set", count=60)
+    before = load_folder(root, validation_size=0)
+    write(root, count=90)
+    after = load_folder(root, validation_size=0)
+    old = contents(before.test)
+    left = [item for item in old if item not in contents(after.test)]
+    joined = [item for item in contents(after.test) if item in contents(before.train)]
+    # Of one class its 6 lowest digests were the test; among the 9 lowest of 90 may be more or less.
+    assert len(left) + len(joined) <= 0.05 * 120
+    assert before.checksum != after.checksum
+
+
+def test_the_checksum_knows_which_pictures_are_the_test(tmp_path, monkeypatch):
+    """A run must neither go on with nor be tested on pictures of another split."""
+    root = write(tmp_path / "set")
+    before = load_folder(root)
+    monkeypatch.setattr(folder, "TEST_SHARE", 0.2)
+    assert load_folder(root).checksum != before.checksum
+    given = write_parts(tmp_path / "given")
+    checksum = load_folder(given).checksum
+    monkeypatch.setattr(folder, "TEST_SHARE", 0.3)
+    assert load_folder(given).checksum == checksum
 
 
 def test_validation_size_holds_back_of_every_class_its_share(tmp_path):
@@ -237,6 +271,52 @@ def test_a_folder_that_cannot_be_read_is_refused(classes, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", deny)
     refused(classes, "cat: cannot be read: Permission denied")
+
+
+# Files that are not read
+
+
+def test_files_that_are_not_read_are_counted_by_kind(parts, capsys, monkeypatch):
+    monkeypatch.setattr(folder, "ENDINGS", (".png",))  # As without pillow-heif.
+    kinds = {".HEIC": 10, ".avif": 3, ".c{}": 2}
+    names = [f"{number}{kind}" for kind, count in kinds.items() for number in range(count)]
+    for name in [*names, "README", ".hidden"]:
+        (parts / "train/bird" / name).write_bytes(b"")
+    note = (
+        "note: files that are not read: 10 .heic, 3 .avif, 2 .c{}, 1 README; "
+        "to read .heic: pip install pillow-heif, or convert them to .jpg\n"
+    )
+    for _ in range(2):  # The second time from the cache.
+        assert contents(load_folder(parts, validation_size=0).train) == expected(range(12))
+        assert capsys.readouterr().err == note
+    files, part = folder.labelled_files(parts)
+    assert (len(files["bird"]), part, capsys.readouterr().err) == (5, "test", "")
+    (parts / "test/cat/notes.txt").write_text("no picture")
+    folder.labelled_files(parts)
+    assert capsys.readouterr().err == "note: files that are not read: 1 .txt\n"
+
+
+def test_a_class_of_unread_pictures_alone_is_refused_with_what_to_do(classes, monkeypatch):
+    monkeypatch.setattr(folder, "ENDINGS", (".png",))
+    for path in (classes / "cat").iterdir():
+        path.rename(path.with_suffix(".HEIC"))
+    refused(classes, r"cat: no pictures \(\.png\); files that are not read: 30 \.heic; .*-heif")
+
+
+def test_photos_of_an_iphone_are_read_where_pillow_heif_is_installed(tmp_path, capsys):
+    heif = pytest.importorskip("pillow_heif", reason="it reads HEIC")
+    root = write(tmp_path / "set", ("bird", "cat"), count=4)
+    for path in list(root.rglob("*.png")):
+        heif.from_pillow(Image.open(path)).save(path.with_suffix(".HEIC"), quality=-1)
+        path.unlink()
+    data = load_folder(root, validation_size=0)
+    assert (sizes(data), data.image_shape, capsys.readouterr().err) == ([6, 0, 2], (8, 8, 3), "")
+    images = np.concatenate([np.asarray(data.train.images), np.asarray(data.test.images)])
+    theirs = [heif.read_heif(path).to_pillow() for path in root.rglob("*.HEIC")]
+    assert sorted(x.tobytes() for x in images) == sorted(x.tobytes() for x in theirs)
+    (root / "cat/bad.heic").write_bytes((root / "cat/000.HEIC").read_bytes()[:200])
+    load_folder(root)
+    assert "1 bad picture is skipped: cat/bad.heic: " in capsys.readouterr().err
 
 
 # Bad pictures

@@ -529,7 +529,8 @@ def test_a_folder_gives_its_pictures_and_names_bad_ones(predict, mnist_run, tmp_
     assert outcome.status == 2
     good = [line.split("\t")[0] for line in outcome.out.splitlines()]
     assert good == [str(folder / "a.PNG"), str(folder / "b.jpg")]
-    blank, cut = outcome.err.splitlines()
+    blank, cut, note = outcome.err.splitlines()
+    assert note == "note: files that are not read: 1 .txt"
     assert blank == f"error: {folder / 'blank.png'}: no ink found"
     assert cut.startswith(f"error: {folder / 'cut.jpg'}: ")
     (tmp_path / "empty" / "deeper").mkdir(parents=True)

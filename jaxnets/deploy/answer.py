@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from jaxnets.data.pictures.decode import FORMATS, BadPictureError, read_picture
+from jaxnets.data.pictures.folder import kind_of, note_unread
 from jaxnets.display import NOT_FINISHED, has_colours, line, printable, width_of
 from jaxnets.display import show as show_lines
 from jaxnets.errors import ERROR, UserError
@@ -101,20 +103,22 @@ def _text(line: list[Best]) -> str:
 def _files(names: Sequence[str]) -> Iterator[tuple[str, Path | BadPictureError]]:
     """Yields each picture's name, and its file, or an error if it has none."""
     endings = {ending for ending, kind in Image.registered_extensions().items() if kind in FORMATS}
+    unread: Counter[str] = Counter()
     for name in names:
         path, found = Path(name), False
         if name == STDIN or not path.is_dir():
             yield name, path
             continue
-        for file in _in_folder(path, endings, LEVELS):
+        for file in _in_folder(path, endings, unread, LEVELS):
             found = True
             yield file
         if not found:
             yield name, BadPictureError("no pictures in this folder, and none in its folders")
+    note_unread(unread)
 
 
 def _in_folder(
-    folder: Path, endings: set[str], levels: int
+    folder: Path, endings: set[str], unread: Counter[str], levels: int
 ) -> Iterator[tuple[str, Path | BadPictureError]]:
     """Yields a folder's pictures; where it has none, those of its folders, so many levels deep."""
     try:
@@ -122,12 +126,14 @@ def _in_folder(
     except OSError as error:
         yield str(folder), BadPictureError(error.strerror or str(error))
         return
-    files = [entry for entry in entries if entry.suffix.lower() in endings and not entry.is_dir()]
+    files = [entry for entry in entries if not entry.is_dir()]
+    unread.update(kind_of(file.name) for file in files if file.suffix.lower() not in endings)
+    files = [file for file in files if file.suffix.lower() in endings]
     yield from ((str(file), file) for file in files)
     if levels and not files:
         for entry in entries:
             if entry.is_dir() and not entry.is_symlink():  # A link may lead back to the folder.
-                yield from _in_folder(entry, endings, levels - 1)
+                yield from _in_folder(entry, endings, unread, levels - 1)
 
 
 def _read(path: Path, side: int) -> Image.Image:

@@ -16,6 +16,11 @@ from PIL import Image, ImageOps
 # The formats that are decoded, whatever a file's name says. Pillow knows forty more, some of which
 # start other programs: photos need none of them.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+with contextlib.suppress(ImportError):  # Where it is installed, Pillow reads an iPhone's photos.
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    FORMATS += ("HEIF",)
 # The most pixels that a picture may have, and that all threads decode at a time. A tiny file may
 # hold that many; to convert them takes up to 12 bytes each, 900 MB in all. A WebP's takes 16.
 MAX_PIXELS = 75_000_000

@@ -3,9 +3,9 @@
     DIR/train/cat/1.jpg   DIR/validation/cat/9.jpg   DIR/test/cat/4.jpg     the parts given
     DIR/cat/1.jpg         DIR/dog/1.jpg                                     the parts drawn by name
 
-A part that is missing is taken from the training pictures. The test takes a tenth, by a digest of
-each picture's name, so that a picture stays where it is when others are added. The validation then
-takes `validation_size` pictures, from every class its share.
+A part that is missing is taken from the training pictures. The test takes a tenth of each class:
+those whose names have the lowest digests. So most pictures stay where they are when others are
+added. The validation then takes `validation_size` pictures, from every class its share.
 
 Every picture is decoded once, into the user's cache folder. A second start finds it there by the
 names, sizes and times of change of all files, and reads no picture at all.
@@ -15,6 +15,7 @@ import contextlib
 import functools
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
@@ -23,13 +24,18 @@ import numpy as np
 
 from jaxnets.data.datasets import MAX_CLASSES, Dataset, Split, validation_count
 from jaxnets.data.pictures import store
-from jaxnets.data.pictures.decode import BadPictureError, read_header
-from jaxnets.display import printable
+from jaxnets.data.pictures.decode import FORMATS, BadPictureError, read_header
+from jaxnets.display import printable, shortened
 from jaxnets.errors import UserError, first_line
+from jaxnets.language import N_, _, said
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+HEIF = (".heic", ".heif")  # An iPhone's photos.
+ENDINGS += HEIF if "HEIF" in FORMATS else ()
 PARTS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
-TEST_SHARE = 0.1  # Share of the training pictures, if there is no test folder.
+NOT_READ = N_("files that are not read: {}")
+HOW_TO_READ = N_("{}; to read .heic: pip install pillow-heif, or convert them to .jpg")
+TEST_SHARE = 0.1  # Share of each class, if there is no test folder.
 # Pictures that all have this size or less are kept as they are, others take the default.
 SMALL, DEFAULT_SIZE = 96, 64
 # What is found in a picture's file before it is decoded.
@@ -67,14 +73,16 @@ def load_folder(
 
     Returns:
       The data set, its images [N, S, S, C] uint8, read when they are asked for; C is 1 if every
-      picture is grey. The checksum is over the pictures' names and contents.
+      picture is grey. The checksum is over the pictures' names and contents, and over which of them
+      are the test, if that was drawn.
     """
     root = Path(folder).expanduser()
     if not root.is_dir():
         what = "not a folder" if root.exists() else "no such folder"
         raise UserError(f"dataset: {what}: {root}; expected one of pictures")
     root = root.resolve()
-    paths, labels, parts, classes, given = _list(root, with_validation=validation_size != 0)
+    unread: Counter[str] = Counter()
+    paths, labels, parts, classes, given = _list(root, unread, validation_size != 0)
     bad = store.BadPictures(on_bad_image, name=lambda row: os.fsdecode(bytes(paths[row])))
 
     def decode(stream: IO[bytes]) -> store.Facts:
@@ -98,16 +106,20 @@ def load_folder(
     key = _key(root, paths, (decode_size, None if decode_size else input_size))
     pixels, facts = store.decode_once("pictures", key, decode, bad)
     bad.report()
+    note_unread(unread)
     good = bad.good(len(paths))
     if not good.any():
         raise _refused(root, "no picture can be decoded")
     labels, parts = labels[good], parts[good]
     _split_off(paths[good], labels, parts, given, validation_size)
     _check_classes(root, labels, parts, classes, given)
+    checksum = facts["checksum"]
+    if "test" not in given:  # Pictures that a run trained on must not test it after a new split.
+        checksum = hashlib.sha256(checksum.encode() + (parts == 2).tobytes()).hexdigest()
     rows = [np.flatnonzero(parts == number) for number in range(len(PARTS))]
     train, validation, test = (Split(store.Pictures(pixels, r), labels[r]) for r in rows)
     name, names = printable(root.name), tuple(map(printable, classes))
-    return Dataset(name, len(names), train, validation, test, facts["checksum"], names)
+    return Dataset(name, len(names), train, validation, test, checksum, names)
 
 
 def labelled_files(folder: str | Path) -> tuple[dict[str, list[Path]], str]:
@@ -122,7 +134,7 @@ def labelled_files(folder: str | Path) -> tuple[dict[str, list[Path]], str]:
     Raises:
       UserError: There are no folders of classes.
     """
-    root = Path(folder).expanduser()
+    root, unread = Path(folder).expanduser(), Counter[str]()
     try:
         parts = _part_folders(root)
         where = root if parts == {"train": root} else parts.get("test")
@@ -132,14 +144,33 @@ def labelled_files(folder: str | Path) -> tuple[dict[str, list[Path]], str]:
             raise _refused(where, "no folders in it; expected one for each class, as cat/1.jpg")
         found = {
             printable(name): sorted(
-                root / os.fsdecode(path) for path in _files(os.fsencode(where / name), root)
+                root / os.fsdecode(path) for path in _files(where / name, root, unread)
             )
             for name in classes
         }
     except OSError as error:
         name = os.fsdecode(error.filename or root)
         raise UserError(printable(f"{name}: cannot be read: {first_line(error)}")) from error
+    note_unread(unread)
     return found, "" if where == root else "test"
+
+
+def kind_of(name: str) -> str:
+    """The ending of a file's name in lower case, or the name if it has none."""
+    return os.path.splitext(name)[1].lower() or name
+
+
+def note_unread(kinds: Counter[str]) -> None:
+    """Prints one line on stderr about the files that are not read, if there are some."""
+    if kinds:
+        store.note(_("note: {}", said(_unread(kinds))))
+
+
+def _unread(kinds: Counter[str]) -> str:
+    """The number of files of each kind that is not read; of HEIF, what to do."""
+    named = [f"{count:,} {shortened(kind, 20)}" for kind, count in kinds.most_common()]
+    text = NOT_READ.format(_some(named))
+    return HOW_TO_READ.format(text) if kinds.keys() & set(HEIF) else text
 
 
 def natural_size(sides: np.ndarray, input_size: int | None) -> int:
@@ -150,12 +181,12 @@ def natural_size(sides: np.ndarray, input_size: int | None) -> int:
 
 
 def _list(
-    root: Path, with_validation: bool
+    root: Path, unread: Counter[str], with_validation: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str], tuple[str, ...]]:
     """Finds the picture files: their paths, labels and parts, the classes, the parts given.
 
     The paths [N] are bytes, relative to the root: a few dozen bytes a picture, where a list of Path
-    would take hundreds. The parts [N] are numbers in PARTS.
+    would take hundreds. The parts [N] are numbers in PARTS. Other files are counted in `unread`.
     """
     try:
         folders = _part_folders(root)
@@ -165,9 +196,12 @@ def _list(
         paths, labels, parts = [], [], []
         for part, folder in folders.items():
             for label, name in enumerate(classes):
-                files = np.array(sorted(_files(os.fsencode(folder / name), root)))
+                others: Counter[str] = Counter()
+                files = np.array(sorted(_files(folder / name, root, others)))
                 if not len(files):
-                    raise _refused(folder / name, f"no pictures ({' '.join(ENDINGS)})")
+                    why = f"; {_unread(others)}" if others else ""
+                    raise _refused(folder / name, f"no pictures ({' '.join(ENDINGS)}){why}")
+                unread += others
                 paths.append(files)
                 labels.append(np.full(len(files), label, np.int32))
                 parts.append(np.full(len(files), list(PARTS).index(part), np.int8))
@@ -219,11 +253,14 @@ def _folders(path: Path) -> list[str]:
         )
 
 
-def _files(folder: bytes, root: Path) -> Iterator[bytes]:
-    """The picture files below a folder, however deep, relative to the root."""
+def _files(folder: Path, root: Path, unread: Counter[str]) -> Iterator[bytes]:
+    """The picture files below a folder, however deep, relative to the root.
+
+    The others are counted by kind: the ending of their names.
+    """
     start = len(os.path.join(os.fsencode(root), b""))
     endings = tuple(map(os.fsencode, ENDINGS))
-    folders = [folder]
+    folders = [os.fsencode(folder)]
     while folders:
         with os.scandir(folders.pop()) as entries:
             for entry in entries:
@@ -231,8 +268,12 @@ def _files(folder: bytes, root: Path) -> Iterator[bytes]:
                     continue
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(entry.path)
-                elif entry.name.lower().endswith(endings) and not entry.is_dir():
+                elif entry.is_dir():  # A link, which may lead back.
+                    continue
+                elif entry.name.lower().endswith(endings):
                     yield entry.path[start:]
+                else:
+                    unread[kind_of(os.fsdecode(entry.name))] += 1
 
 
 def _key(root: Path, paths: np.ndarray, settings: tuple[int | None, ...]) -> str:
@@ -279,9 +320,9 @@ def _split_off(
     if "test" not in given:
         rows = np.flatnonzero(parts == 0)
         rank, count = _ranks(positions[rows], labels[rows])
-        # The share, but one at least of every class, and not all.
-        chosen = ((positions[rows] < TEST_SHARE) | (rank == 0)) & (rank < count - 1)
-        parts[rows[chosen]] = 2
+        # One at least of every class, and not all.
+        wanted = np.minimum(np.maximum(np.rint(TEST_SHARE * count), 1), count - 1)
+        parts[rows[rank < wanted]] = 2
     if "validation" not in given:
         rows = np.flatnonzero(parts == 0)
         size = validation_count(size, len(rows), "training pictures")

@@ -65,14 +65,14 @@ class BadPictures:
         if count == 1:
             text = N_("note: {} bad picture is skipped: {}")
         more = _("; and {} more", f"{count - NAMED:,}") if count > NAMED else ""
-        _note(_(text, f"{count:,}", _("; ").join(first) + more))
+        note(_(text, f"{count:,}", _("; ").join(first) + more))
 
     def _line(self, row: int, reason: str) -> str:
         return f"{printable(self._name(row))}: {printable(reason)}"
 
 
-def _note(line: str) -> None:
-    """Prints a note on stderr."""
+def note(line: str) -> None:
+    """Prints a note on stderr, in one line."""
     print(one_line(line), file=sys.stderr, flush=True)
 
 
@@ -183,7 +183,7 @@ def _locked(path: Path) -> Generator[None]:
     try:
         lock.acquire(blocking=False)
     except filelock.Timeout:
-        _note(_("note: another process decodes these pictures; this one waits for it"))
+        note(_("note: another process decodes these pictures; this one waits for it"))
         lock.acquire()
     try:
         yield

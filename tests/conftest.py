@@ -112,10 +112,15 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(items):
-    """Marks the pages' examples, hundreds of small programs; a page can hold no mark itself."""
+    """Marks the pages' examples, hundreds of small programs, and the tests with these fixtures.
+
+    A page can hold no mark itself.
+    """
     for item in items:
         if item.nodeid.startswith("docs/"):
             item.add_marker(pytest.mark.slow)
+        if {"keras", "postgres"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.oracle)
 
 
 def pytest_runtest_setup(item):

@@ -77,6 +77,7 @@ def test_the_mixture_is_narrowest_where_planned(alpha, planned):
     assert width(math.log(rho2)) <= found.fun * (1 + 1e-12)
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize("share_b", [0.5, 0.3])
 def test_it_has_the_numbers_of_ville(share_b, monkeypatch):
     ville = pytest.importorskip("ville", reason="the oracle here, not installed")
@@ -607,6 +608,7 @@ def log_file(tmp_path):
     return write(tmp_path / "log.csv", "arm,correct\n" + "".join(rows))
 
 
+@pytest.mark.oracle
 def test_the_interval_is_drawn_as_svg_or_png(log_file, tmp_path, run_command):
     outcome = run_command("abtest", log_file, f"--plot={tmp_path / 'a.svg'}")
     assert (outcome.status, outcome.err) == (0, "") and "B is better than A" in outcome.out

@@ -73,6 +73,7 @@ def test_one_edit_of_pyproject_renews_the_documents(tmp_path):
         assert (tmp_path / name).read_bytes() == (ROOT / name).read_bytes()
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize("published", [None, SOMEONE])
 def test_the_site_links_to_the_repository_once_there_is_one(monkeypatch, published):
     pytest.importorskip("sphinx_book_theme")

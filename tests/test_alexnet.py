@@ -129,6 +129,7 @@ def to_torch(images):
     return torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
 
 
+@pytest.mark.oracle
 def test_pixels_are_normalized_as_torchvision_does():
     transforms = pytest.importorskip(
         "torchvision.transforms.functional", reason="torchvision is the oracle"
@@ -165,6 +166,7 @@ def assert_same_logits(logits, theirs, images):
     np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize("size", [pytest.param(224, marks=pytest.mark.slow), 64])
 def test_torchvision_takes_our_weights_and_computes_the_same(theirs, size):
     import torch
@@ -178,6 +180,7 @@ def test_torchvision_takes_our_weights_and_computes_the_same(theirs, size):
     assert_same_logits(model.apply({"params": params}, images), theirs, images)
 
 
+@pytest.mark.oracle
 def test_a_file_of_torchvisions_weights_gives_its_logits(theirs, tmp_path, tiny):
     """Also with other classes than there: then all but the last layer is theirs."""
     import torch
@@ -355,6 +358,7 @@ def test_what_is_no_file_of_weights_is_refused(run_from, tmp_path, name, reason)
     run_from(tmp_path / name).assert_refused(f"init_from: {reason}")
 
 
+@pytest.mark.oracle
 def test_the_line_that_converts_a_pickle_does(tmp_path, run_from, weights):
     torch = pytest.importorskip("torch", reason="PyTorch writes the pickle; not installed")
     path = tmp_path / "w.pth"

@@ -190,6 +190,7 @@ def test_plot_writes_what_a_notebook_shows(trained, tmp_path):
     assert repr(figure).startswith("Figure('history', 760 x ")
 
 
+@pytest.mark.oracle
 def test_a_figure_is_drawn_as_png(trained, tmp_path):
     pytest.importorskip("resvg_py", reason="it draws; not installed")
     jaxnets.plot(trained[1]).save(tmp_path / "curves.png")

@@ -356,6 +356,7 @@ def test_gradients_by_hand_are_autodiffs_on_mixed_pictures(pictures, float64, mo
         assert_close(both.params, auto.params, 1e-9)
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize("share", [0.1, 1.0])
 def test_smooth_labels_give_pytorchs_loss(share):
     torch = pytest.importorskip("torch", reason="PyTorch is the oracle; not installed")
@@ -488,6 +489,7 @@ def test_the_middle_of_an_image():
     np.testing.assert_array_equal(center_crop(image, None), image)
 
 
+@pytest.mark.oracle
 def test_the_ten_crops_are_torchvisions():
     torch = pytest.importorskip("torch", reason="PyTorch is the oracle; not installed")
     functional = pytest.importorskip(

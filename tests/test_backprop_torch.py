@@ -15,6 +15,7 @@ from jaxnets.gradcheck.compare import disagreement, precision
 from jaxnets.gradcheck.layer_check import problem_of
 
 torch = pytest.importorskip("torch", reason="PyTorch, the oracle of these tests, is not installed")
+pytestmark = pytest.mark.oracle
 F = torch.nn.functional
 
 

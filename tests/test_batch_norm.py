@@ -202,6 +202,7 @@ def test_the_network_knows_its_devices_and_evaluates_without_them():
     assert isinstance(norm, nn.BatchNorm) and norm.param_dtype == jnp.float64
 
 
+@pytest.mark.oracle
 @pytest.mark.slow
 def test_the_pair_is_pytorchs():
     torch = pytest.importorskip("torch")

@@ -58,6 +58,7 @@ def log_softmax(logits):
     return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize(
     ("library", "model"),
     [
@@ -79,6 +80,7 @@ def test_a_peer_has_the_logits_of_the_networks_own_chain(library, model, request
     assert_close(log_softmax(peer.logits(images)), log_softmax(expected), 1e-5)
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize(
     ("library", "model"),
     [

@@ -20,6 +20,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from jaxnets.notebook.classifier import Classifier
 
+pytestmark = pytest.mark.oracle
 QUICK: dict[str, Any] = dict(epochs=40, batch_size=32, learning_rate=0.5, augment="none", devices=1)
 
 

@@ -132,6 +132,7 @@ def test_diabetes_is_standardized_by_its_training_part(patients):
 # The classifiers that are no networks
 
 
+@pytest.mark.oracle
 def test_baselines_classify_and_linear_regression_is_least_squares(tiny, sklearn):
     names = ["linear_regression", "logistic_regression", "knn"]
     fits = [fit_baseline(name, tiny, seed=0) for name in names]
@@ -144,6 +145,7 @@ def test_baselines_classify_and_linear_regression_is_least_squares(tiny, sklearn
     assert [fit["parameters"] for fit in fits] == [learned, learned, None]
 
 
+@pytest.mark.oracle
 def test_each_cluster_takes_the_label_of_most_of_its_members(sklearn):
     centres = np.array([[0.0, 0.0], [9.0, 0.0]], np.float32)
     labels = np.array([1] * 7 + [0] * 3 + [0] * 6 + [1] * 4, np.int32)
@@ -157,6 +159,7 @@ def test_each_cluster_takes_the_label_of_most_of_its_members(sklearn):
 # The data sets
 
 
+@pytest.mark.oracle
 def test_digits_are_split_with_the_seed_into_all_images(sklearn):
     from sklearn.datasets import load_digits
 
@@ -258,6 +261,7 @@ def test_a_request_is_read_without_jax(run_python):
     assert run_python("-c", code).out == "False\n"
 
 
+@pytest.mark.oracle
 @pytest.mark.usefixtures("quick_steps")
 def test_the_files_of_a_comparison_say_what_it_prints(run_compare, tiny_folder, tmp_path, sklearn):
     folder = tmp_path / "out"
@@ -287,6 +291,7 @@ def test_the_files_of_a_comparison_say_what_it_prints(run_compare, tiny_folder, 
     run_compare(*flags).assert_refused("workdir: expected an empty folder", "holds cells")
 
 
+@pytest.mark.oracle
 def test_a_network_that_does_not_fit_says_why(run_compare, tmp_path, sklearn):
     flags = ["--models=cnn,knn", "--datasets=digits", "--curve=none", f"--workdir={tmp_path}"]
     outcome = run_compare(*flags, "--json")

@@ -192,6 +192,7 @@ def test_what_is_published_agrees_with_tensorflow_datasets():
         assert ours == expected, name
 
 
+@pytest.mark.oracle
 def test_class_names_agree_with_torchvision():
     datasets = pytest.importorskip("torchvision.datasets", reason="needs torchvision")
     for name, theirs in (("fashion_mnist", datasets.FashionMNIST), ("kmnist", datasets.KMNIST)):

@@ -310,6 +310,7 @@ def notebook_cells(**changes: str) -> list[str]:
     return code
 
 
+@pytest.mark.oracle
 def test_the_notebook_is_one_that_kaggle_takes():
     nbformat = pytest.importorskip("nbformat", reason="Jupyter's")
     nbformat.validate(nbformat.read(DEPLOY / "notebook/train.ipynb", as_version=4))
@@ -382,6 +383,7 @@ def test_the_tasks_of_an_array_share_a_search_and_one_more_collects_it(place):
     assert {path: path.stat().st_mtime_ns for path in (search / "cells").iterdir()} == written
 
 
+@pytest.mark.oracle
 def test_ray_serve_reads_kuberays_application():
     schema = pytest.importorskip("ray.serve.schema", reason="Ray is not installed")
     served = yaml.safe_load((DEPLOY / "kubernetes/serve.yaml").read_text())["spec"]

@@ -29,6 +29,8 @@ from jaxnets.config.fields import Config
 from jaxnets.config.file import ConfigFile
 from jaxnets.config.options import options_of
 
+pytestmark = pytest.mark.oracle
+
 
 def test_every_file_that_a_page_may_name_has_a_page():
     assert {"train.py", "jaxnets/backprop/dense.py", "tests/conftest.py"} <= links.SHOWN_FILES

@@ -43,6 +43,7 @@ def answers(folder, tiny):
     return jaxnets.load_predictor(str(folder))(tiny.test.images).argmax(axis=1)
 
 
+@pytest.mark.oracle
 def test_the_numbers_are_scikit_learns_scipys_and_the_runs(folder, answers, tiny, run_command):
     metrics = pytest.importorskip("sklearn.metrics")
     outcome = run_command("evaluate", folder, "--json")

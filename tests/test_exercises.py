@@ -700,6 +700,7 @@ def sheets_of_training():
     return right
 
 
+@pytest.mark.oracle
 @pytest.mark.slow
 def test_the_numbers_to_compute_are_those_that_autodiff_finds(float64):
     """Each sheet again, in JAX: the slopes by autodiff of the forward pass."""

@@ -323,6 +323,7 @@ def test_each_kind_of_exercise_has_fifty_wrong_answers():
     assert len(counts) == 10 and min(counts.values()) >= 50, counts
 
 
+@pytest.mark.oracle
 def test_the_right_numbers_are_those_of_scikit_learn_and_scipy():
     metrics: Any = pytest.importorskip("sklearn.metrics")
     chi_squared: Any = chi2_contingency  # scipy has no types.

@@ -75,6 +75,7 @@ def test_every_network_is_tried():
     assert set(TINY) == set(PRESETS)
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize(
     ("model", "kind"),  # A batch norm and a convolution of cnn_bn are in cnn_tiny too.
     [case if case[0] not in SLOW else slow(*case) for case in CASES],
@@ -95,6 +96,7 @@ def test_an_exported_network_has_the_logits_of_flax(tmp_path, model, kind):
         assert np.abs(found - expected).max() <= 1e-5 * max(1, np.abs(expected).max())
 
 
+@pytest.mark.oracle
 def test_a_file_for_three_platforms_has_no_kernel():
     pytest.importorskip("flatbuffers")
     content = export.content_of(trained("cnn"), "stablehlo")
@@ -114,6 +116,7 @@ for kind in FORMATS:
 """
 
 
+@pytest.mark.oracle
 @pytest.mark.slow
 def test_exports_of_one_network_are_equal_bytes_in_every_process(run_python, monkeypatch):
     pytest.importorskip("onnx")
@@ -132,6 +135,7 @@ def test_two_archives_of_one_network_are_equal_bytes():
     assert len({export.content_of(trained("softmax"), "safetensors") for _ in range(3)}) == 1
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize("precision", ["bfloat16", "float64"])
 def test_a_network_of_another_precision_is_exported_in_float32(tmp_path, float64, precision):
     network = trained("cnn", precision=precision)
@@ -162,6 +166,7 @@ def test_an_archive_has_all_that_a_reader_needs(finished_run, run_command, tmp_p
     assert kinds[:3] == ["conv", "relu", "max_pool"] and kinds[-3:] == ["dense", "relu", "dense"]
 
 
+@pytest.mark.oracle
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", FORMATS)
 def test_the_command_writes_and_proves_a_file(finished_run, run_python, tmp_path, kind):
@@ -210,6 +215,7 @@ def test_a_layer_without_a_description_is_an_error():
         export.content_of(strange, "safetensors")
 
 
+@pytest.mark.oracle
 def test_deployments_name_the_files_input_and_output():
     """deploy/onnx: Triton's description against the file, both YAMLs against each other."""
     onnx = pytest.importorskip("onnx", reason="it writes the file; not installed")

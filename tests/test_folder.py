@@ -188,6 +188,7 @@ def test_validation_size_holds_back_of_every_class_its_share(tmp_path):
     refused(root, "expected less than the 70 training pictures, got 70", validation_size=70)
 
 
+@pytest.mark.oracle
 def test_classes_are_sorted_by_name_as_torchvision_has_them(tmp_path):
     vision = pytest.importorskip("torchvision.datasets", reason="torchvision is the oracle")
     names = ("b", "a10", "A", "a2", "é")

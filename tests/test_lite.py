@@ -15,6 +15,7 @@ from test_exercises_numpy import run
 pytest.importorskip("sphinx")
 import lite
 
+pytestmark = pytest.mark.oracle
 EDITIONS = [(name, language) for name in lite.NAMES for language in notebooks.LANGUAGES]
 # Names a folder in which `npm install pyodide` was run.
 PYODIDE = os.environ.get("PYODIDE_FOLDER", "")

@@ -97,6 +97,7 @@ def test_losses_of_extreme_logits_are_exact_their_gradients_finite():
 # Metrics
 
 
+@pytest.mark.oracle
 def test_the_losses_means_and_the_metrics_are_scikit_learns(sklearn_metrics):
     logits, labels = random_batch(size=500)
     metrics, p = metrics_of(logits, labels), softmax(logits.astype(np.float64), axis=1)

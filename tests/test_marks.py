@@ -65,6 +65,7 @@ def read(path):
     return list(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline="")))
 
 
+@pytest.mark.oracle
 def test_each_student_is_a_row_with_points(class_of, run_command, tmp_path):
     """The best of two files counts; who has handed in nothing is there; a broken file is named."""
     table = tmp_path / "points.csv"
@@ -242,6 +243,7 @@ def test_what_nobody_could_hand_in_has_results_too(class_of, run_command):
     assert results["tests"][0]["output"].startswith("not handed in")
 
 
+@pytest.mark.oracle
 def test_nbgrader_writes_the_same_table(class_of, run_command, tmp_path):
     folder = class_of({name: files for name, files in CLASS.items() if name != "ben"})
     out = run_command("grade", folder, "--format=nbgrader").out

@@ -142,6 +142,7 @@ def torch():
     return pytest.importorskip("torch", reason="PyTorch is the oracle; not installed")
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize("shape", [(28, 28, 1), (11, 16, 3)])
 def test_the_cnn_computes_what_pytorch_does(torch, shape):
     model, F = MODELS["cnn"](hidden=(32,)), torch.nn.functional
@@ -161,6 +162,7 @@ def test_the_cnn_computes_what_pytorch_does(torch, shape):
 # The layers that Flax lacks
 
 
+@pytest.mark.oracle
 def test_enlarging_interpolates_as_pytorch_does_and_repeats_grey(torch):
     images = random_images(3, 28, 28, 1)
     grey = torch.tensor(images).permute(0, 3, 1, 2)
@@ -172,6 +174,7 @@ def test_enlarging_interpolates_as_pytorch_does_and_repeats_grey(torch):
         np.testing.assert_allclose(enlarged[..., channel], expected[:, 0].numpy(), atol=1e-6)
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize("height, width", [(13, 9), (1, 1), (6, 6), (7, 6), (3, 4), (12, 18)])
 def test_the_adaptive_average_is_pytorchs(torch, height, width):
     images = random_images(2, height, width, 3)

@@ -158,6 +158,7 @@ def test_on_colab_the_digit_is_the_one_that_was_drawn(monkeypatch):
     assert names["draw"]().getpixel((0, 0)) == 77
 
 
+@pytest.mark.oracle
 @pytest.mark.slow
 def test_it_runs_from_top_to_bottom(monkeypatch, tmp_path):
     names = "nbclient", "nbformat", "ipykernel", "matplotlib"

@@ -279,6 +279,7 @@ def test_a_square_is_the_resized_pictures_centre():
     np.testing.assert_array_equal(grey[..., 0], Image.fromarray(square).convert("L"))
 
 
+@pytest.mark.oracle
 def test_a_square_is_torchvisions():
     transforms = pytest.importorskip("torchvision.transforms", reason="the oracle is missing")
     rng = np.random.default_rng(0)

@@ -33,6 +33,7 @@ def test_the_rate_falls_after_patience_epochs_without_a_lower_error(errors, pati
     assert drops_of(errors, patience) == drops
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("patience", [1, 2, 5])
 def test_the_rate_falls_when_pytorchs_does(seed, patience):

@@ -78,6 +78,7 @@ def test_results_that_are_not_normal_may_be_raced():
         assert (wrong > 0.4) if "% of their runs diverge" in kind else (wrong <= SIGNIFICANCE)
 
 
+@pytest.mark.oracle
 @pytest.mark.slow
 def test_optunas_pruner_drops_the_best_more_often():
     pytest.importorskip("optuna", reason="the pruner beside ours, not installed")

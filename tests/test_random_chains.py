@@ -276,6 +276,7 @@ def assert_page_is_right(found, expected, note):
     assert_near([read(found["image"]), ours], [d_image.ravel(), theirs], 1e-4, note)
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize("examples", [10, slow(200)])
 def test_drawn_networks_agree_by_hand_in_onnx_and_the_page(examples, float64):
     onnxruntime = pytest.importorskip("onnxruntime")
@@ -335,6 +336,7 @@ def test_the_page_of_a_network_of_every_kind_of_layer_is_right(float64):
     assert_page_is_right(found, all_gradients(ours, batch)[3], "every kind")
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize("kind", ["safetensors", "onnx", "stablehlo"])
 def test_a_network_of_every_kind_of_layer_is_exported(kind, tmp_path):
     for package in export.NEEDS[kind]:
@@ -350,6 +352,7 @@ def swish(x):
     return x * nn.sigmoid(x)
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize(
     ("layer", "named"),
     [

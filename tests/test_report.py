@@ -83,6 +83,7 @@ def predictions():
     return evaluation.Predictions(labels, probabilities, np.arange(500))
 
 
+@pytest.mark.oracle
 def test_the_scores_are_scikit_learns(predictions):
     metrics = pytest.importorskip("sklearn.metrics")
     labels, classes = predictions.labels, predictions.classes
@@ -99,6 +100,7 @@ def test_the_scores_are_scikit_learns(predictions):
     assert np.isnan(found.precision[3]) and np.isnan(found.recall[4])
 
 
+@pytest.mark.oracle
 def test_the_calibration_is_scikit_learns_and_the_papers(predictions):
     curve = pytest.importorskip("sklearn.calibration").calibration_curve
     sure, right = predictions.confidences, predictions.right
@@ -453,6 +455,7 @@ def test_without_resvg_the_extra_is_named_before_the_work(
     assert not (tmp_path / "f").exists()
 
 
+@pytest.mark.oracle
 def test_each_figure_is_a_picture_in_both_forms(written, tmp_path):
     pytest.importorskip("resvg_py", reason="resvg-py, which draws PNG files, is not installed")
     for figure in written[1]:

@@ -15,6 +15,7 @@ from jaxnets.models.chain import walk
 from jaxnets.trees import by_layer
 
 torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.oracle
 nn, F = torch.nn, torch.nn.functional
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

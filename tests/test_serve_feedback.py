@@ -234,6 +234,7 @@ def test_a_database_that_hangs_is_left(postgres, url):
     assert [*postgres_rows(url)] == [row(1)]
 
 
+@pytest.mark.oracle
 @pytest.mark.slow
 def test_a_held_lock_is_not_waited_for_for_ever(postgres, url):
     psycopg = pytest.importorskip("psycopg")
@@ -283,6 +284,7 @@ def test_another_database_is_refused_in_one_line(postgres, url):
         PostgresLog(postgres.url(latin))
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize(
     "url",
     [
@@ -314,6 +316,7 @@ def test_no_error_shows_a_password(request, url, run_command, tmp_path):
     assert "s3cret" not in str(raised.value)
 
 
+@pytest.mark.oracle
 def test_a_log_is_shown_by_its_hosts_and_database():
     pytest.importorskip("psycopg")
     assert shown("postgresql://ann:x@a:1,[::1]:2/d?sslmode=require") == "postgresql://a:1,[::1]:2/d"

@@ -80,6 +80,7 @@ def server(start_python, runs, tmp_path_factory):
     assert (status, err) == (143, "stopped: what was accepted is answered and saved\n")
 
 
+@pytest.mark.oracle
 def test_tritonclient_speaks_to_it(server, runs):
     http = pytest.importorskip("tritonclient.http", reason="pip install -e '.[clients]' brings it")
     waits = {"connection_timeout": HANGS, "network_timeout": HANGS}
@@ -113,6 +114,7 @@ def test_tritonclient_speaks_to_it(server, runs):
     client.close()
 
 
+@pytest.mark.oracle
 def test_schemathesis_finds_nothing(server, run_python, tmp_path):
     pytest.importorskip("schemathesis", reason="pip install -e '.[clients]' brings it")
     # What is valid by the description alone may have the wrong number of pixels.

@@ -66,6 +66,7 @@ def replicas_of(process):
     return found
 
 
+@pytest.mark.oracle
 def test_replicas_answer_as_one_server(server, runs):
     process, read_log = server
     images = random_bytes(40)

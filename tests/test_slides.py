@@ -9,6 +9,7 @@ from browser import CHROMIUM, Browser
 pytest.importorskip("latex2mathml", reason="pip install -e '.[docs]' brings it")
 import slides
 
+pytestmark = pytest.mark.oracle
 LANGUAGES = pytest.mark.parametrize("language", slides.FILES)
 # What there is to look at in a slide.
 SHOWN = re.compile(r"<math.*?</math>|<img|<tr>|<li>|<pre>.*?</pre>", re.DOTALL)

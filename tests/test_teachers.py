@@ -155,6 +155,7 @@ def right_answers(questions, float64):
     }
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize("seed", [0, 2026])
 def test_the_exam_s_answers_are_right(seed, float64):
     asked = exam.questions(seed)

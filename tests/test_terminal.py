@@ -147,6 +147,7 @@ def test_no_line_of_a_run_wraps(on_terminal, commands):
     assert "kimg" not in shown
 
 
+@pytest.mark.oracle
 @pytest.mark.slow
 def test_no_line_of_any_command_wraps(on_terminal, commands):
     pytest.importorskip("sklearn")

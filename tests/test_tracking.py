@@ -296,6 +296,7 @@ def track(run_python, name, tiny_flags, tmp_path, **environment):
     return [(record["step"], record["validation_loss"]) for record in records(tmp_path / "run")]
 
 
+@pytest.mark.oracle
 @pytest.mark.slow
 def test_tensorboard_reads_the_events(run_python, tiny_flags, tmp_path):
     pytest.importorskip("tensorboardX", reason="tensorboardX is not installed")
@@ -316,6 +317,7 @@ def test_tensorboard_reads_the_events(run_python, tiny_flags, tmp_path):
     assert "_hparams_/session_start_info" in events.summary_metadata
 
 
+@pytest.mark.oracle
 @pytest.mark.slow
 def test_trackio_has_the_run_in_its_database(run_python, tiny_flags, tmp_path):
     pytest.importorskip("trackio", reason="trackio is not installed")
@@ -336,6 +338,7 @@ def test_trackio_has_the_run_in_its_database(run_python, tiny_flags, tmp_path):
     } <= names
 
 
+@pytest.mark.oracle
 @pytest.mark.slow
 def test_mlflow_has_the_run_in_its_store(run_python, tiny_flags, tmp_path):
     pytest.importorskip("mlflow", reason="mlflow is not installed")
@@ -351,6 +354,7 @@ def test_mlflow_has_the_run_in_its_store(run_python, tiny_flags, tmp_path):
     assert len(list(tmp_path.rglob("confusion_matrix.png"))) == 1
 
 
+@pytest.mark.oracle
 @pytest.mark.slow
 def test_wandb_writes_files_and_connects_nowhere(run_python, tiny_flags, tmp_path):
     pytest.importorskip("wandb", reason="wandb is not installed")

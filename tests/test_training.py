@@ -88,7 +88,11 @@ def pytorchs_rule(name, parameter, gradients, rate, **arguments):
 @pytest.mark.parametrize(
     ("oracle", "name", "arguments"),
     [(numpy_rule, *rule) for rule in RULES]
-    + [(pytorchs_rule, *rule) for rule in RULES if rule[0] != "rmsprop"],
+    + [
+        pytest.param(pytorchs_rule, *rule, marks=pytest.mark.oracle)
+        for rule in RULES
+        if rule[0] != "rmsprop"
+    ],
 )
 def test_an_update_rule_is_the_published_one(oracle, name, arguments):
     draw = np.random.default_rng(0).standard_normal((7, 5)).astype(np.float32)

@@ -61,11 +61,11 @@ def test_the_lock_file_has_what_pyproject_requires_with_hashes():
 
 
 def test_dependencies_have_tested_floors_and_no_bounds_above():
-    floors = pins(".ci/colab.txt")
+    floors = pins(".ci/floors.txt")
     for name, requirement in requirements().items():
         for specifier in requirement.specifier:
             assert specifier.operator == ">=", requirement
-            assert Version(specifier.version) == floors[name][0], f"{name} in .ci/colab.txt"
+            assert Version(specifier.version) == floors[name][0], f"{name} in .ci/floors.txt"
 
 
 def test_every_dependency_and_data_set_has_its_licence():

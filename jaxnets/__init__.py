@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from jaxnets.data.datasets import Dataset
     from jaxnets.data.load import load_dataset
     from jaxnets.experiment import Experiment
+    from jaxnets.gradcheck import gradcheck
     from jaxnets.gradcheck.layer_check import check_layer
     from jaxnets.models.batch_norm import BatchNorm
     from jaxnets.models.chain import Chain
@@ -43,7 +44,8 @@ __all__ = ["Callback", "Config", "Dataset", "Experiment", "History", "Network", 
 __all__ += ["judge", "load_dataset", "load_predictor", "plot", "preset"]
 # For networks and layers of one's own.
 __all__ += ["AveragePool", "BatchNorm", "Chain", "LayerRule", "LeakyReLU", "MaxPool"]
-__all__ += ["Residual", "check_layer", "flatten", "global_average_pool", "register_rule"]
+__all__ += ["Residual", "check_layer", "flatten", "global_average_pool", "gradcheck"]
+__all__ += ["register_rule"]
 
 _HOMES = dict(
     AveragePool="models.layers",
@@ -55,6 +57,7 @@ _HOMES = dict(
     check_layer="gradcheck.layer_check",
     flatten="models.layers",
     global_average_pool="models.layers",
+    gradcheck="gradcheck",
     register_rule="backprop.rules",
     Callback="notebook.callbacks",
     Classifier="notebook.classifier",  # Not in __all__: it needs scikit-learn.

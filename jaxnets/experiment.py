@@ -25,6 +25,7 @@ from jaxnets.backprop.rule import FindRule
 from jaxnets.backprop.rules import OURS, OwnPasses, rule_of
 from jaxnets.config.fields import CUSTOM_FIELDS, NO_VALIDATION, Config
 from jaxnets.config.options import CUSTOM
+from jaxnets.data.batches import Batch, eval_batches
 from jaxnets.data.datasets import Dataset, Split
 from jaxnets.errors import UserError, expect
 from jaxnets.facts import Described
@@ -41,7 +42,7 @@ from jaxnets.models.precision import param_dtype_of
 from jaxnets.models.weights import head_of, load_weights
 from jaxnets.training import loop, step
 from jaxnets.training.augment import augmentation
-from jaxnets.training.crops import with_center_crop, with_ten_crops
+from jaxnets.training.crops import center_crop, with_center_crop, with_ten_crops
 from jaxnets.training.history import History
 from jaxnets.training.loop import TrainLoader
 from jaxnets.training.observer import Observer, Record
@@ -310,19 +311,64 @@ class Experiment(Described):
             augment=self.augment,
         )
 
+    def gradients(self, state: TrainState, split: Split, by: str = "manual") -> Params:
+        """The gradients of the mean loss of a split, as the state's next step would take them.
+
+        Dropout drops, and batch norm takes the statistics of the split. Nothing is augmented.
+
+        Args:
+          state: The parameters, and the key of the dropped units.
+          split: The images and labels, one batch.
+          by: "manual" for the gradients by hand, "auto" for those by autodiff.
+
+        Returns:
+          Arrays in the shapes of state.params; with reduction="sum" of the summed loss.
+
+        Raises:
+          UserError: There are no images, or the network has no gradients by hand.
+        """
+        if by not in ("manual", "auto"):
+            raise UserError(f'by: expected "manual" or "auto", got {by!r:.40}')
+        if not len(split):
+            raise UserError("expected images, got none")
+        count = len(self.parallel.devices)
+        size = -(-len(split) // count) * count
+        batch = next(eval_batches(split, size, self.parallel.rows(size)))
+        metrics, gradients = self._gradients_by(by)(state, self.parallel.split(batch))
+        divisor = 1 if self.config.reduction == "sum" else int(metrics.count)
+        return jax.tree.map(lambda gradient: gradient / divisor, gradients)
+
+    @functools.cached_property
+    def _gradients_by(self) -> Callable[[str], GradientStep]:
+        """The compiled step of `gradients`; each is compiled once."""
+        return functools.cache(self._compile_gradients)
+
+    def _compile_gradients(self, by: str) -> GradientStep:
+        def cropped(key: jax.Array, number: step.Number, batch: Batch, first: step.Number) -> Batch:
+            images = center_crop(batch.images, self.config.input_size)
+            return batch._replace(images=step.to_float(images))
+
+        config = dataclasses.replace(self.config, gradients=by)
+        chosen = make_loss_and_grad(config, self.step_model, self.own.find_rule)
+        return self.gradient_step(chosen, cropped)
+
     def gradient_step(
-        self, loss_and_grad: Callable[..., tuple[Sums, Any]] | None = None
+        self,
+        loss_and_grad: Callable[..., tuple[Sums, Any]] | None = None,
+        augment: Augment | None = None,
     ) -> GradientStep:
         """The gradients of a step, without its update.
 
         Args:
           loss_and_grad: The loss and its gradient; by default this experiment's.
+          augment: The change of the batch; by default this experiment's.
 
         Returns:
           The compiled function (state, batch) -> (metrics, gradients).
         """
-        chosen, axis_name = loss_and_grad or self.loss_and_grad, self.parallel.axis_name
-        gradient_step = step.make_gradient_step(chosen, axis_name=axis_name, augment=self.augment)
+        chosen, augment = loss_and_grad or self.loss_and_grad, augment or self.augment
+        axis_name = self.parallel.axis_name
+        gradient_step = step.make_gradient_step(chosen, axis_name=axis_name, augment=augment)
         return self.parallel.compile(gradient_step)
 
     def _compile_epoch(self, observers: Sequence[Observer]) -> loop.RunEpoch:

@@ -23,10 +23,19 @@ ANSWERS = {
     "chain": f"{NETWORK}.experiment.model is its chain of layers",
     "load_data": 'jaxnets.load_dataset("mnist") loads a data set',
     "params": f"{NETWORK}.state.params has the parameters",
+    "gradients": f"{NETWORK}.gradients(x, y) gives them by hand, by name",
+    "logits": f"{NETWORK}(x) gives the logits",
+    "plot": "jaxnets.plot(history) draws the curves",
+    "export": "net.save(DIR) writes a run folder; the command jaxnets export DIR exports it",
+    "add": "a chain lists its layers: jaxnets.Network(jaxnets.Chain([flatten, nn.Dense(10)]))",
+    "to": f'the device is a setting: {NETWORK[:-1]}, platform="gpu")',
 }
 ANSWERS["__sklearn_tags__"] = 'jaxnets.Classifier("cnn") is an estimator of scikit-learn'
 ANSWERS |= dict.fromkeys(("train", "Trainer", "train_on_batch"), ANSWERS["fit"])
-ANSWERS |= dict.fromkeys(("test", "score"), ANSWERS["evaluate"])
+ANSWERS |= dict.fromkeys(("test", "score", "eval"), ANSWERS["evaluate"])
+ANSWERS |= dict.fromkeys(("grad", "backward", "loss_and_grad"), ANSWERS["gradients"])
+ANSWERS |= dict.fromkeys(("forward", "call", "apply"), ANSWERS["logits"])
+ANSWERS |= dict.fromkeys(("cuda", "cpu", "gpu"), ANSWERS["to"])
 ANSWERS |= dict.fromkeys(("predict_proba", "classify"), ANSWERS["predict"])
 ANSWERS |= dict.fromkeys(("save_weights", "save_model", "to_file"), ANSWERS["save"])
 ANSWERS |= dict.fromkeys(("load_model", "load_weights", "from_pretrained"), ANSWERS["load"])
@@ -74,8 +83,10 @@ class Described:
     if not TYPE_CHECKING:  # Type checkers then find wrong names.
 
         def __getattr__(self, name):
-            if not name.startswith("_") or name == "__sklearn_tags__":
-                check(type(self).__name__, name)
+            known = [found for found in dir(self) if not found.startswith("_")]
+            # One of its own is a property that failed, whose error the last line raises again.
+            if name not in known and (name[0] != "_" or name == "__sklearn_tags__"):
+                check(type(self).__name__, name, known)
             return getattr(super(), "__getattr__", super().__getattribute__)(name)
 
 

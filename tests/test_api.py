@@ -226,7 +226,8 @@ GUESSES = [
     'history.history["val_accuracy"]', "predictor(path)", "predictor(picture)", "predictor(array)",
     "repr(net.data)", "net.fit(epochs=1, verbose=0)", "net.score(x, y)", "net.predict_proba(x)",
     "net.classes_, net.class_names", "net.get_params()", "pickle.dumps(net), copy.deepcopy(net)",
-    "net.evaluate()", "net.predict(path)", "net.summary()",
+    "net.evaluate()", "net.predict(path)", "net.summary()", "net(x.reshape(-1, 12, 12))",
+    'net.gradients(x, y)["logits"]["kernel"]',
 ]  # fmt: skip
 
 

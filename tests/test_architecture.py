@@ -55,8 +55,8 @@ ROOMS = {
     "tracking": "config display errors experiment files metrics predict runs training",
     "course": "backprop config data display errors experiment files gradcheck language losses "
     "machine metrics models runs system training tune",
-    "notebook": "backprop config course data display errors experiment facts machine metrics "
-    "models predict runs training viz",
+    "notebook": "backprop config course data display errors experiment facts gradcheck machine "
+    "metrics models predict runs training trees viz",
     # The entrances.
     "cli": "compile config course deploy display drawing errors experiment gradcheck language "
     "machine models runs system training tune version viz",

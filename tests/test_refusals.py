@@ -491,6 +491,23 @@ PYTHON = [
     ("net.__sklearn_tags__", 'jaxnets.Classifier("cnn") is an estimator of scikit-learn'),
     ('net.compile("adam")', 'are settings: jaxnets.Network("cnn", optimizer="adam")'),
     ("net.layers", 'no "layers"; jaxnets.Network("cnn").summary() prints the layers'),
+    ("net.grad(0, 0)", 'no "grad"; jaxnets.Network("cnn").gradients(x, y) gives them by hand'),
+    ("net.grads", 'Network has no "grads"; did you mean gradients?'),
+    ("net.reprot()", "did you mean report?"),
+    ("net.export()", "the command jaxnets export DIR exports it"),
+    ("net.add(0)", "jaxnets.Network(jaxnets.Chain([flatten, nn.Dense(10)]))"),
+    ("net.learning_rate", "net.config.learning_rate has it"),
+    ("net.cuda()", 'jaxnets.Network("cnn", platform="gpu")'),
+    ("history.plot()", "jaxnets.plot(history) draws the curves"),
+    ('net.gradients(x, y, by="torch")', """by: expected "manual" or "auto", got 'torch'"""),
+    ("net.gradients(data.train[:0])", "expected images, got none"),
+    (
+        "net.gradients(x[:, :5], y)",
+        "expected images of (12, 12, 1), as in training, got (5, 12, 1)",
+    ),
+    ("net.gradients(3)", "expected a Split as data.train, got a int"),
+    ('Network("softmax", data, loss=my_loss).gradients(x, y)', "gradients: expected auto"),
+    ("jaxnets.gradcheck(experiment)", "expected a jaxnets.Network, as Network("),
     ("net.get_weights()", 'no "get_weights"; jaxnets.Network("cnn").state.params has the'),
     # A network and its methods
     ("net.fit(np.zeros(3))", "got ndarray"),
@@ -630,6 +647,7 @@ def names(tiny, tiny_preset, tmp_path_factory) -> dict[str, Any]:
     Network, preset = jaxnets.Network, jaxnets.preset
     known = dict(jaxnets=jaxnets, np=np, optax=optax, Network=Network, preset=preset, net=net)
     known |= dict(Experiment=jaxnets.Experiment, experiment=experiment, config=experiment.config)
+    known |= dict(x=tiny.train.images[:5], y=tiny.train.labels[:5])
     known |= dict(data=tiny, state=net.state, history=net.history, predictor=net.predictor)
     return known | dict(folder=folder, my_loss=my_loss, trained_on=trained_on)
 

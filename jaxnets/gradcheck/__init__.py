@@ -1,1 +1,45 @@
 """The check of the hand-derived gradients, by autodiff of stock JAX and by central differences."""
+
+import sys
+from types import ModuleType
+from typing import Protocol
+
+from jaxnets.errors import UserError
+
+
+class Checked(Protocol):
+    """A jaxnets.Network, which stands above this package."""
+
+    def gradcheck(self) -> bool:
+        """Whether all gradients agree."""
+        ...
+
+
+def gradcheck(network: Checked) -> bool:
+    """Checks a Network's gradients by hand, as its method `gradcheck` does.
+
+    Args:
+      network: A jaxnets.Network.
+
+    Raises:
+      UserError: It is no Network.
+    """
+    if not hasattr(network, "gradcheck"):
+        raise UserError(
+            f'expected a jaxnets.Network, as Network("cnn"), got a {type(network).__name__}; '
+            "jaxnets.check_layer(layer, shapes) checks a layer"
+        )
+    return network.gradcheck()
+
+
+class _Callable(ModuleType):
+    """This package, which can be called.
+
+    `jaxnets.gradcheck` is the function until the first import from the package, which binds the
+    package to that name.
+    """
+
+    __call__ = staticmethod(gradcheck)
+
+
+sys.modules[__name__].__class__ = _Callable

@@ -45,7 +45,8 @@ class Network(NamedTuple):
     """A network and what it is tried on."""
 
     config: Config
-    image: tuple[int, int, int] = (28, 28, 1)  # H, W, C
+    image: tuple[int, ...] = (28, 28, 1)  # H, W, C
+    num_classes: int = NUM_CLASSES
     batch: int = 8  # The number of images; the last of more than two only fills the batch up.
     moves: int = 3  # The number of directions, and of coordinates of every leaf.
     step: float = 1e-5  # With more units, more kinks lie within a step.
@@ -70,9 +71,15 @@ def networks() -> dict[str, Network]:
     return found
 
 
+def network_for(config: Config, image: tuple[int, ...], num_classes: int) -> Network:
+    """What a network of a config is tried on, for a data set's images and classes."""
+    known = networks().get(config.model, Network(config))
+    return known._replace(config=config, image=image, num_classes=num_classes)
+
+
 def check_own_layers(network: Network) -> Iterator[Row]:
     """Checks each layer of the user's own by itself, on inputs as it gets them in the network."""
-    model = create_model(network.config, NUM_CLASSES)
+    model = create_model(network.config, network.num_classes)
     check_forwards(model, network.image)
     yield from _check_own_layers(model, (network.batch, *network.image))
 
@@ -98,7 +105,7 @@ def check_network(name: str, network: Network) -> Row:
 
 def has_kernels(network: Network) -> bool:
     """Whether a CPU's kernels replace any of its layers."""
-    model = create_model(network.config, NUM_CLASSES)
+    model = create_model(network.config, network.num_classes)
     layers = zip(walk(model), walk(accelerate(model, "cpu")), strict=True)
     return any(rule_of(plain) is not rule_of(fast) for (_, plain), (_, fast) in layers)
 
@@ -115,7 +122,7 @@ def check_network_with_kernels(name: str, network: Network) -> Row:
 
 def num_bytes(network: Network) -> int:
     """The memory that a check takes beside JAX's own, about and at most."""
-    model = create_model(network.config, NUM_CLASSES)
+    model = create_model(network.config, network.num_classes)
     images = jax.ShapeDtypeStruct((network.batch, *network.image), jnp.float32)
     params = jax.eval_shape(model.init, jax.random.key(0), images)
     return COMPILER + COPIES * sum(8 * leaf.size for leaf in jax.tree.leaves(params))
@@ -128,14 +135,18 @@ def problem_of(network: Network, *, kernels: bool = False) -> Problem:
     """
     rng = np.random.default_rng(0)
     images = rng.uniform(size=(network.batch, *network.image))
-    labels = rng.integers(0, NUM_CLASSES, network.batch, dtype=np.int32)
+    labels = rng.integers(0, network.num_classes, network.batch, dtype=np.int32)
     mask = np.ones(network.batch)
     mask[-1] = network.batch <= 2
     loss = LOSSES[network.config.loss]
-    plain = create_model(dataclasses.replace(network.config, precision="float32"), NUM_CLASSES)
+    plain = create_model(
+        dataclasses.replace(network.config, precision="float32"), network.num_classes
+    )
 
     def at(precision: str) -> Passes:
-        model = create_model(dataclasses.replace(network.config, precision=precision), NUM_CLASSES)
+        model = create_model(
+            dataclasses.replace(network.config, precision=precision), network.num_classes
+        )
 
         def number(params: Params, batch: Batch) -> tuple[jax.Array, list[jax.Array]]:
             sides: list[jax.Array] = []

@@ -7,8 +7,12 @@
 (True, True)
 >>> net.predict(net.data.test.images[:2]).argmax(axis=1).tolist()
 [7, 2]
+>>> gradients = net.gradients(net.data.train.images[:8], net.data.train.labels[:8])
+>>> {name: array.shape for name, array in gradients["logits"].items()}
+{'bias': (10,), 'kernel': (784, 10)}
 """
 
+import contextlib
 import copy
 import dataclasses
 import os
@@ -17,10 +21,10 @@ import signal
 import tempfile
 import warnings
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Self, TypeGuard
+from typing import TYPE_CHECKING, Any, Self, TypeGuard
 
 import jax
 import numpy as np
@@ -30,12 +34,14 @@ from jaxnets.config.fields import CUSTOM_FIELDS, Config, unknown_field
 from jaxnets.config.options import is_custom, name_of
 from jaxnets.config.recipes import DEFAULT_MODEL
 from jaxnets.config.resolve import OwnNetwork
-from jaxnets.data.arrays import NAME, from_arrays, to_split
+from jaxnets.data.arrays import NAME, from_arrays, to_images, to_split
 from jaxnets.data.datasets import Dataset, Split
 from jaxnets.display import show
-from jaxnets.errors import UserError
+from jaxnets.errors import UserError, expect
 from jaxnets.experiment import Experiment
-from jaxnets.facts import Described
+from jaxnets.facts import ANSWERS, Described, check
+from jaxnets.gradcheck import command as gradcheck
+from jaxnets.gradcheck.networks import network_for
 from jaxnets.machine.platform import Processes
 from jaxnets.metrics import Metrics
 from jaxnets.models import create_model
@@ -43,6 +49,7 @@ from jaxnets.models.chain import Chain
 from jaxnets.models.own import from_file, from_object, know
 from jaxnets.notebook.callbacks import Callbacks, bar_for
 from jaxnets.predict.predict import Pictures, Predictor, create_predictor, load_predictor
+from jaxnets.predict.trained import to_input
 from jaxnets.runs.request import load_data, read_config, request
 from jaxnets.runs.resume import check_optimizer, load_checkpoint
 from jaxnets.runs.run import Run, write_config
@@ -52,7 +59,10 @@ from jaxnets.training.history import History
 from jaxnets.training.loop import Interrupted, NonFiniteLossError
 from jaxnets.training.observer import EarlyStopping, Observer, Record, Stop
 from jaxnets.training.step import Checkpoint, TrainState
+from jaxnets.trees import Params
 from jaxnets.viz import summary
+from jaxnets.viz.page import build as page
+from jaxnets.viz.report import build as report
 
 Model = str | Config | Chain | Callable[[int], Chain]
 Data = Any  # A Dataset, a data set's name or folder, or arrays as `data.arrays.from_arrays` takes.
@@ -67,6 +77,8 @@ INSTEAD = {
     "latent_dims": "only train.py searches first; hidden=200 trains one size",
     "layers": "Network(chain) takes a Chain of your own; hidden=(64, 64) are a recipe's units",
 }
+
+ATTRIBUTES = ("config", "history", "stop_training")  # The public ones that may be set.
 
 
 class Network(Described):
@@ -100,7 +112,7 @@ class Network(Described):
           UserError: A name, a value, or the data do not fit.
           RunFailedError: A pass of `mine` is wrong, without even_if_wrong=True.
         """
-        if not (isinstance(model, str | Config) or callable(model)):
+        if isinstance(model, Network) or not (isinstance(model, str | Config) or callable(model)):
             got = type(model).__name__
             raise UserError(f'model: expected a name as "cnn", a Chain or a Config, got {got}')
         for name in settings:
@@ -126,6 +138,20 @@ class Network(Described):
         done, config = len(self.history), self.config
         epochs = f"{done} of {config.epochs}"
         return {"model": config.model, "data": config.dataset, "epochs": epochs}
+
+    if not TYPE_CHECKING:  # Type checkers then find wrong names.
+
+        def __getattr__(self, name):
+            if name not in ANSWERS:
+                _check_setting(name)
+            return super().__getattr__(name)
+
+        def __setattr__(self, name, value):
+            if name[0] != "_" and name not in ATTRIBUTES and not hasattr(type(self), name):
+                _check_setting(name)
+                check("Network", name, ATTRIBUTES)
+                raise AttributeError(f'Network has no "{name}"')
+            super().__setattr__(name, value)
 
     @classmethod
     def load(
@@ -355,11 +381,70 @@ class Network(Described):
           images: A Split, or images [N, H, W, C]; None are the test images.
           labels: Their classes [N], numbers or names, if `images` is no Split.
         """
+        return self.experiment.evaluate(self.state, self._split(images, labels))
+
+    def _split(self, images: Any, labels: Any) -> Any:
+        """Images of the training images' size, with their labels; what is no Split stays."""
         split = images if labels is None else to_split(images, labels, self.class_names)
-        expected = self.data.image_shape
-        if isinstance(split, Split) and (shape := split.images.shape[1:]) != expected:
-            raise UserError(f"expected images of {expected}, as in training, got {shape}")
-        return self.experiment.evaluate(self.state, split)
+        if isinstance(split, Split):
+            _check_size(split.images, self.data.image_shape)
+        return split
+
+    def gradients(self, images: Any, labels: Any = None, by: str = "manual") -> Params:
+        """The gradients of the images' mean loss with respect to the parameters.
+
+        They are those of the next training step without augmentation: dropout drops, and batch norm
+        takes the statistics of these images.
+
+        >>> import jaxnets
+        >>> net = jaxnets.Network("softmax", epochs=1)
+        >>> x, y = net.data.train.images[:64], net.data.train.labels[:64]
+        >>> by_hand, by_autodiff = net.gradients(x, y), net.gradients(x, y, by="auto")
+        >>> np.allclose(by_hand["logits"]["kernel"], by_autodiff["logits"]["kernel"], atol=1e-6)
+        True
+
+        Args:
+          images: A Split, or images [N, H, W, C], which are one batch.
+          labels: Their classes [N], numbers or names, if `images` is no Split.
+          by: "manual" for the gradients by hand, "auto" for those by autodiff.
+
+        Returns:
+          A dict of arrays in the shapes of `net.state.params`: gradients["conv1"]["kernel"].
+
+        Raises:
+          UserError: The images do not fit, or the network has no gradients by hand.
+        """
+        split = expect(self._split(images, labels), Split, "data.train")
+        return jax.device_get(self.experiment.gradients(self.state, split, by))
+
+    def gradcheck(self) -> bool:
+        """Checks the gradients by hand by autodiff and by central differences, in a table.
+
+        The network has random parameters, and images of the size of its data. As torch's
+        `gradcheck`, it returns True if all agree.
+
+        Raises:
+          UserError: The network has no gradients by hand, or has passes in `mine`.
+        """
+        if self._mine:
+            raise UserError(
+                "gradcheck: Network(..., mine=...) has judged its passes; net.gradients(x, y, "
+                'by="auto") gives autodiff'
+                "'"
+                "s gradients"
+            )
+        config = dataclasses.replace(self.config, gradients="manual")
+        image = to_input(config, np.zeros((1, *self.data.image_shape), np.float32)).shape[1:]
+        return gradcheck.run(network_for(config, image, self.data.num_classes))
+
+    def __call__(self, images: Any) -> np.ndarray:
+        """The logits [N, K] of images [N, H, W, C], as in an evaluation.
+
+        `predict` gives their softmax.
+        """
+        images = to_images(images)
+        _check_size(images, self.predictor.image_shape)
+        return self.predictor.logits(images)
 
     def score(self, images: Any, labels: Any) -> float:
         """The accuracy: the share of images whose most probable class is their label.
@@ -439,6 +524,40 @@ class Network(Described):
                 run.write_result(test)
         return path.resolve()
 
+    def page(self, file: str | os.PathLike[str] = "page.html") -> None:
+        """Writes the web page that `jaxnets page` writes: the network at work, in one file.
+
+        Args:
+          file: The file to write.
+
+        Raises:
+          UserError: The page cannot show this network, or the file cannot be written.
+        """
+        with self._saved() as (folder, data):
+            show(page.to_text(page.write_page(folder, os.fspath(file), data=data)))
+
+    def report(self, file: str | os.PathLike[str] = "report.html") -> None:
+        """Writes the report that `jaxnets report` writes: curves, mistakes, gradients, in one file.
+
+        Args:
+          file: The file to write.
+
+        Raises:
+          UserError: The file cannot be written.
+        """
+        with self._saved() as (folder, data):
+            written = report.write_report([folder], os.fspath(file), language=None, data=data)
+            show(report.to_text(written))
+
+    @contextlib.contextmanager
+    def _saved(self) -> Iterator[tuple[str, Dataset | None]]:
+        """The network's run folder, a temporary one unless it was only loaded; and its data."""
+        if self._folder is not None and self._checkpoint is None:
+            yield str(self._folder.path), self._data
+        else:
+            with tempfile.TemporaryDirectory() as folder:
+                yield str(self.save(Path(folder) / self.config.model)), self.data
+
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The arguments that the network was made with, as scikit-learn asks for them.
 
@@ -473,9 +592,8 @@ class Network(Described):
 
     def __getstate__(self) -> dict[str, Any]:
         """The config and the files of a run folder: a pickle holds no data."""
-        with tempfile.TemporaryDirectory() as folder:
-            loaded = self._folder if self._checkpoint is None else None
-            path = loaded.path if loaded else self.save(Path(folder) / "run")
+        with self._saved() as (folder, _data):
+            path = Path(folder)
             files = [found for found in path.rglob("*") if found.is_file()]
             contents = {str(found.relative_to(path)): found.read_bytes() for found in files}
         return {"config": self.config, "files": contents}
@@ -531,6 +649,23 @@ def _dataset_of(data: Data, config: Config) -> Dataset:
         return load_data(config)
     dataset = data if isinstance(data, Dataset) else from_arrays(data, config.validation_size)
     return dataset.limited(config.limit)
+
+
+def _check_size(images: Any, expected: tuple[int, ...]) -> None:
+    """Raises UserError unless the images have the training images' shape (H, W, C)."""
+    if (shape := images.shape[1:]) != expected:
+        raise UserError(f"expected images of {expected}, as in training, got {shape}")
+
+
+def _check_setting(name: str) -> None:
+    """Raises AttributeError for a field of Config, which is no attribute of a Network."""
+    if name in INSTEAD:
+        raise AttributeError(f'Network has no "{name}"; {INSTEAD[name]}')
+    if name in Config.__dataclass_fields__:
+        raise AttributeError(
+            f'Network has no "{name}", which is a setting: Network("cnn", {name}=...) takes it, '
+            f"net.config.{name} has it"
+        )
 
 
 def _check_fit(

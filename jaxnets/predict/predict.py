@@ -46,8 +46,9 @@ class Predictor(Described):
     prepare_as: str  # "auto" (one digit), "digit", "digits" or "picture", as `load_predictor` says.
     step: int  # The number of training steps.
     finished: bool
-    # The compiled network: images [B, H, W, C] → probabilities [B, K] float32.
+    # The compiled network: images [B, H, W, C] → probabilities [B, K] float32, and → logits.
     forward: Callable[[np.ndarray], jax.Array]
+    forward_to_logits: Callable[[np.ndarray], jax.Array]
 
     def _facts(self) -> dict[str, Any]:
         own = {"image": size_text(self.image_shape), "classes": len(self.class_names)}
@@ -117,16 +118,26 @@ class Predictor(Described):
         """Returns the probability of each class for prepared images, [N, H, W, C] → [N, K] float32.
 
         They are bytes, or floats from 0 to 1.
-
-        Batches have one size, a power of two of at most BATCH: few are ever compiled.
         """
+        return self._in_batches(self.forward, images)
+
+    def logits(self, images: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+        """Returns the logits of prepared images, [N, H, W, C] → [N, K] float32."""
+        return self._in_batches(self.forward_to_logits, images)
+
+    def _in_batches(
+        self,
+        forward: Callable[[np.ndarray], jax.Array],
+        images: Sequence[np.ndarray] | np.ndarray,
+    ) -> np.ndarray:
+        """Batches have one size, a power of two of at most BATCH: few are ever compiled."""
         out = np.zeros((len(images), len(self.class_names)), np.float32)
         size = min(BATCH, 1 << max(len(images) - 1, 0).bit_length())
         for start in range(0, len(images), size):
             batch = images[start : start + size]
             padded = np.zeros((size, *self.image_shape), images[0].dtype)
             padded[: len(batch)] = batch
-            out[start : start + size] = np.asarray(self.forward(padded))[: len(batch)]
+            out[start : start + size] = np.asarray(forward(padded))[: len(batch)]
         return out
 
 
@@ -196,9 +207,11 @@ def to_predictor(
     if prepare_as == "auto":
         prepare_as = usual_preparation(image_shape, class_names)
     compiled = compiled or compile_network(config, trained.model)
-    forward = functools.partial(compiled, jax.device_put(trained.params))
+    to_logits = compile_network(config, trained.model, lambda logits: logits)
+    params = jax.device_put(trained.params)
+    forwards = functools.partial(compiled, params), functools.partial(to_logits, params)
     step, finished = trained.step, trained.finished
-    return Predictor(config, image_shape, class_names, prepare_as, step, finished, forward)
+    return Predictor(config, image_shape, class_names, prepare_as, step, finished, *forwards)
 
 
 def usual_preparation(image_shape: tuple[int, ...], class_names: Sequence[str]) -> str:
@@ -218,7 +231,7 @@ def compile_network(
 ) -> Callable[[Any, np.ndarray], jax.Array]:
     """The network, compiled for each batch size that it gets: (params, images) → probabilities.
 
-    `of` makes them of the logits; log_softmax gives their logarithms.
+    `of` makes them of the logits; log_softmax gives their logarithms, the identity the logits.
     """
 
     def probabilities(params, images):

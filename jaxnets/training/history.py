@@ -7,6 +7,7 @@ from jaxnets.display import four_digits
 from jaxnets.drawing.charts import Series, curves, percent, plain
 from jaxnets.drawing.svg import Figure
 from jaxnets.errors import UserError, did_you_mean
+from jaxnets.facts import Described
 
 # Keras' names of the columns.
 KERAS = {
@@ -18,7 +19,7 @@ KERAS = {
 SHOWN = ("epoch", *KERAS, "learning_rate", "seconds")
 
 
-class History(list[dict[str, Any]]):
+class History(Described, list[dict[str, Any]]):
     """The records of metrics.jsonl, one an epoch.
 
     A name gives a column: Keras' (loss, accuracy, val_loss, val_accuracy) or a record's own.

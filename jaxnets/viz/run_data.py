@@ -9,16 +9,19 @@ from jaxnets.predict.trained import TrainedNetwork
 from jaxnets.runs.request import load_data
 
 
-def data_of(trained: TrainedNetwork, *, as_bytes: bool = False) -> Dataset:
+def data_of(
+    trained: TrainedNetwork, data: Dataset | None = None, *, as_bytes: bool = False
+) -> Dataset:
     """Loads the data set that a run's config names, if it is the one the run was trained on.
 
-    A run folder may come from a stranger, and its config may name any folder of this machine.
+    A run folder may come from a stranger, and its config may name any folder of this machine. Data
+    in memory, of a notebook, are given instead.
 
     Raises:
       UserError: The data set is not found, or is another one, or one of regression.
     """
     try:
-        data = load_data(trained.config, as_bytes=as_bytes)
+        data = data or load_data(trained.config, as_bytes=as_bytes)
     except (UserError, OSError) as error:
         raise UserError(_("the data set is not at hand: {}", error)) from error
     if (data.image_shape, data.class_names) != (trained.image_shape, trained.class_names):

@@ -19,7 +19,7 @@ import numpy as np
 
 from jaxnets import files
 from jaxnets.config.options import is_custom
-from jaxnets.data.datasets import Split
+from jaxnets.data.datasets import Dataset, Split
 from jaxnets.display import printable, short_path
 from jaxnets.drawing.svg import both_themes
 from jaxnets.errors import UserError
@@ -129,10 +129,13 @@ def one_file(page: Files) -> str:
     return html.replace("<head>", f"<head>\n{meta}", 1)
 
 
-def write_page(workdir: str, output: str, language: str | None = None) -> dict[str, Any]:
+def write_page(
+    workdir: str, output: str, language: str | None = None, data: Dataset | None = None
+) -> dict[str, Any]:
     """Writes the page of a run into a file; the old file stays if anything fails.
 
-    Its first language is one of LANGUAGES; None is that of the reader's browser.
+    Its first language is one of LANGUAGES; None is that of the reader's browser. The run's data
+    are read unless they are given.
 
     Returns:
       What was written: "page", "bytes", "weights" ("float32" or "float16"),
@@ -147,7 +150,7 @@ def write_page(workdir: str, output: str, language: str | None = None) -> dict[s
         doing(_("reading {}", workdir))
         trained = load_network(workdir)
         doing(_("choosing pictures to train with"))
-        pictures = practice(trained)
+        pictures = practice(trained, data)
         doing(_("writing the page"))
         text = one_file(page_files(trained, pictures))
         if language is not None:
@@ -182,7 +185,7 @@ def to_text(written: dict[str, Any]) -> str:
     return _("{}; open it in a browser", text)
 
 
-def practice(trained: TrainedNetwork) -> Split | None:
+def practice(trained: TrainedNetwork, data: Dataset | None = None) -> Split | None:
     """Some training images of the run's data; None where the data set is not found.
 
     The first is the one that the tour shows: its true class and another have the nearest
@@ -195,7 +198,7 @@ def practice(trained: TrainedNetwork) -> Split | None:
     """
     _shown(trained)
     try:
-        data = data_of(trained, as_bytes=True)
+        data = data_of(trained, data, as_bytes=True)
     except UserError:
         return None
     drawn = np.random.default_rng(0).permutation(len(data.train))[: PRACTICE + HELD_OUT]

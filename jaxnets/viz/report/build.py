@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxnets import files
 from jaxnets.config.options import is_custom
+from jaxnets.data.datasets import Dataset
 from jaxnets.display import short_path, shortened, show
 from jaxnets.drawing.charts import percent, plain
 from jaxnets.drawing.svg import Figure, check_png, escape
@@ -59,11 +60,16 @@ NOTHING = Part([])
 
 
 def write_report(
-    workdirs: Sequence[str], output: str, folder: str | None = None, language: str | None = "en"
+    workdirs: Sequence[str],
+    output: str,
+    folder: str | None = None,
+    language: str | None = "en",
+    data: Dataset | None = None,
 ) -> dict[str, Any]:
     """Writes the report of some runs, and its figures into a folder, as SVG and PNG.
 
-    Its language is one of LANGUAGES; None is the locale's.
+    Its language is one of LANGUAGES; None is the locale's. The runs' data are read unless they are
+    given.
 
     Returns:
       What was written: "report", "bytes", "figures" (how many), "figures_folder" and "missing",
@@ -81,7 +87,7 @@ def write_report(
         runs = []
         for workdir in workdirs:
             doing(_("reading {}", workdir))
-            runs.append(read_run(workdir))
+            runs.append(read_run(workdir, data))
         names = [run.name for run in runs]
         for run in runs:
             if names.count(run.name) > 1:

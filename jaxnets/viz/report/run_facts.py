@@ -55,8 +55,8 @@ class RunFacts:
         return [number_in(record, name) for record in self.records]
 
 
-def read_run(workdir: str) -> RunFacts:
-    """Reads a run folder, its network and its data set, as far as they are there.
+def read_run(workdir: str, data: Dataset | None = None) -> RunFacts:
+    """Reads a run folder, its network and, unless it is given, its data set, if they are there.
 
     Raises:
       UserError: There is no run, or its folder holds links.
@@ -76,7 +76,7 @@ def read_run(workdir: str) -> RunFacts:
             run.trained = load_network(str(folder.path))
     if run.trained is not None:
         with run.attempt():
-            run.data = data_of(run.trained)
+            run.data = data_of(run.trained, data)
     if not run.records:
         run.missing.append(_("no epoch has ended yet"))
     return run

@@ -10,11 +10,13 @@ deviations of a run. `search --race` looks after every seed. Beside it: Student'
 for which the settings come one after the other in random order.
 
 The second table has results that are not normal. All settings are equal there, except in its last
-lines: those rivals are a little better, but some of their runs diverge.
+lines: those rivals are a little better, but some of their runs diverge. The third table has the
+share of races of equal settings that dropped some setting within 40 seeds.
 """
 
 import argparse
 import importlib
+import itertools
 import json
 import math
 import warnings
@@ -25,7 +27,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from jaxnets.tune.race import SIGNIFICANCE, drops
+from jaxnets.tune.race import SIGNIFICANCE, drops, log_e, threshold
 
 SETTINGS, SEEDS = 8, 20
 # From the accuracies of a race, [N, K]: the settings that were dropped, and the number of runs.
@@ -112,6 +114,14 @@ def not_normal(rng: np.random.Generator) -> dict[str, np.ndarray]:
     return kinds
 
 
+def some_dropped(settings: int, races: int, rng: np.random.Generator) -> float:
+    """The share of races of equal settings, over 40 seeds, that drop at least one of them."""
+    scores = rng.normal(size=(40, settings, races))
+    pairs = itertools.combinations(range(settings), 2)
+    most = [log_e(scores[:, one] - scores[:, other]).max(axis=0) for one, other in pairs]
+    return float(np.mean(np.max(most, axis=0) >= math.log(threshold(settings))))
+
+
 def replay(folder: Path) -> None:
     """Prints how a race over a search's results ends, and what the pairs of its best two save."""
     kept = json.loads((folder / "search.json").read_text())
@@ -153,6 +163,9 @@ def main() -> None:
         for kind in drawn[0]:
             wrong, _ = errors(by_e_value, [kinds[kind] for kinds in drawn])
             print(f"{wrong:.3f}  {kind}")
+        for settings in (2, 5, 8, 16):
+            share = some_dropped(settings, races, np.random.default_rng(arguments.seed))
+            print(f"{share:.3f}  some of {settings} equal settings dropped")
 
 
 if __name__ == "__main__":

@@ -59,6 +59,20 @@ def test_stopping_when_one_likes_raises_no_false_alarms():
     np.testing.assert_allclose(log_e(-1e-3 * differences), log_e(differences), rtol=1e-12)
 
 
+def test_a_race_of_two_equal_settings_rarely_has_a_winner():
+    scores = RNG(0).normal(size=(100, 2, 20_000))
+    evidence = log_e(scores[:, 0] - scores[:, 1]).max(axis=0)
+    won = evidence >= math.log(threshold(2))
+    found = [len(drops(scores[:, :, race])) for race in range(50)]
+    assert found == won[:50].tolist()
+    assert 0.02 < won.mean() <= SIGNIFICANCE
+
+
+def test_a_race_rarely_leaves_one_of_two_equal_settings():
+    scores = RNG(0).normal(size=(200, 60, 3)) - [0, 0, 3]
+    assert np.mean([len(drops(one)) == 2 for one in scores]) <= SIGNIFICANCE
+
+
 @pytest.mark.parametrize(("gap", "most"), [(0, 1), (1, 0.95), (2, 0.65), (3, 0.45)])
 def test_a_race_keeps_the_best_and_saves_runs(gap, most):
     rng = RNG(gap)

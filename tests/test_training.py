@@ -150,14 +150,14 @@ def numpy_schedule(name, peak, steps, n):
     return peak * 0.1 ** ((n >= steps // 2) + (n >= 3 * steps // 4))
 
 
-@pytest.mark.parametrize("steps", [1, 4, 40, *map(slow, [2, 3, 7, 1000])])
+@pytest.mark.parametrize("steps", [1, 2, 4, 40, *map(slow, [3, 7, 1000])])
 @pytest.mark.parametrize("name", ["constant", "cosine", "one_cycle", "step"])
 def test_a_schedule_is_its_formula_in_short_runs_too(name, steps):
     schedule = jax.vmap(create_schedule(name, 0.3, steps))
     rates = np.broadcast_to(schedule(jnp.arange(steps)), steps)
     assert rates.min() > 0 and rates.max() <= 0.3 * (1 + 1e-6)
     assert rates[0] == pytest.approx(0.3 / 25 if name == "one_cycle" else 0.3)
-    if steps >= 4:
+    if steps >= (2 if name == "step" else 4):
         expected = [numpy_schedule(name, 0.3, steps, n) for n in range(steps)]
         np.testing.assert_allclose(rates, expected, rtol=1e-5, atol=1e-7)
 

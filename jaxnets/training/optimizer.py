@@ -57,9 +57,11 @@ def create_schedule(name: str, peak: float, steps: int) -> optax.Schedule:
         if name == "one_cycle":
             # Its rise must have a step of its own, which a run of one or two steps lacks.
             return optax.cosine_onecycle_schedule(max(steps, 4), peak)(step)
-        # "step". In a run of one step both would be before the first step: no drop there.
-        drops = {at: 0.1 for at in (steps // 2, steps * 3 // 4) if at > 0}
-        return optax.piecewise_constant_schedule(peak, drops)(step)
+        # "step". In a run of one step both drops come before the first step: neither counts.
+        rate = jnp.full_like(step, peak)
+        for drop in (steps // 2, steps * 3 // 4):
+            rate = jnp.where(step >= max(drop, 1), 0.1 * rate, rate)
+        return rate
 
     return schedule
 

@@ -21,14 +21,16 @@ be one: the mean at a stop that depends on |d_1| may exceed 1. Ville's inequalit
 
 is about all n at once, so it needs no filtration: nobody has to plan when to look or to stop.
 
-*The threshold* is x = (k - 1) / (2 α) for k settings. Then a setting that is truly best is ever
-dropped with a chance of at most α. Let d = rival - best, so δ ≤ 0. Of two settings only the first
-one to reach x with Σ d on its side drops the other, and so ends their comparison.
+*The threshold* is x = max(k - 1, 2) / (2 α) for k settings. Then a setting that is truly best is
+ever dropped with a chance of at most α. Let d = rival - best, so δ ≤ 0. Of two settings only the
+first one to reach x with Σ d on its side drops the other, and so ends their comparison.
 
 1. For δ = 0, d and -d have the same law: the rival is that first one in half of the cases, 1/(2x).
 2. Subtracting a constant from all d keeps their deviation and lowers each t. e_n grows with |t|:
    the rival reaches x no earlier, the best no later. So 1/(2x) bounds each δ < 0 too.
-3. The best has k - 1 rivals, and (k - 1) / (2x) = α. Rivals that are dropped only help.
+3. The best has k - 1 rivals, and (k - 1) / (2x) ≤ α. Rivals that are dropped only help.
+4. Two settings that are equally good: one of them drops the other with a chance of 1/x ≤ α. Hence
+   the 2: a race of two that calls its winner significant has a false alarm of at most α.
 
 It assumes that the differences of each two settings are normal (docs/experiments.md: where this
 fails). The settings may be correlated, and their deviations may differ.
@@ -71,7 +73,7 @@ def log_e(differences: Float[np.ndarray, "N ..."]) -> Float[np.ndarray, "N ..."]
 
 def threshold(settings: int) -> float:
     """The e-value that drops one of so many settings."""
-    return (settings - 1) / (2 * SIGNIFICANCE)
+    return max(settings - 1, 2) / (2 * SIGNIFICANCE)
 
 
 def first_look(settings: int) -> int:

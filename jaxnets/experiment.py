@@ -30,7 +30,7 @@ from jaxnets.data.datasets import Dataset, Split
 from jaxnets.errors import UserError, expect
 from jaxnets.facts import Described
 from jaxnets.gradcheck import oracle
-from jaxnets.gradcheck.layer_check import check_forwards
+from jaxnets.gradcheck.layer_check import check_forwards, check_own_rules
 from jaxnets.kernels import accelerate
 from jaxnets.losses import find_loss
 from jaxnets.machine.platform import Devices, compiler_options_for_init, set_up_jax
@@ -106,6 +106,7 @@ class Experiment(Described):
         Raises:
           UserError: The devices are not there, the batches do not fit, or the images cannot be
             augmented or cropped as asked.
+          RunFailedError: A user's own layer has a wrong backward pass, without even_if_wrong.
         """
         _check_data(config, data)
         if config.mine and not own.sha256:
@@ -113,13 +114,14 @@ class Experiment(Described):
             names = ", ".join(name.removeprefix(CUSTOM) for name in config.mine)
             raise UserError(f"mine: expected {names} again: {again}")
         devices = devices or find_devices(config)
-        model = create_model(config, data.num_classes)
+        model, size = create_model(config, data.num_classes), config.batch_size or len(data.train)
         if config.layers is not None and config.gradients != "auto":
             check_forwards(model, data.image_shape)
+            wrong = config.even_if_wrong
+            check_own_rules(model, data.image_shape, size, even_if_wrong=wrong)
         parallel = Parallel(devices, config.parallel, convolutions=has_layer(model, nn.Conv))
         if has_layer(model, nn.BatchNorm):
             model = over_devices(model, parallel.axis_name)
-        size = config.batch_size or len(data.train)
         augmented = config.epochs - config.clean_epochs if config.clean_epochs else np.inf
         choices = config.seed, ",".join(config.augmentations), config.steps_per_epoch, augmented
         loader = TrainLoader(data.train, size, *choices)

@@ -585,10 +585,6 @@ MISTAKES = {
         dict(backward=lambda cache, dy, input_gradient=True: dy),
         "backward: expected (d_params, dx) of a layer with parameters, got one value",
     ),
-    "dx always": (
-        dict(backward=lambda cache, dy, input_gradient=True: ({"a": dy[0]}, dy)),
-        "backward: expected dx None with input_gradient=False, got an array",
-    ),
     "no cache": (dict(forward=lambda params, x: x), "Doubled: ValueError: "),
 }
 

@@ -117,7 +117,7 @@ class Gradcheck(Options):
     mine: str | None = option(
         None, "file of your own to check (jaxnets exercise new)", metavar="FILE"
     )
-    hint: bool = option(False, "say more about what is wrong in --mine")
+    hint: bool = option(False, "say more about what is wrong in a file of yours")
     language: str | None = option(None, ANSWERS, LANGUAGES, unset=THE_LOCALE)
     json: bool = option(False, JSON)
 
@@ -125,9 +125,11 @@ class Gradcheck(Options):
         given = [name for name in ("model", "mutant", "mine") if getattr(self, name)]
         if len(given) > 1:
             raise UserError(f"{' and '.join(given)} exclude each other, got both")
-        for name in ("hint", "language"):
-            if getattr(self, name) and not self.mine:
-                raise UserError(f"{name}: expected it with --mine=FILE, got it alone")
+        own = is_file_of_python(self.model)
+        if self.hint and not (self.mine or own):
+            raise UserError("hint: expected it with --mine=FILE or --model=FILE.py, got neither")
+        if self.language and not self.mine:
+            raise UserError("language: expected it with --mine=FILE, got it alone")
         if self.mine:
             from jaxnets.course.exercises.command import check_mine
 
@@ -141,13 +143,14 @@ class Gradcheck(Options):
 
         wrong = None if self.mutant is None else (self.mutant, mutant(self.mutant))
         model = self.model
-        if is_file_of_python(model):
+        if own:
             from jaxnets.gradcheck.networks import NUM_CLASSES, Network
             from jaxnets.models.own import from_file
 
             image = _image_shape(self.image_shape)
             model = Network(preset(from_file(str(model)).for_data(image, NUM_CLASSES)), image)
-        return DONE if run(model, wrong, self.json) else RUN_FAILED
+        with speaking("en" if self.json else None):
+            return DONE if run(model, wrong, self.json, self.hint) else RUN_FAILED
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

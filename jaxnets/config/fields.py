@@ -181,7 +181,9 @@ class Config(Options):
         unset="ours",
     )
     even_if_wrong: bool = option(
-        False, "train with wrong passes in mine, and by the right ones for comparison"
+        False,
+        "train with wrong passes: those in mine, after a training with the right ones for "
+        "comparison, and those of layers of your own",
     )
     check_every: int = option(100, "steps between two checks of gradients=both", (1, 10**9))
     gradient_tolerance: float | None = option(
@@ -301,8 +303,8 @@ class Config(Options):
                 yield f"{name}: expected {wanted} with mine, got {value}"
         if self.mine and self.replay_seeds > 1:
             yield f"replay_seeds: expected 1 with mine, got {self.replay_seeds}"
-        if self.even_if_wrong and not self.mine:
-            yield "even_if_wrong: expected with mine=FILE, got no mine"
+        if self.even_if_wrong and not self.mine and self.layers is None:
+            yield "even_if_wrong: expected with mine=FILE or layers of your own, got neither"
         if is_custom(self.optimizer) and self.weight_decay:
             yield "weight_decay: expected none beside an optimizer of your own, which may have one"
         if self.stop_at_target and self.target_accuracy is None:

@@ -43,6 +43,7 @@ def run(
     model: str | Network | None = None,
     mutant: tuple[str, LayerRule] | None = None,
     as_json: bool = False,
+    hint: bool = False,
 ) -> bool:
     """Checks the gradients by hand, printing a row of the table as soon as it is known.
 
@@ -52,6 +53,7 @@ def run(
         own layers.
       mutant: A layer with a wrong backward pass and its name, to be checked instead.
       as_json: Whether it prints JSON, at the end.
+      hint: Whether it says more about a wrong layer than the cause of its first wrong gradient.
 
     Returns:
       Whether everything agrees.
@@ -73,7 +75,7 @@ def run(
         found = {"ok": all_agree, "rows": [_values(row) for row in rows]}
         print(json.dumps(found, indent=2, allow_nan=False))
     else:
-        display.show(_summary(rows))
+        display.show(_summary(rows, hint))
     return all_agree
 
 
@@ -126,8 +128,8 @@ def _cells(row: Row) -> list[str]:
     return [row.name, *errors, tried, str(row.kinks), verdict, row.worst]
 
 
-def _summary(rows: Sequence[Row]) -> str:
-    """The verdict under the table, with every error that is too large."""
+def _summary(rows: Sequence[Row], hint: bool) -> str:
+    """The verdict under the table, with every error that is too large, and its cause."""
     lines = [
         _(
             "{}: {} {}, expected at most {}, in {}",
@@ -137,6 +139,9 @@ def _summary(rows: Sequence[Row]) -> str:
         for row in rows
         for column, error in row.errors.items()
         if not error.value <= row.tolerances[column]
+    ]
+    lines += [
+        _("{}: {}", row.name, why) for row in rows for why in row.causes[: None if hint else 2]
     ]
     agree, compared = sum(row.ok for row in rows), sum(row.compared for row in rows)
     kinks, seconds = sum(row.kinks for row in rows), sum(row.seconds for row in rows)
@@ -165,6 +170,7 @@ def _values(row: Row) -> dict[str, Any]:
         "tried": row.tried,
         "errors": errors,
         "worst": row.worst,
+        "causes": row.causes,
         "differences_taken": row.compared,
         "kinks_replaced": row.kinks,
         "seconds": round(row.seconds, 3),

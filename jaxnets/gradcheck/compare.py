@@ -129,11 +129,12 @@ class Row(NamedTuple):
     kinks: int  # The number of others, passed over because a kink lay within them.
     seconds: float
     note: str = ""  # The last column's text, instead of the worst leaf.
+    causes: tuple[str, ...] = ()  # Of a wrong layer: two lines on each wrong gradient.
 
     def __repr__(self) -> str:
         errors = ", ".join(f"{key} {error.value:.1e}" for key, error in self.errors.items())
         verdict = "agrees" if self.ok else f"FAILED, worst in {self.worst}"
-        return f"{self.name}: {verdict}; relative errors: {errors}"
+        return "\n".join([f"{self.name}: {verdict}; relative errors: {errors}", *self.causes])
 
     @property
     def ok(self) -> bool:

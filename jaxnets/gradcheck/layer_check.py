@@ -1,8 +1,10 @@
 """Each layer pair beside its plain formulation, each kernel beside the pair that it must equal."""
 
 import contextlib
+import inspect
+import math
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from functools import partial, wraps
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,9 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxnets.backprop.network import with_pairs
 from jaxnets.backprop.rule import LayerRule, Params, Setting
 from jaxnets.backprop.rules import rule_of
-from jaxnets.errors import UserError, first_line
+from jaxnets.display import one_line, paint, show
+from jaxnets.errors import RunFailedError, UserError, first_line
+from jaxnets.gradcheck.causes import cause, first_wrong, same
 from jaxnets.gradcheck.compare import (
     TOLERANCES,
     Error,
@@ -29,12 +33,17 @@ from jaxnets.gradcheck.compare import (
     disagreement,
     judge,
     precision,
+    quick_options,
     with_statistics_aside,
 )
 from jaxnets.kernels.kernel import Kernel
+from jaxnets.language import said, speaking
 from jaxnets.models.chain import Chain, Layer, apply_layer, chains_of, kind_of, shapes_of
 from jaxnets.models.own import Place
 from jaxnets.trees import LayerParams, Tree
+
+FEW_IMAGES = 4
+MOST_NUMBERS = 1 << 24  # Of an input in float64: 128 MB, of which a pass makes some more.
 
 Constants = tuple[jax.Array | None, jax.Array]  # The labels, and the gradient of the output.
 
@@ -69,33 +78,85 @@ def check_layer(layer: Layer, shapes: Sequence[tuple[int, ...]]) -> Row:
         return check_rule(name, rule._replace(settings=settings))
 
 
+def own_layers(model: Chain, shape: tuple[int, ...]) -> Iterator[tuple[Layer, tuple[int, ...]]]:
+    """The layers with a rule of the user's own, each with its input's shape; inner chains' too.
+
+    Args:
+      model: The network, or a part of it.
+      shape: The shape of its input, batch first.
+    """
+    for layer in model.layers:
+        for inner in chains_of(layer).values():
+            yield from own_layers(inner, shape)
+        rule = rule_of(layer)
+        if rule is not None and not rule.settings:
+            yield layer, shape
+        shape = shapes_of(layer, shape)[0].shape
+
+
 def check_forwards(model: Chain, image_shape: Sequence[int]) -> None:
     """Compares the forward passes of the user's own rules with their layers, before a training.
 
     Raises:
       UserError: One computes something else; the message names its file and line.
     """
-    shape = (2, *image_shape)
-    for layer in model.layers:
-        for inner in chains_of(layer).values():
-            check_forwards(inner, shape[1:])
-        setting, rule = Setting(shape, _param_shapes(layer, shape)), rule_of(layer)
-        inputs = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), _draw(setting)[0])
-        plain = _plain_of(layer)(*inputs.values())
-        if rule is not None and not rule.settings:
-            with _in_one_line(layer, rule):
-                setting = _setting_of(layer, rule, shape)
-                out, _cache = call_layer(rule, setting, rule.forward, inputs, None)
-            error = disagreement(out, plain)
-            if not error.value <= TOLERANCES["float32"]:
-                code = getattr(rule.forward, "__code__", None)
-                where = f"{code.co_filename}:{code.co_firstlineno}: " if code else ""
-                kind = kind_of(layer).__name__
-                raise UserError(
-                    f"{where}expected the forward pass of {kind} itself, got one "
-                    f"that differs by {error.value:.1e} on {' x '.join(map(str, shape))} numbers"
-                )
-        shape = plain.shape
+    for layer, shape in own_layers(model, (2, *image_shape)):
+        rule: Any = rule_of(layer)
+        with _in_one_line(layer, rule):
+            setting = _setting_of(layer, rule, shape)
+            inputs = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), _draw(setting)[0])
+            out, _cache = call_layer(rule, setting, rule.forward, inputs, None)
+        error = disagreement(out, _plain_of(layer)(*inputs.values()))
+        if not error.value <= TOLERANCES["float32"]:
+            raise UserError(
+                f"{_place_of(rule.forward)}expected the forward pass of {kind_of(layer).__name__} "
+                f"itself, got one that differs by {error.value:.1e} on "
+                f"{' x '.join(map(str, shape))} numbers"
+            )
+
+
+def check_own_rules(
+    model: Chain, image_shape: Sequence[int], batch_size: int, *, even_if_wrong: bool = False
+) -> None:
+    """Compares the backward passes of the user's own rules with autodiff, before a training.
+
+    In float64, on few images and on as many as the training takes at a time: a wrong pass may be
+    right for few. Each layer gets inputs as in the network.
+
+    Args:
+      model: The network.
+      image_shape: The shape of an image.
+      batch_size: The number of images of a step.
+      even_if_wrong: Whether a wrong one is allowed, and only printed.
+
+    Raises:
+      RunFailedError: One is wrong; the message names its file and line, and the cause.
+    """
+    for layer, (few, *shape) in own_layers(model, (FEW_IMAGES, *image_shape)):
+        rule: Any = rule_of(layer)
+        with _in_one_line(layer, rule), speaking("en"):  # What an error says is translated later.
+            shapes = [(few, *shape), (judged_rows(batch_size, shape), *shape)]
+            settings = [_setting_of(layer, rule, shape) for shape in shapes]
+            own = rule._replace(plain=_plain_of(layer), settings=settings)
+            row = check_by_autodiff(kind_of(layer).__name__, own)
+        if row.ok:
+            continue
+        cause = "; ".join(row.causes[:2]) or row.worst
+        why = f"{_place_of(rule.backward)}{row.name}: {cause}"
+        if not even_if_wrong:
+            raise RunFailedError(f"{why}; even_if_wrong trains with it all the same")
+        show(paint(said(one_line(why)), "red"))
+
+
+def judged_rows(batch_size: int, shape: Sequence[int]) -> int:
+    """The number of examples of some shape on which a pass is judged: a batch, if it fits."""
+    return max(1, min(batch_size, MOST_NUMBERS // math.prod(shape)))
+
+
+def _place_of(function: object) -> str:
+    """The file and line of a function, as "FILE:LINE: "; "" if it has none."""
+    code = getattr(function, "__code__", None)
+    return f"{code.co_filename}:{code.co_firstlineno}: " if code else ""
 
 
 @contextlib.contextmanager
@@ -148,7 +209,51 @@ def check_rule(name: str, rule: LayerRule) -> Row:
     """Compares a layer's pair with autodiff and central differences in all its settings."""
     problems = [problem_of(rule, setting) for setting in rule.settings]
     tolerances = {key: x for key, x in TOLERANCES.items() if rule.bfloat16 or key != "bfloat16"}
-    return check(name, problems, tolerances)
+    return _with_causes(check(name, problems, tolerances), rule)
+
+
+def check_by_autodiff(name: str, rule: LayerRule) -> Row:
+    """Compares a layer's pair with autodiff alone, in float64, in all its settings."""
+    problems = [_without_differences(problem_of(rule, setting)) for setting in rule.settings]
+    return _with_causes(check(name, problems, {"float64": TOLERANCES["float64"]}), rule)
+
+
+def _without_differences(problem: Problem) -> Problem:
+    return problem._replace(at=lambda precision: problem.at(precision)._replace(number=None))
+
+
+def _with_causes(row: Row, rule: LayerRule) -> Row:
+    """The row, with what is wrong in the first setting whose gradients differ from autodiff's."""
+    wrong = (found for setting in rule.settings if (found := _causes(rule, setting)))
+    return row if row.ok else row._replace(causes=next(wrong, ()))
+
+
+def _causes(rule: LayerRule, setting: Setting) -> tuple[str, ...]:
+    """Two lines for each wrong gradient in a setting: the cause, and the first wrong number."""
+    with precision("float64"), np.errstate(all="ignore"):
+        passes = whole_problem_of(rule, setting).at("float64")
+
+        def results(inputs: Inputs, constants: Constants) -> tuple[Any, ...]:
+            static = with_pairs(setting.static)
+            one = setting._replace(static=static)
+            _out, cache = call_layer(rule, one, rule.forward, inputs, constants[0])
+            both = passes.manual(inputs, constants), passes.automatic(inputs, constants)
+            return cache, *(one["gradient"] for one in both)
+
+        compiled = jax.jit(results, compiler_options=quick_options())
+        cache, *gradients = compiled(passes.inputs, passes.constants)
+    (yours, right) = ({p: np.asarray(x) for p, x in flatten_dict(g).items()} for g in gradients)
+    d_out = list(inspect.signature(rule.backward).parameters)[1]
+    leaves = jax.tree_util.tree_leaves_with_path(cache)
+    known = {f"cache{jax.tree_util.keystr(path)}": np.asarray(leaf) for path, leaf in leaves}
+    known |= {d_out: np.asarray(passes.constants[1]), "x": np.asarray(passes.inputs["x"])}
+    found = list[str]()
+    for path, expected in right.items():
+        if path in yours and not same(yours[path], expected):
+            label = "".join(["d_params", *(f'["{n}"]' for n in path[1:])]) if path[1:] else "dx"
+            found.append(cause(label, yours[path], expected, d_out, known))
+            found.append(first_wrong(label, yours[path], expected))
+    return tuple(found)
 
 
 def check_kernel(kernel: Kernel) -> Row:
@@ -211,9 +316,7 @@ def whole_problem_of(rule: LayerRule, setting: Setting) -> Problem:
         if "params" not in inputs:
             return {"output": out, "gradient": {"x": gradients}}
         # A network's first layer computes the parameters' gradients alone.
-        alone, no_dx = _both(rule.backward(cache, d_out, **static, input_gradient=False))
-        if no_dx is not None:
-            raise UserError("backward: expected dx None with input_gradient=False, got an array")
+        alone, _no_dx = _both(rule.backward(cache, d_out, **static, input_gradient=False))
         gradients = dict(zip(inputs, _both(gradients), strict=True))
         return {"output": [out, alone], "gradient": gradients}
 
@@ -252,8 +355,7 @@ def with_backward(rule: LayerRule, backward: Callable[..., Any]) -> LayerRule:
     def with_input_gradient(
         *arrays: object, input_gradient: bool = True, **static: object
     ) -> tuple[Params, jax.Array | None]:
-        d_params, dx = backward(*arrays, **static)
-        return d_params, dx if input_gradient else None
+        return backward(*arrays, **static)
 
     return rule._replace(backward=with_input_gradient)
 

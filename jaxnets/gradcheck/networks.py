@@ -26,12 +26,12 @@ from jaxnets.gradcheck.compare import (
     check,
     with_statistics_aside,
 )
-from jaxnets.gradcheck.layer_check import check_forwards, check_layer
+from jaxnets.gradcheck.layer_check import check_forwards, check_layer, own_layers
 from jaxnets.gradcheck.oracle import both_loss_and_grads
 from jaxnets.kernels import accelerate, winograd
 from jaxnets.losses import LOSSES
 from jaxnets.models import create_model
-from jaxnets.models.chain import Chain, Layer, chains_of, map_layers, shapes_of, walk
+from jaxnets.models.chain import Chain, Layer, map_layers, walk
 from jaxnets.training.step import LossAndGrad, autodiff_loss_and_grad, summed_loss
 from jaxnets.trees import Params
 
@@ -81,17 +81,8 @@ def check_own_layers(network: Network) -> Iterator[Row]:
     """Checks each layer of the user's own by itself, on inputs as it gets them in the network."""
     model = create_model(network.config, network.num_classes)
     check_forwards(model, network.image)
-    yield from _check_own_layers(model, (network.batch, *network.image))
-
-
-def _check_own_layers(model: Chain, shape: tuple[int, ...]) -> Iterator[Row]:
-    for layer in model.layers:
-        for inner in chains_of(layer).values():
-            yield from _check_own_layers(inner, shape)
-        rule = rule_of(layer)
-        if rule is not None and not rule.settings:
-            yield check_layer(layer, [shape])
-        shape = shapes_of(layer, shape)[0].shape
+    for layer, shape in own_layers(model, (network.batch, *network.image)):
+        yield check_layer(layer, [shape])
 
 
 def check_network(name: str, network: Network) -> Row:

@@ -25,8 +25,8 @@ from jaxnets.course.exercises.catalogue import BUGS, Blank, Bug, Task, exercise_
 from jaxnets.course.exercises.drawn import drawn_settings
 from jaxnets.course.exercises.files import exercises_in, read_source, violation
 from jaxnets.course.exercises.passes import Call, ResultError, answers_of, run_source
-from jaxnets.course.exercises.tasks import looks, same
 from jaxnets.errors import unknown
+from jaxnets.gradcheck.causes import looks, same
 from jaxnets.gradcheck.compare import (
     DIFFERENCES,
     PRECISIONS,

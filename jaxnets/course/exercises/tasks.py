@@ -6,7 +6,6 @@ If a student's numbers are those of the changed solution, that mistake was made.
 """
 
 import itertools
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -17,10 +16,9 @@ from jaxnets.course.exercises.catalogue import Cause, Repair, Task
 from jaxnets.course.exercises.numbers import RUNS
 from jaxnets.course.exercises.passes import PlainCall, ResultError, results_of
 from jaxnets.display import shortened
+from jaxnets.gradcheck.causes import looks, same
 from jaxnets.language import _
 
-CLOSE = 1e-9  # Of numbers in float64 that are meant to be the same.
-NICE = (-1, 2, -2, 1 / 2, -1 / 2)  # Factors of one number that are a hint.
 MAX_ARGUMENT = 60  # Characters of an argument in a hint.
 Numbers = Mapping[str, np.ndarray]
 
@@ -73,14 +71,6 @@ def compared(
     return False, names, said or look.removeprefix(f"{first}: "), None, hints if hint else ()
 
 
-def same(yours: np.ndarray, right: np.ndarray) -> bool:
-    """Whether two arrays are the same, up to rounding."""
-    largest = np.abs(right[np.isfinite(right)]).max(initial=0) or 1
-    return yours.shape == right.shape and np.allclose(
-        yours, right, rtol=CLOSE, atol=CLOSE * largest, equal_nan=True
-    )
-
-
 def causes_of(
     task: Task, cases: Sequence[Case], answers: Sequence[Numbers], first: str
 ) -> tuple[Cause, ...]:
@@ -121,28 +111,6 @@ def _leads_to(
             )
         except ResultError:
             return False
-
-
-def looks(label: str, yours: np.ndarray, right: np.ndarray) -> str:
-    """Compares a wrong array with the right one, without showing the right one."""
-    if yours.shape != right.shape:
-        return _("{}: expected the shape {}, got {}", label, right.shape, yours.shape)
-    if not np.isfinite(yours).all():
-        return _("{}: it holds numbers that are not finite", label)
-    if np.allclose(yours, right):
-        return _("{}: right, but rounded to fewer digits than float64 has", label)
-    where = np.abs(yours - right) > CLOSE * (np.abs(right).max(initial=0) or 1)
-    steepest = np.abs(right).argmax()
-    ratio = yours.flat[steepest] / (right.flat[steepest] or 1)
-    if math.isclose(ratio, 100):
-        return _("{}: 100 times the right number; is it in percent?", label)
-    if yours.size == 1 and not any(math.isclose(ratio, nice) for nice in NICE):
-        return _("{}: the number is wrong", label)  # Its factor would tell the right one.
-    if ratio and np.allclose(yours, ratio * right, rtol=0, atol=CLOSE * np.abs(yours).max()):
-        return _("{}: each number is {} times the right one", label, format(ratio, ".4g"))
-    if np.allclose(np.sort(yours, axis=None), np.sort(right, axis=None)):
-        return _("{}: the right numbers stand in the wrong places", label)
-    return _("{}: {} of {} numbers are wrong", label, where.sum(), where.size)
 
 
 def _short(value: Any) -> str:

@@ -1,0 +1,151 @@
+"""What a wrong gradient looks like beside the right one: the usual mistakes, in a line each."""
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxnets.language import _
+
+CLOSE = 1e-9  # Of numbers in float64 that are meant to be the same.
+NICE = (-1, 2, -2, 1 / 2, -1 / 2)  # Factors of one number that are a hint.
+MOST_FACTORS = 3  # In a term, beside the gradient from above.
+
+Known = Mapping[str, np.ndarray]  # What a backward pass computes with, by the names in its code.
+
+
+def same(yours: np.ndarray, right: np.ndarray) -> bool:
+    """Whether two arrays are the same, up to rounding."""
+    largest = np.abs(right[np.isfinite(right)]).max(initial=0) or 1
+    return yours.shape == right.shape and np.allclose(
+        yours, right, rtol=CLOSE, atol=CLOSE * largest, equal_nan=True
+    )
+
+
+def looks(label: str, yours: np.ndarray, right: np.ndarray) -> str:
+    """Compares a wrong array with the right one, without showing the right one."""
+    if yours.ndim > 1 and same(yours.T, right):
+        return _("{}: it is transposed", label)
+    if yours.shape != right.shape:
+        return _("{}: expected the shape {}, got {}", label, right.shape, yours.shape)
+    if not np.isfinite(yours).all():
+        return _("{}: it holds numbers that are not finite", label)
+    if np.allclose(yours, right):
+        return _("{}: right, but rounded to fewer digits than float64 has", label)
+    steepest = np.abs(right).argmax()
+    ratio = yours.flat[steepest] / (right.flat[steepest] or 1)
+    if math.isclose(ratio, 100):
+        return _("{}: 100 times the right number; is it in percent?", label)
+    if yours.size == 1 and not any(math.isclose(ratio, nice) for nice in NICE):
+        return _("{}: the number is wrong", label)  # Its factor would tell the right one.
+    if ratio and np.allclose(yours, ratio * right, rtol=0, atol=CLOSE * np.abs(yours).max()):
+        return _("{}: each number is {} times the right one", label, format(ratio, ".4g"))
+    if np.allclose(np.sort(yours, axis=None), np.sort(right, axis=None)):
+        return _("{}: the right numbers stand in the wrong places", label)
+    return _("{}: {} of {} numbers are wrong", label, _wrong(yours, right).sum(), yours.size)
+
+
+def _wrong(yours: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Which numbers of an array are wrong."""
+    return ~(np.abs(yours - right) <= CLOSE * (np.abs(right).max(initial=0) or 1))
+
+
+def cause(label: str, yours: np.ndarray, right: np.ndarray, d_out: str, known: Known) -> str:
+    """Says what is wrong with a gradient of a layer of the user's own.
+
+    Args:
+      label: Its name in the code: dx, or d_params["kernel"].
+      yours: The wrong gradient, in float64.
+      right: Autodiff's.
+      d_out: The name of the gradient from above in `known`.
+      known: The arrays with which the backward pass computes.
+    """
+    look = looks(label, yours, right)
+    if not np.isfinite(yours).all():
+        return look
+    for axes in _choices(yours.ndim):
+        if same(yours.sum(axes), right):
+            return _("{}: the sum over {} is missing", label, _axes(axes))
+    for axes in _choices(known[d_out].ndim):
+        size = math.prod(known[d_out].shape[axis] for axis in axes)
+        if size > 1 and same(size * yours, right):
+            hint = _("{} is the size of {}: a mean in place of a sum?", size, _axes(axes))
+            return f"{look} ({hint})"
+    if same(yours.T, right) or _factor(yours, right):
+        return look
+    for term in _terms(d_out, known):
+        for axes, total in _sums(term.value, right.shape):
+            factor = _factor(right, total)
+            for others, found in _sums(term.value, yours.shape) if factor else ():
+                if others != axes and same(factor * found, yours):
+                    over = _axes(others), _axes(axes)
+                    return _("{}: summed over {}, expected over {}", label, *over)
+            if yours.shape == right.shape and (factor := _factor(right - yours, total)):
+                text = term.text if factor == 1 else f"{factor:.4g} * {term.text}"
+                text += _(", summed over {}", _axes(axes)) if axes else ""
+                return _("{}: a term is missing: {}", label, text)
+    return look
+
+
+def first_wrong(label: str, yours: np.ndarray, right: np.ndarray) -> str:
+    """Shows the first wrong number of an array and the right one, or the shapes if they differ."""
+    if yours.shape != right.shape:
+        return _("{}: expected the shape {}, got {}", label, right.shape, yours.shape)
+    where = np.argwhere(_wrong(yours, right))[0]
+    place = f"{label}[{', '.join(map(str, where))}]" if yours.ndim else label
+    got, expected = (format(array[tuple(where)], ".6g") for array in (yours, right))
+    return _("the first wrong number, {}, is {}, expected {}", place, got, expected)
+
+
+class Term(NamedTuple):
+    """A product that may be part of a gradient."""
+
+    text: str  # As it could stand in the code.
+    value: np.ndarray
+
+
+def _terms(d_out: str, known: Known) -> Iterator[Term]:
+    """Yields the gradient from above times a few of the other arrays, and of 1 - a probability."""
+    factors = list[Term]()
+    for name, array in known.items():
+        if name != d_out and not any(np.array_equal(array, one.value) for one in factors):
+            factors.append(Term(name, array))
+            if np.all((array >= 0) & (array <= 1)):
+                factors.append(Term(f"(1 - {name})", 1 - array))
+    for count in range(MOST_FACTORS + 1):
+        for chosen in itertools.combinations_with_replacement(factors, count):
+            try:
+                value = math.prod((one.value for one in chosen), start=known[d_out])
+            except ValueError:  # Their shapes do not fit.
+                continue
+            yield Term(" * ".join([d_out, *(one.text for one in chosen)]), value)
+
+
+def _sums(term: np.ndarray, shape: Sequence[int]) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
+    """Yields each way to sum a term over axes, none among them, that gives a shape."""
+    for axes in ((), *_choices(term.ndim)):
+        if (found := term.sum(axes)).shape == shape:
+            yield axes, found
+
+
+def _choices(ndim: int) -> list[tuple[int, ...]]:
+    """Some of an array's axes, in each way to choose them."""
+    counts = range(1, ndim + 1)
+    return [axes for n in counts for axes in itertools.combinations(range(ndim), n)]
+
+
+def _factor(array: np.ndarray, term: np.ndarray) -> float:
+    """The number c with array = c term; 0 if there is none."""
+    if array.shape != term.shape or not np.any(array) or not np.any(term):
+        return 0
+    steepest = np.abs(term).argmax()
+    factor = float(array.flat[steepest] / term.flat[steepest])
+    if abs(factor - np.rint(factor)) <= CLOSE:
+        factor = float(np.rint(factor))
+    return factor if same(factor * term, array) else 0
+
+
+def _axes(axes: Sequence[int]) -> str:
+    return _(" and ").join(_("axis {}", axis) for axis in axes)

@@ -27,7 +27,7 @@ MISTAKES = [
     ("runs nowhere", "nowhere：没有这个文件夹；"),
     ("exercise new relus", '未知的 exercise "relus"；是不是想写 "relu"？'),
     ("exercise check none.py", "none.py：应为你自己的文件："),
-    ("gradcheck --hint", "hint：须与 --mine=FILE 一起使用"),
+    ("gradcheck --hint", "hint：须与 --mine=FILE 或 --model=FILE.py 一起使用"),
     ("summary --image_shape=28,28", "image_shape：应为 高、宽和 1 或 3 个通道，如 28,28,1"),
     ("summary --draw=a.pdf", "draw：图应为 .svg 或 .png ，得到 .pdf"),
 ]

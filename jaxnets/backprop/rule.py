@@ -3,7 +3,7 @@
 A pair is `f_forward(x, ...) -> (out, cache)` and `f_backward(cache, d_out, ...) -> dx`. In every
 pair, d_v or dv is the gradient of v and has v's shape; the cache is what the forward pass returned,
 and the backward pass takes the same keyword arguments. A layer with parameters returns (d_params,
-dx). With input_gradient=False, for a network's first layer, dx is not needed and is None.
+dx). With input_gradient=False, for a network's first layer, dx is not needed and may be None.
 
 `rules.py` finds a layer's rule, `network.py` composes the pairs into a network's backward pass, and
 `gradcheck/` holds each against the plain formulation in its declared settings. The faster forms of

@@ -75,14 +75,19 @@ def cause(label: str, yours: np.ndarray, right: np.ndarray, d_out: str, known: K
             return f"{look} ({hint})"
     if same(yours.T, right) or _factor(yours, right):
         return look
-    for term in _terms(d_out, known):
-        for axes, total in _sums(term.value, right.shape):
-            factor = _factor(right, total)
-            for others, found in _sums(term.value, yours.shape) if factor else ():
-                if others != axes and same(factor * found, yours):
-                    over = _axes(others), _axes(axes)
-                    return _("{}: summed over {}, expected over {}", label, *over)
-            if yours.shape == right.shape and (factor := _factor(right - yours, total)):
+    factors = _factors(d_out, known)
+    for term in _terms(Term(d_out, known[d_out]), factors):
+        for axes, found in _sums(term.value, yours.shape):
+            if factor := _factor(yours, found):  # Then yours is this term.
+                for others, total in _sums(term.value, right.shape):
+                    if same(factor * total, right):
+                        over = _axes(axes), _axes(others)
+                        return _("{}: summed over {}, expected over {}", label, *over)
+                for one in factors:
+                    more = _product([term, one])
+                    if more and same(factor * more.value.sum(axes), right):
+                        return _("{}: a factor is missing: {}", label, one.text)
+            elif yours.shape == right.shape and (factor := _factor(right - yours, found)):
                 text = term.text if factor == 1 else f"{factor:.4g} * {term.text}"
                 text += _(", summed over {}", _axes(axes)) if axes else ""
                 return _("{}: a term is missing: {}", label, text)
@@ -106,21 +111,32 @@ class Term(NamedTuple):
     value: np.ndarray
 
 
-def _terms(d_out: str, known: Known) -> Iterator[Term]:
-    """Yields the gradient from above times a few of the other arrays, and of 1 - a probability."""
+def _factors(d_out: str, known: Known) -> list[Term]:
+    """The arrays beside the gradient from above, each once, and 1 - a of a probability a."""
     factors = list[Term]()
     for name, array in known.items():
         if name != d_out and not any(np.array_equal(array, one.value) for one in factors):
             factors.append(Term(name, array))
             if np.all((array >= 0) & (array <= 1)):
                 factors.append(Term(f"(1 - {name})", 1 - array))
+    return factors
+
+
+def _terms(start: Term, factors: Sequence[Term]) -> Iterator[Term]:
+    """Yields a term times few of the factors, each way to choose them."""
     for count in range(MOST_FACTORS + 1):
         for chosen in itertools.combinations_with_replacement(factors, count):
-            try:
-                value = math.prod((one.value for one in chosen), start=known[d_out])
-            except ValueError:  # Their shapes do not fit.
-                continue
-            yield Term(" * ".join([d_out, *(one.text for one in chosen)]), value)
+            if product := _product([start, *chosen]):
+                yield product
+
+
+def _product(terms: Sequence[Term]) -> Term | None:
+    """The product of terms; None if their shapes do not fit."""
+    try:
+        value = math.prod((one.value for one in terms[1:]), start=terms[0].value)
+    except ValueError:
+        return None
+    return Term(" * ".join(one.text for one in terms), value)
 
 
 def _sums(term: np.ndarray, shape: Sequence[int]) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:

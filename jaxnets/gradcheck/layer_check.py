@@ -74,12 +74,12 @@ def check_layer(layer: Layer, shapes: Sequence[tuple[int, ...]]) -> Row:
     if not rule.settings:
         rule, failing = rule._replace(plain=_plain_of(layer)), _in_one_line(layer, rule)
     with failing:
-        settings = [_setting_of(layer, rule, tuple(shape)) for shape in shapes]
+        settings = [setting_of(layer, rule, tuple(shape)) for shape in shapes]
         return check_rule(name, rule._replace(settings=settings))
 
 
-def own_layers(model: Chain, shape: tuple[int, ...]) -> Iterator[tuple[Layer, tuple[int, ...]]]:
-    """The layers with a rule of the user's own, each with its input's shape; inner chains' too.
+def layers_of(model: Chain, shape: tuple[int, ...]) -> Iterator[tuple[Layer, tuple[int, ...]]]:
+    """The layers of a chain, and of the chains within, each with its input's shape.
 
     Args:
       model: The network, or a part of it.
@@ -87,11 +87,16 @@ def own_layers(model: Chain, shape: tuple[int, ...]) -> Iterator[tuple[Layer, tu
     """
     for layer in model.layers:
         for inner in chains_of(layer).values():
-            yield from own_layers(inner, shape)
-        rule = rule_of(layer)
-        if rule is not None and not rule.settings:
-            yield layer, shape
+            yield from layers_of(inner, shape)
+        yield layer, shape
         shape = shapes_of(layer, shape)[0].shape
+
+
+def own_layers(model: Chain, shape: tuple[int, ...]) -> Iterator[tuple[Layer, tuple[int, ...]]]:
+    """Those of `layers_of` that have a rule of the user's own."""
+    for layer, its_shape in layers_of(model, shape):
+        if (rule := rule_of(layer)) is not None and not rule.settings:
+            yield layer, its_shape
 
 
 def check_forwards(model: Chain, image_shape: Sequence[int]) -> None:
@@ -103,7 +108,7 @@ def check_forwards(model: Chain, image_shape: Sequence[int]) -> None:
     for layer, shape in own_layers(model, (2, *image_shape)):
         rule: Any = rule_of(layer)
         with _in_one_line(layer, rule):
-            setting = _setting_of(layer, rule, shape)
+            setting = setting_of(layer, rule, shape)
             inputs = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), _draw(setting)[0])
             out, _cache = call_layer(rule, setting, rule.forward, inputs, None)
         error = disagreement(out, _plain_of(layer)(*inputs.values()))
@@ -136,7 +141,7 @@ def check_own_rules(
         rule: Any = rule_of(layer)
         with _in_one_line(layer, rule), speaking("en"):  # What an error says is translated later.
             shapes = [(few, *shape), (judged_rows(batch_size, shape), *shape)]
-            settings = [_setting_of(layer, rule, shape) for shape in shapes]
+            settings = [setting_of(layer, rule, shape) for shape in shapes]
             own = rule._replace(plain=_plain_of(layer), settings=settings)
             row = check_by_autodiff(kind_of(layer).__name__, own)
         if row.ok:
@@ -168,7 +173,8 @@ def _in_one_line(layer: Layer, rule: LayerRule) -> Generator[None]:
         yield
 
 
-def _setting_of(layer: Layer, rule: LayerRule, shape: tuple[int, ...]) -> Setting:
+def setting_of(layer: Layer, rule: LayerRule, shape: tuple[int, ...]) -> Setting:
+    """The call of a layer's pair on inputs of a shape."""
     params = _param_shapes(layer, shape)
     if params and "params" not in rule.inputs:
         raise UserError(
@@ -253,7 +259,7 @@ def _causes(rule: LayerRule, setting: Setting) -> tuple[str, ...]:
             label = "".join(["d_params", *(f'["{n}"]' for n in path[1:])]) if path[1:] else "dx"
             found.append(cause(label, yours[path], expected, d_out, known))
             found.append(first_wrong(label, yours[path], expected))
-    return tuple(found)
+    return tuple(dict.fromkeys(found))
 
 
 def check_kernel(kernel: Kernel) -> Row:

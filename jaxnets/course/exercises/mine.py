@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnets.backprop.rule import LayerRule
+from jaxnets.backprop.rule import LayerRule, Setting
 from jaxnets.backprop.rules import OURS, RULES, OwnPasses, rule_of
 from jaxnets.config.fields import Config
 from jaxnets.course.exercises.catalogue import Blank, Bug, Task, exercise_of_function
@@ -29,7 +29,13 @@ from jaxnets.data.datasets import Dataset
 from jaxnets.display import paint, show
 from jaxnets.errors import RunFailedError, UserError
 from jaxnets.experiment import make_loss_and_grad
-from jaxnets.gradcheck.layer_check import with_backward
+from jaxnets.gradcheck.layer_check import (
+    check_by_autodiff,
+    judged_rows,
+    layers_of,
+    setting_of,
+    with_backward,
+)
 from jaxnets.language import _, speaking
 from jaxnets.losses import LOSSES
 from jaxnets.models import create_model
@@ -68,6 +74,8 @@ def own_passes(
 ) -> OwnPasses:
     """Judges backward passes, prints the verdicts, and puts the passes in place of ours.
 
+    A pass is judged as an exercise, then on as many rows as a step takes.
+
     Args:
       mine: Files as `jaxnets exercise new` writes them, or functions named after an exercise.
       config: The network, its loss, and even_if_wrong.
@@ -85,12 +93,17 @@ def own_passes(
     if kept is not None and kept != digests:
         began = f"expected the passes with which the run began, SHA-256 {kept or 'none'}"
         raise UserError(f"mine: {began}, got {digests}")
-    wrong = []
     with speaking(None):  # As gradcheck --mine.
+        judged = list[Verdict]()
         for one in mine:
-            for verdict in judge_file(one) if isinstance(one, str) else [judge(one)]:
-                show(paint(verdict.line, "green" if verdict else "red"))
-                wrong += [] if verdict else [verdict]
+            judged += judge_file(one) if isinstance(one, str) else [judge(one)]
+        verdicts = [
+            _at_the_batch(own, config, data) if verdict else verdict
+            for own, verdict in zip(found, judged, strict=True)
+        ]
+        for verdict in verdicts:
+            show(paint(verdict.line, "green" if verdict else "red"))
+    wrong = [verdict for verdict in verdicts if not verdict]
     if wrong and not config.even_if_wrong:
         names = ", ".join(verdict.exercise for verdict in wrong)
         raise RunFailedError(
@@ -106,6 +119,24 @@ def own_passes(
     own = OwnPasses(find_rule, digests, list(map(_finding, wrong)))
     _trace(own, config, data)
     return own
+
+
+def _at_the_batch(own: Own, config: Config, data: Dataset) -> Verdict:
+    """Judges a pass that was right in few rows: in the network, on as many as a step takes."""
+    name, ours = own.exercise.function, RULES[own.exercise.layer]
+    model = create_model(config, data.num_classes)
+    rows = judged_rows(config.batch_size or len(data.train), data.image_shape)
+    settings = list[Setting]()
+    for layer, shape in layers_of(model, (rows, *data.image_shape)):
+        if rule_of(layer) is ours and (setting := setting_of(layer, ours, shape)) not in settings:
+            settings.append(setting)
+    if rule_of(LOSSES[config.loss]) is ours:
+        settings.append(ours.settings[0]._replace(x=(rows, data.num_classes)))
+    row = check_by_autodiff(name, _rule_of(own)._replace(settings=settings))
+    if row.ok:
+        return Verdict(name, True)
+    cause = "; ".join(row.causes[:2]) or row.worst
+    return Verdict(name, False, reason=_("on {} rows, {}", rows, cause))
 
 
 def _own(one: str | Backward) -> list[Own]:

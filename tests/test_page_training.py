@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import flax.linen as nn
@@ -16,6 +17,7 @@ from test_page import draw, needs_browser, read, text_of, trained
 from test_page import run_javascript as run_page
 
 from jaxnets.data.datasets import Split
+from jaxnets.deploy.server import page as served
 from jaxnets.losses import LOSSES
 from jaxnets.models.batch_norm import BatchNorm
 from jaxnets.models.chain import Chain
@@ -237,7 +239,7 @@ def test_the_page_trains_before_the_eyes(softmax_page, tmp_path):
         shown = text_of(page, "#train")
         assert "undefined" not in shown and "fresh" not in shown
         page.resize(390, 844, mobile=True)
-        assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 1
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
         assert not page.problems()
 
 
@@ -248,3 +250,20 @@ def test_a_page_without_pictures_has_no_training(tmp_path):
     with Browser(tmp_path / "chromium") as page:
         page.open(path)
         assert page.evaluate("byId('train').hidden") and not page.problems()
+
+
+@needs_browser
+def test_the_page_is_no_wider_than_a_phone(tmp_path, pictures, monkeypatch):
+    network = trained("cnn", hidden=(8,), dropout=0.0)
+    (tmp_path / "page.html").write_text(build.one_file(build.page_files(network, pictures)))
+    monkeypatch.setattr(served, "practice", lambda network: pictures)
+    for name, (_, content) in served.served_files(SimpleNamespace(trained=network)).items():
+        (tmp_path / name).write_bytes(content)
+    with Browser(tmp_path / "chromium") as phone:
+        phone.resize(390, 844, mobile=True)
+        for name in ("page.html", served.INDEX):
+            phone.open(tmp_path / name)
+            assert not phone.evaluate("byId('train').hidden")
+            for _ in range(2):
+                assert phone.evaluate("document.documentElement.scrollWidth") == 390
+                phone.click("#language")

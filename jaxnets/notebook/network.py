@@ -429,9 +429,7 @@ class Network(Described):
         if self._mine:
             raise UserError(
                 "gradcheck: Network(..., mine=...) has judged its passes; net.gradients(x, y, "
-                'by="auto") gives autodiff'
-                "'"
-                "s gradients"
+                'by="auto") gives the gradients by autodiff'
             )
         config = dataclasses.replace(self.config, gradients="manual")
         image = to_input(config, np.zeros((1, *self.data.image_shape), np.float32)).shape[1:]

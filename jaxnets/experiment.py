@@ -253,6 +253,7 @@ class Experiment(Described):
         split: Split | None = None,
         *,
         ten_crop: bool | None = None,
+        batch_size: int = loop.EVAL_BATCH_SIZE,
     ) -> Any:
         """The metrics of every example of a split.
 
@@ -260,6 +261,7 @@ class Experiment(Described):
           params: The parameters, or a whole state.
           split: The images and labels; by default the test's.
           ten_crop: Whether ten crops of each image are averaged; by default as the config says.
+          batch_size: The most images at once.
 
         Returns:
           Metrics; in regression RegressionMetrics.
@@ -270,7 +272,7 @@ class Experiment(Described):
         params = params.params if isinstance(params, TrainState) else params
         ten_crop = self.config.ten_crop if ten_crop is None else ten_crop
         eval_step, views = self._eval_step(ten_crop), 10 if ten_crop else 1
-        return loop.evaluate(eval_step, params, examples, self.parallel, views)
+        return loop.evaluate(eval_step, params, examples, self.parallel, views, batch_size)
 
     @functools.cached_property
     def _eval_step(self) -> Callable[[bool], EvalStep]:

@@ -51,7 +51,7 @@ def test_every_image_is_trained_on_without_a_validation(pictures):
     network = Network("softmax")
     history = network.fit(*pictures, verbose=0, shuffle=True, **QUICK)
     assert len(network.data.train) == 60 and list(history.history) == ["loss", "accuracy"]
-    with pytest.raises(UserError, match="expected images to evaluate, got none"):
+    with pytest.raises(UserError, match="holds no test images back"):
         network.evaluate()
     x, y = pictures
     given = Network("softmax")

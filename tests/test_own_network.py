@@ -348,6 +348,14 @@ BAD_FILES = {
         MODEL.format("flatten, nn.Dropout(20)"),
         "my_net.py:5: model(10): layer 2: expected a rate from 0 to 1, got 20",
     ),
+    "two softmaxes": (
+        MODEL.format("flatten, nn.Dense(num_classes), nn.softmax"),
+        "layer 3 (softmax): expected logits from the last layer, got probabilities; the loss and",
+    ),
+    "no flatten": (
+        MODEL.format("nn.Conv(4, (3, 3)), nn.Dense(num_classes)"),
+        "expected 3 logits, got 12 x 12 x 3; flatten or global_average_pool before a dense layer",
+    ),
     "no strides": (
         MODEL.format("nn.Conv(4, (3, 3), strides=0)"),
         "layer 1 (Conv conv1): expected strides above 0, got 0",

@@ -649,5 +649,5 @@ def test_images_of_the_data_set_pass_unchanged(predictor, mnist, digits):
 def test_a_picture_that_cannot_be_read_is_named(predictor, seven):
     with pytest.raises(BadPictureError, match="^8.png: no such file$"):
         predictor([seven, "8.png"])
-    with pytest.raises(BadPictureError, match="^picture 1: no ink found$"):
+    with pytest.raises(BadPictureError, match="^picture 1 of 99 x 99: no ink found$"):
         predictor([seven, np.zeros((99, 99), np.uint8)])

@@ -526,6 +526,8 @@ PYTHON = [
     ("net.fit(callbacks=[3])", "a jaxnets.Callback or a function (epoch, logs), got 3"),
     ("net.fit(callbacks=jaxnets.Callback)", "got <class"),
     ("net.evaluate(np.zeros((3, 5, 5)), [0, 1, 2])", "got (5, 5, 1)"),
+    ("net.evaluate(x, y, batch_size=0)", "batch_size: expected a whole number from 1, got 0"),
+    ("net.predict(x, batch_size=2.5)", "batch_size: expected a whole number from 1, got 2.5"),
     ("net.evaluate(data)", "expected a Split as data.test, got a Dataset"),
     ("net.save(folder)", "net.save(DIR, overwrite=True) replaces it"),
     ("jaxnets.load(folder.parent)", "found no config.json"),
@@ -540,7 +542,12 @@ PYTHON = [
         "expected a name, a folder, a Dataset or (images, labels), got ndarray",
     ),
     ("trained_on((np.zeros((9, 783)), np.zeros(9, int)))", "got (9, 783)"),
-    ("trained_on((np.zeros((9, 3, 8, 8)), np.zeros(9, int)))", "with C = 1 or 3"),
+    (
+        "trained_on((np.zeros((9, 3, 8, 8)), np.zeros(9, int)))",
+        "got (9, 3, 8, 8); the channels come last: x.transpose(0, 2, 3, 1)",
+    ),
+    ("trained_on((np.zeros((9, 8, 8, 4)), np.zeros(9, int)))", "with C = 1 or 3"),
+    ("trained_on(iter([np.zeros((9, 8, 8))]))", "(images, labels) of list_iterator, got an array"),
     ("trained_on(([[0.5], [0.5, 1]], [0, 1]))", "pixels in an array, got rows that make none"),
     ('trained_on((np.full((9, 4), "ink"), np.zeros(9, int)))', "got <U3 none"),
     (

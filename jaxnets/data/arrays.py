@@ -16,6 +16,7 @@ from jaxnets.data.datasets import (
     validation_count,
 )
 from jaxnets.errors import UserError
+from jaxnets.language import N_
 
 NAME = "arrays"
 TEST_SHARE = 10  # Where no test is given it is one in so many.
@@ -103,8 +104,22 @@ def to_images(images: ArrayLike) -> np.ndarray:
     if images.ndim == 3:
         images = images[..., None]
     if images.ndim != 4 or images.shape[-1] not in (1, 3):
-        raise UserError(f"data: expected {WANTED}, got {images.shape}")
+        raise UserError(
+            f"data: expected {WANTED}, got {images.shape}{transpose_hint(images.shape)}"
+        )
     return images
+
+
+def transpose_hint(shape: Sequence[int]) -> str:
+    """What to do with images [N, C, H, W]; "" for others.
+
+    >>> transpose_hint((8, 1, 28, 28))
+    '; the channels come last: x.transpose(0, 2, 3, 1), of a tensor x.permute(0, 2, 3, 1)'
+    """
+    if len(shape) != 4 or shape[1] not in (1, 3) or shape[3] in (1, 3):
+        return ""
+    todo = N_("the channels come last: x.transpose(0, 2, 3, 1), of a tensor x.permute(0, 2, 3, 1)")
+    return f"; {todo}"
 
 
 def as_pixels(array: ArrayLike) -> np.ndarray:

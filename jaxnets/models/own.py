@@ -208,8 +208,15 @@ def _check_shapes(
         if 0 in shape:
             raise UserError(f"{place.of(name)}{what}: images of {before} are too small for it")
     if shape != (2, num_classes):
-        got = size_text(shape[1:])
-        raise UserError(f"{place.of(name)}{what}: expected {num_classes} logits, got {got}")
+        got, hint = size_text(shape[1:]), ""
+        if len(shape) > 2:
+            hint = "; flatten or global_average_pool before a dense layer makes a row of an image"
+        raise UserError(f"{place.of(name)}{what}: expected {num_classes} logits, got {got}{hint}")
+    if kind_of(chain.layers[-1]).__name__ == nn.softmax.__name__:
+        raise UserError(
+            f"{place.of(name)}{what}: expected logits from the last layer, got probabilities; the "
+            "loss and predict take the softmax, so leave it out"
+        )
     return params
 
 

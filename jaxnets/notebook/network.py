@@ -48,6 +48,7 @@ from jaxnets.models import create_model
 from jaxnets.models.chain import Chain
 from jaxnets.models.own import from_file, from_object, know
 from jaxnets.notebook.callbacks import Callbacks, bar_for
+from jaxnets.notebook.collect import collected
 from jaxnets.predict.predict import Pictures, Predictor, create_predictor, load_predictor
 from jaxnets.predict.trained import to_input
 from jaxnets.runs.request import load_data, read_config, request
@@ -100,8 +101,9 @@ class Network(Described):
             (num_classes) -> Chain, or a file, as "my_net.py", with such a function `model`; or a
             Config, which `preset` makes.
           data: A name ("mnist", "cifar10"), a folder of pictures, a Dataset; arrays (images,
-            labels), a tenth of which each is for validation and test; or what Keras' `load_data`
-            returns: ((images, labels), (images, labels)) for training and test.
+            labels), a tenth of which each is for validation and test; an iterable of such batches,
+            as a DataLoader; or what Keras' `load_data` returns: ((images, labels), (images,
+            labels)) for training and test.
           **settings: Fields of Config, as epochs=5, optimizer="adam". Three may be your own: a loss
             (logits [B, K], labels [B]) -> losses [B]; an optimizer, which is a transformation of
             optax's, or a function of the learning rate that makes one; and an augment (key, image
@@ -118,6 +120,7 @@ class Network(Described):
         for name in settings:
             if name in INSTEAD:
                 raise UserError(f"{name}: {INSTEAD[name]}")
+        data = collected(data)
         self._given = {"model": model, "data": data, **settings}
         base = model if isinstance(model, Config) else None
         given: dict[str, Any] = {"latent_dims": None}  # Only train.py searches first.
@@ -191,6 +194,7 @@ class Network(Described):
         self, folder: RunFolder, config: Config, data: Data, mine: Sequence[Any] = ()
     ) -> None:
         config, dataset = dataclasses.replace(config, latent_dims=None), None
+        data = collected(data)
         if data is not None:
             config = dataclasses.replace(config, dataset=_name_of(data), data_dir=None)
             dataset = None if _is_name(data) else _dataset_of(data, config)
@@ -283,7 +287,7 @@ class Network(Described):
 
         Args:
           x: Images to train on, all of them, instead of the network's data. Those of a second call
-            are the same.
+            are the same. An iterable of batches (images, labels) brings its labels.
           y: Their labels: numbers from 0, or texts.
           epochs: The number; by default those of the recipe that are left, or as many again.
           callbacks: One or several jaxnets.Callback, or functions (epoch, logs).
@@ -344,7 +348,8 @@ class Network(Described):
         if epochs is not None:
             given["epochs"] = epochs
         if x is not None:
-            pair, count = x if y is None else (x, y), given.get("validation_size", share)
+            pair = collected(x) if y is None else (x, y)
+            validation, count = collected(validation), given.get("validation_size", share)
             dataset = from_arrays(pair, count, validation=validation, test=False)
             given |= {"data": dataset, "validation_size": len(dataset.validation)}
         reached = self._checkpoint
@@ -374,17 +379,39 @@ class Network(Described):
             same = old.data, old.parallel.devices, old.own
             self._experiment = Experiment.create(self.config, *same)
 
-    def evaluate(self, images: Any = None, labels: Any = None) -> Metrics:
+    def evaluate(
+        self,
+        images: Any = None,
+        labels: Any = None,
+        *,
+        batch_size: int | None = None,
+        verbose: int | str = 0,
+    ) -> Metrics:
         """The metrics of the test images, or of others.
 
         Args:
-          images: A Split, or images [N, H, W, C]; None are the test images.
-          labels: Their classes [N], numbers or names, if `images` is no Split.
+          images: A Split, images [N, H, W, C], or an iterable of batches (images, labels); None are
+            the test images.
+          labels: Their classes [N], numbers or names, if `images` are an array.
+          batch_size: The most images at once; the metrics do not depend on it.
+          verbose: As in Keras, but nothing is printed.
+
+        Raises:
+          UserError: The images do not fit, or there are none.
         """
-        return self.experiment.evaluate(self.state, self._split(images, labels))
+        if images is None and not len(self.data.test):
+            raise UserError(
+                "evaluate: fit(x, y) holds no test images back; expected them, as "
+                "net.evaluate(x_test, y_test)"
+            )
+        split = self._split(images, labels)
+        return self.experiment.evaluate(self.state, split, **_batches_of(batch_size))
 
     def _split(self, images: Any, labels: Any) -> Any:
         """Images of the training images' size, with their labels; what is no Split stays."""
+        images = collected(images)
+        if labels is None and isinstance(images, tuple) and len(images) == 2:
+            images, labels = images
         split = images if labels is None else to_split(images, labels, self.class_names)
         if isinstance(split, Split):
             _check_size(split.images, self.data.image_shape)
@@ -457,12 +484,16 @@ class Network(Described):
         split = to_split(images, labels, self.class_names)
         return float(np.mean(self.predict(split.images).argmax(axis=1) == split.labels))
 
-    def predict(self, pictures: Pictures) -> np.ndarray:
+    def predict(
+        self, pictures: Pictures, *, batch_size: int | None = None, verbose: int | str = 0
+    ) -> np.ndarray:
         """The probability of each class, as `Predictor` gives it.
 
         Args:
           pictures: One or several. A picture is a path, one of Pillow, or an array of bytes or of
             floats from 0 to 1.
+          batch_size: The most pictures that the network takes at once.
+          verbose: As in Keras, but nothing is printed.
 
         Returns:
           Probabilities [N, K] float32.
@@ -470,7 +501,7 @@ class Network(Described):
         if not self.predictor.step and self.config.init_from is None:
             message = "the network is not trained: its weights are random; net.fit() trains it"
             warnings.warn(message, UserWarning, stacklevel=2)
-        return self.predictor(pictures)
+        return self.predictor(pictures, **_batches_of(batch_size))
 
     predict_proba = predict
 
@@ -653,6 +684,15 @@ def _check_size(images: Any, expected: tuple[int, ...]) -> None:
     """Raises UserError unless the images have the training images' shape (H, W, C)."""
     if (shape := images.shape[1:]) != expected:
         raise UserError(f"expected images of {expected}, as in training, got {shape}")
+
+
+def _batches_of(batch_size: int | None) -> dict[str, Any]:
+    """The argument batch_size, if it is given; UserError unless it is a number from 1."""
+    if batch_size is None:
+        return {}
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise UserError(f"batch_size: expected a whole number from 1, got {batch_size!r:.40}")
+    return {"batch_size": batch_size}
 
 
 def _check_setting(name: str) -> None:

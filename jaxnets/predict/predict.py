@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from jaxnets.config.fields import Config
-from jaxnets.data.arrays import as_pixels
+from jaxnets.data.arrays import as_pixels, transpose_hint
 from jaxnets.data.datasets import Dataset
 from jaxnets.data.pictures.decode import BadPictureError, read_picture, to_8_bits, to_square
 from jaxnets.errors import UserError
@@ -54,7 +54,7 @@ class Predictor(Described):
         own = {"image": size_text(self.image_shape), "classes": len(self.class_names)}
         return {"model": self.config.model, **own, "step": self.step}
 
-    def __call__(self, pictures: Pictures) -> np.ndarray:
+    def __call__(self, pictures: Pictures, batch_size: int = BATCH) -> np.ndarray:
         """Returns each class' probability, [N, K] float32; a single picture is N = 1.
 
         Args:
@@ -62,6 +62,7 @@ class Predictor(Described):
             in a list, or one array [N, H, W, C] or [N, H, W]. Pixels are bytes, or floats from 0 to
             1. Arrays of the size of the training images pass unchanged; the rest is prepared as
             `jaxnets predict` prepares it.
+          batch_size: The most pictures that the network takes at once.
 
         Raises:
           UserError: The pixels are others, or the array has another shape.
@@ -73,11 +74,14 @@ class Predictor(Described):
             try:
                 images.append(self._image(picture))
             except BadPictureError as error:
+                if (shape := getattr(picture, "shape", None)) is not None:
+                    size = size_text(shape)
+                    raise BadPictureError(f"picture {number} of {size}: {error}") from None
                 name = picture if isinstance(picture, str | os.PathLike) else f"picture {number}"
                 raise BadPictureError(f"{name}: {error}") from None
         if any(image.dtype != np.uint8 for image in images):
             images = [to_float(image) for image in images]
-        return self.probabilities(images)
+        return self.probabilities(images, batch_size)
 
     def _image(self, picture: Picture) -> np.ndarray:
         """The network's input for one picture, [H, W, C] uint8 or float32."""
@@ -114,25 +118,31 @@ class Predictor(Described):
         """Returns the part of a prepared image that the network sees, [h, w, C]."""
         return center_crop(image, self.config.input_size)
 
-    def probabilities(self, images: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+    def probabilities(
+        self, images: Sequence[np.ndarray] | np.ndarray, batch_size: int = BATCH
+    ) -> np.ndarray:
         """Returns the probability of each class for prepared images, [N, H, W, C] → [N, K] float32.
 
         They are bytes, or floats from 0 to 1.
         """
-        return self._in_batches(self.forward, images)
+        return self._in_batches(self.forward, images, batch_size)
 
     def logits(self, images: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
         """Returns the logits of prepared images, [N, H, W, C] → [N, K] float32."""
-        return self._in_batches(self.forward_to_logits, images)
+        return self._in_batches(self.forward_to_logits, images, BATCH)
 
     def _in_batches(
         self,
         forward: Callable[[np.ndarray], jax.Array],
         images: Sequence[np.ndarray] | np.ndarray,
+        batch_size: int,
     ) -> np.ndarray:
-        """Batches have one size, a power of two of at most BATCH: few are ever compiled."""
+        """Batches have one size, at most the power of two above the images' number.
+
+        So few sizes are ever compiled.
+        """
         out = np.zeros((len(images), len(self.class_names)), np.float32)
-        size = min(BATCH, 1 << max(len(images) - 1, 0).bit_length())
+        size = min(batch_size, 1 << max(len(images) - 1, 0).bit_length())
         for start in range(0, len(images), size):
             batch = images[start : start + size]
             padded = np.zeros((size, *self.image_shape), images[0].dtype)
@@ -155,8 +165,11 @@ def as_list(pictures: Pictures, image_shape: tuple[int, int, int]) -> list[Pictu
     if array.ndim == 2 and array.shape[1] == math.prod(image_shape):  # A row an image.
         array = array.reshape(-1, *image_shape)
     shape = array.shape
-    if not 2 <= array.ndim <= 4:
-        raise UserError(f"expected pictures [N, H, W, C], [H, W, C] or [H, W], got shape {shape}")
+    hint = transpose_hint(shape)
+    if hint or not 2 <= array.ndim <= 4:
+        raise UserError(
+            f"expected pictures [N, H, W, C], [H, W, C] or [H, W], got shape {shape}{hint}"
+        )
     many = array.ndim == 4 or shape[1:] == image_shape[:2] or shape[-1] not in CHANNELS
     return list(array) if array.ndim > 2 and many and shape != image_shape else [array]
 

@@ -229,19 +229,24 @@ def check_finite(loss_sum: Sum, where: str) -> None:
 
 
 def evaluate(
-    eval_step: EvalStep, params: Params, split: Split, parallel: Parallel, views: int = 1
+    eval_step: EvalStep,
+    params: Params,
+    split: Split,
+    parallel: Parallel,
+    views: int = 1,
+    batch_size: int = EVAL_BATCH_SIZE,
 ) -> Sums:
     """The metrics of every example of a split, which has at least one.
 
     The eval_step (params, batch) -> metrics is compiled by parallel.compile. A batch has at most
-    the examples of the split, rounded up to the devices' number. If the eval_step makes several
-    views of an example, a batch has that many times fewer examples.
+    batch_size examples, or those of the split, rounded up to the devices' number. If the eval_step
+    makes several views of an example, a batch has that many times fewer examples.
     """
     count = len(parallel.devices)
-    examples = min(-(-EVAL_BATCH_SIZE // views), len(split))
-    batch_size = -(-examples // count) * count
+    examples = min(-(-batch_size // views), len(split))
+    size = -(-examples // count) * count
     total = None
-    batches = eval_batches(split, batch_size, parallel.rows(batch_size))
+    batches = eval_batches(split, size, parallel.rows(size))
     with contextlib.closing(prefetch(batches)) as ready:
         for number, batch in enumerate(ready, start=1):
             metrics = eval_step(params, parallel.split(batch))

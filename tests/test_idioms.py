@@ -1,0 +1,99 @@
+"""What users of Keras and of PyTorch write: a Network takes it, or says what to write."""
+
+import numpy as np
+import pytest
+
+import jaxnets
+from jaxnets.data.pictures.decode import BadPictureError
+from jaxnets.errors import UserError
+from jaxnets.notebook.collect import collected
+from jaxnets.notebook.network import Network
+from jaxnets.runs.run_folder import params_sha256
+
+QUICK = dict(epochs=2, batch_size=20, devices=1)
+
+
+@pytest.fixture(scope="module")
+def arrays(tiny):
+    return tiny.train.images[:60], tiny.train.labels[:60]
+
+
+@pytest.fixture(scope="module")
+def fitted(arrays):
+    """A trained network; nothing changes it."""
+    network = Network("softmax", learning_rate=0.5)
+    network.fit(*arrays, verbose=0, **QUICK)
+    return network
+
+
+def batches(x, y, size=25):
+    """Yields batches, the last one smaller."""
+    for start in range(0, len(x), size):
+        yield x[start : start + size], y[start : start + size]
+
+
+def test_batches_of_a_generator_train_as_their_arrays(arrays, fitted):
+    network = Network("softmax", learning_rate=0.5)
+    network.fit(batches(*arrays), validation_data=batches(*arrays), verbose=0, **QUICK)
+    assert params_sha256(network.state.params) == params_sha256(fitted.state.params)
+    assert network.history["val_loss"][-1] == pytest.approx(fitted.evaluate(*arrays).loss)
+    assert fitted.evaluate(batches(*arrays)).loss == fitted.evaluate(*arrays).loss
+    held_back = Network("softmax", batches(*arrays), **QUICK)
+    assert [len(part) for part in (held_back.data.train, held_back.data.test)] == [49, 6]
+
+
+@pytest.mark.oracle
+def test_a_data_loader_of_pytorch_trains_as_its_arrays(arrays, fitted):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    x, y = (torch.tensor(np.array(array)) for array in arrays)
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y.long()), 25)
+    for pair in (loader,), (x, y):
+        network = Network("softmax", learning_rate=0.5)
+        network.fit(*pair, verbose=0, **QUICK)
+        assert params_sha256(network.state.params) == params_sha256(fitted.state.params)
+    first = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x.permute(0, 3, 1, 2), y))
+    with pytest.raises(UserError, match=r"x\.permute\(0, 2, 3, 1\)"):
+        Network("softmax").fit(first, verbose=0, **QUICK)
+
+
+def test_batches_and_verbose_change_no_result(arrays, fitted):
+    x, y = arrays
+    expected = fitted.predict(x)
+    np.testing.assert_allclose(fitted.predict(x, batch_size=7, verbose=0), expected, atol=1e-6)
+    metrics, wanted = fitted.evaluate(x, y, batch_size=7, verbose=0), fitted.evaluate(x, y)
+    assert metrics.loss == pytest.approx(wanted.loss) and metrics.correct == wanted.correct
+
+
+@pytest.mark.parametrize(
+    ("batch", "said"),
+    [
+        (
+            (np.zeros((8, 8)), 3),
+            "expected batches (images, labels) of list_iterator, got single pic",
+        ),
+        (np.zeros((4, 8, 8)), "got an array (4, 8, 8)"),
+        ({"x": 0}, "got dict"),
+    ],
+)
+def test_a_batch_of_another_form_is_refused(batch, said):
+    with pytest.raises(UserError) as error:
+        collected(iter([batch]))
+    assert said in str(error.value)
+    with pytest.raises(UserError, match="list_iterator has none"):
+        collected(iter([]))
+
+
+def test_evaluate_says_that_no_test_was_held_back(fitted):
+    with pytest.raises(
+        UserError, match=r"fit\(x, y\) holds no test images back; expected them, as"
+    ):
+        fitted.evaluate()
+
+
+def test_pictures_of_another_shape_are_named_by_it(mnist):
+    network = jaxnets.Network("softmax", mnist, epochs=1)
+    with pytest.warns(UserWarning, match="not trained"), pytest.raises(BadPictureError) as error:
+        network.predict(np.zeros((5, 3)))
+    assert str(error.value) == "picture 0 of 5 x 3: no ink found"
+    with pytest.warns(UserWarning), pytest.raises(UserError, match=r"x\.transpose\(0, 2, 3, 1\)"):
+        network.predict(np.zeros((2, 1, 28, 28)))

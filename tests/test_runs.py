@@ -58,20 +58,18 @@ def root(tmp_path, monkeypatch):
     return root
 
 
-def test_runs_are_listed_with_the_newest_first(root, run_command):
+def test_runs_are_listed_with_the_best_first(root, run_command):
     outcome = run_command("runs", "--json")
     assert (outcome.status, outcome.err) == (0, "")
     values = json.loads(outcome.out)
-    assert [run["name"] for run in values["runs"]] == ["new", "half", "other", "old"]
-    new, half, other, old = values["runs"]
+    assert [run["name"] for run in values["runs"]] == ["new", "other", "old", "half"]
+    new, other, old, half = values["runs"]
     assert (new["test_accuracy"], new["seed"], new["epochs_done"], new["epochs"]) == (0.95, 3, 3, 3)
     assert new["validation_accuracy"] == pytest.approx(0.8) and new["resume"] is None
     assert (half["finished"], half["test_accuracy"], half["epochs_done"]) == (False, None, 1)
     words = shlex.split(half["resume"])
     assert words[-3:] == ["--resume", "--workdir=runs/half", "--mine=my_dense.py"]
-    assert [run["differs"]["learning_rate"] for run in (new, half, old)] == [0.2, 0.1, 0.1]
-    assert set(new["differs"]) == {"learning_rate"}
-    assert other["differs"] == {}  # The only run of its network.
+    assert [run["differs"] for run in (new, other, old)] == [{"learning_rate": 0.2}, {}, {}]
     assert {os.path.basename(one["path"]): one["is"] for one in values["others"]} == {
         "search": "a search over hidden, 2 runs",
         "compare": "a comparison of models, 1 rows, unfinished",
@@ -89,19 +87,31 @@ def test_the_table_has_a_line_for_each_run(root, run_command):
     assert lines[0].split() == [
         *("new", "cnn", "mnist", "3", "0.8000", "0.9500", "3", "learning_rate=0.2")
     ]
-    assert lines[1].split()[:6] == ["half", "cnn", "mnist", "1/3", "0.6000", "-"]
+    assert lines[3].split() == ["half", "cnn", "mnist", "1/3", "0.6000", "-", "0"]
     assert "half: unfinished, 1 of 3 epochs; resume with: " in out
     assert "search: a search over hidden, 2 runs" in out
     assert "\ndamaged:\nbroken: " in out and "nothing" not in out
 
 
+def test_only_what_differs_from_most_runs_is_named(root, run_command):
+    for number in range(5):
+        settings = {"momentum": 0.9, "limit": None, "batch_size": 32}
+        settings |= [{}, {"momentum": 0.5}, {"limit": 100}, {"batch_size": 64}, {}][number]
+        make_run(root, f"r{number}", number, model="softmax", **settings)
+    runs = json.loads(run_command("runs", "--json").out)["runs"]
+    found = {run["name"]: run["differs"] for run in runs if run["model"] == "softmax"}
+    expected = [{}, {"momentum": 0.5}, {"limit": 100}, {"batch_size": 64}, {}]
+    assert found == {f"r{number}": one for number, one in enumerate(expected)}
+
+
 @pytest.mark.parametrize("width", [60, 80])
 def test_a_narrow_terminal_gets_what_differs_below(root, monkeypatch, width):
     monkeypatch.setattr(listing, "columns", lambda: width)
-    make_run(root, "mlp_functional-20260101-120000", 20, momentum=0.9, learning_rate=0.123456)
+    settings = {"momentum": 0.9, "learning_rate": 0.123456, "augment": "crop,flip"}
+    make_run(root, "mlp_functional-20260101-120000", 20, batch_size=32, **settings)
     table = listing.to_text(listing.list_runs()).partition("\n\n")[0]
     assert max(map(len, table.splitlines())) <= width
-    assert "    learning_rate=0.123456" in table
+    assert "learning_rate=0.123456" in table
 
 
 def test_a_hostile_folder_is_listed_and_runs_no_code(root, run_command):

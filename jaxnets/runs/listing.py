@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shlex
+import textwrap
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from jaxnets.config.resolve import RESUME_MAY_CHANGE
 from jaxnets.display import (
     RESUME,
     columns,
+    fill,
     one_line,
     printable,
     program,
@@ -43,7 +45,7 @@ class ListedRun(NamedTuple):
     result: dict[str, Any]  # As written; empty in an unfinished run.
     records: Sequence[dict[str, Any]]
     finished: bool
-    differs: dict[str, Any] = {}  # The settings in which the listed runs of its network differ.
+    differs: dict[str, Any] = {}  # Its settings that most listed runs of its network have not.
 
     @property
     def dataset(self) -> str:
@@ -84,7 +86,7 @@ class Listing(NamedTuple):
     """The contents of a folder of runs, each part with the newest first."""
 
     folder: Path
-    runs: list[ListedRun]
+    runs: list[ListedRun]  # The best validation accuracy first.
     others: list[tuple[Path, str]]  # Searches and comparisons: what they are.
     damaged: list[tuple[Path, str]]  # Folders that cannot be read, and why.
 
@@ -118,7 +120,8 @@ def list_runs(folder: str | None = None) -> Listing:
                 found.others.append((path, _comparison(files.read_json(path / COMPARISON))))
         except UserError as error:
             found.damaged.append((path, str(error)))
-    return found._replace(runs=_with_differences(found.runs))
+    best_first = sorted(found.runs, key=lambda run: -(run.validation_accuracy or 0.0))
+    return found._replace(runs=_with_differences(best_first))
 
 
 def _folders(root: Path) -> list[Path]:
@@ -165,22 +168,21 @@ def _comparison(values: dict[str, Any]) -> str:
 
 
 def _with_differences(runs: list[ListedRun]) -> list[ListedRun]:
-    """The runs with the settings in which those of the same network differ."""
+    """The runs with the settings that most runs of the same network have not."""
     groups: dict[Any, list[ListedRun]] = defaultdict(list)
     for run in runs:
         groups[run.config["model"]].append(run)
-    differ = {
-        model: [
-            name
-            for name in Config.__dataclass_fields__
-            if name in SETTINGS and len({_shown(run.config.get(name)) for run in group}) > 1
-        ]
-        for model, group in groups.items()
-    }
-    return [
-        run._replace(differs={k: run.config.get(k) for k in differ[run.config["model"]]})
-        for run in runs
-    ]
+
+    def differing(run: ListedRun) -> dict[str, Any]:
+        group, found = groups[run.config["model"]], {}
+        for name in Config.__dataclass_fields__:
+            value = run.config.get(name)
+            equal = sum(_shown(other.config.get(name)) == _shown(value) for other in group)
+            if name in SETTINGS and value is not None and 2 * equal <= len(group):
+                found[name] = value
+        return found
+
+    return [run._replace(differs=differing(run)) for run in runs]
 
 
 def _shown(value: object) -> str:
@@ -261,5 +263,7 @@ def _table(runs: Sequence[ListedRun]) -> list[str]:
     if max(map(width_of, lines)) > columns():  # Each name stands in a line of its own.
         names, rest = [row[0] for row in rows], table([row[1:] for row in rows], align[1:])
         lines = [f"{name}\n    {line}" for name, line in zip(names, rest, strict=True)]
-    below = ["", *(f"\n    {text}" if text else "" for text in differs)]
+    indent = " " * 4
+    wrapped = [textwrap.indent(fill(text, columns() - len(indent)), indent) for text in differs]
+    below = ["", *(f"\n{text}" if text else "" for text in wrapped)]
     return [line + text for line, text in zip(lines, below, strict=True)]

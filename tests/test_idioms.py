@@ -1,11 +1,14 @@
 """What users of Keras and of PyTorch write: a Network takes it, or says what to write."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import assert_close
 
 import jaxnets
 from jaxnets.data.pictures.decode import BadPictureError
 from jaxnets.errors import UserError
+from jaxnets.losses import cross_entropy
 from jaxnets.notebook.collect import collected
 from jaxnets.notebook.network import Network
 from jaxnets.runs.run_folder import params_sha256
@@ -97,3 +100,34 @@ def test_pictures_of_another_shape_are_named_by_it(mnist):
     assert str(error.value) == "picture 0 of 5 x 3: no ink found"
     with pytest.warns(UserWarning), pytest.raises(UserError, match=r"x\.transpose\(0, 2, 3, 1\)"):
         network.predict(np.zeros((2, 1, 28, 28)))
+
+
+def test_a_loss_weighs_classes_as_class_weight_does(tiny):
+    """The answer to class_weight. Keras divides by the examples: X' (w (p - y)) / N in float64."""
+    weights, x, y = np.array([1.0, 5.0, 0.5], np.float32), tiny.train.images, tiny.train.labels
+
+    def weighted(logits, labels):
+        return jnp.asarray(weights)[labels] * cross_entropy(logits, labels)
+
+    network = Network("softmax", tiny, loss=weighted, **QUICK)
+    params, rows = network.state.params["logits"], x.reshape(len(x), -1).astype(np.float64)
+    logits = rows @ np.asarray(params["kernel"], np.float64) + np.asarray(params["bias"])
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    d_logits = weights[y, None] * (p - np.eye(3)[y]) / len(x)
+    found = network.gradients(x, y, by="auto")["logits"]
+    assert_close(found, {"bias": d_logits.sum(0), "kernel": rows.T @ d_logits}, 1e-5)
+
+
+# Keras 3.15 turns its variables into arrays in a way that NumPy 2 deprecates.
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_keras_divides_weighted_losses_by_the_examples(keras):
+    """So that the loss above is its class_weight."""
+    x, y = np.random.default_rng(0).random((6, 4), np.float32), np.array([0, 1, 2, 0, 1, 2])
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="softmax")])
+    model.compile(optimizer="sgd", loss="sparse_categorical_crossentropy")
+    weights = np.array([1.0, 5.0, 0.5])
+    p = model.predict(x, verbose=0)
+    class_weight = dict(enumerate(weights))
+    loss = model.fit(x, y, batch_size=6, class_weight=class_weight, verbose=0).history["loss"]
+    expected = -(weights[y] * np.log(p[np.arange(6), y])).sum() / 6
+    assert loss == [pytest.approx(expected, rel=1e-5)]

@@ -522,6 +522,8 @@ PYTHON = [
     ("net.fit(0, 0, validation_split=0.5, validation_data=0)", "without validation_d"),
     ("net.fit(epoch=3)", 'did you mean "epochs"?'),
     ("net.fit(shuffle=False)", "every epoch has its own order"),
+    ("net.fit(x, y, class_weight={0: 2})", "class_weight: a loss of your own weighs classes: "),
+    ("net.fit(x, y, sample_weight=y)", "sample_weight: drawn rows weigh examples: rows = "),
     ("net.fit(epochs=0)", "expected a whole number from 1 to 100000, got 0"),
     ("net.fit(callbacks=[3])", "a jaxnets.Callback or a function (epoch, logs), got 3"),
     ("net.fit(callbacks=jaxnets.Callback)", "got <class"),

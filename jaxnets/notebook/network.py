@@ -79,6 +79,13 @@ INSTEAD = {
     "layers": "Network(chain) takes a Chain of your own; hidden=(64, 64) are a recipe's units",
 }
 
+# Arguments of Keras' fit, and what weighs examples here.
+WEIGHTS = {
+    "class_weight": "a loss of your own weighs classes: Network(..., loss=lambda logits, labels: "
+    "weights[labels] * cross_entropy(logits, labels)), with jaxnets.losses.cross_entropy",
+    "sample_weight": "drawn rows weigh examples: rows = np.random.default_rng(0).choice(len(x), "
+    "len(x), p=w / w.sum()); net.fit(x[rows], y[rows])",
+}
 ATTRIBUTES = ("config", "history", "stop_training")  # The public ones that may be set.
 
 
@@ -712,12 +719,14 @@ def _check_fit(
     """Checks what `Network.fit` is given besides the data.
 
     Raises:
-      UserError: A setting that is no field of Config; validation data without x and y; or
-        validation given twice.
+      UserError: A weight, or a setting that is no field of Config; validation data without x and
+        y; or validation given twice.
     """
     if settings.get("shuffle", True) is not True:
         raise UserError("shuffle: every epoch has its own order, which seed determines")
     for name in settings:
+        if name in WEIGHTS:
+            raise UserError(f"{name}: {WEIGHTS[name]}")
         if name not in ("shuffle", *Config.__dataclass_fields__):
             known = ("epochs", "callbacks", "verbose", *Config.__dataclass_fields__)
             raise unknown_field(name, known)

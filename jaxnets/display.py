@@ -18,6 +18,7 @@ REPORT = N_("its report: {}")
 PICTURES = N_("your own pictures: {}")
 NOT_FINISHED = N_("note: the run is not finished: its parameters are those of step {}")
 COLOURS = {"red": 31, "green": 32}
+OURS = re.compile(r"(\n|\x1b\[(?:0|31|32)m)")  # The ends of lines, and what `paint` writes.
 LONGEST = 2000  # Characters of a message: a file may hold a text of any length.
 # What may stand alone on a line: a word, or one Chinese character with the marks that follow it.
 PIECES = re.compile(r"（*(?:[^\s\u2e80-\uffef]+|[\u2e80-\uffef])[，。；：、）]*|\s+")
@@ -158,8 +159,14 @@ def has_colours(stream: Any) -> bool:
 
 
 def show(text: str, stream: Any = None, red: str = "error:") -> None:
-    """Prints lines that fit into the terminal, an error's first word in red."""
+    """Prints lines that fit into the terminal, an error's first word in red.
+
+    Whatever names are in them, the terminal gets no other control character.
+    """
     stream = stream or sys.stdout
+    parts = OURS.split(text)  # Every second one is ours.
+    parts[::2] = map(printable, parts[::2])
+    text = "".join(parts)
     text = fold(text, columns(stream))
     if text.startswith(f"{red} "):
         text = paint(red, "red", stream) + text.removeprefix(red)

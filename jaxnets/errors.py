@@ -250,5 +250,8 @@ def _letters(name: str) -> str:
 
 def first_line(error: BaseException) -> str:
     """An error's reason in one line: a library's message may be a page, or empty."""
-    message = getattr(error, "strerror", None) or str(error)
+    try:
+        message = getattr(error, "strerror", None) or str(error)
+    except Exception:  # Its class is a user's own.
+        message = ""
     return (message.strip().splitlines() or [type(error).__name__])[0]

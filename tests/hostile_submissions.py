@@ -49,6 +49,8 @@ def call(*arguments):
 
 # Each must raise, or return False: nothing of the machine is within reach.
 REACHES = {
+    "starts_a_thread": "threading.Thread(target=time.sleep, args=(0,)).start()",
+    "opens_a_socket": "socket.socketpair()",
     "reads_passwd": "return open('/etc/passwd').read()",
     "reads_a_neighbour": "return open('TARGET').read()",
     "reads_by_numpy": "return np.fromfile('TARGET')",

@@ -1,10 +1,15 @@
 """Exercises: what a student's file may hold, what the judge says of it, sheets of numbers."""
 
 import ast
+import contextlib
+import errno
 import inspect
 import json
+import os
 import re
+import tracemalloc
 from typing import Any
+from unittest.mock import Mock
 
 import exercises_list
 import jax
@@ -87,6 +92,54 @@ def test_a_file_has_its_function_and_keeps_the_rules(exercise):
     check = "exercise check " if exercise.name in TASKS else "gradcheck --mine="
     assert f"{check}my_{exercise.name}.py" in text
     assert not [bug.mutant for bug in BUGS.values() if bug.mutant in text]
+
+
+def test_a_full_disk_leaves_no_new_exercise(run_command, tmp_path, monkeypatch):
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    flags = "exercise", "new", "compute1", f"--output={tmp_path}/compute1.toml"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", Mock(side_effect=full))
+        outcome = run_command(*flags)
+    assert outcome.status == 1 and "compute1.toml: No space left on device" in outcome.err
+    assert not list(tmp_path.iterdir())
+    assert run_command(*flags).status == 0
+    lost = "exercise", "new", "compute1", f"--output={tmp_path}/no/compute1.toml"
+    run_command(*lost).assert_refused("no such folder")
+
+
+def relu_call():
+    one = np.ones((2, 2))
+    return Call("float64", one, one, {}, ())
+
+
+def test_what_a_function_prints_is_not_kept():
+    def relu_backward(cache, dy):
+        for _time in range(50):
+            print("x" * 1_000_000)
+        return dy
+
+    tracemalloc.start()
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        (row,) = gradients_of(relu_backward, [relu_call()])
+    _now, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert np.array_equal(row["x"], np.ones((2, 2))) and most < 20_000_000
+
+
+SILENT = "class E(Exception):\n    def __str__(self): raise ValueError\n"
+ERRORS = {
+    "escapes": ("", 'ValueError("\\x1b[2J")', r"ValueError: \x1b[2J"),
+    "says nothing": (SILENT, "E", "line 6: E"),
+    "no Exception": ("class E(BaseException):\n    pass\n", "E(3)", "line 6: E: 3"),
+}
+
+
+@pytest.mark.parametrize(("above", "error", "message"), ERRORS.values(), ids=ERRORS)
+def test_any_error_of_a_function_is_one_line(above, error, message, mine, run_command):
+    path = mine(f"{above}\n\ndef relu_backward(cache, dy):\n    raise {error}\n")
+    outcome = run_command("exercise", "check", path)
+    assert (outcome.status, outcome.err) == (1, "")
+    assert message in outcome.out.splitlines()[0] and "\x1b" not in outcome.out
 
 
 @pytest.mark.slow

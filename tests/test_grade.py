@@ -9,12 +9,13 @@ import pytest
 from hostile_submissions import ENDS, RIGHT, SELF, WRITE, relu
 from test_exercises import answer_to
 
-from jaxnets.course.exercises import command, grade, sandbox
+from jaxnets.course.exercises import child, command, grade, sandbox
 from jaxnets.course.exercises.catalogue import BLANKS, BUGS, imports_of
 from jaxnets.course.exercises.grade import Grade, Limits, arrays_of, grades_of, submissions_in
 from jaxnets.course.exercises.judge import verdict
 from jaxnets.course.exercises.sandbox import Sandbox
 from jaxnets.course.exercises.sources import sources_of
+from jaxnets.errors import RunFailedError
 
 SHEET = 'exercise = "compute7"\nmean = 4\nsum = 12\nw_mean = 0.6\nw_sum = -0.2\nrate = 0.0333\n'
 
@@ -204,6 +205,35 @@ def test_a_fault_of_the_judge_is_one_row_s(submissions, monkeypatch):
     ann, zoe = grades_of(jobs, Limits(), Sandbox())
     assert ann.reason == "it cannot be graded: ZeroDivisionError: division by zero"
     assert zoe.passed
+
+
+class Starting:
+    """A sandbox in which a process starts after some attempts."""
+
+    def __init__(self, failures):
+        self.answers = [b"bwrap: Resource temporarily unavailable"] * failures
+        self.answers.append(child.STARTED + b'{"reason": "it came"}\n')
+
+    def check(self):
+        """It is there."""
+
+    def run(self, *_, **__):
+        return self.answers.pop(0)
+
+
+def test_a_process_that_does_not_start_is_tried_again_and_is_no_verdict(
+    submissions, relu_cases, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(grade, "cases_of", lambda name: relu_cases)
+    folder = submissions({"ann": relu(RIGHT)})
+    row = graded(folder, where=Starting(1))["ann"]
+    assert row.reason == "it came"
+    table = tmp_path / "points.csv"
+    with pytest.raises(
+        RunFailedError, match="^ann: relu_backward: its process did not start, .*bwr"
+    ):
+        command.grade(str(folder), Limits(), Starting(2), csv=str(table))
+    assert not table.exists()
 
 
 def test_rows_are_printed_as_they_come(submissions, monkeypatch, capsys):

@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+import jaxnets
 from jaxnets.data.load import load_dataset
 from jaxnets.drawing import charts, svg
 from jaxnets.experiment import Experiment, optimizer_of
@@ -84,6 +85,19 @@ def predictions():
 
 
 @pytest.mark.oracle
+def test_a_stranger_s_control_characters_do_not_reach_the_terminal(tmp_path, run_command):
+    folder = tmp_path / "\x1b[2Jevil"
+    folder.mkdir()
+    escapes = "\x1b[2J\x1b]0;PWN\x07\nerror: forged"
+    values = dataclasses.asdict(jaxnets.preset("softmax")) | {"normalize": escapes}
+    (folder / "config.json").write_text(json.dumps(values))
+    (folder / "metrics.jsonl").write_text("")
+    outcome = run_command("report", folder, f"--output={folder}/r.html")
+    assert "missing of " in outcome.out and "PWN" in outcome.out
+    lines = outcome.out.splitlines()
+    assert all(line.isprintable() and not line.startswith("error") for line in lines)
+
+
 def test_the_scores_are_scikit_learns(predictions):
     metrics = pytest.importorskip("sklearn.metrics")
     labels, classes = predictions.labels, predictions.classes

@@ -58,6 +58,16 @@ def root(tmp_path, monkeypatch):
     return root
 
 
+def test_a_stranger_s_file_is_not_offered_to_be_run(root, run_command):
+    """Pasted, the command would run it."""
+    config = root / "half" / "config.json"
+    values = json.loads(config.read_text())
+    config.write_text(json.dumps(values | {"mine": ["runs/half/layers/my_relu.py"]}))
+    for form in ([], ["--json"]):
+        outcome = run_command("runs", *form)
+        assert "--mine=FILE" in outcome.out and "my_relu" not in outcome.out
+
+
 def test_runs_are_listed_with_the_best_first(root, run_command):
     outcome = run_command("runs", "--json")
     assert (outcome.status, outcome.err) == (0, "")
@@ -68,7 +78,7 @@ def test_runs_are_listed_with_the_best_first(root, run_command):
     assert new["validation_accuracy"] == pytest.approx(0.8) and new["resume"] is None
     assert (half["finished"], half["test_accuracy"], half["epochs_done"]) == (False, None, 1)
     words = shlex.split(half["resume"])
-    assert words[-3:] == ["--resume", "--workdir=runs/half", "--mine=my_dense.py"]
+    assert words[-3:] == ["--resume", "--workdir=runs/half", "--mine=FILE"]
     assert [run["differs"] for run in (new, other, old)] == [{"learning_rate": 0.2}, {}, {}]
     assert {os.path.basename(one["path"]): one["is"] for one in values["others"]} == {
         "search": "a search over hidden, 2 runs",

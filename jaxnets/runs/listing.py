@@ -77,8 +77,8 @@ class ListedRun(NamedTuple):
         words = [*program("train"), "--resume", f"--workdir={short_path(str(self.path))}"]
         if self.config.get("layers"):
             words.append("--model=FILE.py")  # Which file it was is not in the folder.
-        if isinstance(mine := self.config.get("mine"), list) and mine:
-            words.append(f"--mine={','.join(map(str, mine))}")
+        if self.config.get("mine"):
+            words.append("--mine=FILE")  # The folder may be a stranger's: it names no file to run.
         return shlex.join(words)
 
 

@@ -97,6 +97,7 @@ def limit(seconds: int, memory: int) -> None:
         resource.RLIMIT_FSIZE: 0,
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_NOFILE: 256,
+        resource.RLIMIT_NPROC: 0,  # No thread beside those that JAX has started.
     }
     if sys.platform == "linux":
         pages = int(Path("/proc/self/statm").read_text().split()[0])

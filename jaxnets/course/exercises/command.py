@@ -24,6 +24,7 @@ from jaxnets.language import N_, _
 
 # What `grade` prints.
 TABLE, GRADESCOPE, NBGRADER = "table", "gradescope", "nbgrader"
+WIDEST = 60  # Characters of a name in a table.
 FACTS = N_("name"), N_("kind"), N_("level"), N_("minutes"), N_("about")
 
 
@@ -71,7 +72,7 @@ def write(name: str, output: str | None, student: str | None = None) -> tuple[st
       The file's path, the command that checks it, and a note: "" if there is none.
 
     Raises:
-      UserError: The file exists, or it cannot be written.
+      UserError: The file exists, or its folder does not.
     """
     exercise, note = exercise_called(name), ""
     if student and isinstance(exercise, Sheet) and exercise.draw:
@@ -90,16 +91,13 @@ def _write_new(path: Path, text: str) -> None:
     """Writes a file that was not there.
 
     Raises:
-      UserError: It was, or it cannot be written.
+      UserError: It was, or its folder was not.
+      OSError: It cannot be written; then it is not there.
     """
-    file = display.short_path(str(path))
-    try:
-        with path.open("x", encoding="utf-8") as opened:
-            opened.write(text)
-    except FileExistsError:
-        raise UserError(f"{file} is there already; expected a new name: --output=FILE") from None
-    except OSError as error:
-        raise UserError(f"{file}: {error.strerror}") from error
+    if path.exists() or path.is_symlink():
+        file = display.short_path(str(path))
+        raise UserError(f"{file} is there already; expected a new name: --output=FILE")
+    write_text(output_path(str(path)), text)
 
 
 def answers(
@@ -257,7 +255,8 @@ def _table_rows(submissions: Sequence[Any], grades: Iterable[Any]) -> Iterator[A
 
 def _cell(name: str) -> str:
     """A name in its column: spaces that could separate columns are escaped, too."""
-    return re.sub("  +", lambda spaces: r"\x20" * len(spaces[0]), display.printable(name))
+    name = display.shortened(display.printable(name), WIDEST)
+    return re.sub("  +", lambda spaces: r"\x20" * len(spaces[0]), name)
 
 
 def _values(verdict: Any) -> dict[str, Any]:

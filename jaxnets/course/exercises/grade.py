@@ -26,7 +26,7 @@ from jaxnets.course.exercises.judge import Case, cases_of, verdict
 from jaxnets.course.exercises.sandbox import Running, Sandbox
 from jaxnets.course.exercises.sources import sources_of
 from jaxnets.display import one_line, shortened
-from jaxnets.errors import UserError, first_line
+from jaxnets.errors import RunFailedError, UserError, first_line
 from jaxnets.language import _
 
 ENDINGS, HIDDEN = (".py", ".toml"), (".", "__")
@@ -34,6 +34,7 @@ MAX_ANSWER = 1 << 24  # Bytes; the largest right answer has 60 kB.
 MAX_HEAD = 1 << 16  # Bytes of the line before the arrays.
 MAX_REASON = 200  # Characters of what a submission says.
 MAX_AXES = 8
+ATTEMPTS = 2  # To start a process: another one may just have taken the last that was free.
 MIB_FOR_JAX = 1024  # In a container, beside what a submission may take.
 
 
@@ -177,6 +178,7 @@ def grades_of(
 
     Raises:
       UserError: The sandbox is not installed, or cannot start.
+      RunFailedError: The process of a submission did not start.
     """
     if any(submission.grade is None for submission in submissions):
         sandbox.check()
@@ -217,6 +219,8 @@ def _grade(
         if isinstance(answers, str):
             return failed._replace(reason=_short(answers))
         found = verdict(exercise, cases := judges[exercise], answers)
+    except RunFailedError:
+        raise
     except Exception as error:  # Its row alone.
         fault = f"{type(error).__name__}: {first_line(error)}"
         return failed._replace(reason=_short(_("it cannot be graded: {}", fault)))
@@ -234,7 +238,11 @@ def run_submission(
     running: Running | None = None,
     texts: Mapping[str, str] | None = None,  # In which it says what is wrong.
 ) -> list[dict[str, np.ndarray]] | str:
-    """Runs a submission in a sandbox; its arrays, or why there are none."""
+    """Runs a submission in a sandbox; its arrays, or why there are none.
+
+    Raises:
+      RunFailedError: Its process did not start: the machine's fault, not the submission's.
+    """
     task = {
         "source": submission.source,
         "name": submission.exercise,
@@ -245,21 +253,25 @@ def run_submission(
         "seconds": limits.seconds,
         "memory": limits.memory << 20,
     }
-    answer = sandbox.run(
-        Path(child.__file__).read_text("utf-8"),
-        pickle.dumps(task),
-        memory=limits.memory + MIB_FOR_JAX,
-        wait=limits.wait,
-        most=MAX_ANSWER,
-        running=running,
-    )
+    for _attempt in range(ATTEMPTS):
+        answer = sandbox.run(
+            Path(child.__file__).read_text("utf-8"),
+            pickle.dumps(task),
+            memory=limits.memory + MIB_FOR_JAX,
+            wait=limits.wait,
+            most=MAX_ANSWER,
+            running=running,
+        )
+        if answer is None or answer.startswith(child.STARTED):
+            break
+    else:
+        said = _short(answer.decode(errors="replace")) or "it said nothing"
+        who = f"{submission.name}: {submission.exercise}"
+        raise RunFailedError(f"{who}: its process did not start, which is no verdict: {said}")
     if answer is None:
         return _("it was still running: its time is over")
     if len(answer) > MAX_ANSWER:
         return _("it answered with more than is right")
-    if not answer.startswith(child.STARTED):
-        said = answer.decode(errors="replace")[-MAX_REASON:]
-        return _("its process did not start: {}", said)
     return arrays_of(answer.removeprefix(child.STARTED), cases) or _(
         "it ended without an answer: its process ended itself, or passed {} s or {} MiB",
         *(limits.seconds, limits.memory),

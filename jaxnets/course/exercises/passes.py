@@ -55,6 +55,16 @@ class PlainCall(NamedTuple):
         return leaf
 
 
+class Printed(io.TextIOBase):
+    """A stream that keeps nothing but whether anything came."""
+
+    anything = False
+
+    def write(self, text: str) -> int:
+        self.anything = True
+        return len(text)
+
+
 class ResultError(Exception):
     """A function returned something other than what was asked for, or used autodiff."""
 
@@ -133,7 +143,7 @@ def _expect_these(
 
 def _run(function: Callable[..., list[dict[str, Any]]], arrays: Any) -> list[dict[str, Any]]:
     """Compiles a function, which must not differentiate; one for concrete numbers just runs."""
-    printed = io.StringIO()
+    printed = Printed()
     try:
         with contextlib.redirect_stdout(printed):
             lowered = jax.jit(function, compiler_options=QUICK_COMPILATION).lower(arrays)
@@ -143,7 +153,7 @@ def _run(function: Callable[..., list[dict[str, Any]]], arrays: Any) -> list[dic
     if found := re.search(r"\b(jvp|transpose)\(", lowered.as_text(debug_info=True)):
         how = _("differentiates") if found[1] == "jvp" else _("transposes")
         raise ResultError(_("it {} by JAX; a gradient by hand is derived without it", how))
-    if printed.getvalue():  # It prints what it computes, which has no numbers yet.
+    if printed.anything:  # It prints what it computes, which has no numbers yet.
         return function(arrays)
     return lowered.compile()(arrays)
 
@@ -226,5 +236,7 @@ def run_source(
         return answers_of(run_file(source, path)[name], calls)
     except ResultError as error:
         return str(error)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # Of any class: the file is a user's own.
         return mistake(error, path)

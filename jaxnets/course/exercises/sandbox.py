@@ -7,8 +7,8 @@ without differentiation. The submission and its numbers come over a pipe; arrays
 another one.
 
 A filter of system calls closes what namespaces leave open. It refuses new processes, so that the
-limits of one process (child.py) are those of all; memory and keys that belong to no process; and
-new namespaces. It is no wall: that is bubblewrap.
+limits of one process (child.py) are those of all; memory and keys that belong to no process;
+sockets, whose buffers no limit counts; and new namespaces. It is no wall: that is bubblewrap.
 """
 
 import contextlib
@@ -52,11 +52,12 @@ REFUSED = {
         "fork": 57, "vfork": 58, "shmget": 29, "semget": 64, "msgget": 68, "mq_open": 240,
         "memfd_create": 319, "memfd_secret": 447, "add_key": 248, "request_key": 249,
         "keyctl": 250, "ptrace": 101, "unshare": 272, "setns": 308, "io_uring_setup": 425,
+        "socket": 41, "socketpair": 53,
     },
     "aarch64": {
         "shmget": 194, "semget": 190, "msgget": 186, "mq_open": 180, "memfd_create": 279,
         "memfd_secret": 447, "add_key": 217, "request_key": 218, "keyctl": 219, "ptrace": 117,
-        "unshare": 97, "setns": 268, "io_uring_setup": 425,
+        "unshare": 97, "setns": 268, "io_uring_setup": 425, "socket": 198, "socketpair": 199,
     },
 }  # fmt: skip
 CLONE = {"x86_64": 56, "aarch64": 220}  # It may start a thread, no process.
@@ -121,6 +122,8 @@ class Sandbox(NamedTuple):
     ) -> bytes | None:
         """Runs a Python program; what it writes, at most so much, None if its time is over.
 
+        What has not begun within START seconds is ended, too.
+
         Args:
           program: The program's text.
           task: The bytes on its stdin.
@@ -155,13 +158,12 @@ class Sandbox(NamedTuple):
             stack.enter_context(process)
             stack.callback(self._end, process, name)
             assert process.stdin and process.stdout
-            timer, content = kill_after(START), b""
+            timer, content, started = kill_after(START), b"", False
             try:
                 with contextlib.suppress(BrokenPipeError):  # What it says tells why.
                     process.stdin.write(task)
                 with contextlib.suppress(BrokenPipeError):  # Of what is left of it.
                     process.stdin.close()
-                started = False
                 while len(content) <= most and (part := os.read(process.stdout.fileno(), 1 << 20)):
                     content += part
                     if not started and content.startswith(child.STARTED):
@@ -172,7 +174,7 @@ class Sandbox(NamedTuple):
                             running.add(process)
             finally:
                 timer.cancel()
-        return None if over.is_set() else content
+        return None if over.is_set() and started else content
 
     def command(self, program: str, memory: int, name: str, calls: int | None = None) -> list[str]:
         """The command that runs a Python program in this sandbox.

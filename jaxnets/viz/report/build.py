@@ -11,7 +11,7 @@ import numpy as np
 from jaxnets import files
 from jaxnets.config.options import is_custom
 from jaxnets.data.datasets import Dataset
-from jaxnets.display import short_path, shortened, show
+from jaxnets.display import one_line, short_path, shortened, show
 from jaxnets.drawing.charts import percent, plain
 from jaxnets.drawing.svg import Figure, check_png, escape
 from jaxnets.errors import UserError
@@ -120,7 +120,7 @@ def to_text(written: dict[str, Any]) -> str:
     if written["figures_folder"] is not None:
         lines.append(_("figures as SVG and PNG: {}", short_path(written["figures_folder"])))
     for name, missing in written["missing"].items():
-        lines += [_("missing of {}: {}", name, text) for text in missing]
+        lines += [_("missing of {}: {}", one_line(name), one_line(text)) for text in missing]
     return "\n".join(lines)
 
 

@@ -48,11 +48,12 @@ def test_the_docstring_of_every_public_function_names_its_arguments():
             assert re.search(rf"\n  (\*\*)?{argument.name}: ", text), (name, argument)
 
 
-def test_importing_it_imports_no_library():
+def test_importing_it_imports_no_library_and_a_network_not_the_reports():
     code = "import sys, jaxnets; dir(jaxnets); print('jax' in sys.modules, 'numpy' in sys.modules)"
+    code += "; jaxnets.Network; print('scipy.stats' in sys.modules)"
     command = [sys.executable, "-c", code]
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert found.stdout == "False False\n"
+    assert found.stdout == "False False\nFalse\n"
 
 
 def test_no_message_of_python_names_a_flag():

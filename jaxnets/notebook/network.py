@@ -62,8 +62,6 @@ from jaxnets.training.observer import EarlyStopping, Observer, Record, Stop
 from jaxnets.training.step import Checkpoint, TrainState
 from jaxnets.trees import Params
 from jaxnets.viz import summary
-from jaxnets.viz.page import build as page
-from jaxnets.viz.report import build as report
 
 Model = str | Config | Chain | Callable[[int], Chain]
 Data = Any  # A Dataset, a data set's name or folder, or arrays as `data.arrays.from_arrays` takes.
@@ -569,8 +567,10 @@ class Network(Described):
         Raises:
           UserError: The page cannot show this network, or the file cannot be written.
         """
+        from jaxnets.viz.page import build
+
         with self._saved() as (folder, data):
-            show(page.to_text(page.write_page(folder, os.fspath(file), data=data)))
+            show(build.to_text(build.write_page(folder, os.fspath(file), data=data)))
 
     def report(self, file: str | os.PathLike[str] = "report.html") -> None:
         """Writes the report that `jaxnets report` writes: curves, mistakes, gradients, in one file.
@@ -581,9 +581,11 @@ class Network(Described):
         Raises:
           UserError: The file cannot be written.
         """
+        from jaxnets.viz.report import build  # scipy.stats takes a second.
+
         with self._saved() as (folder, data):
-            written = report.write_report([folder], os.fspath(file), language=None, data=data)
-            show(report.to_text(written))
+            written = build.write_report([folder], os.fspath(file), language=None, data=data)
+            show(build.to_text(written))
 
     @contextlib.contextmanager
     def _saved(self) -> Iterator[tuple[str, Dataset | None]]:

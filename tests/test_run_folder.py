@@ -45,8 +45,8 @@ RECORD = [
 ]  # fmt: skip
 RESULT = [
     "model", "dataset", "num_params", "epochs", "steps", "seconds", "validation_seconds",
-    "train_loss", "validation_accuracy", "test_loss", "test_accuracy", "test_top5_accuracy",
-    "test_count", "gradients", "num_devices", "platform", "params_sha256",
+    "train_loss", "validation_accuracy", "validation_count", "test_loss", "test_accuracy",
+    "test_top5_accuracy", "test_count", "gradients", "num_devices", "platform", "params_sha256",
 ]  # fmt: skip
 
 
@@ -97,6 +97,7 @@ def test_metrics_jsonl_has_an_epoch_a_line_as_the_result(finished_run):
     assert list(result) == RESULT
     expected = {
         "model": "cnn", "dataset": "tiny", "epochs": 20, "steps": 800, "test_count": 50,
+        "validation_count": 40,
         # 9 * 32 + 32 + 9 * 32 * 64 + 64 + 1 * 1 * 64 * 256 + 256 + 256 * 3 + 3
         "num_params": 36_227, "gradients": "auto", "num_devices": 1, "platform": "cpu",
         "train_loss": history[-1]["train_loss"],

@@ -283,6 +283,7 @@ class Run(Observer):
             "validation_seconds": validated,
             "train_loss": history[-1]["train_loss"],
             "validation_accuracy": history[-1]["validation_accuracy"],
+            "validation_count": len(self.experiment.data.validation),
             "test_loss": test and test.loss,
             "test_accuracy": test and test.accuracy,
             "test_top5_accuracy": test and test.top5_accuracy,

@@ -38,6 +38,13 @@ class RunFacts:
                 return predict(self.trained, self.data.test)
         return None
 
+    @property
+    def validation_count(self) -> int:
+        """The number of validation images, as far as it is known."""
+        if self.data is not None:
+            return len(self.data.validation)
+        return int(number_in(self.result, "validation_count") or 0)
+
     @contextlib.contextmanager
     def attempt(self, part: str = "") -> Iterator[None]:
         """Notes what goes wrong in a block, unless it is a bug, and goes on after it."""

@@ -4,59 +4,77 @@ A verdict is only as good as its numbers. Each sentence has them, and where they
 says so.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.stats import binom, binomtest, linregress
+from scipy.stats import binom, binomtest, linregress, norm
 
 from jaxnets.display import four_digits, printable
 from jaxnets.drawing.charts import percent
+from jaxnets.files import number_in
 from jaxnets.language import _
 from jaxnets.proportions import mcnemar, wilson
 from jaxnets.viz.report.evaluation import Predictions, bins_of, expected_error
 from jaxnets.viz.report.run_facts import RunFacts
 
 ALPHA = 0.05  # A verdict is wrong about as often, if chance alone is at work.
-LAST, FEWEST = 20, 5  # A trend is that of at most so many epochs, the last half, and at least five.
-MIN_IMAGES = 100  # Fewer say nothing of calibration.
-DRAWS, MOST_DRAWN = 1000, 20_000_000  # Of the bootstrap: draws, and images in all of them.
+# The smallest effect that is worth a word, however sure: of a loss, of a class' images, of all.
+EFFECT = 0.02
+FEWEST = 5  # Epochs. A trend is that of the last quarter, and of so many at least.
+MIN_IMAGES = 100  # Fewer say nothing of overfitting, nor of calibration.
+ENDED = 0.02  # A schedule has ended where its rate is less than this share of the largest.
+DRAWS, MOST_DRAWN = 1000, 20_000_000  # Of calibrated networks: draws, and images in all of them.
 
 
 class Verdict(NamedTuple):
-    """A sentence with its evidence."""
+    """A sentence with its evidence, and what to do next."""
 
     kind: str  # "good", "bad", or "unknown" where the numbers do not suffice.
     text: str
 
 
-class Trend(NamedTuple):
-    """The straight line through the last epochs' numbers, by least squares."""
+class Course(NamedTuple):
+    """How a loss went from epoch to epoch."""
 
-    slope: float  # An epoch.
-    error: float  # Its standard error.
-    falls: float  # The p of a slope of 0 or more, one-sided; small if the numbers fall.
-    count: int  # The number of epochs.
+    count: int  # The epochs of the last quarter, FEWEST at least.
+    change: float  # Its change in these, by least squares, as a share of their mean.
+    p: float  # The one-sided p of a change in this direction.
+    lowest: int  # The index of the lowest loss.
+    risen: bool  # Whether the last level is above the lowest, by EFFECT and more than by noise.
 
     @property
-    def rises(self) -> float:
-        """The p of a slope of 0 or less: small if the numbers rise."""
-        return 1 - self.falls
+    def falls(self) -> bool:
+        """Whether the loss falls in the last quarter, by EFFECT and more than by noise."""
+        return self.change <= -EFFECT and self.p < ALPHA
 
 
-def trend(epochs: Sequence[float], values: Sequence[float]) -> Trend | None:
-    """The trend of the last half of the epochs; None of fewer than FEWEST.
+def course(losses: Sequence[float]) -> Course | None:
+    """How a loss went; None of fewer than FEWEST epochs.
 
     The epochs' noise is taken for independent, which flatters the p a little.
     """
-    count = min(max(FEWEST, len(values) // 2), LAST)
-    if len(values) < FEWEST:
+    if len(losses) < FEWEST:
         return None
-    x, y = np.asarray(epochs[-count:], float), np.asarray(values[-count:], float)
-    if np.ptp(y) == 0:
-        return Trend(0.0, 0.0, 0.5, count)
-    found: Any = linregress(x, y, alternative="less")
-    return Trend(float(found.slope), float(found.stderr), float(found.pvalue), count)
+    every = np.asarray(losses, float)
+    count = max(FEWEST, math.ceil(len(every) / 4))
+    last = every[-count:]
+    change, p = 0.0, 0.5
+    if np.ptp(last) > 0:
+        line: Any = linregress(np.arange(count), last)
+        change, p = (
+            float(line.slope) * (count - 1) / abs(float(last.mean())),
+            float(line.pvalue) / 2,
+        )
+    width = max(3, len(every) // 8)  # A level is the mean of so many: one epoch may be lucky.
+    levels = np.convolve(every, np.ones(width) / width, "valid")
+    lowest = int(levels.argmin())
+    # The noise of an epoch: the steps between neighbours that are normal have this median.
+    noise = np.median(np.abs(np.diff(every[lowest:]))) / (math.sqrt(2) * norm.ppf(0.75))
+    rise = levels[-1] - levels[lowest]
+    risen = rise >= EFFECT * levels[lowest] and rise > 3 * noise * math.sqrt(2 / width)
+    return Course(count, change, p, int(every.argmin()), bool(risen))
 
 
 def _columns(run: RunFacts, *names: str) -> list[list[float]]:
@@ -67,87 +85,128 @@ def _columns(run: RunFacts, *names: str) -> list[list[float]]:
 
 
 def overfitting(run: RunFacts) -> Verdict:
-    """Whether the validation loss rises while the training loss falls, and how wide the gap is."""
+    """Whether the validation loss has risen from its minimum while the training loss fell."""
     epochs, train, held_out = _columns(run, "epoch", "train_loss", "validation_loss")
-    of_train, of_held_out = trend(epochs, train), trend(epochs, held_out)
+    of_train, of_held_out = course(train), course(held_out)
     if of_train is None or of_held_out is None:
         text = _(
             "Overfitting cannot be judged: the run has {} of the {} epochs with a training and a "
-            "validation loss that a trend needs.",
+            "validation loss that this needs.",
             *(len(epochs), FEWEST),
         )
         return Verdict("unknown", text)
-    best = int(np.argmin(held_out))
-    gap = held_out[-1] - train[-1]
-    of_gap = trend(epochs, [b - a for a, b in zip(train, held_out, strict=True)])
-    assert of_gap is not None
-    ends = four_digits(held_out[best]), four_digits(held_out[-1])
-    if of_held_out.rises < ALPHA and of_gap.rises < ALPHA:
+    if run.validation_count < MIN_IMAGES:
         text = _(
-            "Overfitting: the validation loss has risen from {} after epoch {} to {}, {} above the "
-            "training loss; in the last {} epochs the gap grew by {} an epoch (p {}).",
-            *(ends[0], f"{epochs[best]:g}", ends[1], four_digits(gap), of_gap.count),
-            *(_small(of_gap.slope), _p(of_gap.rises)),
-        )
-        return Verdict("bad", text)
-    if of_gap.rises < ALPHA and gap > 0 and of_held_out.falls >= ALPHA:
-        text = _(
-            "Overfitting begins: the training loss still runs away from the validation loss (gap "
-            "{}, {} more an epoch, p {}), which no longer falls: lowest {} after epoch {}, now {}.",
-            *(four_digits(gap), _small(of_gap.slope), _p(of_gap.rises), ends[0]),
-            *(f"{epochs[best]:g}", ends[1]),
-        )
-        return Verdict("bad", text)
-    if of_held_out.rises < ALPHA:
-        text = _(
-            "No overfitting is seen, but the validation loss rises in the last {} epochs (p {}): "
-            "lowest {} after epoch {}, now {}. Its gap to the training loss does not grow (p {}).",
-            *(of_held_out.count, _p(of_held_out.rises), ends[0], f"{epochs[best]:g}", ends[1]),
-            _p(of_gap.rises),
+            "Overfitting cannot be judged: this needs {} validation images, and {} are known. Hold "
+            "back more (--validation_size).",
+            *(MIN_IMAGES, run.validation_count),
         )
         return Verdict("unknown", text)
-    where = _("above") if gap >= 0 else _("below")
+    best = of_held_out.lowest
+    ends = [four_digits(losses[k]) for losses in (held_out, train) for k in (best, -1)]
+    if of_held_out.risen:
+        numbers = f"{epochs[best]:g}", *ends
+        if train[-1] < (1 - EFFECT) * train[best]:
+            text = _(
+                "Overfitting: since epoch {} the validation loss has risen from {} to {}, while "
+                "the training loss fell from {} to {}. Stop there (--early_stopping=5), or "
+                "regularize: more images, --augment, --dropout, --weight_decay.",
+                *numbers,
+            )
+        else:
+            text = _(
+                "Not overfitting, but unstable: since epoch {} the validation loss has risen from "
+                "{} to {}, and the training loss went from {} to {}. Try a lower --learning_rate.",
+                *numbers,
+            )
+        return Verdict("bad", text)
+    grows = -of_train.change * train[-1] >= EFFECT * held_out[-1]
+    if of_train.falls and not of_held_out.falls and grows and train[-1] < held_out[-1]:
+        text = _(
+            "Overfitting begins: in the last {} epochs the training loss still fell, to {}, but "
+            "the validation loss no longer did: it is {}. Stop here, or regularize: more images, "
+            "--augment, --dropout, --weight_decay.",
+            *(of_train.count, ends[3], ends[1]),
+        )
+        return Verdict("bad", text)
     text = _(
-        "No overfitting is seen: the validation loss ({}) does not rise in the last {} epochs (p "
-        "{}) and is {} {} the training loss.",
-        *(ends[1], of_held_out.count, _p(of_held_out.rises), four_digits(abs(gap)), where),
+        "No overfitting: the validation loss is {}, not above its lowest level ({} after epoch "
+        "{}). A larger network may be tried.",
+        *(ends[1], ends[0], f"{epochs[best]:g}"),
     )
     return Verdict("good", text)
 
 
 def still_falling(run: RunFacts) -> Verdict:
-    """Whether more epochs would lower the loss: its slope in the last epochs, against its noise."""
-    epochs, losses = _columns(run, "epoch", "validation_loss")
-    name = _("validation loss")
-    if not losses:
-        (epochs, losses), name = _columns(run, "epoch", "train_loss"), _("training loss")
-    found = trend(epochs, losses)
+    """Whether more epochs would lower the loss, as far as its last quarter and the schedule say.
+
+    Of few validation images the training loss is judged.
+    """
+    validated = run.validation_count >= MIN_IMAGES
+    name = _("validation loss") if validated else _("training loss")
+    epochs, losses = _columns(run, "epoch", "validation_loss" if validated else "train_loss")
+    found = course(losses)
     if found is None:
         text = _(
-            "Whether the loss still falls cannot be judged: the run has {} of the {} epochs that a "
-            "trend needs.",
+            "Whether the loss still falls cannot be judged: the run has {} of the {} epochs that "
+            "this needs.",
             *(len(losses), FEWEST),
         )
         return Verdict("unknown", text)
-    numbers = found.count, _small(found.slope), f"{found.error:.2g}", _p(found.falls)
-    if found.falls < ALPHA:
+    lowest, last = four_digits(losses[found.lowest]), four_digits(losses[-1])
+    if found.risen:
         text = _(
-            "Still falling: in the last {} epochs the {} changed by {} ± {} an epoch (p {}). More "
-            "epochs may lower it further.",
-            *(numbers[0], name, *numbers[1:]),
+            "No longer falling: the {} was lowest after epoch {} ({}) and is now {}. More epochs "
+            "of this kind will not lower it.",
+            *(name, f"{epochs[found.lowest]:g}", lowest, last),
         )
         return Verdict("bad", text)
-    text = _(
-        "Done: in the last {} epochs the {} changed by {} ± {} an epoch, which is not distinct "
-        "from its noise (p {}). More epochs of the same kind would change little.",
-        *(numbers[0], name, *numbers[1:]),
-    )
-    if found.rises < ALPHA:
+    if losses[-1] > (1 - EFFECT) * losses[0]:
         text = _(
-            "Done: in the last {} epochs the {} no longer fell: it changed by {} ± {} an epoch.",
-            *(numbers[0], name, *numbers[1:3]),
+            "Hardly fallen: the {} was {} after the first epoch and is now {}. Try another "
+            "--learning_rate, or a larger network.",
+            *(name, four_digits(losses[0]), last),
         )
-    return Verdict("good", text)
+        return Verdict("bad", text)
+    if abs(losses[-1]) < EFFECT and not validated:
+        text = _(
+            "Done: the training loss is {}, near 0. Hold back {} validation images or more "
+            "(--validation_size) to see whether the network generalizes.",
+            *(last, MIN_IMAGES),
+        )
+        return Verdict("good", text)
+    change = f"{100 * abs(found.change):.2g} %"
+    twice = 2 * len(losses)
+    rates = [rate for rate in run.column("learning_rate") if rate is not None]
+    has_ended = bool(rates) and rates[-1] < ENDED * max(rates)
+    if found.falls:
+        text = _(
+            "Still falling: in the last {} epochs the {} fell by {}.", found.count, name, change
+        )
+    elif abs(found.change) < EFFECT:
+        text = _(
+            "Done: in the last {} epochs the {} changed by {} only.", found.count, name, change
+        )
+    else:
+        text = _(
+            "Done: in the last {} epochs the {} changed by {}, which its noise explains.",
+            *(found.count, name, change),
+        )
+    if not run.result and len(losses) < (number_in(run.config, "epochs") or 0):
+        text += _(" The run is not finished: continue it with --resume.")
+        return Verdict("unknown", text)
+    if has_ended:
+        text += _(
+            " Its learning rate has ended near 0, so more epochs mean a longer schedule: for less, "
+            "try --epochs={} in a new run.",
+            twice,
+        )
+        return Verdict("unknown" if found.falls else "good", text)
+    if found.falls:
+        return Verdict("bad", text + _(" Continue with --resume --epochs={}.", twice))
+    return Verdict(
+        "good", text + _(" For less, let the learning rate fall to 0, as by --schedule=cosine.")
+    )
 
 
 def confused(found: Predictions, names: Sequence[str]) -> Verdict:
@@ -180,43 +239,45 @@ def confused(found: Predictions, names: Sequence[str]) -> Verdict:
         p = min(1.0, size * (size - 1) * float(binom.sf(most - 1, mistakes, 1 / (size - 1))))
         text = _("{} is taken for {} in {} of {} images", *first)
         text += _(": {} of its {} mistakes", *(f"{most:,}", f"{mistakes:,}"))
-    if p < ALPHA:
-        return Verdict("bad", _("Most confused: {}, more than by chance (p {}).", text, _p(p)))
-    return Verdict(
-        "unknown",
-        _("Most often {}; chance gives as much (p {}).", text, _p(p)),
+    if p >= ALPHA:
+        text = _("Most often {}; chance gives as much, so no two classes stand out.", text)
+        return Verdict("unknown", text)
+    if shares[label, predicted] < EFFECT:
+        text = _(
+            "Most often {}: more than by chance, but less than {} of them.", text, percent(EFFECT)
+        )
+        return Verdict("good", text)
+    text = _(
+        "Most confused: {}, more than by chance. Look at them below; more images of both classes "
+        "may help.",
+        text,
     )
+    return Verdict("bad", text)
 
 
 class Calibrated(NamedTuple):
-    """The expected calibration error (Guo et al. 2017) with its uncertainty."""
+    """The expected calibration error (Guo et al. 2017) beside those of calibrated networks.
+
+    It has no interval: of a calibrated network it is above 0, its true value, in any set of images.
+    """
 
     error: float
-    low: float  # The 95 % interval, by the bootstrap.
-    high: float
     chance: float  # What a calibrated network stays below in 95 % of such sets of images.
     p: float  # The share of calibrated networks with this error or more.
 
 
 def calibrated(found: Predictions, seed: int = 0) -> Calibrated:
-    """The calibration error with its interval, and that of networks that are calibrated.
+    """The calibration error, and that of networks that are calibrated.
 
     Their images are right with the very probabilities that the network said (consistency
     resampling: Bröcker and Smith 2007, "Increasing the reliability of reliability diagrams").
     """
-    rng, sure, count = np.random.default_rng(seed), found.confidences, len(found.labels)
-    at, sure = bins_of(found), sure.astype(np.float64)
-    gaps = found.right - sure
-    error = expected_error(at, gaps)
-    draws = int(np.clip(MOST_DRAWN // count, 200, DRAWS))
-    drawn, chance = [], []
-    for _draw in range(draws):
-        rows = rng.integers(0, count, count)
-        drawn.append(expected_error(at[rows], gaps[rows]))
-        chance.append(expected_error(at, (rng.random(count) < sure) - sure))
-    low, high = np.quantile(drawn, (0.025, 0.975))
+    rng, at, sure = np.random.default_rng(seed), bins_of(found), found.confidences.astype(float)
+    error = expected_error(at, found.right - sure)
+    draws = int(np.clip(MOST_DRAWN // len(sure), 200, DRAWS))
+    chance = [expected_error(at, (rng.random(len(sure)) < sure) - sure) for _draw in range(draws)]
     p = (1 + sum(other >= error for other in chance)) / (1 + draws)
-    return Calibrated(error, float(low), float(high), float(np.quantile(chance, 0.95)), float(p))
+    return Calibrated(error, float(np.quantile(chance, 0.95)), float(p))
 
 
 def calibration(found: Predictions) -> Verdict:
@@ -229,22 +290,37 @@ def calibration(found: Predictions) -> Verdict:
         return Verdict("unknown", text)
     one = calibrated(found)
     said, was = float(found.confidences.mean()), float(found.right.mean())
-    numbers = [f"{100 * x:.2g} %" for x in (one.error, one.low, one.high, one.chance)]
-    if one.p < ALPHA:
-        how = _("overconfident") if said > was else _("underconfident")
+    numbers = [f"{100 * x:.2g} %" for x in (one.error, one.chance)]
+    if one.p >= ALPHA:
         text = _(
-            "Not calibrated, {}: on average it is sure by {} and right in {}. Its expected "
-            "calibration error is {} (95 % interval {} to {}); a calibrated network has at most "
-            "{}.",
-            *(how, percent(said), percent(was), *numbers),
+            "Calibrated, as far as these images show: the expected calibration error is {}, and a "
+            "calibrated network has up to {}. Its probabilities may be taken as they are.",
+            *numbers,
         )
-        return Verdict("bad", text)
-    text = _(
-        "Calibrated, as far as these images show: the expected calibration error is {} (95 % "
-        "interval {} to {}), and a calibrated network has at most {}.",
-        *numbers,
-    )
-    return Verdict("good", text)
+        return Verdict("good", text)
+    if one.error < EFFECT:
+        text = _(
+            "Nearly calibrated: the expected calibration error is {}, where a calibrated network "
+            "has up to {}. Its probabilities may be taken as they are.",
+            *numbers,
+        )
+        return Verdict("good", text)
+    numbers = percent(said), percent(was), *numbers
+    if said > was:
+        text = _(
+            "Not calibrated, overconfident: on average it is sure by {} and right in {}. Its "
+            "expected calibration error is {}; a calibrated network has up to {}. Train fewer "
+            "epochs, or try --label_smoothing=0.1.",
+            *numbers,
+        )
+    else:
+        text = _(
+            "Not calibrated, underconfident: on average it is sure by {} and right in {}. Its "
+            "expected calibration error is {}; a calibrated network has up to {}. Train more "
+            "epochs, or with less --label_smoothing, --dropout or --augment.",
+            *numbers,
+        )
+    return Verdict("bad", text)
 
 
 def verdicts(run: RunFacts) -> list[Verdict]:
@@ -321,11 +397,6 @@ def accuracy_interval(right: float, count: int) -> str:
     """Wilson's 95 % interval of an accuracy, as the report shows it."""
     low, high = wilson(right, count, ALPHA)
     return _("{} to {}", percent(low), percent(high))
-
-
-def _small(value: float) -> str:
-    """A slope in two digits, with its sign."""
-    return f"{value:+.2g}"
 
 
 def _p(p: float) -> str:

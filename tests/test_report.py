@@ -30,7 +30,7 @@ from jaxnets.models.precision import with_precision
 from jaxnets.runs.resume import load_checkpoint
 from jaxnets.runs.terminal import loss_line
 from jaxnets.training.history import History, plot
-from jaxnets.viz.report import build, evaluation, figures, ledger, passes
+from jaxnets.viz.report import build, document, evaluation, figures, ledger, passes
 from jaxnets.viz.report.run_facts import read_run
 
 MARKUP = '<img src=x onerror="alert(1)">&\x07</text></svg><script>alert(2)</script>'
@@ -298,7 +298,7 @@ class Tags(HTMLParser):
 
 NAMED_TAGS = """html head meta title style body header h1 h2 h3 h4 nav a main section figure
 figcaption p dl dt dd div details summary table thead tbody tr th td footer ul li svg g rect line
-text polyline polygon circle image label input span"""
+text polyline polygon circle image label input span code"""
 TAGS = set(NAMED_TAGS.split())
 
 
@@ -325,6 +325,12 @@ def test_the_report_has_every_figure_and_loads_nothing(written):
         assert f'<figure id="{figure.name}">' in html
         assert len(figure.alt) > 20 and svg.escape(figure.alt) in html
     assert html.count('role="img"') == len(drawn)
+
+
+def test_a_flag_in_a_verdict_does_not_break():
+    html = document.verdict_list([("bad", "<b>: try --learning_rate, or --epochs=40.")])
+    flags = ["<code>--learning_rate</code>", "<code>--epochs=40</code>"]
+    assert "<b>" not in html and all(flag in html for flag in flags), html
 
 
 def test_the_style_has_the_digest_of_the_policy(written):

@@ -82,7 +82,10 @@ def _boxes(figure: Figure) -> str:
 
 def verdict_list(verdicts: Sequence[tuple[str, str]]) -> str:
     """Sentences, each with its kind: good, bad or unknown."""
-    items = "".join(f'<li class="{kind}">{escape(text)}</li>' for kind, text in verdicts)
+    items = ""
+    for kind, text in verdicts:  # A line would else break within a flag, behind its hyphens.
+        html = re.sub(r"--[a-z_]{1,20}(=\w{1,9})?", r"<code>\g<0></code>", escape(text))
+        items += f'<li class="{kind}">{html}</li>'
     return f'<ul class="verdicts">{items}</ul>\n' if items else ""
 
 

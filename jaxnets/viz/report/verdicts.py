@@ -20,7 +20,7 @@ from jaxnets.viz.report.evaluation import Predictions, bins_of, expected_error
 from jaxnets.viz.report.run_facts import RunFacts
 
 ALPHA = 0.05  # A verdict is wrong about as often, if chance alone is at work.
-# The smallest effect that is worth a word, however sure: of a loss, of a class' images, of all.
+# The smallest effect that is worth a word, however sure: of a loss, or of a class's images.
 EFFECT = 0.02
 FEWEST = 5  # Epochs. A trend is that of the last quarter, and of so many at least.
 MIN_IMAGES = 100  # Fewer say nothing of overfitting, nor of calibration.

@@ -11,7 +11,8 @@ from jaxnets.language import _
 
 CLOSE = 1e-9  # Of numbers in float64 that are meant to be the same.
 NICE = (-1, 2, -2, 1 / 2, -1 / 2)  # Factors of one number that are a hint.
-MOST_FACTORS = 3  # In a term, beside the gradient from above.
+MOST_FACTORS = 3  # In a term, beside the gradient from above,
+MOST_ARRAYS = 12  # of the first so many arrays.
 
 Known = Mapping[str, np.ndarray]  # What a backward pass computes with, by the names in its code.
 
@@ -65,8 +66,8 @@ def cause(label: str, yours: np.ndarray, right: np.ndarray, d_out: str, known: K
     look = looks(label, yours, right)
     if not np.isfinite(yours).all():
         return look
-    for axes in _choices(yours.ndim):
-        if same(yours.sum(axes), right):
+    for axes, total in _sums(yours, right.shape):
+        if axes and same(total, right):
             return _("{}: the sum over {} is missing", label, _axes(axes))
     for axes in _choices(known[d_out].ndim):
         size = math.prod(known[d_out].shape[axis] for axis in axes)
@@ -119,7 +120,7 @@ def _factors(d_out: str, known: Known) -> list[Term]:
             factors.append(Term(name, array))
             if np.all((array >= 0) & (array <= 1)):
                 factors.append(Term(f"(1 - {name})", 1 - array))
-    return factors
+    return factors[:MOST_ARRAYS]
 
 
 def _terms(start: Term, factors: Sequence[Term]) -> Iterator[Term]:
@@ -142,8 +143,8 @@ def _product(terms: Sequence[Term]) -> Term | None:
 def _sums(term: np.ndarray, shape: Sequence[int]) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
     """Yields each way to sum a term over axes, none among them, that gives a shape."""
     for axes in ((), *_choices(term.ndim)):
-        if (found := term.sum(axes)).shape == shape:
-            yield axes, found
+        if tuple(size for axis, size in enumerate(term.shape) if axis not in axes) == shape:
+            yield axes, term.sum(axes)
 
 
 def _choices(ndim: int) -> list[tuple[int, ...]]:

@@ -230,8 +230,11 @@ def nearest(value: str, known: Iterable[str]) -> str | None:
     import difflib  # Only for mistakes.
 
     names = {_letters(name): name for name in known}
-    near = difflib.get_close_matches(_letters(value), names, n=1, cutoff=0.65)
-    return names[near[0]] if near else None
+    wanted = _letters(value)
+    near = difflib.get_close_matches(wanted, names, cutoff=0.65)
+    # Of the near ones one of the same letters: "cnnn" is "cnn", not "cnn_bn".
+    best = max(near, key=lambda name: set(name) == set(wanted), default=None)
+    return best and names[best]
 
 
 def same_name(value: str, known: Iterable[str]) -> str | None:

@@ -610,11 +610,11 @@ def log_file(tmp_path):
 
 @pytest.mark.oracle
 def test_the_interval_is_drawn_as_svg_or_png(log_file, tmp_path, run_command):
-    outcome = run_command("abtest", log_file, f"--plot={tmp_path / 'a.svg'}")
+    outcome = run_command("abtest", log_file, f"--output={tmp_path / 'a.svg'}")
     assert (outcome.status, outcome.err) == (0, "") and "B is better than A" in outcome.out
     assert "</svg>" in (tmp_path / "a.svg").read_text()
     pytest.importorskip("resvg_py", reason="it draws PNG files; not installed")
-    assert run_command("abtest", log_file, f"--plot={tmp_path / 'a.png'}").status == 0
+    assert run_command("abtest", log_file, f"--output={tmp_path / 'a.png'}").status == 0
     with Image.open(tmp_path / "a.png") as drawn:
         assert drawn.width == 2 * WIDTH
 

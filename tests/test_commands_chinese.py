@@ -62,7 +62,7 @@ def test_what_an_experiment_shows_is_said_in_chinese(chinese, run_command, monke
         log.write("arm,correct,user\n")
         for user in range(400):  # A is right 60 of 100 times, B always.
             print("AB"[user % 2], int(user % 2 or user % 10 < 6), user, sep=",", file=log)
-    found = run_command("abtest", "log.csv", "--plot=log.svg")
+    found = run_command("abtest", "log.csv", "--output=log.svg")
     assert_chinese(
         found, "log.csv：400 个用户，400 个回答", "序贯检验，随时查看", "两比例 z 检验，"
     )

@@ -17,7 +17,7 @@ MISTAKES = [
     ("train --learning_rate=fast", "learning_rate：应为 一个数，得到 'fast'"),
     ("train --overwrite=yes", "overwrite：--overwrite 后面不带值，得到 'yes'"),
     ("train --optimizer=adm", '未知的 optimizer "adm"；是不是想写 "adam"？'),
-    ("train --resume --workdir=nowhere", "workdir：应为训练文件夹，nowhere 中没有 config.json"),
+    ("train --resume --workdir=nowhere", "错误: 应为训练文件夹，nowhere 中没有 config.json"),
     ("train --workdir=full", "workdir：应为空文件夹，"),
     ("train --dataset=empty/", "其中没有子文件夹；应为 每个类别一个文件夹，如 cat/1.jpg"),
     ("gradchek", '未知的命令 "gradchek"；是不是想写 "gradcheck"？（可用：'),
@@ -25,11 +25,11 @@ MISTAKES = [
     ("predict", "应给出 RUN IMAGE...，得到"),
     ("report none", "none：应为训练文件夹"),
     ("runs nowhere", "nowhere：没有这个文件夹；"),
-    ("exercise new relus", '未知的 exercise "relus"；是不是想写 "relu"？'),
+    ("exercise new relus", '未知的练习 "relus"；是不是想写 "relu"？'),
     ("exercise check none.py", "none.py：应为你自己的文件："),
     ("gradcheck --hint", "hint：须与 --mine=FILE 或 --model=FILE.py 一起使用"),
     ("summary --image_shape=28,28", "image_shape：应为 高、宽和 1 或 3 个通道，如 28,28,1"),
-    ("summary --draw=a.pdf", "draw：图应为 .svg 或 .png ，得到 .pdf"),
+    ("summary --output=a.pdf", "output：图应为 .svg 或 .png ，得到 .pdf"),
 ]
 
 

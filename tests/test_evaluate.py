@@ -111,11 +111,11 @@ def test_the_text_has_the_tables_and_names_the_split(folder, pictures, run_comma
 
 
 def test_the_sheet_has_every_wrong_picture(folder, tmp_path, run_command):
-    outcome = run_command("evaluate", folder, f"--sheet={tmp_path / 'wrong.svg'}", "--json")
+    outcome = run_command("evaluate", folder, f"--output={tmp_path / 'wrong.svg'}", "--json")
     values, text = json.loads(outcome.out), (tmp_path / "wrong.svg").read_text("utf-8")
     assert text.count("<image") == len(values["mistakes"]) > 0
     assert f"{len(values['mistakes'])} wrong of {TEST} pictures" in text
-    assert values["sheet"] == str(tmp_path / "wrong.svg")
+    assert values["output"] == str(tmp_path / "wrong.svg")
 
 
 def test_a_network_without_mistakes_has_no_sheet(finished_run):
@@ -138,7 +138,7 @@ def test_a_network_without_mistakes_has_no_sheet(finished_run):
         ("{run} minst", 'unknown dataset "minst"; did you mean "mnist"'),
         ("{run} mnist kmnist", "expected one folder or data set, got mnist kmnist"),
         ("nothing", "nothing: expected a run folder, found no config.json"),
-        ("{run} --sheet=a.pdf", "sheet: expected a figure as .svg or .png, got .pdf"),
+        ("{run} --output=a.pdf", "output: expected a figure as .svg or .png, got .pdf"),
     ],
 )
 def test_what_cannot_be_evaluated_is_refused(words, said, folder, tmp_path, run_command):

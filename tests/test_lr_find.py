@@ -91,7 +91,7 @@ def test_a_loss_that_only_rises_is_lowest_at_its_begin(tiny_preset):
 def test_the_command_prints_a_curve_draws_and_speaks_json(run_command, tiny_folder, tmp_path):
     data = as_flags(data_dir=tiny_folder, validation_size=40, batch_size=32, devices=1)
     flags = ["--model=softmax", *data, "--steps=30"]
-    outcome = run_command("lr-find", *flags, f"--plot={tmp_path / 'a.svg'}")
+    outcome = run_command("lr-find", *flags, f"--output={tmp_path / 'a.svg'}")
     assert (outcome.status, outcome.err) == (0, "")
     *lines, _, advice = outcome.out.splitlines()
     assert outcome.out.isascii() and max(map(len, lines)) < 100
@@ -113,7 +113,7 @@ def test_losses_that_are_never_finite_are_a_wrong_request(tiny_preset, tiny):
 
 def test_without_resvg_a_png_is_refused_before_anything_is_trained(run_command, monkeypatch):
     monkeypatch.setitem(sys.modules, "resvg_py", None)
-    outcome = run_command("lr_find", "--plot=a.png")
+    outcome = run_command("lr_find", "--output=a.png")
     outcome.assert_refused("resvg-py is not installed", "pip install 'jaxnets[report]'")
 
 

@@ -398,7 +398,7 @@ def test_resume_refuses_what_would_be_another_run(
     train_tiny, tmp_path, interrupt_after, tiny_arrays
 ):
     run = tmp_path / "run"
-    train_tiny("softmax", "--resume").assert_refused("workdir: expected a run folder")
+    train_tiny("softmax", "--resume").assert_refused("error: expected a run folder")
     assert not run.exists()
     interrupt_after(1)
     assert train_tiny("softmax").status == 130

@@ -1,4 +1,4 @@
-"""jaxnets trace and summary --draw: what is drawn, against NumPy and the summary's table."""
+"""jaxnets trace and summary --output: what is drawn, against NumPy and the summary's table."""
 
 import json
 import re
@@ -20,7 +20,7 @@ def texts(svg: str) -> list[str]:
 
 def test_a_runs_own_numbers_are_drawn(run_command, finished_run, tmp_path, tiny):
     path = tmp_path / "a.svg"
-    outcome = run_command("trace", finished_run.folder, "--image=4", f"--svg={path}", "--json")
+    outcome = run_command("trace", finished_run.folder, "--image=4", f"--output={path}", "--json")
     assert (outcome.status, outcome.err) == (0, "")
     values = json.loads(outcome.out)
     assert values["label"] == str(tiny.test.labels[4])
@@ -37,7 +37,7 @@ def test_an_image_of_other_data_than_the_runs_is_refused(run_command, finished_r
     copy = shutil.copytree(finished_run.folder, tmp_path / "copy")
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps(config | {"data_sha256": "0" * 64}))
-    outcome = run_command("trace", copy, "--image=4", f"--svg={tmp_path / 'a.svg'}")
+    outcome = run_command("trace", copy, "--image=4", f"--output={tmp_path / 'a.svg'}")
     assert outcome.status == 2 and "other images than the run's" in outcome.err
 
 
@@ -75,7 +75,7 @@ def test_a_picture_of_ones_own_is_prepared_as_predict_does(run_command, finished
     Image.new("L", (30, 20), 90).save(tmp_path / "mine.png")
     outcome = run_command(
         "trace", finished_run.folder, f"--image={tmp_path / 'mine.png'}",
-        f"--svg={tmp_path / 'a.svg'}", "--json",
+        f"--output={tmp_path / 'a.svg'}", "--json",
     )  # fmt: skip
     values = json.loads(outcome.out)
     assert values["label"] == values["answer"]  # Without a label of its own.
@@ -94,6 +94,6 @@ def test_the_picture_has_every_layer_with_its_numbers(model):
 
 
 def test_summary_draws_into_a_file(run_command, tmp_path):
-    outcome = run_command("summary", "--model=mlp", f"--draw={tmp_path / 'a.svg'}")
+    outcome = run_command("summary", "--model=mlp", f"--output={tmp_path / 'a.svg'}")
     assert outcome.status == 0 and "parameters" in outcome.out
     assert "hidden1 (Dense)" in texts((tmp_path / "a.svg").read_text("utf-8"))

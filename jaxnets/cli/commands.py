@@ -20,6 +20,7 @@ from jaxnets.cli.flags import (
     unknown_flag,
 )
 from jaxnets.cli.run_commands import (
+    FIGURE,
     Abtest,
     Evaluate,
     Export,
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
     if arguments[0] == "--version":
         print_version()
     given, *rest = arguments
-    known = ("train", *COMMANDS, "completion")
+    known = ("train", *COMMANDS)
     name = same_name(given, known)
     if name is None:
         from jaxnets.cli import guesses
@@ -62,11 +63,6 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(f'unknown command "{given}"{hint} (known: {", ".join(known)})')
     if name == "train":
         return _train(rest)
-    if name == "completion":
-        from jaxnets.cli import completion
-
-        print(completion.answer(rest, {"train": (Config, ConfigFile), **COMMANDS}), flush=True)
-        return DONE
     command, flags = parse_command(rest, name, COMMANDS[name])
     return command.run(**flags)
 
@@ -76,7 +72,6 @@ def abouts() -> dict[str, str]:
     return {
         "train": _("Train a network and report its test accuracy."),
         **{name: _(str(command.__doc__)) for name, (command, *_others) in COMMANDS.items()},
-        "completion": _("Print what lets Tab complete in bash, zsh or fish."),
     }
 
 
@@ -124,7 +119,8 @@ class Gradcheck(Options):
     def run(self) -> int:
         given = [name for name in ("model", "mutant", "mine") if getattr(self, name)]
         if len(given) > 1:
-            raise UserError(f"{' and '.join(given)} exclude each other, got both")
+            wanted = "one of --model, --mutant and --mine"
+            raise UserError(f"expected {wanted}, got {' and '.join(f'--{name}' for name in given)}")
         own = is_file_of_python(self.model)
         if self.hint and not (self.mine or own):
             raise UserError("hint: expected it with --mine=FILE or --model=FILE.py, got neither")
@@ -163,7 +159,9 @@ class Exercise(Options):
         "is for teachers; without a word all exercises are listed",
         metavar="[new|answers NAME | check FILE]",
     )
-    output: str | None = option(None, "file to write", unset="my_NAME", metavar="FILE")
+    output: str | None = option(
+        None, "file to write; also -o FILE", unset="my_NAME", metavar="FILE"
+    )
     student: str | None = option(
         None,
         "student whose own numbers new and answers put into an exercise to compute",
@@ -271,7 +269,7 @@ class Summary(Options):
         (28, 28, 1), "height, width and channels of an image", (1, 10_000)
     )
     num_classes: int = option(10, "number of classes, the outputs of the last layer", COUNT)
-    draw: str | None = option(None, "picture to draw, as .svg or .png", metavar="FILE")
+    output: str | None = option(None, FIGURE, metavar="FILE")
     json: bool = option(False, JSON)
 
     def run(self, **given: Any) -> int:
@@ -283,15 +281,15 @@ class Summary(Options):
         from jaxnets.models import create_model
         from jaxnets.viz import summary
 
-        if self.draw:
+        if self.output:
             from jaxnets.drawing.svg import figure_path
 
-            figure_path(self.draw, "draw")  # What cannot be written is said at once.
+            figure_path(self.output)  # What cannot be written is said at once.
         rows = summary.summary(create_model(config, self.num_classes), self.image_shape)
         what = config.model, rows, self.image_shape
         values = summary.to_values(*what)
-        if self.draw:
-            summary.network_figure(*what).save(self.draw)
+        if self.output:
+            summary.network_figure(*what).save(self.output)
         print_answer(values, summary.to_text(*what), self.json)
         return DONE
 
@@ -349,7 +347,7 @@ class LrFind(Options):
     min_rate: float = option(1e-6, "the first step's learning rate", RATES)
     max_rate: float = option(10.0, "the last step's learning rate", RATES)
     steps: int = option(100, "number of steps", (20, 10_000))
-    plot: str | None = option(None, "picture to draw, as .png or .svg", metavar="FILE")
+    output: str | None = option(None, FIGURE, metavar="FILE")
     json: bool = option(False, JSON)
 
     def run(self, **given: Any) -> int:
@@ -362,11 +360,11 @@ class LrFind(Options):
         from jaxnets.drawing.svg import figure_path
         from jaxnets.tune import lr_find
 
-        if self.plot:
-            figure_path(self.plot, "plot")
+        if self.output:
+            figure_path(self.output)
         config, found = lr_find.find(given, self.min_rate, self.max_rate, self.steps)
-        if self.plot:
-            lr_find.plot(found, config).save(self.plot)
+        if self.output:
+            lr_find.plot(found, config).save(self.output)
         values = lr_find.to_values(found, config)
         print_answer(values, lr_find.to_text(found, config), self.json)
         return DONE
@@ -458,6 +456,21 @@ class Devices(Options):
         return DONE
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Completion(Options):
+    """Print what lets Tab complete in bash, zsh or fish."""
+
+    shell: tuple[str, ...] = option(
+        dataclasses.MISSING, "bash, zsh or fish, whose script is printed", metavar="SHELL"
+    )
+
+    def run(self) -> int:
+        from jaxnets.cli import completion
+
+        print(completion.answer(self.shell, {"train": (Config, ConfigFile), **COMMANDS}))
+        return DONE
+
+
 # The class of a command's own flags; Config where it takes the flags of train.py, too.
 COMMANDS: dict[str, tuple[Any, ...]] = {
     "summary": (Summary, Config, ConfigFile),
@@ -478,4 +491,5 @@ COMMANDS: dict[str, tuple[Any, ...]] = {
     "serve": (Serve,),
     "compile": (Compile, Config, ConfigFile),
     "devices": (Devices, Config, ConfigFile),
+    "completion": (Completion,),
 }

@@ -58,7 +58,7 @@ COMMANDS |= dict.fromkeys(
     ("datasets", "data"),
     f"train --dataset=NAME takes {', '.join(DATASETS)}, or a folder of pictures",
 )
-COMMANDS["draw"] = "did you mean page (to draw digits) or summary --draw=FILE (the network)?"
+COMMANDS["draw"] = "did you mean page (to draw digits) or summary --output=FILE (the network)?"
 COMMANDS |= {name: f"did you mean train --track={name}?" for name in TRACKERS[1:]}
 COMMANDS |= dict.fromkeys(("infer", "inference", "classify"), "did you mean predict?")
 COMMANDS |= dict.fromkeys(("tune", "sweep", "grid"), "did you mean search?")

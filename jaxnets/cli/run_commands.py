@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 RUN = "run folder, which train.py names at its end"
 OUTPUT = "file to write, which replaces an older one; also -o FILE"
+FIGURE = "figure to write, as .svg or .png; also -o FILE"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -123,8 +124,8 @@ class Evaluate(_OfRun):
         "how a folder's pictures are prepared, as in predict",
         ("auto", "digit", "picture"),
     )
-    sheet: str | None = option(
-        None, "picture of all wrong pictures to draw, as .svg or .png", metavar="FILE"
+    output: str | None = option(
+        None, "figure of all wrong pictures to write, as .svg or .png; also -o FILE", metavar="FILE"
     )
     json: bool = option(False, JSON)
 
@@ -136,18 +137,18 @@ class Evaluate(_OfRun):
         from jaxnets.drawing.svg import figure_path
         from jaxnets.viz import evaluate
 
-        if self.sheet:
-            figure_path(self.sheet, "sheet")  # What cannot be written is said at once.
+        if self.output:
+            figure_path(self.output)  # What cannot be written is said at once.
         found = evaluate.evaluate(self.run_folder, *self.on, prepare_as=self.prepare)
         if not found.trained.finished:
             show(_(NOT_FINISHED, found.trained.step), sys.stderr)
         for name, why in found.unreadable:
             show_error(f"{name}: {why}")
         values, text = evaluate.to_values(found), evaluate.to_text(found)
-        if self.sheet and (drawn := evaluate.sheet(found)) is not None:
-            drawn.save(self.sheet)
-            values["sheet"] = self.sheet
-            text += "\n\n" + _("wrong pictures: {}", short_path(self.sheet))
+        if self.output and (drawn := evaluate.sheet(found)) is not None:
+            drawn.save(self.output)
+            values["output"] = self.output
+            text += "\n\n" + _("wrong pictures: {}", short_path(self.output))
         print_answer(values, text, self.json)
         return WRONG_REQUEST if found.unreadable else DONE
 
@@ -213,7 +214,7 @@ class Trace(_OfRuns):
         "class with which the loss compares",
         unset="a test image's own, else the network's answer",
     )
-    svg: str = option("trace.svg", "file to write, .svg or .png", metavar="FILE")
+    output: str = option("trace.svg", FIGURE, metavar="FILE")
     json: bool = option(False, JSON)
 
     def run(self, **given: Any) -> int:
@@ -227,7 +228,7 @@ class Trace(_OfRuns):
         from jaxnets.viz.trace import to_text, trace
 
         run = self.run_folder[0] if self.run_folder else None
-        values = trace(run, given, self.image, self.label, self.svg)
+        values = trace(run, given, self.image, self.label, self.output)
         print_answer(values, to_text(values), self.json)
         return DONE
 
@@ -287,7 +288,7 @@ class Abtest(_OfRuns):
     data_dir: str | None = option(
         None, "of two runs: folder with the data set's files", metavar="FOLDER"
     )
-    plot: str | None = option(None, "of a log: picture to draw, as .png or .svg", metavar="FILE")
+    output: str | None = option(None, f"of a log: {FIGURE}", metavar="FILE")
     json: bool = option(False, JSON)
 
     def run(self) -> int:
@@ -312,13 +313,13 @@ class Abtest(_OfRuns):
         from jaxnets.deploy.abtest.log import read_users
         from jaxnets.deploy.server.postgres import is_url, shown
 
-        if self.plot:
+        if self.output:
             from jaxnets.drawing.svg import figure_path
 
-            figure_path(self.plot, "plot")
+            figure_path(self.output)
         found = trial.evaluate(read_users(log), plan)
-        if self.plot:
-            presentation.plot(found).save(self.plot)
+        if self.output:
+            presentation.plot(found).save(self.output)
         name = shown(log) if is_url(log) else short_path(log)
         return presentation.to_values(found), presentation.to_text(found, name)
 
@@ -326,8 +327,8 @@ class Abtest(_OfRuns):
         run_a, run_b, *others = self.given
         if others:
             raise UserError(f"expected a log, or two runs, got {len(self.given)} names")
-        if self.plot or self.split != type(self).split:
-            raise UserError("plot and split: expected a log with them, got two runs")
+        if self.output or self.split != type(self).split:
+            raise UserError("output and split: expected a log with them, got two runs")
         self.check_exist(*self.given)
 
         from jaxnets.deploy.abtest import pairs

@@ -403,7 +403,8 @@ NAMES = ALIASES | dict(
     folder="workdir", restart="resume", load="resume", num_gpus="devices", gpus="devices",
     num_devices="devices", n_gpus="devices", world_size="num_processes", rank="process_id",
     validation_split="validation_size", val_size="validation_size", k="top", topk="top",
-    top_k="top", topn="top", v="version",
+    top_k="top", topn="top", v="version", svg="output", draw="output", plot="output",
+    sheet="output",
 )  # fmt: skip
 
 

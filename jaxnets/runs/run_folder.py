@@ -112,7 +112,7 @@ class RunFolder:
         path = Path(os.path.expanduser(workdir))
         _place(workdir)
         if not (path / CONFIG).is_file():
-            raise UserError(f"workdir: expected a run folder, found no {CONFIG} in {path}")
+            raise UserError(f"expected a run folder, found no {CONFIG} in {path}")
         path = path.resolve()
         files.check_only_files(path)
         return cls(path)
@@ -372,7 +372,7 @@ def _replaceable(path: Path, overwrite: bool) -> list[str]:
         begun = []  # A process ended before its run began.
     if begun and not overwrite:
         raise UserError(
-            f"workdir: {path} already holds a run; overwrite replaces it, resume continues it"
+            f"workdir: {path} already holds a run; --overwrite replaces it, --resume continues it"
         )
     return found
 

@@ -5,7 +5,7 @@ import functools
 import re
 import textwrap
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from string import Template
@@ -23,7 +23,7 @@ from jaxnets.course.exercises.student import (
     values_of,
 )
 from jaxnets.display import fill
-from jaxnets.errors import unknown
+from jaxnets.errors import UserError, did_you_mean
 from jaxnets.language import N_, _
 
 COMPUTE, FILL_IN, FIND_THE_BUG = N_("compute"), N_("fill in"), N_("find the bug")
@@ -370,8 +370,13 @@ def exercise_called(name: str) -> Exercise:
       UserError: There is none.
     """
     if name not in EXERCISES:
-        raise unknown("exercise", name, EXERCISES)
+        raise _unknown(name, EXERCISES)
     return EXERCISES[name]
+
+
+def _unknown(name: str, known: Iterable[str]) -> UserError:
+    hint = did_you_mean(name, known, quote='"')
+    return UserError(f'unknown exercise "{name}"{hint} (jaxnets exercise lists all)')
 
 
 def check_command(exercise: Exercise, file: str) -> str:
@@ -387,7 +392,7 @@ def exercise_of_function(function: str) -> Blank | Bug | Task:
       UserError: There is none.
     """
     if function not in BY_FUNCTION:
-        raise unknown("exercise", function, BY_FUNCTION)
+        raise _unknown(function, BY_FUNCTION)
     return BY_FUNCTION[function]
 
 

@@ -60,6 +60,17 @@ def test_a_long_epoch_has_a_line_a_minute_with_rate_and_time_left(training, caps
     assert len(lines) == 10  # Each step takes 100 s here: each has its line.
 
 
+def test_the_bar_says_that_the_first_step_compiles(training, tiny, capsys):
+    progress = Progress(2, TrainLoader(tiny.train, 32, seed=0), bar=True)
+    start: Any = SimpleNamespace(state=SimpleNamespace(step=0))
+    progress.on_train_begin(start)
+    assert capsys.readouterr().out.endswith("? left, compiling")
+    metrics: Any = SimpleNamespace(loss=0.25, scores={"accuracy": 0.5}, count=32)
+    progress.on_steps_end(160, metrics)
+    progress.on_train_end()
+    assert "compiling" not in capsys.readouterr().out
+
+
 def test_an_epoch_of_half_a_minute_needs_no_further_line(training, capsys):
     training(3, 30.0)
     out, err = capsys.readouterr()

@@ -202,6 +202,7 @@ class Progress(Observer):
             dynamic_ncols=True,
             leave=False,
         )
+        self._bar.set_postfix_str(_("compiling"))  # Until the first step has ended.
 
     def on_steps_end(self, count: int, metrics: Sums) -> None:
         """Moves the bar by so many images, or prints a log's next line."""

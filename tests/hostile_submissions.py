@@ -49,7 +49,10 @@ def call(*arguments):
 
 # Each must raise, or return False: nothing of the machine is within reach.
 REACHES = {
-    "starts_a_thread": "threading.Thread(target=time.sleep, args=(0,)).start()",
+    "starts_a_thousand_threads": """
+        threading.stack_size(32768)
+        for _ in range(1000):
+            threading.Thread(target=time.sleep, args=(20,), daemon=True).start()""",
     "opens_a_socket": "socket.socketpair()",
     "reads_passwd": "return open('/etc/passwd').read()",
     "reads_a_neighbour": "return open('TARGET').read()",

@@ -210,6 +210,8 @@ def test_a_fault_of_the_judge_is_one_row_s(submissions, monkeypatch):
 class Starting:
     """A sandbox in which a process starts after some attempts."""
 
+    counts_alone = True
+
     def __init__(self, failures):
         self.answers = [b"bwrap: Resource temporarily unavailable"] * failures
         self.answers.append(child.STARTED + b'{"reason": "it came"}\n')

@@ -177,7 +177,7 @@ LAYERS = "flatten, relu, softmax_cross_entropy"
             "gradients: expected manual or both with mine, got auto",
         ),
         (DENSE_BACKWARD, ["--kernels=fast"], "kernels: expected plain with mine, got fast"),
-        (None, ["--even_if_wrong"], "even_if_wrong: expected with mine=FILE, got no mine"),
+        (None, ["--even_if_wrong"], "even_if_wrong: expected with mine=FILE or layers of your own"),
         (None, ["--mine=no.py"], "no.py: expected a file of yours: No such file"),
         ("x = 1", [], "mine.py: expected a function of an exercise"),
         ("def f(:", [], "mine.py: line 1: "),

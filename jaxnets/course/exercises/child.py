@@ -62,7 +62,7 @@ def prepare(task: dict[str, Any]) -> tuple[list[Any], Any]:
     first = passes.Call("float64", np.ones(2), np.ones(2), {}, ())
     list(passes.gradients_of(lambda cache, d_out: cache, [first]))
     with contextlib.suppress(ImportError):  # Windows has no limits.
-        limit(task["seconds"], task["memory"])
+        limit(task["seconds"], task["memory"], task["threads"])
     return calls, passes.run_source
 
 
@@ -82,12 +82,13 @@ class Sources(importlib.abc.Loader, importlib.abc.MetaPathFinder):
         exec(compile(source, module.__name__, "exec"), module.__dict__)
 
 
-def limit(seconds: int, memory: int) -> None:
+def limit(seconds: int, memory: int, threads: int | None) -> None:
     """Limits what this process takes from now on.
 
     Args:
       seconds: Processor time.
       memory: Address space beyond what is in use, in bytes.
+      threads: Threads beyond those that run; None where the user's other processes count too.
     """
     import resource
 
@@ -97,11 +98,12 @@ def limit(seconds: int, memory: int) -> None:
         resource.RLIMIT_FSIZE: 0,
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_NOFILE: 256,
-        resource.RLIMIT_NPROC: 0,  # No thread beside those that JAX has started.
     }
     if sys.platform == "linux":
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         limits[resource.RLIMIT_AS] = pages * resource.getpagesize() + memory
+        if threads is not None:
+            limits[resource.RLIMIT_NPROC] = len(os.listdir("/proc/self/task")) + threads
     for which, value in limits.items():
         _, hard = resource.getrlimit(which)
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)

@@ -34,6 +34,7 @@ MAX_ANSWER = 1 << 24  # Bytes; the largest right answer has 60 kB.
 MAX_HEAD = 1 << 16  # Bytes of the line before the arrays.
 MAX_REASON = 200  # Characters of what a submission says.
 MAX_AXES = 8
+MOST_THREADS = 256  # XLA starts some more than it had at its first program.
 ATTEMPTS = 2  # To start a process: another one may just have taken the last that was free.
 MIB_FOR_JAX = 1024  # In a container, beside what a submission may take.
 
@@ -252,6 +253,7 @@ def run_submission(
         "calls": [tuple(case.call) for case in cases],
         "seconds": limits.seconds,
         "memory": limits.memory << 20,
+        "threads": MOST_THREADS if sandbox.counts_alone else None,
     }
     for _attempt in range(ATTEMPTS):
         answer = sandbox.run(

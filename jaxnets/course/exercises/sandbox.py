@@ -16,6 +16,7 @@ import glob
 import os
 import platform
 import re
+import secrets
 import shutil
 import struct
 import subprocess
@@ -33,6 +34,7 @@ from jaxnets.errors import UserError
 
 BUBBLEWRAP, PODMAN, DOCKER, TRUST = "bwrap", "podman", "docker", "trust"
 NOBODY = 65534
+FIRST_USER = 1 << 30  # As root each sandbox has a user of its own, whose threads are limited.
 IMAGE = "jaxnets-grade"
 START = 300  # Seconds until a child has imported JAX, on a busy machine.
 
@@ -189,7 +191,8 @@ class Sandbox(NamedTuple):
         if self.kind == TRUST:
             return [sys.executable, *python, "", str(packages_folder()), *site_folders()]
         if self.kind == BUBBLEWRAP:
-            return [*_bubblewrap(calls), *python, str(NOBODY), "/packages"]
+            user = FIRST_USER + secrets.randbelow(FIRST_USER) if os.getuid() == 0 else NOBODY
+            return [*_bubblewrap(calls), *python, str(user), "/packages"]
         return [
             *(self.kind, "run", "--rm", "--interactive", f"--name={name}", "--pull=never"),
             *("--network=none", "--read-only", "--cap-drop=ALL"),
@@ -197,6 +200,15 @@ class Sandbox(NamedTuple):
             *("--pids-limit=256", f"--memory={memory}m", f"--memory-swap={memory}m"),
             *("--workdir=/", "--entrypoint=python", self.image, *python, "", "/packages"),
         ]
+
+    @property
+    def counts_alone(self) -> bool:
+        """Whether the kernel counts the threads of each sandbox alone.
+
+        As root each has a user of its own. Else its namespace counts them, since Linux 5.14.
+        """
+        release = tuple(map(int, re.findall(r"\d+", platform.release())[:2]))
+        return self.kind == BUBBLEWRAP and (os.getuid() == 0 or release >= (5, 14))
 
     def _environment(self) -> dict[str, str] | None:
         if self.kind in (PODMAN, DOCKER):  # They need yours; the container gets none of it.

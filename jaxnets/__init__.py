@@ -14,7 +14,7 @@ if sys.version_info < (3, 11):  # noqa: UP036 (macOS has 3.9, and pip's message 
 
 TYPE_CHECKING = False  # typing's own takes as long to import as all else that `--help` needs.
 if TYPE_CHECKING:
-    from jaxnets.backprop.rule import LayerRule
+    from jaxnets.backprop.rule import Domain, LayerRule, Setting
     from jaxnets.backprop.rules import register_rule
     from jaxnets.config.fields import Config
     from jaxnets.config.resolve import preset
@@ -43,14 +43,15 @@ if TYPE_CHECKING:
 __all__ = ["Callback", "Config", "Dataset", "Experiment", "History", "Network", "load"]
 __all__ += ["judge", "load_dataset", "load_predictor", "plot", "preset"]
 # For networks and layers of one's own.
-__all__ += ["AveragePool", "BatchNorm", "Chain", "LayerRule", "LeakyReLU", "MaxPool"]
-__all__ += ["Residual", "check_layer", "flatten", "global_average_pool", "gradcheck"]
+__all__ += ["AveragePool", "BatchNorm", "Chain", "Domain", "LayerRule", "LeakyReLU", "MaxPool"]
+__all__ += ["Residual", "Setting", "check_layer", "flatten", "global_average_pool", "gradcheck"]
 __all__ += ["register_rule"]
 
 _HOMES = dict(
     AveragePool="models.layers",
     BatchNorm="models.batch_norm",
     Chain="models.chain",
+    Domain="backprop.rule",
     LayerRule="backprop.rule",
     LeakyReLU="models.layers",
     MaxPool="models.layers",
@@ -67,6 +68,7 @@ _HOMES = dict(
     History="training.history",
     Network="notebook.network",
     Residual="models.residual",
+    Setting="backprop.rule",
     judge="course.exercises.judge",
     load="notebook.network",
     load_dataset="data.load",

@@ -1,7 +1,7 @@
 """Every hand-derived pair against autodiff of the same layer in stock JAX or Flax.
 
-Every pair is held against both oracles of the gradient check in its declared settings.
-`test_backprop_drawn.py` draws others.
+Every pair is held against both oracles of the gradient check in the settings that it names, and
+against autodiff in others that are drawn from its domain.
 """
 
 import functools
@@ -41,9 +41,9 @@ from jaxnets.gradcheck.compare import (
     judge,
     precision,
 )
-from jaxnets.gradcheck.layer_check import problem_of, with_backward
+from jaxnets.gradcheck.layer_check import drawn_settings, problem_of, with_backward
 from jaxnets.gradcheck.oracle import both_loss_and_grads
-from jaxnets.kernels import accelerate
+from jaxnets.kernels import KERNELS, accelerate
 from jaxnets.kernels.by_rule import by_rule
 from jaxnets.kernels.convolution import FAST_CONV
 from jaxnets.kernels.layers import WIDE_DENSE
@@ -79,6 +79,22 @@ def test_every_pair_agrees_with_both_oracles(name, differenced):
         assert error.value <= TOLERANCES[program.dtype], (program.problem.label, error)
         assert differences.error.value <= TOLERANCES[DIFFERENCES], program.problem.label
         assert differences.compared or program.dtype != "float64" or program.problem.ties
+
+
+LAYERS = RULES | {kernel.name: kernel.rule for kernel in KERNELS}
+
+
+def test_every_rule_and_kernel_has_a_domain():
+    assert all(rule.domain for rule in LAYERS.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "draws", "seed"),
+    [*((name, 3, 1) for name in LAYERS), *(slow(name, 100, 2) for name in LAYERS)],
+)
+def test_a_pair_agrees_in_drawn_settings(name, draws, seed):
+    for setting in drawn_settings(LAYERS[name], draws, seed):
+        assert_agrees(LAYERS[name], setting)
 
 
 # A narrower result in float64 is found above: its error is larger than the tolerance.

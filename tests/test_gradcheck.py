@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 from typing import Any, cast
 
 import flax.linen as nn
@@ -11,11 +12,14 @@ import numpy as np
 import pytest
 from conftest import slow
 
+from jaxnets.backprop.rule import Domain, Setting
 from jaxnets.backprop.rules import RULES
 from jaxnets.config.recipes import PRESETS
+from jaxnets.course.exercises import judge
 from jaxnets.gradcheck import command, compare
 from jaxnets.gradcheck import networks as network_checks
 from jaxnets.gradcheck.compare import DIFFERENCES, TOLERANCES, Error, Passes, Problem, Row, check
+from jaxnets.gradcheck.layer_check import with_backward
 from jaxnets.gradcheck.networks import sides_of
 from jaxnets.kernels import KERNELS
 from jaxnets.models.layers import MaxPool
@@ -134,6 +138,33 @@ def test_nan_wrong_shapes_and_wrong_names_are_infinite_errors():
     for theirs, relative in (([0.0, 0.0], 0.5), ([0.0, -4.0], 0.125)):
         ours = {"x": np.array(theirs) + np.array([0.5, 0.0])}
         assert compare.disagreement(ours, {"x": np.array(theirs)}) == Error(relative, "x")
+
+
+def test_draws_reach_both_ends_of_every_range_and_repeat():
+    sizes = {"batch": (1, 2, 3, 64), "width": range(1, 100)}
+    domain = Domain(lambda batch, width: Setting((batch, width)), sizes)
+    drawn = domain.draw(4, seed=0)
+    assert drawn == domain.draw(4, seed=0) != domain.draw(4, seed=1)
+    batches, widths = zip(*(setting.x for setting in drawn), strict=True)
+    assert sorted(batches) == [1, 2, 3, 64] and min(widths) < 26 and max(widths) > 74
+    assert domain.draw(0, seed=0) == []
+
+
+def test_a_failure_names_the_drawn_setting(monkeypatch, run_command):
+    """So that the same flags draw it again."""
+
+    def backward(cache, dy):
+        return RULES["flatten"].backward(cache, dy) * (2 if len(dy) > 30 else 1)
+
+    wrong = dict(flatten=with_backward(RULES["flatten"], backward))
+    monkeypatch.setattr(judge, "mutant", wrong.get)
+    assert run_command("gradcheck", "--mutant=flatten", "--draws=0").status == 0
+    outcome = run_command("gradcheck", "--mutant=flatten", "--draws=4", "--seed=1")
+    assert outcome.status == 1
+    expected = r"flatten: float64 \S+, expected at most 1e-10, in gradient.x of \d+x\S+ .*"
+    assert re.search(expected + r"\(draw \d of --draws=4 --seed=1\)", outcome.out)
+    refused = run_command("gradcheck", "--mine=x.py", "--draws=4")
+    assert refused.status == 2 and "draws and seed" in refused.err
 
 
 def test_table_and_status_say_what_agrees_and_what_does_not(run_command):

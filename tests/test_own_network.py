@@ -18,11 +18,13 @@ from jaxnets import (
     AveragePool,
     BatchNorm,
     Chain,
+    Domain,
     LayerRule,
     LeakyReLU,
     MaxPool,
     Network,
     Residual,
+    Setting,
     check_layer,
     flatten,
     global_average_pool,
@@ -581,6 +583,23 @@ def test_check_layer_judges_a_layer_of_ones_own(doubled_rule):
     assert "output" in check_layer(Doubled(), [(4, 3)]).worst
     with pytest.raises(UserError, match=r"^silu: expected a rule for it: register_rule\(silu, "):
         check_layer(nn.silu, [(2, 2)])
+
+
+def test_check_layer_draws_from_the_domain_of_an_own_rule(doubled_rule):
+    """The drawn inputs find what the given shapes do not, and the setting is named."""
+
+    def wrong_for_many(cache, dy, *, input_gradient=True):
+        d_params, dx = doubled_rule.backward(cache, dy, input_gradient=input_gradient)
+        return d_params if len(dy) <= 100 else {"a": 2 * d_params["a"]}, dx
+
+    domain = Domain(lambda batch: Setting((batch, 3)), {"batch": (1, 2, 50, 101)})
+    register_rule(Doubled, doubled_rule._replace(domain=domain))
+    assert check_layer(Doubled()).ok
+    register_rule(Doubled, doubled_rule._replace(backward=wrong_for_many, domain=domain))
+    assert check_layer(Doubled(), [(4, 3)], draws=0).ok
+    found = check_layer(Doubled(), draws=4, seed=2)
+    assert not found.ok and found.errors["float64"].problem.startswith("101x3 a 3 (draw ")
+    assert found.errors["float64"].problem.endswith(" of --draws=4 --seed=2)")
 
 
 MISTAKES = {

@@ -15,7 +15,7 @@ from conftest import quick_jit, slow
 from jaxnets.backprop.rules import RULES
 from jaxnets.gradcheck import networks
 from jaxnets.gradcheck.compare import TOLERANCES, compiled, disagreement, precision
-from jaxnets.gradcheck.layer_check import problem_of, with_backward
+from jaxnets.gradcheck.layer_check import drawn_settings, problem_of, with_backward
 from jaxnets.kernels import KERNELS, conv_pool, convolution, layers, winograd
 
 LAYERS = RULES | {kernel.name: kernel.rule for kernel in KERNELS}
@@ -191,18 +191,23 @@ def upstream_gradient_as_its_mean(right, cache, d_losses):
     return right / d_losses[:, None] * d_losses.mean()
 
 
+def settings_of(layer):
+    """All settings in which gradcheck tries a layer by default."""
+    return [*LAYERS[layer].settings, *drawn_settings(LAYERS[layer])]
+
+
 @functools.cache
 def autodiff_of(layer, index):
     """What the plain formulation gives in one of a layer's settings."""
-    passes = problem_of(LAYERS[layer], LAYERS[layer].settings[index]).at("float64")
+    passes = problem_of(LAYERS[layer], settings_of(layer)[index]).at("float64")
     return quick_jit(passes.automatic)(passes.inputs, passes.constants)
 
 
 def is_found(layer, rule):
     """Whether a layer's check finds it in float64 in one of the settings."""
     with precision("float64"):
-        for index in reversed(range(len(rule.settings))):
-            passes = problem_of(rule, rule.settings[index]).at("float64")
+        for index, setting in enumerate(settings_of(layer)):
+            passes = problem_of(rule, setting).at("float64")
             ours = quick_jit(passes.manual)(passes.inputs, passes.constants)
             if disagreement(ours, autodiff_of(layer, index)).value > TOLERANCES["float64"]:
                 return True

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxnets.backprop.rule import ELEMENTWISE, SCORES, LayerRule, Setting
+from jaxnets.backprop.rule import ARRAYS, ELEMENTWISE, SCORES, Domain, LayerRule, Setting
 from jaxnets.models.layers import LeakyReLU
 
 Numbers = Float[Array, "*sizes"]
@@ -38,7 +38,7 @@ def sigmoid_backward(cache: Numbers, dy: Numbers) -> Numbers:
     return dy * y * (1 - y)
 
 
-SIGMOID = LayerRule(sigmoid_forward, sigmoid_backward, jax.nn.sigmoid, ELEMENTWISE)
+SIGMOID = LayerRule(sigmoid_forward, sigmoid_backward, jax.nn.sigmoid, ELEMENTWISE, domain=ARRAYS)
 
 
 def softmax_forward(x: Scores) -> tuple[Scores, Scores]:
@@ -67,7 +67,7 @@ def softmax_backward(cache: Scores, dp: Scores) -> Scores:
     return p * (dp - (dp * p).sum(axis=-1, keepdims=True))
 
 
-SOFTMAX = LayerRule(softmax_forward, softmax_backward, jax.nn.softmax, SCORES)
+SOFTMAX = LayerRule(softmax_forward, softmax_backward, jax.nn.softmax, SCORES, domain=ARRAYS)
 
 
 def tanh_forward(x: Numbers) -> tuple[Numbers, Numbers]:
@@ -91,7 +91,7 @@ def tanh_backward(cache: Numbers, dy: Numbers) -> Numbers:
     return dy * (1 - y**2)
 
 
-TANH = LayerRule(tanh_forward, tanh_backward, jnp.tanh, ELEMENTWISE)
+TANH = LayerRule(tanh_forward, tanh_backward, jnp.tanh, ELEMENTWISE, domain=ARRAYS)
 
 
 def leaky_relu_forward(x: Numbers, *, slope: float) -> tuple[Numbers, Numbers]:
@@ -115,16 +115,20 @@ def leaky_relu_backward(cache: Numbers, dy: Numbers, *, slope: float) -> Numbers
     return jnp.where(y >= 0, dy, slope * dy)
 
 
+def _with_slope(slope: float, **sizes: object) -> Setting:
+    return ARRAYS.setting(**sizes)._replace(static={"slope": slope})
+
+
 LEAKY_RELU = LayerRule(
     forward=leaky_relu_forward,
     backward=leaky_relu_backward,
     plain=lambda x, slope: jax.nn.leaky_relu(x, slope),
-    settings=[
-        setting._replace(static={"slope": slope})
-        for setting, slope in zip(ELEMENTWISE, (0.01, 0.3, 0.1, 0.01, 0.2), strict=True)
-    ],
+    settings=[setting._replace(static={"slope": 0.1}) for setting in ELEMENTWISE],
     static=lambda layer: {"slope": getattr(layer, "slope", LeakyReLU.slope)},
     sides=lambda x, slope: x >= 0,
+    domain=Domain(
+        _with_slope, {**ARRAYS.ranges, "slope": (0.001, 0.002, 0.01, 0.1, 0.2, 0.3, 1.0, 2.0)}
+    ),
 )
 
 
@@ -167,8 +171,10 @@ GELU = LayerRule(
     backward=gelu_backward,
     plain=jax.nn.gelu,
     settings=[
-        *map(Setting, [(4, 5), (1, 1), (40, 3, 3, 6)]),
+        Setting((4, 5)),
+        Setting((4, 3, 3, 6)),
         Setting((2, 3), numbers="huge"),  # A sum of more of them rounds by what a difference shows.
         Setting((6, 6), numbers="integers"),
     ],
+    domain=ARRAYS,
 )

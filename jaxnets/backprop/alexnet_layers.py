@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from jaxnets.backprop.rule import LayerRule, Setting
+from jaxnets.backprop.rule import BATCHES, IMAGES, WIDTHS, Domain, LayerRule, Setting
 from jaxnets.backprop.windows import Size
 from jaxnets.models.alexnet_layers import LocalResponseNorm, averaging_matrices
 
@@ -50,20 +50,26 @@ def _plain_adaptive_average_pool(x: Images, output_size: Size) -> Outputs:
     return jnp.stack(cells, axis=1).reshape(len(x), *output_size, x.shape[-1])
 
 
+def _adaptive(batch: int, image: Size, channels: int, output_size: Size) -> Setting:
+    return Setting((batch, *image, channels), static={"output_size": output_size})
+
+
 ADAPTIVE_AVERAGE_POOL = LayerRule(
     forward=adaptive_average_pool_forward,
     backward=adaptive_average_pool_backward,
     plain=_plain_adaptive_average_pool,
-    settings=[
-        Setting((2, 7, 5, 3), static={"output_size": (3, 2)}),
-        Setting((2, 4, 4, 3), static={"output_size": (4, 4)}),
-        Setting((2, 1, 1, 3), static={"output_size": (3, 3)}),
-        Setting((2, 3, 2, 3), static={"output_size": (4, 3)}),
-        Setting((40, 5, 9, 2), static={"output_size": (2, 5)}),
-        Setting((2, 6, 6, 5), static={"output_size": (4, 4)}),
-        Setting((2, 5, 3, 4), static={"output_size": (2, 5)}),
-    ],
+    settings=[_adaptive(2, (7, 5), 3, (3, 2)), _adaptive(2, (4, 4), 3, (4, 4))],
     static=lambda layer: {"output_size": (layer.size, layer.size)},
+    domain=Domain(
+        _adaptive,
+        {
+            "batch": BATCHES,
+            "image": ((1, 1), (2, 2), (2, 3), (3, 2), (4, 4), (5, 9), (6, 6), (7, 5), (9, 4)),
+            "channels": WIDTHS,
+            "output_size": ((1, 1), (1, 2), (2, 2), (3, 3), (2, 5), (4, 4), (5, 2), (6, 6)),
+        },
+        draws=24,
+    ),
 )
 
 
@@ -133,18 +139,32 @@ def _power(base: jax.Array, exponent: float) -> jax.Array:
 
 
 STRONG = {"k": 1.0, "alpha": 0.1, "beta": 0.5}  # weighs more than the paper's constants
+
+
+def _response(batch: int, image: tuple[int, ...], channels: int, **static: float) -> Setting:
+    return Setting((batch, *image, channels), static=static)
+
+
 LOCAL_RESPONSE_NORM = LayerRule(
     forward=local_response_norm_forward,
     backward=local_response_norm_backward,
     plain=lambda x, **static: LocalResponseNorm(**static)(x),
     settings=[
-        Setting((40, 3, 3, 7)),
-        Setting((4, 8), static=STRONG),
+        Setting((2, 3, 3, 7)),  # The paper's constants.
         Setting((2, 2, 2, 6), static={**STRONG, "n": 4}),
-        Setting((3, 2), static=STRONG),
-        Setting((1, 1, 1, 1), static=STRONG),
-        Setting((6, 6), static={"k": 0.5, "n": 3, "alpha": 0.3, "beta": 1.0}),
-        Setting((2, 4, 4, 12), static={"k": 3.0, "n": 8, "alpha": 0.02, "beta": 1.75}),
+        Setting((3, 2), static=STRONG),  # More neighbours than channels.
     ],
     static=vars,
+    domain=Domain(
+        _response,
+        {
+            "batch": BATCHES,
+            "image": IMAGES,
+            "channels": WIDTHS,
+            "k": (0.5, 1.0, 2.0, 4.0),
+            "n": range(1, 10),
+            "alpha": (1e-4, 0.02, 0.1, 0.3, 1.0),
+            "beta": (0.1, 0.5, 0.75, 1.0, 1.75, 2.5),
+        },
+    ),
 )

@@ -9,8 +9,8 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jaxnets.backprop.pooling import Images, Outputs, Shape, cells, joined
-from jaxnets.backprop.rule import LayerRule, Setting
-from jaxnets.backprop.windows import Size, window_pads, window_slices
+from jaxnets.backprop.rule import ARRAYS, BATCHES, IMAGES, WIDTHS, Domain, LayerRule, Setting
+from jaxnets.backprop.windows import BEYOND, STRIDES, WINDOWS, Size, window_pads, window_slices
 
 
 def average_pool_forward(x: Images, *, window: Size, strides: Size) -> tuple[Outputs, Shape]:
@@ -44,8 +44,10 @@ def average_pool_backward(cache: Shape, d_out: Outputs, *, window: Size, strides
     return joined(dx)[:, :height, :width]
 
 
-def _setting(x: tuple[int, ...], window: Size, strides: Size) -> Setting:
-    return Setting(x, static={"window": window, "strides": strides})
+def _setting(batch: int, window: Size, strides: Size, beyond: Size, channels: int) -> Setting:
+    """Images that the window can leave by so many rows and columns."""
+    image = (k + more for k, more in zip(window, beyond, strict=True))
+    return Setting((batch, *image, channels), static={"window": window, "strides": strides})
 
 
 AVERAGE_POOL = LayerRule(
@@ -53,14 +55,20 @@ AVERAGE_POOL = LayerRule(
     backward=average_pool_backward,
     plain=lambda x, window, strides: nn.avg_pool(x, window, strides),
     settings=[
-        _setting((40, 6, 6, 5), (2, 2), (2, 2)),
-        _setting((1, 1, 1, 1), (1, 1), (1, 1)),
-        _setting((2, 7, 7, 2), (3, 3), (2, 2)),
-        _setting((2, 5, 6, 2), (3, 2), (1, 2)),
-        _setting((1, 8, 7, 2), (2, 2), (3, 3)),
-        _setting((2, 5, 5, 9), (5, 5), (1, 1)),
+        _setting(3, (2, 2), (2, 2), (4, 4), 5),
+        _setting(2, (3, 3), (2, 2), (4, 4), 2),  # The windows overlap.
     ],
     static=lambda layer: {"window": (layer.window,) * 2, "strides": (layer.stride,) * 2},
+    domain=Domain(
+        _setting,
+        {
+            "batch": BATCHES,
+            "window": WINDOWS,
+            "strides": STRIDES,
+            "beyond": BEYOND,
+            "channels": WIDTHS,
+        },
+    ),
 )
 
 
@@ -86,5 +94,6 @@ GLOBAL_AVERAGE_POOL = LayerRule(
     forward=global_average_pool_forward,
     backward=global_average_pool_backward,
     plain=lambda x: nn.avg_pool(x, x.shape[1:3])[:, 0, 0],
-    settings=[*map(Setting, [(2, 3, 4, 5), (1, 1, 1, 1), (40, 4, 4, 9), (3, 1, 6, 2)])],
+    settings=[Setting((2, 3, 4, 5))],
+    domain=ARRAYS._replace(ranges={**ARRAYS.ranges, "image": IMAGES[1:]}),
 )

@@ -1,12 +1,14 @@
 """Batch normalization: each channel gets mean 0 and variance 1 over the batch."""
 
+import math
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from jaxnets.backprop.rule import LayerRule, Params, Setting
+from jaxnets.backprop.rule import BATCHES, IMAGES, WIDTHS, Domain, LayerRule, Params, Setting
 from jaxnets.models.batch_norm import STATISTICS, follow, normalized, widened
 from jaxnets.trees import Tree
 
@@ -124,17 +126,35 @@ def _setting(*x: int, padding: int = 0, epsilon: float = 1e-5) -> Setting:
     return Setting(x, params, static=static, padding=padding)
 
 
+def _drawn(batch: int, image: tuple[int, ...], channels: int, kept: int, epsilon: float) -> Setting:
+    """A batch of which the mask keeps three numbers of a channel at least.
+
+    One number alone has no variance, two are always ±1: rounding is all that is left of dx.
+    """
+    least = -(-3 // math.prod(image))
+    batch = max(batch, least)
+    padding = max(batch - max(kept, least), 0)
+    return _setting(batch, *image, channels, padding=padding, epsilon=epsilon)
+
+
 BATCH_NORM = LayerRule(
     forward=batch_norm_forward,
     backward=batch_norm_backward,
     plain=_plain_batch_norm,
     settings=[
         _setting(6, 6),
-        _setting(4, 5, 3, 2),
         _setting(5, 3, 3, 4, padding=2),
-        _setting(3, 2, 2, 1, epsilon=0.1, padding=1),
-        _setting(40, 9, 9, 7, epsilon=1e-3, padding=9),
     ],
     inputs=("params", "x", "mask"),
     static=lambda layer: {"epsilon": layer.epsilon, "axis_name": layer.axis_name},
+    domain=Domain(
+        _drawn,
+        {
+            "batch": BATCHES,
+            "image": (*IMAGES[:1] * 3, *IMAGES),
+            "channels": WIDTHS,
+            "kept": (1, 2, 7, 50, 999, 999, 999),
+            "epsilon": (1e-8, 1e-5, 1e-3, 0.1),
+        },
+    ),
 )

@@ -4,7 +4,15 @@ import flax.linen as nn
 from jax import lax
 from jaxtyping import Array, Float
 
-from jaxnets.backprop.rule import LayerRule, Params, Setting
+from jaxnets.backprop.rule import (
+    ARRAYS,
+    BATCHES,
+    WIDTHS,
+    Domain,
+    LayerRule,
+    Params,
+    Setting,
+)
 from jaxnets.errors import UserError
 
 Inputs = Float[Array, "B D"]
@@ -65,23 +73,24 @@ def _plain_dense(params: Params, x: Inputs) -> Outputs:
     return layer.bind({"params": params})(x)
 
 
-def setting_of(batch: int, inputs: int, outputs: int) -> Setting:
-    """The setting of a layer with these sizes and a bias."""
-    return Setting((batch, inputs), {"kernel": (inputs, outputs), "bias": (outputs,)})
+def setting_of(batch: int, inputs: int, outputs: int, biased: bool = True) -> Setting:
+    """The setting of a layer with these sizes."""
+    bias = {"bias": (outputs,)} if biased else {}
+    return Setting((batch, inputs), {"kernel": (inputs, outputs), **bias})
 
 
+SIZES = {"batch": BATCHES, "inputs": WIDTHS, "outputs": (*WIDTHS, 127, 128, 129, 200)}
 DENSE = LayerRule(
     forward=dense_forward,
     backward=dense_backward,
     plain=_plain_dense,
     settings=[
-        *(
-            setting_of(*sizes)
-            for sizes in [(4, 5, 3), (6, 3, 7), (9, 9, 9), (1, 1, 1), (40, 2, 12)]
-        ),
-        Setting((5, 6), {"kernel": (6, 2)}),
+        setting_of(4, 5, 3),
+        setting_of(9, 9, 9),  # A square of everything: a wrong axis has the right shape.
+        setting_of(5, 6, 2, biased=False),
     ],
     inputs=("params", "x"),
+    domain=Domain(setting_of, {**SIZES, "biased": (True, True, False)}),
 )
 
 
@@ -99,5 +108,6 @@ FLATTEN = LayerRule(
     forward=flatten_forward,
     backward=flatten_backward,
     plain=lambda x: lax.collapse(x, 1),
-    settings=[*map(Setting, [(2, 3, 4, 5), (1, 2), (3, 2, 2, 1), (40, 4, 4, 4)])],
+    settings=[Setting((2, 3, 4, 5)), Setting((4, 4, 4, 4))],
+    domain=ARRAYS,
 )

@@ -2,8 +2,8 @@
 
 import jax.numpy as jnp
 
-from jaxnets.backprop.dense import Inputs, Outputs, dense_backward, dense_forward
-from jaxnets.backprop.rule import LayerRule, Params, Setting
+from jaxnets.backprop.dense import SIZES, Inputs, Outputs, dense_backward, dense_forward
+from jaxnets.backprop.rule import Domain, LayerRule, Params, Setting
 
 
 def dense_with_ones_forward(params: Params, x: Inputs) -> tuple[Outputs, tuple[Inputs, Params]]:
@@ -34,13 +34,15 @@ def dense_with_ones_backward(
     return {"kernel": jnp.vstack([d_params["kernel"], d_params["bias"]])}, dx
 
 
+def _setting(batch: int, inputs: int, outputs: int) -> Setting:
+    return Setting((batch, inputs), {"kernel": (inputs + 1, outputs)})
+
+
 DENSE_WITH_ONES = LayerRule(
     forward=dense_with_ones_forward,
     backward=dense_with_ones_backward,
     plain=lambda params, x: jnp.pad(x, ((0, 0), (0, 1)), constant_values=1) @ params["kernel"],
-    settings=[
-        Setting((batch, inputs), {"kernel": (inputs + 1, outputs)})
-        for batch, inputs, outputs in [(4, 5, 3), (3, 4, 5), (1, 1, 1), (40, 9, 9)]
-    ],
+    settings=[_setting(4, 5, 3), _setting(9, 9, 9)],
     inputs=("params", "x"),
+    domain=Domain(_setting, SIZES),
 )

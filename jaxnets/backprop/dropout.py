@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
-from jaxnets.backprop.rule import LayerRule, Setting
+from jaxnets.backprop.rule import BATCHES, IMAGES, WIDTHS, Domain, LayerRule, Setting
 from jaxnets.errors import UserError
 
 Numbers = Float[Array, "*sizes"]
@@ -51,24 +51,28 @@ def _static(layer: nn.Dropout) -> dict[str, float]:
     return {"rate": layer.rate}
 
 
+def _setting(batch: int, image: tuple[int, ...], width: int, rate: float) -> Setting:
+    return Setting((batch, *image, width), static={"rate": rate})
+
+
 DROPOUT = LayerRule(
     forward=dropout_forward,
     backward=dropout_backward,
     plain=lambda key, x, rate: nn.Dropout(rate, deterministic=False).apply({}, x, rng=key),
     settings=[
-        Setting(x, static={"rate": rate})
-        for x, rate in [
-            ((6, 8), 0.5),
-            ((2, 3, 3, 2), 0.1),
-            ((5,), 0.0),
-            ((4, 4), 1.0),
-            ((6, 6), 0.6),
-            ((40, 8), 0.7),
-            ((5, 4, 4, 9), 0.8),
-            ((9, 8), 0.9),
-            ((12, 12), 0.95),
-        ]
+        _setting(6, (), 8, 0.5),
+        _setting(2, (3, 3), 2, 0.0),
+        _setting(4, (), 4, 1.0),
     ],
     inputs=("key", "x"),
     static=_static,
+    domain=Domain(
+        _setting,
+        {
+            "batch": BATCHES,
+            "image": IMAGES,
+            "width": WIDTHS,
+            "rate": (0.01, 0.1, 0.25, 0.5, 0.65, 0.8, 0.93, 0.99),
+        },
+    ),
 )

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from jaxnets.backprop.rule import LayerRule, Params, Setting
+from jaxnets.backprop.rule import BATCHES, IMAGES, Domain, LayerRule, Params, Setting
 from jaxnets.errors import UserError
 from jaxnets.models.batch_norm import widened
 
@@ -88,9 +88,14 @@ def _static(layer: nn.LayerNorm) -> dict[str, Any]:
 
 
 def _setting(
-    *x: int, params: tuple[str, ...] = ("bias", "scale"), epsilon: float = 1e-6
+    batch: int,
+    image: tuple[int, ...],
+    width: int,
+    params: tuple[str, ...] = ("bias", "scale"),
+    epsilon: float = 1e-6,
 ) -> Setting:
-    return Setting(x, {name: x[-1:] for name in params}, static={"epsilon": epsilon})
+    shapes = {name: (width,) for name in params}
+    return Setting((batch, *image, width), shapes, static={"epsilon": epsilon})
 
 
 LAYER_NORM = LayerRule(
@@ -98,13 +103,20 @@ LAYER_NORM = LayerRule(
     backward=layer_norm_backward,
     plain=_plain_layer_norm,
     settings=[
-        _setting(4, 5),
-        _setting(6, 6, epsilon=0.1),
-        _setting(2, 3, 4, 7),
-        _setting(5, 8, params=("scale",)),
-        _setting(3, 4, params=("bias",), epsilon=1e-3),
-        _setting(40, 12),
+        _setting(6, (), 6),
+        _setting(2, (3, 4), 7, epsilon=0.1),
     ],
     inputs=("params", "x"),
     static=_static,
+    domain=Domain(
+        _setting,
+        {
+            "batch": BATCHES,
+            "image": IMAGES,
+            # Two numbers are always ±1: rounding is all that is left of dx.
+            "width": (3, 4, 5, 8, 9, 17, 33, 65, 100),
+            "params": (("bias", "scale"), ("scale",), ("bias",), ()),
+            "epsilon": (1e-8, 1e-6, 1e-3, 0.1, 1.0),
+        },
+    ),
 )

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxnets.backprop.rule import SCORES, LayerRule, Setting
+from jaxnets.backprop.rule import BATCHES, SCORES, WIDTHS, Domain, LayerRule, Setting
 from jaxnets.losses import Labels, expected, probabilities_of
 
 Rows = Float[Array, "B K"]
@@ -54,12 +54,26 @@ def rows_of(labels: Labels, like: Rows) -> Rows:
 
 SCORES_AND_LABELS = [
     *(setting._replace(labels="classes") for setting in SCORES),
-    *(Setting(shape, labels="probabilities") for shape in [(4, 5), (12, 12)]),
+    Setting((4, 5), labels="probabilities"),
 ]
+
+
+def rows_with_labels(
+    batch: int, width: int, labels: str = "one_hot", numbers: str = "normal"
+) -> Setting:
+    """The setting of a loss of so many examples and classes."""
+    return Setting((batch, width), labels=labels, numbers=numbers)
+
+
+ROWS = {"batch": BATCHES, "width": WIDTHS}
+LOGITS = Domain(
+    rows_with_labels, {**ROWS, "labels": ("classes", "classes", "one_hot", "probabilities")}
+)
 SOFTMAX_CROSS_ENTROPY = LayerRule(
     forward=softmax_cross_entropy_forward,
     backward=softmax_cross_entropy_backward,
     plain=lambda x, labels: -jnp.sum(rows_of(labels, x) * jax.nn.log_softmax(x), axis=1),
     settings=SCORES_AND_LABELS,
     inputs=("x", "labels"),
+    domain=LOGITS,
 )

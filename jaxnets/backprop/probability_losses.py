@@ -10,17 +10,23 @@ import jax
 import jax.numpy as jnp
 
 from jaxnets.backprop.activations import softmax_backward, softmax_forward
-from jaxnets.backprop.losses import SCORES_AND_LABELS, Losses, Rows, rows_of
-from jaxnets.backprop.rule import SCORES, LayerRule, Setting
+from jaxnets.backprop.losses import (
+    LOGITS,
+    ROWS,
+    SCORES_AND_LABELS,
+    Losses,
+    Rows,
+    rows_of,
+    rows_with_labels,
+)
+from jaxnets.backprop.rule import SCORES, Domain, LayerRule, Setting
 from jaxnets.losses import Labels, probabilities_of
 
 # The slides add it to p so that log(0) never occurs.
 LOG_OFFSET = 1e-12
 
-PROBABILITIES = [
-    Setting(shape, labels="one_hot", numbers="shares")
-    for shape in [(4, 10), (1, 3), (3, 1), (12, 12), (40, 3)]
-]
+PROBABILITIES = [Setting(shape, labels="one_hot", numbers="shares") for shape in [(4, 10), (9, 9)]]
+SHARES = Domain(rows_with_labels, {**ROWS, "numbers": ("shares",)})
 INPUTS = ("x", "labels")
 
 
@@ -57,6 +63,7 @@ CROSS_ENTROPY = LayerRule(
         Setting((4, 5), labels="one_hot", numbers="shares", scale=LOG_OFFSET),
     ],
     inputs=INPUTS,
+    domain=SHARES,
 )
 
 
@@ -88,6 +95,7 @@ SQUARED_ERROR = LayerRule(
     plain=lambda p, y: jnp.square(p - y).mean(axis=1),
     settings=PROBABILITIES,
     inputs=INPUTS,
+    domain=SHARES,
 )
 
 
@@ -118,6 +126,7 @@ HALF_SQUARED_ERROR = LayerRule(
     plain=lambda p, y: 0.5 * jnp.square(p - y).sum(axis=1),
     settings=PROBABILITIES,
     inputs=INPUTS,
+    domain=SHARES,
 )
 
 
@@ -137,7 +146,7 @@ def _after_softmax(rule: LayerRule, settings: Sequence[Setting]) -> LayerRule:
     def plain(x: Rows, labels: Labels) -> Losses:
         return rule.plain(jax.nn.softmax(x), rows_of(labels, x))
 
-    return LayerRule(forward, backward, plain, settings, INPUTS)
+    return LayerRule(forward, backward, plain, settings, INPUTS, domain=LOGITS)
 
 
 # The slides' two steps. Scores so large that p underflows would stop them.

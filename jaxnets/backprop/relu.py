@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxnets.backprop.rule import ELEMENTWISE, LayerRule
+from jaxnets.backprop.rule import ARRAYS, ELEMENTWISE, LayerRule
 
 Numbers = Float[Array, "*sizes"]
 
@@ -36,4 +36,5 @@ RELU = LayerRule(
     plain=jax.nn.relu,
     settings=ELEMENTWISE,
     sides=lambda x: x > 0,
+    domain=ARRAYS,
 )

@@ -5,13 +5,23 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
+import jax
 from jaxtyping import Array, Float
 
 from jaxnets.backprop.activations import sigmoid_backward, sigmoid_forward
 from jaxnets.backprop.dense import dense_backward, dense_forward
-from jaxnets.backprop.rule import LayerRule, Pair, Params, Setting, Shapes
+from jaxnets.backprop.rule import (
+    BATCHES,
+    WIDTHS,
+    Domain,
+    LayerRule,
+    Pair,
+    Params,
+    Setting,
+    Shapes,
+)
 from jaxnets.models.batch_norm import STATISTICS, BatchNorm
-from jaxnets.models.chain import Chain, Layer
+from jaxnets.models.chain import Chain, Layer, shapes_of
 from jaxnets.models.residual import Residual, added
 from jaxnets.trees import LayerParams
 
@@ -95,9 +105,10 @@ def _plain_residual(
     chain: Chain,
     shortcut: Chain | None = None,
 ) -> Outputs:
-    layer = Residual(chain, shortcut)
-    out: Any = layer.apply({"params": params}, x, train=True, mask=mask)
-    return out
+    rngs = {"dropout": jax.random.key(0)}
+    network = Chain([Residual(chain, shortcut)])  # Only a network hands out keys.
+    variables = {"params": {"residual1": params}}
+    return network.apply(variables, x, train=True, mask=mask, rngs=rngs)
 
 
 def _conv(name: str, features: int, window: int = 3, stride: int = 1) -> nn.Conv:
@@ -121,14 +132,48 @@ _NORM_SHAPES = {
 }
 
 
-def _rows() -> list[Layer]:
-    return [nn.Dense(6, name="dense1"), nn.sigmoid, nn.Dense(5, name="dense2")]
+def _drawn(
+    batch: int,
+    image: tuple[int, ...],
+    depth: int,
+    norms: bool,
+    rate: float,
+    shortcut: str,
+    cut: int,
+) -> Setting:
+    """Blocks in one another, each with a chain of layers, `depth` of them.
 
+    Args:
+      batch: Examples, the last of which the mask leaves out.
+      image: Rows and columns, or none.
+      depth: How many blocks there are.
+      norms: Whether there is a batch norm in each branch that has parameters.
+      rate: Of the dropout in each branch.
+      shortcut: "", "plain" or "projection".
+      cut: How many examples the mask leaves out, at most; four stay.
+    """
+    width = 3
 
-_ROW_SHAPES = {
-    "dense1": {"kernel": (5, 6), "bias": (6,)},
-    "dense2": {"kernel": (6, 5), "bias": (5,)},
-}
+    def linear(features: int) -> nn.Module:
+        conv = nn.Conv(features, (3, 3), use_bias=not norms)
+        return conv if image else nn.Dense(features, use_bias=not norms)
+
+    def with_norm(layers: list[Layer]) -> list[Layer]:
+        return [*layers, *[BatchNorm(epsilon=0.1)] * norms, *[nn.Dropout(rate)] * bool(rate)]
+
+    shortcuts = {"": None, "plain": [nn.Dropout(rate), nn.tanh]}
+    shortcuts["projection"] = with_norm([linear(width)])
+    block: Any = None
+    for _ in range(depth):
+        inner = [block] if block else []
+        layers = [*with_norm([linear(4)]), nn.tanh, linear(width), *inner]
+        block = Residual(layers, shortcuts[shortcut])
+    shape = (max(batch, 4), *image, width)
+    params: Any = shapes_of(block, shape)[1].get("residual1", {})
+    static = {"chain": block.chain, "shortcut": block.shortcut}
+    shapes = jax.tree.map(lambda leaf: leaf.shape, params)
+    return Setting(shape, shapes, static=static, padding=min(cut, shape[0] - 4))
+
 
 RESIDUAL = LayerRule(
     forward=residual_forward,
@@ -147,17 +192,22 @@ RESIDUAL = LayerRule(
             static={"chain": Chain(_NORMS)},
             padding=2,
         ),
-        Setting(
-            (4, 5),
-            {"chain": {**_ROW_SHAPES, "residual1": {"chain": _ROW_SHAPES}}},
-            static={
-                "chain": Chain([*_rows(), Residual(_rows(), name="residual1")]),
-                "shortcut": Chain([nn.sigmoid]),
-            },
-        ),
     ],
     inputs=("params", "x", "keys", "mask"),
     static=lambda layer: {"chain": layer.chain, "shortcut": layer.shortcut},
+    domain=Domain(
+        _drawn,
+        {
+            "batch": (4, 5, 8, 17, 65),
+            "image": ((), (), (), (2, 3)),
+            "depth": (1, 1, 2, 3),
+            "norms": (True, False),
+            "rate": (0.0, 0.3, 0.6),
+            "shortcut": ("", "plain", "projection", "projection"),
+            "cut": (0, 1, 2, 9),
+        },
+        draws=8,
+    ),
 )
 
 
@@ -196,13 +246,15 @@ def _plain_residual_dense(params: Params, x: Rows) -> Rows:
     return out
 
 
+def _residual_dense(batch: int, width: int) -> Setting:
+    return Setting((batch, width), {"kernel": (width, width), "bias": (width,)})
+
+
 RESIDUAL_DENSE = LayerRule(
     forward=residual_dense_forward,
     backward=residual_dense_backward,
     plain=_plain_residual_dense,
-    settings=[
-        Setting((batch, width), {"kernel": (width, width), "bias": (width,)})
-        for batch, width in [(4, 5), (6, 6), (1, 1), (40, 3)]
-    ],
+    settings=[_residual_dense(4, 5), _residual_dense(6, 6)],
     inputs=("params", "x"),
+    domain=Domain(_residual_dense, {"batch": BATCHES, "width": WIDTHS}),
 )

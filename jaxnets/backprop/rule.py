@@ -6,14 +6,16 @@ and the backward pass takes the same keyword arguments. A layer with parameters 
 dx). With input_gradient=False, for a network's first layer, dx is not needed and may be None.
 
 `rules.py` finds a layer's rule, `network.py` composes the pairs into a network's backward pass, and
-`gradcheck/` holds each against the plain formulation in its declared settings. The faster forms of
-some layers in `kernels/` are declared in the same way.
+`gradcheck/` holds each against the plain formulation: in the settings that the rule names, and in
+others that are drawn from its domain. The faster forms of some layers in `kernels/` are declared in
+the same way.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jaxtyping import Array, Float
 
 from jaxnets.errors import UserError
@@ -45,6 +47,49 @@ class Setting(NamedTuple):
     scale: float = 1.0  # A factor of x, and of the step of the central differences.
     static: Mapping[str, Any] = {}  # The layer's other arguments.
     padding: int = 0  # The number of last rows that the mask leaves out.
+    origin: str = ""  # Which draw of a domain it is, so that it can be drawn again.
+
+
+class Domain(NamedTuple):
+    """The calls on which a layer must be right, as ranges from which the gradient check draws.
+
+    >>> rows = Domain(
+    ...     lambda batch, width: Setting((batch, width)),
+    ...     {"batch": (1, 2, 100), "width": range(1, 9)},
+    ... )
+    >>> [setting.x for setting in rows.draw(3, seed=0)]
+    [(100, 6), (1, 3), (2, 1)]
+    """
+
+    setting: Callable[..., Setting]  # (a value of each range, by its name) -> the call.
+    ranges: Mapping[str, Sequence[Any]]  # Numbers from small to large.
+    draws: int = 12  # By default. More where it takes several values together to reach a branch.
+
+    def draw(self, count: int, seed: int) -> list[Setting]:
+        """Draws calls, always the same for a count and a seed.
+
+        Each range is cut into as many parts as there are draws, and each draw takes a value from
+        another part: both ends of a range are reached, and each value of a short one, however few
+        the draws.
+
+        Args:
+          count: How many.
+          seed: Which.
+
+        Source: McKay, Beckman and Conover 1979, Latin hypercube sampling.
+        """
+        random = np.random.default_rng(seed)
+
+        def column(values: Sequence[Any]) -> list[Any]:
+            places = (random.permutation(count) + random.uniform(size=count)) / count
+            return [values[int(place * len(values))] for place in places]
+
+        drawn = {name: column(values) for name, values in self.ranges.items()}
+        rows = ({name: values[number] for name, values in drawn.items()} for number in range(count))
+        return [
+            self.setting(**row)._replace(origin=f"draw {number} of --draws={count} --seed={seed}")
+            for number, row in enumerate(rows, start=1)
+        ]
 
 
 def _itself(*inputs: object, **static: object) -> jax.Array:
@@ -61,7 +106,8 @@ class LayerRule(NamedTuple):
     # (*inputs, **static) -> out in stock JAX or Flax, which autodiff differentiates. A layer of the
     # user's own is itself its plain formulation.
     plain: Callable[..., Any] = _itself
-    # The calls on which the pair is tried; `gradcheck.check_layer` is given those of a user's own.
+    # The calls with a name: a usual one, ties, numbers that overflow. `gradcheck.check_layer` is
+    # given those of a user's own layer.
     settings: Sequence[Setting] = ()
     # Forward's arrays: "params", "key", "x", "labels", "mask"; "keys" are those of its chains.
     inputs: tuple[str, ...] = ("x",)
@@ -74,19 +120,41 @@ class LayerRule(NamedTuple):
     # Of a kernel for several layers: (*inputs, **static) -> the first of them's output, which the
     # kernel itself may never write.
     first_output: Callable[..., jax.Array] | None = None
+    domain: Domain | None = None  # What else is tried; None: nothing.
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is of a layer of the user's own, which is itself its plain formulation."""
+        return self.plain is _itself
 
 
 FindRule = Callable[[Layer], LayerRule | None]  # `rules.rule_of`, or one that changes some rules.
 
 
-# Settings that several layers have in common.
+# Ranges that several layers have in common. 64, 100 and 128 are where a program might cut a batch
+# or a row into parts; 61 and 101 are odd.
+BATCHES = (1, 1, 2, 3, 4, 6, 8, 9, 16, 33, 61, 101, 130)
+WIDTHS = (1, 2, 3, 4, 5, 8, 9, 17, 33, 65, 100)
+IMAGES = ((), (1, 1), (1, 4), (3, 3), (3, 2), (4, 4), (9, 8))  # Rows and columns, or none: rows.
+
+
+# Settings and domains that several layers have in common.
+def _array(batch: int, image: tuple[int, ...], width: int, scale: float) -> Setting:
+    return Setting((batch, *image, width), scale=scale)
+
+
 ELEMENTWISE = [
-    *map(Setting, [(4, 5), (1, 1), (40, 3, 3, 6)]),
+    Setting((4, 5)),
+    Setting((4, 3, 3, 6)),
     Setting((6, 6), numbers="huge"),
     Setting((6, 6), numbers="integers"),
 ]
+# With a scale of 4 some numbers lie between 6 and 16, where an activation is nearly saturated.
+ARRAYS = Domain(
+    _array, {"batch": BATCHES, "image": IMAGES, "width": WIDTHS, "scale": (1.0, 1.0, 4.0)}
+)
 SCORES = [
-    *map(Setting, [(4, 5), (1, 3), (3, 1), (40, 12)]),
+    Setting((4, 5)),
     Setting((3, 4), numbers="equal"),
     Setting((5, 4), numbers="huge"),
     Setting((9, 9)),  # A sum over the wrong axis has the right shape.

@@ -20,6 +20,18 @@ Size = Sequence[int]  # two numbers, for rows and for columns
 Pads = Sequence[tuple[int, int]]  # (top, bottom), (left, right)
 Padding = str | Pads
 
+# Ranges for the domains of what slides: windows and strides that differ by axis, strides that skip
+# pixels; how many rows and columns an image has beyond the window, so that some are never reached.
+WINDOWS = (
+    (1, 1), (1, 2), (2, 1), (2, 2), (2, 2), (1, 3), (2, 4), (3, 2), (3, 3), (3, 3), (4, 3), (4, 4),
+    (5, 5),
+)  # fmt: skip
+STRIDES = (
+    (1, 1), (1, 1), (1, 1), (1, 2), (2, 1), (2, 2), (2, 2), (2, 2), (3, 2), (2, 4), (3, 3), (4, 4),
+    (5, 5),
+)  # fmt: skip
+BEYOND = ((0, 0), (1, 1), (0, 3), (2, 1), (3, 3), (4, 2), (4, 4), (3, 6), (6, 5), (7, 7))
+
 
 def window_pads(image: Size, window: Size, strides: Size, padding: Padding) -> Pads:
     """Works out ((top, bottom), (left, right)): what is added around an image of H x W.

@@ -108,6 +108,13 @@ class Gradcheck(Options):
     image_shape: tuple[int, ...] = option(
         (28, 28, 1), "of a FILE.py: height, width and channels of an image", (1, 10_000)
     )
+    draws: int | None = option(
+        None,
+        "settings to draw for each layer and kernel: shapes, strides, padding, batches",
+        (0, 10_000),
+        unset="8 to 64, by how many branches there are",
+    )
+    seed: int = option(0, "seed of the draws", (0, 2**31 - 1))
     mutant: str | None = option(None, "wrong backward pass to check")
     mine: str | None = option(
         None, "file of your own to check (jaxnets exercise new)", metavar="FILE"
@@ -126,6 +133,8 @@ class Gradcheck(Options):
             raise UserError("hint: expected it with --mine=FILE or --model=FILE.py, got neither")
         if self.language and not self.mine:
             raise UserError("language: expected it with --mine=FILE, got it alone")
+        if self.mine and (self.draws is not None or self.seed):
+            raise UserError("draws and seed: expected them without --mine=FILE, got both")
         if self.mine:
             from jaxnets.course.exercises.command import check_mine
 
@@ -146,7 +155,8 @@ class Gradcheck(Options):
             image = _image_shape(self.image_shape)
             model = Network(preset(from_file(str(model)).for_data(image, NUM_CLASSES)), image)
         with speaking("en" if self.json else None):
-            return DONE if run(model, wrong, self.json, self.hint) else RUN_FAILED
+            agrees = run(model, wrong, self.json, self.hint, self.draws, self.seed)
+        return DONE if agrees else RUN_FAILED
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

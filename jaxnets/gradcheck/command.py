@@ -44,6 +44,8 @@ def run(
     mutant: tuple[str, LayerRule] | None = None,
     as_json: bool = False,
     hint: bool = False,
+    draws: int | None = None,
+    seed: int = 0,
 ) -> bool:
     """Checks the gradients by hand, printing a row of the table as soon as it is known.
 
@@ -54,6 +56,9 @@ def run(
       mutant: A layer with a wrong backward pass and its name, to be checked instead.
       as_json: Whether it prints JSON, at the end.
       hint: Whether it says more about a wrong layer than the cause of its first wrong gradient.
+      draws: How many settings are drawn from the domain of each layer and kernel; None: each
+        domain's own number.
+      seed: Which settings these are.
 
     Returns:
       Whether everything agrees.
@@ -65,7 +70,7 @@ def run(
     rows = []
     if not as_json:
         print(_line([_(text) for text in HEADER]))
-    for row in _rows(chosen, mutant, with_layers=model in (None, "all")):
+    for row in _rows(chosen, mutant, model in (None, "all"), draws, seed):
         rows.append(row)
         if not as_json:
             colour = "green" if row.ok else "red"
@@ -91,18 +96,23 @@ def _chosen(model: str | Network | None) -> dict[str, Network]:
 
 
 def _rows(
-    chosen: dict[str, Network], mutant: tuple[str, LayerRule] | None, with_layers: bool
+    chosen: dict[str, Network],
+    mutant: tuple[str, LayerRule] | None,
+    with_layers: bool,
+    draws: int | None = None,
+    seed: int = 0,
 ) -> Iterator[Row]:
     if mutant:
-        yield check_rule(*mutant)
+        yield check_rule(*mutant, draws, seed)
         return
     if with_layers:
         for name, rule in RULES.items():
-            yield check_rule(name, rule)
-        yield from map(check_kernel, KERNELS)
+            yield check_rule(name, rule, draws, seed)
+        for kernel in KERNELS:
+            yield check_kernel(kernel, draws, seed)
     for name, network in chosen.items():
         if network.config.layers is not None:
-            yield from check_own_layers(network)
+            yield from check_own_layers(network, draws, seed)
         yield check_network(name, network)
         if has_kernels(network):
             yield check_network_with_kernels(name, network)
@@ -132,9 +142,9 @@ def _summary(rows: Sequence[Row], hint: bool) -> str:
     """The verdict under the table, with every error that is too large, and its cause."""
     lines = [
         _(
-            "{}: {} {}, expected at most {}, in {}",
+            "{}: {} {}, expected at most {}, in {} of {}",
             *(row.name, _(column), f"{error.value:.1e}", f"{row.tolerances[column]:.0e}"),
-            error.leaf,
+            *(error.leaf, error.problem),
         )
         for row in rows
         for column, error in row.errors.items()
@@ -160,6 +170,7 @@ def _values(row: Row) -> dict[str, Any]:
         column: {
             "error": error.value if math.isfinite(error.value) else None,
             "leaf": error.leaf,
+            "setting": error.problem,
             "tolerance": row.tolerances[column],
         }
         for column, error in row.errors.items()

@@ -16,7 +16,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxnets.backprop.network import with_pairs
-from jaxnets.backprop.rule import LayerRule, Params, Setting
+from jaxnets.backprop.rule import Domain, LayerRule, Params, Setting
 from jaxnets.backprop.rules import rule_of
 from jaxnets.display import one_line, paint, show
 from jaxnets.errors import RunFailedError, UserError, first_line
@@ -40,15 +40,23 @@ from jaxnets.kernels.kernel import Kernel
 from jaxnets.language import said, speaking
 from jaxnets.models.chain import Chain, Layer, apply_layer, chains_of, kind_of, shapes_of
 from jaxnets.models.own import Place
+from jaxnets.models.residual import Residual
 from jaxnets.trees import LayerParams, Tree
 
 FEW_IMAGES = 4
 MOST_NUMBERS = 1 << 24  # Of an input in float64: 128 MB, of which a pass makes some more.
+# Pixels times filters of a convolution from which it takes longer to run than to compile.
+LARGE = 4_000_000
 
 Constants = tuple[jax.Array | None, jax.Array]  # The labels, and the gradient of the output.
 
 
-def check_layer(layer: Layer, shapes: Sequence[tuple[int, ...]]) -> Row:
+def check_layer(
+    layer: Layer,
+    shapes: Sequence[tuple[int, ...]] = (),
+    draws: int | None = None,
+    seed: int = 0,
+) -> Row:
     """Compares the pair of a layer of one's own with autodiff of the layer and with differences.
 
     >>> import flax.linen as nn
@@ -57,7 +65,10 @@ def check_layer(layer: Layer, shapes: Sequence[tuple[int, ...]]) -> Row:
 
     Args:
       layer: A Flax layer, or a function, with a rule (`register_rule`).
-      shapes: The shapes of inputs on which it is tried, each with a batch first.
+      shapes: The shapes of inputs on which it is tried, each with a batch first. A rule with a
+        domain needs none.
+      draws: How many other inputs are drawn from the domain of its rule; None: the domain's number.
+      seed: Which.
 
     Raises:
       UserError: It has no rule, or a rule that fails, or does not take such inputs.
@@ -65,17 +76,22 @@ def check_layer(layer: Layer, shapes: Sequence[tuple[int, ...]]) -> Row:
     name = kind_of(layer).__name__
     if isinstance(layer, type):
         raise UserError(f"{name}: expected a layer, as {name}(), got its class")
-    if not shapes or not all(isinstance(shape, tuple | list) and shape for shape in shapes):
-        raise UserError(f"{name}: expected shapes with a batch first, as [(4, 5)], got {shapes}")
     rule = rule_of(layer)
     if rule is None:
         raise UserError(f"{name}: expected a rule for it: register_rule({name}, LayerRule(...))")
+    domain = rule.domain if rule.is_own else None
+    none = not shapes and not domain
+    if none or not all(isinstance(shape, tuple | list) and shape for shape in shapes):
+        raise UserError(f"{name}: expected shapes with a batch first, as [(4, 5)], got {shapes}")
     failing = contextlib.nullcontext()
-    if not rule.settings:
+    if rule.is_own:
         rule, failing = rule._replace(plain=_plain_of(layer)), _in_one_line(layer, rule)
     with failing:
         settings = [setting_of(layer, rule, tuple(shape)) for shape in shapes]
-        return check_rule(name, rule._replace(settings=settings))
+        if domain:
+            domain = domain._replace(setting=partial(_drawn_for, layer, rule, domain))
+            settings = settings or domain.draw(1, seed)  # In every precision, by both oracles.
+        return check_rule(name, rule._replace(settings=settings, domain=domain), draws, seed)
 
 
 def layers_of(model: Chain, shape: tuple[int, ...]) -> Iterator[tuple[Layer, tuple[int, ...]]]:
@@ -95,7 +111,7 @@ def layers_of(model: Chain, shape: tuple[int, ...]) -> Iterator[tuple[Layer, tup
 def own_layers(model: Chain, shape: tuple[int, ...]) -> Iterator[tuple[Layer, tuple[int, ...]]]:
     """Those of `layers_of` that have a rule of the user's own."""
     for layer, its_shape in layers_of(model, shape):
-        if (rule := rule_of(layer)) is not None and not rule.settings:
+        if (rule := rule_of(layer)) is not None and rule.is_own:
             yield layer, its_shape
 
 
@@ -184,6 +200,13 @@ def setting_of(layer: Layer, rule: LayerRule, shape: tuple[int, ...]) -> Setting
     return Setting(shape, params, static=rule.static(layer))
 
 
+def _drawn_for(layer: Layer, rule: LayerRule, domain: Domain, **values: object) -> Setting:
+    """A setting of a domain with the layer's own parameters and static arguments."""
+    drawn = domain.setting(**values)
+    whole = setting_of(layer, rule, drawn.x)
+    return drawn._replace(params=whole.params, static=whole.static)
+
+
 def _plain_of(layer: Layer) -> Callable[..., jax.Array]:
     """A layer of the user's own as a function of its rule's inputs, which autodiff differentiates.
 
@@ -211,30 +234,36 @@ def _param_shapes(layer: Layer, shape: tuple[int, ...]) -> dict[str, Any]:
     return jax.tree.map(lambda leaf: leaf.shape, params)
 
 
-def check_rule(name: str, rule: LayerRule) -> Row:
-    """Compares a layer's pair with autodiff and central differences in all its settings."""
+def check_rule(name: str, rule: LayerRule, draws: int | None = None, seed: int = 0) -> Row:
+    """Compares a layer's pair with autodiff and central differences.
+
+    Args:
+      name: The layer's.
+      rule: Its rule, whose settings are tried in every precision and by both oracles.
+      draws: How many settings are drawn from its domain; None: the domain's own number. These are
+        compared with autodiff in float64, so that many can be.
+      seed: Which.
+    """
+    drawn = drawn_settings(rule, draws, seed)
     problems = [problem_of(rule, setting) for setting in rule.settings]
+    problems += [problem_of(rule, setting)._replace(brief=True) for setting in drawn]
     tolerances = {key: x for key, x in TOLERANCES.items() if rule.bfloat16 or key != "bfloat16"}
-    return _with_causes(check(name, problems, tolerances), rule)
+    return _with_causes(check(name, problems, tolerances), rule, [*rule.settings, *drawn])
 
 
 def check_by_autodiff(name: str, rule: LayerRule) -> Row:
     """Compares a layer's pair with autodiff alone, in float64, in all its settings."""
-    problems = [_of_autodiff_alone(problem_of(rule, setting)) for setting in rule.settings]
-    return _with_causes(check(name, problems, {"float64": TOLERANCES["float64"]}), rule)
-
-
-def _of_autodiff_alone(problem: Problem) -> Problem:
-    def at(precision: str) -> Passes:
-        return problem.at(precision)._replace(number=None)
-
     # Compiled well: a whole batch's convolutions take five times as long otherwise.
-    return problem._replace(at=at, large=True)
+    problems = [
+        problem_of(rule, setting)._replace(brief=True, large=True) for setting in rule.settings
+    ]
+    row = check(name, problems, {"float64": TOLERANCES["float64"]})
+    return _with_causes(row, rule, rule.settings)
 
 
-def _with_causes(row: Row, rule: LayerRule) -> Row:
+def _with_causes(row: Row, rule: LayerRule, settings: Sequence[Setting]) -> Row:
     """The row, with what is wrong in the first setting whose gradients differ from autodiff's."""
-    wrong = (found for setting in rule.settings if (found := _causes(rule, setting)))
+    wrong = (found for setting in settings if (found := _causes(rule, setting)))
     return row if row.ok else row._replace(causes=next(wrong, ()))
 
 
@@ -244,9 +273,8 @@ def _causes(rule: LayerRule, setting: Setting) -> tuple[str, ...]:
         passes = whole_problem_of(rule, setting).at("float64")
 
         def results(inputs: Inputs, constants: Constants) -> tuple[Any, ...]:
-            static = with_pairs(setting.static)
-            one = setting._replace(static=static)
-            _out, cache = call_layer(rule, one, rule.forward, inputs, constants[0])
+            pairs = with_pairs(setting.static)
+            _out, cache = call_layer(rule, setting, rule.forward, inputs, constants[0], **pairs)
             both = passes.manual(inputs, constants), passes.automatic(inputs, constants)
             return cache, *(one["gradient"] for one in both)
 
@@ -266,27 +294,40 @@ def _causes(rule: LayerRule, setting: Setting) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def check_kernel(kernel: Kernel) -> Row:
-    """Compares a kernel with its pair in all its settings.
+def drawn_settings(rule: LayerRule, draws: int | None = None, seed: int = 0) -> list[Setting]:
+    """Settings from a rule's domain, by default as many as it says."""
+    if rule.domain is None:
+        return []
+    return rule.domain.draw(rule.domain.draws if draws is None else draws, seed)
+
+
+def check_kernel(kernel: Kernel, draws: int | None = None, seed: int = 0) -> Row:
+    """Compares a kernel with its pair in its settings, and in others drawn from its domain.
 
     In float64 the two agree. In float32 both are compared with the pair in float64: a kernel may
-    round more than the pair does, and the row says how much.
+    round more than the pair does, and the row says how much. Drawn settings are in float64.
     """
     started = time.perf_counter()
     problems = [_problem_beside_pair(kernel, setting) for setting in kernel.rule.settings]
-    programs = (compiled([(one, dtype) for one in problems]) for dtype in ("float64", "float32"))
+    drawn = drawn_settings(kernel.rule, draws, seed)
     in_float64, in_float32, of_pair = Error(), Error(), Error()
+    for program in compiled([(_problem_beside_pair(kernel, one), "float64") for one in drawn]):
+        error = judge(program)[0]
+        in_float64 = max(in_float64, error._replace(problem=program.problem.label))
+    programs = (compiled([(one, dtype) for one in problems]) for dtype in ("float64", "float32"))
     for wide, narrow in zip(*programs, strict=True):
-        in_float64 = max(in_float64, judge(wide)[0])
+        on = wide.problem.label
+        in_float64 = max(in_float64, judge(wide)[0]._replace(problem=on))
         with precision("float32"):
             passes = narrow.problem.at("float32")
             given = passes.inputs, passes.constants
             ours, pair = narrow.both(*given)
         with precision("float64"):
             _, exact = wide.both(*jax.tree.map(_widened, given))
-        in_float32 = max(in_float32, disagreement(ours, exact))
+        in_float32 = max(in_float32, disagreement(ours, exact)._replace(problem=on))
         of_pair = max(of_pair, disagreement(pair, exact))
-    tried, errors = [one.label for one in problems], {"float64": in_float64, "float32": in_float32}
+    tried = [one.label for one in problems] + [_label(one) for one in drawn]
+    errors = {"float64": in_float64, "float32": in_float32}
     tolerances = {"float64": TOLERANCES["float64"], "float32": kernel.float32_error}
     note = f"the pair itself {of_pair.value:.1e} in float32"
     seconds = time.perf_counter() - started
@@ -316,17 +357,17 @@ def problem_of(rule: LayerRule, setting: Setting) -> Problem:
 
 def whole_problem_of(rule: LayerRule, setting: Setting) -> Problem:
     """The same, running statistics among the parameters."""
-    static = with_pairs(setting.static)
+    pairs = with_pairs(setting.static)
     call = partial(call_layer, rule, setting)
 
     def manual(inputs: Inputs, constants: Constants) -> dict[str, Any]:
         labels, d_out = constants
-        out, cache = call_layer(rule, setting._replace(static=static), rule.forward, inputs, labels)
-        gradients = rule.backward(cache, d_out, **static)
-        if "params" not in inputs:
+        out, cache = call_layer(rule, setting, rule.forward, inputs, labels, **pairs)
+        gradients = rule.backward(cache, d_out, **pairs)
+        if "params" not in rule.inputs:
             return {"output": out, "gradient": {"x": gradients}}
         # A network's first layer computes the parameters' gradients alone.
-        alone, _no_dx = _both(rule.backward(cache, d_out, **static, input_gradient=False))
+        alone, _no_dx = _both(rule.backward(cache, d_out, **pairs, input_gradient=False))
         gradients = dict(zip(inputs, _both(gradients), strict=True))
         return {"output": [out, alone], "gradient": gradients}
 
@@ -348,12 +389,20 @@ def whole_problem_of(rule: LayerRule, setting: Setting) -> Problem:
             return jnp.asarray(leaf.astype(precision) if wide else leaf)
 
         inputs, labels = jax.tree.map(cast, _draw(setting))
+        if "params" in rule.inputs:
+            inputs = {"params": {}, **inputs}  # A layer norm may have none.
         out: Any = jax.eval_shape(lambda *arrays: call(rule.plain, *arrays), inputs, labels)
         d_out = cast(np.random.default_rng(3).standard_normal(out.shape))
         return Passes(inputs, (labels, d_out), manual, automatic, number)
 
     ties = setting.numbers in ("integers", "equal", "huge")
-    return Problem(_label(setting), at, 1e-5 * setting.scale, ties)
+    products = (
+        math.prod(setting.x) * shape[-1]
+        for shape in flatten_dict(dict(setting.params)).values()
+        if len(shape) == 4
+    )
+    large = max(products, default=0) > LARGE
+    return Problem(_label(setting), at, 1e-5 * setting.scale, ties, large)
 
 
 def with_backward(rule: LayerRule, backward: Callable[..., Any]) -> LayerRule:
@@ -384,17 +433,20 @@ def call_layer(
     function: Callable[..., Tree],
     inputs: Inputs,
     labels: jax.Array | None,
+    **others: object,
 ) -> Tree:
-    """Calls one of a rule's functions of its forward pass in a setting."""
-    arrays = {**inputs, "labels": labels}
+    """Calls one of a rule's functions of its forward pass in a setting, or with other arguments."""
+    arrays = {"params": {}, **inputs, "labels": labels}
+    key = jax.random.key(0)
     if "key" in rule.inputs:
-        arrays["key"] = jax.random.key(0)
+        arrays["key"] = key
     if "keys" in rule.inputs:
-        arrays["keys"] = {}  # No setting drops anything within a block.
+        network = Chain([Residual(**setting.static)])
+        arrays["keys"] = network.apply({}, method=Chain.dropout_keys, rngs={"dropout": key})[0]
     if "mask" in rule.inputs:
         rows = jnp.arange(len(arrays["x"]), 0, -1)
         arrays["mask"] = (rows > setting.padding).astype(arrays["x"].dtype)
-    return function(*(arrays[name] for name in rule.inputs), **setting.static)
+    return function(*(arrays[name] for name in rule.inputs), **{**setting.static, **others})
 
 
 def _draw(setting: Setting) -> tuple[dict[str, Any], np.ndarray | None]:
@@ -439,4 +491,5 @@ def _label(setting: Setting) -> str:
     parts += [setting.labels, "" if setting.scale == 1 else f"times {setting.scale:g}"]
     parts.append(f"padding {setting.padding}" if setting.padding else "")
     parts += [f"{name} {value}" for name, value in setting.static.items()]
+    parts.append(f"({setting.origin})" if setting.origin else "")
     return " ".join(filter(None, parts))

@@ -77,12 +77,15 @@ def network_for(config: Config, image: tuple[int, ...], num_classes: int) -> Net
     return known._replace(config=config, image=image, num_classes=num_classes)
 
 
-def check_own_layers(network: Network) -> Iterator[Row]:
-    """Checks each layer of the user's own by itself, on inputs as it gets them in the network."""
+def check_own_layers(network: Network, draws: int | None = None, seed: int = 0) -> Iterator[Row]:
+    """Checks each layer of the user's own by itself.
+
+    The inputs are as it gets them in the network, and others are drawn from its rule's domain.
+    """
     model = create_model(network.config, network.num_classes)
     check_forwards(model, network.image)
     for layer, shape in own_layers(model, (network.batch, *network.image)):
-        yield check_layer(layer, [shape])
+        yield check_layer(layer, [shape], draws, seed)
 
 
 def check_network(name: str, network: Network) -> Row:

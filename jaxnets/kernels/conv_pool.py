@@ -35,9 +35,9 @@ from jaxtyping import Array, Float, UInt8
 
 from jaxnets.backprop.convolution import conv_backward, conv_forward
 from jaxnets.backprop.pooling import max_pool_backward, max_pool_forward
-from jaxnets.backprop.rule import LayerRule, Params, Setting
+from jaxnets.backprop.rule import BATCHES, Domain, LayerRule, Params, Setting
 from jaxnets.backprop.rules import register_rule
-from jaxnets.backprop.windows import Padding, Pads, window_pads
+from jaxnets.backprop.windows import BEYOND, Padding, Pads, Size, window_pads
 from jaxnets.kernels.by_rule import conv_by_rule, is_plain_conv
 from jaxnets.kernels.kernel import CPU, Kernel, product_of_rows, stored
 from jaxnets.models.chain import Layer
@@ -276,6 +276,24 @@ def _setting(
     return Setting(x, params, numbers=numbers, static={"padding": padding})
 
 
+def _drawn(
+    batch: int,
+    beyond: Size,
+    padding: Padding,
+    channels: int,
+    filters: int,
+    biased: bool,
+    numbers: str,
+) -> Setting:
+    """Images whose padded form has so many rows and columns beyond one tile's four."""
+    pads = ((0, 0), (0, 0)) if isinstance(padding, str) else padding
+    if padding == "SAME":
+        pads = ((1, 1), (1, 1))
+    sizes = zip(beyond, pads, strict=True)
+    image = [max(1, 4 + more - low - high) for more, (low, high) in sizes]
+    return _setting((batch, *image, channels), filters, padding, biased, numbers)
+
+
 def _plain(params: Params, x: Images, *, padding: Padding) -> Outputs:
     layer = nn.Conv(params["kernel"].shape[-1], WINDOW, padding=padding, use_bias="bias" in params)
     return nn.max_pool(layer.bind({"params": params})(x), (2, 2), (2, 2))
@@ -287,11 +305,7 @@ CONV_POOL = LayerRule(
     plain=_plain,
     settings=[
         _setting((2, 6, 6, 1), 3),
-        _setting((40, 6, 6, 5), 5),
         _setting((2, 7, 9, 4), 3, biased=False),
-        _setting((9, 8, 7, 3), 4, "SAME"),
-        _setting((2, 5, 6, 6), 2, "SAME"),
-        _setting((2, 3, 4, 4), 3, ((2, 0), (1, 3))),
         _setting((2, 6, 6, 2), 3, numbers="integers"),
         _setting((2, 6, 8, 4), 4, numbers="integers"),
         _setting((1, 5, 6, 5), 2, "SAME", numbers="equal"),
@@ -301,6 +315,19 @@ CONV_POOL = LayerRule(
     sides=lambda params, x, padding: conv_pool_forward(params, x, padding=padding)[1][2],
     bfloat16=False,
     first_output=conv_outputs,
+    domain=Domain(
+        _drawn,
+        {
+            "batch": BATCHES,
+            "beyond": BEYOND,
+            "padding": ("SAME", "VALID", "VALID", ((2, 0), (1, 3)), ((0, 1), (2, 0))),
+            "channels": (1, 1, 2, FEW_CHANNELS, FEW_CHANNELS + 1, 5, 17),
+            "filters": (1, 2, 3, 4, 9, 20),
+            "biased": (True, True, False),
+            "numbers": ("normal", "normal", "integers"),
+        },
+        draws=12,
+    ),
 )
 register_rule(ConvPool, CONV_POOL)
 

@@ -9,7 +9,7 @@ from jax import lax
 
 from jaxnets.backprop import convolution as pair
 from jaxnets.backprop.convolution import CONV, Images, Outputs, by_group
-from jaxnets.backprop.rule import Params
+from jaxnets.backprop.rule import Domain, Params, Setting
 from jaxnets.backprop.rules import register_rule
 from jaxnets.backprop.windows import Padding, Pads, Size, window_pads, window_slices
 from jaxnets.kernels import winograd
@@ -110,15 +110,45 @@ def _image_gradient(
     return pair.image_gradient(dz, kernel, image, strides, pads)
 
 
+def _drawn(wide: tuple[Size, Size, int] | None, **sizes: object) -> Setting:
+    """A setting of `CONV`, or a wide one for Winograd's algorithm: (window, outputs, tiles of 3x3).
+
+    Its channels and filters are around the fewest for which the algorithm is taken.
+    """
+    narrow = pair.DOMAIN.setting(**sizes)
+    if wide is None:
+        return narrow
+    window, outputs, tiles = wide
+    fewest = FEWEST_CHANNELS[window]
+    channels, filters = (fewest - 2 + min(size, 5) for size in narrow.params["kernel"][2:])
+    batch = -(-tiles // math.prod(-(-places // 3) for places in outputs))
+    return pair.setting_of((batch, *outputs, channels), window, filters)
+
+
 FAST_CONV = CONV._replace(
     forward=fast_conv_forward,
     backward=fast_conv_backward,
     settings=[
         *CONV.settings,
-        # By Winograd's algorithm; in the second one the last tiles hang over.
-        pair.setting_of((128, 2, 2, 64), (5, 5), 64),
+        # By Winograd's algorithm; the last tiles hang over.
         pair.setting_of((16, 9, 8, 128), (3, 3), 128, padding=((0, 1), (2, 1))),
     ],
+    domain=Domain(
+        _drawn,
+        {
+            **pair.DOMAIN.ranges,
+            # Just too few tiles, just enough; outputs that tiles do not divide. Tiles of 6x6 would
+            # take four times as long; test_winograd.py has them.
+            "wide": (
+                *24 * (None,),
+                ((3, 3), (3, 3), 127),
+                ((3, 3), (5, 7), 132),
+                ((5, 5), (2, 2), 128),
+                ((5, 5), (7, 4), 132),
+            ),
+        },
+        draws=32,
+    ),
 )
 register_rule(FastConv, FAST_CONV)
 

@@ -15,11 +15,11 @@ from jaxnets.backprop.batch_norm import BATCH_NORM, Mask, batch_norm_backward
 from jaxnets.backprop.batch_norm import Cache as NormCache
 from jaxnets.backprop.batch_norm import Numbers as Normed
 from jaxnets.backprop.convolution import CONV
-from jaxnets.backprop.dense import DENSE, Inputs, dense_backward, setting_of
+from jaxnets.backprop.dense import DENSE, SIZES, Inputs, dense_backward, setting_of
 from jaxnets.backprop.dense import Outputs as DenseOutputs
 from jaxnets.backprop.pooling import MAX_POOL, Cache, Images, Outputs, max_pool_forward
 from jaxnets.backprop.relu import RELU, Numbers, relu_forward
-from jaxnets.backprop.rule import Params, Setting
+from jaxnets.backprop.rule import Domain, Params
 from jaxnets.backprop.rules import register_rule
 from jaxnets.backprop.windows import Padding, Size
 from jaxnets.kernels.by_rule import by_rule, conv_by_rule, dense_by_rule, is_plain_conv
@@ -50,10 +50,10 @@ def wide_dense_backward(
 
 WIDE_DENSE = DENSE._replace(
     backward=wide_dense_backward,
-    settings=[
-        *(setting_of(*sizes) for sizes in [(2, 3, WIDE), (9, WIDE, WIDE), (9, 9, WIDE)]),
-        Setting((5, 6), {"kernel": (6, 2)}),
-    ],
+    settings=[setting_of(2, 3, WIDE), setting_of(9, WIDE, WIDE)],
+    domain=Domain(
+        setting_of, {**SIZES, "outputs": (2, 127, 128, 129, 200, 256, 300), "biased": (True, False)}
+    ),
 )
 register_rule(WideDense, WIDE_DENSE)
 

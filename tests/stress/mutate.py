@@ -50,7 +50,7 @@ TARGETS = (
     "training/scan.py",
 )
 ORACLES = ("torch", "torchvision", "keras")
-_LAYERS = ("test_backprop_drawn", "test_backprop_layers", "test_gradcheck", "test_models")
+_LAYERS = ("test_backprop_layers", "test_gradcheck", "test_models")
 _LAYERS += ("test_losses_metrics", "test_residual")
 _TRAINING = ("test_training", "test_parallel", "test_alexnet")
 TESTS = {  # By the first prefix that fits; what a checkout lacks is skipped.
@@ -92,6 +92,9 @@ FIRST = {  # Words of the names of the tests that are run before the others, whi
     "scan": "loop or scan or epoch",
     "step": "step or rule or block or gradient",
 }
+# Of domains: a test's data, too.
+RANGES = ("BATCHES", "WIDTHS", "IMAGES", "ARRAYS", "WINDOWS", "STRIDES", "BEYOND", "SIZES", "ROWS")
+RANGES += ("LOGITS", "SHARES", "RANGES", "DOMAIN")
 QUICK = "-x -q --no-header --tb=line -p no:cacheprovider -p no:randomly --hypothesis-seed=0"
 
 
@@ -159,9 +162,12 @@ def _is_docstring(node: libcst.CSTNode) -> bool:
 def _is_setting(node: libcst.CSTNode) -> bool:
     """Whether a node says on which inputs a layer is tried: a test's data, not the program's."""
     if isinstance(node, libcst.Arg):  # Without `strict` the same is computed.
-        return node.keyword is not None and node.keyword.value in ("settings", "strict")
+        return node.keyword is not None and node.keyword.value in ("settings", "domain", "strict")
+    code = libcst.Module([]).code_for_node(node)
+    if isinstance(node, libcst.Assign):
+        return code.split(" ")[0] in RANGES
     kinds = libcst.FunctionDef | libcst.ClassDef | libcst.BaseList | libcst.ListComp
-    return isinstance(node, kinds) and "Setting(" in libcst.Module([]).code_for_node(node)
+    return isinstance(node, kinds) and ("Setting(" in code or "-> Setting" in code)
 
 
 def _keywords(call: libcst.CSTNode) -> set[str]:

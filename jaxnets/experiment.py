@@ -115,6 +115,8 @@ class Experiment(Described):
             raise UserError(f"mine: expected {names} again: {again}")
         devices = devices or find_devices(config)
         model, size = create_model(config, data.num_classes), config.batch_size or len(data.train)
+        if data.is_table:
+            _check_takes_rows(config, model, data.image_shape[0])
         if config.layers is not None and config.gradients != "auto":
             check_forwards(model, data.image_shape)
             wrong = config.even_if_wrong
@@ -464,6 +466,16 @@ def _check_data(config: Config, data: Dataset) -> None:
         raise UserError(
             f"ten_crop: expected images larger than input_size {config.input_size}, those of "
             f"{data.name} are {height}x{width}"
+        )
+
+
+def _check_takes_rows(config: Config, model: Chain, size: int) -> None:
+    """Raises UserError if the network or an augmentation needs images."""
+    is_convolved = has_layer(model, nn.Conv)
+    if is_convolved or set(config.augmentations) - {"mixup", "custom"}:
+        raise UserError(
+            f"{config.model if is_convolved else 'augment'}: expected images, whose pixels are "
+            f"bytes or floats from 0 to 1, got rows of {size} numbers"
         )
 
 

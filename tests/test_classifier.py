@@ -7,18 +7,19 @@ import numpy as np
 import pytest
 
 import jaxnets
+from jaxnets.deploy.export import export
 from jaxnets.errors import UserError
 
 pytest.importorskip("sklearn", reason="scikit-learn, whose manners these are, is not installed")
 
 from sklearn.base import clone
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_digits, load_iris
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer
+from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from jaxnets.notebook.classifier import Classifier
+from jaxnets.notebook.classifier import EXPECTED_FAILED_CHECKS, Classifier
 
 pytestmark = pytest.mark.oracle
 QUICK: dict[str, Any] = dict(epochs=40, batch_size=32, learning_rate=0.5, augment="none", devices=1)
@@ -49,7 +50,7 @@ def test_it_fits_all_images_and_predicts_labels(fitted, digits):
     images = x.reshape(-1, 8, 8)
     same = Classifier("softmax", **QUICK).fit(images, y)
     np.testing.assert_array_equal(same.predict_proba(images), fitted.predict_proba(x))
-    with pytest.raises(UserError, match="images of .8, 8, 1., as in training, got .8, 9, 1."):
+    with pytest.raises(UserError, match="images of .8, 8, 1., as in training, got .8, 9."):
         same.predict(np.zeros((2, 8, 9)))
 
 
@@ -83,12 +84,8 @@ def test_wrong_arguments_are_answered_in_a_sentence(fitted, digits):
     for ask, error, message in (
         (lambda: Classifier(lr=0.1), UserError, 'did you mean "learning_rate"?'),
         (lambda: Classifier("cmn").fit(x, y), UserError, 'did you mean "cnn"?'),
-        (lambda: Classifier().fit(x[:, :60], y), UserError, r"rows .N, S . S. of square images"),
-        (
-            lambda: Classifier().fit(x * 16, y),
-            UserError,
-            "floats from 0 to 1, got float64 from 0.0",
-        ),
+        (lambda: Classifier().fit(x[:, :60], y), UserError, "images, .* got rows of 60 numbers"),
+        (lambda: Classifier().fit(x * 16, y), UserError, "floats from 0 to 1, got rows of 64"),
         (lambda: fitted.predict(x[:, :60]), ValueError, "60 features, .* expecting 64 features"),
         (lambda: cross_val_score(network, x, y), AttributeError, "jaxnets.Classifier"),
     ):
@@ -96,23 +93,97 @@ def test_wrong_arguments_are_answered_in_a_sentence(fitted, digits):
             ask()
 
 
-class OfTables(Classifier):
-    """Makes an image of any row: the checks' numbers are no pixels, and their rows no squares."""
-
-    def _images(self, X):
-        pixels = (1 / (1 + np.exp(-np.asarray(X, np.float64)))).reshape(len(X), -1)
-        side = int(np.ceil(np.sqrt(pixels.shape[1])))
-        pixels = np.pad(pixels, ((0, 0), (0, side**2 - pixels.shape[1])))
-        return super()._images(pixels)
+@pytest.fixture(scope="module")
+def table():
+    """Iris in other units than its own, 75 flowers each to train on and to test, by turns."""
+    x, y = load_iris(return_X_y=True)
+    x = x * [1, 1000, 0.01, 1] - [0, 5, 0, 300]
+    return (x[::2], y[::2]), (x[1::2], y[1::2])
 
 
-LEFT_OUT = {
-    "check_do_not_raise_errors_in_init_or_set_params": "it gives a value to `settings`, which is "
-    "no parameter but stands for the fields of Config",
-}
+@pytest.fixture(scope="module")
+def of_table(table):
+    return Classifier("softmax").fit(*table[0])
+
+
+def test_a_table_is_scaled_by_the_rows_that_it_is_trained_on(of_table, table):
+    (x, y), test = table
+    assert of_table.score(*test) > 0.9
+    scaler, network = StandardScaler().fit(x), of_table.network_
+    (row,) = network.config.scaling
+    assert row["kind"] == "Normalize"
+    np.testing.assert_allclose(row["mean"], scaler.mean_, rtol=1e-5)
+    np.testing.assert_allclose(row["std"], scaler.scale_, rtol=1e-5)
+    # Its softmax, in float64 of rows that scikit-learn has scaled.
+    logits = network.state.params["logits"]
+    kernel, bias = (np.asarray(logits[name], np.float64) for name in ("kernel", "bias"))
+    powers = np.exp(scaler.transform(test[0]) @ kernel + bias)
+    expected = powers / powers.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(of_table.predict_proba(test[0]), expected, atol=1e-4)
+
+
+def test_a_saved_run_keeps_the_scaling_of_its_table(of_table, table, tmp_path):
+    network, (x, y) = of_table.network_, table[1]
+    expected = network.predict_proba(x)
+    loaded = jaxnets.load(network.save(tmp_path / "run"))
+    for again in (loaded, pickle.loads(pickle.dumps(of_table)).network_):
+        np.testing.assert_array_equal(again.predict_proba(x), expected)
+        assert again.score(x, y) == of_table.score(x, y)
+    assert network.evaluate(x, y).accuracy == of_table.score(x, y)
+    np.testing.assert_array_equal(loaded.predict(x[0]), loaded.predict(x[:1]))
+    with pytest.raises(UserError, match=r"expected rows .N, 4., got .75, 3."):
+        loaded.predict(x[:, :3])
+
+
+def test_a_column_without_spread_changes_nothing(of_table, table):
+    (x, y), (x_test, _) = table
+    wider = Classifier("softmax").fit(np.c_[x, np.full(len(x), 0.1)], y)
+    found = wider.predict_proba(np.c_[x_test, np.full(len(x_test), 0.1)])
+    assert np.isfinite(found).all() and wider.network_.config.scaling[0]["std"][-1] == 1
+
+
+def test_a_convolution_refuses_a_table(table):
+    with pytest.raises(UserError, match="cnn: expected images, .* got rows of 4 numbers"):
+        Classifier("cnn").fit(*table[0])
+    with pytest.raises(UserError, match="augment: expected images, .* got rows of 4 numbers"):
+        Classifier("mlp", augment="crop").fit(*table[0])
+
+
+def test_a_page_refuses_a_table(of_table, tmp_path, run_command):
+    folder = of_table.network_.save(tmp_path / "run")
+    run_command("page", folder).assert_refused("a run on pictures, got one on rows of 4 numbers")
 
 
 @pytest.mark.slow
-@parametrize_with_checks([OfTables("softmax")], expected_failed_checks=lambda estimator: LEFT_OUT)
+@pytest.mark.parametrize("kind", ["safetensors", "onnx", "stablehlo"])
+def test_an_export_scales_rows(kind, of_table, tmp_path):
+    if kind == "onnx":
+        pytest.importorskip("onnxruntime")
+    folder = of_table.network_.save(tmp_path / "run")
+    made = export.export(str(folder), output=str(tmp_path / f"net.{kind}"))
+    assert made.image_shape == (4,) and made.difference < 1e-4 * made.largest
+    assert "rows [batch, 4] float32 -> logits [batch, 3]" in export.to_text(made)
+
+
+def test_small_images_are_enlarged_for_convolutions_alone():
+    images = np.random.default_rng(0).random((20, 8, 8))
+    data = images, np.arange(20) % 2
+    (row,) = jaxnets.Network("cnn", data).config.scaling
+    assert row == {"kind": "Enlarge", "size": 16}
+    assert jaxnets.Network("mlp", data).config.scaling is None
+
+
+def test_pixels_may_exceed_the_range_that_a_scaler_learned(digits):
+    x, y = digits
+    scaled = make_pipeline(MinMaxScaler(), Classifier("softmax", **QUICK)).fit(x[:100], y[:100])
+    assert MinMaxScaler().fit(x[:100]).transform(x[100:]).max() > 1
+    assert scaled.score(x[100:], y[100:]) > 0.6
+
+
+@pytest.mark.slow
+@parametrize_with_checks(
+    [Classifier("softmax", epochs=2), Classifier("mlp", epochs=2)],
+    expected_failed_checks=lambda estimator: EXPECTED_FAILED_CHECKS,
+)
 def test_scikit_learns_own_checks_pass(estimator, check):
     check(estimator)

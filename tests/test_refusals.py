@@ -551,7 +551,8 @@ PYTHON = [
         "trained_on(np.zeros((9, 9)))",
         "expected a name, a folder, a Dataset or (images, labels), got ndarray",
     ),
-    ("trained_on((np.zeros((9, 783)), np.zeros(9, int)))", "got (9, 783)"),
+    ("trained_on((np.zeros(9), np.zeros(9, int)))", "got (9,)"),
+    ("trained_on((np.full((9, 4), np.nan), np.zeros(9, int)))", "finite numbers below 3.4e38"),
     (
         "trained_on((np.zeros((9, 3, 8, 8)), np.zeros(9, int)))",
         "got (9, 3, 8, 8); the channels come last: x.transpose(0, 2, 3, 1)",
@@ -559,7 +560,7 @@ PYTHON = [
     ("trained_on((np.zeros((9, 8, 8, 4)), np.zeros(9, int)))", "with C = 1 or 3"),
     ("trained_on(iter([np.zeros((9, 8, 8))]))", "(images, labels) of list_iterator, got an array"),
     ("trained_on(([[0.5], [0.5, 1]], [0, 1]))", "pixels in an array, got rows that make none"),
-    ('trained_on((np.full((9, 4), "ink"), np.zeros(9, int)))', "got <U3 none"),
+    ('trained_on((np.full((9, 4), "ink"), np.zeros(9, int)))', "numbers in rows, got <U3"),
     (
         "trained_on((np.zeros((2, 8, 8)), [0, None]))",
         "whole numbers or texts as labels, got object",

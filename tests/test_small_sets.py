@@ -1,22 +1,24 @@
-"""The recipe for a small set of pictures: when it replaces a network's own, and that it is said."""
+"""The recipe for few pictures or a table: when it replaces a network's own, and that it is said."""
 
 import numpy as np
 import pytest
 from conftest import read_json, slow
 from PIL import Image
 
-from jaxnets.config.adapt import STEPS, Pictures, for_small_set
+from jaxnets.config.adapt import STEPS, OwnData, for_small_set
 from jaxnets.config.resolve import preset
 
 NAMES = ("circle", "square", "triangle")
 CHANGED = {"batch_size", "epochs", "optimizer", "learning_rate", "schedule", "augment"}
 CHANGED |= {"momentum", "nesterov"}
+DENSE = ("softmax", "mlp", "mlp_handwritten")
 
 
-def changes(given=(), count=511, names=NAMES, model="cnn", **settings):
+def changes(given=(), count=511, names=NAMES, model="cnn", is_table=False, **settings):
     """The fields that the recipe for a small set changes, and what is noted."""
     config = preset(model, **settings)
-    adapted, note = for_small_set(config, {*given, *settings}, Pictures(count, names))
+    data = OwnData(count, names, is_table, model not in DENSE)
+    adapted, note = for_small_set(config, {*given, *settings}, data)
     new = {n: x for n, x in vars(adapted).items() if x != getattr(config, n)}
     return new, note
 
@@ -35,7 +37,8 @@ def test_few_pictures_get_small_batches_and_many_epochs():
 @pytest.mark.parametrize("count", [2, 20, 33, 511, 3000])
 @pytest.mark.parametrize("model", ["softmax", "mlp", "cnn", "alexnet", "alexnet_small"])
 def test_a_run_takes_its_steps_and_no_epoch_more(count, model):
-    adapted, note = for_small_set(preset(model), (), Pictures(count, NAMES))
+    data = OwnData(count, NAMES, is_table=False, is_convolved=model not in DENSE)
+    adapted, note = for_small_set(preset(model), (), data)
     steps = -(-count // (adapted.batch_size or count))
     assert note and STEPS <= adapted.epochs * steps < STEPS + steps
     assert adapted.batch_size == min(32, count)
@@ -81,6 +84,20 @@ def test_the_lectures_search_is_repeated_as_it_is():
     assert changes(model="mlp_handwritten", hidden=(200,))[0]["batch_size"] == 32
 
 
+@pytest.mark.parametrize("model", ["softmax", "mlp"])
+def test_a_network_without_convolutions_gets_no_crops(model):
+    new, note = changes(model=model)
+    assert "augment" not in new and "augment" not in note and new["optimizer"] == "adam"
+
+
+def test_a_table_of_any_length_gets_this_recipe():
+    assert changes(model="mlp", count=10**5)[0] == {}
+    new, note = changes(model="mlp", count=10**5, is_table=True)
+    assert (new["optimizer"], new["batch_size"], new["epochs"]) == ("adam", 32, 1)
+    assert note.startswith("note: the recipe for a table of 100,000 rows is batch_size 32")
+    assert changes(model="mlp", count=10**5, is_table=True, limit=100) == ({}, "")
+
+
 def test_letters_and_digits_are_not_mirrored():
     assert changes(names=("b", "d", "鸟"))[0]["augment"] == "crop"
 
@@ -108,12 +125,12 @@ def test_a_run_says_keeps_and_resumes_it(pictures, run_main, tmp_path, interrupt
     outcome = run_main(*flags)
     assert outcome.status == 130 and "training pictures are few" in outcome.out.replace("\n ", "")
     config = read_json(folder / "config.json")
-    assert config["optimizer"] == "adam" and config["augment"] == "crop,flip"
+    assert (config["optimizer"], config["augment"], config["batch_size"]) == ("adam", "none", 8)
     interrupt_after(10**9)
     outcome = run_main("--resume", f"--workdir={folder}")
     assert outcome.status == 0 and "pictures are few" not in outcome.out
     result = read_json(folder / "result.json")
-    assert result["steps"] == 100 and result["test_accuracy"] == 1
+    assert result["steps"] == 300 and result["test_accuracy"] == 1
 
 
 @pytest.mark.parametrize("flag", [slow("--dry_run"), "--limit=50"])

@@ -45,6 +45,9 @@ class Config(Options):
     )
     # The rows of models/as_data.py for a network of the user's own, which `model` then names.
     layers: list[dict[str, Any]] | None = dataclasses.field(default=None, hash=False)
+    # The rows of the layers before the network that scale its input: the columns of a table by
+    # numbers of its training rows, small images to a size that convolutions take.
+    scaling: list[dict[str, Any]] | None = dataclasses.field(default=None, hash=False)
     recipe: str | None = option(
         None,
         "paper: train an AlexNet as its paper of 2012 did; fast: take the cnn to 99 % in seconds",
@@ -249,7 +252,7 @@ class Config(Options):
     def _facts(self) -> dict[str, Any]:
         fields = dataclasses.fields(self)
         changed = [field.name for field in fields if getattr(self, field.name) != field.default]
-        changed = [name for name in changed if name != "layers"]
+        changed = [name for name in changed if name not in ("layers", "scaling")]
         return {"model": self.model} | {name: getattr(self, name) for name in changed}
 
     def __post_init__(self):

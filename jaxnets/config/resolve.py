@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from jaxnets.config.adapt import Pictures, for_small_set, learning_rate_note
+from jaxnets.config.adapt import OwnData, for_small_set, learning_rate_note
 from jaxnets.config.fields import CUSTOM_FIELDS, SINGLE_PROCESS, Config, unknown_field
 from jaxnets.config.options import is_custom, name_of
 from jaxnets.config.recipes import DEFAULT_MODEL, KERAS_RATES, NAMED, OWN, PRESETS, Recipe
@@ -19,7 +19,7 @@ OF_THE_PROCESS = ("workdir", "resume", "overwrite", "dry_run")
 # Observers change nothing in a run: a config.json written before these fields existed is read, too.
 FOLLOWS = ("track", "profile", "report")
 # Fields that a run of an earlier version lacks; their defaults are what it did.
-LATER = (*FOLLOWS, "layers", "mine", "even_if_wrong")
+LATER = (*FOLLOWS, "layers", "scaling", "mine", "even_if_wrong")
 
 # What may change on resume: where and how the run works, not what it computes. Data and weights are
 # compared by their SHA-256, so their paths may change; the number of epochs may only grow.
@@ -84,7 +84,7 @@ def resolve(
     base: Config | None = None,
     resumed: StoredRun | None = None,
     weights: StoredRun | None = None,
-    pictures: Pictures | None = None,
+    own_data: OwnData | None = None,
 ) -> Resolved:
     """Makes a Config of the fields that a user set.
 
@@ -95,15 +95,14 @@ def resolve(
     2. what some of the fields set bring with them (see `preset`);
     3. the settings of the run that gives its weights;
     4. the fields set;
-    5. where the pictures are known and few, a recipe for few (config/adapt.py).
+    5. where the user's own data are known, a recipe for few pictures or a table (config/adapt.py).
 
     Args:
       given: Fields of Config.
       base: A whole Config of the user's, whose fields count as set.
       resumed: The run that goes on.
       weights: The run that `init_from` names, if it names one.
-      pictures: The training pictures of a set of the user's own; None before they are read, and for
-        any other set.
+      own_data: A training set of the user's own; None before it is read, and for any other set.
 
     Raises:
       UserError: An unknown model or field, a value out of range, or one that may not change.
@@ -134,8 +133,8 @@ def resolve(
                 f"early_stopping={config.patience} ends training"
             )
     notes = [learning_rate_note(config, recipe)]
-    if pictures is not None:
-        config, note = for_small_set(config, given, pictures)
+    if own_data is not None:
+        config, note = for_small_set(config, given, own_data)
         notes.append(note)
     return Resolved(config, tuple(filter(None, notes)))
 

@@ -21,10 +21,11 @@ MAX_CLASSES = 1000
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Split(Described):
-    """Images with their labels."""
+    """Images, or rows of numbers, with their labels."""
 
-    # [N, H, W, C] float32 in [0, 1], or uint8, which the step divides by 255: a NumPy array, or
-    # Pictures (data/pictures/store.py) that are read when they are asked for.
+    # Rows [N, D] float32, or images [N, H, W, C]: float32 in [0, 1], or uint8, which the step
+    # divides by 255. They are a NumPy array, or Pictures (data/pictures/store.py) that are read
+    # when they are asked for.
     images: Any
     labels: np.ndarray  # [N] int32 in [0, K).
 
@@ -96,8 +97,13 @@ class Dataset(Described):
         return np.issubdtype(self.train.labels.dtype, np.floating)
 
     @property
+    def is_table(self) -> bool:
+        """Whether the examples are rows of numbers [D] to classify instead of images."""
+        return len(self.image_shape) == 1 and not self.is_regression
+
+    @property
     def image_shape(self) -> tuple[int, ...]:
-        """(H, W, C)."""
+        """(H, W, C); (D,) of rows."""
         return self.train.images.shape[1:]
 
 

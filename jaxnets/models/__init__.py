@@ -31,7 +31,7 @@ MODELS: dict[str, Callable[..., Chain]] = {
 
 
 def create_model(config: Config, num_classes: int, *, draws: bool = True) -> Chain:
-    """The config's network with this many logits.
+    """The config's network with this many logits, after the scaling of its input.
 
     Args:
       config: Its model and sizes, or its layers.
@@ -39,7 +39,11 @@ def create_model(config: Config, num_classes: int, *, draws: bool = True) -> Cha
       draws: Whether the network draws its first weights (`as_data.from_rows`).
     """
     if config.layers is not None:
-        return with_precision(from_rows(config.layers, draws=draws), config.precision)
-    names = ("hidden", "activation", "dropout", "input_size", "init", "normalize")
-    sizes = {name: getattr(config, name) for name in names if getattr(config, name) is not None}
-    return with_precision(MODELS[config.model](num_classes=num_classes, **sizes), config.precision)
+        model = from_rows(config.layers, draws=draws)
+    else:
+        names = ("hidden", "activation", "dropout", "input_size", "init", "normalize")
+        sizes = {name: getattr(config, name) for name in names if getattr(config, name) is not None}
+        model = MODELS[config.model](num_classes=num_classes, **sizes)
+    if config.scaling is not None:
+        model = Chain([*from_rows(config.scaling).layers, *model.layers])
+    return with_precision(model, config.precision)

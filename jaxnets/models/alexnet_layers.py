@@ -79,12 +79,15 @@ class Enlarge:
 
 @dataclasses.dataclass(frozen=True)
 class Normalize:
-    """(x - mean) / std of red, green and blue in [0, 1]; grey is repeated."""
+    """(x - mean) / std of each channel: of red, green and blue, or of the columns of a table.
 
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    Grey is repeated for the three colours.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     dtype: DTypeLike = dataclasses.field(default=jnp.float32, repr=False)  # At least.
 
-    def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B H W 3"]:
+    def __call__(self, x: Float[Array, "B *sizes C"]) -> Float[Array, "B *sizes K"]:
         x = x.astype(jnp.promote_types(x.dtype, self.dtype))
         return (x - jnp.asarray(self.mean, x.dtype)) / jnp.asarray(self.std, x.dtype)

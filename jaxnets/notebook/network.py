@@ -417,9 +417,11 @@ class Network(Described):
         images = collected(images)
         if labels is None and isinstance(images, tuple) and len(images) == 2:
             images, labels = images
-        split = images if labels is None else to_split(images, labels, self.class_names)
+        split, form = images, self.data.image_shape
+        if labels is not None:
+            split = to_split(images, labels, self.class_names, form)
         if isinstance(split, Split):
-            _check_size(split.images, self.data.image_shape)
+            _check_size(split.images, form)
         return split
 
     def gradients(self, images: Any, labels: Any = None, by: str = "manual") -> Params:
@@ -472,7 +474,7 @@ class Network(Described):
 
         `predict` gives their softmax.
         """
-        images = to_images(images)
+        images = to_images(images, self.predictor.image_shape)
         _check_size(images, self.predictor.image_shape)
         return self.predictor.logits(images)
 
@@ -486,7 +488,7 @@ class Network(Described):
         Returns:
           A number from 0 to 1.
         """
-        split = to_split(images, labels, self.class_names)
+        split = to_split(images, labels, self.class_names, self.predictor.image_shape)
         return float(np.mean(self.predict(split.images).argmax(axis=1) == split.labels))
 
     def predict(

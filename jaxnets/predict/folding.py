@@ -60,7 +60,7 @@ KINDS: dict[object, tuple[str, ...]] = {
 class PlainNetwork(NamedTuple):
     """A network as a program without Flax can run it."""
 
-    image_shape: tuple[int, int, int]  # (H, W, C) of the pictures.
+    image_shape: Shape  # (H, W, C) of the pictures, or (D,) of the rows.
     # One row a layer: its kind, its numbers, and `shape`, its output's for one picture. A residual
     # layer has the rows of its `chain` and of its `shortcut`, of which the identity has none.
     layers: Rows
@@ -83,9 +83,9 @@ def plain(trained: TrainedNetwork, as_taught: bool = False) -> PlainNetwork:
     Raises:
       UserError: The network has a layer that no row describes, as one of the user's own.
     """
-    trained = folded(trained)
-    height, width = window_size(trained.image_shape, trained.config.input_size)
-    shape = (height, width, trained.image_shape[2])
+    trained, shape = folded(trained), trained.image_shape
+    if trained.config.input_size is not None:
+        shape = (*window_size(shape, trained.config.input_size), shape[2])
     rows, arrays = _rows(trained.model, trained.params, shape, as_taught)
     if shape != trained.image_shape:
         rows.insert(0, {"kind": "center_crop", "shape": list(shape)})

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from jaxnets.config.fields import Config
-from jaxnets.data.arrays import as_pixels, transpose_hint
+from jaxnets.data.arrays import as_pixels, as_rows, transpose_hint
 from jaxnets.data.datasets import Dataset
 from jaxnets.data.pictures.decode import BadPictureError, read_picture, to_8_bits, to_square
 from jaxnets.errors import UserError
@@ -38,10 +38,10 @@ CHANNELS = (1, 3, 4)
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Predictor(Described):
-    """The network of a run, from pictures to probabilities."""
+    """The network of a run, from pictures, or rows of a table, to probabilities."""
 
     config: Config
-    image_shape: tuple[int, int, int]  # (H, W, C) of the training images, before crops.
+    image_shape: tuple[int, ...]  # (H, W, C) of the training images, before crops; (D,) of rows.
     class_names: tuple[str, ...]  # K texts from files: escape them wherever you show them.
     prepare_as: str  # "auto" (one digit), "digit", "digits" or "picture", as `load_predictor` says.
     step: int  # The number of training steps.
@@ -61,7 +61,7 @@ class Predictor(Described):
           pictures: One or many, of any size: paths, pictures of Pillow, arrays [H, W] or [H, W, C]
             in a list, or one array [N, H, W, C] or [N, H, W]. Pixels are bytes, or floats from 0 to
             1. Arrays of the size of the training images pass unchanged; the rest is prepared as
-            `jaxnets predict` prepares it.
+            `jaxnets predict` prepares it. Of a table they are rows [N, D].
           batch_size: The most pictures that the network takes at once.
 
         Raises:
@@ -69,6 +69,9 @@ class Predictor(Described):
           BadPictureError: A file is no picture, or a digit was expected and there is no ink, or
             several digits.
         """
+        if len(self.image_shape) == 1:
+            rows = np.atleast_2d(np.asarray(pictures))
+            return self.probabilities(as_rows(rows, self.image_shape), batch_size)
         images = []
         for number, picture in enumerate(as_list(pictures, self.image_shape)):
             try:
@@ -101,6 +104,8 @@ class Predictor(Described):
 
     def prepare(self, picture: Image.Image) -> np.ndarray:
         """Converts a picture to the data set's format, [H, W, C] uint8."""
+        if len(self.image_shape) == 1:
+            raise UserError(f"expected rows of {self.image_shape[0]} numbers, got a picture")
         if self.prepare_as != "picture":
             return to_digit(picture, single=self.prepare_as == "auto")[..., None]
         height, width, _ = self.image_shape
@@ -151,7 +156,7 @@ class Predictor(Described):
         return out
 
 
-def as_list(pictures: Pictures, image_shape: tuple[int, int, int]) -> list[Picture]:
+def as_list(pictures: Pictures, image_shape: tuple[int, ...]) -> list[Picture]:
     """The single pictures, of which one alone or an array of many may be given.
 
     In an array of three dimensions the last one is of channels if it is 1, 3 or 4, unless the first
@@ -207,7 +212,7 @@ def load_predictor(workdir: str, prepare_as: str = "auto") -> Predictor:
     Raises:
       UserError: The folder holds no run, a damaged one, or no checkpoint yet.
     """
-    return to_predictor(load_network(workdir), prepare_as)
+    return to_predictor(load_network(workdir, takes_rows=True), prepare_as)
 
 
 def to_predictor(
@@ -258,8 +263,7 @@ def create_predictor(config: Config, data: Dataset, state: TrainState, finished:
     """The network as it is in a training, whose further steps do not change it."""
     params = jax.tree.map(np.array, jax.device_get(state.params))
     model, step = create_model(config, data.num_classes), int(state.step)
-    height, width, channels = data.image_shape
-    shape = (height, width, channels)
-    return to_predictor(
-        TrainedNetwork(config, model, params, shape, data.class_names, step, finished)
+    trained = TrainedNetwork(
+        config, model, params, data.image_shape, data.class_names, step, finished
     )
+    return to_predictor(trained)

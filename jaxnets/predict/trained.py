@@ -29,18 +29,20 @@ class TrainedNetwork:
     config: Config
     model: Chain
     params: Any  # Each layer's arrays, as `model.init` gives them.
-    image_shape: tuple[int, int, int]  # (H, W, C) of the training images, before crops.
+    # (H, W, C) of the training images, before crops; (D,) of rows.
+    image_shape: tuple[int, ...]
     class_names: tuple[str, ...]  # K texts from files: escape them wherever you show them.
     step: int  # The number of training steps.
     finished: bool
     data_sha256: str | None = None  # Of the data that it was trained on, as the run's files say.
 
 
-def load_network(workdir: str) -> TrainedNetwork:
+def load_network(workdir: str, *, takes_rows: bool = False) -> TrainedNetwork:
     """Loads a run's network from its last checkpoint; the data set is not needed.
 
     Args:
       workdir: The folder of a finished or an interrupted run.
+      takes_rows: Whether the run may be one on a table, which has no pictures to show.
 
     Raises:
       UserError: The folder holds no run, a damaged one, or no checkpoint yet.
@@ -48,6 +50,9 @@ def load_network(workdir: str) -> TrainedNetwork:
     folder = RunFolder.open(workdir)
     config = read_config(folder)
     image_shape, class_names = _form(folder)
+    if len(image_shape) == 1 and not takes_rows:
+        size = image_shape[0]
+        raise UserError(f"{workdir}: expected a run on pictures, got one on rows of {size} numbers")
     checksum = folder.read(CONFIG).get("data_sha256")
     set_up_jax(None, config.precision)
     model = create_model(config, len(class_names), draws=False)
@@ -64,7 +69,7 @@ def to_input(config: Config, images: Any) -> Any:
     return to_float(center_crop(images, config.input_size))
 
 
-def _form(folder: RunFolder) -> tuple[tuple[int, int, int], tuple[str, ...]]:
+def _form(folder: RunFolder) -> tuple[tuple[int, ...], tuple[str, ...]]:
     """Reads the images' shape and the classes' names from config.json, which may be untrusted."""
     written, where = folder.read(CONFIG), folder.path / CONFIG
     shape, count = written.get("image_shape"), written.get("num_classes")
@@ -73,15 +78,16 @@ def _form(folder: RunFolder) -> tuple[tuple[int, int, int], tuple[str, ...]]:
             f"{where}: no image_shape and num_classes: an earlier version of jaxnets "
             "wrote the run; train it again"
         )
-    sizes = shape if isinstance(shape, list) and len(shape) == 3 else [0, 0, 0]
-    if not all(type(n) is int and 1 <= n <= MAX_SIDE for n in sizes) or sizes[2] not in (1, 3):
-        raise UserError(f"{where}: image_shape: expected [H, W, 1 or 3], found {shape!r}")
+    sizes = shape if isinstance(shape, list) and len(shape) in (1, 3) else [0]
+    is_form = all(type(n) is int and 1 <= n <= MAX_SIDE for n in sizes)
+    if not is_form or (len(sizes) == 3 and sizes[2] not in (1, 3)):
+        raise UserError(f"{where}: image_shape: expected [H, W, 1 or 3] or [D], found {shape!r}")
     if type(count) is not int or not 2 <= count <= MAX_CLASSES:
         raise UserError(f"{where}: num_classes: expected 2 to {MAX_CLASSES}, found {count!r}")
     names = written.get("class_names", [str(number) for number in range(count)])
     if not isinstance(names, list) or [type(name) for name in names] != [str] * count:
         raise UserError(f"{where}: class_names: expected {count} texts, found {names!r:.80}")
-    return (sizes[0], sizes[1], sizes[2]), tuple(names)
+    return tuple(sizes), tuple(names)
 
 
 def _params_like(

@@ -5,9 +5,10 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import numpy as np
 
-from jaxnets.config.adapt import Pictures
+from jaxnets.config.adapt import OwnData
 from jaxnets.config.fields import Config
 from jaxnets.config.resolve import (
     OF_THE_PROCESS,
@@ -17,13 +18,22 @@ from jaxnets.config.resolve import (
     resolve,
 )
 from jaxnets.data.arrays import NAME as ARRAYS
+from jaxnets.data.arrays import scaling_of
 from jaxnets.data.datasets import Dataset
 from jaxnets.data.load import load_dataset
 from jaxnets.display import one_line, short_path
 from jaxnets.errors import UserError
 from jaxnets.machine.platform import keep_freed_memory
+from jaxnets.models import create_model
+from jaxnets.models.alexnet_layers import Enlarge, Normalize
+from jaxnets.models.as_data import to_rows
+from jaxnets.models.chain import Chain, has_layer
 from jaxnets.runs.checkpoints import path_of
 from jaxnets.runs.run_folder import CHECKPOINTS, CONFIG, MINE_SHA256, RUNS, SEARCH, RunFolder
+
+# Smaller images in arrays, as scikit-learn's digits, are enlarged for convolutions: the cnn takes
+# none of them.
+LEAST_SIDE, ENLARGED_SIDE = 10, 16
 
 
 class Request(NamedTuple):
@@ -74,11 +84,20 @@ def request(
     if isinstance(own, OwnNetwork) and resumed is not None:  # Its layers, until the data are known.
         first = {**given, "model": own.name}
     data = load(resolve(first, **known).config)
+    if data.is_table:
+        mean, std = scaling_of(data.train.images)
+        given = {**given, "scaling": to_rows(Chain([Normalize(mean, std)]))}
     if isinstance(own, OwnNetwork):
         given = {**given, "model": own.for_data(data.image_shape, data.num_classes)}
-    are_pictures = data.name == ARRAYS or not isinstance(data.train.images, np.ndarray)
-    pictures = Pictures(len(data.train), data.class_names) if are_pictures else None
-    config, notes = resolve(given, **known, pictures=pictures)
+    config, notes = resolve(given, **known)
+    is_own = data.name == ARRAYS or not isinstance(data.train.images, np.ndarray)
+    if is_own and resumed is None:
+        model = create_model(config, data.num_classes, draws=False)
+        is_convolved = has_layer(model, nn.Conv)
+        if is_convolved and data.name == ARRAYS and max(data.image_shape) < LEAST_SIDE:
+            given = {**given, "scaling": to_rows(Chain([Enlarge(ENLARGED_SIDE)]))}
+        own_data = OwnData(len(data.train), data.class_names, data.is_table, is_convolved)
+        config, notes = resolve(given, **known, own_data=own_data)
     return Request(config, data, notes)
 
 

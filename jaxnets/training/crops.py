@@ -54,6 +54,8 @@ def center_crop(images: Images, input_size: int | None) -> Images:
     An odd margin has its extra row below and its extra column on the right. Without an input_size
     the images stay whole.
     """
+    if input_size is None:
+        return images
     height, width = window_size(images.shape, input_size)
     top, left = (images.shape[-3] - height) // 2, (images.shape[-2] - width) // 2
     return images[..., top : top + height, left : left + width, :]

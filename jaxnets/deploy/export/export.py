@@ -39,7 +39,7 @@ class Export(NamedTuple):
     path: Path
     format: str
     bytes: int
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]  # (H, W, C), or (D,) of rows.
     num_classes: int
     difference: float  # The largest one of a logit.
     largest: float  # The largest logit, without its sign.
@@ -65,7 +65,7 @@ def export(workdir: str, kind: str | None = None, output: str | None = None) -> 
     path = output_path(output or f"{Path(workdir).resolve().name}.{kind}")
     with Doing("export", 3) as doing, replacing(path) as stream:
         doing(_("reading {}", workdir))
-        trained = load_network(workdir)
+        trained = load_network(workdir, takes_rows=True)
         doing(_("writing the network"))
         content = content_of(trained, kind)
         stream.write(content)
@@ -79,10 +79,16 @@ def export(workdir: str, kind: str | None = None, output: str | None = None) -> 
 def to_text(made: Export) -> str:
     """The lines that name the file and the check that it passed."""
     megabytes, classes = f"{made.bytes / 1e6:.2f}", made.num_classes
+    path, shape = short_path(str(made.path)), ", ".join(map(str, made.image_shape))
     first = _(
-        "{}: {} MB, images [batch, {}, {}, {}] float32 from 0 to 1 -> logits [batch, {}]",
-        *(short_path(str(made.path)), megabytes, *made.image_shape, classes),
+        "{}: {} MB, images [batch, {}] float32 from 0 to 1 -> logits [batch, {}]",
+        *(path, megabytes, shape, classes),
     )
+    if len(made.image_shape) == 1:
+        first = _(
+            "{}: {} MB, rows [batch, {}] float32 -> logits [batch, {}]",
+            *(path, megabytes, shape, classes),
+        )
     second = _(
         "checked by {} in a new process without Flax: the logits of {} pictures differ by {} at "
         "most, the largest is {}",

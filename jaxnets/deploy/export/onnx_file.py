@@ -23,8 +23,8 @@ TO_NCHW, TO_NHWC = [0, 3, 1, 2], [0, 2, 3, 1]
 def to_bytes(archive: Archive) -> bytes:
     """The content of the file: images [batch, H, W, C] float32 from 0 to 1 -> logits [batch, K]."""
     graph = _Graph()
-    x = graph.add("Transpose", INPUT, perm=TO_NCHW)
     image_shape, layers = archive.metadata["image_shape"], archive.metadata["layers"]
+    x = graph.add("Transpose", INPUT, perm=TO_NCHW) if len(image_shape) == 3 else INPUT
     graph.add("Identity", graph.chain(x, image_shape, layers, archive.arrays))
     graph.nodes[-1].output[0] = OUTPUT
     num_classes = len(archive.metadata["class_names"])
@@ -78,7 +78,8 @@ class _Graph:
         return x if shape[2] == 3 else self.add("Concat", x, x, x, axis=1)
 
     def normalize(self, x, shape, layer, arrays):
-        mean, std = (np.reshape(layer[name], (3, 1, 1)) for name in ("mean", "std"))
+        form = (-1, *[1] * (len(shape) - 1))  # Channels, or columns, stand first.
+        mean, std = (np.reshape(layer[name], form) for name in ("mean", "std"))
         x = self.add("Sub", x, mean.astype(np.float32))
         return self.add("Div", x, std.astype(np.float32))
 

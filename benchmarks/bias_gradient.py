@@ -38,8 +38,8 @@ def main() -> None:
     )
     for done, batch in enumerate(batches):
         if done in steps:
-            _, (by_hand, expected) = float32(state, batch)
-            _, (_, by_stock) = stock(state, batch)
+            _, (by_hand, expected, _) = float32(state, batch)
+            _, (_, by_stock, _) = stock(state, batch)
             print(f"{f'step {done}':15s}  jax.grad   by hand")
             for layer, arrays in expected.items():
                 for name, array in arrays.items():

@@ -323,9 +323,9 @@ def test_a_network_of_the_newer_layers_agrees_with_autodiff(dtype, kernels):
         model = accelerate(plain, "cpu") if kernels else plain
         both = both_loss_and_grads(plain, model, "cross_entropy", dtype)
         if dtype == "bfloat16":  # Each pair is compared above; here the dtypes are.
-            _, (ours, theirs) = jax.eval_shape(both, params, batch, jax.random.key(0))
+            _, (ours, theirs, _) = jax.eval_shape(both, params, batch, jax.random.key(0))
         else:
-            _, (ours, theirs) = quick_jit(both)(params, batch, jax.random.key(0))
+            _, (ours, theirs, _) = quick_jit(both)(params, batch, jax.random.key(0))
             assert disagreement(ours, theirs).value <= TOLERANCES[dtype]
         chex.assert_trees_all_equal_shapes_and_dtypes(ours, theirs, params)
 

@@ -274,6 +274,23 @@ def test_ties_go_to_the_first_as_in_xla():
     assert relative_error(loss(accelerate(plain, "cpu")), loss(plain))[0] < 1e-5
 
 
+@pytest.mark.parametrize("channels", [3, 4])
+def test_a_negative_padding_cuts_the_images_of_a_joined_pool(channels):
+    """As in stock JAX; with up to three channels the outputs are summed in one loop."""
+    conv = nn.Conv(6, (3, 3), padding=((-1, 1), (0, -2)), name="conv")
+    plain = Chain([conv, nn.relu, MaxPool(2, 2), flatten, nn.Dense(2, name="logits")])
+    images = random_images(3, 9, 10, channels)
+    params = random_params(plain, images.shape[1:])
+
+    def gradients(model):
+        total = lambda params, x: (model.apply({"params": params}, x) ** 2).sum()  # noqa: E731
+        return quick_jit(jax.grad(total, argnums=(0, 1)))(params, images)
+
+    fast = accelerate(plain, "cpu")
+    assert any(isinstance(layer, ConvPool) for layer in fast.layers)
+    assert relative_error(gradients(fast), gradients(plain))[0] < 1e-5
+
+
 def without_overlaps(cache, d_out, **static):
     """Takes each window's tile for the window's own."""
     d_params, _ = conv_pool_backward(cache, d_out, **static)

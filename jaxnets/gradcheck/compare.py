@@ -16,7 +16,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxnets.gradcheck.errors import MAX_PART, largest, relative_error
+from jaxnets.gradcheck.errors import (
+    MAX_PART,
+    floor_of,
+    floor_of_differences,
+    largest,
+    relative_error,
+)
 from jaxnets.language import N_
 from jaxnets.machine.platform import (
     OLDER_EMITTER,
@@ -65,7 +71,9 @@ class Passes(NamedTuple):
 
     inputs: Inputs  # A tree of arrays, with respect to which the gradient is taken.
     constants: Any
-    manual: Callable[..., dict[str, Any]]  # -> {"output": ..., "gradient": a tree like inputs}
+    # -> {"output": ..., "gradient": a tree like inputs}, and of a network the "terms" that
+    # `errors.recording_terms` records.
+    manual: Callable[..., dict[str, Any]]
     automatic: Callable[..., dict[str, Any]]  # The same by autodiff of the plain formulation.
     # The plain formulation's number whose gradient it is, and the side of every kink on which it
     # was computed. None: nothing is differenced.
@@ -86,7 +94,7 @@ def with_statistics_aside(passes: Passes) -> Passes:
         def outcome(inputs: Inputs, constants: tuple[Any, Inputs]) -> dict[str, Any]:
             found = function(join_statistics(inputs, constants[1]), constants[0])
             gradient, followed = split_statistics(found["gradient"])
-            return {"output": [found["output"], followed], "gradient": gradient}
+            return {**found, "output": [found["output"], followed], "gradient": gradient}
 
         return outcome
 
@@ -226,17 +234,28 @@ def judge(program: Program) -> tuple[Error, Differences]:
     with precision(program.dtype):
         passes = program.problem.at(program.dtype)
         manual, automatic = program.both(passes.inputs, passes.constants)
-        error = disagreement(manual, automatic)
+        terms = manual.pop("terms", ())
+        summed = automatic["gradient"], terms
+        floor = floor_of(summed, program.dtype, TOLERANCES[program.dtype])
+        error = disagreement(manual, automatic, floor)
         del automatic  # AlexNet's parameters alone are 500 MB.
         if program.number is None:
             return error, Differences()
-        return error, central_differences(program, passes, manual["gradient"])
+        return error, central_differences(program, passes, manual["gradient"], terms)
 
 
-def disagreement(ours: object, theirs: object) -> Error:
-    """The largest relative error of a leaf; infinite if one has the wrong name or shape."""
+def disagreement(ours: object, theirs: object, floor: float = 0.0) -> Error:
+    """The largest relative error of a leaf; infinite if one has the wrong name or shape.
+
+    Args:
+      ours: The tree to check.
+      theirs: The oracle's.
+      floor: `errors.floor_of` the gradients among them.
+    """
     pairs = zip(_named_leaves(theirs), jax.tree.leaves(ours), strict=True)
-    errors = (Error(relative_error(value, expected)[0], name) for (name, expected), value in pairs)
+    errors = (
+        Error(relative_error(value, expected, floor)[0], name) for (name, expected), value in pairs
+    )
     return _misshapen(ours, theirs) or max(errors, key=lambda error: error.value)
 
 
@@ -252,15 +271,18 @@ def _misshapen(ours: object, theirs: object) -> Error | None:
     return None
 
 
-def central_differences(program: Program, passes: Passes, gradient: Inputs) -> Differences:
+def central_differences(
+    program: Program, passes: Passes, gradient: Inputs, terms: Sequence[jax.Array] = ()
+) -> Differences:
     """Compares a gradient with (f(x + h d) - f(x - h d)) / 2h, which needs no derivative.
 
     Along random directions d of length 1 it is compared with the inner product of gradient and d.
     Errors are relative to that product's typical size, |gradient| / sqrt(its size). Along
     coordinates it is compared with the gradient's elements, and errors are relative to the leaf's
-    largest. A move that changes a side of a kink has no derivative to compare with: it is counted
-    and another one takes its place.
-    Where every move crosses a kink, the error is infinite, unless the problem has ties.
+    largest. `errors.floor_of_differences` is the least that they are relative to.
+    A move that changes a side of a kink need not agree: then it is counted and another one takes
+    its place. Where none agrees and every one crosses a kink, the error is infinite, unless the
+    problem has ties.
     """
     if misshapen := _misshapen(gradient, passes.inputs):
         return Differences(misshapen)
@@ -280,13 +302,13 @@ def central_differences(program: Program, passes: Passes, gradient: Inputs) -> D
     for name, moves, typical in trials():
         found = 0
         for move in moves:
-            slopes_along = _slopes_along(move, program, passes, slopes)
-            if slopes_along is None:
+            ends = _ends_of(move, program, passes, slopes)
+            error = Error(_error_of(ends, typical, program.problem.step, terms), name)
+            # A pool's winners may be equal up to rounding: any move changes them, and no number.
+            if ends.crosses and not error.value <= TOLERANCES[DIFFERENCES]:
                 kinks += 1
                 continue
-            measured, expected = slopes_along
-            error = float(abs(measured - expected) / (max(typical, abs(measured)) or 1.0))
-            worst = max(worst, Error(error if np.isfinite(error) else np.inf, name))
+            worst = max(worst, error)
             found += 1
             if found == program.problem.moves:
                 break
@@ -296,13 +318,25 @@ def central_differences(program: Program, passes: Passes, gradient: Inputs) -> D
     return Differences(worst, compared, kinks)
 
 
-def _slopes_along(
-    move: Move, program: Program, passes: Passes, slopes: list[np.ndarray]
-) -> tuple[float, float] | None:
-    """The difference quotient along a move and what the slopes say; None where a kink is crossed.
+class Ends(NamedTuple):
+    """The plain formulation at both ends of a move, and what the slopes say of it."""
 
-    The slopes are multiplied by the move as it came out after rounding.
-    """
+    below: float
+    above: float
+    rise: float  # From below to above, by the slopes.
+    crosses: bool  # Whether a kink lies between them.
+
+
+def _error_of(ends: Ends, typical: float, step: float, terms: Sequence[jax.Array]) -> float:
+    """The relative error of the slopes along a move whose typical slope is given."""
+    measured, expected = (ends.above - ends.below) / (2 * step), ends.rise / (2 * step)
+    floor = floor_of_differences((ends.above, terms), step, TOLERANCES[DIFFERENCES])
+    error = abs(measured - expected) / (max(typical, abs(measured), floor) or 1.0)
+    return error if np.isfinite(error) else float("inf")
+
+
+def _ends_of(move: Move, program: Program, passes: Passes, slopes: list[np.ndarray]) -> Ends:
+    """Both ends of a move. The slopes are multiplied by the move as it came out after rounding."""
     leaves, tree = jax.tree.flatten(passes.inputs)
     leaves, step = [np.asarray(leaf) for leaf in leaves], program.problem.step
 
@@ -324,14 +358,13 @@ def _slopes_along(
         return float(number), jax.device_get(sides)
 
     (below, sides_below), (above, sides_above) = number_at(-1), number_at(1)
-    if not all(map(np.array_equal, sides_above, sides_below)):
-        return None
+    crosses = not all(map(np.array_equal, sides_above, sides_below))
     rise = sum(
         np.vdot(slopes[index][rows], end(index, 1, rows) - end(index, -1, rows))
         for index in move
         for rows in _rows(slopes[index])
     )
-    return (above - below) / (2 * step), float(rise) / (2 * step)
+    return Ends(below, above, float(rise), crosses)
 
 
 def _rows(array: np.ndarray) -> Iterator[slice | EllipsisType]:

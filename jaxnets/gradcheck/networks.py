@@ -26,6 +26,7 @@ from jaxnets.gradcheck.compare import (
     check,
     with_statistics_aside,
 )
+from jaxnets.gradcheck.errors import recording_terms
 from jaxnets.gradcheck.layer_check import check_forwards, check_layer, own_layers
 from jaxnets.gradcheck.oracle import both_loss_and_grads
 from jaxnets.kernels import accelerate, winograd
@@ -154,8 +155,11 @@ def problem_of(network: Network, *, kernels: bool = False) -> Problem:
 
         def manual(params: Params, batch: Batch) -> dict[str, Any]:
             as_many = _few_images_as_many() if precision == "float64" else contextlib.nullcontext()
+            terms: list[jax.Array] = []
+            find_rule = recording_terms(rule_of, terms)
+            loss_and_grad = manual_loss_and_grad(trained, network.config.loss, find_rule)
             with as_many:
-                return _outcome(manual_loss_and_grad(trained, network.config.loss), params, batch)
+                return {**_outcome(loss_and_grad, params, batch), "terms": terms}
 
         def automatic(params: Params, batch: Batch) -> dict[str, Any]:
             if precision == "float64" and kernels:

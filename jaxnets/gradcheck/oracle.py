@@ -9,7 +9,7 @@ rounding away from the plain layer's own, it does not follow.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -23,7 +23,7 @@ from jaxnets.backprop.rules import rule_of
 from jaxnets.config.fields import Config
 from jaxnets.data.batches import Batch
 from jaxnets.errors import RunFailedError
-from jaxnets.gradcheck.errors import largest, relative_error
+from jaxnets.gradcheck.errors import floor_of, recording_terms, relative_error
 from jaxnets.losses import LOSSES
 from jaxnets.metrics import Sums
 from jaxnets.models.chain import Chain, Layer, chains_of
@@ -31,13 +31,10 @@ from jaxnets.models.precision import with_precision
 from jaxnets.models.residual import Residual
 from jaxnets.training.observer import Observer
 from jaxnets.training.step import GradientStep, TrainState, autodiff_loss_and_grad
-from jaxnets.trees import Params, by_layer
+from jaxnets.trees import Params
 
 # The relative error at which a run ends.
 GRADIENT_TOLERANCE = {"float32": 1e-4, "float64": 1e-9, "bfloat16": 0.05, "mixed": 0.05}
-# An array smaller than this part of its layer's largest, in this gradient or in the run's first, is
-# compared with that part: it is a sum that cancels, or what is left when all is learned.
-FLOOR = 0.1
 # How many units in the last place of the largest output a layer's output by hand may be away from
 # the plain layer's. With more digits than bfloat16's, Winograd's tiles round the most: by up to 327
 # units in 632 draws of wide layers, images and kernels (benchmarks/winograd.py --rounding). In
@@ -47,10 +44,18 @@ UNITS = {"bfloat16": 8, "float32": 800, "float64": 800}
 Move = Callable[[jax.Array], jax.Array]  # Of a layer's output to other numbers.
 
 
+class Both(NamedTuple):
+    """Two gradients of the same network, and the size of what they sum."""
+
+    manual: Params  # By hand.
+    automatic: Params  # Of stock JAX.
+    terms: list[jax.Array]  # What `errors.recording_terms` records.
+
+
 def both_loss_and_grads(
     model: Chain, trained: Chain, loss: str, precision: str, find_rule: FindRule = rule_of
-) -> Callable[[Params, Batch, jax.Array], tuple[Sums, tuple[Params, Params]]]:
-    """Returns f(params, batch, key) -> (Metrics, (gradients by hand, gradients of stock JAX)).
+) -> Callable[[Params, Batch, jax.Array], tuple[Sums, Both]]:
+    """Returns f(params, batch, key) -> (Metrics, Both).
 
     Args:
       model: A chain of layers.
@@ -62,10 +67,9 @@ def both_loss_and_grads(
     """
     plain_model = with_precision(model, precision)
 
-    def loss_and_grads(
-        params: Params, batch: Batch, key: jax.Array
-    ) -> tuple[Sums, tuple[Params, Params]]:
+    def loss_and_grads(params: Params, batch: Batch, key: jax.Array) -> tuple[Sums, Both]:
         outputs: list[jax.Array] = []
+        terms: list[jax.Array] = []
 
         def recording(layer: Layer) -> LayerRule | None:
             rule = find_rule(layer)
@@ -82,10 +86,11 @@ def both_loss_and_grads(
 
             return rule._replace(forward=forward)
 
-        metrics, manual = manual_loss_and_grad(trained, loss, recording)(params, batch, key)
+        find = recording_terms(recording, terms)
+        metrics, manual = manual_loss_and_grad(trained, loss, find)(params, batch, key)
         at_outputs = _at_outputs(plain_model, trained, iter(outputs), _unchanged)
         plain = autodiff_loss_and_grad(at_outputs.apply, LOSSES[loss])
-        return metrics, (manual, plain(params, batch, key)[1])
+        return metrics, Both(manual, plain(params, batch, key)[1], terms)
 
     return loss_and_grads
 
@@ -173,20 +178,19 @@ class GradientCheck(Observer):
         tolerance = config.gradient_tolerance
         self._tolerance = GRADIENT_TOLERANCE[config.precision] if tolerance is None else tolerance
         self._every, self._observers = config.check_every, observers
-        self._first: dict[str, float] = {}  # The largest number in a layer's first gradient.
+        self._precision = config.precision
+        self._floor = 0.0  # The largest so far: when all is learned, gradients are rounding.
 
     def before_step(self, step: int, state: TrainState, batch: Batch) -> None:
         if step % self._every:
             return
-        metrics, (manual, automatic) = jax.device_get(self._both(state, batch))
+        metrics, (manual, automatic, terms) = jax.device_get(self._both(state, batch))
         if not np.isfinite(metrics.loss_sum):
             return  # The step itself ends the run, and says which layer was first.
-        error, leaf = 0.0, ""
-        by_hand = by_layer(manual)
-        for layer, gradients in by_layer(automatic).items():
-            size = max(self._first.setdefault(layer, largest(gradients)), largest(gradients))
-            found, name = relative_error(by_hand[layer], gradients, floor=FLOOR * size)
-            error, leaf = max((error, leaf), (found, f"['{layer}']{name}"))
+        dtype = "bfloat16" if self._precision == "mixed" else self._precision
+        floor = floor_of((automatic, terms), dtype, GRADIENT_TOLERANCE[self._precision])
+        self._floor = max(self._floor, floor)
+        error, leaf = relative_error(manual, automatic, self._floor)
         for observer in self._observers:
             observer.on_gradient_check(error)
         if not error <= self._tolerance:

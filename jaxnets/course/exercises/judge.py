@@ -41,6 +41,7 @@ from jaxnets.gradcheck.compare import (
     quick_options,
     with_statistics_aside,
 )
+from jaxnets.gradcheck.errors import floor_of
 from jaxnets.gradcheck.layer_check import call_layer, whole_problem_of, with_backward
 from jaxnets.language import _, speaking
 
@@ -225,8 +226,9 @@ def verdict(
     reason, compared, kinks = "", 0, 0
     for case, answer in zip(cases, answers, strict=True):
         dtype = case.program.dtype
+        floor = floor_of(case.right, dtype, TOLERANCES[dtype])
         for leaf, expected in case.right.items():
-            error = disagreement({leaf: answer[leaf]}, {leaf: expected})
+            error = disagreement({leaf: answer[leaf]}, {leaf: expected}, floor)
             errors[dtype] = max(errors[dtype], error)
             if answer[leaf].shape != expected.shape and not reason:
                 wrong.insert(0, case.call.gradient_name(leaf))

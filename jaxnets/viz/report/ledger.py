@@ -14,12 +14,13 @@ import numpy as np
 import optax
 
 from jaxnets.backprop.network import manual_loss_and_grad
+from jaxnets.backprop.rules import rule_of
 from jaxnets.data.batches import Batch, train_batches
 from jaxnets.data.datasets import Dataset
 from jaxnets.experiment import optimizer_of
 from jaxnets.gradcheck.compare import PRECISIONS, TOLERANCES, precision, quick_options
-from jaxnets.gradcheck.errors import largest, relative_error
-from jaxnets.gradcheck.oracle import FLOOR, both_loss_and_grads
+from jaxnets.gradcheck.errors import floor_of, recording_terms, relative_error
+from jaxnets.gradcheck.oracle import both_loss_and_grads
 from jaxnets.kernels import accelerate
 from jaxnets.losses import LOSSES
 from jaxnets.machine.platform import default_platform
@@ -46,6 +47,7 @@ class Gradients(NamedTuple):
     count: int  # The number of images.
     manual: dict[str, Tree]  # By hand.
     automatic: dict[str, Tree]  # By autodiff of the plain network.
+    terms: dict[str, Tree]  # What `errors.recording_terms` records.
     kernels: Tree | None  # By hand with this machine's kernels, in float64.
 
 
@@ -80,13 +82,16 @@ def gradients(trained: TrainedNetwork, data: Dataset) -> Gradients:
     for dtype, program in programs:
         with precision(dtype):
             found[dtype] += jax.device_get(program.result()(*arrays[dtype]))
-    manual, automatic = ({d: trees[i] for d, trees in found.items()} for i in (0, 1))
-    kernels = None if is_large else found["float64"][2]
-    return Gradients(len(batch.labels), manual, automatic, kernels)
+    manual, terms, automatic = ({d: trees[i] for d, trees in found.items()} for i in range(3))
+    kernels = None if is_large else found["float64"][3]
+    return Gradients(len(batch.labels), manual, automatic, terms, kernels)
 
 
 def _programs(trained: TrainedNetwork, dtype: str) -> list[Any]:
-    """Functions (params, batch) that return lists: the pairs' gradient, autodiff's, kernels'."""
+    """Functions (params, batch) that return lists.
+
+    Together these hold the pairs' gradient and its terms, autodiff's, and the kernels'.
+    """
     config = dataclasses.replace(trained.config, precision=dtype)
     model = create_model(config, len(trained.class_names))
 
@@ -95,12 +100,22 @@ def _programs(trained: TrainedNetwork, dtype: str) -> list[Any]:
 
     if dtype != "float64":
         both = both_loss_and_grads(model, model, config.loss, "float32")
-        return [lambda params, batch: list(both(params, batch, key())[1])]
-    manual = manual_loss_and_grad(model, config.loss)
+
+        def in_few_digits(params: Any, batch: Batch) -> list[Tree]:
+            found = both(params, batch, key())[1]
+            return [found.manual, found.terms, found.automatic]
+
+        return [in_few_digits]
+
+    def manual(params: Any, batch: Batch) -> list[Tree]:
+        terms: list[jax.Array] = []
+        by_hand = manual_loss_and_grad(model, config.loss, recording_terms(rule_of, terms))
+        return [by_hand(params, batch, key())[1], terms]
+
     automatic = autodiff_loss_and_grad(model.apply, LOSSES[config.loss])
     kernels = manual_loss_and_grad(accelerate(model, default_platform()), config.loss)
     return [
-        lambda params, batch: [manual(params, batch, key())[1]],
+        manual,
         lambda params, batch: [automatic(params, batch, key())[1]],
         lambda params, batch: [kernels(params, batch, key())[1]],
     ]
@@ -140,29 +155,27 @@ def layers_of(trained: TrainedNetwork) -> list[str]:
 
 
 def ledger(trained: TrainedNetwork, found: Gradients) -> list[Entry]:
-    """Every array's entry.
-
-    An array smaller than a tenth of its layer's largest is measured by that tenth, as
-    --gradients=both does: it is a sum that cancels.
-    """
+    """Every array's entry, with errors as gradcheck's."""
     widest, entries = next(iter(found.manual)), []
     by_hand = {dtype: by_layer(tree) for dtype, tree in found.manual.items()}
     by_autodiff = {dtype: by_layer(tree) for dtype, tree in found.automatic.items()}
     by_kernels = None if found.kernels is None else by_layer(found.kernels)
+    floors = {
+        dtype: floor_of((tree, found.terms[dtype]), dtype, TOLERANCES[dtype])
+        for dtype, tree in found.automatic.items()
+    }
     for layer in layers_of(trained):
         for name, reference in by_autodiff[widest][layer].items():
             at = np.unravel_index(np.abs(reference).argmax(), reference.shape)
             errors = {}
             for dtype, automatic in by_autodiff.items():
-                floor = FLOOR * largest(automatic[layer])
                 pair = by_hand[dtype][layer][name], automatic[layer][name]
-                errors[dtype] = relative_error(*pair, floor=floor)[0]
+                errors[dtype] = relative_error(*pair, floors[dtype])[0]
             manual = float(by_hand[widest][layer][name][at])
             kernels = None
             if by_kernels is not None:
-                pairs = by_hand["float64"][layer]
-                both = by_kernels[layer][name], pairs[name]
-                kernels = relative_error(*both, floor=FLOOR * largest(pairs))[0]
+                both = by_kernels[layer][name], by_hand["float64"][layer][name]
+                kernels = relative_error(*both, floors["float64"])[0]
             numbers = manual, float(reference[at]), errors, kernels
             entries.append(Entry(layer, name, reference.shape, *numbers))
     return entries

@@ -143,6 +143,7 @@ class Experiment(Described):
                 dtype=param_dtype_of(config.precision),
                 platform=parallel.platform,
             )
+        augment = step.with_images_in(param_dtype_of(config.precision), augment)
         optimizer = optimizer_of(config, schedule, model)
         step_model = model
         if config.kernels == "fast":

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import quick_jit, slow, train_on
+from conftest import quick_jit, slow, train_on, watching
 from test_training import numpy_schedule, numpy_update
 
 from jaxnets.config.resolve import preset
@@ -17,8 +17,12 @@ from jaxnets.data.batches import Batch
 from jaxnets.data.datasets import Dataset, Split
 from jaxnets.experiment import Experiment, init_state
 from jaxnets.models.alexnet_layers import Enlarge, Normalize
+from jaxnets.models.batch_norm import BatchNorm
 from jaxnets.models.chain import Chain
+from jaxnets.models.layers import MaxPool, flatten
+from jaxnets.models.own import from_object
 from jaxnets.models.precision import with_precision
+from jaxnets.models.residual import Residual
 from jaxnets.regression_metrics import RegressionMetrics
 from jaxnets.training.augment import augmentation
 from jaxnets.training.optimizer import create_schedule
@@ -175,6 +179,23 @@ def test_nothing_of_a_step_is_in_float32_but_the_images(model, changes):
     program = jax.make_jaxpr(experiment.train_step())(state, batch)
     found = set(float32_shapes(program.jaxpr))
     assert found <= {shape, (8, 28 * 28)}
+
+
+@pytest.mark.usefixtures("quick_steps")
+@pytest.mark.parametrize(
+    "first",
+    [[BatchNorm()], [Residual([nn.relu]), BatchNorm(), MaxPool(2)]],
+    ids=["norm", "residual"],
+)
+def test_a_batch_norm_before_all_layers_computes_in_float64(tiny, tiny_preset, first):
+    """It returns the images' dtype; rounded to float32, both gradients differ by 6e-9."""
+    chain = Chain([*first, flatten, nn.Dense(tiny.num_classes, name="logits")])
+    own = from_object(chain).for_data(tiny.image_shape, tiny.num_classes)
+    changes: dict = dict(gradients="both", check_every=1, epochs=1)
+    errors = []
+    config = tiny_preset(own, precision="float64", **changes)
+    train_on(tiny, config, [watching(on_gradient_check=errors.append)])
+    assert errors and max(errors) < 1e-12
 
 
 def test_wmape_of_targets_in_float32_is_numpys():

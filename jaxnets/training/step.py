@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
+from jax.typing import DTypeLike
 from jaxtyping import PRNGKeyArray
 
 from jaxnets.data.batches import Batch
@@ -85,6 +86,16 @@ def to_float(images: Images) -> Images:
 def no_augmentation(key: jax.Array, step: Number, batch: Batch, first: Number) -> Batch:
     """Returns the batch, its images as floats."""
     return batch._replace(images=to_float(batch.images))
+
+
+def with_images_in(dtype: DTypeLike, augment: Augment) -> Augment:
+    """The same augmentation, whose images come out in a dtype: some layers compute in theirs."""
+
+    def augment_and_cast(key: jax.Array, step: Number, batch: Batch, first: Number) -> Batch:
+        batch = augment(key, step, batch, first)
+        return batch._replace(images=batch.images.astype(dtype))
+
+    return augment_and_cast
 
 
 def summed_loss(

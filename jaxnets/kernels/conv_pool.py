@@ -327,7 +327,7 @@ CONV_POOL = LayerRule(
             "biased": (True, True, False),
             "numbers": ("normal", "normal", "integers"),
         },
-        draws=12,
+        draws=20,
     ),
 )
 register_rule(ConvPool, CONV_POOL)

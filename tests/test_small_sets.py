@@ -98,6 +98,18 @@ def test_a_table_of_any_length_gets_this_recipe():
     assert changes(model="mlp", count=10**5, is_table=True, limit=100) == ({}, "")
 
 
+@pytest.mark.parametrize(("count", "patience"), [(511, 13), (125, 50), (20, 200)])
+def test_a_folders_training_stops_after_a_quarter_of_its_epochs(count, patience):
+    def early_stopping(given=(), is_folder=True, **settings):
+        config, data = preset("cnn", **settings), OwnData(count, NAMES, False, True, is_folder)
+        return for_small_set(config, {*given, *settings}, data)[0].early_stopping
+
+    assert early_stopping() == patience and early_stopping(early_stopping=3) == 3
+    assert early_stopping(is_folder=False) is None
+    assert early_stopping(epochs=9) is None  # So many were asked for.
+    assert early_stopping(validation_size=0) is None  # Nothing would be watched.
+
+
 def test_letters_and_digits_are_not_mirrored():
     assert changes(names=("b", "d", "鸟"))[0]["augment"] == "crop"
 
@@ -130,7 +142,7 @@ def test_a_run_says_keeps_and_resumes_it(pictures, run_main, tmp_path, interrupt
     outcome = run_main("--resume", f"--workdir={folder}")
     assert outcome.status == 0 and "pictures are few" not in outcome.out
     result = read_json(folder / "result.json")
-    assert result["steps"] == 300 and result["test_accuracy"] == 1
+    assert result["steps"] == 350 and result["test_accuracy"] == 1
 
 
 @pytest.mark.parametrize("flag", [slow("--dry_run"), "--limit=50"])

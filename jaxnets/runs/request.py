@@ -96,7 +96,9 @@ def request(
         is_convolved = has_layer(model, nn.Conv)
         if is_convolved and data.name == ARRAYS and max(data.image_shape) < LEAST_SIDE:
             given = {**given, "scaling": to_rows(Chain([Enlarge(ENLARGED_SIDE)]))}
-        own_data = OwnData(len(data.train), data.class_names, data.is_table, is_convolved)
+        own_data = OwnData(
+            len(data.train), data.class_names, data.is_table, is_convolved, data.name != ARRAYS
+        )
         config, notes = resolve(given, **known, own_data=own_data)
     return Request(config, data, notes)
 

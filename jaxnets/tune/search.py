@@ -237,6 +237,7 @@ def search_all(
         raise UserError("race: expected no --cell: a share does not know the others' results")
     asked = search.config(search.points[0], first)
     config, data, notes = request({**given, **search.values(search.points[0]), "seed": first})
+    config = dataclasses.replace(config, early_stopping=None)  # That a folder's recipe may have.
     if not len(data.validation):
         data = held_out(data)
     for note in notes:

@@ -222,7 +222,7 @@ def _drawn(
     window: tuple[int, int],
     strides: Size,
     beyond: Size,
-    padding: PaddingLike,
+    padding: Padding,
     channels: int,
     filters: int,
     groups: int,
@@ -242,7 +242,7 @@ def _drawn(
       groups: Their number; those of many filters stay one.
       biased: Whether there is a bias.
     """
-    pads = ((0, 0), (0, 0)) if padding == "VALID" else padding
+    pads: Any = ((0, 0), (0, 0)) if padding == "VALID" else padding
     if padding == "SAME":
         image = [1 + more for more in beyond]
     else:

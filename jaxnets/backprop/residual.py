@@ -108,7 +108,8 @@ def _plain_residual(
     rngs = {"dropout": jax.random.key(0)}
     network = Chain([Residual(chain, shortcut)])  # Only a network hands out keys.
     variables = {"params": {"residual1": params}}
-    return network.apply(variables, x, train=True, mask=mask, rngs=rngs)
+    out: Any = network.apply(variables, x, train=True, mask=mask, rngs=rngs)
+    return out
 
 
 def _conv(name: str, features: int, window: int = 3, stride: int = 1) -> nn.Conv:

@@ -224,8 +224,8 @@ def _lowered(problem: Problem, dtype: str) -> Program:
             jitted = jax.jit(function, compiler_options=options)
             return jitted.lower(passes.inputs, passes.constants)
 
-        differenced = passes.number and dtype == "float64" and not problem.brief
-        number = lower(passes.number) if differenced else None
+        differenced = dtype == "float64" and not problem.brief
+        number = lower(passes.number) if passes.number and differenced else None
         return Program(problem, dtype, lower(both), number)
 
 

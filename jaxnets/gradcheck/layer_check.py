@@ -396,11 +396,8 @@ def whole_problem_of(rule: LayerRule, setting: Setting) -> Problem:
         return Passes(inputs, (labels, d_out), manual, automatic, number)
 
     ties = setting.numbers in ("integers", "equal", "huge")
-    products = (
-        math.prod(setting.x) * shape[-1]
-        for shape in flatten_dict(dict(setting.params)).values()
-        if len(shape) == 4
-    )
+    shapes: Any = flatten_dict(dict(setting.params)).values()
+    products = (math.prod(setting.x) * shape[-1] for shape in shapes if len(shape) == 4)
     large = max(products, default=0) > LARGE
     return Problem(_label(setting), at, 1e-5 * setting.scale, ties, large)
 

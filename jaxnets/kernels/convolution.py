@@ -110,7 +110,7 @@ def _image_gradient(
     return pair.image_gradient(dz, kernel, image, strides, pads)
 
 
-def _drawn(wide: tuple[Size, Size, int] | None, **sizes: object) -> Setting:
+def _drawn(wide: tuple[tuple[int, int], Size, int] | None, **sizes: object) -> Setting:
     """A setting of `CONV`, or a wide one for Winograd's algorithm: (window, outputs, tiles of 3x3).
 
     Its channels and filters are around the fewest for which the algorithm is taken.

@@ -167,7 +167,7 @@ def _check_scans(picture: Any, stream: io.BufferedReader | io.BytesIO) -> None:
         place += int.from_bytes(content[place : place + 2], "big")
 
 
-def to_square(picture: Image.Image, shape: tuple[int, int, int]) -> np.ndarray:
+def to_square(picture: Image.Image, shape: tuple[int, ...]) -> np.ndarray:
     """The pixels [S, S, C] uint8 of an 8-bit picture, C = 1 for grey or 3.
 
     Its shorter side is resized to S, bilinear over all the pixels that a new one covers, and its

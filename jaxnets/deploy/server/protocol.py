@@ -26,7 +26,7 @@ MAX_DEPTH = 4  # Of the lists around numbers: [N, H, W, C].
 # Pixels are bytes from 0 to 255, or floats from 0 to 1.
 DTYPES = {"FP32": "<f4", "FP64": "<f8", "FP16": "<f2", "UINT8": "u1"}
 
-Form = tuple[int, int, int]  # A network's (H, W, C).
+Form = tuple[int, ...]  # A network's (H, W, C).
 Datatype = Literal["FP32", "FP64", "FP16", "UINT8"]
 OutputName = Literal["probabilities", "labels"]
 # Whose millions of items a model would check one by one; `to_numbers` does.

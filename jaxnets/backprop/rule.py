@@ -58,7 +58,7 @@ class Domain(NamedTuple):
     ...     {"batch": (1, 2, 100), "width": range(1, 9)},
     ... )
     >>> [setting.x for setting in rows.draw(3, seed=0)]
-    [(100, 6), (1, 3), (2, 1)]
+    [(100, 2), (1, 5), (2, 7)]
     """
 
     setting: Callable[..., Setting]  # (a value of each range, by its name) -> the call.

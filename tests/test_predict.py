@@ -337,7 +337,7 @@ def test_predict_reads_several_digits_or_says_that_there_are(
 
     outcome = predict(mnist_run, several, one, "--top=1")
     assert outcome.status == 2 and outcome.out.startswith(f"{one}\t7\t")
-    message = "expected one character, found 5: --prepare=digits reads each"
+    message = "expected one character, found 5: prepare=digits reads each"
     assert outcome.err == f"error: {several}: {message}\n"
     assert predict(mnist_run, several, "--prepare=digit").status == 0  # That is what the user says.
 

@@ -134,7 +134,7 @@ COMMANDS = [
     ("train {tiny} --validation_size=200", "validation_size", "200"),
     (
         "train {tiny} --batch_size=161",
-        "batch_size: expected at most the 160 training images, got 161",
+        "batch_size: expected at most the 160 training images, or full for all of them, got 161",
     ),
     ("train {tiny} --devices=3", "batch_size 32 is not divisible by 3 devices"),
     ("train {tiny} --parallel=jit --devices=5", "batch_size 32 is not divisible by 5 devices"),

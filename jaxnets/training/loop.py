@@ -51,7 +51,7 @@ class TrainLoader:
         if self.batch_size > len(self.split):
             raise UserError(
                 f"batch_size: expected at most the {len(self.split)} training images, "
-                f"got {self.batch_size} (--batch_size=full takes them all)"
+                f"or full for all of them, got {self.batch_size}"
             )
         if self.steps > self.steps_per_pass:
             raise UserError(

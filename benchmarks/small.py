@@ -51,16 +51,17 @@ def parts(name: str) -> tuple[Part, Part]:
         train, test = data.train[:1000], data.test
         return (train.images[..., 0], train.labels), (test.images[..., 0], test.labels)
     if name == "digits":
-        x, y = datasets.load_digits(return_X_y=True)
+        digits: Any = datasets.load_digits()
+        x, y = digits.data, digits.target
         return cut(x.reshape(-1, 8, 8) / 16, y, 1200)
-    return cut(*TABLES[name](), 0.5)
+    x, y = TABLES[name]()
+    return cut(x, y, 0.5)
 
 
 def cut(x: np.ndarray, y: np.ndarray, size: float) -> tuple[Part, Part]:
     """Two parts of a set, the first of this size or share, each with all classes."""
-    x_first, x_second, y_first, y_second = train_test_split(
-        x, y, train_size=size, stratify=y, random_state=SEED
-    )
+    both: Any = train_test_split(x, y, train_size=size, stratify=y, random_state=SEED)
+    x_first, x_second, y_first, y_second = both
     return (x_first, y_first), (x_second, y_second)
 
 
@@ -70,7 +71,8 @@ def results(name: str, validation: bool, settings: dict[str, Any]) -> Iterator[s
     if validation:
         train, test = cut(*train, 0.75)
     rows = [part[0].reshape(len(part[0]), -1) for part in (train, test)]
-    for peer in map(clone, PEERS):
+    for unfitted in PEERS:
+        peer: Any = clone(unfitted)
         accuracy = peer.fit(rows[0], train[1]).score(rows[1], test[1])
         yield f"{type(peer).__name__} {accuracy:.3f}"
     for model in ("softmax", "mlp", "cnn") if name in PICTURES else ("softmax", "mlp"):
@@ -82,7 +84,10 @@ def results(name: str, validation: bool, settings: dict[str, Any]) -> Iterator[s
 
 def main(arguments: list[str]) -> None:
     """Prints a line for each set."""
-    given = dict(argument.removeprefix("--").partition("=")[::2] for argument in arguments)
+    given: dict[str, str] = {}
+    for argument in arguments:
+        name, _, value = argument.removeprefix("--").partition("=")
+        given[name] = value
     validation, names = given.pop("validation", None) is not None, given.pop("sets", None)
     settings = {name: parse(Config.__dataclass_fields__[name], x) for name, x in given.items()}
     if settings and not validation:

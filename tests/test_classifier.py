@@ -109,7 +109,8 @@ def of_table(table):
 def test_a_table_is_scaled_by_the_rows_that_it_is_trained_on(of_table, table):
     (x, y), test = table
     assert of_table.score(*test) > 0.9
-    scaler, network = StandardScaler().fit(x), of_table.network_
+    scaler: Any = StandardScaler().fit(x)
+    network = of_table.network_
     (row,) = network.config.scaling
     assert row["kind"] == "Normalize"
     np.testing.assert_allclose(row["mean"], scaler.mean_, rtol=1e-5)
@@ -137,7 +138,7 @@ def test_a_saved_run_keeps_the_scaling_of_its_table(of_table, table, tmp_path):
 
 def test_a_column_without_spread_changes_nothing(of_table, table):
     (x, y), (x_test, _) = table
-    wider = Classifier("softmax").fit(np.c_[x, np.full(len(x), 0.1)], y)
+    wider: Any = Classifier("softmax").fit(np.c_[x, np.full(len(x), 0.1)], y)
     found = wider.predict_proba(np.c_[x_test, np.full(len(x_test), 0.1)])
     assert np.isfinite(found).all() and wider.network_.config.scaling[0]["std"][-1] == 1
 
@@ -168,8 +169,7 @@ def test_an_export_scales_rows(kind, of_table, tmp_path):
 def test_small_images_are_enlarged_for_convolutions_alone():
     images = np.random.default_rng(0).random((20, 8, 8))
     data = images, np.arange(20) % 2
-    (row,) = jaxnets.Network("cnn", data).config.scaling
-    assert row == {"kind": "Enlarge", "size": 16}
+    assert jaxnets.Network("cnn", data).config.scaling == [{"kind": "Enlarge", "size": 16}]
     assert jaxnets.Network("mlp", data).config.scaling is None
 
 

@@ -84,7 +84,7 @@ def test_a_gradient_of_zero_is_measured_by_the_networks_largest(first, manual, a
         layers = [{"kernel": np.full(3, number), "bias": zeros} for number in (ours, theirs)]
         manual, automatic = ({"other": other, "layer": layer} for layer in layers)
         sums: Any = SimpleNamespace(loss_sum=1.0)
-        return sums, Both(manual, automatic, [np.array(largest)])
+        return sums, Both(manual, automatic, [jnp.array(largest)])
 
     config = preset("mlp", gradients="both", check_every=10)
     check = GradientCheck(

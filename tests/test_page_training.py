@@ -257,7 +257,8 @@ def test_the_page_is_no_wider_than_a_phone(tmp_path, pictures, monkeypatch):
     network = trained("cnn", hidden=(8,), dropout=0.0)
     (tmp_path / "page.html").write_text(build.one_file(build.page_files(network, pictures)))
     monkeypatch.setattr(served, "practice", lambda network: pictures)
-    for name, (_, content) in served.served_files(SimpleNamespace(trained=network)).items():
+    version: Any = SimpleNamespace(trained=network)
+    for name, (_, content) in served.served_files(version).items():
         (tmp_path / name).write_bytes(content)
     with Browser(tmp_path / "chromium") as phone:
         phone.resize(390, 844, mobile=True)

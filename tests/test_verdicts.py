@@ -156,7 +156,7 @@ def run_of(train, held_out, images=1000, schedule="constant", epochs=None):
             "epoch": n,
             "train_loss": a,
             "validation_loss": b,
-            "learning_rate": float(rate(10 * n - 1)),
+            "learning_rate": float(np.asarray(rate(10 * n - 1))),
         }
         for n, (a, b) in enumerate(zip(train, held_out, strict=True), start=1)
     ]
@@ -174,7 +174,7 @@ def history(name):
         [None] * len(train) if x is None else (x * (1 + rng.normal(0, noise, len(x)))).tolist()
         for x in (train, held_out)
     ]
-    return run_of(*noisy, **facts)
+    return run_of(noisy[0], noisy[1], **facts)
 
 
 def predictions(labels, classes, confidences=None, size=None):

@@ -14,10 +14,12 @@ CHANGED |= {"momentum", "nesterov"}
 DENSE = ("softmax", "mlp", "mlp_handwritten")
 
 
-def changes(given=(), count=511, names=NAMES, model="cnn", is_table=False, **settings):
+def changes(
+    given=(), count=511, names=NAMES, model="cnn", is_table=False, inputs=12288, **settings
+):
     """The fields that the recipe for a small set changes, and what is noted."""
     config = preset(model, **settings)
-    data = OwnData(count, names, is_table, model not in DENSE)
+    data = OwnData(count, names, is_table, model not in DENSE, inputs)
     adapted, note = for_small_set(config, {*given, *settings}, data)
     new = {n: x for n, x in vars(adapted).items() if x != getattr(config, n)}
     return new, note
@@ -37,7 +39,7 @@ def test_few_pictures_get_small_batches_and_many_epochs():
 @pytest.mark.parametrize("count", [2, 20, 33, 511, 3000])
 @pytest.mark.parametrize("model", ["softmax", "mlp", "cnn", "alexnet", "alexnet_small"])
 def test_a_run_takes_its_steps_and_no_epoch_more(count, model):
-    data = OwnData(count, NAMES, is_table=False, is_convolved=model not in DENSE)
+    data = OwnData(count, NAMES, False, model not in DENSE, 12288)
     adapted, note = for_small_set(preset(model), (), data)
     steps = -(-count // (adapted.batch_size or count))
     assert note and STEPS <= adapted.epochs * steps < STEPS + steps
@@ -90,6 +92,16 @@ def test_a_network_without_convolutions_gets_no_crops(model):
     assert "augment" not in new and "augment" not in note and new["optimizer"] == "adam"
 
 
+@pytest.mark.parametrize(
+    ("inputs", "rate"), [(4, 0.03), (64, 0.03), (784, 0.03), (3072, 0.008), (12288, 0.002)]
+)
+def test_softmax_learns_more_slowly_from_many_inputs(inputs, rate):
+    new, note = changes(model="softmax", inputs=inputs)
+    assert new["learning_rate"] == rate and f"learning_rate {rate}," in note
+    assert "learning_rate" not in changes(model="softmax", inputs=inputs, learning_rate=0.5)[0]
+    assert changes(model="mlp", inputs=inputs)[0]["learning_rate"] == 0.003
+
+
 def test_a_table_of_any_length_gets_this_recipe():
     assert changes(model="mlp", count=10**5)[0] == {}
     new, note = changes(model="mlp", count=10**5, is_table=True)
@@ -101,7 +113,8 @@ def test_a_table_of_any_length_gets_this_recipe():
 @pytest.mark.parametrize(("count", "patience"), [(511, 13), (125, 50), (20, 200)])
 def test_a_folders_training_stops_after_a_quarter_of_its_epochs(count, patience):
     def early_stopping(given=(), is_folder=True, **settings):
-        config, data = preset("cnn", **settings), OwnData(count, NAMES, False, True, is_folder)
+        config = preset("cnn", **settings)
+        data = OwnData(count, NAMES, False, True, 12288, is_folder)
         return for_small_set(config, {*given, *settings}, data)[0].early_stopping
 
     assert early_stopping() == patience and early_stopping(early_stopping=3) == 3

@@ -1,5 +1,6 @@
 """A user's request, made into a Config and its data; the runs that it names are read here."""
 
+import math
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -97,7 +98,12 @@ def request(
         if is_convolved and data.name == ARRAYS and max(data.image_shape) < LEAST_SIDE:
             given = {**given, "scaling": to_rows(Chain([Enlarge(ENLARGED_SIDE)]))}
         own_data = OwnData(
-            len(data.train), data.class_names, data.is_table, is_convolved, data.name != ARRAYS
+            number=len(data.train),
+            class_names=data.class_names,
+            is_table=data.is_table,
+            is_convolved=is_convolved,
+            inputs=math.prod(data.image_shape),
+            is_folder=data.name != ARRAYS,
         )
         config, notes = resolve(given, **known, own_data=own_data)
     return Request(config, data, notes)

@@ -293,7 +293,7 @@ COMMANDS = [
     ("exercise new bug99", "unknown exercise"),
     ("exercise new nope", 'unknown exercise "nope" (jaxnets exercise lists all)'),
     ("exercise new dense --output=a.txt", "expected a name with .py"),
-    ("exercise new dense --output=nowhere/a.py", "nowhere/a.py"),
+    ("exercise new dense --output=nowhere/a.py", "no such folder: nowhere"),
     ("exercise check nowhere.py", "nowhere.py", "No such file"),
     ("exercise check nowhere.toml", "nowhere.toml", "No such file"),
     ("grade", "expected SUBMISSIONS"),

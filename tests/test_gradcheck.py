@@ -132,7 +132,7 @@ def test_an_error_of_a_billionth_before_a_norm_is_found(break_rule, name, wrong)
     assert row.errors["float64"].value == pytest.approx(1e-9, rel=0.01)
 
 
-KINKY = np.array([1.0, -2.0, 4e-6, 3e-6, -2e-6])  # The step is 1e-5.
+KINKY = np.array([1.0, -2.0, 4e-7, 3e-7, -2e-7])  # The step is 1e-5, then a tenth of it.
 
 
 def problem(function, x, manual=None, automatic=None, kinks=False):
@@ -164,10 +164,25 @@ def test_a_kink_within_reach_is_replaced_and_hides_no_mistake():
 
 
 def test_a_leaf_of_kinks_alone_fails_unless_it_ties():
-    everywhere = problem(jax.nn.relu, np.array([4e-6, -4e-6]), kinks=True)
+    everywhere = problem(jax.nn.relu, np.array([4e-8, -4e-8]), kinks=True)
     row = check("relu", [everywhere], TOLERANCES)
     assert not row.ok and "kinks everywhere" in row.worst and row.compared == 0
     assert check("relu", [everywhere._replace(ties=True)], TOLERANCES).ok
+
+
+def test_a_strong_curvature_is_no_mistake_and_hides_none():
+    """The quotient of sin(400 x) is off by 400^2 h^2 / 6 = 2.7e-6 of its slope."""
+
+    def wave(x):
+        return jnp.sin(400 * x)
+
+    def wrong(x):
+        return (1 + 3e-6) * 400 * jnp.cos(400 * x)
+
+    x, columns = np.array([0.0, 0.3, 1.0]), {"float64": 1.0, DIFFERENCES: TOLERANCES[DIFFERENCES]}
+    assert check("wave", [problem(wave, x)], columns).ok
+    found = check("wave", [problem(wave, x, manual=wrong)], columns)
+    assert not found.ok and found.errors[DIFFERENCES].value == pytest.approx(3e-6, rel=0.2)
 
 
 def test_sides_that_rounding_changes_are_no_kink():

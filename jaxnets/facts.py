@@ -9,50 +9,23 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 NETWORK = 'jaxnets.Network("cnn")'
-# Attributes that users of other libraries look for, and the ones that jaxnets has.
+# Names of Keras and PyTorch, and what jaxnets has instead.
 ANSWERS = {
-    "fit": f"{NETWORK}.fit() trains",
-    "evaluate": f"{NETWORK}.evaluate() tests",
-    "predict": f"{NETWORK}.predict(pictures) gives probabilities",
-    "summary": f"{NETWORK}.summary() prints the layers",
-    "save": f"{NETWORK}.save(DIR) writes a run folder",
-    "load": "jaxnets.load(DIR) reads a run folder",
+    "Sequential": f"{NETWORK} makes a network",
+    "train": f"{NETWORK}.fit() trains",
     "compile": f'optimizer, loss and learning_rate are settings: {NETWORK[:-1]}, optimizer="adam")',
-    "history": f"{NETWORK}.fit() returns it",
-    "create_model": f"{NETWORK} makes a network",
-    "chain": f"{NETWORK}.experiment.model is its chain of layers",
-    "load_data": 'jaxnets.load_dataset("mnist") loads a data set',
-    "params": f"{NETWORK}.state.params has the parameters",
-    "gradients": f"{NETWORK}.gradients(x, y) gives them by hand, by name",
-    "logits": f"{NETWORK}(x) gives the logits",
-    "plot": "jaxnets.plot(history) draws the curves",
-    "export": "net.save(DIR) writes a run folder; the command jaxnets export DIR exports it",
-    "add": "a chain lists its layers: jaxnets.Network(jaxnets.Chain([flatten, nn.Dense(10)]))",
+    "layers": f"{NETWORK}.summary() prints the layers",
+    "state_dict": f"{NETWORK}.state.params has the parameters",
     "to": f'the device is a setting: {NETWORK[:-1]}, platform="gpu")',
 }
-ANSWERS["__sklearn_tags__"] = 'jaxnets.Classifier("cnn") is an estimator of scikit-learn'
-ANSWERS |= dict.fromkeys(("train", "Trainer", "train_on_batch"), ANSWERS["fit"])
-ANSWERS |= dict.fromkeys(("test", "score", "eval"), ANSWERS["evaluate"])
-ANSWERS |= dict.fromkeys(("grad", "backward", "loss_and_grad"), ANSWERS["gradients"])
-ANSWERS |= dict.fromkeys(("forward", "call", "apply"), ANSWERS["logits"])
-ANSWERS |= dict.fromkeys(("cuda", "cpu", "gpu"), ANSWERS["to"])
-ANSWERS |= dict.fromkeys(("predict_proba", "classify"), ANSWERS["predict"])
-ANSWERS |= dict.fromkeys(("save_weights", "save_model", "to_file"), ANSWERS["save"])
-ANSWERS |= dict.fromkeys(("load_model", "load_weights", "from_pretrained"), ANSWERS["load"])
-ANSWERS |= dict.fromkeys(
-    ("Model", "Sequential", "create_state", "model", "nn"), ANSWERS["create_model"]
-)
-ANSWERS |= dict.fromkeys(("layers", "count_params", "describe"), ANSWERS["summary"])
-ANSWERS |= dict.fromkeys(("datasets", "mnist"), ANSWERS["load_data"])
-ANSWERS |= dict.fromkeys(("weights", "get_weights", "state_dict", "parameters"), ANSWERS["params"])
 
 
 def check(owner: str, name: str, known: Sequence[str] = ()) -> None:
     """Raises the error for an attribute that does not exist, if it is clear what is meant.
 
-    >>> check("Chain", "summary")
+    >>> check("Chain", "layers")
     Traceback (most recent call last):
-    AttributeError: Chain has no "summary"; jaxnets.Network("cnn").summary() prints the layers
+    AttributeError: Chain has no "layers"; jaxnets.Network("cnn").summary() prints the layers
     """
     if name in ANSWERS:
         raise AttributeError(f'{owner} has no "{name}"; {ANSWERS[name]}')
@@ -85,7 +58,7 @@ class Described:
         def __getattr__(self, name):
             known = [found for found in dir(self) if not found.startswith("_")]
             # One of its own is a property that failed, whose error the last line raises again.
-            if name not in known and (name[0] != "_" or name == "__sklearn_tags__"):
+            if name not in known and name[0] != "_":
                 check(type(self).__name__, name, known)
             return getattr(super(), "__getattr__", super().__getattribute__)(name)
 

@@ -1,4 +1,4 @@
-"""What a user meets in Python: names, guesses, and what objects show of themselves."""
+"""What a user meets in Python: names, hints, and what objects show of themselves."""
 
 import ast
 import copy

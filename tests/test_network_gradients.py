@@ -139,7 +139,7 @@ def test_page_and_report_show_the_arrays_of_a_notebook(tiny, tmp_path, capsys):
 
 
 WRONG: list[tuple[str, str, Any]] = [
-    ("weights", "state.params", 1),
+    ("state_dict", "state.params", 1),
     ("epochs", 'Network("cnn", epochs=...) takes it', 3),
     ("histori", "did you mean history?", None),
     ("zzz", 'Network has no "zzz"', 1),

@@ -37,7 +37,7 @@ from jaxnets.config.options import Options, option, parse
 from jaxnets.config.recipes import DEFAULT_MODEL, PRESETS
 from jaxnets.config.resolve import OwnNetwork, preset
 from jaxnets.display import print_answer, short_path, table
-from jaxnets.errors import DONE, RUN_FAILED, UserError, same_name
+from jaxnets.errors import DONE, RUN_FAILED, UserError, did_you_mean, same_name
 from jaxnets.language import LANGUAGES, _, asked_for, said, speaking
 from jaxnets.tune.compare.request import Request, resolved
 from jaxnets.tune.workers import Workers
@@ -57,9 +57,7 @@ def main(arguments: Sequence[str]) -> int:
     known = ("train", *COMMANDS)
     name = same_name(given, known)
     if name is None:
-        from jaxnets.cli import guesses
-
-        hint = guesses.for_command(given, known)
+        hint = did_you_mean(given, known, quote='"')
         raise UserError(f'unknown command "{given}"{hint} (known: {", ".join(known)})')
     if name == "train":
         return _train(rest)
@@ -385,8 +383,7 @@ def _values(text: str) -> tuple[str, list[Any]]:
     name, _, values = text.partition("=")
     name = name.replace("-", "_")
     if not values:
-        hint = f"; did you mean --over={text.replace(':', '=', 1)}?" if ":" in text else ""
-        raise UserError(f"over: expected FIELD=A,B,..., got {text!r}{hint}")
+        raise UserError(f"over: expected FIELD=A,B,..., got {text!r}")
     fields = Config.__dataclass_fields__
     if name not in fields:
         raise unknown_flag(f"--{name}", [f"--{known}" for known in fields])

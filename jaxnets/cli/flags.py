@@ -12,7 +12,7 @@ from jaxnets.config.fields import ALIASES, Config
 from jaxnets.config.file import ConfigFile, read_flags
 from jaxnets.config.options import Options, flag_name, is_positional, metavar, options_of, parse
 from jaxnets.display import program
-from jaxnets.errors import UserError, same_name, unknown
+from jaxnets.errors import UserError, did_you_mean, same_name, unknown
 from jaxnets.language import LANGUAGES, speaking
 from jaxnets.system import check_memory
 from jaxnets.version import __version__
@@ -20,10 +20,6 @@ from jaxnets.version import __version__
 JSON = "print JSON instead of a table"
 ANSWERS, THE_LOCALE = "language of the answers, not of JSON", "the locale's"
 OTHERS = ("--help", "--help_all", "--version")  # Flags that are no fields.
-
-# Names that many programs have for a value; config/fields.py has those for flags.
-VALUES = dict(cuda="gpu", hand="manual", autodiff="auto", fp32="float32", fp64="float64")
-VALUES |= dict(bf16="bfloat16", amp="mixed", xent="cross_entropy", ce="cross_entropy")
 
 
 def parse_flags(arguments: Sequence[str], description: str = "") -> dict[str, Any]:
@@ -50,10 +46,9 @@ def parse_command(
 
 
 def unknown_flag(name: str, known: Collection[str]) -> UserError:
-    """The error for a flag that does not exist."""
-    from jaxnets.cli import guesses
-
-    return UserError(f"unknown flag {name}{guesses.for_flag(name, known)} (--help_all lists all)")
+    """The error for a flag that does not exist; its hint is never a flag that removes a run."""
+    hint = did_you_mean(name, [flag for flag in known if "overwrite" not in flag])
+    return UserError(f"unknown flag {name}{hint} (--help_all lists all)")
 
 
 def known_language(language: str | None) -> str | None:
@@ -133,7 +128,7 @@ def _read(
         raise unknown_flag("--language", [*flags, *OTHERS])
     positional = [field for field in options if is_positional(field)]
     if words or positional:
-        given |= _positionals(words, positional, flags, started)
+        given |= _positionals(words, positional, started)
     named = given.get("model")  # On the command line: a file that --config names runs no code.
     if (path := given.pop("config", None)) is not None:
         read = read_flags(path, given.get("over", ()))
@@ -158,7 +153,7 @@ def is_file_of_python(value: object) -> bool:
 
 
 def _positionals(
-    words: list[str], fields: Sequence[dataclasses.Field], flags: Collection[str], started: str
+    words: list[str], fields: Sequence[dataclasses.Field], started: str
 ) -> dict[str, Any]:
     """Gives each positional option a word; an option whose type is tuple takes all the rest."""
     needed = [field for field in fields if field.default is dataclasses.MISSING]
@@ -174,23 +169,14 @@ def _positionals(
         else:
             given[field.name], words = tuple(words), []
     if words:
-        from jaxnets.cli import guesses
-
-        hint = guesses.for_word(words[0], flags)
-        raise UserError(f"expected flags as --name=value, got {words[0]!r}{hint}")
+        raise UserError(f"expected flags as --name=value, got {words[0]!r}")
     return given
 
 
 def _parse(field: dataclasses.Field, text: str) -> Any:
-    alias, allowed = VALUES.get(text.lower(), text), field.metadata["allowed"]
-    try:
-        value = parse(field, alias if alias in allowed else text)
-    except UserError as error:
-        from jaxnets.cli import guesses
-
-        raise UserError(f"{error}{guesses.for_value(field.name, alias)}") from None
+    value, allowed = parse(field, text), field.metadata["allowed"]
     if field.name == "model" and value not in allowed and not is_file_of_python(value):
-        from jaxnets.cli import guesses
-
-        raise unknown("model", text, allowed, guesses.for_model(text))
+        file = f"{value}.py"
+        hint = f"; did you mean --model={file}?" if os.path.exists(file) else ""
+        raise unknown("model", text, allowed, hint)
     return value

@@ -430,7 +430,8 @@ def quick_steps(monkeypatch):
     from jaxnets.gradcheck.compare import quick_options
     from jaxnets.training import parallel
 
-    options = quick_options()
+    # The jit of JAX 0.7.2, the floor, takes no pmap whose result is on every device.
+    options = quick_options() if jax.__version_info__ >= (0, 10) else None
     monkeypatch.setattr(parallel, "compiler_options_for_step", lambda *_: options)
 
 
